@@ -1,0 +1,1 @@
+//! The wire: HTTP and WebSocket messages, problem details

@@ -1,0 +1,2 @@
+//! kiln, the one program
+fn main() {}

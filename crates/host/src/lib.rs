@@ -1,0 +1,1 @@
+//! One warm Blender: started, spoken to, killed, never believed

@@ -1,0 +1,1 @@
+//! Decodes and verifies what Blender writes

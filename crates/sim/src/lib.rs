@@ -1,0 +1,1 @@
+//! The core under simulated workers, clocks and faults, from a seed

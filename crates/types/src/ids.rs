@@ -1,0 +1,268 @@
+//! Typed ids. Each prints and parses as short text, and serialises as that text.
+
+use std::{fmt, num::NonZeroU64, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// A text that is not the id it was given as.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("“{text}” is not a {what}")]
+pub struct BadId {
+    what: &'static str,
+    text: String,
+}
+
+impl BadId {
+    fn new(what: &'static str, text: &str) -> Self {
+        Self { what, text: text.chars().take(64).collect() }
+    }
+}
+
+macro_rules! number_id {
+    ($(#[$doc:meta])* $name:ident($int:ty), $what:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
+        #[derive(utoipa::ToSchema)]
+        #[serde(transparent)]
+        pub struct $name(pub $int);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = BadId;
+            fn from_str(s: &str) -> Result<Self, BadId> {
+                s.parse().map(Self).map_err(|_| BadId::new($what, s))
+            }
+        }
+    };
+}
+
+number_id!(
+    /// One submission; numbered by the server from 1.
+    JobId(u64), "job id (a number, as `kiln jobs` prints it)"
+);
+number_id!(
+    /// A stage of a job.
+    StepIndex(u16), "step"
+);
+number_id!(
+    /// A task inside its step: the position in the step's parameter space, not the frame number.
+    TaskIndex(u32), "task"
+);
+number_id!(
+    /// Which rendering of a task: rendering it again raises it, from 0.
+    Generation(u32), "generation"
+);
+number_id!(
+    /// A reign of the brain: raised at every start of a server, so that ids of two reigns never meet.
+    Epoch(u32), "epoch"
+);
+number_id!(
+    /// A slot of one worker, from 0.
+    SlotIndex(u16), "slot"
+);
+number_id!(
+    /// A number in the farm's one sequence of events.
+    EventNumber(u64), "event number"
+);
+
+macro_rules! text_id {
+    ($name:ident) => {
+        impl ::serde::Serialize for $name {
+            fn serialize<S: ::serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.collect_str(self)
+            }
+        }
+        impl<'de> ::serde::Deserialize<'de> for $name {
+            fn deserialize<D: ::serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text: std::borrow::Cow<'de, str> = ::serde::Deserialize::deserialize(d)?;
+                text.parse().map_err(::serde::de::Error::custom)
+            }
+        }
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                <String as utoipa::PartialSchema>::schema()
+            }
+        }
+        impl utoipa::ToSchema for $name {}
+    };
+}
+pub(crate) use text_id;
+
+/// One task of one step of one job; prints as `job.step.index`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId {
+    pub job: JobId,
+    pub step: StepIndex,
+    pub index: TaskIndex,
+}
+text_id!(TaskId);
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.job, self.step, self.index)
+    }
+}
+
+impl FromStr for TaskId {
+    type Err = BadId;
+    fn from_str(s: &str) -> Result<Self, BadId> {
+        let bad = || BadId::new("task id (job.step.index)", s);
+        let mut parts = s.split('.');
+        let mut next = || parts.next().ok_or_else(bad);
+        let (job, step, index) = (next()?.parse()?, next()?.parse()?, next()?.parse()?);
+        if parts.next().is_some() { Err(bad()) } else { Ok(Self { job, step, index }) }
+    }
+}
+
+/// One run of one task on one slot. Only grows, over all reigns of the brain, so a higher id is a later
+/// attempt: this is what fences the late report of an earlier one. Prints as `epoch-counter`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptId {
+    pub epoch: Epoch,
+    pub counter: u64,
+}
+text_id!(AttemptId);
+
+impl fmt::Display for AttemptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.epoch, self.counter)
+    }
+}
+
+impl FromStr for AttemptId {
+    type Err = BadId;
+    fn from_str(s: &str) -> Result<Self, BadId> {
+        let bad = || BadId::new("attempt id (epoch-counter)", s);
+        let (epoch, counter) = s.split_once('-').ok_or_else(bad)?;
+        Ok(Self { epoch: epoch.parse()?, counter: counter.parse().map_err(|_| bad())? })
+    }
+}
+
+macro_rules! hex_id {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(NonZeroU64);
+        text_id!($name);
+
+        impl $name {
+            /// From random bits; zero is mapped away.
+            pub fn from_bits(bits: u64) -> Self {
+                Self(NonZeroU64::new(bits).unwrap_or(NonZeroU64::MIN))
+            }
+            pub fn bits(self) -> u64 {
+                self.0.get()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:016x}", self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = BadId;
+            fn from_str(s: &str) -> Result<Self, BadId> {
+                let bad = || BadId::new($what, s);
+                let hex = s.len() == 16 && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+                if !hex {
+                    return Err(bad());
+                }
+                let bits = u64::from_str_radix(s, 16).map_err(|_| bad())?;
+                NonZeroU64::new(bits).map(Self).ok_or_else(bad)
+            }
+        }
+    };
+}
+
+hex_id!(
+    /// A worker, for life: drawn at its first start and kept in its data folder. Sixteen hex digits.
+    WorkerId, "worker id (16 hex digits)"
+);
+hex_id!(
+    /// A resumable upload in progress. Sixteen hex digits.
+    UploadId, "upload id (16 hex digits)"
+);
+
+/// A bundle: the hash of its manifest.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
+#[serde(transparent)]
+pub struct BundleId(pub crate::BlobHash);
+
+impl fmt::Display for BundleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for BundleId {
+    type Err = crate::BadHash;
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        s.parse().map(Self)
+    }
+}
+
+macro_rules! name_id {
+    ($(#[$doc:meta])* $name:ident, $default:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+        #[serde(transparent)]
+        pub struct $name(pub String);
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self($default.to_owned())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+name_id!(
+    /// Who a job or a bundle belongs to. One owner, `farm`, until there are users.
+    Owner, "farm"
+);
+name_id!(
+    /// What a job is made for; `default` until told.
+    Project, "default"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_print_and_parse() {
+        let task: TaskId = "17.0.42".parse().unwrap();
+        assert_eq!(task.to_string(), "17.0.42");
+        let attempt: AttemptId = "3-127".parse().unwrap();
+        assert_eq!(serde_json::to_string(&attempt).unwrap(), "\"3-127\"");
+        let worker = WorkerId::from_bits(255);
+        assert_eq!(worker.to_string().parse::<WorkerId>().unwrap(), worker);
+        for bad in ["", "1.2", "1.2.3.4", "a.b.c", "-1.0.0"] {
+            assert!(bad.parse::<TaskId>().is_err(), "{bad}");
+        }
+        for bad in ["", "00000000000000000", "0000000000000000", "+000000000000001", "zz"] {
+            assert!(bad.parse::<WorkerId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn later_attempts_are_greater_over_reigns() {
+        let at = |epoch, counter| AttemptId { epoch: Epoch(epoch), counter };
+        assert!(at(2, 0) > at(1, u64::MAX));
+    }
+}

@@ -1,0 +1,29 @@
+//! The vocabulary of Kiln: what the core and the wire both speak.
+//!
+//! Nothing here does I/O, and nothing here knows of HTTP, SQLite or Blender's Python.
+
+mod frames;
+mod hash;
+mod ids;
+mod output;
+mod path;
+mod render;
+mod spec;
+mod state;
+mod version;
+
+pub use frames::{FrameSet, FrameSetError, FrameSpan, MAX_FRAME, MAX_TASKS, MIN_FRAME};
+pub use hash::{BadHash, BlobHash};
+pub use ids::{
+    AttemptId, BadId, BundleId, Epoch, EventNumber, Generation, JobId, Owner, Project, SlotIndex, StepIndex,
+    TaskId, TaskIndex, UploadId, WorkerId,
+};
+pub use output::{OutputFile, OutputRole, OutputSet, OutputSetError};
+pub use path::{BadPath, RelPath};
+pub use render::{
+    ColorDepth, DeviceClass, ExternalFiles, FileFormat, Order, Policy, RenderSettings, Resolution,
+    ScriptPolicy, Simulations,
+};
+pub use spec::{Bundle, BundleFile, JobSpec, SessionKey, SessionSpec};
+pub use state::{AttemptState, Failure, FailureCause, JobState, TaskState, WorkerState, WorkerWish};
+pub use version::{BadVersion, BlenderSeries, BlenderVersion};

@@ -1,0 +1,96 @@
+//! What one task must deliver.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{BlobHash, FileFormat, RelPath};
+
+/// Which of the files of a frame this is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputRole {
+    /// The picture itself; one a view where the views are written apart.
+    Main { view: Option<String> },
+    /// A slot of a File Output node in the compositor.
+    FileOutput { node: String, slot: String, view: Option<String> },
+}
+
+/// A file of an output set, checked and stored.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+pub struct OutputFile {
+    /// Below the output folder, by Blender's own rules.
+    pub path: RelPath,
+    pub role: OutputRole,
+    pub hash: BlobHash,
+    /// Bytes.
+    pub size: u64,
+    pub format: FileFormat,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+}
+
+/// Every file one task delivered: not empty, no path twice. Checked when it is made, also from the wire.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "Vec<OutputFile>", into = "Vec<OutputFile>")]
+#[schema(value_type = Vec<OutputFile>)]
+pub struct OutputSet(Vec<OutputFile>);
+
+/// Why files are no output set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OutputSetError {
+    #[error("an output set holds at least one file")]
+    Empty,
+    #[error("an output set holds at most {} files", OutputSet::MAX_FILES)]
+    TooMany,
+    #[error("two files of an output set are named {0}")]
+    Twice(RelPath),
+    #[error("{0} is an empty file")]
+    EmptyFile(RelPath),
+}
+
+impl OutputSet {
+    pub const MAX_FILES: usize = 1024;
+
+    /// # Errors
+    /// Where the files cannot be one output set. Names that differ in letter case only count as the same,
+    /// because on some disks they are.
+    pub fn new(files: Vec<OutputFile>) -> Result<Self, OutputSetError> {
+        if files.is_empty() {
+            return Err(OutputSetError::Empty);
+        }
+        if files.len() > Self::MAX_FILES {
+            return Err(OutputSetError::TooMany);
+        }
+        let mut names = HashSet::new();
+        for file in &files {
+            if !names.insert(file.path.as_str().to_lowercase()) {
+                return Err(OutputSetError::Twice(file.path.clone()));
+            }
+            if file.size == 0 {
+                return Err(OutputSetError::EmptyFile(file.path.clone()));
+            }
+        }
+        Ok(Self(files))
+    }
+
+    pub fn files(&self) -> &[OutputFile] {
+        &self.0
+    }
+}
+
+impl TryFrom<Vec<OutputFile>> for OutputSet {
+    type Error = OutputSetError;
+    fn try_from(files: Vec<OutputFile>) -> Result<Self, OutputSetError> {
+        Self::new(files)
+    }
+}
+
+impl From<OutputSet> for Vec<OutputFile> {
+    fn from(set: OutputSet) -> Self {
+        set.0
+    }
+}

@@ -1,0 +1,269 @@
+//! What a person may ask of a render, each thing overriding the file and none changing it.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// An enum whose variants each have one text, the same on screen, on the wire and in the store.
+macro_rules! text_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant),+ }
+
+        impl $name {
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// As it is written on the command line and on the wire.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+            fn from_str(s: &str) -> Result<Self, Self::Err> {
+                Self::ALL.iter().copied().find(|v| v.as_str() == s).ok_or_else(|| {
+                    let all: Vec<_> = Self::ALL.iter().map(|v| v.as_str()).collect();
+                    format!("“{}” is none of {}", s.chars().take(40).collect::<String>(), all.join(", "))
+                })
+            }
+        }
+    };
+}
+pub(crate) use text_enum;
+
+text_enum!(
+    /// What renders: the processor, or the GPUs of one backend. A job is pinned to one, because two of them
+    /// never make the same picture.
+    DeviceClass {
+        Cpu = "cpu",
+        Cuda = "cuda",
+        Optix = "optix",
+        Hip = "hip",
+        Oneapi = "oneapi",
+        Metal = "metal",
+    }
+);
+
+text_enum!(
+    /// The image formats that Kiln can decode, and therefore check.
+    FileFormat {
+        Png = "png",
+        Jpeg = "jpeg",
+        OpenExr = "exr",
+        OpenExrMultilayer = "exr-multilayer",
+        Tiff = "tiff",
+        Webp = "webp",
+        Bmp = "bmp",
+        Targa = "tga",
+        TargaRaw = "tga-raw",
+        Hdr = "hdr",
+    }
+);
+
+impl FileFormat {
+    /// Blender's own name (`image_settings.file_format`).
+    pub fn blender_name(self) -> &'static str {
+        match self {
+            Self::Png => "PNG",
+            Self::Jpeg => "JPEG",
+            Self::OpenExr => "OPEN_EXR",
+            Self::OpenExrMultilayer => "OPEN_EXR_MULTILAYER",
+            Self::Tiff => "TIFF",
+            Self::Webp => "WEBP",
+            Self::Bmp => "BMP",
+            Self::Targa => "TARGA",
+            Self::TargaRaw => "TARGA_RAW",
+            Self::Hdr => "HDR",
+        }
+    }
+
+    pub fn from_blender_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|format| format.blender_name() == name)
+    }
+
+    /// The bits a channel that Blender can write in this format.
+    pub fn depths(self) -> &'static [ColorDepth] {
+        use ColorDepth::{Eight, Sixteen, ThirtyTwo};
+        match self {
+            Self::Png | Self::Tiff => &[Eight, Sixteen],
+            Self::OpenExr | Self::OpenExrMultilayer => &[Sixteen, ThirtyTwo],
+            Self::Hdr => &[ThirtyTwo],
+            Self::Jpeg | Self::Webp | Self::Bmp | Self::Targa | Self::TargaRaw => &[Eight],
+        }
+    }
+}
+
+text_enum!(
+    /// Bits a channel.
+    ColorDepth { Eight = "8", Sixteen = "16", ThirtyTwo = "32" }
+);
+
+text_enum!(
+    /// In which order the tasks of a step are handed out.
+    Order { Sequential = "sequential", Reverse = "reverse" }
+);
+
+text_enum!(
+    /// What is done with the scripts and Python drivers inside a .blend.
+    ScriptPolicy {
+        /// They do not run; if Blender had to hold one back, the job stops and names it.
+        Stop = "stop",
+        /// They do not run, and the job goes on without them.
+        Block = "block",
+        /// They run.
+        Trust = "trust",
+    }
+);
+
+text_enum!(
+    /// What is done when a texture, library or other file that the scene needs is not there.
+    ExternalFiles { Required = "required", MayBeMissing = "may-be-missing" }
+);
+
+text_enum!(
+    /// What is done with simulations that are not baked: background Blender renders them standing still.
+    Simulations { MustBeBaked = "must-be-baked", AsTheyAre = "as-they-are" }
+);
+
+/// What Blender passes over in silence, and whether Kiln may too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Policy {
+    pub scripts: ScriptPolicy,
+    pub external_files: ExternalFiles,
+    pub simulations: Simulations,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            scripts: ScriptPolicy::Stop,
+            external_files: ExternalFiles::Required,
+            simulations: Simulations::MustBeBaked,
+        }
+    }
+}
+
+/// The size of the picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Resolution {
+    /// Of the file's own size; 1 to 1000.
+    Percent(u16),
+    /// Width and height in pixels, at 100 percent; 4 to 65536 each, as Blender allows.
+    Pixels { width: u32, height: u32 },
+}
+
+impl FromStr for Resolution {
+    type Err = String;
+    /// `50%` or `1920x1080`.
+    fn from_str(s: &str) -> Result<Self, String> {
+        let bad = || {
+            format!("“{}” is no resolution; write 50% or 1920x1080", s.chars().take(40).collect::<String>())
+        };
+        let resolution = if let Some(percent) = s.strip_suffix('%') {
+            Self::Percent(percent.parse().map_err(|_| bad())?)
+        } else {
+            let (width, height) = s.split_once('x').ok_or_else(bad)?;
+            Self::Pixels {
+                width: width.parse().map_err(|_| bad())?,
+                height: height.parse().map_err(|_| bad())?,
+            }
+        };
+        resolution.check()?;
+        Ok(resolution)
+    }
+}
+
+impl Resolution {
+    /// # Errors
+    /// Where Blender would not take the number.
+    pub fn check(self) -> Result<(), String> {
+        match self {
+            Self::Percent(1..=1000) => Ok(()),
+            Self::Percent(percent) => Err(format!("{percent}% is outside 1% to 1000%")),
+            Self::Pixels { width: 4..=65536, height: 4..=65536 } => Ok(()),
+            Self::Pixels { width, height } => Err(format!("{width}x{height} is outside 4x4 to 65536x65536")),
+        }
+    }
+}
+
+/// Overrides of the file's own settings; `None` leaves the file's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct RenderSettings {
+    pub scene: Option<String>,
+    pub camera: Option<String>,
+    /// Only this view layer renders.
+    pub view_layer: Option<String>,
+    /// Blender's name of the engine: `CYCLES`, `BLENDER_EEVEE`, `BLENDER_WORKBENCH`, ...
+    pub engine: Option<String>,
+    pub samples: Option<u32>,
+    pub resolution: Option<Resolution>,
+    pub format: Option<FileFormat>,
+    pub depth: Option<ColorDepth>,
+    /// Threads a Blender uses; 0 lets Blender decide.
+    pub threads: Option<u16>,
+}
+
+impl RenderSettings {
+    /// # Errors
+    /// One sentence on the first setting that cannot be.
+    pub fn check(&self) -> Result<(), String> {
+        if let Some(resolution) = self.resolution {
+            resolution.check()?;
+        }
+        if self.samples.is_some_and(|samples| !(1..=16_777_216).contains(&samples)) {
+            return Err("samples must lie between 1 and 16777216".to_owned());
+        }
+        if self.threads.is_some_and(|threads| threads > 1024) {
+            return Err("threads must lie between 0 and 1024".to_owned());
+        }
+        if let (Some(format), Some(depth)) = (self.format, self.depth)
+            && !format.depths().contains(&depth)
+        {
+            let depths: Vec<_> = format.depths().iter().map(|depth| depth.as_str()).collect();
+            return Err(format!("{format} has no {depth}-bit form; it can be {} bit", depths.join(" or ")));
+        }
+        for name in [&self.scene, &self.camera, &self.view_layer, &self.engine].into_iter().flatten() {
+            // Blender cuts names of data at 63 bytes (MAX_ID_NAME).
+            if name.is_empty() || name.len() > 255 || name.chars().any(char::is_control) {
+                return Err(format!("“{}” cannot be a name in Blender", name.escape_default()));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolutions() {
+        assert_eq!("50%".parse(), Ok(Resolution::Percent(50)));
+        assert_eq!("1920x1080".parse(), Ok(Resolution::Pixels { width: 1920, height: 1080 }));
+        for bad in ["", "50", "0%", "2000%", "3x3", "1920x", "-1x5", "99999x99999"] {
+            assert!(bad.parse::<Resolution>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn depth_must_fit_the_format() {
+        let settings = RenderSettings {
+            format: Some(FileFormat::Jpeg),
+            depth: Some(ColorDepth::Sixteen),
+            ..RenderSettings::default()
+        };
+        assert_eq!(settings.check().unwrap_err(), "jpeg has no 16-bit form; it can be 8 bit");
+    }
+}

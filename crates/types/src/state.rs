@@ -1,0 +1,161 @@
+//! The states that a person sees, and why an attempt failed.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::render::text_enum;
+
+text_enum!(
+    /// Where a job stands. The last three are ends; retry, rerender and extend lead back from them.
+    JobState {
+        /// No task of it has started.
+        Queued = "queued",
+        /// At least one task has started.
+        Running = "running",
+        /// Nothing new starts; what runs, ends.
+        Paused = "paused",
+        /// Every task is done, every file of every output set is stored and checked.
+        Completed = "completed",
+        /// Every task has ended, at least one failed; or the job was stopped by a fault of its own.
+        Failed = "failed",
+        Cancelled = "cancelled",
+    }
+);
+
+impl JobState {
+    pub fn is_end(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
+    }
+}
+
+text_enum!(
+    /// Where a task's present generation stands.
+    TaskState {
+        Waiting = "waiting",
+        /// Handed to a slot that has not begun it.
+        Assigned = "assigned",
+        Running = "running",
+        Done = "done",
+        Failed = "failed",
+        Cancelled = "cancelled",
+    }
+);
+
+text_enum!(
+    /// How an attempt stands or ended.
+    AttemptState {
+        Assigned = "assigned",
+        Running = "running",
+        /// Its output set is the task's.
+        Committed = "committed",
+        /// It delivered, but another attempt had done so before, or its task was rendered again or cancelled.
+        Superseded = "superseded",
+        Failed = "failed",
+        /// The worker gave it back unfinished (drain, pause, lost slot): no blame.
+        HandedBack = "handed-back",
+        /// Its lease ran out: the worker fell silent.
+        Lapsed = "lapsed",
+        /// The brain took it back (cancel).
+        Revoked = "revoked",
+    }
+);
+
+text_enum!(
+    /// Where a worker stands.
+    WorkerState {
+        Idle = "idle",
+        Rendering = "rendering",
+        /// Gets no work until resumed; finishes what it has.
+        Paused = "paused",
+        /// Hands back what it has not begun, finishes what it has, then leaves.
+        Draining = "draining",
+        Offline = "offline",
+    }
+);
+
+text_enum!(
+    /// What a person wants of a worker.
+    WorkerWish { Work = "work", Pause = "pause", Drain = "drain", Stop = "stop" }
+);
+
+text_enum!(
+    /// The cause of a failed attempt.
+    FailureCause {
+        NoCamera = "no-camera",
+        /// The engine is not in this Blender.
+        EngineMissing = "engine-missing",
+        /// This Blender was built without the denoiser that the scene wants.
+        DenoiserMissing = "denoiser-missing",
+        PythonError = "python-error",
+        /// Blender died of a signal.
+        Crashed = "crashed",
+        OutOfMemory = "out-of-memory",
+        TimedOut = "timed-out",
+        DiskFull = "disk-full",
+        /// A texture, library or other file is not there.
+        MissingFiles = "missing-files",
+        ScriptsBlocked = "scripts-blocked",
+        /// Simulations without a bake: background Blender would render them standing still.
+        Unbaked = "unbaked",
+        /// The GPU that was asked for is not there.
+        DeviceMissing = "device-missing",
+        /// The .blend cannot be opened.
+        CannotOpen = "cannot-open",
+        /// A setting names a scene, camera, view layer or format that the file does not have.
+        BadSetting = "bad-setting",
+        /// A file of the output set is missing, broken, or of another size or format.
+        BadOutput = "bad-output",
+        /// Blender could not write the frame.
+        CannotWrite = "cannot-write",
+        /// The host broke its protocol: a name outside its folder, a link for a file, an endless line.
+        HostMisbehaved = "host-misbehaved",
+        /// The worker could not bring the job's files onto its disk.
+        BundleUnavailable = "bundle-unavailable",
+        /// The worker could not start Blender.
+        CannotStart = "cannot-start",
+        Other = "other",
+    }
+);
+
+impl FailureCause {
+    /// Whether every attempt on every worker would end the same way, so that the job stops at once.
+    pub fn stops_job(self) -> bool {
+        matches!(
+            self,
+            Self::NoCamera
+                | Self::MissingFiles
+                | Self::ScriptsBlocked
+                | Self::Unbaked
+                | Self::BadSetting
+                | Self::CannotOpen
+        )
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+pub struct Failure {
+    pub cause: FailureCause,
+    /// One sentence for a person.
+    pub message: String,
+    /// The last lines that Blender printed; at most [`Failure::LOG_LINES`].
+    #[serde(default)]
+    pub log_tail: Vec<String>,
+}
+
+impl Failure {
+    pub const LOG_LINES: usize = 12;
+
+    pub fn new(cause: FailureCause, message: impl Into<String>) -> Self {
+        Self { cause, message: message.into(), log_tail: Vec::new() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.message.fmt(f)
+    }
+}
