@@ -1,1 +1,43 @@
-//! The wire: HTTP and WebSocket messages, problem details
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+//! The wire of Kiln: every message of the HTTP API and of the worker's WebSocket.
+//!
+//! The server's OpenAPI document is made from these types. Unknown fields are tolerated when reading, so that
+//! neighbouring versions understand each other; core types never appear here.
+
+mod event;
+mod files;
+mod job;
+mod link;
+mod problem;
+mod worker;
+
+pub use event::{Change, Event};
+pub use files::{BundleCreated, MissingAnswer, MissingQuery, UploadCreate, UploadFinished, UploadView};
+pub use job::{
+    AttemptView, AttemptsPage, ExtendJob, JobList, JobReport, JobSource, JobView, OutputView, OutputsPage,
+    RerenderJob, StepView, SubmitJob, TaskCounts, TaskView, TasksPage, UnmetView, WorkerShare,
+};
+pub use link::{
+    AssignedTask, Assignment, BlenderOffer, DeviceOffer, Down, Finish, Held, HeldState, Hello, Machine,
+    RevokeWhy, Up, Verdict, Welcome,
+};
+pub use problem::{Problem, ProblemCode};
+pub use worker::{Info, Me, RunningView, WorkerList, WorkerView};
+
+/// Where every route but the public ones begins.
+pub const PREFIX: &str = "/api/v1";
+
+/// The number of the worker protocol; a server speaks its own and the one before.
+pub const PROTOCOL: u32 = 1;
+
+/// The oldest worker protocol that this build still speaks.
+pub const OLDEST_PROTOCOL: u32 = 1;
+
+/// The build, as `kiln --version` prints it.
+pub const BUILD: &str = env!("CARGO_PKG_VERSION");
+
+/// Names the byte position of an upload's part, in requests and answers.
+pub const UPLOAD_OFFSET: &str = "upload-offset";
+
+/// The media type of RFC 9457.
+pub const PROBLEM_JSON: &str = "application/problem+json";

@@ -1,3 +1,4 @@
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 //! The vocabulary of Kiln: what the core and the wire both speak.
 //!
 //! Nothing here does I/O, and nothing here knows of HTTP, SQLite or Blender's Python.

@@ -1,0 +1,86 @@
+//! Changes, as the stream of server-sent events tells them.
+
+use kiln_types::{
+    AttemptId, AttemptState, EventNumber, Failure, Generation, JobId, JobState, StepIndex, TaskIndex,
+    WorkerState,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// One change of the farm. Its number is the SSE id: `Last-Event-ID` resumes after it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    pub number: EventNumber,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
+    /// The worker's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+    #[serde(flatten)]
+    pub change: Change,
+}
+
+/// What changed. The tag is also the SSE event's name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Change {
+    JobCreated {
+        name: String,
+    },
+    JobState {
+        state: JobState,
+        reason: Option<Failure>,
+    },
+    JobExtended {
+        total: u32,
+    },
+    JobNotice {
+        text: String,
+    },
+    JobDeleted,
+    TaskStarted {
+        step: StepIndex,
+        index: TaskIndex,
+        frame: i32,
+        attempt: AttemptId,
+    },
+    TaskDone {
+        step: StepIndex,
+        index: TaskIndex,
+        frame: i32,
+        generation: Generation,
+        attempt: AttemptId,
+        /// Seconds the render itself took.
+        seconds: f64,
+        files: u32,
+    },
+    /// It has used up its attempts.
+    TaskFailed {
+        step: StepIndex,
+        index: TaskIndex,
+        frame: i32,
+        reason: String,
+    },
+    /// Waiting again: retried, rendered again, or given back.
+    TaskReopened {
+        step: StepIndex,
+        index: TaskIndex,
+        frame: i32,
+        generation: Generation,
+    },
+    /// An attempt ended without delivering.
+    AttemptEnded {
+        step: StepIndex,
+        index: TaskIndex,
+        frame: i32,
+        attempt: AttemptId,
+        state: AttemptState,
+        failure: Option<Failure>,
+    },
+    WorkerState {
+        state: WorkerState,
+    },
+    WorkerRemoved,
+}

@@ -1,0 +1,229 @@
+//! Jobs, from the request to the closing table. All times are Unix milliseconds.
+
+use kiln_types::{
+    AttemptId, AttemptState, BlenderSeries, BundleId, DeviceClass, Failure, FrameSet, Generation, JobId,
+    JobSpec, JobState, Order, OutputSet, Owner, Policy, Project, RelPath, RenderSettings, SlotIndex,
+    StepIndex, TaskIndex, TaskState, UploadId,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Where a job's files come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobSource {
+    /// A bundle that the server holds.
+    Bundle {
+        id: BundleId,
+        /// The .blend inside it.
+        blend: RelPath,
+        /// The folder of the .blend on the artist's machine.
+        #[serde(default)]
+        origin: Option<String>,
+    },
+    /// A finished upload of one .blend.
+    Upload { id: UploadId },
+}
+
+/// Makes a job. Only `source` is needed: all else has defaults, most of them the file's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SubmitJob {
+    pub source: JobSource,
+    /// The file's name without `.blend`, where absent.
+    #[serde(default)]
+    pub name: Option<String>,
+    #[serde(default)]
+    pub project: Option<Project>,
+    /// The scene's own range, where absent.
+    #[serde(default)]
+    pub frames: Option<FrameSet>,
+    #[serde(default = "sequential")]
+    pub order: Order,
+    /// Seconds a frame may take.
+    #[serde(default)]
+    pub frame_time_limit_s: Option<u32>,
+    /// The series that wrote the file, where absent.
+    #[serde(default)]
+    pub blender: Option<BlenderSeries>,
+    /// The processor, where absent.
+    #[serde(default)]
+    pub device: Option<DeviceClass>,
+    #[serde(default)]
+    pub settings: RenderSettings,
+    #[serde(default)]
+    pub policy: Policy,
+}
+
+fn sequential() -> Order {
+    Order::Sequential
+}
+
+/// Tasks of a step by state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct TaskCounts {
+    pub total: u32,
+    pub waiting: u32,
+    pub assigned: u32,
+    pub running: u32,
+    pub done: u32,
+    pub failed: u32,
+    pub cancelled: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StepView {
+    pub index: StepIndex,
+    /// `render`.
+    pub kind: String,
+    pub after: Vec<StepIndex>,
+    pub tasks: TaskCounts,
+}
+
+/// A worker that cannot take a job, and what it lacks, in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UnmetView {
+    pub worker: String,
+    pub missing: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct JobView {
+    pub id: JobId,
+    pub name: String,
+    pub owner: Owner,
+    pub project: Project,
+    pub state: JobState,
+    /// Why it failed, where it was stopped by a fault of its own.
+    pub reason: Option<Failure>,
+    pub spec: JobSpec,
+    pub created_ms: i64,
+    pub started_ms: Option<i64>,
+    pub ended_ms: Option<i64>,
+    pub steps: Vec<StepView>,
+    /// All steps together.
+    pub tasks: TaskCounts,
+    /// What the person should know: files missing and allowed, paths mapped, a film rendered as frames.
+    pub notices: Vec<String>,
+    /// Workers that render it now.
+    pub workers_busy: u32,
+    /// Why nothing of it runs, where no worker of the farm can take it: one sentence.
+    pub waits_for: Option<String>,
+    /// With `waits_for`: each connected worker and what it lacks.
+    pub unmet: Vec<UnmetView>,
+    /// Mean render time of its finished frames, in seconds.
+    pub mean_frame_s: Option<f64>,
+    /// Estimated seconds left, from the frames so far and the slots at work.
+    pub seconds_left: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct JobList {
+    /// Newest first.
+    pub jobs: Vec<JobView>,
+    /// Ask for `before` this to go on.
+    pub next: Option<JobId>,
+}
+
+/// Renders frames again that are done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RerenderJob {
+    /// All, where absent.
+    #[serde(default)]
+    pub frames: Option<FrameSet>,
+}
+
+/// Adds frames to a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExtendJob {
+    pub frames: FrameSet,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TaskView {
+    pub step: StepIndex,
+    pub index: TaskIndex,
+    pub frame: i32,
+    pub state: TaskState,
+    pub generation: Generation,
+    /// Failed attempts of this generation.
+    pub failures: u32,
+    /// Why it failed, once it has.
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TasksPage {
+    pub tasks: Vec<TaskView>,
+    pub next: Option<TaskIndex>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AttemptView {
+    pub id: AttemptId,
+    pub step: StepIndex,
+    pub index: TaskIndex,
+    pub frame: i32,
+    pub generation: Generation,
+    pub worker: String,
+    pub slot: SlotIndex,
+    pub state: AttemptState,
+    pub opened_ms: i64,
+    pub started_ms: Option<i64>,
+    pub ended_ms: Option<i64>,
+    /// Seconds the render itself took, by the host's clock.
+    pub seconds: Option<f64>,
+    /// Bytes, at its peak.
+    pub peak_memory: Option<u64>,
+    pub failure: Option<Failure>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AttemptsPage {
+    pub attempts: Vec<AttemptView>,
+    pub next: Option<AttemptId>,
+}
+
+/// The committed files of one task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OutputView {
+    /// Grows with each commit; ask for outputs `after` it.
+    pub sequence: u64,
+    pub step: StepIndex,
+    pub index: TaskIndex,
+    pub frame: i32,
+    pub generation: Generation,
+    pub files: OutputSet,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OutputsPage {
+    pub outputs: Vec<OutputView>,
+    /// There is more: ask again after the last sequence.
+    pub more: bool,
+}
+
+/// What a worker did for a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WorkerShare {
+    pub worker: String,
+    /// Frames it delivered first.
+    pub frames: u32,
+    /// Its failed and lapsed attempts.
+    pub errors: u32,
+    /// Seconds of rendering, all its slots together.
+    pub seconds: f64,
+    /// Of all frames, 0 to 1.
+    pub share: f64,
+}
+
+/// The closing table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct JobReport {
+    pub workers: Vec<WorkerShare>,
+    /// Seconds from the first start to the last commit.
+    pub wall_s: f64,
+    /// Seconds of rendering over all workers.
+    pub render_s: f64,
+    /// How many times faster than the best worker of the job alone on one slot, by measured frame times.
+    pub gain: f64,
+}

@@ -1,0 +1,229 @@
+//! The worker's WebSocket: JSON text messages, `Up` from the worker, `Down` from the server.
+//!
+//! The first message is `Up::Hello`, the first answer `Down::Welcome` or `Down::Refused`. Bytes never travel
+//! here: bundles and outputs go over plain HTTP as blobs.
+
+use kiln_types::{
+    AttemptId, BlenderVersion, DeviceClass, Epoch, Failure, Generation, JobId, OutputSet, SessionSpec,
+    SlotIndex, TaskId, WorkerId, WorkerWish,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A worker introduces itself, at each connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    pub protocol: u32,
+    pub build: String,
+    pub id: WorkerId,
+    /// Wanted; the server makes it unique.
+    pub name: String,
+    pub machine: Machine,
+    pub slots: u16,
+    pub blenders: Vec<BlenderOffer>,
+    /// What it still holds from an earlier connection, so that work survives a restart of the server.
+    pub held: Vec<Held>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Machine {
+    pub hostname: String,
+    /// `linux x86_64`.
+    pub system: String,
+    pub cpu: String,
+    pub cores: u32,
+    /// Bytes.
+    pub memory: u64,
+}
+
+/// A Blender that a worker can start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BlenderOffer {
+    pub version: BlenderVersion,
+    pub build_hash: String,
+    /// `executable` or `module` (Python with the bpy wheel).
+    pub flavor: String,
+    pub engines: Vec<String>,
+    /// The processor is always among them.
+    pub devices: Vec<DeviceOffer>,
+    pub denoisers: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeviceOffer {
+    pub class: DeviceClass,
+    pub name: String,
+}
+
+/// An attempt that a worker still holds when it connects again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    pub attempt: AttemptId,
+    pub task: TaskId,
+    pub generation: Generation,
+    pub slot: SlotIndex,
+    pub state: HeldState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeldState {
+    Queued,
+    Running,
+    /// Rendered; its report follows.
+    Finished,
+}
+
+/// From the worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "up", rename_all = "kebab-case")]
+pub enum Up {
+    Hello(Box<Hello>),
+    /// The worker's Blenders changed (one was found, or its full probe is done).
+    Offer {
+        blenders: Vec<BlenderOffer>,
+    },
+    /// The slot began this attempt; all in front of it on the slot have left Blender.
+    Started {
+        attempt: AttemptId,
+    },
+    Progress {
+        attempt: AttemptId,
+        /// 0 to 1.
+        fraction: f32,
+    },
+    /// A piece of what Blender printed; at most 64 KiB.
+    Log {
+        attempt: AttemptId,
+        text: String,
+    },
+    /// Things about the job that the person should know.
+    Notices {
+        job: JobId,
+        texts: Vec<String>,
+    },
+    /// The attempt has left the slot, and this is how. Repeated until the server answers `Settled`.
+    Finished {
+        attempt: AttemptId,
+        task: TaskId,
+        generation: Generation,
+        finish: Finish,
+    },
+    /// Renews the leases of all its attempts.
+    Heartbeat,
+    /// It drains by its own wish (Ctrl-C): no more work, please.
+    Draining,
+}
+
+/// How an attempt left its slot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "how", rename_all = "kebab-case")]
+pub enum Finish {
+    /// Every file is checked, and stored at the server.
+    Delivered {
+        outputs: OutputSet,
+        /// Seconds the render itself took, by the host's clock.
+        seconds: f64,
+        /// Bytes.
+        peak_memory: u64,
+    },
+    Failed {
+        failure: Failure,
+        seconds: f64,
+    },
+    /// Given back unfinished: drained, revoked, or never begun.
+    HandedBack,
+}
+
+/// From the server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "down", rename_all = "kebab-case")]
+pub enum Down {
+    Welcome(Welcome),
+    /// The worker gets no work, and this is why; the connection closes.
+    Refused {
+        reason: String,
+    },
+    Assign(Box<Assignment>),
+    Revoke {
+        attempt: AttemptId,
+        why: RevokeWhy,
+    },
+    /// The report of this attempt is on disk: forget it.
+    Settled {
+        attempt: AttemptId,
+        verdict: Verdict,
+    },
+    Wish {
+        wish: WorkerWish,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The name that the farm knows it by.
+    pub name: String,
+    pub build: String,
+    pub protocol: u32,
+    /// A worker refuses a server whose epoch is lower than one that it has seen.
+    pub epoch: Epoch,
+    pub heartbeat_ms: u64,
+    pub wish: WorkerWish,
+}
+
+/// Tasks of one job for one slot, to be rendered in this order, behind what the slot already has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Assignment {
+    pub slot: SlotIndex,
+    pub job: JobId,
+    pub session: SessionSpec,
+    /// Seconds a frame may take.
+    pub frame_time_limit_s: Option<u32>,
+    pub tasks: Vec<AssignedTask>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignedTask {
+    pub attempt: AttemptId,
+    pub task: TaskId,
+    pub generation: Generation,
+    pub frame: i32,
+}
+
+/// Why an attempt is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RevokeWhy {
+    /// The job was cancelled or deleted.
+    Cancelled,
+    /// Another slot is idle and takes it.
+    Stolen,
+    /// The server does not know it: it lapsed, or its task is done.
+    Stale,
+}
+
+/// What became of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Its files are the task's.
+    Committed,
+    /// Another attempt had delivered before, or the task is gone.
+    Superseded,
+    /// A failure or hand-back was written down.
+    Recorded,
+    /// The server never gave it out.
+    Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_fields_are_tolerated() {
+        let text = r#"{"up":"started","attempt":"1-2","from_the_future":true}"#;
+        let up: Up = serde_json::from_str(text).unwrap();
+        assert_eq!(up, Up::Started { attempt: "1-2".parse().unwrap() });
+    }
+}

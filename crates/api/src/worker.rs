@@ -1,0 +1,58 @@
+//! Workers as people see them.
+
+use kiln_types::{AttemptId, Epoch, JobId, Owner, SlotIndex, WorkerId, WorkerState, WorkerWish};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{BlenderOffer, Machine};
+
+/// What anyone may know of a server, without a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Info {
+    /// `kiln`.
+    pub program: String,
+    pub build: String,
+    /// The protocol numbers of workers that it speaks.
+    pub protocol: u32,
+    pub oldest_protocol: u32,
+}
+
+/// Who the key belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Me {
+    pub owner: Owner,
+    pub epoch: Epoch,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RunningView {
+    pub slot: SlotIndex,
+    pub attempt: AttemptId,
+    pub job: JobId,
+    pub frame: i32,
+    pub since_ms: i64,
+    /// 0 to 1: said by Blender where it says it, else estimated from the frame's neighbours.
+    pub fraction: Option<f32>,
+    /// Whether `fraction` is an estimate.
+    pub estimated: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WorkerView {
+    pub id: WorkerId,
+    /// Unique in the farm.
+    pub name: String,
+    pub state: WorkerState,
+    pub wish: WorkerWish,
+    pub build: String,
+    pub machine: Machine,
+    pub slots: u16,
+    pub blenders: Vec<BlenderOffer>,
+    pub running: Vec<RunningView>,
+    pub last_seen_ms: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WorkerList {
+    pub workers: Vec<WorkerView>,
+}
