@@ -1,0 +1,236 @@
+//! What is read back. Times are unix milliseconds.
+
+use kiln_types::{
+    AttemptId, AttemptState, BundleId, EventNumber, Failure, Generation, JobId, JobSpec, JobState, Order,
+    OutputFile, Owner, Project, SlotIndex, StepIndex, TaskId, TaskIndex, TaskState, WorkerId, WorkerWish,
+};
+use serde_json::Value;
+
+/// What a step does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StepKind {
+    /// One task a frame.
+    Render,
+}
+
+impl StepKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Render => "render",
+        }
+    }
+
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "render" => Ok(Self::Render),
+            other => Err(format!("“{other}” is no kind of step")),
+        }
+    }
+}
+
+/// A job, as lists and pages show it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobRow {
+    pub id: JobId,
+    pub spec: JobSpec,
+    pub state: JobState,
+    /// Whether a person wants it paused.
+    pub paused: bool,
+    pub created_ms: i64,
+    pub started_ms: Option<i64>,
+    pub ended_ms: Option<i64>,
+    /// Why it ended as it did, where that was a fault of its own.
+    pub reason: Option<Failure>,
+    pub steps: Vec<StepRow>,
+    pub notices: Vec<Notice>,
+}
+
+/// A step, with how far it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepRow {
+    pub step: StepIndex,
+    pub kind: StepKind,
+    /// Tasks in all.
+    pub count: u32,
+    pub done: u32,
+    pub failed: u32,
+    pub after: Vec<StepIndex>,
+    pub order: Order,
+}
+
+/// What was passed over and stays visible on a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    pub text: String,
+    /// The first attempt that said so.
+    pub attempt: Option<AttemptId>,
+    pub at_ms: i64,
+}
+
+/// All that the brain needs to go on with a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredJob {
+    pub row: JobRow,
+    /// In the order of the steps.
+    pub steps: Vec<StoredStep>,
+    /// Attempts that were handed out and have not ended, oldest first.
+    pub open: Vec<AttemptRow>,
+}
+
+/// The tasks of a step that are not simply waiting in generation 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredStep {
+    pub step: StepIndex,
+    /// In the order of the indexes; neighbours alike in state and generation make one run.
+    pub runs: Vec<TaskRun>,
+    /// What unfinished and failed tasks remember, in the order of the indexes.
+    pub faults: Vec<TaskFaults>,
+}
+
+/// Tasks `first..=last`, all in one state of one generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskRun {
+    pub first: TaskIndex,
+    pub last: TaskIndex,
+    pub generation: Generation,
+    /// `Done`, `Failed`, `Cancelled`, or `Waiting` (then rendered again, or with faults).
+    pub state: TaskState,
+}
+
+/// The attempts that count against a task since it last had a clean record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskFaults {
+    pub index: TaskIndex,
+    /// A worker for each failed attempt, oldest first.
+    pub failed_on: Vec<WorkerId>,
+    /// A worker for each lapsed lease, oldest first.
+    pub lapsed_on: Vec<WorkerId>,
+}
+
+/// One run of one task on one slot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttemptRow {
+    pub id: AttemptId,
+    pub task: TaskId,
+    pub generation: Generation,
+    pub worker: WorkerId,
+    pub slot: SlotIndex,
+    pub state: AttemptState,
+    pub opened_ms: i64,
+    pub started_ms: Option<i64>,
+    pub ended_ms: Option<i64>,
+    pub failure: Option<Failure>,
+    /// Seconds that rendering took.
+    pub seconds: Option<f64>,
+    /// Bytes.
+    pub peak_memory: Option<u64>,
+}
+
+/// A task, as lists show it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskRow {
+    pub step: StepIndex,
+    pub index: TaskIndex,
+    pub generation: Generation,
+    /// `Assigned` and `Running` come from its open attempt.
+    pub state: TaskState,
+    pub failures: u32,
+    pub lapses: u32,
+    /// The attempt that is open, or was the last to say something of this generation.
+    pub attempt: Option<AttemptRow>,
+}
+
+/// A file of a task that is done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutputRow {
+    /// Grows with every commit: read on with [`crate::Store::outputs`] after the highest one seen.
+    pub seq: u64,
+    pub task: TaskId,
+    pub generation: Generation,
+    pub attempt: AttemptId,
+    pub frame: i32,
+    pub file: OutputFile,
+    pub committed_ms: i64,
+    /// Whether it is of the newest generation that is done.
+    pub current: bool,
+}
+
+/// What one worker did for a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerShare {
+    pub worker: WorkerId,
+    /// `None` where the worker has been removed.
+    pub name: Option<String>,
+    /// Attempts committed.
+    pub frames: u64,
+    /// Attempts failed.
+    pub errors: u64,
+    /// Leases lapsed.
+    pub lapses: u64,
+    /// Seconds of rendering, of committed attempts.
+    pub seconds: f64,
+    pub first_start_ms: Option<i64>,
+    pub last_end_ms: Option<i64>,
+}
+
+/// A worker, known or gone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerRow {
+    pub id: WorkerId,
+    pub name: String,
+    /// What it said of itself last.
+    pub info: Value,
+    pub wish: WorkerWish,
+    pub first_seen_ms: i64,
+    pub last_seen_ms: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleRow {
+    pub id: BundleId,
+    pub owner: Owner,
+    pub project: Project,
+    /// Bytes of all files.
+    pub size: u64,
+    pub created_ms: i64,
+}
+
+/// An event of the farm's one sequence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    pub number: EventNumber,
+    pub at_ms: i64,
+    pub job: Option<JobId>,
+    pub worker: Option<WorkerId>,
+    pub kind: String,
+    pub data: Value,
+}
+
+/// Which jobs a list shows; the default shows all.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    pub owner: Option<Owner>,
+    pub project: Option<Project>,
+    /// None at all means every state.
+    pub states: Vec<JobState>,
+}
+
+/// Which tasks of a job a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct TaskFilter {
+    pub step: StepIndex,
+    pub state: Option<TaskState>,
+    /// The page begins at this index.
+    pub from: TaskIndex,
+}
+
+/// Which attempts of a job a list shows; the default shows all.
+#[derive(Debug, Clone, Default)]
+pub struct AttemptFilter {
+    pub task: Option<(StepIndex, TaskIndex)>,
+    pub worker: Option<WorkerId>,
+    /// None at all means every state.
+    pub states: Vec<AttemptState>,
+    /// The page ends before this attempt.
+    pub before: Option<AttemptId>,
+}
