@@ -1,1 +1,31 @@
-//! One warm Blender: started, spoken to, killed, never believed
+//! One warm Blender: started, spoken to, killed, never believed.
+//!
+//! [`Host`] is a Blender process in its own process group, told what to do in lines of JSON over a socket that
+//! it inherits. [`discover`] finds the Blenders of a machine, [`collect`] takes what a frame wrote out of its
+//! folder. Nothing here knows of networks or databases, and nothing here trusts what the process says: a
+//! scene's script may speak in its place.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod collect;
+mod death;
+mod discover;
+mod host;
+mod install;
+mod log;
+mod plan;
+mod process;
+mod root;
+mod sources;
+mod wire;
+
+pub use collect::{CollectedFile, MAX_FILE_BYTES, collect};
+pub use discover::{BlenderInstall, Flavor, discover, inspect};
+pub use host::{
+    Capabilities, Device, Host, HostError, HostOptions, OpenRequest, Opened, RenderRequest, Rendered, probe,
+};
+pub use install::{InstallError, install_blender};
+pub use log::LogSink;
+pub use plan::{OutputPlan, PlannedFile};
+pub use root::SlotRoot;
+pub use wire::{Progress, ProgressSink};

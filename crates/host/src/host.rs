@@ -1,0 +1,564 @@
+//! The warm process: one request at a time, and no belief in what comes back.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use kiln_types::{BlenderVersion, DeviceClass, Failure, FailureCause, ScriptPolicy, SessionKey, SessionSpec};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::AsyncWriteExt,
+    net::unix::OwnedWriteHalf,
+    time::{sleep_until, timeout},
+};
+
+use crate::{
+    BlenderInstall, LogSink, OutputPlan, PlannedFile, ProgressSink, SlotRoot,
+    death::{OomCount, explain},
+    log::Log,
+    plan,
+    process::Process,
+    sources,
+    wire::{Command, Event, LineError, Reader},
+};
+
+/// Something that renders.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Device {
+    pub backend: DeviceClass,
+    pub name: String,
+}
+
+/// What this Blender can do on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// By Blender's names: `CYCLES`, `BLENDER_EEVEE`, ...
+    pub engines: Vec<String>,
+    pub devices: Vec<Device>,
+    /// By Blender's names: `OPENIMAGEDENOISE`, `OPTIX`.
+    pub denoisers: Vec<String>,
+}
+
+impl Capabilities {
+    pub fn has(&self, class: DeviceClass) -> bool {
+        self.devices.iter().any(|device| device.backend == class)
+    }
+}
+
+/// How a process is started.
+#[derive(Clone)]
+pub struct HostOptions {
+    /// Whether scripts inside a .blend may run. A process that may is never one that may not, so this is set for
+    /// its whole life.
+    pub trust: bool,
+    /// Threads of Blender where the session does not say; 0 lets Blender decide.
+    pub threads: u16,
+    /// Takes what Blender prints.
+    pub log: Option<LogSink>,
+    pub progress: Option<ProgressSink>,
+    /// The devices that the process shall find instead of the real ones: for tests of a machine that is not there.
+    pub devices_override: Option<Vec<Device>>,
+    /// From the start of the process to its first word.
+    pub start_limit: Duration,
+    /// For opening a file.
+    pub open_limit: Duration,
+    /// A process that answers nothing at all for so long, not even to a ping while it renders, is killed.
+    pub silence_limit: Duration,
+}
+
+impl Default for HostOptions {
+    fn default() -> Self {
+        Self {
+            trust: false,
+            threads: 0,
+            log: None,
+            progress: None,
+            devices_override: None,
+            start_limit: Duration::from_secs(120),
+            open_limit: Duration::from_secs(30 * 60),
+            silence_limit: Duration::from_secs(10 * 60),
+        }
+    }
+}
+
+/// Why no process could be started.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    #[error("Blender cannot be started ({program}): {source}")]
+    Spawn { program: PathBuf, source: std::io::Error },
+    #[error("the slot's folder cannot be prepared: {0}")]
+    Prepare(std::io::Error),
+    #[error("Blender was started but did not come up: {0}")]
+    NotUp(Failure),
+}
+
+impl From<HostError> for Failure {
+    fn from(error: HostError) -> Self {
+        let log_tail = match &error {
+            HostError::NotUp(failure) => failure.log_tail.clone(),
+            _ => Vec::new(),
+        };
+        Self { cause: FailureCause::CannotStart, message: error.to_string(), log_tail }
+    }
+}
+
+/// What to open, and with which settings.
+#[derive(Debug, Clone)]
+pub struct OpenRequest {
+    /// The .blend, an absolute path.
+    pub blend: PathBuf,
+    pub session: SessionSpec,
+    /// Paths as they stand in the .blend, and the absolute paths where those files lie.
+    pub remap: Vec<(String, PathBuf)>,
+    /// Keep the scene's data between frames: faster, and takes memory.
+    pub persistent_data: bool,
+}
+
+/// A file is open and its settings applied.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// What a person should know of: each a sentence.
+    pub notices: Vec<String>,
+    pub plan: OutputPlan,
+    /// Seconds that opening took.
+    pub seconds: f64,
+    /// The most memory the process has held so far, in bytes.
+    pub memory: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct RenderRequest {
+    pub frame: i32,
+    /// A fresh, empty folder below the slot's `out` ([`SlotRoot::fresh_out`]).
+    pub out: PathBuf,
+    pub time_limit: Option<Duration>,
+}
+
+/// A frame was rendered, says the host; [`crate::collect`] looks.
+#[derive(Debug, Clone)]
+pub struct Rendered {
+    /// Named before the frame was rendered.
+    pub planned: Vec<PlannedFile>,
+    /// Seconds, by the host's clock.
+    pub seconds: f64,
+    /// The most memory the process has held so far, in bytes.
+    pub peak_memory: u64,
+    /// Seconds of the host's monotonic clock, which on Linux is that of every process.
+    pub started_at: f64,
+    pub ended_at: f64,
+    /// What a person should know of this frame.
+    pub notices: Vec<String>,
+}
+
+/// A warm Blender. One request at a time; dropping the host, or the future of a request, ends the process and
+/// every process it started.
+pub struct Host {
+    process: Process,
+    reader: Reader,
+    writer: OwnedWriteHalf,
+    log: Log,
+    options: HostOptions,
+    root: SlotRoot,
+    capabilities: Capabilities,
+    version: BlenderVersion,
+    build_hash: String,
+    session: Option<SessionKey>,
+    frames_rendered: u64,
+    last_id: u64,
+    out_of_memory_before: OomCount,
+    /// Set while a request is under way: one left by a dropped future makes the process unusable.
+    busy: bool,
+    dead: bool,
+    _sources: tempfile::TempDir,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("pid", &self.pid()).field("dead", &self.dead).finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    /// Starts a process and waits until it is up. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// Where the program cannot be started, or does not speak Kiln's protocol in time.
+    pub async fn start(
+        install: &BlenderInstall,
+        root: &SlotRoot,
+        options: HostOptions,
+    ) -> Result<Self, HostError> {
+        let (sources, boot) = sources::write(root.path()).map_err(HostError::Prepare)?;
+        let spawn = |source| HostError::Spawn { program: install.program.clone(), source };
+        let before = OomCount::now();
+        let (process, socket, printed) =
+            Process::start(install, root, &boot, options.trust).await.map_err(spawn)?;
+        let (read, writer) = socket.into_split();
+        let mut host = Self {
+            process,
+            reader: Reader::new(read),
+            writer,
+            log: Log::read(printed, options.log.clone()),
+            root: root.clone(),
+            capabilities: Capabilities::default(),
+            version: install.version,
+            build_hash: install.build_hash.clone(),
+            session: None,
+            frames_rendered: 0,
+            last_id: 0,
+            out_of_memory_before: before,
+            busy: true,
+            dead: false,
+            options,
+            _sources: sources,
+        };
+        let limit = host.options.start_limit;
+        let hello = timeout(limit, host.reader.next()).await;
+        host.busy = false;
+        match hello {
+            Ok(Ok(Event::Hello { version, build_hash, capabilities })) => {
+                host.version = version.parse().unwrap_or(install.version);
+                host.build_hash = build_hash;
+                host.capabilities = capabilities;
+                if let Some(devices) = &host.options.devices_override {
+                    host.capabilities.devices.clone_from(devices);
+                }
+                Ok(host)
+            }
+            Ok(Ok(_)) => Err(HostError::NotUp(host.misbehaved("it spoke before its hello").await)),
+            Ok(Err(error)) => Err(HostError::NotUp(host.ended(error, "starting").await)),
+            Err(_) => {
+                let message = format!("it said nothing for {} seconds", limit.as_secs());
+                Err(HostError::NotUp(host.end(Failure::new(FailureCause::TimedOut, message)).await))
+            }
+        }
+    }
+
+    /// Opens a .blend and applies the session's settings in memory; what lacks, or is passed over in silence by
+    /// Blender, is found here, before the first frame.
+    ///
+    /// # Errors
+    /// A [`Failure`] with its cause; after most the process lives on ([`Host::is_alive`]).
+    pub async fn open(&mut self, request: &OpenRequest) -> Result<Opened, Failure> {
+        if (request.session.policy.scripts == ScriptPolicy::Trust) != self.options.trust {
+            return Err(Failure::new(
+                FailureCause::Other,
+                "the session's trust in scripts is not that of the process; start another process for it",
+            ));
+        }
+        self.session = None;
+        let id = self.begin();
+        let threads = request.session.settings.threads.unwrap_or(self.options.threads);
+        let devices = self.options.devices_override.clone();
+        let command = Command::Open {
+            id,
+            blend: &request.blend,
+            session: &request.session,
+            remap: request.remap.iter().map(|(from, to)| (from.as_str(), to)).collect(),
+            persistent_data: request.persistent_data,
+            threads,
+            devices: devices.as_deref(),
+        };
+        let limit = Some(self.options.open_limit);
+        let done = self.request(&command, "opening the file", limit, false).await?;
+        let Done::Opened(opened) = done else {
+            return Err(self.misbehaved("it answered an open with something else").await);
+        };
+        if let Err(why) = plan::check(&opened.plan.files) {
+            return Err(self.misbehaved(&why).await);
+        }
+        self.session = Some(request.session.key());
+        Ok(opened)
+    }
+
+    /// Renders one frame of the opened session.
+    ///
+    /// # Errors
+    /// A [`Failure`] with its cause; after most the process lives on ([`Host::is_alive`]).
+    pub async fn render(&mut self, request: RenderRequest) -> Result<Rendered, Failure> {
+        if self.session.is_none() {
+            return Err(Failure::new(FailureCause::Other, "no file is open in this Blender"));
+        }
+        if !request.out.starts_with(self.root.out()) {
+            return Err(Failure::new(
+                FailureCause::Other,
+                "the frame's folder is not below that of its slot",
+            ));
+        }
+        let id = self.begin();
+        let command = Command::Render { id, frame: request.frame, out: &request.out };
+        let doing = format!("rendering frame {}", request.frame);
+        match self.request(&command, &doing, request.time_limit, true).await? {
+            Done::Rendered(rendered) => {
+                self.frames_rendered += 1;
+                Ok(rendered)
+            }
+            Done::Opened(_) => Err(self.misbehaved("it answered a render with something else").await),
+        }
+    }
+
+    /// Ends every process of the group and waits until the first of them is gone.
+    pub async fn kill(mut self) {
+        self.stop().await;
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Whether another request can be made.
+    pub fn is_alive(&mut self) -> bool {
+        if self.busy || self.dead {
+            return false;
+        }
+        self.dead = self.process.has_exited();
+        !self.dead
+    }
+
+    /// How many frames this process has rendered.
+    pub fn frames_rendered(&self) -> u64 {
+        self.frames_rendered
+    }
+
+    /// The session that is open.
+    pub fn session(&self) -> Option<SessionKey> {
+        self.session
+    }
+
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    pub fn version(&self) -> BlenderVersion {
+        self.version
+    }
+
+    pub fn build_hash(&self) -> &str {
+        &self.build_hash
+    }
+
+    /// The last lines that Blender printed, oldest first.
+    pub fn log_tail(&self) -> Vec<String> {
+        self.log.tail()
+    }
+
+    fn begin(&mut self) -> u64 {
+        self.log.begin();
+        self.last_id += 1;
+        self.last_id
+    }
+
+    async fn request(
+        &mut self,
+        command: &Command<'_>,
+        doing: &str,
+        limit: Option<Duration>,
+        ping: bool,
+    ) -> Result<Done, Failure> {
+        if !self.is_alive() {
+            let failure = self.ended(LineError::Closed, doing).await;
+            return Err(failure);
+        }
+        self.busy = true;
+        let result = self.exchange(command, doing, limit, ping).await;
+        self.busy = false;
+        match result {
+            Ok(done) => Ok(done),
+            Err(Stop::Said(mut failure)) => {
+                failure.log_tail = self.log.tail();
+                Err(failure)
+            }
+            Err(Stop::Lines(error)) => Err(self.ended(error, doing).await),
+            Err(Stop::Kill(failure)) => Err(self.end(failure).await),
+        }
+    }
+
+    async fn exchange(
+        &mut self,
+        command: &Command<'_>,
+        doing: &str,
+        limit: Option<Duration>,
+        ping: bool,
+    ) -> Result<Done, Stop> {
+        self.send(command).await?;
+        let (asked, started) = (self.last_id, Instant::now());
+        let deadline = limit.map(|limit| started + limit);
+        let mut heard = started;
+        let mut planned = None;
+        let ping_every = (self.options.silence_limit / 4).min(Duration::from_secs(10));
+        let mut next_ping = started + ping_every;
+        loop {
+            // A file that takes long to open holds Python's lock, and nobody can answer.
+            let silent_until = ping.then_some(heard + self.options.silence_limit);
+            let wake = [deadline, silent_until, ping.then_some(next_ping)].into_iter().flatten().min();
+            let wake = wake.unwrap_or(started + Duration::from_secs(365 * 24 * 3600));
+            let event = tokio::select! {
+                event = self.reader.next() => Some(event.map_err(Stop::Lines)?),
+                () = sleep_until(wake.into()) => None,
+            };
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                let seconds = limit.unwrap_or_default().as_secs_f64();
+                return Err(Stop::Kill(Failure::new(
+                    FailureCause::TimedOut,
+                    format!("Blender was still {doing} after {seconds} seconds, the limit; it was stopped"),
+                )));
+            }
+            let Some(event) = event else {
+                if silent_until.is_some_and(|until| now >= until) {
+                    return Err(Stop::Kill(Failure::new(
+                        FailureCause::HostMisbehaved,
+                        format!(
+                            "Blender answered nothing for {} seconds while {doing}; it was stopped",
+                            self.options.silence_limit.as_secs_f64()
+                        ),
+                    )));
+                }
+                self.send(&Command::Ping).await?;
+                next_ping = now + ping_every;
+                continue;
+            };
+            heard = now;
+            if let Some(done) = self.answer(event, asked, &mut planned)? {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// What an event means for the request under way.
+    fn answer(
+        &self,
+        event: Event,
+        asked: u64,
+        planned: &mut Option<Vec<PlannedFile>>,
+    ) -> Result<Option<Done>, Stop> {
+        let lie = |why: &str| Err(Stop::Lines(LineError::Broken(why.to_owned())));
+        match event {
+            Event::Pong => Ok(None),
+            Event::Progress(progress) => {
+                if let Some(sink) = &self.options.progress {
+                    sink(progress);
+                }
+                Ok(None)
+            }
+            Event::Planned { id, files } if id == asked && planned.is_none() => {
+                if let Err(why) = plan::check(&files) {
+                    return lie(&why);
+                }
+                *planned = Some(files);
+                Ok(None)
+            }
+            Event::Opened { id, notices, plan, seconds, memory } if id == asked => {
+                Ok(Some(Done::Opened(Opened { notices: bounded(notices), plan, seconds, memory })))
+            }
+            Event::Rendered { id, started_at, ended_at, memory, notices } if id == asked => {
+                let Some(planned) = planned.take() else {
+                    return lie("it rendered a frame without naming its files first");
+                };
+                Ok(Some(Done::Rendered(Rendered {
+                    planned,
+                    seconds: (ended_at - started_at).max(0.0),
+                    peak_memory: memory,
+                    started_at,
+                    ended_at,
+                    notices: bounded(notices),
+                })))
+            }
+            Event::Failed { id, cause, message } if id == asked => {
+                Err(Stop::Said(Failure::new(cause, sentence(&message))))
+            }
+            Event::Hello { .. } => lie("it greeted twice"),
+            Event::Planned { .. } | Event::Opened { .. } | Event::Rendered { .. } | Event::Failed { .. } => {
+                lie("it answered what nobody asked")
+            }
+        }
+    }
+
+    async fn send(&mut self, command: &Command<'_>) -> Result<(), Stop> {
+        let mut line = serde_json::to_vec(command).map_err(|error| {
+            Stop::Said(Failure::new(
+                FailureCause::Other,
+                format!("the request cannot be written down: {error}"),
+            ))
+        })?;
+        line.push(b'\n');
+        // A host that reads nothing must not hold this up for ever.
+        match timeout(self.options.silence_limit, self.writer.write_all(&line)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Stop::Lines(LineError::Closed)),
+        }
+    }
+
+    /// The lines have ended: either the process died, which is explained, or it broke its protocol.
+    async fn ended(&mut self, error: LineError, doing: &str) -> Failure {
+        match error {
+            LineError::Broken(why) => self.misbehaved(&why).await,
+            LineError::Closed => {
+                // Its end of the socket closes a moment before the process is gone.
+                let status = timeout(Duration::from_secs(2), self.process.wait()).await;
+                let Ok(status) = status else {
+                    return self.misbehaved("it closed its socket and lived on").await;
+                };
+                self.log.finish().await;
+                let failure = explain(status.ok(), &self.log, self.out_of_memory_before, doing);
+                self.end(failure).await
+            }
+        }
+    }
+
+    async fn misbehaved(&mut self, why: &str) -> Failure {
+        let message = format!("the process in Blender's place broke its protocol: {why}; it was stopped");
+        self.end(Failure::new(FailureCause::HostMisbehaved, message)).await
+    }
+
+    async fn end(&mut self, mut failure: Failure) -> Failure {
+        self.stop().await;
+        self.log.finish().await;
+        failure.log_tail = self.log.tail();
+        failure
+    }
+
+    async fn stop(&mut self) {
+        self.dead = true;
+        self.process.kill();
+        // SIGKILL cannot be refused; a process in an uninterruptible read of a dead disk can still be slow.
+        let _gone = timeout(Duration::from_secs(10), self.process.wait()).await;
+    }
+}
+
+enum Done {
+    Opened(Opened),
+    Rendered(Rendered),
+}
+
+/// Why a request has no result.
+enum Stop {
+    /// The host said so, and lives on.
+    Said(Failure),
+    Lines(LineError),
+    Kill(Failure),
+}
+
+/// Text from inside Blender, short enough for a page.
+fn sentence(text: &str) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(600).collect();
+    line.trim().to_owned()
+}
+
+fn bounded(notices: Vec<String>) -> Vec<String> {
+    notices.iter().take(50).map(|notice| sentence(notice)).collect()
+}
+
+/// Starts a Blender once to learn what it can do here. Callers keep the answer.
+///
+/// # Errors
+/// Where it does not start.
+pub async fn probe(install: &BlenderInstall) -> Result<Capabilities, HostError> {
+    let folder = tempfile::tempdir().map_err(HostError::Prepare)?;
+    let root = SlotRoot::create(folder.path()).map_err(HostError::Prepare)?;
+    let host = Host::start(install, &root, HostOptions::default()).await?;
+    let capabilities = host.capabilities.clone();
+    host.kill().await;
+    Ok(capabilities)
+}

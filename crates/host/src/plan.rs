@@ -1,0 +1,56 @@
+//! What a frame is going to write, named before it renders.
+
+use std::collections::HashSet;
+
+use kiln_types::{ColorDepth, FileFormat, OutputRole, OutputSet, RelPath};
+use serde::Deserialize;
+
+/// One file that a frame must deliver.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct PlannedFile {
+    /// The artist's own name, below the output folder.
+    pub path: RelPath,
+    /// Where it lies below the frame's scratch folder.
+    pub scratch: RelPath,
+    pub role: OutputRole,
+    pub format: FileFormat,
+    pub depth: ColorDepth,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+}
+
+/// What every frame of an opened session writes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct OutputPlan {
+    /// The files of the frame that the .blend stands on, as an example of the names.
+    pub files: Vec<PlannedFile>,
+    /// The engine that renders, by Blender's name.
+    pub engine: String,
+    /// What renders, as read back from Blender: `CPU`, or the names of the GPUs.
+    pub device: String,
+}
+
+/// Why a plan cannot be.
+pub(crate) fn check(files: &[PlannedFile]) -> Result<(), String> {
+    if files.is_empty() {
+        return Err("it plans no file at all".to_owned());
+    }
+    if files.len() > OutputSet::MAX_FILES {
+        return Err(format!("it plans more than {} files for one frame", OutputSet::MAX_FILES));
+    }
+    let (mut names, mut places) = (HashSet::new(), HashSet::new());
+    for file in files {
+        if !names.insert(file.path.as_str().to_lowercase()) {
+            return Err(format!("it plans two files named {}", file.path));
+        }
+        if !places.insert(file.scratch.as_str()) {
+            return Err(format!("it plans two files in one place, {}", file.scratch));
+        }
+        if file.width == 0 || file.height == 0 {
+            return Err(format!("it plans {} without pixels", file.path));
+        }
+    }
+    Ok(())
+}

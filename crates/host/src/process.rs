@@ -1,0 +1,208 @@
+//! A Blender process: its own group, an empty profile, nothing inherited but a short list of variables.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::fd::OwnedFd,
+    process::{ExitStatus, Stdio},
+    sync::{
+        OnceLock,
+        mpsc::{Sender, channel},
+    },
+};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{
+    net::{UnixStream, unix::pipe},
+    process::{Child, Command},
+    runtime::Handle,
+};
+
+use crate::{BlenderInstall, Flavor, SlotRoot};
+
+/// Variables that pass: what a program needs to find its libraries and speak its language, and the switches of
+/// Cycles. All else could carry a secret.
+const PASSED: &[&str] = &["PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "VK_ICD_FILENAMES"];
+const PASSED_PREFIXES: &[&str] = &["CYCLES_", "CUDA_VISIBLE", "HIP_VISIBLE", "ROCR_VISIBLE", "NVIDIA_"];
+/// Names a process and whatever it started, so that a child which left the group is found too.
+const MARK: &str = "KILN_HOST";
+
+/// A running process with both ends of its talk.
+pub(crate) struct Process {
+    child: Child,
+    group: Pid,
+    mark: String,
+    /// A trusted script may start programs that leave the group.
+    trust: bool,
+}
+
+impl Process {
+    /// Starts Blender. The socket is its standard input: no other child of this process can inherit it by
+    /// accident, as it could a number kept open across `exec`.
+    pub(crate) async fn start(
+        install: &BlenderInstall,
+        root: &SlotRoot,
+        boot: &std::path::Path,
+        trust: bool,
+    ) -> io::Result<(Self, UnixStream, pipe::Receiver)> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let (log, printed) = io::pipe()?;
+        let mark = mark();
+        let mut command = Command::new(&install.program);
+        match install.flavor {
+            Flavor::Executable => {
+                let scripts = if trust { "--enable-autoexec" } else { "--disable-autoexec" };
+                command.args(["--background", "--factory-startup", "-noaudio", scripts, "--python"]);
+                command.arg(boot).arg("--");
+            }
+            Flavor::Module => {
+                command.arg("-I").arg(boot);
+            }
+        }
+        command.args(["--kiln-fd", "0"]);
+        command.env_clear().envs(passed()).env(MARK, &mark).envs(profile(root));
+        command.current_dir(root.tmp());
+        command.stdin(Stdio::from(OwnedFd::from(theirs)));
+        command.stdout(Stdio::from(printed.try_clone()?)).stderr(Stdio::from(printed));
+        command.process_group(0).kill_on_drop(true);
+        let child = spawn(command).await?;
+        let group = child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| io::Error::other("the process ended at once"))?;
+        let log = pipe::Receiver::from_owned_fd(OwnedFd::from(log))?;
+        Ok((Self { child, group, mark, trust }, UnixStream::from_std(ours)?, log))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.group.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    pub(crate) fn has_exited(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Ends every process of the group at once, and what left it.
+    pub(crate) fn kill(&mut self) {
+        // The leader may be reaped and its number given away: then only children of it could hold the group.
+        if !matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) || group_is_ours(self.group, &self.mark) {
+            let _gone = kill_process_group(self.group, Signal::KILL);
+        }
+        if self.trust {
+            kill_marked(&self.mark);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn passed() -> Vec<(OsString, OsString)> {
+    let passes = |name: &OsString| {
+        name.to_str().is_some_and(|name| {
+            PASSED.contains(&name) || PASSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        })
+    };
+    std::env::vars_os().filter(|(name, _)| passes(name)).collect()
+}
+
+/// Everything that names a folder of the person who runs the worker names one of the slot instead.
+fn profile(root: &SlotRoot) -> Vec<(&'static str, OsString)> {
+    let home = root.home();
+    let tmp = root.tmp().into_os_string();
+    let below = |name: &str| home.join(name).into_os_string();
+    vec![
+        ("HOME", home.clone().into_os_string()),
+        ("XDG_CONFIG_HOME", below("config")),
+        ("XDG_CACHE_HOME", below("cache")),
+        ("XDG_DATA_HOME", below("data")),
+        ("XDG_STATE_HOME", below("state")),
+        ("XDG_RUNTIME_DIR", tmp.clone()),
+        ("BLENDER_USER_RESOURCES", below("blender")),
+        ("BLENDER_USER_CONFIG", below("blender/config")),
+        ("BLENDER_USER_SCRIPTS", below("blender/scripts")),
+        ("BLENDER_USER_DATAFILES", below("blender/datafiles")),
+        ("BLENDER_USER_EXTENSIONS", below("blender/extensions")),
+        ("TMPDIR", tmp.clone()),
+        ("TMP", tmp.clone()),
+        ("TEMP", tmp),
+        ("PYTHONDONTWRITEBYTECODE", "1".into()),
+        ("PYTHONNOUSERSITE", "1".into()),
+    ]
+}
+
+fn mark() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let random = RandomState::new().hash_one(std::process::id());
+    format!("{}-{random:016x}", std::process::id())
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Starts the process from one thread that lives as long as the program: the kernel's "die with the parent"
+/// signal, which the host asks for, is sent when the *thread* that started it ends.
+async fn spawn(mut command: Command) -> io::Result<Child> {
+    static SPAWNER: OnceLock<Sender<Job>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (sender, jobs) = channel::<Job>();
+        let thread = std::thread::Builder::new().name("kiln-spawner".to_owned());
+        // Without the thread the channel is closed, and every start says so.
+        let _started = thread.spawn(move || jobs.iter().for_each(|job| job()));
+        sender
+    });
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    let runtime = Handle::current();
+    let job: Job = Box::new(move || {
+        let _entered = runtime.enter();
+        // Where nobody waits any more, the child is dropped, and so killed.
+        let _ = reply.send(command.spawn());
+    });
+    let gone = || io::Error::other("the thread that starts processes is gone");
+    spawner.send(job).map_err(|_| gone())?;
+    answer.await.map_err(|_| gone())?
+}
+
+fn carries(pid: &str, mark: &str) -> bool {
+    let wanted = format!("{MARK}={mark}");
+    std::fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes()))
+}
+
+fn running() -> impl Iterator<Item = String> {
+    let numbers = |entry: io::Result<std::fs::DirEntry>| {
+        let name = entry.ok()?.file_name().into_string().ok()?;
+        name.bytes().all(|byte| byte.is_ascii_digit()).then_some(name)
+    };
+    std::fs::read_dir("/proc").into_iter().flatten().filter_map(numbers)
+}
+
+/// Whether some process of the group carries the mark.
+fn group_is_ours(group: Pid, mark: &str) -> bool {
+    running().any(|pid| {
+        let member =
+            pid.parse().ok().and_then(Pid::from_raw).and_then(|pid| rustix::process::getpgid(Some(pid)).ok());
+        member == Some(group) && carries(&pid, mark)
+    })
+}
+
+fn kill_marked(mark: &str) {
+    use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+    for pid in running().filter(|pid| carries(pid, mark)) {
+        let Some(number) = pid.parse().ok().and_then(Pid::from_raw) else { continue };
+        // Held by a descriptor and looked at again, so that a number given away meanwhile is not hit.
+        if let Ok(handle) = pidfd_open(number, PidfdFlags::empty())
+            && carries(&pid, mark)
+        {
+            let _gone = pidfd_send_signal(&handle, Signal::KILL);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The lines that go over the socket, and a reader that bounds them.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
+
+use kiln_types::{FailureCause, SessionSpec};
+use serde::{Deserialize, Serialize};
+use tokio::{io::AsyncReadExt, net::unix::OwnedReadHalf};
+
+use crate::{Capabilities, Device, OutputPlan, PlannedFile};
+
+/// A longer line is no message.
+const LINE_LIMIT: usize = 1 << 20;
+/// More messages in one second are a flood. An honest host sends a few.
+const MESSAGES_A_SECOND: u32 = 500;
+
+/// How a frame comes along inside one render, as far as Blender tells.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Progress {
+    pub frame: i32,
+    /// Samples done and asked for, where the engine counts them.
+    #[serde(default)]
+    pub samples: Option<(u32, u32)>,
+    /// Bytes of memory the process holds.
+    #[serde(default)]
+    pub memory: u64,
+}
+
+/// Takes progress events; called at most a few times a second.
+pub type ProgressSink = Arc<dyn Fn(Progress) + Send + Sync>;
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub(crate) enum Command<'a> {
+    Open {
+        id: u64,
+        blend: &'a PathBuf,
+        session: &'a SessionSpec,
+        remap: BTreeMap<&'a str, &'a PathBuf>,
+        persistent_data: bool,
+        threads: u16,
+        devices: Option<&'a [Device]>,
+    },
+    Render {
+        id: u64,
+        frame: i32,
+        out: &'a PathBuf,
+    },
+    Ping,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Event {
+    Hello {
+        version: String,
+        build_hash: String,
+        capabilities: Capabilities,
+    },
+    Opened {
+        id: u64,
+        notices: Vec<String>,
+        plan: OutputPlan,
+        seconds: f64,
+        memory: u64,
+    },
+    Planned {
+        id: u64,
+        files: Vec<PlannedFile>,
+    },
+    Rendered {
+        id: u64,
+        started_at: f64,
+        ended_at: f64,
+        memory: u64,
+        #[serde(default)]
+        notices: Vec<String>,
+    },
+    Failed {
+        id: u64,
+        cause: FailureCause,
+        message: String,
+    },
+    Progress(Progress),
+    Pong,
+}
+
+/// Why the lines ended.
+#[derive(Debug)]
+pub(crate) enum LineError {
+    /// The other end is closed.
+    Closed,
+    /// What came is no message.
+    Broken(String),
+}
+
+pub(crate) struct Reader {
+    socket: OwnedReadHalf,
+    buffer: Vec<u8>,
+    /// How much of the buffer is known to hold no line end.
+    searched: usize,
+    second: (Instant, u32),
+}
+
+impl Reader {
+    pub(crate) fn new(socket: OwnedReadHalf) -> Self {
+        Self { socket, buffer: Vec::new(), searched: 0, second: (Instant::now(), 0) }
+    }
+
+    /// The next event. Dropping the future loses nothing.
+    pub(crate) async fn next(&mut self) -> Result<Event, LineError> {
+        loop {
+            if let Some(at) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=self.searched + at).collect();
+                self.searched = 0;
+                self.count()?;
+                return serde_json::from_slice(&line).map_err(|error| {
+                    let shown: String = String::from_utf8_lossy(&line).chars().take(80).collect();
+                    LineError::Broken(format!(
+                        "it sent “{}”, which is no message ({error})",
+                        shown.escape_debug()
+                    ))
+                });
+            }
+            self.searched = self.buffer.len();
+            if self.buffer.len() > LINE_LIMIT {
+                return Err(LineError::Broken("it sent a line longer than 1 MiB".to_owned()));
+            }
+            self.buffer.reserve(16 << 10);
+            match self.socket.read_buf(&mut self.buffer).await {
+                Ok(0) | Err(_) => return Err(LineError::Closed),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    fn count(&mut self) -> Result<(), LineError> {
+        if self.second.0.elapsed().as_secs() >= 1 {
+            self.second = (Instant::now(), 0);
+        }
+        self.second.1 += 1;
+        if self.second.1 > MESSAGES_A_SECOND {
+            return Err(LineError::Broken(format!(
+                "it sent more than {MESSAGES_A_SECOND} messages in a second"
+            )));
+        }
+        Ok(())
+    }
+}
