@@ -1,0 +1,48 @@
+# Gets what scripts/demo and scripts/test need on Debian or Ubuntu. Sourced by both; quick when nothing is missing.
+# Every function says what it does; nothing is installed that is already there.
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif command -v sudo >/dev/null; then sudo "$@"
+    else fail "this needs root to run: $*; install sudo or run it as root"
+    fi
+}
+
+# need_packages PACKAGE:COMMAND ...   installs each package whose command is not on PATH
+need_packages() {
+    local missing=() pair
+    for pair in "$@"; do command -v "${pair#*:}" >/dev/null || missing+=("${pair%%:*}"); done
+    [ ${#missing[@]} = 0 ] && return
+    command -v apt-get >/dev/null || fail "please install ${missing[*]} (this script knows apt-get only)"
+    say "installing ${missing[*]} (apt-get)"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null \
+        || fail "apt-get could not install ${missing[*]}"
+}
+
+need_rust() {
+    command -v cargo >/dev/null || { [ -x "$HOME/.cargo/bin/cargo" ] && PATH="$HOME/.cargo/bin:$PATH"; }
+    command -v cargo >/dev/null || fail "the Rust toolchain is missing; get it from https://rustup.rs and run this again"
+}
+
+# Blender 5.0 as a Python module, in a folder of its own; needs Python 3.11. Sets KILN_TEST_BPY, or leaves it unset.
+need_bpy() {
+    local home="${XDG_CACHE_HOME:-$HOME/.cache}/kiln/bpy-5.0.1" python
+    if [ -x "$home/bin/python" ] && [ -e "$home/complete" ]; then
+        export KILN_TEST_BPY="$home/bin/python"
+        return
+    fi
+    for python in python3.11 python3 ''; do
+        [ -n "$python" ] || { say "no Python 3.11 here: the tests with the bpy 5.0 wheel are left out"; return; }
+        command -v "$python" >/dev/null && "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && break
+    done
+    say "getting Blender 5.0 as a Python module (bpy 5.0.1, about 400 MB, once)"
+    rm -rf "$home"
+    "$python" -m venv "$home" && "$home/bin/pip" install -q --disable-pip-version-check 'bpy==5.0.1' \
+        || fail "pip could not install bpy 5.0.1 into $home"
+    touch "$home/complete"
+    export KILN_TEST_BPY="$home/bin/python"
+}
