@@ -1,1 +1,25 @@
-//! Job, step, task, attempt and worker state machines and the scheduling policy; pure
+//! The brain: what runs where, and what became of it. Pure: no I/O, no clock, no randomness.
+//!
+//! Each event is one function on [`Core`]; what follows from it goes to an [`Outbox`]: pushes to workers, and
+//! records of everything that must be on disk before anybody is told. After each batch of events the caller
+//! calls [`Core::schedule`], which hands out work.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod core;
+mod error;
+mod index_set;
+mod message;
+mod plan;
+mod restore;
+mod view;
+
+pub use crate::core::{Config, Core};
+pub use error::JobError;
+pub use index_set::{BadIndexSet, Generations, IndexSet, TaskSpan};
+pub use message::{
+    Assigned, Finish, HeldAttempt, HeldPhase, Moment, Outbox, Push, Record, RevokeReason, StepState, Verdict,
+    WorkerOffer,
+};
+pub use plan::{JobPlan, Label, PlanError, Requirement, StepPlan};
+pub use restore::{RestoredAttempt, RestoredJob, RestoredPhase, RestoredStep, RestoredTrouble};
+pub use view::{JobView, StepView, TaskCounts, TaskView, Unmet, WorkerView};

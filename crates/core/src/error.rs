@@ -1,0 +1,29 @@
+//! Why a verb on a job is refused.
+
+use kiln_types::{JobId, JobState, MAX_TASKS, StepIndex, TaskIndex};
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JobError {
+    #[error("there is no job {0}; `kiln jobs` lists them")]
+    NoSuchJob(JobId),
+    #[error("job {0} exists already; give the new one another id")]
+    JobExists(JobId),
+    #[error("job {job} has ended ({state}); `kiln jobs retry` or `rerender` starts it again")]
+    JobEnded { job: JobId, state: JobState },
+    #[error("job {job} has not ended ({state}); cancel it first")]
+    JobNotEnded { job: JobId, state: JobState },
+    #[error("job {0} has no failed or cancelled task; `kiln jobs rerender` renders finished ones again")]
+    NothingToRetry(JobId),
+    #[error("nothing of job {0} that you named is finished, so there is nothing to render again")]
+    NothingToRerender(JobId),
+    #[error("job {job} has no step {step}")]
+    NoSuchStep { job: JobId, step: StepIndex },
+    #[error("step {step} of job {job} has no task {index}")]
+    NoSuchTask { job: JobId, step: StepIndex, index: TaskIndex },
+    #[error("nothing was added to job {0}; name at least one new task")]
+    NothingToAdd(JobId),
+    #[error("job {0} would have more than {MAX_TASKS} tasks in a step; make a second job")]
+    TooManyTasks(JobId),
+    #[error("the stored state of job {job} contradicts itself: {what}; restore the data from a backup")]
+    BadRestore { job: JobId, what: &'static str },
+}

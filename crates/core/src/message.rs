@@ -1,0 +1,220 @@
+//! What goes in and out of the core besides jobs: offers and reports of workers, pushes to them, records.
+
+use std::collections::BTreeSet;
+
+use kiln_types::{
+    AttemptId, AttemptState, Failure, Generation, JobId, JobState, SlotIndex, StepIndex, TaskId, WorkerId,
+    WorkerState, WorkerWish,
+};
+
+use crate::{IndexSet, Label, TaskSpan};
+
+/// Milliseconds on the caller's monotone clock. The core has none of its own: every input says when it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// This many milliseconds later.
+    pub fn after(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// Milliseconds since `earlier`; 0 where that is later.
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// What a worker brings.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WorkerOffer {
+    /// As the farm shows it.
+    pub name: String,
+    /// Attempts that it runs at once; more than [`WorkerOffer::MAX_SLOTS`] are not used.
+    pub slots: u16,
+    pub labels: BTreeSet<Label>,
+}
+
+impl WorkerOffer {
+    pub const MAX_SLOTS: u16 = 1024;
+}
+
+/// An attempt that a worker says it holds when it joins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldAttempt {
+    pub attempt: AttemptId,
+    pub task: TaskId,
+    pub generation: Generation,
+    pub slot: SlotIndex,
+    pub phase: HeldPhase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldPhase {
+    Queued,
+    Running,
+    /// It has left the slot; its report follows.
+    Finished,
+}
+
+/// How an attempt left its slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finish {
+    /// Every file of the output set is checked and stored. The caller has made sure of that.
+    Delivered,
+    Failed(Failure),
+    /// Given back unfinished: drained, revoked, or never begun. Nobody is blamed.
+    HandedBack,
+}
+
+/// What became of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its output set is the task's.
+    Committed,
+    /// The task has its output set already (perhaps from this very attempt, reported twice), is rendered
+    /// again, or is gone: drop the files.
+    Superseded,
+    /// A failure or a hand-back was taken note of.
+    Recorded,
+    /// This worker was never given such an attempt. Nothing changed.
+    Unknown,
+}
+
+/// Where the core's decisions go. Collect them, write the records of a whole batch in one transaction, and
+/// only then send the pushes: nothing may leave before it is on disk.
+pub trait Outbox {
+    fn push(&mut self, to: WorkerId, push: Push);
+    fn record(&mut self, record: Record);
+}
+
+/// A message to a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Push {
+    /// Run these in this order behind what the slot already has. All are of one step of one job.
+    Assign {
+        slot: SlotIndex,
+        tasks: Vec<Assigned>,
+    },
+    Revoke {
+        attempt: AttemptId,
+        why: RevokeReason,
+    },
+    Wish(WorkerWish),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Assigned {
+    pub attempt: AttemptId,
+    pub task: TaskId,
+    pub generation: Generation,
+}
+
+/// Why an attempt is taken back. The worker answers each with a closing report (`Finish`, normally
+/// `HandedBack`), also where it does not know the attempt: until then the slot gets no new work. A report that
+/// was already on its way counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RevokeReason {
+    /// The job was cancelled, stopped or deleted: stop it, running or not.
+    Cancelled,
+    /// A request: another slot is idle, or the job or the worker is paused. Hand it back if it has not begun;
+    /// if it has, go on and ignore this.
+    Recalled,
+    /// The core does not know it, it lapsed and runs elsewhere, or its task is done or renders again: stop it.
+    Stale,
+}
+
+/// Every durable consequence. The records of a batch, written in one transaction, are enough to build the
+/// core again: `crate::Ledger` does it and so says what each means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// The job's state changed. `reason` says why a job stopped before its tasks had ended.
+    JobState {
+        job: JobId,
+        state: JobState,
+        reason: Option<Failure>,
+    },
+    /// Only for showing: it follows from the other records.
+    StepState {
+        job: JobId,
+        step: StepIndex,
+        state: StepState,
+    },
+    AttemptOpened {
+        attempt: AttemptId,
+        task: TaskId,
+        generation: Generation,
+        worker: WorkerId,
+        slot: SlotIndex,
+    },
+    AttemptStarted {
+        attempt: AttemptId,
+        task: TaskId,
+    },
+    /// The attempt ended. `Failed` and `Lapsed` count against the task. An attempt may be closed a second
+    /// time: as `Committed` or `Superseded`, where it delivered after it had lapsed or was revoked.
+    AttemptClosed {
+        attempt: AttemptId,
+        task: TaskId,
+        state: AttemptState,
+        failure: Option<Failure>,
+    },
+    /// A lapsed attempt goes on, because its worker came back in time: it is `Running` or `Assigned` again,
+    /// and its lapse no longer counts.
+    AttemptResumed {
+        attempt: AttemptId,
+        task: TaskId,
+        state: AttemptState,
+    },
+    /// This generation has its output set. At most one for a generation.
+    TaskCommitted {
+        task: TaskId,
+        generation: Generation,
+        attempt: AttemptId,
+    },
+    /// The task has used up its attempts, or its failure stopped the job.
+    TaskFailed {
+        task: TaskId,
+        generation: Generation,
+        reason: Failure,
+    },
+    /// These tasks wait again, in this generation, with no failed or lapsed attempt counted: retried, rendered
+    /// again, or because a step they depend on was. Tasks of the span are all of one generation.
+    TasksReopened {
+        job: JobId,
+        step: StepIndex,
+        tasks: TaskSpan,
+        generation: Generation,
+    },
+    /// From now on exactly these tasks of the step are cancelled: they do not run until they are reopened.
+    /// Written when a job ends with tasks that never ran, and when that changes.
+    CancelledTasks {
+        job: JobId,
+        step: StepIndex,
+        tasks: IndexSet,
+    },
+    /// The step has grown to so many tasks.
+    StepExtended {
+        job: JobId,
+        step: StepIndex,
+        count: u32,
+    },
+    /// Only for showing.
+    WorkerState {
+        worker: WorkerId,
+        state: WorkerState,
+    },
+}
+
+/// Where a step stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StepState {
+    /// It waits for another step.
+    Waiting,
+    /// Its tasks may run.
+    Open,
+    /// Every task is done.
+    Completed,
+    /// Every task has ended, some of them failed or cancelled.
+    Failed,
+}

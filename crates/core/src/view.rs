@@ -1,0 +1,130 @@
+//! The core as others may look at it.
+
+use std::collections::BTreeSet;
+
+use kiln_types::{
+    AttemptId, Generation, JobId, JobState, StepIndex, TaskId, TaskState, WorkerId, WorkerState, WorkerWish,
+};
+
+use crate::{Core, Label, StepState};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobView {
+    pub id: JobId,
+    pub state: JobState,
+    pub steps: Vec<StepView>,
+}
+
+impl JobView {
+    /// Over all steps.
+    pub fn counts(&self) -> TaskCounts {
+        self.steps.iter().fold(TaskCounts::default(), |sum, step| sum.plus(step.counts))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepView {
+    pub state: StepState,
+    pub counts: TaskCounts,
+}
+
+/// How many tasks stand where; together they are all of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TaskCounts {
+    pub waiting: u32,
+    /// Handed to a slot that has not begun them.
+    pub assigned: u32,
+    pub running: u32,
+    pub done: u32,
+    pub failed: u32,
+    pub cancelled: u32,
+}
+
+impl TaskCounts {
+    pub fn total(self) -> u32 {
+        self.waiting + self.assigned + self.running + self.done + self.failed + self.cancelled
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            waiting: self.waiting + other.waiting,
+            assigned: self.assigned + other.assigned,
+            running: self.running + other.running,
+            done: self.done + other.done,
+            failed: self.failed + other.failed,
+            cancelled: self.cancelled + other.cancelled,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskView {
+    pub state: TaskState,
+    pub generation: Generation,
+    /// The open attempt and its worker, where the task is assigned or running.
+    pub attempt: Option<(AttemptId, WorkerId)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerView {
+    pub id: WorkerId,
+    /// Empty for a worker known only from stored attempts.
+    pub name: String,
+    pub state: WorkerState,
+    pub wish: WorkerWish,
+    /// As last offered.
+    pub slots: u16,
+    /// Slots with an attempt that is running or about to.
+    pub busy: u16,
+    /// Attempts handed to it and not closed.
+    pub attempts: u32,
+}
+
+/// Why a worker that is there takes nothing of a step that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unmet {
+    pub worker: WorkerId,
+    pub name: String,
+    pub step: StepIndex,
+    pub missing: BTreeSet<Label>,
+}
+
+#[allow(unused)]
+impl Core {
+    pub fn job(&self, job: JobId) -> Option<JobView> {
+        todo!()
+    }
+
+    /// Jobs that the core holds, by id.
+    pub fn job_ids(&self) -> impl Iterator<Item = JobId> {
+        std::iter::empty()
+    }
+
+    pub fn task(&self, task: TaskId) -> Option<TaskView> {
+        todo!()
+    }
+
+    /// Where this attempt belongs, if the core still knows it: open, or lapsed and able to deliver.
+    pub fn attempt_task(&self, attempt: AttemptId) -> Option<(TaskId, Generation, WorkerId)> {
+        todo!()
+    }
+
+    pub fn workers(&self) -> Vec<WorkerView> {
+        todo!()
+    }
+
+    pub fn worker(&self, worker: WorkerId) -> Option<WorkerView> {
+        todo!()
+    }
+
+    /// For each worker that is there and does not fit a step with waiting tasks: what it lacks. Empty where
+    /// no worker is there, or every one fits.
+    pub fn unmet(&self, job: JobId) -> Vec<Unmet> {
+        todo!()
+    }
+
+    /// Whether no job has anything left to run: every one has ended, or there is none.
+    pub fn is_idle(&self) -> bool {
+        todo!()
+    }
+}
