@@ -194,11 +194,13 @@ pub struct AssignedTask {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RevokeWhy {
-    /// The job was cancelled or deleted.
+    /// The job was cancelled or deleted: stop it, running or not, and hand it back.
     Cancelled,
-    /// Another slot is idle and takes it.
+    /// A request: another slot is idle and takes it, or the job or the worker is paused. Hand it back if it has
+    /// not begun; if it has, go on and ignore this.
     Stolen,
-    /// The server does not know it: it lapsed, or its task is done.
+    /// It lapsed and runs elsewhere, its task is done, or the server does not know it: stop it and report it
+    /// as handed back (its slot gets no new work before that).
     Stale,
 }
 
