@@ -1,1 +1,17 @@
-//! Typed HTTP client of a Kiln server
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+//! Typed client of a Kiln server: the HTTP API, the stream of events, a worker's WebSocket, and what a person's
+//! side of a job needs: sending its files, and bringing its frames home.
+
+mod blobs;
+mod error;
+mod events;
+mod http;
+mod jobs;
+mod link;
+mod routes;
+
+pub use blobs::{BlobStream, hash_file};
+pub use error::ClientError;
+pub use events::EventStream;
+pub use http::Client;
+pub use link::{LinkReceiver, LinkSender, WorkerLink};

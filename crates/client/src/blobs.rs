@@ -1,0 +1,242 @@
+//! Bytes to and from the server, by their hash.
+
+use std::{path::Path, pin::Pin, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use kiln_api::{BundleCreated, MissingAnswer, MissingQuery};
+use kiln_types::{BlobHash, Bundle, BundleId};
+use reqwest::{Body, Method, StatusCode, header};
+use tokio::io::AsyncReadExt;
+use tokio_util::io::ReaderStream;
+
+use crate::{Client, ClientError, routes};
+
+/// The bytes of a blob. Breaks of the connection are healed inside: an error here is final.
+pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes, ClientError>> + Send>>;
+
+/// The most hashes that one question may hold.
+const MISSING_AT_ONCE: usize = 10_000;
+/// How often a broken transfer is taken up again without a byte of progress.
+const TRIES: u32 = 5;
+const READ_PIECE: usize = 256 * 1024;
+
+impl Client {
+    /// The size of a blob in bytes, and the blob. Where the connection breaks, the rest is asked for by range.
+    /// The hash is *not* checked here: whoever stores the bytes hashes them on the way.
+    ///
+    /// # Errors
+    /// Where the server does not have it or cannot be reached.
+    pub async fn get_blob(&self, hash: BlobHash) -> Result<(u64, BlobStream), ClientError> {
+        self.get_blob_from(hash, 0).await
+    }
+
+    /// As [`Client::get_blob`], from a byte position on; the size is that of the whole blob.
+    ///
+    /// # Errors
+    /// As [`Client::get_blob`].
+    pub async fn get_blob_from(&self, hash: BlobHash, offset: u64) -> Result<(u64, BlobStream), ClientError> {
+        let (size, body) = self.open_blob(hash, offset).await?;
+        let state = Download { client: self.clone(), hash, size, at: offset, body: Some(body), tries: 0 };
+        Ok((size, Box::pin(stream::unfold(Some(state), |state| async move { state?.next().await }))))
+    }
+
+    async fn open_blob(
+        &self,
+        hash: BlobHash,
+        offset: u64,
+    ) -> Result<(u64, Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>), ClientError> {
+        let mut request = self.request(Method::GET, &routes::blob(hash));
+        if offset > 0 {
+            request = request.header(header::RANGE, format!("bytes={offset}-"));
+        }
+        let response = self.send(request).await?;
+        let broken = |why: &str| ClientError::Broken { url: self.url().to_owned(), why: why.to_owned() };
+        let whole = if response.status() == StatusCode::PARTIAL_CONTENT {
+            response
+                .headers()
+                .get(header::CONTENT_RANGE)
+                .and_then(|value| value.to_str().ok())
+                .and_then(|value| value.rsplit_once('/')?.1.parse().ok())
+                .ok_or_else(|| broken("a range without its size"))?
+        } else {
+            response.content_length().ok_or_else(|| broken("a blob without its size"))?
+        };
+        let skip = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { offset };
+        let body = response.bytes_stream();
+        Ok((whole, if skip == 0 { Box::pin(body) } else { Box::pin(skipped(body, skip)) }))
+    }
+
+    /// Stores the bytes of a file. `hash` and `size` are those that the file had when it was hashed.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or has changed, or the server does not take it.
+    pub async fn put_blob_file(&self, hash: BlobHash, size: u64, path: &Path) -> Result<(), ClientError> {
+        let file =
+            tokio::fs::File::open(path).await.map_err(|error| ClientError::file(path, "read", error))?;
+        let length = file.metadata().await.map_err(|error| ClientError::file(path, "read", error))?.len();
+        if length != size {
+            return Err(ClientError::Changed { path: path.to_owned() });
+        }
+        let body = Body::wrap_stream(ReaderStream::with_capacity(file.take(size), READ_PIECE));
+        let request = self
+            .bulk_request(Method::PUT, &routes::blob(hash))
+            .header(header::CONTENT_LENGTH, size)
+            .header(header::CONTENT_TYPE, "application/octet-stream")
+            .body(body);
+        match self.send(request).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.code() == Some(kiln_api::ProblemCode::HashMismatch) => {
+                Err(ClientError::Changed { path: path.to_owned() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stores bytes that are in memory.
+    ///
+    /// # Errors
+    /// Where the server does not take them.
+    pub async fn put_blob_bytes(&self, hash: BlobHash, bytes: Bytes) -> Result<(), ClientError> {
+        let request = self
+            .bulk_request(Method::PUT, &routes::blob(hash))
+            .header(header::CONTENT_TYPE, "application/octet-stream")
+            .body(bytes);
+        self.send(request).await.map(drop)
+    }
+
+    /// Which of these blobs the server lacks.
+    ///
+    /// # Errors
+    /// Where the server cannot be reached or refuses.
+    pub async fn missing(&self, hashes: &[BlobHash]) -> Result<Vec<BlobHash>, ClientError> {
+        let mut missing = Vec::new();
+        for part in hashes.chunks(MISSING_AT_ONCE) {
+            let query = MissingQuery { hashes: part.to_vec() };
+            let answer: MissingAnswer = self.post(&routes::blobs_missing(), &query).await?;
+            missing.extend(answer.missing);
+        }
+        Ok(missing)
+    }
+
+    /// The manifest of a bundle, checked against its id.
+    ///
+    /// # Errors
+    /// Where the server does not have it, or its bytes are not those the id names.
+    pub async fn bundle(&self, id: BundleId) -> Result<Bundle, ClientError> {
+        let bundle: Bundle = self.get(&routes::bundle(id)).await?;
+        if bundle.id() == id { Ok(bundle) } else { Err(ClientError::Damaged { hash: id.0 }) }
+    }
+
+    /// Makes a bundle of blobs that the server has.
+    ///
+    /// # Errors
+    /// Where a blob of it is missing at the server.
+    pub async fn create_bundle(&self, bundle: &Bundle) -> Result<BundleId, ClientError> {
+        let created: BundleCreated = self.post(&routes::bundles(), bundle).await?;
+        Ok(created.id)
+    }
+}
+
+struct Download {
+    client: Client,
+    hash: BlobHash,
+    size: u64,
+    /// Bytes that have been handed on.
+    at: u64,
+    body: Option<Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>>,
+    /// Breaks in a row without progress.
+    tries: u32,
+}
+
+impl Download {
+    async fn next(mut self) -> Option<(Result<Bytes, ClientError>, Option<Self>)> {
+        loop {
+            if self.at >= self.size {
+                return None;
+            }
+            let broken =
+                |why: &str| ClientError::Broken { url: self.client.url().to_owned(), why: why.to_owned() };
+            let failed = match &mut self.body {
+                Some(body) => match body.next().await {
+                    Some(Ok(bytes)) => {
+                        self.tries = 0;
+                        self.at += bytes.len() as u64;
+                        if self.at > self.size {
+                            return Some((Err(broken("more bytes than it said")), None));
+                        }
+                        return Some((Ok(bytes), Some(self)));
+                    }
+                    Some(Err(error)) => self.client.unreachable(&error),
+                    None => broken("it ended early"),
+                },
+                None => match self.client.open_blob(self.hash, self.at).await {
+                    Ok((size, body)) if size == self.size => {
+                        self.body = Some(body);
+                        continue;
+                    }
+                    Ok(_) => return Some((Err(ClientError::Damaged { hash: self.hash }), None)),
+                    Err(error) => error,
+                },
+            };
+            self.body = None;
+            self.tries += 1;
+            if self.tries > TRIES || !failed.is_transient() {
+                return Some((Err(failed), None));
+            }
+            tokio::time::sleep(Duration::from_millis(100) * 2u32.pow(self.tries)).await;
+        }
+    }
+}
+
+/// A body without its first bytes, for a server that answers a range with the whole.
+fn skipped(
+    body: impl Stream<Item = reqwest::Result<Bytes>> + Send,
+    skip: u64,
+) -> impl Stream<Item = reqwest::Result<Bytes>> + Send {
+    let mut left = skip;
+    body.map(move |piece| {
+        piece.map(|mut bytes| {
+            let cut = left.min(bytes.len() as u64);
+            left -= cut;
+            // `cut` is at most a length in memory.
+            bytes.split_off(cut as usize)
+        })
+    })
+}
+
+/// The hash and the size of a file, read to its end. Blocks: call it off the async threads.
+///
+/// # Errors
+/// Where the file cannot be read.
+pub fn hash_file(path: &Path) -> Result<(BlobHash, u64), ClientError> {
+    use std::io::Read as _;
+    let fail = |error| ClientError::file(path, "read", error);
+    let mut file = std::fs::File::open(path).map_err(fail)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; READ_PIECE];
+    let mut size = 0;
+    loop {
+        match file.read(&mut buffer).map_err(fail)? {
+            0 => return Ok((hasher.finalize().into(), size)),
+            read => {
+                hasher.update(&buffer[..read]);
+                size += read as u64;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_hashes_as_its_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let bytes: Vec<u8> = (0..READ_PIECE * 2 + 17).map(|i| i as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(hash_file(&path).unwrap(), (BlobHash::of(&bytes), bytes.len() as u64));
+    }
+}

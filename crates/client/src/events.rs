@@ -1,0 +1,215 @@
+//! The stream of server-sent events, taken up again where it broke.
+
+use std::{pin::Pin, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use kiln_api::Event;
+use kiln_types::{EventNumber, JobId};
+use reqwest::{Method, header};
+
+use crate::{Client, ClientError, routes};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Bytes. A longer event is none of a Kiln server.
+const LONGEST_EVENT: usize = 1 << 20;
+
+/// Events of the farm or of one job, in order, none left out.
+pub struct EventStream {
+    client: Client,
+    job: Option<JobId>,
+    /// The last event that was handed on.
+    since: Option<EventNumber>,
+    body: Option<Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>>,
+    parser: Parser,
+    pause: Duration,
+}
+
+impl Client {
+    /// Opens the stream: events after `since`, or from now on. Once this returns, nothing that happens later
+    /// is missed.
+    ///
+    /// # Errors
+    /// Where the server cannot be reached or refuses.
+    pub async fn events(
+        &self,
+        since: Option<EventNumber>,
+        job: Option<JobId>,
+    ) -> Result<EventStream, ClientError> {
+        let mut stream = EventStream {
+            client: self.clone(),
+            job,
+            since,
+            body: None,
+            parser: Parser::default(),
+            pause: Duration::ZERO,
+        };
+        stream.open().await?;
+        Ok(stream)
+    }
+}
+
+impl EventStream {
+    /// The next event. After an error that [is transient](ClientError::is_transient) call it again: it waits
+    /// a little, longer each time, and takes the stream up behind the last event. Safe to cancel.
+    ///
+    /// # Errors
+    /// Where the connection broke, or the server refuses.
+    pub async fn next(&mut self) -> Result<Event, ClientError> {
+        loop {
+            while let Some(message) = self.parser.next() {
+                let Ok(event) = serde_json::from_str::<Event>(&message.data) else {
+                    // A kind of change that only a newer server knows; its number still counts.
+                    self.since = message.id.or(self.since);
+                    continue;
+                };
+                self.since = Some(event.number);
+                self.pause = Duration::ZERO;
+                return Ok(event);
+            }
+            let Some(body) = &mut self.body else {
+                if !self.pause.is_zero() {
+                    tokio::time::sleep(self.pause).await;
+                }
+                self.open().await?;
+                continue;
+            };
+            let broken =
+                |why: &str| ClientError::Broken { url: self.client.url().to_owned(), why: why.to_owned() };
+            let error = match body.next().await {
+                Some(Ok(bytes)) => match self.parser.push(&bytes) {
+                    Ok(()) => continue,
+                    Err(TooLong) => broken("an endless event"),
+                },
+                Some(Err(error)) => self.client.unreachable(&error),
+                None => broken("the stream of events ended"),
+            };
+            self.lost();
+            return Err(error);
+        }
+    }
+
+    /// The number of the last event that was handed on.
+    pub fn last(&self) -> Option<EventNumber> {
+        self.since
+    }
+
+    fn lost(&mut self) {
+        self.body = None;
+        self.parser = Parser::default();
+        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+    }
+
+    async fn open(&mut self) -> Result<(), ClientError> {
+        let job = self.job.as_ref().map(|job| job as &dyn std::fmt::Display);
+        let mut request = self
+            .client
+            .request(Method::GET, &routes::with(routes::events(), &[("job", job)]))
+            .header(header::ACCEPT, "text/event-stream");
+        if let Some(since) = self.since {
+            request = request.header("last-event-id", since.0);
+        }
+        match self.client.send(request).await {
+            Ok(response) => {
+                self.body = Some(Box::pin(response.bytes_stream()));
+                Ok(())
+            }
+            Err(error) => {
+                self.lost();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// What the standard calls an event, before it is read as JSON.
+#[derive(Debug, PartialEq, Eq)]
+struct Message {
+    id: Option<EventNumber>,
+    data: String,
+}
+
+#[derive(Debug)]
+struct TooLong;
+
+/// Takes pieces of the stream as they come, gives whole messages.
+#[derive(Default)]
+struct Parser {
+    buffer: Vec<u8>,
+    ready: std::collections::VecDeque<Message>,
+    data: Option<String>,
+    id: Option<EventNumber>,
+}
+
+impl Parser {
+    fn push(&mut self, bytes: &[u8]) -> Result<(), TooLong> {
+        self.buffer.extend_from_slice(bytes);
+        let mut done = 0;
+        while let Some(length) = self.buffer[done..].iter().position(|byte| *byte == b'\n') {
+            let line = self.buffer[done..done + length].to_vec();
+            done += length + 1;
+            self.line(&String::from_utf8_lossy(&line));
+        }
+        self.buffer.drain(..done);
+        let held = self.buffer.len() + self.data.as_ref().map_or(0, String::len);
+        if held > LONGEST_EVENT { Err(TooLong) } else { Ok(()) }
+    }
+
+    fn line(&mut self, line: &str) {
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        if line.is_empty() {
+            if let Some(data) = self.data.take() {
+                self.ready.push_back(Message { id: self.id, data });
+            }
+            return;
+        }
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "data" => match &mut self.data {
+                Some(data) => {
+                    data.push('\n');
+                    data.push_str(value);
+                }
+                None => self.data = Some(value.to_owned()),
+            },
+            "id" => self.id = value.parse().ok().or(self.id),
+            // Comments keep the connection alive; the event's name is also in its data.
+            _ => {}
+        }
+    }
+
+    fn next(&mut self) -> Option<Message> {
+        self.ready.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(pieces: &[&str]) -> Vec<(Option<u64>, String)> {
+        let mut parser = Parser::default();
+        for piece in pieces {
+            parser.push(piece.as_bytes()).unwrap();
+        }
+        std::iter::from_fn(|| parser.next()).map(|m| (m.id.map(|id| id.0), m.data)).collect()
+    }
+
+    #[test]
+    fn messages_come_whole_however_they_are_cut() {
+        let text =
+            ": hello\n\nid: 7\nevent: task-done\ndata: {\"a\":\ndata: 1}\n\nid:8\r\ndata:x\r\n\r\ndata: cut";
+        let want = vec![(Some(7), "{\"a\":\n1}".to_owned()), (Some(8), "x".to_owned())];
+        assert_eq!(parse(&[text]), want);
+        let letters: Vec<String> = text.chars().map(String::from).collect();
+        assert_eq!(parse(&letters.iter().map(String::as_str).collect::<Vec<_>>()), want);
+    }
+
+    #[test]
+    fn an_endless_event_is_refused() {
+        let mut parser = Parser::default();
+        assert!(parser.push(&vec![b'a'; LONGEST_EVENT + 1]).is_err());
+    }
+}

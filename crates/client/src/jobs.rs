@@ -1,0 +1,157 @@
+//! Verbs on jobs and workers.
+
+use std::fmt::Display;
+
+use kiln_api::{
+    AttemptsPage, ExtendJob, JobList, JobReport, JobView, OutputsPage, RerenderJob, SubmitJob, TasksPage,
+    WorkerList, WorkerView,
+};
+use kiln_types::{AttemptId, FrameSet, JobId, TaskIndex};
+use reqwest::Method;
+
+use crate::{Client, ClientError, routes};
+
+/// Every method fails where the server cannot be reached, refuses the key, or refuses the request in its own
+/// words ([`ClientError::Problem`]).
+impl Client {
+    /// Makes a job.
+    ///
+    /// # Errors
+    /// Also where the file in it or a setting is not usable.
+    pub async fn submit(&self, job: &SubmitJob) -> Result<JobView, ClientError> {
+        self.post(&routes::jobs(), job).await
+    }
+
+    /// Newest first, those before `before`; at most `limit`.
+    ///
+    /// # Errors
+    /// As all.
+    pub async fn jobs(&self, before: Option<JobId>, limit: Option<u32>) -> Result<JobList, ClientError> {
+        self.get(&routes::with(routes::jobs(), &[("before", shown(&before)), ("limit", shown(&limit))])).await
+    }
+
+    /// # Errors
+    /// As all.
+    pub async fn job(&self, id: JobId) -> Result<JobView, ClientError> {
+        self.get(&routes::job(id)).await
+    }
+
+    /// # Errors
+    /// As all.
+    pub async fn cancel(&self, id: JobId) -> Result<(), ClientError> {
+        self.tell(Method::POST, &routes::of_job(id, "cancel")).await
+    }
+
+    /// # Errors
+    /// As all.
+    pub async fn pause(&self, id: JobId) -> Result<(), ClientError> {
+        self.tell(Method::POST, &routes::of_job(id, "pause")).await
+    }
+
+    /// # Errors
+    /// As all.
+    pub async fn resume(&self, id: JobId) -> Result<(), ClientError> {
+        self.tell(Method::POST, &routes::of_job(id, "resume")).await
+    }
+
+    /// Lets the failed frames try again.
+    ///
+    /// # Errors
+    /// As all.
+    pub async fn retry(&self, id: JobId) -> Result<(), ClientError> {
+        self.tell(Method::POST, &routes::of_job(id, "retry")).await
+    }
+
+    /// Renders frames again, all of them where `frames` is `None`.
+    ///
+    /// # Errors
+    /// As all.
+    pub async fn rerender(&self, id: JobId, frames: Option<FrameSet>) -> Result<(), ClientError> {
+        let request =
+            self.request(Method::POST, &routes::of_job(id, "rerender")).json(&RerenderJob { frames });
+        self.send(request).await.map(drop)
+    }
+
+    /// Adds frames.
+    ///
+    /// # Errors
+    /// As all.
+    pub async fn extend(&self, id: JobId, frames: FrameSet) -> Result<(), ClientError> {
+        let request = self.request(Method::POST, &routes::of_job(id, "extend")).json(&ExtendJob { frames });
+        self.send(request).await.map(drop)
+    }
+
+    /// Deletes a job that has ended, with its outputs.
+    ///
+    /// # Errors
+    /// As all.
+    pub async fn delete(&self, id: JobId) -> Result<(), ClientError> {
+        self.tell(Method::DELETE, &routes::job(id)).await
+    }
+
+    /// Tasks by index, from `from` on.
+    ///
+    /// # Errors
+    /// As all.
+    pub async fn tasks(&self, id: JobId, from: Option<TaskIndex>) -> Result<TasksPage, ClientError> {
+        self.get(&routes::with(routes::of_job(id, "tasks"), &[("from", shown(&from))])).await
+    }
+
+    /// Attempts in the order they were opened, from `from` on.
+    ///
+    /// # Errors
+    /// As all.
+    pub async fn attempts(&self, id: JobId, from: Option<AttemptId>) -> Result<AttemptsPage, ClientError> {
+        self.get(&routes::with(routes::of_job(id, "attempts"), &[("from", shown(&from))])).await
+    }
+
+    /// What was committed after this sequence; 0 for all.
+    ///
+    /// # Errors
+    /// As all.
+    pub async fn outputs(&self, id: JobId, after: u64) -> Result<OutputsPage, ClientError> {
+        self.get(&routes::with(routes::of_job(id, "outputs"), &[("after", Some(&after))])).await
+    }
+
+    /// # Errors
+    /// As all.
+    pub async fn report(&self, id: JobId) -> Result<JobReport, ClientError> {
+        self.get(&routes::of_job(id, "report")).await
+    }
+
+    /// What Blender printed in one attempt.
+    ///
+    /// # Errors
+    /// As all.
+    pub async fn attempt_log(&self, job: JobId, attempt: AttemptId) -> Result<String, ClientError> {
+        let response = self.send(self.request(Method::GET, &routes::attempt_log(job, attempt))).await?;
+        let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// # Errors
+    /// As all.
+    pub async fn workers(&self) -> Result<Vec<WorkerView>, ClientError> {
+        self.get(&routes::workers()).await.map(|list: WorkerList| list.workers)
+    }
+
+    /// `pause`, `resume`, `drain` or `stop`.
+    ///
+    /// # Errors
+    /// As all.
+    pub async fn tell_worker(&self, name: &str, verb: &str) -> Result<(), ClientError> {
+        self.tell(Method::POST, &routes::of_worker(name, verb)).await
+    }
+
+    /// Forgets a worker that is offline.
+    ///
+    /// # Errors
+    /// As all.
+    pub async fn remove_worker(&self, name: &str) -> Result<(), ClientError> {
+        self.tell(Method::DELETE, &routes::worker(name)).await
+    }
+}
+
+fn shown<T: Display>(value: &Option<T>) -> Option<&dyn Display> {
+    value.as_ref().map(|value| value as &dyn Display)
+}

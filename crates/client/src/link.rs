@@ -1,0 +1,146 @@
+//! A worker's WebSocket, seen from the worker.
+
+use std::time::Duration;
+
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use kiln_api::{Down, Up};
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async_with_config,
+    tungstenite::{
+        Error, Message,
+        client::IntoClientRequest,
+        http::{HeaderValue, header},
+        protocol::WebSocketConfig,
+    },
+};
+
+use crate::{Client, ClientError, error::innermost, routes};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes. An assignment is a few kilobytes; more than this is no message of a Kiln server.
+const LARGEST_MESSAGE: usize = 16 << 20;
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// An open connection of a worker. Dropping it closes it.
+pub struct WorkerLink {
+    sender: LinkSender,
+    receiver: LinkReceiver,
+}
+
+/// The half that speaks.
+pub struct LinkSender {
+    url: String,
+    socket: SplitSink<Socket, Message>,
+}
+
+/// The half that listens.
+pub struct LinkReceiver {
+    url: String,
+    socket: SplitStream<Socket>,
+}
+
+impl Client {
+    /// Opens the worker's WebSocket. The first message must be [`Up::Hello`].
+    ///
+    /// # Errors
+    /// Where the server cannot be reached or refuses the key.
+    pub async fn connect_worker(&self) -> Result<WorkerLink, ClientError> {
+        let url = self.url().to_owned();
+        let unreachable = |why: String| ClientError::Unreachable { url: url.clone(), why };
+        let address = format!("{}{}", url.replacen("http", "ws", 1), routes::worker_link());
+        let mut request = address.into_client_request().map_err(|error| unreachable(innermost(&error)))?;
+        let bearer = HeaderValue::from_str(&format!("Bearer {}", self.key()))
+            .map_err(|_| ClientError::WrongKey { url: url.clone() })?;
+        request.headers_mut().insert(header::AUTHORIZATION, bearer);
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(LARGEST_MESSAGE))
+            .max_frame_size(Some(LARGEST_MESSAGE));
+        let connecting = connect_async_with_config(request, Some(config), true);
+        let (socket, _) = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+            .await
+            .map_err(|_| unreachable("no answer in time".to_owned()))?
+            .map_err(|error| match error {
+                Error::Http(response) if response.status() == 401 => {
+                    ClientError::WrongKey { url: url.clone() }
+                }
+                Error::Http(response) if response.status() == 404 => {
+                    ClientError::NotKiln { url: url.clone() }
+                }
+                Error::Http(response) => {
+                    ClientError::Closed { url: url.clone(), why: format!("status {}", response.status()) }
+                }
+                other => unreachable(innermost(&other)),
+            })?;
+        let (sink, stream) = socket.split();
+        Ok(WorkerLink {
+            sender: LinkSender { url: url.clone(), socket: sink },
+            receiver: LinkReceiver { url, socket: stream },
+        })
+    }
+}
+
+impl WorkerLink {
+    /// # Errors
+    /// As [`LinkSender::send`].
+    pub async fn send(&mut self, up: &Up) -> Result<(), ClientError> {
+        self.sender.send(up).await
+    }
+
+    /// # Errors
+    /// As [`LinkReceiver::recv`].
+    pub async fn recv(&mut self) -> Result<Option<Down>, ClientError> {
+        self.receiver.recv().await
+    }
+
+    /// Two halves, so that one task can speak while another listens.
+    pub fn split(self) -> (LinkSender, LinkReceiver) {
+        (self.sender, self.receiver)
+    }
+}
+
+impl LinkSender {
+    /// # Errors
+    /// Where the connection is gone.
+    pub async fn send(&mut self, up: &Up) -> Result<(), ClientError> {
+        let closed = |why| ClientError::Closed { url: self.url.clone(), why };
+        let text = serde_json::to_string(up).map_err(|error| closed(error.to_string()))?;
+        self.socket.send(Message::text(text)).await.map_err(|error| closed(innermost(&error)))
+    }
+
+    /// Says goodbye. The server sees an end that was meant.
+    pub async fn close(&mut self) {
+        // It is over either way.
+        let _ = self.socket.send(Message::Close(None)).await;
+    }
+}
+
+impl LinkReceiver {
+    /// The next message, or `None` where the server closed the connection properly. Safe to cancel. A message
+    /// that only a newer version knows is skipped.
+    ///
+    /// # Errors
+    /// Where the connection broke.
+    pub async fn recv(&mut self) -> Result<Option<Down>, ClientError> {
+        while let Some(message) = self.socket.next().await {
+            match message {
+                Ok(Message::Text(text)) => match serde_json::from_str(&text) {
+                    Ok(down) => return Ok(Some(down)),
+                    Err(error) => tracing::warn!(%error, "a message of the server is not understood"),
+                },
+                Ok(Message::Close(_)) => return Ok(None),
+                // Pings are answered by the library.
+                Ok(_) => {}
+                Err(Error::ConnectionClosed) => return Ok(None),
+                Err(error) => {
+                    return Err(ClientError::Closed { url: self.url.clone(), why: innermost(&error) });
+                }
+            }
+        }
+        Ok(None)
+    }
+}
