@@ -46,7 +46,7 @@ def spin(thing, frames):
 def short():
     empty_scene(120, 160, 90, 4)
     bpy.ops.mesh.primitive_plane_add(size=12, location=(0, 0, -1))
-    bpy.ops.mesh.primitive_monkey_add(size=2.4)
+    bpy.ops.mesh.primitive_cube_add(size=2)
     spin(bpy.context.object, 120)
 
 
