@@ -1,1 +1,28 @@
-//! Decodes and verifies what Blender writes
+//! Decodes and verifies what Blender writes.
+//!
+//! A frame counts as rendered only when its file has been decoded to the last pixel of the last layer and is of
+//! the size and format that were asked for. The file comes from a process that is not believed: its format is
+//! taken from its bytes, its declared size is compared with the expected one before memory is taken, and every
+//! decoder works within [`Limits`].
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod bmp;
+mod compare;
+mod exr;
+mod fault;
+mod format;
+mod hdr;
+mod jpeg;
+mod picture;
+mod png;
+mod source;
+mod tga;
+mod tiff;
+mod verify;
+mod webp;
+
+pub use compare::{Difference, Picture, PlanePixels, decode, same_pixels};
+pub use fault::ImageFault;
+pub use picture::Layer;
+pub use verify::{Checked, Expectation, Limits, probe, verify, verify_path};

@@ -1,0 +1,47 @@
+//! Recognises a format by its first bytes; names are not looked at.
+
+use std::io::Read;
+
+use kiln_types::FileFormat;
+
+use crate::{fault::ImageFault, picture::Decode, source::Source};
+
+/// The decoder for what the file seems to be. Leaves the source at its beginning.
+pub(crate) fn recognise(source: &mut Source<'_>) -> Result<(FileFormat, Decode), ImageFault> {
+    let mut head = Vec::with_capacity(32);
+    source.reader.by_ref().take(32).read_to_end(&mut head).map_err(ImageFault::Unreadable)?;
+    source.rewind()?;
+    // Single and multi-layer OpenEXR are told apart by their channels.
+    let known: &[(&[u8], FileFormat, Decode)] = &[
+        (b"\x89PNG\r\n\x1a\n", FileFormat::Png, crate::png::decode),
+        (b"\xff\xd8\xff", FileFormat::Jpeg, crate::jpeg::decode),
+        (b"\x76\x2f\x31\x01", FileFormat::OpenExr, crate::exr::decode),
+        (b"II*\0", FileFormat::Tiff, crate::tiff::decode),
+        (b"MM\0*", FileFormat::Tiff, crate::tiff::decode),
+        (b"II+\0", FileFormat::Tiff, crate::tiff::decode),
+        (b"MM\0+", FileFormat::Tiff, crate::tiff::decode),
+        (b"BM", FileFormat::Bmp, crate::bmp::decode),
+        (b"#?RADIANCE", FileFormat::Hdr, crate::hdr::decode),
+        (b"#?RGBE", FileFormat::Hdr, crate::hdr::decode),
+    ];
+    for (magic, format, decode) in known {
+        if head.starts_with(magic) {
+            return Ok((*format, *decode));
+        }
+    }
+    if head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP") {
+        return Ok((FileFormat::Webp, crate::webp::decode));
+    }
+    // Targa has no magic: a header that makes sense must do.
+    if crate::tga::Header::parse(&head).is_some() {
+        return Ok((FileFormat::Targa, crate::tga::decode));
+    }
+    Err(ImageFault::NotAnImage)
+}
+
+/// Whether a file of format `found` is what was asked for. Blender keeps some grey pictures raw where it was
+/// asked for a compressed Targa, so the two are one.
+pub(crate) fn matches(expected: FileFormat, found: FileFormat) -> bool {
+    let kind = |format| if format == FileFormat::TargaRaw { FileFormat::Targa } else { format };
+    kind(expected) == kind(found)
+}

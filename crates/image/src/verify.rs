@@ -1,0 +1,177 @@
+//! Is this file the picture that was asked for?
+
+use std::{
+    fs::File,
+    io::{Read, Seek},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
+
+use kiln_types::{ColorDepth, FileFormat};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    fault::ImageFault,
+    format,
+    picture::{Head, Layer, Sink},
+    source::{Bytes, Source},
+};
+
+/// What a check may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes a decoder may hold at once. PNG, BMP, Targa, HDR, TIFF and OpenEXR are read in rows, strips or
+    /// blocks and need little of it; JPEG and WebP need the whole picture.
+    pub memory: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory: 1 << 30 }
+    }
+}
+
+/// The picture that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expectation {
+    pub format: FileFormat,
+    /// Pixels of the file itself: both eyes where stereo is written side by side.
+    pub width: u32,
+    pub height: u32,
+    /// `None` takes any.
+    pub depth: Option<ColorDepth>,
+    /// Whether the layers of an OpenEXR file may cover only a part of the picture.
+    pub cropped: bool,
+    pub limits: Limits,
+}
+
+impl Expectation {
+    pub fn new(format: FileFormat, width: u32, height: u32) -> Self {
+        Self { format, width, height, depth: None, cropped: false, limits: Limits::default() }
+    }
+
+    #[must_use]
+    pub fn depth(self, depth: Option<ColorDepth>) -> Self {
+        Self { depth, ..self }
+    }
+}
+
+/// A file that was decoded to its end and is what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// As the file's bytes say.
+    pub format: FileFormat,
+    pub width: u32,
+    pub height: u32,
+    pub depth: ColorDepth,
+    pub layers: Vec<Layer>,
+    /// Every colour sample is exactly zero: most often a fault, sometimes a fade.
+    pub black: bool,
+}
+
+struct Checker<'a> {
+    expected: &'a Expectation,
+    head: Option<Head>,
+    black: bool,
+}
+
+impl Sink for Checker<'_> {
+    fn begin(&mut self, head: Head) -> Result<bool, ImageFault> {
+        let expected = self.expected;
+        if !format::matches(expected.format, head.format) {
+            return Err(ImageFault::WrongFormat { expected: expected.format, found: head.format });
+        }
+        if (head.width, head.height) != (expected.width, expected.height) {
+            return Err(ImageFault::WrongSize {
+                expected: (expected.width, expected.height),
+                found: (head.width, head.height),
+            });
+        }
+        if let Some(depth) = expected.depth
+            && depth != head.depth
+        {
+            return Err(ImageFault::WrongDepth { expected: depth, found: head.depth });
+        }
+        if let Some(plane) = head.planes.iter().find(|plane| !plane.full)
+            && !expected.cropped
+        {
+            return Err(ImageFault::Cropped { layer: plane.layer.clone() });
+        }
+        self.head = Some(head);
+        Ok(true)
+    }
+
+    fn wants(&self) -> bool {
+        self.black
+    }
+
+    fn put(&mut self, plane: usize, _x: usize, _y: usize, samples: &[f32]) {
+        let color = self.head.as_ref().and_then(|head| head.planes.get(plane)).is_some_and(|p| p.color);
+        if color && samples.iter().any(|sample| *sample != 0.0) {
+            self.black = false;
+        }
+    }
+}
+
+struct Prober(Option<Head>);
+
+impl Sink for Prober {
+    fn begin(&mut self, head: Head) -> Result<bool, ImageFault> {
+        self.0 = Some(head);
+        Ok(false)
+    }
+    fn wants(&self) -> bool {
+        false
+    }
+    fn put(&mut self, _plane: usize, _x: usize, _y: usize, _samples: &[f32]) {}
+}
+
+/// Recognises and decodes; a decoder that panics on what it was fed counts as a damaged file.
+pub(crate) fn run(bytes: &mut dyn Bytes, memory: u64, sink: &mut dyn Sink) -> Result<(), ImageFault> {
+    let work = AssertUnwindSafe(|| {
+        let mut source = Source::new(bytes, memory)?;
+        let (_, decode) = format::recognise(&mut source)?;
+        decode(source, sink)
+    });
+    catch_unwind(work).unwrap_or_else(|_| Err(ImageFault::damaged("its decoder gave up on it")))
+}
+
+/// Decodes the file to its end and compares it with what was asked for. The caller opens it (without following
+/// links, where the file's maker is not believed): `verify(&file, &expected)` leaves its position anywhere.
+///
+/// # Errors
+/// Where the file is not wholly the picture that was asked for.
+pub fn verify<R: Read + Seek>(mut file: R, expected: &Expectation) -> Result<Checked, ImageFault> {
+    let mut checker = Checker { expected, head: None, black: true };
+    run(&mut file, expected.limits.memory, &mut checker)?;
+    let black = checker.black;
+    let head = checker.head.ok_or_else(|| ImageFault::damaged("it has no header"))?;
+    let layers = head.layers();
+    Ok(Checked {
+        format: head.format,
+        width: head.width,
+        height: head.height,
+        depth: head.depth,
+        layers,
+        black,
+    })
+}
+
+/// [`verify`] of a path; links are followed.
+///
+/// # Errors
+/// As [`verify`], or where the file cannot be opened.
+pub fn verify_path(path: &Path, expected: &Expectation) -> Result<Checked, ImageFault> {
+    verify(&File::open(path).map_err(ImageFault::Unreadable)?, expected)
+}
+
+/// Format and size in pixels, from the header alone: the rest of the file may be broken.
+///
+/// # Errors
+/// Where the header is no picture's.
+pub fn probe<R: Read + Seek>(mut file: R) -> Result<(FileFormat, u32, u32), ImageFault> {
+    let mut prober = Prober(None);
+    run(&mut file, Limits::default().memory, &mut prober)?;
+    let head = prober.0.ok_or_else(|| ImageFault::damaged("it has no header"))?;
+    Ok((head.format, head.width, head.height))
+}

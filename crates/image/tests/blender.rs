@@ -1,0 +1,291 @@
+//! Real pictures of a real Blender: each is what was asked for, and nothing less than the whole of it passes.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs,
+    io::Cursor,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
+
+use kiln_image::{Expectation, ImageFault, decode, probe, same_pixels, verify, verify_path};
+use kiln_types::{ColorDepth, FileFormat};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Entry {
+    file: String,
+    format: String,
+    depth: Option<u8>,
+    width: u32,
+    height: u32,
+    black: bool,
+}
+
+struct Shots {
+    folder: tempfile::TempDir,
+    entries: Vec<(PathBuf, Expectation, bool)>,
+}
+
+fn render(mut command: Command) -> Shots {
+    let folder = tempfile::tempdir().unwrap();
+    let output = command.arg("--").arg(folder.path()).output().expect("Blender starts");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let manifest = fs::read(folder.path().join("manifest.json"));
+    let manifest =
+        manifest.unwrap_or_else(|_| panic!("{printed}\n{}", String::from_utf8_lossy(&output.stderr)));
+    let entries: Vec<Entry> = serde_json::from_slice(&manifest).unwrap();
+    let entries = entries
+        .into_iter()
+        .map(|entry| {
+            let format = FileFormat::from_blender_name(&entry.format).unwrap();
+            let depth = entry.depth.map(|depth| depth.to_string().parse().unwrap());
+            let expected = Expectation::new(format, entry.width, entry.height).depth(depth);
+            (folder.path().join(entry.file), expected, entry.black)
+        })
+        .collect();
+    Shots { folder, entries }
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures.py")
+}
+
+/// One run of the system's Blender for all tests.
+static SHOTS: LazyLock<Shots> = LazyLock::new(|| {
+    let mut command = Command::new("blender");
+    command.args(["--background", "--factory-startup", "--python-exit-code", "3", "--python"]).arg(script());
+    render(command)
+});
+
+/// The same from the bpy wheel, where a Python that has it is named.
+static WHEEL_SHOTS: LazyLock<Option<Shots>> = LazyLock::new(|| {
+    let Some(python) = std::env::var_os("KILN_TEST_BPY") else {
+        println!("not tested: KILN_TEST_BPY names no Python with the bpy wheel");
+        return None;
+    };
+    let mut command = Command::new(python);
+    command.arg(script());
+    Some(render(command))
+});
+
+fn all() -> impl Iterator<Item = &'static (PathBuf, Expectation, bool)> {
+    SHOTS.entries.iter().chain(WHEEL_SHOTS.iter().flat_map(|shots| &shots.entries))
+}
+
+fn shot(name: &str) -> &'static (PathBuf, Expectation, bool) {
+    SHOTS.entries.iter().find(|(path, ..)| path.ends_with(name)).unwrap_or_else(|| panic!("{name}"))
+}
+
+#[test]
+fn every_format_passes() {
+    let mut formats = Vec::new();
+    for (path, expected, black) in all() {
+        let checked =
+            verify_path(path, expected).unwrap_or_else(|fault| panic!("{}: {fault}", path.display()));
+        assert_eq!(checked.black, *black, "{}", path.display());
+        let file = fs::File::open(path).unwrap();
+        let (_, width, height) = probe(&file).unwrap();
+        assert_eq!((width, height), (expected.width, expected.height));
+        formats.push(expected.format);
+    }
+    for format in FileFormat::ALL {
+        assert!(formats.contains(format), "no {format} was written");
+    }
+}
+
+#[test]
+fn layers_and_views_are_seen() {
+    let names = |file: &str| {
+        let (path, expected, _) = shot(file);
+        let checked = verify_path(path, expected).unwrap();
+        checked.layers.into_iter().map(|layer| layer.name).collect::<Vec<_>>()
+    };
+    let two = names("ml-two.exr");
+    for layer in ["ViewLayer.Combined", "ViewLayer.CryptoObject00", "ViewLayer.Normal", "Second.Combined"] {
+        assert!(two.iter().any(|name| name == layer), "{layer} is not in {two:?}");
+    }
+    let stereo = names("ml-stereo.exr");
+    for view in ["ViewLayer.Combined.left", "ViewLayer.Combined.right"] {
+        assert!(stereo.iter().any(|name| name == view), "{view} is not in {stereo:?}");
+    }
+    assert_eq!(names("exr-stereo.exr"), ["", "right"]);
+}
+
+#[test]
+fn pixels_are_those_that_blender_reads() {
+    let mut compared = 0;
+    for (path, expected, _) in all() {
+        let mut raw = path.clone().into_os_string();
+        raw.push(".f32");
+        let Ok(raw) = fs::read(raw) else { continue };
+        let theirs: Vec<f32> =
+            raw.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        let picture = decode(fs::File::open(path).unwrap()).unwrap();
+        let scale = match (picture.depth, picture.format) {
+            (ColorDepth::Eight, _) => 255.0,
+            (_, FileFormat::OpenExr | FileFormat::Hdr) => 1.0,
+            _ => 65535.0,
+        };
+        let tolerance = match picture.format {
+            FileFormat::Jpeg => 4.0 / 255.0,
+            FileFormat::Hdr => 0.01,
+            _ => 1e-4,
+        };
+        let (width, height) = (expected.width as usize, expected.height as usize);
+        for plane in &picture.planes {
+            let channel = "RGBA".find(&plane.channel).unwrap_or(0);
+            for (i, sample) in plane.samples.iter().enumerate() {
+                let (x, y) = (i % width, height - 1 - i / width);
+                let (ours, theirs) = (sample / scale, theirs[(y * width + x) * 4 + channel]);
+                assert!(
+                    (ours - theirs).abs() <= tolerance * theirs.abs().max(1.0),
+                    "{} {} at {x},{y}: {ours} is not {theirs}",
+                    path.display(),
+                    plane.channel
+                );
+            }
+        }
+        compared += 1;
+    }
+    assert!(compared >= 12, "only {compared} were compared");
+}
+
+#[test]
+fn the_same_picture_compares_equal_whatever_its_compression() {
+    let same = |a: &str, b: &str| same_pixels(&shot(a).0, &shot(b).0).unwrap();
+    let equal = same("ml-ZIP-32.exr", "ml-PIZ-32.exr");
+    assert!(equal.is_none() && equal.total > 20 * 67 * 41, "{equal:?}");
+    assert!(same("tiff-codec-LZW.tif", "tiff-codec-NONE.tif").is_none());
+    let lossy = same("exr-ZIP-16.exr", "exr-DWAA-16.exr");
+    assert!(lossy.differing > 0 && lossy.max_abs < 0.2, "{lossy:?}");
+    let eyes = same("png-indiv_L.png", "png-indiv_R.png");
+    assert!(eyes.differing > 0);
+    let fault = same_pixels(&shot("png-RGB-8.png").0, &shot("png-s3d.png").0).unwrap_err();
+    assert_eq!(fault.to_string(), "the two pictures cannot be compared: they differ in size");
+}
+
+#[test]
+fn another_size_format_or_depth_is_refused() {
+    for (path, expected, _) in all() {
+        let wrong = Expectation { width: expected.width + 1, ..*expected };
+        assert!(matches!(verify_path(path, &wrong), Err(ImageFault::WrongSize { .. })), "{}", path.display());
+        let family = |f| match f {
+            FileFormat::TargaRaw => FileFormat::Targa,
+            other => other,
+        };
+        for format in FileFormat::ALL.iter().filter(|f| family(**f) != family(expected.format)) {
+            let wrong = Expectation { format: *format, ..*expected };
+            let fault = verify_path(path, &wrong).unwrap_err();
+            assert!(matches!(fault, ImageFault::WrongFormat { .. }), "{} {fault}", path.display());
+        }
+        for depth in ColorDepth::ALL.iter().filter(|d| expected.depth.is_some_and(|e| e != **d)) {
+            let wrong = Expectation { depth: Some(*depth), ..*expected };
+            let fault = verify_path(path, &wrong).unwrap_err();
+            assert!(matches!(fault, ImageFault::WrongDepth { .. }), "{} {fault}", path.display());
+        }
+    }
+}
+
+#[test]
+fn a_file_cut_anywhere_is_refused() {
+    for (path, expected, _) in all() {
+        let bytes = fs::read(path).unwrap();
+        let step = (bytes.len() / 60).max(1);
+        let near_end = bytes.len() - 40..bytes.len();
+        for cut in (0..bytes.len()).step_by(step).chain(near_end) {
+            let result = verify(Cursor::new(&bytes[..cut]), expected);
+            assert!(result.is_err(), "{} passes when cut at {cut} of {}", path.display(), bytes.len());
+        }
+    }
+}
+
+#[test]
+fn flipped_bytes_never_panic_and_checksums_tell() {
+    std::panic::set_hook(Box::new(|info| {
+        // A decoder's own panic is caught and counts as damage; one of these tests must be seen.
+        if !info.location().is_some_and(|place| place.file().contains("registry")) {
+            eprintln!("{info}");
+        }
+    }));
+    for (path, expected, _) in all() {
+        let bytes = fs::read(path).unwrap();
+        let mut state = 0x9e37_79b9_u64;
+        for _ in 0..60 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let mut broken = bytes.clone();
+            let place = (state >> 33) as usize % bytes.len();
+            broken[place] ^= 1 << (state >> 20 & 7);
+            let result = verify(Cursor::new(&broken), expected);
+            if expected.format == FileFormat::Png {
+                assert!(result.is_err(), "{} passes with byte {place} flipped", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_picture_is_refused() {
+    let expected = Expectation::new(FileFormat::Png, 4, 4);
+    assert!(matches!(verify(Cursor::new(b""), &expected), Err(ImageFault::Empty)));
+    for junk in [
+        &b"x"[..],
+        b"hello, this is no picture at all",
+        &[0; 4096],
+        b"\x89PNG\r\n\x1a\n",
+        b"BM",
+        b"\xff\xd8\xff",
+    ] {
+        assert!(verify(Cursor::new(junk), &expected).is_err());
+    }
+    let folder = SHOTS.folder.path();
+    assert!(matches!(verify_path(folder, &expected), Err(ImageFault::Unreadable(_))));
+    assert!(matches!(verify_path(&folder.join("no-such"), &expected), Err(ImageFault::Unreadable(_))));
+}
+
+#[test]
+fn bombs_are_refused_before_memory_is_taken() {
+    let started = Instant::now();
+    let huge = Expectation::new(FileFormat::Png, 65_535, 65_535);
+    let patch = |name: &str, at: usize, with: &[u8]| {
+        let mut bytes = fs::read(&shot(name).0).unwrap();
+        bytes[at..at + with.len()].copy_from_slice(with);
+        bytes
+    };
+    // Each claims far more pixels than were asked for.
+    let small = Expectation::new(FileFormat::Bmp, 67, 41);
+    let bomb = patch("bmp-RGB.bmp", 18, &[0xff, 0xff, 0xff, 0x7f]);
+    assert!(matches!(verify(Cursor::new(&bomb), &small), Err(ImageFault::WrongSize { .. })));
+    let small = Expectation::new(FileFormat::Targa, 67, 41);
+    let bomb = patch("tga-RGB.tga", 12, &[0xff; 4]);
+    assert!(matches!(verify(Cursor::new(&bomb), &small), Err(ImageFault::WrongSize { .. })));
+    // Even where that many were asked for, the file is too short for them, or the memory too small.
+    for (name, at, with) in [
+        ("bmp-RGB.bmp", 18, &[0xff, 0xff, 0, 0, 0xff, 0xff, 0, 0][..]),
+        ("tga-RGB.tga", 12, &[0xff; 4]),
+        ("tgaraw-RGB.tga", 12, &[0xff; 4]),
+    ] {
+        let expected = Expectation { format: shot(name).1.format, ..huge };
+        let fault = verify(Cursor::new(&patch(name, at, with)), &expected).unwrap_err();
+        assert!(matches!(fault, ImageFault::Truncated(_) | ImageFault::TooLarge(_)), "{name}: {fault}");
+    }
+    for name in ["exr-ZIP-32.exr", "exr-PIZ-16.exr", "exr-DWAB-32.exr", "ml-DWAB-32.exr"] {
+        let mut bytes = fs::read(&shot(name).0).unwrap();
+        for window in [&b"dataWindow\0box2i\0"[..], b"displayWindow\0box2i\0"] {
+            let at = bytes.windows(window.len()).position(|w| w == window).unwrap() + window.len() + 4;
+            bytes[at + 8..at + 16].copy_from_slice(&[0xfe, 0xff, 0, 0, 0xfe, 0xff, 0, 0]);
+        }
+        let expected = Expectation { format: shot(name).1.format, ..huge };
+        let fault = verify(Cursor::new(&bytes), &expected).unwrap_err();
+        assert!(matches!(fault, ImageFault::Truncated(_) | ImageFault::TooLarge(_)), "{name}: {fault}");
+        assert!(decode(Cursor::new(&bytes)).is_err());
+    }
+    let (path, expected, _) = shot("ml-DWAB-32.exr");
+    let mut tight = *expected;
+    tight.limits.memory = 1 << 10;
+    assert!(matches!(verify_path(path, &tight), Err(ImageFault::TooLarge(_))));
+    assert!(started.elapsed() < Duration::from_secs(20), "took {:?}", started.elapsed());
+}
