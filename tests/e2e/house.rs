@@ -1,0 +1,130 @@
+//! The house itself: who may depend on whom, what licences are linked in, how long files are.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    process::Command,
+};
+
+use serde_json::Value;
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+fn metadata() -> Value {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What ARCHITECTURE.md says: each crate and the crates of ours that it may use.
+const EDGES: &[(&str, &[&str])] = &[
+    ("types", &[]),
+    ("core", &["types"]),
+    ("sim", &["core", "types"]),
+    ("api", &["types"]),
+    ("store", &["types"]),
+    ("blobs", &["types"]),
+    ("blend", &["types"]),
+    ("image", &["types"]),
+    ("host", &["types"]),
+    ("client", &["api", "blend", "types"]),
+    ("server", &["core", "store", "blobs", "image", "blend", "api", "types"]),
+    ("worker", &["host", "client", "blobs", "image", "api", "types"]),
+    ("testkit", &["types", "image"]),
+    ("cli", &["types", "api", "client", "server", "worker", "host", "blend", "blobs", "store"]),
+];
+
+#[test]
+fn crates_know_only_what_they_may() {
+    let allowed: BTreeMap<_, BTreeSet<_>> =
+        EDGES.iter().map(|(name, may)| (*name, may.iter().copied().collect())).collect();
+    let metadata = metadata();
+    let mut seen = 0;
+    for package in metadata["packages"].as_array().unwrap() {
+        let Some(name) = package["name"].as_str().unwrap().strip_prefix("kiln-") else { continue };
+        if !package["source"].is_null() {
+            continue;
+        }
+        let may = allowed.get(name).unwrap_or_else(|| panic!("{name} is not on the map in ARCHITECTURE.md"));
+        seen += 1;
+        for dependency in package["dependencies"].as_array().unwrap() {
+            // Tests may use more.
+            if dependency["kind"] == "dev" {
+                continue;
+            }
+            if let Some(used) = dependency["name"].as_str().unwrap().strip_prefix("kiln-") {
+                assert!(may.contains(used), "{name} must not depend on {used}");
+            }
+        }
+    }
+    assert_eq!(seen, EDGES.len());
+}
+
+#[test]
+fn the_core_stays_pure() {
+    let metadata = metadata();
+    let core = metadata["packages"].as_array().unwrap().iter().find(|p| p["name"] == "kiln-core").unwrap();
+    let normal: Vec<_> = core["dependencies"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|d| d["kind"].is_null())
+        .map(|d| d["name"].as_str().unwrap())
+        .collect();
+    for name in &normal {
+        assert!(["kiln-types", "thiserror"].contains(name), "core depends on {name}");
+    }
+    for entry in walk(&root().join("crates/core/src")) {
+        let text = std::fs::read_to_string(&entry).unwrap();
+        for word in ["std::fs", "std::net", "std::time::Instant", "SystemTime", "std::thread", "std::env"] {
+            assert!(!text.contains(word), "{} mentions {word}", entry.display());
+        }
+    }
+}
+
+/// The licences of deny.toml, read from its own text so that there is one list.
+#[test]
+fn every_licence_is_allowed() {
+    let deny = std::fs::read_to_string(root().join("deny.toml")).unwrap();
+    let list = deny.split("allow = [").nth(1).unwrap().split(']').next().unwrap();
+    let allowed: BTreeSet<_> = list.split('"').skip(1).step_by(2).collect();
+    assert!(allowed.contains("MIT"));
+    for package in metadata()["packages"].as_array().unwrap() {
+        let name = package["name"].as_str().unwrap();
+        let licence = package["license"].as_str().unwrap_or_else(|| panic!("{name} names no licence"));
+        let one_is_fine = licence.replace('/', " OR ").split(" OR ").any(|choice| {
+            choice.split(" AND ").all(|part| allowed.contains(part.trim().trim_matches(['(', ')'])))
+        });
+        assert!(one_is_fine, "{name} is under {licence}, which deny.toml does not allow");
+    }
+}
+
+#[test]
+fn files_stay_short() {
+    for folder in ["crates", "blender", "tests"] {
+        for file in walk(&root().join(folder)) {
+            let lines = std::fs::read_to_string(&file).unwrap().lines().count();
+            assert!(lines <= 600, "{} has {lines} lines; split it", file.display());
+        }
+    }
+}
+
+/// Rust and Python files below a folder.
+fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(walk(&path));
+        } else if path.extension().is_some_and(|e| e == "rs" || e == "py") {
+            found.push(path);
+        }
+    }
+    found
+}
