@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use kiln_types::{Epoch, JobId};
+use kiln_types::Epoch;
 
 /// Why records could not be opened, read or written. A write that fails left nothing behind.
 #[derive(Debug, thiserror::Error)]
@@ -24,8 +24,8 @@ pub enum StoreError {
     NoSpace,
     #[error("another worker is already named “{0}”; give this one another name")]
     WorkerNameTaken(String),
-    #[error("there is no job {0}")]
-    NoJob(JobId),
+    #[error("the records are closed, because the server is stopping; try again when it is back")]
+    Closed,
     #[error("a stored {what} cannot be read back: {why}; restore the database from a copy")]
     Damaged { what: &'static str, why: String },
     #[error("cannot {doing} {}: {source}", path.display())]

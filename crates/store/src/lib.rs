@@ -5,13 +5,22 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod commit;
 mod error;
+mod open;
+mod read_farm;
+mod read_jobs;
+mod read_tasks;
 mod records;
+mod sql;
 mod write;
 
-use std::path::Path;
+use std::fs::File;
+use std::sync::Arc;
 
-use kiln_types::{BlobHash, BundleId, Epoch, EventNumber, JobId, RelPath, WorkerId};
+use kiln_types::Epoch;
+use sqlx::{SqliteConnection, SqlitePool};
+use tokio::sync::Mutex;
 
 pub use error::StoreError;
 pub use records::{
@@ -31,92 +40,23 @@ pub enum Durability {
 
 /// The records of one data folder; cheap to clone. The folder stays locked until the last clone is dropped.
 #[derive(Debug, Clone)]
-pub struct Store {}
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// `None` once closed.
+    writer: Mutex<Option<SqliteConnection>>,
+    readers: SqlitePool,
+    epoch: Epoch,
+    /// Last: the folder is let go of when the connections are.
+    _lock: File,
+}
 
 impl Store {
-    pub async fn open(folder: &Path, durability: Durability) -> Result<(Self, Epoch), StoreError> {
-        todo!("{folder:?} {durability:?}")
-    }
+    /// This reign.
     pub fn epoch(&self) -> Epoch {
-        todo!()
-    }
-    pub async fn commit(&self, batch: Vec<Write>) -> Result<Vec<Event>, StoreError> {
-        todo!("{batch:?}")
-    }
-    pub async fn last_job(&self) -> Result<JobId, StoreError> {
-        todo!()
-    }
-    pub async fn unfinished_jobs(&self) -> Result<Vec<StoredJob>, StoreError> {
-        todo!()
-    }
-    pub async fn stored_job(&self, job: JobId) -> Result<Option<StoredJob>, StoreError> {
-        todo!("{job}")
-    }
-    pub async fn job(&self, job: JobId) -> Result<Option<JobRow>, StoreError> {
-        todo!("{job}")
-    }
-    pub async fn jobs(
-        &self,
-        filter: &JobFilter,
-        limit: u32,
-        before: Option<JobId>,
-    ) -> Result<Vec<JobRow>, StoreError> {
-        todo!("{filter:?}{limit}{before:?}")
-    }
-    pub async fn tasks(
-        &self,
-        job: JobId,
-        filter: &TaskFilter,
-        limit: u32,
-    ) -> Result<Vec<TaskRow>, StoreError> {
-        todo!("{job}{filter:?}{limit}")
-    }
-    pub async fn attempts(
-        &self,
-        job: JobId,
-        filter: &AttemptFilter,
-        limit: u32,
-    ) -> Result<Vec<AttemptRow>, StoreError> {
-        todo!("{job}{filter:?}{limit}")
-    }
-    pub async fn outputs(
-        &self,
-        job: JobId,
-        after_seq: u64,
-        limit: u32,
-    ) -> Result<Vec<OutputRow>, StoreError> {
-        todo!("{job}{after_seq}{limit}")
-    }
-    pub async fn output_by_path(&self, job: JobId, path: &RelPath) -> Result<Option<OutputRow>, StoreError> {
-        todo!("{job}{path}")
-    }
-    pub async fn outputs_of_frame(&self, job: JobId, frame: i32) -> Result<Vec<OutputRow>, StoreError> {
-        todo!("{job}{frame}")
-    }
-    pub async fn job_report(&self, job: JobId) -> Result<Vec<WorkerShare>, StoreError> {
-        todo!("{job}")
-    }
-    pub async fn workers(&self) -> Result<Vec<WorkerRow>, StoreError> {
-        todo!()
-    }
-    pub async fn worker(&self, worker: WorkerId) -> Result<Option<WorkerRow>, StoreError> {
-        todo!("{worker}")
-    }
-    pub async fn events_after(
-        &self,
-        after: EventNumber,
-        limit: u32,
-        job: Option<JobId>,
-    ) -> Result<Vec<Event>, StoreError> {
-        todo!("{after}{limit}{job:?}")
-    }
-    pub async fn last_event(&self) -> Result<EventNumber, StoreError> {
-        todo!()
-    }
-    pub async fn bundle(&self, bundle: BundleId) -> Result<Option<BundleRow>, StoreError> {
-        todo!("{bundle}")
-    }
-    pub async fn referenced_blobs(&self) -> Result<Vec<BlobHash>, StoreError> {
-        todo!()
+        self.inner.epoch
     }
 }

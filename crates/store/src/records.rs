@@ -19,8 +19,11 @@ impl StepKind {
             Self::Render => "render",
         }
     }
+}
 
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+impl std::str::FromStr for StepKind {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "render" => Ok(Self::Render),
             other => Err(format!("“{other}” is no kind of step")),
@@ -34,8 +37,6 @@ pub struct JobRow {
     pub id: JobId,
     pub spec: JobSpec,
     pub state: JobState,
-    /// Whether a person wants it paused.
-    pub paused: bool,
     pub created_ms: i64,
     pub started_ms: Option<i64>,
     pub ended_ms: Option<i64>,
@@ -73,7 +74,8 @@ pub struct StoredJob {
     pub row: JobRow,
     /// In the order of the steps.
     pub steps: Vec<StoredStep>,
-    /// Attempts that were handed out and have not ended, oldest first.
+    /// Attempts that may yet deliver, oldest first: open ones, and lapsed ones of tasks that are neither done
+    /// nor failed.
     pub open: Vec<AttemptRow>,
 }
 
@@ -83,7 +85,9 @@ pub struct StoredStep {
     pub step: StepIndex,
     /// In the order of the indexes; neighbours alike in state and generation make one run.
     pub runs: Vec<TaskRun>,
-    /// What unfinished and failed tasks remember, in the order of the indexes.
+    /// As the last [`crate::Write::SetCancelledTasks`] said.
+    pub cancelled: Vec<(TaskIndex, TaskIndex)>,
+    /// What tasks that are not done remember, in the order of the indexes.
     pub faults: Vec<TaskFaults>,
 }
 
@@ -93,7 +97,7 @@ pub struct TaskRun {
     pub first: TaskIndex,
     pub last: TaskIndex,
     pub generation: Generation,
-    /// `Done`, `Failed`, `Cancelled`, or `Waiting` (then rendered again, or with faults).
+    /// `Done`, `Failed`, or `Waiting` in a generation above 0.
     pub state: TaskState,
 }
 
@@ -134,8 +138,12 @@ pub struct TaskRow {
     pub generation: Generation,
     /// `Assigned` and `Running` come from its open attempt.
     pub state: TaskState,
+    /// Attempts that failed since it was last reopened.
     pub failures: u32,
+    /// Leases that lapsed since then.
     pub lapses: u32,
+    /// Why it failed, where it did.
+    pub reason: Option<Failure>,
     /// The attempt that is open, or was the last to say something of this generation.
     pub attempt: Option<AttemptRow>,
 }

@@ -2,7 +2,7 @@
 
 use kiln_types::{
     AttemptId, AttemptState, BlobHash, BundleId, Failure, Generation, JobId, JobSpec, JobState, Order,
-    OutputSet, Owner, Project, SlotIndex, StepIndex, TaskId, WorkerId, WorkerWish,
+    OutputSet, Owner, Project, SlotIndex, StepIndex, TaskId, TaskIndex, WorkerId, WorkerWish,
 };
 use serde_json::Value;
 
@@ -18,18 +18,13 @@ pub enum Write {
         steps: Vec<NewStep>,
         at_ms: i64,
     },
-    /// Sets the state. The first `Running` sets the start, an end sets the end and the reason; leading back
-    /// from an end (retry, render again, extend) clears both.
+    /// Sets the state (pause included). The first `Running` sets the start, an end sets the end and the reason;
+    /// leading back from an end (retry, render again, extend) clears both.
     SetJobState {
         job: JobId,
         state: JobState,
         at_ms: i64,
         reason: Option<Failure>,
-    },
-    /// The wish to pause, kept apart from the state: a job paused while it runs is still paused after a restart.
-    SetJobPaused {
-        job: JobId,
-        paused: bool,
     },
     /// What was passed over and must stay visible on the job. The same text is kept once.
     AddNotice {
@@ -64,16 +59,20 @@ pub enum Write {
         attempt: AttemptId,
         at_ms: i64,
     },
-    /// Ends an attempt that is not its task's result (that is [`Write::CommitTask`]).
+    /// Ends an attempt that is not its task's result (that is [`Write::CommitTask`]); may come twice. The task
+    /// remembers a `Failed` or `Lapsed` one until it is reopened.
     CloseAttempt {
         attempt: AttemptId,
         state: AttemptState,
         at_ms: i64,
         failure: Option<Failure>,
-        /// Whether the task remembers it: a `Failed` one among its failures, a `Lapsed` one among its lapses.
-        counts: bool,
         /// Seconds that the slot spent on it, where they are known.
         seconds: Option<f64>,
+    },
+    /// A lapsed attempt goes on, `Assigned` or `Running` again, and its lapse is forgotten.
+    ResumeAttempt {
+        attempt: AttemptId,
+        state: AttemptState,
     },
 
     /// The task's generation is done: its outputs, and its attempt committed.
@@ -90,21 +89,25 @@ pub enum Write {
         peak_memory: Option<u64>,
         at_ms: i64,
     },
-    /// The task has failed for good: its attempts are used up.
+    /// The task has failed for good: its attempts are used up, or its failure stopped the job.
     FailTask {
         task: TaskId,
         generation: Generation,
+        reason: Failure,
     },
-    /// The task waits again with a clean record: retried in the same generation, or rendered again in a
-    /// higher one.
-    ReopenTask {
-        task: TaskId,
+    /// Tasks `first..=last` wait again, in this generation, with a clean record: retried or rendered again.
+    ReopenTasks {
+        job: JobId,
+        step: StepIndex,
+        first: TaskIndex,
+        last: TaskIndex,
         generation: Generation,
     },
-    /// The task alone is cancelled; of a cancelled job, whatever is not done counts as cancelled anyway.
-    CancelTask {
-        task: TaskId,
-        generation: Generation,
+    /// From now on exactly these tasks of the step are cancelled; spans with both ends included.
+    SetCancelledTasks {
+        job: JobId,
+        step: StepIndex,
+        spans: Vec<(TaskIndex, TaskIndex)>,
     },
 
     /// First contact, or a change of what the worker says of itself. The wish of a known worker is kept.
@@ -138,6 +141,13 @@ pub enum Write {
         /// The blobs of its files.
         blobs: Vec<BlobHash>,
         at_ms: i64,
+    },
+
+    /// Its blobs are no longer referenced, unless others still have the bundle.
+    DeleteBundle {
+        bundle: BundleId,
+        owner: Owner,
+        project: Project,
     },
 
     /// The next event of the farm's one numbered sequence.

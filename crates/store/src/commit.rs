@@ -1,0 +1,485 @@
+//! The one writer: a batch is a transaction.
+
+use kiln_types::{
+    AttemptId, AttemptState, BlobHash, BundleId, Epoch, EventNumber, Failure, Generation, JobId, JobSpec,
+    JobState, OutputSet, Owner, Project, StepIndex, TaskId, TaskIndex, TaskState,
+};
+use sqlx::{Connection, SqliteConnection};
+
+use crate::sql::{Result, to_json};
+use crate::{Event, NewEvent, NewStep, Store, StoreError, Write};
+
+impl Store {
+    /// Writes the whole batch or nothing of it, and returns its events with their numbers. When it has
+    /// returned, everything is as safe as the [`crate::Durability`] says. Batches of one go one after another.
+    ///
+    /// # Errors
+    /// Then nothing of the batch is there, except that after [`StoreError::Database`] or
+    /// [`StoreError::NoSpace`] from the very end of the transaction only opening the records anew tells.
+    pub async fn commit(&self, batch: Vec<Write>) -> Result<Vec<Event>> {
+        let mut writer = self.inner.writer.lock().await;
+        let Some(writer) = writer.as_mut() else { return Err(StoreError::Closed) };
+        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+        check_reign(&mut tx, self.inner.epoch).await?;
+        let mut pending = Vec::new();
+        let mut events = Vec::new();
+        for write in batch {
+            match write {
+                Write::Event(event) => pending.push(event),
+                Write::TrimEvents { up_to } => {
+                    flush_events(&mut tx, &mut pending, &mut events).await?;
+                    sqlx::query("DELETE FROM events WHERE number <= ?1")
+                        .bind(up_to.0.cast_signed())
+                        .execute(&mut *tx)
+                        .await?;
+                }
+                other => apply(&mut tx, other).await?,
+            }
+        }
+        flush_events(&mut tx, &mut pending, &mut events).await?;
+        tx.commit().await?;
+        Ok(events)
+    }
+}
+
+/// A brain whose reign is over must not write: another one may already have decided otherwise.
+async fn check_reign(db: &mut SqliteConnection, own: Epoch) -> Result<()> {
+    let found: i64 = sqlx::query_scalar("SELECT epoch FROM meta WHERE id = 1").fetch_one(db).await?;
+    if found == i64::from(own.0) {
+        return Ok(());
+    }
+    let found = Epoch(u32::try_from(found).map_err(|e| StoreError::damaged("reign", e))?);
+    Err(StoreError::Superseded { own, found })
+}
+
+async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
+    match write {
+        Write::InsertJob { job, spec, steps, at_ms } => insert_job(db, job, &spec, &steps, at_ms).await,
+        Write::SetJobState { job, state, at_ms, reason } => {
+            set_job_state(db, job, state, at_ms, reason).await
+        }
+        Write::AddNotice { job, text, attempt, at_ms } => {
+            let query = sqlx::query(
+                "INSERT OR IGNORE INTO notices (job, text, attempt_epoch, attempt_counter, at_ms) \
+                 SELECT ?1, ?2, ?3, ?4, ?5 WHERE EXISTS (SELECT 1 FROM jobs WHERE id = ?1)",
+            )
+            .bind(job.0.cast_signed())
+            .bind(text)
+            .bind(attempt.map(|a| i64::from(a.epoch.0)))
+            .bind(attempt.map(|a| a.counter.cast_signed()))
+            .bind(at_ms);
+            run(db, query).await
+        }
+        Write::ExtendStep { job, step, spec, count } => extend_step(db, job, step, &spec, count).await,
+        Write::DeleteJob { job } => {
+            run(db, sqlx::query("DELETE FROM jobs WHERE id = ?1").bind(job.0.cast_signed())).await
+        }
+        Write::OpenAttempt { attempt, task, generation, worker, slot, at_ms } => {
+            let query = sqlx::query(
+                "INSERT INTO attempts (epoch, counter, job, step, idx, generation, worker, slot, state, opened_ms) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'assigned', ?9)",
+            )
+            .bind(i64::from(attempt.epoch.0))
+            .bind(attempt.counter.cast_signed())
+            .bind(task.job.0.cast_signed())
+            .bind(i64::from(task.step.0))
+            .bind(i64::from(task.index.0))
+            .bind(i64::from(generation.0))
+            .bind(worker.bits().cast_signed())
+            .bind(i64::from(slot.0))
+            .bind(at_ms);
+            run(db, query).await
+        }
+        Write::StartAttempt { attempt, at_ms } => {
+            let query = sqlx::query(
+                "UPDATE attempts SET state = 'running', started_ms = ?3 \
+                 WHERE epoch = ?1 AND counter = ?2 AND state = 'assigned'",
+            )
+            .bind(i64::from(attempt.epoch.0))
+            .bind(attempt.counter.cast_signed())
+            .bind(at_ms);
+            run(db, query).await
+        }
+        Write::CloseAttempt { attempt, state, at_ms, failure, seconds } => {
+            close_attempt(db, attempt, state, at_ms, failure, seconds).await
+        }
+        Write::ResumeAttempt { attempt, state } => {
+            let query = sqlx::query(
+                "UPDATE attempts SET state = ?3, ended_ms = NULL, failure = NULL, seconds = NULL, counts = 0 \
+                 WHERE epoch = ?1 AND counter = ?2",
+            )
+            .bind(i64::from(attempt.epoch.0))
+            .bind(attempt.counter.cast_signed())
+            .bind(state.as_str());
+            run(db, query).await
+        }
+        Write::CommitTask { task, generation, attempt, frame, outputs, seconds, peak_memory, at_ms } => {
+            let of = Committed { task, generation, attempt, frame, at_ms };
+            commit_task(db, of, &outputs, seconds, peak_memory).await
+        }
+        Write::FailTask { task, generation, reason } => {
+            set_task(db, task, generation, TaskState::Failed, Some(reason)).await
+        }
+        Write::ReopenTasks { job, step, first, last, generation } => {
+            reopen_tasks(db, job, step, first, last, generation).await
+        }
+        Write::SetCancelledTasks { job, step, spans } => {
+            let query = sqlx::query("UPDATE steps SET cancelled = ?3 WHERE job = ?1 AND step = ?2")
+                .bind(job.0.cast_signed())
+                .bind(i64::from(step.0))
+                .bind(to_json("span", &spans)?);
+            run(db, query).await
+        }
+        Write::UpsertWorker { worker, name, info, at_ms } => {
+            let done = sqlx::query(
+                "INSERT INTO workers (id, name, info, wish, first_seen_ms, last_seen_ms) \
+                 VALUES (?1, ?2, ?3, 'work', ?4, ?4) \
+                 ON CONFLICT (id) DO UPDATE SET name = ?2, info = ?3, last_seen_ms = ?4",
+            )
+            .bind(worker.bits().cast_signed())
+            .bind(&name)
+            .bind(info.to_string())
+            .bind(at_ms)
+            .execute(db)
+            .await;
+            match done {
+                Err(e) if e.as_database_error().is_some_and(|e| e.is_unique_violation()) => {
+                    Err(StoreError::WorkerNameTaken(name))
+                }
+                done => Ok(done.map(drop)?),
+            }
+        }
+        Write::SetWorkerWish { worker, wish } => {
+            let query = sqlx::query("UPDATE workers SET wish = ?2 WHERE id = ?1");
+            run(db, query.bind(worker.bits().cast_signed()).bind(wish.as_str())).await
+        }
+        Write::TouchWorker { worker, at_ms } => {
+            let query = sqlx::query("UPDATE workers SET last_seen_ms = max(last_seen_ms, ?2) WHERE id = ?1");
+            run(db, query.bind(worker.bits().cast_signed()).bind(at_ms)).await
+        }
+        Write::DeleteWorker { worker } => {
+            let query = sqlx::query("DELETE FROM workers WHERE id = ?1");
+            run(db, query.bind(worker.bits().cast_signed())).await
+        }
+        Write::InsertBundle { bundle, owner, project, size, blobs, at_ms } => {
+            insert_bundle(db, bundle, owner, project, size, &blobs, at_ms).await
+        }
+        Write::DeleteBundle { bundle, owner, project } => delete_bundle(db, bundle, owner, project).await,
+        // Taken care of by the caller, in their order.
+        Write::Event(_) | Write::TrimEvents { .. } => Ok(()),
+    }
+}
+
+type Query = sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+async fn run(db: &mut SqliteConnection, query: Query) -> Result<()> {
+    query.execute(db).await?;
+    Ok(())
+}
+
+async fn insert_job(
+    db: &mut SqliteConnection,
+    job: JobId,
+    spec: &JobSpec,
+    steps: &[NewStep],
+    at_ms: i64,
+) -> Result<()> {
+    let query = sqlx::query(
+        "INSERT INTO jobs (id, owner, project, name, state, spec, session, bundle, created_ms) \
+         VALUES (?1, ?2, ?3, ?4, 'queued', ?5, ?6, ?7, ?8)",
+    )
+    .bind(job.0.cast_signed())
+    .bind(spec.owner.0.clone())
+    .bind(spec.project.0.clone())
+    .bind(spec.name.clone())
+    .bind(to_json("job", spec)?)
+    .bind(spec.session.key().0.as_bytes().to_vec())
+    .bind(spec.session.bundle.0.as_bytes().to_vec())
+    .bind(at_ms);
+    run(db, query).await?;
+    let highest = sqlx::query("UPDATE meta SET last_job = max(last_job, ?1) WHERE id = 1");
+    run(db, highest.bind(job.0.cast_signed())).await?;
+    for step in steps {
+        let after: Vec<u16> = step.after.iter().map(|step| step.0).collect();
+        let query = sqlx::query(
+            "INSERT INTO steps (job, step, kind, count, after, task_order) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )
+        .bind(job.0.cast_signed())
+        .bind(i64::from(step.step.0))
+        .bind(step.kind.as_str())
+        .bind(i64::from(step.count))
+        .bind(to_json("step", &after)?)
+        .bind(step.order.as_str());
+        run(db, query).await?;
+    }
+    Ok(())
+}
+
+async fn set_job_state(
+    db: &mut SqliteConnection,
+    job: JobId,
+    state: JobState,
+    at_ms: i64,
+    reason: Option<Failure>,
+) -> Result<()> {
+    let reason = reason.map(|reason| to_json("reason", &reason)).transpose()?;
+    let query = sqlx::query(
+        "UPDATE jobs SET state = ?2, \
+         started_ms = CASE WHEN ?3 THEN coalesce(started_ms, ?5) ELSE started_ms END, \
+         ended_ms = CASE WHEN ?4 THEN ?5 END, \
+         reason = CASE WHEN ?4 THEN ?6 END \
+         WHERE id = ?1",
+    )
+    .bind(job.0.cast_signed())
+    .bind(state.as_str())
+    .bind(state == JobState::Running)
+    .bind(state.is_end())
+    .bind(at_ms)
+    .bind(reason);
+    run(db, query).await
+}
+
+async fn extend_step(
+    db: &mut SqliteConnection,
+    job: JobId,
+    step: StepIndex,
+    spec: &JobSpec,
+    count: u32,
+) -> Result<()> {
+    let query = sqlx::query("UPDATE jobs SET spec = ?2 WHERE id = ?1")
+        .bind(job.0.cast_signed())
+        .bind(to_json("job", spec)?);
+    run(db, query).await?;
+    let query = sqlx::query("UPDATE steps SET count = ?3 WHERE job = ?1 AND step = ?2")
+        .bind(job.0.cast_signed())
+        .bind(i64::from(step.0))
+        .bind(i64::from(count));
+    run(db, query).await
+}
+
+async fn close_attempt(
+    db: &mut SqliteConnection,
+    attempt: AttemptId,
+    state: AttemptState,
+    at_ms: i64,
+    failure: Option<Failure>,
+    seconds: Option<f64>,
+) -> Result<()> {
+    let failure = failure.map(|failure| to_json("failure", &failure)).transpose()?;
+    let counts = matches!(state, AttemptState::Failed | AttemptState::Lapsed);
+    let query = sqlx::query(
+        "UPDATE attempts SET state = ?3, ended_ms = ?4, failure = ?5, counts = ?6, seconds = ?7 \
+         WHERE epoch = ?1 AND counter = ?2",
+    )
+    .bind(i64::from(attempt.epoch.0))
+    .bind(attempt.counter.cast_signed())
+    .bind(state.as_str())
+    .bind(at_ms)
+    .bind(failure)
+    .bind(counts)
+    .bind(seconds);
+    run(db, query).await
+}
+
+async fn set_task(
+    db: &mut SqliteConnection,
+    task: TaskId,
+    generation: Generation,
+    state: TaskState,
+    reason: Option<Failure>,
+) -> Result<()> {
+    let reason = reason.map(|reason| to_json("reason", &reason)).transpose()?;
+    let query = sqlx::query(
+        "INSERT INTO tasks (job, step, idx, generation, state, reason) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+         ON CONFLICT (job, step, idx) DO UPDATE SET generation = ?4, state = ?5, reason = ?6",
+    )
+    .bind(task.job.0.cast_signed())
+    .bind(i64::from(task.step.0))
+    .bind(i64::from(task.index.0))
+    .bind(i64::from(generation.0))
+    .bind(state.as_str())
+    .bind(reason);
+    run(db, query).await
+}
+
+async fn reopen_tasks(
+    db: &mut SqliteConnection,
+    job: JobId,
+    step: StepIndex,
+    first: TaskIndex,
+    last: TaskIndex,
+    generation: Generation,
+) -> Result<()> {
+    let bound = |query: Query| {
+        query
+            .bind(job.0.cast_signed())
+            .bind(i64::from(step.0))
+            .bind(i64::from(first.0))
+            .bind(i64::from(last.0))
+    };
+    // In generation 0, a task without a row waits already.
+    let reopen = if generation == Generation(0) {
+        sqlx::query(
+            "UPDATE tasks SET generation = ?5, state = 'waiting', reason = NULL \
+             WHERE job = ?1 AND step = ?2 AND idx BETWEEN ?3 AND ?4",
+        )
+    } else {
+        sqlx::query(
+            "WITH RECURSIVE span (idx) AS (SELECT ?3 UNION ALL SELECT idx + 1 FROM span WHERE idx < ?4) \
+             INSERT INTO tasks (job, step, idx, generation, state) \
+             SELECT ?1, ?2, idx, ?5, 'waiting' FROM span WHERE true \
+             ON CONFLICT (job, step, idx) DO UPDATE SET generation = ?5, state = 'waiting', reason = NULL",
+        )
+    };
+    run(db, bound(reopen).bind(i64::from(generation.0))).await?;
+    let forget = sqlx::query(
+        "UPDATE attempts SET counts = 0 \
+         WHERE job = ?1 AND step = ?2 AND idx BETWEEN ?3 AND ?4 AND counts = 1",
+    );
+    run(db, bound(forget)).await
+}
+
+struct Committed {
+    task: TaskId,
+    generation: Generation,
+    attempt: AttemptId,
+    frame: i32,
+    at_ms: i64,
+}
+
+async fn commit_task(
+    db: &mut SqliteConnection,
+    of: Committed,
+    outputs: &OutputSet,
+    seconds: f64,
+    peak_memory: Option<u64>,
+) -> Result<()> {
+    let query = sqlx::query(
+        "UPDATE attempts SET state = 'committed', counts = 0, ended_ms = ?3, seconds = ?4, peak_memory = ?5 \
+         WHERE epoch = ?1 AND counter = ?2",
+    )
+    .bind(i64::from(of.attempt.epoch.0))
+    .bind(of.attempt.counter.cast_signed())
+    .bind(of.at_ms)
+    .bind(seconds)
+    .bind(peak_memory.map(u64::cast_signed));
+    run(db, query).await?;
+    set_task(db, of.task, of.generation, TaskState::Done, None).await?;
+    if of.generation > Generation(0) {
+        let query = sqlx::query(
+            "UPDATE outputs SET current = 0 WHERE job = ?1 AND step = ?2 AND idx = ?3 AND generation < ?4",
+        )
+        .bind(of.task.job.0.cast_signed())
+        .bind(i64::from(of.task.step.0))
+        .bind(i64::from(of.task.index.0))
+        .bind(i64::from(of.generation.0));
+        run(db, query).await?;
+    }
+    for file in outputs.files() {
+        let query = sqlx::query(
+            "INSERT INTO outputs (job, step, idx, generation, attempt_epoch, attempt_counter, frame, path, \
+             role, hash, size, format, width, height, committed_ms) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+        )
+        .bind(of.task.job.0.cast_signed())
+        .bind(i64::from(of.task.step.0))
+        .bind(i64::from(of.task.index.0))
+        .bind(i64::from(of.generation.0))
+        .bind(i64::from(of.attempt.epoch.0))
+        .bind(of.attempt.counter.cast_signed())
+        .bind(of.frame)
+        .bind(file.path.as_str().to_owned())
+        .bind(to_json("role", &file.role)?)
+        .bind(file.hash.as_bytes().to_vec())
+        .bind(file.size.cast_signed())
+        .bind(file.format.as_str())
+        .bind(i64::from(file.width))
+        .bind(i64::from(file.height))
+        .bind(of.at_ms);
+        run(db, query).await?;
+    }
+    Ok(())
+}
+
+async fn insert_bundle(
+    db: &mut SqliteConnection,
+    bundle: BundleId,
+    owner: Owner,
+    project: Project,
+    size: u64,
+    blobs: &[BlobHash],
+    at_ms: i64,
+) -> Result<()> {
+    let query = sqlx::query(
+        "INSERT OR IGNORE INTO bundles (id, owner, project, size, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )
+    .bind(bundle.0.as_bytes().to_vec())
+    .bind(owner.0)
+    .bind(project.0)
+    .bind(size.cast_signed())
+    .bind(at_ms);
+    run(db, query).await?;
+    // One statement for up to a million files.
+    let query = sqlx::query(
+        "INSERT OR IGNORE INTO bundle_blobs (bundle, hash) SELECT ?1, unhex(value) FROM json_each(?2)",
+    )
+    .bind(bundle.0.as_bytes().to_vec())
+    .bind(to_json("bundle", &blobs)?);
+    run(db, query).await
+}
+
+async fn delete_bundle(
+    db: &mut SqliteConnection,
+    bundle: BundleId,
+    owner: Owner,
+    project: Project,
+) -> Result<()> {
+    let query = sqlx::query("DELETE FROM bundles WHERE id = ?1 AND owner = ?2 AND project = ?3")
+        .bind(bundle.0.as_bytes().to_vec())
+        .bind(owner.0)
+        .bind(project.0);
+    run(db, query).await?;
+    let query = sqlx::query(
+        "DELETE FROM bundle_blobs WHERE bundle = ?1 AND NOT EXISTS (SELECT 1 FROM bundles WHERE id = ?1)",
+    )
+    .bind(bundle.0.as_bytes().to_vec());
+    run(db, query).await
+}
+
+/// All waiting events in one statement: they are the most frequent rows by far. Their numbers follow each other
+/// without a gap, because nobody else writes.
+async fn flush_events(
+    db: &mut SqliteConnection,
+    pending: &mut Vec<NewEvent>,
+    events: &mut Vec<Event>,
+) -> Result<()> {
+    if pending.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<_> = pending
+        .iter()
+        .map(|event| {
+            let job = event.job.map(|job| job.0.cast_signed());
+            let worker = event.worker.map(|worker| worker.bits().cast_signed());
+            (event.at_ms, job, worker, &event.kind, event.data.to_string())
+        })
+        .collect();
+    let last = sqlx::query(
+        "INSERT INTO events (at_ms, job, worker, kind, data) \
+         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?1) ORDER BY key",
+    )
+    .bind(to_json("events", &rows)?)
+    .execute(db)
+    .await?
+    .last_insert_rowid();
+    let first = last - rows.len() as i64 + 1;
+    events.extend(pending.drain(..).zip(first..).map(|(event, number)| Event {
+        number: EventNumber(number.cast_unsigned()),
+        at_ms: event.at_ms,
+        job: event.job,
+        worker: event.worker,
+        kind: event.kind,
+        data: event.data,
+    }));
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! Opening a data folder: the lock, the copy before a migration, the migration, the reign.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiln_types::Epoch;
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use tokio::sync::Mutex;
+
+use crate::{Durability, Inner, Store, StoreError};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// The database's file in the data folder; its write-ahead log lies beside it.
+const DATABASE: &str = "kiln.db";
+const LOCK: &str = "kiln.lock";
+
+/// Connections that read. Pages and downloads are short; four keep them off each other's heels.
+const READERS: u32 = 4;
+
+impl Store {
+    /// Opens the records in this folder, making both where there are none, and begins a new reign. Brings an
+    /// older database to this version's schema, after copying it to `kiln.db.before-NNNN` beside it (`NNNN`:
+    /// the first migration that was missing).
+    ///
+    /// # Errors
+    /// [`StoreError::AlreadyRunning`] where another process holds the folder, [`StoreError::Newer`] where a
+    /// newer Kiln wrote the database, else where the disk or the database fails.
+    pub async fn open(folder: &Path, durability: Durability) -> Result<(Self, Epoch), StoreError> {
+        Self::open_with(folder, durability, &MIGRATIONS).await
+    }
+
+    pub(crate) async fn open_with(
+        folder: &Path,
+        durability: Durability,
+        migrations: &Migrator,
+    ) -> Result<(Self, Epoch), StoreError> {
+        fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
+        let lock = lock(folder)?;
+        let file = folder.join(DATABASE);
+        let fresh = !file.try_exists().map_err(StoreError::io("look at", &file))?;
+        let options = options(&file, durability);
+        let mut writer = options.clone().create_if_missing(true).connect().await?;
+
+        let pending = first_pending(&mut writer, folder, migrations).await?;
+        if let Some(version) = pending {
+            if !fresh {
+                copy_before(&mut writer, &file, version).await?;
+            }
+            migrations.run(&mut writer).await.map_err(StoreError::Migrate)?;
+        }
+        if fresh && durability == Durability::Durable {
+            sync_folder(folder)?;
+        }
+
+        let epoch: i64 = sqlx::query_scalar("UPDATE meta SET epoch = epoch + 1 WHERE id = 1 RETURNING epoch")
+            .fetch_one(&mut writer)
+            .await?;
+        let epoch = Epoch(u32::try_from(epoch).map_err(|e| StoreError::damaged("reign", e))?);
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .test_before_acquire(false)
+            .connect_lazy_with(options.pragma("query_only", "ON"));
+        let inner = Inner { writer: Mutex::new(Some(writer)), readers, epoch, _lock: lock };
+        Ok((Self { inner: Arc::new(inner) }, epoch))
+    }
+}
+
+/// Held until the file is dropped; the operating system lets go of it when the process dies, however it dies.
+fn lock(folder: &Path) -> Result<File, StoreError> {
+    let path = folder.join(LOCK);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(StoreError::io("create", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::AlreadyRunning(folder.to_owned())),
+        Err(TryLockError::Error(source)) => Err(StoreError::io("lock", &path)(source)),
+    }
+}
+
+fn options(file: &Path, durability: Durability) -> SqliteConnectOptions {
+    let synchronous = match durability {
+        Durability::Durable => SqliteSynchronous::Full,
+        Durability::Ephemeral => SqliteSynchronous::Off,
+    };
+    SqliteConnectOptions::new()
+        .filename(file)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(synchronous)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(10))
+        .disable_statement_logging()
+}
+
+/// The first migration that this database lacks, if any.
+async fn first_pending(
+    db: &mut SqliteConnection,
+    folder: &Path,
+    migrations: &Migrator,
+) -> Result<Option<i64>, StoreError> {
+    let migrated: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM sqlite_master WHERE name = '_sqlx_migrations'")
+            .fetch_one(&mut *db)
+            .await?;
+    let mut found = 0;
+    if migrated != 0 {
+        found = sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM _sqlx_migrations")
+            .fetch_one(&mut *db)
+            .await?;
+    }
+    let known = migrations.iter().map(|m| m.version).max().unwrap_or(0);
+    if found > known {
+        return Err(StoreError::Newer { folder: folder.to_owned(), found, known });
+    }
+    Ok(migrations.iter().map(|m| m.version).filter(|version| *version > found).min())
+}
+
+/// Copies the database as it is. An earlier copy of the same name is from a migration that did not come to its
+/// end, so it holds nothing that this one does not.
+async fn copy_before(db: &mut SqliteConnection, file: &Path, version: i64) -> Result<(), StoreError> {
+    // Folds the log into the database's file, so that one file is the whole of it.
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *db).await?;
+    let mut copy = file.as_os_str().to_owned();
+    copy.push(format!(".before-{version:04}"));
+    let copy = PathBuf::from(copy);
+    let part = copy.with_extension(format!("before-{version:04}.part"));
+    let from = file.to_owned();
+    let work = move || -> io::Result<()> {
+        fs::copy(&from, &part)?;
+        File::open(&part)?.sync_all()?;
+        fs::rename(&part, &copy)?;
+        copy.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    };
+    let done = tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(io::Error::other(e)));
+    done.map_err(StoreError::io("copy", file))
+}
+
+fn sync_folder(folder: &Path) -> Result<(), StoreError> {
+    File::open(folder).and_then(|f| f.sync_all()).map_err(StoreError::io("write", folder))
+}
+
+impl Store {
+    /// Waits for the writer and the readers to end, and folds the log into the database's file. What is called
+    /// afterwards fails with [`StoreError::Closed`].
+    ///
+    /// # Errors
+    /// Where the database fails to close; nothing that was acknowledged is lost by that.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.inner.readers.close().await;
+        match self.inner.writer.lock().await.take() {
+            Some(writer) => Ok(writer.close().await?),
+            None => Ok(()),
+        }
+    }
+}

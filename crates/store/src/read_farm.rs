@@ -1,0 +1,130 @@
+//! Reading workers, events and bundles.
+
+use kiln_types::{BlobHash, BundleId, EventNumber, JobId, Owner, Project, WorkerId};
+use sqlx::sqlite::SqliteRow;
+
+use crate::sql::{Columns, Result};
+use crate::{BundleRow, Event, Store, WorkerRow};
+
+impl Store {
+    /// Every worker ever seen and not removed, in the order of the names.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn workers(&self) -> Result<Vec<WorkerRow>> {
+        let rows = sqlx::query("SELECT * FROM workers ORDER BY name").fetch_all(&self.inner.readers).await?;
+        rows.iter().map(worker_row).collect()
+    }
+
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn worker(&self, worker: WorkerId) -> Result<Option<WorkerRow>> {
+        let row = sqlx::query("SELECT * FROM workers WHERE id = ?1")
+            .bind(worker.bits().cast_signed())
+            .fetch_optional(&self.inner.readers)
+            .await?;
+        row.as_ref().map(worker_row).transpose()
+    }
+
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn worker_by_name(&self, name: &str) -> Result<Option<WorkerRow>> {
+        let row = sqlx::query("SELECT * FROM workers WHERE name = ?1")
+            .bind(name.to_owned())
+            .fetch_optional(&self.inner.readers)
+            .await?;
+        row.as_ref().map(worker_row).transpose()
+    }
+
+    /// At most `limit` events in their order, all after this number: of one job, or of the farm.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn events_after(
+        &self,
+        after: EventNumber,
+        limit: u32,
+        job: Option<JobId>,
+    ) -> Result<Vec<Event>> {
+        let query = match job {
+            None => sqlx::query("SELECT * FROM events WHERE number > ?1 ORDER BY number LIMIT ?2"),
+            Some(_) => {
+                sqlx::query("SELECT * FROM events WHERE job = ?3 AND number > ?1 ORDER BY number LIMIT ?2")
+            }
+        };
+        let mut query = query.bind(i64::try_from(after.0).unwrap_or(i64::MAX)).bind(i64::from(limit));
+        if let Some(job) = job {
+            query = query.bind(job.0.cast_signed());
+        }
+        query.fetch_all(&self.inner.readers).await?.iter().map(event).collect()
+    }
+
+    /// The number of the newest event, also where it has been forgotten since; 0 before the first.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn last_event(&self) -> Result<EventNumber> {
+        let last: Option<i64> = sqlx::query_scalar("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
+            .fetch_optional(&self.inner.readers)
+            .await?;
+        Ok(EventNumber(last.unwrap_or(0).cast_unsigned()))
+    }
+
+    /// The bundle, as the first of its owners brought it.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn bundle(&self, bundle: BundleId) -> Result<Option<BundleRow>> {
+        let row = sqlx::query("SELECT * FROM bundles WHERE id = ?1 ORDER BY created_ms LIMIT 1")
+            .bind(bundle.0.as_bytes().to_vec())
+            .fetch_optional(&self.inner.readers)
+            .await?;
+        row.as_ref().map(bundle_row).transpose()
+    }
+
+    /// Every blob that an output, a bundle's manifest or a bundle's file is made of, each once, sorted.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn referenced_blobs(&self) -> Result<Vec<BlobHash>> {
+        let rows = sqlx::query(
+            "SELECT hash FROM outputs UNION SELECT hash FROM bundle_blobs UNION SELECT id FROM bundles \
+             ORDER BY 1",
+        )
+        .fetch_all(&self.inner.readers)
+        .await?;
+        rows.iter().map(|row| row.hash("hash")).collect()
+    }
+}
+
+fn worker_row(row: &SqliteRow) -> Result<WorkerRow> {
+    Ok(WorkerRow {
+        id: row.worker("id")?,
+        name: row.raw("name")?,
+        info: row.json("info")?,
+        wish: row.parsed("wish")?,
+        first_seen_ms: row.raw("first_seen_ms")?,
+        last_seen_ms: row.raw("last_seen_ms")?,
+    })
+}
+
+fn event(row: &SqliteRow) -> Result<Event> {
+    Ok(Event {
+        number: EventNumber(row.u64("number")?),
+        at_ms: row.raw("at_ms")?,
+        job: row.raw::<Option<i64>>("job")?.map(|job| JobId(job.cast_unsigned())),
+        worker: row.raw::<Option<i64>>("worker")?.map(|worker| WorkerId::from_bits(worker.cast_unsigned())),
+        kind: row.raw("kind")?,
+        data: row.json("data")?,
+    })
+}
+
+fn bundle_row(row: &SqliteRow) -> Result<BundleRow> {
+    Ok(BundleRow {
+        id: BundleId(row.hash("id")?),
+        owner: Owner(row.raw("owner")?),
+        project: Project(row.raw("project")?),
+        size: row.u64("size")?,
+        created_ms: row.raw("created_ms")?,
+    })
+}

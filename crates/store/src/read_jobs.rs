@@ -1,0 +1,304 @@
+//! Reading jobs: as the brain needs them to go on, and as lists show them.
+
+use std::collections::BTreeMap;
+
+use kiln_types::{AttemptState, Generation, JobId, StepIndex, TaskId, TaskIndex, WorkerId};
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
+
+use crate::sql::{Columns, Result, to_json};
+use crate::{
+    AttemptRow, JobFilter, JobRow, Notice, StepKind, StepRow, Store, StoredJob, StoredStep, TaskFaults,
+    TaskRun, WorkerShare,
+};
+
+impl Store {
+    /// The highest job id ever given, also to a job that was deleted since; 0 before the first.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn last_job(&self) -> Result<JobId> {
+        let last: i64 = sqlx::query_scalar("SELECT last_job FROM meta WHERE id = 1")
+            .fetch_one(&self.inner.readers)
+            .await?;
+        Ok(JobId(last.cast_unsigned()))
+    }
+
+    /// Every job that has not ended, oldest first, with all that the brain needs to go on with it.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn unfinished_jobs(&self) -> Result<Vec<StoredJob>> {
+        let mut tx = self.inner.readers.begin().await?;
+        let rows =
+            sqlx::query("SELECT * FROM jobs WHERE state IN ('queued', 'running', 'paused') ORDER BY id")
+                .fetch_all(&mut *tx)
+                .await?;
+        let mut jobs = Vec::new();
+        for row in with_steps(&mut tx, rows).await? {
+            jobs.push(stored(&mut tx, row).await?);
+        }
+        Ok(jobs)
+    }
+
+    /// One job with all that the brain needs to go on with it, ended or not: a retry leads back from an end.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn stored_job(&self, job: JobId) -> Result<Option<StoredJob>> {
+        let mut tx = self.inner.readers.begin().await?;
+        match one_job(&mut tx, job).await? {
+            Some(row) => Ok(Some(stored(&mut tx, row).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn job(&self, job: JobId) -> Result<Option<JobRow>> {
+        let mut tx = self.inner.readers.begin().await?;
+        one_job(&mut tx, job).await
+    }
+
+    /// A page of jobs, newest first: at most `limit`, all older than `before`.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn jobs(&self, filter: &JobFilter, limit: u32, before: Option<JobId>) -> Result<Vec<JobRow>> {
+        let mut tx = self.inner.readers.begin().await?;
+        let rows = sqlx::query(
+            "SELECT * FROM jobs WHERE (?1 IS NULL OR owner = ?1) AND (?2 IS NULL OR project = ?2) \
+             AND (?3 = '[]' OR state IN (SELECT value FROM json_each(?3))) \
+             AND (?4 IS NULL OR id < ?4) ORDER BY id DESC LIMIT ?5",
+        )
+        .bind(filter.owner.as_ref().map(|owner| owner.0.clone()))
+        .bind(filter.project.as_ref().map(|project| project.0.clone()))
+        .bind(to_json("state", &filter.states)?)
+        .bind(before.map(|job| job.0.cast_signed()))
+        .bind(i64::from(limit))
+        .fetch_all(&mut *tx)
+        .await?;
+        with_steps(&mut tx, rows).await
+    }
+
+    /// What each worker did for the job, most frames first. Counts every generation.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn job_report(&self, job: JobId) -> Result<Vec<WorkerShare>> {
+        let rows = sqlx::query(
+            "SELECT worker, (SELECT name FROM workers WHERE id = worker) AS name, \
+             sum(state = 'committed') AS frames, sum(state = 'failed') AS errors, \
+             sum(state = 'lapsed') AS lapses, \
+             coalesce(sum(CASE WHEN state = 'committed' THEN seconds END), 0.0) AS seconds, \
+             min(started_ms) AS first_start, max(ended_ms) AS last_end \
+             FROM attempts WHERE job = ?1 GROUP BY worker ORDER BY frames DESC, name",
+        )
+        .bind(job.0.cast_signed())
+        .fetch_all(&self.inner.readers)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(WorkerShare {
+                    worker: row.worker("worker")?,
+                    name: row.raw("name")?,
+                    frames: row.u64("frames")?,
+                    errors: row.u64("errors")?,
+                    lapses: row.u64("lapses")?,
+                    seconds: row.raw("seconds")?,
+                    first_start_ms: row.raw("first_start")?,
+                    last_end_ms: row.raw("last_end")?,
+                })
+            })
+            .collect()
+    }
+}
+
+async fn one_job(db: &mut SqliteConnection, job: JobId) -> Result<Option<JobRow>> {
+    let rows =
+        sqlx::query("SELECT * FROM jobs WHERE id = ?1").bind(job.0.cast_signed()).fetch_all(&mut *db).await?;
+    Ok(with_steps(db, rows).await?.pop())
+}
+
+/// The steps and notices of all these jobs in two queries.
+async fn with_steps(db: &mut SqliteConnection, rows: Vec<SqliteRow>) -> Result<Vec<JobRow>> {
+    let mut jobs = rows.iter().map(job_row).collect::<Result<Vec<_>>>()?;
+    let places: BTreeMap<JobId, usize> = jobs.iter().enumerate().map(|(at, job)| (job.id, at)).collect();
+    let ids: Vec<i64> = jobs.iter().map(|job| job.id.0.cast_signed()).collect();
+    let ids = to_json("id", &ids)?;
+    let steps =
+        sqlx::query("SELECT * FROM steps WHERE job IN (SELECT value FROM json_each(?1)) ORDER BY job, step")
+            .bind(ids.clone())
+            .fetch_all(&mut *db)
+            .await?;
+    for row in &steps {
+        if let Some(at) = places.get(&JobId(row.u64("job")?)) {
+            jobs[*at].steps.push(step_row(row)?);
+        }
+    }
+    let notices = sqlx::query(
+        "SELECT * FROM notices WHERE job IN (SELECT value FROM json_each(?1)) ORDER BY job, at_ms, text",
+    )
+    .bind(ids)
+    .fetch_all(db)
+    .await?;
+    for row in &notices {
+        if let Some(at) = places.get(&JobId(row.u64("job")?)) {
+            jobs[*at].notices.push(notice(row)?);
+        }
+    }
+    Ok(jobs)
+}
+
+fn job_row(row: &SqliteRow) -> Result<JobRow> {
+    Ok(JobRow {
+        id: JobId(row.u64("id")?),
+        spec: row.json("spec")?,
+        state: row.parsed("state")?,
+        created_ms: row.raw("created_ms")?,
+        started_ms: row.raw("started_ms")?,
+        ended_ms: row.raw("ended_ms")?,
+        reason: row.json_opt("reason")?,
+        steps: Vec::new(),
+        notices: Vec::new(),
+    })
+}
+
+fn step_row(row: &SqliteRow) -> Result<StepRow> {
+    let after: Vec<u16> = row.json("after")?;
+    Ok(StepRow {
+        step: row.step()?,
+        kind: row.parsed::<StepKind>("kind")?,
+        count: row.number("count")?,
+        done: row.number("done")?,
+        failed: row.number("failed")?,
+        after: after.into_iter().map(StepIndex).collect(),
+        order: row.parsed("task_order")?,
+    })
+}
+
+fn notice(row: &SqliteRow) -> Result<Notice> {
+    let attempt: Option<i64> = row.raw("attempt_epoch")?;
+    Ok(Notice {
+        text: row.raw("text")?,
+        attempt: attempt.map(|_| row.attempt("attempt_epoch", "attempt_counter")).transpose()?,
+        at_ms: row.raw("at_ms")?,
+    })
+}
+
+/// Adds what only the brain needs.
+async fn stored(db: &mut SqliteConnection, row: JobRow) -> Result<StoredJob> {
+    let mut steps: BTreeMap<StepIndex, StoredStep> = BTreeMap::new();
+    for step in &row.steps {
+        let empty = StoredStep { step: step.step, runs: vec![], cancelled: vec![], faults: vec![] };
+        steps.insert(step.step, empty);
+    }
+    let job = row.id.0.cast_signed();
+    read_cancelled(db, job, &mut steps).await?;
+    read_runs(db, job, &mut steps).await?;
+    read_faults(db, job, &mut steps).await?;
+    let open = sqlx::query(
+        "SELECT a.* FROM attempts a LEFT JOIN tasks t ON t.job = a.job AND t.step = a.step AND t.idx = a.idx \
+         WHERE a.job = ?1 AND a.state IN ('assigned', 'running', 'lapsed') \
+         AND (a.state <> 'lapsed' OR (coalesce(t.state, 'waiting') = 'waiting' \
+              AND a.generation = coalesce(t.generation, 0))) \
+         ORDER BY a.epoch, a.counter",
+    )
+    .bind(job)
+    .fetch_all(db)
+    .await?;
+    let open = open.iter().map(attempt_row).collect::<Result<_>>()?;
+    Ok(StoredJob { row, steps: steps.into_values().collect(), open })
+}
+
+async fn read_cancelled(
+    db: &mut SqliteConnection,
+    job: i64,
+    steps: &mut BTreeMap<StepIndex, StoredStep>,
+) -> Result<()> {
+    let rows =
+        sqlx::query("SELECT step, cancelled FROM steps WHERE job = ?1").bind(job).fetch_all(db).await?;
+    for row in &rows {
+        if let Some(step) = steps.get_mut(&row.step()?) {
+            step.cancelled = row.json("cancelled")?;
+        }
+    }
+    Ok(())
+}
+
+/// The database itself joins neighbours: a million tasks that are done come back as one row.
+async fn read_runs(
+    db: &mut SqliteConnection,
+    job: i64,
+    steps: &mut BTreeMap<StepIndex, StoredStep>,
+) -> Result<()> {
+    let rows = sqlx::query(
+        "SELECT step, generation, state, min(idx) AS first, max(idx) AS last FROM ( \
+             SELECT step, idx, generation, state, \
+             idx - row_number() OVER (PARTITION BY step, generation, state ORDER BY idx) AS island \
+             FROM tasks WHERE job = ?1 AND NOT (state = 'waiting' AND generation = 0) \
+         ) GROUP BY step, generation, state, island ORDER BY step, first",
+    )
+    .bind(job)
+    .fetch_all(db)
+    .await?;
+    for row in &rows {
+        if let Some(step) = steps.get_mut(&row.step()?) {
+            step.runs.push(TaskRun {
+                first: row.index("first")?,
+                last: row.index("last")?,
+                generation: Generation(row.number("generation")?),
+                state: row.parsed("state")?,
+            });
+        }
+    }
+    Ok(())
+}
+
+async fn read_faults(
+    db: &mut SqliteConnection,
+    job: i64,
+    steps: &mut BTreeMap<StepIndex, StoredStep>,
+) -> Result<()> {
+    let rows = sqlx::query(
+        "SELECT a.step, a.idx, a.worker, a.state FROM attempts a \
+         LEFT JOIN tasks t ON t.job = a.job AND t.step = a.step AND t.idx = a.idx \
+         WHERE a.job = ?1 AND a.counts = 1 AND coalesce(t.state, 'waiting') <> 'done' \
+         AND a.generation = coalesce(t.generation, 0) \
+         ORDER BY a.step, a.idx, a.epoch, a.counter",
+    )
+    .bind(job)
+    .fetch_all(db)
+    .await?;
+    for row in &rows {
+        let Some(step) = steps.get_mut(&row.step()?) else { continue };
+        let index = row.index("idx")?;
+        if step.faults.last().is_none_or(|faults| faults.index != index) {
+            step.faults.push(TaskFaults { index, failed_on: Vec::new(), lapsed_on: Vec::new() });
+        }
+        let Some(faults) = step.faults.last_mut() else { continue };
+        let worker: WorkerId = row.worker("worker")?;
+        match row.parsed("state")? {
+            AttemptState::Lapsed => faults.lapsed_on.push(worker),
+            _ => faults.failed_on.push(worker),
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn attempt_row(row: &SqliteRow) -> Result<AttemptRow> {
+    Ok(AttemptRow {
+        id: row.attempt("epoch", "counter")?,
+        task: TaskId { job: JobId(row.u64("job")?), step: row.step()?, index: TaskIndex(row.number("idx")?) },
+        generation: Generation(row.number("generation")?),
+        worker: row.worker("worker")?,
+        slot: kiln_types::SlotIndex(row.number("slot")?),
+        state: row.parsed("state")?,
+        opened_ms: row.raw("opened_ms")?,
+        started_ms: row.raw("started_ms")?,
+        ended_ms: row.raw("ended_ms")?,
+        failure: row.json_opt("failure")?,
+        seconds: row.raw("seconds")?,
+        peak_memory: row.raw::<Option<i64>>("peak_memory")?.map(i64::cast_unsigned),
+    })
+}

@@ -1,0 +1,281 @@
+//! Reading the tasks of a job, their attempts and their outputs.
+
+use std::collections::BTreeMap;
+
+use kiln_types::{
+    AttemptState, Failure, Generation, JobId, OutputFile, RelPath, TaskId, TaskIndex, TaskState,
+};
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
+
+use crate::read_jobs::attempt_row;
+use crate::sql::{Columns, Result, to_json};
+use crate::{AttemptFilter, AttemptRow, OutputRow, Store, TaskFilter, TaskRow};
+
+/// Tasks looked at together where the state asked for is no column.
+const WINDOW: u32 = 4096;
+
+impl Store {
+    /// A page of tasks in the order of their indexes: at most `limit`, from `filter.from` on. Also those that
+    /// never ran. Empty where there is no such job or step.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn tasks(&self, job: JobId, filter: &TaskFilter, limit: u32) -> Result<Vec<TaskRow>> {
+        let mut tx = self.inner.readers.begin().await?;
+        let step = sqlx::query("SELECT step, count, cancelled FROM steps WHERE job = ?1 AND step = ?2")
+            .bind(job.0.cast_signed())
+            .bind(i64::from(filter.step.0))
+            .fetch_optional(&mut *tx)
+            .await?;
+        let Some(step) = step else { return Ok(Vec::new()) };
+        let step = Step { job, filter, count: step.number("count")?, cancelled: step.json("cancelled")? };
+        match filter.state {
+            Some(state @ (TaskState::Done | TaskState::Failed)) => {
+                let indexes = sqlx::query(
+                    "SELECT idx FROM tasks WHERE job = ?1 AND step = ?2 AND state = ?3 AND idx >= ?4 \
+                     ORDER BY idx LIMIT ?5",
+                );
+                step.picked(&mut tx, indexes.bind(job.0.cast_signed()), state, limit).await
+            }
+            Some(state @ (TaskState::Assigned | TaskState::Running)) => {
+                let indexes = sqlx::query(
+                    "SELECT DISTINCT idx FROM attempts WHERE job = ?1 AND step = ?2 AND state = ?3 \
+                     AND state IN ('assigned', 'running', 'lapsed') AND idx >= ?4 ORDER BY idx LIMIT ?5",
+                );
+                step.picked(&mut tx, indexes.bind(job.0.cast_signed()), state, limit).await
+            }
+            Some(TaskState::Waiting | TaskState::Cancelled) | None => step.walked(&mut tx, limit).await,
+        }
+    }
+
+    /// A page of attempts of a job, newest first: at most `limit`.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn attempts(&self, job: JobId, filter: &AttemptFilter, limit: u32) -> Result<Vec<AttemptRow>> {
+        let rows = sqlx::query(
+            "SELECT * FROM attempts WHERE job = ?1 AND (?2 IS NULL OR (step = ?2 AND idx = ?3)) \
+             AND (?4 IS NULL OR worker = ?4) \
+             AND (?5 = '[]' OR state IN (SELECT value FROM json_each(?5))) \
+             AND (?6 IS NULL OR (epoch, counter) < (?6, ?7)) \
+             ORDER BY epoch DESC, counter DESC LIMIT ?8",
+        )
+        .bind(job.0.cast_signed())
+        .bind(filter.task.map(|(step, _)| i64::from(step.0)))
+        .bind(filter.task.map(|(_, index)| i64::from(index.0)))
+        .bind(filter.worker.map(|worker| worker.bits().cast_signed()))
+        .bind(to_json("state", &filter.states)?)
+        .bind(filter.before.map(|before| i64::from(before.epoch.0)))
+        .bind(filter.before.map(|before| before.counter.cast_signed()))
+        .bind(i64::from(limit))
+        .fetch_all(&self.inner.readers)
+        .await?;
+        rows.iter().map(attempt_row).collect()
+    }
+
+    /// One attempt, of whichever job.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn attempt(&self, attempt: kiln_types::AttemptId) -> Result<Option<AttemptRow>> {
+        let row = sqlx::query("SELECT * FROM attempts WHERE epoch = ?1 AND counter = ?2")
+            .bind(i64::from(attempt.epoch.0))
+            .bind(attempt.counter.cast_signed())
+            .fetch_optional(&self.inner.readers)
+            .await?;
+        row.as_ref().map(attempt_row).transpose()
+    }
+
+    /// Files of a job in the order they were committed, of every generation: at most `limit`, all after
+    /// `after_seq` (0: from the first).
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn outputs(&self, job: JobId, after_seq: u64, limit: u32) -> Result<Vec<OutputRow>> {
+        let rows = sqlx::query("SELECT * FROM outputs WHERE job = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3")
+            .bind(job.0.cast_signed())
+            .bind(i64::try_from(after_seq).unwrap_or(i64::MAX))
+            .bind(i64::from(limit))
+            .fetch_all(&self.inner.readers)
+            .await?;
+        rows.iter().map(output_row).collect()
+    }
+
+    /// The newest file of this name.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn output_by_path(&self, job: JobId, path: &RelPath) -> Result<Option<OutputRow>> {
+        let row = sqlx::query("SELECT * FROM outputs WHERE job = ?1 AND path = ?2 ORDER BY seq DESC LIMIT 1")
+            .bind(job.0.cast_signed())
+            .bind(path.as_str().to_owned())
+            .fetch_optional(&self.inner.readers)
+            .await?;
+        row.as_ref().map(output_row).transpose()
+    }
+
+    /// The files of a frame's newest generation, in the order of the output set; none where it is not done.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn outputs_of_frame(&self, job: JobId, frame: i32) -> Result<Vec<OutputRow>> {
+        let rows =
+            sqlx::query("SELECT * FROM outputs WHERE job = ?1 AND frame = ?2 AND current = 1 ORDER BY seq")
+                .bind(job.0.cast_signed())
+                .bind(frame)
+                .fetch_all(&self.inner.readers)
+                .await?;
+        rows.iter().map(output_row).collect()
+    }
+}
+
+type Query = sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+/// A step whose tasks are being listed.
+struct Step<'a> {
+    job: JobId,
+    filter: &'a TaskFilter,
+    count: u32,
+    cancelled: Vec<(TaskIndex, TaskIndex)>,
+}
+
+impl Step<'_> {
+    /// The tasks that a query finds by their stored state.
+    async fn picked(
+        &self,
+        db: &mut SqliteConnection,
+        query: Query,
+        state: TaskState,
+        limit: u32,
+    ) -> Result<Vec<TaskRow>> {
+        let rows = query
+            .bind(i64::from(self.filter.step.0))
+            .bind(state.as_str())
+            .bind(i64::from(self.filter.from.0))
+            .bind(i64::from(limit))
+            .fetch_all(&mut *db)
+            .await?;
+        let indexes = rows.iter().map(|row| row.index("idx")).collect::<Result<Vec<_>>>()?;
+        self.read(db, &indexes).await
+    }
+
+    /// The tasks that are found by looking at one after another.
+    async fn walked(&self, db: &mut SqliteConnection, limit: u32) -> Result<Vec<TaskRow>> {
+        let limit = limit as usize;
+        let window = if self.filter.state.is_none() { limit.min(WINDOW as usize) as u32 } else { WINDOW };
+        let mut found = Vec::new();
+        let mut at = self.filter.from.0;
+        while at < self.count && found.len() < limit {
+            let end = at.saturating_add(window.max(1)).min(self.count);
+            let indexes: Vec<_> = (at..end).map(TaskIndex).collect();
+            let rows = self.read(db, &indexes).await?;
+            found.extend(rows.into_iter().filter(|row| self.filter.state.is_none_or(|s| s == row.state)));
+            at = end;
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// These tasks, which are in order.
+    async fn read(&self, db: &mut SqliteConnection, indexes: &[TaskIndex]) -> Result<Vec<TaskRow>> {
+        let numbers = to_json("index", &indexes)?;
+        let job = self.job.0.cast_signed();
+        let step = i64::from(self.filter.step.0);
+        let rows = sqlx::query(
+            "SELECT idx, generation, state, reason FROM tasks WHERE job = ?1 AND step = ?2 \
+             AND idx IN (SELECT value FROM json_each(?3))",
+        )
+        .bind(job)
+        .bind(step)
+        .bind(numbers.clone())
+        .fetch_all(&mut *db)
+        .await?;
+        let mut stored: BTreeMap<TaskIndex, (Generation, TaskState, Option<Failure>)> = BTreeMap::new();
+        for row in &rows {
+            let generation = Generation(row.number("generation")?);
+            stored.insert(row.index("idx")?, (generation, row.parsed("state")?, row.json_opt("reason")?));
+        }
+        let rows = sqlx::query(
+            "SELECT * FROM attempts WHERE job = ?1 AND step = ?2 \
+             AND idx IN (SELECT value FROM json_each(?3)) ORDER BY idx, epoch, counter",
+        )
+        .bind(job)
+        .bind(step)
+        .bind(numbers)
+        .fetch_all(&mut *db)
+        .await?;
+        let counting = sqlx::query(
+            "SELECT idx, sum(state = 'failed') AS failures, sum(state = 'lapsed') AS lapses FROM attempts \
+             WHERE job = ?1 AND step = ?2 AND counts = 1 AND idx BETWEEN ?3 AND ?4 GROUP BY idx",
+        )
+        .bind(job)
+        .bind(step)
+        .bind(indexes.first().map_or(0, |index| i64::from(index.0)))
+        .bind(indexes.last().map_or(-1, |index| i64::from(index.0)))
+        .fetch_all(db)
+        .await?;
+        let mut counts: BTreeMap<TaskIndex, (u32, u32)> = BTreeMap::new();
+        for row in &counting {
+            counts.insert(row.index("idx")?, (row.number("failures")?, row.number("lapses")?));
+        }
+        let mut attempts: BTreeMap<TaskIndex, Vec<AttemptRow>> = BTreeMap::new();
+        for row in &rows {
+            attempts.entry(row.index("idx")?).or_default().push(attempt_row(row)?);
+        }
+        let task = |index: &TaskIndex| {
+            let (generation, state, reason) =
+                stored.remove(index).unwrap_or((Generation(0), TaskState::Waiting, None));
+            let (failures, lapses) = counts.get(index).copied().unwrap_or_default();
+            let attempt = attempts.remove(index).and_then(|all| telling(all, generation));
+            let state = self.shown(*index, state, attempt.as_ref());
+            let step = self.filter.step;
+            TaskRow { step, index: *index, generation, state, failures, lapses, reason, attempt }
+        };
+        Ok(indexes.iter().map(task).collect())
+    }
+
+    fn shown(&self, index: TaskIndex, stored: TaskState, attempt: Option<&AttemptRow>) -> TaskState {
+        match (stored, attempt.map(|attempt| attempt.state)) {
+            (TaskState::Waiting, Some(AttemptState::Running)) => TaskState::Running,
+            (TaskState::Waiting, Some(AttemptState::Assigned)) => TaskState::Assigned,
+            (TaskState::Waiting, _) if self.cancelled.iter().any(|(a, b)| (*a..=*b).contains(&index)) => {
+                TaskState::Cancelled
+            }
+            _ => stored,
+        }
+    }
+}
+
+/// Of the attempts of one task, oldest first, the one that says how this generation stands.
+fn telling(attempts: Vec<AttemptRow>, generation: Generation) -> Option<AttemptRow> {
+    let rank = |attempt: &AttemptRow| match attempt.state {
+        AttemptState::Committed => 3,
+        AttemptState::Running => 2,
+        AttemptState::Assigned => 1,
+        _ => 0,
+    };
+    // Of several alike, the last.
+    attempts.into_iter().filter(|attempt| attempt.generation == generation).max_by_key(rank)
+}
+
+fn output_row(row: &SqliteRow) -> Result<OutputRow> {
+    Ok(OutputRow {
+        seq: row.u64("seq")?,
+        task: TaskId { job: JobId(row.u64("job")?), step: row.step()?, index: row.index("idx")? },
+        generation: Generation(row.number("generation")?),
+        attempt: row.attempt("attempt_epoch", "attempt_counter")?,
+        frame: row.raw("frame")?,
+        file: OutputFile {
+            path: row.parsed("path")?,
+            role: row.json("role")?,
+            hash: row.hash("hash")?,
+            size: row.u64("size")?,
+            format: row.parsed("format")?,
+            width: row.number("width")?,
+            height: row.number("height")?,
+        },
+        committed_ms: row.raw("committed_ms")?,
+        current: row.raw("current")?,
+    })
+}

@@ -1,0 +1,72 @@
+//! Between SQLite's values and Kiln's types.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use kiln_types::{AttemptId, BlobHash, Epoch, StepIndex, TaskIndex, WorkerId};
+use serde::de::DeserializeOwned;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Decode, Row, Sqlite, Type};
+
+use crate::StoreError;
+
+pub(crate) type Result<T> = std::result::Result<T, StoreError>;
+
+/// JSON of a value that the store itself holds the type of.
+pub(crate) fn to_json(what: &'static str, value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| StoreError::damaged(what, e))
+}
+
+/// Reads columns by name, each into the type asked for, and says which one was wrong.
+pub(crate) trait Columns {
+    fn raw<'r, T: Decode<'r, Sqlite> + Type<Sqlite>>(&'r self, column: &'static str) -> Result<T>;
+
+    /// A number stored bit for bit.
+    fn u64(&self, column: &'static str) -> Result<u64> {
+        Ok(self.raw::<i64>(column)?.cast_unsigned())
+    }
+
+    fn number<T: TryFrom<i64, Error: Display>>(&self, column: &'static str) -> Result<T> {
+        T::try_from(self.raw::<i64>(column)?).map_err(|e| StoreError::damaged(column, e))
+    }
+
+    fn parsed<T: FromStr<Err: Display>>(&self, column: &'static str) -> Result<T> {
+        self.raw::<&str>(column)?.parse().map_err(|e| StoreError::damaged(column, e))
+    }
+
+    fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T> {
+        serde_json::from_str(self.raw(column)?).map_err(|e| StoreError::damaged(column, e))
+    }
+
+    fn json_opt<T: DeserializeOwned>(&self, column: &'static str) -> Result<Option<T>> {
+        let text: Option<&str> = self.raw(column)?;
+        text.map(serde_json::from_str).transpose().map_err(|e| StoreError::damaged(column, e))
+    }
+
+    fn hash(&self, column: &'static str) -> Result<BlobHash> {
+        let bytes: &[u8] = self.raw(column)?;
+        bytes.try_into().map(BlobHash::from_bytes).map_err(|e| StoreError::damaged(column, e))
+    }
+
+    fn worker(&self, column: &'static str) -> Result<WorkerId> {
+        Ok(WorkerId::from_bits(self.u64(column)?))
+    }
+
+    fn step(&self) -> Result<StepIndex> {
+        Ok(StepIndex(self.number("step")?))
+    }
+
+    fn index(&self, column: &'static str) -> Result<TaskIndex> {
+        Ok(TaskIndex(self.number(column)?))
+    }
+
+    fn attempt(&self, epoch: &'static str, counter: &'static str) -> Result<AttemptId> {
+        Ok(AttemptId { epoch: Epoch(self.number(epoch)?), counter: self.u64(counter)? })
+    }
+}
+
+impl Columns for SqliteRow {
+    fn raw<'r, T: Decode<'r, Sqlite> + Type<Sqlite>>(&'r self, column: &'static str) -> Result<T> {
+        self.try_get(column).map_err(|e| StoreError::damaged(column, e))
+    }
+}
