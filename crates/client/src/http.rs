@@ -64,6 +64,8 @@ impl Client {
                 // The farm is on the own network: a proxy meant for the web would only lose it.
                 .no_proxy()
                 .redirect(reqwest::redirect::Policy::none())
+                // Shorter than the server keeps an idle connection, so that none is reused as it closes.
+                .pool_idle_timeout(Duration::from_secs(30))
                 .tcp_nodelay(true);
             if let Some(read) = read {
                 builder = builder.read_timeout(read);

@@ -5,13 +5,21 @@
 mod blobs;
 mod error;
 mod events;
+mod existing;
+mod fetch;
+mod folder;
 mod http;
 mod jobs;
 mod link;
+mod naming;
 mod routes;
 
 pub use blobs::{BlobStream, hash_file};
 pub use error::ClientError;
 pub use events::EventStream;
+pub use existing::{Existing, ExistingError, Found, Manifest, ToRender, to_render};
+pub use fetch::{FetchError, Fetcher, How, Landed};
+pub use folder::{OutFolder, Stamp};
 pub use http::Client;
 pub use link::{LinkReceiver, LinkSender, WorkerLink};
+pub use naming::Naming;

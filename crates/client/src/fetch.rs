@@ -1,0 +1,283 @@
+//! Frames of a job into a folder, each checked before it has its name.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read as _, Seek as _},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use kiln_api::OutputView;
+use kiln_types::{JobId, OutputFile, RelPath, SessionKey};
+use tokio::io::AsyncWriteExt;
+
+use crate::{
+    Client, ClientError,
+    existing::{Existing, Manifest, Written, same_bytes},
+    folder::{OutFolder, Part, Placed},
+};
+
+/// How many frames come in at the same time.
+const AT_ONCE: usize = 4;
+
+/// Why frames do not come home.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("{} cannot be written ({source}); make room or check the folder, then fetch the frames with \
+             `kiln jobs fetch {job}`", path.display())]
+    Write { path: PathBuf, job: JobId, source: io::Error },
+    #[error("{} is being fetched by another kiln; wait until it is done", path.display())]
+    Busy { path: PathBuf },
+}
+
+/// A frame that has been dealt with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Landed {
+    pub frame: i32,
+    pub files: Vec<RelPath>,
+    /// Bytes that came over the network.
+    pub bytes: u64,
+    pub how: How,
+}
+
+/// What became of a frame's files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum How {
+    Written,
+    /// It was there already, the same to the last bit.
+    AlreadyThere,
+    /// Other files are in its place and were left as they are.
+    Left(Vec<RelPath>),
+}
+
+/// Brings home the frames of one job. Each call of [`Fetcher::sweep`] takes what is new.
+pub struct Fetcher {
+    client: Client,
+    job: JobId,
+    key: SessionKey,
+    mode: Existing,
+    folder: Arc<OutFolder>,
+    manifest: Arc<Mutex<Manifest>>,
+    /// The sequence of the last output that was dealt with.
+    after: u64,
+}
+
+impl Fetcher {
+    pub fn new(
+        client: Client,
+        job: JobId,
+        key: SessionKey,
+        mode: Existing,
+        folder: Arc<OutFolder>,
+        manifest: Manifest,
+    ) -> Self {
+        Self { client, job, key, mode, folder, manifest: Arc::new(Mutex::new(manifest)), after: 0 }
+    }
+
+    pub fn folder(&self) -> &OutFolder {
+        &self.folder
+    }
+
+    /// Fetches all that is committed and not here yet; `landed` hears of each frame.
+    ///
+    /// # Errors
+    /// Where the server cannot be reached or the folder cannot be written. Call it again to go on where it
+    /// ended: what has landed is not fetched again.
+    pub async fn sweep(&mut self, mut landed: impl FnMut(Landed)) -> Result<(), FetchError> {
+        loop {
+            let page = self.client.outputs(self.job, self.after).await?;
+            let Some(last) = page.outputs.iter().map(|output| output.sequence).max() else { return Ok(()) };
+            // Of a task that was rendered again, only the newest.
+            let mut newest = BTreeMap::new();
+            for output in page.outputs {
+                newest.insert((output.step, output.index), output);
+            }
+            let this = &*self;
+            let mut coming =
+                stream::iter(newest.into_values().map(|output| this.frame(output))).buffer_unordered(AT_ONCE);
+            while let Some(frame) = coming.try_next().await? {
+                landed(frame);
+            }
+            drop(coming);
+            self.after = last;
+            if !page.more {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn frame(&self, output: OutputView) -> Result<Landed, FetchError> {
+        let frame = output.frame;
+        let files: Vec<RelPath> = output.files.files().iter().map(|file| file.path.clone()).collect();
+        let done = |bytes, how| Landed { frame, files: files.clone(), bytes, how };
+        let verdict = self.blocking(&output, |job, manifest, output| {
+            if manifest.has(&job.folder, job.key, output.frame, &output.files) {
+                return Ok(Before::There);
+            }
+            let mut in_the_way = Vec::new();
+            for file in output.files.files() {
+                if job.mode != Existing::Overwrite
+                    && job.folder.taken(&file.path).map_err(|error| job.write_error(&file.path, error))?
+                    && !manifest.own(&job.folder, job.key, &file.path)
+                    && !same_bytes(&job.folder, &file.path, file.hash)
+                {
+                    in_the_way.push(file.path.clone());
+                }
+            }
+            Ok(if in_the_way.is_empty() { Before::Free } else { Before::Taken(in_the_way) })
+        });
+        match verdict.await? {
+            Before::There => return Ok(done(0, How::AlreadyThere)),
+            Before::Taken(paths) => return Ok(done(0, How::Left(paths))),
+            Before::Free => {}
+        }
+        let (mut parts, mut bytes) = (Vec::new(), 0);
+        for file in output.files.files() {
+            let (part, came) = self.download(file).await?;
+            bytes += came;
+            parts.push((file.clone(), part));
+        }
+        let left = self
+            .blocking(&output, move |job, manifest, output| {
+                let written = parts
+                    .iter()
+                    .map(|(file, part)| {
+                        let stamp = part.stamp().map_err(|error| job.write_error(&file.path, error))?;
+                        Ok(Written::new(file, stamp))
+                    })
+                    .collect::<Result<Vec<_>, FetchError>>()?;
+                // Looked at again before the note is taken: afterwards the path counts as Kiln's own.
+                let mut replace = Vec::new();
+                for (file, _) in &parts {
+                    let own = manifest.own(&job.folder, job.key, &file.path)
+                        || same_bytes(&job.folder, &file.path, file.hash);
+                    replace.push(own || job.mode == Existing::Overwrite);
+                }
+                let first = output.files.files().first().map(|file| file.path.clone());
+                manifest.record(&job.folder, job.key, output.frame, written).map_err(
+                    |error| match &first {
+                        Some(path) => job.write_error(path, error),
+                        None => FetchError::Busy { path: job.folder.path().to_owned() },
+                    },
+                )?;
+                let mut left = Vec::new();
+                for ((file, part), replace) in parts.into_iter().zip(replace) {
+                    match OutFolder::place(&part, &file.path, replace) {
+                        Ok(Placed::Done) => {}
+                        Ok(Placed::Taken) => {
+                            part.discard();
+                            left.push(file.path);
+                        }
+                        Err(error) => return Err(job.write_error(&file.path, error)),
+                    }
+                }
+                Ok(left)
+            })
+            .await?;
+        Ok(done(bytes, if left.is_empty() { How::Written } else { How::Left(left) }))
+    }
+
+    /// Runs file work off the async threads, with the manifest in hand.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        output: &OutputView,
+        work: impl FnOnce(&Place, &mut Manifest, &OutputView) -> Result<T, FetchError> + Send + 'static,
+    ) -> Result<T, FetchError> {
+        let place = Place { job: self.job, key: self.key, mode: self.mode, folder: Arc::clone(&self.folder) };
+        let (manifest, output) = (Arc::clone(&self.manifest), output.clone());
+        let run = move || {
+            // Whoever panicked with it left it whole: it only grows by finished lines.
+            let mut manifest = manifest.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&place, &mut manifest, &output)
+        };
+        let path = self.folder.path().to_owned();
+        let job = self.job;
+        tokio::task::spawn_blocking(run)
+            .await
+            .unwrap_or_else(|error| Err(FetchError::Write { path, job, source: io::Error::other(error) }))
+    }
+
+    /// A whole, checked file under its temporary name, and how many bytes came for it.
+    async fn download(&self, file: &OutputFile) -> Result<(Part, u64), FetchError> {
+        let fail = |error: io::Error| {
+            if error.kind() == io::ErrorKind::WouldBlock {
+                FetchError::Busy { path: self.folder.path().join(file.path.to_path()) }
+            } else {
+                Place { job: self.job, key: self.key, mode: self.mode, folder: Arc::clone(&self.folder) }
+                    .write_error(&file.path, error)
+            }
+        };
+        let mut came = 0;
+        // A part that an earlier break left is gone on with once; if that does not give the right bytes, all anew.
+        for fresh in [false, true] {
+            let mut part = self.folder.part(&file.path, file.hash).map_err(fail)?;
+            let (mut hasher, have) = take_up(&mut part, fresh, file.size).map_err(fail)?;
+            if have < file.size {
+                let handle = part.file.try_clone().map_err(fail)?;
+                let mut out = tokio::fs::File::from_std(handle);
+                let (_, mut body) = self.client.get_blob_from(file.hash, have).await?;
+                while let Some(piece) = body.next().await {
+                    let piece = piece?;
+                    came += piece.len() as u64;
+                    hasher.update(&piece);
+                    out.write_all(&piece).await.map_err(fail)?;
+                }
+                out.flush().await.map_err(fail)?;
+            }
+            if kiln_types::BlobHash::from(hasher.finalize()) == file.hash {
+                return Ok((part, came));
+            }
+            if fresh || have == 0 {
+                part.discard();
+                break;
+            }
+        }
+        Err(ClientError::Damaged { hash: file.hash }.into())
+    }
+}
+
+enum Before {
+    There,
+    Free,
+    Taken(Vec<RelPath>),
+}
+
+/// Where frames of a job land, and by which rules.
+struct Place {
+    job: JobId,
+    key: SessionKey,
+    mode: Existing,
+    folder: Arc<OutFolder>,
+}
+
+impl Place {
+    fn write_error(&self, path: &RelPath, source: io::Error) -> FetchError {
+        FetchError::Write { path: self.folder.path().join(path.to_path()), job: self.job, source }
+    }
+}
+
+/// Hashes what a part already holds and stands behind it; a `fresh` one, or one that is too long, is emptied.
+fn take_up(part: &mut Part, fresh: bool, size: u64) -> io::Result<(blake3::Hasher, u64)> {
+    let mut hasher = blake3::Hasher::new();
+    let length = part.file.metadata()?.len();
+    if fresh || length > size {
+        part.file.set_len(0)?;
+        part.file.rewind()?;
+        return Ok((hasher, 0));
+    }
+    let mut buffer = vec![0; 64 * 1024];
+    let mut have = 0;
+    while have < length {
+        match part.file.read(&mut buffer)? {
+            0 => break,
+            read => {
+                hasher.update(&buffer[..read]);
+                have += read as u64;
+            }
+        }
+    }
+    Ok((hasher, have))
+}

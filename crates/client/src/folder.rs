@@ -1,0 +1,341 @@
+//! The folder where frames land. All that is specific to the system's files stands here.
+//!
+//! Names come from the server, and through it from a scene: every path is opened below the folder, so that no
+//! link inside it leads a frame somewhere else.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use kiln_types::{BlobHash, RelPath};
+use rustix::{
+    fs::{self, AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags},
+    io::Errno,
+};
+
+/// What a file that is not whole yet is called.
+const PART: &str = ".kiln-part";
+
+/// An open output folder.
+#[derive(Debug)]
+pub struct OutFolder {
+    root: OwnedFd,
+    path: PathBuf,
+    /// Folders that were made to get here, outermost first: taken away again if nothing lands.
+    made: Vec<PathBuf>,
+}
+
+/// What is known of a file without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Bytes.
+    pub size: u64,
+    /// Nanoseconds since 1970.
+    pub mtime_ns: i64,
+}
+
+/// A file on its way in.
+pub(crate) struct Part {
+    dir: OwnedFd,
+    name: String,
+    pub(crate) file: File,
+}
+
+/// Whether a file took its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placed {
+    Done,
+    /// Something is there, and was not to be replaced.
+    Taken,
+}
+
+impl OutFolder {
+    /// Opens the folder, makes it where it is not there, and makes sure that files can be written.
+    ///
+    /// # Errors
+    /// Where it cannot be made or written to.
+    pub fn prepare(path: &Path) -> io::Result<Self> {
+        let path = std::path::absolute(path)?;
+        let mut made: Vec<PathBuf> = Vec::new();
+        let missing: Vec<&Path> = path.ancestors().take_while(|part| !part.exists()).collect();
+        for part in missing.into_iter().rev() {
+            match std::fs::create_dir(part) {
+                Ok(()) => made.push(part.to_owned()),
+                Err(error) => {
+                    remove_empty(&made);
+                    return Err(error);
+                }
+            }
+        }
+        let opened = Self::open_at(&path);
+        match opened.and_then(|root| probe(&root).map(|()| root)) {
+            Ok(root) => Ok(Self { root, path, made }),
+            Err(error) => {
+                remove_empty(&made);
+                Err(error)
+            }
+        }
+    }
+
+    fn open_at(path: &Path) -> io::Result<OwnedFd> {
+        Ok(fs::openat(CWD, path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Size and time of a regular file; `None` where nothing is there. A link counts as something else: an
+    /// error of the kind `InvalidInput`.
+    ///
+    /// # Errors
+    /// Where it cannot be looked at, or is no regular file.
+    pub fn stamp(&self, path: &RelPath) -> io::Result<Option<Stamp>> {
+        let dir = match self.dir_of(path, false) {
+            Ok(dir) => dir,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match fs::statat(&dir, path.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if fs::FileType::from_raw_mode(stat.st_mode).is_file() => Ok(Some(stamp_of(&stat))),
+            Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether anything at all has this name.
+    ///
+    /// # Errors
+    /// Where a folder on the way cannot be opened.
+    pub fn taken(&self, path: &RelPath) -> io::Result<bool> {
+        match self.stamp(path) {
+            Ok(stamp) => Ok(stamp.is_some()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens a regular file to read it.
+    ///
+    /// # Errors
+    /// Where it is not there, or is a link.
+    pub(crate) fn read(&self, path: &RelPath) -> io::Result<File> {
+        let dir = self.dir_of(path, false)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        Ok(File::from(fs::openat(&dir, path.file_name(), flags, Mode::empty())?))
+    }
+
+    /// Opens a file to add to its end, making it where it is not there.
+    pub(crate) fn append(&self, path: &RelPath) -> io::Result<File> {
+        let dir = self.dir_of(path, true)?;
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(File::from(fs::openat(&dir, path.file_name(), flags, Mode::from_raw_mode(0o644))?))
+    }
+
+    /// Opens the temporary file for `path`, with what an earlier, broken fetch of the same bytes left in it.
+    /// An error of the kind `WouldBlock`: another program is writing it.
+    pub(crate) fn part(&self, path: &RelPath, hash: BlobHash) -> io::Result<Part> {
+        let dir = self.dir_of(path, true)?;
+        let name = part_name(path, hash);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(fs::openat(&dir, &name, flags, Mode::from_raw_mode(0o644))?);
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        }
+        fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Part { dir, name, file })
+    }
+
+    /// Gives the part its name.
+    pub(crate) fn place(part: &Part, path: &RelPath, replace: bool) -> io::Result<Placed> {
+        let name = path.file_name();
+        if replace {
+            fs::renameat(&part.dir, &part.name, &part.dir, name)?;
+            return Ok(Placed::Done);
+        }
+        match fs::renameat_with(&part.dir, &part.name, &part.dir, name, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(Placed::Done),
+            Err(Errno::EXIST) => Ok(Placed::Taken),
+            // Not every file system knows the flag; a hard link refuses to replace too.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                match fs::linkat(&part.dir, &part.name, &part.dir, name, AtFlags::empty()) {
+                    Ok(()) => {
+                        fs::unlinkat(&part.dir, &part.name, AtFlags::empty())?;
+                        Ok(Placed::Done)
+                    }
+                    Err(Errno::EXIST) => Ok(Placed::Taken),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The folder that holds `path`, opened without leaving this one.
+    fn dir_of(&self, path: &RelPath, make: bool) -> io::Result<OwnedFd> {
+        let mut dir = self.root.try_clone()?;
+        let Some(parent) = path.parent() else { return Ok(dir) };
+        let mut end = 0;
+        for part in parent.as_str().split('/') {
+            end += part.len();
+            if make {
+                match fs::mkdirat(&dir, part, Mode::from_raw_mode(0o755)) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+            dir = match fs::openat(&dir, part, flags | OFlags::NOFOLLOW, Mode::empty()) {
+                // A link to a folder: fine where it ends below the output folder, and the kernel can tell.
+                Err(Errno::LOOP | Errno::NOTDIR) => {
+                    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+                    fs::openat2(&self.root, &parent.as_str()[..end], flags, Mode::empty(), resolve)?
+                }
+                other => other?,
+            };
+            end += 1;
+        }
+        Ok(dir)
+    }
+
+    /// Keeps the folders that were made: something has landed in them.
+    pub fn keep(&mut self) {
+        self.made.clear();
+    }
+}
+
+impl Drop for OutFolder {
+    fn drop(&mut self) {
+        remove_empty(&self.made);
+    }
+}
+
+/// Takes folders away, innermost first, as far as they are empty.
+fn remove_empty(made: &[PathBuf]) {
+    for path in made.iter().rev() {
+        // Not empty: then it stays.
+        let _ = std::fs::remove_dir(path);
+    }
+}
+
+/// Writes a file and takes it away again: permissions alone do not tell of read-only and of full disks.
+fn probe(root: &OwnedFd) -> io::Result<()> {
+    let name = format!(".{}{PART}", std::process::id());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fs::openat(root, &name, flags, Mode::from_raw_mode(0o644))?;
+    fs::unlinkat(root, &name, AtFlags::empty())?;
+    Ok(())
+}
+
+fn part_name(path: &RelPath, hash: BlobHash) -> String {
+    let hash = &hash.to_string()[..12];
+    let mut name = path.file_name();
+    while name.len() > 200 {
+        let mut end = 200;
+        while !name.is_char_boundary(end) {
+            end -= 1;
+        }
+        name = &name[..end];
+    }
+    format!(".{name}.{hash}{PART}")
+}
+
+fn stamp_of(stat: &fs::Stat) -> Stamp {
+    Stamp {
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        // Both fields are 64-bit on the systems that are served; the second is below a thousand million.
+        mtime_ns: stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64),
+    }
+}
+
+impl Part {
+    pub(crate) fn stamp(&self) -> io::Result<Stamp> {
+        Ok(stamp_of(&fs::fstat(&self.file)?))
+    }
+
+    /// Takes the temporary file away.
+    pub(crate) fn discard(self) {
+        let _ = fs::unlinkat(&self.dir, &self.name, AtFlags::empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn rel(text: &str) -> RelPath {
+        RelPath::new(text).unwrap()
+    }
+
+    fn land(folder: &OutFolder, path: &str, bytes: &[u8], replace: bool) -> io::Result<Placed> {
+        let mut part = folder.part(&rel(path), BlobHash::of(bytes))?;
+        part.file.write_all(bytes)?;
+        let placed = OutFolder::place(&part, &rel(path), replace)?;
+        if placed == Placed::Taken {
+            part.discard();
+        }
+        Ok(placed)
+    }
+
+    #[test]
+    fn files_land_whole_and_do_not_replace_unasked() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = OutFolder::prepare(&dir.path().join("a/b")).unwrap();
+        assert_eq!(land(&folder, "x/y.png", b"one", false).unwrap(), Placed::Done);
+        assert_eq!(land(&folder, "x/y.png", b"two", false).unwrap(), Placed::Taken);
+        assert_eq!(std::fs::read(dir.path().join("a/b/x/y.png")).unwrap(), b"one");
+        assert_eq!(land(&folder, "x/y.png", b"two", true).unwrap(), Placed::Done);
+        assert_eq!(std::fs::read(dir.path().join("a/b/x/y.png")).unwrap(), b"two");
+        assert_eq!(std::fs::read_dir(dir.path().join("a/b/x")).unwrap().count(), 1, "no part stays");
+    }
+
+    #[test]
+    fn no_link_leads_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let (out, outside) = (dir.path().join("out"), dir.path().join("outside"));
+        std::fs::create_dir_all(out.join("real/deep")).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        std::os::unix::fs::symlink(&outside, out.join("link")).unwrap();
+        std::os::unix::fs::symlink("../outside", out.join("up")).unwrap();
+        std::os::unix::fs::symlink("real", out.join("inner")).unwrap();
+        std::os::unix::fs::symlink(outside.join("target"), out.join("file.png")).unwrap();
+        let folder = OutFolder::prepare(&out).unwrap();
+        for bad in ["link/x.png", "up/x.png", "link/deep/x.png"] {
+            assert!(land(&folder, bad, b"x", true).is_err(), "{bad}");
+        }
+        assert_eq!(land(&folder, "inner/deep/x.png", b"x", false).unwrap(), Placed::Done);
+        assert!(out.join("real/deep/x.png").is_file());
+        assert_eq!(
+            land(&folder, "file.png", b"x", true).unwrap(),
+            Placed::Done,
+            "the link itself is replaced"
+        );
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_was_made_for_nothing_goes_again() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(OutFolder::prepare(&dir.path().join("a/b/c")).unwrap());
+        assert!(!dir.path().join("a").exists());
+        std::fs::write(dir.path().join("file"), b"x").unwrap();
+        assert!(OutFolder::prepare(&dir.path().join("file/sub")).is_err());
+        assert!(OutFolder::prepare(&dir.path().join("file")).is_err());
+    }
+
+    #[test]
+    fn one_part_has_one_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = OutFolder::prepare(dir.path()).unwrap();
+        let first = folder.part(&rel("a"), BlobHash::of(b"x")).unwrap();
+        let second = folder.part(&rel("a"), BlobHash::of(b"x"));
+        assert_eq!(second.err().unwrap().kind(), io::ErrorKind::WouldBlock);
+        first.discard();
+    }
+}
