@@ -1,13 +1,14 @@
-//! skeleton: bodies follow
-#![allow(unused)]
-use crate::*;
-use kiln_types::*;
+//! The core's state, and the small moves out of which every reaction is made.
 
-/// The farm's live state, and every rule by which it changes.
-#[derive(Debug)]
-pub struct Core {
-    config: Config,
-}
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_types::{AttemptId, AttemptState, Epoch, Failure, FailureCause, JobId, TaskId, WorkerId};
+
+use crate::{
+    IndexSet, JobError, Moment, Outbox, Push, Record, Requirement, RevokeReason,
+    job::{Job, JobEnd, JobPhase, Need, Place, Step},
+    worker::{Attempt, AttemptPhase, Presence, Worker},
+};
 
 /// What may be tuned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +19,8 @@ pub struct Config {
     pub ahead_ms: u64,
     /// The most attempts queued on one slot behind the one that runs.
     pub max_queue: u16,
-    /// A queued attempt whose turn is nearer than this is not taken from its slot for an idle one.
+    /// A queued attempt whose turn is nearer than this many milliseconds is not taken from its slot for an
+    /// idle one.
     pub steal_ms: u64,
     /// Failed attempts after which a task fails.
     pub max_failures: u8,
@@ -39,121 +41,359 @@ impl Default for Config {
     }
 }
 
+/// The farm's live state, and every rule by which it changes. Give it events in the order in which they
+/// happen, then call [`Core::schedule`].
+///
+/// At a start: [`Core::new`] with a new epoch, [`Core::restore_job`] for each job that has not ended, then let
+/// workers join. Leases of restored attempts begin anew, so workers have that long to come back.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) config: Config,
+    pub(crate) epoch: Epoch,
+    /// The counter of the next attempt's id.
+    pub(crate) next_attempt: u64,
+    pub(crate) jobs: BTreeMap<JobId, Job>,
+    /// Jobs that have not ended.
+    pub(crate) active: BTreeSet<JobId>,
+    /// Jobs of which nobody has looked yet whether they have ended.
+    pub(crate) unsettled: BTreeSet<JobId>,
+    pub(crate) workers: BTreeMap<WorkerId, Worker>,
+    pub(crate) attempts: BTreeMap<AttemptId, Attempt>,
+    /// Every different requirement of a step; [`Need`] points here.
+    pub(crate) needs: Vec<Requirement>,
+    /// Workers whose state may have changed since it was last recorded.
+    pub(crate) touched: BTreeSet<WorkerId>,
+}
+
 impl Core {
     /// `epoch` must be higher than that of every attempt ever given out.
     pub fn new(epoch: Epoch, config: Config) -> Self {
-        todo!()
-    }
-    pub fn restore_job(&mut self, now: Moment, plan: JobPlan, restored: RestoredJob) -> Result<(), JobError> {
-        todo!()
-    }
-    pub fn submit(&mut self, now: Moment, plan: JobPlan, out: &mut impl Outbox) -> Result<(), JobError> {
-        todo!()
-    }
-    pub fn pause_job(&mut self, now: Moment, job: JobId, out: &mut impl Outbox) -> Result<(), JobError> {
-        todo!()
-    }
-    pub fn resume_job(&mut self, now: Moment, job: JobId, out: &mut impl Outbox) -> Result<(), JobError> {
-        todo!()
-    }
-    pub fn cancel_job(&mut self, now: Moment, job: JobId, out: &mut impl Outbox) -> Result<(), JobError> {
-        todo!()
-    }
-    /// Failed and cancelled tasks wait again; returns how many.
-    pub fn retry_failed(&mut self, now: Moment, job: JobId, out: &mut impl Outbox) -> Result<u32, JobError> {
-        todo!()
-    }
-    /// Renders these tasks of this step again, or the whole job; returns how many.
-    pub fn rerender(
-        &mut self,
-        now: Moment,
-        job: JobId,
-        which: Option<(StepIndex, &[TaskIndex])>,
-        out: &mut impl Outbox,
-    ) -> Result<u32, JobError> {
-        todo!()
-    }
-    pub fn extend(
-        &mut self,
-        now: Moment,
-        job: JobId,
-        step: StepIndex,
-        added: u32,
-        out: &mut impl Outbox,
-    ) -> Result<(), JobError> {
-        todo!()
-    }
-    /// Drops an ended job from memory.
-    pub fn forget(&mut self, job: JobId) -> Result<(), JobError> {
-        todo!()
+        Self {
+            config,
+            epoch,
+            next_attempt: 1,
+            jobs: BTreeMap::new(),
+            active: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
+            workers: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            needs: Vec::new(),
+            touched: BTreeSet::new(),
+        }
     }
 
-    pub fn worker_joined(
-        &mut self,
-        now: Moment,
-        worker: WorkerId,
-        offer: WorkerOffer,
-        held: &[HeldAttempt],
-        out: &mut impl Outbox,
-    ) {
-        todo!()
-    }
-    pub fn worker_left(&mut self, now: Moment, worker: WorkerId, out: &mut impl Outbox) {
-        todo!()
-    }
-    pub fn worker_offer_changed(
-        &mut self,
-        now: Moment,
-        worker: WorkerId,
-        offer: WorkerOffer,
-        out: &mut impl Outbox,
-    ) {
-        todo!()
-    }
-    pub fn heartbeat(&mut self, now: Moment, worker: WorkerId, out: &mut impl Outbox) {
-        todo!()
-    }
-    pub fn set_wish(&mut self, now: Moment, worker: WorkerId, wish: WorkerWish, out: &mut impl Outbox) {
-        todo!()
-    }
-    /// Its attempts lapse without blame, and it is gone; whether there was such a worker.
-    pub fn forget_worker(&mut self, now: Moment, worker: WorkerId, out: &mut impl Outbox) -> bool {
-        todo!()
-    }
-
-    pub fn attempt_started(
-        &mut self,
-        now: Moment,
-        worker: WorkerId,
-        attempt: AttemptId,
-        out: &mut impl Outbox,
-    ) {
-        todo!()
-    }
-    pub fn attempt_finished(
-        &mut self,
-        now: Moment,
-        worker: WorkerId,
-        attempt: AttemptId,
-        finish: Finish,
-        out: &mut impl Outbox,
-    ) -> Verdict {
-        todo!()
-    }
-
-    /// Lapses leases that have run out.
+    /// Lapses the leases that have run out.
     pub fn tick(&mut self, now: Moment, out: &mut impl Outbox) {
-        todo!()
+        let due = |worker: &Worker| worker.presence.lease_end().is_some_and(|end| end <= now);
+        let due: Vec<WorkerId> = self.workers.iter().filter(|(_, w)| due(w)).map(|(id, _)| *id).collect();
+        for worker in due {
+            self.lapse(worker, true, out);
+        }
+        self.record_workers(out);
     }
-    /// Hands out work; call it after each batch of inputs.
-    pub fn schedule(&mut self, now: Moment, out: &mut impl Outbox) {
-        todo!()
-    }
-    /// When [`Core::tick`] next has something to do.
+
+    /// When [`Core::tick`] next has something to do. Moves only when workers come, go or give a sign of life.
     pub fn next_deadline(&self) -> Option<Moment> {
-        todo!()
+        self.workers.values().filter_map(|worker| worker.presence.lease_end()).min()
     }
-    pub fn sanity_check(&self) {
-        todo!()
+
+    pub(crate) fn step_mut(&mut self, task: TaskId) -> Option<&mut Step> {
+        self.jobs.get_mut(&task.job)?.steps.get_mut(usize::from(task.step.0))
+    }
+
+    pub(crate) fn step(&self, task: TaskId) -> Option<&Step> {
+        self.jobs.get(&task.job)?.steps.get(usize::from(task.step.0))
+    }
+
+    /// The place of a requirement, made where it is new.
+    pub(crate) fn need(&mut self, requirement: &Requirement) -> Need {
+        if let Some(known) = self.needs.iter().position(|need| need == requirement) {
+            return Need(known);
+        }
+        for worker in self.workers.values_mut() {
+            worker.fits.push(requirement.is_met_by(&worker.offer.labels));
+        }
+        self.needs.push(requirement.clone());
+        Need(self.needs.len() - 1)
+    }
+
+    pub(crate) fn renewed(&self, now: Moment) -> Moment {
+        now.after(self.config.lease_ms)
+    }
+
+    /// Takes a live attempt off its slot and its task; the task is then in no place. The attempt is gone.
+    pub(crate) fn detach(&mut self, id: AttemptId) -> Option<Attempt> {
+        if !self.attempts.get(&id)?.phase.is_live() {
+            return None;
+        }
+        let attempt = self.attempts.remove(&id)?;
+        if let Some(worker) = self.workers.get_mut(&attempt.worker)
+            && let Some(slot) = worker.slots.get_mut(usize::from(attempt.slot.0))
+        {
+            slot.detach(id);
+        }
+        self.touched.insert(attempt.worker);
+        if let Some(step) = self.step_mut(attempt.task) {
+            step.live.remove(&attempt.task.index);
+            step.running -= u32::from(attempt.phase.has_begun());
+        }
+        Some(attempt)
+    }
+
+    /// Keeps a detached attempt in mind: it may still deliver.
+    pub(crate) fn keep_late(&mut self, id: AttemptId, mut attempt: Attempt, counted: bool) {
+        let task = attempt.task;
+        attempt.phase = AttemptPhase::Late { counted, was: attempt.phase.held() };
+        if let Some(step) = self.step_mut(task) {
+            step.troubles.entry(task.index).or_default().late.push(id);
+            self.attempts.insert(id, attempt);
+        }
+    }
+
+    /// Forgets an attempt that was kept in mind.
+    pub(crate) fn drop_late(&mut self, id: AttemptId) -> Option<Attempt> {
+        let attempt = self.attempts.remove(&id)?;
+        let index = attempt.task.index;
+        if let Some(step) = self.step_mut(attempt.task)
+            && let Some(trouble) = step.troubles.get_mut(&index)
+        {
+            trouble.late.retain(|late| *late != id);
+            if trouble.is_over() {
+                step.troubles.remove(&index);
+            }
+        }
+        Some(attempt)
+    }
+
+    /// The task, in no place so far, waits again; or fails, where it has used up its attempts.
+    pub(crate) fn release(&mut self, task: TaskId, last: Option<&Failure>, out: &mut impl Outbox) {
+        let (max_failures, max_lapses) = (self.config.max_failures, self.config.max_lapses);
+        let Some(step) = self.step_mut(task) else { return };
+        let trouble = step.troubles.get(&task.index);
+        let (failures, lapses) = trouble.map_or((0, 0), |t| (t.failed_on.len(), t.lapses));
+        let reason = if failures >= usize::from(max_failures) {
+            last.cloned().unwrap_or_else(|| Failure::new(FailureCause::Other, "failed on every attempt"))
+        } else if lapses >= max_lapses {
+            let count = if lapses == 3 { "three".to_owned() } else { lapses.to_string() };
+            Failure::new(FailureCause::Other, format!("took {count} workers down"))
+        } else {
+            return step.put_waiting(task.index);
+        };
+        self.fail_task(task, reason, out);
+    }
+
+    /// The task, in no place so far, is failed.
+    pub(crate) fn fail_task(&mut self, task: TaskId, reason: Failure, out: &mut impl Outbox) {
+        let Some(step) = self.step_mut(task) else { return };
+        step.failed.insert(task.index);
+        let generation = step.generations.get(task.index);
+        let trouble = step.troubles.remove(&task.index).unwrap_or_default();
+        trouble.late.iter().for_each(|late| drop(self.attempts.remove(late)));
+        out.record(Record::TaskFailed { task, generation, reason });
+    }
+
+    /// Ends a live attempt that the core no longer wants. Its slot stays closed until the worker reports it,
+    /// unless it has left the slot already. The task is then in no place.
+    pub(crate) fn revoke(
+        &mut self,
+        id: AttemptId,
+        why: RevokeReason,
+        state: AttemptState,
+        out: &mut impl Outbox,
+    ) -> Option<Attempt> {
+        let attempt = self.detach(id)?;
+        if attempt.phase != AttemptPhase::Delivering
+            && let Some(worker) = self.workers.get_mut(&attempt.worker)
+            && let Some(slot) = worker.slot_mut(attempt.slot)
+        {
+            slot.close(id);
+        }
+        out.record(Record::AttemptClosed { attempt: id, task: attempt.task, state, failure: None });
+        self.push(attempt.worker, Push::Revoke { attempt: id, why }, out);
+        Some(attempt)
+    }
+
+    /// Asks for an attempt back, unless it has begun.
+    pub(crate) fn recall(&mut self, id: AttemptId, out: &mut impl Outbox) {
+        if let Some(attempt) = self.attempts.get_mut(&id)
+            && attempt.phase == (AttemptPhase::Assigned { recalled: false })
+        {
+            attempt.phase = AttemptPhase::Assigned { recalled: true };
+            let worker = attempt.worker;
+            self.push(worker, Push::Revoke { attempt: id, why: RevokeReason::Recalled }, out);
+        }
+    }
+
+    /// Sends to a worker that is connected. What one that is not should know, it learns when it joins.
+    pub(crate) fn push(&self, to: WorkerId, push: Push, out: &mut impl Outbox) {
+        if self.workers.get(&to).is_some_and(|worker| worker.presence.is_connected()) {
+            out.push(to, push);
+        }
+    }
+
+    /// The worker's lease has run out, or it is to be forgotten: every live attempt of it ends and its task is
+    /// free. `blame` counts a lapse against the tasks that may have been its end.
+    pub(crate) fn lapse(&mut self, id: WorkerId, blame: bool, out: &mut impl Outbox) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.presence = match worker.presence {
+            Presence::Here { .. } | Presence::Silent => Presence::Silent,
+            Presence::Away { .. } | Presence::Offline => Presence::Offline,
+        };
+        let suspects: BTreeSet<_> = worker.slots.iter().flat_map(|slot| slot.suspects()).collect();
+        let live: Vec<AttemptId> = worker.live().collect();
+        self.touched.insert(id);
+        for attempt in live {
+            self.lose(attempt, blame && suspects.contains(&attempt), true, out);
+        }
+        if let Some(worker) = self.workers.get_mut(&id)
+            && worker.presence == Presence::Offline
+        {
+            worker.slots.iter_mut().for_each(|slot| slot.closing.clear());
+            worker.resize();
+        }
+    }
+
+    /// A live attempt is lost with its worker. `late`: the worker may come back with it.
+    pub(crate) fn lose(&mut self, id: AttemptId, blame: bool, late: bool, out: &mut impl Outbox) {
+        let Some(attempt) = self.detach(id) else { return };
+        let task = attempt.task;
+        let state = if blame { AttemptState::Lapsed } else { AttemptState::HandedBack };
+        out.record(Record::AttemptClosed { attempt: id, task, state, failure: None });
+        if late {
+            let may_run = attempt.phase != AttemptPhase::Delivering;
+            if may_run
+                && let Some(worker) = self.workers.get_mut(&attempt.worker)
+                && let Some(slot) = worker.slot_mut(attempt.slot)
+            {
+                slot.close(id);
+            }
+            self.keep_late(id, attempt, blame);
+        }
+        if blame && let Some(step) = self.step_mut(task) {
+            let trouble = step.troubles.entry(task.index).or_default();
+            trouble.lapses = trouble.lapses.saturating_add(1);
+        }
+        self.release(task, None, out);
+        self.settle(task.job, out);
+    }
+
+    /// Ends the job if nothing of it can go on, and records what changed about its steps.
+    pub(crate) fn settle(&mut self, id: JobId, out: &mut impl Outbox) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        if !job.has_ended()
+            && let Some(end) = job.end()
+        {
+            return self.end_job(id, end, None, out);
+        }
+        self.record_steps(id, out);
+    }
+
+    pub(crate) fn record_steps(&mut self, id: JobId, out: &mut impl Outbox) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        for index in 0..job.steps.len() {
+            let state = job.step_state(index);
+            if job.steps[index].state != state {
+                job.steps[index].state = state;
+                out.record(Record::StepState { job: id, step: step_index(index), state });
+            }
+        }
+    }
+
+    /// Revokes what is live, cancels what waits, and closes the job.
+    pub(crate) fn end_job(&mut self, id: JobId, end: JobEnd, reason: Option<Failure>, out: &mut impl Outbox) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        for index in 0..job.steps.len() {
+            let live: Vec<AttemptId> = self.jobs[&id].steps[index].live.values().copied().collect();
+            let mut changed = !live.is_empty();
+            for attempt in live {
+                let why = RevokeReason::Cancelled;
+                if let Some(gone) = self.revoke(attempt, why, AttemptState::Revoked, out)
+                    && let Some(step) = self.step_mut(gone.task)
+                {
+                    step.cancelled.insert(gone.task.index);
+                }
+            }
+            let Some(step) = self.jobs.get_mut(&id).and_then(|job| job.steps.get_mut(index)) else {
+                continue;
+            };
+            changed |= step.cancel_waiting();
+            for trouble in std::mem::take(&mut step.troubles).into_values() {
+                trouble.late.iter().for_each(|late| drop(self.attempts.remove(late)));
+            }
+            if changed {
+                let tasks = step.cancelled.clone();
+                out.record(Record::CancelledTasks { job: id, step: step_index(index), tasks });
+            }
+        }
+        self.active.remove(&id);
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.phase = JobPhase::Ended(end);
+            let state = job.state();
+            self.record_steps(id, out);
+            out.record(Record::JobState { job: id, state, reason });
+        }
+    }
+
+    /// A task of the job has started.
+    pub(crate) fn begin(&mut self, id: JobId, out: &mut impl Outbox) {
+        if let Some(job) = self.jobs.get_mut(&id)
+            && !job.begun
+        {
+            job.begun = true;
+            if job.phase == JobPhase::Active {
+                out.record(Record::JobState { job: id, state: job.state(), reason: None });
+            }
+        }
+    }
+
+    /// Records the state of each worker that was touched, where it changed.
+    pub(crate) fn record_workers(&mut self, out: &mut impl Outbox) {
+        for id in std::mem::take(&mut self.touched) {
+            if let Some(worker) = self.workers.get_mut(&id) {
+                worker.resize();
+                let state = worker.state();
+                if worker.state != state {
+                    worker.state = state;
+                    out.record(Record::WorkerState { worker: id, state });
+                }
+            }
+        }
+    }
+
+    pub(crate) fn forget_job(&mut self, id: JobId) {
+        self.active.remove(&id);
+        let Some(job) = self.jobs.remove(&id) else { return };
+        for late in job.steps.iter().flat_map(|step| step.troubles.values()).flat_map(|trouble| &trouble.late)
+        {
+            self.attempts.remove(late);
+        }
+    }
+
+    /// # Errors
+    /// Where there is no such job.
+    pub(crate) fn job_ref(&self, id: JobId) -> Result<&Job, JobError> {
+        self.jobs.get(&id).ok_or(JobError::NoSuchJob(id))
+    }
+
+    /// Whether a generation of a task may still be committed, and where its task is.
+    pub(crate) fn open_place(&self, attempt: &Attempt) -> Option<Place> {
+        let step = self.step(attempt.task)?;
+        let place = step.place(attempt.task.index)?;
+        let open = matches!(place, Place::Waiting | Place::Live(_));
+        (open && step.generations.get(attempt.task.index) == attempt.generation).then_some(place)
+    }
+}
+
+pub(crate) fn step_index(index: usize) -> kiln_types::StepIndex {
+    // A plan has at most `JobPlan::MAX_STEPS` steps.
+    kiln_types::StepIndex(index as u16)
+}
+
+/// Writes down that these tasks wait again, each in its present generation.
+pub(crate) fn record_reopened(id: JobId, index: usize, step: &Step, tasks: &IndexSet, out: &mut impl Outbox) {
+    for span in tasks.spans() {
+        for (tasks, generation) in step.generations.pieces(span) {
+            out.record(Record::TasksReopened { job: id, step: step_index(index), tasks, generation });
+        }
     }
 }

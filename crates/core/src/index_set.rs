@@ -128,6 +128,48 @@ impl IndexSet {
         self.len += last - first + 1;
     }
 
+    pub fn remove_span(&mut self, span: TaskSpan) {
+        let (first, last) = (span.first.0, span.last.0);
+        while let Some((f, l)) = self.spans.range(..=last).next_back().map(|(f, l)| (*f, *l)) {
+            if l < first {
+                break;
+            }
+            self.spans.remove(&f);
+            self.len -= l - f + 1;
+            let left = (f < first).then(|| (f, first - 1));
+            let right = (l > last).then(|| (last + 1, l));
+            for (f, l) in left.into_iter().chain(right) {
+                self.spans.insert(f, l);
+                self.len += l - f + 1;
+            }
+        }
+    }
+
+    /// All but those of `other`.
+    pub fn subtract(&mut self, other: &Self) {
+        for span in other.spans() {
+            self.remove_span(span);
+        }
+    }
+
+    /// Those that are in both.
+    pub fn intersection(&self, other: &Self) -> Self {
+        let mut both = Self::new();
+        let (mut ours, mut theirs) = (self.spans().peekable(), other.spans().peekable());
+        while let (Some(a), Some(b)) = (ours.peek().copied(), theirs.peek().copied()) {
+            let (first, last) = (a.first.max(b.first), a.last.min(b.last));
+            if first <= last {
+                both.insert_span(TaskSpan { first, last });
+            }
+            if a.last <= b.last {
+                ours.next();
+            } else {
+                theirs.next();
+            }
+        }
+        both
+    }
+
     /// All of `other` too.
     pub fn merge(&mut self, other: &Self) {
         if self.is_empty() {
@@ -143,10 +185,16 @@ impl IndexSet {
 impl FromIterator<TaskIndex> for IndexSet {
     fn from_iter<I: IntoIterator<Item = TaskIndex>>(indexes: I) -> Self {
         let mut set = Self::new();
-        for index in indexes {
-            set.insert(index);
-        }
+        set.extend(indexes);
         set
+    }
+}
+
+impl Extend<TaskIndex> for IndexSet {
+    fn extend<I: IntoIterator<Item = TaskIndex>>(&mut self, indexes: I) {
+        for index in indexes {
+            self.insert(index);
+        }
     }
 }
 

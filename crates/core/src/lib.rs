@@ -5,17 +5,26 @@
 //! calls [`Core::schedule`], which hands out work.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod attempts;
+mod check;
 mod core;
 mod error;
 mod index_set;
+mod job;
+mod ledger;
 mod message;
 mod plan;
 mod restore;
+mod schedule;
+mod verbs;
 mod view;
+mod worker;
+mod workers;
 
 pub use crate::core::{Config, Core};
 pub use error::JobError;
 pub use index_set::{BadIndexSet, Generations, IndexSet, TaskSpan};
+pub use ledger::Ledger;
 pub use message::{
     Assigned, Finish, HeldAttempt, HeldPhase, Moment, Outbox, Push, Record, RevokeReason, StepState, Verdict,
     WorkerOffer,

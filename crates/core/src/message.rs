@@ -125,7 +125,7 @@ pub enum RevokeReason {
 }
 
 /// Every durable consequence. The records of a batch, written in one transaction, are enough to build the
-/// core again: `crate::Ledger` does it and so says what each means.
+/// core again: [`crate::Ledger`] does it and so says what each means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
     /// The job's state changed. `reason` says why a job stopped before its tasks had ended.

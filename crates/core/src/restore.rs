@@ -1,8 +1,13 @@
 //! A job as it stood when an earlier reign ended.
 
-use kiln_types::{AttemptId, Generation, JobState, SlotIndex, TaskIndex, WorkerId};
+use kiln_types::{AttemptId, Generation, JobState, SlotIndex, TaskId, TaskIndex, WorkerId};
 
-use crate::{Generations, IndexSet};
+use crate::{
+    Core, Generations, HeldPhase, IndexSet, JobError, JobPlan, Moment, WorkerOffer,
+    core::step_index,
+    job::{Job, JobEnd, JobPhase, Place, Step, Trouble},
+    worker::{Attempt, AttemptPhase, Presence, Worker},
+};
 
 /// What the store knows of a job besides its plan. Start from [`RestoredJob::new`] and fill the steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +29,7 @@ pub struct RestoredStep {
     pub generations: Generations,
     /// Tasks that failed or lapsed since they were last opened.
     pub troubles: Vec<RestoredTrouble>,
-    /// Open attempts, and lapsed ones of tasks that are still open: those may yet deliver.
+    /// Open attempts, and lapsed ones that count in `troubles`: those may yet deliver.
     pub attempts: Vec<RestoredAttempt>,
 }
 
@@ -58,5 +63,161 @@ pub enum RestoredPhase {
 impl RestoredJob {
     pub fn new(state: JobState, steps: usize) -> Self {
         Self { state, steps: vec![RestoredStep::default(); steps] }
+    }
+}
+
+impl Core {
+    /// Takes up a job of an earlier reign. Workers of its open attempts have one lease's time to come back.
+    /// An open attempt whose task is not open any more is left out; its worker is told when it joins.
+    ///
+    /// # Errors
+    /// Where the core holds a job of this id, or what was stored contradicts itself.
+    pub fn restore_job(&mut self, now: Moment, plan: JobPlan, restored: RestoredJob) -> Result<(), JobError> {
+        let id = plan.id();
+        if self.jobs.contains_key(&id) {
+            return Err(JobError::JobExists(id));
+        }
+        let bad = |what| JobError::BadRestore { job: id, what };
+        if restored.steps.len() != plan.steps().len() {
+            return Err(bad("it has another number of steps"));
+        }
+        let phase = match restored.state {
+            JobState::Queued | JobState::Running => JobPhase::Active,
+            JobState::Paused => JobPhase::Paused,
+            JobState::Completed => JobPhase::Ended(JobEnd::Completed),
+            JobState::Failed => JobPhase::Ended(JobEnd::Failed),
+            JobState::Cancelled => JobPhase::Ended(JobEnd::Cancelled),
+        };
+        let has_ended = matches!(phase, JobPhase::Ended(_));
+        let (done, live) = (
+            |step: &RestoredStep| !step.done.is_empty(),
+            |step: &RestoredStep| {
+                step.attempts.iter().any(|attempt| attempt.phase != RestoredPhase::Assigned)
+            },
+        );
+        let begun = match restored.state {
+            JobState::Queued => false,
+            JobState::Running => true,
+            _ => restored.steps.iter().any(|step| done(step) || live(step) || !step.failed.is_empty()),
+        };
+        let mut attempts = Vec::new();
+        let mut steps = self.steps_of(plan);
+        for (index, (step, stored)) in steps.iter_mut().zip(restored.steps).enumerate() {
+            let ours = stored.fill(step, has_ended).map_err(bad)?;
+            attempts.extend(ours.into_iter().map(|attempt| (step_index(index), attempt)));
+        }
+        if attempts.iter().any(|(_, attempt)| attempt.attempt.epoch >= self.epoch) {
+            return Err(bad("an attempt is of this reign or a later one"));
+        }
+        let mut job = Job { phase, begun, steps };
+        for index in 0..job.steps.len() {
+            job.steps[index].state = job.step_state(index);
+        }
+        self.jobs.insert(id, job);
+        if !has_ended {
+            self.active.insert(id);
+            self.unsettled.insert(id);
+        }
+        // Later ones last: of two that ran on one slot, the earlier has left it.
+        attempts.sort_by_key(|(_, attempt)| attempt.attempt);
+        for (step, attempt) in attempts {
+            self.restore_attempt(now, TaskId { job: id, step, index: attempt.task }, attempt);
+        }
+        Ok(())
+    }
+
+    fn restore_attempt(&mut self, now: Moment, task: TaskId, stored: RestoredAttempt) {
+        let lease = Presence::Away { until: self.renewed(now) };
+        let RestoredAttempt { attempt: id, worker, generation, slot, .. } = stored;
+        let Some(found) = self.step_mut(task) else { return };
+        if found.generations.get(task.index) != generation || slot.0 >= WorkerOffer::MAX_SLOTS {
+            return;
+        }
+        let phase = match stored.phase {
+            RestoredPhase::Lapsed => AttemptPhase::Late { counted: true, was: HeldPhase::Running },
+            RestoredPhase::Running => AttemptPhase::Running { since: now },
+            RestoredPhase::Assigned => AttemptPhase::Assigned { recalled: false },
+        };
+        match found.place(task.index) {
+            Some(Place::Waiting) => {}
+            Some(Place::Live(_)) if !phase.is_live() => {}
+            _ => return,
+        }
+        if phase.is_live() {
+            found.remove_waiting(task.index);
+            found.live.insert(task.index, id);
+            found.running += u32::from(phase.has_begun());
+        } else {
+            found.troubles.entry(task.index).or_default().late.push(id);
+        }
+        self.attempts.insert(id, Attempt { task, worker, generation, slot, phase });
+        let needs = &self.needs;
+        let known = self.workers.entry(worker).or_insert_with(|| {
+            let mut worker = Worker::unseen(Presence::Offline);
+            worker.set_offer(WorkerOffer::default(), needs);
+            worker
+        });
+        if !phase.is_live() {
+            return;
+        }
+        if matches!(known.presence, Presence::Offline | Presence::Silent) {
+            known.presence = lease;
+        }
+        let Some(slot) = known.slot_mut(slot) else { return };
+        if !phase.has_begun() {
+            slot.queue.push_back(id);
+            return;
+        }
+        if let Some(front) = slot.queue.front().copied()
+            && let Some(before) = self.attempts.get_mut(&front)
+            && before.phase.has_begun()
+        {
+            before.phase = AttemptPhase::Delivering;
+            slot.queue.pop_front();
+            slot.delivering.push(front);
+        }
+        slot.queue.push_front(id);
+    }
+}
+
+impl RestoredStep {
+    /// Sets the step's sets; returns the attempts.
+    fn fill(self, step: &mut Step, has_ended: bool) -> Result<Vec<RestoredAttempt>, &'static str> {
+        let ended = [&self.done, &self.failed, &self.cancelled];
+        let count: u64 = ended.iter().map(|set| u64::from(set.len())).sum();
+        let mut all = IndexSet::new();
+        for set in ended {
+            all.merge(set);
+        }
+        if u64::from(all.len()) != count {
+            return Err("a task is in two states at once");
+        }
+        let outside = |index: TaskIndex| index.0 >= step.plan.count;
+        if all.highest().is_some_and(outside)
+            || self.troubles.iter().any(|trouble| outside(trouble.task))
+            || self.attempts.iter().any(|attempt| outside(attempt.task))
+        {
+            return Err("a task is beyond the end of its step");
+        }
+        step.waiting.subtract(&all);
+        step.done = self.done;
+        step.failed = self.failed;
+        step.cancelled = self.cancelled;
+        step.generations = self.generations;
+        for stored in self.troubles {
+            let RestoredTrouble { task, failed_on, lapses } = stored;
+            if !has_ended && step.place(task) == Some(Place::Waiting) {
+                step.waiting.remove(task);
+                let trouble = Trouble { failed_on, lapses, late: Vec::new() };
+                if !trouble.is_over() {
+                    step.troubles.insert(task, trouble);
+                }
+                step.put_waiting(task);
+            }
+        }
+        if has_ended {
+            step.cancel_waiting();
+        }
+        Ok(self.attempts)
     }
 }

@@ -6,7 +6,7 @@ use kiln_types::{
     AttemptId, Generation, JobId, JobState, StepIndex, TaskId, TaskState, WorkerId, WorkerState, WorkerWish,
 };
 
-use crate::{Core, Label, StepState};
+use crate::{Core, Label, StepState, core::step_index, job::Place, worker::Worker};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobView {
@@ -89,42 +89,81 @@ pub struct Unmet {
     pub missing: BTreeSet<Label>,
 }
 
-#[allow(unused)]
 impl Core {
-    pub fn job(&self, job: JobId) -> Option<JobView> {
-        todo!()
+    pub fn job(&self, id: JobId) -> Option<JobView> {
+        let job = self.jobs.get(&id)?;
+        let steps = job.steps.iter().enumerate();
+        let steps = steps
+            .map(|(index, step)| StepView { state: job.step_state(index), counts: step.counts() })
+            .collect();
+        Some(JobView { id, state: job.state(), steps })
     }
 
     /// Jobs that the core holds, by id.
     pub fn job_ids(&self) -> impl Iterator<Item = JobId> {
-        std::iter::empty()
+        self.jobs.keys().copied()
     }
 
     pub fn task(&self, task: TaskId) -> Option<TaskView> {
-        todo!()
+        let step = self.step(task)?;
+        let (state, attempt) = match step.place(task.index)? {
+            Place::Waiting => (TaskState::Waiting, None),
+            Place::Live(id) => {
+                let known = self.attempts.get(&id)?;
+                let state = if known.phase.has_begun() { TaskState::Running } else { TaskState::Assigned };
+                (state, Some((id, known.worker)))
+            }
+            Place::Done => (TaskState::Done, None),
+            Place::Failed => (TaskState::Failed, None),
+            Place::Cancelled => (TaskState::Cancelled, None),
+        };
+        Some(TaskView { state, generation: step.generations.get(task.index), attempt })
     }
 
-    /// Where this attempt belongs, if the core still knows it: open, or lapsed and able to deliver.
+    /// Where this attempt belongs, if the core still knows it: open, or closed and able to deliver.
     pub fn attempt_task(&self, attempt: AttemptId) -> Option<(TaskId, Generation, WorkerId)> {
-        todo!()
+        self.attempts.get(&attempt).map(|known| (known.task, known.generation, known.worker))
     }
 
     pub fn workers(&self) -> Vec<WorkerView> {
-        todo!()
+        self.workers.iter().map(|(id, worker)| view(*id, worker)).collect()
     }
 
-    pub fn worker(&self, worker: WorkerId) -> Option<WorkerView> {
-        todo!()
+    pub fn worker(&self, id: WorkerId) -> Option<WorkerView> {
+        self.workers.get(&id).map(|worker| view(id, worker))
     }
 
     /// For each worker that is there and does not fit a step with waiting tasks: what it lacks. Empty where
     /// no worker is there, or every one fits.
-    pub fn unmet(&self, job: JobId) -> Vec<Unmet> {
-        todo!()
+    pub fn unmet(&self, id: JobId) -> Vec<Unmet> {
+        let Some(job) = self.jobs.get(&id) else { return Vec::new() };
+        let mut unmet = Vec::new();
+        for (index, step) in job.steps.iter().enumerate().filter(|(_, step)| step.waiting_len() > 0) {
+            for (id, worker) in self.workers.iter().filter(|(_, worker)| worker.presence.is_connected()) {
+                let missing = step.plan.requires.missing(&worker.offer.labels);
+                if !missing.is_empty() {
+                    let name = worker.offer.name.clone();
+                    unmet.push(Unmet { worker: *id, name, step: step_index(index), missing });
+                }
+            }
+        }
+        unmet
     }
 
     /// Whether no job has anything left to run: every one has ended, or there is none.
     pub fn is_idle(&self) -> bool {
-        todo!()
+        self.active.is_empty()
+    }
+}
+
+fn view(id: WorkerId, worker: &Worker) -> WorkerView {
+    WorkerView {
+        id,
+        name: worker.offer.name.clone(),
+        state: worker.state(),
+        wish: worker.wish,
+        slots: worker.offer.slots,
+        busy: worker.slots.iter().filter(|slot| !slot.queue.is_empty()).count() as u16,
+        attempts: worker.live().count() as u32,
     }
 }

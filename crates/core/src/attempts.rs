@@ -1,0 +1,184 @@
+//! Reactions to what a worker reports of an attempt.
+
+use kiln_types::{AttemptId, AttemptState, Failure, WorkerId};
+
+use crate::{
+    Core, Finish, HeldPhase, Moment, Outbox, Record, RevokeReason, Verdict,
+    job::{JobEnd, Place},
+    worker::AttemptPhase,
+};
+
+impl Core {
+    /// The slot began this attempt; whatever ran on the slot before has left Blender. Reports of attempts that
+    /// the worker does not hold change nothing.
+    pub fn attempt_started(
+        &mut self,
+        now: Moment,
+        worker: WorkerId,
+        attempt: AttemptId,
+        out: &mut impl Outbox,
+    ) {
+        let Some(found) = self.attempts.get_mut(&attempt) else { return };
+        if found.worker != worker {
+            return;
+        }
+        match &mut found.phase {
+            AttemptPhase::Assigned { .. } => {}
+            // Should its worker turn out to be alive, it goes on as what it is.
+            AttemptPhase::Late { was, .. } => return *was = HeldPhase::Running,
+            AttemptPhase::Running { .. } | AttemptPhase::Delivering => return,
+        }
+        found.phase = AttemptPhase::Running { since: now };
+        let (task, slot) = (found.task, found.slot);
+        let Some(session) = self.step_mut(task).map(|step| {
+            step.running += 1;
+            step.plan.session
+        }) else {
+            return;
+        };
+        out.record(Record::AttemptStarted { attempt, task });
+        self.begin(task.job, out);
+        let Some(slot) = self.workers.get_mut(&worker).and_then(|worker| worker.slot_mut(slot)) else {
+            return;
+        };
+        slot.detach(attempt);
+        if let Some(front) = slot.queue.front().copied()
+            && let Some(before) = self.attempts.get_mut(&front)
+            && let AttemptPhase::Running { since } = before.phase
+        {
+            before.phase = AttemptPhase::Delivering;
+            slot.queue.pop_front();
+            slot.delivering.push(front);
+            slot.measured(now.since(since));
+        }
+        slot.queue.push_front(attempt);
+        if slot.session.is_none() {
+            slot.set_session(session);
+        }
+    }
+
+    /// The attempt left its slot, and this is how. `Delivered` only once every file is checked and stored: the
+    /// first for a generation wins, also from an attempt that had lapsed.
+    pub fn attempt_finished(
+        &mut self,
+        now: Moment,
+        worker: WorkerId,
+        attempt: AttemptId,
+        finish: Finish,
+        out: &mut impl Outbox,
+    ) -> Verdict {
+        let was_closing = self.reported(worker, attempt);
+        let found = self.attempts.get(&attempt).filter(|found| found.worker == worker);
+        let Some(found) = found else {
+            return match finish {
+                Finish::Delivered if self.was_issued(attempt) => Verdict::Superseded,
+                Finish::Failed(_) | Finish::HandedBack if was_closing => Verdict::Recorded,
+                _ => Verdict::Unknown,
+            };
+        };
+        let live = found.phase.is_live();
+        match finish {
+            Finish::Delivered => {
+                self.measure(now, attempt);
+                self.deliver(attempt, out)
+            }
+            Finish::Failed(failure) if live => {
+                self.fail(attempt, failure, out);
+                Verdict::Recorded
+            }
+            Finish::HandedBack if live => {
+                self.lose(attempt, false, false, out);
+                Verdict::Recorded
+            }
+            // Its task has gone its own way since.
+            Finish::Failed(_) | Finish::HandedBack => {
+                self.drop_late(attempt);
+                Verdict::Recorded
+            }
+        }
+    }
+
+    /// The attempt is off the worker's slots; whether one was waiting for that.
+    fn reported(&mut self, worker: WorkerId, attempt: AttemptId) -> bool {
+        let Some(known) = self.workers.get_mut(&worker) else { return false };
+        let mut was_closing = false;
+        for slot in &mut known.slots {
+            if let Some(at) = slot.closing.iter().position(|id| *id == attempt) {
+                slot.closing.remove(at);
+                was_closing = true;
+            }
+        }
+        if was_closing {
+            self.touched.insert(worker);
+        }
+        was_closing
+    }
+
+    fn was_issued(&self, attempt: AttemptId) -> bool {
+        let fresh = attempt.epoch == self.epoch && attempt.counter < self.next_attempt;
+        attempt.counter > 0 && (fresh || attempt.epoch < self.epoch)
+    }
+
+    fn measure(&mut self, now: Moment, attempt: AttemptId) {
+        if let Some(found) = self.attempts.get(&attempt)
+            && let AttemptPhase::Running { since } = found.phase
+            && let Some(worker) = self.workers.get_mut(&found.worker)
+            && let Some(slot) = worker.slots.get_mut(usize::from(found.slot.0))
+        {
+            slot.measured(now.since(since));
+        }
+    }
+
+    fn deliver(&mut self, id: AttemptId, out: &mut impl Outbox) -> Verdict {
+        let Some(found) = self.attempts.get(&id) else { return Verdict::Unknown };
+        let task = found.task;
+        let place = self.open_place(found);
+        // A live attempt's task is live: only a late one can come to a closed task.
+        let live = found.phase.is_live();
+        let attempt = if live { self.detach(id) } else { self.drop_late(id) };
+        let (Some(place), Some(attempt)) = (place, attempt) else {
+            let state = AttemptState::Superseded;
+            out.record(Record::AttemptClosed { attempt: id, task, state, failure: None });
+            return Verdict::Superseded;
+        };
+        match place {
+            Place::Live(other) if other != id => {
+                self.revoke(other, RevokeReason::Stale, AttemptState::Superseded, out);
+            }
+            _ => {}
+        }
+        let state = AttemptState::Committed;
+        out.record(Record::AttemptClosed { attempt: id, task, state, failure: None });
+        let generation = attempt.generation;
+        out.record(Record::TaskCommitted { task, generation, attempt: id });
+        if let Some(step) = self.step_mut(task) {
+            step.remove_waiting(task.index);
+            step.done.insert(task.index);
+            let trouble = step.troubles.remove(&task.index).unwrap_or_default();
+            for late in trouble.late {
+                self.attempts.remove(&late);
+            }
+        }
+        self.begin(task.job, out);
+        self.settle(task.job, out);
+        Verdict::Committed
+    }
+
+    fn fail(&mut self, id: AttemptId, failure: Failure, out: &mut impl Outbox) {
+        let Some(attempt) = self.detach(id) else { return };
+        let task = attempt.task;
+        let state = AttemptState::Failed;
+        out.record(Record::AttemptClosed { attempt: id, task, state, failure: Some(failure.clone()) });
+        self.begin(task.job, out);
+        if let Some(step) = self.step_mut(task) {
+            step.troubles.entry(task.index).or_default().failed_on.push(attempt.worker);
+        }
+        if failure.cause.stops_job() {
+            self.fail_task(task, failure.clone(), out);
+            self.end_job(task.job, JobEnd::Failed, Some(failure), out);
+        } else {
+            self.release(task, Some(&failure), out);
+            self.settle(task.job, out);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Every invariant of the core in one place.
+
+use std::collections::BTreeSet;
+
+use kiln_types::{AttemptId, JobId, TaskId, WorkerId};
+
+use crate::{
+    Core, IndexSet,
+    core::step_index,
+    job::{Job, JobEnd, JobPhase, Place, Step},
+    worker::{AttemptPhase, Presence, Worker},
+};
+
+impl Core {
+    /// Walks everything and panics, naming what is wrong, where the core contradicts itself. For tests: it
+    /// costs as much as the farm is large.
+    pub fn sanity_check(&self) {
+        for (id, job) in &self.jobs {
+            self.check_job(*id, job);
+        }
+        let active: BTreeSet<JobId> =
+            self.jobs.iter().filter(|(_, job)| !job.has_ended()).map(|(id, _)| *id).collect();
+        assert_eq!(self.active, active, "the list of active jobs is wrong");
+        for (id, worker) in &self.workers {
+            self.check_worker(*id, worker);
+        }
+        self.check_attempts();
+    }
+
+    fn check_job(&self, id: JobId, job: &Job) {
+        for (index, step) in job.steps.iter().enumerate() {
+            check_sets(step, &format!("step {id}.{index}"));
+            let running =
+                step.live.values().filter(|attempt| self.attempts[attempt].phase.has_begun()).count();
+            assert_eq!(step.running as usize, running, "step {id}.{index} miscounts its running tasks");
+            for (&task, attempt) in &step.live {
+                let known = &self.attempts[attempt];
+                assert!(known.phase.is_live(), "{attempt} is late and its task thinks it live");
+                let place = TaskId { job: id, step: step_index(index), index: task };
+                assert_eq!(known.task, place, "{attempt} is of another task");
+                assert_eq!(known.generation, step.generations.get(task), "{attempt} is of an old generation");
+                assert!(job.is_unlocked(index), "{attempt} runs before the steps that it waits for");
+            }
+            for (task, trouble) in &step.troubles {
+                assert!(!trouble.is_over(), "nothing is the matter with {id}.{index}.{task}");
+                assert_ne!(
+                    step.place(*task),
+                    Some(Place::Done),
+                    "{id}.{index}.{task} is done and in trouble"
+                );
+                for late in &trouble.late {
+                    assert!(!self.attempts[late].phase.is_live(), "{late} is live and thought late");
+                    let current = step.generations.get(*task);
+                    assert_eq!(self.attempts[late].generation, current, "{late} cannot deliver any more");
+                }
+                let failures = trouble.failed_on.len();
+                assert!(failures < usize::from(self.config.max_failures), "should have failed");
+                assert!(trouble.lapses < self.config.max_lapses, "should have failed");
+            }
+        }
+        if job.has_ended() {
+            let left: u32 = job.steps.iter().map(|step| step.waiting_len() + step.live.len() as u32).sum();
+            assert_eq!(left, 0, "job {id} has ended and has tasks that wait or run");
+        } else if !self.unsettled.contains(&id) {
+            assert_eq!(job.end(), None, "job {id} should have ended");
+            for (index, step) in job.steps.iter().enumerate() {
+                assert_eq!(step.state, job.step_state(index), "step {id}.{index} changed unrecorded");
+            }
+        }
+        let complete = job.steps.iter().all(Step::is_complete);
+        let completed = job.phase == JobPhase::Ended(JobEnd::Completed);
+        assert!(!completed || complete, "job {id} is called completed and is not");
+    }
+
+    fn check_worker(&self, id: WorkerId, worker: &Worker) {
+        assert_eq!(worker.fits.len(), self.needs.len(), "worker {id} was not asked what it fits");
+        assert!(worker.slots.len() >= usize::from(worker.offer.slots), "worker {id} lacks slots");
+        let mut seen: BTreeSet<AttemptId> = BTreeSet::new();
+        for (index, slot) in worker.slots.iter().enumerate() {
+            for (position, attempt) in slot.queue.iter().enumerate() {
+                let known = &self.attempts[attempt];
+                match known.phase {
+                    AttemptPhase::Running { .. } => assert_eq!(position, 0, "{attempt} runs behind another"),
+                    AttemptPhase::Assigned { .. } => {}
+                    other => panic!("{attempt} is queued and {other:?}"),
+                }
+            }
+            for attempt in &slot.delivering {
+                assert_eq!(self.attempts[attempt].phase, AttemptPhase::Delivering, "{attempt}");
+            }
+            for attempt in slot.live() {
+                assert!(seen.insert(attempt), "{attempt} is on two slots");
+                assert_eq!(self.attempts[&attempt].worker, id, "{attempt} is another worker's");
+                assert_eq!(usize::from(self.attempts[&attempt].slot.0), index, "{attempt} is another slot's");
+                assert!(!slot.closing.contains(&attempt), "{attempt} is wanted and revoked");
+            }
+        }
+        if matches!(worker.presence, Presence::Silent | Presence::Offline) {
+            assert!(seen.is_empty(), "worker {id} has no lease and live attempts");
+        }
+        if worker.presence == Presence::Offline {
+            assert!(worker.slots.iter().all(|slot| slot.closing.is_empty()), "worker {id} is gone");
+        }
+    }
+
+    fn check_attempts(&self) {
+        for (id, attempt) in &self.attempts {
+            let step = self.step(attempt.task).unwrap_or_else(|| panic!("{id} is of no step"));
+            let worker = self.workers.get(&attempt.worker).unwrap_or_else(|| panic!("{id} is nobody's"));
+            let index = attempt.task.index;
+            if attempt.phase.is_live() {
+                assert_eq!(step.live.get(&index), Some(id), "{id} is live and its task does not know");
+                let slot = &worker.slots[usize::from(attempt.slot.0)];
+                assert!(slot.live().any(|live| live == *id), "{id} is live and on no slot");
+            } else {
+                assert!(step.troubles[&index].late.contains(id), "{id} is late and forgotten");
+            }
+            let issued = id.epoch < self.epoch || id.counter < self.next_attempt;
+            assert!(issued, "{id} was never given out");
+        }
+    }
+}
+
+/// Every task is in exactly one place.
+fn check_sets(step: &Step, name: &str) {
+    let live: IndexSet = step.live.keys().copied().collect();
+    let retry: IndexSet = step.retry.iter().copied().collect();
+    let sets = [&step.waiting, &retry, &live, &step.done, &step.failed, &step.cancelled];
+    let mut all = IndexSet::new();
+    for set in sets {
+        all.merge(set);
+    }
+    let total: u32 = sets.iter().map(|set| set.len()).sum();
+    assert_eq!(total, step.plan.count, "{name}: a task is in two places, or in none");
+    assert_eq!(all, IndexSet::first(step.plan.count), "{name}: a task is in no place");
+    for index in &step.retry {
+        let failed = step.troubles.get(index).is_some_and(|trouble| !trouble.failed_on.is_empty());
+        assert!(failed, "{name}.{index} is to be retried and has not failed");
+    }
+    for index in step.waiting.iter().filter(|_| !step.troubles.is_empty()) {
+        let failed = step.troubles.get(&index).is_some_and(|trouble| !trouble.failed_on.is_empty());
+        assert!(!failed, "{name}.{index} has failed and waits as if it had not");
+    }
+}

@@ -1,0 +1,271 @@
+//! A job and its steps: where each task stands, kept as sets of spans so that finished and waiting tasks cost
+//! next to nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_types::{AttemptId, JobState, Order, TaskIndex, WorkerId};
+
+use crate::{Generations, IndexSet, StepPlan, StepState, TaskCounts, TaskSpan};
+
+/// A requirement, by its place in the core's list: steps that need the same share one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Need(pub usize);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JobPhase {
+    Active,
+    Paused,
+    /// Nothing of it waits and nothing of it is live.
+    Ended(JobEnd),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JobEnd {
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub phase: JobPhase,
+    /// Whether a task of it ever started.
+    pub begun: bool,
+    pub steps: Vec<Step>,
+}
+
+impl Job {
+    pub fn state(&self) -> JobState {
+        match self.phase {
+            JobPhase::Active if self.begun => JobState::Running,
+            JobPhase::Active => JobState::Queued,
+            JobPhase::Paused => JobState::Paused,
+            JobPhase::Ended(JobEnd::Completed) => JobState::Completed,
+            JobPhase::Ended(JobEnd::Failed) => JobState::Failed,
+            JobPhase::Ended(JobEnd::Cancelled) => JobState::Cancelled,
+        }
+    }
+
+    pub fn has_ended(&self) -> bool {
+        matches!(self.phase, JobPhase::Ended(_))
+    }
+
+    /// Whether the steps that this one waits for are done.
+    pub fn is_unlocked(&self, step: usize) -> bool {
+        self.steps[step].plan.after.iter().all(|after| self.steps[usize::from(after.0)].is_complete())
+    }
+
+    pub fn step_state(&self, index: usize) -> StepState {
+        let step = &self.steps[index];
+        if step.is_complete() {
+            StepState::Completed
+        } else if step.waiting_len() == 0 && step.live.is_empty() {
+            StepState::Failed
+        } else if self.is_unlocked(index) {
+            StepState::Open
+        } else {
+            StepState::Waiting
+        }
+    }
+
+    /// How the job ends now, or None while something runs or may run.
+    pub fn end(&self) -> Option<JobEnd> {
+        let goes_on = |index: usize| {
+            let step = &self.steps[index];
+            !step.live.is_empty() || (step.waiting_len() > 0 && self.is_unlocked(index))
+        };
+        if (0..self.steps.len()).any(goes_on) {
+            None
+        } else if self.steps.iter().all(Step::is_complete) {
+            Some(JobEnd::Completed)
+        } else if self.steps.iter().any(|step| !step.failed.is_empty()) {
+            Some(JobEnd::Failed)
+        } else {
+            Some(JobEnd::Cancelled)
+        }
+    }
+
+    /// Steps that wait for `step`, directly or through others.
+    pub fn dependents(&self, step: usize) -> Vec<usize> {
+        let mut found = BTreeSet::from([step]);
+        for (index, later) in self.steps.iter().enumerate().skip(step + 1) {
+            if later.plan.after.iter().any(|after| found.contains(&usize::from(after.0))) {
+                found.insert(index);
+            }
+        }
+        found.remove(&step);
+        found.into_iter().collect()
+    }
+}
+
+/// Every task of a step is in exactly one of `waiting`, `retry`, `live`, `done`, `failed`, `cancelled`.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub plan: StepPlan,
+    pub need: Need,
+    /// Tasks that wait and have not failed on any worker.
+    pub waiting: IndexSet,
+    /// Tasks that wait and had better not go to a worker on which they failed.
+    pub retry: BTreeSet<TaskIndex>,
+    pub live: BTreeMap<TaskIndex, AttemptId>,
+    /// How many of `live` have begun.
+    pub running: u32,
+    pub done: IndexSet,
+    pub failed: IndexSet,
+    pub cancelled: IndexSet,
+    pub generations: Generations,
+    pub troubles: BTreeMap<TaskIndex, Trouble>,
+    /// As last recorded.
+    pub state: StepState,
+}
+
+/// What went wrong with a task that waits or is live; forgotten when it ends, so that a retry starts clean.
+#[derive(Debug, Default)]
+pub(crate) struct Trouble {
+    /// The worker of each failed attempt.
+    pub failed_on: Vec<WorkerId>,
+    /// Attempts that lapsed while they ran.
+    pub lapses: u8,
+    /// Attempts that are closed and may yet deliver.
+    pub late: Vec<AttemptId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Waiting,
+    Live(AttemptId),
+    Done,
+    Failed,
+    Cancelled,
+}
+
+impl Step {
+    pub fn new(plan: StepPlan, need: Need) -> Self {
+        Self {
+            need,
+            waiting: IndexSet::first(plan.count),
+            retry: BTreeSet::new(),
+            live: BTreeMap::new(),
+            running: 0,
+            done: IndexSet::new(),
+            failed: IndexSet::new(),
+            cancelled: IndexSet::new(),
+            generations: Generations::default(),
+            troubles: BTreeMap::new(),
+            state: if plan.after.is_empty() { StepState::Open } else { StepState::Waiting },
+            plan,
+        }
+    }
+
+    pub fn is_complete(&self) -> bool {
+        self.done.len() == self.plan.count
+    }
+
+    pub fn waiting_len(&self) -> u32 {
+        self.waiting.len() + self.retry.len() as u32
+    }
+
+    /// None where the step has no such task.
+    pub fn place(&self, index: TaskIndex) -> Option<Place> {
+        if index.0 >= self.plan.count {
+            None
+        } else if let Some(attempt) = self.live.get(&index) {
+            Some(Place::Live(*attempt))
+        } else if self.done.contains(index) {
+            Some(Place::Done)
+        } else if self.failed.contains(index) {
+            Some(Place::Failed)
+        } else if self.cancelled.contains(index) {
+            Some(Place::Cancelled)
+        } else {
+            Some(Place::Waiting)
+        }
+    }
+
+    pub fn put_waiting(&mut self, index: TaskIndex) {
+        if self.troubles.get(&index).is_some_and(|trouble| !trouble.failed_on.is_empty()) {
+            self.retry.insert(index);
+        } else {
+            self.waiting.insert(index);
+        }
+    }
+
+    pub fn remove_waiting(&mut self, index: TaskIndex) {
+        if !self.retry.remove(&index) {
+            self.waiting.remove(index);
+        }
+    }
+
+    /// The next task in the step's order among those that wait; `may` says of a task that has failed whether
+    /// it may be taken.
+    pub fn next(&self, may: impl Fn(&Trouble) -> bool) -> Option<TaskIndex> {
+        // A worker on which everything fails must not make each decision walk all that it has failed.
+        const LOOK_AT: usize = 256;
+        let allowed = |index: &&TaskIndex| self.troubles.get(index).is_none_or(&may);
+        match self.plan.order {
+            Order::Sequential => {
+                let retry = self.retry.iter().take(LOOK_AT).find(allowed).copied();
+                self.waiting.lowest().into_iter().chain(retry).min()
+            }
+            Order::Reverse => {
+                let retry = self.retry.iter().rev().take(LOOK_AT).find(allowed).copied();
+                self.waiting.highest().into_iter().chain(retry).max()
+            }
+        }
+    }
+
+    /// Every waiting task becomes cancelled; whether there was one.
+    pub fn cancel_waiting(&mut self) -> bool {
+        let any = self.waiting_len() > 0;
+        let waiting = std::mem::take(&mut self.waiting);
+        self.cancelled.merge(&waiting);
+        for index in std::mem::take(&mut self.retry) {
+            self.cancelled.insert(index);
+        }
+        any
+    }
+
+    /// Failed and cancelled tasks of `which` wait again; those that did.
+    pub fn reopen_lost(&mut self, which: &IndexSet) -> IndexSet {
+        let mut lost = self.failed.intersection(which);
+        lost.merge(&self.cancelled.intersection(which));
+        self.failed.subtract(&lost);
+        self.cancelled.subtract(&lost);
+        self.waiting.merge(&lost);
+        lost
+    }
+
+    /// Done tasks of `which` wait again, each in its next generation; those that did.
+    pub fn reopen_done(&mut self, which: &IndexSet) -> IndexSet {
+        let done = self.done.intersection(which);
+        self.done.subtract(&done);
+        self.waiting.merge(&done);
+        for span in done.spans() {
+            self.raise(span);
+        }
+        done
+    }
+
+    pub fn raise(&mut self, span: TaskSpan) {
+        for (piece, generation) in self.generations.pieces(span) {
+            self.generations.set(piece, kiln_types::Generation(generation.0.saturating_add(1)));
+        }
+    }
+
+    pub fn counts(&self) -> TaskCounts {
+        TaskCounts {
+            waiting: self.waiting_len(),
+            assigned: self.live.len() as u32 - self.running,
+            running: self.running,
+            done: self.done.len(),
+            failed: self.failed.len(),
+            cancelled: self.cancelled.len(),
+        }
+    }
+}
+
+impl Trouble {
+    pub fn is_over(&self) -> bool {
+        self.failed_on.is_empty() && self.lapses == 0 && self.late.is_empty()
+    }
+}
