@@ -162,3 +162,58 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use sqlx::SqlSafeStr;
+    use sqlx::migrate::{Migration, MigrationType};
+
+    use super::*;
+
+    /// This version's schema and one more migration on top.
+    fn next(sql: &'static str) -> Migrator {
+        let mut all: Vec<Migration> = MIGRATIONS.iter().cloned().collect();
+        let up = MigrationType::Simple;
+        all.push(Migration::new(2, Cow::Borrowed("next"), up, sql.into_sql_str(), false));
+        Migrator::with_migrations(all)
+    }
+
+    async fn tables(file: &Path) -> Vec<String> {
+        let mut db = SqliteConnectOptions::new().filename(file).connect().await.unwrap();
+        let names = sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name");
+        names.fetch_all(&mut db).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_database_is_copied_before_a_migration() {
+        let folder = tempfile::tempdir().unwrap();
+        let copy = folder.path().join("kiln.db.before-0002");
+        let (store, _) = Store::open(folder.path(), Durability::Durable).await.unwrap();
+        assert!(!folder.path().join("kiln.db.before-0001").exists(), "a new database has nothing to copy");
+        // Not closed: what is in the log alone must be in the copy.
+        drop(store);
+
+        // One that fails changes nothing, and the next start tries again.
+        let failing = next("CREATE TABLE news (id INTEGER PRIMARY KEY); SELECT * FROM nowhere;");
+        let error = Store::open_with(folder.path(), Durability::Durable, &failing).await.unwrap_err();
+        assert!(matches!(error, StoreError::Migrate(_)), "{error}");
+        assert!(copy.exists());
+        let migrations = next("CREATE TABLE news (id INTEGER PRIMARY KEY) STRICT;");
+        let (store, epoch) = Store::open_with(folder.path(), Durability::Durable, &migrations).await.unwrap();
+        assert_eq!(epoch, Epoch(2));
+        store.close().await.unwrap();
+        drop(store);
+        assert!(tables(&folder.path().join("kiln.db")).await.contains(&"news".to_owned()));
+        let copied = tables(&copy).await;
+        assert!(copied.contains(&"jobs".to_owned()) && !copied.contains(&"news".to_owned()));
+
+        // An earlier version refuses it; the copy, put in its place, opens.
+        let error = Store::open(folder.path(), Durability::Durable).await.unwrap_err();
+        assert!(matches!(error, StoreError::Newer { found: 2, known: 1, .. }), "{error}");
+        fs::rename(&copy, folder.path().join("kiln.db")).unwrap();
+        let (_, epoch) = Store::open(folder.path(), Durability::Durable).await.unwrap();
+        assert_eq!(epoch, Epoch(2));
+    }
+}

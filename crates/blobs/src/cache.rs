@@ -1,0 +1,227 @@
+//! A store of blobs with a limit: what was used longest ago goes first.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use kiln_types::BlobHash;
+
+use crate::disk::{Result, blocking};
+use crate::{BlobStore, Durability, StreamError, Take};
+
+/// How full a cache is, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheUsage {
+    pub used: u64,
+    pub max: u64,
+    /// Held by pins. Above `max`, the cache stays over its limit until a blob is put after they are dropped.
+    pub pinned: u64,
+}
+
+/// A worker's cache of blobs; cheap to clone. The order of use survives a restart as the files' times.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: BlobStore,
+    max: u64,
+    index: Mutex<Index>,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    entries: HashMap<BlobHash, Entry>,
+    /// By the time of the last use, as a count of uses.
+    order: BTreeMap<u64, BlobHash>,
+    /// How many pins hold it; also for blobs that are not there yet.
+    pins: HashMap<BlobHash, u32>,
+    used: u64,
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    size: u64,
+    last_use: u64,
+}
+
+/// Keeps blobs in the cache until it is dropped.
+#[derive(Debug)]
+#[must_use = "the blobs may leave the cache as soon as this is dropped"]
+pub struct Pin {
+    inner: Arc<Inner>,
+    hashes: Vec<BlobHash>,
+}
+
+impl Cache {
+    /// Opens the cache in this folder, which must belong to this process alone. Its blobs are durable, because
+    /// after a loss of power a name must not stand for other bytes.
+    ///
+    /// # Errors
+    /// Where the folder cannot be made or read.
+    pub async fn open(root: &Path, max_bytes: u64) -> Result<Self> {
+        let store = BlobStore::open(root, Durability::Durable).await?;
+        let walked = store.clone();
+        let mut found = blocking(move || walked.walk()).await?;
+        let used_at = |meta: &std::fs::Metadata| meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        found.sort_by_key(|(_, meta)| used_at(meta));
+        let mut index = Index::default();
+        for (hash, meta) in found {
+            index.insert(hash, meta.len());
+        }
+        let cache = Self { inner: Arc::new(Inner { store, max: max_bytes, index: Mutex::new(index) }) };
+        cache.make_room().await?;
+        Ok(cache)
+    }
+
+    /// Keeps these in the cache, those that are there and those that come, until the pin is dropped. Pin first,
+    /// then look what is missing.
+    pub fn pin(&self, hashes: impl IntoIterator<Item = BlobHash>) -> Pin {
+        let hashes: Vec<_> = hashes.into_iter().collect();
+        let mut index = self.inner.lock();
+        for hash in &hashes {
+            *index.pins.entry(*hash).or_default() += 1;
+        }
+        drop(index);
+        Pin { inner: self.inner.clone(), hashes }
+    }
+
+    /// Where the blob lies, if it is there; counts as a use. The file must not be written to, and stays only
+    /// while it is pinned.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub async fn get(&self, hash: &BlobHash) -> Result<Option<PathBuf>> {
+        if !self.inner.lock().touch(hash) {
+            return Ok(None);
+        }
+        let (inner, hash) = (self.inner.clone(), *hash);
+        blocking(move || {
+            let path = inner.store.path(&hash);
+            // Removed by other hands: then it is not there.
+            let Ok(file) = File::open(&path) else {
+                inner.lock().remove(&hash);
+                return Ok(None);
+            };
+            // Only the order after a restart hangs on this.
+            let _ = file.set_modified(SystemTime::now());
+            Ok(Some(path))
+        })
+        .await
+    }
+
+    /// Stores a stream of at most `limit` bytes and returns its length, then lets go of what was used longest
+    /// ago and is not pinned, until the cache is within its limit. Above it because of pins, it says so in the
+    /// log and in [`Cache::usage`].
+    ///
+    /// # Errors
+    /// As [`BlobStore::put_stream`].
+    pub async fn put_stream<S, E>(&self, expected: BlobHash, limit: u64, stream: S) -> Result<u64>
+    where
+        S: Stream<Item = std::result::Result<Bytes, E>> + Send,
+        E: Into<StreamError>,
+    {
+        let (hash, len) = self.inner.store.put_stream(Some(expected), limit, stream).await?;
+        self.added(hash, len).await?;
+        Ok(len)
+    }
+
+    /// Moves or copies a file in; else as [`Cache::put_stream`].
+    ///
+    /// # Errors
+    /// As [`BlobStore::put_file`].
+    pub async fn put_file(&self, path: &Path, take: Take) -> Result<(BlobHash, u64)> {
+        let (hash, len) = self.inner.store.put_file(path, take).await?;
+        self.added(hash, len).await?;
+        Ok((hash, len))
+    }
+
+    async fn added(&self, hash: BlobHash, len: u64) -> Result<()> {
+        self.inner.lock().insert(hash, len);
+        self.make_room().await
+    }
+
+    pub fn usage(&self) -> CacheUsage {
+        let index = self.inner.lock();
+        let pinned = index.pins.keys().filter_map(|hash| index.entries.get(hash)).map(|e| e.size).sum();
+        CacheUsage { used: index.used, max: self.inner.max, pinned }
+    }
+
+    async fn make_room(&self) -> Result<()> {
+        let inner = self.inner.clone();
+        blocking(move || inner.make_room()).await
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The files are removed under the lock, so that nobody is given one that is just going.
+    fn make_room(&self) -> Result<()> {
+        let mut index = self.lock();
+        while index.used > self.max {
+            let oldest = index.order.values().find(|hash| !index.pins.contains_key(hash)).copied();
+            let Some(hash) = oldest else {
+                tracing::warn!(
+                    used = index.used,
+                    max = self.max,
+                    "the cache is over its limit, because running jobs need all of it"
+                );
+                break;
+            };
+            crate::disk::remove(&self.store.path(&hash))?;
+            index.remove(&hash);
+        }
+        Ok(())
+    }
+}
+
+impl Index {
+    fn insert(&mut self, hash: BlobHash, size: u64) {
+        self.remove(&hash);
+        self.clock += 1;
+        self.entries.insert(hash, Entry { size, last_use: self.clock });
+        self.order.insert(self.clock, hash);
+        self.used += size;
+    }
+
+    /// Whether it is there.
+    fn touch(&mut self, hash: &BlobHash) -> bool {
+        let Some(entry) = self.entries.get_mut(hash) else { return false };
+        self.clock += 1;
+        self.order.remove(&entry.last_use);
+        self.order.insert(self.clock, *hash);
+        entry.last_use = self.clock;
+        true
+    }
+
+    fn remove(&mut self, hash: &BlobHash) {
+        if let Some(entry) = self.entries.remove(hash) {
+            self.order.remove(&entry.last_use);
+            self.used -= entry.size;
+        }
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut index = self.inner.lock();
+        for hash in &self.hashes {
+            if let Some(count) = index.pins.get_mut(hash) {
+                *count -= 1;
+                if *count == 0 {
+                    index.pins.remove(hash);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The few things done to files, each on a thread that may block.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use kiln_types::BlobHash;
+use tokio::task::JoinHandle;
+
+use crate::{BlobError, Durability, StreamError};
+
+pub(crate) type Result<T> = std::result::Result<T, BlobError>;
+
+/// Bytes gathered before a thread is asked to write them: enough that the asking costs nothing beside it.
+const BUFFER: usize = 1 << 20;
+
+/// Runs what blocks off the async threads.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    joined(tokio::task::spawn_blocking(work)).await
+}
+
+pub(crate) async fn joined<T>(task: JoinHandle<Result<T>>) -> Result<T> {
+    task.await.unwrap_or_else(|panic| {
+        let source = io::Error::other(panic);
+        Err(BlobError::Io { doing: "finish writing to", path: PathBuf::new(), source })
+    })
+}
+
+/// A file being written, removed when it is dropped before it was kept.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    file: File,
+    path: PathBuf,
+    hasher: blake3::Hasher,
+    len: u64,
+    kept: bool,
+}
+
+impl Draft {
+    pub fn create(path: PathBuf) -> Result<Self> {
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(BlobError::io("create", &path))?;
+        Ok(Self { file, path, hasher: blake3::Hasher::new(), len: 0, kept: false })
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(BlobError::io("write", &self.path))?;
+        self.hasher.update(bytes);
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    pub fn hash(&self) -> (BlobHash, u64) {
+        (self.hasher.finalize().into(), self.len)
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Gives the file its final name.
+    pub fn keep(mut self, to: &Path, durability: Durability) -> Result<()> {
+        make_safe(&self.file, &self.path, durability)?;
+        move_in(&self.path, to, durability)?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.kept {
+            // What cannot be removed now is removed when the store is next opened.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Nobody changes a blob any more, and its bytes are on the disk before its name is.
+pub(crate) fn make_safe(file: &File, path: &Path, durability: Durability) -> Result<()> {
+    let mut permissions = file.metadata().map_err(BlobError::io("look at", path))?.permissions();
+    permissions.set_readonly(true);
+    file.set_permissions(permissions).map_err(BlobError::io("protect", path))?;
+    match durability {
+        Durability::Durable => file.sync_all().map_err(BlobError::io("write", path)),
+        Durability::Ephemeral => Ok(()),
+    }
+}
+
+/// Renames, making the folder of the new name where it is not there yet.
+pub(crate) fn move_in(from: &Path, to: &Path, durability: Durability) -> Result<()> {
+    let folder = to.parent().unwrap_or(Path::new("."));
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(folder).map_err(BlobError::io("create", folder))?;
+            if let Some(above) = folder.parent() {
+                sync_folder(above, durability)?;
+            }
+            fs::rename(from, to).map_err(BlobError::io("write", to))?;
+        }
+        done => done.map_err(BlobError::io("write", to))?,
+    }
+    sync_folder(folder, durability)
+}
+
+pub(crate) fn sync_folder(folder: &Path, durability: Durability) -> Result<()> {
+    match durability {
+        Durability::Durable => {
+            File::open(folder).and_then(|f| f.sync_all()).map_err(BlobError::io("write", folder))
+        }
+        Durability::Ephemeral => Ok(()),
+    }
+}
+
+/// Whether there was such a file.
+pub(crate) fn remove(path: &Path) -> Result<bool> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        done => done.map(|()| true).map_err(BlobError::io("remove", path)),
+    }
+}
+
+/// The length of a file, if it is there.
+pub(crate) fn length(path: &Path) -> Result<Option<u64>> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        done => done.map(|meta| Some(meta.len())).map_err(BlobError::io("look at", path)),
+    }
+}
+
+/// Carries a stream through `step` in large pieces, each on a thread that may block, while the next piece
+/// arrives. `sink` goes along. A stream that breaks gives back the sink with what arrived before, and the error.
+pub(crate) async fn pour<S, E, T>(
+    stream: S,
+    sink: T,
+    step: impl Fn(&mut T, &[u8]) -> Result<()> + Clone + Send + 'static,
+) -> Result<(T, Option<StreamError>)>
+where
+    S: Stream<Item = std::result::Result<Bytes, E>> + Send,
+    E: Into<StreamError>,
+    T: Send + 'static,
+{
+    let mut stream = pin!(stream);
+    let mut state = Pouring::Idle(sink);
+    let mut buffer = BytesMut::new();
+    let mut broken = None;
+    loop {
+        let next = stream.next().await;
+        let last = match next {
+            Some(Ok(bytes)) => {
+                // A large piece that comes alone is not copied once more.
+                if buffer.is_empty() && bytes.len() >= BUFFER {
+                    state = state.start(bytes, step.clone()).await?;
+                    continue;
+                }
+                buffer.extend_from_slice(&bytes);
+                false
+            }
+            Some(Err(error)) => {
+                broken = Some(error.into());
+                true
+            }
+            None => true,
+        };
+        if buffer.len() >= BUFFER || (last && !buffer.is_empty()) {
+            state = state.start(std::mem::take(&mut buffer).freeze(), step.clone()).await?;
+        }
+        if last {
+            return Ok((state.rest().await?, broken));
+        }
+    }
+}
+
+enum Pouring<T> {
+    Idle(T),
+    Busy(JoinHandle<Result<T>>),
+}
+
+impl<T: Send + 'static> Pouring<T> {
+    async fn rest(self) -> Result<T> {
+        match self {
+            Self::Idle(sink) => Ok(sink),
+            Self::Busy(task) => joined(task).await,
+        }
+    }
+
+    async fn start(
+        self,
+        bytes: Bytes,
+        step: impl Fn(&mut T, &[u8]) -> Result<()> + Send + 'static,
+    ) -> Result<Self> {
+        let mut sink = self.rest().await?;
+        Ok(Self::Busy(tokio::task::spawn_blocking(move || {
+            step(&mut sink, &bytes)?;
+            Ok(sink)
+        })))
+    }
+}

@@ -1,0 +1,364 @@
+//! Blobs: whole bytes, each under the hash of itself.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use kiln_types::BlobHash;
+
+use crate::disk::{Draft, Result, blocking, length, make_safe, move_in, pour, remove, sync_folder};
+use crate::{BlobError, Durability, StreamError};
+
+/// What becomes of a file that is put into a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// It stays where it is.
+    Copy,
+    /// It is moved in. Nobody may have it open for writing.
+    Move,
+}
+
+/// A folder of blobs: `blobs/ab/abcdef...`, and `tmp/` for what is being written. Cheap to clone. A blob that
+/// is there is whole: it got its name after its bytes were checked and, in a durable store, on the disk.
+#[derive(Debug, Clone)]
+pub struct BlobStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    blobs: PathBuf,
+    tmp: PathBuf,
+    durability: Durability,
+}
+
+impl BlobStore {
+    /// Opens the store in this folder, making it where there is none. What an earlier process left half
+    /// written is removed: the folder must belong to this process alone.
+    ///
+    /// # Errors
+    /// Where the folder cannot be made or read.
+    pub async fn open(root: &Path, durability: Durability) -> Result<Self> {
+        let (blobs, tmp) = (root.join("blobs"), root.join("tmp"));
+        let root = root.to_owned();
+        blocking(move || {
+            for folder in [&blobs, &tmp] {
+                fs::create_dir_all(folder).map_err(BlobError::io("create", folder))?;
+            }
+            for entry in fs::read_dir(&tmp).map_err(BlobError::io("read", &tmp))? {
+                let path = entry.map_err(BlobError::io("read", &tmp))?.path();
+                remove(&path)?;
+            }
+            sync_folder(&root, durability)?;
+            Ok(Self { inner: Arc::new(Inner { blobs, tmp, durability }) })
+        })
+        .await
+    }
+
+    /// Stores a stream of at most `limit` bytes and returns its hash and length. Where `expected` is there
+    /// already, the stream is only checked.
+    ///
+    /// # Errors
+    /// [`BlobError::Mismatch`], [`BlobError::TooLarge`], [`BlobError::NoSpace`], [`BlobError::Stream`]; nothing
+    /// is left of it then.
+    pub async fn put_stream<S, E>(
+        &self,
+        expected: Option<BlobHash>,
+        limit: u64,
+        stream: S,
+    ) -> Result<(BlobHash, u64)>
+    where
+        S: Stream<Item = std::result::Result<Bytes, E>> + Send,
+        E: Into<StreamError>,
+    {
+        if let Some(hash) = expected
+            && let Some(stored) = self.size(&hash).await?
+        {
+            return self.check_again(hash, stored, limit, stream).await;
+        }
+        // The file is made together with its first write: small blobs cost one trip to another thread less.
+        let tmp = self.draft_path();
+        let (draft, broken) = pour(stream, None::<Draft>, move |draft, bytes| {
+            let draft = match draft {
+                Some(draft) => draft,
+                None => draft.insert(Draft::create(tmp.clone())?),
+            };
+            if draft.len() + bytes.len() as u64 > limit {
+                return Err(BlobError::TooLarge { limit });
+            }
+            draft.write(bytes)
+        })
+        .await?;
+        if let Some(error) = broken {
+            blocking(move || {
+                drop(draft);
+                Ok(())
+            })
+            .await?;
+            return Err(BlobError::Stream(error));
+        }
+        let store = self.clone();
+        blocking(move || {
+            let draft = match draft {
+                Some(draft) => draft,
+                None => Draft::create(store.draft_path())?,
+            };
+            let (hash, len) = draft.hash();
+            if let Some(expected) = expected.filter(|expected| *expected != hash) {
+                return Err(BlobError::Mismatch { expected, found: hash });
+            }
+            let path = store.path(&hash);
+            if length(&path)? != Some(len) {
+                draft.keep(&path, store.inner.durability)?;
+            }
+            Ok((hash, len))
+        })
+        .await
+    }
+
+    /// The blob is there: reads the stream to its end, so that a wrong one is still told.
+    async fn check_again<S, E>(
+        &self,
+        expected: BlobHash,
+        stored: u64,
+        limit: u64,
+        stream: S,
+    ) -> Result<(BlobHash, u64)>
+    where
+        S: Stream<Item = std::result::Result<Bytes, E>> + Send,
+        E: Into<StreamError>,
+    {
+        let fresh = (blake3::Hasher::new(), 0_u64);
+        let ((hasher, len), broken) = pour(stream, fresh, move |(hasher, len), bytes| {
+            *len += bytes.len() as u64;
+            if *len > limit {
+                return Err(BlobError::TooLarge { limit });
+            }
+            hasher.update(bytes);
+            Ok(())
+        })
+        .await?;
+        if let Some(error) = broken {
+            return Err(BlobError::Stream(error));
+        }
+        let found = BlobHash::from(hasher.finalize());
+        if found != expected {
+            return Err(BlobError::Mismatch { expected, found });
+        }
+        if len != stored {
+            self.delete(&expected).await?;
+            return Err(BlobError::Damaged(expected));
+        }
+        Ok((expected, len))
+    }
+
+    /// # Errors
+    /// [`BlobError::NoSpace`], or where the disk fails.
+    pub async fn put_bytes(&self, bytes: impl Into<Bytes>) -> Result<BlobHash> {
+        let bytes = bytes.into();
+        let one = stream::iter([Ok::<_, StreamError>(bytes)]);
+        Ok(self.put_stream(None, u64::MAX, one).await?.0)
+    }
+
+    /// Stores a file and returns its hash and length. A file to move is copied where it lies on another disk,
+    /// and then removed.
+    ///
+    /// # Errors
+    /// [`BlobError::NoSpace`], or where the file cannot be read or moved; the file is there still then.
+    pub async fn put_file(&self, path: &Path, take: Take) -> Result<(BlobHash, u64)> {
+        let path = path.to_owned();
+        let store = self.clone();
+        blocking(move || match take {
+            Take::Copy => store.copy_in(&path),
+            Take::Move => {
+                let (hash, len) = hash_file(&path)?;
+                store.adopt(&path, hash, len)?;
+                Ok((hash, len))
+            }
+        })
+        .await
+    }
+
+    /// Moves in a file whose hash is known. Blocks.
+    pub(crate) fn adopt(&self, from: &Path, hash: BlobHash, len: u64) -> Result<()> {
+        let to = self.path(&hash);
+        if length(&to)? == Some(len) {
+            remove(from)?;
+            return Ok(());
+        }
+        let file = File::open(from).map_err(BlobError::io("open", from))?;
+        make_safe(&file, from, self.inner.durability)?;
+        match move_in(from, &to, self.inner.durability) {
+            Err(BlobError::Io { source, .. }) if source.kind() == io::ErrorKind::CrossesDevices => {
+                self.copy_in(from)?;
+                remove(from)?;
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    fn copy_in(&self, from: &Path) -> Result<(BlobHash, u64)> {
+        let mut draft = Draft::create(self.draft_path())?;
+        read_pieces(from, |bytes| draft.write(bytes))?;
+        let (hash, len) = draft.hash();
+        let to = self.path(&hash);
+        if length(&to)? != Some(len) {
+            draft.keep(&to, self.inner.durability)?;
+        }
+        Ok((hash, len))
+    }
+
+    /// # Errors
+    /// Where the disk fails.
+    pub async fn contains(&self, hash: &BlobHash) -> Result<bool> {
+        Ok(self.size(hash).await?.is_some())
+    }
+
+    /// Bytes, if the blob is there.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub async fn size(&self, hash: &BlobHash) -> Result<Option<u64>> {
+        let path = self.path(hash);
+        blocking(move || length(&path)).await
+    }
+
+    /// The blob to read, and its length. It can be read to its end also where it is deleted meanwhile.
+    ///
+    /// # Errors
+    /// [`BlobError::NotFound`], or where the disk fails.
+    pub async fn open_blob(&self, hash: &BlobHash) -> Result<(tokio::fs::File, u64)> {
+        let (hash, path) = (*hash, self.path(hash));
+        let (file, len) = blocking(move || {
+            let file = File::open(&path).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => BlobError::NotFound(hash),
+                _ => BlobError::io("open", &path)(error),
+            })?;
+            let len = file.metadata().map_err(BlobError::io("look at", &path))?.len();
+            Ok((file, len))
+        })
+        .await?;
+        Ok((tokio::fs::File::from_std(file), len))
+    }
+
+    /// The whole of a small blob.
+    ///
+    /// # Errors
+    /// [`BlobError::NotFound`], [`BlobError::TooLarge`] above `limit` bytes, or where the disk fails.
+    pub async fn read(&self, hash: &BlobHash, limit: u64) -> Result<Bytes> {
+        let (file, len) = self.open_blob(hash).await?;
+        if len > limit {
+            return Err(BlobError::TooLarge { limit });
+        }
+        let path = self.path(hash);
+        let mut file = file.into_std().await;
+        blocking(move || {
+            let mut bytes = Vec::with_capacity(len as usize);
+            file.read_to_end(&mut bytes).map_err(BlobError::io("read", &path))?;
+            Ok(bytes.into())
+        })
+        .await
+    }
+
+    /// Where the blob lies, if it is there. The file must not be written to.
+    pub fn path(&self, hash: &BlobHash) -> PathBuf {
+        let name = hash.to_string();
+        self.inner.blobs.join(&name[..2]).join(name)
+    }
+
+    /// Whether it was there.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub async fn delete(&self, hash: &BlobHash) -> Result<bool> {
+        let path = self.path(hash);
+        blocking(move || remove(&path)).await
+    }
+
+    /// Every blob with its length, in no order. Files with other names are passed over.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub async fn list(&self) -> Result<Vec<(BlobHash, u64)>> {
+        let store = self.clone();
+        let all = blocking(move || store.walk()).await?;
+        Ok(all.into_iter().map(|(hash, meta)| (hash, meta.len())).collect())
+    }
+
+    pub(crate) fn walk(&self) -> Result<Vec<(BlobHash, fs::Metadata)>> {
+        let mut all = Vec::new();
+        let root = &self.inner.blobs;
+        for shard in fs::read_dir(root).map_err(BlobError::io("read", root))? {
+            let shard = shard.map_err(BlobError::io("read", root))?.path();
+            let entries = match fs::read_dir(&shard) {
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => continue,
+                entries => entries.map_err(BlobError::io("read", &shard))?,
+            };
+            for entry in entries {
+                let entry = entry.map_err(BlobError::io("read", &shard))?;
+                let Some(hash) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                    continue;
+                };
+                match entry.metadata() {
+                    // Deleted meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    meta => all.push((hash, meta.map_err(BlobError::io("look at", &entry.path()))?)),
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Reads the blob again and returns its length. A damaged one is left where it is.
+    ///
+    /// # Errors
+    /// [`BlobError::NotFound`], [`BlobError::Mismatch`], or where the disk fails.
+    pub async fn verify(&self, hash: &BlobHash) -> Result<u64> {
+        let (expected, path) = (*hash, self.path(hash));
+        blocking(move || {
+            if length(&path)?.is_none() {
+                return Err(BlobError::NotFound(expected));
+            }
+            let (found, len) = hash_file(&path)?;
+            if found == expected { Ok(len) } else { Err(BlobError::Mismatch { expected, found }) }
+        })
+        .await
+    }
+
+    fn draft_path(&self) -> PathBuf {
+        self.inner.tmp.join(format!("{:032x}", rand::random::<u128>()))
+    }
+
+    pub(crate) fn durability(&self) -> Durability {
+        self.inner.durability
+    }
+}
+
+/// Blocks.
+pub(crate) fn hash_file(path: &Path) -> Result<(BlobHash, u64)> {
+    let mut hasher = blake3::Hasher::new();
+    let mut len = 0;
+    read_pieces(path, |bytes| {
+        hasher.update(bytes);
+        len += bytes.len() as u64;
+        Ok(())
+    })?;
+    Ok((hasher.finalize().into(), len))
+}
+
+fn read_pieces(path: &Path, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let mut file = File::open(path).map_err(BlobError::io("open", path))?;
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => take(&buffer[..count])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(BlobError::io("read", path)(error)),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! A process is killed while it stores: whatever it acknowledged is there, and nothing half.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use kiln_blobs::{BlobStore, Durability, Uploads};
+use kiln_types::{BlobHash, UploadId};
+
+use crate::{files_below, noise, pieces};
+
+const FOLDER: &str = "KILN_TEST_KILLED_FOLDER";
+const ROUNDS: usize = 6;
+
+fn content(number: usize) -> Vec<u8> {
+    let mut bytes = noise(1000 + number * 7919 % 600_000);
+    bytes[..8].copy_from_slice(&(number as u64).to_le_bytes());
+    bytes
+}
+
+/// Stores blobs for ever, and bytes of an upload between them; says what is safe.
+#[tokio::test]
+#[ignore = "runs in a process of its own, started and killed by the test below"]
+async fn child() {
+    let folder = std::env::var_os(FOLDER).unwrap();
+    let folder = Path::new(&folder);
+    let store = BlobStore::open(folder, Durability::Durable).await.unwrap();
+    let uploads = Uploads::open(folder, store.clone(), u64::MAX).await.unwrap();
+    let id = uploads.create("shot.blend", None).await.unwrap();
+    let bytes = noise(1 << 20);
+    let mut offset = 0;
+    for number in 0_usize.. {
+        let hash = store.put_bytes(content(number)).await.unwrap();
+        println!("acked blob {hash}");
+        let piece = &bytes[offset as usize..(offset as usize + 1 + number * 31 % 5000).min(bytes.len())];
+        offset = uploads.append(id, offset, pieces([piece])).await.unwrap();
+        println!("acked upload {id} {offset}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = noise(1 << 20);
+    let mut safe = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "killed::child", "--ignored", "--nocapture"])
+            .env(FOLDER, folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut upload = None;
+        let enough = rand::random_range(1..120);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut read = |line: String| {
+            let Some((_, acked)) = line.split_once("acked ") else { return false };
+            match acked.split(' ').collect::<Vec<_>>()[..] {
+                ["blob", hash] => safe.push(hash.parse::<BlobHash>().unwrap()),
+                ["upload", id, offset] => {
+                    upload = Some((id.parse::<UploadId>().unwrap(), offset.parse::<u64>().unwrap()));
+                }
+                _ => panic!("{line}"),
+            }
+            true
+        };
+        let mut count = 0;
+        while count < enough {
+            count += usize::from(read(lines.next().expect("the child ended by itself").unwrap()));
+        }
+        child.kill().unwrap();
+        // What it said before it died counts too; its last line may be cut.
+        let mut rest: Vec<String> = lines.map_while(Result::ok).collect();
+        rest.pop();
+        for line in rest {
+            read(line);
+        }
+        child.wait().unwrap();
+
+        let store = BlobStore::open(folder.path(), Durability::Durable).await.unwrap();
+        for hash in &safe {
+            store.verify(hash).await.unwrap();
+        }
+        for (hash, _) in store.list().await.unwrap() {
+            store.verify(&hash).await.expect("also what was not acknowledged is whole");
+        }
+        assert!(files_below(folder.path()).iter().all(|path| !path.starts_with("tmp")));
+        if let Some((id, acked)) = upload {
+            let uploads = Uploads::open(folder.path(), store.clone(), u64::MAX).await.unwrap();
+            let offset = uploads.offset(id).await.unwrap();
+            assert!(offset >= acked, "{offset} bytes of {acked}");
+            let (hash, len) = uploads.finish(id).await.unwrap();
+            assert_eq!((hash, len), (BlobHash::of(&bytes[..offset as usize]), offset));
+        }
+    }
+    assert!(!safe.is_empty());
+}

@@ -1,0 +1,125 @@
+//! Workers, bundles, events, and large batches.
+
+use std::time::Instant;
+
+use kiln_store::{StoreError, Write};
+use kiln_types::{BlobHash, BundleId, EventNumber, JobId, Owner, Project, WorkerWish};
+use serde_json::json;
+
+use crate::{committed, event, fresh, insert, open, opened, started, task, worker};
+
+fn upsert(number: u64, name: &str, at_ms: i64) -> Write {
+    Write::UpsertWorker { worker: worker(number), name: name.into(), info: json!({ "cores": at_ms }), at_ms }
+}
+
+#[tokio::test]
+async fn workers_are_remembered() {
+    let store = fresh().await;
+    let batch = vec![
+        upsert(1, "oak", 10),
+        upsert(2, "ash", 11),
+        Write::SetWorkerWish { worker: worker(1), wish: WorkerWish::Pause },
+        upsert(1, "elm", 20),
+        Write::TouchWorker { worker: worker(1), at_ms: 30 },
+        Write::TouchWorker { worker: worker(1), at_ms: 25 },
+    ];
+    store.commit(batch).await.unwrap();
+    let all = store.workers().await.unwrap();
+    assert_eq!(all.iter().map(|w| w.name.as_str()).collect::<Vec<_>>(), ["ash", "elm"]);
+    assert_eq!((all[1].id, all[1].wish), (worker(1), WorkerWish::Pause));
+    assert_eq!((all[1].first_seen_ms, all[1].last_seen_ms), (10, 30));
+    assert_eq!(all[1].info, json!({ "cores": 20 }));
+
+    let error = store.commit(vec![upsert(3, "ash", 1)]).await.unwrap_err();
+    assert!(matches!(&error, StoreError::WorkerNameTaken(name) if name == "ash"), "{error}");
+    assert_eq!(store.worker_by_name("ash").await.unwrap().unwrap().id, worker(2));
+    store.commit(vec![Write::DeleteWorker { worker: worker(2) }, upsert(3, "ash", 1)]).await.unwrap();
+    assert!(store.worker(worker(2)).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn events_are_numbered_without_a_gap() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    assert_eq!(store.last_event().await.unwrap(), EventNumber(0));
+    let events =
+        store.commit(vec![event(Some(1), "a"), event(Some(2), "b"), event(None, "c")]).await.unwrap();
+    assert_eq!(events.iter().map(|e| e.number.0).collect::<Vec<_>>(), [1, 2, 3]);
+    // As written, so read.
+    assert_eq!(store.events_after(EventNumber(0), 10, None).await.unwrap(), events);
+    assert_eq!(store.events_after(EventNumber(1), 1, None).await.unwrap(), events[1..2]);
+    assert_eq!(store.events_after(EventNumber(0), 10, Some(JobId(2))).await.unwrap(), events[1..2]);
+
+    // Forgotten numbers are never used again, not even after a restart.
+    store.commit(vec![Write::TrimEvents { up_to: EventNumber(3) }]).await.unwrap();
+    drop(store);
+    let store = open(folder.path()).await;
+    assert_eq!(store.last_event().await.unwrap(), EventNumber(3));
+    assert_eq!(store.commit(vec![event(None, "d")]).await.unwrap()[0].number, EventNumber(4));
+    assert_eq!(store.events_after(EventNumber(0), 10, None).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_bundle_is_referenced_until_its_last_owner_lets_go() {
+    let store = fresh().await;
+    let id = BundleId(BlobHash::of(b"manifest"));
+    let (ana, project) = (Owner("ana".to_owned()), Project::default());
+    let blobs = vec![BlobHash::of(b"shot.blend"), BlobHash::of(b"wood.png")];
+    let insert_bundle = |owner: Owner, at_ms| Write::InsertBundle {
+        bundle: id,
+        owner,
+        project: project.clone(),
+        size: 77,
+        blobs: blobs.clone(),
+        at_ms,
+    };
+    let delete = |owner: Owner| Write::DeleteBundle { bundle: id, owner, project: project.clone() };
+    let farm = Owner::default();
+    let batch = vec![
+        insert_bundle(farm.clone(), 1),
+        insert_bundle(ana.clone(), 2),
+        insert_bundle(ana.clone(), 3),
+        insert(1, "1"),
+        opened(1, task(1, 0), 0, 1),
+        committed(1, task(1, 0), 0, 1),
+    ];
+    store.commit(batch).await.unwrap();
+    let row = store.bundle(id).await.unwrap().unwrap();
+    assert_eq!((row.owner, row.size, row.created_ms), (farm.clone(), 77, 1));
+    let mut all = vec![id.0, blobs[0], blobs[1], BlobHash::of(b"1.0.0 0"), BlobHash::of(b"depth of 1.0.0 0")];
+    all.sort();
+    assert_eq!(store.referenced_blobs().await.unwrap(), all);
+
+    store.commit(vec![delete(farm)]).await.unwrap();
+    assert_eq!(store.referenced_blobs().await.unwrap(), all);
+    store.commit(vec![delete(ana), Write::DeleteJob { job: JobId(1) }]).await.unwrap();
+    assert!(store.referenced_blobs().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_batch_of_tens_of_thousands_and_how_fast_batches_go() {
+    let store = fresh().await;
+    store.commit(vec![insert(1, "1-20000")]).await.unwrap();
+    let frame = |index: u32| {
+        let at = task(1, index);
+        let counter = u64::from(index);
+        let told = event(Some(1), "task-done");
+        [opened(counter, at, 0, 1), started(counter), committed(counter, at, 0, index as i32 + 1), told]
+    };
+    let begun = Instant::now();
+    let events = store.commit((0..10_000).flat_map(frame).collect()).await.unwrap();
+    println!("one batch of 10,000 frames: {:.0} frames/s", 10_000.0 / begun.elapsed().as_secs_f64());
+    assert_eq!(events.len(), 10_000);
+    let begun = Instant::now();
+    for batch in 0..100 {
+        store.commit((0..10).flat_map(|n| frame(10_000 + batch * 10 + n)).collect()).await.unwrap();
+    }
+    println!("batches of 10 frames: {:.0} frames/s", 1000.0 / begun.elapsed().as_secs_f64());
+    let begun = Instant::now();
+    for index in 11_000..11_100 {
+        store.commit(frame(index).into()).await.unwrap();
+    }
+    println!("batches of 1 frame: {:.0} frames/s", 100.0 / begun.elapsed().as_secs_f64());
+    let job = store.stored_job(JobId(1)).await.unwrap().unwrap();
+    assert_eq!((job.row.steps[0].done, job.steps[0].runs.len()), (11_100, 1));
+}

@@ -1,0 +1,237 @@
+//! Jobs, and all that the brain needs to go on with them.
+
+use kiln_store::{JobFilter, StoredStep, TaskFaults, TaskRun, Write};
+use kiln_types::{AttemptState, Generation, JobId, JobState, Owner, TaskIndex, TaskState};
+
+use crate::{STEP, attempt, committed, failure, fresh, insert, open, opened, spec, started, task, worker};
+
+fn state(job: u64, state: JobState, at_ms: i64) -> Write {
+    Write::SetJobState { job: JobId(job), state, at_ms, reason: None }
+}
+
+fn closed(counter: u64, state: AttemptState) -> Write {
+    let failure = (state == AttemptState::Failed).then(|| failure("Blender crashed"));
+    Write::CloseAttempt { attempt: attempt(counter), state, at_ms: 9000, failure, seconds: Some(0.5) }
+}
+
+#[tokio::test]
+async fn a_job_goes_its_way() {
+    let store = fresh().await;
+    assert_eq!(store.last_job().await.unwrap(), JobId(0));
+    store.commit(vec![insert(1, "1-10")]).await.unwrap();
+    let job = store.job(JobId(1)).await.unwrap().unwrap();
+    assert_eq!(job.spec, spec("shot", "1-10"));
+    assert_eq!((job.state, job.created_ms, job.started_ms), (JobState::Queued, 1000, None));
+    assert_eq!((job.steps[0].count, job.steps[0].done, job.steps[0].failed), (10, 0, 0));
+
+    let reason = failure("no camera");
+    let failed = Write::SetJobState {
+        job: JobId(1),
+        state: JobState::Failed,
+        at_ms: 30,
+        reason: Some(reason.clone()),
+    };
+    let batch = vec![state(1, JobState::Running, 10), state(1, JobState::Paused, 15), failed];
+    store.commit(batch).await.unwrap();
+    let job = store.job(JobId(1)).await.unwrap().unwrap();
+    assert_eq!((job.started_ms, job.ended_ms, job.reason), (Some(10), Some(30), Some(reason)));
+    assert!(store.unfinished_jobs().await.unwrap().is_empty());
+
+    // Retried: it goes on.
+    store.commit(vec![state(1, JobState::Running, 40)]).await.unwrap();
+    let job = store.job(JobId(1)).await.unwrap().unwrap();
+    assert_eq!((job.started_ms, job.ended_ms, job.reason), (Some(10), None, None));
+    assert_eq!(store.unfinished_jobs().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn notices_are_kept_once() {
+    let store = fresh().await;
+    let notice = |text: &str, at: Option<u64>, at_ms| Write::AddNotice {
+        job: JobId(1),
+        text: text.to_owned(),
+        attempt: at.map(attempt),
+        at_ms,
+    };
+    let batch = vec![
+        insert(1, "1"),
+        notice("smoke is not baked", Some(4), 1),
+        notice("smoke is not baked", Some(5), 2),
+        notice("scripts were blocked", None, 3),
+    ];
+    store.commit(batch).await.unwrap();
+    let job = store.job(JobId(1)).await.unwrap().unwrap();
+    let seen: Vec<_> = job.notices.iter().map(|n| (n.text.as_str(), n.attempt, n.at_ms)).collect();
+    assert_eq!(seen, [("smoke is not baked", Some(attempt(4)), 1), ("scripts were blocked", None, 3)]);
+}
+
+#[tokio::test]
+async fn extending_keeps_what_is_done() {
+    let store = fresh().await;
+    let batch = vec![
+        insert(1, "1-2"),
+        opened(1, task(1, 0), 0, 1),
+        committed(1, task(1, 0), 0, 1),
+        Write::ExtendStep { job: JobId(1), step: STEP, spec: Box::new(spec("shot", "1-5")), count: 5 },
+    ];
+    store.commit(batch).await.unwrap();
+    let job = store.job(JobId(1)).await.unwrap().unwrap();
+    assert_eq!((job.steps[0].count, job.steps[0].done, job.spec.frames.len()), (5, 1, 5));
+}
+
+#[tokio::test]
+async fn deleting_takes_everything_and_its_number_never_comes_back() {
+    let store = fresh().await;
+    let batch = vec![
+        insert(1, "1-2"),
+        insert(2, "1-2"),
+        opened(1, task(2, 0), 0, 1),
+        committed(1, task(2, 0), 0, 1),
+        Write::DeleteJob { job: JobId(2) },
+    ];
+    store.commit(batch).await.unwrap();
+    assert!(store.job(JobId(2)).await.unwrap().is_none());
+    assert!(store.stored_job(JobId(2)).await.unwrap().is_none());
+    assert!(store.outputs(JobId(2), 0, 10).await.unwrap().is_empty());
+    assert!(store.attempt(attempt(1)).await.unwrap().is_none());
+    assert_eq!(store.last_job().await.unwrap(), JobId(2));
+    // What is still said of it is passed over.
+    let late = Write::AddNotice { job: JobId(2), text: "late".into(), attempt: None, at_ms: 1 };
+    store.commit(vec![started(1), closed(1, AttemptState::HandedBack), late]).await.unwrap();
+}
+
+#[tokio::test]
+async fn lists_are_filtered_and_paged() {
+    let store = fresh().await;
+    let mut batch: Vec<_> = (1..=5).map(|job| insert(job, "1")).collect();
+    if let Write::InsertJob { spec, .. } = &mut batch[3] {
+        spec.owner = Owner("ana".to_owned());
+    }
+    batch.push(state(2, JobState::Completed, 1));
+    store.commit(batch).await.unwrap();
+    let ids = async |filter: JobFilter, limit, before| {
+        let page = store.jobs(&filter, limit, before).await.unwrap();
+        page.iter().map(|job| job.id.0).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(JobFilter::default(), 2, None).await, [5, 4]);
+    assert_eq!(ids(JobFilter::default(), 10, Some(JobId(4))).await, [3, 2, 1]);
+    let ana = JobFilter { owner: Some(Owner("ana".to_owned())), ..JobFilter::default() };
+    assert_eq!(ids(ana, 10, None).await, [4]);
+    let ended = JobFilter { states: vec![JobState::Completed, JobState::Failed], ..JobFilter::default() };
+    assert_eq!(ids(ended, 10, None).await, [2]);
+}
+
+#[tokio::test]
+async fn the_brain_finds_everything_again_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let mut batch = vec![insert(1, "1-100"), state(1, JobState::Running, 10)];
+    // 0 to 19 are done, 5 is rendered again and done, 6 is to be rendered again.
+    for index in 0..20 {
+        batch.push(opened(u64::from(index), task(1, index), 0, 1));
+        batch.push(committed(u64::from(index), task(1, index), 0, index as i32 + 1));
+    }
+    let reopen = |first, last, generation| Write::ReopenTasks {
+        job: JobId(1),
+        step: STEP,
+        first: TaskIndex(first),
+        last: TaskIndex(last),
+        generation: Generation(generation),
+    };
+    batch.extend([
+        reopen(5, 6, 1),
+        opened(30, task(1, 5), 1, 2),
+        committed(30, task(1, 5), 1, 6),
+        // 20 failed on two workers and lapsed on a third, and waits.
+        opened(31, task(1, 20), 0, 1),
+        closed(31, AttemptState::Failed),
+        opened(32, task(1, 20), 0, 2),
+        closed(32, AttemptState::Failed),
+        opened(33, task(1, 20), 0, 3),
+        closed(33, AttemptState::Lapsed),
+        // 21 failed for good, 22 too but was retried.
+        opened(34, task(1, 21), 0, 1),
+        closed(34, AttemptState::Failed),
+        Write::FailTask { task: task(1, 21), generation: Generation(0), reason: failure("used up") },
+        opened(35, task(1, 22), 0, 1),
+        closed(35, AttemptState::Failed),
+        Write::FailTask { task: task(1, 22), generation: Generation(0), reason: failure("used up") },
+        reopen(22, 23, 0),
+        // 24 runs, 25 is handed out, 26 lapsed and goes on, 27 was handed back.
+        opened(36, task(1, 24), 0, 1),
+        started(36),
+        opened(37, task(1, 25), 0, 1),
+        opened(38, task(1, 26), 0, 1),
+        closed(38, AttemptState::Lapsed),
+        Write::ResumeAttempt { attempt: attempt(38), state: AttemptState::Running },
+        opened(39, task(1, 27), 0, 1),
+        closed(39, AttemptState::HandedBack),
+        Write::SetCancelledTasks {
+            job: JobId(1),
+            step: STEP,
+            spans: vec![(TaskIndex(40), TaskIndex(49)), (TaskIndex(60), TaskIndex(60))],
+        },
+    ]);
+    store.commit(batch).await.unwrap();
+    drop(store);
+
+    let store = open(folder.path()).await;
+    let jobs = store.unfinished_jobs().await.unwrap();
+    let [job] = &jobs[..] else { panic!("{} jobs", jobs.len()) };
+    assert_eq!((job.row.state, job.row.spec.frames.len()), (JobState::Running, 100));
+    let run = |first, last, generation, state| TaskRun {
+        first: TaskIndex(first),
+        last: TaskIndex(last),
+        generation: Generation(generation),
+        state,
+    };
+    let faults = |index, failed: &[u64], lapsed: &[u64]| TaskFaults {
+        index: TaskIndex(index),
+        failed_on: failed.iter().map(|w| worker(*w)).collect(),
+        lapsed_on: lapsed.iter().map(|w| worker(*w)).collect(),
+    };
+    let expected = StoredStep {
+        step: STEP,
+        runs: vec![
+            run(0, 4, 0, TaskState::Done),
+            run(5, 5, 1, TaskState::Done),
+            run(6, 6, 1, TaskState::Waiting),
+            run(7, 19, 0, TaskState::Done),
+            run(21, 21, 0, TaskState::Failed),
+        ],
+        cancelled: vec![(TaskIndex(40), TaskIndex(49)), (TaskIndex(60), TaskIndex(60))],
+        faults: vec![faults(20, &[1, 2], &[3]), faults(21, &[1], &[])],
+    };
+    assert_eq!(job.steps, [expected]);
+    let open: Vec<_> = job.open.iter().map(|a| (a.id.counter, a.task.index.0, a.state)).collect();
+    use AttemptState::{Assigned, Lapsed, Running};
+    assert_eq!(open, [(33, 20, Lapsed), (36, 24, Running), (37, 25, Assigned), (38, 26, Running)]);
+    assert_eq!(job.row.steps[0].done, 19);
+    assert_eq!(job.row.steps[0].failed, 1);
+    assert_eq!(store.stored_job(JobId(1)).await.unwrap().as_ref(), Some(job));
+}
+
+#[tokio::test]
+async fn the_report_counts_what_each_worker_did() {
+    let store = fresh().await;
+    let batch = vec![
+        Write::UpsertWorker { worker: worker(1), name: "ash".into(), info: 1.into(), at_ms: 0 },
+        insert(1, "1-9"),
+        opened(1, task(1, 0), 0, 1),
+        started(1),
+        committed(1, task(1, 0), 0, 1),
+        opened(2, task(1, 1), 0, 1),
+        started(2),
+        committed(2, task(1, 1), 0, 2),
+        opened(3, task(1, 2), 0, 2),
+        closed(3, AttemptState::Failed),
+        opened(4, task(1, 2), 0, 2),
+        closed(4, AttemptState::Lapsed),
+    ];
+    store.commit(batch).await.unwrap();
+    let report = store.job_report(JobId(1)).await.unwrap();
+    assert_eq!((report[0].name.as_deref(), report[0].frames, report[0].seconds), (Some("ash"), 2, 3.0));
+    assert_eq!((report[0].first_start_ms, report[0].last_end_ms), (Some(3001), Some(4002)));
+    assert_eq!((report[1].worker, report[1].name.as_deref()), (worker(2), None));
+    assert_eq!((report[1].frames, report[1].errors, report[1].lapses), (0, 1, 1));
+}

@@ -1,0 +1,146 @@
+#![allow(clippy::unwrap_used)]
+
+mod farm;
+mod jobs;
+mod killed;
+mod open;
+mod tasks;
+
+use std::path::Path;
+
+use kiln_store::{Durability, NewEvent, NewStep, StepKind, Store, Write};
+use kiln_types::{
+    AttemptId, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FileFormat, Generation, JobId,
+    JobSpec, Order, OutputFile, OutputRole, OutputSet, Owner, Policy, Project, RelPath, RenderSettings,
+    SessionSpec, SlotIndex, StepIndex, TaskId, TaskIndex, WorkerId,
+};
+use serde_json::json;
+
+const STEP: StepIndex = StepIndex(0);
+
+/// A folder with a fresh store in it.
+struct Fresh {
+    store: Store,
+    /// After the store, so that it goes last.
+    _folder: tempfile::TempDir,
+}
+
+impl std::ops::Deref for Fresh {
+    type Target = Store;
+    fn deref(&self) -> &Store {
+        &self.store
+    }
+}
+
+async fn fresh() -> Fresh {
+    let folder = tempfile::tempdir().unwrap();
+    Fresh { store: open(folder.path()).await, _folder: folder }
+}
+
+async fn open(folder: &Path) -> Store {
+    Store::open(folder, Durability::Durable).await.unwrap().0
+}
+
+fn spec(name: &str, frames: &str) -> JobSpec {
+    JobSpec {
+        name: name.to_owned(),
+        owner: Owner::default(),
+        project: Project::default(),
+        frames: frames.parse().unwrap(),
+        order: Order::Sequential,
+        frame_time_limit_s: Some(600),
+        written_by: "3.4.1".parse().unwrap(),
+        session: SessionSpec {
+            bundle: BundleId(BlobHash::of(b"bundle")),
+            blend: RelPath::new("shot.blend").unwrap(),
+            origin: Some("/home/artist".to_owned()),
+            blender: "3.4".parse().unwrap(),
+            device: DeviceClass::Cpu,
+            settings: RenderSettings { samples: Some(16), ..RenderSettings::default() },
+            policy: Policy::default(),
+        },
+    }
+}
+
+fn insert(job: u64, frames: &str) -> Write {
+    let spec = spec("shot", frames);
+    let count = spec.frames.len();
+    let steps =
+        vec![NewStep { step: STEP, kind: StepKind::Render, count, after: vec![], order: Order::Sequential }];
+    Write::InsertJob { job: JobId(job), spec: Box::new(spec), steps, at_ms: 1000 }
+}
+
+fn task(job: u64, index: u32) -> TaskId {
+    TaskId { job: JobId(job), step: STEP, index: TaskIndex(index) }
+}
+
+/// Of the first reign.
+fn attempt(counter: u64) -> AttemptId {
+    AttemptId { epoch: Epoch(1), counter }
+}
+
+/// Ids with the highest bit set must come back as they are.
+fn worker(number: u64) -> WorkerId {
+    WorkerId::from_bits(u64::MAX - number)
+}
+
+fn opened(counter: u64, task: TaskId, generation: u32, by: u64) -> Write {
+    Write::OpenAttempt {
+        attempt: attempt(counter),
+        task,
+        generation: Generation(generation),
+        worker: worker(by),
+        slot: SlotIndex(2),
+        at_ms: 2000 + counter as i64,
+    }
+}
+
+fn started(counter: u64) -> Write {
+    Write::StartAttempt { attempt: attempt(counter), at_ms: 3000 + counter as i64 }
+}
+
+fn output(path: &str, content: &[u8]) -> OutputFile {
+    OutputFile {
+        path: RelPath::new(path).unwrap(),
+        role: OutputRole::FileOutput { node: "File Output".into(), slot: "depth".into(), view: None },
+        hash: BlobHash::of(content),
+        size: content.len() as u64,
+        format: FileFormat::OpenExr,
+        width: 1920,
+        height: 1080,
+    }
+}
+
+fn committed(counter: u64, task: TaskId, generation: u32, frame: i32) -> Write {
+    let content = format!("{task} {generation}");
+    let files = vec![
+        output(&format!("{frame:04}.exr"), content.as_bytes()),
+        output(&format!("depth/{frame:04}.exr"), format!("depth of {content}").as_bytes()),
+    ];
+    Write::CommitTask {
+        task,
+        generation: Generation(generation),
+        attempt: attempt(counter),
+        frame,
+        outputs: OutputSet::new(files).unwrap(),
+        seconds: 1.5,
+        peak_memory: Some(1 << 40),
+        at_ms: 4000 + counter as i64,
+    }
+}
+
+fn failure(message: &str) -> Failure {
+    let mut failure = Failure::new(FailureCause::Crashed, message);
+    failure.log_tail = vec!["Segmentation fault".to_owned()];
+    failure
+}
+
+fn event(job: Option<u64>, kind: &str) -> Write {
+    Write::Event(NewEvent {
+        at_ms: 5000,
+        job: job.map(JobId),
+        worker: Some(worker(1)),
+        kind: kind.to_owned(),
+        data: json!({ "text": "“ö” 'x'\n", "number": 1.5, "none": null }),
+    })
+}
