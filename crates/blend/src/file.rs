@@ -1,0 +1,244 @@
+//! The header of a .blend and the heads of its blocks.
+
+use std::{
+    fs::File,
+    io::{Read, Seek},
+    path::Path,
+};
+
+use kiln_types::BlenderVersion;
+
+use crate::{
+    dna::Dna,
+    fault::{BlendError, BlendFault},
+    stream::{Bytes, Compression, Limits, Stream},
+};
+
+/// What the first bytes of a .blend say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peek {
+    pub written_by: BlenderVersion,
+    pub compression: Compression,
+    /// 4 or 8.
+    pub pointer_bytes: u8,
+    pub big_endian: bool,
+}
+
+/// How numbers and heads are laid out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub pointer: usize,
+    pub big_endian: bool,
+    /// From 5.0: heads of 32 bytes.
+    large_heads: bool,
+}
+
+impl Shape {
+    pub fn u64(&self, bytes: &[u8]) -> u64 {
+        let push = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
+        if self.big_endian { bytes.iter().fold(0, push) } else { bytes.iter().rev().fold(0, push) }
+    }
+}
+
+fn parse_header(stream: &mut Stream<'_>) -> Result<(Peek, Shape), BlendFault> {
+    let mut head = [0; 12];
+    let count = stream.read_up_to(&mut head)?;
+    if count < 12 {
+        let begun = count >= 7 && head.starts_with(b"BLENDER");
+        let what = "its header".to_owned();
+        return Err(if begun { BlendFault::Truncated { what, at: 0 } } else { BlendFault::NotABlend });
+    }
+    if !head.starts_with(b"BLENDER") {
+        return Err(BlendFault::NotABlend);
+    }
+    let number = |digits: &[u8]| {
+        let text = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+        text.and_then(|text| text.parse::<u16>().ok()).ok_or(BlendFault::NotABlend)
+    };
+    let endian = |byte| match byte {
+        b'v' => Ok(false),
+        b'V' => Ok(true),
+        _ => Err(BlendFault::NotABlend),
+    };
+    let (shape, version) = match head[7] {
+        byte @ (b'_' | b'-') => {
+            let pointer = if byte == b'_' { 4 } else { 8 };
+            let shape = Shape { pointer, big_endian: endian(head[8])?, large_heads: false };
+            (shape, number(&head[9..12])?)
+        }
+        _ => {
+            // BLENDER17-01v0500
+            let mut rest = [0; 5];
+            let length = number(&head[7..9])?;
+            if head[9] != b'-' {
+                return Err(BlendFault::NotABlend);
+            }
+            if length != 17 || number(&head[10..12])? != 1 {
+                return Err(BlendFault::TooNew);
+            }
+            stream.read_exact(&mut rest, "its header", 0)?;
+            let shape = Shape { pointer: 8, big_endian: endian(rest[0])?, large_heads: true };
+            (shape, number(&rest[1..])?)
+        }
+    };
+    let written_by = BlenderVersion::from_file_number(version);
+    if version < 250 {
+        return Err(BlendFault::TooOld(written_by));
+    }
+    let compression = stream.compression;
+    let pointer_bytes = if shape.pointer == 4 { 4 } else { 8 };
+    Ok((Peek { written_by, compression, pointer_bytes, big_endian: shape.big_endian }, shape))
+}
+
+/// The head of a block.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Head {
+    pub code: [u8; 4],
+    /// Bytes that follow.
+    pub len: u64,
+    /// Where the data were in Blender's memory: what pointers in the file refer to.
+    pub old: u64,
+    /// Index of the struct in the DNA.
+    pub sdna: usize,
+    /// Byte of the file, unpacked, where the head begins.
+    pub at: u64,
+}
+
+impl Head {
+    /// Datablocks have codes of two letters.
+    pub fn is_id(&self) -> bool {
+        self.code[2..] == [0, 0]
+    }
+
+    fn what(&self) -> String {
+        let code: String = self
+            .code
+            .iter()
+            .filter(|byte| **byte != 0)
+            .map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '?' })
+            .collect();
+        format!("the block {code}")
+    }
+}
+
+/// Goes from block to block.
+pub(crate) struct Walker<'a> {
+    stream: Stream<'a>,
+    pub shape: Shape,
+    pub peek: Peek,
+    head: Option<Head>,
+    /// Bytes of the present block that have not been read.
+    left: u64,
+}
+
+impl<'a> Walker<'a> {
+    pub fn new(bytes: &'a mut dyn Bytes, limits: &Limits) -> Result<Self, BlendFault> {
+        let mut stream = Stream::new(bytes, limits)?;
+        let (peek, shape) = parse_header(&mut stream)?;
+        Ok(Self { stream, shape, peek, head: None, left: 0 })
+    }
+
+    /// The next block; `None` at the end mark.
+    pub fn next(&mut self) -> Result<Option<Head>, BlendFault> {
+        if let Some(head) = self.head.take()
+            && self.left > 0
+        {
+            self.stream.skip(self.left, &head.what(), head.at)?;
+        }
+        let at = self.stream.position();
+        let mut bytes = [0; 32];
+        let size = if self.shape.large_heads { 32 } else { 16 + self.shape.pointer };
+        let bytes = &mut bytes[..size];
+        self.stream.read_exact(bytes, "a block head before the end mark", at)?;
+        let shape = self.shape;
+        let number = |range: std::ops::Range<usize>| shape.u64(&bytes[range]);
+        let pointer = shape.pointer;
+        let (sdna, old, len) = if shape.large_heads {
+            (number(4..8), number(8..16), number(16..24))
+        } else {
+            (number(8 + pointer..12 + pointer), number(8..8 + pointer), number(4..8))
+        };
+        let code = [bytes[0], bytes[1], bytes[2], bytes[3]];
+        let head = Head { code, len, old, sdna: usize::try_from(sdna).unwrap_or(usize::MAX), at };
+        // Lengths are signed in the file.
+        let most = if shape.large_heads { i64::MAX as u64 } else { i32::MAX as u64 };
+        if len > most {
+            return Err(BlendFault::Damaged { what: format!("{} has a negative length", head.what()), at });
+        }
+        if &head.code == b"ENDB" {
+            self.stream.finish()?;
+            return Ok(None);
+        }
+        self.head = Some(head);
+        self.left = len;
+        Ok(Some(head))
+    }
+
+    /// The first bytes of the present block, `most` at the most. Memory is taken as bytes arrive: a length that
+    /// lies costs nothing.
+    pub fn payload(&mut self, most: u64) -> Result<Vec<u8>, BlendFault> {
+        let Some(head) = self.head else { return Ok(Vec::new()) };
+        let mut wanted = self.left.min(most);
+        let mut bytes = Vec::new();
+        while wanted > 0 {
+            let step = wanted.min(1 << 20) as usize;
+            let start = bytes.len();
+            bytes.resize(start + step, 0);
+            self.stream.read_exact(&mut bytes[start..], &head.what(), head.at)?;
+            self.left -= step as u64;
+            wanted -= step as u64;
+        }
+        Ok(bytes)
+    }
+}
+
+/// The largest DNA there is has 200 KB.
+const MAX_DNA: u64 = 16 << 20;
+
+/// Walks to the end mark and reads the DNA on the way.
+pub(crate) fn find_dna(bytes: &mut dyn Bytes, limits: &Limits) -> Result<Dna, BlendFault> {
+    let mut walker = Walker::new(bytes, limits)?;
+    let mut dna = None;
+    while let Some(head) = walker.next()? {
+        if &head.code == b"DNA1" && dna.is_none() {
+            if head.len > MAX_DNA {
+                return Err(BlendFault::dna("the description of its fields is too long"));
+            }
+            dna = Some(Dna::parse(&walker.payload(MAX_DNA)?, walker.shape)?);
+        }
+    }
+    dna.ok_or_else(|| BlendFault::dna("the description of its fields (DNA1) is missing"))
+}
+
+/// Opens a regular file: nothing that could hang when it is read.
+pub(crate) fn open(path: &Path) -> Result<File, BlendFault> {
+    let unreadable = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => BlendFault::NotFound,
+        _ => BlendFault::Unreadable(error),
+    };
+    let kind = std::fs::metadata(path).map_err(unreadable)?.file_type();
+    if kind.is_dir() {
+        return Err(BlendFault::Folder);
+    }
+    if !kind.is_file() {
+        return Err(BlendFault::NotAFile);
+    }
+    File::open(path).map_err(unreadable)
+}
+
+/// Reads the header alone: quick, and the rest of the file may be broken.
+///
+/// # Errors
+/// Where the file cannot be read or does not begin as a .blend.
+pub fn peek(path: &Path) -> Result<Peek, BlendError> {
+    open(path).and_then(|mut file| peek_reader(&mut file)).map_err(|fault| fault.at(path))
+}
+
+/// [`peek`] of an open file.
+///
+/// # Errors
+/// As [`peek`].
+pub fn peek_reader<R: Read + Seek>(mut reader: R) -> Result<Peek, BlendFault> {
+    let mut stream = Stream::new(&mut reader, &Limits::default())?;
+    Ok(parse_header(&mut stream)?.0)
+}

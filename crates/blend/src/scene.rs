@@ -1,0 +1,231 @@
+//! What a scene renders.
+
+use std::collections::HashMap;
+
+use kiln_types::{BlenderVersion, ColorDepth, FileFormat};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    collect::{Kept, RawScene},
+    dna::{Dna, View},
+    fault::BlendFault,
+};
+
+/// A scene as it is set up to render.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SceneInfo {
+    pub name: String,
+    pub frame_start: i32,
+    pub frame_end: i32,
+    pub frame_step: i32,
+    /// Frames a second.
+    pub fps: f64,
+    /// Blender's name: `CYCLES`, `BLENDER_EEVEE`, `BLENDER_EEVEE_NEXT`, `BLENDER_WORKBENCH`, ...
+    pub engine: String,
+    /// Pixels at 100 percent.
+    pub width: u32,
+    pub height: u32,
+    pub percent: u32,
+    /// Of Cycles or EEVEE; `None` for other engines.
+    pub samples: Option<u32>,
+    /// The object, whichever file it is from.
+    pub camera: Option<String>,
+    pub view_layers: Vec<ViewLayerInfo>,
+    /// As it stands in the file.
+    pub output_path: String,
+    /// Blender's name (`PNG`, `FFMPEG`), or a number where this Kiln does not know it.
+    pub format_name: String,
+    /// The same, where Kiln can check it.
+    pub format: Option<FileFormat>,
+    pub depth: Option<ColorDepth>,
+    /// The scene writes a film, not frames.
+    pub is_movie: bool,
+    /// The part of the picture that is rendered.
+    pub border: Option<Border>,
+    pub multiview: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewLayerInfo {
+    pub name: String,
+    pub renders: bool,
+}
+
+/// Fractions of the picture's size, from its lower left corner.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Border {
+    pub min_x: f64,
+    pub max_x: f64,
+    pub min_y: f64,
+    pub max_y: f64,
+    /// The picture is as small as the border, rather than black around it.
+    pub crop: bool,
+}
+
+/// Blender's number of a format, its name, and whether it is a film.
+const FORMATS: &[(i64, &str, bool)] = &[
+    (0, "TARGA", false),
+    (1, "IRIS", false),
+    (4, "JPEG", false),
+    (14, "TARGA_RAW", false),
+    (15, "AVI_RAW", true),
+    (16, "AVI_JPEG", true),
+    (17, "PNG", false),
+    (20, "BMP", false),
+    (21, "HDR", false),
+    (22, "TIFF", false),
+    (23, "OPEN_EXR", false),
+    (24, "FFMPEG", true),
+    (26, "CINEON", false),
+    (27, "DPX", false),
+    (28, "OPEN_EXR_MULTILAYER", false),
+    (29, "DDS", false),
+    (30, "JPEG2000", false),
+    (31, "H264", true),
+    (32, "XVID", true),
+    (33, "THEORA", true),
+    (34, "PSD", false),
+    (35, "WEBP", false),
+    (36, "AV1", true),
+];
+
+const MODE_BORDER: i64 = 1 << 9;
+const MODE_CROP: i64 = 1 << 10;
+const SCENE_MODE_MULTIVIEW: i64 = 1 << 25;
+/// Links followed in a list before it counts as a circle.
+const MAX_LIST: usize = 10_000;
+
+/// The blocks of a scene, found by where they were in memory.
+struct Parts<'a> {
+    dna: &'a Dna,
+    by_old: HashMap<u64, &'a Kept>,
+}
+
+impl<'a> Parts<'a> {
+    fn get(&self, old: Option<u64>) -> Option<View<'a>> {
+        let kept = self.by_old.get(&old?)?;
+        Some(self.dna.view(kept.sdna, &kept.bytes))
+    }
+
+    /// A list by its `next` pointers; ends at a pointer that leads nowhere.
+    fn list(&self, first: Option<u64>) -> impl Iterator<Item = View<'a>> {
+        let mut next = first;
+        std::iter::from_fn(move || {
+            let view = self.get(next)?;
+            next = view.pointer("next");
+            Some(view)
+        })
+        .take(MAX_LIST)
+    }
+
+    /// The member of an ID property group.
+    fn property(&self, group: View<'a>, name: &str) -> Option<View<'a>> {
+        self.list(group.pointer("data.group.first"))
+            .find(|member| member.bytes("name") == Some(name.as_bytes()))
+    }
+}
+
+fn cycles_samples(parts: &Parts<'_>, scene: View<'_>, version: BlenderVersion) -> u32 {
+    const INT: i64 = 1;
+    // From 5.0 the settings of add-ons have their own place.
+    let place = if scene.int("id.name").is_some() && version.major >= 5 {
+        "id.system_properties"
+    } else {
+        "id.properties"
+    };
+    let value = parts
+        .get(scene.pointer(place))
+        .and_then(|root| parts.property(root, "cycles"))
+        .and_then(|cycles| parts.property(cycles, "samples"))
+        .filter(|samples| samples.int("type") == Some(INT))
+        .and_then(|samples| samples.int("data.val"))
+        .and_then(|samples| u32::try_from(samples).ok());
+    // A setting at its default is absent.
+    value.unwrap_or(if version.major >= 3 { 4096 } else { 128 })
+}
+
+fn depth(bits: i64) -> Option<ColorDepth> {
+    match bits {
+        2 => Some(ColorDepth::Eight),
+        16 => Some(ColorDepth::Sixteen),
+        64 => Some(ColorDepth::ThirtyTwo),
+        _ => None,
+    }
+}
+
+pub(crate) fn read(
+    dna: &Dna,
+    raw: &RawScene,
+    names: &HashMap<u64, String>,
+    version: BlenderVersion,
+) -> Result<SceneInfo, BlendFault> {
+    let scene = dna.view(raw.block.sdna, &raw.block.bytes);
+    let parts = Parts { dna, by_old: raw.parts.iter().map(|part| (part.old, part)).collect() };
+    let name = scene.text("id.name").filter(|name| name.starts_with("SC"));
+    let name = name.ok_or_else(|| BlendFault::dna("a scene has no name"))?[2..].to_owned();
+    let int = |field: &str| {
+        let value = scene.int(field).and_then(|value| i32::try_from(value).ok());
+        value.ok_or_else(|| BlendFault::dna(format!("the scene {name} has no setting {field}")))
+    };
+    let engine = scene.text("r.engine").unwrap_or_else(|| "BLENDER_RENDER".to_owned());
+    let samples = match engine.as_str() {
+        "CYCLES" => Some(cycles_samples(&parts, scene, version)),
+        "BLENDER_EEVEE" | "BLENDER_EEVEE_NEXT" => {
+            scene.int("eevee.taa_render_samples").and_then(|samples| u32::try_from(samples).ok())
+        }
+        _ => None,
+    };
+    let layers = scene.pointer("view_layers.first").or_else(|| scene.pointer("r.layers.first"));
+    let view_layers = parts
+        .list(layers)
+        .map(|layer| ViewLayerInfo {
+            name: layer.text("name").unwrap_or_default(),
+            renders: match layer.int("flag") {
+                Some(flag) => flag & 1 != 0,
+                // Before 2.80 a set bit disabled the layer.
+                None => layer.int("layflag").is_none_or(|flag| flag & (1 << 2) == 0),
+            },
+        })
+        .collect();
+    let number = scene.int("r.im_format.imtype").unwrap_or(-1);
+    let known = FORMATS.iter().find(|(n, ..)| *n == number);
+    let format_name = known.map_or_else(|| number.to_string(), |(_, name, _)| (*name).to_owned());
+    let format = FileFormat::from_blender_name(&format_name);
+    let depth = scene
+        .int("r.im_format.depth")
+        .and_then(depth)
+        .filter(|depth| format.is_some_and(|format| format.depths().contains(depth)));
+    let mode = scene.int("r.mode").unwrap_or(0);
+    let edge = |field: &str| scene.float(field).unwrap_or(0.0);
+    let border = (mode & MODE_BORDER != 0).then(|| Border {
+        min_x: edge("r.border.xmin"),
+        max_x: edge("r.border.xmax"),
+        min_y: edge("r.border.ymin"),
+        max_y: edge("r.border.ymax"),
+        crop: mode & MODE_CROP != 0,
+    });
+    let rate = scene.float("r.frs_sec").unwrap_or(24.0);
+    let base = scene.float("r.frs_sec_base").filter(|base| *base > 0.0).unwrap_or(1.0);
+    let unsigned = |field: &str| int(field).map(i32::unsigned_abs);
+    Ok(SceneInfo {
+        frame_start: int("r.sfra")?,
+        frame_end: int("r.efra")?,
+        frame_step: int("r.frame_step").unwrap_or(1).max(1),
+        fps: rate / base,
+        width: unsigned("r.xsch")?,
+        height: unsigned("r.ysch")?,
+        percent: unsigned("r.size")?,
+        engine,
+        samples,
+        camera: scene.pointer("camera").and_then(|camera| names.get(&camera).cloned()),
+        view_layers,
+        output_path: scene.text("r.pic").unwrap_or_default(),
+        is_movie: known.is_some_and(|(_, _, movie)| *movie),
+        format_name,
+        format,
+        depth,
+        border,
+        multiview: scene.int("r.scemode").unwrap_or(0) & SCENE_MODE_MULTIVIEW != 0,
+        name,
+    })
+}

@@ -1,0 +1,175 @@
+//! The bytes of a .blend, unpacked as they are read.
+
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+
+use flate2::bufread::MultiGzDecoder;
+use serde::{Deserialize, Serialize};
+
+use crate::fault::BlendFault;
+
+/// How a .blend is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+/// What reading a .blend may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// A packed file may unpack to this many bytes...
+    pub unpacked: u64,
+    /// ...or to this many times its own size, if that is more.
+    pub ratio: u64,
+    /// Bytes of scenes and their settings held at once.
+    pub memory: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { unpacked: 1 << 30, ratio: 256, memory: 64 << 20 }
+    }
+}
+
+pub(crate) trait Bytes: Read + Seek {}
+impl<T: Read + Seek> Bytes for T {}
+
+type Plain<'a> = BufReader<&'a mut dyn Bytes>;
+
+enum Kind<'a> {
+    Plain(Plain<'a>),
+    Gzip(Box<MultiGzDecoder<Plain<'a>>>),
+    Zstd(Box<zstd::Decoder<'static, Plain<'a>>>),
+}
+
+/// Reads forward only.
+pub(crate) struct Stream<'a> {
+    kind: Kind<'a>,
+    /// Unpacked bytes so far.
+    position: u64,
+    /// The most that may come; for a plain file its length.
+    limit: u64,
+    pub compression: Compression,
+}
+
+/// Windows of Blender's own files are 8 MiB at most; a decoder takes this much memory.
+const WINDOW_LOG: u32 = 27;
+
+impl<'a> Stream<'a> {
+    pub fn new(bytes: &'a mut dyn Bytes, limits: &Limits) -> Result<Self, BlendFault> {
+        let read = BlendFault::Unreadable;
+        let len = bytes.seek(SeekFrom::End(0)).map_err(read)?;
+        if len == 0 {
+            return Err(BlendFault::Empty);
+        }
+        bytes.seek(SeekFrom::Start(0)).map_err(read)?;
+        let mut reader = BufReader::with_capacity(128 << 10, bytes);
+        let magic = reader.fill_buf().map_err(read)?;
+        let compression = if magic.starts_with(&[0x1f, 0x8b]) {
+            Compression::Gzip
+        } else if magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+            Compression::Zstd
+        } else {
+            Compression::None
+        };
+        let unpacked = limits.unpacked.max(len.saturating_mul(limits.ratio));
+        let (kind, limit) = match compression {
+            Compression::None => (Kind::Plain(reader), len),
+            Compression::Gzip => (Kind::Gzip(Box::new(MultiGzDecoder::new(reader))), unpacked),
+            Compression::Zstd => {
+                let mut decoder = zstd::Decoder::with_buffer(reader).map_err(read)?;
+                decoder.window_log_max(WINDOW_LOG).map_err(read)?;
+                (Kind::Zstd(Box::new(decoder)), unpacked)
+            }
+        };
+        Ok(Self { kind, position: 0, limit, compression })
+    }
+
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The fault for bytes that are not there or cannot be unpacked; `what` began at `at`.
+    fn fault(&self, error: io::Error, what: &str, at: u64) -> BlendFault {
+        let what = what.to_owned();
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => BlendFault::Truncated { what, at },
+            // A system's own error has a number; what an unpacker finds has none.
+            _ if error.raw_os_error().is_some() => BlendFault::Unreadable(error),
+            _ => BlendFault::Damaged { what: format!("{what} cannot be unpacked"), at },
+        }
+    }
+
+    fn check(&self, count: u64, what: &str, at: u64) -> Result<(), BlendFault> {
+        let fits = self.position.checked_add(count).is_some_and(|end| end <= self.limit);
+        match (fits, self.compression) {
+            (true, _) => Ok(()),
+            (false, Compression::None) => Err(BlendFault::Truncated { what: what.to_owned(), at }),
+            (false, _) => Err(BlendFault::Bomb(self.limit >> 20)),
+        }
+    }
+
+    fn reader(&mut self) -> &mut dyn Read {
+        match &mut self.kind {
+            Kind::Plain(reader) => reader,
+            Kind::Gzip(reader) => reader,
+            Kind::Zstd(reader) => reader,
+        }
+    }
+
+    pub fn read_exact(&mut self, buffer: &mut [u8], what: &str, at: u64) -> Result<(), BlendFault> {
+        self.check(buffer.len() as u64, what, at)?;
+        self.reader().read_exact(buffer).map_err(|error| self.fault(error, what, at))?;
+        self.position += buffer.len() as u64;
+        Ok(())
+    }
+
+    /// As many of the bytes wanted as there are.
+    pub fn read_up_to(&mut self, buffer: &mut [u8]) -> Result<usize, BlendFault> {
+        let mut count = 0;
+        while count < buffer.len() {
+            match self.reader().read(&mut buffer[count..]) {
+                Ok(0) => break,
+                Ok(more) => count += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+                Err(error) => return Err(self.fault(error, "its beginning", 0)),
+            }
+        }
+        self.position += count as u64;
+        Ok(count)
+    }
+
+    pub fn skip(&mut self, count: u64, what: &str, at: u64) -> Result<(), BlendFault> {
+        self.check(count, what, at)?;
+        if let Kind::Plain(reader) = &mut self.kind {
+            let distance =
+                i64::try_from(count).map_err(|_| BlendFault::Damaged { what: what.to_owned(), at })?;
+            reader.seek_relative(distance).map_err(BlendFault::Unreadable)?;
+        } else {
+            let copied = io::copy(&mut self.reader().take(count), &mut io::sink());
+            match copied {
+                Ok(copied) if copied == count => {}
+                Ok(_) => return Err(BlendFault::Truncated { what: what.to_owned(), at }),
+                Err(error) => return Err(self.fault(error, what, at)),
+            }
+        }
+        self.position += count;
+        Ok(())
+    }
+
+    /// After the end mark: a packed file must still end well, or its last part is not all there.
+    pub fn finish(&mut self) -> Result<(), BlendFault> {
+        if self.compression == Compression::None {
+            return Ok(());
+        }
+        let (at, left) = (self.position, self.limit - self.position.min(self.limit));
+        match io::copy(&mut self.reader().take(left.saturating_add(1)), &mut io::sink()) {
+            Ok(copied) if copied > left => Err(BlendFault::Bomb(self.limit >> 20)),
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.fault(error, "its end", at)),
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! Real files of a real Blender, compared with what Blender itself says of them through Python.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Cursor,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::LazyLock,
+};
+
+use kiln_blend::{
+    BlendFault, Compression, ExternalKind, Inspection, Limits, dependencies, inspect, inspect_reader, layout,
+    peek,
+};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Truth {
+    version: [u16; 3],
+    active: String,
+    paths: BTreeSet<String>,
+    cameras: BTreeSet<String>,
+    scenes: BTreeMap<String, SceneTruth>,
+}
+
+#[derive(Deserialize)]
+struct SceneTruth {
+    frame_start: i32,
+    frame_end: i32,
+    frame_step: i32,
+    fps: f64,
+    engine: String,
+    width: u32,
+    height: u32,
+    percent: u32,
+    samples: Option<u32>,
+    camera: Option<String>,
+    layers: Vec<(String, bool)>,
+    output_path: String,
+    format_name: String,
+    depth: String,
+    is_movie: bool,
+    border: bool,
+    crop: bool,
+    min_x: f64,
+    max_x: f64,
+    multiview: bool,
+}
+
+struct Project {
+    folder: tempfile::TempDir,
+    truth: Truth,
+}
+
+impl Project {
+    fn make(mut command: Command) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let output = command.arg("--").arg(folder.path()).output().expect("Blender starts");
+        let truth = fs::read(folder.path().join("truth.json")).unwrap_or_else(|_| {
+            let (out, err) =
+                (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            panic!("{out}\n{err}")
+        });
+        Self { truth: serde_json::from_slice(&truth).unwrap(), folder }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join("studio/project")
+    }
+
+    fn blend(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenes.py")
+}
+
+/// One run of the system's Blender for all tests.
+static SYSTEM: LazyLock<Project> = LazyLock::new(|| {
+    let mut command = Command::new("blender");
+    command.args(["--background", "--factory-startup", "--python-exit-code", "3", "--python"]).arg(script());
+    Project::make(command)
+});
+
+/// The same from the bpy wheel, where a Python that has it is named.
+static WHEEL: LazyLock<Option<Project>> = LazyLock::new(|| {
+    let Some(python) = std::env::var_os("KILN_TEST_BPY") else {
+        println!("not tested: KILN_TEST_BPY names no Python with the bpy wheel");
+        return None;
+    };
+    let mut command = Command::new(python);
+    command.arg(script());
+    Some(Project::make(command))
+});
+
+fn projects() -> impl Iterator<Item = &'static Project> {
+    std::iter::once(&*SYSTEM).chain(WHEEL.iter())
+}
+
+fn inspect_bytes(bytes: &[u8]) -> Result<Inspection, BlendFault> {
+    inspect_reader(Cursor::new(bytes), &Limits::default())
+}
+
+#[test]
+fn every_number_is_blenders_own() {
+    for project in projects() {
+        let truth = &project.truth;
+        let found = inspect(&project.blend("shots/main.blend")).unwrap();
+        assert_eq!([found.written_by.major, found.written_by.minor], truth.version[..2]);
+        assert_eq!(found.active_scene.as_deref(), Some(truth.active.as_str()));
+        assert_eq!(found.cameras.iter().cloned().collect::<BTreeSet<_>>(), truth.cameras);
+        assert_eq!(found.scenes.len(), truth.scenes.len());
+        for scene in &found.scenes {
+            let truth = &truth.scenes[&scene.name];
+            let name = &scene.name;
+            assert_eq!((scene.frame_start, scene.frame_end), (truth.frame_start, truth.frame_end), "{name}");
+            assert_eq!(scene.frame_step, truth.frame_step, "{name}");
+            assert!((scene.fps - truth.fps).abs() < 1e-4, "{name}");
+            assert_eq!(scene.engine, truth.engine, "{name}");
+            assert_eq!((scene.width, scene.height), (truth.width, truth.height), "{name}");
+            assert_eq!(scene.percent, truth.percent, "{name}");
+            assert_eq!(scene.samples, truth.samples, "{name}");
+            assert_eq!(scene.camera, truth.camera, "{name}");
+            let layers: Vec<_> = scene.view_layers.iter().map(|l| (l.name.clone(), l.renders)).collect();
+            assert_eq!(layers, truth.layers, "{name}");
+            assert_eq!(scene.output_path, truth.output_path, "{name}");
+            assert_eq!(scene.format_name, truth.format_name, "{name}");
+            assert_eq!(scene.is_movie, truth.is_movie, "{name}");
+            if let Some(format) = scene.format
+                && format.depths().len() > 1
+            {
+                assert_eq!(scene.depth.map(|d| d.to_string()).as_ref(), Some(&truth.depth), "{name}");
+            }
+            assert_eq!(scene.border.is_some(), truth.border, "{name}");
+            if let Some(border) = scene.border {
+                assert_eq!(border.crop, truth.crop, "{name}");
+                assert!(
+                    (border.min_x - truth.min_x).abs() < 1e-6 && (border.max_x - truth.max_x).abs() < 1e-6
+                );
+            }
+            assert_eq!(scene.multiview, truth.multiview, "{name}");
+        }
+        let json = serde_json::to_string(&found).unwrap();
+        assert_eq!(serde_json::from_str::<Inspection>(&json).unwrap().scenes, found.scenes);
+    }
+}
+
+#[test]
+fn a_compressed_file_says_the_same() {
+    for project in projects() {
+        let plain = inspect(&project.blend("shots/main.blend")).unwrap();
+        let packed = inspect(&project.blend("shots/packed.blend")).unwrap();
+        assert_eq!((plain.compression, packed.compression), (Compression::None, Compression::Zstd));
+        assert_eq!(plain.scenes, packed.scenes);
+        assert_eq!(plain.external, packed.external);
+        assert_eq!(peek(&project.blend("shots/packed.blend")).unwrap().written_by, plain.written_by);
+        // As Blender before 3.0 packed its files.
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::copy(&mut fs::File::open(project.blend("shots/main.blend")).unwrap(), &mut gzip).unwrap();
+        let gzip = inspect_bytes(&gzip.finish().unwrap()).unwrap();
+        assert_eq!(gzip.compression, Compression::Gzip);
+        assert_eq!(gzip.scenes, plain.scenes);
+    }
+}
+
+#[test]
+fn every_path_that_blender_sees_is_found() {
+    for project in projects() {
+        let found = inspect(&project.blend("shots/main.blend")).unwrap();
+        let ours: BTreeSet<_> = found.external.iter().filter(|f| !f.packed).map(|f| f.path.clone()).collect();
+        let missed: Vec<_> = project.truth.paths.difference(&ours).collect();
+        assert!(missed.is_empty(), "missed {missed:?} of {ours:?}");
+        let kind = |path: &str| found.external.iter().find(|f| f.path == path).map(|f| f.kind);
+        for (path, expected) in [
+            ("//../tex/wood.png", ExternalKind::Image),
+            ("//../lib/a.blend", ExternalKind::Library),
+            ("//../tex/v.vdb", ExternalKind::Volume),
+            ("//../tex/n.txt", ExternalKind::Text),
+            ("//../tex/snd.wav", ExternalKind::Sound),
+            ("//../tex/m.mdd", ExternalKind::MeshCache),
+            ("//../tex/a.ies", ExternalKind::LightProfile),
+            ("//../tex/s.osl", ExternalKind::Shader),
+            ("//../seq/s_0002.png", ExternalKind::Strip),
+        ] {
+            assert_eq!(kind(path), Some(expected), "{path} in {:?}", found.external);
+        }
+        let packed = found.external.iter().find(|f| f.path == "//../tex/packed.png").unwrap();
+        assert!(packed.packed && packed.owner.starts_with("IM"));
+    }
+}
+
+#[test]
+fn dependencies_go_through_libraries_and_lie_well_in_a_bundle() {
+    for project in projects() {
+        let main = project.blend("shots/main.blend");
+        let before = fs::read(&main).unwrap();
+        let found = dependencies(&main).unwrap();
+        assert!(found.broken.is_empty(), "{:?}", found.broken);
+        let has = |path: &str| found.items.iter().any(|item| item.files.contains(&project.root().join(path)));
+        for path in ["lib/a.blend", "lib/b.blend", "lib/tex/brick.png", "seq/s_0003.png", "tex/tile.1002.png"]
+        {
+            assert!(has(path), "{path} is not among the dependencies");
+        }
+        let laid = layout(&found);
+        assert_eq!(laid.blend.as_str(), "shots/main.blend");
+        let names: BTreeSet<&str> = laid.files.iter().map(|(place, _)| place.as_str()).collect();
+        for name in [
+            "shots/main.blend",
+            "lib/a.blend",
+            "lib/b.blend",
+            "lib/tex/brick.png",
+            "tex/wood.png",
+            "seq/s_0001.png",
+            "seq/s_0002.png",
+            "seq/s_0003.png",
+            "tex/tile.1001.png",
+            "tex/tile.1002.png",
+        ] {
+            assert!(names.contains(name), "{name} is not in {names:?}");
+        }
+        assert!(!names.contains("tex/packed.png"));
+        let far = project.folder.path().canonicalize().unwrap().join("elsewhere/far.png");
+        let far = far.to_str().unwrap();
+        assert_eq!(laid.remap.keys().collect::<Vec<_>>(), [far], "only the absolute path needs a new name");
+        assert!(
+            laid.remap[far].as_str().starts_with("_external/") && laid.remap[far].file_name() == "far.png"
+        );
+        let missing: Vec<_> = laid.missing.iter().map(|missing| missing.path.as_str()).collect();
+        assert_eq!(missing, ["//gone.png", "C:\\textures\\oak.png"]);
+        assert_eq!(fs::read(&main).unwrap(), before);
+    }
+}
+
+/// Byte offsets at which blocks begin, of a plain file.
+fn boundaries(bytes: &[u8]) -> Vec<usize> {
+    let large = bytes[7].is_ascii_digit();
+    let mut at = if large { 17 } else { 12 };
+    let mut found = Vec::new();
+    loop {
+        found.push(at);
+        if bytes[at..].starts_with(b"ENDB") {
+            return found;
+        }
+        let len = if large {
+            u64::from_le_bytes(bytes[at + 16..at + 24].try_into().unwrap()) as usize + 32
+        } else {
+            u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize + 24
+        };
+        at += len;
+    }
+}
+
+fn random(state: &mut u64) -> usize {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) as usize
+}
+
+#[test]
+fn a_cut_file_is_an_error_wherever_it_is_cut() {
+    let mut state = 7;
+    for project in projects() {
+        let plain = fs::read(project.blend("shots/main.blend")).unwrap();
+        let mut cuts = boundaries(&plain);
+        // The whole walk for each of thousands of blocks would take minutes.
+        let step = cuts.len().div_ceil(400);
+        cuts = cuts.into_iter().step_by(step).chain([plain.len() - 1]).collect();
+        cuts.extend((0..200).map(|_| random(&mut state) % plain.len()));
+        for cut in cuts {
+            let fault = inspect_bytes(&plain[..cut]).unwrap_err();
+            let fits = match cut {
+                0 => matches!(fault, BlendFault::Empty),
+                1..7 => matches!(fault, BlendFault::NotABlend),
+                _ => matches!(fault, BlendFault::Truncated { at, .. } if at <= cut as u64),
+            };
+            assert!(fits, "cut at {cut}: {fault}");
+        }
+        let packed = fs::read(project.blend("shots/packed.blend")).unwrap();
+        for _ in 0..60 {
+            let cut = 12 + random(&mut state) % (packed.len() - 12);
+            let fault = inspect_bytes(&packed[..cut]).unwrap_err();
+            assert!(
+                matches!(fault, BlendFault::Truncated { .. } | BlendFault::NotABlend),
+                "cut at {cut}: {fault}"
+            );
+        }
+        assert!(inspect_bytes(&packed[..packed.len() - 1]).is_err());
+    }
+}
+
+#[test]
+fn flipped_bytes_never_panic() {
+    let mut state = 11;
+    for project in projects() {
+        let plain = fs::read(project.blend("shots/main.blend")).unwrap();
+        let heads = boundaries(&plain);
+        let dna = heads[heads.len() - 2];
+        for round in 0..300 {
+            let mut broken = plain.clone();
+            // A third each: anywhere, in a block head, in the DNA.
+            let place = match round % 3 {
+                0 => random(&mut state) % plain.len(),
+                1 => heads[random(&mut state) % heads.len()] + random(&mut state) % 24,
+                _ => dna + random(&mut state) % (plain.len() - dna),
+            };
+            let place = place.min(plain.len() - 1);
+            broken[place] ^= 1 << (random(&mut state) % 8);
+            let _ = inspect_bytes(&broken);
+        }
+        let packed = fs::read(project.blend("shots/packed.blend")).unwrap();
+        for _ in 0..60 {
+            let mut broken = packed.clone();
+            let place = random(&mut state) % packed.len();
+            broken[place] ^= 1 << (random(&mut state) % 8);
+            let _ = inspect_bytes(&broken);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_blend_is_told_in_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |name: &str, bytes: &[u8], expected: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let error = inspect(&path).unwrap_err().to_string();
+        assert_eq!(error, format!("{} cannot be used: {expected}", path.display()));
+    };
+    check("empty.blend", b"", "it is empty");
+    check("text.blend", b"I am a text file, not a scene.", "it is not a .blend file");
+    check("zip.blend", b"PK\x03\x04aaaaaaaaaaaaaaaaaaaaaaaa", "it is not a .blend file");
+    check(
+        "new.blend",
+        b"BLENDER19-02v0700xx",
+        "it has a file format newer than this Kiln knows; update Kiln",
+    );
+    check(
+        "old.blend",
+        b"BLENDER_v249ENDB",
+        "it was written by Blender 2.49.0, and files from before 2.50 cannot be read; save it again with a newer one",
+    );
+    check(
+        "head.blend",
+        b"BLENDER-v304REND",
+        "it is cut off: a block head before the end mark at byte 12 is not all there; save or copy it again",
+    );
+    let inspected = |path: &Path| inspect(path).unwrap_err().to_string();
+    assert!(inspected(folder.path()).ends_with("it is a folder; name the .blend inside it"));
+    assert!(inspected(&folder.path().join("none.blend")).ends_with("it does not exist"));
+}
+
+#[test]
+fn a_bomb_is_refused() {
+    let mut zeros = Cursor::new(b"BLENDER-v304DATA\x00\x00\x00\x7f".to_vec());
+    zeros.set_position(0);
+    let bomb = std::io::Read::chain(zeros, std::io::Read::take(std::io::repeat(0), 64 << 20));
+    let bomb = zstd::encode_all(bomb, 3).unwrap();
+    assert!(bomb.len() < 100_000);
+    let limits = Limits { unpacked: 16 << 20, ..Limits::default() };
+    let fault = inspect_reader(Cursor::new(&bomb), &limits).unwrap_err();
+    assert!(matches!(fault, BlendFault::Bomb(_)), "{fault}");
+}
