@@ -85,8 +85,8 @@ CREATE TABLE attempts (
     worker INTEGER NOT NULL,
     slot INTEGER NOT NULL,
     state TEXT NOT NULL,
-    -- Whether the task remembers it as a failure or a lapse; cleared when the task gets a clean record.
-    counts INTEGER NOT NULL DEFAULT 0,
+    -- Whether the task remembers it, should it fail or lapse: not after the task was reopened.
+    counts INTEGER NOT NULL DEFAULT 1,
     opened_ms INTEGER NOT NULL,
     started_ms INTEGER,
     ended_ms INTEGER,
@@ -97,7 +97,7 @@ CREATE TABLE attempts (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX attempts_by_task ON attempts (job, step, idx);
 CREATE INDEX attempts_open ON attempts (job) WHERE state IN ('assigned', 'running', 'lapsed');
-CREATE INDEX attempts_counting ON attempts (job, step, idx) WHERE counts = 1;
+CREATE INDEX attempts_counting ON attempts (job, step, idx) WHERE counts = 1 AND state IN ('failed', 'lapsed');
 
 -- A row a file. The sequence only grows, in the order of the commits.
 CREATE TABLE outputs (

@@ -10,12 +10,13 @@ use crate::sql::{Result, to_json};
 use crate::{Event, NewEvent, NewStep, Store, StoreError, Write};
 
 impl Store {
-    /// Writes the whole batch or nothing of it, and returns its events with their numbers. When it has
-    /// returned, everything is as safe as the [`crate::Durability`] says. Batches of one go one after another.
+    /// Writes the whole batch or nothing of it, and returns its events with their numbers. When it returns,
+    /// everything is as safe as the [`crate::Durability`] says. What is written about a job that was deleted is
+    /// passed over, except new attempts and outputs of it, which are an error.
     ///
     /// # Errors
-    /// Then nothing of the batch is there, except that after [`StoreError::Database`] or
-    /// [`StoreError::NoSpace`] from the very end of the transaction only opening the records anew tells.
+    /// Nothing of the batch is there then. Only where the disk fails in the last moment of the transaction can
+    /// it turn out, when the records are opened again, that the batch is there.
     pub async fn commit(&self, batch: Vec<Write>) -> Result<Vec<Event>> {
         let mut writer = self.inner.writer.lock().await;
         let Some(writer) = writer.as_mut() else { return Err(StoreError::Closed) };
@@ -105,7 +106,7 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
         }
         Write::ResumeAttempt { attempt, state } => {
             let query = sqlx::query(
-                "UPDATE attempts SET state = ?3, ended_ms = NULL, failure = NULL, seconds = NULL, counts = 0 \
+                "UPDATE attempts SET state = ?3, ended_ms = NULL, failure = NULL, seconds = NULL \
                  WHERE epoch = ?1 AND counter = ?2",
             )
             .bind(i64::from(attempt.epoch.0))
@@ -266,9 +267,8 @@ async fn close_attempt(
     seconds: Option<f64>,
 ) -> Result<()> {
     let failure = failure.map(|failure| to_json("failure", &failure)).transpose()?;
-    let counts = matches!(state, AttemptState::Failed | AttemptState::Lapsed);
     let query = sqlx::query(
-        "UPDATE attempts SET state = ?3, ended_ms = ?4, failure = ?5, counts = ?6, seconds = ?7 \
+        "UPDATE attempts SET state = ?3, ended_ms = ?4, failure = ?5, seconds = ?6 \
          WHERE epoch = ?1 AND counter = ?2",
     )
     .bind(i64::from(attempt.epoch.0))
@@ -276,7 +276,6 @@ async fn close_attempt(
     .bind(state.as_str())
     .bind(at_ms)
     .bind(failure)
-    .bind(counts)
     .bind(seconds);
     run(db, query).await
 }
@@ -355,7 +354,7 @@ async fn commit_task(
     peak_memory: Option<u64>,
 ) -> Result<()> {
     let query = sqlx::query(
-        "UPDATE attempts SET state = 'committed', counts = 0, ended_ms = ?3, seconds = ?4, peak_memory = ?5 \
+        "UPDATE attempts SET state = 'committed', ended_ms = ?3, seconds = ?4, peak_memory = ?5 \
          WHERE epoch = ?1 AND counter = ?2",
     )
     .bind(i64::from(of.attempt.epoch.0))

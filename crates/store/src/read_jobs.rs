@@ -200,15 +200,23 @@ async fn stored(db: &mut SqliteConnection, row: JobRow) -> Result<StoredJob> {
     let open = sqlx::query(
         "SELECT a.* FROM attempts a LEFT JOIN tasks t ON t.job = a.job AND t.step = a.step AND t.idx = a.idx \
          WHERE a.job = ?1 AND a.state IN ('assigned', 'running', 'lapsed') \
-         AND (a.state <> 'lapsed' OR (coalesce(t.state, 'waiting') = 'waiting' \
-              AND a.generation = coalesce(t.generation, 0))) \
+         AND (a.state <> 'lapsed' OR a.counts = 1) \
+         AND coalesce(t.state, 'waiting') = 'waiting' AND a.generation = coalesce(t.generation, 0) \
          ORDER BY a.epoch, a.counter",
     )
     .bind(job)
     .fetch_all(db)
     .await?;
-    let open = open.iter().map(attempt_row).collect::<Result<_>>()?;
+    let mut open = open.iter().map(attempt_row).collect::<Result<Vec<_>>>()?;
+    // What is cancelled may not deliver any more.
+    open.retain(|attempt| {
+        steps.get(&attempt.task.step).is_some_and(|step| !is_cancelled(&step.cancelled, attempt.task.index))
+    });
     Ok(StoredJob { row, steps: steps.into_values().collect(), open })
+}
+
+pub(crate) fn is_cancelled(spans: &[(TaskIndex, TaskIndex)], index: TaskIndex) -> bool {
+    spans.iter().any(|(first, last)| (*first..=*last).contains(&index))
 }
 
 async fn read_cancelled(
@@ -263,8 +271,8 @@ async fn read_faults(
     let rows = sqlx::query(
         "SELECT a.step, a.idx, a.worker, a.state FROM attempts a \
          LEFT JOIN tasks t ON t.job = a.job AND t.step = a.step AND t.idx = a.idx \
-         WHERE a.job = ?1 AND a.counts = 1 AND coalesce(t.state, 'waiting') <> 'done' \
-         AND a.generation = coalesce(t.generation, 0) \
+         WHERE a.job = ?1 AND a.counts = 1 AND a.state IN ('failed', 'lapsed') \
+         AND coalesce(t.state, 'waiting') = 'waiting' AND a.generation = coalesce(t.generation, 0) \
          ORDER BY a.step, a.idx, a.epoch, a.counter",
     )
     .bind(job)
@@ -273,6 +281,9 @@ async fn read_faults(
     for row in &rows {
         let Some(step) = steps.get_mut(&row.step()?) else { continue };
         let index = row.index("idx")?;
+        if is_cancelled(&step.cancelled, index) {
+            continue;
+        }
         if step.faults.last().is_none_or(|faults| faults.index != index) {
             step.faults.push(TaskFaults { index, failed_on: Vec::new(), lapsed_on: Vec::new() });
         }

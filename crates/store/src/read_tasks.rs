@@ -8,7 +8,7 @@ use kiln_types::{
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
-use crate::read_jobs::attempt_row;
+use crate::read_jobs::{attempt_row, is_cancelled};
 use crate::sql::{Columns, Result, to_json};
 use crate::{AttemptFilter, AttemptRow, OutputRow, Store, TaskFilter, TaskRow};
 
@@ -207,7 +207,8 @@ impl Step<'_> {
         .await?;
         let counting = sqlx::query(
             "SELECT idx, sum(state = 'failed') AS failures, sum(state = 'lapsed') AS lapses FROM attempts \
-             WHERE job = ?1 AND step = ?2 AND counts = 1 AND idx BETWEEN ?3 AND ?4 GROUP BY idx",
+             WHERE job = ?1 AND step = ?2 AND counts = 1 AND state IN ('failed', 'lapsed') \
+             AND idx BETWEEN ?3 AND ?4 GROUP BY idx",
         )
         .bind(job)
         .bind(step)
@@ -239,9 +240,7 @@ impl Step<'_> {
         match (stored, attempt.map(|attempt| attempt.state)) {
             (TaskState::Waiting, Some(AttemptState::Running)) => TaskState::Running,
             (TaskState::Waiting, Some(AttemptState::Assigned)) => TaskState::Assigned,
-            (TaskState::Waiting, _) if self.cancelled.iter().any(|(a, b)| (*a..=*b).contains(&index)) => {
-                TaskState::Cancelled
-            }
+            (TaskState::Waiting, _) if is_cancelled(&self.cancelled, index) => TaskState::Cancelled,
             _ => stored,
         }
     }

@@ -74,8 +74,8 @@ pub struct StoredJob {
     pub row: JobRow,
     /// In the order of the steps.
     pub steps: Vec<StoredStep>,
-    /// Attempts that may yet deliver, oldest first: open ones, and lapsed ones of tasks that are neither done
-    /// nor failed.
+    /// Attempts that may yet deliver, oldest first: those of tasks that wait in the attempt's generation, open
+    /// or lapsed since the task was last reopened.
     pub open: Vec<AttemptRow>,
 }
 
@@ -87,7 +87,7 @@ pub struct StoredStep {
     pub runs: Vec<TaskRun>,
     /// As the last [`crate::Write::SetCancelledTasks`] said.
     pub cancelled: Vec<(TaskIndex, TaskIndex)>,
-    /// What tasks that are not done remember, in the order of the indexes.
+    /// What tasks that are neither done nor failed nor cancelled remember, in the order of the indexes.
     pub faults: Vec<TaskFaults>,
 }
 

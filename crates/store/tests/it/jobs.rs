@@ -166,6 +166,15 @@ async fn the_brain_finds_everything_again_after_a_restart() {
         Write::ResumeAttempt { attempt: attempt(38), state: AttemptState::Running },
         opened(39, task(1, 27), 0, 1),
         closed(39, AttemptState::HandedBack),
+        // 28 was retried while an attempt ran: that it failed later does not count.
+        opened(40, task(1, 28), 0, 1),
+        reopen(28, 28, 0),
+        closed(40, AttemptState::Failed),
+        // 41 is cancelled while it runs, 42 after it failed; of 0, a second attempt still runs.
+        opened(41, task(1, 41), 0, 1),
+        opened(42, task(1, 42), 0, 1),
+        closed(42, AttemptState::Failed),
+        opened(43, task(1, 0), 0, 2),
         Write::SetCancelledTasks {
             job: JobId(1),
             step: STEP,
@@ -200,7 +209,7 @@ async fn the_brain_finds_everything_again_after_a_restart() {
             run(21, 21, 0, TaskState::Failed),
         ],
         cancelled: vec![(TaskIndex(40), TaskIndex(49)), (TaskIndex(60), TaskIndex(60))],
-        faults: vec![faults(20, &[1, 2], &[3]), faults(21, &[1], &[])],
+        faults: vec![faults(20, &[1, 2], &[3])],
     };
     assert_eq!(job.steps, [expected]);
     let open: Vec<_> = job.open.iter().map(|a| (a.id.counter, a.task.index.0, a.state)).collect();
