@@ -1,11 +1,11 @@
 //! The data folder: locked, copied before a migration, refused when newer, one reign after another.
 
 use kiln_store::{Durability, Store, StoreError};
-use kiln_types::{Epoch, JobId};
+use kiln_types::{Epoch, EventNumber, JobId};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
-use crate::{insert, open};
+use crate::{event, insert, open};
 
 async fn raw(folder: &tempfile::TempDir) -> SqliteConnection {
     SqliteConnectOptions::new().filename(folder.path().join("kiln.db")).connect().await.unwrap()
@@ -81,4 +81,28 @@ async fn what_is_no_database_is_told() {
     std::fs::write(&file, "").unwrap();
     let error = Store::open(&file, Durability::Durable).await.unwrap_err();
     assert!(matches!(error, StoreError::Io { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_commit_that_is_given_up_is_there_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    for job in (1..60_u64).step_by(2) {
+        // Given up a little later each time: before, in and after the transaction.
+        let patience = async {
+            for _ in 0..job {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            done = store.commit(vec![insert(job, "1"), event(Some(job), "a")]) => drop(done.unwrap()),
+            () = patience => {}
+        }
+        store.commit(vec![insert(job + 1, "1"), event(Some(job + 1), "a")]).await.unwrap();
+        let there = store.job(JobId(job)).await.unwrap();
+        let events = store.events_after(EventNumber(0), 9, Some(JobId(job))).await.unwrap();
+        assert_eq!(there.map_or(0, |job| job.steps.len()), events.len(), "job {job}");
+        assert!(store.job(JobId(job + 1)).await.unwrap().is_some());
+    }
 }
