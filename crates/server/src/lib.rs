@@ -1,1 +1,45 @@
-//! The farm's brain behind HTTP
+//! The farm's brain behind HTTP: a server that clients submit to and workers connect to.
+//!
+//! [`Server::start`] opens the records and the bytes of a data folder, starts the brain, and listens. `brain`
+//! decides, `links` speaks to workers, `routes` to everyone else, `auth` stands in front of all of them.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod auth;
+mod brain;
+mod clock;
+mod events;
+mod inspect;
+mod key;
+mod links;
+mod listen;
+mod logs;
+mod problem;
+mod routes;
+mod start;
+
+use std::sync::Arc;
+
+use kiln_blobs::{BlobStore, Uploads};
+use kiln_store::Store;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use key::KeyError;
+pub use kiln_store::Durability;
+pub use routes::openapi_json;
+pub use start::{DEFAULT_LISTEN, RunningServer, Server, ServerError, ServerFile, ServerOptions};
+
+/// What every request may use.
+struct App {
+    store: Store,
+    blobs: BlobStore,
+    uploads: Uploads,
+    brain: brain::BrainHandle,
+    hub: Arc<events::Hub>,
+    logs: logs::Logs,
+    heartbeat_ms: u64,
+    /// Ends connections that would never end by themselves.
+    stop: CancellationToken,
+    /// The workers' connections.
+    links: TaskTracker,
+}

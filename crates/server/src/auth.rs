@@ -1,0 +1,198 @@
+//! Who may speak to the server: Host and Origin first, so that no web page can drive it, then the key.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, Method, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use kiln_api::ProblemCode;
+
+use crate::{key::FarmKey, problem::Fault};
+
+/// The routes that answer without a key; `GET` and `HEAD` only.
+pub(crate) const PUBLIC: [&str; 3] = ["/api/v1/info", "/api/openapi.json", "/healthz"];
+
+/// What a request is measured against.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub key: FarmKey,
+    pub hosts: Hosts,
+}
+
+/// The middleware in front of every route, the WebSocket's and the unknown ones included.
+pub(crate) async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    match gate.admit(request.method(), request.uri().path(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(fault) => fault.into_response(),
+    }
+}
+
+impl Gate {
+    fn admit(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), Fault> {
+        let host = self.hosts.check(headers)?;
+        check_origin(headers, host)?;
+        let public = PUBLIC.contains(&path) && (method == Method::GET || method == Method::HEAD);
+        if public || bearer(headers).is_some_and(|key| self.key.matches(key)) {
+            return Ok(());
+        }
+        Err(Fault::new(
+            ProblemCode::Unauthorized,
+            if headers.contains_key(header::AUTHORIZATION) {
+                "This is not the farm's key; it stands in farm.key in the server's data folder, and goes into KILN_KEY or --key."
+            } else {
+                "A key is needed: send “Authorization: Bearer KEY” with the key in farm.key in the server's data folder."
+            },
+        ))
+    }
+}
+
+/// The key of `Authorization: Bearer KEY`.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = only(headers, header::AUTHORIZATION)?.as_bytes();
+    let (scheme, key) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
+}
+
+/// The header's value, where it stands there exactly once.
+fn only(headers: &HeaderMap, name: header::HeaderName) -> Option<&HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next()?;
+    values.next().is_none().then_some(first)
+}
+
+/// The names under which the server answers. A page of another site that points its own name at this machine
+/// (DNS rebinding) sends that name as Host, and is refused.
+#[derive(Debug)]
+pub(crate) struct Hosts {
+    names: Vec<String>,
+    addresses: Vec<IpAddr>,
+    /// It listens on every address of the machine, so any address may stand there: rebinding needs a name.
+    any_address: bool,
+}
+
+impl Hosts {
+    /// `allowed` are further names, without port.
+    pub(crate) fn new(listen: SocketAddr, allowed: &[String]) -> Self {
+        let ip = listen.ip();
+        let mut names = vec!["localhost".to_owned()];
+        if !ip.is_loopback() {
+            let machine = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+            names.push(format!("{machine}.local"));
+            names.push(machine);
+        }
+        names.extend(allowed.iter().map(|name| name.to_lowercase()));
+        Self {
+            names,
+            addresses: vec![IpAddr::from([127, 0, 0, 1]), "::1".parse().unwrap_or(ip), ip],
+            any_address: ip.is_unspecified(),
+        }
+    }
+
+    /// Returns the Host, for the Origin to be compared with.
+    fn check<'a>(&self, headers: &'a HeaderMap) -> Result<&'a str, Fault> {
+        let host = only(headers, header::HOST).and_then(|value| value.to_str().ok()).ok_or_else(|| {
+            Fault::new(
+                ProblemCode::Forbidden,
+                "The request must carry one Host header that names this server.",
+            )
+        })?;
+        let name = host_name(host);
+        let known = match name.parse::<IpAddr>() {
+            Ok(address) => self.any_address || self.addresses.contains(&address),
+            Err(_) => self.names.iter().any(|known| known.eq_ignore_ascii_case(name)),
+        };
+        if known {
+            return Ok(host);
+        }
+        let shown: String = name.chars().take(80).flat_map(char::escape_default).collect();
+        Err(Fault::new(
+            ProblemCode::Forbidden,
+            format!(
+                "This server does not answer to the name “{shown}”; use its address, or start it with --allowed-host {shown}."
+            ),
+        ))
+    }
+}
+
+/// Without the port and, for IPv6, the brackets.
+fn host_name(host: &str) -> &str {
+    if let Some(rest) = host.strip_prefix('[') {
+        return rest.split_once(']').map_or(rest, |(address, _)| address);
+    }
+    host.rsplit_once(':').map_or(host, |(name, _)| name)
+}
+
+/// Browsers name the page that sends a request: only this server's own pages may.
+fn check_origin(headers: &HeaderMap, host: &str) -> Result<(), Fault> {
+    let foreign =
+        || Fault::new(ProblemCode::Forbidden, "Web pages of other sites may not speak to this server.");
+    if !headers.contains_key(header::ORIGIN) {
+        return Ok(());
+    }
+    let origin = only(headers, header::ORIGIN).and_then(|value| value.to_str().ok()).ok_or_else(foreign)?;
+    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    if authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host)) {
+        Ok(())
+    } else {
+        Err(foreign())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(listen: &str, allowed: &[&str]) -> Hosts {
+        let allowed: Vec<String> = allowed.iter().map(|&name| name.to_owned()).collect();
+        Hosts::new(listen.parse().unwrap(), &allowed)
+    }
+
+    fn headers(pairs: &[(header::HeaderName, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(name, value.parse().unwrap());
+        }
+        map
+    }
+
+    #[test]
+    fn answers_to_its_own_names_only() {
+        let check = |hosts: &Hosts, host: &str| hosts.check(&headers(&[(header::HOST, host)])).is_ok();
+        let local = hosts("127.0.0.1:8765", &["Farm.Example"]);
+        for good in ["localhost", "LOCALHOST:8765", "127.0.0.1:1", "[::1]:8765", "farm.example:80"] {
+            assert!(check(&local, good), "{good}");
+        }
+        for bad in ["evil.example", "evil.example:8765", "10.0.0.1", "localhost.evil.example", "", "[", ":"] {
+            assert!(!check(&local, bad), "{bad}");
+        }
+        let everywhere = hosts("0.0.0.0:8765", &[]);
+        assert!(check(&everywhere, "10.0.0.1:8765"));
+        assert!(!check(&everywhere, "evil.example"));
+        assert!(local.check(&HeaderMap::new()).is_err());
+        assert!(local.check(&headers(&[(header::HOST, "localhost"), (header::HOST, "evil")])).is_err());
+    }
+
+    #[test]
+    fn only_its_own_origin() {
+        let check =
+            |origin: &str| check_origin(&headers(&[(header::ORIGIN, origin)]), "localhost:8765").is_ok();
+        assert!(check("http://localhost:8765"));
+        for bad in ["null", "http://evil.example", "http://localhost:9", "file://", "localhost:8765"] {
+            assert!(!check(bad), "{bad}");
+        }
+        assert!(check_origin(&HeaderMap::new(), "localhost").is_ok());
+    }
+
+    #[test]
+    fn bearer_keys() {
+        let check = |value: &str| bearer(&headers(&[(header::AUTHORIZATION, value)])).map(<[u8]>::to_vec);
+        assert_eq!(check("Bearer kiln_1"), Some(b"kiln_1".to_vec()));
+        assert_eq!(check("bearer kiln_1"), Some(b"kiln_1".to_vec()));
+        assert_eq!(check("Basic kiln_1"), None);
+        assert_eq!(check("Bea"), None);
+    }
+}

@@ -1,0 +1,189 @@
+//! The core's records as writes and events.
+
+use std::sync::Arc;
+
+use kiln_api::Change;
+use kiln_core::Record;
+use kiln_store::Write;
+use kiln_types::{AttemptState, JobId, JobSpec, StepIndex, TaskId, TaskIndex, WorkerId};
+
+use super::{
+    Brain,
+    farm::{LiveAttempt, Started},
+};
+use crate::{clock::unix_ms, events::new_event};
+
+/// Events for single tasks that one decision makes at most. Whoever follows a job of more counts again by its
+/// page, as the event of the job's state says.
+const MAX_TASK_EVENTS: usize = 1000;
+
+impl Brain {
+    /// Turns what the core has recorded into what the store writes. Called after each input, so that writes
+    /// keep the order of the decisions.
+    pub(super) fn absorb(&mut self) {
+        if self.batch.outbox.records.is_empty() {
+            return;
+        }
+        let at_ms = unix_ms();
+        let mut records = std::mem::take(&mut self.batch.outbox.records);
+        for record in records.drain(..) {
+            self.absorb_one(record, at_ms);
+        }
+        self.batch.outbox.records = records;
+    }
+
+    fn absorb_one(&mut self, record: Record, at_ms: i64) {
+        match record {
+            Record::JobState { job, state, reason } => {
+                let now = self.farm.clock.now();
+                if let Some(live) = self.farm.jobs.get_mut(&job) {
+                    live.ended = state.is_end().then_some(now);
+                }
+                tracing::info!(%job, %state, reason = reason.as_ref().map(ToString::to_string), "job");
+                self.write(Write::SetJobState { job, state, at_ms, reason: reason.clone() });
+                self.event(at_ms, Some(job), None, &Change::JobState { state, reason });
+            }
+            Record::StepState { .. } => {}
+            Record::AttemptOpened { attempt, task, generation, worker, slot } => {
+                let live = LiveAttempt { task, worker, slot, started: None, fraction: None };
+                self.farm.attempts.insert(attempt, live);
+                self.write(Write::OpenAttempt { attempt, task, generation, worker, slot, at_ms });
+            }
+            Record::AttemptStarted { attempt, task } => {
+                let started = Started { moment: self.farm.clock.now(), at_ms };
+                let mut worker = None;
+                if let Some(live) = self.farm.attempts.get_mut(&attempt) {
+                    live.started = Some(started);
+                    worker = Some(live.worker);
+                }
+                self.write(Write::StartAttempt { attempt, at_ms });
+                let frame = self.farm.frame_of(task).unwrap_or_default();
+                let TaskId { job, step, index } = task;
+                let change = Change::TaskStarted { step, index, frame, attempt };
+                self.event(at_ms, Some(job), worker, &change);
+            }
+            Record::AttemptClosed { attempt, task, state, failure } => {
+                let worker = self.farm.attempts.remove(&attempt).map(|live| live.worker);
+                // The commit of its task writes the attempt too.
+                if state == AttemptState::Committed {
+                    return;
+                }
+                let seconds = self.batch.reports.get(&attempt).map(|report| report.seconds);
+                self.write(Write::CloseAttempt { attempt, state, at_ms, failure: failure.clone(), seconds });
+                let frame = self.farm.frame_of(task).unwrap_or_default();
+                let TaskId { job, step, index } = task;
+                let change = Change::AttemptEnded { step, index, frame, attempt, state, failure };
+                self.event(at_ms, Some(job), worker, &change);
+            }
+            Record::AttemptResumed { attempt, task, state } => self.resumed(attempt, task, state, at_ms),
+            Record::TaskCommitted { task, generation, attempt } => {
+                self.committed(task, generation, attempt, at_ms);
+            }
+            Record::TaskFailed { task, generation, reason } => {
+                let frame = self.farm.frame_of(task).unwrap_or_default();
+                let TaskId { job, step, index } = task;
+                let change = Change::TaskFailed { step, index, frame, reason: reason.message.clone() };
+                self.write(Write::FailTask { task, generation, reason });
+                self.event(at_ms, Some(job), None, &change);
+            }
+            Record::TasksReopened { job, step, tasks, generation } => {
+                let (first, last) = (tasks.first, tasks.last);
+                self.write(Write::ReopenTasks { job, step, first, last, generation });
+                for index in tasks.iter().take(MAX_TASK_EVENTS) {
+                    let frame = self.farm.frame_of(TaskId { job, step, index }).unwrap_or_default();
+                    let change = Change::TaskReopened { step, index, frame, generation };
+                    self.event(at_ms, Some(job), None, &change);
+                }
+            }
+            Record::CancelledTasks { job, step, tasks } => {
+                let spans = tasks.spans().map(|span| (span.first, span.last)).collect();
+                self.write(Write::SetCancelledTasks { job, step, spans });
+            }
+            Record::StepExtended { job, step, count } => self.extended(job, step, count, at_ms),
+            Record::WorkerState { worker, state } => {
+                self.event(at_ms, None, Some(worker), &Change::WorkerState { state });
+            }
+        }
+    }
+
+    fn resumed(&mut self, attempt: kiln_types::AttemptId, task: TaskId, state: AttemptState, at_ms: i64) {
+        // Its worker, slot and generation are the core's to know.
+        let Some((_, _, worker)) = self.farm.core.attempt_task(attempt) else { return };
+        let started =
+            (state == AttemptState::Running).then(|| Started { moment: self.farm.clock.now(), at_ms });
+        let slot = self.batch.held_slots.get(&attempt).copied().unwrap_or_default();
+        let live = LiveAttempt { task, worker, slot, started, fraction: None };
+        self.farm.attempts.insert(attempt, live);
+        self.write(Write::ResumeAttempt { attempt, state });
+        if state == AttemptState::Running {
+            let frame = self.farm.frame_of(task).unwrap_or_default();
+            let TaskId { job, step, index } = task;
+            let change = Change::TaskStarted { step, index, frame, attempt };
+            self.event(at_ms, Some(job), Some(worker), &change);
+        }
+    }
+
+    fn committed(
+        &mut self,
+        task: TaskId,
+        generation: kiln_types::Generation,
+        attempt: kiln_types::AttemptId,
+        at_ms: i64,
+    ) {
+        let frame = self.farm.frame_of(task).unwrap_or_default();
+        // The core commits only inside the report of the attempt, whose files are at hand then.
+        let Some(report) = self.batch.reports.remove(&attempt) else {
+            tracing::error!(%attempt, %task, "a task was committed without a report");
+            return;
+        };
+        let Some(outputs) = report.outputs else { return };
+        if let Some(live) = self.farm.jobs.get_mut(&task.job) {
+            live.seconds += report.seconds;
+            live.finished += 1;
+        }
+        let TaskId { job, step, index } = task;
+        let files = u32::try_from(outputs.files().len()).unwrap_or(u32::MAX);
+        let seconds = report.seconds;
+        self.write(Write::CommitTask {
+            task,
+            generation,
+            attempt,
+            frame,
+            outputs,
+            seconds,
+            peak_memory: Some(report.peak_memory),
+            at_ms,
+        });
+        let change = Change::TaskDone { step, index, frame, generation, attempt, seconds, files };
+        self.event(at_ms, Some(job), Some(report.worker), &change);
+    }
+
+    fn extended(&mut self, job: JobId, step: StepIndex, count: u32, at_ms: i64) {
+        let Some(spec) = self.farm.jobs.get(&job).map(|live| live.spec.clone()) else { return };
+        self.write(Write::ExtendStep { job, step, spec: Box::new(JobSpec::clone(&spec)), count });
+        self.event(at_ms, Some(job), None, &Change::JobExtended { total: count });
+    }
+
+    pub(super) fn write(&mut self, write: Write) {
+        self.batch.writes.push(write);
+    }
+
+    pub(super) fn event(
+        &mut self,
+        at_ms: i64,
+        job: Option<JobId>,
+        worker: Option<WorkerId>,
+        change: &Change,
+    ) {
+        let worker = worker.map(|id| (id, self.farm.name_of(id)));
+        self.batch.writes.push(Write::Event(new_event(at_ms, job, worker, change)));
+    }
+
+    /// Frames as positions in the job's one step.
+    pub(super) fn positions(
+        spec: &Arc<JobSpec>,
+        frames: &kiln_types::FrameSet,
+    ) -> Result<Vec<TaskIndex>, i32> {
+        frames.iter().map(|frame| spec.frames.index_of(frame).map(TaskIndex).ok_or(frame)).collect()
+    }
+}

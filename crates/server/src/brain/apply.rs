@@ -1,0 +1,384 @@
+//! What each input does.
+
+use std::sync::Arc;
+
+use kiln_api::{Change, Down, Finish as UpFinish, Held, HeldState, Hello, Up, Verdict as UpVerdict, Welcome};
+use kiln_core::{Finish, HeldAttempt, HeldPhase, JobError, Verdict, WorkerOffer};
+use kiln_store::{NewStep, StepKind, Write};
+use kiln_types::{AttemptId, JobId, JobSpec, SlotIndex, StepIndex, TaskIndex, WorkerId, WorkerWish};
+
+use super::{
+    Brain, Input, JobVerb, Reply,
+    batch::Report,
+    farm::{Known, Link, LiveJob, Said},
+    restore::plan_of,
+};
+use crate::{
+    clock::unix_ms,
+    problem::{Answer, Fault},
+};
+
+/// Different notices that a job keeps.
+const MAX_NOTICES: usize = 200;
+/// Characters of one notice.
+const MAX_NOTICE: usize = 1000;
+/// A job has one step so far; its tasks are its frames.
+const RENDER: StepIndex = StepIndex(0);
+
+impl Brain {
+    pub(super) fn apply(&mut self, input: Input) {
+        match input {
+            Input::Submit { spec, notices, reply } => self.submit(*spec, notices, reply),
+            Input::Job { job, verb, reply } => {
+                let answer = self.verb(job, verb);
+                self.absorb();
+                self.batch.answer(reply, answer);
+            }
+            Input::Join { hello, link } => self.join(*hello, link),
+            Input::Up { worker, link, up } => {
+                if self.is_current(worker, link) {
+                    self.up(worker, up);
+                }
+            }
+            Input::Gone { worker, link } => {
+                if self.is_current(worker, link) {
+                    self.gone(worker);
+                }
+            }
+            Input::Wish { name, wish, reply } => {
+                let answer = self.wish(&name, wish);
+                self.batch.answer(reply, answer);
+            }
+            Input::RemoveWorker { name, reply } => {
+                let answer = self.remove_worker(&name);
+                self.batch.answer(reply, answer);
+            }
+            Input::Look(look) => self.batch.replies.push(look),
+        }
+        self.absorb();
+    }
+
+    fn submit(&mut self, spec: JobSpec, notices: Vec<String>, reply: Reply<JobId>) {
+        let job = JobId(self.farm.last_job.0 + 1);
+        let spec = Arc::new(spec);
+        let plan = match plan_of(job, &spec) {
+            Ok(plan) => plan,
+            Err(error) => return self.batch.answer(reply, Err(Fault::bad(sentence(&error)))),
+        };
+        let at_ms = unix_ms();
+        self.farm.last_job = job;
+        self.farm.jobs.insert(job, LiveJob::new(spec.clone()));
+        let steps = vec![NewStep {
+            step: RENDER,
+            kind: StepKind::Render,
+            count: spec.frames.len(),
+            after: Vec::new(),
+            order: spec.order,
+        }];
+        self.write(Write::InsertJob { job, spec: Box::new(JobSpec::clone(&spec)), steps, at_ms });
+        self.event(at_ms, Some(job), None, &Change::JobCreated { name: spec.name.clone() });
+        self.notices(job, notices, None);
+        let now = self.farm.clock.now();
+        let submitted = self.farm.core.submit(now, plan, &mut self.batch.outbox);
+        self.absorb();
+        tracing::info!(%job, name = %spec.name, frames = %spec.frames, "job submitted");
+        self.batch.answer(reply, submitted.map(|()| job).map_err(job_fault));
+    }
+
+    fn verb(&mut self, job: JobId, verb: JobVerb) -> Answer<()> {
+        let now = self.farm.clock.now();
+        let Some(live) = self.farm.jobs.get_mut(&job) else {
+            return Err(job_fault(JobError::NoSuchJob(job)));
+        };
+        let (core, out) = (&mut self.farm.core, &mut self.batch.outbox);
+        match verb {
+            JobVerb::Pause => core.pause_job(now, job, out).map_err(job_fault)?,
+            JobVerb::Resume => core.resume_job(now, job, out).map_err(job_fault)?,
+            JobVerb::Cancel => core.cancel_job(now, job, out).map_err(job_fault)?,
+            JobVerb::Retry => {
+                core.retry_failed(now, job, out).map_err(job_fault)?;
+            }
+            JobVerb::Rerender(frames) => {
+                let which = match frames {
+                    None => None,
+                    Some(frames) => Some(Self::positions(&live.spec, &frames).map_err(|frame| {
+                        Fault::bad(format!(
+                            "Frame {frame} is not among the frames of job {job} ({}).",
+                            live.spec.frames
+                        ))
+                    })?),
+                };
+                let which = which.as_ref().map(|indexes: &Vec<TaskIndex>| (RENDER, &indexes[..]));
+                core.rerender(now, job, which, out).map_err(job_fault)?;
+            }
+            JobVerb::Extend(frames) => {
+                let longer =
+                    live.spec.frames.extended(&frames).map_err(|error| Fault::bad(sentence(&error)))?;
+                let added = longer.len() - live.spec.frames.len();
+                core.extend(now, job, RENDER, added, out).map_err(job_fault)?;
+                live.spec = Arc::new(JobSpec { frames: longer, ..JobSpec::clone(&live.spec) });
+            }
+            JobVerb::Delete { force } => return self.delete(job, force),
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, job: JobId, force: bool) -> Answer<()> {
+        let now = self.farm.clock.now();
+        let ended = self.farm.core.job(job).is_some_and(|view| view.state.is_end());
+        if !ended && !force {
+            return Err(Fault::conflict(format!(
+                "Job {job} has not ended; cancel it first, or delete it with force."
+            )));
+        }
+        if !ended {
+            self.farm.core.cancel_job(now, job, &mut self.batch.outbox).map_err(job_fault)?;
+        }
+        self.absorb();
+        self.farm.core.forget(job).map_err(job_fault)?;
+        self.farm.jobs.remove(&job);
+        self.farm.attempts.retain(|_, attempt| attempt.task.job != job);
+        self.write(Write::DeleteJob { job });
+        self.event(unix_ms(), Some(job), None, &Change::JobDeleted);
+        self.batch.deleted.push(job);
+        Ok(())
+    }
+
+    fn is_current(&self, worker: WorkerId, link: u64) -> bool {
+        let known = self.farm.workers.get(&worker);
+        known.and_then(|known| known.link.as_ref()).is_some_and(|current| current.number == link)
+    }
+
+    fn join(&mut self, hello: Hello, link: Link) {
+        let now = self.farm.clock.now();
+        let at_ms = unix_ms();
+        let worker = hello.id;
+        let name = self.free_name(worker, &hello.name);
+        let slots = hello.slots.min(WorkerOffer::MAX_SLOTS);
+        let said = Said { build: hello.build, machine: hello.machine, slots, blenders: hello.blenders };
+        let offer = said.offer(&name);
+        let wish = self.farm.workers.get(&worker).map_or(WorkerWish::Work, |known| known.wish);
+        let info = serde_json::to_value(&said).unwrap_or_default();
+        let new = Known { name: name.clone(), said, wish, last_seen_ms: at_ms, link: Some(link) };
+        let old = self.farm.workers.insert(worker, new);
+        if let Some(old) = old.and_then(|old| old.link) {
+            old.end.cancel();
+        }
+        tracing::info!(%worker, %name, slots, held = hello.held.len(), "worker connected");
+        self.write(Write::UpsertWorker { worker, name: name.clone(), info, at_ms });
+        let welcome = Welcome {
+            name,
+            build: kiln_api::BUILD.to_owned(),
+            protocol: kiln_api::PROTOCOL,
+            epoch: self.farm.epoch,
+            heartbeat_ms: self.farm.heartbeat_ms,
+            wish,
+        };
+        // Before everything that the core pushes to it.
+        self.batch.outbox.send(worker, Down::Welcome(welcome));
+        self.batch.held_slots.extend(hello.held.iter().map(|held| (held.attempt, held.slot)));
+        let held: Vec<HeldAttempt> = hello.held.iter().map(held_attempt).collect();
+        self.farm.core.worker_joined(now, worker, offer, &held, &mut self.batch.outbox);
+        self.farm.core.set_wish(now, worker, wish, &mut self.batch.outbox);
+    }
+
+    /// The wanted name, with a number behind it where another worker has it.
+    fn free_name(&self, worker: WorkerId, wanted: &str) -> String {
+        let clean: String = wanted.trim().chars().filter(|c| !c.is_control() && *c != '/').take(60).collect();
+        let clean = if clean.is_empty() { "worker".to_owned() } else { clean };
+        let free = |name: &str| self.farm.worker_named(name).is_none_or(|other| other == worker);
+        if free(&clean) {
+            return clean;
+        }
+        let mut number = 2;
+        loop {
+            let name = format!("{clean}-{number}");
+            if free(&name) {
+                return name;
+            }
+            number += 1;
+        }
+    }
+
+    fn up(&mut self, worker: WorkerId, up: Up) {
+        let now = self.farm.clock.now();
+        let out = &mut self.batch.outbox;
+        match up {
+            // Only the first message may be one, and that was taken by the link.
+            Up::Hello(_) => {}
+            Up::Offer { blenders } => {
+                let Some(known) = self.farm.workers.get_mut(&worker) else { return };
+                known.said.blenders = blenders;
+                let (name, offer) = (known.name.clone(), known.said.offer(&known.name));
+                let info = serde_json::to_value(&known.said).unwrap_or_default();
+                self.farm.core.worker_offer_changed(now, worker, offer, out);
+                self.write(Write::UpsertWorker { worker, name, info, at_ms: unix_ms() });
+            }
+            Up::Started { attempt } => self.farm.core.attempt_started(now, worker, attempt, out),
+            Up::Progress { attempt, fraction } => {
+                if let Some(live) = self.farm.attempts.get_mut(&attempt).filter(|live| live.worker == worker)
+                {
+                    live.fraction = fraction.is_finite().then(|| fraction.clamp(0.0, 1.0));
+                }
+            }
+            Up::Log { attempt, text } => {
+                if let Some((task, _, owner)) = self.farm.core.attempt_task(attempt)
+                    && owner == worker
+                {
+                    self.logs.append(task.job, attempt, text);
+                }
+            }
+            Up::Notices { job, texts } => {
+                let attempt =
+                    self.farm.attempts.iter().find(|(_, a)| a.worker == worker && a.task.job == job);
+                if let Some(attempt) = attempt.map(|(id, _)| *id) {
+                    self.notices(job, texts, Some(attempt));
+                }
+            }
+            Up::Finished { attempt, finish, .. } => self.finished(worker, attempt, finish),
+            Up::Heartbeat => {
+                self.farm.core.heartbeat(now, worker, out);
+                if let Some(known) = self.farm.workers.get_mut(&worker) {
+                    known.last_seen_ms = unix_ms();
+                }
+            }
+            // Its own wish is not the farm's: when it comes back, it works again.
+            Up::Draining => self.farm.core.set_wish(now, worker, WorkerWish::Drain, out),
+        }
+    }
+
+    fn finished(&mut self, worker: WorkerId, attempt: AttemptId, finish: UpFinish) {
+        let now = self.farm.clock.now();
+        let seconds = |seconds: f64| if seconds.is_finite() { seconds.clamp(0.0, 1e9) } else { 0.0 };
+        let (finish, report) = match finish {
+            UpFinish::Delivered { outputs, seconds: s, peak_memory } => {
+                let outputs = Some(outputs);
+                (Finish::Delivered, Some(Report { worker, outputs, seconds: seconds(s), peak_memory }))
+            }
+            UpFinish::Failed { failure, seconds: s } => {
+                let report = Report { worker, outputs: None, seconds: seconds(s), peak_memory: 0 };
+                (Finish::Failed(failure), Some(report))
+            }
+            UpFinish::HandedBack => (Finish::HandedBack, None),
+        };
+        if let Some(report) = report {
+            self.batch.reports.insert(attempt, report);
+        }
+        let verdict = self.farm.core.attempt_finished(now, worker, attempt, finish, &mut self.batch.outbox);
+        // At once: the same attempt may be reported twice in one turn.
+        self.absorb();
+        self.batch.reports.remove(&attempt);
+        let verdict = match verdict {
+            Verdict::Committed => UpVerdict::Committed,
+            Verdict::Superseded => UpVerdict::Superseded,
+            Verdict::Recorded => UpVerdict::Recorded,
+            Verdict::Unknown => UpVerdict::Unknown,
+        };
+        self.batch.outbox.send(worker, Down::Settled { attempt, verdict });
+    }
+
+    fn notices(&mut self, job: JobId, texts: Vec<String>, attempt: Option<AttemptId>) {
+        let at_ms = unix_ms();
+        for text in texts {
+            let text: String = text.chars().filter(|c| !c.is_control()).take(MAX_NOTICE).collect();
+            let Some(live) = self.farm.jobs.get_mut(&job) else { return };
+            if text.is_empty() || live.notices.len() >= MAX_NOTICES || !live.notices.insert(text.clone()) {
+                continue;
+            }
+            self.event(at_ms, Some(job), None, &Change::JobNotice { text: text.clone() });
+            self.write(Write::AddNotice { job, text, attempt, at_ms });
+        }
+    }
+
+    fn gone(&mut self, worker: WorkerId) {
+        let at_ms = unix_ms();
+        let Some(known) = self.farm.workers.get_mut(&worker) else { return };
+        known.link = None;
+        known.last_seen_ms = at_ms;
+        let leaves = match known.wish {
+            WorkerWish::Stop => true,
+            WorkerWish::Drain => self.farm.core.worker(worker).is_none_or(|view| view.attempts == 0),
+            WorkerWish::Work | WorkerWish::Pause => false,
+        };
+        tracing::info!(%worker, name = %known.name, "worker disconnected");
+        if leaves {
+            // The wish is fulfilled. Whoever starts the worker again wants it to work.
+            known.wish = WorkerWish::Work;
+            self.write(Write::SetWorkerWish { worker, wish: WorkerWish::Work });
+        }
+        self.write(Write::TouchWorker { worker, at_ms });
+        let now = self.farm.clock.now();
+        self.farm.core.worker_left(now, worker, &mut self.batch.outbox);
+    }
+
+    fn wish(&mut self, name: &str, wish: WorkerWish) -> Answer<()> {
+        let worker = self.farm.worker_named(name).ok_or_else(|| no_worker(name))?;
+        let Some(known) = self.farm.workers.get_mut(&worker) else { return Err(no_worker(name)) };
+        if known.link.is_none() && matches!(wish, WorkerWish::Drain | WorkerWish::Stop) {
+            return Err(Fault::conflict(format!("The worker {name} is offline already.")));
+        }
+        known.wish = wish;
+        let now = self.farm.clock.now();
+        self.write(Write::SetWorkerWish { worker, wish });
+        self.farm.core.set_wish(now, worker, wish, &mut self.batch.outbox);
+        Ok(())
+    }
+
+    fn remove_worker(&mut self, name: &str) -> Answer<()> {
+        let worker = self.farm.worker_named(name).ok_or_else(|| no_worker(name))?;
+        if self.farm.workers.get(&worker).is_some_and(|known| known.link.is_some()) {
+            return Err(Fault::conflict(format!(
+                "The worker {name} is connected; stop or drain it first, then remove it."
+            )));
+        }
+        let now = self.farm.clock.now();
+        self.farm.core.forget_worker(now, worker, &mut self.batch.outbox);
+        self.absorb();
+        self.event(unix_ms(), None, Some(worker), &Change::WorkerRemoved);
+        self.write(Write::DeleteWorker { worker });
+        self.farm.workers.remove(&worker);
+        Ok(())
+    }
+}
+
+pub(crate) fn no_worker(name: &str) -> Fault {
+    let shown: String = name.chars().take(80).flat_map(char::escape_default).collect();
+    Fault::not_found(format!("There is no worker named “{shown}”; `kiln workers` lists them."))
+}
+
+fn held_attempt(held: &Held) -> HeldAttempt {
+    HeldAttempt {
+        attempt: held.attempt,
+        task: held.task,
+        generation: held.generation,
+        slot: SlotIndex(held.slot.0),
+        phase: match held.state {
+            HeldState::Queued => HeldPhase::Queued,
+            HeldState::Running => HeldPhase::Running,
+            HeldState::Finished => HeldPhase::Finished,
+        },
+    }
+}
+
+fn job_fault(error: JobError) -> Fault {
+    let text = sentence(&error);
+    match error {
+        JobError::NoSuchJob(_) => Fault::not_found(text),
+        JobError::NoSuchStep { .. } | JobError::NoSuchTask { .. } | JobError::TooManyTasks(_) => {
+            Fault::bad(text)
+        }
+        JobError::JobExists(_) | JobError::BadRestore { .. } => {
+            Fault::internal("The job cannot be brought to life", text)
+        }
+        _ => Fault::conflict(text),
+    }
+}
+
+/// Upper case in front, a full stop behind.
+pub(crate) fn sentence(error: &impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    let stop = if text.ends_with('.') { "" } else { "." };
+    format!("{first}{}{stop}", chars.as_str())
+}

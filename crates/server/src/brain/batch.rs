@@ -1,0 +1,133 @@
+//! What one turn of the brain has to write, and what it may say once that is on disk.
+
+use std::collections::HashMap;
+
+use kiln_api::{AssignedTask, Assignment, Down, RevokeWhy};
+use kiln_core::{Assigned, Outbox, Push, Record, RevokeReason};
+use kiln_store::Write;
+use kiln_types::{AttemptId, JobId, OutputSet, SlotIndex, WorkerId};
+
+use super::{Brain, Farm, Look};
+
+#[derive(Default)]
+pub(super) struct Batch {
+    pub outbox: Collected,
+    pub writes: Vec<Write>,
+    /// In the order in which they are to be answered.
+    pub replies: Vec<Look>,
+    pub reports: HashMap<AttemptId, Report>,
+    /// Of the attempts that a worker says it holds.
+    pub held_slots: HashMap<AttemptId, SlotIndex>,
+    /// Jobs whose logs go.
+    pub deleted: Vec<JobId>,
+}
+
+/// What a worker reported and the core does not need to know.
+pub(super) struct Report {
+    pub worker: WorkerId,
+    /// Of a delivery.
+    pub outputs: Option<OutputSet>,
+    pub seconds: f64,
+    /// Bytes.
+    pub peak_memory: u64,
+}
+
+/// Collects what the core decides, in order.
+#[derive(Default)]
+pub(super) struct Collected {
+    pub records: Vec<Record>,
+    pub sends: Vec<(WorkerId, Send)>,
+}
+
+pub(super) enum Send {
+    Push(Push),
+    Down(Down),
+}
+
+impl Outbox for Collected {
+    fn push(&mut self, to: WorkerId, push: Push) {
+        self.sends.push((to, Send::Push(push)));
+    }
+    fn record(&mut self, record: Record) {
+        self.records.push(record);
+    }
+}
+
+impl Collected {
+    pub(super) fn send(&mut self, to: WorkerId, down: Down) {
+        self.sends.push((to, Send::Down(down)));
+    }
+}
+
+impl Batch {
+    /// Answers when everything so far is on disk.
+    pub(super) fn answer<T: std::marker::Send + 'static>(
+        &mut self,
+        reply: super::Reply<T>,
+        answer: crate::problem::Answer<T>,
+    ) {
+        self.replies.push(Box::new(move |_| {
+            // Whoever asked may have gone.
+            let _ = reply.send(answer);
+        }));
+    }
+}
+
+impl Brain {
+    /// Says what the transaction has made true.
+    pub(super) fn release(&mut self) {
+        for reply in self.batch.replies.drain(..) {
+            reply(&self.farm);
+        }
+        for (worker, send) in self.batch.outbox.sends.drain(..) {
+            let down = match send {
+                Send::Down(down) => Some(down),
+                Send::Push(push) => wire(&self.farm, push),
+            };
+            if let Some(down) = down {
+                self.farm.send(worker, down);
+            }
+        }
+        for job in self.batch.deleted.drain(..) {
+            self.logs.delete(job);
+        }
+        self.batch.reports.clear();
+        self.batch.held_slots.clear();
+    }
+}
+
+/// The core's push in the words of the wire.
+fn wire(farm: &Farm, push: Push) -> Option<Down> {
+    match push {
+        Push::Assign { slot, tasks } => assignment(farm, slot, &tasks).map(|all| Down::Assign(Box::new(all))),
+        Push::Revoke { attempt, why } => {
+            let why = match why {
+                RevokeReason::Cancelled => RevokeWhy::Cancelled,
+                RevokeReason::Recalled => RevokeWhy::Stolen,
+                RevokeReason::Stale => RevokeWhy::Stale,
+            };
+            Some(Down::Revoke { attempt, why })
+        }
+        Push::Wish(wish) => Some(Down::Wish { wish }),
+    }
+}
+
+fn assignment(farm: &Farm, slot: SlotIndex, tasks: &[Assigned]) -> Option<Assignment> {
+    let job = tasks.first()?.task.job;
+    let spec = &farm.jobs.get(&job)?.spec;
+    let tasks = tasks.iter().filter_map(|assigned| {
+        Some(AssignedTask {
+            attempt: assigned.attempt,
+            task: assigned.task,
+            generation: assigned.generation,
+            frame: spec.frames.get(assigned.task.index.0)?,
+        })
+    });
+    Some(Assignment {
+        slot,
+        job,
+        session: spec.session.clone(),
+        frame_time_limit_s: spec.frame_time_limit_s,
+        tasks: tasks.collect(),
+    })
+}

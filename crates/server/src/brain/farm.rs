@@ -1,0 +1,170 @@
+//! The farm's live state: the core, and around it what the core need not know.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Instant,
+};
+
+use kiln_api::{BlenderOffer, Down, Machine};
+use kiln_core::{Core, Label, Moment, WorkerOffer};
+use kiln_store::Write;
+use kiln_types::{AttemptId, Epoch, JobId, JobSpec, SlotIndex, TaskId, WorkerId, WorkerWish};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::batch::Batch;
+use crate::clock::{Clock, unix_ms};
+
+/// Milliseconds for which an ended job stays in memory, so that late reports of it are still understood.
+const KEEP_ENDED_MS: u64 = 10 * 60 * 1000;
+
+pub(crate) struct Farm {
+    pub core: Core,
+    pub clock: Clock,
+    pub epoch: Epoch,
+    pub heartbeat_ms: u64,
+    pub last_job: JobId,
+    /// Those that the core holds.
+    pub jobs: HashMap<JobId, LiveJob>,
+    /// Those that are handed out and have not ended.
+    pub attempts: HashMap<AttemptId, LiveAttempt>,
+    /// All that the records know.
+    pub workers: HashMap<WorkerId, Known>,
+}
+
+pub(crate) struct LiveJob {
+    pub spec: Arc<JobSpec>,
+    /// Over the finished frames.
+    pub seconds: f64,
+    pub finished: u32,
+    pub notices: HashSet<String>,
+    pub ended: Option<Moment>,
+}
+
+impl LiveJob {
+    pub(crate) fn new(spec: Arc<JobSpec>) -> Self {
+        Self { spec, seconds: 0.0, finished: 0, notices: HashSet::new(), ended: None }
+    }
+
+    /// Seconds, where a frame has finished.
+    pub(crate) fn mean_frame_s(&self) -> Option<f64> {
+        (self.finished > 0).then(|| self.seconds / f64::from(self.finished))
+    }
+}
+
+pub(crate) struct LiveAttempt {
+    pub task: TaskId,
+    pub worker: WorkerId,
+    pub slot: SlotIndex,
+    pub started: Option<Started>,
+    /// As Blender said.
+    pub fraction: Option<f32>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Started {
+    pub moment: Moment,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// A worker, here or gone.
+pub(crate) struct Known {
+    pub name: String,
+    pub said: Said,
+    pub wish: WorkerWish,
+    pub last_seen_ms: i64,
+    pub link: Option<Link>,
+}
+
+/// What a worker says of itself, as the records keep it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Said {
+    pub build: String,
+    pub machine: Machine,
+    pub slots: u16,
+    pub blenders: Vec<BlenderOffer>,
+}
+
+impl Said {
+    /// In the words in which a job says what it needs, see [`super::restore::requirement`].
+    pub(super) fn offer(&self, name: &str) -> WorkerOffer {
+        let mut labels = std::collections::BTreeSet::new();
+        for blender in &self.blenders {
+            let series = blender.version.series();
+            labels.insert(Label(format!("Blender {series}")));
+            for device in &blender.devices {
+                labels.insert(super::restore::device_label(series, device.class));
+            }
+            for engine in &blender.engines {
+                labels.insert(super::restore::engine_label(series, engine));
+            }
+        }
+        WorkerOffer { name: name.to_owned(), slots: self.slots, labels }
+    }
+}
+
+/// The brain's end of a worker's connection.
+pub(crate) struct Link {
+    /// Tells connections of one worker apart.
+    pub number: u64,
+    pub out: mpsc::Sender<Down>,
+    /// Ends the connection.
+    pub end: CancellationToken,
+}
+
+impl Farm {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.core.next_deadline().map(|moment| self.clock.instant(moment))
+    }
+
+    /// A worker that does not take what it is sent is cut off: it comes back and says what it holds.
+    pub(super) fn send(&self, worker: WorkerId, down: Down) {
+        let Some(link) = self.workers.get(&worker).and_then(|known| known.link.as_ref()) else { return };
+        if let Err(mpsc::error::TrySendError::Full(_)) = link.out.try_send(down) {
+            tracing::warn!(%worker, "the worker does not read what it is sent; its connection is closed");
+            link.end.cancel();
+        }
+    }
+
+    pub(crate) fn worker_named(&self, name: &str) -> Option<WorkerId> {
+        self.workers.iter().find(|(_, known)| known.name == name).map(|(id, _)| *id)
+    }
+
+    pub(crate) fn name_of(&self, worker: WorkerId) -> String {
+        self.workers.get(&worker).map_or_else(|| worker.to_string(), |known| known.name.clone())
+    }
+
+    pub(crate) fn frame_of(&self, task: TaskId) -> Option<i32> {
+        self.jobs.get(&task.job)?.spec.frames.get(task.index.0)
+    }
+
+    pub(super) fn forget_ended_jobs(&mut self) {
+        let now = self.clock.now();
+        let old: Vec<JobId> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.ended.is_some_and(|ended| now.since(ended) > KEEP_ENDED_MS))
+            .map(|(id, _)| *id)
+            .collect();
+        for job in old {
+            if self.core.forget(job).is_ok() {
+                self.jobs.remove(&job);
+            }
+        }
+    }
+
+    /// Notes for the records when each connected worker was last heard of.
+    pub(super) fn touch_all(&mut self, batch: &mut Batch) {
+        let at_ms = unix_ms();
+        for (worker, known) in &mut self.workers {
+            if known.link.is_some() {
+                known.last_seen_ms = at_ms;
+                batch.writes.push(Write::TouchWorker { worker: *worker, at_ms });
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The live state, as pages show it.
+
+use std::collections::{BTreeSet, HashSet};
+
+use kiln_api::{RunningView, TaskCounts, UnmetView, WorkerView};
+use kiln_types::{JobId, JobState, WorkerId, WorkerState, WorkerWish};
+
+use super::Farm;
+
+/// What only the brain knows of a job.
+pub(crate) struct LiveJobView {
+    pub state: JobState,
+    /// One for each step.
+    pub steps: Vec<TaskCounts>,
+    pub workers_busy: u32,
+    pub waits_for: Option<String>,
+    pub unmet: Vec<UnmetView>,
+    pub mean_frame_s: Option<f64>,
+    /// Running attempts.
+    pub busy: u32,
+}
+
+impl Farm {
+    /// `None` where the job has ended some time ago, or does not exist.
+    pub(crate) fn job_view(&self, job: JobId) -> Option<LiveJobView> {
+        let live = self.jobs.get(&job)?;
+        let view = self.core.job(job)?;
+        let steps: Vec<TaskCounts> = view.steps.iter().map(|step| counts(step.counts)).collect();
+        let running = self.attempts.values().filter(|a| a.task.job == job && a.started.is_some());
+        let (mut workers, mut busy) = (HashSet::new(), 0);
+        for attempt in running {
+            workers.insert(attempt.worker);
+            busy += 1;
+        }
+        let all = view.counts();
+        let stuck = matches!(view.state, JobState::Queued | JobState::Running)
+            && all.assigned + all.running == 0
+            && all.waiting > 0;
+        let (waits_for, unmet) = if stuck { self.explain(job) } else { (None, Vec::new()) };
+        Some(LiveJobView {
+            state: view.state,
+            steps,
+            workers_busy: u32::try_from(workers.len()).unwrap_or(u32::MAX),
+            waits_for,
+            unmet,
+            mean_frame_s: live.mean_frame_s(),
+            busy,
+        })
+    }
+
+    /// Why nothing of the job runs: a sentence, and what each connected worker lacks.
+    fn explain(&self, job: JobId) -> (Option<String>, Vec<UnmetView>) {
+        let here: Vec<WorkerId> =
+            self.workers.iter().filter(|(_, known)| known.link.is_some()).map(|(id, _)| *id).collect();
+        if here.is_empty() {
+            return (Some("No worker is connected.".to_owned()), Vec::new());
+        }
+        let unmet = self.core.unmet(job);
+        let missing: Vec<BTreeSet<String>> = unmet
+            .iter()
+            .map(|unmet| worded(unmet.missing.iter().map(|label| label.0.clone()).collect()))
+            .collect();
+        let mut views: Vec<UnmetView> = unmet
+            .iter()
+            .zip(&missing)
+            .map(|(unmet, missing)| UnmetView {
+                worker: self.name_of(unmet.worker),
+                missing: missing.iter().cloned().collect(),
+            })
+            .collect();
+        views.sort_by(|a, b| a.worker.cmp(&b.worker));
+        let lacking: HashSet<WorkerId> = unmet.iter().map(|unmet| unmet.worker).collect();
+        let fit: Vec<&WorkerId> = here.iter().filter(|worker| !lacking.contains(worker)).collect();
+        if fit.is_empty() {
+            let common =
+                missing.iter().skip(1).fold(missing.first().cloned().unwrap_or_default(), |all, one| {
+                    all.intersection(one).cloned().collect()
+                });
+            let sentence = match common.first() {
+                Some(thing) => format!("No worker of the farm has {thing}."),
+                None => "No worker of the farm has everything that this job needs.".to_owned(),
+            };
+            return (Some(sentence), views);
+        }
+        let willing = fit.iter().any(|worker| {
+            self.core.worker(**worker).is_some_and(|view| {
+                view.wish == WorkerWish::Work && view.slots > 0 && view.state != WorkerState::Offline
+            })
+        });
+        let sentence = (!willing).then(|| "Every worker that could take it is paused or leaving.".to_owned());
+        (sentence, views)
+    }
+
+    pub(crate) fn worker_views(&self) -> Vec<WorkerView> {
+        let mut views: Vec<WorkerView> = self.workers.keys().filter_map(|id| self.worker_view(*id)).collect();
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        views
+    }
+
+    pub(crate) fn worker_view(&self, id: WorkerId) -> Option<WorkerView> {
+        let known = self.workers.get(&id)?;
+        let state = match (&known.link, self.core.worker(id)) {
+            (Some(_), Some(view)) => view.state,
+            _ => WorkerState::Offline,
+        };
+        let now = self.clock.now();
+        let mut running: Vec<RunningView> = self
+            .attempts
+            .iter()
+            .filter(|(_, attempt)| attempt.worker == id)
+            .filter_map(|(attempt, live)| {
+                let started = live.started?;
+                // Blender says 0 for long, and then often nothing more.
+                let said = live.fraction.filter(|fraction| *fraction > 0.0);
+                let mean = self.jobs.get(&live.task.job).and_then(|job| job.mean_frame_s());
+                let guess = mean.filter(|mean| *mean > 0.0).map(|mean| {
+                    let seconds = now.since(started.moment) as f64 / 1000.0;
+                    (seconds / mean).min(0.99) as f32
+                });
+                Some(RunningView {
+                    slot: live.slot,
+                    attempt: *attempt,
+                    job: live.task.job,
+                    frame: self.frame_of(live.task)?,
+                    since_ms: started.at_ms,
+                    fraction: said.or(guess),
+                    estimated: said.is_none(),
+                })
+            })
+            .collect();
+        running.sort_by_key(|view| (view.slot, view.attempt));
+        Some(WorkerView {
+            id,
+            name: known.name.clone(),
+            state,
+            wish: known.wish,
+            build: known.said.build.clone(),
+            machine: known.said.machine.clone(),
+            slots: known.said.slots,
+            blenders: known.said.blenders.clone(),
+            running,
+            last_seen_ms: known.last_seen_ms,
+        })
+    }
+}
+
+/// Without what follows from something else that is missing: who lacks a Blender lacks its engines too.
+fn worded(missing: BTreeSet<String>) -> BTreeSet<String> {
+    let blenders: Vec<String> = missing.iter().filter(|text| text.starts_with("Blender ")).cloned().collect();
+    missing
+        .into_iter()
+        .filter(|text| {
+            text.starts_with("Blender ") || !blenders.iter().any(|blender| text.ends_with(blender))
+        })
+        .collect()
+}
+
+fn counts(counts: kiln_core::TaskCounts) -> TaskCounts {
+    TaskCounts {
+        total: counts.total(),
+        waiting: counts.waiting,
+        assigned: counts.assigned,
+        running: counts.running,
+        done: counts.done,
+        failed: counts.failed,
+        cancelled: counts.cancelled,
+    }
+}

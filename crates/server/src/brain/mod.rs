@@ -1,0 +1,226 @@
+//! The one place that decides.
+//!
+//! All inputs arrive on one channel. The brain takes every input that waits, applies each to the core, writes
+//! all consequences in one transaction, and only then answers, pushes to workers and publishes events: nothing
+//! is told before it is on disk, and many decisions share one flush of the disk.
+
+mod absorb;
+mod apply;
+mod batch;
+mod farm;
+mod look;
+mod restore;
+
+use std::sync::Arc;
+
+use kiln_api::{Hello, Up};
+use kiln_store::{Store, StoreError};
+use kiln_types::{FrameSet, JobId, JobSpec, WorkerId, WorkerWish};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use apply::{no_worker, sentence};
+pub(crate) use farm::{Farm, Link};
+pub(crate) use look::LiveJobView;
+
+use crate::{
+    ServerError,
+    events::Hub,
+    logs::Logs,
+    problem::{Answer, Fault},
+};
+use batch::Batch;
+
+/// Inputs that wait at most; senders of more wait themselves.
+const QUEUE: usize = 4096;
+
+/// Something that the brain has to answer.
+pub(crate) enum Input {
+    Submit {
+        spec: Box<JobSpec>,
+        notices: Vec<String>,
+        reply: Reply<JobId>,
+    },
+    Job {
+        job: JobId,
+        verb: JobVerb,
+        reply: Reply<()>,
+    },
+    /// A worker has connected and said hello. It is welcomed, or refused, through its link.
+    Join {
+        hello: Box<Hello>,
+        link: Link,
+    },
+    Up {
+        worker: WorkerId,
+        link: u64,
+        up: Up,
+    },
+    /// The connection is gone.
+    Gone {
+        worker: WorkerId,
+        link: u64,
+    },
+    Wish {
+        name: String,
+        wish: WorkerWish,
+        reply: Reply<()>,
+    },
+    RemoveWorker {
+        name: String,
+        reply: Reply<()>,
+    },
+    /// Runs when everything before it is on disk.
+    Look(Look),
+}
+
+pub(crate) type Reply<T> = oneshot::Sender<Answer<T>>;
+type Look = Box<dyn FnOnce(&Farm) + Send>;
+
+/// What a person may do with a job.
+#[derive(Debug, Clone)]
+pub(crate) enum JobVerb {
+    Pause,
+    Resume,
+    Cancel,
+    Retry,
+    /// All frames, where there are none.
+    Rerender(Option<FrameSet>),
+    Extend(FrameSet),
+    Delete {
+        /// Cancel it first, where it has not ended.
+        force: bool,
+    },
+}
+
+/// Speaks to the brain; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct BrainHandle {
+    inputs: mpsc::Sender<Input>,
+}
+
+impl BrainHandle {
+    /// Waits while the brain is behind. An input after the brain's end is dropped, its reply with it.
+    pub(crate) async fn tell(&self, input: Input) {
+        let _ = self.inputs.send(input).await;
+    }
+
+    /// Sends an input and waits for its answer, which comes when its consequences are on disk.
+    pub(crate) async fn ask<T>(&self, input: impl FnOnce(Reply<T>) -> Input) -> Answer<T> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(input(reply)).await;
+        answer.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// Reads the live state.
+    pub(crate) async fn look<T, F>(&self, look: F) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Farm) -> T + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let look: Look = Box::new(move |farm| {
+            let _ = reply.send(look(farm));
+        });
+        self.tell(Input::Look(look)).await;
+        answer.await.map_err(|_| stopping())
+    }
+}
+
+fn stopping() -> Fault {
+    Fault::internal("The server is stopping and has not done this", "the brain has ended")
+}
+
+/// The loop around the core.
+pub(crate) struct Brain {
+    farm: Farm,
+    batch: Batch,
+    store: Store,
+    hub: Arc<Hub>,
+    logs: Logs,
+    inputs: mpsc::Receiver<Input>,
+}
+
+impl Brain {
+    /// Reads the unfinished jobs and the known workers back.
+    ///
+    /// # Errors
+    /// Where the records cannot be read, or contradict themselves.
+    pub(crate) async fn open(
+        store: Store,
+        hub: Arc<Hub>,
+        logs: Logs,
+        config: kiln_core::Config,
+        heartbeat_ms: u64,
+    ) -> Result<(Self, BrainHandle), ServerError> {
+        let farm = restore::farm(&store, config, heartbeat_ms).await?;
+        let (sender, inputs) = mpsc::channel(QUEUE);
+        let brain = Self { farm, batch: Batch::default(), store, hub, logs, inputs };
+        Ok((brain, BrainHandle { inputs: sender }))
+    }
+
+    /// Runs until `stop`, and then until no input waits.
+    ///
+    /// # Errors
+    /// Where the records could not be written: then nothing of the last inputs was acknowledged.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
+        let mut waiting = Vec::new();
+        loop {
+            let deadline = self.farm.next_deadline();
+            let alarm = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let stopped = tokio::select! {
+                biased;
+                _ = self.inputs.recv_many(&mut waiting, QUEUE) => false,
+                () = alarm => false,
+                () = stop.cancelled() => true,
+            };
+            for input in waiting.drain(..) {
+                self.take(input).await;
+            }
+            self.turn().await?;
+            if stopped && self.inputs.is_empty() {
+                self.farm.touch_all(&mut self.batch);
+                return self.turn().await;
+            }
+        }
+    }
+
+    /// Lets the core act on the time and hand out work; then writes, then speaks.
+    async fn turn(&mut self) -> Result<(), StoreError> {
+        let now = self.farm.clock.now();
+        self.farm.core.tick(now, &mut self.batch.outbox);
+        self.farm.core.schedule(now, &mut self.batch.outbox);
+        self.absorb();
+        self.farm.forget_ended_jobs();
+        if !self.batch.writes.is_empty() {
+            let events = self.store.commit(std::mem::take(&mut self.batch.writes)).await?;
+            self.hub.publish(&events);
+        }
+        self.release();
+        Ok(())
+    }
+
+    /// A verb may lead an ended job back to life: it is read from the records first.
+    async fn take(&mut self, input: Input) {
+        let Input::Job { job, verb, reply } = input else { return self.apply(input) };
+        // One deleted in this very turn is in the records still.
+        let known = self.farm.jobs.contains_key(&job) || self.batch.deleted.contains(&job);
+        if !known && let Err(error) = self.load(job).await {
+            let answer = Err(Fault::internal("The job could not be read from the records", error));
+            return self.batch.answer(reply, answer);
+        }
+        self.apply(Input::Job { job, verb, reply });
+    }
+
+    async fn load(&mut self, job: JobId) -> Result<(), StoreError> {
+        match self.store.stored_job(job).await? {
+            Some(stored) => restore::job(&mut self.farm, &self.store, stored).await,
+            None => Ok(()),
+        }
+    }
+}

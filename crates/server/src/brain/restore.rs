@@ -1,0 +1,169 @@
+//! From the records back to the core, and from a job's spec to what the core needs of it.
+
+use std::sync::Arc;
+
+use kiln_core::{
+    Core, JobPlan, Label, PlanError, Requirement, RestoredAttempt, RestoredJob, RestoredPhase, RestoredStep,
+    RestoredTrouble, StepPlan, TaskSpan,
+};
+use kiln_store::{Store, StoreError, StoredJob, StoredStep};
+use kiln_types::{AttemptState, BlenderSeries, DeviceClass, JobId, JobSpec, SessionSpec, TaskState};
+
+use super::farm::{Farm, Known, LiveAttempt, LiveJob, Said, Started};
+use crate::{ServerError, clock::Clock};
+
+/// The farm as it stood when an earlier reign ended.
+///
+/// # Errors
+/// Where the records cannot be read, or contradict themselves.
+pub(super) async fn farm(
+    store: &Store,
+    config: kiln_core::Config,
+    heartbeat_ms: u64,
+) -> Result<Farm, ServerError> {
+    let mut farm = Farm {
+        core: Core::new(store.epoch(), config),
+        clock: Clock::start(),
+        epoch: store.epoch(),
+        heartbeat_ms,
+        last_job: store.last_job().await?,
+        jobs: Default::default(),
+        attempts: Default::default(),
+        workers: Default::default(),
+    };
+    for row in store.workers().await? {
+        let said: Said = serde_json::from_value(row.info).unwrap_or_default();
+        let known =
+            Known { name: row.name, said, wish: row.wish, last_seen_ms: row.last_seen_ms, link: None };
+        farm.workers.insert(row.id, known);
+    }
+    let unfinished = store.unfinished_jobs().await?;
+    let jobs = unfinished.len();
+    for stored in unfinished {
+        job(&mut farm, store, stored).await?;
+    }
+    tracing::info!(epoch = %farm.epoch, jobs, workers = farm.workers.len(), "records read");
+    Ok(farm)
+}
+
+/// Brings one job of the records to life.
+///
+/// # Errors
+/// Where its records contradict themselves.
+pub(super) async fn job(farm: &mut Farm, store: &Store, stored: StoredJob) -> Result<(), StoreError> {
+    let row = stored.row;
+    let damaged = |why: String| StoreError::Damaged { what: "job", why };
+    let spec = Arc::new(row.spec);
+    let plan = plan_of(row.id, &spec).map_err(|error| damaged(error.to_string()))?;
+    let mut restored = RestoredJob::new(row.state, plan.steps().len());
+    for step in stored.steps {
+        let number = step.step;
+        let place = restored.steps.get_mut(usize::from(number.0));
+        *place.ok_or_else(|| damaged(format!("job {} has a step {number} too many", row.id)))? =
+            restored_step(step);
+    }
+    let mut live = LiveJob::new(spec);
+    live.notices = row.notices.into_iter().map(|notice| notice.text).collect();
+    for share in store.job_report(row.id).await? {
+        live.seconds += share.seconds;
+        live.finished += u32::try_from(share.frames).unwrap_or(u32::MAX);
+    }
+    let now = farm.clock.now();
+    live.ended = row.state.is_end().then_some(now);
+    for attempt in stored.open {
+        let phase = match attempt.state {
+            AttemptState::Running => RestoredPhase::Running,
+            AttemptState::Lapsed => RestoredPhase::Lapsed,
+            _ => RestoredPhase::Assigned,
+        };
+        let task = attempt.task;
+        if let Some(step) = restored.steps.get_mut(usize::from(task.step.0)) {
+            step.attempts.push(RestoredAttempt {
+                attempt: attempt.id,
+                task: task.index,
+                generation: attempt.generation,
+                worker: attempt.worker,
+                slot: attempt.slot,
+                phase,
+            });
+        }
+        if phase == RestoredPhase::Lapsed {
+            continue;
+        }
+        let started = (phase == RestoredPhase::Running)
+            .then(|| Started { moment: now, at_ms: attempt.started_ms.unwrap_or(attempt.opened_ms) });
+        let (worker, slot) = (attempt.worker, attempt.slot);
+        let open = LiveAttempt { task, worker, slot, started, fraction: None };
+        farm.attempts.insert(attempt.id, open);
+    }
+    farm.core.restore_job(now, plan, restored).map_err(|error| damaged(error.to_string()))?;
+    farm.jobs.insert(row.id, live);
+    Ok(())
+}
+
+fn restored_step(stored: StoredStep) -> RestoredStep {
+    let mut step = RestoredStep::default();
+    for run in stored.runs {
+        let span = TaskSpan { first: run.first, last: run.last };
+        match run.state {
+            TaskState::Done => step.done.insert_span(span),
+            TaskState::Failed => step.failed.insert_span(span),
+            _ => {}
+        }
+        if run.generation.0 > 0 {
+            step.generations.set(span, run.generation);
+        }
+    }
+    for (first, last) in stored.cancelled {
+        step.cancelled.insert_span(TaskSpan { first, last });
+    }
+    step.troubles = stored
+        .faults
+        .into_iter()
+        .map(|fault| RestoredTrouble {
+            task: fault.index,
+            lapses: u8::try_from(fault.lapsed_on.len()).unwrap_or(u8::MAX),
+            failed_on: fault.failed_on,
+        })
+        .collect();
+    step
+}
+
+/// The steps of a job: one so far, a task a frame.
+pub(crate) fn plan_of(job: JobId, spec: &JobSpec) -> Result<JobPlan, PlanError> {
+    let render = StepPlan {
+        count: spec.frames.len(),
+        after: Vec::new(),
+        order: spec.order,
+        requires: requirement(&spec.session),
+        session: spec.session.key(),
+    };
+    JobPlan::new(job, vec![render])
+}
+
+/// What a worker must have, in words that a person reads where it is missing. Devices and engines belong to one
+/// Blender: a worker may have CUDA in one and not in the other.
+pub(super) fn requirement(session: &SessionSpec) -> Requirement {
+    let series = session.blender;
+    let mut labels = vec![Label(format!("Blender {series}"))];
+    // The processor is everywhere.
+    if session.device != DeviceClass::Cpu {
+        labels.push(device_label(series, session.device));
+    }
+    // The engine that stands in the file is left to Blender, which renames old ones when it opens a file.
+    if let Some(engine) = &session.settings.engine {
+        labels.push(engine_label(series, engine));
+    }
+    labels.into_iter().collect()
+}
+
+pub(super) fn device_label(series: BlenderSeries, device: DeviceClass) -> Label {
+    Label(match device {
+        DeviceClass::Cpu => format!("a processor for Blender {series}"),
+        gpu => format!("a {gpu} device for Blender {series}"),
+    })
+}
+
+pub(super) fn engine_label(series: BlenderSeries, engine: &str) -> Label {
+    Label(format!("the engine {engine} in Blender {series}"))
+}

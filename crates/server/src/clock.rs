@@ -1,0 +1,33 @@
+//! The two clocks: a monotone one for decisions, the wall's for what people see.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use kiln_core::Moment;
+
+/// The monotone clock of this server, 0 at its start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        Moment(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// When the monotone clock shows `moment`.
+    pub(crate) fn instant(&self, moment: Moment) -> Instant {
+        // Rounded up: woken a millisecond too early, the brain would turn in a circle until it is time.
+        self.start + Duration::from_millis(moment.0.saturating_add(1))
+    }
+}
+
+/// Unix milliseconds.
+pub(crate) fn unix_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

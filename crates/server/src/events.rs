@@ -1,0 +1,147 @@
+//! The farm's one numbered sequence of changes: into the records, and out to whoever listens.
+
+use std::sync::Arc;
+
+use futures_util::{Stream, stream};
+use kiln_api::Change;
+use kiln_store::{Event, NewEvent, Store, StoreError};
+use kiln_types::{EventNumber, JobId, WorkerId};
+use serde_json::Value;
+use tokio::sync::broadcast::{self, error::RecvError};
+
+/// Events that a slow listener may lag behind before it reads the records again.
+const BACKLOG: usize = 1024;
+/// Events read from the records at once.
+const PAGE: u32 = 500;
+
+/// An event that has no number yet. The worker's name goes with it, because a worker may be renamed or removed.
+pub(crate) fn new_event(
+    at_ms: i64,
+    job: Option<JobId>,
+    worker: Option<(WorkerId, String)>,
+    change: &Change,
+) -> NewEvent {
+    let mut data = serde_json::to_value(change).unwrap_or_default();
+    let kind = data.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (worker, name) = worker.unzip();
+    if let (Some(name), Value::Object(fields)) = (name, &mut data) {
+        fields.insert("worker".to_owned(), Value::String(name));
+    }
+    NewEvent { at_ms, job, worker, kind, data }
+}
+
+/// An event, ready to be sent.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub number: EventNumber,
+    pub job: Option<JobId>,
+    pub kind: String,
+    /// A [`kiln_api::Event`].
+    pub json: String,
+}
+
+impl Told {
+    fn new(event: Event) -> Self {
+        let mut data = event.data;
+        if let Value::Object(fields) = &mut data {
+            fields.insert("number".to_owned(), event.number.0.into());
+            fields.insert("at_ms".to_owned(), event.at_ms.into());
+            if let Some(job) = event.job {
+                fields.insert("job".to_owned(), job.0.into());
+            }
+        }
+        Self { number: event.number, job: event.job, kind: event.kind, json: data.to_string() }
+    }
+}
+
+/// Hands events on to everyone who listens now.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    sender: broadcast::Sender<Arc<Told>>,
+}
+
+impl Hub {
+    pub(crate) fn new() -> Self {
+        Self { sender: broadcast::Sender::new(BACKLOG) }
+    }
+
+    /// What has just been written, in its order.
+    pub(crate) fn publish(&self, events: &[Event]) {
+        if self.sender.receiver_count() == 0 {
+            return;
+        }
+        for event in events {
+            let _ = self.sender.send(Arc::new(Told::new(event.clone())));
+        }
+    }
+
+    /// Events after `since`, or from now on, of one job or of all, without gap or duplicate. Ends with an error
+    /// where the records cannot be read.
+    ///
+    /// # Errors
+    /// Where the records cannot be read at the beginning.
+    pub(crate) async fn follow(
+        self: &Arc<Self>,
+        store: Store,
+        since: Option<EventNumber>,
+        job: Option<JobId>,
+    ) -> Result<impl Stream<Item = Result<Arc<Told>, StoreError>> + use<>, StoreError> {
+        // Listens before it reads: an event written in between comes twice, and is dropped once.
+        let live = self.sender.subscribe();
+        let newest = store.last_event().await?;
+        let last = since.map_or(newest, |since| since.min(newest));
+        let follower = Follower {
+            hub: self.clone(),
+            store,
+            job,
+            live,
+            last,
+            page: Vec::new().into_iter(),
+            reading: true,
+        };
+        Ok(stream::try_unfold(follower, Follower::next))
+    }
+}
+
+struct Follower {
+    hub: Arc<Hub>,
+    store: Store,
+    job: Option<JobId>,
+    live: broadcast::Receiver<Arc<Told>>,
+    /// Everything up to it has been handed on.
+    last: EventNumber,
+    page: std::vec::IntoIter<Event>,
+    /// From the records, until they have no more.
+    reading: bool,
+}
+
+impl Follower {
+    async fn next(mut self) -> Result<Option<(Arc<Told>, Self)>, StoreError> {
+        loop {
+            if let Some(event) = self.page.next() {
+                self.last = event.number;
+                return Ok(Some((Arc::new(Told::new(event)), self)));
+            }
+            if self.reading {
+                let page = self.store.events_after(self.last, PAGE, self.job).await?;
+                self.reading = !page.is_empty();
+                self.page = page.into_iter();
+                continue;
+            }
+            match self.live.recv().await {
+                Ok(told) if told.number <= self.last => {}
+                Ok(told) => {
+                    self.last = told.number;
+                    if self.job.is_none() || told.job == self.job {
+                        return Ok(Some((told, self)));
+                    }
+                }
+                Err(RecvError::Lagged(_)) => {
+                    self.live = self.hub.sender.subscribe();
+                    self.reading = true;
+                }
+                Err(RecvError::Closed) => return Ok(None),
+            }
+        }
+    }
+}

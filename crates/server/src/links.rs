@@ -1,0 +1,274 @@
+//! The WebSocket of each worker: hello, messages up and down, and the end.
+
+use std::{
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use kiln_api::{BUILD, Down, Finish, Hello, OLDEST_PROTOCOL, PROTOCOL, Up};
+use kiln_types::{Failure, FailureCause, OutputSet, WorkerId};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    App,
+    brain::{Input, Link},
+};
+
+/// Bytes of one message: an output set of a thousand files with long names fits.
+pub(crate) const MAX_MESSAGE: usize = 4 << 20;
+/// Bytes of one piece of a log.
+const MAX_LOG_PIECE: usize = 64 << 10;
+/// Until a hello must have come.
+const HELLO_TIME: Duration = Duration::from_secs(10);
+/// For one message down; a worker that does not read for so long is gone.
+const SEND_TIME: Duration = Duration::from_secs(20);
+/// Messages down that wait for a worker.
+const OUT_QUEUE: usize = 4096;
+/// Messages up in one second; above, the connection is read more slowly.
+const RATE: u32 = 2000;
+
+static LINK_NUMBERS: AtomicU64 = AtomicU64::new(1);
+
+/// Serves one worker until its connection ends.
+pub(crate) async fn serve(app: Arc<App>, mut socket: WebSocket) {
+    let hello = match tokio::time::timeout(HELLO_TIME, first(&mut socket)).await {
+        Ok(Some(Ok(hello))) => hello,
+        Ok(Some(Err(reason))) => {
+            tracing::warn!(%reason, "a worker was refused");
+            let _ = send(&mut socket, &Down::Refused { reason }).await;
+            close(socket, close_code::POLICY, "refused").await;
+            return;
+        }
+        Ok(None) | Err(_) => return,
+    };
+    let worker = hello.id;
+    let number = LINK_NUMBERS.fetch_add(1, Ordering::Relaxed);
+    let (out, downs) = mpsc::channel(OUT_QUEUE);
+    let end = CancellationToken::new();
+    app.brain
+        .tell(Input::Join { hello: Box::new(hello), link: Link { number, out, end: end.clone() } })
+        .await;
+    let mut link = Served { app: &app, worker, number, downs, end, rate: Rate::new() };
+    let (code, why) = link.run(&mut socket).await;
+    app.brain.tell(Input::Gone { worker, link: number }).await;
+    tracing::debug!(%worker, why, "connection of a worker ended");
+    close(socket, code, why).await;
+}
+
+/// `None` where the connection ended first; an `Err` is what the worker is told.
+async fn first(socket: &mut WebSocket) -> Option<Result<Hello, String>> {
+    loop {
+        match socket.recv().await?.ok()? {
+            Message::Text(text) => return Some(read_hello(&text)),
+            Message::Binary(_) => return Some(Err("The first message must be a hello, as text.".to_owned())),
+            Message::Close(_) => return None,
+            Message::Ping(_) | Message::Pong(_) => {}
+        }
+    }
+}
+
+/// The part of a hello that every version of the protocol has.
+#[derive(Deserialize)]
+struct AnyHello {
+    up: String,
+    protocol: u32,
+    #[serde(default)]
+    build: String,
+}
+
+fn read_hello(text: &str) -> Result<Hello, String> {
+    let any: AnyHello = serde_json::from_str(text)
+        .ok()
+        .filter(|any: &AnyHello| any.up == "hello")
+        .ok_or("The first message must be a hello with a protocol number.")?;
+    if !(OLDEST_PROTOCOL..=PROTOCOL).contains(&any.protocol) {
+        let build: String = any.build.chars().take(40).flat_map(char::escape_default).collect();
+        let advice =
+            if any.protocol > PROTOCOL { "update Kiln on the server" } else { "update Kiln on this worker" };
+        return Err(format!(
+            "This worker (Kiln {build}) speaks protocol {} and the server (Kiln {BUILD}) {}; {advice}.",
+            any.protocol,
+            if OLDEST_PROTOCOL == PROTOCOL {
+                PROTOCOL.to_string()
+            } else {
+                format!("{OLDEST_PROTOCOL} to {PROTOCOL}")
+            },
+        ));
+    }
+    match serde_json::from_str::<Up>(text) {
+        Ok(Up::Hello(hello)) => Ok(*hello),
+        Ok(_) => Err("The first message must be a hello.".to_owned()),
+        Err(error) => Err(format!("The hello is not understood: {error}.")),
+    }
+}
+
+struct Served<'a> {
+    app: &'a App,
+    worker: WorkerId,
+    number: u64,
+    downs: mpsc::Receiver<Down>,
+    end: CancellationToken,
+    rate: Rate,
+}
+
+/// How the connection is closed, and why.
+type Ending = (u16, &'static str);
+
+impl Served<'_> {
+    async fn run(&mut self, socket: &mut WebSocket) -> Ending {
+        let beat = Duration::from_millis(self.app.heartbeat_ms.max(1));
+        let mut pings = tokio::time::interval(beat);
+        pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.app.stop.cancelled() => return (close_code::AWAY, "the server stops"),
+                () = self.end.cancelled() => return (close_code::AWAY, "replaced by a newer connection"),
+                down = self.downs.recv() => {
+                    let Some(down) = down else { return (close_code::AWAY, "removed") };
+                    if send(socket, &down).await.is_err() {
+                        return (close_code::ERROR, "it did not take a message");
+                    }
+                }
+                message = socket.recv() => {
+                    let Some(Ok(message)) = message else { return (close_code::NORMAL, "it left") };
+                    heard = Instant::now();
+                    if let ControlFlow::Break(ending) = self.take(message).await {
+                        return ending;
+                    }
+                }
+                _ = pings.tick() => {
+                    // Pings are answered by every WebSocket: silence means that nobody is there.
+                    if heard.elapsed() > beat * 4 {
+                        return (close_code::AWAY, "it fell silent");
+                    }
+                    let ping = socket.send(Message::Ping(axum::body::Bytes::new()));
+                    if !matches!(tokio::time::timeout(SEND_TIME, ping).await, Ok(Ok(()))) {
+                        return (close_code::ERROR, "it did not take a ping");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, message: Message) -> ControlFlow<Ending> {
+        let text = match message {
+            Message::Text(text) => text,
+            Message::Ping(_) | Message::Pong(_) => return ControlFlow::Continue(()),
+            Message::Close(_) => return ControlFlow::Break((close_code::NORMAL, "it said goodbye")),
+            Message::Binary(_) => return ControlFlow::Break((close_code::UNSUPPORTED, "it sent bytes")),
+        };
+        self.rate.wait().await;
+        let mut up = match serde_json::from_str::<Up>(&text) {
+            Ok(up) => up,
+            Err(error) => {
+                // A newer worker may say what this server does not know yet.
+                tracing::warn!(worker = %self.worker, %error, "a message of a worker is not understood");
+                return ControlFlow::Continue(());
+            }
+        };
+        match &mut up {
+            Up::Log { text, .. } if text.len() > MAX_LOG_PIECE => {
+                text.truncate(text.floor_char_boundary(MAX_LOG_PIECE));
+            }
+            Up::Finished { finish, .. } => self.check(finish).await,
+            _ => {}
+        }
+        self.app.brain.tell(Input::Up { worker: self.worker, link: self.number, up }).await;
+        ControlFlow::Continue(())
+    }
+
+    /// A delivery counts only when every byte of it is here.
+    async fn check(&self, finish: &mut Finish) {
+        let Finish::Delivered { outputs, seconds, .. } = finish else { return };
+        if let Some(lacking) = self.lacking(outputs).await {
+            tracing::warn!(worker = %self.worker, %lacking, "a worker reported a file that is not here");
+            let seconds = *seconds;
+            *finish = Finish::Failed { failure: Failure::new(FailureCause::BadOutput, lacking), seconds };
+        }
+    }
+
+    async fn lacking(&self, outputs: &OutputSet) -> Option<String> {
+        for file in outputs.files() {
+            let path = &file.path;
+            match self.app.blobs.size(&file.hash).await {
+                Ok(Some(size)) if size == file.size => {}
+                Ok(Some(size)) => {
+                    return Some(format!(
+                        "The worker reported {path} with {} bytes, and the server holds {size}.",
+                        file.size
+                    ));
+                }
+                Ok(None) => return Some(format!("The worker reported {path} without having sent it.")),
+                Err(error) => return Some(format!("The server could not check {path}: {error}.")),
+            }
+        }
+        None
+    }
+}
+
+async fn send(socket: &mut WebSocket, down: &Down) -> Result<(), axum::Error> {
+    let text = serde_json::to_string(down).map_err(axum::Error::new)?;
+    let sending = socket.send(Message::text(text));
+    tokio::time::timeout(SEND_TIME, sending).await.map_err(axum::Error::new)?
+}
+
+async fn close(mut socket: WebSocket, code: u16, reason: &'static str) {
+    let frame = CloseFrame { code, reason: reason.into() };
+    let goodbye = async {
+        let _ = socket.send(Message::Close(Some(frame))).await;
+        // The worker's own goodbye, so that it sees an end and no break.
+        while let Some(Ok(_)) = socket.recv().await {}
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), goodbye).await;
+}
+
+/// Slows a worker that sends more than [`RATE`] messages a second.
+struct Rate {
+    since: Instant,
+    count: u32,
+}
+
+impl Rate {
+    fn new() -> Self {
+        Self { since: Instant::now(), count: 0 }
+    }
+
+    async fn wait(&mut self) {
+        let second = Duration::from_secs(1);
+        let elapsed = self.since.elapsed();
+        if elapsed >= second {
+            *self = Self::new();
+        }
+        self.count += 1;
+        if self.count > RATE {
+            tokio::time::sleep(second.saturating_sub(elapsed)).await;
+            *self = Self::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_protocol_is_told_what_it_needs() {
+        let text = r#"{"up":"hello","protocol":99,"build":"9.9.9","shape":"unknown"}"#;
+        let reason = read_hello(text).unwrap_err();
+        assert!(reason.contains("protocol 99") && reason.contains("update Kiln on the server"), "{reason}");
+        let reason = read_hello(r#"{"up":"hello","protocol":0}"#).unwrap_err();
+        assert!(reason.contains("update Kiln on this worker"), "{reason}");
+        for bad in ["", "{}", r#"{"up":"heartbeat"}"#, r#"{"up":"heartbeat","protocol":1}"#] {
+            assert!(read_hello(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What Blender printed, attempt by attempt: `logs/<job>/<attempt>.log` below the data folder.
+
+use std::{
+    fs, io,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::mpsc,
+};
+
+use kiln_types::{AttemptId, JobId};
+
+/// Bytes kept of one attempt.
+const MAX_LOG: u64 = 10 << 20;
+/// Pieces that wait to be written; more are dropped, because the brain waits for no log.
+const QUEUE: usize = 4096;
+
+/// Writes logs on a thread of its own; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Logs {
+    folder: PathBuf,
+    sender: mpsc::SyncSender<Order>,
+}
+
+enum Order {
+    Append {
+        job: JobId,
+        attempt: AttemptId,
+        text: String,
+    },
+    Delete {
+        job: JobId,
+    },
+    /// Answered when everything before it is written.
+    Flush(tokio::sync::oneshot::Sender<()>),
+}
+
+impl Logs {
+    /// # Errors
+    /// Where the thread cannot be started.
+    pub(crate) fn open(folder: PathBuf) -> io::Result<Self> {
+        let (sender, orders) = mpsc::sync_channel(QUEUE);
+        let writer = folder.clone();
+        std::thread::Builder::new().name("logs".to_owned()).spawn(move || {
+            while let Ok(order) = orders.recv() {
+                obey(&writer, order);
+            }
+        })?;
+        Ok(Self { folder, sender })
+    }
+
+    pub(crate) fn append(&self, job: JobId, attempt: AttemptId, text: String) {
+        if self.sender.try_send(Order::Append { job, attempt, text }).is_err() {
+            tracing::warn!(%job, %attempt, "a piece of a log was dropped: the disk does not keep up");
+        }
+    }
+
+    pub(crate) fn delete(&self, job: JobId) {
+        if self.sender.try_send(Order::Delete { job }).is_err() {
+            tracing::warn!(%job, "the logs of a deleted job stay: the disk does not keep up");
+        }
+    }
+
+    /// Waits until all that was appended so far can be read.
+    pub(crate) async fn flush(&self) {
+        let (done, wait) = tokio::sync::oneshot::channel();
+        if self.sender.try_send(Order::Flush(done)).is_ok() {
+            let _ = wait.await;
+        }
+    }
+
+    pub(crate) fn path(&self, job: JobId, attempt: AttemptId) -> PathBuf {
+        path(&self.folder, job, attempt)
+    }
+}
+
+fn path(folder: &Path, job: JobId, attempt: AttemptId) -> PathBuf {
+    folder.join(job.to_string()).join(format!("{attempt}.log"))
+}
+
+fn obey(folder: &Path, order: Order) {
+    match order {
+        Order::Append { job, attempt, text } => {
+            if let Err(error) = append(&path(folder, job, attempt), text.as_bytes()) {
+                tracing::warn!(%job, %attempt, %error, "a piece of a log could not be written");
+            }
+        }
+        Order::Delete { job } => match fs::remove_dir_all(folder.join(job.to_string())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%job, %error, "the logs of a deleted job could not be removed");
+            }
+            _ => {}
+        },
+        Order::Flush(done) => {
+            let _ = done.send(());
+        }
+    }
+}
+
+fn append(path: &Path, text: &[u8]) -> io::Result<()> {
+    let open = || fs::OpenOptions::new().append(true).create(true).open(path);
+    let mut file = match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            path.parent().map_or(Ok(()), fs::create_dir_all)?;
+            open()?
+        }
+        file => file?,
+    };
+    let length = file.metadata()?.len();
+    if length > MAX_LOG {
+        return Ok(());
+    }
+    let room = usize::try_from(MAX_LOG - length).unwrap_or(usize::MAX);
+    if text.len() <= room {
+        return file.write_all(text);
+    }
+    file.write_all(&text[..room])?;
+    file.write_all("\n[the log is cut here: it is longer than 10 MB]\n".as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_cut_at_its_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1/1-1.log");
+        let piece = vec![b'x'; 4 << 20];
+        for _ in 0..5 {
+            append(&path, &piece).unwrap();
+        }
+        let text = fs::read(&path).unwrap();
+        assert!(text.len() as u64 > MAX_LOG && (text.len() as u64) < MAX_LOG + 100);
+        assert!(text.ends_with(b"longer than 10 MB]\n"));
+    }
+}

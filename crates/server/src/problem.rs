@@ -1,0 +1,152 @@
+//! Every error that leaves the server, as RFC 9457 problem details.
+
+use std::any::Any;
+use std::fmt::Display;
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Request, rejection::BytesRejection},
+    http::{HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use kiln_api::{PROBLEM_JSON, Problem, ProblemCode};
+use serde::de::DeserializeOwned;
+
+/// A handler's error: what the caller sees. What only the log should keep is written there when it is made.
+#[derive(Debug)]
+pub(crate) struct Fault(pub Box<Problem>);
+
+pub(crate) type Answer<T> = Result<T, Fault>;
+
+impl Fault {
+    pub(crate) fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        Self(Box::new(Problem::new(code, detail)))
+    }
+
+    pub(crate) fn bad(detail: impl Into<String>) -> Self {
+        Self::new(ProblemCode::BadRequest, detail)
+    }
+
+    pub(crate) fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(ProblemCode::Conflict, detail)
+    }
+
+    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(ProblemCode::NotFound, detail)
+    }
+
+    /// The cause goes to the log, not to the caller.
+    pub(crate) fn internal(what: &str, error: impl Display) -> Self {
+        tracing::error!(%error, "{what}");
+        Self::new(ProblemCode::Internal, format!("{what}; the server's log says more."))
+    }
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self.0).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if self.0.code == ProblemCode::Unauthorized {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// A JSON body. Unlike axum's own it answers with problem details, and asks for no content type: a body that
+/// parses is what it is, and web pages are kept out by their Origin.
+pub(crate) struct Json<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Fault;
+
+    async fn from_request(request: Request, state: &S) -> Answer<Self> {
+        let body = Bytes::from_request(request, state).await.map_err(body_fault)?;
+        parse_json(&body).map(Self)
+    }
+}
+
+/// A JSON body that may be absent.
+pub(crate) struct OptionalJson<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJson<T> {
+    type Rejection = Fault;
+
+    async fn from_request(request: Request, state: &S) -> Answer<Self> {
+        let body = Bytes::from_request(request, state).await.map_err(body_fault)?;
+        if body.trim_ascii().is_empty() { Ok(Self(T::default())) } else { parse_json(&body).map(Self) }
+    }
+}
+
+fn body_fault(rejection: BytesRejection) -> Fault {
+    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        Fault::new(ProblemCode::TooLarge, "The body is larger than this route takes.")
+    } else {
+        Fault::bad("The body ended before it was whole.")
+    }
+}
+
+fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
+    serde_json::from_slice(body).map_err(|error| {
+        let error: String = error.to_string().chars().take(300).collect();
+        Fault::bad(format!("The body is not the JSON that this route takes: {error}."))
+    })
+}
+
+/// A path's parameters.
+pub(crate) struct Path<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
+        let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        path.map(|path| Self(path.0)).map_err(|rejection| {
+            use axum::extract::{path::ErrorKind, rejection::PathRejection};
+            let why = match rejection {
+                PathRejection::FailedToDeserializePathParams(failed) => match failed.into_kind() {
+                    ErrorKind::DeserializeError { message, .. } | ErrorKind::Message(message) => message,
+                    other => other.to_string(),
+                },
+                other => other.body_text(),
+            };
+            Fault::not_found(format!("There is no such thing: {why}."))
+        })
+    }
+}
+
+/// A query's parameters.
+pub(crate) struct Query<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
+        let query = axum::extract::Query::<T>::from_request_parts(parts, state).await;
+        query
+            .map(|query| Self(query.0))
+            .map_err(|rejection| Fault::bad(format!("{}.", rejection.body_text())))
+    }
+}
+
+pub(crate) async fn no_such_route(request: Request) -> Fault {
+    let path: String = request.uri().path().chars().take(120).collect();
+    Fault::not_found(format!("There is no {path} here; /api/openapi.json lists what there is."))
+}
+
+/// 405, with the code of a request that is not understood.
+pub(crate) async fn no_such_method(request: Request) -> Fault {
+    let path: String = request.uri().path().chars().take(120).collect();
+    let mut fault = Fault::bad(format!("{path} does not take {}.", request.method()));
+    fault.0.status = StatusCode::METHOD_NOT_ALLOWED.as_u16();
+    fault
+}
+
+/// What a request gets whose handler panicked.
+pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    Fault::internal("The request failed inside the server", text).into_response()
+}

@@ -1,0 +1,92 @@
+//! Whole bytes, named by their hash.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use kiln_api::{MissingAnswer, MissingQuery, Problem};
+use kiln_types::BlobHash;
+
+use super::body::{blob, blob_fault, patient, small};
+use crate::{
+    App,
+    problem::{Answer, Fault, Json, Path},
+};
+
+/// Bytes that one blob may have.
+pub(crate) const MAX_BLOB: u64 = 1 << 40;
+/// Hashes in one question.
+const MAX_HASHES: usize = 10_000;
+
+/// Which of these blobs the server lacks.
+#[utoipa::path(post, path = "/api/v1/blobs/missing", tag = "blobs", request_body = MissingQuery,
+    responses((status = 200, body = MissingAnswer), (status = "default", body = Problem)))]
+pub(super) async fn missing(
+    State(app): State<Arc<App>>,
+    Json(query): Json<MissingQuery>,
+) -> Answer<axum::Json<MissingAnswer>> {
+    if query.hashes.len() > MAX_HASHES {
+        return Err(Fault::bad(format!("At most {MAX_HASHES} hashes can be asked for at once.")));
+    }
+    let mut missing = Vec::new();
+    for hash in query.hashes {
+        if !app.blobs.contains(&hash).await.map_err(blob_fault)? {
+            missing.push(hash);
+        }
+    }
+    Ok(axum::Json(MissingAnswer { missing }))
+}
+
+/// Stores bytes under their hash. Storing the same again changes nothing.
+#[utoipa::path(put, path = "/api/v1/blobs/{hash}", tag = "blobs",
+    params(("hash" = BlobHash, Path, description = "BLAKE3 of the bytes, 64 hex digits")),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 204, description = "They are on the server's disk"), (status = "default", body = Problem)))]
+pub(super) async fn put(
+    State(app): State<Arc<App>>,
+    Path(hash): Path<BlobHash>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<StatusCode> {
+    let small = small(&headers, body)
+        .await
+        .map_err(|error| Fault::bad(format!("The bytes stopped arriving: {error}.")))?;
+    match small {
+        Ok(bytes) => {
+            let chunk = futures_util::stream::iter([Ok::<_, std::io::Error>(bytes)]);
+            app.blobs.put_stream(Some(hash), MAX_BLOB, chunk).await
+        }
+        Err(body) => app.blobs.put_stream(Some(hash), MAX_BLOB, patient(body)).await,
+    }
+    .map_err(blob_fault)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The bytes; one `Range` is honoured, so that a download can go on where it broke.
+#[utoipa::path(get, path = "/api/v1/blobs/{hash}", tag = "blobs",
+    params(("hash" = BlobHash, Path, description = "BLAKE3 of the bytes, 64 hex digits")),
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 206, description = "The range that was asked for"),
+        (status = "default", body = Problem)))]
+pub(super) async fn get(
+    State(app): State<Arc<App>>,
+    Path(hash): Path<BlobHash>,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    blob(&app.blobs, &hash, &headers, "application/octet-stream").await
+}
+
+/// Whether the server has these bytes, and how many they are.
+#[utoipa::path(head, path = "/api/v1/blobs/{hash}", tag = "blobs",
+    params(("hash" = BlobHash, Path, description = "BLAKE3 of the bytes, 64 hex digits")),
+    responses((status = 200, description = "It has; Content-Length says how many"), (status = 404, description = "It lacks them")))]
+pub(super) async fn head(State(app): State<Arc<App>>, Path(hash): Path<BlobHash>) -> Answer<Response> {
+    let size = app.blobs.size(&hash).await.map_err(blob_fault)?;
+    let size = size.ok_or_else(|| Fault::not_found(format!("There is no blob {hash}.")))?;
+    Ok([(axum::http::header::CONTENT_LENGTH, size)].into_response())
+}

@@ -1,0 +1,178 @@
+//! Bytes in and out: bodies with a limit on how slow they may be, and stored bytes with ranges.
+
+use std::{io, ops::Range, time::Duration};
+
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use kiln_api::ProblemCode;
+use kiln_blobs::{BlobError, BlobStore};
+use kiln_types::BlobHash;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio_util::io::ReaderStream;
+
+use crate::problem::{Answer, Fault};
+
+/// A sender that is silent for longer is given up.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Bytes up to which a blob is read, or a body received, in one piece.
+const SMALL: u64 = 1 << 20;
+
+/// The body, chunk by chunk; an error where the sender falls silent.
+pub(super) fn patient(body: Body) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    stream::try_unfold(body.into_data_stream(), |mut body| async move {
+        match tokio::time::timeout(SILENCE, body.next()).await {
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "nothing came for a minute")),
+            Ok(None) => Ok(None),
+            Ok(Some(chunk)) => chunk.map(|chunk| Some((chunk, body))).map_err(io::Error::other),
+        }
+    })
+}
+
+/// The whole body where its announced length is small, so that a frame's file is stored in one step.
+pub(super) async fn small(headers: &HeaderMap, body: Body) -> io::Result<Result<Bytes, Body>> {
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let Some(length) = length.filter(|length| *length <= SMALL) else { return Ok(Err(body)) };
+    let mut whole = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    let mut chunks = std::pin::pin!(patient(body));
+    while let Some(chunk) = chunks.try_next().await? {
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(Ok(whole.into()))
+}
+
+/// A blob's bytes, or the one range of them that was asked for.
+pub(super) async fn blob(
+    blobs: &BlobStore,
+    hash: &BlobHash,
+    headers: &HeaderMap,
+    content_type: &'static str,
+) -> Answer<Response> {
+    let Some(size) = blobs.size(hash).await.map_err(blob_fault)? else {
+        return Err(Fault::not_found(format!("There is no blob {hash}.")));
+    };
+    let etag = HeaderValue::try_from(format!("\"{hash}\""))
+        .map_err(|error| Fault::internal("A hash is no header", error))?;
+    let fixed = [
+        (header::ETAG, etag.clone()),
+        (header::ACCEPT_RANGES, HeaderValue::from_static("bytes")),
+        (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
+        // Rendered pictures and scenes are never pages, whatever stands in them.
+        (header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment")),
+    ];
+    let same = headers.get(header::IF_RANGE).is_none_or(|value| *value == etag);
+    let wanted = headers.get(header::RANGE).filter(|_| same).and_then(|value| value.to_str().ok());
+    match wanted.map_or(Wanted::Whole, |text| Wanted::parse(text, size)) {
+        Wanted::Whole => {
+            let body = bytes_of(blobs, hash, 0..size).await?;
+            Ok((StatusCode::OK, fixed, [(header::CONTENT_LENGTH, size)], body).into_response())
+        }
+        Wanted::Part(range) => {
+            let place = format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1));
+            let length = range.end - range.start;
+            let body = bytes_of(blobs, hash, range).await?;
+            let part = [(header::CONTENT_RANGE, place), (header::CONTENT_LENGTH, length.to_string())];
+            Ok((StatusCode::PARTIAL_CONTENT, fixed, part, body).into_response())
+        }
+        Wanted::Beyond => {
+            let mut fault = Fault::bad(format!("The range lies beyond the {size} bytes of this file."));
+            fault.0.status = StatusCode::RANGE_NOT_SATISFIABLE.as_u16();
+            Ok(([(header::CONTENT_RANGE, format!("bytes */{size}"))], fault).into_response())
+        }
+    }
+}
+
+async fn bytes_of(blobs: &BlobStore, hash: &BlobHash, range: Range<u64>) -> Answer<Body> {
+    let length = range.end - range.start;
+    let read = |error| Fault::internal("The blob could not be read", error);
+    let (mut file, _) = blobs.open_blob(hash).await.map_err(blob_fault)?;
+    if range.start > 0 {
+        file.seek(io::SeekFrom::Start(range.start)).await.map_err(read)?;
+    }
+    if length <= SMALL {
+        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+        file.take(length).read_to_end(&mut bytes).await.map_err(read)?;
+        return Ok(bytes.into());
+    }
+    Ok(Body::from_stream(ReaderStream::with_capacity(file.take(length), 256 << 10)))
+}
+
+/// What a `Range` header asks for. Several ranges, and other units, are answered with the whole.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    Whole,
+    Part(Range<u64>),
+    Beyond,
+}
+
+impl Wanted {
+    fn parse(text: &str, size: u64) -> Self {
+        let Some((first, last)) = text.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
+            return Self::Whole;
+        };
+        let number = |text: &str| {
+            let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+            if digits { text.parse::<u64>().ok() } else { None }
+        };
+        let (first, last) = match (number(first), number(last)) {
+            (None, Some(count)) if first.is_empty() => (size.saturating_sub(count), size),
+            (Some(first), None) if last.is_empty() => (first, size),
+            (Some(first), Some(last)) if first <= last => (first, last.saturating_add(1).min(size)),
+            _ => return Self::Whole,
+        };
+        if first >= size { Self::Beyond } else { Self::Part(first..last) }
+    }
+}
+
+/// What the caller sees of an error of the bytes' store.
+pub(crate) fn blob_fault(error: BlobError) -> Fault {
+    let sentence = |error: &BlobError| {
+        let text = error.to_string();
+        let mut chars = text.chars();
+        let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+        format!("{first}{}.", chars.as_str())
+    };
+    match &error {
+        BlobError::Mismatch { .. } => Fault::new(ProblemCode::HashMismatch, sentence(&error)),
+        BlobError::TooLarge { .. } | BlobError::BeyondSize { .. } => {
+            Fault::new(ProblemCode::TooLarge, sentence(&error))
+        }
+        BlobError::NoSpace => Fault::new(ProblemCode::NoSpace, sentence(&error)),
+        BlobError::NotFound(_) | BlobError::NoUpload(_) | BlobError::Damaged(_) => {
+            Fault::not_found(sentence(&error))
+        }
+        BlobError::WrongOffset { right } => {
+            let mut fault = Fault::new(ProblemCode::OffsetMismatch, sentence(&error));
+            fault.0.offset = Some(*right);
+            fault
+        }
+        BlobError::Busy | BlobError::Incomplete { .. } => Fault::conflict(sentence(&error)),
+        BlobError::BadName(_) | BlobError::Stream(_) => Fault::bad(sentence(&error)),
+        _ => Fault::internal("The server could not read or write its disk", &error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges() {
+        let check = |text: &str, want: Wanted| assert_eq!(Wanted::parse(text, 100), want, "{text}");
+        check("bytes=0-", Wanted::Part(0..100));
+        check("bytes=10-19", Wanted::Part(10..20));
+        check("bytes=90-1000", Wanted::Part(90..100));
+        check("bytes=-5", Wanted::Part(95..100));
+        check("bytes=-500", Wanted::Part(0..100));
+        check("bytes=100-", Wanted::Beyond);
+        check("bytes=-0", Wanted::Beyond);
+        for whole in ["", "bytes=", "bytes=-", "bytes=5-1", "bytes=1-2,4-5", "lines=1-2", "bytes=+1-2"] {
+            check(whole, Wanted::Whole);
+        }
+        assert_eq!(Wanted::parse("bytes=0-", 0), Wanted::Beyond);
+    }
+}

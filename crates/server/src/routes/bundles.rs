@@ -1,0 +1,118 @@
+//! Manifests: which blobs make up the files of a job.
+
+use std::{collections::HashSet, sync::Arc};
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use kiln_api::{BundleCreated, Problem};
+use kiln_store::Write;
+use kiln_types::{Bundle, BundleId, Owner, Project};
+
+use super::{body::blob_fault, store_fault};
+use crate::{
+    App,
+    clock::unix_ms,
+    problem::{Answer, Fault, Json, Path},
+};
+
+/// Bytes of a manifest's JSON.
+pub(super) const MAX_MANIFEST: usize = 64 << 20;
+/// Files that are named in an error.
+const NAMED: usize = 5;
+
+/// Makes a bundle of blobs that the server has.
+#[utoipa::path(post, path = "/api/v1/bundles", tag = "bundles", request_body = Bundle,
+    responses((status = 201, body = BundleCreated), (status = "default", body = Problem)))]
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    Json(bundle): Json<Bundle>,
+) -> Answer<(StatusCode, axum::Json<BundleCreated>)> {
+    check(&app, &bundle).await?;
+    let id = store(&app, &bundle).await?;
+    Ok((StatusCode::CREATED, axum::Json(BundleCreated { id })))
+}
+
+/// Each file once, every blob there with its size.
+async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
+    if bundle.files.is_empty() {
+        return Err(Fault::bad("The bundle holds no file."));
+    }
+    if bundle.files.len() > Bundle::MAX_FILES || bundle.remap.len() > Bundle::MAX_FILES {
+        return Err(Fault::bad(format!("A bundle holds at most {} files.", Bundle::MAX_FILES)));
+    }
+    let mut names = HashSet::new();
+    let mut lacking = Vec::new();
+    for file in &bundle.files {
+        if !names.insert(&file.path) {
+            return Err(Fault::bad(format!("The bundle holds {} twice.", file.path)));
+        }
+        match app.blobs.size(&file.hash).await.map_err(blob_fault)? {
+            Some(size) if size == file.size => {}
+            Some(size) => {
+                return Err(Fault::bad(format!(
+                    "{} is said to have {} bytes, and the server's blob of that hash has {size}.",
+                    file.path, file.size
+                )));
+            }
+            None => lacking.push(file.path.as_str()),
+        }
+    }
+    if let Some(place) = bundle.remap.values().find(|place| !names.contains(place)) {
+        return Err(Fault::bad(format!("The bundle maps a path to {place}, which it does not hold.")));
+    }
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let more = lacking.len().saturating_sub(NAMED);
+    let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let named = lacking[..lacking.len().min(NAMED)].join(", ");
+    Err(Fault::conflict(format!(
+        "The server lacks the bytes of {named}{tail}; ask /api/v1/blobs/missing, send them, then make the bundle."
+    )))
+}
+
+/// Keeps a manifest whose blobs are all there.
+pub(super) async fn store(app: &App, bundle: &Bundle) -> Answer<BundleId> {
+    let id = BundleId(app.blobs.put_bytes(bundle.to_manifest()).await.map_err(blob_fault)?);
+    let mut blobs: Vec<_> = bundle.files.iter().map(|file| file.hash).collect();
+    blobs.sort_unstable();
+    blobs.dedup();
+    let write = Write::InsertBundle {
+        bundle: id,
+        owner: Owner::default(),
+        project: Project::default(),
+        size: bundle.files.iter().fold(0, |sum, file| file.size.saturating_add(sum)),
+        blobs,
+        at_ms: unix_ms(),
+    };
+    app.store.commit(vec![write]).await.map_err(store_fault)?;
+    Ok(id)
+}
+
+/// The manifest of a bundle that the records know.
+pub(super) async fn read(app: &App, id: BundleId) -> Answer<Bundle> {
+    let manifest = manifest(app, id).await?;
+    serde_json::from_slice(&manifest)
+        .map_err(|error| Fault::internal("A stored bundle cannot be read", error))
+}
+
+async fn manifest(app: &App, id: BundleId) -> Answer<axum::body::Bytes> {
+    if app.store.bundle(id).await.map_err(store_fault)?.is_none() {
+        return Err(Fault::not_found(format!("There is no bundle {id}.")));
+    }
+    // A manifest is written as it is hashed, which may be longer than it came.
+    app.blobs.read(&id.0, 4 * MAX_MANIFEST as u64).await.map_err(blob_fault)
+}
+
+/// The manifest, byte for byte as its id is the hash of it.
+#[utoipa::path(get, path = "/api/v1/bundles/{id}", tag = "bundles",
+    params(("id" = BundleId, Path, description = "The hash of the manifest")),
+    responses((status = 200, body = Bundle), (status = "default", body = Problem)))]
+pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<BundleId>) -> Answer<Response> {
+    let manifest = manifest(&app, id).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(manifest)).into_response())
+}

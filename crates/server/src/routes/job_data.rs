@@ -1,0 +1,267 @@
+//! What belongs to one job: tasks, attempts, outputs, the closing table.
+
+use std::{collections::HashMap, sync::Arc};
+
+use axum::{extract::State, http::HeaderMap, response::Response};
+use kiln_api::{
+    AttemptView, AttemptsPage, JobReport, OutputView, OutputsPage, Problem, TaskView, TasksPage, WorkerShare,
+};
+use kiln_store::{AttemptFilter, AttemptRow, OutputRow, TaskFilter};
+use kiln_types::{
+    AttemptId, FileFormat, JobId, OutputSet, RelPath, StepIndex, TaskIndex, TaskState, WorkerId,
+};
+use serde::Deserialize;
+
+use super::{body::blob, jobs::row, store_fault};
+use crate::{
+    App,
+    problem::{Answer, Fault, Path, Query},
+};
+
+const PAGE: u32 = 500;
+const MAX_PAGE: u32 = 5000;
+/// Files read at once: more than one output set can hold, so that a page holds at least one whole set.
+const OUTPUT_ROWS: usize = 2 * OutputSet::MAX_FILES;
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WhichTasks {
+    /// Of this step; 0 where absent.
+    #[serde(default)]
+    #[param(required = false)]
+    step: StepIndex,
+    /// Only those in this state.
+    state: Option<TaskState>,
+    /// From this one on.
+    #[serde(default)]
+    #[param(required = false)]
+    from: TaskIndex,
+    /// At most so many, 1 to 5000; 500 where absent.
+    limit: Option<u32>,
+}
+
+/// Tasks in the order of their positions.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/tasks", tag = "jobs", params(("id" = JobId, Path), WhichTasks),
+    responses((status = 200, body = TasksPage), (status = "default", body = Problem)))]
+pub(super) async fn tasks(
+    State(app): State<Arc<App>>,
+    Path(id): Path<JobId>,
+    Query(which): Query<WhichTasks>,
+) -> Answer<axum::Json<TasksPage>> {
+    let job = row(&app, id).await?;
+    let limit = which.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+    let filter = TaskFilter { step: which.step, state: which.state, from: which.from };
+    let rows = app.store.tasks(id, &filter, limit).await.map_err(store_fault)?;
+    let next =
+        if rows.len() == limit as usize { rows.last().map(|row| TaskIndex(row.index.0 + 1)) } else { None };
+    let tasks = rows.into_iter().filter_map(|row| {
+        Some(TaskView {
+            step: row.step,
+            index: row.index,
+            frame: job.spec.frames.get(row.index.0)?,
+            state: row.state,
+            generation: row.generation,
+            failures: row.failures,
+            reason: row.reason.map(|reason| reason.message),
+        })
+    });
+    Ok(axum::Json(TasksPage { tasks: tasks.collect(), next }))
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WhichAttempts {
+    /// Only those of this frame.
+    frame: Option<i32>,
+    /// Only older ones than this.
+    #[param(value_type = Option<String>)]
+    before: Option<AttemptId>,
+    /// At most so many, 1 to 5000; 500 where absent.
+    limit: Option<u32>,
+}
+
+/// Attempts, newest first.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/attempts", tag = "jobs", params(("id" = JobId, Path), WhichAttempts),
+    responses((status = 200, body = AttemptsPage), (status = "default", body = Problem)))]
+pub(super) async fn attempts(
+    State(app): State<Arc<App>>,
+    Path(id): Path<JobId>,
+    Query(which): Query<WhichAttempts>,
+) -> Answer<axum::Json<AttemptsPage>> {
+    let job = row(&app, id).await?;
+    let limit = which.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+    let task = match which.frame {
+        Some(frame) => Some((StepIndex(0), position(&job.spec.frames, id, frame)?)),
+        None => None,
+    };
+    let filter = AttemptFilter { task, before: which.before, ..AttemptFilter::default() };
+    let rows = app.store.attempts(id, &filter, limit).await.map_err(store_fault)?;
+    let next = if rows.len() == limit as usize { rows.last().map(|row| row.id) } else { None };
+    let names = names(&app).await?;
+    let shown = |row: AttemptRow| {
+        Some(AttemptView {
+            id: row.id,
+            step: row.task.step,
+            index: row.task.index,
+            frame: job.spec.frames.get(row.task.index.0)?,
+            generation: row.generation,
+            worker: names.get(&row.worker).cloned().unwrap_or_else(|| row.worker.to_string()),
+            slot: row.slot,
+            state: row.state,
+            opened_ms: row.opened_ms,
+            started_ms: row.started_ms,
+            ended_ms: row.ended_ms,
+            seconds: row.seconds,
+            peak_memory: row.peak_memory,
+            failure: row.failure,
+        })
+    };
+    Ok(axum::Json(AttemptsPage { attempts: rows.into_iter().filter_map(shown).collect(), next }))
+}
+
+pub(super) fn position(frames: &kiln_types::FrameSet, job: JobId, frame: i32) -> Answer<TaskIndex> {
+    let index = frames.index_of(frame);
+    index
+        .map(TaskIndex)
+        .ok_or_else(|| Fault::not_found(format!("Job {job} has no frame {frame}; its frames are {frames}.")))
+}
+
+pub(super) async fn names(app: &App) -> Answer<HashMap<WorkerId, String>> {
+    app.brain.look(|farm| farm.workers.iter().map(|(id, known)| (*id, known.name.clone())).collect()).await
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WhichOutputs {
+    /// Those committed after this sequence; 0 where absent.
+    #[serde(default)]
+    #[param(required = false)]
+    after: u64,
+    /// At most so many output sets, 1 to 5000; 500 where absent.
+    limit: Option<u32>,
+}
+
+/// Output sets in the order they were committed, of every generation.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/outputs", tag = "jobs", params(("id" = JobId, Path), WhichOutputs),
+    responses((status = 200, body = OutputsPage), (status = "default", body = Problem)))]
+pub(super) async fn outputs(
+    State(app): State<Arc<App>>,
+    Path(id): Path<JobId>,
+    Query(which): Query<WhichOutputs>,
+) -> Answer<axum::Json<OutputsPage>> {
+    row(&app, id).await?;
+    let limit = which.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE) as usize;
+    let mut outputs: Vec<OutputView> = Vec::new();
+    let mut after = which.after;
+    let more = loop {
+        let rows = app.store.outputs(id, after, OUTPUT_ROWS as u32).await.map_err(store_fault)?;
+        let full = rows.len() == OUTPUT_ROWS;
+        let mut sets = grouped(rows)?;
+        if full {
+            // Its last files may be on the next page; the whole set is read again then.
+            sets.pop();
+        }
+        let room = limit - outputs.len();
+        let cut = sets.len() > room;
+        sets.truncate(room);
+        outputs.append(&mut sets);
+        after = outputs.last().map_or(after, |last| last.sequence);
+        if cut || !full || outputs.len() == limit {
+            break cut || full;
+        }
+    };
+    Ok(axum::Json(OutputsPage { outputs, more }))
+}
+
+/// Files of one attempt stand behind each other: they were committed together.
+fn grouped(rows: Vec<OutputRow>) -> Answer<Vec<OutputView>> {
+    let mut groups: Vec<(OutputRow, Vec<kiln_types::OutputFile>)> = Vec::new();
+    for mut row in rows {
+        let file = row.file.clone();
+        match groups.last_mut() {
+            Some((last, files)) if last.attempt == row.attempt && last.task == row.task => {
+                files.push(file);
+                last.seq = row.seq;
+            }
+            _ => {
+                row.file = file.clone();
+                groups.push((row, vec![file]));
+            }
+        }
+    }
+    let view = |(row, files): (OutputRow, Vec<kiln_types::OutputFile>)| {
+        let files = OutputSet::new(files)
+            .map_err(|error| Fault::internal("A stored output set is damaged", error))?;
+        Ok(OutputView {
+            sequence: row.seq,
+            step: row.task.step,
+            index: row.task.index,
+            frame: row.frame,
+            generation: row.generation,
+            files,
+        })
+    };
+    groups.into_iter().map(view).collect()
+}
+
+/// The newest file of this name, as soon as it is committed.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/files/{*path}", tag = "jobs",
+    params(("id" = JobId, Path), ("path" = String, Path, description = "Below the output folder; may hold slashes")),
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 206, description = "The range that was asked for"), (status = "default", body = Problem)))]
+pub(super) async fn file(
+    State(app): State<Arc<App>>,
+    Path((id, path)): Path<(JobId, RelPath)>,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    row(&app, id).await?;
+    let output = app.store.output_by_path(id, &path).await.map_err(store_fault)?;
+    let output = output.ok_or_else(|| {
+        Fault::not_found(format!(
+            "Job {id} has no file {path} yet; /api/v1/jobs/{id}/outputs lists what it has."
+        ))
+    })?;
+    blob(&app.blobs, &output.file.hash, &headers, media_type(output.file.format)).await
+}
+
+fn media_type(format: FileFormat) -> &'static str {
+    match format {
+        FileFormat::Png => "image/png",
+        FileFormat::Jpeg => "image/jpeg",
+        FileFormat::OpenExr | FileFormat::OpenExrMultilayer => "image/x-exr",
+        FileFormat::Tiff => "image/tiff",
+        FileFormat::Webp => "image/webp",
+        FileFormat::Bmp => "image/bmp",
+        FileFormat::Targa | FileFormat::TargaRaw => "image/x-tga",
+        FileFormat::Hdr => "image/vnd.radiance",
+    }
+}
+
+/// The closing table: what each worker did.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/report", tag = "jobs", params(("id" = JobId, Path)),
+    responses((status = 200, body = JobReport), (status = "default", body = Problem)))]
+pub(super) async fn report(
+    State(app): State<Arc<App>>,
+    Path(id): Path<JobId>,
+) -> Answer<axum::Json<JobReport>> {
+    row(&app, id).await?;
+    let rows = app.store.job_report(id).await.map_err(store_fault)?;
+    let frames: u64 = rows.iter().map(|row| row.frames).sum();
+    let render_s: f64 = rows.iter().map(|row| row.seconds).sum();
+    let first = rows.iter().filter_map(|row| row.first_start_ms).min();
+    let last = rows.iter().filter_map(|row| row.last_end_ms).max();
+    let wall_s = first.zip(last).map_or(0.0, |(first, last)| (last - first).max(0) as f64 / 1000.0);
+    // The best worker alone, one frame behind the other.
+    let best = rows.iter().filter(|row| row.frames > 0).map(|row| row.seconds / row.frames as f64);
+    let best = best.fold(f64::INFINITY, f64::min);
+    let alone_s = if best.is_finite() { best * frames as f64 } else { 0.0 };
+    let workers = rows.into_iter().map(|row| WorkerShare {
+        worker: row.name.unwrap_or_else(|| row.worker.to_string()),
+        frames: u32::try_from(row.frames).unwrap_or(u32::MAX),
+        errors: u32::try_from(row.errors + row.lapses).unwrap_or(u32::MAX),
+        seconds: row.seconds,
+        share: if frames > 0 { row.frames as f64 / frames as f64 } else { 0.0 },
+    });
+    let gain = if wall_s > 0.0 { alone_s / wall_s } else { 0.0 };
+    Ok(axum::Json(JobReport { workers: workers.collect(), wall_s, render_s, gain }))
+}

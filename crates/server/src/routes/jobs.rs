@@ -1,0 +1,242 @@
+//! Jobs: lists, pages, verbs.
+
+use std::sync::Arc;
+
+use axum::{extract::State, http::StatusCode};
+use kiln_api::{ExtendJob, JobList, JobView, Problem, RerenderJob, StepView, TaskCounts};
+use kiln_store::{JobFilter, JobRow, StepRow};
+use kiln_types::{JobId, JobState};
+use serde::Deserialize;
+
+use super::store_fault;
+use crate::{
+    App,
+    brain::{Input, JobVerb, LiveJobView},
+    problem::{Answer, Fault, Json, OptionalJson, Path, Query},
+};
+
+/// Jobs of one page.
+const PAGE: u32 = 50;
+const MAX_PAGE: u32 = 500;
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Which {
+    /// Only those in this state; several, with commas between.
+    #[param(value_type = Option<String>)]
+    state: Option<String>,
+    /// At most so many, 1 to 500; 50 where absent.
+    limit: Option<u32>,
+    /// Only older ones than this.
+    before: Option<JobId>,
+}
+
+/// Jobs, newest first.
+#[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs", params(Which),
+    responses((status = 200, body = JobList), (status = "default", body = Problem)))]
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Query(which): Query<Which>,
+) -> Answer<axum::Json<JobList>> {
+    let states =
+        which.state.iter().flat_map(|states| states.split(',')).map(|state| state.trim().parse::<JobState>());
+    let states = states.collect::<Result<Vec<_>, _>>().map_err(|why| Fault::bad(format!("state: {why}.")))?;
+    let filter = JobFilter { states, ..JobFilter::default() };
+    let limit = which.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+    let rows = app.store.jobs(&filter, limit, which.before).await.map_err(store_fault)?;
+    let next = (rows.len() == limit as usize).then(|| rows.last().map(|row| row.id)).flatten();
+    let ids: Vec<JobId> = rows.iter().map(|row| row.id).collect();
+    let live =
+        app.brain.look(move |farm| ids.into_iter().map(|id| farm.job_view(id)).collect::<Vec<_>>()).await?;
+    let jobs = rows.into_iter().zip(live).map(|(row, live)| shown(row, live)).collect();
+    Ok(axum::Json(JobList { jobs, next }))
+}
+
+/// One job.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = JobId, Path)),
+    responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<JobId>) -> Answer<axum::Json<JobView>> {
+    view(&app, id).await.map(axum::Json)
+}
+
+/// The job as it is on disk and in the brain.
+pub(super) async fn view(app: &App, id: JobId) -> Answer<JobView> {
+    let live = app.brain.look(move |farm| farm.job_view(id)).await?;
+    let row = row(app, id).await?;
+    let known = live.is_some();
+    let mut view = shown(row, live);
+    if !known {
+        let shares = app.store.job_report(id).await.map_err(store_fault)?;
+        let (seconds, frames) =
+            shares.iter().fold((0.0, 0), |(s, n), share| (s + share.seconds, n + share.frames));
+        view.mean_frame_s = (frames > 0).then(|| seconds / frames as f64);
+    }
+    Ok(view)
+}
+
+pub(super) async fn row(app: &App, id: JobId) -> Answer<JobRow> {
+    let row = app.store.job(id).await.map_err(store_fault)?;
+    row.ok_or_else(|| Fault::not_found(format!("There is no job {id}; `kiln jobs` lists them.")))
+}
+
+fn shown(row: JobRow, live: Option<LiveJobView>) -> JobView {
+    let ended = row.state.is_end();
+    // The brain may be a moment ahead of the row that was read.
+    let live = live.filter(|live| live.state.is_end() == ended);
+    let steps: Vec<StepView> = row
+        .steps
+        .iter()
+        .enumerate()
+        .map(|(at, step)| StepView {
+            index: step.step,
+            kind: step.kind.as_str().to_owned(),
+            after: step.after.clone(),
+            tasks: live
+                .as_ref()
+                .and_then(|live| live.steps.get(at).copied())
+                .unwrap_or_else(|| stored(step, ended)),
+        })
+        .collect();
+    let tasks = steps.iter().fold(TaskCounts::default(), |sum, step| plus(sum, step.tasks));
+    let live = live.unwrap_or(LiveJobView {
+        state: row.state,
+        steps: Vec::new(),
+        workers_busy: 0,
+        waits_for: None,
+        unmet: Vec::new(),
+        mean_frame_s: None,
+        busy: 0,
+    });
+    // What runs now is on average half done.
+    let left = f64::from(tasks.waiting + tasks.assigned) + f64::from(tasks.running) / 2.0;
+    let seconds_left =
+        live.mean_frame_s.filter(|_| live.busy > 0 && !ended).map(|mean| mean * left / f64::from(live.busy));
+    JobView {
+        id: row.id,
+        name: row.spec.name.clone(),
+        owner: row.spec.owner.clone(),
+        project: row.spec.project.clone(),
+        state: row.state,
+        reason: row.reason,
+        spec: row.spec,
+        created_ms: row.created_ms,
+        started_ms: row.started_ms,
+        ended_ms: row.ended_ms,
+        steps,
+        tasks,
+        notices: row.notices.into_iter().map(|notice| notice.text).collect(),
+        workers_busy: live.workers_busy,
+        waits_for: live.waits_for,
+        unmet: live.unmet,
+        mean_frame_s: live.mean_frame_s,
+        seconds_left,
+    }
+}
+
+/// Of a job that the brain does not hold: nothing of it runs, and of an ended one nothing waits.
+fn stored(step: &StepRow, ended: bool) -> TaskCounts {
+    let rest = step.count.saturating_sub(step.done + step.failed);
+    let (waiting, cancelled) = if ended { (0, rest) } else { (rest, 0) };
+    TaskCounts {
+        total: step.count,
+        done: step.done,
+        failed: step.failed,
+        waiting,
+        cancelled,
+        ..TaskCounts::default()
+    }
+}
+
+fn plus(a: TaskCounts, b: TaskCounts) -> TaskCounts {
+    TaskCounts {
+        total: a.total + b.total,
+        waiting: a.waiting + b.waiting,
+        assigned: a.assigned + b.assigned,
+        running: a.running + b.running,
+        done: a.done + b.done,
+        failed: a.failed + b.failed,
+        cancelled: a.cancelled + b.cancelled,
+    }
+}
+
+async fn verb(app: &App, job: JobId, verb: JobVerb) -> Answer<axum::Json<JobView>> {
+    app.brain.ask(|reply| Input::Job { job, verb, reply }).await?;
+    view(app, job).await.map(axum::Json)
+}
+
+/// Nothing new of it starts until it is resumed.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/pause", tag = "jobs", params(("id" = JobId, Path)),
+    responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+pub(super) async fn pause(State(app): State<Arc<App>>, Path(id): Path<JobId>) -> Answer<axum::Json<JobView>> {
+    verb(&app, id, JobVerb::Pause).await
+}
+
+/// It goes on.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/resume", tag = "jobs", params(("id" = JobId, Path)),
+    responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+pub(super) async fn resume(
+    State(app): State<Arc<App>>,
+    Path(id): Path<JobId>,
+) -> Answer<axum::Json<JobView>> {
+    verb(&app, id, JobVerb::Resume).await
+}
+
+/// It ends; what renders is stopped, what is done stays.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", params(("id" = JobId, Path)),
+    responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+pub(super) async fn cancel(
+    State(app): State<Arc<App>>,
+    Path(id): Path<JobId>,
+) -> Answer<axum::Json<JobView>> {
+    verb(&app, id, JobVerb::Cancel).await
+}
+
+/// Its failed and cancelled frames try again.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/retry", tag = "jobs", params(("id" = JobId, Path)),
+    responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+pub(super) async fn retry(State(app): State<Arc<App>>, Path(id): Path<JobId>) -> Answer<axum::Json<JobView>> {
+    verb(&app, id, JobVerb::Retry).await
+}
+
+/// Renders frames again that are done. The body may be absent: then all of them.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/rerender", tag = "jobs", params(("id" = JobId, Path)),
+    request_body = Option<RerenderJob>, responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+pub(super) async fn rerender(
+    State(app): State<Arc<App>>,
+    Path(id): Path<JobId>,
+    OptionalJson(request): OptionalJson<Option<RerenderJob>>,
+) -> Answer<axum::Json<JobView>> {
+    verb(&app, id, JobVerb::Rerender(request.and_then(|request| request.frames))).await
+}
+
+/// Adds frames.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/extend", tag = "jobs", params(("id" = JobId, Path)),
+    request_body = ExtendJob, responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+pub(super) async fn extend(
+    State(app): State<Arc<App>>,
+    Path(id): Path<JobId>,
+    Json(request): Json<ExtendJob>,
+) -> Answer<axum::Json<JobView>> {
+    verb(&app, id, JobVerb::Extend(request.frames)).await
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Delete {
+    /// Cancels it first, where it has not ended.
+    #[serde(default)]
+    #[param(required = false)]
+    force: bool,
+}
+
+/// Deletes a job that has ended: its tasks, attempts, outputs and logs.
+#[utoipa::path(delete, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = JobId, Path), Delete),
+    responses((status = 204, description = "It is gone"), (status = "default", body = Problem)))]
+pub(super) async fn delete(
+    State(app): State<Arc<App>>,
+    Path(id): Path<JobId>,
+    Query(Delete { force }): Query<Delete>,
+) -> Answer<StatusCode> {
+    app.brain.ask(|reply| Input::Job { job: id, verb: JobVerb::Delete { force }, reply }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

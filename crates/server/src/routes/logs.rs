@@ -1,0 +1,113 @@
+//! What Blender printed, also while it still prints.
+
+use std::{io, sync::Arc};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use kiln_api::Problem;
+use kiln_store::{AttemptFilter, AttemptRow};
+use kiln_types::{AttemptId, JobId, StepIndex};
+use serde::Deserialize;
+use tokio_util::io::ReaderStream;
+
+use super::{
+    job_data::{names, position},
+    jobs::row,
+    store_fault,
+};
+use crate::{
+    App,
+    problem::{Answer, Fault, Path, Query},
+};
+
+/// Attempts in one text, the newest ones.
+const MAX_ATTEMPTS: u32 = 500;
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Which {
+    /// Only the attempts of this frame.
+    frame: Option<i32>,
+    /// Only this attempt.
+    #[param(value_type = Option<String>)]
+    attempt: Option<AttemptId>,
+}
+
+/// The logs of a job's attempts, oldest first, each below a line that names it.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/logs", tag = "jobs", params(("id" = JobId, Path), Which),
+    responses((status = 200, body = String, content_type = "text/plain"), (status = "default", body = Problem)))]
+pub(super) async fn of_job(
+    State(app): State<Arc<App>>,
+    Path(id): Path<JobId>,
+    Query(which): Query<Which>,
+) -> Answer<Response> {
+    let job = row(&app, id).await?;
+    if let Some(attempt) = which.attempt {
+        return one(&app, id, attempt).await;
+    }
+    let task = match which.frame {
+        Some(frame) => Some((StepIndex(0), position(&job.spec.frames, id, frame)?)),
+        None => None,
+    };
+    let filter = AttemptFilter { task, ..AttemptFilter::default() };
+    let mut attempts = app.store.attempts(id, &filter, MAX_ATTEMPTS).await.map_err(store_fault)?;
+    attempts.reverse();
+    app.logs.flush().await;
+    let names = names(&app).await?;
+    let heads: Vec<(String, AttemptRow)> = attempts
+        .into_iter()
+        .map(|attempt| {
+            let frame = job.spec.frames.get(attempt.task.index.0).unwrap_or_default();
+            let worker = names.get(&attempt.worker).cloned().unwrap_or_else(|| attempt.worker.to_string());
+            (format!("== frame {frame}, attempt {}, {worker}, {} ==\n", attempt.id, attempt.state), attempt)
+        })
+        .collect();
+    let pieces = stream::iter(heads).then(move |(head, attempt)| {
+        let path = app.logs.path(id, attempt.id);
+        async move {
+            let head = stream::iter([Ok::<_, io::Error>(Bytes::from(head))]);
+            let body = match tokio::fs::File::open(path).await {
+                Ok(file) => ReaderStream::new(file).left_stream(),
+                // It printed nothing.
+                Err(_) => stream::empty().right_stream(),
+            };
+            Ok::<_, io::Error>(head.chain(body))
+        }
+    });
+    Ok(text(Body::from_stream(pieces.try_flatten())))
+}
+
+/// The log of one attempt.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/attempts/{attempt}/log", tag = "jobs",
+    params(("id" = JobId, Path), ("attempt" = String, Path, description = "As epoch-counter")),
+    responses((status = 200, body = String, content_type = "text/plain"), (status = "default", body = Problem)))]
+pub(super) async fn of_attempt(
+    State(app): State<Arc<App>>,
+    Path((id, attempt)): Path<(JobId, AttemptId)>,
+) -> Answer<Response> {
+    row(&app, id).await?;
+    one(&app, id, attempt).await
+}
+
+async fn one(app: &App, job: JobId, attempt: AttemptId) -> Answer<Response> {
+    let known = app.store.attempt(attempt).await.map_err(store_fault)?;
+    if known.is_none_or(|known| known.task.job != job) {
+        return Err(Fault::not_found(format!("Job {job} has no attempt {attempt}.")));
+    }
+    app.logs.flush().await;
+    let body = match tokio::fs::File::open(app.logs.path(job, attempt)).await {
+        Ok(file) => Body::from_stream(ReaderStream::new(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Body::empty(),
+        Err(error) => return Err(Fault::internal("The log could not be read", error)),
+    };
+    Ok(text(body))
+}
+
+fn text(body: Body) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response()
+}

@@ -1,0 +1,163 @@
+//! The HTTP API: one place that lists every route.
+
+mod blobs;
+mod body;
+mod bundles;
+mod events;
+mod job_data;
+mod jobs;
+mod logs;
+mod submit;
+mod uploads;
+mod workers;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, State},
+    http::{HeaderValue, header},
+    middleware,
+    response::{IntoResponse, Response},
+};
+use kiln_api::{BUILD, Info, Me, OLDEST_PROTOCOL, PROTOCOL, Problem, ProblemCode};
+use kiln_store::StoreError;
+use kiln_types::Owner;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::openapi::{
+    InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement,
+    security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub(crate) use blobs::MAX_BLOB;
+
+use crate::{
+    App,
+    auth::{self, Gate},
+    problem::{Fault, no_such_method, no_such_route, panicked},
+};
+
+/// Bytes of a JSON body.
+const MAX_JSON: usize = 2 << 20;
+
+/// All routes behind the gate.
+pub(crate) fn router(app: Arc<App>, gate: Arc<Gate>) -> Router {
+    let (router, _) = documented().split_for_parts();
+    router
+        .route("/healthz", axum::routing::get(|| async { "ok\n" }))
+        .route("/api/openapi.json", axum::routing::get(openapi))
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(DefaultBodyLimit::max(MAX_JSON))
+        .layer(middleware::map_response(harmless))
+        .layer(middleware::from_fn_with_state(gate, auth::guard))
+        .layer(CatchPanicLayer::custom(panicked))
+        .with_state(app)
+}
+
+/// The OpenAPI document of this server, made from the code's own types.
+pub fn openapi_json() -> String {
+    let mut json = document().to_pretty_json().unwrap_or_default();
+    json.push('\n');
+    json
+}
+
+fn document() -> OpenApi {
+    let mut document = documented().split_for_parts().1;
+    // The router marks a parameter that takes the rest of the path; OpenAPI has no word for it.
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    document
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], openapi_json()).into_response()
+}
+
+fn documented() -> OpenApiRouter<Arc<App>> {
+    let mut about = OpenApiBuilder::new()
+        .info(
+            InfoBuilder::new()
+                .title("Kiln")
+                .version(BUILD)
+                .description(Some("A Blender render farm. Errors are RFC 9457 problem details.")),
+        )
+        .security(Some([SecurityRequirement::new("key", [""; 0])]))
+        .build();
+    let key = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("The farm key.")).build();
+    about.components.get_or_insert_default().add_security_scheme("key", SecurityScheme::Http(key));
+    OpenApiRouter::with_openapi(about)
+        .routes(routes!(info))
+        .routes(routes!(me))
+        .routes(routes!(uploads::create))
+        .routes(routes!(uploads::get, uploads::append, uploads::delete))
+        .routes(routes!(uploads::finish))
+        .routes(routes!(blobs::missing))
+        .routes(routes!(blobs::get, blobs::head, blobs::put))
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(bundles::create))
+                .layer(DefaultBodyLimit::max(bundles::MAX_MANIFEST)),
+        )
+        .routes(routes!(bundles::get))
+        .routes(routes!(submit::create, jobs::list))
+        .routes(routes!(jobs::get, jobs::delete))
+        .routes(routes!(jobs::pause))
+        .routes(routes!(jobs::resume))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::retry))
+        .routes(routes!(jobs::rerender))
+        .routes(routes!(jobs::extend))
+        .routes(routes!(job_data::tasks))
+        .routes(routes!(job_data::attempts))
+        .routes(routes!(job_data::outputs))
+        .routes(routes!(job_data::report))
+        .routes(routes!(job_data::file))
+        .routes(routes!(logs::of_job))
+        .routes(routes!(logs::of_attempt))
+        .routes(routes!(workers::list))
+        .routes(routes!(workers::get, workers::remove))
+        .routes(routes!(workers::pause))
+        .routes(routes!(workers::resume))
+        .routes(routes!(workers::drain))
+        .routes(routes!(workers::stop))
+        .routes(routes!(workers::link))
+        .routes(routes!(events::follow))
+}
+
+/// What this server is. Needs no key.
+#[utoipa::path(get, path = "/api/v1/info", tag = "server", security(()), responses((status = 200, body = Info)))]
+async fn info() -> axum::Json<Info> {
+    axum::Json(Info {
+        program: "kiln".to_owned(),
+        build: BUILD.to_owned(),
+        protocol: PROTOCOL,
+        oldest_protocol: OLDEST_PROTOCOL,
+    })
+}
+
+/// Who the key belongs to.
+#[utoipa::path(get, path = "/api/v1/me", tag = "server",
+    responses((status = 200, body = Me), (status = "default", body = Problem)))]
+async fn me(State(app): State<Arc<App>>) -> axum::Json<Me> {
+    axum::Json(Me { owner: Owner::default(), epoch: app.store.epoch() })
+}
+
+/// A browser must take nothing that comes from here for a page.
+async fn harmless(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What the caller sees of an error of the records.
+pub(crate) fn store_fault(error: StoreError) -> Fault {
+    match &error {
+        StoreError::NoSpace => {
+            Fault::new(ProblemCode::NoSpace, "The server's disk is full; free some space and try again.")
+        }
+        _ => Fault::internal("The server's records could not be read or written", &error),
+    }
+}

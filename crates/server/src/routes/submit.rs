@@ -1,0 +1,191 @@
+//! From a request to a job: the .blend is read, and whatever cannot be is refused before anything starts.
+
+use std::sync::Arc;
+
+use axum::{extract::State, http::StatusCode};
+use kiln_api::{JobSource, JobView, Problem, ProblemCode, SubmitJob};
+use kiln_blend::{ExternalKind, Inspection, SceneInfo};
+use kiln_types::{
+    BlobHash, Bundle, BundleFile, BundleId, DeviceClass, FrameSet, JobSpec, Owner, Project, RelPath,
+    RenderSettings, SessionSpec,
+};
+
+use super::{body::blob_fault, bundles, jobs::view};
+use crate::{
+    App,
+    brain::{Input, sentence},
+    inspect::blend_file,
+    problem::{Answer, Fault, Json},
+};
+
+/// Characters of a job's or a project's name.
+const MAX_NAME: usize = 200;
+/// Bytes of the artist's folder.
+const MAX_ORIGIN: usize = 4096;
+/// Names that an error lists.
+const LISTED: usize = 20;
+
+/// Makes a job.
+#[utoipa::path(post, path = "/api/v1/jobs", tag = "jobs", request_body = SubmitJob,
+    responses((status = 201, body = JobView), (status = 422, body = Problem, description = "The file is no whole .blend"),
+        (status = "default", body = Problem)))]
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    Json(request): Json<SubmitJob>,
+) -> Answer<(StatusCode, axum::Json<JobView>)> {
+    let source = match &request.source {
+        JobSource::Bundle { id, blend, origin } => from_bundle(&app, *id, blend, origin.clone()).await?,
+        JobSource::Upload { id } => from_upload(&app, *id).await?,
+    };
+    let inspection = blend_file(app.blobs.path(&source.hash)).await.map_err(|why| {
+        Fault::new(ProblemCode::NotABlend, format!("“{}” is not a whole .blend: {why}", source.blend))
+    })?;
+    let spec = spec(request, source, &inspection)?;
+    let spec = Box::new(spec);
+    let id = app.brain.ask(|reply| Input::Submit { spec, notices: Vec::new(), reply }).await?;
+    view(&app, id).await.map(|view| (StatusCode::CREATED, axum::Json(view)))
+}
+
+struct Source {
+    bundle: BundleId,
+    blend: RelPath,
+    hash: BlobHash,
+    origin: Option<String>,
+}
+
+async fn from_bundle(app: &App, id: BundleId, blend: &RelPath, origin: Option<String>) -> Answer<Source> {
+    if origin.as_ref().is_some_and(|origin| origin.len() > MAX_ORIGIN || origin.chars().any(char::is_control))
+    {
+        return Err(Fault::bad("The origin is not the path of a folder."));
+    }
+    let bundle = bundles::read(app, id).await?;
+    let file = bundle.files.iter().find(|file| file.path == *blend);
+    let hash = file.ok_or_else(|| Fault::bad(format!("The bundle holds no {blend}.")))?.hash;
+    Ok(Source { bundle: id, blend: blend.clone(), hash, origin })
+}
+
+/// The server makes the bundle of the one file.
+async fn from_upload(app: &App, id: kiln_types::UploadId) -> Answer<Source> {
+    let info = app.uploads.info(id).await.map_err(blob_fault)?;
+    let hash = info.finished.ok_or_else(|| {
+        Fault::conflict(format!(
+            "The upload {id} is not finished; send the rest, then POST /api/v1/uploads/{id}/finish."
+        ))
+    })?;
+    let size = app.blobs.size(&hash).await.map_err(blob_fault)?;
+    let size = size.ok_or_else(|| {
+        Fault::not_found(format!("The bytes of the upload {id} are gone; send them again."))
+    })?;
+    let name = info.name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let blend = RelPath::new(name)
+        .or_else(|_| RelPath::new("scene.blend"))
+        .map_err(|error| Fault::bad(sentence(&error)))?;
+    let file = BundleFile { path: blend.clone(), hash, size };
+    let bundle = bundles::store(app, &Bundle { files: vec![file], remap: Default::default() }).await?;
+    Ok(Source { bundle, blend, hash, origin: None })
+}
+
+fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec> {
+    request.settings.check().map_err(|why| Fault::bad(sentence(&why)))?;
+    let scene = scene_of(&request.settings, file)?;
+    check_names(&request.settings, scene, file)?;
+    let frames = match request.frames {
+        Some(frames) => frames,
+        None => own_frames(scene)?,
+    };
+    let written = file.written_by.series();
+    let blender = request.blender.unwrap_or(written);
+    if blender < written {
+        return Err(Fault::bad(format!(
+            "{} was written by Blender {written}, and Blender {blender} is older and cannot open it safely; choose {written} or newer.",
+            source.blend
+        )));
+    }
+    if request.frame_time_limit_s == Some(0) {
+        return Err(Fault::bad("A frame needs at least one second; leave the limit out for none."));
+    }
+    let stem = source.blend.file_name();
+    let stem = stem.strip_suffix(".blend").filter(|stem| !stem.is_empty()).unwrap_or(stem);
+    let name =
+        checked_name("name of a job", request.name.unwrap_or_else(|| stem.chars().take(MAX_NAME).collect()))?;
+    let project = checked_name("project", request.project.unwrap_or_default().0)?;
+    Ok(JobSpec {
+        name,
+        owner: Owner::default(),
+        project: Project(project),
+        frames,
+        order: request.order,
+        frame_time_limit_s: request.frame_time_limit_s,
+        written_by: file.written_by,
+        session: SessionSpec {
+            bundle: source.bundle,
+            blend: source.blend,
+            origin: source.origin,
+            blender,
+            device: request.device.unwrap_or(DeviceClass::Cpu),
+            settings: request.settings,
+            policy: request.policy,
+        },
+    })
+}
+
+fn checked_name(what: &str, name: String) -> Answer<String> {
+    let fits =
+        !name.trim().is_empty() && name.chars().count() <= MAX_NAME && !name.chars().any(char::is_control);
+    if fits { Ok(name) } else { Err(Fault::bad(format!("A {what} has 1 to {MAX_NAME} characters."))) }
+}
+
+fn scene_of<'a>(settings: &RenderSettings, file: &'a Inspection) -> Answer<&'a SceneInfo> {
+    let names = || file.scenes.iter().map(|scene| scene.name.as_str());
+    match &settings.scene {
+        Some(name) => {
+            let scene = file.scenes.iter().find(|scene| scene.name == *name);
+            scene.ok_or_else(|| {
+                Fault::bad(format!("The file has no scene “{name}”; {}.", listed("scenes", names())))
+            })
+        }
+        None => file.active().ok_or_else(|| Fault::bad("The file has no scene to render.")),
+    }
+}
+
+fn check_names(settings: &RenderSettings, scene: &SceneInfo, file: &Inspection) -> Answer<()> {
+    // What comes from a library is not seen here, and is left to Blender.
+    let libraries = file.external.iter().any(|external| external.kind == ExternalKind::Library);
+    if let Some(camera) = &settings.camera
+        && !libraries
+        && !file.cameras.contains(camera)
+        && scene.camera.as_ref() != Some(camera)
+    {
+        let cameras = listed("cameras", file.cameras.iter().map(String::as_str));
+        return Err(Fault::bad(format!("The file has no camera “{camera}”; {cameras}.")));
+    }
+    if let Some(layer) = &settings.view_layer
+        && !scene.view_layers.iter().any(|known| known.name == *layer)
+    {
+        let layers = listed("view layers", scene.view_layers.iter().map(|layer| layer.name.as_str()));
+        return Err(Fault::bad(format!("The scene “{}” has no view layer “{layer}”; {layers}.", scene.name)));
+    }
+    Ok(())
+}
+
+fn listed<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let all: Vec<&str> = names.collect();
+    if all.is_empty() {
+        return format!("it has no {what} at all");
+    }
+    let more = all.len().saturating_sub(LISTED);
+    let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("its {what} are {}{tail}", all[..all.len().min(LISTED)].join(", "))
+}
+
+fn own_frames(scene: &SceneInfo) -> Answer<FrameSet> {
+    let (first, last) = (scene.frame_start, scene.frame_end);
+    if last < first {
+        return Err(Fault::bad(format!(
+            "The scene “{}” ends at frame {last}, before it begins at {first}; name the frames to render.",
+            scene.name
+        )));
+    }
+    let step = u32::try_from(scene.frame_step).unwrap_or(1);
+    FrameSet::range(first, last, step).map_err(|error| Fault::bad(sentence(&error)))
+}

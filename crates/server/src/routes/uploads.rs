@@ -1,0 +1,103 @@
+//! Resumable uploads of one whole .blend, for clients as plain as curl.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use kiln_api::{Problem, ProblemCode, UPLOAD_OFFSET, UploadCreate, UploadFinished, UploadView};
+use kiln_types::UploadId;
+
+use super::body::{blob_fault, patient};
+use crate::{
+    App, inspect,
+    problem::{Answer, Fault, Json, Path},
+};
+
+/// Begins an upload.
+#[utoipa::path(post, path = "/api/v1/uploads", tag = "uploads", request_body = UploadCreate,
+    responses((status = 201, body = UploadView), (status = "default", body = Problem)))]
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    Json(create): Json<UploadCreate>,
+) -> Answer<(StatusCode, axum::Json<UploadView>)> {
+    let id = app.uploads.create(&create.name, create.size).await.map_err(blob_fault)?;
+    Ok((StatusCode::CREATED, axum::Json(UploadView { id, offset: 0 })))
+}
+
+/// Where it stands. The header `Upload-Offset` says the same.
+#[utoipa::path(get, path = "/api/v1/uploads/{id}", tag = "uploads", params(("id" = UploadId, Path)),
+    responses((status = 200, body = UploadView), (status = "default", body = Problem)))]
+pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<UploadId>) -> Answer<Response> {
+    let offset = app.uploads.offset(id).await.map_err(blob_fault)?;
+    Ok(at(id, offset))
+}
+
+fn at(id: UploadId, offset: u64) -> Response {
+    ([(UPLOAD_OFFSET, offset.to_string())], axum::Json(UploadView { id, offset })).into_response()
+}
+
+/// Adds bytes at `Upload-Offset`, which must be where the upload stands.
+#[utoipa::path(patch, path = "/api/v1/uploads/{id}", tag = "uploads",
+    params(("id" = UploadId, Path), ("Upload-Offset" = u64, Header, description = "Where these bytes begin")),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 200, body = UploadView), (status = 409, body = Problem, description = "It stands elsewhere; `offset` says where"),
+        (status = "default", body = Problem)))]
+pub(super) async fn append(
+    State(app): State<Arc<App>>,
+    Path(id): Path<UploadId>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer<Response> {
+    let offset = headers.get(UPLOAD_OFFSET).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let offset = offset.ok_or_else(|| {
+        Fault::bad("The header Upload-Offset must say at which byte this part begins; the first begins at 0.")
+    })?;
+    let offset = app.uploads.append(id, offset, patient(body)).await.map_err(blob_fault)?;
+    Ok(at(id, offset))
+}
+
+/// Ends it: the bytes must be a whole .blend. Whatever is none is thrown away.
+#[utoipa::path(post, path = "/api/v1/uploads/{id}/finish", tag = "uploads", params(("id" = UploadId, Path)),
+    responses((status = 200, body = UploadFinished), (status = 422, body = Problem, description = "No whole .blend; nothing is kept"),
+        (status = "default", body = Problem)))]
+pub(super) async fn finish(
+    State(app): State<Arc<App>>,
+    Path(id): Path<UploadId>,
+) -> Answer<axum::Json<UploadFinished>> {
+    let info = app.uploads.info(id).await.map_err(blob_fault)?;
+    // Finishing twice is answered twice: the first answer may have been lost.
+    let (hash, size) = app.uploads.finish(id).await.map_err(blob_fault)?;
+    if info.finished.is_none()
+        && let Err(why) = inspect::blend_file(app.blobs.path(&hash)).await
+    {
+        discard(&app, id, hash).await;
+        return Err(Fault::new(
+            ProblemCode::NotABlend,
+            format!("“{}” is not a whole .blend: {why}", info.name),
+        ));
+    }
+    Ok(axum::Json(UploadFinished { hash, size }))
+}
+
+/// Forgets the upload and, unless a bundle or an output is made of the same bytes, the bytes.
+async fn discard(app: &App, id: UploadId, hash: kiln_types::BlobHash) {
+    if let Err(error) = app.uploads.abort(id).await {
+        tracing::warn!(%error, upload = %id, "a refused upload could not be thrown away");
+    }
+    let used = app.store.referenced_blobs().await.map_or(true, |used| used.contains(&hash));
+    if !used && let Err(error) = app.blobs.delete(&hash).await {
+        tracing::warn!(%error, upload = %id, "the bytes of a refused upload could not be thrown away");
+    }
+}
+
+/// Gives it up, and throws its bytes away.
+#[utoipa::path(delete, path = "/api/v1/uploads/{id}", tag = "uploads", params(("id" = UploadId, Path)),
+    responses((status = 204, description = "It is gone"), (status = "default", body = Problem)))]
+pub(super) async fn delete(State(app): State<Arc<App>>, Path(id): Path<UploadId>) -> Answer<StatusCode> {
+    app.uploads.abort(id).await.map_err(blob_fault)?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,111 @@
+//! Workers, and what a person may want of them.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{State, ws::WebSocketUpgrade},
+    http::StatusCode,
+    response::Response,
+};
+use kiln_api::{Problem, WorkerList, WorkerView};
+use kiln_types::WorkerWish;
+
+use crate::{
+    App,
+    brain::{Input, no_worker},
+    links,
+    problem::{Answer, Fault, Path},
+};
+
+/// Every worker that the farm knows, connected or not.
+#[utoipa::path(get, path = "/api/v1/workers", tag = "workers",
+    responses((status = 200, body = WorkerList), (status = "default", body = Problem)))]
+pub(super) async fn list(State(app): State<Arc<App>>) -> Answer<axum::Json<WorkerList>> {
+    let workers = app.brain.look(|farm| farm.worker_views()).await?;
+    Ok(axum::Json(WorkerList { workers }))
+}
+
+/// One worker.
+#[utoipa::path(get, path = "/api/v1/workers/{name}", tag = "workers", params(("name" = String, Path)),
+    responses((status = 200, body = WorkerView), (status = "default", body = Problem)))]
+pub(super) async fn get(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Answer<axum::Json<WorkerView>> {
+    view(&app, name).await
+}
+
+async fn view(app: &App, name: String) -> Answer<axum::Json<WorkerView>> {
+    let wanted = name.clone();
+    let view = app.brain.look(move |farm| farm.worker_view(farm.worker_named(&wanted)?)).await?;
+    view.map(axum::Json).ok_or_else(|| no_worker(&name))
+}
+
+async fn wish(app: &App, name: String, wish: WorkerWish) -> Answer<axum::Json<WorkerView>> {
+    let worker = name.clone();
+    app.brain.ask(|reply| Input::Wish { name: worker, wish, reply }).await?;
+    view(app, name).await
+}
+
+/// It gets no new work until it is resumed.
+#[utoipa::path(post, path = "/api/v1/workers/{name}/pause", tag = "workers", params(("name" = String, Path)),
+    responses((status = 200, body = WorkerView), (status = "default", body = Problem)))]
+pub(super) async fn pause(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Answer<axum::Json<WorkerView>> {
+    wish(&app, name, WorkerWish::Pause).await
+}
+
+/// It works again.
+#[utoipa::path(post, path = "/api/v1/workers/{name}/resume", tag = "workers", params(("name" = String, Path)),
+    responses((status = 200, body = WorkerView), (status = "default", body = Problem)))]
+pub(super) async fn resume(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Answer<axum::Json<WorkerView>> {
+    wish(&app, name, WorkerWish::Work).await
+}
+
+/// It finishes what it renders, hands the rest back, and leaves.
+#[utoipa::path(post, path = "/api/v1/workers/{name}/drain", tag = "workers", params(("name" = String, Path)),
+    responses((status = 200, body = WorkerView), (status = "default", body = Problem)))]
+pub(super) async fn drain(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Answer<axum::Json<WorkerView>> {
+    wish(&app, name, WorkerWish::Drain).await
+}
+
+/// It hands everything back at once, and leaves.
+#[utoipa::path(post, path = "/api/v1/workers/{name}/stop", tag = "workers", params(("name" = String, Path)),
+    responses((status = 200, body = WorkerView), (status = "default", body = Problem)))]
+pub(super) async fn stop(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Answer<axum::Json<WorkerView>> {
+    wish(&app, name, WorkerWish::Stop).await
+}
+
+/// Forgets a worker that is offline.
+#[utoipa::path(delete, path = "/api/v1/workers/{name}", tag = "workers", params(("name" = String, Path)),
+    responses((status = 204, description = "It is forgotten"), (status = "default", body = Problem)))]
+pub(super) async fn remove(State(app): State<Arc<App>>, Path(name): Path<String>) -> Answer<StatusCode> {
+    app.brain.ask(|reply| Input::RemoveWorker { name, reply }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The WebSocket of a worker.
+#[utoipa::path(get, path = "/api/v1/worker", tag = "workers",
+    responses((status = 101, description = "A WebSocket: JSON text messages, a hello first"), (status = "default", body = Problem)))]
+pub(super) async fn link(
+    State(app): State<Arc<App>>,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Answer<Response> {
+    let upgrade = upgrade.map_err(|rejection| Fault::bad(format!("{}.", rejection.body_text())))?;
+    let links = app.links.clone();
+    Ok(upgrade
+        .max_message_size(links::MAX_MESSAGE)
+        .max_frame_size(links::MAX_MESSAGE)
+        .on_upgrade(move |socket| links.track_future(links::serve(app, socket))))
+}

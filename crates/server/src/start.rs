@@ -1,0 +1,318 @@
+//! From a data folder to a server that answers, and back.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use kiln_api::BUILD;
+use kiln_blobs::{BlobError, BlobStore, Uploads};
+use kiln_store::{Durability, Store, StoreError};
+use serde::{Deserialize, Serialize};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    App,
+    auth::{Gate, Hosts},
+    brain::Brain,
+    events::Hub,
+    key::{FarmKey, KeyError},
+    listen,
+    logs::Logs,
+    routes::{self, MAX_BLOB},
+};
+
+/// Where a server listens that is not told otherwise.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8765);
+/// Uploads that nothing has happened to for so long are forgotten.
+const UPLOAD_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const HOUSEKEEPING: Duration = Duration::from_secs(60 * 60);
+
+/// How a server runs.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// Records, bytes, logs and the farm key; made where it is not there.
+    pub data: PathBuf,
+    /// Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Allows listening where other machines can reach it, although nothing is encrypted yet.
+    pub insecure: bool,
+    /// `Ephemeral` for the server inside a `kiln render`.
+    pub durability: Durability,
+    /// Names besides this machine's own that requests may call the server by.
+    pub allowed_hosts: Vec<String>,
+    /// Milliseconds of silence after which a worker's attempts are given to others.
+    pub lease_ms: u64,
+    /// Milliseconds between the signs of life of a worker.
+    pub heartbeat_ms: u64,
+}
+
+impl ServerOptions {
+    /// The defaults, on this data folder.
+    pub fn new(data: impl Into<PathBuf>) -> Self {
+        Self {
+            data: data.into(),
+            listen: DEFAULT_LISTEN,
+            insecure: false,
+            durability: Durability::Durable,
+            allowed_hosts: Vec::new(),
+            lease_ms: kiln_core::Config::default().lease_ms,
+            heartbeat_ms: 5_000,
+        }
+    }
+}
+
+/// `server.json` in the data folder, there while the server runs: how local commands find it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerFile {
+    pub url: String,
+    pub pid: u32,
+    pub build: String,
+}
+
+impl ServerFile {
+    pub fn path(data: &Path) -> PathBuf {
+        data.join("server.json")
+    }
+
+    /// `None` where no server runs on this folder, or none left a readable file.
+    pub fn read(data: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(Self::path(data)).ok()?).ok()
+    }
+
+    fn write(&self, data: &Path) -> io::Result<()> {
+        let partial = data.join("server.json.partial");
+        fs::write(&partial, serde_json::to_vec(self)?)?;
+        fs::rename(partial, Self::path(data))
+    }
+}
+
+/// Why a server does not start, or has ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error(
+        "Port {port} of {address} is in use; stop what uses it, or choose another with --listen {address}:PORT."
+    )]
+    PortInUse { address: IpAddr, port: u16 },
+    #[error("Port {port} needs rights that you do not have; choose one above 1023 with --listen.")]
+    PortForbidden { port: u16 },
+    #[error("This machine has no address {address}; choose one of its own with --listen.")]
+    NoSuchAddress { address: IpAddr },
+    #[error("The server cannot listen on {listen}: {error}.")]
+    Listen { listen: SocketAddr, error: io::Error },
+    #[error(
+        "Listening on {0} lets other machines reach the server while nothing is encrypted; say --insecure if the network is trusted."
+    )]
+    NeedsInsecure(SocketAddr),
+    #[error("Another Kiln server already uses the data folder {}; stop it, or choose another folder with --data.", .0.display())]
+    DataInUse(PathBuf),
+    #[error("The data folder {} cannot be used: {error}; choose another with --data.", folder.display())]
+    Data { folder: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("The server's records: {0}.")]
+    Store(StoreError),
+    #[error("The server's bytes: {0}.")]
+    Blobs(#[from] BlobError),
+    #[error("The server failed inside: {0}.")]
+    Inside(String),
+}
+
+impl From<StoreError> for ServerError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::AlreadyRunning(folder) => Self::DataInUse(folder),
+            other => Self::Store(other),
+        }
+    }
+}
+
+/// Starts servers.
+#[derive(Debug)]
+pub struct Server;
+
+impl Server {
+    /// Starts a server; once this returns, it answers.
+    ///
+    /// # Errors
+    /// One sentence for a person, with what to do next; nothing runs then.
+    pub async fn start(options: ServerOptions) -> Result<RunningServer, ServerError> {
+        if !options.listen.ip().is_loopback() && !options.insecure {
+            return Err(ServerError::NeedsInsecure(options.listen));
+        }
+        let data = options.data.clone();
+        make_folder(&data).map_err(|error| ServerError::Data { folder: data.clone(), error })?;
+        // The lock on the folder comes first: a second server must not touch the first one's files.
+        let (store, epoch) = Store::open(&data, options.durability).await?;
+        let listener = listen::bind(options.listen).await?;
+        let addr =
+            listener.local_addr().map_err(|error| ServerError::Listen { listen: options.listen, error })?;
+        let key = FarmKey::load_or_create(&data)?;
+        let (app, brain) = open(&options, store.clone()).await?;
+        let file = ServerFile { url: url(addr), pid: std::process::id(), build: BUILD.to_owned() };
+        file.write(&data).map_err(|error| ServerError::Data { folder: data.clone(), error })?;
+        tracing::info!(url = %file.url, data = %data.display(), %epoch, "server started");
+        let gate = Gate { key: key.clone(), hosts: Hosts::new(addr, &options.allowed_hosts) };
+        let stop = app.stop.clone();
+        let task = tokio::spawn(live(app, brain, gate, listener, store, data));
+        Ok(RunningServer { addr, key: key.as_str().to_owned(), stop, task })
+    }
+}
+
+/// Only its owner may look into a new folder: it holds the key and everyone's scenes.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+async fn open(options: &ServerOptions, store: Store) -> Result<(App, Brain), ServerError> {
+    let durability = match options.durability {
+        Durability::Durable => kiln_blobs::Durability::Durable,
+        Durability::Ephemeral => kiln_blobs::Durability::Ephemeral,
+    };
+    let blobs = BlobStore::open(&options.data, durability).await?;
+    let uploads = Uploads::open(&options.data, blobs.clone(), MAX_BLOB).await?;
+    let folder = options.data.join("logs");
+    let logs = Logs::open(folder).map_err(|error| ServerError::Inside(error.to_string()))?;
+    let hub = Arc::new(Hub::new());
+    let config = kiln_core::Config { lease_ms: options.lease_ms, ..kiln_core::Config::default() };
+    let heartbeat_ms = options.heartbeat_ms;
+    let (brain, handle) = Brain::open(store.clone(), hub.clone(), logs.clone(), config, heartbeat_ms).await?;
+    let app = App {
+        store,
+        blobs,
+        uploads,
+        brain: handle,
+        hub,
+        logs,
+        heartbeat_ms,
+        stop: CancellationToken::new(),
+        links: TaskTracker::new(),
+    };
+    Ok((app, brain))
+}
+
+/// The server's life: until it is stopped, or the brain cannot go on.
+async fn live(
+    app: App,
+    brain: Brain,
+    gate: Gate,
+    listener: TcpListener,
+    store: Store,
+    data: PathBuf,
+) -> Result<(), ServerError> {
+    let (stop, links) = (app.stop.clone(), app.links.clone());
+    let app = Arc::new(app);
+    let brain_stop = CancellationToken::new();
+    let brain = tokio::spawn({
+        let (brain_stop, stop) = (brain_stop.clone(), stop.clone());
+        async move {
+            let ended = brain.run(brain_stop).await;
+            if let Err(error) = &ended {
+                tracing::error!(%error, "the records cannot be written; the server stops");
+            }
+            // Without the brain nothing can be promised to anyone.
+            stop.cancel();
+            ended
+        }
+    });
+    let housekeeping = tokio::spawn(housekeeping(app.uploads.clone(), stop.clone()));
+    let router = routes::router(app.clone(), Arc::new(gate));
+    listen::serve(listener, router, stop).await;
+    links.close();
+    let _ = tokio::time::timeout(Duration::from_secs(3), links.wait()).await;
+    brain_stop.cancel();
+    let ended = match brain.await {
+        Ok(ended) => ended.map_err(ServerError::from),
+        Err(panic) => Err(ServerError::Inside(panic.to_string())),
+    };
+    let _ = housekeeping.await;
+    app.logs.flush().await;
+    let _ = fs::remove_file(ServerFile::path(&data));
+    // The folder is free for the next server only when the records are let go of.
+    store.close().await?;
+    tracing::info!(data = %data.display(), "server stopped");
+    ended
+}
+
+async fn housekeeping(uploads: Uploads, stop: CancellationToken) {
+    let mut times = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = times.tick() => {}
+        }
+        let Some(limit) = SystemTime::now().checked_sub(UPLOAD_AGE) else { continue };
+        match uploads.expire(limit).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "uploads that nobody went on with were forgotten"),
+            Err(error) => tracing::warn!(%error, "old uploads could not be forgotten"),
+        }
+    }
+}
+
+/// As clients on this machine reach it.
+fn url(addr: SocketAddr) -> String {
+    let ip = match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, addr.port()))
+}
+
+/// A server at work. Dropping it asks it to stop; [`RunningServer::stop`] also waits until it has.
+#[derive(Debug)]
+pub struct RunningServer {
+    addr: SocketAddr,
+    key: String,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), ServerError>>,
+}
+
+impl RunningServer {
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// `http://host:port`, as this machine reaches it.
+    pub fn url(&self) -> String {
+        url(self.addr)
+    }
+
+    /// The farm key.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Says goodbye to workers and clients, writes what is left, and lets the data folder go.
+    ///
+    /// # Errors
+    /// Where the records could not be written.
+    pub async fn stop(mut self) -> Result<(), ServerError> {
+        self.stop.cancel();
+        self.wait().await
+    }
+
+    /// Waits until the server ends by itself: only where it cannot write its records any more. Call it at most
+    /// once; it may be dropped in between.
+    ///
+    /// # Errors
+    /// Why it ended.
+    pub async fn wait(&mut self) -> Result<(), ServerError> {
+        match (&mut self.task).await {
+            Ok(ended) => ended,
+            Err(panic) => Err(ServerError::Inside(panic.to_string())),
+        }
+    }
+}
+
+impl Drop for RunningServer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
