@@ -1,1 +1,28 @@
-//! A node that renders
+//! A node that renders.
+//!
+//! [`Worker::start`] takes a folder of its own below the data folder, starts its Blenders and connects to the
+//! server, all at once. From then on three kinds of actors work beside each other: one for each slot, which holds
+//! a warm Blender and renders what it is assigned; the outbox, which checks and uploads what has left Blender
+//! while the next frame renders; and the worker, which knows what it holds and speaks with the server. A server
+//! that is away stops none of it: frames go on, and reports are repeated until they are settled.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod backoff;
+mod bundles;
+mod hardware;
+mod identity;
+mod ledger;
+mod link;
+mod memory;
+mod offers;
+mod options;
+mod outbox;
+mod running;
+mod seat;
+mod sizing;
+mod slot;
+mod worker;
+
+pub use options::{DEFAULT_CACHE_BYTES, Happening, WorkerError, WorkerExit, WorkerOptions};
+pub use running::{RunningWorker, Worker};

@@ -1,0 +1,266 @@
+//! The files of jobs, laid out for Blender to read.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use kiln_blobs::{BlobError, Cache};
+use kiln_client::{Client, ClientError, hash_file};
+use kiln_types::{BlobHash, Bundle, BundleId, Failure, FailureCause, RelPath};
+use tokio::task::spawn_blocking;
+
+use crate::{backoff::Backoff, identity};
+
+/// A bundle on this worker's disk: one folder that all slots read, files `0444` in folders `0555`, none sharing
+/// an inode with the cache. Removed when the last that holds it lets go.
+#[derive(Debug)]
+pub(crate) struct Laid {
+    pub(crate) folder: PathBuf,
+    pub(crate) remap: BTreeMap<String, RelPath>,
+    /// Bytes.
+    pub(crate) size: u64,
+}
+
+impl Laid {
+    pub(crate) fn remapped(&self) -> Vec<(String, PathBuf)> {
+        self.remap.iter().map(|(from, to)| (from.clone(), self.folder.join(to.to_path()))).collect()
+    }
+}
+
+impl Drop for Laid {
+    fn drop(&mut self) {
+        let folder = std::mem::take(&mut self.folder);
+        let remove = move || {
+            if let Err(error) = identity::clear(&folder) {
+                tracing::warn!(%error, folder = %folder.display(), "a bundle's folder cannot be removed");
+            }
+        };
+        // Outside a runtime the program is ending, and a moment does not matter.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
+        }
+    }
+}
+
+type Place = Arc<tokio::sync::Mutex<Weak<Laid>>>;
+
+/// Brings bundles here, each once however many slots ask.
+#[derive(Debug)]
+pub(crate) struct Bundles {
+    client: Client,
+    cache: Cache,
+    root: PathBuf,
+    /// The blobs of a server on this very disk: read instead of asking over HTTP.
+    local: Option<kiln_blobs::BlobStore>,
+    places: Mutex<HashMap<BundleId, Place>>,
+    counter: std::sync::atomic::AtomicU64,
+}
+
+/// Why a bundle is not here.
+enum Lack {
+    /// The server is away; it may come back.
+    Later(String),
+    Final(Failure),
+}
+
+impl Bundles {
+    pub(crate) fn new(
+        client: Client,
+        cache: Cache,
+        root: PathBuf,
+        local: Option<kiln_blobs::BlobStore>,
+    ) -> Self {
+        Self { client, cache, root, local, places: Mutex::default(), counter: Default::default() }
+    }
+
+    /// Lays a bundle out, or joins those who do or have done. Waits as long as the server is away.
+    ///
+    /// # Errors
+    /// `BundleUnavailable` where the server does not have it, `DiskFull` where this disk does not take it.
+    pub(crate) async fn lay_out(&self, id: BundleId) -> Result<Arc<Laid>, Failure> {
+        let place = {
+            let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+            places.retain(|_, place| Arc::strong_count(place) > 1 || held(place));
+            places.entry(id).or_default().clone()
+        };
+        let mut place = place.lock().await;
+        if let Some(laid) = place.upgrade() {
+            return Ok(laid);
+        }
+        let mut backoff = Backoff::default();
+        loop {
+            match self.try_once(id).await {
+                Ok(laid) => {
+                    let laid = Arc::new(laid);
+                    *place = Arc::downgrade(&laid);
+                    return Ok(laid);
+                }
+                Err(Lack::Final(failure)) => return Err(failure),
+                Err(Lack::Later(why)) => {
+                    tracing::debug!(%why, bundle = %id, "the job's files cannot be fetched now; trying again");
+                    tokio::time::sleep(backoff.failed()).await;
+                }
+            }
+        }
+    }
+
+    async fn try_once(&self, id: BundleId) -> Result<Laid, Lack> {
+        let bundle = self.client.bundle(id).await.map_err(|error| lack(&error))?;
+        let pin = self.cache.pin(bundle.files.iter().map(|file| file.hash));
+        let mut sources = Vec::with_capacity(bundle.files.len());
+        for file in &bundle.files {
+            sources.push(self.source(file.hash, file.size).await?);
+        }
+        // Its own name each time: the removal of an earlier one may still be under way.
+        let number = self.counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let folder = self.root.join(format!("{}-{number}", &id.to_string()[..16]));
+        let laid = Laid { folder, remap: bundle.remap.clone(), size: bundle.size() };
+        let written = spawn_blocking(move || {
+            let result = write_tree(&laid.folder, &bundle, &sources);
+            drop(pin);
+            (laid, result)
+        });
+        match written.await {
+            Ok((laid, Ok(()))) => Ok(laid),
+            Ok((_, Err(error))) => Err(Lack::Final(error)),
+            Err(error) => Err(Lack::Final(unavailable(error.to_string()))),
+        }
+    }
+
+    /// A file on this disk with the blob's bytes; the second says whether they are still to be checked.
+    async fn source(&self, hash: BlobHash, size: u64) -> Result<(PathBuf, bool), Lack> {
+        if let Some(local) = &self.local
+            && local.contains(&hash).await.unwrap_or(false)
+        {
+            return Ok((local.path(&hash), true));
+        }
+        if let Some(path) = self.cache.get(&hash).await.map_err(|error| disk(&error))? {
+            return Ok((path, false));
+        }
+        let (_, stream) = self.client.get_blob(hash).await.map_err(|error| lack(&error))?;
+        self.cache.put_stream(hash, size, stream).await.map_err(|error| disk(&error))?;
+        let path = self.cache.get(&hash).await.map_err(|error| disk(&error))?;
+        path.map(|path| (path, false))
+            .ok_or_else(|| Lack::Later("the cache lost what it was given".to_owned()))
+    }
+}
+
+fn held(place: &Place) -> bool {
+    // Locked means that somebody is at it.
+    place.try_lock().map_or(true, |place| place.strong_count() > 0)
+}
+
+fn unavailable(why: String) -> Failure {
+    Failure::new(FailureCause::BundleUnavailable, format!("the job's files cannot be brought here: {why}"))
+}
+
+fn disk_full() -> Failure {
+    Failure::new(
+        FailureCause::DiskFull,
+        "this worker's disk is full, the job's files do not fit; free some space in its data folder",
+    )
+}
+
+fn lack(error: &ClientError) -> Lack {
+    if error.is_transient() {
+        Lack::Later(error.to_string())
+    } else {
+        Lack::Final(unavailable(error.to_string()))
+    }
+}
+
+fn disk(error: &BlobError) -> Lack {
+    match error {
+        BlobError::NoSpace => Lack::Final(disk_full()),
+        // The transfer broke or brought other bytes: it can be made again.
+        BlobError::Stream(_) | BlobError::Mismatch { .. } | BlobError::Damaged(_) => {
+            Lack::Later(error.to_string())
+        }
+        _ => Lack::Final(unavailable(error.to_string())),
+    }
+}
+
+fn write_tree(folder: &Path, bundle: &Bundle, sources: &[(PathBuf, bool)]) -> Result<(), Failure> {
+    let full = |error: io::Error| match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => disk_full(),
+        _ => unavailable(format!("{}: {error}", folder.display())),
+    };
+    identity::make(folder).map_err(full)?;
+    for (file, (source, unchecked)) in bundle.files.iter().zip(sources) {
+        let path = folder.join(file.path.to_path());
+        if let Some(parent) = path.parent() {
+            identity::make(parent).map_err(full)?;
+        }
+        // A copy by the kernel, by reference where the disk can: bytes may be shared, a writable inode never is.
+        fs::copy(source, &path).map_err(full)?;
+        if *unchecked {
+            let (hash, _) = hash_file(&path).map_err(|error| unavailable(error.to_string()))?;
+            if hash != file.hash {
+                return Err(unavailable(format!("{} is damaged on the server's disk", file.path)));
+            }
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).map_err(full)?;
+    }
+    lock(folder).map_err(full)
+}
+
+/// Takes the right to write from a folder and all folders below it.
+fn lock(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            lock(&entry.path())?;
+        }
+    }
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o555))
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_types::BundleFile;
+
+    use super::*;
+
+    fn bundle_of(path: &str, bytes: &[u8]) -> Bundle {
+        let file = BundleFile {
+            path: RelPath::new(path).unwrap(),
+            hash: BlobHash::of(bytes),
+            size: bytes.len() as u64,
+        };
+        Bundle { files: vec![file], remap: BTreeMap::new() }
+    }
+
+    #[test]
+    fn a_tree_is_read_only_and_shares_nothing_writable() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("blob");
+        fs::write(&source, b"scene").unwrap();
+        let folder = dir.path().join("tree");
+        let bundle = bundle_of("maps/wood.png", b"scene");
+        write_tree(&folder, &bundle, &[(source.clone(), true)]).unwrap();
+        let laid = folder.join("maps/wood.png");
+        assert_eq!(fs::read(&laid).unwrap(), b"scene");
+        assert_eq!(laid.metadata().unwrap().permissions().mode() & 0o777, 0o444);
+        assert_eq!(folder.join("maps").metadata().unwrap().permissions().mode() & 0o777, 0o555);
+        assert_ne!(laid.metadata().unwrap().ino(), source.metadata().unwrap().ino());
+        identity::clear(&folder).unwrap();
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn bytes_that_changed_on_the_servers_disk_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("blob");
+        fs::write(&source, b"other").unwrap();
+        let bundle = bundle_of("a.blend", b"scene");
+        let failure = write_tree(&dir.path().join("tree"), &bundle, &[(source, true)]).unwrap_err();
+        assert_eq!(failure.cause, FailureCause::BundleUnavailable);
+        assert!(failure.message.contains("a.blend"), "{}", failure.message);
+    }
+}

@@ -1,0 +1,84 @@
+//! What this machine is, and how much memory it has left.
+
+use std::{fs, thread};
+
+use kiln_api::Machine;
+
+fn field(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    value.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib.saturating_mul(1024))
+}
+
+/// Bytes of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Memory {
+    pub(crate) total: u64,
+    pub(crate) available: u64,
+}
+
+impl Memory {
+    /// The machine's, or the cgroup's where that has less.
+    pub(crate) fn now() -> Self {
+        let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let machine = Self::of_meminfo(&text);
+        let group = fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| {
+            let path = text.lines().find_map(|line| line.strip_prefix("0::"))?.trim_matches('/').to_owned();
+            let number = |name: &str| {
+                fs::read_to_string(format!("/sys/fs/cgroup/{path}/{name}")).ok()?.trim().parse::<u64>().ok()
+            };
+            Some((number("memory.max")?, number("memory.current")?))
+        });
+        match group {
+            Some((max, current)) => machine.within(max, current),
+            None => machine,
+        }
+    }
+
+    fn of_meminfo(text: &str) -> Self {
+        Self {
+            total: field(text, "MemTotal").unwrap_or(0),
+            available: field(text, "MemAvailable").unwrap_or(0),
+        }
+    }
+
+    fn within(self, max: u64, current: u64) -> Self {
+        Self { total: self.total.min(max), available: self.available.min(max.saturating_sub(current)) }
+    }
+}
+
+/// What a server is told of this machine.
+pub(crate) fn describe() -> Machine {
+    let names = rustix::system::uname();
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
+        .map(|(_, name)| name.trim().to_owned())
+        .unwrap_or_default();
+    Machine {
+        hostname: names.nodename().to_string_lossy().into_owned(),
+        system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        cpu,
+        cores: thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+        memory: Memory::now().total,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_kernel_says() {
+        let memory = Memory::of_meminfo("MemTotal:  100 kB\nMemFree: 1 kB\nMemAvailable:   50 kB\n");
+        assert_eq!(memory, Memory { total: 102_400, available: 51_200 });
+        assert_eq!(memory.within(60_000, 50_000), Memory { total: 60_000, available: 10_000 });
+        assert_eq!(memory.within(u64::MAX, 0), memory);
+    }
+
+    #[test]
+    fn this_machine_is_something() {
+        let machine = describe();
+        assert!(machine.cores >= 1 && machine.memory > 0 && !machine.hostname.is_empty());
+    }
+}

@@ -1,0 +1,229 @@
+//! Who a worker is: a folder of its own that no other process has locked.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use kiln_types::{BlenderSeries, BlobHash, Epoch, WorkerId};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::WorkerError;
+
+/// Workers that may run side by side on one data folder.
+const MOST: u16 = 256;
+
+/// A worker's folder, locked for as long as this lives.
+///
+/// `lock` and `id` stay for life, `epochs` remembers the reigns seen, `last-series` what to start first; `roots`
+/// (Blender's folders), `bundles` and `outbox` are emptied at each start; `cache` holds blobs.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) id: WorkerId,
+    /// Which of the machine's workers this is, from 0.
+    pub(crate) number: u16,
+    pub(crate) folder: PathBuf,
+    _lock: File,
+}
+
+impl Identity {
+    /// Takes the first folder `worker-N` below `data` that nobody has locked, and clears what a worker that died
+    /// left in it. Blocking.
+    pub(crate) fn claim(data: &Path) -> Result<Self, WorkerError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| WorkerError::Data { path, source }
+        };
+        for number in 0..MOST {
+            let folder = data.join(format!("worker-{number}"));
+            make(&folder).map_err(failed(&folder))?;
+            let folder = folder.canonicalize().map_err(failed(&folder))?;
+            let path = folder.join("lock");
+            let lock = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .mode(0o600)
+                .open(&path)
+                .map_err(failed(&path))?;
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => continue,
+                Err(error) => return Err(failed(&path)(error.into())),
+            }
+            let id = id(&folder).map_err(failed(&folder.join("id")))?;
+            for part in ["roots", "bundles", "outbox"] {
+                let part = folder.join(part);
+                clear(&part).and_then(|()| make(&part)).map_err(failed(&part))?;
+            }
+            return Ok(Self { id, number, folder, _lock: lock });
+        }
+        Err(WorkerError::TooMany { data: data.to_owned(), most: MOST })
+    }
+
+    pub(crate) fn part(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// `wanted`, or the machine's name; with a number where another worker of this machine runs beside it.
+    pub(crate) fn name(&self, wanted: Option<&str>, hostname: &str) -> String {
+        let base = wanted.filter(|name| !name.is_empty()).unwrap_or(hostname);
+        if self.number == 0 { base.to_owned() } else { format!("{base}-{}", self.number + 1) }
+    }
+
+    pub(crate) fn last_series(&self) -> Option<BlenderSeries> {
+        fs::read_to_string(self.part("last-series")).ok()?.trim().parse().ok()
+    }
+
+    /// Only a hint for the next start: one that cannot be written costs that start a second.
+    pub(crate) fn remember_series(&self, series: BlenderSeries) {
+        if let Err(error) = write(&self.part("last-series"), series.to_string().as_bytes()) {
+            tracing::debug!(%error, "the last series of Blender cannot be remembered");
+        }
+    }
+
+    /// The highest reign seen of the farm that this key opens. The key is made with the server's data, so it
+    /// names the farm, whatever address it has.
+    pub(crate) fn epoch(&self, key: &str) -> Epoch {
+        self.epochs().get(&farm(key)).copied().unwrap_or_default()
+    }
+
+    /// # Errors
+    /// Where the disk refuses.
+    pub(crate) fn remember_epoch(&self, key: &str, epoch: Epoch) -> io::Result<()> {
+        let mut epochs = self.epochs();
+        if epochs.get(&farm(key)).is_some_and(|seen| *seen >= epoch) {
+            return Ok(());
+        }
+        epochs.insert(farm(key), epoch);
+        write(&self.part("epochs"), &serde_json::to_vec(&epochs)?)
+    }
+
+    fn epochs(&self) -> BTreeMap<String, Epoch> {
+        let bytes = fs::read(self.part("epochs")).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+}
+
+fn farm(key: &str) -> String {
+    BlobHash::of(key.as_bytes()).to_string()[..16].to_owned()
+}
+
+/// The worker's id, drawn at its first start.
+fn id(folder: &Path) -> io::Result<WorkerId> {
+    let path = folder.join("id");
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            if let Ok(id) = text.trim().parse() {
+                return Ok(id);
+            }
+            tracing::warn!(path = %path.display(), "this file holds no worker id; a new one is drawn");
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let id = WorkerId::from_bits(rand::random());
+    write(&path, id.to_string().as_bytes())?;
+    Ok(id)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// Makes a folder that only its owner reads.
+pub(crate) fn make(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Removes a folder and all in it, also where parts of it are read-only; absent is fine.
+pub(crate) fn clear(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(_) => {
+            unlock(folder)?;
+            fs::remove_dir_all(folder)
+        }
+    }
+}
+
+/// Gives the owner back the right to remove what lies in read-only folders. Follows no link.
+fn unlock(folder: &Path) -> io::Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            unlock(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_workers_are_two_and_come_back_as_themselves() {
+        let data = tempfile::tempdir().unwrap();
+        let first = Identity::claim(data.path()).unwrap();
+        let second = Identity::claim(data.path()).unwrap();
+        assert_ne!(first.id, second.id);
+        assert_eq!((first.number, second.number), (0, 1));
+        assert_eq!(first.name(None, "anvil"), "anvil");
+        assert_eq!(second.name(None, "anvil"), "anvil-2");
+        assert_eq!(second.name(Some("left"), "anvil"), "left-2");
+        let id = first.id;
+        drop(first);
+        let again = Identity::claim(data.path()).unwrap();
+        assert_eq!((again.id, again.number), (id, 0));
+    }
+
+    #[test]
+    fn what_a_dead_worker_left_is_cleared_and_its_neighbour_is_left_alone() {
+        let data = tempfile::tempdir().unwrap();
+        let first = Identity::claim(data.path()).unwrap();
+        let second = Identity::claim(data.path()).unwrap();
+        for worker in [&first, &second] {
+            let locked = worker.part("bundles").join("b");
+            make(&locked).unwrap();
+            fs::write(locked.join("f"), b"x").unwrap();
+            fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).unwrap();
+        }
+        drop(first);
+        let again = Identity::claim(data.path()).unwrap();
+        assert!(again.part("bundles").is_dir() && !again.part("bundles").join("b").exists());
+        assert!(second.part("bundles").join("b/f").exists());
+        clear(&second.part("bundles")).unwrap();
+    }
+
+    #[test]
+    fn reigns_are_remembered_by_farm() {
+        let data = tempfile::tempdir().unwrap();
+        let worker = Identity::claim(data.path()).unwrap();
+        assert_eq!(worker.epoch("key"), Epoch(0));
+        worker.remember_epoch("key", Epoch(5)).unwrap();
+        worker.remember_epoch("key", Epoch(3)).unwrap();
+        assert_eq!(worker.epoch("key"), Epoch(5));
+        assert_eq!(worker.epoch("another farm's"), Epoch(0));
+        let text = fs::read_to_string(worker.part("epochs")).unwrap();
+        assert!(!text.contains("key"), "the key itself is kept nowhere");
+    }
+
+    #[test]
+    fn a_data_folder_that_cannot_be_is_named() {
+        let data = tempfile::tempdir().unwrap();
+        let file = data.path().join("file");
+        fs::write(&file, b"").unwrap();
+        let error = Identity::claim(&file).unwrap_err().to_string();
+        assert!(error.contains("file"), "{error}");
+    }
+}

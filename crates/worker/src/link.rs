@@ -1,0 +1,150 @@
+//! The connection to the server: made, kept, made again.
+
+use std::time::Duration;
+
+use kiln_api::{Down, Hello, Up, Welcome};
+use kiln_client::{Client, ClientError};
+use tokio::{
+    sync::{
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+        oneshot,
+    },
+    time::{Instant, MissedTickBehavior, interval_at, timeout},
+};
+
+use crate::{WorkerError, backoff::Backoff, worker::Input};
+
+/// How long a server may take to answer a hello.
+const WELCOME_WITHIN: Duration = Duration::from_secs(15);
+/// After so long without a word the server is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// What the worker is told of its connection.
+#[derive(Debug)]
+pub(crate) enum LinkEvent {
+    /// A connection is there: what shall be said?
+    Hello(oneshot::Sender<Box<Hello>>),
+    /// Messages may be sent here until the connection is lost. Dropping the sender closes it.
+    Up(Box<Welcome>, UnboundedSender<Up>),
+    Down(Box<Down>),
+    Away {
+        why: String,
+        retry: Duration,
+    },
+    /// There is no use in trying again.
+    Failed(WorkerError),
+}
+
+/// Why a connection is over.
+enum End {
+    Broken(String),
+    /// The worker has let go of it.
+    Closed,
+    Failed(WorkerError),
+}
+
+/// Keeps the connection up until the worker lets go or the server refuses.
+pub(crate) async fn run(client: Client, inputs: UnboundedSender<Input>) {
+    let mut backoff = Backoff::default();
+    let tell = |event| inputs.send(Input::Link(event)).is_ok();
+    loop {
+        let why = match connect(&client, &inputs, &mut backoff).await {
+            End::Closed => return,
+            End::Failed(error) => {
+                tell(LinkEvent::Failed(error));
+                return;
+            }
+            End::Broken(why) => why,
+        };
+        let retry = backoff.failed();
+        if !tell(LinkEvent::Away { why, retry }) {
+            return;
+        }
+        tokio::time::sleep(retry).await;
+    }
+}
+
+fn broken(error: ClientError) -> End {
+    if error.is_transient() { End::Broken(error.to_string()) } else { End::Failed(error.into()) }
+}
+
+async fn connect(client: &Client, inputs: &UnboundedSender<Input>, backoff: &mut Backoff) -> End {
+    let mut link = match client.connect_worker().await {
+        Ok(link) => link,
+        Err(error) => return broken(error),
+    };
+    let (ask, answer) = oneshot::channel();
+    if inputs.send(Input::Link(LinkEvent::Hello(ask))).is_err() {
+        return End::Closed;
+    }
+    let Ok(hello) = answer.await else { return End::Closed };
+    if let Err(error) = link.send(&Up::Hello(hello)).await {
+        return broken(error);
+    }
+    let welcome = match timeout(WELCOME_WITHIN, link.recv()).await {
+        Ok(Ok(Some(Down::Welcome(welcome)))) => welcome,
+        Ok(Ok(Some(Down::Refused { reason }))) => return End::Failed(WorkerError::Refused(reason)),
+        Ok(Ok(Some(_))) => {
+            return End::Broken(format!("the server {} did not answer the hello", client.url()));
+        }
+        Ok(Ok(None)) => return End::Broken(format!("the server {} closed the connection", client.url())),
+        Ok(Err(error)) => return broken(error),
+        Err(_) => return End::Broken(format!("the server {} does not answer", client.url())),
+    };
+    backoff.succeeded();
+    let beat = Duration::from_millis(welcome.heartbeat_ms.max(100));
+    let (up, outgoing) = unbounded_channel();
+    if inputs.send(Input::Link(LinkEvent::Up(Box::new(welcome), up))).is_err() {
+        return End::Closed;
+    }
+    talk(client, link, inputs, outgoing, beat).await
+}
+
+async fn talk(
+    client: &Client,
+    link: kiln_client::WorkerLink,
+    inputs: &UnboundedSender<Input>,
+    mut outgoing: UnboundedReceiver<Up>,
+    beat: Duration,
+) -> End {
+    let (mut sender, mut receiver) = link.split();
+    let mut beats = interval_at(Instant::now() + beat, beat);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut heard = Instant::now();
+    loop {
+        let sent = tokio::select! {
+            down = receiver.recv() => match down {
+                Ok(Some(Down::Refused { reason })) => return End::Failed(WorkerError::Refused(reason)),
+                Ok(Some(down)) => {
+                    heard = Instant::now();
+                    if inputs.send(Input::Link(LinkEvent::Down(Box::new(down)))).is_err() {
+                        return End::Closed;
+                    }
+                    Ok(())
+                }
+                Ok(None) => return End::Broken(format!("the server {} closed the connection", client.url())),
+                Err(error) => return End::Broken(error.to_string()),
+            },
+            up = outgoing.recv() => match up {
+                Some(up) => sender.send(&up).await,
+                None => {
+                    sender.close().await;
+                    return End::Closed;
+                }
+            },
+            _ = beats.tick() => {
+                // A machine that lost its power closes no connection: silence is looked into.
+                if heard.elapsed() >= SILENCE {
+                    if let Err(error) = client.info().await {
+                        return End::Broken(error.to_string());
+                    }
+                    heard = Instant::now();
+                }
+                sender.send(&Up::Heartbeat).await
+            }
+        };
+        if let Err(error) = sent {
+            return End::Broken(error.to_string());
+        }
+    }
+}

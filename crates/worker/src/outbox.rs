@@ -1,0 +1,287 @@
+//! Frames that have left Blender: checked, hashed and uploaded while the next one renders.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use kiln_client::{Client, ClientError};
+use kiln_host::{PlannedFile, collect};
+use kiln_image::Expectation;
+use kiln_types::{AttemptId, Failure, FailureCause, OutputFile, OutputSet};
+use tokio::{sync::Semaphore, task::spawn_blocking};
+use tokio_util::sync::CancellationToken;
+
+use crate::{backoff::Backoff, identity};
+
+/// Frames that may wait for their upload before slots stop to render more.
+const MOST_FRAMES: u64 = 64;
+/// Bytes that may wait so.
+const MOST_BYTES: u64 = 4 << 30;
+/// Uploads at a time: more would only share the same line.
+const UPLOADS: usize = 4;
+const PIECE: usize = 256 << 10;
+
+/// A frame as Blender left it.
+#[derive(Debug)]
+pub(crate) struct RenderedFrame {
+    pub(crate) attempt: AttemptId,
+    /// The frame's own folder; removed once its files are taken.
+    pub(crate) out: PathBuf,
+    pub(crate) planned: Vec<PlannedFile>,
+    pub(crate) log_tail: Vec<String>,
+}
+
+/// The way from a slot's folder to the server.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    client: Client,
+    folder: PathBuf,
+    uploads: Semaphore,
+    frames: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// Counts a frame, and its bytes once known, for as long as it waits.
+struct Waiting<'a> {
+    outbox: &'a Outbox,
+    bytes: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.outbox.frames.fetch_sub(1, Ordering::Relaxed);
+        self.outbox.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Removes a folder when the frame in it is through, or given up.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = identity::clear(&self.0) {
+            tracing::warn!(%error, folder = %self.0.display(), "a frame's folder cannot be removed");
+        }
+    }
+}
+
+impl Outbox {
+    pub(crate) fn new(client: Client, folder: PathBuf) -> Self {
+        Self {
+            client,
+            folder,
+            uploads: Semaphore::new(UPLOADS),
+            frames: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether another frame may be rendered.
+    pub(crate) fn is_open(&self) -> bool {
+        self.frames.load(Ordering::Relaxed) < MOST_FRAMES && self.bytes.load(Ordering::Relaxed) < MOST_BYTES
+    }
+
+    /// Checks a frame and brings its files to the server; waits as long as the server is away. `None` where it
+    /// was called off.
+    pub(crate) async fn deliver(
+        self: Arc<Self>,
+        frame: RenderedFrame,
+        off: CancellationToken,
+    ) -> Option<Result<OutputSet, Failure>> {
+        self.frames.fetch_add(1, Ordering::Relaxed);
+        let mut waiting = Waiting { outbox: &self, bytes: 0 };
+        let folder = self.folder.join(frame.attempt.to_string());
+        let checked = spawn_blocking(move || {
+            let _done = Folder(frame.out.clone());
+            let kept = Folder(folder);
+            take(&frame, &kept.0).map(|set| (kept, set))
+        });
+        let (folder, set) = match checked.await {
+            Ok(Ok(taken)) => taken,
+            Ok(Err(failure)) => return Some(Err(failure)),
+            Err(error) => {
+                let message = format!("the frame could not be checked: {error}");
+                return Some(Err(Failure::new(FailureCause::BadOutput, message)));
+            }
+        };
+        waiting.bytes = set.files().iter().map(|file| file.size).sum();
+        self.bytes.fetch_add(waiting.bytes, Ordering::Relaxed);
+        let upload = async {
+            for (at, file) in set.files().iter().enumerate() {
+                self.upload(&folder.0.join(at.to_string()), file).await?;
+            }
+            Ok(())
+        };
+        let uploaded = tokio::select! {
+            uploaded = upload => uploaded,
+            () = off.cancelled() => return None,
+        };
+        Some(uploaded.map(|()| set))
+    }
+
+    async fn upload(&self, path: &Path, file: &OutputFile) -> Result<(), Failure> {
+        let mut backoff = Backoff::default();
+        loop {
+            let sent = {
+                let _turn = self.uploads.acquire().await;
+                self.client.put_blob_file(file.hash, file.size, path).await
+            };
+            match sent {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_transient() => {
+                    tracing::debug!(%error, path = %file.path, "an upload did not succeed; trying again");
+                    tokio::time::sleep(backoff.failed()).await;
+                }
+                Err(error) => return Err(refused(&error, file)),
+            }
+        }
+    }
+}
+
+fn refused(error: &ClientError, file: &OutputFile) -> Failure {
+    let full = error.code() == Some(kiln_api::ProblemCode::NoSpace);
+    let cause = if full { FailureCause::DiskFull } else { FailureCause::Other };
+    Failure::new(cause, format!("{} is rendered, but was not taken by the server: {error}", file.path))
+}
+
+/// Takes every file out of Blender's reach, and looks at what was taken: a process that still has a file open
+/// cannot change what was checked. Blocking.
+fn take(frame: &RenderedFrame, folder: &Path) -> Result<OutputSet, Failure> {
+    let told = |mut failure: Failure| {
+        if failure.log_tail.is_empty() {
+            failure.log_tail.clone_from(&frame.log_tail);
+        }
+        failure
+    };
+    identity::clear(folder).and_then(|()| identity::make(folder)).map_err(|error| told(unkept(&error)))?;
+    let mut files = Vec::new();
+    for (at, mut found) in collect(&frame.out, &frame.planned).map_err(told)?.into_iter().enumerate() {
+        let kept = folder.join(at.to_string());
+        let (hash, size) = keep(&mut found.file, found.size, &kept).map_err(|error| told(unkept(&error)))?;
+        let planned = found.planned;
+        let expected =
+            Expectation::new(planned.format, planned.width, planned.height).depth(Some(planned.depth));
+        let kept = fs::File::open(&kept).map_err(|error| told(unkept(&error)))?;
+        let checked = kiln_image::verify(&kept, &expected).map_err(|fault| {
+            told(Failure::new(FailureCause::BadOutput, format!("{} is not right: {fault}", planned.path)))
+        })?;
+        files.push(OutputFile {
+            path: planned.path,
+            role: planned.role,
+            hash,
+            size,
+            format: planned.format,
+            width: checked.width,
+            height: checked.height,
+        });
+    }
+    OutputSet::new(files).map_err(|error| {
+        told(Failure::new(FailureCause::BadOutput, format!("the frame is not right: {error}")))
+    })
+}
+
+/// Copies what a file holds now, and hashes it on the way.
+fn keep(from: &mut fs::File, size: u64, to: &Path) -> io::Result<(kiln_types::BlobHash, u64)> {
+    let mut to = fs::File::create_new(to)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut piece = vec![0; PIECE.min(usize::try_from(size).unwrap_or(PIECE)).max(1)];
+    let mut copied = 0;
+    // A file that grows while it is read ends where it ended when it was found.
+    let mut from = from.take(size);
+    loop {
+        let read = from.read(&mut piece)?;
+        if read == 0 {
+            return Ok((hasher.finalize().into(), copied));
+        }
+        hasher.update(&piece[..read]);
+        to.write_all(&piece[..read])?;
+        copied += read as u64;
+    }
+}
+
+fn unkept(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Failure::new(
+            FailureCause::DiskFull,
+            "this worker's disk is full, the frame does not fit; free some space in its data folder",
+        ),
+        _ => Failure::new(FailureCause::BadOutput, format!("the frame's files cannot be kept: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_types::{BlobHash, ColorDepth, FileFormat, OutputRole, RelPath};
+
+    use super::*;
+
+    fn planned(name: &str) -> PlannedFile {
+        PlannedFile {
+            path: RelPath::new(name).unwrap(),
+            scratch: RelPath::new(name).unwrap(),
+            role: OutputRole::Main { view: None },
+            format: FileFormat::Bmp,
+            depth: ColorDepth::Eight,
+            width: 1,
+            height: 1,
+        }
+    }
+
+    /// One black pixel.
+    fn bmp() -> Vec<u8> {
+        let mut bytes = b"BM".to_vec();
+        for number in [58_u32, 0, 54, 40, 1, 1, 0x18_0001, 0, 4, 2835, 2835, 0, 0, 0] {
+            bytes.extend(number.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn frame(out: &Path, files: &[&str]) -> RenderedFrame {
+        RenderedFrame {
+            attempt: "1-1".parse().unwrap(),
+            out: out.to_owned(),
+            planned: files.iter().map(|name| planned(name)).collect(),
+            log_tail: vec!["Saved".to_owned()],
+        }
+    }
+
+    #[test]
+    fn a_black_frame_is_a_frame_and_its_bytes_are_kept_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        fs::create_dir(&out).unwrap();
+        fs::write(out.join("a.bmp"), bmp()).unwrap();
+        let set = take(&frame(&out, &["a.bmp"]), &dir.path().join("kept")).unwrap();
+        assert_eq!(set.files()[0].hash, BlobHash::of(&bmp()));
+        assert_eq!(fs::read(dir.path().join("kept/0")).unwrap(), bmp());
+    }
+
+    #[test]
+    fn less_than_the_whole_set_is_a_failure_with_blenders_last_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        fs::create_dir(&out).unwrap();
+        fs::write(out.join("a.bmp"), bmp()).unwrap();
+        let failure = take(&frame(&out, &["a.bmp", "b.bmp"]), &dir.path().join("kept")).unwrap_err();
+        assert_eq!(failure.cause, FailureCause::BadOutput);
+        assert!(failure.message.contains("b.bmp"), "{}", failure.message);
+        assert_eq!(failure.log_tail, ["Saved"]);
+    }
+
+    #[test]
+    fn a_broken_picture_is_a_failure_in_one_sentence() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        fs::create_dir(&out).unwrap();
+        fs::write(out.join("a.bmp"), &bmp()[..40]).unwrap();
+        let failure = take(&frame(&out, &["a.bmp"]), &dir.path().join("kept")).unwrap_err();
+        assert_eq!(failure.cause, FailureCause::BadOutput);
+        assert!(failure.message.starts_with("a.bmp is not right: "), "{}", failure.message);
+    }
+}

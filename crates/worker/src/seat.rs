@@ -1,0 +1,337 @@
+//! A Blender process with the folder it lives in, and the spare one that waits.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use kiln_host::{BlenderInstall, Capabilities, Device, Host, HostOptions, Progress, SlotRoot};
+use kiln_types::{AttemptId, BlenderSeries, BlenderVersion, Failure, FailureCause};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::{identity, slot::Kind, worker::Input};
+
+/// Bytes of log that one message carries.
+const LOG_PIECE: usize = 64 << 10;
+/// A frame that renders long shows its log as it goes; a short one sends it once.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+/// Bytes of log that one attempt may send.
+const LOG_MOST: usize = 10 << 20;
+
+/// Sorts what Blender prints to the attempt that it is printed for.
+#[derive(Debug, Default)]
+struct Book {
+    attempt: Option<AttemptId>,
+    text: String,
+    sent: usize,
+    /// When the last piece went up.
+    last: Option<Instant>,
+    /// The last fraction told.
+    fraction: f32,
+}
+
+/// A running Blender. Dropping it ends the process and removes its folder.
+pub(crate) struct Seat {
+    pub(crate) host: Host,
+    pub(crate) root: SlotRoot,
+    pub(crate) kind: Kind,
+    /// The most memory seen, in bytes.
+    pub(crate) peak: u64,
+    pub(crate) persistent: bool,
+    book: Arc<Mutex<Book>>,
+    inputs: UnboundedSender<Input>,
+    _folder: RootFolder,
+}
+
+impl std::fmt::Debug for Seat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Seat").field("host", &self.host).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+struct RootFolder(PathBuf);
+
+impl Drop for RootFolder {
+    fn drop(&mut self) {
+        if let Err(error) = identity::clear(&self.0) {
+            tracing::warn!(%error, folder = %self.0.display(), "a slot's folder cannot be removed");
+        }
+    }
+}
+
+impl Seat {
+    /// What is printed from here on belongs to this attempt.
+    pub(crate) fn serve(&self, attempt: AttemptId) {
+        let mut book = lock(&self.book);
+        if book.attempt != Some(attempt) {
+            send_log(&mut book, &self.inputs);
+            *book = Book { attempt: Some(attempt), ..Book::default() };
+        }
+    }
+
+    /// Sends what is held of the log.
+    pub(crate) fn flush(&self) {
+        send_log(&mut lock(&self.book), &self.inputs);
+    }
+}
+
+fn lock(book: &Mutex<Book>) -> std::sync::MutexGuard<'_, Book> {
+    book.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn send_log(book: &mut Book, inputs: &UnboundedSender<Input>) {
+    let Some(attempt) = book.attempt else {
+        book.text.clear();
+        return;
+    };
+    book.last = Some(Instant::now());
+    while !book.text.is_empty() {
+        let end = book.text.floor_char_boundary(LOG_PIECE.min(book.text.len()));
+        let rest = book.text.split_off(end);
+        let text = std::mem::replace(&mut book.text, rest);
+        // Where nobody listens, the worker is ending.
+        let _ = inputs.send(Input::Log { attempt, text });
+    }
+}
+
+fn note_log(book: &mut Book, text: &str, inputs: &UnboundedSender<Input>) {
+    if book.attempt.is_none() || book.sent > LOG_MOST {
+        return;
+    }
+    book.sent += text.len();
+    book.text.push_str(text);
+    if book.sent > LOG_MOST {
+        book.text.push_str("(this attempt printed more than 10 MiB; the rest is left out)\n");
+    }
+    let first = *book.last.get_or_insert_with(Instant::now);
+    if book.text.len() >= LOG_PIECE / 2 || first.elapsed() >= LOG_EVERY {
+        send_log(book, inputs);
+    }
+}
+
+fn note_progress(book: &mut Book, progress: &Progress, inputs: &UnboundedSender<Input>) {
+    if let (Some(attempt), Some((done, all))) = (book.attempt, progress.samples)
+        && all > 0
+    {
+        let fraction = (f64::from(done) / f64::from(all)).clamp(0.0, 1.0) as f32;
+        if fraction > book.fraction {
+            book.fraction = fraction;
+            let _ = inputs.send(Input::Progress { attempt, fraction });
+        }
+    }
+}
+
+/// The Blenders of this machine, and how they are started.
+#[derive(Debug)]
+pub(crate) struct Garage {
+    roots: PathBuf,
+    threads: u16,
+    devices_override: Option<Vec<Device>>,
+    counter: AtomicU64,
+    installs: Mutex<Vec<BlenderInstall>>,
+    spare: Mutex<Spare>,
+    inputs: UnboundedSender<Input>,
+}
+
+#[derive(Debug, Default)]
+enum Spare {
+    #[default]
+    None,
+    Starting,
+    Ready(Box<Seat>),
+}
+
+/// What a started Blender says of itself.
+#[derive(Debug)]
+pub(crate) struct Met {
+    pub(crate) install: BlenderInstall,
+    pub(crate) version: BlenderVersion,
+    pub(crate) build_hash: String,
+    pub(crate) capabilities: Capabilities,
+}
+
+impl Garage {
+    pub(crate) fn new(
+        roots: PathBuf,
+        threads: u16,
+        devices_override: Option<Vec<Device>>,
+        inputs: UnboundedSender<Input>,
+    ) -> Self {
+        Self {
+            roots,
+            threads,
+            devices_override,
+            counter: AtomicU64::new(0),
+            installs: Mutex::default(),
+            spare: Mutex::default(),
+            inputs,
+        }
+    }
+
+    pub(crate) fn installs(&self) -> Vec<BlenderInstall> {
+        self.installs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_installs(&self, installs: Vec<BlenderInstall>) {
+        *self.installs.lock().unwrap_or_else(PoisonError::into_inner) = installs;
+    }
+
+    /// The one that renders jobs of this series.
+    pub(crate) fn install(&self, series: BlenderSeries) -> Option<BlenderInstall> {
+        self.installs().into_iter().find(|install| install.version.series() == series)
+    }
+
+    fn spare(&self) -> std::sync::MutexGuard<'_, Spare> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn has_spare(&self) -> bool {
+        !matches!(*self.spare(), Spare::None)
+    }
+
+    /// A process of this kind: the spare where it fits, else a new one.
+    ///
+    /// # Errors
+    /// `CannotStart`, in one sentence.
+    pub(crate) async fn seat(&self, kind: Kind) -> Result<Seat, Failure> {
+        if let Some(seat) = self.take_spare(kind) {
+            return Ok(seat);
+        }
+        self.start(kind).await
+    }
+
+    fn take_spare(&self, kind: Kind) -> Option<Seat> {
+        let mut spare = self.spare();
+        match std::mem::take(&mut *spare) {
+            // One that died is dropped here, and another will be started in time.
+            Spare::Ready(mut seat) if seat.kind == kind => seat.host.is_alive().then_some(*seat),
+            other => {
+                *spare = other;
+                None
+            }
+        }
+    }
+
+    /// Starts the spare process, unless there is one.
+    pub(crate) async fn start_spare(&self, series: BlenderSeries) {
+        {
+            let mut spare = self.spare();
+            if !matches!(*spare, Spare::None) {
+                return;
+            }
+            *spare = Spare::Starting;
+        }
+        let started = self.start(Kind { series, trust: false }).await;
+        *self.spare() = match started {
+            Ok(seat) => Spare::Ready(Box::new(seat)),
+            Err(failure) => {
+                tracing::warn!(%failure, "the spare Blender could not be started");
+                Spare::None
+            }
+        };
+    }
+
+    pub(crate) fn drop_spare(&self) {
+        *self.spare() = Spare::None;
+    }
+
+    /// Starts a Blender to learn what it can do, and ends it.
+    ///
+    /// # Errors
+    /// As [`Garage::seat`].
+    pub(crate) async fn meet(&self, kind: Kind) -> Result<Met, Failure> {
+        let (seat, met) = self.start_and_meet(kind).await?;
+        let Seat { host, .. } = seat;
+        host.kill().await;
+        Ok(met)
+    }
+
+    async fn start(&self, kind: Kind) -> Result<Seat, Failure> {
+        let (seat, met) = self.start_and_meet(kind).await?;
+        let _ = self.inputs.send(Input::Met(Box::new(met)));
+        Ok(seat)
+    }
+
+    async fn start_and_meet(&self, kind: Kind) -> Result<(Seat, Met), Failure> {
+        let cannot = |why: String| Failure::new(FailureCause::CannotStart, why);
+        let install = self
+            .install(kind.series)
+            .ok_or_else(|| cannot(format!("this worker has no Blender {}", kind.series)))?;
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let folder = RootFolder(self.roots.join(number.to_string()));
+        let root = SlotRoot::create(&folder.0)
+            .map_err(|error| cannot(format!("a folder for Blender cannot be made: {error}")))?;
+        let book = Arc::new(Mutex::new(Book::default()));
+        let (log_book, log_inputs) = (book.clone(), self.inputs.clone());
+        let (progress_book, progress_inputs) = (book.clone(), self.inputs.clone());
+        let options = HostOptions {
+            trust: kind.trust,
+            threads: self.threads,
+            log: Some(Arc::new(move |text| note_log(&mut lock(&log_book), &text, &log_inputs))),
+            progress: Some(Arc::new(move |progress| {
+                note_progress(&mut lock(&progress_book), &progress, &progress_inputs);
+            })),
+            devices_override: self.devices_override.clone(),
+            ..HostOptions::default()
+        };
+        let host = Host::start(&install, &root, options).await?;
+        tracing::debug!(pid = host.pid(), version = %host.version(), "Blender is up");
+        let met = Met {
+            install,
+            version: host.version(),
+            build_hash: host.build_hash().to_owned(),
+            capabilities: host.capabilities().clone(),
+        };
+        let seat = Seat {
+            host,
+            root,
+            kind,
+            peak: 0,
+            persistent: false,
+            book,
+            inputs: self.inputs.clone(),
+            _folder: folder,
+        };
+        Ok((seat, met))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+
+    #[test]
+    fn a_log_goes_up_in_pieces_and_ends_at_its_limit() {
+        let (inputs, mut sent) = unbounded_channel();
+        let mut book = Book { attempt: Some("1-1".parse().unwrap()), ..Book::default() };
+        let line = format!("{}\n", "é".repeat(10_000));
+        for _ in 0..1000 {
+            note_log(&mut book, &line, &inputs);
+        }
+        send_log(&mut book, &inputs);
+        let mut total = 0;
+        let mut last = String::new();
+        while let Ok(Input::Log { text, .. }) = sent.try_recv() {
+            assert!(text.len() <= LOG_PIECE);
+            total += text.len();
+            last = text;
+        }
+        assert!(total > LOG_MOST && total < LOG_MOST + LOG_PIECE, "{total}");
+        assert!(last.ends_with("the rest is left out)\n"));
+    }
+
+    #[test]
+    fn what_belongs_to_no_attempt_goes_nowhere() {
+        let (inputs, mut sent) = unbounded_channel();
+        let mut book = Book::default();
+        note_log(&mut book, "Blender 3.4.1\n", &inputs);
+        send_log(&mut book, &inputs);
+        assert!(sent.try_recv().is_err());
+    }
+}

@@ -1,0 +1,125 @@
+//! How much of a machine Kiln takes: slots, memory, spare processes. Pure; the numbers come from [`crate::hardware`].
+
+use std::time::Duration;
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Memory that a slot is given credit for when slots are counted, before any scene is known.
+const MEMORY_A_SLOT: u64 = 3 * GIB;
+/// What a Blender holds before it opens anything.
+const BARE: u64 = 512 * MIB;
+/// Frames after which a process is replaced by a fresh one: whatever leaks, leaks no further.
+pub(crate) const FRAMES_A_PROCESS: u64 = 2000;
+
+/// How many slots a worker has where nobody says.
+///
+/// A frame that renders for less than a second keeps one core busy with its sync before and its save after, and
+/// all cores only in between: two Blenders overlap the one's sync with the other's render, and two cores are then
+/// full. Frames that render long fill all cores by themselves, and a second Blender neither helps nor harms. More
+/// than two pay only where many cores leave a single render's threads idle, one for each eight cores, and beyond
+/// four the scene's copies in memory cost more than they bring. Each needs memory for a scene of its own.
+pub(crate) fn slots(cores: u32, available: u64) -> u16 {
+    if cores < 2 {
+        return 1;
+    }
+    let wanted = (cores / 8).clamp(2, 4);
+    let fitting = available / MEMORY_A_SLOT;
+    u16::try_from(u64::from(wanted).min(fitting).max(1)).unwrap_or(1)
+}
+
+/// What is kept free for everything else on the machine.
+pub(crate) fn reserve(total: u64) -> u64 {
+    (total / 20).max(512 * MIB)
+}
+
+/// What a scene is expected to take, from the bytes of its files: measured scenes of plain geometry took 8 times
+/// their file without persistent data and 20 times with it.
+pub(crate) fn guess(bundle: u64, persistent: bool) -> u64 {
+    BARE.saturating_add(bundle.saturating_mul(if persistent { 20 } else { 8 }))
+}
+
+/// Whether a scene that needs `need` may be opened while another slot has one open. Claimed is what other slots
+/// are about to take and the system does not show yet. The first scene always may: without it nothing renders.
+pub(crate) fn room(first: bool, available: u64, claimed: u64, need: u64, total: u64) -> bool {
+    first || available.saturating_sub(claimed) >= need.saturating_add(reserve(total))
+}
+
+/// Whether a process has done its share, or holds so much that the machine runs dry.
+pub(crate) fn worn(frames: u64, peak: u64, available: u64, total: u64) -> bool {
+    frames >= FRAMES_A_PROCESS || (peak > GIB && available < reserve(total) / 2)
+}
+
+/// What the need for a spare process is decided on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SpareFacts {
+    /// A spare is there or coming up.
+    pub(crate) have: bool,
+    /// How long the worker has been without pause at work, or without work.
+    pub(crate) steady: Duration,
+    pub(crate) busy: bool,
+    pub(crate) available: u64,
+    pub(crate) total: u64,
+}
+
+/// Whether a spare process is to be started now. A start takes 0.7 s of a core: never in the first seconds of a
+/// job, which may be over before the spare is up.
+pub(crate) fn want_spare(facts: SpareFacts) -> bool {
+    let settled = facts.steady >= Duration::from_secs(if facts.busy { 10 } else { 5 });
+    !facts.have && settled && facts.available >= reserve(facts.total) + 2 * GIB
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_by_cores_and_memory() {
+        for (cores, gib, wanted) in [
+            (1, 64, 1),
+            (2, 2, 1),
+            (2, 6, 2),
+            (4, 16, 2),
+            (16, 64, 2),
+            (24, 64, 3),
+            (32, 64, 4),
+            (128, 512, 4),
+            (128, 7, 2),
+            (0, 0, 1),
+        ] {
+            assert_eq!(slots(cores, gib * GIB), wanted, "{cores} cores, {gib} GiB");
+        }
+    }
+
+    #[test]
+    fn a_second_huge_scene_waits_and_the_first_never_does() {
+        let need = guess(300 * MIB, false);
+        assert!(room(true, 0, 0, need, 4 * GIB));
+        assert!(!room(false, 3 * GIB, GIB, need, 4 * GIB));
+        assert!(room(false, 8 * GIB, GIB, need, 16 * GIB));
+    }
+
+    #[test]
+    fn a_process_wears_out() {
+        assert!(!worn(1999, 0, 8 * GIB, 16 * GIB));
+        assert!(worn(2000, 0, 8 * GIB, 16 * GIB));
+        assert!(worn(1, 12 * GIB, 100 * MIB, 16 * GIB));
+        assert!(!worn(1, 100 * MIB, 100 * MIB, 16 * GIB));
+    }
+
+    #[test]
+    fn a_spare_never_costs_a_short_job() {
+        let facts = SpareFacts {
+            have: false,
+            steady: Duration::from_secs(9),
+            busy: true,
+            available: 8 * GIB,
+            total: 16 * GIB,
+        };
+        assert!(!want_spare(facts));
+        assert!(want_spare(SpareFacts { steady: Duration::from_secs(10), ..facts }));
+        assert!(want_spare(SpareFacts { busy: false, ..facts }));
+        assert!(!want_spare(SpareFacts { busy: false, have: true, ..facts }));
+        assert!(!want_spare(SpareFacts { busy: false, available: GIB, ..facts }));
+    }
+}

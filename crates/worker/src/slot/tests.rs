@@ -1,0 +1,310 @@
+//! The table of states, step by step, without a Blender.
+
+use std::{
+    cell::Cell,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use kiln_types::{
+    BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, Policy, RelPath, RenderSettings,
+    ScriptPolicy, SessionSpec,
+};
+
+use super::state::{Effect, Phase, Slot, Surroundings, Told, Work};
+
+struct World {
+    now: Cell<Instant>,
+    blender: Cell<bool>,
+    room: Cell<bool>,
+    outbox: Cell<bool>,
+    worn: Cell<bool>,
+}
+
+impl Surroundings for World {
+    fn now(&self) -> Instant {
+        self.now.get()
+    }
+    fn has(&self, _: kiln_types::BlenderSeries) -> bool {
+        self.blender.get()
+    }
+    fn room(&self, _: &Work) -> bool {
+        self.room.get()
+    }
+    fn outbox_open(&self) -> bool {
+        self.outbox.get()
+    }
+    fn worn(&self) -> bool {
+        self.worn.replace(false)
+    }
+}
+
+fn world() -> World {
+    World {
+        now: Cell::new(Instant::now()),
+        blender: Cell::new(true),
+        room: Cell::new(true),
+        outbox: Cell::new(true),
+        worn: Cell::new(false),
+    }
+}
+
+fn work(counter: u64, scene: &str, trust: bool) -> Work {
+    let session = SessionSpec {
+        bundle: BundleId(BlobHash::of(scene.as_bytes())),
+        blend: RelPath::new("a.blend").unwrap(),
+        origin: None,
+        blender: "3.4".parse().unwrap(),
+        device: DeviceClass::Cpu,
+        settings: RenderSettings::default(),
+        policy: Policy {
+            scripts: if trust { ScriptPolicy::Trust } else { ScriptPolicy::Stop },
+            ..Policy::default()
+        },
+    };
+    Work {
+        attempt: kiln_types::AttemptId { epoch: Epoch(1), counter },
+        task: format!("1.0.{counter}").parse().unwrap(),
+        frame: i32::try_from(counter).unwrap(),
+        key: session.key(),
+        session: Arc::new(session),
+        time_limit: None,
+    }
+}
+
+/// What the effects say, in short.
+fn said(slot: &mut Slot) -> Vec<String> {
+    let short = |effect| match effect {
+        Effect::Start(kind) => format!("start{}", if kind.trust { " trusted" } else { "" }),
+        Effect::Fetch(_) => "fetch".to_owned(),
+        Effect::Open(work) => format!("open for {}", work.frame),
+        Effect::Render(work) => format!("render {}", work.frame),
+        Effect::Recycle => "recycle".to_owned(),
+        Effect::Release(_) => "release".to_owned(),
+        Effect::Wake(_) => "wake".to_owned(),
+        Effect::Tell(Told::Began(work)) => format!("began {}", work.frame),
+        Effect::Tell(Told::HandedBack(work)) => format!("handed back {}", work.frame),
+        Effect::Tell(Told::Failed { work, failure, .. }) => {
+            format!("failed {} {}", work.frame, failure.cause)
+        }
+        Effect::Tell(Told::Closed) => "closed".to_owned(),
+    };
+    slot.take_effects().into_iter().map(short).collect()
+}
+
+/// A slot that renders frame 1 of scene A, with frames 2 and 3 behind it.
+fn rendering(world: &World) -> Slot {
+    let mut slot = Slot::new();
+    slot.enqueue(vec![work(1, "A", false), work(2, "A", false), work(3, "A", false)], world);
+    assert_eq!(said(&mut slot), ["fetch", "start"]);
+    slot.fetched(work(1, "A", false).key, Ok(()), world);
+    assert!(said(&mut slot).is_empty());
+    slot.started(Ok(()), world);
+    assert_eq!(said(&mut slot), ["began 1", "open for 1"]);
+    slot.opened(Ok(()), true, world);
+    assert_eq!(said(&mut slot), ["render 1"]);
+    slot
+}
+
+fn fault(cause: FailureCause) -> Failure {
+    Failure::new(cause, "no")
+}
+
+#[test]
+fn frames_of_one_scene_follow_each_other_without_a_pause() {
+    let world = world();
+    let mut slot = rendering(&world);
+    slot.rendered(Ok(()), &world);
+    assert_eq!(said(&mut slot), ["began 2", "render 2"]);
+    slot.rendered(Ok(()), &world);
+    assert_eq!(said(&mut slot), ["began 3", "render 3"]);
+    slot.rendered(Ok(()), &world);
+    assert!(said(&mut slot).is_empty());
+    assert!(matches!(slot.phase, Phase::Idle { open: Some(_), .. }));
+    slot.enqueue(vec![work(4, "A", false)], &world);
+    assert_eq!(said(&mut slot), ["began 4", "render 4"], "the file is still open");
+}
+
+#[test]
+fn another_scene_is_fetched_ahead_and_opened_in_the_same_process() {
+    let world = world();
+    let mut slot = rendering(&world);
+    slot.revoke(work(3, "A", false).attempt, false, &world);
+    slot.enqueue(vec![work(4, "B", false)], &world);
+    assert_eq!(said(&mut slot), ["handed back 3", "fetch"]);
+    slot.rendered(Ok(()), &world);
+    slot.rendered(Ok(()), &world);
+    assert_eq!(said(&mut slot), ["began 2", "render 2"], "B's files are not here yet");
+    slot.fetched(work(4, "B", false).key, Ok(()), &world);
+    assert_eq!(said(&mut slot), ["began 4", "open for 4", "release"], "A is let go");
+}
+
+#[test]
+fn no_process_crosses_the_line_of_trust() {
+    let world = world();
+    let mut slot = rendering(&world);
+    slot.enqueue(vec![work(9, "A", true)], &world);
+    for _ in 0..3 {
+        slot.rendered(Ok(()), &world);
+    }
+    let ended = said(&mut slot);
+    assert!(ended.contains(&"recycle".to_owned()) && !ended.contains(&"open for 9".to_owned()), "{ended:?}");
+    slot.fetched(work(9, "A", true).key, Ok(()), &world);
+    slot.recycled(&world);
+    assert_eq!(said(&mut slot).last().unwrap(), "start trusted");
+    slot.started(Ok(()), &world);
+    slot.opened(Ok(()), true, &world);
+    slot.rendered(Ok(()), &world);
+    slot.enqueue(vec![work(10, "A", false)], &world);
+    let last = said(&mut slot);
+    assert!(last.contains(&"recycle".to_owned()) && !last.contains(&"began 10".to_owned()), "{last:?}");
+}
+
+#[test]
+fn what_renders_is_stopped_for_a_cancel_and_not_for_a_thief() {
+    let world = world();
+    let mut slot = rendering(&world);
+    slot.revoke(work(1, "A", false).attempt, false, &world);
+    assert!(said(&mut slot).is_empty());
+    slot.revoke(work(1, "A", false).attempt, true, &world);
+    assert_eq!(said(&mut slot), ["handed back 1", "recycle"]);
+    assert!(matches!(slot.phase, Phase::Recycling));
+    slot.rendered(Ok(()), &world);
+    assert!(said(&mut slot).is_empty(), "nothing begins while the old Blender may run");
+    slot.recycled(&world);
+    assert_eq!(said(&mut slot), ["start"]);
+}
+
+#[test]
+fn a_crash_costs_one_frame_and_the_next_goes_on() {
+    let world = world();
+    let mut slot = rendering(&world);
+    slot.rendered(Err((fault(FailureCause::Crashed), 0.1)), &world);
+    assert_eq!(said(&mut slot), ["failed 1 crashed", "recycle"]);
+    slot.recycled(&world);
+    slot.started(Ok(()), &world);
+    assert_eq!(said(&mut slot), ["start", "began 2", "open for 2"]);
+}
+
+#[test]
+fn a_file_that_does_not_open_keeps_a_process_that_lives() {
+    let world = world();
+    let mut slot = Slot::new();
+    slot.enqueue(vec![work(1, "A", false)], &world);
+    slot.fetched(work(1, "A", false).key, Ok(()), &world);
+    slot.started(Ok(()), &world);
+    slot.opened(Err(fault(FailureCause::NoCamera)), true, &world);
+    assert!(matches!(slot.phase, Phase::Idle { open: None, .. }));
+    assert!(said(&mut slot).contains(&"failed 1 no-camera".to_owned()));
+    slot.enqueue(vec![work(2, "A", false)], &world);
+    slot.fetched(work(2, "A", false).key, Ok(()), &world);
+    slot.opened(Err(fault(FailureCause::Crashed)), false, &world);
+    assert_eq!(said(&mut slot).last().unwrap(), "release");
+    assert!(matches!(slot.phase, Phase::Recycling));
+}
+
+#[test]
+fn files_that_cannot_be_had_fail_one_frame_and_are_tried_again_for_the_next() {
+    let world = world();
+    let mut slot = Slot::new();
+    slot.enqueue(vec![work(1, "A", false), work(2, "A", false)], &world);
+    slot.started(Ok(()), &world);
+    said(&mut slot);
+    slot.fetched(work(1, "A", false).key, Err(fault(FailureCause::BundleUnavailable)), &world);
+    assert_eq!(said(&mut slot), ["began 1", "failed 1 bundle-unavailable", "fetch"]);
+    slot.fetched(work(2, "A", false).key, Ok(()), &world);
+    assert_eq!(said(&mut slot), ["began 2", "open for 2"]);
+}
+
+#[test]
+fn without_memory_frames_wait_where_they_can_be_stolen_and_then_go_back() {
+    let world = world();
+    world.room.set(false);
+    let mut slot = Slot::new();
+    slot.enqueue(vec![work(1, "A", false), work(2, "A", false)], &world);
+    slot.fetched(work(1, "A", false).key, Ok(()), &world);
+    slot.started(Ok(()), &world);
+    assert_eq!(said(&mut slot), ["fetch", "start", "wake"]);
+    slot.revoke(work(2, "A", false).attempt, false, &world);
+    assert_eq!(said(&mut slot), ["handed back 2", "wake"]);
+    world.now.set(world.now.get() + Duration::from_secs(11));
+    slot.advance(&world);
+    assert_eq!(said(&mut slot), ["handed back 1", "release"]);
+    world.room.set(true);
+    slot.enqueue(vec![work(3, "A", false)], &world);
+    slot.fetched(work(3, "A", false).key, Ok(()), &world);
+    assert_eq!(said(&mut slot), ["fetch", "began 3", "open for 3"]);
+}
+
+#[test]
+fn a_full_outbox_holds_the_next_frame_back() {
+    let world = world();
+    let mut slot = rendering(&world);
+    world.outbox.set(false);
+    slot.rendered(Ok(()), &world);
+    assert!(said(&mut slot).is_empty());
+    world.outbox.set(true);
+    slot.advance(&world);
+    assert_eq!(said(&mut slot), ["began 2", "render 2"]);
+}
+
+#[test]
+fn a_worn_process_is_replaced_between_two_frames() {
+    let world = world();
+    let mut slot = rendering(&world);
+    world.worn.set(true);
+    slot.rendered(Ok(()), &world);
+    assert_eq!(said(&mut slot), ["recycle"]);
+    slot.recycled(&world);
+    slot.started(Ok(()), &world);
+    assert_eq!(said(&mut slot), ["start", "began 2", "open for 2"], "the files are still here");
+}
+
+#[test]
+fn closing_hands_back_and_ends_the_process() {
+    for running in [false, true] {
+        let world = world();
+        let mut slot = rendering(&world);
+        slot.close(running, &world);
+        let at_once = said(&mut slot);
+        if running {
+            assert_eq!(at_once, ["handed back 2", "handed back 3", "handed back 1", "recycle", "release"]);
+        } else {
+            assert_eq!(at_once, ["handed back 2", "handed back 3"]);
+            slot.rendered(Ok(()), &world);
+            assert_eq!(said(&mut slot), ["recycle", "release"]);
+        }
+        slot.enqueue(vec![work(7, "A", false)], &world);
+        assert_eq!(said(&mut slot), ["handed back 7"]);
+        slot.recycled(&world);
+        slot.advance(&world);
+        assert_eq!(said(&mut slot), ["closed"], "once");
+    }
+}
+
+#[test]
+fn a_start_ahead_of_work_is_used_by_it_and_not_repeated_when_it_fails() {
+    let world = world();
+    let mut slot = Slot::new();
+    slot.prestart("3.4".parse().unwrap(), &world);
+    assert_eq!(said(&mut slot), ["start"]);
+    slot.started(Err(fault(FailureCause::CannotStart)), &world);
+    assert!(said(&mut slot).is_empty() && matches!(slot.phase, Phase::Cold));
+    slot.enqueue(vec![work(1, "A", false)], &world);
+    assert_eq!(said(&mut slot), ["fetch", "start"]);
+    slot.started(Err(fault(FailureCause::CannotStart)), &world);
+    assert_eq!(said(&mut slot), ["began 1", "failed 1 cannot-start", "release"]);
+}
+
+#[test]
+fn a_series_that_is_not_here_is_said_with_what_to_do() {
+    let world = world();
+    world.blender.set(false);
+    let mut slot = Slot::new();
+    slot.enqueue(vec![work(1, "A", false)], &world);
+    let failed = slot.take_effects().into_iter().find_map(|effect| match effect {
+        Effect::Tell(Told::Failed { failure, .. }) => Some(failure.message),
+        _ => None,
+    });
+    assert!(failed.unwrap().contains("kiln blender install 3.4"));
+}
