@@ -188,7 +188,9 @@ impl Core {
         step.failed.insert(task.index);
         let generation = step.generations.get(task.index);
         let trouble = step.troubles.remove(&task.index).unwrap_or_default();
-        trouble.late.iter().for_each(|late| drop(self.attempts.remove(late)));
+        for late in &trouble.late {
+            self.attempts.remove(late);
+        }
         out.record(Record::TaskFailed { task, generation, reason });
     }
 
@@ -317,8 +319,8 @@ impl Core {
                 continue;
             };
             changed |= step.cancel_waiting();
-            for trouble in std::mem::take(&mut step.troubles).into_values() {
-                trouble.late.iter().for_each(|late| drop(self.attempts.remove(late)));
+            for late in std::mem::take(&mut step.troubles).values().flat_map(|trouble| &trouble.late) {
+                self.attempts.remove(late);
             }
             if changed {
                 let tasks = step.cancelled.clone();

@@ -16,6 +16,8 @@ mod message;
 mod plan;
 mod restore;
 mod schedule;
+#[cfg(test)]
+mod tests;
 mod verbs;
 mod view;
 mod worker;

@@ -41,7 +41,7 @@ impl Core {
         // Each attempt once, in the order the worker names them: the order of its queues.
         let mut seen = BTreeSet::new();
         for held in held.iter().filter(|held| seen.insert(held.attempt)) {
-            if missing.remove(&held.attempt) && self.is_as_given(id, held) {
+            if self.is_as_given(id, held) && missing.remove(&held.attempt) {
                 self.go_on(now, held.attempt, held.slot, held.phase, out);
             } else {
                 self.reconcile(now, id, held, out);

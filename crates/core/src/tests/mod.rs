@@ -1,0 +1,11 @@
+//! Scenarios. Each drives the core as the server would, keeps what the workers hold, replays the records into
+//! a ledger, and checks every invariant after each step.
+
+mod farm;
+mod jobs;
+mod random;
+mod schedule;
+mod sets;
+mod workers;
+
+use farm::{Farm, job, steps, task, w};

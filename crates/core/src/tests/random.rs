@@ -1,0 +1,239 @@
+//! Any sequence of events leaves the core sane, and what was recorded is what it knows.
+
+use kiln_types::{
+    AttemptId, Epoch, Failure, FailureCause, Generation, JobId, SlotIndex, StepIndex, TaskIndex, WorkerWish,
+};
+use proptest::prelude::*;
+
+use super::{Farm, job, steps, task, w};
+use crate::{Finish, HeldPhase, Record};
+
+#[derive(Debug, Clone)]
+enum Event {
+    Submit {
+        shape: u8,
+        count: u32,
+    },
+    Join {
+        worker: u64,
+        slots: u16,
+    },
+    Crash {
+        worker: u64,
+    },
+    Leave {
+        worker: u64,
+    },
+    /// Reports of the attempt at this place among all that are held.
+    Start {
+        which: usize,
+    },
+    Deliver {
+        which: usize,
+    },
+    Fail {
+        which: usize,
+        cause: u8,
+    },
+    HandBack {
+        which: usize,
+    },
+    AnswerRevokes,
+    Lie {
+        worker: u64,
+        counter: u64,
+        how: u8,
+    },
+    Pass {
+        ms: u64,
+        alive: u64,
+    },
+    Wish {
+        worker: u64,
+        wish: u8,
+    },
+    Pause {
+        job: u64,
+    },
+    Resume {
+        job: u64,
+    },
+    Cancel {
+        job: u64,
+    },
+    Retry {
+        job: u64,
+    },
+    Rerender {
+        job: u64,
+        task: Option<u32>,
+    },
+    Extend {
+        job: u64,
+        step: u16,
+    },
+    Forget {
+        job: u64,
+        worker: u64,
+    },
+    Restart,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let (worker, job, which) = (1u64..5, 1u64..4, 0usize..64);
+    prop_oneof![
+        2 => (0u8..3, 1u32..12).prop_map(|(shape, count)| Event::Submit { shape, count }),
+        4 => (worker.clone(), 0u16..4).prop_map(|(worker, slots)| Event::Join { worker, slots }),
+        1 => worker.clone().prop_map(|worker| Event::Crash { worker }),
+        2 => worker.clone().prop_map(|worker| Event::Leave { worker }),
+        10 => which.clone().prop_map(|which| Event::Start { which }),
+        10 => which.clone().prop_map(|which| Event::Deliver { which }),
+        3 => (which.clone(), 0u8..8).prop_map(|(which, cause)| Event::Fail { which, cause }),
+        2 => which.prop_map(|which| Event::HandBack { which }),
+        4 => Just(Event::AnswerRevokes),
+        2 => (worker.clone(), 0u64..40, 0u8..3)
+            .prop_map(|(worker, counter, how)| Event::Lie { worker, counter, how }),
+        3 => (1u64..40_000, 0u64..16).prop_map(|(ms, alive)| Event::Pass { ms, alive }),
+        1 => (worker.clone(), 0u8..4).prop_map(|(worker, wish)| Event::Wish { worker, wish }),
+        1 => job.clone().prop_map(|job| Event::Pause { job }),
+        2 => job.clone().prop_map(|job| Event::Resume { job }),
+        1 => job.clone().prop_map(|job| Event::Cancel { job }),
+        1 => job.clone().prop_map(|job| Event::Retry { job }),
+        1 => (job.clone(), prop::option::of(0u32..12))
+            .prop_map(|(job, task)| Event::Rerender { job, task }),
+        1 => (job.clone(), 0u16..2).prop_map(|(job, step)| Event::Extend { job, step }),
+        1 => (job, worker).prop_map(|(job, worker)| Event::Forget { job, worker }),
+        1 => Just(Event::Restart),
+    ]
+}
+
+fn apply(farm: &mut Farm, event: Event) {
+    let pick = |farm: &Farm, which: usize| {
+        let held: Vec<AttemptId> = farm.held.keys().copied().collect();
+        (!held.is_empty()).then(|| held[which % held.len()])
+    };
+    match event {
+        Event::Submit { shape, count } => {
+            let id = (1..4).find(|id| farm.core.job(JobId(*id)).is_none());
+            if let Some(id) = id {
+                farm.submit(match shape {
+                    0 => job(id, count),
+                    1 => steps(id, &[(count, &[]), (2, &[0])]),
+                    _ => steps(id, &[(2, &[]), (count, &[]), (1, &[0, 1])]),
+                });
+            }
+        }
+        Event::Join { worker, slots } => farm.join(worker, slots),
+        Event::Crash { worker } => farm.crash(worker),
+        Event::Leave { worker } => farm.leave(worker),
+        Event::Start { which } => {
+            if let Some(attempt) = pick(farm, which) {
+                let holding = farm.held.get_mut(&attempt).unwrap();
+                holding.phase = HeldPhase::Running;
+                let worker = holding.worker;
+                farm.act(|core, now, out| core.attempt_started(now, worker, attempt, out));
+            }
+        }
+        Event::Deliver { which } => report(farm, pick(farm, which), Finish::Delivered),
+        Event::Fail { which, cause } => {
+            let cause = if cause == 0 { FailureCause::NoCamera } else { FailureCause::Crashed };
+            report(farm, pick(farm, which), Finish::Failed(Failure::new(cause, "no")));
+        }
+        Event::HandBack { which } => report(farm, pick(farm, which), Finish::HandedBack),
+        Event::AnswerRevokes => farm.answer_revokes(),
+        Event::Lie { worker, counter, how } => {
+            let attempt = AttemptId { epoch: Epoch(1), counter };
+            if farm.held.get(&attempt).is_some_and(|holding| holding.worker == w(worker)) {
+                return;
+            }
+            match how {
+                0 => farm.act(|core, now, out| core.attempt_started(now, w(worker), attempt, out)),
+                1 => {
+                    drop(farm.report(worker, attempt, Finish::Failed(Failure::new(FailureCause::Other, ""))))
+                }
+                _ => {
+                    let mut held = farm.holdings(worker);
+                    held.push(crate::HeldAttempt {
+                        attempt,
+                        task: task(1, counter as u32),
+                        generation: Generation(0),
+                        slot: SlotIndex((counter % 3) as u16),
+                        phase: HeldPhase::Running,
+                    });
+                    let offer = crate::WorkerOffer { slots: 2, ..crate::WorkerOffer::default() };
+                    farm.act(|core, now, out| core.worker_joined(now, w(worker), offer, &held, out));
+                }
+            }
+        }
+        Event::Pass { ms, alive } => {
+            let alive: Vec<u64> = (1..5).filter(|worker| alive >> (worker - 1) & 1 == 1).collect();
+            farm.pass(ms, &alive);
+        }
+        Event::Wish { worker, wish } => {
+            let wish = WorkerWish::ALL[usize::from(wish) % WorkerWish::ALL.len()];
+            farm.act(|core, now, out| core.set_wish(now, w(worker), wish, out));
+        }
+        Event::Pause { job } => drop(farm.act(|core, now, out| core.pause_job(now, JobId(job), out))),
+        Event::Resume { job } => drop(farm.act(|core, now, out| core.resume_job(now, JobId(job), out))),
+        Event::Cancel { job } => drop(farm.act(|core, now, out| core.cancel_job(now, JobId(job), out))),
+        Event::Retry { job } => drop(farm.act(|core, now, out| core.retry_failed(now, JobId(job), out))),
+        Event::Rerender { job, task } => {
+            let which = task.map(|task| [TaskIndex(task)]);
+            let which = which.as_ref().map(|tasks| (StepIndex(0), &tasks[..]));
+            drop(farm.act(|core, now, out| core.rerender(now, JobId(job), which, out)));
+        }
+        Event::Extend { job, step } => {
+            drop(farm.act(|core, now, out| core.extend(now, JobId(job), StepIndex(step), 2, out)));
+        }
+        Event::Forget { job, worker } => {
+            if farm.core.forget(JobId(job)).is_ok() {
+                farm.ledger.remove_job(JobId(job));
+            }
+            farm.held.retain(|_, holding| holding.worker != w(worker));
+            farm.act(|core, now, out| core.forget_worker(now, w(worker), out));
+        }
+        Event::Restart => {
+            let view = |farm: &Farm| -> Vec<_> {
+                let jobs = farm.core.job_ids().map(|id| farm.core.job(id).unwrap());
+                jobs.map(|job| {
+                    let counts = job.counts();
+                    (job.id, job.state, counts.total(), counts.done, counts.failed, counts.cancelled)
+                })
+                .collect()
+            };
+            let before = view(farm);
+            farm.restart();
+            assert_eq!(view(farm), before, "the records are not enough");
+        }
+    }
+    farm.schedule();
+}
+
+fn report(farm: &mut Farm, attempt: Option<AttemptId>, finish: Finish) {
+    if let Some(attempt) = attempt {
+        let worker = farm.held.remove(&attempt).unwrap().worker;
+        farm.act(|core, now, out| core.attempt_finished(now, worker, attempt, finish, out));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_sequence_of_events_leaves_the_core_sane(events in prop::collection::vec(event(), 1..120)) {
+        let mut farm = Farm::new();
+        let mut commits = std::collections::BTreeSet::new();
+        for event in events {
+            if matches!(event, Event::Forget { .. }) {
+                // A forgotten job's id may come again.
+                commits.clear();
+            }
+            apply(&mut farm, event);
+            for record in farm.records.drain(..) {
+                if let Record::TaskCommitted { task, generation, .. } = record {
+                    prop_assert!(commits.insert((task, generation)), "{task} committed twice");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Who gets what.
+
+use kiln_types::{FailureCause, JobId, JobState, Order, TaskIndex};
+
+use super::{Farm, job, task};
+use crate::{JobPlan, Verdict};
+
+#[test]
+fn idle_slots_come_before_queues() {
+    let mut farm = Farm::new();
+    farm.join(1, 1);
+    farm.join(2, 2);
+    farm.submit(job(1, 4));
+    farm.schedule();
+    assert_eq!([farm.queue(1, 0), farm.queue(2, 0), farm.queue(2, 1)], [vec![0, 3], vec![1], vec![2]]);
+}
+
+#[test]
+fn quick_frames_are_queued_deep_and_slow_ones_are_not() {
+    let depth = |frame_ms: u64| {
+        let mut farm = Farm::new();
+        farm.join(1, 1);
+        farm.submit(job(1, 1000));
+        farm.schedule();
+        for index in 0..6 {
+            farm.start(1, task(1, index));
+            farm.now = farm.now.after(frame_ms);
+            farm.deliver(1, task(1, index));
+            farm.schedule();
+        }
+        farm.queue(1, 0).len()
+    };
+    assert_eq!(depth(10), 17);
+    assert_eq!(depth(200), 6);
+    assert_eq!(depth(60_000), 2);
+}
+
+#[test]
+fn nobody_queues_more_than_a_fair_share() {
+    let mut farm = Farm::new();
+    for worker in 1..=4 {
+        farm.join(worker, 1);
+    }
+    farm.submit(job(1, 24));
+    farm.schedule();
+    for _ in 0..2 {
+        for worker in 1..=4 {
+            let index = farm.queue(worker, 0)[0];
+            farm.start(worker, task(1, index));
+            farm.now = farm.now.after(1);
+            farm.deliver(worker, task(1, index));
+            farm.schedule();
+        }
+    }
+    assert!((1..=4).all(|worker| farm.queue(worker, 0).len() <= 4), "a slot hoards");
+    farm.drain();
+    assert_eq!(farm.state(1), JobState::Completed);
+}
+
+#[test]
+fn an_idle_slot_takes_what_is_queued_elsewhere() {
+    let mut farm = Farm::new();
+    farm.join(1, 1);
+    farm.submit(job(1, 2));
+    farm.schedule();
+    farm.start(1, task(1, 0));
+    assert_eq!(farm.queue(1, 0), [0, 1]);
+    farm.join(2, 1);
+    farm.schedule();
+    farm.schedule();
+    assert_eq!(farm.revoked.len(), 1, "asked once");
+    assert!(farm.queue(2, 0).is_empty(), "given before the other has handed it back");
+    farm.answer_revokes();
+    farm.schedule();
+    assert_eq!((farm.queue(1, 0), farm.queue(2, 0)), (vec![0], vec![1]));
+}
+
+#[test]
+fn a_recalled_attempt_that_has_begun_goes_on() {
+    let mut farm = Farm::new();
+    farm.join(1, 1);
+    farm.submit(job(1, 2));
+    farm.schedule();
+    farm.start(1, task(1, 0));
+    farm.join(2, 1);
+    farm.schedule();
+    farm.deliver(1, task(1, 0));
+    farm.start(1, task(1, 1));
+    farm.answer_revokes();
+    farm.schedule();
+    assert!(farm.queue(2, 0).is_empty());
+    assert_eq!(farm.deliver(1, task(1, 1)), Verdict::Committed);
+    assert_eq!(farm.state(1), JobState::Completed);
+}
+
+#[test]
+fn later_jobs_use_what_earlier_ones_cannot() {
+    let mut farm = Farm::new();
+    let mut picky = job(1, 50).steps()[0].clone();
+    picky.requires = ["device cuda"].into_iter().collect();
+    farm.submit(JobPlan::new(JobId(1), vec![picky]).unwrap());
+    farm.submit(job(2, 50));
+    farm.join_with(1, 1, &["device cuda"]);
+    farm.join_with(2, 1, &[]);
+    farm.schedule();
+    let jobs = |worker: u64| -> Vec<u64> {
+        let mine = farm.held.values().filter(|holding| holding.worker == super::w(worker));
+        mine.map(|holding| holding.assigned.task.job.0).collect()
+    };
+    assert_eq!((jobs(1), jobs(2)), (vec![1, 1], vec![2, 2]));
+}
+
+#[test]
+fn a_warm_slot_is_preferred() {
+    let mut farm = Farm::new();
+    farm.join(1, 1);
+    farm.submit(job(1, 1));
+    farm.drain();
+    farm.join(2, 1);
+    farm.submit(job(2, 1));
+    farm.schedule();
+    assert_eq!(farm.queue(2, 0), [0], "a cold slot is better than one with another scene");
+    farm.submit(job(3, 1));
+    farm.drain();
+    farm.act(|core, now, out| core.rerender(now, JobId(2), None, out)).unwrap();
+    farm.schedule();
+    assert_eq!(farm.queue(2, 0), [0]);
+}
+
+#[test]
+fn reverse_order_starts_at_the_end() {
+    let mut farm = Farm::new();
+    let mut step = job(1, 100).steps()[0].clone();
+    step.order = Order::Reverse;
+    farm.submit(JobPlan::new(JobId(1), vec![step]).unwrap());
+    farm.join(1, 1);
+    farm.schedule();
+    assert_eq!(farm.queue(1, 0), [99, 98]);
+}
+
+#[test]
+fn a_failed_task_is_not_queued_on_the_worker_it_failed_on() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 4));
+    farm.join(1, 1);
+    farm.join(2, 1);
+    farm.schedule();
+    farm.fail(1, task(1, 0), FailureCause::Crashed);
+    farm.schedule();
+    assert!(!farm.queue(1, 0).contains(&0));
+    farm.drain();
+    assert_eq!(farm.state(1), JobState::Completed);
+}
+
+#[test]
+fn the_next_may_begin_before_the_last_is_uploaded() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 3));
+    farm.join(1, 1);
+    farm.schedule();
+    farm.start(1, task(1, 0));
+    farm.start(1, task(1, 1));
+    farm.schedule();
+    assert_eq!(farm.queue(1, 0), [0, 1, 2], "the slot is ahead again");
+    assert_eq!(farm.deliver(1, task(1, 0)), Verdict::Committed);
+    farm.drain();
+    assert_eq!(farm.state(1), JobState::Completed);
+}
+
+#[test]
+fn a_million_tasks_cost_what_their_gaps_cost() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 1_048_576));
+    for worker in 1..=4 {
+        farm.join(worker, 4);
+    }
+    for _ in 0..50 {
+        farm.schedule();
+        let (attempt, holding) = farm.held.pop_first().unwrap();
+        let worker = holding.worker;
+        farm.now = farm.now.after(3);
+        farm.act(|core, now, out| core.attempt_started(now, worker, attempt, out));
+        let finish = crate::Finish::Delivered;
+        farm.act(|core, now, out| core.attempt_finished(now, worker, attempt, finish, out));
+    }
+    let step = &farm.core.jobs[&JobId(1)].steps[0];
+    let spans = step.waiting.spans().count() + step.done.spans().count();
+    assert!(spans < 50, "{spans} spans");
+    assert!(step.done.contains(TaskIndex(0)));
+    farm.act(|core, now, out| core.cancel_job(now, JobId(1), out)).unwrap();
+    assert_eq!(farm.counts(1).cancelled, 1_048_576 - 50);
+}

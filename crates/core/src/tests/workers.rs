@@ -1,0 +1,311 @@
+//! Workers that fall silent, come back, pause and change.
+
+use kiln_types::{
+    AttemptState, FailureCause, JobId, JobState, SlotIndex, TaskState, WorkerState, WorkerWish,
+};
+
+use super::{Farm, job, task, w};
+use crate::{Finish, HeldAttempt, HeldPhase, Label, Record, RevokeReason, StepPlan, Verdict, WorkerOffer};
+
+fn lease(farm: &Farm) -> u64 {
+    farm.core.config.lease_ms
+}
+
+#[test]
+fn a_silent_worker_loses_its_frame_and_another_gets_it() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 1));
+    farm.join(1, 1);
+    farm.schedule();
+    farm.start(1, task(1, 0));
+    farm.join(2, 1);
+    farm.pass(lease(&farm), &[2]);
+    assert_eq!(farm.core.worker(w(1)).unwrap().state, WorkerState::Offline);
+    farm.schedule();
+    assert_eq!(farm.queue(2, 0), [0]);
+    assert_eq!(farm.deliver(2, task(1, 0)), Verdict::Committed);
+    assert_eq!(farm.deliver(1, task(1, 0)), Verdict::Superseded);
+    assert_eq!(farm.state(1), JobState::Completed);
+}
+
+#[test]
+fn a_lapsed_attempt_that_delivers_first_wins() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 1));
+    farm.join(1, 1);
+    farm.schedule();
+    farm.start(1, task(1, 0));
+    farm.join(2, 1);
+    farm.pass(lease(&farm), &[2]);
+    farm.schedule();
+    farm.start(2, task(1, 0));
+    assert_eq!(farm.deliver(1, task(1, 0)), Verdict::Committed);
+    assert_eq!(farm.revoked.pop().map(|revoke| revoke.2), Some(RevokeReason::Stale));
+    assert_eq!(farm.deliver(2, task(1, 0)), Verdict::Superseded);
+    let commits = farm.records.iter().filter(|record| matches!(record, Record::TaskCommitted { .. })).count();
+    assert_eq!(commits, 1);
+}
+
+#[test]
+fn the_third_lapse_fails_the_task() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 2));
+    for worker in 1..=3 {
+        farm.join(worker, 1);
+        farm.schedule();
+        farm.start(worker, task(1, 0));
+        farm.crash(worker);
+        farm.pass(lease(&farm), &[]);
+    }
+    let task = farm.core.task(task(1, 0)).unwrap();
+    assert_eq!(task.state, TaskState::Failed);
+    let reason = farm.records.iter().find_map(|record| match record {
+        Record::TaskFailed { reason, .. } => Some(reason.message.clone()),
+        _ => None,
+    });
+    assert_eq!(reason.as_deref(), Some("took three workers down"));
+    // The one that was queued behind it is not to blame.
+    assert_eq!(farm.counts(1).waiting, 1);
+}
+
+#[test]
+fn a_worker_that_crashes_and_restarts_at_once_counts_as_a_lapse() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 1));
+    for _ in 0..3 {
+        farm.join(1, 1);
+        farm.schedule();
+        farm.start(1, task(1, 0));
+        farm.crash(1);
+    }
+    farm.join(1, 1);
+    assert_eq!(farm.state(1), JobState::Failed);
+}
+
+#[test]
+fn a_worker_goes_on_after_its_connection_was_lost() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 4));
+    farm.join(1, 1);
+    farm.schedule();
+    farm.start(1, task(1, 0));
+    farm.leave(1);
+    farm.pass(lease(&farm) / 2, &[]);
+    farm.join(1, 1);
+    assert!(farm.revoked.is_empty());
+    assert_eq!(farm.queue(1, 0), [0, 1]);
+    farm.drain();
+    assert_eq!(farm.counts(1).done, 4);
+    let bad =
+        |r: &&Record| matches!(r, Record::AttemptClosed { state, .. } if *state != AttemptState::Committed);
+    assert_eq!(farm.records.iter().find(bad), None);
+}
+
+#[test]
+fn a_worker_that_was_silent_takes_up_what_nobody_else_took() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 1));
+    farm.join(1, 1);
+    farm.schedule();
+    farm.start(1, task(1, 0));
+    farm.pass(lease(&farm), &[]);
+    assert_eq!(farm.counts(1).waiting, 1);
+    farm.act(|core, now, out| core.heartbeat(now, w(1), out));
+    assert_eq!(farm.counts(1).running, 1);
+    assert!(farm.revoked.is_empty());
+    assert_eq!(farm.deliver(1, task(1, 0)), Verdict::Committed);
+}
+
+#[test]
+fn a_worker_that_was_silent_stops_what_another_took() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 8));
+    farm.join(1, 1);
+    farm.schedule();
+    farm.start(1, task(1, 0));
+    farm.join(2, 1);
+    farm.pass(lease(&farm), &[2]);
+    farm.schedule();
+    assert_eq!(farm.queue(2, 0), [0, 1]);
+    farm.act(|core, now, out| core.heartbeat(now, w(1), out));
+    assert_eq!(farm.revoked.len(), 2);
+    farm.schedule();
+    assert_eq!(farm.queue(1, 0), [0, 1], "given work before it reported");
+    farm.answer_revokes();
+    farm.schedule();
+    assert_eq!(farm.queue(1, 0), [2, 3]);
+}
+
+#[test]
+fn work_survives_a_restart_of_the_server() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 6));
+    farm.join(1, 1);
+    farm.schedule();
+    farm.start(1, task(1, 0));
+    farm.deliver(1, task(1, 0));
+    farm.schedule();
+    farm.start(1, task(1, 1));
+    farm.restart();
+    assert_eq!(farm.counts(1).done, 1);
+    assert_eq!(farm.state(1), JobState::Running);
+    farm.held.values_mut().for_each(|holding| {
+        if holding.phase == HeldPhase::Running {
+            holding.phase = HeldPhase::Finished;
+        }
+    });
+    farm.join(1, 1);
+    assert!(farm.revoked.is_empty());
+    assert_eq!(farm.deliver(1, task(1, 1)), Verdict::Committed);
+    farm.drain();
+    assert_eq!(farm.state(1), JobState::Completed);
+}
+
+#[test]
+fn after_a_restart_a_worker_that_does_not_come_back_loses_its_work() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 2));
+    farm.join(1, 1);
+    farm.schedule();
+    farm.start(1, task(1, 0));
+    farm.restart();
+    farm.join(2, 1);
+    farm.schedule();
+    assert_eq!(farm.counts(1).waiting, 0, "the grace is not over");
+    farm.pass(lease(&farm), &[2]);
+    farm.held.retain(|_, holding| holding.worker == w(2));
+    farm.drain();
+    assert_eq!(farm.state(1), JobState::Completed);
+}
+
+#[test]
+fn counted_failures_survive_a_restart() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 1));
+    for _ in 0..3 {
+        farm.join(1, 1);
+        farm.schedule();
+        farm.fail(1, task(1, 0), FailureCause::Crashed);
+        farm.restart();
+    }
+    assert_eq!(farm.state(1), JobState::Failed);
+}
+
+#[test]
+fn a_paused_worker_gets_nothing_and_hands_back_what_it_has_not_begun() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 8));
+    farm.join(1, 1);
+    farm.schedule();
+    farm.start(1, task(1, 0));
+    farm.act(|core, now, out| core.set_wish(now, w(1), WorkerWish::Pause, out));
+    farm.answer_revokes();
+    farm.schedule();
+    assert_eq!(farm.queue(1, 0), [0]);
+    assert_eq!(farm.core.worker(w(1)).unwrap().state, WorkerState::Paused);
+    farm.deliver(1, task(1, 0));
+    farm.schedule();
+    assert!(farm.queue(1, 0).is_empty());
+    farm.act(|core, now, out| core.set_wish(now, w(1), WorkerWish::Work, out));
+    farm.drain();
+    assert_eq!(farm.counts(1).done, 8);
+}
+
+#[test]
+fn made_up_attempts_are_revoked_and_block_only_their_slot() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 8));
+    let attempt = kiln_types::AttemptId { epoch: kiln_types::Epoch(0), counter: 77 };
+    let foreign = HeldAttempt {
+        attempt,
+        task: task(1, 3),
+        generation: kiln_types::Generation(0),
+        slot: SlotIndex(0),
+        phase: HeldPhase::Running,
+    };
+    let offer = WorkerOffer { name: "liar".into(), slots: 2, ..WorkerOffer::default() };
+    farm.act(|core, now, out| core.worker_joined(now, w(1), offer, &[foreign, foreign], out));
+    assert_eq!(farm.revoked, [(w(1), attempt, RevokeReason::Stale)]);
+    farm.schedule();
+    assert!(farm.queue(1, 0).is_empty() && !farm.queue(1, 1).is_empty());
+    assert_eq!(farm.report(1, attempt, Finish::HandedBack), Verdict::Recorded);
+    farm.schedule();
+    assert!(!farm.queue(1, 0).is_empty());
+}
+
+#[test]
+fn an_attempt_named_with_another_task_is_not_the_one_that_was_given() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 1));
+    farm.join(1, 1);
+    farm.schedule();
+    let mut held = farm.holdings(1);
+    held[0].task = task(1, 5);
+    let offer = WorkerOffer { name: "w1".into(), slots: 1, ..WorkerOffer::default() };
+    farm.act(|core, now, out| core.worker_joined(now, w(1), offer, &held, out));
+    assert_eq!(farm.revoked.len(), 1);
+    assert_eq!(farm.counts(1).waiting, 1);
+}
+
+#[test]
+fn a_worker_that_does_not_fit_waits_and_says_what_it_lacks() {
+    let mut farm = Farm::new();
+    let mut step: StepPlan = job(1, 2).steps()[0].clone();
+    step.requires = ["blender 5.0", "device cpu"].into_iter().collect();
+    farm.submit(crate::JobPlan::new(JobId(1), vec![step]).unwrap());
+    farm.join_with(1, 1, &["blender 3.4", "device cpu"]);
+    farm.schedule();
+    assert!(farm.held.is_empty());
+    let unmet = farm.core.unmet(JobId(1));
+    assert_eq!(unmet.len(), 1);
+    assert_eq!(unmet[0].missing.iter().collect::<Vec<_>>(), [&Label::from("blender 5.0")]);
+    let labels = ["blender 5.0", "device cpu"].map(Label::from).into_iter().collect();
+    let offer = WorkerOffer { name: "w1".into(), slots: 1, labels };
+    farm.act(|core, now, out| core.worker_offer_changed(now, w(1), offer, out));
+    assert!(farm.core.unmet(JobId(1)).is_empty());
+    farm.drain();
+    assert_eq!(farm.state(1), JobState::Completed);
+}
+
+#[test]
+fn fewer_slots_work_off_what_they_began() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 20));
+    farm.join(1, 3);
+    farm.schedule();
+    farm.start(1, task(1, 2));
+    let offer = WorkerOffer { name: "w1".into(), slots: 1, ..WorkerOffer::default() };
+    farm.act(|core, now, out| core.worker_offer_changed(now, w(1), offer, out));
+    farm.answer_revokes();
+    farm.schedule();
+    assert_eq!((farm.queue(1, 1).len(), farm.queue(1, 2)), (0, vec![2]));
+    farm.drain();
+    assert_eq!(farm.counts(1).done, 20);
+    assert_eq!(farm.core.workers[&w(1)].slots.len(), 1);
+}
+
+#[test]
+fn a_worker_that_leaves_with_nothing_is_offline_at_once() {
+    let mut farm = Farm::new();
+    farm.join(1, 1);
+    assert!(farm.core.next_deadline().is_some());
+    farm.leave(1);
+    assert_eq!(farm.core.worker(w(1)).unwrap().state, WorkerState::Offline);
+    assert_eq!(farm.core.next_deadline(), None);
+    assert!(farm.act(|core, now, out| core.forget_worker(now, w(1), out)));
+    assert!(farm.core.workers().is_empty());
+}
+
+#[test]
+fn a_removed_worker_frees_its_tasks_without_blame() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 1));
+    for worker in 1..=4 {
+        farm.join(worker, 1);
+        farm.schedule();
+        farm.start(worker, task(1, 0));
+        farm.act(|core, now, out| core.forget_worker(now, w(worker), out));
+        farm.held.clear();
+    }
+    assert_eq!(farm.counts(1).waiting, 1);
+}
