@@ -58,6 +58,13 @@ impl BlobStore {
         .await
     }
 
+    /// Looks into a store that belongs to another, without touching it: for reading only. Where there is no
+    /// store, there is no blob.
+    pub fn peek(root: &Path) -> Self {
+        let (blobs, tmp) = (root.join("blobs"), root.join("tmp"));
+        Self { inner: Arc::new(Inner { blobs, tmp, durability: Durability::Ephemeral }) }
+    }
+
     /// Stores a stream of at most `limit` bytes and returns its hash and length. Where `expected` is there
     /// already, the stream is only checked.
     ///
