@@ -6,7 +6,7 @@ use kiln_api::{
     AttemptsPage, ExtendJob, JobList, JobReport, JobView, OutputsPage, RerenderJob, SubmitJob, TasksPage,
     WorkerList, WorkerView,
 };
-use kiln_types::{AttemptId, FrameSet, JobId, TaskIndex};
+use kiln_types::{AttemptId, FrameSet, JobId, TaskIndex, TaskState};
 use reqwest::Method;
 
 use crate::{Client, ClientError, routes};
@@ -22,7 +22,7 @@ impl Client {
         self.post(&routes::jobs(), job).await
     }
 
-    /// Newest first, those before `before`; at most `limit`.
+    /// Newest first, those before `before`; at most `limit`, which goes to 500.
     ///
     /// # Errors
     /// As all.
@@ -89,20 +89,32 @@ impl Client {
         self.tell(Method::DELETE, &routes::job(id)).await
     }
 
-    /// Tasks by index, from `from` on.
+    /// Tasks by index, from `from` on; only those in `state`, where it is named.
     ///
     /// # Errors
     /// As all.
-    pub async fn tasks(&self, id: JobId, from: Option<TaskIndex>) -> Result<TasksPage, ClientError> {
-        self.get(&routes::with(routes::of_job(id, "tasks"), &[("from", shown(&from))])).await
+    pub async fn tasks(
+        &self,
+        id: JobId,
+        state: Option<TaskState>,
+        from: Option<TaskIndex>,
+    ) -> Result<TasksPage, ClientError> {
+        let parameters = [("state", shown(&state)), ("from", shown(&from))];
+        self.get(&routes::with(routes::of_job(id, "tasks"), &parameters)).await
     }
 
-    /// Attempts in the order they were opened, from `from` on.
+    /// Attempts, newest first; only those of `frame`, where it is named, and those before `before`.
     ///
     /// # Errors
     /// As all.
-    pub async fn attempts(&self, id: JobId, from: Option<AttemptId>) -> Result<AttemptsPage, ClientError> {
-        self.get(&routes::with(routes::of_job(id, "attempts"), &[("from", shown(&from))])).await
+    pub async fn attempts(
+        &self,
+        id: JobId,
+        frame: Option<i32>,
+        before: Option<AttemptId>,
+    ) -> Result<AttemptsPage, ClientError> {
+        let parameters = [("frame", shown(&frame)), ("before", shown(&before))];
+        self.get(&routes::with(routes::of_job(id, "attempts"), &parameters)).await
     }
 
     /// What was committed after this sequence; 0 for all.

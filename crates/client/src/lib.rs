@@ -13,6 +13,7 @@ mod jobs;
 mod link;
 mod naming;
 mod routes;
+mod submit;
 
 pub use blobs::{BlobStream, hash_file};
 pub use error::ClientError;
@@ -23,3 +24,4 @@ pub use folder::{OutFolder, Stamp};
 pub use http::Client;
 pub use link::{LinkReceiver, LinkSender, WorkerLink};
 pub use naming::Naming;
+pub use submit::{PrepareError, Prepared, Request};
