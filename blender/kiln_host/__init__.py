@@ -1,0 +1,1 @@
+"""Kiln's side inside Blender: opens a scene once and renders frames on command."""

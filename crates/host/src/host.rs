@@ -361,7 +361,9 @@ impl Host {
             return Err(failure);
         }
         self.busy = true;
+        let fuse = self.process.fuse();
         let result = self.exchange(command, doing, limit, ping).await;
+        fuse.remove();
         self.busy = false;
         match result {
             Ok(done) => Ok(done),

@@ -15,9 +15,9 @@ pub struct PlannedFile {
     pub role: OutputRole,
     pub format: FileFormat,
     pub depth: ColorDepth,
-    /// Pixels.
+    /// Pixels; 0 where a compositor node, not the scene, decides (a File Output node behind a scaled picture).
     pub width: u32,
-    /// Pixels.
+    /// Pixels; 0 where `width` is.
     pub height: u32,
 }
 
@@ -48,7 +48,8 @@ pub(crate) fn check(files: &[PlannedFile]) -> Result<(), String> {
         if !places.insert(file.scratch.as_str()) {
             return Err(format!("it plans two files in one place, {}", file.scratch));
         }
-        if file.width == 0 || file.height == 0 {
+        let is_main = matches!(file.role, OutputRole::Main { .. });
+        if (is_main && file.width == 0) || (file.width == 0) != (file.height == 0) {
             return Err(format!("it plans {} without pixels", file.path));
         }
     }

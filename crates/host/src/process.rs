@@ -88,14 +88,44 @@ impl Process {
         self.child.wait().await
     }
 
+    /// Ends the processes when it is dropped before [`Fuse::remove`]. Nobody may wait for the process meanwhile.
+    pub(crate) fn fuse(&self) -> Fuse {
+        Fuse { group: self.group, mark: self.trust.then(|| self.mark.clone()), lit: true }
+    }
+
     /// Ends every process of the group at once, and what left it.
     pub(crate) fn kill(&mut self) {
-        // The leader may be reaped and its number given away: then only children of it could hold the group.
-        if !matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) || group_is_ours(self.group, &self.mark) {
+        // Once the leader is waited for, its number can be given away: then only the mark tells who is ours.
+        let reaped = !matches!(self.child.try_wait(), Ok(None));
+        if !reaped {
             let _gone = kill_process_group(self.group, Signal::KILL);
         }
-        if self.trust {
+        if reaped || self.trust {
             kill_marked(&self.mark);
+        }
+    }
+}
+
+/// Ends a process whose request was given up half-way.
+pub(crate) struct Fuse {
+    group: Pid,
+    mark: Option<String>,
+    lit: bool,
+}
+
+impl Fuse {
+    pub(crate) fn remove(mut self) {
+        self.lit = false;
+    }
+}
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        if self.lit {
+            let _gone = kill_process_group(self.group, Signal::KILL);
+            if let Some(mark) = &self.mark {
+                kill_marked(mark);
+            }
         }
     }
 }
@@ -183,15 +213,6 @@ fn running() -> impl Iterator<Item = String> {
         name.bytes().all(|byte| byte.is_ascii_digit()).then_some(name)
     };
     std::fs::read_dir("/proc").into_iter().flatten().filter_map(numbers)
-}
-
-/// Whether some process of the group carries the mark.
-fn group_is_ours(group: Pid, mark: &str) -> bool {
-    running().any(|pid| {
-        let member =
-            pid.parse().ok().and_then(Pid::from_raw).and_then(|pid| rustix::process::getpgid(Some(pid)).ok());
-        member == Some(group) && carries(&pid, mark)
-    })
 }
 
 fn kill_marked(mark: &str) {

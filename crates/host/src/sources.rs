@@ -11,7 +11,22 @@ macro_rules! sources {
     };
 }
 
-const SOURCES: &[(&str, &str)] = sources!["__init__.py", "boot.py"];
+const SOURCES: &[(&str, &str)] = sources![
+    "__init__.py",
+    "boot.py",
+    "channel.py",
+    "checks.py",
+    "devices.py",
+    "errors.py",
+    "frame.py",
+    "main.py",
+    "outputs.py",
+    "places.py",
+    "probe.py",
+    "session.py",
+    "settings.py",
+    "simulations.py",
+];
 
 /// Writes the sources into a private folder below `folder`; returns the script to start.
 pub(crate) fn write(folder: &Path) -> io::Result<(tempfile::TempDir, PathBuf)> {

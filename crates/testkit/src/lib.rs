@@ -1,1 +1,47 @@
-//! Shared helpers of the tests: free ports, waiting with a limit, real Blenders, scenes
+//! Shared helpers of the tests: free ports, waiting with a limit, real Blenders, scenes, pictures.
+//!
+//! Everything here panics with a sentence where it fails: it is for tests only.
+
+#![allow(clippy::unwrap_used)]
+
+mod blender;
+mod picture;
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+pub use blender::{Blender, blender, blenders, bpy_python, scene, scenes_folder};
+pub use picture::{Picture, assert_same_picture, picture};
+
+/// A folder that is removed with the value.
+///
+/// # Panics
+/// Where the disk refuses.
+pub fn temp_dir() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("kiln-test-").tempdir().expect("a temporary folder can be made")
+}
+
+/// A port of the loopback that nobody listens on just now. Where a server can take port 0 and tell, use that.
+///
+/// # Panics
+/// Where no port is free.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port of the loopback is free");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+/// Looks until `condition` holds.
+///
+/// # Panics
+/// Where it does not within `limit`.
+#[track_caller]
+pub fn wait_until(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < limit, "{what}: not within {limit:?}");
+        sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,192 @@
+"""What Blender passes over in silence, and Kiln does not."""
+
+import os
+
+import bpy
+
+from . import outputs, simulations as sims
+from .errors import Refusal, names
+
+FILE_SOURCES = {"FILE", "SEQUENCE", "TILED", "MOVIE"}
+
+
+def camera(session):
+    scene = session.scene
+    if scene.camera or any(marker.camera for marker in scene.timeline_markers):
+        return
+    editor = scene.sequence_editor
+    if scene.render.use_sequencer and editor and len(getattr(editor, "strips", None) or editor.sequences):
+        return
+    tree = outputs.composited(scene)
+    if tree and not any(node.bl_idname == "CompositorNodeRLayers" for node in outputs.nodes_of(tree)):
+        return
+    raise Refusal(
+        "no-camera", f"the scene “{scene.name}” has no camera; add one in Blender, or name one with --camera"
+    )
+
+
+def denoiser(session):
+    scene = session.scene
+    there = session.capabilities["denoisers"]
+    by_cycles = scene.render.engine == "CYCLES" and any(
+        layer.use and layer.cycles.use_denoising for layer in scene.view_layers
+    )
+    wanted = []
+    if by_cycles and scene.cycles.use_denoising:
+        # Where none is built in, the property has nothing it could name.
+        wanted.append(scene.cycles.denoiser or "OPENIMAGEDENOISE")
+    nodes = outputs.nodes_of(outputs.composited(scene))
+    if any(node.bl_idname == "CompositorNodeDenoise" for node in nodes):
+        wanted.append("OPENIMAGEDENOISE")
+    for name in wanted:
+        if name not in there:
+            raise Refusal(
+                "denoiser-missing",
+                f"Blender {bpy.app.version_string} here was built without the denoiser {name}, which the scene "
+                f"“{scene.name}” uses; render with another Blender (--blender-version), or switch denoising off "
+                "in the file",
+            )
+
+
+def scripts(session):
+    """A script or Python driver that Blender held back."""
+    policy = session.policy["scripts"]
+    if policy == "trust" or not bpy.app.autoexec_fail:
+        return
+    which = bpy.app.autoexec_fail_message or "a script"
+    if policy == "stop":
+        raise Refusal(
+            "scripts-blocked",
+            f"the file wants to run scripts ({which}), and they may change the picture; allow them with --trust, "
+            "or render without them with --no-scripts",
+        )
+    session.notice(f"scripts of the file did not run: {which}")
+
+
+def external_files(session):
+    _settle(session, _missing())
+
+
+def sequences(session, frame):
+    """Image sequences are looked at frame by frame."""
+    missing = []
+    for image, user in _image_users():
+        if image.source == "SEQUENCE" and not _packed(image):
+            path = _sequence_file(image, user, frame)
+            if path and not os.path.exists(path):
+                missing.append(f"{os.path.basename(path)} (frame {frame} of image {image.name})")
+    _settle(session, missing)
+
+
+def simulations(session):
+    found = sims.unbaked(session.scene)
+    if not found:
+        return
+    if session.policy["simulations"] == "must-be-baked":
+        raise Refusal(
+            "unbaked",
+            f"not baked: {names(found)}; background Blender renders simulations without a bake standing still; "
+            "bake them in Blender and save, or go on all the same with --no-bake",
+        )
+    session.notice(f"rendered as they stand, without a bake: {names(found)}")
+
+
+def _settle(session, missing):
+    if not missing:
+        return
+    if session.policy["external_files"] == "required":
+        raise Refusal(
+            "missing-files",
+            f"missing: {names(missing)}; put the files back, pack them, or go on without them with --allow-missing",
+        )
+    session.notice(f"rendered without missing files: {names(missing)}")
+
+
+def _packed(block):
+    return bool(getattr(block, "packed_file", None) or len(getattr(block, "packed_files", ())))
+
+
+def _path(block, parent=None):
+    library = block.library if parent is None else parent
+    return bpy.path.abspath(block.filepath, library=library)
+
+
+def _missing():
+    found = []
+    for library in bpy.data.libraries:
+        path = bpy.path.abspath(library.filepath, library=library.parent)
+        if getattr(library, "is_missing", False) or not (library.packed_file or os.path.exists(path)):
+            found.append(f"library {os.path.basename(path)}")
+    if len(bpy.data.libraries) and hasattr(bpy.types.ID, "is_missing"):
+        found += [f"{block.name} of {block.library.name}" for block in _linked() if block.is_missing]
+    for image in bpy.data.images:
+        if image.source in FILE_SOURCES and image.users and image.filepath and not _packed(image):
+            found += [f"image {image.name} ({name})" for name in _missing_of_image(image)]
+    groups = (
+        ("font", [f for f in bpy.data.fonts if f.filepath != "<builtin>"]),
+        ("film", bpy.data.movieclips),
+        ("volume", bpy.data.volumes),
+        ("cache", bpy.data.cache_files),
+    )
+    for kind, blocks in groups:
+        for block in blocks:
+            if not block.users or not block.filepath or _packed(block):
+                continue
+            path = _path(block)
+            if not os.path.exists(path) and not getattr(block, "is_sequence", False):
+                found.append(f"{kind} {block.name} ({os.path.basename(path)})")
+    return found
+
+
+def _linked():
+    for name in ("objects", "collections", "meshes", "materials", "node_groups", "worlds", "images"):
+        for block in getattr(bpy.data, name):
+            if block.library:
+                yield block
+
+
+def _missing_of_image(image):
+    path = _path(image)
+    if image.source == "TILED":
+        for tile in image.tiles:
+            column, row = (tile.number - 1001) % 10, (tile.number - 1001) // 10
+            one = path.replace("<UDIM>", str(tile.number)).replace("<UVTILE>", f"u{column + 1}_v{row + 1}")
+            if not os.path.exists(one):
+                yield os.path.basename(one)
+    elif image.source == "SEQUENCE":
+        # Single frames are looked at before each is rendered.
+        if not os.path.isdir(os.path.dirname(path)):
+            yield os.path.basename(path)
+    elif not os.path.exists(path):
+        yield os.path.basename(path)
+
+
+def _image_users():
+    """Each image with the settings that say which of its frames is shown."""
+    trees = [tree for tree in bpy.data.node_groups]
+    for owners in (bpy.data.materials, bpy.data.worlds, bpy.data.lights):
+        trees += [owner.node_tree for owner in owners if owner.users and owner.node_tree]
+    trees.append(outputs.composited(bpy.context.scene))
+    for tree in trees:
+        for node in tree.nodes if tree else ():
+            image = getattr(node, "image", None)
+            if isinstance(image, bpy.types.Image) and not node.mute:
+                # A compositor node holds the settings itself.
+                yield image, getattr(node, "image_user", node)
+
+
+def _sequence_file(image, user, frame):
+    """The file of a sequence that a frame shows (BKE_image_user_frame_calc), or nothing."""
+    first = _path(image)
+    folder, name = os.path.split(first)
+    stem, ending = os.path.splitext(name)
+    digits = stem[len(stem.rstrip("0123456789")) :]
+    if not digits or not user.frame_duration:
+        return None
+    at = frame - user.frame_start + 1
+    if user.use_cyclic:
+        at = (at - 1) % user.frame_duration + 1
+    at = min(max(at, 1), user.frame_duration) + user.frame_offset
+    if at < 0:
+        return None
+    return os.path.join(folder, stem[: len(stem) - len(digits)] + str(at).zfill(len(digits)) + ending)

@@ -1,0 +1,39 @@
+"""The CPU, or the GPUs of one backend: what was asked for, or nothing."""
+
+from .errors import Refusal
+from .probe import cycles_preferences
+
+
+def _absent(backend):
+    return Refusal(
+        "device-missing",
+        f"the job asks for a GPU ({backend}), and this machine has none that Blender can use; it is not rendered "
+        "on the CPU instead",
+    )
+
+
+def choose(session, made_up):
+    """Sets backend and devices, which an empty profile leaves at none, and reads back what is used."""
+    scene, wanted = session.scene, session.device
+    if wanted == "cpu":
+        if hasattr(scene, "cycles"):
+            scene.cycles.device = "CPU"
+        return "CPU"
+    backend = wanted.upper()
+    if made_up is not None and not any(device["backend"] == wanted for device in made_up):
+        raise _absent(backend)
+    if scene.render.engine != "CYCLES":
+        return f"{backend} (by {scene.render.engine})"
+    preferences = cycles_preferences()
+    try:
+        preferences.compute_device_type = backend
+        listed = preferences.get_devices_for_type(backend)
+    except (AttributeError, TypeError, ValueError):
+        raise _absent(backend) from None
+    for device in preferences.devices:
+        device.use = device.type == backend
+    used = [device.name for device in listed if device.type == backend and device.use]
+    scene.cycles.device = "GPU"
+    if not used or preferences.compute_device_type != backend or scene.cycles.device != "GPU":
+        raise _absent(backend)
+    return ", ".join(used)

@@ -1,0 +1,65 @@
+"""Causes, in the words of Kiln's FailureCause."""
+
+import os
+import re
+import traceback
+
+
+class Refusal(Exception):
+    """Why a file is not opened or a frame not rendered: one sentence for a person."""
+
+    def __init__(self, cause, message):
+        super().__init__(message)
+        self.cause = cause
+        self.message = message
+
+
+def names(found, most=5):
+    """`a, b and 3 more`."""
+    found = list(dict.fromkeys(found))
+    shown = ", ".join(found[:most])
+    rest = len(found) - most
+    return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def _text(error):
+    """Blender's text of a RuntimeError, without its `Error: ` and line ends."""
+    lines = [re.sub(r"^Error: ", "", line.strip()) for line in str(error).splitlines() if line.strip()]
+    return "; ".join(lines) or type(error).__name__
+
+
+def _disk_full(folder):
+    try:
+        stat = os.statvfs(folder)
+        return stat.f_bavail * stat.f_frsize < 1 << 20 or (stat.f_files and stat.f_favail == 0)
+    except OSError:
+        return False
+
+
+def of_render(error, frame, out):
+    """The cause behind what `bpy.ops.render.render` raised."""
+    text = _text(error)
+    low = text.lower()
+    if "no camera" in low or ("camera" in low and "missing" in low):
+        return Refusal("no-camera", "the scene has no camera; add one in Blender, or name one with --camera")
+    if "openimagedenois" in low or "denoiser" in low:
+        return Refusal(
+            "denoiser-missing",
+            "this Blender was built without the denoiser that the scene uses; render with another Blender "
+            f"(--blender-version), or switch denoising off ({text})",
+        )
+    if "out of memory" in low or "malloc" in low:
+        return Refusal("out-of-memory", f"Blender ran out of memory on frame {frame}: {text}")
+    if "cannot save" in low or "could not write" in low or "cannot write" in low or "no space left" in low:
+        if "no space left" in low or _disk_full(out):
+            return Refusal("disk-full", f"the disk of the worker is full; frame {frame} could not be written")
+        return Refusal("cannot-write", f"Blender could not write frame {frame}: {text}")
+    return Refusal("other", f"Blender could not render frame {frame}: {text}")
+
+
+def of_python(error, doing):
+    """A Python error, with the place where it was raised."""
+    places = traceback.extract_tb(error.__traceback__)
+    where = f" ({os.path.basename(places[-1].filename)}, line {places[-1].lineno})" if places else ""
+    last = traceback.format_exception_only(type(error), error)[-1].strip()
+    return Refusal("python-error", f"Python error while {doing}: {last}{where}")

@@ -1,0 +1,132 @@
+"""One frame after the other, each with the pixels that a new process would give it."""
+
+import functools
+import re
+import time
+
+import bpy
+
+from . import checks, errors
+from .channel import peak_memory
+
+HANDLERS = (
+    "frame_change_pre",
+    "frame_change_post",
+    "render_init",
+    "render_pre",
+    "render_post",
+    "depsgraph_update_pre",
+    "depsgraph_update_post",
+)
+SAMPLE = re.compile(r"Sample (\d+)/(\d+)")
+PROGRESS_EVERY = 0.25  # seconds
+
+
+# Who is told of a render's progress: the renderer of the file that is open.
+_listeners = []
+
+
+@bpy.app.handlers.persistent
+def _on_stats(stats, *_):
+    for listener in _listeners:
+        listener.heard(stats)
+
+
+class FrameRenderer:
+    def __init__(self, session, channel):
+        self._session = session
+        self._channel = channel
+        self._last = None
+        self._steps_back = 0
+        self._frame = 0
+        self._told = 0.0
+        self._script_error = None
+        self._prepare()
+
+    def render(self, request, frame, out):
+        """Seconds of the clock at begin and end, and notices."""
+        self._step_to(frame)
+        session = self._session
+        checks.sequences(session, frame)
+        self._frame, self._script_error = frame, None
+        # Before 5.0 the range of a scene cannot begin below 0.
+        exact = frame < 0 and bpy.app.version < (5, 0, 0)
+        session.outputs.redirect(out, frame, exact)
+        self._channel.send("planned", id=request, files=session.outputs.planned(frame))
+        started = time.monotonic()
+        try:
+            self._call(frame, exact)
+        except RuntimeError as error:
+            raise errors.of_render(error, frame, out) from error
+        ended = time.monotonic()
+        if self._script_error:
+            raise self._script_error
+        before = len(session.notices)
+        checks.scripts(session)
+        return started, ended, session.notices[before:]
+
+    def _call(self, frame, exact):
+        scene = self._session.scene
+        which = {} if scene == bpy.context.scene else {"scene": scene.name}
+        if exact:
+            scene.frame_set(frame)
+            bpy.ops.render.render(write_still=True, **which)
+        elif bpy.app.version >= (5, 0, 0):
+            bpy.ops.render.render(animation=True, frame_start=frame, frame_end=frame, **which)
+        else:
+            first, last = scene.frame_start, scene.frame_end
+            scene.frame_start = scene.frame_end = frame
+            try:
+                bpy.ops.render.render(animation=True, **which)
+            finally:
+                scene.frame_start, scene.frame_end = first, last
+
+    def _step_to(self, frame):
+        """Data kept between frames is right while the frames ascend; particles are not when time runs back."""
+        session = self._session
+        back = self._last is not None and frame < self._last
+        self._last = frame
+        if not (back and session.persistent_data):
+            return
+        self._steps_back += 1
+        if self._steps_back > 1:
+            session.persistent_data = False
+        session.reopen()
+        self._prepare()
+
+    def _prepare(self):
+        handlers = bpy.app.handlers
+        if _on_stats not in handlers.render_stats:
+            handlers.render_stats.append(_on_stats)
+        _listeners[:] = [self]
+        if self._session.trust:
+            for name in HANDLERS:
+                listed = getattr(handlers, name)
+                for at, handler in enumerate(list(listed)):
+                    if not hasattr(handler, "kiln_watched"):
+                        listed[at] = self._watched(handler)
+
+    def heard(self, stats):
+        now = time.monotonic()
+        if now - self._told < PROGRESS_EVERY:
+            return
+        self._told = now
+        found = SAMPLE.search(stats) if isinstance(stats, str) else None
+        samples = [int(found[1]), int(found[2])] if found else None
+        self._channel.send("progress", frame=self._frame, samples=samples, memory=peak_memory())
+
+    def _watched(self, handler):
+        """Blender prints what a handler raises and renders on; here it is kept, and the frame fails."""
+
+        @functools.wraps(handler)
+        def run(*arguments):
+            try:
+                return handler(*arguments)
+            except Exception as error:
+                if self._script_error is None:
+                    name = getattr(handler, "__name__", "a handler")
+                    self._script_error = errors.of_python(error, f"running the scene's handler {name}")
+                raise
+
+        run.kiln_watched = True
+        return run

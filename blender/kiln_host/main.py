@@ -1,0 +1,92 @@
+"""The loop: one command at a time, each answered once."""
+
+import os
+import sys
+import time
+
+import bpy
+
+from . import errors, probe
+from .channel import Channel, die_with_parent, peak_memory
+from .frame import FrameRenderer
+from .session import Session
+
+
+def run(number):
+    channel = Channel(number)
+    die_with_parent()
+    engine_field = probe.EngineField()
+    capabilities = probe.capabilities()
+    version = bpy.app.version
+    channel.send(
+        "hello",
+        version=".".join(str(part) for part in version),
+        build_hash=bpy.app.build_hash.decode(errors="replace"),
+        capabilities=capabilities,
+    )
+    host = _Host(channel, engine_field, capabilities)
+    while True:
+        command = channel.next()
+        try:
+            host.obey(command)
+        except errors.Refusal as refusal:
+            host.failed(command, refusal)
+        except MemoryError:
+            host.failed(command, errors.Refusal("out-of-memory", "Blender ran out of memory"))
+        except Exception as error:
+            import traceback
+
+            traceback.print_exc()
+            host.failed(command, errors.of_python(error, "Kiln spoke with Blender"))
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+
+
+class _Host:
+    def __init__(self, channel, engine_field, capabilities):
+        self._channel = channel
+        self._engine_field = engine_field
+        self._capabilities = capabilities
+        self._frames = None
+
+    def obey(self, command):
+        if command["op"] == "open":
+            self._open(command)
+        elif command["op"] == "render":
+            self._render(command)
+
+    def failed(self, command, refusal):
+        self._channel.send(
+            "failed", id=command["id"], cause=refusal.cause, message=refusal.message[:2000]
+        )
+
+    def _open(self, command):
+        self._frames = None
+        started = time.monotonic()
+        session = Session(command, self._engine_field, self._capabilities)
+        session.open()
+        plan = session.plan()
+        self._frames = FrameRenderer(session, self._channel)
+        self._channel.send(
+            "opened",
+            id=command["id"],
+            notices=session.notices,
+            plan=plan,
+            seconds=time.monotonic() - started,
+            memory=peak_memory(),
+        )
+
+    def _render(self, command):
+        if self._frames is None:
+            raise errors.Refusal("other", "no file is open")
+        os.makedirs(command["out"], exist_ok=True)
+        started, ended, notices = self._frames.render(command["id"], command["frame"], command["out"])
+        self._channel.send(
+            "rendered",
+            id=command["id"],
+            started_at=started,
+            ended_at=ended,
+            memory=peak_memory(),
+            notices=notices,
+        )

@@ -1,0 +1,86 @@
+"""Names of files: by Blender's rules, and always below the output folder."""
+
+import re
+
+import bpy
+
+ENDINGS = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg"),
+    "OPEN_EXR": (".exr",),
+    "OPEN_EXR_MULTILAYER": (".exr",),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "TARGA": (".tga",),
+    "TARGA_RAW": (".tga",),
+    "HDR": (".hdr",),
+}
+
+
+def clean(path):
+    """The parts of a path that name something: no root, no dots, no control characters."""
+    path = "".join(c for c in path.replace("\\", "/") if c.isprintable())
+    path = re.sub(r"^[A-Za-z]:", "", path)
+    parts = path.split("/")
+    kept = [part for part in parts[:-1] if part not in ("", ".", "..")]
+    last = "" if parts[-1] in (".", "..") else parts[-1]
+    return "/".join([*kept, last])
+
+
+def join(*parts):
+    return "/".join(part for part in parts if part)
+
+
+def split(raw, origin, rename=lambda name: name):
+    """Folder below the output folder, name, and what a person should know, for a path as it stands in the scene.
+
+    `//x/y_` and paths below the .blend's own folder keep their place; of others only the name is kept."""
+    path = raw.replace("\\", "/")
+    home = (origin or "").replace("\\", "/").rstrip("/")
+    if path.startswith("//"):
+        below = path[2:]
+    elif home and path.startswith(home + "/"):
+        below = path[len(home) + 1 :]
+    else:
+        below = None
+    folder, _, name = (path if below is None else below).rpartition("/")
+    parts = []
+    for part in folder.split("/"):
+        if part in ("", "."):
+            continue
+        if part == ".." and not parts:
+            below = None
+        elif part == "..":
+            parts.pop()
+        else:
+            parts.append(part)
+    name = rename(clean(name))
+    if below is not None:
+        return clean("/".join([*parts, ""])).rstrip("/"), name, None
+    note = f"the output path {raw} lies outside the .blend's folder; its files are named “{name}…” in the output folder"
+    return "", name, note
+
+
+def framed(path, frame, file_format):
+    """A File Output node's name for a frame: the last run of # is the number, else four digits at the end."""
+    folder, slash, name = path.rpartition("/")
+    runs = list(re.finditer("#+", name))
+    if runs:
+        start, end = runs[-1].span()
+        name = name[:start] + _padded(frame, end - start) + name[end:]
+    else:
+        name += _padded(frame, 4)
+    endings = ENDINGS[file_format]
+    low = name.lower()
+    if not low.endswith(endings):
+        for ending in bpy.path.extensions_image:
+            if low.endswith(ending):
+                name = name[: -len(ending)]
+                break
+        name += endings[0]
+    return folder + slash + name
+
+
+def _padded(frame, digits):
+    return ("-" if frame < 0 else "") + str(abs(frame)).zfill(digits)

@@ -1,0 +1,126 @@
+"""One opened .blend with its settings: applied in memory, never saved."""
+
+import os
+
+import bpy
+
+from . import checks, devices, outputs, settings
+from .errors import Refusal
+
+
+class Session:
+    """Everything between opening a file and the first frame."""
+
+    def __init__(self, command, engine_field, capabilities):
+        spec = command["session"]
+        self.blend = command["blend"]
+        self.origin = spec.get("origin")
+        self.device = spec["device"]
+        self.settings = spec["settings"]
+        self.policy = spec["policy"]
+        self.threads = command["threads"]
+        self.persistent_data = command["persistent_data"]
+        self.capabilities = capabilities
+        self.notices = []
+        self.scene = None
+        self.device_used = ""
+        self.outputs = None
+        self._remap = command["remap"]
+        self._made_up_devices = command["devices"]
+        self._engine_field = engine_field
+
+    @property
+    def trust(self):
+        return self.policy["scripts"] == "trust"
+
+    def open(self):
+        self._load()
+        self._check_engine()
+        settings.apply(self)
+        checks.camera(self)
+        checks.denoiser(self)
+        self.device_used = devices.choose(self, self._made_up_devices)
+        # Drivers are evaluated here: a blocked one is known from now on.
+        self.scene.view_layers[0].update()
+        checks.external_files(self)
+        checks.scripts(self)
+        checks.simulations(self)
+        self.outputs = outputs.Outputs(self)
+
+    def reopen(self):
+        """The same file again, clean: what an earlier frame left in simulations and caches is gone."""
+        notices, self.notices = self.notices, []
+        self.open()
+        self.notices = notices
+
+    def plan(self):
+        return {
+            "files": self.outputs.planned(self.scene.frame_current),
+            "engine": self.scene.render.engine,
+            "device": self.device_used,
+        }
+
+    def notice(self, text):
+        if text not in self.notices:
+            self.notices.append(text)
+
+    def _load(self):
+        name = os.path.basename(self.blend)
+        try:
+            bpy.ops.wm.open_mainfile(filepath=self.blend, load_ui=False, use_scripts=self.trust)
+        except RuntimeError as error:
+            text = " ".join(str(error).replace("Error: ", "").split()).replace(self.blend, name)
+            raise Refusal("cannot-open", f"{name} cannot be opened: {text}") from error
+        if os.path.realpath(bpy.data.filepath) != os.path.realpath(self.blend):
+            raise Refusal("cannot-open", f"{name} cannot be opened: Blender kept another file open")
+        for old, new in self._remap.items():
+            _point_elsewhere(old, new)
+        self.scene = self._choose_scene()
+
+    def _choose_scene(self):
+        wanted = self.settings.get("scene")
+        if not wanted:
+            return bpy.context.scene
+        scene = bpy.data.scenes.get(wanted)
+        if scene is None:
+            there = ", ".join(scene.name for scene in bpy.data.scenes)
+            raise Refusal("bad-setting", f"the file has no scene “{wanted}”; it has: {there}")
+        if bpy.context.window:
+            bpy.context.window.scene = scene
+        return scene
+
+    def _check_engine(self):
+        named = self.settings.get("engine") or self._engine_field.name(self.scene)
+        # One engine, two names: 4.2 to 4.5 call the new EEVEE so.
+        other = {"BLENDER_EEVEE": "BLENDER_EEVEE_NEXT", "BLENDER_EEVEE_NEXT": "BLENDER_EEVEE"}.get(named)
+        there = self.capabilities["engines"]
+        registered = [getattr(e, "bl_idname", "") for e in bpy.types.RenderEngine.__subclasses__()]
+        for name in (named, other):
+            if name and (name in there or name in registered):
+                if self.scene.render.engine != name:
+                    self.scene.render.engine = name
+                return
+        raise Refusal(
+            "engine-missing",
+            f"the engine {named} is not in Blender {bpy.app.version_string}; it has: {', '.join(there)} "
+            "(choose one with --engine)",
+        )
+
+
+def _point_elsewhere(old, new):
+    """Files that lie elsewhere in the bundle than the .blend says."""
+    for library in bpy.data.libraries:
+        if library.filepath == old:
+            library.filepath = new
+            library.reload()
+    for collection in (
+        bpy.data.images,
+        bpy.data.fonts,
+        bpy.data.movieclips,
+        bpy.data.sounds,
+        bpy.data.volumes,
+        bpy.data.cache_files,
+    ):
+        for block in collection:
+            if block.filepath == old:
+                block.filepath = new

@@ -1,0 +1,153 @@
+"""The settings of a job, each over the file's own, in memory only."""
+
+from .errors import Refusal
+
+# By Kiln's names: Blender's name, and the bits a channel it can write.
+FORMATS = {
+    "png": ("PNG", (8, 16)),
+    "jpeg": ("JPEG", (8,)),
+    "exr": ("OPEN_EXR", (16, 32)),
+    "exr-multilayer": ("OPEN_EXR_MULTILAYER", (16, 32)),
+    "tiff": ("TIFF", (8, 16)),
+    "webp": ("WEBP", (8,)),
+    "bmp": ("BMP", (8,)),
+    "tga": ("TARGA", (8,)),
+    "tga-raw": ("TARGA_RAW", (8,)),
+    "hdr": ("HDR", (32,)),
+}
+BY_BLENDER = {name: (ours, depths) for ours, (name, depths) in FORMATS.items()}
+
+
+def set_format(image_settings, name):
+    """From 5.0 the kind of medium comes first."""
+    if hasattr(image_settings, "media_type"):
+        many = name == "OPEN_EXR_MULTILAYER"
+        image_settings.media_type = "MULTI_LAYER_IMAGE" if many else "IMAGE"
+    try:
+        image_settings.file_format = name
+    except TypeError:
+        raise Refusal("bad-setting", f"this Blender cannot write {name}; choose another with --format") from None
+
+
+def is_film(render):
+    return render.is_movie_format or getattr(render.image_settings, "media_type", "") == "VIDEO"
+
+
+def apply(session):
+    scene, wanted = session.scene, session.settings
+    _camera(session, wanted.get("camera"))
+    _view_layer(scene, wanted.get("view_layer"))
+    _samples(session, wanted.get("samples"))
+    _resolution(scene.render, wanted.get("resolution"))
+    _format(session, wanted.get("format"), wanted.get("depth"))
+    render = scene.render
+    render.threads_mode = "FIXED" if session.threads else "AUTO"
+    if session.threads:
+        render.threads = session.threads
+    render.use_persistent_data = session.persistent_data
+    # What lies in the folder already is Kiln's business; the frame's own folder is always empty.
+    render.use_overwrite = True
+    render.use_placeholder = False
+
+
+def _camera(session, wanted):
+    if not wanted:
+        return
+    camera = session.scene.objects.get(wanted)
+    if camera is None or camera.type != "CAMERA":
+        there = ", ".join(o.name for o in session.scene.objects if o.type == "CAMERA") or "none"
+        raise Refusal("bad-setting", f"the scene has no camera “{wanted}”; it has: {there}")
+    session.scene.camera = camera
+    for marker in session.scene.timeline_markers:
+        marker.camera = None  # a bound marker would choose another one
+
+
+def _view_layer(scene, wanted):
+    if not wanted:
+        return
+    if wanted not in scene.view_layers:
+        there = ", ".join(layer.name for layer in scene.view_layers)
+        raise Refusal("bad-setting", f"the scene has no view layer “{wanted}”; it has: {there}")
+    for layer in scene.view_layers:
+        layer.use = layer.name == wanted
+    scene.render.use_single_layer = False
+
+
+def _samples(session, wanted):
+    if not wanted:
+        return
+    scene = session.scene
+    engine = scene.render.engine
+    if engine == "CYCLES":
+        scene.cycles.samples = wanted
+    elif engine.startswith("BLENDER_EEVEE"):
+        scene.eevee.taa_render_samples = wanted
+    else:
+        session.notice(f"{engine} counts no samples; --samples has no effect")
+
+
+def _resolution(render, wanted):
+    if not wanted:
+        return
+    if "percent" in wanted:
+        render.resolution_percentage = wanted["percent"]
+        return
+    render.resolution_x = wanted["pixels"]["width"]
+    render.resolution_y = wanted["pixels"]["height"]
+    render.resolution_percentage = 100
+
+
+def _format(session, wanted, depth):
+    render = session.scene.render
+    image = render.image_settings
+    film = is_film(render)
+    if wanted:
+        set_format(image, FORMATS[wanted][0])
+    elif film:
+        set_format(image, "PNG")
+        image.color_depth = depth or "16"
+    if film:
+        session.notice(
+            f"the scene's output is a film; it is rendered as frames ({image.file_format}), to be encoded once"
+        )
+    ours = BY_BLENDER.get(image.file_format)
+    if ours is None:
+        raise Refusal(
+            "bad-setting",
+            f"the scene writes {image.file_format}, which Kiln cannot check; choose another with --format",
+        )
+    if depth:
+        try:
+            image.color_depth = depth
+        except TypeError:
+            bits = " or ".join(str(bit) for bit in ours[1])
+            raise Refusal("bad-setting", f"{ours[0]} has no {depth}-bit form; it can be {bits} bit") from None
+    if getattr(image, "use_preview", False):
+        image.use_preview = False
+        session.notice("the small JPEG that the scene writes beside each frame is left out")
+
+
+def depth_of(image_settings):
+    """Bits a channel, as Kiln names them."""
+    depths = BY_BLENDER[image_settings.file_format][1]
+    try:
+        bits = int(image_settings.color_depth)
+    except ValueError:
+        bits = depths[0]
+    return str(bits if bits in depths else min(depths, key=lambda depth: abs(depth - bits)))
+
+
+def size_of(render):
+    """Width and height in pixels; Blender cuts fractions off, in single precision."""
+    import ctypes
+
+    def cut(share, whole):
+        return int(ctypes.c_float(ctypes.c_float(share).value * whole).value)
+
+    width = render.resolution_x * render.resolution_percentage // 100
+    height = render.resolution_y * render.resolution_percentage // 100
+    if render.use_border and render.use_crop_to_border:
+        left, right = cut(render.border_min_x, width), cut(render.border_max_x, width)
+        low, high = cut(render.border_min_y, height), cut(render.border_max_y, height)
+        return max(right - left, 1), max(high - low, 1)
+    return width, height

@@ -1,0 +1,119 @@
+"""Simulations that nobody baked. Background Blender renders them standing still, on every farm."""
+
+import ctypes
+import os
+
+import bpy
+
+
+def unbaked(scene):
+    """Names of what has no bake. Emitted particles are right without one and are not named."""
+    found = []
+    world = scene.rigidbody_world
+    if world and world.enabled and world.collection and not _baked(world.point_cache):
+        moving = [
+            o.name
+            for o in world.collection.objects
+            if o.rigid_body and o.rigid_body.type == "ACTIVE" and o.rigid_body.enabled and not o.rigid_body.kinematic
+        ]
+        found += [f"rigid body {name}" for name in moving]
+    for thing in scene.objects:
+        if thing.hide_render:
+            continue
+        for modifier in thing.modifiers:
+            if modifier.show_render and _modifier_unbaked(thing, modifier):
+                kind = modifier.type.lower().replace("_", " ")
+                kind = "simulation nodes" if kind == "nodes" else kind
+                found.append(f"{kind} of {thing.name}")
+        for system in thing.particle_systems:
+            hair = system.settings.type == "HAIR" and system.use_hair_dynamics
+            if hair and not _baked(system.point_cache):
+                found.append(f"hair dynamics of {thing.name}")
+    return found
+
+
+def _baked(cache):
+    return cache.is_baked or cache.use_external
+
+
+def _modifier_unbaked(thing, modifier):
+    kind = modifier.type
+    if kind in ("CLOTH", "SOFT_BODY"):
+        return not _baked(modifier.point_cache)
+    if kind == "DYNAMIC_PAINT":
+        canvas = modifier.canvas_settings
+        surfaces = canvas.canvas_surfaces if canvas else ()
+        return any(s.is_active and s.surface_format == "VERTEX" and not _baked(s.point_cache) for s in surfaces)
+    if kind == "FLUID" and modifier.fluid_type == "DOMAIN":
+        domain = modifier.domain_settings
+        return not (domain.has_cache_baked_data or domain.has_cache_baked_any)
+    if kind == "NODES" and modifier.node_group and _simulates(modifier.node_group, set()):
+        return not _nodes_baked(thing, modifier)
+    return False
+
+
+def _simulates(tree, seen):
+    if tree is None or tree.name in seen:
+        return False
+    seen.add(tree.name)
+    return any(
+        not node.mute
+        and (
+            node.bl_idname == "GeometryNodeSimulationOutput"
+            or (node.bl_idname == "GeometryNodeGroup" and _simulates(node.node_tree, seen))
+        )
+        for node in tree.nodes
+    )
+
+
+def _nodes_baked(thing, modifier):
+    if not hasattr(modifier, "bakes"):  # 3.6 and 4.0: one folder for the modifier
+        return _has_files(modifier.simulation_bake_directory, thing)
+    simulating = [
+        bake for bake in modifier.bakes if bake.node and bake.node.bl_idname == "GeometryNodeSimulationOutput"
+    ]
+    # A zone inside a group names no node here; then all bakes count.
+    return all(_bake_there(thing, modifier, bake) for bake in simulating or modifier.bakes)
+
+
+def _bake_there(thing, modifier, bake):
+    if _holds_packed(bake):
+        return True
+    if bake.use_custom_path:
+        return _has_files(bake.directory, thing)
+    return _has_files(os.path.join(modifier.bake_directory, str(bake.bake_id)), thing) if modifier.bake_directory else False
+
+
+def _has_files(folder, thing):
+    if not folder:
+        return False
+    path = bpy.path.abspath(folder, library=thing.library)
+    return os.path.isdir(os.path.join(path, "meta")) and bool(os.listdir(os.path.join(path, "meta")))
+
+
+class _NodesModifierBake(ctypes.Structure):
+    """Blender's Python does not tell whether a bake is packed into the file; its memory does (DNA, from 4.3)."""
+
+    _fields_ = [
+        ("id", ctypes.c_int),
+        ("flag", ctypes.c_uint32),
+        ("bake_mode", ctypes.c_uint8),
+        ("bake_target", ctypes.c_int8),
+        ("padding", ctypes.c_char * 6),
+        ("directory", ctypes.c_void_p),
+        ("frame_start", ctypes.c_int),
+        ("frame_end", ctypes.c_int),
+        ("data_blocks_num", ctypes.c_int),
+        ("active_data_block", ctypes.c_int),
+        ("data_blocks", ctypes.c_void_p),
+        ("packed", ctypes.c_void_p),
+    ]
+
+
+def _holds_packed(bake):
+    if not hasattr(bake, "bake_target"):
+        return False
+    raw = _NodesModifierBake.from_address(bake.as_pointer())
+    # Another layout would show here: then nothing is concluded.
+    known = (raw.id, raw.frame_start, raw.frame_end) == (bake.bake_id, bake.frame_start, bake.frame_end)
+    return known and bool(raw.packed)

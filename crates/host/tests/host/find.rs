@@ -1,0 +1,49 @@
+//! Finding Blenders.
+
+use std::os::unix::fs::PermissionsExt;
+
+use kiln_host::{Flavor, discover, inspect};
+use kiln_testkit::{blender, bpy_python, temp_dir};
+
+#[test]
+fn finds_and_remembers() {
+    let (data, cache) = (temp_dir(), temp_dir());
+    let extra: Vec<_> = bpy_python().into_iter().chain([blender()]).collect();
+    let found = discover(&extra, data.path(), cache.path());
+    let executable = found.iter().find(|install| install.program == blender()).unwrap();
+    assert_eq!(executable.flavor, Flavor::Executable);
+    if let Some(python) = bpy_python() {
+        let module = found.iter().find(|install| install.program == python).unwrap();
+        assert_eq!((module.flavor, module.version.major), (Flavor::Module, 5));
+    }
+    assert!(found.windows(2).all(|pair| pair[0].version >= pair[1].version));
+    assert_eq!(discover(&extra, data.path(), cache.path()), found);
+}
+
+#[test]
+fn a_program_is_asked_once_while_it_stays_the_same() {
+    let (folder, cache) = (temp_dir(), temp_dir());
+    let program = folder.path().join("blender");
+    let asked = folder.path().join("asked");
+    let write = |version: &str| {
+        let text = format!("#!/bin/sh\necho x >> {}\necho Blender {version}\n", asked.display());
+        std::fs::write(&program, text).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let look = || {
+        let found = discover(&[folder.path().to_path_buf()], folder.path(), cache.path());
+        found.into_iter().find(|install| install.program == program).unwrap().version.to_string()
+    };
+    write("9.8.7");
+    assert_eq!((look(), look()), ("9.8.7".to_owned(), "9.8.7".to_owned()));
+    assert_eq!(std::fs::read_to_string(&asked).unwrap(), "x\n");
+    write("9.8.10");
+    assert_eq!(look(), "9.8.10");
+}
+
+#[test]
+fn what_is_no_blender_is_said() {
+    let folder = temp_dir();
+    assert!(inspect(folder.path()).unwrap_err().contains("no Blender"));
+    assert!(inspect(std::path::Path::new("/bin/true")).unwrap_err().contains("no Blender"));
+}

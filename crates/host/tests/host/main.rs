@@ -1,0 +1,95 @@
+//! The host with real Blenders, and with programs that lie in a Blender's place.
+
+#![allow(clippy::unwrap_used)]
+
+mod find;
+mod liars;
+mod life;
+mod pixels;
+mod refusals;
+mod writes;
+
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use kiln_host::{
+    BlenderInstall, Host, HostOptions, OpenRequest, Opened, RenderRequest, Rendered, SlotRoot, collect,
+    inspect,
+};
+use kiln_testkit::{Blender, blender, scene, temp_dir};
+use kiln_types::{
+    BlobHash, BundleId, DeviceClass, Failure, Policy, RelPath, RenderSettings, ScriptPolicy, SessionSpec,
+};
+
+fn debian() -> BlenderInstall {
+    inspect(&blender()).unwrap()
+}
+
+fn install(blender: &Blender) -> BlenderInstall {
+    inspect(blender.program()).unwrap()
+}
+
+/// A session of a test scene; change what the test is about.
+fn session(install: &BlenderInstall, blend: &Path) -> SessionSpec {
+    SessionSpec {
+        bundle: BundleId(BlobHash::of(blend.as_os_str().as_encoded_bytes())),
+        blend: RelPath::from_str(blend.file_name().unwrap().to_str().unwrap()).unwrap(),
+        origin: blend.parent().map(|folder| folder.to_str().unwrap().to_owned()),
+        blender: install.version.series(),
+        device: DeviceClass::Cpu,
+        settings: RenderSettings::default(),
+        policy: Policy::default(),
+    }
+}
+
+/// A started host with its slot.
+struct Slot {
+    host: Host,
+    root: SlotRoot,
+    install: BlenderInstall,
+    _folder: tempfile::TempDir,
+}
+
+impl Slot {
+    async fn start(install: BlenderInstall, options: HostOptions) -> Self {
+        let folder = temp_dir();
+        let root = SlotRoot::create(folder.path().join("slot")).unwrap();
+        let host = Host::start(&install, &root, options).await.unwrap();
+        Self { host, root, install, _folder: folder }
+    }
+
+    async fn open_with(
+        &mut self,
+        name: &str,
+        change: impl FnOnce(&mut SessionSpec),
+    ) -> Result<Opened, Failure> {
+        let blend = scene(name);
+        let mut session = session(&self.install, &blend);
+        change(&mut session);
+        let request = OpenRequest { blend, session, remap: Vec::new(), persistent_data: true };
+        self.host.open(&request).await
+    }
+
+    async fn open(&mut self, name: &str) -> Opened {
+        self.open_with(name, |_| {}).await.unwrap()
+    }
+
+    /// Renders, collects, and returns where the frame lies.
+    async fn render(&mut self, frame: i32) -> Result<(PathBuf, Rendered), Failure> {
+        let out = self.root.fresh_out(&format!("frame{frame}")).unwrap();
+        let rendered = self.host.render(RenderRequest { frame, out: out.clone(), time_limit: None }).await?;
+        let collected = collect(&out, &rendered.planned)?;
+        assert_eq!(collected.len(), rendered.planned.len());
+        Ok((out, rendered))
+    }
+}
+
+fn trusting() -> HostOptions {
+    HostOptions { trust: true, ..HostOptions::default() }
+}
+
+fn trusted(session: &mut SessionSpec) {
+    session.policy.scripts = ScriptPolicy::Trust;
+}

@@ -1,0 +1,123 @@
+//! What a frame writes comes home under the artist's names.
+
+use kiln_host::{HostOptions, PlannedFile};
+use kiln_testkit::{assert_same_picture, blenders, picture, scene, temp_dir};
+use kiln_types::{ColorDepth, FileFormat, OutputRole, Resolution};
+
+use crate::{Slot, debian, install};
+
+fn paths(planned: &[PlannedFile]) -> Vec<&str> {
+    let mut paths: Vec<_> = planned.iter().map(|file| file.path.as_str()).collect();
+    paths.sort_unstable();
+    paths
+}
+
+#[tokio::test]
+async fn file_output_nodes_keep_their_folders() {
+    for blender in blenders() {
+        let mut slot = Slot::start(install(&blender), HostOptions::default()).await;
+        let opened = slot.open("file_outputs").await;
+        assert!(opened.notices.is_empty(), "{:?}", opened.notices);
+        let (out, rendered) = slot.render(5).await.unwrap();
+        assert_eq!(
+            paths(&rendered.planned),
+            [
+                "frames/shot_0005.png",
+                "passes/layers_0005.exr",
+                "passes/sub/alpha_05_x.png",
+                "passes/sub/beauty_0005.png"
+            ]
+        );
+        for file in &rendered.planned {
+            let found = picture(&out.join(file.scratch.to_path()));
+            assert_eq!((found.width, found.height), (file.width, file.height), "{}", file.path);
+        }
+        let layers =
+            rendered.planned.iter().find(|file| file.format == FileFormat::OpenExrMultilayer).unwrap();
+        assert!(matches!(&layers.role, OutputRole::FileOutput { node, .. } if node == "Layers"));
+        // Cold, in a copy: without -o the nodes write beside the file.
+        let copy = temp_dir();
+        let blend = copy.path().join("copy.blend");
+        std::fs::copy(scene("file_outputs"), &blend).unwrap();
+        blender.render_cold(&blend, 5, None, false);
+        for file in &rendered.planned {
+            assert_same_picture(&out.join(file.scratch.to_path()), &copy.path().join(file.path.to_path()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn views_films_layers_and_negative_frames() {
+    for blender in blenders() {
+        let mut slot = Slot::start(install(&blender), HostOptions::default()).await;
+
+        slot.open("stereo").await;
+        let (_, stereo) = slot.render(2).await.unwrap();
+        assert_eq!(paths(&stereo.planned), ["frames/shot_0002_L.png", "frames/shot_0002_R.png"]);
+        let left = OutputRole::Main { view: Some("left".to_owned()) };
+        assert!(stereo.planned.iter().any(|file| file.role == left));
+
+        slot.open("side_by_side").await;
+        let (out, both) = slot.render(2).await.unwrap();
+        assert_eq!(paths(&both.planned), ["frames/shot_0002.png"]);
+        let found = picture(&out.join(both.planned[0].scratch.to_path()));
+        assert_eq!((found.width, found.height), (128, 36));
+        assert_eq!((both.planned[0].width, both.planned[0].height), (128, 36));
+
+        let opened = slot.open("film").await;
+        assert!(opened.notices.iter().any(|notice| notice.contains("film")), "{:?}", opened.notices);
+        let (out, film) = slot.render(2).await.unwrap();
+        assert_eq!(paths(&film.planned), ["film/shot_0002.png"]);
+        assert_eq!(film.planned[0].depth, ColorDepth::Sixteen);
+        assert_eq!(picture(&out.join(film.planned[0].scratch.to_path())).depth, 16);
+
+        slot.open("multilayer").await;
+        let (out, layers) = slot.render(2).await.unwrap();
+        assert_eq!(layers.planned[0].format, FileFormat::OpenExrMultilayer);
+        assert_eq!(picture(&out.join(layers.planned[0].scratch.to_path())).width, 64);
+
+        slot.open("drivers").await;
+        let (out, negative) = slot.render(-5).await.unwrap();
+        assert_eq!(paths(&negative.planned), ["frames/shot_-0005.png"]);
+        slot.render(5).await.unwrap();
+        let copy = temp_dir();
+        // `-f -5` means five frames before the end: the frame is set through the file's own animation instead.
+        let (again, _) = slot.render(-5).await.unwrap();
+        let name = negative.planned[0].scratch.to_path();
+        std::fs::copy(again.join(&name), copy.path().join("again.png")).unwrap();
+        assert_same_picture(&out.join(&name), &copy.path().join("again.png"));
+    }
+}
+
+#[tokio::test]
+async fn settings_override_the_file() {
+    let mut slot = Slot::start(debian(), HostOptions::default()).await;
+    let change = |spec: &mut kiln_types::SessionSpec| {
+        spec.settings.resolution = Some(Resolution::Pixels { width: 40, height: 24 });
+        spec.settings.format = Some(FileFormat::OpenExr);
+        spec.settings.depth = Some(ColorDepth::ThirtyTwo);
+        spec.settings.samples = Some(1);
+        spec.settings.threads = Some(1);
+        spec.settings.camera = Some("Camera".to_owned());
+        spec.settings.engine = Some("CYCLES".to_owned());
+    };
+    slot.open_with("basic", change).await.unwrap();
+    let (out, rendered) = slot.render(1).await.unwrap();
+    let file = &rendered.planned[0];
+    assert_eq!(file.path.as_str(), "frames/shot_0001.exr");
+    let found = picture(&out.join(file.scratch.to_path()));
+    assert_eq!((found.width, found.height, found.depth), (40, 24, 32));
+
+    slot.open_with("basic", |spec| spec.settings.resolution = Some(Resolution::Percent(50))).await.unwrap();
+    let (_, half) = slot.render(1).await.unwrap();
+    assert_eq!((half.planned[0].width, half.planned[0].height), (32, 18));
+}
+
+#[tokio::test]
+async fn a_path_outside_is_mapped_and_said() {
+    let mut slot = Slot::start(debian(), HostOptions::default()).await;
+    // Without an origin nothing absolute can be below it; `//` paths still are.
+    let opened = slot.open_with("basic", |spec| spec.origin = None).await.unwrap();
+    assert_eq!(opened.plan.files[0].path.as_str(), "frames/shot_0001.png");
+    assert!(opened.notices.is_empty());
+}

@@ -1,0 +1,302 @@
+"""Builds the small scenes of the tests: `blender -b --factory-startup --python scenes.py -- FOLDER`.
+
+Each scene gets a folder of its own, with the files it refers to."""
+
+import math
+import os
+import struct
+import sys
+import zlib
+
+import bpy
+
+HEIGHT, WIDTH = 36, 64
+NEW = bpy.app.version >= (5, 0, 0)
+
+
+def png(path, red, green, blue):
+    """An 8x8 picture in one colour, with a darker corner."""
+    rows = b""
+    for y in range(8):
+        rows += b"\0" + b"".join(
+            bytes((red // 2, green // 2, blue // 2) if x < 3 and y < 3 else (red, green, blue)) for x in range(8)
+        )
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)
+    with open(path, "wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)))
+        file.write(chunk(b"IEND", b""))
+
+
+def start(samples=2):
+    """An empty Cycles scene with a moving cube, a floor, a lamp and a camera."""
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    scene = bpy.context.scene
+    scene.render.engine = "CYCLES"
+    scene.cycles.samples = samples
+    scene.cycles.use_denoising = False
+    scene.cycles.use_adaptive_sampling = False
+    scene.render.resolution_x, scene.render.resolution_y = WIDTH, HEIGHT
+    scene.render.resolution_percentage = 100
+    scene.frame_start, scene.frame_end = 1, 8
+    scene.render.filepath = "//frames/shot_"
+    scene.world = bpy.data.worlds.new("World")
+    bpy.ops.mesh.primitive_plane_add(size=8)
+    bpy.ops.mesh.primitive_cube_add(size=1.5, location=(0, 0, 1))
+    cube = bpy.context.object
+    cube.name = "Cube"
+    for frame, angle in ((1, 0.0), (40, 3.0)):
+        cube.rotation_euler = (0.3, 0, angle)
+        cube.keyframe_insert("rotation_euler", frame=frame)
+    bpy.ops.object.light_add(type="SUN", rotation=(0.6, 0.3, 0))
+    bpy.context.object.data.energy = 3
+    bpy.ops.object.camera_add(location=(5, -5, 4), rotation=(1.05, 0, math.pi / 4))
+    scene.camera = bpy.context.object
+    return scene, cube
+
+
+def material(cube):
+    made = bpy.data.materials.new("Material")
+    made.use_nodes = True
+    cube.data.materials.append(made)
+    return made.node_tree, made.node_tree.nodes["Principled BSDF"]
+
+
+def image_node(cube, path):
+    tree, shader = material(cube)
+    node = tree.nodes.new("ShaderNodeTexImage")
+    node.image = bpy.data.images.load(path)
+    tree.links.new(node.outputs["Color"], shader.inputs["Base Color"])
+    return node
+
+
+def basic(folder):
+    start()
+
+
+def particles(folder):
+    _, cube = start()
+    cube.modifiers.new("Emitter", "PARTICLE_SYSTEM")
+    settings = cube.particle_systems[0].settings
+    settings.count, settings.frame_start, settings.frame_end = 60, 1, 20
+    settings.render_type = "HALO" if not hasattr(settings, "instance_object") else "OBJECT"
+    bpy.ops.mesh.primitive_ico_sphere_add(subdivisions=1, location=(0, 0, -9))
+    settings.instance_object = bpy.context.object
+    settings.particle_size = 0.3
+
+
+def image_sequence(folder):
+    _, cube = start()
+    os.makedirs(os.path.join(folder, "seq"))
+    for frame in range(1, 9):
+        png(os.path.join(folder, "seq", f"tile_{frame:03}.png"), 30 * frame, 255 - 30 * frame, 90)
+    node = image_node(cube, os.path.join(folder, "seq", "tile_001.png"))
+    node.image.source = "SEQUENCE"
+    node.image.filepath = "//seq/tile_001.png"
+    node.image_user.frame_duration, node.image_user.frame_start = 8, 1
+    node.image_user.use_auto_refresh = True
+
+
+def drivers(folder):
+    _, cube = start()
+    curve = cube.driver_add("location", 2)
+    curve.driver.expression = "1 + frame / 20"
+
+
+def python_driver(folder):
+    _, cube = start()
+    cube.driver_add("location", 2).driver.expression = "max([frame / 10 for _ in range(3)])"
+
+
+def script(folder):
+    """A registered text: its handler moves the cube at every frame."""
+    start()
+    text = bpy.data.texts.new("move.py")
+    text.write(
+        "import bpy\n"
+        "def move(scene, *_):\n"
+        "    scene.objects['Cube'].location.x = scene.frame_current / 10\n"
+        "bpy.app.handlers.frame_change_post.append(move)\n"
+    )
+    text.use_module = True
+
+
+def script_error(folder):
+    start()
+    text = bpy.data.texts.new("broken.py")
+    text.write(
+        "import bpy\n"
+        "def broken(scene, *_):\n"
+        "    if scene.frame_current == 3:\n"
+        "        scene.no_such_thing\n"
+        "bpy.app.handlers.frame_change_post.append(broken)\n"
+    )
+    text.use_module = True
+
+
+def motion_blur(folder):
+    scene, cube = start()
+    scene.render.use_motion_blur = True
+    curve = scene.driver_add("cycles.seed")
+    curve.driver.expression = "frame"
+
+
+def stereo(folder):
+    scene, _ = start()
+    scene.render.use_multiview = True
+    scene.render.image_settings.views_format = "INDIVIDUAL"
+
+
+def side_by_side(folder):
+    scene, _ = start()
+    scene.render.use_multiview = True
+    scene.render.image_settings.views_format = "STEREO_3D"
+    scene.render.image_settings.stereo_3d_format.display_mode = "SIDEBYSIDE"
+
+
+def compositor(scene):
+    """The compositor's tree, the Render Layers node, linked to the result."""
+    if NEW:
+        tree = bpy.data.node_groups.new("Compositor", "CompositorNodeTree")
+        scene.compositing_node_group = tree
+        tree.interface.new_socket("Image", in_out="OUTPUT", socket_type="NodeSocketColor")
+        layers, result = tree.nodes.new("CompositorNodeRLayers"), tree.nodes.new("NodeGroupOutput")
+    else:
+        scene.use_nodes = True
+        tree = scene.node_tree
+        tree.nodes.clear()
+        layers, result = tree.nodes.new("CompositorNodeRLayers"), tree.nodes.new("CompositorNodeComposite")
+    tree.links.new(layers.outputs["Image"], result.inputs[0])
+    return tree, layers
+
+
+def file_outputs(folder):
+    """Two File Output nodes: pictures in folders of their own, and one file of layers."""
+    scene, _ = start()
+    tree, layers = compositor(scene)
+    pictures, many = (tree.nodes.new("CompositorNodeOutputFile") for _ in range(2))
+    pictures.name, many.name = "Pictures", "Layers"
+    if NEW:
+        pictures.directory, pictures.file_name = "//passes/", "sub/"
+        pictures.format.media_type = "IMAGE"
+        pictures.format.file_format = "PNG"
+        for name in ("beauty_", "alpha_##_x"):
+            pictures.file_output_items.new("RGBA", name)
+        many.directory, many.file_name = "//passes/", "layers_"
+        many.file_output_items.new("RGBA", "Image")
+    else:
+        pictures.base_path = "//passes/"
+        pictures.format.file_format = "PNG"
+        pictures.file_slots[0].path = "sub/beauty_"
+        pictures.file_slots.new("sub/alpha_##_x")
+        pictures.file_slots.new("unlinked")
+        many.base_path = "//passes/layers_"
+        many.format.file_format = "OPEN_EXR_MULTILAYER"
+    tree.links.new(layers.outputs["Image"], pictures.inputs[0])
+    tree.links.new(layers.outputs["Alpha"], pictures.inputs[1])
+    tree.links.new(layers.outputs["Image"], many.inputs[0])
+
+
+def no_camera(folder):
+    scene, _ = start()
+    bpy.data.objects.remove(scene.camera)
+
+
+def missing_texture(folder):
+    _, cube = start()
+    path = os.path.join(folder, "wood.png")
+    png(path, 120, 70, 20)
+    image_node(cube, path).image.filepath = "//wood.png"
+
+
+def missing_library(folder):
+    start()
+    path = os.path.join(folder, "tree.blend")
+    sphere = bpy.data.meshes.new("Leaf")
+    linked = bpy.data.objects.new("Leaf", sphere)
+    bpy.data.libraries.write(path, {linked})
+    bpy.data.objects.remove(linked)
+    with bpy.data.libraries.load(path, link=True) as (_, there):
+        there.objects = ["Leaf"]
+    bpy.context.scene.collection.objects.link(bpy.data.objects["Leaf"])
+    for library in bpy.data.libraries:
+        library.filepath = "//tree.blend"
+
+
+def rigid_body(folder):
+    scene, cube = start()
+    bpy.ops.rigidbody.world_add()
+    bpy.context.view_layer.objects.active = cube
+    cube.animation_data_clear()
+    bpy.ops.rigidbody.object_add()
+
+
+def film(folder):
+    scene, _ = start()
+    if NEW:
+        scene.render.image_settings.media_type = "VIDEO"
+    scene.render.image_settings.file_format = "FFMPEG"
+    scene.render.filepath = "//film/shot.mp4"
+
+
+def multilayer(folder):
+    scene, _ = start()
+    if NEW:
+        scene.render.image_settings.media_type = "MULTI_LAYER_IMAGE"
+    scene.render.image_settings.file_format = "OPEN_EXR_MULTILAYER"
+
+
+def denoise(folder):
+    scene, _ = start()
+    scene.cycles.use_denoising = True
+
+
+def foreign_engine(folder):
+    scene, _ = start()
+
+    class Foreign(bpy.types.RenderEngine):
+        bl_idname, bl_label = "FOREIGN", "Foreign"
+
+    bpy.utils.register_class(Foreign)
+    scene.render.engine = "FOREIGN"
+
+
+def dpx(folder):
+    """A format that Kiln cannot check."""
+    scene, _ = start()
+    scene.render.image_settings.file_format = "DPX"
+
+
+SCENES = (
+    basic, particles, image_sequence, drivers, python_driver, script, script_error, motion_blur, stereo,
+    side_by_side, file_outputs, no_camera, missing_texture, missing_library, rigid_body, film, multilayer,
+    denoise, foreign_engine, dpx,
+)
+# Removed once the scene is saved.
+GONE = {"missing_texture": "wood.png", "missing_library": "tree.blend"}
+
+
+def main():
+    target = sys.argv[sys.argv.index("--") + 1]
+    for build in SCENES:
+        folder = os.path.join(target, build.__name__)
+        os.makedirs(folder)
+        build(folder)
+        bpy.ops.wm.save_as_mainfile(filepath=os.path.join(folder, build.__name__ + ".blend"), relative_remap=False)
+        if build.__name__ in GONE:
+            os.remove(os.path.join(folder, GONE[build.__name__]))
+        print("built", build.__name__, flush=True)
+    os._exit(0)
+
+
+try:
+    main()
+except BaseException:
+    import traceback
+
+    traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(1)

@@ -1,0 +1,152 @@
+//! Real Blenders, and scenes built by them.
+
+use std::{
+    env, fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+/// A Blender of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blender {
+    /// The program.
+    Executable(PathBuf),
+    /// A Python with the `bpy` wheel.
+    Module(PathBuf),
+}
+
+const SCENES: &str = include_str!("../scenes.py");
+/// What `blender -b FILE -o OUT/ -f N` does, for a Python with `bpy`.
+const COLD: &str = "import bpy, os, sys\n\
+    blend, out, frame = sys.argv[1:4]\n\
+    bpy.ops.wm.open_mainfile(filepath=blend, load_ui=False, use_scripts='trust' in sys.argv)\n\
+    scene = bpy.context.scene\n\
+    frame = int(frame)\n\
+    if out: scene.render.filepath = out\n\
+    bpy.ops.render.render(animation=True, frame_start=frame, frame_end=frame)\n\
+    os._exit(0)\n";
+
+/// `KILN_TEST_BLENDER`, else `blender` on PATH.
+///
+/// # Panics
+/// Where there is none: the tests of this project need a real Blender.
+pub fn blender() -> PathBuf {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND
+        .get_or_init(|| {
+            let named = env::var_os("KILN_TEST_BLENDER").map(PathBuf::from);
+            let path = env::var_os("PATH").unwrap_or_default();
+            let on_path = || env::split_paths(&path).map(|folder| folder.join("blender")).find(|p| p.is_file());
+            named.or_else(on_path).expect(
+                "these tests need a Blender: install one (apt install blender), or name it in KILN_TEST_BLENDER",
+            )
+        })
+        .clone()
+}
+
+/// `KILN_TEST_BPY`: a Python with the `bpy` wheel of 5.0. Tests of that flavour are left out without it.
+pub fn bpy_python() -> Option<PathBuf> {
+    env::var_os("KILN_TEST_BPY").map(PathBuf::from).filter(|path| path.is_file())
+}
+
+/// Every Blender that the tests may use.
+pub fn blenders() -> Vec<Blender> {
+    let mut found = vec![Blender::Executable(blender())];
+    found.extend(bpy_python().map(Blender::Module));
+    found
+}
+
+impl Blender {
+    pub fn program(&self) -> &Path {
+        match self {
+            Self::Executable(program) | Self::Module(program) => program,
+        }
+    }
+
+    /// Renders one frame in a process of its own, as a person would on the command line. `out` is a prefix of
+    /// the names, as Blender's `-o`; `None` leaves the file's own.
+    ///
+    /// # Panics
+    /// Where Blender fails.
+    #[track_caller]
+    pub fn render_cold(&self, blend: &Path, frame: i32, out: Option<&Path>, trust: bool) {
+        let mut command = Command::new(self.program());
+        match self {
+            Self::Executable(_) => {
+                command.args(["--background", "--factory-startup"]);
+                command.arg(if trust { "--enable-autoexec" } else { "--disable-autoexec" }).arg(blend);
+                if let Some(out) = out {
+                    command.arg("-o").arg(out);
+                }
+                command.args(["-f", &frame.to_string()]);
+            }
+            Self::Module(_) => {
+                command.args(["-I", "-c", COLD]).arg(blend);
+                command.arg(out.unwrap_or(Path::new(""))).arg(frame.to_string());
+                command.args(trust.then_some("trust"));
+            }
+        }
+        run(command);
+    }
+}
+
+/// The .blend of a scene of `scenes.py`, in a folder of its own with the files it refers to. Do not write there.
+///
+/// # Panics
+/// Where there is no such scene.
+#[track_caller]
+pub fn scene(name: &str) -> PathBuf {
+    let path = scenes_folder().join(name).join(format!("{name}.blend"));
+    assert!(path.is_file(), "scenes.py builds no scene “{name}”");
+    path
+}
+
+/// Where the scenes lie: built once by [`blender`] into the build folder, anew when the script or the Blender
+/// changes.
+///
+/// # Panics
+/// Where they cannot be built.
+pub fn scenes_folder() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let mut hasher = DefaultHasher::new();
+        let program = blender();
+        (SCENES, &program, program.metadata().and_then(|meta| meta.modified()).ok()).hash(&mut hasher);
+        let test = env::current_exe().expect("a test knows its own program");
+        let build = test.parent().and_then(Path::parent).expect("tests lie in a build folder").to_path_buf();
+        let folder = build.join(format!("kiln-scenes-{:016x}", hasher.finish()));
+        if !folder.is_dir() {
+            let making = tempfile::Builder::new().prefix("kiln-scenes-making-").tempdir_in(&build).unwrap();
+            let script = making.path().join("scenes.py");
+            fs::write(&script, SCENES).unwrap();
+            let scenes = making.path().join("scenes");
+            fs::create_dir(&scenes).unwrap();
+            let mut command = Command::new(&program);
+            command
+                .args(["--background", "--factory-startup", "--python"])
+                .arg(&script)
+                .arg("--")
+                .arg(&scenes);
+            run(command);
+            // Another test process may have been quicker: then its scenes are as good.
+            if let Err(error) = fs::rename(&scenes, &folder) {
+                assert!(folder.is_dir(), "the scenes cannot be moved into place: {error}");
+            }
+        }
+        folder
+    })
+}
+
+#[track_caller]
+fn run(mut command: Command) {
+    let output = command.stdin(Stdio::null()).output().expect("Blender can be started");
+    assert!(
+        output.status.success(),
+        "{command:?} ended with {}:\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
