@@ -31,8 +31,8 @@ pub struct WorkerOptions {
     pub cache_bytes: u64,
     /// Which Blender is started at once, while the connection is made; the one used last where `None`.
     pub prestart: Option<BlenderSeries>,
-    /// The blobs of a server in this very process or on this disk: they are read from there, checked all the
-    /// same, and not kept twice.
+    /// The folder of the blob store of a server in this very process or on this disk: blobs are read from there,
+    /// checked all the same, and not kept twice.
     pub local_blobs: Option<PathBuf>,
     /// Devices that Blender shall find instead of the real ones; for tests of machines that are not there.
     pub devices: Option<Vec<Device>>,

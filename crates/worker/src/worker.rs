@@ -7,7 +7,7 @@ use std::{
 };
 
 use kiln_api::{Assignment, BUILD, Down, Finish, Hello, Machine, PROTOCOL, RevokeWhy, Up, Welcome};
-use kiln_blobs::{BlobStore, Cache, Durability};
+use kiln_blobs::{BlobStore, Cache};
 use kiln_client::Client;
 use kiln_host::BlenderInstall;
 use kiln_types::{AttemptId, BlenderSeries, Failure, JobId, OutputSet, SlotIndex, WorkerWish};
@@ -129,10 +129,7 @@ impl Worker {
             .await
             .map_err(|error| WorkerError::Fault(error.to_string()))??;
         let cache = Cache::open(&identity.part("cache"), options.cache_bytes).await?;
-        let local = match &options.local_blobs {
-            Some(path) => Some(BlobStore::open(path, Durability::Ephemeral).await?),
-            None => None,
-        };
+        let local = options.local_blobs.as_deref().map(BlobStore::peek);
         let bundles = Bundles::new(client.clone(), cache, identity.part("bundles"), local);
         let garage = Garage::new(
             identity.part("roots"),

@@ -1,0 +1,266 @@
+//! The server's side of the protocol, played by a test: real HTTP, a real WebSocket, no brain.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{
+        DefaultBodyLimit, Path, State, WebSocketUpgrade,
+        ws::{Message, WebSocket},
+    },
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use kiln_api::{AssignedTask, Assignment, Down, Finish, Hello, Up, Verdict, Welcome};
+use kiln_types::{
+    AttemptId, BlobHash, Bundle, BundleFile, BundleId, DeviceClass, Epoch, Generation, Policy, RelPath,
+    RenderSettings, Resolution, SessionSpec, SlotIndex, TaskId, WorkerWish,
+};
+use kiln_worker::{RunningWorker, Worker, WorkerOptions};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    time::timeout,
+};
+
+/// Nothing in these tests takes longer.
+pub const LIMIT: Duration = Duration::from_secs(60);
+/// Long before a heartbeat could be the event that is waited for.
+const HEARTBEAT_MS: u64 = 500;
+
+#[derive(Clone)]
+struct Shared {
+    blobs: Arc<Mutex<HashMap<BlobHash, Bytes>>>,
+    downloads: Arc<Mutex<Vec<BlobHash>>>,
+    bundles: Arc<Mutex<HashMap<BundleId, Bundle>>>,
+    arrivals: UnboundedSender<WebSocket>,
+}
+
+pub struct Farm {
+    pub url: String,
+    shared: Shared,
+    arrivals: UnboundedReceiver<WebSocket>,
+    server: tokio::task::JoinHandle<()>,
+    data: tempfile::TempDir,
+    pub epoch: u32,
+    counter: u64,
+}
+
+impl Drop for Farm {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// A worker's connection.
+pub struct Line {
+    pub hello: Hello,
+    socket: WebSocket,
+}
+
+impl Farm {
+    pub async fn open() -> Self {
+        let (arrivals_to, arrivals) = unbounded_channel();
+        let shared = Shared {
+            blobs: Arc::default(),
+            downloads: Arc::default(),
+            bundles: Arc::default(),
+            arrivals: arrivals_to,
+        };
+        let router = Router::new()
+            .route("/api/v1/blobs/{hash}", get(get_blob).put(put_blob))
+            .route("/api/v1/bundles/{id}", get(get_bundle))
+            .route("/api/v1/worker", get(connect))
+            .layer(DefaultBodyLimit::max(1 << 30))
+            .with_state(shared.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let data = tempfile::Builder::new().prefix("kiln-test-").tempdir().unwrap();
+        Self { url, shared, arrivals, server, data, epoch: 1, counter: 0 }
+    }
+
+    pub fn data(&self) -> &std::path::Path {
+        self.data.path()
+    }
+
+    pub fn options(&self) -> WorkerOptions {
+        let mut options = WorkerOptions::new(&self.url, "key", self.data());
+        options.slots = Some(1);
+        options.name = Some("anvil".to_owned());
+        options
+    }
+
+    pub async fn worker(&self) -> RunningWorker {
+        Worker::start(self.options()).await.unwrap()
+    }
+
+    /// The next worker that comes, welcomed.
+    pub async fn next(&mut self) -> Line {
+        let mut line = self.arrival().await;
+        let welcome = Welcome {
+            name: line.hello.name.clone(),
+            build: "test".to_owned(),
+            protocol: 1,
+            epoch: Epoch(self.epoch),
+            heartbeat_ms: HEARTBEAT_MS,
+            wish: WorkerWish::Work,
+        };
+        line.send(Down::Welcome(welcome)).await;
+        line
+    }
+
+    /// The next worker that comes; it waits for a word.
+    pub async fn arrival(&mut self) -> Line {
+        let mut socket = timeout(LIMIT, self.arrivals.recv()).await.expect("no worker came").unwrap();
+        let hello = loop {
+            match socket.recv().await.unwrap().unwrap() {
+                Message::Text(text) => match serde_json::from_str(&text).unwrap() {
+                    Up::Hello(hello) => break *hello,
+                    other => panic!("{other:?} before a hello"),
+                },
+                _ => {}
+            }
+        };
+        Line { hello, socket }
+    }
+
+    /// A session of the sample animation.
+    pub fn session(&self, percent: u16, samples: u32) -> SessionSpec {
+        let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/sample.blend");
+        self.session_of(std::fs::read(sample).unwrap(), percent, samples)
+    }
+
+    pub fn session_of(&self, bytes: Vec<u8>, percent: u16, samples: u32) -> SessionSpec {
+        let file = BundleFile {
+            path: RelPath::new("scene.blend").unwrap(),
+            hash: BlobHash::of(&bytes),
+            size: bytes.len() as u64,
+        };
+        self.shared.blobs.lock().unwrap().insert(file.hash, bytes.into());
+        let bundle = Bundle { files: vec![file], remap: Default::default() };
+        let id = bundle.id();
+        self.shared.bundles.lock().unwrap().insert(id, bundle);
+        SessionSpec {
+            bundle: id,
+            blend: RelPath::new("scene.blend").unwrap(),
+            origin: None,
+            blender: "3.4".parse().unwrap(),
+            device: DeviceClass::Cpu,
+            settings: RenderSettings {
+                samples: Some(samples),
+                resolution: Some(Resolution::Percent(percent)),
+                ..RenderSettings::default()
+            },
+            policy: Policy::default(),
+        }
+    }
+
+    pub fn has(&self, hash: &BlobHash) -> bool {
+        self.shared.blobs.lock().unwrap().contains_key(hash)
+    }
+
+    /// How often a bundle's files were fetched.
+    pub fn downloads(&self) -> usize {
+        self.shared.downloads.lock().unwrap().len()
+    }
+
+    /// Frames of job 1 for a slot.
+    pub fn assignment(&mut self, slot: u16, session: &SessionSpec, frames: &[i32]) -> Assignment {
+        let tasks = frames.iter().map(|frame| {
+            self.counter += 1;
+            AssignedTask {
+                attempt: AttemptId { epoch: Epoch(self.epoch), counter: self.counter },
+                task: format!("1.0.{frame}").parse::<TaskId>().unwrap(),
+                generation: Generation(0),
+                frame: *frame,
+            }
+        });
+        Assignment {
+            slot: SlotIndex(slot),
+            job: "1".parse().unwrap(),
+            session: session.clone(),
+            frame_time_limit_s: None,
+            tasks: tasks.collect(),
+        }
+    }
+}
+
+impl Line {
+    pub async fn send(&mut self, down: Down) {
+        self.socket.send(Message::Text(serde_json::to_string(&down).unwrap().into())).await.unwrap();
+    }
+
+    /// The next message that is no heartbeat; `None` where the worker has closed.
+    pub async fn next(&mut self) -> Option<Up> {
+        let message = async {
+            loop {
+                match self.socket.recv().await {
+                    Some(Ok(Message::Text(text))) => match serde_json::from_str(&text).unwrap() {
+                        Up::Heartbeat => {}
+                        up => return Some(up),
+                    },
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                    Some(Ok(_)) => {}
+                }
+            }
+        };
+        timeout(LIMIT, message).await.expect("the worker says nothing")
+    }
+
+    /// Skips to the begin of the next attempt.
+    pub async fn started(&mut self) -> AttemptId {
+        loop {
+            if let Up::Started { attempt } = self.next().await.expect("the worker has left") {
+                return attempt;
+            }
+        }
+    }
+
+    /// Skips to the next report, and settles it.
+    pub async fn finished(&mut self) -> (AttemptId, Finish) {
+        let (attempt, finish) = self.report().await;
+        self.send(Down::Settled { attempt, verdict: Verdict::Recorded }).await;
+        (attempt, finish)
+    }
+
+    /// Skips to the next report, and leaves it unanswered.
+    pub async fn report(&mut self) -> (AttemptId, Finish) {
+        loop {
+            if let Up::Finished { attempt, finish, .. } = self.next().await.expect("the worker has left") {
+                return (attempt, finish);
+            }
+        }
+    }
+}
+
+async fn get_blob(State(shared): State<Shared>, Path(hash): Path<String>) -> Response {
+    let hash = hash.parse().unwrap();
+    let blob = shared.blobs.lock().unwrap().get(&hash).cloned();
+    shared.downloads.lock().unwrap().push(hash);
+    blob.map_or_else(|| StatusCode::NOT_FOUND.into_response(), IntoResponse::into_response)
+}
+
+async fn put_blob(State(shared): State<Shared>, Path(hash): Path<String>, body: Bytes) -> StatusCode {
+    let hash: BlobHash = hash.parse().unwrap();
+    assert_eq!(hash, BlobHash::of(&body), "the worker sends what it says");
+    shared.blobs.lock().unwrap().insert(hash, body);
+    StatusCode::NO_CONTENT
+}
+
+async fn get_bundle(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
+    let bundle = shared.bundles.lock().unwrap().get(&id.parse().unwrap()).cloned();
+    bundle.map_or_else(|| StatusCode::NOT_FOUND.into_response(), |bundle| Json(bundle).into_response())
+}
+
+async fn connect(State(shared): State<Shared>, upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(|socket| async move {
+        // The test may be over.
+        let _ = shared.arrivals.send(socket);
+    })
+}
