@@ -127,11 +127,6 @@ impl Dna {
         Ok(Self { shape, types, sizes, structs, by_type })
     }
 
-    /// The name of the struct that a block's head points at.
-    pub fn name(&self, index: usize) -> Option<&str> {
-        self.structs.get(index).and_then(|s| self.types.get(s.type_index)).map(AsRef::as_ref)
-    }
-
     /// Bytes of one struct.
     pub fn size(&self, index: usize) -> usize {
         self.structs.get(index).and_then(|s| self.sizes.get(s.type_index)).copied().unwrap_or(0)

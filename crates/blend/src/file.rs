@@ -125,7 +125,6 @@ impl Head {
 pub(crate) struct Walker<'a> {
     stream: Stream<'a>,
     pub shape: Shape,
-    pub peek: Peek,
     head: Option<Head>,
     /// Bytes of the present block that have not been read.
     left: u64,
@@ -134,8 +133,8 @@ pub(crate) struct Walker<'a> {
 impl<'a> Walker<'a> {
     pub fn new(bytes: &'a mut dyn Bytes, limits: &Limits) -> Result<Self, BlendFault> {
         let mut stream = Stream::new(bytes, limits)?;
-        let (peek, shape) = parse_header(&mut stream)?;
-        Ok(Self { stream, shape, peek, head: None, left: 0 })
+        let (_, shape) = parse_header(&mut stream)?;
+        Ok(Self { stream, shape, head: None, left: 0 })
     }
 
     /// The next block; `None` at the end mark.

@@ -1,7 +1,7 @@
 //! Where the files of a .blend lie in a bundle, so that its names resolve on any machine.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Component, Path, PathBuf},
 };
 
@@ -107,27 +107,27 @@ struct Builder {
 }
 
 impl Builder {
-    /// Files that one library names relatively stay together, so that its names resolve.
-    fn place_outside(&self, path: &Path, holder: &Path, relative: bool) -> Place {
-        let own = self.outside.get(path).filter(|folder| path.starts_with(folder));
-        let held = self.outside.get(holder).filter(|folder| relative && path.starts_with(folder));
-        let folder = held.or(own).map_or_else(|| parent(path).to_owned(), Clone::clone);
+    /// Where a file goes that is not below the root. Files that one library names relatively stay together, so
+    /// that its names resolve; so do the files of a sequence and of a folder.
+    fn place_outside(&self, path: &Path, item: &Dependency) -> Place {
+        let own = self.outside.get(path);
+        let held = self.outside.get(&item.holder).filter(|folder| item.relative && path.starts_with(folder));
+        let folder = held.or(own).map_or_else(|| parent(&item.place).to_owned(), Clone::clone);
         let prefix = format!("{OUTSIDE}/{}/", short_hash(&folder));
         Place { folder, prefix }
     }
 
     /// Takes a file in; says where.
-    fn add(&mut self, path: &Path, holder: &Path, relative: bool) -> Option<RelPath> {
+    fn add(&mut self, path: &Path, item: &Dependency) -> Option<RelPath> {
         let place = self.root.of(path);
-        let place = place.or_else(|| self.place_outside(path, holder, relative).of(path));
+        let place = place.or_else(|| self.place_outside(path, item).of(path));
         let place = place.or_else(|| renamed(path))?;
         self.files.insert(place.clone(), path.to_owned());
         Some(place)
     }
 
     fn dependency(&mut self, item: &Dependency, is_main: bool) {
-        let placed: Vec<Option<RelPath>> =
-            item.files.iter().map(|path| self.add(path, &item.holder, item.relative)).collect();
+        let placed: Vec<Option<RelPath>> = item.files.iter().map(|path| self.add(path, item)).collect();
         let Some(Some(first)) = placed.first() else { return };
         let below_root = self.root.of(&item.place);
         let resolves = item.relative && below_root.as_ref().is_some_and(|_| self.holder_keeps_place(item));
@@ -139,7 +139,7 @@ impl Builder {
             first.clone()
         } else {
             // A sequence, tiles or a folder: the name itself, where it would lie.
-            let outside = self.place_outside(&item.files[0], &item.holder, item.relative);
+            let outside = self.place_outside(&item.files[0], item);
             let Some(meant) = below_root.or_else(|| outside.of(&item.place)) else { return };
             meant
         };
@@ -158,8 +158,18 @@ impl Builder {
 pub fn layout(found: &Dependencies) -> Layout {
     let home = parent(&found.blend);
     let relative = || found.items.iter().filter(|item| item.relative && !item.files.is_empty());
-    let folders = relative().flat_map(|item| item.files.iter().take(1)).map(|path| parent(path));
-    let root = common_root(home, folders);
+    // Holders that are reached through relative names alone; libraries come after what names them.
+    let mut near = HashSet::from([found.blend.as_path()]);
+    let mut folders = Vec::new();
+    for item in relative() {
+        if near.contains(item.holder.as_path()) {
+            folders.extend(item.files.first().map(|path| parent(path)));
+            if item.file.kind == ExternalKind::Library {
+                near.extend(item.files.iter().map(PathBuf::as_path));
+            }
+        }
+    }
+    let root = common_root(home, folders.into_iter());
 
     let mut outside: HashMap<PathBuf, PathBuf> = HashMap::new();
     for library in found.items.iter().filter(|item| item.file.kind == ExternalKind::Library) {
@@ -199,4 +209,133 @@ pub fn layout(found: &Dependencies) -> Layout {
         })
         .collect();
     Layout { files: builder.files.into_iter().collect(), blend, remap: builder.remap, missing }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{Compression, ExternalFile, Inspection, expand, resolve};
+
+    struct Disk(tempfile::TempDir);
+
+    impl Disk {
+        fn root(&self) -> PathBuf {
+            self.0.path().canonicalize().unwrap()
+        }
+
+        fn file(&self, name: &str) -> PathBuf {
+            let path = self.root().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, b"x").unwrap();
+            path
+        }
+
+        fn item(&self, holder: &Path, name: &str, kind: ExternalKind, sequence: bool) -> Dependency {
+            let path = name.replace("ROOT", self.root().to_str().unwrap());
+            let raw = path.clone().into_bytes();
+            let place = resolve::resolve(&raw, holder.parent().unwrap());
+            let relative = resolve::is_relative(&raw);
+            let owner = "XXowner".to_owned();
+            let file = ExternalFile { kind, path, raw, owner, packed: false, sequence, tiled: false };
+            let files = expand::expand(&file, &place);
+            Dependency { file, holder: holder.to_owned(), relative, place, files }
+        }
+
+        fn layout(&self, blend: &Path, items: Vec<Dependency>) -> Layout {
+            let inspection = Inspection {
+                written_by: "3.4".parse().unwrap(),
+                compression: Compression::None,
+                scenes: Vec::new(),
+                active_scene: None,
+                cameras: Vec::new(),
+                external: Vec::new(),
+            };
+            layout(&Dependencies { blend: blend.to_owned(), inspection, items, broken: Vec::new() })
+        }
+    }
+
+    fn places(layout: &Layout) -> Vec<&str> {
+        layout.files.iter().map(|(place, _)| place.as_str()).collect()
+    }
+
+    #[test]
+    fn a_library_outside_keeps_what_it_names_beside_it() {
+        let disk = Disk(tempfile::tempdir().unwrap());
+        let main = disk.file("p/shots/main.blend");
+        let library = disk.file("assets/chars/hero.blend");
+        disk.file("assets/tex/skin.png");
+        let items = vec![
+            disk.item(&main, "ROOT/assets/chars/hero.blend", ExternalKind::Library, false),
+            disk.item(&library, "//../tex/skin.png", ExternalKind::Image, false),
+        ];
+        let laid = disk.layout(&main, items);
+        let found = &laid.remap[library.to_str().unwrap()];
+        let prefix = found.as_str().strip_suffix("/chars/hero.blend").unwrap();
+        assert!(prefix.starts_with("_external/"));
+        assert!(places(&laid).contains(&format!("{prefix}/tex/skin.png").as_str()), "{:?}", laid.files);
+        assert_eq!(laid.blend.as_str(), "main.blend");
+        assert_eq!(laid.remap.len(), 1);
+    }
+
+    #[test]
+    fn sequences_outside_stay_together_and_folders_too() {
+        let disk = Disk(tempfile::tempdir().unwrap());
+        let main = disk.file("p/main.blend");
+        for name in ["q/s_01.png", "q/s_02.png", "cache/data/a", "cache/b"] {
+            disk.file(name);
+        }
+        let items = vec![
+            disk.item(&main, "ROOT/q/s_01.png", ExternalKind::Image, true),
+            disk.item(&main, "ROOT/cache", ExternalKind::FluidCache, false),
+            disk.item(&main, "ROOT/never", ExternalKind::FluidCache, false),
+            disk.item(&main, "//none.png", ExternalKind::Image, false),
+        ];
+        let laid = disk.layout(&main, items);
+        let first = laid.remap.values().find(|place| place.file_name() == "s_01.png").unwrap();
+        let second = format!("{}/s_02.png", first.parent().unwrap());
+        assert!(places(&laid).contains(&second.as_str()), "{:?}", laid.files);
+        let cache = disk.root().join("cache");
+        let folder = &laid.remap[cache.to_str().unwrap()];
+        for name in ["data/a", "b"] {
+            assert!(
+                places(&laid).contains(&format!("{folder}/{name}").as_str()),
+                "{folder} {:?}",
+                laid.files
+            );
+        }
+        assert_eq!(laid.missing.len(), 1, "a cache that was never baked is not missing");
+        let place = disk.root().join("p/none.png");
+        assert_eq!(
+            laid.missing[0].to_string(),
+            format!("image //none.png (looked for at {})", place.display())
+        );
+    }
+
+    #[test]
+    fn names_that_no_bundle_can_hold_are_replaced() {
+        let disk = Disk(tempfile::tempdir().unwrap());
+        let main = disk.file("p/bad\\name.blend");
+        disk.file("p/a\nb.png");
+        let laid = disk.layout(&main, vec![disk.item(&main, "//a\nb.png", ExternalKind::Image, false)]);
+        assert_eq!(laid.blend.as_str(), "scene.blend");
+        let place = &laid.remap["//a\nb.png"];
+        assert!(place.as_str().starts_with("_external/") && place.file_name() == "file.png");
+        assert_eq!(laid.files.len(), 2);
+    }
+
+    #[test]
+    fn the_root_never_takes_in_a_whole_disk() {
+        let root = |home: &str, others: &[&str]| {
+            common_root(Path::new(home), others.iter().map(|other| Path::new(*other))).display().to_string()
+        };
+        assert_eq!(
+            root("/home/ada/film/shots", &["/home/ada/film/tex", "/home/ada/film/shots/a"]),
+            "/home/ada/film"
+        );
+        assert_eq!(root("/home/ada/film/shots", &["/home/bob/tex"]), "/home/ada/film/shots");
+        assert_eq!(root("/home/ada/film/shots", &["/srv/tex", "/home/ada/lib"]), "/home/ada");
+        assert_eq!(root("/tmp", &["/tmp/tex"]), "/tmp");
+    }
 }

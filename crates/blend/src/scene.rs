@@ -90,8 +90,8 @@ const FORMATS: &[(i64, &str, bool)] = &[
 ];
 
 const MODE_BORDER: i64 = 1 << 9;
-const MODE_CROP: i64 = 1 << 10;
-const SCENE_MODE_MULTIVIEW: i64 = 1 << 25;
+const MODE_CROP: i64 = 1 << 11;
+const SCENE_MODE_MULTIVIEW: i64 = 1 << 21;
 /// Links followed in a list before it counts as a circle.
 const MAX_LIST: usize = 10_000;
 
@@ -128,11 +128,7 @@ impl<'a> Parts<'a> {
 fn cycles_samples(parts: &Parts<'_>, scene: View<'_>, version: BlenderVersion) -> u32 {
     const INT: i64 = 1;
     // From 5.0 the settings of add-ons have their own place.
-    let place = if scene.int("id.name").is_some() && version.major >= 5 {
-        "id.system_properties"
-    } else {
-        "id.properties"
-    };
+    let place = if version.major >= 5 { "id.system_properties" } else { "id.properties" };
     let value = parts
         .get(scene.pointer(place))
         .and_then(|root| parts.property(root, "cycles"))

@@ -172,7 +172,8 @@ fn a_compressed_file_says_the_same() {
 fn every_path_that_blender_sees_is_found() {
     for project in projects() {
         let found = inspect(&project.blend("shots/main.blend")).unwrap();
-        let ours: BTreeSet<_> = found.external.iter().filter(|f| !f.packed).map(|f| f.path.clone()).collect();
+        let ours: BTreeSet<_> =
+            found.external.iter().filter(|f| !f.packed).map(|f| f.path.replace('\\', "/")).collect();
         let missed: Vec<_> = project.truth.paths.difference(&ours).collect();
         assert!(missed.is_empty(), "missed {missed:?} of {ours:?}");
         let kind = |path: &str| found.external.iter().find(|f| f.path == path).map(|f| f.kind);

@@ -116,9 +116,7 @@ node.filepath = "//../tex/s.osl"
 
 scene = bpy.context.scene
 editor = scene.sequence_editor_create()
-strips = getattr(editor, "strips", None) or getattr(editor, "sequences", None)
-if strips is None or not hasattr(strips, "new_image"):
-    strips = editor.sequences
+strips = editor.strips if hasattr(editor, "strips") else editor.sequences
 strip = strips.new_image("im", "//../seq/s_0001.png", 1, 1)
 strip.elements.append("s_0002.png")
 
@@ -175,7 +173,9 @@ def truth():
     return dict(
         version=list(bpy.app.version),
         active=bpy.context.window.scene.name if bpy.context.window else bpy.context.scene.name,
-        paths=sorted(set(bpy.utils.blend_paths(absolute=False, packed=False, local=True))),
+        # Blender's own brushes are linked when it starts, and not saved.
+        paths=sorted(p for p in set(bpy.utils.blend_paths(absolute=False, packed=False, local=True))
+                     if "/datafiles/assets/" not in p),
         cameras=sorted(o.name for o in bpy.data.objects if o.type == "CAMERA" and not o.library),
         scenes={
             s.name: dict(
