@@ -1,1 +1,107 @@
-//! The core under simulated workers, clocks and faults, from a seed
+//! The real core under simulated workers, networks, clocks, people and faults: weeks in milliseconds.
+//!
+//! Everything comes from a seed, so what broke once breaks again. A run has two parts: a storm, in which
+//! workers die, stall, lose their connection and lie, the server is killed between any two steps, and people
+//! change their minds; and a calm, in which every worker is there and every job must end. Throughout, a
+//! [`Checker`](check::Checker) that knows nothing of the core's insides watches that
+//! - every generation of a task commits at most once, and by an attempt that its worker was given;
+//! - an open attempt that delivers is never turned away;
+//! - no slot is given work while it still runs something that the core has given up;
+//! - nothing that was acknowledged is lost, whenever the server dies;
+//! - a task is only called failed with the attempts to show for it, a job only completed with every task done;
+//! - every job ends.
+//!
+//! [`kiln_core::Core::sanity_check`] runs after every event besides.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod check;
+mod person;
+mod server;
+mod worker;
+mod world;
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+pub use world::Report;
+
+/// What a run is like. Times are milliseconds of the simulated clock.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scenario {
+    pub workers: u16,
+    /// The most slots that a worker has.
+    pub slots: u16,
+    /// Jobs that are submitted, one after another during the storm.
+    pub jobs: u16,
+    /// The most tasks that a step has.
+    pub tasks: u32,
+    /// The longest that a frame takes on a worker of middling speed.
+    pub frame_ms: u64,
+    /// How long the storm lasts.
+    pub storm_ms: u64,
+    /// How far apart faults are, on average.
+    pub fault_every_ms: u64,
+    /// How far apart the verbs of people are, on average.
+    pub verb_every_ms: u64,
+    /// One frame in so many fails on whichever worker it runs, by chance; 0 for none.
+    pub fails_one_in: u32,
+    /// One task in so many kills every worker that begins it; 0 for none.
+    pub kills_one_in: u32,
+    /// One input of the server in so many is its last; 0 for none.
+    pub server_dies_one_in: u32,
+    /// Whether workers report what they do not hold, and repeat what they have reported.
+    pub liars: bool,
+}
+
+impl Scenario {
+    /// A farm and a storm drawn from the seed.
+    pub fn from_seed(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x5CE2_A210);
+        let mut rare =
+            |one_in: u32| if rng.random_bool(0.3) { 0 } else { rng.random_range(one_in / 4..=one_in) };
+        let (fails_one_in, kills_one_in, server_dies_one_in) = (rare(40), rare(60), rare(400));
+        Self {
+            workers: rng.random_range(1..=6),
+            slots: rng.random_range(1..=3),
+            jobs: rng.random_range(1..=4),
+            tasks: rng.random_range(1..=30),
+            frame_ms: [50, 1_000, 20_000, 60_000][rng.random_range(0..4)],
+            storm_ms: rng.random_range(60_000..=400_000),
+            fault_every_ms: rng.random_range(5_000..=60_000),
+            verb_every_ms: rng.random_range(10_000..=60_000),
+            fails_one_in,
+            kills_one_in,
+            server_dies_one_in,
+            liars: rng.random_bool(0.5),
+        }
+    }
+
+    /// Runs it to the end.
+    ///
+    /// # Panics
+    /// Where an invariant is broken, after printing how to run the seed again.
+    pub fn run(self, seed: u64) -> Report {
+        let _guard = SaysHowToRepeat { seed };
+        world::World::new(self, seed).run()
+    }
+}
+
+/// Runs the scenario of this seed.
+///
+/// # Panics
+/// Where an invariant is broken, after printing how to run the seed again.
+pub fn run(seed: u64) -> Report {
+    Scenario::from_seed(seed).run(seed)
+}
+
+struct SaysHowToRepeat {
+    seed: u64,
+}
+
+impl Drop for SaysHowToRepeat {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let seed = self.seed;
+            eprintln!("Seed {seed} broke. Run it again: KILN_SEED={seed} cargo test -p kiln-sim one_seed");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The judge: watches what is written down and what is said, from outside.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_core::{Core, Finish, Push, Record, Verdict};
+use kiln_types::{
+    AttemptId, AttemptState, FailureCause, Generation, JobId, JobState, SlotIndex, TaskId, TaskState,
+    WorkerId,
+};
+
+use crate::worker::SimWorker;
+
+#[derive(Debug, Default)]
+pub struct Checker {
+    attempts: BTreeMap<AttemptId, Known>,
+    commits: BTreeMap<(TaskId, Generation), AttemptId>,
+    /// Commits that a worker was told of.
+    acknowledged: BTreeSet<(TaskId, Generation)>,
+    /// Failures and lapses of a task since it was last opened.
+    blame: BTreeMap<TaskId, Blame>,
+    pub lapses: u64,
+}
+
+#[derive(Debug)]
+struct Known {
+    task: TaskId,
+    generation: Generation,
+    worker: WorkerId,
+    slot: SlotIndex,
+    state: AttemptState,
+}
+
+#[derive(Debug, Default)]
+struct Blame {
+    failures: u32,
+    lapses: u32,
+    stops_job: bool,
+}
+
+impl Checker {
+    pub fn record(&mut self, record: &Record) {
+        match record {
+            Record::AttemptOpened { attempt, task, generation, worker, slot } => {
+                let last = self.attempts.last_key_value().map(|(id, _)| *id);
+                assert!(last.is_none_or(|last| last < *attempt), "{attempt} comes after {last:?}");
+                let state = AttemptState::Assigned;
+                let (task, generation, worker, slot) = (*task, *generation, *worker, *slot);
+                self.attempts.insert(*attempt, Known { task, generation, worker, slot, state });
+            }
+            Record::AttemptStarted { attempt, .. } => {
+                let known = self.attempts.get_mut(attempt).expect("only what was opened starts");
+                assert_eq!(known.state, AttemptState::Assigned, "{attempt} started out of turn");
+                known.state = AttemptState::Running;
+            }
+            Record::AttemptClosed { attempt, task, state, failure } => {
+                let known = self.attempts.get_mut(attempt).expect("only what was opened closes");
+                assert_eq!(known.task, *task, "{attempt} changed its task");
+                let open = matches!(known.state, AttemptState::Assigned | AttemptState::Running);
+                let late = matches!(known.state, AttemptState::Lapsed | AttemptState::HandedBack)
+                    && matches!(state, AttemptState::Committed | AttemptState::Superseded);
+                assert!(open || late, "{attempt} was {} and is closed as {state}", known.state);
+                known.state = *state;
+                let blame = self.blame.entry(*task).or_default();
+                match state {
+                    AttemptState::Failed => {
+                        let failure = failure.as_ref().expect("a failed attempt says why");
+                        blame.failures += 1;
+                        blame.stops_job |= failure.cause.stops_job();
+                    }
+                    AttemptState::Lapsed => {
+                        blame.lapses += 1;
+                        self.lapses += 1;
+                    }
+                    _ => {}
+                }
+            }
+            Record::AttemptResumed { attempt, task, state } => {
+                let known = self.attempts.get_mut(attempt).expect("only what was opened goes on");
+                if known.state == AttemptState::Lapsed {
+                    self.blame.entry(*task).or_default().lapses -= 1;
+                }
+                let late = matches!(known.state, AttemptState::Lapsed | AttemptState::HandedBack);
+                assert!(late, "{attempt} was {} and goes on", known.state);
+                known.state = *state;
+            }
+            Record::TaskCommitted { task, generation, attempt } => {
+                let before = self.commits.insert((*task, *generation), *attempt);
+                assert_eq!(before, None, "generation {generation} of {task} was committed twice");
+                let known = &self.attempts[attempt];
+                assert_eq!(
+                    (known.task, known.generation),
+                    (*task, *generation),
+                    "{attempt} committed another's"
+                );
+                assert_eq!(known.state, AttemptState::Committed);
+                self.blame.remove(task);
+            }
+            Record::TaskFailed { task, reason, .. } => {
+                let blame = self.blame.remove(task).unwrap_or_default();
+                let earned = blame.failures >= 3 || blame.lapses >= 3 || blame.stops_job;
+                assert!(earned, "{task} failed with {blame:?}");
+                if blame.failures < 3 && !blame.stops_job {
+                    assert_eq!(reason.message, "took three workers down");
+                }
+            }
+            Record::TasksReopened { job, step, tasks, .. } => {
+                let inside = |task: &TaskId| {
+                    task.job == *job && task.step == *step && (tasks.first..=tasks.last).contains(&task.index)
+                };
+                self.blame.retain(|task, _| !inside(task));
+            }
+            Record::JobState { .. }
+            | Record::StepState { .. }
+            | Record::CancelledTasks { .. }
+            | Record::StepExtended { .. }
+            | Record::WorkerState { .. } => {}
+        }
+    }
+
+    /// Before work is sent: the slot must not run anything that the core has given up.
+    pub fn push(&self, core: &Core, worker: &SimWorker, push: &Push) {
+        let Push::Assign { slot, tasks } = push else { return };
+        let live = |attempt: AttemptId, task: TaskId| {
+            core.task(task).and_then(|task| task.attempt).is_some_and(|open| open == (attempt, worker.id))
+        };
+        for (_, held) in worker.on_slots().filter(|(on, _)| on == slot) {
+            let (attempt, task) = (held.attempt, held.task);
+            assert!(live(attempt, task), "{worker:?} still has {attempt} on slot {slot}, and is given more");
+        }
+        for task in tasks {
+            let known = &self.attempts[&task.attempt];
+            assert_eq!((known.worker, known.slot), (worker.id, *slot), "{task:?} was opened elsewhere");
+            let committed = self.commits.contains_key(&(task.task, task.generation));
+            assert!(!committed, "{task:?} has its output set already");
+        }
+    }
+
+    /// Before a report is judged: what must come of it, if that is certain.
+    pub fn expected(&self, worker: WorkerId, attempt: AttemptId, finish: &Finish) -> Option<Verdict> {
+        let known = self.attempts.get(&attempt).filter(|known| known.worker == worker);
+        let Some(known) = known else {
+            // It lies. Delivered or not, nothing may come of it.
+            return (!matches!(finish, Finish::Delivered)).then_some(Verdict::Unknown);
+        };
+        let open = matches!(known.state, AttemptState::Assigned | AttemptState::Running);
+        match finish {
+            Finish::Delivered if open => Some(Verdict::Committed),
+            Finish::Delivered if self.commits.contains_key(&(known.task, known.generation)) => {
+                Some(Verdict::Superseded)
+            }
+            Finish::Failed(_) | Finish::HandedBack if open => Some(Verdict::Recorded),
+            _ => None,
+        }
+    }
+
+    pub fn answered(&mut self, worker: WorkerId, attempt: AttemptId, verdict: Verdict) {
+        if verdict == Verdict::Committed {
+            let known = &self.attempts[&attempt];
+            assert_eq!(known.worker, worker, "{worker} is told that {attempt} of another was its own");
+            self.acknowledged.insert((known.task, known.generation));
+        }
+    }
+
+    /// Nothing acknowledged is lost.
+    pub fn remembers(&self, core: &Core) {
+        for (task, generation) in &self.acknowledged {
+            let known = core.task(*task).expect("an acknowledged task is known");
+            let kept = known.generation > *generation
+                || (known.generation == *generation && known.state == TaskState::Done);
+            assert!(kept, "generation {generation} of {task} was acknowledged and is lost: {known:?}");
+        }
+        for id in core.job_ids() {
+            let job = core.job(id).expect("a job that is listed is there");
+            if job.state == JobState::Completed {
+                let counts = job.counts();
+                assert_eq!(counts.done, counts.total(), "job {id} is called completed");
+            }
+        }
+    }
+
+    pub fn forget(&mut self, job: JobId) {
+        self.commits.retain(|(task, _), _| task.job != job);
+        self.acknowledged.retain(|(task, _)| task.job != job);
+        self.blame.retain(|task, _| task.job != job);
+    }
+
+    pub fn commits(&self) -> usize {
+        self.commits.len()
+    }
+}
+
+/// A cause that stops a job is as rare in the simulation as it is in life.
+pub const STOPPER: FailureCause = FailureCause::NoCamera;

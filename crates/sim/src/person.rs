@@ -1,0 +1,97 @@
+//! People: they submit jobs and change their minds.
+
+use kiln_core::{JobError, JobPlan, Requirement, StepPlan};
+use kiln_types::{BlobHash, JobId, Order, SessionKey, StepIndex, TaskIndex, WorkerWish};
+use rand::RngExt;
+
+use crate::world::{Event, World};
+
+impl World {
+    pub fn make_plan(&mut self) -> JobPlan {
+        self.last_job += 1;
+        let id = self.last_job;
+        let steps = self.rng.random_range(1..=3u16);
+        // Some jobs share a scene, and so a session.
+        let session = SessionKey(BlobHash::of(&[self.rng.random_range(0..3u8)]));
+        let plan = |index: u16, world: &mut Self| StepPlan {
+            count: world.rng.random_range(1..=world.scenario.tasks),
+            after: (0..index).filter(|_| world.rng.random_bool(0.6)).map(StepIndex).collect(),
+            order: if world.rng.random_bool(0.8) { Order::Sequential } else { Order::Reverse },
+            requires: match world.rng.random_range(0..4) {
+                0 => Requirement::from_iter(["device cuda"]),
+                _ => Requirement::default(),
+            },
+            session,
+        };
+        let steps = (0..steps).map(|index| plan(index, self)).collect();
+        JobPlan::new(JobId(id), steps).expect("steps wait for lower ones only")
+    }
+
+    /// A person does something.
+    pub fn verb(&mut self) {
+        let wait = self.about(self.scenario.verb_every_ms);
+        self.later(wait, Event::Verb);
+        if self.last_job < u64::from(self.scenario.jobs) {
+            let plan = self.make_plan();
+            self.submit(plan);
+            return;
+        }
+        let job = JobId(self.rng.random_range(1..=self.last_job));
+        let which = self.rng.random_range(0..12);
+        let index = TaskIndex(self.rng.random_range(0..self.scenario.tasks));
+        let all = self.rng.random_bool(0.2);
+        let worker = self.rng.random_range(0..self.workers.len());
+        let (worker, wish) = (self.workers[worker].id, WorkerWish::ALL[self.rng.random_range(0..4)]);
+        match which {
+            0 => self.decide(|core, now, out| core.pause_job(now, job, out)),
+            1 | 2 => self.decide(|core, now, out| core.resume_job(now, job, out)),
+            3 => self.decide(|core, now, out| core.cancel_job(now, job, out)),
+            4 | 5 => self.decide(|core, now, out| core.retry_failed(now, job, out).map(drop)),
+            6 | 7 => self.decide(|core, now, out| {
+                let which = if all { None } else { Some((StepIndex(0), &[index][..])) };
+                core.rerender(now, job, which, out).map(drop)
+            }),
+            8 => self.decide(|core, now, out| core.extend(now, job, StepIndex(0), 1 + index.0 / 4, out)),
+            9 => self.forget(job),
+            10 => self.wish(worker, wish),
+            _ => self.wish(worker, WorkerWish::Work),
+        }
+    }
+
+    fn decide(
+        &mut self,
+        verb: impl FnOnce(
+            &mut kiln_core::Core,
+            kiln_core::Moment,
+            &mut crate::server::Said,
+        ) -> Result<(), JobError>,
+    ) {
+        // A refusal is an answer like any other; that it leaves nothing behind is seen by the checks.
+        let _ = self.brain(None, verb);
+    }
+
+    pub fn submit(&mut self, plan: JobPlan) {
+        let written = self.brain(Some(&plan), |core, now, out| core.submit(now, plan.clone(), out));
+        match written {
+            Some(answer) => answer.expect("a new id"),
+            // The server died before it was on disk: the person tries again.
+            None => self.later(5_000, Event::Submit(plan)),
+        }
+    }
+
+    fn forget(&mut self, job: JobId) {
+        if let Some(core) = &mut self.server.core
+            && core.forget(job).is_ok()
+        {
+            self.server.disk.ledger.remove_job(job);
+            self.checker.forget(job);
+        }
+    }
+
+    pub fn wish(&mut self, worker: kiln_types::WorkerId, wish: WorkerWish) {
+        let written = self.brain(None, |core, now, out| core.set_wish(now, worker, wish, out));
+        if written.is_some() {
+            self.server.disk.wishes.insert(worker, wish);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The server's side: the core, what is on its disk, and its connections.
+
+use std::collections::BTreeMap;
+
+use kiln_core::{Config, Core, JobPlan, Ledger, Moment, Outbox, Push, Record};
+use kiln_types::{Epoch, WorkerId, WorkerWish};
+
+/// What one batch wants done.
+#[derive(Debug, Default)]
+pub struct Said {
+    pub pushes: Vec<(WorkerId, Push)>,
+    pub records: Vec<Record>,
+}
+
+impl Outbox for Said {
+    fn push(&mut self, to: WorkerId, push: Push) {
+        self.pushes.push((to, push));
+    }
+    fn record(&mut self, record: Record) {
+        self.records.push(record);
+    }
+}
+
+/// All that survives the server's death.
+#[derive(Debug, Default)]
+pub struct Disk {
+    pub ledger: Ledger,
+    pub wishes: BTreeMap<WorkerId, WorkerWish>,
+    pub epoch: u32,
+}
+
+#[derive(Debug, Default)]
+pub struct Server {
+    pub disk: Disk,
+    /// None while it is down.
+    pub core: Option<Core>,
+    /// The connection that the server believes in, for each worker.
+    pub connections: BTreeMap<WorkerId, u64>,
+}
+
+impl Server {
+    /// Builds the core from what was written down.
+    pub fn start(&mut self, now: Moment) {
+        self.disk.epoch += 1;
+        let mut core = Core::new(Epoch(self.disk.epoch), Config::default());
+        for id in self.disk.ledger.job_ids() {
+            let stored = self.disk.ledger.restored(id).expect("the ledger holds what it lists");
+            core.restore_job(now, stored.0, stored.1).expect("what was written down makes sense");
+        }
+        let mut said = Said::default();
+        for (worker, wish) in &self.disk.wishes {
+            core.set_wish(now, *worker, *wish, &mut said);
+        }
+        self.core = Some(core);
+        self.connections.clear();
+    }
+
+    pub fn die(&mut self) {
+        self.core = None;
+        self.connections.clear();
+    }
+
+    /// The transaction: everything of a batch, or nothing.
+    pub fn write(&mut self, submitted: Option<&JobPlan>, records: &[Record]) {
+        if let Some(plan) = submitted {
+            self.disk.ledger.add_job(plan);
+        }
+        for record in records {
+            self.disk.ledger.apply(record);
+        }
+    }
+}

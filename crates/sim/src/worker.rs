@@ -1,0 +1,143 @@
+//! A simulated worker: what it holds and how it answers. It keeps the rules that a real one keeps; what goes
+//! wrong with it is done to it by the world.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use kiln_core::{Assigned, Finish, HeldAttempt, HeldPhase, Label, RevokeReason, WorkerOffer};
+use kiln_types::{AttemptId, SlotIndex, WorkerId};
+
+#[derive(Debug)]
+pub struct SimWorker {
+    pub id: WorkerId,
+    pub offer: WorkerOffer,
+    /// A frame takes so many hundredths of what it takes in the middle.
+    pub speed: u64,
+    pub slots: Vec<SimSlot>,
+    /// Rendered, being uploaded; with its slot.
+    pub uploading: BTreeMap<AttemptId, (SlotIndex, Assigned)>,
+    /// Reports that the server has not settled, repeated at each connection.
+    pub unsettled: BTreeMap<AttemptId, (SlotIndex, Assigned, Finish)>,
+    /// The connection, while there is one. Every connection has another number.
+    pub connection: Option<u64>,
+    /// Raised when the process dies: what was under way for the one before is void.
+    pub life: u32,
+    pub alive: bool,
+    /// Stopped by a debugger, a swap storm, a closed lid.
+    pub stalled_until: u64,
+}
+
+#[derive(Debug, Default)]
+pub struct SimSlot {
+    pub running: Option<Assigned>,
+    /// Being killed: its end will be reported as handed back.
+    pub killing: bool,
+    pub queue: VecDeque<Assigned>,
+}
+
+/// What a worker says.
+#[derive(Debug, Clone)]
+pub enum Up {
+    Hello(Vec<HeldAttempt>),
+    Started(AttemptId),
+    Finished(AttemptId, Finish),
+    Heartbeat,
+}
+
+/// What a slot is to do after an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    Nothing,
+    /// Tell the server how this attempt ended.
+    Report(AttemptId),
+    /// The process on this slot is being killed.
+    Kill(SlotIndex),
+}
+
+impl SimWorker {
+    pub fn new(id: WorkerId, slots: u16, labels: &[&str], speed: u64) -> Self {
+        let labels = labels.iter().copied().map(Label::from).collect();
+        Self {
+            id,
+            offer: WorkerOffer { name: format!("worker {id}"), slots, labels },
+            speed,
+            slots: (0..slots).map(|_| SimSlot::default()).collect(),
+            uploading: BTreeMap::new(),
+            unsettled: BTreeMap::new(),
+            connection: None,
+            life: 0,
+            alive: true,
+            stalled_until: 0,
+        }
+    }
+
+    /// The process is gone and all that it held.
+    pub fn die(&mut self) {
+        self.life += 1;
+        self.alive = false;
+        self.connection = None;
+        self.stalled_until = 0;
+        self.slots.iter_mut().for_each(|slot| *slot = SimSlot::default());
+        self.uploading.clear();
+        self.unsettled.clear();
+    }
+
+    pub fn held(&self) -> Vec<HeldAttempt> {
+        let mut held = Vec::new();
+        let mut hold = |slot: usize, assigned: &Assigned, phase| {
+            let Assigned { attempt, task, generation } = *assigned;
+            held.push(HeldAttempt { attempt, task, generation, slot: SlotIndex(slot as u16), phase });
+        };
+        for (index, slot) in self.slots.iter().enumerate() {
+            slot.running.iter().for_each(|running| hold(index, running, HeldPhase::Running));
+            slot.queue.iter().for_each(|queued| hold(index, queued, HeldPhase::Queued));
+        }
+        for (slot, assigned) in self.uploading.values() {
+            hold(usize::from(slot.0), assigned, HeldPhase::Finished);
+        }
+        for (slot, assigned, _) in self.unsettled.values() {
+            hold(usize::from(slot.0), assigned, HeldPhase::Finished);
+        }
+        held
+    }
+
+    /// What its slots run, and what waits on them.
+    pub fn on_slots(&self) -> impl Iterator<Item = (SlotIndex, Assigned)> {
+        self.slots.iter().enumerate().flat_map(|(index, slot)| {
+            let all = slot.running.iter().chain(&slot.queue);
+            all.map(move |assigned| (SlotIndex(index as u16), *assigned))
+        })
+    }
+
+    pub fn revoke(&mut self, attempt: AttemptId, why: RevokeReason) -> Next {
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let slot_index = SlotIndex(index as u16);
+            if let Some(at) = slot.queue.iter().position(|queued| queued.attempt == attempt) {
+                if let Some(assigned) = slot.queue.remove(at) {
+                    self.unsettled.insert(attempt, (slot_index, assigned, Finish::HandedBack));
+                }
+                return Next::Report(attempt);
+            }
+            if slot.running.is_some_and(|running| running.attempt == attempt) {
+                if why == RevokeReason::Recalled || slot.killing {
+                    return Next::Nothing;
+                }
+                slot.killing = true;
+                return Next::Kill(slot_index);
+            }
+        }
+        if self.unsettled.contains_key(&attempt) {
+            return Next::Nothing;
+        }
+        match (self.uploading.remove(&attempt), why) {
+            (Some(upload), RevokeReason::Recalled) => {
+                self.uploading.insert(attempt, upload);
+                Next::Nothing
+            }
+            (Some((slot, assigned)), _) => {
+                self.unsettled.insert(attempt, (slot, assigned, Finish::HandedBack));
+                Next::Report(attempt)
+            }
+            (None, _) => Next::Report(attempt),
+        }
+    }
+}

@@ -1,0 +1,631 @@
+//! The simulated world: its clock, its network, and what befalls those in it.
+
+use std::collections::BTreeMap;
+
+use kiln_core::{Core, Finish, HeldPhase, JobPlan, Moment, Push, RevokeReason, Verdict};
+use kiln_types::{AttemptId, Epoch, Failure, FailureCause, SlotIndex, TaskId, WorkerId, WorkerWish};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use crate::{
+    Scenario,
+    check::{Checker, STOPPER},
+    server::{Said, Server},
+    worker::{Next, SimWorker, Up},
+};
+
+/// How a run went. Two runs of one seed give equal reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    pub seed: u64,
+    /// Milliseconds on the simulated clock.
+    pub took_ms: u64,
+    pub events: u64,
+    pub jobs: u64,
+    pub commits: u64,
+    pub lapses: u64,
+    /// Deliveries that came too late to count.
+    pub superseded: u64,
+    /// Attempts asked back for an idle slot or a pause.
+    pub recalls: u64,
+    pub server_deaths: u64,
+    pub worker_deaths: u64,
+    pub lies: u64,
+}
+
+#[derive(Debug)]
+pub enum Event {
+    ToServer {
+        worker: usize,
+        connection: u64,
+        up: Up,
+    },
+    ToWorker {
+        worker: usize,
+        connection: u64,
+        down: Down,
+    },
+    /// The server notices that a connection is gone.
+    Lost {
+        worker: usize,
+        connection: u64,
+    },
+    Connect {
+        worker: usize,
+        life: u32,
+    },
+    Heartbeat {
+        worker: usize,
+        connection: u64,
+    },
+    Rendered {
+        worker: usize,
+        life: u32,
+        slot: SlotIndex,
+        attempt: AttemptId,
+    },
+    Killed {
+        worker: usize,
+        life: u32,
+        slot: SlotIndex,
+        attempt: AttemptId,
+    },
+    Uploaded {
+        worker: usize,
+        life: u32,
+        attempt: AttemptId,
+    },
+    Restarted {
+        worker: usize,
+    },
+    ServerStarts,
+    Tick,
+    Schedule,
+    Fault,
+    Lie,
+    Verb,
+    Submit(JobPlan),
+    Calm,
+}
+
+#[derive(Debug)]
+pub enum Down {
+    Push(Push),
+    Settled(AttemptId),
+}
+
+/// Calm without an end for so long is a job that never ends.
+const PATIENCE_MS: u64 = 12 * 3_600_000;
+const HEARTBEAT_MS: u64 = 5_000;
+const TICK_MS: u64 = 1_000;
+
+pub struct World {
+    pub scenario: Scenario,
+    pub rng: StdRng,
+    pub server: Server,
+    pub workers: Vec<SimWorker>,
+    pub checker: Checker,
+    pub last_job: u64,
+    now: u64,
+    /// By time, then by the order in which they were foreseen.
+    events: BTreeMap<(u64, u64), Event>,
+    foreseen: u64,
+    last_connection: u64,
+    /// When the last message on a connection arrives, each way: messages do not overtake.
+    arrivals: BTreeMap<(u64, bool), u64>,
+    calm: bool,
+    report: Report,
+}
+
+impl World {
+    pub fn new(scenario: Scenario, seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let workers = (0..scenario.workers)
+            .map(|index| {
+                let id = WorkerId::from_bits(u64::from(index) + 1);
+                let slots = rng.random_range(1..=scenario.slots);
+                // One at least can take everything.
+                let gpu = index == 0 || rng.random_bool(0.4);
+                let labels: &[&str] = if gpu { &["device cpu", "device cuda"] } else { &["device cpu"] };
+                SimWorker::new(id, slots, labels, rng.random_range(40..=400))
+            })
+            .collect();
+        let report = Report {
+            seed,
+            took_ms: 0,
+            events: 0,
+            jobs: 0,
+            commits: 0,
+            lapses: 0,
+            superseded: 0,
+            recalls: 0,
+            server_deaths: 0,
+            worker_deaths: 0,
+            lies: 0,
+        };
+        Self {
+            scenario,
+            rng,
+            server: Server::default(),
+            workers,
+            checker: Checker::default(),
+            last_job: 0,
+            now: 0,
+            events: BTreeMap::new(),
+            foreseen: 0,
+            last_connection: 0,
+            arrivals: BTreeMap::new(),
+            calm: false,
+            report,
+        }
+    }
+
+    pub fn run(mut self) -> Report {
+        self.server.start(Moment(0));
+        for worker in 0..self.workers.len() {
+            let wait = self.rng.random_range(0..20_000);
+            self.later(wait, Event::Connect { worker, life: 0 });
+        }
+        self.later(TICK_MS, Event::Tick);
+        self.later(0, Event::Verb);
+        let wait = self.about(self.scenario.fault_every_ms);
+        self.later(wait, Event::Fault);
+        if self.scenario.liars {
+            self.later(1_000, Event::Lie);
+        }
+        self.later(self.scenario.storm_ms, Event::Calm);
+        while let Some(((at, _), event)) = self.events.pop_first() {
+            assert!(at < self.scenario.storm_ms + PATIENCE_MS, "a job does not end: {:#?}", self.server.core);
+            self.now = at;
+            self.report.events += 1;
+            self.happen(event);
+            if self.calm && self.all_ended() {
+                break;
+            }
+        }
+        self.finish()
+    }
+
+    fn all_ended(&self) -> bool {
+        let all_in = self.last_job >= u64::from(self.scenario.jobs)
+            && !self.events.values().any(|event| matches!(event, Event::Submit(_)));
+        all_in && self.server.core.as_ref().is_some_and(Core::is_idle)
+    }
+
+    fn finish(mut self) -> Report {
+        // What is on disk says the same as what is in memory.
+        let core = self.server.core.take().expect("it was up when the last job ended");
+        self.checker.remembers(&core);
+        self.server.start(Moment(self.now));
+        let again = self.server.core.as_ref().expect("it has just started");
+        self.checker.remembers(again);
+        for id in core.job_ids() {
+            let (before, after) = (core.job(id), again.job(id));
+            assert_eq!(before, after, "job {id} is another after a restart");
+            assert!(before.is_some_and(|job| job.state.is_end()), "job {id} has not ended");
+        }
+        self.report.took_ms = self.now;
+        self.report.jobs = self.last_job;
+        self.report.commits = self.checker.commits() as u64;
+        self.report.lapses = self.checker.lapses;
+        self.report
+    }
+
+    pub fn later(&mut self, ms: u64, event: Event) {
+        self.at(self.now + ms, event);
+    }
+
+    fn at(&mut self, at: u64, event: Event) {
+        self.foreseen += 1;
+        self.events.insert((at, self.foreseen), event);
+    }
+
+    /// Around this many milliseconds.
+    pub fn about(&mut self, ms: u64) -> u64 {
+        self.rng.random_range(ms / 2..=ms * 3 / 2)
+    }
+
+    fn one_in(&mut self, many: u32) -> bool {
+        many > 0 && self.rng.random_range(0..many) == 0
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::ToServer { worker, connection, up } => self.hear(worker, connection, up),
+            Event::ToWorker { worker, connection, down } => match self.awake(worker) {
+                Ok(()) => self.obey(worker, connection, down),
+                Err(at) => self.at(at, Event::ToWorker { worker, connection, down }),
+            },
+            Event::Lost { worker, connection } => {
+                let id = self.workers[worker].id;
+                if self.server.connections.get(&id) == Some(&connection) {
+                    self.server.connections.remove(&id);
+                    self.brain(None, |core, now, out| core.worker_left(now, id, out));
+                }
+            }
+            Event::Connect { worker, life } => self.connect(worker, life),
+            Event::Heartbeat { worker, connection } => {
+                if self.workers[worker].connection == Some(connection) {
+                    if let Err(at) = self.awake(worker) {
+                        return self.at(at, Event::Heartbeat { worker, connection });
+                    }
+                    self.say(worker, Up::Heartbeat);
+                    self.later(HEARTBEAT_MS, Event::Heartbeat { worker, connection });
+                }
+            }
+            Event::Rendered { worker, life, slot, attempt } if self.workers[worker].life == life => {
+                match self.awake(worker) {
+                    Ok(()) => self.rendered(worker, slot, attempt),
+                    Err(at) => self.at(at, Event::Rendered { worker, life, slot, attempt }),
+                }
+            }
+            Event::Killed { worker, life, slot, attempt } if self.workers[worker].life == life => {
+                let known = &mut self.workers[worker];
+                let place = &mut known.slots[usize::from(slot.0)];
+                if let Some(assigned) = place.running.take_if(|running| running.attempt == attempt) {
+                    place.killing = false;
+                    known.unsettled.insert(attempt, (slot, assigned, Finish::HandedBack));
+                    self.report_end(worker, attempt);
+                    self.kick(worker, slot);
+                }
+            }
+            Event::Uploaded { worker, life, attempt } if self.workers[worker].life == life => {
+                let known = &mut self.workers[worker];
+                if let Some((slot, assigned)) = known.uploading.remove(&attempt) {
+                    known.unsettled.insert(attempt, (slot, assigned, Finish::Delivered));
+                    self.report_end(worker, attempt);
+                }
+            }
+            Event::Rendered { .. } | Event::Killed { .. } | Event::Uploaded { .. } => {}
+            Event::Restarted { worker } => {
+                self.workers[worker].alive = true;
+                let life = self.workers[worker].life;
+                self.later(500, Event::Connect { worker, life });
+            }
+            Event::ServerStarts => {
+                if self.server.core.is_none() {
+                    self.server.start(Moment(self.now));
+                    let core = self.server.core.as_ref().expect("it has just started");
+                    core.sanity_check();
+                    self.checker.remembers(core);
+                }
+            }
+            Event::Tick => {
+                self.brain(None, |core, now, out| core.tick(now, out));
+                self.later(TICK_MS, Event::Tick);
+            }
+            Event::Schedule => drop(self.brain(None, |core, now, out| core.schedule(now, out))),
+            Event::Fault if !self.calm => self.fault(),
+            Event::Lie if !self.calm => self.lie(),
+            Event::Verb if !self.calm => self.verb(),
+            Event::Fault | Event::Lie | Event::Verb => {}
+            Event::Submit(plan) => self.submit(plan),
+            Event::Calm => self.calm_down(),
+        }
+    }
+
+    /// One batch of the server: decide, write, then send. It may die between any two of these; then None.
+    pub fn brain<T>(
+        &mut self,
+        submitted: Option<&JobPlan>,
+        event: impl FnOnce(&mut Core, Moment, &mut Said) -> T,
+    ) -> Option<T> {
+        let mut said = Said::default();
+        let now = Moment(self.now);
+        let core = self.server.core.as_mut()?;
+        let answer = event(core, now, &mut said);
+        // Batches hold several inputs: work is not always handed out at once.
+        if self.rng.random_bool(0.7) {
+            core.schedule(now, &mut said);
+        } else {
+            self.later(20, Event::Schedule);
+        }
+        self.server.core.as_ref()?.sanity_check();
+        let deadly = if self.calm { 0 } else { self.scenario.server_dies_one_in };
+        if self.one_in(deadly) {
+            self.server_dies();
+            return None;
+        }
+        said.records.iter().for_each(|record| self.checker.record(record));
+        self.server.write(submitted, &said.records);
+        if self.one_in(deadly) {
+            self.server_dies();
+            // It is on disk, but nobody is told: a submission is found there.
+            return submitted.map(|_| answer);
+        }
+        for (to, push) in said.pushes {
+            let worker = (to.bits() - 1) as usize;
+            if let Some(core) = &self.server.core {
+                self.checker.push(core, &self.workers[worker], &push);
+            }
+            self.report.recalls +=
+                u64::from(matches!(push, Push::Revoke { why: RevokeReason::Recalled, .. }));
+            self.tell(worker, Down::Push(push));
+        }
+        Some(answer)
+    }
+
+    fn server_dies(&mut self) {
+        self.report.server_deaths += 1;
+        self.server.die();
+        for worker in 0..self.workers.len() {
+            self.disconnect(worker);
+        }
+        let wait = self.rng.random_range(500..60_000);
+        self.later(wait, Event::ServerStarts);
+    }
+
+    fn hear(&mut self, worker: usize, connection: u64, up: Up) {
+        let id = self.workers[worker].id;
+        if self.server.core.is_none() {
+            return;
+        }
+        if let Up::Hello(held) = up {
+            let newest = self.server.connections.get(&id).is_none_or(|known| *known < connection);
+            if newest {
+                self.server.connections.insert(id, connection);
+                let offer = self.workers[worker].offer.clone();
+                self.brain(None, |core, now, out| core.worker_joined(now, id, offer, &held, out));
+            }
+            return;
+        }
+        if self.server.connections.get(&id) != Some(&connection) {
+            return;
+        }
+        match up {
+            Up::Heartbeat => drop(self.brain(None, |core, now, out| core.heartbeat(now, id, out))),
+            Up::Started(attempt) => {
+                self.brain(None, |core, now, out| core.attempt_started(now, id, attempt, out));
+            }
+            Up::Finished(attempt, finish) => {
+                let expected = self.checker.expected(id, attempt, &finish);
+                let said = finish.clone();
+                let verdict =
+                    self.brain(None, |core, now, out| core.attempt_finished(now, id, attempt, finish, out));
+                if let Some(verdict) = verdict {
+                    // A lie about an attempt that the slot is to give back frees the slot, and nothing else.
+                    let may = expected.is_none_or(|e| {
+                        e == verdict || (e, verdict) == (Verdict::Unknown, Verdict::Recorded)
+                    });
+                    assert!(may, "{attempt} reported {said:?} and was answered {verdict:?}");
+                    self.report.superseded += u64::from(verdict == Verdict::Superseded);
+                    self.checker.answered(id, attempt, verdict);
+                    self.tell(worker, Down::Settled(attempt));
+                }
+            }
+            Up::Hello(_) => {}
+        }
+    }
+
+    fn obey(&mut self, worker: usize, connection: u64, down: Down) {
+        let known = &mut self.workers[worker];
+        if known.connection != Some(connection) {
+            return;
+        }
+        match down {
+            Down::Settled(attempt) => drop(known.unsettled.remove(&attempt)),
+            Down::Push(Push::Wish(_)) => {}
+            Down::Push(Push::Assign { slot, tasks }) => {
+                known.slots[usize::from(slot.0)].queue.extend(tasks);
+                self.kick(worker, slot);
+            }
+            Down::Push(Push::Revoke { attempt, why }) => match known.revoke(attempt, why) {
+                Next::Nothing => {}
+                Next::Report(attempt) => self.report_end(worker, attempt),
+                Next::Kill(slot) => {
+                    let wait = self.rng.random_range(1..3_000);
+                    let life = self.workers[worker].life;
+                    self.later(wait, Event::Killed { worker, life, slot, attempt });
+                }
+            },
+        }
+    }
+
+    /// An idle slot begins what is first in its queue.
+    fn kick(&mut self, worker: usize, slot: SlotIndex) {
+        let known = &mut self.workers[worker];
+        let place = &mut known.slots[usize::from(slot.0)];
+        if place.running.is_some() {
+            return;
+        }
+        let Some(next) = place.queue.pop_front() else { return };
+        place.running = Some(next);
+        self.say(worker, Up::Started(next.attempt));
+        let (life, attempt) = (self.workers[worker].life, next.attempt);
+        if self.is_poison(next.task) {
+            self.worker_dies(worker);
+            return;
+        }
+        let base = self.about(self.scenario.frame_ms);
+        let frame = base * self.workers[worker].speed / 100;
+        self.later(frame.max(1), Event::Rendered { worker, life, slot, attempt });
+    }
+
+    fn is_poison(&self, task: TaskId) -> bool {
+        let mixed = (task.job.0 * 31 + u64::from(task.step.0) * 7 + u64::from(task.index.0)) * 0x9E37_79B9;
+        let one_in = u64::from(self.scenario.kills_one_in);
+        one_in > 0 && (mixed >> 8).is_multiple_of(one_in)
+    }
+
+    fn rendered(&mut self, worker: usize, slot: SlotIndex, attempt: AttemptId) {
+        let known = &mut self.workers[worker];
+        let place = &mut known.slots[usize::from(slot.0)];
+        if place.killing || place.running.is_none_or(|running| running.attempt != attempt) {
+            return;
+        }
+        let Some(assigned) = place.running.take() else { return };
+        let life = known.life;
+        if self.one_in(self.scenario.fails_one_in) {
+            let cause = if self.one_in(20) { STOPPER } else { FailureCause::Crashed };
+            let finish = Finish::Failed(Failure::new(cause, "it went wrong"));
+            self.workers[worker].unsettled.insert(attempt, (slot, assigned, finish));
+            self.report_end(worker, attempt);
+        } else {
+            // The next frame renders while this one is uploaded.
+            self.workers[worker].uploading.insert(attempt, (slot, assigned));
+            let wait = self.rng.random_range(1..2_000);
+            self.later(wait, Event::Uploaded { worker, life, attempt });
+        }
+        self.kick(worker, slot);
+    }
+
+    fn report_end(&mut self, worker: usize, attempt: AttemptId) {
+        let known = self.workers[worker].unsettled.get(&attempt);
+        let finish = known.map_or(Finish::HandedBack, |(_, _, finish)| finish.clone());
+        self.say(worker, Up::Finished(attempt, finish));
+    }
+
+    fn connect(&mut self, worker: usize, life: u32) {
+        let known = &self.workers[worker];
+        if known.life != life || !known.alive || known.connection.is_some() {
+            return;
+        }
+        if self.server.core.is_none() {
+            return self.later(2_000, Event::Connect { worker, life });
+        }
+        self.last_connection += 1;
+        let connection = self.last_connection;
+        self.workers[worker].connection = Some(connection);
+        let held = self.workers[worker].held();
+        self.say(worker, Up::Hello(held));
+        let unsettled: Vec<AttemptId> = self.workers[worker].unsettled.keys().copied().collect();
+        for attempt in unsettled {
+            self.report_end(worker, attempt);
+        }
+        self.later(HEARTBEAT_MS, Event::Heartbeat { worker, connection });
+    }
+
+    /// The connection breaks; the worker tries again later, the server notices at some time.
+    fn disconnect(&mut self, worker: usize) {
+        let Some(connection) = self.workers[worker].connection.take() else { return };
+        let notices = self.rng.random_range(1..40_000);
+        self.later(notices, Event::Lost { worker, connection });
+        let (life, wait) = (self.workers[worker].life, self.about(10_000));
+        let wait = if self.one_in(4) { wait * 8 } else { wait };
+        self.later(wait, Event::Connect { worker, life });
+    }
+
+    fn worker_dies(&mut self, worker: usize) {
+        self.report.worker_deaths += 1;
+        self.disconnect(worker);
+        self.workers[worker].die();
+        let wait = self.about(15_000);
+        self.later(wait, Event::Restarted { worker });
+    }
+
+    fn fault(&mut self) {
+        let wait = self.about(self.scenario.fault_every_ms);
+        self.later(wait, Event::Fault);
+        let worker = self.rng.random_range(0..self.workers.len());
+        match self.rng.random_range(0..4) {
+            0 if self.workers[worker].alive => self.worker_dies(worker),
+            1 => {
+                let wait = self.about(30_000);
+                self.workers[worker].stalled_until = self.now + wait;
+            }
+            _ => self.disconnect(worker),
+        }
+    }
+
+    /// A worker says what is not so.
+    fn lie(&mut self) {
+        let wait = self.about(4_000);
+        self.later(wait, Event::Lie);
+        let worker = self.rng.random_range(0..self.workers.len());
+        if self.workers[worker].connection.is_none() {
+            return;
+        }
+        self.report.lies += 1;
+        let epoch = Epoch(self.rng.random_range(0..=self.server.disk.epoch + 1));
+        let attempt = AttemptId { epoch, counter: self.rng.random_range(0..200) };
+        // Of what it holds itself it tells the truth: the server cannot know better.
+        let known = &self.workers[worker];
+        if known.uploading.contains_key(&attempt) || known.on_slots().any(|(_, held)| held.attempt == attempt)
+        {
+            return;
+        }
+        let unsettled = known.unsettled.first_key_value().map(|(id, _)| *id);
+        let up = match self.rng.random_range(0..4) {
+            0 => Up::Started(attempt),
+            1 => Up::Finished(attempt, Finish::Failed(Failure::new(STOPPER, "a lie"))),
+            2 => match unsettled {
+                // Says again what it has said.
+                Some(again) => return self.report_end(worker, again),
+                None => Up::Finished(attempt, Finish::HandedBack),
+            },
+            _ => {
+                let mut held = self.workers[worker].held();
+                let made_up = kiln_core::HeldAttempt {
+                    attempt,
+                    task: TaskId {
+                        job: kiln_types::JobId(self.rng.random_range(1..4)),
+                        step: kiln_types::StepIndex(0),
+                        index: kiln_types::TaskIndex(self.rng.random_range(0..10)),
+                    },
+                    generation: kiln_types::Generation(0),
+                    slot: SlotIndex(self.rng.random_range(0..5)),
+                    phase: HeldPhase::Running,
+                };
+                held.push(made_up);
+                self.disconnect(worker);
+                self.last_connection += 1;
+                self.workers[worker].connection = Some(self.last_connection);
+                let connection = self.last_connection;
+                self.later(HEARTBEAT_MS, Event::Heartbeat { worker, connection });
+                self.say(worker, Up::Hello(held));
+                let unsettled: Vec<AttemptId> = self.workers[worker].unsettled.keys().copied().collect();
+                return unsettled.into_iter().for_each(|attempt| self.report_end(worker, attempt));
+            }
+        };
+        self.say(worker, up);
+    }
+
+    /// From here on everybody is there and means well.
+    fn calm_down(&mut self) {
+        self.calm = true;
+        self.scenario.kills_one_in = 0;
+        while self.last_job < u64::from(self.scenario.jobs) {
+            let plan = self.make_plan();
+            self.later(0, Event::Submit(plan));
+        }
+        if self.server.core.is_none() {
+            self.server.start(Moment(self.now));
+        }
+        for worker in 0..self.workers.len() {
+            let id = self.workers[worker].id;
+            self.wish(id, WorkerWish::Work);
+        }
+        let jobs: Vec<_> = self.server.disk.ledger.job_ids().collect();
+        for job in jobs {
+            // Those that have ended refuse, and rightly.
+            let _ = self.brain(None, |core, now, out| core.resume_job(now, job, out));
+        }
+    }
+
+    /// Whether the worker is not stalled, or else until when it is.
+    fn awake(&self, worker: usize) -> Result<(), u64> {
+        let until = self.workers[worker].stalled_until;
+        if until > self.now { Err(until) } else { Ok(()) }
+    }
+
+    fn say(&mut self, worker: usize, up: Up) {
+        if let Some(connection) = self.workers[worker].connection {
+            let at = self.arrival(connection, true);
+            self.at(at, Event::ToServer { worker, connection, up });
+        }
+    }
+
+    fn tell(&mut self, worker: usize, down: Down) {
+        let id = self.workers[worker].id;
+        if let Some(connection) = self.server.connections.get(&id).copied() {
+            let at = self.arrival(connection, false);
+            self.at(at, Event::ToWorker { worker, connection, down });
+        }
+    }
+
+    fn arrival(&mut self, connection: u64, up: bool) -> u64 {
+        let at = self.now + self.rng.random_range(1..150);
+        let last = self.arrivals.entry((connection, up)).or_default();
+        *last = at.max(*last);
+        *last
+    }
+}

@@ -1,0 +1,68 @@
+//! Hundreds of farms and storms. A seed that breaks prints how to run it again.
+
+use std::panic::catch_unwind;
+
+use kiln_sim::{Scenario, run};
+
+/// `KILN_SEED=N` runs one seed and prints its report; without it, seed 1.
+#[test]
+fn one_seed() {
+    let seed = std::env::var("KILN_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    println!("{:#?}", Scenario::from_seed(seed));
+    println!("{:#?}", run(seed));
+}
+
+/// `KILN_SEEDS=N` runs that many instead.
+#[test]
+fn many_seeds() {
+    let many = std::env::var("KILN_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(400);
+    let mut reports = Vec::new();
+    let mut broken = Vec::new();
+    for seed in 1..=many {
+        match catch_unwind(|| run(seed)) {
+            Ok(report) => reports.push(report),
+            Err(_) => broken.push(seed),
+        }
+    }
+    assert!(broken.is_empty(), "of {many} seeds these broke, as said above: {broken:?}");
+    // The storms were real: each kind of trouble came often.
+    let sum = |of: fn(&kiln_sim::Report) -> u64| reports.iter().map(of).sum::<u64>();
+    assert!(sum(|r| r.commits) > 10 * many, "hardly anything was rendered");
+    for (what, times) in [
+        ("lapsed leases", sum(|r| r.lapses)),
+        ("late deliveries", sum(|r| r.superseded)),
+        ("recalls", sum(|r| r.recalls)),
+        ("deaths of the server", sum(|r| r.server_deaths)),
+        ("deaths of workers", sum(|r| r.worker_deaths)),
+        ("lies", sum(|r| r.lies)),
+    ] {
+        println!("{times} {what}");
+        assert!(times > many / 4, "only {times} {what} in {many} runs");
+    }
+    println!("{} events, {} commits", sum(|r| r.events), sum(|r| r.commits));
+}
+
+#[test]
+fn a_seed_gives_the_same_run_twice() {
+    assert_eq!(run(7), run(7));
+}
+
+/// Without faults nothing is rendered twice, and nothing lapses.
+#[test]
+fn in_fair_weather_nothing_is_wasted() {
+    for seed in 1..=20 {
+        let fair = Scenario {
+            fault_every_ms: 1_000_000_000,
+            verb_every_ms: 2_000,
+            jobs: 3,
+            storm_ms: 3_500,
+            fails_one_in: 0,
+            kills_one_in: 0,
+            server_dies_one_in: 0,
+            liars: false,
+            ..Scenario::from_seed(seed)
+        };
+        let report = fair.run(seed);
+        assert_eq!((report.lapses, report.superseded, report.worker_deaths), (0, 0, 0), "seed {seed}");
+    }
+}
