@@ -1,2 +1,190 @@
-//! kiln, the one program
-fn main() {}
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+//! kiln, the one program.
+
+mod args;
+mod commands;
+mod exit;
+mod farm;
+mod follow;
+mod inside;
+mod marker;
+mod output;
+mod progress;
+mod scratch;
+mod settings;
+mod signals;
+mod size;
+
+use std::process::ExitCode;
+
+use clap::{Parser as _, error::ErrorKind};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    args::{Cli, Command, GlobalArgs},
+    commands::Context,
+    exit::{Exit, Fault, Outcome},
+    output::Output,
+};
+
+const OVERVIEW: &str = "\
+kiln turns the machines you own into one Blender render farm.
+
+  kiln render shot.blend     renders here, or on your farm; the frames land beside the file
+  kiln server --worker       a farm that others can join
+  kiln worker --server URL   another machine joins
+  kiln submit shot.blend     leaves a job with the farm
+  kiln jobs                  what the farm is doing
+
+`kiln --help` lists every command, `kiln help COMMAND` explains one.
+";
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(usage(&error) as u8),
+    };
+    let output = Output::new(cli.global.json, cli.global.quiet);
+    let Some(command) = cli.command else {
+        output.raw(OVERVIEW);
+        return ExitCode::SUCCESS;
+    };
+    listen_to_logs(&cli.global, &command);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output.error(&Fault::failed(format!("the system does not let kiln start ({error}); try again")));
+            return ExitCode::from(Exit::Failed as u8);
+        }
+    };
+    let context = Context { output, global: cli.global };
+    let ended = runtime.block_on(run(&context, command));
+    let exit = ended.unwrap_or_else(|fault| {
+        output.error(&fault);
+        fault.exit
+    });
+    // What still runs in the background has nothing left to say: a question that nobody answered must not hold
+    // the program.
+    runtime.shutdown_background();
+    ExitCode::from(exit as u8)
+}
+
+async fn run(context: &Context, command: Command) -> Outcome<Exit> {
+    match command {
+        Command::Render(args) => commands::render::run(context, *args).await,
+        Command::Submit(args) => commands::submit::run(context, *args).await,
+        Command::Server(args) => commands::server::run(context, args).await,
+        Command::Worker(args) => commands::worker::run(context, args).await,
+        Command::Jobs(args) => commands::jobs::run(context, args).await,
+        Command::Workers(args) => commands::workers::run(context, args).await,
+        Command::Blender { command } => commands::blender::run(context, command).await,
+        Command::Inspect { file } => commands::inspect::run(context, &file),
+        Command::Config { farm } => commands::small::config(context, &farm),
+        Command::Completions { shell } => Ok(commands::small::completions(context, shell)),
+        Command::Man { dir } => commands::small::man(context, &dir),
+        Command::Help { topic } => commands::small::help(context, &topic),
+    }
+}
+
+/// Logs go to standard error: little for a command that shows its own progress, more for a server or a worker.
+fn listen_to_logs(global: &GlobalArgs, command: &Command) {
+    let own = match (global.verbose, command) {
+        (0, Command::Server(_)) if !global.quiet => "info",
+        (0, _) if global.quiet => "error",
+        (0, _) => "warn",
+        (1, _) => "info",
+        _ => "debug",
+    };
+    let fallback = || EnvFilter::new(format!("error,kiln={own},{}", crates(own)));
+    let filter = EnvFilter::try_from_env("KILN_LOG").unwrap_or_else(|_| fallback());
+    let colour = console::colors_enabled_stderr();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(colour)
+        .init();
+}
+
+fn crates(level: &str) -> String {
+    ["blend", "blobs", "client", "core", "host", "image", "server", "store", "worker"]
+        .map(|name| format!("kiln_{name}={level}"))
+        .join(",")
+}
+
+/// Help and version go out as they are; a mistake is one line.
+fn usage(error: &clap::Error) -> Exit {
+    match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            // A reader that has gone needs nothing more.
+            let _ = error.print();
+            if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+                Exit::BadInput
+            } else {
+                Exit::Done
+            }
+        }
+        _ => {
+            let json = std::env::args_os().any(|arg| arg == "--json");
+            Output::new(json, false).error(&Fault::bad_input(mistake(&error.to_string())));
+            Exit::BadInput
+        }
+    }
+}
+
+/// What clap says in several paragraphs, in one sentence.
+fn mistake(text: &str) -> String {
+    let mut paragraphs = text.split("\n\n").map(|part| {
+        part.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+    });
+    let first = paragraphs.next().unwrap_or_default();
+    let first = first.strip_prefix("error: ").unwrap_or(&first).to_owned();
+    match paragraphs.find_map(|part| part.strip_prefix("tip: ").map(str::to_owned)) {
+        Some(tip) => format!("{first}; {tip}"),
+        None => format!("{first}; --help tells what can be written"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_mistake_is_one_line() {
+        let say = |args: &[&str]| {
+            let error = Cli::try_parse_from(args).unwrap_err();
+            mistake(&error.to_string())
+        };
+        let frames = say(&["kiln", "render", "a.blend", "--frames", "1-2000000000"]);
+        assert!(frames.contains("frame 2000000000 is outside what Blender can render"), "{frames}");
+        assert!(say(&["kiln", "render", "a.blend", "--frames", ""]).contains("empty"));
+        assert!(say(&["kiln", "render"]).contains("<FILE>"));
+        assert!(say(&["kiln", "rendr", "x"]).contains("render"));
+        for text in [frames, say(&["kiln", "jobs", "show", "x"])] {
+            assert!(!text.contains('\n'), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_examples_or_needs_none() {
+        fn check(command: &clap::Command, path: &str) {
+            assert!(command.get_about().is_some() || path == "kiln", "{path} says nothing of itself");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{path} {} says nothing of itself", argument.get_id());
+            }
+            for sub in command.get_subcommands() {
+                check(sub, &format!("{path} {}", sub.get_name()));
+            }
+        }
+        check(&Cli::command(), "kiln");
+    }
+}

@@ -10,7 +10,7 @@ use kiln_types::BlobHash;
 pub enum ClientError {
     #[error("the server {url} cannot be reached ({why}); check that it runs and that the address is right")]
     Unreachable { url: String, why: String },
-    #[error("“{url}” is not the address of a server ({why}); write it like http://192.168.1.20:9500")]
+    #[error("“{url}” is not the address of a server ({why}); write it like http://192.168.1.20:8765")]
     BadUrl { url: String, why: String },
     #[error(
         "the server {url} does not accept this key; give the one in its farm.key by --key-file or KILN_KEY"

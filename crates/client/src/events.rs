@@ -102,7 +102,7 @@ impl EventStream {
     }
 
     async fn open(&mut self) -> Result<(), ClientError> {
-        let job = self.job.as_ref().map(|job| job as &dyn std::fmt::Display);
+        let job = self.job.as_ref().map(|job| job as &(dyn std::fmt::Display + Sync));
         let mut request = self
             .client
             .request(Method::GET, &routes::with(routes::events(), &[("job", job)]))

@@ -81,7 +81,8 @@ impl Client {
         &self.inner.base
     }
 
-    pub(crate) fn key(&self) -> &str {
+    /// The key, for a worker that is started beside this client.
+    pub fn key(&self) -> &str {
         &self.inner.key
     }
 

@@ -164,6 +164,6 @@ impl Client {
     }
 }
 
-fn shown<T: Display>(value: &Option<T>) -> Option<&dyn Display> {
-    value.as_ref().map(|value| value as &dyn Display)
+fn shown<T: Display + Sync>(value: &Option<T>) -> Option<&(dyn Display + Sync)> {
+    value.as_ref().map(|value| value as &(dyn Display + Sync))
 }

@@ -12,6 +12,8 @@ pub struct Naming {
     pub format: FileFormat,
     /// Whether Blender adds the extension (`use_file_extension`).
     pub extension: bool,
+    /// Whether the scene writes a film, whose frames Kiln renders instead.
+    pub film: bool,
     /// Suffixes of the views that are written apart; empty where there is one picture.
     pub suffixes: Vec<String>,
 }
@@ -42,37 +44,37 @@ impl Naming {
 
     /// The output path relative to the output folder, still with its `#`.
     fn below(&self) -> String {
-        let pic = self.pic.replace('\\', "/");
-        let origin = normal(&self.origin);
-        let absolute = match pic.strip_prefix("//") {
-            Some(rest) => format!("{}/{rest}", self.origin),
-            None => pic.clone(),
-        };
-        let is_folder = absolute.ends_with('/');
-        let mut parts = normal(&absolute);
-        // An empty last part: the number alone is the name.
-        let name = if is_folder { String::new() } else { parts.pop().unwrap_or_default() };
-        let folder = match parts.strip_prefix(&origin[..]) {
-            Some(rest) if absolute.starts_with('/') || pic.starts_with("//") => rest.join("/"),
-            _ => String::new(),
-        };
-        if folder.is_empty() { name } else { format!("{folder}/{name}") }
+        let path = self.pic.replace('\\', "/");
+        let home = format!("{}/", self.origin.trim_end_matches('/'));
+        let inside = path.strip_prefix("//").or_else(|| path.strip_prefix(&home));
+        let (folder, name) = split_name(inside.unwrap_or(&path));
+        let mut parts: Vec<&str> = Vec::new();
+        let mut stays = inside.is_some();
+        for part in folder.split('/') {
+            match part {
+                "" | "." => {}
+                // Up and out, even if it comes down in the same folder again.
+                ".." => stays &= parts.pop().is_some(),
+                other => parts.push(other),
+            }
+        }
+        let name = if matches!(name, "." | "..") { "" } else { name };
+        let name = if self.film { without_film(name) } else { name.to_owned() };
+        if stays && !parts.is_empty() { format!("{}/{name}", parts.join("/")) } else { name }
     }
 }
 
-/// The parts of a path without `.`, and with `..` resolved by name.
-fn normal(path: &str) -> Vec<String> {
-    let mut parts: Vec<String> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            other => parts.push(other.to_owned()),
-        }
+/// A film's name has no place for a frame's number: `shot.mp4` becomes `shot_`.
+fn without_film(name: &str) -> String {
+    const FILMS: &[&str] = &[
+        "avi", "flc", "mov", "movie", "mp4", "m4v", "m2v", "m2t", "m2ts", "mts", "ts", "mv", "avs", "wmv",
+        "ogv", "ogg", "r3d", "dv", "mpeg", "mpg", "mpg2", "vob", "mkv", "flv", "divx", "xvid", "mxf", "webm",
+        "gif",
+    ];
+    match name.rsplit_once('.') {
+        Some((stem, ending)) if FILMS.contains(&ending.to_ascii_lowercase().as_str()) => format!("{stem}_"),
+        _ => name.to_owned(),
     }
-    parts
 }
 
 fn split_name(path: &str) -> (&str, &str) {
@@ -132,6 +134,7 @@ mod tests {
             origin: "/work/shots".into(),
             format: FileFormat::Png,
             extension: true,
+            film: false,
             suffixes: vec![],
         };
         naming.frame(frame).first().map(ToString::to_string).unwrap_or_default()
@@ -160,8 +163,22 @@ mod tests {
         assert_eq!(name("//../f_", 1), "f_0001.png");
         assert_eq!(name("/work/shots/deep/f_", 1), "deep/f_0001.png");
         assert_eq!(name("//a/../b/f_", 1), "b/f_0001.png");
+        assert_eq!(name("//../shots/x/f_", 1), "f_0001.png");
         assert_eq!(name("C:\\render\\f_", 1), "f_0001.png");
         assert_eq!(name("//sub\\f_", 1), "sub/f_0001.png");
+    }
+
+    #[test]
+    fn a_film_becomes_numbered_frames() {
+        let naming = Naming {
+            pic: "//out/shot.mp4".into(),
+            origin: "/w".into(),
+            format: FileFormat::Png,
+            extension: true,
+            film: true,
+            suffixes: vec![],
+        };
+        assert_eq!(naming.frame(3)[0].as_str(), "out/shot_0003.png");
     }
 
     #[test]
@@ -171,6 +188,7 @@ mod tests {
             origin: "/w".into(),
             format: FileFormat::OpenExr,
             extension: false,
+            film: false,
             suffixes: vec!["_L".into(), "_R".into()],
         };
         let names: Vec<String> = naming.frame(3).iter().map(ToString::to_string).collect();

@@ -68,7 +68,7 @@ pub fn worker_link() -> String {
 }
 
 /// The path, with those of the parameters that are there.
-pub fn with(path: String, parameters: &[(&str, Option<&dyn Display>)]) -> String {
+pub fn with(path: String, parameters: &[(&str, Option<&(dyn Display + Sync)>)]) -> String {
     let mut out = path;
     let mut mark = '?';
     for (name, value) in parameters {

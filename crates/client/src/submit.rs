@@ -2,6 +2,7 @@
 //! it.
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -50,6 +51,11 @@ pub enum PrepareError {
         "the scene writes {format}, which Kiln cannot check; choose another with --format, such as --format png"
     )]
     Format { format: String },
+    #[error(
+        "the file was saved by Blender {written_by}, which Blender {asked} cannot read as it is meant; leave \
+         --blender-version out, or name a newer one"
+    )]
+    TooOld { asked: BlenderSeries, written_by: BlenderSeries },
     #[error(transparent)]
     Frames(#[from] FrameSetError),
     #[error(
@@ -113,6 +119,12 @@ impl Prepared {
         if !layout.missing.is_empty() && request.policy.external_files == ExternalFiles::Required {
             return Err(PrepareError::Missing(layout.missing));
         }
+        let written_by = inspection.written_by.series();
+        if let Some(asked) = request.blender
+            && asked < written_by
+        {
+            return Err(PrepareError::TooOld { asked, written_by });
+        }
         let path = &found.blend;
         let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
         let name =
@@ -122,7 +134,7 @@ impl Prepared {
             bundle: bundle.id(),
             blend: layout.blend.clone(),
             origin: folder.to_str().map(str::to_owned),
-            blender: request.blender.unwrap_or(inspection.written_by.series()),
+            blender: request.blender.unwrap_or(written_by),
             device: request.device.unwrap_or(DeviceClass::Cpu),
             settings: request.settings.clone(),
             policy: request.policy,
@@ -132,6 +144,7 @@ impl Prepared {
             origin: folder.to_string_lossy().into_owned(),
             format,
             extension: true,
+            film: scene.is_movie,
             suffixes: Vec::new(),
         };
         Ok(Self { name, folder, inspection, scene, frames, session, naming, bundle, sources })
@@ -271,7 +284,7 @@ impl Client {
         let mut hashes: Vec<BlobHash> = prepared.sources.iter().map(|(hash, ..)| *hash).collect();
         hashes.sort_unstable();
         hashes.dedup();
-        let missing = self.missing(&hashes).await?;
+        let missing: HashSet<BlobHash> = self.missing(&hashes).await?.into_iter().collect();
         let mut to_send: Vec<&(BlobHash, u64, PathBuf)> =
             prepared.sources.iter().filter(|(hash, ..)| missing.contains(hash)).collect();
         to_send.sort_unstable_by_key(|(hash, ..)| *hash);

@@ -1,0 +1,28 @@
+//! `kiln blender`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use kiln_types::BlenderSeries;
+
+#[derive(Debug, Subcommand)]
+pub enum BlenderCommand {
+    /// The Blenders that are found here.
+    #[command(
+        after_help = "Examples:\n  kiln blender list\n  kiln blender list --blender ~/blender-4.5/blender"
+    )]
+    List {
+        /// One more: the program, or the Python of an environment with `bpy` [env: KILN_BLENDER].
+        #[arg(long, value_name = "PATH")]
+        blender: Vec<PathBuf>,
+    },
+    /// Get a Blender as a Python module, in an environment of its own below the data folder.
+    #[command(
+        after_help = "It is the `bpy` package of the Python package index, and needs the Python that the \
+        package was built for.\n\nExample:\n  kiln blender install 5.0"
+    )]
+    Install {
+        /// The series, such as 5.0.
+        series: BlenderSeries,
+    },
+}

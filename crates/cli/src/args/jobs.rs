@@ -1,0 +1,118 @@
+//! `kiln jobs`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use kiln_client::Existing;
+use kiln_types::{AttemptId, FrameSet, JobId};
+
+use super::FarmArgs;
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+#[command(
+    after_help = "Examples:\n  kiln jobs\n  kiln jobs show 7\n  kiln jobs wait 7\n  kiln jobs retry 7\n  \
+    kiln jobs rerender 7 --frames 20-30\n  kiln jobs logs 7 --frame 12"
+)]
+pub struct JobsArgs {
+    #[command(subcommand)]
+    pub command: Option<JobsCommand>,
+    #[command(flatten)]
+    pub list: ListArgs,
+    #[command(flatten)]
+    pub farm: FarmArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ListArgs {
+    /// How many jobs, newest first.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub limit: u32,
+}
+
+/// A job's number and the farm it is in.
+#[derive(Debug, Args)]
+pub struct OneJob {
+    /// The job's number, as `kiln jobs` prints it.
+    pub id: JobId,
+    #[command(flatten)]
+    pub farm: FarmArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum JobsCommand {
+    /// The newest jobs.
+    List {
+        #[command(flatten)]
+        list: ListArgs,
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
+    /// All about one job: settings, frames, notices, and what it waits for.
+    Show(OneJob),
+    /// Attach to a job until it ends; the exit code is the job's.
+    #[command(after_help = "Examples:\n  kiln jobs wait 7\n  kiln jobs wait 7 && notify-send done")]
+    Wait(FetchArgs),
+    /// End a job; what is rendered stays.
+    Cancel(OneJob),
+    /// Begin no more frames of a job; those that run, end.
+    Pause(OneJob),
+    /// Go on with a paused job.
+    Resume(OneJob),
+    /// Let the failed frames of a job try again.
+    Retry(OneJob),
+    /// Render frames again that are done.
+    #[command(after_help = "Examples:\n  kiln jobs rerender 7\n  kiln jobs rerender 7 --frames 20-30")]
+    Rerender {
+        /// Which frames [default: all].
+        #[arg(long, short, value_name = "RANGE", allow_hyphen_values = true)]
+        frames: Option<FrameSet>,
+        #[command(flatten)]
+        job: OneJob,
+    },
+    /// Add frames to a job.
+    #[command(after_help = "Example:\n  kiln jobs extend 7 --frames 251-300")]
+    Extend {
+        /// Which frames.
+        #[arg(long, short, value_name = "RANGE", allow_hyphen_values = true)]
+        frames: FrameSet,
+        #[command(flatten)]
+        job: OneJob,
+    },
+    /// What Blender printed.
+    Logs(LogsArgs),
+    /// Bring a job's frames home; goes on where it was broken off.
+    #[command(
+        after_help = "Without --out the frames go to the folder that was named when the job was made on this \
+        machine, else to the current folder.\n\nExamples:\n  kiln jobs fetch 7\n  kiln jobs fetch 7 --out ~/frames"
+    )]
+    Fetch(FetchArgs),
+    /// Delete a job that has ended, with its frames on the server.
+    Delete(OneJob),
+}
+
+#[derive(Debug, Args)]
+pub struct FetchArgs {
+    /// The folder for the frames.
+    #[arg(long, short, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// What is done with files that are there: skip, overwrite or error.
+    #[arg(long, value_name = "WHAT")]
+    pub existing: Option<Existing>,
+    #[command(flatten)]
+    pub job: OneJob,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Without a choice: the last failed attempt, else the last one.\n\n\
+    Examples:\n  kiln jobs logs 7\n  kiln jobs logs 7 --frame 12\n  kiln jobs logs 7 --attempt 1-31")]
+pub struct LogsArgs {
+    /// The last attempt at this frame.
+    #[arg(long, value_name = "N", allow_hyphen_values = true, conflicts_with = "attempt")]
+    pub frame: Option<i32>,
+    /// This attempt, as `kiln jobs show --json` names it.
+    #[arg(long, value_name = "ID")]
+    pub attempt: Option<AttemptId>,
+    #[command(flatten)]
+    pub job: OneJob,
+}

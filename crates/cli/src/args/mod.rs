@@ -1,0 +1,116 @@
+//! What can be written on the command line. Types and help texts only.
+
+mod blender;
+mod jobs;
+mod render;
+mod server;
+mod worker;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use blender::BlenderCommand;
+pub use jobs::{FetchArgs, JobsArgs, JobsCommand, ListArgs, LogsArgs};
+pub use render::{JobArgs, RenderArgs, SubmitArgs, WhereArgs};
+pub use server::ServerArgs;
+pub use worker::{WorkerArgs, WorkersArgs, WorkersCommand};
+
+const OVERVIEW: &str = "\
+Examples:
+  kiln render shot.blend                     renders here, or on your farm; the frames land beside the file
+  kiln server --worker                       a farm that others can join, and a first worker in it
+  kiln worker --server http://10.0.0.5:8765  another machine joins
+  kiln submit shot.blend --frames 1-250      leaves a job with the farm
+  kiln jobs                                  what the farm is doing
+
+`kiln help COMMAND` tells more; `kiln help exit-codes` what the exit codes mean.";
+
+/// Turns the machines you own into one Blender render farm.
+#[derive(Debug, Parser)]
+#[command(name = "kiln", version, after_help = OVERVIEW, disable_help_subcommand = true, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct GlobalArgs {
+    /// One JSON document on standard output (JSON lines where it is a stream); all else on standard error.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Only errors and results.
+    #[arg(long, short, global = true, conflicts_with = "json")]
+    pub quiet: bool,
+    /// Tells more of what happens, on standard error; -vv tells all.
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Where Kiln keeps its data [env: KILN_DATA] [default: kiln in the XDG data folder].
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// Which farm a command speaks to.
+#[derive(Debug, Clone, Default, Args)]
+pub struct FarmArgs {
+    /// The farm's server [env: KILN_SERVER] [default: the one that runs on this machine].
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
+    /// The farm's key; better in a file, where other users cannot see it [env: KILN_KEY].
+    #[arg(long, value_name = "KEY", conflicts_with = "key_file", hide_short_help = true)]
+    pub key: Option<String>,
+    /// A file that holds the farm's key [env: KILN_KEY_FILE] [default: farm.key in the data folder].
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Render an animation: here, or on your farm with this machine in it.
+    Render(Box<RenderArgs>),
+    /// Leave a job with the farm.
+    Submit(Box<SubmitArgs>),
+    /// Run the farm's server.
+    Server(ServerArgs),
+    /// Let this machine render for a farm.
+    Worker(WorkerArgs),
+    /// See and steer jobs.
+    Jobs(JobsArgs),
+    /// See and steer workers.
+    Workers(WorkersArgs),
+    /// The Blenders of this machine.
+    Blender {
+        #[command(subcommand)]
+        command: BlenderCommand,
+    },
+    /// What a .blend holds, read without Blender.
+    #[command(after_help = "Examples:\n  kiln inspect shot.blend\n  kiln inspect shot.blend --json")]
+    Inspect {
+        /// The .blend.
+        file: PathBuf,
+    },
+    /// Every setting, its value, and where the value came from.
+    #[command(
+        after_help = "Flags go over KILN_* variables, those over kiln.toml, that over the defaults.\n\n\
+        Examples:\n  kiln config\n  KILN_SLOTS=2 kiln config --json"
+    )]
+    Config {
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
+    /// Print completions for a shell.
+    #[command(
+        after_help = "Example:\n  kiln completions bash > ~/.local/share/bash-completion/completions/kiln"
+    )]
+    Completions { shell: clap_complete::Shell },
+    /// Write the manual pages into a folder.
+    #[command(after_help = "Example:\n  kiln man ~/.local/share/man/man1")]
+    Man { dir: PathBuf },
+    /// Help on a command, or on `exit-codes`.
+    Help {
+        /// The command, such as `jobs fetch`.
+        topic: Vec<String>,
+    },
+}

@@ -1,0 +1,72 @@
+//! `kiln worker` and `kiln workers`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::FarmArgs;
+
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Ctrl-C drains: frames that have not ended are handed back at once, and other workers take them. A second Ctrl-C stops \
+hard.
+
+Examples:
+  kiln worker --server http://10.0.0.5:8765 --key-file farm.key
+  kiln worker --server http://10.0.0.5:8765 --key-file farm.key --slots 2 --threads 8 --name attic")]
+pub struct WorkerArgs {
+    #[command(flatten)]
+    pub farm: FarmArgs,
+    /// The name in the farm [env: KILN_NAME] [default: the machine's].
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Blenders side by side [env: KILN_SLOTS] [default: Kiln decides].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub slots: Option<u16>,
+    /// Threads that a Blender uses; 0 lets Blender decide [env: KILN_THREADS] [default: Kiln decides].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1024))]
+    pub threads: Option<u16>,
+    /// One more Blender: the program, or the Python of an environment with `bpy` [env: KILN_BLENDER].
+    #[arg(long, value_name = "PATH")]
+    pub blender: Vec<PathBuf>,
+    /// How much of the disk jobs' files may take, such as 20G [env: KILN_CACHE_SIZE] [default: 20G].
+    #[arg(long, value_name = "SIZE")]
+    pub cache_size: Option<crate::size::ByteSize>,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+#[command(after_help = "Examples:\n  kiln workers\n  kiln workers pause attic\n  kiln workers drain attic")]
+pub struct WorkersArgs {
+    #[command(subcommand)]
+    pub command: Option<WorkersCommand>,
+    #[command(flatten)]
+    pub farm: FarmArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct OneWorker {
+    /// The worker's name, as `kiln workers` prints it.
+    pub name: String,
+    #[command(flatten)]
+    pub farm: FarmArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WorkersCommand {
+    /// All workers that the farm knows.
+    List {
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
+    /// Give it no more work; what it renders, it finishes.
+    Pause(OneWorker),
+    /// Give it work again.
+    Resume(OneWorker),
+    /// Let it finish what it renders, then leave.
+    Drain(OneWorker),
+    /// Let it leave at once; its frames go to others.
+    Stop(OneWorker),
+    /// Forget a worker that is gone.
+    Remove(OneWorker),
+}

@@ -1,0 +1,227 @@
+//! `kiln jobs wait` and `kiln jobs fetch`, and the end that every stay with a job has.
+
+use std::{path::PathBuf, sync::Arc};
+
+use kiln_api::JobView;
+use kiln_client::{Client, Existing, Fetcher, Manifest, OutFolder};
+use serde_json::json;
+
+pub use crate::follow::failed_tasks;
+
+use super::{Context, closing_table};
+use crate::{
+    args::FetchArgs,
+    exit::{Exit, Fault, Outcome},
+    farm,
+    follow::{End, Stay, Whose, explain, follow},
+    marker::Marker,
+    output::{Reader, text::count},
+    settings::Settings,
+    signals::Signals,
+};
+
+/// The exit of a stay, and what a person or a program is told at its end.
+pub struct Ending<'a> {
+    pub stay: Stay,
+    pub out: Option<&'a std::path::Path>,
+    pub kept: u32,
+    pub skipped: u32,
+}
+
+impl Ending<'_> {
+    /// Prints it.
+    ///
+    /// # Errors
+    /// Where the server does not tell any more.
+    pub async fn tell(self, context: &Context, client: &Client) -> Outcome<Exit> {
+        let Self { stay, out, kept, skipped } = self;
+        let output = context.output;
+        let exit = stay.exit();
+        let id = stay.job.id;
+        if stay.end == End::Stopped {
+            output.note("stopped; the frames that are done stay, and the same command continues");
+        }
+        if stay.end == End::Detached {
+            output.note(&format!(
+                "job {id} goes on; `kiln jobs wait {id}` attaches again, `kiln jobs fetch {id}` brings its frames"
+            ));
+        }
+        let (report, failed) = if stay.end == End::Ended {
+            (Some(client.report(id).await?), failed_tasks(client, &stay.job).await?)
+        } else {
+            (None, Vec::new())
+        };
+        explain(output, client, &stay.job, &failed).await?;
+        if let Some(fault) = &stay.trouble {
+            output.error_line(fault);
+        }
+        if !stay.left.is_empty() {
+            output.warning(&format!(
+                "{} left as they were; `kiln jobs fetch {id} --existing overwrite` replaces them",
+                count(stay.left.len() as u64, "file")
+            ));
+        }
+        let value = json!({
+            "end": stay.end, "job": stay.job, "out": out, "landed": stay.landed, "kept": kept, "skipped": skipped,
+            "left": stay.left, "failed": failed, "report": report, "exit_code": exit as i32,
+        });
+        output.result(&value, || {
+            let mut text = report
+                .as_ref()
+                .filter(|report| !report.workers.is_empty() && output.reader() == Reader::Human)
+                .map_or_else(String::new, |report| format!("{}\n", closing_table(report)));
+            if let Some(out) = out
+                && stay.landed + kept > 0
+            {
+                text.push_str(&format!("{} in {}\n", count(stay.landed + kept, "frame"), out.display()));
+            }
+            if exit == Exit::Cancelled && stay.end == End::Ended {
+                text.push_str(&format!("Job {id} was cancelled.\n"));
+            }
+            text
+        });
+        Ok(exit)
+    }
+}
+
+/// Where a job's frames go, and how.
+struct Landing {
+    out: PathBuf,
+    blend: String,
+    existing: Existing,
+    marker: Option<Marker>,
+}
+
+fn landing(settings: &Settings, client: &Client, job: &JobView, args: &FetchArgs) -> Landing {
+    let marker = Marker::load(&settings.data.value, client.url(), job);
+    let remembered = marker.as_ref().map(|marker| marker.out.clone());
+    let out = args.out.clone().or(remembered).unwrap_or_else(|| PathBuf::from("."));
+    let blend = marker.as_ref().map_or_else(|| job.name.clone(), |marker| marker.blend.clone());
+    let existing = args.existing.or(marker.as_ref().map(|marker| marker.existing)).unwrap_or_default();
+    Landing { out, blend, existing, marker }
+}
+
+/// Opens the folder, and makes what brings the frames there.
+///
+/// # Errors
+/// Where the folder cannot be written.
+pub fn fetcher(
+    client: &Client,
+    job: &JobView,
+    folder: Arc<OutFolder>,
+    manifest: Manifest,
+    existing: Existing,
+) -> Fetcher {
+    // A job that skips has left out what is there already; whatever came since is in the way all the same.
+    Fetcher::new(client.clone(), job.id, job.spec.session.key(), existing, folder, manifest)
+}
+
+/// The output folder, ready to be written.
+///
+/// # Errors
+/// Where it cannot be made or written.
+pub async fn open_folder(out: PathBuf) -> Outcome<OutFolder> {
+    let shown = out.display().to_string();
+    let fail = |why: String| {
+        Fault::bad_input(format!(
+            "frames cannot be written into {shown} ({why}); choose another folder with --out"
+        ))
+    };
+    tokio::task::spawn_blocking(move || OutFolder::prepare(&out))
+        .await
+        .map_err(|error| fail(error.to_string()))?
+        .map_err(|error| fail(error.to_string()))
+}
+
+/// What Kiln wrote into the folder earlier.
+///
+/// # Errors
+/// Where its own file there cannot be read.
+pub fn manifest(folder: &OutFolder, blend: &str) -> Outcome<Manifest> {
+    Manifest::load(folder, blend).map_err(|error| {
+        Fault::bad_input(format!(
+            "{} cannot be read ({error}); check its permissions, or choose another folder with --out",
+            folder.path().join(".kiln").display()
+        ))
+    })
+}
+
+pub async fn wait(context: &Context, args: FetchArgs) -> Outcome<Exit> {
+    let settings = context.settings(&args.job.farm)?;
+    let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
+    let client = farm::need(&settings)?;
+    let job = client.job(args.job.id).await?;
+    let landing = landing(&settings, &client, &job, &args);
+    let fetches = landing.marker.is_some() || args.out.is_some();
+    let fetcher = if fetches { Some(open(&client, &job, &landing).await?) } else { None };
+    finish(context, &settings, &client, job, landing, fetcher, &mut signals).await
+}
+
+pub async fn fetch(context: &Context, args: FetchArgs) -> Outcome<Exit> {
+    let settings = context.settings(&args.job.farm)?;
+    let client = farm::need(&settings)?;
+    let job = client.job(args.job.id).await?;
+    let landing = landing(&settings, &client, &job, &args);
+    let mut fetcher = open(&client, &job, &landing).await?;
+    let (mut came, mut there, mut left) = (0_u32, 0_u32, Vec::new());
+    let output = context.output;
+    fetcher
+        .sweep(|landed| match landed.how {
+            kiln_client::How::Written => {
+                came += 1;
+                output.note(&format!("frame {}", landed.frame));
+            }
+            kiln_client::How::AlreadyThere => there += 1,
+            kiln_client::How::Left(paths) => left.extend(paths),
+        })
+        .await?;
+    let out = fetcher.folder().path().to_owned();
+    if let Some(first) = left.first() {
+        output.warning(&format!(
+            "{} left as they were, {first} among them; --existing overwrite replaces them",
+            count(left.len() as u64, "file")
+        ));
+    }
+    let exit = if left.is_empty() { Exit::Done } else { Exit::Failed };
+    if job.state.is_end()
+        && left.is_empty()
+        && let Some(marker) = &landing.marker
+        && args.out.is_none()
+    {
+        marker.forget(&settings.data.value);
+    }
+    let value = json!({
+        "job": job.id, "state": job.state, "out": out, "fetched": came, "there": there, "left": left,
+        "exit_code": exit as i32,
+    });
+    output.result(&value, || {
+        let more = if job.state.is_end() { String::new() } else { format!("; the job is {}", job.state) };
+        format!("{} fetched, {there} there already, in {}{more}", count(came, "frame"), out.display())
+    });
+    Ok(exit)
+}
+
+async fn open(client: &Client, job: &JobView, landing: &Landing) -> Outcome<Fetcher> {
+    let folder = Arc::new(open_folder(landing.out.clone()).await?);
+    let manifest = manifest(&folder, &landing.blend)?;
+    Ok(fetcher(client, job, folder, manifest, landing.existing))
+}
+
+async fn finish(
+    context: &Context,
+    settings: &Settings,
+    client: &Client,
+    job: JobView,
+    landing: Landing,
+    fetcher: Option<Fetcher>,
+    signals: &mut Signals,
+) -> Outcome<Exit> {
+    let out = fetcher.as_ref().map(|fetcher| fetcher.folder().path().to_owned());
+    let stay = follow(context.output, client, job, fetcher, Whose::Farm, signals).await?;
+    if let Some(marker) = &landing.marker
+        && stay.exit() == Exit::Done
+    {
+        marker.forget(&settings.data.value);
+    }
+    Ending { stay, out: out.as_deref(), kept: 0, skipped: 0 }.tell(context, client).await
+}

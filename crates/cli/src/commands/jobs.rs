@@ -1,0 +1,240 @@
+//! `kiln jobs`: list, show, and the verbs.
+
+use kiln_api::{AttemptView, JobView};
+use kiln_client::Client;
+use kiln_types::{AttemptState, JobId};
+use serde_json::json;
+
+use super::{Context, attach};
+use crate::{
+    args::{FarmArgs, JobsArgs, JobsCommand, ListArgs, LogsArgs},
+    exit::{Exit, Fault, Outcome},
+    farm,
+    output::{
+        table::table,
+        text::{clock, count, moment, seconds},
+    },
+};
+
+pub async fn run(context: &Context, args: JobsArgs) -> Outcome<Exit> {
+    let Some(command) = args.command else {
+        return list(context, &args.list, &args.farm).await;
+    };
+    let open = |farm: &FarmArgs| farm::need(&context.settings(farm)?);
+    match command {
+        JobsCommand::List { list: args, farm } => return list(context, &args, &farm).await,
+        JobsCommand::Show(job) => return show(context, &open(&job.farm)?, job.id).await,
+        JobsCommand::Wait(args) => return attach::wait(context, args).await,
+        JobsCommand::Fetch(args) => return attach::fetch(context, args).await,
+        JobsCommand::Logs(args) => return logs(context, &open(&args.job.farm)?, &args).await,
+        JobsCommand::Cancel(job) => {
+            let client = open(&job.farm)?;
+            client.cancel(job.id).await?;
+            return verb(context, &client, job.id, "is cancelled").await;
+        }
+        JobsCommand::Pause(job) => {
+            let client = open(&job.farm)?;
+            client.pause(job.id).await?;
+            return verb(context, &client, job.id, "is paused").await;
+        }
+        JobsCommand::Resume(job) => {
+            let client = open(&job.farm)?;
+            client.resume(job.id).await?;
+            return verb(context, &client, job.id, "goes on").await;
+        }
+        JobsCommand::Retry(job) => {
+            let client = open(&job.farm)?;
+            client.retry(job.id).await?;
+            return verb(context, &client, job.id, "tries its failed frames again").await;
+        }
+        JobsCommand::Rerender { frames, job } => {
+            let client = open(&job.farm)?;
+            client.rerender(job.id, frames).await?;
+            return verb(context, &client, job.id, "renders these frames again").await;
+        }
+        JobsCommand::Extend { frames, job } => {
+            let client = open(&job.farm)?;
+            client.extend(job.id, frames).await?;
+            return verb(context, &client, job.id, "has more frames").await;
+        }
+        JobsCommand::Delete(job) => {
+            let client = open(&job.farm)?;
+            client.delete(job.id).await?;
+            context
+                .output
+                .done(&json!({ "job": job.id, "deleted": true }), &format!("Job {} is deleted.", job.id));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+async fn verb(context: &Context, client: &Client, id: JobId, what: &str) -> Outcome<Exit> {
+    let job = client.job(id).await?;
+    context.output.done(&job, &format!("Job {id} {what}."));
+    Ok(Exit::Done)
+}
+
+async fn list(context: &Context, args: &ListArgs, farm: &FarmArgs) -> Outcome<Exit> {
+    let client = farm::need(&context.settings(farm)?)?;
+    let mut jobs: Vec<JobView> = Vec::new();
+    let mut before = None;
+    loop {
+        let left = args.limit - u32::try_from(jobs.len()).unwrap_or(u32::MAX).min(args.limit);
+        let page = client.jobs(before, Some(left.min(500))).await?;
+        let empty = page.jobs.is_empty();
+        jobs.extend(page.jobs);
+        before = page.next;
+        if before.is_none() || empty || jobs.len() >= args.limit as usize {
+            break;
+        }
+    }
+    jobs.truncate(args.limit as usize);
+    context.output.result(&json!({ "jobs": jobs }), || {
+        if jobs.is_empty() {
+            return "There are no jobs. `kiln submit shot.blend` makes one.".to_owned();
+        }
+        table(
+            &[">ID", "NAME", "STATE", ">FRAMES", ">FAILED", ">LEFT", "BLENDER", "MADE"],
+            jobs.iter().map(|job| {
+                vec![
+                    job.id.to_string(),
+                    job.name.clone(),
+                    match &job.waits_for {
+                        Some(_) if !job.state.is_end() => format!("{} (waits)", job.state),
+                        _ => job.state.to_string(),
+                    },
+                    format!("{}/{}", job.tasks.done, job.tasks.total),
+                    job.tasks.failed.to_string(),
+                    job.seconds_left.map(clock).unwrap_or_default(),
+                    job.spec.session.blender.to_string(),
+                    moment(job.created_ms),
+                ]
+            }),
+        )
+    });
+    Ok(Exit::Done)
+}
+
+async fn show(context: &Context, client: &Client, id: JobId) -> Outcome<Exit> {
+    let job = client.job(id).await?;
+    let report = client.report(id).await?;
+    let failed = attach::failed_tasks(client, &job).await?;
+    let attempts = if context.output.reader() == crate::output::Reader::Json {
+        all_attempts(client, id, None).await?
+    } else {
+        Vec::new()
+    };
+    let value = json!({ "job": job, "report": report, "failed": failed, "attempts": attempts });
+    context.output.result(&value, || {
+        let mut text = describe(&job);
+        if !report.workers.is_empty() {
+            text.push('\n');
+            text.push_str(&super::closing_table(&report));
+            text.push('\n');
+        }
+        for task in &failed {
+            let reason = task.reason.as_deref().unwrap_or("no reason was given");
+            text.push_str(&format!("\nframe {} failed: {reason}", task.frame));
+        }
+        text
+    });
+    Ok(Exit::Done)
+}
+
+/// A job in lines.
+fn describe(job: &JobView) -> String {
+    let spec = &job.spec;
+    let session = &spec.session;
+    let mut lines = vec![("Job", format!("{} {}", job.id, job.name)), ("State", job.state.to_string())];
+    if let Some(reason) = &job.reason {
+        lines.push(("Reason", reason.message.clone()));
+    }
+    if let Some(waits) = &job.waits_for {
+        lines.push(("Waits", waits.clone()));
+    }
+    for unmet in &job.unmet {
+        lines.push(("", format!("{} lacks {}", unmet.worker, unmet.missing.join(", "))));
+    }
+    let counts = job.tasks;
+    lines.push((
+        "Frames",
+        format!(
+            "{}: {} done of {}, {} failed, {} running",
+            spec.frames, counts.done, counts.total, counts.failed, counts.running
+        ),
+    ));
+    lines.push((
+        "Blender",
+        format!("{} on {} (the file is from {})", session.blender, session.device, spec.written_by),
+    ));
+    let mut settings: Vec<String> = Vec::new();
+    if let Ok(serde_json::Value::Object(map)) = serde_json::to_value(&session.settings) {
+        settings.extend(map.iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| match value {
+            serde_json::Value::String(text) => format!("{key} {text}"),
+            other => format!("{key} {other}"),
+        }));
+    }
+    if !settings.is_empty() {
+        lines.push(("Settings", settings.join(", ")));
+    }
+    lines.push(("Owner", format!("{}, project {}", job.owner, job.project)));
+    lines.push(("Made", moment(job.created_ms)));
+    if let Some(mean) = job.mean_frame_s {
+        lines.push(("A frame", seconds(mean)));
+    }
+    if let Some(left) = job.seconds_left.filter(|_| !job.state.is_end()) {
+        lines.push((
+            "Left",
+            format!("{} (estimated), {} busy", clock(left), count(job.workers_busy, "worker")),
+        ));
+    }
+    for notice in &job.notices {
+        lines.push(("Notice", notice.clone()));
+    }
+    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let line =
+        |(name, value): &(&str, String)| format!("{name:width$}  {}\n", crate::output::one_line(value));
+    lines.iter().map(line).collect()
+}
+
+/// Newest first.
+async fn all_attempts(client: &Client, id: JobId, frame: Option<i32>) -> Outcome<Vec<AttemptView>> {
+    let (mut all, mut before) = (Vec::new(), None);
+    loop {
+        let page = client.attempts(id, frame, before).await?;
+        all.extend(page.attempts);
+        match page.next {
+            Some(next) => before = Some(next),
+            None => return Ok(all),
+        }
+    }
+}
+
+async fn logs(context: &Context, client: &Client, args: &LogsArgs) -> Outcome<Exit> {
+    let id = args.job.id;
+    let attempt = match args.attempt {
+        Some(attempt) => attempt,
+        None => {
+            let attempts = all_attempts(client, id, args.frame).await?;
+            let failed = |attempt: &&AttemptView| attempt.state == AttemptState::Failed;
+            let chosen = match args.frame {
+                Some(_) => attempts.first(),
+                None => attempts.iter().find(failed).or(attempts.first()),
+            };
+            let none = || {
+                let what = args.frame.map_or_else(String::new, |frame| format!(" at frame {frame}"));
+                Fault::bad_input(format!(
+                    "job {id} has no attempt{what} yet; `kiln jobs show {id}` tells what it waits for"
+                ))
+            };
+            chosen.ok_or_else(none)?.id
+        }
+    };
+    let log = client.attempt_log(id, attempt).await?;
+    if context.output.reader() == crate::output::Reader::Json {
+        context.output.result(&json!({ "job": id, "attempt": attempt, "log": log }), String::new);
+    } else {
+        context.output.raw(&log);
+    }
+    Ok(Exit::Done)
+}

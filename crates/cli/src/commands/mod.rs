@@ -1,0 +1,64 @@
+//! One file a command.
+
+pub mod attach;
+pub mod blender;
+pub mod inspect;
+pub mod jobs;
+pub mod render;
+pub mod server;
+pub mod small;
+pub mod submit;
+pub mod worker;
+pub mod workers;
+
+use kiln_api::JobReport;
+
+use crate::{
+    args::{FarmArgs, GlobalArgs},
+    exit::Outcome,
+    output::{
+        Output,
+        table::table,
+        text::{count, seconds},
+    },
+    settings::{Flags, Settings},
+};
+
+/// What every command gets.
+pub struct Context {
+    pub output: Output,
+    pub global: GlobalArgs,
+}
+
+impl Context {
+    /// The flags that all commands share.
+    pub fn flags(&self, farm: &FarmArgs) -> Flags {
+        Flags::new(&self.global, farm)
+    }
+
+    /// The settings of a command that has no flags of its own beyond these.
+    pub fn settings(&self, farm: &FarmArgs) -> Outcome<Settings> {
+        Settings::resolve(self.flags(farm))
+    }
+}
+
+/// A row a worker, and what it all came to.
+pub fn closing_table(report: &JobReport) -> String {
+    let rows = report.workers.iter().map(|share| {
+        vec![
+            share.worker.clone(),
+            share.frames.to_string(),
+            share.errors.to_string(),
+            format!("{:.1}", share.seconds),
+            format!("{:.0}%", share.share * 100.0),
+        ]
+    });
+    let frames: u32 = report.workers.iter().map(|share| share.frames).sum();
+    let table = table(&["WORKER", ">FRAMES", ">ERRORS", ">SECONDS", ">SHARE"], rows);
+    let total = format!("{} in {}", count(frames, "frame"), seconds(report.wall_s));
+    if report.gain > 0.0 && report.gain.is_finite() {
+        format!("{table}\n\n{total}, {:.2} times as fast as one slot of the best worker alone", report.gain)
+    } else {
+        format!("{table}\n\n{total}")
+    }
+}

@@ -1,0 +1,200 @@
+//! `kiln render`: here, in a farm inside this command; or in a farm, with this machine.
+
+use std::path::Path;
+
+use kiln_client::{Client, Prepared};
+use kiln_host::BlenderInstall;
+use kiln_types::BlenderSeries;
+use kiln_worker::{RunningWorker, Worker, WorkerOptions};
+
+use super::{
+    Context,
+    attach::Ending,
+    blender::discover,
+    submit::{Ground, ground, prepare, remember, submit},
+    worker::apply,
+};
+use crate::{
+    args::RenderArgs,
+    exit::{Exit, Fault, Outcome},
+    farm,
+    follow::{End, Whose, follow},
+    inside::Inside,
+    output::Output,
+    settings::Settings,
+    signals::Signals,
+};
+
+pub async fn run(context: &Context, args: RenderArgs) -> Outcome<Exit> {
+    let mut flags = context.flags(&args.farm);
+    flags.slots = args.slots;
+    flags.blender.clone_from(&args.blender);
+    let settings = Settings::resolve(flags)?;
+    let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
+    let farm = if args.local { None } else { farm::find(&settings)? };
+    match farm {
+        Some(client) => on_farm(context, &settings, &args, client, &mut signals).await,
+        None if args.no_local => Err(Fault::no_server(
+            "--no-local needs a farm, and none is known here; name one with --server, or leave --no-local out",
+        )),
+        None => here(context, &settings, &args, &mut signals).await,
+    }
+}
+
+async fn here(
+    context: &Context,
+    settings: &Settings,
+    args: &RenderArgs,
+    signals: &mut Signals,
+) -> Outcome<Exit> {
+    let output = context.output;
+    let begun = tokio::select! {
+        begun = begin_here(output, settings, args) => begun?,
+        // Everything that was begun is dropped, and so undone.
+        () = signals.next() => return Ok(Exit::Interrupted),
+    };
+    let (inside, ground, job) = match begun {
+        Begun::NothingLeft(ground) => return Ok(ground.nothing_left(context)),
+        Begun::Job(begun) => *begun,
+    };
+    let client = inside.client.clone();
+    let out = ground.folder.path().to_owned();
+    let (kept, skipped) = (ground.to_render.kept, ground.to_render.skipped);
+    let fetcher = ground.fetcher(&client, &job);
+    let stay = follow(output, &client, job, Some(fetcher), Whose::Ours, signals).await;
+    let told = match stay {
+        Ok(stay) if stay.end == End::Stopped => {
+            // The Blenders first: whoever pressed Ctrl-C wants the machine back.
+            inside.end().await;
+            return Ending { stay, out: Some(&out), kept, skipped }.tell(context, &client).await;
+        }
+        Ok(stay) => Ending { stay, out: Some(&out), kept, skipped }.tell(context, &client).await,
+        Err(fault) => Err(fault),
+    };
+    inside.end().await;
+    told
+}
+
+enum Begun {
+    NothingLeft(Ground),
+    Job(Box<(Inside, Ground, kiln_api::JobView)>),
+}
+
+/// The farm inside starts, and its Blender with it, while the file is read and hashed.
+async fn begin_here(output: Output, settings: &Settings, args: &RenderArgs) -> Outcome<Begun> {
+    let series = series(args).await?;
+    let blenders = discover(settings).await?;
+    check_blender(&args.job.file, series, &blenders)?;
+    let reading = async {
+        let prepared = prepare(&args.job).await?;
+        let ground = ground(&prepared, &args.landing).await?;
+        Ok::<(Prepared, Ground), Fault>((prepared, ground))
+    };
+    let starting = Inside::start(settings, series);
+    // A file that cannot be rendered is said at once, whatever has been started.
+    let (inside, (prepared, ground)) = tokio::try_join!(starting, reading)?;
+    ground.tell(output);
+    if ground.to_render.frames.is_none() {
+        inside.end().await;
+        return Ok(Begun::NothingLeft(ground));
+    }
+    let job = submit(output, &inside.client, &prepared, &ground, &args.job).await?;
+    Ok(Begun::Job(Box::new((inside, ground, job))))
+}
+
+/// The series of Blender that will render, told by the file's first bytes.
+async fn series(args: &RenderArgs) -> Outcome<BlenderSeries> {
+    let file = args.job.file.clone();
+    let peek = tokio::task::spawn_blocking(move || kiln_blend::peek(&file))
+        .await
+        .map_err(|error| Fault::failed(format!("reading the .blend broke off ({error})")))?
+        .map_err(|error| Fault::bad_input(error.to_string()))?;
+    Ok(args.job.blender_version.unwrap_or(peek.written_by.series()))
+}
+
+/// A job that waits for a Blender would wait for ever here.
+fn check_blender(file: &Path, series: BlenderSeries, blenders: &[BlenderInstall]) -> Outcome {
+    if blenders.iter().any(|install| install.version.series() == series) {
+        return Ok(());
+    }
+    let name = file.display();
+    let mut there: Vec<BlenderSeries> = blenders.iter().map(|install| install.version.series()).collect();
+    there.dedup();
+    let newer: Option<&BlenderSeries> = there.iter().filter(|other| **other > series).min();
+    let there_text = if there.is_empty() {
+        "none is found here".to_owned()
+    } else {
+        let names: Vec<String> = there.iter().map(ToString::to_string).collect();
+        format!("here is {}", names.join(", "))
+    };
+    let other = newer.map_or_else(String::new, |newer| format!(", or render with --blender-version {newer}"));
+    Err(Fault::bad_input(format!(
+        "{name} needs Blender {series}, and {there_text}; get it with `kiln blender install {series}`, name one with \
+         --blender{other}"
+    )))
+}
+
+async fn on_farm(
+    context: &Context,
+    settings: &Settings,
+    args: &RenderArgs,
+    client: Client,
+    signals: &mut Signals,
+) -> Outcome<Exit> {
+    let output = context.output;
+    let beginning = async {
+        let (checked, prepared) = tokio::join!(client.check(), prepare(&args.job));
+        let prepared = prepared?;
+        checked?;
+        let ground = ground(&prepared, &args.landing).await?;
+        ground.tell(output);
+        if ground.to_render.frames.is_none() {
+            return Ok((ground, None));
+        }
+        let worker = if args.no_local { None } else { join(output, settings, &client, &prepared).await };
+        let job = submit(output, &client, &prepared, &ground, &args.job).await?;
+        Ok::<_, Fault>((ground, Some((prepared, worker, job))))
+    };
+    let (ground, begun) = tokio::select! {
+        begun = beginning => begun?,
+        () = signals.next() => return Ok(Exit::Interrupted),
+    };
+    let Some((prepared, worker, job)) = begun else { return Ok(ground.nothing_left(context)) };
+    output.note(&format!("job {} at {}", job.id, client.url()));
+    let marker = remember(output, settings, &client, &job, &prepared, &ground);
+    let out = ground.folder.path().to_owned();
+    let (kept, skipped) = (ground.to_render.kept, ground.to_render.skipped);
+    let fetcher = ground.fetcher(&client, &job);
+    let stay = follow(output, &client, job, Some(fetcher), Whose::Farm, signals).await;
+    if let Some(worker) = worker {
+        // It may hold frames of other jobs by now: they go back at once, not after a lease.
+        tokio::select! {
+            _ = worker.drain() => {}
+            () = signals.next() => worker.stop_hard().await,
+        }
+    }
+    let stay = stay?;
+    if stay.exit() == Exit::Done {
+        marker.forget(&settings.data.value);
+    }
+    Ending { stay, out: Some(&out), kept, skipped }.tell(context, &client).await
+}
+
+/// Lets this machine render too. Where it cannot, the farm does it alone, and that is said.
+async fn join(
+    output: Output,
+    settings: &Settings,
+    client: &Client,
+    prepared: &Prepared,
+) -> Option<RunningWorker> {
+    let mut options = WorkerOptions::new(client.url(), client.key(), settings.data.value.join("worker"));
+    apply(&mut options, settings);
+    options.prestart = Some(prepared.session.blender);
+    match Worker::start(options).await {
+        Ok(worker) => Some(worker),
+        Err(error) => {
+            output.warning(&format!("this machine does not render along: {error}"));
+            None
+        }
+    }
+}

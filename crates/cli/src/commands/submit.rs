@@ -1,0 +1,256 @@
+//! `kiln submit`, and what `kiln render` shares with it: from arguments to a job.
+
+use std::{path::PathBuf, sync::Arc};
+
+use kiln_api::JobView;
+use kiln_client::{
+    Client, Existing, Fetcher, Manifest, OutFolder, PrepareError, Prepared, Request, ToRender, to_render,
+};
+use kiln_types::{ExternalFiles, Order, Policy, RenderSettings, ScriptPolicy, Simulations};
+use serde_json::json;
+
+use super::{
+    Context,
+    attach::{Ending, fetcher, manifest, open_folder},
+};
+use crate::{
+    args::{JobArgs, SubmitArgs, WhereArgs},
+    exit::{Exit, Fault, Outcome},
+    farm,
+    follow::{Whose, follow},
+    marker::Marker,
+    output::{Output, Reader, text::count},
+    settings::Settings,
+    signals::Signals,
+    size::ByteSize,
+};
+
+impl From<PrepareError> for Fault {
+    fn from(error: PrepareError) -> Self {
+        match error {
+            PrepareError::Client(error) => error.into(),
+            other => Self::bad_input(other.to_string()),
+        }
+    }
+}
+
+/// What the arguments ask for.
+pub fn request(args: &JobArgs) -> Request {
+    Request {
+        frames: args.frames.clone(),
+        step: args.step,
+        blender: args.blender_version,
+        device: args.device,
+        settings: RenderSettings {
+            scene: args.scene.clone(),
+            camera: args.camera.clone(),
+            view_layer: args.view_layer.clone(),
+            engine: args.engine.clone(),
+            samples: args.samples,
+            resolution: args.resolution,
+            format: args.format,
+            depth: args.depth,
+            threads: args.threads,
+        },
+        policy: Policy {
+            scripts: match (args.trust, args.no_scripts) {
+                (true, _) => ScriptPolicy::Trust,
+                (_, true) => ScriptPolicy::Block,
+                _ => ScriptPolicy::Stop,
+            },
+            external_files: if args.allow_missing {
+                ExternalFiles::MayBeMissing
+            } else {
+                ExternalFiles::Required
+            },
+            simulations: if args.no_bake { Simulations::AsTheyAre } else { Simulations::MustBeBaked },
+        },
+    }
+}
+
+/// Reads and hashes the .blend and all it needs, off the async threads.
+///
+/// # Errors
+/// Where it cannot be rendered as asked.
+pub async fn prepare(args: &JobArgs) -> Outcome<Prepared> {
+    let (file, request) = (args.file.clone(), request(args));
+    let prepared = tokio::task::spawn_blocking(move || Prepared::new(&file, &request));
+    Ok(prepared.await.map_err(|error| Fault::failed(format!("reading the .blend broke off ({error})")))??)
+}
+
+/// The folder, what is in it, and the frames that are left to render.
+pub struct Ground {
+    pub folder: Arc<OutFolder>,
+    pub manifest: Manifest,
+    pub existing: Existing,
+    pub to_render: ToRender,
+}
+
+/// Looks at the output folder.
+///
+/// # Errors
+/// Where it cannot be written, or files are in the way.
+pub async fn ground(prepared: &Prepared, landing: &WhereArgs) -> Outcome<Ground> {
+    let out: PathBuf = landing.out.clone().unwrap_or_else(|| prepared.folder.clone());
+    let folder = Arc::new(open_folder(out).await?);
+    let existing = landing.existing.unwrap_or_default();
+    let manifest = manifest(&folder, &prepared.name)?;
+    let (key, frames, naming) = (prepared.session.key(), prepared.frames.clone(), prepared.naming.clone());
+    let place = Arc::clone(&folder);
+    let look = tokio::task::spawn_blocking(move || {
+        let found = to_render(&place, &manifest, existing, key, &frames, |frame| naming.frame(frame));
+        (manifest, found)
+    });
+    let (manifest, found) = look
+        .await
+        .map_err(|error| Fault::failed(format!("the output folder could not be read ({error})")))?;
+    Ok(Ground { folder, manifest, existing, to_render: found? })
+}
+
+impl Ground {
+    /// Tells what stays, and whether that is all of it.
+    pub fn tell(&self, output: Output) {
+        let ToRender { kept, skipped, .. } = &self.to_render;
+        if *kept > 0 {
+            output.note(&format!(
+                "{} of this scene and these settings are there already",
+                count(*kept, "frame")
+            ));
+        }
+        if *skipped > 0 {
+            output.note(&format!("{} skipped: files of their names are there", count(*skipped, "frame")));
+        }
+    }
+
+    /// The result of a command that found nothing to render.
+    pub fn nothing_left(&self, context: &Context) -> Exit {
+        let ToRender { kept, skipped, .. } = &self.to_render;
+        let out = self.folder.path();
+        let value = json!({
+            "end": "ended", "job": null, "out": out, "landed": 0, "kept": kept, "skipped": skipped, "left": [],
+            "failed": [], "report": null, "exit_code": 0,
+        });
+        context.output.result(&value, || {
+            format!("Nothing is left to render: {} in {}", count(kept + skipped, "frame"), out.display())
+        });
+        Exit::Done
+    }
+
+    /// What brings the job's frames here.
+    pub fn fetcher(self, client: &Client, job: &JobView) -> Fetcher {
+        fetcher(client, job, self.folder, self.manifest, self.existing)
+    }
+}
+
+/// Sends the files and makes the job.
+///
+/// # Errors
+/// As the server says.
+pub async fn submit(
+    output: Output,
+    client: &Client,
+    prepared: &Prepared,
+    ground: &Ground,
+    args: &JobArgs,
+) -> Outcome<JobView> {
+    let frames = ground.to_render.frames.clone().unwrap_or_else(|| prepared.frames.clone());
+    let limit = args.frame_time_limit.map(|limit| u32::try_from(limit.as_secs()).unwrap_or(u32::MAX));
+    let job = prepared.job(frames, order(args), limit);
+    let mut so_far = 0;
+    let sent = |bytes: u64, total: u64| {
+        so_far += bytes;
+        if total > 64 << 20 {
+            output.note(&format!("sent {} of {}", ByteSize(so_far), ByteSize(total)));
+        }
+    };
+    Ok(client.submit_prepared(prepared, &job, sent).await?)
+}
+
+fn order(args: &JobArgs) -> Order {
+    args.order
+}
+
+/// Remembers where the frames of a farm's job go, for `kiln jobs wait` and `fetch`.
+pub fn remember(
+    output: Output,
+    settings: &Settings,
+    client: &Client,
+    job: &JobView,
+    prepared: &Prepared,
+    ground: &Ground,
+) -> Marker {
+    let marker = Marker {
+        server: client.url().to_owned(),
+        job: job.id,
+        created_ms: job.created_ms,
+        out: ground.folder.path().to_owned(),
+        blend: prepared.name.clone(),
+        existing: ground.existing,
+    };
+    if let Err(error) = marker.save(&settings.data.value) {
+        let data = settings.data.value.display();
+        output.warning(&format!(
+            "where the frames go could not be noted in {data} ({error}); `kiln jobs fetch` will need --out"
+        ));
+    }
+    marker
+}
+
+pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
+    let settings = context.settings(&args.farm)?;
+    let output = context.output;
+    let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
+    let sending = async {
+        let client = farm::need(&settings)?;
+        let (checked, prepared) = tokio::join!(client.check(), prepare(&args.job));
+        let prepared = prepared?;
+        checked?;
+        let ground = ground(&prepared, &args.landing).await?;
+        ground.tell(output);
+        if ground.to_render.frames.is_none() {
+            return Ok((client, prepared, ground, None));
+        }
+        let job = submit(output, &client, &prepared, &ground, &args.job).await?;
+        Ok::<_, Fault>((client, prepared, ground, Some(job)))
+    };
+    let (client, prepared, mut ground, job) = tokio::select! {
+        sent = sending => sent?,
+        () = signals.next() => return Ok(Exit::Interrupted),
+    };
+    let Some(job) = job else { return Ok(ground.nothing_left(context)) };
+    let marker = remember(output, &settings, &client, &job, &prepared, &ground);
+    if !args.wait {
+        // The folder is made now: the frames are to land there later.
+        if let Some(folder) = Arc::get_mut(&mut ground.folder) {
+            folder.keep();
+        }
+        told(output, &job);
+        return Ok(Exit::Done);
+    }
+    output.note(&format!("job {} at {}", job.id, client.url()));
+    let out = ground.folder.path().to_owned();
+    let (kept, skipped) = (ground.to_render.kept, ground.to_render.skipped);
+    let fetcher = ground.fetcher(&client, &job);
+    let stay = follow(output, &client, job, Some(fetcher), Whose::Farm, &mut signals).await?;
+    if stay.exit() == Exit::Done {
+        marker.forget(&settings.data.value);
+    }
+    Ending { stay, out: Some(&out), kept, skipped }.tell(context, &client).await
+}
+
+fn told(output: Output, job: &JobView) {
+    let id = job.id;
+    if let (Some(waits), Reader::Human) = (&job.waits_for, output.reader()) {
+        output.note(waits);
+    }
+    output.result(&json!({ "job": job }), || {
+        if output.reader() == Reader::Quiet {
+            return id.to_string();
+        }
+        format!(
+            "Job {id}: {} of {}. `kiln jobs wait {id}` stays with it, `kiln jobs fetch {id}` brings its frames.",
+            count(job.tasks.total, "frame"),
+            job.name
+        )
+    });
+}

@@ -1,0 +1,112 @@
+//! `kiln worker`.
+
+use std::sync::Arc;
+
+use kiln_worker::{Happening, RunningWorker, Worker, WorkerError, WorkerExit, WorkerOptions};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::Context;
+use crate::{
+    args::WorkerArgs,
+    exit::{Exit, Fault, Outcome},
+    farm,
+    output::Output,
+    settings::Settings,
+    signals::Signals,
+};
+
+impl From<WorkerError> for Fault {
+    fn from(error: WorkerError) -> Self {
+        fault(&error)
+    }
+}
+
+fn fault(error: &WorkerError) -> Fault {
+    let exit = match error {
+        WorkerError::Data { .. } | WorkerError::TooMany { .. } | WorkerError::Slots(_) => Exit::BadInput,
+        WorkerError::Client(_) | WorkerError::Refused(_) | WorkerError::OldReign { .. } => Exit::NoServer,
+        _ => Exit::Failed,
+    };
+    Fault { exit, message: error.to_string() }
+}
+
+/// What the settings say of a worker on this machine.
+pub fn apply(options: &mut WorkerOptions, settings: &Settings) {
+    options.installs = Some(settings.data.value.clone());
+    options.name.clone_from(&settings.name.value);
+    options.slots = settings.slots.value;
+    options.threads = settings.threads.value;
+    options.blenders.clone_from(&settings.blender.value);
+    options.cache_bytes = settings.cache_size.value.0;
+}
+
+pub async fn run(context: &Context, args: WorkerArgs) -> Outcome<Exit> {
+    let mut flags = context.flags(&args.farm);
+    flags.name = args.name;
+    flags.slots = args.slots;
+    flags.threads = args.threads;
+    flags.blender = args.blender;
+    flags.cache_size = args.cache_size;
+    let settings = Settings::resolve(flags)?;
+    let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
+    let client = farm::need(&settings)?;
+    // A wrong key or version is said now; a server that is away now is waited for.
+    match client.check().await {
+        Err(error) if !error.is_transient() => return Err(error.into()),
+        _ => {}
+    }
+    let data = settings.data.value.join("worker");
+    let mut options = WorkerOptions::new(client.url(), client.key(), data);
+    apply(&mut options, &settings);
+    let worker = Arc::new(Worker::start(options).await?);
+    tell(context.output, &worker);
+    tokio::select! {
+        exit = worker.wait() => return ended(context.output, &exit),
+        () = signals.next() => {}
+    }
+    context.output.note("handing the frames back; again to stop hard");
+    tokio::select! {
+        exit = worker.drain() => ended(context.output, &exit),
+        () = signals.next() => {
+            worker.stop_hard().await;
+            Ok(Exit::Interrupted)
+        }
+    }
+}
+
+fn ended(output: Output, exit: &WorkerExit) -> Outcome<Exit> {
+    match exit {
+        WorkerExit::Failed(error) => Err(fault(error)),
+        WorkerExit::Dismissed(wish) => {
+            output.note(&format!("the farm asked this worker to leave ({wish})"));
+            Ok(Exit::Done)
+        }
+        WorkerExit::Drained | WorkerExit::Stopped => Ok(Exit::Done),
+    }
+}
+
+/// Prints what happens at a worker, a line each; JSON lines where JSON is asked for.
+pub fn tell(output: Output, worker: &Arc<RunningWorker>) {
+    let mut happenings = worker.subscribe();
+    tokio::spawn(async move {
+        loop {
+            match happenings.recv().await {
+                Ok(happening) => line(output, &happening),
+                // It speaks faster than the terminal reads: the newest count.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
+        }
+    });
+}
+
+fn line(output: Output, happening: &Happening) {
+    match happening {
+        Happening::NoBlender | Happening::Away { .. } | Happening::Failed { .. } => {
+            output.warning(&happening.to_string());
+        }
+        // Every frame is told once, when it is delivered.
+        Happening::Assigned { .. } | Happening::Began { .. } | Happening::Rendered { .. } => {}
+        _ => output.note(&happening.to_string()),
+    }
+}

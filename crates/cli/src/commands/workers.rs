@@ -1,0 +1,87 @@
+//! `kiln workers`.
+
+use kiln_api::WorkerView;
+use serde_json::json;
+
+use super::Context;
+use crate::{
+    args::{FarmArgs, WorkersArgs, WorkersCommand},
+    exit::{Exit, Outcome},
+    farm,
+    output::table::table,
+    size::ByteSize,
+};
+
+pub async fn run(context: &Context, args: WorkersArgs) -> Outcome<Exit> {
+    let (verb, worker, sentence) = match args.command {
+        None => return list(context, &args.farm).await,
+        Some(WorkersCommand::List { farm }) => return list(context, &farm).await,
+        Some(WorkersCommand::Pause(worker)) => ("pause", worker, "gets no more work"),
+        Some(WorkersCommand::Resume(worker)) => ("resume", worker, "gets work again"),
+        Some(WorkersCommand::Drain(worker)) => ("drain", worker, "finishes what it renders, then leaves"),
+        Some(WorkersCommand::Stop(worker)) => ("stop", worker, "leaves now"),
+        Some(WorkersCommand::Remove(worker)) => ("remove", worker, "is forgotten"),
+    };
+    let client = farm::need(&context.settings(&worker.farm)?)?;
+    if verb == "remove" {
+        client.remove_worker(&worker.name).await?;
+    } else {
+        client.tell_worker(&worker.name, verb).await?;
+    }
+    context
+        .output
+        .done(&json!({ "worker": worker.name, "done": verb }), &format!("{} {sentence}.", worker.name));
+    Ok(Exit::Done)
+}
+
+async fn list(context: &Context, farm: &FarmArgs) -> Outcome<Exit> {
+    let client = farm::need(&context.settings(farm)?)?;
+    let workers = client.workers().await?;
+    context.output.result(&json!({ "workers": workers }), || {
+        if workers.is_empty() {
+            let url = client.url();
+            return format!("The farm has no workers. `kiln worker --server {url}` makes a machine one.");
+        }
+        table(&["NAME", "STATE", ">SLOTS", "RENDERS", "BLENDERS", "MACHINE"], workers.iter().map(row))
+    });
+    Ok(Exit::Done)
+}
+
+fn row(worker: &WorkerView) -> Vec<String> {
+    let running: Vec<String> = worker
+        .running
+        .iter()
+        .map(|run| {
+            let part = run.fraction.map_or_else(String::new, |fraction| {
+                let estimate = if run.estimated { " est." } else { "" };
+                format!(" {:.0}%{estimate}", fraction * 100.0)
+            });
+            format!("job {} frame {}{part}", run.job, run.frame)
+        })
+        .collect();
+    let mut blenders: Vec<String> = worker
+        .blenders
+        .iter()
+        .map(|blender| {
+            let devices: Vec<_> = blender
+                .devices
+                .iter()
+                .map(|device| device.class.as_str())
+                .filter(|class| *class != "cpu")
+                .collect();
+            let devices =
+                if devices.is_empty() { String::new() } else { format!(" ({})", devices.join(", ")) };
+            format!("{}{devices}", blender.version)
+        })
+        .collect();
+    blenders.dedup();
+    let machine = &worker.machine;
+    vec![
+        worker.name.clone(),
+        worker.state.to_string(),
+        worker.slots.to_string(),
+        running.join(", "),
+        if blenders.is_empty() { "none".to_owned() } else { blenders.join(", ") },
+        format!("{} cores, {}", machine.cores, ByteSize(machine.memory)),
+    ]
+}

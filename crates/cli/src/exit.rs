@@ -1,0 +1,84 @@
+//! How the program ends.
+
+use kiln_api::ProblemCode;
+use kiln_client::{ClientError, ExistingError, FetchError};
+
+/// The exit codes. `kiln help exit-codes` prints [`EXIT_CODES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Done = 0,
+    Failed = 1,
+    BadInput = 2,
+    NoServer = 3,
+    Cancelled = 4,
+    Interrupted = 130,
+}
+
+pub const EXIT_CODES: &str = "\
+Exit codes of kiln:
+    0  done: every frame that was asked for is in its place
+    1  failed: the job failed, or its frames could not be written
+    2  bad input: the command line, the .blend, the frames, the folder, or a job or worker that is not there
+    3  no server: it cannot be reached, refuses the key, or is of another version; or a server cannot start
+    4  cancelled: the job was cancelled
+  130  interrupted: this command ended by a signal; a farm's job goes on
+
+`kiln render`, `kiln submit --wait` and `kiln jobs wait` end with the code of their job.";
+
+/// What a person is told, in one sentence, and the exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Fault {
+    pub exit: Exit,
+    pub message: String,
+}
+
+pub type Outcome<T = ()> = Result<T, Fault>;
+
+impl Fault {
+    pub fn bad_input(message: impl Into<String>) -> Self {
+        Self { exit: Exit::BadInput, message: message.into() }
+    }
+
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Failed, message: message.into() }
+    }
+
+    pub fn no_server(message: impl Into<String>) -> Self {
+        Self { exit: Exit::NoServer, message: message.into() }
+    }
+}
+
+impl From<ClientError> for Fault {
+    fn from(error: ClientError) -> Self {
+        let exit = match &error {
+            ClientError::Problem(problem) => match problem.code {
+                ProblemCode::NotFound
+                | ProblemCode::BadRequest
+                | ProblemCode::NotABlend
+                | ProblemCode::TooLarge => Exit::BadInput,
+                ProblemCode::Unauthorized | ProblemCode::Forbidden | ProblemCode::Version => Exit::NoServer,
+                _ => Exit::Failed,
+            },
+            ClientError::BadUrl { .. } | ClientError::File { .. } => Exit::BadInput,
+            ClientError::Damaged { .. } | ClientError::Changed { .. } => Exit::Failed,
+            _ => Exit::NoServer,
+        };
+        Self { exit, message: error.to_string() }
+    }
+}
+
+impl From<FetchError> for Fault {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::Client(error) => error.into(),
+            other => Self::failed(other.to_string()),
+        }
+    }
+}
+
+impl From<ExistingError> for Fault {
+    fn from(error: ExistingError) -> Self {
+        Self::bad_input(error.to_string())
+    }
+}

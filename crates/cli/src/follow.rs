@@ -1,0 +1,458 @@
+//! Stays with a job until it ends, or until the person goes: shows it, brings its frames home.
+
+use std::{io::Write as _, time::Duration};
+
+use kiln_api::{Change, Event, JobView, TaskView};
+use kiln_client::{Client, EventStream, FetchError, Fetcher, How, Landed};
+use kiln_types::{JobState, RelPath};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::MissedTickBehavior,
+};
+
+use crate::{
+    exit::{Exit, Fault, Outcome},
+    output::Output,
+    progress::{Progress, Tally},
+    signals::Signals,
+};
+
+/// How often a bar moves.
+const LIVE_TICK: Duration = Duration::from_millis(250);
+const TICK: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Reasons of failed frames that are printed.
+const SHOWN_FAILURES: usize = 10;
+
+/// Whose job it is, which decides what Ctrl-C can mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// It lives inside this command and ends with it.
+    Ours,
+    /// It lives in a farm and can go on alone.
+    Farm,
+}
+
+/// How the stay ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum End {
+    /// The job has ended.
+    Ended,
+    /// The job goes on without this command.
+    Detached,
+    /// The job inside this command was stopped.
+    Stopped,
+}
+
+pub struct Stay {
+    pub end: End,
+    pub job: JobView,
+    /// Frames whose files came home or were there.
+    pub landed: u32,
+    /// Files that were not replaced.
+    pub left: Vec<RelPath>,
+    /// What kept frames from coming home.
+    pub trouble: Option<Fault>,
+}
+
+impl Stay {
+    /// The exit code of this command.
+    pub fn exit(&self) -> Exit {
+        match (self.end, self.job.state) {
+            (End::Detached, _) => Exit::Interrupted,
+            (End::Stopped, _) | (_, JobState::Cancelled) => Exit::Cancelled,
+            _ if self.trouble.is_some() || !self.left.is_empty() => Exit::Failed,
+            (_, JobState::Completed) => Exit::Done,
+            _ => Exit::Failed,
+        }
+    }
+}
+
+enum News {
+    Landed(Landed),
+    /// Broken off, and tried again.
+    Again(String),
+    Failed(FetchError),
+    /// Everything that was committed when the last wish came is home.
+    Home,
+}
+
+/// What the fetcher is asked: a sweep for each change, and the last one after the job has ended.
+#[derive(Debug, Clone, Copy, Default)]
+struct Wish {
+    sweep: u64,
+    last: bool,
+}
+
+struct Follower<'a> {
+    client: &'a Client,
+    job: JobView,
+    progress: Progress,
+    tally: Tally,
+    wish: watch::Sender<Wish>,
+    fetches: bool,
+    home: bool,
+    landed: u32,
+    left: Vec<RelPath>,
+    trouble: Option<Fault>,
+    told: usize,
+    /// The job's view is older than its last event.
+    stale: bool,
+    away: bool,
+}
+
+/// Follows `job` to its end. Frames are fetched where there is a `fetcher`.
+///
+/// # Errors
+/// Where the server refuses; a server that is only away is waited for.
+pub async fn follow(
+    output: Output,
+    client: &Client,
+    job: JobView,
+    fetcher: Option<Fetcher>,
+    whose: Whose,
+    signals: &mut Signals,
+) -> Outcome<Stay> {
+    let mut events = client.events(None, Some(job.id)).await?;
+    let (wish, wishes) = watch::channel(Wish::default());
+    let (news_sender, mut news) = mpsc::unbounded_channel();
+    let fetches = fetcher.is_some();
+    let fetching = fetcher.map(|fetcher| tokio::spawn(fetch(fetcher, wishes, news_sender)));
+    let mut follower = Follower {
+        client,
+        tally: Tally::default(),
+        progress: Progress::new(output),
+        wish,
+        fetches,
+        home: !fetches,
+        landed: 0,
+        left: Vec::new(),
+        trouble: None,
+        told: 0,
+        stale: false,
+        away: false,
+        job,
+    };
+    // Whatever happened before the stream was open is in this view.
+    follower.refresh().await?;
+    let end = follower.stay(whose, &mut events, &mut news, signals).await;
+    follower.progress.finish();
+    if let Some(fetching) = fetching {
+        fetching.abort();
+    }
+    let end = end?;
+    let Follower { job, landed, left, trouble, .. } = follower;
+    Ok(Stay { end, job, landed, left, trouble })
+}
+
+impl Follower<'_> {
+    async fn stay(
+        &mut self,
+        whose: Whose,
+        events: &mut EventStream,
+        news: &mut mpsc::UnboundedReceiver<News>,
+        signals: &mut Signals,
+    ) -> Outcome<End> {
+        let mut tick = tokio::time::interval(if self.progress.live() { LIVE_TICK } else { TICK });
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut answer: Option<JoinHandle<Answer>> = None;
+        loop {
+            if self.job.state.is_end() && self.home {
+                return Ok(End::Ended);
+            }
+            tokio::select! {
+                event = events.next() => match event {
+                    Ok(event) => {
+                        self.back();
+                        self.on_event(&event).await?;
+                    }
+                    Err(error) if error.is_transient() => {
+                        self.lost(&error.to_string());
+                        self.stale = true;
+                    }
+                    Err(error) => return Err(error.into()),
+                },
+                Some(news) = news.recv() => self.on_news(news),
+                _ = tick.tick(), if answer.is_none() => self.on_tick().await?,
+                said = async { match &mut answer { Some(answer) => answer.await, None => std::future::pending().await } } => {
+                    answer = None;
+                    match said.unwrap_or(Answer::Detach) {
+                        Answer::GoOn => {}
+                        Answer::Detach => return Ok(End::Detached),
+                        Answer::Cancel => self.client.cancel(self.job.id).await?,
+                    }
+                }
+                () = signals.next() => match whose {
+                    Whose::Ours => return Ok(End::Stopped),
+                    Whose::Farm if answer.is_some() => return Ok(End::Detached),
+                    Whose::Farm => {
+                        let id = self.job.id;
+                        let mut asked = false;
+                        self.progress.aside(|output| asked = output.can_ask());
+                        if !asked {
+                            return Ok(End::Detached);
+                        }
+                        self.progress.aside(|_| ask(id));
+                        answer = Some(tokio::task::spawn_blocking(read_answer));
+                    }
+                },
+            }
+        }
+    }
+
+    /// Reads the job anew. A server that is away is no error.
+    async fn refresh(&mut self) -> Outcome {
+        match self.client.job(self.job.id).await {
+            Ok(job) => {
+                self.back();
+                self.job = job;
+                self.stale = false;
+                self.see();
+                Ok(())
+            }
+            Err(error) if error.is_transient() => {
+                self.lost(&error.to_string());
+                self.stale = true;
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes over what the job's view says.
+    fn see(&mut self) {
+        let job = &self.job;
+        self.tally.done = job.tasks.done;
+        self.tally.failed = job.tasks.failed;
+        self.tally.total = job.tasks.total;
+        self.tally.workers_busy = job.workers_busy;
+        self.tally.seconds_left = job.seconds_left;
+        self.tally.mean_frame_s = job.mean_frame_s;
+        self.tally.waits_for = job.waits_for.clone();
+        if job.state == JobState::Paused {
+            self.tally.waits_for = Some(format!("paused; `kiln jobs resume {}` goes on", job.id));
+        }
+        for notice in job.notices.iter().skip(self.told) {
+            self.progress.aside(|output| output.note(&format!("note: {notice}")));
+        }
+        self.told = self.told.max(job.notices.len());
+        let ended = job.state.is_end();
+        self.wish.send_modify(|wish| {
+            wish.sweep += 1;
+            wish.last |= ended;
+        });
+        self.progress.update(&self.tally);
+    }
+
+    async fn on_event(&mut self, event: &Event) -> Outcome {
+        match &event.change {
+            Change::TaskDone { frame, .. } => {
+                self.tally.done = (self.tally.done + 1).min(self.tally.total);
+                self.stale = true;
+                if self.fetches {
+                    self.wish.send_modify(|wish| wish.sweep += 1);
+                } else {
+                    self.progress.frame(*frame, &self.tally);
+                }
+            }
+            Change::TaskFailed { frame, reason, .. } => {
+                self.stale = true;
+                self.progress.aside(|output| output.warning(&format!("frame {frame} failed: {reason}")));
+            }
+            Change::AttemptEnded { frame, failure: Some(failure), .. } => {
+                let worker = event.worker.as_deref().unwrap_or("a worker");
+                self.progress.aside(|output| {
+                    output.note(&format!("frame {frame} on {worker}: {failure}"));
+                });
+            }
+            Change::JobState { .. } | Change::JobNotice { .. } | Change::JobExtended { .. } => {
+                self.refresh().await?;
+            }
+            Change::JobDeleted => {
+                let id = self.job.id;
+                return Err(Fault::failed(format!("job {id} was deleted while this command waited for it")));
+            }
+            _ => self.stale = true,
+        }
+        Ok(())
+    }
+
+    fn on_news(&mut self, news: News) {
+        match news {
+            News::Landed(landed) => {
+                self.back();
+                match landed.how {
+                    How::Written | How::AlreadyThere => self.landed += 1,
+                    How::Left(paths) => {
+                        let first = paths.first().map(ToString::to_string).unwrap_or_default();
+                        self.progress.aside(|output| {
+                            output.warning(&format!(
+                                "frame {}: {first} is there, is not this job's, and was left as it is",
+                                landed.frame
+                            ));
+                        });
+                        self.left.extend(paths);
+                    }
+                }
+                self.progress.frame(landed.frame, &self.tally);
+            }
+            News::Again(why) => self.lost(&why),
+            News::Failed(error) => {
+                self.trouble = Some(error.into());
+                // Nothing more comes home; the job itself is followed on.
+                self.home = true;
+            }
+            News::Home => self.home = true,
+        }
+    }
+
+    async fn on_tick(&mut self) -> Outcome {
+        if self.stale || self.tally.done == 0 {
+            self.refresh().await?;
+        }
+        let long = self.tally.mean_frame_s.is_none_or(|mean| mean > 1.0);
+        if self.progress.live() && long && !self.job.state.is_end() {
+            self.look_inside().await;
+        }
+        self.progress.update(&self.tally);
+        Ok(())
+    }
+
+    /// Which frames are in work, and how far.
+    async fn look_inside(&mut self) {
+        let Ok(workers) = self.client.workers().await else { return };
+        let id = self.job.id;
+        self.tally.inside = workers
+            .iter()
+            .flat_map(|worker| &worker.running)
+            .filter(|run| run.job == id)
+            .filter_map(|run| run.fraction.map(|part| (run.frame, part.clamp(0.0, 1.0), run.estimated)))
+            .collect();
+    }
+
+    fn lost(&mut self, why: &str) {
+        if !self.away {
+            self.away = true;
+            self.progress.aside(|output| output.warning(&format!("{why}; trying on until it is back")));
+        }
+    }
+
+    fn back(&mut self) {
+        if self.away {
+            self.away = false;
+            self.progress.aside(|output| output.note("the server is back"));
+        }
+    }
+}
+
+async fn fetch(mut fetcher: Fetcher, mut wishes: watch::Receiver<Wish>, news: mpsc::UnboundedSender<News>) {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let wish = *wishes.borrow_and_update();
+        let landed = |landed| {
+            let _ = news.send(News::Landed(landed));
+        };
+        match fetcher.sweep(landed).await {
+            Ok(()) if wish.last => {
+                let _ = news.send(News::Home);
+                return;
+            }
+            Ok(()) => {
+                pause = Duration::from_millis(100);
+                if wishes.changed().await.is_err() {
+                    return;
+                }
+            }
+            Err(FetchError::Client(error)) if error.is_transient() => {
+                let _ = news.send(News::Again(error.to_string()));
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            Err(error) => {
+                let _ = news.send(News::Failed(error));
+                return;
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Answer {
+    GoOn,
+    Detach,
+    Cancel,
+}
+
+fn ask(id: kiln_types::JobId) {
+    let mut err = std::io::stderr().lock();
+    let _ = write!(err, "\nJob {id}: [d]etach and let the farm go on, [c]ancel it, or Enter to stay? ");
+    let _ = err.flush();
+}
+
+fn read_answer() -> Answer {
+    let mut line = String::new();
+    match std::io::stdin().read_line(&mut line) {
+        Ok(0) | Err(_) => Answer::Detach,
+        Ok(_) => match line.trim().to_ascii_lowercase().as_str() {
+            "d" | "detach" => Answer::Detach,
+            "c" | "cancel" => Answer::Cancel,
+            _ => Answer::GoOn,
+        },
+    }
+}
+
+/// Every failed task of a job.
+///
+/// # Errors
+/// As every request.
+pub async fn failed_tasks(client: &Client, job: &JobView) -> Outcome<Vec<TaskView>> {
+    let (mut all, mut from) = (Vec::new(), None);
+    if job.tasks.failed == 0 {
+        return Ok(all);
+    }
+    loop {
+        let page = client.tasks(job.id, Some(kiln_types::TaskState::Failed), from).await?;
+        all.extend(page.tasks);
+        match page.next {
+            Some(next) => from = Some(next),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// Says why a job or its frames failed, with Blender's own last lines of the first failure.
+///
+/// # Errors
+/// As every request.
+pub async fn explain(output: Output, client: &Client, job: &JobView, failed: &[TaskView]) -> Outcome {
+    if let Some(reason) = &job.reason {
+        output.warning(&format!("the job was stopped: {reason}"));
+        last_lines(output, &reason.log_tail);
+    }
+    for task in failed.iter().take(SHOWN_FAILURES) {
+        let reason = task.reason.as_deref().unwrap_or("no reason was given");
+        output.warning(&format!("frame {} failed: {reason}", task.frame));
+    }
+    if failed.len() > SHOWN_FAILURES {
+        let more = failed.len() - SHOWN_FAILURES;
+        output.note(&format!("{more} more failed; `kiln jobs show {}` names them all", job.id));
+    }
+    if let (None, Some(first)) = (&job.reason, failed.first()) {
+        let attempts = client.attempts(job.id, Some(first.frame), None).await?.attempts;
+        let tail = attempts.iter().rev().find_map(|attempt| attempt.failure.as_ref().map(|f| &f.log_tail));
+        last_lines(output, tail.map_or(&[][..], Vec::as_slice));
+    }
+    Ok(())
+}
+
+fn last_lines(output: Output, lines: &[String]) {
+    if lines.is_empty() {
+        return;
+    }
+    output.note("Blender's last lines:");
+    for line in lines {
+        output.note(&format!("    {}", crate::output::one_line(line)));
+    }
+}

@@ -1,0 +1,125 @@
+//! One layer for all that is printed: people read tables, programs JSON, scripts in a hurry nothing but results.
+
+pub mod table;
+pub mod text;
+
+use std::io::{IsTerminal as _, Write as _};
+
+use console::style;
+use serde::Serialize;
+
+use crate::exit::Fault;
+
+/// Who reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    Human,
+    Json,
+    /// A person who wants results and errors only.
+    Quiet,
+}
+
+/// Where everything is printed through. Results go to standard output, all else to standard error.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    reader: Reader,
+}
+
+impl Output {
+    pub fn new(json: bool, quiet: bool) -> Self {
+        let reader = match (json, quiet) {
+            (true, _) => Reader::Json,
+            (false, true) => Reader::Quiet,
+            (false, false) => Reader::Human,
+        };
+        Self { reader }
+    }
+
+    pub fn reader(self) -> Reader {
+        self.reader
+    }
+
+    /// Whether a moving bar can be shown.
+    pub fn live(self) -> bool {
+        self.reader == Reader::Human
+            && std::io::stderr().is_terminal()
+            && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    }
+
+    /// Whether a question can be asked.
+    pub fn can_ask(self) -> bool {
+        self.reader == Reader::Human && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+    }
+
+    /// What the command was for.
+    pub fn result(self, value: &impl Serialize, human: impl FnOnce() -> String) {
+        match self.reader {
+            Reader::Json => {
+                // Types of ours: they serialise.
+                let text = serde_json::to_string_pretty(value).unwrap_or_default();
+                self.print(&text);
+            }
+            Reader::Human | Reader::Quiet => {
+                let text = human();
+                if !text.is_empty() {
+                    self.print(text.trim_end());
+                }
+            }
+        }
+    }
+
+    /// A verb was carried out: a sentence for people, the value for programs.
+    pub fn done(self, value: &impl Serialize, sentence: &str) {
+        match self.reader {
+            Reader::Quiet => {}
+            _ => self.result(value, || sentence.to_owned()),
+        }
+    }
+
+    /// Text as it is, such as a log.
+    pub fn raw(self, text: &str) {
+        let mut out = std::io::stdout().lock();
+        // A reader that has gone needs nothing more.
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    }
+
+    fn print(self, text: &str) {
+        self.raw(&format!("{text}\n"));
+    }
+
+    /// Something on the way that a person should know.
+    pub fn note(self, text: &str) {
+        if self.reader != Reader::Quiet {
+            say(text);
+        }
+    }
+
+    pub fn warning(self, text: &str) {
+        say(&format!("{} {text}", style("warning:").for_stderr().yellow().bold()));
+    }
+
+    /// The one line of an error.
+    pub fn error(self, fault: &Fault) {
+        if self.reader == Reader::Json {
+            let value = serde_json::json!({
+                "error": { "message": fault.message, "exit_code": fault.exit as i32 }
+            });
+            self.result(&value, String::new);
+        }
+        self.error_line(fault);
+    }
+
+    /// The line alone, where the result tells programs the rest.
+    pub fn error_line(self, fault: &Fault) {
+        say(&format!("{} {}", style("error:").for_stderr().red().bold(), one_line(&fault.message)));
+    }
+}
+
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Control characters, as a file's name may hold them, must not reach the terminal.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c == '\n' || c == '\t' { ' ' } else { c }).filter(|c| !c.is_control()).collect()
+}

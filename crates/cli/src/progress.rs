@@ -1,0 +1,173 @@
+//! How far a job is: a moving bar on a terminal, plain lines in a pipe.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::output::{
+    Output, Reader,
+    text::{clock, count},
+};
+
+/// Between two plain lines.
+const PAUSE: Duration = Duration::from_millis(250);
+/// The bar counts in thousandths of a frame.
+const PARTS: u64 = 1000;
+/// Frames that take longer, in seconds, show what is estimated inside them.
+const LONG_FRAME: f64 = 3.0;
+
+/// Where a job stands.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    pub done: u32,
+    pub failed: u32,
+    pub total: u32,
+    pub workers_busy: u32,
+    pub seconds_left: Option<f64>,
+    pub mean_frame_s: Option<f64>,
+    /// Frames in work: number, part that is done, whether that is an estimate.
+    pub inside: Vec<(i32, f32, bool)>,
+    pub waits_for: Option<String>,
+}
+
+pub struct Progress {
+    output: Output,
+    bar: Option<ProgressBar>,
+    started: Instant,
+    /// What was done already when this began.
+    before: Option<u32>,
+    last_line: Option<Instant>,
+    /// The last line that was held back.
+    held: Option<String>,
+    waits: Option<String>,
+}
+
+impl Progress {
+    pub fn new(output: Output) -> Self {
+        let bar = output.live().then(|| {
+            let bar = ProgressBar::new(0);
+            let style = ProgressStyle::with_template("{bar:24.cyan/dim} {msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar())
+                .progress_chars("━━─");
+            bar.set_style(style);
+            bar
+        });
+        Self { output, bar, started: Instant::now(), before: None, last_line: None, held: None, waits: None }
+    }
+
+    /// Whether the bar wants news often.
+    pub fn live(&self) -> bool {
+        self.bar.is_some()
+    }
+
+    pub fn update(&mut self, tally: &Tally) {
+        self.before.get_or_insert(tally.done);
+        if let Some(bar) = &self.bar {
+            let inside: f64 = tally.inside.iter().map(|(_, part, _)| f64::from(*part)).sum();
+            let parts = u64::from(tally.done) * PARTS + (inside * PARTS as f64) as u64;
+            bar.set_length(u64::from(tally.total.max(1)) * PARTS);
+            bar.set_position(parts);
+            bar.set_message(self.line(tally));
+            bar.tick();
+        } else if tally.waits_for != self.waits {
+            if let Some(waits) = &tally.waits_for {
+                self.output.note(waits);
+            }
+            self.waits.clone_from(&tally.waits_for);
+        }
+    }
+
+    /// A frame has come home (or, where none are fetched, is done).
+    pub fn frame(&mut self, frame: i32, tally: &Tally) {
+        self.before.get_or_insert(tally.done.saturating_sub(1));
+        if self.bar.is_some() || self.output.reader() == Reader::Quiet {
+            return;
+        }
+        let line = format!("frame {frame}: {}", self.line(tally));
+        if self.last_line.is_some_and(|at| at.elapsed() < PAUSE) {
+            self.held = Some(line);
+            return;
+        }
+        self.held = None;
+        self.last_line = Some(Instant::now());
+        self.output.note(&line);
+    }
+
+    /// Prints something without tearing the bar.
+    pub fn aside(&self, print: impl FnOnce(Output)) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| print(self.output)),
+            None => print(self.output),
+        }
+    }
+
+    pub fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        if let Some(line) = self.held.take() {
+            self.output.note(&line);
+        }
+    }
+
+    fn line(&self, tally: &Tally) -> String {
+        let mut parts = vec![format!("{}/{} frames", tally.done, tally.total)];
+        if tally.failed > 0 {
+            parts.push(format!("{} failed", tally.failed));
+        }
+        let done = tally.done.saturating_sub(self.before.unwrap_or(0));
+        let elapsed = self.started.elapsed().as_secs_f64();
+        if done > 0 && elapsed > 0.0 {
+            parts.push(rate(f64::from(done) / elapsed));
+        }
+        if let Some(waits) = &tally.waits_for {
+            parts.push(waits.clone());
+            return parts.join(", ");
+        }
+        if let Some(left) = tally.seconds_left {
+            parts.push(format!("{} left", clock(left)));
+        }
+        if tally.workers_busy > 0 {
+            parts.push(format!("{} busy", count(tally.workers_busy, "worker")));
+        }
+        let long = tally.mean_frame_s.is_none_or(|mean| mean > LONG_FRAME);
+        if long && let Some((frame, part, estimated)) = tally.inside.first() {
+            let estimated = if *estimated { " est." } else { "" };
+            parts.push(format!("frame {frame} at {:.0}%{estimated}", part * 100.0));
+        }
+        parts.join(", ")
+    }
+}
+
+/// Slow renders are read by the minute or the hour.
+fn rate(per_second: f64) -> String {
+    match per_second {
+        rate if rate >= 0.1 => format!("{rate:.1} frames/s"),
+        rate if rate * 60.0 >= 0.1 => format!("{:.1} frames/min", rate * 60.0),
+        rate => format!("{:.1} frames/h", rate * 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_what_is_known_and_calls_an_estimate_one() {
+        let mut progress = Progress::new(Output::new(false, true));
+        let tally = Tally {
+            done: 2,
+            total: 10,
+            workers_busy: 1,
+            seconds_left: Some(65.0),
+            mean_frame_s: Some(12.0),
+            inside: vec![(3, 0.4, true)],
+            ..Tally::default()
+        };
+        progress.update(&tally);
+        assert_eq!(progress.line(&tally), "2/10 frames, 1:05 left, 1 worker busy, frame 3 at 40% est.");
+        let short = Tally { mean_frame_s: Some(0.1), failed: 1, ..tally };
+        assert_eq!(progress.line(&short), "2/10 frames, 1 failed, 1:05 left, 1 worker busy");
+        assert_eq!(rate(0.02), "1.2 frames/min");
+    }
+}

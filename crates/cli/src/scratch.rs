@@ -1,0 +1,100 @@
+//! The throw-away data of a farm inside one command. It goes when the command ends; what a killed command left is
+//! taken away by the next one, told by its lock and not by its age.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+const LOCK: &str = "lock";
+
+/// A folder of this command alone.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Scratch {
+    /// Makes the folder below `data`, and takes away what ended commands left there. Blocking.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn new(data: &Path) -> io::Result<Self> {
+        let all = data.join("render");
+        fs::create_dir_all(&all)?;
+        // Whoever makes or takes away folders holds this, so that none is taken before its owner has locked it.
+        let gate = File::create(all.join(LOCK))?;
+        flock(&gate, FlockOperation::LockExclusive)?;
+        for entry in fs::read_dir(&all)?.flatten() {
+            let path = entry.path();
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) && abandoned(&path) {
+                remove(&path);
+            }
+        }
+        let mut number = std::process::id();
+        loop {
+            let path = all.join(number.to_string());
+            match fs::create_dir(&path) {
+                Ok(()) => {
+                    let lock = File::create(path.join(LOCK))?;
+                    flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+                    return Ok(Self { path, _lock: lock });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    number = number.wrapping_add(1_000_003);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        remove(&self.path);
+    }
+}
+
+fn abandoned(path: &Path) -> bool {
+    match File::open(path.join(LOCK)) {
+        Ok(lock) => flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok(),
+        // Killed between making the folder and its lock; nobody else is inside the gate.
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_dir_all(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "throw-away data could not be removed; the next run tries again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leftovers_go_and_what_is_in_use_stays() {
+        let data = tempfile::tempdir().unwrap();
+        let left = data.path().join("render/99999999");
+        fs::create_dir_all(left.join("deep")).unwrap();
+        fs::write(left.join(LOCK), b"").unwrap();
+        let first = Scratch::new(data.path()).unwrap();
+        assert!(!left.exists());
+        let second = Scratch::new(data.path()).unwrap();
+        assert!(first.path().exists() && first.path() != second.path());
+        let path = first.path().to_owned();
+        drop(first);
+        assert!(!path.exists() && second.path().exists());
+    }
+}

@@ -1,0 +1,311 @@
+//! Settings, resolved once: flags over `KILN_*` over `kiln.toml` over the defaults. Each knows where it came from.
+
+use std::{
+    env, fmt, fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    args::{FarmArgs, GlobalArgs},
+    exit::{Fault, Outcome},
+    size::ByteSize,
+};
+
+const DEFAULT_CACHE: ByteSize = ByteSize(kiln_worker::DEFAULT_CACHE_BYTES);
+
+/// Where a value was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    Flag,
+    Environment,
+    File,
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flag => "flag",
+            Self::Environment => "environment",
+            Self::File => "kiln.toml",
+            Self::Default => "default",
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value<T> {
+    pub value: T,
+    pub origin: Origin,
+}
+
+/// `kiln.toml`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    data: Option<PathBuf>,
+    server: Option<String>,
+    key: Option<String>,
+    key_file: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    name: Option<String>,
+    slots: Option<u16>,
+    threads: Option<u16>,
+    blender: Option<Vec<PathBuf>>,
+    cache_size: Option<String>,
+}
+
+/// What the flags of a command say.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    pub data: Option<PathBuf>,
+    pub server: Option<String>,
+    pub key: Option<String>,
+    pub key_file: Option<PathBuf>,
+    pub listen: Option<SocketAddr>,
+    pub name: Option<String>,
+    pub slots: Option<u16>,
+    pub threads: Option<u16>,
+    pub blender: Vec<PathBuf>,
+    pub cache_size: Option<ByteSize>,
+}
+
+impl Flags {
+    pub fn new(global: &GlobalArgs, farm: &FarmArgs) -> Self {
+        Self {
+            data: global.data.clone(),
+            server: farm.server.clone(),
+            key: farm.key.clone(),
+            key_file: farm.key_file.clone(),
+            ..Self::default()
+        }
+    }
+}
+
+/// Every setting of this run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The `kiln.toml` that is read, whether it is there or not.
+    pub file: PathBuf,
+    pub data: Value<PathBuf>,
+    pub cache: PathBuf,
+    pub server: Value<Option<String>>,
+    pub key: Value<Option<String>>,
+    pub key_file: Value<Option<PathBuf>>,
+    pub listen: Value<SocketAddr>,
+    pub name: Value<Option<String>>,
+    pub slots: Value<Option<u16>>,
+    pub threads: Value<Option<u16>>,
+    pub blender: Value<Vec<PathBuf>>,
+    pub cache_size: Value<ByteSize>,
+}
+
+impl Settings {
+    /// # Errors
+    /// Where a variable or `kiln.toml` says what cannot be.
+    pub fn resolve(flags: Flags) -> Outcome<Self> {
+        Self::resolve_from(flags, |name| env::var(name).ok().filter(|value| !value.is_empty()))
+    }
+
+    fn resolve_from(flags: Flags, var: impl Fn(&str) -> Option<String>) -> Outcome<Self> {
+        let dirs = directories::ProjectDirs::from("", "", "kiln");
+        let home = || {
+            Fault::bad_input(
+                "there is no home folder to keep data in; name a folder with --data or KILN_DATA",
+            )
+        };
+        let path = match var("KILN_CONFIG") {
+            Some(path) => PathBuf::from(path),
+            None => dirs.as_ref().map(|dirs| dirs.config_dir().join("kiln.toml")).unwrap_or_default(),
+        };
+        let file = read(&path)?;
+        // A relative path in the file is meant from where the file lies.
+        let beside = |value: PathBuf| path.parent().unwrap_or(Path::new("")).join(value);
+
+        let data = pick(flags.data, parsed(&var, "KILN_DATA")?, file.data.map(beside));
+        let data = match data {
+            Some(found) => found,
+            None => {
+                let dirs = dirs.as_ref().ok_or_else(home)?;
+                Value { value: dirs.data_dir().to_owned(), origin: Origin::Default }
+            }
+        };
+        let data = Value { value: absolute(data.value), origin: data.origin };
+        let cache = dirs.map_or_else(|| data.value.join("cache"), |dirs| dirs.cache_dir().to_owned());
+
+        let env_blenders =
+            var("KILN_BLENDER").map(|text| env::split_paths(&text).map(absolute).collect::<Vec<_>>());
+        let flag_blenders: Vec<PathBuf> = flags.blender.into_iter().map(absolute).collect();
+        let file_blenders = file.blender.map(|paths| paths.into_iter().map(beside).collect());
+        let file_cache = file
+            .cache_size
+            .map(|text| text.parse().map_err(|why| in_file(&path, format!("cache_size: {why}"))))
+            .transpose()?;
+        Ok(Self {
+            server: optional(pick(flags.server, var("KILN_SERVER"), file.server)),
+            key: optional(pick(flags.key, var("KILN_KEY"), file.key)),
+            key_file: optional(pick(
+                flags.key_file,
+                parsed(&var, "KILN_KEY_FILE")?,
+                file.key_file.map(beside),
+            )),
+            listen: pick(flags.listen, parsed(&var, "KILN_LISTEN")?, file.listen)
+                .unwrap_or(Value { value: kiln_server::DEFAULT_LISTEN, origin: Origin::Default }),
+            name: optional(pick(flags.name, var("KILN_NAME"), file.name)),
+            slots: checked(
+                optional(pick(flags.slots, parsed(&var, "KILN_SLOTS")?, file.slots)),
+                1..=256,
+                "slots",
+            )?,
+            threads: checked(
+                optional(pick(flags.threads, parsed(&var, "KILN_THREADS")?, file.threads)),
+                0..=1024,
+                "threads",
+            )?,
+            blender: pick(Some(flag_blenders).filter(|paths| !paths.is_empty()), env_blenders, file_blenders)
+                .unwrap_or(Value { value: Vec::new(), origin: Origin::Default }),
+            cache_size: pick(flags.cache_size, parsed(&var, "KILN_CACHE_SIZE")?, file_cache)
+                .unwrap_or(Value { value: DEFAULT_CACHE, origin: Origin::Default }),
+            file: path,
+            data,
+            cache,
+        })
+    }
+
+    /// Name, value and origin of each, as `kiln config` prints them. The key itself is not shown.
+    pub fn rows(&self) -> Vec<(&'static str, String, Origin)> {
+        fn shown<T: ToString>(value: &Value<Option<T>>, absent: &str) -> (String, Origin) {
+            (value.value.as_ref().map_or_else(|| absent.to_owned(), T::to_string), value.origin)
+        }
+        let path = |value: &Value<Option<PathBuf>>, absent: &str| {
+            let text =
+                value.value.as_ref().map_or_else(|| absent.to_owned(), |path| path.display().to_string());
+            (text, value.origin)
+        };
+        let blenders: Vec<String> = self.blender.value.iter().map(|p| p.display().to_string()).collect();
+        let key = if self.key.value.is_some() { "(hidden)" } else { "(none)" };
+        let row = |name, (value, origin)| (name, value, origin);
+        vec![
+            ("data", self.data.value.display().to_string(), self.data.origin),
+            row("server", shown(&self.server, "(the one on this machine, if there is one)")),
+            ("key", key.to_owned(), self.key.origin),
+            row("key_file", path(&self.key_file, "(farm.key in the data folder)")),
+            ("listen", self.listen.value.to_string(), self.listen.origin),
+            row("name", shown(&self.name, "(the machine's)")),
+            row("slots", shown(&self.slots, "(Kiln decides)")),
+            row("threads", shown(&self.threads, "(Kiln decides)")),
+            (
+                "blender",
+                if blenders.is_empty() { "(those that are found)".to_owned() } else { blenders.join(", ") },
+                self.blender.origin,
+            ),
+            ("cache_size", self.cache_size.value.to_string(), self.cache_size.origin),
+        ]
+    }
+}
+
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
+}
+
+fn read(path: &Path) -> Outcome<File> {
+    match fs::read_to_string(path) {
+        Ok(text) => toml::from_str(&text).map_err(|error| in_file(path, error.message().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(File::default()),
+        Err(error) => Err(in_file(path, error.to_string())),
+    }
+}
+
+fn in_file(path: &Path, why: String) -> Fault {
+    Fault::bad_input(format!("{} cannot be used: {why}; correct it or take it away", path.display()))
+}
+
+fn pick<T>(flag: Option<T>, var: Option<T>, file: Option<T>) -> Option<Value<T>> {
+    flag.map(|value| Value { value, origin: Origin::Flag })
+        .or_else(|| var.map(|value| Value { value, origin: Origin::Environment }))
+        .or_else(|| file.map(|value| Value { value, origin: Origin::File }))
+}
+
+fn optional<T>(found: Option<Value<T>>) -> Value<Option<T>> {
+    match found {
+        Some(Value { value, origin }) => Value { value: Some(value), origin },
+        None => Value { value: None, origin: Origin::Default },
+    }
+}
+
+fn parsed<T: FromStr>(var: impl Fn(&str) -> Option<String>, name: &str) -> Outcome<Option<T>>
+where
+    T::Err: fmt::Display,
+{
+    let Some(text) = var(name) else { return Ok(None) };
+    text.parse().map(Some).map_err(|why| {
+        Fault::bad_input(format!("the variable {name} cannot be “{text}” ({why}); correct or unset it"))
+    })
+}
+
+fn checked(
+    value: Value<Option<u16>>,
+    range: std::ops::RangeInclusive<u16>,
+    name: &str,
+) -> Outcome<Value<Option<u16>>> {
+    match value.value {
+        Some(number) if !range.contains(&number) => Err(Fault::bad_input(format!(
+            "{name} is {number} in the {}; it must lie between {} and {}",
+            value.origin,
+            range.start(),
+            range.end()
+        ))),
+        _ => Ok(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(flags: Flags, vars: &[(&str, &str)], toml: &str) -> Outcome<Settings> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kiln.toml");
+        fs::write(&path, toml).unwrap();
+        let config = path.display().to_string();
+        Settings::resolve_from(flags, |name| {
+            if name == "KILN_CONFIG" {
+                return Some(config.clone());
+            }
+            vars.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn flags_go_over_variables_over_the_file_over_defaults() {
+        let toml = "slots = 1\nthreads = 1\nserver = \"http://file:1\"\n";
+        let vars = [("KILN_SLOTS", "2"), ("KILN_THREADS", "2"), ("KILN_DATA", "/d")];
+        let settings = resolve(Flags { slots: Some(3), ..Flags::default() }, &vars, toml).unwrap();
+        assert_eq!(settings.slots, Value { value: Some(3), origin: Origin::Flag });
+        assert_eq!(settings.threads, Value { value: Some(2), origin: Origin::Environment });
+        assert_eq!(settings.server, Value { value: Some("http://file:1".into()), origin: Origin::File });
+        assert_eq!(settings.name, Value { value: None, origin: Origin::Default });
+        assert_eq!(settings.listen.value, kiln_server::DEFAULT_LISTEN);
+    }
+
+    #[test]
+    fn what_cannot_be_is_named_with_its_place() {
+        let error =
+            |vars: &[(&str, &str)], toml: &str| resolve(Flags::default(), vars, toml).unwrap_err().message;
+        assert!(error(&[("KILN_SLOTS", "many")], "").contains("KILN_SLOTS"));
+        assert!(error(&[("KILN_SLOTS", "0")], "").contains("between 1 and 256"));
+        assert!(error(&[], "slts = 1").contains("kiln.toml"));
+        assert!(error(&[], "cache_size = \"big\"").contains("cache_size"));
+    }
+
+    #[test]
+    fn the_key_is_not_printed() {
+        let settings = resolve(Flags::default(), &[("KILN_KEY", "secret")], "").unwrap();
+        assert!(settings.rows().iter().all(|(_, value, _)| !value.contains("secret")));
+    }
+}
