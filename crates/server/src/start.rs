@@ -145,10 +145,11 @@ impl Server {
             return Err(ServerError::NeedsInsecure(options.listen));
         }
         let data = options.data.clone();
+        // First, because a port in use leaves nothing behind then.
+        let listener = listen::bind(options.listen).await.map_err(|error| own_server(&data, error))?;
         make_folder(&data).map_err(|error| ServerError::Data { folder: data.clone(), error })?;
-        // The lock on the folder comes first: a second server must not touch the first one's files.
+        // The lock on the folder: a second server must not touch the first one's files.
         let (store, epoch) = Store::open(&data, options.durability).await?;
-        let listener = listen::bind(options.listen).await?;
         let addr =
             listener.local_addr().map_err(|error| ServerError::Listen { listen: options.listen, error })?;
         let key = FarmKey::load_or_create(&data)?;
@@ -161,6 +162,17 @@ impl Server {
         let task = tokio::spawn(live(app, brain, gate, listener, store, data));
         Ok(RunningServer { addr, key: key.as_str().to_owned(), stop, task })
     }
+}
+
+/// Where the port is taken by the server of this very folder, the folder is the reason that helps.
+fn own_server(data: &Path, error: ServerError) -> ServerError {
+    let ServerError::PortInUse { port, .. } = error else { return error };
+    let own =
+        ServerFile::read(data).filter(|file| file.url.ends_with(&format!(":{port}"))).is_some_and(|file| {
+            let pid = i32::try_from(file.pid).ok().and_then(rustix::process::Pid::from_raw);
+            pid.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
+        });
+    if own { ServerError::DataInUse(data.to_owned()) } else { error }
 }
 
 /// Only its owner may look into a new folder: it holds the key and everyone's scenes.

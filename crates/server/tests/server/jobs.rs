@@ -1,0 +1,245 @@
+//! Jobs from the first frame to the last, and every verb.
+
+use kiln_api::{Finish, HeldState, Up, Verdict};
+use kiln_types::{Failure, FailureCause, Generation, JobState, TaskState};
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use crate::support::{FakeWorker, Farm, held, hello, picture, problem};
+
+#[tokio::test]
+async fn a_job_is_rendered_and_fetched() {
+    let farm = Farm::start().await;
+    let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
+    let job = farm.submit("3-1").await;
+    let assignment = worker.assignment().await;
+    assert_eq!((assignment.job, &assignment.session), (job.id, &job.spec.session));
+    let first = assignment.tasks[0].clone();
+    assert_eq!(first.frame, 3);
+    worker.say(Up::Started { attempt: first.attempt }).await;
+    worker.say(Up::Log { attempt: first.attempt, text: "Fra:3 Mem\n".to_owned() }).await;
+    worker.say(Up::Progress { attempt: first.attempt, fraction: 0.25 }).await;
+    worker.say(Up::Notices { job: job.id, texts: vec!["A film as frames.".to_owned(); 3] }).await;
+
+    // While it runs: log, progress, notice. The log's attempt is in the records once the start is told.
+    let running = farm.reaches(&job, JobState::Running).await;
+    assert_eq!((running.tasks.running, running.workers_busy), (1, 1));
+    let worker_view = loop {
+        let view = farm.client.workers().await.unwrap().remove(0);
+        if view.running.first().is_some_and(|running| running.fraction == Some(0.25)) {
+            break view;
+        }
+    };
+    assert!(!worker_view.running[0].estimated && worker_view.running[0].frame == 3);
+    assert_eq!(farm.client.attempt_log(job.id, first.attempt).await.unwrap(), "Fra:3 Mem\n");
+    let text = farm.get(&format!("/api/v1/jobs/{}/logs?frame=3", job.id)).await.text().await.unwrap();
+    assert!(text.starts_with("== frame 3, attempt ") && text.ends_with("Fra:3 Mem\n"), "{text}");
+
+    assert_eq!(worker.deliver(&first).await, Verdict::Committed);
+    // It is there as soon as it is committed, while the others still wait.
+    let path = format!("/api/v1/jobs/{}/files/out/frame_0003.png", job.id);
+    let answer = farm.get(&path).await;
+    assert_eq!(answer.headers()["content-type"], "image/png");
+    assert_eq!(answer.bytes().await.unwrap(), picture(&first).1);
+    // The same again is answered, and changes nothing.
+    assert_eq!(worker.deliver(&first).await, Verdict::Superseded);
+
+    let mut left: Vec<_> = assignment.tasks[1..].to_vec();
+    while left.len() < 2 {
+        left.extend(worker.assignment().await.tasks);
+    }
+    for task in &left {
+        worker.say(Up::Started { attempt: task.attempt }).await;
+        assert_eq!(worker.deliver(task).await, Verdict::Committed);
+    }
+    let done = farm.reaches(&job, JobState::Completed).await;
+    assert_eq!(
+        (done.tasks.done, done.tasks.total, done.notices.as_slice()),
+        (3, 3, &["A film as frames.".to_owned()][..])
+    );
+    assert_eq!(done.mean_frame_s, Some(0.5));
+    let outputs = farm.client.outputs(job.id, 0).await.unwrap();
+    assert_eq!(outputs.outputs.iter().map(|output| output.frame).collect::<Vec<_>>(), [3, 2, 1]);
+    assert!(!outputs.more);
+    let after = outputs.outputs[1].sequence;
+    assert_eq!(farm.client.outputs(job.id, after).await.unwrap().outputs.len(), 1);
+    let page = farm.get(&format!("/api/v1/jobs/{}/outputs?limit=2", job.id)).await;
+    let page: kiln_api::OutputsPage = page.json().await.unwrap();
+    assert!(page.more && page.outputs.len() == 2);
+    let report = farm.client.report(job.id).await.unwrap();
+    assert_eq!((report.workers[0].frames, report.workers[0].worker.as_str()), (3, "alpha"));
+    assert!((report.render_s - 1.5).abs() < 1e-9);
+}
+
+#[tokio::test]
+async fn files_that_were_never_sent_are_no_delivery() {
+    let farm = Farm::start().await;
+    let mut liar = FakeWorker::join(&farm, 1, "liar", 1).await;
+    let job = farm.submit("1").await;
+    let task = liar.assignment().await.tasks.remove(0);
+    liar.say(Up::Started { attempt: task.attempt }).await;
+    let (outputs, _) = picture(&task);
+    let finish = Finish::Delivered { outputs, seconds: 1.0, peak_memory: 0 };
+    assert_eq!(liar.report(&task, finish).await, Verdict::Recorded);
+    let page = farm.get(&format!("/api/v1/jobs/{}/attempts?frame=1", job.id)).await;
+    let page: kiln_api::AttemptsPage = page.json().await.unwrap();
+    let failed = page.attempts.iter().find(|attempt| attempt.id == task.attempt).unwrap();
+    assert_eq!(failed.failure.as_ref().unwrap().cause, FailureCause::BadOutput);
+    assert_eq!(farm.get(&format!("/api/v1/jobs/{}/files/out/frame_0001.png", job.id)).await.status(), 404);
+    // It gets another try, and then it counts.
+    liar.render(1).await;
+    farm.reaches(&job, JobState::Completed).await;
+}
+
+#[tokio::test]
+async fn work_survives_a_restart_of_the_server() {
+    let farm = Farm::start().await;
+    let mut worker = FakeWorker::join(&farm, 1, "alpha", 2).await;
+    let job = farm.submit("1-2").await;
+    let (one, two) = (worker.assignment().await, worker.assignment().await);
+    let (first, second) = (one.tasks[0].clone(), two.tasks[0].clone());
+    for task in [&first, &second] {
+        worker.say(Up::Started { attempt: task.attempt }).await;
+    }
+    farm.reaches(&job, JobState::Running).await;
+    let epoch = worker.welcome.epoch;
+    let farm = farm.restart().await;
+
+    // One was finished meanwhile, the other still renders. Neither is begun again.
+    let mut hello = hello(1, "alpha", 2);
+    hello.held = vec![held(&one, &first, HeldState::Finished), held(&two, &second, HeldState::Running)];
+    let mut worker = FakeWorker::join_as(&farm, hello).await;
+    assert!(worker.welcome.epoch > epoch);
+    assert_eq!(worker.deliver(&first).await, Verdict::Committed);
+    assert_eq!(worker.deliver(&second).await, Verdict::Committed);
+    farm.reaches(&job, JobState::Completed).await;
+    let attempts: kiln_api::AttemptsPage =
+        farm.get(&format!("/api/v1/jobs/{}/attempts", job.id)).await.json().await.unwrap();
+    assert_eq!(attempts.attempts.len(), 2);
+}
+
+#[tokio::test]
+async fn pause_and_resume() {
+    let farm = Farm::start().await;
+    let job = farm.submit("1-2").await;
+    farm.client.pause(job.id).await.unwrap();
+    assert_eq!(farm.client.job(job.id).await.unwrap().state, JobState::Paused);
+    let farm = farm.restart().await;
+    assert_eq!(farm.client.job(job.id).await.unwrap().state, JobState::Paused);
+    let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
+    farm.client.resume(job.id).await.unwrap();
+    worker.render(2).await;
+    farm.reaches(&job, JobState::Completed).await;
+}
+
+#[tokio::test]
+async fn cancel_then_retry_then_delete() {
+    let farm = Farm::start().await;
+    let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
+    let job = farm.submit("1-3").await;
+    let assignment = worker.assignment().await;
+    let task = assignment.tasks[0].clone();
+    worker.say(Up::Started { attempt: task.attempt }).await;
+    worker.say(Up::Log { attempt: task.attempt, text: "begun\n".to_owned() }).await;
+    assert_eq!(worker.deliver(&task).await, Verdict::Committed);
+    let refused =
+        problem(farm.request(Method::DELETE, &format!("/api/v1/jobs/{}", job.id)).send().await.unwrap())
+            .await;
+    assert!(refused.status == 409 && refused.detail.contains("cancel"), "{}", refused.detail);
+
+    farm.client.cancel(job.id).await.unwrap();
+    let cancelled = farm.reaches(&job, JobState::Cancelled).await;
+    assert_eq!((cancelled.tasks.done, cancelled.tasks.cancelled), (1, 2));
+    assert_eq!(
+        problem(farm.post(&format!("/api/v1/jobs/{}/cancel", job.id), json!({})).await).await.status,
+        409
+    );
+    let tasks = farm.client.tasks(job.id, None, None).await.unwrap().tasks;
+    let states: Vec<TaskState> = tasks.iter().map(|task| task.state).collect();
+    assert_eq!(states, [TaskState::Done, TaskState::Cancelled, TaskState::Cancelled]);
+
+    // A retry after a restart reads the job back from the records.
+    let farm = farm.restart().await;
+    assert_eq!(farm.client.job(job.id).await.unwrap().tasks, cancelled.tasks);
+    farm.client.retry(job.id).await.unwrap();
+    let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
+    worker.render(2).await;
+    farm.reaches(&job, JobState::Completed).await;
+    let logs = farm.data.path().join("logs").join(job.id.to_string());
+    assert!(logs.exists());
+    farm.client.delete(job.id).await.unwrap();
+    assert_eq!(farm.get(&format!("/api/v1/jobs/{}", job.id)).await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(
+        farm.post(&format!("/api/v1/jobs/{}/retry", job.id), json!({})).await.status(),
+        StatusCode::NOT_FOUND
+    );
+    // Ids are never used again.
+    assert_eq!(farm.submit("1").await.id.0, job.id.0 + 1);
+    assert!(!logs.exists());
+}
+
+#[tokio::test]
+async fn delete_by_force_takes_its_frames_back() {
+    let farm = Farm::start().await;
+    let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
+    let job = farm.submit("1").await;
+    let task = worker.assignment().await.tasks.remove(0);
+    worker.say(Up::Started { attempt: task.attempt }).await;
+    let path = format!("/api/v1/jobs/{}?force=true", job.id);
+    assert_eq!(farm.request(Method::DELETE, &path).send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    assert!(matches!(worker.next().await, kiln_api::Down::Revoke { attempt, .. } if attempt == task.attempt));
+    let late = worker.deliver(&task).await;
+    assert!(matches!(late, Verdict::Superseded | Verdict::Unknown), "{late:?}");
+    // The slot is free again.
+    let next = farm.submit("7").await;
+    worker.render(1).await;
+    farm.reaches(&next, JobState::Completed).await;
+}
+
+#[tokio::test]
+async fn rerender_and_extend() {
+    let farm = Farm::start().await;
+    let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
+    let job = farm.submit("1-2").await;
+    worker.render(2).await;
+    farm.reaches(&job, JobState::Completed).await;
+    let verb = |verb: &str| format!("/api/v1/jobs/{}/{verb}", job.id);
+    let refused = problem(farm.post(&verb("rerender"), json!({"frames": "9"})).await).await;
+    assert!(refused.status == 400 && refused.detail.contains("Frame 9"), "{}", refused.detail);
+    assert_eq!(problem(farm.post(&verb("retry"), json!({})).await).await.status, 409);
+
+    farm.client.rerender(job.id, Some("2".parse().unwrap())).await.unwrap();
+    worker.render(1).await;
+    farm.reaches(&job, JobState::Completed).await;
+    let outputs = farm.client.outputs(job.id, 0).await.unwrap().outputs;
+    assert_eq!(
+        outputs.iter().map(|o| (o.frame, o.generation.0)).collect::<Vec<_>>(),
+        [(1, 0), (2, 0), (2, 1)]
+    );
+    let text = farm.get(&verb("files/out/frame_0002.png")).await.text().await.unwrap();
+    assert_eq!(text, "frame 2 generation 1");
+
+    farm.client.extend(job.id, "2-4".parse().unwrap()).await.unwrap();
+    worker.render(2).await;
+    let done = farm.reaches(&job, JobState::Completed).await;
+    assert_eq!((done.spec.frames.to_string().as_str(), done.tasks.done), ("1-2,3-4", 4));
+    farm.client.rerender(job.id, None).await.unwrap();
+    worker.render(4).await;
+    let done = farm.reaches(&job, JobState::Completed).await;
+    let tasks = farm.client.tasks(done.id, None, None).await.unwrap().tasks;
+    assert_eq!(tasks[1].generation, Generation(2));
+}
+
+#[tokio::test]
+async fn a_fault_of_the_job_stops_it() {
+    let farm = Farm::start().await;
+    let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
+    let job = farm.submit("1-50").await;
+    let task = worker.assignment().await.tasks.remove(0);
+    worker.say(Up::Started { attempt: task.attempt }).await;
+    let failure = Failure::new(FailureCause::NoCamera, "The scene has no camera.");
+    assert_eq!(worker.report(&task, Finish::Failed { failure, seconds: 0.1 }).await, Verdict::Recorded);
+    let failed = farm.reaches(&job, JobState::Failed).await;
+    assert_eq!(failed.reason.unwrap().message, "The scene has no camera.");
+    assert_eq!((failed.tasks.failed, failed.tasks.cancelled), (1, 49));
+}

@@ -1,0 +1,12 @@
+//! Real servers on free ports, with folders of their own, and workers that speak the real protocol.
+#![allow(clippy::unwrap_used)]
+
+mod events;
+mod gate;
+mod jobs;
+mod openapi;
+mod starting;
+mod submitting;
+mod support;
+mod uploads;
+mod workers;

@@ -1,0 +1,74 @@
+//! What is refused before anything starts.
+
+use kiln_api::{JobView, ProblemCode};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::support::{Farm, problem};
+
+#[tokio::test]
+async fn only_the_source_is_needed() {
+    let farm = Farm::start().await;
+    let id = farm.upload().await;
+    let answer = farm.post("/api/v1/jobs", json!({"source": {"upload": {"id": id}}})).await;
+    assert_eq!(answer.status(), StatusCode::CREATED);
+    let job: JobView = answer.json().await.unwrap();
+    assert_eq!((job.id.0, job.name.as_str()), (1, "shot"));
+    assert_eq!(job.spec.session.blender, job.spec.written_by.series());
+    assert!(job.tasks.total > 1 && job.tasks.total == job.tasks.waiting, "{:?}", job.tasks);
+    assert_eq!(job.tasks.total, job.spec.frames.len());
+    assert_eq!(job.waits_for.as_deref(), Some("No worker is connected."));
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_with_what_can() {
+    let farm = Farm::start().await;
+    let id = farm.upload().await;
+    let check = async |change: Value, words: &[&str]| {
+        let mut request = json!({"source": {"upload": {"id": id}}});
+        request.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let refused = problem(farm.post("/api/v1/jobs", request).await).await;
+        assert_eq!(refused.code, ProblemCode::BadRequest, "{change}: {}", refused.detail);
+        for word in words {
+            assert!(refused.detail.contains(word), "{change}: {}", refused.detail);
+        }
+    };
+    check(json!({"settings": {"scene": "Nowhere"}}), &["Nowhere", "its scenes are"]).await;
+    check(json!({"settings": {"camera": "Eye"}}), &["Eye", "its cameras are"]).await;
+    check(json!({"settings": {"view_layer": "None"}}), &["its view layers are", "ViewLayer"]).await;
+    check(json!({"settings": {"samples": 0}}), &["Samples"]).await;
+    check(json!({"blender": "2.93"}), &["3.4", "older"]).await;
+    check(json!({"frames": "1-2000000000"}), &["2000000000"]).await;
+    check(json!({"frames": "-1048574-1048574"}), &["1048576"]).await;
+    check(json!({"frames": ""}), &["empty"]).await;
+    check(json!({"frames": "one"}), &["one"]).await;
+    check(json!({"frame_time_limit_s": 0}), &["second"]).await;
+    check(json!({"name": ""}), &["1 to 200"]).await;
+    check(json!({"source": {"bundle": {"id": "a", "blend": "../x.blend"}}}), &[]).await;
+    assert!(farm.client.jobs(None, None).await.unwrap().jobs.is_empty());
+}
+
+#[tokio::test]
+async fn a_newer_blender_stays_visible() {
+    let farm = Farm::start().await;
+    let id = farm.upload().await;
+    let answer = farm.post("/api/v1/jobs", json!({"source": {"upload": {"id": id}}, "blender": "5.0"})).await;
+    let job: JobView = answer.json().await.unwrap();
+    assert_eq!(job.spec.session.blender.to_string(), "5.0");
+    assert_eq!(job.spec.written_by.series().to_string(), "3.4");
+}
+
+#[tokio::test]
+async fn sources_that_are_not_there() {
+    let farm = Farm::start().await;
+    let hash = "a".repeat(64);
+    for (source, status) in [
+        (json!({"upload": {"id": "00000000000000aa"}}), 404),
+        (json!({"bundle": {"id": hash, "blend": "a.blend"}}), 404),
+    ] {
+        assert_eq!(problem(farm.post("/api/v1/jobs", json!({"source": source})).await).await.status, status);
+    }
+    let begun = farm.post("/api/v1/uploads", json!({"name": "x.blend"})).await.json::<Value>().await.unwrap();
+    let unfinished = json!({"source": {"upload": {"id": begun["id"]}}});
+    assert_eq!(problem(farm.post("/api/v1/jobs", unfinished).await).await.code, ProblemCode::Conflict);
+}

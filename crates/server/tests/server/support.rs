@@ -1,0 +1,248 @@
+//! A farm for a test, and a worker that renders nothing but speaks as one that does.
+
+use std::{future::Future, path::Path, time::Duration};
+
+use bytes::Bytes;
+use kiln_api::{
+    AssignedTask, Assignment, Down, Finish, Held, Hello, JobView, Machine, Problem, Up, Verdict, Welcome,
+};
+use kiln_client::{Client, WorkerLink};
+use kiln_server::{Durability, RunningServer, Server, ServerOptions};
+use kiln_types::{
+    BlobHash, DeviceClass, FileFormat, JobState, OutputFile, OutputRole, OutputSet, RelPath, WorkerId,
+};
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Nothing here takes longer, unless it hangs.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LIMIT, future).await.unwrap_or_else(|_| panic!("{what} did not happen"))
+}
+
+pub fn options(data: &Path) -> ServerOptions {
+    ServerOptions {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        durability: Durability::Ephemeral,
+        ..ServerOptions::new(data)
+    }
+}
+
+pub struct Farm {
+    pub data: TempDir,
+    server: Option<RunningServer>,
+    pub client: Client,
+    pub http: reqwest::Client,
+    pub url: String,
+    pub key: String,
+}
+
+impl Farm {
+    pub async fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), |_| ()).await
+    }
+
+    pub async fn start_in(data: TempDir, change: impl FnOnce(&mut ServerOptions)) -> Self {
+        let mut options = options(data.path());
+        change(&mut options);
+        let server = Server::start(options).await.unwrap();
+        let (url, key) = (server.url(), server.key().to_owned());
+        let client = Client::new(&url, &key).unwrap();
+        Self { data, server: Some(server), client, http: reqwest::Client::new(), url, key }
+    }
+
+    /// Stops the server and starts another one on the same folder.
+    pub async fn restart(mut self) -> Self {
+        self.server.take().unwrap().stop().await.unwrap();
+        Self::start_in(self.data, |_| ()).await
+    }
+
+    pub async fn stop(&mut self) {
+        self.server.take().unwrap().stop().await.unwrap();
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.key)
+    }
+
+    pub async fn get(&self, path: &str) -> Response {
+        soon("an answer", self.request(Method::GET, path).send()).await.unwrap()
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Response {
+        soon("an answer", self.request(Method::POST, path).json(&body).send()).await.unwrap()
+    }
+
+    /// The sample scene as a finished upload.
+    pub async fn upload(&self) -> String {
+        let bytes = sample();
+        let answer = self.post("/api/v1/uploads", json!({"name": "shot.blend", "size": bytes.len()})).await;
+        assert_eq!(answer.status(), StatusCode::CREATED);
+        let id = answer.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned();
+        let path = format!("/api/v1/uploads/{id}");
+        let patch = self.request(Method::PATCH, &path).header("Upload-Offset", 0).body(bytes);
+        assert_eq!(patch.send().await.unwrap().status(), StatusCode::OK);
+        assert_eq!(self.post(&format!("{path}/finish"), json!({})).await.status(), StatusCode::OK);
+        id
+    }
+
+    pub async fn submit(&self, frames: &str) -> JobView {
+        let id = self.upload().await;
+        let answer =
+            self.post("/api/v1/jobs", json!({"source": {"upload": {"id": id}}, "frames": frames})).await;
+        assert_eq!(answer.status(), StatusCode::CREATED);
+        answer.json().await.unwrap()
+    }
+
+    /// The job, once it is in this state.
+    pub async fn reaches(&self, job: &JobView, state: JobState) -> JobView {
+        let mut events = self.client.events(Some(kiln_types::EventNumber(0)), Some(job.id)).await.unwrap();
+        let wait = async {
+            loop {
+                let now = self.client.job(job.id).await.unwrap();
+                if now.state == state {
+                    return now;
+                }
+                events.next().await.unwrap();
+            }
+        };
+        soon(&format!("job {} {state}", job.id), wait).await
+    }
+}
+
+pub fn sample() -> Vec<u8> {
+    std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/sample.blend")).unwrap()
+}
+
+pub async fn problem(response: Response) -> Problem {
+    let status = response.status().as_u16();
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    let problem: Problem = response.json().await.unwrap();
+    assert_eq!(problem.status, status);
+    assert!(problem.detail.ends_with('.'), "{}", problem.detail);
+    problem
+}
+
+pub fn hello(id: u64, name: &str, slots: u16) -> Hello {
+    Hello {
+        protocol: kiln_api::PROTOCOL,
+        build: kiln_api::BUILD.to_owned(),
+        id: WorkerId::from_bits(id),
+        name: name.to_owned(),
+        machine: Machine { hostname: name.to_owned(), cores: 4, ..Machine::default() },
+        slots,
+        blenders: vec![kiln_api::BlenderOffer {
+            version: "3.4.1".parse().unwrap(),
+            build_hash: "abc".to_owned(),
+            flavor: "executable".to_owned(),
+            engines: vec!["CYCLES".to_owned()],
+            devices: vec![kiln_api::DeviceOffer { class: DeviceClass::Cpu, name: "cpu".to_owned() }],
+            denoisers: Vec::new(),
+        }],
+        held: Vec::new(),
+    }
+}
+
+/// A worker's side of the WebSocket.
+pub struct FakeWorker {
+    link: WorkerLink,
+    client: Client,
+    pub welcome: Welcome,
+}
+
+impl FakeWorker {
+    pub async fn join(farm: &Farm, id: u64, name: &str, slots: u16) -> Self {
+        Self::join_as(farm, hello(id, name, slots)).await
+    }
+
+    pub async fn join_as(farm: &Farm, hello: Hello) -> Self {
+        let mut link = farm.client.connect_worker().await.unwrap();
+        link.send(&Up::Hello(Box::new(hello))).await.unwrap();
+        let Some(Down::Welcome(welcome)) = soon("a welcome", link.recv()).await.unwrap() else {
+            panic!("no welcome")
+        };
+        Self { link, client: farm.client.clone(), welcome }
+    }
+
+    pub async fn say(&mut self, up: Up) {
+        self.link.send(&up).await.unwrap();
+    }
+
+    pub async fn next(&mut self) -> Down {
+        soon("a message to the worker", self.link.recv()).await.unwrap().expect("the connection is open")
+    }
+
+    /// `None` where the server closed the connection.
+    pub async fn next_or_end(&mut self) -> Option<Down> {
+        soon("a message or the end", self.link.recv()).await.ok().flatten()
+    }
+
+    /// The next assignment; answers recalls on the way.
+    pub async fn assignment(&mut self) -> Assignment {
+        loop {
+            if let Down::Assign(assignment) = self.next().await {
+                return *assignment;
+            }
+        }
+    }
+
+    pub async fn verdict(&mut self, task: &AssignedTask) -> Verdict {
+        loop {
+            match self.next().await {
+                Down::Settled { attempt, verdict } if attempt == task.attempt => return verdict,
+                _ => {}
+            }
+        }
+    }
+
+    pub async fn report(&mut self, task: &AssignedTask, finish: Finish) -> Verdict {
+        let (attempt, generation) = (task.attempt, task.generation);
+        self.say(Up::Finished { attempt, task: task.task, generation, finish }).await;
+        self.verdict(task).await
+    }
+
+    /// Stores a picture of the frame and reports it.
+    pub async fn deliver(&mut self, task: &AssignedTask) -> Verdict {
+        let (outputs, bytes) = picture(task);
+        self.client.put_blob_bytes(BlobHash::of(&bytes), bytes).await.unwrap();
+        self.report(task, Finish::Delivered { outputs, seconds: 0.5, peak_memory: 1 << 20 }).await
+    }
+
+    /// Begins and delivers this many tasks.
+    pub async fn render(&mut self, mut count: u32) {
+        while count > 0 {
+            for task in self.assignment().await.tasks {
+                self.say(Up::Started { attempt: task.attempt }).await;
+                assert_eq!(self.deliver(&task).await, Verdict::Committed);
+                count -= 1;
+            }
+        }
+    }
+
+    pub async fn leave(self) {
+        let (mut sender, mut receiver) = self.link.split();
+        sender.close().await;
+        while let Ok(Some(_)) = soon("the end", receiver.recv()).await {}
+    }
+}
+
+pub fn held(assignment: &Assignment, task: &AssignedTask, state: kiln_api::HeldState) -> Held {
+    Held { attempt: task.attempt, task: task.task, generation: task.generation, slot: assignment.slot, state }
+}
+
+/// No picture at all, but bytes that differ from frame to frame: who decodes them is the worker.
+pub fn picture(task: &AssignedTask) -> (OutputSet, Bytes) {
+    let bytes = Bytes::from(format!("frame {} generation {}", task.frame, task.generation));
+    let file = OutputFile {
+        path: RelPath::new(&format!("out/frame_{:04}.png", task.frame)).unwrap(),
+        role: OutputRole::Main { view: None },
+        hash: BlobHash::of(&bytes),
+        size: bytes.len() as u64,
+        format: FileFormat::Png,
+        width: 16,
+        height: 9,
+    };
+    (OutputSet::new(vec![file]).unwrap(), bytes)
+}

@@ -1,0 +1,129 @@
+//! Workers come, go, and are told what to do.
+
+use kiln_api::{Down, HeldState, JobView, Up};
+use kiln_types::{JobState, WorkerState, WorkerWish};
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use crate::support::{FakeWorker, Farm, held, hello, problem, soon};
+
+#[tokio::test]
+async fn another_protocol_is_refused_with_a_reason() {
+    let farm = Farm::start().await;
+    let mut hello = hello(1, "future", 1);
+    hello.protocol = 99;
+    let mut link = farm.client.connect_worker().await.unwrap();
+    link.send(&Up::Hello(Box::new(hello))).await.unwrap();
+    let Some(Down::Refused { reason }) = soon("a refusal", link.recv()).await.unwrap() else { panic!() };
+    assert!(reason.contains("protocol 99") && reason.contains("update"), "{reason}");
+    assert!(!matches!(soon("the end", link.recv()).await, Ok(Some(_))));
+    assert!(farm.client.workers().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_first_message_is_a_hello() {
+    let farm = Farm::start().await;
+    let mut link = farm.client.connect_worker().await.unwrap();
+    link.send(&Up::Heartbeat).await.unwrap();
+    assert!(matches!(soon("a refusal", link.recv()).await, Ok(Some(Down::Refused { .. }))));
+}
+
+#[tokio::test]
+async fn names_are_unique_and_links_replaced() {
+    let farm = Farm::start().await;
+    let mut first = FakeWorker::join(&farm, 1, "studio", 1).await;
+    let second = FakeWorker::join(&farm, 2, "studio", 1).await;
+    assert_eq!((first.welcome.name.as_str(), second.welcome.name.as_str()), ("studio", "studio-2"));
+    let again = FakeWorker::join(&farm, 1, "studio", 1).await;
+    assert_eq!(again.welcome.name, "studio");
+    // The older connection of the same worker ends; its end does not make the worker leave.
+    while first.next_or_end().await.is_some() {}
+    let workers = farm.client.workers().await.unwrap();
+    assert_eq!(workers.len(), 2);
+    assert!(workers.iter().all(|worker| worker.state == WorkerState::Idle), "{workers:?}");
+}
+
+#[tokio::test]
+async fn wishes_reach_the_worker_and_outlive_the_server() {
+    let farm = Farm::start().await;
+    let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
+    farm.client.tell_worker("alpha", "pause").await.unwrap();
+    assert!(matches!(worker.next().await, Down::Wish { wish: WorkerWish::Pause }));
+    let farm = farm.restart().await;
+    let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
+    assert_eq!(worker.welcome.wish, WorkerWish::Pause);
+    let job = farm.submit("1").await;
+    let waiting = farm.client.job(job.id).await.unwrap();
+    assert_eq!(waiting.waits_for.as_deref(), Some("Every worker that could take it is paused or leaving."));
+    farm.client.tell_worker("alpha", "resume").await.unwrap();
+    worker.render(1).await;
+    farm.reaches(&job, JobState::Completed).await;
+
+    let connected = farm.request(Method::DELETE, "/api/v1/workers/alpha").send().await.unwrap();
+    assert_eq!(problem(connected).await.status, 409);
+    worker.leave().await;
+    let gone = async {
+        while farm.client.workers().await.unwrap()[0].state != WorkerState::Offline {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the worker offline", gone).await;
+    assert_eq!(problem(farm.post("/api/v1/workers/alpha/drain", json!({})).await).await.status, 409);
+    farm.client.remove_worker("alpha").await.unwrap();
+    assert!(farm.client.workers().await.unwrap().is_empty());
+    assert_eq!(farm.get("/api/v1/workers/alpha").await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn what_is_missing_is_said_in_words() {
+    let farm = Farm::start().await;
+    let id = farm.upload().await;
+    let _worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
+    let submit = async |change: serde_json::Value| {
+        let mut request = json!({"source": {"upload": {"id": id}}, "frames": "1"});
+        request.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let job: JobView = farm.post("/api/v1/jobs", request).await.json().await.unwrap();
+        farm.client.job(job.id).await.unwrap()
+    };
+    let job = submit(json!({"blender": "4.5", "settings": {"engine": "CYCLES"}})).await;
+    assert_eq!(job.waits_for.as_deref(), Some("No worker of the farm has Blender 4.5."));
+    assert_eq!(
+        (job.unmet[0].worker.as_str(), job.unmet[0].missing.as_slice()),
+        ("alpha", &["Blender 4.5".to_owned()][..])
+    );
+    let job = submit(json!({"device": "cuda"})).await;
+    assert_eq!(job.waits_for.as_deref(), Some("No worker of the farm has a cuda device for Blender 3.4."));
+    let job = submit(json!({"settings": {"engine": "LUXCORE"}})).await;
+    assert_eq!(
+        job.waits_for.as_deref(),
+        Some("No worker of the farm has the engine LUXCORE in Blender 3.4.")
+    );
+}
+
+#[tokio::test]
+async fn a_silent_worker_loses_its_work_to_another() {
+    let data = tempfile::tempdir().unwrap();
+    let farm = Farm::start_in(data, |options| options.lease_ms = 300).await;
+    let mut silent = FakeWorker::join(&farm, 1, "silent", 1).await;
+    let job = farm.submit("1").await;
+    let assignment = silent.assignment().await;
+    let task = assignment.tasks[0].clone();
+    silent.say(Up::Started { attempt: task.attempt }).await;
+    farm.reaches(&job, JobState::Running).await;
+    silent.leave().await;
+    let mut other = FakeWorker::join(&farm, 2, "other", 1).await;
+    let again = other.assignment().await.tasks.remove(0);
+    assert!(again.task == task.task && again.attempt > task.attempt);
+    other.say(Up::Started { attempt: again.attempt }).await;
+    assert_eq!(other.deliver(&again).await, kiln_api::Verdict::Committed);
+    farm.reaches(&job, JobState::Completed).await;
+
+    // The first one is back, with the frame: answered politely, and dropped.
+    let mut hello = hello(1, "silent", 1);
+    hello.held = vec![held(&assignment, &task, HeldState::Finished)];
+    let mut silent = FakeWorker::join_as(&farm, hello).await;
+    let verdict = silent.deliver(&task).await;
+    assert!(matches!(verdict, kiln_api::Verdict::Superseded | kiln_api::Verdict::Unknown), "{verdict:?}");
+    let outputs = farm.client.outputs(job.id, 0).await.unwrap().outputs;
+    assert_eq!(outputs.len(), 1);
+}
