@@ -1,6 +1,6 @@
 //! A farm for a test, and a worker that renders nothing but speaks as one that does.
 
-use std::{future::Future, path::Path, time::Duration};
+use std::{collections::VecDeque, future::Future, path::Path, time::Duration};
 
 use bytes::Bytes;
 use kiln_api::{
@@ -148,6 +148,8 @@ pub fn hello(id: u64, name: &str, slots: u16) -> Hello {
 /// A worker's side of the WebSocket.
 pub struct FakeWorker {
     link: WorkerLink,
+    /// Assignments that came while something else was waited for.
+    early: VecDeque<Assignment>,
     client: Client,
     pub welcome: Welcome,
 }
@@ -163,7 +165,7 @@ impl FakeWorker {
         let Some(Down::Welcome(welcome)) = soon("a welcome", link.recv()).await.unwrap() else {
             panic!("no welcome")
         };
-        Self { link, client: farm.client.clone(), welcome }
+        Self { link, early: VecDeque::new(), client: farm.client.clone(), welcome }
     }
 
     pub async fn say(&mut self, up: Up) {
@@ -179,8 +181,11 @@ impl FakeWorker {
         soon("a message or the end", self.link.recv()).await.ok().flatten()
     }
 
-    /// The next assignment; answers recalls on the way.
+    /// The next assignment.
     pub async fn assignment(&mut self) -> Assignment {
+        if let Some(assignment) = self.early.pop_front() {
+            return assignment;
+        }
         loop {
             if let Down::Assign(assignment) = self.next().await {
                 return *assignment;
@@ -192,6 +197,7 @@ impl FakeWorker {
         loop {
             match self.next().await {
                 Down::Settled { attempt, verdict } if attempt == task.attempt => return verdict,
+                Down::Assign(assignment) => self.early.push_back(*assignment),
                 _ => {}
             }
         }
