@@ -7,7 +7,7 @@ use kiln_types::{AttemptId, AttemptState, Epoch, Failure, FailureCause, JobId, T
 use crate::{
     IndexSet, JobError, Moment, Outbox, Push, Record, Requirement, RevokeReason,
     job::{Job, JobEnd, JobPhase, Need, Place, Step},
-    worker::{Attempt, AttemptPhase, Presence, Worker},
+    worker::{Attempt, AttemptPhase, Presence, Slot, Worker},
 };
 
 /// What may be tuned.
@@ -241,8 +241,8 @@ impl Core {
             Presence::Here { .. } | Presence::Silent => Presence::Silent,
             Presence::Away { .. } | Presence::Offline => Presence::Offline,
         };
-        let suspects: BTreeSet<_> = worker.slots.iter().flat_map(|slot| slot.suspects()).collect();
         let live: Vec<AttemptId> = worker.live().collect();
+        let suspects = self.suspects(id);
         self.touched.insert(id);
         for attempt in live {
             self.lose(attempt, blame && suspects.contains(&attempt), true, out);
@@ -253,6 +253,17 @@ impl Core {
             worker.slots.iter_mut().for_each(|slot| slot.closing.clear());
             worker.resize();
         }
+    }
+
+    /// The attempts to count against their tasks should the worker be lost now: on each slot the one that ran or
+    /// was about to, because loading a scene kills machines too. Not one of an earlier reign that never began:
+    /// the server may have died before it was sent.
+    pub(crate) fn suspects(&self, id: WorkerId) -> BTreeSet<AttemptId> {
+        let foremost = self.workers.get(&id).into_iter().flat_map(|w| &w.slots).flat_map(Slot::foremost);
+        let may_have_run = |id: &AttemptId| {
+            id.epoch == self.epoch || self.attempts.get(id).is_some_and(|known| known.phase.has_begun())
+        };
+        foremost.filter(may_have_run).collect()
     }
 
     /// A live attempt is lost with its worker. `late`: the worker may come back with it.

@@ -103,9 +103,8 @@ impl Slot {
         self.queue.iter().chain(&self.delivering).copied()
     }
 
-    /// The attempts to count against their tasks should the worker be lost now: the one that ran or was about
-    /// to (loading a scene kills machines too), or else those whose files were being checked.
-    pub fn suspects(&self) -> Vec<AttemptId> {
+    /// What ran or was about to, or else what has left Blender and was being checked.
+    pub fn foremost(&self) -> Vec<AttemptId> {
         self.queue.front().map_or_else(|| self.delivering.clone(), |front| vec![*front])
     }
 

@@ -23,8 +23,8 @@ impl Core {
         out: &mut impl Outbox,
     ) {
         let until = self.renewed(now);
+        let suspects = self.suspects(id);
         let worker = self.workers.entry(id).or_insert_with(|| Worker::unseen(Presence::Offline));
-        let suspects: BTreeSet<AttemptId> = worker.slots.iter().flat_map(|slot| slot.suspects()).collect();
         let mut missing: BTreeSet<AttemptId> = worker.live().collect();
         for slot in &mut worker.slots {
             slot.queue.clear();

@@ -15,7 +15,7 @@ fn one_seed() {
 /// `KILN_SEEDS=N` runs that many instead.
 #[test]
 fn many_seeds() {
-    let many = std::env::var("KILN_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(400);
+    let many = std::env::var("KILN_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
     let mut reports = Vec::new();
     let mut broken = Vec::new();
     for seed in 1..=many {

@@ -149,7 +149,8 @@ fn apply(farm: &mut Farm, event: Event) {
             match how {
                 0 => farm.act(|core, now, out| core.attempt_started(now, w(worker), attempt, out)),
                 1 => {
-                    drop(farm.report(worker, attempt, Finish::Failed(Failure::new(FailureCause::Other, ""))))
+                    let failure = Failure::new(FailureCause::Other, "a lie");
+                    farm.report(worker, attempt, Finish::Failed(failure));
                 }
                 _ => {
                     let mut held = farm.holdings(worker);

@@ -179,6 +179,21 @@ fn after_a_restart_a_worker_that_does_not_come_back_loses_its_work() {
 }
 
 #[test]
+fn what_the_server_never_sent_before_it_died_is_nobodys_fault() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 1));
+    for _ in 0..5 {
+        farm.join(1, 1);
+        farm.schedule();
+        farm.held.clear();
+        farm.restart();
+    }
+    farm.join(1, 1);
+    farm.drain();
+    assert_eq!(farm.state(1), JobState::Completed);
+}
+
+#[test]
 fn counted_failures_survive_a_restart() {
     let mut farm = Farm::new();
     farm.submit(job(1, 1));
