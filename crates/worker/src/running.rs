@@ -1,10 +1,11 @@
 //! A worker from the outside.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Mutex, broadcast, mpsc::UnboundedSender, watch},
     task::JoinHandle,
+    time::timeout,
 };
 
 use crate::{
@@ -14,6 +15,9 @@ use crate::{
 
 /// Happenings that a slow listener may fall behind.
 const BACKLOG: usize = 4096;
+
+/// How long a worker may take to end its Blenders before it is torn down around them.
+const HARD_WITHIN: Duration = Duration::from_secs(5);
 
 /// Starts workers.
 #[derive(Debug)]
@@ -73,9 +77,10 @@ impl RunningWorker {
 
     /// Ends every Blender now and hands nothing back; returns when they are gone.
     pub async fn stop_hard(&self) {
-        let mut task = self.task.lock().await;
-        task.abort();
-        if !task.is_finished() {
+        let _ = self.inputs.send(Input::StopHard);
+        if timeout(HARD_WITHIN, self.wait()).await.is_err() {
+            let mut task = self.task.lock().await;
+            task.abort();
             // An abort is no news.
             let _ = (&mut *task).await;
         }

@@ -197,18 +197,18 @@ impl Garage {
     ///
     /// # Errors
     /// `CannotStart`, in one sentence.
-    pub(crate) async fn seat(&self, kind: Kind) -> Result<Seat, Failure> {
+    pub(crate) async fn seat(&self, kind: Kind) -> Result<Box<Seat>, Failure> {
         if let Some(seat) = self.take_spare(kind) {
             return Ok(seat);
         }
         self.start(kind).await
     }
 
-    fn take_spare(&self, kind: Kind) -> Option<Seat> {
+    fn take_spare(&self, kind: Kind) -> Option<Box<Seat>> {
         let mut spare = self.spare();
         match std::mem::take(&mut *spare) {
             // One that died is dropped here, and another will be started in time.
-            Spare::Ready(mut seat) if seat.kind == kind => seat.host.is_alive().then_some(*seat),
+            Spare::Ready(mut seat) if seat.kind == kind => seat.host.is_alive().then_some(seat),
             other => {
                 *spare = other;
                 None
@@ -227,7 +227,7 @@ impl Garage {
         }
         let started = self.start(Kind { series, trust: false }).await;
         *self.spare() = match started {
-            Ok(seat) => Spare::Ready(Box::new(seat)),
+            Ok(seat) => Spare::Ready(seat),
             Err(failure) => {
                 tracing::warn!(%failure, "the spare Blender could not be started");
                 Spare::None
@@ -245,18 +245,18 @@ impl Garage {
     /// As [`Garage::seat`].
     pub(crate) async fn meet(&self, kind: Kind) -> Result<Met, Failure> {
         let (seat, met) = self.start_and_meet(kind).await?;
-        let Seat { host, .. } = seat;
+        let Seat { host, .. } = *seat;
         host.kill().await;
         Ok(met)
     }
 
-    async fn start(&self, kind: Kind) -> Result<Seat, Failure> {
+    async fn start(&self, kind: Kind) -> Result<Box<Seat>, Failure> {
         let (seat, met) = self.start_and_meet(kind).await?;
         let _ = self.inputs.send(Input::Met(Box::new(met)));
         Ok(seat)
     }
 
-    async fn start_and_meet(&self, kind: Kind) -> Result<(Seat, Met), Failure> {
+    async fn start_and_meet(&self, kind: Kind) -> Result<(Box<Seat>, Met), Failure> {
         let cannot = |why: String| Failure::new(FailureCause::CannotStart, why);
         let install = self
             .install(kind.series)
@@ -296,7 +296,7 @@ impl Garage {
             inputs: self.inputs.clone(),
             _folder: folder,
         };
-        Ok((seat, met))
+        Ok((Box::new(seat), met))
     }
 }
 
@@ -333,5 +333,32 @@ mod tests {
         note_log(&mut book, "Blender 3.4.1\n", &inputs);
         send_log(&mut book, &inputs);
         assert!(sent.try_recv().is_err());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_spare_is_taken_once_and_only_by_its_kind() {
+        let folder = tempfile::Builder::new().prefix("kiln-test-").tempdir().unwrap();
+        let (inputs, _sent) = unbounded_channel();
+        let garage = Garage::new(folder.path().join("roots"), 0, None, inputs);
+        let found = kiln_host::discover(&[], folder.path(), folder.path());
+        let series =
+            found.first().expect("these tests need a Blender (apt install blender)").version.series();
+        garage.set_installs(found);
+        garage.start_spare(series).await;
+        assert!(garage.has_spare());
+        let plain = Kind { series, trust: false };
+        assert!(garage.take_spare(Kind { series, trust: true }).is_none());
+        let mut seat = garage.seat(plain).await.unwrap();
+        assert!(!garage.has_spare(), "the slot has it now");
+        assert!(seat.host.is_alive());
+        let (root, pid) = (seat.root.path().to_owned(), seat.host.pid());
+        drop(seat);
+        assert!(!root.exists(), "a process that goes takes its folder along");
+        garage.start_spare(series).await;
+        garage.drop_spare();
+        assert!(!garage.has_spare());
+        let gone = std::path::PathBuf::from(format!("/proc/{pid}/cmdline"));
+        let cmdline = std::fs::read(gone).unwrap_or_default();
+        assert!(cmdline.is_empty(), "it is killed, at most not yet reaped");
     }
 }

@@ -1,5 +1,6 @@
 //! One slot: an actor that carries out what its state machine says.
 
+mod requests;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -7,15 +8,14 @@ mod tests;
 use std::{
     collections::HashMap,
     future::Future,
-    io,
     path::PathBuf,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use kiln_host::{OpenRequest, Opened, RenderRequest, Rendered};
-use kiln_types::{AttemptId, BlenderSeries, Failure, FailureCause, SessionKey, SessionSpec, SlotIndex};
+use kiln_host::{Opened, Rendered};
+use kiln_types::{AttemptId, BlenderSeries, Failure, FailureCause, SessionKey, SlotIndex};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::{AbortHandle, JoinHandle, JoinSet},
@@ -28,7 +28,6 @@ pub(crate) use state::{Kind, Told, Work};
 use crate::{
     bundles::{Bundles, Laid},
     hardware::Memory,
-    identity,
     memory::MemoryBook,
     outbox::{Outbox, RenderedFrame},
     seat::{Garage, Seat},
@@ -109,10 +108,10 @@ type Running = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 /// What came of what was running.
 enum Done {
-    Started(Result<Seat, Failure>),
-    Opened(Seat, Result<Opened, Failure>),
+    Started(Result<Box<Seat>, Failure>),
+    Opened(Box<Seat>, Result<Opened, Failure>),
     Rendered {
-        seat: Seat,
+        seat: Box<Seat>,
         out: PathBuf,
         took: f64,
         result: Result<Rendered, Failure>,
@@ -135,7 +134,7 @@ struct Actor {
     slot: Slot,
     shop: Arc<Shop>,
     /// Here while nothing is running with it.
-    seat: Option<Seat>,
+    seat: Option<Box<Seat>>,
     running: Option<Running>,
     /// Calls off what is running, which then ends its process.
     off: CancellationToken,
@@ -153,6 +152,7 @@ struct Around<'a> {
     shop: &'a Shop,
     laid: &'a HashMap<SessionKey, Arc<Laid>>,
     seat: Option<&'a Seat>,
+    alive: bool,
 }
 
 impl Surroundings for Around<'_> {
@@ -174,19 +174,33 @@ impl Surroundings for Around<'_> {
     }
 
     fn worn(&self) -> bool {
-        self.seat.is_some_and(|seat| {
-            let frames = seat.host.frames_rendered();
-            // Looking at the machine's memory takes longer than all else here: only where it could matter.
-            let memory =
-                if seat.peak > 1 << 30 { Memory::now() } else { Memory { total: 0, available: u64::MAX } };
-            sizing::worn(frames, seat.peak, memory.available, memory.total)
-        })
+        // One that died between two frames is no frame's fault.
+        !self.alive
+            || self.seat.is_some_and(|seat| {
+                let frames = seat.host.frames_rendered();
+                // Looking at the machine's memory takes longer than all else here: only where it could matter.
+                let memory = if seat.peak > 1 << 30 {
+                    Memory::now()
+                } else {
+                    Memory { total: 0, available: u64::MAX }
+                };
+                sizing::worn(frames, seat.peak, memory.available, memory.total)
+            })
     }
 }
 
 macro_rules! around {
     ($actor:ident) => {
-        &Around { index: $actor.index, shop: &$actor.shop, laid: &$actor.laid, seat: $actor.seat.as_ref() }
+        &{
+            let alive = $actor.seat.as_mut().is_none_or(|seat| seat.host.is_alive());
+            Around {
+                index: $actor.index,
+                shop: &$actor.shop,
+                laid: &$actor.laid,
+                seat: $actor.seat.as_deref(),
+                alive,
+            }
+        }
     };
 }
 
@@ -298,7 +312,10 @@ impl Actor {
                 self.seat = Some(seat);
                 self.slot.started(Ok(()), around!(self));
             }
-            Done::Started(Err(failure)) => self.slot.started(Err(failure), around!(self)),
+            Done::Started(Err(failure)) => {
+                tracing::warn!(%failure, "Blender could not be started");
+                self.slot.started(Err(failure), around!(self));
+            }
             Done::Opened(seat, result) => self.opened(seat, result),
             Done::Rendered { seat, out, took, result } => return self.rendered(seat, &out, took, result),
             Done::Gone => {
@@ -310,7 +327,7 @@ impl Actor {
         None
     }
 
-    fn opened(&mut self, mut seat: Seat, result: Result<Opened, Failure>) {
+    fn opened(&mut self, mut seat: Box<Seat>, result: Result<Opened, Failure>) {
         let alive = seat.host.is_alive();
         let result = match (result, self.slot.current()) {
             (Ok(opened), Some(work)) => {
@@ -335,7 +352,7 @@ impl Actor {
 
     fn rendered(
         &mut self,
-        mut seat: Seat,
+        mut seat: Box<Seat>,
         out: &std::path::Path,
         took: f64,
         result: Result<Rendered, Failure>,
@@ -421,137 +438,4 @@ impl Actor {
         }
         false
     }
-
-    fn start(&mut self, kind: Kind) {
-        let (garage, off) = (self.shop.garage.clone(), self.off.clone());
-        self.running = Some(Box::pin(async move {
-            tokio::select! {
-                biased;
-                () = off.cancelled() => Done::Gone,
-                seat = garage.seat(kind) => Done::Started(seat),
-            }
-        }));
-    }
-
-    fn fetch(&mut self, session: Arc<SessionSpec>) {
-        let (shop, key) = (self.shop.clone(), session.key());
-        let fetch = async move { (key, shop.bundles.lay_out(session.bundle).await) };
-        self.fetching.insert(key, self.fetches.spawn(fetch));
-    }
-
-    fn open(&mut self, work: Work) {
-        let (Some(mut seat), Some(laid)) = (self.seat.take(), self.laid.get(&work.key).cloned()) else {
-            // Not possible by the table of states; the frame must not hang on it.
-            return self.lost();
-        };
-        let persistent = self.shop.memory.claim(self.index, work.key, laid.size, Memory::now());
-        seat.persistent = persistent;
-        seat.serve(work.attempt);
-        let request = OpenRequest {
-            blend: laid.folder.join(work.session.blend.to_path()),
-            session: (*work.session).clone(),
-            remap: laid.remapped(),
-            persistent_data: persistent,
-        };
-        let off = self.off.clone();
-        self.running = Some(Box::pin(async move {
-            if let Err(error) = empty(&seat) {
-                return Done::Opened(seat, Err(unprepared(&error)));
-            }
-            let opened = tokio::select! {
-                biased;
-                () = off.cancelled() => None,
-                opened = seat.host.open(&request) => Some(opened),
-            };
-            drop(laid);
-            match opened {
-                Some(opened) => Done::Opened(seat, opened),
-                None => end(seat).await,
-            }
-        }));
-    }
-
-    fn render(&mut self, work: &Work) {
-        let Some(mut seat) = self.seat.take() else { return self.lost() };
-        seat.serve(work.attempt);
-        let (off, frame, time_limit) = (self.off.clone(), work.frame, work.time_limit);
-        let folder = seat.root.fresh_out(&work.attempt.to_string());
-        self.running = Some(Box::pin(async move {
-            let out = match folder {
-                Ok(out) => out,
-                Err(error) => {
-                    let result = Err(unprepared(&error));
-                    return Done::Rendered { seat, out: PathBuf::new(), took: 0.0, result };
-                }
-            };
-            let began = Instant::now();
-            let rendered = tokio::select! {
-                biased;
-                () = off.cancelled() => None,
-                rendered = seat.host.render(RenderRequest { frame, out: out.clone(), time_limit }) => {
-                    Some(rendered)
-                }
-            };
-            let took = began.elapsed().as_secs_f64();
-            match rendered {
-                Some(result) => Done::Rendered { seat, out, took, result },
-                None => end(seat).await,
-            }
-        }));
-    }
-
-    /// Ends the process, in the middle of what it does if it does something.
-    fn recycle(&mut self) {
-        if self.running.is_some() {
-            self.off.cancel();
-            self.off = CancellationToken::new();
-        } else {
-            let seat = self.seat.take();
-            self.running = Some(Box::pin(async move {
-                match seat {
-                    Some(seat) => end(seat).await,
-                    None => Done::Gone,
-                }
-            }));
-        }
-    }
-
-    fn lost(&mut self) {
-        let failure = Failure::new(FailureCause::Other, "the slot lost its Blender; this is a fault of Kiln");
-        self.running = Some(Box::pin(async { Done::Lost(failure) }));
-    }
-}
-
-async fn end(seat: Seat) -> Done {
-    let Seat { host, .. } = seat;
-    host.kill().await;
-    Done::Gone
-}
-
-fn unprepared(error: &io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Failure::new(
-            FailureCause::DiskFull,
-            "this worker's disk is full; free some space in its data folder",
-        ),
-        _ => Failure::new(FailureCause::Other, format!("the slot's folder cannot be prepared: {error}")),
-    }
-}
-
-/// Removes what an earlier session left, but not the temporary folder that Blender itself made for its life.
-fn empty(seat: &Seat) -> io::Result<()> {
-    for part in [seat.root.out(), seat.root.tmp()] {
-        for entry in std::fs::read_dir(part)? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with("blender_") {
-                continue;
-            }
-            if entry.file_type()?.is_dir() {
-                identity::clear(&entry.path())?;
-            } else {
-                std::fs::remove_file(entry.path())?;
-            }
-        }
-    }
-    Ok(())
 }

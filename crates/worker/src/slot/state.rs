@@ -18,7 +18,7 @@
 //! | Recycling | Cold | the process is gone |
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -416,8 +416,8 @@ impl Slot {
     }
 
     fn want_files(&mut self, work: &Work) {
-        if !self.files.contains_key(&work.key) {
-            self.files.insert(work.key, Files::Coming);
+        if let Entry::Vacant(place) = self.files.entry(work.key) {
+            place.insert(Files::Coming);
             self.effects.push(Effect::Fetch(work.session.clone()));
         }
     }

@@ -119,12 +119,10 @@ impl Farm {
     pub async fn arrival(&mut self) -> Line {
         let mut socket = timeout(LIMIT, self.arrivals.recv()).await.expect("no worker came").unwrap();
         let hello = loop {
-            match socket.recv().await.unwrap().unwrap() {
-                Message::Text(text) => match serde_json::from_str(&text).unwrap() {
-                    Up::Hello(hello) => break *hello,
-                    other => panic!("{other:?} before a hello"),
-                },
-                _ => {}
+            let Message::Text(text) = socket.recv().await.unwrap().unwrap() else { continue };
+            match serde_json::from_str(&text).unwrap() {
+                Up::Hello(hello) => break *hello,
+                other => panic!("{other:?} before a hello"),
             }
         };
         Line { hello, socket }
@@ -132,11 +130,7 @@ impl Farm {
 
     /// A session of the sample animation.
     pub fn session(&self, percent: u16, samples: u32) -> SessionSpec {
-        let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/sample.blend");
-        self.session_of(std::fs::read(sample).unwrap(), percent, samples)
-    }
-
-    pub fn session_of(&self, bytes: Vec<u8>, percent: u16, samples: u32) -> SessionSpec {
+        let bytes = self.sample();
         let file = BundleFile {
             path: RelPath::new("scene.blend").unwrap(),
             hash: BlobHash::of(&bytes),
@@ -159,6 +153,11 @@ impl Farm {
             },
             policy: Policy::default(),
         }
+    }
+
+    /// The bytes of the sample animation.
+    pub fn sample(&self) -> Vec<u8> {
+        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/sample.blend")).unwrap()
     }
 
     pub fn has(&self, hash: &BlobHash) -> bool {

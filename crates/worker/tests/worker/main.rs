@@ -67,7 +67,7 @@ async fn frames_are_rendered_checked_delivered_and_the_gap_between_them_is_short
         assert!(seconds > 0.0 && peak_memory > 1 << 20);
         assert_eq!(outputs.files().len(), 1);
         let file = &outputs.files()[0];
-        assert_eq!((file.width, file.height), (38, 22));
+        assert_eq!((file.width, file.height), (38, 21));
         assert!(farm.has(&file.hash), "the bytes are there before the report");
         delivered.push(attempt);
     }
@@ -225,7 +225,7 @@ async fn a_drain_hands_back_at_once_and_a_wish_to_drain_finishes_what_renders() 
 
     let worker = farm.worker().await;
     let mut line = farm.next().await;
-    let short = farm.session(10, 64);
+    let short = farm.session(25, 64);
     let assignment = farm.assignment(0, &short, &[1, 2]);
     let [first, second] = [0, 1].map(|at| assignment.tasks[at].attempt);
     line.send(Down::Assign(Box::new(assignment))).await;
@@ -286,4 +286,47 @@ async fn a_bundle_that_the_server_lacks_and_a_refusal_are_told_plainly() {
     let exit = timeout(LIMIT, worker.wait()).await.unwrap();
     let WorkerExit::Failed(error) = &*exit else { panic!("{exit:?}") };
     assert!(error.to_string().ends_with("this worker is too old; install Kiln 2"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_beside_its_server_reads_the_blobs_from_the_disk_and_checks_them() {
+    let mut farm = Farm::open().await;
+    let session = farm.session(10, 1);
+    let store = farm.data().join("server");
+    let blobs = kiln_blobs::BlobStore::open(&store, kiln_blobs::Durability::Ephemeral).await.unwrap();
+    blobs.put_bytes(farm.sample()).await.unwrap();
+    let mut options = farm.options();
+    options.local_blobs = Some(store);
+    let worker = Worker::start(options).await.unwrap();
+    let mut line = farm.next().await;
+    let assignment = farm.assignment(0, &session, &[1]);
+    line.send(Down::Assign(Box::new(assignment))).await;
+    assert!(matches!(line.finished().await.1, Finish::Delivered { .. }));
+    assert_eq!(farm.downloads(), 0);
+    worker.stop_hard().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_of_another_scene_takes_the_same_blender_and_a_trusted_one_does_not() {
+    let mut farm = Farm::open().await;
+    let worker = farm.worker().await;
+    let mut line = farm.next().await;
+    let mut pids = Vec::new();
+    let plain = farm.session(10, 1);
+    let other = farm.session(20, 1);
+    let mut trusted = farm.session(10, 2);
+    trusted.policy.scripts = kiln_types::ScriptPolicy::Trust;
+    for session in [&plain, &other, &trusted, &plain] {
+        let assignment = farm.assignment(0, session, &[1]);
+        line.send(Down::Assign(Box::new(assignment))).await;
+        let (_, finish) = line.finished().await;
+        assert!(matches!(finish, Finish::Delivered { .. }), "{finish:?}");
+        let running = blenders_in(farm.data());
+        assert_eq!(running.len(), 1, "one slot, one Blender");
+        pids.push(running[0]);
+    }
+    assert_eq!(pids[0], pids[1]);
+    assert!(pids[1] != pids[2] && pids[2] != pids[3] && pids[3] != pids[1], "{pids:?}");
+    worker.stop_hard().await;
+    assert_no_blender_in(farm.data());
 }

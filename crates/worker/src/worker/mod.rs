@@ -1,12 +1,15 @@
 //! The worker: one actor that knows what it holds, between the server and its slots.
 
+mod frames;
+mod upkeep;
+
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use kiln_api::{Assignment, BUILD, Down, Finish, Hello, Machine, PROTOCOL, RevokeWhy, Up, Welcome};
+use kiln_api::{BUILD, Down, Finish, Hello, Machine, PROTOCOL, RevokeWhy, Up, Welcome};
 use kiln_blobs::{BlobStore, Cache};
 use kiln_client::Client;
 use kiln_host::BlenderInstall;
@@ -26,19 +29,17 @@ use crate::{
     bundles::Bundles,
     hardware::{self, Memory},
     identity::Identity,
-    ledger::{Entry, Ledger, Revoked},
+    ledger::{Ledger, Revoked},
     link::{self, LinkEvent},
     memory::MemoryBook,
     offers::Offers,
     outbox::Outbox,
     seat::{Garage, Met},
-    sizing::{self, SpareFacts},
-    slot::{self, Kind, Made, Order, Shop, Told, Work},
+    sizing,
+    slot::{self, Made, Order, Shop, Told},
 };
 
 const TICK: Duration = Duration::from_secs(1);
-/// How often a worker without a Blender looks again.
-const LOOK_AGAIN: Duration = Duration::from_secs(20);
 /// Bytes of log kept for a server that is away; the oldest go first.
 const LOG_KEPT: usize = 4 << 20;
 /// How long a worker that leaves waits for its last reports to be settled: by its own wish, and by the farm's.
@@ -75,6 +76,7 @@ pub(crate) enum Input {
     Probed(BlenderSeries, Result<Box<Met>, Failure>),
     Found(Vec<BlenderInstall>),
     Drain,
+    StopHard,
 }
 
 /// Why and how the worker leaves.
@@ -195,51 +197,21 @@ impl Worker {
                 break exit;
             }
         };
-        self.up = None;
-        // The last words go out; a server that is away must not hold this up.
-        let _ = timeout(Duration::from_secs(2), link).await;
-        for (orders, task) in self.slots {
-            drop(orders);
-            task.abort();
-            let _ = task.await;
+        // First of all nothing renders any more, whatever the reason to leave.
+        let (orders, slots): (Vec<_>, Vec<_>) = std::mem::take(&mut self.slots).into_iter().unzip();
+        slots.iter().for_each(AbortOnDropHandle::abort);
+        for slot in slots {
+            // An abort is no news.
+            let _ = slot.await;
         }
+        drop(orders);
         self.shop.garage.drop_spare();
         self.tasks.shutdown().await;
+        // The last words go out, where somebody hears them.
+        if self.up.take().is_some() {
+            let _ = timeout(Duration::from_secs(2), link).await;
+        }
         exit
-    }
-
-    async fn look_for_blenders(&mut self) {
-        let (extra, home, cache) = self.where_to_look();
-        let found = spawn_blocking(move || kiln_host::discover(&extra, &home, &cache)).await;
-        self.found(found.unwrap_or_default());
-        if self.offers.is_empty() {
-            self.happen(Happening::NoBlender);
-        }
-    }
-
-    fn where_to_look(&self) -> (Vec<std::path::PathBuf>, std::path::PathBuf, std::path::PathBuf) {
-        let home = self.options.installs.clone().unwrap_or_else(|| self.options.data.clone());
-        (self.options.blenders.clone(), home, self.options.data.clone())
-    }
-
-    fn found(&mut self, installs: Vec<BlenderInstall>) {
-        if installs.is_empty() {
-            return;
-        }
-        let versions = installs.iter().map(|install| install.version.to_string()).collect();
-        self.happen(Happening::Blenders(versions));
-        self.offers = Offers::new(&installs, self.options.devices.as_deref());
-        self.shop.garage.set_installs(installs);
-    }
-
-    fn prestart(&mut self) {
-        let garage = &self.shop.garage;
-        let known = |series: &BlenderSeries| garage.install(*series).is_some();
-        let newest = garage.installs().first().map(|install| install.version.series());
-        let wished = [self.options.prestart, self.last_series, newest];
-        if let Some(series) = wished.into_iter().flatten().find(known) {
-            self.order_all(|| Order::Prestart(series));
-        }
     }
 
     fn happen(&self, happening: Happening) {
@@ -290,6 +262,7 @@ impl Worker {
                 }
             }
             Input::Drain => self.leave(None),
+            Input::StopHard => return Some(WorkerExit::Stopped),
         }
         None
     }
@@ -416,124 +389,6 @@ impl Worker {
         over.then(|| leaving.wish.map_or(WorkerExit::Drained, WorkerExit::Dismissed))
     }
 
-    fn assign(&mut self, assignment: Assignment) {
-        let Assignment { slot, session, frame_time_limit_s, tasks, .. } = assignment;
-        let key = session.key();
-        let session = Arc::new(session);
-        let time_limit = frame_time_limit_s.map(|seconds| Duration::from_secs(seconds.into()));
-        let mut works = Vec::new();
-        for task in tasks {
-            let entry = Entry { task: task.task, generation: task.generation, slot, frame: task.frame };
-            if self.ledger.assign(task.attempt, entry) {
-                works.push(Work {
-                    attempt: task.attempt,
-                    task: task.task,
-                    frame: task.frame,
-                    session: session.clone(),
-                    key,
-                    time_limit,
-                });
-            }
-        }
-        let Some(first) = works.first() else { return };
-        let (job, frames) = (first.job(), works.iter().map(|work| work.frame).collect());
-        *self.used.entry(session.blender).or_default() += 1;
-        if self.last_series != Some(session.blender) {
-            self.last_series = Some(session.blender);
-            self.identity.remember_series(session.blender);
-        }
-        self.happen(Happening::Assigned { job, slot, frames });
-        if usize::from(slot.0) < self.slots.len() && self.leaving.is_none() {
-            self.order(slot, Order::Enqueue(works));
-        } else {
-            // No such slot, or none any more.
-            for work in works {
-                self.ledger.finish(work.attempt, Finish::HandedBack);
-            }
-            self.report();
-        }
-    }
-
-    fn told(&mut self, slot: SlotIndex, told: Told) {
-        match told {
-            Told::Began(work) => {
-                self.ledger.began(work.attempt);
-                self.happen(Happening::Began { job: work.job(), slot, frame: work.frame });
-                self.send(Up::Started { attempt: work.attempt });
-            }
-            Told::HandedBack(work) => {
-                self.happen(Happening::HandedBack { job: work.job(), slot, frame: work.frame });
-                self.end(work.attempt, Finish::HandedBack);
-            }
-            Told::Failed { work, failure, seconds } => {
-                self.failed(work.attempt, failure, seconds);
-            }
-            Told::Closed => {
-                self.closed_slots.insert(slot);
-                // By now it holds nothing; if it does, by a fault, the farm must not wait for it.
-                for attempt in self.ledger.of_slot(slot) {
-                    self.end(attempt, Finish::HandedBack);
-                }
-            }
-        }
-    }
-
-    fn failed(&mut self, attempt: AttemptId, failure: Failure, seconds: f64) {
-        if let Some(entry) = self.ledger.entry(attempt) {
-            let (job, slot, frame) = (entry.task.job, entry.slot, entry.frame);
-            self.happen(Happening::Failed { job, slot, frame, failure: failure.clone() });
-        }
-        self.end(attempt, Finish::Failed { failure, seconds });
-    }
-
-    fn made(&mut self, slot: SlotIndex, made: Made) {
-        let Made { work, frame, seconds, peak, gap } = made;
-        let attempt = work.attempt;
-        self.happen(Happening::Rendered { job: work.job(), slot, frame: work.frame, seconds, gap });
-        let Some(off) = self.ledger.delivering(attempt) else { return };
-        let (outbox, inputs) = (self.shop.outbox.clone(), self.inputs.clone());
-        self.tasks.spawn(async move {
-            let result = outbox.deliver(frame, off).await;
-            let _ = inputs.send(Input::Through { attempt, seconds, peak, result });
-        });
-    }
-
-    fn through(
-        &mut self,
-        attempt: AttemptId,
-        seconds: f64,
-        peak: u64,
-        result: Option<Result<OutputSet, Failure>>,
-    ) {
-        self.order_all(|| Order::Poke);
-        match result {
-            Some(Ok(outputs)) => {
-                if let Some(entry) = self.ledger.entry(attempt) {
-                    let (job, slot, frame) = (entry.task.job, entry.slot, entry.frame);
-                    self.happen(Happening::Delivered { job, slot, frame });
-                }
-                self.end(attempt, Finish::Delivered { outputs, seconds, peak_memory: peak });
-            }
-            Some(Err(failure)) => self.failed(attempt, failure, seconds),
-            None => self.end(attempt, Finish::HandedBack),
-        }
-    }
-
-    fn end(&mut self, attempt: AttemptId, finish: Finish) {
-        if self.ledger.finish(attempt, finish) {
-            self.report();
-        }
-    }
-
-    /// Sends every report that is due.
-    fn report(&mut self) {
-        if self.up.is_some() {
-            for up in self.ledger.due(Instant::now()) {
-                self.send(up);
-            }
-        }
-    }
-
     /// Sends while there is a connection; what is lost without one is told at the next hello.
     fn send(&self, up: Up) {
         if let Some(sender) = &self.up {
@@ -562,63 +417,6 @@ impl Worker {
         if !texts.is_empty() {
             self.send_or_keep(Up::Notices { job, texts });
         }
-    }
-
-    fn tick(&mut self, now: Instant) -> Option<WorkerExit> {
-        self.report();
-        let busy = self.ledger.is_busy();
-        if busy != self.busy.0 {
-            self.busy = (busy, now);
-        }
-        if self.leaving.is_some() {
-            return None;
-        }
-        let steady = now.duration_since(self.busy.1);
-        self.keep_a_spare(busy, steady);
-        if !busy && steady >= Duration::from_secs(5) {
-            self.probe();
-        }
-        if self.offers.is_empty() && now.duration_since(self.looked) >= LOOK_AGAIN {
-            self.looked = now;
-            let (extra, home, cache) = self.where_to_look();
-            let inputs = self.inputs.clone();
-            self.tasks.spawn(async move {
-                let found = spawn_blocking(move || kiln_host::discover(&extra, &home, &cache)).await;
-                let _ = inputs.send(Input::Found(found.unwrap_or_default()));
-            });
-        }
-        None
-    }
-
-    /// One spare process of the series used most, once there has been work at all.
-    fn keep_a_spare(&mut self, busy: bool, steady: Duration) {
-        let Some((series, _)) = self.used.iter().max_by_key(|(_, count)| **count) else { return };
-        let series = *series;
-        let have = self.shop.garage.has_spare();
-        // The machine is asked for its memory only where the answer matters.
-        if have || steady < Duration::from_secs(5) || self.shop.garage.install(series).is_none() {
-            return;
-        }
-        let memory = Memory::now();
-        let facts = SpareFacts { have, steady, busy, available: memory.available, total: memory.total };
-        if sizing::want_spare(facts) {
-            let garage = self.shop.garage.clone();
-            self.tasks.spawn(async move { garage.start_spare(series).await });
-        }
-    }
-
-    /// Looks at a Blender that no slot has started yet, while there is nothing else to do.
-    fn probe(&mut self) {
-        let Some(series) = self.offers.unknown() else { return };
-        if self.probing {
-            return;
-        }
-        self.probing = true;
-        let (garage, inputs) = (self.shop.garage.clone(), self.inputs.clone());
-        self.tasks.spawn(async move {
-            let result = garage.meet(Kind { series, trust: false }).await;
-            let _ = inputs.send(Input::Probed(series, result.map(Box::new)));
-        });
     }
 }
 

@@ -1,0 +1,145 @@
+//! What a slot asks of Blender, each as a future that owns the process and can be called off.
+
+use std::{io, path::PathBuf, sync::Arc, time::Instant};
+
+use kiln_host::{OpenRequest, RenderRequest};
+use kiln_types::{Failure, FailureCause, SessionSpec};
+use tokio_util::sync::CancellationToken;
+
+use super::{Actor, Done, Kind, Work};
+use crate::{hardware::Memory, identity, seat::Seat};
+
+impl Actor {
+    pub(super) fn start(&mut self, kind: Kind) {
+        let (garage, off) = (self.shop.garage.clone(), self.off.clone());
+        self.running = Some(Box::pin(async move {
+            tokio::select! {
+                biased;
+                () = off.cancelled() => Done::Gone,
+                seat = garage.seat(kind) => Done::Started(seat),
+            }
+        }));
+    }
+
+    pub(super) fn fetch(&mut self, session: Arc<SessionSpec>) {
+        let (shop, key) = (self.shop.clone(), session.key());
+        let fetch = async move { (key, shop.bundles.lay_out(session.bundle).await) };
+        self.fetching.insert(key, self.fetches.spawn(fetch));
+    }
+
+    pub(super) fn open(&mut self, work: Work) {
+        let (Some(mut seat), Some(laid)) = (self.seat.take(), self.laid.get(&work.key).cloned()) else {
+            // Not possible by the table of states; the frame must not hang on it.
+            return self.lost();
+        };
+        let persistent = self.shop.memory.claim(self.index, work.key, laid.size, Memory::now());
+        seat.persistent = persistent;
+        seat.serve(work.attempt);
+        let request = OpenRequest {
+            blend: laid.folder.join(work.session.blend.to_path()),
+            session: (*work.session).clone(),
+            remap: laid.remapped(),
+            persistent_data: persistent,
+        };
+        let off = self.off.clone();
+        self.running = Some(Box::pin(async move {
+            if let Err(error) = empty(&seat) {
+                return Done::Opened(seat, Err(unprepared(&error)));
+            }
+            let opened = tokio::select! {
+                biased;
+                () = off.cancelled() => None,
+                opened = seat.host.open(&request) => Some(opened),
+            };
+            drop(laid);
+            match opened {
+                Some(opened) => Done::Opened(seat, opened),
+                None => end(seat).await,
+            }
+        }));
+    }
+
+    pub(super) fn render(&mut self, work: &Work) {
+        let Some(mut seat) = self.seat.take() else { return self.lost() };
+        seat.serve(work.attempt);
+        let (off, frame, time_limit) = (self.off.clone(), work.frame, work.time_limit);
+        let folder = seat.root.fresh_out(&work.attempt.to_string());
+        self.running = Some(Box::pin(async move {
+            let out = match folder {
+                Ok(out) => out,
+                Err(error) => {
+                    let result = Err(unprepared(&error));
+                    return Done::Rendered { seat, out: PathBuf::new(), took: 0.0, result };
+                }
+            };
+            let began = Instant::now();
+            let rendered = tokio::select! {
+                biased;
+                () = off.cancelled() => None,
+                rendered = seat.host.render(RenderRequest { frame, out: out.clone(), time_limit }) => {
+                    Some(rendered)
+                }
+            };
+            let took = began.elapsed().as_secs_f64();
+            match rendered {
+                Some(result) => Done::Rendered { seat, out, took, result },
+                None => end(seat).await,
+            }
+        }));
+    }
+
+    /// Ends the process, in the middle of what it does if it does something.
+    pub(super) fn recycle(&mut self) {
+        if self.running.is_some() {
+            self.off.cancel();
+            self.off = CancellationToken::new();
+        } else {
+            let seat = self.seat.take();
+            self.running = Some(Box::pin(async move {
+                match seat {
+                    Some(seat) => end(seat).await,
+                    None => Done::Gone,
+                }
+            }));
+        }
+    }
+
+    fn lost(&mut self) {
+        let failure = Failure::new(FailureCause::Other, "the slot lost its Blender; this is a fault of Kiln");
+        self.running = Some(Box::pin(async { Done::Lost(failure) }));
+    }
+}
+
+async fn end(seat: Box<Seat>) -> Done {
+    let Seat { host, .. } = *seat;
+    host.kill().await;
+    Done::Gone
+}
+
+fn unprepared(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Failure::new(
+            FailureCause::DiskFull,
+            "this worker's disk is full; free some space in its data folder",
+        ),
+        _ => Failure::new(FailureCause::Other, format!("the slot's folder cannot be prepared: {error}")),
+    }
+}
+
+/// Removes what an earlier session left, but not the temporary folder that Blender itself made for its life.
+fn empty(seat: &Seat) -> io::Result<()> {
+    for part in [seat.root.out(), seat.root.tmp()] {
+        for entry in std::fs::read_dir(part)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with("blender_") {
+                continue;
+            }
+            if entry.file_type()?.is_dir() {
+                identity::clear(&entry.path())?;
+            } else {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}
