@@ -15,8 +15,9 @@ def camera(session):
     if scene.camera or any(marker.camera for marker in scene.timeline_markers):
         return
     editor = scene.sequence_editor
-    if scene.render.use_sequencer and editor and len(getattr(editor, "strips", None) or editor.sequences):
-        return
+    if scene.render.use_sequencer and editor:
+        if len(editor.strips if hasattr(editor, "strips") else editor.sequences):
+            return
     tree = outputs.composited(scene)
     if tree and not any(node.bl_idname == "CompositorNodeRLayers" for node in outputs.nodes_of(tree)):
         return
@@ -67,15 +68,39 @@ def external_files(session):
     _settle(session, _missing())
 
 
-def sequences(session, frame):
-    """Image sequences are looked at frame by frame."""
-    missing = []
-    for image, user in _image_users():
-        if image.source == "SEQUENCE" and not _packed(image):
-            path = _sequence_file(image, user, frame)
+class Sequences:
+    """The image sequences of an opened file. Plain values: a script may remove what they were read from."""
+
+    def __init__(self, scene):
+        self._shown = set()
+        for tree in _trees(scene):
+            if _moves_image_users(tree):
+                continue
+            for node in tree.nodes:
+                image = getattr(node, "image", None)
+                if node.mute or not isinstance(image, bpy.types.Image) or image.source != "SEQUENCE":
+                    continue
+                if image.filepath and not _packed(image):
+                    # A compositor node holds the settings itself.
+                    user = getattr(node, "image_user", node)
+                    self._shown.add(
+                        (
+                            image.name,
+                            _path(image),
+                            user.frame_start,
+                            user.frame_duration,
+                            user.frame_offset,
+                            user.use_cyclic,
+                        )
+                    )
+
+    def check(self, session, frame):
+        missing = []
+        for name, *settings in self._shown:
+            path = _sequence_file(frame, *settings)
             if path and not os.path.exists(path):
-                missing.append(f"{os.path.basename(path)} (frame {frame} of image {image.name})")
-    _settle(session, missing)
+                missing.append(f"{os.path.basename(path)} (frame {frame} of image {name})")
+        _settle(session, missing)
 
 
 def simulations(session):
@@ -117,7 +142,7 @@ def _missing():
         path = bpy.path.abspath(library.filepath, library=library.parent)
         if getattr(library, "is_missing", False) or not (library.packed_file or os.path.exists(path)):
             found.append(f"library {os.path.basename(path)}")
-    if len(bpy.data.libraries) and hasattr(bpy.types.ID, "is_missing"):
+    if len(bpy.data.libraries) and "is_missing" in bpy.types.ID.bl_rna.properties:
         found += [f"{block.name} of {block.library.name}" for block in _linked() if block.is_missing]
     for image in bpy.data.images:
         if image.source in FILE_SOURCES and image.users and image.filepath and not _packed(image):
@@ -161,32 +186,41 @@ def _missing_of_image(image):
         yield os.path.basename(path)
 
 
-def _image_users():
-    """Each image with the settings that say which of its frames is shown."""
-    trees = [tree for tree in bpy.data.node_groups]
+def _trees(scene):
+    yield from bpy.data.node_groups
     for owners in (bpy.data.materials, bpy.data.worlds, bpy.data.lights):
-        trees += [owner.node_tree for owner in owners if owner.users and owner.node_tree]
-    trees.append(outputs.composited(bpy.context.scene))
-    for tree in trees:
-        for node in tree.nodes if tree else ():
-            image = getattr(node, "image", None)
-            if isinstance(image, bpy.types.Image) and not node.mute:
-                # A compositor node holds the settings itself.
-                yield image, getattr(node, "image_user", node)
+        for owner in owners:
+            if owner.users and owner.node_tree:
+                yield owner.node_tree
+    tree = outputs.composited(scene)
+    if tree and tree.name not in bpy.data.node_groups:
+        yield tree
 
 
-def _sequence_file(image, user, frame):
-    """The file of a sequence that a frame shows (BKE_image_user_frame_calc), or nothing."""
-    first = _path(image)
+def _moves_image_users(tree):
+    """Whether an animation decides which frame of a sequence is shown: then it is not foretold."""
+    moving = tree.animation_data
+    if not moving:
+        return False
+    curves = list(moving.drivers)
+    if moving.action and hasattr(moving.action, "fcurves"):
+        curves += moving.action.fcurves
+    elif moving.action:
+        return True
+    return any("frame_" in curve.data_path for curve in curves)
+
+
+def _sequence_file(frame, first, frame_start, duration, offset, cyclic):
+    """The file of a sequence that a frame shows (as BKE_image_user_frame_calc), or nothing."""
     folder, name = os.path.split(first)
     stem, ending = os.path.splitext(name)
     digits = stem[len(stem.rstrip("0123456789")) :]
-    if not digits or not user.frame_duration:
+    if not digits or not duration:
         return None
-    at = frame - user.frame_start + 1
-    if user.use_cyclic:
-        at = (at - 1) % user.frame_duration + 1
-    at = min(max(at, 1), user.frame_duration) + user.frame_offset
+    at = frame - frame_start + 1
+    if cyclic:
+        at = (at - 1) % duration + 1
+    at = min(max(at, 1), duration) + offset
     if at < 0:
         return None
     return os.path.join(folder, stem[: len(stem) - len(digits)] + str(at).zfill(len(digits)) + ending)

@@ -1,5 +1,6 @@
 """Causes, in the words of Kiln's FailureCause."""
 
+import errno
 import os
 import re
 import traceback
@@ -55,6 +56,13 @@ def of_render(error, frame, out):
             return Refusal("disk-full", f"the disk of the worker is full; frame {frame} could not be written")
         return Refusal("cannot-write", f"Blender could not write frame {frame}: {text}")
     return Refusal("other", f"Blender could not render frame {frame}: {text}")
+
+
+def of_disk(error, frame):
+    """The cause behind an OSError of Kiln's own."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Refusal("disk-full", f"the disk of the worker is full; frame {frame} could not be written")
+    return Refusal("cannot-write", f"frame {frame} could not be written: {error.strerror}")
 
 
 def of_python(error, doing):

@@ -47,11 +47,14 @@ class FrameRenderer:
         """Seconds of the clock at begin and end, and notices."""
         self._step_to(frame)
         session = self._session
-        checks.sequences(session, frame)
+        self._sequences.check(session, frame)
         self._frame, self._script_error = frame, None
         # Before 5.0 the range of a scene cannot begin below 0.
         exact = frame < 0 and bpy.app.version < (5, 0, 0)
-        session.outputs.redirect(out, frame, exact)
+        try:
+            session.outputs.redirect(out, frame, exact)
+        except OSError as error:
+            raise errors.of_disk(error, frame) from error
         self._channel.send("planned", id=request, files=session.outputs.planned(frame))
         started = time.monotonic()
         try:
@@ -95,6 +98,8 @@ class FrameRenderer:
         self._prepare()
 
     def _prepare(self):
+        """After every opening of the file."""
+        self._sequences = checks.Sequences(self._session.scene)
         handlers = bpy.app.handlers
         if _on_stats not in handlers.render_stats:
             handlers.render_stats.append(_on_stats)

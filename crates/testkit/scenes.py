@@ -264,6 +264,11 @@ def foreign_engine(folder):
     scene.render.engine = "FOREIGN"
 
 
+def absolute(folder):
+    scene, _ = start()
+    scene.render.filepath = "/elsewhere/deep/abs_"
+
+
 def dpx(folder):
     """A format that Kiln cannot check."""
     scene, _ = start()
@@ -273,7 +278,7 @@ def dpx(folder):
 SCENES = (
     basic, particles, image_sequence, drivers, python_driver, script, script_error, motion_blur, stereo,
     side_by_side, file_outputs, no_camera, missing_texture, missing_library, rigid_body, film, multilayer,
-    denoise, foreign_engine, dpx,
+    denoise, foreign_engine, absolute, dpx,
 )
 # Removed once the scene is saved.
 GONE = {"missing_texture": "wood.png", "missing_library": "tree.blend"}

@@ -57,7 +57,7 @@ pub fn discover(extra: &[PathBuf], data_dir: &Path, cache_dir: &Path) -> Vec<Ble
         }
     }
     cache.save(cache_dir);
-    found.sort_by(|a, b| b.version.cmp(&a.version));
+    found.sort_by_key(|install| std::cmp::Reverse(install.version));
     found
 }
 

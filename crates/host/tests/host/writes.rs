@@ -1,8 +1,8 @@
 //! What a frame writes comes home under the artist's names.
 
-use kiln_host::{HostOptions, PlannedFile};
-use kiln_testkit::{assert_same_picture, blenders, picture, scene, temp_dir};
-use kiln_types::{ColorDepth, FileFormat, OutputRole, Resolution};
+use kiln_host::{HostOptions, PlannedFile, RenderRequest};
+use kiln_testkit::{Blender, assert_same_picture, blenders, picture, scene, temp_dir};
+use kiln_types::{ColorDepth, FailureCause, FileFormat, OutputRole, Resolution, SessionSpec};
 
 use crate::{Slot, debian, install};
 
@@ -81,18 +81,22 @@ async fn views_films_layers_and_negative_frames() {
         assert_eq!(paths(&negative.planned), ["frames/shot_-0005.png"]);
         slot.render(5).await.unwrap();
         let copy = temp_dir();
-        // `-f -5` means five frames before the end: the frame is set through the file's own animation instead.
-        let (again, _) = slot.render(-5).await.unwrap();
         let name = negative.planned[0].scratch.to_path();
-        std::fs::copy(again.join(&name), copy.path().join("again.png")).unwrap();
-        assert_same_picture(&out.join(&name), &copy.path().join("again.png"));
+        std::fs::copy(out.join(&name), copy.path().join("first.png")).unwrap();
+        let (again, _) = slot.render(-5).await.unwrap();
+        assert_same_picture(&again.join(&name), &copy.path().join("first.png"));
+        // The program's `-f -5` counts from the end: only the module can be asked for this frame directly.
+        if matches!(blender, Blender::Module(_)) {
+            blender.render_cold(&scene("drivers"), -5, Some(&copy.path().join("c_")), false);
+            assert_same_picture(&again.join(&name), &copy.path().join("c_-0005.png"));
+        }
     }
 }
 
 #[tokio::test]
 async fn settings_override_the_file() {
     let mut slot = Slot::start(debian(), HostOptions::default()).await;
-    let change = |spec: &mut kiln_types::SessionSpec| {
+    let change = |spec: &mut SessionSpec| {
         spec.settings.resolution = Some(Resolution::Pixels { width: 40, height: 24 });
         spec.settings.format = Some(FileFormat::OpenExr);
         spec.settings.depth = Some(ColorDepth::ThirtyTwo);
@@ -116,8 +120,32 @@ async fn settings_override_the_file() {
 #[tokio::test]
 async fn a_path_outside_is_mapped_and_said() {
     let mut slot = Slot::start(debian(), HostOptions::default()).await;
-    // Without an origin nothing absolute can be below it; `//` paths still are.
-    let opened = slot.open_with("basic", |spec| spec.origin = None).await.unwrap();
-    assert_eq!(opened.plan.files[0].path.as_str(), "frames/shot_0001.png");
-    assert!(opened.notices.is_empty());
+    let below = |origin: &str| {
+        let origin = origin.to_owned();
+        move |spec: &mut SessionSpec| spec.origin = Some(origin)
+    };
+    let opened = slot.open_with("absolute", below("/elsewhere")).await.unwrap();
+    assert_eq!(opened.plan.files[0].path.as_str(), "deep/abs_0001.png");
+    assert!(opened.notices.is_empty(), "{:?}", opened.notices);
+    for outside in ["/else", "/elsewhere/deeper"] {
+        let opened = slot.open_with("absolute", below(outside)).await.unwrap();
+        assert_eq!(opened.plan.files[0].path.as_str(), "abs_0001.png");
+        assert!(opened.notices[0].contains("/elsewhere/deep/abs_"), "{:?}", opened.notices);
+    }
+}
+
+#[tokio::test]
+async fn a_frame_that_cannot_be_written() {
+    let mut slot = Slot::start(debian(), HostOptions::default()).await;
+    slot.open("basic").await;
+    // A folder lies where the picture should; then a file where its folder should.
+    let out = slot.root.fresh_out("taken").unwrap();
+    std::fs::create_dir_all(out.join("main/shot_0001.png")).unwrap();
+    let failure = slot.host.render(RenderRequest { frame: 1, out, time_limit: None }).await.unwrap_err();
+    assert_eq!(failure.cause, FailureCause::CannotWrite, "{failure}");
+    let out = slot.root.fresh_out("taken").unwrap();
+    std::fs::write(out.join("main"), "").unwrap();
+    let failure = slot.host.render(RenderRequest { frame: 1, out, time_limit: None }).await.unwrap_err();
+    assert_eq!(failure.cause, FailureCause::CannotWrite, "{failure}");
+    slot.render(1).await.unwrap();
 }
