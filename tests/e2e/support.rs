@@ -1,0 +1,158 @@
+//! A home of its own for each test, and the program in it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use kiln_testkit::{temp_dir, wait_until};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long a server may take until it answers on a busy machine.
+const READY: Duration = Duration::from_secs(30);
+
+/// A temporary home: nothing of the person who runs the tests is seen or touched.
+pub struct Home {
+    dir: TempDir,
+}
+
+/// What a finished command said.
+pub struct Said {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Home {
+    pub fn new() -> Self {
+        let dir = temp_dir();
+        std::fs::create_dir(dir.path().join("work")).unwrap();
+        Self { dir }
+    }
+
+    /// A folder to work in.
+    pub fn work(&self) -> PathBuf {
+        self.dir.path().join("work")
+    }
+
+    /// Where Kiln keeps its data.
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("share/kiln")
+    }
+
+    /// A copy of a .blend in the folder to work in.
+    pub fn copy(&self, blend: &Path, name: &str) -> PathBuf {
+        let path = self.work().join(name);
+        std::fs::copy(blend, &path).unwrap();
+        path
+    }
+
+    /// The program, in this home and its folder to work in.
+    pub fn kiln(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
+        let base = self.dir.path();
+        command
+            .args(args)
+            .current_dir(self.work())
+            .stdin(Stdio::null())
+            .env("HOME", base)
+            .env("XDG_DATA_HOME", base.join("share"))
+            .env("XDG_CONFIG_HOME", base.join("config"))
+            .env("XDG_CACHE_HOME", base.join("cache"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("KILN_") {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Said {
+        said(self.kiln(args).output().unwrap())
+    }
+
+    /// Runs, demands success, and reads what it printed as JSON.
+    #[track_caller]
+    pub fn json(&self, args: &[&str]) -> Value {
+        let said = self.run(args);
+        assert_eq!(said.code, 0, "{args:?}: {}", said.err);
+        serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{args:?}: {error}: {}", said.out))
+    }
+
+    /// A server on a free port, ready when this returns.
+    pub fn server(&self, more: &[&str]) -> Running {
+        let mut args = vec!["server", "--listen", "127.0.0.1:0"];
+        args.extend(more);
+        let child = self.kiln(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut running = Running { child, url: String::new() };
+        let file = self.data().join("server.json");
+        wait_until(READY, "the server is ready", || {
+            let Ok(text) = std::fs::read(&file) else { return false };
+            let Ok(value) = serde_json::from_slice::<Value>(&text) else { return false };
+            if value["pid"] != u64::from(running.child.id()) {
+                return false;
+            }
+            running.url = value["url"].as_str().unwrap_or_default().to_owned();
+            true
+        });
+        running
+    }
+
+    /// Folders of commands with a farm inside them that are still there.
+    pub fn leftovers(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.data().join("render")).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    }
+}
+
+pub fn said(output: Output) -> Said {
+    Said {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+impl Said {
+    /// The command refused: this exit code, one line that holds these words, nothing on standard output.
+    #[track_caller]
+    pub fn refused(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, code, "{}", self.err);
+        assert_eq!(self.err.trim().lines().count(), 1, "one line: {}", self.err);
+        assert!(self.err.starts_with("error: "), "{}", self.err);
+        assert_eq!(self.out, "");
+        for word in words {
+            assert!(self.err.contains(word), "“{word}” is not in: {}", self.err);
+        }
+    }
+}
+
+/// A process that ends with the test.
+pub struct Running {
+    pub child: Child,
+    pub url: String,
+}
+
+impl Running {
+    /// Asks it to end, as Ctrl-C does, and waits for its exit code.
+    pub fn interrupt(mut self) -> i32 {
+        let status = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+        let mut code = None;
+        wait_until(READY, "the process ends", || {
+            code = self.child.try_wait().unwrap();
+            code.is_some()
+        });
+        code.and_then(|status| status.code()).unwrap_or(-1)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
