@@ -145,3 +145,50 @@ impl Follower {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{pin::pin, time::Duration};
+
+    use futures_util::TryStreamExt;
+    use kiln_store::{Durability, Write};
+
+    use super::*;
+
+    async fn write(store: &Store, hub: &Hub, job: u64, count: usize) {
+        let event = || Write::Event(new_event(1, Some(JobId(job)), None, &Change::JobDeleted));
+        let events = store.commit((0..count).map(|_| event()).collect()).await.unwrap();
+        hub.publish(&events);
+    }
+
+    /// Numbers up to the newest, without waiting for more.
+    async fn numbers(stream: impl Stream<Item = Result<Arc<Told>, StoreError>>, newest: u64) -> Vec<u64> {
+        let mut stream = pin!(stream);
+        let mut numbers = Vec::new();
+        while numbers.last() != Some(&newest) {
+            let next = tokio::time::timeout(Duration::from_secs(10), stream.try_next()).await;
+            numbers.push(next.unwrap().unwrap().unwrap().number.0);
+        }
+        numbers
+    }
+
+    #[tokio::test]
+    async fn who_lags_behind_reads_the_records_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(folder.path(), Durability::Ephemeral).await.unwrap();
+        let hub = Arc::new(Hub::new());
+        write(&store, &hub, 1, 10).await;
+        let all = hub.follow(store.clone(), Some(EventNumber(3)), None).await.unwrap();
+        let fresh = hub.follow(store.clone(), None, Some(JobId(1))).await.unwrap();
+        let other = hub.follow(store.clone(), Some(EventNumber(0)), Some(JobId(2))).await.unwrap();
+        // Far more than the listeners' queues hold, before any of them listens.
+        for _ in 0..3 {
+            write(&store, &hub, 1, BACKLOG).await;
+        }
+        write(&store, &hub, 2, 1).await;
+        let newest = 11 + 3 * BACKLOG as u64;
+        assert_eq!(numbers(all, newest).await, (4..=newest).collect::<Vec<_>>());
+        assert_eq!(numbers(fresh, newest - 1).await, (11..newest).collect::<Vec<_>>());
+        assert_eq!(numbers(other, newest).await, [newest]);
+    }
+}

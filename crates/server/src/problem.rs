@@ -1,7 +1,6 @@
 //! Every error that leaves the server, as RFC 9457 problem details.
 
-use std::any::Any;
-use std::fmt::Display;
+use std::{any::Any, fmt::Display, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -11,6 +10,9 @@ use axum::{
 };
 use kiln_api::{PROBLEM_JSON, Problem, ProblemCode};
 use serde::de::DeserializeOwned;
+
+/// For a whole JSON body; those of frames and scenes may take as long as they flow.
+const BODY_TIME: Duration = Duration::from_secs(120);
 
 /// A handler's error: what the caller sees. What only the log should keep is written there when it is made.
 #[derive(Debug)]
@@ -63,8 +65,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Fault;
 
     async fn from_request(request: Request, state: &S) -> Answer<Self> {
-        let body = Bytes::from_request(request, state).await.map_err(body_fault)?;
-        parse_json(&body).map(Self)
+        parse_json(&whole_body(request, state).await?).map(Self)
     }
 }
 
@@ -75,8 +76,16 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
     type Rejection = Fault;
 
     async fn from_request(request: Request, state: &S) -> Answer<Self> {
-        let body = Bytes::from_request(request, state).await.map_err(body_fault)?;
+        let body = whole_body(request, state).await?;
         if body.trim_ascii().is_empty() { Ok(Self(T::default())) } else { parse_json(&body).map(Self) }
+    }
+}
+
+/// As long as the limit of the route allows, and as slow as [`BODY_TIME`].
+async fn whole_body<S: Send + Sync>(request: Request, state: &S) -> Answer<Bytes> {
+    match tokio::time::timeout(BODY_TIME, Bytes::from_request(request, state)).await {
+        Ok(body) => body.map_err(body_fault),
+        Err(_) => Err(Fault::bad("The body did not arrive within two minutes.")),
     }
 }
 
@@ -149,4 +158,20 @@ pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
     Fault::internal("The request failed inside the server", text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem_and_keeps_its_secret() {
+        let response = panicked(Box::new("the key is kiln_1"));
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], PROBLEM_JSON);
+        let body = axum::body::to_bytes(response.into_body(), 4096).await.unwrap();
+        let problem: Problem = serde_json::from_slice(&body).unwrap();
+        assert_eq!(problem.code, ProblemCode::Internal);
+        assert!(!problem.detail.contains("kiln_1"), "{}", problem.detail);
+    }
 }

@@ -5,7 +5,7 @@ use kiln_types::{Failure, FailureCause, Generation, JobState, TaskState};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::support::{FakeWorker, Farm, held, hello, picture, problem};
+use crate::support::{FakeWorker, Farm, held, hello, picture, problem, soon};
 
 #[tokio::test]
 async fn a_job_is_rendered_and_fetched() {
@@ -24,12 +24,15 @@ async fn a_job_is_rendered_and_fetched() {
     // While it runs: log, progress, notice. The log's attempt is in the records once the start is told.
     let running = farm.reaches(&job, JobState::Running).await;
     assert_eq!((running.tasks.running, running.workers_busy), (1, 1));
-    let worker_view = loop {
-        let view = farm.client.workers().await.unwrap().remove(0);
-        if view.running.first().is_some_and(|running| running.fraction == Some(0.25)) {
-            break view;
+    let said = async {
+        loop {
+            let view = farm.client.workers().await.unwrap().remove(0);
+            if view.running.first().is_some_and(|running| running.fraction == Some(0.25)) {
+                return view;
+            }
         }
     };
+    let worker_view = soon("the progress", said).await;
     assert!(!worker_view.running[0].estimated && worker_view.running[0].frame == 3);
     assert_eq!(farm.client.attempt_log(job.id, first.attempt).await.unwrap(), "Fra:3 Mem\n");
     let text = farm.get(&format!("/api/v1/jobs/{}/logs?frame=3", job.id)).await.text().await.unwrap();

@@ -3,8 +3,10 @@
 use std::{net::TcpListener, os::unix::fs::PermissionsExt};
 
 use kiln_server::{Server, ServerError, ServerFile};
+use kiln_store::StoreError;
+use sqlx::{Connection, SqliteConnection};
 
-use crate::support::{Farm, options, soon};
+use crate::support::{Farm, options, problem, soon};
 
 #[tokio::test]
 async fn leaves_its_address_while_it_runs() {
@@ -82,4 +84,22 @@ async fn the_key_and_the_records_outlive_the_server() {
     let again = farm.client.job(job.id).await.unwrap();
     assert_eq!((again.spec, again.tasks.waiting), (job.spec, 3));
     assert_eq!(farm.client.check().await.unwrap().epoch.0, 2);
+}
+
+#[tokio::test]
+async fn nothing_is_acknowledged_that_cannot_be_written() {
+    let mut farm = Farm::start().await;
+    let job = farm.submit("1-3").await;
+    // Another server takes the records over.
+    let database = format!("sqlite://{}", farm.data.path().join("kiln.db").display());
+    let mut database = SqliteConnection::connect(&database).await.unwrap();
+    sqlx::query("UPDATE meta SET epoch = epoch + 1").execute(&mut database).await.unwrap();
+    database.close().await.unwrap();
+    let refused = farm.request(reqwest::Method::POST, &format!("/api/v1/jobs/{}/pause", job.id)).send().await;
+    assert_eq!(problem(refused.unwrap()).await.status, 500);
+    let error = farm.fall().await;
+    assert!(matches!(error, ServerError::Store(StoreError::Superseded { .. })), "{error:?}");
+    assert_eq!(ServerFile::read(farm.data.path()), None);
+    let farm = Farm::start_in(farm.data, |_| ()).await;
+    assert_eq!(farm.client.job(job.id).await.unwrap().state, kiln_types::JobState::Queued);
 }

@@ -7,7 +7,7 @@ use kiln_api::{
     AssignedTask, Assignment, Down, Finish, Held, Hello, JobView, Machine, Problem, Up, Verdict, Welcome,
 };
 use kiln_client::{Client, WorkerLink};
-use kiln_server::{Durability, RunningServer, Server, ServerOptions};
+use kiln_server::{Durability, RunningServer, Server, ServerError, ServerOptions};
 use kiln_types::{
     BlobHash, DeviceClass, FileFormat, JobState, OutputFile, OutputRole, OutputSet, RelPath, WorkerId,
 };
@@ -57,6 +57,11 @@ impl Farm {
     pub async fn restart(mut self) -> Self {
         self.server.take().unwrap().stop().await.unwrap();
         Self::start_in(self.data, |_| ()).await
+    }
+
+    /// Why the server ended by itself.
+    pub async fn fall(&mut self) -> ServerError {
+        soon("the end of the server", self.server.as_mut().unwrap().wait()).await.unwrap_err()
     }
 
     pub async fn stop(&mut self) {
