@@ -17,6 +17,7 @@
 mod check;
 mod person;
 mod server;
+mod storm;
 mod worker;
 mod world;
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use kiln_core::{Core, Finish, HeldPhase, JobPlan, Moment, Push, RevokeReason, Verdict};
-use kiln_types::{AttemptId, Epoch, Failure, FailureCause, SlotIndex, TaskId, WorkerId, WorkerWish};
+use kiln_core::{Core, Finish, JobPlan, Moment, Push, RevokeReason, Verdict};
+use kiln_types::{AttemptId, Failure, FailureCause, SlotIndex, TaskId, WorkerId};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How a run went. Two runs of one seed give equal reports.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     pub seed: u64,
     /// Milliseconds on the simulated clock.
@@ -95,7 +95,7 @@ pub enum Down {
 
 /// Calm without an end for so long is a job that never ends.
 const PATIENCE_MS: u64 = 12 * 3_600_000;
-const HEARTBEAT_MS: u64 = 5_000;
+pub const HEARTBEAT_MS: u64 = 5_000;
 const TICK_MS: u64 = 1_000;
 
 pub struct World {
@@ -105,15 +105,15 @@ pub struct World {
     pub workers: Vec<SimWorker>,
     pub checker: Checker,
     pub last_job: u64,
-    now: u64,
+    pub now: u64,
     /// By time, then by the order in which they were foreseen.
     events: BTreeMap<(u64, u64), Event>,
     foreseen: u64,
-    last_connection: u64,
+    pub last_connection: u64,
     /// When the last message on a connection arrives, each way: messages do not overtake.
     arrivals: BTreeMap<(u64, bool), u64>,
-    calm: bool,
-    report: Report,
+    pub calm: bool,
+    pub report: Report,
 }
 
 impl World {
@@ -129,19 +129,7 @@ impl World {
                 SimWorker::new(id, slots, labels, rng.random_range(40..=400))
             })
             .collect();
-        let report = Report {
-            seed,
-            took_ms: 0,
-            events: 0,
-            jobs: 0,
-            commits: 0,
-            lapses: 0,
-            superseded: 0,
-            recalls: 0,
-            server_deaths: 0,
-            worker_deaths: 0,
-            lies: 0,
-        };
+        let report = Report { seed, ..Report::default() };
         Self {
             scenario,
             rng,
@@ -224,7 +212,7 @@ impl World {
         self.rng.random_range(ms / 2..=ms * 3 / 2)
     }
 
-    fn one_in(&mut self, many: u32) -> bool {
+    pub fn one_in(&mut self, many: u32) -> bool {
         many > 0 && self.rng.random_range(0..many) == 0
     }
 
@@ -344,16 +332,6 @@ impl World {
         Some(answer)
     }
 
-    fn server_dies(&mut self) {
-        self.report.server_deaths += 1;
-        self.server.die();
-        for worker in 0..self.workers.len() {
-            self.disconnect(worker);
-        }
-        let wait = self.rng.random_range(500..60_000);
-        self.later(wait, Event::ServerStarts);
-    }
-
     fn hear(&mut self, worker: usize, connection: u64, up: Up) {
         let id = self.workers[worker].id;
         if self.server.core.is_none() {
@@ -468,7 +446,7 @@ impl World {
         self.kick(worker, slot);
     }
 
-    fn report_end(&mut self, worker: usize, attempt: AttemptId) {
+    pub fn report_end(&mut self, worker: usize, attempt: AttemptId) {
         let known = self.workers[worker].unsettled.get(&attempt);
         let finish = known.map_or(Finish::HandedBack, |(_, _, finish)| finish.clone());
         self.say(worker, Up::Finished(attempt, finish));
@@ -494,120 +472,13 @@ impl World {
         self.later(HEARTBEAT_MS, Event::Heartbeat { worker, connection });
     }
 
-    /// The connection breaks; the worker tries again later, the server notices at some time.
-    fn disconnect(&mut self, worker: usize) {
-        let Some(connection) = self.workers[worker].connection.take() else { return };
-        let notices = self.rng.random_range(1..40_000);
-        self.later(notices, Event::Lost { worker, connection });
-        let (life, wait) = (self.workers[worker].life, self.about(10_000));
-        let wait = if self.one_in(4) { wait * 8 } else { wait };
-        self.later(wait, Event::Connect { worker, life });
-    }
-
-    fn worker_dies(&mut self, worker: usize) {
-        self.report.worker_deaths += 1;
-        self.disconnect(worker);
-        self.workers[worker].die();
-        let wait = self.about(15_000);
-        self.later(wait, Event::Restarted { worker });
-    }
-
-    fn fault(&mut self) {
-        let wait = self.about(self.scenario.fault_every_ms);
-        self.later(wait, Event::Fault);
-        let worker = self.rng.random_range(0..self.workers.len());
-        match self.rng.random_range(0..4) {
-            0 if self.workers[worker].alive => self.worker_dies(worker),
-            1 => {
-                let wait = self.about(30_000);
-                self.workers[worker].stalled_until = self.now + wait;
-            }
-            _ => self.disconnect(worker),
-        }
-    }
-
-    /// A worker says what is not so.
-    fn lie(&mut self) {
-        let wait = self.about(4_000);
-        self.later(wait, Event::Lie);
-        let worker = self.rng.random_range(0..self.workers.len());
-        if self.workers[worker].connection.is_none() {
-            return;
-        }
-        self.report.lies += 1;
-        let epoch = Epoch(self.rng.random_range(0..=self.server.disk.epoch + 1));
-        let attempt = AttemptId { epoch, counter: self.rng.random_range(0..200) };
-        // Of what it holds itself it tells the truth: the server cannot know better.
-        let known = &self.workers[worker];
-        if known.uploading.contains_key(&attempt) || known.on_slots().any(|(_, held)| held.attempt == attempt)
-        {
-            return;
-        }
-        let unsettled = known.unsettled.first_key_value().map(|(id, _)| *id);
-        let up = match self.rng.random_range(0..4) {
-            0 => Up::Started(attempt),
-            1 => Up::Finished(attempt, Finish::Failed(Failure::new(STOPPER, "a lie"))),
-            2 => match unsettled {
-                // Says again what it has said.
-                Some(again) => return self.report_end(worker, again),
-                None => Up::Finished(attempt, Finish::HandedBack),
-            },
-            _ => {
-                let mut held = self.workers[worker].held();
-                let made_up = kiln_core::HeldAttempt {
-                    attempt,
-                    task: TaskId {
-                        job: kiln_types::JobId(self.rng.random_range(1..4)),
-                        step: kiln_types::StepIndex(0),
-                        index: kiln_types::TaskIndex(self.rng.random_range(0..10)),
-                    },
-                    generation: kiln_types::Generation(0),
-                    slot: SlotIndex(self.rng.random_range(0..5)),
-                    phase: HeldPhase::Running,
-                };
-                held.push(made_up);
-                self.disconnect(worker);
-                self.last_connection += 1;
-                self.workers[worker].connection = Some(self.last_connection);
-                let connection = self.last_connection;
-                self.later(HEARTBEAT_MS, Event::Heartbeat { worker, connection });
-                self.say(worker, Up::Hello(held));
-                let unsettled: Vec<AttemptId> = self.workers[worker].unsettled.keys().copied().collect();
-                return unsettled.into_iter().for_each(|attempt| self.report_end(worker, attempt));
-            }
-        };
-        self.say(worker, up);
-    }
-
-    /// From here on everybody is there and means well.
-    fn calm_down(&mut self) {
-        self.calm = true;
-        self.scenario.kills_one_in = 0;
-        while self.last_job < u64::from(self.scenario.jobs) {
-            let plan = self.make_plan();
-            self.later(0, Event::Submit(plan));
-        }
-        if self.server.core.is_none() {
-            self.server.start(Moment(self.now));
-        }
-        for worker in 0..self.workers.len() {
-            let id = self.workers[worker].id;
-            self.wish(id, WorkerWish::Work);
-        }
-        let jobs: Vec<_> = self.server.disk.ledger.job_ids().collect();
-        for job in jobs {
-            // Those that have ended refuse, and rightly.
-            let _ = self.brain(None, |core, now, out| core.resume_job(now, job, out));
-        }
-    }
-
     /// Whether the worker is not stalled, or else until when it is.
     fn awake(&self, worker: usize) -> Result<(), u64> {
         let until = self.workers[worker].stalled_until;
         if until > self.now { Err(until) } else { Ok(()) }
     }
 
-    fn say(&mut self, worker: usize, up: Up) {
+    pub fn say(&mut self, worker: usize, up: Up) {
         if let Some(connection) = self.workers[worker].connection {
             let at = self.arrival(connection, true);
             self.at(at, Event::ToServer { worker, connection, up });
