@@ -200,6 +200,22 @@ def file_outputs(folder):
     tree.links.new(layers.outputs["Image"], many.inputs[0])
 
 
+def scaled_output(folder):
+    """A File Output node behind a Scale node: its picture has a size of its own."""
+    scene, _ = start()
+    tree, layers = compositor(scene)
+    scale, node = tree.nodes.new("CompositorNodeScale"), tree.nodes.new("CompositorNodeOutputFile")
+    scale.inputs["X"].default_value = scale.inputs["Y"].default_value = 0.5
+    if NEW:
+        node.directory, node.format.media_type, node.format.file_format = "//small/", "IMAGE", "PNG"
+        node.file_output_items.new("RGBA", "half_")
+    else:
+        node.base_path, node.format.file_format = "//small/", "PNG"
+        node.file_slots[0].path = "half_"
+    tree.links.new(layers.outputs["Image"], scale.inputs[0])
+    tree.links.new(scale.outputs[0], node.inputs[0])
+
+
 def no_camera(folder):
     scene, _ = start()
     bpy.data.objects.remove(scene.camera)
@@ -277,7 +293,7 @@ def dpx(folder):
 
 SCENES = (
     basic, particles, image_sequence, drivers, python_driver, script, script_error, motion_blur, stereo,
-    side_by_side, file_outputs, no_camera, missing_texture, missing_library, rigid_body, film, multilayer,
+    side_by_side, file_outputs, scaled_output, no_camera, missing_texture, missing_library, rigid_body, film, multilayer,
     denoise, foreign_engine, absolute, dpx,
 )
 # Removed once the scene is saved.

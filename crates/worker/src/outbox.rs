@@ -165,12 +165,17 @@ fn take(frame: &RenderedFrame, folder: &Path) -> Result<OutputSet, Failure> {
         let kept = folder.join(at.to_string());
         let (hash, size) = keep(&mut found.file, found.size, &kept).map_err(|error| told(unkept(&error)))?;
         let planned = found.planned;
-        let expected =
-            Expectation::new(planned.format, planned.width, planned.height).depth(Some(planned.depth));
-        let kept = fs::File::open(&kept).map_err(|error| told(unkept(&error)))?;
-        let checked = kiln_image::verify(&kept, &expected).map_err(|fault| {
+        let wrong = |fault| {
             told(Failure::new(FailureCause::BadOutput, format!("{} is not right: {fault}", planned.path)))
-        })?;
+        };
+        let open = || fs::File::open(&kept).map_err(|error| told(unkept(&error)));
+        // A size of 0: a compositor node decides, and any whole picture is right.
+        let (width, height) = match (planned.width, planned.height) {
+            (0, 0) => kiln_image::probe(open()?).map(|(_, width, height)| (width, height)).map_err(wrong)?,
+            size => size,
+        };
+        let expected = Expectation::new(planned.format, width, height).depth(Some(planned.depth));
+        let checked = kiln_image::verify(&open()?, &expected).map_err(wrong)?;
         files.push(OutputFile {
             path: planned.path,
             role: planned.role,

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use kiln_host::{Flavor, discover, inspect};
+use kiln_host::{Flavor, InstallError, discover, inspect, install_blender};
 use kiln_testkit::{blender, bpy_python, temp_dir};
 
 #[test]
@@ -46,4 +46,27 @@ fn what_is_no_blender_is_said() {
     let folder = temp_dir();
     assert!(inspect(folder.path()).unwrap_err().contains("no Blender"));
     assert!(inspect(std::path::Path::new("/bin/true")).unwrap_err().contains("no Blender"));
+}
+
+#[tokio::test]
+async fn a_series_without_a_wheel_installs_nothing() {
+    let data = temp_dir();
+    let failed = install_blender("2.93".parse().unwrap(), data.path(), |_| {}).await;
+    assert!(matches!(failed, Err(InstallError::NoWheel(_))), "{failed:?}");
+    assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 0);
+}
+
+/// Takes the network and some hundred megabytes: only where `KILN_TEST_INSTALL` names a series.
+#[tokio::test]
+async fn installs_the_wheel() {
+    let Some(series) = std::env::var("KILN_TEST_INSTALL").ok() else {
+        eprintln!("left out: KILN_TEST_INSTALL names no series");
+        return;
+    };
+    let (data, cache) = (temp_dir(), temp_dir());
+    let mut lines = 0;
+    let install = install_blender(series.parse().unwrap(), data.path(), |_| lines += 1).await.unwrap();
+    assert_eq!(install.version.series().to_string(), series);
+    assert!(lines > 0);
+    assert!(discover(&[], data.path(), cache.path()).contains(&install));
 }

@@ -47,6 +47,18 @@ async fn file_output_nodes_keep_their_folders() {
 }
 
 #[tokio::test]
+async fn a_node_behind_a_scale_foretells_no_size() {
+    for blender in blenders() {
+        let mut slot = Slot::start(install(&blender), HostOptions::default()).await;
+        slot.open("scaled_output").await;
+        let (out, rendered) = slot.render(1).await.unwrap();
+        let node = rendered.planned.iter().find(|file| file.path.as_str() == "small/half_0001.png").unwrap();
+        assert_eq!((node.width, node.height), (0, 0));
+        assert!(picture(&out.join(node.scratch.to_path())).width > 0);
+    }
+}
+
+#[tokio::test]
 async fn views_films_layers_and_negative_frames() {
     for blender in blenders() {
         let mut slot = Slot::start(install(&blender), HostOptions::default()).await;
