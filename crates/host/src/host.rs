@@ -1,12 +1,8 @@
 //! The warm process: one request at a time, and no belief in what comes back.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use kiln_types::{BlenderVersion, DeviceClass, Failure, FailureCause, ScriptPolicy, SessionKey, SessionSpec};
-use serde::{Deserialize, Serialize};
+use kiln_types::{BlenderVersion, Failure, FailureCause, ScriptPolicy, SessionKey};
 use tokio::{
     io::AsyncWriteExt,
     net::unix::OwnedWriteHalf,
@@ -14,7 +10,8 @@ use tokio::{
 };
 
 use crate::{
-    BlenderInstall, LogSink, OutputPlan, PlannedFile, ProgressSink, SlotRoot,
+    BlenderInstall, Capabilities, HostError, HostOptions, OpenRequest, Opened, PlannedFile, RenderRequest,
+    Rendered, SlotRoot,
     death::{OomCount, explain},
     log::Log,
     plan,
@@ -22,134 +19,6 @@ use crate::{
     sources,
     wire::{Command, Event, LineError, Reader},
 };
-
-/// Something that renders.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Device {
-    pub backend: DeviceClass,
-    pub name: String,
-}
-
-/// What this Blender can do on this machine.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Capabilities {
-    /// By Blender's names: `CYCLES`, `BLENDER_EEVEE`, ...
-    pub engines: Vec<String>,
-    pub devices: Vec<Device>,
-    /// By Blender's names: `OPENIMAGEDENOISE`, `OPTIX`.
-    pub denoisers: Vec<String>,
-}
-
-impl Capabilities {
-    pub fn has(&self, class: DeviceClass) -> bool {
-        self.devices.iter().any(|device| device.backend == class)
-    }
-}
-
-/// How a process is started.
-#[derive(Clone)]
-pub struct HostOptions {
-    /// Whether scripts inside a .blend may run. A process that may is never one that may not, so this is set for
-    /// its whole life.
-    pub trust: bool,
-    /// Threads of Blender where the session does not say; 0 lets Blender decide.
-    pub threads: u16,
-    /// Takes what Blender prints.
-    pub log: Option<LogSink>,
-    pub progress: Option<ProgressSink>,
-    /// The devices that the process shall find instead of the real ones: for tests of a machine that is not there.
-    pub devices_override: Option<Vec<Device>>,
-    /// From the start of the process to its first word.
-    pub start_limit: Duration,
-    /// For opening a file.
-    pub open_limit: Duration,
-    /// A process that answers nothing at all for so long, not even to a ping while it renders, is killed.
-    pub silence_limit: Duration,
-}
-
-impl Default for HostOptions {
-    fn default() -> Self {
-        Self {
-            trust: false,
-            threads: 0,
-            log: None,
-            progress: None,
-            devices_override: None,
-            start_limit: Duration::from_secs(120),
-            open_limit: Duration::from_secs(30 * 60),
-            silence_limit: Duration::from_secs(10 * 60),
-        }
-    }
-}
-
-/// Why no process could be started.
-#[derive(Debug, thiserror::Error)]
-pub enum HostError {
-    #[error("Blender cannot be started ({program}): {source}")]
-    Spawn { program: PathBuf, source: std::io::Error },
-    #[error("the slot's folder cannot be prepared: {0}")]
-    Prepare(std::io::Error),
-    #[error("Blender was started but did not come up: {0}")]
-    NotUp(Failure),
-}
-
-impl From<HostError> for Failure {
-    fn from(error: HostError) -> Self {
-        let log_tail = match &error {
-            HostError::NotUp(failure) => failure.log_tail.clone(),
-            _ => Vec::new(),
-        };
-        Self { cause: FailureCause::CannotStart, message: error.to_string(), log_tail }
-    }
-}
-
-/// What to open, and with which settings.
-#[derive(Debug, Clone)]
-pub struct OpenRequest {
-    /// The .blend, an absolute path.
-    pub blend: PathBuf,
-    pub session: SessionSpec,
-    /// Paths as they stand in the .blend, and the absolute paths where those files lie.
-    pub remap: Vec<(String, PathBuf)>,
-    /// Keep the scene's data between frames: faster, and takes memory.
-    pub persistent_data: bool,
-}
-
-/// A file is open and its settings applied.
-#[derive(Debug, Clone)]
-pub struct Opened {
-    /// What a person should know of: each a sentence.
-    pub notices: Vec<String>,
-    pub plan: OutputPlan,
-    /// Seconds that opening took.
-    pub seconds: f64,
-    /// The most memory the process has held so far, in bytes.
-    pub memory: u64,
-}
-
-#[derive(Debug, Clone)]
-pub struct RenderRequest {
-    pub frame: i32,
-    /// A fresh, empty folder below the slot's `out` ([`SlotRoot::fresh_out`]).
-    pub out: PathBuf,
-    pub time_limit: Option<Duration>,
-}
-
-/// A frame was rendered, says the host; [`crate::collect`] looks.
-#[derive(Debug, Clone)]
-pub struct Rendered {
-    /// Named before the frame was rendered.
-    pub planned: Vec<PlannedFile>,
-    /// Seconds, by the host's clock.
-    pub seconds: f64,
-    /// The most memory the process has held so far, in bytes.
-    pub peak_memory: u64,
-    /// Seconds of the host's monotonic clock, which on Linux is that of every process.
-    pub started_at: f64,
-    pub ended_at: f64,
-    /// What a person should know of this frame.
-    pub notices: Vec<String>,
-}
 
 /// A warm Blender. One request at a time; dropping the host, or the future of a request, ends the process and
 /// every process it started.

@@ -15,17 +15,19 @@ mod install;
 mod log;
 mod plan;
 mod process;
+mod request;
 mod root;
 mod sources;
 mod wire;
 
 pub use collect::{CollectedFile, MAX_FILE_BYTES, collect};
 pub use discover::{BlenderInstall, Flavor, discover, inspect};
-pub use host::{
-    Capabilities, Device, Host, HostError, HostOptions, OpenRequest, Opened, RenderRequest, Rendered, probe,
-};
+pub use host::{Host, probe};
 pub use install::{InstallError, install_blender};
 pub use log::LogSink;
 pub use plan::{OutputPlan, PlannedFile};
+pub use request::{
+    Capabilities, Device, HostError, HostOptions, OpenRequest, Opened, RenderRequest, Rendered,
+};
 pub use root::SlotRoot;
 pub use wire::{Progress, ProgressSink};
