@@ -55,13 +55,19 @@ impl Identity {
                 Err(error) => return Err(failed(&path)(error.into())),
             }
             let id = id(&folder).map_err(failed(&folder.join("id")))?;
-            for part in ["roots", "bundles", "outbox"] {
-                let part = folder.join(part);
-                clear(&part).and_then(|()| make(&part)).map_err(failed(&part))?;
-            }
+            tidy(&folder).map_err(failed(&folder))?;
             return Ok(Self { id, number, folder, _lock: lock });
         }
         Err(WorkerError::TooMany { data: data.to_owned(), most: MOST })
+    }
+
+    /// Empties what is only for the time of a run.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub(crate) async fn tidy(&self) -> io::Result<()> {
+        let folder = self.folder.clone();
+        tokio::task::spawn_blocking(move || tidy(&folder)).await.map_err(io::Error::other)?
     }
 
     pub(crate) fn part(&self, name: &str) -> PathBuf {
@@ -108,6 +114,15 @@ impl Identity {
     }
 }
 
+fn tidy(folder: &Path) -> io::Result<()> {
+    for part in ["roots", "bundles", "outbox"] {
+        let part = folder.join(part);
+        clear(&part)?;
+        make(&part)?;
+    }
+    Ok(())
+}
+
 fn farm(key: &str) -> String {
     BlobHash::of(key.as_bytes()).to_string()[..16].to_owned()
 }
@@ -145,12 +160,24 @@ pub(crate) fn make(folder: &Path) -> io::Result<()> {
 
 /// Removes a folder and all in it, also where parts of it are read-only; absent is fine.
 pub(crate) fn clear(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(_) => {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let removed = fs::remove_dir_all(folder).or_else(|_| {
             unlock(folder)?;
             fs::remove_dir_all(folder)
+        });
+        match removed {
+            // Gone as a whole, or somebody else removes parts of it at the same time: then once more.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if folder.symlink_metadata().is_err() {
+                    return Ok(());
+                }
+                if tries == 5 {
+                    return Err(error);
+                }
+            }
+            removed => return removed,
         }
     }
 }

@@ -19,6 +19,9 @@ pub struct WorkerOptions {
     pub data: PathBuf,
     /// Where `kiln blender install` put its Blenders; `data` where `None`.
     pub installs: Option<PathBuf>,
+    /// The folder where what is learnt of this machine's Blenders is kept, so that the next start need not ask
+    /// them; `data` where `None`.
+    pub blender_cache: Option<PathBuf>,
     /// The machine's name where `None`.
     pub name: Option<String>,
     /// Chosen by cores and memory where `None`.
@@ -45,6 +48,7 @@ impl WorkerOptions {
             key: key.into(),
             data: data.into(),
             installs: None,
+            blender_cache: None,
             name: None,
             slots: None,
             threads: None,

@@ -207,6 +207,10 @@ impl Worker {
         drop(orders);
         self.shop.garage.drop_spare();
         self.tasks.shutdown().await;
+        // Nothing is left behind, also where the folder is a throw-away that its owner removes next.
+        if let Err(error) = self.identity.tidy().await {
+            tracing::warn!(%error, "the worker's folders cannot be emptied");
+        }
         // The last words go out, where somebody hears them.
         if self.up.take().is_some() {
             let _ = timeout(Duration::from_secs(2), link).await;

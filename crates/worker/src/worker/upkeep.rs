@@ -34,8 +34,9 @@ impl Worker {
     }
 
     pub(super) fn where_to_look(&self) -> (Vec<PathBuf>, PathBuf, PathBuf) {
+        let cache = self.options.blender_cache.clone().unwrap_or_else(|| self.options.data.clone());
         let home = self.options.installs.clone().unwrap_or_else(|| self.options.data.clone());
-        (self.options.blenders.clone(), home, self.options.data.clone())
+        (self.options.blenders.clone(), home, cache)
     }
 
     pub(super) fn found(&mut self, installs: Vec<BlenderInstall>) {
