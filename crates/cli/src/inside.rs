@@ -1,6 +1,6 @@
 //! A farm inside one command: a server nobody else hears of, a worker beside it, throw-away data.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use kiln_client::Client;
 use kiln_server::{Durability, RunningServer, Server, ServerOptions};
@@ -29,16 +29,7 @@ impl Inside {
     /// Where the data folder cannot be written or no port is free.
     pub async fn start(settings: &Settings, series: BlenderSeries) -> Outcome<Self> {
         let data = settings.data.value.clone();
-        let known = settings.cache.join("blenders.json");
-        let made = tokio::task::spawn_blocking(move || {
-            let scratch = Scratch::new(&data)?;
-            // What was learnt of this machine's Blenders is worth keeping; the rest of the worker's data is not.
-            fs::create_dir_all(scratch.path().join("worker"))?;
-            if known.exists() {
-                fs::copy(known, scratch.path().join("worker/blenders.json"))?;
-            }
-            Ok::<_, std::io::Error>(scratch)
-        });
+        let made = tokio::task::spawn_blocking(move || Scratch::new(&data));
         let fail = |why: String| {
             let data = settings.data.value.display();
             Fault::bad_input(format!(

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_has_examples_or_needs_none() {
+    fn every_command_and_argument_says_what_it_is() {
         fn check(command: &clap::Command, path: &str) {
             assert!(command.get_about().is_some() || path == "kiln", "{path} says nothing of itself");
             for argument in command.get_arguments() {

@@ -104,10 +104,16 @@ pub enum Command {
     #[command(
         after_help = "Example:\n  kiln completions bash > ~/.local/share/bash-completion/completions/kiln"
     )]
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        /// bash, zsh, fish, elvish or powershell.
+        shell: clap_complete::Shell,
+    },
     /// Write the manual pages into a folder.
     #[command(after_help = "Example:\n  kiln man ~/.local/share/man/man1")]
-    Man { dir: PathBuf },
+    Man {
+        /// The folder; made where it is not there.
+        dir: PathBuf,
+    },
     /// Help on a command, or on `exit-codes`.
     Help {
         /// The command, such as `jobs fetch`.

@@ -2,7 +2,7 @@
 
 use kiln_api::{AttemptView, JobView};
 use kiln_client::Client;
-use kiln_types::{AttemptState, JobId};
+use kiln_types::{AttemptState, JobId, RenderSettings, Resolution};
 use serde_json::json;
 
 use super::{Context, attach};
@@ -167,13 +167,7 @@ fn describe(job: &JobView) -> String {
         "Blender",
         format!("{} on {} (the file is from {})", session.blender, session.device, spec.written_by),
     ));
-    let mut settings: Vec<String> = Vec::new();
-    if let Ok(serde_json::Value::Object(map)) = serde_json::to_value(&session.settings) {
-        settings.extend(map.iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| match value {
-            serde_json::Value::String(text) => format!("{key} {text}"),
-            other => format!("{key} {other}"),
-        }));
-    }
+    let settings = overrides(&session.settings);
     if !settings.is_empty() {
         lines.push(("Settings", settings.join(", ")));
     }
@@ -195,6 +189,26 @@ fn describe(job: &JobView) -> String {
     let line =
         |(name, value): &(&str, String)| format!("{name:width$}  {}\n", crate::output::one_line(value));
     lines.iter().map(line).collect()
+}
+
+/// What was asked for beside the file's own settings.
+fn overrides(settings: &RenderSettings) -> Vec<String> {
+    let size = settings.resolution.map(|size| match size {
+        Resolution::Percent(percent) => format!("{percent}%"),
+        Resolution::Pixels { width, height } => format!("{width}x{height}"),
+    });
+    let texts = [
+        ("scene", settings.scene.clone()),
+        ("camera", settings.camera.clone()),
+        ("view layer", settings.view_layer.clone()),
+        ("engine", settings.engine.clone()),
+        ("samples", settings.samples.map(|n| n.to_string())),
+        ("resolution", size),
+        ("format", settings.format.map(|format| format.to_string())),
+        ("depth", settings.depth.map(|depth| format!("{depth} bit"))),
+        ("threads", settings.threads.map(|n| n.to_string())),
+    ];
+    texts.into_iter().filter_map(|(name, value)| value.map(|value| format!("{name} {value}"))).collect()
 }
 
 /// Newest first.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kiln_client::{Client, Prepared};
 use kiln_host::BlenderInstall;
-use kiln_types::BlenderSeries;
+use kiln_types::{BlenderSeries, WorkerState};
 use kiln_worker::{RunningWorker, Worker, WorkerOptions};
 
 use super::{
@@ -187,6 +187,12 @@ async fn join(
     client: &Client,
     prepared: &Prepared,
 ) -> Option<RunningWorker> {
+    // A worker that is at work here already has this machine's cores; a second one would only fight it.
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let workers = client.workers().await.unwrap_or_default();
+    if workers.iter().any(|one| one.state != WorkerState::Offline && one.machine.hostname == host) {
+        return None;
+    }
     let mut options = WorkerOptions::new(client.url(), client.key(), settings.data.value.join("worker"));
     apply(&mut options, settings);
     options.prestart = Some(prepared.session.blender);

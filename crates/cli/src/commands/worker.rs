@@ -33,6 +33,7 @@ fn fault(error: &WorkerError) -> Fault {
 /// What the settings say of a worker on this machine.
 pub fn apply(options: &mut WorkerOptions, settings: &Settings) {
     options.installs = Some(settings.data.value.clone());
+    options.blender_cache = Some(settings.cache.clone());
     options.name.clone_from(&settings.name.value);
     options.slots = settings.slots.value;
     options.threads = settings.threads.value;
