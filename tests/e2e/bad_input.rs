@@ -193,7 +193,8 @@ fn a_server_that_is_not_there_and_a_wrong_key() {
 fn a_job_or_worker_that_does_not_exist() {
     let home = Home::new();
     let _server = home.server(&[]);
-    for verb in ["show", "wait", "cancel", "pause", "resume", "retry", "rerender", "logs", "fetch", "delete"] {
+    for verb in ["show", "wait", "cancel", "pause", "resume", "retry", "rerender", "logs", "fetch", "delete"]
+    {
         home.run(&["jobs", verb, "999"]).refused(2, &["999"]);
     }
     home.run(&["jobs", "extend", "999", "--frames", "1"]).refused(2, &["999"]);

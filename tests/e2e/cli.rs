@@ -10,7 +10,9 @@ fn help_is_friendly() {
     let alone = home.run(&[]);
     assert_eq!(alone.code, 0);
     assert!(alone.out.contains("kiln render shot.blend") && alone.out.lines().count() < 15, "{}", alone.out);
-    for topic in [&["render"][..], &["jobs", "fetch"], &["worker"], &["server"], &["submit"], &["blender", "install"]] {
+    for topic in
+        [&["render"][..], &["jobs", "fetch"], &["worker"], &["server"], &["submit"], &["blender", "install"]]
+    {
         let said = home.run(&[&["help"], topic].concat());
         assert!(said.code == 0 && said.out.contains("Example"), "{topic:?}: {}", said.out);
     }

@@ -4,5 +4,11 @@
 
 mod bad_input;
 mod cli;
+mod crash;
+mod curl;
+mod farm;
 mod house;
+mod network;
+mod render;
+mod sample;
 mod support;

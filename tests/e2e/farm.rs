@@ -1,0 +1,207 @@
+//! Several workers, one job: frames equal, to the pixel, those of a Blender started for each frame alone.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use kiln_testkit::{Blender, assert_same_picture, blender, scene, wait_until};
+use serde_json::Value;
+
+use crate::support::{Home, Running};
+
+/// How long a small job may take on a busy machine.
+const JOB: Duration = Duration::from_secs(240);
+
+impl Home {
+    /// A worker with one slot.
+    pub fn worker(&self, url: &str, name: &str) -> Running {
+        let args = ["worker", "--server", url, "--name", name, "--slots", "1"];
+        let child = self.kiln(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        Running { child, url: String::new() }
+    }
+
+    /// Submits, and returns the job's id.
+    #[track_caller]
+    pub fn submit(&self, args: &[&str]) -> String {
+        let mut all = vec!["submit", "--json"];
+        all.extend(args);
+        let view = self.json(&all);
+        view["job"]["id"].as_u64().unwrap_or_else(|| panic!("no id in {view}")).to_string()
+    }
+
+    pub fn show(&self, job: &str) -> Value {
+        self.json(&["jobs", "show", job, "--json"])["job"].take()
+    }
+
+    pub fn done(&self, job: &str) -> u64 {
+        self.show(job)["tasks"]["done"].as_u64().unwrap()
+    }
+
+    /// Waits for the end and demands that every frame is there.
+    #[track_caller]
+    pub fn completed(&self, job: &str) {
+        wait_until(JOB, "the job ends", || {
+            let view = self.show(job);
+            match view["state"].as_str() {
+                Some("completed") => true,
+                Some("queued" | "running" | "paused") => false,
+                _ => panic!("the job ended otherwise: {view:#}"),
+            }
+        });
+    }
+
+    pub fn connected(&self, count: usize) {
+        wait_until(Duration::from_secs(60), "the workers are connected", || {
+            let list = self.json(&["workers", "--json"]);
+            let workers = list["workers"].as_array().unwrap();
+            workers.iter().filter(|worker| worker["state"] != "offline").count() == count
+        });
+    }
+
+    /// Fetches a job's frames into a new folder.
+    #[track_caller]
+    pub fn fetch(&self, job: &str, folder: &str) -> PathBuf {
+        let out = self.work().join(folder);
+        let said = self.run(&["jobs", "fetch", job, "--out", out.to_str().unwrap()]);
+        assert_eq!(said.code, 0, "{}", said.err);
+        out
+    }
+}
+
+/// Every picture below a folder, by its path there.
+pub fn pictures(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(&next).unwrap_or_else(|e| panic!("{}: {e}", next.display())) {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if [".png", ".exr", ".jpg"].iter().any(|ending| name.ends_with(ending)) {
+                found.push(name);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+pub fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_folder(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+#[track_caller]
+pub fn assert_same_frames(ours: &Path, cold: &Path, names: &[String]) {
+    for name in names {
+        assert_same_picture(&ours.join(name), &cold.join(name));
+    }
+}
+
+const FRAMES: &[i32] = &[6, 2, 5, 1, 7, 3];
+
+/// The scenes where a warm process could go wrong, on three workers, in an order that jumps back.
+#[test]
+fn scenes_on_three_workers_equal_cold_blenders() {
+    let home = Home::new();
+    let server = home.server(&[]);
+    let _workers = ["one", "two", "three"].map(|name| home.worker(&server.url, name));
+    home.connected(3);
+    let frames = FRAMES.map_text();
+    let scenes = ["particles", "image_sequence", "drivers", "motion_blur", "stereo", "file_outputs"];
+    let jobs = scenes.map(|name| {
+        let folder = home.work().join(format!("{name}-scene"));
+        copy_folder(scene(name).parent().unwrap(), &folder);
+        let blend = folder.join(format!("{name}.blend"));
+        let job = home.submit(&[blend.to_str().unwrap(), "--frames", &frames]);
+        (name, blend, job)
+    });
+    for (name, blend, job) in jobs {
+        home.completed(&job);
+        let ours = home.fetch(&job, &format!("{name}-ours"));
+        let cold = home.work().join(format!("{name}-cold"));
+        copy_folder(scene(name).parent().unwrap(), &cold);
+        // The scene's own textures are not frames.
+        let before = pictures(&cold);
+        let cold_blend = cold.join(blend.file_name().unwrap());
+        for frame in FRAMES {
+            Blender::Executable(blender()).render_cold(&cold_blend, *frame, None, false);
+        }
+        let mut made = pictures(&cold);
+        made.retain(|picture| !before.contains(picture));
+        let files_a_frame = match name {
+            "stereo" => 2,
+            "file_outputs" => 3,
+            _ => 1,
+        };
+        assert!(made.len() >= files_a_frame * FRAMES.len(), "{name}: {made:?}");
+        assert_eq!(pictures(&ours), made, "{name}");
+        assert_same_frames(&ours, &cold, &made);
+    }
+}
+
+trait FramesText {
+    fn map_text(&self) -> String;
+}
+
+impl FramesText for [i32] {
+    fn map_text(&self) -> String {
+        self.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// A worker that is killed takes its Blender with it, and the farm goes on.
+#[test]
+fn a_killed_worker_leaves_no_blender_and_loses_no_frame() {
+    let home = Home::new();
+    let server = home.server(&[]);
+    let mut first = home.worker(&server.url, "first");
+    home.connected(1);
+    let blend = home.copy(&scene("basic"), "shot.blend");
+    let job = home.submit(&[blend.to_str().unwrap(), "--frames", "1-40"]);
+    wait_until(JOB, "some frames are done", || home.done(&job) >= 3);
+    let blenders = children(first.child.id());
+    assert!(!blenders.is_empty(), "the worker has no Blender");
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
+    wait_until(Duration::from_secs(20), "its Blender is gone", || {
+        blenders.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists() || is_zombie(*pid))
+    });
+    let _second = home.worker(&server.url, "second");
+    home.completed(&job);
+    assert_eq!(pictures(&home.fetch(&job, "frames")).len(), 40);
+}
+
+/// Child processes of a process, by /proc.
+pub fn children(pid: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(child) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        // pid (name) state parent ...: the name may hold spaces and brackets.
+        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
+        if parent == Some(&pid.to_string()) {
+            found.push(child);
+        }
+    }
+    found
+}
+
+fn is_zombie(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_none_or(|rest| rest.trim_start().starts_with(['Z', 'X']))
+}
