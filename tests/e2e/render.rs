@@ -86,7 +86,6 @@ fn the_same_command_continues_and_nothing_is_overwritten_unasked() {
     assert_eq!(done(&render("1-4", &[]))["kept"], 4);
 
     // Other settings are another picture.
-    render("1-4", &["--camera", "camera", "-q"]).code.eq(&2).then_some(()).unwrap_or_else(|| panic!("-q with --json"));
     let other = render("1-4", &["--threads", "1"]);
     assert_eq!(other.code, 2);
     assert!(other.err.contains("4 of the files are already there"), "{}", other.err);
@@ -189,7 +188,10 @@ fn a_job_is_left_with_the_farm_and_its_frames_are_fetched() {
     let waited = home.json(&["jobs", "wait", &id, "--out", "all", "--json"]);
     assert_eq!(waited["job"]["tasks"]["done"], 4);
     assert_eq!(files(&home.work().join("all")), frames(&[1, 2, 3, 4]));
-    assert!(home.run(&["jobs", "logs", &id]).out.contains("Saved"), "Blender's own words");
+    // A log travels beside its frame, and may come a moment later.
+    wait_until(LONG, "Blender's own words are there", || {
+        home.run(&["jobs", "logs", &id]).out.contains("Saved")
+    });
     assert!(home.run(&["jobs"]).out.contains("completed"));
     assert_eq!(home.run(&["jobs", "delete", &id]).code, 0);
     home.run(&["jobs", "show", &id]).refused(2, &[&id]);
@@ -225,7 +227,8 @@ fn a_render_joins_the_farm_and_leaves_it() {
     let worker = &home.json(&["workers", "--json"])["workers"][0];
     assert_eq!(worker["state"], "offline");
     // Alone, whatever farm there is.
-    let alone = with(&["render", "shot.blend", "--local", "--out", "alone", "--frames", "1", "--json"], QUICK);
+    let alone =
+        with(&["render", "shot.blend", "--local", "--out", "alone", "--frames", "1", "--json"], QUICK);
     done(&home.run(&alone));
     assert_eq!(home.json(&["jobs", "--json"])["jobs"].as_array().unwrap().len(), 1);
 }
@@ -241,6 +244,7 @@ fn a_scene_that_lacks_a_file_says_which() {
         node = mat.node_tree.nodes.new('ShaderNodeTexImage')\nnode.image = image\n\
         bpy.data.objects['Cube'].data.materials.clear()\nbpy.data.objects['Cube'].data.materials.append(mat)\n\
         bpy.context.scene.frame_end = 2\n\
+        bpy.context.scene.render.engine = 'CYCLES'\nbpy.context.scene.cycles.use_denoising = False\n\
         bpy.ops.wm.save_as_mainfile(filepath='PATH', relative_remap=False)\n"
         .replace("PATH", blend.to_str().unwrap());
     let made = Command::new(kiln_testkit::blender())
@@ -248,7 +252,7 @@ fn a_scene_that_lacks_a_file_says_which() {
         .output()
         .unwrap();
     assert!(blend.is_file(), "{}", said(made).err);
-    let args = ["render", "broken.blend", "--out", "out", "--samples", "1", "--resolution", "5%", "--engine", "CYCLES"];
+    let args = ["render", "broken.blend", "--out", "out", "--samples", "1", "--resolution", "5%"];
     home.run(&args).refused(2, &["wood.png", "--allow-missing"]);
     assert!(!home.work().join("out").exists());
     assert_eq!(home.run(&["inspect", "broken.blend"]).out.matches("missing: image //wood.png").count(), 1);

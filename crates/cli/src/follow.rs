@@ -1,6 +1,6 @@
 //! Stays with a job until it ends, or until the person goes: shows it, brings its frames home.
 
-use std::{io::Write as _, time::Duration};
+use std::{collections::HashSet, io::Write as _, time::Duration};
 
 use kiln_api::{Change, Event, JobView, TaskView};
 use kiln_client::{Client, EventStream, FetchError, Fetcher, How, Landed};
@@ -98,6 +98,8 @@ struct Follower<'a> {
     left: Vec<RelPath>,
     trouble: Option<Fault>,
     told: usize,
+    /// Faults that were named on the way.
+    said: HashSet<String>,
     /// The job's view is older than its last event.
     stale: bool,
     away: bool,
@@ -131,6 +133,7 @@ pub async fn follow(
         left: Vec::new(),
         trouble: None,
         told: 0,
+        said: HashSet::new(),
         stale: false,
         away: false,
         job,
@@ -259,13 +262,20 @@ impl Follower<'_> {
             }
             Change::TaskFailed { frame, reason, .. } => {
                 self.stale = true;
-                self.progress.aside(|output| output.warning(&format!("frame {frame} failed: {reason}")));
+                if self.tally.failed < SHOWN_FAILURES as u32 {
+                    self.progress.aside(|output| output.note(&format!("frame {frame} has failed")));
+                }
+                self.tally.failed += 1;
+                tracing::debug!(frame, reason, "frame failed");
             }
             Change::AttemptEnded { frame, failure: Some(failure), .. } => {
-                let worker = event.worker.as_deref().unwrap_or("a worker");
-                self.progress.aside(|output| {
-                    output.note(&format!("frame {frame} on {worker}: {failure}"));
-                });
+                // The same fault meets every frame; once is enough on the way, the end names the frames.
+                if self.said.len() < SHOWN_FAILURES && self.said.insert(failure.message.clone()) {
+                    let worker = event.worker.as_deref().unwrap_or("a worker");
+                    self.progress.aside(|output| {
+                        output.note(&format!("frame {frame} on {worker}: {failure}"));
+                    });
+                }
             }
             Change::JobState { .. } | Change::JobNotice { .. } | Change::JobExtended { .. } => {
                 self.refresh().await?;

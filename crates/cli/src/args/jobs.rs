@@ -104,7 +104,7 @@ pub struct FetchArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Without a choice: the last failed attempt, else the last one.\n\n\
+#[command(after_help = "Without a choice: the last failed attempt, else the last that delivered.\n\n\
     Examples:\n  kiln jobs logs 7\n  kiln jobs logs 7 --frame 12\n  kiln jobs logs 7 --attempt 1-31")]
 pub struct LogsArgs {
     /// The last attempt at this frame.

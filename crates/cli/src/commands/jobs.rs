@@ -230,10 +230,10 @@ async fn logs(context: &Context, client: &Client, args: &LogsArgs) -> Outcome<Ex
         Some(attempt) => attempt,
         None => {
             let attempts = all_attempts(client, id, args.frame).await?;
-            let failed = |attempt: &&AttemptView| attempt.state == AttemptState::Failed;
+            let last = |state| attempts.iter().find(move |attempt| attempt.state == state);
             let chosen = match args.frame {
                 Some(_) => attempts.first(),
-                None => attempts.iter().find(failed).or(attempts.first()),
+                None => last(AttemptState::Failed).or(last(AttemptState::Committed)).or(attempts.first()),
             };
             let none = || {
                 let what = args.frame.map_or_else(String::new, |frame| format!(" at frame {frame}"));
