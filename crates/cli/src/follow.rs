@@ -4,7 +4,7 @@ use std::{collections::HashSet, io::Write as _, time::Duration};
 
 use kiln_api::{Change, Event, JobView, TaskView};
 use kiln_client::{Client, EventStream, FetchError, Fetcher, How, Landed};
-use kiln_types::{JobState, RelPath};
+use kiln_types::{FrameSet, JobState, RelPath};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -262,9 +262,6 @@ impl Follower<'_> {
             }
             Change::TaskFailed { frame, reason, .. } => {
                 self.stale = true;
-                if self.tally.failed < SHOWN_FAILURES as u32 {
-                    self.progress.aside(|output| output.note(&format!("frame {frame} has failed")));
-                }
                 self.tally.failed += 1;
                 tracing::debug!(frame, reason, "frame failed");
             }
@@ -441,13 +438,11 @@ pub async fn explain(output: Output, client: &Client, job: &JobView, failed: &[T
         output.warning(&format!("the job was stopped: {reason}"));
         last_lines(output, &reason.log_tail);
     }
-    for task in failed.iter().take(SHOWN_FAILURES) {
-        let reason = task.reason.as_deref().unwrap_or("no reason was given");
-        output.warning(&format!("frame {} failed: {reason}", task.frame));
-    }
-    if failed.len() > SHOWN_FAILURES {
-        let more = failed.len() - SHOWN_FAILURES;
-        output.note(&format!("{more} more failed; `kiln jobs show {}` names them all", job.id));
+    for (reason, frames) in by_reason(failed).into_iter().take(SHOWN_FAILURES) {
+        // A job that was stopped has said it for all its frames.
+        if job.reason.as_ref().is_none_or(|why| why.message != reason) {
+            output.warning(&format!("{frames} failed: {reason}"));
+        }
     }
     if let (None, Some(first)) = (&job.reason, failed.first()) {
         let attempts = client.attempts(job.id, Some(first.frame), None).await?.attempts;
@@ -455,6 +450,23 @@ pub async fn explain(output: Output, client: &Client, job: &JobView, failed: &[T
         last_lines(output, tail.map_or(&[][..], Vec::as_slice));
     }
     Ok(())
+}
+
+/// Reasons in the order they came up, each with its frames.
+pub fn by_reason(failed: &[TaskView]) -> Vec<(&str, String)> {
+    let mut reasons: Vec<(&str, Vec<i32>)> = Vec::new();
+    for task in failed {
+        let reason = task.reason.as_deref().unwrap_or("no reason was given");
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, frames)) => frames.push(task.frame),
+            None => reasons.push((reason, vec![task.frame])),
+        }
+    }
+    let named = |frames: Vec<i32>| {
+        let word = if frames.len() == 1 { "frame" } else { "frames" };
+        FrameSet::from_frames(frames).map_or_else(|_| word.to_owned(), |set| format!("{word} {set}"))
+    };
+    reasons.into_iter().map(|(reason, frames)| (reason, named(frames))).collect()
 }
 
 fn last_lines(output: Output, lines: &[String]) {

@@ -126,9 +126,16 @@ fn head_of(headers: &[Header], memory: u64) -> Result<Head, ImageFault> {
             planes.push(plane(part.as_deref(), &name, data == window));
         }
     }
-    let has_mark = first.own_attributes.other.keys().any(|key| key == "BlenderMultiChannel")
-        || first.shared_attributes.other.keys().any(|key| key == "BlenderMultiChannel");
-    let multilayer = multilayer || (has_mark && planes.iter().any(|plane| !plane.layer.is_empty()));
+    let names = |key: &str| {
+        first.own_attributes.other.keys().any(|name| name == key)
+            || first.shared_attributes.other.keys().any(|name| name == key)
+    };
+    // Layers make a file multilayer. A plain one names its channels R, G, B, A, or after its views; a File
+    // Output node writes layers without Blender's mark.
+    let own = &first.own_attributes;
+    let has_views = headers.len() > 1 || own.view_name.is_some() || own.multi_view_names.is_some();
+    let has_layers = planes.iter().any(|plane| !plane.layer.is_empty());
+    let multilayer = multilayer || (has_layers && (names("BlenderMultiChannel") || !has_views));
     let size =
         |length: usize| u32::try_from(length).map_err(|_| ImageFault::damaged("its size makes no sense"));
     Ok(Head {

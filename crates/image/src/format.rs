@@ -40,23 +40,8 @@ pub(crate) fn recognise(source: &mut Source<'_>) -> Result<(FileFormat, Decode),
 }
 
 /// Whether a file of format `found` is what was asked for. Blender keeps some grey pictures raw where it was
-/// asked for a compressed Targa, so the two are one. A multilayer file with a single layer, as a File Output
-/// node writes it, carries nothing that tells it from a plain one.
+/// asked for a compressed Targa, so the two are one.
 pub(crate) fn matches(expected: FileFormat, found: FileFormat) -> bool {
     let kind = |format| if format == FileFormat::TargaRaw { FileFormat::Targa } else { format };
     kind(expected) == kind(found)
-        || (expected, found) == (FileFormat::OpenExrMultilayer, FileFormat::OpenExr)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_layer_may_pass_for_many_but_not_many_for_one() {
-        assert!(matches(FileFormat::OpenExrMultilayer, FileFormat::OpenExr));
-        assert!(!matches(FileFormat::OpenExr, FileFormat::OpenExrMultilayer));
-        assert!(matches(FileFormat::Targa, FileFormat::TargaRaw));
-        assert!(!matches(FileFormat::Png, FileFormat::Jpeg));
-    }
 }

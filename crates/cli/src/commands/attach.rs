@@ -68,7 +68,9 @@ impl Ending<'_> {
         output.result(&value, || {
             let mut text = report
                 .as_ref()
-                .filter(|report| !report.workers.is_empty() && output.reader() == Reader::Human)
+                .filter(|report| {
+                    report.workers.iter().any(|w| w.frames + w.errors > 0) && output.reader() == Reader::Human
+                })
                 .map_or_else(String::new, |report| format!("{}\n", closing_table(report)));
             if let Some(out) = out
                 && stay.landed + kept > 0

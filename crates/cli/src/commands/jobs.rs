@@ -10,6 +10,7 @@ use crate::{
     args::{FarmArgs, JobsArgs, JobsCommand, ListArgs, LogsArgs},
     exit::{Exit, Fault, Outcome},
     farm,
+    follow::by_reason,
     output::{
         table::table,
         text::{clock, count, moment, seconds},
@@ -132,9 +133,8 @@ async fn show(context: &Context, client: &Client, id: JobId) -> Outcome<Exit> {
             text.push_str(&super::closing_table(&report));
             text.push('\n');
         }
-        for task in &failed {
-            let reason = task.reason.as_deref().unwrap_or("no reason was given");
-            text.push_str(&format!("\nframe {} failed: {reason}", task.frame));
+        for (reason, frames) in by_reason(&failed) {
+            text.push_str(&format!("\n{frames} failed: {reason}"));
         }
         text
     });

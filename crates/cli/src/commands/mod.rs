@@ -55,6 +55,9 @@ pub fn closing_table(report: &JobReport) -> String {
     });
     let frames: u32 = report.workers.iter().map(|share| share.frames).sum();
     let table = table(&["WORKER", ">FRAMES", ">ERRORS", ">SECONDS", ">SHARE"], rows);
+    if frames == 0 {
+        return table;
+    }
     let total = format!("{} in {}", count(frames, "frame"), seconds(report.wall_s));
     if report.gain > 0.0 && report.gain.is_finite() {
         format!("{table}\n\n{total}, {:.2} times as fast as one slot of the best worker alone", report.gain)
