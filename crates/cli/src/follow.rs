@@ -181,6 +181,7 @@ impl Follower<'_> {
                 _ = tick.tick(), if answer.is_none() => self.on_tick().await?,
                 said = async { match &mut answer { Some(answer) => answer.await, None => std::future::pending().await } } => {
                     answer = None;
+                    self.progress.resume();
                     match said.unwrap_or(Answer::Detach) {
                         Answer::GoOn => {}
                         Answer::Detach => return Ok(End::Detached),
@@ -197,7 +198,8 @@ impl Follower<'_> {
                         if !asked {
                             return Ok(End::Detached);
                         }
-                        self.progress.aside(|_| ask(id));
+                        self.progress.pause();
+                        ask(id);
                         answer = Some(tokio::task::spawn_blocking(read_answer));
                     }
                 },
@@ -394,7 +396,7 @@ enum Answer {
 
 fn ask(id: kiln_types::JobId) {
     let mut err = std::io::stderr().lock();
-    let _ = write!(err, "\nJob {id}: [d]etach and let the farm go on, [c]ancel it, or Enter to stay? ");
+    let _ = write!(err, "\rJob {id}: [d]etach and let the farm go on, [c]ancel it, or Enter to stay? ");
     let _ = err.flush();
 }
 

@@ -33,6 +33,8 @@ pub struct Tally {
 pub struct Progress {
     output: Output,
     bar: Option<ProgressBar>,
+    /// The bar is away while a question stands.
+    paused: bool,
     started: Instant,
     /// What was done already when this began.
     before: Option<u32>,
@@ -44,15 +46,17 @@ pub struct Progress {
 
 impl Progress {
     pub fn new(output: Output) -> Self {
-        let bar = output.live().then(|| {
-            let bar = ProgressBar::new(0);
-            let style = ProgressStyle::with_template("{bar:24.cyan/dim} {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar())
-                .progress_chars("━━─");
-            bar.set_style(style);
-            bar
-        });
-        Self { output, bar, started: Instant::now(), before: None, last_line: None, held: None, waits: None }
+        let bar = output.live().then(new_bar);
+        Self {
+            output,
+            bar,
+            paused: false,
+            started: Instant::now(),
+            before: None,
+            last_line: None,
+            held: None,
+            waits: None,
+        }
     }
 
     /// Whether the bar wants news often.
@@ -61,6 +65,9 @@ impl Progress {
     }
 
     pub fn update(&mut self, tally: &Tally) {
+        if self.paused {
+            return;
+        }
         self.before.get_or_insert(tally.done);
         if let Some(bar) = &self.bar {
             let inside: f64 = tally.inside.iter().map(|(_, part, _)| f64::from(*part)).sum();
@@ -80,7 +87,7 @@ impl Progress {
     /// A frame has come home (or, where none are fetched, is done).
     pub fn frame(&mut self, frame: i32, tally: &Tally) {
         self.before.get_or_insert(tally.done.saturating_sub(1));
-        if self.bar.is_some() || self.output.reader() == Reader::Quiet {
+        if self.bar.is_some() || self.paused || self.output.reader() == Reader::Quiet {
             return;
         }
         let line = format!("frame {frame}: {}", self.line(tally));
@@ -98,6 +105,20 @@ impl Progress {
         match &self.bar {
             Some(bar) => bar.suspend(|| print(self.output)),
             None => print(self.output),
+        }
+    }
+
+    /// Takes the bar away, so that a question stands alone; [`Progress::resume`] brings it back.
+    pub fn pause(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+            self.paused = true;
+        }
+    }
+
+    pub fn resume(&mut self) {
+        if std::mem::take(&mut self.paused) {
+            self.bar = Some(new_bar());
         }
     }
 
@@ -137,6 +158,15 @@ impl Progress {
         }
         parts.join(", ")
     }
+}
+
+fn new_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("{bar:24.cyan/dim} {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━━─");
+    bar.set_style(style);
+    bar
 }
 
 /// Slow renders are read by the minute or the hour.
