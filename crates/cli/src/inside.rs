@@ -1,11 +1,12 @@
 //! A farm inside one command: a server nobody else hears of, a worker beside it, throw-away data.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use kiln_client::Client;
 use kiln_server::{Durability, RunningServer, Server, ServerOptions};
 use kiln_types::BlenderSeries;
 use kiln_worker::{RunningWorker, Worker, WorkerOptions};
+use tokio::time::timeout;
 
 use crate::{
     commands::worker,
@@ -14,12 +15,15 @@ use crate::{
     settings::Settings,
 };
 
-/// Dropping it ends it. Fields go in their order: the Blenders, the server, then the data.
+/// How long the server may take to let its records go.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// [`Inside::end`] ends it in good order; dropping it ends it too. Fields go in their order: the Blenders, the server, then the data.
 pub struct Inside {
     worker: RunningWorker,
-    _server: RunningServer,
+    server: RunningServer,
     pub client: Client,
-    _scratch: Scratch,
+    scratch: Scratch,
 }
 
 impl Inside {
@@ -49,11 +53,18 @@ impl Inside {
         options.local_blobs = Some(home);
         let worker = Worker::start(options).await?;
         let client = Client::new(server.url(), server.key())?;
-        Ok(Self { worker, _server: server, client, _scratch: scratch })
+        Ok(Self { worker, server, client, scratch })
     }
 
-    /// Ends every Blender, and takes the data away. Nothing waits for anything graceful: all of it is thrown away.
+    /// Ends every Blender and the server, then takes the data away: in this order, so that nobody writes there
+    /// any more. Nothing waits for anything graceful: all of it is thrown away.
     pub async fn end(self) {
-        self.worker.stop_hard().await;
+        let Self { worker, server, client, scratch } = self;
+        worker.stop_hard().await;
+        drop((worker, client));
+        if timeout(LAST_WORDS, server.stop()).await.is_err() {
+            tracing::debug!("the server inside did not end in time");
+        }
+        drop(scratch);
     }
 }

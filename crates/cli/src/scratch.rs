@@ -71,12 +71,24 @@ fn abandoned(path: &Path) -> bool {
     }
 }
 
+/// How often a folder is tried that somebody still writes into.
+const TRIES: u32 = 5;
+
 fn remove(path: &Path) {
-    if let Err(error) = fs::remove_dir_all(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(path = %path.display(), %error, "throw-away data could not be removed; the next run tries again");
+    // Under another name nobody finds it any more to put something in.
+    let gone = path.with_extension("gone");
+    let path = if fs::rename(path, &gone).is_ok() { &gone } else { path };
+    for _ in 0..TRIES {
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), %error, "throw-away data could not be removed; the next run tries again");
+                return;
+            }
+            _ => return,
+        }
     }
+    tracing::debug!(path = %path.display(), "throw-away data is still being written; the next run removes it");
 }
 
 #[cfg(test)]

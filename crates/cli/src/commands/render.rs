@@ -91,15 +91,37 @@ async fn begin_here(output: Output, settings: &Settings, args: &RenderArgs) -> O
         Ok::<(Prepared, Ground), Fault>((prepared, ground))
     };
     let starting = Inside::start(settings, series);
-    // A file that cannot be rendered is said at once, whatever has been started.
-    let (inside, (prepared, ground)) = tokio::try_join!(starting, reading)?;
+    let (inside, read) = tokio::join!(starting, reading);
+    match (read, inside) {
+        (Ok((prepared, ground)), Ok(inside)) => submit_here(output, args, inside, &prepared, ground).await,
+        // What is wrong with the file matters more than what is wrong with the machine.
+        (Err(fault), Ok(inside)) => {
+            inside.end().await;
+            Err(fault)
+        }
+        (Err(fault), Err(_)) | (Ok(_), Err(fault)) => Err(fault),
+    }
+}
+
+async fn submit_here(
+    output: Output,
+    args: &RenderArgs,
+    inside: Inside,
+    prepared: &Prepared,
+    ground: Ground,
+) -> Outcome<Begun> {
     ground.tell(output);
     if ground.to_render.frames.is_none() {
         inside.end().await;
         return Ok(Begun::NothingLeft(ground));
     }
-    let job = submit(output, &inside.client, &prepared, &ground, &args.job).await?;
-    Ok(Begun::Job(Box::new((inside, ground, job))))
+    match submit(output, &inside.client, prepared, &ground, &args.job).await {
+        Ok(job) => Ok(Begun::Job(Box::new((inside, ground, job)))),
+        Err(fault) => {
+            inside.end().await;
+            Err(fault)
+        }
+    }
 }
 
 /// The series of Blender that will render, told by the file's first bytes.
