@@ -10,7 +10,8 @@ def start():
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     from kiln_host import main
 
-    main.run(number)
+    keep = sys.argv[sys.argv.index("--kiln-bytecode") + 1] if "--kiln-bytecode" in sys.argv else None
+    main.run(number, keep)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ import time
 
 import bpy
 
-from . import errors, probe
+from . import bytecode, errors, probe
 from .channel import Channel, die_with_parent, peak_memory
 from .frame import FrameRenderer
 from .session import Session
 
 
-def run(number):
+def run(number, bytecode_folder=None):
     channel = Channel(number)
     die_with_parent()
     engine_field = probe.EngineField()
@@ -24,6 +24,9 @@ def run(number):
         build_hash=bpy.app.build_hash.decode(errors="replace"),
         capabilities=capabilities,
     )
+    if bytecode_folder:
+        # Now, while no file was ever open in this process.
+        bytecode.keep(bytecode_folder)
     host = _Host(channel, engine_field, capabilities)
     while True:
         command = channel.next()

@@ -12,6 +12,7 @@ use tokio::{
 use crate::{
     BlenderInstall, Capabilities, HostError, HostOptions, OpenRequest, Opened, PlannedFile, RenderRequest,
     Rendered, SlotRoot,
+    bytecode::Bytecode,
     death::{OomCount, explain},
     log::Log,
     plan,
@@ -61,8 +62,9 @@ impl Host {
         let (sources, boot) = sources::write(root.path()).map_err(HostError::Prepare)?;
         let spawn = |source| HostError::Spawn { program: install.program.clone(), source };
         let before = OomCount::now();
+        let bytecode = Bytecode::of(install, options.bytecode.as_deref());
         let (process, socket, printed) =
-            Process::start(install, root, &boot, options.trust).await.map_err(spawn)?;
+            Process::start(install, root, &boot, options.trust, &bytecode).await.map_err(spawn)?;
         let (read, writer) = socket.into_split();
         let mut host = Self {
             process,

@@ -7,6 +7,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod bytecode;
 mod collect;
 mod death;
 mod discover;

@@ -18,7 +18,7 @@ use tokio::{
     runtime::Handle,
 };
 
-use crate::{BlenderInstall, Flavor, SlotRoot};
+use crate::{BlenderInstall, Flavor, SlotRoot, bytecode::Bytecode};
 
 /// Variables that pass: what a program needs to find its libraries and speak its language, and the switches of
 /// Cycles. All else could carry a secret.
@@ -44,6 +44,7 @@ impl Process {
         root: &SlotRoot,
         boot: &std::path::Path,
         trust: bool,
+        bytecode: &Bytecode,
     ) -> io::Result<(Self, UnixStream, pipe::Receiver)> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
@@ -54,14 +55,25 @@ impl Process {
             Flavor::Executable => {
                 let scripts = if trust { "--enable-autoexec" } else { "--disable-autoexec" };
                 command.args(["--background", "--factory-startup", "-noaudio", scripts, "--python"]);
-                command.arg(boot).arg("--");
+                command.arg(boot);
+                if matches!(bytecode, Bytecode::Use(_)) {
+                    // Python looks at PYTHONPYCACHEPREFIX; the rest of the environment is ours alone.
+                    command.arg("--python-use-system-env");
+                }
+                command.arg("--");
             }
             Flavor::Module => {
                 command.arg("-I").arg(boot);
             }
         }
         command.args(["--kiln-fd", "0"]);
+        if let Bytecode::Make(folder) = bytecode {
+            command.arg("--kiln-bytecode").arg(folder);
+        }
         command.env_clear().envs(passed()).env(MARK, &mark).envs(profile(root));
+        if let Bytecode::Use(folder) = bytecode {
+            command.env("PYTHONPYCACHEPREFIX", folder);
+        }
         command.current_dir(root.tmp());
         command.stdin(Stdio::from(OwnedFd::from(theirs)));
         command.stdout(Stdio::from(printed.try_clone()?)).stderr(Stdio::from(printed));

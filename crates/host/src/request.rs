@@ -43,6 +43,8 @@ pub struct HostOptions {
     pub progress: Option<ProgressSink>,
     /// The devices that the process shall find instead of the real ones: for tests of a machine that is not there.
     pub devices_override: Option<Vec<Device>>,
+    /// Where the compiled scripts of Blenders are kept for later starts; `None` keeps none.
+    pub bytecode: Option<PathBuf>,
     /// From the start of the process to its first word.
     pub start_limit: Duration,
     /// For opening a file.
@@ -59,6 +61,7 @@ impl Default for HostOptions {
             log: None,
             progress: None,
             devices_override: None,
+            bytecode: None,
             start_limit: Duration::from_secs(120),
             open_limit: Duration::from_secs(30 * 60),
             silence_limit: Duration::from_secs(10 * 60),

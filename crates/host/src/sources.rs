@@ -14,6 +14,7 @@ macro_rules! sources {
 const SOURCES: &[(&str, &str)] = sources![
     "__init__.py",
     "boot.py",
+    "bytecode.py",
     "channel.py",
     "checks.py",
     "devices.py",

@@ -131,6 +131,8 @@ pub(crate) struct Garage {
     roots: PathBuf,
     threads: u16,
     devices_override: Option<Vec<Device>>,
+    /// Where compiled scripts of Blenders are kept.
+    bytecode: PathBuf,
     counter: AtomicU64,
     installs: Mutex<Vec<BlenderInstall>>,
     spare: Mutex<Spare>,
@@ -159,12 +161,14 @@ impl Garage {
         roots: PathBuf,
         threads: u16,
         devices_override: Option<Vec<Device>>,
+        bytecode: PathBuf,
         inputs: UnboundedSender<Input>,
     ) -> Self {
         Self {
             roots,
             threads,
             devices_override,
+            bytecode,
             counter: AtomicU64::new(0),
             installs: Mutex::default(),
             spare: Mutex::default(),
@@ -276,6 +280,7 @@ impl Garage {
                 note_progress(&mut lock(&progress_book), &progress, &progress_inputs);
             })),
             devices_override: self.devices_override.clone(),
+            bytecode: Some(self.bytecode.clone()),
             ..HostOptions::default()
         };
         let host = Host::start(&install, &root, options).await?;
@@ -339,7 +344,8 @@ mod tests {
     async fn the_spare_is_taken_once_and_only_by_its_kind() {
         let folder = tempfile::Builder::new().prefix("kiln-test-").tempdir().unwrap();
         let (inputs, _sent) = unbounded_channel();
-        let garage = Garage::new(folder.path().join("roots"), 0, None, inputs);
+        let garage =
+            Garage::new(folder.path().join("roots"), 0, None, folder.path().join("bytecode"), inputs);
         let found = kiln_host::discover(&[], folder.path(), folder.path());
         let series =
             found.first().expect("these tests need a Blender (apt install blender)").version.series();

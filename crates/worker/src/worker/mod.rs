@@ -137,6 +137,7 @@ impl Worker {
             identity.part("roots"),
             options.threads.unwrap_or(0),
             options.devices.clone(),
+            options.blender_cache.as_ref().unwrap_or(&options.data).join("bytecode"),
             inputs.clone(),
         );
         let shop = Shop {
