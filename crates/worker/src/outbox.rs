@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, Read, Write},
+    io::{self, Cursor, Read, Seek, Write},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -10,10 +10,11 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use kiln_client::{Client, ClientError};
 use kiln_host::{PlannedFile, collect};
-use kiln_image::Expectation;
-use kiln_types::{AttemptId, Failure, FailureCause, OutputFile, OutputSet};
+use kiln_image::{Expectation, ImageFault};
+use kiln_types::{AttemptId, BlobHash, Failure, FailureCause, OutputFile, OutputSet};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,10 @@ const MOST_BYTES: u64 = 4 << 30;
 /// Uploads at a time: more would only share the same line.
 const UPLOADS: usize = 4;
 const PIECE: usize = 256 << 10;
+/// A file up to this size, in bytes, waits in memory: most frames never touch the disk a second time.
+const SMALL: u64 = 8 << 20;
+/// Bytes that may wait in memory; beyond it, all files wait on disk.
+const MOST_IN_MEMORY: u64 = 256 << 20;
 
 /// A frame as Blender left it.
 #[derive(Debug)]
@@ -58,6 +63,13 @@ impl Drop for Waiting<'_> {
         self.outbox.frames.fetch_sub(1, Ordering::Relaxed);
         self.outbox.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
+}
+
+/// A file out of Blender's reach.
+#[derive(Debug)]
+enum Kept {
+    InMemory(Bytes),
+    OnDisk(PathBuf),
 }
 
 /// Removes a folder when the frame in it is through, or given up.
@@ -97,12 +109,13 @@ impl Outbox {
         self.frames.fetch_add(1, Ordering::Relaxed);
         let mut waiting = Waiting { outbox: &self, bytes: 0 };
         let folder = self.folder.join(frame.attempt.to_string());
+        let small = if self.bytes.load(Ordering::Relaxed) < MOST_IN_MEMORY { SMALL } else { 0 };
         let checked = spawn_blocking(move || {
             let _done = Folder(frame.out.clone());
-            let kept = Folder(folder);
-            take(&frame, &kept.0).map(|set| (kept, set))
+            let folder = Folder(folder);
+            take(&frame, &folder.0, small).map(|(kept, set)| (folder, kept, set))
         });
-        let (folder, set) = match checked.await {
+        let (_folder, kept, set) = match checked.await {
             Ok(Ok(taken)) => taken,
             Ok(Err(failure)) => return Some(Err(failure)),
             Err(error) => {
@@ -113,8 +126,8 @@ impl Outbox {
         waiting.bytes = set.files().iter().map(|file| file.size).sum();
         self.bytes.fetch_add(waiting.bytes, Ordering::Relaxed);
         let upload = async {
-            for (at, file) in set.files().iter().enumerate() {
-                self.upload(&folder.0.join(at.to_string()), file).await?;
+            for (kept, file) in kept.iter().zip(set.files()) {
+                self.upload(kept, file).await?;
             }
             Ok(())
         };
@@ -125,12 +138,15 @@ impl Outbox {
         Some(uploaded.map(|()| set))
     }
 
-    async fn upload(&self, path: &Path, file: &OutputFile) -> Result<(), Failure> {
+    async fn upload(&self, kept: &Kept, file: &OutputFile) -> Result<(), Failure> {
         let mut backoff = Backoff::default();
         loop {
             let sent = {
                 let _turn = self.uploads.acquire().await;
-                self.client.put_blob_file(file.hash, file.size, path).await
+                match kept {
+                    Kept::InMemory(bytes) => self.client.put_blob_bytes(file.hash, bytes.clone()).await,
+                    Kept::OnDisk(path) => self.client.put_blob_file(file.hash, file.size, path).await,
+                }
             };
             match sent {
                 Ok(()) => return Ok(()),
@@ -150,59 +166,95 @@ fn refused(error: &ClientError, file: &OutputFile) -> Failure {
     Failure::new(cause, format!("{} is rendered, but was not taken by the server: {error}", file.path))
 }
 
-/// Takes every file out of Blender's reach, and looks at what was taken: a process that still has a file open
-/// cannot change what was checked. Blocking.
-fn take(frame: &RenderedFrame, folder: &Path) -> Result<OutputSet, Failure> {
+/// Takes every file out of Blender's reach, those larger than `small` bytes into the folder, and looks at what
+/// was taken: a process that still has a file open cannot change what was checked. Blocking.
+fn take(frame: &RenderedFrame, folder: &Path, small: u64) -> Result<(Vec<Kept>, OutputSet), Failure> {
     let told = |mut failure: Failure| {
         if failure.log_tail.is_empty() {
             failure.log_tail.clone_from(&frame.log_tail);
         }
         failure
     };
-    identity::clear(folder).and_then(|()| identity::make(folder)).map_err(|error| told(unkept(&error)))?;
     let mut files = Vec::new();
+    let mut all_kept = Vec::new();
     for (at, mut found) in collect(&frame.out, &frame.planned).map_err(told)?.into_iter().enumerate() {
-        let kept = folder.join(at.to_string());
-        let (hash, size) = keep(&mut found.file, found.size, &kept).map_err(|error| told(unkept(&error)))?;
+        let (kept, hash, size) = if found.size <= small {
+            keep_in_memory(&mut found.file, found.size)
+        } else {
+            keep_on_disk(&mut found.file, found.size, folder, at)
+        }
+        .map_err(|error| told(unkept(&error)))?;
         let planned = found.planned;
         let wrong = |fault| {
             told(Failure::new(FailureCause::BadOutput, format!("{} is not right: {fault}", planned.path)))
         };
-        let open = || fs::File::open(&kept).map_err(|error| told(unkept(&error)));
-        // A size of 0: a compositor node decides, and any whole picture is right.
-        let (width, height) = match (planned.width, planned.height) {
-            (0, 0) => kiln_image::probe(open()?).map(|(_, width, height)| (width, height)).map_err(wrong)?,
-            size => size,
-        };
-        let expected = Expectation::new(planned.format, width, height).depth(Some(planned.depth));
-        let checked = kiln_image::verify(&open()?, &expected).map_err(wrong)?;
+        let (width, height) = match &kept {
+            Kept::InMemory(bytes) => look(|| Ok(Cursor::new(&bytes[..])), &planned),
+            Kept::OnDisk(path) => look(|| fs::File::open(path), &planned),
+        }
+        .map_err(|error| told(unkept(&error)))?
+        .map_err(wrong)?;
         files.push(OutputFile {
             path: planned.path,
             role: planned.role,
             hash,
             size,
             format: planned.format,
-            width: checked.width,
-            height: checked.height,
+            width,
+            height,
         });
+        all_kept.push(kept);
     }
-    OutputSet::new(files).map_err(|error| {
+    let set = OutputSet::new(files).map_err(|error| {
         told(Failure::new(FailureCause::BadOutput, format!("the frame is not right: {error}")))
-    })
+    })?;
+    Ok((all_kept, set))
 }
 
-/// Copies what a file holds now, and hashes it on the way.
-fn keep(from: &mut fs::File, size: u64, to: &Path) -> io::Result<(kiln_types::BlobHash, u64)> {
-    let mut to = fs::File::create_new(to)?;
+/// Decodes a picture to its end; its width and height.
+fn look<R: Read + Seek>(
+    open: impl Fn() -> io::Result<R>,
+    planned: &PlannedFile,
+) -> io::Result<Result<(u32, u32), ImageFault>> {
+    // A size of 0: a compositor node decides, and any whole picture is right.
+    let size = match (planned.width, planned.height) {
+        (0, 0) => kiln_image::probe(open()?).map(|(_, width, height)| (width, height)),
+        size => Ok(size),
+    };
+    let (width, height) = match size {
+        Ok(size) => size,
+        Err(fault) => return Ok(Err(fault)),
+    };
+    let expected = Expectation::new(planned.format, width, height).depth(Some(planned.depth));
+    Ok(kiln_image::verify(open()?, &expected).map(|checked| (checked.width, checked.height)))
+}
+
+/// A file that grows while it is read ends where it ended when it was found.
+fn keep_in_memory(from: &mut fs::File, size: u64) -> io::Result<(Kept, BlobHash, u64)> {
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    from.take(size).read_to_end(&mut bytes)?;
+    let (hash, size) = (BlobHash::of(&bytes), bytes.len() as u64);
+    Ok((Kept::InMemory(bytes.into()), hash, size))
+}
+
+/// The same onto disk, hashed on the way.
+fn keep_on_disk(
+    from: &mut fs::File,
+    size: u64,
+    folder: &Path,
+    at: usize,
+) -> io::Result<(Kept, BlobHash, u64)> {
+    fs::create_dir_all(folder)?;
+    let path = folder.join(at.to_string());
+    let mut to = fs::File::create(&path)?;
     let mut hasher = blake3::Hasher::new();
-    let mut piece = vec![0; PIECE.min(usize::try_from(size).unwrap_or(PIECE)).max(1)];
+    let mut piece = vec![0; PIECE];
     let mut copied = 0;
-    // A file that grows while it is read ends where it ended when it was found.
     let mut from = from.take(size);
     loop {
         let read = from.read(&mut piece)?;
         if read == 0 {
-            return Ok((hasher.finalize().into(), copied));
+            return Ok((Kept::OnDisk(path), hasher.finalize().into(), copied));
         }
         hasher.update(&piece[..read]);
         to.write_all(&piece[..read])?;
@@ -222,7 +274,7 @@ fn unkept(error: &io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use kiln_types::{BlobHash, ColorDepth, FileFormat, OutputRole, RelPath};
+    use kiln_types::{ColorDepth, FileFormat, OutputRole, RelPath};
 
     use super::*;
 
@@ -262,9 +314,15 @@ mod tests {
         let out = dir.path().join("out");
         fs::create_dir(&out).unwrap();
         fs::write(out.join("a.bmp"), bmp()).unwrap();
-        let set = take(&frame(&out, &["a.bmp"]), &dir.path().join("kept")).unwrap();
-        assert_eq!(set.files()[0].hash, BlobHash::of(&bmp()));
-        assert_eq!(fs::read(dir.path().join("kept/0")).unwrap(), bmp());
+        for small in [0, SMALL] {
+            let (kept, set) = take(&frame(&out, &["a.bmp"]), &dir.path().join("kept"), small).unwrap();
+            assert_eq!(set.files()[0].hash, BlobHash::of(&bmp()));
+            match &kept[..] {
+                [Kept::InMemory(bytes)] if small > 0 => assert_eq!(bytes[..], bmp()),
+                [Kept::OnDisk(path)] if small == 0 => assert_eq!(fs::read(path).unwrap(), bmp()),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]
@@ -273,7 +331,7 @@ mod tests {
         let out = dir.path().join("out");
         fs::create_dir(&out).unwrap();
         fs::write(out.join("a.bmp"), bmp()).unwrap();
-        let failure = take(&frame(&out, &["a.bmp", "b.bmp"]), &dir.path().join("kept")).unwrap_err();
+        let failure = take(&frame(&out, &["a.bmp", "b.bmp"]), &dir.path().join("kept"), SMALL).unwrap_err();
         assert_eq!(failure.cause, FailureCause::BadOutput);
         assert!(failure.message.contains("b.bmp"), "{}", failure.message);
         assert_eq!(failure.log_tail, ["Saved"]);
@@ -285,7 +343,7 @@ mod tests {
         let out = dir.path().join("out");
         fs::create_dir(&out).unwrap();
         fs::write(out.join("a.bmp"), &bmp()[..40]).unwrap();
-        let failure = take(&frame(&out, &["a.bmp"]), &dir.path().join("kept")).unwrap_err();
+        let failure = take(&frame(&out, &["a.bmp"]), &dir.path().join("kept"), SMALL).unwrap_err();
         assert_eq!(failure.cause, FailureCause::BadOutput);
         assert!(failure.message.starts_with("a.bmp is not right: "), "{}", failure.message);
     }
