@@ -224,6 +224,6 @@ pub struct JobReport {
     pub wall_s: f64,
     /// Seconds of rendering over all workers.
     pub render_s: f64,
-    /// How many times faster than the best worker of the job alone on one slot, by measured frame times.
+    /// How many times faster than the job's best worker alone, with all its slots and at the pace it had here.
     pub gain: f64,
 }

@@ -59,8 +59,8 @@ pub fn closing_table(report: &JobReport) -> String {
         return table;
     }
     let total = format!("{} in {}", count(frames, "frame"), seconds(report.wall_s));
-    if report.gain > 0.0 && report.gain.is_finite() {
-        format!("{table}\n\n{total}, {:.2} times as fast as one slot of the best worker alone", report.gain)
+    if report.workers.len() > 1 && report.gain > 0.0 && report.gain.is_finite() {
+        format!("{table}\n\n{total}, {:.2} times as fast as the best worker alone", report.gain)
     } else {
         format!("{table}\n\n{total}")
     }

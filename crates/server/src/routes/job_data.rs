@@ -251,10 +251,7 @@ pub(super) async fn report(
     let first = rows.iter().filter_map(|row| row.first_start_ms).min();
     let last = rows.iter().filter_map(|row| row.last_end_ms).max();
     let wall_s = first.zip(last).map_or(0.0, |(first, last)| (last - first).max(0) as f64 / 1000.0);
-    // The best worker alone, one frame behind the other.
-    let best = rows.iter().filter(|row| row.frames > 0).map(|row| row.seconds / row.frames as f64);
-    let best = best.fold(f64::INFINITY, f64::min);
-    let alone_s = if best.is_finite() { best * frames as f64 } else { 0.0 };
+    let gain = gain(&rows, wall_s);
     let workers = rows.into_iter().map(|row| WorkerShare {
         worker: row.name.unwrap_or_else(|| row.worker.to_string()),
         frames: u32::try_from(row.frames).unwrap_or(u32::MAX),
@@ -262,6 +259,48 @@ pub(super) async fn report(
         seconds: row.seconds,
         share: if frames > 0 { row.frames as f64 / frames as f64 } else { 0.0 },
     });
-    let gain = if wall_s > 0.0 { alone_s / wall_s } else { 0.0 };
     Ok(axum::Json(JobReport { workers: workers.collect(), wall_s, render_s, gain }))
+}
+
+/// How many times faster the farm was than its best worker with all its slots would have been alone: by the
+/// frames a second that each delivered in its own time. Measured in the job itself, so what slots of one
+/// machine take from each other is in it: one worker alone gains nothing, whatever its slots.
+fn gain(rows: &[kiln_store::WorkerShare], wall_s: f64) -> f64 {
+    let frames: u64 = rows.iter().map(|row| row.frames).sum();
+    let pace = |row: &kiln_store::WorkerShare| {
+        let seconds = (row.last_end_ms? - row.first_start_ms?) as f64 / 1000.0;
+        (row.frames > 0 && seconds > 0.0).then(|| row.frames as f64 / seconds)
+    };
+    let best = rows.iter().filter_map(pace).fold(0.0, f64::max);
+    if best > 0.0 && wall_s > 0.0 { frames as f64 / best / wall_s } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_types::WorkerId;
+
+    use super::*;
+
+    fn share(frames: u64, from_s: i64, to_s: i64) -> kiln_store::WorkerShare {
+        kiln_store::WorkerShare {
+            worker: WorkerId::from_bits(1),
+            name: None,
+            frames,
+            errors: 0,
+            lapses: 0,
+            seconds: 1000.0,
+            first_start_ms: Some(from_s * 1000),
+            last_end_ms: Some(to_s * 1000),
+        }
+    }
+
+    #[test]
+    fn gain_is_over_the_best_worker_with_all_its_slots() {
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-9;
+        assert!(near(gain(&[share(60, 0, 30)], 30.0), 1.0));
+        // 30 and 20 frames in 60 s: the better one alone would take 100 s.
+        assert!(near(gain(&[share(30, 0, 60), share(20, 0, 60)], 60.0), 100.0 / 60.0));
+        assert!(near(gain(&[share(0, 0, 0)], 0.0), 0.0));
+        assert!(near(gain(&[], 0.0), 0.0));
+    }
 }
