@@ -6,6 +6,7 @@ import os
 import queue
 import signal
 import socket
+import sys
 import threading
 
 PR_SET_PDEATHSIG = 1
@@ -48,6 +49,29 @@ class Channel:
                         self._commands.put(command)
         finally:
             os._exit(0)
+
+
+class Printed:
+    """What Blender prints is held back in two places: by Python, and by the C library where it writes to a pipe."""
+
+    def __init__(self):
+        self._flush = self._stdout = None
+        try:
+            library = ctypes.CDLL(None)
+            self._stdout = ctypes.c_void_p.in_dll(library, "stdout")
+            self._flush = library.fflush
+        except (AttributeError, OSError, ValueError):
+            pass  # another system names it otherwise; Blender flushes after each picture by itself
+
+    def flush(self):
+        """From here on all that was printed is in the pipe."""
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (AttributeError, OSError, ValueError):
+                pass  # a script has put something else there, or closed it
+        if self._flush:
+            self._flush(self._stdout)
 
 
 def die_with_parent():

@@ -1,13 +1,12 @@
 """The loop: one command at a time, each answered once."""
 
 import os
-import sys
 import time
 
 import bpy
 
 from . import bytecode, errors, probe
-from .channel import Channel, die_with_parent, peak_memory
+from .channel import Channel, Printed, die_with_parent, peak_memory
 from .frame import FrameRenderer
 from .session import Session
 
@@ -41,9 +40,6 @@ def run(number, bytecode_folder=None):
 
             traceback.print_exc()
             host.failed(command, errors.of_python(error, "Kiln spoke with Blender"))
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
 
 
 class _Host:
@@ -52,6 +48,7 @@ class _Host:
         self._engine_field = engine_field
         self._capabilities = capabilities
         self._frames = None
+        self._printed = Printed()
 
     def obey(self, command):
         if command["op"] == "open":
@@ -60,9 +57,12 @@ class _Host:
             self._render(command)
 
     def failed(self, command, refusal):
-        self._channel.send(
-            "failed", id=command["id"], cause=refusal.cause, message=refusal.message[:2000]
-        )
+        self._answer("failed", command, cause=refusal.cause, message=refusal.message[:2000])
+
+    def _answer(self, event, command, **fields):
+        """The log ends before the answer: whoever hears the answer finds all that was printed in the pipe."""
+        self._printed.flush()
+        self._channel.send(event, id=command["id"], **fields)
 
     def _open(self, command):
         self._frames = None
@@ -71,9 +71,9 @@ class _Host:
         session.open()
         plan = session.plan()
         self._frames = FrameRenderer(session, self._channel)
-        self._channel.send(
+        self._answer(
             "opened",
-            id=command["id"],
+            command,
             notices=session.notices,
             plan=plan,
             seconds=time.monotonic() - started,
@@ -85,9 +85,9 @@ class _Host:
             raise errors.Refusal("other", "no file is open")
         os.makedirs(command["out"], exist_ok=True)
         started, ended, notices = self._frames.render(command["id"], command["frame"], command["out"])
-        self._channel.send(
+        self._answer(
             "rendered",
-            id=command["id"],
+            command,
             started_at=started,
             ended_at=ended,
             memory=peak_memory(),

@@ -124,6 +124,22 @@ def script(folder):
     text.use_module = True
 
 
+def talks(folder):
+    """After each frame two words stand in both buffers, Python's and the C library's, and end no line."""
+    start(samples=1)
+    text = bpy.data.texts.new("talks.py")
+    text.write(
+        "import bpy, ctypes, itertools\n"
+        "count = itertools.count(1)\n"
+        "def talk(*_):\n"
+        "    frame = next(count)\n"
+        "    print(f'python {frame};', end='')\n"
+        "    ctypes.CDLL(None).printf(b' and c %d;', frame)\n"
+        "bpy.app.handlers.render_complete.append(talk)\n"
+    )
+    text.use_module = True
+
+
 def script_error(folder):
     start()
     text = bpy.data.texts.new("broken.py")
@@ -292,7 +308,7 @@ def dpx(folder):
 
 
 SCENES = (
-    basic, particles, image_sequence, drivers, python_driver, script, script_error, motion_blur, stereo,
+    basic, particles, image_sequence, drivers, python_driver, script, talks, script_error, motion_blur, stereo,
     side_by_side, file_outputs, scaled_output, no_camera, missing_texture, missing_library, rigid_body, film, multilayer,
     denoise, foreign_engine, absolute, dpx,
 )

@@ -188,14 +188,13 @@ fn a_job_is_left_with_the_farm_and_its_frames_are_fetched() {
     let waited = home.json(&["jobs", "wait", &id, "--out", "all", "--json"]);
     assert_eq!(waited["job"]["tasks"]["done"], 4);
     assert_eq!(files(&home.work().join("all")), frames(&[1, 2, 3, 4]));
-    // A log travels beside its frame, and may come a moment later.
-    let mut said = home.run(&["jobs", "logs", &id]);
-    let started = std::time::Instant::now();
-    while !said.out.contains("Saved") && started.elapsed() < Duration::from_secs(20) {
-        said = home.run(&["jobs", "logs", &id]);
+    // A log is there before its frame: Blender's own words, to the last line.
+    for frame in 1..=4 {
+        let said = home.run(&["jobs", "logs", &id, "--frame", &frame.to_string()]);
+        let attempts = home.json(&["jobs", "show", &id, "--json"])["attempts"].to_string();
+        assert!(said.out.contains("Saved"), "frame {frame}: {}{}\n{attempts}", said.out, said.err);
+        assert!(said.out.contains(&format!("vase_{frame:04}.png")), "frame {frame}: {}", said.out);
     }
-    let attempts = home.json(&["jobs", "show", &id, "--json"])["attempts"].to_string();
-    assert!(said.out.contains("Saved"), "Blender's own words: {}{}\n{attempts}", said.out, said.err);
     assert!(home.run(&["jobs"]).out.contains("completed"));
     assert_eq!(home.run(&["jobs", "delete", &id]).code, 0);
     home.run(&["jobs", "show", &id]).refused(2, &[&id]);

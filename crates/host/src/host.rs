@@ -234,6 +234,9 @@ impl Host {
         self.busy = true;
         let fuse = self.process.fuse();
         let result = self.exchange(command, doing, limit, ping).await;
+        if matches!(result, Ok(_) | Err(Stop::Said(_))) {
+            self.log.drain().await;
+        }
         fuse.remove();
         self.busy = false;
         match result {

@@ -7,7 +7,13 @@ use std::{
 };
 
 use kiln_types::Failure;
-use tokio::{io::AsyncReadExt, net::unix::pipe, task::JoinHandle, time::timeout};
+use tokio::{
+    io::AsyncReadExt,
+    net::unix::pipe,
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::timeout,
+};
 
 /// Takes chunks of what Blender printed, each some whole lines.
 pub type LogSink = Arc<dyn Fn(String) + Send + Sync>;
@@ -18,6 +24,9 @@ const KEPT_LINES: usize = 200;
 const LINE_BYTES: usize = 4096;
 /// What one request may pass on; more is dropped, with a line that says so.
 const BYTES_A_REQUEST: usize = 1 << 20;
+/// What is read at the end of a request; a thread that prints without end must not hold it up.
+const BYTES_AT_END: usize = 1 << 20;
+const CHUNK: usize = 16 << 10;
 
 #[derive(Default)]
 struct State {
@@ -29,6 +38,8 @@ struct State {
 pub(crate) struct Log {
     state: Arc<Mutex<State>>,
     reader: Option<JoinHandle<()>>,
+    /// Asks the reader to answer when it has read all that is in the pipe.
+    drains: mpsc::UnboundedSender<oneshot::Sender<()>>,
 }
 
 fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -37,29 +48,21 @@ fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 impl Log {
     /// Reads until the last process that holds the pipe is gone.
-    pub(crate) fn read(mut pipe: pipe::Receiver, sink: Option<LogSink>) -> Self {
+    pub(crate) fn read(pipe: pipe::Receiver, sink: Option<LogSink>) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
-        let shared = state.clone();
-        let reader = tokio::spawn(async move {
-            let mut chunk = vec![0; 16 << 10];
-            let mut rest: Vec<u8> = Vec::new();
-            loop {
-                let read = pipe.read(&mut chunk).await.unwrap_or(0);
-                rest.extend_from_slice(&chunk[..read]);
-                let whole = match rest.iter().rposition(|byte| *byte == b'\n') {
-                    _ if read == 0 => rest.len(),
-                    Some(at) => at + 1,
-                    None if rest.len() > LINE_BYTES => rest.len(),
-                    None => continue,
-                };
-                let text: Vec<u8> = rest.drain(..whole).collect();
-                take(&shared, &text, sink.as_ref());
-                if read == 0 {
-                    break;
-                }
-            }
-        });
-        Self { state, reader: Some(reader) }
+        let (drains, asked) = mpsc::unbounded_channel();
+        let lines = Lines { state: state.clone(), sink, rest: Vec::new() };
+        let reader = tokio::spawn(lines.follow(pipe, asked));
+        Self { state, reader: Some(reader), drains }
+    }
+
+    /// Passes on all that was printed before this call: what comes later belongs to the next request.
+    pub(crate) async fn drain(&self) {
+        let (done, read) = oneshot::channel();
+        if self.drains.send(done).is_ok() {
+            // Where the reader has ended, all was read.
+            let _ = timeout(Duration::from_secs(1), read).await;
+        }
     }
 
     /// A new request: its share of the log begins.
@@ -93,6 +96,64 @@ impl Drop for Log {
         if let Some(reader) = &self.reader {
             reader.abort();
         }
+    }
+}
+
+/// The reading side.
+struct Lines {
+    state: Arc<Mutex<State>>,
+    sink: Option<LogSink>,
+    /// The begin of a line whose end is not read yet.
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    async fn follow(
+        mut self,
+        mut pipe: pipe::Receiver,
+        mut asked: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
+    ) {
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            tokio::select! {
+                read = pipe.read(&mut chunk) => match read.unwrap_or(0) {
+                    0 => break,
+                    read => self.heard(&chunk[..read]),
+                },
+                Some(done) = asked.recv() => {
+                    self.drain(&pipe, &mut chunk);
+                    let _ = done.send(());
+                }
+            }
+        }
+        self.pass(self.rest.len());
+    }
+
+    fn heard(&mut self, bytes: &[u8]) {
+        self.rest.extend_from_slice(bytes);
+        match self.rest.iter().rposition(|byte| *byte == b'\n') {
+            Some(at) => self.pass(at + 1),
+            None if self.rest.len() > LINE_BYTES => self.pass(self.rest.len()),
+            None => {}
+        }
+    }
+
+    /// Reads what is there, without the runtime: it may not have noticed yet that there is something.
+    fn drain(&mut self, pipe: &pipe::Receiver, chunk: &mut [u8]) {
+        let mut total = 0;
+        while total < BYTES_AT_END
+            && let Ok(read @ 1..) = rustix::io::read(pipe, &mut *chunk)
+        {
+            total += read;
+            self.heard(&chunk[..read]);
+        }
+        self.pass(self.rest.len());
+    }
+
+    /// Passes on this much of what was heard.
+    fn pass(&mut self, bytes: usize) {
+        let text: Vec<u8> = self.rest.drain(..bytes).collect();
+        take(&self.state, &text, self.sink.as_ref());
     }
 }
 

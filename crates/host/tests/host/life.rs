@@ -192,6 +192,28 @@ async fn log_progress_and_gaps() {
     assert!(lines.lock().unwrap().contains("Blender"), "what Blender prints is passed on");
 }
 
+/// Nothing of a frame's log comes later than the frame: it would be taken for the next one's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_of_a_frame_is_whole_when_the_frame_is() {
+    let lines = Arc::new(Mutex::new(String::new()));
+    let seen = lines.clone();
+    let options =
+        HostOptions { log: Some(Arc::new(move |chunk| seen.lock().unwrap().push_str(&chunk))), ..trusting() };
+    for blender in blenders() {
+        let mut slot = Slot::start(install(&blender), options.clone()).await;
+        slot.open_with("talks", trusted).await.unwrap();
+        for frame in 1..=20 {
+            lines.lock().unwrap().clear();
+            slot.render(frame).await.unwrap();
+            let log = std::mem::take(&mut *lines.lock().unwrap());
+            for words in [format!("python {frame};"), format!("and c {frame};"), "Saved".to_owned()] {
+                assert!(log.contains(&words), "“{words}” is not in the log of frame {frame}: {log}");
+            }
+            assert_eq!(log.matches("python").count(), 1, "frame {frame}: {log}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_program_that_is_not_there() {
     let folder = temp_dir();

@@ -38,9 +38,6 @@ use crate::{
 /// How long a process keeps a file open that nobody renders.
 const REST_AFTER: Duration = Duration::from_secs(300);
 
-/// How long Blender's last lines may take from its pipe to here.
-const LAST_LINES: Duration = Duration::from_millis(200);
-
 /// What all slots of a worker share.
 #[derive(Debug)]
 pub(crate) struct Shop {
@@ -260,9 +257,6 @@ impl Actor {
                     self.idle_since = None;
                     self.slot.rest(around!(self));
                 }
-                if let Some(seat) = &self.seat {
-                    seat.flush();
-                }
                 self.slot.advance(around!(self));
             }
         }
@@ -270,7 +264,6 @@ impl Actor {
         for effect in self.slot.take_effects() {
             closed |= self.carry_out(effect);
         }
-        let made_one = made.is_some();
         // The next frame is on its way to Blender before anybody looks at this one.
         if let Some(made) = made {
             let _ = self.shop.inputs.send(Input::Made(self.index, Box::new(made)));
@@ -279,10 +272,6 @@ impl Actor {
         self.idle_since = if rests { self.idle_since.or_else(|| Some(Instant::now())) } else { None };
         if !matches!(self.slot.phase, Phase::Rendering { .. }) {
             self.last_end = None;
-            if made_one {
-                // The last lines of the last frame are still on their way out of the pipe.
-                self.wake = self.wake.or_else(|| Some(Instant::now() + LAST_LINES));
-            }
         }
         closed
     }
@@ -343,6 +332,8 @@ impl Actor {
                     self.shop.memory.ran_out(work.key);
                 }
                 self.shop.memory.release(self.index);
+                // The log goes up before the attempt ends: the server takes none for one that is over.
+                seat.flush();
                 Err(failure)
             }
         };
@@ -370,6 +361,7 @@ impl Actor {
                 Err(failure)
             }
         };
+        // The host has heard all that was printed for this frame; it goes up before the frame's end does.
         seat.flush();
         self.seat = Some(seat);
         let (made, result) = match result {

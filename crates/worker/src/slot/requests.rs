@@ -111,6 +111,7 @@ impl Actor {
 }
 
 async fn end(seat: Box<Seat>) -> Done {
+    seat.flush();
     let Seat { host, .. } = *seat;
     host.kill().await;
     Done::Gone
