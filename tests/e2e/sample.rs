@@ -75,3 +75,30 @@ fn with_the_bpy_wheel() {
     let program = python.to_str().unwrap().to_owned();
     renders_like(&Blender::Module(python), &["--blender", &program, "--blender-version", "5.0"]);
 }
+
+/// On a machine with a GPU that Blender can use: the job is pinned to it, and the frames are whole. Elsewhere this
+/// test is left out; that a GPU is never replaced in silence is tested with a made-up list of devices.
+#[test]
+fn on_a_real_gpu() {
+    let home = Home::new();
+    let found =
+        kiln_host::discover(&bpy_python().into_iter().collect::<Vec<_>>(), &home.data(), &home.work());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let gpu = found.iter().find_map(|install| {
+        let capabilities = runtime.block_on(kiln_host::probe(install)).unwrap();
+        let device = capabilities.devices.into_iter().find(|d| d.backend != kiln_types::DeviceClass::Cpu)?;
+        Some((install.clone(), device))
+    });
+    let Some((install, device)) = gpu else {
+        println!("left out: no Blender of this machine finds a GPU");
+        return;
+    };
+    let (program, series) = (install.program.to_str().unwrap(), install.version.series().to_string());
+    let out = home.work().join("frames");
+    let mut args = vec!["render", sample(), "--frames", "1-2", "--out", out.to_str().unwrap()];
+    args.extend(["--blender", program, "--blender-version", &series, "--device", device.backend.as_str()]);
+    args.extend(SETTINGS);
+    let said = home.run(&args);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(out.join("frames/vase_0002.png").exists());
+}
