@@ -1,10 +1,11 @@
 //! Reactions to what a worker reports of an attempt.
 
-use kiln_types::{AttemptId, AttemptState, Failure, WorkerId};
+use kiln_types::{AttemptId, AttemptState, Failure, WorkerId, WorkerWish};
 
 use crate::{
     Core, Finish, HeldPhase, Moment, Outbox, Record, RevokeReason, Verdict,
     job::{JobEnd, Place},
+    pauses::Why,
     worker::AttemptPhase,
 };
 
@@ -37,6 +38,7 @@ impl Core {
             return;
         };
         out.record(Record::AttemptStarted { attempt, task });
+        self.takes_again(worker, session, Why::Refused);
         self.begin(task.job, out);
         let Some(slot) = self.workers.get_mut(&worker).and_then(|worker| worker.slot_mut(slot)) else {
             return;
@@ -77,6 +79,19 @@ impl Core {
             };
         };
         let live = found.phase.is_live();
+        let unasked = found.phase == (AttemptPhase::Assigned { recalled: false });
+        if let Some(session) = self.step(found.task).map(|step| step.plan.session) {
+            match &finish {
+                Finish::Failed(failure) if failure.cause.blames_worker() => {
+                    self.hold_off(now, worker, session, Why::Faulty);
+                }
+                Finish::Delivered | Finish::Failed(_) => self.takes_again(worker, session, Why::Faulty),
+                Finish::HandedBack if unasked && self.is_to_work(worker) => {
+                    self.hold_off(now, worker, session, Why::Refused);
+                }
+                Finish::HandedBack => {}
+            }
+        }
         match finish {
             Finish::Delivered => {
                 self.measure(now, attempt);
@@ -96,6 +111,11 @@ impl Core {
                 Verdict::Recorded
             }
         }
+    }
+
+    /// Whether the farm wants it to work: one that drains hands back rightly.
+    fn is_to_work(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_some_and(|known| known.wish == WorkerWish::Work)
     }
 
     /// The attempt is off the worker's slots; whether one was waiting for that.

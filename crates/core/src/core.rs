@@ -7,6 +7,7 @@ use kiln_types::{AttemptId, AttemptState, Epoch, Failure, FailureCause, JobId, T
 use crate::{
     IndexSet, JobError, Moment, Outbox, Push, Record, Requirement, RevokeReason,
     job::{Job, JobEnd, JobPhase, Need, Place, Step},
+    pauses::Pauses,
     worker::{Attempt, AttemptPhase, Presence, Slot, Worker},
 };
 
@@ -63,6 +64,7 @@ pub struct Core {
     pub(crate) needs: Vec<Requirement>,
     /// Workers whose state may have changed since it was last recorded.
     pub(crate) touched: BTreeSet<WorkerId>,
+    pub(crate) pauses: Pauses,
 }
 
 impl Core {
@@ -79,11 +81,13 @@ impl Core {
             attempts: BTreeMap::new(),
             needs: Vec::new(),
             touched: BTreeSet::new(),
+            pauses: Pauses::default(),
         }
     }
 
-    /// Lapses the leases that have run out.
+    /// Lapses the leases that have run out, and ends the pauses of workers that refused work.
     pub fn tick(&mut self, now: Moment, out: &mut impl Outbox) {
+        self.pauses.tick(now);
         let due = |worker: &Worker| worker.presence.lease_end().is_some_and(|end| end <= now);
         let due: Vec<WorkerId> = self.workers.iter().filter(|(_, w)| due(w)).map(|(id, _)| *id).collect();
         for worker in due {
@@ -92,9 +96,11 @@ impl Core {
         self.record_workers(out);
     }
 
-    /// When [`Core::tick`] next has something to do. Moves only when workers come, go or give a sign of life.
+    /// When [`Core::tick`] next has something to do. Moves only when workers come, go, report or give a sign of
+    /// life.
     pub fn next_deadline(&self) -> Option<Moment> {
-        self.workers.values().filter_map(|worker| worker.presence.lease_end()).min()
+        let leases = self.workers.values().filter_map(|worker| worker.presence.lease_end());
+        leases.chain(self.pauses.next_deadline()).min()
     }
 
     pub(crate) fn step_mut(&mut self, task: TaskId) -> Option<&mut Step> {
@@ -165,21 +171,34 @@ impl Core {
         Some(attempt)
     }
 
-    /// The task, in no place so far, waits again; or fails, where it has used up its attempts.
+    /// The task, in no place so far, waits again; or fails, where it has used up its attempts. A failure by which
+    /// a worker is to blame is one of them, but not the last one while another worker would take the task.
     pub(crate) fn release(&mut self, task: TaskId, last: Option<&Failure>, out: &mut impl Outbox) {
         let (max_failures, max_lapses) = (self.config.max_failures, self.config.max_lapses);
         let Some(step) = self.step_mut(task) else { return };
         let trouble = step.troubles.get(&task.index);
         let (failures, lapses) = trouble.map_or((0, 0), |t| (t.failed_on.len(), t.lapses));
-        let reason = if failures >= usize::from(max_failures) {
+        let spared = last.is_some_and(|last| last.cause.blames_worker()) && self.goes_elsewhere(task);
+        let Some(step) = self.step_mut(task) else { return };
+        let reason = if failures >= usize::from(max_failures) && !spared {
             last.cloned().unwrap_or_else(|| Failure::new(FailureCause::Other, "failed on every attempt"))
         } else if lapses >= max_lapses {
             let count = if lapses == 3 { "three".to_owned() } else { lapses.to_string() };
             Failure::new(FailureCause::Other, format!("took {count} workers down"))
         } else {
+            if spared && let Some(trouble) = step.troubles.get_mut(&task.index) {
+                trouble.spared = true;
+            }
             return step.put_waiting(task.index);
         };
         self.fail_task(task, reason, out);
+    }
+
+    /// Whether a worker on which the task has not failed would take it now.
+    fn goes_elsewhere(&self, task: TaskId) -> bool {
+        let Some(step) = self.step(task) else { return false };
+        let failed_on = step.troubles.get(&task.index).map_or(&[][..], |trouble| &trouble.failed_on);
+        self.others_take(failed_on, step.need, step.plan.session)
     }
 
     /// The task, in no place so far, is failed.

@@ -124,6 +124,8 @@ pub(crate) struct Step {
 pub(crate) struct Trouble {
     /// The worker of each failed attempt.
     pub failed_on: Vec<WorkerId>,
+    /// It may have more failures than it should: workers were to blame, and others were left.
+    pub spared: bool,
     /// Attempts that lapsed while they ran.
     pub lapses: u8,
     /// Attempts that are closed and may yet deliver.

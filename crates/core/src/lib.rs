@@ -13,6 +13,7 @@ mod index_set;
 mod job;
 mod ledger;
 mod message;
+mod pauses;
 mod plan;
 mod restore;
 mod schedule;

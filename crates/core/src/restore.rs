@@ -208,7 +208,8 @@ impl RestoredStep {
             let RestoredTrouble { task, failed_on, lapses } = stored;
             if !has_ended && step.place(task) == Some(Place::Waiting) {
                 step.waiting.remove(task);
-                let trouble = Trouble { failed_on, lapses, late: Vec::new() };
+                // It waits, so it was spared whatever it has failed.
+                let trouble = Trouble { failed_on, spared: true, lapses, late: Vec::new() };
                 if !trouble.is_over() {
                     step.troubles.insert(task, trouble);
                 }

@@ -47,6 +47,7 @@ impl Core {
         for job in std::mem::take(&mut self.unsettled) {
             self.settle(job, out);
         }
+        self.pauses.tick(now);
         let open = self.open_steps();
         if !open.is_empty() || !self.attempts.is_empty() {
             let mut rooms = self.rooms(now);
@@ -223,7 +224,8 @@ impl Core {
             }
             let trouble = step.troubles.get(&task.index);
             let failed_there = |room: &Room| trouble.is_some_and(|t| t.failed_on.contains(&room.worker));
-            let fits = |room: &Room| self.workers.get(&room.worker).is_some_and(|worker| worker.fits(need));
+            let session = step.plan.session;
+            let fits = |room: &Room| self.may_take(room.worker, need, session);
             match idle.iter().position(|room| fits(room) && !failed_there(room)) {
                 Some(taker) => {
                     idle.swap_remove(taker);
@@ -293,7 +295,12 @@ impl Core {
     }
 
     fn fits(&self, room: &Room, open: &Open) -> bool {
-        self.workers.get(&room.worker).is_some_and(|worker| worker.fits(open.need))
+        self.may_take(room.worker, open.need, open.session)
+    }
+
+    fn may_take(&self, worker: WorkerId, need: Need, session: SessionKey) -> bool {
+        self.workers.get(&worker).is_some_and(|known| known.fits(need))
+            && !self.is_held_off(worker, need, session)
     }
 }
 

@@ -147,6 +147,7 @@ impl Core {
             self.drop_late(attempt);
         }
         self.workers.remove(&id);
+        self.pauses.forget(id);
         self.touched.remove(&id);
         true
     }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_core::{Core, Finish, Push, Record, Verdict};
 use kiln_types::{
-    AttemptId, AttemptState, FailureCause, Generation, JobId, JobState, SlotIndex, TaskId, TaskState,
-    WorkerId,
+    AttemptId, AttemptState, FailureCause, Generation, JobId, JobState, SessionKey, SlotIndex, TaskId,
+    TaskState, WorkerId,
 };
 
 use crate::worker::SimWorker;
@@ -19,6 +19,8 @@ pub struct Checker {
     /// Failures and lapses of a task since it was last opened.
     blame: BTreeMap<TaskId, Blame>,
     pub lapses: u64,
+    /// Assignments that a worker was sent while it refused everything.
+    pub refusals: BTreeMap<(WorkerId, Option<SessionKey>), usize>,
 }
 
 #[derive(Debug)]
@@ -133,6 +135,15 @@ impl Checker {
             let committed = self.commits.contains_key(&(task.task, task.generation));
             assert!(!committed, "{task:?} has its output set already");
         }
+    }
+
+    /// A worker that refuses everything was given work. In the minute and a half that this lasts at most, with
+    /// pauses of 0.5, 1, 2, 4, 8, 16, 30 and 30 seconds, each slot is asked nine times at most; each time it
+    /// may be sent a second message before its first answer is there.
+    pub fn refused(&mut self, worker: WorkerId, session: Option<SessionKey>, slots: usize) {
+        let times = self.refusals.entry((worker, session)).or_default();
+        *times += 1;
+        assert!(*times <= 2 * 9 * slots, "worker {worker} refuses, and is given work again and again");
     }
 
     /// Before a report is judged: what must come of it, if that is certain.

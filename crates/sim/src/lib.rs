@@ -6,6 +6,7 @@
 //! [`Checker`](check::Checker) that knows nothing of the core's insides watches that
 //! - every generation of a task commits at most once, and by an attempt that its worker was given;
 //! - an open attempt that delivers is never turned away;
+//! - a worker that hands back all that it is given is asked ever more seldom;
 //! - no slot is given work while it still runs something that the core has given up;
 //! - nothing that was acknowledged is lost, whenever the server dies;
 //! - a task is only called failed with the attempts to show for it, a job only completed with every task done;

@@ -23,7 +23,10 @@ impl World {
             },
             session,
         };
-        let steps = (0..steps).map(|index| plan(index, self)).collect();
+        let steps: Vec<StepPlan> = (0..steps).map(|index| plan(index, self)).collect();
+        for (index, step) in steps.iter().enumerate() {
+            self.sessions.insert((JobId(id), StepIndex(index as u16)), step.session);
+        }
         JobPlan::new(JobId(id), steps).expect("steps wait for lower ones only")
     }
 

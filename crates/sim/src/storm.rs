@@ -16,6 +16,7 @@ impl World {
     pub fn server_dies(&mut self) {
         self.report.server_deaths += 1;
         self.server.die();
+        self.checker.refusals.clear();
         for worker in 0..self.workers.len() {
             self.disconnect(worker);
         }
@@ -45,13 +46,33 @@ impl World {
         let wait = self.about(self.scenario.fault_every_ms);
         self.later(wait, Event::Fault);
         let worker = self.rng.random_range(0..self.workers.len());
-        match self.rng.random_range(0..4) {
+        match self.rng.random_range(0..6) {
             0 if self.workers[worker].alive => self.worker_dies(worker),
             1 => {
                 let wait = self.about(30_000);
                 self.workers[worker].stalled_until = self.now + wait;
             }
+            2 => self.refuse(worker),
+            3 => {
+                let wait = self.about(60_000);
+                self.workers[worker].broken_until = self.now + wait;
+            }
             _ => self.disconnect(worker),
+        }
+    }
+
+    /// The worker hands back what it has not begun, and for some time whatever it is given.
+    fn refuse(&mut self, worker: usize) {
+        let wait = self.about(60_000);
+        self.workers[worker].refuses_until = self.now + wait;
+        self.checker.refusals.retain(|(of, _), _| *of != self.workers[worker].id);
+        self.refuse_queue(worker);
+    }
+
+    pub fn refuse_queue(&mut self, worker: usize) {
+        for attempt in self.workers[worker].hand_back_queues() {
+            self.report.refusals += 1;
+            self.report_end(worker, attempt);
         }
     }
 
@@ -120,6 +141,8 @@ impl World {
             self.server.start(Moment(self.now));
         }
         for worker in 0..self.workers.len() {
+            self.workers[worker].refuses_until = 0;
+            self.workers[worker].broken_until = 0;
             let id = self.workers[worker].id;
             self.wish(id, WorkerWish::Work);
         }

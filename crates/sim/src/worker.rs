@@ -24,6 +24,10 @@ pub struct SimWorker {
     pub alive: bool,
     /// Stopped by a debugger, a swap storm, a closed lid.
     pub stalled_until: u64,
+    /// Hands back all that it is given, until then.
+    pub refuses_until: u64,
+    /// Cannot start Blender, until then.
+    pub broken_until: u64,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +71,8 @@ impl SimWorker {
             life: 0,
             alive: true,
             stalled_until: 0,
+            refuses_until: 0,
+            broken_until: 0,
         }
     }
 
@@ -98,6 +104,19 @@ impl SimWorker {
             hold(usize::from(slot.0), assigned, HeldPhase::Finished);
         }
         held
+    }
+
+    /// What has not begun is handed back, unasked.
+    pub fn hand_back_queues(&mut self) -> Vec<AttemptId> {
+        let mut back = Vec::new();
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            for assigned in slot.queue.drain(..) {
+                let finish = Finish::HandedBack;
+                self.unsettled.insert(assigned.attempt, (SlotIndex(index as u16), assigned, finish));
+                back.push(assigned.attempt);
+            }
+        }
+        back
     }
 
     /// What its slots run, and what waits on them.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use kiln_core::{Core, Finish, JobPlan, Moment, Push, RevokeReason, Verdict};
-use kiln_types::{AttemptId, Failure, FailureCause, SlotIndex, TaskId, WorkerId};
+use kiln_types::{
+    AttemptId, Failure, FailureCause, JobId, SessionKey, SlotIndex, StepIndex, TaskId, WorkerId,
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
@@ -30,6 +32,10 @@ pub struct Report {
     pub server_deaths: u64,
     pub worker_deaths: u64,
     pub lies: u64,
+    /// Attempts that a worker handed back, unasked.
+    pub refusals: u64,
+    /// Attempts whose Blender could not be started.
+    pub false_starts: u64,
 }
 
 #[derive(Debug)]
@@ -105,6 +111,7 @@ pub struct World {
     pub workers: Vec<SimWorker>,
     pub checker: Checker,
     pub last_job: u64,
+    pub sessions: BTreeMap<(JobId, StepIndex), SessionKey>,
     pub now: u64,
     /// By time, then by the order in which they were foreseen.
     events: BTreeMap<(u64, u64), Event>,
@@ -137,6 +144,7 @@ impl World {
             workers,
             checker: Checker::default(),
             last_job: 0,
+            sessions: BTreeMap::new(),
             now: 0,
             events: BTreeMap::new(),
             foreseen: 0,
@@ -383,7 +391,15 @@ impl World {
             Down::Settled(attempt) => drop(known.unsettled.remove(&attempt)),
             Down::Push(Push::Wish(_)) => {}
             Down::Push(Push::Assign { slot, tasks }) => {
+                let session = tasks
+                    .first()
+                    .and_then(|first| self.sessions.get(&(first.task.job, first.task.step)).copied());
                 known.slots[usize::from(slot.0)].queue.extend(tasks);
+                if known.refuses_until > self.now {
+                    let (known, slots) = (&self.workers[worker], self.workers[worker].slots.len());
+                    self.checker.refused(known.id, session, slots);
+                    return self.refuse_queue(worker);
+                }
                 self.kick(worker, slot);
             }
             Down::Push(Push::Revoke { attempt, why }) => match known.revoke(attempt, why) {
@@ -409,6 +425,15 @@ impl World {
         place.running = Some(next);
         self.say(worker, Up::Started(next.attempt));
         let (life, attempt) = (self.workers[worker].life, next.attempt);
+        if self.workers[worker].broken_until > self.now {
+            self.report.false_starts += 1;
+            let known = &mut self.workers[worker];
+            known.slots[usize::from(slot.0)].running = None;
+            let finish = Finish::Failed(Failure::new(FailureCause::CannotStart, "no Blender"));
+            known.unsettled.insert(attempt, (slot, next, finish));
+            self.report_end(worker, attempt);
+            return self.kick(worker, slot);
+        }
         if self.is_poison(next.task) {
             self.worker_dies(worker);
             return;

@@ -35,6 +35,8 @@ fn many_seeds() {
         ("deaths of the server", sum(|r| r.server_deaths)),
         ("deaths of workers", sum(|r| r.worker_deaths)),
         ("lies", sum(|r| r.lies)),
+        ("refusals", sum(|r| r.refusals)),
+        ("false starts", sum(|r| r.false_starts)),
     ] {
         println!("{times} {what}");
         assert!(times > many / 4, "only {times} {what} in {many} runs");

@@ -133,6 +133,11 @@ impl FailureCause {
                 | Self::CannotOpen
         )
     }
+
+    /// Whether the fault is the worker's: the same task may well succeed on another one.
+    pub fn blames_worker(self) -> bool {
+        matches!(self, Self::CannotStart | Self::BundleUnavailable | Self::DiskFull | Self::DeviceMissing)
+    }
 }
 
 /// Why an attempt failed.

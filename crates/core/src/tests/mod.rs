@@ -3,6 +3,7 @@
 
 mod farm;
 mod jobs;
+mod pauses;
 mod random;
 mod schedule;
 mod sets;

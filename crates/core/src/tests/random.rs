@@ -136,7 +136,11 @@ fn apply(farm: &mut Farm, event: Event) {
         }
         Event::Deliver { which } => report(farm, pick(farm, which), Finish::Delivered),
         Event::Fail { which, cause } => {
-            let cause = if cause == 0 { FailureCause::NoCamera } else { FailureCause::Crashed };
+            let cause = match cause {
+                0 => FailureCause::NoCamera,
+                1..=3 => FailureCause::CannotStart,
+                _ => FailureCause::Crashed,
+            };
             report(farm, pick(farm, which), Finish::Failed(Failure::new(cause, "no")));
         }
         Event::HandBack { which } => report(farm, pick(farm, which), Finish::HandedBack),
