@@ -29,12 +29,22 @@ def _text(error):
     return "; ".join(lines) or type(error).__name__
 
 
-def _disk_full(folder):
+def _disk_full(folder, below=1 << 20):
     try:
         stat = os.statvfs(folder)
-        return stat.f_bavail * stat.f_frsize < 1 << 20 or (stat.f_files and stat.f_favail == 0)
+        return stat.f_bavail * stat.f_frsize < below or (stat.f_files and stat.f_favail == 0)
     except OSError:
         return False
+
+
+def check_room(frame, out):
+    """Blender writes half an EXR to a full disk and calls it done: where nothing is left, no frame is whole."""
+    if _disk_full(out, below=1 << 16):
+        raise _no_room(frame)
+
+
+def _no_room(frame):
+    return Refusal("disk-full", f"the disk of the worker is full; frame {frame} could not be written")
 
 
 def of_render(error, frame, out):
@@ -53,7 +63,7 @@ def of_render(error, frame, out):
         return Refusal("out-of-memory", f"Blender ran out of memory on frame {frame}: {text}")
     if "cannot save" in low or "could not write" in low or "cannot write" in low or "no space left" in low:
         if "no space left" in low or _disk_full(out):
-            return Refusal("disk-full", f"the disk of the worker is full; frame {frame} could not be written")
+            return _no_room(frame)
         return Refusal("cannot-write", f"Blender could not write frame {frame}: {text}")
     return Refusal("other", f"Blender could not render frame {frame}: {text}")
 
@@ -61,7 +71,7 @@ def of_render(error, frame, out):
 def of_disk(error, frame):
     """The cause behind an OSError of Kiln's own."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Refusal("disk-full", f"the disk of the worker is full; frame {frame} could not be written")
+        return _no_room(frame)
     return Refusal("cannot-write", f"frame {frame} could not be written: {error.strerror}")
 
 

@@ -62,6 +62,7 @@ class FrameRenderer:
         except RuntimeError as error:
             raise errors.of_render(error, frame, out) from error
         ended = time.monotonic()
+        errors.check_room(frame, out)
         if self._script_error:
             raise self._script_error
         before = len(session.notices)

@@ -150,6 +150,13 @@ impl Core {
         unmet
     }
 
+    /// Whether the worker gets nothing of the job for now, because it handed such work back or failed to begin it.
+    pub fn is_paused_for(&self, worker: WorkerId, job: JobId) -> bool {
+        let steps = self.jobs.get(&job).into_iter().flat_map(|job| &job.steps);
+        let mut waiting = steps.filter(|step| step.waiting_len() > 0);
+        waiting.any(|step| self.is_held_off(worker, step.need, step.plan.session))
+    }
+
     /// Whether no job has anything left to run: every one has ended, or there is none.
     pub fn is_idle(&self) -> bool {
         self.active.is_empty()

@@ -19,6 +19,12 @@ impl Clock {
         Moment(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
+    /// Lets time pass at once.
+    #[cfg(test)]
+    pub(crate) fn advance(&mut self, ms: u64) {
+        self.start = self.start.checked_sub(Duration::from_millis(ms)).unwrap();
+    }
+
     /// When the monotone clock shows `moment`.
     pub(crate) fn instant(&self, moment: Moment) -> Instant {
         // Rounded up: woken a millisecond too early, the brain would turn in a circle until it is time.

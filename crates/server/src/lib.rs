@@ -16,6 +16,7 @@ mod listen;
 mod logs;
 mod problem;
 mod routes;
+mod space;
 mod start;
 
 use std::sync::Arc;
@@ -37,6 +38,7 @@ struct App {
     brain: brain::BrainHandle,
     hub: Arc<events::Hub>,
     logs: logs::Logs,
+    space: space::Space,
     heartbeat_ms: u64,
     /// Ends connections that would never end by themselves.
     stop: CancellationToken,

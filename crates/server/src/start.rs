@@ -24,6 +24,7 @@ use crate::{
     listen,
     logs::Logs,
     routes::{self, MAX_BLOB},
+    space::Space,
 };
 
 /// Where a server listens that is not told otherwise.
@@ -201,6 +202,7 @@ async fn open(options: &ServerOptions, store: Store) -> Result<(App, Brain), Ser
         brain: handle,
         hub,
         logs,
+        space: Space::of(&options.data),
         heartbeat_ms,
         stop: CancellationToken::new(),
         links: TaskTracker::new(),

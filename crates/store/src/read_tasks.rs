@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kiln_types::{
-    AttemptState, Failure, Generation, JobId, OutputFile, RelPath, TaskId, TaskIndex, TaskState,
+    AttemptState, Failure, Generation, JobId, OutputFile, RelPath, StepIndex, TaskId, TaskIndex, TaskState,
 };
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
@@ -11,6 +11,9 @@ use sqlx::sqlite::SqliteRow;
 use crate::read_jobs::{attempt_row, is_cancelled};
 use crate::sql::{Columns, Result, to_json};
 use crate::{AttemptFilter, AttemptRow, OutputRow, Store, TaskFilter, TaskRow};
+
+/// Rows read at once where all of a job's are read.
+const PAGE: usize = 10_000;
 
 /// Tasks looked at together where the state asked for is no column.
 const WINDOW: u32 = 4096;
@@ -46,6 +49,36 @@ impl Store {
                 step.picked(&mut tx, indexes.bind(job.0.cast_signed()), state, limit).await
             }
             Some(TaskState::Waiting | TaskState::Cancelled) | None => step.walked(&mut tx, limit).await,
+        }
+    }
+
+    /// Hands over the path of every file of the job's newest finished generations, and the task it belongs to.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn current_paths(
+        &self,
+        job: JobId,
+        mut each: impl FnMut(StepIndex, TaskIndex, &str),
+    ) -> Result<()> {
+        let mut after = 0;
+        loop {
+            let rows = sqlx::query(
+                "SELECT seq, step, idx, path FROM outputs WHERE job = ?1 AND seq > ?2 AND current = 1 \
+                 ORDER BY seq LIMIT ?3",
+            )
+            .bind(job.0.cast_signed())
+            .bind(after)
+            .bind(PAGE as i64)
+            .fetch_all(&self.inner.readers)
+            .await?;
+            for row in &rows {
+                each(row.step()?, row.index("idx")?, row.raw("path")?);
+                after = row.raw("seq")?;
+            }
+            if rows.len() < PAGE {
+                return Ok(());
+            }
         }
     }
 

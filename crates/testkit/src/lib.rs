@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod blender;
+mod disk;
 mod picture;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
 };
 
 pub use blender::{Blender, blender, blenders, bpy_python, scene, scenes_folder};
+pub use disk::SmallDisk;
 pub use picture::{Picture, assert_same_picture, picture};
 
 /// A folder that is removed with the value.

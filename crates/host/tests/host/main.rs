@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod disks;
 mod find;
 mod liars;
 mod life;

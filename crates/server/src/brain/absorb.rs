@@ -140,6 +140,7 @@ impl Brain {
         if let Some(live) = self.farm.jobs.get_mut(&task.job) {
             live.seconds += report.seconds;
             live.finished += 1;
+            live.paths.insert_all(task, &outputs);
         }
         let TaskId { job, step, index } = task;
         let files = u32::try_from(outputs.files().len()).unwrap_or(u32::MAX);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use kiln_api::{Change, Down, Finish as UpFinish, Held, HeldState, Hello, Up, Verdict as UpVerdict, Welcome};
 use kiln_core::{Finish, HeldAttempt, HeldPhase, JobError, Verdict, WorkerOffer};
 use kiln_store::{NewStep, StepKind, Write};
-use kiln_types::{AttemptId, JobId, JobSpec, SlotIndex, StepIndex, TaskIndex, WorkerId, WorkerWish};
+use kiln_types::{
+    AttemptId, Failure, FailureCause, JobId, JobSpec, SlotIndex, StepIndex, TaskIndex, WorkerId, WorkerWish,
+};
 
 use super::{
     Brain, Input, JobVerb, Reply,
@@ -250,6 +252,7 @@ impl Brain {
     fn finished(&mut self, worker: WorkerId, attempt: AttemptId, finish: UpFinish) {
         let now = self.farm.clock.now();
         let seconds = |seconds: f64| if seconds.is_finite() { seconds.clamp(0.0, 1e9) } else { 0.0 };
+        let finish = self.without_collision(worker, attempt, finish);
         let (finish, report) = match finish {
             UpFinish::Delivered { outputs, seconds: s, peak_memory } => {
                 let outputs = Some(outputs);
@@ -275,6 +278,23 @@ impl Brain {
             Verdict::Unknown => UpVerdict::Unknown,
         };
         self.batch.outbox.send(worker, Down::Settled { attempt, verdict });
+    }
+
+    /// A delivery of a file that another frame of the job has delivered is a failure: the one would silently take
+    /// the other's place.
+    fn without_collision(&self, worker: WorkerId, attempt: AttemptId, finish: UpFinish) -> UpFinish {
+        let UpFinish::Delivered { outputs, seconds, .. } = &finish else { return finish };
+        let known = self.farm.core.attempt_task(attempt).filter(|known| known.2 == worker);
+        let Some((task, _, _)) = known else { return finish };
+        let Some(live) = self.farm.jobs.get(&task.job) else { return finish };
+        let Some((path, other)) = live.paths.taken(task, outputs) else { return finish };
+        let frame = |task| self.farm.frame_of(task).unwrap_or_default();
+        let why = format!(
+            "Frame {} wrote {path}, which frame {} of this job has delivered already; the output path must hold the frame number.",
+            frame(task),
+            frame(other),
+        );
+        UpFinish::Failed { failure: Failure::new(FailureCause::BadOutput, why), seconds: *seconds }
     }
 
     fn notices(&mut self, job: JobId, texts: Vec<String>, attempt: Option<AttemptId>) {

@@ -37,6 +37,9 @@ pub(super) struct Report {
 pub(super) struct Collected {
     pub records: Vec<Record>,
     pub sends: Vec<(WorkerId, Send)>,
+    /// All records ever, for tests that judge what became of them.
+    #[cfg(test)]
+    pub seen: Vec<Record>,
 }
 
 pub(super) enum Send {
@@ -49,6 +52,8 @@ impl Outbox for Collected {
         self.sends.push((to, Send::Push(push)));
     }
     fn record(&mut self, record: Record) {
+        #[cfg(test)]
+        self.seen.push(record.clone());
         self.records.push(record);
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::Batch;
+use super::{batch::Batch, paths::Paths};
 use crate::clock::{Clock, unix_ms};
 
 /// Milliseconds for which an ended job stays in memory, so that late reports of it are still understood.
@@ -41,11 +41,19 @@ pub(crate) struct LiveJob {
     pub finished: u32,
     pub notices: HashSet<String>,
     pub ended: Option<Moment>,
+    pub paths: Paths,
 }
 
 impl LiveJob {
     pub(crate) fn new(spec: Arc<JobSpec>) -> Self {
-        Self { spec, seconds: 0.0, finished: 0, notices: HashSet::new(), ended: None }
+        Self {
+            spec,
+            seconds: 0.0,
+            finished: 0,
+            notices: HashSet::new(),
+            ended: None,
+            paths: Paths::default(),
+        }
     }
 
     /// Seconds, where a frame has finished.

@@ -87,7 +87,15 @@ impl Farm {
                 view.wish == WorkerWish::Work && view.slots > 0 && view.state != WorkerState::Offline
             })
         });
-        let sentence = (!willing).then(|| "Every worker that could take it is paused or leaving.".to_owned());
+        let refuse = fit.iter().all(|worker| self.core.is_paused_for(**worker, job));
+        let sentence = if !willing {
+            Some("Every worker that could take it is paused or leaving.".to_owned())
+        } else if refuse {
+            let text = "The workers that could take it handed it back or failed to begin it; they are asked again within half a minute.";
+            Some(text.to_owned())
+        } else {
+            None
+        };
         (sentence, views)
     }
 

@@ -9,7 +9,10 @@ mod apply;
 mod batch;
 mod farm;
 mod look;
+mod paths;
 mod restore;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@ use kiln_core::{
     Core, JobPlan, Label, PlanError, Requirement, RestoredAttempt, RestoredJob, RestoredPhase, RestoredStep,
     RestoredTrouble, StepPlan, TaskSpan,
 };
-use kiln_store::{Store, StoreError, StoredJob, StoredStep};
+use kiln_store::{AttemptRow, Store, StoreError, StoredJob, StoredStep};
 use kiln_types::{AttemptState, BlenderSeries, DeviceClass, JobId, JobSpec, SessionSpec, TaskState};
 
 use super::farm::{Farm, Known, LiveAttempt, LiveJob, Said, Started};
@@ -51,45 +51,24 @@ pub(super) async fn farm(
 /// # Errors
 /// Where its records contradict themselves.
 pub(super) async fn job(farm: &mut Farm, store: &Store, stored: StoredJob) -> Result<(), StoreError> {
+    let (plan, restored) = restored_job(&stored)?;
     let row = stored.row;
     let damaged = |why: String| StoreError::Damaged { what: "job", why };
-    let spec = Arc::new(row.spec);
-    let plan = plan_of(row.id, &spec).map_err(|error| damaged(error.to_string()))?;
-    let mut restored = RestoredJob::new(row.state, plan.steps().len());
-    for step in stored.steps {
-        let number = step.step;
-        let place = restored.steps.get_mut(usize::from(number.0));
-        *place.ok_or_else(|| damaged(format!("job {} has a step {number} too many", row.id)))? =
-            restored_step(step);
-    }
-    let mut live = LiveJob::new(spec);
+    let mut live = LiveJob::new(Arc::new(row.spec));
     live.notices = row.notices.into_iter().map(|notice| notice.text).collect();
     for share in store.job_report(row.id).await? {
         live.seconds += share.seconds;
         live.finished += u32::try_from(share.frames).unwrap_or(u32::MAX);
     }
+    store.current_paths(row.id, |step, index, path| live.paths.insert(step, index, path)).await?;
     let now = farm.clock.now();
     live.ended = row.state.is_end().then_some(now);
     for attempt in stored.open {
-        let phase = match attempt.state {
-            AttemptState::Running => RestoredPhase::Running,
-            AttemptState::Lapsed => RestoredPhase::Lapsed,
-            _ => RestoredPhase::Assigned,
-        };
-        let task = attempt.task;
-        if let Some(step) = restored.steps.get_mut(usize::from(task.step.0)) {
-            step.attempts.push(RestoredAttempt {
-                attempt: attempt.id,
-                task: task.index,
-                generation: attempt.generation,
-                worker: attempt.worker,
-                slot: attempt.slot,
-                phase,
-            });
-        }
+        let phase = phase_of(&attempt);
         if phase == RestoredPhase::Lapsed {
             continue;
         }
+        let task = attempt.task;
         let started = (phase == RestoredPhase::Running)
             .then(|| Started { moment: now, at_ms: attempt.started_ms.unwrap_or(attempt.opened_ms) });
         let (worker, slot) = (attempt.worker, attempt.slot);
@@ -101,9 +80,46 @@ pub(super) async fn job(farm: &mut Farm, store: &Store, stored: StoredJob) -> Re
     Ok(())
 }
 
-fn restored_step(stored: StoredStep) -> RestoredStep {
+/// A stored job as the core takes it up.
+///
+/// # Errors
+/// Where its records contradict themselves.
+pub(super) fn restored_job(stored: &StoredJob) -> Result<(JobPlan, RestoredJob), StoreError> {
+    let row = &stored.row;
+    let damaged = |why: String| StoreError::Damaged { what: "job", why };
+    let plan = plan_of(row.id, &row.spec).map_err(|error| damaged(error.to_string()))?;
+    let mut restored = RestoredJob::new(row.state, plan.steps().len());
+    for step in &stored.steps {
+        let place = restored.steps.get_mut(usize::from(step.step.0));
+        *place.ok_or_else(|| damaged(format!("job {} has a step {} too many", row.id, step.step)))? =
+            restored_step(step);
+    }
+    for attempt in &stored.open {
+        if let Some(step) = restored.steps.get_mut(usize::from(attempt.task.step.0)) {
+            step.attempts.push(RestoredAttempt {
+                attempt: attempt.id,
+                task: attempt.task.index,
+                generation: attempt.generation,
+                worker: attempt.worker,
+                slot: attempt.slot,
+                phase: phase_of(attempt),
+            });
+        }
+    }
+    Ok((plan, restored))
+}
+
+fn phase_of(attempt: &AttemptRow) -> RestoredPhase {
+    match attempt.state {
+        AttemptState::Running => RestoredPhase::Running,
+        AttemptState::Lapsed => RestoredPhase::Lapsed,
+        _ => RestoredPhase::Assigned,
+    }
+}
+
+fn restored_step(stored: &StoredStep) -> RestoredStep {
     let mut step = RestoredStep::default();
-    for run in stored.runs {
+    for run in &stored.runs {
         let span = TaskSpan { first: run.first, last: run.last };
         match run.state {
             TaskState::Done => step.done.insert_span(span),
@@ -114,16 +130,16 @@ fn restored_step(stored: StoredStep) -> RestoredStep {
             step.generations.set(span, run.generation);
         }
     }
-    for (first, last) in stored.cancelled {
-        step.cancelled.insert_span(TaskSpan { first, last });
+    for (first, last) in &stored.cancelled {
+        step.cancelled.insert_span(TaskSpan { first: *first, last: *last });
     }
     step.troubles = stored
         .faults
-        .into_iter()
+        .iter()
         .map(|fault| RestoredTrouble {
             task: fault.index,
             lapses: u8::try_from(fault.lapsed_on.len()).unwrap_or(u8::MAX),
-            failed_on: fault.failed_on,
+            failed_on: fault.failed_on.clone(),
         })
         .collect();
     step

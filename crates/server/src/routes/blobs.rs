@@ -11,7 +11,7 @@ use axum::{
 use kiln_api::{MissingAnswer, MissingQuery, Problem};
 use kiln_types::BlobHash;
 
-use super::body::{blob, blob_fault, patient, small};
+use super::body::{blob, blob_fault, length, patient, small};
 use crate::{
     App,
     problem::{Answer, Fault, Json, Path},
@@ -52,6 +52,7 @@ pub(super) async fn put(
     headers: HeaderMap,
     body: Body,
 ) -> Answer<StatusCode> {
+    app.space.take(length(&headers).unwrap_or(0))?;
     let small = small(&headers, body)
         .await
         .map_err(|error| Fault::bad(format!("The bytes stopped arriving: {error}.")))?;

@@ -34,15 +34,18 @@ pub(super) fn patient(body: Body) -> impl Stream<Item = io::Result<Bytes>> + Sen
 
 /// The whole body where its announced length is small, so that a frame's file is stored in one step.
 pub(super) async fn small(headers: &HeaderMap, body: Body) -> io::Result<Result<Bytes, Body>> {
-    let length =
-        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let Some(length) = length.filter(|length| *length <= SMALL) else { return Ok(Err(body)) };
+    let Some(length) = length(headers).filter(|length| *length <= SMALL) else { return Ok(Err(body)) };
     let mut whole = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
     let mut chunks = std::pin::pin!(patient(body));
     while let Some(chunk) = chunks.try_next().await? {
         whole.extend_from_slice(&chunk);
     }
     Ok(Ok(whole.into()))
+}
+
+/// As announced.
+pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// A blob's bytes, or the one range of them that was asked for.

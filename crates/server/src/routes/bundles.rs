@@ -31,6 +31,7 @@ pub(super) async fn create(
     State(app): State<Arc<App>>,
     Json(bundle): Json<Bundle>,
 ) -> Answer<(StatusCode, axum::Json<BundleCreated>)> {
+    app.space.take(0)?;
     check(&app, &bundle).await?;
     let id = store(&app, &bundle).await?;
     Ok((StatusCode::CREATED, axum::Json(BundleCreated { id })))

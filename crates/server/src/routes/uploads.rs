@@ -11,7 +11,7 @@ use axum::{
 use kiln_api::{Problem, ProblemCode, UPLOAD_OFFSET, UploadCreate, UploadFinished, UploadView};
 use kiln_types::UploadId;
 
-use super::body::{blob_fault, patient};
+use super::body::{blob_fault, length, patient};
 use crate::{
     App, inspect,
     problem::{Answer, Fault, Json, Path},
@@ -24,6 +24,7 @@ pub(super) async fn create(
     State(app): State<Arc<App>>,
     Json(create): Json<UploadCreate>,
 ) -> Answer<(StatusCode, axum::Json<UploadView>)> {
+    app.space.take(create.size.unwrap_or(0))?;
     let id = app.uploads.create(&create.name, create.size).await.map_err(blob_fault)?;
     Ok((StatusCode::CREATED, axum::Json(UploadView { id, offset: 0 })))
 }
@@ -56,6 +57,7 @@ pub(super) async fn append(
     let offset = offset.ok_or_else(|| {
         Fault::bad("The header Upload-Offset must say at which byte this part begins; the first begins at 0.")
     })?;
+    app.space.take(length(&headers).unwrap_or(0))?;
     let offset = app.uploads.append(id, offset, patient(body)).await.map_err(blob_fault)?;
     Ok(at(id, offset))
 }

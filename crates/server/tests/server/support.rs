@@ -121,6 +121,25 @@ pub fn sample() -> Vec<u8> {
     std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/sample.blend")).unwrap()
 }
 
+/// Every stored file below the data folder, by its path, besides the database's own.
+pub fn files_below(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if !name.starts_with("kiln.db") {
+                found.push(name);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
 pub async fn problem(response: Response) -> Problem {
     let status = response.status().as_u16();
     assert_eq!(response.headers()["content-type"], "application/problem+json");

@@ -1,0 +1,393 @@
+//! Random farms: what the records, replayed, say of a job must be what the database gives back of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_api::{Assignment, Finish, Held, HeldState, Hello, Machine, RevokeWhy};
+use kiln_core::{Config, Core, Ledger, Moment, RestoredJob};
+use kiln_store::Durability;
+use kiln_types::{
+    AttemptId, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FileFormat, FrameSet, Order,
+    OutputFile, OutputRole, OutputSet, Owner, Policy, Project, RelPath, RenderSettings, SessionSpec,
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tempfile::TempDir;
+
+use super::*;
+
+const WORKERS: u64 = 3;
+
+/// A worker's side: what it holds.
+struct Puppet {
+    id: WorkerId,
+    link: u64,
+    downs: Option<mpsc::Receiver<kiln_api::Down>>,
+    held: BTreeMap<AttemptId, (Held, i32)>,
+    revoked: Vec<(AttemptId, RevokeWhy)>,
+}
+
+struct World {
+    folder: TempDir,
+    brain: Option<Brain>,
+    ledger: Ledger,
+    puppets: Vec<Puppet>,
+    rng: StdRng,
+    links: u64,
+    /// How often each kind of thing was compared, so that the test cannot pass by having nothing to compare.
+    compared: BTreeMap<&'static str, usize>,
+}
+
+impl World {
+    async fn new(seed: u64) -> Self {
+        let puppet = |id| Puppet {
+            id: WorkerId::from_bits(id),
+            link: 0,
+            downs: None,
+            held: BTreeMap::new(),
+            revoked: Vec::new(),
+        };
+        let mut world = Self {
+            folder: tempfile::tempdir().unwrap(),
+            brain: None,
+            ledger: Ledger::new(),
+            puppets: (1..=WORKERS).map(puppet).collect(),
+            rng: StdRng::seed_from_u64(seed),
+            links: 0,
+            compared: BTreeMap::new(),
+        };
+        world.open().await;
+        world
+    }
+
+    async fn open(&mut self) {
+        let (store, _) = Store::open(self.folder.path(), Durability::Ephemeral).await.unwrap();
+        let logs = Logs::open(self.folder.path().join("logs")).unwrap();
+        let hub = Arc::new(Hub::new());
+        let (brain, _) = Brain::open(store, hub, logs, Config::default(), 5_000).await.unwrap();
+        self.brain = Some(brain);
+    }
+
+    fn brain(&mut self) -> &mut Brain {
+        self.brain.as_mut().unwrap()
+    }
+
+    async fn input(&mut self, input: Input) {
+        let brain = self.brain.as_mut().unwrap();
+        let last = brain.farm.last_job;
+        brain.take(input).await;
+        for job in last.0 + 1..=brain.farm.last_job.0 {
+            let spec = &brain.farm.jobs[&JobId(job)].spec;
+            self.ledger.add_job(&restore::plan_of(JobId(job), spec).unwrap());
+        }
+        self.learn();
+        for job in self.brain().batch.deleted.clone() {
+            self.ledger.remove_job(job);
+        }
+    }
+
+    fn learn(&mut self) {
+        for record in std::mem::take(&mut self.brain().batch.outbox.seen) {
+            self.ledger.apply(&record);
+        }
+    }
+
+    async fn turn(&mut self) {
+        self.brain().turn().await.unwrap();
+        self.learn();
+        for puppet in &mut self.puppets {
+            while let Some(Ok(down)) = puppet.downs.as_mut().map(mpsc::Receiver::try_recv) {
+                match down {
+                    kiln_api::Down::Assign(assignment) => puppet.take(*assignment),
+                    kiln_api::Down::Revoke { attempt, why } => puppet.revoked.push((attempt, why)),
+                    _ => {}
+                }
+            }
+        }
+        self.brain().farm.core.sanity_check();
+    }
+
+    async fn up(&mut self, worker: usize, up: Up) {
+        let (worker, link) = (self.puppets[worker].id, self.puppets[worker].link);
+        self.input(Input::Up { worker, link, up }).await;
+    }
+
+    async fn join(&mut self, worker: usize) {
+        self.links += 1;
+        let (out, downs) = mpsc::channel(1_000);
+        let puppet = &mut self.puppets[worker];
+        puppet.downs = Some(downs);
+        puppet.link = self.links;
+        puppet.revoked.clear();
+        let held = puppet.held.values().map(|(held, _)| held.clone()).collect();
+        let hello = Box::new(hello(puppet.id, held));
+        let link = Link { number: self.links, out, end: CancellationToken::new() };
+        self.input(Input::Join { hello, link }).await;
+    }
+
+    async fn finish(&mut self, worker: usize, attempt: AttemptId, finish: Option<Finish>) {
+        let Some((held, frame)) = self.puppets[worker].held.remove(&attempt) else { return };
+        let finish = finish.unwrap_or_else(|| delivered(frame));
+        let Held { task, generation, .. } = held;
+        self.up(worker, Up::Finished { attempt, task, generation, finish }).await;
+    }
+
+    /// One thing happens.
+    async fn happen(&mut self) {
+        let worker = self.rng.random_range(0..self.puppets.len());
+        let last = self.brain().farm.last_job.0.max(1);
+        let job = JobId(self.rng.random_range(1..=last));
+        let held: Vec<AttemptId> = self.puppets[worker].held.keys().copied().collect();
+        let some = (!held.is_empty()).then(|| held[self.rng.random_range(0..held.len())]);
+        let frame = self.rng.random_range(1..12);
+        match self.rng.random_range(0..40) {
+            0 | 1 => {
+                let count = self.rng.random_range(1..10);
+                let reverse = self.rng.random_bool(0.3);
+                let (reply, _) = oneshot::channel();
+                let spec = Box::new(spec(count, reverse));
+                self.input(Input::Submit { spec, notices: Vec::new(), reply }).await;
+            }
+            2..=4 => self.join(worker).await,
+            5 => {
+                // Its process died with all that it held.
+                self.puppets[worker].held.clear();
+                self.join(worker).await;
+            }
+            6 => {
+                let (id, link) = (self.puppets[worker].id, self.puppets[worker].link);
+                self.puppets[worker].downs = None;
+                self.input(Input::Gone { worker: id, link }).await;
+            }
+            7..=13 => {
+                if let Some(attempt) = some {
+                    self.puppets[worker].held.get_mut(&attempt).unwrap().0.state = HeldState::Running;
+                    self.up(worker, Up::Started { attempt }).await;
+                }
+            }
+            14..=19 => {
+                if let Some(attempt) = some {
+                    self.finish(worker, attempt, None).await;
+                }
+            }
+            20..=23 => {
+                if let Some(attempt) = some {
+                    let cause = match self.rng.random_range(0..12) {
+                        0 => FailureCause::NoCamera,
+                        1 | 2 => FailureCause::CannotStart,
+                        _ => FailureCause::Crashed,
+                    };
+                    let failure = Failure::new(cause, "it went wrong");
+                    self.finish(worker, attempt, Some(Finish::Failed { failure, seconds: 1.0 })).await;
+                }
+            }
+            24 => {
+                if let Some(attempt) = some {
+                    self.finish(worker, attempt, Some(Finish::HandedBack)).await;
+                }
+            }
+            25..=27 => {
+                for (attempt, why) in std::mem::take(&mut self.puppets[worker].revoked) {
+                    let held = self.puppets[worker].held.get(&attempt);
+                    let goes_on = why == RevokeWhy::Stolen
+                        && held.is_some_and(|(held, _)| held.state != HeldState::Queued);
+                    if !goes_on {
+                        self.finish(worker, attempt, Some(Finish::HandedBack)).await;
+                    }
+                }
+            }
+            28 => self.pass(worker, 40_000).await,
+            // Long enough for ended jobs to leave the memory: verbs read them back.
+            29 => self.pass(worker, 11 * 60_000).await,
+            30 => {
+                let attempt = AttemptId { epoch: Epoch(1), counter: self.rng.random_range(1..50) };
+                if !held.contains(&attempt) {
+                    self.up(worker, Up::Started { attempt }).await;
+                }
+            }
+            31 => self.verb(job, JobVerb::Pause).await,
+            32 | 33 => self.verb(job, JobVerb::Resume).await,
+            34 => self.verb(job, JobVerb::Cancel).await,
+            35 | 36 => self.verb(job, JobVerb::Retry).await,
+            37 => {
+                let frames = self.rng.random_bool(0.7).then(|| FrameSet::range(frame, frame, 1).unwrap());
+                self.verb(job, JobVerb::Rerender(frames)).await;
+            }
+            38 => {
+                let more = FrameSet::range(frame, frame + 1, 1).unwrap();
+                self.verb(job, JobVerb::Extend(more)).await;
+            }
+            _ => match self.rng.random_range(0..3) {
+                0 => self.verb(job, JobVerb::Delete { force: true }).await,
+                _ => self.restart().await,
+            },
+        }
+    }
+
+    async fn verb(&mut self, job: JobId, verb: JobVerb) {
+        let (reply, _) = oneshot::channel();
+        self.input(Input::Job { job, verb, reply }).await;
+    }
+
+    /// Only this worker gives a sign of life, at the end: leases may have run out.
+    async fn pass(&mut self, worker: usize, ms: u64) {
+        self.brain().farm.clock.advance(ms);
+        self.turn().await;
+        self.up(worker, Up::Heartbeat).await;
+    }
+
+    async fn restart(&mut self) {
+        self.turn().await;
+        let brain = self.brain.take().unwrap();
+        brain.store.close().await.unwrap();
+        drop(brain);
+        for puppet in &mut self.puppets {
+            puppet.downs = None;
+            puppet.link = 0;
+        }
+        self.open().await;
+        // A core that was built from the replayed records stands where the server's does.
+        let mut core = Core::new(Epoch(u32::MAX), Config::default());
+        for id in self.ledger.job_ids().collect::<Vec<_>>() {
+            let (plan, restored) = self.ledger.restored(id).unwrap();
+            core.restore_job(Moment(0), plan, restored).unwrap();
+            if let Some(view) = self.brain().farm.core.job(id) {
+                assert_eq!(core.job(id).unwrap(), view, "job {id} is another after a restart");
+                *self.compared.entry("restarted jobs").or_default() += 1;
+            }
+        }
+        self.brain().farm.core.sanity_check();
+    }
+
+    async fn compare(&mut self) {
+        let store = self.brain().store.clone();
+        let open: BTreeSet<JobId> =
+            store.unfinished_jobs().await.unwrap().into_iter().map(|stored| stored.row.id).collect();
+        let ids: Vec<JobId> = self.ledger.job_ids().collect();
+        for id in &ids {
+            let (plan, expected) = self.ledger.restored(*id).unwrap();
+            let stored = store.stored_job(*id).await.unwrap().expect("the job is in the records");
+            let (stored_plan, found) = restore::restored_job(&stored).unwrap();
+            assert_eq!(stored_plan.steps(), plan.steps(), "job {id}");
+            assert_eq!(open.contains(id), !expected.state.is_end(), "job {id}");
+            let (expected, found) = (plain(expected), plain(found));
+            assert_eq!(found, expected, "job {id}: the database (left) and the records (right) differ");
+            let mut count = |what, times| *self.compared.entry(what).or_default() += times;
+            for step in &found.steps {
+                count("done tasks", step.done.len() as usize);
+                count("failed tasks", step.failed.len() as usize);
+                count("cancelled tasks", step.cancelled.len() as usize);
+                count("troubles", step.troubles.len());
+                count("lapses", step.troubles.iter().map(|trouble| usize::from(trouble.lapses)).sum());
+                count("attempts", step.attempts.len());
+                let raised = (0..20).filter(|i| step.generations.get(kiln_types::TaskIndex(*i)).0 > 0);
+                count("later generations", raised.count());
+            }
+        }
+        assert!(open.iter().all(|id| ids.contains(id)), "a job came back from the dead");
+    }
+}
+
+impl Puppet {
+    fn take(&mut self, assignment: Assignment) {
+        for task in assignment.tasks {
+            let held = Held {
+                attempt: task.attempt,
+                task: task.task,
+                generation: task.generation,
+                slot: assignment.slot,
+                state: HeldState::Queued,
+            };
+            self.held.insert(task.attempt, (held, task.frame));
+        }
+    }
+}
+
+/// In one order, whoever says it.
+fn plain(mut job: RestoredJob) -> RestoredJob {
+    for step in &mut job.steps {
+        step.troubles.sort_by_key(|trouble| trouble.task);
+        step.attempts.sort_by_key(|attempt| attempt.attempt);
+    }
+    job
+}
+
+fn delivered(frame: i32) -> Finish {
+    let file = OutputFile {
+        path: RelPath::new(&format!("{frame:04}.png")).unwrap(),
+        role: OutputRole::Main { view: None },
+        hash: BlobHash::of(b"a picture"),
+        size: 9,
+        format: FileFormat::Png,
+        width: 4,
+        height: 4,
+    };
+    Finish::Delivered { outputs: OutputSet::new(vec![file]).unwrap(), seconds: 1.0, peak_memory: 1 }
+}
+
+fn spec(count: i32, reverse: bool) -> JobSpec {
+    JobSpec {
+        name: "shot".to_owned(),
+        owner: Owner::default(),
+        project: Project::default(),
+        frames: FrameSet::range(1, count, 1).unwrap(),
+        order: if reverse { Order::Reverse } else { Order::Sequential },
+        frame_time_limit_s: None,
+        written_by: "3.4.1".parse().unwrap(),
+        session: SessionSpec {
+            bundle: BundleId(BlobHash::of(b"a bundle")),
+            blend: RelPath::new("shot.blend").unwrap(),
+            origin: None,
+            blender: "3.4".parse().unwrap(),
+            device: DeviceClass::Cpu,
+            settings: RenderSettings::default(),
+            policy: Policy::default(),
+        },
+    }
+}
+
+fn hello(id: WorkerId, held: Vec<Held>) -> Hello {
+    Hello {
+        protocol: kiln_api::PROTOCOL,
+        build: kiln_api::BUILD.to_owned(),
+        id,
+        name: format!("worker {id}"),
+        machine: Machine::default(),
+        slots: 2,
+        blenders: vec![kiln_api::BlenderOffer {
+            version: "3.4.1".parse().unwrap(),
+            build_hash: String::new(),
+            flavor: "executable".to_owned(),
+            engines: Vec::new(),
+            devices: Vec::new(),
+            denoisers: Vec::new(),
+        }],
+        held,
+    }
+}
+
+/// `KILN_SEED=N` runs one seed alone, `KILN_SEEDS=N` that many.
+#[tokio::test]
+async fn the_database_gives_back_what_the_records_say() {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let one = number("KILN_SEED");
+    let many = number("KILN_SEEDS").unwrap_or(5);
+    let mut compared = BTreeMap::<&str, usize>::new();
+    for seed in one.map_or(1..=many, |seed| seed..=seed) {
+        println!("seed {seed}");
+        let mut world = World::new(seed).await;
+        for _ in 0..150 {
+            for _ in 0..world.rng.random_range(1..4) {
+                world.happen().await;
+            }
+            world.turn().await;
+            world.compare().await;
+        }
+        for (what, times) in world.compared {
+            *compared.entry(what).or_default() += times;
+        }
+    }
+    println!("{compared:?}");
+    assert!(
+        one.is_some() || compared.len() == 8 && compared.values().all(|times| *times > 20),
+        "{compared:?}"
+    );
+}
