@@ -74,10 +74,14 @@ impl Identity {
         self.folder.join(name)
     }
 
-    /// `wanted`, or the machine's name; with a number where another worker of this machine runs beside it.
+    /// `wanted` as it is, or the machine's name, with a number where another worker of this machine runs beside
+    /// it.
     pub(crate) fn name(&self, wanted: Option<&str>, hostname: &str) -> String {
-        let base = wanted.filter(|name| !name.is_empty()).unwrap_or(hostname);
-        if self.number == 0 { base.to_owned() } else { format!("{base}-{}", self.number + 1) }
+        match (wanted.filter(|name| !name.is_empty()), self.number) {
+            (Some(name), _) => name.to_owned(),
+            (None, 0) => hostname.to_owned(),
+            (None, number) => format!("{hostname}-{}", number + 1),
+        }
     }
 
     pub(crate) fn last_series(&self) -> Option<BlenderSeries> {
@@ -207,7 +211,7 @@ mod tests {
         assert_eq!((first.number, second.number), (0, 1));
         assert_eq!(first.name(None, "anvil"), "anvil");
         assert_eq!(second.name(None, "anvil"), "anvil-2");
-        assert_eq!(second.name(Some("left"), "anvil"), "left-2");
+        assert_eq!(second.name(Some("left"), "anvil"), "left");
         let id = first.id;
         drop(first);
         let again = Identity::claim(data.path()).unwrap();

@@ -165,7 +165,7 @@ fn describe(job: &JobView) -> String {
     ));
     lines.push((
         "Blender",
-        format!("{} on {} (the file is from {})", session.blender, session.device, spec.written_by),
+        format!("{} on {} (the file is from {})", session.blender, session.device, spec.written_by.series()),
     ));
     let settings = overrides(&session.settings);
     if !settings.is_empty() {
