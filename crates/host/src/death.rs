@@ -38,7 +38,8 @@ pub(crate) fn explain(status: Option<ExitStatus>, log: &Log, before: OomCount, d
     let memory = log.any(|line| {
         line.contains("Out of memory")
             || line.contains("std::bad_alloc")
-            || line.contains("Malloc returns null")
+            // Blender's own allocator: Malloc, Calloc, Mallocn_aligned, ...
+            || line.contains(" returns null: len=")
     });
     let signal = status.and_then(|status| status.signal());
     let killed_for_memory = signal == Some(9) && OomCount::now().rose_since(before);

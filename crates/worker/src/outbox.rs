@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -31,6 +32,9 @@ const PIECE: usize = 256 << 10;
 const SMALL: u64 = 8 << 20;
 /// Bytes that may wait in memory; beyond it, all files wait on disk.
 const MOST_IN_MEMORY: u64 = 256 << 20;
+
+/// How long a rendered frame waits for room on the server's disk.
+const FULL_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
 /// A frame as Blender left it.
 #[derive(Debug)]
@@ -140,6 +144,7 @@ impl Outbox {
 
     async fn upload(&self, kept: &Kept, file: &OutputFile) -> Result<(), Failure> {
         let mut backoff = Backoff::default();
+        let mut full_since = None;
         loop {
             let sent = {
                 let _turn = self.uploads.acquire().await;
@@ -154,15 +159,29 @@ impl Outbox {
                     tracing::debug!(%error, path = %file.path, "an upload did not succeed; trying again");
                     tokio::time::sleep(backoff.failed()).await;
                 }
+                // The frame is rendered: it waits here, and with it the slots once enough frames do.
+                Err(error) if is_full(&error) => {
+                    let since = *full_since.get_or_insert_with(|| {
+                        tracing::warn!(path = %file.path, "the server's disk is full; rendered frames wait");
+                        Instant::now()
+                    });
+                    if since.elapsed() >= FULL_PATIENCE {
+                        return Err(refused(&error, file));
+                    }
+                    tokio::time::sleep(backoff.failed()).await;
+                }
                 Err(error) => return Err(refused(&error, file)),
             }
         }
     }
 }
 
+fn is_full(error: &ClientError) -> bool {
+    error.code() == Some(kiln_api::ProblemCode::NoSpace)
+}
+
 fn refused(error: &ClientError, file: &OutputFile) -> Failure {
-    let full = error.code() == Some(kiln_api::ProblemCode::NoSpace);
-    let cause = if full { FailureCause::DiskFull } else { FailureCause::Other };
+    let cause = if is_full(error) { FailureCause::DiskFull } else { FailureCause::Other };
     Failure::new(cause, format!("{} is rendered, but was not taken by the server: {error}", file.path))
 }
 

@@ -126,6 +126,14 @@ async fn every_lie_is_found() {
             "print('Error: Out of memory', flush=True)\nos.abort()".to_owned(),
             FailureCause::OutOfMemory,
         ),
+        (
+            // As Blender 3.4 printed it under a limit of 4 GB.
+            "no memory for zeros",
+            "print('Calloc returns null: len=402653184 in UvMapVert, total 1068042812', flush=True)\n\
+             os.kill(os.getpid(), 11)"
+                .to_owned(),
+            FailureCause::OutOfMemory,
+        ),
     ];
     for (name, code, cause) in cases {
         let failure = lie(code).await.expect_err(name);
