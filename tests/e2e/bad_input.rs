@@ -59,11 +59,15 @@ fn a_file_that_may_not_be_read() {
     let home = Home::new();
     let blend = home.copy(&sample(), "shot.blend");
     std::fs::set_permissions(&blend, std::fs::Permissions::from_mode(0o000)).unwrap();
-    if std::fs::read(&blend).is_ok() {
-        // The superuser may read everything; a file system without reading is not at hand.
-        return;
+    for command in ["render", "inspect"] {
+        let said = if std::fs::read(&blend).is_ok() {
+            // The superuser may read everything; another user may not.
+            home.run_as_nobody(&[command, "shot.blend"])
+        } else {
+            home.run(&[command, "shot.blend"])
+        };
+        said.refused(2, &["shot.blend", "cannot be read"]);
     }
-    home.run(&["render", "shot.blend"]).refused(2, &["shot.blend", "cannot be read"]);
 }
 
 #[test]

@@ -12,3 +12,4 @@ mod network;
 mod render;
 mod sample;
 mod support;
+mod verbs;

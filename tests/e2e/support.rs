@@ -1,6 +1,7 @@
 //! A home of its own for each test, and the program in it.
 
 use std::{
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::Duration,
@@ -71,6 +72,36 @@ impl Home {
 
     pub fn run(&self, args: &[&str]) -> Said {
         said(self.kiln(args).output().unwrap())
+    }
+
+    /// Runs as a user who owns nothing, in this home all the same. Only root can.
+    pub fn run_as_nobody(&self, args: &[&str]) -> Said {
+        const NOBODY: u32 = 65534;
+        // The build folder may be closed to others: a copy of the program is not.
+        let program = self.dir.path().join("kiln");
+        std::fs::copy(env!("CARGO_BIN_EXE_kiln"), &program).unwrap();
+        for folder in [self.dir.path(), &self.work()] {
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        let whole = self.kiln(args);
+        let mut command = Command::new(program);
+        command.args(args).current_dir(self.work()).stdin(Stdio::null()).uid(NOBODY).gid(NOBODY);
+        for (name, value) in whole.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        // Another test may start a program while the copy is open for writing, and so hold it open for a moment.
+        let mut output = None;
+        wait_until(READY, "the copy can be run", || {
+            output = match command.output() {
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => None,
+                other => Some(other.unwrap()),
+            };
+            output.is_some()
+        });
+        said(output.unwrap())
     }
 
     /// Runs, demands success, and reads what it printed as JSON.

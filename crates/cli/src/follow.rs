@@ -4,7 +4,7 @@ use std::{collections::HashSet, io::Write as _, time::Duration};
 
 use kiln_api::{Change, Event, JobView, TaskView};
 use kiln_client::{Client, EventStream, FetchError, Fetcher, How, Landed};
-use kiln_types::{FrameSet, JobState, RelPath};
+use kiln_types::{FailureCause, FrameSet, JobState, RelPath};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -438,7 +438,10 @@ pub async fn failed_tasks(client: &Client, job: &JobView) -> Outcome<Vec<TaskVie
 pub async fn explain(output: Output, client: &Client, job: &JobView, failed: &[TaskView]) -> Outcome {
     if let Some(reason) = &job.reason {
         output.warning(&format!("the job was stopped: {reason}"));
-        last_lines(output, &reason.log_tail);
+        // What Kiln found itself is said in its sentence; Blender's own troubles are told by Blender.
+        if !reason.cause.stops_job() || reason.cause == FailureCause::CannotOpen {
+            last_lines(output, &reason.log_tail);
+        }
     }
     for (reason, frames) in by_reason(failed).into_iter().take(SHOWN_FAILURES) {
         // A job that was stopped has said it for all its frames.

@@ -119,6 +119,7 @@ impl Host {
             ));
         }
         self.session = None;
+        self.log.forget();
         let id = self.begin();
         let threads = request.session.settings.threads.unwrap_or(self.options.threads);
         let devices = self.options.devices_override.clone();
@@ -278,7 +279,7 @@ impl Host {
                 let seconds = limit.unwrap_or_default().as_secs_f64();
                 return Err(Stop::Kill(Failure::new(
                     FailureCause::TimedOut,
-                    format!("Blender was still {doing} after {seconds} seconds, the limit; it was stopped"),
+                    format!("Blender was still {doing} after {seconds} s, the limit; it was stopped"),
                 )));
             }
             let Some(event) = event else {

@@ -70,6 +70,11 @@ impl Log {
         locked(&self.state).passed = 0;
     }
 
+    /// Another file: what was printed for the one before, perhaps somebody else's, explains nothing any more.
+    pub(crate) fn forget(&self) {
+        locked(&self.state).lines.clear();
+    }
+
     /// The last lines, oldest first.
     pub(crate) fn tail(&self) -> Vec<String> {
         let state = locked(&self.state);

@@ -5,6 +5,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 use kiln_client::ClientError;
 use kiln_host::Device;
 use kiln_types::{BlenderSeries, Epoch, Failure, JobId, SlotIndex, WorkerWish};
+use serde::{Serialize, Serializer};
 
 /// Bytes of blobs that a worker keeps where nobody says: 20 GiB.
 pub const DEFAULT_CACHE_BYTES: u64 = 20 << 30;
@@ -113,12 +114,15 @@ pub enum WorkerExit {
     Failed(WorkerError),
 }
 
-/// Something that happened, for the terminal. Prints as one line.
-#[derive(Debug, Clone, PartialEq)]
+/// Something that happened, for the terminal and for programs. Prints as one line.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Happening {
     /// The Blenders that were found, as `3.4.1`.
-    Blenders(Vec<String>),
+    Blenders {
+        versions: Vec<String>,
+    },
     NoBlender,
     Connected {
         name: String,
@@ -127,6 +131,8 @@ pub enum Happening {
     /// The server cannot be reached; the next try follows after `retry`.
     Away {
         why: String,
+        /// In seconds where it is written down.
+        #[serde(rename = "retry_s", serialize_with = "seconds")]
         retry: Duration,
     },
     Assigned {
@@ -147,6 +153,7 @@ pub enum Happening {
         seconds: f64,
         /// Seconds from the end of the slot's frame before to the start of this one, by the host's own clock,
         /// where this one was waiting by then.
+        #[serde(skip_serializing_if = "Option::is_none")]
         gap: Option<f64>,
     },
     Delivered {
@@ -165,14 +172,20 @@ pub enum Happening {
         slot: SlotIndex,
         frame: i32,
     },
-    Wish(WorkerWish),
+    Wish {
+        wish: WorkerWish,
+    },
     Draining,
+}
+
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
 }
 
 impl fmt::Display for Happening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Blenders(versions) => write!(f, "found Blender {}", versions.join(", ")),
+            Self::Blenders { versions } => write!(f, "found Blender {}", versions.join(", ")),
             Self::NoBlender => write!(
                 f,
                 "no Blender was found, so this worker gets no frames; get one by `kiln blender install 5.0` or \
@@ -194,10 +207,12 @@ impl fmt::Display for Happening {
                 write!(f, "job {job}: frame {frame} failed: {failure}")
             }
             Self::HandedBack { job, frame, .. } => write!(f, "job {job}: frame {frame} handed back"),
-            Self::Wish(WorkerWish::Work) => write!(f, "the farm wishes this worker to work"),
-            Self::Wish(WorkerWish::Pause) => write!(f, "the farm has paused this worker"),
-            Self::Wish(WorkerWish::Drain) => write!(f, "the farm wishes this worker to finish and leave"),
-            Self::Wish(WorkerWish::Stop) => write!(f, "the farm has stopped this worker"),
+            Self::Wish { wish: WorkerWish::Work } => write!(f, "the farm wishes this worker to work"),
+            Self::Wish { wish: WorkerWish::Pause } => write!(f, "the farm has paused this worker"),
+            Self::Wish { wish: WorkerWish::Drain } => {
+                write!(f, "the farm wishes this worker to finish and leave")
+            }
+            Self::Wish { wish: WorkerWish::Stop } => write!(f, "the farm has stopped this worker"),
             Self::Draining => write!(f, "handing back what is not finished"),
         }
     }

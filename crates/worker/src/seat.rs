@@ -98,10 +98,12 @@ fn send_log(book: &mut Book, inputs: &UnboundedSender<Input>) {
     }
 }
 
-fn note_log(book: &mut Book, text: &str, inputs: &UnboundedSender<Input>) {
+/// Returns whether this is the first text that waits.
+fn note_log(book: &mut Book, text: &str, inputs: &UnboundedSender<Input>) -> bool {
     if book.attempt.is_none() || book.sent > LOG_MOST {
-        return;
+        return false;
     }
+    let first_text = book.text.is_empty();
     book.sent += text.len();
     book.text.push_str(text);
     if book.sent > LOG_MOST {
@@ -111,6 +113,18 @@ fn note_log(book: &mut Book, text: &str, inputs: &UnboundedSender<Input>) {
     if book.text.len() >= LOG_PIECE / 2 || first.elapsed() >= LOG_EVERY {
         send_log(book, inputs);
     }
+    first_text && !book.text.is_empty()
+}
+
+/// A frame that says something and then is silent for an hour shows what it said.
+fn send_soon(book: &Arc<Mutex<Book>>, inputs: &UnboundedSender<Input>) {
+    let (book, inputs) = (Arc::downgrade(book), inputs.clone());
+    tokio::spawn(async move {
+        tokio::time::sleep(LOG_EVERY).await;
+        if let Some(book) = book.upgrade() {
+            send_log(&mut lock(&book), &inputs);
+        }
+    });
 }
 
 fn note_progress(book: &mut Book, progress: &Progress, inputs: &UnboundedSender<Input>) {
@@ -275,7 +289,12 @@ impl Garage {
         let options = HostOptions {
             trust: kind.trust,
             threads: self.threads,
-            log: Some(Arc::new(move |text| note_log(&mut lock(&log_book), &text, &log_inputs))),
+            log: Some(Arc::new(move |text| {
+                let waits = note_log(&mut lock(&log_book), &text, &log_inputs);
+                if waits {
+                    send_soon(&log_book, &log_inputs);
+                }
+            })),
             progress: Some(Arc::new(move |progress| {
                 note_progress(&mut lock(&progress_book), &progress, &progress_inputs);
             })),

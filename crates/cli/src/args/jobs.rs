@@ -104,8 +104,10 @@ pub struct FetchArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Without a choice: the last failed attempt, else the last that delivered.\n\n\
-    Examples:\n  kiln jobs logs 7\n  kiln jobs logs 7 --frame 12\n  kiln jobs logs 7 --attempt 1-31")]
+#[command(
+    after_help = "Without a choice: the last failed attempt, else one that runs, else the last that delivered.\n\n\
+    Examples:\n  kiln jobs logs 7\n  kiln jobs logs 7 --frame 12\n  kiln jobs logs 7 --attempt 1-31"
+)]
 pub struct LogsArgs {
     /// The last attempt at this frame.
     #[arg(long, value_name = "N", allow_hyphen_values = true, conflicts_with = "attempt")]

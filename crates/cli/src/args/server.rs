@@ -9,6 +9,9 @@ use clap::Args;
 The key that clients and workers need is in farm.key in the data folder; commands on this machine find it there. \
 Beyond this machine the farm speaks plain HTTP for now: --insecure says that you know.
 
+--json prints a line of JSON for everything that happens: `started`, with the URL and the key's file, then the farm's \
+events, and with --worker what `kiln worker --json` prints. Each has a `kind` and the time, `at_ms`.
+
 Examples:
   kiln server
   kiln server --worker

@@ -11,6 +11,9 @@ use super::FarmArgs;
 Ctrl-C drains: frames that have not ended are handed back at once, and other workers take them. A second Ctrl-C stops \
 hard.
 
+--json prints a line of JSON for everything that happens, with its time, `at_ms`, and its `kind`: blenders, no-blender, \
+connected, away, assigned, began, rendered, delivered, failed, handed-back, wish or draining.
+
 Examples:
   kiln worker --server http://10.0.0.5:8765 --key-file farm.key
   kiln worker --server http://10.0.0.5:8765 --key-file farm.key --slots 2 --threads 8 --name attic")]

@@ -233,7 +233,10 @@ async fn logs(context: &Context, client: &Client, args: &LogsArgs) -> Outcome<Ex
             let last = |state| attempts.iter().find(move |attempt| attempt.state == state);
             let chosen = match args.frame {
                 Some(_) => attempts.first(),
-                None => last(AttemptState::Failed).or(last(AttemptState::Committed)).or(attempts.first()),
+                None => [AttemptState::Failed, AttemptState::Running, AttemptState::Committed]
+                    .into_iter()
+                    .find_map(last)
+                    .or(attempts.first()),
             };
             let none = || {
                 let what = args.frame.map_or_else(String::new, |frame| format!(" at frame {frame}"));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kiln_client::{Client, Prepared};
 use kiln_host::BlenderInstall;
-use kiln_types::{BlenderSeries, WorkerState};
+use kiln_types::{BlenderSeries, DeviceClass, WorkerState};
 use kiln_worker::{RunningWorker, Worker, WorkerOptions};
 
 use super::{
@@ -84,7 +84,10 @@ enum Begun {
 async fn begin_here(output: Output, settings: &Settings, args: &RenderArgs) -> Outcome<Begun> {
     let series = series(args).await?;
     let blenders = discover(settings).await?;
-    check_blender(&args.job.file, series, &blenders)?;
+    let blender = check_blender(&args.job.file, series, &blenders)?;
+    if let Some(device) = args.job.device.filter(|device| *device != DeviceClass::Cpu) {
+        check_device(blender, device).await?;
+    }
     let reading = async {
         let prepared = prepare(&args.job).await?;
         let ground = ground(&prepared, &args.landing).await?;
@@ -135,9 +138,13 @@ async fn series(args: &RenderArgs) -> Outcome<BlenderSeries> {
 }
 
 /// A job that waits for a Blender would wait for ever here.
-fn check_blender(file: &Path, series: BlenderSeries, blenders: &[BlenderInstall]) -> Outcome {
-    if blenders.iter().any(|install| install.version.series() == series) {
-        return Ok(());
+fn check_blender<'a>(
+    file: &Path,
+    series: BlenderSeries,
+    blenders: &'a [BlenderInstall],
+) -> Outcome<&'a BlenderInstall> {
+    if let Some(install) = blenders.iter().find(|install| install.version.series() == series) {
+        return Ok(install);
     }
     let name = file.display();
     let mut there: Vec<BlenderSeries> = blenders.iter().map(|install| install.version.series()).collect();
@@ -153,6 +160,24 @@ fn check_blender(file: &Path, series: BlenderSeries, blenders: &[BlenderInstall]
     Err(Fault::bad_input(format!(
         "{name} needs Blender {series}, and {there_text}; get it with `kiln blender install {series}`, name one with \
          --blender{other}"
+    )))
+}
+
+/// Nor does a device come by itself; only Blender knows which it can use here.
+async fn check_device(blender: &BlenderInstall, device: DeviceClass) -> Outcome {
+    let cannot = |error: kiln_host::HostError| Fault::failed(error.to_string());
+    let there = kiln_host::probe(blender).await.map_err(cannot)?;
+    if there.has(device) {
+        return Ok(());
+    }
+    let mut other: Vec<&str> = there.devices.iter().map(|device| device.backend.as_str()).collect();
+    other.sort_unstable();
+    other.dedup();
+    let other = if other.is_empty() { "cpu".to_owned() } else { other.join(", ") };
+    Err(Fault::bad_input(format!(
+        "Blender {} finds no {device} device on this machine; it has: {other} (choose one with --device, or render on \
+         a farm)",
+        blender.version
     )))
 }
 

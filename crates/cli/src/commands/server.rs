@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kiln_client::{Client, EventStream};
 use kiln_server::{RunningServer, Server, ServerError, ServerOptions};
 use kiln_worker::{RunningWorker, Worker, WorkerOptions};
 use serde_json::json;
@@ -10,6 +11,7 @@ use super::{Context, worker::tell};
 use crate::{
     args::{FarmArgs, ServerArgs},
     exit::{Exit, Fault, Outcome},
+    output::{Output, Reader},
     settings::Settings,
     signals::Signals,
 };
@@ -33,16 +35,43 @@ pub async fn run(context: &Context, args: ServerArgs) -> Outcome<Exit> {
     options.insecure = args.insecure;
     let server = Server::start(options).await?;
     greet(context, &server, &settings);
+    if context.output.reader() == Reader::Json {
+        // It ends with the command.
+        tokio::spawn(tell_events(context.output, events(&server).await?));
+    }
     let worker = if args.worker { Some(start_worker(context, &server, &settings).await?) } else { None };
     stay(context, server, worker, &mut signals).await
+}
+
+/// What happens at the farm, from its start on.
+async fn events(server: &RunningServer) -> Outcome<EventStream> {
+    Ok(Client::new(server.url(), server.key())?.events(None, None).await?)
+}
+
+/// A line each, as every listener of the farm's events gets them.
+async fn tell_events(output: Output, mut events: EventStream) {
+    loop {
+        match events.next().await {
+            Ok(event) => output.line(&event),
+            Err(error) if error.is_transient() => {}
+            Err(error) => return output.warning(&format!("the farm's events are told no more: {error}")),
+        }
+    }
 }
 
 fn greet(context: &Context, server: &RunningServer, settings: &Settings) {
     let url = server.url();
     let key = settings.data.value.join(crate::farm::KEY_FILE);
-    let value = json!({ "url": url, "key_file": key, "data": settings.data.value });
+    if context.output.reader() == Reader::Json {
+        let at_ms = jiff::Timestamp::now().as_millisecond();
+        let data = &settings.data.value;
+        context
+            .output
+            .line(&json!({ "at_ms": at_ms, "kind": "started", "url": url, "key_file": key, "data": data }));
+        return;
+    }
     context.output.done(
-        &value,
+        &(),
         &format!(
             "The farm is at {url}, its key in {}.\nAnother machine joins with: kiln worker --server {url} --key-file \
              farm.key\nCtrl-C ends the server; jobs go on at its next start.",

@@ -10,7 +10,7 @@ use crate::{
     args::WorkerArgs,
     exit::{Exit, Fault, Outcome},
     farm,
-    output::Output,
+    output::{Output, Reader},
     settings::Settings,
     signals::Signals,
 };
@@ -101,7 +101,20 @@ pub fn tell(output: Output, worker: &Arc<RunningWorker>) {
     });
 }
 
+/// A happening as programs read it.
+#[derive(serde::Serialize)]
+struct Line<'a> {
+    /// Unix milliseconds.
+    at_ms: i64,
+    #[serde(flatten)]
+    happening: &'a Happening,
+}
+
 fn line(output: Output, happening: &Happening) {
+    if output.reader() == Reader::Json {
+        output.line(&Line { at_ms: jiff::Timestamp::now().as_millisecond(), happening });
+        return;
+    }
     match happening {
         Happening::NoBlender | Happening::Away { .. } | Happening::Failed { .. } => {
             output.warning(&happening.to_string());

@@ -76,6 +76,14 @@ impl Output {
         }
     }
 
+    /// One of many values, for programs alone: a line of its own.
+    pub fn line(self, value: &impl Serialize) {
+        if self.reader == Reader::Json {
+            // Types of ours: they serialise.
+            self.print(&serde_json::to_string(value).unwrap_or_default());
+        }
+    }
+
     /// Text as it is, such as a log.
     pub fn raw(self, text: &str) {
         let mut out = std::io::stdout().lock();

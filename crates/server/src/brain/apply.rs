@@ -180,8 +180,9 @@ impl Brain {
         self.batch.outbox.send(worker, Down::Welcome(welcome));
         self.batch.held_slots.extend(hello.held.iter().map(|held| (held.attempt, held.slot)));
         let held: Vec<HeldAttempt> = hello.held.iter().map(held_attempt).collect();
-        self.farm.core.worker_joined(now, worker, offer, &held, &mut self.batch.outbox);
+        // First, or it would be told what it wished itself when it left.
         self.farm.core.set_wish(now, worker, wish, &mut self.batch.outbox);
+        self.farm.core.worker_joined(now, worker, offer, &held, &mut self.batch.outbox);
     }
 
     /// The wanted name, with a number behind it where another worker has it.

@@ -354,8 +354,10 @@ impl Worker {
     }
 
     fn wish(&mut self, wish: WorkerWish) {
-        if wish != WorkerWish::Work {
-            self.happen(Happening::Wish(wish));
+        // The farm repeats the wish of a worker that leaves by itself.
+        let own = wish == WorkerWish::Drain && self.leaving.is_some_and(|leaving| leaving.wish.is_none());
+        if wish != WorkerWish::Work && !own {
+            self.happen(Happening::Wish { wish });
         }
         match wish {
             // A paused worker gets nothing new; what it has it finishes.
@@ -368,6 +370,11 @@ impl Worker {
         let first = self.leaving.is_none();
         if first {
             self.leaving = Some(Leaving { wish, closed: None });
+        } else if let Some(Leaving { wish: before @ Some(_), .. }) = &mut self.leaving
+            && wish.is_some()
+        {
+            // A stop after a drain is the farm's last word.
+            *before = wish;
         }
         if wish.is_none() {
             self.happen(Happening::Draining);

@@ -44,7 +44,7 @@ impl Worker {
             return;
         }
         let versions = installs.iter().map(|install| install.version.to_string()).collect();
-        self.happen(Happening::Blenders(versions));
+        self.happen(Happening::Blenders { versions });
         self.offers = Offers::new(&installs, self.options.devices.as_deref());
         self.shop.garage.set_installs(installs);
     }
