@@ -166,6 +166,12 @@ def stereo(folder):
     scene.render.image_settings.views_format = "INDIVIDUAL"
 
 
+def dotted_stereo(folder):
+    """A name with a dot: the suffix of a view stands before the extension all the same."""
+    stereo(folder)
+    bpy.context.scene.render.filepath = "//v1.2_"
+
+
 def side_by_side(folder):
     scene, _ = start()
     scene.render.use_multiview = True
@@ -309,7 +315,7 @@ def dpx(folder):
 
 SCENES = (
     basic, particles, image_sequence, drivers, python_driver, script, talks, script_error, motion_blur, stereo,
-    side_by_side, file_outputs, scaled_output, no_camera, missing_texture, missing_library, rigid_body, film, multilayer,
+    dotted_stereo, side_by_side, file_outputs, scaled_output, no_camera, missing_texture, missing_library, rigid_body, film, multilayer,
     denoise, foreign_engine, absolute, dpx,
 )
 # Removed once the scene is saved.

@@ -159,6 +159,20 @@ fn files_that_are_in_the_way() {
     assert_eq!(home.leftovers(), Vec::<PathBuf>::new());
 }
 
+/// The names of a scene's views, and those without an extension, are known before it renders as well.
+#[test]
+fn pictures_of_views_that_are_in_the_way() {
+    let home = Home::new();
+    home.copy(&kiln_testkit::scene("stereo"), "stereo.blend");
+    let mine = home.work().join("frames/shot_0002_R.png");
+    std::fs::create_dir_all(mine.parent().unwrap()).unwrap();
+    std::fs::write(&mine, b"mine").unwrap();
+    let said = home.run(&["render", "stereo.blend", "--frames", "1-3"]);
+    said.refused(2, &["1 of the files", "shot_0002_R.png", "--existing skip"]);
+    assert_eq!(std::fs::read(&mine).unwrap(), b"mine");
+    untouched(&home, &["frames", "stereo.blend"]);
+}
+
 #[test]
 fn a_port_in_use_and_data_in_use() {
     let home = Home::new();

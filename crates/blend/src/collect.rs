@@ -84,7 +84,7 @@ impl<'a> Collector<'a> {
                 rules.entry(index).or_default().push(rule);
             }
         }
-        let parts = ["IDProperty", "ViewLayer", "SceneRenderLayer"];
+        let parts = ["IDProperty", "ViewLayer", "SceneRenderLayer", "SceneRenderView"];
         let kinds = Kinds {
             parts: parts.iter().filter_map(|name| dna.index_of(name)).collect(),
             id: dna.index_of("ID"),

@@ -26,5 +26,5 @@ pub use fault::{BlendError, BlendFault};
 pub use file::{Peek, peek, peek_reader};
 pub use inspect::{Inspection, inspect, inspect_reader};
 pub use layout::{Layout, Missing, layout};
-pub use scene::{Border, SceneInfo, ViewLayerInfo};
+pub use scene::{Border, SceneInfo, ViewInfo, ViewLayerInfo};
 pub use stream::{Compression, Limits};

@@ -43,6 +43,20 @@ pub struct SceneInfo {
     /// The part of the picture that is rendered.
     pub border: Option<Border>,
     pub multiview: bool,
+    /// The views that are rendered, where there are several.
+    pub views: Vec<ViewInfo>,
+    /// Each view is written into a file of its own.
+    pub views_apart: bool,
+    /// Blender adds the format's extension to names, or puts it in place of another one.
+    pub use_file_extension: bool,
+}
+
+/// A view of a stereo or multi-view scene.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewInfo {
+    pub name: String,
+    /// What the name of its file has before the extension.
+    pub suffix: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +105,7 @@ const FORMATS: &[(i64, &str, bool)] = &[
 
 const MODE_BORDER: i64 = 1 << 9;
 const MODE_CROP: i64 = 1 << 11;
+const SCENE_MODE_EXTENSION: i64 = 1 << 4;
 const SCENE_MODE_MULTIVIEW: i64 = 1 << 21;
 /// Links followed in a list before it counts as a circle.
 const MAX_LIST: usize = 10_000;
@@ -138,6 +153,21 @@ fn cycles_samples(parts: &Parts<'_>, scene: View<'_>, version: BlenderVersion) -
         .and_then(|samples| u32::try_from(samples).ok());
     // A setting at its default is absent.
     value.unwrap_or(if version.major >= 3 { 4096 } else { 128 })
+}
+
+/// The views that are rendered; none where the picture is a single one.
+fn views(parts: &Parts<'_>, scene: View<'_>) -> Vec<ViewInfo> {
+    const DISABLED: i64 = 1;
+    const STEREO: i64 = 0;
+    let stereo = scene.int("r.views_format") == Some(STEREO);
+    let view = |view: View<'_>| {
+        let name = view.text("name").unwrap_or_default();
+        let renders = view.int("viewflag").unwrap_or(0) & DISABLED == 0;
+        let counts = !stereo || name == "left" || name == "right";
+        (renders && counts).then(|| ViewInfo { name, suffix: view.text("suffix").unwrap_or_default() })
+    };
+    let views: Vec<ViewInfo> = parts.list(scene.pointer("r.views.first")).filter_map(view).collect();
+    if views.len() > 1 { views } else { Vec::new() }
 }
 
 fn depth(bits: i64) -> Option<ColorDepth> {
@@ -202,6 +232,8 @@ pub(crate) fn read(
     });
     let rate = scene.float("r.frs_sec").unwrap_or(24.0);
     let base = scene.float("r.frs_sec_base").filter(|base| *base > 0.0).unwrap_or(1.0);
+    let scene_mode = scene.int("r.scemode").unwrap_or(0);
+    let multiview = scene_mode & SCENE_MODE_MULTIVIEW != 0;
     let unsigned = |field: &str| int(field).map(i32::unsigned_abs);
     Ok(SceneInfo {
         frame_start: int("r.sfra")?,
@@ -221,7 +253,10 @@ pub(crate) fn read(
         format,
         depth,
         border,
-        multiview: scene.int("r.scemode").unwrap_or(0) & SCENE_MODE_MULTIVIEW != 0,
+        multiview,
+        views: if multiview { views(&parts, scene) } else { Vec::new() },
+        views_apart: scene.int("r.im_format.views_format").unwrap_or(0) == 0,
+        use_file_extension: scene_mode & SCENE_MODE_EXTENSION != 0,
         name,
     })
 }

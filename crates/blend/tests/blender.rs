@@ -48,6 +48,9 @@ struct SceneTruth {
     min_x: f64,
     max_x: f64,
     multiview: bool,
+    extension: bool,
+    views: Vec<(String, String)>,
+    views_apart: bool,
 }
 
 struct Project {
@@ -144,6 +147,10 @@ fn every_number_is_blenders_own() {
                 );
             }
             assert_eq!(scene.multiview, truth.multiview, "{name}");
+            assert_eq!(scene.use_file_extension, truth.extension, "{name}");
+            let views: Vec<_> = scene.views.iter().map(|v| (v.name.clone(), v.suffix.clone())).collect();
+            assert_eq!(views, truth.views, "{name}");
+            assert_eq!(scene.views_apart, truth.views_apart, "{name}");
         }
         let json = serde_json::to_string(&found).unwrap();
         assert_eq!(serde_json::from_str::<Inspection>(&json).unwrap().scenes, found.scenes);

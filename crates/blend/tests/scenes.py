@@ -160,6 +160,19 @@ for number, (fmt, depth) in enumerate([("JPEG", None), ("TIFF", "8"), ("BMP", No
     output(bpy.data.scenes.new(f"Format{number}"), fmt, depth)
 
 
+many = bpy.data.scenes.new("Many Views").render
+many.use_multiview = True
+many.views_format = "MULTIVIEW"
+many.use_file_extension = False
+for name, use in (("above", True), ("below", False)):
+    view = many.views.new(name)
+    view.file_suffix, view.use = "." + name, use
+joined = bpy.data.scenes.new("Joined Views").render
+joined.use_multiview = True
+joined.image_settings.views_format = "STEREO_3D"
+joined.views.new("ignored")
+
+
 def movie_format(render):
     return getattr(render, "is_movie_format", False)
 
@@ -167,6 +180,13 @@ def movie_format(render):
 def samples(scene):
     engine = scene.render.engine
     return scene.cycles.samples if engine == "CYCLES" else scene.eevee.taa_render_samples if "EEVEE" in engine else None
+
+
+def views(render):
+    found = [v for v in render.views if v.use] if render.use_multiview else []
+    if render.views_format == "STEREO_3D":
+        found = [v for v in found if v.name in ("left", "right")]
+    return [[v.name, v.file_suffix] for v in found] if len(found) > 1 else []
 
 
 def truth():
@@ -187,6 +207,8 @@ def truth():
                 format_name=s.render.image_settings.file_format, depth=s.render.image_settings.color_depth,
                 is_movie=movie_format(s.render), border=s.render.use_border, crop=s.render.use_crop_to_border,
                 min_x=s.render.border_min_x, max_x=s.render.border_max_x, multiview=s.render.use_multiview,
+                extension=s.render.use_file_extension, views=views(s.render),
+                views_apart=s.render.image_settings.views_format == "INDIVIDUAL",
             )
             for s in bpy.data.scenes
         },

@@ -1,5 +1,6 @@
 //! How Blender names the picture of a frame, so that it is known before anything renders whether it is there.
 
+use kiln_blend::SceneInfo;
 use kiln_types::{FileFormat, RelPath};
 
 /// What the name of a frame's main file depends on.
@@ -25,19 +26,33 @@ const PICTURES: &[&str] = &[
 ];
 
 impl Naming {
+    /// What a scene's own settings say; `format` is that of the job.
+    pub fn of(scene: &SceneInfo, origin: &str, format: FileFormat) -> Self {
+        let apart = if scene.views_apart { scene.views.as_slice() } else { &[] };
+        Self {
+            pic: scene.output_path.clone(),
+            origin: origin.to_owned(),
+            format,
+            extension: scene.use_file_extension,
+            film: scene.is_movie,
+            suffixes: apart.iter().map(|view| view.suffix.clone()).collect(),
+        }
+    }
+
     /// The names of the main files of a frame, below the output folder. Empty where no safe name can be told.
     ///
     /// As Blender does it (`BKE_image_path_from_imformat`): `//` is the .blend's folder; the number takes the
-    /// place of the last run of `#` in the file's name, or stands at the end with four digits; a view's suffix
-    /// goes before the last dot; then the extension is added, or replaces that of another picture format. A path
-    /// outside the .blend's folder keeps its file name only.
+    /// place of the last run of `#` in the file's name, or stands at the end with four digits; then the extension
+    /// is added, or replaces that of another picture format; a view's suffix goes before the last dot. (Its own
+    /// `frame_path(view=...)` puts the suffix first, and so tells other names than are written.) A path outside the
+    /// .blend's folder keeps its file name only.
     pub fn frame(&self, frame: i32) -> Vec<RelPath> {
         let numbered = with_number(&self.below(), frame);
-        let finish = |name: String| if self.extension { with_extension(name, self.format) } else { name };
+        let name = if self.extension { with_extension(numbered, self.format) } else { numbered };
         let names: Vec<String> = if self.suffixes.is_empty() {
-            vec![finish(numbered)]
+            vec![name]
         } else {
-            self.suffixes.iter().map(|suffix| finish(with_suffix(&numbered, suffix))).collect()
+            self.suffixes.iter().map(|suffix| with_suffix(&name, suffix)).collect()
         };
         names.iter().filter_map(|name| RelPath::new(name).ok()).collect()
     }

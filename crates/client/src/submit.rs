@@ -139,14 +139,7 @@ impl Prepared {
             settings: request.settings.clone(),
             policy: request.policy,
         };
-        let naming = Naming {
-            pic: scene.output_path.clone(),
-            origin: folder.to_string_lossy().into_owned(),
-            format,
-            extension: true,
-            film: scene.is_movie,
-            suffixes: Vec::new(),
-        };
+        let naming = Naming::of(&scene, &folder.to_string_lossy(), format);
         Ok(Self { name, folder, inspection, scene, frames, session, naming, bundle, sources })
     }
 

@@ -47,7 +47,13 @@ pub fn collect(out: &Path, planned: &[PlannedFile]) -> Result<Vec<CollectedFile>
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
     let folder = openat(CWD, out, flags, Mode::empty()).map_err(lost)?;
     let collected = planned.iter().map(|file| take(&folder, file)).collect::<Result<Vec<_>, _>>()?;
-    let expected: HashSet<&str> = planned.iter().map(|file| file.scratch.as_str()).collect();
+    let mut expected = HashSet::new();
+    for file in planned {
+        // The folders on its way, which Kiln made, and the file.
+        let name = file.scratch.as_str();
+        expected.extend(name.match_indices('/').map(|(slash, _)| &name[..slash]));
+        expected.insert(name);
+    }
     let mut extra = 0;
     count_extra(&folder, "", &expected, 0, &mut extra)?;
     if extra > 0 {

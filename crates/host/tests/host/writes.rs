@@ -161,3 +161,15 @@ async fn a_frame_that_cannot_be_written() {
     assert_eq!(failure.cause, FailureCause::CannotWrite, "{failure}");
     slot.render(1).await.unwrap();
 }
+
+/// `frame_path(view=...)` would tell others.
+#[tokio::test]
+async fn a_views_suffix_stands_before_the_extension() {
+    for blender in blenders() {
+        let mut slot = Slot::start(install(&blender), HostOptions::default()).await;
+        slot.open("dotted_stereo").await;
+        let (_, rendered) = slot.render(3).await.unwrap();
+        let names: Vec<_> = rendered.planned.iter().map(|file| file.path.to_string()).collect();
+        assert_eq!(names, ["v1.2_0003_L.png", "v1.2_0003_R.png"]);
+    }
+}

@@ -130,7 +130,7 @@ impl Brain {
         let ended = self.farm.core.job(job).is_some_and(|view| view.state.is_end());
         if !ended && !force {
             return Err(Fault::conflict(format!(
-                "Job {job} has not ended; cancel it first, or delete it with force."
+                "Job {job} has not ended; cancel it first, then delete it."
             )));
         }
         if !ended {
