@@ -35,6 +35,13 @@ need_bpy() {
         export KILN_TEST_BPY="$home/bin/python"
         return
     fi
+    # Debian's Python comes without what makes environments.
+    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+        say "installing python3-venv (apt-get)"
+        as_root apt-get update -qq
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null \
+            || say "python3-venv could not be installed"
+    fi
     for python in python3.11 python3 ''; do
         [ -n "$python" ] || { say "no Python 3.11 here: the tests with the bpy 5.0 wheel are left out"; return; }
         command -v "$python" >/dev/null && "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && break
