@@ -168,15 +168,7 @@ impl Core {
             slot.queue.push_back(id);
             return;
         }
-        if let Some(front) = slot.queue.front().copied()
-            && let Some(before) = self.attempts.get_mut(&front)
-            && before.phase.has_begun()
-        {
-            before.phase = AttemptPhase::Delivering;
-            slot.queue.pop_front();
-            slot.delivering.push(front);
-        }
-        slot.queue.push_front(id);
+        slot.runs(id, &mut self.attempts);
     }
 }
 

@@ -1,6 +1,6 @@
 //! A worker, its slots, and attempts.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use kiln_types::{AttemptId, Generation, SessionKey, SlotIndex, TaskId, WorkerId, WorkerState, WorkerWish};
 
@@ -97,6 +97,19 @@ const _: () = assert!(size_of::<Slot>() <= 136);
 impl Slot {
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty() && self.delivering.is_empty() && self.closing.is_empty()
+    }
+
+    /// Puts an attempt that is said to run at the front. A slot runs one: what was said to run before has left it.
+    pub fn runs(&mut self, id: AttemptId, attempts: &mut BTreeMap<AttemptId, Attempt>) {
+        if let Some(front) = self.queue.front().copied()
+            && let Some(before) = attempts.get_mut(&front)
+            && before.phase.has_begun()
+        {
+            before.phase = AttemptPhase::Delivering;
+            self.queue.pop_front();
+            self.delivering.push(front);
+        }
+        self.queue.push_front(id);
     }
 
     pub fn live(&self) -> impl Iterator<Item = AttemptId> {

@@ -192,18 +192,7 @@ impl Core {
         };
         match phase {
             AttemptPhase::Delivering => slot.delivering.push(id),
-            AttemptPhase::Running { .. } => {
-                // A slot runs one: what it says ran before has left it.
-                if let Some(front) = slot.queue.front().copied()
-                    && let Some(before) = self.attempts.get_mut(&front)
-                    && before.phase.has_begun()
-                {
-                    before.phase = AttemptPhase::Delivering;
-                    slot.queue.pop_front();
-                    slot.delivering.push(front);
-                }
-                slot.queue.push_front(id);
-            }
+            AttemptPhase::Running { .. } => slot.runs(id, &mut self.attempts),
             AttemptPhase::Assigned { .. } | AttemptPhase::Late { .. } => slot.queue.push_back(id),
         }
     }
