@@ -4,7 +4,7 @@ import os
 
 import bpy
 
-from . import checks, devices, outputs, settings
+from . import checks, devices, outputs, remap, settings
 from .errors import Refusal
 
 
@@ -73,8 +73,7 @@ class Session:
             raise Refusal("cannot-open", f"{name} cannot be opened: {text}") from error
         if os.path.realpath(bpy.data.filepath) != os.path.realpath(self.blend):
             raise Refusal("cannot-open", f"{name} cannot be opened: Blender kept another file open")
-        for old, new in self._remap.items():
-            _point_elsewhere(old, new)
+        remap.point_elsewhere(self._remap)
         self.scene = self._choose_scene()
 
     def _choose_scene(self):
@@ -105,22 +104,3 @@ class Session:
             f"the engine {named} is not in Blender {bpy.app.version_string}; it has: {', '.join(there)} "
             "(choose one with --engine)",
         )
-
-
-def _point_elsewhere(old, new):
-    """Files that lie elsewhere in the bundle than the .blend says."""
-    for library in bpy.data.libraries:
-        if library.filepath == old:
-            library.filepath = new
-            library.reload()
-    for collection in (
-        bpy.data.images,
-        bpy.data.fonts,
-        bpy.data.movieclips,
-        bpy.data.sounds,
-        bpy.data.volumes,
-        bpy.data.cache_files,
-    ):
-        for block in collection:
-            if block.filepath == old:
-                block.filepath = new

@@ -24,6 +24,7 @@ const SOURCES: &[(&str, &str)] = sources![
     "outputs.py",
     "places.py",
     "probe.py",
+    "remap.py",
     "session.py",
     "settings.py",
     "simulations.py",
