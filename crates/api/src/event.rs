@@ -43,13 +43,13 @@ pub enum Change {
     TaskStarted {
         step: StepIndex,
         index: TaskIndex,
-        frame: i32,
+        frame: Option<i32>,
         attempt: AttemptId,
     },
     TaskDone {
         step: StepIndex,
         index: TaskIndex,
-        frame: i32,
+        frame: Option<i32>,
         generation: Generation,
         attempt: AttemptId,
         /// Seconds the render itself took.
@@ -60,21 +60,21 @@ pub enum Change {
     TaskFailed {
         step: StepIndex,
         index: TaskIndex,
-        frame: i32,
+        frame: Option<i32>,
         reason: String,
     },
     /// Waiting again: retried, rendered again, or given back.
     TaskReopened {
         step: StepIndex,
         index: TaskIndex,
-        frame: i32,
+        frame: Option<i32>,
         generation: Generation,
     },
     /// An attempt ended without delivering.
     AttemptEnded {
         step: StepIndex,
         index: TaskIndex,
-        frame: i32,
+        frame: Option<i32>,
         attempt: AttemptId,
         state: AttemptState,
         failure: Option<Failure>,

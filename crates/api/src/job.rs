@@ -52,6 +52,12 @@ pub struct SubmitJob {
     pub settings: RenderSettings,
     #[serde(default)]
     pub policy: Policy,
+    /// The artist's colour configuration (OCIO) inside the bundle.
+    #[serde(default)]
+    pub ocio: Option<RelPath>,
+    /// Add-ons inside the bundle, to be switched on for this job; needs the policy `trust`.
+    #[serde(default)]
+    pub addons: Vec<RelPath>,
 }
 
 fn sequential() -> Order {
@@ -142,7 +148,8 @@ pub struct ExtendJob {
 pub struct TaskView {
     pub step: StepIndex,
     pub index: TaskIndex,
-    pub frame: i32,
+    /// Absent for a bake.
+    pub frame: Option<i32>,
     pub state: TaskState,
     pub generation: Generation,
     /// Failed attempts of this generation.
@@ -162,7 +169,8 @@ pub struct AttemptView {
     pub id: AttemptId,
     pub step: StepIndex,
     pub index: TaskIndex,
-    pub frame: i32,
+    /// Absent for a bake.
+    pub frame: Option<i32>,
     pub generation: Generation,
     pub worker: String,
     pub slot: SlotIndex,

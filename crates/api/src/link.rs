@@ -4,8 +4,8 @@
 //! here: bundles and outputs go over plain HTTP as blobs.
 
 use kiln_types::{
-    AttemptId, BlenderVersion, DeviceClass, Epoch, Failure, Generation, JobId, OutputSet, SessionSpec,
-    SlotIndex, TaskId, WorkerId, WorkerWish,
+    AttemptId, BlenderVersion, BundleFile, DeviceClass, Epoch, Failure, Generation, JobId, OutputSet,
+    SessionSpec, SlotIndex, StepKind, TaskId, WorkerId, WorkerWish,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -127,6 +127,14 @@ pub enum Finish {
         /// Bytes.
         peak_memory: u64,
     },
+    /// A bake is done: these files, all stored at the server, take the place of the bundle's, or come to them.
+    Baked {
+        files: Vec<BundleFile>,
+        /// Seconds, by the host's clock.
+        seconds: f64,
+        /// Bytes.
+        peak_memory: u64,
+    },
     Failed {
         failure: Failure,
         seconds: f64,
@@ -176,6 +184,9 @@ pub struct Welcome {
 pub struct Assignment {
     pub slot: SlotIndex,
     pub job: JobId,
+    /// What is to be done with the session's file.
+    #[serde(default = "render")]
+    pub kind: StepKind,
     pub session: SessionSpec,
     /// Seconds a frame may take.
     pub frame_time_limit_s: Option<u32>,
@@ -187,7 +198,13 @@ pub struct AssignedTask {
     pub attempt: AttemptId,
     pub task: TaskId,
     pub generation: Generation,
-    pub frame: i32,
+    /// The frame to render; absent for a bake.
+    #[serde(default)]
+    pub frame: Option<i32>,
+}
+
+fn render() -> StepKind {
+    StepKind::Render
 }
 
 /// Why an attempt is taken back.

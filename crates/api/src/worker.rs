@@ -29,7 +29,8 @@ pub struct RunningView {
     pub slot: SlotIndex,
     pub attempt: AttemptId,
     pub job: JobId,
-    pub frame: i32,
+    /// Absent for a bake.
+    pub frame: Option<i32>,
     pub since_ms: i64,
     /// 0 to 1: said by Blender where it says it, else estimated from the frame's neighbours.
     pub fraction: Option<f32>,

@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{
     exit::{Exit, Fault, Outcome},
-    output::Output,
+    output::{Output, text::task},
     progress::{Progress, Tally},
     signals::Signals,
 };
@@ -253,7 +253,8 @@ impl Follower<'_> {
 
     async fn on_event(&mut self, event: &Event) -> Outcome {
         match &event.change {
-            Change::TaskDone { frame, .. } => {
+            Change::TaskDone { frame: None, .. } => self.refresh().await?,
+            Change::TaskDone { frame: Some(frame), .. } => {
                 self.tally.done = (self.tally.done + 1).min(self.tally.total);
                 self.stale = true;
                 if self.fetches {
@@ -272,7 +273,7 @@ impl Follower<'_> {
                 if self.said.len() < SHOWN_FAILURES && self.said.insert(failure.message.clone()) {
                     let worker = event.worker.as_deref().unwrap_or("a worker");
                     self.progress.aside(|output| {
-                        output.note(&format!("frame {frame} on {worker}: {failure}"));
+                        output.note(&format!("{} on {worker}: {failure}", task(*frame)));
                     });
                 }
             }
@@ -337,7 +338,7 @@ impl Follower<'_> {
             .iter()
             .flat_map(|worker| &worker.running)
             .filter(|run| run.job == id)
-            .filter_map(|run| run.fraction.map(|part| (run.frame, part.clamp(0.0, 1.0), run.estimated)))
+            .filter_map(|run| Some((run.frame?, run.fraction?.clamp(0.0, 1.0), run.estimated)))
             .collect();
     }
 
@@ -450,7 +451,7 @@ pub async fn explain(output: Output, client: &Client, job: &JobView, failed: &[T
         }
     }
     if let (None, Some(first)) = (&job.reason, failed.first()) {
-        let attempts = client.attempts(job.id, Some(first.frame), None).await?.attempts;
+        let attempts = client.attempts(job.id, first.frame, None).await?.attempts;
         let tail = attempts.iter().rev().find_map(|attempt| attempt.failure.as_ref().map(|f| &f.log_tail));
         last_lines(output, tail.map_or(&[][..], Vec::as_slice));
     }
@@ -460,14 +461,17 @@ pub async fn explain(output: Output, client: &Client, job: &JobView, failed: &[T
 /// Reasons in the order they came up, each with its frames.
 pub fn by_reason(failed: &[TaskView]) -> Vec<(&str, String)> {
     let mut reasons: Vec<(&str, Vec<i32>)> = Vec::new();
-    for task in failed {
-        let reason = task.reason.as_deref().unwrap_or("no reason was given");
+    for failed in failed {
+        let reason = failed.reason.as_deref().unwrap_or("no reason was given");
         match reasons.iter_mut().find(|(known, _)| *known == reason) {
-            Some((_, frames)) => frames.push(task.frame),
-            None => reasons.push((reason, vec![task.frame])),
+            Some((_, frames)) => frames.extend(failed.frame),
+            None => reasons.push((reason, failed.frame.into_iter().collect())),
         }
     }
     let named = |frames: Vec<i32>| {
+        if frames.is_empty() {
+            return task(None);
+        }
         let word = if frames.len() == 1 { "frame" } else { "frames" };
         FrameSet::from_frames(frames).map_or_else(|_| word.to_owned(), |set| format!("{word} {set}"))
     };

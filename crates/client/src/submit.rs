@@ -138,6 +138,8 @@ impl Prepared {
             device: request.device.unwrap_or(DeviceClass::Cpu),
             settings: request.settings.clone(),
             policy: request.policy,
+            ocio: None,
+            addons: Vec::new(),
         };
         let naming = Naming::of(&scene, &folder.to_string_lossy(), format);
         Ok(Self { name, folder, inspection, scene, frames, session, naming, bundle, sources })
@@ -169,6 +171,8 @@ impl Prepared {
             device: Some(self.session.device),
             settings: self.session.settings.clone(),
             policy: self.session.policy,
+            ocio: self.session.ocio.clone(),
+            addons: self.session.addons.clone(),
         }
     }
 }
@@ -254,7 +258,8 @@ fn hash_all(layout: &Layout) -> Result<Hashed, PrepareError> {
     if hashed.len() != files.len() {
         return Err(PrepareError::Broken("the bundle".to_owned(), "a hash is missing".to_owned()));
     }
-    let mut bundle = Bundle { files: Vec::with_capacity(files.len()), remap: layout.remap.clone() };
+    let mut bundle =
+        Bundle { files: Vec::with_capacity(files.len()), remap: layout.remap.clone(), shared: Vec::new() };
     let mut sources = Vec::with_capacity(files.len());
     for ((path, source), (_, (hash, size))) in files.iter().zip(hashed) {
         bundle.files.push(BundleFile { path: path.clone(), hash, size });

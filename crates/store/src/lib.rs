@@ -24,8 +24,8 @@ use tokio::sync::Mutex;
 
 pub use error::StoreError;
 pub use records::{
-    AttemptFilter, AttemptRow, BundleRow, Event, JobFilter, JobRow, Notice, OutputRow, StepKind, StepRow,
-    StoredJob, StoredStep, TaskFaults, TaskFilter, TaskRow, TaskRun, WorkerRow, WorkerShare,
+    AttemptFilter, AttemptRow, BundleRow, Event, JobFilter, JobRow, Notice, OutputRow, StepRow, StoredJob,
+    StoredStep, TaskFaults, TaskFilter, TaskRow, TaskRun, WorkerRow, WorkerShare,
 };
 pub use write::{NewEvent, NewStep, Write};
 

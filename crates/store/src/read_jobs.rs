@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use kiln_types::{AttemptState, Generation, JobId, StepIndex, TaskId, TaskIndex, WorkerId};
+use kiln_types::{AttemptState, Generation, JobId, StepIndex, StepKind, TaskId, TaskIndex, WorkerId};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use crate::sql::{Columns, Result, to_json};
 use crate::{
-    AttemptRow, JobFilter, JobRow, Notice, StepKind, StepRow, Store, StoredJob, StoredStep, TaskFaults,
-    TaskRun, WorkerShare,
+    AttemptRow, JobFilter, JobRow, Notice, StepRow, Store, StoredJob, StoredStep, TaskFaults, TaskRun,
+    WorkerShare,
 };
 
 impl Store {

@@ -2,34 +2,10 @@
 
 use kiln_types::{
     AttemptId, AttemptState, BundleId, EventNumber, Failure, Generation, JobId, JobSpec, JobState, Order,
-    OutputFile, Owner, Project, SlotIndex, StepIndex, TaskId, TaskIndex, TaskState, WorkerId, WorkerWish,
+    OutputFile, Owner, Project, SlotIndex, StepIndex, StepKind, TaskId, TaskIndex, TaskState, WorkerId,
+    WorkerWish,
 };
 use serde_json::Value;
-
-/// What a step does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum StepKind {
-    /// One task a frame.
-    Render,
-}
-
-impl StepKind {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Render => "render",
-        }
-    }
-}
-
-impl std::str::FromStr for StepKind {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "render" => Ok(Self::Render),
-            other => Err(format!("“{other}” is no kind of step")),
-        }
-    }
-}
 
 /// A job, as lists and pages show it.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,11 +2,9 @@
 
 use kiln_types::{
     AttemptId, AttemptState, BlobHash, BundleId, Failure, Generation, JobId, JobSpec, JobState, Order,
-    OutputSet, Owner, Project, SlotIndex, StepIndex, TaskId, TaskIndex, WorkerId, WorkerWish,
+    OutputSet, Owner, Project, SlotIndex, StepIndex, StepKind, TaskId, TaskIndex, WorkerId, WorkerWish,
 };
 use serde_json::Value;
-
-use crate::StepKind;
 
 /// One durable consequence of a decision. A batch of them is one transaction ([`crate::Store::commit`]).
 #[derive(Debug, Clone)]

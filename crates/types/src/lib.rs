@@ -25,6 +25,8 @@ pub use render::{
     ColorDepth, DeviceClass, ExternalFiles, FileFormat, Order, Policy, RenderSettings, Resolution,
     ScriptPolicy, Simulations,
 };
-pub use spec::{Bundle, BundleFile, JobSpec, SessionKey, SessionSpec};
-pub use state::{AttemptState, Failure, FailureCause, JobState, TaskState, WorkerState, WorkerWish};
+pub use spec::{Bundle, BundleFile, JobSpec, SessionKey, SessionSpec, SharedFile};
+pub use state::{
+    AttemptState, Failure, FailureCause, JobState, StepKind, TaskState, WorkerState, WorkerWish,
+};
 pub use version::{BadVersion, BlenderSeries, BlenderVersion};

@@ -131,7 +131,13 @@ text_enum!(
 
 text_enum!(
     /// What is done with simulations that are not baked: background Blender renders them standing still.
-    Simulations { MustBeBaked = "must-be-baked", AsTheyAre = "as-they-are" }
+    Simulations {
+        /// They are baked first, as a step of the job.
+        Bake = "bake",
+        /// They stop the job.
+        MustBeBaked = "must-be-baked",
+        AsTheyAre = "as-they-are",
+    }
 );
 
 /// What Blender passes over in silence, and whether Kiln may too.
@@ -148,7 +154,7 @@ impl Default for Policy {
         Self {
             scripts: ScriptPolicy::Stop,
             external_files: ExternalFiles::Required,
-            simulations: Simulations::MustBeBaked,
+            simulations: Simulations::Bake,
         }
     }
 }

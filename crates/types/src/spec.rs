@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{
     BlenderSeries, BlenderVersion, BlobHash, BundleId, DeviceClass, FrameSet, Order, Owner, Policy, Project,
-    RelPath, RenderSettings,
+    RelPath, RenderSettings, StepIndex, StepKind, TaskIndex,
 };
 
 /// What a Blender process has open: everything of a job but its frames. Two jobs with equal session specs can
@@ -27,6 +27,12 @@ pub struct SessionSpec {
     pub settings: RenderSettings,
     #[serde(default)]
     pub policy: Policy,
+    /// The artist's colour configuration (OCIO) inside the bundle; Blender's own where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ocio: Option<RelPath>,
+    /// Add-ons inside the bundle, each a Python file or a folder that is a module or an extension; needs trust.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addons: Vec<RelPath>,
 }
 
 /// Names a [`SessionSpec`]: the hash of its JSON.
@@ -56,17 +62,45 @@ pub struct JobSpec {
     pub frame_time_limit_s: Option<u32>,
     /// The version that wrote the .blend.
     pub written_by: BlenderVersion,
+    /// Whether simulations are baked before the first frame; then the frames are step 1.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bake: bool,
+    /// What the artist brought; frames behind a bake render from the bundle that it made.
     pub session: SessionSpec,
 }
 
+impl JobSpec {
+    /// The kinds of the job's steps, in their order; each waits for the one before it.
+    pub fn steps(&self) -> &'static [StepKind] {
+        if self.bake { &[StepKind::Bake, StepKind::Render] } else { &[StepKind::Render] }
+    }
+
+    /// The step whose tasks are the frames.
+    pub fn render_step(&self) -> StepIndex {
+        StepIndex(u16::from(self.bake))
+    }
+
+    pub fn kind_of(&self, step: StepIndex) -> Option<StepKind> {
+        self.steps().get(usize::from(step.0)).copied()
+    }
+
+    /// The frame that a task renders; `None` for a bake.
+    pub fn frame_of(&self, step: StepIndex, index: TaskIndex) -> Option<i32> {
+        (step == self.render_step()).then(|| self.frames.get(index.0)).flatten()
+    }
+}
+
 /// The manifest of a bundle: the files of a job, laid out as they lie beside each other on a worker.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Bundle {
     pub files: Vec<BundleFile>,
     /// Paths as they stand in the .blend, and where the bundle holds those files: only for paths that do not
     /// resolve by themselves from the .blend's place in the bundle.
     #[serde(default)]
     pub remap: BTreeMap<String, RelPath>,
+    /// Files that stay on a file server which the workers reach too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<SharedFile>,
 }
 
 /// A file of a bundle.
@@ -78,6 +112,25 @@ pub struct BundleFile {
     pub size: u64,
 }
 
+/// A file that is not sent: it lies below a root that the artist's machine and the workers share, each by its own
+/// path. A worker puts a link at its place in the bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+pub struct SharedFile {
+    /// Its place in the bundle.
+    pub path: RelPath,
+    /// The name of the root, as `--shared NAME=ROOT` gave it.
+    pub root: String,
+    /// Its place below the root.
+    pub below: RelPath,
+    /// Bytes. A worker whose file has another size or time does not render.
+    pub size: u64,
+    /// Unix milliseconds of the last change.
+    pub modified_ms: i64,
+    /// Compared too, where it is there (and the time then is not).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<BlobHash>,
+}
+
 impl Bundle {
     pub const MAX_FILES: usize = 1_000_000;
 
@@ -86,6 +139,7 @@ impl Bundle {
     pub fn to_manifest(&self) -> Vec<u8> {
         let mut sorted = self.clone();
         sorted.files.sort_by(|a, b| a.path.cmp(&b.path));
+        sorted.shared.sort_by(|a, b| a.path.cmp(&b.path));
         serde_json::to_vec(&sorted).unwrap_or_default()
     }
 
@@ -93,8 +147,48 @@ impl Bundle {
         BundleId(BlobHash::of(&self.to_manifest()))
     }
 
+    /// The same bundle with these files in the place of those of the same paths, or beside them.
+    pub fn overlaid(&self, files: Vec<BundleFile>) -> Self {
+        let mut all: BTreeMap<RelPath, BundleFile> =
+            self.files.iter().map(|file| (file.path.clone(), file.clone())).collect();
+        let shared = self.shared.iter().filter(|file| !files.iter().any(|new| new.path == file.path));
+        let shared = shared.cloned().collect();
+        all.extend(files.into_iter().map(|file| (file.path.clone(), file)));
+        Self { files: all.into_values().collect(), remap: self.remap.clone(), shared }
+    }
+
     /// Bytes of all files together.
     pub fn size(&self) -> u64 {
         self.files.iter().map(|file| file.size).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, bytes: &[u8]) -> BundleFile {
+        let path = RelPath::new(path).unwrap();
+        BundleFile { path, hash: BlobHash::of(bytes), size: bytes.len() as u64 }
+    }
+
+    #[test]
+    fn what_a_bake_made_takes_the_place_of_what_was_there() {
+        let bundle = Bundle {
+            files: vec![file("a.blend", b"scene"), file("wood.png", b"wood")],
+            remap: BTreeMap::new(),
+            shared: Vec::new(),
+        };
+        let baked = bundle.overlaid(vec![file("a.blend", b"baked"), file("blendcache_a/1.bphys", b"1")]);
+        let paths: Vec<_> = baked.files.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!(paths, ["a.blend", "blendcache_a/1.bphys", "wood.png"]);
+        assert_eq!(baked.files[0].hash, BlobHash::of(b"baked"));
+    }
+
+    #[test]
+    fn a_bundle_without_shared_files_keeps_the_name_it_had() {
+        let bundle =
+            Bundle { files: vec![file("a.blend", b"x")], remap: BTreeMap::new(), shared: Vec::new() };
+        assert!(!String::from_utf8(bundle.to_manifest()).unwrap().contains("shared"));
     }
 }

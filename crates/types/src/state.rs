@@ -32,6 +32,16 @@ impl JobState {
 }
 
 text_enum!(
+    /// What a step of a job does.
+    StepKind {
+        /// One task: bakes the scene's simulations into a new bundle.
+        Bake = "bake",
+        /// One task a frame.
+        Render = "render",
+    }
+);
+
+text_enum!(
     /// Where a task's present generation stands.
     TaskState {
         Waiting = "waiting",

@@ -232,7 +232,7 @@ mod tests {
             hash: BlobHash::of(bytes),
             size: bytes.len() as u64,
         };
-        Bundle { files: vec![file], remap: BTreeMap::new() }
+        Bundle { files: vec![file], ..Bundle::default() }
     }
 
     #[test]

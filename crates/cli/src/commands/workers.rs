@@ -8,7 +8,7 @@ use crate::{
     args::{FarmArgs, WorkersArgs, WorkersCommand},
     exit::{Exit, Outcome},
     farm,
-    output::table::table,
+    output::{table::table, text::task},
     size::ByteSize,
 };
 
@@ -56,7 +56,7 @@ fn row(worker: &WorkerView) -> Vec<String> {
                 let estimate = if run.estimated { " est." } else { "" };
                 format!(" {:.0}%{estimate}", fraction * 100.0)
             });
-            format!("job {} frame {}{part}", run.job, run.frame)
+            format!("job {} {}{part}", run.job, task(run.frame))
         })
         .collect();
     let mut blenders: Vec<String> = worker

@@ -16,6 +16,11 @@ pub fn seconds(value: f64) -> String {
     }
 }
 
+/// A task in a sentence: `frame 12`; without a frame it is `the bake`.
+pub fn task(frame: Option<i32>) -> String {
+    frame.map_or_else(|| "the bake".to_owned(), |frame| format!("frame {frame}"))
+}
+
 /// `1 frame`, `2 frames`.
 pub fn count(number: impl Into<u64>, what: &str) -> String {
     let number = number.into();

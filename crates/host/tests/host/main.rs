@@ -42,6 +42,8 @@ fn session(install: &BlenderInstall, blend: &Path) -> SessionSpec {
         device: DeviceClass::Cpu,
         settings: RenderSettings::default(),
         policy: Policy::default(),
+        ocio: None,
+        addons: Vec::new(),
     }
 }
 

@@ -57,7 +57,7 @@ impl Brain {
                     worker = Some(live.worker);
                 }
                 self.write(Write::StartAttempt { attempt, at_ms });
-                let frame = self.farm.frame_of(task).unwrap_or_default();
+                let frame = self.farm.frame_of(task);
                 let TaskId { job, step, index } = task;
                 let change = Change::TaskStarted { step, index, frame, attempt };
                 self.event(at_ms, Some(job), worker, &change);
@@ -70,7 +70,7 @@ impl Brain {
                 }
                 let seconds = self.batch.reports.get(&attempt).map(|report| report.seconds);
                 self.write(Write::CloseAttempt { attempt, state, at_ms, failure: failure.clone(), seconds });
-                let frame = self.farm.frame_of(task).unwrap_or_default();
+                let frame = self.farm.frame_of(task);
                 let TaskId { job, step, index } = task;
                 let change = Change::AttemptEnded { step, index, frame, attempt, state, failure };
                 self.event(at_ms, Some(job), worker, &change);
@@ -80,7 +80,7 @@ impl Brain {
                 self.committed(task, generation, attempt, at_ms);
             }
             Record::TaskFailed { task, generation, reason } => {
-                let frame = self.farm.frame_of(task).unwrap_or_default();
+                let frame = self.farm.frame_of(task);
                 let TaskId { job, step, index } = task;
                 let change = Change::TaskFailed { step, index, frame, reason: reason.message.clone() };
                 self.write(Write::FailTask { task, generation, reason });
@@ -90,7 +90,7 @@ impl Brain {
                 let (first, last) = (tasks.first, tasks.last);
                 self.write(Write::ReopenTasks { job, step, first, last, generation });
                 for index in tasks.iter().take(MAX_TASK_EVENTS) {
-                    let frame = self.farm.frame_of(TaskId { job, step, index }).unwrap_or_default();
+                    let frame = self.farm.frame_of(TaskId { job, step, index });
                     let change = Change::TaskReopened { step, index, frame, generation };
                     self.event(at_ms, Some(job), None, &change);
                 }
@@ -116,7 +116,7 @@ impl Brain {
         self.farm.attempts.insert(attempt, live);
         self.write(Write::ResumeAttempt { attempt, state });
         if state == AttemptState::Running {
-            let frame = self.farm.frame_of(task).unwrap_or_default();
+            let frame = self.farm.frame_of(task);
             let TaskId { job, step, index } = task;
             let change = Change::TaskStarted { step, index, frame, attempt };
             self.event(at_ms, Some(job), Some(worker), &change);
@@ -130,7 +130,7 @@ impl Brain {
         attempt: kiln_types::AttemptId,
         at_ms: i64,
     ) {
-        let frame = self.farm.frame_of(task).unwrap_or_default();
+        let frame = self.farm.frame_of(task);
         // The core commits only inside the report of the attempt, whose files are at hand then.
         let Some(report) = self.batch.reports.remove(&attempt) else {
             tracing::error!(%attempt, %task, "a task was committed without a report");
@@ -149,7 +149,7 @@ impl Brain {
             task,
             generation,
             attempt,
-            frame,
+            frame: frame.unwrap_or_default(),
             outputs,
             seconds,
             peak_memory: Some(report.peak_memory),

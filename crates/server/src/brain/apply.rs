@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use kiln_api::{Change, Down, Finish as UpFinish, Held, HeldState, Hello, Up, Verdict as UpVerdict, Welcome};
 use kiln_core::{Finish, HeldAttempt, HeldPhase, JobError, Verdict, WorkerOffer};
-use kiln_store::{NewStep, StepKind, Write};
+use kiln_store::{NewStep, Write};
 use kiln_types::{
-    AttemptId, Failure, FailureCause, JobId, JobSpec, SlotIndex, StepIndex, TaskIndex, WorkerId, WorkerWish,
+    AttemptId, Failure, FailureCause, JobId, JobSpec, SlotIndex, StepIndex, StepKind, TaskIndex, WorkerId,
+    WorkerWish,
 };
 
 use super::{
@@ -263,7 +264,8 @@ impl Brain {
                 let report = Report { worker, outputs: None, seconds: seconds(s), peak_memory: 0 };
                 (Finish::Failed(failure), Some(report))
             }
-            UpFinish::HandedBack => (Finish::HandedBack, None),
+            // No job has a bake yet.
+            UpFinish::Baked { .. } | UpFinish::HandedBack => (Finish::HandedBack, None),
         };
         if let Some(report) = report {
             self.batch.reports.insert(attempt, report);

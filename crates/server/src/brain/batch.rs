@@ -120,17 +120,17 @@ fn wire(farm: &Farm, push: Push) -> Option<Down> {
 fn assignment(farm: &Farm, slot: SlotIndex, tasks: &[Assigned]) -> Option<Assignment> {
     let job = tasks.first()?.task.job;
     let spec = &farm.jobs.get(&job)?.spec;
-    let tasks = tasks.iter().filter_map(|assigned| {
-        Some(AssignedTask {
-            attempt: assigned.attempt,
-            task: assigned.task,
-            generation: assigned.generation,
-            frame: spec.frames.get(assigned.task.index.0)?,
-        })
+    let kind = spec.kind_of(tasks.first()?.task.step)?;
+    let tasks = tasks.iter().map(|assigned| AssignedTask {
+        attempt: assigned.attempt,
+        task: assigned.task,
+        generation: assigned.generation,
+        frame: spec.frame_of(assigned.task.step, assigned.task.index),
     });
     Some(Assignment {
         slot,
         job,
+        kind,
         session: spec.session.clone(),
         frame_time_limit_s: spec.frame_time_limit_s,
         tasks: tasks.collect(),

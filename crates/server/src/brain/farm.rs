@@ -147,7 +147,7 @@ impl Farm {
     }
 
     pub(crate) fn frame_of(&self, task: TaskId) -> Option<i32> {
-        self.jobs.get(&task.job)?.spec.frames.get(task.index.0)
+        self.jobs.get(&task.job)?.spec.frame_of(task.step, task.index)
     }
 
     pub(super) fn forget_ended_jobs(&mut self) {

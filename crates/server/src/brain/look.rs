@@ -129,7 +129,7 @@ impl Farm {
                     slot: live.slot,
                     attempt: *attempt,
                     job: live.task.job,
-                    frame: self.frame_of(live.task)?,
+                    frame: self.frame_of(live.task),
                     since_ms: started.at_ms,
                     fraction: said.or(guess),
                     estimated: said.is_none(),

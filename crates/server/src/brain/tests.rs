@@ -296,7 +296,7 @@ impl Puppet {
                 slot: assignment.slot,
                 state: HeldState::Queued,
             };
-            self.held.insert(task.attempt, (held, task.frame));
+            self.held.insert(task.attempt, (held, task.frame.unwrap()));
         }
     }
 }
@@ -332,6 +332,7 @@ fn spec(count: i32, reverse: bool) -> JobSpec {
         order: if reverse { Order::Reverse } else { Order::Sequential },
         frame_time_limit_s: None,
         written_by: "3.4.1".parse().unwrap(),
+        bake: false,
         session: SessionSpec {
             bundle: BundleId(BlobHash::of(b"a bundle")),
             blend: RelPath::new("shot.blend").unwrap(),
@@ -340,6 +341,8 @@ fn spec(count: i32, reverse: bool) -> JobSpec {
             device: DeviceClass::Cpu,
             settings: RenderSettings::default(),
             policy: Policy::default(),
+            ocio: None,
+            addons: Vec::new(),
         },
     }
 }

@@ -54,16 +54,14 @@ pub(super) async fn tasks(
     let rows = app.store.tasks(id, &filter, limit).await.map_err(store_fault)?;
     let next =
         if rows.len() == limit as usize { rows.last().map(|row| TaskIndex(row.index.0 + 1)) } else { None };
-    let tasks = rows.into_iter().filter_map(|row| {
-        Some(TaskView {
-            step: row.step,
-            index: row.index,
-            frame: job.spec.frames.get(row.index.0)?,
-            state: row.state,
-            generation: row.generation,
-            failures: row.failures,
-            reason: row.reason.map(|reason| reason.message),
-        })
+    let tasks = rows.into_iter().map(|row| TaskView {
+        step: row.step,
+        index: row.index,
+        frame: job.spec.frame_of(row.step, row.index),
+        state: row.state,
+        generation: row.generation,
+        failures: row.failures,
+        reason: row.reason.map(|reason| reason.message),
     });
     Ok(axum::Json(TasksPage { tasks: tasks.collect(), next }))
 }
@@ -91,32 +89,30 @@ pub(super) async fn attempts(
     let job = row(&app, id).await?;
     let limit = which.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
     let task = match which.frame {
-        Some(frame) => Some((StepIndex(0), position(&job.spec.frames, id, frame)?)),
+        Some(frame) => Some((job.spec.render_step(), position(&job.spec.frames, id, frame)?)),
         None => None,
     };
     let filter = AttemptFilter { task, before: which.before, ..AttemptFilter::default() };
     let rows = app.store.attempts(id, &filter, limit).await.map_err(store_fault)?;
     let next = if rows.len() == limit as usize { rows.last().map(|row| row.id) } else { None };
     let names = names(&app).await?;
-    let shown = |row: AttemptRow| {
-        Some(AttemptView {
-            id: row.id,
-            step: row.task.step,
-            index: row.task.index,
-            frame: job.spec.frames.get(row.task.index.0)?,
-            generation: row.generation,
-            worker: names.get(&row.worker).cloned().unwrap_or_else(|| row.worker.to_string()),
-            slot: row.slot,
-            state: row.state,
-            opened_ms: row.opened_ms,
-            started_ms: row.started_ms,
-            ended_ms: row.ended_ms,
-            seconds: row.seconds,
-            peak_memory: row.peak_memory,
-            failure: row.failure,
-        })
+    let shown = |row: AttemptRow| AttemptView {
+        id: row.id,
+        step: row.task.step,
+        index: row.task.index,
+        frame: job.spec.frame_of(row.task.step, row.task.index),
+        generation: row.generation,
+        worker: names.get(&row.worker).cloned().unwrap_or_else(|| row.worker.to_string()),
+        slot: row.slot,
+        state: row.state,
+        opened_ms: row.opened_ms,
+        started_ms: row.started_ms,
+        ended_ms: row.ended_ms,
+        seconds: row.seconds,
+        peak_memory: row.peak_memory,
+        failure: row.failure,
     };
-    Ok(axum::Json(AttemptsPage { attempts: rows.into_iter().filter_map(shown).collect(), next }))
+    Ok(axum::Json(AttemptsPage { attempts: rows.into_iter().map(shown).collect(), next }))
 }
 
 pub(super) fn position(frames: &kiln_types::FrameSet, job: JobId, frame: i32) -> Answer<TaskIndex> {

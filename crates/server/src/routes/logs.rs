@@ -11,7 +11,7 @@ use axum::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use kiln_api::Problem;
 use kiln_store::{AttemptFilter, AttemptRow};
-use kiln_types::{AttemptId, JobId, StepIndex};
+use kiln_types::{AttemptId, JobId};
 use serde::Deserialize;
 use tokio_util::io::ReaderStream;
 
@@ -51,7 +51,7 @@ pub(super) async fn of_job(
         return one(&app, id, attempt).await;
     }
     let task = match which.frame {
-        Some(frame) => Some((StepIndex(0), position(&job.spec.frames, id, frame)?)),
+        Some(frame) => Some((job.spec.render_step(), position(&job.spec.frames, id, frame)?)),
         None => None,
     };
     let filter = AttemptFilter { task, ..AttemptFilter::default() };

@@ -81,7 +81,7 @@ async fn from_upload(app: &App, id: kiln_types::UploadId) -> Answer<Source> {
         .or_else(|_| RelPath::new("scene.blend"))
         .map_err(|error| Fault::bad(sentence(&error)))?;
     let file = BundleFile { path: blend.clone(), hash, size };
-    let bundle = bundles::store(app, &Bundle { files: vec![file], remap: Default::default() }).await?;
+    let bundle = bundles::store(app, &Bundle { files: vec![file], ..Bundle::default() }).await?;
     Ok(Source { bundle, blend, hash, origin: None })
 }
 
@@ -117,6 +117,7 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
         order: request.order,
         frame_time_limit_s: request.frame_time_limit_s,
         written_by: file.written_by,
+        bake: false,
         session: SessionSpec {
             bundle: source.bundle,
             blend: source.blend,
@@ -125,6 +126,8 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
             device: request.device.unwrap_or(DeviceClass::Cpu),
             settings: request.settings,
             policy: request.policy,
+            ocio: request.ocio,
+            addons: request.addons,
         },
     })
 }

@@ -161,8 +161,7 @@ async fn a_bundle_needs_its_bytes() {
         hash: BlobHash::of(bytes),
         size: bytes.len() as u64,
     };
-    let mut bundle =
-        Bundle { files: vec![file("b.png", &here), file("a.png", &gone)], remap: Default::default() };
+    let mut bundle = Bundle { files: vec![file("b.png", &here), file("a.png", &gone)], ..Bundle::default() };
     farm.client.put_blob_bytes(BlobHash::of(&here), here.clone().into()).await.unwrap();
     assert_eq!(
         farm.client.missing(&[BlobHash::of(&here), BlobHash::of(&gone)]).await.unwrap(),

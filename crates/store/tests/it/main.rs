@@ -8,11 +8,11 @@ mod tasks;
 
 use std::path::Path;
 
-use kiln_store::{Durability, NewEvent, NewStep, StepKind, Store, Write};
+use kiln_store::{Durability, NewEvent, NewStep, Store, Write};
 use kiln_types::{
     AttemptId, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FileFormat, Generation, JobId,
     JobSpec, Order, OutputFile, OutputRole, OutputSet, Owner, Policy, Project, RelPath, RenderSettings,
-    SessionSpec, SlotIndex, StepIndex, TaskId, TaskIndex, WorkerId,
+    SessionSpec, SlotIndex, StepIndex, StepKind, TaskId, TaskIndex, WorkerId,
 };
 use serde_json::json;
 
@@ -50,6 +50,7 @@ fn spec(name: &str, frames: &str) -> JobSpec {
         order: Order::Sequential,
         frame_time_limit_s: Some(600),
         written_by: "3.4.1".parse().unwrap(),
+        bake: false,
         session: SessionSpec {
             bundle: BundleId(BlobHash::of(b"bundle")),
             blend: RelPath::new("shot.blend").unwrap(),
@@ -58,6 +59,8 @@ fn spec(name: &str, frames: &str) -> JobSpec {
             device: DeviceClass::Cpu,
             settings: RenderSettings { samples: Some(16), ..RenderSettings::default() },
             policy: Policy::default(),
+            ocio: None,
+            addons: Vec::new(),
         },
     }
 }

@@ -61,6 +61,8 @@ fn work(counter: u64, scene: &str, trust: bool) -> Work {
             scripts: if trust { ScriptPolicy::Trust } else { ScriptPolicy::Stop },
             ..Policy::default()
         },
+        ocio: None,
+        addons: Vec::new(),
     };
     Work {
         attempt: kiln_types::AttemptId { epoch: Epoch(1), counter },

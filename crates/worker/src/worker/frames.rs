@@ -23,12 +23,17 @@ impl Worker {
         let time_limit = frame_time_limit_s.map(|seconds| Duration::from_secs(seconds.into()));
         let mut works = Vec::new();
         for task in tasks {
-            let entry = Entry { task: task.task, generation: task.generation, slot, frame: task.frame };
+            let entry = Entry {
+                task: task.task,
+                generation: task.generation,
+                slot,
+                frame: task.frame.unwrap_or_default(),
+            };
             if self.ledger.assign(task.attempt, entry) {
                 works.push(Work {
                     attempt: task.attempt,
                     task: task.task,
-                    frame: task.frame,
+                    frame: task.frame.unwrap_or_default(),
                     session: session.clone(),
                     key,
                     time_limit,

@@ -20,7 +20,7 @@ use axum::{
 use kiln_api::{AssignedTask, Assignment, Down, Finish, Hello, Up, Verdict, Welcome};
 use kiln_types::{
     AttemptId, BlobHash, Bundle, BundleFile, BundleId, DeviceClass, Epoch, Generation, Policy, RelPath,
-    RenderSettings, Resolution, SessionSpec, SlotIndex, TaskId, WorkerWish,
+    RenderSettings, Resolution, SessionSpec, SlotIndex, StepKind, TaskId, WorkerWish,
 };
 use kiln_worker::{RunningWorker, Worker, WorkerOptions};
 use tokio::{
@@ -137,7 +137,7 @@ impl Farm {
             size: bytes.len() as u64,
         };
         self.shared.blobs.lock().unwrap().insert(file.hash, bytes.into());
-        let bundle = Bundle { files: vec![file], remap: Default::default() };
+        let bundle = Bundle { files: vec![file], ..Bundle::default() };
         let id = bundle.id();
         self.shared.bundles.lock().unwrap().insert(id, bundle);
         SessionSpec {
@@ -152,6 +152,8 @@ impl Farm {
                 ..RenderSettings::default()
             },
             policy: Policy::default(),
+            ocio: None,
+            addons: Vec::new(),
         }
     }
 
@@ -177,12 +179,13 @@ impl Farm {
                 attempt: AttemptId { epoch: Epoch(self.epoch), counter: self.counter },
                 task: format!("1.0.{frame}").parse::<TaskId>().unwrap(),
                 generation: Generation(0),
-                frame: *frame,
+                frame: Some(*frame),
             }
         });
         Assignment {
             slot: SlotIndex(slot),
             job: "1".parse().unwrap(),
+            kind: StepKind::Render,
             session: session.clone(),
             frame_time_limit_s: None,
             tasks: tasks.collect(),
