@@ -15,7 +15,7 @@ async fn a_job_is_rendered_and_fetched() {
     let assignment = worker.assignment().await;
     assert_eq!((assignment.job, &assignment.session), (job.id, &job.spec.session));
     let first = assignment.tasks[0].clone();
-    assert_eq!(first.frame, 3);
+    assert_eq!(first.frame, Some(3));
     worker.say(Up::Started { attempt: first.attempt }).await;
     worker.say(Up::Log { attempt: first.attempt, text: "Fra:3 Mem\n".to_owned() }).await;
     worker.say(Up::Progress { attempt: first.attempt, fraction: 0.25 }).await;
@@ -33,7 +33,7 @@ async fn a_job_is_rendered_and_fetched() {
         }
     };
     let worker_view = soon("the progress", said).await;
-    assert!(!worker_view.running[0].estimated && worker_view.running[0].frame == 3);
+    assert!(!worker_view.running[0].estimated && worker_view.running[0].frame == Some(3));
     assert_eq!(farm.client.attempt_log(job.id, first.attempt).await.unwrap(), "Fra:3 Mem\n");
     let text = farm.get(&format!("/api/v1/jobs/{}/logs?frame=3", job.id)).await.text().await.unwrap();
     assert!(text.starts_with("== frame 3, attempt ") && text.ends_with("Fra:3 Mem\n"), "{text}");
@@ -270,7 +270,7 @@ async fn two_frames_cannot_deliver_one_file() {
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
     for _ in 0..2 {
         let again = worker.assignment().await.tasks[0].clone();
-        assert_eq!((again.frame, worker.report(&again, finish.clone()).await), (2, Verdict::Recorded));
+        assert_eq!((again.frame, worker.report(&again, finish.clone()).await), (Some(2), Verdict::Recorded));
     }
     let failed = farm.reaches(&job, JobState::Failed).await;
     assert_eq!((failed.tasks.done, failed.tasks.failed), (1, 1));
@@ -289,5 +289,5 @@ async fn two_frames_cannot_deliver_one_file() {
     let path = format!("/api/v1/jobs/{}/rerender", job.id);
     assert!(farm.post(&path, json!({"frames": "1"})).await.status().is_success());
     let again = worker.assignment().await.tasks[0].clone();
-    assert_eq!((again.frame, worker.report(&again, finish).await), (1, Verdict::Committed));
+    assert_eq!((again.frame, worker.report(&again, finish).await), (Some(1), Verdict::Committed));
 }

@@ -264,9 +264,10 @@ pub fn held(assignment: &Assignment, task: &AssignedTask, state: kiln_api::HeldS
 
 /// No picture at all, but bytes that differ from frame to frame: who decodes them is the worker.
 pub fn picture(task: &AssignedTask) -> (OutputSet, Bytes) {
-    let bytes = Bytes::from(format!("frame {} generation {}", task.frame, task.generation));
+    let frame = task.frame.unwrap();
+    let bytes = Bytes::from(format!("frame {frame} generation {}", task.generation));
     let file = OutputFile {
-        path: RelPath::new(&format!("out/frame_{:04}.png", task.frame)).unwrap(),
+        path: RelPath::new(&format!("out/frame_{frame:04}.png")).unwrap(),
         role: OutputRole::Main { view: None },
         hash: BlobHash::of(&bytes),
         size: bytes.len() as u64,
