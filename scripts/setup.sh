@@ -28,11 +28,14 @@ need_rust() {
     command -v cargo >/dev/null || fail "the Rust toolchain is missing; get it from https://rustup.rs and run this again"
 }
 
-# Blender 5.0 as a Python module, in a folder of its own; needs Python 3.11. Sets KILN_TEST_BPY, or leaves it unset.
+# need_bpy VERSION NAME   Blender VERSION as a Python module, in a folder of its own; needs Python 3.11. Exports NAME as its
+# Python, or leaves it unset.
 need_bpy() {
-    local home="${XDG_CACHE_HOME:-$HOME/.cache}/kiln/bpy-5.0.1" python
+    local version=$1 name=$2 python
+    local home="${XDG_CACHE_HOME:-$HOME/.cache}/kiln/bpy-$version"
+    [ -z "${!name:-}" ] || { export "${name?}"; return; }
     if [ -x "$home/bin/python" ] && [ -e "$home/complete" ]; then
-        export KILN_TEST_BPY="$home/bin/python"
+        export "$name=$home/bin/python"
         return
     fi
     # Debian's Python comes without what makes environments.
@@ -43,13 +46,13 @@ need_bpy() {
             || say "python3-venv could not be installed"
     fi
     for python in python3.11 python3 ''; do
-        [ -n "$python" ] || { say "no Python 3.11 here: the tests with the bpy 5.0 wheel are left out"; return; }
+        [ -n "$python" ] || { say "no Python 3.11 here: the tests with the wheel of bpy $version are left out"; return; }
         command -v "$python" >/dev/null && "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && break
     done
-    say "getting Blender 5.0 as a Python module (bpy 5.0.1, about 400 MB, once)"
+    say "getting Blender $version as a Python module (the wheel bpy, about 400 MB, once)"
     rm -rf "$home"
-    "$python" -m venv "$home" && "$home/bin/pip" install -q --disable-pip-version-check 'bpy==5.0.1' \
-        || fail "pip could not install bpy 5.0.1 into $home"
+    "$python" -m venv "$home" && "$home/bin/pip" install -q --disable-pip-version-check "bpy==$version" \
+        || fail "pip could not install bpy $version into $home"
     touch "$home/complete"
-    export KILN_TEST_BPY="$home/bin/python"
+    export "$name=$home/bin/python"
 }
