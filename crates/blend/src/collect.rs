@@ -1,12 +1,14 @@
 //! The second walk: picks the few blocks of interest out of all.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use crate::{
     dna::{Dna, View},
     external::{ExternalFile, ExternalKind, RULES, Rule},
     fault::BlendFault,
     file::{Head, Walker},
+    parts::Kept,
+    simulations::Simulations,
     stream::{Bytes, Limits},
 };
 
@@ -15,13 +17,8 @@ const MAX_EXTERNAL: usize = 1_000_000;
 /// Names of cameras and of linked datablocks.
 const MAX_NAMES: usize = 1_000_000;
 const CAMERA: i64 = 11;
-
-/// A block kept for later.
-pub(crate) struct Kept {
-    pub old: u64,
-    pub sdna: usize,
-    pub bytes: Vec<u8>,
-}
+/// Structs read of one block that holds many.
+const MAX_ARRAY: u64 = 4096;
 
 /// A scene and the blocks that belong to it.
 pub(crate) struct RawScene {
@@ -34,6 +31,9 @@ pub(crate) struct Collected {
     pub scenes: Vec<RawScene>,
     /// Where the active scene was in memory.
     pub active: Option<u64>,
+    /// The file format's own count within a version.
+    pub subversion: Option<u16>,
+    pub simulations: Simulations,
     /// Camera objects and linked datablocks, by where they were in memory.
     pub names: HashMap<u64, String>,
     pub cameras: Vec<String>,
@@ -46,6 +46,90 @@ struct Strip {
     elements: u64,
 }
 
+/// What a struct is of use for: parts of which datablocks are kept, and more.
+mod uses {
+    pub const SCENE: u8 = 1;
+    pub const OBJECT: u8 = 2;
+    pub const COLLECTION: u8 = 4;
+    /// A tree of geometry nodes.
+    pub const TREE: u8 = 8;
+    pub const SEQUENCER: u8 = 16;
+    /// It names a file.
+    pub const RULES: u8 = 32;
+}
+
+const PARTS: &[(u8, &[&str])] = &[
+    (
+        uses::SCENE,
+        &[
+            "IDProperty",
+            "ViewLayer",
+            "SceneRenderLayer",
+            "SceneRenderView",
+            "TimeMarker",
+            "Base",
+            "Collection",
+            "CollectionObject",
+            "CollectionChild",
+            "RigidBodyWorld",
+            "RigidBodyWorld_Shared",
+            "PointCache",
+        ],
+    ),
+    (
+        uses::OBJECT,
+        &[
+            "PointCache",
+            "SoftBody",
+            "SoftBody_Shared",
+            "DynamicPaintCanvasSettings",
+            "DynamicPaintSurface",
+            "FluidDomainSettings",
+            "SmokeDomainSettings",
+            "NodesModifierBake",
+            "ParticleSystem",
+            "RigidBodyOb",
+        ],
+    ),
+    (uses::COLLECTION, &["CollectionObject", "CollectionChild", "GroupObject"]),
+    (uses::TREE, &["bNode", "bNestedNodeRef"]),
+    (uses::SEQUENCER, &["Sequence", "Strip", "StripElem"]),
+];
+
+/// What every struct of the file is of use for.
+fn table(dna: &Dna, rules: &HashMap<usize, Vec<&'static Rule>>) -> Vec<u8> {
+    let mut table = vec![0; dna.structs().len()];
+    for index in dna.structs() {
+        let name = dna.name(index);
+        for (one, names) in PARTS {
+            if names.contains(&name) {
+                table[index] |= one;
+            }
+        }
+        // Every modifier, of whatever kind, is a link in the list of them.
+        if dna.has_field(index, "modifier") && name.ends_with("ModifierData") {
+            table[index] |= uses::OBJECT;
+        }
+        if rules.contains_key(&index) {
+            table[index] |= uses::RULES;
+        }
+    }
+    table
+}
+
+/// The datablock that the present blocks belong to.
+#[derive(Default)]
+struct Current {
+    /// Its code and name: `IMwood`.
+    name: String,
+    /// Which parts are kept; none where only names of files are looked for.
+    part: u8,
+    block: Option<Kept>,
+    parts: Vec<Kept>,
+    /// Bytes of the budget that the parts took.
+    cost: usize,
+}
+
 struct Collector<'a> {
     dna: &'a Dna,
     out: Collected,
@@ -53,10 +137,9 @@ struct Collector<'a> {
     budget: usize,
     /// Which rules apply to a struct.
     rules: HashMap<usize, Vec<&'static Rule>>,
+    uses: Vec<u8>,
     kinds: Kinds,
-    /// The datablock that the present blocks belong to.
-    owner: String,
-    in_scene: bool,
+    current: Current,
     /// Texts that are referred to by pointers, and follow.
     pending: HashMap<u64, ExternalKind>,
     /// Types of the present scene's strips, by the pointer to their data.
@@ -67,12 +150,11 @@ struct Collector<'a> {
 
 /// Struct indices that the collector knows by name.
 struct Kinds {
-    parts: HashSet<usize>,
     id: Option<usize>,
     object: Option<usize>,
+    particles: Option<usize>,
     global: Option<usize>,
     sequence: Option<usize>,
-    strip: Option<usize>,
     element: Option<usize>,
 }
 
@@ -84,24 +166,22 @@ impl<'a> Collector<'a> {
                 rules.entry(index).or_default().push(rule);
             }
         }
-        let parts = ["IDProperty", "ViewLayer", "SceneRenderLayer", "SceneRenderView"];
         let kinds = Kinds {
-            parts: parts.iter().filter_map(|name| dna.index_of(name)).collect(),
             id: dna.index_of("ID"),
             object: dna.index_of("Object"),
+            particles: dna.index_of("ParticleSettings"),
             global: dna.index_of("FileGlobal"),
             sequence: dna.index_of("Sequence"),
-            strip: dna.index_of("Strip"),
             element: dna.index_of("StripElem"),
         };
         Self {
             dna,
             out: Collected::default(),
             budget: limits.memory,
+            uses: table(dna, &rules),
             rules,
             kinds,
-            owner: String::new(),
-            in_scene: false,
+            current: Current::default(),
             pending: HashMap::new(),
             strip_types: HashMap::new(),
             strips: Vec::new(),
@@ -119,7 +199,9 @@ impl<'a> Collector<'a> {
         if &head.code == b"GLOB" {
             if let Some(index) = self.kinds.global {
                 let bytes = walker.payload(1 << 16)?;
-                self.out.active = self.dna.view(index, &bytes).pointer("curscene");
+                let global = self.dna.view(index, &bytes);
+                self.out.active = global.pointer("curscene");
+                self.out.subversion = global.int("subversion").and_then(|number| u16::try_from(number).ok());
             }
             return Ok(());
         }
@@ -134,25 +216,29 @@ impl<'a> Collector<'a> {
 
     fn datablock(&mut self, head: &Head, walker: &mut Walker<'_>) -> Result<(), BlendFault> {
         self.flush()?;
-        self.in_scene = &head.code == b"SC\0\0";
         let is_object = &head.code == b"OB\0\0" && self.kinds.object == Some(head.sdna);
-        let whole = self.in_scene || is_object || self.rules.contains_key(&head.sdna);
+        let is_particles = &head.code == b"PA\0\0" && self.kinds.particles == Some(head.sdna);
+        let mut part = match &head.code {
+            b"SC\0\0" => uses::SCENE,
+            b"OB\0\0" if is_object => uses::OBJECT,
+            b"GR\0\0" => uses::COLLECTION,
+            b"NT\0\0" => uses::TREE,
+            _ => 0,
+        };
+        let whole = part != 0 || is_particles || self.rules.contains_key(&head.sdna);
         // Of all others the name alone is of interest; every datablock begins with an ID.
         let id_size = self.kinds.id.map_or(0, |id| self.dna.size(id)) as u64;
         let size = if whole { self.dna.size(head.sdna).max(1) as u64 } else { id_size };
         let bytes = walker.payload(size)?;
         let id = self.kinds.id.map(|id| self.dna.view(id, &bytes));
-        self.owner = id.and_then(|id| id.text("name")).unwrap_or_default();
+        self.current.name = id.and_then(|id| id.text("name")).unwrap_or_default();
         let view = self.dna.view(head.sdna, &bytes);
-        if self.in_scene {
-            self.keep(bytes.len())?;
-            let block = Kept { old: head.old, sdna: head.sdna, bytes };
-            self.out.scenes.push(RawScene { block, parts: Vec::new() });
-            return Ok(());
+        if part == uses::TREE && view.bytes("idname") != Some(b"GeometryNodeTree") {
+            part = 0;
         }
         let is_camera = is_object && view.int("type") == Some(CAMERA);
         if is_camera || &head.code == b"ID\0\0" {
-            let name = self.owner.get(2..).unwrap_or_default().to_owned();
+            let name = self.current.name.get(2..).unwrap_or_default().to_owned();
             self.keep(2 * name.len())?;
             if self.out.names.len() >= MAX_NAMES {
                 return Err(BlendFault::TooMany("cameras"));
@@ -162,37 +248,56 @@ impl<'a> Collector<'a> {
             }
             self.out.names.insert(head.old, name);
         }
-        self.apply_rules(head, &view)
+        if is_particles {
+            let cost = self.out.simulations.particle_settings(head.old, view);
+            self.keep(cost)?;
+        }
+        self.apply_rules(head, &view)?;
+        if part != 0 {
+            self.keep(bytes.len())?;
+            self.current.cost = bytes.len() + 64;
+            self.current.part = part;
+            self.current.block = Some(Kept { old: head.old, sdna: head.sdna, bytes });
+        }
+        Ok(())
     }
 
     fn data(&mut self, head: &Head, walker: &mut Walker<'_>) -> Result<(), BlendFault> {
         if let Some(kind) = self.pending.remove(&head.old) {
             let bytes = walker.payload(4096)?;
-            let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-            return self.external(kind, text.to_vec(), false);
+            let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+            self.part(head, bytes)?;
+            return self.external(kind, text, false);
         }
+        let uses = self.uses.get(head.sdna).copied().unwrap_or(0);
+        let wanted = uses & (self.current.part | uses::RULES);
         let size = self.dna.size(head.sdna).max(1);
-        if self.in_scene {
-            if self.kinds.parts.contains(&head.sdna) {
-                let bytes = walker.payload(size as u64)?;
-                self.keep(bytes.len())?;
-                if let Some(scene) = self.out.scenes.last_mut() {
-                    scene.parts.push(Kept { old: head.old, sdna: head.sdna, bytes });
-                }
-                return Ok(());
-            }
-            if [self.kinds.sequence, self.kinds.strip, self.kinds.element].contains(&Some(head.sdna)) {
-                return self.sequencer(head, walker, size);
-            }
+        if self.current.part == uses::SCENE && uses & uses::SEQUENCER != 0 {
+            return self.sequencer(head, walker, size);
         }
-        if self.rules.contains_key(&head.sdna) {
-            // Bakes of nodes lie in arrays.
-            let count = (head.len / size as u64).min(4096);
-            let bytes = walker.payload(count * size as u64)?;
+        if wanted == 0 {
+            return Ok(());
+        }
+        // Bakes of nodes lie in arrays.
+        let count = (head.len / size as u64).clamp(1, MAX_ARRAY);
+        let bytes = walker.payload(count * size as u64)?;
+        if wanted & uses::RULES != 0 {
             for one in bytes.chunks(size) {
                 let view = self.dna.view(head.sdna, one);
                 self.apply_rules(head, &view)?;
             }
+        }
+        if wanted & self.current.part != 0 {
+            self.part(head, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn part(&mut self, head: &Head, bytes: Vec<u8>) -> Result<(), BlendFault> {
+        if self.current.part != 0 {
+            self.keep(bytes.len())?;
+            self.current.cost += bytes.len() + 64;
+            self.current.parts.push(Kept { old: head.old, sdna: head.sdna, bytes });
         }
         Ok(())
     }
@@ -225,8 +330,34 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// Ends what belongs to the present datablock.
+    /// Ends the present datablock: of all but scenes little stays.
     fn flush(&mut self) -> Result<(), BlendFault> {
+        self.flush_strips()?;
+        self.pending.clear();
+        let Current { part, block, mut parts, cost, .. } = std::mem::take(&mut self.current);
+        let Some(block) = block else { return Ok(()) };
+        let simulations = &mut self.out.simulations;
+        let stays = match part {
+            uses::SCENE => simulations.scene(self.dna, &block, &parts),
+            uses::OBJECT => simulations.object(self.dna, &block, &parts),
+            uses::COLLECTION => simulations.collection(self.dna, &block, &parts),
+            _ => simulations.tree(self.dna, &block, &parts),
+        };
+        self.keep(stays)?;
+        if part == uses::SCENE {
+            let of_members = ["Base", "CollectionObject", "CollectionChild"];
+            let before = parts.iter().map(|part| part.bytes.len() + 64).sum::<usize>();
+            parts.retain(|part| !of_members.contains(&self.dna.name(part.sdna)));
+            let after = parts.iter().map(|part| part.bytes.len() + 64).sum::<usize>();
+            self.budget += before - after;
+            self.out.scenes.push(RawScene { block, parts });
+        } else {
+            self.budget += cost;
+        }
+        Ok(())
+    }
+
+    fn flush_strips(&mut self) -> Result<(), BlendFault> {
         const IMAGE: i64 = 0;
         const MOVIE: i64 = 3;
         for (old, strip) in std::mem::take(&mut self.strips) {
@@ -246,7 +377,6 @@ impl<'a> Collector<'a> {
         }
         self.strip_types.clear();
         self.elements.clear();
-        self.pending.clear();
         Ok(())
     }
 
@@ -298,7 +428,7 @@ impl<'a> Collector<'a> {
             return Err(BlendFault::TooMany("names of files"));
         }
         let path = String::from_utf8_lossy(&raw).into_owned();
-        let owner = self.owner.clone();
+        let owner = self.current.name.clone();
         self.out.external.push(ExternalFile {
             kind,
             path,

@@ -136,6 +136,19 @@ impl Dna {
         self.structs.iter().position(|s| self.types.get(s.type_index).is_some_and(|n| &**n == name))
     }
 
+    /// Indices of all structs.
+    pub fn structs(&self) -> std::ops::Range<usize> {
+        0..self.structs.len()
+    }
+
+    pub fn name(&self, index: usize) -> &str {
+        self.structs.get(index).and_then(|s| self.types.get(s.type_index)).map_or("", |name| name)
+    }
+
+    pub fn has_field(&self, index: usize, field: &str) -> bool {
+        self.structs.get(index).is_some_and(|s| s.fields.contains_key(field))
+    }
+
     pub fn view<'a>(&'a self, index: usize, bytes: &'a [u8]) -> View<'a> {
         View { dna: self, index, bytes }
     }
@@ -150,6 +163,10 @@ pub(crate) struct View<'a> {
 }
 
 impl<'a> View<'a> {
+    pub fn struct_name(&self) -> &'a str {
+        self.dna.name(self.index)
+    }
+
     /// `r.im_format.imtype`: through structs that lie within each other.
     fn find(&self, path: &str) -> Option<(&'a Field, &'a [u8])> {
         let mut bytes = self.bytes;
@@ -179,6 +196,7 @@ impl<'a> View<'a> {
             "short" => i64::from(raw as u16 as i16),
             "ushort" => i64::from(raw as u16),
             "int" => i64::from(raw as u32 as i32),
+            "uint" => i64::from(raw as u32),
             "int64_t" | "uint64_t" => raw.cast_signed(),
             "float" => f32::from_bits(raw as u32) as i64,
             _ => return None,

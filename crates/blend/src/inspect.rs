@@ -13,15 +13,19 @@ use crate::{
     external::ExternalFile,
     fault::{BlendError, BlendFault},
     file::{find_dna, open, peek_reader},
+    resolve::resolve,
     scene::{self, SceneInfo},
+    simulations::Simulation,
     stream::{Bytes, Compression, Limits},
 };
 
 /// What a .blend holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Inspection {
-    /// Patch releases are not told apart in files.
+    /// Patch releases are not told apart in files: the last number is always 0.
     pub written_by: BlenderVersion,
+    /// Counts changes of the file format within a version, also between alphas and betas. No patch release.
+    pub subversion: Option<u16>,
     pub compression: Compression,
     /// Empty in a file that only others link from.
     pub scenes: Vec<SceneInfo>,
@@ -30,16 +34,29 @@ pub struct Inspection {
     /// Camera objects of this file, in its order.
     pub cameras: Vec<String>,
     pub external: Vec<ExternalFile>,
+    /// Of objects that are in this file; what a library's objects do is told by inspecting the library.
+    pub simulations: Vec<Simulation>,
 }
 
 impl Inspection {
+    /// What needs a bake before the scene renders rightly. Empty: it may render at once.
+    pub fn unbaked(&self, scene: &str) -> impl Iterator<Item = &Simulation> {
+        self.simulations
+            .iter()
+            .filter(move |one| one.needs_bake && one.scenes.iter().any(|name| name == scene))
+    }
+
     pub fn active(&self) -> Option<&SceneInfo> {
         let name = self.active_scene.as_ref()?;
         self.scenes.iter().find(|scene| scene.name == *name)
     }
 }
 
-fn inspect_bytes(bytes: &mut dyn Bytes, limits: &Limits) -> Result<Inspection, BlendFault> {
+fn inspect_bytes(
+    bytes: &mut dyn Bytes,
+    limits: &Limits,
+    has_bake: &dyn Fn(&[u8]) -> bool,
+) -> Result<Inspection, BlendFault> {
     let peek = peek_reader(&mut *bytes)?;
     let dna = find_dna(bytes, limits)?;
     let collected = collect(bytes, &dna, limits)?;
@@ -52,27 +69,37 @@ fn inspect_bytes(bytes: &mut dyn Bytes, limits: &Limits) -> Result<Inspection, B
     let active_scene = scenes.get(active.unwrap_or(0)).map(|scene| scene.name.clone());
     Ok(Inspection {
         written_by: peek.written_by,
+        subversion: collected.subversion,
         compression: peek.compression,
         scenes,
         active_scene,
         cameras: collected.cameras,
         external: collected.external,
+        simulations: collected.simulations.finish(has_bake),
     })
 }
 
-/// Reads the whole file, from its header to its end mark.
+/// Reads the whole file, from its header to its end mark. Looks beside it for bakes of geometry nodes.
 ///
 /// # Errors
 /// Where it is no .blend, or not a whole one.
 pub fn inspect(path: &Path) -> Result<Inspection, BlendError> {
-    let inspected = open(path).and_then(|mut file| inspect_bytes(&mut file, &Limits::default()));
+    let folder = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let folder = folder.parent().unwrap_or(Path::new("/"));
+    let has_bake = |name: &[u8]| holds_bake(&resolve(name, folder));
+    let inspected = open(path).and_then(|mut file| inspect_bytes(&mut file, &Limits::default(), &has_bake));
     inspected.map_err(|fault| fault.at(path))
 }
 
-/// [`inspect`] of an open file or bytes in memory.
+/// [`inspect`] of an open file or bytes in memory. Bakes of geometry nodes that lie beside a file are not found.
 ///
 /// # Errors
 /// As [`inspect`].
 pub fn inspect_reader<R: Read + Seek>(mut reader: R, limits: &Limits) -> Result<Inspection, BlendFault> {
-    inspect_bytes(&mut reader, limits)
+    inspect_bytes(&mut reader, limits, &|_| false)
+}
+
+/// Geometry nodes write one file a frame into `meta`.
+fn holds_bake(folder: &Path) -> bool {
+    folder.join("meta").read_dir().is_ok_and(|mut frames| frames.next().is_some())
 }

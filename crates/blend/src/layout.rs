@@ -250,6 +250,8 @@ mod tests {
                 scenes: Vec::new(),
                 active_scene: None,
                 cameras: Vec::new(),
+                subversion: None,
+                simulations: Vec::new(),
                 external: Vec::new(),
             };
             layout(&Dependencies { blend: blend.to_owned(), inspection, items, broken: Vec::new() })

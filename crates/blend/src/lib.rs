@@ -16,8 +16,10 @@ mod fault;
 mod file;
 mod inspect;
 mod layout;
+mod parts;
 mod resolve;
 mod scene;
+mod simulations;
 mod stream;
 
 pub use dependencies::{Dependencies, Dependency, dependencies};
@@ -26,5 +28,6 @@ pub use fault::{BlendError, BlendFault};
 pub use file::{Peek, peek, peek_reader};
 pub use inspect::{Inspection, inspect, inspect_reader};
 pub use layout::{Layout, Missing, layout};
-pub use scene::{Border, SceneInfo, ViewInfo, ViewLayerInfo};
+pub use scene::{Border, CameraMarker, SceneInfo, ViewInfo, ViewLayerInfo};
+pub use simulations::{Simulation, SimulationKind};
 pub use stream::{Compression, Limits};

@@ -6,9 +6,10 @@ use kiln_types::{BlenderVersion, ColorDepth, FileFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    collect::{Kept, RawScene},
+    collect::RawScene,
     dna::{Dna, View},
     fault::BlendFault,
+    parts::Parts,
 };
 
 /// A scene as it is set up to render.
@@ -30,6 +31,8 @@ pub struct SceneInfo {
     pub samples: Option<u32>,
     /// The object, whichever file it is from.
     pub camera: Option<String>,
+    /// Markers of the timeline that switch to another camera, by frame.
+    pub camera_markers: Vec<CameraMarker>,
     pub view_layers: Vec<ViewLayerInfo>,
     /// As it stands in the file.
     pub output_path: String,
@@ -49,6 +52,14 @@ pub struct SceneInfo {
     pub views_apart: bool,
     /// Blender adds the format's extension to names, or puts it in place of another one.
     pub use_file_extension: bool,
+}
+
+/// From its frame on, the scene renders through another camera.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CameraMarker {
+    pub frame: i32,
+    pub name: String,
+    pub camera: String,
 }
 
 /// A view of a stereo or multi-view scene.
@@ -107,39 +118,6 @@ const MODE_BORDER: i64 = 1 << 9;
 const MODE_CROP: i64 = 1 << 11;
 const SCENE_MODE_EXTENSION: i64 = 1 << 4;
 const SCENE_MODE_MULTIVIEW: i64 = 1 << 21;
-/// Links followed in a list before it counts as a circle.
-const MAX_LIST: usize = 10_000;
-
-/// The blocks of a scene, found by where they were in memory.
-struct Parts<'a> {
-    dna: &'a Dna,
-    by_old: HashMap<u64, &'a Kept>,
-}
-
-impl<'a> Parts<'a> {
-    fn get(&self, old: Option<u64>) -> Option<View<'a>> {
-        let kept = self.by_old.get(&old?)?;
-        Some(self.dna.view(kept.sdna, &kept.bytes))
-    }
-
-    /// A list by its `next` pointers; ends at a pointer that leads nowhere.
-    fn list(&self, first: Option<u64>) -> impl Iterator<Item = View<'a>> {
-        let mut next = first;
-        std::iter::from_fn(move || {
-            let view = self.get(next)?;
-            next = view.pointer("next");
-            Some(view)
-        })
-        .take(MAX_LIST)
-    }
-
-    /// The member of an ID property group.
-    fn property(&self, group: View<'a>, name: &str) -> Option<View<'a>> {
-        self.list(group.pointer("data.group.first"))
-            .find(|member| member.bytes("name") == Some(name.as_bytes()))
-    }
-}
-
 fn cycles_samples(parts: &Parts<'_>, scene: View<'_>, version: BlenderVersion) -> u32 {
     const INT: i64 = 1;
     // From 5.0 the settings of add-ons have their own place.
@@ -170,6 +148,18 @@ fn views(parts: &Parts<'_>, scene: View<'_>) -> Vec<ViewInfo> {
     if views.len() > 1 { views } else { Vec::new() }
 }
 
+fn camera_markers(parts: &Parts<'_>, scene: View<'_>, names: &HashMap<u64, String>) -> Vec<CameraMarker> {
+    let marker = |marker: View<'_>| {
+        let frame = i32::try_from(marker.int("frame")?).ok()?;
+        let camera = names.get(&marker.pointer("camera")?)?.clone();
+        Some(CameraMarker { frame, name: marker.text("name").unwrap_or_default(), camera })
+    };
+    let mut found: Vec<CameraMarker> =
+        parts.list(scene.pointer("markers.first")).filter_map(marker).collect();
+    found.sort_by_key(|marker| marker.frame);
+    found
+}
+
 fn depth(bits: i64) -> Option<ColorDepth> {
     match bits {
         2 => Some(ColorDepth::Eight),
@@ -186,7 +176,7 @@ pub(crate) fn read(
     version: BlenderVersion,
 ) -> Result<SceneInfo, BlendFault> {
     let scene = dna.view(raw.block.sdna, &raw.block.bytes);
-    let parts = Parts { dna, by_old: raw.parts.iter().map(|part| (part.old, part)).collect() };
+    let parts = Parts::new(dna, &raw.parts);
     let name = scene.text("id.name").filter(|name| name.starts_with("SC"));
     let name = name.ok_or_else(|| BlendFault::dna("a scene has no name"))?[2..].to_owned();
     let int = |field: &str| {
@@ -246,6 +236,7 @@ pub(crate) fn read(
         engine,
         samples,
         camera: scene.pointer("camera").and_then(|camera| names.get(&camera).cloned()),
+        camera_markers: camera_markers(&parts, scene, names),
         view_layers,
         output_path: scene.text("r.pic").unwrap_or_default(),
         is_movie: known.is_some_and(|(_, _, movie)| *movie),
