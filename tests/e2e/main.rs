@@ -8,6 +8,7 @@ mod crash;
 mod curl;
 mod farm;
 mod house;
+mod netns;
 mod network;
 mod render;
 mod sample;

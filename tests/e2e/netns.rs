@@ -1,0 +1,164 @@
+//! Machines that share nothing but a network: namespaces on one bridge.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use kiln_testkit::wait_until;
+use serde_json::Value;
+
+use crate::support::{Home, Running, Said, said};
+
+/// The address of the hub.
+const SERVER: &str = "10.213.77.1";
+
+/// A server's namespace with a bridge, and namespaces that hang on it. Gone when dropped.
+struct Network {
+    name: String,
+    hosts: u8,
+}
+
+fn ip(args: &[&str]) -> bool {
+    Command::new("ip").args(args).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+impl Network {
+    /// `None` where this process may not make namespaces.
+    fn new(hosts: u8) -> Option<Self> {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("kiln{}n{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        let network = Self { name, hosts };
+        let hub = network.hub();
+        if !ip(&["netns", "add", &hub]) {
+            return None;
+        }
+        let made = ip(&["-n", &hub, "link", "set", "lo", "up"])
+            && ip(&["-n", &hub, "link", "add", "br0", "type", "bridge"])
+            && ip(&["-n", &hub, "addr", "add", &format!("{SERVER}/24"), "dev", "br0"])
+            && ip(&["-n", &hub, "link", "set", "br0", "up"]);
+        assert!(made, "the bridge cannot be made");
+        for host in 0..hosts {
+            let (space, port) = (network.host(host), format!("port{host}"));
+            let made = ip(&["netns", "add", &space])
+                && ip(&[
+                    "link", "add", &port, "netns", &hub, "type", "veth", "peer", "name", "eth0", "netns",
+                    &space,
+                ])
+                && ip(&["-n", &hub, "link", "set", &port, "master", "br0", "up"])
+                && ip(&["-n", &space, "addr", "add", &format!("10.213.77.{}/24", host + 10), "dev", "eth0"])
+                && ip(&["-n", &space, "link", "set", "eth0", "up"])
+                && ip(&["-n", &space, "link", "set", "lo", "up"]);
+            assert!(made, "the namespace {space} cannot be made");
+        }
+        Some(network)
+    }
+
+    fn hub(&self) -> String {
+        format!("{}-hub", self.name)
+    }
+
+    fn host(&self, host: u8) -> String {
+        format!("{}-{host}", self.name)
+    }
+
+    /// The same command, inside a namespace; with `hidden`, in one in which this folder is empty.
+    fn inside(space: &str, hidden: Option<&Path>, command: &Command) -> Command {
+        let mut inside = Command::new("ip");
+        inside.args(["netns", "exec", space]);
+        if let Some(folder) = hidden {
+            let hide = "mount -t tmpfs none \"$0\" && exec \"$@\"";
+            inside.args(["unshare", "--mount", "sh", "-c", hide]).arg(folder);
+        }
+        inside.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => inside.env(name, value),
+                None => inside.env_remove(name),
+            };
+        }
+        if let Some(folder) = command.get_current_dir() {
+            inside.current_dir(folder);
+        }
+        inside.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        inside
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for host in 0..self.hosts {
+            ip(&["netns", "delete", &self.host(host)]);
+        }
+        ip(&["netns", "delete", &self.hub()]);
+    }
+}
+
+/// A server on the hub, and a machine that submits to it; others join as workers. Each has a home of its own.
+pub struct Lan {
+    network: Network,
+    _server: Running,
+    url: String,
+    key: String,
+    /// Host 0 submits from here.
+    pub client: Home,
+    _home: Home,
+}
+
+impl Lan {
+    /// `None` where this process may not make namespaces; it has said so then.
+    pub fn new(workers: u8) -> Option<Self> {
+        let Some(network) = Network::new(workers + 1) else {
+            println!("left out: network namespaces cannot be made here (it takes root)");
+            return None;
+        };
+        let (home, client) = (Home::new(), Home::new());
+        let listen = format!("{SERVER}:8765");
+        let command = home.kiln(&["server", "--listen", &listen, "--insecure"]);
+        let url = format!("http://{listen}");
+        let child = Network::inside(&network.hub(), None, &command).spawn().unwrap();
+        let server = Running { child, url: url.clone() };
+        let key = home.data().join("farm.key");
+        wait_until(Duration::from_secs(30), "the server has made its key", || {
+            home.data().join("server.json").exists() && key.exists()
+        });
+        let key = key.to_str().unwrap().to_owned();
+        Some(Self { network, _server: server, url, key, client, _home: home })
+    }
+
+    /// A worker on machine 1, 2, ... that does not see the folder `hidden`.
+    pub fn worker(&self, host: u8, home: &Home, more: &[&str], hidden: Option<&Path>) -> Running {
+        let mut args = vec!["worker", "--server", &self.url, "--key-file", &self.key];
+        args.extend(more);
+        let mut command = Network::inside(&self.network.host(host), hidden, &home.kiln(&args));
+        Running { child: command.spawn().unwrap(), url: self.url.clone() }
+    }
+
+    /// A command of the person's, on machine 0.
+    pub fn run(&self, args: &[&str]) -> Said {
+        let mut all = args.to_vec();
+        all.extend(["--server", &self.url, "--key-file", &self.key]);
+        let mut command = Network::inside(&self.network.host(0), None, &self.client.kiln(&all));
+        said(command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap())
+    }
+
+    /// [`Lan::run`] of a command that succeeds and prints JSON.
+    #[track_caller]
+    pub fn json(&self, args: &[&str]) -> Value {
+        let said = self.run(args);
+        assert_eq!(said.code, 0, "{args:?}: {}", said.err);
+        serde_json::from_str(&said.out).unwrap()
+    }
+
+    /// Waits until the job is complete.
+    #[track_caller]
+    pub fn wait(&self, job: &str, limit: Duration) {
+        wait_until(limit, "the job completes", || {
+            let view = self.json(&["jobs", "show", job, "--json"])["job"].take();
+            assert!(!["failed", "cancelled"].contains(&view["state"].as_str().unwrap()), "{view:#}");
+            view["state"] == "completed"
+        });
+    }
+}
