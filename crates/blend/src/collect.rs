@@ -267,7 +267,7 @@ impl<'a> Collector<'a> {
             let bytes = walker.payload(4096)?;
             let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
             self.part(head, bytes)?;
-            return self.external(kind, text, false);
+            return self.named(kind, text);
         }
         let uses = self.uses.get(head.sdna).copied().unwrap_or(0);
         let wanted = uses & (self.current.part | uses::RULES);
@@ -372,7 +372,7 @@ impl<'a> Collector<'a> {
             let paths: Vec<Vec<u8>> =
                 names.iter().take(count).map(|name| [&strip.folder[..], name].concat()).collect();
             for path in paths {
-                self.external(ExternalKind::Strip, path, false)?;
+                self.named(ExternalKind::Strip, path)?;
             }
         }
         self.strip_types.clear();
@@ -382,62 +382,31 @@ impl<'a> Collector<'a> {
 
     fn apply_rules(&mut self, head: &Head, view: &View<'_>) -> Result<(), BlendFault> {
         let Some(rules) = self.rules.get(&head.sdna).cloned() else { return Ok(()) };
-        for rule in rules {
-            if rule.kind == ExternalKind::OceanCache && view.int("cached") == Some(0) {
-                continue;
-            }
+        for rule in rules.iter().filter(|rule| (rule.applies)(view)) {
             if let Some(pointer) = view.pointer(rule.field) {
                 if self.pending.len() < MAX_EXTERNAL {
                     self.pending.insert(pointer, rule.kind);
                 }
-                continue;
-            }
-            let Some(name) = view.bytes(rule.field) else { continue };
-            let packed = view.pointer("packedfile").is_some()
-                || view.pointer("packedfiles.first").is_some()
-                // A library from which all that is used was packed into this file.
-                || view.pointer("archive_parent_library").is_some();
-            let before = self.out.external.len();
-            let source = view.int("source");
-            match (rule.kind, source) {
-                // Made by Blender itself: generated, or the result of a render.
-                (ExternalKind::Image, Some(4 | 5)) => continue,
-                // Frame and text nodes may hold their source in the .blend.
-                (ExternalKind::Shader | ExternalKind::LightProfile, _) if view.int("mode") == Some(0) => {
-                    continue;
-                }
-                _ => self.external(rule.kind, name.to_vec(), packed)?,
-            }
-            if let Some(file) = self.out.external.get_mut(before) {
-                file.sequence = match rule.kind {
-                    ExternalKind::Image => source == Some(2),
-                    ExternalKind::MovieClip => source == Some(1),
-                    _ => view.int("is_sequence").is_some_and(|flag| flag != 0),
-                };
-                file.tiled = rule.kind == ExternalKind::Image && source == Some(6);
+            } else if let Some(name) = view.bytes(rule.field) {
+                let file = ExternalFile::new(rule.kind, name.to_vec(), self.current.name.clone());
+                self.external(file.described_by(view))?;
             }
         }
         Ok(())
     }
 
-    fn external(&mut self, kind: ExternalKind, raw: Vec<u8>, packed: bool) -> Result<(), BlendFault> {
-        if raw.is_empty() || raw == b"<builtin>" {
+    fn named(&mut self, kind: ExternalKind, raw: Vec<u8>) -> Result<(), BlendFault> {
+        self.external(ExternalFile::new(kind, raw, self.current.name.clone()))
+    }
+
+    fn external(&mut self, file: ExternalFile) -> Result<(), BlendFault> {
+        if !file.kind.takes(&file.raw) {
             return Ok(());
         }
         if self.out.external.len() >= MAX_EXTERNAL {
             return Err(BlendFault::TooMany("names of files"));
         }
-        let path = String::from_utf8_lossy(&raw).into_owned();
-        let owner = self.current.name.clone();
-        self.out.external.push(ExternalFile {
-            kind,
-            path,
-            raw,
-            owner,
-            packed,
-            sequence: false,
-            tiled: false,
-        });
+        self.out.external.push(file);
         Ok(())
     }
 }

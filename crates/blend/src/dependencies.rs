@@ -1,20 +1,23 @@
 //! Every file that a .blend needs, all the way down.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     path::{Path, PathBuf},
 };
 
 use crate::{
-    expand,
+    disk::Disk,
+    expand::{self, expand},
     external::{ExternalFile, ExternalKind},
     fault::BlendError,
     inspect::{Inspection, inspect},
-    resolve::{is_relative, resolve},
+    resolve::{is_relative, is_windows, resolve},
 };
 
 /// .blend files that one may draw in.
 const MAX_LIBRARIES: usize = 10_000;
+/// Paths to one library that are followed, each of which gives its relative names another meaning.
+const MAX_PATHS_TO_ONE: usize = 8;
 
 /// A file, or a set of them, that a .blend names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,10 +27,23 @@ pub struct Dependency {
     pub holder: PathBuf,
     /// Whether the name is relative to the holder's folder (`//`).
     pub relative: bool,
-    /// Where the name points; for a sequence one of its files, for tiles a pattern, for caches a folder.
+    /// Where the name points; for a sequence one of its files, for tiles a pattern, for caches a folder. Where
+    /// nothing lies at the name as it is written, but at one like it: there.
     pub place: PathBuf,
     /// What lies there: all files of a sequence, of the tiles, of the folder.
     pub files: Vec<PathBuf>,
+    pub found_as: FoundAs,
+}
+
+/// How what a name points to was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FoundAs {
+    /// At the name as it is written, or not at all.
+    Written,
+    /// At a name that differs in the case of letters or in Unicode's form: Blender itself does not find it here.
+    Alike,
+    /// Not at all, but a file of that name lies at this place.
+    MaybeAt(PathBuf),
 }
 
 impl Dependency {
@@ -39,6 +55,19 @@ impl Dependency {
     /// Whether a render without it would lack something.
     pub fn is_missing(&self) -> bool {
         !self.exists() && self.file.kind.is_required()
+    }
+
+    /// What a person should know of a file that was found all the same.
+    pub fn notice(&self) -> Option<String> {
+        (self.found_as == FoundAs::Alike && self.exists()).then(|| {
+            let (noun, path, place) = (self.file.kind.noun(), &self.file.path, self.place.display());
+            format!("{noun} {path} is spelled differently on disk ({place}); Kiln renders with that file")
+        })
+    }
+
+    /// Why nothing is there, for those who look at the place in vain.
+    pub(crate) fn is_foreign(&self) -> bool {
+        is_windows(&self.file.raw) && cfg!(not(windows))
     }
 }
 
@@ -62,21 +91,26 @@ pub fn dependencies(path: &Path) -> Result<Dependencies, BlendError> {
     let inspection = inspect(path)?;
     // Fails only for an empty path, which could not have been read.
     let blend = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let mut items = Vec::new();
+    let mut search = Search { disk: Disk::default(), items: Vec::new(), todo: VecDeque::new() };
     let mut broken = Vec::new();
-    let mut seen = HashSet::from([identity(&blend)]);
-    let mut todo = VecDeque::new();
-    take_in(&blend, &inspection.external, &mut items, &mut todo);
-    while let Some(library) = todo.pop_front() {
-        if seen.len() >= MAX_LIBRARIES || !seen.insert(identity(&library)) {
+    let mut seen = HashSet::from([blend.clone()]);
+    let mut paths_to = HashMap::from([(identity(&blend), 1)]);
+    search.take_in(&blend, &inspection);
+    while let Some(library) = search.todo.pop_front() {
+        if seen.len() >= MAX_LIBRARIES || !seen.insert(library.clone()) {
+            continue;
+        }
+        let paths = paths_to.entry(identity(&library)).or_insert(0);
+        *paths += 1;
+        if *paths > MAX_PATHS_TO_ONE {
             continue;
         }
         match inspect(&library) {
-            Ok(inside) => take_in(&library, &inside.external, &mut items, &mut todo),
+            Ok(inside) => search.take_in(&library, &inside),
             Err(error) => broken.push(error),
         }
     }
-    Ok(Dependencies { blend, inspection, items, broken })
+    Ok(Dependencies { blend, inspection, items: search.items, broken })
 }
 
 /// The same for all paths to one file.
@@ -84,45 +118,83 @@ fn identity(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-fn take_in(
-    holder: &Path,
-    external: &[ExternalFile],
-    items: &mut Vec<Dependency>,
-    todo: &mut VecDeque<PathBuf>,
-) {
-    let folder = holder.parent().unwrap_or(Path::new("/"));
-    let mut seen = HashSet::new();
-    for file in external {
-        // Many datablocks may name one file.
-        if !seen.insert((file.raw.clone(), file.kind, file.packed, file.sequence)) {
-            continue;
+struct Search {
+    disk: Disk,
+    items: Vec<Dependency>,
+    todo: VecDeque<PathBuf>,
+}
+
+impl Search {
+    fn take_in(&mut self, holder: &Path, inside: &Inspection) {
+        let suffixes = suffixes(inside);
+        let mut seen = HashSet::new();
+        for file in &inside.external {
+            // Many datablocks may name one file.
+            if !seen.insert((&file.raw, file.kind, file.packed, file.sequence, file.tiled, file.views)) {
+                continue;
+            }
+            let item = self.find(holder, file.clone(), &suffixes);
+            if file.kind == ExternalKind::Library {
+                self.todo.extend(item.files.iter().cloned());
+            }
+            self.items.push(item);
         }
-        let place = resolve(&file.raw, folder);
-        let files = if file.packed { Vec::new() } else { expand::expand(file, &place) };
-        if file.kind == ExternalKind::Library {
-            todo.extend(files.iter().cloned());
+        // Blender finds baked particles and cloth by the name of the .blend.
+        if let Some(name) = blendcache(holder) {
+            let mut raw = b"//".to_vec();
+            raw.extend(name.as_encoded_bytes());
+            let file = ExternalFile::new(ExternalKind::PointCache, raw, String::new());
+            let item = self.find(holder, file, &suffixes);
+            if item.exists() && item.found_as == FoundAs::Written {
+                self.items.push(item);
+            }
         }
+    }
+
+    fn find(&mut self, holder: &Path, file: ExternalFile, suffixes: &[String]) -> Dependency {
+        let folder = holder.parent().unwrap_or(Path::new("/"));
         let relative = is_relative(&file.raw);
-        items.push(Dependency { file: file.clone(), holder: holder.to_owned(), relative, place, files });
-    }
-    // Blender finds baked particles and cloth by the name of the .blend.
-    if let Some(stem) = holder.file_stem() {
-        let mut name = std::ffi::OsString::from("blendcache_");
-        name.push(stem);
-        let place = folder.join(&name);
-        let files = if place.is_dir() { expand::folder(&place) } else { Vec::new() };
-        if !files.is_empty() {
-            let path = format!("//{}", name.to_string_lossy());
-            let file = ExternalFile {
-                kind: ExternalKind::PointCache,
-                raw: path.clone().into_bytes(),
-                path,
-                owner: String::new(),
-                packed: false,
-                sequence: false,
-                tiled: false,
-            };
-            items.push(Dependency { file, holder: holder.to_owned(), relative: true, place, files });
+        let place = resolve(&file.raw, folder);
+        let holder = holder.to_owned();
+        let disk = &mut self.disk;
+        let files = if file.packed { Vec::new() } else { expand(&file, &place, suffixes, disk) };
+        let mut item = Dependency { file, holder, relative, place, files, found_as: FoundAs::Written };
+        if item.exists() {
+            return item;
         }
+        let alike = expand::like(&item.file, &item.place, disk).filter(|alike| *alike != item.place);
+        if let Some(alike) = alike {
+            item.files = expand(&item.file, &alike, suffixes, disk);
+            if item.exists() {
+                item.place = alike;
+                item.found_as = FoundAs::Alike;
+            }
+        } else if item.is_missing()
+            && let Some(name) = item.place.file_name()
+        {
+            // Not taken: a file that is only called the same may be another.
+            let beside = expand::like(&item.file, &folder.join(name), disk);
+            if let Some(beside) = beside.filter(|path| !expand(&item.file, path, suffixes, disk).is_empty()) {
+                item.found_as = FoundAs::MaybeAt(beside);
+            }
+        }
+        item
     }
+}
+
+/// The folder of caches beside a .blend, as Blender calls it.
+pub(crate) fn blendcache(blend: &Path) -> Option<std::ffi::OsString> {
+    let mut name = std::ffi::OsString::from("blendcache_");
+    name.push(blend.file_stem()?);
+    Some(name)
+}
+
+/// What the names of files of several views have before their extension.
+fn suffixes(inside: &Inspection) -> Vec<String> {
+    let views = inside.scenes.iter().flat_map(|scene| &scene.views);
+    let mut suffixes: Vec<String> = views.map(|view| view.suffix.clone()).collect();
+    suffixes.extend(["_L".to_owned(), "_R".to_owned()]);
+    suffixes.sort();
+    suffixes.dedup();
+    suffixes
 }

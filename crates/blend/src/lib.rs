@@ -9,6 +9,7 @@
 
 mod collect;
 mod dependencies;
+mod disk;
 mod dna;
 mod expand;
 mod external;
@@ -16,18 +17,20 @@ mod fault;
 mod file;
 mod inspect;
 mod layout;
+mod meaning;
 mod parts;
+mod places;
 mod resolve;
 mod scene;
 mod simulations;
 mod stream;
 
-pub use dependencies::{Dependencies, Dependency, dependencies};
+pub use dependencies::{Dependencies, Dependency, FoundAs, dependencies};
 pub use external::{ExternalFile, ExternalKind};
 pub use fault::{BlendError, BlendFault};
 pub use file::{Peek, peek, peek_reader};
 pub use inspect::{Inspection, inspect, inspect_reader};
-pub use layout::{Layout, Missing, layout};
+pub use layout::{Layout, Missing, SharedPlace, SharedRoot, layout};
 pub use scene::{Border, CameraMarker, SceneInfo, ViewInfo, ViewLayerInfo};
 pub use simulations::{Simulation, SimulationKind};
 pub use stream::{Compression, Limits};

@@ -5,6 +5,8 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use crate::meaning::slashed;
+
 /// A name as its file spells it, byte for byte where the system's names are bytes.
 pub(crate) fn os_name(raw: &[u8]) -> OsString {
     #[cfg(unix)]
@@ -18,13 +20,13 @@ pub(crate) fn os_name(raw: &[u8]) -> OsString {
     }
 }
 
-/// Whether the name is relative to the .blend that holds it.
+/// Whether the name is relative to the .blend that holds it. Where `/` divides, Blender reads `\\server\share` so.
 pub(crate) fn is_relative(raw: &[u8]) -> bool {
-    raw.starts_with(b"//")
+    raw.starts_with(b"//") || (raw.starts_with(b"\\\\") && cfg!(not(windows)))
 }
 
 /// `C:\` or `C:/`, or `\\server`.
-fn is_windows(raw: &[u8]) -> bool {
+pub(crate) fn is_windows(raw: &[u8]) -> bool {
     let drive = matches!(raw, [letter, b':', b'\\' | b'/', ..] if letter.is_ascii_alphabetic());
     drive || raw.starts_with(b"\\\\")
 }
@@ -45,20 +47,22 @@ pub(crate) fn tidy(path: &Path) -> PathBuf {
     tidied
 }
 
-/// Where the name points, for a .blend in `folder`. Backslashes divide where the name could be from Windows and
-/// nothing lies at it as it stands.
+/// Where the name points, for a .blend in `folder`, as Blender on this system reads it.
 pub(crate) fn resolve(raw: &[u8], folder: &Path) -> PathBuf {
-    let place = |raw: &[u8]| {
-        let (raw, base) = if is_relative(raw) { (&raw[2..], folder) } else { (raw, Path::new("")) };
-        let path = base.join(os_name(raw));
-        if path.is_absolute() || is_windows(raw) { tidy(&path) } else { tidy(&folder.join(path)) }
-    };
-    let literal = place(raw);
-    if !raw.contains(&b'\\') || literal.exists() || (is_windows(raw) && cfg!(not(windows))) {
-        return literal;
+    let name = slashed(raw);
+    if is_windows(raw) && cfg!(windows) {
+        return tidy(Path::new(&os_name(raw)));
     }
-    let slashes: Vec<u8> = raw.iter().map(|byte| if *byte == b'\\' { b'/' } else { *byte }).collect();
-    place(&slashes)
+    if let [letter, b':', b'/', rest @ ..] = &name[..]
+        && letter.is_ascii_alphabetic()
+    {
+        // Blender looks for drive C below /c.
+        let letter = char::from(letter.to_ascii_lowercase());
+        return tidy(&Path::new(&format!("/{letter}")).join(os_name(rest)));
+    }
+    // After the two slashes of a relative name more may follow.
+    let slashes = if is_relative(raw) { name.iter().take_while(|byte| **byte == b'/').count() } else { 0 };
+    tidy(&folder.join(os_name(&name[slashes..])))
 }
 
 #[cfg(test)]
@@ -73,18 +77,21 @@ mod tests {
     #[test]
     fn names_as_blender_writes_them() {
         check("//wood.png", "/shots/one/wood.png");
+        check("///wood.png", "/shots/one/wood.png");
         check("//../tex/./wood.png", "/shots/tex/wood.png");
         check("//..\\tex\\wood.png", "/shots/tex/wood.png");
         check("/abs/wood.png", "/abs/wood.png");
         check("/abs/../up.png", "/up.png");
+        check("/abs\\wood.png", "/abs/wood.png");
         check("//../../../../../up.png", "/up.png");
         check("bare.png", "/shots/one/bare.png");
     }
 
     #[cfg(not(windows))]
     #[test]
-    fn windows_drives_stay_what_they_are() {
-        check("C:\\tex\\wood.png", "C:\\tex\\wood.png");
-        check("\\\\server\\share\\wood.png", "\\\\server\\share\\wood.png");
+    fn names_of_windows_as_blender_reads_them_elsewhere() {
+        check("C:\\tex\\wood.png", "/c/tex/wood.png");
+        check("d:/tex/../wood.png", "/d/wood.png");
+        check("\\\\server\\share\\wood.png", "/shots/one/server/share/wood.png");
     }
 }

@@ -115,7 +115,7 @@ impl Prepared {
         let scene = choose_scene(blend, &inspection, &request.settings)?;
         let format = choose_format(&scene, &request.settings)?;
         let frames = choose_frames(&scene, request)?;
-        let layout = kiln_blend::layout(&found);
+        let layout = kiln_blend::layout(&found, &[]);
         if !layout.missing.is_empty() && request.policy.external_files == ExternalFiles::Required {
             return Err(PrepareError::Missing(layout.missing));
         }

@@ -10,7 +10,7 @@ use axum::{
 };
 use kiln_api::{BundleCreated, Problem};
 use kiln_store::Write;
-use kiln_types::{Bundle, BundleId, Owner, Project};
+use kiln_types::{Bundle, BundleId, Owner, Project, RelPath};
 
 use super::{body::blob_fault, store_fault};
 use crate::{
@@ -62,7 +62,16 @@ async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
             None => lacking.push(file.path.as_str()),
         }
     }
-    if let Some(place) = bundle.remap.values().find(|place| !names.contains(place)) {
+    // A path may stand for a folder of files, or for files in one by a pattern (`<UDIM>`).
+    let held = bundle.files.iter().map(|file| &file.path).chain(bundle.shared.iter().map(|file| &file.path));
+    let folders: HashSet<RelPath> =
+        held.flat_map(|path| std::iter::successors(path.parent(), RelPath::parent)).collect();
+    let leads = |place: &RelPath| {
+        names.contains(place)
+            || folders.contains(place)
+            || place.parent().is_none_or(|parent| folders.contains(&parent))
+    };
+    if let Some(place) = bundle.remap.values().find(|place| !leads(place)) {
         return Err(Fault::bad(format!("The bundle maps a path to {place}, which it does not hold.")));
     }
     if lacking.is_empty() {

@@ -1,0 +1,159 @@
+//! Looking at folders, each read once.
+
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, HashMap},
+    ffi::{OsStr, OsString},
+    fs,
+    path::{Component, Path, PathBuf},
+    rc::Rc,
+};
+
+use unicode_normalization::UnicodeNormalization;
+
+use crate::resolve::os_name;
+
+/// Names in folders that are kept in memory; what is beyond is not seen.
+const MAX_NAMES: usize = 4_000_000;
+
+/// What a folder held when it was first asked for.
+#[derive(Default)]
+pub(crate) struct Listing {
+    /// Each name, and whether it is a folder.
+    pub names: BTreeMap<OsString, bool>,
+    alike: OnceCell<HashMap<Vec<u8>, Vec<OsString>>>,
+}
+
+impl Listing {
+    /// Names that begin so, in their order.
+    pub fn beginning(&self, head: &[u8]) -> impl Iterator<Item = (&OsStr, bool)> {
+        let from = os_name(head);
+        let head = head.to_vec();
+        self.names
+            .range(from..)
+            .take_while(move |(name, _)| name.as_encoded_bytes().starts_with(&head))
+            .map(|(name, is_folder)| (name.as_os_str(), *is_folder))
+    }
+
+    /// The name itself, or one that differs only in the case of letters and in Unicode's form. Of several, the
+    /// one in which only the form differs; else the first.
+    pub fn like(&self, name: &OsStr) -> Option<&OsStr> {
+        if let Some((found, _)) = self.names.get_key_value(name) {
+            return Some(found);
+        }
+        let alike = self.alike.get_or_init(|| {
+            let mut alike: HashMap<Vec<u8>, Vec<OsString>> = HashMap::new();
+            for name in self.names.keys() {
+                alike.entry(folded(name)).or_default().push(name.clone());
+            }
+            alike
+        });
+        let found = alike.get(&folded(name))?;
+        found
+            .iter()
+            .find(|other| composed(other) == composed(name))
+            .or(found.first())
+            .map(OsString::as_os_str)
+    }
+}
+
+/// Unicode's composed form (NFC); what is no Unicode stays.
+fn composed(name: &OsStr) -> Vec<u8> {
+    name.to_str()
+        .map_or_else(|| name.as_encoded_bytes().to_vec(), |text| text.nfc().collect::<String>().into())
+}
+
+/// The same for names that differ only in the case of letters and in Unicode's form.
+pub(crate) fn folded(name: &OsStr) -> Vec<u8> {
+    let Some(text) = name.to_str() else { return name.as_encoded_bytes().to_ascii_lowercase() };
+    if text.is_ascii() {
+        return text.to_ascii_lowercase().into();
+    }
+    text.nfc().flat_map(char::to_lowercase).nfc().collect::<String>().into()
+}
+
+/// The disk, as one search sees it.
+#[derive(Default)]
+pub(crate) struct Disk {
+    folders: HashMap<PathBuf, Rc<Listing>>,
+    names: usize,
+}
+
+impl Disk {
+    /// Empty where the folder cannot be read.
+    pub fn list(&mut self, folder: &Path) -> Rc<Listing> {
+        if let Some(listing) = self.folders.get(folder) {
+            return listing.clone();
+        }
+        let mut names = BTreeMap::new();
+        for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
+            if self.names >= MAX_NAMES {
+                break;
+            }
+            let Ok(kind) = entry.file_type() else { continue };
+            // What a link leads to counts; a broken one, a socket or the like is no file.
+            let is_folder = if kind.is_file() {
+                false
+            } else if kind.is_dir() {
+                true
+            } else {
+                match fs::metadata(entry.path()) {
+                    Ok(meta) if meta.is_file() => false,
+                    Ok(meta) if meta.is_dir() => true,
+                    _ => continue,
+                }
+            };
+            self.names += 1;
+            names.insert(entry.file_name(), is_folder);
+        }
+        let listing = Rc::new(Listing { names, alike: OnceCell::new() });
+        self.folders.insert(folder.to_owned(), listing.clone());
+        listing
+    }
+
+    /// The path as it lies on the disk where letters of another case or another form of Unicode are in the way;
+    /// `None` where nothing is alike. The last part is only looked for where `whole`.
+    pub fn like(&mut self, path: &Path, whole: bool) -> Option<PathBuf> {
+        let parts: Vec<Component<'_>> = path.components().collect();
+        let count = if whole { parts.len() } else { parts.len().checked_sub(1)? };
+        // The longest beginning that is there as it stands needs no reading of folders.
+        let there = (0..=count).rev().find(|there| {
+            let path: PathBuf = parts[..*there].iter().collect();
+            *there == 0 || path.symlink_metadata().is_ok()
+        })?;
+        let mut found: PathBuf = parts[..there].iter().collect();
+        for part in &parts[there..count] {
+            let Component::Normal(name) = part else { return None };
+            let name = self.list(&found).like(name)?.to_owned();
+            found.push(name);
+        }
+        found.extend(&parts[count..]);
+        Some(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_another_case_or_form_are_found() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path();
+        for name in ["Tex/Wood.PNG", "Tex/caf\u{e9}.png", "a/x", "A/X"] {
+            let path = root.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"x").unwrap();
+        }
+        let mut disk = Disk::default();
+        let mut like = |name: &str| disk.like(&root.join(name), true);
+        assert_eq!(like("tex/wood.png"), Some(root.join("Tex/Wood.PNG")));
+        assert_eq!(like("tex/cafe\u{301}.png"), Some(root.join("Tex/caf\u{e9}.png")));
+        assert_eq!(like("TEX/CAFE\u{301}.PNG"), Some(root.join("Tex/caf\u{e9}.png")));
+        assert_eq!(like("a/x"), Some(root.join("a/x")), "what is there as it stands is taken");
+        assert_eq!(like("A/x"), Some(root.join("A/X")), "an existing folder is not left for another");
+        assert_eq!(like("tex/none.png"), None);
+        assert_eq!(disk.like(&root.join("tex/none.png"), false), Some(root.join("Tex/none.png")));
+        assert_eq!(disk.list(&root.join("nowhere")).names.len(), 0);
+    }
+}
