@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
@@ -85,8 +86,9 @@ impl Drop for Draft {
     }
 }
 
-/// Nobody changes a blob any more, and its bytes are on the disk before its name is.
+/// Nobody changes a blob any more, its promise begins, and its bytes are on the disk before its name is.
 pub(crate) fn make_safe(file: &File, path: &Path, durability: Durability) -> Result<()> {
+    file.set_modified(SystemTime::now()).map_err(BlobError::io("date", path))?;
     let mut permissions = file.metadata().map_err(BlobError::io("look at", path))?.permissions();
     permissions.set_readonly(true);
     file.set_permissions(permissions).map_err(BlobError::io("protect", path))?;

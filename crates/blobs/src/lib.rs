@@ -5,11 +5,13 @@
 mod cache;
 mod disk;
 mod error;
+mod promise;
 mod store;
 mod uploads;
 
 pub use cache::{Cache, CacheUsage, Pin};
 pub use error::{BlobError, StreamError};
+pub use promise::Freed;
 pub use store::{BlobStore, Take};
 pub use uploads::{UploadInfo, Uploads};
 

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -25,14 +25,16 @@ pub enum Take {
 /// is there is whole: it got its name after its bytes were checked and, in a durable store, on the disk.
 #[derive(Debug, Clone)]
 pub struct BlobStore {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    blobs: PathBuf,
+pub(crate) struct Inner {
+    pub(crate) blobs: PathBuf,
     tmp: PathBuf,
     durability: Durability,
+    /// Held by whoever removes a blob for being old, and shared by whoever makes one young again.
+    pub(crate) gate: RwLock<()>,
 }
 
 impl BlobStore {
@@ -53,7 +55,7 @@ impl BlobStore {
                 remove(&path)?;
             }
             sync_folder(&root, durability)?;
-            Ok(Self { inner: Arc::new(Inner { blobs, tmp, durability }) })
+            Ok(Self { inner: Arc::new(Inner { blobs, tmp, durability, gate: RwLock::default() }) })
         })
         .await
     }
@@ -62,11 +64,12 @@ impl BlobStore {
     /// store, there is no blob.
     pub fn peek(root: &Path) -> Self {
         let (blobs, tmp) = (root.join("blobs"), root.join("tmp"));
-        Self { inner: Arc::new(Inner { blobs, tmp, durability: Durability::Ephemeral }) }
+        let inner = Inner { blobs, tmp, durability: Durability::Ephemeral, gate: RwLock::default() };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Stores a stream of at most `limit` bytes and returns its hash and length. Where `expected` is there
-    /// already, the stream is only checked.
+    /// already, the stream is only checked. The blob is promised from then on, see [`BlobStore::promise`].
     ///
     /// # Errors
     /// [`BlobError::Mismatch`], [`BlobError::TooLarge`], [`BlobError::NoSpace`], [`BlobError::Stream`]; nothing
@@ -82,7 +85,7 @@ impl BlobStore {
         E: Into<StreamError>,
     {
         if let Some(hash) = expected
-            && let Some(stored) = self.size(&hash).await?
+            && let Some(stored) = self.promise(&hash).await?
         {
             return self.check_again(hash, stored, limit, stream).await;
         }
@@ -118,7 +121,7 @@ impl BlobStore {
                 return Err(BlobError::Mismatch { expected, found: hash });
             }
             let path = store.path(&hash);
-            if length(&path)? != Some(len) {
+            if !store.claim(&path, len)? {
                 draft.keep(&path, store.inner.durability)?;
             }
             Ok((hash, len))
@@ -192,7 +195,7 @@ impl BlobStore {
     /// Moves in a file whose hash is known. Blocks.
     pub(crate) fn adopt(&self, from: &Path, hash: BlobHash, len: u64) -> Result<()> {
         let to = self.path(&hash);
-        if length(&to)? == Some(len) {
+        if self.claim(&to, len)? {
             remove(from)?;
             return Ok(());
         }
@@ -213,7 +216,7 @@ impl BlobStore {
         read_pieces(from, |bytes| draft.write(bytes))?;
         let (hash, len) = draft.hash();
         let to = self.path(&hash);
-        if length(&to)? != Some(len) {
+        if !self.claim(&to, len)? {
             draft.keep(&to, self.inner.durability)?;
         }
         Ok((hash, len))

@@ -240,6 +240,12 @@ impl Uploads {
         .await
     }
 
+    /// What finished uploads have become. One that is written to at this moment may be missing.
+    pub fn finished(&self) -> Vec<BlobHash> {
+        let all = self.inner.lock();
+        all.values().filter_map(|upload| upload.try_lock().ok()?.finished).collect()
+    }
+
     fn take(&self, id: UploadId) -> Result<OwnedMutexGuard<Upload>> {
         let upload = self.inner.lock().get(&id).cloned().ok_or(BlobError::NoUpload(id))?;
         let upload = upload.try_lock_owned().map_err(|_| BlobError::Busy)?;

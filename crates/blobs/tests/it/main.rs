@@ -3,6 +3,7 @@
 mod blobs;
 mod cache;
 mod killed;
+mod promises;
 mod uploads;
 
 use std::path::Path;

@@ -1,0 +1,117 @@
+//! What nobody needs goes; what somebody was told of stays for a while.
+//!
+//! A blob's time is the last moment at which somebody was told that it is there. Whoever collects spares what is
+//! younger than the promise, so no list of promises has to survive a restart.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::sync::PoisonError;
+use std::time::SystemTime;
+
+use kiln_types::BlobHash;
+
+use crate::disk::{Result, blocking, remove};
+use crate::{BlobError, BlobStore};
+
+/// What a collection has removed, or would remove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Freed {
+    pub blobs: u64,
+    pub bytes: u64,
+}
+
+impl BlobStore {
+    /// The blob's length, if it is there; it is promised from now on.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub async fn promise(&self, hash: &BlobHash) -> Result<Option<u64>> {
+        let (store, path) = (self.clone(), self.path(hash));
+        blocking(move || store.renew(&path)).await
+    }
+
+    /// Removes every blob that is not needed and was promised to nobody since this time. What is promised while
+    /// it works is spared, whatever the moment.
+    ///
+    /// # Errors
+    /// Where the disk fails; what was removed before is gone.
+    pub async fn collect(
+        &self,
+        needed: impl Fn(&BlobHash) -> bool + Send + 'static,
+        promised_since: SystemTime,
+    ) -> Result<Freed> {
+        let store = self.clone();
+        blocking(move || {
+            store.each_forgotten(needed, promised_since, |path| {
+                // Looked at again with nobody renewing it.
+                let _alone = store.inner.gate.write().unwrap_or_else(PoisonError::into_inner);
+                match forgotten(path, promised_since)? {
+                    Some(bytes) => Ok(remove(path)?.then_some(bytes)),
+                    None => Ok(None),
+                }
+            })
+        })
+        .await
+    }
+
+    /// What [`BlobStore::collect`] would remove.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub async fn collectable(
+        &self,
+        needed: impl Fn(&BlobHash) -> bool + Send + 'static,
+        promised_since: SystemTime,
+    ) -> Result<Freed> {
+        let store = self.clone();
+        blocking(move || store.each_forgotten(needed, promised_since, |path| forgotten(path, promised_since)))
+            .await
+    }
+
+    fn each_forgotten(
+        &self,
+        needed: impl Fn(&BlobHash) -> bool,
+        promised_since: SystemTime,
+        take: impl Fn(&Path) -> Result<Option<u64>>,
+    ) -> Result<Freed> {
+        let mut freed = Freed::default();
+        for (hash, meta) in self.walk()? {
+            if needed(&hash) || meta.modified().is_ok_and(|at| at >= promised_since) {
+                continue;
+            }
+            if let Some(bytes) = take(&self.path(&hash))? {
+                freed.blobs += 1;
+                freed.bytes += bytes;
+            }
+        }
+        Ok(freed)
+    }
+
+    /// Whether a blob of this length lies there already; it is promised then. Blocks.
+    pub(crate) fn claim(&self, path: &Path, len: u64) -> Result<bool> {
+        Ok(self.renew(path)? == Some(len))
+    }
+
+    fn renew(&self, path: &Path) -> Result<Option<u64>> {
+        let _shared = self.inner.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let renew = || {
+            let file = File::open(path)?;
+            file.set_modified(SystemTime::now())?;
+            Ok(file.metadata()?.len())
+        };
+        match renew() {
+            Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Ok(None),
+            done => done.map(Some).map_err(BlobError::io("date", path)),
+        }
+    }
+}
+
+/// Its length, where the file is there and older than the promise.
+fn forgotten(path: &Path, promised_since: SystemTime) -> Result<Option<u64>> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(BlobError::io("look at", path)(error)),
+        Ok(meta) => Ok(meta.modified().is_ok_and(|at| at < promised_since).then_some(meta.len())),
+    }
+}

@@ -1,0 +1,92 @@
+//! What goes and what stays.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use kiln_blobs::{BlobStore, Durability, Freed, StreamError, Uploads};
+use kiln_types::BlobHash;
+
+fn far() -> SystemTime {
+    SystemTime::now() + Duration::from_secs(1000)
+}
+
+async fn fresh() -> (tempfile::TempDir, BlobStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(folder.path(), Durability::Ephemeral).await.unwrap();
+    (folder, store)
+}
+
+#[tokio::test]
+async fn only_what_is_neither_needed_nor_promised_goes() {
+    let (_folder, store) = fresh().await;
+    let needed = store.put_bytes("needed").await.unwrap();
+    let old = store.put_bytes("forgotten").await.unwrap();
+    let promised = store.put_bytes("promised").await.unwrap();
+    let again = store.put_bytes("put again").await.unwrap();
+    let since = SystemTime::now();
+    assert_eq!(store.promise(&promised).await.unwrap(), Some(8));
+    store.put_bytes("put again").await.unwrap();
+    let would = store.collectable(move |hash| *hash == needed, since).await.unwrap();
+    assert_eq!(would, Freed { blobs: 1, bytes: 9 });
+    assert!(store.contains(&old).await.unwrap());
+    assert_eq!(store.collect(move |hash| *hash == needed, since).await.unwrap(), would);
+    for (hash, there) in [(needed, true), (old, false), (promised, true), (again, true)] {
+        assert_eq!(store.contains(&hash).await.unwrap(), there, "{hash}");
+    }
+    assert_eq!(store.promise(&old).await.unwrap(), None);
+    assert_eq!(store.collect(|_| false, far()).await.unwrap().blobs, 3);
+    assert!(store.list().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_finished_upload_names_its_blob_until_it_expires() {
+    let (folder, store) = fresh().await;
+    let uploads = Uploads::open(folder.path(), store.clone(), 1 << 20).await.unwrap();
+    let id = uploads.create("a", None).await.unwrap();
+    let piece = futures_util::stream::iter([Ok::<_, StreamError>(bytes::Bytes::from_static(b"abc"))]);
+    uploads.append(id, 0, piece).await.unwrap();
+    assert!(uploads.finished().is_empty());
+    let (hash, _) = uploads.finish(id).await.unwrap();
+    assert_eq!((uploads.finished(), hash), (vec![hash], BlobHash::of(b"abc")));
+    assert_eq!(uploads.expire(far()).await.unwrap(), 1);
+    assert!(uploads.finished().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_promised_during_a_collection_is_there_after_it() {
+    let (_folder, store) = fresh().await;
+    let done = Arc::new(AtomicBool::new(false));
+    let collecting = tokio::spawn({
+        let (store, done) = (store.clone(), done.clone());
+        async move {
+            let mut freed = 0;
+            while !done.load(Ordering::Relaxed) {
+                // As if the promise were over at once for all that is older than this very moment.
+                freed += store.collect(|_| false, SystemTime::now()).await.unwrap().blobs;
+            }
+            freed
+        }
+    });
+    let (mut kept, mut lost) = (0, 0);
+    for turn in 0..2000 {
+        let bytes = format!("blob {}", turn % 7);
+        let hash = BlobHash::of(bytes.as_bytes());
+        // The one who asks and the one who puts get a file that can be opened after the answer, or know that it
+        // is not there. The collector's "now" may have passed by then: only a renewed time may save it.
+        match store.promise(&hash).await.unwrap() {
+            Some(len) => {
+                assert_eq!(len, bytes.len() as u64);
+                kept += 1;
+            }
+            None => {
+                assert_eq!(store.put_bytes(bytes).await.unwrap(), hash);
+                lost += 1;
+            }
+        }
+    }
+    done.store(true, Ordering::Relaxed);
+    let freed = collecting.await.unwrap();
+    assert!(freed > 0 && lost > 0, "kept {kept}, lost {lost}, freed {freed}");
+    assert!(freed <= lost, "{freed} of {lost}");
+}
