@@ -6,6 +6,7 @@ mod bad_input;
 mod cli;
 mod crash;
 mod curl;
+mod elsewhere;
 mod farm;
 mod house;
 mod netns;
