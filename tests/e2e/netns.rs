@@ -128,6 +128,16 @@ impl Lan {
         Some(Self { network, _server: server, url, key, client, _home: home })
     }
 
+    /// The names in a folder, as machine 1, 2, ... sees them that does not see `hidden`.
+    pub fn names_in(&self, host: u8, folder: &Path, hidden: &Path) -> String {
+        let mut list = Command::new("ls");
+        list.arg(folder);
+        let mut command = Network::inside(&self.network.host(host), Some(hidden), &list);
+        let listed = command.stdout(Stdio::piped()).output().unwrap();
+        assert!(listed.status.success(), "the folder cannot be listed");
+        String::from_utf8(listed.stdout).unwrap()
+    }
+
     /// A worker on machine 1, 2, ... that does not see the folder `hidden`.
     pub fn worker(&self, host: u8, home: &Home, more: &[&str], hidden: Option<&Path>) -> Running {
         let mut args = vec!["worker", "--server", &self.url, "--key-file", &self.key];

@@ -25,7 +25,8 @@ const COLD: &str = "import bpy, os, sys\n\
     scene = bpy.context.scene\n\
     frame = int(frame)\n\
     if out: scene.render.filepath = out\n\
-    bpy.ops.render.render(animation=True, frame_start=frame, frame_end=frame)\n\
+    scene.frame_start = scene.frame_end = frame\n\
+    bpy.ops.render.render(animation=True)\n\
     os._exit(0)\n";
 
 /// `KILN_TEST_BLENDER`, else `blender` on PATH.
@@ -51,7 +52,19 @@ pub fn bpy_python() -> Option<PathBuf> {
     env::var_os("KILN_TEST_BPY").map(PathBuf::from).filter(|path| path.is_file())
 }
 
-/// Every Blender that the tests may use.
+/// The wheels of Blender 4.2, 4.5 and 5.0, as far as they are here: `KILN_TEST_BPY_42`, `KILN_TEST_BPY_45`,
+/// `KILN_TEST_BPY`.
+pub fn wheels() -> Vec<Blender> {
+    let named = ["KILN_TEST_BPY_42", "KILN_TEST_BPY_45", "KILN_TEST_BPY"].into_iter().filter_map(env::var_os);
+    named.map(PathBuf::from).filter(|path| path.is_file()).map(Blender::Module).collect()
+}
+
+/// Debian's Blender and every wheel: for what each version does in its own way.
+pub fn all_blenders() -> Vec<Blender> {
+    [Blender::Executable(blender())].into_iter().chain(wheels()).collect()
+}
+
+/// The oldest and the newest Blender: enough for most tests.
 pub fn blenders() -> Vec<Blender> {
     let mut found = vec![Blender::Executable(blender())];
     found.extend(bpy_python().map(Blender::Module));

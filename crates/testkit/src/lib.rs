@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use blender::{Blender, blender, blenders, bpy_python, scene, scenes_folder};
+pub use blender::{Blender, all_blenders, blender, blenders, bpy_python, scene, scenes_folder, wheels};
 pub use disk::SmallDisk;
 pub use picture::{Picture, assert_same_picture, picture};
 
