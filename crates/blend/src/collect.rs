@@ -1,4 +1,4 @@
-//! The second walk: picks the few blocks of interest out of all.
+//! The walk from block to block that picks the few blocks of interest out of all.
 
 use std::collections::HashMap;
 
@@ -34,6 +34,8 @@ pub(crate) struct Collected {
     /// The file format's own count within a version.
     pub subversion: Option<u16>,
     pub simulations: Simulations,
+    /// Byte where the first block with a DNA begins.
+    pub dna_at: Option<u64>,
     /// Camera objects and linked datablocks, by where they were in memory.
     pub names: HashMap<u64, String>,
     pub cameras: Vec<String>,
@@ -204,6 +206,9 @@ impl<'a> Collector<'a> {
                 self.out.subversion = global.int("subversion").and_then(|number| u16::try_from(number).ok());
             }
             return Ok(());
+        }
+        if &head.code == b"DNA1" {
+            self.out.dna_at.get_or_insert(head.at);
         }
         if head.is_id() {
             return self.datablock(head, walker);

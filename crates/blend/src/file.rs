@@ -137,6 +137,22 @@ impl<'a> Walker<'a> {
         Ok(Self { stream, shape, head: None, left: 0 })
     }
 
+    fn head_size(&self) -> usize {
+        if self.shape.large_heads { 32 } else { 16 + self.shape.pointer }
+    }
+
+    fn parse_head(&self, bytes: &[u8], at: u64) -> Head {
+        let (shape, pointer) = (self.shape, self.shape.pointer);
+        let number = |range: std::ops::Range<usize>| shape.u64(&bytes[range]);
+        let (sdna, old, len) = if shape.large_heads {
+            (number(4..8), number(8..16), number(16..24))
+        } else {
+            (number(8 + pointer..12 + pointer), number(8..8 + pointer), number(4..8))
+        };
+        let code = [bytes[0], bytes[1], bytes[2], bytes[3]];
+        Head { code, len, old, sdna: usize::try_from(sdna).unwrap_or(usize::MAX), at }
+    }
+
     /// The next block; `None` at the end mark.
     pub fn next(&mut self) -> Result<Option<Head>, BlendFault> {
         if let Some(head) = self.head.take()
@@ -146,22 +162,12 @@ impl<'a> Walker<'a> {
         }
         let at = self.stream.position();
         let mut bytes = [0; 32];
-        let size = if self.shape.large_heads { 32 } else { 16 + self.shape.pointer };
-        let bytes = &mut bytes[..size];
+        let bytes = &mut bytes[..self.head_size()];
         self.stream.read_exact(bytes, "a block head before the end mark", at)?;
-        let shape = self.shape;
-        let number = |range: std::ops::Range<usize>| shape.u64(&bytes[range]);
-        let pointer = shape.pointer;
-        let (sdna, old, len) = if shape.large_heads {
-            (number(4..8), number(8..16), number(16..24))
-        } else {
-            (number(8 + pointer..12 + pointer), number(8..8 + pointer), number(4..8))
-        };
-        let code = [bytes[0], bytes[1], bytes[2], bytes[3]];
-        let head = Head { code, len, old, sdna: usize::try_from(sdna).unwrap_or(usize::MAX), at };
+        let head = self.parse_head(bytes, at);
         // Lengths are signed in the file.
-        let most = if shape.large_heads { i64::MAX as u64 } else { i32::MAX as u64 };
-        if len > most {
+        let most = if self.shape.large_heads { i64::MAX as u64 } else { i32::MAX as u64 };
+        if head.len > most {
             return Err(BlendFault::Damaged { what: format!("{} has a negative length", head.what()), at });
         }
         if &head.code == b"ENDB" {
@@ -169,7 +175,7 @@ impl<'a> Walker<'a> {
             return Ok(None);
         }
         self.head = Some(head);
-        self.left = len;
+        self.left = head.len;
         Ok(Some(head))
     }
 
@@ -194,8 +200,44 @@ impl<'a> Walker<'a> {
 /// The largest DNA there is has 200 KB.
 const MAX_DNA: u64 = 16 << 20;
 
+/// The DNA and the byte where its block begins.
+pub(crate) struct FoundDna {
+    pub dna: Dna,
+    pub at: u64,
+}
+
+/// The DNA where Blender puts it, right before the end mark, without a walk through all before it. `None` where it is
+/// not there, or the file can only be read forward. What it finds is a guess until a walk comes by the same block.
+pub(crate) fn dna_at_end(bytes: &mut dyn Bytes, limits: &Limits) -> Result<Option<FoundDna>, BlendFault> {
+    const TAIL: u64 = 1 << 20;
+    let mut walker = Walker::new(bytes, limits)?;
+    let Some(len) = walker.stream.len() else { return Ok(None) };
+    let (head_size, begin) = (walker.head_size(), walker.stream.position());
+    let from = len.saturating_sub(TAIL).max(begin);
+    let mut tail = vec![0; (len.max(from) - from) as usize];
+    walker.stream.skip(from - begin, "its end", begin)?;
+    walker.stream.read_exact(&mut tail, "its end", from)?;
+    let Some(end) = tail.len().checked_sub(head_size).filter(|end| tail[*end..].starts_with(b"ENDB")) else {
+        return Ok(None);
+    };
+    let mut search = end;
+    while let Some(found) = tail[..search].windows(8).rposition(|eight| eight == b"SDNANAME") {
+        let head =
+            found.checked_sub(head_size).map(|at| walker.parse_head(&tail[at..found], from + at as u64));
+        if let Some(head) = head
+            && &head.code == b"DNA1"
+            && head.len == (end - found) as u64
+        {
+            let dna = Dna::parse(&tail[found..end], walker.shape)?;
+            return Ok(Some(FoundDna { dna, at: head.at }));
+        }
+        search = found;
+    }
+    Ok(None)
+}
+
 /// Walks to the end mark and reads the DNA on the way.
-pub(crate) fn find_dna(bytes: &mut dyn Bytes, limits: &Limits) -> Result<Dna, BlendFault> {
+pub(crate) fn find_dna(bytes: &mut dyn Bytes, limits: &Limits) -> Result<FoundDna, BlendFault> {
     let mut walker = Walker::new(bytes, limits)?;
     let mut dna = None;
     while let Some(head) = walker.next()? {
@@ -203,7 +245,8 @@ pub(crate) fn find_dna(bytes: &mut dyn Bytes, limits: &Limits) -> Result<Dna, Bl
             if head.len > MAX_DNA {
                 return Err(BlendFault::dna("the description of its fields is too long"));
             }
-            dna = Some(Dna::parse(&walker.payload(MAX_DNA)?, walker.shape)?);
+            let parsed = Dna::parse(&walker.payload(MAX_DNA)?, walker.shape)?;
+            dna = Some(FoundDna { dna: parsed, at: head.at });
         }
     }
     dna.ok_or_else(|| BlendFault::dna("the description of its fields (DNA1) is missing"))

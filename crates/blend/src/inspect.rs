@@ -1,7 +1,7 @@
 //! All that is read from one .blend.
 
 use std::{
-    io::{Read, Seek},
+    io::{Cursor, Read, Seek},
     path::Path,
 };
 
@@ -9,14 +9,15 @@ use kiln_types::BlenderVersion;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    collect::collect,
+    collect::{Collected, collect},
+    dna::Dna,
     external::ExternalFile,
     fault::{BlendError, BlendFault},
-    file::{find_dna, open, peek_reader},
+    file::{dna_at_end, find_dna, open, peek_reader},
     resolve::resolve,
     scene::{self, SceneInfo},
     simulations::Simulation,
-    stream::{Bytes, Compression, Limits},
+    stream::{Bytes, Compression, Limits, unpack_small},
 };
 
 /// What a .blend holds.
@@ -58,8 +59,13 @@ fn inspect_bytes(
     has_bake: &dyn Fn(&[u8]) -> bool,
 ) -> Result<Inspection, BlendFault> {
     let peek = peek_reader(&mut *bytes)?;
-    let dna = find_dna(bytes, limits)?;
-    let collected = collect(bytes, &dna, limits)?;
+    // What can only be read forward is unpacked once, where it is small.
+    let mut unpacked = unpack_small(bytes, peek.compression, limits).map(Cursor::new);
+    let bytes: &mut dyn Bytes = match &mut unpacked {
+        Some(unpacked) => unpacked,
+        None => bytes,
+    };
+    let (dna, collected) = walk(bytes, limits)?;
     let scenes = collected
         .scenes
         .iter()
@@ -77,6 +83,20 @@ fn inspect_bytes(
         external: collected.external,
         simulations: collected.simulations.finish(has_bake),
     })
+}
+
+/// One walk where the DNA lies where Blender puts it; else one to find it and a second one to read.
+fn walk(bytes: &mut dyn Bytes, limits: &Limits) -> Result<(Dna, Collected), BlendFault> {
+    // What is wrong with a broken file is told by the walk from its beginning.
+    if let Ok(Some(found)) = dna_at_end(bytes, limits) {
+        let collected = collect(bytes, &found.dna, limits)?;
+        if collected.dna_at == Some(found.at) {
+            return Ok((found.dna, collected));
+        }
+    }
+    let found = find_dna(bytes, limits)?;
+    let collected = collect(bytes, &found.dna, limits)?;
+    Ok((found.dna, collected))
 }
 
 /// Reads the whole file, from its header to its end mark. Looks beside it for bakes of geometry nodes.

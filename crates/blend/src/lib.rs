@@ -1,9 +1,10 @@
 //! Reads .blend files without Blender: what a scene renders, and every file it needs.
 //!
-//! A .blend is a list of blocks; its last one, the DNA, describes the fields of all others. The file is walked
-//! twice from its beginning to its end mark: once to find the DNA, so that a cut or lying file is known before
-//! anything is believed; once to read the few blocks of interest. Nothing else is held in memory, so a file of
-//! any size costs little, packed or not.
+//! A .blend is a list of blocks; its last one, the DNA, describes the fields of all others. It is read first, then
+//! the file is walked once from its beginning to its end mark, and the few blocks of interest are read. What lies
+//! between them is skipped: in a plain file, and in one packed as Blender packs since 3.0, it is not even read. Where
+//! the DNA is not at the end, or a packed file can only be read forward, a first walk looks for it. Nothing else is
+//! held in memory, so a file of any size costs little, packed or not.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -15,6 +16,7 @@ mod expand;
 mod external;
 mod fault;
 mod file;
+mod frames;
 mod inspect;
 mod layout;
 mod meaning;

@@ -212,7 +212,7 @@ pub(crate) fn read(
         .and_then(depth)
         .filter(|depth| format.is_some_and(|format| format.depths().contains(depth)));
     let mode = scene.int("r.mode").unwrap_or(0);
-    let edge = |field: &str| scene.float(field).unwrap_or(0.0);
+    let edge = |field: &str| scene.float(field).filter(|edge| edge.is_finite()).unwrap_or(0.0);
     let border = (mode & MODE_BORDER != 0).then(|| Border {
         min_x: edge("r.border.xmin"),
         max_x: edge("r.border.xmax"),
@@ -221,7 +221,7 @@ pub(crate) fn read(
         crop: mode & MODE_CROP != 0,
     });
     let rate = scene.float("r.frs_sec").unwrap_or(24.0);
-    let base = scene.float("r.frs_sec_base").filter(|base| *base > 0.0).unwrap_or(1.0);
+    let base = scene.float("r.frs_sec_base").filter(|base| base.is_finite() && *base > 0.0).unwrap_or(1.0);
     let scene_mode = scene.int("r.scemode").unwrap_or(0);
     let multiview = scene_mode & SCENE_MODE_MULTIVIEW != 0;
     let unsigned = |field: &str| int(field).map(i32::unsigned_abs);

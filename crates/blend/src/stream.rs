@@ -1,11 +1,11 @@
 //! The bytes of a .blend, unpacked as they are read.
 
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
 use flate2::bufread::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 
-use crate::fault::BlendFault;
+use crate::{fault::BlendFault, frames::Frames};
 
 /// How a .blend is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,18 +42,22 @@ enum Kind<'a> {
     Plain(Plain<'a>),
     Gzip(Box<MultiGzDecoder<Plain<'a>>>),
     Zstd(Box<zstd::Decoder<'static, Plain<'a>>>),
+    Frames(Frames<'a>),
 }
 
-/// Reads forward only.
+/// Reads forward, and jumps where that is cheap.
 pub(crate) struct Stream<'a> {
     kind: Kind<'a>,
     /// Unpacked bytes so far.
     position: u64,
-    /// The most that may come; for a plain file its length.
+    /// The most that may come; its length where it is known.
     limit: u64,
+    known_len: bool,
     pub compression: Compression,
 }
 
+/// Small: most of a large file is skipped.
+const BUFFER: usize = 32 << 10;
 /// Windows of Blender's own files are 8 MiB at most; a decoder takes this much memory.
 const WINDOW_LOG: u32 = 27;
 
@@ -65,26 +69,44 @@ impl<'a> Stream<'a> {
             return Err(BlendFault::Empty);
         }
         bytes.seek(SeekFrom::Start(0)).map_err(read)?;
-        let mut reader = BufReader::with_capacity(128 << 10, bytes);
-        let magic = reader.fill_buf().map_err(read)?;
-        let compression = if magic.starts_with(&[0x1f, 0x8b]) {
-            Compression::Gzip
-        } else if magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-            Compression::Zstd
-        } else {
-            Compression::None
+        let mut magic = Vec::new();
+        bytes.take(4).read_to_end(&mut magic).map_err(read)?;
+        let compression = match magic.as_slice() {
+            [0x1f, 0x8b, ..] => Compression::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd] => Compression::Zstd,
+            _ => Compression::None,
         };
-        let unpacked = limits.unpacked.max(len.saturating_mul(limits.ratio));
+        let most = limits.unpacked.max(len.saturating_mul(limits.ratio));
+        let bytes = if compression == Compression::Zstd {
+            match Frames::open(bytes, len).map_err(read)? {
+                Ok(frames) if frames.len() > most => return Err(BlendFault::Bomb(most >> 20)),
+                Ok(frames) => {
+                    let (limit, kind) = (frames.len(), Kind::Frames(frames));
+                    return Ok(Self { kind, position: 0, limit, known_len: true, compression });
+                }
+                Err(bytes) => bytes,
+            }
+        } else {
+            bytes
+        };
+        bytes.seek(SeekFrom::Start(0)).map_err(read)?;
+        let reader = BufReader::with_capacity(BUFFER, bytes);
+        let known_len = compression == Compression::None;
         let (kind, limit) = match compression {
             Compression::None => (Kind::Plain(reader), len),
-            Compression::Gzip => (Kind::Gzip(Box::new(MultiGzDecoder::new(reader))), unpacked),
+            Compression::Gzip => (Kind::Gzip(Box::new(MultiGzDecoder::new(reader))), most),
             Compression::Zstd => {
                 let mut decoder = zstd::Decoder::with_buffer(reader).map_err(read)?;
                 decoder.window_log_max(WINDOW_LOG).map_err(read)?;
-                (Kind::Zstd(Box::new(decoder)), unpacked)
+                (Kind::Zstd(Box::new(decoder)), most)
             }
         };
-        Ok(Self { kind, position: 0, limit, compression })
+        Ok(Self { kind, position: 0, limit, known_len, compression })
+    }
+
+    /// The unpacked length, where any place can be reached without unpacking what lies before it.
+    pub fn len(&self) -> Option<u64> {
+        self.known_len.then_some(self.limit)
     }
 
     pub fn position(&self) -> u64 {
@@ -104,9 +126,9 @@ impl<'a> Stream<'a> {
 
     fn check(&self, count: u64, what: &str, at: u64) -> Result<(), BlendFault> {
         let fits = self.position.checked_add(count).is_some_and(|end| end <= self.limit);
-        match (fits, self.compression) {
+        match (fits, self.known_len) {
             (true, _) => Ok(()),
-            (false, Compression::None) => Err(BlendFault::Truncated { what: what.to_owned(), at }),
+            (false, true) => Err(BlendFault::Truncated { what: what.to_owned(), at }),
             (false, _) => Err(BlendFault::Bomb(self.limit >> 20)),
         }
     }
@@ -116,6 +138,7 @@ impl<'a> Stream<'a> {
             Kind::Plain(reader) => reader,
             Kind::Gzip(reader) => reader,
             Kind::Zstd(reader) => reader,
+            Kind::Frames(reader) => reader,
         }
     }
 
@@ -148,6 +171,8 @@ impl<'a> Stream<'a> {
             let distance =
                 i64::try_from(count).map_err(|_| BlendFault::Damaged { what: what.to_owned(), at })?;
             reader.seek_relative(distance).map_err(BlendFault::Unreadable)?;
+        } else if let Kind::Frames(frames) = &mut self.kind {
+            frames.seek(self.position + count);
         } else {
             let copied = io::copy(&mut self.reader().take(count), &mut io::sink());
             match copied {
@@ -162,7 +187,7 @@ impl<'a> Stream<'a> {
 
     /// After the end mark: a packed file must still end well, or its last part is not all there.
     pub fn finish(&mut self) -> Result<(), BlendFault> {
-        if self.compression == Compression::None {
+        if self.known_len {
             return Ok(());
         }
         let (at, left) = (self.position, self.limit - self.position.min(self.limit));
@@ -172,4 +197,24 @@ impl<'a> Stream<'a> {
             Err(error) => Err(self.fault(error, "its end", at)),
         }
     }
+}
+
+/// All bytes of a packed file that can only be read forward, where they take no more than half the memory allowed.
+/// `None` for all others, and for one that is broken: reading it as it lies tells where.
+pub(crate) fn unpack_small(
+    bytes: &mut dyn Bytes,
+    compression: Compression,
+    limits: &Limits,
+) -> Option<Vec<u8>> {
+    if compression == Compression::None {
+        return None;
+    }
+    let mut stream = Stream::new(bytes, limits).ok()?;
+    let most = (limits.memory as u64 / 2).min(stream.limit);
+    if stream.known_len {
+        return None;
+    }
+    let mut unpacked = Vec::new();
+    stream.reader().take(most + 1).read_to_end(&mut unpacked).ok()?;
+    (unpacked.len() as u64 <= most).then_some(unpacked)
 }

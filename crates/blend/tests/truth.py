@@ -13,9 +13,6 @@ import bpy
 
 out, kiln_host = sys.argv[sys.argv.index("--") + 1 :][:2]
 out = os.path.realpath(out)
-spec = importlib.util.spec_from_file_location("simulations", os.path.join(kiln_host, "simulations.py"))
-simulations = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(simulations)
 
 VERSION = bpy.app.version
 # As a Python module Blender dies of Mantaflow when it is to simulate.
@@ -96,7 +93,7 @@ def external():
     return sorted([kind, name, path, packed] for kind, name, path, packed in found)
 
 
-def truth():
+def truth(simulations):
     return dict(
         version=list(VERSION),
         # What the file holds; this Blender is the one that wrote it.
@@ -366,19 +363,37 @@ def physics_packed():
 
 MAKERS = [physics_unbaked, physics_baked, physics_packed]
 
-try:
+def host_module():
+    """The worker's own judgement of simulations."""
+    spec = importlib.util.spec_from_file_location("simulations", os.path.join(kiln_host, "simulations.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def main():
     for maker in MAKERS:
         maker()
-    found = {}
+    found, simulations = {}, host_module()
     for name in sorted(os.listdir(out)):
         if name.endswith(".blend"):
             bpy.ops.wm.open_mainfile(filepath=os.path.join(out, name), load_ui=False)
-            found[name] = truth()
+            found[name] = truth(simulations)
     with open(os.path.join(out, "truth.json"), "w") as file:
         json.dump(found, file)
+
+
+def run(what):
+    """A wheel may hang at its end."""
+    try:
+        what()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(3)
     sys.stdout.flush()
-except BaseException:
-    traceback.print_exc()
-    sys.stderr.flush()
-    os._exit(3)
-os._exit(0)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    run(main)
