@@ -1,6 +1,6 @@
 //! The walk from block to block that picks the few blocks of interest out of all.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::{
     dna::{Dna, View},
@@ -8,6 +8,7 @@ use crate::{
     fault::BlendFault,
     file::{Head, Walker},
     parts::Kept,
+    scene,
     simulations::Simulations,
     stream::{Bytes, Limits},
 };
@@ -142,6 +143,8 @@ struct Collector<'a> {
     uses: Vec<u8>,
     kinds: Kinds,
     current: Current,
+    /// What scenes and their markers use as cameras.
+    looked_through: HashSet<u64>,
     /// Texts that are referred to by pointers, and follow.
     pending: HashMap<u64, ExternalKind>,
     /// Types of the present scene's strips, by the pointer to their data.
@@ -184,6 +187,7 @@ impl<'a> Collector<'a> {
             rules,
             kinds,
             current: Current::default(),
+            looked_through: HashSet::new(),
             pending: HashMap::new(),
             strip_types: HashMap::new(),
             strips: Vec::new(),
@@ -242,7 +246,9 @@ impl<'a> Collector<'a> {
             part = 0;
         }
         let is_camera = is_object && view.int("type") == Some(CAMERA);
-        if is_camera || &head.code == b"ID\0\0" {
+        // A scene may look through any object. Scenes come before objects.
+        let is_looked_through = is_object && self.looked_through.contains(&head.old);
+        if is_camera || is_looked_through || &head.code == b"ID\0\0" {
             let name = self.current.name.get(2..).unwrap_or_default().to_owned();
             self.keep(2 * name.len())?;
             if self.out.names.len() >= MAX_NAMES {
@@ -350,6 +356,7 @@ impl<'a> Collector<'a> {
         };
         self.keep(stays)?;
         if part == uses::SCENE {
+            self.looked_through.extend(scene::cameras(self.dna, &block, &parts));
             let of_members = ["Base", "CollectionObject", "CollectionChild"];
             let before = parts.iter().map(|part| part.bytes.len() + 64).sum::<usize>();
             parts.retain(|part| !of_members.contains(&self.dna.name(part.sdna)));
