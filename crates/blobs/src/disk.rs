@@ -139,6 +139,36 @@ pub(crate) fn length(path: &Path) -> Result<Option<u64>> {
     }
 }
 
+/// Every file below `root` that is named by a hash, as `root/ab/abcdef...`; others are passed over.
+pub(crate) fn walk(root: &Path) -> Result<Vec<(BlobHash, fs::Metadata)>> {
+    let mut all = Vec::new();
+    for shard in fs::read_dir(root).map_err(BlobError::io("read", root))? {
+        let shard = shard.map_err(BlobError::io("read", root))?.path();
+        let entries = match fs::read_dir(&shard) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => continue,
+            entries => entries.map_err(BlobError::io("read", &shard))?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(BlobError::io("read", &shard))?;
+            let Some(hash) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            match entry.metadata() {
+                // Deleted meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                meta => all.push((hash, meta.map_err(BlobError::io("look at", &entry.path()))?)),
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// `root/ab/abcdef...`
+pub(crate) fn sharded(root: &Path, hash: &BlobHash) -> PathBuf {
+    let name = hash.to_string();
+    root.join(&name[..2]).join(name)
+}
+
 /// Carries a stream through `step` in large pieces, each on a thread that may block, while the next piece
 /// arrives. `sink` goes along. A stream that breaks gives back the sink with what arrived before, and the error.
 pub(crate) async fn pour<S, E, T>(

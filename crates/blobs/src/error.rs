@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use kiln_chunks::FrameError;
 use kiln_types::{BlobHash, UploadId};
 
 /// An error of whatever the bytes come from.
@@ -37,6 +38,12 @@ pub enum BlobError {
         "“{0}” cannot be the name of an upload: 1 to 1,024 bytes without control characters are expected"
     )]
     BadName(String),
+    #[error("{count} chunks of it are not there; send them first")]
+    Lacking { count: usize },
+    #[error("the list of chunks gives chunk {0} a length that is not its own; make the list anew")]
+    WrongLength(BlobHash),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
     #[error("the bytes stopped arriving: {0}")]
     Stream(#[source] StreamError),
     #[error("cannot {doing} {}: {source}", path.display())]

@@ -1,15 +1,20 @@
-//! Content-addressed bytes on disk, resumable uploads into them, and a size-limited cache of them.
+//! Content-addressed bytes on disk, as whole files and as chunks; resumable uploads into them, and a size-limited
+//! cache of them.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod blobs;
 mod cache;
+mod chunks;
 mod disk;
 mod error;
 mod promise;
 mod store;
 mod uploads;
 
+pub use blobs::{BlobReader, Blobs};
 pub use cache::{Cache, CacheUsage, Pin};
+pub use chunks::{ChunkReader, ChunkStore, PutChunks};
 pub use error::{BlobError, StreamError};
 pub use promise::Freed;
 pub use store::{BlobStore, Take};

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Add;
 use std::path::Path;
 use std::sync::PoisonError;
 use std::time::SystemTime;
@@ -19,6 +20,14 @@ use crate::{BlobError, BlobStore};
 pub struct Freed {
     pub blobs: u64,
     pub bytes: u64,
+}
+
+impl Add for Freed {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { blobs: self.blobs + other.blobs, bytes: self.bytes + other.bytes }
+    }
 }
 
 impl BlobStore {
@@ -95,20 +104,25 @@ impl BlobStore {
 
     fn renew(&self, path: &Path) -> Result<Option<u64>> {
         let _shared = self.inner.gate.read().unwrap_or_else(PoisonError::into_inner);
-        let renew = || {
-            let file = File::open(path)?;
-            file.set_modified(SystemTime::now())?;
-            Ok(file.metadata()?.len())
-        };
-        match renew() {
-            Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Ok(None),
-            done => done.map(Some).map_err(BlobError::io("date", path)),
-        }
+        renew(path)
+    }
+}
+
+/// Gives a file the time of now. Its length, if it is there.
+pub(crate) fn renew(path: &Path) -> Result<Option<u64>> {
+    let renew = || {
+        let file = File::open(path)?;
+        file.set_modified(SystemTime::now())?;
+        Ok(file.metadata()?.len())
+    };
+    match renew() {
+        Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Ok(None),
+        done => done.map(Some).map_err(BlobError::io("date", path)),
     }
 }
 
 /// Its length, where the file is there and older than the promise.
-fn forgotten(path: &Path, promised_since: SystemTime) -> Result<Option<u64>> {
+pub(crate) fn forgotten(path: &Path, promised_since: SystemTime) -> Result<Option<u64>> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(BlobError::io("look at", path)(error)),

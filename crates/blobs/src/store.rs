@@ -9,7 +9,9 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use kiln_types::BlobHash;
 
-use crate::disk::{Draft, Result, blocking, length, make_safe, move_in, pour, remove, sync_folder};
+use crate::disk::{
+    Draft, Result, blocking, length, make_safe, move_in, pour, remove, sharded, sync_folder, walk,
+};
 use crate::{BlobError, Durability, StreamError};
 
 /// What becomes of a file that is put into a store.
@@ -87,7 +89,11 @@ impl BlobStore {
         if let Some(hash) = expected
             && let Some(stored) = self.promise(&hash).await?
         {
-            return self.check_again(hash, stored, limit, stream).await;
+            let checked = check(hash, stored, limit, stream).await;
+            if let Err(BlobError::Damaged(_)) = checked {
+                self.delete(&hash).await?;
+            }
+            return checked;
         }
         // The file is made together with its first write: small blobs cost one trip to another thread less.
         let tmp = self.draft_path();
@@ -127,42 +133,6 @@ impl BlobStore {
             Ok((hash, len))
         })
         .await
-    }
-
-    /// The blob is there: reads the stream to its end, so that a wrong one is still told.
-    async fn check_again<S, E>(
-        &self,
-        expected: BlobHash,
-        stored: u64,
-        limit: u64,
-        stream: S,
-    ) -> Result<(BlobHash, u64)>
-    where
-        S: Stream<Item = std::result::Result<Bytes, E>> + Send,
-        E: Into<StreamError>,
-    {
-        let fresh = (blake3::Hasher::new(), 0_u64);
-        let ((hasher, len), broken) = pour(stream, fresh, move |(hasher, len), bytes| {
-            *len += bytes.len() as u64;
-            if *len > limit {
-                return Err(BlobError::TooLarge { limit });
-            }
-            hasher.update(bytes);
-            Ok(())
-        })
-        .await?;
-        if let Some(error) = broken {
-            return Err(BlobError::Stream(error));
-        }
-        let found = BlobHash::from(hasher.finalize());
-        if found != expected {
-            return Err(BlobError::Mismatch { expected, found });
-        }
-        if len != stored {
-            self.delete(&expected).await?;
-            return Err(BlobError::Damaged(expected));
-        }
-        Ok((expected, len))
     }
 
     /// # Errors
@@ -242,17 +212,19 @@ impl BlobStore {
     /// # Errors
     /// [`BlobError::NotFound`], or where the disk fails.
     pub async fn open_blob(&self, hash: &BlobHash) -> Result<(tokio::fs::File, u64)> {
-        let (hash, path) = (*hash, self.path(hash));
-        let (file, len) = blocking(move || {
-            let file = File::open(&path).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => BlobError::NotFound(hash),
-                _ => BlobError::io("open", &path)(error),
-            })?;
-            let len = file.metadata().map_err(BlobError::io("look at", &path))?.len();
-            Ok((file, len))
-        })
-        .await?;
+        let (store, hash) = (self.clone(), *hash);
+        let (file, len) = blocking(move || store.open_file(&hash)).await?;
         Ok((tokio::fs::File::from_std(file), len))
+    }
+
+    pub(crate) fn open_file(&self, hash: &BlobHash) -> Result<(File, u64)> {
+        let path = self.path(hash);
+        let file = File::open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => BlobError::NotFound(*hash),
+            _ => BlobError::io("open", &path)(error),
+        })?;
+        let len = file.metadata().map_err(BlobError::io("look at", &path))?.len();
+        Ok((file, len))
     }
 
     /// The whole of a small blob.
@@ -276,8 +248,7 @@ impl BlobStore {
 
     /// Where the blob lies, if it is there. The file must not be written to.
     pub fn path(&self, hash: &BlobHash) -> PathBuf {
-        let name = hash.to_string();
-        self.inner.blobs.join(&name[..2]).join(name)
+        sharded(&self.inner.blobs, hash)
     }
 
     /// Whether it was there.
@@ -300,27 +271,7 @@ impl BlobStore {
     }
 
     pub(crate) fn walk(&self) -> Result<Vec<(BlobHash, fs::Metadata)>> {
-        let mut all = Vec::new();
-        let root = &self.inner.blobs;
-        for shard in fs::read_dir(root).map_err(BlobError::io("read", root))? {
-            let shard = shard.map_err(BlobError::io("read", root))?.path();
-            let entries = match fs::read_dir(&shard) {
-                Err(error) if error.kind() == io::ErrorKind::NotADirectory => continue,
-                entries => entries.map_err(BlobError::io("read", &shard))?,
-            };
-            for entry in entries {
-                let entry = entry.map_err(BlobError::io("read", &shard))?;
-                let Some(hash) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-                    continue;
-                };
-                match entry.metadata() {
-                    // Deleted meanwhile.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    meta => all.push((hash, meta.map_err(BlobError::io("look at", &entry.path()))?)),
-                }
-            }
-        }
-        Ok(all)
+        walk(&self.inner.blobs)
     }
 
     /// Reads the blob again and returns its length. A damaged one is left where it is.
@@ -346,6 +297,37 @@ impl BlobStore {
     pub(crate) fn durability(&self) -> Durability {
         self.inner.durability
     }
+}
+
+/// For a blob of `stored` bytes that is there: reads the stream to its end, so that a wrong one is still told.
+pub(crate) async fn check<S, E>(
+    expected: BlobHash,
+    stored: u64,
+    limit: u64,
+    stream: S,
+) -> Result<(BlobHash, u64)>
+where
+    S: Stream<Item = std::result::Result<Bytes, E>> + Send,
+    E: Into<StreamError>,
+{
+    let fresh = (blake3::Hasher::new(), 0_u64);
+    let ((hasher, len), broken) = pour(stream, fresh, move |(hasher, len), bytes| {
+        *len += bytes.len() as u64;
+        if *len > limit {
+            return Err(BlobError::TooLarge { limit });
+        }
+        hasher.update(bytes);
+        Ok(())
+    })
+    .await?;
+    if let Some(error) = broken {
+        return Err(BlobError::Stream(error));
+    }
+    let found = BlobHash::from(hasher.finalize());
+    if found != expected {
+        return Err(BlobError::Mismatch { expected, found });
+    }
+    if len == stored { Ok((expected, len)) } else { Err(BlobError::Damaged(expected)) }
 }
 
 /// Blocks.

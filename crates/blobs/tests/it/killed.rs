@@ -1,5 +1,6 @@
 //! A process is killed while it stores: whatever it acknowledged is there, and nothing half.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,7 +8,7 @@ use std::process::{Command, Stdio};
 use kiln_blobs::{BlobStore, Durability, Uploads};
 use kiln_types::{BlobHash, UploadId};
 
-use crate::{files_below, noise, pieces};
+use crate::{chunks, files_below, noise, pieces};
 
 const FOLDER: &str = "KILN_TEST_KILLED_FOLDER";
 const ROUNDS: usize = 6;
@@ -94,4 +95,79 @@ async fn what_was_acknowledged_survives() {
         }
     }
     assert!(!safe.is_empty());
+}
+
+/// A collection keeps these.
+fn is_needed(hash: &BlobHash) -> bool {
+    hash.as_bytes()[0] & 1 == 0
+}
+
+/// Puts chunks, makes blobs of them, splits others and collects, for ever; says what is safe.
+#[tokio::test]
+#[ignore = "runs in a process of its own, started and killed by the test below"]
+async fn child_with_chunks() {
+    let folder = std::env::var_os(FOLDER).unwrap();
+    let blobs = chunks::open(Path::new(&folder), Durability::Durable).await;
+    let store = blobs.chunks().unwrap();
+    for number in rand::random::<u32>().into().. {
+        let (bytes, hash, recipe, frames) = chunks::file(60_000 + number as usize % 90_000, number);
+        if number.is_multiple_of(4) {
+            blobs.put_stream(Some(hash), u64::MAX, pieces([&bytes[..]])).await.unwrap();
+            println!("acked {hash}");
+            store.convert(blobs.whole(), &hash).await.unwrap();
+        } else {
+            store.put(pieces([&chunks::wire(&frames)[..]])).await.unwrap();
+            store.put_recipe(hash, recipe, u64::MAX).await.unwrap();
+        }
+        println!("acked {hash}");
+        if number.is_multiple_of(7) {
+            println!("acked collection");
+            blobs.collect(is_needed, chunks::far()).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn chunks_that_were_acknowledged_survive_also_a_collection_that_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut safe = HashSet::new();
+    let mut read = |line: String| match line.split_once("acked ") {
+        Some((_, "collection")) => {
+            safe.retain(is_needed);
+            true
+        }
+        Some((_, hash)) => safe.insert(hash.parse::<BlobHash>().unwrap()),
+        None => false,
+    };
+    for _ in 0..ROUNDS {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "killed::child_with_chunks", "--ignored", "--nocapture"])
+            .env(FOLDER, folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let enough = rand::random_range(1..60);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut count = 0;
+        while count < enough {
+            count += usize::from(read(lines.next().expect("the child ended by itself").unwrap()));
+        }
+        child.kill().unwrap();
+        let mut rest: Vec<String> = lines.map_while(Result::ok).collect();
+        rest.pop();
+        for line in rest {
+            read(line);
+        }
+        child.wait().unwrap();
+    }
+    let blobs = chunks::open(folder.path(), Durability::Durable).await;
+    let all: HashSet<_> = blobs.list().await.unwrap().into_iter().map(|(hash, _)| hash).collect();
+    assert!(safe.is_subset(&all) && !safe.is_empty());
+    for hash in all {
+        let bytes = chunks::read(&blobs, &hash).await;
+        assert_eq!(BlobHash::of(&bytes), hash, "also what was not acknowledged is whole");
+    }
+    assert!(
+        files_below(folder.path()).iter().all(|path| !path.starts_with("tmp") && !path.ends_with(".part"))
+    );
 }

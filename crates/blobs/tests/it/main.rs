@@ -2,6 +2,7 @@
 
 mod blobs;
 mod cache;
+mod chunks;
 mod killed;
 mod promises;
 mod uploads;

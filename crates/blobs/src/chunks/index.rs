@@ -1,0 +1,179 @@
+//! Where each chunk lies: in memory, made from the packs when the store is opened.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use kiln_chunks::FrameHead;
+use kiln_types::BlobHash;
+
+use super::pack::{Key, frame_len, read_heads, salvage};
+use crate::disk::Result;
+use crate::{BlobError, Durability};
+
+/// How long a pack's time on the disk may lag behind its promise.
+const LAG: Duration = Duration::from_mins(1);
+
+pub(crate) type PackId = u32;
+
+/// Where the frame of a chunk lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub pack: PackId,
+    /// Where its head begins.
+    pub at: u32,
+    /// Bytes with the head.
+    pub len: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Pack {
+    /// When it was written, or one of its chunks was last promised.
+    pub promised: SystemTime,
+    /// Its time on the disk.
+    written: SystemTime,
+}
+
+/// 33 to 66 bytes a chunk.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    chunks: HashMap<Key, Place>,
+    packs: HashMap<PackId, Pack>,
+    next: PackId,
+}
+
+impl Index {
+    /// Reads what the packs in this folder say of themselves.
+    pub fn load(folder: &Path, durability: Durability) -> Result<Self> {
+        let mut index = Self::default();
+        let (mut whole, mut torn) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(folder).map_err(BlobError::io("read", folder))? {
+            let path = entry.map_err(BlobError::io("read", folder))?.path();
+            let id = path.file_stem().and_then(|stem| stem.to_str());
+            let Some(id) = id.and_then(|id| PackId::from_str_radix(id, 16).ok()) else { continue };
+            index.next = index.next.max(id.saturating_add(1));
+            match path.extension() {
+                None => whole.push((id, path)),
+                Some(_) => torn.push(path),
+            }
+        }
+        // The youngest pack's word on a chunk counts: it was sent again because an older one was damaged.
+        whole.sort();
+        for (id, path) in whole {
+            let look = BlobError::io("look at", &path);
+            let written = fs::metadata(&path).and_then(|meta| meta.modified()).map_err(look)?;
+            match read_heads(&path)? {
+                Some(heads) => index.insert(id, &heads, written, written + LAG),
+                None => torn.push(path),
+            }
+        }
+        for path in torn {
+            let id = index.reserve();
+            match salvage(&path, pack_path(folder, id), durability) {
+                Ok(Some(heads)) => index.insert_now(id, &heads),
+                Ok(None) => {}
+                // A full disk must not keep the store from opening; with room, it is tried the next time.
+                Err(BlobError::NoSpace) => {
+                    tracing::warn!(pack = %path.display(), "no room to look through a pack that was not finished");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(index)
+    }
+
+    /// The name of a pack that is not there yet.
+    pub fn reserve(&mut self) -> PackId {
+        let id = self.next;
+        self.next += 1;
+        id
+    }
+
+    /// A pack that was written just now.
+    pub fn insert_now(&mut self, id: PackId, heads: &[FrameHead]) {
+        let now = SystemTime::now();
+        self.insert(id, heads, now, now);
+    }
+
+    fn insert(&mut self, id: PackId, heads: &[FrameHead], written: SystemTime, promised: SystemTime) {
+        self.packs.insert(id, Pack { promised, written });
+        for (hash, place) in places(id, heads) {
+            self.chunks.insert(Key::from(&hash), place);
+        }
+    }
+
+    pub fn get(&self, hash: &BlobHash) -> Option<Place> {
+        self.chunks.get(&Key::from(hash)).copied()
+    }
+
+    /// Whether the chunk is there; from now on its pack is as if it had just been written. Puts the pack into
+    /// `stale` where the disk should be told.
+    pub fn promise(&mut self, hash: &BlobHash, now: SystemTime, stale: &mut Vec<PackId>) -> bool {
+        let Some(place) = self.get(hash) else { return false };
+        let Some(pack) = self.packs.get_mut(&place.pack) else { return false };
+        pack.promised = now;
+        if now.duration_since(pack.written).is_ok_and(|lag| lag >= LAG) {
+            pack.written = now;
+            stale.push(place.pack);
+        }
+        true
+    }
+
+    /// The chunk turned out to be damaged: it is not there, so that it is sent again.
+    pub fn forget_chunk(&mut self, hash: &BlobHash, place: Place) {
+        if let Entry::Occupied(entry) = self.chunks.entry(Key::from(hash))
+            && *entry.get() == place
+        {
+            entry.remove();
+        }
+    }
+
+    /// Every pack that was neither written nor promised since.
+    pub fn unpromised(&self, since: SystemTime) -> Vec<PackId> {
+        self.packs.iter().filter(|(_, pack)| pack.promised < since).map(|(id, _)| *id).collect()
+    }
+
+    pub fn is_unpromised(&self, id: PackId, since: SystemTime) -> bool {
+        self.packs.get(&id).is_some_and(|pack| pack.promised < since)
+    }
+
+    /// Forgets a pack and the chunks that lie there.
+    pub fn remove(&mut self, id: PackId, heads: &[FrameHead]) {
+        self.packs.remove(&id);
+        for (hash, place) in places(id, heads) {
+            self.forget_chunk(&hash, place);
+        }
+    }
+
+    /// A pack, made of chunks of others. Only those that still lie in one of `from` are now here.
+    pub fn insert_moved(&mut self, id: PackId, heads: &[FrameHead], from: &[PackId], promised: SystemTime) {
+        self.packs.insert(id, Pack { promised, written: promised });
+        for (hash, place) in places(id, heads) {
+            if let Some(old) = self.chunks.get_mut(&Key::from(&hash))
+                && from.contains(&old.pack)
+            {
+                *old = place;
+            }
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.chunks.len()
+    }
+}
+
+/// The chunks of a pack with these heads.
+pub(crate) fn places(pack: PackId, heads: &[FrameHead]) -> impl Iterator<Item = (BlobHash, Place)> + '_ {
+    heads.iter().scan(0_u32, move |end, head| {
+        let len = frame_len(head) as u32;
+        let place = Place { pack, at: *end, len };
+        *end += len;
+        Some((head.chunk().hash, place))
+    })
+}
+
+pub(crate) fn pack_path(folder: &Path, id: PackId) -> PathBuf {
+    folder.join(format!("{id:08x}"))
+}

@@ -1,0 +1,179 @@
+//! Chunks on disk, and the recipes that make blobs of them.
+
+mod index;
+mod pack;
+mod put;
+mod reader;
+mod recipes;
+mod sweep;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use kiln_types::BlobHash;
+
+pub use put::PutChunks;
+pub use reader::ChunkReader;
+pub(crate) use sweep::Sweep;
+
+use self::index::{Index, Place, pack_path};
+use self::pack::PackReader;
+use crate::disk::{Result, blocking, remove, sync_folder};
+use crate::{BlobError, Durability};
+
+/// A folder of chunks: `packs/` holds them, `recipes/ab/abcdef...` says which blob is made of which, `drafts/` is
+/// for recipes that are being written. Cheap to clone; the folder must belong to this process alone.
+///
+/// Where each chunk lies is held in memory and read from the packs when the store is opened: nothing on the disk
+/// can contradict them. A chunk that was put or asked for is *promised*: its pack has a new time, and a
+/// collection lets packs alone that are younger than it is told.
+#[derive(Debug, Clone)]
+pub struct ChunkStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    packs: PathBuf,
+    recipes: PathBuf,
+    drafts: PathBuf,
+    durability: Durability,
+    index: Mutex<Index>,
+    /// Held by whoever removes a recipe for being old, and shared by whoever makes one young again.
+    gate: RwLock<()>,
+    /// One collection at a time.
+    sweeping: Mutex<()>,
+}
+
+/// Hashes looked up before others get their turn.
+const SLICE: usize = 4096;
+
+/// Bytes of frames read at once.
+const READ: usize = 1 << 20;
+
+impl ChunkStore {
+    /// Opens the store in this folder, making it where there is none. Of packs that an earlier process left half
+    /// written, what is whole is kept.
+    ///
+    /// # Errors
+    /// Where the folder cannot be made or read.
+    pub async fn open(root: &Path, durability: Durability) -> Result<Self> {
+        let [packs, recipes, drafts] = ["packs", "recipes", "drafts"].map(|name| root.join(name));
+        let root = root.to_owned();
+        blocking(move || {
+            for folder in [&packs, &recipes, &drafts] {
+                fs::create_dir_all(folder).map_err(BlobError::io("create", folder))?;
+            }
+            sync_folder(&root, durability)?;
+            for entry in fs::read_dir(&drafts).map_err(BlobError::io("read", &drafts))? {
+                remove(&entry.map_err(BlobError::io("read", &drafts))?.path())?;
+            }
+            let index = Mutex::new(Index::load(&packs, durability)?);
+            let (gate, sweeping) = (RwLock::default(), Mutex::default());
+            Ok(Self { inner: Arc::new(Inner { packs, recipes, drafts, durability, index, gate, sweeping }) })
+        })
+        .await
+    }
+
+    /// Those of these chunks that are not there. The others are promised.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub async fn missing(&self, hashes: Vec<BlobHash>) -> Result<Vec<BlobHash>> {
+        let inner = self.inner.clone();
+        blocking(move || inner.promise(hashes.iter())).await
+    }
+
+    /// The frames of these chunks as they lie here, in this order, head by head: the body of an answer. Nothing
+    /// is unpacked, and so nothing is checked: who unpacks a frame checks it.
+    ///
+    /// # Errors
+    /// [`BlobError::Lacking`] before anything is sent; in the stream where the disk fails, or a chunk went
+    /// meanwhile.
+    pub async fn frames(
+        &self,
+        hashes: Vec<BlobHash>,
+    ) -> Result<impl Stream<Item = Result<Bytes>> + Send + 'static> {
+        let inner = self.inner.clone();
+        let hashes = blocking(move || {
+            let lacking = inner.promise(hashes.iter())?.len();
+            if lacking == 0 { Ok(hashes) } else { Err(BlobError::Lacking { count: lacking }) }
+        })
+        .await?;
+        let start = (self.inner.clone(), PackReader::default(), hashes, 0);
+        Ok(stream::try_unfold(start, |(inner, mut reader, hashes, at)| async move {
+            if at == hashes.len() {
+                return Ok(None);
+            }
+            blocking(move || {
+                let (bytes, taken) = inner.read_run(&mut reader, &hashes[at..])?;
+                Ok(Some((bytes, (inner, reader, hashes, at + taken))))
+            })
+            .await
+        }))
+    }
+
+    /// How many chunks there are.
+    pub fn count(&self) -> usize {
+        self.inner.index().len()
+    }
+}
+
+impl Inner {
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that are not there; the others are promised.
+    fn promise<'a>(&self, hashes: impl Iterator<Item = &'a BlobHash>) -> Result<Vec<BlobHash>> {
+        let (mut lacking, mut stale) = (Vec::new(), Vec::new());
+        let mut hashes = hashes.peekable();
+        while hashes.peek().is_some() {
+            let mut index = self.index();
+            let now = SystemTime::now();
+            for hash in hashes.by_ref().take(SLICE) {
+                if !index.promise(hash, now, &mut stale) {
+                    lacking.push(*hash);
+                }
+            }
+        }
+        for pack in stale {
+            // Promised in memory: it is not removed meanwhile. This is for the next start.
+            crate::promise::renew(&pack_path(&self.packs, pack))?;
+        }
+        Ok(lacking)
+    }
+
+    /// The first of these chunks, and those behind it that lie behind it: their frames, and how many they are.
+    fn read_run(&self, reader: &mut PackReader, hashes: &[BlobHash]) -> Result<(Bytes, usize)> {
+        // A pack that was just rewritten is gone between the look and the reading; then it lies elsewhere.
+        for _ in 0..3 {
+            let (first, taken, len) = self.find_run(hashes)?;
+            let path = pack_path(&self.packs, first.pack);
+            if let Some(bytes) = reader.read(&path, u64::from(first.at), len)? {
+                return Ok((bytes.into(), taken));
+            }
+        }
+        Err(BlobError::NotFound(hashes[0]))
+    }
+
+    fn find_run(&self, hashes: &[BlobHash]) -> Result<(Place, usize, usize)> {
+        let index = self.index();
+        let first = index.get(&hashes[0]).ok_or(BlobError::NotFound(hashes[0]))?;
+        let (mut taken, mut len) = (1, first.len as usize);
+        for hash in &hashes[1..] {
+            let Some(next) = index.get(hash) else { break };
+            let adjoins = next.pack == first.pack && next.at as usize == first.at as usize + len;
+            if !adjoins || len + next.len as usize > READ {
+                break;
+            }
+            taken += 1;
+            len += next.len as usize;
+        }
+        Ok((first, taken, len))
+    }
+}

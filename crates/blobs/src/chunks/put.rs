@@ -1,0 +1,172 @@
+//! Frames that arrive, into packs.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use kiln_chunks::{Chunk, Frame, FrameDecoder, Packer, Unpacker};
+use kiln_types::BlobHash;
+
+use super::index::{PackId, pack_path};
+use super::pack::{PACK_LIMIT, PackWriter};
+use super::{ChunkStore, Inner};
+use crate::disk::{Result, blocking, pour};
+use crate::{BlobError, StreamError};
+
+/// What came of frames that were put.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PutChunks {
+    /// Chunks that are stored now.
+    pub stored: u64,
+    /// Chunks that were there.
+    pub known: u64,
+    /// Bytes of the frames that are stored now.
+    pub bytes: u64,
+}
+
+impl ChunkStore {
+    /// Stores a stream of frames, each checked by its hash; those that are there are promised. Once this
+    /// returns, all are safe. Where the stream breaks or holds a damaged frame, what came before is kept.
+    ///
+    /// # Errors
+    /// [`BlobError::Frame`], [`BlobError::Stream`]; [`BlobError::NoSpace`]: what this request did not finish is
+    /// removed.
+    pub async fn put<S, E>(&self, stream: S) -> Result<PutChunks>
+    where
+        S: Stream<Item = std::result::Result<Bytes, E>> + Send,
+        E: Into<StreamError>,
+    {
+        let putting = Putting {
+            filling: Some(Filling::new(self.inner.clone())),
+            decoder: FrameDecoder::default(),
+            unpacker: Unpacker::new(),
+        };
+        let (mut putting, broken) = pour(stream, putting, Putting::take).await?;
+        let put = blocking(move || {
+            let decoder = std::mem::take(&mut putting.decoder);
+            let put = putting.finish()?;
+            // A stream that broke is told as that.
+            Ok((put, decoder.finish()))
+        });
+        match (put.await?, broken) {
+            (_, Some(error)) => Err(BlobError::Stream(error)),
+            ((put, ended), None) => ended.map(|()| put).map_err(Into::into),
+        }
+    }
+}
+
+/// One request. Where it is dropped in the middle, what came is kept.
+struct Putting {
+    filling: Option<Filling>,
+    decoder: FrameDecoder,
+    unpacker: Unpacker,
+}
+
+impl Putting {
+    fn take(&mut self, bytes: &[u8]) -> Result<()> {
+        let taken = self.take_frames(bytes);
+        if let Err(error @ BlobError::Frame(_)) = taken {
+            self.finish()?;
+            return Err(error);
+        }
+        taken
+    }
+
+    fn take_frames(&mut self, bytes: &[u8]) -> Result<()> {
+        let Some(filling) = &mut self.filling else { return Ok(()) };
+        self.decoder.push(bytes);
+        while let Some(frame) = self.decoder.take()? {
+            if !filling.knows(frame.chunk())? {
+                self.unpacker.unpack(&frame)?;
+                filling.push(&frame)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<PutChunks> {
+        self.filling.take().map_or(Ok(PutChunks::default()), Filling::finish)
+    }
+}
+
+impl Drop for Putting {
+    fn drop(&mut self) {
+        let Some(filling) = self.filling.take().filter(|filling| filling.writer.is_some()) else { return };
+        let finish = move || {
+            if let Err(error) = filling.finish() {
+                tracing::warn!(%error, "chunks of a request that broke off could not be kept");
+            }
+        };
+        // Nobody waits for it; the disk must not hold up who drops it.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(finish)),
+            Err(_) => finish(),
+        }
+    }
+}
+
+/// Fills packs, one after another.
+pub(super) struct Filling {
+    inner: Arc<Inner>,
+    writer: Option<(PackId, PackWriter)>,
+    /// In the pack that is being written.
+    fresh: HashSet<BlobHash>,
+    put: PutChunks,
+}
+
+impl Filling {
+    pub fn new(inner: Arc<Inner>) -> Self {
+        Self { inner, writer: None, fresh: HashSet::new(), put: PutChunks::default() }
+    }
+
+    /// Whether the chunk is there; then it is promised.
+    fn knows(&mut self, chunk: Chunk) -> Result<bool> {
+        let mut stale = Vec::new();
+        let known = self.fresh.contains(&chunk.hash)
+            || self.inner.index().promise(&chunk.hash, SystemTime::now(), &mut stale);
+        for pack in stale {
+            crate::promise::renew(&pack_path(&self.inner.packs, pack))?;
+        }
+        self.put.known += u64::from(known);
+        Ok(known)
+    }
+
+    fn push(&mut self, frame: &Frame) -> Result<()> {
+        if let Some((id, writer)) = self.writer.take_if(|(_, writer)| writer.len() >= PACK_LIMIT) {
+            self.close(id, writer)?;
+        }
+        let writer = match &mut self.writer {
+            Some((_, writer)) => writer,
+            none => {
+                let id = self.inner.index().reserve();
+                &mut none.insert((id, PackWriter::create(pack_path(&self.inner.packs, id))?)).1
+            }
+        };
+        writer.push(frame)?;
+        self.fresh.insert(frame.chunk().hash);
+        self.put.stored += 1;
+        self.put.bytes += frame.len() as u64;
+        Ok(())
+    }
+
+    /// Packs a chunk, unless it is there.
+    pub fn add(&mut self, packer: &mut Packer, chunk: Chunk, bytes: &[u8]) -> Result<()> {
+        if self.knows(chunk)? { Ok(()) } else { self.push(&packer.pack(chunk, bytes)) }
+    }
+
+    fn close(&mut self, id: PackId, writer: PackWriter) -> Result<()> {
+        let heads = writer.finish(self.inner.durability)?;
+        self.inner.index().insert_now(id, &heads);
+        self.fresh.clear();
+        Ok(())
+    }
+
+    pub fn finish(mut self) -> Result<PutChunks> {
+        if let Some((id, writer)) = self.writer.take() {
+            self.close(id, writer)?;
+        }
+        Ok(self.put)
+    }
+}

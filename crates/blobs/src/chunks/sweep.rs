@@ -1,0 +1,195 @@
+//! Collection: what no blob needs goes. Mark over the recipes, sweep over the packs.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::PoisonError;
+use std::time::SystemTime;
+
+use kiln_chunks::{Frame, FrameHead, Unpacker};
+use kiln_types::BlobHash;
+
+use super::index::{PackId, pack_path, places};
+use super::pack::{PACK_LIMIT, PackReader, PackWriter, frame_len, read_heads};
+use super::{ChunkStore, Inner};
+use crate::disk::{Result, remove, sync_folder};
+use crate::{BlobError, Freed};
+
+/// Which chunks are needed: the start of each one's hash. Two that start alike keep each other, which costs
+/// nothing but room.
+struct Marks(Vec<u64>);
+
+impl Marks {
+    fn new(mut all: Vec<u64>) -> Self {
+        all.sort_unstable();
+        all.dedup();
+        Self(all)
+    }
+
+    fn has(&self, hash: &BlobHash) -> bool {
+        self.0.binary_search(&prefix(hash)).is_ok()
+    }
+}
+
+fn prefix(hash: &BlobHash) -> u64 {
+    let [p @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = *hash.as_bytes();
+    u64::from_be_bytes(p)
+}
+
+/// A pack that is mostly dead.
+struct Waste {
+    id: PackId,
+    heads: Vec<FrameHead>,
+    size: u64,
+}
+
+/// One collection.
+pub(crate) struct Sweep<'a> {
+    pub needed: &'a dyn Fn(&BlobHash) -> bool,
+    pub promised_since: SystemTime,
+    /// Nothing is removed, only counted.
+    pub dry: bool,
+}
+
+impl ChunkStore {
+    /// Removes recipes that are not needed, and then packs; never what was put or promised since. Blocks.
+    pub(crate) fn sweep(&self, sweep: &Sweep<'_>) -> Result<Freed> {
+        let inner = &self.inner;
+        let _one = inner.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut freed = Freed::default();
+        let marks = inner.mark(sweep, &mut freed)?;
+        let unpromised = inner.index().unpromised(sweep.promised_since);
+        let mut wasted = Vec::new();
+        for id in unpromised {
+            let Some(waste) = inner.look(id)? else { continue };
+            let used: u64 = inner.used(&waste, &marks).iter().map(|(head, _)| frame_len(head)).sum();
+            if used >= waste.size / 2 {
+                continue;
+            }
+            if sweep.dry {
+                freed.bytes += waste.size - used;
+            } else if used == 0 {
+                freed.bytes += inner.remove_pack(&waste, sweep.promised_since)?;
+            } else {
+                wasted.push(waste);
+            }
+        }
+        inner.rewrite(wasted, &marks, sweep.promised_since, &mut freed)?;
+        Ok(freed)
+    }
+}
+
+impl Inner {
+    /// Removes recipes, and gathers the chunks of those that stay. A recipe that is put meanwhile has its packs
+    /// promised.
+    fn mark(&self, sweep: &Sweep<'_>, freed: &mut Freed) -> Result<Marks> {
+        let since = sweep.promised_since;
+        let mut all = Vec::new();
+        let mut touched = BTreeSet::new();
+        for (hash, meta) in self.walk_recipes()? {
+            let promised = meta.modified().is_ok_and(|at| at >= since);
+            if !promised && !(sweep.needed)(&hash) {
+                let goes = if sweep.dry {
+                    self.is_forgotten(&hash, since)?
+                } else {
+                    self.remove_forgotten(&hash, since)?
+                };
+                if goes {
+                    freed.blobs += 1;
+                    touched.insert(hash.as_bytes()[0]);
+                    continue;
+                }
+            }
+            if let Some(recipe) = self.recipe(&hash)? {
+                all.extend(recipe.chunks.iter().map(|chunk| prefix(&chunk.hash)));
+            }
+        }
+        // After a loss of power, no recipe may come back whose chunks are gone.
+        for shard in touched {
+            sync_folder(&self.recipes.join(format!("{shard:02x}")), self.durability)?;
+        }
+        Ok(Marks::new(all))
+    }
+
+    fn look(&self, id: PackId) -> Result<Option<Waste>> {
+        let path = pack_path(&self.packs, id);
+        // One that cannot be read is looked through when the store is next opened.
+        let Some(heads) = read_heads(&path)? else { return Ok(None) };
+        let size = fs::metadata(&path).map_err(BlobError::io("look at", &path))?.len();
+        Ok(Some(Waste { id, heads, size }))
+    }
+
+    /// The frames of a pack that are needed, and needed from here, with where they lie.
+    fn used(&self, waste: &Waste, marks: &Marks) -> Vec<(FrameHead, u64)> {
+        let index = self.index();
+        let all = waste.heads.iter().zip(places(waste.id, &waste.heads));
+        all.filter(|(_, (hash, place))| marks.has(hash) && index.get(hash) == Some(*place))
+            .map(|(head, (_, place))| (*head, u64::from(place.at)))
+            .collect()
+    }
+
+    /// Bytes, if it went.
+    fn remove_pack(&self, waste: &Waste, since: SystemTime) -> Result<u64> {
+        let mut index = self.index();
+        if !index.is_unpromised(waste.id, since) {
+            return Ok(0);
+        }
+        index.remove(waste.id, &waste.heads);
+        drop(index);
+        remove(&pack_path(&self.packs, waste.id))?;
+        Ok(waste.size)
+    }
+
+    /// Puts what is needed of these packs into new ones. Each old one stays as it is where it was promised
+    /// meanwhile; then what was copied of it lies there twice, until the next time.
+    fn rewrite(&self, wasted: Vec<Waste>, marks: &Marks, since: SystemTime, freed: &mut Freed) -> Result<()> {
+        let mut wasted = wasted.into_iter().peekable();
+        while wasted.peek().is_some() {
+            let id = self.index().reserve();
+            let mut writer = PackWriter::create(pack_path(&self.packs, id))?;
+            let mut copied = Vec::new();
+            while let Some(waste) = wasted.next_if(|_| writer.len() < PACK_LIMIT) {
+                self.copy_used(&waste, marks, &mut writer)?;
+                copied.push(waste);
+            }
+            let heads = writer.finish(self.durability)?;
+            let path = pack_path(&self.packs, id);
+            let size = fs::metadata(&path).map_err(BlobError::io("look at", &path))?.len();
+            let mut index = self.index();
+            copied.retain(|waste| index.is_unpromised(waste.id, since));
+            let from: Vec<_> = copied.iter().map(|waste| waste.id).collect();
+            index.insert_moved(id, &heads, &from, since);
+            for waste in &copied {
+                index.remove(waste.id, &waste.heads);
+            }
+            drop(index);
+            let mut gone = 0;
+            for waste in copied {
+                remove(&pack_path(&self.packs, waste.id))?;
+                gone += waste.size;
+            }
+            freed.bytes += gone.saturating_sub(size);
+        }
+        Ok(())
+    }
+
+    fn copy_used(&self, waste: &Waste, marks: &Marks, writer: &mut PackWriter) -> Result<()> {
+        let path = pack_path(&self.packs, waste.id);
+        let (mut reader, mut unpacker) = (PackReader::default(), Unpacker::new());
+        for (head, at) in self.used(waste, marks) {
+            match read_frame(&mut reader, &path, at, head)? {
+                Some(frame) if unpacker.unpack(&frame).is_ok() => writer.push(&frame)?,
+                // It goes with its pack; whoever reads its blob is told.
+                _ => {
+                    tracing::warn!(chunk = %head.chunk().hash, pack = %path.display(), "a stored chunk was damaged")
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_frame(reader: &mut PackReader, path: &Path, at: u64, head: FrameHead) -> Result<Option<Frame>> {
+    let stored = reader.read(path, at + FrameHead::LEN as u64, head.stored())?;
+    Ok(stored.and_then(|stored| Frame::join(head, stored.into()).ok()))
+}

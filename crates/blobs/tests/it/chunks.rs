@@ -1,0 +1,521 @@
+//! Chunks, recipes, and blobs in either form.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
+use kiln_blobs::{BlobError, BlobStore, Blobs, ChunkStore, Durability, PutChunks};
+use kiln_chunks::{Chunk, Frame, FrameDecoder, Recipe, pack, split};
+use kiln_testkit::SmallDisk;
+use kiln_types::BlobHash;
+use proptest::prelude::*;
+
+use crate::{breaking, files_below, noise, pieces};
+
+pub async fn open(root: &Path, durability: Durability) -> Blobs {
+    let whole = BlobStore::open(root, durability).await.unwrap();
+    Blobs::new(whole, Some(ChunkStore::open(root, durability).await.unwrap()))
+}
+
+pub fn far() -> SystemTime {
+    SystemTime::now() + Duration::from_secs(1000)
+}
+
+pub fn wire(frames: &[Frame]) -> Vec<u8> {
+    let mut wire = Vec::new();
+    for frame in frames {
+        frame.write_to(&mut wire).unwrap();
+    }
+    wire
+}
+
+/// A file of some chunks, its recipe, and its frames.
+pub fn file(len: usize, seed: u64) -> (Vec<u8>, BlobHash, Recipe, Vec<Frame>) {
+    let mut bytes = noise(len);
+    bytes[..8].copy_from_slice(b"BLENDER-");
+    for at in (8..len - 8).step_by(50_000) {
+        bytes[at..at + 8].copy_from_slice(&seed.to_le_bytes());
+    }
+    let mut frames = Vec::new();
+    let done = split(&bytes[..], None, |_, piece| {
+        frames.push(pack(piece));
+        Ok(())
+    })
+    .unwrap();
+    (bytes, done.hash, done.recipe, frames)
+}
+
+fn hashes(recipe: &Recipe) -> Vec<BlobHash> {
+    recipe.chunks.iter().map(|chunk| chunk.hash).collect()
+}
+
+pub async fn read(blobs: &Blobs, hash: &BlobHash) -> Vec<u8> {
+    let size = blobs.size(hash).await.unwrap().unwrap();
+    let all: Vec<Bytes> = blobs.stream(hash, 0..size).await.unwrap().try_collect().await.unwrap();
+    all.concat()
+}
+
+#[tokio::test]
+async fn what_is_missing_is_sent_and_makes_a_blob() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = open(folder.path(), Durability::Durable).await;
+    let chunks = blobs.chunks().unwrap();
+    let (bytes, hash, recipe, frames) = file(1_000_000, 1);
+    let all = hashes(&recipe);
+    assert_eq!(chunks.missing(all.clone()).await.unwrap(), all);
+    assert!(matches!(
+        chunks.put_recipe(hash, recipe.clone(), u64::MAX).await,
+        Err(BlobError::Lacking { count }) if count == all.len()
+    ));
+    let put = chunks.put(pieces(wire(&frames[..5]).chunks(700))).await.unwrap();
+    assert_eq!((put.stored, put.known), (5, 0));
+    assert_eq!(chunks.missing(all.clone()).await.unwrap(), all[5..]);
+    let put = chunks.put(pieces([&wire(&frames)[..]])).await.unwrap();
+    assert_eq!((put.stored, put.known), (all.len() as u64 - 5, 5));
+    assert!(matches!(
+        chunks.put_recipe(BlobHash::of(b"other"), recipe.clone(), u64::MAX).await,
+        Err(BlobError::Mismatch { found, .. }) if found == hash
+    ));
+    assert!(matches!(
+        chunks.put_recipe(hash, recipe.clone(), 999_999).await,
+        Err(BlobError::TooLarge { limit: 999_999 })
+    ));
+    assert!(!blobs.contains(&hash).await.unwrap());
+    chunks.put_recipe(hash, recipe.clone(), 1_000_000).await.unwrap();
+    for blobs in [blobs, open(folder.path(), Durability::Durable).await] {
+        assert_eq!(blobs.size(&hash).await.unwrap(), Some(1_000_000));
+        assert!(read(&blobs, &hash).await == bytes);
+        assert_eq!(blobs.list().await.unwrap(), [(hash, 1_000_000)]);
+        assert_eq!(blobs.chunks().unwrap().recipe(&hash).await.unwrap(), Some(recipe.clone()));
+        let again = blobs.put_stream(Some(hash), u64::MAX, pieces(bytes.chunks(9999))).await.unwrap();
+        assert_eq!(again, (hash, 1_000_000));
+        assert!(files_below(&folder.path().join("blobs")).is_empty(), "one form is enough");
+    }
+}
+
+#[tokio::test]
+async fn frames_go_out_as_they_lie() {
+    let folder = tempfile::tempdir().unwrap();
+    let chunks = ChunkStore::open(folder.path(), Durability::Ephemeral).await.unwrap();
+    let (_, _, recipe, frames) = file(3_000_000, 2);
+    chunks.put(pieces([&wire(&frames)[..]])).await.unwrap();
+    let mut wanted = frames.clone();
+    wanted.reverse();
+    wanted.extend(frames.iter().cloned());
+    let order = wanted.iter().map(|frame| frame.chunk().hash).collect();
+    let mut decoder = FrameDecoder::default();
+    let mut stream = std::pin::pin!(chunks.frames(order).await.unwrap());
+    let mut found = Vec::new();
+    while let Some(bytes) = stream.next().await {
+        decoder.push(&bytes.unwrap());
+        while let Some(frame) = decoder.take().unwrap() {
+            found.push(frame);
+        }
+    }
+    decoder.finish().unwrap();
+    assert!(found == wanted);
+    let mut lacking = hashes(&recipe);
+    lacking.push(BlobHash::of(b"not there"));
+    assert!(matches!(chunks.frames(lacking).await.err(), Some(BlobError::Lacking { count: 1 })));
+}
+
+#[tokio::test]
+async fn what_came_whole_before_a_break_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = open(folder.path(), Durability::Durable).await;
+    let chunks = blobs.chunks().unwrap();
+    let (_, _, recipe, frames) = file(600_000, 3);
+    let all = hashes(&recipe);
+    let body = wire(&frames[..8]);
+    assert!(matches!(chunks.put(breaking(&body[..body.len() - 1])).await, Err(BlobError::Stream(_))));
+    assert_eq!(chunks.missing(all.clone()).await.unwrap(), all[7..]);
+    assert!(matches!(chunks.put(pieces([&body[..body.len() - 1]])).await, Err(BlobError::Frame(_))));
+    let mut lies = wire(&frames[7..12]);
+    let last = lies.len() - 1;
+    lies[last] ^= 1;
+    assert!(matches!(chunks.put(pieces([&lies[..]])).await, Err(BlobError::Frame(_))));
+    assert_eq!(chunks.missing(all.clone()).await.unwrap(), all[11..]);
+    // Also where the request is simply dropped.
+    let large = noise(3 << 20);
+    let large: Vec<_> = large.chunks(1 << 20).map(pack).collect();
+    let asked: Vec<_> = large.iter().map(|frame| frame.chunk().hash).collect();
+    let (rest, large) = (wire(&frames[11..14]), wire(&large));
+    let endless = pieces([&rest[..], &large]).chain(futures_util::stream::pending());
+    assert!(tokio::time::timeout(Duration::from_millis(500), chunks.put(endless)).await.is_err());
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while !chunks.missing(asked.clone()).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("what had been taken in is kept");
+}
+
+#[tokio::test]
+async fn a_recipe_that_lies_about_a_length_harms_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = open(folder.path(), Durability::Ephemeral).await;
+    let chunks = blobs.chunks().unwrap();
+    let (bytes, hash, recipe, frames) = file(300_000, 4);
+    chunks.put(pieces([&wire(&frames)[..]])).await.unwrap();
+    chunks.put_recipe(hash, recipe.clone(), u64::MAX).await.unwrap();
+    let mut lie = recipe.clone();
+    lie.chunks[1].len -= 1;
+    let error = chunks.put_recipe(hash, lie, u64::MAX).await.unwrap_err();
+    assert!(matches!(error, BlobError::WrongLength(_)), "{error}");
+    assert!(read(&blobs, &hash).await == bytes);
+}
+
+#[tokio::test]
+async fn parts_of_a_blob_are_read_from_either_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = open(folder.path(), Durability::Ephemeral).await;
+    let (bytes, hash, recipe, _) = file(1_500_000, 5);
+    assert_eq!(blobs.whole().put_bytes(bytes.clone()).await.unwrap(), hash);
+    let mut open_before = blobs.reader(&hash).await.unwrap();
+    for split in [false, true] {
+        if split {
+            let stored = blobs.chunks().unwrap().convert(blobs.whole(), &hash).await.unwrap();
+            assert!(stored > 0);
+            assert_eq!(blobs.chunks().unwrap().recipe(&hash).await.unwrap(), Some(recipe.clone()));
+        }
+        assert_eq!(files_below(&folder.path().join("blobs")).is_empty(), split);
+        for range in [0..1_500_000, 0..1, 1_499_999..1_500_000, 7..7, 400_000..1_100_001] {
+            let part: Vec<Bytes> =
+                blobs.stream(&hash, range.clone()).await.unwrap().try_collect().await.unwrap();
+            assert!(part.concat() == bytes[range.start as usize..range.end as usize], "{range:?}");
+        }
+        let mut reader = blobs.reader(&hash).await.unwrap();
+        for at in [1_400_000, 3, 700_000, 699_990] {
+            let mut some = [0; 5000];
+            reader.seek(SeekFrom::Start(at)).unwrap();
+            reader.read_exact(&mut some).unwrap();
+            assert!(some == bytes[at as usize..][..5000]);
+        }
+        assert_eq!(reader.seek(SeekFrom::End(10)).unwrap(), 1_500_010);
+        assert_eq!(reader.read(&mut [0; 9]).unwrap(), 0);
+        assert!(blobs.read(&hash, 1_500_000).await.unwrap() == bytes);
+        assert!(matches!(blobs.read(&hash, 1_499_999).await, Err(BlobError::TooLarge { .. })));
+    }
+    let mut all = Vec::new();
+    open_before.read_to_end(&mut all).unwrap();
+    assert!(all == bytes, "who had the whole file open reads on");
+    assert!(blobs.delete(&hash).await.unwrap());
+    assert!(!blobs.contains(&hash).await.unwrap());
+    assert!(matches!(blobs.reader(&hash).await, Err(BlobError::NotFound(_))));
+}
+
+#[tokio::test]
+async fn a_damaged_chunk_is_told_and_can_be_sent_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = open(folder.path(), Durability::Ephemeral).await;
+    let chunks = blobs.chunks().unwrap();
+    let (bytes, hash, recipe, frames) = file(400_000, 6);
+    chunks.put(pieces([&wire(&frames)[..]])).await.unwrap();
+    chunks.put_recipe(hash, recipe.clone(), u64::MAX).await.unwrap();
+    let path =
+        folder.path().join(files_below(folder.path()).into_iter().find(|p| p.starts_with("packs")).unwrap());
+    let mut stored = fs::read(&path).unwrap();
+    let at: usize = frames[..3].iter().map(Frame::len).sum();
+    stored[at + 100] ^= 1;
+    replace(&path, &stored);
+    let error = blobs.read(&hash, u64::MAX).await.unwrap_err();
+    assert!(matches!(error, BlobError::Damaged(damaged) if damaged == hash), "{error}");
+    assert!(!blobs.contains(&hash).await.unwrap());
+    assert_eq!(chunks.missing(hashes(&recipe)).await.unwrap(), [recipe.chunks[3].hash]);
+    chunks.put(pieces([&wire(&frames[3..4])[..]])).await.unwrap();
+    chunks.put_recipe(hash, recipe, u64::MAX).await.unwrap();
+    for blobs in [blobs, open(folder.path(), Durability::Ephemeral).await] {
+        assert!(read(&blobs, &hash).await == bytes);
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) {
+    fs::remove_file(path).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn of_a_torn_pack_what_is_whole_is_kept() {
+    let (_, _, recipe, frames) = file(200_000, 7);
+    let all = hashes(&recipe);
+    let ends: Vec<usize> = frames
+        .iter()
+        .scan(0, |end, frame| {
+            *end += frame.len();
+            Some(*end)
+        })
+        .collect();
+    for (name, extra) in [("0000000a", 30), ("0000000a.part", 30), ("0000000a.part", 0)] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("packs")).unwrap();
+        let body = wire(&frames);
+        fs::write(folder.path().join("packs").join(name), &body[..ends[2] + extra]).unwrap();
+        for _ in 0..2 {
+            let chunks = ChunkStore::open(folder.path(), Durability::Durable).await.unwrap();
+            assert_eq!(chunks.missing(all.clone()).await.unwrap(), all[3..]);
+        }
+        assert_eq!(files_below(folder.path()).len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_what_was_there_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(folder.path(), 6) else { return };
+    let root = folder.path().join("data");
+    fs::create_dir(&root).unwrap();
+    let blobs = open(&root, Durability::Durable).await;
+    let chunks = blobs.chunks().unwrap();
+    let (bytes, hash, recipe, frames) = file(1_000_000, 8);
+    chunks.put(pieces([&wire(&frames)[..]])).await.unwrap();
+    disk.fill_but(200_000);
+    let (_, other, other_recipe, other_frames) = file(1_000_000, 9);
+    let body = wire(&other_frames);
+    assert!(matches!(chunks.put(pieces([&body[..]])).await, Err(BlobError::NoSpace)));
+    assert!(files_below(&root).iter().all(|path| !path.ends_with(".part")), "nothing is left of it");
+    chunks.put_recipe(hash, recipe, u64::MAX).await.unwrap();
+    assert!(read(&blobs, &hash).await == bytes);
+    disk.make_room();
+    chunks.put(pieces([&body[..]])).await.unwrap();
+    chunks.put_recipe(other, other_recipe, u64::MAX).await.unwrap();
+    drop(blobs);
+    assert!(read(&open(&root, Durability::Durable).await, &hash).await == bytes);
+}
+
+#[tokio::test]
+async fn packs_that_are_mostly_dead_are_written_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = open(folder.path(), Durability::Durable).await;
+    let chunks = blobs.chunks().unwrap();
+    let size = || -> u64 {
+        let packs = folder.path().join("packs");
+        fs::read_dir(packs).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+    };
+    let (small, small_hash, small_recipe, small_frames) = file(200_000, 10);
+    let (_, large_hash, large_recipe, large_frames) = file(3_000_000, 11);
+    chunks.put(pieces([&wire(&large_frames)[..], &wire(&small_frames)])).await.unwrap();
+    chunks.put_recipe(small_hash, small_recipe.clone(), u64::MAX).await.unwrap();
+    chunks.put_recipe(large_hash, large_recipe.clone(), u64::MAX).await.unwrap();
+    let mut gone = hashes(&large_recipe);
+    gone.retain(|hash| !hashes(&small_recipe).contains(hash));
+    let both = move |hash: &BlobHash| *hash == small_hash || *hash == large_hash;
+    let before = size();
+    assert_eq!(blobs.collect(both, far()).await.unwrap().bytes, 0);
+    assert_eq!(size(), before);
+    let one = move |hash: &BlobHash| *hash == small_hash;
+    let past = SystemTime::now() - Duration::from_secs(60);
+    assert_eq!(blobs.collect(one, past).await.unwrap().blobs, 0, "all is promised");
+    let would = blobs.collectable(one, far()).await.unwrap();
+    assert_eq!(size(), before);
+    let freed = blobs.collect(one, far()).await.unwrap();
+    assert_eq!((freed.blobs, freed.bytes), (1, before - size()));
+    assert!(would.blobs == 1 && would.bytes.abs_diff(freed.bytes) < 10_000, "{would:?} {freed:?}");
+    assert!(size() < 300_000);
+    for blobs in [blobs, open(folder.path(), Durability::Durable).await] {
+        assert!(read(&blobs, &small_hash).await == small);
+        assert_eq!(blobs.chunks().unwrap().missing(hashes(&large_recipe)).await.unwrap(), gone);
+    }
+}
+
+/// What a person may do, over sixteen chunks.
+#[derive(Debug, Clone)]
+enum Act {
+    Put(BTreeSet<usize>),
+    Blob(Vec<usize>),
+    Whole(Vec<usize>),
+    Split,
+    /// Needs every blob whose bit is set.
+    Collect(u64),
+    Reopen,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let list = || prop::collection::vec(0_usize..16, 0..6);
+    prop_oneof![
+        4 => prop::collection::btree_set(0_usize..16, 0..8).prop_map(Act::Put),
+        4 => list().prop_map(Act::Blob),
+        2 => list().prop_map(Act::Whole),
+        1 => Just(Act::Split),
+        2 => any::<u64>().prop_map(Act::Collect),
+        1 => Just(Act::Reopen),
+    ]
+}
+
+fn chunk(number: usize) -> Vec<u8> {
+    let mut bytes = noise(300 + 97 * number);
+    bytes[0] = number as u8;
+    bytes
+}
+
+async fn play(acts: Vec<Act>) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut blobs = open(folder.path(), Durability::Ephemeral).await;
+    // What must be there; of chunks, more may.
+    let mut certain = BTreeSet::new();
+    let mut possible = BTreeSet::new();
+    let mut there: BTreeMap<BlobHash, (Vec<u8>, Vec<usize>)> = BTreeMap::new();
+    for act in acts {
+        let chunks = blobs.chunks().unwrap().clone();
+        match act {
+            Act::Put(numbers) => {
+                let frames: Vec<_> = numbers.iter().map(|number| pack(&chunk(*number))).collect();
+                let lacking =
+                    chunks.missing(frames.iter().map(|frame| frame.chunk().hash).collect()).await.unwrap();
+                let PutChunks { stored, known, .. } = chunks.put(pieces([&wire(&frames)[..]])).await.unwrap();
+                assert_eq!((stored as usize, known as usize), (lacking.len(), frames.len() - lacking.len()));
+                certain.extend(numbers.iter().copied());
+                possible.extend(numbers);
+            }
+            Act::Blob(list) => {
+                let all: Vec<_> = list.iter().map(|number| chunk(*number)).collect();
+                let recipe = Recipe { chunks: all.iter().map(|bytes| Chunk::of(bytes)).collect() };
+                let bytes = all.concat();
+                let hash = BlobHash::of(&bytes);
+                match chunks.put_recipe(hash, recipe, u64::MAX).await {
+                    Ok(()) => {
+                        assert!(list.iter().all(|number| possible.contains(number)));
+                        there.insert(hash, (bytes, list));
+                    }
+                    Err(BlobError::Lacking { .. }) => {
+                        assert!(!list.iter().all(|number| certain.contains(number)));
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            Act::Whole(list) => {
+                let bytes = list.iter().flat_map(|number| chunk(*number)).collect::<Vec<_>>();
+                let hash = blobs.put_stream(None, u64::MAX, pieces([&bytes[..]])).await.unwrap().0;
+                // Split, a small file is its one chunk.
+                if let [number] = list[..] {
+                    possible.insert(number);
+                }
+                there.entry(hash).or_insert((bytes, Vec::new()));
+            }
+            Act::Split => {
+                for (hash, _) in blobs.whole().list().await.unwrap() {
+                    chunks.convert(blobs.whole(), &hash).await.unwrap();
+                }
+            }
+            Act::Collect(bits) => {
+                let order: Vec<_> = there.keys().copied().collect();
+                let needed: BTreeSet<_> = order
+                    .iter()
+                    .enumerate()
+                    .filter(|(at, _)| bits >> (at % 64) & 1 == 1)
+                    .map(|(_, h)| *h)
+                    .collect();
+                there.retain(|hash, _| needed.contains(hash));
+                blobs.collect(move |hash| needed.contains(hash), far()).await.unwrap();
+                certain = there.values().flat_map(|(_, list)| list.iter().copied()).collect();
+                if there.is_empty() {
+                    assert_eq!(chunks.count(), 0);
+                    assert!(files_below(folder.path()).is_empty());
+                    possible.clear();
+                }
+            }
+            Act::Reopen => {
+                drop(blobs);
+                blobs = open(folder.path(), Durability::Ephemeral).await;
+            }
+        }
+        let chunks = blobs.chunks().unwrap();
+        let all: Vec<_> = (0..16).map(|number| BlobHash::of(&chunk(number))).collect();
+        let lacking: BTreeSet<_> = chunks.missing(all.clone()).await.unwrap().into_iter().collect();
+        for (number, hash) in all.iter().enumerate() {
+            let found = !lacking.contains(hash);
+            assert!(found || !certain.contains(&number), "chunk {number} was lost");
+        }
+        let listed: BTreeSet<_> = blobs.list().await.unwrap().into_iter().map(|(hash, _)| hash).collect();
+        assert_eq!(listed, there.keys().copied().collect());
+        for (hash, (bytes, _)) in &there {
+            assert!(read(&blobs, hash).await == *bytes);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
+
+    #[test]
+    fn the_store_does_what_the_model_does(acts in prop::collection::vec(act(), 1..25)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(play(acts));
+    }
+}
+
+/// People ask, send, make blobs and jobs of them, and finish jobs, while what is not needed is collected without
+/// a pause. The promise is short, but longer than any of them takes from the answer to the job.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_that_was_promised_or_is_needed_is_ever_collected() {
+    const PROMISE: Duration = Duration::from_millis(1500);
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = open(folder.path(), Durability::Ephemeral).await;
+    let needed: Arc<Mutex<BTreeMap<BlobHash, usize>>> = Arc::default();
+    let done = Arc::new(AtomicBool::new(false));
+    let collecting = tokio::spawn({
+        let (blobs, needed, done) = (blobs.clone(), needed.clone(), done.clone());
+        async move {
+            let mut freed = 0;
+            while !done.load(Ordering::Relaxed) {
+                let needed = needed.clone();
+                let is_needed = move |hash: &BlobHash| needed.lock().unwrap().contains_key(hash);
+                freed += blobs.collect(is_needed, SystemTime::now() - PROMISE).await.unwrap().bytes;
+            }
+            freed
+        }
+    });
+    let known = Arc::new(AtomicUsize::new(0));
+    let people = (0..4_u64).map(|person| {
+        let (blobs, needed, known) = (blobs.clone(), needed.clone(), known.clone());
+        tokio::spawn(async move {
+            let chunks = blobs.chunks().unwrap();
+            let end = tokio::time::Instant::now() + Duration::from_secs(6);
+            let mut turn = 0_u64;
+            while tokio::time::Instant::now() < end {
+                turn += 1;
+                let (bytes, hash, recipe, frames) = file(150_000, (person + turn) % 9);
+                let asked = tokio::time::Instant::now();
+                if turn.is_multiple_of(5) {
+                    blobs.put_stream(Some(hash), u64::MAX, pieces([&bytes[..]])).await.unwrap();
+                } else {
+                    let lacking: BTreeSet<_> =
+                        chunks.missing(hashes(&recipe)).await.unwrap().into_iter().collect();
+                    known.fetch_add(recipe.chunks.len() - lacking.len(), Ordering::Relaxed);
+                    let fresh: Vec<_> =
+                        frames.into_iter().filter(|frame| lacking.contains(&frame.chunk().hash)).collect();
+                    tokio::time::sleep(Duration::from_millis(turn * 37 % 90)).await;
+                    chunks.put(pieces([&wire(&fresh)[..]])).await.unwrap();
+                    chunks.put_recipe(hash, recipe, u64::MAX).await.expect("all was promised or sent");
+                }
+                if turn.is_multiple_of(3) && blobs.whole().contains(&hash).await.unwrap() {
+                    // Another may have done it at the same time.
+                    let _ = chunks.convert(blobs.whole(), &hash).await;
+                }
+                assert_eq!(blobs.promise(&hash).await.unwrap(), Some(bytes.len() as u64));
+                *needed.lock().unwrap().entry(hash).or_default() += 1;
+                assert!(asked.elapsed() < PROMISE, "this machine is too slow for this test");
+                tokio::time::sleep(Duration::from_millis(turn * 53 % 400)).await;
+                assert!(read(&blobs, &hash).await == bytes, "a job's blob was collected");
+                let mut needed = needed.lock().unwrap();
+                let count = needed.get_mut(&hash).unwrap();
+                *count -= 1;
+                if *count == 0 {
+                    needed.remove(&hash);
+                }
+            }
+        })
+    });
+    for person in people.collect::<Vec<_>>() {
+        person.await.unwrap();
+    }
+    done.store(true, Ordering::Relaxed);
+    assert!(collecting.await.unwrap() > 0, "nothing was collected: nothing was tested");
+    assert!(known.load(Ordering::Relaxed) > 0, "nothing was promised: nothing was tested");
+}
