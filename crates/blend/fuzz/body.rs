@@ -2,7 +2,7 @@
 
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 
-use kiln_blend::{Limits, inspect_reader};
+use kiln_blend::{Compression, Limits, inspect_reader, rewrite_reader};
 
 /// Little, so that a breach shows.
 const LIMITS: Limits = Limits { unpacked: 8 << 20, ratio: 16, memory: 4 << 20 };
@@ -38,8 +38,18 @@ pub fn check(data: &[u8]) {
     let Ok(found) = found else { return };
     // With something after its end, the DNA is found by a walk instead of by a look at the end.
     let longer = [data, b"\0"].concat();
-    if found.compression == kiln_blend::Compression::None {
+    if found.compression == Compression::None {
         let again = inspect_reader(Cursor::new(&longer), &LIMITS);
         assert_eq!(again.ok().as_ref(), Some(&found), "found in two ways");
+        let mut same = Vec::new();
+        rewrite_reader(Cursor::new(data), &LIMITS, &mut same, |_| None)
+            .expect("what can be read can be copied");
+        assert!(same == data, "a copy without a new name");
+    }
+    let mut copy = Vec::new();
+    if rewrite_reader(Cursor::new(data), &LIMITS, &mut copy, |_| Some(b"//k".to_vec())).is_ok() {
+        let again = inspect_reader(Cursor::new(&copy), &LIMITS).expect("a copy can be read");
+        let names = again.external.iter().map(|file| file.path.as_str());
+        assert!(names.eq(found.external.iter().map(|_| "//k")), "a copy says its new names");
     }
 }

@@ -1,6 +1,6 @@
 //! The walk from block to block that picks the few blocks of interest out of all.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::{
     dna::{Dna, View},
@@ -8,7 +8,9 @@ use crate::{
     fault::BlendFault,
     file::{Head, Walker},
     parts::Kept,
+    scene,
     simulations::Simulations,
+    spot::{Field, NameBlock, Spot},
     stream::{Bytes, Limits},
 };
 
@@ -40,11 +42,21 @@ pub(crate) struct Collected {
     pub names: HashMap<u64, String>,
     pub cameras: Vec<String>,
     pub external: Vec<ExternalFile>,
+    /// Where the name of each stands.
+    pub spots: Vec<Spot>,
+}
+
+/// A name in a block that is still to come.
+struct Pending {
+    kind: ExternalKind,
+    /// Numbers that tell its length too.
+    counts: Vec<Field>,
 }
 
 /// A strip of the sequencer, until its elements are known.
 struct Strip {
     folder: Vec<u8>,
+    spot: Field,
     elements: u64,
 }
 
@@ -142,12 +154,14 @@ struct Collector<'a> {
     uses: Vec<u8>,
     kinds: Kinds,
     current: Current,
+    /// What scenes and their markers use as cameras.
+    looked_through: HashSet<u64>,
     /// Texts that are referred to by pointers, and follow.
-    pending: HashMap<u64, ExternalKind>,
+    pending: HashMap<u64, Pending>,
     /// Types of the present scene's strips, by the pointer to their data.
     strip_types: HashMap<u64, i64>,
     strips: Vec<(u64, Strip)>,
-    elements: HashMap<u64, Vec<Vec<u8>>>,
+    elements: HashMap<u64, Vec<(Vec<u8>, Field)>>,
 }
 
 /// Struct indices that the collector knows by name.
@@ -184,6 +198,7 @@ impl<'a> Collector<'a> {
             rules,
             kinds,
             current: Current::default(),
+            looked_through: HashSet::new(),
             pending: HashMap::new(),
             strip_types: HashMap::new(),
             strips: Vec::new(),
@@ -242,7 +257,9 @@ impl<'a> Collector<'a> {
             part = 0;
         }
         let is_camera = is_object && view.int("type") == Some(CAMERA);
-        if is_camera || &head.code == b"ID\0\0" {
+        // A scene may look through any object. Scenes come before objects.
+        let is_looked_through = is_object && self.looked_through.contains(&head.old);
+        if is_camera || is_looked_through || &head.code == b"ID\0\0" {
             let name = self.current.name.get(2..).unwrap_or_default().to_owned();
             self.keep(2 * name.len())?;
             if self.out.names.len() >= MAX_NAMES {
@@ -257,7 +274,7 @@ impl<'a> Collector<'a> {
             let cost = self.out.simulations.particle_settings(head.old, view);
             self.keep(cost)?;
         }
-        self.apply_rules(head, &view)?;
+        self.apply_rules(head, head.data, &view)?;
         if part != 0 {
             self.keep(bytes.len())?;
             self.current.cost = bytes.len() + 64;
@@ -268,11 +285,14 @@ impl<'a> Collector<'a> {
     }
 
     fn data(&mut self, head: &Head, walker: &mut Walker<'_>) -> Result<(), BlendFault> {
-        if let Some(kind) = self.pending.remove(&head.old) {
+        if let Some(Pending { kind, counts }) = self.pending.remove(&head.old) {
             let bytes = walker.payload(4096)?;
             let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
             self.part(head, bytes)?;
-            return self.named(kind, text);
+            // No block in memory is longer than that.
+            let len = usize::try_from(head.len).unwrap_or(usize::MAX);
+            let data = Field { at: head.data, len };
+            return self.named(kind, text, Spot::Block(NameBlock { head: head.at, data, counts }));
         }
         let uses = self.uses.get(head.sdna).copied().unwrap_or(0);
         let wanted = uses & (self.current.part | uses::RULES);
@@ -287,9 +307,9 @@ impl<'a> Collector<'a> {
         let count = (head.len / size as u64).clamp(1, MAX_ARRAY);
         let bytes = walker.payload(count * size as u64)?;
         if wanted & uses::RULES != 0 {
-            for one in bytes.chunks(size) {
+            for (index, one) in bytes.chunks(size).enumerate() {
                 let view = self.dna.view(head.sdna, one);
-                self.apply_rules(head, &view)?;
+                self.apply_rules(head, head.data + (index * size) as u64, &view)?;
             }
         }
         if wanted & self.current.part != 0 {
@@ -312,11 +332,12 @@ impl<'a> Collector<'a> {
         if index == self.kinds.element {
             let count = head.len / size as u64;
             let mut names = Vec::new();
-            for _ in 0..count {
+            for index in 0..count {
                 let bytes = walker.payload(size as u64)?;
-                let name = self.dna.view(head.sdna, &bytes).bytes("name").unwrap_or_default().to_vec();
+                let view = self.dna.view(head.sdna, &bytes);
+                let (Some(name), Some(place)) = (view.bytes("name"), view.place("name")) else { break };
                 self.keep(name.len())?;
-                names.push(name);
+                names.push((name.to_vec(), Field::within(head.data + index * size as u64, place)));
             }
             self.elements.insert(head.old, names);
             return Ok(());
@@ -328,9 +349,12 @@ impl<'a> Collector<'a> {
                 self.keep(16)?;
                 self.strip_types.insert(data, kind);
             }
-        } else if let (Some(folder), Some(elements)) = (view.bytes("dir"), view.pointer("stripdata")) {
+        } else if let (Some(folder), Some(place), Some(elements)) =
+            (view.bytes("dir"), view.place("dir"), view.pointer("stripdata"))
+        {
             self.keep(folder.len())?;
-            self.strips.push((head.old, Strip { folder: folder.to_vec(), elements }));
+            let spot = Field::within(head.data, place);
+            self.strips.push((head.old, Strip { folder: folder.to_vec(), spot, elements }));
         }
         Ok(())
     }
@@ -350,6 +374,7 @@ impl<'a> Collector<'a> {
         };
         self.keep(stays)?;
         if part == uses::SCENE {
+            self.looked_through.extend(scene::cameras(self.dna, &block, &parts));
             let of_members = ["Base", "CollectionObject", "CollectionChild"];
             let before = parts.iter().map(|part| part.bytes.len() + 64).sum::<usize>();
             parts.retain(|part| !of_members.contains(&self.dna.name(part.sdna)));
@@ -374,10 +399,14 @@ impl<'a> Collector<'a> {
                 // Sounds are datablocks of their own.
                 _ => 0,
             };
-            let paths: Vec<Vec<u8>> =
-                names.iter().take(count).map(|name| [&strip.folder[..], name].concat()).collect();
-            for path in paths {
-                self.named(ExternalKind::Strip, path)?;
+            let paths: Vec<(Vec<u8>, Field)> = names
+                .iter()
+                .take(count)
+                .map(|(name, element)| ([&strip.folder[..], name].concat(), *element))
+                .collect();
+            for (path, element) in paths {
+                let spot = Spot::Strip { folder: strip.spot, shared: strip.folder.len(), element };
+                self.named(ExternalKind::Strip, path, spot)?;
             }
         }
         self.strip_types.clear();
@@ -385,26 +414,31 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    fn apply_rules(&mut self, head: &Head, view: &View<'_>) -> Result<(), BlendFault> {
+    /// For a struct that begins at byte `at` of the file.
+    fn apply_rules(&mut self, head: &Head, at: u64, view: &View<'_>) -> Result<(), BlendFault> {
         let Some(rules) = self.rules.get(&head.sdna).cloned() else { return Ok(()) };
         for rule in rules.iter().filter(|rule| (rule.applies)(view)) {
             if let Some(pointer) = view.pointer(rule.field) {
                 if self.pending.len() < MAX_EXTERNAL {
-                    self.pending.insert(pointer, rule.kind);
+                    // A property tells the length of its text; what others point to ends with a NUL.
+                    let counts = ["len", "totallen"].map(|field| view.place(field)).into_iter().flatten();
+                    let counts = counts.filter(|_| view.struct_name() == "IDProperty");
+                    let counts = counts.map(|place| Field::within(at, place)).collect();
+                    self.pending.insert(pointer, Pending { kind: rule.kind, counts });
                 }
-            } else if let Some(name) = view.bytes(rule.field) {
+            } else if let (Some(name), Some(place)) = (view.bytes(rule.field), view.place(rule.field)) {
                 let file = ExternalFile::new(rule.kind, name.to_vec(), self.current.name.clone());
-                self.external(file.described_by(view))?;
+                self.external(file.described_by(view), Spot::Field(Field::within(at, place)))?;
             }
         }
         Ok(())
     }
 
-    fn named(&mut self, kind: ExternalKind, raw: Vec<u8>) -> Result<(), BlendFault> {
-        self.external(ExternalFile::new(kind, raw, self.current.name.clone()))
+    fn named(&mut self, kind: ExternalKind, raw: Vec<u8>, spot: Spot) -> Result<(), BlendFault> {
+        self.external(ExternalFile::new(kind, raw, self.current.name.clone()), spot)
     }
 
-    fn external(&mut self, file: ExternalFile) -> Result<(), BlendFault> {
+    fn external(&mut self, file: ExternalFile, spot: Spot) -> Result<(), BlendFault> {
         if !file.kind.takes(&file.raw) {
             return Ok(());
         }
@@ -412,6 +446,7 @@ impl<'a> Collector<'a> {
             return Err(BlendFault::TooMany("names of files"));
         }
         self.out.external.push(file);
+        self.out.spots.push(spot);
         Ok(())
     }
 }

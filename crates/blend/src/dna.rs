@@ -229,6 +229,13 @@ impl<'a> View<'a> {
         bytes.split(|byte| *byte == 0).next()
     }
 
+    /// Which of the struct's bytes a field takes.
+    pub fn place(&self, path: &str) -> Option<std::ops::Range<usize>> {
+        let (_, bytes) = self.find(path)?;
+        let start = bytes.as_ptr().addr().checked_sub(self.bytes.as_ptr().addr())?;
+        Some(start..start + bytes.len())
+    }
+
     pub fn text(&self, path: &str) -> Option<String> {
         self.bytes(path).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
     }

@@ -45,6 +45,8 @@ pub enum BlendFault {
     /// Reading it would take more than the limits allow.
     #[error("it unpacks to more than {0} MiB, which no scene of its size does")]
     Bomb(u64),
+    #[error("it changed while it was read; try again")]
+    Changed,
     #[error("it holds more {0} than can be read")]
     TooMany(&'static str),
 }

@@ -38,6 +38,24 @@ impl Shape {
         let push = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
         if self.big_endian { bytes.iter().fold(0, push) } else { bytes.iter().rev().fold(0, push) }
     }
+
+    /// The other way round: the number in `size` bytes, 8 at the most.
+    pub fn bytes(&self, number: u64, size: usize) -> Vec<u8> {
+        if self.big_endian {
+            number.to_be_bytes()[8 - size..].to_vec()
+        } else {
+            number.to_le_bytes()[..size].to_vec()
+        }
+    }
+
+    fn head_bytes(&self) -> usize {
+        if self.large_heads { 32 } else { 16 + self.pointer }
+    }
+
+    /// Where in a block's head its length stands, and in how many bytes.
+    pub fn length_in_head(&self) -> std::ops::Range<u64> {
+        if self.large_heads { 16..24 } else { 4..8 }
+    }
 }
 
 fn parse_header(stream: &mut Stream<'_>) -> Result<(Peek, Shape), BlendFault> {
@@ -102,6 +120,8 @@ pub(crate) struct Head {
     pub sdna: usize,
     /// Byte of the file, unpacked, where the head begins.
     pub at: u64,
+    /// And where what follows it begins.
+    pub data: u64,
 }
 
 impl Head {
@@ -137,10 +157,6 @@ impl<'a> Walker<'a> {
         Ok(Self { stream, shape, head: None, left: 0 })
     }
 
-    fn head_size(&self) -> usize {
-        if self.shape.large_heads { 32 } else { 16 + self.shape.pointer }
-    }
-
     fn parse_head(&self, bytes: &[u8], at: u64) -> Head {
         let (shape, pointer) = (self.shape, self.shape.pointer);
         let number = |range: std::ops::Range<usize>| shape.u64(&bytes[range]);
@@ -150,7 +166,14 @@ impl<'a> Walker<'a> {
             (number(8 + pointer..12 + pointer), number(8..8 + pointer), number(4..8))
         };
         let code = [bytes[0], bytes[1], bytes[2], bytes[3]];
-        Head { code, len, old, sdna: usize::try_from(sdna).unwrap_or(usize::MAX), at }
+        Head {
+            code,
+            len,
+            old,
+            sdna: usize::try_from(sdna).unwrap_or(usize::MAX),
+            at,
+            data: at + shape.head_bytes() as u64,
+        }
     }
 
     /// The next block; `None` at the end mark.
@@ -162,7 +185,7 @@ impl<'a> Walker<'a> {
         }
         let at = self.stream.position();
         let mut bytes = [0; 32];
-        let bytes = &mut bytes[..self.head_size()];
+        let bytes = &mut bytes[..self.shape.head_bytes()];
         self.stream.read_exact(bytes, "a block head before the end mark", at)?;
         let head = self.parse_head(bytes, at);
         // Lengths are signed in the file.
@@ -212,7 +235,7 @@ pub(crate) fn dna_at_end(bytes: &mut dyn Bytes, limits: &Limits) -> Result<Optio
     const TAIL: u64 = 1 << 20;
     let mut walker = Walker::new(bytes, limits)?;
     let Some(len) = walker.stream.len() else { return Ok(None) };
-    let (head_size, begin) = (walker.head_size(), walker.stream.position());
+    let (head_size, begin) = (walker.shape.head_bytes(), walker.stream.position());
     let from = len.saturating_sub(TAIL).max(begin);
     let mut tail = vec![0; (len.max(from) - from) as usize];
     walker.stream.skip(from - begin, "its end", begin)?;

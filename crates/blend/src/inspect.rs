@@ -86,7 +86,7 @@ fn inspect_bytes(
 }
 
 /// One walk where the DNA lies where Blender puts it; else one to find it and a second one to read.
-fn walk(bytes: &mut dyn Bytes, limits: &Limits) -> Result<(Dna, Collected), BlendFault> {
+pub(crate) fn walk(bytes: &mut dyn Bytes, limits: &Limits) -> Result<(Dna, Collected), BlendFault> {
     // What is wrong with a broken file is told by the walk from its beginning.
     if let Ok(Some(found)) = dna_at_end(bytes, limits) {
         let collected = collect(bytes, &found.dna, limits)?;

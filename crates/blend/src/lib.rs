@@ -23,8 +23,10 @@ mod meaning;
 mod parts;
 mod places;
 mod resolve;
+mod rewrite;
 mod scene;
 mod simulations;
+mod spot;
 mod stream;
 
 pub use dependencies::{Dependencies, Dependency, FoundAs, dependencies};
@@ -33,6 +35,7 @@ pub use fault::{BlendError, BlendFault};
 pub use file::{Peek, peek, peek_reader};
 pub use inspect::{Inspection, inspect, inspect_reader};
 pub use layout::{Layout, Missing, SharedPlace, SharedRoot, layout};
+pub use rewrite::{Renamed, RewriteError, RewriteFault, Rewritten, rewrite, rewrite_reader};
 pub use scene::{Border, CameraMarker, SceneInfo, ViewInfo, ViewLayerInfo};
 pub use simulations::{Simulation, SimulationKind};
 pub use stream::{Compression, Limits};

@@ -9,7 +9,7 @@ use crate::{
     collect::RawScene,
     dna::{Dna, View},
     fault::BlendFault,
-    parts::Parts,
+    parts::{Kept, Parts},
 };
 
 /// A scene as it is set up to render.
@@ -167,6 +167,13 @@ fn depth(bits: i64) -> Option<ColorDepth> {
         64 => Some(ColorDepth::ThirtyTwo),
         _ => None,
     }
+}
+
+/// Where the objects were in memory that the scene, or a marker of it, looks through.
+pub(crate) fn cameras(dna: &Dna, block: &Kept, kept: &[Kept]) -> Vec<u64> {
+    let (scene, parts) = (dna.view(block.sdna, &block.bytes), Parts::new(dna, kept));
+    let markers = parts.list(scene.pointer("markers.first")).filter_map(|marker| marker.pointer("camera"));
+    markers.chain(scene.pointer("camera")).collect()
 }
 
 pub(crate) fn read(

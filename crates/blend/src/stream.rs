@@ -185,6 +185,24 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
+    /// At most so many of the bytes that are left, at most to the end of the file; none at its end.
+    pub fn chunk(&mut self, buffer: &mut [u8]) -> Result<usize, BlendFault> {
+        let (at, what) = (self.position, "what lies");
+        loop {
+            match self.reader().read(buffer) {
+                Ok(count) => {
+                    if !self.known_len {
+                        self.check(count as u64, what, at)?;
+                    }
+                    self.position += count as u64;
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.fault(error, what, at)),
+            }
+        }
+    }
+
     /// After the end mark: a packed file must still end well, or its last part is not all there.
     pub fn finish(&mut self) -> Result<(), BlendFault> {
         if self.known_len {

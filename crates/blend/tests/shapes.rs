@@ -4,7 +4,9 @@
 
 use std::io::Cursor;
 
-use kiln_blend::{BlendFault, Inspection, Limits, inspect_reader};
+use kiln_blend::{
+    BlendFault, ExternalFile, Inspection, Limits, RewriteFault, inspect_reader, rewrite_reader,
+};
 
 #[derive(Clone, Copy)]
 struct Shape {
@@ -42,13 +44,26 @@ impl Shape {
         [&head[..], payload].concat()
     }
 
-    /// Types: int, char, ID, RenderData, Scene, FileGlobal, Object.
+    /// Types: int, char, ID, RenderData, Scene, FileGlobal, Object, Image, Text.
     fn dna(&self) -> Vec<u8> {
-        let names =
-            ["name[66]", "sfra", "efra", "xsch", "ysch", "size", "id", "r", "*camera", "*curscene", "type"];
-        let types = ["int", "char", "ID", "RenderData", "Scene", "FileGlobal", "Object"];
+        let names = [
+            "name[66]",
+            "sfra",
+            "efra",
+            "xsch",
+            "ysch",
+            "size",
+            "id",
+            "r",
+            "*camera",
+            "*curscene",
+            "type",
+            "name[24]",
+            "*name",
+        ];
+        let types = ["int", "char", "ID", "RenderData", "Scene", "FileGlobal", "Object", "Image", "Text"];
         let (p, id) = (self.pointer, 66);
-        let sizes = [4, 1, id, 20, id + 20 + p, p, id + 4];
+        let sizes = [4, 1, id, 20, id + 20 + p, p, id + 4, id + 24, id + p];
         // Struct: type, then fields as (type, name).
         let structs: &[(u64, &[(u64, u64)])] = &[
             (2, &[(1, 0)]),
@@ -56,6 +71,8 @@ impl Shape {
             (4, &[(2, 6), (3, 7), (6, 8)]),
             (5, &[(4, 9)]),
             (6, &[(2, 6), (0, 10)]),
+            (7, &[(2, 6), (1, 11)]),
+            (8, &[(2, 6), (1, 12)]),
         ];
         let mut out = b"SDNANAME".to_vec();
         let texts = |out: &mut Vec<u8>, texts: &[&str]| {
@@ -95,6 +112,16 @@ impl Shape {
     }
 
     fn blocks(&self) -> Vec<Vec<u8>> {
+        self.blocks_with("//a.png", "//t")
+    }
+
+    /// With the names of an image, in a field, and of a text, in a block of its own.
+    fn blocks_with(&self, image: &str, text: &str) -> Vec<Vec<u8>> {
+        let mut of_image = [&Self::id("IMwood")[..], image.as_bytes()].concat();
+        of_image.resize(66 + 24, 0);
+        let of_text = [Self::id("TXnotes"), self.number(0x70, self.pointer)].concat();
+        let mut name = [text.as_bytes(), b"\0"].concat();
+        name.resize(name.len().next_multiple_of(4), 0);
         let camera = [Self::id("OBEye"), self.number(11, 4)].concat();
         vec![
             self.block(b"GLOB", 3, 0x30, &self.number(0x20, self.pointer)),
@@ -102,6 +129,9 @@ impl Shape {
             self.block(b"SC\0\0", 2, 0x20, &self.scene("SCTwo", 250, 0x40)),
             self.block(b"OB\0\0", 4, 0x40, &camera),
             self.block(b"DNA1", 0, 0, &self.dna()),
+            self.block(b"IM\0\0", 5, 0x50, &of_image),
+            self.block(b"TX\0\0", 6, 0x60, &of_text),
+            self.block(b"DATA", 0, 0x70, &name),
             self.block(b"ENDB", 0, 0, &[]),
         ]
     }
@@ -113,6 +143,28 @@ impl Shape {
 
 fn inspect(bytes: &[u8]) -> Result<Inspection, BlendFault> {
     inspect_reader(Cursor::new(bytes), &Limits::default())
+}
+
+fn rewrite(bytes: &[u8], rename: impl Fn(&ExternalFile) -> Option<Vec<u8>>) -> Result<Vec<u8>, RewriteFault> {
+    let mut copy = Vec::new();
+    rewrite_reader(Cursor::new(bytes), &Limits::default(), &mut copy, rename)?;
+    Ok(copy)
+}
+
+#[test]
+fn names_are_rewritten_in_every_shape() {
+    for shape in SHAPES {
+        let file = shape.file(&shape.blocks());
+        for (image, text) in [("//b/wood.png", "//longer/notes.txt"), ("//c", "//"), ("//a.png", "//123456")]
+        {
+            let copy = rewrite(&file, |file| Some(if file.owner == "IMwood" { image } else { text }.into()));
+            assert_eq!(copy.unwrap(), shape.file(&shape.blocks_with(image, text)), "{}", shape.header);
+        }
+        assert_eq!(rewrite(&file, |_| None).unwrap(), file);
+        // What lies behind the end mark is not Kiln's to judge.
+        let longer = [&file[..], b"more"].concat();
+        assert_eq!(rewrite(&longer, |_| None).unwrap(), longer);
+    }
 }
 
 #[test]
@@ -136,11 +188,13 @@ fn every_cut_and_every_flipped_bit_of_every_shape() {
         let file = shape.file(&shape.blocks());
         for cut in 0..file.len() {
             assert!(inspect(&file[..cut]).is_err(), "{} cut at {cut} passes", shape.header);
+            assert!(rewrite(&file[..cut], |_| None).is_err(), "{} cut at {cut} is copied", shape.header);
         }
         for bit in 0..file.len() * 8 {
             let mut broken = file.clone();
             broken[bit / 8] ^= 1 << (bit % 8);
             let _ = inspect(&broken);
+            let _ = rewrite(&broken, |_| Some(b"//new".to_vec()));
         }
     }
 }

@@ -96,8 +96,8 @@ def external():
 def truth(simulations):
     return dict(
         version=list(VERSION),
-        # What the file holds; this Blender is the one that wrote it.
-        subversion=bpy.app.version_file[2] if VERSION >= (2, 80) else None,
+        # This Blender is the one that wrote it.
+        subversion=bpy.app.version_file[2],
         active=bpy.context.scene.name,
         cameras=[o.name for o in bpy.data.objects if o.type == "CAMERA" and not o.library],
         scenes=[scene_truth(s) for s in bpy.data.scenes if not s.library],
@@ -361,7 +361,123 @@ def physics_packed():
     save("physics packed")
 
 
-MAKERS = [physics_unbaked, physics_baked, physics_packed]
+NAMES = ["Scène", "Сцена", "シーン", "مشهد", "장면", "สถานที่", "😀", "A" * 60, "with / slash \\ and \"quotes\"", "  spaces "]
+FORMATS = [
+    ("PNG", "8", "RGBA"), ("PNG", "16", "RGB"), ("JPEG", None, "RGB"), ("OPEN_EXR", "16", "RGBA"),
+    ("OPEN_EXR", "32", "RGB"), ("OPEN_EXR_MULTILAYER", "16", None), ("OPEN_EXR_MULTILAYER", "32", None),
+    ("TIFF", "8", "RGB"), ("TIFF", "16", "RGBA"), ("BMP", None, "RGB"), ("TARGA", None, "RGBA"),
+    ("TARGA_RAW", None, "RGB"), ("HDR", None, "RGB"), ("WEBP", None, "RGBA"), ("CINEON", None, None),
+    ("DPX", "10", None), ("JPEG2000", "12", None), ("IRIS", None, None), ("FFMPEG", None, "RGB"),
+    ("AVI_JPEG", None, "RGB"), ("AVI_RAW", None, "RGB"),
+]
+
+
+def engines():
+    there = {item.identifier for item in bpy.types.RenderSettings.bl_rna.properties["engine"].enum_items}
+    eevee = {"BLENDER_EEVEE_NEXT"} if (4, 2) <= VERSION < (5, 0) else {"BLENDER_EEVEE"}
+    return sorted(there | eevee | {"CYCLES", "BLENDER_WORKBENCH"})
+
+
+def settings():
+    """Scenes with every engine, format and odd number."""
+    scene = fresh()
+    cameras = []
+    for name in ("Eye", "Œil", "目"):
+        camera = bpy.data.objects.new(name, bpy.data.cameras.new(name))
+        scene.collection.objects.link(camera)
+        cameras.append(camera)
+    # Not only cameras can look.
+    lamp = bpy.data.objects.new("Lamp", bpy.data.lights.new("Lamp", "SPOT"))
+    scene.collection.objects.link(lamp)
+    for number, (fmt, depth, mode) in enumerate(FORMATS):
+        one = bpy.data.scenes.new(NAMES[number % len(NAMES)] + str(number))
+        if not set_format(one, fmt, depth, mode):
+            continue
+        one.frame_start, one.frame_end, one.frame_step = (number - 3) * 7, (number - 3) * 7 + number, 1 + number % 4
+        render = one.render
+        render.fps, render.fps_base = [(24, 1.0), (30, 1.001), (25, 1.0), (60, 1.001), (1, 3.7)][number % 5]
+        render.resolution_x, render.resolution_y = 4 + 97 * number, 65536 - number
+        render.resolution_percentage = [100, 1, 33, 250][number % 4]
+        render.engine = engines()[number % len(engines())]
+        if number % 3:
+            one.cycles.samples, one.eevee.taa_render_samples = 1 + number * 11, 2 + number * 13
+        render.filepath = ["//", "/tmp/é/####", "C:\\out\\shot_", "//../出力/" + "x" * 200, ""][number % 5]
+        render.use_border, render.use_crop_to_border = number % 2 == 0, number % 4 == 0
+        render.border_min_x, render.border_max_x = 0.1, 0.3 + number / 100
+        render.border_min_y, render.border_max_y = 0.0, 1.0
+        render.use_file_extension = number % 3 != 0
+        one.camera = (cameras + [lamp, None])[number % 5]
+        for index in range(number % 4):
+            one.view_layers.new(NAMES[index]).use = index % 2 == 0
+        for index, camera in enumerate((cameras + [lamp])[: number % 5]):
+            one.timeline_markers.new(f"cut {index}", frame=100 - 10 * index).camera = camera
+            one.timeline_markers.new("no camera", frame=index)
+    bpy.context.window.scene = bpy.data.scenes[len(bpy.data.scenes) // 2]
+
+
+def many_views():
+    """Stereo, several views, one file for all and one for each."""
+    scene = fresh()
+    scene.render.use_multiview = True
+    for number in range(8):
+        render = bpy.data.scenes.new(f"Views {number}").render
+        render.use_multiview = number != 3
+        render.views_format = "MULTIVIEW" if number % 2 else "STEREO_3D"
+        for name in ("above", "unten ü")[: number % 3]:
+            render.views.new(name).file_suffix = "." + name
+        render.views[number % len(render.views)].use = number < 5
+        render.image_settings.views_format = "STEREO_3D" if number >= 6 else "INDIVIDUAL"
+
+
+def settings_plain():
+    settings()
+    save("settings")
+
+
+def settings_packed():
+    settings()
+    save("settings packed", compress=True)
+
+
+def views_plain():
+    many_views()
+    save("views")
+
+
+def linked():
+    """A camera, objects and pictures of a library; packed files, and names in many scripts."""
+    scene = fresh()
+    camera = bpy.data.objects.new("Far Eye", bpy.data.cameras.new("Far Eye"))
+    scene.collection.objects.link(camera)
+    save("library")
+    library = path_of("library")
+    scene = fresh()
+    save("linked")
+    with bpy.data.libraries.load(library, link=True, relative=True) as (_, to):
+        to.objects = ["Far Eye"]
+    scene.collection.objects.link(to.objects[0])
+    scene.camera = to.objects[0]
+    scene.timeline_markers.new("cut", frame=3).camera = to.objects[0]
+    own = bpy.data.objects.new("Own Eye", bpy.data.cameras.new("Own Eye"))
+    scene.collection.objects.link(own)
+    for name in NAMES[:7]:
+        image = bpy.data.images.new(name, 1, 1)
+        image.source, image.filepath, image.use_fake_user = "FILE", f"//textures/{name}.png", True
+    path = os.path.join(out, "packed.png")
+    image = bpy.data.images.new("made", 4, 4)
+    image.filepath_raw, image.file_format = path, "PNG"
+    image.save()
+    image = bpy.data.images.load(path)
+    image.use_fake_user = True
+    image.pack()
+    text = bpy.data.texts.new("words")
+    text.filepath = "//words.txt"
+    volume = bpy.data.volumes.new("smoke")
+    volume.filepath, volume.use_fake_user = "//煙.vdb", True
+    save("linked")
+
+
+MAKERS = [settings_plain, settings_packed, views_plain, linked, physics_unbaked, physics_baked, physics_packed]
 
 def host_module():
     """The worker's own judgement of simulations."""

@@ -1,0 +1,37 @@
+//! Where the names of files stand in an unpacked .blend: what is read there can be written there.
+
+use std::ops::Range;
+
+/// Bytes of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Field {
+    pub at: u64,
+    pub len: usize,
+}
+
+impl Field {
+    /// A part of a struct that begins at `base`.
+    pub fn within(base: u64, part: Range<usize>) -> Self {
+        Self { at: base + part.start as u64, len: part.len() }
+    }
+}
+
+/// Where one name stands.
+#[derive(Debug, Clone)]
+pub(crate) enum Spot {
+    /// Characters within a struct.
+    Field(Field),
+    /// A block of its own.
+    Block(NameBlock),
+    /// A strip of the sequencer: the first `shared` bytes of its names stand in a folder, once for all of them.
+    Strip { folder: Field, shared: usize, element: Field },
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct NameBlock {
+    /// Where its head begins, and what follows the head.
+    pub head: u64,
+    pub data: Field,
+    /// Numbers elsewhere that tell its length too.
+    pub counts: Vec<Field>,
+}
