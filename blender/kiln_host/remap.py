@@ -5,6 +5,7 @@ few `..` as can be, relative ones (`//`) from the main .blend's folder whichever
 is no Unicode as NUL and two hexadecimal digits. So one table serves the .blend and all its libraries.
 """
 
+import contextlib
 import posixpath
 import re
 
@@ -12,6 +13,28 @@ import bpy
 
 PATH_BLOCKS = ("images", "fonts", "movieclips", "sounds", "volumes", "cache_files", "texts")
 NODE_OWNERS = ("materials", "worlds", "lights", "textures", "linestyles", "scenes")
+
+
+@contextlib.contextmanager
+def elsewhere(remap, relative=False):
+    """What is opened inside is pointed elsewhere before Blender evaluates it for the first time: what a simulation
+    did not find then, Blender 4.2 does not look for again."""
+    errors = []
+
+    @bpy.app.handlers.persistent
+    def point(*_):
+        try:
+            point_elsewhere(remap, relative)
+        except Exception as error:  # noqa: BLE001: Blender would print it, and go on
+            errors.append(error)
+
+    bpy.app.handlers.load_post.append(point)
+    try:
+        yield
+    finally:
+        bpy.app.handlers.load_post.remove(point)
+    if errors:
+        raise errors[0]
 
 
 def point_elsewhere(remap, relative=False):

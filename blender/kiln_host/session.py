@@ -67,13 +67,13 @@ class Session:
     def _load(self):
         name = os.path.basename(self.blend)
         try:
-            bpy.ops.wm.open_mainfile(filepath=self.blend, load_ui=False, use_scripts=self.trust)
+            with remap.elsewhere(self._remap):
+                bpy.ops.wm.open_mainfile(filepath=self.blend, load_ui=False, use_scripts=self.trust)
         except RuntimeError as error:
             text = " ".join(str(error).replace("Error: ", "").split()).replace(self.blend, name)
             raise Refusal("cannot-open", f"{name} cannot be opened: {text}") from error
         if os.path.realpath(bpy.data.filepath) != os.path.realpath(self.blend):
             raise Refusal("cannot-open", f"{name} cannot be opened: Blender kept another file open")
-        remap.point_elsewhere(self._remap)
         self.scene = self._choose_scene()
 
     def _choose_scene(self):

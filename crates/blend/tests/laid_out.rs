@@ -1,0 +1,272 @@
+//! Every kind of file, found by Kiln and laid out elsewhere: a real Blender has to find each of them there, once home
+//! is gone.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    ffi::OsString,
+    fs,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::LazyLock,
+};
+
+use kiln_blend::{Dependencies, ExternalKind, Layout, SharedRoot, dependencies, layout};
+use kiln_testkit::assert_same_picture;
+use serde::Deserialize;
+
+/// What Blender says of an opened file.
+#[derive(Deserialize)]
+struct Opened {
+    /// What names a file, to where that leads: bytes in hexadecimal digits.
+    names: BTreeMap<String, String>,
+    /// Of Blender's own list, what the names have not.
+    only_blender: Vec<String>,
+    missing: Vec<String>,
+    sizes: BTreeMap<String, [u32; 2]>,
+    played: BTreeMap<String, Vec<bool>>,
+    grids: BTreeMap<String, bool>,
+}
+
+fn path(digits: &str) -> PathBuf {
+    let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+    OsString::from_vec((0..digits.len()).step_by(2).map(byte).collect()).into()
+}
+
+struct Blender {
+    name: &'static str,
+    command: Vec<OsString>,
+}
+
+impl Blender {
+    #[track_caller]
+    fn run(&self, script: &str, arguments: &[&Path], made: &Path) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(script);
+        let mut command = Command::new(&self.command[0]);
+        command.args(&self.command[1..]).arg(script).arg("--").args(arguments);
+        let output = command.output().expect("Blender starts");
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(made.exists(), "{}: {command:?}\n{out}\n{err}", self.name);
+    }
+
+    fn open(&self, blend: &Path, remap: &Path, folder: &Path, shot: &str) -> Opened {
+        let result = folder.join(format!("{shot}.json"));
+        self.run("opened.py", &[blend, remap, &result, &folder.join(shot)], &result);
+        serde_json::from_slice(&fs::read(result).unwrap()).unwrap()
+    }
+}
+
+fn blenders() -> Vec<Blender> {
+    let system = ["blender", "--background", "--factory-startup", "-noaudio", "--python"];
+    let mut found = vec![Blender { name: "system", command: system.map(OsString::from).to_vec() }];
+    for name in ["KILN_TEST_BPY_42", "KILN_TEST_BPY_45", "KILN_TEST_BPY"] {
+        match env::var_os(name) {
+            Some(python) => found.push(Blender { name, command: vec![python] }),
+            None => println!("not tested: {name} names no Python with the bpy wheel"),
+        }
+    }
+    found
+}
+
+/// A project, what Blender says of it at home, and what Kiln found.
+struct Project {
+    blender: Blender,
+    folder: tempfile::TempDir,
+    home: Opened,
+    found: Dependencies,
+}
+
+impl Project {
+    fn path(&self, below: &str) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join(below)
+    }
+
+    fn make(blender: Blender, fluid: Option<&Path>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let main = root.join("home/film/shots/main.blend");
+        let arguments: Vec<&Path> = [root.as_path()].into_iter().chain(fluid).collect();
+        blender.run("kinds.py", &arguments, &root.join("home/film/shots/main.blend1"));
+        let found = dependencies(&main).unwrap();
+        // At home, too, somebody has to put the case of the letters right.
+        fs::create_dir(root.join("home/film/lib/tex")).unwrap();
+        fs::copy(root.join("home/film/lib/Tex/Leaf.PNG"), root.join("home/film/lib/tex/leaf.png")).unwrap();
+        let home = blender.open(&main, Path::new(""), &root, "home");
+        fs::remove_dir_all(root.join("home/film/lib/tex")).unwrap();
+        // Whatever still leads home leads nowhere from now on.
+        fs::rename(root.join("home"), root.join("gone")).unwrap();
+        Self { blender, folder, home, found }
+    }
+
+    /// Where a file of the home lies now.
+    fn moved(&self, path: &Path) -> PathBuf {
+        self.path("gone").join(path.strip_prefix(self.path("home")).unwrap())
+    }
+
+    /// The layout, made before home was gone, as a worker lays it out.
+    fn lay_out(&self, laid: &Layout, below: &str) -> PathBuf {
+        let bundle = self.path(below);
+        for (place, source) in &laid.files {
+            let place = bundle.join(place.to_path());
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            fs::copy(self.moved(source), place).unwrap();
+        }
+        let remap: BTreeMap<&String, PathBuf> =
+            laid.remap.iter().map(|(key, place)| (key, bundle.join(place.to_path()))).collect();
+        fs::write(bundle.join("remap.json"), serde_json::to_vec(&remap).unwrap()).unwrap();
+        bundle
+    }
+
+    /// All that was found at home is found in the bundle, byte for byte.
+    #[track_caller]
+    fn check(&self, away: &Opened, bundle: &Path, shot: &str) {
+        let name = self.blender.name;
+        assert_eq!(away.missing, [""; 0], "{name}");
+        assert_eq!(
+            away.names.keys().collect::<Vec<_>>(),
+            self.home.names.keys().collect::<Vec<_>>(),
+            "{name}"
+        );
+        for (label, there) in &away.names {
+            let (here, there) = (path(&self.home.names[label]), path(there));
+            assert!(there.starts_with(bundle), "{name}: {label} leads to {}", there.display());
+            let pairs = pairs(&self.moved(&spelled_right(&here)), &there);
+            assert!(!pairs.is_empty(), "{name}: {label} leads to an empty folder");
+            for (here, there) in pairs {
+                let read = |path: &Path| fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+                // Libraries stay as they are as well.
+                assert!(read(&here) == read(&there), "{name}: {label}: {} changed", there.display());
+            }
+        }
+        assert_eq!(away.sizes, self.home.sizes, "{name}");
+        assert_eq!((&away.played, &away.grids), (&self.home.played, &self.home.grids), "{name}");
+        let shown = |shot: &str| self.path(&format!("{shot}0002.png"));
+        println!("{name}: {shot}");
+        assert_same_picture(&shown("home"), &shown(shot));
+    }
+}
+
+/// The one that is found although the .blend spells it otherwise.
+fn spelled_right(path: &Path) -> PathBuf {
+    let text = path.to_str().unwrap_or_default();
+    if text.ends_with("lib/tex/leaf.png") {
+        text.replace("tex/leaf.png", "Tex/Leaf.PNG").into()
+    } else {
+        path.into()
+    }
+}
+
+/// The files that a path stands for, at home and in the bundle.
+fn pairs(here: &Path, there: &Path) -> Vec<(PathBuf, PathBuf)> {
+    if let Some(text) = there.to_str().filter(|text| text.contains("<UDIM>")) {
+        let here = here.to_str().unwrap();
+        let tile = |text: &str, number: &str| PathBuf::from(text.replace("<UDIM>", number));
+        return ["1001", "1002"].map(|number| (tile(here, number), tile(text, number))).to_vec();
+    }
+    if !here.is_dir() {
+        return vec![(here.to_owned(), there.to_owned())];
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(here).unwrap() {
+        let name = entry.unwrap().file_name();
+        found.extend(pairs(&here.join(&name), &there.join(&name)));
+    }
+    found
+}
+
+static PROJECTS: LazyLock<Vec<(Project, Layout, Layout)>> = LazyLock::new(|| {
+    let mut projects: Vec<(Project, Layout, Layout)> = Vec::new();
+    for blender in blenders() {
+        // Only the system's Blender can bake fluids: the wheels abort.
+        let fluid = projects.first().map(|(first, ..)| first.path("gone/far/fluid"));
+        let project = Project::make(blender, fluid.as_deref());
+        let shared = SharedRoot { name: "far".to_owned(), root: project.path("home/far") };
+        let (laid, apart) = (layout(&project.found, &[]), layout(&project.found, &[shared]));
+        projects.push((project, laid, apart));
+    }
+    projects
+});
+
+#[test]
+fn every_name_in_blender_is_a_dependency() {
+    for (project, ..) in PROJECTS.iter() {
+        let name = project.blender.name;
+        let ours: BTreeSet<&Path> = project.found.items.iter().map(|item| item.place.as_path()).collect();
+        let theirs = project.home.names.values().chain(&project.home.only_blender).map(|digits| path(digits));
+        let missed: Vec<PathBuf> =
+            theirs.filter(|path| !ours.contains(spelled_right(path).as_path())).collect();
+        assert!(missed.is_empty(), "{name}: missed {missed:?} of {ours:?}");
+        assert_eq!(project.home.only_blender, [""; 0], "{name}: this test knows less than Blender");
+        let kinds: BTreeSet<ExternalKind> = project.found.items.iter().map(|item| item.file.kind).collect();
+        // Alembic, USD and nodes that simulate or read files are in the newer ones.
+        assert!(kinds.len() >= 16, "{name}: {kinds:?}");
+        let stereo = project.path("home/far/stereo/e_R.png");
+        assert!(project.found.items.iter().any(|item| item.files.contains(&stereo)), "{name}");
+        assert!(project.found.items.iter().all(|item| item.exists()), "{name}");
+    }
+}
+
+#[test]
+fn a_bundle_renders_where_home_is_gone() {
+    for (project, laid, _) in PROJECTS.iter() {
+        assert_eq!(laid.missing, [], "{}", project.blender.name);
+        assert!(laid.notices.len() == 1 && laid.notices[0].contains("leaf.png"), "{:?}", laid.notices);
+        let bundle = project.lay_out(laid, "bundle");
+        let blend = bundle.join(laid.blend.to_path());
+        let root = project.path("");
+        let away = project.blender.open(&blend, &bundle.join("remap.json"), &root, "away");
+        project.check(&away, &bundle, "away");
+    }
+}
+
+#[test]
+fn what_is_saved_after_a_bake_still_finds_all() {
+    for (project, laid, _) in PROJECTS.iter() {
+        let bundle = project.lay_out(laid, "baked");
+        let (blend, remap) = (bundle.join(laid.blend.to_path()), bundle.join("remap.json"));
+        let saved = blend.with_file_name("main-saved.blend");
+        let none = Path::new("");
+        project.blender.run("opened.py", &[&blend, &remap, none, none, &saved], &saved);
+        fs::rename(&saved, &blend).unwrap();
+        // Names in the .blend itself resolve without any help, wherever the bundle lies.
+        let own = dependencies(&blend).unwrap();
+        let far: Vec<_> = own
+            .items
+            .iter()
+            .filter(|item| item.holder == own.blend && !item.place.starts_with(&bundle))
+            .collect();
+        assert!(far.is_empty(), "{}: {far:?}", project.blender.name);
+        let elsewhere = project.path("elsewhere");
+        fs::rename(&bundle, &elsewhere).unwrap();
+        let places: BTreeMap<&String, PathBuf> =
+            laid.remap.iter().map(|(key, place)| (key, elsewhere.join(place.to_path()))).collect();
+        let remap = elsewhere.join("remap.json");
+        fs::write(&remap, serde_json::to_vec(&places).unwrap()).unwrap();
+        let blend = elsewhere.join(laid.blend.to_path());
+        let away = project.blender.open(&blend, &remap, &project.path(""), "saved");
+        project.check(&away, &elsewhere, "saved");
+    }
+}
+
+#[test]
+fn files_on_a_shared_root_are_linked_not_taken() {
+    for (project, laid, apart) in PROJECTS.iter() {
+        let name = project.blender.name;
+        assert_eq!((&apart.remap, &apart.blend), (&laid.remap, &laid.blend), "{name}");
+        assert_eq!(apart.files.len() + apart.shared.len(), laid.files.len(), "{name}");
+        assert!(apart.files.iter().all(|(_, source)| !source.starts_with(project.path("home/far")) || source.to_str().is_none()));
+        let bundle = project.lay_out(apart, "shared");
+        for file in &apart.shared {
+            assert_eq!(file.root, "far");
+            let place = bundle.join(file.place.to_path());
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(project.path("gone/far").join(file.below.to_path()), place).unwrap();
+        }
+        let blend = bundle.join(apart.blend.to_path());
+        let away = project.blender.open(&blend, &bundle.join("remap.json"), &project.path(""), "shared");
+        project.check(&away, &bundle, "shared");
+    }
+}
