@@ -4,6 +4,17 @@ use kiln_types::{BlobHash, BundleId, UploadId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+/// Hashes that one question for missing chunks may hold; 32 bytes each.
+pub const HASHES_AT_ONCE: usize = 1 << 16;
+/// Chunks that one request may fetch.
+pub const CHUNKS_AT_ONCE: usize = 1 << 12;
+/// Bytes of frames that one request may bring.
+pub const MAX_FRAMES: usize = 64 << 20;
+/// Bytes of a recipe that is sent.
+pub const MAX_RECIPE: usize = 64 << 20;
+/// What chunks, hashes and recipes travel as.
+pub const BINARY: &str = "application/octet-stream";
+
 /// Asks which of these blobs the server lacks.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct MissingQuery {

@@ -12,7 +12,10 @@ mod problem;
 mod worker;
 
 pub use event::{Change, Event};
-pub use files::{BundleCreated, MissingAnswer, MissingQuery, UploadCreate, UploadFinished, UploadView};
+pub use files::{
+    BINARY, BundleCreated, CHUNKS_AT_ONCE, HASHES_AT_ONCE, MAX_FRAMES, MAX_RECIPE, MissingAnswer,
+    MissingQuery, UploadCreate, UploadFinished, UploadView,
+};
 pub use job::{
     AttemptView, AttemptsPage, ExtendJob, JobList, JobReport, JobSource, JobView, OutputView, OutputsPage,
     RerenderJob, StepView, SubmitJob, TaskCounts, TaskView, TasksPage, UnmetView, WorkerShare,

@@ -58,6 +58,7 @@ struct File {
     threads: Option<u16>,
     blender: Option<Vec<PathBuf>>,
     cache_size: Option<String>,
+    hash_cache: Option<bool>,
 }
 
 /// What the flags of a command say.
@@ -103,6 +104,8 @@ pub struct Settings {
     pub threads: Value<Option<u16>>,
     pub blender: Value<Vec<PathBuf>>,
     pub cache_size: Value<ByteSize>,
+    /// Whether hashes of files are kept from one submission to the next.
+    pub hash_cache: Value<bool>,
 }
 
 impl Settings {
@@ -171,6 +174,8 @@ impl Settings {
                 .unwrap_or(Value { value: Vec::new(), origin: Origin::Default }),
             cache_size: pick(flags.cache_size, parsed(&var, "KILN_CACHE_SIZE")?, file_cache)
                 .unwrap_or(Value { value: DEFAULT_CACHE, origin: Origin::Default }),
+            hash_cache: pick(None, parsed(&var, "KILN_HASH_CACHE")?, file.hash_cache)
+                .unwrap_or(Value { value: true, origin: Origin::Default }),
             file: path,
             data,
             cache,
@@ -205,6 +210,7 @@ impl Settings {
                 self.blender.origin,
             ),
             ("cache_size", self.cache_size.value.to_string(), self.cache_size.origin),
+            ("hash_cache", self.hash_cache.value.to_string(), self.hash_cache.origin),
         ]
     }
 }

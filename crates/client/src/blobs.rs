@@ -67,7 +67,7 @@ impl Client {
         Ok((whole, if skip == 0 { Box::pin(body) } else { Box::pin(skipped(body, skip)) }))
     }
 
-    /// Stores the bytes of a file. `hash` and `size` are those that the file had when it was hashed.
+    /// Stores the bytes of a file, whose hash and size they were when it was read.
     ///
     /// # Errors
     /// Where the file cannot be read or has changed, or the server does not take it.
@@ -79,6 +79,16 @@ impl Client {
             return Err(ClientError::Changed { path: path.to_owned() });
         }
         let body = Body::wrap_stream(ReaderStream::with_capacity(file.take(size), READ_PIECE));
+        self.put_stream(hash, size, path, body).await
+    }
+
+    pub(crate) async fn put_stream(
+        &self,
+        hash: BlobHash,
+        size: u64,
+        path: &Path,
+        body: Body,
+    ) -> Result<(), ClientError> {
         let request = self
             .bulk_request(Method::PUT, &routes::blob(hash))
             .header(header::CONTENT_LENGTH, size)
@@ -203,40 +213,4 @@ fn skipped(
             bytes.split_off(cut as usize)
         })
     })
-}
-
-/// The hash and the size of a file, read to its end. Blocks: call it off the async threads.
-///
-/// # Errors
-/// Where the file cannot be read.
-pub fn hash_file(path: &Path) -> Result<(BlobHash, u64), ClientError> {
-    use std::io::Read as _;
-    let fail = |error| ClientError::file(path, "read", error);
-    let mut file = std::fs::File::open(path).map_err(fail)?;
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; READ_PIECE];
-    let mut size = 0;
-    loop {
-        match file.read(&mut buffer).map_err(fail)? {
-            0 => return Ok((hasher.finalize().into(), size)),
-            read => {
-                hasher.update(&buffer[..read]);
-                size += read as u64;
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_hashes_as_its_bytes() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a");
-        let bytes: Vec<u8> = (0..READ_PIECE * 2 + 17).map(|i| i as u8).collect();
-        std::fs::write(&path, &bytes).unwrap();
-        assert_eq!(hash_file(&path).unwrap(), (BlobHash::of(&bytes), bytes.len() as u64));
-    }
 }

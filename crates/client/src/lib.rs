@@ -3,25 +3,35 @@
 //! side of a job needs: sending its files, and bringing its frames home.
 
 mod blobs;
+mod chunks;
 mod error;
 mod events;
 mod existing;
 mod fetch;
 mod folder;
+mod hash_cache;
 mod http;
 mod jobs;
 mod link;
 mod naming;
+mod prepared;
+mod reading;
+mod request;
 mod routes;
-mod submit;
+mod send;
 
-pub use blobs::{BlobStream, hash_file};
+pub use blobs::BlobStream;
+pub use chunks::FrameStream;
 pub use error::ClientError;
 pub use events::EventStream;
 pub use existing::{Existing, ExistingError, Found, Manifest, ToRender, to_render};
 pub use fetch::{FetchError, Fetcher, How, Landed};
 pub use folder::{OutFolder, Stamp};
+pub use hash_cache::HashCache;
 pub use http::Client;
 pub use link::{LinkReceiver, LinkSender, WorkerLink};
 pub use naming::Naming;
-pub use submit::{PrepareError, Prepared, Request};
+pub use prepared::Prepared;
+pub use reading::hash_file;
+pub use request::{PrepareError, Request, Transfer};
+pub use send::Sent;

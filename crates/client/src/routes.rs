@@ -21,6 +21,23 @@ pub fn blob(hash: BlobHash) -> String {
     format!("{PREFIX}/blobs/{hash}")
 }
 
+/// A blob's recipe.
+pub fn blob_chunks(hash: BlobHash) -> String {
+    format!("{PREFIX}/blobs/{hash}/chunks")
+}
+
+pub fn chunks() -> String {
+    format!("{PREFIX}/chunks")
+}
+
+pub fn chunks_missing() -> String {
+    format!("{PREFIX}/chunks/missing")
+}
+
+pub fn chunks_fetch() -> String {
+    format!("{PREFIX}/chunks/fetch")
+}
+
 pub fn bundles() -> String {
     format!("{PREFIX}/bundles")
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kiln_client::{Client, Prepared};
+use kiln_client::{Client, Prepared, Transfer};
 use kiln_host::BlenderInstall;
 use kiln_types::{BlenderSeries, DeviceClass, WorkerState};
 use kiln_worker::{RunningWorker, Worker, WorkerOptions};
@@ -89,7 +89,7 @@ async fn begin_here(output: Output, settings: &Settings, args: &RenderArgs) -> O
         check_device(blender, device).await?;
     }
     let reading = async {
-        let prepared = prepare(&args.job).await?;
+        let prepared = prepare(&args.job, settings, Transfer::Whole).await?;
         let ground = ground(&prepared, &args.landing).await?;
         Ok::<(Prepared, Ground), Fault>((prepared, ground))
     };
@@ -190,7 +190,7 @@ async fn on_farm(
 ) -> Outcome<Exit> {
     let output = context.output;
     let beginning = async {
-        let (checked, prepared) = tokio::join!(client.check(), prepare(&args.job));
+        let (checked, prepared) = tokio::join!(client.check(), prepare(&args.job, settings, Transfer::Whole));
         let prepared = prepared?;
         checked?;
         let ground = ground(&prepared, &args.landing).await?;

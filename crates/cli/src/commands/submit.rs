@@ -4,7 +4,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use kiln_api::JobView;
 use kiln_client::{
-    Client, Existing, Fetcher, Manifest, OutFolder, PrepareError, Prepared, Request, ToRender, to_render,
+    Client, Existing, Fetcher, HashCache, Manifest, OutFolder, PrepareError, Prepared, Request, Sent,
+    ToRender, Transfer, to_render,
 };
 use kiln_types::{ExternalFiles, Order, Policy, RenderSettings, ScriptPolicy, Simulations};
 use serde_json::json;
@@ -25,6 +26,9 @@ use crate::{
     size::ByteSize,
 };
 
+/// Bytes from which on an upload tells how far it is.
+const TOLD_FROM: u64 = 64 << 20;
+
 impl From<PrepareError> for Fault {
     fn from(error: PrepareError) -> Self {
         match error {
@@ -35,7 +39,7 @@ impl From<PrepareError> for Fault {
 }
 
 /// What the arguments ask for.
-pub fn request(args: &JobArgs) -> Request {
+fn request(args: &JobArgs, settings: &Settings, transfer: Transfer) -> Request {
     Request {
         frames: args.frames.clone(),
         step: args.step,
@@ -65,6 +69,14 @@ pub fn request(args: &JobArgs) -> Request {
             },
             simulations: if args.no_bake { Simulations::AsTheyAre } else { Simulations::MustBeBaked },
         },
+        shared: Vec::new(),
+        hash_shared: false,
+        transfer,
+        hashes: if settings.hash_cache.value {
+            HashCache::new(settings.cache.join("hashes"))
+        } else {
+            HashCache::off()
+        },
     }
 }
 
@@ -72,8 +84,8 @@ pub fn request(args: &JobArgs) -> Request {
 ///
 /// # Errors
 /// Where it cannot be rendered as asked.
-pub async fn prepare(args: &JobArgs) -> Outcome<Prepared> {
-    let (file, request) = (args.file.clone(), request(args));
+pub async fn prepare(args: &JobArgs, settings: &Settings, transfer: Transfer) -> Outcome<Prepared> {
+    let (file, request) = (args.file.clone(), request(args, settings, transfer));
     let prepared = tokio::task::spawn_blocking(move || Prepared::new(&file, &request));
     Ok(prepared.await.map_err(|error| Fault::failed(format!("reading the .blend broke off ({error})")))??)
 }
@@ -156,11 +168,14 @@ pub async fn submit(
     let frames = ground.to_render.frames.clone().unwrap_or_else(|| prepared.frames.clone());
     let limit = args.frame_time_limit.map(|limit| u32::try_from(limit.as_secs()).unwrap_or(u32::MAX));
     let job = prepared.job(frames, order(args), limit);
-    let mut so_far = 0;
-    let sent = |bytes: u64, total: u64| {
-        so_far += bytes;
-        if total > 64 << 20 {
-            output.note(&format!("sent {} of {}", ByteSize(so_far), ByteSize(total)));
+    let mut told = 0;
+    let sent = |Sent { done, total, there }: Sent| {
+        // A line a tenth, where there is much to send.
+        if total > TOLD_FROM && (done == total || done >= told + total / 10) {
+            told = done;
+            let there =
+                if there > 0 { format!("; {} were there already", ByteSize(there)) } else { String::new() };
+            output.note(&format!("sent {} of {}{there}", ByteSize(done), ByteSize(total)));
         }
     };
     Ok(client.submit_prepared(prepared, &job, sent).await?)
@@ -202,7 +217,8 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
     let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
     let sending = async {
         let client = farm::need(&settings)?;
-        let (checked, prepared) = tokio::join!(client.check(), prepare(&args.job));
+        let (checked, prepared) =
+            tokio::join!(client.check(), prepare(&args.job, &settings, Transfer::Whole));
         let prepared = prepared?;
         checked?;
         let ground = ground(&prepared, &args.landing).await?;

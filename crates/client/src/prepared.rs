@@ -1,0 +1,166 @@
+//! From a .blend on the artist's disk to a job that is ready to be sent.
+
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use kiln_api::{JobSource, SubmitJob};
+use kiln_blend::{Dependencies, Inspection, Layout, SceneInfo, SharedPlace};
+use kiln_types::{Bundle, BundleFile, DeviceClass, ExternalFiles, FrameSet, Order, SessionSpec, SharedFile};
+
+use crate::{
+    ClientError, Naming, PrepareError, Request, Transfer,
+    hash_cache::FileStamp,
+    reading::{READS, Source, hash_file, read, read_all},
+    request::{choose_format, choose_frames, choose_scene},
+};
+
+/// A job that is ready to be sent; the server has not heard of it yet.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// The .blend's name without its ending.
+    pub name: String,
+    /// The .blend's folder.
+    pub folder: PathBuf,
+    pub inspection: Inspection,
+    pub scene: SceneInfo,
+    pub frames: FrameSet,
+    pub session: SessionSpec,
+    /// How the main files will be called.
+    pub naming: Naming,
+    pub(crate) bundle: Bundle,
+    /// Of the bundle's files, in their order.
+    pub(crate) sources: Arc<[Source]>,
+}
+
+impl Prepared {
+    /// Reads the .blend and whatever it needs, and hashes all of it. Blocks: call it off the async threads.
+    ///
+    /// # Errors
+    /// Where the file or the request cannot be rendered.
+    pub fn new(blend: &Path, request: &Request) -> Result<Self, PrepareError> {
+        request.settings.check().map_err(PrepareError::Setting)?;
+        for _ in 0..READS {
+            let before = FileStamp::at(blend).ok();
+            let found = kiln_blend::dependencies(blend)?;
+            let prepared = Self::of(found, request)?;
+            request.hashes.sweep();
+            // Saved in between, it may name other files than those that were read with it.
+            if before.is_some() && prepared.blend_stamp() == before {
+                return Ok(prepared);
+            }
+        }
+        Err(PrepareError::Changing(blend.to_owned()))
+    }
+
+    fn of(found: Dependencies, request: &Request) -> Result<Self, PrepareError> {
+        let path = &found.blend;
+        let scene = choose_scene(path, &found.inspection, &request.settings)?;
+        let format = choose_format(&scene, &request.settings)?;
+        let frames = choose_frames(&scene, request)?;
+        let layout = kiln_blend::layout(&found, &request.shared);
+        if !layout.missing.is_empty() && request.policy.external_files == ExternalFiles::Required {
+            return Err(PrepareError::Missing(layout.missing));
+        }
+        let written_by = found.inspection.written_by.series();
+        if let Some(asked) = request.blender
+            && asked < written_by
+        {
+            return Err(PrepareError::TooOld { asked, written_by });
+        }
+        let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+        let name =
+            path.file_stem().map_or_else(|| "scene".to_owned(), |name| name.to_string_lossy().into_owned());
+        let paths: Vec<&Path> = layout.files.iter().map(|(_, path)| path.as_path()).collect();
+        let sources = read_all(&paths, request.transfer, &request.hashes)?;
+        let shared = shared_files(&layout, request)?;
+        let bundle = bundle(&layout, &sources, shared);
+        let session = SessionSpec {
+            bundle: bundle.id(),
+            blend: layout.blend.clone(),
+            origin: folder.to_str().map(str::to_owned),
+            blender: request.blender.unwrap_or(written_by),
+            device: request.device.unwrap_or(DeviceClass::Cpu),
+            settings: request.settings.clone(),
+            policy: request.policy,
+            ocio: None,
+            addons: Vec::new(),
+        };
+        let naming = Naming::of(&scene, &folder.to_string_lossy(), format);
+        let (inspection, sources) = (found.inspection, Arc::from(sources));
+        Ok(Self { name, folder, inspection, scene, frames, session, naming, bundle, sources })
+    }
+
+    /// As the .blend was when it was hashed.
+    fn blend_stamp(&self) -> Option<FileStamp> {
+        let at = self.bundle.files.iter().position(|file| file.path == self.session.blend)?;
+        self.sources.get(at).map(|source| source.stamp)
+    }
+
+    /// Bytes of all files together.
+    pub fn size(&self) -> u64 {
+        self.bundle.size()
+    }
+
+    pub fn files(&self) -> usize {
+        self.bundle.files.len()
+    }
+
+    /// The request to the server, for these of the frames.
+    pub fn job(&self, frames: FrameSet, order: Order, frame_time_limit_s: Option<u32>) -> SubmitJob {
+        SubmitJob {
+            source: JobSource::Bundle {
+                id: self.session.bundle,
+                blend: self.session.blend.clone(),
+                origin: self.session.origin.clone(),
+            },
+            name: Some(self.name.clone()),
+            project: None,
+            frames: Some(frames),
+            order,
+            frame_time_limit_s,
+            blender: Some(self.session.blender),
+            device: Some(self.session.device),
+            settings: self.session.settings.clone(),
+            policy: self.session.policy,
+            ocio: self.session.ocio.clone(),
+            addons: self.session.addons.clone(),
+        }
+    }
+}
+
+fn bundle(layout: &Layout, sources: &[Source], shared: Vec<SharedFile>) -> Bundle {
+    let files = layout.files.iter().zip(sources).map(|((path, _), source)| BundleFile {
+        path: path.clone(),
+        hash: source.content.hash,
+        size: source.content.size,
+    });
+    Bundle { files: files.collect(), remap: layout.remap.clone(), shared }
+}
+
+/// What a worker must find in the place of the files that are not sent.
+fn shared_files(layout: &Layout, request: &Request) -> Result<Vec<SharedFile>, PrepareError> {
+    let each = |shared: &SharedPlace| {
+        let fail = |error| ClientError::file(&shared.source, "read", error);
+        let meta = std::fs::metadata(&shared.source).map_err(fail)?;
+        let hash = if request.hash_shared {
+            let content = read(&shared.source, Transfer::Whole, &request.hashes)?.content;
+            // Workers see the file as it lies there.
+            Some(if content.packed { hash_file(&shared.source)?.0 } else { content.hash })
+        } else {
+            None
+        };
+        let modified_ms = meta.mtime().saturating_mul(1000) + meta.mtime_nsec() / 1_000_000;
+        Ok(SharedFile {
+            path: shared.place.clone(),
+            root: shared.root.clone(),
+            below: shared.below.clone(),
+            size: meta.len(),
+            modified_ms,
+            hash,
+        })
+    };
+    layout.shared.iter().map(each).collect()
+}

@@ -1,0 +1,251 @@
+//! The files of a bundle, hashed and split as they are read.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::SystemTime,
+};
+
+use kiln_blend::Limits;
+use kiln_chunks::{Grain, split, unpack_blend};
+use kiln_types::BlobHash;
+
+use crate::{
+    ClientError, PrepareError, Transfer,
+    hash_cache::{Content, FileStamp, HashCache},
+};
+
+/// How often a file is read that changes meanwhile.
+pub(crate) const READS: usize = 3;
+/// Files that are read at the same time; each takes some 10 MiB of memory.
+const AT_ONCE: usize = 8;
+const PIECE: usize = 256 << 10;
+
+/// A file on the artist's disk, as it was when it was read.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    pub path: PathBuf,
+    pub stamp: FileStamp,
+    pub content: Content,
+}
+
+/// Reads all of them, several at a time, in their order.
+pub(crate) fn read_all(
+    paths: &[&Path],
+    transfer: Transfer,
+    cache: &HashCache,
+) -> Result<Vec<Source>, PrepareError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(AT_ONCE).min(paths.len());
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let source = read(path, transfer, cache);
+            if source.is_err() {
+                // The others need not go on.
+                next.store(paths.len(), Ordering::Relaxed);
+            }
+            done.push(source?);
+        }
+        Ok(done)
+    };
+    let sources = if threads <= 1 {
+        work()?
+    } else {
+        let parts: Vec<Result<Vec<Source>, PrepareError>> = std::thread::scope(|scope| {
+            let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            running.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        });
+        parts.into_iter().collect::<Result<Vec<_>, _>>()?.concat()
+    };
+    let by_path: std::collections::HashMap<PathBuf, Source> =
+        sources.into_iter().map(|source| (source.path.clone(), source)).collect();
+    let lost = || PrepareError::Broken("the bundle".to_owned(), "a file was not read".to_owned());
+    // Several places of a bundle may hold one file.
+    paths.iter().map(|path| by_path.get(*path).cloned().ok_or_else(lost)).collect()
+}
+
+/// Reads one file, or believes the cache. One that changes while it is read is read again.
+pub(crate) fn read(path: &Path, transfer: Transfer, cache: &HashCache) -> Result<Source, PrepareError> {
+    let fail = |error| PrepareError::Client(ClientError::file(path, "read", error));
+    let known = FileStamp::at(path).map_err(fail)?;
+    if let Some(content) = cache.get(path, &known)
+        && (content.recipe.is_some() || transfer == Transfer::Whole)
+    {
+        return Ok(Source { path: path.to_owned(), stamp: known, content });
+    }
+    for _ in 0..READS {
+        let read_at = SystemTime::now();
+        let file = File::open(path).map_err(fail)?;
+        let stamp = FileStamp::of(&file.metadata().map_err(fail)?);
+        let content = content(&file, &stamp, transfer);
+        let after = FileStamp::of(&file.metadata().map_err(fail)?);
+        // A save renames a new file over the old one, which then stays as it was.
+        if after != stamp || FileStamp::at(path).ok() != Some(stamp) {
+            continue;
+        }
+        let content = content.map_err(fail)?;
+        cache.put(path, &stamp, read_at, &content);
+        return Ok(Source { path: path.to_owned(), stamp, content });
+    }
+    Err(PrepareError::Changing(path.to_owned()))
+}
+
+fn content(file: &File, stamp: &FileStamp, transfer: Transfer) -> io::Result<Content> {
+    let Opened { packed, mut bytes } = open(file.try_clone()?, stamp.size())?;
+    match transfer {
+        Transfer::Chunks => {
+            let mut size = 0;
+            let split = split(bytes, None::<Grain>, |chunk, _| {
+                size += u64::from(chunk.len);
+                Ok(())
+            })?;
+            Ok(Content { hash: split.hash, size, packed, recipe: Some(split.recipe) })
+        }
+        Transfer::Whole => {
+            let (hash, size) = hash_of(&mut bytes)?;
+            Ok(Content { hash, size, packed, recipe: None })
+        }
+    }
+}
+
+/// The bytes that a file is in a bundle.
+pub(crate) struct Opened {
+    /// Whether they are not those of the file itself, which is a packed .blend.
+    pub packed: bool,
+    pub bytes: Box<dyn Read + Send>,
+}
+
+/// `size`: bytes of the file; what is written behind them meanwhile is not read.
+pub(crate) fn open(mut file: File, size: u64) -> io::Result<Opened> {
+    use std::io::Seek as _;
+    let mut first = [0];
+    let raw = file.read(&mut first)?;
+    file.rewind()?;
+    let limits = Limits::default();
+    let mut bytes = unpack_blend(file.take(size), limits.unpacked.max(size.saturating_mul(limits.ratio)))?;
+    let mut unpacked = [0];
+    let got = bytes.read(&mut unpacked)?;
+    let packed = raw > 0 && unpacked[..got] != first[..raw];
+    Ok(Opened { packed, bytes: Box::new(io::Cursor::new(unpacked[..got].to_vec()).chain(bytes)) })
+}
+
+/// The hash and the number of the bytes.
+pub(crate) fn hash_of(bytes: &mut impl Read) -> io::Result<(BlobHash, u64)> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; PIECE];
+    let mut size = 0;
+    loop {
+        match bytes.read(&mut buffer) {
+            Ok(0) => return Ok((hasher.finalize().into(), size)),
+            Ok(read) => {
+                hasher.update(&buffer[..read]);
+                size += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The hash and the size of a file, read to its end. Blocks: call it off the async threads.
+///
+/// # Errors
+/// Where the file cannot be read.
+pub fn hash_file(path: &Path) -> Result<(BlobHash, u64), ClientError> {
+    let read = || hash_of(&mut File::open(path)?);
+    read().map_err(|error| ClientError::file(path, "read", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write as _};
+
+    use super::*;
+
+    fn noise(len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn a_file_hashes_as_its_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let bytes = noise(PIECE * 2 + 17);
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(hash_file(&path).unwrap(), (BlobHash::of(&bytes), bytes.len() as u64));
+    }
+
+    #[test]
+    fn a_packed_blend_is_read_as_what_it_holds_whichever_way_it_travels() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.blend");
+        let mut plain = b"BLENDER-v404".to_vec();
+        plain.extend(noise(300_000));
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(&plain).unwrap();
+        fs::write(&path, packed.finish().unwrap()).unwrap();
+        for transfer in [Transfer::Chunks, Transfer::Whole] {
+            let content = read(&path, transfer, &HashCache::off()).unwrap().content;
+            assert!(content.packed);
+            assert_eq!((content.hash, content.size), (BlobHash::of(&plain), plain.len() as u64));
+            assert_eq!(content.recipe.is_some(), transfer == Transfer::Chunks);
+        }
+        fs::write(&path, &plain).unwrap();
+        let content = read(&path, Transfer::Chunks, &HashCache::off()).unwrap().content;
+        assert!(!content.packed);
+        assert_eq!(content.hash, BlobHash::of(&plain));
+        assert!(content.recipe.unwrap().chunks.len() > 5);
+    }
+
+    #[test]
+    fn an_empty_file_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("empty");
+        fs::write(&path, b"").unwrap();
+        let content = read(&path, Transfer::Chunks, &HashCache::off()).unwrap().content;
+        assert_eq!((content.size, content.packed, content.hash), (0, false, BlobHash::of(b"")));
+    }
+
+    #[test]
+    fn a_file_that_never_rests_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("smoke.vdb");
+        fs::write(&path, noise(8 << 20)).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+                while !stop.load(Ordering::Relaxed) {
+                    file.write_all(b"x").unwrap();
+                }
+            });
+            let error = read(&path, Transfer::Chunks, &HashCache::off()).unwrap_err();
+            stop.store(true, Ordering::Relaxed);
+            assert!(matches!(&error, PrepareError::Changing(named) if *named == path), "{error}");
+            assert!(error.to_string().contains("smoke.vdb"), "{error}");
+        });
+        let content = read(&path, Transfer::Chunks, &HashCache::off()).unwrap().content;
+        assert_eq!(content.size, path.metadata().unwrap().len());
+    }
+
+    #[test]
+    fn a_list_with_one_file_twice_keeps_its_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths: Vec<PathBuf> = (0..20).map(|n| dir.path().join(format!("f{}", n % 13))).collect();
+        for (n, path) in paths.iter().enumerate() {
+            fs::write(path, format!("{}", n % 13)).unwrap();
+        }
+        let listed: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+        let sources = read_all(&listed, Transfer::Chunks, &HashCache::off()).unwrap();
+        for (n, source) in sources.iter().enumerate() {
+            assert_eq!(source.content.hash, BlobHash::of(format!("{}", n % 13).as_bytes()));
+        }
+        fs::remove_file(&paths[3]).unwrap();
+        assert!(read_all(&listed, Transfer::Chunks, &HashCache::off()).is_err());
+    }
+}

@@ -1,0 +1,146 @@
+//! What a person asks for, held against what the file has.
+
+use std::path::{Path, PathBuf};
+
+use kiln_blend::{BlendError, Inspection, Missing, SceneInfo, SharedRoot};
+use kiln_types::{BlenderSeries, DeviceClass, FileFormat, FrameSet, FrameSetError, Policy, RenderSettings};
+
+use crate::{ClientError, HashCache};
+
+/// What a person asks for.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// The scene's own range where `None`.
+    pub frames: Option<FrameSet>,
+    /// Every which of the frames; the scene's own step where neither this nor `frames` is there.
+    pub step: Option<u32>,
+    /// The series that wrote the file where `None`.
+    pub blender: Option<BlenderSeries>,
+    pub device: Option<DeviceClass>,
+    pub settings: RenderSettings,
+    pub policy: Policy,
+    /// Folders that the workers reach too: what lies below them is not sent.
+    pub shared: Vec<SharedRoot>,
+    /// Whether workers compare such files by their hash instead of their time.
+    pub hash_shared: bool,
+    pub transfer: Transfer,
+    pub hashes: HashCache,
+}
+
+/// How the files go to the server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Transfer {
+    /// In chunks, of which only those are sent that the server lacks.
+    #[default]
+    Chunks,
+    /// As whole files, to a server on this very disk: splitting would only take time.
+    Whole,
+}
+
+/// Why a request is no job.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    #[error(transparent)]
+    Blend(#[from] BlendError),
+    #[error("{} holds no scene to render; name a .blend that has one", .0.display())]
+    NoScene(PathBuf),
+    #[error("there is no {what} “{name}” in the file; it has {}", listed(.there))]
+    NoSuch { what: &'static str, name: String, there: Vec<String> },
+    #[error("{0}")]
+    Setting(String),
+    #[error(
+        "the scene writes {format}, which Kiln cannot check; choose another with --format, such as --format png"
+    )]
+    Format { format: String },
+    #[error(
+        "the file was saved by Blender {written_by}, which Blender {asked} cannot read as it is meant; leave \
+         --blender-version out, or name a newer one"
+    )]
+    TooOld { asked: BlenderSeries, written_by: BlenderSeries },
+    #[error(transparent)]
+    Frames(#[from] FrameSetError),
+    #[error(
+        "{} missing: {}; bring them back, or render without them with --allow-missing",
+        if .0.len() == 1 { "a file that the scene needs is".to_owned() }
+            else { format!("{} files that the scene needs are", .0.len()) },
+        first(.0)
+    )]
+    Missing(Vec<Missing>),
+    #[error(
+        "{} keeps changing while it is read; wait until whatever writes it has ended, then run the command again",
+        .0.display()
+    )]
+    Changing(PathBuf),
+    #[error("{0} came apart while it was read ({1}); run the command again")]
+    Broken(String, String),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => "none".to_owned(),
+        names => {
+            let shown: Vec<&str> = names.iter().take(8).map(String::as_str).collect();
+            format!("{}{}", shown.join(", "), if names.len() > 8 { ", …" } else { "" })
+        }
+    }
+}
+
+fn first(missing: &[Missing]) -> String {
+    let shown: Vec<String> = missing.iter().take(3).map(ToString::to_string).collect();
+    format!("{}{}", shown.join(", "), if missing.len() > 3 { ", …" } else { "" })
+}
+
+pub(crate) fn choose_scene(
+    blend: &Path,
+    inspection: &Inspection,
+    settings: &RenderSettings,
+) -> Result<SceneInfo, PrepareError> {
+    let scene = match &settings.scene {
+        Some(name) => inspection.scenes.iter().find(|scene| scene.name == *name).ok_or_else(|| {
+            let there = inspection.scenes.iter().map(|scene| scene.name.clone()).collect();
+            PrepareError::NoSuch { what: "scene", name: name.clone(), there }
+        })?,
+        None => inspection.active().ok_or_else(|| PrepareError::NoScene(blend.to_owned()))?,
+    };
+    if let Some(name) = &settings.view_layer
+        && !scene.view_layers.iter().any(|layer| layer.name == *name)
+    {
+        let there = scene.view_layers.iter().map(|layer| layer.name.clone()).collect();
+        return Err(PrepareError::NoSuch { what: "view layer", name: name.clone(), there });
+    }
+    // A camera may also come from a library, whose names are not read here.
+    let linked = inspection.external.iter().any(|file| file.kind == kiln_blend::ExternalKind::Library);
+    if let Some(name) = &settings.camera
+        && !linked
+        && !inspection.cameras.contains(name)
+    {
+        let there = inspection.cameras.clone();
+        return Err(PrepareError::NoSuch { what: "camera", name: name.clone(), there });
+    }
+    Ok(scene.clone())
+}
+
+/// A film is rendered as frames, PNG unless told otherwise.
+pub(crate) fn choose_format(
+    scene: &SceneInfo,
+    settings: &RenderSettings,
+) -> Result<FileFormat, PrepareError> {
+    match (settings.format, scene.format) {
+        (Some(format), _) | (None, Some(format)) => Ok(format),
+        (None, None) if scene.is_movie => Ok(FileFormat::Png),
+        (None, None) => Err(PrepareError::Format { format: scene.format_name.clone() }),
+    }
+}
+
+pub(crate) fn choose_frames(scene: &SceneInfo, request: &Request) -> Result<FrameSet, PrepareError> {
+    match (&request.frames, request.step) {
+        (Some(frames), None | Some(0 | 1)) => Ok(frames.clone()),
+        (Some(frames), Some(step)) => Ok(FrameSet::from_frames(frames.iter().step_by(step as usize))?),
+        (None, step) => {
+            let step = step.unwrap_or_else(|| scene.frame_step.max(1).unsigned_abs());
+            Ok(FrameSet::range(scene.frame_start, scene.frame_end.max(scene.frame_start), step)?)
+        }
+    }
+}

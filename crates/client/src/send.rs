@@ -1,0 +1,400 @@
+//! Sending what the server lacks, and nothing else; whatever breaks off goes on where it stood.
+
+use std::{
+    cell::Cell,
+    collections::{HashMap, HashSet},
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::FileExt,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use kiln_api::{JobView, MAX_RECIPE, ProblemCode, SubmitJob};
+use kiln_chunks::{Chunk, Packer, Recipe};
+use kiln_types::BlobHash;
+use reqwest::Body;
+use tokio::sync::mpsc;
+
+use crate::{
+    Client, ClientError, Prepared,
+    reading::{self, Source},
+};
+
+/// Requests that bring bytes at the same time.
+const AT_ONCE: usize = 3;
+/// Bytes of chunks, before they are packed, in one request: what a break costs at most, times [`AT_ONCE`].
+const BATCH: usize = 8 << 20;
+/// Chunks in one request.
+const BATCH_CHUNKS: usize = 4096;
+/// How often a broken upload is begun again without a byte of progress.
+const TRIES: u32 = 5;
+
+/// How far an upload is, in bytes of files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Sent, and safe at the server.
+    pub done: u64,
+    /// What is to be sent in all.
+    pub total: u64,
+    /// What need not be sent: the server has it.
+    pub there: u64,
+}
+
+impl Client {
+    /// Sends what the server lacks, and makes the bundle. Goes on by itself after a break; after the last one,
+    /// the same call goes on where this one ended. `told` hears of every step.
+    ///
+    /// # Errors
+    /// Where a file has changed meanwhile, or the server does not take it.
+    pub async fn send_bundle(
+        &self,
+        prepared: &Prepared,
+        mut told: impl FnMut(Sent),
+    ) -> Result<(), ClientError> {
+        let (mut done, mut tries) = (0, 0);
+        loop {
+            let before = done;
+            let failed = match self.send_lacking(prepared, &mut done, &mut told).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            tries = if done > before { 0 } else { tries + 1 };
+            // A conflict: what was there a moment ago is gone; the next question says what is missing now.
+            let again = failed.is_transient() || failed.code() == Some(ProblemCode::Conflict);
+            if !again || tries >= TRIES {
+                return Err(failed);
+            }
+            tracing::debug!(error = %failed, tries, "the upload broke off; going on with what is missing");
+            tokio::time::sleep(Duration::from_millis(200) * 2u32.pow(tries)).await;
+        }
+    }
+
+    /// [`Client::send_bundle`] and the job.
+    ///
+    /// # Errors
+    /// As those.
+    pub async fn submit_prepared(
+        &self,
+        prepared: &Prepared,
+        job: &SubmitJob,
+        told: impl FnMut(Sent),
+    ) -> Result<JobView, ClientError> {
+        self.send_bundle(prepared, told).await?;
+        self.submit(job).await
+    }
+
+    /// One go at it. `done` grows by what arrives.
+    async fn send_lacking(
+        &self,
+        prepared: &Prepared,
+        done: &mut u64,
+        told: &mut impl FnMut(Sent),
+    ) -> Result<(), ClientError> {
+        let plan = self.plan(&prepared.sources).await?;
+        let total = *done + plan.bytes();
+        let there = prepared.size().saturating_sub(total);
+        told(Sent { done: *done, total, there });
+        let arrived = |bytes| {
+            *done += bytes;
+            told(Sent { done: *done, total, there });
+        };
+        self.send_all(&plan, arrived).await?;
+        let recipes = plan.recipes().map(|(hash, recipe)| self.put_recipe(hash, recipe));
+        let mut recipes = stream::iter(recipes.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
+        while recipes.try_next().await?.is_some() {}
+        let id = self.create_bundle(&prepared.bundle).await?;
+        if id == prepared.session.bundle { Ok(()) } else { Err(ClientError::Damaged { hash: id.0 }) }
+    }
+
+    /// Asks what is missing: files first, then the chunks of those that are.
+    async fn plan(&self, sources: &Arc<[Source]>) -> Result<Plan, ClientError> {
+        let mut first: HashMap<BlobHash, usize> = HashMap::new();
+        for (at, source) in sources.iter().enumerate() {
+            first.entry(source.content.hash).or_insert(at);
+        }
+        let hashes: Vec<BlobHash> = first.keys().copied().collect();
+        let mut lacking: Vec<usize> =
+            self.missing(&hashes).await?.iter().filter_map(|hash| first.get(hash)).copied().collect();
+        lacking.sort_unstable();
+        let mut plan = Plan { sources: Arc::clone(sources), whole: Vec::new(), split: Vec::new() };
+        let mut chunks = HashSet::new();
+        for at in lacking {
+            match recipe(&sources[at]) {
+                None => plan.whole.push(at),
+                Some(recipe) => {
+                    chunks.extend(recipe.chunks.iter().map(|chunk| chunk.hash));
+                    plan.split.push((at, HashSet::new()));
+                }
+            }
+        }
+        let chunks: Vec<BlobHash> = chunks.into_iter().collect();
+        let mut missing: HashSet<BlobHash> = self.missing_chunks(&chunks).await?.into_iter().collect();
+        for (at, wanted) in &mut plan.split {
+            let recipe = recipe(&sources[*at]).into_iter().flat_map(|recipe| &recipe.chunks);
+            // Each chunk is taken from the first file that has it.
+            wanted.extend(recipe.filter(|chunk| missing.remove(&chunk.hash)));
+        }
+        Ok(plan)
+    }
+
+    /// After a failure nothing new is begun, and what is under way ends.
+    async fn send_all(&self, plan: &Plan, mut arrived: impl FnMut(u64)) -> Result<(), ClientError> {
+        let failed = Cell::new(false);
+        let sending = plan.loads().take_while(|_| std::future::ready(!failed.get()));
+        let mut sending =
+            std::pin::pin!(sending.map(|load| self.send_load(plan, load)).buffer_unordered(AT_ONCE));
+        let mut first = None;
+        while let Some(sent) = sending.next().await {
+            match sent {
+                Ok(bytes) => arrived(bytes),
+                Err(error) => {
+                    failed.set(true);
+                    first.get_or_insert(error);
+                }
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+
+    async fn send_load(&self, plan: &Plan, load: Load) -> Result<u64, ClientError> {
+        let batch = match load {
+            Load::Whole(at) => return self.send_whole(&plan.sources[at]).await,
+            Load::Failed(error) => return Err(error),
+            Load::Batch(batch) => batch,
+        };
+        let bytes = batch.bytes;
+        let sources = Arc::clone(&plan.sources);
+        let frames = tokio::task::spawn_blocking(move || batch.pack(&sources));
+        let frames = frames.await.map_err(|error| ClientError::Broken {
+            url: self.url().to_owned(),
+            why: format!("packing for it broke off: {error}"),
+        })??;
+        self.put_frames(frames).await?;
+        Ok(bytes)
+    }
+
+    async fn send_whole(&self, source: &Source) -> Result<u64, ClientError> {
+        let (hash, size) = (source.content.hash, source.content.size);
+        if !source.content.packed {
+            self.put_blob_file(hash, size, &source.path).await?;
+            return Ok(size);
+        }
+        let body = unpacked(source.clone());
+        self.put_stream(hash, size, &source.path, body).await?;
+        Ok(size)
+    }
+}
+
+/// Where the file travels in chunks. A list that is too long to be sent is of a file that then goes whole.
+fn recipe(source: &Source) -> Option<&Recipe> {
+    let recipe = source.content.recipe.as_ref();
+    recipe.filter(|recipe| recipe.chunks.len() <= MAX_RECIPE / Recipe::ENTRY)
+}
+
+/// The bytes of a packed .blend, as its bundle holds them.
+fn unpacked(source: Source) -> Body {
+    let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(2);
+    tokio::task::spawn_blocking(move || {
+        let read = || -> io::Result<()> {
+            let mut bytes = reading::open(File::open(&source.path)?, source.stamp.size())?.bytes;
+            loop {
+                let mut piece = Vec::with_capacity(1 << 20);
+                if bytes.by_ref().take(1 << 20).read_to_end(&mut piece)? == 0 {
+                    return Ok(());
+                }
+                if sender.blocking_send(Ok(piece.into())).is_err() {
+                    return Ok(());
+                }
+            }
+        };
+        if let Err(error) = read() {
+            let _ = sender.blocking_send(Err(error));
+        }
+    });
+    Body::wrap_stream(stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|piece| (piece, receiver))
+    }))
+}
+
+/// What is to be sent.
+struct Plan {
+    sources: Arc<[Source]>,
+    whole: Vec<usize>,
+    /// Which source, and which of its chunks.
+    split: Vec<(usize, HashSet<Chunk>)>,
+}
+
+/// One request's worth.
+enum Load {
+    Whole(usize),
+    Batch(Batch),
+    Failed(ClientError),
+}
+
+impl Plan {
+    fn bytes(&self) -> u64 {
+        let whole: u64 = self.whole.iter().map(|at| self.sources[*at].content.size).sum();
+        let split: u64 =
+            self.split.iter().flat_map(|(_, wanted)| wanted).map(|chunk| u64::from(chunk.len)).sum();
+        whole + split
+    }
+
+    fn recipes(&self) -> impl Iterator<Item = (BlobHash, &Recipe)> {
+        self.split.iter().filter_map(|(at, _)| {
+            let source = &self.sources[*at];
+            Some((source.content.hash, recipe(source)?))
+        })
+    }
+
+    fn loads(&self) -> impl Stream<Item = Load> + '_ {
+        let whole = self.whole.iter().map(|at| Load::Whole(*at));
+        let plain = stream::iter(whole.chain(self.plain().into_iter().map(Load::Batch)));
+        let packed =
+            self.split.iter().filter(|(at, wanted)| self.sources[*at].content.packed && !wanted.is_empty());
+        plain.chain(stream::iter(packed).flat_map(|(at, wanted)| self.packed(*at, wanted)))
+    }
+
+    /// Places in files that hold the chunks as they are.
+    fn plain(&self) -> Vec<Batch> {
+        let mut batches = Vec::new();
+        let mut batch = Batch::default();
+        for (at, wanted) in self.split.iter().filter(|(at, _)| !self.sources[*at].content.packed) {
+            let mut wanted = wanted.clone();
+            for (offset, chunk) in recipe(&self.sources[*at]).into_iter().flat_map(Recipe::offsets) {
+                if wanted.remove(&chunk) {
+                    batch.add(Piece { source: *at, chunk, bytes: PieceBytes::At(offset) });
+                    if batch.is_full() {
+                        batches.push(std::mem::take(&mut batch));
+                    }
+                }
+            }
+        }
+        if batch.bytes > 0 {
+            batches.push(batch);
+        }
+        batches
+    }
+
+    /// A packed .blend has no places: it is unpacked once more, as far as the last chunk that is wanted.
+    fn packed(&self, at: usize, wanted: &HashSet<Chunk>) -> impl Stream<Item = Load> + use<> {
+        let (source, wanted) = (self.sources[at].clone(), wanted.clone());
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = unpack(at, &source, wanted, &sender) {
+                let _ = sender.blocking_send(Load::Failed(error));
+            }
+        });
+        stream::unfold(
+            receiver,
+            |mut receiver| async move { receiver.recv().await.map(|load| (load, receiver)) },
+        )
+    }
+}
+
+fn unpack(
+    at: usize,
+    source: &Source,
+    mut wanted: HashSet<Chunk>,
+    loads: &mpsc::Sender<Load>,
+) -> Result<(), ClientError> {
+    let fail = |error: io::Error| match error.kind() {
+        // It ends elsewhere than it did, or is none any more.
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
+            ClientError::Changed { path: source.path.clone() }
+        }
+        _ => ClientError::file(&source.path, "read", error),
+    };
+    let file = File::open(&source.path).map_err(fail)?;
+    let mut bytes = reading::open(file, source.stamp.size()).map_err(fail)?.bytes;
+    let mut batch = Batch::default();
+    for chunk in recipe(source).into_iter().flat_map(|recipe| &recipe.chunks) {
+        let mut piece = vec![0; chunk.len as usize];
+        bytes.read_exact(&mut piece).map_err(fail)?;
+        if wanted.remove(chunk) {
+            batch.add(Piece { source: at, chunk: *chunk, bytes: PieceBytes::Here(piece) });
+        }
+        if (batch.is_full() || wanted.is_empty())
+            && loads.blocking_send(Load::Batch(std::mem::take(&mut batch))).is_err()
+        {
+            // The upload has ended, and so has this.
+            return Ok(());
+        }
+        if wanted.is_empty() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Chunks that go in one request.
+#[derive(Default)]
+struct Batch {
+    pieces: Vec<Piece>,
+    /// Of the chunks, before they are packed.
+    bytes: u64,
+}
+
+struct Piece {
+    /// The file it comes from.
+    source: usize,
+    chunk: Chunk,
+    bytes: PieceBytes,
+}
+
+enum PieceBytes {
+    /// At this place in the file.
+    At(u64),
+    Here(Vec<u8>),
+}
+
+impl Batch {
+    fn add(&mut self, piece: Piece) {
+        self.bytes += u64::from(piece.chunk.len);
+        self.pieces.push(piece);
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= BATCH as u64 || self.pieces.len() >= BATCH_CHUNKS
+    }
+
+    /// The body of the request. Blocks. Each chunk is held against its hash once more: the file may have changed.
+    fn pack(self, sources: &[Source]) -> Result<Bytes, ClientError> {
+        let mut packer = Packer::new();
+        let mut body = Vec::with_capacity(usize::try_from(self.bytes / 2).unwrap_or(BATCH));
+        let mut open: Option<(usize, File)> = None;
+        let mut buffer = Vec::new();
+        for Piece { source: at, chunk, bytes } in self.pieces {
+            let path = &sources[at].path;
+            let fail = |error| ClientError::file(path, "read", error);
+            let bytes: &[u8] = match &bytes {
+                PieceBytes::Here(bytes) => bytes,
+                PieceBytes::At(offset) => {
+                    let file = match open.take() {
+                        Some((of, file)) if of == at => file,
+                        _ => File::open(path).map_err(fail)?,
+                    };
+                    buffer.resize(chunk.len as usize, 0);
+                    let read = file.read_exact_at(&mut buffer, *offset);
+                    open = Some((at, file));
+                    match read {
+                        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                            return Err(ClientError::Changed { path: path.clone() });
+                        }
+                        read => read.map_err(fail)?,
+                    }
+                    &buffer
+                }
+            };
+            if Chunk::of(bytes) != chunk {
+                return Err(ClientError::Changed { path: path.clone() });
+            }
+            let written = packer.pack(chunk, bytes).write_to(&mut body);
+            // A Vec takes everything.
+            written.map_err(fail)?;
+        }
+        Ok(body.into())
+    }
+}
