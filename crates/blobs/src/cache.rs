@@ -1,5 +1,8 @@
 //! A store of blobs with a limit: what was used longest ago goes first.
 
+mod assemble;
+mod shared;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,7 +13,8 @@ use bytes::Bytes;
 use futures_util::Stream;
 use kiln_types::BlobHash;
 
-use crate::disk::{Result, blocking};
+use self::shared::SharedChunks;
+use crate::disk::{Result, blocking, remove};
 use crate::{BlobStore, Durability, StreamError, Take};
 
 /// How full a cache is, in bytes.
@@ -22,7 +26,8 @@ pub struct CacheUsage {
     pub pinned: u64,
 }
 
-/// A worker's cache of blobs; cheap to clone. The order of use survives a restart as the files' times.
+/// A worker's cache of blobs; cheap to clone. The order of use survives a restart as the files' times. A file that
+/// was assembled has a list of its chunks beside it, so that the next one may take some from there.
 #[derive(Debug, Clone)]
 pub struct Cache {
     inner: Arc<Inner>,
@@ -44,6 +49,8 @@ struct Index {
     pins: HashMap<BlobHash, u32>,
     used: u64,
     clock: u64,
+    /// Which chunks the files hold, as far as that is known.
+    shared: SharedChunks,
 }
 
 #[derive(Debug)]
@@ -69,13 +76,20 @@ impl Cache {
     pub async fn open(root: &Path, max_bytes: u64) -> Result<Self> {
         let store = BlobStore::open(root, Durability::Durable).await?;
         let walked = store.clone();
-        let mut found = blocking(move || walked.walk()).await?;
-        let used_at = |meta: &std::fs::Metadata| meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-        found.sort_by_key(|(_, meta)| used_at(meta));
-        let mut index = Index::default();
-        for (hash, meta) in found {
-            index.insert(hash, meta.len());
-        }
+        let index = blocking(move || {
+            let mut found = walked.walk()?;
+            let used_at = |meta: &std::fs::Metadata| meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            found.sort_by_key(|(_, meta)| used_at(meta));
+            let mut index = Index::default();
+            for (hash, meta) in found {
+                index.insert(hash, meta.len());
+                if let Some(recipe) = shared::read_list(&walked.path(&hash), meta.len()) {
+                    index.shared.insert(hash, &recipe);
+                }
+            }
+            Ok(index)
+        })
+        .await?;
         let cache = Self { inner: Arc::new(Inner { store, max: max_bytes, index: Mutex::new(index) }) };
         cache.make_room().await?;
         Ok(cache)
@@ -107,7 +121,7 @@ impl Cache {
             let path = inner.store.path(&hash);
             // Removed by other hands: then it is not there.
             let Ok(file) = File::open(&path) else {
-                inner.lock().remove(&hash);
+                inner.drop_file(&mut inner.lock(), &hash)?;
                 return Ok(None);
             };
             // Only the order after a restart hangs on this.
@@ -178,9 +192,17 @@ impl Inner {
                 );
                 break;
             };
-            crate::disk::remove(&self.store.path(&hash))?;
-            index.remove(&hash);
+            self.drop_file(&mut index, &hash)?;
         }
+        Ok(())
+    }
+
+    fn drop_file(&self, index: &mut Index, hash: &BlobHash) -> Result<()> {
+        let path = self.store.path(hash);
+        remove(&shared::list_path(&path))?;
+        remove(&path)?;
+        index.remove(hash);
+        index.shared.remove(hash);
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! The few things done to files, each on a thread that may block.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::SystemTime;
@@ -45,6 +45,7 @@ pub(crate) struct Draft {
 impl Draft {
     pub fn create(path: PathBuf) -> Result<Self> {
         let file = File::options()
+            .read(true)
             .write(true)
             .create_new(true)
             .open(&path)
@@ -56,6 +57,25 @@ impl Draft {
         self.file.write_all(bytes).map_err(BlobError::io("write", &self.path))?;
         self.hasher.update(bytes);
         self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Writes in any order; [`Draft::read_again`] follows.
+    pub fn write_at(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.file
+            .seek(SeekFrom::Start(at))
+            .and_then(|_| self.file.write_all(bytes))
+            .map_err(BlobError::io("write", &self.path))
+    }
+
+    /// Hashes what was written in any order.
+    pub fn read_again(&mut self) -> Result<()> {
+        self.hasher.reset();
+        self.len = self
+            .file
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| io::copy(&mut BufReader::with_capacity(1 << 18, &self.file), &mut self.hasher))
+            .map_err(BlobError::io("read", &self.path))?;
         Ok(())
     }
 

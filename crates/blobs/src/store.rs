@@ -126,13 +126,17 @@ impl BlobStore {
             if let Some(expected) = expected.filter(|expected| *expected != hash) {
                 return Err(BlobError::Mismatch { expected, found: hash });
             }
-            let path = store.path(&hash);
-            if !store.claim(&path, len)? {
-                draft.keep(&path, store.inner.durability)?;
-            }
+            store.keep(draft)?;
             Ok((hash, len))
         })
         .await
+    }
+
+    /// Gives what was written its name, unless the blob is there. Blocks.
+    pub(crate) fn keep(&self, draft: Draft) -> Result<()> {
+        let (hash, len) = draft.hash();
+        let path = self.path(&hash);
+        if self.claim(&path, len)? { Ok(()) } else { draft.keep(&path, self.inner.durability) }
     }
 
     /// # Errors
@@ -185,10 +189,7 @@ impl BlobStore {
         let mut draft = Draft::create(self.draft_path())?;
         read_pieces(from, |bytes| draft.write(bytes))?;
         let (hash, len) = draft.hash();
-        let to = self.path(&hash);
-        if !self.claim(&to, len)? {
-            draft.keep(&to, self.inner.durability)?;
-        }
+        self.keep(draft)?;
         Ok((hash, len))
     }
 
@@ -290,7 +291,7 @@ impl BlobStore {
         .await
     }
 
-    fn draft_path(&self) -> PathBuf {
+    pub(crate) fn draft_path(&self) -> PathBuf {
         self.inner.tmp.join(format!("{:032x}", rand::random::<u128>()))
     }
 

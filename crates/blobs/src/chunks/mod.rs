@@ -16,12 +16,12 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use kiln_types::BlobHash;
 
+pub(crate) use pack::{Key, PackReader};
 pub use put::PutChunks;
 pub use reader::ChunkReader;
 pub(crate) use sweep::Sweep;
 
 use self::index::{Index, Place, pack_path};
-use self::pack::PackReader;
 use crate::disk::{Result, blocking, remove, sync_folder};
 use crate::{BlobError, Durability};
 
