@@ -113,7 +113,7 @@ async fn submit_here(
     prepared: &Prepared,
     ground: Ground,
 ) -> Outcome<Begun> {
-    ground.tell(output);
+    ground.tell(output, prepared);
     if ground.to_render.frames.is_none() {
         inside.end().await;
         return Ok(Begun::NothingLeft(ground));
@@ -194,7 +194,7 @@ async fn on_farm(
         let prepared = prepared?;
         checked?;
         let ground = ground(&prepared, &args.landing).await?;
-        ground.tell(output);
+        ground.tell(output, &prepared);
         if ground.to_render.frames.is_none() {
             return Ok((ground, None));
         }

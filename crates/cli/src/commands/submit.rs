@@ -20,7 +20,7 @@ use crate::{
     farm,
     follow::{Whose, follow},
     marker::Marker,
-    output::{Output, Reader, text::count},
+    output::{Output, Reader, blend::summary, text::count},
     settings::Settings,
     signals::Signals,
     size::ByteSize,
@@ -120,8 +120,11 @@ pub async fn ground(prepared: &Prepared, landing: &WhereArgs) -> Outcome<Ground>
 }
 
 impl Ground {
-    /// Tells what stays, and whether that is all of it.
-    pub fn tell(&self, output: Output) {
+    /// Tells what is about to render, and what of it stays as it is.
+    pub fn tell(&self, output: Output, prepared: &Prepared) {
+        for line in summary(prepared) {
+            output.note(&line);
+        }
         let ToRender { kept, skipped, .. } = &self.to_render;
         if *kept > 0 {
             output.note(&format!(
@@ -222,7 +225,7 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
         let prepared = prepared?;
         checked?;
         let ground = ground(&prepared, &args.landing).await?;
-        ground.tell(output);
+        ground.tell(output, &prepared);
         if ground.to_render.frames.is_none() {
             return Ok((client, prepared, ground, None));
         }

@@ -1,0 +1,193 @@
+//! A .blend in words.
+
+use std::{collections::BTreeMap, path::Path};
+
+use kiln_blend::{Compression, Dependencies, Dependency, Inspection, SceneInfo, Simulation, SimulationKind};
+use kiln_client::Prepared;
+use kiln_types::Resolution;
+
+use super::{one_line, text::count};
+use crate::size::ByteSize;
+
+/// Objects of one kind that are named before the rest is counted.
+const NAMED: usize = 4;
+
+/// All of it: scenes, then files.
+pub fn describe(found: &Dependencies, size: u64) -> String {
+    let blend = &found.inspection;
+    let name = found.blend.file_name().unwrap_or_default().to_string_lossy();
+    let packed = match blend.compression {
+        Compression::None => "",
+        Compression::Gzip => ", compressed (gzip)",
+        Compression::Zstd => ", compressed (zstd)",
+    };
+    let mut lines =
+        vec![format!("{name}: saved by Blender {}, {}{packed}", blend.written_by.series(), ByteSize(size))];
+    for scene in &blend.scenes {
+        let active = if blend.active_scene.as_ref() == Some(&scene.name) { " (active)" } else { "" };
+        lines.push(String::new());
+        lines.push(format!("Scene {}{active}", scene.name));
+        lines.extend(scene_lines(blend, scene).map(|(name, value)| format!("  {name:13}{value}")));
+    }
+    let nowhere: Vec<&Simulation> = blend.simulations.iter().filter(|one| one.scenes.is_empty()).collect();
+    if !nowhere.is_empty() {
+        lines.push(String::new());
+        lines.push("Simulations in no scene".to_owned());
+        lines.extend(simulations(&nowhere).into_iter().map(|line| format!("  {line}")));
+    }
+    if !blend.cameras.is_empty() {
+        lines.push(String::new());
+        lines.push(format!("Cameras: {}", blend.cameras.join(", ")));
+    }
+    lines.extend(file_lines(found));
+    lines.iter().map(|line| one_line(line)).collect::<Vec<_>>().join("\n") + "\n"
+}
+
+/// What is about to render, in a few lines: what was asked for goes over what the file says.
+pub fn summary(prepared: &Prepared) -> Vec<String> {
+    let (scene, asked) = (&prepared.scene, &prepared.session.settings);
+    let (width, height, percent) = match asked.resolution {
+        None => (scene.width, scene.height, scene.percent),
+        Some(Resolution::Percent(percent)) => (scene.width, scene.height, u32::from(percent)),
+        Some(Resolution::Pixels { width, height }) => (width, height, 100),
+    };
+    let engine = asked.engine.as_ref().unwrap_or(&scene.engine);
+    // The file's number is that of its own engine.
+    let own = asked.engine.is_none().then_some(scene.samples).flatten();
+    let samples = asked.samples.or(own).map_or_else(String::new, |samples| format!(" at {samples} samples"));
+    let camera = match (&asked.camera, &scene.camera) {
+        (Some(name), _) => format!("camera {name}"),
+        (None, Some(name)) if scene.camera_markers.is_empty() => format!("camera {name}"),
+        (None, Some(name)) => format!("camera {name} and markers"),
+        (None, None) => "no camera".to_owned(),
+    };
+    let frames = count(prepared.frames.len(), "frame");
+    let (name, set) = (&prepared.name, &prepared.frames);
+    let mut lines = vec![
+        format!("{name}, scene {}: {frames} ({set}), {}, {camera}", scene.name, size(width, height, percent)),
+        format!(
+            "{engine}{samples}; Blender {}; {} with {}",
+            prepared.session.blender,
+            count(prepared.files() as u64, "file"),
+            ByteSize(prepared.size())
+        ),
+    ];
+    let unbaked: Vec<&Simulation> = prepared.inspection.unbaked(&scene.name).collect();
+    if !unbaked.is_empty() {
+        lines.push(format!("without a bake: {}", simulations(&unbaked).join("; ")));
+    }
+    lines.iter().map(|line| one_line(line)).collect()
+}
+
+fn size(width: u32, height: u32, percent: u32) -> String {
+    // As Blender cuts it.
+    let part = |whole: u32| u64::from(whole) * u64::from(percent) / 100;
+    if percent == 100 {
+        format!("{width}x{height}")
+    } else {
+        format!("{}x{} ({percent}% of {width}x{height})", part(width), part(height))
+    }
+}
+
+fn scene_lines(blend: &Inspection, scene: &SceneInfo) -> impl Iterator<Item = (&'static str, String)> {
+    let step = if scene.frame_step > 1 { format!(", every {}th", scene.frame_step) } else { String::new() };
+    let fps = (scene.fps * 1000.0).round() / 1000.0;
+    let depth = scene.depth.map_or_else(String::new, |depth| format!(", {depth} bit"));
+    let film = if scene.is_movie { ", a film: Kiln renders it as frames" } else { "" };
+    let samples = scene.samples.map_or_else(String::new, |samples| format!(", {samples} samples"));
+    let markers =
+        scene.camera_markers.iter().map(|marker| format!("{} from frame {}", marker.camera, marker.frame));
+    let cameras: Vec<String> = scene.camera.iter().cloned().chain(markers).collect();
+    let layers = scene
+        .view_layers
+        .iter()
+        .map(|layer| if layer.renders { layer.name.clone() } else { format!("{} (off)", layer.name) });
+    let mut lines = vec![
+        ("Frames", format!("{} to {}{step}, {fps} a second", scene.frame_start, scene.frame_end)),
+        ("Engine", format!("{}{samples}", scene.engine)),
+        ("Size", size(scene.width, scene.height, scene.percent)),
+        ("Camera", if cameras.is_empty() { "none".to_owned() } else { cameras.join(", ") }),
+        ("View layers", layers.collect::<Vec<_>>().join(", ")),
+        ("Output", format!("{} ({}{depth}{film})", scene.output_path, scene.format_name)),
+    ];
+    if let Some(border) = scene.border {
+        let percent = |edge: f64| (edge * 100.0).round();
+        let (from, to) = (percent(border.min_x), percent(border.max_x));
+        let (low, high) = (percent(border.min_y), percent(border.max_y));
+        let crop = if border.crop { ", cropped" } else { "" };
+        lines.push(("Region", format!("{from} to {to}% across, {low} to {high}% up{crop}")));
+    }
+    if scene.multiview {
+        let names: Vec<String> =
+            scene.views.iter().map(|view| format!("{} ({})", view.name, view.suffix)).collect();
+        let apart = if scene.views_apart { "a file each" } else { "in one file" };
+        let names =
+            if names.is_empty() { "one".to_owned() } else { format!("{}, {apart}", names.join(", ")) };
+        lines.push(("Views", names));
+    }
+    let here: Vec<&Simulation> =
+        blend.simulations.iter().filter(|one| one.scenes.contains(&scene.name)).collect();
+    let name = |at| if at == 0 { "Simulations" } else { "" };
+    lines.extend(simulations(&here).into_iter().enumerate().map(|(at, line)| (name(at), line)));
+    lines.into_iter()
+}
+
+/// `cloth: not baked (Flag, Curtain)`: one line a kind and state.
+fn simulations(all: &[&Simulation]) -> Vec<String> {
+    let mut groups: BTreeMap<(SimulationKind, &str), Vec<&str>> = BTreeMap::new();
+    for one in all {
+        let state = match (one.baked, one.needs_bake) {
+            (true, _) => "baked",
+            (false, true) => "not baked",
+            (false, false) if one.kind == SimulationKind::Particles => "not baked, needs no bake",
+            (false, false) => "not baked, does not render",
+        };
+        groups.entry((one.kind, state)).or_default().push(&one.owner);
+    }
+    let line = |((kind, state), owners): ((SimulationKind, &str), Vec<&str>)| {
+        let more = owners.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let named: Vec<&str> = owners.into_iter().take(NAMED).collect();
+        format!("{} {state} ({}{more})", kind.noun(), named.join(", "))
+    };
+    groups.into_iter().map(line).collect()
+}
+
+/// Files, below the .blend that names them.
+fn file_lines(found: &Dependencies) -> Vec<String> {
+    let (packed, outside): (Vec<&Dependency>, Vec<&Dependency>) =
+        found.items.iter().partition(|item| item.file.packed);
+    let mut lines = Vec::new();
+    if !found.items.is_empty() {
+        let missing = outside.iter().filter(|item| item.is_missing()).count();
+        let missing = if missing > 0 { format!(", {missing} missing") } else { String::new() };
+        let packed = if packed.is_empty() { String::new() } else { format!(", {} packed", packed.len()) };
+        lines.push(String::new());
+        lines.push(format!("Files outside the .blend: {}{missing}{packed}", outside.len()));
+    }
+    let mut holder: &Path = &found.blend;
+    for item in outside {
+        if item.holder != holder {
+            holder = &item.holder;
+            lines.push(format!("  in {}", holder.display()));
+        }
+        lines.push(format!("  {:20}{}{}", item.file.kind.noun(), item.file.path, state(item)));
+    }
+    for item in found.items.iter().filter(|item| item.is_missing()) {
+        let (noun, path, place) = (item.file.kind.noun(), &item.file.path, item.place.display());
+        lines.push(format!("missing: {noun} {path} (looked for at {place})"));
+    }
+    lines.extend(found.items.iter().filter_map(Dependency::notice));
+    lines.extend(found.broken.iter().map(|why| format!("library: {why}")));
+    lines
+}
+
+fn state(item: &Dependency) -> String {
+    let several = item.file.kind.is_folder() || item.file.sequence || item.file.tiled;
+    match item.files.len() {
+        0 if item.file.kind.is_required() => "  MISSING".to_owned(),
+        0 => "  (not there; nothing is lacking without it)".to_owned(),
+        number if several => format!("  ({})", count(number as u64, "file")),
+        _ => String::new(),
+    }
+}
