@@ -54,6 +54,7 @@ pub enum Change {
         attempt: AttemptId,
         /// Seconds the render itself took.
         seconds: f64,
+        /// Of its output set; a bake has none.
         files: u32,
     },
     /// It has used up its attempts.

@@ -3,7 +3,7 @@
 use kiln_types::{
     AttemptId, AttemptState, BlenderSeries, BundleId, DeviceClass, Failure, FrameSet, Generation, JobId,
     JobSpec, JobState, Order, OutputSet, Owner, Policy, Project, RelPath, RenderSettings, SlotIndex,
-    StepIndex, TaskIndex, TaskState, UploadId,
+    StepIndex, StepKind, TaskIndex, TaskState, UploadId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -76,13 +76,19 @@ pub struct TaskCounts {
     pub cancelled: u32,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StepView {
     pub index: StepIndex,
-    /// `render`.
-    pub kind: String,
+    pub kind: StepKind,
+    /// Steps that are done before this one starts.
     pub after: Vec<StepIndex>,
     pub tasks: TaskCounts,
+    /// 0 to 1: its tasks that are done, and what Blender says of those that run.
+    pub progress: f64,
+    /// Since when its tasks run, or may.
+    pub started_ms: Option<i64>,
+    /// Where every task has ended.
+    pub ended_ms: Option<i64>,
 }
 
 /// A worker that cannot take a job, and what it lacks, in words.
@@ -106,7 +112,7 @@ pub struct JobView {
     pub started_ms: Option<i64>,
     pub ended_ms: Option<i64>,
     pub steps: Vec<StepView>,
-    /// All steps together.
+    /// Its frames: the tasks of the step that renders.
     pub tasks: TaskCounts,
     /// What the person should know: files missing and allowed, paths mapped, a film rendered as frames.
     pub notices: Vec<String>,
@@ -131,11 +137,14 @@ pub struct JobList {
 }
 
 /// Renders frames again that are done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RerenderJob {
     /// All, where absent.
     #[serde(default)]
     pub frames: Option<FrameSet>,
+    /// Bakes the simulations again too, and therefore renders every frame again.
+    #[serde(default)]
+    pub bake: bool,
 }
 
 /// Adds frames to a job.
@@ -224,7 +233,7 @@ pub struct WorkerShare {
     pub share: f64,
 }
 
-/// The closing table.
+/// The closing table, of the frames; what a bake took is told with the job's steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobReport {
     pub workers: Vec<WorkerShare>,

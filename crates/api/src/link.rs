@@ -143,6 +143,11 @@ pub enum Finish {
     HandedBack,
 }
 
+impl Finish {
+    /// Files that a bake may report; a worker that has more fails the attempt, and says so.
+    pub const MAX_BAKED: usize = 100_000;
+}
+
 /// From the server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "down", rename_all = "kebab-case")]

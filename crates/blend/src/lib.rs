@@ -33,7 +33,7 @@ pub use dependencies::{Dependencies, Dependency, FoundAs, dependencies};
 pub use external::{ExternalFile, ExternalKind};
 pub use fault::{BlendError, BlendFault};
 pub use file::{Peek, peek, peek_reader};
-pub use inspect::{Inspection, inspect, inspect_reader};
+pub use inspect::{Inspection, inspect, inspect_reader, inspect_with};
 pub use layout::{Layout, Missing, SharedPlace, SharedRoot, layout};
 pub use rewrite::{Renamed, RewriteError, RewriteFault, Rewritten, rewrite, rewrite_reader};
 pub use scene::{Border, CameraMarker, SceneInfo, ViewInfo, ViewLayerInfo};

@@ -4,7 +4,7 @@ use std::{collections::HashSet, io::Write as _, time::Duration};
 
 use kiln_api::{Change, Event, JobView, TaskView};
 use kiln_client::{Client, EventStream, FetchError, Fetcher, How, Landed};
-use kiln_types::{FailureCause, FrameSet, JobState, RelPath};
+use kiln_types::{FailureCause, FrameSet, JobState, RelPath, TaskState};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -13,7 +13,11 @@ use tokio::{
 
 use crate::{
     exit::{Exit, Fault, Outcome},
-    output::{Output, text::task},
+    output::{
+        Output,
+        bake::{bake, is_baking, took, unrendered},
+        text::{clock, task},
+    },
     progress::{Progress, Tally},
     signals::Signals,
 };
@@ -236,6 +240,11 @@ impl Follower<'_> {
         self.tally.seconds_left = job.seconds_left;
         self.tally.mean_frame_s = job.mean_frame_s;
         self.tally.waits_for = job.waits_for.clone();
+        let baking = is_baking(job).then(|| bake(job)).flatten();
+        if let (None, Some(_), Some(took)) = (baking, &self.tally.baking, bake(job).and_then(took)) {
+            self.progress.aside(|output| output.note(&format!("simulations baked in {}", clock(took))));
+        }
+        self.tally.baking = baking.map(|step| (job.spec.bake.join(", "), step.progress as f32));
         if job.state == JobState::Paused {
             self.tally.waits_for = Some(format!("paused; `kiln jobs resume {}` goes on", job.id));
         }
@@ -263,6 +272,7 @@ impl Follower<'_> {
                     self.progress.frame(*frame, &self.tally);
                 }
             }
+            Change::TaskFailed { frame: None, .. } => self.stale = true,
             Change::TaskFailed { frame, reason, .. } => {
                 self.stale = true;
                 self.tally.failed += 1;
@@ -418,18 +428,19 @@ fn read_answer() -> Answer {
 /// # Errors
 /// As every request.
 pub async fn failed_tasks(client: &Client, job: &JobView) -> Outcome<Vec<TaskView>> {
-    let (mut all, mut from) = (Vec::new(), None);
-    if job.tasks.failed == 0 {
-        return Ok(all);
-    }
-    loop {
-        let page = client.tasks(job.id, Some(kiln_types::TaskState::Failed), from).await?;
-        all.extend(page.tasks);
-        match page.next {
-            Some(next) => from = Some(next),
-            None => return Ok(all),
+    let mut all = Vec::new();
+    for step in job.steps.iter().filter(|step| step.tasks.failed > 0) {
+        let mut from = None;
+        loop {
+            let page = client.tasks(job.id, Some(step.index), Some(TaskState::Failed), from).await?;
+            all.extend(page.tasks);
+            from = page.next;
+            if from.is_none() {
+                break;
+            }
         }
     }
+    Ok(all)
 }
 
 /// Says why a job or its frames failed, with Blender's own last lines of the first failure.
@@ -449,6 +460,9 @@ pub async fn explain(output: Output, client: &Client, job: &JobView, failed: &[T
         if job.reason.as_ref().is_none_or(|why| why.message != reason) {
             output.warning(&format!("{frames} failed: {reason}"));
         }
+    }
+    if let Some(why) = unrendered(job) {
+        output.warning(&why);
     }
     if let (None, Some(first)) = (&job.reason, failed.first()) {
         let attempts = client.attempts(job.id, first.frame, None).await?.attempts;

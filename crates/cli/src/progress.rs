@@ -11,6 +11,8 @@ use crate::output::{
 
 /// Between two plain lines.
 const PAUSE: Duration = Duration::from_millis(250);
+/// Percent of a bake between two plain lines.
+const BAKE_STEP: u32 = 10;
 /// The bar counts in thousandths of a frame.
 const PARTS: u64 = 1000;
 /// Frames that take longer, in seconds, show what is estimated inside them.
@@ -28,6 +30,8 @@ pub struct Tally {
     /// Frames in work: number, part that is done, whether that is an estimate.
     pub inside: Vec<(i32, f32, bool)>,
     pub waits_for: Option<String>,
+    /// What is baked before the first frame, and the part of it that is done; until it is.
+    pub baking: Option<(String, f32)>,
 }
 
 pub struct Progress {
@@ -42,6 +46,8 @@ pub struct Progress {
     /// The last line that was held back.
     held: Option<String>,
     waits: Option<String>,
+    /// Of the bake, as last said in a line.
+    said_percent: Option<u32>,
 }
 
 impl Progress {
@@ -56,6 +62,7 @@ impl Progress {
             last_line: None,
             held: None,
             waits: None,
+            said_percent: None,
         }
     }
 
@@ -70,6 +77,13 @@ impl Progress {
         }
         self.before.get_or_insert(tally.done);
         if let Some(bar) = &self.bar {
+            if let Some((_, part)) = &tally.baking {
+                bar.set_length(PARTS);
+                bar.set_position((f64::from(*part) * PARTS as f64) as u64);
+                bar.set_message(self.line(tally));
+                bar.tick();
+                return;
+            }
             let inside: f64 = tally.inside.iter().map(|(_, part, _)| f64::from(*part)).sum();
             let parts = u64::from(tally.done) * PARTS + (inside * PARTS as f64) as u64;
             bar.set_length(u64::from(tally.total.max(1)) * PARTS);
@@ -81,6 +95,12 @@ impl Progress {
                 self.output.note(waits);
             }
             self.waits.clone_from(&tally.waits_for);
+        } else if let Some((_, part)) = &tally.baking {
+            let percent = (part * 100.0) as u32;
+            if self.said_percent.is_none_or(|said| percent >= said + BAKE_STEP) {
+                self.said_percent = Some(percent);
+                self.output.note(&self.line(tally));
+            }
         }
     }
 
@@ -132,6 +152,10 @@ impl Progress {
     }
 
     fn line(&self, tally: &Tally) -> String {
+        if let Some((what, part)) = &tally.baking {
+            let line = format!("baking simulations ({what}) {:.0}%", part * 100.0);
+            return tally.waits_for.as_ref().map_or(line, |waits| format!("simulations to bake, {waits}"));
+        }
         let mut parts = vec![format!("{}/{} frames", tally.done, tally.total)];
         if tally.failed > 0 {
             parts.push(format!("{} failed", tally.failed));
@@ -199,5 +223,8 @@ mod tests {
         let short = Tally { mean_frame_s: Some(0.1), failed: 1, ..tally };
         assert_eq!(progress.line(&short), "2/10 frames, 1 failed, 1:05 left, 1 worker busy");
         assert_eq!(rate(0.02), "1.2 frames/min");
+        let baking =
+            Tally { baking: Some(("cloth of Flag".to_owned(), 0.43)), total: 10, ..Tally::default() };
+        assert_eq!(progress.line(&baking), "baking simulations (cloth of Flag) 43%");
     }
 }

@@ -6,7 +6,7 @@ use kiln_api::{
     AttemptsPage, ExtendJob, JobList, JobReport, JobView, OutputsPage, RerenderJob, SubmitJob, TasksPage,
     WorkerList, WorkerView,
 };
-use kiln_types::{AttemptId, FrameSet, JobId, TaskIndex, TaskState};
+use kiln_types::{AttemptId, FrameSet, JobId, StepIndex, TaskIndex, TaskState};
 use reqwest::Method;
 
 use crate::{Client, ClientError, routes};
@@ -67,8 +67,19 @@ impl Client {
     /// # Errors
     /// As all.
     pub async fn rerender(&self, id: JobId, frames: Option<FrameSet>) -> Result<(), ClientError> {
-        let request =
-            self.request(Method::POST, &routes::of_job(id, "rerender")).json(&RerenderJob { frames });
+        self.render_again(id, RerenderJob { frames, bake: false }).await
+    }
+
+    /// Bakes a job's simulations again, and so renders all its frames again.
+    ///
+    /// # Errors
+    /// Also where it has nothing to bake.
+    pub async fn rebake(&self, id: JobId) -> Result<(), ClientError> {
+        self.render_again(id, RerenderJob { frames: None, bake: true }).await
+    }
+
+    async fn render_again(&self, id: JobId, what: RerenderJob) -> Result<(), ClientError> {
+        let request = self.request(Method::POST, &routes::of_job(id, "rerender")).json(&what);
         self.send(request).await.map(drop)
     }
 
@@ -89,17 +100,19 @@ impl Client {
         self.tell(Method::DELETE, &routes::job(id)).await
     }
 
-    /// Tasks by index, from `from` on; only those in `state`, where it is named.
+    /// Tasks of a step by index, from `from` on; only those in `state`, where it is named. Where no step is named,
+    /// they are the frames.
     ///
     /// # Errors
     /// As all.
     pub async fn tasks(
         &self,
         id: JobId,
+        step: Option<StepIndex>,
         state: Option<TaskState>,
         from: Option<TaskIndex>,
     ) -> Result<TasksPage, ClientError> {
-        let parameters = [("state", shown(&state)), ("from", shown(&from))];
+        let parameters = [("step", shown(&step)), ("state", shown(&state)), ("from", shown(&from))];
         self.get(&routes::with(routes::of_job(id, "tasks"), &parameters)).await
     }
 

@@ -36,6 +36,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// The simulations of the scene that nobody has baked, as a person names them.
+    pub fn unbaked(&self) -> Vec<String> {
+        self.inspection.unbaked(&self.scene.name).map(ToString::to_string).collect()
+    }
+
     /// Reads the .blend and whatever it needs, and hashes all of it. Blocks: call it off the async threads.
     ///
     /// # Errors

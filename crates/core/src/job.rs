@@ -55,6 +55,11 @@ impl Job {
         self.steps[step].plan.after.iter().all(|after| self.steps[usize::from(after.0)].is_complete())
     }
 
+    /// Whether tasks of the step wait and only lack a slot.
+    pub fn could_run(&self, step: usize) -> bool {
+        self.steps[step].waiting_len() > 0 && self.is_unlocked(step)
+    }
+
     pub fn step_state(&self, index: usize) -> StepState {
         let step = &self.steps[index];
         if step.is_complete() {
@@ -72,7 +77,7 @@ impl Job {
     pub fn end(&self) -> Option<JobEnd> {
         let goes_on = |index: usize| {
             let step = &self.steps[index];
-            !step.live.is_empty() || (step.waiting_len() > 0 && self.is_unlocked(index))
+            !step.live.is_empty() || self.could_run(index)
         };
         if (0..self.steps.len()).any(goes_on) {
             None

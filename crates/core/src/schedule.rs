@@ -68,7 +68,7 @@ impl Core {
                 continue;
             }
             for (index, step) in job.steps.iter().enumerate() {
-                if step.waiting_len() > 0 && job.is_unlocked(index) {
+                if job.could_run(index) {
                     let (need, session) = (step.need, step.plan.session);
                     open.push(Open { job: id, step: step_index(index), need, session });
                 }

@@ -133,12 +133,12 @@ impl Core {
         self.workers.get(&id).map(|worker| view(id, worker))
     }
 
-    /// For each worker that is there and does not fit a step with waiting tasks: what it lacks. Empty where
-    /// no worker is there, or every one fits.
+    /// For each worker that is there and does not fit a step whose waiting tasks may run: what it lacks. Empty
+    /// where no worker is there, or every one fits.
     pub fn unmet(&self, id: JobId) -> Vec<Unmet> {
         let Some(job) = self.jobs.get(&id) else { return Vec::new() };
         let mut unmet = Vec::new();
-        for (index, step) in job.steps.iter().enumerate().filter(|(_, step)| step.waiting_len() > 0) {
+        for (index, step) in job.steps.iter().enumerate().filter(|(index, _)| job.could_run(*index)) {
             for (id, worker) in self.workers.iter().filter(|(_, worker)| worker.presence.is_connected()) {
                 let missing = step.plan.requires.missing(&worker.offer.labels);
                 if !missing.is_empty() {
@@ -152,9 +152,9 @@ impl Core {
 
     /// Whether the worker gets nothing of the job for now, because it handed such work back or failed to begin it.
     pub fn is_paused_for(&self, worker: WorkerId, job: JobId) -> bool {
-        let steps = self.jobs.get(&job).into_iter().flat_map(|job| &job.steps);
-        let mut waiting = steps.filter(|step| step.waiting_len() > 0);
-        waiting.any(|step| self.is_held_off(worker, step.need, step.plan.session))
+        let Some(job) = self.jobs.get(&job) else { return false };
+        let mut steps = job.steps.iter().enumerate().filter(|(index, _)| job.could_run(*index));
+        steps.any(|(_, step)| self.is_held_off(worker, step.need, step.plan.session))
     }
 
     /// Whether no job has anything left to run: every one has ended, or there is none.

@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod auth;
+mod bakes;
 mod brain;
 mod clock;
 mod events;

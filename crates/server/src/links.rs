@@ -11,18 +11,19 @@ use std::{
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use kiln_api::{BUILD, Down, Finish, Hello, OLDEST_PROTOCOL, PROTOCOL, Up};
-use kiln_types::{Failure, FailureCause, OutputSet, WorkerId};
+use kiln_types::{AttemptId, BlobHash, BundleFile, Failure, FailureCause, OutputSet, RelPath, WorkerId};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     App,
-    brain::{Input, Link},
+    bakes::bundle_of,
+    brain::{Finished, Input, Link, Made},
 };
 
-/// Bytes of one message: an output set of a thousand files with long names fits.
-pub(crate) const MAX_MESSAGE: usize = 4 << 20;
+/// Bytes of one message: what a bake made fits, with [`Finish::MAX_BAKED`] files of common names.
+pub(crate) const MAX_MESSAGE: usize = 32 << 20;
 /// Bytes of one piece of a log.
 const MAX_LOG_PIECE: usize = 64 << 10;
 /// Until a hello must have come.
@@ -179,39 +180,70 @@ impl Served<'_> {
             Up::Log { text, .. } if text.len() > MAX_LOG_PIECE => {
                 text.truncate(text.floor_char_boundary(MAX_LOG_PIECE));
             }
-            Up::Finished { finish, .. } => self.check(finish).await,
             _ => {}
         }
-        self.app.brain.tell(Input::Up { worker: self.worker, link: self.number, up }).await;
+        let (worker, link) = (self.worker, self.number);
+        let input = match up {
+            Up::Finished { attempt, finish, .. } => {
+                let finished = self.checked(attempt, finish).await;
+                Input::Finished { worker, link, attempt, finished }
+            }
+            up => Input::Up { worker, link, up },
+        };
+        self.app.brain.tell(input).await;
         ControlFlow::Continue(())
     }
 
-    /// A delivery counts only when every byte of it is here.
-    async fn check(&self, finish: &mut Finish) {
-        let Finish::Delivered { outputs, seconds, .. } = finish else { return };
-        if let Some(lacking) = self.lacking(outputs).await {
-            tracing::warn!(worker = %self.worker, %lacking, "a worker reported a file that is not here");
-            let seconds = *seconds;
-            *finish = Finish::Failed { failure: Failure::new(FailureCause::BadOutput, lacking), seconds };
+    /// What is made counts only when every byte of it is here.
+    async fn checked(&self, attempt: AttemptId, finish: Finish) -> Finished {
+        let (made, seconds, peak_memory) = match finish {
+            Finish::Delivered { outputs, seconds, peak_memory } => {
+                (self.frame(outputs).await, seconds, peak_memory)
+            }
+            Finish::Baked { files, seconds, peak_memory } => {
+                (self.bake(attempt, files).await, seconds, peak_memory)
+            }
+            Finish::Failed { failure, seconds } => return Finished::Failed { failure, seconds },
+            Finish::HandedBack => return Finished::HandedBack,
+        };
+        match made {
+            Ok(made) => Finished::Made { made, seconds, peak_memory },
+            Err(failure) => {
+                tracing::warn!(worker = %self.worker, %failure, "what a worker reported is not here");
+                Finished::Failed { failure, seconds }
+            }
         }
     }
 
-    async fn lacking(&self, outputs: &OutputSet) -> Option<String> {
+    async fn frame(&self, outputs: OutputSet) -> Result<Made, Failure> {
         for file in outputs.files() {
-            let path = &file.path;
-            match self.app.blobs.size(&file.hash).await {
-                Ok(Some(size)) if size == file.size => {}
-                Ok(Some(size)) => {
-                    return Some(format!(
-                        "The worker reported {path} with {} bytes, and the server holds {size}.",
-                        file.size
-                    ));
-                }
-                Ok(None) => return Some(format!("The worker reported {path} without having sent it.")),
-                Err(error) => return Some(format!("The server could not check {path}: {error}.")),
+            if let Some(why) = self.app.lacks(&file.path, &file.hash, file.size).await {
+                return Err(Failure::new(FailureCause::BadOutput, why));
             }
         }
-        None
+        Ok(Made::Frame(outputs))
+    }
+
+    async fn bake(&self, attempt: AttemptId, files: Vec<BundleFile>) -> Result<Made, Failure> {
+        let worker = self.worker;
+        let spec = self.app.brain.look(move |farm| farm.bakes(worker, attempt)).await;
+        // Where it is no bake, or somebody else's, or over: the brain answers that.
+        let Ok(Some(spec)) = spec else { return Ok(Made::Bake(None)) };
+        bundle_of(self.app, &spec, files).await.map(|bundle| Made::Bake(Some(bundle)))
+    }
+}
+
+impl App {
+    /// Why a file that a worker reported cannot be taken; `None` where it is here, of this size.
+    pub(crate) async fn lacks(&self, path: &RelPath, hash: &BlobHash, size: u64) -> Option<String> {
+        match self.blobs.size(hash).await {
+            Ok(Some(found)) if found == size => None,
+            Ok(Some(found)) => {
+                Some(format!("The worker reported {path} with {size} bytes, and the server holds {found}."))
+            }
+            Ok(None) => Some(format!("The worker reported {path} without having sent it.")),
+            Err(error) => Some(format!("The server could not check {path}: {error}.")),
+        }
     }
 }
 

@@ -1,13 +1,13 @@
 //! The one writer: a batch is a transaction.
 
 use kiln_types::{
-    AttemptId, AttemptState, BlobHash, BundleId, Epoch, EventNumber, Failure, Generation, JobId, JobSpec,
-    JobState, OutputSet, Owner, Project, StepIndex, TaskId, TaskIndex, TaskState,
+    AttemptId, AttemptState, BundleId, Epoch, EventNumber, Failure, Generation, JobId, JobSpec, JobState,
+    OutputSet, Owner, Project, StepIndex, TaskId, TaskIndex, TaskState,
 };
 use sqlx::{Connection, SqliteConnection};
 
 use crate::sql::{Result, to_json};
-use crate::{Event, NewEvent, NewStep, Store, StoreError, Write};
+use crate::{Event, NewBundle, NewEvent, NewStep, Store, StoreError, Write};
 
 impl Store {
     /// Writes the whole batch or nothing of it, and returns its events with their numbers. When it returns,
@@ -118,11 +118,28 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
             let of = Committed { task, generation, attempt, frame, at_ms };
             commit_task(db, of, &outputs, seconds, peak_memory).await
         }
+        Write::CommitBake { task, generation, attempt, bundle, seconds, peak_memory, at_ms } => {
+            commit_attempt(db, attempt, seconds, peak_memory, at_ms).await?;
+            set_task(db, task, generation, TaskState::Done, None).await?;
+            let query = sqlx::query("UPDATE steps SET bundle = ?3 WHERE job = ?1 AND step = ?2")
+                .bind(task.job.0.cast_signed())
+                .bind(i64::from(task.step.0))
+                .bind(bundle.id.0.as_bytes().to_vec());
+            run(db, query).await?;
+            insert_bundle(db, bundle, at_ms).await
+        }
         Write::FailTask { task, generation, reason } => {
             set_task(db, task, generation, TaskState::Failed, Some(reason)).await
         }
         Write::ReopenTasks { job, step, first, last, generation } => {
             reopen_tasks(db, job, step, first, last, generation).await
+        }
+        Write::SetStepEnd { job, step, ended_ms } => {
+            let query = sqlx::query("UPDATE steps SET ended_ms = ?3 WHERE job = ?1 AND step = ?2")
+                .bind(job.0.cast_signed())
+                .bind(i64::from(step.0))
+                .bind(ended_ms);
+            run(db, query).await
         }
         Write::SetCancelledTasks { job, step, spans } => {
             let query = sqlx::query("UPDATE steps SET cancelled = ?3 WHERE job = ?1 AND step = ?2")
@@ -162,9 +179,7 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
             let query = sqlx::query("DELETE FROM workers WHERE id = ?1");
             run(db, query.bind(worker.bits().cast_signed())).await
         }
-        Write::InsertBundle { bundle, owner, project, size, blobs, at_ms } => {
-            insert_bundle(db, bundle, owner, project, size, &blobs, at_ms).await
-        }
+        Write::InsertBundle { bundle, at_ms } => insert_bundle(db, bundle, at_ms).await,
         Write::DeleteBundle { bundle, owner, project } => delete_bundle(db, bundle, owner, project).await,
         // Taken care of by the caller, in their order.
         Write::Event(_) | Write::TrimEvents { .. } => Ok(()),
@@ -346,6 +361,25 @@ struct Committed {
     at_ms: i64,
 }
 
+async fn commit_attempt(
+    db: &mut SqliteConnection,
+    attempt: AttemptId,
+    seconds: f64,
+    peak_memory: Option<u64>,
+    at_ms: i64,
+) -> Result<()> {
+    let query = sqlx::query(
+        "UPDATE attempts SET state = 'committed', ended_ms = ?3, seconds = ?4, peak_memory = ?5 \
+         WHERE epoch = ?1 AND counter = ?2",
+    )
+    .bind(i64::from(attempt.epoch.0))
+    .bind(attempt.counter.cast_signed())
+    .bind(at_ms)
+    .bind(seconds)
+    .bind(peak_memory.map(u64::cast_signed));
+    run(db, query).await
+}
+
 async fn commit_task(
     db: &mut SqliteConnection,
     of: Committed,
@@ -353,16 +387,7 @@ async fn commit_task(
     seconds: f64,
     peak_memory: Option<u64>,
 ) -> Result<()> {
-    let query = sqlx::query(
-        "UPDATE attempts SET state = 'committed', ended_ms = ?3, seconds = ?4, peak_memory = ?5 \
-         WHERE epoch = ?1 AND counter = ?2",
-    )
-    .bind(i64::from(of.attempt.epoch.0))
-    .bind(of.attempt.counter.cast_signed())
-    .bind(of.at_ms)
-    .bind(seconds)
-    .bind(peak_memory.map(u64::cast_signed));
-    run(db, query).await?;
+    commit_attempt(db, of.attempt, seconds, peak_memory, of.at_ms).await?;
     set_task(db, of.task, of.generation, TaskState::Done, None).await?;
     if of.generation > Generation(0) {
         let query = sqlx::query(
@@ -400,19 +425,12 @@ async fn commit_task(
     Ok(())
 }
 
-async fn insert_bundle(
-    db: &mut SqliteConnection,
-    bundle: BundleId,
-    owner: Owner,
-    project: Project,
-    size: u64,
-    blobs: &[BlobHash],
-    at_ms: i64,
-) -> Result<()> {
+async fn insert_bundle(db: &mut SqliteConnection, bundle: NewBundle, at_ms: i64) -> Result<()> {
+    let NewBundle { id, owner, project, size, blobs } = bundle;
     let query = sqlx::query(
         "INSERT OR IGNORE INTO bundles (id, owner, project, size, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
     )
-    .bind(bundle.0.as_bytes().to_vec())
+    .bind(id.0.as_bytes().to_vec())
     .bind(owner.0)
     .bind(project.0)
     .bind(size.cast_signed())
@@ -422,7 +440,7 @@ async fn insert_bundle(
     let query = sqlx::query(
         "INSERT OR IGNORE INTO bundle_blobs (bundle, hash) SELECT ?1, unhex(value) FROM json_each(?2)",
     )
-    .bind(bundle.0.as_bytes().to_vec())
+    .bind(id.0.as_bytes().to_vec())
     .bind(to_json("bundle", &blobs)?);
     run(db, query).await
 }

@@ -27,7 +27,7 @@ pub use records::{
     AttemptFilter, AttemptRow, BundleRow, Event, JobFilter, JobRow, Notice, OutputRow, StepRow, StoredJob,
     StoredStep, TaskFaults, TaskFilter, TaskRow, TaskRun, WorkerRow, WorkerShare,
 };
-pub use write::{NewEvent, NewStep, Write};
+pub use write::{NewBundle, NewEvent, NewStep, Write};
 
 /// How sure a write must be before it is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

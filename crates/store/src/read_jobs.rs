@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use kiln_types::{AttemptState, Generation, JobId, StepIndex, StepKind, TaskId, TaskIndex, WorkerId};
+use kiln_types::{
+    AttemptState, BundleId, Generation, JobId, StepIndex, StepKind, TaskId, TaskIndex, WorkerId,
+};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
@@ -81,20 +83,21 @@ impl Store {
         with_steps(&mut tx, rows).await
     }
 
-    /// What each worker did for the job, most frames first. Counts every generation.
+    /// What each worker did for a step of the job, most frames first. Counts every generation.
     ///
     /// # Errors
     /// Where the database fails, or holds what cannot be read.
-    pub async fn job_report(&self, job: JobId) -> Result<Vec<WorkerShare>> {
+    pub async fn job_report(&self, job: JobId, step: StepIndex) -> Result<Vec<WorkerShare>> {
         let rows = sqlx::query(
             "SELECT worker, (SELECT name FROM workers WHERE id = worker) AS name, \
              sum(state = 'committed') AS frames, sum(state = 'failed') AS errors, \
              sum(state = 'lapsed') AS lapses, \
              coalesce(sum(CASE WHEN state = 'committed' THEN seconds END), 0.0) AS seconds, \
              min(started_ms) AS first_start, max(ended_ms) AS last_end \
-             FROM attempts WHERE job = ?1 GROUP BY worker ORDER BY frames DESC, name",
+             FROM attempts WHERE job = ?1 AND step = ?2 GROUP BY worker ORDER BY frames DESC, name",
         )
         .bind(job.0.cast_signed())
+        .bind(i64::from(step.0))
         .fetch_all(&self.inner.readers)
         .await?;
         rows.iter()
@@ -174,6 +177,8 @@ fn step_row(row: &SqliteRow) -> Result<StepRow> {
         failed: row.number("failed")?,
         after: after.into_iter().map(StepIndex).collect(),
         order: row.parsed("task_order")?,
+        bundle: row.hash_opt("bundle")?.map(BundleId),
+        ended_ms: row.raw("ended_ms")?,
     })
 }
 

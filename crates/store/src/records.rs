@@ -33,6 +33,10 @@ pub struct StepRow {
     pub failed: u32,
     pub after: Vec<StepIndex>,
     pub order: Order,
+    /// What a bake made.
+    pub bundle: Option<BundleId>,
+    /// Where every task has ended.
+    pub ended_ms: Option<i64>,
 }
 
 /// What was passed over and stays visible on a job.
@@ -139,7 +143,7 @@ pub struct OutputRow {
     pub current: bool,
 }
 
-/// What one worker did for a job.
+/// What one worker did for a step of a job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerShare {
     pub worker: WorkerId,

@@ -48,6 +48,12 @@ pub(crate) trait Columns {
         bytes.try_into().map(BlobHash::from_bytes).map_err(|e| StoreError::damaged(column, e))
     }
 
+    fn hash_opt(&self, column: &'static str) -> Result<Option<BlobHash>> {
+        let bytes: Option<&[u8]> = self.raw(column)?;
+        let hash = bytes.map(|bytes| bytes.try_into().map(BlobHash::from_bytes)).transpose();
+        hash.map_err(|e| StoreError::damaged(column, e))
+    }
+
     fn worker(&self, column: &'static str) -> Result<WorkerId> {
         Ok(WorkerId::from_bits(self.u64(column)?))
     }

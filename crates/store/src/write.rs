@@ -87,6 +87,18 @@ pub enum Write {
         peak_memory: Option<u64>,
         at_ms: i64,
     },
+    /// A bake is done: the bundle that it made is recorded, and named by its step.
+    CommitBake {
+        task: TaskId,
+        generation: Generation,
+        attempt: AttemptId,
+        bundle: NewBundle,
+        /// Seconds that baking took.
+        seconds: f64,
+        /// Bytes that Blender used at most.
+        peak_memory: Option<u64>,
+        at_ms: i64,
+    },
     /// The task has failed for good: its attempts are used up, or its failure stopped the job.
     FailTask {
         task: TaskId,
@@ -100,6 +112,12 @@ pub enum Write {
         first: TaskIndex,
         last: TaskIndex,
         generation: Generation,
+    },
+    /// When the last task of the step ended; `None` once one waits again.
+    SetStepEnd {
+        job: JobId,
+        step: StepIndex,
+        ended_ms: Option<i64>,
     },
     /// From now on exactly these tasks of the step are cancelled; spans with both ends included.
     SetCancelledTasks {
@@ -129,15 +147,9 @@ pub enum Write {
         worker: WorkerId,
     },
 
-    /// The manifest is the blob that the id names. Known to this owner and project already: nothing happens.
+    /// Known to this owner and project already: nothing happens.
     InsertBundle {
-        bundle: BundleId,
-        owner: Owner,
-        project: Project,
-        /// Bytes of all files.
-        size: u64,
-        /// The blobs of its files.
-        blobs: Vec<BlobHash>,
+        bundle: NewBundle,
         at_ms: i64,
     },
 
@@ -154,6 +166,18 @@ pub enum Write {
     TrimEvents {
         up_to: kiln_types::EventNumber,
     },
+}
+
+/// A bundle whose manifest is the blob that its id names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewBundle {
+    pub id: BundleId,
+    pub owner: Owner,
+    pub project: Project,
+    /// Bytes of all files.
+    pub size: u64,
+    /// The blobs of its files.
+    pub blobs: Vec<BlobHash>,
 }
 
 /// A step of a new job.

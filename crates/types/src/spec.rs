@@ -62,9 +62,10 @@ pub struct JobSpec {
     pub frame_time_limit_s: Option<u32>,
     /// The version that wrote the .blend.
     pub written_by: BlenderVersion,
-    /// Whether simulations are baked before the first frame; then the frames are step 1.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub bake: bool,
+    /// The simulations that are baked before the first frame, as a person names them; where there are any, the
+    /// frames are step 1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bake: Vec<String>,
     /// What the artist brought; frames behind a bake render from the bundle that it made.
     pub session: SessionSpec,
 }
@@ -72,16 +73,24 @@ pub struct JobSpec {
 impl JobSpec {
     /// The kinds of the job's steps, in their order; each waits for the one before it.
     pub fn steps(&self) -> &'static [StepKind] {
-        if self.bake { &[StepKind::Bake, StepKind::Render] } else { &[StepKind::Render] }
+        if self.bake.is_empty() { &[StepKind::Render] } else { &[StepKind::Bake, StepKind::Render] }
     }
 
     /// The step whose tasks are the frames.
     pub fn render_step(&self) -> StepIndex {
-        StepIndex(u16::from(self.bake))
+        StepIndex(u16::from(!self.bake.is_empty()))
     }
 
     pub fn kind_of(&self, step: StepIndex) -> Option<StepKind> {
         self.steps().get(usize::from(step.0)).copied()
+    }
+
+    /// How many tasks a step has.
+    pub fn tasks_of(&self, kind: StepKind) -> u32 {
+        match kind {
+            StepKind::Bake => 1,
+            StepKind::Render => self.frames.len(),
+        }
     }
 
     /// The frame that a task renders; `None` for a bake.

@@ -62,11 +62,16 @@ pub enum JobsCommand {
     /// Let the failed frames of a job try again.
     Retry(OneJob),
     /// Render frames again that are done.
-    #[command(after_help = "Examples:\n  kiln jobs rerender 7\n  kiln jobs rerender 7 --frames 20-30")]
+    #[command(
+        after_help = "Examples:\n  kiln jobs rerender 7\n  kiln jobs rerender 7 --frames 20-30\n  kiln jobs rerender 7 --bake"
+    )]
     Rerender {
         /// Which frames [default: all].
         #[arg(long, short, value_name = "RANGE", allow_hyphen_values = true)]
         frames: Option<FrameSet>,
+        /// Bake the simulations again, and then render every frame.
+        #[arg(long, conflicts_with = "frames")]
+        bake: bool,
         #[command(flatten)]
         job: OneJob,
     },

@@ -134,9 +134,12 @@ pub struct JobArgs {
     /// Render without the scripts that the file would run.
     #[arg(long)]
     pub no_scripts: bool,
-    /// Render simulations that are not baked as they are: they stand still.
+    /// Render simulations that are not baked as they are, without a bake before: they stand still.
     #[arg(long)]
     pub no_bake: bool,
+    /// Refuse a scene with simulations that are not baked, instead of baking them first.
+    #[arg(long, conflicts_with = "no_bake")]
+    pub only_baked: bool,
     /// How long a frame may take, such as 90s, 15m or 2h.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub frame_time_limit: Option<Duration>,

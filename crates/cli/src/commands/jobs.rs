@@ -12,6 +12,7 @@ use crate::{
     farm,
     follow::by_reason,
     output::{
+        bake::{bake, is_baking, progress, unrendered},
         table::table,
         text::{clock, count, moment, seconds},
     },
@@ -46,9 +47,14 @@ pub async fn run(context: &Context, args: JobsArgs) -> Outcome<Exit> {
         JobsCommand::Retry(job) => {
             let client = open(&job.farm)?;
             client.retry(job.id).await?;
-            return verb(context, &client, job.id, "tries its failed frames again").await;
+            return verb(context, &client, job.id, "tries again what failed").await;
         }
-        JobsCommand::Rerender { frames, job } => {
+        JobsCommand::Rerender { bake: true, job, .. } => {
+            let client = open(&job.farm)?;
+            client.rebake(job.id).await?;
+            return verb(context, &client, job.id, "bakes again, and renders its frames from that").await;
+        }
+        JobsCommand::Rerender { frames, job, .. } => {
             let client = open(&job.farm)?;
             client.rerender(job.id, frames).await?;
             return verb(context, &client, job.id, "renders these frames again").await;
@@ -102,6 +108,7 @@ async fn list(context: &Context, args: &ListArgs, farm: &FarmArgs) -> Outcome<Ex
                     job.name.clone(),
                     match &job.waits_for {
                         Some(_) if !job.state.is_end() => format!("{} (waits)", job.state),
+                        None if is_baking(job) => format!("{} (bakes)", job.state),
                         _ => job.state.to_string(),
                     },
                     format!("{}/{}", job.tasks.done, job.tasks.total),
@@ -136,6 +143,9 @@ async fn show(context: &Context, client: &Client, id: JobId) -> Outcome<Exit> {
         for (reason, frames) in by_reason(&failed) {
             text.push_str(&format!("\n{frames} failed: {reason}"));
         }
+        if let Some(why) = unrendered(&job) {
+            text.push_str(&format!("\n{why}"));
+        }
         text
     });
     Ok(Exit::Done)
@@ -154,6 +164,9 @@ fn describe(job: &JobView) -> String {
     }
     for unmet in &job.unmet {
         lines.push(("", format!("{} lacks {}", unmet.worker, unmet.missing.join(", "))));
+    }
+    if let Some(step) = bake(job) {
+        lines.push(("Bake", format!("{}: {}", spec.bake.join(", "), progress(job, step))));
     }
     let counts = job.tasks;
     lines.push((

@@ -67,7 +67,11 @@ fn request(args: &JobArgs, settings: &Settings, transfer: Transfer) -> Request {
             } else {
                 ExternalFiles::Required
             },
-            simulations: if args.no_bake { Simulations::AsTheyAre } else { Simulations::MustBeBaked },
+            simulations: match (args.no_bake, args.only_baked) {
+                (true, _) => Simulations::AsTheyAre,
+                (_, true) => Simulations::MustBeBaked,
+                _ => Simulations::Bake,
+            },
         },
         shared: Vec::new(),
         hash_shared: false,
@@ -87,7 +91,43 @@ fn request(args: &JobArgs, settings: &Settings, transfer: Transfer) -> Request {
 pub async fn prepare(args: &JobArgs, settings: &Settings, transfer: Transfer) -> Outcome<Prepared> {
     let (file, request) = (args.file.clone(), request(args, settings, transfer));
     let prepared = tokio::task::spawn_blocking(move || Prepared::new(&file, &request));
-    Ok(prepared.await.map_err(|error| Fault::failed(format!("reading the .blend broke off ({error})")))??)
+    let prepared = prepared
+        .await
+        .map_err(|error| Fault::failed(format!("reading the .blend broke off ({error})")))??;
+    let unbaked = prepared.unbaked();
+    if args.only_baked && !unbaked.is_empty() {
+        return Err(Fault::bad_input(format!(
+            "{} not baked; bake them in Blender, or leave --only-baked out and Kiln bakes them first",
+            named(&unbaked)
+        )));
+    }
+    Ok(prepared)
+}
+
+/// `rigid body Cube and 3 more simulations are`.
+fn named(simulations: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = simulations[..simulations.len().min(SHOWN)].join(", ");
+    match simulations.len().saturating_sub(SHOWN) {
+        0 if simulations.len() == 1 => format!("{shown} is"),
+        0 => format!("{shown} are"),
+        more => format!("{shown} and {} are", count(more as u64, "more simulation")),
+    }
+}
+
+/// What becomes of simulations that nobody has baked.
+fn tell_bake(output: Output, prepared: &Prepared) {
+    let unbaked = prepared.unbaked();
+    if unbaked.is_empty() {
+        return;
+    }
+    let named = named(&unbaked);
+    match prepared.session.policy.simulations {
+        Simulations::Bake => output.note(&format!("{named} not baked: that is done first")),
+        Simulations::AsTheyAre => output.warning(&format!("{named} not baked, and will stand still")),
+        // Refused before.
+        Simulations::MustBeBaked => {}
+    }
 }
 
 /// The folder, what is in it, and the frames that are left to render.
@@ -168,6 +208,7 @@ pub async fn submit(
     ground: &Ground,
     args: &JobArgs,
 ) -> Outcome<JobView> {
+    tell_bake(output, prepared);
     let frames = ground.to_render.frames.clone().unwrap_or_else(|| prepared.frames.clone());
     let limit = args.frame_time_limit.map(|limit| u32::try_from(limit.as_secs()).unwrap_or(u32::MAX));
     let job = prepared.job(frames, order(args), limit);

@@ -1,5 +1,6 @@
 //! One layer for all that is printed: people read tables, programs JSON, scripts in a hurry nothing but results.
 
+pub mod bake;
 pub mod blend;
 pub mod table;
 pub mod text;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use kiln_api::Change;
-use kiln_core::Record;
+use kiln_core::{Record, StepState};
 use kiln_store::Write;
 use kiln_types::{AttemptState, JobId, JobSpec, StepIndex, TaskId, TaskIndex, WorkerId};
 
 use super::{
-    Brain,
+    Brain, Made,
     farm::{LiveAttempt, Started},
 };
 use crate::{clock::unix_ms, events::new_event};
@@ -43,7 +43,10 @@ impl Brain {
                 self.write(Write::SetJobState { job, state, at_ms, reason: reason.clone() });
                 self.event(at_ms, Some(job), None, &Change::JobState { state, reason });
             }
-            Record::StepState { .. } => {}
+            Record::StepState { job, step, state } => {
+                let ended = matches!(state, StepState::Completed | StepState::Failed);
+                self.write(Write::SetStepEnd { job, step, ended_ms: ended.then_some(at_ms) });
+            }
             Record::AttemptOpened { attempt, task, generation, worker, slot } => {
                 let live = LiveAttempt { task, worker, slot, started: None, fraction: None };
                 self.farm.attempts.insert(attempt, live);
@@ -136,25 +139,48 @@ impl Brain {
             tracing::error!(%attempt, %task, "a task was committed without a report");
             return;
         };
-        let Some(outputs) = report.outputs else { return };
-        if let Some(live) = self.farm.jobs.get_mut(&task.job) {
-            live.seconds += report.seconds;
-            live.finished += 1;
-            live.paths.insert_all(task, &outputs);
-        }
         let TaskId { job, step, index } = task;
-        let files = u32::try_from(outputs.files().len()).unwrap_or(u32::MAX);
         let seconds = report.seconds;
-        self.write(Write::CommitTask {
-            task,
-            generation,
-            attempt,
-            frame: frame.unwrap_or_default(),
-            outputs,
-            seconds,
-            peak_memory: Some(report.peak_memory),
-            at_ms,
-        });
+        let peak_memory = Some(report.peak_memory);
+        let files = match report.made {
+            Some(Made::Frame(outputs)) => {
+                let files = u32::try_from(outputs.files().len()).unwrap_or(u32::MAX);
+                if let Some(live) = self.farm.jobs.get_mut(&job) {
+                    live.seconds += seconds;
+                    live.finished += 1;
+                    live.paths.insert_all(task, &outputs);
+                }
+                let frame = frame.unwrap_or_default();
+                self.write(Write::CommitTask {
+                    task,
+                    generation,
+                    attempt,
+                    frame,
+                    outputs,
+                    seconds,
+                    peak_memory,
+                    at_ms,
+                });
+                files
+            }
+            Some(Made::Bake(Some(bundle))) => {
+                if let Some(live) = self.farm.jobs.get_mut(&job) {
+                    live.baked = Some(bundle.id);
+                }
+                tracing::info!(%job, bundle = %bundle.id, seconds, "simulations baked");
+                self.write(Write::CommitBake {
+                    task,
+                    generation,
+                    attempt,
+                    bundle,
+                    seconds,
+                    peak_memory,
+                    at_ms,
+                });
+                0
+            }
+            Some(Made::Bake(None)) | None => return,
+        };
         let change = Change::TaskDone { step, index, frame, generation, attempt, seconds, files };
         self.event(at_ms, Some(job), Some(report.worker), &change);
     }
@@ -180,7 +206,7 @@ impl Brain {
         self.batch.writes.push(Write::Event(new_event(at_ms, job, worker, change)));
     }
 
-    /// Frames as positions in the job's one step.
+    /// Frames as positions in the step that renders.
     pub(super) fn positions(
         spec: &Arc<JobSpec>,
         frames: &kiln_types::FrameSet,

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use kiln_api::{Change, Down, Finish as UpFinish, Held, HeldState, Hello, Up, Verdict as UpVerdict, Welcome};
-use kiln_core::{Finish, HeldAttempt, HeldPhase, JobError, Verdict, WorkerOffer};
+use kiln_api::{Change, Down, Held, HeldState, Hello, Up, Verdict as UpVerdict, Welcome};
+use kiln_core::{Core, Finish, HeldAttempt, HeldPhase, JobError, JobView, StepState, Verdict, WorkerOffer};
 use kiln_store::{NewStep, Write};
 use kiln_types::{
     AttemptId, Failure, FailureCause, JobId, JobSpec, SlotIndex, StepIndex, StepKind, TaskIndex, WorkerId,
@@ -11,7 +11,7 @@ use kiln_types::{
 };
 
 use super::{
-    Brain, Input, JobVerb, Reply,
+    Brain, Finished, Input, JobVerb, Made, Reply,
     batch::Report,
     farm::{Known, Link, LiveJob, Said},
     restore::plan_of,
@@ -25,8 +25,8 @@ use crate::{
 const MAX_NOTICES: usize = 200;
 /// Characters of one notice.
 const MAX_NOTICE: usize = 1000;
-/// A job has one step so far; its tasks are its frames.
-const RENDER: StepIndex = StepIndex(0);
+/// A job that bakes does it first, in one task.
+const BAKE: (StepIndex, &[TaskIndex]) = (StepIndex(0), &[TaskIndex(0)]);
 
 impl Brain {
     pub(super) fn apply(&mut self, input: Input) {
@@ -41,6 +41,11 @@ impl Brain {
             Input::Up { worker, link, up } => {
                 if self.is_current(worker, link) {
                     self.up(worker, up);
+                }
+            }
+            Input::Finished { worker, link, attempt, finished } => {
+                if self.is_current(worker, link) {
+                    self.finished(worker, attempt, finished);
                 }
             }
             Input::Gone { worker, link } => {
@@ -71,13 +76,15 @@ impl Brain {
         let at_ms = unix_ms();
         self.farm.last_job = job;
         self.farm.jobs.insert(job, LiveJob::new(spec.clone()));
-        let steps = vec![NewStep {
-            step: RENDER,
-            kind: StepKind::Render,
-            count: spec.frames.len(),
-            after: Vec::new(),
-            order: spec.order,
-        }];
+        let planned = (0..).map(StepIndex).zip(spec.steps()).zip(plan.steps());
+        let steps = planned.map(|((step, kind), plan)| NewStep {
+            step,
+            kind: *kind,
+            count: plan.count,
+            after: plan.after.clone(),
+            order: plan.order,
+        });
+        let steps = steps.collect();
         self.write(Write::InsertJob { job, spec: Box::new(JobSpec::clone(&spec)), steps, at_ms });
         self.event(at_ms, Some(job), None, &Change::JobCreated { name: spec.name.clone() });
         self.notices(job, notices, None);
@@ -102,23 +109,29 @@ impl Brain {
                 core.retry_failed(now, job, out).map_err(job_fault)?;
             }
             JobVerb::Rerender(frames) => {
-                let which = match frames {
-                    None => None,
-                    Some(frames) => Some(Self::positions(&live.spec, &frames).map_err(|frame| {
-                        Fault::bad(format!(
-                            "Frame {frame} is not among the frames of job {job} ({}).",
-                            live.spec.frames
-                        ))
-                    })?),
-                };
-                let which = which.as_ref().map(|indexes: &Vec<TaskIndex>| (RENDER, &indexes[..]));
-                core.rerender(now, job, which, out).map_err(job_fault)?;
+                must_be_baked(core, job)?;
+                let frames = frames.as_ref().unwrap_or(&live.spec.frames);
+                let indexes = Self::positions(&live.spec, frames).map_err(|frame| {
+                    Fault::bad(format!(
+                        "Frame {frame} is not among the frames of job {job} ({}).",
+                        live.spec.frames
+                    ))
+                })?;
+                let which = (live.spec.render_step(), &indexes[..]);
+                core.rerender(now, job, Some(which), out).map_err(job_fault)?;
+            }
+            JobVerb::Rebake => {
+                if live.spec.bake.is_empty() {
+                    return Err(Fault::conflict(format!("Job {job} has nothing to bake.")));
+                }
+                core.rerender(now, job, Some(BAKE), out).map_err(job_fault)?;
             }
             JobVerb::Extend(frames) => {
+                must_be_baked(core, job)?;
                 let longer =
                     live.spec.frames.extended(&frames).map_err(|error| Fault::bad(sentence(&error)))?;
                 let added = longer.len() - live.spec.frames.len();
-                core.extend(now, job, RENDER, added, out).map_err(job_fault)?;
+                core.extend(now, job, live.spec.render_step(), added, out).map_err(job_fault)?;
                 live.spec = Arc::new(JobSpec { frames: longer, ..JobSpec::clone(&live.spec) });
             }
             JobVerb::Delete { force } => return self.delete(job, force),
@@ -208,8 +221,8 @@ impl Brain {
         let now = self.farm.clock.now();
         let out = &mut self.batch.outbox;
         match up {
-            // Only the first message may be one, and that was taken by the link.
-            Up::Hello(_) => {}
+            // Taken by the link: the first message, and what an attempt made.
+            Up::Hello(_) | Up::Finished { .. } => {}
             Up::Offer { blenders } => {
                 let Some(known) = self.farm.workers.get_mut(&worker) else { return };
                 known.said.blenders = blenders;
@@ -239,7 +252,6 @@ impl Brain {
                     self.notices(job, texts, Some(attempt));
                 }
             }
-            Up::Finished { attempt, finish, .. } => self.finished(worker, attempt, finish),
             Up::Heartbeat => {
                 self.farm.core.heartbeat(now, worker, out);
                 if let Some(known) = self.farm.workers.get_mut(&worker) {
@@ -251,21 +263,19 @@ impl Brain {
         }
     }
 
-    fn finished(&mut self, worker: WorkerId, attempt: AttemptId, finish: UpFinish) {
+    fn finished(&mut self, worker: WorkerId, attempt: AttemptId, finished: Finished) {
         let now = self.farm.clock.now();
         let seconds = |seconds: f64| if seconds.is_finite() { seconds.clamp(0.0, 1e9) } else { 0.0 };
-        let finish = self.without_collision(worker, attempt, finish);
-        let (finish, report) = match finish {
-            UpFinish::Delivered { outputs, seconds: s, peak_memory } => {
-                let outputs = Some(outputs);
-                (Finish::Delivered, Some(Report { worker, outputs, seconds: seconds(s), peak_memory }))
+        let (finish, report) = match self.as_it_should(worker, attempt, finished) {
+            Finished::Made { made, seconds: s, peak_memory } => {
+                let report = Report { worker, made: Some(made), seconds: seconds(s), peak_memory };
+                (Finish::Delivered, Some(report))
             }
-            UpFinish::Failed { failure, seconds: s } => {
-                let report = Report { worker, outputs: None, seconds: seconds(s), peak_memory: 0 };
+            Finished::Failed { failure, seconds: s } => {
+                let report = Report { worker, made: None, seconds: seconds(s), peak_memory: 0 };
                 (Finish::Failed(failure), Some(report))
             }
-            // No job has a bake yet.
-            UpFinish::Baked { .. } | UpFinish::HandedBack => (Finish::HandedBack, None),
+            Finished::HandedBack => (Finish::HandedBack, None),
         };
         if let Some(report) = report {
             self.batch.reports.insert(attempt, report);
@@ -283,21 +293,34 @@ impl Brain {
         self.batch.outbox.send(worker, Down::Settled { attempt, verdict });
     }
 
-    /// A delivery of a file that another frame of the job has delivered is a failure: the one would silently take
+    /// What was made must be what the task is there for, and no file of another frame: the one would silently take
     /// the other's place.
-    fn without_collision(&self, worker: WorkerId, attempt: AttemptId, finish: UpFinish) -> UpFinish {
-        let UpFinish::Delivered { outputs, seconds, .. } = &finish else { return finish };
+    fn as_it_should(&self, worker: WorkerId, attempt: AttemptId, finished: Finished) -> Finished {
+        let Finished::Made { made, seconds, .. } = &finished else { return finished };
         let known = self.farm.core.attempt_task(attempt).filter(|known| known.2 == worker);
-        let Some((task, _, _)) = known else { return finish };
-        let Some(live) = self.farm.jobs.get(&task.job) else { return finish };
-        let Some((path, other)) = live.paths.taken(task, outputs) else { return finish };
-        let frame = |task| self.farm.frame_of(task).unwrap_or_default();
-        let why = format!(
-            "Frame {} wrote {path}, which frame {} of this job has delivered already; the output path must hold the frame number.",
-            frame(task),
-            frame(other),
-        );
-        UpFinish::Failed { failure: Failure::new(FailureCause::BadOutput, why), seconds: *seconds }
+        let Some((task, _, _)) = known else { return finished };
+        let Some(live) = self.farm.jobs.get(&task.job) else { return finished };
+        let failed =
+            |cause, why: String| Finished::Failed { failure: Failure::new(cause, why), seconds: *seconds };
+        match (live.spec.kind_of(task.step), made) {
+            (Some(StepKind::Render), Made::Frame(outputs)) => {
+                let Some((path, other)) = live.paths.taken(task, outputs) else { return finished };
+                let frame = |task| self.farm.frame_of(task).unwrap_or_default();
+                let why = format!(
+                    "Frame {} wrote {path}, which frame {} of this job has delivered already; the output path must hold the frame number.",
+                    frame(task),
+                    frame(other),
+                );
+                failed(FailureCause::BadOutput, why)
+            }
+            (Some(StepKind::Bake), Made::Bake(Some(_))) => finished,
+            // It became known after the link had looked: baked again at worst.
+            (Some(StepKind::Bake), Made::Bake(None)) => Finished::HandedBack,
+            _ => failed(
+                FailureCause::HostMisbehaved,
+                "The worker was given a bake and delivered a frame, or the other way round.".to_owned(),
+            ),
+        }
     }
 
     fn notices(&mut self, job: JobId, texts: Vec<String>, attempt: Option<AttemptId>) {
@@ -362,6 +385,20 @@ impl Brain {
         self.farm.workers.remove(&worker);
         Ok(())
     }
+}
+
+/// Frames behind a bake that is not done cannot render, whatever is asked of them.
+fn must_be_baked(core: &Core, job: JobId) -> Answer<()> {
+    let view = core.job(job);
+    let lacks = |view: JobView| {
+        view.state.is_end() && view.steps.iter().rev().skip(1).any(|step| step.state != StepState::Completed)
+    };
+    if view.is_some_and(lacks) {
+        return Err(Fault::conflict(format!(
+            "The simulations of job {job} are not baked; `kiln jobs retry {job}` bakes them, and renders its frames."
+        )));
+    }
+    Ok(())
 }
 
 pub(crate) fn no_worker(name: &str) -> Fault {

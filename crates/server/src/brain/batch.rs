@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use kiln_api::{AssignedTask, Assignment, Down, RevokeWhy};
 use kiln_core::{Assigned, Outbox, Push, Record, RevokeReason};
 use kiln_store::Write;
-use kiln_types::{AttemptId, JobId, OutputSet, SlotIndex, WorkerId};
+use kiln_types::{AttemptId, JobId, SlotIndex, StepKind, WorkerId};
 
-use super::{Brain, Farm, Look};
+use super::{Brain, Farm, Look, Made};
 
 #[derive(Default)]
 pub(super) struct Batch {
@@ -25,8 +25,8 @@ pub(super) struct Batch {
 /// What a worker reported and the core does not need to know.
 pub(super) struct Report {
     pub worker: WorkerId,
-    /// Of a delivery.
-    pub outputs: Option<OutputSet>,
+    /// Where it did not fail.
+    pub made: Option<Made>,
     pub seconds: f64,
     /// Bytes.
     pub peak_memory: u64,
@@ -119,7 +119,8 @@ fn wire(farm: &Farm, push: Push) -> Option<Down> {
 
 fn assignment(farm: &Farm, slot: SlotIndex, tasks: &[Assigned]) -> Option<Assignment> {
     let job = tasks.first()?.task.job;
-    let spec = &farm.jobs.get(&job)?.spec;
+    let live = farm.jobs.get(&job)?;
+    let spec = &live.spec;
     let kind = spec.kind_of(tasks.first()?.task.step)?;
     let tasks = tasks.iter().map(|assigned| AssignedTask {
         attempt: assigned.attempt,
@@ -127,12 +128,16 @@ fn assignment(farm: &Farm, slot: SlotIndex, tasks: &[Assigned]) -> Option<Assign
         generation: assigned.generation,
         frame: spec.frame_of(assigned.task.step, assigned.task.index),
     });
+    let session = live.session(kind);
+    if session.is_none() {
+        tracing::error!(%job, "frames were handed out before their bake was done");
+    }
     Some(Assignment {
         slot,
         job,
         kind,
-        session: spec.session.clone(),
-        frame_time_limit_s: spec.frame_time_limit_s,
+        session: session?,
+        frame_time_limit_s: spec.frame_time_limit_s.filter(|_| kind == StepKind::Render),
         tasks: tasks.collect(),
     })
 }

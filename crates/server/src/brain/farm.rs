@@ -9,7 +9,10 @@ use std::{
 use kiln_api::{BlenderOffer, Down, Machine};
 use kiln_core::{Core, Label, Moment, WorkerOffer};
 use kiln_store::Write;
-use kiln_types::{AttemptId, Epoch, JobId, JobSpec, SlotIndex, TaskId, WorkerId, WorkerWish};
+use kiln_types::{
+    AttemptId, BundleId, Epoch, JobId, JobSpec, SessionSpec, SlotIndex, StepKind, TaskId, WorkerId,
+    WorkerWish,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +45,8 @@ pub(crate) struct LiveJob {
     pub notices: HashSet<String>,
     pub ended: Option<Moment>,
     pub paths: Paths,
+    /// What its bake made last.
+    pub baked: Option<BundleId>,
 }
 
 impl LiveJob {
@@ -53,7 +58,17 @@ impl LiveJob {
             notices: HashSet::new(),
             ended: None,
             paths: Paths::default(),
+            baked: None,
         }
+    }
+
+    /// What a slot opens for a step of this kind; `None` for frames whose bake is not done.
+    pub(super) fn session(&self, kind: StepKind) -> Option<SessionSpec> {
+        let mut session = self.spec.session.clone();
+        if kind == StepKind::Render && !self.spec.bake.is_empty() {
+            session.bundle = self.baked?;
+        }
+        Some(session)
     }
 
     /// Seconds, where a frame has finished.
@@ -144,6 +159,17 @@ impl Farm {
 
     pub(crate) fn name_of(&self, worker: WorkerId) -> String {
         self.workers.get(&worker).map_or_else(|| worker.to_string(), |known| known.name.clone())
+    }
+
+    pub(super) fn kind_of(&self, task: TaskId) -> Option<StepKind> {
+        self.jobs.get(&task.job)?.spec.kind_of(task.step)
+    }
+
+    /// The job that this attempt of this worker bakes, where it does.
+    pub(crate) fn bakes(&self, worker: WorkerId, attempt: AttemptId) -> Option<Arc<JobSpec>> {
+        let (task, _, owner) = self.core.attempt_task(attempt)?;
+        let bakes = owner == worker && self.kind_of(task) == Some(StepKind::Bake);
+        bakes.then(|| self.jobs[&task.job].spec.clone())
     }
 
     pub(crate) fn frame_of(&self, task: TaskId) -> Option<i32> {

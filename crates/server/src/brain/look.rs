@@ -11,13 +11,19 @@ use super::Farm;
 pub(crate) struct LiveJobView {
     pub state: JobState,
     /// One for each step.
-    pub steps: Vec<TaskCounts>,
+    pub steps: Vec<LiveStep>,
     pub workers_busy: u32,
     pub waits_for: Option<String>,
     pub unmet: Vec<UnmetView>,
     pub mean_frame_s: Option<f64>,
-    /// Running attempts.
+    /// Frames that render.
     pub busy: u32,
+}
+
+pub(crate) struct LiveStep {
+    pub tasks: TaskCounts,
+    /// Of tasks that run, the parts that are done, as Blender says: 1 is a whole task.
+    pub inside: f64,
 }
 
 impl Farm {
@@ -25,12 +31,16 @@ impl Farm {
     pub(crate) fn job_view(&self, job: JobId) -> Option<LiveJobView> {
         let live = self.jobs.get(&job)?;
         let view = self.core.job(job)?;
-        let steps: Vec<TaskCounts> = view.steps.iter().map(|step| counts(step.counts)).collect();
+        let steps = view.steps.iter().map(|step| LiveStep { tasks: counts(step.counts), inside: 0.0 });
+        let mut steps: Vec<LiveStep> = steps.collect();
         let running = self.attempts.values().filter(|a| a.task.job == job && a.started.is_some());
         let (mut workers, mut busy) = (HashSet::new(), 0);
         for attempt in running {
             workers.insert(attempt.worker);
-            busy += 1;
+            busy += u32::from(attempt.task.step == live.spec.render_step());
+            if let Some(step) = steps.get_mut(usize::from(attempt.task.step.0)) {
+                step.inside += f64::from(attempt.fraction.unwrap_or(0.0));
+            }
         }
         let all = view.counts();
         let stuck = matches!(view.state, JobState::Queued | JobState::Running)
@@ -120,8 +130,11 @@ impl Farm {
                 let started = live.started?;
                 // Blender says 0 for long, and then often nothing more.
                 let said = live.fraction.filter(|fraction| *fraction > 0.0);
+                let frame = self.frame_of(live.task);
                 let mean = self.jobs.get(&live.task.job).and_then(|job| job.mean_frame_s());
-                let guess = mean.filter(|mean| *mean > 0.0).map(|mean| {
+                // How long a bake takes, nobody knows.
+                let guess = mean.filter(|_| frame.is_some());
+                let guess = guess.filter(|mean| *mean > 0.0).map(|mean| {
                     let seconds = now.since(started.moment) as f64 / 1000.0;
                     (seconds / mean).min(0.99) as f32
                 });
@@ -129,7 +142,7 @@ impl Farm {
                     slot: live.slot,
                     attempt: *attempt,
                     job: live.task.job,
-                    frame: self.frame_of(live.task),
+                    frame,
                     since_ms: started.at_ms,
                     fraction: said.or(guess),
                     estimated: said.is_none(),

@@ -17,8 +17,8 @@ mod tests;
 use std::sync::Arc;
 
 use kiln_api::{Hello, Up};
-use kiln_store::{Store, StoreError};
-use kiln_types::{FrameSet, JobId, JobSpec, WorkerId, WorkerWish};
+use kiln_store::{NewBundle, Store, StoreError};
+use kiln_types::{AttemptId, Failure, FrameSet, JobId, JobSpec, OutputSet, WorkerId, WorkerWish};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +59,13 @@ pub(crate) enum Input {
         link: u64,
         up: Up,
     },
+    /// An attempt has left its slot. Every byte of what it made is here.
+    Finished {
+        worker: WorkerId,
+        link: u64,
+        attempt: AttemptId,
+        finished: Finished,
+    },
     /// The connection is gone.
     Gone {
         worker: WorkerId,
@@ -77,6 +84,31 @@ pub(crate) enum Input {
     Look(Look),
 }
 
+/// How an attempt left its slot.
+#[derive(Debug, Clone)]
+pub(crate) enum Finished {
+    Made {
+        made: Made,
+        /// By the host's clock; not yet believed.
+        seconds: f64,
+        /// Bytes.
+        peak_memory: u64,
+    },
+    Failed {
+        failure: Failure,
+        seconds: f64,
+    },
+    HandedBack,
+}
+
+/// What an attempt made.
+#[derive(Debug, Clone)]
+pub(crate) enum Made {
+    Frame(OutputSet),
+    /// `None` where nothing was made of it, because the attempt was not known then as a bake.
+    Bake(Option<NewBundle>),
+}
+
 pub(crate) type Reply<T> = oneshot::Sender<Answer<T>>;
 type Look = Box<dyn FnOnce(&Farm) + Send>;
 
@@ -89,6 +121,8 @@ pub(crate) enum JobVerb {
     Retry,
     /// All frames, where there are none.
     Rerender(Option<FrameSet>),
+    /// Bakes again, and so renders all frames again.
+    Rebake,
     Extend(FrameSet),
     Delete {
         /// Cancel it first, where it has not ended.

@@ -7,7 +7,10 @@ use kiln_core::{
     RestoredTrouble, StepPlan, TaskSpan,
 };
 use kiln_store::{AttemptRow, Store, StoreError, StoredJob, StoredStep};
-use kiln_types::{AttemptState, BlenderSeries, DeviceClass, JobId, JobSpec, SessionSpec, TaskState};
+use kiln_types::{
+    AttemptState, BlenderSeries, BlobHash, DeviceClass, JobId, JobSpec, SessionKey, SessionSpec, StepIndex,
+    StepKind, TaskState,
+};
 
 use super::farm::{Farm, Known, LiveAttempt, LiveJob, Said, Started};
 use crate::{ServerError, clock::Clock};
@@ -56,7 +59,12 @@ pub(super) async fn job(farm: &mut Farm, store: &Store, stored: StoredJob) -> Re
     let damaged = |why: String| StoreError::Damaged { what: "job", why };
     let mut live = LiveJob::new(Arc::new(row.spec));
     live.notices = row.notices.into_iter().map(|notice| notice.text).collect();
-    for share in store.job_report(row.id).await? {
+    let bake = row.steps.iter().find(|step| step.kind == StepKind::Bake);
+    live.baked = bake.and_then(|bake| bake.bundle);
+    if live.baked.is_none() && bake.is_some_and(|bake| bake.done > 0) {
+        return Err(damaged(format!("job {} is baked, and what the bake made is not recorded", row.id)));
+    }
+    for share in store.job_report(row.id, live.spec.render_step()).await? {
         live.seconds += share.seconds;
         live.finished += u32::try_from(share.frames).unwrap_or(u32::MAX);
     }
@@ -145,16 +153,28 @@ fn restored_step(stored: &StoredStep) -> RestoredStep {
     step
 }
 
-/// The steps of a job: one so far, a task a frame.
+/// The steps of a job: its frames, a task each, and before them the bake where there is one.
 pub(crate) fn plan_of(job: JobId, spec: &JobSpec) -> Result<JobPlan, PlanError> {
-    let render = StepPlan {
-        count: spec.frames.len(),
-        after: Vec::new(),
+    let steps = (0..).zip(spec.steps()).map(|(index, kind): (u16, _)| StepPlan {
+        count: spec.tasks_of(*kind),
+        after: index.checked_sub(1).map(StepIndex).into_iter().collect(),
         order: spec.order,
         requires: requirement(&spec.session),
-        session: spec.session.key(),
-    };
-    JobPlan::new(job, vec![render])
+        session: session_key(job, spec, *kind),
+    });
+    JobPlan::new(job, steps.collect())
+}
+
+/// What a slot has open, as far as the core compares it: the copy in which a bake works serves nothing else, and
+/// what it makes is one job's alone.
+fn session_key(job: JobId, spec: &JobSpec, kind: StepKind) -> SessionKey {
+    let own = spec.session.key();
+    let named = |name: String| SessionKey(BlobHash::of(name.as_bytes()));
+    match kind {
+        StepKind::Bake => named(format!("bake of {}", own.0)),
+        StepKind::Render if spec.bake.is_empty() => own,
+        StepKind::Render => named(format!("{} as job {job} baked it", own.0)),
+    }
 }
 
 /// What a worker must have, in words that a person reads where it is missing. Devices and engines belong to one

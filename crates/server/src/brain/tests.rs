@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_api::{Assignment, Finish, Held, HeldState, Hello, Machine, RevokeWhy};
+use kiln_api::{Assignment, Held, HeldState, Hello, Machine, RevokeWhy};
 use kiln_core::{Config, Core, Ledger, Moment, RestoredJob};
 use kiln_store::Durability;
 use kiln_types::{
     AttemptId, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FileFormat, FrameSet, Order,
-    OutputFile, OutputRole, OutputSet, Owner, Policy, Project, RelPath, RenderSettings, SessionSpec,
+    OutputFile, OutputRole, Owner, Policy, Project, RelPath, RenderSettings, SessionSpec, StepKind,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
@@ -21,7 +21,8 @@ struct Puppet {
     id: WorkerId,
     link: u64,
     downs: Option<mpsc::Receiver<kiln_api::Down>>,
-    held: BTreeMap<AttemptId, (Held, i32)>,
+    /// With the frame, where it is one.
+    held: BTreeMap<AttemptId, (Held, Option<i32>)>,
     revoked: Vec<(AttemptId, RevokeWhy)>,
 }
 
@@ -93,10 +94,27 @@ impl World {
     async fn turn(&mut self) {
         self.brain().turn().await.unwrap();
         self.learn();
+        let brain = self.brain.as_ref().unwrap();
+        let store = brain.store.clone();
         for puppet in &mut self.puppets {
             while let Some(Ok(down)) = puppet.downs.as_mut().map(mpsc::Receiver::try_recv) {
                 match down {
-                    kiln_api::Down::Assign(assignment) => puppet.take(*assignment),
+                    kiln_api::Down::Assign(assignment) => {
+                        let live = &brain.farm.jobs[&assignment.job];
+                        let at_home = live.spec.session.bundle;
+                        let frames = assignment.kind == StepKind::Render;
+                        if frames && !live.spec.bake.is_empty() {
+                            // What it renders from is what the last bake made, on disk as in memory.
+                            let stored = store.job(assignment.job).await.unwrap().unwrap();
+                            assert_eq!(stored.steps[0].bundle, Some(assignment.session.bundle));
+                            assert_eq!(stored.steps[0].done, 1, "frames before their bake");
+                            assert_ne!(assignment.session.bundle, at_home);
+                            *self.compared.entry("frames behind a bake").or_default() += 1;
+                        } else {
+                            assert_eq!(assignment.session.bundle, at_home);
+                        }
+                        puppet.take(*assignment);
+                    }
                     kiln_api::Down::Revoke { attempt, why } => puppet.revoked.push((attempt, why)),
                     _ => {}
                 }
@@ -123,11 +141,14 @@ impl World {
         self.input(Input::Join { hello, link }).await;
     }
 
-    async fn finish(&mut self, worker: usize, attempt: AttemptId, finish: Option<Finish>) {
+    async fn finish(&mut self, worker: usize, attempt: AttemptId, finished: Option<Finished>) {
         let Some((held, frame)) = self.puppets[worker].held.remove(&attempt) else { return };
-        let finish = finish.unwrap_or_else(|| delivered(frame));
-        let Held { task, generation, .. } = held;
-        self.up(worker, Up::Finished { attempt, task, generation, finish }).await;
+        let finished = finished.unwrap_or_else(|| match frame {
+            Some(frame) => made(delivered(frame)),
+            None => made(Made::Bake(Some(baked(held.task.job, attempt)))),
+        });
+        let (worker, link) = (self.puppets[worker].id, self.puppets[worker].link);
+        self.input(Input::Finished { worker, link, attempt, finished }).await;
     }
 
     /// One thing happens.
@@ -143,7 +164,8 @@ impl World {
                 let count = self.rng.random_range(1..10);
                 let reverse = self.rng.random_bool(0.3);
                 let (reply, _) = oneshot::channel();
-                let spec = Box::new(spec(count, reverse));
+                let bakes = self.rng.random_bool(0.4);
+                let spec = Box::new(spec(count, reverse, bakes));
                 self.input(Input::Submit { spec, notices: Vec::new(), reply }).await;
             }
             2..=4 => self.join(worker).await,
@@ -176,12 +198,17 @@ impl World {
                         _ => FailureCause::Crashed,
                     };
                     let failure = Failure::new(cause, "it went wrong");
-                    self.finish(worker, attempt, Some(Finish::Failed { failure, seconds: 1.0 })).await;
+                    self.finish(worker, attempt, Some(Finished::Failed { failure, seconds: 1.0 })).await;
                 }
             }
             24 => {
-                if let Some(attempt) = some {
-                    self.finish(worker, attempt, Some(Finish::HandedBack)).await;
+                // Now and then it takes a frame for a bake, or a bake for a frame.
+                if let Some(attempt) = some.filter(|_| self.rng.random_bool(0.3)) {
+                    let bakes = self.puppets[worker].held[&attempt].1.is_none();
+                    let wrong = if bakes { delivered(frame) } else { Made::Bake(None) };
+                    self.finish(worker, attempt, Some(made(wrong))).await;
+                } else if let Some(attempt) = some {
+                    self.finish(worker, attempt, Some(Finished::HandedBack)).await;
                 }
             }
             25..=27 => {
@@ -190,7 +217,7 @@ impl World {
                     let goes_on = why == RevokeWhy::Stolen
                         && held.is_some_and(|(held, _)| held.state != HeldState::Queued);
                     if !goes_on {
-                        self.finish(worker, attempt, Some(Finish::HandedBack)).await;
+                        self.finish(worker, attempt, Some(Finished::HandedBack)).await;
                     }
                 }
             }
@@ -207,6 +234,7 @@ impl World {
             32 | 33 => self.verb(job, JobVerb::Resume).await,
             34 => self.verb(job, JobVerb::Cancel).await,
             35 | 36 => self.verb(job, JobVerb::Retry).await,
+            37 if self.rng.random_bool(0.3) => self.verb(job, JobVerb::Rebake).await,
             37 => {
                 let frames = self.rng.random_bool(0.7).then(|| FrameSet::range(frame, frame, 1).unwrap());
                 self.verb(job, JobVerb::Rerender(frames)).await;
@@ -281,6 +309,9 @@ impl World {
                 let raised = (0..20).filter(|i| step.generations.get(kiln_types::TaskIndex(*i)).0 > 0);
                 count("later generations", raised.count());
             }
+            if stored.row.steps.len() > 1 && found.steps[0].generations.get(kiln_types::TaskIndex(0)).0 > 0 {
+                count("bakes again", 1);
+            }
         }
         assert!(open.iter().all(|id| ids.contains(id)), "a job came back from the dead");
     }
@@ -296,7 +327,7 @@ impl Puppet {
                 slot: assignment.slot,
                 state: HeldState::Queued,
             };
-            self.held.insert(task.attempt, (held, task.frame.unwrap()));
+            self.held.insert(task.attempt, (held, task.frame));
         }
     }
 }
@@ -310,7 +341,7 @@ fn plain(mut job: RestoredJob) -> RestoredJob {
     job
 }
 
-fn delivered(frame: i32) -> Finish {
+fn delivered(frame: i32) -> Made {
     let file = OutputFile {
         path: RelPath::new(&format!("{frame:04}.png")).unwrap(),
         role: OutputRole::Main { view: None },
@@ -320,10 +351,25 @@ fn delivered(frame: i32) -> Finish {
         width: 4,
         height: 4,
     };
-    Finish::Delivered { outputs: OutputSet::new(vec![file]).unwrap(), seconds: 1.0, peak_memory: 1 }
+    Made::Frame(OutputSet::new(vec![file]).unwrap())
 }
 
-fn spec(count: i32, reverse: bool) -> JobSpec {
+fn made(made: Made) -> Finished {
+    Finished::Made { made, seconds: 1.0, peak_memory: 1 }
+}
+
+/// No two bakes make the same.
+fn baked(job: JobId, attempt: AttemptId) -> NewBundle {
+    NewBundle {
+        id: BundleId(BlobHash::of(format!("job {job}, attempt {attempt}").as_bytes())),
+        owner: Owner::default(),
+        project: Project::default(),
+        size: 1,
+        blobs: vec![BlobHash::of(b"a cache")],
+    }
+}
+
+fn spec(count: i32, reverse: bool, bakes: bool) -> JobSpec {
     JobSpec {
         name: "shot".to_owned(),
         owner: Owner::default(),
@@ -332,7 +378,7 @@ fn spec(count: i32, reverse: bool) -> JobSpec {
         order: if reverse { Order::Reverse } else { Order::Sequential },
         frame_time_limit_s: None,
         written_by: "3.4.1".parse().unwrap(),
-        bake: false,
+        bake: if bakes { vec!["cloth of Flag".to_owned()] } else { Vec::new() },
         session: SessionSpec {
             bundle: BundleId(BlobHash::of(b"a bundle")),
             blend: RelPath::new("shot.blend").unwrap(),
@@ -390,7 +436,7 @@ async fn the_database_gives_back_what_the_records_say() {
     }
     println!("{compared:?}");
     assert!(
-        one.is_some() || compared.len() == 8 && compared.values().all(|times| *times > 20),
+        one.is_some() || compared.len() == 10 && compared.values().all(|times| *times > 20),
         "{compared:?}"
     );
 }

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use kiln_api::{BundleCreated, Problem};
-use kiln_store::Write;
+use kiln_store::{NewBundle, Write};
 use kiln_types::{Bundle, BundleId, Owner, Project, RelPath};
 
 use super::{body::blob_fault, store_fault};
@@ -31,7 +31,6 @@ pub(super) async fn create(
     State(app): State<Arc<App>>,
     Json(bundle): Json<Bundle>,
 ) -> Answer<(StatusCode, axum::Json<BundleCreated>)> {
-    app.space.take(0)?;
     check(&app, &bundle).await?;
     let id = store(&app, &bundle).await?;
     Ok((StatusCode::CREATED, axum::Json(BundleCreated { id })))
@@ -85,26 +84,28 @@ async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
     )))
 }
 
-/// Keeps a manifest whose blobs are all there.
+/// Makes a bundle whose blobs are all there.
 pub(super) async fn store(app: &App, bundle: &Bundle) -> Answer<BundleId> {
-    let id = BundleId(app.blobs.put_bytes(bundle.to_manifest()).await.map_err(blob_fault)?);
-    let mut blobs: Vec<_> = bundle.files.iter().map(|file| file.hash).collect();
-    blobs.sort_unstable();
-    blobs.dedup();
-    let write = Write::InsertBundle {
-        bundle: id,
-        owner: Owner::default(),
-        project: Project::default(),
-        size: bundle.files.iter().fold(0, |sum, file| file.size.saturating_add(sum)),
-        blobs,
-        at_ms: unix_ms(),
-    };
+    let bundle = keep(app, bundle).await?;
+    let id = bundle.id;
+    let write = Write::InsertBundle { bundle, at_ms: unix_ms() };
     app.store.commit(vec![write]).await.map_err(store_fault)?;
     Ok(id)
 }
 
+/// Keeps the manifest; what is returned is for the records, which do not know the bundle before.
+pub(crate) async fn keep(app: &App, bundle: &Bundle) -> Answer<NewBundle> {
+    app.space.take(0)?;
+    let id = BundleId(app.blobs.put_bytes(bundle.to_manifest()).await.map_err(blob_fault)?);
+    let mut blobs: Vec<_> = bundle.files.iter().map(|file| file.hash).collect();
+    blobs.sort_unstable();
+    blobs.dedup();
+    let size = bundle.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.size));
+    Ok(NewBundle { id, owner: Owner::default(), project: Project::default(), size, blobs })
+}
+
 /// The manifest of a bundle that the records know.
-pub(super) async fn read(app: &App, id: BundleId) -> Answer<Bundle> {
+pub(crate) async fn read(app: &App, id: BundleId) -> Answer<Bundle> {
     let manifest = manifest(app, id).await?;
     serde_json::from_slice(&manifest)
         .map_err(|error| Fault::internal("A stored bundle cannot be read", error))

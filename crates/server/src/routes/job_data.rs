@@ -26,10 +26,9 @@ const OUTPUT_ROWS: usize = 2 * OutputSet::MAX_FILES;
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct WhichTasks {
-    /// Of this step; 0 where absent.
-    #[serde(default)]
-    #[param(required = false)]
-    step: StepIndex,
+    /// Of this step; the one whose tasks are the frames, where absent.
+    #[param(value_type = Option<u16>)]
+    step: Option<StepIndex>,
     /// Only those in this state.
     state: Option<TaskState>,
     /// From this one on.
@@ -50,7 +49,8 @@ pub(super) async fn tasks(
 ) -> Answer<axum::Json<TasksPage>> {
     let job = row(&app, id).await?;
     let limit = which.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
-    let filter = TaskFilter { step: which.step, state: which.state, from: which.from };
+    let step = which.step.unwrap_or(job.spec.render_step());
+    let filter = TaskFilter { step, state: which.state, from: which.from };
     let rows = app.store.tasks(id, &filter, limit).await.map_err(store_fault)?;
     let next =
         if rows.len() == limit as usize { rows.last().map(|row| TaskIndex(row.index.0 + 1)) } else { None };
@@ -233,15 +233,15 @@ fn media_type(format: FileFormat) -> &'static str {
     }
 }
 
-/// The closing table: what each worker did.
+/// The closing table: what each worker did for the frames.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/report", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = JobReport), (status = "default", body = Problem)))]
 pub(super) async fn report(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
 ) -> Answer<axum::Json<JobReport>> {
-    row(&app, id).await?;
-    let rows = app.store.job_report(id).await.map_err(store_fault)?;
+    let job = row(&app, id).await?;
+    let rows = app.store.job_report(id, job.spec.render_step()).await.map_err(store_fault)?;
     let frames: u64 = rows.iter().map(|row| row.frames).sum();
     let render_s: f64 = rows.iter().map(|row| row.seconds).sum();
     let first = rows.iter().filter_map(|row| row.first_start_ms).min();

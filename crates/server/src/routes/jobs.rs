@@ -66,7 +66,7 @@ pub(super) async fn view(app: &App, id: JobId) -> Answer<JobView> {
     let known = live.is_some();
     let mut view = shown(row, live);
     if !known {
-        let shares = app.store.job_report(id).await.map_err(store_fault)?;
+        let shares = app.store.job_report(id, view.spec.render_step()).await.map_err(store_fault)?;
         let (seconds, frames) =
             shares.iter().fold((0.0, 0), |(s, n), share| (s + share.seconds, n + share.frames));
         view.mean_frame_s = (frames > 0).then(|| seconds / frames as f64);
@@ -83,21 +83,26 @@ fn shown(row: JobRow, live: Option<LiveJobView>) -> JobView {
     let ended = row.state.is_end();
     // The brain may be a moment ahead of the row that was read.
     let live = live.filter(|live| live.state.is_end() == ended);
-    let steps: Vec<StepView> = row
-        .steps
-        .iter()
-        .enumerate()
-        .map(|(at, step)| StepView {
+    let mut steps: Vec<StepView> = Vec::new();
+    for step in &row.steps {
+        let known = live.as_ref().and_then(|live| live.steps.get(usize::from(step.step.0)));
+        let (tasks, inside) =
+            known.map_or_else(|| (stored(step, ended), 0.0), |known| (known.tasks, known.inside));
+        // A step may begin when those before it have ended.
+        let before: Option<Vec<i64>> =
+            step.after.iter().map(|after| steps.get(usize::from(after.0))?.ended_ms).collect();
+        steps.push(StepView {
             index: step.step,
-            kind: step.kind.as_str().to_owned(),
+            kind: step.kind,
             after: step.after.clone(),
-            tasks: live
-                .as_ref()
-                .and_then(|live| live.steps.get(at).copied())
-                .unwrap_or_else(|| stored(step, ended)),
-        })
-        .collect();
-    let tasks = steps.iter().fold(TaskCounts::default(), |sum, step| plus(sum, step.tasks));
+            tasks,
+            progress: ((f64::from(tasks.done) + inside) / f64::from(tasks.total.max(1))).min(1.0),
+            started_ms: before.and_then(|before| before.into_iter().max().or(row.started_ms)),
+            ended_ms: step.ended_ms,
+        });
+    }
+    let frames = steps.get(usize::from(row.spec.render_step().0));
+    let tasks = frames.map_or_else(TaskCounts::default, |frames| frames.tasks);
     let live = live.unwrap_or(LiveJobView {
         state: row.state,
         steps: Vec::new(),
@@ -147,18 +152,6 @@ fn stored(step: &StepRow, ended: bool) -> TaskCounts {
     }
 }
 
-fn plus(a: TaskCounts, b: TaskCounts) -> TaskCounts {
-    TaskCounts {
-        total: a.total + b.total,
-        waiting: a.waiting + b.waiting,
-        assigned: a.assigned + b.assigned,
-        running: a.running + b.running,
-        done: a.done + b.done,
-        failed: a.failed + b.failed,
-        cancelled: a.cancelled + b.cancelled,
-    }
-}
-
 async fn verb(app: &App, job: JobId, verb: JobVerb) -> Answer<axum::Json<JobView>> {
     app.brain.ask(|reply| Input::Job { job, verb, reply }).await?;
     view(app, job).await.map(axum::Json)
@@ -198,7 +191,8 @@ pub(super) async fn retry(State(app): State<Arc<App>>, Path(id): Path<JobId>) ->
     verb(&app, id, JobVerb::Retry).await
 }
 
-/// Renders frames again that are done. The body may be absent: then all of them.
+/// Renders frames again that are done. The body may be absent: then all of them. Simulations stay as they were
+/// baked, unless that is asked for.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/rerender", tag = "jobs", params(("id" = JobId, Path)),
     request_body = Option<RerenderJob>, responses((status = 200, body = JobView), (status = "default", body = Problem)))]
 pub(super) async fn rerender(
@@ -206,7 +200,12 @@ pub(super) async fn rerender(
     Path(id): Path<JobId>,
     OptionalJson(request): OptionalJson<Option<RerenderJob>>,
 ) -> Answer<axum::Json<JobView>> {
-    verb(&app, id, JobVerb::Rerender(request.and_then(|request| request.frames))).await
+    let RerenderJob { frames, bake } = request.unwrap_or_default();
+    match (frames, bake) {
+        (frames, false) => verb(&app, id, JobVerb::Rerender(frames)).await,
+        (None, true) => verb(&app, id, JobVerb::Rebake).await,
+        (Some(_), true) => Err(Fault::bad("A new bake renders every frame again; leave the frames out.")),
+    }
 }
 
 /// Adds frames.

@@ -62,9 +62,10 @@ pub(super) async fn of_job(
     let heads: Vec<(String, AttemptRow)> = attempts
         .into_iter()
         .map(|attempt| {
-            let frame = job.spec.frames.get(attempt.task.index.0).unwrap_or_default();
+            let frame = job.spec.frame_of(attempt.task.step, attempt.task.index);
+            let task = frame.map_or_else(|| "bake".to_owned(), |frame| format!("frame {frame}"));
             let worker = names.get(&attempt.worker).cloned().unwrap_or_else(|| attempt.worker.to_string());
-            (format!("== frame {frame}, attempt {}, {worker}, {} ==\n", attempt.id, attempt.state), attempt)
+            (format!("== {task}, attempt {}, {worker}, {} ==\n", attempt.id, attempt.state), attempt)
         })
         .collect();
     let pieces = stream::iter(heads).then(move |(head, attempt)| {

@@ -2,7 +2,7 @@
 
 mod blobs;
 mod body;
-mod bundles;
+pub(crate) mod bundles;
 mod events;
 mod job_data;
 mod jobs;

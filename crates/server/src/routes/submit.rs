@@ -7,14 +7,14 @@ use kiln_api::{JobSource, JobView, Problem, ProblemCode, SubmitJob};
 use kiln_blend::{ExternalKind, Inspection, SceneInfo};
 use kiln_types::{
     BlobHash, Bundle, BundleFile, BundleId, DeviceClass, FrameSet, JobSpec, Owner, Project, RelPath,
-    RenderSettings, SessionSpec,
+    RenderSettings, SessionSpec, Simulations,
 };
 
 use super::{body::blob_fault, bundles, jobs::view};
 use crate::{
     App,
     brain::{Input, sentence},
-    inspect::blend_file,
+    inspect::{NodeBakes, blend_file},
     problem::{Answer, Fault, Json},
 };
 
@@ -37,7 +37,9 @@ pub(super) async fn create(
         JobSource::Bundle { id, blend, origin } => from_bundle(&app, *id, blend, origin.clone()).await?,
         JobSource::Upload { id } => from_upload(&app, *id).await?,
     };
-    let inspection = blend_file(app.blobs.path(&source.hash)).await.map_err(|why| {
+    let (source, files) = source;
+    let bakes = NodeBakes::of(&files, &source.blend);
+    let inspection = blend_file(app.blobs.path(&source.hash), bakes).await.map_err(|why| {
         Fault::new(ProblemCode::NotABlend, format!("“{}” is not a whole .blend: {why}", source.blend))
     })?;
     let spec = spec(request, source, &inspection)?;
@@ -53,7 +55,12 @@ struct Source {
     origin: Option<String>,
 }
 
-async fn from_bundle(app: &App, id: BundleId, blend: &RelPath, origin: Option<String>) -> Answer<Source> {
+async fn from_bundle(
+    app: &App,
+    id: BundleId,
+    blend: &RelPath,
+    origin: Option<String>,
+) -> Answer<(Source, Bundle)> {
     if origin.as_ref().is_some_and(|origin| origin.len() > MAX_ORIGIN || origin.chars().any(char::is_control))
     {
         return Err(Fault::bad("The origin is not the path of a folder."));
@@ -61,11 +68,11 @@ async fn from_bundle(app: &App, id: BundleId, blend: &RelPath, origin: Option<St
     let bundle = bundles::read(app, id).await?;
     let file = bundle.files.iter().find(|file| file.path == *blend);
     let hash = file.ok_or_else(|| Fault::bad(format!("The bundle holds no {blend}.")))?.hash;
-    Ok(Source { bundle: id, blend: blend.clone(), hash, origin })
+    Ok((Source { bundle: id, blend: blend.clone(), hash, origin }, bundle))
 }
 
 /// The server makes the bundle of the one file.
-async fn from_upload(app: &App, id: kiln_types::UploadId) -> Answer<Source> {
+async fn from_upload(app: &App, id: kiln_types::UploadId) -> Answer<(Source, Bundle)> {
     let info = app.uploads.info(id).await.map_err(blob_fault)?;
     let hash = info.finished.ok_or_else(|| {
         Fault::conflict(format!(
@@ -81,8 +88,9 @@ async fn from_upload(app: &App, id: kiln_types::UploadId) -> Answer<Source> {
         .or_else(|_| RelPath::new("scene.blend"))
         .map_err(|error| Fault::bad(sentence(&error)))?;
     let file = BundleFile { path: blend.clone(), hash, size };
-    let bundle = bundles::store(app, &Bundle { files: vec![file], ..Bundle::default() }).await?;
-    Ok(Source { bundle, blend, hash, origin: None })
+    let files = Bundle { files: vec![file], ..Bundle::default() };
+    let bundle = bundles::store(app, &files).await?;
+    Ok((Source { bundle, blend, hash, origin: None }, files))
 }
 
 fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec> {
@@ -117,7 +125,7 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
         order: request.order,
         frame_time_limit_s: request.frame_time_limit_s,
         written_by: file.written_by,
-        bake: false,
+        bake: to_bake(request.policy.simulations, scene, file)?,
         session: SessionSpec {
             bundle: source.bundle,
             blend: source.blend,
@@ -130,6 +138,25 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
             addons: request.addons,
         },
     })
+}
+
+/// What is baked before the first frame.
+fn to_bake(policy: Simulations, scene: &SceneInfo, file: &Inspection) -> Answer<Vec<String>> {
+    let mut unbaked = file.unbaked(&scene.name).map(ToString::to_string);
+    let mut names: Vec<String> = unbaked.by_ref().take(LISTED).collect();
+    match unbaked.count() {
+        0 => {}
+        more => names.push(format!("{more} more")),
+    }
+    match policy {
+        Simulations::Bake => Ok(names),
+        Simulations::MustBeBaked if !names.is_empty() => Err(Fault::bad(format!(
+            "The scene “{}” has simulations that are not baked ({}); bake them in Blender, or let Kiln do it.",
+            scene.name,
+            names.join(", ")
+        ))),
+        Simulations::MustBeBaked | Simulations::AsTheyAre => Ok(Vec::new()),
+    }
 }
 
 fn checked_name(what: &str, name: String) -> Answer<String> {

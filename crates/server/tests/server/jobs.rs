@@ -157,7 +157,7 @@ async fn cancel_then_retry_then_delete() {
         problem(farm.post(&format!("/api/v1/jobs/{}/cancel", job.id), json!({})).await).await.status,
         409
     );
-    let tasks = farm.client.tasks(job.id, None, None).await.unwrap().tasks;
+    let tasks = farm.client.tasks(job.id, None, None, None).await.unwrap().tasks;
     let states: Vec<TaskState> = tasks.iter().map(|task| task.state).collect();
     assert_eq!(states, [TaskState::Done, TaskState::Cancelled, TaskState::Cancelled]);
 
@@ -229,7 +229,7 @@ async fn rerender_and_extend() {
     farm.client.rerender(job.id, None).await.unwrap();
     worker.render(4).await;
     let done = farm.reaches(&job, JobState::Completed).await;
-    let tasks = farm.client.tasks(done.id, None, None).await.unwrap().tasks;
+    let tasks = farm.client.tasks(done.id, None, None, None).await.unwrap().tasks;
     assert_eq!(tasks[1].generation, Generation(2));
 }
 

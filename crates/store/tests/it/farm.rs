@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use kiln_store::{StoreError, Write};
+use kiln_store::{NewBundle, StoreError, Write};
 use kiln_types::{BlobHash, BundleId, EventNumber, JobId, Owner, Project, WorkerWish};
 use serde_json::json;
 
@@ -66,11 +66,7 @@ async fn a_bundle_is_referenced_until_its_last_owner_lets_go() {
     let (ana, project) = (Owner("ana".to_owned()), Project::default());
     let blobs = vec![BlobHash::of(b"shot.blend"), BlobHash::of(b"wood.png")];
     let insert_bundle = |owner: Owner, at_ms| Write::InsertBundle {
-        bundle: id,
-        owner,
-        project: project.clone(),
-        size: 77,
-        blobs: blobs.clone(),
+        bundle: NewBundle { id, owner, project: project.clone(), size: 77, blobs: blobs.clone() },
         at_ms,
     };
     let delete = |owner: Owner| Write::DeleteBundle { bundle: id, owner, project: project.clone() };

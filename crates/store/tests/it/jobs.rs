@@ -3,15 +3,12 @@
 use kiln_store::{JobFilter, StoredStep, TaskFaults, TaskRun, Write};
 use kiln_types::{AttemptState, Generation, JobId, JobState, Owner, TaskIndex, TaskState};
 
-use crate::{STEP, attempt, committed, failure, fresh, insert, open, opened, spec, started, task, worker};
+use crate::{
+    STEP, attempt, closed_as, committed, failure, fresh, insert, open, opened, spec, started, task, worker,
+};
 
 fn state(job: u64, state: JobState, at_ms: i64) -> Write {
     Write::SetJobState { job: JobId(job), state, at_ms, reason: None }
-}
-
-fn closed(counter: u64, state: AttemptState) -> Write {
-    let failure = (state == AttemptState::Failed).then(|| failure("Blender crashed"));
-    Write::CloseAttempt { attempt: attempt(counter), state, at_ms: 9000, failure, seconds: Some(0.5) }
 }
 
 #[tokio::test]
@@ -97,7 +94,7 @@ async fn deleting_takes_everything_and_its_number_never_comes_back() {
     assert_eq!(store.last_job().await.unwrap(), JobId(2));
     // What is still said of it is passed over.
     let late = Write::AddNotice { job: JobId(2), text: "late".into(), attempt: None, at_ms: 1 };
-    store.commit(vec![started(1), closed(1, AttemptState::HandedBack), late]).await.unwrap();
+    store.commit(vec![started(1), closed_as(1, AttemptState::HandedBack), late]).await.unwrap();
 }
 
 #[tokio::test]
@@ -144,17 +141,17 @@ async fn the_brain_finds_everything_again_after_a_restart() {
         committed(30, task(1, 5), 1, 6),
         // 20 failed on two workers and lapsed on a third, and waits.
         opened(31, task(1, 20), 0, 1),
-        closed(31, AttemptState::Failed),
+        closed_as(31, AttemptState::Failed),
         opened(32, task(1, 20), 0, 2),
-        closed(32, AttemptState::Failed),
+        closed_as(32, AttemptState::Failed),
         opened(33, task(1, 20), 0, 3),
-        closed(33, AttemptState::Lapsed),
+        closed_as(33, AttemptState::Lapsed),
         // 21 failed for good, 22 too but was retried.
         opened(34, task(1, 21), 0, 1),
-        closed(34, AttemptState::Failed),
+        closed_as(34, AttemptState::Failed),
         Write::FailTask { task: task(1, 21), generation: Generation(0), reason: failure("used up") },
         opened(35, task(1, 22), 0, 1),
-        closed(35, AttemptState::Failed),
+        closed_as(35, AttemptState::Failed),
         Write::FailTask { task: task(1, 22), generation: Generation(0), reason: failure("used up") },
         reopen(22, 23, 0),
         // 24 runs, 25 is handed out, 26 lapsed and goes on, 27 was handed back.
@@ -162,18 +159,18 @@ async fn the_brain_finds_everything_again_after_a_restart() {
         started(36),
         opened(37, task(1, 25), 0, 1),
         opened(38, task(1, 26), 0, 1),
-        closed(38, AttemptState::Lapsed),
+        closed_as(38, AttemptState::Lapsed),
         Write::ResumeAttempt { attempt: attempt(38), state: AttemptState::Running },
         opened(39, task(1, 27), 0, 1),
-        closed(39, AttemptState::HandedBack),
+        closed_as(39, AttemptState::HandedBack),
         // 28 was retried while an attempt ran: that it failed later does not count.
         opened(40, task(1, 28), 0, 1),
         reopen(28, 28, 0),
-        closed(40, AttemptState::Failed),
+        closed_as(40, AttemptState::Failed),
         // 41 is cancelled while it runs, 42 after it failed; of 0, a second attempt still runs.
         opened(41, task(1, 41), 0, 1),
         opened(42, task(1, 42), 0, 1),
-        closed(42, AttemptState::Failed),
+        closed_as(42, AttemptState::Failed),
         opened(43, task(1, 0), 0, 2),
         Write::SetCancelledTasks {
             job: JobId(1),
@@ -233,12 +230,12 @@ async fn the_report_counts_what_each_worker_did() {
         started(2),
         committed(2, task(1, 1), 0, 2),
         opened(3, task(1, 2), 0, 2),
-        closed(3, AttemptState::Failed),
+        closed_as(3, AttemptState::Failed),
         opened(4, task(1, 2), 0, 2),
-        closed(4, AttemptState::Lapsed),
+        closed_as(4, AttemptState::Lapsed),
     ];
     store.commit(batch).await.unwrap();
-    let report = store.job_report(JobId(1)).await.unwrap();
+    let report = store.job_report(JobId(1), STEP).await.unwrap();
     assert_eq!((report[0].name.as_deref(), report[0].frames, report[0].seconds), (Some("ash"), 2, 3.0));
     assert_eq!((report[0].first_start_ms, report[0].last_end_ms), (Some(3001), Some(4002)));
     assert_eq!((report[1].worker, report[1].name.as_deref()), (worker(2), None));

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod bakes;
 mod farm;
 mod jobs;
 mod killed;
@@ -10,9 +11,9 @@ use std::path::Path;
 
 use kiln_store::{Durability, NewEvent, NewStep, Store, Write};
 use kiln_types::{
-    AttemptId, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FileFormat, Generation, JobId,
-    JobSpec, Order, OutputFile, OutputRole, OutputSet, Owner, Policy, Project, RelPath, RenderSettings,
-    SessionSpec, SlotIndex, StepIndex, StepKind, TaskId, TaskIndex, WorkerId,
+    AttemptId, AttemptState, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FileFormat,
+    Generation, JobId, JobSpec, Order, OutputFile, OutputRole, OutputSet, Owner, Policy, Project, RelPath,
+    RenderSettings, SessionSpec, SlotIndex, StepIndex, StepKind, TaskId, TaskIndex, WorkerId,
 };
 use serde_json::json;
 
@@ -50,7 +51,7 @@ fn spec(name: &str, frames: &str) -> JobSpec {
         order: Order::Sequential,
         frame_time_limit_s: Some(600),
         written_by: "3.4.1".parse().unwrap(),
-        bake: false,
+        bake: Vec::new(),
         session: SessionSpec {
             bundle: BundleId(BlobHash::of(b"bundle")),
             blend: RelPath::new("shot.blend").unwrap(),
@@ -96,6 +97,11 @@ fn opened(counter: u64, task: TaskId, generation: u32, by: u64) -> Write {
         slot: SlotIndex(2),
         at_ms: 2000 + counter as i64,
     }
+}
+
+fn closed_as(counter: u64, state: AttemptState) -> Write {
+    let failure = (state == AttemptState::Failed).then(|| failure("Blender crashed"));
+    Write::CloseAttempt { attempt: attempt(counter), state, at_ms: 9000, failure, seconds: Some(0.5) }
 }
 
 fn started(counter: u64) -> Write {

@@ -46,7 +46,7 @@ async fn a_newer_database_is_refused_and_left_as_it_is() {
     let mut db = raw(&folder).await;
     sqlx::query(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
-         VALUES (7, 'of the future', 1, x'00', 0)",
+         VALUES (900, 'of the future', 1, x'00', 0)",
     )
     .execute(&mut db)
     .await
@@ -54,7 +54,7 @@ async fn a_newer_database_is_refused_and_left_as_it_is() {
     db.close().await.unwrap();
     let before = std::fs::read(folder.path().join("kiln.db")).unwrap();
     let error = Store::open(folder.path(), Durability::Durable).await.unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found: 7, known: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 900, .. }), "{error}");
     assert!(std::fs::read(folder.path().join("kiln.db")).unwrap() == before);
 }
 

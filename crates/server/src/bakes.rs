@@ -1,0 +1,51 @@
+//! What a bake made, as a bundle: the job's files, and those of the bake in their place or beside them.
+
+use std::collections::HashSet;
+
+use kiln_api::Finish;
+use kiln_store::NewBundle;
+use kiln_types::{Bundle, BundleFile, Failure, FailureCause, JobSpec};
+
+use crate::{App, problem::Fault, routes::bundles};
+
+/// Stores the manifest. Nothing refers to it until the brain commits the bake.
+///
+/// # Errors
+/// Where the worker did not send what it reports, or the server cannot read or write.
+pub(crate) async fn bundle_of(
+    app: &App,
+    spec: &JobSpec,
+    files: Vec<BundleFile>,
+) -> Result<NewBundle, Failure> {
+    check(spec, &files)?;
+    for file in &files {
+        if let Some(why) = app.lacks(&file.path, &file.hash, file.size).await {
+            return Err(Failure::new(FailureCause::BadOutput, why));
+        }
+    }
+    let unkept = |fault: Fault| {
+        let why = format!("The server could not keep what the bake made: {}", fault.0.detail);
+        Failure::new(FailureCause::Other, why)
+    };
+    let baked = bundles::read(app, spec.session.bundle).await.map_err(unkept)?.overlaid(files);
+    if baked.files.len() > Bundle::MAX_FILES {
+        let why = format!("With what the bake made, the bundle holds more than {} files.", Bundle::MAX_FILES);
+        return Err(Failure::new(FailureCause::BadOutput, why));
+    }
+    bundles::keep(app, &baked).await.map_err(unkept)
+}
+
+fn check(spec: &JobSpec, files: &[BundleFile]) -> Result<(), Failure> {
+    let misbehaved = |why: String| Err(Failure::new(FailureCause::HostMisbehaved, why));
+    if files.len() > Finish::MAX_BAKED {
+        return misbehaved(format!("The bake reported more than {} files.", Finish::MAX_BAKED));
+    }
+    let mut names = HashSet::new();
+    if let Some(file) = files.iter().find(|file| !names.insert(&file.path)) {
+        return misbehaved(format!("The bake reported {} twice.", file.path));
+    }
+    if !names.contains(&spec.session.blend) {
+        return misbehaved(format!("The bake came back without {}.", spec.session.blend));
+    }
+    Ok(())
+}

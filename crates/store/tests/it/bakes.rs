@@ -1,0 +1,113 @@
+//! A job of two steps: the bake, and the frames behind it.
+
+use kiln_store::{NewBundle, NewStep, Write};
+use kiln_types::{
+    AttemptState, BlobHash, BundleId, Generation, JobId, Order, Owner, Project, StepIndex, StepKind, TaskId,
+    TaskIndex, TaskState,
+};
+
+use crate::{attempt, closed_as, committed, fresh, open, opened, spec, started};
+
+const BAKE: TaskId = TaskId { job: JobId(1), step: StepIndex(0), index: TaskIndex(0) };
+const RENDER: StepIndex = StepIndex(1);
+
+fn insert_baked(frames: &str) -> Write {
+    let mut spec = spec("shot", frames);
+    spec.bake = vec!["rigid body Cube".to_owned()];
+    let order = Order::Sequential;
+    let bake = NewStep { step: StepIndex(0), kind: StepKind::Bake, count: 1, after: vec![], order };
+    let (count, after) = (spec.frames.len(), vec![StepIndex(0)]);
+    let render = NewStep { step: RENDER, kind: StepKind::Render, count, after, order };
+    Write::InsertJob { job: JobId(1), spec: Box::new(spec), steps: vec![bake, render], at_ms: 1000 }
+}
+
+fn bundle(name: &str) -> NewBundle {
+    NewBundle {
+        id: BundleId(BlobHash::of(format!("manifest of {name}").as_bytes())),
+        owner: Owner::default(),
+        project: Project::default(),
+        size: 9,
+        blobs: vec![BlobHash::of(name.as_bytes())],
+    }
+}
+
+fn baked(counter: u64, generation: u32, name: &str) -> Write {
+    Write::CommitBake {
+        task: BAKE,
+        generation: Generation(generation),
+        attempt: attempt(counter),
+        bundle: bundle(name),
+        seconds: 40.0,
+        peak_memory: Some(7),
+        at_ms: 5000,
+    }
+}
+
+#[tokio::test]
+async fn a_bake_leaves_a_bundle_with_its_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let ended = Write::SetStepEnd { job: JobId(1), step: StepIndex(0), ended_ms: Some(5000) };
+    let batch = vec![insert_baked("1-3"), opened(1, BAKE, 0, 1), started(1), baked(1, 0, "first"), ended];
+    store.commit(batch).await.unwrap();
+    drop(store);
+
+    let store = open(folder.path()).await;
+    let job = store.stored_job(JobId(1)).await.unwrap().unwrap();
+    let steps = &job.row.steps;
+    assert_eq!(steps[0].bundle, Some(bundle("first").id));
+    assert_eq!((steps[0].kind, steps[0].count, steps[0].done), (StepKind::Bake, 1, 1));
+    assert_eq!((steps[0].ended_ms, steps[1].ended_ms, steps[1].bundle), (Some(5000), None, None));
+    assert_eq!(job.steps[0].runs[0].state, TaskState::Done);
+    assert!(store.outputs(JobId(1), 0, 10).await.unwrap().is_empty(), "a bake has no frame");
+    let row = store.attempt(attempt(1)).await.unwrap().unwrap();
+    assert_eq!((row.state, row.seconds, row.peak_memory), (AttemptState::Committed, Some(40.0), Some(7)));
+    let referenced = store.referenced_blobs().await.unwrap();
+    assert!(referenced.contains(&BlobHash::of(b"first")) && referenced.contains(&bundle("first").id.0));
+    assert!(store.bundle(bundle("first").id).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn baking_again_names_the_new_bundle() {
+    let store = fresh().await;
+    let again = Write::ReopenTasks {
+        job: JobId(1),
+        step: StepIndex(0),
+        first: TaskIndex(0),
+        last: TaskIndex(0),
+        generation: Generation(1),
+    };
+    let reopened = Write::SetStepEnd { job: JobId(1), step: StepIndex(0), ended_ms: None };
+    let ended = Write::SetStepEnd { job: JobId(1), step: StepIndex(0), ended_ms: Some(5000) };
+    let batch = vec![insert_baked("1"), opened(1, BAKE, 0, 1), baked(1, 0, "first"), ended];
+    store.commit(batch).await.unwrap();
+    store.commit(vec![again, reopened]).await.unwrap();
+    let step = store.job(JobId(1)).await.unwrap().unwrap().steps.remove(0);
+    assert_eq!((step.done, step.ended_ms), (0, None));
+    store.commit(vec![opened(2, BAKE, 1, 1), baked(2, 1, "second")]).await.unwrap();
+    let step = store.job(JobId(1)).await.unwrap().unwrap().steps.remove(0);
+    assert_eq!((step.done, step.bundle), (1, Some(bundle("second").id)));
+}
+
+#[tokio::test]
+async fn the_report_of_the_frames_leaves_the_bake_out() {
+    let store = fresh().await;
+    let frame = TaskId { job: JobId(1), step: RENDER, index: TaskIndex(0) };
+    let batch = vec![
+        insert_baked("1"),
+        opened(1, BAKE, 0, 1),
+        closed_as(1, AttemptState::Failed),
+        opened(2, BAKE, 0, 1),
+        started(2),
+        baked(2, 0, "first"),
+        opened(3, frame, 0, 2),
+        started(3),
+        committed(3, frame, 0, 1),
+    ];
+    store.commit(batch).await.unwrap();
+    let frames = store.job_report(JobId(1), RENDER).await.unwrap();
+    assert_eq!(frames.len(), 1);
+    assert_eq!((frames[0].frames, frames[0].errors, frames[0].seconds), (1, 0, 1.5));
+    let bake = store.job_report(JobId(1), StepIndex(0)).await.unwrap();
+    assert_eq!((bake[0].frames, bake[0].errors, bake[0].seconds), (1, 1, 40.0));
+}
