@@ -1,6 +1,7 @@
 //! Real servers on free ports, with folders of their own, and workers that speak the real protocol.
 #![allow(clippy::unwrap_used)]
 
+mod bakes;
 mod disk;
 mod events;
 mod gate;

@@ -82,7 +82,10 @@ impl Farm {
 
     /// The sample scene as a finished upload.
     pub async fn upload(&self) -> String {
-        let bytes = sample();
+        self.upload_of(sample()).await
+    }
+
+    pub async fn upload_of(&self, bytes: Vec<u8>) -> String {
         let answer = self.post("/api/v1/uploads", json!({"name": "shot.blend", "size": bytes.len()})).await;
         assert_eq!(answer.status(), StatusCode::CREATED);
         let id = answer.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned();
