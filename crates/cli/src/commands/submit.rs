@@ -97,7 +97,8 @@ pub async fn prepare(args: &JobArgs, settings: &Settings, transfer: Transfer) ->
     let unbaked = prepared.unbaked();
     if args.only_baked && !unbaked.is_empty() {
         return Err(Fault::bad_input(format!(
-            "{} not baked; bake them in Blender, or leave --only-baked out and Kiln bakes them first",
+            "{} not baked; bake in Blender, leave --only-baked out and Kiln bakes first, or choose --no-bake: then \
+             nothing moves",
             named(&unbaked)
         )));
     }
