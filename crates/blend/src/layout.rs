@@ -268,6 +268,10 @@ mod tests {
         }
 
         fn layout(&self, blend: &Path, items: Vec<Dependency>) -> Layout {
+            layout(&self.found(blend, items), &[])
+        }
+
+        fn found(&self, blend: &Path, items: Vec<Dependency>) -> Dependencies {
             let inspection = Inspection {
                 written_by: "3.4".parse().unwrap(),
                 compression: Compression::None,
@@ -278,7 +282,7 @@ mod tests {
                 simulations: Vec::new(),
                 external: Vec::new(),
             };
-            layout(&Dependencies { blend: blend.to_owned(), inspection, items, broken: Vec::new() }, &[])
+            Dependencies { blend: blend.to_owned(), inspection, items, broken: Vec::new() }
         }
     }
 
@@ -349,5 +353,112 @@ mod tests {
         let place = &laid.remap["//a\nb.png"];
         assert!(place.as_str().starts_with("_external/") && place.file_name() == "file.png");
         assert_eq!(laid.files.len(), 2);
+    }
+
+    #[test]
+    fn names_of_libraries_are_put_right_from_the_main_files_folder() {
+        let disk = Disk(tempfile::tempdir().unwrap());
+        let main = disk.file("p/shots/main.blend");
+        let library = disk.file("p/lib/a.blend");
+        disk.file("p/shots/x.png");
+        disk.file("p/lib/Tex/Wood.PNG");
+        let mut alike = disk.item(&library, "//tex/wood.png", ExternalKind::Image, false);
+        alike.place = disk.root().join("p/lib/Tex/Wood.PNG");
+        alike.files = vec![alike.place.clone()];
+        alike.found_as = FoundAs::Alike;
+        let items = vec![
+            disk.item(&main, "//../lib/a.blend", ExternalKind::Library, false),
+            disk.item(&main, "x.png", ExternalKind::Image, false),
+            alike,
+        ];
+        let laid = disk.layout(&main, items);
+        let remap: Vec<_> = laid.remap.iter().map(|(key, place)| (key.as_str(), place.as_str())).collect();
+        let expected = [("//../lib/tex/wood.png", "lib/Tex/Wood.PNG")];
+        // A bare name is relative to wherever Blender was started; Kiln takes it from the .blend, as Blender then does.
+        assert_eq!(remap, [expected[0], ("//x.png", "shots/x.png")]);
+        assert!(laid.notices[0].starts_with("image //tex/wood.png is spelled differently on disk"));
+    }
+
+    #[test]
+    fn no_two_files_meet_on_any_disk() {
+        let disk = Disk(tempfile::tempdir().unwrap());
+        let main = disk.file("p/main.blend");
+        let names = ["Wood.png", "wood.png", "aux.png", "what?.png", "s:01.png", "s:02.png"];
+        for name in names {
+            disk.file(&format!("p/{name}"));
+        }
+        let image =
+            |name: &str, sequence| disk.item(&main, &format!("//{name}"), ExternalKind::Image, sequence);
+        let items = vec![
+            image("Wood.png", false),
+            image("wood.png", false),
+            image("aux.png", false),
+            image("what?.png", false),
+            image("s:01.png", true),
+        ];
+        let laid = disk.layout(&main, items);
+        let folded: HashSet<String> = places(&laid).iter().map(|place| place.to_lowercase()).collect();
+        assert_eq!(folded.len(), 7, "{:?}", laid.files);
+        assert!(places(&laid).contains(&"Wood.png") && !places(&laid).contains(&"wood.png"));
+        for name in ["wood.png", "aux.png", "what?.png", "s:01.png"] {
+            let place = &laid.remap[&format!("//{name}")];
+            assert!(places(&laid).contains(&place.as_str()) && place.as_str().starts_with("_external/"));
+        }
+        let second = laid.remap["//s:01.png"].as_str().replace("01.png", "02.png");
+        assert!(places(&laid).contains(&second.as_str()), "the sequence stays one: {:?}", laid.files);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn names_that_are_no_unicode_keep_a_key_of_their_own() {
+        let disk = Disk(tempfile::tempdir().unwrap());
+        let main = disk.file("p/main.blend");
+        let mut items = Vec::new();
+        for byte in [0xe8, 0xe9] {
+            let raw = [b"//caf", &[byte][..], b".png"].concat();
+            let place = resolve::resolve(&raw, &disk.root().join("p"));
+            fs::write(&place, [byte]).unwrap();
+            let file = ExternalFile::new(ExternalKind::Image, raw, "IMx".to_owned());
+            let (holder, files) = (main.clone(), vec![place.clone()]);
+            items.push(Dependency { file, holder, relative: true, place, files, found_as: FoundAs::Written });
+        }
+        let laid = disk.layout(&main, items);
+        assert_eq!(laid.remap.keys().collect::<Vec<_>>(), ["//caf\0e8.png", "//caf\0e9.png"]);
+        assert_eq!(laid.files.len(), 3);
+    }
+
+    #[test]
+    fn caches_follow_the_name_that_the_blend_gets() {
+        let disk = Disk(tempfile::tempdir().unwrap());
+        let main = disk.file("p/bad\\name.blend");
+        disk.file("p/blendcache_bad\\name/x_000001_00.bphys");
+        let mut cache = disk.item(&main, "//none", ExternalKind::PointCache, false);
+        cache.place = disk.root().join("p/blendcache_bad\\name");
+        cache.files = vec![cache.place.join("x_000001_00.bphys")];
+        let laid = disk.layout(&main, vec![cache]);
+        assert_eq!(places(&laid), ["blendcache_scene/x_000001_00.bphys", "scene.blend"]);
+        assert!(laid.remap.is_empty());
+    }
+
+    #[test]
+    fn below_a_shared_root_nothing_is_taken_but_the_blend() {
+        let disk = Disk(tempfile::tempdir().unwrap());
+        let main = disk.file("srv/p/main.blend");
+        for name in ["srv/p/a.png", "srv/deep/b.png", "own/c.png"] {
+            disk.file(name);
+        }
+        let items = vec![
+            disk.item(&main, "//a.png", ExternalKind::Image, false),
+            disk.item(&main, "ROOT/srv/deep/b.png", ExternalKind::Image, false),
+            disk.item(&main, "ROOT/own/c.png", ExternalKind::Image, false),
+        ];
+        let roots = ["srv", "srv/deep"]
+            .map(|name| SharedRoot { name: name.to_owned(), root: disk.root().join(name) });
+        let found = disk.found(&main, items);
+        let laid = layout(&found, &roots);
+        let shared: Vec<_> =
+            laid.shared.iter().map(|file| (file.root.as_str(), file.below.as_str())).collect();
+        assert_eq!(shared, [("srv/deep", "b.png"), ("srv", "p/a.png")]);
+        assert_eq!(laid.files.len(), 2, "{:?}", laid.files);
     }
 }

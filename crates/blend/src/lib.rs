@@ -8,6 +8,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod addons;
 mod collect;
 mod dependencies;
 mod disk;
@@ -20,6 +21,7 @@ mod frames;
 mod inspect;
 mod layout;
 mod meaning;
+mod ocio;
 mod parts;
 mod places;
 mod resolve;
@@ -29,12 +31,14 @@ mod simulations;
 mod spot;
 mod stream;
 
+pub use addons::{AddonError, AddonFault, AddonFiles, addon_files};
 pub use dependencies::{Dependencies, Dependency, FoundAs, dependencies};
 pub use external::{ExternalFile, ExternalKind};
 pub use fault::{BlendError, BlendFault};
 pub use file::{Peek, peek, peek_reader};
 pub use inspect::{Inspection, inspect, inspect_reader, inspect_with};
 pub use layout::{Layout, Missing, SharedPlace, SharedRoot, layout};
+pub use ocio::{OcioError, OcioFault, OcioFiles, ocio_files};
 pub use rewrite::{Renamed, RewriteError, RewriteFault, Rewritten, rewrite, rewrite_reader};
 pub use scene::{Border, CameraMarker, SceneInfo, ViewInfo, ViewLayerInfo};
 pub use simulations::{Simulation, SimulationKind};

@@ -14,8 +14,8 @@ use std::{
     sync::LazyLock,
 };
 
-use kiln_blend::{Dependencies, ExternalKind, Layout, SharedRoot, dependencies, layout};
-use kiln_testkit::assert_same_picture;
+use kiln_blend::{Dependencies, ExternalKind, Layout, SharedRoot, dependencies, layout, ocio_files};
+use kiln_testkit::{assert_same_picture, picture};
 use serde::Deserialize;
 
 /// What Blender says of an opened file.
@@ -42,12 +42,17 @@ struct Blender {
 }
 
 impl Blender {
+    fn command(&self, script: &str) -> Command {
+        let mut command = Command::new(&self.command[0]);
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(script);
+        command.args(&self.command[1..]).arg(script).arg("--");
+        command
+    }
+
     #[track_caller]
     fn run(&self, script: &str, arguments: &[&Path], made: &Path) {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(script);
-        let mut command = Command::new(&self.command[0]);
-        command.args(&self.command[1..]).arg(script).arg("--").args(arguments);
-        let output = command.output().expect("Blender starts");
+        let mut command = self.command(script);
+        let output = command.args(arguments).output().expect("Blender starts");
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(made.exists(), "{}: {command:?}\n{out}\n{err}", self.name);
     }
@@ -268,5 +273,39 @@ fn files_on_a_shared_root_are_linked_not_taken() {
         let blend = bundle.join(apart.blend.to_path());
         let away = project.blender.open(&blend, &bundle.join("remap.json"), &project.path(""), "shared");
         project.check(&away, &bundle, "shared");
+    }
+}
+
+#[test]
+fn a_colour_configuration_comes_along_with_its_tables() {
+    for blender in blenders() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        blender.run("colour.py", &[&at("where"), &at("home.png")], &at("where"));
+        let config = PathBuf::from(fs::read_to_string(at("where")).unwrap());
+        let found = ocio_files(&config).unwrap();
+        assert_eq!(found.missing, [""; 0], "{}", blender.name);
+        assert!(found.files.len() > 5, "{}: {:?}", blender.name, found.files);
+        for (place, source) in &found.files {
+            let place = at("laid").join(place.to_path());
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            fs::copy(source, place).unwrap();
+        }
+        let laid = at("laid").join(found.config.to_path());
+        let render = |shot: &str| {
+            let mut command = blender.command("colour.py");
+            command.env("OCIO", &laid).arg(at("ignored")).arg(at(shot)).output().unwrap();
+            at(shot)
+        };
+        assert_same_picture(&at("home.png"), &render("away.png"));
+        for (place, _) in found.files.iter().filter(|(place, _)| *place != found.config) {
+            fs::remove_file(at("laid").join(place.to_path())).unwrap();
+        }
+        let bare = render("bare.png");
+        assert!(
+            !bare.exists() || picture(&bare) != picture(&at("home.png")),
+            "{}: tables do nothing",
+            blender.name
+        );
     }
 }
