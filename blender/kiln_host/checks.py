@@ -107,13 +107,22 @@ def simulations(session):
     found = sims.unbaked(session.scene)
     if not found:
         return
-    if session.policy["simulations"] == "must-be-baked":
+    policy = session.policy["simulations"]
+    if policy == "as-they-are":
+        session.notice(f"rendered as they stand, without a bake: {names(found)}")
+        return
+    still = "background Blender renders simulations without a bake standing still"
+    if policy == "bake":
         raise Refusal(
             "unbaked",
-            f"not baked: {names(found)}; background Blender renders simulations without a bake standing still; "
-            "bake them in Blender and save, or go on all the same with --no-bake",
+            f"not baked: {names(found)}, which is out of the reach of the job's own bake, as what is linked from a "
+            f"library is; {still}; bake it in Blender in the file that holds it and save, or go on all the same with "
+            "--no-bake",
         )
-    session.notice(f"rendered as they stand, without a bake: {names(found)}")
+    raise Refusal(
+        "unbaked",
+        f"not baked: {names(found)}; {still}; bake them in Blender and save, or go on all the same with --no-bake",
+    )
 
 
 def _settle(session, missing):

@@ -68,6 +68,17 @@ def of_render(error, frame, out):
     return Refusal("other", f"Blender could not render frame {frame}: {text}")
 
 
+def of_bake(error, folder):
+    """The cause behind what an operator of a bake, or the save after it, raised."""
+    text = _text(error)
+    low = text.lower()
+    if "no space left" in low or _disk_full(folder):
+        return Refusal("disk-full", "the disk of the worker is full; the bake could not be written")
+    if "out of memory" in low or "malloc" in low:
+        return Refusal("out-of-memory", f"Blender ran out of memory in the bake: {text}")
+    return Refusal("unbaked", f"Blender could not bake the scene: {text}; bake it in Blender, or use --no-bake")
+
+
 def of_disk(error, frame):
     """The cause behind an OSError of Kiln's own."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

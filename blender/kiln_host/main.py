@@ -5,7 +5,7 @@ import time
 
 import bpy
 
-from . import bytecode, errors, probe
+from . import addons, bake, bytecode, colors, errors, probe
 from .channel import Channel, Printed, die_with_parent, peak_memory
 from .frame import FrameRenderer
 from .session import Session
@@ -55,6 +55,8 @@ class _Host:
             self._open(command)
         elif command["op"] == "render":
             self._render(command)
+        elif command["op"] == "bake":
+            self._bake(command)
 
     def failed(self, command, refusal):
         self._answer("failed", command, cause=refusal.cause, message=refusal.message[:2000])
@@ -67,6 +69,7 @@ class _Host:
     def _open(self, command):
         self._frames = None
         started = time.monotonic()
+        _bring(command)
         session = Session(command, self._engine_field, self._capabilities)
         session.open()
         plan = session.plan()
@@ -76,6 +79,21 @@ class _Host:
             command,
             notices=session.notices,
             plan=plan,
+            seconds=time.monotonic() - started,
+            memory=peak_memory(),
+        )
+
+    def _bake(self, command):
+        self._frames = None
+        started = time.monotonic()
+        _bring(command)
+        task = bake.Bake(command, self._channel)
+        simulated = task.run()
+        self._answer(
+            "baked",
+            command,
+            simulated=simulated[:1000],
+            notices=task.notices,
             seconds=time.monotonic() - started,
             memory=peak_memory(),
         )
@@ -93,3 +111,8 @@ class _Host:
             memory=peak_memory(),
             notices=notices,
         )
+
+
+def _bring(command):
+    colors.check()
+    addons.enable(command["addons"], command["session"]["policy"]["scripts"] == "trust")

@@ -34,7 +34,9 @@ class Session:
         return self.policy["scripts"] == "trust"
 
     def open(self):
-        self._load()
+        with remap.elsewhere(self._remap):
+            load(self.blend, self.trust)
+        self.scene = choose_scene(self.settings)
         self._check_engine()
         settings.apply(self)
         checks.camera(self)
@@ -64,30 +66,6 @@ class Session:
         if text not in self.notices:
             self.notices.append(text)
 
-    def _load(self):
-        name = os.path.basename(self.blend)
-        try:
-            with remap.elsewhere(self._remap):
-                bpy.ops.wm.open_mainfile(filepath=self.blend, load_ui=False, use_scripts=self.trust)
-        except RuntimeError as error:
-            text = " ".join(str(error).replace("Error: ", "").split()).replace(self.blend, name)
-            raise Refusal("cannot-open", f"{name} cannot be opened: {text}") from error
-        if os.path.realpath(bpy.data.filepath) != os.path.realpath(self.blend):
-            raise Refusal("cannot-open", f"{name} cannot be opened: Blender kept another file open")
-        self.scene = self._choose_scene()
-
-    def _choose_scene(self):
-        wanted = self.settings.get("scene")
-        if not wanted:
-            return bpy.context.scene
-        scene = bpy.data.scenes.get(wanted)
-        if scene is None:
-            there = ", ".join(scene.name for scene in bpy.data.scenes)
-            raise Refusal("bad-setting", f"the file has no scene “{wanted}”; it has: {there}")
-        if bpy.context.window:
-            bpy.context.window.scene = scene
-        return scene
-
     def _check_engine(self):
         named = self.settings.get("engine") or self._engine_field.name(self.scene)
         # One engine, two names: 4.2 to 4.5 call the new EEVEE so.
@@ -104,3 +82,27 @@ class Session:
             f"the engine {named} is not in Blender {bpy.app.version_string}; it has: {', '.join(there)} "
             "(choose one with --engine)",
         )
+
+
+def load(blend, trust):
+    name = os.path.basename(blend)
+    try:
+        bpy.ops.wm.open_mainfile(filepath=blend, load_ui=False, use_scripts=trust)
+    except RuntimeError as error:
+        text = " ".join(str(error).replace("Error: ", "").split()).replace(blend, name)
+        raise Refusal("cannot-open", f"{name} cannot be opened: {text}") from error
+    if os.path.realpath(bpy.data.filepath) != os.path.realpath(blend):
+        raise Refusal("cannot-open", f"{name} cannot be opened: Blender kept another file open")
+
+
+def choose_scene(settings):
+    wanted = settings.get("scene")
+    if not wanted:
+        return bpy.context.scene
+    scene = bpy.data.scenes.get(wanted)
+    if scene is None:
+        there = ", ".join(scene.name for scene in bpy.data.scenes)
+        raise Refusal("bad-setting", f"the file has no scene “{wanted}”; it has: {there}")
+    if bpy.context.window:
+        bpy.context.window.scene = scene
+    return scene

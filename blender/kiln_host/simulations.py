@@ -8,15 +8,18 @@ import bpy
 
 def unbaked(scene):
     """Names of what has no bake. Emitted particles are right without one and are not named."""
-    found = []
+    return [name for name, _, _ in standing(scene)]
+
+
+def standing(scene):
+    """Name, owner, and the modifier, particle system or rigid body world, of each simulation without a bake."""
     world = scene.rigidbody_world
     if world and world.enabled and world.collection and not _baked(world.point_cache):
-        moving = [
-            o.name
-            for o in world.collection.objects
-            if o.rigid_body and o.rigid_body.type == "ACTIVE" and o.rigid_body.enabled and not o.rigid_body.kinematic
-        ]
-        found += [f"rigid body {name}" for name in moving]
+        for thing in world.collection.objects:
+            body = thing.rigid_body
+            if body and body.type == "ACTIVE" and body.enabled and not body.kinematic:
+                # The cache is the scene's.
+                yield f"rigid body {thing.name}", scene, world
     for thing in scene.objects:
         if thing.hide_render:
             continue
@@ -24,12 +27,11 @@ def unbaked(scene):
             if modifier.show_render and _modifier_unbaked(thing, modifier):
                 kind = modifier.type.lower().replace("_", " ")
                 kind = "simulation nodes" if kind == "nodes" else kind
-                found.append(f"{kind} of {thing.name}")
+                yield f"{kind} of {thing.name}", thing, modifier
         for system in thing.particle_systems:
             hair = system.settings.type == "HAIR" and system.use_hair_dynamics
             if hair and not _baked(system.point_cache):
-                found.append(f"hair dynamics of {thing.name}")
-    return found
+                yield f"hair dynamics of {thing.name}", thing, system
 
 
 def _baked(cache):

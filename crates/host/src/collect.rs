@@ -62,11 +62,11 @@ pub fn collect(out: &Path, planned: &[PlannedFile]) -> Result<Vec<CollectedFile>
     Ok(collected)
 }
 
-fn error_text(error: Errno) -> io::Error {
+pub(crate) fn error_text(error: Errno) -> io::Error {
     io::Error::from(error)
 }
 
-fn misbehaved(message: String) -> Failure {
+pub(crate) fn misbehaved(message: String) -> Failure {
     Failure::new(FailureCause::HostMisbehaved, message)
 }
 
@@ -111,7 +111,7 @@ fn take(folder: &OwnedFd, planned: &PlannedFile) -> Result<CollectedFile, Failur
 }
 
 /// Never blocks on a FIFO, never leaves the folder, follows no link at any part of the name.
-fn open_below(folder: &OwnedFd, name: &RelPath) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_below(folder: &OwnedFd, name: &RelPath) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match openat2(folder, name.as_str(), flags, Mode::empty(), resolve) {

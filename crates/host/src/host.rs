@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kiln_types::{BlenderVersion, Failure, FailureCause, ScriptPolicy, SessionKey};
+use kiln_types::{BlenderVersion, Failure, FailureCause, ScriptPolicy, SessionKey, SessionSpec};
 use tokio::{
     io::AsyncWriteExt,
     net::unix::OwnedWriteHalf,
@@ -10,8 +10,8 @@ use tokio::{
 };
 
 use crate::{
-    BlenderInstall, Capabilities, HostError, HostOptions, OpenRequest, Opened, PlannedFile, RenderRequest,
-    Rendered, SlotRoot,
+    BakeRequest, Baked, BlenderInstall, Capabilities, HostError, HostOptions, OpenRequest, Opened,
+    PlannedFile, RenderRequest, Rendered, SlotRoot,
     bytecode::Bytecode,
     death::{OomCount, explain},
     log::Log,
@@ -64,7 +64,7 @@ impl Host {
         let before = OomCount::now();
         let bytecode = Bytecode::of(install, options.bytecode.as_deref());
         let (process, socket, printed) =
-            Process::start(install, root, &boot, options.trust, &bytecode).await.map_err(spawn)?;
+            Process::start(install, root, &boot, &options, &bytecode).await.map_err(spawn)?;
         let (read, writer) = socket.into_split();
         let mut host = Self {
             process,
@@ -98,7 +98,10 @@ impl Host {
                 Ok(host)
             }
             Ok(Ok(_)) => Err(HostError::NotUp(host.misbehaved("it spoke before its hello").await)),
-            Ok(Err(error)) => Err(HostError::NotUp(host.ended(error, "starting").await)),
+            Ok(Err(error)) => {
+                let failure = host.ended(error, "starting").await;
+                Err(HostError::NotUp(host.unreadable_colors().unwrap_or(failure)))
+            }
             Err(_) => {
                 let message = format!("it said nothing for {} seconds", limit.as_secs());
                 Err(HostError::NotUp(host.end(Failure::new(FailureCause::TimedOut, message)).await))
@@ -112,12 +115,7 @@ impl Host {
     /// # Errors
     /// A [`Failure`] with its cause; after most the process lives on ([`Host::is_alive`]).
     pub async fn open(&mut self, request: &OpenRequest) -> Result<Opened, Failure> {
-        if (request.session.policy.scripts == ScriptPolicy::Trust) != self.options.trust {
-            return Err(Failure::new(
-                FailureCause::Other,
-                "the session's trust in scripts is not that of the process; start another process for it",
-            ));
-        }
+        self.check_trust(&request.session)?;
         self.session = None;
         self.log.forget();
         let id = self.begin();
@@ -128,12 +126,14 @@ impl Host {
             blend: &request.blend,
             session: &request.session,
             remap: request.remap.iter().map(|(from, to)| (from.as_str(), to)).collect(),
+            addons: &request.addons,
             persistent_data: request.persistent_data,
             threads,
             devices: devices.as_deref(),
         };
-        let limit = Some(self.options.open_limit);
-        let done = self.request(&command, "opening the file", limit, false).await?;
+        // A file that takes long to open holds Python's lock, and nobody can answer.
+        let limits = Limits { whole: Some(self.options.open_limit), silence: None };
+        let done = self.request(&command, "opening the file", limits).await?;
         let Done::Opened(opened) = done else {
             return Err(self.misbehaved("it answered an open with something else").await);
         };
@@ -142,6 +142,36 @@ impl Host {
         }
         self.session = Some(request.session.key());
         Ok(opened)
+    }
+
+    /// Bakes the scene's simulations and saves the file where it lies. Afterwards no session is open, and the
+    /// process has done its share: what it holds in memory is not what a frame would open.
+    ///
+    /// # Errors
+    /// A [`Failure`] with its cause, [`FailureCause::Unbaked`] where it names what cannot be baked.
+    pub async fn bake(&mut self, request: &BakeRequest) -> Result<Baked, Failure> {
+        self.check_trust(&request.session)?;
+        if !request.tree.starts_with(self.root.path()) || !request.blend.starts_with(&request.tree) {
+            return Err(Failure::new(FailureCause::Other, "the bake's folder is not below that of its slot"));
+        }
+        self.session = None;
+        self.log.forget();
+        let id = self.begin();
+        let command = Command::Bake {
+            id,
+            tree: &request.tree,
+            blend: &request.blend,
+            session: &request.session,
+            remap: request.remap.iter().map(|(from, to)| (from.as_str(), to)).collect(),
+            addons: &request.addons,
+        };
+        // The file is opened and saved on the way.
+        let silence = self.options.silence_limit.max(self.options.open_limit);
+        let limits = Limits { whole: None, silence: Some(silence) };
+        match self.request(&command, "baking", limits).await? {
+            Done::Baked(baked) => Ok(baked),
+            _ => Err(self.misbehaved("it answered a bake with something else").await),
+        }
     }
 
     /// Renders one frame of the opened session.
@@ -161,12 +191,13 @@ impl Host {
         let id = self.begin();
         let command = Command::Render { id, frame: request.frame, out: &request.out };
         let doing = format!("rendering frame {}", request.frame);
-        match self.request(&command, &doing, request.time_limit, true).await? {
+        let limits = Limits { whole: request.time_limit, silence: Some(self.options.silence_limit) };
+        match self.request(&command, &doing, limits).await? {
             Done::Rendered(rendered) => {
                 self.frames_rendered += 1;
                 Ok(rendered)
             }
-            Done::Opened(_) => Err(self.misbehaved("it answered a render with something else").await),
+            _ => Err(self.misbehaved("it answered a render with something else").await),
         }
     }
 
@@ -215,26 +246,39 @@ impl Host {
         self.log.tail()
     }
 
+    fn check_trust(&self, session: &SessionSpec) -> Result<(), Failure> {
+        if (session.policy.scripts == ScriptPolicy::Trust) == self.options.trust {
+            return Ok(());
+        }
+        Err(Failure::new(
+            FailureCause::Other,
+            "the session's trust in scripts is not that of the process; start another process for it",
+        ))
+    }
+
+    /// Before 4.0 Blender ends where it cannot read a colour configuration.
+    fn unreadable_colors(&self) -> Option<Failure> {
+        let name = self.options.ocio.as_ref()?.file_name()?.to_string_lossy().into_owned();
+        let printed = self.log.tail();
+        let why = printed.iter().find_map(|line| line.split_once("OpenColorIO Error:"))?.1;
+        let message = format!("Blender cannot read the colour configuration {name}: {}", sentence(why));
+        Some(Failure { cause: FailureCause::BadSetting, message, log_tail: printed })
+    }
+
     fn begin(&mut self) -> u64 {
         self.log.begin();
         self.last_id += 1;
         self.last_id
     }
 
-    async fn request(
-        &mut self,
-        command: &Command<'_>,
-        doing: &str,
-        limit: Option<Duration>,
-        ping: bool,
-    ) -> Result<Done, Failure> {
+    async fn request(&mut self, command: &Command<'_>, doing: &str, limits: Limits) -> Result<Done, Failure> {
         if !self.is_alive() {
             let failure = self.ended(LineError::Closed, doing).await;
             return Err(failure);
         }
         self.busy = true;
         let fuse = self.process.fuse();
-        let result = self.exchange(command, doing, limit, ping).await;
+        let result = self.exchange(command, doing, limits).await;
         if matches!(result, Ok(_) | Err(Stop::Said(_))) {
             self.log.drain().await;
         }
@@ -255,20 +299,18 @@ impl Host {
         &mut self,
         command: &Command<'_>,
         doing: &str,
-        limit: Option<Duration>,
-        ping: bool,
+        Limits { whole, silence }: Limits,
     ) -> Result<Done, Stop> {
         self.send(command).await?;
         let (asked, started) = (self.last_id, Instant::now());
-        let deadline = limit.map(|limit| started + limit);
+        let deadline = whole.map(|limit| started + limit);
         let mut heard = started;
         let mut planned = None;
         let ping_every = (self.options.silence_limit / 4).min(Duration::from_secs(10));
         let mut next_ping = started + ping_every;
         loop {
-            // A file that takes long to open holds Python's lock, and nobody can answer.
-            let silent_until = ping.then_some(heard + self.options.silence_limit);
-            let wake = [deadline, silent_until, ping.then_some(next_ping)].into_iter().flatten().min();
+            let silent_until = silence.map(|limit| heard + limit);
+            let wake = [deadline, silent_until, silence.map(|_| next_ping)].into_iter().flatten().min();
             let wake = wake.unwrap_or(started + Duration::from_secs(365 * 24 * 3600));
             let event = tokio::select! {
                 event = self.reader.next() => Some(event.map_err(Stop::Lines)?),
@@ -276,7 +318,7 @@ impl Host {
             };
             let now = Instant::now();
             if deadline.is_some_and(|deadline| now >= deadline) {
-                let seconds = limit.unwrap_or_default().as_secs_f64();
+                let seconds = whole.unwrap_or_default().as_secs_f64();
                 return Err(Stop::Kill(Failure::new(
                     FailureCause::TimedOut,
                     format!("Blender was still {doing} after {seconds} s, the limit; it was stopped"),
@@ -288,7 +330,7 @@ impl Host {
                         FailureCause::HostMisbehaved,
                         format!(
                             "Blender answered nothing for {} seconds while {doing}; it was stopped",
-                            self.options.silence_limit.as_secs_f64()
+                            silence.unwrap_or_default().as_secs_f64()
                         ),
                     )));
                 }
@@ -342,13 +384,23 @@ impl Host {
                     notices: bounded(notices),
                 })))
             }
+            Event::Baked { id, simulated, notices, seconds, memory } if id == asked => {
+                Ok(Some(Done::Baked(Baked {
+                    simulated: simulated.iter().take(1000).map(|name| sentence(name)).collect(),
+                    notices: bounded(notices),
+                    seconds: seconds.max(0.0),
+                    peak_memory: memory,
+                })))
+            }
             Event::Failed { id, cause, message } if id == asked => {
                 Err(Stop::Said(Failure::new(cause, sentence(&message))))
             }
             Event::Hello { .. } => lie("it greeted twice"),
-            Event::Planned { .. } | Event::Opened { .. } | Event::Rendered { .. } | Event::Failed { .. } => {
-                lie("it answered what nobody asked")
-            }
+            Event::Planned { .. }
+            | Event::Opened { .. }
+            | Event::Rendered { .. }
+            | Event::Baked { .. }
+            | Event::Failed { .. } => lie("it answered what nobody asked"),
         }
     }
 
@@ -407,6 +459,14 @@ impl Host {
 enum Done {
     Opened(Opened),
     Rendered(Rendered),
+    Baked(Baked),
+}
+
+/// How long a request may take, and how long nothing may be heard meanwhile; `None` is for ever.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    whole: Option<Duration>,
+    silence: Option<Duration>,
 }
 
 /// Why a request has no result.

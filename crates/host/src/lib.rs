@@ -2,7 +2,7 @@
 //!
 //! [`Host`] is a Blender process in its own process group, told what to do in lines of JSON over a socket that
 //! it inherits. [`discover`] finds the Blenders of a machine, [`collect`] takes what a frame wrote out of its
-//! folder. Nothing here knows of networks or databases, and nothing here trusts what the process says: a
+//! folder, [`gather`] what a bake left in its tree. Nothing here knows of networks or databases, and nothing here trusts what the process says: a
 //! scene's script may speak in its place.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -11,6 +11,7 @@ mod bytecode;
 mod collect;
 mod death;
 mod discover;
+mod gather;
 mod host;
 mod install;
 mod log;
@@ -23,12 +24,14 @@ mod wire;
 
 pub use collect::{CollectedFile, MAX_FILE_BYTES, collect};
 pub use discover::{BlenderInstall, Flavor, discover, inspect};
+pub use gather::{Gathered, MAX_BAKED_BYTES, MAX_BAKED_ENTRIES, gather, open_gathered};
 pub use host::{Host, probe};
 pub use install::{InstallError, install_blender};
 pub use log::LogSink;
 pub use plan::{OutputPlan, PlannedFile};
 pub use request::{
-    Capabilities, Device, HostError, HostOptions, OpenRequest, Opened, RenderRequest, Rendered,
+    BakeRequest, Baked, Capabilities, Device, HostError, HostOptions, OpenRequest, Opened, RenderRequest,
+    Rendered,
 };
 pub use root::SlotRoot;
 pub use wire::{Progress, ProgressSink};

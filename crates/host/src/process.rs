@@ -18,7 +18,7 @@ use tokio::{
     runtime::Handle,
 };
 
-use crate::{BlenderInstall, Flavor, SlotRoot, bytecode::Bytecode};
+use crate::{BlenderInstall, Flavor, HostOptions, SlotRoot, bytecode::Bytecode};
 
 /// Variables that pass: what a program needs to find its libraries and speak its language, and the switches of
 /// Cycles. All else could carry a secret.
@@ -43,7 +43,7 @@ impl Process {
         install: &BlenderInstall,
         root: &SlotRoot,
         boot: &std::path::Path,
-        trust: bool,
+        options: &HostOptions,
         bytecode: &Bytecode,
     ) -> io::Result<(Self, UnixStream, pipe::Receiver)> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
@@ -53,7 +53,7 @@ impl Process {
         let mut command = Command::new(&install.program);
         match install.flavor {
             Flavor::Executable => {
-                let scripts = if trust { "--enable-autoexec" } else { "--disable-autoexec" };
+                let scripts = if options.trust { "--enable-autoexec" } else { "--disable-autoexec" };
                 command.args(["--background", "--factory-startup", "-noaudio", scripts, "--python"]);
                 command.arg(boot);
                 if matches!(bytecode, Bytecode::Use(_)) {
@@ -71,6 +71,9 @@ impl Process {
             command.arg("--kiln-bytecode").arg(folder);
         }
         command.env_clear().envs(passed()).env(MARK, &mark).envs(profile(root));
+        if let Some(ocio) = &options.ocio {
+            command.env("OCIO", ocio);
+        }
         if let Bytecode::Use(folder) = bytecode {
             command.env("PYTHONPYCACHEPREFIX", folder);
         }
@@ -85,7 +88,7 @@ impl Process {
             .and_then(Pid::from_raw)
             .ok_or_else(|| io::Error::other("the process ended at once"))?;
         let log = pipe::Receiver::from_owned_fd(OwnedFd::from(log))?;
-        Ok((Self { child, group, mark, trust }, UnixStream::from_std(ours)?, log))
+        Ok((Self { child, group, mark, trust: options.trust }, UnixStream::from_std(ours)?, log))
     }
 
     pub(crate) fn id(&self) -> u32 {

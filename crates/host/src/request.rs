@@ -38,6 +38,8 @@ pub struct HostOptions {
     pub trust: bool,
     /// Threads of Blender where the session does not say; 0 lets Blender decide.
     pub threads: u16,
+    /// The colour configuration (OCIO) that the process has for its whole life; Blender's own where absent.
+    pub ocio: Option<PathBuf>,
     /// Takes what Blender prints.
     pub log: Option<LogSink>,
     pub progress: Option<ProgressSink>,
@@ -58,6 +60,7 @@ impl Default for HostOptions {
         Self {
             trust: false,
             threads: 0,
+            ocio: None,
             log: None,
             progress: None,
             devices_override: None,
@@ -83,6 +86,8 @@ pub enum HostError {
 impl From<HostError> for Failure {
     fn from(error: HostError) -> Self {
         let log_tail = match &error {
+            // The file's fault, not the machine's.
+            HostError::NotUp(failure) if failure.cause == FailureCause::BadSetting => return failure.clone(),
             HostError::NotUp(failure) => failure.log_tail.clone(),
             _ => Vec::new(),
         };
@@ -98,6 +103,8 @@ pub struct OpenRequest {
     pub session: SessionSpec,
     /// Paths as they stand in the .blend, and the absolute paths where those files lie.
     pub remap: Vec<(String, PathBuf)>,
+    /// The job's add-ons, absolute paths: enabled before the file is opened, for the life of the process.
+    pub addons: Vec<PathBuf>,
     /// Keep the scene's data between frames: faster, and takes memory.
     pub persistent_data: bool,
 }
@@ -112,6 +119,33 @@ pub struct Opened {
     pub seconds: f64,
     /// The most memory the process has held so far, in bytes.
     pub memory: u64,
+}
+
+/// What to bake. The process writes into `tree`, a copy of the bundle, and saves the .blend where it lies.
+#[derive(Debug, Clone)]
+pub struct BakeRequest {
+    /// The folder that is the bundle, writable; caches are written below it and nowhere else.
+    pub tree: PathBuf,
+    /// The .blend below it, an absolute path.
+    pub blend: PathBuf,
+    pub session: SessionSpec,
+    /// As [`OpenRequest::remap`], with places below `tree`: they are saved as names relative to the .blend.
+    pub remap: Vec<(String, PathBuf)>,
+    /// As [`OpenRequest::addons`].
+    pub addons: Vec<PathBuf>,
+}
+
+/// Every simulation of the scene is baked, and the file saved, says the host; [`crate::gather`] looks.
+#[derive(Debug, Clone)]
+pub struct Baked {
+    /// Names of what was baked; none where nothing had to be, and then no file has changed.
+    pub simulated: Vec<String>,
+    /// What a person should know of: each a sentence.
+    pub notices: Vec<String>,
+    /// Seconds, by the host's clock.
+    pub seconds: f64,
+    /// The most memory the process has held so far, in bytes.
+    pub peak_memory: u64,
 }
 
 #[derive(Debug, Clone)]

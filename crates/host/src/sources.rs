@@ -13,10 +13,13 @@ macro_rules! sources {
 
 const SOURCES: &[(&str, &str)] = sources![
     "__init__.py",
+    "addons.py",
+    "bake.py",
     "boot.py",
     "bytecode.py",
     "channel.py",
     "checks.py",
+    "colors.py",
     "devices.py",
     "errors.py",
     "frame.py",

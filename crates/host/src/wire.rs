@@ -13,11 +13,11 @@ const LINE_LIMIT: usize = 1 << 20;
 /// More messages in one second are a flood. An honest host sends a few.
 const MESSAGES_A_SECOND: u32 = 500;
 
-/// How a frame comes along inside one render, as far as Blender tells.
+/// How a frame comes along inside one render, or a bake from frame to frame, as far as Blender tells.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Progress {
     pub frame: i32,
-    /// Samples done and asked for, where the engine counts them.
+    /// Samples done and asked for, where the engine counts them; in a bake, frames.
     #[serde(default)]
     pub samples: Option<(u32, u32)>,
     /// Bytes of memory the process holds.
@@ -36,6 +36,7 @@ pub(crate) enum Command<'a> {
         blend: &'a PathBuf,
         session: &'a SessionSpec,
         remap: BTreeMap<&'a str, &'a PathBuf>,
+        addons: &'a [PathBuf],
         persistent_data: bool,
         threads: u16,
         devices: Option<&'a [Device]>,
@@ -44,6 +45,14 @@ pub(crate) enum Command<'a> {
         id: u64,
         frame: i32,
         out: &'a PathBuf,
+    },
+    Bake {
+        id: u64,
+        tree: &'a PathBuf,
+        blend: &'a PathBuf,
+        session: &'a SessionSpec,
+        remap: BTreeMap<&'a str, &'a PathBuf>,
+        addons: &'a [PathBuf],
     },
     Ping,
 }
@@ -74,6 +83,13 @@ pub(crate) enum Event {
         memory: u64,
         #[serde(default)]
         notices: Vec<String>,
+    },
+    Baked {
+        id: u64,
+        simulated: Vec<String>,
+        notices: Vec<String>,
+        seconds: f64,
+        memory: u64,
     },
     Failed {
         id: u64,

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bake;
 mod disks;
 mod find;
 mod liars;
@@ -71,7 +72,8 @@ impl Slot {
         let blend = scene(name);
         let mut session = session(&self.install, &blend);
         change(&mut session);
-        let request = OpenRequest { blend, session, remap: Vec::new(), persistent_data: true };
+        let request =
+            OpenRequest { blend, session, remap: Vec::new(), addons: Vec::new(), persistent_data: true };
         self.host.open(&request).await
     }
 

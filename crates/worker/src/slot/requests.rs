@@ -1,9 +1,14 @@
 //! What a slot asks of Blender, each as a future that owns the process and can be called off.
 
-use std::{io, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use kiln_host::{OpenRequest, RenderRequest};
-use kiln_types::{Failure, FailureCause, SessionSpec};
+use kiln_types::{Failure, FailureCause, RelPath, SessionSpec};
 use tokio_util::sync::CancellationToken;
 
 use super::{Actor, Done, Kind, Work};
@@ -39,6 +44,7 @@ impl Actor {
             blend: laid.folder.join(work.session.blend.to_path()),
             session: (*work.session).clone(),
             remap: laid.remapped(),
+            addons: places(&laid.folder, &work.session.addons),
             persistent_data: persistent,
         };
         let off = self.off.clone();
@@ -108,6 +114,10 @@ impl Actor {
         let failure = Failure::new(FailureCause::Other, "the slot lost its Blender; this is a fault of Kiln");
         self.running = Some(Box::pin(async { Done::Lost(failure) }));
     }
+}
+
+fn places(folder: &Path, paths: &[RelPath]) -> Vec<PathBuf> {
+    paths.iter().map(|path| folder.join(path.to_path())).collect()
 }
 
 async fn end(seat: Box<Seat>) -> Done {

@@ -1,0 +1,257 @@
+"""Bakes what a scene simulates, and saves the file with it where it lies: a writable copy, which serves nothing else."""
+
+import contextlib
+import os
+import re
+import time
+
+import bpy
+
+from . import checks, errors, remap, session, simulations
+from .channel import peak_memory
+from .errors import Refusal, names
+
+PROGRESS_EVERY = 0.25  # seconds
+
+# Who is told of the frames that Blender steps through.
+_listeners = []
+
+
+@bpy.app.handlers.persistent
+def _on_frame(scene, *_):
+    for listener in _listeners:
+        listener.heard(scene.frame_current)
+
+
+class Bake:
+    def __init__(self, command, channel):
+        spec = command["session"]
+        self.policy = spec["policy"]
+        self.notices = []
+        self.scene = None
+        self._blend = command["blend"]
+        self._settings = spec["settings"]
+        self._tree = command["tree"]
+        self._remap = command["remap"]
+        self._steps = _Steps(channel)
+
+    def run(self):
+        """Names of what is baked now."""
+        self._open()
+        found = list(simulations.standing(self.scene))
+        if not found:
+            return []
+        self._check(found)
+        self._settle_folders(found)
+        with _heard(self._steps), _shown(self.scene, found):
+            self._bake(found)
+        checks.scripts(self)
+        self._save()
+        # What is not in the file is not baked, whatever Blender shows before: it is looked at as a frame will see it.
+        self._open()
+        left = simulations.unbaked(self.scene)
+        if left:
+            raise _unbaked(left, "Blender said that it baked, but nothing of it is kept")
+        return list(dict.fromkeys(name for name, _, _ in found))
+
+    def notice(self, text):
+        if text not in self.notices:
+            self.notices.append(text)
+
+    def _open(self):
+        with remap.elsewhere(self._remap, relative=True):
+            session.load(self._blend, self.policy["scripts"] == "trust")
+        self.scene = session.choose_scene(self._settings)
+        if self.scene != bpy.context.scene:
+            raise Refusal("other", f"Blender does not show the scene “{self.scene.name}”")
+
+    def _check(self, found):
+        checks.external_files(self)
+        linked = [f"{name} (from {owner.library.name})" for name, owner, _ in found if owner.library]
+        if linked:
+            raise _unbaked(linked, "what is linked from a library can only be baked in that file")
+        fluids = [name for name, _, part in found if _is(part, "FLUID")]
+        if fluids and not bpy.app.binary_path:
+            raise Refusal(
+                "other",
+                f"{names(fluids)} cannot be baked by Blender as a Python module, which ends in the middle of it; let a "
+                "worker with a whole Blender do it",
+            )
+
+    def _settle_folders(self, found):
+        """Caches are written into the tree, and nowhere else, by names relative to the file."""
+        for number, (_, owner, part) in enumerate(found):
+            if _is(part, "FLUID"):
+                domain = part.domain_settings
+                if not self._inside(domain.cache_directory):
+                    domain.cache_directory = self._folder(owner, part, number)
+                if domain.cache_type != "ALL":
+                    # Replay bakes while it plays, and modular in parts: the outcome is the same.
+                    domain.cache_type = "ALL"
+            if _is(part, "NODES"):
+                for field in ("simulation_bake_directory", "bake_directory"):
+                    if hasattr(part, field) and not self._inside(getattr(part, field)):
+                        setattr(part, field, self._folder(owner, part, number))
+                for bake in getattr(part, "bakes", ()):
+                    if bake.use_custom_path and not self._inside(bake.directory):
+                        bake.use_custom_path = False
+
+    def _inside(self, folder):
+        if not folder.startswith("//"):
+            return False
+        return os.path.realpath(bpy.path.abspath(folder)).startswith(os.path.realpath(self._tree) + os.sep)
+
+    def _folder(self, owner, part, number):
+        stem = os.path.splitext(os.path.basename(self._blend))[0]
+        plain = re.sub(r"[^\w-]+", "_", f"{owner.name}_{part.name}", flags=re.ASCII)
+        return f"//blendcache_{stem}/{plain[:80]}_{number}"
+
+    def _bake(self, found):
+        """In the order in which Blender's own buttons would be pressed: fluids may flow around what fell."""
+        scene, steps = self.scene, self._steps
+        before = scene.frame_current
+        caches = [(owner, part, cache) for _, owner, part in found for cache in _point_caches(part)]
+        hair = [entry for entry in caches if isinstance(entry[1], bpy.types.ParticleSystem)]
+        others = [cache for _, part, cache in caches if not isinstance(part, bpy.types.ParticleSystem)]
+        nodes = [part for _, _, part in found if _is(part, "NODES")]
+        fluids = [(owner, part) for _, owner, part in found if _is(part, "FLUID")]
+        if others:
+            steps.plan(min(c.frame_start for c in others), max(c.frame_end for c in others))
+        for _, _, cache in hair:
+            steps.plan(cache.frame_start, cache.frame_end)
+        if nodes:
+            steps.plan(scene.frame_start, scene.frame_end)
+        for _, part in fluids:
+            steps.plan(part.domain_settings.cache_frame_start, part.domain_settings.cache_frame_end)
+        if others:
+            steps.begin()
+            self._call(bpy.ops.ptcache.bake_all, {"scene": scene}, bake=True)
+        for owner, _, cache in hair:
+            # Blender leaves hair out where it bakes all.
+            steps.begin()
+            which = {"scene": scene, "object": owner, "active_object": owner, "point_cache": cache}
+            self._call(bpy.ops.ptcache.bake, which, bake=True)
+        if nodes:
+            steps.begin()
+            self._call(bpy.ops.object.simulation_nodes_cache_bake, {"scene": scene}, selected=False)
+        for owner, _ in fluids:
+            steps.begin()
+            self._call(bpy.ops.fluid.bake_all, {"scene": scene, "object": owner, "active_object": owner})
+        if scene.frame_current != before:
+            scene.frame_set(before)
+        left = simulations.unbaked(scene)
+        if left:
+            raise _unbaked(left, "Blender did not bake it")
+
+    def _call(self, operator, context, **arguments):
+        try:
+            if hasattr(bpy.context, "temp_override"):
+                with bpy.context.temp_override(**context):
+                    return operator(**arguments)
+            return operator({**bpy.context.copy(), **context}, **arguments)
+        except RuntimeError as error:
+            raise errors.of_bake(error, self._tree) from error
+
+    def _save(self):
+        bpy.context.preferences.filepaths.save_version = 0
+        try:
+            bpy.ops.wm.save_mainfile(filepath=self._blend, compress=False, relative_remap=False)
+        except RuntimeError as error:
+            raise errors.of_bake(error, self._tree) from error
+
+
+class _Steps:
+    """How far the bake is, from the frames that Blender steps through."""
+
+    def __init__(self, channel):
+        self._channel = channel
+        self._ranges = []
+        self._done = 0
+        self._told = 0.0
+        self._at = None
+
+    def plan(self, first, last):
+        self._ranges.append((first, max(first, last)))
+
+    def begin(self):
+        """The next range of the plan."""
+        if self._at is None:
+            self._at = 0
+            self._all = sum(last - first + 1 for first, last in self._ranges)
+        else:
+            first, last = self._ranges[self._at]
+            self._done += last - first + 1
+            self._at += 1
+
+    def heard(self, frame):
+        now = time.monotonic()
+        if self._at is None or now - self._told < PROGRESS_EVERY:
+            return
+        first, last = self._ranges[self._at]
+        if not first <= frame <= last:
+            return
+        self._told = now
+        done = self._done + frame - first
+        self._channel.send("progress", frame=frame, samples=[done, self._all], memory=peak_memory())
+
+
+@contextlib.contextmanager
+def _heard(steps):
+    handlers = bpy.app.handlers.frame_change_post
+    handlers.append(_on_frame)
+    _listeners[:] = [steps]
+    try:
+        yield
+    finally:
+        _listeners.clear()
+        if _on_frame in handlers:
+            handlers.remove(_on_frame)
+
+
+@contextlib.contextmanager
+def _shown(scene, found):
+    """What is hidden from the view, but rendered, is not simulated by it."""
+    undo = []
+
+    def show(thing, field, wanted):
+        before = getattr(thing, field)
+        if before != wanted:
+            undo.append((thing, field, before))
+            setattr(thing, field, wanted)
+
+    linked = []
+    for _, owner, part in found:
+        if isinstance(part, bpy.types.Modifier):
+            show(part, "show_viewport", True)
+        if not isinstance(owner, bpy.types.Object):
+            continue
+        show(owner, "hide_viewport", False)
+        if not owner.visible_get() and owner.name not in scene.collection.objects:
+            scene.collection.objects.link(owner)
+            linked.append(owner)
+    try:
+        yield
+    finally:
+        for owner in linked:
+            scene.collection.objects.unlink(owner)
+        for thing, field, before in reversed(undo):
+            setattr(thing, field, before)
+
+
+def _point_caches(part):
+    if _is(part, "DYNAMIC_PAINT"):
+        return [surface.point_cache for surface in part.canvas_settings.canvas_surfaces]
+    cache = getattr(part, "point_cache", None)
+    return [cache] if cache else []
+
+
+def _is(part, kind):
+    return isinstance(part, bpy.types.Modifier) and part.type == kind
+
+
+def _unbaked(found, why):
+    return Refusal(
+        "unbaked",
+        f"cannot be baked: {names(found)}; {why}; bake it in Blender and save, or render it standing still with "
+        "--no-bake",
+    )

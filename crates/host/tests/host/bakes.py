@@ -1,0 +1,229 @@
+"""The scenes of bake.rs, and a person who steps through them: `bakes.py build FOLDER`, `bakes.py step FOLDER OUT`."""
+
+import os
+import sys
+
+import bpy
+
+LAST = 12
+SHOWN = (3, 7, 10)
+NEW = bpy.app.version >= (4, 2, 0)
+MODULE = not os.path.basename(bpy.app.binary_path).startswith("blender")
+
+
+def start():
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    scene = bpy.context.scene
+    scene.render.engine = "CYCLES"
+    scene.cycles.samples, scene.cycles.use_denoising = 2, False
+    scene.render.resolution_x, scene.render.resolution_y, scene.render.resolution_percentage = 64, 36, 100
+    scene.frame_start, scene.frame_end = 1, LAST
+    scene.render.filepath = "//frames/shot_"
+    bpy.ops.object.camera_add(location=(0, -9, 4), rotation=(1.2, 0, 0))
+    scene.camera = bpy.context.object
+    bpy.ops.object.light_add(type="SUN", rotation=(0.6, 0.3, 0))
+    bpy.context.object.data.energy = 3
+    bpy.ops.mesh.primitive_plane_add(size=10)
+    return scene
+
+
+def short(cache):
+    cache.frame_end = LAST
+
+
+def wood(thing, folder):
+    """A texture whose name means nothing where the file is baked."""
+    path = os.path.join(folder, "assets", "wood.png")
+    os.makedirs(os.path.dirname(path))
+    image = bpy.data.images.new("Wood", 4, 4)
+    image.pixels = [1, 0.4, 0, 1] * 16
+    image.filepath_raw, image.file_format = path, "PNG"
+    image.save()
+    made = bpy.data.materials.new("Wood")
+    made.use_nodes = True
+    node = made.node_tree.nodes.new("ShaderNodeTexImage")
+    node.image = bpy.data.images.load(path)
+    made.node_tree.links.new(node.outputs["Color"], made.node_tree.nodes["Principled BSDF"].inputs["Base Color"])
+    thing.data.materials.append(made)
+    bpy.data.images.remove(image)
+
+
+def rigid(folder):
+    scene = start()
+    bpy.ops.rigidbody.world_add()
+    bpy.ops.rigidbody.object_add(type="PASSIVE")
+    for place in (2, 4):
+        bpy.ops.mesh.primitive_cube_add(size=1, location=(0.2 * place, 0, place), rotation=(0.3, 0.4, 0.1))
+        bpy.ops.rigidbody.object_add()
+    wood(bpy.context.object, folder)
+    short(scene.rigidbody_world.point_cache)
+
+
+def cloth(folder):
+    start()
+    bpy.ops.mesh.primitive_grid_add(x_subdivisions=12, y_subdivisions=12, size=3, location=(0, 0, 2))
+    modifier = bpy.context.object.modifiers.new("Cloth", "CLOTH")
+    short(modifier.point_cache)
+    # Heavy cloth is often switched off where it is worked on, and rendered all the same.
+    bpy.context.object.name = "Sheet"
+    bpy.ops.mesh.primitive_uv_sphere_add(radius=0.7, location=(0, 0, 1))
+    bpy.context.object.modifiers.new("Collision", "COLLISION")
+
+
+def soft(folder):
+    start()
+    bpy.context.object.modifiers.new("Collision", "COLLISION")
+    bpy.ops.mesh.primitive_uv_sphere_add(radius=1, location=(0, 0, 1.5), segments=12, ring_count=8)
+    modifier = bpy.context.object.modifiers.new("Softbody", "SOFT_BODY")
+    modifier.settings.use_goal = False
+    short(modifier.point_cache)
+
+
+def hair(folder):
+    start()
+    bpy.ops.mesh.primitive_plane_add(size=2, location=(0, 0, 2.5))
+    thing = bpy.context.object
+    thing.modifiers.new("Hair", "PARTICLE_SYSTEM")
+    system = thing.particle_systems[0]
+    system.settings.type, system.settings.count, system.settings.hair_length = "HAIR", 40, 1
+    system.use_hair_dynamics = True
+    system.cloth.settings.bending_stiffness = 0.01
+    for frame, place in ((1, -1.5), (LAST, 1.5)):
+        thing.location.x = place
+        thing.keyframe_insert("location", frame=frame)
+    short(system.point_cache)
+
+
+def waves(folder):
+    """Dynamic paint, whose cache lies beside the file."""
+    start()
+    bpy.ops.mesh.primitive_grid_add(x_subdivisions=20, y_subdivisions=20, size=4, location=(0, 0, 0.5))
+    canvas = bpy.context.object.modifiers.new("Canvas", "DYNAMIC_PAINT")
+    bpy.ops.dpaint.type_toggle(type="CANVAS")
+    surface = canvas.canvas_settings.canvas_surfaces[0]
+    surface.surface_type, surface.frame_end = "WAVE", LAST
+    short(surface.point_cache)
+    bpy.ops.mesh.primitive_uv_sphere_add(radius=0.5, location=(0, 0, 0.5))
+    brush = bpy.context.object
+    brush.modifiers.new("Brush", "DYNAMIC_PAINT")
+    bpy.ops.dpaint.type_toggle(type="BRUSH")
+    for frame, place in ((1, -1.5), (LAST, 1.5)):
+        brush.location.x = place
+        brush.keyframe_insert("location", frame=frame)
+
+
+def liquid(folder):
+    """A domain that bakes while it plays, into a folder that the machine does not have."""
+    start()
+    bpy.ops.mesh.primitive_cube_add(size=4, location=(0, 0, 2))
+    domain = bpy.context.object.modifiers.new("Fluid", "FLUID")
+    domain.fluid_type = "DOMAIN"
+    settings = domain.domain_settings
+    settings.domain_type, settings.resolution_max, settings.use_mesh = "LIQUID", 16, True
+    settings.cache_type, settings.cache_frame_end = "REPLAY", LAST
+    settings.cache_directory = os.path.join(folder, "elsewhere", "cache_fluid")
+    bpy.ops.mesh.primitive_uv_sphere_add(radius=0.6, location=(0, 0, 3))
+    flow = bpy.context.object.modifiers.new("Fluid", "FLUID")
+    flow.fluid_type = "FLOW"
+    flow.flow_settings.flow_type = "LIQUID"
+
+
+def nodes(folder):
+    start()
+    bpy.ops.mesh.primitive_cube_add(size=1, location=(-2, 0, 1))
+    tree = bpy.data.node_groups.new("Simulation", "GeometryNodeTree")
+    for direction in ("INPUT", "OUTPUT"):
+        tree.interface.new_socket("Geometry", in_out=direction, socket_type="NodeSocketGeometry")
+    before, after = tree.nodes.new("NodeGroupInput"), tree.nodes.new("NodeGroupOutput")
+    into, out = tree.nodes.new("GeometryNodeSimulationInput"), tree.nodes.new("GeometryNodeSimulationOutput")
+    into.pair_with_output(out)
+    move = tree.nodes.new("GeometryNodeSetPosition")
+    move.inputs["Offset"].default_value = (0.3, 0, 0.05)
+    for one, other in (
+        (before.outputs[0], into.inputs["Geometry"]),
+        (into.outputs["Geometry"], move.inputs[0]),
+        (move.outputs[0], out.inputs["Geometry"]),
+        (out.outputs["Geometry"], after.inputs[0]),
+    ):
+        tree.links.new(one, other)
+    bpy.context.object.modifiers.new("Nodes", "NODES").node_group = tree
+
+
+def linked(folder):
+    """Cloth that belongs to another file."""
+    cloth(folder)
+    sheet = bpy.data.objects["Sheet"]
+    path = os.path.join(folder, "wardrobe.blend")
+    bpy.data.libraries.write(path, {sheet})
+    bpy.data.objects.remove(sheet)
+    with bpy.data.libraries.load(path, link=True, relative=True) as (_, there):
+        there.objects = ["Sheet"]
+    bpy.context.scene.collection.objects.link(bpy.data.objects["Sheet"])
+
+
+def still(folder):
+    """Nothing to bake."""
+    start()
+
+
+def long(folder):
+    """Cloth that takes minutes."""
+    start()
+    bpy.ops.mesh.primitive_grid_add(x_subdivisions=150, y_subdivisions=150, size=3, location=(0, 0, 2))
+    modifier = bpy.context.object.modifiers.new("Cloth", "CLOTH")
+    modifier.settings.quality = 20
+    modifier.point_cache.frame_end = 1000
+
+
+BUILT = [rigid, cloth, soft, hair, waves, linked, still, long]
+if NEW:
+    BUILT.append(nodes)
+if not MODULE:
+    BUILT.append(liquid)
+
+
+def build(target):
+    for make in BUILT:
+        folder = os.path.join(target, make.__name__)
+        os.makedirs(folder)
+        make(folder)
+        path = os.path.join(folder, make.__name__ + ".blend")
+        bpy.ops.wm.save_as_mainfile(filepath=path, relative_remap=False)
+        print("built", make.__name__, flush=True)
+
+
+def press_bake(thing):
+    """Hair is drawn in another way once its cache counts as baked: there the person has pressed the button."""
+    cache = thing.particle_systems[0].point_cache
+    with bpy.context.temp_override(object=thing, active_object=thing, point_cache=cache):
+        bpy.ops.ptcache.bake(bake=True)
+
+
+def step(source, out):
+    """Renders the frames that are looked at on the way through all of them."""
+    for make in BUILT:
+        name = make.__name__
+        if name in ("linked", "still", "long"):
+            continue
+        bpy.ops.wm.open_mainfile(filepath=os.path.join(source, name, name + ".blend"), load_ui=False)
+        scene = bpy.context.scene
+        if name == "hair":
+            press_bake(bpy.data.objects["Plane.001"])
+        for frame in range(1, max(SHOWN) + 1):
+            scene.frame_set(frame)
+            if frame in SHOWN:
+                scene.render.filepath = os.path.join(out, f"{name}_{frame}.png")
+                bpy.ops.render.render(write_still=True)
+
+
+try:
+    verb, *rest = sys.argv[sys.argv.index("--") + 1 :]
+    {"build": build, "step": step}[verb](*rest)
+    sys.stdout.flush()
+    os._exit(0)
+except BaseException:
+    import traceback
+
+    traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(1)
