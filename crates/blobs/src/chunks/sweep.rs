@@ -193,3 +193,45 @@ fn read_frame(reader: &mut PackReader, path: &Path, at: u64, head: FrameHead) ->
     let stored = reader.read(path, at + FrameHead::LEN as u64, head.stored())?;
     Ok(stored.and_then(|stored| Frame::join(head, stored.into()).ok()))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures_util::stream;
+    use kiln_chunks::pack;
+
+    use super::*;
+    use crate::{Durability, StreamError};
+
+    #[tokio::test]
+    async fn a_pack_that_is_promised_after_it_was_judged_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ChunkStore::open(folder.path(), Durability::Ephemeral).await.unwrap();
+        let frames = [pack(&[1; 9000]), pack(&[2; 9000])];
+        let hashes = frames.each_ref().map(|frame| frame.chunk().hash);
+        let mut body = Vec::new();
+        frames.iter().try_for_each(|frame| frame.write_to(&mut body)).unwrap();
+        let put = async || {
+            let body = stream::iter([Ok::<_, StreamError>(Bytes::from(body.clone()))]);
+            store.put(body).await.unwrap();
+        };
+        put().await;
+        let first_needed = Marks::new(vec![prefix(&hashes[0])]);
+        let inner = &store.inner;
+        let judge = |id| inner.look(id).unwrap().unwrap();
+        let since = SystemTime::now();
+        assert_eq!(inner.index().unpromised(since), [0]);
+        let judged = [judge(0), judge(0)];
+        // Somebody asks for the second chunk just now.
+        assert!(store.missing(vec![hashes[1]]).await.unwrap().is_empty());
+        let [removed, rewritten] = judged;
+        assert_eq!(inner.remove_pack(&removed, since).unwrap(), 0);
+        inner.rewrite(vec![rewritten], &first_needed, since, &mut Freed::default()).unwrap();
+        assert!(store.missing(hashes.to_vec()).await.unwrap().is_empty());
+        // With nobody asking, it goes; the chunk that is needed lies elsewhere.
+        let since = SystemTime::now();
+        inner.rewrite(vec![judge(0)], &first_needed, since, &mut Freed::default()).unwrap();
+        assert_eq!(store.missing(hashes.to_vec()).await.unwrap(), [hashes[1]]);
+        assert!(!pack_path(&inner.packs, 0).exists());
+    }
+}

@@ -471,9 +471,9 @@ async fn nothing_that_was_promised_or_is_needed_is_ever_collected() {
             freed
         }
     });
-    let known = Arc::new(AtomicUsize::new(0));
+    let [known, jobs] = [0, 0].map(|none| Arc::new(AtomicUsize::new(none)));
     let people = (0..4_u64).map(|person| {
-        let (blobs, needed, known) = (blobs.clone(), needed.clone(), known.clone());
+        let (blobs, needed, known, jobs) = (blobs.clone(), needed.clone(), known.clone(), jobs.clone());
         tokio::spawn(async move {
             let chunks = blobs.chunks().unwrap();
             let end = tokio::time::Instant::now() + Duration::from_secs(6);
@@ -482,8 +482,8 @@ async fn nothing_that_was_promised_or_is_needed_is_ever_collected() {
                 turn += 1;
                 let (bytes, hash, recipe, frames) = file(150_000, (person + turn) % 9);
                 let asked = tokio::time::Instant::now();
-                if turn.is_multiple_of(5) {
-                    blobs.put_stream(Some(hash), u64::MAX, pieces([&bytes[..]])).await.unwrap();
+                let made = if turn.is_multiple_of(5) {
+                    blobs.put_stream(Some(hash), u64::MAX, pieces([&bytes[..]])).await.map(|_| ())
                 } else {
                     let lacking: BTreeSet<_> =
                         chunks.missing(hashes(&recipe)).await.unwrap().into_iter().collect();
@@ -492,17 +492,25 @@ async fn nothing_that_was_promised_or_is_needed_is_ever_collected() {
                         frames.into_iter().filter(|frame| lacking.contains(&frame.chunk().hash)).collect();
                     tokio::time::sleep(Duration::from_millis(turn * 37 % 90)).await;
                     chunks.put(pieces([&wire(&fresh)[..]])).await.unwrap();
-                    chunks.put_recipe(hash, recipe, u64::MAX).await.expect("all was promised or sent");
-                }
+                    chunks.put_recipe(hash, recipe, u64::MAX).await
+                };
                 if turn.is_multiple_of(3) && blobs.whole().contains(&hash).await.unwrap() {
                     // Another may have done it at the same time.
                     let _ = chunks.convert(blobs.whole(), &hash).await;
                 }
-                assert_eq!(blobs.promise(&hash).await.unwrap(), Some(bytes.len() as u64));
+                let there = blobs.promise(&hash).await.unwrap();
                 *needed.lock().unwrap().entry(hash).or_default() += 1;
-                assert!(asked.elapsed() < PROMISE, "this machine is too slow for this test");
+                // On a machine that is busy with other things the promise may be over: then nothing was promised.
+                let in_time = asked.elapsed() < PROMISE;
+                if in_time {
+                    made.expect("all was promised or sent");
+                    assert_eq!(there, Some(bytes.len() as u64));
+                    jobs.fetch_add(1, Ordering::Relaxed);
+                }
                 tokio::time::sleep(Duration::from_millis(turn * 53 % 400)).await;
-                assert!(read(&blobs, &hash).await == bytes, "a job's blob was collected");
+                if in_time {
+                    assert!(read(&blobs, &hash).await == bytes, "a job's blob was collected");
+                }
                 let mut needed = needed.lock().unwrap();
                 let count = needed.get_mut(&hash).unwrap();
                 *count -= 1;
@@ -518,4 +526,5 @@ async fn nothing_that_was_promised_or_is_needed_is_ever_collected() {
     done.store(true, Ordering::Relaxed);
     assert!(collecting.await.unwrap() > 0, "nothing was collected: nothing was tested");
     assert!(known.load(Ordering::Relaxed) > 0, "nothing was promised: nothing was tested");
+    assert!(jobs.load(Ordering::Relaxed) > 0, "no promise lasted: nothing was tested");
 }
