@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_core::{Core, Finish, Push, Record, Verdict};
+use kiln_core::{Core, Finish, JobPlan, Push, Record, StepPlan, Verdict};
 use kiln_types::{
-    AttemptId, AttemptState, FailureCause, Generation, JobId, JobState, SessionKey, SlotIndex, TaskId,
-    TaskState, WorkerId,
+    AttemptId, AttemptState, FailureCause, Generation, JobId, JobState, SessionKey, SlotIndex, StepIndex,
+    TaskId, TaskIndex, TaskState, WorkerId,
 };
 
 use crate::worker::SimWorker;
@@ -18,9 +18,23 @@ pub struct Checker {
     acknowledged: BTreeSet<(TaskId, Generation)>,
     /// Failures and lapses of a task since it was last opened.
     blame: BTreeMap<TaskId, Blame>,
+    steps: BTreeMap<JobId, Vec<StepKnown>>,
+    /// Commits of tasks that wait for another step.
+    pub behind: u64,
     pub lapses: u64,
     /// Assignments that a worker was sent while it refused everything.
     pub refusals: BTreeMap<(WorkerId, Option<SessionKey>), usize>,
+}
+
+/// A step, as the records leave it.
+#[derive(Debug)]
+struct StepKnown {
+    count: u32,
+    after: Vec<StepIndex>,
+    /// Tasks whose present generation is committed.
+    done: BTreeSet<TaskIndex>,
+    /// How often what it had made became out of date.
+    outdated: u64,
 }
 
 #[derive(Debug)]
@@ -30,6 +44,8 @@ struct Known {
     worker: WorkerId,
     slot: SlotIndex,
     state: AttemptState,
+    /// How often the steps before its own had been outdated when it was opened.
+    inputs: u64,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +56,25 @@ struct Blame {
 }
 
 impl Checker {
+    pub fn submitted(&mut self, plan: &JobPlan) {
+        let known = |step: &StepPlan| StepKnown {
+            count: step.count,
+            after: step.after.clone(),
+            done: BTreeSet::new(),
+            outdated: 0,
+        };
+        self.steps.insert(plan.id(), plan.steps().iter().map(known).collect());
+    }
+
+    /// The state of what a task is made from; every step of it must be done.
+    fn inputs(&self, task: TaskId) -> (u64, bool) {
+        let steps = &self.steps[&task.job];
+        let after: Vec<&StepKnown> =
+            steps[usize::from(task.step.0)].after.iter().map(|after| &steps[usize::from(after.0)]).collect();
+        let complete = after.iter().all(|step| step.done.len() == step.count as usize);
+        (after.iter().map(|step| step.outdated).sum(), complete)
+    }
+
     pub fn record(&mut self, record: &Record) {
         match record {
             Record::AttemptOpened { attempt, task, generation, worker, slot } => {
@@ -47,7 +82,9 @@ impl Checker {
                 assert!(last.is_none_or(|last| last < *attempt), "{attempt} comes after {last:?}");
                 let state = AttemptState::Assigned;
                 let (task, generation, worker, slot) = (*task, *generation, *worker, *slot);
-                self.attempts.insert(*attempt, Known { task, generation, worker, slot, state });
+                let (inputs, complete) = self.inputs(task);
+                assert!(complete, "{task} is handed out before the steps that it waits for are done");
+                self.attempts.insert(*attempt, Known { task, generation, worker, slot, state, inputs });
             }
             Record::AttemptStarted { attempt, .. } => {
                 let known = self.attempts.get_mut(attempt).expect("only what was opened starts");
@@ -95,7 +132,12 @@ impl Checker {
                     "{attempt} committed another's"
                 );
                 assert_eq!(known.state, AttemptState::Committed);
+                let (inputs, complete) = self.inputs(*task);
+                assert!(complete && known.inputs == inputs, "{task} is made from what is out of date");
                 self.blame.remove(task);
+                let step = self.step(task.job, task.step);
+                step.done.insert(task.index);
+                self.behind += u64::from(!step.after.is_empty());
             }
             Record::TaskFailed { task, reason, .. } => {
                 let blame = self.blame.remove(task).unwrap_or_default();
@@ -110,13 +152,26 @@ impl Checker {
                     task.job == *job && task.step == *step && (tasks.first..=tasks.last).contains(&task.index)
                 };
                 self.blame.retain(|task, _| !inside(task));
+                let step = self.step(*job, *step);
+                let before = step.done.len();
+                step.done.retain(|index| !(tasks.first..=tasks.last).contains(index));
+                step.outdated += u64::from(step.done.len() != before);
+            }
+            Record::StepExtended { job, step, count } => {
+                let step = self.step(*job, *step);
+                step.count = *count;
+                step.outdated += 1;
             }
             Record::JobState { .. }
             | Record::StepState { .. }
             | Record::CancelledTasks { .. }
-            | Record::StepExtended { .. }
             | Record::WorkerState { .. } => {}
         }
+    }
+
+    fn step(&mut self, job: JobId, step: StepIndex) -> &mut StepKnown {
+        let steps = self.steps.get_mut(&job).expect("only what was submitted is recorded");
+        &mut steps[usize::from(step.0)]
     }
 
     /// Before work is sent: the slot must not run anything that the core has given up.
@@ -193,6 +248,7 @@ impl Checker {
         self.commits.retain(|(task, _), _| task.job != job);
         self.acknowledged.retain(|(task, _)| task.job != job);
         self.blame.retain(|task, _| task.job != job);
+        self.steps.remove(&job);
     }
 
     pub fn commits(&self) -> usize {

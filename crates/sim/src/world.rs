@@ -24,6 +24,8 @@ pub struct Report {
     pub events: u64,
     pub jobs: u64,
     pub commits: u64,
+    /// Commits of tasks that had to wait for another step.
+    pub behind: u64,
     pub lapses: u64,
     /// Deliveries that came too late to count.
     pub superseded: u64,
@@ -203,6 +205,7 @@ impl World {
         self.report.jobs = self.last_job;
         self.report.commits = self.checker.commits() as u64;
         self.report.lapses = self.checker.lapses;
+        self.report.behind = self.checker.behind;
         self.report
     }
 
@@ -321,6 +324,7 @@ impl World {
             self.server_dies();
             return None;
         }
+        submitted.into_iter().for_each(|plan| self.checker.submitted(plan));
         said.records.iter().for_each(|record| self.checker.record(record));
         self.server.write(submitted, &said.records);
         if self.one_in(deadly) {

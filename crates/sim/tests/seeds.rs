@@ -29,6 +29,7 @@ fn many_seeds() {
     let sum = |of: fn(&kiln_sim::Report) -> u64| reports.iter().map(of).sum::<u64>();
     assert!(sum(|r| r.commits) > 10 * many, "hardly anything was rendered");
     for (what, times) in [
+        ("commits behind another step", sum(|r| r.behind)),
         ("lapsed leases", sum(|r| r.lapses)),
         ("late deliveries", sum(|r| r.superseded)),
         ("recalls", sum(|r| r.recalls)),

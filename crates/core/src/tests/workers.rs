@@ -262,6 +262,28 @@ fn an_attempt_named_with_another_task_is_not_the_one_that_was_given() {
     assert_eq!(farm.counts(1).waiting, 1);
 }
 
+/// Of a job that waits for its bake, the frames behind it do not explain why nothing runs.
+#[test]
+fn a_step_that_is_locked_lacks_nothing() {
+    let mut farm = Farm::new();
+    let mut plans = super::steps(1, &[(1, &[]), (3, &[0])]).steps().to_vec();
+    for (plan, needs) in plans.iter_mut().zip(["blender 3.4", "device cuda"]) {
+        plan.requires = [needs].into_iter().collect();
+    }
+    farm.submit(crate::JobPlan::new(JobId(1), plans).unwrap());
+    farm.join_with(1, 1, &["device cpu"]);
+    let lacks = |farm: &Farm| {
+        let unmet = farm.core.unmet(JobId(1));
+        unmet.into_iter().map(|unmet| (unmet.step.0, unmet.missing.len())).collect::<Vec<_>>()
+    };
+    assert_eq!(lacks(&farm), [(0, 1)]);
+    farm.join_with(2, 1, &["blender 3.4"]);
+    farm.schedule();
+    farm.start(2, task(1, 0));
+    farm.deliver(2, task(1, 0));
+    assert_eq!(lacks(&farm), [(1, 1), (1, 1)]);
+}
+
 #[test]
 fn a_worker_that_does_not_fit_waits_and_says_what_it_lacks() {
     let mut farm = Farm::new();
