@@ -12,12 +12,17 @@ use crate::{
     fault::BlendError,
     inspect::{Inspection, inspect},
     resolve::{is_relative, is_windows, resolve},
+    usd::{self, is_usd},
 };
 
 /// .blend files that one may draw in.
 const MAX_LIBRARIES: usize = 10_000;
 /// Paths to one library that are followed, each of which gives its relative names another meaning.
 const MAX_PATHS_TO_ONE: usize = 8;
+
+/// Missing files for which others of a like name are looked for: a file with a million names of nothing shall not keep
+/// the disk busy for hours.
+const MAX_SEARCHES: usize = 20_000;
 
 /// A file, or a set of them, that a .blend names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +96,8 @@ pub fn dependencies(path: &Path) -> Result<Dependencies, BlendError> {
     let inspection = inspect(path)?;
     // Fails only for an empty path, which could not have been read.
     let blend = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let mut search = Search { disk: Disk::default(), items: Vec::new(), todo: VecDeque::new() };
+    let mut search =
+        Search { disk: Disk::default(), items: Vec::new(), todo: VecDeque::new(), left: MAX_SEARCHES };
     let mut broken = Vec::new();
     let mut seen = HashSet::from([blend.clone()]);
     let mut paths_to = HashMap::from([(identity(&blend), 1)]);
@@ -103,6 +109,10 @@ pub fn dependencies(path: &Path) -> Result<Dependencies, BlendError> {
         let paths = paths_to.entry(identity(&library)).or_insert(0);
         *paths += 1;
         if *paths > MAX_PATHS_TO_ONE {
+            continue;
+        }
+        if is_usd(&library) {
+            search.take_in_layers(&library);
             continue;
         }
         match inspect(&library) {
@@ -122,6 +132,8 @@ struct Search {
     disk: Disk,
     items: Vec<Dependency>,
     todo: VecDeque<PathBuf>,
+    /// Missing files that may still be searched for.
+    left: usize,
 }
 
 impl Search {
@@ -134,7 +146,8 @@ impl Search {
                 continue;
             }
             let item = self.find(holder, file.clone(), &suffixes);
-            if file.kind == ExternalKind::Library {
+            let is_read = |path: &PathBuf| file.kind == ExternalKind::Library || is_usd(path);
+            if file.kind.holds_names() && item.files.first().is_some_and(is_read) {
                 self.todo.extend(item.files.iter().cloned());
             }
             self.items.push(item);
@@ -151,17 +164,28 @@ impl Search {
         }
     }
 
+    /// A USD file may be made of others.
+    fn take_in_layers(&mut self, holder: &Path) {
+        for raw in usd::layers(holder) {
+            let item = self.find(holder, ExternalFile::new(ExternalKind::CacheFile, raw, String::new()), &[]);
+            self.todo.extend(item.files.iter().filter(|path| is_usd(path)).cloned());
+            self.items.push(item);
+        }
+    }
+
     fn find(&mut self, holder: &Path, file: ExternalFile, suffixes: &[String]) -> Dependency {
         let folder = holder.parent().unwrap_or(Path::new("/"));
-        let relative = is_relative(&file.raw);
+        // In a USD file all names are relative that are not absolute.
+        let relative = is_relative(&file.raw) || (is_usd(holder) && !file.raw.starts_with(b"/"));
         let place = resolve(&file.raw, folder);
         let holder = holder.to_owned();
         let disk = &mut self.disk;
         let files = if file.packed { Vec::new() } else { expand(&file, &place, suffixes, disk) };
         let mut item = Dependency { file, holder, relative, place, files, found_as: FoundAs::Written };
-        if item.exists() {
+        if item.exists() || self.left == 0 {
             return item;
         }
+        self.left -= 1;
         let alike = expand::like(&item.file, &item.place, disk).filter(|alike| *alike != item.place);
         if let Some(alike) = alike {
             item.files = expand(&item.file, &alike, suffixes, disk);

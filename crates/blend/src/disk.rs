@@ -14,7 +14,7 @@ use unicode_normalization::UnicodeNormalization;
 use crate::resolve::os_name;
 
 /// Names in folders that are kept in memory; what is beyond is not seen.
-const MAX_NAMES: usize = 4_000_000;
+const MAX_NAMES: usize = 2_000_000;
 
 /// What a folder held when it was first asked for.
 #[derive(Default)]

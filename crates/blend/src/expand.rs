@@ -104,7 +104,9 @@ impl<'a> Pattern<'a> {
     fn like(&self, folder: &Path, disk: &mut Disk) -> Option<PathBuf> {
         let listing = disk.list(folder);
         let same = |a: &[u8], b: &[u8]| folded(&os_name(a)) == folded(&os_name(b));
-        listing.names.iter().filter(|(_, is_folder)| !**is_folder).find_map(|(name, _)| {
+        let head = folded(&os_name(self.head));
+        let files = listing.names.iter().filter(|(_, is_folder)| !**is_folder);
+        files.filter(|(name, _)| folded(name).starts_with(&head)).find_map(|(name, _)| {
             let name = name.as_encoded_bytes();
             // Few names hold a digit at all.
             let starts = (0..name.len()).filter(|at| name[*at].is_ascii_digit() || name[*at] == b'u');
@@ -329,6 +331,12 @@ mod tests {
         let mut disk = Disk::default();
         let found = like(&tiled, &root.join("tex/wood.<UDIM>.png"), &mut disk);
         assert_eq!(found, Some(root.join("Tex/Wood.<UDIM>.PNG")));
+        let found = expand(&sequence, &root.join("Seq/Shot_0002.png"), &[], &mut disk);
+        assert_eq!(found, [root.join("Seq/Shot_0001.png")]);
+        fs::remove_dir_all(root.join("Seq")).unwrap();
+        let found = expand(&sequence, &root.join("Seq/Shot_0001.png"), &[], &mut disk);
+        assert_eq!(found.len(), 1, "a folder is read once, however many sequences are in it");
+        fs::create_dir(root.join("Seq")).unwrap();
         let found = like(&sequence, &root.join("seq/shot_0005.PNG"), &mut disk);
         assert_eq!(found, Some(root.join("Seq/Shot_0001.png")));
         assert_eq!(like(&sequence, &root.join("seq/other_0005.PNG"), &mut disk), None);

@@ -13,6 +13,7 @@ use crate::{
     external::ExternalKind,
     meaning,
     places::{Places, common_root, parent},
+    usd::is_usd,
 };
 
 /// The files of a bundle and their places in it.
@@ -98,14 +99,14 @@ pub fn layout(found: &Dependencies, shared: &[SharedRoot]) -> Layout {
         root,
         places,
         remap: BTreeMap::new(),
+        notices: found.items.iter().filter_map(Dependency::notice).collect(),
     };
     for item in found.items.iter().filter(|item| !item.files.is_empty()) {
         builder.item(item, &blend);
     }
     let missing = found.items.iter().filter(|item| item.is_missing()).map(Missing::of).collect();
-    let notices = found.items.iter().filter_map(Dependency::notice).collect();
     let (files, shared) = divide(builder.places.files, &found.blend, shared);
-    Layout { files, shared, blend, remap: builder.remap, missing, notices }
+    Layout { files, shared, blend, remap: builder.remap, missing, notices: builder.notices }
 }
 
 impl Missing {
@@ -134,6 +135,7 @@ struct Builder {
     holders: HashMap<PathBuf, RelPath>,
     places: Places,
     remap: BTreeMap<String, RelPath>,
+    notices: Vec<String>,
 }
 
 impl Builder {
@@ -157,6 +159,15 @@ impl Builder {
             |place: &RelPath| place.parent().map_or_else(String::new, |parent| parent.as_str().to_owned());
         let from_root = meaning::key(&item.file.raw, &folder(&holder));
         if item.relative && from_root.strip_prefix("//") == Some(meant.as_str()) {
+            return;
+        }
+        if is_usd(&item.holder) {
+            // Blender cannot be told what a USD file means by a name.
+            let (name, holder) = (&item.file.path, item.holder.display());
+            self.notices.push(format!(
+                "{holder} names the layer {name} in a way that leads nowhere on another machine; name it relatively, and \
+                 spell it as on disk"
+            ));
             return;
         }
         let key = meaning::key(&item.file.raw, &meaning::way(&folder(blend), &folder(&holder)));

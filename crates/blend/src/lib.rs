@@ -30,6 +30,7 @@ mod scene;
 mod simulations;
 mod spot;
 mod stream;
+mod usd;
 
 pub use addons::{AddonError, AddonFault, AddonFiles, addon_files};
 pub use dependencies::{Dependencies, Dependency, FoundAs, dependencies};

@@ -180,7 +180,9 @@ def caches():
     if options.alembic:
         bpy.ops.wm.alembic_export(filepath=place(far, "caches", "wave.abc"), start=1, end=2)
     if options.usd:
-        bpy.ops.wm.usd_export(filepath=place(far, "caches", "wave.usdc"))
+        bpy.ops.wm.usd_export(filepath=place(far, "caches", "layers", "shape.usdc"))
+        layer = b'#usda 1.0\n( defaultPrim = "root" subLayers = [ @./layers/shape.usdc@ ] )\n'
+        write(place(far, "caches", "wave.usda"), layer)
     cube.name = "Done"
 
 
@@ -377,7 +379,7 @@ def nodes(scene):
 
 
 def cache_files(scene):
-    for flag, name, opened in ((options.alembic, "wave.abc", "abc"), (options.usd, "wave.usdc", "usd")):
+    for flag, name, opened in ((options.alembic, "wave.abc", "abc"), (options.usd, "wave.usda", "usd")):
         if not flag:
             continue
         bpy.ops.cachefile.open(filepath=os.path.join(far, "caches", name))
