@@ -57,15 +57,20 @@ impl Dependency {
         self.file.packed || !self.files.is_empty()
     }
 
-    /// Whether a render without it would lack something.
+    /// Whether a render without it would lack something. What a USD file names may be no layer, but a note of where
+    /// it came from.
     pub fn is_missing(&self) -> bool {
-        !self.exists() && self.file.kind.is_required()
+        !self.exists() && self.file.kind.is_required() && !is_usd(&self.holder)
     }
 
-    /// What a person should know of a file that was found all the same.
+    /// What a person should know although the file is no reason to stop.
     pub fn notice(&self) -> Option<String> {
-        (self.found_as == FoundAs::Alike && self.exists()).then(|| {
-            let (noun, path, place) = (self.file.kind.noun(), &self.file.path, self.place.display());
+        let (noun, path, place) = (self.file.kind.noun(), &self.file.path, self.place.display());
+        if !self.exists() {
+            return is_usd(&self.holder)
+                .then(|| format!("{} names {path}, and nothing is there", self.holder.display()));
+        }
+        (self.found_as == FoundAs::Alike).then(|| {
             format!("{noun} {path} is spelled differently on disk ({place}); Kiln renders with that file")
         })
     }

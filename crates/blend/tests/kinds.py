@@ -180,7 +180,10 @@ def caches():
     if options.alembic:
         bpy.ops.wm.alembic_export(filepath=place(far, "caches", "wave.abc"), start=1, end=2)
     if options.usd:
+        # A text in the binary form, which could be the name of a layer as well as that of a mesh.
+        cube.data.name = "other.usd"
         bpy.ops.wm.usd_export(filepath=place(far, "caches", "layers", "shape.usdc"))
+        write(place(far, "caches", "layers", "other.usd"), b"#usda 1.0\n")
         layer = b'#usda 1.0\n( defaultPrim = "root" subLayers = [ @./layers/shape.usdc@ ] )\n'
         write(place(far, "caches", "wave.usda"), layer)
     cube.name = "Done"
@@ -387,7 +390,7 @@ def cache_files(scene):
         thing = plane("Cached " + opened, -8, 0 if opened == "abc" else -2.5)
         modifier = thing.modifiers.new("cache", "MESH_SEQUENCE_CACHE")
         modifier.cache_file = cache
-        modifier.object_path = "/Wave/Wave" if opened == "abc" else "/root/Wave/Wave"
+        modifier.object_path = "/Wave/Wave" if opened == "abc" else "/root/Wave/other_usd"
 
 
 def clips(scene):
