@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod bake;
 mod cli;
 mod crash;
 mod curl;
