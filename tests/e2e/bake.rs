@@ -63,7 +63,11 @@ fn frames_of_a_falling_cube_are_those_of_stepping_through() {
     // The same command finds nothing to do, and so bakes nothing.
     let again = home.run(&render);
     assert_eq!(again.code, 0, "{}", again.err);
-    assert!(again.out.contains("Nothing is left to render") && !again.err.contains("baked"), "{}", again.err);
+    assert!(
+        again.out.contains("Nothing is left to render") && !again.err.contains("simulations baked"),
+        "{}",
+        again.err
+    );
 
     // Without a bake, it hangs in the air.
     let still =

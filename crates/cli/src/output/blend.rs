@@ -63,7 +63,7 @@ pub fn summary(prepared: &Prepared) -> Vec<String> {
     };
     let frames = count(prepared.frames.len(), "frame");
     let (name, set) = (&prepared.name, &prepared.frames);
-    let mut lines = vec![
+    let lines = [
         format!("{name}, scene {}: {frames} ({set}), {}, {camera}", scene.name, size(width, height, percent)),
         format!(
             "{engine}{samples}; Blender {}; {} with {}",
@@ -72,10 +72,6 @@ pub fn summary(prepared: &Prepared) -> Vec<String> {
             ByteSize(prepared.size())
         ),
     ];
-    let unbaked: Vec<&Simulation> = prepared.inspection.unbaked(&scene.name).collect();
-    if !unbaked.is_empty() {
-        lines.push(format!("without a bake: {}", simulations(&unbaked).join("; ")));
-    }
     lines.iter().map(|line| one_line(line)).collect()
 }
 
