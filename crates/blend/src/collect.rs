@@ -111,23 +111,18 @@ const PARTS: &[(u8, &[&str])] = &[
 ];
 
 /// What every struct of the file is of use for.
-fn table(dna: &Dna, rules: &HashMap<usize, Vec<&'static Rule>>) -> Vec<u8> {
-    let mut table = vec![0; dna.structs().len()];
-    for index in dna.structs() {
-        let name = dna.name(index);
-        for (one, names) in PARTS {
-            if names.contains(&name) {
-                table[index] |= one;
-            }
-        }
-        // Every modifier, of whatever kind, is a link in the list of them.
-        if dna.has_field(index, "modifier") && name.ends_with("ModifierData") {
-            table[index] |= uses::OBJECT;
-        }
-        if rules.contains_key(&index) {
-            table[index] |= uses::RULES;
+fn table(dna: &Dna, by_name: &HashMap<&str, usize>, rules: &HashMap<usize, Vec<&'static Rule>>) -> Vec<u8> {
+    let mut table = vec![0; dna.len()];
+    for (one, names) in PARTS {
+        names.iter().filter_map(|name| by_name.get(name)).for_each(|index| table[*index] |= one);
+    }
+    // Every modifier, of whatever kind, is a link in the list of them.
+    for (name, index) in by_name {
+        if name.ends_with("ModifierData") && dna.has_field(*index, "modifier") {
+            table[*index] |= uses::OBJECT;
         }
     }
+    rules.keys().for_each(|index| table[*index] |= uses::RULES);
     table
 }
 
@@ -176,25 +171,27 @@ struct Kinds {
 
 impl<'a> Collector<'a> {
     fn new(dna: &'a Dna, limits: &Limits) -> Self {
+        let by_name = dna.by_name();
         let mut rules: HashMap<usize, Vec<&'static Rule>> = HashMap::new();
         for rule in RULES {
-            if let Some(index) = dna.index_of(rule.strukt) {
-                rules.entry(index).or_default().push(rule);
+            if let Some(index) = by_name.get(rule.strukt) {
+                rules.entry(*index).or_default().push(rule);
             }
         }
+        let index_of = |name: &str| by_name.get(name).copied();
         let kinds = Kinds {
-            id: dna.index_of("ID"),
-            object: dna.index_of("Object"),
-            particles: dna.index_of("ParticleSettings"),
-            global: dna.index_of("FileGlobal"),
-            sequence: dna.index_of("Sequence"),
-            element: dna.index_of("StripElem"),
+            id: index_of("ID"),
+            object: index_of("Object"),
+            particles: index_of("ParticleSettings"),
+            global: index_of("FileGlobal"),
+            sequence: index_of("Sequence"),
+            element: index_of("StripElem"),
         };
         Self {
             dna,
             out: Collected::default(),
             budget: limits.memory,
-            uses: table(dna, &rules),
+            uses: table(dna, &by_name, &rules),
             rules,
             kinds,
             current: Current::default(),

@@ -1,6 +1,6 @@
 //! The DNA: a .blend's own description of its structs, and typed access to fields by name.
 
-use std::collections::HashMap;
+use std::{cell::OnceCell, collections::HashMap, ops::Range};
 
 use crate::{fault::BlendFault, file::Shape};
 
@@ -16,16 +16,22 @@ struct Field {
 
 struct Struct {
     type_index: usize,
-    fields: HashMap<Box<str>, Field>,
+    /// Where its fields are described: pairs of a type and a name.
+    described: Range<usize>,
+    /// Of a thousand structs a few dozen are looked into.
+    fields: OnceCell<HashMap<Box<str>, Field>>,
 }
 
 pub(crate) struct Dna {
     shape: Shape,
-    types: Vec<Box<str>>,
+    bytes: Vec<u8>,
+    /// Where the texts are.
+    names: Vec<Range<usize>>,
+    types: Vec<Range<usize>>,
     sizes: Vec<usize>,
     structs: Vec<Struct>,
     /// Type index to struct index.
-    by_type: HashMap<usize, usize>,
+    by_type: Vec<Option<usize>>,
 }
 
 /// Reads the parts of the DNA block one after another.
@@ -60,7 +66,7 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    fn texts(&mut self) -> Result<Vec<Box<str>>, BlendFault> {
+    fn texts(&mut self) -> Result<Vec<Range<usize>>, BlendFault> {
         let count = self.number(4)?;
         // Each takes a byte at least.
         if count > self.bytes.len() {
@@ -71,7 +77,7 @@ impl<'a> Cursor<'a> {
             let rest = &self.bytes[self.at..];
             let end = rest.iter().position(|byte| *byte == 0);
             let end = end.ok_or_else(|| BlendFault::dna("the description of its fields ends too early"))?;
-            texts.push(String::from_utf8_lossy(&rest[..end]).into());
+            texts.push(self.at..self.at + end);
             self.at += end + 1;
         }
         Ok(texts)
@@ -92,12 +98,12 @@ fn parse_name(name: &str) -> (Box<str>, bool, usize) {
 }
 
 impl Dna {
-    pub fn parse(bytes: &[u8], shape: Shape) -> Result<Self, BlendFault> {
-        let mut cursor = Cursor { bytes, at: 0, shape };
+    pub fn parse(bytes: Vec<u8>, shape: Shape) -> Result<Self, BlendFault> {
+        let mut cursor = Cursor { bytes: &bytes, at: 0, shape };
         let bad = || BlendFault::dna("the description of its fields makes no sense");
         cursor.tag(b"SDNA")?;
         cursor.tag(b"NAME")?;
-        let names: Vec<_> = cursor.texts()?.iter().map(|name| parse_name(name)).collect();
+        let names = cursor.texts()?;
         cursor.tag(b"TYPE")?;
         let types = cursor.texts()?;
         cursor.tag(b"TLEN")?;
@@ -105,26 +111,54 @@ impl Dna {
         cursor.tag(b"STRC")?;
         let count = cursor.number(4)?;
         let mut structs = Vec::new();
-        let mut by_type = HashMap::new();
+        let mut by_type = vec![None; types.len()];
         for index in 0..count {
             let type_index = cursor.number(2)?;
-            if type_index >= types.len() {
-                return Err(bad());
+            *by_type.get_mut(type_index).ok_or_else(bad)? = Some(index);
+            let count = cursor.number(2)?;
+            let begin = cursor.at;
+            for pair in cursor.take(4 * count)?.chunks_exact(4) {
+                let (kind, name) = (shape.u64(&pair[..2]) as usize, shape.u64(&pair[2..]) as usize);
+                if kind >= types.len() || name >= names.len() {
+                    return Err(bad());
+                }
             }
-            let mut fields = HashMap::new();
-            let mut offset = 0_usize;
-            for _ in 0..cursor.number(2)? {
-                let field_type = cursor.number(2)?;
-                let (name, pointer, count) = names.get(cursor.number(2)?).ok_or_else(bad)?;
-                let size = if *pointer { shape.pointer } else { *sizes.get(field_type).ok_or_else(bad)? };
-                let field = Field { type_index: field_type, pointer: *pointer, offset, size, count: *count };
-                offset = size.checked_mul(*count).and_then(|all| all.checked_add(offset)).ok_or_else(bad)?;
-                fields.insert(name.clone(), field);
-            }
-            by_type.insert(type_index, index);
-            structs.push(Struct { type_index, fields });
+            let described = begin..cursor.at;
+            structs.push(Struct { type_index, described, fields: OnceCell::new() });
         }
-        Ok(Self { shape, types, sizes, structs, by_type })
+        Ok(Self { shape, bytes, names, types, sizes, structs, by_type })
+    }
+
+    fn text(&self, texts: &[Range<usize>], index: usize) -> &str {
+        let bytes = texts.get(index).and_then(|range| self.bytes.get(range.clone()));
+        // A name that is no text is nobody's name.
+        bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or("")
+    }
+
+    fn type_name(&self, index: usize) -> &str {
+        self.text(&self.types, index)
+    }
+
+    fn field(&self, index: usize, name: &str) -> Option<&Field> {
+        let one = self.structs.get(index)?;
+        one.fields.get_or_init(|| self.fields(one)).get(name)
+    }
+
+    /// Up to the first that would lie beyond all memory.
+    fn fields(&self, one: &Struct) -> HashMap<Box<str>, Field> {
+        let mut fields = HashMap::new();
+        let mut offset = 0_usize;
+        for pair in self.bytes[one.described.clone()].chunks_exact(4) {
+            let type_index = self.shape.u64(&pair[..2]) as usize;
+            let (name, pointer, count) =
+                parse_name(self.text(&self.names, self.shape.u64(&pair[2..]) as usize));
+            let size =
+                if pointer { self.shape.pointer } else { self.sizes.get(type_index).copied().unwrap_or(0) };
+            let Some(end) = size.checked_mul(count).and_then(|all| all.checked_add(offset)) else { break };
+            fields.insert(name, Field { type_index, pointer, offset, size, count });
+            offset = end;
+        }
+        fields
     }
 
     /// Bytes of one struct.
@@ -132,21 +166,23 @@ impl Dna {
         self.structs.get(index).and_then(|s| self.sizes.get(s.type_index)).copied().unwrap_or(0)
     }
 
-    pub fn index_of(&self, name: &str) -> Option<usize> {
-        self.structs.iter().position(|s| self.types.get(s.type_index).is_some_and(|n| &**n == name))
+    /// Number of structs.
+    pub fn len(&self) -> usize {
+        self.structs.len()
     }
 
-    /// Indices of all structs.
-    pub fn structs(&self) -> std::ops::Range<usize> {
-        0..self.structs.len()
+    /// Indices of the structs by their names.
+    pub fn by_name(&self) -> HashMap<&str, usize> {
+        // Of two of one name the first counts.
+        (0..self.len()).rev().map(|index| (self.name(index), index)).collect()
     }
 
     pub fn name(&self, index: usize) -> &str {
-        self.structs.get(index).and_then(|s| self.types.get(s.type_index)).map_or("", |name| name)
+        self.structs.get(index).map_or("", |one| self.type_name(one.type_index))
     }
 
     pub fn has_field(&self, index: usize, field: &str) -> bool {
-        self.structs.get(index).is_some_and(|s| s.fields.contains_key(field))
+        self.field(index, field).is_some()
     }
 
     pub fn view<'a>(&'a self, index: usize, bytes: &'a [u8]) -> View<'a> {
@@ -173,7 +209,7 @@ impl<'a> View<'a> {
         let mut index = self.index;
         let mut parts = path.split('.').peekable();
         loop {
-            let field = self.dna.structs.get(index)?.fields.get(parts.next()?)?;
+            let field = self.dna.field(index, parts.next()?)?;
             let end = field.size.checked_mul(field.count)?.checked_add(field.offset)?;
             bytes = bytes.get(field.offset..end)?;
             if parts.peek().is_none() {
@@ -182,7 +218,7 @@ impl<'a> View<'a> {
             if field.pointer {
                 return None;
             }
-            index = *self.dna.by_type.get(&field.type_index)?;
+            index = (*self.dna.by_type.get(field.type_index)?)?;
         }
     }
 
@@ -190,7 +226,7 @@ impl<'a> View<'a> {
         let (field, bytes) = self.find(path)?;
         let bytes = bytes.get(..field.size)?;
         let raw = self.dna.shape.u64(bytes);
-        Some(match &**self.dna.types.get(field.type_index)? {
+        Some(match self.dna.type_name(field.type_index) {
             "char" | "uchar" => i64::from(raw as u8),
             "int8_t" => i64::from(raw as u8 as i8),
             "short" => i64::from(raw as u16 as i16),
@@ -206,7 +242,7 @@ impl<'a> View<'a> {
     pub fn float(&self, path: &str) -> Option<f64> {
         let (field, bytes) = self.find(path)?;
         let raw = self.dna.shape.u64(bytes.get(..field.size)?);
-        match &**self.dna.types.get(field.type_index)? {
+        match self.dna.type_name(field.type_index) {
             "float" => Some(f64::from(f32::from_bits(raw as u32))),
             "double" => Some(f64::from_bits(raw)),
             _ => self.int(path).map(|int| int as f64),

@@ -1,6 +1,7 @@
 //! The header of a .blend and the heads of its blocks.
 
 use std::{
+    fmt::{self, Write as _},
     fs::File,
     io::{Read, Seek},
     path::Path,
@@ -94,7 +95,7 @@ fn parse_header(stream: &mut Stream<'_>) -> Result<(Peek, Shape), BlendFault> {
             if length != 17 || number(&head[10..12])? != 1 {
                 return Err(BlendFault::TooNew);
             }
-            stream.read_exact(&mut rest, "its header", 0)?;
+            stream.read_exact(&mut rest, &"its header", 0)?;
             let shape = Shape { pointer: 8, big_endian: endian(rest[0])?, large_heads: true };
             (shape, number(&rest[1..])?)
         }
@@ -129,15 +130,14 @@ impl Head {
     pub fn is_id(&self) -> bool {
         self.code[2..] == [0, 0]
     }
+}
 
-    fn what(&self) -> String {
-        let code: String = self
-            .code
-            .iter()
-            .filter(|byte| **byte != 0)
-            .map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '?' })
-            .collect();
-        format!("the block {code}")
+/// In a sentence: `the block OB`.
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the block ")?;
+        let shown = |byte: &u8| if byte.is_ascii_graphic() { char::from(*byte) } else { '?' };
+        self.code.iter().filter(|byte| **byte != 0).map(shown).try_for_each(|letter| f.write_char(letter))
     }
 }
 
@@ -181,17 +181,17 @@ impl<'a> Walker<'a> {
         if let Some(head) = self.head.take()
             && self.left > 0
         {
-            self.stream.skip(self.left, &head.what(), head.at)?;
+            self.stream.skip(self.left, &head, head.at)?;
         }
         let at = self.stream.position();
         let mut bytes = [0; 32];
         let bytes = &mut bytes[..self.shape.head_bytes()];
-        self.stream.read_exact(bytes, "a block head before the end mark", at)?;
+        self.stream.read_exact(bytes, &"a block head before the end mark", at)?;
         let head = self.parse_head(bytes, at);
         // Lengths are signed in the file.
         let most = if self.shape.large_heads { i64::MAX as u64 } else { i32::MAX as u64 };
         if head.len > most {
-            return Err(BlendFault::Damaged { what: format!("{} has a negative length", head.what()), at });
+            return Err(BlendFault::Damaged { what: format!("{head} has a negative length"), at });
         }
         if &head.code == b"ENDB" {
             self.stream.finish()?;
@@ -212,7 +212,7 @@ impl<'a> Walker<'a> {
             let step = wanted.min(1 << 20) as usize;
             let start = bytes.len();
             bytes.resize(start + step, 0);
-            self.stream.read_exact(&mut bytes[start..], &head.what(), head.at)?;
+            self.stream.read_exact(&mut bytes[start..], &head, head.at)?;
             self.left -= step as u64;
             wanted -= step as u64;
         }
@@ -232,17 +232,27 @@ pub(crate) struct FoundDna {
 /// The DNA where Blender puts it, right before the end mark, without a walk through all before it. `None` where it is
 /// not there, or the file can only be read forward. What it finds is a guess until a walk comes by the same block.
 pub(crate) fn dna_at_end(bytes: &mut dyn Bytes, limits: &Limits) -> Result<Option<FoundDna>, BlendFault> {
-    const TAIL: u64 = 1 << 20;
-    let mut walker = Walker::new(bytes, limits)?;
-    let Some(len) = walker.stream.len() else { return Ok(None) };
-    let (head_size, begin) = (walker.shape.head_bytes(), walker.stream.position());
-    let from = len.saturating_sub(TAIL).max(begin);
-    let mut tail = vec![0; (len.max(from) - from) as usize];
-    walker.stream.skip(from - begin, "its end", begin)?;
-    walker.stream.read_exact(&mut tail, "its end", from)?;
-    let Some(end) = tail.len().checked_sub(head_size).filter(|end| tail[*end..].starts_with(b"ENDB")) else {
-        return Ok(None);
-    };
+    // Those of 5.0 have 140 KB.
+    for tail in [256 << 10, 2 << 20] {
+        let mut walker = Walker::new(bytes, limits)?;
+        let Some(len) = walker.stream.len() else { return Ok(None) };
+        let begin = walker.stream.position();
+        let from = len.saturating_sub(tail).max(begin);
+        let mut tail = vec![0; (len.max(from) - from) as usize];
+        walker.stream.skip(from - begin, &"its end", begin)?;
+        walker.stream.read_exact(&mut tail, &"its end", from)?;
+        let found = dna_in_tail(&walker, &tail, from)?;
+        if found.is_some() || from == begin {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+fn dna_in_tail(walker: &Walker<'_>, tail: &[u8], from: u64) -> Result<Option<FoundDna>, BlendFault> {
+    let head_size = walker.shape.head_bytes();
+    let end = tail.len().checked_sub(head_size).filter(|end| tail[*end..].starts_with(b"ENDB"));
+    let Some(end) = end else { return Ok(None) };
     let mut search = end;
     while let Some(found) = tail[..search].windows(8).rposition(|eight| eight == b"SDNANAME") {
         let head =
@@ -251,7 +261,7 @@ pub(crate) fn dna_at_end(bytes: &mut dyn Bytes, limits: &Limits) -> Result<Optio
             && &head.code == b"DNA1"
             && head.len == (end - found) as u64
         {
-            let dna = Dna::parse(&tail[found..end], walker.shape)?;
+            let dna = Dna::parse(tail[found..end].to_vec(), walker.shape)?;
             return Ok(Some(FoundDna { dna, at: head.at }));
         }
         search = found;
@@ -268,7 +278,7 @@ pub(crate) fn find_dna(bytes: &mut dyn Bytes, limits: &Limits) -> Result<FoundDn
             if head.len > MAX_DNA {
                 return Err(BlendFault::dna("the description of its fields is too long"));
             }
-            let parsed = Dna::parse(&walker.payload(MAX_DNA)?, walker.shape)?;
+            let parsed = Dna::parse(walker.payload(MAX_DNA)?, walker.shape)?;
             dna = Some(FoundDna { dna: parsed, at: head.at });
         }
     }

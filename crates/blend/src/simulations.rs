@@ -207,7 +207,11 @@ impl Simulations {
 
     pub fn object(&mut self, dna: &Dna, block: &Kept, kept: &[Kept]) -> usize {
         const HIDE_RENDER: u32 = 2;
-        let (object, parts) = (dna.view(block.sdna, &block.bytes), Parts::new(dna, kept));
+        let object = dna.view(block.sdna, &block.bytes);
+        if kept.is_empty() {
+            return 0;
+        }
+        let parts = Parts::new(dna, kept);
         let mut found: Vec<Found> = parts
             .chain(object.pointer("modifiers.first"), "modifier.next")
             .filter_map(|modifier| modifier_simulation(&parts, object, modifier))

@@ -1,6 +1,9 @@
 //! The bytes of a .blend, unpacked as they are read.
 
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::{
+    fmt,
+    io::{self, BufReader, Read, Seek, SeekFrom},
+};
 
 use flate2::bufread::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
@@ -114,8 +117,8 @@ impl<'a> Stream<'a> {
     }
 
     /// The fault for bytes that are not there or cannot be unpacked; `what` began at `at`.
-    fn fault(&self, error: io::Error, what: &str, at: u64) -> BlendFault {
-        let what = what.to_owned();
+    fn fault(&self, error: io::Error, what: &dyn fmt::Display, at: u64) -> BlendFault {
+        let what = what.to_string();
         match error.kind() {
             io::ErrorKind::UnexpectedEof => BlendFault::Truncated { what, at },
             // A system's own error has a number; what an unpacker finds has none.
@@ -124,11 +127,11 @@ impl<'a> Stream<'a> {
         }
     }
 
-    fn check(&self, count: u64, what: &str, at: u64) -> Result<(), BlendFault> {
+    fn check(&self, count: u64, what: &dyn fmt::Display, at: u64) -> Result<(), BlendFault> {
         let fits = self.position.checked_add(count).is_some_and(|end| end <= self.limit);
         match (fits, self.known_len) {
             (true, _) => Ok(()),
-            (false, true) => Err(BlendFault::Truncated { what: what.to_owned(), at }),
+            (false, true) => Err(BlendFault::Truncated { what: what.to_string(), at }),
             (false, _) => Err(BlendFault::Bomb(self.limit >> 20)),
         }
     }
@@ -142,7 +145,12 @@ impl<'a> Stream<'a> {
         }
     }
 
-    pub fn read_exact(&mut self, buffer: &mut [u8], what: &str, at: u64) -> Result<(), BlendFault> {
+    pub fn read_exact(
+        &mut self,
+        buffer: &mut [u8],
+        what: &dyn fmt::Display,
+        at: u64,
+    ) -> Result<(), BlendFault> {
         self.check(buffer.len() as u64, what, at)?;
         self.reader().read_exact(buffer).map_err(|error| self.fault(error, what, at))?;
         self.position += buffer.len() as u64;
@@ -158,18 +166,18 @@ impl<'a> Stream<'a> {
                 Ok(more) => count += more,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
-                Err(error) => return Err(self.fault(error, "its beginning", 0)),
+                Err(error) => return Err(self.fault(error, &"its beginning", 0)),
             }
         }
         self.position += count as u64;
         Ok(count)
     }
 
-    pub fn skip(&mut self, count: u64, what: &str, at: u64) -> Result<(), BlendFault> {
+    pub fn skip(&mut self, count: u64, what: &dyn fmt::Display, at: u64) -> Result<(), BlendFault> {
         self.check(count, what, at)?;
         if let Kind::Plain(reader) = &mut self.kind {
             let distance =
-                i64::try_from(count).map_err(|_| BlendFault::Damaged { what: what.to_owned(), at })?;
+                i64::try_from(count).map_err(|_| BlendFault::Damaged { what: what.to_string(), at })?;
             reader.seek_relative(distance).map_err(BlendFault::Unreadable)?;
         } else if let Kind::Frames(frames) = &mut self.kind {
             frames.seek(self.position + count);
@@ -177,7 +185,7 @@ impl<'a> Stream<'a> {
             let copied = io::copy(&mut self.reader().take(count), &mut io::sink());
             match copied {
                 Ok(copied) if copied == count => {}
-                Ok(_) => return Err(BlendFault::Truncated { what: what.to_owned(), at }),
+                Ok(_) => return Err(BlendFault::Truncated { what: what.to_string(), at }),
                 Err(error) => return Err(self.fault(error, what, at)),
             }
         }
@@ -187,7 +195,7 @@ impl<'a> Stream<'a> {
 
     /// At most so many of the bytes that are left, at most to the end of the file; none at its end.
     pub fn chunk(&mut self, buffer: &mut [u8]) -> Result<usize, BlendFault> {
-        let (at, what) = (self.position, "what lies");
+        let (at, what) = (self.position, &"what lies");
         loop {
             match self.reader().read(buffer) {
                 Ok(count) => {
@@ -212,7 +220,7 @@ impl<'a> Stream<'a> {
         match io::copy(&mut self.reader().take(left.saturating_add(1)), &mut io::sink()) {
             Ok(copied) if copied > left => Err(BlendFault::Bomb(self.limit >> 20)),
             Ok(_) => Ok(()),
-            Err(error) => Err(self.fault(error, "its end", at)),
+            Err(error) => Err(self.fault(error, &"its end", at)),
         }
     }
 }

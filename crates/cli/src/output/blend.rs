@@ -86,7 +86,7 @@ fn size(width: u32, height: u32, percent: u32) -> String {
 }
 
 fn scene_lines(blend: &Inspection, scene: &SceneInfo) -> impl Iterator<Item = (&'static str, String)> {
-    let step = if scene.frame_step > 1 { format!(", every {}th", scene.frame_step) } else { String::new() };
+    let step = if scene.frame_step > 1 { format!(", step {}", scene.frame_step) } else { String::new() };
     let fps = (scene.fps * 1000.0).round() / 1000.0;
     let depth = scene.depth.map_or_else(String::new, |depth| format!(", {depth} bit"));
     let film = if scene.is_movie { ", a film: Kiln renders it as frames" } else { "" };
