@@ -40,6 +40,16 @@ pub enum Change {
         text: String,
     },
     JobDeleted,
+    /// Put away, or taken back out.
+    JobArchived {
+        archived: bool,
+    },
+    /// A collection let go of what is named.
+    JobExpired {
+        inputs: bool,
+        outputs: bool,
+        logs: bool,
+    },
     TaskStarted {
         step: StepIndex,
         index: TaskIndex,

@@ -8,6 +8,8 @@ use kiln_types::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::JobKept;
+
 /// Where a job's files come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -126,6 +128,8 @@ pub struct JobView {
     pub mean_frame_s: Option<f64>,
     /// Estimated seconds left, from the frames so far and the slots at work.
     pub seconds_left: Option<f64>,
+    /// What of it is there, and until when.
+    pub kept: JobKept,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -210,6 +214,9 @@ pub struct OutputView {
     pub frame: i32,
     pub generation: Generation,
     pub files: OutputSet,
+    /// Since when the bytes are there no more, where they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_ms: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

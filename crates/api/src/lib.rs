@@ -7,6 +7,7 @@
 mod event;
 mod files;
 mod job;
+mod kept;
 mod link;
 mod problem;
 mod worker;
@@ -20,6 +21,7 @@ pub use job::{
     AttemptView, AttemptsPage, ExtendJob, JobList, JobReport, JobSource, JobView, OutputView, OutputsPage,
     RerenderJob, StepView, SubmitJob, TaskCounts, TaskView, TasksPage, UnmetView, WorkerShare,
 };
+pub use kept::{Collect, Collected, Fetched, JobKept, Kept};
 pub use link::{
     AssignedTask, Assignment, BlenderOffer, DeviceOffer, Down, Finish, Held, HeldState, Hello, Machine,
     RevokeWhy, Up, Verdict, Welcome,

@@ -16,6 +16,8 @@ pub enum ProblemCode {
     BadRequest,
     /// The thing is in a state that does not allow this.
     Conflict,
+    /// It was there, and its time is over.
+    Gone,
     /// An upload's part begins at another offset than the server stands at.
     OffsetMismatch,
     /// The bytes do not have the hash that was named.
@@ -38,6 +40,7 @@ impl ProblemCode {
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::Conflict | Self::OffsetMismatch => 409,
+            Self::Gone => 410,
             Self::TooLarge => 413,
             Self::HashMismatch | Self::NotABlend => 422,
             Self::Internal => 500,
@@ -52,6 +55,7 @@ impl ProblemCode {
             Self::NotFound => "No such thing",
             Self::BadRequest => "The request is not understood",
             Self::Conflict => "Not possible now",
+            Self::Gone => "Not kept any more",
             Self::OffsetMismatch => "The upload stands elsewhere",
             Self::HashMismatch => "The bytes do not match their hash",
             Self::NotABlend => "Not a .blend",

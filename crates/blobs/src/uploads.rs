@@ -221,29 +221,45 @@ impl Uploads {
     pub async fn expire(&self, older_than: SystemTime) -> Result<usize> {
         let inner = self.inner.clone();
         blocking(move || {
-            let all: Vec<_> = inner.lock().iter().map(|(id, upload)| (*id, upload.clone())).collect();
-            let mut count = 0;
-            for (id, upload) in all {
-                // One that is being written to is not old.
-                let Ok(mut upload) = upload.try_lock_owned() else { continue };
-                let path = inner.state(id);
-                let changed = fs::metadata(&path)
-                    .and_then(|meta| meta.modified())
-                    .map_err(BlobError::io("look at", &path))?;
-                if changed < older_than {
-                    inner.forget(id, &mut upload)?;
-                    count += 1;
-                }
+            let old = inner.old(older_than)?;
+            let count = old.len();
+            for (id, mut upload) in old {
+                inner.forget(id, &mut upload)?;
             }
             Ok(count)
         })
         .await
     }
 
-    /// What finished uploads have become. One that is written to at this moment may be missing.
-    pub fn finished(&self) -> Vec<BlobHash> {
-        let all = self.inner.lock();
-        all.values().filter_map(|upload| upload.try_lock().ok()?.finished).collect()
+    /// How many [`Uploads::expire`] would forget.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub async fn expirable(&self, older_than: SystemTime) -> Result<usize> {
+        let inner = self.inner.clone();
+        blocking(move || Ok(inner.old(older_than)?.len())).await
+    }
+
+    /// What finished uploads have become.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub async fn finished(&self) -> Result<Vec<BlobHash>> {
+        let inner = self.inner.clone();
+        blocking(move || {
+            let all: Vec<_> = inner.lock().iter().map(|(id, upload)| (*id, upload.clone())).collect();
+            let mut finished = Vec::new();
+            for (id, upload) in all {
+                // Of one that a request has in hand, the disk knows.
+                let hash = match upload.try_lock() {
+                    Ok(upload) => upload.finished,
+                    Err(_) => read(&inner.state(id))?.and_then(|upload| upload.finished),
+                };
+                finished.extend(hash);
+            }
+            Ok(finished)
+        })
+        .await
     }
 
     fn take(&self, id: UploadId) -> Result<OwnedMutexGuard<Upload>> {
@@ -296,6 +312,26 @@ impl Inner {
         self.record(id, upload)?;
         upload.dirty = false;
         Ok(())
+    }
+
+    /// Those that nothing has happened to since this time. One that is being written to is not old.
+    fn old(&self, older_than: SystemTime) -> Result<Vec<(UploadId, OwnedMutexGuard<Upload>)>> {
+        let all: Vec<_> = self.lock().iter().map(|(id, upload)| (*id, upload.clone())).collect();
+        let mut old = Vec::new();
+        for (id, upload) in all {
+            let Ok(upload) = upload.try_lock_owned() else { continue };
+            if upload.gone {
+                continue;
+            }
+            let path = self.state(id);
+            let changed = fs::metadata(&path)
+                .and_then(|meta| meta.modified())
+                .map_err(BlobError::io("look at", &path))?;
+            if changed < older_than {
+                old.push((id, upload));
+            }
+        }
+        Ok(old)
     }
 
     fn forget(&self, id: UploadId, upload: &mut Upload) -> Result<()> {
@@ -366,6 +402,15 @@ impl Appending {
         self.inner.record(self.id, &self.upload)?;
         self.upload.dirty = false;
         Ok(())
+    }
+}
+
+/// What an upload says of itself; `None` where it is gone.
+fn read(state: &Path) -> Result<Option<Upload>> {
+    match fs::read(state) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(BlobError::io("read", state)(error)),
+        Ok(text) => Ok(serde_json::from_slice(&text).ok()),
     }
 }
 

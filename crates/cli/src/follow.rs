@@ -305,6 +305,7 @@ impl Follower<'_> {
                 self.back();
                 match landed.how {
                     How::Written | How::AlreadyThere => self.landed += 1,
+                    How::Gone => self.trouble = Some(gone(self.job.id, landed.frame)),
                     How::Left(paths) => {
                         let first = paths.first().map(ToString::to_string).unwrap_or_default();
                         self.progress.aside(|output| {
@@ -376,6 +377,7 @@ async fn fetch(mut fetcher: Fetcher, mut wishes: watch::Receiver<Wish>, news: mp
         };
         match fetcher.sweep(landed).await {
             Ok(()) if wish.last => {
+                fetcher.finish().await;
                 let _ = news.send(News::Home);
                 return;
             }
@@ -396,6 +398,14 @@ async fn fetch(mut fetcher: Fetcher, mut wishes: watch::Receiver<Wish>, news: mp
             }
         }
     }
+}
+
+/// A frame that nobody has any more.
+pub fn gone(job: kiln_types::JobId, frame: i32) -> Fault {
+    Fault::failed(format!(
+        "the server keeps frame {frame} no more; `kiln jobs rerender {job}` renders it again while the job's files \
+         are there (`kiln jobs show {job}`)"
+    ))
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -7,15 +7,23 @@ use std::{
     str::FromStr,
 };
 
+use kiln_server::{Expires, Retention};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    args::{FarmArgs, GlobalArgs},
+    args::{FarmArgs, GlobalArgs, KeepArgs},
     exit::{Fault, Outcome},
     size::ByteSize,
 };
 
 const DEFAULT_CACHE: ByteSize = ByteSize(kiln_worker::DEFAULT_CACHE_BYTES);
+
+const BUNDLES: &str = "remove_bundles_after";
+const OUTPUTS: &str = "remove_outputs_after";
+const LOGS: &str = "remove_logs_after";
+const EVENTS: &str = "remove_events_after";
+const UPLOADS: &str = "remove_uploads_after";
+const PROMISED: &str = "remove_promised_after";
 
 /// Where a value was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -59,6 +67,12 @@ struct File {
     blender: Option<Vec<PathBuf>>,
     cache_size: Option<String>,
     hash_cache: Option<bool>,
+    remove_bundles_after: Option<String>,
+    remove_outputs_after: Option<String>,
+    remove_logs_after: Option<String>,
+    remove_events_after: Option<String>,
+    remove_uploads_after: Option<String>,
+    remove_promised_after: Option<String>,
 }
 
 /// What the flags of a command say.
@@ -74,6 +88,7 @@ pub struct Flags {
     pub threads: Option<u16>,
     pub blender: Vec<PathBuf>,
     pub cache_size: Option<ByteSize>,
+    pub keep: KeepArgs,
 }
 
 impl Flags {
@@ -106,6 +121,12 @@ pub struct Settings {
     pub cache_size: Value<ByteSize>,
     /// Whether hashes of files are kept from one submission to the next.
     pub hash_cache: Value<bool>,
+    pub remove_bundles_after: Value<Expires>,
+    pub remove_outputs_after: Value<Expires>,
+    pub remove_logs_after: Value<Expires>,
+    pub remove_events_after: Value<Expires>,
+    pub remove_uploads_after: Value<Expires>,
+    pub remove_promised_after: Value<Expires>,
 }
 
 impl Settings {
@@ -149,7 +170,47 @@ impl Settings {
             .cache_size
             .map(|text| text.parse().map_err(|why| in_file(&path, format!("cache_size: {why}"))))
             .transpose()?;
+        let usual = Retention::default();
+        let expires = |name: &str, flag, text: Option<String>, default| -> Outcome<Value<Expires>> {
+            let text = text
+                .map(|text| text.parse().map_err(|why| in_file(&path, format!("{name}: {why}"))))
+                .transpose()?;
+            let var = parsed(&var, &format!("KILN_{}", name.to_ascii_uppercase()))?;
+            Ok(pick(flag, var, text).unwrap_or(Value { value: default, origin: Origin::Default }))
+        };
+        let keep = flags.keep;
         Ok(Self {
+            remove_bundles_after: expires(
+                BUNDLES,
+                keep.remove_bundles_after,
+                file.remove_bundles_after,
+                usual.bundles,
+            )?,
+            remove_outputs_after: expires(
+                OUTPUTS,
+                keep.remove_outputs_after,
+                file.remove_outputs_after,
+                usual.outputs,
+            )?,
+            remove_logs_after: expires(LOGS, keep.remove_logs_after, file.remove_logs_after, usual.logs)?,
+            remove_events_after: expires(
+                EVENTS,
+                keep.remove_events_after,
+                file.remove_events_after,
+                usual.events,
+            )?,
+            remove_uploads_after: expires(
+                UPLOADS,
+                keep.remove_uploads_after,
+                file.remove_uploads_after,
+                usual.uploads,
+            )?,
+            remove_promised_after: expires(
+                PROMISED,
+                keep.remove_promised_after,
+                file.remove_promised_after,
+                usual.promises,
+            )?,
             server: optional(pick(flags.server, var("KILN_SERVER"), file.server)),
             key: optional(pick(flags.key, var("KILN_KEY"), file.key)),
             key_file: optional(pick(
@@ -195,6 +256,7 @@ impl Settings {
         let blenders: Vec<String> = self.blender.value.iter().map(|p| p.display().to_string()).collect();
         let key = if self.key.value.is_some() { "(hidden)" } else { "(none)" };
         let row = |name, (value, origin)| (name, value, origin);
+        let expires = |name, value: &Value<Expires>| (name, value.value.to_string(), value.origin);
         vec![
             ("data", self.data.value.display().to_string(), self.data.origin),
             row("server", shown(&self.server, "(the one on this machine, if there is one)")),
@@ -211,7 +273,25 @@ impl Settings {
             ),
             ("cache_size", self.cache_size.value.to_string(), self.cache_size.origin),
             ("hash_cache", self.hash_cache.value.to_string(), self.hash_cache.origin),
+            expires(BUNDLES, &self.remove_bundles_after),
+            expires(OUTPUTS, &self.remove_outputs_after),
+            expires(LOGS, &self.remove_logs_after),
+            expires(EVENTS, &self.remove_events_after),
+            expires(UPLOADS, &self.remove_uploads_after),
+            expires(PROMISED, &self.remove_promised_after),
         ]
+    }
+
+    /// What a server keeps for how long.
+    pub fn retention(&self) -> Retention {
+        Retention {
+            bundles: self.remove_bundles_after.value,
+            outputs: self.remove_outputs_after.value,
+            logs: self.remove_logs_after.value,
+            events: self.remove_events_after.value,
+            uploads: self.remove_uploads_after.value,
+            promises: self.remove_promised_after.value,
+        }
     }
 }
 
@@ -307,6 +387,24 @@ mod tests {
         assert!(error(&[("KILN_SLOTS", "0")], "").contains("between 1 and 256"));
         assert!(error(&[], "slts = 1").contains("kiln.toml"));
         assert!(error(&[], "cache_size = \"big\"").contains("cache_size"));
+    }
+
+    #[test]
+    fn what_goes_when_can_be_said_everywhere() {
+        let toml = "remove_logs_after = \"2w\"\nremove_events_after = \"0\"\n";
+        let vars = [("KILN_REMOVE_OUTPUTS_AFTER", "never"), ("KILN_REMOVE_EVENTS_AFTER", "36h")];
+        let settings = resolve(Flags::default(), &vars, toml).unwrap();
+        let usual = Retention::default();
+        let want = Retention {
+            outputs: Expires::Never,
+            logs: "14d".parse().unwrap(),
+            events: "36h".parse().unwrap(),
+            ..usual
+        };
+        assert_eq!(settings.retention(), want);
+        assert_eq!(settings.remove_events_after.origin, Origin::Environment);
+        let error = resolve(Flags::default(), &[], "remove_logs_after = \"soon\"").unwrap_err().message;
+        assert!(error.contains("remove_logs_after") && error.contains("never"), "{error}");
     }
 
     #[test]

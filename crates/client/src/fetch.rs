@@ -5,12 +5,13 @@ use std::{
     io::{self, Read as _, Seek as _},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use kiln_api::OutputView;
 use kiln_types::{JobId, OutputFile, RelPath, SessionKey};
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, task::JoinHandle};
 
 use crate::{
     Client, ClientError,
@@ -20,6 +21,10 @@ use crate::{
 
 /// How many frames come in at the same time.
 const AT_ONCE: usize = 4;
+/// How often the server hears of what is here.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+/// How long the end waits for it to hear the last of it.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Why frames do not come home.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +56,8 @@ pub enum How {
     AlreadyThere,
     /// Other files are in its place and were left as they are.
     Left(Vec<RelPath>),
+    /// The server keeps it no more.
+    Gone,
 }
 
 /// Brings home the frames of one job. Each call of [`Fetcher::sweep`] takes what is new.
@@ -63,6 +70,16 @@ pub struct Fetcher {
     manifest: Arc<Mutex<Manifest>>,
     /// The sequence of the last output that was dealt with.
     after: u64,
+    /// That of the last one up to which all are here.
+    home: u64,
+    telling: Option<Telling>,
+}
+
+/// What the server was told is here.
+struct Telling {
+    sequence: u64,
+    at: Instant,
+    heard: JoinHandle<()>,
 }
 
 impl Fetcher {
@@ -74,7 +91,8 @@ impl Fetcher {
         folder: Arc<OutFolder>,
         manifest: Manifest,
     ) -> Self {
-        Self { client, job, key, mode, folder, manifest: Arc::new(Mutex::new(manifest)), after: 0 }
+        let manifest = Arc::new(Mutex::new(manifest));
+        Self { client, job, key, mode, folder, manifest, after: 0, home: 0, telling: None }
     }
 
     pub fn folder(&self) -> &OutFolder {
@@ -98,15 +116,52 @@ impl Fetcher {
             let this = &*self;
             let mut coming =
                 stream::iter(newest.into_values().map(|output| this.frame(output))).buffer_unordered(AT_ONCE);
+            let mut left = false;
             while let Some(frame) = coming.try_next().await? {
+                left |= matches!(frame.how, How::Left(_));
                 landed(frame);
             }
             drop(coming);
+            // What was not taken home is not known as fetched, nor is anything behind it.
+            if !left && self.home == self.after {
+                self.home = last;
+            }
             self.after = last;
+            if self.telling.as_ref().is_none_or(|told| told.at.elapsed() >= TELL_EVERY) {
+                self.tell();
+            }
             if !page.more {
                 return Ok(());
             }
         }
+    }
+
+    /// Lets the server know what is here, which it may then let go of one day. Nothing waits for that, and
+    /// nothing comes of it where it fails: the server keeps what it does not know to be fetched.
+    fn tell(&mut self) {
+        let sequence = self.home;
+        if sequence == 0 || self.telling.as_ref().is_some_and(|told| told.sequence == sequence) {
+            return;
+        }
+        let (client, job) = (self.client.clone(), self.job);
+        let heard = tokio::spawn(async move {
+            if let Err(error) = client.fetched(job, sequence).await {
+                tracing::debug!(%job, sequence, %error, "the server does not know what was fetched");
+            }
+        });
+        self.telling = Some(Telling { sequence, at: Instant::now(), heard });
+    }
+
+    /// The end: waits a moment until the server has heard what is here.
+    pub async fn finish(mut self) {
+        let told = async {
+            self.tell();
+            if let Some(told) = self.telling.take() {
+                let _ = told.heard.await;
+            }
+        };
+        // Whoever fetches the job again says it again.
+        let _ = tokio::time::timeout(LAST_WORD, told).await;
     }
 
     async fn frame(&self, output: OutputView) -> Result<Landed, FetchError> {
@@ -132,6 +187,7 @@ impl Fetcher {
         match verdict.await? {
             Before::There => return Ok(done(0, How::AlreadyThere)),
             Before::Taken(paths) => return Ok(done(0, How::Left(paths))),
+            Before::Free if output.gone_ms.is_some() => return Ok(done(0, How::Gone)),
             Before::Free => {}
         }
         let (mut parts, mut bytes) = (Vec::new(), 0);

@@ -3,13 +3,22 @@
 use std::fmt::Display;
 
 use kiln_api::{
-    AttemptsPage, ExtendJob, JobList, JobReport, JobView, OutputsPage, RerenderJob, SubmitJob, TasksPage,
-    WorkerList, WorkerView,
+    AttemptsPage, Collect, Collected, ExtendJob, Fetched, JobList, JobReport, JobView, OutputsPage,
+    RerenderJob, SubmitJob, TasksPage, WorkerList, WorkerView,
 };
 use kiln_types::{AttemptId, FrameSet, JobId, StepIndex, TaskIndex, TaskState};
 use reqwest::Method;
 
 use crate::{Client, ClientError, routes};
+
+/// Which jobs a list shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Archived {
+    #[default]
+    No,
+    Only,
+    All,
+}
 
 /// Every method fails where the server cannot be reached, refuses the key, or refuses the request in its own
 /// words ([`ClientError::Problem`]).
@@ -26,8 +35,20 @@ impl Client {
     ///
     /// # Errors
     /// As all.
-    pub async fn jobs(&self, before: Option<JobId>, limit: Option<u32>) -> Result<JobList, ClientError> {
-        self.get(&routes::with(routes::jobs(), &[("before", shown(&before)), ("limit", shown(&limit))])).await
+    pub async fn jobs(
+        &self,
+        before: Option<JobId>,
+        limit: Option<u32>,
+        archived: Archived,
+    ) -> Result<JobList, ClientError> {
+        let archived = match archived {
+            Archived::No => None,
+            Archived::Only => Some("only"),
+            Archived::All => Some("all"),
+        };
+        let parameters =
+            [("before", shown(&before)), ("limit", shown(&limit)), ("archived", shown(&archived))];
+        self.get(&routes::with(routes::jobs(), &parameters)).await
     }
 
     /// # Errors
@@ -92,12 +113,44 @@ impl Client {
         self.send(request).await.map(drop)
     }
 
-    /// Deletes a job that has ended, with its outputs.
+    /// Deletes a job that has ended, with its outputs; with `force`, one that has not is cancelled first.
     ///
     /// # Errors
     /// As all.
-    pub async fn delete(&self, id: JobId) -> Result<(), ClientError> {
-        self.tell(Method::DELETE, &routes::job(id)).await
+    pub async fn delete(&self, id: JobId, force: bool) -> Result<(), ClientError> {
+        let force = force.then_some(true);
+        self.tell(Method::DELETE, &routes::with(routes::job(id), &[("force", shown(&force))])).await
+    }
+
+    /// Puts a job that has ended away.
+    ///
+    /// # Errors
+    /// As all.
+    pub async fn archive(&self, id: JobId) -> Result<(), ClientError> {
+        self.tell(Method::POST, &routes::of_job(id, "archive")).await
+    }
+
+    /// # Errors
+    /// As all.
+    pub async fn unarchive(&self, id: JobId) -> Result<(), ClientError> {
+        self.tell(Method::POST, &routes::of_job(id, "unarchive")).await
+    }
+
+    /// Says that all outputs up to this sequence are on this machine's disk.
+    ///
+    /// # Errors
+    /// As all.
+    pub async fn fetched(&self, id: JobId, sequence: u64) -> Result<(), ClientError> {
+        let request = self.request(Method::POST, &routes::of_job(id, "fetched")).json(&Fetched { sequence });
+        self.send(request).await.map(drop)
+    }
+
+    /// Lets go of what nobody needs any more, or says what that would be.
+    ///
+    /// # Errors
+    /// As all.
+    pub async fn collect(&self, dry_run: bool) -> Result<Collected, ClientError> {
+        self.post(&routes::collect(), &Collect { dry_run }).await
     }
 
     /// Tasks of a step by index, from `from` on; only those in `state`, where it is named. Where no step is named,

@@ -63,6 +63,10 @@ pub fn attempt_log(job: JobId, attempt: AttemptId) -> String {
     format!("{PREFIX}/jobs/{job}/attempts/{attempt}/log")
 }
 
+pub fn collect() -> String {
+    format!("{PREFIX}/farm/collect")
+}
+
 pub fn workers() -> String {
     format!("{PREFIX}/workers")
 }

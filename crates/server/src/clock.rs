@@ -32,6 +32,19 @@ impl Clock {
     }
 }
 
+/// How long ago, or after what, in the largest unit that is full at least once.
+pub(crate) fn words(ms: i64) -> String {
+    let units = [("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000), ("second", 1_000)];
+    let (unit, size) = units.into_iter().find(|(_, size)| ms >= *size).unwrap_or(("second", 1_000));
+    let count = ms.max(0) / size;
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+/// As [`words`], of a time that has passed, in Unix milliseconds.
+pub(crate) fn ago(at_ms: i64) -> String {
+    format!("{} ago", words(unix_ms().saturating_sub(at_ms)))
+}
+
 /// Unix milliseconds.
 pub(crate) fn unix_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -9,13 +9,16 @@ mod auth;
 mod bakes;
 mod brain;
 mod clock;
+mod collector;
 mod events;
+mod holds;
 mod inspect;
 mod key;
 mod links;
 mod listen;
 mod logs;
 mod problem;
+mod retention;
 mod routes;
 mod space;
 mod start;
@@ -28,6 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use key::KeyError;
 pub use kiln_store::Durability;
+pub use retention::{Expires, Retention};
 pub use routes::openapi_json;
 pub use start::{DEFAULT_LISTEN, RunningServer, Server, ServerError, ServerFile, ServerOptions};
 
@@ -39,6 +43,8 @@ struct App {
     brain: brain::BrainHandle,
     hub: Arc<events::Hub>,
     logs: logs::Logs,
+    holds: holds::Holds,
+    collector: Arc<collector::Collector>,
     space: space::Space,
     heartbeat_ms: u64,
     /// Ends connections that would never end by themselves.

@@ -185,8 +185,10 @@ impl Served<'_> {
         let (worker, link) = (self.worker, self.number);
         let input = match up {
             Up::Finished { attempt, finish, .. } => {
+                // From the look at what it made until the records say that it did.
+                let hold = self.app.holds.begin();
                 let finished = self.checked(attempt, finish).await;
-                Input::Finished { worker, link, attempt, finished }
+                Input::Finished { worker, link, attempt, finished, hold }
             }
             up => Input::Up { worker, link, up },
         };
@@ -236,7 +238,7 @@ impl Served<'_> {
 impl App {
     /// Why a file that a worker reported cannot be taken; `None` where it is here, of this size.
     pub(crate) async fn lacks(&self, path: &RelPath, hash: &BlobHash, size: u64) -> Option<String> {
-        match self.blobs.size(hash).await {
+        match self.blobs.promise(hash).await {
             Ok(Some(found)) if found == size => None,
             Ok(Some(found)) => {
                 Some(format!("The worker reported {path} with {size} bytes, and the server holds {found}."))

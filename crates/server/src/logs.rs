@@ -9,6 +9,8 @@ use std::{
 
 use kiln_types::{AttemptId, JobId};
 
+use crate::space::Space;
+
 /// Bytes kept of one attempt.
 const MAX_LOG: u64 = 10 << 20;
 /// Pieces that wait to be written; more are dropped, because the brain waits for no log.
@@ -37,12 +39,12 @@ enum Order {
 impl Logs {
     /// # Errors
     /// Where the thread cannot be started.
-    pub(crate) fn open(folder: PathBuf) -> io::Result<Self> {
+    pub(crate) fn open(folder: PathBuf, space: Space) -> io::Result<Self> {
         let (sender, orders) = mpsc::sync_channel(QUEUE);
-        let writer = folder.clone();
+        let writer = Writer { folder: folder.clone(), space };
         std::thread::Builder::new().name("logs".to_owned()).spawn(move || {
             while let Ok(order) = orders.recv() {
-                obey(&writer, order);
+                writer.obey(order);
             }
         })?;
         Ok(Self { folder, sender })
@@ -56,7 +58,7 @@ impl Logs {
 
     pub(crate) fn delete(&self, job: JobId) {
         if self.sender.try_send(Order::Delete { job }).is_err() {
-            tracing::warn!(%job, "the logs of a deleted job stay: the disk does not keep up");
+            tracing::warn!(%job, "the logs of a job stay until the next collection: the disk does not keep up");
         }
     }
 
@@ -71,27 +73,72 @@ impl Logs {
     pub(crate) fn path(&self, job: JobId, attempt: AttemptId) -> PathBuf {
         path(&self.folder, job, attempt)
     }
+
+    /// Every job of which there are logs.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub(crate) async fn jobs(&self) -> io::Result<Vec<JobId>> {
+        Ok(entries(&self.folder).await?.into_iter().filter_map(|(name, _)| name.parse().ok()).collect())
+    }
+
+    /// Bytes of a job's logs.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub(crate) async fn size(&self, job: JobId) -> io::Result<u64> {
+        Ok(entries(&self.folder.join(job.to_string())).await?.into_iter().map(|(_, bytes)| bytes).sum())
+    }
+}
+
+/// Names and lengths of what a folder holds; nothing where there is no such folder.
+async fn entries(folder: &Path) -> io::Result<Vec<(String, u64)>> {
+    let folder = folder.to_owned();
+    let read = move || match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+        Ok(all) => {
+            let entry = |entry: io::Result<fs::DirEntry>| {
+                let entry = entry?;
+                Ok((entry.file_name().to_string_lossy().into_owned(), entry.metadata()?.len()))
+            };
+            all.map(entry).collect()
+        }
+    };
+    tokio::task::spawn_blocking(read).await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
 fn path(folder: &Path, job: JobId, attempt: AttemptId) -> PathBuf {
     folder.join(job.to_string()).join(format!("{attempt}.log"))
 }
 
-fn obey(folder: &Path, order: Order) {
-    match order {
-        Order::Append { job, attempt, text } => {
-            if let Err(error) = append(&path(folder, job, attempt), text.as_bytes()) {
-                tracing::warn!(%job, %attempt, %error, "a piece of a log could not be written");
+/// The thread's side.
+struct Writer {
+    folder: PathBuf,
+    space: Space,
+}
+
+impl Writer {
+    fn obey(&self, order: Order) {
+        match order {
+            Order::Append { job, attempt, text } => {
+                // The records need the room more than a log does.
+                if self.space.take(text.len() as u64).is_err() {
+                    return;
+                }
+                if let Err(error) = append(&path(&self.folder, job, attempt), text.as_bytes()) {
+                    tracing::warn!(%job, %attempt, %error, "a piece of a log could not be written");
+                }
             }
-        }
-        Order::Delete { job } => match fs::remove_dir_all(folder.join(job.to_string())) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(%job, %error, "the logs of a deleted job could not be removed");
+            Order::Delete { job } => match fs::remove_dir_all(self.folder.join(job.to_string())) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(%job, %error, "the logs of a job could not be removed");
+                }
+                _ => {}
+            },
+            Order::Flush(done) => {
+                let _ = done.send(());
             }
-            _ => {}
-        },
-        Order::Flush(done) => {
-            let _ = done.send(());
         }
     }
 }

@@ -4,11 +4,11 @@ use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, SystemTime},
 };
 
-use kiln_api::BUILD;
+use kiln_api::{BUILD, Collected};
 use kiln_blobs::{BlobError, BlobStore, Uploads};
 use kiln_store::{Durability, Store, StoreError};
 use serde::{Deserialize, Serialize};
@@ -19,19 +19,19 @@ use crate::{
     App,
     auth::{Gate, Hosts},
     brain::Brain,
+    collector::Collector,
     events::Hub,
+    holds::Holds,
     key::{FarmKey, KeyError},
     listen,
     logs::Logs,
+    retention::Retention,
     routes::{self, MAX_BLOB},
     space::Space,
 };
 
 /// Where a server listens that is not told otherwise.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8765);
-/// Uploads that nothing has happened to for so long are forgotten.
-const UPLOAD_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-const HOUSEKEEPING: Duration = Duration::from_secs(60 * 60);
 
 /// How a server runs.
 #[derive(Debug, Clone)]
@@ -50,6 +50,8 @@ pub struct ServerOptions {
     pub lease_ms: u64,
     /// Milliseconds between the signs of life of a worker.
     pub heartbeat_ms: u64,
+    /// What goes, and when. A server that is itself thrown away needs none.
+    pub retention: Option<Retention>,
 }
 
 impl ServerOptions {
@@ -63,6 +65,7 @@ impl ServerOptions {
             allowed_hosts: Vec::new(),
             lease_ms: kiln_core::Config::default().lease_ms,
             heartbeat_ms: 5_000,
+            retention: Some(Retention::default()),
         }
     }
 }
@@ -160,8 +163,9 @@ impl Server {
         tracing::info!(url = %file.url, data = %data.display(), %epoch, "server started");
         let gate = Gate { key: key.clone(), hosts: Hosts::new(addr, &options.allowed_hosts) };
         let stop = app.stop.clone();
+        let collector = Arc::downgrade(&app.collector);
         let task = tokio::spawn(live(app, brain, gate, listener, store, data));
-        Ok(RunningServer { addr, key: key.as_str().to_owned(), stop, task })
+        Ok(RunningServer { addr, key: key.as_str().to_owned(), stop, collector, task })
     }
 }
 
@@ -190,11 +194,23 @@ async fn open(options: &ServerOptions, store: Store) -> Result<(App, Brain), Ser
     let blobs = BlobStore::open(&options.data, durability).await?;
     let uploads = Uploads::open(&options.data, blobs.clone(), MAX_BLOB).await?;
     let folder = options.data.join("logs");
-    let logs = Logs::open(folder).map_err(|error| ServerError::Inside(error.to_string()))?;
+    let space = Space::of(&options.data);
+    let logs = Logs::open(folder, space.clone()).map_err(|error| ServerError::Inside(error.to_string()))?;
     let hub = Arc::new(Hub::new());
     let config = kiln_core::Config { lease_ms: options.lease_ms, ..kiln_core::Config::default() };
     let heartbeat_ms = options.heartbeat_ms;
     let (brain, handle) = Brain::open(store.clone(), hub.clone(), logs.clone(), config, heartbeat_ms).await?;
+    let holds = Holds::default();
+    let collector = Arc::new(Collector {
+        retention: options.retention,
+        store: store.clone(),
+        blobs: blobs.clone(),
+        uploads: uploads.clone(),
+        logs: logs.clone(),
+        brain: handle.clone(),
+        holds: holds.clone(),
+        one: Default::default(),
+    });
     let app = App {
         store,
         blobs,
@@ -202,7 +218,9 @@ async fn open(options: &ServerOptions, store: Store) -> Result<(App, Brain), Ser
         brain: handle,
         hub,
         logs,
-        space: Space::of(&options.data),
+        holds,
+        collector,
+        space,
         heartbeat_ms,
         stop: CancellationToken::new(),
         links: TaskTracker::new(),
@@ -234,7 +252,7 @@ async fn live(
             ended
         }
     });
-    let housekeeping = tokio::spawn(housekeeping(app.uploads.clone(), stop.clone()));
+    let collecting = tokio::spawn(app.collector.clone().run(stop.clone()));
     let router = routes::router(app.clone(), Arc::new(gate));
     listen::serve(listener, router, stop).await;
     links.close();
@@ -244,29 +262,13 @@ async fn live(
         Ok(ended) => ended.map_err(ServerError::from),
         Err(panic) => Err(ServerError::Inside(panic.to_string())),
     };
-    let _ = housekeeping.await;
+    let _ = collecting.await;
     app.logs.flush().await;
     let _ = fs::remove_file(ServerFile::path(&data));
     // The folder is free for the next server only when the records are let go of.
     store.close().await?;
     tracing::info!(data = %data.display(), "server stopped");
     ended
-}
-
-async fn housekeeping(uploads: Uploads, stop: CancellationToken) {
-    let mut times = tokio::time::interval(HOUSEKEEPING);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = times.tick() => {}
-        }
-        let Some(limit) = SystemTime::now().checked_sub(UPLOAD_AGE) else { continue };
-        match uploads.expire(limit).await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "uploads that nobody went on with were forgotten"),
-            Err(error) => tracing::warn!(%error, "old uploads could not be forgotten"),
-        }
-    }
 }
 
 /// As clients on this machine reach it.
@@ -280,12 +282,18 @@ fn url(addr: SocketAddr) -> String {
 }
 
 /// A server at work. Dropping it asks it to stop; [`RunningServer::stop`] also waits until it has.
-#[derive(Debug)]
 pub struct RunningServer {
     addr: SocketAddr,
     key: String,
     stop: CancellationToken,
+    collector: Weak<Collector>,
     task: JoinHandle<Result<(), ServerError>>,
+}
+
+impl std::fmt::Debug for RunningServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunningServer").field("addr", &self.addr).finish_non_exhaustive()
+    }
 }
 
 impl RunningServer {
@@ -301,6 +309,17 @@ impl RunningServer {
     /// The farm key.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// Collects as if it were this time: a later one finds more that is due. What requests that are under way
+    /// need is spared all the same.
+    ///
+    /// # Errors
+    /// In words, where the disk or the records fail, or the server has ended.
+    pub async fn collect_as_of(&self, now: SystemTime) -> Result<Collected, ServerError> {
+        let ended = || ServerError::Inside("it has ended".to_owned());
+        let collector = self.collector.upgrade().ok_or_else(ended)?;
+        collector.collect(now, false).await.map_err(|fault| ServerError::Inside(fault.0.detail.clone()))
     }
 
     /// Says goodbye to workers and clients, writes what is left, and lets the data folder go.

@@ -2,7 +2,7 @@
 
 use kiln_types::{
     AttemptId, AttemptState, BundleId, Epoch, EventNumber, Failure, Generation, JobId, JobSpec, JobState,
-    OutputSet, Owner, Project, StepIndex, TaskId, TaskIndex, TaskState,
+    OutputSet, StepIndex, TaskId, TaskIndex, TaskState,
 };
 use sqlx::{Connection, SqliteConnection};
 
@@ -44,7 +44,7 @@ impl Store {
 }
 
 /// A brain whose reign is over must not write: another one may already have decided otherwise.
-async fn check_reign(db: &mut SqliteConnection, own: Epoch) -> Result<()> {
+pub(crate) async fn check_reign(db: &mut SqliteConnection, own: Epoch) -> Result<()> {
     let found: i64 = sqlx::query_scalar("SELECT epoch FROM meta WHERE id = 1").fetch_one(db).await?;
     if found == i64::from(own.0) {
         return Ok(());
@@ -74,6 +74,23 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
         Write::ExtendStep { job, step, spec, count } => extend_step(db, job, step, &spec, count).await,
         Write::DeleteJob { job } => {
             run(db, sqlx::query("DELETE FROM jobs WHERE id = ?1").bind(job.0.cast_signed())).await
+        }
+        Write::SetJobArchived { job, at_ms } => {
+            let query = sqlx::query("UPDATE jobs SET archived_ms = ?2 WHERE id = ?1");
+            run(db, query.bind(job.0.cast_signed()).bind(at_ms)).await
+        }
+        Write::MarkFetched { job, sequence, at_ms } => {
+            let query = sqlx::query(
+                "WITH has (seq) AS ( \
+                     SELECT min(?2, coalesce((SELECT max(seq) FROM outputs WHERE job = ?1), 0)) \
+                 ) \
+                 UPDATE jobs SET fetched_seq = (SELECT seq FROM has), fetched_ms = ?3 \
+                 WHERE id = ?1 AND fetched_seq < (SELECT seq FROM has)",
+            )
+            .bind(job.0.cast_signed())
+            .bind(i64::try_from(sequence).unwrap_or(i64::MAX))
+            .bind(at_ms);
+            run(db, query).await
         }
         Write::OpenAttempt { attempt, task, generation, worker, slot, at_ms } => {
             let query = sqlx::query(
@@ -126,7 +143,9 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
                 .bind(i64::from(task.step.0))
                 .bind(bundle.id.0.as_bytes().to_vec());
             run(db, query).await?;
-            insert_bundle(db, bundle, at_ms).await
+            let id = bundle.id;
+            insert_bundle(db, bundle, at_ms).await?;
+            take_bundle(db, id).await
         }
         Write::FailTask { task, generation, reason } => {
             set_task(db, task, generation, TaskState::Failed, Some(reason)).await
@@ -176,11 +195,14 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
             run(db, query.bind(worker.bits().cast_signed()).bind(at_ms)).await
         }
         Write::DeleteWorker { worker } => {
+            let keep = sqlx::query(
+                "INSERT OR REPLACE INTO former_workers (id, name) SELECT id, name FROM workers WHERE id = ?1",
+            );
+            run(db, keep.bind(worker.bits().cast_signed())).await?;
             let query = sqlx::query("DELETE FROM workers WHERE id = ?1");
             run(db, query.bind(worker.bits().cast_signed())).await
         }
         Write::InsertBundle { bundle, at_ms } => insert_bundle(db, bundle, at_ms).await,
-        Write::DeleteBundle { bundle, owner, project } => delete_bundle(db, bundle, owner, project).await,
         // Taken care of by the caller, in their order.
         Write::Event(_) | Write::TrimEvents { .. } => Ok(()),
     }
@@ -200,9 +222,11 @@ async fn insert_job(
     steps: &[NewStep],
     at_ms: i64,
 ) -> Result<()> {
+    let bundle = spec.session.bundle;
     let query = sqlx::query(
         "INSERT INTO jobs (id, owner, project, name, state, spec, session, bundle, created_ms) \
-         VALUES (?1, ?2, ?3, ?4, 'queued', ?5, ?6, ?7, ?8)",
+         SELECT ?1, ?2, ?3, ?4, 'queued', ?5, ?6, ?7, ?8 \
+         WHERE EXISTS (SELECT 1 FROM bundles WHERE id = ?7)",
     )
     .bind(job.0.cast_signed())
     .bind(spec.owner.0.clone())
@@ -210,9 +234,12 @@ async fn insert_job(
     .bind(spec.name.clone())
     .bind(to_json("job", spec)?)
     .bind(spec.session.key().0.as_bytes().to_vec())
-    .bind(spec.session.bundle.0.as_bytes().to_vec())
+    .bind(bundle.0.as_bytes().to_vec())
     .bind(at_ms);
-    run(db, query).await?;
+    if query.execute(&mut *db).await?.rows_affected() == 0 {
+        return Err(StoreError::NoBundle(bundle));
+    }
+    take_bundle(db, bundle).await?;
     let highest = sqlx::query("UPDATE meta SET last_job = max(last_job, ?1) WHERE id = 1");
     run(db, highest.bind(job.0.cast_signed())).await?;
     for step in steps {
@@ -425,10 +452,18 @@ async fn commit_task(
     Ok(())
 }
 
+/// A job needs it: it waits for none any more.
+async fn take_bundle(db: &mut SqliteConnection, bundle: BundleId) -> Result<()> {
+    let query = sqlx::query("UPDATE bundles SET waits = 0 WHERE id = ?1");
+    run(db, query.bind(bundle.0.as_bytes().to_vec())).await
+}
+
 async fn insert_bundle(db: &mut SqliteConnection, bundle: NewBundle, at_ms: i64) -> Result<()> {
     let NewBundle { id, owner, project, size, blobs } = bundle;
     let query = sqlx::query(
-        "INSERT OR IGNORE INTO bundles (id, owner, project, size, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO bundles (id, owner, project, size, created_ms, used_ms, waits) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?5, 1) \
+         ON CONFLICT (id, owner, project) DO UPDATE SET used_ms = max(used_ms, ?5), waits = 1",
     )
     .bind(id.0.as_bytes().to_vec())
     .bind(owner.0)
@@ -442,24 +477,6 @@ async fn insert_bundle(db: &mut SqliteConnection, bundle: NewBundle, at_ms: i64)
     )
     .bind(id.0.as_bytes().to_vec())
     .bind(to_json("bundle", &blobs)?);
-    run(db, query).await
-}
-
-async fn delete_bundle(
-    db: &mut SqliteConnection,
-    bundle: BundleId,
-    owner: Owner,
-    project: Project,
-) -> Result<()> {
-    let query = sqlx::query("DELETE FROM bundles WHERE id = ?1 AND owner = ?2 AND project = ?3")
-        .bind(bundle.0.as_bytes().to_vec())
-        .bind(owner.0)
-        .bind(project.0);
-    run(db, query).await?;
-    let query = sqlx::query(
-        "DELETE FROM bundle_blobs WHERE bundle = ?1 AND NOT EXISTS (SELECT 1 FROM bundles WHERE id = ?1)",
-    )
-    .bind(bundle.0.as_bytes().to_vec());
     run(db, query).await
 }
 

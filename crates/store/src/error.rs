@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use kiln_types::Epoch;
+use kiln_types::{BundleId, Epoch};
 
 /// Why records could not be opened, read or written. A write that fails left nothing behind.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,8 @@ pub enum StoreError {
     Superseded { own: Epoch, found: Epoch },
     #[error("the disk that holds the database is full; free some space and try again")]
     NoSpace,
+    #[error("there is no bundle {0} any more; send the files again")]
+    NoBundle(BundleId),
     #[error("another worker is already named “{0}”; give this one another name")]
     WorkerNameTaken(String),
     #[error("the records are closed, because the server is stopping; try again when it is back")]

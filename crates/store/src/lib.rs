@@ -7,6 +7,7 @@
 
 mod commit;
 mod error;
+mod expire;
 mod open;
 mod read_farm;
 mod read_jobs;
@@ -23,9 +24,10 @@ use sqlx::{SqliteConnection, SqlitePool};
 use tokio::sync::Mutex;
 
 pub use error::StoreError;
+pub use expire::{Expired, Expiry};
 pub use records::{
-    AttemptFilter, AttemptRow, BundleRow, Event, JobFilter, JobRow, Notice, OutputRow, StepRow, StoredJob,
-    StoredStep, TaskFaults, TaskFilter, TaskRow, TaskRun, WorkerRow, WorkerShare,
+    AttemptFilter, AttemptRow, BundleRow, Event, JobFilter, JobRow, KeptRow, Notice, OutputRow, StepRow,
+    StoredJob, StoredStep, TaskFaults, TaskFilter, TaskRow, TaskRun, WorkerRow, WorkerShare,
 };
 pub use write::{NewBundle, NewEvent, NewStep, Write};
 

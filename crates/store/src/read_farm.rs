@@ -1,6 +1,8 @@
 //! Reading workers, events and bundles.
 
-use kiln_types::{BlobHash, BundleId, EventNumber, JobId, Owner, Project, WorkerId};
+use std::collections::HashMap;
+
+use kiln_types::{BundleId, EventNumber, JobId, Owner, Project, WorkerId};
 use sqlx::sqlite::SqliteRow;
 
 use crate::sql::{Columns, Result};
@@ -24,6 +26,17 @@ impl Store {
             .fetch_optional(&self.inner.readers)
             .await?;
         row.as_ref().map(worker_row).transpose()
+    }
+
+    /// The name of every worker that ever was, the last one of those that were removed.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn worker_names(&self) -> Result<HashMap<WorkerId, String>> {
+        let rows = sqlx::query("SELECT id, name FROM former_workers UNION ALL SELECT id, name FROM workers")
+            .fetch_all(&self.inner.readers)
+            .await?;
+        rows.iter().map(|row| Ok((row.worker("id")?, row.raw("name")?))).collect()
     }
 
     /// # Errors
@@ -80,20 +93,6 @@ impl Store {
             .fetch_optional(&self.inner.readers)
             .await?;
         row.as_ref().map(bundle_row).transpose()
-    }
-
-    /// Every blob that an output, a bundle's manifest or a bundle's file is made of, each once, sorted.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
-    pub async fn referenced_blobs(&self) -> Result<Vec<BlobHash>> {
-        let rows = sqlx::query(
-            "SELECT hash FROM outputs UNION SELECT hash FROM bundle_blobs UNION SELECT id FROM bundles \
-             ORDER BY 1",
-        )
-        .fetch_all(&self.inner.readers)
-        .await?;
-        rows.iter().map(|row| row.hash("hash")).collect()
     }
 }
 

@@ -10,9 +10,19 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::sql::{Columns, Result, to_json};
 use crate::{
-    AttemptRow, JobFilter, JobRow, Notice, StepRow, Store, StoredJob, StoredStep, TaskFaults, TaskRun,
-    WorkerShare,
+    AttemptRow, JobFilter, JobRow, KeptRow, Notice, StepRow, Store, StoredJob, StoredStep, TaskFaults,
+    TaskRun, WorkerShare,
 };
+
+/// The columns that [`job_row`] reads, and which jobs.
+macro_rules! job_query {
+    ($which:literal) => {
+        concat!(
+            "SELECT *, coalesce((SELECT max(seq) FROM outputs WHERE job = jobs.id), 0) AS last_seq FROM jobs ",
+            $which
+        )
+    };
+}
 
 impl Store {
     /// The highest job id ever given, also to a job that was deleted since; 0 before the first.
@@ -32,10 +42,9 @@ impl Store {
     /// Where the database fails, or holds what cannot be read.
     pub async fn unfinished_jobs(&self) -> Result<Vec<StoredJob>> {
         let mut tx = self.inner.readers.begin().await?;
-        let rows =
-            sqlx::query("SELECT * FROM jobs WHERE state IN ('queued', 'running', 'paused') ORDER BY id")
-                .fetch_all(&mut *tx)
-                .await?;
+        let rows = sqlx::query(job_query!("WHERE state IN ('queued', 'running', 'paused') ORDER BY id"))
+            .fetch_all(&mut *tx)
+            .await?;
         let mut jobs = Vec::new();
         for row in with_steps(&mut tx, rows).await? {
             jobs.push(stored(&mut tx, row).await?);
@@ -68,16 +77,18 @@ impl Store {
     /// Where the database fails, or holds what cannot be read.
     pub async fn jobs(&self, filter: &JobFilter, limit: u32, before: Option<JobId>) -> Result<Vec<JobRow>> {
         let mut tx = self.inner.readers.begin().await?;
-        let rows = sqlx::query(
-            "SELECT * FROM jobs WHERE (?1 IS NULL OR owner = ?1) AND (?2 IS NULL OR project = ?2) \
+        let rows = sqlx::query(job_query!(
+            "WHERE (?1 IS NULL OR owner = ?1) AND (?2 IS NULL OR project = ?2) \
              AND (?3 = '[]' OR state IN (SELECT value FROM json_each(?3))) \
-             AND (?4 IS NULL OR id < ?4) ORDER BY id DESC LIMIT ?5",
-        )
+             AND (?4 IS NULL OR id < ?4) AND (?6 IS NULL OR (archived_ms IS NOT NULL) = ?6) \
+             ORDER BY id DESC LIMIT ?5"
+        ))
         .bind(filter.owner.as_ref().map(|owner| owner.0.clone()))
         .bind(filter.project.as_ref().map(|project| project.0.clone()))
         .bind(to_json("state", &filter.states)?)
         .bind(before.map(|job| job.0.cast_signed()))
         .bind(i64::from(limit))
+        .bind(filter.archived)
         .fetch_all(&mut *tx)
         .await?;
         with_steps(&mut tx, rows).await
@@ -89,7 +100,8 @@ impl Store {
     /// Where the database fails, or holds what cannot be read.
     pub async fn job_report(&self, job: JobId, step: StepIndex) -> Result<Vec<WorkerShare>> {
         let rows = sqlx::query(
-            "SELECT worker, (SELECT name FROM workers WHERE id = worker) AS name, \
+            "SELECT worker, coalesce((SELECT name FROM workers WHERE id = worker), \
+             (SELECT name FROM former_workers WHERE id = worker)) AS name, \
              sum(state = 'committed') AS frames, sum(state = 'failed') AS errors, \
              sum(state = 'lapsed') AS lapses, \
              coalesce(sum(CASE WHEN state = 'committed' THEN seconds END), 0.0) AS seconds, \
@@ -118,8 +130,8 @@ impl Store {
 }
 
 async fn one_job(db: &mut SqliteConnection, job: JobId) -> Result<Option<JobRow>> {
-    let rows =
-        sqlx::query("SELECT * FROM jobs WHERE id = ?1").bind(job.0.cast_signed()).fetch_all(&mut *db).await?;
+    let query = sqlx::query(job_query!("WHERE id = ?1")).bind(job.0.cast_signed());
+    let rows = query.fetch_all(&mut *db).await?;
     Ok(with_steps(db, rows).await?.pop())
 }
 
@@ -164,6 +176,16 @@ fn job_row(row: &SqliteRow) -> Result<JobRow> {
         reason: row.json_opt("reason")?,
         steps: Vec::new(),
         notices: Vec::new(),
+        kept: KeptRow {
+            archived_ms: row.raw("archived_ms")?,
+            last_seq: row.u64("last_seq")?,
+            fetched_seq: row.u64("fetched_seq")?,
+            fetched_ms: row.raw("fetched_ms")?,
+            inputs_gone_ms: row.raw("inputs_gone_ms")?,
+            outputs_gone_seq: row.u64("outputs_gone_seq")?,
+            outputs_gone_ms: row.raw("outputs_gone_ms")?,
+            logs_gone_ms: row.raw("logs_gone_ms")?,
+        },
     })
 }
 

@@ -20,6 +20,26 @@ pub struct JobRow {
     pub reason: Option<Failure>,
     pub steps: Vec<StepRow>,
     pub notices: Vec<Notice>,
+    pub kept: KeptRow,
+}
+
+/// What of a job is still there, and what is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KeptRow {
+    pub archived_ms: Option<i64>,
+    /// The highest sequence of its outputs; 0 where it has none.
+    pub last_seq: u64,
+    /// Outputs up to this one have been fetched.
+    pub fetched_seq: u64,
+    /// When the last of those was said to be fetched.
+    pub fetched_ms: Option<i64>,
+    /// Since when it can render nothing more.
+    pub inputs_gone_ms: Option<i64>,
+    /// Outputs up to this one are gone, since [`KeptRow::outputs_gone_ms`].
+    pub outputs_gone_seq: u64,
+    pub outputs_gone_ms: Option<i64>,
+    /// The logs of attempts that had ended by then are gone.
+    pub logs_gone_ms: Option<i64>,
 }
 
 /// A step, with how far it is.
@@ -147,7 +167,7 @@ pub struct OutputRow {
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerShare {
     pub worker: WorkerId,
-    /// `None` where the worker has been removed.
+    /// Its last name; `None` only where records are older than that.
     pub name: Option<String>,
     /// Attempts committed.
     pub frames: u64,
@@ -199,6 +219,8 @@ pub struct Event {
 pub struct JobFilter {
     pub owner: Option<Owner>,
     pub project: Option<Project>,
+    /// Only archived ones, or only others.
+    pub archived: Option<bool>,
     /// None at all means every state.
     pub states: Vec<JobState>,
 }

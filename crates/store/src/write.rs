@@ -9,7 +9,8 @@ use serde_json::Value;
 /// One durable consequence of a decision. A batch of them is one transaction ([`crate::Store::commit`]).
 #[derive(Debug, Clone)]
 pub enum Write {
-    /// A new job, queued, with its steps. Its id must be above [`crate::Store::last_job`].
+    /// A new job, queued, with its steps. Its id must be above [`crate::Store::last_job`], and its bundle must be
+    /// there ([`crate::StoreError::NoBundle`]).
     InsertJob {
         job: JobId,
         spec: Box<JobSpec>,
@@ -38,9 +39,22 @@ pub enum Write {
         spec: Box<JobSpec>,
         count: u32,
     },
-    /// With all its tasks, attempts and outputs. Events and bundles stay.
+    /// With all its tasks, attempts and outputs. Events stay; its bundle goes with the next
+    /// [`crate::Store::expire`] that finds it neither needed nor promised.
     DeleteJob {
         job: JobId,
+    },
+    /// Put away since this time, or taken back out.
+    SetJobArchived {
+        job: JobId,
+        at_ms: Option<i64>,
+    },
+    /// The person has the outputs up to this sequence. One below what is known, or above what the job has, says
+    /// no more than that.
+    MarkFetched {
+        job: JobId,
+        sequence: u64,
+        at_ms: i64,
     },
 
     /// Handed to a slot.
@@ -142,22 +156,15 @@ pub enum Write {
         worker: WorkerId,
         at_ms: i64,
     },
-    /// Its attempts stay.
+    /// Its attempts stay, and its name for them.
     DeleteWorker {
         worker: WorkerId,
     },
 
-    /// Known to this owner and project already: nothing happens.
+    /// Known to this owner and project already: it waits for a job anew.
     InsertBundle {
         bundle: NewBundle,
         at_ms: i64,
-    },
-
-    /// Its blobs are no longer referenced, unless others still have the bundle.
-    DeleteBundle {
-        bundle: BundleId,
-        owner: Owner,
-        project: Project,
     },
 
     /// The next event of the farm's one numbered sequence.

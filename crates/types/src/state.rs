@@ -118,6 +118,8 @@ text_enum!(
         BadSetting = "bad-setting",
         /// A file of the output set is missing, broken, or of another size or format.
         BadOutput = "bad-output",
+        /// Two frames of the job write the same file.
+        SamePath = "same-path",
         /// Blender could not write the frame.
         CannotWrite = "cannot-write",
         /// The host broke its protocol: a name outside its folder, a link for a file, an endless line.
@@ -141,6 +143,7 @@ impl FailureCause {
                 | Self::Unbaked
                 | Self::BadSetting
                 | Self::CannotOpen
+                | Self::SamePath
         )
     }
 

@@ -12,7 +12,7 @@ use super::FarmArgs;
 #[command(args_conflicts_with_subcommands = true)]
 #[command(
     after_help = "Examples:\n  kiln jobs\n  kiln jobs show 7\n  kiln jobs wait 7\n  kiln jobs retry 7\n  \
-    kiln jobs rerender 7 --frames 20-30\n  kiln jobs logs 7 --frame 12"
+    kiln jobs rerender 7 --frames 20-30\n  kiln jobs logs 7 --frame 12\n  kiln jobs archive 3 4 5"
 )]
 pub struct JobsArgs {
     #[command(subcommand)]
@@ -28,6 +28,22 @@ pub struct ListArgs {
     /// How many jobs, newest first.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub limit: u32,
+    /// Only jobs that are archived.
+    #[arg(long, conflicts_with = "all")]
+    pub archived: bool,
+    /// Archived jobs too.
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Numbers of jobs and the farm they are in.
+#[derive(Debug, Args)]
+pub struct SomeJobs {
+    /// The jobs' numbers, as `kiln jobs` prints them.
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<JobId>,
+    #[command(flatten)]
+    pub farm: FarmArgs,
 }
 
 /// A job's number and the farm it is in.
@@ -92,8 +108,25 @@ pub enum JobsCommand {
         machine, else to the current folder.\n\nExamples:\n  kiln jobs fetch 7\n  kiln jobs fetch 7 --out ~/frames"
     )]
     Fetch(FetchArgs),
-    /// Delete a job that has ended, with its frames on the server.
-    Delete(OneJob),
+    /// Put jobs that have ended away: out of the list, their frames kept until they are deleted.
+    #[command(
+        after_help = "Their files and logs go with the next collection: they render nothing more then.\n\n\
+        Examples:\n  kiln jobs archive 7\n  kiln jobs archive 3 4 5\n  kiln jobs --archived"
+    )]
+    Archive(SomeJobs),
+    /// Take archived jobs back into the list.
+    #[command(after_help = "What has gone has gone.\n\nExample:\n  kiln jobs unarchive 7")]
+    Unarchive(SomeJobs),
+    /// Delete jobs that have ended, with everything of them on the server.
+    #[command(after_help = "Frames that were fetched stay where they are.\n\n\
+        Examples:\n  kiln jobs delete 7\n  kiln jobs delete 3 4 5 --force")]
+    Delete {
+        /// Cancel those first that have not ended.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        jobs: SomeJobs,
+    },
 }
 
 #[derive(Debug, Args)]

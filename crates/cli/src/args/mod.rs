@@ -11,9 +11,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use blender::BlenderCommand;
-pub use jobs::{FetchArgs, JobsArgs, JobsCommand, ListArgs, LogsArgs};
+pub use jobs::{FetchArgs, JobsArgs, JobsCommand, ListArgs, LogsArgs, SomeJobs};
 pub use render::{JobArgs, RenderArgs, SubmitArgs, WhereArgs};
-pub use server::ServerArgs;
+pub use server::{CollectArgs, KeepArgs, ServerArgs, ServerCommand};
 pub use worker::{WorkerArgs, WorkersArgs, WorkersCommand};
 
 const OVERVIEW: &str = "\

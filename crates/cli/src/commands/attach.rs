@@ -13,7 +13,7 @@ use crate::{
     args::FetchArgs,
     exit::{Exit, Fault, Outcome},
     farm,
-    follow::{End, Stay, Whose, explain, follow},
+    follow::{End, Stay, Whose, explain, follow, gone},
     marker::Marker,
     output::{Reader, text::count},
     settings::Settings,
@@ -165,7 +165,7 @@ pub async fn fetch(context: &Context, args: FetchArgs) -> Outcome<Exit> {
     let job = client.job(args.job.id).await?;
     let landing = landing(&settings, &client, &job, &args);
     let mut fetcher = open(&client, &job, &landing).await?;
-    let (mut came, mut there, mut left) = (0_u32, 0_u32, Vec::new());
+    let (mut came, mut there, mut left, mut missing) = (0_u32, 0_u32, Vec::new(), Vec::new());
     let output = context.output;
     fetcher
         .sweep(|landed| match landed.how {
@@ -175,16 +175,21 @@ pub async fn fetch(context: &Context, args: FetchArgs) -> Outcome<Exit> {
             }
             kiln_client::How::AlreadyThere => there += 1,
             kiln_client::How::Left(paths) => left.extend(paths),
+            kiln_client::How::Gone => missing.push(landed.frame),
         })
         .await?;
     let out = fetcher.folder().path().to_owned();
+    fetcher.finish().await;
+    if let Some(first) = missing.first() {
+        output.warning(&gone(job.id, *first).message);
+    }
     if let Some(first) = left.first() {
         output.warning(&format!(
             "{} left as they were, {first} among them; --existing overwrite replaces them",
             count(left.len() as u64, "file")
         ));
     }
-    let exit = if left.is_empty() { Exit::Done } else { Exit::Failed };
+    let exit = if left.is_empty() && missing.is_empty() { Exit::Done } else { Exit::Failed };
     if job.state.is_end()
         && left.is_empty()
         && let Some(marker) = &landing.marker
@@ -194,7 +199,7 @@ pub async fn fetch(context: &Context, args: FetchArgs) -> Outcome<Exit> {
     }
     let value = json!({
         "job": job.id, "state": job.state, "out": out, "fetched": came, "there": there, "left": left,
-        "exit_code": exit as i32,
+        "gone": missing, "exit_code": exit as i32,
     });
     output.result(&value, || {
         let more = if job.state.is_end() { String::new() } else { format!("; the job is {}", job.state) };

@@ -1,13 +1,13 @@
 //! `kiln jobs`: list, show, and the verbs.
 
-use kiln_api::{AttemptView, JobView};
-use kiln_client::Client;
+use kiln_api::{AttemptView, JobView, Kept};
+use kiln_client::{Archived, Client, ClientError};
 use kiln_types::{AttemptState, JobId, RenderSettings, Resolution};
 use serde_json::json;
 
 use super::{Context, attach};
 use crate::{
-    args::{FarmArgs, JobsArgs, JobsCommand, ListArgs, LogsArgs},
+    args::{FarmArgs, JobsArgs, JobsCommand, ListArgs, LogsArgs, SomeJobs},
     exit::{Exit, Fault, Outcome},
     farm,
     follow::by_reason,
@@ -64,15 +64,42 @@ pub async fn run(context: &Context, args: JobsArgs) -> Outcome<Exit> {
             client.extend(job.id, frames).await?;
             return verb(context, &client, job.id, "has more frames").await;
         }
-        JobsCommand::Delete(job) => {
-            let client = open(&job.farm)?;
-            client.delete(job.id).await?;
-            context
-                .output
-                .done(&json!({ "job": job.id, "deleted": true }), &format!("Job {} is deleted.", job.id));
+        JobsCommand::Archive(jobs) => {
+            let client = open(&jobs.farm)?;
+            each(context, &jobs, "archived", async |id| client.archive(id).await).await
+        }
+        JobsCommand::Unarchive(jobs) => {
+            let client = open(&jobs.farm)?;
+            each(context, &jobs, "back in the list", async |id| client.unarchive(id).await).await
+        }
+        JobsCommand::Delete { force, jobs } => {
+            let client = open(&jobs.farm)?;
+            each(context, &jobs, "deleted", async |id| client.delete(id, force).await).await
         }
     }
-    Ok(Exit::Done)
+}
+
+/// Does the same to several jobs. One that refuses holds up none of the others; the first refusal is the outcome.
+async fn each(
+    context: &Context,
+    jobs: &SomeJobs,
+    what: &str,
+    verb: impl AsyncFn(JobId) -> Result<(), ClientError>,
+) -> Outcome<Exit> {
+    let (mut done, mut refused) = (Vec::new(), None);
+    for id in &jobs.ids {
+        match verb(*id).await {
+            Ok(()) => done.push(*id),
+            Err(error) if refused.is_none() => refused = Some(error),
+            Err(error) => context.output.warning(&error.to_string()),
+        }
+    }
+    if let [first, more @ ..] = &done[..] {
+        let ids = more.iter().fold(first.to_string(), |all, id| format!("{all}, {id}"));
+        let (word, is) = if more.is_empty() { ("Job", "is") } else { ("Jobs", "are") };
+        context.output.done(&json!({ "jobs": done, "are": what }), &format!("{word} {ids} {is} {what}."));
+    }
+    refused.map_or(Ok(Exit::Done), |error| Err(error.into()))
 }
 
 async fn verb(context: &Context, client: &Client, id: JobId, what: &str) -> Outcome<Exit> {
@@ -83,11 +110,16 @@ async fn verb(context: &Context, client: &Client, id: JobId, what: &str) -> Outc
 
 async fn list(context: &Context, args: &ListArgs, farm: &FarmArgs) -> Outcome<Exit> {
     let client = farm::need(&context.settings(farm)?)?;
+    let archived = match (args.archived, args.all) {
+        (true, _) => Archived::Only,
+        (false, true) => Archived::All,
+        (false, false) => Archived::No,
+    };
     let mut jobs: Vec<JobView> = Vec::new();
     let mut before = None;
     loop {
         let left = args.limit - u32::try_from(jobs.len()).unwrap_or(u32::MAX).min(args.limit);
-        let page = client.jobs(before, Some(left.min(500))).await?;
+        let page = client.jobs(before, Some(left.min(500)), archived).await?;
         let empty = page.jobs.is_empty();
         jobs.extend(page.jobs);
         before = page.next;
@@ -98,7 +130,10 @@ async fn list(context: &Context, args: &ListArgs, farm: &FarmArgs) -> Outcome<Ex
     jobs.truncate(args.limit as usize);
     context.output.result(&json!({ "jobs": jobs }), || {
         if jobs.is_empty() {
-            return "There are no jobs. `kiln submit shot.blend` makes one.".to_owned();
+            return match archived {
+                Archived::Only => "No job is archived. `kiln jobs archive ID` puts one away.".to_owned(),
+                _ => "There are no jobs. `kiln submit shot.blend` makes one.".to_owned(),
+            };
         }
         table(
             &[">ID", "NAME", "STATE", ">FRAMES", ">FAILED", ">LEFT", "BLENDER", "MADE"],
@@ -186,6 +221,11 @@ fn describe(job: &JobView) -> String {
     }
     lines.push(("Owner", format!("{}, project {}", job.owner, job.project)));
     lines.push(("Made", moment(job.created_ms)));
+    if let Some(at_ms) = job.kept.archived_ms {
+        lines.push(("Archived", moment(at_ms)));
+    }
+    let kept = [("files", job.kept.inputs), ("frames", job.kept.outputs), ("logs", job.kept.logs)];
+    lines.push(("Kept", kept.map(|(what, kept)| format!("{what} {}", until(kept))).join(", ")));
     if let Some(mean) = job.mean_frame_s {
         lines.push(("A frame", seconds(mean)));
     }
@@ -202,6 +242,17 @@ fn describe(job: &JobView) -> String {
     let line =
         |(name, value): &(&str, String)| format!("{name:width$}  {}\n", crate::output::one_line(value));
     lines.iter().map(line).collect()
+}
+
+/// In words, until when something is kept.
+fn until(kept: Kept) -> String {
+    match kept {
+        Kept::WhileOpen => "while the job is open".to_owned(),
+        Kept::UntilFetched => "until they are fetched".to_owned(),
+        Kept::Until { at_ms } => format!("until {}", moment(at_ms)),
+        Kept::UntilDeleted => "until the job is deleted".to_owned(),
+        Kept::Gone { at_ms } => format!("gone since {}", moment(at_ms)),
+    }
 }
 
 /// What was asked for beside the file's own settings.

@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use kiln_client::{Client, EventStream};
 use kiln_server::{RunningServer, Server, ServerError, ServerOptions};
+use kiln_types::JobId;
 use kiln_worker::{RunningWorker, Worker, WorkerOptions};
 use serde_json::json;
 
 use super::{Context, worker::tell};
 use crate::{
-    args::{FarmArgs, ServerArgs},
+    args::{CollectArgs, FarmArgs, ServerArgs, ServerCommand},
     exit::{Exit, Fault, Outcome},
-    output::{Output, Reader},
+    output::{Output, Reader, table::table},
     settings::Settings,
     signals::Signals,
+    size::ByteSize,
 };
 
 impl From<ServerError> for Fault {
@@ -23,7 +25,11 @@ impl From<ServerError> for Fault {
 }
 
 pub async fn run(context: &Context, args: ServerArgs) -> Outcome<Exit> {
+    if let Some(ServerCommand::Collect(args)) = args.command {
+        return collect(context, &args).await;
+    }
     let mut flags = context.flags(&FarmArgs::default());
+    flags.keep = args.keep;
     flags.listen = args.listen;
     flags.slots = args.slots;
     flags.threads = args.threads;
@@ -33,6 +39,7 @@ pub async fn run(context: &Context, args: ServerArgs) -> Outcome<Exit> {
     let mut options = ServerOptions::new(&settings.data.value);
     options.listen = settings.listen.value;
     options.insecure = args.insecure;
+    options.retention = Some(settings.retention());
     let server = Server::start(options).await?;
     greet(context, &server, &settings);
     if context.output.reader() == Reader::Json {
@@ -41,6 +48,31 @@ pub async fn run(context: &Context, args: ServerArgs) -> Outcome<Exit> {
     }
     let worker = if args.worker { Some(start_worker(context, &server, &settings).await?) } else { None };
     stay(context, server, worker, &mut signals).await
+}
+
+async fn collect(context: &Context, args: &CollectArgs) -> Outcome<Exit> {
+    let client = crate::farm::need(&context.settings(&args.farm)?)?;
+    let went = client.collect(args.dry_run).await?;
+    context.output.result(&went, || {
+        let jobs = |ids: &[JobId]| match ids {
+            [] => "none".to_owned(),
+            [first, more @ ..] => more.iter().fold(first.to_string(), |all, id| format!("{all}, {id}")),
+        };
+        let of = |bytes| if bytes == 0 { "nothing".to_owned() } else { ByteSize(bytes).to_string() };
+        let rows = [
+            ("files of jobs", jobs(&went.inputs)),
+            ("frames of jobs", jobs(&went.outputs)),
+            ("logs of jobs", jobs(&went.logs)),
+            ("bundles", went.bundles.to_string()),
+            ("uploads", went.uploads.to_string()),
+            ("blobs", format!("{}, {}", went.blobs, of(went.bytes))),
+            ("logs", of(went.log_bytes)),
+            ("events", went.events.to_string()),
+        ];
+        let head = if args.dry_run { "WOULD GO" } else { "GONE" };
+        table(&[head, ""], rows.map(|(what, count)| vec![what.to_owned(), count]))
+    });
+    Ok(Exit::Done)
 }
 
 /// What happens at the farm, from its start on.

@@ -38,6 +38,7 @@ impl Brain {
                 let now = self.farm.clock.now();
                 if let Some(live) = self.farm.jobs.get_mut(&job) {
                     live.ended = state.is_end().then_some(now);
+                    live.ended_ms = state.is_end().then_some(at_ms);
                 }
                 tracing::info!(%job, %state, reason = reason.as_ref().map(ToString::to_string), "job");
                 self.write(Write::SetJobState { job, state, at_ms, reason: reason.clone() });

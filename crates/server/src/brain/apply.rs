@@ -17,7 +17,7 @@ use super::{
     restore::plan_of,
 };
 use crate::{
-    clock::unix_ms,
+    clock::{unix_ms, words},
     problem::{Answer, Fault},
 };
 
@@ -43,7 +43,8 @@ impl Brain {
                     self.up(worker, up);
                 }
             }
-            Input::Finished { worker, link, attempt, finished } => {
+            Input::Finished { worker, link, attempt, finished, hold } => {
+                self.batch.holds.push(hold);
                 if self.is_current(worker, link) {
                     self.finished(worker, attempt, finished);
                 }
@@ -61,6 +62,12 @@ impl Brain {
                 let answer = self.remove_worker(&name);
                 self.batch.answer(reply, answer);
             }
+            Input::Fetched { job, sequence, reply } => {
+                self.write(Write::MarkFetched { job, sequence, at_ms: unix_ms() });
+                self.batch.answer(reply, Ok(()));
+            }
+            // Not decided here, see `take`.
+            Input::Expire { .. } => {}
             Input::Look(look) => self.batch.replies.push(look),
         }
         self.absorb();
@@ -100,6 +107,9 @@ impl Brain {
         let Some(live) = self.farm.jobs.get_mut(&job) else {
             return Err(job_fault(JobError::NoSuchJob(job)));
         };
+        if matches!(verb, JobVerb::Retry | JobVerb::Rerender(_) | JobVerb::Rebake | JobVerb::Extend(_)) {
+            can_render(job, live)?;
+        }
         let (core, out) = (&mut self.farm.core, &mut self.batch.outbox);
         match verb {
             JobVerb::Pause => core.pause_job(now, job, out).map_err(job_fault)?,
@@ -134,8 +144,28 @@ impl Brain {
                 core.extend(now, job, live.spec.render_step(), added, out).map_err(job_fault)?;
                 live.spec = Arc::new(JobSpec { frames: longer, ..JobSpec::clone(&live.spec) });
             }
+            JobVerb::Archive(away) => return self.archive(job, away),
             JobVerb::Delete { force } => return self.delete(job, force),
         }
+        Ok(())
+    }
+
+    fn archive(&mut self, job: JobId, away: bool) -> Answer<()> {
+        let Some(live) = self.farm.jobs.get_mut(&job) else {
+            return Err(job_fault(JobError::NoSuchJob(job)));
+        };
+        if away && live.ended_ms.is_none() {
+            return Err(Fault::conflict(format!(
+                "Job {job} has not ended; let it end or cancel it, then archive it."
+            )));
+        }
+        if live.archived == away {
+            return Ok(());
+        }
+        live.archived = away;
+        let at_ms = unix_ms();
+        self.write(Write::SetJobArchived { job, at_ms: away.then_some(at_ms) });
+        self.event(at_ms, Some(job), None, &Change::JobArchived { archived: away });
         Ok(())
     }
 
@@ -311,7 +341,7 @@ impl Brain {
                     frame(task),
                     frame(other),
                 );
-                failed(FailureCause::BadOutput, why)
+                failed(FailureCause::SamePath, why)
             }
             (Some(StepKind::Bake), Made::Bake(Some(_))) => finished,
             // It became known after the link had looked: baked again at worst.
@@ -396,6 +426,22 @@ fn must_be_baked(core: &Core, job: JobId) -> Answer<()> {
     if view.is_some_and(lacks) {
         return Err(Fault::conflict(format!(
             "The simulations of job {job} are not baked; `kiln jobs retry {job}` bakes them, and renders its frames."
+        )));
+    }
+    Ok(())
+}
+
+/// An archived job is at rest, and one without its files has nothing to render from.
+fn can_render(job: JobId, live: &LiveJob) -> Answer<()> {
+    if let Some(gone) = live.inputs_gone_ms {
+        let after = words(gone.saturating_sub(live.ended_ms.unwrap_or(gone)));
+        return Err(Fault::conflict(format!(
+            "The files of job {job} were removed {after} after it ended; submit it again."
+        )));
+    }
+    if live.archived {
+        return Err(Fault::conflict(format!(
+            "Job {job} is archived; `kiln jobs unarchive {job}` takes it back out, then say this again."
         )));
     }
     Ok(())

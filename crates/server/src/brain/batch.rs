@@ -8,6 +8,7 @@ use kiln_store::Write;
 use kiln_types::{AttemptId, JobId, SlotIndex, StepKind, WorkerId};
 
 use super::{Brain, Farm, Look, Made};
+use crate::holds::Hold;
 
 #[derive(Default)]
 pub(super) struct Batch {
@@ -20,6 +21,8 @@ pub(super) struct Batch {
     pub held_slots: HashMap<AttemptId, SlotIndex>,
     /// Jobs whose logs go.
     pub deleted: Vec<JobId>,
+    /// Of what this turn writes.
+    pub holds: Vec<Hold>,
 }
 
 /// What a worker reported and the core does not need to know.
@@ -96,6 +99,7 @@ impl Brain {
         for job in self.batch.deleted.drain(..) {
             self.logs.delete(job);
         }
+        self.batch.holds.clear();
         self.batch.reports.clear();
         self.batch.held_slots.clear();
     }

@@ -44,6 +44,11 @@ pub(crate) struct LiveJob {
     pub finished: u32,
     pub notices: HashSet<String>,
     pub ended: Option<Moment>,
+    /// Unix milliseconds.
+    pub ended_ms: Option<i64>,
+    pub archived: bool,
+    /// Since when it can render nothing more.
+    pub inputs_gone_ms: Option<i64>,
     pub paths: Paths,
     /// What its bake made last.
     pub baked: Option<BundleId>,
@@ -57,6 +62,9 @@ impl LiveJob {
             finished: 0,
             notices: HashSet::new(),
             ended: None,
+            ended_ms: None,
+            archived: false,
+            inputs_gone_ms: None,
             paths: Paths::default(),
             baked: None,
         }

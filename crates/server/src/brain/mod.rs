@@ -16,8 +16,8 @@ mod tests;
 
 use std::sync::Arc;
 
-use kiln_api::{Hello, Up};
-use kiln_store::{NewBundle, Store, StoreError};
+use kiln_api::{Change, Hello, Up};
+use kiln_store::{Expired, Expiry, NewBundle, Store, StoreError};
 use kiln_types::{AttemptId, Failure, FrameSet, JobId, JobSpec, OutputSet, WorkerId, WorkerWish};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,7 @@ pub(crate) use look::LiveJobView;
 use crate::{
     ServerError,
     events::Hub,
+    holds::Hold,
     logs::Logs,
     problem::{Answer, Fault},
 };
@@ -65,6 +66,8 @@ pub(crate) enum Input {
         link: u64,
         attempt: AttemptId,
         finished: Finished,
+        /// Since before it was looked at.
+        hold: Hold,
     },
     /// The connection is gone.
     Gone {
@@ -79,6 +82,17 @@ pub(crate) enum Input {
     RemoveWorker {
         name: String,
         reply: Reply<()>,
+    },
+    /// The person has its outputs up to this sequence.
+    Fetched {
+        job: JobId,
+        sequence: u64,
+        reply: Reply<()>,
+    },
+    /// Lets go of what is due.
+    Expire {
+        expiry: Expiry,
+        reply: Reply<Expired>,
     },
     /// Runs when everything before it is on disk.
     Look(Look),
@@ -124,6 +138,8 @@ pub(crate) enum JobVerb {
     /// Bakes again, and so renders all frames again.
     Rebake,
     Extend(FrameSet),
+    /// Puts it away, or takes it back out.
+    Archive(bool),
     Delete {
         /// Cancel it first, where it has not ended.
         force: bool,
@@ -217,7 +233,7 @@ impl Brain {
                 () = stop.cancelled() => true,
             };
             for input in waiting.drain(..) {
-                self.take(input).await;
+                self.take(input).await?;
             }
             self.turn().await?;
             if stopped && self.inputs.is_empty() {
@@ -242,16 +258,68 @@ impl Brain {
         Ok(())
     }
 
-    /// A verb may lead an ended job back to life: it is read from the records first.
-    async fn take(&mut self, input: Input) {
-        let Input::Job { job, verb, reply } = input else { return self.apply(input) };
-        // One deleted in this very turn is in the records still.
-        let known = self.farm.jobs.contains_key(&job) || self.batch.deleted.contains(&job);
-        if !known && let Err(error) = self.load(job).await {
-            let answer = Err(Fault::internal("The job could not be read from the records", error));
-            return self.batch.answer(reply, answer);
+    /// Reads from the records what an input needs of them, and applies it.
+    ///
+    /// # Errors
+    /// Where the records could not be written.
+    async fn take(&mut self, input: Input) -> Result<(), StoreError> {
+        match input {
+            // A verb may lead an ended job back to life.
+            Input::Job { job, verb, reply } => {
+                // One deleted in this very turn is in the records still.
+                let known = self.farm.jobs.contains_key(&job) || self.batch.deleted.contains(&job);
+                if !known && let Err(error) = self.load(job).await {
+                    let answer = Err(Fault::internal("The job could not be read from the records", error));
+                    self.batch.answer(reply, answer);
+                } else {
+                    self.apply(Input::Job { job, verb, reply });
+                }
+            }
+            // Only the brain lets bundles go: one that is there now is there when the job is written.
+            Input::Submit { spec, notices, reply } => {
+                let answer = match self.store.bundle(spec.session.bundle).await {
+                    Ok(Some(_)) => {
+                        self.apply(Input::Submit { spec, notices, reply });
+                        return Ok(());
+                    }
+                    Ok(None) => Err(Fault::conflict(
+                        "The files of this job are on the server no more; send them again, then make the job.",
+                    )),
+                    Err(error) => Err(Fault::internal("The job's files could not be looked up", error)),
+                };
+                self.batch.answer(reply, answer);
+            }
+            Input::Expire { expiry, reply } => self.expire(expiry, reply).await?,
+            other => self.apply(other),
         }
-        self.apply(Input::Job { job, verb, reply });
+        Ok(())
+    }
+
+    /// A transaction of its own between two turns: whatever was decided before is in the records that it judges by,
+    /// and whatever is decided later knows what went.
+    async fn expire(&mut self, expiry: Expiry, reply: Reply<Expired>) -> Result<(), StoreError> {
+        self.turn().await?;
+        let expired = self.store.expire(&expiry).await?;
+        for job in &expired.inputs {
+            if let Some(live) = self.farm.jobs.get_mut(job) {
+                live.inputs_gone_ms = Some(expiry.at_ms);
+            }
+        }
+        let mut jobs: Vec<JobId> =
+            [&expired.inputs, &expired.outputs, &expired.logs].into_iter().flatten().copied().collect();
+        jobs.sort_unstable();
+        jobs.dedup();
+        for job in jobs {
+            let went = |of: &[JobId]| of.contains(&job);
+            let change = Change::JobExpired {
+                inputs: went(&expired.inputs),
+                outputs: went(&expired.outputs),
+                logs: went(&expired.logs),
+            };
+            self.event(expiry.at_ms, Some(job), None, &change);
+        }
+        self.batch.answer(reply, Ok(expired));
+        Ok(())
     }
 
     async fn load(&mut self, job: JobId) -> Result<(), StoreError> {

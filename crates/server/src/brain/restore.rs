@@ -71,6 +71,9 @@ pub(super) async fn job(farm: &mut Farm, store: &Store, stored: StoredJob) -> Re
     store.current_paths(row.id, |step, index, path| live.paths.insert(step, index, path)).await?;
     let now = farm.clock.now();
     live.ended = row.state.is_end().then_some(now);
+    live.ended_ms = row.ended_ms;
+    live.archived = row.kept.archived_ms.is_some();
+    live.inputs_gone_ms = row.kept.inputs_gone_ms;
     for attempt in stored.open {
         let phase = phase_of(&attempt);
         if phase == RestoredPhase::Lapsed {

@@ -11,7 +11,11 @@ use axum::{
 use kiln_api::{MissingAnswer, MissingQuery, Problem};
 use kiln_types::BlobHash;
 
-use super::body::{blob, blob_fault, length, patient, small};
+use super::{
+    body::{blob, blob_fault, length, patient, small},
+    job_data::outputs_gone,
+    store_fault,
+};
 use crate::{
     App,
     problem::{Answer, Fault, Json, Path},
@@ -22,7 +26,7 @@ pub(crate) const MAX_BLOB: u64 = 1 << 40;
 /// Hashes in one question.
 const MAX_HASHES: usize = 10_000;
 
-/// Which of these blobs the server lacks.
+/// Which of these blobs the server lacks. The others are promised: they stay for a day, for a job to be made of them.
 #[utoipa::path(post, path = "/api/v1/blobs/missing", tag = "blobs", request_body = MissingQuery,
     responses((status = 200, body = MissingAnswer), (status = "default", body = Problem)))]
 pub(super) async fn missing(
@@ -32,9 +36,10 @@ pub(super) async fn missing(
     if query.hashes.len() > MAX_HASHES {
         return Err(Fault::bad(format!("At most {MAX_HASHES} hashes can be asked for at once.")));
     }
+    let _hold = app.holds.begin();
     let mut missing = Vec::new();
     for hash in query.hashes {
-        if !app.blobs.contains(&hash).await.map_err(blob_fault)? {
+        if app.blobs.promise(&hash).await.map_err(blob_fault)?.is_none() {
             missing.push(hash);
         }
     }
@@ -53,6 +58,7 @@ pub(super) async fn put(
     body: Body,
 ) -> Answer<StatusCode> {
     app.space.take(length(&headers).unwrap_or(0))?;
+    let _hold = app.holds.begin();
     let small = small(&headers, body)
         .await
         .map_err(|error| Fault::bad(format!("The bytes stopped arriving: {error}.")))?;
@@ -79,6 +85,12 @@ pub(super) async fn get(
     Path(hash): Path<BlobHash>,
     headers: HeaderMap,
 ) -> Answer<Response> {
+    if app.blobs.size(&hash).await.map_err(blob_fault)?.is_none() {
+        return Err(match app.store.output_gone(&hash).await.map_err(store_fault)? {
+            Some((job, at_ms)) => outputs_gone(job, at_ms),
+            None => Fault::not_found(format!("There is no blob {hash}.")),
+        });
+    }
     blob(&app.blobs, &hash, &headers, "application/octet-stream").await
 }
 

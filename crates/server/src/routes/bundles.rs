@@ -31,6 +31,7 @@ pub(super) async fn create(
     State(app): State<Arc<App>>,
     Json(bundle): Json<Bundle>,
 ) -> Answer<(StatusCode, axum::Json<BundleCreated>)> {
+    let _hold = app.holds.begin();
     check(&app, &bundle).await?;
     let id = store(&app, &bundle).await?;
     Ok((StatusCode::CREATED, axum::Json(BundleCreated { id })))
@@ -50,7 +51,7 @@ async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
         if !names.insert(&file.path) {
             return Err(Fault::bad(format!("The bundle holds {} twice.", file.path)));
         }
-        match app.blobs.size(&file.hash).await.map_err(blob_fault)? {
+        match app.blobs.promise(&file.hash).await.map_err(blob_fault)? {
             Some(size) if size == file.size => {}
             Some(size) => {
                 return Err(Fault::bad(format!(
@@ -84,7 +85,7 @@ async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
     )))
 }
 
-/// Makes a bundle whose blobs are all there.
+/// Makes a bundle whose blobs are all there, and held.
 pub(super) async fn store(app: &App, bundle: &Bundle) -> Answer<BundleId> {
     let bundle = keep(app, bundle).await?;
     let id = bundle.id;

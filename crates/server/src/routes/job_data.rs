@@ -1,20 +1,20 @@
 //! What belongs to one job: tasks, attempts, outputs, the closing table.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use axum::{extract::State, http::HeaderMap, response::Response};
 use kiln_api::{
-    AttemptView, AttemptsPage, JobReport, OutputView, OutputsPage, Problem, TaskView, TasksPage, WorkerShare,
+    AttemptView, AttemptsPage, JobReport, OutputView, OutputsPage, Problem, ProblemCode, TaskView, TasksPage,
+    WorkerShare,
 };
-use kiln_store::{AttemptFilter, AttemptRow, OutputRow, TaskFilter};
-use kiln_types::{
-    AttemptId, FileFormat, JobId, OutputSet, RelPath, StepIndex, TaskIndex, TaskState, WorkerId,
-};
+use kiln_store::{AttemptFilter, AttemptRow, KeptRow, OutputRow, TaskFilter};
+use kiln_types::{AttemptId, FileFormat, JobId, OutputSet, RelPath, StepIndex, TaskIndex, TaskState};
 use serde::Deserialize;
 
 use super::{body::blob, jobs::row, store_fault};
 use crate::{
     App,
+    clock::ago,
     problem::{Answer, Fault, Path, Query},
 };
 
@@ -95,7 +95,7 @@ pub(super) async fn attempts(
     let filter = AttemptFilter { task, before: which.before, ..AttemptFilter::default() };
     let rows = app.store.attempts(id, &filter, limit).await.map_err(store_fault)?;
     let next = if rows.len() == limit as usize { rows.last().map(|row| row.id) } else { None };
-    let names = names(&app).await?;
+    let names = app.store.worker_names().await.map_err(store_fault)?;
     let shown = |row: AttemptRow| AttemptView {
         id: row.id,
         step: row.task.step,
@@ -122,10 +122,6 @@ pub(super) fn position(frames: &kiln_types::FrameSet, job: JobId, frame: i32) ->
         .ok_or_else(|| Fault::not_found(format!("Job {job} has no frame {frame}; its frames are {frames}.")))
 }
 
-pub(super) async fn names(app: &App) -> Answer<HashMap<WorkerId, String>> {
-    app.brain.look(|farm| farm.workers.iter().map(|(id, known)| (*id, known.name.clone())).collect()).await
-}
-
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct WhichOutputs {
@@ -145,14 +141,14 @@ pub(super) async fn outputs(
     Path(id): Path<JobId>,
     Query(which): Query<WhichOutputs>,
 ) -> Answer<axum::Json<OutputsPage>> {
-    row(&app, id).await?;
+    let job = row(&app, id).await?;
     let limit = which.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE) as usize;
     let mut outputs: Vec<OutputView> = Vec::new();
     let mut after = which.after;
     let more = loop {
         let rows = app.store.outputs(id, after, OUTPUT_ROWS as u32).await.map_err(store_fault)?;
         let full = rows.len() == OUTPUT_ROWS;
-        let mut sets = grouped(rows)?;
+        let mut sets = grouped(rows, &job.kept)?;
         if full {
             // Its last files may be on the next page; the whole set is read again then.
             sets.pop();
@@ -170,7 +166,7 @@ pub(super) async fn outputs(
 }
 
 /// Files of one attempt stand behind each other: they were committed together.
-fn grouped(rows: Vec<OutputRow>) -> Answer<Vec<OutputView>> {
+fn grouped(rows: Vec<OutputRow>, kept: &KeptRow) -> Answer<Vec<OutputView>> {
     let mut groups: Vec<(OutputRow, Vec<kiln_types::OutputFile>)> = Vec::new();
     for mut row in rows {
         let file = row.file.clone();
@@ -195,9 +191,22 @@ fn grouped(rows: Vec<OutputRow>) -> Answer<Vec<OutputView>> {
             frame: row.frame,
             generation: row.generation,
             files,
+            gone_ms: gone(kept, row.seq),
         })
     };
     groups.into_iter().map(view).collect()
+}
+
+/// Since when the output of this sequence is there no more.
+fn gone(kept: &KeptRow, sequence: u64) -> Option<i64> {
+    kept.outputs_gone_ms.filter(|_| sequence <= kept.outputs_gone_seq)
+}
+
+pub(super) fn outputs_gone(job: JobId, at_ms: i64) -> Fault {
+    Fault::new(
+        ProblemCode::Gone,
+        format!("The frames of job {job} were removed {}; render them again.", ago(at_ms)),
+    )
 }
 
 /// The newest file of this name, as soon as it is committed.
@@ -210,13 +219,16 @@ pub(super) async fn file(
     Path((id, path)): Path<(JobId, RelPath)>,
     headers: HeaderMap,
 ) -> Answer<Response> {
-    row(&app, id).await?;
+    let job = row(&app, id).await?;
     let output = app.store.output_by_path(id, &path).await.map_err(store_fault)?;
     let output = output.ok_or_else(|| {
         Fault::not_found(format!(
             "Job {id} has no file {path} yet; /api/v1/jobs/{id}/outputs lists what it has."
         ))
     })?;
+    if let Some(at_ms) = gone(&job.kept, output.seq) {
+        return Err(outputs_gone(id, at_ms));
+    }
     blob(&app.blobs, &output.file.hash, &headers, media_type(output.file.format)).await
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{extract::State, http::StatusCode};
-use kiln_api::{ExtendJob, JobList, JobView, Problem, RerenderJob, StepView, TaskCounts};
+use kiln_api::{ExtendJob, Fetched, JobList, JobView, Problem, RerenderJob, StepView, TaskCounts};
 use kiln_store::{JobFilter, JobRow, StepRow};
 use kiln_types::{JobId, JobState};
 use serde::Deserialize;
@@ -13,6 +13,7 @@ use crate::{
     App,
     brain::{Input, JobVerb, LiveJobView},
     problem::{Answer, Fault, Json, OptionalJson, Path, Query},
+    retention::kept,
 };
 
 /// Jobs of one page.
@@ -29,6 +30,19 @@ pub(super) struct Which {
     limit: Option<u32>,
     /// Only older ones than this.
     before: Option<JobId>,
+    /// `only` for those that are archived, `all` for both; where absent, only those that are not.
+    #[serde(default)]
+    #[param(inline, required = false)]
+    archived: Archived,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Archived {
+    #[default]
+    No,
+    Only,
+    All,
 }
 
 /// Jobs, newest first.
@@ -41,14 +55,19 @@ pub(super) async fn list(
     let states =
         which.state.iter().flat_map(|states| states.split(',')).map(|state| state.trim().parse::<JobState>());
     let states = states.collect::<Result<Vec<_>, _>>().map_err(|why| Fault::bad(format!("state: {why}.")))?;
-    let filter = JobFilter { states, ..JobFilter::default() };
+    let archived = match which.archived {
+        Archived::No => Some(false),
+        Archived::Only => Some(true),
+        Archived::All => None,
+    };
+    let filter = JobFilter { states, archived, ..JobFilter::default() };
     let limit = which.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
     let rows = app.store.jobs(&filter, limit, which.before).await.map_err(store_fault)?;
     let next = (rows.len() == limit as usize).then(|| rows.last().map(|row| row.id)).flatten();
     let ids: Vec<JobId> = rows.iter().map(|row| row.id).collect();
     let live =
         app.brain.look(move |farm| ids.into_iter().map(|id| farm.job_view(id)).collect::<Vec<_>>()).await?;
-    let jobs = rows.into_iter().zip(live).map(|(row, live)| shown(row, live)).collect();
+    let jobs = rows.into_iter().zip(live).map(|(row, live)| shown(&app, row, live)).collect();
     Ok(axum::Json(JobList { jobs, next }))
 }
 
@@ -64,7 +83,7 @@ pub(super) async fn view(app: &App, id: JobId) -> Answer<JobView> {
     let live = app.brain.look(move |farm| farm.job_view(id)).await?;
     let row = row(app, id).await?;
     let known = live.is_some();
-    let mut view = shown(row, live);
+    let mut view = shown(app, row, live);
     if !known {
         let shares = app.store.job_report(id, view.spec.render_step()).await.map_err(store_fault)?;
         let (seconds, frames) =
@@ -79,7 +98,7 @@ pub(super) async fn row(app: &App, id: JobId) -> Answer<JobRow> {
     row.ok_or_else(|| Fault::not_found(format!("There is no job {id}; `kiln jobs` lists them.")))
 }
 
-fn shown(row: JobRow, live: Option<LiveJobView>) -> JobView {
+fn shown(app: &App, row: JobRow, live: Option<LiveJobView>) -> JobView {
     let ended = row.state.is_end();
     // The brain may be a moment ahead of the row that was read.
     let live = live.filter(|live| live.state.is_end() == ended);
@@ -135,6 +154,7 @@ fn shown(row: JobRow, live: Option<LiveJobView>) -> JobView {
         unmet: live.unmet,
         mean_frame_s: live.mean_frame_s,
         seconds_left,
+        kept: kept(app.collector.retention.as_ref(), &row.kept, row.ended_ms),
     }
 }
 
@@ -217,6 +237,40 @@ pub(super) async fn extend(
     Json(request): Json<ExtendJob>,
 ) -> Answer<axum::Json<JobView>> {
     verb(&app, id, JobVerb::Extend(request.frames)).await
+}
+
+/// Puts a job that has ended away: lists show it no more, its frames stay until it is deleted, and its files and
+/// logs go with the next collection.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/archive", tag = "jobs", params(("id" = JobId, Path)),
+    responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+pub(super) async fn archive(
+    State(app): State<Arc<App>>,
+    Path(id): Path<JobId>,
+) -> Answer<axum::Json<JobView>> {
+    verb(&app, id, JobVerb::Archive(true)).await
+}
+
+/// Takes it back out. What has gone has gone.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/unarchive", tag = "jobs", params(("id" = JobId, Path)),
+    responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+pub(super) async fn unarchive(
+    State(app): State<Arc<App>>,
+    Path(id): Path<JobId>,
+) -> Answer<axum::Json<JobView>> {
+    verb(&app, id, JobVerb::Archive(false)).await
+}
+
+/// Says which outputs are on the disk of who asked for them: only what was fetched is ever let go of.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/fetched", tag = "jobs", params(("id" = JobId, Path)),
+    request_body = Fetched, responses((status = 204, description = "It is noted"), (status = "default", body = Problem)))]
+pub(super) async fn fetched(
+    State(app): State<Arc<App>>,
+    Path(job): Path<JobId>,
+    Json(Fetched { sequence }): Json<Fetched>,
+) -> Answer<StatusCode> {
+    row(&app, job).await?;
+    app.brain.ask(|reply| Input::Fetched { job, sequence, reply }).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]

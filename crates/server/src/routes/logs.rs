@@ -9,19 +9,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
-use kiln_api::Problem;
-use kiln_store::{AttemptFilter, AttemptRow};
+use kiln_api::{Problem, ProblemCode};
+use kiln_store::{AttemptFilter, AttemptRow, JobRow};
 use kiln_types::{AttemptId, JobId};
 use serde::Deserialize;
 use tokio_util::io::ReaderStream;
 
-use super::{
-    job_data::{names, position},
-    jobs::row,
-    store_fault,
-};
+use super::{job_data::position, jobs::row, store_fault};
 use crate::{
     App,
+    clock::ago,
     problem::{Answer, Fault, Path, Query},
 };
 
@@ -48,7 +45,7 @@ pub(super) async fn of_job(
 ) -> Answer<Response> {
     let job = row(&app, id).await?;
     if let Some(attempt) = which.attempt {
-        return one(&app, id, attempt).await;
+        return one(&app, &job, attempt).await;
     }
     let task = match which.frame {
         Some(frame) => Some((job.spec.render_step(), position(&job.spec.frames, id, frame)?)),
@@ -57,8 +54,13 @@ pub(super) async fn of_job(
     let filter = AttemptFilter { task, ..AttemptFilter::default() };
     let mut attempts = app.store.attempts(id, &filter, MAX_ATTEMPTS).await.map_err(store_fault)?;
     attempts.reverse();
+    if let (Some(at_ms), true) = (job.kept.logs_gone_ms, !attempts.is_empty())
+        && attempts.iter().all(|attempt| gone(&job, attempt).is_some())
+    {
+        return Err(logs_gone(id, at_ms));
+    }
     app.logs.flush().await;
-    let names = names(&app).await?;
+    let names = app.store.worker_names().await.map_err(store_fault)?;
     let heads: Vec<(String, AttemptRow)> = attempts
         .into_iter()
         .map(|attempt| {
@@ -91,22 +93,37 @@ pub(super) async fn of_attempt(
     State(app): State<Arc<App>>,
     Path((id, attempt)): Path<(JobId, AttemptId)>,
 ) -> Answer<Response> {
-    row(&app, id).await?;
-    one(&app, id, attempt).await
+    let job = row(&app, id).await?;
+    one(&app, &job, attempt).await
 }
 
-async fn one(app: &App, job: JobId, attempt: AttemptId) -> Answer<Response> {
+async fn one(app: &App, job: &JobRow, attempt: AttemptId) -> Answer<Response> {
     let known = app.store.attempt(attempt).await.map_err(store_fault)?;
-    if known.is_none_or(|known| known.task.job != job) {
-        return Err(Fault::not_found(format!("Job {job} has no attempt {attempt}.")));
-    }
+    let none = || Fault::not_found(format!("Job {} has no attempt {attempt}.", job.id));
+    let known = known.filter(|known| known.task.job == job.id).ok_or_else(none)?;
     app.logs.flush().await;
-    let body = match tokio::fs::File::open(app.logs.path(job, attempt)).await {
+    let body = match tokio::fs::File::open(app.logs.path(job.id, attempt)).await {
         Ok(file) => Body::from_stream(ReaderStream::new(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Body::empty(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match gone(job, &known) {
+            Some(at_ms) => return Err(logs_gone(job.id, at_ms)),
+            None => Body::empty(),
+        },
         Err(error) => return Err(Fault::internal("The log could not be read", error)),
     };
     Ok(text(body))
+}
+
+/// Since when the attempt's log is there no more, where it had one.
+fn gone(job: &JobRow, attempt: &AttemptRow) -> Option<i64> {
+    let at_ms = job.kept.logs_gone_ms?;
+    attempt.ended_ms.is_some_and(|ended| ended <= at_ms).then_some(at_ms)
+}
+
+fn logs_gone(job: JobId, at_ms: i64) -> Fault {
+    Fault::new(
+        ProblemCode::Gone,
+        format!("The logs of job {job} were removed {}; its report stays.", ago(at_ms)),
+    )
 }
 
 fn text(body: Body) -> Response {

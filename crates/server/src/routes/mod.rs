@@ -4,6 +4,7 @@ mod blobs;
 mod body;
 pub(crate) mod bundles;
 mod events;
+mod farm;
 mod job_data;
 mod jobs;
 mod logs;
@@ -31,6 +32,7 @@ use utoipa::openapi::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use blobs::MAX_BLOB;
+pub(crate) use body::blob_fault;
 
 use crate::{
     App,
@@ -109,6 +111,9 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(jobs::retry))
         .routes(routes!(jobs::rerender))
         .routes(routes!(jobs::extend))
+        .routes(routes!(jobs::archive))
+        .routes(routes!(jobs::unarchive))
+        .routes(routes!(jobs::fetched))
         .routes(routes!(job_data::tasks))
         .routes(routes!(job_data::attempts))
         .routes(routes!(job_data::outputs))
@@ -116,6 +121,7 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(job_data::file))
         .routes(routes!(logs::of_job))
         .routes(routes!(logs::of_attempt))
+        .routes(routes!(farm::collect))
         .routes(routes!(workers::list))
         .routes(routes!(workers::get, workers::remove))
         .routes(routes!(workers::pause))

@@ -33,6 +33,7 @@ pub(super) async fn create(
     State(app): State<Arc<App>>,
     Json(request): Json<SubmitJob>,
 ) -> Answer<(StatusCode, axum::Json<JobView>)> {
+    let _hold = app.holds.begin();
     let source = match &request.source {
         JobSource::Bundle { id, blend, origin } => from_bundle(&app, *id, blend, origin.clone()).await?,
         JobSource::Upload { id } => from_upload(&app, *id).await?,
@@ -79,7 +80,7 @@ async fn from_upload(app: &App, id: kiln_types::UploadId) -> Answer<(Source, Bun
             "The upload {id} is not finished; send the rest, then POST /api/v1/uploads/{id}/finish."
         ))
     })?;
-    let size = app.blobs.size(&hash).await.map_err(blob_fault)?;
+    let size = app.blobs.promise(&hash).await.map_err(blob_fault)?;
     let size = size.ok_or_else(|| {
         Fault::not_found(format!("The bytes of the upload {id} are gone; send them again."))
     })?;

@@ -71,6 +71,7 @@ pub(super) async fn finish(
     Path(id): Path<UploadId>,
 ) -> Answer<axum::Json<UploadFinished>> {
     let info = app.uploads.info(id).await.map_err(blob_fault)?;
+    let _hold = app.holds.begin();
     // Finishing twice is answered twice: the first answer may have been lost.
     let (hash, size) = app.uploads.finish(id).await.map_err(blob_fault)?;
     if info.finished.is_none()
@@ -90,7 +91,7 @@ async fn discard(app: &App, id: UploadId, hash: kiln_types::BlobHash) {
     if let Err(error) = app.uploads.abort(id).await {
         tracing::warn!(%error, upload = %id, "a refused upload could not be thrown away");
     }
-    let used = app.store.referenced_blobs().await.map_or(true, |used| used.contains(&hash));
+    let used = app.store.is_needed(&hash).await.unwrap_or(true);
     if !used && let Err(error) = app.blobs.delete(&hash).await {
         tracing::warn!(%error, upload = %id, "the bytes of a refused upload could not be thrown away");
     }

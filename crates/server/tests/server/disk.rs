@@ -38,7 +38,9 @@ async fn a_full_disk_turns_bytes_away_and_loses_nothing() {
     if tasks.is_empty() {
         tasks = worker.assignment().await.tasks;
     }
-    worker.say(Up::Started { attempt: tasks[0].attempt }).await;
+    let attempt = tasks[0].attempt;
+    worker.say(Up::Started { attempt }).await;
+    worker.say(Up::Log { attempt, text: "what nobody has room for".into() }).await;
     let longer = farm.post(&format!("/api/v1/jobs/{}/extend", job.id), json!({"frames": "4"})).await;
     assert!(longer.status().is_success());
     let first = format!("/api/v1/jobs/{}/files/out/frame_0001.png", job.id);
@@ -70,6 +72,8 @@ async fn a_full_disk_turns_bytes_away_and_loses_nothing() {
         assert_eq!(worker.deliver(&tasks.remove(0)).await, Verdict::Committed);
     }
     farm.reaches(&job, JobState::Completed).await;
+    let log = farm.get(&format!("/api/v1/jobs/{}/attempts/{attempt}/log", job.id)).await;
+    assert_eq!(log.text().await.unwrap(), "", "the records need the room more than a log does");
     worker.leave().await;
     let mut farm = farm;
     farm.stop().await;

@@ -170,7 +170,7 @@ async fn cancel_then_retry_then_delete() {
     farm.reaches(&job, JobState::Completed).await;
     let logs = farm.data.path().join("logs").join(job.id.to_string());
     assert!(logs.exists());
-    farm.client.delete(job.id).await.unwrap();
+    farm.client.delete(job.id, false).await.unwrap();
     assert_eq!(farm.get(&format!("/api/v1/jobs/{}", job.id)).await.status(), StatusCode::NOT_FOUND);
     assert_eq!(
         farm.post(&format!("/api/v1/jobs/{}/retry", job.id), json!({})).await.status(),

@@ -7,6 +7,8 @@ mod events;
 mod gate;
 mod jobs;
 mod openapi;
+mod race;
+mod retention;
 mod starting;
 mod submitting;
 mod support;

@@ -45,7 +45,7 @@ async fn what_cannot_be_is_refused_with_what_can() {
     check(json!({"frame_time_limit_s": 0}), &["second"]).await;
     check(json!({"name": ""}), &["1 to 200"]).await;
     check(json!({"source": {"bundle": {"id": "a", "blend": "../x.blend"}}}), &[]).await;
-    assert!(farm.client.jobs(None, None).await.unwrap().jobs.is_empty());
+    assert!(farm.client.jobs(None, None, Default::default()).await.unwrap().jobs.is_empty());
 }
 
 #[tokio::test]

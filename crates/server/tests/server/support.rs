@@ -1,10 +1,16 @@
 //! A farm for a test, and a worker that renders nothing but speaks as one that does.
 
-use std::{collections::VecDeque, future::Future, path::Path, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use kiln_api::{
-    AssignedTask, Assignment, Down, Finish, Held, Hello, JobView, Machine, Problem, Up, Verdict, Welcome,
+    AssignedTask, Assignment, Collected, Down, Finish, Held, Hello, JobView, Machine, Problem, Up, Verdict,
+    Welcome,
 };
 use kiln_client::{Client, WorkerLink};
 use kiln_server::{Durability, RunningServer, Server, ServerError, ServerOptions};
@@ -57,6 +63,11 @@ impl Farm {
     pub async fn restart(mut self) -> Self {
         self.server.take().unwrap().stop().await.unwrap();
         Self::start_in(self.data, |_| ()).await
+    }
+
+    /// Collects as if it were this time.
+    pub async fn collect_as_of(&self, now: SystemTime) -> Collected {
+        soon("a collection", self.server.as_ref().unwrap().collect_as_of(now)).await.unwrap()
     }
 
     /// Why the server ended by itself.

@@ -1,9 +1,9 @@
 //! A job of two steps: the bake, and the frames behind it.
 
-use kiln_store::{NewBundle, NewStep, Write};
+use kiln_store::{Expiry, NewBundle, NewStep, Write};
 use kiln_types::{
-    AttemptState, BlobHash, BundleId, Generation, JobId, Order, Owner, Project, StepIndex, StepKind, TaskId,
-    TaskIndex, TaskState,
+    AttemptState, BlobHash, BundleId, Generation, JobId, JobState, Order, Owner, Project, StepIndex,
+    StepKind, TaskId, TaskIndex, TaskState,
 };
 
 use crate::{attempt, closed_as, committed, fresh, open, opened, spec, started};
@@ -62,7 +62,7 @@ async fn a_bake_leaves_a_bundle_with_its_step() {
     assert!(store.outputs(JobId(1), 0, 10).await.unwrap().is_empty(), "a bake has no frame");
     let row = store.attempt(attempt(1)).await.unwrap().unwrap();
     assert_eq!((row.state, row.seconds, row.peak_memory), (AttemptState::Committed, Some(40.0), Some(7)));
-    let referenced = store.referenced_blobs().await.unwrap();
+    let referenced = store.needed_blobs().await.unwrap();
     assert!(referenced.contains(&BlobHash::of(b"first")) && referenced.contains(&bundle("first").id.0));
     assert!(store.bundle(bundle("first").id).await.unwrap().is_some());
 }
@@ -110,4 +110,27 @@ async fn the_report_of_the_frames_leaves_the_bake_out() {
     assert_eq!((frames[0].frames, frames[0].errors, frames[0].seconds), (1, 0, 1.5));
     let bake = store.job_report(JobId(1), StepIndex(0)).await.unwrap();
     assert_eq!((bake[0].frames, bake[0].errors, bake[0].seconds), (1, 1, 40.0));
+}
+
+#[tokio::test]
+async fn what_a_bake_made_goes_with_the_files_of_its_job() {
+    let store = fresh().await;
+    let mut batch = vec![insert_baked("1")];
+    for (counter, name) in [(1, "first"), (2, "second")] {
+        batch.extend([opened(counter, BAKE, 0, 1), baked(counter, 0, name)]);
+    }
+    store.commit(batch).await.unwrap();
+    let due =
+        Expiry { at_ms: 9000, inputs_ms: Some(9000), outputs_ms: None, logs_ms: None, promised_ms: i64::MAX };
+    // Of an open job, what an earlier bake made is needed by nobody.
+    assert_eq!(store.expire(&due).await.unwrap().bundles, 1);
+    assert_eq!(store.bundle(bundle("first").id).await.unwrap(), None);
+    assert!(store.bundle(bundle("second").id).await.unwrap().is_some());
+    let end = Write::SetJobState { job: JobId(1), state: JobState::Failed, at_ms: 8000, reason: None };
+    store.commit(vec![end]).await.unwrap();
+    let never = Expiry { inputs_ms: None, ..due };
+    assert_eq!(store.expire(&never).await.unwrap().bundles, 0);
+    let went = store.expire(&due).await.unwrap();
+    assert_eq!((went.inputs, went.bundles), (vec![JobId(1)], 2));
+    assert!(store.needed_blobs().await.unwrap().is_empty());
 }

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use kiln_store::{NewBundle, StoreError, Write};
-use kiln_types::{BlobHash, BundleId, EventNumber, JobId, Owner, Project, WorkerWish};
+use kiln_store::{StoreError, Write};
+use kiln_types::{EventNumber, JobId, WorkerWish};
 use serde_json::json;
 
 use crate::{committed, event, fresh, insert, open, opened, started, task, worker};
 
-fn upsert(number: u64, name: &str, at_ms: i64) -> Write {
+pub fn upsert(number: u64, name: &str, at_ms: i64) -> Write {
     Write::UpsertWorker { worker: worker(number), name: name.into(), info: json!({ "cores": at_ms }), at_ms }
 }
 
@@ -57,39 +57,6 @@ async fn events_are_numbered_without_a_gap() {
     assert_eq!(store.last_event().await.unwrap(), EventNumber(3));
     assert_eq!(store.commit(vec![event(None, "d")]).await.unwrap()[0].number, EventNumber(4));
     assert_eq!(store.events_after(EventNumber(0), 10, None).await.unwrap().len(), 1);
-}
-
-#[tokio::test]
-async fn a_bundle_is_referenced_until_its_last_owner_lets_go() {
-    let store = fresh().await;
-    let id = BundleId(BlobHash::of(b"manifest"));
-    let (ana, project) = (Owner("ana".to_owned()), Project::default());
-    let blobs = vec![BlobHash::of(b"shot.blend"), BlobHash::of(b"wood.png")];
-    let insert_bundle = |owner: Owner, at_ms| Write::InsertBundle {
-        bundle: NewBundle { id, owner, project: project.clone(), size: 77, blobs: blobs.clone() },
-        at_ms,
-    };
-    let delete = |owner: Owner| Write::DeleteBundle { bundle: id, owner, project: project.clone() };
-    let farm = Owner::default();
-    let batch = vec![
-        insert_bundle(farm.clone(), 1),
-        insert_bundle(ana.clone(), 2),
-        insert_bundle(ana.clone(), 3),
-        insert(1, "1"),
-        opened(1, task(1, 0), 0, 1),
-        committed(1, task(1, 0), 0, 1),
-    ];
-    store.commit(batch).await.unwrap();
-    let row = store.bundle(id).await.unwrap().unwrap();
-    assert_eq!((row.owner, row.size, row.created_ms), (farm.clone(), 77, 1));
-    let mut all = vec![id.0, blobs[0], blobs[1], BlobHash::of(b"1.0.0 0"), BlobHash::of(b"depth of 1.0.0 0")];
-    all.sort();
-    assert_eq!(store.referenced_blobs().await.unwrap(), all);
-
-    store.commit(vec![delete(farm)]).await.unwrap();
-    assert_eq!(store.referenced_blobs().await.unwrap(), all);
-    store.commit(vec![delete(ana), Write::DeleteJob { job: JobId(1) }]).await.unwrap();
-    assert!(store.referenced_blobs().await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -5,11 +5,12 @@ mod farm;
 mod jobs;
 mod killed;
 mod open;
+mod retention;
 mod tasks;
 
 use std::path::Path;
 
-use kiln_store::{Durability, NewEvent, NewStep, Store, Write};
+use kiln_store::{Durability, NewBundle, NewEvent, NewStep, Store, Write};
 use kiln_types::{
     AttemptId, AttemptState, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FileFormat,
     Generation, JobId, JobSpec, Order, OutputFile, OutputRole, OutputSet, Owner, Policy, Project, RelPath,
@@ -39,7 +40,21 @@ async fn fresh() -> Fresh {
 }
 
 async fn open(folder: &Path) -> Store {
-    Store::open(folder, Durability::Durable).await.unwrap().0
+    let (store, _) = Store::open(folder, Durability::Durable).await.unwrap();
+    store.commit(vec![made(b"bundle", 1000)]).await.unwrap();
+    store
+}
+
+/// A bundle of this name and one file; that of every job here is called “bundle”.
+fn made(name: &[u8], at_ms: i64) -> Write {
+    let bundle = NewBundle {
+        id: BundleId(BlobHash::of(name)),
+        owner: Owner::default(),
+        project: Project::default(),
+        size: 77,
+        blobs: vec![BlobHash::of(b"file of a bundle")],
+    };
+    Write::InsertBundle { bundle, at_ms }
 }
 
 fn spec(name: &str, frames: &str) -> JobSpec {

@@ -1,0 +1,191 @@
+//! Nothing for ever: what nobody needs any more goes, on a schedule and on demand.
+//!
+//! The brain lets go of what the retention says is due, in a transaction of its own; then whatever bytes nothing
+//! needs any more are removed. What an open job, an upload or a promise needs is never among them: the line below
+//! which promises have run out is drawn before the records are read, and whoever puts something into the records
+//! holds that line from its first look on (`holds.rs`).
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use kiln_api::Collected;
+use kiln_blobs::{BlobStore, Uploads};
+use kiln_store::{Expired, Expiry, Store, Write};
+use kiln_types::EventNumber;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    brain::{BrainHandle, Input},
+    holds::Holds,
+    logs::Logs,
+    problem::{Answer, Fault},
+    retention::Retention,
+    routes::{blob_fault, store_fault},
+};
+
+/// The first collection after a start, and every further one.
+const FIRST: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_secs(60 * 60);
+/// Events forgotten in one transaction: the brain waits for no longer.
+const EVENTS: u64 = 20_000;
+
+pub(crate) struct Collector {
+    /// A throw-away server has none: everything goes at its end.
+    pub retention: Option<Retention>,
+    pub store: Store,
+    pub blobs: BlobStore,
+    pub uploads: Uploads,
+    pub logs: Logs,
+    pub brain: BrainHandle,
+    pub holds: Holds,
+    /// One collection at a time.
+    pub one: Mutex<()>,
+}
+
+impl Collector {
+    /// Collects at its times until the server stops.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        if self.retention.is_none() {
+            return;
+        }
+        let mut times = tokio::time::interval_at(tokio::time::Instant::now() + FIRST, EVERY);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = times.tick() => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                done = self.collect(SystemTime::now(), false) => if let Err(fault) = done {
+                    tracing::warn!(error = %fault.0, "the collection broke off; it goes on with the next one");
+                },
+            }
+        }
+    }
+
+    /// Removes what nobody needs at this time, or only says what that would be.
+    ///
+    /// # Errors
+    /// Where the disk or the records fail; what was collected until then is gone.
+    pub(crate) async fn collect(&self, now: SystemTime, dry_run: bool) -> Answer<Collected> {
+        let Some(retention) = self.retention else {
+            return Err(Fault::conflict(
+                "This server belongs to one render and is thrown away with it; there is nothing to collect.",
+            ));
+        };
+        let _one = self.one.lock().await;
+        let begun = std::time::Instant::now();
+        let now_ms = unix(now);
+        // First of all: who comes later promises later, and who has come is in the records that are read next.
+        let held = self.holds.oldest();
+        let promised_since = match retention.promises.until(now_ms) {
+            Some(at_ms) => held.min(system(at_ms)),
+            None => UNIX_EPOCH,
+        };
+        let idle_since = retention.uploads.until(now_ms).map_or(UNIX_EPOCH, |at_ms| held.min(system(at_ms)));
+        let uploads = if dry_run {
+            self.uploads.expirable(idle_since).await.map_err(blob_fault)?
+        } else {
+            self.uploads.expire(idle_since).await.map_err(blob_fault)?
+        };
+        let expiry = Expiry {
+            at_ms: now_ms,
+            inputs_ms: retention.bundles.until(now_ms),
+            outputs_ms: retention.outputs.until(now_ms),
+            logs_ms: retention.logs.until(now_ms),
+            promised_ms: unix(promised_since),
+        };
+        let (expired, mut needed) = if dry_run {
+            self.store.would_expire(&expiry).await.map_err(store_fault)?
+        } else {
+            let expired = self.brain.ask(|reply| Input::Expire { expiry, reply }).await?;
+            (expired, self.store.needed_blobs().await.map_err(store_fault)?)
+        };
+        needed.extend(self.uploads.finished().await.map_err(blob_fault)?);
+        needed.sort_unstable();
+        let is_needed = move |hash: &kiln_types::BlobHash| needed.binary_search(hash).is_ok();
+        let freed = if dry_run {
+            self.blobs.collectable(is_needed, promised_since).await
+        } else {
+            self.blobs.collect(is_needed, promised_since).await
+        }
+        .map_err(blob_fault)?;
+        let log_bytes = self.logs(&expired, dry_run).await?;
+        let events = self.events(retention.events.until(now_ms), dry_run).await?;
+        let collected = Collected {
+            dry_run,
+            inputs: expired.inputs,
+            outputs: expired.outputs,
+            logs: expired.logs,
+            bundles: expired.bundles,
+            uploads: uploads as u64,
+            blobs: freed.blobs,
+            bytes: freed.bytes,
+            log_bytes,
+            events,
+            seconds: begun.elapsed().as_secs_f64(),
+        };
+        if !dry_run {
+            tracing::info!(
+                inputs = collected.inputs.len(),
+                outputs = collected.outputs.len(),
+                logs = collected.logs.len(),
+                bundles = collected.bundles,
+                uploads,
+                blobs = collected.blobs,
+                bytes = collected.bytes,
+                log_bytes,
+                events,
+                seconds = collected.seconds,
+                "collected"
+            );
+        }
+        Ok(collected)
+    }
+
+    /// Those that are due, and those of jobs that are there no more. Returns their bytes.
+    async fn logs(&self, expired: &Expired, dry_run: bool) -> Answer<u64> {
+        let failed = |error| Fault::internal("The logs could not be read", error);
+        let there = self.logs.jobs().await.map_err(failed)?;
+        let kept = self.store.with_logs(&there).await.map_err(store_fault)?;
+        let goes = |job| !kept.contains(job) || expired.logs.contains(job);
+        let mut bytes = 0;
+        for job in there.iter().filter(|job| goes(job)) {
+            bytes += self.logs.size(*job).await.map_err(failed)?;
+            if !dry_run {
+                self.logs.delete(*job);
+            }
+        }
+        self.logs.flush().await;
+        Ok(bytes)
+    }
+
+    async fn events(&self, until_ms: Option<i64>, dry_run: bool) -> Answer<u64> {
+        let Some(until_ms) = until_ms else { return Ok(0) };
+        let Some((last, count)) = self.store.events_until(until_ms).await.map_err(store_fault)? else {
+            return Ok(0);
+        };
+        if dry_run {
+            return Ok(count);
+        }
+        let mut up_to = last.0.saturating_sub(count);
+        while up_to < last.0 {
+            up_to = last.0.min(up_to + EVENTS);
+            let trim = Write::TrimEvents { up_to: EventNumber(up_to) };
+            self.store.commit(vec![trim]).await.map_err(store_fault)?;
+        }
+        Ok(count)
+    }
+}
+
+fn unix(at: SystemTime) -> i64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn system(unix_ms: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(u64::try_from(unix_ms).unwrap_or(0))
+}

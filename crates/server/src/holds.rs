@@ -1,0 +1,81 @@
+//! Requests that have looked at what is there and have not yet put into the records what they need of it.
+//!
+//! A collection spares whatever was promised since the oldest of them began, however short a promise may be: between
+//! the look and the record, nothing goes.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+/// Times that the system itself gives to files lag behind its clock by up to one of its ticks.
+const TICK: Duration = Duration::from_millis(20);
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Holds {
+    open: Arc<Mutex<Open>>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    since: BTreeMap<u64, SystemTime>,
+}
+
+/// While it lives, what is promised from its beginning on stays.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    holds: Holds,
+    number: u64,
+}
+
+impl Holds {
+    pub(crate) fn begin(&self) -> Hold {
+        let mut open = self.lock();
+        let number = open.next;
+        open.next += 1;
+        open.since.insert(number, SystemTime::now());
+        Hold { holds: self.clone(), number }
+    }
+
+    /// Nothing that was promised after this may go now.
+    pub(crate) fn oldest(&self) -> SystemTime {
+        let open = self.lock();
+        let now = SystemTime::now();
+        let oldest = open.since.values().min().map_or(now, |oldest| now.min(*oldest));
+        oldest.checked_sub(TICK).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.holds.lock().since.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_request_counts_until_it_ends() {
+        let holds = Holds::default();
+        let start = SystemTime::now();
+        let first = holds.begin();
+        let second = holds.begin();
+        assert!(holds.oldest() <= start);
+        let one = holds.oldest();
+        assert_eq!(holds.oldest(), one);
+        drop(first);
+        let two = holds.oldest();
+        assert!(two >= one);
+        assert_eq!(holds.oldest(), two);
+        drop(second);
+        while holds.oldest() <= two {}
+    }
+}

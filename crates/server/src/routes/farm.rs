@@ -1,0 +1,22 @@
+//! What concerns the farm as a whole.
+
+use std::{sync::Arc, time::SystemTime};
+
+use axum::extract::State;
+use kiln_api::{Collect, Collected, Problem};
+
+use crate::{
+    App,
+    problem::{Answer, OptionalJson},
+};
+
+/// Lets go of what nobody needs any more, at once. The body may be absent.
+#[utoipa::path(post, path = "/api/v1/farm/collect", tag = "server", request_body = Option<Collect>,
+    responses((status = 200, body = Collected), (status = "default", body = Problem)))]
+pub(super) async fn collect(
+    State(app): State<Arc<App>>,
+    OptionalJson(request): OptionalJson<Option<Collect>>,
+) -> Answer<axum::Json<Collected>> {
+    let dry_run = request.unwrap_or_default().dry_run;
+    app.collector.collect(SystemTime::now(), dry_run).await.map(axum::Json)
+}

@@ -1,0 +1,254 @@
+//! Collections without a pause beside clients that ask, send, submit, cancel, fetch and delete, over real HTTP.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use kiln_api::{JobSource, SubmitJob, UploadFinished};
+use kiln_client::ClientError;
+use kiln_server::{Expires, Retention};
+use kiln_types::{BlobHash, Bundle, BundleFile, BundleId, JobId, JobState, RelPath};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::json;
+
+use crate::support::{FakeWorker, Farm, files_below, sample, soon};
+
+/// So short that it runs out between one request and the next, now and then.
+const PROMISE: Duration = Duration::from_millis(150);
+const CLIENTS: u64 = 4;
+const ROUNDS: u32 = 12;
+/// Textures that the clients share.
+const SHARED: u64 = 3;
+
+/// How often each thing happened, so that the test cannot pass by having met nothing.
+#[derive(Default)]
+struct Seen {
+    promises_kept: AtomicU64,
+    jobs: AtomicU64,
+    fetched: AtomicU64,
+    uploads: AtomicU64,
+    too_late: AtomicU64,
+}
+
+struct Person {
+    farm: Arc<Farm>,
+    seen: Arc<Seen>,
+    rng: StdRng,
+    number: u64,
+}
+
+impl Person {
+    async fn live(mut self) {
+        for round in 0..ROUNDS {
+            let job = if self.rng.random_bool(0.3) { self.upload().await } else { self.bundle(round).await };
+            self.seen.jobs.fetch_add(1, Ordering::Relaxed);
+            let spec = self.farm.client.job(job).await.unwrap().spec;
+            // What an open job needs is there, at whatever moment.
+            for _ in 0..3 {
+                self.read_all(spec.session.bundle).await;
+            }
+            match self.rng.random_range(0..4) {
+                0 => self.farm.client.cancel(job).await.unwrap_or_else(|error| ended(&error)),
+                1 => {}
+                _ => self.fetch(job).await,
+            }
+            if self.rng.random_bool(0.7) {
+                self.farm.client.delete(job, true).await.unwrap();
+            }
+        }
+    }
+
+    /// Asks, sends what is missing, makes a bundle and a job of it; all anew where that took too long.
+    async fn bundle(&mut self, round: u32) -> JobId {
+        let own = format!("texture {} of {}", round % 3, self.number);
+        let shared = format!("texture {}", self.rng.random_range(0..SHARED));
+        let files = [("shot.blend", sample()), ("own.png", own.into()), ("shared.png", shared.into())];
+        let bundle = Bundle {
+            files: files
+                .iter()
+                .map(|(path, bytes)| BundleFile {
+                    path: RelPath::new(path).unwrap(),
+                    hash: BlobHash::of(bytes),
+                    size: bytes.len() as u64,
+                })
+                .collect(),
+            ..Bundle::default()
+        };
+        loop {
+            let asked = Instant::now();
+            let hashes: Vec<BlobHash> = bundle.files.iter().map(|file| file.hash).collect();
+            let missing = self.farm.client.missing(&hashes).await.unwrap();
+            for (file, (_, bytes)) in bundle.files.iter().zip(&files) {
+                if missing.contains(&file.hash) {
+                    self.farm.client.put_blob_bytes(file.hash, bytes.clone().into()).await.unwrap();
+                } else {
+                    self.promised(asked, file.hash).await;
+                }
+            }
+            let made = Instant::now();
+            match self.farm.client.create_bundle(&bundle).await {
+                Ok(id) => match self
+                    .submit(JobSource::Bundle {
+                        id,
+                        blend: RelPath::new("shot.blend").unwrap(),
+                        origin: None,
+                    })
+                    .await
+                {
+                    Ok(job) => return job,
+                    Err(error) => self.late(made, &error),
+                },
+                Err(error) => self.late(asked, &error),
+            }
+        }
+    }
+
+    /// Whoever was told that it is there gets it, for as long as the promise holds.
+    async fn promised(&self, asked: Instant, hash: BlobHash) {
+        let there = self.farm.get(&format!("/api/v1/blobs/{hash}")).await.status().is_success();
+        if asked.elapsed() < PROMISE {
+            assert!(there, "{hash} was promised {:?} ago and is gone", asked.elapsed());
+            self.seen.promises_kept.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A refusal is right where the promise is over.
+    fn late(&self, since: Instant, error: &ClientError) {
+        let elapsed = since.elapsed();
+        assert!(elapsed >= PROMISE, "after {elapsed:?}: {error}");
+        assert!(matches!(error, ClientError::Problem(_)), "{error}");
+        self.seen.too_late.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A finished upload is a job's for the taking, however long that takes.
+    async fn upload(&self) -> JobId {
+        let id = self.farm.upload().await;
+        tokio::task::yield_now().await;
+        let again = self.farm.post(&format!("/api/v1/uploads/{id}/finish"), json!({})).await;
+        let UploadFinished { hash, .. } = again.json().await.unwrap();
+        assert!(self.farm.get(&format!("/api/v1/blobs/{hash}")).await.status().is_success());
+        self.seen.uploads.fetch_add(1, Ordering::Relaxed);
+        self.submit(JobSource::Upload { id: id.parse().unwrap() }).await.unwrap()
+    }
+
+    async fn submit(&self, source: JobSource) -> Result<JobId, ClientError> {
+        let job: SubmitJob = serde_json::from_value(json!({ "source": source, "frames": "1-2" })).unwrap();
+        Ok(self.farm.client.submit(&job).await?.id)
+    }
+
+    async fn read_all(&self, id: BundleId) {
+        let answer = self.farm.get(&format!("/api/v1/bundles/{id}")).await;
+        assert!(answer.status().is_success(), "the bundle of an open job: {}", answer.status());
+        let bundle: Bundle = answer.json().await.unwrap();
+        for file in &bundle.files {
+            let answer = self.farm.get(&format!("/api/v1/blobs/{}", file.hash)).await;
+            assert!(answer.status().is_success(), "{} of an open job: {}", file.path, answer.status());
+            assert_eq!(BlobHash::of(&answer.bytes().await.unwrap()), file.hash);
+        }
+    }
+
+    /// All frames are there until it is said that they were fetched.
+    async fn fetch(&self, job: JobId) {
+        let view = self.farm.client.job(job).await.unwrap();
+        self.farm.reaches(&view, JobState::Completed).await;
+        let page = self.farm.client.outputs(job, 0).await.unwrap();
+        assert_eq!(page.outputs.len(), 2);
+        for output in &page.outputs {
+            let file = &output.files.files()[0];
+            let bytes = self.farm.get(&format!("/api/v1/jobs/{job}/files/{}", file.path)).await;
+            assert_eq!(BlobHash::of(&bytes.bytes().await.unwrap()), file.hash, "{}", file.path);
+        }
+        self.farm.client.fetched(job, page.outputs[1].sequence).await.unwrap();
+        self.seen.fetched.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The job may have been completed before it was cancelled.
+fn ended(error: &ClientError) {
+    assert!(error.to_string().contains("has ended"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_that_is_needed_is_lost_and_nothing_else_stays() {
+    let now = Expires::After(Duration::ZERO);
+    let farm = Farm::start_in(tempfile::tempdir().unwrap(), |options| {
+        options.retention = Some(Retention {
+            bundles: now,
+            outputs: now,
+            logs: now,
+            promises: Expires::After(PROMISE),
+            ..Retention::default()
+        });
+    })
+    .await;
+    let farm = Arc::new(farm);
+    let (seen, done) = (Arc::new(Seen::default()), Arc::new(AtomicBool::new(false)));
+    let mut worker = FakeWorker::join(&farm, 1, "alpha", 2).await;
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let rendering = tokio::spawn(async move {
+        loop {
+            let assignment = tokio::select! {
+                _ = &mut stopped => return worker.leave().await,
+                assignment = worker.assignment() => assignment,
+            };
+            for task in assignment.tasks {
+                worker.say(kiln_api::Up::Started { attempt: task.attempt }).await;
+                worker.say(kiln_api::Up::Log { attempt: task.attempt, text: "Fra\n".into() }).await;
+                // Whatever becomes of it: jobs are cancelled under its hands.
+                worker.deliver(&task).await;
+            }
+        }
+    });
+    let collecting = tokio::spawn({
+        let (farm, done) = (farm.clone(), done.clone());
+        async move {
+            let (mut rounds, mut blobs, mut bundles) = (0_u64, 0, 0);
+            while !done.load(Ordering::Relaxed) {
+                let went = farm.collect_as_of(SystemTime::now()).await;
+                rounds += 1;
+                blobs += went.blobs;
+                bundles += went.bundles;
+            }
+            (rounds, blobs, bundles)
+        }
+    });
+    let people: Vec<_> = (0..CLIENTS)
+        .map(|number| {
+            let rng = StdRng::seed_from_u64(number);
+            let person = Person { farm: farm.clone(), seen: seen.clone(), rng, number };
+            tokio::spawn(person.live())
+        })
+        .collect();
+    for person in people {
+        person.await.unwrap();
+    }
+    done.store(true, Ordering::Relaxed);
+    let (rounds, blobs, bundles) = collecting.await.unwrap();
+    let _ = stop.send(());
+    soon("the worker's end", rendering).await.unwrap();
+    let count = |seen: &AtomicU64| seen.load(Ordering::Relaxed);
+    println!(
+        "{rounds} collections, {blobs} blobs and {bundles} bundles went; {} jobs, {} of uploads, {} fetched, {} promises kept, \
+         {} came too late",
+        count(&seen.jobs),
+        count(&seen.uploads),
+        count(&seen.fetched),
+        count(&seen.promises_kept),
+        count(&seen.too_late)
+    );
+    assert!(rounds > 20 && blobs > 20 && bundles > 5, "{rounds} {blobs} {bundles}");
+    for seen in [&seen.uploads, &seen.fetched, &seen.promises_kept] {
+        assert!(count(seen) > 5);
+    }
+
+    // What is left goes when it is let go of; the disk is empty then.
+    for job in farm.client.jobs(None, None, kiln_client::Archived::All).await.unwrap().jobs {
+        farm.client.delete(job.id, true).await.unwrap();
+    }
+    farm.collect_as_of(SystemTime::now() + Duration::from_secs(8 * 24 * 60 * 60)).await;
+    assert_eq!(files_below(farm.data.path()), ["farm.key", "kiln.lock", "server.json"]);
+}
