@@ -240,11 +240,11 @@ impl Uploads {
         blocking(move || Ok(inner.old(older_than)?.len())).await
     }
 
-    /// What finished uploads have become.
+    /// What finished uploads have become, but those that nothing has happened to since this time.
     ///
     /// # Errors
     /// Where the disk fails.
-    pub async fn finished(&self) -> Result<Vec<BlobHash>> {
+    pub async fn finished(&self, since: SystemTime) -> Result<Vec<BlobHash>> {
         let inner = self.inner.clone();
         blocking(move || {
             let all: Vec<_> = inner.lock().iter().map(|(id, upload)| (*id, upload.clone())).collect();
@@ -255,7 +255,9 @@ impl Uploads {
                     Ok(upload) => upload.finished,
                     Err(_) => read(&inner.state(id))?.and_then(|upload| upload.finished),
                 };
-                finished.extend(hash);
+                if inner.changed(id)?.is_some_and(|at| at >= since) {
+                    finished.extend(hash);
+                }
             }
             Ok(finished)
         })
@@ -323,15 +325,20 @@ impl Inner {
             if upload.gone {
                 continue;
             }
-            let path = self.state(id);
-            let changed = fs::metadata(&path)
-                .and_then(|meta| meta.modified())
-                .map_err(BlobError::io("look at", &path))?;
-            if changed < older_than {
+            if self.changed(id)?.is_some_and(|at| at < older_than) {
                 old.push((id, upload));
             }
         }
         Ok(old)
+    }
+
+    /// When something last happened to it; `None` where it is gone.
+    fn changed(&self, id: UploadId) -> Result<Option<SystemTime>> {
+        let path = self.state(id);
+        match fs::metadata(&path).and_then(|meta| meta.modified()) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            done => done.map(Some).map_err(BlobError::io("look at", &path)),
+        }
     }
 
     fn forget(&self, id: UploadId, upload: &mut Upload) -> Result<()> {

@@ -104,7 +104,7 @@ impl Collector {
             let expired = self.brain.ask(|reply| Input::Expire { expiry, reply }).await?;
             (expired, self.store.needed_blobs().await.map_err(store_fault)?)
         };
-        needed.extend(self.uploads.finished().await.map_err(blob_fault)?);
+        needed.extend(self.uploads.finished(idle_since).await.map_err(blob_fault)?);
         needed.sort_unstable();
         let is_needed = move |hash: &kiln_types::BlobHash| needed.binary_search(hash).is_ok();
         let freed = if dry_run {

@@ -46,12 +46,15 @@ async fn a_finished_upload_names_its_blob_until_it_expires() {
     let id = uploads.create("a", None).await.unwrap();
     let piece = futures_util::stream::iter([Ok::<_, StreamError>(bytes::Bytes::from_static(b"abc"))]);
     uploads.append(id, 0, piece).await.unwrap();
-    assert!(uploads.finished().await.unwrap().is_empty());
+    assert!(uploads.finished(SystemTime::UNIX_EPOCH).await.unwrap().is_empty());
     let (hash, _) = uploads.finish(id).await.unwrap();
-    assert_eq!((uploads.finished().await.unwrap(), hash), (vec![hash], BlobHash::of(b"abc")));
+    assert_eq!(
+        (uploads.finished(SystemTime::UNIX_EPOCH).await.unwrap(), hash),
+        (vec![hash], BlobHash::of(b"abc"))
+    );
     assert_eq!(uploads.expirable(far()).await.unwrap(), 1);
     assert_eq!(uploads.expire(far()).await.unwrap(), 1);
-    assert!(uploads.finished().await.unwrap().is_empty());
+    assert!(uploads.finished(SystemTime::UNIX_EPOCH).await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -28,6 +28,7 @@ pub(crate) use look::LiveJobView;
 
 use crate::{
     ServerError,
+    clock::unix_ms,
     events::Hub,
     holds::Hold,
     logs::Logs,
@@ -316,7 +317,7 @@ impl Brain {
                 outputs: went(&expired.outputs),
                 logs: went(&expired.logs),
             };
-            self.event(expiry.at_ms, Some(job), None, &change);
+            self.event(unix_ms(), Some(job), None, &change);
         }
         self.batch.answer(reply, Ok(expired));
         Ok(())

@@ -16,7 +16,7 @@ use super::*;
 use crate::{holds::Holds, space::Space};
 
 const WORKERS: u64 = 3;
-const BUNDLES: i32 = 4;
+const BUNDLES: i32 = 60;
 
 /// Several jobs share each.
 fn bundle(count: i32) -> BundleId {
@@ -204,13 +204,17 @@ impl World {
         let held: Vec<AttemptId> = self.puppets[worker].held.keys().copied().collect();
         let some = (!held.is_empty()).then(|| held[self.rng.random_range(0..held.len())]);
         let frame = self.rng.random_range(1..12);
+        if self.rng.random_bool(0.04) {
+            return self.expire().await;
+        }
         match self.rng.random_range(0..40) {
             0 | 1 => {
                 let count = self.rng.random_range(1..10);
                 let reverse = self.rng.random_bool(0.3);
                 let (reply, _) = oneshot::channel();
                 let bakes = self.rng.random_bool(0.4);
-                let spec = Box::new(spec(count, reverse, bakes));
+                let mut spec = Box::new(spec(count, reverse, bakes));
+                spec.session.bundle = bundle(self.rng.random_range(0..BUNDLES));
                 self.input(Input::Submit { spec, notices: Vec::new(), reply }).await;
             }
             2..=4 => self.join(worker).await,
@@ -266,7 +270,6 @@ impl World {
                     }
                 }
             }
-            28 if self.rng.random_bool(0.5) => self.expire().await,
             28 => self.pass(worker, 40_000).await,
             // Long enough for ended jobs to leave the memory: verbs read them back.
             29 => self.pass(worker, 11 * 60_000).await,
@@ -465,7 +468,7 @@ fn hello(id: WorkerId, held: Vec<Held>) -> Hello {
 async fn the_database_gives_back_what_the_records_say() {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let one = number("KILN_SEED");
-    let many = number("KILN_SEEDS").unwrap_or(5);
+    let many = number("KILN_SEEDS").unwrap_or(10);
     let mut compared = BTreeMap::<&str, usize>::new();
     for seed in one.map_or(1..=many, |seed| seed..=seed) {
         println!("seed {seed}");

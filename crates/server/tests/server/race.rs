@@ -29,6 +29,8 @@ const SHARED: u64 = 3;
 struct Seen {
     promises_kept: AtomicU64,
     jobs: AtomicU64,
+    /// Whole bundles of open jobs.
+    read: AtomicU64,
     fetched: AtomicU64,
     uploads: AtomicU64,
     too_late: AtomicU64,
@@ -49,7 +51,13 @@ impl Person {
             let spec = self.farm.client.job(job).await.unwrap().spec;
             // What an open job needs is there, at whatever moment.
             for _ in 0..3 {
-                self.read_all(spec.session.bundle).await;
+                let read = self.read_all(spec.session.bundle).await;
+                let open = !self.farm.client.job(job).await.unwrap().state.is_end();
+                match read {
+                    Ok(()) if open => drop(self.seen.read.fetch_add(1, Ordering::Relaxed)),
+                    Err(lost) => assert!(!open, "the open job {job} lost {lost}"),
+                    Ok(()) => {}
+                }
             }
             match self.rng.random_range(0..4) {
                 0 => self.farm.client.cancel(job).await.unwrap_or_else(|error| ended(&error)),
@@ -140,15 +148,21 @@ impl Person {
         Ok(self.farm.client.submit(&job).await?.id)
     }
 
-    async fn read_all(&self, id: BundleId) {
+    /// What is not there.
+    async fn read_all(&self, id: BundleId) -> Result<(), String> {
         let answer = self.farm.get(&format!("/api/v1/bundles/{id}")).await;
-        assert!(answer.status().is_success(), "the bundle of an open job: {}", answer.status());
+        if !answer.status().is_success() {
+            return Err(format!("its bundle: {}", answer.status()));
+        }
         let bundle: Bundle = answer.json().await.unwrap();
         for file in &bundle.files {
             let answer = self.farm.get(&format!("/api/v1/blobs/{}", file.hash)).await;
-            assert!(answer.status().is_success(), "{} of an open job: {}", file.path, answer.status());
+            if !answer.status().is_success() {
+                return Err(format!("{}: {}", file.path, answer.status()));
+            }
             assert_eq!(BlobHash::of(&answer.bytes().await.unwrap()), file.hash);
         }
+        Ok(())
     }
 
     /// All frames are there until it is said that they were fetched.
@@ -241,7 +255,7 @@ async fn nothing_that_is_needed_is_lost_and_nothing_else_stays() {
         count(&seen.too_late)
     );
     assert!(rounds > 20 && blobs > 20 && bundles > 5, "{rounds} {blobs} {bundles}");
-    for seen in [&seen.uploads, &seen.fetched, &seen.promises_kept] {
+    for seen in [&seen.uploads, &seen.fetched, &seen.promises_kept, &seen.read] {
         assert!(count(seen) > 5);
     }
 
