@@ -9,6 +9,8 @@ use kiln_api::{Finish, Held, HeldState, Up};
 use kiln_types::{AttemptId, Generation, SlotIndex, TaskId};
 use tokio_util::sync::CancellationToken;
 
+use crate::What;
+
 /// A report that stays unsettled so long, on a connection that lives, is sent again.
 const REPEAT_AFTER: Duration = Duration::from_secs(10);
 /// Attempts remembered after they were settled, to answer a late revoke.
@@ -19,7 +21,7 @@ pub(crate) struct Entry {
     pub(crate) task: TaskId,
     pub(crate) generation: Generation,
     pub(crate) slot: SlotIndex,
-    pub(crate) frame: i32,
+    pub(crate) what: What,
 }
 
 #[derive(Debug)]
@@ -198,7 +200,7 @@ impl Ledger {
 /// Stands for an attempt of which only the id is known.
 fn nobody() -> Entry {
     let task = TaskId { job: Default::default(), step: Default::default(), index: Default::default() };
-    Entry { task, generation: Generation(0), slot: SlotIndex(0), frame: 0 }
+    Entry { task, generation: Generation(0), slot: SlotIndex(0), what: What::Frame(0) }
 }
 
 #[cfg(test)]
@@ -210,7 +212,12 @@ mod tests {
     }
 
     fn entry() -> Entry {
-        Entry { task: "1.0.7".parse().unwrap(), generation: Generation(2), slot: SlotIndex(1), frame: 8 }
+        Entry {
+            task: "1.0.7".parse().unwrap(),
+            generation: Generation(2),
+            slot: SlotIndex(1),
+            what: What::Frame(8),
+        }
     }
 
     #[test]

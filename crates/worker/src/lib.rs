@@ -10,6 +10,7 @@
 
 mod backoff;
 mod bundles;
+mod happening;
 mod hardware;
 mod identity;
 mod ledger;
@@ -22,7 +23,9 @@ mod running;
 mod seat;
 mod sizing;
 mod slot;
+mod tree;
 mod worker;
 
-pub use options::{DEFAULT_CACHE_BYTES, Happening, WorkerError, WorkerExit, WorkerOptions};
+pub use happening::{Happening, What};
+pub use options::{DEFAULT_CACHE_BYTES, WorkerError, WorkerExit, WorkerOptions};
 pub use running::{RunningWorker, Worker};

@@ -1,11 +1,10 @@
 //! How a worker is started, what happens to it, and how it ends.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf};
 
 use kiln_client::ClientError;
 use kiln_host::Device;
-use kiln_types::{BlenderSeries, Epoch, Failure, JobId, SlotIndex, WorkerWish};
-use serde::{Serialize, Serializer};
+use kiln_types::{BlenderSeries, Epoch, WorkerWish};
 
 /// Bytes of blobs that a worker keeps where nobody says: 20 GiB.
 pub const DEFAULT_CACHE_BYTES: u64 = 20 << 30;
@@ -112,108 +111,4 @@ pub enum WorkerExit {
     /// At once; nothing was handed back.
     Stopped,
     Failed(WorkerError),
-}
-
-/// Something that happened, for the terminal and for programs. Prints as one line.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Happening {
-    /// The Blenders that were found, as `3.4.1`.
-    Blenders {
-        versions: Vec<String>,
-    },
-    NoBlender,
-    Connected {
-        name: String,
-        slots: u16,
-    },
-    /// The server cannot be reached; the next try follows after `retry`.
-    Away {
-        why: String,
-        /// In seconds where it is written down.
-        #[serde(rename = "retry_s", serialize_with = "seconds")]
-        retry: Duration,
-    },
-    Assigned {
-        job: JobId,
-        slot: SlotIndex,
-        frames: Vec<i32>,
-    },
-    Began {
-        job: JobId,
-        slot: SlotIndex,
-        frame: i32,
-    },
-    /// The frame has left Blender; it is checked and uploaded next.
-    Rendered {
-        job: JobId,
-        slot: SlotIndex,
-        frame: i32,
-        seconds: f64,
-        /// Seconds from the end of the slot's frame before to the start of this one, by the host's own clock,
-        /// where this one was waiting by then.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        gap: Option<f64>,
-    },
-    Delivered {
-        job: JobId,
-        slot: SlotIndex,
-        frame: i32,
-    },
-    Failed {
-        job: JobId,
-        slot: SlotIndex,
-        frame: i32,
-        failure: Failure,
-    },
-    HandedBack {
-        job: JobId,
-        slot: SlotIndex,
-        frame: i32,
-    },
-    Wish {
-        wish: WorkerWish,
-    },
-    Draining,
-}
-
-fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(duration.as_secs_f64())
-}
-
-impl fmt::Display for Happening {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Blenders { versions } => write!(f, "found Blender {}", versions.join(", ")),
-            Self::NoBlender => write!(
-                f,
-                "no Blender was found, so this worker gets no frames; get one by `kiln blender install 5.0` or \
-                 `apt install blender`, or name one by --blender"
-            ),
-            Self::Connected { name, slots: 1 } => write!(f, "connected as {name}, with 1 slot"),
-            Self::Connected { name, slots } => write!(f, "connected as {name}, with {slots} slots"),
-            Self::Away { why, retry } => write!(f, "{why}; trying again in {:.1} s", retry.as_secs_f64()),
-            Self::Assigned { job, frames, .. } => {
-                let frames: Vec<String> = frames.iter().map(ToString::to_string).collect();
-                write!(f, "job {job}: got frames {}", frames.join(", "))
-            }
-            Self::Began { job, frame, .. } => write!(f, "job {job}: frame {frame} begins"),
-            Self::Rendered { job, frame, seconds, .. } => {
-                write!(f, "job {job}: frame {frame} rendered in {seconds:.2} s")
-            }
-            Self::Delivered { job, frame, .. } => write!(f, "job {job}: frame {frame} delivered"),
-            Self::Failed { job, frame, failure, .. } => {
-                write!(f, "job {job}: frame {frame} failed: {failure}")
-            }
-            Self::HandedBack { job, frame, .. } => write!(f, "job {job}: frame {frame} handed back"),
-            Self::Wish { wish: WorkerWish::Work } => write!(f, "the farm wishes this worker to work"),
-            Self::Wish { wish: WorkerWish::Pause } => write!(f, "the farm has paused this worker"),
-            Self::Wish { wish: WorkerWish::Drain } => {
-                write!(f, "the farm wishes this worker to finish and leave")
-            }
-            Self::Wish { wish: WorkerWish::Stop } => write!(f, "the farm has stopped this worker"),
-            Self::Draining => write!(f, "handing back what is not finished"),
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! Frames that have left Blender: checked, hashed and uploaded while the next one renders.
+//! Frames and bakes that have left Blender: checked, hashed and uploaded while the next frame renders.
 
 use std::{
     fs,
@@ -15,11 +15,15 @@ use bytes::Bytes;
 use kiln_client::{Client, ClientError};
 use kiln_host::{PlannedFile, collect};
 use kiln_image::{Expectation, ImageFault};
-use kiln_types::{AttemptId, BlobHash, Failure, FailureCause, OutputFile, OutputSet};
+use kiln_types::{AttemptId, BlobHash, BundleFile, Failure, FailureCause, OutputFile, OutputSet, RelPath};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use crate::{backoff::Backoff, identity};
+use crate::{
+    backoff::Backoff,
+    identity,
+    tree::{self, BakedTree},
+};
 
 /// Frames that may wait for their upload before slots stop to render more.
 const MOST_FRAMES: u64 = 64;
@@ -131,7 +135,7 @@ impl Outbox {
         self.bytes.fetch_add(waiting.bytes, Ordering::Relaxed);
         let upload = async {
             for (kept, file) in kept.iter().zip(set.files()) {
-                self.upload(kept, file).await?;
+                self.upload(kept, &file.path, file.hash, file.size).await?;
             }
             Ok(())
         };
@@ -142,35 +146,77 @@ impl Outbox {
         Some(uploaded.map(|()| set))
     }
 
-    async fn upload(&self, kept: &Kept, file: &OutputFile) -> Result<(), Failure> {
+    /// Brings what a bake changed to the server; waits as long as the server is away. `None` where it was called
+    /// off.
+    pub(crate) async fn deliver_bake(
+        self: Arc<Self>,
+        tree: BakedTree,
+        off: CancellationToken,
+    ) -> Option<Result<Vec<BundleFile>, Failure>> {
+        self.frames.fetch_add(1, Ordering::Relaxed);
+        let mut waiting = Waiting { outbox: &self, bytes: 0 };
+        let folder = Folder(tree.folder.clone());
+        let looked = spawn_blocking(move || {
+            let found = tree::changed(&tree);
+            found.map_err(|failure| Failure { log_tail: tree.log_tail, ..failure })
+        });
+        let looked = tokio::select! {
+            looked = looked => looked,
+            () = off.cancelled() => return None,
+        };
+        let files = match looked {
+            Ok(Ok(files)) => files,
+            Ok(Err(failure)) => return Some(Err(failure)),
+            Err(error) => {
+                let message = format!("the bake could not be looked at: {error}");
+                return Some(Err(Failure::new(FailureCause::BadOutput, message)));
+            }
+        };
+        waiting.bytes = files.iter().map(|file| file.size).sum();
+        self.bytes.fetch_add(waiting.bytes, Ordering::Relaxed);
+        let upload = async {
+            for BundleFile { path, hash, size } in &files {
+                let kept = Kept::OnDisk(folder.0.join(path.to_path()));
+                self.upload(&kept, path, *hash, *size).await?;
+            }
+            Ok(())
+        };
+        let uploaded = tokio::select! {
+            uploaded = upload => uploaded,
+            () = off.cancelled() => return None,
+        };
+        Some(uploaded.map(|()| files))
+    }
+
+    async fn upload(&self, kept: &Kept, path: &RelPath, hash: BlobHash, size: u64) -> Result<(), Failure> {
         let mut backoff = Backoff::default();
         let mut full_since = None;
         loop {
             let sent = {
                 let _turn = self.uploads.acquire().await;
                 match kept {
-                    Kept::InMemory(bytes) => self.client.put_blob_bytes(file.hash, bytes.clone()).await,
-                    Kept::OnDisk(path) => self.client.put_blob_file(file.hash, file.size, path).await,
+                    Kept::InMemory(bytes) => self.client.put_blob_bytes(hash, bytes.clone()).await,
+                    Kept::OnDisk(place) => self.client.put_blob_file(hash, size, place).await,
                 }
             };
             match sent {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_transient() => {
-                    tracing::debug!(%error, path = %file.path, "an upload did not succeed; trying again");
+                    tracing::debug!(%error, %path, "an upload did not succeed; trying again");
                     tokio::time::sleep(backoff.failed()).await;
                 }
                 // The frame is rendered: it waits here, and with it the slots once enough frames do.
                 Err(error) if is_full(&error) => {
                     let since = *full_since.get_or_insert_with(|| {
-                        tracing::warn!(path = %file.path, "the server's disk is full; rendered frames wait");
+                        tracing::warn!(%path, "the server's disk is full; rendered frames wait");
                         Instant::now()
                     });
                     if since.elapsed() >= FULL_PATIENCE {
-                        return Err(refused(&error, file));
+                        return Err(refused(&error, path));
                     }
                     tokio::time::sleep(backoff.failed()).await;
                 }
-                Err(error) => return Err(refused(&error, file)),
+                Err(error) => return Err(refused(&error, path)),
             }
         }
     }
@@ -180,9 +226,9 @@ fn is_full(error: &ClientError) -> bool {
     error.code() == Some(kiln_api::ProblemCode::NoSpace)
 }
 
-fn refused(error: &ClientError, file: &OutputFile) -> Failure {
+fn refused(error: &ClientError, path: &RelPath) -> Failure {
     let cause = if is_full(error) { FailureCause::DiskFull } else { FailureCause::Other };
-    Failure::new(cause, format!("{} is rendered, but was not taken by the server: {error}", file.path))
+    Failure::new(cause, format!("{path} is made, but was not taken by the server: {error}"))
 }
 
 /// Takes every file out of Blender's reach, those larger than `small` bytes into the folder, and looks at what
@@ -293,7 +339,7 @@ fn unkept(error: &io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use kiln_types::{ColorDepth, FileFormat, OutputRole, RelPath};
+    use kiln_types::{ColorDepth, FileFormat, OutputRole};
 
     use super::*;
 

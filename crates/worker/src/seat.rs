@@ -13,7 +13,7 @@ use kiln_host::{BlenderInstall, Capabilities, Device, Host, HostOptions, Progres
 use kiln_types::{AttemptId, BlenderSeries, BlenderVersion, Failure, FailureCause};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::{identity, slot::Kind, worker::Input};
+use crate::{bundles::Laid, identity, slot::Kind, worker::Input};
 
 /// Bytes of log that one message carries.
 const LOG_PIECE: usize = 64 << 10;
@@ -44,7 +44,9 @@ pub(crate) struct Seat {
     pub(crate) persistent: bool,
     book: Arc<Mutex<Book>>,
     inputs: UnboundedSender<Input>,
-    _folder: RootFolder,
+    /// What it brought lies here for as long as it lives.
+    _brought: Option<Arc<Laid>>,
+    folder: RootFolder,
 }
 
 impl std::fmt::Debug for Seat {
@@ -53,7 +55,8 @@ impl std::fmt::Debug for Seat {
     }
 }
 
-struct RootFolder(PathBuf);
+/// The folder of a process, removed with the value.
+pub(crate) struct RootFolder(PathBuf);
 
 impl Drop for RootFolder {
     fn drop(&mut self) {
@@ -64,6 +67,14 @@ impl Drop for RootFolder {
 }
 
 impl Seat {
+    /// Ends the process. Its folder is there for as long as what is returned.
+    pub(crate) async fn close(self) -> RootFolder {
+        self.flush();
+        let Self { host, folder, .. } = self;
+        host.kill().await;
+        folder
+    }
+
     /// What is printed from here on belongs to this attempt.
     pub(crate) fn serve(&self, attempt: AttemptId) {
         let mut book = lock(&self.book);
@@ -215,18 +226,18 @@ impl Garage {
     ///
     /// # Errors
     /// `CannotStart`, in one sentence.
-    pub(crate) async fn seat(&self, kind: Kind) -> Result<Box<Seat>, Failure> {
-        if let Some(seat) = self.take_spare(kind) {
+    pub(crate) async fn seat(&self, kind: Kind, brought: Option<Arc<Laid>>) -> Result<Box<Seat>, Failure> {
+        if let Some(seat) = self.take_spare(&kind) {
             return Ok(seat);
         }
-        self.start(kind).await
+        self.start(kind, brought).await
     }
 
-    fn take_spare(&self, kind: Kind) -> Option<Box<Seat>> {
+    fn take_spare(&self, kind: &Kind) -> Option<Box<Seat>> {
         let mut spare = self.spare();
         match std::mem::take(&mut *spare) {
             // One that died is dropped here, and another will be started in time.
-            Spare::Ready(mut seat) if seat.kind == kind => seat.host.is_alive().then_some(seat),
+            Spare::Ready(mut seat) if seat.kind == *kind => seat.host.is_alive().then_some(seat),
             other => {
                 *spare = other;
                 None
@@ -243,7 +254,7 @@ impl Garage {
             }
             *spare = Spare::Starting;
         }
-        let started = self.start(Kind { series, trust: false }).await;
+        let started = self.start(Kind::plain(series), None).await;
         *self.spare() = match started {
             Ok(seat) => Spare::Ready(seat),
             Err(failure) => {
@@ -262,19 +273,22 @@ impl Garage {
     /// # Errors
     /// As [`Garage::seat`].
     pub(crate) async fn meet(&self, kind: Kind) -> Result<Met, Failure> {
-        let (seat, met) = self.start_and_meet(kind).await?;
-        let Seat { host, .. } = *seat;
-        host.kill().await;
+        let (seat, met) = self.start_and_meet(kind, None).await?;
+        seat.close().await;
         Ok(met)
     }
 
-    async fn start(&self, kind: Kind) -> Result<Box<Seat>, Failure> {
-        let (seat, met) = self.start_and_meet(kind).await?;
+    async fn start(&self, kind: Kind, brought: Option<Arc<Laid>>) -> Result<Box<Seat>, Failure> {
+        let (seat, met) = self.start_and_meet(kind, brought).await?;
         let _ = self.inputs.send(Input::Met(Box::new(met)));
         Ok(seat)
     }
 
-    async fn start_and_meet(&self, kind: Kind) -> Result<(Box<Seat>, Met), Failure> {
+    async fn start_and_meet(
+        &self,
+        kind: Kind,
+        brought: Option<Arc<Laid>>,
+    ) -> Result<(Box<Seat>, Met), Failure> {
         let cannot = |why: String| Failure::new(FailureCause::CannotStart, why);
         let install = self
             .install(kind.series)
@@ -289,6 +303,7 @@ impl Garage {
         let options = HostOptions {
             trust: kind.trust,
             threads: self.threads,
+            ocio: ocio(&kind, brought.as_deref())?,
             log: Some(Arc::new(move |text| {
                 let waits = note_log(&mut lock(&log_book), &text, &log_inputs);
                 if waits {
@@ -318,10 +333,21 @@ impl Garage {
             persistent: false,
             book,
             inputs: self.inputs.clone(),
-            _folder: folder,
+            _brought: brought,
+            folder,
         };
         Ok((Box::new(seat), met))
     }
+}
+
+/// Where the colour configuration lies that a process starts with.
+fn ocio(kind: &Kind, brought: Option<&Laid>) -> Result<Option<PathBuf>, Failure> {
+    let Some(path) = kind.brings.as_ref().and_then(|brings| brings.ocio.as_ref()) else { return Ok(None) };
+    let place = brought.map(|laid| laid.folder.join(path.to_path())).filter(|place| place.is_file());
+    place.map(Some).ok_or_else(|| {
+        let message = format!("the colour configuration {path} is not among the job's files");
+        Failure::new(FailureCause::BadSetting, message)
+    })
 }
 
 #[cfg(test)]
@@ -371,9 +397,9 @@ mod tests {
         garage.set_installs(found);
         garage.start_spare(series).await;
         assert!(garage.has_spare());
-        let plain = Kind { series, trust: false };
-        assert!(garage.take_spare(Kind { series, trust: true }).is_none());
-        let mut seat = garage.seat(plain).await.unwrap();
+        let plain = Kind::plain(series);
+        assert!(garage.take_spare(&Kind { trust: true, ..plain.clone() }).is_none());
+        let mut seat = garage.seat(plain, None).await.unwrap();
         assert!(!garage.has_spare(), "the slot has it now");
         assert!(seat.host.is_alive());
         let (root, pid) = (seat.root.path().to_owned(), seat.host.pid());

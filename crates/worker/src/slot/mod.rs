@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_host::{Opened, Rendered};
+use kiln_host::{Baked, Opened, Rendered};
 use kiln_types::{AttemptId, BlenderSeries, Failure, FailureCause, SessionKey, SlotIndex};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -32,6 +32,7 @@ use crate::{
     outbox::{Outbox, RenderedFrame},
     seat::{Garage, Seat},
     sizing,
+    tree::BakedTree,
     worker::Input,
 };
 
@@ -67,11 +68,18 @@ pub(crate) enum Order {
     Poke,
 }
 
-/// A frame that a slot has rendered, and how long after the one before it began.
+/// What has left Blender.
+#[derive(Debug)]
+pub(crate) enum Left {
+    Frame(RenderedFrame),
+    Bake(BakedTree),
+}
+
+/// A task that a slot has done, and how long after the one before it began.
 #[derive(Debug)]
 pub(crate) struct Made {
     pub(crate) work: Work,
-    pub(crate) frame: RenderedFrame,
+    pub(crate) left: Left,
     /// Seconds.
     pub(crate) seconds: f64,
     /// Bytes.
@@ -112,6 +120,11 @@ enum Done {
         out: PathBuf,
         took: f64,
         result: Result<Rendered, Failure>,
+    },
+    /// And the process is gone.
+    Baked {
+        took: f64,
+        result: Result<(BakedTree, Baked), Failure>,
     },
     /// The process is gone.
     Gone,
@@ -307,6 +320,7 @@ impl Actor {
             }
             Done::Opened(seat, result) => self.opened(seat, result),
             Done::Rendered { seat, out, took, result } => return self.rendered(seat, &out, took, result),
+            Done::Baked { took, result } => return self.baked(took, result),
             Done::Gone => {
                 self.shop.memory.release(self.index);
                 self.slot.recycled(around!(self));
@@ -372,6 +386,30 @@ impl Actor {
         made
     }
 
+    fn baked(&mut self, took: f64, result: Result<(BakedTree, Baked), Failure>) -> Option<Made> {
+        self.shop.memory.release(self.index);
+        let work = self.slot.current().cloned();
+        let (made, result) = match (result, work) {
+            (Ok((tree, baked)), Some(work)) => {
+                tracing::debug!(job = %work.job(), simulated = ?baked.simulated, "the scene is baked");
+                self.notices(work.job(), baked.notices);
+                let (seconds, peak) = (baked.seconds, baked.peak_memory);
+                (Some(Made { work, left: Left::Bake(tree), seconds, peak, gap: None }), Ok(()))
+            }
+            (Ok(_), None) => (None, Ok(())),
+            (Err(failure), work) => {
+                if let Some(work) = work
+                    && failure.cause == FailureCause::OutOfMemory
+                {
+                    self.shop.memory.ran_out(work.key);
+                }
+                (None, Err((failure, took)))
+            }
+        };
+        self.slot.baked(result, around!(self));
+        made
+    }
+
     /// Takes a frame's folder out of Blender's reach.
     fn keep(
         &mut self,
@@ -399,7 +437,8 @@ impl Actor {
             planned: rendered.planned,
             log_tail: seat.host.log_tail(),
         };
-        Ok(Made { work, frame, seconds: rendered.seconds, peak: rendered.peak_memory, gap })
+        let (seconds, peak) = (rendered.seconds, rendered.peak_memory);
+        Ok(Made { work, left: Left::Frame(frame), seconds, peak, gap })
     }
 
     fn notices(&self, job: kiln_types::JobId, texts: Vec<String>) {
@@ -410,10 +449,11 @@ impl Actor {
 
     fn carry_out(&mut self, effect: Effect) -> bool {
         match effect {
-            Effect::Start(kind) => self.start(kind),
+            Effect::Start(kind, files) => self.start(kind, files),
             Effect::Fetch(session) => self.fetch(session),
             Effect::Open(work) => self.open(work),
-            Effect::Render(work) => self.render(&work),
+            Effect::Render(work, frame) => self.render(&work, frame),
+            Effect::Bake(work) => self.bake(work),
             Effect::Recycle => self.recycle(),
             Effect::Release(key) => {
                 self.laid.remove(&key);

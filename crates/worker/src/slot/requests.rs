@@ -7,21 +7,29 @@ use std::{
     time::Instant,
 };
 
-use kiln_host::{OpenRequest, RenderRequest};
-use kiln_types::{Failure, FailureCause, RelPath, SessionSpec};
+use kiln_host::{BakeRequest, Baked, OpenRequest, RenderRequest};
+use kiln_types::{Failure, FailureCause, RelPath, SessionKey, SessionSpec};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::{Actor, Done, Kind, Work};
-use crate::{hardware::Memory, identity, seat::Seat};
+use crate::{
+    bundles::Laid,
+    hardware::Memory,
+    identity,
+    seat::Seat,
+    tree::{self, BakedTree},
+};
 
 impl Actor {
-    pub(super) fn start(&mut self, kind: Kind) {
+    pub(super) fn start(&mut self, kind: Kind, files: Option<SessionKey>) {
         let (garage, off) = (self.shop.garage.clone(), self.off.clone());
+        let brought = files.and_then(|key| self.laid.get(&key).cloned());
         self.running = Some(Box::pin(async move {
             tokio::select! {
                 biased;
                 () = off.cancelled() => Done::Gone,
-                seat = garage.seat(kind) => Done::Started(seat),
+                seat = garage.seat(kind, brought) => Done::Started(seat),
             }
         }));
     }
@@ -65,10 +73,10 @@ impl Actor {
         }));
     }
 
-    pub(super) fn render(&mut self, work: &Work) {
+    pub(super) fn render(&mut self, work: &Work, frame: i32) {
         let Some(mut seat) = self.seat.take() else { return self.lost() };
         seat.serve(work.attempt);
-        let (off, frame, time_limit) = (self.off.clone(), work.frame, work.time_limit);
+        let (off, time_limit) = (self.off.clone(), work.time_limit);
         let folder = seat.root.fresh_out(&work.attempt.to_string());
         self.running = Some(Box::pin(async move {
             let out = match folder {
@@ -91,6 +99,34 @@ impl Actor {
                 Some(result) => Done::Rendered { seat, out, took, result },
                 None => end(seat).await,
             }
+        }));
+    }
+
+    pub(super) fn bake(&mut self, work: Work) {
+        let (Some(mut seat), Some(laid)) = (self.seat.take(), self.laid.get(&work.key).cloned()) else {
+            return self.lost();
+        };
+        self.shop.memory.claim(self.index, work.key, laid.size, Memory::now());
+        seat.serve(work.attempt);
+        let kept = self.shop.rendered.join(format!("{}.tree", work.attempt));
+        let off = self.off.clone();
+        self.running = Some(Box::pin(async move {
+            let began = Instant::now();
+            let baked = tokio::select! {
+                biased;
+                () = off.cancelled() => None,
+                baked = bake(&mut seat, &work, &laid) => Some(baked),
+            };
+            let took = began.elapsed().as_secs_f64();
+            let Some(result) = baked else { return end(seat).await };
+            let (tree, log_tail) = (tree_of(&seat), seat.host.log_tail());
+            // What it opened is not what it saved; and nobody may write any more when the tree is looked at.
+            let _folder = seat.close().await;
+            let result = result.and_then(|(entries, baked)| {
+                std::fs::rename(&tree, &kept).map_err(|error| unprepared(&error))?;
+                Ok((BakedTree { folder: kept, entries, laid, log_tail }, baked))
+            });
+            Done::Baked { took, result }
         }));
     }
 
@@ -120,10 +156,31 @@ fn places(folder: &Path, paths: &[RelPath]) -> Vec<PathBuf> {
     paths.iter().map(|path| folder.join(path.to_path())).collect()
 }
 
+fn tree_of(seat: &Seat) -> PathBuf {
+    seat.root.path().join("work")
+}
+
+/// How many entries the tree had before, and what the host says of the bake.
+async fn bake(seat: &mut Seat, work: &Work, laid: &Arc<Laid>) -> Result<(usize, Baked), Failure> {
+    let tree = tree_of(seat);
+    empty(seat).map_err(|error| unprepared(&error))?;
+    let (folder, from, blend) = (tree.clone(), laid.clone(), work.session.blend.clone());
+    let made = spawn_blocking(move || tree::make(&folder, &from.folder, &blend)).await;
+    let entries = made.map_err(io::Error::other).flatten().map_err(|error| unprepared(&error))?;
+    let request = BakeRequest {
+        blend: tree.join(work.session.blend.to_path()),
+        remap: laid.remap.iter().map(|(from, to)| (from.clone(), tree.join(to.to_path()))).collect(),
+        // Where the process may find them already.
+        addons: places(&laid.folder, &work.session.addons),
+        session: (*work.session).clone(),
+        tree,
+    };
+    let baked = seat.host.bake(&request).await?;
+    Ok((entries, baked))
+}
+
 async fn end(seat: Box<Seat>) -> Done {
-    seat.flush();
-    let Seat { host, .. } = *seat;
-    host.kill().await;
+    seat.close().await;
     Done::Gone
 }
 

@@ -10,11 +10,14 @@
 //! | Starting | Idle, Cold | Blender is up; it could not be started |
 //! | Idle | Opening | the next frame is of a session that is not open, its files are here, memory allows |
 //! | Idle | Rendering | the next frame is of the open session |
+//! | Idle | Baking | the next task is a bake, its files are here, memory allows |
 //! | Idle | Recycling | the next frame needs another Blender or another trust; the process is worn; the slot closes |
 //! | Opening | Rendering, Idle | the file is open; it could not be opened and Blender lives |
 //! | Rendering | Rendering, Idle | the frame is done |
 //! | Starting | Recycling | the slot closes |
 //! | Opening, Rendering | Recycling | Blender died or failed, or the frame was taken back |
+//! | Baking | Cold | the bake is over, well or not: its process has ended with it |
+//! | Baking | Recycling | the bake was taken back |
 //! | Recycling | Cold | the process is gone |
 
 use std::{
@@ -24,20 +27,24 @@ use std::{
 };
 
 use kiln_types::{
-    AttemptId, BlenderSeries, Failure, FailureCause, JobId, ScriptPolicy, SessionKey, SessionSpec, TaskId,
+    AttemptId, BlenderSeries, BundleId, Failure, FailureCause, JobId, RelPath, ScriptPolicy, SessionKey,
+    SessionSpec, TaskId,
 };
+
+use crate::What;
 
 /// How long frames may wait for memory before they are handed back; meanwhile other slots may steal them.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(10);
 
-/// One frame to render.
+/// One frame to render, or the bake of a scene.
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
     pub(crate) attempt: AttemptId,
     pub(crate) task: TaskId,
-    pub(crate) frame: i32,
+    pub(crate) what: What,
     pub(crate) session: Arc<SessionSpec>,
     pub(crate) key: SessionKey,
+    /// Of a frame; a bake takes as long as it takes.
     pub(crate) time_limit: Option<Duration>,
 }
 
@@ -47,16 +54,38 @@ impl Work {
     }
 
     fn kind(&self) -> Kind {
-        Kind { series: self.session.blender, trust: self.session.policy.scripts == ScriptPolicy::Trust }
+        let SessionSpec { bundle, ocio, addons, .. } = &*self.session;
+        let brings = (ocio.is_some() || !addons.is_empty())
+            .then(|| Arc::new(Brings { bundle: *bundle, ocio: ocio.clone(), addons: addons.clone() }));
+        let trust = self.session.policy.scripts == ScriptPolicy::Trust;
+        Kind { series: self.session.blender, trust, brings }
     }
 }
 
 /// What a process is fixed to for its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kind {
     pub(crate) series: BlenderSeries,
     /// Whether scripts inside a .blend run: such a process serves nothing else.
     pub(crate) trust: bool,
+    pub(crate) brings: Option<Arc<Brings>>,
+}
+
+impl Kind {
+    /// One that serves most sessions.
+    pub(crate) fn plain(series: BlenderSeries) -> Self {
+        Self { series, trust: false, brings: None }
+    }
+}
+
+/// Files of a bundle that change Blender itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Brings {
+    pub(crate) bundle: BundleId,
+    /// Read when the process starts.
+    pub(crate) ocio: Option<RelPath>,
+    /// Enabled when a file is first opened, and never taken back.
+    pub(crate) addons: Vec<RelPath>,
 }
 
 #[derive(Debug)]
@@ -74,9 +103,13 @@ pub(crate) enum Phase {
     Opening {
         kind: Kind,
         work: Work,
+        frame: i32,
     },
     Rendering {
         kind: Kind,
+        work: Work,
+    },
+    Baking {
         work: Work,
     },
     /// The process is being ended.
@@ -86,11 +119,15 @@ pub(crate) enum Phase {
 /// What the actor has to do.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    Start(Kind),
+    /// Start a process; where it brings something, with these files.
+    Start(Kind, Option<SessionKey>),
     /// Bring a session's files here.
     Fetch(Arc<SessionSpec>),
     Open(Work),
-    Render(Work),
+    /// The frame that the work names.
+    Render(Work, i32),
+    /// And end the process.
+    Bake(Work),
     /// End the process; also in the middle of what it does.
     Recycle,
     /// The session's files are no longer wanted here.
@@ -124,6 +161,13 @@ pub(crate) trait Surroundings {
     fn outbox_open(&self) -> bool;
     /// Whether the process has done its share.
     fn worn(&self) -> bool;
+}
+
+/// How the next task's files lie.
+enum Lie {
+    Here(SessionKey),
+    Coming,
+    Failed,
 }
 
 #[derive(Debug)]
@@ -167,7 +211,7 @@ impl Slot {
     }
 
     pub(crate) fn prestart(&mut self, series: BlenderSeries, around: &impl Surroundings) {
-        self.ahead = Some(Kind { series, trust: false });
+        self.ahead = Some(Kind::plain(series));
         self.advance(around);
     }
 
@@ -223,7 +267,8 @@ impl Slot {
     }
 
     pub(crate) fn started(&mut self, result: Result<(), Failure>, around: &impl Surroundings) {
-        let Phase::Starting { kind } = self.phase else { return };
+        let Phase::Starting { kind } = &self.phase else { return };
+        let kind = kind.clone();
         match result {
             Ok(()) => self.phase = Phase::Idle { kind, open: None },
             Err(failure) => {
@@ -240,11 +285,8 @@ impl Slot {
 
     pub(crate) fn opened(&mut self, result: Result<(), Failure>, alive: bool, around: &impl Surroundings) {
         match std::mem::replace(&mut self.phase, Phase::Cold) {
-            Phase::Opening { kind, work } => match result {
-                Ok(()) => {
-                    self.effects.push(Effect::Render(work.clone()));
-                    self.phase = Phase::Rendering { kind, work };
-                }
+            Phase::Opening { kind, work, frame } => match result {
+                Ok(()) => self.render(kind, work, frame),
                 Err(failure) => {
                     self.tell(Told::Failed { work, failure, seconds: 0.0 });
                     self.phase = Phase::Idle { kind, open: None };
@@ -274,6 +316,19 @@ impl Slot {
         self.advance(around);
     }
 
+    /// A bake is over, and its process gone; its files are the actor's to check.
+    pub(crate) fn baked(&mut self, result: Result<(), (Failure, f64)>, around: &impl Surroundings) {
+        match std::mem::replace(&mut self.phase, Phase::Cold) {
+            Phase::Baking { work } => {
+                if let Err((failure, seconds)) = result {
+                    self.tell(Told::Failed { work, failure, seconds });
+                }
+            }
+            other => self.phase = other,
+        }
+        self.advance(around);
+    }
+
     pub(crate) fn recycled(&mut self, around: &impl Surroundings) {
         if matches!(self.phase, Phase::Recycling) {
             self.phase = Phase::Cold;
@@ -286,6 +341,7 @@ impl Slot {
         match self.phase {
             Phase::Opening { .. } => self.opened(Err(failure.clone()), false, around),
             Phase::Rendering { .. } => self.rendered(Err((failure.clone(), 0.0)), around),
+            Phase::Baking { .. } => self.baked(Err((failure.clone(), 0.0)), around),
             _ => {}
         }
     }
@@ -300,7 +356,9 @@ impl Slot {
 
     pub(crate) fn current(&self) -> Option<&Work> {
         match &self.phase {
-            Phase::Opening { work, .. } | Phase::Rendering { work, .. } => Some(work),
+            Phase::Opening { work, .. } | Phase::Rendering { work, .. } | Phase::Baking { work } => {
+                Some(work)
+            }
             _ => None,
         }
     }
@@ -327,19 +385,23 @@ impl Slot {
                 false
             }
             Phase::Idle { kind, open } => {
-                let (kind, open) = (*kind, *open);
+                let (kind, open) = (kind.clone(), *open);
                 self.step_idle(kind, open, around)
             }
-            Phase::Starting { .. } | Phase::Opening { .. } | Phase::Rendering { .. } | Phase::Recycling => {
-                false
-            }
+            Phase::Starting { .. }
+            | Phase::Opening { .. }
+            | Phase::Rendering { .. }
+            | Phase::Baking { .. }
+            | Phase::Recycling => false,
         }
     }
 
     fn step_cold(&mut self, around: &impl Surroundings) -> bool {
-        let Some(kind) = self.queue.front().map(Work::kind).or(self.ahead) else { return false };
+        let Some(kind) = self.queue.front().map(Work::kind).or_else(|| self.ahead.clone()) else {
+            return false;
+        };
         if !around.has(kind.series) {
-            self.ahead = self.ahead.filter(|ahead| ahead.series != kind.series);
+            self.ahead = self.ahead.take().filter(|ahead| ahead.series != kind.series);
             let message = format!(
                 "this worker has no Blender {}; `kiln blender install {}` gets one",
                 kind.series, kind.series
@@ -347,9 +409,41 @@ impl Slot {
             self.fail_front(Failure::new(FailureCause::CannotStart, message));
             return true;
         }
-        self.phase = Phase::Starting { kind };
-        self.effects.push(Effect::Start(kind));
+        let mut files = None;
+        if kind.brings.is_some() {
+            // The process reads them when it starts, so it starts when they are here.
+            match self.files_of_front() {
+                Lie::Here(key) => files = Some(key),
+                Lie::Coming => return false,
+                Lie::Failed => return true,
+            }
+        }
+        self.phase = Phase::Starting { kind: kind.clone() };
+        self.effects.push(Effect::Start(kind, files));
         false
+    }
+
+    /// Whether the next task's files are here; where they cannot be had, it has failed, and another is the next.
+    fn files_of_front(&mut self) -> Lie {
+        let Some(front) = self.queue.front().cloned() else { return Lie::Coming };
+        match self.files.get(&front.key) {
+            Some(Files::Here) => Lie::Here(front.key),
+            Some(Files::Coming) => Lie::Coming,
+            Some(Files::Failed(failure)) => {
+                let failure = failure.clone();
+                self.fail_front(failure);
+                // The next frame of it tries again.
+                self.files.remove(&front.key);
+                if let Some(next) = self.queue.iter().find(|work| work.key == front.key).cloned() {
+                    self.want_files(&next);
+                }
+                Lie::Failed
+            }
+            None => {
+                self.want_files(&front);
+                Lie::Coming
+            }
+        }
     }
 
     fn step_idle(&mut self, kind: Kind, open: Option<SessionKey>, around: &impl Surroundings) -> bool {
@@ -361,47 +455,46 @@ impl Slot {
             self.recycle();
             return false;
         }
-        if open == Some(front.key) {
+        if let What::Frame(frame) = front.what
+            && open == Some(front.key)
+        {
             // Otherwise the outbox calls when it has room again.
             if around.outbox_open()
                 && let Some(work) = self.queue.pop_front()
             {
                 self.tell(Told::Began(work.clone()));
-                self.effects.push(Effect::Render(work.clone()));
-                self.phase = Phase::Rendering { kind, work };
+                self.render(kind, work, frame);
             }
             return false;
         }
-        match self.files.get(&front.key) {
-            Some(Files::Coming) => return false,
-            Some(Files::Failed(failure)) => {
-                let failure = failure.clone();
-                let key = front.key;
-                self.fail_front(failure);
-                // The next frame of it tries again.
-                self.files.remove(&key);
-                if let Some(next) = self.queue.iter().find(|work| work.key == key).cloned() {
-                    self.want_files(&next);
-                }
-                return true;
-            }
-            Some(Files::Here) => {}
-            None => {
-                let front = front.clone();
-                self.want_files(&front);
-                return false;
-            }
+        match self.files_of_front() {
+            Lie::Here(_) => {}
+            Lie::Coming => return false,
+            Lie::Failed => return true,
         }
-        if !around.room(front) {
+        if self.queue.front().is_some_and(|front| !around.room(front)) {
             return self.wait_for_memory(around);
         }
         self.no_memory_since = None;
         if let Some(work) = self.queue.pop_front() {
             self.tell(Told::Began(work.clone()));
-            self.effects.push(Effect::Open(work.clone()));
-            self.phase = Phase::Opening { kind, work };
+            match work.what {
+                What::Bake => {
+                    self.effects.push(Effect::Bake(work.clone()));
+                    self.phase = Phase::Baking { work };
+                }
+                What::Frame(frame) => {
+                    self.effects.push(Effect::Open(work.clone()));
+                    self.phase = Phase::Opening { kind, work, frame };
+                }
+            }
         }
         false
+    }
+
+    fn render(&mut self, kind: Kind, work: Work, frame: i32) {
+        self.effects.push(Effect::Render(work.clone(), frame));
+        self.phase = Phase::Rendering { kind, work };
     }
 
     fn wait_for_memory(&mut self, around: &impl Surroundings) -> bool {
@@ -426,7 +519,9 @@ impl Slot {
     fn release(&mut self) {
         let open = match &self.phase {
             Phase::Idle { open, .. } => *open,
-            Phase::Opening { work, .. } | Phase::Rendering { work, .. } => Some(work.key),
+            Phase::Opening { work, .. } | Phase::Rendering { work, .. } | Phase::Baking { work } => {
+                Some(work.key)
+            }
             _ => None,
         };
         let queue = &self.queue;
@@ -441,7 +536,7 @@ impl Slot {
     }
 
     fn stop_current(&mut self) {
-        if let Phase::Opening { work, .. } | Phase::Rendering { work, .. } =
+        if let Phase::Opening { work, .. } | Phase::Rendering { work, .. } | Phase::Baking { work } =
             std::mem::replace(&mut self.phase, Phase::Recycling)
         {
             self.tell(Told::HandedBack(work));

@@ -12,6 +12,7 @@ use kiln_types::{
 };
 
 use super::state::{Effect, Phase, Slot, Surroundings, Told, Work};
+use crate::What;
 
 struct World {
     now: Cell<Instant>,
@@ -67,31 +68,39 @@ fn work(counter: u64, scene: &str, trust: bool) -> Work {
     Work {
         attempt: kiln_types::AttemptId { epoch: Epoch(1), counter },
         task: format!("1.0.{counter}").parse().unwrap(),
-        frame: i32::try_from(counter).unwrap(),
+        what: What::Frame(i32::try_from(counter).unwrap()),
         key: session.key(),
         session: Arc::new(session),
         time_limit: None,
     }
 }
 
+fn short(work: &Work) -> String {
+    work.what.to_string().trim_start_matches("frame ").to_owned()
+}
+
 /// What the effects say, in short.
 fn said(slot: &mut Slot) -> Vec<String> {
-    let short = |effect| match effect {
-        Effect::Start(kind) => format!("start{}", if kind.trust { " trusted" } else { "" }),
+    let line = |effect| match effect {
+        Effect::Start(kind, files) => {
+            let files = if files.is_some() { " with files" } else { "" };
+            format!("start{}{files}", if kind.trust { " trusted" } else { "" })
+        }
         Effect::Fetch(_) => "fetch".to_owned(),
-        Effect::Open(work) => format!("open for {}", work.frame),
-        Effect::Render(work) => format!("render {}", work.frame),
+        Effect::Open(work) => format!("open for {}", short(&work)),
+        Effect::Render(_, frame) => format!("render {frame}"),
+        Effect::Bake(_) => "bake".to_owned(),
         Effect::Recycle => "recycle".to_owned(),
         Effect::Release(_) => "release".to_owned(),
         Effect::Wake(_) => "wake".to_owned(),
-        Effect::Tell(Told::Began(work)) => format!("began {}", work.frame),
-        Effect::Tell(Told::HandedBack(work)) => format!("handed back {}", work.frame),
+        Effect::Tell(Told::Began(work)) => format!("began {}", short(&work)),
+        Effect::Tell(Told::HandedBack(work)) => format!("handed back {}", short(&work)),
         Effect::Tell(Told::Failed { work, failure, .. }) => {
-            format!("failed {} {}", work.frame, failure.cause)
+            format!("failed {} {}", short(&work), failure.cause)
         }
         Effect::Tell(Told::Closed) => "closed".to_owned(),
     };
-    slot.take_effects().into_iter().map(short).collect()
+    slot.take_effects().into_iter().map(line).collect()
 }
 
 /// A slot that renders frame 1 of scene A, with frames 2 and 3 behind it.
@@ -309,4 +318,103 @@ fn a_series_that_is_not_here_is_said_with_what_to_do() {
         _ => None,
     });
     assert!(failed.unwrap().contains("kiln blender install 3.4"));
+}
+
+fn bake(counter: u64, scene: &str) -> Work {
+    Work { what: What::Bake, ..work(counter, scene, false) }
+}
+
+#[test]
+fn a_bake_has_its_process_for_itself_in_the_end() {
+    let world = world();
+    let mut slot = Slot::new();
+    slot.enqueue(vec![bake(1, "A")], &world);
+    assert_eq!(said(&mut slot), ["fetch", "start"]);
+    slot.started(Ok(()), &world);
+    assert!(said(&mut slot).is_empty(), "its files are not here");
+    slot.fetched(bake(1, "A").key, Ok(()), &world);
+    assert_eq!(said(&mut slot), ["began the bake", "bake"]);
+    slot.enqueue(vec![work(2, "B", false)], &world);
+    slot.fetched(work(2, "B", false).key, Ok(()), &world);
+    assert_eq!(said(&mut slot), ["fetch"], "it is at work");
+    slot.baked(Ok(()), &world);
+    assert_eq!(said(&mut slot), ["start", "release"], "what it opened is not what it saved");
+    assert!(matches!(slot.phase, Phase::Starting { .. }));
+}
+
+#[test]
+fn a_bake_begins_also_where_its_file_is_open_and_waits_for_memory() {
+    let world = world();
+    let mut slot = rendering(&world);
+    slot.rendered(Ok(()), &world);
+    slot.rendered(Ok(()), &world);
+    slot.rendered(Ok(()), &world);
+    said(&mut slot);
+    world.room.set(false);
+    slot.enqueue(vec![bake(4, "A")], &world);
+    assert_eq!(said(&mut slot), ["wake"]);
+    world.room.set(true);
+    slot.advance(&world);
+    assert_eq!(said(&mut slot), ["began the bake", "bake"]);
+}
+
+#[test]
+fn a_bake_that_is_taken_back_ends_and_one_that_fails_is_told() {
+    let world = world();
+    let baking = || {
+        let mut slot = Slot::new();
+        slot.enqueue(vec![bake(1, "A")], &world);
+        slot.fetched(bake(1, "A").key, Ok(()), &world);
+        slot.started(Ok(()), &world);
+        said(&mut slot);
+        slot
+    };
+    let mut slot = baking();
+    slot.revoke(bake(1, "A").attempt, false, &world);
+    assert!(said(&mut slot).is_empty(), "nobody steals what has begun");
+    slot.revoke(bake(1, "A").attempt, true, &world);
+    assert_eq!(said(&mut slot), ["handed back the bake", "recycle", "release"]);
+    slot.recycled(&world);
+    assert!(matches!(slot.phase, Phase::Cold));
+    let mut slot = baking();
+    slot.baked(Err((fault(FailureCause::Unbaked), 2.0)), &world);
+    assert_eq!(said(&mut slot), ["failed the bake unbaked", "release"]);
+    let mut slot = baking();
+    slot.close(true, &world);
+    assert_eq!(said(&mut slot), ["handed back the bake", "recycle", "release"]);
+}
+
+#[test]
+fn a_process_that_brings_something_starts_when_its_files_are_here_and_serves_nothing_else() {
+    let world = world();
+    let colored = |counter, addon: Option<&str>| {
+        let plain = work(counter, "A", true);
+        let session = SessionSpec {
+            ocio: Some(RelPath::new("aces/config.ocio").unwrap()),
+            addons: addon.map(|name| RelPath::new(name).unwrap()).into_iter().collect(),
+            ..(*plain.session).clone()
+        };
+        Work { key: session.key(), session: Arc::new(session), ..plain }
+    };
+    let mut slot = Slot::new();
+    slot.enqueue(vec![colored(1, None)], &world);
+    assert_eq!(said(&mut slot), ["fetch"]);
+    slot.fetched(colored(1, None).key, Err(fault(FailureCause::BundleUnavailable)), &world);
+    assert_eq!(said(&mut slot), ["began 1", "failed 1 bundle-unavailable"]);
+    slot.enqueue(vec![colored(2, None), work(3, "A", true), colored(4, Some("tool.py"))], &world);
+    assert_eq!(said(&mut slot), ["fetch", "fetch", "fetch"]);
+    for key in [colored(2, None).key, work(3, "A", true).key, colored(4, Some("tool.py")).key] {
+        slot.fetched(key, Ok(()), &world);
+    }
+    assert_eq!(said(&mut slot), ["start trusted with files"]);
+    for (next, started) in [(2, "start trusted"), (3, "start trusted with files")] {
+        slot.started(Ok(()), &world);
+        slot.opened(Ok(()), true, &world);
+        slot.rendered(Ok(()), &world);
+        slot.recycled(&world);
+        let lines = said(&mut slot);
+        assert!(lines.contains(&format!("render {next}")), "{lines:?}");
+        assert!(lines.contains(&"recycle".to_owned()), "{lines:?}");
+        assert!(lines.contains(&started.to_owned()), "{lines:?}");
+    }
 }

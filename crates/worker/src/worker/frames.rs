@@ -1,4 +1,4 @@
-//! The way of a frame through the worker: assigned, begun, rendered, delivered, reported.
+//! The way of a frame, or of a bake, through the worker: assigned, begun, done, delivered, reported.
 
 use std::{
     sync::Arc,
@@ -6,48 +6,53 @@ use std::{
 };
 
 use kiln_api::{Assignment, Finish, Up};
-use kiln_types::{AttemptId, Failure, OutputSet, SlotIndex};
+use kiln_types::{AttemptId, Failure, SlotIndex, StepKind};
 
 use super::{Input, Worker};
 use crate::{
-    Happening,
+    Happening, What,
     ledger::Entry,
-    slot::{Made, Order, Told, Work},
+    slot::{Left, Made, Order, Told, Work},
 };
 
 impl Worker {
     pub(super) fn assign(&mut self, assignment: Assignment) {
-        let Assignment { slot, session, frame_time_limit_s, tasks, .. } = assignment;
+        let Assignment { slot, job, kind, session, frame_time_limit_s, tasks } = assignment;
         let key = session.key();
         let session = Arc::new(session);
         let time_limit = frame_time_limit_s.map(|seconds| Duration::from_secs(seconds.into()));
         let mut works = Vec::new();
         for task in tasks {
-            let entry = Entry {
-                task: task.task,
-                generation: task.generation,
-                slot,
-                frame: task.frame.unwrap_or_default(),
+            let what = match (kind, task.frame) {
+                (StepKind::Bake, _) => What::Bake,
+                (StepKind::Render, Some(frame)) => What::Frame(frame),
+                (StepKind::Render, None) => {
+                    tracing::warn!(task = %task.task, "the server asks for a frame and names none");
+                    continue;
+                }
             };
+            let entry = Entry { task: task.task, generation: task.generation, slot, what };
             if self.ledger.assign(task.attempt, entry) {
                 works.push(Work {
                     attempt: task.attempt,
                     task: task.task,
-                    frame: task.frame.unwrap_or_default(),
+                    what,
                     session: session.clone(),
                     key,
                     time_limit,
                 });
             }
         }
-        let Some(first) = works.first() else { return };
-        let (job, frames) = (first.job(), works.iter().map(|work| work.frame).collect());
+        if works.is_empty() {
+            return;
+        }
+        let asked = works.iter().map(|work| work.what).collect();
         *self.used.entry(session.blender).or_default() += 1;
         if self.last_series != Some(session.blender) {
             self.last_series = Some(session.blender);
             self.identity.remember_series(session.blender);
         }
-        self.happen(Happening::Assigned { job, slot, frames });
+        self.happen(Happening::Assigned { job, slot, tasks: asked });
         if usize::from(slot.0) < self.slots.len() && self.leaving.is_none() {
             self.order(slot, Order::Enqueue(works));
         } else {
@@ -63,11 +68,11 @@ impl Worker {
         match told {
             Told::Began(work) => {
                 self.ledger.began(work.attempt);
-                self.happen(Happening::Began { job: work.job(), slot, frame: work.frame });
+                self.happen(Happening::Began { job: work.job(), slot, what: work.what });
                 self.send(Up::Started { attempt: work.attempt });
             }
             Told::HandedBack(work) => {
-                self.happen(Happening::HandedBack { job: work.job(), slot, frame: work.frame });
+                self.happen(Happening::HandedBack { job: work.job(), slot, what: work.what });
                 self.end(work.attempt, Finish::HandedBack);
             }
             Told::Failed { work, failure, seconds } => {
@@ -85,21 +90,29 @@ impl Worker {
 
     pub(super) fn failed(&mut self, attempt: AttemptId, failure: Failure, seconds: f64) {
         if let Some(entry) = self.ledger.entry(attempt) {
-            let (job, slot, frame) = (entry.task.job, entry.slot, entry.frame);
-            self.happen(Happening::Failed { job, slot, frame, failure: failure.clone() });
+            let (job, slot, what) = (entry.task.job, entry.slot, entry.what);
+            self.happen(Happening::Failed { job, slot, what, failure: failure.clone() });
         }
         self.end(attempt, Finish::Failed { failure, seconds });
     }
 
     pub(super) fn made(&mut self, slot: SlotIndex, made: Made) {
-        let Made { work, frame, seconds, peak, gap } = made;
+        let Made { work, left, seconds, peak, gap } = made;
         let attempt = work.attempt;
-        self.happen(Happening::Rendered { job: work.job(), slot, frame: work.frame, seconds, gap });
+        self.happen(Happening::Rendered { job: work.job(), slot, what: work.what, seconds, gap });
         let Some(off) = self.ledger.delivering(attempt) else { return };
         let (outbox, inputs) = (self.shop.outbox.clone(), self.inputs.clone());
         self.tasks.spawn(async move {
-            let result = outbox.deliver(frame, off).await;
-            let _ = inputs.send(Input::Through { attempt, seconds, peak, result });
+            let result = match left {
+                Left::Frame(frame) => outbox.deliver(frame, off).await.map(|result| {
+                    result.map(|outputs| Finish::Delivered { outputs, seconds, peak_memory: peak })
+                }),
+                Left::Bake(tree) => outbox
+                    .deliver_bake(tree, off)
+                    .await
+                    .map(|result| result.map(|files| Finish::Baked { files, seconds, peak_memory: peak })),
+            };
+            let _ = inputs.send(Input::Through { attempt, seconds, result });
         });
     }
 
@@ -107,17 +120,16 @@ impl Worker {
         &mut self,
         attempt: AttemptId,
         seconds: f64,
-        peak: u64,
-        result: Option<Result<OutputSet, Failure>>,
+        result: Option<Result<Finish, Failure>>,
     ) {
         self.order_all(|| Order::Poke);
         match result {
-            Some(Ok(outputs)) => {
+            Some(Ok(finish)) => {
                 if let Some(entry) = self.ledger.entry(attempt) {
-                    let (job, slot, frame) = (entry.task.job, entry.slot, entry.frame);
-                    self.happen(Happening::Delivered { job, slot, frame });
+                    let (job, slot, what) = (entry.task.job, entry.slot, entry.what);
+                    self.happen(Happening::Delivered { job, slot, what });
                 }
-                self.end(attempt, Finish::Delivered { outputs, seconds, peak_memory: peak });
+                self.end(attempt, finish);
             }
             Some(Err(failure)) => self.failed(attempt, failure, seconds),
             None => self.end(attempt, Finish::HandedBack),

@@ -13,7 +13,7 @@ use kiln_api::{BUILD, Down, Finish, Hello, Machine, PROTOCOL, RevokeWhy, Up, Wel
 use kiln_blobs::{BlobStore, Cache};
 use kiln_client::Client;
 use kiln_host::BlenderInstall;
-use kiln_types::{AttemptId, BlenderSeries, Failure, JobId, OutputSet, SlotIndex, WorkerWish};
+use kiln_types::{AttemptId, BlenderSeries, Failure, JobId, SlotIndex, WorkerWish};
 use tokio::{
     sync::{
         broadcast,
@@ -52,12 +52,11 @@ pub(crate) enum Input {
     Link(LinkEvent),
     Told(SlotIndex, Box<Told>),
     Made(SlotIndex, Box<Made>),
-    /// What became of a rendered frame; `None` where it was called off.
+    /// What became of a rendered frame or of a bake; `None` where it was called off.
     Through {
         attempt: AttemptId,
         seconds: f64,
-        peak: u64,
-        result: Option<Result<OutputSet, Failure>>,
+        result: Option<Result<Finish, Failure>>,
     },
     Log {
         attempt: AttemptId,
@@ -243,7 +242,7 @@ impl Worker {
             Input::Link(event) => return self.link(event),
             Input::Told(slot, told) => self.told(slot, *told),
             Input::Made(slot, made) => self.made(slot, *made),
-            Input::Through { attempt, seconds, peak, result } => self.through(attempt, seconds, peak, result),
+            Input::Through { attempt, seconds, result } => self.through(attempt, seconds, result),
             Input::Log { attempt, text } => self.send_or_keep(Up::Log { attempt, text }),
             Input::Progress { attempt, fraction } => self.send(Up::Progress { attempt, fraction }),
             Input::Notices { job, texts } => self.notices(job, texts),

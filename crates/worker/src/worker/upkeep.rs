@@ -111,7 +111,7 @@ impl Worker {
         self.probing = true;
         let (garage, inputs) = (self.shop.garage.clone(), self.inputs.clone());
         self.tasks.spawn(async move {
-            let result = garage.meet(Kind { series, trust: false }).await;
+            let result = garage.meet(Kind::plain(series)).await;
             let _ = inputs.send(Input::Probed(series, result.map(Box::new)));
         });
     }

@@ -1,0 +1,159 @@
+//! What happens to a worker, for the terminal and for programs.
+
+use std::{fmt, time::Duration};
+
+use kiln_types::{Failure, JobId, SlotIndex, WorkerWish};
+use serde::{Serialize, Serializer, ser::SerializeMap};
+
+/// What a task asks of a Blender. Written down as `"frame": 5`, or as `"bake": true`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    Frame(i32),
+    /// All simulations of the scene.
+    Bake,
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frame(frame) => write!(f, "frame {frame}"),
+            Self::Bake => write!(f, "the bake"),
+        }
+    }
+}
+
+impl Serialize for What {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1))?;
+        match self {
+            Self::Frame(frame) => map.serialize_entry("frame", frame)?,
+            Self::Bake => map.serialize_entry("bake", &true)?,
+        }
+        map.end()
+    }
+}
+
+/// Something that happened, for the terminal and for programs. Prints as one line.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Happening {
+    /// The Blenders that were found, as `3.4.1`.
+    Blenders {
+        versions: Vec<String>,
+    },
+    NoBlender,
+    Connected {
+        name: String,
+        slots: u16,
+    },
+    /// The server cannot be reached; the next try follows after `retry`.
+    Away {
+        why: String,
+        /// In seconds where it is written down.
+        #[serde(rename = "retry_s", serialize_with = "seconds")]
+        retry: Duration,
+    },
+    Assigned {
+        job: JobId,
+        slot: SlotIndex,
+        tasks: Vec<What>,
+    },
+    Began {
+        job: JobId,
+        slot: SlotIndex,
+        #[serde(flatten)]
+        what: What,
+    },
+    /// The frame, or the bake, has left Blender; it is checked and uploaded next.
+    Rendered {
+        job: JobId,
+        slot: SlotIndex,
+        #[serde(flatten)]
+        what: What,
+        seconds: f64,
+        /// Seconds from the end of the slot's frame before to the start of this one, by the host's own clock,
+        /// where this one was waiting by then.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        gap: Option<f64>,
+    },
+    Delivered {
+        job: JobId,
+        slot: SlotIndex,
+        #[serde(flatten)]
+        what: What,
+    },
+    Failed {
+        job: JobId,
+        slot: SlotIndex,
+        #[serde(flatten)]
+        what: What,
+        failure: Failure,
+    },
+    HandedBack {
+        job: JobId,
+        slot: SlotIndex,
+        #[serde(flatten)]
+        what: What,
+    },
+    Wish {
+        wish: WorkerWish,
+    },
+    Draining,
+}
+
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
+
+impl fmt::Display for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Blenders { versions } => write!(f, "found Blender {}", versions.join(", ")),
+            Self::NoBlender => write!(
+                f,
+                "no Blender was found, so this worker gets no frames; get one by `kiln blender install 5.0` or \
+                 `apt install blender`, or name one by --blender"
+            ),
+            Self::Connected { name, slots: 1 } => write!(f, "connected as {name}, with 1 slot"),
+            Self::Connected { name, slots } => write!(f, "connected as {name}, with {slots} slots"),
+            Self::Away { why, retry } => write!(f, "{why}; trying again in {:.1} s", retry.as_secs_f64()),
+            Self::Assigned { job, tasks, .. } => {
+                let tasks: Vec<String> = tasks.iter().map(ToString::to_string).collect();
+                write!(f, "job {job}: got {}", tasks.join(", "))
+            }
+            Self::Began { job, what, .. } => write!(f, "job {job}: {what} begins"),
+            Self::Rendered { job, what, seconds, .. } => {
+                let done = if *what == What::Bake { "done" } else { "rendered" };
+                write!(f, "job {job}: {what} {done} in {seconds:.2} s")
+            }
+            Self::Delivered { job, what, .. } => write!(f, "job {job}: {what} delivered"),
+            Self::Failed { job, what, failure, .. } => {
+                write!(f, "job {job}: {what} failed: {failure}")
+            }
+            Self::HandedBack { job, what, .. } => write!(f, "job {job}: {what} handed back"),
+            Self::Wish { wish: WorkerWish::Work } => write!(f, "the farm wishes this worker to work"),
+            Self::Wish { wish: WorkerWish::Pause } => write!(f, "the farm has paused this worker"),
+            Self::Wish { wish: WorkerWish::Drain } => {
+                write!(f, "the farm wishes this worker to finish and leave")
+            }
+            Self::Wish { wish: WorkerWish::Stop } => write!(f, "the farm has stopped this worker"),
+            Self::Draining => write!(f, "handing back what is not finished"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_reads_which_frame_and_that_it_is_a_bake() {
+        let began = |what| Happening::Began { job: JobId(7), slot: SlotIndex(0), what };
+        let json = |what| serde_json::to_string(&began(what)).unwrap();
+        assert_eq!(json(What::Frame(5)), r#"{"kind":"began","job":7,"slot":0,"frame":5}"#);
+        assert_eq!(json(What::Bake), r#"{"kind":"began","job":7,"slot":0,"bake":true}"#);
+        assert_eq!(began(What::Bake).to_string(), "job 7: the bake begins");
+        assert_eq!(began(What::Frame(5)).to_string(), "job 7: frame 5 begins");
+    }
+}

@@ -1,0 +1,171 @@
+//! The tree in which a bake writes: the job's files with folders that are real and writable.
+
+use std::{
+    fs, io,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use kiln_host::{gather, open_gathered};
+use kiln_types::{BlobHash, BundleFile, Failure, FailureCause, RelPath};
+
+use crate::{bundles::Laid, identity};
+
+/// Endings of files that no simulation writes, and that are large: the tree holds links to them. All else is copied,
+/// because a bake may write over it.
+const ONLY_READ: &[&str] = &[
+    "png", "jpg", "jpeg", "exr", "tif", "tiff", "tga", "bmp", "hdr", "webp", "dpx", "cin", "jp2", "psd",
+    "tx", "blend", "abc", "usd", "usda", "usdc", "usdz", "mp4", "mov", "mkv", "avi", "webm", "mpg", "wav",
+    "mp3", "ogg", "flac", "aac", "ttf", "otf", "ttc", "ies", "osl", "oso", "ocio", "cube", "spi1d", "spi3d",
+    "clf", "vdb",
+];
+/// Bytes of a report's list of files: less than the server takes in one message.
+const MOST_REPORTED: usize = 12 << 20;
+
+/// What a bake has left, out of Blender's reach.
+#[derive(Debug)]
+pub(crate) struct BakedTree {
+    pub(crate) folder: PathBuf,
+    /// Files, folders and links that were in it before the bake.
+    pub(crate) entries: usize,
+    /// What it was made from.
+    pub(crate) laid: Arc<Laid>,
+    pub(crate) log_tail: Vec<String>,
+}
+
+/// Makes the tree at `folder`; returns how many entries it has. Blocking.
+pub(crate) fn make(folder: &Path, laid: &Path, blend: &RelPath) -> io::Result<usize> {
+    identity::make(folder)?;
+    let blend = laid.join(blend.to_path());
+    let mut entries = 0;
+    let mut folders = vec![(laid.to_owned(), folder.to_owned())];
+    while let Some((from, to)) = folders.pop() {
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            let (from, to) = (entry.path(), to.join(entry.file_name()));
+            let kind = entry.file_type()?;
+            entries += 1;
+            if kind.is_dir() {
+                identity::make(&to)?;
+                folders.push((from, to));
+            } else if kind.is_file() && (from == blend || may_be_written(&from)) {
+                fs::copy(&from, &to)?;
+                fs::set_permissions(&to, fs::Permissions::from_mode(0o600))?;
+            } else {
+                symlink(&from, &to)?;
+            }
+        }
+    }
+    Ok(entries)
+}
+
+fn may_be_written(path: &Path) -> bool {
+    let ending = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // The cache of a fluid, which its next bake writes anew.
+    let fluid = ending == "vdb" && name.starts_with("fluid_");
+    fluid || !ONLY_READ.contains(&&*ending)
+}
+
+/// The files that a bake made or changed. Blocking.
+///
+/// # Errors
+/// As [`gather`].
+pub(crate) fn changed(tree: &BakedTree) -> Result<Vec<BundleFile>, Failure> {
+    let mut files = Vec::new();
+    for found in gather(&tree.folder, tree.entries)? {
+        let (mut file, size) = open_gathered(&tree.folder, &found.path)?;
+        let hash = hash(&mut file).map_err(|error| unread(&found.path, &error))?;
+        let before = tree.laid.folder.join(found.path.to_path());
+        let same = before.symlink_metadata().is_ok_and(|meta| meta.is_file() && meta.len() == size)
+            && fs::File::open(&before)
+                .and_then(|mut before| self::hash(&mut before))
+                .is_ok_and(|old| old == hash);
+        if !same {
+            files.push(BundleFile { path: found.path, hash, size });
+        }
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    if serde_json::to_vec(&files).map_or(usize::MAX, |json| json.len()) > MOST_REPORTED {
+        let message =
+            format!("the bake left {} files, whose names are more than a report holds", files.len());
+        return Err(Failure::new(FailureCause::BadOutput, message));
+    }
+    Ok(files)
+}
+
+fn hash(file: &mut fs::File) -> io::Result<BlobHash> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(file)?;
+    Ok(hasher.finalize().into())
+}
+
+fn unread(path: &RelPath, error: &io::Error) -> Failure {
+    Failure::new(FailureCause::BadOutput, format!("{path}, which the bake made, cannot be read: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, os::unix::fs::MetadataExt};
+
+    use super::*;
+
+    fn laid(root: &Path) -> Arc<Laid> {
+        let folder = root.join("laid");
+        fs::create_dir_all(folder.join("maps")).unwrap();
+        fs::create_dir_all(folder.join("blendcache_a")).unwrap();
+        for (name, bytes) in
+            [("a.blend", "scene"), ("maps/wood.PNG", "wood"), ("blendcache_a/1.bphys", "old"), ("notes", "n")]
+        {
+            fs::write(folder.join(name), bytes).unwrap();
+            fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o444)).unwrap();
+        }
+        Arc::new(Laid { folder, remap: BTreeMap::new(), size: 12 })
+    }
+
+    #[test]
+    fn what_is_new_or_differs_is_the_result_and_nothing_laid_is_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let laid = laid(dir.path());
+        let folder = dir.path().join("work");
+        let entries = make(&folder, &laid.folder, &RelPath::new("a.blend").unwrap()).unwrap();
+        assert_eq!(entries, 6);
+        let tree = BakedTree { folder: folder.clone(), entries, laid, log_tail: Vec::new() };
+        assert!(changed(&tree).unwrap().is_empty(), "a copy is no change");
+        assert!(folder.join("maps/wood.PNG").is_symlink() && !folder.join("maps").is_symlink());
+        // As Blender saves: beside it, and renamed over it. And a cache is written over.
+        fs::write(folder.join("a.blend@"), "baked").unwrap();
+        fs::rename(folder.join("a.blend@"), folder.join("a.blend")).unwrap();
+        fs::write(folder.join("blendcache_a/1.bphys"), "new").unwrap();
+        fs::create_dir_all(folder.join("cache_fluid/data")).unwrap();
+        fs::write(folder.join("cache_fluid/data/fluid_data_0001.vdb"), "").unwrap();
+        symlink("/etc/passwd", folder.join("secret")).unwrap();
+        let files = changed(&tree).unwrap();
+        let named: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.size)).collect();
+        assert_eq!(
+            named,
+            [("a.blend", 5), ("blendcache_a/1.bphys", 3), ("cache_fluid/data/fluid_data_0001.vdb", 0)]
+        );
+        assert_eq!(files[0].hash, BlobHash::of(b"baked"));
+        assert_eq!(fs::read(tree.laid.folder.join("blendcache_a/1.bphys")).unwrap(), b"old");
+    }
+
+    #[test]
+    fn what_a_bake_may_write_over_shares_no_inode_with_what_others_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let laid = laid(dir.path());
+        let folder = dir.path().join("work");
+        make(&folder, &laid.folder, &RelPath::new("a.blend").unwrap()).unwrap();
+        for name in ["a.blend", "blendcache_a/1.bphys", "notes"] {
+            let inode = |root: &Path| root.join(name).symlink_metadata().unwrap().ino();
+            assert_ne!(inode(&folder), inode(&laid.folder), "{name}");
+            assert!(folder.join(name).symlink_metadata().unwrap().is_file(), "{name}");
+        }
+        for (name, written) in
+            [("fluid_data_0001.vdb", true), ("smoke_0001.vdb", false), ("x.uni", true), ("b.blend", false)]
+        {
+            assert_eq!(may_be_written(Path::new(name)), written, "{name}");
+        }
+    }
+}
