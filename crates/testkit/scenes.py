@@ -272,6 +272,36 @@ def rigid_body(folder):
     bpy.ops.rigidbody.object_add()
 
 
+def waves(folder):
+    """Dynamic paint on a floor with a texture; its cache lies beside the file."""
+    _, cube = start(samples=1)
+    cube.animation_data_clear()
+    bpy.ops.mesh.primitive_grid_add(x_subdivisions=20, y_subdivisions=20, size=4, location=(0, 0, 1))
+    floor = bpy.context.object
+    path = os.path.join(folder, "sea.png")
+    png(path, 40, 90, 200)
+    image_node(floor, path).image.filepath = "//sea.png"
+    canvas = floor.modifiers.new("Canvas", "DYNAMIC_PAINT")
+    bpy.ops.dpaint.type_toggle(type="CANVAS")
+    surface = canvas.canvas_settings.canvas_surfaces[0]
+    surface.surface_type, surface.frame_end, surface.point_cache.frame_end = "WAVE", 8, 8
+    cube.modifiers.new("Brush", "DYNAMIC_PAINT")
+    bpy.context.view_layer.objects.active = cube
+    bpy.ops.dpaint.type_toggle(type="BRUSH")
+    for frame, place in ((1, -1.5), (8, 1.5)):
+        cube.location.x = place
+        cube.keyframe_insert("location", frame=frame)
+
+
+def endless_cloth(folder):
+    """Takes minutes to bake."""
+    start(samples=1)
+    bpy.ops.mesh.primitive_grid_add(x_subdivisions=150, y_subdivisions=150, size=3, location=(0, 0, 2))
+    modifier = bpy.context.object.modifiers.new("Cloth", "CLOTH")
+    modifier.settings.quality = 20
+    modifier.point_cache.frame_end = 1000
+
+
 def film(folder):
     scene, _ = start()
     if NEW:
@@ -315,7 +345,8 @@ def dpx(folder):
 
 SCENES = (
     basic, particles, image_sequence, drivers, python_driver, script, talks, script_error, motion_blur, stereo,
-    dotted_stereo, side_by_side, file_outputs, scaled_output, no_camera, missing_texture, missing_library, rigid_body, film, multilayer,
+    dotted_stereo, side_by_side, file_outputs, scaled_output, no_camera, missing_texture, missing_library, rigid_body, waves,
+    endless_cloth, film, multilayer,
     denoise, foreign_engine, absolute, dpx,
 )
 # Removed once the scene is saved.

@@ -26,6 +26,12 @@ pub fn temp_dir() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("kiln-test-").tempdir().expect("a temporary folder can be made")
 }
 
+/// What an artist brings along: `dark.ocio`, a colour configuration that shows; `crimson.py` and
+/// `crimson_extension`, add-ons that paint every lamp red.
+pub fn brought(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("brought").join(name)
+}
+
 /// A port of the loopback that nobody listens on just now. Where a server can take port 0 and tell, use that.
 ///
 /// # Panics

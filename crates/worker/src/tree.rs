@@ -31,6 +31,7 @@ pub(crate) struct BakedTree {
     pub(crate) entries: usize,
     /// What it was made from.
     pub(crate) laid: Arc<Laid>,
+    pub(crate) blend: RelPath,
     pub(crate) log_tail: Vec<String>,
 }
 
@@ -68,7 +69,7 @@ fn may_be_written(path: &Path) -> bool {
     fluid || !ONLY_READ.contains(&&*ending)
 }
 
-/// The files that a bake made or changed. Blocking.
+/// The files that a bake made or changed, and the .blend also where there was nothing to bake. Blocking.
 ///
 /// # Errors
 /// As [`gather`].
@@ -82,7 +83,7 @@ pub(crate) fn changed(tree: &BakedTree) -> Result<Vec<BundleFile>, Failure> {
             && fs::File::open(&before)
                 .and_then(|mut before| self::hash(&mut before))
                 .is_ok_and(|old| old == hash);
-        if !same {
+        if !same || found.path == tree.blend {
             files.push(BundleFile { path: found.path, hash, size });
         }
     }
@@ -131,8 +132,11 @@ mod tests {
         let folder = dir.path().join("work");
         let entries = make(&folder, &laid.folder, &RelPath::new("a.blend").unwrap()).unwrap();
         assert_eq!(entries, 6);
-        let tree = BakedTree { folder: folder.clone(), entries, laid, log_tail: Vec::new() };
-        assert!(changed(&tree).unwrap().is_empty(), "a copy is no change");
+        let blend = RelPath::new("a.blend").unwrap();
+        let tree = BakedTree { folder: folder.clone(), entries, laid, blend, log_tail: Vec::new() };
+        let files = changed(&tree).unwrap();
+        assert_eq!(files.len(), 1, "a copy is no change: {files:?}");
+        assert_eq!(files[0].hash, BlobHash::of(b"scene"));
         assert!(folder.join("maps/wood.PNG").is_symlink() && !folder.join("maps").is_symlink());
         // As Blender saves: beside it, and renamed over it. And a cache is written over.
         fs::write(folder.join("a.blend@"), "baked").unwrap();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bake;
+mod bring;
 mod disks;
 mod find;
 mod liars;

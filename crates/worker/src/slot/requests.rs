@@ -124,7 +124,8 @@ impl Actor {
             let _folder = seat.close().await;
             let result = result.and_then(|(entries, baked)| {
                 std::fs::rename(&tree, &kept).map_err(|error| unprepared(&error))?;
-                Ok((BakedTree { folder: kept, entries, laid, log_tail }, baked))
+                let blend = work.session.blend.clone();
+                Ok((BakedTree { folder: kept, entries, laid, blend, log_tail }, baked))
             });
             Done::Baked { took, result }
         }));

@@ -137,20 +137,53 @@ impl Farm {
             size: bytes.len() as u64,
         };
         self.shared.blobs.lock().unwrap().insert(file.hash, bytes.into());
-        let bundle = Bundle { files: vec![file], ..Bundle::default() };
+        let bundle = self.keep(Bundle { files: vec![file], ..Bundle::default() });
+        let settings = RenderSettings {
+            samples: Some(samples),
+            resolution: Some(Resolution::Percent(percent)),
+            ..RenderSettings::default()
+        };
+        SessionSpec { settings, ..self.plain_session(bundle, "scene.blend") }
+    }
+
+    /// A session of a folder of files, as they are.
+    pub fn session_of(&self, folder: &std::path::Path, blend: &str) -> SessionSpec {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_file() {
+                let bytes = std::fs::read(entry.path()).unwrap();
+                let path = RelPath::new(entry.file_name().to_str().unwrap()).unwrap();
+                let file = BundleFile { path, hash: BlobHash::of(&bytes), size: bytes.len() as u64 };
+                self.shared.blobs.lock().unwrap().insert(file.hash, bytes.into());
+                files.push(file);
+            }
+        }
+        self.plain_session(self.keep(Bundle { files, ..Bundle::default() }), blend)
+    }
+
+    pub fn bundle(&self, id: BundleId) -> Bundle {
+        self.shared.bundles.lock().unwrap()[&id].clone()
+    }
+
+    pub fn blob(&self, hash: &BlobHash) -> Bytes {
+        self.shared.blobs.lock().unwrap()[hash].clone()
+    }
+
+    pub fn keep(&self, bundle: Bundle) -> BundleId {
         let id = bundle.id();
         self.shared.bundles.lock().unwrap().insert(id, bundle);
+        id
+    }
+
+    fn plain_session(&self, bundle: BundleId, blend: &str) -> SessionSpec {
         SessionSpec {
-            bundle: id,
-            blend: RelPath::new("scene.blend").unwrap(),
+            bundle,
+            blend: RelPath::new(blend).unwrap(),
             origin: None,
             blender: "3.4".parse().unwrap(),
             device: DeviceClass::Cpu,
-            settings: RenderSettings {
-                samples: Some(samples),
-                resolution: Some(Resolution::Percent(percent)),
-                ..RenderSettings::default()
-            },
+            settings: RenderSettings::default(),
             policy: Policy::default(),
             ocio: None,
             addons: Vec::new(),
@@ -190,6 +223,16 @@ impl Farm {
             frame_time_limit_s: None,
             tasks: tasks.collect(),
         }
+    }
+}
+
+impl Farm {
+    /// The bake of job 1 for a slot.
+    pub fn bake(&mut self, slot: u16, session: &SessionSpec) -> Assignment {
+        let mut assignment = self.assignment(slot, session, &[0]);
+        assignment.kind = StepKind::Bake;
+        assignment.tasks[0].frame = None;
+        assignment
     }
 }
 
