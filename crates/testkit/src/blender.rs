@@ -25,8 +25,9 @@ const COLD: &str = "import bpy, os, sys\n\
     scene = bpy.context.scene\n\
     frame = int(frame)\n\
     if out: scene.render.filepath = out\n\
-    scene.frame_start = scene.frame_end = frame\n\
-    bpy.ops.render.render(animation=True)\n\
+    alone = {'frame_start': frame, 'frame_end': frame} if bpy.app.version >= (5, 0, 0) else {}\n\
+    if not alone: scene.frame_start = scene.frame_end = frame\n\
+    bpy.ops.render.render(animation=True, **alone)\n\
     os._exit(0)\n";
 
 /// `KILN_TEST_BLENDER`, else `blender` on PATH.

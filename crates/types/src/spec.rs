@@ -103,8 +103,8 @@ impl JobSpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Bundle {
     pub files: Vec<BundleFile>,
-    /// Paths as they stand in the .blend, and where the bundle holds those files: only for paths that do not
-    /// resolve by themselves from the .blend's place in the bundle.
+    /// What names in the .blend and its libraries mean (`meaning.rs` of kiln-blend), and where the bundle holds those
+    /// files, patterns or folders: only for names that do not resolve by themselves from their places in the bundle.
     #[serde(default)]
     pub remap: BTreeMap<String, RelPath>,
     /// Files that stay on a file server which the workers reach too.
