@@ -148,7 +148,8 @@ def _path(block, parent=None):
 def _missing():
     found = []
     for library in bpy.data.libraries:
-        path = bpy.path.abspath(library.filepath, library=library.parent)
+        # Relative to the main .blend, also where another library named it.
+        path = bpy.path.abspath(library.filepath)
         if getattr(library, "is_missing", False) or not (library.packed_file or os.path.exists(path)):
             found.append(f"library {os.path.basename(path)}")
     if len(bpy.data.libraries) and "is_missing" in bpy.types.ID.bl_rna.properties:

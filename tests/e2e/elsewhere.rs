@@ -8,7 +8,7 @@ use kiln_testkit::{Blender, all_blenders, assert_same_picture};
 use crate::{netns::Lan, support::Home};
 
 const LIMIT: Duration = Duration::from_secs(300);
-const SCRIPT: &str = include_str!("elsewhere.py");
+pub const SCRIPT: &str = include_str!("elsewhere.py");
 /// What every Blender must have made, or the test would prove less than it says.
 const KINDS: &[&str] = &[
     "film",
@@ -33,7 +33,7 @@ const KINDS: &[&str] = &[
 const OF_WHEELS: &[&str] = &["alembic", "usd", "simulation nodes baked to the disk"];
 
 /// Builds the project; `first` is one whose OpenVDB files may be used.
-fn build(blender: &Blender, script: &Path, project: &Path, first: &Path) {
+pub fn build(blender: &Blender, script: &Path, project: &Path, first: &Path) {
     let mut command = Command::new(blender.program());
     match blender {
         Blender::Executable(_) => {

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod bake;
+mod bundle;
 mod cli;
 mod crash;
 mod curl;

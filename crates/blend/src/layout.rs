@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     dependencies::{Dependencies, Dependency, FoundAs, blendcache},
-    external::ExternalKind,
+    external::{ExternalFile, ExternalKind},
     meaning,
     places::{Places, common_root, parent},
     usd::is_usd,
@@ -109,6 +109,22 @@ pub fn layout(found: &Dependencies, shared: &[SharedRoot]) -> Layout {
     Layout { files, shared, blend, remap: builder.remap, missing, notices: builder.notices }
 }
 
+impl Layout {
+    /// What the file shall be called in the .blend or library at this place of the bundle, so that the name leads
+    /// there without the help of [`Layout::remap`]; `None` where the name can stay.
+    pub fn name_at(&self, holder: &RelPath, file: &ExternalFile) -> Option<Vec<u8>> {
+        let from = folder(holder);
+        let key = meaning::key(&file.raw, &meaning::way(&folder(&self.blend), &from));
+        let place = self.remap.get(&key).filter(|_| !file.packed)?;
+        Some(format!("//{}", meaning::way(&from, place.as_str())).into_bytes())
+    }
+}
+
+/// Nothing for the bundle itself.
+fn folder(place: &RelPath) -> String {
+    place.parent().map_or_else(String::new, |parent| parent.as_str().to_owned())
+}
+
 impl Missing {
     fn of(item: &Dependency) -> Self {
         Self {
@@ -155,8 +171,6 @@ impl Builder {
             // Of several places for one library, what it names relatively lies beside the first.
             self.holders.entry(path.clone()).or_insert_with(|| meant.clone());
         }
-        let folder =
-            |place: &RelPath| place.parent().map_or_else(String::new, |parent| parent.as_str().to_owned());
         let from_root = meaning::key(&item.file.raw, &folder(&holder));
         if item.relative && from_root.strip_prefix("//") == Some(meant.as_str()) {
             return;
@@ -318,6 +332,14 @@ mod tests {
         assert!(places(&laid).contains(&format!("{prefix}/tex/skin.png").as_str()), "{:?}", laid.files);
         assert_eq!(laid.blend.as_str(), "main.blend");
         assert_eq!(laid.remap.len(), 1);
+        let linked =
+            ExternalFile::new(ExternalKind::Library, library.to_str().unwrap().into(), String::new());
+        assert_eq!(laid.name_at(&laid.blend, &linked).unwrap(), format!("//{found}").into_bytes());
+        let skin = ExternalFile::new(ExternalKind::Image, b"//../tex/skin.png".to_vec(), String::new());
+        assert_eq!(laid.name_at(found, &skin), None, "it lies beside the library as before");
+        // The library names itself, absolutely.
+        assert_eq!(laid.name_at(found, &linked).unwrap(), b"//hero.blend");
+        assert_eq!(laid.name_at(found, &ExternalFile { packed: true, ..linked }), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! kiln, the one program.
 
 mod args;
+mod bundle;
 mod commands;
 mod exit;
 mod farm;
@@ -78,6 +79,7 @@ async fn run(context: &Context, command: Command) -> Outcome<Exit> {
         Command::Jobs(args) => commands::jobs::run(context, args).await,
         Command::Workers(args) => commands::workers::run(context, args).await,
         Command::Blender { command } => commands::blender::run(context, command).await,
+        Command::Bundle(args) => commands::bundle::run(context, args).await,
         Command::Inspect { file } => commands::inspect::run(context, &file),
         Command::Config { farm } => commands::small::config(context, &farm),
         Command::Completions { shell } => Ok(commands::small::completions(context, shell)),

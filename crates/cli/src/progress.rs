@@ -193,6 +193,15 @@ fn new_bar() -> ProgressBar {
     bar
 }
 
+/// A bar of bytes, where one can be shown.
+pub fn bytes_bar(output: Output, total: u64) -> Option<ProgressBar> {
+    output.live().then(|| {
+        let bar = new_bar();
+        bar.set_length(total);
+        bar
+    })
+}
+
 /// Slow renders are read by the minute or the hour.
 fn rate(per_second: f64) -> String {
     match per_second {

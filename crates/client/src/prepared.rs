@@ -8,10 +8,12 @@ use std::{
 
 use kiln_api::{JobSource, SubmitJob};
 use kiln_blend::{Dependencies, Inspection, Layout, SceneInfo, SharedPlace};
-use kiln_types::{Bundle, BundleFile, DeviceClass, ExternalFiles, FrameSet, Order, SessionSpec, SharedFile};
+use kiln_types::{
+    Bundle, BundleFile, DeviceClass, ExternalFiles, FrameSet, Order, ScriptPolicy, SessionSpec, SharedFile,
+};
 
 use crate::{
-    ClientError, Naming, PrepareError, Request, Transfer,
+    ClientError, FoundExtras, Naming, PrepareError, Request, Transfer,
     hash_cache::FileStamp,
     reading::{READS, Source, hash_file, read, read_all},
     request::{choose_format, choose_frames, choose_scene},
@@ -33,6 +35,8 @@ pub struct Prepared {
     pub(crate) bundle: Bundle,
     /// Of the bundle's files, in their order.
     pub(crate) sources: Arc<[Source]>,
+    /// Keeps what was unpacked until it is sent.
+    _extras: FoundExtras,
 }
 
 impl Prepared {
@@ -65,10 +69,19 @@ impl Prepared {
         let scene = choose_scene(path, &found.inspection, &request.settings)?;
         let format = choose_format(&scene, &request.settings)?;
         let frames = choose_frames(&scene, request)?;
-        let layout = kiln_blend::layout(&found, &request.shared);
-        if !layout.missing.is_empty() && request.policy.external_files == ExternalFiles::Required {
+        let mut layout = kiln_blend::layout(&found, &request.shared);
+        let all_needed = request.policy.external_files == ExternalFiles::Required;
+        if !layout.missing.is_empty() && all_needed {
             return Err(PrepareError::Missing(layout.missing));
         }
+        let extras = request.extras.find()?;
+        if !extras.missing_tables.is_empty() && all_needed {
+            return Err(PrepareError::Tables(extras.missing_tables));
+        }
+        if !extras.addons.is_empty() && request.policy.scripts != ScriptPolicy::Trust {
+            return Err(PrepareError::Untrusted);
+        }
+        extras.join(&mut layout.files)?;
         let written_by = found.inspection.written_by.series();
         if let Some(asked) = request.blender
             && asked < written_by
@@ -90,12 +103,23 @@ impl Prepared {
             device: request.device.unwrap_or(DeviceClass::Cpu),
             settings: request.settings.clone(),
             policy: request.policy,
-            ocio: None,
-            addons: Vec::new(),
+            ocio: extras.ocio.clone(),
+            addons: extras.addons.clone(),
         };
         let naming = Naming::of(&scene, &folder.to_string_lossy(), format);
         let (inspection, sources) = (found.inspection, Arc::from(sources));
-        Ok(Self { name, folder, inspection, scene, frames, session, naming, bundle, sources })
+        Ok(Self {
+            name,
+            folder,
+            inspection,
+            scene,
+            frames,
+            session,
+            naming,
+            bundle,
+            sources,
+            _extras: extras,
+        })
     }
 
     /// As the .blend was when it was hashed.

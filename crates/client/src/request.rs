@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use kiln_blend::{BlendError, Inspection, Missing, SceneInfo, SharedRoot};
 use kiln_types::{BlenderSeries, DeviceClass, FileFormat, FrameSet, FrameSetError, Policy, RenderSettings};
 
-use crate::{ClientError, HashCache};
+use crate::{ClientError, Extras, ExtrasError, HashCache};
 
 /// What a person asks for.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +23,8 @@ pub struct Request {
     pub shared: Vec<SharedRoot>,
     /// Whether workers compare such files by their hash instead of their time.
     pub hash_shared: bool,
+    /// What goes along because the person names it.
+    pub extras: Extras,
     pub transfer: Transfer,
     pub hashes: HashCache,
 }
@@ -66,6 +68,16 @@ pub enum PrepareError {
         first(.0)
     )]
     Missing(Vec<Missing>),
+    #[error(
+        "the colour configuration names tables that are not there ({}); bring them back, or render without them with \
+         --allow-missing",
+        listed(.0)
+    )]
+    Tables(Vec<String>),
+    #[error("add-ons run Python of their own on the workers; say with --trust that this may be")]
+    Untrusted,
+    #[error(transparent)]
+    Extras(#[from] ExtrasError),
     #[error(
         "{} keeps changing while it is read; wait until whatever writes it has ended, then run the command again",
         .0.display()

@@ -1,6 +1,7 @@
 //! What can be written on the command line. Types and help texts only.
 
 mod blender;
+mod bundle;
 mod jobs;
 mod render;
 mod server;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use blender::BlenderCommand;
+pub use bundle::BundleArgs;
 pub use jobs::{FetchArgs, JobsArgs, JobsCommand, ListArgs, LogsArgs, SomeJobs};
 pub use render::{JobArgs, RenderArgs, SubmitArgs, WhereArgs};
 pub use server::{CollectArgs, KeepArgs, ServerArgs, ServerCommand};
@@ -52,6 +54,17 @@ pub struct GlobalArgs {
     pub data: Option<PathBuf>,
 }
 
+/// What goes along besides what the .blend names.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ExtrasArgs {
+    /// A colour configuration (config.ocio), taken along with its tables [env: OCIO] [default: Blender's own].
+    #[arg(long, value_name = "PATH")]
+    pub ocio: Option<PathBuf>,
+    /// An add-on to render with: a .py file, a folder, or a .zip of one; can be repeated. Rendering needs --trust.
+    #[arg(long, value_name = "PATH")]
+    pub addon: Vec<PathBuf>,
+}
+
 /// Which farm a command speaks to.
 #[derive(Debug, Clone, Default, Args)]
 pub struct FarmArgs {
@@ -85,6 +98,8 @@ pub enum Command {
         #[command(subcommand)]
         command: BlenderCommand,
     },
+    /// Lay a .blend and all that it needs into a folder or a zip that opens anywhere.
+    Bundle(BundleArgs),
     /// What a .blend holds, read without Blender.
     #[command(after_help = "Examples:\n  kiln inspect shot.blend\n  kiln inspect shot.blend --json")]
     Inspect {

@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args};
 use kiln_client::Existing;
 use kiln_types::{BlenderSeries, ColorDepth, DeviceClass, FileFormat, FrameSet, Order, Resolution};
 
-use super::FarmArgs;
+use super::{ExtrasArgs, FarmArgs};
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -143,6 +143,8 @@ pub struct JobArgs {
     /// How long a frame may take, such as 90s, 15m or 2h.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub frame_time_limit: Option<Duration>,
+    #[command(flatten)]
+    pub extras: ExtrasArgs,
 }
 
 /// A whole number of seconds, minutes or hours, at most 30 days.

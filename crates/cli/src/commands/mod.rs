@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod blender;
+pub mod bundle;
 pub mod inspect;
 pub mod jobs;
 pub mod render;

@@ -89,7 +89,7 @@ async fn begin_here(output: Output, settings: &Settings, args: &RenderArgs) -> O
         check_device(blender, device).await?;
     }
     let reading = async {
-        let prepared = prepare(&args.job, settings, Transfer::Whole).await?;
+        let prepared = prepare(output, &args.job, settings, Transfer::Whole).await?;
         let ground = ground(&prepared, &args.landing).await?;
         Ok::<(Prepared, Ground), Fault>((prepared, ground))
     };
@@ -190,7 +190,8 @@ async fn on_farm(
 ) -> Outcome<Exit> {
     let output = context.output;
     let beginning = async {
-        let (checked, prepared) = tokio::join!(client.check(), prepare(&args.job, settings, Transfer::Whole));
+        let (checked, prepared) =
+            tokio::join!(client.check(), prepare(output, &args.job, settings, Transfer::Whole));
         let prepared = prepared?;
         checked?;
         let ground = ground(&prepared, &args.landing).await?;

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use kiln_api::JobView;
 use kiln_client::{
-    Client, Existing, Fetcher, HashCache, Manifest, OutFolder, PrepareError, Prepared, Request, Sent,
+    Client, Existing, Extras, Fetcher, HashCache, Manifest, OutFolder, PrepareError, Prepared, Request, Sent,
     ToRender, Transfer, to_render,
 };
 use kiln_types::{ExternalFiles, Order, Policy, RenderSettings, ScriptPolicy, Simulations};
@@ -15,7 +15,7 @@ use super::{
     attach::{Ending, fetcher, manifest, open_folder},
 };
 use crate::{
-    args::{JobArgs, SubmitArgs, WhereArgs},
+    args::{ExtrasArgs, JobArgs, SubmitArgs, WhereArgs},
     exit::{Exit, Fault, Outcome},
     farm,
     follow::{Whose, follow},
@@ -38,8 +38,23 @@ impl From<PrepareError> for Fault {
     }
 }
 
+/// What goes along because it is named, on the command line or by the variable that every program with OCIO reads.
+pub fn extras(output: Output, args: &ExtrasArgs) -> Extras {
+    let of_system = || {
+        let path = std::env::var_os("OCIO").map(PathBuf::from).filter(|path| !path.as_os_str().is_empty())?;
+        let shown = path.display();
+        if path.is_file() {
+            output.note(&format!("colours by {shown}, which the variable OCIO names; it goes along"));
+            return Some(path);
+        }
+        output.note(&format!("the variable OCIO names {shown}, which is no file: colours are Blender's own"));
+        None
+    };
+    Extras { ocio: args.ocio.clone().or_else(of_system), addons: args.addon.clone() }
+}
+
 /// What the arguments ask for.
-fn request(args: &JobArgs, settings: &Settings, transfer: Transfer) -> Request {
+fn request(output: Output, args: &JobArgs, settings: &Settings, transfer: Transfer) -> Request {
     Request {
         frames: args.frames.clone(),
         step: args.step,
@@ -75,6 +90,7 @@ fn request(args: &JobArgs, settings: &Settings, transfer: Transfer) -> Request {
         },
         shared: Vec::new(),
         hash_shared: false,
+        extras: extras(output, &args.extras),
         transfer,
         hashes: if settings.hash_cache.value {
             HashCache::new(settings.cache.join("hashes"))
@@ -88,8 +104,13 @@ fn request(args: &JobArgs, settings: &Settings, transfer: Transfer) -> Request {
 ///
 /// # Errors
 /// Where it cannot be rendered as asked.
-pub async fn prepare(args: &JobArgs, settings: &Settings, transfer: Transfer) -> Outcome<Prepared> {
-    let (file, request) = (args.file.clone(), request(args, settings, transfer));
+pub async fn prepare(
+    output: Output,
+    args: &JobArgs,
+    settings: &Settings,
+    transfer: Transfer,
+) -> Outcome<Prepared> {
+    let (file, request) = (args.file.clone(), request(output, args, settings, transfer));
     let prepared = tokio::task::spawn_blocking(move || Prepared::new(&file, &request));
     let prepared = prepared
         .await
@@ -263,7 +284,7 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
     let sending = async {
         let client = farm::need(&settings)?;
         let (checked, prepared) =
-            tokio::join!(client.check(), prepare(&args.job, &settings, Transfer::Whole));
+            tokio::join!(client.check(), prepare(output, &args.job, &settings, Transfer::Whole));
         let prepared = prepared?;
         checked?;
         let ground = ground(&prepared, &args.landing).await?;

@@ -7,7 +7,7 @@ use kiln_api::{JobSource, JobView, Problem, ProblemCode, SubmitJob};
 use kiln_blend::{ExternalKind, Inspection, SceneInfo};
 use kiln_types::{
     BlobHash, Bundle, BundleFile, BundleId, DeviceClass, FrameSet, JobSpec, Owner, Project, RelPath,
-    RenderSettings, SessionSpec, Simulations,
+    RenderSettings, ScriptPolicy, SessionSpec, Simulations,
 };
 
 use super::{body::blob_fault, bundles, jobs::view};
@@ -43,6 +43,7 @@ pub(super) async fn create(
     let inspection = blend_file(app.blobs.path(&source.hash), bakes).await.map_err(|why| {
         Fault::new(ProblemCode::NotABlend, format!("“{}” is not a whole .blend: {why}", source.blend))
     })?;
+    check_extras(&request, &files)?;
     let spec = spec(request, source, &inspection)?;
     let spec = Box::new(spec);
     let id = app.brain.ask(|reply| Input::Submit { spec, notices: Vec::new(), reply }).await?;
@@ -207,6 +208,29 @@ fn listed<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> String {
     let more = all.len().saturating_sub(LISTED);
     let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("its {what} are {}{tail}", all[..all.len().min(LISTED)].join(", "))
+}
+
+/// A colour configuration and add-ons are parts of the bundle, and add-ons need trust.
+fn check_extras(request: &SubmitJob, bundle: &Bundle) -> Answer<()> {
+    if !request.addons.is_empty() && request.policy.scripts != ScriptPolicy::Trust {
+        return Err(Fault::bad(
+            "Add-ons run Python of their own; send the policy that scripts are trusted with them.",
+        ));
+    }
+    let held =
+        || bundle.files.iter().map(|file| &file.path).chain(bundle.shared.iter().map(|file| &file.path));
+    let holds = |place: &RelPath, folders: bool| {
+        held().any(|path| match path.as_str().strip_prefix(place.as_str()) {
+            Some(rest) => rest.is_empty() || (folders && rest.starts_with('/')),
+            None => false,
+        })
+    };
+    let places = request.ocio.iter().map(|place| (place, false));
+    let mut places = places.chain(request.addons.iter().map(|place| (place, true)));
+    match places.find(|(place, folders)| !holds(place, *folders)) {
+        Some((place, _)) => Err(Fault::bad(format!("The bundle holds no {place}."))),
+        None => Ok(()),
+    }
 }
 
 fn own_frames(scene: &SceneInfo) -> Answer<FrameSet> {

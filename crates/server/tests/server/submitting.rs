@@ -44,6 +44,11 @@ async fn what_cannot_be_is_refused_with_what_can() {
     check(json!({"frames": "one"}), &["one"]).await;
     check(json!({"frame_time_limit_s": 0}), &["second"]).await;
     check(json!({"name": ""}), &["1 to 200"]).await;
+    check(json!({"ocio": "_ocio/config.ocio"}), &["holds no _ocio/config.ocio"]).await;
+    check(json!({"ocio": "../config.ocio"}), &[]).await;
+    check(json!({"addons": ["shot.blend"]}), &["trust"]).await;
+    let trusted = json!({"addons": ["_addons/kit"], "policy": {"scripts": "trust"}});
+    check(trusted, &["holds no _addons/kit"]).await;
     check(json!({"source": {"bundle": {"id": "a", "blend": "../x.blend"}}}), &[]).await;
     assert!(farm.client.jobs(None, None, Default::default()).await.unwrap().jobs.is_empty());
 }

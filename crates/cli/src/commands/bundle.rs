@@ -1,0 +1,153 @@
+//! `kiln bundle`.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use indicatif::ProgressBar;
+use kiln_blend::{Dependencies, Missing, dependencies, layout};
+use kiln_client::FoundExtras;
+use serde_json::json;
+
+use super::{Context, submit::extras};
+use crate::{
+    args::BundleArgs,
+    bundle::{BundleError, Made, Plan, Target},
+    exit::{Exit, Fault, Outcome},
+    output::{Output, one_line, text::count},
+    progress::bytes_bar,
+    signals::Signals,
+    size::ByteSize,
+};
+
+impl From<BundleError> for Fault {
+    fn from(error: BundleError) -> Self {
+        match &error {
+            BundleError::Stopped => Self { exit: Exit::Interrupted, message: error.to_string() },
+            BundleError::Write { .. } | BundleError::Changed(_) => Self::failed(error.to_string()),
+            _ => Self::bad_input(error.to_string()),
+        }
+    }
+}
+
+pub async fn run(context: &Context, args: BundleArgs) -> Outcome<Exit> {
+    let output = context.output;
+    let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let mut work = tokio::task::spawn_blocking(move || bundle(output, &args, &stopped));
+    let ended = tokio::select! {
+        ended = &mut work => ended,
+        () = signals.next() => {
+            stop.store(true, Ordering::Relaxed);
+            work.await
+        }
+    };
+    ended.map_err(|error| Fault::failed(format!("the bundle broke off ({error})")))?
+}
+
+fn bundle(output: Output, args: &BundleArgs, stopped: &AtomicBool) -> Outcome<Exit> {
+    let target = Target::named(&args.out);
+    let found = dependencies(&args.file).map_err(|error| Fault::bad_input(error.to_string()))?;
+    let extras = extras(output, &args.extras).find().map_err(|error| Fault::bad_input(error.to_string()))?;
+    let mut layout = layout(&found, &[]);
+    extras.join(&mut layout.files).map_err(|error| Fault::bad_input(error.to_string()))?;
+    let plan = Plan::new(&found, layout)?;
+    for notice in &plan.layout.notices {
+        output.note(notice);
+    }
+    for broken in &found.broken {
+        output.warning(&format!("{broken}; it goes along as it is"));
+    }
+    let missing = &plan.layout.missing;
+    tell_missing(output, missing);
+    for table in &extras.missing_tables {
+        output.note(&format!("missing: table {} of the colour configuration", one_line(table)));
+    }
+    let lacking = missing.len() + extras.missing_tables.len();
+    if lacking > 0 && !args.allow_missing {
+        return Err(Fault::bad_input(format!(
+            "{} missing; bring them back, or go on without them with --allow-missing",
+            if lacking == 1 { "a file is".to_owned() } else { format!("{lacking} files are") }
+        )));
+    }
+    if args.dry_run {
+        target.check(args.force)?;
+        told(output, &found, &plan, None);
+        return Ok(Exit::Done);
+    }
+    let bar = bytes_bar(output, plan.size());
+    let step = |bytes: u64| {
+        if let Some(bar) = &bar {
+            bar.inc(bytes);
+            bar.set_message(format!("{} of {}", ByteSize(bar.position()), ByteSize(plan.size())));
+        }
+        !stopped.load(Ordering::Relaxed)
+    };
+    let made = plan.write(&target, args.force, &manifest(&plan, &extras), step);
+    bar.iter().for_each(ProgressBar::finish_and_clear);
+    told(output, &found, &plan, Some((&target, &made?)));
+    Ok(Exit::Done)
+}
+
+/// How the bundle is opened, for whoever finds it.
+fn manifest(plan: &Plan, extras: &FoundExtras) -> Vec<u8> {
+    let missing: Vec<&str> = plan.layout.missing.iter().map(|one| one.path.as_str()).collect();
+    let value = json!({
+        "made_by": format!("kiln {}", env!("CARGO_PKG_VERSION")), "blend": plan.layout.blend, "missing": missing,
+        "ocio": extras.ocio, "addons": extras.addons,
+    });
+    format!("{value:#}\n").into_bytes()
+}
+
+/// All of them, those of one .blend together.
+fn tell_missing(output: Output, missing: &[Missing]) {
+    let mut left: Vec<&Missing> = missing.iter().collect();
+    while let Some(holder) = left.first().map(|one| one.holder.clone()) {
+        let (these, others) = left.into_iter().partition::<Vec<_>, _>(|one| one.holder == holder);
+        output.note(&one_line(&format!("missing in {}:", holder.display())));
+        for one in these {
+            output.note(&format!("  {}", one_line(&one.to_string())));
+        }
+        left = others;
+    }
+}
+
+fn told(output: Output, found: &Dependencies, plan: &Plan, made: Option<(&Target, &Made)>) {
+    let layout = &plan.layout;
+    let bytes = made.map_or_else(|| plan.size(), |(_, made)| made.bytes);
+    let place: Option<PathBuf> = made.map(|(target, _)| target.path().to_owned());
+    let broken: Vec<String> = found.broken.iter().map(ToString::to_string).collect();
+    let value = json!({
+        "out": place, "blend": layout.blend, "bytes": bytes, "files": plan.files,
+        "renamed": made.map(|(_, made)| &made.rewritten), "missing": layout.missing, "notices": layout.notices,
+        "broken": broken,
+    });
+    output.result(&value, || match made {
+        None => {
+            let lines = plan.files.iter().map(|file| {
+                let (path, size) = (one_line(file.path.as_str()), ByteSize(file.size).to_string());
+                format!("{size:>10}  {path}\n")
+            });
+            let total = format!("{}, {}", count(plan.files.len() as u64, "file"), ByteSize(bytes));
+            format!("{}{total}", lines.collect::<String>())
+        }
+        Some((target, made)) => {
+            let names: usize = made.rewritten.iter().map(|copy| copy.renamed.len()).sum();
+            let renamed = match names {
+                0 => String::new(),
+                names => format!(", {} led anew", count(names as u64, "name")),
+            };
+            let (files, bytes) = (count(plan.files.len() as u64, "file"), ByteSize(bytes));
+            let open = match target {
+                Target::Folder(folder) => folder.join(layout.blend.to_path()).display().to_string(),
+                Target::Zip(_) => format!("{} in it", layout.blend),
+            };
+            one_line(&format!("{}: {files}, {bytes}{renamed}. Open {open}.", target.path().display()))
+        }
+    });
+}
