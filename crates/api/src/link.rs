@@ -21,6 +21,9 @@ pub struct Hello {
     pub machine: Machine,
     pub slots: u16,
     pub blenders: Vec<BlenderOffer>,
+    /// The names of the shared folders that it reaches.
+    #[serde(default)]
+    pub shared: Vec<String>,
     /// What it still holds from an earlier connection, so that work survives a restart of the server.
     pub held: Vec<Held>,
 }

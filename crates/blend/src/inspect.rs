@@ -106,17 +106,22 @@ pub(crate) fn walk(bytes: &mut dyn Bytes, limits: &Limits) -> Result<(Dna, Colle
 pub fn inspect(path: &Path) -> Result<Inspection, BlendError> {
     let folder = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = folder.parent().unwrap_or(Path::new("/"));
-    inspect_with(path, &|name| holds_bake(&resolve(name, folder)))
+    let has_bake = |name: &[u8]| holds_bake(&resolve(name, folder));
+    let inspected = open(path).and_then(|file| inspect_with(file, &Limits::default(), &has_bake));
+    inspected.map_err(|fault| fault.at(path))
 }
 
-/// [`inspect`] of a file that does not lie where it will be opened: `has_bake` tells whether a folder, by its name
-/// in the file, holds a bake of geometry nodes.
+/// [`inspect_reader`] of a file that does not lie where it will be opened: `has_bake` tells whether a folder, by its
+/// name in the file, holds a bake of geometry nodes.
 ///
 /// # Errors
 /// As [`inspect`].
-pub fn inspect_with(path: &Path, has_bake: &dyn Fn(&[u8]) -> bool) -> Result<Inspection, BlendError> {
-    let inspected = open(path).and_then(|mut file| inspect_bytes(&mut file, &Limits::default(), has_bake));
-    inspected.map_err(|fault| fault.at(path))
+pub fn inspect_with<R: Read + Seek>(
+    mut reader: R,
+    limits: &Limits,
+    has_bake: &dyn Fn(&[u8]) -> bool,
+) -> Result<Inspection, BlendFault> {
+    inspect_bytes(&mut reader, limits, has_bake)
 }
 
 /// [`inspect`] of an open file or bytes in memory. Bakes of geometry nodes that lie beside a file are not found.

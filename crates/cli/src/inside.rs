@@ -47,6 +47,7 @@ impl Inside {
         options.listen = ([127, 0, 0, 1], 0).into();
         options.durability = Durability::Ephemeral;
         options.retention = None;
+        options.chunks = false;
         let server = Server::start(options).await?;
         let mut options = WorkerOptions::new(server.url(), server.key(), scratch.path().join("worker"));
         worker::apply(&mut options, settings);

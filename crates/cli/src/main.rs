@@ -13,6 +13,7 @@ mod output;
 mod progress;
 mod scratch;
 mod settings;
+mod shared;
 mod signals;
 mod size;
 

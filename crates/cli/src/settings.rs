@@ -1,6 +1,7 @@
 //! Settings, resolved once: flags over `KILN_*` over `kiln.toml` over the defaults. Each knows where it came from.
 
 use std::{
+    collections::BTreeMap,
     env, fmt, fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     args::{FarmArgs, GlobalArgs, KeepArgs},
     exit::{Fault, Outcome},
+    shared::{self, Shared},
     size::ByteSize,
 };
 
@@ -73,6 +75,7 @@ struct File {
     remove_events_after: Option<String>,
     remove_uploads_after: Option<String>,
     remove_promised_after: Option<String>,
+    shared: Option<BTreeMap<String, PathBuf>>,
 }
 
 /// What the flags of a command say.
@@ -89,6 +92,7 @@ pub struct Flags {
     pub blender: Vec<PathBuf>,
     pub cache_size: Option<ByteSize>,
     pub keep: KeepArgs,
+    pub shared: Vec<Shared>,
 }
 
 impl Flags {
@@ -127,6 +131,8 @@ pub struct Settings {
     pub remove_events_after: Value<Expires>,
     pub remove_uploads_after: Value<Expires>,
     pub remove_promised_after: Value<Expires>,
+    /// Folders that this machine shares with others of the farm.
+    pub shared: Value<BTreeMap<String, PathBuf>>,
 }
 
 impl Settings {
@@ -235,6 +241,12 @@ impl Settings {
                 .unwrap_or(Value { value: Vec::new(), origin: Origin::Default }),
             cache_size: pick(flags.cache_size, parsed(&var, "KILN_CACHE_SIZE")?, file_cache)
                 .unwrap_or(Value { value: DEFAULT_CACHE, origin: Origin::Default }),
+            shared: pick(
+                shared::by_name(flags.shared),
+                shared::listed(var("KILN_SHARED"))?,
+                file.shared.map(|roots| roots.into_iter().map(|(name, root)| (name, beside(root))).collect()),
+            )
+            .unwrap_or(Value { value: BTreeMap::new(), origin: Origin::Default }),
             hash_cache: pick(None, parsed(&var, "KILN_HASH_CACHE")?, file.hash_cache)
                 .unwrap_or(Value { value: true, origin: Origin::Default }),
             file: path,
@@ -255,6 +267,8 @@ impl Settings {
         };
         let blenders: Vec<String> = self.blender.value.iter().map(|p| p.display().to_string()).collect();
         let key = if self.key.value.is_some() { "(hidden)" } else { "(none)" };
+        let shared: Vec<String> =
+            self.shared.value.iter().map(|(name, root)| format!("{name}={}", root.display())).collect();
         let row = |name, (value, origin)| (name, value, origin);
         let expires = |name, value: &Value<Expires>| (name, value.value.to_string(), value.origin);
         vec![
@@ -272,6 +286,11 @@ impl Settings {
                 self.blender.origin,
             ),
             ("cache_size", self.cache_size.value.to_string(), self.cache_size.origin),
+            (
+                "shared",
+                if shared.is_empty() { "(none)".to_owned() } else { shared.join(", ") },
+                self.shared.origin,
+            ),
             ("hash_cache", self.hash_cache.value.to_string(), self.hash_cache.origin),
             expires(BUNDLES, &self.remove_bundles_after),
             expires(OUTPUTS, &self.remove_outputs_after),

@@ -1,11 +1,11 @@
 //! Chunks to and from the server.
 
-use std::{collections::VecDeque, fmt, pin::Pin, time::Duration};
+use std::{collections::VecDeque, pin::Pin, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
-use kiln_api::{BINARY, HASHES_AT_ONCE};
-use kiln_chunks::{Frame, FrameDecoder, FrameError, Recipe};
+use futures_util::{Stream, StreamExt, stream};
+use kiln_api::{BINARY, CHUNKS_AT_ONCE, HASHES_AT_ONCE, ProblemCode};
+use kiln_chunks::{FrameDecoder, Recipe};
 use kiln_types::BlobHash;
 use reqwest::{Method, Response, StatusCode, header};
 
@@ -13,6 +13,9 @@ use crate::{Client, ClientError, routes};
 
 /// A body of frames that has not arrived after so long is given up: then its line is dead.
 const FRAMES_TIME: Duration = Duration::from_secs(15 * 60);
+
+/// How often a broken answer is asked for again without a byte of progress.
+const TRIES: u32 = 5;
 
 impl Client {
     /// Which of these chunks the server lacks. It promises to keep the others for as long as an upload may take.
@@ -58,12 +61,15 @@ impl Client {
         self.send(request).await.map(drop)
     }
 
-    /// The chunks of a blob; `None` where the server keeps it whole.
+    /// The chunks of a blob; `None` where the server keeps it whole, or has none of that name.
     ///
     /// # Errors
-    /// Where the server does not have it or cannot be reached.
+    /// Where the server cannot be reached.
     pub async fn recipe(&self, hash: BlobHash) -> Result<Option<Recipe>, ClientError> {
-        let response = self.send(self.request(Method::GET, &routes::blob_chunks(hash))).await?;
+        let response = match self.send(self.request(Method::GET, &routes::blob_chunks(hash))).await {
+            Err(error) if error.code() == Some(ProblemCode::NotFound) => return Ok(None),
+            response => response?,
+        };
         if response.status() == StatusCode::NO_CONTENT {
             return Ok(None);
         }
@@ -71,20 +77,16 @@ impl Client {
         Recipe::from_bytes(&body).map(Some).map_err(|error| self.nonsense(&error.to_string()))
     }
 
-    /// Chunks, in this order: at most [`kiln_api::CHUNKS_AT_ONCE`]. Their bytes are *not* checked here: whoever
-    /// unpacks them does it.
+    /// The frames of these chunks, in this order, each piece whole ones. Their bytes are *not* checked here: whoever
+    /// unpacks them does it. Breaks of the connection are healed inside: an error here is final.
     ///
     /// # Errors
     /// Where the server lacks one or cannot be reached.
-    pub async fn fetch_chunks(&self, hashes: &[BlobHash]) -> Result<FrameStream, ClientError> {
-        let response = self.binary(Method::POST, &routes::chunks_fetch(), packed(hashes)).await?;
-        let (client, body) = (self.clone(), Box::pin(response.bytes_stream()));
-        Ok(FrameStream {
-            client,
-            body,
-            decoder: FrameDecoder::default(),
-            left: VecDeque::from_iter(hashes.iter().copied()),
-        })
+    pub async fn fetch_chunks(&self, hashes: Vec<BlobHash>) -> Result<FrameStream, ClientError> {
+        let mut fetch = Fetch { client: self.clone(), left: hashes.into(), body: None, tries: 0 };
+        // What cannot be had at all is known at once.
+        fetch.ask().await?;
+        Ok(Box::pin(stream::unfold(Some(fetch), |fetch| async move { fetch?.next().await })))
     }
 
     async fn binary(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Response, ClientError> {
@@ -100,43 +102,90 @@ fn packed(hashes: &[BlobHash]) -> Vec<u8> {
     hashes.iter().flat_map(|hash| *hash.as_bytes()).collect()
 }
 
-/// Chunks as they arrive.
-pub struct FrameStream {
+/// Frames, one after another.
+pub type FrameStream = Pin<Box<dyn Stream<Item = Result<Bytes, ClientError>> + Send>>;
+
+struct Fetch {
     client: Client,
-    body: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
-    decoder: FrameDecoder,
     /// Those that are still to come.
     left: VecDeque<BlobHash>,
+    body: Option<Body>,
+    /// Breaks in a row without progress.
+    tries: u32,
 }
 
-impl FrameStream {
-    /// The next chunk; `None` behind the last that was asked for.
-    ///
-    /// # Errors
-    /// Where the connection breaks or something else arrives.
-    pub async fn next(&mut self) -> Result<Option<Frame>, ClientError> {
-        let bad = |client: &Client, error: FrameError| client.nonsense(&error.to_string());
-        loop {
-            if let Some(frame) = self.decoder.take().map_err(|error| bad(&self.client, error))? {
-                if self.left.pop_front() != Some(frame.chunk().hash) {
-                    return Err(self.client.nonsense("another chunk than was asked for"));
-                }
-                return Ok(Some(frame));
-            }
-            if self.left.is_empty() {
-                return Ok(None);
-            }
-            match self.body.next().await {
-                Some(Ok(piece)) => self.decoder.push(&piece),
-                Some(Err(error)) => return Err(self.client.unreachable(&error)),
-                None => return Err(self.client.nonsense("it ended early")),
-            }
-        }
+/// An answer on its way.
+struct Body {
+    bytes: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
+    decoder: FrameDecoder,
+    /// How many of its chunks are still to come.
+    due: usize,
+}
+
+impl Fetch {
+    async fn ask(&mut self) -> Result<(), ClientError> {
+        let asked: Vec<u8> =
+            self.left.iter().take(CHUNKS_AT_ONCE).flat_map(|hash| *hash.as_bytes()).collect();
+        let due = asked.len() / 32;
+        let response = self.client.binary(Method::POST, &routes::chunks_fetch(), asked).await?;
+        let bytes = Box::pin(response.bytes_stream());
+        self.body = Some(Body { bytes, decoder: FrameDecoder::default(), due });
+        Ok(())
     }
-}
 
-impl fmt::Debug for FrameStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FrameStream").field("left", &self.left.len()).finish_non_exhaustive()
+    async fn next(mut self) -> Option<(Result<Bytes, ClientError>, Option<Self>)> {
+        while !self.left.is_empty() {
+            let failed = match self.frames().await {
+                Ok(frames) if frames.is_empty() => continue,
+                Ok(frames) => {
+                    self.tries = 0;
+                    return Some((Ok(frames), Some(self)));
+                }
+                Err(error) => error,
+            };
+            self.body = None;
+            self.tries += 1;
+            if self.tries > TRIES || !failed.is_transient() {
+                return Some((Err(failed), None));
+            }
+            tokio::time::sleep(Duration::from_millis(100) * 2u32.pow(self.tries)).await;
+        }
+        None
+    }
+
+    /// Those that the next piece of the answer makes whole.
+    async fn frames(&mut self) -> Result<Bytes, ClientError> {
+        let Some(body) = self.body.as_mut().filter(|body| body.due > 0) else {
+            self.ask().await?;
+            return Ok(Bytes::new());
+        };
+        let nonsense = |why: &str| self.client.nonsense(why);
+        match body.bytes.next().await {
+            Some(Ok(piece)) => body.decoder.push(&piece),
+            Some(Err(error)) => return Err(self.client.unreachable(&error)),
+            None => return Err(nonsense("it ended early")),
+        }
+        let mut whole = Vec::new();
+        while body.due > 0 {
+            let why = match body.decoder.take() {
+                Ok(None) => break,
+                Ok(Some(frame)) if self.left.front() == Some(&frame.chunk().hash) => {
+                    self.left.pop_front();
+                    body.due -= 1;
+                    // A Vec takes everything.
+                    frame.write_to(&mut whole).map_err(|error| nonsense(&error.to_string()))?;
+                    continue;
+                }
+                Ok(Some(_)) => "another chunk than was asked for".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            if whole.is_empty() {
+                return Err(nonsense(&why));
+            }
+            // What came before is good; the rest is asked for again.
+            self.body = None;
+            break;
+        }
+        Ok(whole.into())
     }
 }

@@ -26,7 +26,7 @@ use crate::{
 /// Requests that bring bytes at the same time.
 const AT_ONCE: usize = 3;
 /// Bytes of chunks, before they are packed, in one request: what a break costs at most, times [`AT_ONCE`].
-const BATCH: usize = 8 << 20;
+const BATCH: usize = 4 << 20;
 /// Chunks in one request.
 const BATCH_CHUNKS: usize = 4096;
 /// How often a broken upload is begun again without a byte of progress.
@@ -39,7 +39,7 @@ pub struct Sent {
     pub done: u64,
     /// What is to be sent in all.
     pub total: u64,
-    /// What need not be sent: the server has it.
+    /// What need not be sent: the server has it, or it comes with another part.
     pub there: u64,
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use kiln_api::Collected;
-use kiln_blobs::{BlobStore, Uploads};
+use kiln_blobs::{Blobs, Uploads};
 use kiln_store::{Expired, Expiry, Store, Write};
 use kiln_types::EventNumber;
 use tokio::sync::Mutex;
@@ -36,7 +36,7 @@ pub(crate) struct Collector {
     /// A throw-away server has none: everything goes at its end.
     pub retention: Option<Retention>,
     pub store: Store,
-    pub blobs: BlobStore,
+    pub blobs: Blobs,
     pub uploads: Uploads,
     pub logs: Logs,
     pub brain: BrainHandle,

@@ -2,24 +2,78 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    path::PathBuf,
+    io::{self, Read, Seek},
 };
 
-use kiln_blend::Inspection;
-use kiln_types::{Bundle, RelPath};
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use kiln_blend::{Inspection, Limits};
+use kiln_blobs::{BlobReader, Blobs};
+use kiln_types::{BlobHash, Bundle, RelPath};
+use tokio::sync::mpsc;
+
+/// Bytes in which a file is unpacked.
+const PIECE: u64 = 1 << 20;
 
 /// Reads a .blend from its beginning to its end mark, away from the tasks that must not wait.
 ///
 /// # Errors
 /// Half a sentence on why it is none.
-pub(crate) async fn blend_file(path: PathBuf, bakes: NodeBakes) -> Result<Inspection, String> {
-    let reading =
-        tokio::task::spawn_blocking(move || kiln_blend::inspect_with(&path, &|name| bakes.has(name)));
+pub(crate) async fn blend_file(
+    blobs: &Blobs,
+    hash: &BlobHash,
+    bakes: NodeBakes,
+) -> Result<Inspection, String> {
+    let reader = blobs.reader(hash).await.map_err(|error| format!("{error}."))?;
+    let reading = tokio::task::spawn_blocking(move || {
+        kiln_blend::inspect_with(reader, &Limits::default(), &|name| bakes.has(name))
+    });
     match reading.await {
         Ok(Ok(inspection)) => Ok(inspection),
-        Ok(Err(error)) => Err(format!("{}.", error.fault)),
+        Ok(Err(fault)) => Err(format!("{fault}.")),
         Err(_) => Err("reading it failed inside the server.".to_owned()),
     }
+}
+
+/// The bytes of a packed .blend as Blender wrote them before it packed them; `None` where it is not packed. The
+/// bundle holds these, because they can be split.
+///
+/// # Errors
+/// Where it cannot be read.
+pub(crate) async fn unpacked(
+    reader: BlobReader,
+) -> io::Result<Option<impl Stream<Item = io::Result<Bytes>>>> {
+    let open = move || {
+        let mut reader = reader;
+        let mut magic = Vec::new();
+        reader.by_ref().take(4).read_to_end(&mut magic)?;
+        reader.rewind()?;
+        let limits = Limits::default();
+        let most = limits.unpacked.max(reader.size().saturating_mul(limits.ratio));
+        let mut bytes = kiln_chunks::unpack_blend(reader, most)?;
+        let mut first = Vec::new();
+        bytes.by_ref().take(4).read_to_end(&mut first)?;
+        Ok::<_, io::Error>((first != magic).then(|| io::Cursor::new(first).chain(bytes)))
+    };
+    let opened = tokio::task::spawn_blocking(open).await.map_err(io::Error::other)??;
+    let Some(mut bytes) = opened else { return Ok(None) };
+    let (sender, receiver) = mpsc::channel(2);
+    tokio::task::spawn_blocking(move || {
+        loop {
+            let mut piece = Vec::new();
+            let read = bytes.by_ref().take(PIECE).read_to_end(&mut piece);
+            let last = !matches!(read, Ok(1..));
+            if matches!(read, Ok(0))
+                || sender.blocking_send(read.map(|_| Bytes::from(piece))).is_err()
+                || last
+            {
+                return;
+            }
+        }
+    });
+    Ok(Some(stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|piece| (piece, receiver))
+    })))
 }
 
 /// The folders of a bundle in which geometry nodes have baked: they write a file a frame into `meta`.

@@ -21,11 +21,12 @@ mod problem;
 mod retention;
 mod routes;
 mod space;
+mod splitter;
 mod start;
 
 use std::sync::Arc;
 
-use kiln_blobs::{BlobStore, Uploads};
+use kiln_blobs::{Blobs, Uploads};
 use kiln_store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -38,7 +39,7 @@ pub use start::{DEFAULT_LISTEN, RunningServer, Server, ServerError, ServerFile, 
 /// What every request may use.
 struct App {
     store: Store,
-    blobs: BlobStore,
+    blobs: Blobs,
     uploads: Uploads,
     brain: brain::BrainHandle,
     hub: Arc<events::Hub>,
@@ -46,6 +47,7 @@ struct App {
     holds: holds::Holds,
     collector: Arc<collector::Collector>,
     space: space::Space,
+    splitter: splitter::Splitter,
     heartbeat_ms: u64,
     /// Ends connections that would never end by themselves.
     stop: CancellationToken,

@@ -69,6 +69,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     }
 }
 
+/// A body of bytes that is held whole.
+pub(crate) struct Raw(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Raw {
+    type Rejection = Fault;
+
+    async fn from_request(request: Request, state: &S) -> Answer<Self> {
+        whole_body(request, state).await.map(Self)
+    }
+}
+
 /// A JSON body that may be absent.
 pub(crate) struct OptionalJson<T>(pub T);
 

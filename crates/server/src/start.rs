@@ -9,7 +9,7 @@ use std::{
 };
 
 use kiln_api::{BUILD, Collected};
-use kiln_blobs::{BlobError, BlobStore, Uploads};
+use kiln_blobs::{BlobError, BlobStore, Blobs, ChunkStore, Uploads};
 use kiln_store::{Durability, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -28,6 +28,7 @@ use crate::{
     retention::Retention,
     routes::{self, MAX_BLOB},
     space::Space,
+    splitter::{Splitter, ToSplit},
 };
 
 /// Where a server listens that is not told otherwise.
@@ -52,6 +53,8 @@ pub struct ServerOptions {
     pub heartbeat_ms: u64,
     /// What goes, and when. A server that is itself thrown away needs none.
     pub retention: Option<Retention>,
+    /// Whether files of bundles are kept as chunks. On the disk that its workers read too they are better whole.
+    pub chunks: bool,
 }
 
 impl ServerOptions {
@@ -66,6 +69,7 @@ impl ServerOptions {
             lease_ms: kiln_core::Config::default().lease_ms,
             heartbeat_ms: 5_000,
             retention: Some(Retention::default()),
+            chunks: true,
         }
     }
 }
@@ -157,14 +161,14 @@ impl Server {
         let addr =
             listener.local_addr().map_err(|error| ServerError::Listen { listen: options.listen, error })?;
         let key = FarmKey::load_or_create(&data)?;
-        let (app, brain) = open(&options, store.clone()).await?;
+        let (app, brain, to_split) = open(&options, store.clone()).await?;
         let file = ServerFile { url: url(addr), pid: std::process::id(), build: BUILD.to_owned() };
         file.write(&data).map_err(|error| ServerError::Data { folder: data.clone(), error })?;
         tracing::info!(url = %file.url, data = %data.display(), %epoch, "server started");
         let gate = Gate { key: key.clone(), hosts: Hosts::new(addr, &options.allowed_hosts) };
         let stop = app.stop.clone();
         let collector = Arc::downgrade(&app.collector);
-        let task = tokio::spawn(live(app, brain, gate, listener, store, data));
+        let task = tokio::spawn(live(app, brain, to_split, gate, listener, store, data));
         Ok(RunningServer { addr, key: key.as_str().to_owned(), stop, collector, task })
     }
 }
@@ -186,13 +190,19 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-async fn open(options: &ServerOptions, store: Store) -> Result<(App, Brain), ServerError> {
+async fn open(options: &ServerOptions, store: Store) -> Result<(App, Brain, ToSplit), ServerError> {
     let durability = match options.durability {
         Durability::Durable => kiln_blobs::Durability::Durable,
         Durability::Ephemeral => kiln_blobs::Durability::Ephemeral,
     };
-    let blobs = BlobStore::open(&options.data, durability).await?;
-    let uploads = Uploads::open(&options.data, blobs.clone(), MAX_BLOB).await?;
+    let whole = BlobStore::open(&options.data, durability).await?;
+    let uploads = Uploads::open(&options.data, whole.clone(), MAX_BLOB).await?;
+    let chunks = match options.chunks {
+        true => Some(ChunkStore::open(&options.data, durability).await?),
+        false => None,
+    };
+    let blobs = Blobs::new(whole, chunks);
+    let (splitter, to_split) = Splitter::new();
     let folder = options.data.join("logs");
     let space = Space::of(&options.data);
     let logs = Logs::open(folder, space.clone()).map_err(|error| ServerError::Inside(error.to_string()))?;
@@ -221,17 +231,19 @@ async fn open(options: &ServerOptions, store: Store) -> Result<(App, Brain), Ser
         holds,
         collector,
         space,
+        splitter,
         heartbeat_ms,
         stop: CancellationToken::new(),
         links: TaskTracker::new(),
     };
-    Ok((app, brain))
+    Ok((app, brain, to_split))
 }
 
 /// The server's life: until it is stopped, or the brain cannot go on.
 async fn live(
     app: App,
     brain: Brain,
+    to_split: ToSplit,
     gate: Gate,
     listener: TcpListener,
     store: Store,
@@ -253,6 +265,8 @@ async fn live(
         }
     });
     let collecting = tokio::spawn(app.collector.clone().run(stop.clone()));
+    let (blobs, space) = (app.blobs.clone(), app.space.clone());
+    let splitting = tokio::spawn(to_split.run(blobs, app.store.clone(), space, stop.clone()));
     let router = routes::router(app.clone(), Arc::new(gate));
     listen::serve(listener, router, stop).await;
     links.close();
@@ -263,6 +277,7 @@ async fn live(
         Err(panic) => Err(ServerError::Inside(panic.to_string())),
     };
     let _ = collecting.await;
+    let _ = splitting.await;
     app.logs.flush().await;
     let _ = fs::remove_file(ServerFile::path(&data));
     // The folder is free for the next server only when the records are let go of.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use kiln_types::{BundleId, EventNumber, JobId, Owner, Project, WorkerId};
+use kiln_types::{BlobHash, BundleId, EventNumber, JobId, Owner, Project, WorkerId};
 use sqlx::sqlite::SqliteRow;
 
 use crate::sql::{Columns, Result};
@@ -93,6 +93,17 @@ impl Store {
             .fetch_optional(&self.inner.readers)
             .await?;
         row.as_ref().map(bundle_row).transpose()
+    }
+
+    /// Every blob that a bundle's file is made of, and no output, each once.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn bundle_blobs(&self) -> Result<Vec<BlobHash>> {
+        let rows = sqlx::query("SELECT hash FROM bundle_blobs EXCEPT SELECT hash FROM outputs")
+            .fetch_all(&self.inner.readers)
+            .await?;
+        rows.iter().map(|row| row.hash("hash")).collect()
     }
 }
 

@@ -66,6 +66,10 @@ pub struct JobSpec {
     /// frames are step 1.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bake: Vec<String>,
+    /// The names of the folders that hold the files which the bundle does not: only workers that reach all of them
+    /// can render it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<String>,
     /// What the artist brought; frames behind a bake render from the bundle that it made.
     pub session: SessionSpec,
 }

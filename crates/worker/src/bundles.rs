@@ -8,12 +8,23 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use kiln_blobs::{BlobError, Cache};
+use kiln_chunks::Recipe;
 use kiln_client::{Client, ClientError, hash_file};
 use kiln_types::{BlobHash, Bundle, BundleId, Failure, FailureCause, RelPath};
 use tokio::task::spawn_blocking;
 
-use crate::{backoff::Backoff, identity};
+use crate::{
+    backoff::Backoff,
+    identity,
+    shared::{self, Compared, SharedRoots},
+};
+
+/// Files that are fetched at the same time.
+const AT_ONCE: usize = 4;
+/// Bytes below which a file is fetched whole.
+const SMALL: u64 = 64 << 10;
 
 /// A bundle on this worker's disk: one folder that all slots read, files `0444` in folders `0555`, none sharing
 /// an inode with the cache. Removed when the last that holds it lets go.
@@ -23,6 +34,8 @@ pub(crate) struct Laid {
     pub(crate) remap: BTreeMap<String, RelPath>,
     /// Bytes.
     pub(crate) size: u64,
+    /// What the links in it lead to.
+    shared: Vec<Compared>,
 }
 
 impl Laid {
@@ -57,8 +70,17 @@ pub(crate) struct Bundles {
     root: PathBuf,
     /// The blobs of a server on this very disk: read instead of asking over HTTP.
     local: Option<kiln_blobs::BlobStore>,
+    roots: SharedRoots,
     places: Mutex<HashMap<BundleId, Place>>,
     counter: std::sync::atomic::AtomicU64,
+}
+
+/// A file on this disk with a blob's bytes.
+#[derive(Debug)]
+struct Source {
+    path: PathBuf,
+    /// Whether they are still to be held against the hash.
+    unchecked: bool,
 }
 
 /// Why a bundle is not here.
@@ -74,8 +96,9 @@ impl Bundles {
         cache: Cache,
         root: PathBuf,
         local: Option<kiln_blobs::BlobStore>,
+        roots: SharedRoots,
     ) -> Self {
-        Self { client, cache, root, local, places: Mutex::default(), counter: Default::default() }
+        Self { client, cache, root, local, roots, places: Mutex::default(), counter: Default::default() }
     }
 
     /// Lays a bundle out, or joins those who do or have done. Waits as long as the server is away.
@@ -89,7 +112,10 @@ impl Bundles {
             places.entry(id).or_default().clone()
         };
         let mut place = place.lock().await;
-        if let Some(laid) = place.upgrade() {
+        // A shared file may have changed since; then all is compared again.
+        if let Some(laid) = place.upgrade()
+            && laid.shared.iter().all(Compared::holds)
+        {
             return Ok(laid);
         }
         let mut backoff = Backoff::default();
@@ -112,16 +138,24 @@ impl Bundles {
     async fn try_once(&self, id: BundleId) -> Result<Laid, Lack> {
         let bundle = self.client.bundle(id).await.map_err(|error| lack(&error))?;
         let pin = self.cache.pin(bundle.files.iter().map(|file| file.hash));
-        let mut sources = Vec::with_capacity(bundle.files.len());
-        for file in &bundle.files {
-            sources.push(self.source(file.hash, file.size).await?);
-        }
+        let (roots, files) = (self.roots.clone(), bundle.shared.clone());
+        let shared = spawn_blocking(move || roots.compare(&files)).await;
+        let shared =
+            shared.map_err(|error| Lack::Final(unavailable(error.to_string())))?.map_err(Lack::Final)?;
+        // Each once, however many places it has.
+        let distinct: BTreeMap<BlobHash, u64> =
+            bundle.files.iter().map(|file| (file.hash, file.size)).collect();
+        let sources = distinct
+            .into_iter()
+            .map(|(hash, size)| async move { Ok::<_, Lack>((hash, self.source(hash, size).await?)) });
+        let sources: HashMap<BlobHash, Source> =
+            stream::iter(sources.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).try_collect().await?;
         // Its own name each time: the removal of an earlier one may still be under way.
         let number = self.counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let folder = self.root.join(format!("{}-{number}", &id.to_string()[..16]));
-        let laid = Laid { folder, remap: bundle.remap.clone(), size: bundle.size() };
+        let laid = Laid { folder, remap: bundle.remap.clone(), size: bundle.size(), shared };
         let written = spawn_blocking(move || {
-            let result = write_tree(&laid.folder, &bundle, &sources);
+            let result = write_tree(&laid.folder, &bundle, &sources, &laid.shared);
             drop(pin);
             (laid, result)
         });
@@ -132,21 +166,45 @@ impl Bundles {
         }
     }
 
-    /// A file on this disk with the blob's bytes; the second says whether they are still to be checked.
-    async fn source(&self, hash: BlobHash, size: u64) -> Result<(PathBuf, bool), Lack> {
+    async fn source(&self, hash: BlobHash, size: u64) -> Result<Source, Lack> {
         if let Some(local) = &self.local
             && local.contains(&hash).await.unwrap_or(false)
         {
-            return Ok((local.path(&hash), true));
+            return Ok(Source { path: local.path(&hash), unchecked: true });
         }
         if let Some(path) = self.cache.get(&hash).await.map_err(|error| disk(&error))? {
-            return Ok((path, false));
+            return Ok(Source { path, unchecked: false });
         }
-        let (_, stream) = self.client.get_blob(hash).await.map_err(|error| lack(&error))?;
-        self.cache.put_stream(hash, size, stream).await.map_err(|error| disk(&error))?;
+        // A small file shares nothing with others.
+        let recipe = match size {
+            0..SMALL => None,
+            _ => self.client.recipe(hash).await.map_err(|error| lack(&error))?,
+        };
+        let assembled = match recipe {
+            Some(recipe) => self.assemble(hash, recipe, size).await?,
+            None => false,
+        };
+        if !assembled {
+            let (_, stream) = self.client.get_blob(hash).await.map_err(|error| lack(&error))?;
+            self.cache.put_stream(hash, size, stream).await.map_err(|error| disk(&error))?;
+        }
         let path = self.cache.get(&hash).await.map_err(|error| disk(&error))?;
-        path.map(|path| (path, false))
+        path.map(|path| Source { path, unchecked: false })
             .ok_or_else(|| Lack::Later("the cache lost what it was given".to_owned()))
+    }
+
+    /// Whether the file was made of chunks. Where a chunk is not what its hash says, it was not: the server looks at
+    /// each when it is asked for the whole file, and then knows.
+    async fn assemble(&self, hash: BlobHash, recipe: Recipe, size: u64) -> Result<bool, Lack> {
+        let fetch = |lacking| self.client.fetch_chunks(lacking);
+        match self.cache.assemble(hash, recipe, size, fetch).await {
+            Ok(_) => Ok(true),
+            Err(error @ (BlobError::Frame(_) | BlobError::Lacking { .. } | BlobError::Mismatch { .. })) => {
+                tracing::warn!(%error, blob = %hash, "a file's chunks are damaged; the whole file is fetched");
+                Ok(false)
+            }
+            Err(error) => Err(disk(&error)),
+        }
     }
 }
 
@@ -178,24 +236,38 @@ fn disk(error: &BlobError) -> Lack {
     match error {
         BlobError::NoSpace => Lack::Final(disk_full()),
         // The transfer broke or brought other bytes: it can be made again.
-        BlobError::Stream(_) | BlobError::Mismatch { .. } | BlobError::Damaged(_) => {
-            Lack::Later(error.to_string())
-        }
+        BlobError::Stream(source) => match source.downcast_ref::<ClientError>() {
+            Some(error) => lack(error),
+            None => Lack::Later(error.to_string()),
+        },
+        BlobError::Mismatch { .. } | BlobError::Damaged(_) => Lack::Later(error.to_string()),
         _ => Lack::Final(unavailable(error.to_string())),
     }
 }
 
-fn write_tree(folder: &Path, bundle: &Bundle, sources: &[(PathBuf, bool)]) -> Result<(), Failure> {
+fn write_tree(
+    folder: &Path,
+    bundle: &Bundle,
+    sources: &HashMap<BlobHash, Source>,
+    shared: &[Compared],
+) -> Result<(), Failure> {
     let full = |error: io::Error| match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => disk_full(),
         _ => unavailable(format!("{}: {error}", folder.display())),
     };
     identity::make(folder).map_err(full)?;
-    for (file, (source, unchecked)) in bundle.files.iter().zip(sources) {
-        let path = folder.join(file.path.to_path());
-        if let Some(parent) = path.parent() {
-            identity::make(parent).map_err(full)?;
-        }
+    let place = |path: &RelPath| {
+        let path = folder.join(path.to_path());
+        path.parent().map_or(Ok(()), identity::make).map_err(full)?;
+        Ok::<_, Failure>(path)
+    };
+    for (file, compared) in bundle.shared.iter().zip(shared) {
+        shared::link(&place(&file.path)?, compared).map_err(full)?;
+    }
+    for file in &bundle.files {
+        let path = place(&file.path)?;
+        let lost = || unavailable(format!("{} was not fetched", file.path));
+        let Source { path: source, unchecked } = sources.get(&file.hash).ok_or_else(lost)?;
         // A copy by the kernel, by reference where the disk can: bytes may be shared, a writable inode never is.
         fs::copy(source, &path).map_err(full)?;
         if *unchecked {
@@ -235,6 +307,10 @@ mod tests {
         Bundle { files: vec![file], ..Bundle::default() }
     }
 
+    fn source_of(bundle: &Bundle, path: &Path) -> HashMap<BlobHash, Source> {
+        HashMap::from([(bundle.files[0].hash, Source { path: path.to_owned(), unchecked: true })])
+    }
+
     #[test]
     fn a_tree_is_read_only_and_shares_nothing_writable() {
         use std::os::unix::fs::MetadataExt;
@@ -243,7 +319,7 @@ mod tests {
         fs::write(&source, b"scene").unwrap();
         let folder = dir.path().join("tree");
         let bundle = bundle_of("maps/wood.png", b"scene");
-        write_tree(&folder, &bundle, &[(source.clone(), true)]).unwrap();
+        write_tree(&folder, &bundle, &source_of(&bundle, &source), &[]).unwrap();
         let laid = folder.join("maps/wood.png");
         assert_eq!(fs::read(&laid).unwrap(), b"scene");
         assert_eq!(laid.metadata().unwrap().permissions().mode() & 0o777, 0o444);
@@ -259,7 +335,8 @@ mod tests {
         let source = dir.path().join("blob");
         fs::write(&source, b"other").unwrap();
         let bundle = bundle_of("a.blend", b"scene");
-        let failure = write_tree(&dir.path().join("tree"), &bundle, &[(source, true)]).unwrap_err();
+        let sources = source_of(&bundle, &source);
+        let failure = write_tree(&dir.path().join("tree"), &bundle, &sources, &[]).unwrap_err();
         assert_eq!(failure.cause, FailureCause::BundleUnavailable);
         assert!(failure.message.contains("a.blend"), "{}", failure.message);
     }

@@ -21,6 +21,7 @@ mod options;
 mod outbox;
 mod running;
 mod seat;
+mod shared;
 mod sizing;
 mod slot;
 mod tree;

@@ -1,6 +1,6 @@
 //! How a worker is started, what happens to it, and how it ends.
 
-use std::{fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use kiln_client::ClientError;
 use kiln_host::Device;
@@ -37,6 +37,8 @@ pub struct WorkerOptions {
     /// The folder of the blob store of a server in this very process or on this disk: blobs are read from there,
     /// checked all the same, and not kept twice.
     pub local_blobs: Option<PathBuf>,
+    /// Folders that this machine and the artists' machines share, by the names that the artists give them.
+    pub shared: BTreeMap<String, PathBuf>,
     /// Devices that Blender shall find instead of the real ones; for tests of machines that are not there.
     pub devices: Option<Vec<Device>>,
 }
@@ -56,6 +58,7 @@ impl WorkerOptions {
             cache_bytes: DEFAULT_CACHE_BYTES,
             prestart: None,
             local_blobs: None,
+            shared: BTreeMap::new(),
             devices: None,
         }
     }

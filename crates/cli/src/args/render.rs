@@ -128,6 +128,13 @@ pub struct JobArgs {
     /// Render although textures, libraries or other files are missing.
     #[arg(long)]
     pub allow_missing: bool,
+    /// A folder that the workers reach too, by its name in the farm: files below it are not sent, but read where
+    /// they are. Workers know it by their own --shared NAME=PATH [env: KILN_SHARED].
+    #[arg(long, value_name = "NAME=PATH")]
+    pub shared: Vec<crate::shared::Shared>,
+    /// Compare such files by their bytes, not by size and time: for file servers that keep no times.
+    #[arg(long)]
+    pub shared_hash: bool,
     /// Run the scripts and Python drivers inside the file.
     #[arg(long, conflicts_with = "no_scripts")]
     pub trust: bool,

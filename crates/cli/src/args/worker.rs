@@ -35,6 +35,10 @@ pub struct WorkerArgs {
     /// How much of the disk jobs' files may take, such as 20G [env: KILN_CACHE_SIZE] [default: 20G].
     #[arg(long, value_name = "SIZE")]
     pub cache_size: Option<crate::size::ByteSize>,
+    /// A folder that the artists' machines reach too, by the name that they give it: jobs made with --shared
+    /// NAME=... read their files there [env: KILN_SHARED, several separated by `;`].
+    #[arg(long, value_name = "NAME=PATH")]
+    pub shared: Vec<crate::shared::Shared>,
 }
 
 #[derive(Debug, Args)]

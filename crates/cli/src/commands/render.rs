@@ -29,6 +29,7 @@ pub async fn run(context: &Context, args: RenderArgs) -> Outcome<Exit> {
     let mut flags = context.flags(&args.farm);
     flags.slots = args.slots;
     flags.blender.clone_from(&args.blender);
+    flags.shared.clone_from(&args.job.shared);
     let settings = Settings::resolve(flags)?;
     let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
     let farm = if args.local { None } else { farm::find(&settings)? };
@@ -191,7 +192,7 @@ async fn on_farm(
     let output = context.output;
     let beginning = async {
         let (checked, prepared) =
-            tokio::join!(client.check(), prepare(output, &args.job, settings, Transfer::Whole));
+            tokio::join!(client.check(), prepare(output, &args.job, settings, Transfer::Chunks));
         let prepared = prepared?;
         checked?;
         let ground = ground(&prepared, &args.landing).await?;

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use kiln_api::JobView;
+use kiln_blend::SharedRoot;
 use kiln_client::{
     Client, Existing, Extras, Fetcher, HashCache, Manifest, OutFolder, PrepareError, Prepared, Request, Sent,
     ToRender, Transfer, to_render,
@@ -88,8 +89,13 @@ fn request(output: Output, args: &JobArgs, settings: &Settings, transfer: Transf
                 _ => Simulations::Bake,
             },
         },
-        shared: Vec::new(),
-        hash_shared: false,
+        shared: settings
+            .shared
+            .value
+            .iter()
+            .map(|(name, root)| SharedRoot { name: name.clone(), root: root.clone() })
+            .collect(),
+        hash_shared: args.shared_hash,
         extras: extras(output, &args.extras),
         transfer,
         hashes: if settings.hash_cache.value {
@@ -278,13 +284,15 @@ pub fn remember(
 }
 
 pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
-    let settings = context.settings(&args.farm)?;
+    let mut flags = context.flags(&args.farm);
+    flags.shared.clone_from(&args.job.shared);
+    let settings = Settings::resolve(flags)?;
     let output = context.output;
     let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
     let sending = async {
         let client = farm::need(&settings)?;
         let (checked, prepared) =
-            tokio::join!(client.check(), prepare(output, &args.job, &settings, Transfer::Whole));
+            tokio::join!(client.check(), prepare(output, &args.job, &settings, Transfer::Chunks));
         let prepared = prepared?;
         checked?;
         let ground = ground(&prepared, &args.landing).await?;

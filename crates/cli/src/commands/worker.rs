@@ -39,6 +39,7 @@ pub fn apply(options: &mut WorkerOptions, settings: &Settings) {
     options.threads = settings.threads.value;
     options.blenders.clone_from(&settings.blender.value);
     options.cache_bytes = settings.cache_size.value.0;
+    options.shared.clone_from(&settings.shared.value);
 }
 
 pub async fn run(context: &Context, args: WorkerArgs) -> Outcome<Exit> {
@@ -48,6 +49,7 @@ pub async fn run(context: &Context, args: WorkerArgs) -> Outcome<Exit> {
     flags.threads = args.threads;
     flags.blender = args.blender;
     flags.cache_size = args.cache_size;
+    flags.shared = args.shared;
     let settings = Settings::resolve(flags)?;
     let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
     let client = farm::need(&settings)?;

@@ -201,7 +201,13 @@ impl Brain {
         let worker = hello.id;
         let name = self.free_name(worker, &hello.name);
         let slots = hello.slots.min(WorkerOffer::MAX_SLOTS);
-        let said = Said { build: hello.build, machine: hello.machine, slots, blenders: hello.blenders };
+        let said = Said {
+            build: hello.build,
+            machine: hello.machine,
+            slots,
+            blenders: hello.blenders,
+            shared: hello.shared,
+        };
         let offer = said.offer(&name);
         let wish = self.farm.workers.get(&worker).map_or(WorkerWish::Work, |known| known.wish);
         let info = serde_json::to_value(&said).unwrap_or_default();

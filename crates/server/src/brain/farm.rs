@@ -118,6 +118,7 @@ pub(crate) struct Said {
     pub machine: Machine,
     pub slots: u16,
     pub blenders: Vec<BlenderOffer>,
+    pub shared: Vec<String>,
 }
 
 impl Said {
@@ -134,6 +135,7 @@ impl Said {
                 labels.insert(super::restore::engine_label(series, engine));
             }
         }
+        labels.extend(self.shared.iter().map(|name| super::restore::shared_label(name)));
         WorkerOffer { name: name.to_owned(), slots: self.slots, labels }
     }
 }

@@ -8,8 +8,8 @@ use kiln_core::{
 };
 use kiln_store::{AttemptRow, Store, StoreError, StoredJob, StoredStep};
 use kiln_types::{
-    AttemptState, BlenderSeries, BlobHash, DeviceClass, JobId, JobSpec, SessionKey, SessionSpec, StepIndex,
-    StepKind, TaskState,
+    AttemptState, BlenderSeries, BlobHash, DeviceClass, JobId, JobSpec, SessionKey, StepIndex, StepKind,
+    TaskState,
 };
 
 use super::farm::{Farm, Known, LiveAttempt, LiveJob, Said, Started};
@@ -162,7 +162,7 @@ pub(crate) fn plan_of(job: JobId, spec: &JobSpec) -> Result<JobPlan, PlanError> 
         count: spec.tasks_of(*kind),
         after: index.checked_sub(1).map(StepIndex).into_iter().collect(),
         order: spec.order,
-        requires: requirement(&spec.session),
+        requires: requirement(spec),
         session: session_key(job, spec, *kind),
     });
     JobPlan::new(job, steps.collect())
@@ -182,7 +182,8 @@ fn session_key(job: JobId, spec: &JobSpec, kind: StepKind) -> SessionKey {
 
 /// What a worker must have, in words that a person reads where it is missing. Devices and engines belong to one
 /// Blender: a worker may have CUDA in one and not in the other.
-pub(super) fn requirement(session: &SessionSpec) -> Requirement {
+pub(super) fn requirement(spec: &JobSpec) -> Requirement {
+    let session = &spec.session;
     let series = session.blender;
     let mut labels = vec![Label(format!("Blender {series}"))];
     // The processor is everywhere.
@@ -193,7 +194,12 @@ pub(super) fn requirement(session: &SessionSpec) -> Requirement {
     if let Some(engine) = &session.settings.engine {
         labels.push(engine_label(series, engine));
     }
+    labels.extend(spec.shared.iter().map(|name| shared_label(name)));
     labels.into_iter().collect()
+}
+
+pub(super) fn shared_label(name: &str) -> Label {
+    Label(format!("the shared folder {name}"))
 }
 
 pub(super) fn device_label(series: BlenderSeries, device: DeviceClass) -> Label {

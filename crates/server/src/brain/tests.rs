@@ -429,6 +429,7 @@ fn spec(count: i32, reverse: bool, bakes: bool) -> JobSpec {
         frame_time_limit_s: None,
         written_by: "3.4.1".parse().unwrap(),
         bake: if bakes { vec!["cloth of Flag".to_owned()] } else { Vec::new() },
+        shared: Vec::new(),
         session: SessionSpec {
             bundle: bundle(count),
             blend: RelPath::new("shot.blend").unwrap(),
@@ -459,6 +460,7 @@ fn hello(id: WorkerId, held: Vec<Held>) -> Hello {
             devices: Vec::new(),
             denoisers: Vec::new(),
         }],
+        shared: Vec::new(),
         held,
     }
 }

@@ -9,10 +9,9 @@ use axum::{
 };
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use kiln_api::ProblemCode;
-use kiln_blobs::{BlobError, BlobStore};
+use kiln_blobs::{BlobError, Blobs};
+use kiln_chunks::FrameError;
 use kiln_types::BlobHash;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
-use tokio_util::io::ReaderStream;
 
 use crate::problem::{Answer, Fault};
 
@@ -50,7 +49,7 @@ pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
 
 /// A blob's bytes, or the one range of them that was asked for.
 pub(super) async fn blob(
-    blobs: &BlobStore,
+    blobs: &Blobs,
     hash: &BlobHash,
     headers: &HeaderMap,
     content_type: &'static str,
@@ -89,19 +88,18 @@ pub(super) async fn blob(
     }
 }
 
-async fn bytes_of(blobs: &BlobStore, hash: &BlobHash, range: Range<u64>) -> Answer<Body> {
+async fn bytes_of(blobs: &Blobs, hash: &BlobHash, range: Range<u64>) -> Answer<Body> {
     let length = range.end - range.start;
-    let read = |error| Fault::internal("The blob could not be read", error);
-    let (mut file, _) = blobs.open_blob(hash).await.map_err(blob_fault)?;
-    if range.start > 0 {
-        file.seek(io::SeekFrom::Start(range.start)).await.map_err(read)?;
+    let pieces = blobs.stream(hash, range).await.map_err(blob_fault)?;
+    if length > SMALL {
+        return Ok(Body::from_stream(pieces));
     }
-    if length <= SMALL {
-        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
-        file.take(length).read_to_end(&mut bytes).await.map_err(read)?;
-        return Ok(bytes.into());
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    let mut pieces = std::pin::pin!(pieces);
+    while let Some(piece) = pieces.try_next().await.map_err(blob_fault)? {
+        bytes.extend_from_slice(&piece);
     }
-    Ok(Body::from_stream(ReaderStream::with_capacity(file.take(length), 256 << 10)))
+    Ok(bytes.into())
 }
 
 /// What a `Range` header asks for. Several ranges, and other units, are answered with the whole.
@@ -140,7 +138,9 @@ pub(crate) fn blob_fault(error: BlobError) -> Fault {
         format!("{first}{}.", chars.as_str())
     };
     match &error {
-        BlobError::Mismatch { .. } => Fault::new(ProblemCode::HashMismatch, sentence(&error)),
+        BlobError::Mismatch { .. } | BlobError::Frame(FrameError::Mismatch { .. }) => {
+            Fault::new(ProblemCode::HashMismatch, sentence(&error))
+        }
         BlobError::TooLarge { .. } | BlobError::BeyondSize { .. } => {
             Fault::new(ProblemCode::TooLarge, sentence(&error))
         }
@@ -153,8 +153,16 @@ pub(crate) fn blob_fault(error: BlobError) -> Fault {
             fault.0.offset = Some(*right);
             fault
         }
-        BlobError::Busy | BlobError::Incomplete { .. } => Fault::conflict(sentence(&error)),
-        BlobError::BadName(_) | BlobError::Stream(_) => Fault::bad(sentence(&error)),
+        BlobError::Busy | BlobError::Incomplete { .. } | BlobError::Lacking { .. } => {
+            Fault::conflict(sentence(&error))
+        }
+        // No memory to unpack it in: the sender has no part in it.
+        BlobError::Frame(FrameError::Io(_)) => {
+            Fault::internal("The server could not read or write its disk", &error)
+        }
+        BlobError::BadName(_) | BlobError::Stream(_) | BlobError::Frame(_) | BlobError::WrongLength(_) => {
+            Fault::bad(sentence(&error))
+        }
         _ => Fault::internal("The server could not read or write its disk", &error),
     }
 }

@@ -21,6 +21,8 @@ use crate::{
 
 /// Bytes of a manifest's JSON.
 pub(super) const MAX_MANIFEST: usize = 64 << 20;
+/// Characters in the name of a shared folder.
+const MAX_ROOT: usize = 64;
 /// Files that are named in an error.
 const NAMED: usize = 5;
 
@@ -42,7 +44,8 @@ async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
     if bundle.files.is_empty() {
         return Err(Fault::bad("The bundle holds no file."));
     }
-    if bundle.files.len() > Bundle::MAX_FILES || bundle.remap.len() > Bundle::MAX_FILES {
+    if bundle.files.len() + bundle.shared.len() > Bundle::MAX_FILES || bundle.remap.len() > Bundle::MAX_FILES
+    {
         return Err(Fault::bad(format!("A bundle holds at most {} files.", Bundle::MAX_FILES)));
     }
     let mut names = HashSet::new();
@@ -60,6 +63,17 @@ async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
                 )));
             }
             None => lacking.push(file.path.as_str()),
+        }
+    }
+    for file in &bundle.shared {
+        if !names.insert(&file.path) {
+            return Err(Fault::bad(format!("The bundle holds {} twice.", file.path)));
+        }
+        if file.root.is_empty()
+            || file.root.chars().count() > MAX_ROOT
+            || file.root.chars().any(char::is_control)
+        {
+            return Err(Fault::bad(format!("The name of a shared folder has 1 to {MAX_ROOT} characters.")));
         }
     }
     // A path may stand for a folder of files, or for files in one by a pattern (`<UDIM>`).
@@ -97,10 +111,11 @@ pub(super) async fn store(app: &App, bundle: &Bundle) -> Answer<BundleId> {
 /// Keeps the manifest; what is returned is for the records, which do not know the bundle before.
 pub(crate) async fn keep(app: &App, bundle: &Bundle) -> Answer<NewBundle> {
     app.space.take(0)?;
-    let id = BundleId(app.blobs.put_bytes(bundle.to_manifest()).await.map_err(blob_fault)?);
+    let id = BundleId(app.blobs.whole().put_bytes(bundle.to_manifest()).await.map_err(blob_fault)?);
     let mut blobs: Vec<_> = bundle.files.iter().map(|file| file.hash).collect();
     blobs.sort_unstable();
     blobs.dedup();
+    app.splitter.add(&blobs);
     let size = bundle.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.size));
     Ok(NewBundle { id, owner: Owner::default(), project: Project::default(), size, blobs })
 }

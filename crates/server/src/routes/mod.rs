@@ -3,6 +3,7 @@
 mod blobs;
 mod body;
 pub(crate) mod bundles;
+mod chunks;
 mod events;
 mod farm;
 mod job_data;
@@ -21,7 +22,7 @@ use axum::{
     middleware,
     response::{IntoResponse, Response},
 };
-use kiln_api::{BUILD, Info, Me, OLDEST_PROTOCOL, PROTOCOL, Problem, ProblemCode};
+use kiln_api::{BUILD, Info, MAX_RECIPE, Me, OLDEST_PROTOCOL, PROTOCOL, Problem, ProblemCode};
 use kiln_store::StoreError;
 use kiln_types::Owner;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -97,6 +98,14 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(uploads::finish))
         .routes(routes!(blobs::missing))
         .routes(routes!(blobs::get, blobs::head, blobs::put))
+        .routes(routes!(chunks::missing))
+        .routes(routes!(chunks::put))
+        .routes(routes!(chunks::fetch))
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(chunks::recipe, chunks::put_recipe))
+                .layer(DefaultBodyLimit::max(MAX_RECIPE)),
+        )
         .merge(
             OpenApiRouter::new()
                 .routes(routes!(bundles::create))

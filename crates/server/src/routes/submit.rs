@@ -1,6 +1,6 @@
 //! From a request to a job: the .blend is read, and whatever cannot be is refused before anything starts.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{extract::State, http::StatusCode};
 use kiln_api::{JobSource, JobView, Problem, ProblemCode, SubmitJob};
@@ -10,11 +10,11 @@ use kiln_types::{
     RenderSettings, ScriptPolicy, SessionSpec, Simulations,
 };
 
-use super::{body::blob_fault, bundles, jobs::view};
+use super::{MAX_BLOB, body::blob_fault, bundles, jobs::view};
 use crate::{
     App,
     brain::{Input, sentence},
-    inspect::{NodeBakes, blend_file},
+    inspect::{NodeBakes, blend_file, unpacked},
     problem::{Answer, Fault, Json},
 };
 
@@ -40,7 +40,7 @@ pub(super) async fn create(
     };
     let (source, files) = source;
     let bakes = NodeBakes::of(&files, &source.blend);
-    let inspection = blend_file(app.blobs.path(&source.hash), bakes).await.map_err(|why| {
+    let inspection = blend_file(&app.blobs, &source.hash, bakes).await.map_err(|why| {
         Fault::new(ProblemCode::NotABlend, format!("“{}” is not a whole .blend: {why}", source.blend))
     })?;
     check_extras(&request, &files)?;
@@ -55,6 +55,8 @@ struct Source {
     blend: RelPath,
     hash: BlobHash,
     origin: Option<String>,
+    /// The names of the folders that hold the files which the bundle does not.
+    shared: Vec<String>,
 }
 
 async fn from_bundle(
@@ -70,7 +72,9 @@ async fn from_bundle(
     let bundle = bundles::read(app, id).await?;
     let file = bundle.files.iter().find(|file| file.path == *blend);
     let hash = file.ok_or_else(|| Fault::bad(format!("The bundle holds no {blend}.")))?.hash;
-    Ok((Source { bundle: id, blend: blend.clone(), hash, origin }, bundle))
+    let shared: BTreeSet<String> = bundle.shared.iter().map(|file| file.root.clone()).collect();
+    let shared = shared.into_iter().collect();
+    Ok((Source { bundle: id, blend: blend.clone(), hash, origin, shared }, bundle))
 }
 
 /// The server makes the bundle of the one file.
@@ -85,6 +89,7 @@ async fn from_upload(app: &App, id: kiln_types::UploadId) -> Answer<(Source, Bun
     let size = size.ok_or_else(|| {
         Fault::not_found(format!("The bytes of the upload {id} are gone; send them again."))
     })?;
+    let (hash, size) = unpack(app, hash, size).await?;
     let name = info.name.rsplit(['/', '\\']).next().unwrap_or_default();
     let blend = RelPath::new(name)
         .or_else(|_| RelPath::new("scene.blend"))
@@ -92,7 +97,16 @@ async fn from_upload(app: &App, id: kiln_types::UploadId) -> Answer<(Source, Bun
     let file = BundleFile { path: blend.clone(), hash, size };
     let files = Bundle { files: vec![file], ..Bundle::default() };
     let bundle = bundles::store(app, &files).await?;
-    Ok((Source { bundle, blend, hash, origin: None }, files))
+    Ok((Source { bundle, blend, hash, origin: None, shared: Vec::new() }, files))
+}
+
+/// The bundle's file of an uploaded one: what it unpacks to, where it is packed.
+async fn unpack(app: &App, hash: BlobHash, size: u64) -> Answer<(BlobHash, u64)> {
+    let reader = app.blobs.reader(&hash).await.map_err(blob_fault)?;
+    let read = |error| Fault::internal("The uploaded .blend could not be unpacked", error);
+    let Some(bytes) = unpacked(reader).await.map_err(read)? else { return Ok((hash, size)) };
+    app.space.take(size)?;
+    app.blobs.put_stream(None, MAX_BLOB, bytes).await.map_err(blob_fault)
 }
 
 fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec> {
@@ -128,6 +142,7 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
         frame_time_limit_s: request.frame_time_limit_s,
         written_by: file.written_by,
         bake: to_bake(request.policy.simulations, scene, file)?,
+        shared: source.shared,
         session: SessionSpec {
             bundle: source.bundle,
             blend: source.blend,

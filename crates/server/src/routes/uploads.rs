@@ -75,7 +75,7 @@ pub(super) async fn finish(
     // Finishing twice is answered twice: the first answer may have been lost.
     let (hash, size) = app.uploads.finish(id).await.map_err(blob_fault)?;
     if info.finished.is_none()
-        && let Err(why) = inspect::blend_file(app.blobs.path(&hash), inspect::NodeBakes::default()).await
+        && let Err(why) = inspect::blend_file(&app.blobs, &hash, inspect::NodeBakes::default()).await
     {
         discard(&app, id, hash).await;
         return Err(Fault::new(

@@ -12,7 +12,8 @@ use crate::support::{FakeWorker, Farm, files_below, problem};
 async fn a_full_disk_turns_bytes_away_and_loses_nothing() {
     let data = tempfile::tempdir().unwrap();
     let Some(disk) = SmallDisk::mount(data.path(), 8) else { return };
-    let farm = Farm::start_in(data, |_| ()).await;
+    // Nothing is split meanwhile, so that every byte on the disk is accounted for.
+    let farm = Farm::start_in(data, |options| options.chunks = false).await;
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
     let job = farm.submit("1-3").await;
     let mut tasks = worker.assignment().await.tasks;

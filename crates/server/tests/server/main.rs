@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bakes;
+mod chunks;
 mod disk;
 mod events;
 mod gate;
@@ -9,6 +10,7 @@ mod jobs;
 mod openapi;
 mod race;
 mod retention;
+mod sending;
 mod starting;
 mod submitting;
 mod support;

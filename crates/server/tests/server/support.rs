@@ -179,6 +179,7 @@ pub fn hello(id: u64, name: &str, slots: u16) -> Hello {
             devices: vec![kiln_api::DeviceOffer { class: DeviceClass::Cpu, name: "cpu".to_owned() }],
             denoisers: Vec::new(),
         }],
+        shared: Vec::new(),
         held: Vec::new(),
     }
 }

@@ -67,6 +67,7 @@ fn spec(name: &str, frames: &str) -> JobSpec {
         frame_time_limit_s: Some(600),
         written_by: "3.4.1".parse().unwrap(),
         bake: Vec::new(),
+        shared: Vec::new(),
         session: SessionSpec {
             bundle: BundleId(BlobHash::of(b"bundle")),
             blend: RelPath::new("shot.blend").unwrap(),

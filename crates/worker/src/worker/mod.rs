@@ -35,6 +35,7 @@ use crate::{
     offers::Offers,
     outbox::Outbox,
     seat::{Garage, Met},
+    shared::SharedRoots,
     sizing,
     slot::{self, Made, Order, Shop, Told},
 };
@@ -131,7 +132,8 @@ impl Worker {
             .map_err(|error| WorkerError::Fault(error.to_string()))??;
         let cache = Cache::open(&identity.part("cache"), options.cache_bytes).await?;
         let local = options.local_blobs.as_deref().map(BlobStore::peek);
-        let bundles = Bundles::new(client.clone(), cache, identity.part("bundles"), local);
+        let roots = SharedRoots::new(options.shared.clone());
+        let bundles = Bundles::new(client.clone(), cache, identity.part("bundles"), local, roots);
         let garage = Garage::new(
             identity.part("roots"),
             options.threads.unwrap_or(0),
@@ -302,6 +304,7 @@ impl Worker {
             machine: self.machine.clone(),
             slots: u16::try_from(self.slots.len()).unwrap_or(u16::MAX),
             blenders: self.offers.all(),
+            shared: self.options.shared.keys().cloned().collect(),
             held: self.ledger.held(),
         }
     }

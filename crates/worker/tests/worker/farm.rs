@@ -74,6 +74,8 @@ impl Farm {
         };
         let router = Router::new()
             .route("/api/v1/blobs/{hash}", get(get_blob).put(put_blob))
+            // Every blob is kept whole.
+            .route("/api/v1/blobs/{hash}/chunks", get(|| async { StatusCode::NO_CONTENT }))
             .route("/api/v1/bundles/{id}", get(get_bundle))
             .route("/api/v1/worker", get(connect))
             .layer(DefaultBodyLimit::max(1 << 30))
