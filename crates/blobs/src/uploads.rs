@@ -168,7 +168,7 @@ impl Uploads {
     }
 
     /// Makes a blob of the upload. Once done, asking again gives the same answer, until the upload is aborted
-    /// or expires.
+    /// or expires; what has become of the blob since is not asked.
     ///
     /// # Errors
     /// [`BlobError::Incomplete`] where less than announced has arrived; [`BlobError::NoUpload`],
@@ -196,8 +196,6 @@ impl Uploads {
             }
             if length(&part)?.is_some() {
                 inner.blobs.adopt(&part, hash, have)?;
-            } else if length(&inner.blobs.path(&hash))?.is_none() {
-                return Err(BlobError::NotFound(hash));
             }
             Ok((hash, have))
         })

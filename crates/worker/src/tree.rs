@@ -122,7 +122,7 @@ mod tests {
             fs::write(folder.join(name), bytes).unwrap();
             fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o444)).unwrap();
         }
-        Arc::new(Laid { folder, remap: BTreeMap::new(), size: 12 })
+        Arc::new(Laid { folder, remap: BTreeMap::new(), size: 12, shared: Vec::new() })
     }
 
     #[test]

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use kiln_api::{Problem, ProblemCode, UPLOAD_OFFSET, UploadCreate, UploadFinished, UploadView};
+use kiln_blobs::BlobError;
 use kiln_types::UploadId;
 
 use super::body::{blob_fault, length, patient};
@@ -74,6 +75,9 @@ pub(super) async fn finish(
     let _hold = app.holds.begin();
     // Finishing twice is answered twice: the first answer may have been lost.
     let (hash, size) = app.uploads.finish(id).await.map_err(blob_fault)?;
+    if app.blobs.promise(&hash).await.map_err(blob_fault)?.is_none() {
+        return Err(blob_fault(BlobError::NotFound(hash)));
+    }
     if info.finished.is_none()
         && let Err(why) = inspect::blend_file(&app.blobs, &hash, inspect::NodeBakes::default()).await
     {

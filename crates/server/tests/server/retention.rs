@@ -35,7 +35,9 @@ async fn refusal(farm: &Farm, method: Method, path: String) -> kiln_api::Problem
 
 #[tokio::test]
 async fn each_thing_goes_when_its_time_has_come() {
-    let farm = Farm::start().await;
+    // Nothing is split meanwhile, so that every blob is counted once.
+    let whole = |options: &mut ServerOptions| options.chunks = false;
+    let farm = Farm::start_in(tempfile::tempdir().unwrap(), whole).await;
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
     let job = farm.submit("1").await;
     assert_eq!(job.kept.outputs, Kept::WhileOpen);
@@ -105,6 +107,7 @@ async fn what_would_go_is_what_goes() {
         let all =
             Retention { bundles: now, outputs: now, logs: now, events: now, uploads: now, promises: now };
         options.retention = Some(all);
+        options.chunks = false;
     })
     .await;
     let job = rendered(&farm, "1-2", 2).await;
@@ -126,7 +129,8 @@ async fn what_would_go_is_what_goes() {
     let plain = |collected: Collected| Collected { dry_run: false, seconds: 0.0, events: 0, ..collected };
     assert_eq!(plain(would), plain(did.clone()));
     assert_eq!((did.inputs, did.outputs, did.logs), (vec![job.id], vec![job.id], vec![job.id]));
-    assert_eq!((did.blobs, did.bundles, did.uploads), (4, 1, 1));
+    // Two frames, the manifest, the .blend as it was uploaded, and unpacked.
+    assert_eq!((did.blobs, did.bundles, did.uploads), (5, 1, 1));
     assert_eq!(files_below(farm.data.path()), ["farm.key", "kiln.lock", "server.json"]);
 }
 
