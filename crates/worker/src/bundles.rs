@@ -35,7 +35,7 @@ pub(crate) struct Laid {
     /// Bytes.
     pub(crate) size: u64,
     /// What the links in it lead to.
-    shared: Vec<Compared>,
+    pub(crate) shared: Vec<Compared>,
 }
 
 impl Laid {
