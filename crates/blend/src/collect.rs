@@ -417,8 +417,11 @@ impl<'a> Collector<'a> {
         for rule in rules.iter().filter(|rule| (rule.applies)(view)) {
             if let Some(pointer) = view.pointer(rule.field) {
                 if self.pending.len() < MAX_EXTERNAL {
-                    // A property tells the length of its text; what others point to ends with a NUL.
-                    let counts = ["len", "totallen"].map(|field| view.place(field)).into_iter().flatten();
+                    // A property tells the length of its text; what others point to ends with a NUL. How much
+                    // memory the text once had is no length of it, and nobody reads it.
+                    let of_text = |field: &&str| view.int(field) == view.int("len");
+                    let counts = ["len", "totallen"].into_iter().filter(of_text);
+                    let counts = counts.filter_map(|field| view.place(field));
                     let counts = counts.filter(|_| view.struct_name() == "IDProperty");
                     let counts = counts.map(|place| Field::within(at, place)).collect();
                     self.pending.insert(pointer, Pending { kind: rule.kind, counts });

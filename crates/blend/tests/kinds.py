@@ -22,6 +22,10 @@ film, far = os.path.join(home, "film"), os.path.join(home, "far")
 options = bpy.app.build_options
 
 
+# Blender may write the bake of an ocean into a folder of a garbled name; not where the tests were started.
+os.chdir(out)
+
+
 def place(*parts):
     path = os.path.join(*parts)
     os.makedirs(os.path.dirname(path), exist_ok=True)

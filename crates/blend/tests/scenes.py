@@ -145,9 +145,10 @@ def output(target, fmt, depth=None):
 
 output(scene, "PNG", "16")
 second = bpy.data.scenes.new("Zweite")
-second.render.engine = [e for e in ("BLENDER_EEVEE", "BLENDER_EEVEE_NEXT") if e in
-                        {i.identifier for i in bpy.types.RenderSettings.bl_rna.properties["engine"].enum_items}
-                        | {"BLENDER_EEVEE"}][0]
+try:
+    second.render.engine = "BLENDER_EEVEE"
+except TypeError:
+    second.render.engine = "BLENDER_EEVEE_NEXT"
 second.eevee.taa_render_samples = 33
 second.camera = bpy.data.objects["Camera"]
 second.render.use_multiview = True
