@@ -44,9 +44,9 @@ async fn each_thing_goes_when_its_time_has_come() {
     let task = worker.assignment().await.tasks.remove(0);
     worker.say(Up::Started { attempt: task.attempt }).await;
     worker.say(Up::Log { attempt: task.attempt, text: "Fra:1\n".into() }).await;
-    // Nothing of an open job goes, however late it is.
+    // Nothing of an open job goes, however late it is; the .blend came packed, and its job has it unpacked.
     let none = farm.collect_as_of(in_days(9000)).await;
-    assert_eq!((none.inputs.len(), none.blobs, none.log_bytes), (0, 0, 0));
+    assert_eq!((none.inputs.len(), none.blobs, none.log_bytes), (0, 1, 0));
     assert!(none.events > 1);
     assert_eq!(none.uploads, 1, "the job has its own hold on the bytes");
     assert_eq!(worker.deliver(&task).await, Verdict::Committed);
