@@ -279,8 +279,10 @@ impl Follower<'_> {
                 tracing::debug!(frame, reason, "frame failed");
             }
             Change::AttemptEnded { frame, failure: Some(failure), .. } => {
-                // The same fault meets every frame; once is enough on the way, the end names the frames.
-                if self.said.len() < SHOWN_FAILURES && self.said.insert(failure.message.clone()) {
+                // The same fault meets every frame: once is enough on the way, and the end names the frames. What stops
+                // the job is its end.
+                let stops = failure.cause.stops_job();
+                if !stops && self.said.len() < SHOWN_FAILURES && self.said.insert(failure.message.clone()) {
                     let worker = event.worker.as_deref().unwrap_or("a worker");
                     self.progress.aside(|output| {
                         output.note(&format!("{} on {worker}: {failure}", task(*frame)));

@@ -62,10 +62,11 @@ pub enum PrepareError {
     #[error(transparent)]
     Frames(#[from] FrameSetError),
     #[error(
-        "{} missing: {}; bring them back, or render without them with --allow-missing",
+        "{} missing: {}; bring {them} back, or render without {them} with --allow-missing",
         if .0.len() == 1 { "a file that the scene needs is".to_owned() }
             else { format!("{} files that the scene needs are", .0.len()) },
-        first(.0)
+        first(.0),
+        them = if .0.len() == 1 { "it" } else { "them" }
     )]
     Missing(Vec<Missing>),
     #[error(
@@ -89,6 +90,11 @@ pub enum PrepareError {
     Client(#[from] ClientError),
 }
 
+impl PrepareError {
+    /// Missing files that the sentence names.
+    pub const NAMED: usize = 3;
+}
+
 fn listed(names: &[String]) -> String {
     match names {
         [] => "none".to_owned(),
@@ -100,8 +106,8 @@ fn listed(names: &[String]) -> String {
 }
 
 fn first(missing: &[Missing]) -> String {
-    let shown: Vec<String> = missing.iter().take(3).map(ToString::to_string).collect();
-    format!("{}{}", shown.join(", "), if missing.len() > 3 { ", …" } else { "" })
+    let shown: Vec<String> = missing.iter().take(PrepareError::NAMED).map(ToString::to_string).collect();
+    format!("{}{}", shown.join(", "), if missing.len() > PrepareError::NAMED { ", …" } else { "" })
 }
 
 pub(crate) fn choose_scene(

@@ -9,7 +9,7 @@ use std::{
 };
 
 use indicatif::ProgressBar;
-use kiln_blend::{Dependencies, Missing, dependencies, layout};
+use kiln_blend::{Dependencies, dependencies, layout};
 use kiln_client::FoundExtras;
 use serde_json::json;
 
@@ -18,7 +18,7 @@ use crate::{
     args::BundleArgs,
     bundle::{BundleError, Made, Plan, Target},
     exit::{Exit, Fault, Outcome},
-    output::{Output, one_line, text::count},
+    output::{Output, blend::tell_missing, one_line, text::count},
     progress::bytes_bar,
     signals::Signals,
     size::ByteSize,
@@ -70,9 +70,13 @@ fn bundle(output: Output, args: &BundleArgs, stopped: &AtomicBool) -> Outcome<Ex
     }
     let lacking = missing.len() + extras.missing_tables.len();
     if lacking > 0 && !args.allow_missing {
+        let (what, them) = if lacking == 1 {
+            ("a file is".to_owned(), "it")
+        } else {
+            (format!("{lacking} files are"), "them")
+        };
         return Err(Fault::bad_input(format!(
-            "{} missing; bring them back, or go on without them with --allow-missing",
-            if lacking == 1 { "a file is".to_owned() } else { format!("{lacking} files are") }
+            "{what} missing; bring {them} back, or go on without {them} with --allow-missing"
         )));
     }
     if args.dry_run {
@@ -102,19 +106,6 @@ fn manifest(plan: &Plan, extras: &FoundExtras) -> Vec<u8> {
         "ocio": extras.ocio, "addons": extras.addons,
     });
     format!("{value:#}\n").into_bytes()
-}
-
-/// All of them, those of one .blend together.
-fn tell_missing(output: Output, missing: &[Missing]) {
-    let mut left: Vec<&Missing> = missing.iter().collect();
-    while let Some(holder) = left.first().map(|one| one.holder.clone()) {
-        let (these, others) = left.into_iter().partition::<Vec<_>, _>(|one| one.holder == holder);
-        output.note(&one_line(&format!("missing in {}:", holder.display())));
-        for one in these {
-            output.note(&format!("  {}", one_line(&one.to_string())));
-        }
-        left = others;
-    }
 }
 
 fn told(output: Output, found: &Dependencies, plan: &Plan, made: Option<(&Target, &Made)>) {

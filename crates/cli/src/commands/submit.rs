@@ -21,7 +21,11 @@ use crate::{
     farm,
     follow::{Whose, follow},
     marker::Marker,
-    output::{Output, Reader, blend::summary, text::count},
+    output::{
+        Output, Reader,
+        blend::{summary, tell_missing},
+        text::count,
+    },
     settings::Settings,
     signals::Signals,
     size::ByteSize,
@@ -118,9 +122,14 @@ pub async fn prepare(
 ) -> Outcome<Prepared> {
     let (file, request) = (args.file.clone(), request(output, args, settings, transfer));
     let prepared = tokio::task::spawn_blocking(move || Prepared::new(&file, &request));
-    let prepared = prepared
-        .await
-        .map_err(|error| Fault::failed(format!("reading the .blend broke off ({error})")))??;
+    let prepared =
+        prepared.await.map_err(|error| Fault::failed(format!("reading the .blend broke off ({error})")))?;
+    if let Err(PrepareError::Missing(files)) = &prepared
+        && files.len() > PrepareError::NAMED
+    {
+        tell_missing(output, files);
+    }
+    let prepared = prepared?;
     let unbaked = prepared.unbaked();
     if args.only_baked && !unbaked.is_empty() {
         return Err(Fault::bad_input(format!(

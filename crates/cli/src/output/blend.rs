@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use kiln_blend::{Compression, Dependencies, Dependency, Inspection, SceneInfo, Simulation, SimulationKind};
+use kiln_blend::{
+    Compression, Dependencies, Dependency, Inspection, Missing, SceneInfo, Simulation, SimulationKind,
+};
 use kiln_client::Prepared;
 use kiln_types::Resolution;
 
-use super::{one_line, text::count};
+use super::{Output, one_line, text::count};
 use crate::size::ByteSize;
 
 /// Objects of one kind that are named before the rest is counted.
@@ -41,6 +43,19 @@ pub fn describe(found: &Dependencies, size: u64) -> String {
     }
     lines.extend(file_lines(found));
     lines.iter().map(|line| one_line(line)).collect::<Vec<_>>().join("\n") + "\n"
+}
+
+/// All missing files, those of one .blend together.
+pub fn tell_missing(output: Output, missing: &[Missing]) {
+    let mut left: Vec<&Missing> = missing.iter().collect();
+    while let Some(holder) = left.first().map(|one| one.holder.clone()) {
+        let (these, others) = left.into_iter().partition::<Vec<_>, _>(|one| one.holder == holder);
+        output.note(&one_line(&format!("missing in {}:", holder.display())));
+        for one in these {
+            output.note(&format!("  {}", one_line(&one.to_string())));
+        }
+        left = others;
+    }
 }
 
 /// What is about to render, in a few lines: what was asked for goes over what the file says.
