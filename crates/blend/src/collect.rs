@@ -1,6 +1,6 @@
 //! The walk from block to block that picks the few blocks of interest out of all.
 
-use std::collections::{HashMap, HashSet};
+use foldhash::{HashMap, HashSet};
 
 use crate::{
     dna::{Dna, View},
@@ -111,14 +111,14 @@ const PARTS: &[(u8, &[&str])] = &[
 ];
 
 /// What every struct of the file is of use for.
-fn table(dna: &Dna, by_name: &HashMap<&str, usize>, rules: &HashMap<usize, Vec<&'static Rule>>) -> Vec<u8> {
+fn table(dna: &Dna, by_name: &HashMap<&[u8], usize>, rules: &HashMap<usize, Vec<&'static Rule>>) -> Vec<u8> {
     let mut table = vec![0; dna.len()];
     for (one, names) in PARTS {
-        names.iter().filter_map(|name| by_name.get(name)).for_each(|index| table[*index] |= one);
+        names.iter().filter_map(|name| by_name.get(name.as_bytes())).for_each(|index| table[*index] |= one);
     }
     // Every modifier, of whatever kind, is a link in the list of them.
     for (name, index) in by_name {
-        if name.ends_with("ModifierData") && dna.has_field(*index, "modifier") {
+        if name.ends_with(b"ModifierData") && dna.has_field(*index, "modifier") {
             table[*index] |= uses::OBJECT;
         }
     }
@@ -141,13 +141,10 @@ struct Current {
 
 struct Collector<'a> {
     dna: &'a Dna,
+    schema: &'a Schema,
     out: Collected,
     /// Bytes that may still be kept.
     budget: usize,
-    /// Which rules apply to a struct.
-    rules: HashMap<usize, Vec<&'static Rule>>,
-    uses: Vec<u8>,
-    kinds: Kinds,
     current: Current,
     /// What scenes and their markers use as cameras.
     looked_through: HashSet<u64>,
@@ -169,16 +166,25 @@ struct Kinds {
     element: Option<usize>,
 }
 
-impl<'a> Collector<'a> {
-    fn new(dna: &'a Dna, limits: &Limits) -> Self {
+/// The DNA, and what of it is of interest.
+pub(crate) struct Schema {
+    pub dna: Dna,
+    /// Which rules apply to a struct.
+    rules: HashMap<usize, Vec<&'static Rule>>,
+    uses: Vec<u8>,
+    kinds: Kinds,
+}
+
+impl Schema {
+    pub fn new(dna: Dna) -> Self {
         let by_name = dna.by_name();
-        let mut rules: HashMap<usize, Vec<&'static Rule>> = HashMap::new();
+        let mut rules: HashMap<usize, Vec<&'static Rule>> = HashMap::default();
         for rule in RULES {
-            if let Some(index) = by_name.get(rule.strukt) {
+            if let Some(index) = by_name.get(rule.strukt.as_bytes()) {
                 rules.entry(*index).or_default().push(rule);
             }
         }
-        let index_of = |name: &str| by_name.get(name).copied();
+        let index_of = |name: &str| by_name.get(name.as_bytes()).copied();
         let kinds = Kinds {
             id: index_of("ID"),
             object: index_of("Object"),
@@ -187,19 +193,24 @@ impl<'a> Collector<'a> {
             sequence: index_of("Sequence"),
             element: index_of("StripElem"),
         };
+        let uses = table(&dna, &by_name, &rules);
+        Self { dna, rules, uses, kinds }
+    }
+}
+
+impl<'a> Collector<'a> {
+    fn new(schema: &'a Schema, limits: &Limits) -> Self {
         Self {
-            dna,
+            dna: &schema.dna,
+            schema,
             out: Collected::default(),
             budget: limits.memory,
-            uses: table(dna, &by_name, &rules),
-            rules,
-            kinds,
             current: Current::default(),
-            looked_through: HashSet::new(),
-            pending: HashMap::new(),
-            strip_types: HashMap::new(),
+            looked_through: HashSet::default(),
+            pending: HashMap::default(),
+            strip_types: HashMap::default(),
             strips: Vec::new(),
-            elements: HashMap::new(),
+            elements: HashMap::default(),
         }
     }
 
@@ -211,7 +222,7 @@ impl<'a> Collector<'a> {
 
     fn block(&mut self, head: &Head, walker: &mut Walker<'_>) -> Result<(), BlendFault> {
         if &head.code == b"GLOB" {
-            if let Some(index) = self.kinds.global {
+            if let Some(index) = self.schema.kinds.global {
                 let bytes = walker.payload(1 << 16)?;
                 let global = self.dna.view(index, &bytes);
                 self.out.active = global.pointer("curscene");
@@ -233,8 +244,8 @@ impl<'a> Collector<'a> {
 
     fn datablock(&mut self, head: &Head, walker: &mut Walker<'_>) -> Result<(), BlendFault> {
         self.flush()?;
-        let is_object = &head.code == b"OB\0\0" && self.kinds.object == Some(head.sdna);
-        let is_particles = &head.code == b"PA\0\0" && self.kinds.particles == Some(head.sdna);
+        let is_object = &head.code == b"OB\0\0" && self.schema.kinds.object == Some(head.sdna);
+        let is_particles = &head.code == b"PA\0\0" && self.schema.kinds.particles == Some(head.sdna);
         let mut part = match &head.code {
             b"SC\0\0" => uses::SCENE,
             b"OB\0\0" if is_object => uses::OBJECT,
@@ -242,12 +253,12 @@ impl<'a> Collector<'a> {
             b"NT\0\0" => uses::TREE,
             _ => 0,
         };
-        let whole = part != 0 || is_particles || self.rules.contains_key(&head.sdna);
+        let whole = part != 0 || is_particles || self.schema.rules.contains_key(&head.sdna);
         // Of all others the name alone is of interest; every datablock begins with an ID.
-        let id_size = self.kinds.id.map_or(0, |id| self.dna.size(id)) as u64;
+        let id_size = self.schema.kinds.id.map_or(0, |id| self.dna.size(id)) as u64;
         let size = if whole { self.dna.size(head.sdna).max(1) as u64 } else { id_size };
         let bytes = walker.payload(size)?;
-        let id = self.kinds.id.map(|id| self.dna.view(id, &bytes));
+        let id = self.schema.kinds.id.map(|id| self.dna.view(id, &bytes));
         self.current.name = id.and_then(|id| id.text("name")).unwrap_or_default();
         let view = self.dna.view(head.sdna, &bytes);
         if part == uses::TREE && view.bytes("idname") != Some(b"GeometryNodeTree") {
@@ -291,7 +302,7 @@ impl<'a> Collector<'a> {
             let data = Field { at: head.data, len };
             return self.named(kind, text, Spot::Block(NameBlock { head: head.at, data, counts }));
         }
-        let uses = self.uses.get(head.sdna).copied().unwrap_or(0);
+        let uses = self.schema.uses.get(head.sdna).copied().unwrap_or(0);
         let wanted = uses & (self.current.part | uses::RULES);
         let size = self.dna.size(head.sdna).max(1);
         if self.current.part == uses::SCENE && uses & uses::SEQUENCER != 0 {
@@ -326,7 +337,7 @@ impl<'a> Collector<'a> {
 
     fn sequencer(&mut self, head: &Head, walker: &mut Walker<'_>, size: usize) -> Result<(), BlendFault> {
         let index = Some(head.sdna);
-        if index == self.kinds.element {
+        if index == self.schema.kinds.element {
             let count = head.len / size as u64;
             let mut names = Vec::new();
             for index in 0..count {
@@ -341,7 +352,7 @@ impl<'a> Collector<'a> {
         }
         let bytes = walker.payload(size as u64)?;
         let view = self.dna.view(head.sdna, &bytes);
-        if index == self.kinds.sequence {
+        if index == self.schema.kinds.sequence {
             if let (Some(data), Some(kind)) = (view.pointer("strip"), view.int("type")) {
                 self.keep(16)?;
                 self.strip_types.insert(data, kind);
@@ -372,7 +383,7 @@ impl<'a> Collector<'a> {
         self.keep(stays)?;
         if part == uses::SCENE {
             self.looked_through.extend(scene::cameras(self.dna, &block, &parts));
-            let of_members = ["Base", "CollectionObject", "CollectionChild"];
+            let of_members: [&[u8]; 3] = [b"Base", b"CollectionObject", b"CollectionChild"];
             let before = parts.iter().map(|part| part.bytes.len() + 64).sum::<usize>();
             parts.retain(|part| !of_members.contains(&self.dna.name(part.sdna)));
             let after = parts.iter().map(|part| part.bytes.len() + 64).sum::<usize>();
@@ -413,16 +424,16 @@ impl<'a> Collector<'a> {
 
     /// For a struct that begins at byte `at` of the file.
     fn apply_rules(&mut self, head: &Head, at: u64, view: &View<'_>) -> Result<(), BlendFault> {
-        let Some(rules) = self.rules.get(&head.sdna).cloned() else { return Ok(()) };
+        let Some(rules) = self.schema.rules.get(&head.sdna) else { return Ok(()) };
         for rule in rules.iter().filter(|rule| (rule.applies)(view)) {
             if let Some(pointer) = view.pointer(rule.field) {
                 if self.pending.len() < MAX_EXTERNAL {
                     // A property tells the length of its text; what others point to ends with a NUL. How much
                     // memory the text once had is no length of it, and nobody reads it.
-                    let of_text = |field: &&str| view.int(field) == view.int("len");
+                    let of_text = |field: &&'static str| view.int(field) == view.int("len");
                     let counts = ["len", "totallen"].into_iter().filter(of_text);
                     let counts = counts.filter_map(|field| view.place(field));
-                    let counts = counts.filter(|_| view.struct_name() == "IDProperty");
+                    let counts = counts.filter(|_| view.struct_name() == b"IDProperty");
                     let counts = counts.map(|place| Field::within(at, place)).collect();
                     self.pending.insert(pointer, Pending { kind: rule.kind, counts });
                 }
@@ -451,9 +462,13 @@ impl<'a> Collector<'a> {
     }
 }
 
-pub(crate) fn collect(bytes: &mut dyn Bytes, dna: &Dna, limits: &Limits) -> Result<Collected, BlendFault> {
+pub(crate) fn collect(
+    bytes: &mut dyn Bytes,
+    schema: &Schema,
+    limits: &Limits,
+) -> Result<Collected, BlendFault> {
     let mut walker = Walker::new(bytes, limits)?;
-    let mut collector = Collector::new(dna, limits);
+    let mut collector = Collector::new(schema, limits);
     while let Some(head) = walker.next()? {
         collector.block(&head, &mut walker)?;
     }

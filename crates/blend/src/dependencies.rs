@@ -10,7 +10,7 @@ use crate::{
     expand::{self, expand},
     external::{ExternalFile, ExternalKind},
     fault::BlendError,
-    inspect::{Inspection, inspect},
+    inspect::{Inspection, inspect_next},
     resolve::{is_relative, is_windows, resolve},
     usd::{self, is_usd},
 };
@@ -98,7 +98,8 @@ pub struct Dependencies {
 /// # Errors
 /// Where the .blend itself cannot be read. What is wrong with a library is told in the result.
 pub fn dependencies(path: &Path) -> Result<Dependencies, BlendError> {
-    let inspection = inspect(path)?;
+    let mut last = None;
+    let inspection = inspect_next(path, &mut last)?;
     // Fails only for an empty path, which could not have been read.
     let blend = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut search =
@@ -120,7 +121,7 @@ pub fn dependencies(path: &Path) -> Result<Dependencies, BlendError> {
             search.take_in_layers(&library);
             continue;
         }
-        match inspect(&library) {
+        match inspect_next(&library, &mut last) {
             Ok(inside) => search.take_in(&library, &inside),
             Err(error) => broken.push(error),
         }

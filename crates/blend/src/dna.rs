@@ -1,9 +1,29 @@
 //! The DNA: a .blend's own description of its structs, and typed access to fields by name.
 
-use std::{cell::OnceCell, collections::HashMap, ops::Range};
+use std::{cell::RefCell, ops::Range};
+
+use foldhash::HashMap;
 
 use crate::{fault::BlendFault, file::Shape};
 
+/// Fields whose places are remembered.
+const MAX_FOUND: usize = 1 << 16;
+
+/// How a number is stored.
+#[derive(Clone, Copy)]
+enum Number {
+    U8,
+    I8,
+    I16,
+    U16,
+    I32,
+    U32,
+    I64,
+    F32,
+    F64,
+}
+
+#[derive(Clone, Copy)]
 struct Field {
     type_index: usize,
     pointer: bool,
@@ -12,26 +32,35 @@ struct Field {
     size: usize,
     /// Elements of an array; 1 for a single value.
     count: usize,
+    /// `None` for what is no number.
+    number: Option<Number>,
+}
+
+impl Field {
+    /// `None` for what would lie beyond all memory.
+    fn end(&self) -> Option<usize> {
+        self.size.checked_mul(self.count)?.checked_add(self.offset)
+    }
 }
 
 struct Struct {
     type_index: usize,
     /// Where its fields are described: pairs of a type and a name.
     described: Range<usize>,
-    /// Of a thousand structs a few dozen are looked into.
-    fields: OnceCell<HashMap<Box<str>, Field>>,
 }
 
 pub(crate) struct Dna {
     shape: Shape,
     bytes: Vec<u8>,
-    /// Where the texts are.
-    names: Vec<Range<usize>>,
-    types: Vec<Range<usize>>,
+    /// Where the texts begin. Each ends with a NUL.
+    names: Vec<u32>,
+    types: Vec<u32>,
     sizes: Vec<usize>,
     structs: Vec<Struct>,
     /// Type index to struct index.
     by_type: Vec<Option<usize>>,
+    /// What was asked for: a few hundred of all the fields there are, and those for every block.
+    found: RefCell<HashMap<(usize, &'static str), Option<Field>>>,
 }
 
 /// Reads the parts of the DNA block one after another.
@@ -66,35 +95,39 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    fn texts(&mut self) -> Result<Vec<Range<usize>>, BlendFault> {
+    fn texts(&mut self) -> Result<Vec<u32>, BlendFault> {
         let count = self.number(4)?;
+        let bad = || BlendFault::dna("the description of its fields makes no sense");
         // Each takes a byte at least.
-        if count > self.bytes.len() {
-            return Err(BlendFault::dna("the description of its fields makes no sense"));
+        if count > self.bytes.len() || u32::try_from(self.bytes.len()).is_err() {
+            return Err(bad());
         }
-        let mut texts = Vec::new();
-        for _ in 0..count {
-            let rest = &self.bytes[self.at..];
-            let end = rest.iter().position(|byte| *byte == 0);
-            let end = end.ok_or_else(|| BlendFault::dna("the description of its fields ends too early"))?;
-            texts.push(self.at..self.at + end);
-            self.at += end + 1;
+        let begin = self.at;
+        let mut texts = Vec::with_capacity(count);
+        for end in memchr::memchr_iter(0, &self.bytes[begin..]).take(count) {
+            texts.push(self.at as u32);
+            self.at = begin + end + 1;
+        }
+        if texts.len() < count {
+            return Err(BlendFault::dna("the description of its fields ends too early"));
         }
         Ok(texts)
     }
 }
 
 /// `*next`, `mat[4][4]`, `(*call)()`: name without decoration, whether a pointer, number of elements.
-fn parse_name(name: &str) -> (Box<str>, bool, usize) {
-    let pointer = name.starts_with('*') || name.starts_with("(*");
-    let bare = name.trim_start_matches(['*', '(']);
-    let end = bare.find(['[', ')']).unwrap_or(bare.len());
+fn parse_name(name: &[u8]) -> (&[u8], bool, usize) {
+    let pointer = name.starts_with(b"*") || name.starts_with(b"(*");
+    let start = name.iter().position(|byte| !matches!(byte, b'*' | b'(')).unwrap_or(name.len());
+    let bare = &name[start..];
+    let end = bare.iter().position(|byte| matches!(byte, b'[' | b')')).unwrap_or(bare.len());
     let mut count = 1_usize;
-    for dimension in bare[end..].split('[').skip(1) {
-        let digits = dimension.split(']').next().unwrap_or_default();
-        count = count.saturating_mul(digits.parse().unwrap_or(1));
+    for dimension in bare[end..].split(|byte| *byte == b'[').skip(1) {
+        let digits = dimension.split(|byte| *byte == b']').next().unwrap_or_default();
+        let digits = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+        count = count.saturating_mul(digits.unwrap_or(1));
     }
-    (bare[..end].into(), pointer, count)
+    (&bare[..end], pointer, count)
 }
 
 impl Dna {
@@ -107,7 +140,7 @@ impl Dna {
         cursor.tag(b"TYPE")?;
         let types = cursor.texts()?;
         cursor.tag(b"TLEN")?;
-        let sizes = (0..types.len()).map(|_| cursor.number(2)).collect::<Result<Vec<_>, _>>()?;
+        let sizes = cursor.take(2 * types.len())?.chunks_exact(2).map(|size| shape.u16(size)).collect();
         cursor.tag(b"STRC")?;
         let count = cursor.number(4)?;
         let mut structs = Vec::new();
@@ -117,48 +150,95 @@ impl Dna {
             *by_type.get_mut(type_index).ok_or_else(bad)? = Some(index);
             let count = cursor.number(2)?;
             let begin = cursor.at;
-            for pair in cursor.take(4 * count)?.chunks_exact(4) {
-                let (kind, name) = (shape.u64(&pair[..2]) as usize, shape.u64(&pair[2..]) as usize);
-                if kind >= types.len() || name >= names.len() {
-                    return Err(bad());
-                }
+            let is_known = |pair: &[u8]| shape.u16(pair) < types.len() && shape.u16(&pair[2..]) < names.len();
+            if !cursor.take(4 * count)?.chunks_exact(4).all(is_known) {
+                return Err(bad());
             }
-            let described = begin..cursor.at;
-            structs.push(Struct { type_index, described, fields: OnceCell::new() });
+            structs.push(Struct { type_index, described: begin..cursor.at });
         }
-        Ok(Self { shape, bytes, names, types, sizes, structs, by_type })
+        Ok(Self { shape, bytes, names, types, sizes, structs, by_type, found: RefCell::default() })
     }
 
-    fn text(&self, texts: &[Range<usize>], index: usize) -> &str {
-        let bytes = texts.get(index).and_then(|range| self.bytes.get(range.clone()));
-        // A name that is no text is nobody's name.
-        bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or("")
+    /// Whether it was parsed from these bytes, for a file of this shape.
+    pub fn is(&self, bytes: &[u8], shape: Shape) -> bool {
+        self.shape == shape && self.bytes == bytes
     }
 
-    fn type_name(&self, index: usize) -> &str {
+    /// Bytes of its description.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn text(&self, texts: &[u32], index: usize) -> &[u8] {
+        let rest = texts.get(index).and_then(|start| self.bytes.get(*start as usize..)).unwrap_or_default();
+        &rest[..memchr::memchr(0, rest).unwrap_or(rest.len())]
+    }
+
+    fn type_name(&self, index: usize) -> &[u8] {
         self.text(&self.types, index)
     }
 
-    fn field(&self, index: usize, name: &str) -> Option<&Field> {
-        let one = self.structs.get(index)?;
-        one.fields.get_or_init(|| self.fields(one)).get(name)
+    fn number(&self, type_index: usize) -> Option<Number> {
+        Some(match self.type_name(type_index) {
+            b"char" | b"uchar" => Number::U8,
+            b"int8_t" => Number::I8,
+            b"short" => Number::I16,
+            b"ushort" => Number::U16,
+            b"int" => Number::I32,
+            b"uint" => Number::U32,
+            b"int64_t" | b"uint64_t" => Number::I64,
+            b"float" => Number::F32,
+            b"double" => Number::F64,
+            _ => return None,
+        })
     }
 
-    /// Up to the first that would lie beyond all memory.
-    fn fields(&self, one: &Struct) -> HashMap<Box<str>, Field> {
-        let mut fields = HashMap::new();
-        let mut offset = 0_usize;
-        for pair in self.bytes[one.described.clone()].chunks_exact(4) {
-            let type_index = self.shape.u64(&pair[..2]) as usize;
-            let (name, pointer, count) =
-                parse_name(self.text(&self.names, self.shape.u64(&pair[2..]) as usize));
-            let size =
-                if pointer { self.shape.pointer } else { self.sizes.get(type_index).copied().unwrap_or(0) };
-            let Some(end) = size.checked_mul(count).and_then(|all| all.checked_add(offset)) else { break };
-            fields.insert(name, Field { type_index, pointer, offset, size, count });
+    /// `r.im_format.imtype`: through structs that lie within each other.
+    fn field(&self, index: usize, path: &'static str) -> Option<Field> {
+        if let Some(known) = self.found.borrow().get(&(index, path)) {
+            return *known;
+        }
+        let field = self.look_up(index, path);
+        let mut found = self.found.borrow_mut();
+        // No file asks for so many, but one that is made for it.
+        if found.len() >= MAX_FOUND {
+            found.clear();
+        }
+        found.insert((index, path), field);
+        field
+    }
+
+    fn look_up(&self, index: usize, path: &str) -> Option<Field> {
+        let mut parts = path.split('.');
+        let mut field = self.own_field(index, parts.next()?)?;
+        for part in parts {
+            let inside = (*self.by_type.get(field.type_index)?).filter(|_| !field.pointer)?;
+            let inner = self.own_field(inside, part)?;
+            let offset = field.offset.checked_add(inner.offset)?;
+            let inner = Field { offset, ..inner };
+            // What lies within cannot reach beyond.
+            if inner.end()? > field.end()? {
+                return None;
+            }
+            field = inner;
+        }
+        Some(field)
+    }
+
+    fn own_field(&self, index: usize, wanted: &str) -> Option<Field> {
+        let mut offset = 0;
+        for pair in self.bytes.get(self.structs.get(index)?.described.clone())?.chunks_exact(4) {
+            let type_index = self.shape.u16(pair);
+            let (name, pointer, count) = parse_name(self.text(&self.names, self.shape.u16(&pair[2..])));
+            let size = if pointer { self.shape.pointer } else { *self.sizes.get(type_index)? };
+            let field = Field { type_index, pointer, offset, size, count, number: None };
+            let end = field.end()?;
+            if name == wanted.as_bytes() {
+                return Some(Field { number: self.number(type_index), ..field });
+            }
             offset = end;
         }
-        fields
+        None
     }
 
     /// Bytes of one struct.
@@ -172,16 +252,16 @@ impl Dna {
     }
 
     /// Indices of the structs by their names.
-    pub fn by_name(&self) -> HashMap<&str, usize> {
+    pub fn by_name(&self) -> HashMap<&[u8], usize> {
         // Of two of one name the first counts.
         (0..self.len()).rev().map(|index| (self.name(index), index)).collect()
     }
 
-    pub fn name(&self, index: usize) -> &str {
-        self.structs.get(index).map_or("", |one| self.type_name(one.type_index))
+    pub fn name(&self, index: usize) -> &[u8] {
+        self.structs.get(index).map_or(b"", |one| self.type_name(one.type_index))
     }
 
-    pub fn has_field(&self, index: usize, field: &str) -> bool {
+    pub fn has_field(&self, index: usize, field: &'static str) -> bool {
         self.field(index, field).is_some()
     }
 
@@ -199,80 +279,64 @@ pub(crate) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    pub fn struct_name(&self) -> &'a str {
+    pub fn struct_name(&self) -> &'a [u8] {
         self.dna.name(self.index)
     }
 
-    /// `r.im_format.imtype`: through structs that lie within each other.
-    fn find(&self, path: &str) -> Option<(&'a Field, &'a [u8])> {
-        let mut bytes = self.bytes;
-        let mut index = self.index;
-        let mut parts = path.split('.').peekable();
-        loop {
-            let field = self.dna.field(index, parts.next()?)?;
-            let end = field.size.checked_mul(field.count)?.checked_add(field.offset)?;
-            bytes = bytes.get(field.offset..end)?;
-            if parts.peek().is_none() {
-                return Some((field, bytes));
-            }
-            if field.pointer {
-                return None;
-            }
-            index = (*self.dna.by_type.get(field.type_index)?)?;
-        }
+    fn find(&self, path: &'static str) -> Option<(Field, &'a [u8])> {
+        let field = self.dna.field(self.index, path)?;
+        Some((field, self.bytes.get(field.offset..field.end()?)?))
     }
 
-    pub fn int(&self, path: &str) -> Option<i64> {
+    pub fn int(&self, path: &'static str) -> Option<i64> {
         let (field, bytes) = self.find(path)?;
-        let bytes = bytes.get(..field.size)?;
-        let raw = self.dna.shape.u64(bytes);
-        Some(match self.dna.type_name(field.type_index) {
-            "char" | "uchar" => i64::from(raw as u8),
-            "int8_t" => i64::from(raw as u8 as i8),
-            "short" => i64::from(raw as u16 as i16),
-            "ushort" => i64::from(raw as u16),
-            "int" => i64::from(raw as u32 as i32),
-            "uint" => i64::from(raw as u32),
-            "int64_t" | "uint64_t" => raw.cast_signed(),
-            "float" => f32::from_bits(raw as u32) as i64,
-            _ => return None,
+        let raw = self.dna.shape.u64(bytes.get(..field.size)?);
+        Some(match field.number? {
+            Number::U8 => i64::from(raw as u8),
+            Number::I8 => i64::from(raw as u8 as i8),
+            Number::I16 => i64::from(raw as u16 as i16),
+            Number::U16 => i64::from(raw as u16),
+            Number::I32 => i64::from(raw as u32 as i32),
+            Number::U32 => i64::from(raw as u32),
+            Number::I64 => raw.cast_signed(),
+            Number::F32 => f32::from_bits(raw as u32) as i64,
+            Number::F64 => return None,
         })
     }
 
-    pub fn float(&self, path: &str) -> Option<f64> {
+    pub fn float(&self, path: &'static str) -> Option<f64> {
         let (field, bytes) = self.find(path)?;
         let raw = self.dna.shape.u64(bytes.get(..field.size)?);
-        match self.dna.type_name(field.type_index) {
-            "float" => Some(f64::from(f32::from_bits(raw as u32))),
-            "double" => Some(f64::from_bits(raw)),
+        match field.number? {
+            Number::F32 => Some(f64::from(f32::from_bits(raw as u32))),
+            Number::F64 => Some(f64::from_bits(raw)),
             _ => self.int(path).map(|int| int as f64),
         }
     }
 
     /// A pointer as it was in Blender's memory; `None` also for the null pointer.
-    pub fn pointer(&self, path: &str) -> Option<u64> {
+    pub fn pointer(&self, path: &'static str) -> Option<u64> {
         let (field, bytes) = self.find(path)?;
         let raw = self.dna.shape.u64(bytes.get(..field.size)?);
         (field.pointer && raw != 0).then_some(raw)
     }
 
     /// A text in a field of characters, to its first NUL.
-    pub fn bytes(&self, path: &str) -> Option<&'a [u8]> {
+    pub fn bytes(&self, path: &'static str) -> Option<&'a [u8]> {
         let (field, bytes) = self.find(path)?;
         if field.pointer || field.size != 1 {
             return None;
         }
-        bytes.split(|byte| *byte == 0).next()
+        Some(&bytes[..memchr::memchr(0, bytes).unwrap_or(bytes.len())])
     }
 
     /// Which of the struct's bytes a field takes.
-    pub fn place(&self, path: &str) -> Option<std::ops::Range<usize>> {
-        let (_, bytes) = self.find(path)?;
-        let start = bytes.as_ptr().addr().checked_sub(self.bytes.as_ptr().addr())?;
-        Some(start..start + bytes.len())
+    pub fn place(&self, path: &'static str) -> Option<std::ops::Range<usize>> {
+        let (field, bytes) = self.find(path)?;
+        Some(field.offset..field.offset + bytes.len())
     }
 
-    pub fn text(&self, path: &str) -> Option<String> {
+    pub fn text(&self, path: &'static str) -> Option<String> {
         self.bytes(path).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
     }
 }

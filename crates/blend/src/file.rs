@@ -26,7 +26,7 @@ pub struct Peek {
 }
 
 /// How numbers and heads are laid out.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub pointer: usize,
     pub big_endian: bool,
@@ -38,6 +38,12 @@ impl Shape {
     pub fn u64(&self, bytes: &[u8]) -> u64 {
         let push = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
         if self.big_endian { bytes.iter().fold(0, push) } else { bytes.iter().rev().fold(0, push) }
+    }
+
+    /// The number in the first two bytes.
+    pub fn u16(&self, bytes: &[u8]) -> usize {
+        let two = [bytes[0], bytes[1]];
+        usize::from(if self.big_endian { u16::from_be_bytes(two) } else { u16::from_le_bytes(two) })
     }
 
     /// The other way round: the number in `size` bytes, 8 at the most.
@@ -225,15 +231,22 @@ const MAX_DNA: u64 = 16 << 20;
 
 /// The DNA and the byte where its block begins.
 pub(crate) struct FoundDna {
-    pub dna: Dna,
+    /// `None`: the one that is known already.
+    pub dna: Option<Dna>,
     pub at: u64,
 }
 
 /// The DNA where Blender puts it, right before the end mark, without a walk through all before it. `None` where it is
 /// not there, or the file can only be read forward. What it finds is a guess until a walk comes by the same block.
-pub(crate) fn dna_at_end(bytes: &mut dyn Bytes, limits: &Limits) -> Result<Option<FoundDna>, BlendFault> {
-    // Those of 5.0 have 140 KB.
-    for tail in [256 << 10, 2 << 20] {
+/// Files of one Blender have the same: what is `known` is not parsed again.
+pub(crate) fn dna_at_end(
+    bytes: &mut dyn Bytes,
+    limits: &Limits,
+    known: Option<&Dna>,
+) -> Result<Option<FoundDna>, BlendFault> {
+    // With its own head and the end mark. Those of 5.0 have 140 KB.
+    let known_tail = known.map(|dna| dna.bytes() as u64 + 64);
+    for tail in known_tail.into_iter().chain([160 << 10, 2 << 20]) {
         let mut walker = Walker::new(bytes, limits)?;
         let Some(len) = walker.stream.len() else { return Ok(None) };
         let begin = walker.stream.position();
@@ -241,7 +254,7 @@ pub(crate) fn dna_at_end(bytes: &mut dyn Bytes, limits: &Limits) -> Result<Optio
         let mut tail = vec![0; (len.max(from) - from) as usize];
         walker.stream.skip(from - begin, &"its end", begin)?;
         walker.stream.read_exact(&mut tail, &"its end", from)?;
-        let found = dna_in_tail(&walker, &tail, from)?;
+        let found = dna_in_tail(&walker, tail, from, known)?;
         if found.is_some() || from == begin {
             return Ok(found);
         }
@@ -249,28 +262,41 @@ pub(crate) fn dna_at_end(bytes: &mut dyn Bytes, limits: &Limits) -> Result<Optio
     Ok(None)
 }
 
-fn dna_in_tail(walker: &Walker<'_>, tail: &[u8], from: u64) -> Result<Option<FoundDna>, BlendFault> {
+fn dna_in_tail(
+    walker: &Walker<'_>,
+    mut tail: Vec<u8>,
+    from: u64,
+    known: Option<&Dna>,
+) -> Result<Option<FoundDna>, BlendFault> {
     let head_size = walker.shape.head_bytes();
     let end = tail.len().checked_sub(head_size).filter(|end| tail[*end..].starts_with(b"ENDB"));
     let Some(end) = end else { return Ok(None) };
+    let head_of = |tail: &[u8], start: usize| {
+        let at = start.checked_sub(head_size)?;
+        let head = walker.parse_head(&tail[at..start], from + at as u64);
+        (&head.code == b"DNA1" && head.len == (end - start) as u64).then_some(head)
+    };
+    if let Some(known) = known
+        && let Some(start) = end.checked_sub(known.bytes())
+        && let Some(head) = head_of(&tail, start)
+        && known.is(&tail[start..end], walker.shape)
+    {
+        return Ok(Some(FoundDna { dna: None, at: head.at }));
+    }
     let mut search = end;
-    while let Some(found) = tail[..search].windows(8).rposition(|eight| eight == b"SDNANAME") {
-        let head =
-            found.checked_sub(head_size).map(|at| walker.parse_head(&tail[at..found], from + at as u64));
-        if let Some(head) = head
-            && &head.code == b"DNA1"
-            && head.len == (end - found) as u64
-        {
-            let dna = Dna::parse(tail[found..end].to_vec(), walker.shape)?;
-            return Ok(Some(FoundDna { dna, at: head.at }));
+    while let Some(start) = memchr::memmem::rfind(&tail[..search], b"SDNANAME") {
+        if let Some(head) = head_of(&tail, start) {
+            tail.truncate(end);
+            tail.drain(..start);
+            return Ok(Some(FoundDna { dna: Some(Dna::parse(tail, walker.shape)?), at: head.at }));
         }
-        search = found;
+        search = start;
     }
     Ok(None)
 }
 
 /// Walks to the end mark and reads the DNA on the way.
-pub(crate) fn find_dna(bytes: &mut dyn Bytes, limits: &Limits) -> Result<FoundDna, BlendFault> {
+pub(crate) fn find_dna(bytes: &mut dyn Bytes, limits: &Limits) -> Result<Dna, BlendFault> {
     let mut walker = Walker::new(bytes, limits)?;
     let mut dna = None;
     while let Some(head) = walker.next()? {
@@ -278,8 +304,7 @@ pub(crate) fn find_dna(bytes: &mut dyn Bytes, limits: &Limits) -> Result<FoundDn
             if head.len > MAX_DNA {
                 return Err(BlendFault::dna("the description of its fields is too long"));
             }
-            let parsed = Dna::parse(walker.payload(MAX_DNA)?, walker.shape)?;
-            dna = Some(FoundDna { dna: parsed, at: head.at });
+            dna = Some(Dna::parse(walker.payload(MAX_DNA)?, walker.shape)?);
         }
     }
     dna.ok_or_else(|| BlendFault::dna("the description of its fields (DNA1) is missing"))

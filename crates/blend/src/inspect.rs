@@ -3,14 +3,14 @@
 use std::{
     io::{Cursor, Read, Seek},
     path::Path,
+    rc::Rc,
 };
 
 use kiln_types::BlenderVersion;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    collect::{Collected, collect},
-    dna::Dna,
+    collect::{Collected, Schema, collect},
     external::ExternalFile,
     fault::{BlendError, BlendFault},
     file::{dna_at_end, find_dna, open, peek_reader},
@@ -57,6 +57,7 @@ fn inspect_bytes(
     bytes: &mut dyn Bytes,
     limits: &Limits,
     has_bake: &dyn Fn(&[u8]) -> bool,
+    last: &mut LastSchema,
 ) -> Result<Inspection, BlendFault> {
     let peek = peek_reader(&mut *bytes)?;
     // What can only be read forward is unpacked once, where it is small.
@@ -65,11 +66,11 @@ fn inspect_bytes(
         Some(unpacked) => unpacked,
         None => bytes,
     };
-    let (dna, collected) = walk(bytes, limits)?;
+    let (schema, collected) = walk(bytes, limits, last)?;
     let scenes = collected
         .scenes
         .iter()
-        .map(|raw| scene::read(&dna, raw, &collected.names, peek.written_by))
+        .map(|raw| scene::read(&schema.dna, raw, &collected.names, peek.written_by))
         .collect::<Result<Vec<_>, _>>()?;
     let active = collected.scenes.iter().position(|raw| Some(raw.block.old) == collected.active);
     let active_scene = scenes.get(active.unwrap_or(0)).map(|scene| scene.name.clone());
@@ -85,18 +86,29 @@ fn inspect_bytes(
     })
 }
 
+/// The schema of the file that was read last: the next one is mostly by the same Blender.
+pub(crate) type LastSchema = Option<Rc<Schema>>;
+
 /// One walk where the DNA lies where Blender puts it; else one to find it and a second one to read.
-pub(crate) fn walk(bytes: &mut dyn Bytes, limits: &Limits) -> Result<(Dna, Collected), BlendFault> {
+pub(crate) fn walk(
+    bytes: &mut dyn Bytes,
+    limits: &Limits,
+    last: &mut LastSchema,
+) -> Result<(Rc<Schema>, Collected), BlendFault> {
     // What is wrong with a broken file is told by the walk from its beginning.
-    if let Ok(Some(found)) = dna_at_end(bytes, limits) {
-        let collected = collect(bytes, &found.dna, limits)?;
-        if collected.dna_at == Some(found.at) {
-            return Ok((found.dna, collected));
+    if let Ok(Some(found)) = dna_at_end(bytes, limits, last.as_ref().map(|schema| &schema.dna)) {
+        let new = found.dna.map(|dna| Rc::new(Schema::new(dna)));
+        if let Some(schema) = new.or_else(|| last.clone()) {
+            let collected = collect(bytes, &schema, limits)?;
+            if collected.dna_at == Some(found.at) {
+                *last = Some(schema.clone());
+                return Ok((schema, collected));
+            }
         }
     }
-    let found = find_dna(bytes, limits)?;
-    let collected = collect(bytes, &found.dna, limits)?;
-    Ok((found.dna, collected))
+    let schema = Rc::new(Schema::new(find_dna(bytes, limits)?));
+    let collected = collect(bytes, &schema, limits)?;
+    Ok((schema, collected))
 }
 
 /// Reads the whole file, from its header to its end mark. Looks beside it for bakes of geometry nodes.
@@ -104,10 +116,16 @@ pub(crate) fn walk(bytes: &mut dyn Bytes, limits: &Limits) -> Result<(Dna, Colle
 /// # Errors
 /// Where it is no .blend, or not a whole one.
 pub fn inspect(path: &Path) -> Result<Inspection, BlendError> {
+    inspect_next(path, &mut None)
+}
+
+/// [`inspect`] of one file of several.
+pub(crate) fn inspect_next(path: &Path, last: &mut LastSchema) -> Result<Inspection, BlendError> {
     let folder = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = folder.parent().unwrap_or(Path::new("/"));
     let has_bake = |name: &[u8]| holds_bake(&resolve(name, folder));
-    let inspected = open(path).and_then(|file| inspect_with(file, &Limits::default(), &has_bake));
+    let inspected =
+        open(path).and_then(|mut file| inspect_bytes(&mut file, &Limits::default(), &has_bake, last));
     inspected.map_err(|fault| fault.at(path))
 }
 
@@ -121,7 +139,7 @@ pub fn inspect_with<R: Read + Seek>(
     limits: &Limits,
     has_bake: &dyn Fn(&[u8]) -> bool,
 ) -> Result<Inspection, BlendFault> {
-    inspect_bytes(&mut reader, limits, has_bake)
+    inspect_bytes(&mut reader, limits, has_bake, &mut None)
 }
 
 /// [`inspect`] of an open file or bytes in memory. Bakes of geometry nodes that lie beside a file are not found.
@@ -129,7 +147,7 @@ pub fn inspect_with<R: Read + Seek>(
 /// # Errors
 /// As [`inspect`].
 pub fn inspect_reader<R: Read + Seek>(mut reader: R, limits: &Limits) -> Result<Inspection, BlendFault> {
-    inspect_bytes(&mut reader, limits, &|_| false)
+    inspect_bytes(&mut reader, limits, &|_| false, &mut None)
 }
 
 /// Geometry nodes write one file a frame into `meta`.

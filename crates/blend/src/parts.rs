@@ -1,6 +1,6 @@
 //! The blocks that belong to one datablock, found by where they were in Blender's memory.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use crate::dna::{Dna, View};
 

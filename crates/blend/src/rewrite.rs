@@ -94,7 +94,7 @@ pub fn rewrite_reader<R: Read + Seek>(
 ) -> Result<Rewritten, RewriteFault> {
     let bytes: &mut dyn Bytes = &mut reader;
     let shape = Walker::new(bytes, limits)?.shape;
-    let (_, collected) = walk(bytes, limits)?;
+    let (_, collected) = walk(bytes, limits, &mut None)?;
     let named = || collected.external.iter().zip(&collected.spots);
     let mut edits = Edits { shape, edits: BTreeMap::new(), renamed: Vec::new() };
     let mut strips: BTreeMap<u64, Vec<Element<'_>>> = BTreeMap::new();

@@ -1,6 +1,6 @@
 //! What a scene renders.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use kiln_types::{BlenderVersion, ColorDepth, FileFormat};
 use serde::{Deserialize, Serialize};
@@ -186,7 +186,7 @@ pub(crate) fn read(
     let parts = Parts::new(dna, &raw.parts);
     let name = scene.text("id.name").filter(|name| name.starts_with("SC"));
     let name = name.ok_or_else(|| BlendFault::dna("a scene has no name"))?[2..].to_owned();
-    let int = |field: &str| {
+    let int = |field: &'static str| {
         let value = scene.int(field).and_then(|value| i32::try_from(value).ok());
         value.ok_or_else(|| BlendFault::dna(format!("the scene {name} has no setting {field}")))
     };
@@ -219,7 +219,7 @@ pub(crate) fn read(
         .and_then(depth)
         .filter(|depth| format.is_some_and(|format| format.depths().contains(depth)));
     let mode = scene.int("r.mode").unwrap_or(0);
-    let edge = |field: &str| scene.float(field).filter(|edge| edge.is_finite()).unwrap_or(0.0);
+    let edge = |field: &'static str| scene.float(field).filter(|edge| edge.is_finite()).unwrap_or(0.0);
     let border = (mode & MODE_BORDER != 0).then(|| Border {
         min_x: edge("r.border.xmin"),
         max_x: edge("r.border.xmax"),
@@ -231,7 +231,7 @@ pub(crate) fn read(
     let base = scene.float("r.frs_sec_base").filter(|base| base.is_finite() && *base > 0.0).unwrap_or(1.0);
     let scene_mode = scene.int("r.scemode").unwrap_or(0);
     let multiview = scene_mode & SCENE_MODE_MULTIVIEW != 0;
-    let unsigned = |field: &str| int(field).map(i32::unsigned_abs);
+    let unsigned = |field: &'static str| int(field).map(i32::unsigned_abs);
     Ok(SceneInfo {
         frame_start: int("r.sfra")?,
         frame_end: int("r.efra")?,

@@ -1,11 +1,9 @@
 //! Simulations, and whether anybody baked them. Background Blender renders what is not baked standing still, so this
 //! tells whether a job needs a bake first.
 
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    fmt,
-};
+use std::{collections::BTreeSet, fmt};
 
+use foldhash::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -158,7 +156,7 @@ fn name(view: View<'_>) -> String {
     name.get(2..).unwrap_or_default().to_owned()
 }
 
-fn flag(view: View<'_>, field: &str, bit: u32) -> bool {
+fn flag(view: View<'_>, field: &'static str, bit: u32) -> bool {
     view.int(field).is_some_and(|flags| flags & (1 << bit) != 0)
 }
 
@@ -275,8 +273,8 @@ impl Simulations {
 
     /// All of them, in the file's order. `has_bake` tells whether a folder of this name holds a bake of nodes.
     pub fn finish(self, has_bake: &dyn Fn(&[u8]) -> bool) -> Vec<Simulation> {
-        let mut scenes_of: HashMap<u64, BTreeSet<usize>> = HashMap::new();
-        let mut worlds_of: HashMap<u64, BTreeSet<usize>> = HashMap::new();
+        let mut scenes_of: HashMap<u64, BTreeSet<usize>> = HashMap::default();
+        let mut worlds_of: HashMap<u64, BTreeSet<usize>> = HashMap::default();
         for (index, scene) in self.scenes.iter().enumerate() {
             self.walk(&scene.members, &mut |object| {
                 scenes_of.entry(object).or_default().insert(index);
@@ -320,7 +318,7 @@ impl Simulations {
 
     /// Every object with a simulation below a scene's own collection.
     fn walk(&self, members: &Members, each: &mut dyn FnMut(u64)) {
-        let mut seen = HashSet::new();
+        let mut seen = HashSet::default();
         let mut todo = vec![members];
         while let Some(members) = todo.pop() {
             members.objects.iter().filter(|old| self.bodies.contains_key(old)).for_each(|old| each(*old));
@@ -344,7 +342,7 @@ impl Simulations {
                 }
             }
             Bake::Nodes { tree, zones, folder } => {
-                if !self.simulates(*tree, &mut HashSet::new()) {
+                if !self.simulates(*tree, &mut HashSet::default()) {
                     return None;
                 }
                 let there = |folder: &Option<Vec<u8>>| folder.as_deref().is_some_and(has_bake);
@@ -389,7 +387,7 @@ impl Simulations {
 }
 
 fn members(parts: &Parts<'_>, collection: View<'_>) -> Members {
-    let follow = |list: &str, field: &'static str| {
+    let follow = |list: &'static str, field: &'static str| {
         parts.list(collection.pointer(list)).filter_map(move |one| one.pointer(field)).collect()
     };
     Members { objects: follow("gobject.first", "ob"), children: follow("children.first", "collection") }
@@ -417,21 +415,21 @@ fn modifier_simulation(parts: &Parts<'_>, object: View<'_>, modifier: View<'_>) 
     const RENDER: u32 = 1;
     let done = |kind, cache: Option<u64>| (kind, Bake::Done(cache_baked(parts.get(cache))));
     let (kind, bake) = match modifier.struct_name() {
-        "ClothModifierData" => done(Kind::Cloth, modifier.pointer("point_cache")),
-        "SoftbodyModifierData" => {
+        b"ClothModifierData" => done(Kind::Cloth, modifier.pointer("point_cache")),
+        b"SoftbodyModifierData" => {
             let body = parts.get(object.pointer("soft"));
             let shared = body.and_then(|body| parts.get(body.pointer("shared")));
             done(Kind::SoftBody, shared.or(body).and_then(|body| body.pointer("pointcache")))
         }
-        "DynamicPaintModifierData" => (Kind::DynamicPaint, Bake::Done(paint_baked(parts, modifier)?)),
-        "FluidModifierData" => (Kind::Fluid, Bake::Done(fluid_baked(parts, modifier)?)),
+        b"DynamicPaintModifierData" => (Kind::DynamicPaint, Bake::Done(paint_baked(parts, modifier)?)),
+        b"FluidModifierData" => (Kind::Fluid, Bake::Done(fluid_baked(parts, modifier)?)),
         // Before 2.82.
-        "SmokeModifierData" => {
+        b"SmokeModifierData" => {
             const DOMAIN: u32 = 0;
             let domain = parts.get(modifier.pointer("domain")).filter(|_| flag(modifier, "type", DOMAIN))?;
             done(Kind::Fluid, domain.pointer("point_cache"))
         }
-        "NodesModifierData" => (Kind::SimulationNodes, nodes_bake(parts, modifier)?),
+        b"NodesModifierData" => (Kind::SimulationNodes, nodes_bake(parts, modifier)?),
         _ => return None,
     };
     Some(Found { kind, renders: flag(modifier, "modifier.mode", RENDER), bake })
