@@ -293,7 +293,9 @@ impl<'a> Collector<'a> {
     }
 
     fn data(&mut self, head: &Head, walker: &mut Walker<'_>) -> Result<(), BlendFault> {
-        if let Some(Pending { kind, counts }) = self.pending.remove(&head.old) {
+        if !self.pending.is_empty()
+            && let Some(Pending { kind, counts }) = self.pending.remove(&head.old)
+        {
             let bytes = walker.payload(4096)?;
             let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
             self.part(head, bytes)?;

@@ -36,6 +36,17 @@ pub(crate) struct Shape {
 
 impl Shape {
     pub fn u64(&self, bytes: &[u8]) -> u64 {
+        // Numbers and pointers of blocks: millions of them.
+        if let Ok(eight) = <[u8; 8]>::try_from(bytes) {
+            return if self.big_endian { u64::from_be_bytes(eight) } else { u64::from_le_bytes(eight) };
+        }
+        if let Ok(four) = <[u8; 4]>::try_from(bytes) {
+            return u64::from(if self.big_endian {
+                u32::from_be_bytes(four)
+            } else {
+                u32::from_le_bytes(four)
+            });
+        }
         let push = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
         if self.big_endian { bytes.iter().fold(0, push) } else { bytes.iter().rev().fold(0, push) }
     }

@@ -60,7 +60,7 @@ pub(crate) struct Stream<'a> {
 }
 
 /// Small: most of a large file is skipped.
-const BUFFER: usize = 32 << 10;
+const BUFFER: usize = 64 << 10;
 /// Windows of Blender's own files are 8 MiB at most; a decoder takes this much memory.
 const WINDOW_LOG: u32 = 27;
 
