@@ -1,4 +1,4 @@
--- What is kept, and until when (docs/decisions/008). Times are unix milliseconds.
+-- What is kept, and until when (docs/decisions/009). Times are unix milliseconds.
 
 ALTER TABLE jobs ADD COLUMN archived_ms INTEGER;
 -- Outputs up to this sequence are on the disk of the person who asked for them, since this time.
