@@ -14,7 +14,7 @@ use super::{
     Brain, Finished, Input, JobVerb, Made, Reply,
     batch::Report,
     farm::{Known, Link, LiveJob, Said},
-    restore::plan_of,
+    plan::plan_of,
 };
 use crate::{
     clock::{unix_ms, words},

@@ -122,20 +122,20 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// In the words in which a job says what it needs, see [`super::restore::requirement`].
+    /// In the words in which a job says what it needs, see [`super::plan::requirement`].
     pub(super) fn offer(&self, name: &str) -> WorkerOffer {
         let mut labels = std::collections::BTreeSet::new();
         for blender in &self.blenders {
             let series = blender.version.series();
             labels.insert(Label(format!("Blender {series}")));
             for device in &blender.devices {
-                labels.insert(super::restore::device_label(series, device.class));
+                labels.insert(super::plan::device_label(series, device.class));
             }
             for engine in &blender.engines {
-                labels.insert(super::restore::engine_label(series, engine));
+                labels.insert(super::plan::engine_label(series, engine));
             }
         }
-        labels.extend(self.shared.iter().map(|name| super::restore::shared_label(name)));
+        labels.extend(self.shared.iter().map(|name| super::plan::shared_label(name)));
         WorkerOffer { name: name.to_owned(), slots: self.slots, labels }
     }
 }

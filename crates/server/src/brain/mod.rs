@@ -10,6 +10,7 @@ mod batch;
 mod farm;
 mod look;
 mod paths;
+mod plan;
 mod restore;
 #[cfg(test)]
 mod tests;

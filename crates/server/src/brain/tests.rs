@@ -122,7 +122,7 @@ impl World {
         brain.take(input).await.unwrap();
         for job in last.0 + 1..=brain.farm.last_job.0 {
             let spec = &brain.farm.jobs[&JobId(job)].spec;
-            self.ledger.add_job(&restore::plan_of(JobId(job), spec).unwrap());
+            self.ledger.add_job(&plan::plan_of(JobId(job), spec).unwrap());
         }
         self.learn();
         for job in self.brain().batch.deleted.clone() {
