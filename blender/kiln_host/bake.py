@@ -67,7 +67,7 @@ class Bake:
 
     def _check(self, found):
         checks.external_files(self)
-        linked = [f"{name} (from {owner.library.name})" for name, owner, _ in found if owner.library]
+        _, linked = simulations.by_owner(found)
         if linked:
             raise _unbaked(linked, "what is linked from a library can only be baked in that file")
         fluids = [name for name, _, part in found if _is(part, "FLUID")]
@@ -95,6 +95,12 @@ class Bake:
                 for bake in getattr(part, "bakes", ()):
                     if bake.use_custom_path and not self._inside(bake.directory):
                         bake.use_custom_path = False
+                    if owner.override_library and hasattr(bake, "bake_target"):
+                        bake.bake_target = "DISK"
+            if owner.override_library:
+                # Of an override the file keeps no frames, and says all the same that they are there.
+                for cache in _point_caches(part):
+                    cache.use_disk_cache = True
 
     def _inside(self, folder):
         if not folder.startswith("//"):
@@ -113,13 +119,13 @@ class Bake:
         caches = [(owner, part, cache) for _, owner, part in found for cache in _point_caches(part)]
         hair = [entry for entry in caches if isinstance(entry[1], bpy.types.ParticleSystem)]
         others = [cache for _, part, cache in caches if not isinstance(part, bpy.types.ParticleSystem)]
-        nodes = [part for _, _, part in found if _is(part, "NODES")]
+        nodes = list({owner: None for _, owner, part in found if _is(part, "NODES")})
         fluids = [(owner, part) for _, owner, part in found if _is(part, "FLUID")]
         if others:
             steps.plan(min(c.frame_start for c in others), max(c.frame_end for c in others))
         for _, _, cache in hair:
             steps.plan(cache.frame_start, cache.frame_end)
-        if nodes:
+        for _ in nodes:
             steps.plan(scene.frame_start, scene.frame_end)
         for _, part in fluids:
             steps.plan(part.domain_settings.cache_frame_start, part.domain_settings.cache_frame_end)
@@ -131,9 +137,10 @@ class Bake:
             steps.begin()
             which = {"scene": scene, "object": owner, "active_object": owner, "point_cache": cache}
             self._call(bpy.ops.ptcache.bake, which, bake=True)
-        if nodes:
+        for owner in nodes:
             steps.begin()
-            self._call(bpy.ops.object.simulation_nodes_cache_bake, {"scene": scene}, selected=False)
+            which = {"scene": scene, "object": owner, "active_object": owner}
+            self._call(bpy.ops.object.simulation_nodes_cache_bake, which, selected=False)
         for owner, _ in fluids:
             steps.begin()
             self._call(bpy.ops.fluid.bake_all, {"scene": scene, "object": owner, "active_object": owner})
@@ -219,16 +226,18 @@ def _shown(scene, found):
             undo.append((thing, field, before))
             setattr(thing, field, wanted)
 
-    linked = []
-    for _, owner, part in found:
+    linked, own = [], set(scene.objects)
+    for _, _, part in found:
         if isinstance(part, bpy.types.Modifier):
             show(part, "show_viewport", True)
-        if not isinstance(owner, bpy.types.Object):
-            continue
-        show(owner, "hide_viewport", False)
-        if not owner.visible_get() and owner.name not in scene.collection.objects:
-            scene.collection.objects.link(owner)
-            linked.append(owner)
+    owners = [owner for _, owner, _ in found if isinstance(owner, bpy.types.Object)]
+    # What is in the scene only through empties shows where these do.
+    through = [] if own.issuperset(owners) else filter(simulations.instanced, simulations.rendered(scene))
+    for thing in {*owners, *through}:
+        show(thing, "hide_viewport", False)
+        if thing in own and not thing.visible_get() and thing.name not in scene.collection.objects:
+            scene.collection.objects.link(thing)
+            linked.append(thing)
     try:
         yield
     finally:

@@ -104,24 +104,24 @@ class Sequences:
 
 
 def simulations(session):
-    found = sims.unbaked(session.scene)
+    found = list(sims.standing(session.scene))
     if not found:
         return
+    own, linked = sims.by_owner(found)
     policy = session.policy["simulations"]
     if policy == "as-they-are":
-        session.notice(f"rendered as they stand, without a bake: {names(found)}")
+        session.notice(f"rendered as they stand, without a bake: {names(own + linked)}")
         return
     still = "background Blender renders simulations without a bake standing still"
-    if policy == "bake":
+    if linked:
         raise Refusal(
             "unbaked",
-            f"not baked: {names(found)}, which is out of the reach of the job's own bake, as what is linked from a "
-            f"library is; {still}; bake it in Blender in the file that holds it and save, or go on all the same with "
-            "--no-bake",
+            f"not baked: {names(linked)}, which no other file can bake; {still}; bake in the library and save, or go on "
+            "all the same with --no-bake",
         )
     raise Refusal(
         "unbaked",
-        f"not baked: {names(found)}; {still}; bake them in Blender and save, or go on all the same with --no-bake",
+        f"not baked: {names(own)}; {still}; bake them in Blender and save, or go on all the same with --no-bake",
     )
 
 

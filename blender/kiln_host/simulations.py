@@ -20,9 +20,7 @@ def standing(scene):
             if body and body.type == "ACTIVE" and body.enabled and not body.kinematic:
                 # The cache is the scene's.
                 yield f"rigid body {thing.name}", scene, world
-    for thing in scene.objects:
-        if thing.hide_render:
-            continue
+    for thing in rendered(scene):
         for modifier in thing.modifiers:
             if modifier.show_render and _modifier_unbaked(thing, modifier):
                 kind = modifier.type.lower().replace("_", " ")
@@ -32,6 +30,33 @@ def standing(scene):
             hair = system.settings.type == "HAIR" and system.use_hair_dynamics
             if hair and not _baked(system.point_cache):
                 yield f"hair dynamics of {thing.name}", thing, system
+
+
+def rendered(scene):
+    """The scene's objects, and those of the collections that its empties stand for, however deep."""
+    todo, seen = [scene.objects], set()
+    while todo:
+        for thing in todo.pop():
+            if thing.hide_render or thing in seen:
+                continue
+            seen.add(thing)
+            yield thing
+            stands_for = instanced(thing)
+            if stands_for and stands_for not in seen:
+                seen.add(stands_for)
+                todo.append(stands_for.all_objects)
+
+
+def instanced(thing):
+    """The collection that an empty shows in its place."""
+    return thing.instance_collection if thing.instance_type == "COLLECTION" else None
+
+
+def by_owner(found):
+    """What stands still, by name, and what of it only another file can bake."""
+    own = [name for name, owner, _ in found if not owner.library]
+    linked = [f"{name} (from {owner.library.name})" for name, owner, _ in found if owner.library]
+    return own, linked
 
 
 def _baked(cache):

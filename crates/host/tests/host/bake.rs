@@ -146,7 +146,7 @@ async fn baked_is_stepped(blender: &Blender, names: &[&str], same: Same) {
 #[tokio::test]
 async fn frames_of_a_bake_are_those_of_a_person_who_steps_through_the_scene() {
     for blender in all_blenders() {
-        let mut names = vec!["rigid", "cloth", "soft", "waves", "hair"];
+        let mut names = vec!["rigid", "cloth", "soft", "waves", "hair", "crowd", "costume"];
         // Debian's Blender is older than simulation nodes.
         names.extend(matches!(blender, Blender::Module(_)).then_some("nodes"));
         baked_is_stepped(&blender, &names, Same::Pixels).await;
@@ -164,11 +164,15 @@ async fn what_a_bake_cannot_do_is_named_and_the_process_lives() {
     for blender in blenders() {
         let folder = scenes(&blender);
         let mut slot = Slot::start(install(&blender), HostOptions::default()).await;
-        let request = slot.tree(&folder.path().join("scenes"), "linked");
-        let failure = slot.host.bake(&request).await.unwrap_err();
-        assert_eq!(failure.cause, FailureCause::Unbaked, "{failure}");
-        for word in ["cloth of Sheet", "wardrobe.blend", "--no-bake"] {
-            assert!(failure.message.contains(word), "“{word}” is not in: {failure}");
+        for name in ["linked", "library"] {
+            let request = slot.tree(&folder.path().join("scenes"), name);
+            let opened = slot.open_baked(request.blend.clone()).await.unwrap_err();
+            for failure in [opened, slot.host.bake(&request).await.unwrap_err()] {
+                assert_eq!(failure.cause, FailureCause::Unbaked, "{failure}");
+                for word in ["cloth of Sheet (from wardrobe.blend)", "--no-bake"] {
+                    assert!(failure.message.contains(word), "“{word}” is not in: {failure}");
+                }
+            }
         }
         let request = slot.tree(&folder.path().join("scenes"), "still");
         let bytes = fs::read(&request.blend).unwrap();

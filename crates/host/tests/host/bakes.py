@@ -13,6 +13,7 @@ MODULE = not os.path.basename(bpy.app.binary_path).startswith("blender")
 
 def start():
     bpy.ops.wm.read_factory_settings(use_empty=True)
+    bpy.context.preferences.filepaths.save_version = 0
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
     scene.cycles.samples, scene.cycles.use_denoising = 2, False
@@ -130,7 +131,11 @@ def liquid(folder):
 
 def nodes(folder):
     start()
-    bpy.ops.mesh.primitive_cube_add(size=1, location=(-2, 0, 1))
+    sliding_box(-2)
+
+
+def sliding_box(place):
+    bpy.ops.mesh.primitive_cube_add(size=1, location=(place, 0, 1))
     tree = bpy.data.node_groups.new("Simulation", "GeometryNodeTree")
     for direction in ("INPUT", "OUTPUT"):
         tree.interface.new_socket("Geometry", in_out=direction, socket_type="NodeSocketGeometry")
@@ -146,7 +151,58 @@ def nodes(folder):
         (out.outputs["Geometry"], after.inputs[0]),
     ):
         tree.links.new(one, other)
-    bpy.context.object.modifiers.new("Nodes", "NODES").node_group = tree
+    box = bpy.context.object
+    box.modifiers.new("Nodes", "NODES").node_group = tree
+    return box
+
+
+def move_to(collection, thing):
+    for one in list(thing.users_collection):
+        one.objects.unlink(thing)
+    collection.objects.link(thing)
+
+
+def instance(collection, into):
+    empty = bpy.data.objects.new("Instance of " + collection.name, None)
+    empty.instance_type, empty.instance_collection = "COLLECTION", collection
+    into.objects.link(empty)
+    return empty
+
+
+def linked_wardrobe(folder):
+    """A library's collection with cloth."""
+    cloth(folder)
+    sheet, wardrobe = bpy.data.objects["Sheet"], bpy.data.collections.new("Wardrobe")
+    move_to(wardrobe, sheet)
+    path = os.path.join(folder, "wardrobe.blend")
+    bpy.data.libraries.write(path, {wardrobe}, fake_user=True)
+    bpy.data.objects.remove(sheet)
+    bpy.data.collections.remove(wardrobe)
+    # A relative name needs a place to start from.
+    bpy.ops.wm.save_as_mainfile(filepath=os.path.join(folder, os.path.basename(folder) + ".blend"))
+    with bpy.data.libraries.load(path, link=True, relative=True) as (_, there):
+        there.collections = ["Wardrobe"]
+    return bpy.data.collections["Wardrobe"]
+
+
+def crowd(folder):
+    """Cloth, and boxes that move by nodes, in a collection that is in the scene through another's empty alone."""
+    cloth(folder)
+    inner, outer = bpy.data.collections.new("Inner"), bpy.data.collections.new("Outer")
+    move_to(inner, bpy.data.objects["Sheet"])
+    instance(inner, outer)
+    # Hidden where it is worked on.
+    instance(outer, bpy.context.scene.collection).hide_viewport = True
+    if NEW:
+        for place in (-2, -3):
+            box = sliding_box(place)
+            move_to(inner if place == -2 else bpy.context.scene.collection, box)
+
+
+def costume(folder):
+    """Cloth of a library, overridden here: the file itself keeps no frames of it."""
+    wardrobe, scene = linked_wardrobe(folder), bpy.context.scene
+    wardrobe.override_hierarchy_create(scene, scene.view_layers[0])
 
 
 def linked(folder):
@@ -159,6 +215,12 @@ def linked(folder):
     with bpy.data.libraries.load(path, link=True, relative=True) as (_, there):
         there.objects = ["Sheet"]
     bpy.context.scene.collection.objects.link(bpy.data.objects["Sheet"])
+
+
+def library(folder):
+    """The same, through an empty."""
+    wardrobe = linked_wardrobe(folder)
+    instance(wardrobe, bpy.context.scene.collection)
 
 
 def still(folder):
@@ -175,7 +237,7 @@ def long(folder):
     modifier.point_cache.frame_end = 1000
 
 
-BUILT = [rigid, cloth, soft, hair, waves, linked, still, long]
+BUILT = [rigid, cloth, soft, hair, waves, crowd, costume, linked, library, still, long]
 if NEW:
     BUILT.append(nodes)
 if not MODULE:
@@ -203,12 +265,15 @@ def step(source, out):
     """Renders the frames that are looked at on the way through all of them."""
     for make in BUILT:
         name = make.__name__
-        if name in ("linked", "still", "long"):
+        if name in ("linked", "library", "still", "long"):
             continue
         bpy.ops.wm.open_mainfile(filepath=os.path.join(source, name, name + ".blend"), load_ui=False)
         scene = bpy.context.scene
         if name == "hair":
             press_bake(bpy.data.objects["Plane.001"])
+        for thing in scene.objects:
+            # Who steps through a simulation looks at it.
+            thing.hide_viewport = False
         for frame in range(1, max(SHOWN) + 1):
             scene.frame_set(frame)
             if frame in SHOWN:
