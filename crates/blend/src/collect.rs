@@ -282,6 +282,12 @@ impl<'a> Collector<'a> {
             let cost = self.out.simulations.particle_settings(head.old, view);
             self.keep(cost)?;
         }
+        let links = match (&head.code, id) {
+            (b"ID\0\0", Some(id)) => self.out.simulations.reach.link(head.old, id),
+            (b"LI\0\0", _) => self.out.simulations.reach.library(head.old, view),
+            _ => 0,
+        };
+        self.keep(links)?;
         self.apply_rules(head, head.data, &view)?;
         if part != 0 {
             self.keep(bytes.len())?;
@@ -379,7 +385,7 @@ impl<'a> Collector<'a> {
         let stays = match part {
             uses::SCENE => simulations.scene(self.dna, &block, &parts),
             uses::OBJECT => simulations.object(self.dna, &block, &parts),
-            uses::COLLECTION => simulations.collection(self.dna, &block, &parts),
+            uses::COLLECTION => simulations.reach.collection(self.dna, &block, &parts),
             _ => simulations.tree(self.dna, &block, &parts),
         };
         self.keep(stays)?;

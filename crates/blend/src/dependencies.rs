@@ -11,6 +11,7 @@ use crate::{
     external::{ExternalFile, ExternalKind},
     fault::BlendError,
     inspect::{Inspection, inspect_next},
+    reach::{Follow, LinkedSimulation, linked},
     resolve::{is_relative, is_windows, resolve},
     usd::{self, is_usd},
 };
@@ -91,6 +92,8 @@ pub struct Dependencies {
     pub items: Vec<Dependency>,
     /// Libraries that are there and cannot be read.
     pub broken: Vec<BlendError>,
+    /// What moves in libraries and is not baked there, and the scenes of the .blend that show it.
+    pub linked: Vec<LinkedSimulation>,
 }
 
 /// Reads the .blend and, each once, the libraries it draws in.
@@ -99,7 +102,7 @@ pub struct Dependencies {
 /// Where the .blend itself cannot be read. What is wrong with a library is told in the result.
 pub fn dependencies(path: &Path) -> Result<Dependencies, BlendError> {
     let mut last = None;
-    let inspection = inspect_next(path, &mut last)?;
+    let (inspection, reach) = inspect_next(path, &mut last)?;
     // Fails only for an empty path, which could not have been read.
     let blend = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut search =
@@ -108,6 +111,7 @@ pub fn dependencies(path: &Path) -> Result<Dependencies, BlendError> {
     let mut seen = HashSet::from([blend.clone()]);
     let mut paths_to = HashMap::from([(identity(&blend), 1)]);
     search.take_in(&blend, &inspection);
+    let mut files = HashMap::from([(blend.clone(), Follow { reach, simulations: Vec::new() })]);
     while let Some(library) = search.todo.pop_front() {
         if seen.len() >= MAX_LIBRARIES || !seen.insert(library.clone()) {
             continue;
@@ -122,11 +126,27 @@ pub fn dependencies(path: &Path) -> Result<Dependencies, BlendError> {
             continue;
         }
         match inspect_next(&library, &mut last) {
-            Ok(inside) => search.take_in(&library, &inside),
+            Ok((inside, reach)) => {
+                search.take_in(&library, &inside);
+                files.insert(library, Follow { reach, simulations: inside.simulations });
+            }
             Err(error) => broken.push(error),
         }
     }
-    Ok(Dependencies { blend, inspection, items: search.items, broken })
+    let items = search.items;
+    let linked = linked(&blend, &files, &libraries(&items));
+    Ok(Dependencies { blend, inspection, items, broken, linked })
+}
+
+/// Where a library lies, by the file that names it and the name.
+fn libraries<'a>(items: &'a [Dependency]) -> impl Fn(&Path, &[u8]) -> Option<&'a Path> {
+    let of_libraries = items.iter().filter(|item| item.file.kind == ExternalKind::Library);
+    let places: HashMap<(&Path, &[u8]), &Path> = of_libraries
+        .filter_map(|item| {
+            Some(((item.holder.as_path(), item.file.raw.as_slice()), item.files.first()?.as_path()))
+        })
+        .collect();
+    move |holder, name| places.get(&(holder, name)).copied()
 }
 
 /// The same for all paths to one file.

@@ -14,6 +14,7 @@ use crate::{
     external::ExternalFile,
     fault::{BlendError, BlendFault},
     file::{dna_at_end, find_dna, open, peek_reader},
+    reach::Reach,
     resolve::resolve,
     scene::{self, SceneInfo},
     simulations::Simulation,
@@ -58,7 +59,7 @@ fn inspect_bytes(
     limits: &Limits,
     has_bake: &dyn Fn(&[u8]) -> bool,
     last: &mut LastSchema,
-) -> Result<Inspection, BlendFault> {
+) -> Result<(Inspection, Reach), BlendFault> {
     let peek = peek_reader(&mut *bytes)?;
     // What can only be read forward is unpacked once, where it is small.
     let mut unpacked = unpack_small(bytes, peek.compression, limits).map(Cursor::new);
@@ -74,7 +75,7 @@ fn inspect_bytes(
         .collect::<Result<Vec<_>, _>>()?;
     let active = collected.scenes.iter().position(|raw| Some(raw.block.old) == collected.active);
     let active_scene = scenes.get(active.unwrap_or(0)).map(|scene| scene.name.clone());
-    Ok(Inspection {
+    let inspection = Inspection {
         written_by: peek.written_by,
         subversion: collected.subversion,
         compression: peek.compression,
@@ -83,7 +84,8 @@ fn inspect_bytes(
         cameras: collected.cameras,
         external: collected.external,
         simulations: collected.simulations.finish(has_bake),
-    })
+    };
+    Ok((inspection, collected.simulations.reach))
 }
 
 /// The schema of the file that was read last: the next one is mostly by the same Blender.
@@ -116,11 +118,11 @@ pub(crate) fn walk(
 /// # Errors
 /// Where it is no .blend, or not a whole one.
 pub fn inspect(path: &Path) -> Result<Inspection, BlendError> {
-    inspect_next(path, &mut None)
+    inspect_next(path, &mut None).map(|(inspection, _)| inspection)
 }
 
-/// [`inspect`] of one file of several.
-pub(crate) fn inspect_next(path: &Path, last: &mut LastSchema) -> Result<Inspection, BlendError> {
+/// [`inspect`] of one file of several, and what is shown by what.
+pub(crate) fn inspect_next(path: &Path, last: &mut LastSchema) -> Result<(Inspection, Reach), BlendError> {
     let folder = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = folder.parent().unwrap_or(Path::new("/"));
     let has_bake = |name: &[u8]| holds_bake(&resolve(name, folder));
@@ -139,7 +141,7 @@ pub fn inspect_with<R: Read + Seek>(
     limits: &Limits,
     has_bake: &dyn Fn(&[u8]) -> bool,
 ) -> Result<Inspection, BlendFault> {
-    inspect_bytes(&mut reader, limits, has_bake, &mut None)
+    inspect_bytes(&mut reader, limits, has_bake, &mut None).map(|(inspection, _)| inspection)
 }
 
 /// [`inspect`] of an open file or bytes in memory. Bakes of geometry nodes that lie beside a file are not found.
@@ -147,7 +149,7 @@ pub fn inspect_with<R: Read + Seek>(
 /// # Errors
 /// As [`inspect`].
 pub fn inspect_reader<R: Read + Seek>(mut reader: R, limits: &Limits) -> Result<Inspection, BlendFault> {
-    inspect_bytes(&mut reader, limits, &|_| false, &mut None)
+    inspect_bytes(&mut reader, limits, &|_| false, &mut None).map(|(inspection, _)| inspection)
 }
 
 /// Geometry nodes write one file a frame into `meta`.

@@ -307,7 +307,13 @@ mod tests {
                 simulations: Vec::new(),
                 external: Vec::new(),
             };
-            Dependencies { blend: blend.to_owned(), inspection, items, broken: Vec::new() }
+            Dependencies {
+                blend: blend.to_owned(),
+                inspection,
+                items,
+                broken: Vec::new(),
+                linked: Vec::new(),
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     dna::{Dna, View},
     parts::{Kept, Parts},
+    reach::{MAX_STEPS, Members, Reach},
 };
 
 /// What moves by itself.
@@ -104,21 +105,13 @@ struct Body {
     moving: bool,
 }
 
-/// Objects and collections of a collection, by where they were in memory.
-#[derive(Default)]
-struct Members {
-    objects: Vec<u64>,
-    children: Vec<u64>,
-}
-
 struct World {
     collection: u64,
     baked: bool,
 }
 
-struct SceneMembers {
+struct SceneWorld {
     name: String,
-    members: Members,
     world: Option<World>,
 }
 
@@ -141,8 +134,8 @@ pub(crate) struct Simulations {
     bodies: HashMap<u64, Body>,
     /// In the order of the file.
     order: Vec<u64>,
-    collections: HashMap<u64, Members>,
-    scenes: Vec<SceneMembers>,
+    scenes: Vec<SceneWorld>,
+    pub reach: Reach,
     trees: HashMap<u64, Tree>,
     /// Particle settings that make hair.
     hair: HashMap<u64, bool>,
@@ -151,12 +144,12 @@ pub(crate) struct Simulations {
 /// Groups within groups that are followed.
 const MAX_DEPTH: usize = 64;
 
-fn name(view: View<'_>) -> String {
+pub(crate) fn name(view: View<'_>) -> String {
     let name = view.text("id.name").unwrap_or_default();
     name.get(2..).unwrap_or_default().to_owned()
 }
 
-fn flag(view: View<'_>, field: &'static str, bit: u32) -> bool {
+pub(crate) fn flag(view: View<'_>, field: &'static str, bit: u32) -> bool {
     view.int(field).is_some_and(|flags| flags & (1 << bit) != 0)
 }
 
@@ -172,17 +165,7 @@ impl Simulations {
     pub fn scene(&mut self, dna: &Dna, block: &Kept, kept: &[Kept]) -> usize {
         const MUTED: u32 = 0;
         let (scene, parts) = (dna.view(block.sdna, &block.bytes), Parts::new(dna, kept));
-        let members = match parts.get(scene.pointer("master_collection")) {
-            Some(collection) => members(&parts, collection),
-            // Before 2.80 a scene held its objects itself.
-            None => Members {
-                objects: parts
-                    .list(scene.pointer("base.first"))
-                    .filter_map(|base| base.pointer("object"))
-                    .collect(),
-                children: Vec::new(),
-            },
-        };
+        let members = Members::of_scene(&parts, scene);
         let world = parts.get(scene.pointer("rigidbody_world")).and_then(|world| {
             let cache = match parts.get(world.pointer("shared")) {
                 Some(shared) => shared.pointer("pointcache"),
@@ -191,23 +174,18 @@ impl Simulations {
             let collection = world.pointer("group").filter(|_| !flag(world, "flag", MUTED))?;
             Some(World { collection, baked: cache_baked(parts.get(cache)) })
         });
-        let cost = 8 * (members.objects.len() + members.children.len());
-        self.scenes.push(SceneMembers { name: name(scene), members, world });
-        cost
-    }
-
-    pub fn collection(&mut self, dna: &Dna, block: &Kept, kept: &[Kept]) -> usize {
-        let members = members(&Parts::new(dna, kept), dna.view(block.sdna, &block.bytes));
-        let cost = 8 * (members.objects.len() + members.children.len());
-        self.collections.insert(block.old, members);
-        cost
+        self.scenes.push(SceneWorld { name: name(scene), world });
+        self.reach.scene(name(scene), members)
     }
 
     pub fn object(&mut self, dna: &Dna, block: &Kept, kept: &[Kept]) -> usize {
         const HIDE_RENDER: u32 = 2;
         let object = dna.view(block.sdna, &block.bytes);
+        let hidden =
+            flag(object, "restrictflag", HIDE_RENDER) || flag(object, "visibility_flag", HIDE_RENDER);
+        let cost = self.reach.object(block.old, object, hidden);
         if kept.is_empty() {
-            return 0;
+            return cost;
         }
         let parts = Parts::new(dna, kept);
         let mut found: Vec<Found> = parts
@@ -219,12 +197,11 @@ impl Simulations {
         );
         let moving = parts.get(object.pointer("rigidbody_object")).is_some_and(moves);
         if found.is_empty() && !moving {
-            return 0;
+            return cost;
         }
-        let hidden =
-            flag(object, "restrictflag", HIDE_RENDER) || flag(object, "visibility_flag", HIDE_RENDER);
         let name = name(object);
-        let cost = name.len() + 128 * (1 + found.len());
+        let cost =
+            cost + name.len() + 128 * (1 + found.len()) + self.reach.simulating(block.old, name.clone());
         self.order.push(block.old);
         self.bodies.insert(block.old, Body { name, hidden, found, moving });
         cost
@@ -272,19 +249,20 @@ impl Simulations {
     }
 
     /// All of them, in the file's order. `has_bake` tells whether a folder of this name holds a bake of nodes.
-    pub fn finish(self, has_bake: &dyn Fn(&[u8]) -> bool) -> Vec<Simulation> {
+    pub fn finish(&self, has_bake: &dyn Fn(&[u8]) -> bool) -> Vec<Simulation> {
         let mut scenes_of: HashMap<u64, BTreeSet<usize>> = HashMap::default();
         let mut worlds_of: HashMap<u64, BTreeSet<usize>> = HashMap::default();
-        for (index, scene) in self.scenes.iter().enumerate() {
-            self.walk(&scene.members, &mut |object| {
-                scenes_of.entry(object).or_default().insert(index);
+        let mut left = MAX_STEPS;
+        for (index, (scene, members)) in self.scenes.iter().zip(self.reach.scenes()).enumerate() {
+            self.reach.follow(members, &mut HashSet::default(), &mut left, &mut |object| {
+                if self.bodies.contains_key(&object) {
+                    scenes_of.entry(object).or_default().insert(index);
+                }
             });
             // Of a rigid body world its own objects alone count, not those of collections within.
-            let members = scene.world.as_ref().and_then(|world| self.collections.get(&world.collection));
-            for object in members.into_iter().flat_map(|members| &members.objects) {
-                if self.bodies.contains_key(object) {
-                    worlds_of.entry(*object).or_default().insert(index);
-                }
+            let bodies = scene.world.iter().flat_map(|world| self.reach.objects_of(world.collection));
+            for object in bodies.filter(|object| self.bodies.contains_key(object)) {
+                worlds_of.entry(*object).or_default().insert(index);
             }
         }
         let names =
@@ -314,20 +292,6 @@ impl Simulations {
             }
         }
         all
-    }
-
-    /// Every object with a simulation below a scene's own collection.
-    fn walk(&self, members: &Members, each: &mut dyn FnMut(u64)) {
-        let mut seen = HashSet::default();
-        let mut todo = vec![members];
-        while let Some(members) = todo.pop() {
-            members.objects.iter().filter(|old| self.bodies.contains_key(old)).for_each(|old| each(*old));
-            for child in &members.children {
-                if let Some(inside) = self.collections.get(child).filter(|_| seen.insert(*child)) {
-                    todo.push(inside);
-                }
-            }
-        }
     }
 
     fn resolve(&self, found: &Found, has_bake: &dyn Fn(&[u8]) -> bool) -> Option<(SimulationKind, bool)> {
@@ -384,13 +348,6 @@ impl Simulations {
             None => tree.zones.contains(node),
         }
     }
-}
-
-fn members(parts: &Parts<'_>, collection: View<'_>) -> Members {
-    let follow = |list: &'static str, field: &'static str| {
-        parts.list(collection.pointer(list)).filter_map(move |one| one.pointer(field)).collect()
-    };
-    Members { objects: follow("gobject.first", "ob"), children: follow("children.first", "collection") }
 }
 
 fn moves(body: View<'_>) -> bool {

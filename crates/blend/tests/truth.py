@@ -93,6 +93,10 @@ def external():
     return sorted([kind, name, path, packed] for kind, name, path, packed in found)
 
 
+def still(simulations, scene, which):
+    return sorted(simulations.by_owner(list(simulations.standing(scene)))[which])
+
+
 def truth(simulations):
     return dict(
         version=list(VERSION),
@@ -102,10 +106,12 @@ def truth(simulations):
         cameras=[o.name for o in bpy.data.objects if o.type == "CAMERA" and not o.library],
         scenes=[scene_truth(s) for s in bpy.data.scenes if not s.library],
         external=external(),
-        unbaked={s.name: sorted(simulations.unbaked(s)) for s in bpy.data.scenes if not s.library},
+        unbaked={s.name: still(simulations, s, 0) for s in bpy.data.scenes if not s.library},
+        linked={s.name: still(simulations, s, 1) for s in bpy.data.scenes if not s.library},
         particles=sorted(
             [o.name, p.point_cache.is_baked]
             for o in bpy.data.objects
+            if not o.library
             for p in o.particle_systems
             if p.settings.type == "EMITTER"
         ),
@@ -477,7 +483,70 @@ def linked():
     save("linked")
 
 
-MAKERS = [settings_plain, settings_packed, views_plain, linked, physics_unbaked, physics_baked, physics_packed]
+def instance(collection, into, hidden=False):
+    made = bpy.data.objects.new("Instance of " + collection.name, None)
+    made.instance_type, made.instance_collection, made.hide_render = "COLLECTION", collection, hidden
+    into.objects.link(made)
+    return made
+
+
+def cloth(name, into, hidden=False):
+    made = thing(name, into)
+    short(made.modifiers.new("Cloth", "CLOTH").point_cache)
+    made.hide_render = hidden
+    return made
+
+
+def brought(library, name, relative=True):
+    with bpy.data.libraries.load(path_of(library), link=True, relative=relative) as (_, there):
+        there.collections = [name]
+    return bpy.data.collections[name]
+
+
+def instances():
+    """Simulations that are in a scene through empties alone, of this file and of libraries of libraries."""
+    scene = fresh()
+    deepest, deep, far = (bpy.data.collections.new(name) for name in ("Deepest", "Deep", "Far"))
+    cloth("Cape", deepest)
+    cloth("Proxy", deepest, hidden=True)
+    instance(deepest, far)
+    far.children.link(deep)
+    thing("Jelly", deep).modifiers.new("Soft", "SOFT_BODY")
+    cloth("Lonely", scene.collection)
+    for collection in (far, deepest):
+        collection.use_fake_user = True
+    save("wardrobe")
+    scene = fresh()
+    save("house")
+    house = bpy.data.collections.new("House")
+    house.use_fake_user = True
+    instance(brought("wardrobe", "Far"), house)
+    cloth("Curtain", house)
+    save("house")
+    scene = fresh()
+    save("instances")
+    second = bpy.data.scenes.new("Second")
+    third = bpy.data.scenes.new("Third")
+    empty = bpy.data.scenes.new("Hidden")
+    own, inner = bpy.data.collections.new("Own"), bpy.data.collections.new("Inner")
+    cloth("Flag", inner)
+    instance(inner, own)
+    instance(own, scene.collection)
+    instance(own, empty.collection, hidden=True)
+    # It stands for nothing any longer, and still names the collection.
+    off = instance(own, empty.collection)
+    off.instance_type = "NONE"
+    instance(brought("house", "House"), scene.collection)
+    second.collection.children.link(bpy.data.collections["House"])
+    with bpy.data.libraries.load(path_of("wardrobe"), link=True, relative=False) as (_, there):
+        there.objects = ["Lonely", "Proxy"]
+    for made in there.objects:
+        third.collection.objects.link(made)
+    save("instances", compress=True)
+
+
+MAKERS = [settings_plain, settings_packed, views_plain, linked, physics_unbaked, physics_baked, physics_packed, instances]
+
 
 def host_module():
     """The worker's own judgement of simulations."""

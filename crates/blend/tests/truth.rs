@@ -10,7 +10,7 @@ use std::{
     sync::LazyLock,
 };
 
-use kiln_blend::{SimulationKind, inspect};
+use kiln_blend::{SimulationKind, dependencies, inspect};
 use serde_json::Value;
 
 struct Made {
@@ -64,7 +64,7 @@ fn files() -> impl Iterator<Item = (PathBuf, &'static Value)> {
 
 #[test]
 fn what_has_no_bake_is_what_the_host_would_refuse() {
-    let (mut unbaked, mut baked) = (BTreeSet::new(), BTreeSet::new());
+    let (mut unbaked, mut baked, mut linked) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for (path, truth) in files() {
         let found = inspect(&path).unwrap();
         let version = &truth["version"];
@@ -72,6 +72,14 @@ fn what_has_no_bake_is_what_the_host_would_refuse() {
             let mut ours: Vec<String> = found.unbaked(scene).map(ToString::to_string).collect();
             ours.sort();
             assert_eq!(serde_json::json!(ours), *expected, "{version} {} scene {scene}", path.display());
+        }
+        let libraries = dependencies(&path).unwrap().linked;
+        for (scene, expected) in truth["linked"].as_object().unwrap() {
+            let shown = libraries.iter().filter(|one| one.simulation.scenes.contains(scene));
+            let mut ours: Vec<String> = shown.map(ToString::to_string).collect();
+            ours.sort();
+            assert_eq!(serde_json::json!(ours), *expected, "{version} {} scene {scene}", path.display());
+            linked.extend(ours);
         }
         let particles: Vec<(String, bool)> = found
             .simulations
@@ -86,6 +94,7 @@ fn what_has_no_bake_is_what_the_host_would_refuse() {
         }
     }
     assert_eq!(unbaked.len(), if MADE.len() > 1 { 8 } else { 7 }, "{unbaked:?}");
+    assert_eq!(linked.len(), 4, "{linked:?}");
     assert!(baked.len() + 1 >= unbaked.len(), "{baked:?}");
 }
 

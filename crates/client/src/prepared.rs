@@ -7,9 +7,10 @@ use std::{
 };
 
 use kiln_api::{JobSource, SubmitJob};
-use kiln_blend::{Dependencies, Inspection, Layout, SceneInfo, SharedPlace};
+use kiln_blend::{Dependencies, Inspection, Layout, LinkedSimulation, SceneInfo, SharedPlace};
 use kiln_types::{
     Bundle, BundleFile, DeviceClass, ExternalFiles, FrameSet, Order, ScriptPolicy, SessionSpec, SharedFile,
+    Simulations,
 };
 
 use crate::{
@@ -27,6 +28,8 @@ pub struct Prepared {
     /// The .blend's folder.
     pub folder: PathBuf,
     pub inspection: Inspection,
+    /// What moves in libraries, is not baked there, and shows in the scene: there only where it may stand still.
+    linked: Vec<LinkedSimulation>,
     pub scene: SceneInfo,
     pub frames: FrameSet,
     pub session: SessionSpec,
@@ -42,7 +45,8 @@ pub struct Prepared {
 impl Prepared {
     /// The simulations of the scene that nobody has baked, as a person names them.
     pub fn unbaked(&self) -> Vec<String> {
-        self.inspection.unbaked(&self.scene.name).map(ToString::to_string).collect()
+        let own = self.inspection.unbaked(&self.scene.name).map(ToString::to_string);
+        own.chain(self.linked.iter().map(ToString::to_string)).collect()
     }
 
     /// Reads the .blend and whatever it needs, and hashes all of it. Blocks: call it off the async threads.
@@ -67,6 +71,11 @@ impl Prepared {
     fn of(found: Dependencies, request: &Request) -> Result<Self, PrepareError> {
         let path = &found.blend;
         let scene = choose_scene(path, &found.inspection, &request.settings)?;
+        let linked: Vec<_> =
+            found.linked.iter().filter(|one| one.simulation.scenes.contains(&scene.name)).cloned().collect();
+        if !linked.is_empty() && request.policy.simulations != Simulations::AsTheyAre {
+            return Err(PrepareError::Unbaked(linked));
+        }
         let format = choose_format(&scene, &request.settings)?;
         let frames = choose_frames(&scene, request)?;
         let mut layout = kiln_blend::layout(&found, &request.shared);
@@ -112,6 +121,7 @@ impl Prepared {
             name,
             folder,
             inspection,
+            linked,
             scene,
             frames,
             session,

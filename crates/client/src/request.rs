@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kiln_blend::{BlendError, Inspection, Missing, SceneInfo, SharedRoot};
+use kiln_blend::{BlendError, Inspection, LinkedSimulation, Missing, SceneInfo, SharedRoot};
 use kiln_types::{BlenderSeries, DeviceClass, FileFormat, FrameSet, FrameSetError, Policy, RenderSettings};
 
 use crate::{ClientError, Extras, ExtrasError, HashCache};
@@ -70,6 +70,13 @@ pub enum PrepareError {
     )]
     Missing(Vec<Missing>),
     #[error(
+        "not baked: {}; what a library holds can only be baked there: open {}, bake and save, or render it standing \
+         still with --no-bake",
+        listed(&.0.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        libraries(.0)
+    )]
+    Unbaked(Vec<LinkedSimulation>),
+    #[error(
         "the colour configuration names tables that are not there ({}); bring them back, or render without them with \
          --allow-missing",
         listed(.0)
@@ -103,6 +110,13 @@ fn listed(names: &[String]) -> String {
             format!("{}{}", shown.join(", "), if names.len() > 8 { ", …" } else { "" })
         }
     }
+}
+
+/// Each once.
+fn libraries(linked: &[LinkedSimulation]) -> String {
+    let mut paths: Vec<String> = linked.iter().map(|one| one.library.display().to_string()).collect();
+    paths.dedup();
+    listed(&paths)
 }
 
 fn first(missing: &[Missing]) -> String {

@@ -189,6 +189,7 @@ fn file_lines(found: &Dependencies) -> Vec<String> {
         lines.push(format!("missing: {noun} {path} (looked for at {place})"));
     }
     lines.extend(found.items.iter().filter_map(Dependency::notice));
+    lines.extend(found.linked.iter().map(|one| format!("not baked: {one}; only the library itself can be")));
     lines.extend(found.broken.iter().map(|why| format!("library: {why}")));
     lines
 }
