@@ -1,6 +1,6 @@
 //! The blocks that belong to one datablock, found by where they were in Blender's memory.
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 
 use crate::dna::{Dna, View};
 
@@ -10,9 +10,6 @@ pub(crate) struct Kept {
     pub sdna: usize,
     pub bytes: Vec<u8>,
 }
-
-/// Links followed in a list before it counts as a circle.
-const MAX_LIST: usize = 1_000_000;
 
 pub(crate) struct Parts<'a> {
     dna: &'a Dna,
@@ -52,14 +49,12 @@ impl<'a> Parts<'a> {
     /// A list whose pointers to what follows have another place.
     pub fn chain(&self, first: Option<u64>, follows: &'static str) -> impl Iterator<Item = View<'a>> {
         let mut next = first;
-        let most = self.by_old.len().min(MAX_LIST);
+        let mut met: HashSet<u64> = first.into_iter().collect();
         std::iter::from_fn(move || {
             let view = self.get(next)?;
-            next = view.pointer(follows);
+            next = view.pointer(follows).filter(|old| met.insert(*old));
             Some(view)
         })
-        // Whoever has met more than there are has met one twice.
-        .take(most)
     }
 
     /// The member of an ID property group.

@@ -206,7 +206,7 @@ pub(crate) fn read(
             renders: match layer.int("flag") {
                 Some(flag) => flag & 1 != 0,
                 // Before 2.80 a set bit disabled the layer.
-                None => layer.int("layflag").is_none_or(|flag| flag & (1 << 2) == 0),
+                None => layer.int("layflag").is_none_or(|flag| flag & (1 << 17) == 0),
             },
         })
         .collect();
