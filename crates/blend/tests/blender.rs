@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
     io::Cursor,
     path::{Path, PathBuf},
@@ -19,38 +19,7 @@ use serde::Deserialize;
 
 #[derive(Deserialize)]
 struct Truth {
-    version: [u16; 3],
-    active: String,
     paths: BTreeSet<String>,
-    cameras: BTreeSet<String>,
-    scenes: BTreeMap<String, SceneTruth>,
-}
-
-#[derive(Deserialize)]
-struct SceneTruth {
-    frame_start: i32,
-    frame_end: i32,
-    frame_step: i32,
-    fps: f64,
-    engine: String,
-    width: u32,
-    height: u32,
-    percent: u32,
-    samples: Option<u32>,
-    camera: Option<String>,
-    layers: Vec<(String, bool)>,
-    output_path: String,
-    format_name: String,
-    depth: String,
-    is_movie: bool,
-    border: bool,
-    crop: bool,
-    min_x: f64,
-    max_x: f64,
-    multiview: bool,
-    extension: bool,
-    views: Vec<(String, String)>,
-    views_apart: bool,
 }
 
 struct Project {
@@ -110,54 +79,6 @@ fn inspect_bytes(bytes: &[u8]) -> Result<Inspection, BlendFault> {
 }
 
 #[test]
-fn every_number_is_blenders_own() {
-    for project in projects() {
-        let truth = &project.truth;
-        let found = inspect(&project.blend("shots/main.blend")).unwrap();
-        assert_eq!([found.written_by.major, found.written_by.minor], truth.version[..2]);
-        assert_eq!(found.active_scene.as_deref(), Some(truth.active.as_str()));
-        assert_eq!(found.cameras.iter().cloned().collect::<BTreeSet<_>>(), truth.cameras);
-        assert_eq!(found.scenes.len(), truth.scenes.len());
-        for scene in &found.scenes {
-            let truth = &truth.scenes[&scene.name];
-            let name = &scene.name;
-            assert_eq!((scene.frame_start, scene.frame_end), (truth.frame_start, truth.frame_end), "{name}");
-            assert_eq!(scene.frame_step, truth.frame_step, "{name}");
-            assert!((scene.fps - truth.fps).abs() < 1e-4, "{name}");
-            assert_eq!(scene.engine, truth.engine, "{name}");
-            assert_eq!((scene.width, scene.height), (truth.width, truth.height), "{name}");
-            assert_eq!(scene.percent, truth.percent, "{name}");
-            assert_eq!(scene.samples, truth.samples, "{name}");
-            assert_eq!(scene.camera, truth.camera, "{name}");
-            let layers: Vec<_> = scene.view_layers.iter().map(|l| (l.name.clone(), l.renders)).collect();
-            assert_eq!(layers, truth.layers, "{name}");
-            assert_eq!(scene.output_path, truth.output_path, "{name}");
-            assert_eq!(scene.format_name, truth.format_name, "{name}");
-            assert_eq!(scene.is_movie, truth.is_movie, "{name}");
-            if let Some(format) = scene.format
-                && format.depths().len() > 1
-            {
-                assert_eq!(scene.depth.map(|d| d.to_string()).as_ref(), Some(&truth.depth), "{name}");
-            }
-            assert_eq!(scene.border.is_some(), truth.border, "{name}");
-            if let Some(border) = scene.border {
-                assert_eq!(border.crop, truth.crop, "{name}");
-                assert!(
-                    (border.min_x - truth.min_x).abs() < 1e-6 && (border.max_x - truth.max_x).abs() < 1e-6
-                );
-            }
-            assert_eq!(scene.multiview, truth.multiview, "{name}");
-            assert_eq!(scene.use_file_extension, truth.extension, "{name}");
-            let views: Vec<_> = scene.views.iter().map(|v| (v.name.clone(), v.suffix.clone())).collect();
-            assert_eq!(views, truth.views, "{name}");
-            assert_eq!(scene.views_apart, truth.views_apart, "{name}");
-        }
-        let json = serde_json::to_string(&found).unwrap();
-        assert_eq!(serde_json::from_str::<Inspection>(&json).unwrap().scenes, found.scenes);
-    }
-}
-
-#[test]
 fn a_compressed_file_says_the_same() {
     for project in projects() {
         let plain = inspect(&project.blend("shots/main.blend")).unwrap();
@@ -165,6 +86,8 @@ fn a_compressed_file_says_the_same() {
         assert_eq!((plain.compression, packed.compression), (Compression::None, Compression::Zstd));
         assert_eq!(plain.scenes, packed.scenes);
         assert_eq!(plain.external, packed.external);
+        let json = serde_json::to_string(&plain).unwrap();
+        assert_eq!(serde_json::from_str::<Inspection>(&json).unwrap().scenes, plain.scenes);
         assert_eq!(peek(&project.blend("shots/packed.blend")).unwrap().written_by, plain.written_by);
         // As Blender before 3.0 packed its files.
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

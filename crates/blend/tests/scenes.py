@@ -174,46 +174,10 @@ joined.image_settings.views_format = "STEREO_3D"
 joined.views.new("ignored")
 
 
-def movie_format(render):
-    return getattr(render, "is_movie_format", False)
-
-
-def samples(scene):
-    engine = scene.render.engine
-    return scene.cycles.samples if engine == "CYCLES" else scene.eevee.taa_render_samples if "EEVEE" in engine else None
-
-
-def views(render):
-    found = [v for v in render.views if v.use] if render.use_multiview else []
-    if render.views_format == "STEREO_3D":
-        found = [v for v in found if v.name in ("left", "right")]
-    return [[v.name, v.file_suffix] for v in found] if len(found) > 1 else []
-
-
 def truth():
-    return dict(
-        version=list(bpy.app.version),
-        active=bpy.context.window.scene.name if bpy.context.window else bpy.context.scene.name,
-        # Blender's own brushes are linked when it starts, and not saved.
-        paths=sorted(p for p in set(bpy.utils.blend_paths(absolute=False, packed=False, local=True))
-                     if "/datafiles/assets/" not in p),
-        cameras=sorted(o.name for o in bpy.data.objects if o.type == "CAMERA" and not o.library),
-        scenes={
-            s.name: dict(
-                frame_start=s.frame_start, frame_end=s.frame_end, frame_step=s.frame_step,
-                fps=s.render.fps / s.render.fps_base, engine=s.render.engine, width=s.render.resolution_x,
-                height=s.render.resolution_y, percent=s.render.resolution_percentage, samples=samples(s),
-                camera=s.camera.name if s.camera else None,
-                layers=[[l.name, l.use] for l in s.view_layers], output_path=s.render.filepath,
-                format_name=s.render.image_settings.file_format, depth=s.render.image_settings.color_depth,
-                is_movie=movie_format(s.render), border=s.render.use_border, crop=s.render.use_crop_to_border,
-                min_x=s.render.border_min_x, max_x=s.render.border_max_x, multiview=s.render.use_multiview,
-                extension=s.render.use_file_extension, views=views(s.render),
-                views_apart=s.render.image_settings.views_format == "INDIVIDUAL",
-            )
-            for s in bpy.data.scenes
-        },
-    )
+    # Blender's own brushes are linked when it starts, and not saved.
+    paths = bpy.utils.blend_paths(absolute=False, packed=False, local=True)
+    return dict(paths=sorted(path for path in set(paths) if "/datafiles/assets/" not in path))
 
 
 save(main)

@@ -1,5 +1,8 @@
 //! Makes .blend files from descriptions of structs, in every shape that Blender ever wrote.
 
+// Each test uses a part of it.
+#![allow(dead_code)]
+
 /// A struct: its name, and its fields as type and decorated name.
 pub type Struct = (&'static str, &'static [(&'static str, &'static str)]);
 
@@ -8,6 +11,7 @@ pub struct Maker {
     pub structs: &'static [Struct],
 }
 
+#[derive(Clone, Copy)]
 pub enum Value<'a> {
     /// Also a pointer.
     Int(i64),
