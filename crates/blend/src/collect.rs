@@ -11,7 +11,7 @@ use crate::{
     scene,
     simulations::Simulations,
     spot::{Field, NameBlock, Spot},
-    stream::{Bytes, Limits},
+    stream::Limits,
 };
 
 /// Names of files that one .blend may hold.
@@ -470,15 +470,15 @@ impl<'a> Collector<'a> {
     }
 }
 
+/// From the first block to the end mark.
 pub(crate) fn collect(
-    bytes: &mut dyn Bytes,
+    walker: &mut Walker<'_>,
     schema: &Schema,
     limits: &Limits,
 ) -> Result<Collected, BlendFault> {
-    let mut walker = Walker::new(bytes, limits)?;
     let mut collector = Collector::new(schema, limits);
     while let Some(head) = walker.next()? {
-        collector.block(&head, &mut walker)?;
+        collector.block(&head, walker)?;
     }
     collector.flush()?;
     Ok(collector.out)

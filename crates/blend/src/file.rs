@@ -161,7 +161,10 @@ impl fmt::Display for Head {
 /// Goes from block to block.
 pub(crate) struct Walker<'a> {
     stream: Stream<'a>,
+    pub peek: Peek,
     pub shape: Shape,
+    /// Bytes of the header.
+    begin: u64,
     head: Option<Head>,
     /// Bytes of the present block that have not been read.
     left: u64,
@@ -170,8 +173,16 @@ pub(crate) struct Walker<'a> {
 impl<'a> Walker<'a> {
     pub fn new(bytes: &'a mut dyn Bytes, limits: &Limits) -> Result<Self, BlendFault> {
         let mut stream = Stream::new(bytes, limits)?;
-        let (_, shape) = parse_header(&mut stream)?;
-        Ok(Self { stream, shape, head: None, left: 0 })
+        let (peek, shape) = parse_header(&mut stream)?;
+        let begin = stream.position();
+        Ok(Self { stream, peek, shape, begin, head: None, left: 0 })
+    }
+
+    /// Before the first block again.
+    pub fn restart(self, limits: &Limits) -> Result<Self, BlendFault> {
+        let mut stream = self.stream.restart(limits)?;
+        stream.skip(self.begin, &"its header", 0)?;
+        Ok(Self { stream, head: None, left: 0, ..self })
     }
 
     fn parse_head(&self, bytes: &[u8], at: u64) -> Head {
@@ -251,21 +262,19 @@ pub(crate) struct FoundDna {
 /// not there, or the file can only be read forward. What it finds is a guess until a walk comes by the same block.
 /// Files of one Blender have the same: what is `known` is not parsed again.
 pub(crate) fn dna_at_end(
-    bytes: &mut dyn Bytes,
-    limits: &Limits,
+    walker: &mut Walker<'_>,
     known: Option<&Dna>,
 ) -> Result<Option<FoundDna>, BlendFault> {
+    let Some(len) = walker.stream.len() else { return Ok(None) };
+    let begin = walker.begin;
     // With its own head and the end mark. Those of 5.0 have 140 KB.
     let known_tail = known.map(|dna| dna.bytes() as u64 + 64);
     for tail in known_tail.into_iter().chain([160 << 10, 2 << 20]) {
-        let mut walker = Walker::new(bytes, limits)?;
-        let Some(len) = walker.stream.len() else { return Ok(None) };
-        let begin = walker.stream.position();
         let from = len.saturating_sub(tail).max(begin);
         let mut tail = vec![0; (len.max(from) - from) as usize];
-        walker.stream.skip(from - begin, &"its end", begin)?;
+        walker.stream.seek(from)?;
         walker.stream.read_exact(&mut tail, &"its end", from)?;
-        let found = dna_in_tail(&walker, tail, from, known)?;
+        let found = dna_in_tail(walker, tail, from, known)?;
         if found.is_some() || from == begin {
             return Ok(found);
         }
@@ -307,8 +316,7 @@ fn dna_in_tail(
 }
 
 /// Walks to the end mark and reads the DNA on the way.
-pub(crate) fn find_dna(bytes: &mut dyn Bytes, limits: &Limits) -> Result<Dna, BlendFault> {
-    let mut walker = Walker::new(bytes, limits)?;
+pub(crate) fn find_dna(walker: &mut Walker<'_>) -> Result<Dna, BlendFault> {
     let mut dna = None;
     while let Some(head) = walker.next()? {
         if &head.code == b"DNA1" && dna.is_none() {

@@ -13,7 +13,7 @@ use crate::{
     collect::{Collected, Schema, collect},
     external::ExternalFile,
     fault::{BlendError, BlendFault},
-    file::{dna_at_end, find_dna, open, peek_reader},
+    file::{Walker, dna_at_end, find_dna, open},
     reach::Reach,
     resolve::resolve,
     scene::{self, SceneInfo},
@@ -41,7 +41,8 @@ pub struct Inspection {
 }
 
 impl Inspection {
-    /// What needs a bake before the scene renders rightly. Empty: it may render at once.
+    /// What needs a bake before the scene renders rightly. Objects that are linked from libraries are not in this
+    /// file: [`crate::Dependencies::linked`] tells of theirs. Empty, and nothing of libraries: it may render at once.
     pub fn unbaked(&self, scene: &str) -> impl Iterator<Item = &Simulation> {
         self.simulations
             .iter()
@@ -60,14 +61,16 @@ fn inspect_bytes(
     has_bake: &dyn Fn(&[u8]) -> bool,
     last: &mut LastSchema,
 ) -> Result<(Inspection, Reach), BlendFault> {
-    let peek = peek_reader(&mut *bytes)?;
     // What can only be read forward is unpacked once, where it is small.
-    let mut unpacked = unpack_small(bytes, peek.compression, limits).map(Cursor::new);
+    let (packing, mut unpacked) =
+        unpack_small(bytes, limits).map(|(packing, bytes)| (packing, Cursor::new(bytes))).unzip();
     let bytes: &mut dyn Bytes = match &mut unpacked {
         Some(unpacked) => unpacked,
         None => bytes,
     };
-    let (schema, collected) = walk(bytes, limits, last)?;
+    let walker = Walker::new(bytes, limits)?;
+    let peek = walker.peek;
+    let (schema, collected) = walk(walker, limits, last)?;
     let scenes = collected
         .scenes
         .iter()
@@ -78,7 +81,7 @@ fn inspect_bytes(
     let inspection = Inspection {
         written_by: peek.written_by,
         subversion: collected.subversion,
-        compression: peek.compression,
+        compression: packing.unwrap_or(peek.compression),
         scenes,
         active_scene,
         cameras: collected.cameras,
@@ -93,23 +96,26 @@ pub(crate) type LastSchema = Option<Rc<Schema>>;
 
 /// One walk where the DNA lies where Blender puts it; else one to find it and a second one to read.
 pub(crate) fn walk(
-    bytes: &mut dyn Bytes,
+    mut walker: Walker<'_>,
     limits: &Limits,
     last: &mut LastSchema,
 ) -> Result<(Rc<Schema>, Collected), BlendFault> {
     // What is wrong with a broken file is told by the walk from its beginning.
-    if let Ok(Some(found)) = dna_at_end(bytes, limits, last.as_ref().map(|schema| &schema.dna)) {
+    if let Ok(Some(found)) = dna_at_end(&mut walker, last.as_ref().map(|schema| &schema.dna)) {
         let new = found.dna.map(|dna| Rc::new(Schema::new(dna)));
         if let Some(schema) = new.or_else(|| last.clone()) {
-            let collected = collect(bytes, &schema, limits)?;
+            walker = walker.restart(limits)?;
+            let collected = collect(&mut walker, &schema, limits)?;
             if collected.dna_at == Some(found.at) {
                 *last = Some(schema.clone());
                 return Ok((schema, collected));
             }
         }
     }
-    let schema = Rc::new(Schema::new(find_dna(bytes, limits)?));
-    let collected = collect(bytes, &schema, limits)?;
+    walker = walker.restart(limits)?;
+    let schema = Rc::new(Schema::new(find_dna(&mut walker)?));
+    walker = walker.restart(limits)?;
+    let collected = collect(&mut walker, &schema, limits)?;
     Ok((schema, collected))
 }
 

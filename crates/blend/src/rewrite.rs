@@ -93,8 +93,9 @@ pub fn rewrite_reader<R: Read + Seek>(
     rename: impl Fn(&ExternalFile) -> Option<Vec<u8>>,
 ) -> Result<Rewritten, RewriteFault> {
     let bytes: &mut dyn Bytes = &mut reader;
-    let shape = Walker::new(bytes, limits)?.shape;
-    let (_, collected) = walk(bytes, limits, &mut None)?;
+    let walker = Walker::new(bytes, limits)?;
+    let shape = walker.shape;
+    let (_, collected) = walk(walker, limits, &mut None)?;
     let named = || collected.external.iter().zip(&collected.spots);
     let mut edits = Edits { shape, edits: BTreeMap::new(), renamed: Vec::new() };
     let mut strips: BTreeMap<u64, Vec<Element<'_>>> = BTreeMap::new();

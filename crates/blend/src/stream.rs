@@ -112,6 +112,34 @@ impl<'a> Stream<'a> {
         self.known_len.then_some(self.limit)
     }
 
+    /// From its first byte again.
+    pub fn restart(mut self, limits: &Limits) -> Result<Self, BlendFault> {
+        let bytes = match self.kind {
+            Kind::Frames(ref mut frames) => {
+                frames.seek(0);
+                self.position = 0;
+                return Ok(self);
+            }
+            Kind::Plain(reader) => reader.into_inner(),
+            Kind::Gzip(reader) => reader.into_inner().into_inner(),
+            Kind::Zstd(reader) => reader.finish().into_inner(),
+        };
+        Self::new(bytes, limits)
+    }
+
+    /// Goes to a byte of a file whose length is known; all others stay where they are.
+    pub fn seek(&mut self, to: u64) -> Result<(), BlendFault> {
+        match &mut self.kind {
+            Kind::Plain(reader) => {
+                reader.seek(SeekFrom::Start(to)).map(drop).map_err(BlendFault::Unreadable)?
+            }
+            Kind::Frames(frames) => frames.seek(to),
+            Kind::Gzip(_) | Kind::Zstd(_) => return Ok(()),
+        }
+        self.position = to;
+        Ok(())
+    }
+
     pub fn position(&self) -> u64 {
         self.position
     }
@@ -225,22 +253,15 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// All bytes of a packed file that can only be read forward, where they take no more than half the memory allowed.
-/// `None` for all others, and for one that is broken: reading it as it lies tells where.
-pub(crate) fn unpack_small(
-    bytes: &mut dyn Bytes,
-    compression: Compression,
-    limits: &Limits,
-) -> Option<Vec<u8>> {
-    if compression == Compression::None {
-        return None;
-    }
+/// How a file that can only be read forward is packed, and all its bytes where they take no more than half the memory
+/// allowed. `None` for all others, and for one that is broken: reading it as it lies tells where.
+pub(crate) fn unpack_small(bytes: &mut dyn Bytes, limits: &Limits) -> Option<(Compression, Vec<u8>)> {
     let mut stream = Stream::new(bytes, limits).ok()?;
-    let most = (limits.memory as u64 / 2).min(stream.limit);
     if stream.known_len {
         return None;
     }
+    let most = (limits.memory as u64 / 2).min(stream.limit);
     let mut unpacked = Vec::new();
     stream.reader().take(most + 1).read_to_end(&mut unpacked).ok()?;
-    (unpacked.len() as u64 <= most).then_some(unpacked)
+    (unpacked.len() as u64 <= most).then_some((stream.compression, unpacked))
 }
