@@ -148,7 +148,9 @@ async fn frames_of_a_bake_are_those_of_a_person_who_steps_through_the_scene() {
     for blender in all_blenders() {
         let mut names = vec!["rigid", "cloth", "soft", "waves", "hair", "crowd", "costume"];
         // Debian's Blender is older than simulation nodes.
-        names.extend(matches!(blender, Blender::Module(_)).then_some("nodes"));
+        if let Blender::Module(_) = blender {
+            names.extend(["nodes", "late"]);
+        }
         baked_is_stepped(&blender, &names, Same::Pixels).await;
     }
 }

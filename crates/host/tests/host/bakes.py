@@ -134,6 +134,12 @@ def nodes(folder):
     sliding_box(-2)
 
 
+def late(folder):
+    """The job goes on where the scene ends; nodes do not, also for who steps on."""
+    nodes(folder)
+    bpy.context.scene.frame_end = 6
+
+
 def sliding_box(place):
     bpy.ops.mesh.primitive_cube_add(size=1, location=(place, 0, 1))
     tree = bpy.data.node_groups.new("Simulation", "GeometryNodeTree")
@@ -239,7 +245,7 @@ def long(folder):
 
 BUILT = [rigid, cloth, soft, hair, waves, crowd, costume, linked, library, still, long]
 if NEW:
-    BUILT.append(nodes)
+    BUILT.extend((nodes, late))
 if not MODULE:
     BUILT.append(liquid)
 
