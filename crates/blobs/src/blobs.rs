@@ -15,8 +15,8 @@ use crate::chunks::{ChunkReader, ChunkStore, Sweep};
 use crate::disk::{Result, blocking, joined};
 use crate::{BlobError, BlobStore, Freed, StreamError};
 
-/// The blobs of a server: whole files, and, where there is a store of chunks, recipes. Cheap to clone. Whoever
-/// reads need not know which.
+/// The blobs of a server: whole files, and, where there is a store of chunks, recipes and single chunks, each of
+/// which is a blob by its own hash. Cheap to clone. Whoever reads need not know which.
 #[derive(Debug, Clone)]
 pub struct Blobs {
     whole: BlobStore,
@@ -53,6 +53,9 @@ impl Blobs {
     /// # Errors
     /// Where the disk fails.
     pub async fn size(&self, hash: &BlobHash) -> Result<Option<u64>> {
+        if let Some(size) = self.chunks.as_ref().and_then(|chunks| chunks.single_size(hash)) {
+            return Ok(Some(size));
+        }
         if let Some(size) = self.whole.size(hash).await? {
             return Ok(Some(size));
         }
@@ -72,6 +75,13 @@ impl Blobs {
     /// # Errors
     /// Where the disk fails.
     pub async fn promise(&self, hash: &BlobHash) -> Result<Option<u64>> {
+        // One form is enough. That of small files, of which there are many, is found without the disk.
+        if let Some(chunks) = &self.chunks
+            && chunks.single_size(hash).is_some()
+            && let Some(size) = chunks.promise_blob(hash).await?
+        {
+            return Ok(Some(size));
+        }
         if let Some(size) = self.whole.promise(hash).await? {
             return Ok(Some(size));
         }
@@ -183,7 +193,7 @@ impl Blobs {
         .await
     }
 
-    /// Whether it was there, in either form. Its chunks go with the next collection.
+    /// Whether it was there, whole or as a recipe. Its chunks, and a blob that is one, go with the next collection.
     ///
     /// # Errors
     /// Where the disk fails.
@@ -193,7 +203,8 @@ impl Blobs {
         Ok(chunks.delete_recipe(hash).await? || whole)
     }
 
-    /// Every blob with its length, in no order.
+    /// Every blob with its length, in no order; but for those that are single chunks, which are not told apart from
+    /// chunks of others.
     ///
     /// # Errors
     /// Where the disk fails.

@@ -68,6 +68,12 @@ impl Draft {
             .map_err(BlobError::io("write", &self.path))
     }
 
+    /// Writes all of it, whose hash is known.
+    pub fn write_checked(&mut self, bytes: &[u8]) -> Result<()> {
+        self.len = bytes.len() as u64;
+        self.file.write_all(bytes).map_err(BlobError::io("write", &self.path))
+    }
+
     /// Hashes what was written in any order.
     pub fn read_again(&mut self) -> Result<()> {
         self.hasher.reset();
@@ -95,6 +101,35 @@ impl Draft {
         self.kept = true;
         Ok(())
     }
+}
+
+/// Gives many files their final names, flushing the disk once. After a loss of power, a name may be gone, but what
+/// has its name is whole.
+pub(crate) fn keep_all(drafts: Vec<(Draft, PathBuf)>, durability: Durability) -> Result<()> {
+    for (draft, _) in &drafts {
+        make_safe(&draft.file, &draft.path, Durability::Ephemeral)?;
+    }
+    if durability == Durability::Durable {
+        flush_all(&drafts)?;
+    }
+    for (mut draft, to) in drafts {
+        move_in(&draft.path, &to, Durability::Ephemeral)?;
+        draft.kept = true;
+    }
+    Ok(())
+}
+
+/// All of these, which lie on one disk.
+fn flush_all(drafts: &[(Draft, PathBuf)]) -> Result<()> {
+    #[cfg(target_os = "linux")]
+    if let Some((draft, _)) = drafts.first() {
+        let flushed = rustix::fs::syncfs(&draft.file).map_err(io::Error::from);
+        return flushed.map_err(BlobError::io("write", &draft.path));
+    }
+    for (draft, _) in drafts {
+        draft.file.sync_all().map_err(BlobError::io("write", &draft.path))?;
+    }
+    Ok(())
 }
 
 impl Drop for Draft {

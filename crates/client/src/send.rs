@@ -242,10 +242,12 @@ impl Plan {
         whole + split
     }
 
+    /// Of files of several chunks: one of a single chunk is that chunk.
     fn recipes(&self) -> impl Iterator<Item = (BlobHash, &Recipe)> {
         self.split.iter().filter_map(|(at, _)| {
             let source = &self.sources[*at];
-            Some((source.content.hash, recipe(source)?))
+            let recipe = recipe(source).filter(|recipe| recipe.chunks.len() > 1)?;
+            Some((source.content.hash, recipe))
         })
     }
 

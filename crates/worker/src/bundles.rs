@@ -9,8 +9,10 @@ use std::{
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use kiln_api::ProblemCode;
 use kiln_blobs::{BlobError, Cache};
-use kiln_chunks::Recipe;
+
+use kiln_chunks::{MAX_CHUNK, Recipe};
 use kiln_client::{Client, ClientError, hash_file};
 use kiln_types::{BlobHash, Bundle, BundleId, Failure, FailureCause, RelPath};
 use tokio::task::spawn_blocking;
@@ -145,6 +147,7 @@ impl Bundles {
         // Each once, however many places it has.
         let distinct: BTreeMap<BlobHash, u64> =
             bundle.files.iter().map(|file| (file.hash, file.size)).collect();
+        self.bring_singles(&distinct).await?;
         let sources = distinct
             .into_iter()
             .map(|(hash, size)| async move { Ok::<_, Lack>((hash, self.source(hash, size).await?)) });
@@ -163,6 +166,36 @@ impl Bundles {
             Ok((laid, Ok(()))) => Ok(laid),
             Ok((_, Err(error))) => Err(Lack::Final(error)),
             Err(error) => Err(Lack::Final(unavailable(error.to_string()))),
+        }
+    }
+
+    /// Fetches those that are one chunk at the server, thousands in a request: sequences have so many. What is not
+    /// here afterwards is fetched by itself.
+    async fn bring_singles(&self, files: &BTreeMap<BlobHash, u64>) -> Result<(), Lack> {
+        if self.local.is_some() {
+            return Ok(());
+        }
+        let mut wanted = files.clone();
+        wanted.retain(|hash, size| (1..=MAX_CHUNK as u64).contains(size) && !self.cache.contains(hash));
+        let asked: Vec<BlobHash> = wanted.keys().copied().collect();
+        match self.client.missing_chunks(&asked).await {
+            Ok(missing) => missing.iter().for_each(|hash| drop(wanted.remove(hash))),
+            // It keeps files whole.
+            Err(error) if error.code() == Some(ProblemCode::NotFound) => return Ok(()),
+            Err(error) => return Err(lack(&error)),
+        }
+        let asked: Vec<BlobHash> = wanted.keys().copied().collect();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let frames = self.client.fetch_chunks(asked).await.map_err(|error| lack(&error))?;
+        match self.cache.put_singles(wanted, frames).await {
+            Ok(_) => Ok(()),
+            Err(error @ (BlobError::Frame(_) | BlobError::WrongLength(_))) => {
+                tracing::warn!(%error, "a file's chunk is damaged; the whole file is fetched");
+                Ok(())
+            }
+            Err(error) => Err(disk(&error)),
         }
     }
 

@@ -19,7 +19,7 @@ impl Cache {
     pub fn lacking(&self, recipe: &Recipe) -> Vec<BlobHash> {
         let index = self.inner.lock();
         let mut seen = HashSet::new();
-        let lacking = recipe.chunks.iter().filter(|chunk| index.shared.find(chunk).is_none());
+        let lacking = recipe.chunks.iter().filter(|chunk| index.find(chunk).is_none());
         lacking.filter(|chunk| seen.insert(chunk.hash)).map(|chunk| chunk.hash).collect()
     }
 
@@ -84,7 +84,7 @@ impl Assembling {
         let mut lacking = Vec::new();
         let mut wanted: HashMap<_, Vec<_>> = HashMap::new();
         for (at, chunk) in recipe.offsets() {
-            let known = inner.lock().shared.find(&chunk).filter(|_| !wanted.contains_key(&chunk.hash));
+            let known = inner.lock().find(&chunk).filter(|_| !wanted.contains_key(&chunk.hash));
             let bytes = match known {
                 Some((file, from)) => inner.read_chunk(&mut source, &file, from, &chunk)?,
                 None => None,

@@ -2,6 +2,7 @@
 
 mod assemble;
 mod shared;
+mod singles;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -11,6 +12,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::Stream;
+use kiln_chunks::Chunk;
 use kiln_types::BlobHash;
 
 use self::shared::SharedChunks;
@@ -105,6 +107,11 @@ impl Cache {
         }
         drop(index);
         Pin { inner: self.inner.clone(), hashes }
+    }
+
+    /// Whether the blob should be there; counts as no use.
+    pub fn contains(&self, hash: &BlobHash) -> bool {
+        self.inner.lock().entries.contains_key(hash)
     }
 
     /// Where the blob lies, if it is there; counts as a use. The file must not be written to, and stays only
@@ -214,6 +221,12 @@ impl Index {
         self.entries.insert(hash, Entry { size, last_use: self.clock });
         self.order.insert(self.clock, hash);
         self.used += size;
+    }
+
+    /// The file that should hold this chunk, and where: also one that is this chunk.
+    fn find(&self, chunk: &Chunk) -> Option<(BlobHash, u64)> {
+        let alone = || self.entries.contains_key(&chunk.hash).then_some((chunk.hash, 0));
+        self.shared.find(chunk).or_else(alone)
     }
 
     /// Whether it is there.

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use kiln_chunks::FrameHead;
+use kiln_chunks::{Chunk, FrameHead};
 use kiln_types::BlobHash;
 
 use super::pack::{Key, frame_len, read_heads, salvage};
@@ -26,6 +26,8 @@ pub(crate) struct Place {
     pub at: u32,
     /// Bytes with the head.
     pub len: u32,
+    /// Bytes of the chunk.
+    pub size: u32,
 }
 
 #[derive(Debug)]
@@ -36,7 +38,7 @@ pub(crate) struct Pack {
     written: SystemTime,
 }
 
-/// 33 to 66 bytes a chunk.
+/// 37 to 74 bytes a chunk.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     chunks: HashMap<Key, Place>,
@@ -168,9 +170,10 @@ impl Index {
 pub(crate) fn places(pack: PackId, heads: &[FrameHead]) -> impl Iterator<Item = (BlobHash, Place)> + '_ {
     heads.iter().scan(0_u32, move |end, head| {
         let len = frame_len(head) as u32;
-        let place = Place { pack, at: *end, len };
+        let Chunk { hash, len: size } = head.chunk();
+        let place = Place { pack, at: *end, len, size };
         *end += len;
-        Some((head.chunk().hash, place))
+        Some((hash, place))
     })
 }
 

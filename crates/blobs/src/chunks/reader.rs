@@ -80,6 +80,8 @@ impl ChunkReader {
             Ok(frame) if frame.chunk() == chunk => Ok(frame),
             // Only a recipe that was not checked yet is wrong here.
             Ok(frame) if frame.chunk().hash == chunk.hash => Err(BlobError::WrongLength(chunk.hash)),
+            // Nobody finds two chunks that lie under one key; a hash that was made up may begin as a chunk's does.
+            Ok(other) if self.unpacker.unpack(&other).is_ok() => Err(BlobError::NotFound(chunk.hash)),
             Ok(_) => Err(self.damaged(chunk, FrameError::Packed(chunk.hash))),
             Err(error) => Err(self.damaged(chunk, error)),
         }

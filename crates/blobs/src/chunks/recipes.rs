@@ -1,4 +1,4 @@
-//! Recipes: blobs made of chunks.
+//! Recipes: blobs made of chunks. A blob of one chunk is that chunk and needs none, nor does the empty blob.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::time::SystemTime;
 
-use kiln_chunks::{Packer, Recipe, split};
+use kiln_chunks::{Chunk, Packer, Recipe, split};
 use kiln_types::BlobHash;
 
 use super::put::Filling;
@@ -34,6 +34,9 @@ impl ChunkStore {
             }
             let inner = &store.inner;
             inner.promise_all(&recipe)?;
+            if let [] | [_] = recipe.chunks[..] {
+                return inner.check_single(&hash, recipe.chunks.first());
+            }
             if inner.renew_recipe(&hash)?.is_some() && inner.recipe(&hash)?.is_some_and(|old| old == recipe) {
                 return Ok(());
             }
@@ -65,12 +68,29 @@ impl ChunkStore {
 
     pub(crate) async fn size(&self, hash: &BlobHash) -> Result<Option<u64>> {
         let (inner, hash) = (self.inner.clone(), *hash);
-        blocking(move || inner.recipe_size(&hash)).await
+        blocking(move || match inner.single(&hash) {
+            Some(single) => Ok(Some(single.size())),
+            None => inner.recipe_size(&hash),
+        })
+        .await
+    }
+
+    /// Bytes of a blob that is one chunk, or empty; asks no disk.
+    pub(crate) fn single_size(&self, hash: &BlobHash) -> Option<u64> {
+        self.inner.single(hash).map(|recipe| recipe.size())
     }
 
     pub(crate) async fn promise_blob(&self, hash: &BlobHash) -> Result<Option<u64>> {
         let (inner, hash) = (self.inner.clone(), *hash);
-        blocking(move || inner.renew_recipe(&hash)).await
+        blocking(move || {
+            if let Some(single) = inner.single(&hash)
+                && inner.promise(single.chunks.iter().map(|chunk| &chunk.hash))?.is_empty()
+            {
+                return Ok(Some(single.size()));
+            }
+            inner.renew_recipe(&hash)
+        })
+        .await
     }
 
     pub(crate) async fn delete_recipe(&self, hash: &BlobHash) -> Result<bool> {
@@ -84,7 +104,7 @@ impl ChunkStore {
         Ok(ChunkReader::new(self.clone(), *hash, recipe))
     }
 
-    /// Every blob that is kept as chunks, with its length.
+    /// Every blob that is kept as a recipe, with its length.
     pub(crate) async fn list(&self) -> Result<Vec<(BlobHash, u64)>> {
         let inner = self.inner.clone();
         blocking(move || {
@@ -125,7 +145,9 @@ impl ChunkStore {
                 return Err(BlobError::Damaged(hash));
             }
             inner.promise_all(&done.recipe)?;
-            inner.write_recipe(hash, &done.recipe)?;
+            if done.recipe.chunks.len() > 1 {
+                inner.write_recipe(hash, &done.recipe)?;
+            }
             remove(&whole.path(&hash))?;
             Ok(put.bytes)
         })
@@ -143,8 +165,38 @@ impl Inner {
         if lacking.is_empty() { Ok(()) } else { Err(BlobError::Lacking { count: lacking.len() }) }
     }
 
-    /// One that cannot be read is no recipe: it is removed, so that the blob is sent again.
+    /// Of a blob that is one chunk, or empty.
+    fn single(&self, hash: &BlobHash) -> Option<Recipe> {
+        if *hash == BlobHash::of(&[]) {
+            return Some(Recipe::default());
+        }
+        let place = self.index().get(hash)?;
+        Some(Recipe { chunks: vec![Chunk { hash: *hash, len: place.size }] })
+    }
+
+    /// A blob of at most one chunk needs no recipe: the chunk was checked when it was put.
+    fn check_single(&self, hash: &BlobHash, chunk: Option<&Chunk>) -> Result<()> {
+        let found = chunk.map_or_else(|| BlobHash::of(&[]), |chunk| chunk.hash);
+        if found != *hash {
+            return Err(BlobError::Mismatch { expected: *hash, found });
+        }
+        match chunk {
+            Some(chunk) if self.index().get(hash).is_some_and(|place| place.size != chunk.len) => {
+                Err(BlobError::WrongLength(*hash))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn recipe(&self, hash: &BlobHash) -> Result<Option<Recipe>> {
+        match self.single(hash) {
+            Some(recipe) => Ok(Some(recipe)),
+            None => self.stored_recipe(hash),
+        }
+    }
+
+    /// One that cannot be read is no recipe: it is removed, so that the blob is sent again.
+    pub(super) fn stored_recipe(&self, hash: &BlobHash) -> Result<Option<Recipe>> {
         let path = self.recipe_path(hash);
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -1,4 +1,4 @@
-//! Collection: what no blob needs goes. Mark over the recipes, sweep over the packs.
+//! Collection: what no blob needs, and is none that is needed, goes. Mark over the recipes, sweep over the packs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -36,6 +36,18 @@ fn prefix(hash: &BlobHash) -> u64 {
     u64::from_be_bytes(p)
 }
 
+/// What stays: chunks of blobs that do, and those that are blobs themselves.
+struct Live<'a> {
+    marks: Marks,
+    needed: &'a dyn Fn(&BlobHash) -> bool,
+}
+
+impl Live<'_> {
+    fn has(&self, hash: &BlobHash) -> bool {
+        self.marks.has(hash) || (self.needed)(hash)
+    }
+}
+
 /// A pack that is mostly dead.
 struct Waste {
     id: PackId,
@@ -57,12 +69,12 @@ impl ChunkStore {
         let inner = &self.inner;
         let _one = inner.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
         let mut freed = Freed::default();
-        let marks = inner.mark(sweep, &mut freed)?;
+        let live = Live { marks: inner.mark(sweep, &mut freed)?, needed: sweep.needed };
         let unpromised = inner.index().unpromised(sweep.promised_since);
         let mut wasted = Vec::new();
         for id in unpromised {
             let Some(waste) = inner.look(id)? else { continue };
-            let used: u64 = inner.used(&waste, &marks).iter().map(|(head, _)| frame_len(head)).sum();
+            let used: u64 = inner.used(&waste, &live).iter().map(|(head, _)| frame_len(head)).sum();
             if used >= waste.size / 2 {
                 continue;
             }
@@ -74,7 +86,7 @@ impl ChunkStore {
                 wasted.push(waste);
             }
         }
-        inner.rewrite(wasted, &marks, sweep.promised_since, &mut freed)?;
+        inner.rewrite(wasted, &live, sweep.promised_since, &mut freed)?;
         Ok(freed)
     }
 }
@@ -100,7 +112,7 @@ impl Inner {
                     continue;
                 }
             }
-            if let Some(recipe) = self.recipe(&hash)? {
+            if let Some(recipe) = self.stored_recipe(&hash)? {
                 all.extend(recipe.chunks.iter().map(|chunk| prefix(&chunk.hash)));
             }
         }
@@ -120,12 +132,12 @@ impl Inner {
     }
 
     /// The frames of a pack that are needed, and needed from here, with where they lie.
-    fn used(&self, waste: &Waste, marks: &Marks) -> Vec<(FrameHead, u64)> {
-        let index = self.index();
+    fn used(&self, waste: &Waste, live: &Live<'_>) -> Vec<(FrameHead, u64)> {
         let all = waste.heads.iter().zip(places(waste.id, &waste.heads));
-        all.filter(|(_, (hash, place))| marks.has(hash) && index.get(hash) == Some(*place))
-            .map(|(head, (_, place))| (*head, u64::from(place.at)))
-            .collect()
+        let mut used: Vec<_> = all.filter(|(_, (hash, _))| live.has(hash)).collect();
+        let index = self.index();
+        used.retain(|(_, (hash, place))| index.get(hash) == Some(*place));
+        used.into_iter().map(|(head, (_, place))| (*head, u64::from(place.at))).collect()
     }
 
     /// Bytes, if it went.
@@ -142,14 +154,14 @@ impl Inner {
 
     /// Puts what is needed of these packs into new ones. Each old one stays as it is where it was promised
     /// meanwhile; then what was copied of it lies there twice, until the next time.
-    fn rewrite(&self, wasted: Vec<Waste>, marks: &Marks, since: SystemTime, freed: &mut Freed) -> Result<()> {
+    fn rewrite(&self, wasted: Vec<Waste>, live: &Live<'_>, since: SystemTime, freed: &mut Freed) -> Result<()> {
         let mut wasted = wasted.into_iter().peekable();
         while wasted.peek().is_some() {
             let id = self.index().reserve();
             let mut writer = PackWriter::create(pack_path(&self.packs, id))?;
             let mut copied = Vec::new();
             while let Some(waste) = wasted.next_if(|_| writer.len() < PACK_LIMIT) {
-                self.copy_used(&waste, marks, &mut writer)?;
+                self.copy_used(&waste, live, &mut writer)?;
                 copied.push(waste);
             }
             let heads = writer.finish(self.durability)?;
@@ -173,10 +185,10 @@ impl Inner {
         Ok(())
     }
 
-    fn copy_used(&self, waste: &Waste, marks: &Marks, writer: &mut PackWriter) -> Result<()> {
+    fn copy_used(&self, waste: &Waste, live: &Live<'_>, writer: &mut PackWriter) -> Result<()> {
         let path = pack_path(&self.packs, waste.id);
         let (mut reader, mut unpacker) = (PackReader::default(), Unpacker::new());
-        for (head, at) in self.used(waste, marks) {
+        for (head, at) in self.used(waste, live) {
             match read_frame(&mut reader, &path, at, head)? {
                 Some(frame) if unpacker.unpack(&frame).is_ok() => writer.push(&frame)?,
                 // It goes with its pack; whoever reads its blob is told.
@@ -216,7 +228,7 @@ mod tests {
             store.put(body).await.unwrap();
         };
         put().await;
-        let first_needed = Marks::new(vec![prefix(&hashes[0])]);
+        let first_needed = Live { marks: Marks::new(vec![prefix(&hashes[0])]), needed: &|_| false };
         let inner = &store.inner;
         let judge = |id| inner.look(id).unwrap().unwrap();
         let since = SystemTime::now();

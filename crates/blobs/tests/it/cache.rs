@@ -1,5 +1,6 @@
 //! The size-limited cache.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::time::{Duration, SystemTime};
 
@@ -137,6 +138,35 @@ async fn a_file_is_assembled_from_cached_chunks_and_fetched_ones() {
         assert!(std::fs::read(cache.get(&hash).await.unwrap().unwrap()).unwrap() == bytes);
     }
     assert_eq!(cache.usage().used, 2_000_000);
+}
+
+#[tokio::test]
+async fn many_small_files_come_as_chunks_and_what_is_wrong_stops_only_what_follows() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = Cache::open(folder.path(), 10 << 20).await.unwrap();
+    let files: Vec<Vec<u8>> = (0..300_usize).map(|n| noise(1000 + n)).collect();
+    let frames: Vec<Frame> = files.iter().map(|bytes| pack(bytes)).collect();
+    let wanted: BTreeMap<_, _> = files.iter().map(|bytes| (BlobHash::of(bytes), bytes.len() as u64)).collect();
+    let wire = chunks::wire(&frames);
+    // The last one is damaged on its way, and another is of another length than was said.
+    let mut damaged = wire.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    let told = cache.put_singles(wanted.clone(), pieces(damaged.chunks(999))).await;
+    assert!(matches!(told, Err(BlobError::Frame(_))), "{told:?}");
+    let last = BlobHash::of(&files[299]);
+    assert!(!cache.contains(&last) && cache.contains(&BlobHash::of(&files[298])));
+    let told = cache.put_singles(BTreeMap::from([(last, 1298)]), pieces([&wire[..]])).await;
+    assert!(matches!(told, Err(BlobError::WrongLength(hash)) if hash == last), "{told:?}");
+    assert!(!cache.contains(&last));
+    assert_eq!(cache.put_singles(BTreeMap::from([(last, 1299)]), pieces([&wire[..]])).await.unwrap(), 1);
+    let cache = Cache::open(folder.path(), 10 << 20).await.unwrap();
+    for bytes in &files {
+        let path = cache.get(&BlobHash::of(bytes)).await.unwrap().unwrap();
+        assert!(std::fs::read(path).unwrap() == *bytes);
+    }
+    assert_eq!(files_below(folder.path()).len(), 300, "no drafts are left");
+    // A cached file that is one chunk lends it to others.
+    assert!(cache.lacking(&Recipe { chunks: vec![frames[0].chunk()] }).is_empty());
 }
 
 #[tokio::test]

@@ -100,6 +100,68 @@ async fn what_is_missing_is_sent_and_makes_a_blob() {
 }
 
 #[tokio::test]
+async fn a_chunk_is_a_blob_and_so_is_nothing_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = open(folder.path(), Durability::Durable).await;
+    let chunks = blobs.chunks().unwrap();
+    let (small, other) = (noise(3000), noise(5000));
+    let frames = [pack(&small), pack(&other)];
+    let [hash, gone] = frames.each_ref().map(|frame| frame.chunk().hash);
+    assert_eq!(blobs.size(&hash).await.unwrap(), None);
+    chunks.put(pieces([&wire(&frames)[..]])).await.unwrap();
+    let recipe = Recipe { chunks: vec![frames[0].chunk()] };
+    let empty = BlobHash::of(b"");
+    // It need not be said of what it is made; nothing comes of saying it, but what is wrong is told.
+    chunks.put_recipe(hash, recipe.clone(), u64::MAX).await.unwrap();
+    chunks.put_recipe(empty, Recipe::default(), u64::MAX).await.unwrap();
+    assert!(files_below(&folder.path().join("recipes")).is_empty());
+    for (name, recipe) in [(gone, &recipe), (hash, &Recipe::default()), (empty, &recipe)] {
+        let told = chunks.put_recipe(name, recipe.clone(), u64::MAX).await;
+        assert!(matches!(told, Err(BlobError::Mismatch { .. })), "{told:?}");
+    }
+    let long = Recipe { chunks: vec![Chunk { len: 3001, ..frames[0].chunk() }] };
+    assert!(matches!(chunks.put_recipe(hash, long, u64::MAX).await, Err(BlobError::WrongLength(_))));
+    blobs.collect(move |needed| *needed == hash, far()).await.unwrap();
+    for blobs in [blobs, open(folder.path(), Durability::Durable).await] {
+        assert_eq!(blobs.size(&gone).await.unwrap(), None, "nobody needs it");
+        assert_eq!(blobs.promise(&gone).await.unwrap(), None);
+        assert!(matches!(blobs.reader(&gone).await, Err(BlobError::NotFound(_))));
+        for (hash, bytes, recipe) in [(hash, &small[..], &recipe), (empty, &[], &Recipe::default())] {
+            assert_eq!(blobs.promise(&hash).await.unwrap(), Some(bytes.len() as u64));
+            assert!(read(&blobs, &hash).await == bytes);
+            let mut reader = blobs.reader(&hash).await.unwrap();
+            let mut found = Vec::new();
+            reader.read_to_end(&mut found).unwrap();
+            assert!(found == bytes);
+            assert_eq!(blobs.chunks().unwrap().recipe(&hash).await.unwrap().as_ref(), Some(recipe));
+            let put = blobs.put_stream(Some(hash), u64::MAX, pieces([bytes])).await.unwrap();
+            assert_eq!(put, (hash, bytes.len() as u64));
+        }
+        assert!(files_below(&folder.path().join("blobs")).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_made_up_hash_that_begins_as_a_chunks_does_harms_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = open(folder.path(), Durability::Ephemeral).await;
+    let chunks = blobs.chunks().unwrap();
+    let (bytes, hash, recipe, frames) = file(300_000, 1);
+    chunks.put(pieces([&wire(&frames)[..]])).await.unwrap();
+    chunks.put_recipe(hash, recipe.clone(), u64::MAX).await.unwrap();
+    let mut made_up = *recipe.chunks[0].hash.as_bytes();
+    made_up[31] ^= 1;
+    let made_up = BlobHash::from_bytes(made_up);
+    let mut lying = recipe.clone();
+    lying.chunks[0].hash = made_up;
+    assert!(chunks.put_recipe(BlobHash::of(b"lie"), lying, u64::MAX).await.is_err());
+    let mut reader = blobs.reader(&made_up).await.unwrap();
+    assert!(reader.read_to_end(&mut Vec::new()).is_err());
+    assert!(read(&blobs, &hash).await == bytes);
+    assert!(chunks.missing(hashes(&recipe)).await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn frames_go_out_as_they_lie() {
     let folder = tempfile::tempdir().unwrap();
     let chunks = ChunkStore::open(folder.path(), Durability::Ephemeral).await.unwrap();
@@ -371,7 +433,11 @@ async fn play(acts: Vec<Act>) {
                 let PutChunks { stored, known, .. } = chunks.put(pieces([&wire(&frames)[..]])).await.unwrap();
                 assert_eq!((stored as usize, known as usize), (lacking.len(), frames.len() - lacking.len()));
                 certain.extend(numbers.iter().copied());
-                possible.extend(numbers);
+                for number in numbers {
+                    possible.insert(number);
+                    // A chunk is a blob, too.
+                    there.insert(BlobHash::of(&chunk(number)), (chunk(number), vec![number]));
+                }
             }
             Act::Blob(list) => {
                 let all: Vec<_> = list.iter().map(|number| chunk(*number)).collect();
@@ -433,9 +499,15 @@ async fn play(acts: Vec<Act>) {
             assert!(found || !certain.contains(&number), "chunk {number} was lost");
         }
         let listed: BTreeSet<_> = blobs.list().await.unwrap().into_iter().map(|(hash, _)| hash).collect();
-        assert_eq!(listed, there.keys().copied().collect());
+        assert!(listed.iter().all(|hash| there.contains_key(hash)));
         for (hash, (bytes, _)) in &there {
             assert!(read(&blobs, hash).await == *bytes);
+            assert_eq!(blobs.promise(hash).await.unwrap(), Some(bytes.len() as u64));
+            if let Some(recipe) = chunks.recipe(hash).await.unwrap() {
+                assert_eq!(recipe.size(), bytes.len() as u64);
+            } else {
+                assert!(blobs.whole().contains(hash).await.unwrap());
+            }
         }
     }
 }
@@ -480,7 +552,9 @@ async fn nothing_that_was_promised_or_is_needed_is_ever_collected() {
             let mut turn = 0_u64;
             while tokio::time::Instant::now() < end {
                 turn += 1;
-                let (bytes, hash, recipe, frames) = file(150_000, (person + turn) % 9);
+                // Some are of a single chunk.
+                let len = if turn % 7 < 3 { 3000 } else { 150_000 };
+                let (bytes, hash, recipe, frames) = file(len, (person + turn) % 9);
                 let asked = tokio::time::Instant::now();
                 let made = if turn.is_multiple_of(5) {
                     blobs.put_stream(Some(hash), u64::MAX, pieces([&bytes[..]])).await.map(|_| ())
@@ -492,7 +566,11 @@ async fn nothing_that_was_promised_or_is_needed_is_ever_collected() {
                         frames.into_iter().filter(|frame| lacking.contains(&frame.chunk().hash)).collect();
                     tokio::time::sleep(Duration::from_millis(turn * 37 % 90)).await;
                     chunks.put(pieces([&wire(&fresh)[..]])).await.unwrap();
-                    chunks.put_recipe(hash, recipe, u64::MAX).await
+                    if recipe.chunks.len() > 1 {
+                        chunks.put_recipe(hash, recipe, u64::MAX).await
+                    } else {
+                        Ok(())
+                    }
                 };
                 if turn.is_multiple_of(3) && blobs.whole().contains(&hash).await.unwrap() {
                     // Another may have done it at the same time.
