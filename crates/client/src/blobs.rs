@@ -1,16 +1,16 @@
 //! Bytes to and from the server, by their hash.
 
-use std::{path::Path, pin::Pin, time::Duration};
+use std::{io, path::Path, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use kiln_api::{BundleCreated, MissingAnswer, MissingQuery};
 use kiln_types::{BlobHash, Bundle, BundleId};
-use reqwest::{Body, Method, StatusCode, header};
+use reqwest::{Method, StatusCode, header};
 use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
 
-use crate::{Client, ClientError, routes};
+use crate::{Client, ClientError, routes, upload::in_pieces};
 
 /// The bytes of a blob. Breaks of the connection are healed inside: an error here is final.
 pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes, ClientError>> + Send>>;
@@ -19,7 +19,7 @@ pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes, ClientError>> + Se
 const MISSING_AT_ONCE: usize = 10_000;
 /// How often a broken transfer is taken up again without a byte of progress.
 const TRIES: u32 = 5;
-const READ_PIECE: usize = 256 * 1024;
+const READ_PIECE: usize = 64 * 1024;
 
 impl Client {
     /// The size of a blob in bytes, and the blob. Where the connection breaks, the rest is asked for by range.
@@ -78,7 +78,7 @@ impl Client {
         if length != size {
             return Err(ClientError::Changed { path: path.to_owned() });
         }
-        let body = Body::wrap_stream(ReaderStream::with_capacity(file.take(size), READ_PIECE));
+        let body = ReaderStream::with_capacity(file.take(size), READ_PIECE);
         self.put_stream(hash, size, path, body).await
     }
 
@@ -87,14 +87,10 @@ impl Client {
         hash: BlobHash,
         size: u64,
         path: &Path,
-        body: Body,
+        body: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
     ) -> Result<(), ClientError> {
-        let request = self
-            .bulk_request(Method::PUT, &routes::blob(hash))
-            .header(header::CONTENT_LENGTH, size)
-            .header(header::CONTENT_TYPE, "application/octet-stream")
-            .body(body);
-        match self.send(request).await {
+        let request = self.bulk_request(Method::PUT, &routes::blob(hash));
+        match self.upload(request, (size, body), size).await {
             Ok(_) => Ok(()),
             Err(error) if error.code() == Some(kiln_api::ProblemCode::HashMismatch) => {
                 Err(ClientError::Changed { path: path.to_owned() })
@@ -108,11 +104,8 @@ impl Client {
     /// # Errors
     /// Where the server does not take them.
     pub async fn put_blob_bytes(&self, hash: BlobHash, bytes: Bytes) -> Result<(), ClientError> {
-        let request = self
-            .bulk_request(Method::PUT, &routes::blob(hash))
-            .header(header::CONTENT_TYPE, "application/octet-stream")
-            .body(bytes);
-        self.send(request).await.map(drop)
+        let (work, request) = (bytes.len() as u64, self.bulk_request(Method::PUT, &routes::blob(hash)));
+        self.upload(request, in_pieces(bytes), work).await.map(drop)
     }
 
     /// Which of these blobs the server lacks.

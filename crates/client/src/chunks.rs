@@ -9,10 +9,7 @@ use kiln_chunks::{FrameDecoder, Recipe};
 use kiln_types::BlobHash;
 use reqwest::{Method, Response, StatusCode, header};
 
-use crate::{Client, ClientError, routes};
-
-/// A body of frames that has not arrived after so long is given up: then its line is dead.
-const FRAMES_TIME: Duration = Duration::from_secs(15 * 60);
+use crate::{Client, ClientError, routes, upload::in_pieces};
 
 /// How often a broken answer is asked for again without a byte of progress.
 const TRIES: u32 = 5;
@@ -41,12 +38,8 @@ impl Client {
     /// # Errors
     /// Where the server cannot be reached or does not take them.
     pub async fn put_frames(&self, frames: Bytes) -> Result<(), ClientError> {
-        let request = self
-            .bulk_request(Method::POST, &routes::chunks())
-            .header(header::CONTENT_TYPE, BINARY)
-            .timeout(FRAMES_TIME)
-            .body(frames);
-        self.send(request).await.map(drop)
+        let (work, request) = (frames.len() as u64, self.bulk_request(Method::POST, &routes::chunks()));
+        self.upload(request, in_pieces(frames), work).await.map(drop)
     }
 
     /// Makes a blob of chunks that the server has. Takes as long as the server needs to hash them.
@@ -54,11 +47,8 @@ impl Client {
     /// # Errors
     /// [`kiln_api::ProblemCode::Conflict`] where it lacks one of them.
     pub async fn put_recipe(&self, hash: BlobHash, recipe: &Recipe) -> Result<(), ClientError> {
-        let request = self
-            .bulk_request(Method::PUT, &routes::blob_chunks(hash))
-            .header(header::CONTENT_TYPE, BINARY)
-            .body(recipe.to_bytes());
-        self.send(request).await.map(drop)
+        let request = self.bulk_request(Method::PUT, &routes::blob_chunks(hash));
+        self.upload(request, in_pieces(recipe.to_bytes().into()), recipe.size()).await.map(drop)
     }
 
     /// The chunks of a blob; `None` where the server keeps it whole, or has none of that name.

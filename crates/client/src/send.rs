@@ -15,7 +15,6 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use kiln_api::{JobView, MAX_RECIPE, ProblemCode, SubmitJob};
 use kiln_chunks::{Chunk, Packer, Recipe};
 use kiln_types::BlobHash;
-use reqwest::Body;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -195,7 +194,7 @@ fn recipe(source: &Source) -> Option<&Recipe> {
 }
 
 /// The bytes of a packed .blend, as its bundle holds them.
-fn unpacked(source: Source) -> Body {
+fn unpacked(source: Source) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(2);
     tokio::task::spawn_blocking(move || {
         let read = || -> io::Result<()> {
@@ -214,9 +213,10 @@ fn unpacked(source: Source) -> Body {
             let _ = sender.blocking_send(Err(error));
         }
     });
-    Body::wrap_stream(stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|piece| (piece, receiver))
-    }))
+    stream::unfold(
+        receiver,
+        |mut receiver| async move { receiver.recv().await.map(|piece| (piece, receiver)) },
+    )
 }
 
 /// What is to be sent.

@@ -179,7 +179,11 @@ impl Bundles {
         wanted.retain(|hash, size| (1..=MAX_CHUNK as u64).contains(size) && !self.cache.contains(hash));
         let asked: Vec<BlobHash> = wanted.keys().copied().collect();
         match self.client.missing_chunks(&asked).await {
-            Ok(missing) => missing.iter().for_each(|hash| drop(wanted.remove(hash))),
+            Ok(missing) => {
+                for hash in missing {
+                    wanted.remove(&hash);
+                }
+            }
             // It keeps files whole.
             Err(error) if error.code() == Some(ProblemCode::NotFound) => return Ok(()),
             Err(error) => return Err(lack(&error)),

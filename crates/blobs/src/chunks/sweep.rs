@@ -154,7 +154,13 @@ impl Inner {
 
     /// Puts what is needed of these packs into new ones. Each old one stays as it is where it was promised
     /// meanwhile; then what was copied of it lies there twice, until the next time.
-    fn rewrite(&self, wasted: Vec<Waste>, live: &Live<'_>, since: SystemTime, freed: &mut Freed) -> Result<()> {
+    fn rewrite(
+        &self,
+        wasted: Vec<Waste>,
+        live: &Live<'_>,
+        since: SystemTime,
+        freed: &mut Freed,
+    ) -> Result<()> {
         let mut wasted = wasted.into_iter().peekable();
         while wasted.peek().is_some() {
             let id = self.index().reserve();

@@ -146,7 +146,8 @@ async fn many_small_files_come_as_chunks_and_what_is_wrong_stops_only_what_follo
     let cache = Cache::open(folder.path(), 10 << 20).await.unwrap();
     let files: Vec<Vec<u8>> = (0..300_usize).map(|n| noise(1000 + n)).collect();
     let frames: Vec<Frame> = files.iter().map(|bytes| pack(bytes)).collect();
-    let wanted: BTreeMap<_, _> = files.iter().map(|bytes| (BlobHash::of(bytes), bytes.len() as u64)).collect();
+    let wanted: BTreeMap<_, _> =
+        files.iter().map(|bytes| (BlobHash::of(bytes), bytes.len() as u64)).collect();
     let wire = chunks::wire(&frames);
     // The last one is damaged on its way, and another is of another length than was said.
     let mut damaged = wire.clone();

@@ -15,7 +15,7 @@ use axum::{
     },
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use kiln_api::{AssignedTask, Assignment, Down, Finish, Hello, Up, Verdict, Welcome};
 use kiln_types::{
@@ -76,6 +76,7 @@ impl Farm {
             .route("/api/v1/blobs/{hash}", get(get_blob).put(put_blob))
             // Every blob is kept whole.
             .route("/api/v1/blobs/{hash}/chunks", get(|| async { StatusCode::NO_CONTENT }))
+            .route("/api/v1/chunks/missing", post(|asked: Bytes| async { asked }))
             .route("/api/v1/bundles/{id}", get(get_bundle))
             .route("/api/v1/worker", get(connect))
             .layer(DefaultBodyLimit::max(1 << 30))
