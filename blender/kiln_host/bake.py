@@ -73,9 +73,9 @@ class Bake:
         fluids = [name for name, _, part in found if _is(part, "FLUID")]
         if fluids and not bpy.app.binary_path:
             raise Refusal(
-                "other",
-                f"{names(fluids)} cannot be baked by Blender as a Python module, which ends in the middle of it; let a "
-                "worker with a whole Blender do it",
+                "needs-program",
+                f"{names(fluids)} cannot be baked by Blender as a Python module, which ends in the middle of it; give a "
+                "worker the Blender program, or bake in Blender and save",
             )
 
     def _settle_folders(self, found):

@@ -128,6 +128,8 @@ text_enum!(
         BundleUnavailable = "bundle-unavailable",
         /// The worker could not start Blender.
         CannotStart = "cannot-start",
+        /// What is asked for, Blender does as a program, but not as a Python module.
+        NeedsProgram = "needs-program",
         Other = "other",
     }
 );
@@ -149,7 +151,14 @@ impl FailureCause {
 
     /// Whether the fault is the worker's: the same task may well succeed on another one.
     pub fn blames_worker(self) -> bool {
-        matches!(self, Self::CannotStart | Self::BundleUnavailable | Self::DiskFull | Self::DeviceMissing)
+        matches!(
+            self,
+            Self::CannotStart
+                | Self::NeedsProgram
+                | Self::BundleUnavailable
+                | Self::DiskFull
+                | Self::DeviceMissing
+        )
     }
 }
 

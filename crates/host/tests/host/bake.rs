@@ -262,5 +262,6 @@ async fn a_wheel_that_would_end_on_a_fluid_says_so_first() {
     let request = slot.tree(&folder.path().join("scenes"), "liquid");
     let failure = slot.host.bake(&request).await.unwrap_err();
     assert!(failure.message.contains("Python module"), "{failure}");
-    assert!(!failure.cause.stops_job(), "another worker can");
+    assert_eq!(failure.cause, FailureCause::NeedsProgram, "{failure}");
+    assert!(failure.cause.blames_worker() && !failure.cause.stops_job(), "another worker can");
 }
