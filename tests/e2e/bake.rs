@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Command};
 
-use kiln_testkit::{assert_same_picture, blender, picture, scene};
+use kiln_testkit::{Blender, assert_same_picture, blender, bpy_python, picture, scene};
 use serde_json::Value;
 
 use crate::support::Home;
@@ -75,4 +75,93 @@ fn frames_of_a_falling_cube_are_those_of_stepping_through() {
     assert_eq!(still.code, 0, "{}", still.err);
     assert!(still.err.contains("will stand still"), "{}", still.err);
     assert_ne!(picture(&frame("still", 8)), picture(&frame("by-hand", 8)));
+}
+
+/// Runs the script that writes the scenes of the host's own tests, and steps through them.
+fn made(blender: &Blender, home: &Home, verb: &str, folders: &[&Path]) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../host/tests/host/bakes.py");
+    let mut command = Command::new(blender.program());
+    if matches!(blender, Blender::Executable(_)) {
+        command.args(["--background", "--factory-startup", "--python"]);
+    }
+    let output =
+        command.arg(script).args(["--", verb]).args(folders).current_dir(home.work()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn what_a_library_simulates_is_refused_before_anything_is_sent_and_so_is_what_must_be_baked() {
+    let home = Home::new();
+    let scenes = home.work().join("scenes");
+    made(&Blender::Executable(blender()), &home, "build", &[&scenes]);
+    for name in ["linked", "library"] {
+        let blend = format!("scenes/{name}/{name}.blend");
+        let said = home.run(&["render", &blend, "--local", "--frames", "2", "--out", "out"]);
+        let library = scenes.join(name).join("wardrobe.blend");
+        said.refused(2, &["cloth of Sheet (from wardrobe.blend)", library.to_str().unwrap(), "--no-bake"]);
+        let inspected = home.run(&["inspect", &blend]);
+        assert!(
+            inspected.out.contains("not baked: cloth of Sheet (from wardrobe.blend)"),
+            "{}",
+            inspected.out
+        );
+    }
+    let blend = "scenes/crowd/crowd.blend";
+    let said = home.run(&["render", blend, "--local", "--only-baked", "--frames", "2", "--out", "out"]);
+    said.refused(2, &["cloth of Sheet is not baked", "bake in Blender", "--no-bake"]);
+    assert!(!home.work().join("out").exists() && home.leftovers().is_empty(), "nothing has begun");
+    let still =
+        ["render", "scenes/library/library.blend", "--local", "--no-bake", "--frames", "2", "--out", "out"];
+    let said = home.run(&still);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(
+        said.err.contains("cloth of Sheet (from wardrobe.blend) is not baked, and will stand still"),
+        "{}",
+        said.err
+    );
+}
+
+#[test]
+fn the_bpy_wheel_bakes_cloth_and_nodes_in_collections_of_empties() {
+    let Some(python) = bpy_python() else {
+        println!("left out: KILN_TEST_BPY names no Python with bpy 5.0");
+        return;
+    };
+    let (home, program) = (Home::new(), python.to_str().unwrap().to_owned());
+    let (scenes, stepped) = (home.work().join("scenes"), home.work().join("stepped"));
+    let wheel = Blender::Module(python);
+    made(&wheel, &home, "build", &[&scenes]);
+    let with = ["--local", "--blender", &program, "--blender-version", "5.0"];
+    for name in ["cloth", "crowd", "costume"] {
+        let (blend, out) = (format!("scenes/{name}/{name}.blend"), format!("out_{name}"));
+        let said = home.run(&[&["render", &blend, "--frames", "10,3", "--out", &out], &with[..]].concat());
+        assert_eq!(said.code, 0, "{name}: {}", said.err);
+        assert!(said.err.contains("simulations baked in 0:"), "{}", said.err);
+    }
+    std::fs::create_dir(&stepped).unwrap();
+    made(&wheel, &home, "step", &[&scenes, &stepped]);
+    for name in ["cloth", "crowd", "costume"] {
+        for frame in [3, 10] {
+            let ours = home.work().join(format!("out_{name}/frames/shot_{frame:04}.png"));
+            assert_same_picture(&ours, &stepped.join(format!("{name}_{frame}.png")));
+        }
+    }
+}
+
+#[test]
+fn a_bake_that_no_blender_of_the_farm_can_do_says_why_and_leaves_no_frame() {
+    let Some(python) = bpy_python() else {
+        println!("left out: KILN_TEST_BPY names no Python with bpy 5.0");
+        return;
+    };
+    let (home, program) = (Home::new(), python.to_str().unwrap().to_owned());
+    made(&Blender::Executable(blender()), &home, "build", &[&home.work().join("scenes")]);
+    let with = ["--local", "--blender", &program, "--blender-version", "5.0"];
+    let blend = ["render", "scenes/liquid/liquid.blend", "--frames", "3,7", "--out", "out"];
+    let said = home.run(&[&blend[..], &with[..]].concat());
+    assert_eq!(said.code, 1, "{}", said.err);
+    for words in ["fluid of Cube cannot be baked by Blender as a Python module", "the Blender program"] {
+        assert!(said.err.contains(words), "“{words}” is not in: {}", said.err);
+    }
+    assert!(!home.work().join("out/frames").exists() && home.leftovers().is_empty(), "{}", said.err);
 }
