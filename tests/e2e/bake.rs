@@ -163,5 +163,6 @@ fn a_bake_that_no_blender_of_the_farm_can_do_says_why_and_leaves_no_frame() {
     for words in ["fluid of Cube cannot be baked by Blender as a Python module", "the Blender program"] {
         assert!(said.err.contains(words), "“{words}” is not in: {}", said.err);
     }
+    assert!(!said.err.contains("simulations baked in"), "{}", said.err);
     assert!(!home.work().join("out/frames").exists() && home.leftovers().is_empty(), "{}", said.err);
 }

@@ -241,7 +241,9 @@ impl Follower<'_> {
         self.tally.mean_frame_s = job.mean_frame_s;
         self.tally.waits_for = job.waits_for.clone();
         let baking = is_baking(job).then(|| bake(job)).flatten();
-        if let (None, Some(_), Some(took)) = (baking, &self.tally.baking, bake(job).and_then(took)) {
+        if let (None, Some(_), Some(took)) =
+            (baking, &self.tally.baking, bake(job).filter(|step| step.tasks.failed == 0).and_then(took))
+        {
             self.progress.aside(|output| output.note(&format!("simulations baked in {}", clock(took))));
         }
         self.tally.baking = baking.map(|step| (job.spec.bake.join(", "), step.progress as f32));
