@@ -60,12 +60,17 @@ impl Draft {
         Ok(())
     }
 
-    /// Writes in any order; [`Draft::read_again`] follows.
+    /// Writes in any order; [`Draft::hash_rest`] follows. What comes in order is hashed as it comes.
     pub fn write_at(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
         self.file
             .seek(SeekFrom::Start(at))
             .and_then(|_| self.file.write_all(bytes))
-            .map_err(BlobError::io("write", &self.path))
+            .map_err(BlobError::io("write", &self.path))?;
+        if at == self.len {
+            self.hasher.update(bytes);
+            self.len += bytes.len() as u64;
+        }
+        Ok(())
     }
 
     /// Writes all of it, whose hash is known.
@@ -75,11 +80,10 @@ impl Draft {
     }
 
     /// Hashes what was written in any order.
-    pub fn read_again(&mut self) -> Result<()> {
-        self.hasher.reset();
-        self.len = self
+    pub fn hash_rest(&mut self) -> Result<()> {
+        self.len += self
             .file
-            .seek(SeekFrom::Start(0))
+            .seek(SeekFrom::Start(self.len))
             .and_then(|_| io::copy(&mut BufReader::with_capacity(1 << 18, &self.file), &mut self.hasher))
             .map_err(BlobError::io("read", &self.path))?;
         Ok(())

@@ -186,7 +186,12 @@ impl Uploads {
             let hash = match (upload.finished, &upload.hasher) {
                 (Some(hash), _) => hash,
                 (None, Some(hasher)) => hasher.finalize().into(),
-                (None, None) => hash_file(&part)?.0,
+                (None, None) => {
+                    // What an earlier process wrote behind the safe bytes is no part of it.
+                    let cut = File::options().write(true).open(&part).and_then(|file| file.set_len(have));
+                    cut.map_err(BlobError::io("cut", &part))?;
+                    hash_file(&part)?.0
+                }
             };
             // Written first: if the process dies in between, the next `finish` goes on from here.
             let before = upload.finished.replace(hash);

@@ -80,9 +80,20 @@ impl Unpacker {
     /// # Errors
     /// [`FrameError::Packed`], [`FrameError::Mismatch`]; [`FrameError::Io`] where there is no memory.
     pub fn unpack<'a>(&'a mut self, frame: &'a Frame) -> Result<&'a [u8], FrameError> {
+        let bytes = self.unpack_unchecked(frame)?;
+        let (expected, found) = (frame.chunk().hash, BlobHash::of(bytes));
+        if found == expected { Ok(bytes) } else { Err(FrameError::Mismatch { expected, found }) }
+    }
+
+    /// As [`Unpacker::unpack`], for who holds the bytes against a hash of its own: they are as many as the head says,
+    /// and may be others than its hash names.
+    ///
+    /// # Errors
+    /// [`FrameError::Packed`]; [`FrameError::Io`] where there is no memory.
+    pub fn unpack_unchecked<'a>(&'a mut self, frame: &'a Frame) -> Result<&'a [u8], FrameError> {
         let Chunk { hash, len } = frame.chunk();
-        let bytes = match frame.head().coding() {
-            Coding::Raw => &frame.stored()[..],
+        match frame.head().coding() {
+            Coding::Raw => Ok(&frame.stored()[..]),
             Coding::Zstd => {
                 let zstd = match &mut self.zstd {
                     Some(zstd) => zstd,
@@ -92,11 +103,9 @@ impl Unpacker {
                 let unpacked = zstd.decompress_to_buffer(frame.stored(), &mut self.buffer[..len as usize]);
                 // The head's length may lie, too.
                 let count = unpacked.ok().filter(|count| *count == len as usize);
-                &self.buffer[..count.ok_or(FrameError::Packed(hash))?]
+                Ok(&self.buffer[..count.ok_or(FrameError::Packed(hash))?])
             }
-        };
-        let found = BlobHash::of(bytes);
-        if found == hash { Ok(bytes) } else { Err(FrameError::Mismatch { expected: hash, found }) }
+        }
     }
 }
 

@@ -124,7 +124,7 @@ impl Assembling {
         if !self.wanted.is_empty() {
             return Err(BlobError::Lacking { count: self.wanted.len() });
         }
-        self.draft.read_again()?;
+        self.draft.hash_rest()?;
         let (found, len) = self.draft.hash();
         if found != expected {
             return Err(BlobError::Mismatch { expected, found });

@@ -55,46 +55,67 @@ impl ChunkReader {
         self.recipe
     }
 
-    /// The blob from its beginning to its end, chunk by chunk.
-    pub(super) fn each(&mut self, mut take: impl FnMut(&[u8])) -> Result<()> {
-        for index in 0..self.recipe.chunks.len() {
-            let chunk = self.recipe.chunks[index];
-            let frame = self.frame(chunk)?;
-            match self.unpacker.unpack(&frame) {
-                Ok(bytes) => take(bytes),
-                Err(error) => return Err(self.damaged(chunk, error)),
+    /// The hash of the whole blob. Its chunks are held against their own hashes only where `checked`: where the
+    /// whole is right, so are they.
+    pub(super) fn hash_all(&mut self, checked: bool) -> Result<BlobHash> {
+        let mut hasher = blake3::Hasher::new();
+        let hashes: Vec<BlobHash> = self.recipe.chunks.iter().map(|chunk| chunk.hash).collect();
+        let mut at = 0;
+        while at < hashes.len() {
+            let (mut run, taken) = self.run(&hashes[at..])?;
+            for index in at..at + taken {
+                let chunk = self.recipe.chunks[index];
+                let frame = self.frame(chunk, &mut run)?;
+                let unpacked = if checked {
+                    self.unpacker.unpack(&frame)
+                } else {
+                    self.unpacker.unpack_unchecked(&frame)
+                };
+                match unpacked {
+                    Ok(bytes) => hasher.update(bytes),
+                    Err(error) => return Err(self.damaged(chunk.hash, error)),
+                };
             }
+            at += taken;
         }
-        Ok(())
+        Ok(hasher.finalize().into())
     }
 
-    fn frame(&mut self, chunk: Chunk) -> Result<Frame> {
-        let bytes = match self.store.inner.read_run(&mut self.packs, &[chunk.hash]) {
+    /// The frames of the first of these, and of those behind it that lie behind it: how many they are.
+    fn run(&mut self, hashes: &[BlobHash]) -> Result<(Bytes, usize)> {
+        match self.store.inner.read_run(&mut self.packs, hashes) {
             // A damaged pack lost it.
-            Err(BlobError::NotFound(_)) => return Err(self.damaged(chunk, FrameError::CutOff)),
-            run => run?.0,
-        };
-        let head = bytes.first_chunk().ok_or(FrameError::CutOff).and_then(FrameHead::parse);
-        let frame = head.and_then(|head| Frame::join(head, bytes.slice(FrameHead::LEN..)));
+            Err(BlobError::NotFound(hash)) => Err(self.damaged(hash, FrameError::CutOff)),
+            run => run,
+        }
+    }
+
+    /// The frame of this chunk, which is the first that is left of the run.
+    fn frame(&mut self, chunk: Chunk, run: &mut Bytes) -> Result<Frame> {
+        let head = run.first_chunk().ok_or(FrameError::CutOff).and_then(FrameHead::parse);
+        let frame = head.and_then(|head| {
+            let mut bytes = run.split_to(run.len().min(FrameHead::LEN + head.stored()));
+            Frame::join(head, bytes.split_off(FrameHead::LEN))
+        });
         match frame {
             Ok(frame) if frame.chunk() == chunk => Ok(frame),
             // Only a recipe that was not checked yet is wrong here.
             Ok(frame) if frame.chunk().hash == chunk.hash => Err(BlobError::WrongLength(chunk.hash)),
             // Nobody finds two chunks that lie under one key; a hash that was made up may begin as a chunk's does.
             Ok(other) if self.unpacker.unpack(&other).is_ok() => Err(BlobError::NotFound(chunk.hash)),
-            Ok(_) => Err(self.damaged(chunk, FrameError::Packed(chunk.hash))),
-            Err(error) => Err(self.damaged(chunk, error)),
+            Ok(_) => Err(self.damaged(chunk.hash, FrameError::Packed(chunk.hash))),
+            Err(error) => Err(self.damaged(chunk.hash, error)),
         }
     }
 
-    fn damaged(&self, chunk: Chunk, error: FrameError) -> BlobError {
+    fn damaged(&self, chunk: BlobHash, error: FrameError) -> BlobError {
         if let FrameError::Io(source) = error {
             return BlobError::Io { doing: "unpack", path: self.store.inner.packs.clone(), source };
         }
-        tracing::warn!(blob = %self.hash, chunk = %chunk.hash, %error, "a stored chunk was damaged; its blob is removed");
+        tracing::warn!(blob = %self.hash, %chunk, %error, "a stored chunk was damaged; its blob is removed");
         let mut index = self.store.inner.index();
-        if let Some(place) = index.get(&chunk.hash) {
-            index.forget_chunk(&chunk.hash, place);
+        if let Some(place) = index.get(&chunk) {
+            index.forget_chunk(&chunk, place);
         }
         drop(index);
         match self.store.inner.remove_recipe(&self.hash) {
@@ -108,10 +129,11 @@ impl ChunkReader {
             return Ok(bytes.clone());
         }
         let chunk = self.recipe.chunks[index];
-        let frame = self.frame(chunk)?;
+        let mut run = self.run(&[chunk.hash])?.0;
+        let frame = self.frame(chunk, &mut run)?;
         let bytes = match self.unpacker.unpack(&frame) {
             Ok(bytes) => Bytes::copy_from_slice(bytes),
-            Err(error) => return Err(self.damaged(chunk, error)),
+            Err(error) => return Err(self.damaged(chunk.hash, error)),
         };
         self.kept.push_back((index, bytes.clone()));
         while self.kept.len() > 1 && self.kept.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > KEPT {

@@ -40,13 +40,11 @@ impl ChunkStore {
             if inner.renew_recipe(&hash)?.is_some() && inner.recipe(&hash)?.is_some_and(|old| old == recipe) {
                 return Ok(());
             }
-            let mut hasher = blake3::Hasher::new();
             let mut reader = ChunkReader::new(store.clone(), hash, recipe);
-            reader.each(|bytes| {
-                hasher.update(bytes);
-            })?;
-            let found = BlobHash::from(hasher.finalize());
+            let found = reader.hash_all(false)?;
             if found != hash {
+                // A chunk that is damaged is to blame, if there is one.
+                reader.hash_all(true)?;
                 return Err(BlobError::Mismatch { expected: hash, found });
             }
             let recipe = reader.into_recipe();
