@@ -4,6 +4,7 @@ mod blobs;
 mod cache;
 mod chunks;
 mod killed;
+mod model;
 mod promises;
 mod uploads;
 
