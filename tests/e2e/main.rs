@@ -15,5 +15,6 @@ mod netns;
 mod network;
 mod render;
 mod sample;
+mod shared;
 mod support;
 mod verbs;
