@@ -1,6 +1,6 @@
 //! Bytes to and from the server, by their hash.
 
-use std::{io, path::Path, pin::Pin, time::Duration};
+use std::{io, path::Path, pin::Pin};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
@@ -10,15 +10,13 @@ use reqwest::{Method, StatusCode, header};
 use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
 
-use crate::{Client, ClientError, routes, upload::in_pieces};
+use crate::{Client, ClientError, routes, tries::Tries, upload::in_pieces};
 
 /// The bytes of a blob. Breaks of the connection are healed inside: an error here is final.
 pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes, ClientError>> + Send>>;
 
 /// The most hashes that one question may hold.
 const MISSING_AT_ONCE: usize = 10_000;
-/// How often a broken transfer is taken up again without a byte of progress.
-const TRIES: u32 = 5;
 const READ_PIECE: usize = 64 * 1024;
 
 impl Client {
@@ -37,7 +35,14 @@ impl Client {
     /// As [`Client::get_blob`].
     pub async fn get_blob_from(&self, hash: BlobHash, offset: u64) -> Result<(u64, BlobStream), ClientError> {
         let (size, body) = self.open_blob(hash, offset).await?;
-        let state = Download { client: self.clone(), hash, size, at: offset, body: Some(body), tries: 0 };
+        let state = Download {
+            client: self.clone(),
+            hash,
+            size,
+            at: offset,
+            body: Some(body),
+            tries: Tries::default(),
+        };
         Ok((size, Box::pin(stream::unfold(Some(state), |state| async move { state?.next().await }))))
     }
 
@@ -149,7 +154,7 @@ struct Download {
     at: u64,
     body: Option<Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>>,
     /// Breaks in a row without progress.
-    tries: u32,
+    tries: Tries,
 }
 
 impl Download {
@@ -163,7 +168,7 @@ impl Download {
             let failed = match &mut self.body {
                 Some(body) => match body.next().await {
                     Some(Ok(bytes)) => {
-                        self.tries = 0;
+                        self.tries.progress();
                         self.at += bytes.len() as u64;
                         if self.at > self.size {
                             return Some((Err(broken("more bytes than it said")), None));
@@ -183,11 +188,9 @@ impl Download {
                 },
             };
             self.body = None;
-            self.tries += 1;
-            if self.tries > TRIES || !failed.is_transient() {
+            if !self.tries.again(&failed).await {
                 return Some((Err(failed), None));
             }
-            tokio::time::sleep(Duration::from_millis(100) * 2u32.pow(self.tries)).await;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Chunks to and from the server.
 
-use std::{collections::VecDeque, pin::Pin, time::Duration};
+use std::{collections::VecDeque, pin::Pin};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
@@ -9,10 +9,7 @@ use kiln_chunks::{FrameDecoder, Recipe};
 use kiln_types::BlobHash;
 use reqwest::{Method, Response, StatusCode, header};
 
-use crate::{Client, ClientError, routes, upload::in_pieces};
-
-/// How often a broken answer is asked for again without a byte of progress.
-const TRIES: u32 = 5;
+use crate::{Client, ClientError, routes, tries::Tries, upload::in_pieces};
 
 impl Client {
     /// Which of these chunks the server lacks. It promises to keep the others for as long as an upload may take.
@@ -73,7 +70,8 @@ impl Client {
     /// # Errors
     /// Where the server lacks one or cannot be reached.
     pub async fn fetch_chunks(&self, hashes: Vec<BlobHash>) -> Result<FrameStream, ClientError> {
-        let mut fetch = Fetch { client: self.clone(), left: hashes.into(), body: None, tries: 0 };
+        let mut fetch =
+            Fetch { client: self.clone(), left: hashes.into(), body: None, tries: Tries::default() };
         // What cannot be had at all is known at once.
         fetch.ask().await?;
         Ok(Box::pin(stream::unfold(Some(fetch), |fetch| async move { fetch?.next().await })))
@@ -101,7 +99,7 @@ struct Fetch {
     left: VecDeque<BlobHash>,
     body: Option<Body>,
     /// Breaks in a row without progress.
-    tries: u32,
+    tries: Tries,
 }
 
 /// An answer on its way.
@@ -128,17 +126,15 @@ impl Fetch {
             let failed = match self.frames().await {
                 Ok(frames) if frames.is_empty() => continue,
                 Ok(frames) => {
-                    self.tries = 0;
+                    self.tries.progress();
                     return Some((Ok(frames), Some(self)));
                 }
                 Err(error) => error,
             };
             self.body = None;
-            self.tries += 1;
-            if self.tries > TRIES || !failed.is_transient() {
+            if !self.tries.again(&failed).await {
                 return Some((Err(failed), None));
             }
-            tokio::time::sleep(Duration::from_millis(100) * 2u32.pow(self.tries)).await;
         }
         None
     }

@@ -20,6 +20,7 @@ mod reading;
 mod request;
 mod routes;
 mod send;
+mod tries;
 mod upload;
 
 pub use blobs::BlobStream;

@@ -6,6 +6,7 @@
 
 mod blender;
 mod disk;
+mod killed;
 mod picture;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
 
 pub use blender::{Blender, all_blenders, blender, blenders, bpy_python, scene, scenes_folder, wheels};
 pub use disk::SmallDisk;
+pub use killed::kill_midway;
 pub use picture::{Picture, assert_same_picture, picture};
 
 /// A folder that is removed with the value.

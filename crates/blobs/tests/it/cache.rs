@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::Stream;
 use kiln_blobs::{BlobError, Cache, StreamError};
-use kiln_chunks::{Frame, Recipe, pack, split};
+use kiln_chunks::{Frame, Recipe, pack};
 use kiln_types::BlobHash;
 use proptest::prelude::*;
 
@@ -107,13 +107,7 @@ async fn bring(
 fn saved_again(mut bytes: Vec<u8>) -> (Vec<u8>, BlobHash, Recipe, Vec<Frame>) {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    let mut frames = Vec::new();
-    let done = split(&bytes[..], None, |_, piece| {
-        frames.push(pack(piece));
-        Ok(())
-    })
-    .unwrap();
-    (bytes, done.hash, done.recipe, frames)
+    chunks::cut(bytes)
 }
 
 #[tokio::test]

@@ -38,6 +38,11 @@ pub fn file(len: usize, seed: u64) -> (Vec<u8>, BlobHash, Recipe, Vec<Frame>) {
     for at in (8..len - 8).step_by(50_000) {
         bytes[at..at + 8].copy_from_slice(&seed.to_le_bytes());
     }
+    cut(bytes)
+}
+
+/// A file with its hash, its recipe, and its frames.
+pub fn cut(bytes: Vec<u8>) -> (Vec<u8>, BlobHash, Recipe, Vec<Frame>) {
     let mut frames = Vec::new();
     let done = split(&bytes[..], None, |_, piece| {
         frames.push(pack(piece));

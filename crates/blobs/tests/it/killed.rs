@@ -1,11 +1,10 @@
 //! A process is killed while it stores: whatever it acknowledged is there, and nothing half.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use kiln_blobs::{BlobStore, Durability, Uploads};
+use kiln_testkit::kill_midway;
 use kiln_types::{BlobHash, UploadId};
 
 use crate::{chunks, files_below, noise, pieces};
@@ -45,16 +44,9 @@ async fn what_was_acknowledged_survives() {
     let bytes = noise(1 << 20);
     let mut safe = Vec::new();
     for _ in 0..ROUNDS {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "killed::child", "--ignored", "--nocapture"])
-            .env(FOLDER, folder.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
         let mut upload = None;
         let enough = rand::random_range(1..120);
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut read = |line: String| {
+        let mut read = |line: &str| {
             let Some((_, acked)) = line.split_once("acked ") else { return false };
             match acked.split(' ').collect::<Vec<_>>()[..] {
                 ["blob", hash] => safe.push(hash.parse::<BlobHash>().unwrap()),
@@ -65,18 +57,7 @@ async fn what_was_acknowledged_survives() {
             }
             true
         };
-        let mut count = 0;
-        while count < enough {
-            count += usize::from(read(lines.next().expect("the child ended by itself").unwrap()));
-        }
-        child.kill().unwrap();
-        // What it said before it died counts too; its last line may be cut.
-        let mut rest: Vec<String> = lines.map_while(Result::ok).collect();
-        rest.pop();
-        for line in rest {
-            read(line);
-        }
-        child.wait().unwrap();
+        kill_midway("killed::child", (FOLDER, folder.path()), enough, &mut read);
 
         let store = BlobStore::open(folder.path(), Durability::Durable).await.unwrap();
         for hash in &safe {
@@ -136,7 +117,7 @@ async fn child_with_chunks() {
 async fn chunks_that_were_acknowledged_survive_also_a_collection_that_is_killed() {
     let folder = tempfile::tempdir().unwrap();
     let mut safe = HashSet::new();
-    let mut read = |line: String| match line.split_once("acked ") {
+    let mut read = |line: &str| match line.split_once("acked ") {
         Some((_, "collection")) => {
             safe.retain(is_needed);
             true
@@ -145,25 +126,8 @@ async fn chunks_that_were_acknowledged_survive_also_a_collection_that_is_killed(
         None => false,
     };
     for _ in 0..ROUNDS {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "killed::child_with_chunks", "--ignored", "--nocapture"])
-            .env(FOLDER, folder.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
         let enough = rand::random_range(1..60);
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut count = 0;
-        while count < enough {
-            count += usize::from(read(lines.next().expect("the child ended by itself").unwrap()));
-        }
-        child.kill().unwrap();
-        let mut rest: Vec<String> = lines.map_while(Result::ok).collect();
-        rest.pop();
-        for line in rest {
-            read(line);
-        }
-        child.wait().unwrap();
+        kill_midway("killed::child_with_chunks", (FOLDER, folder.path()), enough, &mut read);
     }
     let blobs = chunks::open(folder.path(), Durability::Durable).await;
     let all: HashSet<_> = blobs.list().await.unwrap().into_iter().map(|(hash, _)| hash).collect();

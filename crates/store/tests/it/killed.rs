@@ -1,9 +1,8 @@
 //! A process is killed while it commits: whatever it acknowledged is there, every batch whole or not at all.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
+use kiln_testkit::kill_midway;
 use kiln_types::{EventNumber, JobId};
 
 use crate::{STEP, committed, event, insert, open, opened, task};
@@ -35,14 +34,7 @@ async fn what_was_acknowledged_survives() {
     let folder = tempfile::tempdir().unwrap();
     let mut acked = 0;
     for round in 1..=ROUNDS {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "killed::child", "--ignored", "--nocapture"])
-            .env(FOLDER, folder.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut read = |line: String| {
+        let mut read = |line: &str| {
             let Some((_, numbers)) = line.split_once("acked ") else { return false };
             let (job, event) = numbers.split_once(' ').unwrap();
             acked = job.parse::<u64>().unwrap();
@@ -50,18 +42,7 @@ async fn what_was_acknowledged_survives() {
             true
         };
         let enough = rand::random_range(1..150);
-        let mut count = 0;
-        while count < enough {
-            count += usize::from(read(lines.next().expect("the child ended by itself").unwrap()));
-        }
-        child.kill().unwrap();
-        // What it said before it died counts too; its last line may be cut.
-        let mut rest: Vec<String> = lines.map_while(Result::ok).collect();
-        rest.pop();
-        for line in rest {
-            read(line);
-        }
-        child.wait().unwrap();
+        kill_midway("killed::child", (FOLDER, folder.path()), enough, &mut read);
 
         let store = open(folder.path()).await;
         assert_eq!(store.epoch().0 as usize, 2 * round, "a reign for the child, one for this look");
