@@ -24,7 +24,7 @@ pub use job::{
 pub use kept::{Collect, Collected, Fetched, JobKept, Kept};
 pub use link::{
     AssignedTask, Assignment, BlenderOffer, DeviceOffer, Down, Finish, Held, HeldState, Hello, Machine,
-    RevokeWhy, Up, Verdict, Welcome,
+    Offered, Rest, RevokeWhy, Up, Verdict, Welcome,
 };
 pub use problem::{Problem, ProblemCode};
 pub use worker::{Info, Me, RunningView, WorkerList, WorkerView};

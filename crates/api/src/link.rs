@@ -24,6 +24,21 @@ pub struct Hello {
     /// The names of the shared folders that it reaches.
     #[serde(default)]
     pub shared: Vec<String>,
+    /// What it gives to the farm; all that its machine has where `None`.
+    #[serde(default)]
+    pub offered: Option<Offered>,
+    /// Names that jobs may ask for, given to it by whoever started it.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Why it takes no work for now, where it does not.
+    #[serde(default)]
+    pub resting: Option<Rest>,
+    /// Whether the farm may wake its machine when it sleeps.
+    #[serde(default)]
+    pub wakes: bool,
+    /// The addresses of its network cards, such as `52:54:00:12:34:56`.
+    #[serde(default)]
+    pub macs: Vec<String>,
     /// What it still holds from an earlier connection, so that work survives a restart of the server.
     pub held: Vec<Held>,
 }
@@ -37,6 +52,24 @@ pub struct Machine {
     pub cores: u32,
     /// Bytes.
     pub memory: u64,
+}
+
+/// The part of its machine that a worker gives to the farm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Offered {
+    pub cores: u32,
+    /// Bytes.
+    pub memory: u64,
+}
+
+/// By its own wish a worker takes no work for now; what it has begun it ends, or has handed back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Rest {
+    /// As a person reads it: `asleep until 08:00`.
+    pub why: String,
+    /// Unix milliseconds, where it is known.
+    #[serde(default)]
+    pub until_ms: Option<i64>,
 }
 
 /// A Blender that a worker can start.
@@ -56,6 +89,9 @@ pub struct BlenderOffer {
 pub struct DeviceOffer {
     pub class: DeviceClass,
     pub name: String,
+    /// Bytes, where Blender or its driver tells.
+    #[serde(default)]
+    pub memory: Option<u64>,
 }
 
 /// An attempt that a worker still holds when it connects again.
@@ -82,9 +118,11 @@ pub enum HeldState {
 #[serde(tag = "up", rename_all = "kebab-case")]
 pub enum Up {
     Hello(Box<Hello>),
-    /// The worker's Blenders changed (one was found, or its full probe is done).
+    /// The worker's Blenders changed (one was found, or its full probe is done), or whether it rests.
     Offer {
         blenders: Vec<BlenderOffer>,
+        #[serde(default)]
+        resting: Option<Rest>,
     },
     /// The slot began this attempt; all in front of it on the slot have left Blender.
     Started {

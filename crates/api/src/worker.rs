@@ -4,7 +4,7 @@ use kiln_types::{AttemptId, Epoch, JobId, Owner, SlotIndex, WorkerId, WorkerStat
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{BlenderOffer, Machine};
+use crate::{BlenderOffer, Machine, Offered, Rest};
 
 /// What anyone may know of a server, without a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -47,7 +47,14 @@ pub struct WorkerView {
     pub wish: WorkerWish,
     pub build: String,
     pub machine: Machine,
+    /// What of its machine it gives to the farm.
+    pub offered: Offered,
     pub slots: u16,
+    pub tags: Vec<String>,
+    /// Why it takes no work for now, by its own wish.
+    pub resting: Option<Rest>,
+    /// Whether the farm wakes its machine when work waits for it.
+    pub wakes: bool,
     pub blenders: Vec<BlenderOffer>,
     pub running: Vec<RunningView>,
     pub last_seen_ms: i64,

@@ -1,12 +1,12 @@
 //! Reactions to what a worker reports of an attempt.
 
-use kiln_types::{AttemptId, AttemptState, Failure, WorkerId, WorkerWish};
+use kiln_types::{AttemptId, AttemptState, Failure, WorkerId};
 
 use crate::{
     Core, Finish, HeldPhase, Moment, Outbox, Record, RevokeReason, Verdict,
     job::{JobEnd, Place},
     pauses::Why,
-    worker::AttemptPhase,
+    worker::{AttemptPhase, Worker},
 };
 
 impl Core {
@@ -113,9 +113,9 @@ impl Core {
         }
     }
 
-    /// Whether the farm wants it to work: one that drains hands back rightly.
+    /// Whether the farm and itself want it to work: one that drains or rests hands back rightly.
     fn is_to_work(&self, worker: WorkerId) -> bool {
-        self.workers.get(&worker).is_some_and(|known| known.wish == WorkerWish::Work)
+        self.workers.get(&worker).is_some_and(Worker::is_to_work)
     }
 
     /// The attempt is off the worker's slots; whether one was waiting for that.

@@ -33,6 +33,8 @@ pub struct WorkerOffer {
     /// Attempts that it runs at once; more than [`WorkerOffer::MAX_SLOTS`] are not used.
     pub slots: u16,
     pub labels: BTreeSet<Label>,
+    /// It takes no work for now, by its own wish. What it has begun goes on.
+    pub resting: bool,
 }
 
 impl WorkerOffer {

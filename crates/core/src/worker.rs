@@ -216,7 +216,12 @@ impl Worker {
 
     /// Whether it may be given work, as far as the worker itself goes.
     pub fn takes_work(&self) -> bool {
-        matches!(self.presence, Presence::Here { .. }) && self.wish == WorkerWish::Work
+        matches!(self.presence, Presence::Here { .. }) && self.is_to_work()
+    }
+
+    /// Whether the farm and the worker itself want it to work.
+    pub fn is_to_work(&self) -> bool {
+        self.wish == WorkerWish::Work && !self.offer.resting
     }
 
     pub fn live(&self) -> impl Iterator<Item = AttemptId> {
@@ -228,6 +233,7 @@ impl Worker {
             (Presence::Silent | Presence::Offline, _) => WorkerState::Offline,
             (_, WorkerWish::Pause) => WorkerState::Paused,
             (_, WorkerWish::Drain | WorkerWish::Stop) => WorkerState::Draining,
+            (_, WorkerWish::Work) if self.offer.resting => WorkerState::Resting,
             (_, WorkerWish::Work) if self.slots.iter().all(Slot::is_empty) => WorkerState::Idle,
             (_, WorkerWish::Work) => WorkerState::Rendering,
         }

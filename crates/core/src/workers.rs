@@ -74,7 +74,7 @@ impl Core {
         self.record_workers(out);
     }
 
-    /// The worker has other slots or labels than it said. What it has begun goes on.
+    /// The worker has other slots or labels than it said, or rests, or does so no more. What it has begun goes on.
     pub fn worker_offer_changed(
         &mut self,
         _now: Moment,
@@ -271,15 +271,15 @@ impl Core {
         self.push(worker, Push::Revoke { attempt, why: RevokeReason::Stale }, out);
     }
 
-    /// Asks back what the worker has queued and should not begin: its job or itself is paused, its slot is
-    /// gone, or it does not fit any more.
+    /// Asks back what the worker has queued and should not begin: its job or itself is paused, it rests,
+    /// its slot is gone, or it does not fit any more.
     fn recall_misplaced(&mut self, id: WorkerId, out: &mut impl Outbox) {
         let Some(worker) = self.workers.get(&id) else { return };
         let misplaced = |attempt: &AttemptId| {
             let Some(known) = self.attempts.get(attempt) else { return false };
             let paused = self.jobs.get(&known.task.job).is_some_and(|job| job.phase == JobPhase::Paused);
             let fits = self.step(known.task).is_some_and(|step| worker.fits(step.need));
-            paused || !fits || worker.wish != WorkerWish::Work || !worker.is_offered(known.slot)
+            paused || !fits || !worker.is_to_work() || !worker.is_offered(known.slot)
         };
         let misplaced: Vec<AttemptId> = worker.live().filter(misplaced).collect();
         for attempt in misplaced {

@@ -80,6 +80,8 @@ text_enum!(
         Rendering = "rendering",
         /// Gets no work until resumed; finishes what it has.
         Paused = "paused",
+        /// Gets no work for now by its own wish: it sleeps, or leaves the machine to a person.
+        Resting = "resting",
         /// Hands back what it has not begun, finishes what it has, then leaves.
         Draining = "draining",
         Offline = "offline",

@@ -78,10 +78,10 @@ fn flavor(flavor: Flavor) -> &'static str {
 fn with_processor(devices: &[Device]) -> Vec<DeviceOffer> {
     let mut offers: Vec<DeviceOffer> = devices
         .iter()
-        .map(|device| DeviceOffer { class: device.backend, name: device.name.clone() })
+        .map(|device| DeviceOffer { class: device.backend, name: device.name.clone(), memory: None })
         .collect();
     if offers.iter().all(|offer| offer.class != DeviceClass::Cpu) {
-        offers.insert(0, DeviceOffer { class: DeviceClass::Cpu, name: String::new() });
+        offers.insert(0, DeviceOffer { class: DeviceClass::Cpu, name: String::new(), memory: None });
     }
     offers
 }

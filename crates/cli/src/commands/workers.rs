@@ -1,6 +1,7 @@
 //! `kiln workers`.
 
 use kiln_api::WorkerView;
+use kiln_types::WorkerState;
 use serde_json::json;
 
 use super::Context;
@@ -75,13 +76,33 @@ fn row(worker: &WorkerView) -> Vec<String> {
         })
         .collect();
     blenders.dedup();
-    let machine = &worker.machine;
     vec![
         worker.name.clone(),
-        worker.state.to_string(),
+        state(worker),
         worker.slots.to_string(),
         running.join(", "),
         if blenders.is_empty() { "none".to_owned() } else { blenders.join(", ") },
-        format!("{} cores, {}", machine.cores, ByteSize(machine.memory)),
+        machine(worker),
     ]
+}
+
+/// `resting: asleep until 08:00`.
+fn state(worker: &WorkerView) -> String {
+    match &worker.resting {
+        Some(rest) if worker.state == WorkerState::Resting => format!("{}: {}", worker.state, rest.why),
+        _ => worker.state.to_string(),
+    }
+}
+
+/// `16 cores, 64 GB`, or `8 of 16 cores, 32 of 64 GB` where the farm gets only a part.
+fn machine(worker: &WorkerView) -> String {
+    let (machine, offered) = (&worker.machine, &worker.offered);
+    let part = |is_part: bool, part: String| if is_part { format!("{part} of ") } else { String::new() };
+    format!(
+        "{}{} cores, {}{}",
+        part(offered.cores != machine.cores, offered.cores.to_string()),
+        machine.cores,
+        part(offered.memory != machine.memory, ByteSize(offered.memory).to_string()),
+        ByteSize(machine.memory)
+    )
 }

@@ -123,7 +123,7 @@ impl Farm {
 
     pub fn join_with(&mut self, worker: u64, slots: u16, labels: &[&str]) {
         let labels = labels.iter().copied().map(Into::into).collect();
-        let offer = WorkerOffer { name: format!("w{worker}"), slots, labels };
+        let offer = WorkerOffer { name: format!("w{worker}"), slots, labels, resting: false };
         let held = self.holdings(worker);
         self.act(|core, now, out| core.worker_joined(now, w(worker), offer, &held, out));
     }

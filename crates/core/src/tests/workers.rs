@@ -297,7 +297,7 @@ fn a_worker_that_does_not_fit_waits_and_says_what_it_lacks() {
     assert_eq!(unmet.len(), 1);
     assert_eq!(unmet[0].missing.iter().collect::<Vec<_>>(), [&Label::from("blender 5.0")]);
     let labels = ["blender 5.0", "device cpu"].map(Label::from).into_iter().collect();
-    let offer = WorkerOffer { name: "w1".into(), slots: 1, labels };
+    let offer = WorkerOffer { name: "w1".into(), slots: 1, labels, resting: false };
     farm.act(|core, now, out| core.worker_offer_changed(now, w(1), offer, out));
     assert!(farm.core.unmet(JobId(1)).is_empty());
     farm.drain();
@@ -319,6 +319,53 @@ fn fewer_slots_work_off_what_they_began() {
     farm.drain();
     assert_eq!(farm.counts(1).done, 20);
     assert_eq!(farm.core.workers[&w(1)].slots.len(), 1);
+}
+
+/// As an offer of one slot tells it.
+fn rest(farm: &mut Farm, worker: u64, resting: bool) {
+    let offer = WorkerOffer { name: format!("w{worker}"), slots: 1, resting, ..WorkerOffer::default() };
+    farm.act(|core, now, out| core.worker_offer_changed(now, w(worker), offer, out));
+}
+
+#[test]
+fn a_worker_that_rests_ends_what_it_renders_and_gives_the_rest_to_others() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 6));
+    farm.join(1, 1);
+    farm.schedule();
+    farm.start(1, task(1, 0));
+    rest(&mut farm, 1, true);
+    assert_eq!(farm.core.worker(w(1)).unwrap().state, WorkerState::Resting);
+    farm.answer_revokes();
+    farm.schedule();
+    assert_eq!(farm.queue(1, 0), [0], "what runs goes on, and nothing comes to it");
+    farm.deliver(1, task(1, 0));
+    farm.schedule();
+    assert!(farm.queue(1, 0).is_empty());
+    farm.join(2, 1);
+    farm.schedule();
+    assert!(!farm.queue(2, 0).is_empty());
+    rest(&mut farm, 1, false);
+    farm.schedule();
+    assert!(!farm.queue(1, 0).is_empty());
+    farm.drain();
+    assert_eq!(farm.counts(1).done, 6);
+}
+
+#[test]
+fn a_frame_that_a_resting_worker_hands_back_is_its_own_again_when_it_wakes() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 1));
+    farm.join(1, 1);
+    farm.schedule();
+    farm.start(1, task(1, 0));
+    rest(&mut farm, 1, true);
+    farm.finish(1, task(1, 0), Finish::HandedBack);
+    farm.schedule();
+    assert_eq!((farm.counts(1).waiting, farm.counts(1).failed), (1, 0));
+    rest(&mut farm, 1, false);
+    farm.schedule();
+    assert_eq!(farm.queue(1, 0), [0], "it is not held off from what it handed back");
 }
 
 #[test]

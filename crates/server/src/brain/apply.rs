@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kiln_api::{Change, Down, Held, HeldState, Hello, Up, Verdict as UpVerdict, Welcome};
-use kiln_core::{Core, Finish, HeldAttempt, HeldPhase, JobError, JobView, StepState, Verdict, WorkerOffer};
+use kiln_core::{Core, Finish, HeldAttempt, HeldPhase, JobError, JobView, StepState, Verdict};
 use kiln_store::{NewStep, Write};
 use kiln_types::{
     AttemptId, Failure, FailureCause, JobId, JobSpec, SlotIndex, StepIndex, StepKind, TaskIndex, WorkerId,
@@ -13,7 +13,7 @@ use kiln_types::{
 use super::{
     Brain, Finished, Input, JobVerb, Made, Reply,
     batch::Report,
-    farm::{Known, Link, LiveJob, Said},
+    farm::{Known, Link, LiveJob, Said, shown},
     plan::plan_of,
 };
 use crate::{
@@ -195,19 +195,14 @@ impl Brain {
         known.and_then(|known| known.link.as_ref()).is_some_and(|current| current.number == link)
     }
 
-    fn join(&mut self, hello: Hello, link: Link) {
+    fn join(&mut self, mut hello: Hello, link: Link) {
         let now = self.farm.clock.now();
         let at_ms = unix_ms();
         let worker = hello.id;
         let name = self.free_name(worker, &hello.name);
-        let slots = hello.slots.min(WorkerOffer::MAX_SLOTS);
-        let said = Said {
-            build: hello.build,
-            machine: hello.machine,
-            slots,
-            blenders: hello.blenders,
-            shared: hello.shared,
-        };
+        let held = std::mem::take(&mut hello.held);
+        let said = Said::of(hello);
+        let slots = said.slots;
         let offer = said.offer(&name);
         let wish = self.farm.workers.get(&worker).map_or(WorkerWish::Work, |known| known.wish);
         let info = serde_json::to_value(&said).unwrap_or_default();
@@ -216,7 +211,7 @@ impl Brain {
         if let Some(old) = old.and_then(|old| old.link) {
             old.end.cancel();
         }
-        tracing::info!(%worker, %name, slots, held = hello.held.len(), "worker connected");
+        tracing::info!(%worker, %name, slots, held = held.len(), "worker connected");
         self.write(Write::UpsertWorker { worker, name: name.clone(), info, at_ms });
         let welcome = Welcome {
             name,
@@ -228,8 +223,8 @@ impl Brain {
         };
         // Before everything that the core pushes to it.
         self.batch.outbox.send(worker, Down::Welcome(welcome));
-        self.batch.held_slots.extend(hello.held.iter().map(|held| (held.attempt, held.slot)));
-        let held: Vec<HeldAttempt> = hello.held.iter().map(held_attempt).collect();
+        self.batch.held_slots.extend(held.iter().map(|held| (held.attempt, held.slot)));
+        let held: Vec<HeldAttempt> = held.iter().map(held_attempt).collect();
         // First, or it would be told what it wished itself when it left.
         self.farm.core.set_wish(now, worker, wish, &mut self.batch.outbox);
         self.farm.core.worker_joined(now, worker, offer, &held, &mut self.batch.outbox);
@@ -259,9 +254,10 @@ impl Brain {
         match up {
             // Taken by the link: the first message, and what an attempt made.
             Up::Hello(_) | Up::Finished { .. } => {}
-            Up::Offer { blenders } => {
+            Up::Offer { blenders, resting } => {
                 let Some(known) = self.farm.workers.get_mut(&worker) else { return };
                 known.said.blenders = blenders;
+                known.said.resting = resting.map(shown);
                 let (name, offer) = (known.name.clone(), known.said.offer(&known.name));
                 let info = serde_json::to_value(&known.said).unwrap_or_default();
                 self.farm.core.worker_offer_changed(now, worker, offer, out);

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use kiln_api::{BlenderOffer, Down, Machine};
+use kiln_api::{BlenderOffer, Down, Hello, Machine, Offered, Rest};
 use kiln_core::{Core, Label, Moment, WorkerOffer};
 use kiln_store::Write;
 use kiln_types::{
@@ -22,6 +22,10 @@ use crate::clock::{Clock, unix_ms};
 
 /// Milliseconds for which an ended job stays in memory, so that late reports of it are still understood.
 const KEEP_ENDED_MS: u64 = 10 * 60 * 1000;
+/// Tags, or network cards, of one worker.
+const MAX_LISTED: usize = 64;
+/// Characters of one text that a worker says of itself.
+const MAX_TEXT: usize = 120;
 
 pub(crate) struct Farm {
     pub core: Core,
@@ -119,9 +123,34 @@ pub(crate) struct Said {
     pub slots: u16,
     pub blenders: Vec<BlenderOffer>,
     pub shared: Vec<String>,
+    /// All that the machine has where `None`.
+    pub offered: Option<Offered>,
+    pub tags: Vec<String>,
+    pub resting: Option<Rest>,
+    pub wakes: bool,
+    pub macs: Vec<String>,
 }
 
 impl Said {
+    pub(super) fn of(hello: Hello) -> Self {
+        Self {
+            build: hello.build,
+            machine: hello.machine,
+            slots: hello.slots.min(WorkerOffer::MAX_SLOTS),
+            blenders: hello.blenders,
+            shared: hello.shared,
+            offered: hello.offered,
+            tags: hello.tags.iter().take(MAX_LISTED).map(|tag| short(tag)).collect(),
+            resting: hello.resting.map(shown),
+            wakes: hello.wakes,
+            macs: hello.macs.iter().take(MAX_LISTED).map(|mac| short(mac)).collect(),
+        }
+    }
+
+    pub(super) fn offered(&self) -> Offered {
+        self.offered.unwrap_or(Offered { cores: self.machine.cores, memory: self.machine.memory })
+    }
+
     /// In the words in which a job says what it needs, see [`super::plan::requirement`].
     pub(super) fn offer(&self, name: &str) -> WorkerOffer {
         let mut labels = std::collections::BTreeSet::new();
@@ -136,8 +165,18 @@ impl Said {
             }
         }
         labels.extend(self.shared.iter().map(|name| super::plan::shared_label(name)));
-        WorkerOffer { name: name.to_owned(), slots: self.slots, labels }
+        labels.extend(self.tags.iter().map(|tag| super::plan::tag_label(tag)));
+        WorkerOffer { name: name.to_owned(), slots: self.slots, labels, resting: self.resting.is_some() }
     }
+}
+
+/// A text of a worker, fit to be kept and shown.
+fn short(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
+}
+
+pub(super) fn shown(rest: Rest) -> Rest {
+    Rest { why: short(&rest.why), ..rest }
 }
 
 /// The brain's end of a worker's connection.

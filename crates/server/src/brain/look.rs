@@ -94,12 +94,14 @@ impl Farm {
         }
         let willing = fit.iter().any(|worker| {
             self.core.worker(**worker).is_some_and(|view| {
-                view.wish == WorkerWish::Work && view.slots > 0 && view.state != WorkerState::Offline
+                view.wish == WorkerWish::Work
+                    && view.slots > 0
+                    && !matches!(view.state, WorkerState::Offline | WorkerState::Resting)
             })
         });
         let refuse = fit.iter().all(|worker| self.core.is_paused_for(**worker, job));
         let sentence = if !willing {
-            Some("Every worker that could take it is paused or leaving.".to_owned())
+            Some("Every worker that could take it is paused, resting or leaving.".to_owned())
         } else if refuse {
             let text = "The workers that could take it handed it back or failed to begin it; they are asked again within half a minute.";
             Some(text.to_owned())
@@ -157,7 +159,11 @@ impl Farm {
             wish: known.wish,
             build: known.said.build.clone(),
             machine: known.said.machine.clone(),
+            offered: known.said.offered(),
             slots: known.said.slots,
+            tags: known.said.tags.clone(),
+            resting: known.said.resting.clone().filter(|_| known.link.is_some()),
+            wakes: known.said.wakes,
             blenders: known.said.blenders.clone(),
             running,
             last_seen_ms: known.last_seen_ms,

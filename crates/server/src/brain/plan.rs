@@ -49,6 +49,10 @@ pub(super) fn shared_label(name: &str) -> Label {
     Label(format!("the shared folder {name}"))
 }
 
+pub(super) fn tag_label(tag: &str) -> Label {
+    Label(format!("the tag {tag}"))
+}
+
 pub(super) fn device_label(series: BlenderSeries, device: DeviceClass) -> Label {
     Label(match device {
         DeviceClass::Cpu => format!("a processor for Blender {series}"),

@@ -461,6 +461,11 @@ fn hello(id: WorkerId, held: Vec<Held>) -> Hello {
             denoisers: Vec::new(),
         }],
         shared: Vec::new(),
+        offered: None,
+        tags: Vec::new(),
+        resting: None,
+        wakes: false,
+        macs: Vec::new(),
         held,
     }
 }

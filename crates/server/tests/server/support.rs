@@ -176,10 +176,19 @@ pub fn hello(id: u64, name: &str, slots: u16) -> Hello {
             build_hash: "abc".to_owned(),
             flavor: "executable".to_owned(),
             engines: vec!["CYCLES".to_owned()],
-            devices: vec![kiln_api::DeviceOffer { class: DeviceClass::Cpu, name: "cpu".to_owned() }],
+            devices: vec![kiln_api::DeviceOffer {
+                class: DeviceClass::Cpu,
+                name: "cpu".to_owned(),
+                memory: None,
+            }],
             denoisers: Vec::new(),
         }],
         shared: Vec::new(),
+        offered: None,
+        tags: Vec::new(),
+        resting: None,
+        wakes: false,
+        macs: Vec::new(),
         held: Vec::new(),
     }
 }

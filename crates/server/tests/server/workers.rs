@@ -1,6 +1,6 @@
 //! Workers come, go, and are told what to do.
 
-use kiln_api::{Down, HeldState, JobView, Up};
+use kiln_api::{Down, HeldState, Hello, JobView, Rest, Up};
 use kiln_types::{JobState, WorkerState, WorkerWish};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -54,7 +54,10 @@ async fn wishes_reach_the_worker_and_outlive_the_server() {
     assert_eq!(worker.welcome.wish, WorkerWish::Pause);
     let job = farm.submit("1").await;
     let waiting = farm.client.job(job.id).await.unwrap();
-    assert_eq!(waiting.waits_for.as_deref(), Some("Every worker that could take it is paused or leaving."));
+    assert_eq!(
+        waiting.waits_for.as_deref(),
+        Some("Every worker that could take it is paused, resting or leaving.")
+    );
     farm.client.tell_worker("alpha", "resume").await.unwrap();
     worker.render(1).await;
     farm.reaches(&job, JobState::Completed).await;
@@ -72,6 +75,24 @@ async fn wishes_reach_the_worker_and_outlive_the_server() {
     farm.client.remove_worker("alpha").await.unwrap();
     assert!(farm.client.workers().await.unwrap().is_empty());
     assert_eq!(farm.get("/api/v1/workers/alpha").await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_worker_that_rests_gets_nothing_and_says_why() {
+    let farm = Farm::start().await;
+    let rest = Rest { why: "asleep\u{7} until 08:00".to_owned(), until_ms: Some(1) };
+    let asleep = Hello { tags: vec!["attic".to_owned()], resting: Some(rest), ..hello(1, "attic", 1) };
+    let blenders = asleep.blenders.clone();
+    let mut sleeper = FakeWorker::join_as(&farm, asleep).await;
+    let job = farm.submit("1-2").await;
+    let view = farm.client.workers().await.unwrap().remove(0);
+    assert_eq!(view.state, WorkerState::Resting);
+    assert_eq!(view.resting.unwrap().why, "asleep until 08:00", "nothing that moves a terminal");
+    assert_eq!((view.tags, view.offered.cores), (vec!["attic".to_owned()], 4));
+    let why = farm.client.job(job.id).await.unwrap().waits_for;
+    assert_eq!(why.as_deref(), Some("Every worker that could take it is paused, resting or leaving."));
+    sleeper.say(Up::Offer { blenders, resting: None }).await;
+    assert_eq!(sleeper.assignment().await.tasks.len(), 2);
 }
 
 #[tokio::test]

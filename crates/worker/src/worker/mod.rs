@@ -256,14 +256,14 @@ impl Worker {
                     Err(failure) => {
                         tracing::warn!(%series, %failure, "a Blender that was found does not start; it is not offered");
                         self.offers.give_up(series);
-                        self.send(Up::Offer { blenders: self.offers.all() });
+                        self.send(Up::Offer { blenders: self.offers.all(), resting: None });
                     }
                 }
             }
             Input::Found(installs) => {
                 if self.offers.is_empty() && !installs.is_empty() {
                     self.found(installs);
-                    self.send(Up::Offer { blenders: self.offers.all() });
+                    self.send(Up::Offer { blenders: self.offers.all(), resting: None });
                     self.prestart();
                 }
             }
@@ -275,7 +275,7 @@ impl Worker {
 
     fn met(&mut self, met: &Met) {
         if self.offers.met(met) {
-            self.send(Up::Offer { blenders: self.offers.all() });
+            self.send(Up::Offer { blenders: self.offers.all(), resting: None });
         }
     }
 
@@ -305,6 +305,11 @@ impl Worker {
             slots: u16::try_from(self.slots.len()).unwrap_or(u16::MAX),
             blenders: self.offers.all(),
             shared: self.options.shared.keys().cloned().collect(),
+            offered: None,
+            tags: Vec::new(),
+            resting: None,
+            wakes: false,
+            macs: Vec::new(),
             held: self.ledger.held(),
         }
     }
