@@ -39,7 +39,7 @@ pub struct SubmitJob {
     /// The scene's own range, where absent.
     #[serde(default)]
     pub frames: Option<FrameSet>,
-    #[serde(default = "sequential")]
+    #[serde(default)]
     pub order: Order,
     /// Seconds a frame may take.
     #[serde(default)]
@@ -60,10 +60,6 @@ pub struct SubmitJob {
     /// Add-ons inside the bundle, to be switched on for this job; needs the policy `trust`.
     #[serde(default)]
     pub addons: Vec<RelPath>,
-}
-
-fn sequential() -> Order {
-    Order::Sequential
 }
 
 /// Tasks of a step by state.

@@ -125,8 +125,8 @@ impl Core {
 /// Every task is in exactly one place.
 fn check_sets(step: &Step, name: &str) {
     let live: IndexSet = step.live.keys().copied().collect();
-    let retry: IndexSet = step.retry.iter().copied().collect();
-    let sets = [&step.waiting, &retry, &live, &step.done, &step.failed, &step.cancelled];
+    let retry: IndexSet = step.retry.iter().map(|spot| spot.index).collect();
+    let sets = [step.waiting.set(), &retry, &live, &step.done, &step.failed, &step.cancelled];
     let mut all = IndexSet::new();
     for set in sets {
         all.merge(set);
@@ -134,11 +134,14 @@ fn check_sets(step: &Step, name: &str) {
     let total: u32 = sets.iter().map(|set| set.len()).sum();
     assert_eq!(total, step.plan.count, "{name}: a task is in two places, or in none");
     assert_eq!(all, IndexSet::first(step.plan.count), "{name}: a task is in no place");
-    for index in &step.retry {
+    step.waiting.check(name);
+    for spot in &step.retry {
+        let index = &spot.index;
+        assert_eq!(*spot, step.waiting.spot(*index), "{name}.{index} is to be retried and stands elsewhere");
         let failed = step.troubles.get(index).is_some_and(|trouble| !trouble.failed_on.is_empty());
         assert!(failed, "{name}.{index} is to be retried and has not failed");
     }
-    for index in step.waiting.iter().filter(|_| !step.troubles.is_empty()) {
+    for index in step.waiting.set().iter().filter(|_| !step.troubles.is_empty()) {
         let failed = step.troubles.get(&index).is_some_and(|trouble| !trouble.failed_on.is_empty());
         assert!(!failed, "{name}.{index} has failed and waits as if it had not");
     }

@@ -64,6 +64,20 @@ impl IndexSet {
         self.spans.last_key_value().map(|(_, last)| TaskIndex(*last))
     }
 
+    /// The lowest that is not below `index`.
+    pub fn at_or_after(&self, index: TaskIndex) -> Option<TaskIndex> {
+        if self.contains(index) {
+            return Some(index);
+        }
+        self.spans.range(index.0..).next().map(|(first, _)| TaskIndex(*first))
+    }
+
+    /// The highest that is not above `index`.
+    pub fn at_or_before(&self, index: TaskIndex) -> Option<TaskIndex> {
+        let (_, last) = self.spans.range(..=index.0).next_back()?;
+        Some(TaskIndex(index.0.min(*last)))
+    }
+
     pub fn spans(&self) -> impl Iterator<Item = TaskSpan> {
         self.spans.iter().map(|(first, last)| TaskSpan { first: TaskIndex(*first), last: TaskIndex(*last) })
     }
@@ -152,19 +166,17 @@ impl IndexSet {
         }
     }
 
-    /// Those that are in both.
+    /// Those that are in both. Few spans among many cost what they meet.
     pub fn intersection(&self, other: &Self) -> Self {
+        let (few, many) = if self.spans.len() < other.spans.len() { (self, other) } else { (other, self) };
         let mut both = Self::new();
-        let (mut ours, mut theirs) = (self.spans().peekable(), other.spans().peekable());
-        while let (Some(a), Some(b)) = (ours.peek().copied(), theirs.peek().copied()) {
-            let (first, last) = (a.first.max(b.first), a.last.min(b.last));
-            if first <= last {
+        for span in few.spans() {
+            let (low, high) = (span.first.0, span.last.0);
+            // The one that begins before this span may reach into it.
+            let from = many.spans.range(..=low).next_back().map_or(low, |(first, _)| *first);
+            for (first, last) in many.spans.range(from..=high).filter(|(_, last)| **last >= low) {
+                let (first, last) = (TaskIndex(low.max(*first)), TaskIndex(high.min(*last)));
                 both.insert_span(TaskSpan { first, last });
-            }
-            if a.last <= b.last {
-                ours.next();
-            } else {
-                theirs.next();
             }
         }
         both

@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_types::{AttemptId, JobState, Order, TaskIndex, WorkerId};
+use kiln_types::{AttemptId, JobState, TaskIndex, WorkerId};
 
-use crate::{Generations, IndexSet, StepPlan, StepState, TaskCounts, TaskSpan};
+use crate::{
+    Generations, IndexSet, StepPlan, StepState, TaskCounts, TaskSpan, order::Spot, waiting::Waiting,
+};
 
 /// A requirement, by its place in the core's list: steps that need the same share one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,9 +111,9 @@ pub(crate) struct Step {
     pub plan: StepPlan,
     pub need: Need,
     /// Tasks that wait and have not failed on any worker.
-    pub waiting: IndexSet,
+    pub waiting: Waiting,
     /// Tasks that wait and had better not go to a worker on which they failed.
-    pub retry: BTreeSet<TaskIndex>,
+    pub retry: BTreeSet<Spot>,
     pub live: BTreeMap<TaskIndex, AttemptId>,
     /// How many of `live` have begun.
     pub running: u32,
@@ -150,7 +152,7 @@ impl Step {
     pub fn new(plan: StepPlan, need: Need) -> Self {
         Self {
             need,
-            waiting: IndexSet::first(plan.count),
+            waiting: Waiting::all(plan.order, plan.count),
             retry: BTreeSet::new(),
             live: BTreeMap::new(),
             running: 0,
@@ -191,14 +193,14 @@ impl Step {
 
     pub fn put_waiting(&mut self, index: TaskIndex) {
         if self.troubles.get(&index).is_some_and(|trouble| !trouble.failed_on.is_empty()) {
-            self.retry.insert(index);
+            self.retry.insert(self.waiting.spot(index));
         } else {
             self.waiting.insert(index);
         }
     }
 
     pub fn remove_waiting(&mut self, index: TaskIndex) {
-        if !self.retry.remove(&index) {
+        if !self.retry.remove(&self.waiting.spot(index)) {
             self.waiting.remove(index);
         }
     }
@@ -208,27 +210,24 @@ impl Step {
     pub fn next(&self, may: impl Fn(&Trouble) -> bool) -> Option<TaskIndex> {
         // A worker on which everything fails must not make each decision walk all that it has failed.
         const LOOK_AT: usize = 256;
-        let allowed = |index: &&TaskIndex| self.troubles.get(index).is_none_or(&may);
-        match self.plan.order {
-            Order::Sequential => {
-                let retry = self.retry.iter().take(LOOK_AT).find(allowed).copied();
-                self.waiting.lowest().into_iter().chain(retry).min()
-            }
-            Order::Reverse => {
-                let retry = self.retry.iter().rev().take(LOOK_AT).find(allowed).copied();
-                self.waiting.highest().into_iter().chain(retry).max()
-            }
-        }
+        let allowed = |spot: &&Spot| self.troubles.get(&spot.index).is_none_or(&may);
+        let retry = self.retry.iter().take(LOOK_AT).find(allowed).copied();
+        self.waiting.first().into_iter().chain(retry).min().map(|spot| spot.index)
+    }
+
+    /// More tasks at the end, up to `count`, which wait.
+    pub fn grow(&mut self, count: u32) {
+        self.waiting.grow(self.plan.order, self.plan.count, count);
+        self.plan.count = count;
+        // Where they stand may have changed.
+        self.retry = self.retry.iter().map(|spot| self.waiting.spot(spot.index)).collect();
     }
 
     /// Every waiting task becomes cancelled; whether there was one.
     pub fn cancel_waiting(&mut self) -> bool {
         let any = self.waiting_len() > 0;
-        let waiting = std::mem::take(&mut self.waiting);
-        self.cancelled.merge(&waiting);
-        for index in std::mem::take(&mut self.retry) {
-            self.cancelled.insert(index);
-        }
+        self.cancelled.merge(&self.waiting.take());
+        self.cancelled.extend(std::mem::take(&mut self.retry).into_iter().map(|spot| spot.index));
         any
     }
 

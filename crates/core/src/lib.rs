@@ -13,6 +13,7 @@ mod index_set;
 mod job;
 mod ledger;
 mod message;
+mod order;
 mod pauses;
 mod plan;
 mod restore;
@@ -21,6 +22,7 @@ mod schedule;
 mod tests;
 mod verbs;
 mod view;
+mod waiting;
 mod worker;
 mod workers;
 

@@ -3,7 +3,7 @@
 use kiln_types::{AttemptState, JobId, MAX_TASKS, StepIndex, TaskIndex};
 
 use crate::{
-    Core, IndexSet, JobError, JobPlan, Moment, Outbox, Record, RevokeReason, TaskSpan,
+    Core, IndexSet, JobError, JobPlan, Moment, Outbox, Record, RevokeReason,
     core::{record_reopened, step_index},
     job::{Job, JobEnd, JobPhase, Step},
 };
@@ -158,11 +158,9 @@ impl Core {
         if added == 0 {
             return Err(JobError::NothingToAdd(job));
         }
-        let first = grown.plan.count;
-        let count = first.checked_add(added).filter(|count| *count <= MAX_TASKS);
+        let count = grown.plan.count.checked_add(added).filter(|count| *count <= MAX_TASKS);
         let count = count.ok_or(JobError::TooManyTasks(job))?;
-        grown.plan.count = count;
-        grown.waiting.insert_span(TaskSpan { first: TaskIndex(first), last: TaskIndex(count - 1) });
+        grown.grow(count);
         out.record(Record::StepExtended { job, step, count });
         self.outdate_dependents(job, index, out);
         self.wake(job, out);

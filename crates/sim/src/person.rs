@@ -1,5 +1,7 @@
 //! People: they submit jobs and change their minds.
 
+use std::num::NonZeroU32;
+
 use kiln_core::{JobError, JobPlan, Requirement, StepPlan};
 use kiln_types::{BlobHash, JobId, Order, SessionKey, StepIndex, TaskIndex, WorkerWish};
 use rand::RngExt;
@@ -16,7 +18,7 @@ impl World {
         let plan = |index: u16, world: &mut Self| StepPlan {
             count: world.rng.random_range(1..=world.scenario.tasks),
             after: (0..index).filter(|_| world.rng.random_bool(0.6)).map(StepIndex).collect(),
-            order: if world.rng.random_bool(0.8) { Order::Sequential } else { Order::Reverse },
+            order: world.make_order(),
             requires: match world.rng.random_range(0..4) {
                 0 => Requirement::from_iter(["device cuda"]),
                 _ => Requirement::default(),
@@ -28,6 +30,15 @@ impl World {
             self.sessions.insert((JobId(id), StepIndex(index as u16)), step.session);
         }
         JobPlan::new(JobId(id), steps).expect("steps wait for lower ones only")
+    }
+
+    fn make_order(&mut self) -> Order {
+        match self.rng.random_range(0..10) {
+            0..5 => Order::Sequential,
+            5 => Order::Reverse,
+            6 | 7 => Order::Preview,
+            _ => Order::Every(NonZeroU32::MIN.saturating_add(self.rng.random_range(0..12))),
+        }
     }
 
     /// A person does something.

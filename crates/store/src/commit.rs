@@ -252,7 +252,7 @@ async fn insert_job(
         .bind(step.kind.as_str())
         .bind(i64::from(step.count))
         .bind(to_json("step", &after)?)
-        .bind(step.order.as_str());
+        .bind(step.order.to_string());
         run(db, query).await?;
     }
     Ok(())

@@ -70,7 +70,8 @@ number_id!(
     EventNumber(u64), "event number"
 );
 
-macro_rules! text_id {
+/// Serialises as it prints, and back as it parses.
+macro_rules! text_serde {
     ($name:ident) => {
         impl ::serde::Serialize for $name {
             fn serialize<S: ::serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
@@ -83,6 +84,13 @@ macro_rules! text_id {
                 text.parse().map_err(::serde::de::Error::custom)
             }
         }
+    };
+}
+pub(crate) use text_serde;
+
+macro_rules! text_id {
+    ($name:ident) => {
+        $crate::ids::text_serde!($name);
         impl utoipa::PartialSchema for $name {
             fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
                 <String as utoipa::PartialSchema>::schema()

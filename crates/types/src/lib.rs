@@ -6,6 +6,7 @@
 mod frames;
 mod hash;
 mod ids;
+mod order;
 mod output;
 mod path;
 mod render;
@@ -19,11 +20,12 @@ pub use ids::{
     AttemptId, BadId, BundleId, Epoch, EventNumber, Generation, JobId, Owner, Project, SlotIndex, StepIndex,
     TaskId, TaskIndex, UploadId, WorkerId,
 };
+pub use order::{BadOrder, Order};
 pub use output::{OutputFile, OutputRole, OutputSet, OutputSetError};
 pub use path::{BadPath, RelPath};
 pub use render::{
-    ColorDepth, DeviceClass, ExternalFiles, FileFormat, Order, Policy, RenderSettings, Resolution,
-    ScriptPolicy, Simulations,
+    ColorDepth, DeviceClass, ExternalFiles, FileFormat, Policy, RenderSettings, Resolution, ScriptPolicy,
+    Simulations,
 };
 pub use spec::{Bundle, BundleFile, JobSpec, SessionKey, SessionSpec, SharedFile};
 pub use state::{

@@ -124,11 +124,6 @@ text_enum!(
 );
 
 text_enum!(
-    /// In which order the tasks of a step are handed out.
-    Order { Sequential = "sequential", Reverse = "reverse" }
-);
-
-text_enum!(
     /// What is done with the scripts and Python drivers inside a .blend.
     ScriptPolicy {
         /// They do not run; if Blender had to hold one back, the job stops and names it.

@@ -19,6 +19,7 @@ file is overwritten without --existing.
 Examples:
   kiln render shot.blend
   kiln render shot.blend --frames 1-10,20,30-40x2 --out ~/frames
+  kiln render shot.blend --order preview
   kiln render shot.blend --resolution 50% --samples 16 --format png --depth 16
   kiln render shot.blend --local --slots 1 --threads 4
   kiln render shot.blend --json | jq .report
@@ -51,6 +52,7 @@ pub struct RenderArgs {
 #[command(after_long_help = "\
 Examples:
   kiln submit shot.blend --frames 1-250
+  kiln submit shot.blend --order every-10    every tenth frame first, then the rest
   kiln submit shot.blend --wait              stays, and fetches the frames as they finish
   kiln jobs wait 7                           attaches again, and ends with the job's exit code
   kiln jobs fetch 7                          brings the frames to the folder that was named here")]
@@ -89,8 +91,9 @@ pub struct JobArgs {
     /// Only every Nth of the frames [default: the scene's own step; 1 with --frames].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub step: Option<u32>,
-    /// In which order frames are handed out: sequential or reverse.
-    #[arg(long, default_value = "sequential")]
+    /// In which order frames are handed out: sequential, reverse, preview (the first, the last, the middle, then the
+    /// middle of each gap: a mistake shows early) or every-N (every Nth, then those between).
+    #[arg(long, value_name = "ORDER", default_value_t)]
     pub order: Order,
     /// The scene [default: the one that was active when the file was saved].
     #[arg(long, value_name = "NAME")]

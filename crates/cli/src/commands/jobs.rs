@@ -211,6 +211,7 @@ fn describe(job: &JobView) -> String {
             spec.frames, counts.done, counts.total, counts.failed, counts.running
         ),
     ));
+    lines.push(("Order", spec.order.to_string()));
     lines.push((
         "Blender",
         format!("{} on {} (the file is from {})", session.blender, session.device, spec.written_by.series()),

@@ -8,7 +8,7 @@ use kiln_client::{
     Client, Existing, Extras, Fetcher, HashCache, Manifest, OutFolder, PrepareError, Prepared, Request, Sent,
     ToRender, Transfer, to_render,
 };
-use kiln_types::{ExternalFiles, Order, Policy, RenderSettings, ScriptPolicy, Simulations};
+use kiln_types::{ExternalFiles, Policy, RenderSettings, ScriptPolicy, Simulations};
 use serde_json::json;
 
 use super::{
@@ -248,7 +248,7 @@ pub async fn submit(
     tell_bake(output, prepared);
     let frames = ground.to_render.frames.clone().unwrap_or_else(|| prepared.frames.clone());
     let limit = args.frame_time_limit.map(|limit| u32::try_from(limit.as_secs()).unwrap_or(u32::MAX));
-    let job = prepared.job(frames, order(args), limit);
+    let job = prepared.job(frames, args.order, limit);
     let mut told = 0;
     let sent = |Sent { done, total, there }: Sent| {
         // A line a tenth, where there is much to send.
@@ -260,10 +260,6 @@ pub async fn submit(
         }
     };
     Ok(client.submit_prepared(prepared, &job, sent).await?)
-}
-
-fn order(args: &JobArgs) -> Order {
-    args.order
 }
 
 /// Remembers where the frames of a farm's job go, for `kiln jobs wait` and `fetch`.

@@ -3,6 +3,7 @@
 
 mod farm;
 mod jobs;
+mod order;
 mod pauses;
 mod random;
 mod schedule;

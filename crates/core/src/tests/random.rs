@@ -1,18 +1,20 @@
 //! Any sequence of events leaves the core sane, and what was recorded is what it knows.
 
 use kiln_types::{
-    AttemptId, Epoch, Failure, FailureCause, Generation, JobId, SlotIndex, StepIndex, TaskIndex, WorkerWish,
+    AttemptId, Epoch, Failure, FailureCause, Generation, JobId, Order, SlotIndex, StepIndex, TaskIndex,
+    WorkerWish,
 };
 use proptest::prelude::*;
 
-use super::{Farm, job, steps, task, w};
-use crate::{Finish, HeldPhase, Record};
+use super::{Farm, job, order::orders, steps, task, w};
+use crate::{Finish, HeldPhase, JobPlan, Record, StepPlan};
 
 #[derive(Debug, Clone)]
 enum Event {
     Submit {
         shape: u8,
         count: u32,
+        order: Order,
     },
     Join {
         worker: u64,
@@ -82,7 +84,8 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let (worker, job, which) = (1u64..5, 1u64..4, 0usize..64);
     prop_oneof![
-        2 => (0u8..3, 1u32..12).prop_map(|(shape, count)| Event::Submit { shape, count }),
+        2 => (0u8..3, 1u32..12, orders())
+            .prop_map(|(shape, count, order)| Event::Submit { shape, count, order }),
         4 => (worker.clone(), 0u16..4).prop_map(|(worker, slots)| Event::Join { worker, slots }),
         1 => worker.clone().prop_map(|worker| Event::Crash { worker }),
         2 => worker.clone().prop_map(|worker| Event::Leave { worker }),
@@ -113,14 +116,16 @@ fn apply(farm: &mut Farm, event: Event) {
         (!held.is_empty()).then(|| held[which % held.len()])
     };
     match event {
-        Event::Submit { shape, count } => {
+        Event::Submit { shape, count, order } => {
             let id = (1..4).find(|id| farm.core.job(JobId(*id)).is_none());
             if let Some(id) = id {
-                farm.submit(match shape {
+                let plan = match shape {
                     0 => job(id, count),
                     1 => steps(id, &[(count, &[]), (2, &[0])]),
                     _ => steps(id, &[(2, &[]), (count, &[]), (1, &[0, 1])]),
-                });
+                };
+                let ordered = plan.steps().iter().map(|step| StepPlan { order, ..step.clone() });
+                farm.submit(JobPlan::new(JobId(id), ordered.collect()).unwrap());
             }
         }
         Event::Join { worker, slots } => farm.join(worker, slots),

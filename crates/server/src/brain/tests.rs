@@ -210,10 +210,10 @@ impl World {
         match self.rng.random_range(0..40) {
             0 | 1 => {
                 let count = self.rng.random_range(1..10);
-                let reverse = self.rng.random_bool(0.3);
+                let order = ["sequential", "reverse", "preview", "every-3"][self.rng.random_range(0..4)];
                 let (reply, _) = oneshot::channel();
                 let bakes = self.rng.random_bool(0.4);
-                let mut spec = Box::new(spec(count, reverse, bakes));
+                let mut spec = Box::new(spec(count, order, bakes));
                 spec.session.bundle = bundle(self.rng.random_range(0..BUNDLES));
                 self.input(Input::Submit { spec, notices: Vec::new(), reply }).await;
             }
@@ -419,13 +419,13 @@ fn baked(job: JobId, attempt: AttemptId) -> NewBundle {
     }
 }
 
-fn spec(count: i32, reverse: bool, bakes: bool) -> JobSpec {
+fn spec(count: i32, order: &str, bakes: bool) -> JobSpec {
     JobSpec {
         name: "shot".to_owned(),
         owner: Owner::default(),
         project: Project::default(),
         frames: FrameSet::range(1, count, 1).unwrap(),
-        order: if reverse { Order::Reverse } else { Order::Sequential },
+        order: order.parse().unwrap(),
         frame_time_limit_s: None,
         written_by: "3.4.1".parse().unwrap(),
         bake: if bakes { vec!["cloth of Flag".to_owned()] } else { Vec::new() },
