@@ -6,7 +6,7 @@ use kiln_api::{Assignment, Held, HeldState, Hello, Machine, RevokeWhy};
 use kiln_core::{Config, Core, Ledger, Moment, RestoredJob};
 use kiln_store::{Durability, Write};
 use kiln_types::{
-    AttemptId, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FileFormat, FrameSet, Order,
+    AttemptId, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FileFormat, FrameSet,
     OutputFile, OutputRole, Owner, Policy, Project, RelPath, RenderSettings, SessionSpec, StepKind,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
