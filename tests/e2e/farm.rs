@@ -205,3 +205,37 @@ fn is_zombie(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_none_or(|rest| rest.trim_start().starts_with(['Z', 'X']))
 }
+
+/// On one slot, frames are handed out in the order that was asked for; what is no order is refused.
+#[test]
+fn frames_come_in_the_order_that_was_asked_for() {
+    let home = Home::new();
+    home.copy(&scene("basic"), "shot.blend");
+    let server = home.server(&[]);
+    let orders = [
+        ("preview", [1, 9, 5, 3, 7, 2, 4, 6, 8]),
+        ("every-4", [1, 5, 9, 2, 3, 4, 6, 7, 8]),
+        ("reverse", [9, 8, 7, 6, 5, 4, 3, 2, 1]),
+    ];
+    let jobs = orders.map(|(order, _)| home.submit(&["shot.blend", "--frames", "1-9", "--order", order]));
+    let _worker = home.worker(&server.url, "one");
+    for (job, (order, frames)) in jobs.iter().zip(orders) {
+        home.completed(job);
+        let shown = home.json(&["jobs", "show", job, "--json"]);
+        let attempts = shown["attempts"].as_array().unwrap();
+        let of = |attempt: &Value, field: &str| attempt[field].as_i64().unwrap();
+        // The newest attempt is listed first.
+        let handed_out: Vec<i64> = attempts.iter().rev().map(|attempt| of(attempt, "frame")).collect();
+        assert_eq!(handed_out, frames, "{order}");
+        // What is handed out together may be rendered in another order, so that the scene goes forward in time.
+        let begun = |frame| attempts.iter().find(|a| of(a, "frame") == frame).map(|a| of(a, "started_ms"));
+        let later = &frames[2..];
+        assert!(later.iter().all(|later| begun(frames[0]) <= begun(*later)), "{order}: {attempts:#?}");
+        let shown = home.run(&["jobs", "show", job]).out;
+        let line = shown.lines().find_map(|line| line.strip_prefix("Order"));
+        assert_eq!(line.map(str::trim), Some(order), "{shown}");
+    }
+    let refused = home.run(&["submit", "shot.blend", "--order", "random"]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.err.contains("every-10"), "{}", refused.err);
+}
