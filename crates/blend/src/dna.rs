@@ -59,9 +59,8 @@ pub(crate) struct Dna {
     structs: Vec<Struct>,
     /// Type index to struct index.
     by_type: Vec<Option<usize>>,
-    /// What was asked for: a few hundred of all the fields there are, and those for every block. A field is known by
-    /// the struct and where the text that asks for it lies, which is quicker than to compare the text.
-    found: RefCell<HashMap<(usize, *const str), Option<Field>>>,
+    /// What was asked for: a few hundred of all the fields there are, and those for every block.
+    found: RefCell<HashMap<(usize, &'static str), Option<Field>>>,
 }
 
 /// Reads the parts of the DNA block one after another.
@@ -160,14 +159,14 @@ impl Dna {
         Ok(Self { shape, bytes, names, types, sizes, structs, by_type, found: RefCell::default() })
     }
 
-    /// Of the files that have it.
-    pub fn shape(&self) -> Shape {
-        self.shape
+    /// Whether it was parsed from these bytes, for a file of this shape.
+    pub fn is(&self, bytes: &[u8], shape: Shape) -> bool {
+        self.shape == shape && self.bytes == bytes
     }
 
-    /// What it was parsed from.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// Bytes of its description.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
     }
 
     fn text(&self, texts: &[u32], index: usize) -> &[u8] {
@@ -196,8 +195,7 @@ impl Dna {
 
     /// `r.im_format.imtype`: through structs that lie within each other.
     fn field(&self, index: usize, path: &'static str) -> Option<Field> {
-        let asked = (index, std::ptr::from_ref(path));
-        if let Some(known) = self.found.borrow().get(&asked) {
+        if let Some(known) = self.found.borrow().get(&(index, path)) {
             return *known;
         }
         let field = self.look_up(index, path);
@@ -206,7 +204,7 @@ impl Dna {
         if found.len() >= MAX_FOUND {
             found.clear();
         }
-        found.insert(asked, field);
+        found.insert((index, path), field);
         field
     }
 

@@ -23,7 +23,6 @@ mod layout;
 mod meaning;
 mod ocio;
 mod parts;
-mod pieces;
 mod places;
 mod reach;
 mod resolve;

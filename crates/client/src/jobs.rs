@@ -213,13 +213,7 @@ impl Client {
         self.get(&routes::workers()).await.map(|list: WorkerList| list.workers)
     }
 
-    /// # Errors
-    /// As all.
-    pub async fn worker(&self, name: &str) -> Result<WorkerView, ClientError> {
-        self.get(&routes::worker(name)).await
-    }
-
-    /// `pause`, `resume`, `drain`, `stop` or `wake`.
+    /// `pause`, `resume`, `drain` or `stop`.
     ///
     /// # Errors
     /// As all.

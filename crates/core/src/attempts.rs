@@ -32,11 +32,12 @@ impl Core {
         found.phase = AttemptPhase::Running { since: now };
         let (task, slot) = (found.task, found.slot);
         let Some(session) = self.step_mut(task).map(|step| {
-            step.running += 1;
+            step.running += u32::from(!step.is_twin(task.index, attempt));
             step.plan.session
         }) else {
             return;
         };
+        self.touch(worker);
         out.record(Record::AttemptStarted { attempt, task });
         self.takes_again(worker, session, Why::Refused);
         self.begin(task.job, out);
@@ -44,6 +45,7 @@ impl Core {
             return;
         };
         slot.detach(attempt);
+        let mut left = None;
         if let Some(front) = slot.queue.front().copied()
             && let Some(before) = self.attempts.get_mut(&front)
             && let AttemptPhase::Running { since } = before.phase
@@ -52,10 +54,14 @@ impl Core {
             slot.queue.pop_front();
             slot.delivering.push(front);
             slot.measured(now.since(since));
+            left = Some((before.task, now.since(since), before.cold));
         }
         slot.queue.push_front(attempt);
         if slot.session.is_none() {
             slot.set_session(session);
+        }
+        if let Some((task, ms, cold)) = left {
+            self.learn_time(task, worker, ms, cold);
         }
     }
 
@@ -129,7 +135,7 @@ impl Core {
             }
         }
         if was_closing {
-            self.touched.insert(worker);
+            self.touch(worker);
         }
         was_closing
     }
@@ -146,6 +152,8 @@ impl Core {
             && let Some(slot) = worker.slots.get_mut(usize::from(found.slot.0))
         {
             slot.measured(now.since(since));
+            let (task, worker, cold) = (found.task, found.worker, found.cold);
+            self.learn_time(task, worker, now.since(since), cold);
         }
     }
 
@@ -161,11 +169,10 @@ impl Core {
             out.record(Record::AttemptClosed { attempt: id, task, state, failure: None });
             return Verdict::Superseded;
         };
-        match place {
-            Place::Live(other) if other != id => {
-                self.revoke(other, RevokeReason::Stale, AttemptState::Superseded, out);
-            }
-            _ => {}
+        debug_assert!(!matches!(place, Place::Done));
+        // Its twin, or whoever took over from one that was late.
+        while let Some(other) = self.step(task).and_then(|step| step.live.get(&task.index)).copied() {
+            self.revoke(other, RevokeReason::Stale, AttemptState::Superseded, out);
         }
         let state = AttemptState::Committed;
         out.record(Record::AttemptClosed { attempt: id, task, state, failure: None });
@@ -191,9 +198,14 @@ impl Core {
         out.record(Record::AttemptClosed { attempt: id, task, state, failure: Some(failure.clone()) });
         self.begin(task.job, out);
         if let Some(step) = self.step_mut(task) {
-            step.troubles.entry(task.index).or_default().failed_on.push(attempt.worker);
+            let trouble = step.troubles.entry(task.index).or_default();
+            trouble.failed_on.push(attempt.worker);
+            trouble.last = Some(failure.clone());
         }
         if failure.cause.stops_job() {
+            while let Some(twin) = self.step(task).and_then(|step| step.live.get(&task.index)).copied() {
+                self.revoke(twin, RevokeReason::Cancelled, AttemptState::Revoked, out);
+            }
             self.fail_task(task, failure.clone(), out);
             self.end_job(task.job, JobEnd::Failed, Some(failure), out);
         } else {

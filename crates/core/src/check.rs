@@ -25,6 +25,58 @@ impl Core {
             self.check_worker(*id, worker);
         }
         self.check_attempts();
+        self.check_indexes();
+    }
+
+    /// What was not touched since the last turn is where the indexes say.
+    fn check_indexes(&self) {
+        for need in self.needs.all() {
+            let state = &self.needs[need];
+            let counted = self.workers.values().map(|worker| u32::from(worker.standpoints[need.0].slots));
+            assert_eq!(state.slots, counted.sum::<u32>(), "{need:?} miscounts its slots");
+            let willing = self.workers.values().filter(|worker| worker.standpoints[need.0].slots > 0).count();
+            assert_eq!(state.willing as usize, willing, "{need:?} miscounts its workers");
+            for (rank, id) in &state.vacant {
+                assert_eq!(
+                    self.workers[id].standpoints[need.0].vacant,
+                    Some(*rank),
+                    "{id} is not vacant for {need:?}"
+                );
+            }
+            let reserved =
+                self.workers.iter().find(|(_, worker)| worker.reserved == Some(need)).map(|(id, _)| *id);
+            assert_eq!(state.reserved, reserved, "{need:?} has a reserved worker that does not know");
+        }
+        for (id, worker) in self.workers.iter().filter(|(id, _)| !self.indexes.dirty.contains(id)) {
+            for need in self.needs.all() {
+                let vacant = worker.standpoints[need.0].vacant.is_some();
+                let takes =
+                    worker.takes_work() && worker.fits(need) && worker.vacant_slots().next().is_some();
+                assert!(!vacant || takes, "worker {id} is thought vacant for {need:?}");
+            }
+        }
+        for (id, job) in self.jobs.iter().filter(|(id, _)| !self.indexes.changed.contains(id)) {
+            assert_eq!(job.entered, !job.has_ended(), "job {id} is not counted as it stands");
+            for (index, step) in job.steps.iter().enumerate() {
+                let ready = job.phase == JobPhase::Active && job.released && job.could_run(index);
+                assert_eq!(step.shelf.is_some(), ready, "step {id}.{index} is filed wrongly");
+                if let Some((need, shelf)) = step.shelf {
+                    let place = (*id, step_index(index));
+                    assert!(
+                        self.needs[need].ready.contains(shelf, place),
+                        "step {id}.{index} is not on its shelf"
+                    );
+                }
+            }
+        }
+        for (name, limit) in &self.limits {
+            let slots = self.workers.values().flat_map(|worker| &worker.slots).flat_map(|slot| &slot.counted);
+            let of = |(job, step): &crate::ready::StepId| {
+                let step = self.jobs.get(job).and_then(|job| job.steps.get(usize::from(step.0)));
+                step.and_then(|step| step.plan.requires.limits.get(name)).copied().unwrap_or(0)
+            };
+            assert_eq!(limit.used, slots.map(of).sum::<u32>(), "the limit {name} is miscounted");
+        }
     }
 
     fn check_job(&self, id: JobId, job: &Job) {
@@ -33,7 +85,13 @@ impl Core {
             let running =
                 step.live.values().filter(|attempt| self.attempts[attempt].phase.has_begun()).count();
             assert_eq!(step.running as usize, running, "step {id}.{index} miscounts its running tasks");
-            for (&task, attempt) in &step.live {
+            for task in step.twins.keys() {
+                assert!(
+                    step.live.contains_key(task),
+                    "{id}.{index}.{task} has a second attempt and no first"
+                );
+            }
+            for (&task, attempt) in step.live.iter().chain(&step.twins) {
                 let known = &self.attempts[attempt];
                 assert!(known.phase.is_live(), "{attempt} is late and its task thinks it live");
                 let place = TaskId { job: id, step: step_index(index), index: task };
@@ -54,9 +112,11 @@ impl Core {
                     assert_eq!(self.attempts[late].generation, current, "{late} cannot deliver any more");
                 }
                 let failures = trouble.failed_on.len();
+                // While one attempt is out, the task is not given up for what befell its twin.
+                let is_out = step.live.contains_key(task);
                 let may_go_on = trouble.spared || failures < usize::from(self.config.max_failures);
-                assert!(may_go_on, "should have failed");
-                assert!(trouble.lapses < self.config.max_lapses, "should have failed");
+                assert!(may_go_on || is_out, "should have failed");
+                assert!(trouble.lapses < self.config.max_lapses || is_out, "should have failed");
             }
         }
         if job.has_ended() {
@@ -74,7 +134,7 @@ impl Core {
     }
 
     fn check_worker(&self, id: WorkerId, worker: &Worker) {
-        assert_eq!(worker.fits.len(), self.needs.len(), "worker {id} was not asked what it fits");
+        assert_eq!(worker.standpoints.len(), self.needs.len(), "worker {id} was not asked what it fits");
         assert!(worker.slots.len() >= usize::from(worker.offer.slots), "worker {id} lacks slots");
         let mut seen: BTreeSet<AttemptId> = BTreeSet::new();
         for (index, slot) in worker.slots.iter().enumerate() {
@@ -110,7 +170,8 @@ impl Core {
             let worker = self.workers.get(&attempt.worker).unwrap_or_else(|| panic!("{id} is nobody's"));
             let index = attempt.task.index;
             if attempt.phase.is_live() {
-                assert_eq!(step.live.get(&index), Some(id), "{id} is live and its task does not know");
+                let ours = step.live.get(&index) == Some(id) || step.is_twin(index, *id);
+                assert!(ours, "{id} is live and its task does not know");
                 let slot = &worker.slots[usize::from(attempt.slot.0)];
                 assert!(slot.live().any(|live| live == *id), "{id} is live and on no slot");
             } else {

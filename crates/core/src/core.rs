@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use kiln_types::{AttemptId, AttemptState, Epoch, Failure, FailureCause, JobId, TaskId, WorkerId};
 
 use crate::{
-    IndexSet, JobError, Moment, Outbox, Push, Record, Requirement, RevokeReason,
-    job::{Job, JobEnd, JobPhase, Need, Place, Step},
+    IndexSet, JobError, Moment, Outbox, Party, Push, Record, RevokeReason, Share,
+    accounts::Accounts,
+    index::{Indexes, Limit},
+    job::{Job, JobEnd, JobPhase, Place, Step},
+    needs::Needs,
     pauses::Pauses,
     worker::{Attempt, AttemptPhase, Presence, Slot, Worker},
 };
@@ -33,8 +36,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             lease_ms: 30_000,
-            ahead_ms: 1_000,
-            max_queue: 16,
+            ahead_ms: 20_000,
+            max_queue: 256,
             steal_ms: 250,
             max_failures: 3,
             max_lapses: 3,
@@ -60,8 +63,17 @@ pub struct Core {
     pub(crate) unsettled: BTreeSet<JobId>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     pub(crate) attempts: BTreeMap<AttemptId, Attempt>,
-    /// Every different requirement of a step; [`Need`] points here.
-    pub(crate) needs: Vec<Requirement>,
+    pub(crate) needs: Needs,
+    pub(crate) accounts: Accounts,
+    pub(crate) limits: BTreeMap<String, Limit>,
+    pub(crate) indexes: Indexes,
+    /// Milliseconds of work that lower priorities are owed.
+    pub(crate) owed_ms: u64,
+    /// When the ends of steps were last looked at, and when they want to be again.
+    pub(crate) tail_looked: Moment,
+    pub(crate) tail_again: Option<Moment>,
+    /// No lease runs out before this.
+    pub(crate) leases_from: Moment,
     /// Workers whose state may have changed since it was last recorded.
     pub(crate) touched: BTreeSet<WorkerId>,
     pub(crate) pauses: Pauses,
@@ -79,31 +91,58 @@ impl Core {
             unsettled: BTreeSet::new(),
             workers: BTreeMap::new(),
             attempts: BTreeMap::new(),
-            needs: Vec::new(),
+            needs: Needs::default(),
+            accounts: Accounts::default(),
+            limits: BTreeMap::new(),
+            indexes: Indexes::default(),
+            owed_ms: 0,
+            tail_looked: Moment(0),
+            tail_again: None,
+            leases_from: Moment(u64::MAX),
             touched: BTreeSet::new(),
             pauses: Pauses::default(),
         }
     }
 
-    /// Lapses the leases that have run out, and ends the pauses of workers that refused work.
+    /// How a project or a user shares the farm from now on.
+    pub fn set_share(&mut self, party: Party, share: Share) {
+        self.accounts.set(party, share);
+        self.look_again();
+    }
+
+    /// How many slots at once may count against the limit of this name; 0 where it was never set.
+    pub fn set_limit(&mut self, name: &str, total: u32) {
+        self.limits.entry(name.to_owned()).or_default().total = total;
+        self.look_again();
+    }
+
+    /// Lapses the leases that have run out, ends the pauses of workers that refused work, and releases jobs whose time
+    /// has come.
     pub fn tick(&mut self, now: Moment, out: &mut impl Outbox) {
-        self.pauses.tick(now);
-        let due = |worker: &Worker| worker.presence.lease_end().is_some_and(|end| end <= now);
-        let due: Vec<WorkerId> = self.workers.iter().filter(|(_, w)| due(w)).map(|(id, _)| *id).collect();
-        for worker in due {
-            self.lapse(worker, true, out);
+        self.end_pauses(now);
+        self.start_due(now);
+        if self.leases_from <= now {
+            let due = |worker: &Worker| worker.presence.lease_end().is_some_and(|end| end <= now);
+            let due: Vec<WorkerId> = self.workers.iter().filter(|(_, w)| due(w)).map(|(id, _)| *id).collect();
+            for worker in due {
+                self.lapse(worker, true, out);
+            }
+            let ends = self.workers.values().filter_map(|worker| worker.presence.lease_end());
+            self.leases_from = ends.min().unwrap_or(Moment(u64::MAX));
         }
         self.record_workers(out);
     }
 
-    /// When [`Core::tick`] next has something to do. Moves only when workers come, go, report or give a sign of
-    /// life.
+    /// When [`Core::tick`] and [`Core::schedule`] next have something to do by themselves. May be too early.
     pub fn next_deadline(&self) -> Option<Moment> {
-        let leases = self.workers.values().filter_map(|worker| worker.presence.lease_end());
-        leases.chain(self.pauses.next_deadline()).min()
+        let leases = Some(self.leases_from).filter(|from| from.0 < u64::MAX && !self.workers.is_empty());
+        let start = self.indexes.starts.first().map(|(at, _)| *at);
+        leases.into_iter().chain(self.pauses.next_deadline()).chain(start).chain(self.next_tail()).min()
     }
 
+    /// To change it: its job is filed anew.
     pub(crate) fn step_mut(&mut self, task: TaskId) -> Option<&mut Step> {
+        self.indexes.changed.insert(task.job);
         self.jobs.get_mut(&task.job)?.steps.get_mut(usize::from(task.step.0))
     }
 
@@ -111,23 +150,15 @@ impl Core {
         self.jobs.get(&task.job)?.steps.get(usize::from(task.step.0))
     }
 
-    /// The place of a requirement, made where it is new.
-    pub(crate) fn need(&mut self, requirement: &Requirement) -> Need {
-        if let Some(known) = self.needs.iter().position(|need| need == requirement) {
-            return Need(known);
-        }
-        for worker in self.workers.values_mut() {
-            worker.fits.push(requirement.is_met_by(&worker.offer.labels));
-        }
-        self.needs.push(requirement.clone());
-        Need(self.needs.len() - 1)
+    /// The end of a lease that begins now.
+    pub(crate) fn renewed(&mut self, now: Moment) -> Moment {
+        let end = now.after(self.config.lease_ms);
+        self.leases_from = self.leases_from.min(end);
+        end
     }
 
-    pub(crate) fn renewed(&self, now: Moment) -> Moment {
-        now.after(self.config.lease_ms)
-    }
-
-    /// Takes a live attempt off its slot and its task; the task is then in no place. The attempt is gone.
+    /// Takes a live attempt off its slot and its task; the task is then in no place, unless it has a twin, which is
+    /// its one live attempt from then on. The attempt is gone.
     pub(crate) fn detach(&mut self, id: AttemptId) -> Option<Attempt> {
         if !self.attempts.get(&id)?.phase.is_live() {
             return None;
@@ -138,12 +169,37 @@ impl Core {
         {
             slot.detach(id);
         }
-        self.touched.insert(attempt.worker);
+        self.touch(attempt.worker);
+        self.repay(&attempt);
+        let index = attempt.task.index;
+        let twin = self.step(attempt.task).and_then(|step| step.twins.get(&index)).copied();
+        let twin_begun =
+            twin.and_then(|twin| self.attempts.get(&twin)).is_some_and(|twin| twin.phase.has_begun());
         if let Some(step) = self.step_mut(attempt.task) {
-            step.live.remove(&attempt.task.index);
-            step.running -= u32::from(attempt.phase.has_begun());
+            match twin {
+                Some(twin) if twin == id => drop(step.twins.remove(&index)),
+                Some(twin) => {
+                    step.twins.remove(&index);
+                    step.live.insert(index, twin);
+                    step.running -= u32::from(attempt.phase.has_begun());
+                    step.running += u32::from(twin_begun);
+                }
+                None => {
+                    step.live.remove(&index);
+                    step.running -= u32::from(attempt.phase.has_begun());
+                }
+            }
         }
         Some(attempt)
+    }
+
+    /// The account gets back what it was charged for an attempt that never ran.
+    fn repay(&mut self, attempt: &Attempt) {
+        if !attempt.phase.has_begun()
+            && let Some(job) = self.jobs.get(&attempt.task.job)
+        {
+            self.accounts.charge(job.account, -i64::from(attempt.charged_ms));
+        }
     }
 
     /// Keeps a detached attempt in mind: it may still deliver.
@@ -176,12 +232,19 @@ impl Core {
     pub(crate) fn release(&mut self, task: TaskId, last: Option<&Failure>, out: &mut impl Outbox) {
         let (max_failures, max_lapses) = (self.config.max_failures, self.config.max_lapses);
         let Some(step) = self.step_mut(task) else { return };
+        if step.live.contains_key(&task.index) {
+            // Its twin goes on; what becomes of the task is seen when that ends.
+            return;
+        }
         let trouble = step.troubles.get(&task.index);
         let (failures, lapses) = trouble.map_or((0, 0), |t| (t.failed_on.len(), t.lapses));
         let spared = last.is_some_and(|last| last.cause.blames_worker()) && self.goes_elsewhere(task);
         let Some(step) = self.step_mut(task) else { return };
         let reason = if failures >= usize::from(max_failures) && !spared {
-            last.cloned().unwrap_or_else(|| Failure::new(FailureCause::Other, "failed on every attempt"))
+            let earlier = step.troubles.get(&task.index).and_then(|trouble| trouble.last.clone());
+            last.cloned()
+                .or(earlier)
+                .unwrap_or_else(|| Failure::new(FailureCause::Other, "failed on every attempt"))
         } else if lapses >= max_lapses {
             let count = if lapses == 3 { "three".to_owned() } else { lapses.to_string() };
             Failure::new(FailureCause::Other, format!("took {count} workers down"))
@@ -262,7 +325,7 @@ impl Core {
         };
         let live: Vec<AttemptId> = worker.live().collect();
         let suspects = self.suspects(id);
-        self.touched.insert(id);
+        self.touch(id);
         for attempt in live {
             self.lose(attempt, blame && suspects.contains(&attempt), true, out);
         }
@@ -335,12 +398,13 @@ impl Core {
     pub(crate) fn end_job(&mut self, id: JobId, end: JobEnd, reason: Option<Failure>, out: &mut impl Outbox) {
         let Some(job) = self.jobs.get(&id) else { return };
         for index in 0..job.steps.len() {
-            let live: Vec<AttemptId> = self.jobs[&id].steps[index].live.values().copied().collect();
+            let live: Vec<AttemptId> = self.jobs[&id].steps[index].attempts().collect();
             let mut changed = !live.is_empty();
             for attempt in live {
                 let why = RevokeReason::Cancelled;
                 if let Some(gone) = self.revoke(attempt, why, AttemptState::Revoked, out)
                     && let Some(step) = self.step_mut(gone.task)
+                    && !step.live.contains_key(&gone.task.index)
                 {
                     step.cancelled.insert(gone.task.index);
                 }
@@ -358,12 +422,16 @@ impl Core {
             }
         }
         self.active.remove(&id);
+        self.indexes.changed.insert(id);
         if let Some(job) = self.jobs.get_mut(&id) {
             job.phase = JobPhase::Ended(end);
             let state = job.state();
             self.record_steps(id, out);
             out.record(Record::JobState { job: id, state, reason });
         }
+        self.indexes.released.extend(
+            self.indexes.dependents.get(&id).filter(|_| end == JobEnd::Completed).into_iter().flatten(),
+        );
     }
 
     /// A task of the job has started.
@@ -394,6 +462,7 @@ impl Core {
 
     pub(crate) fn forget_job(&mut self, id: JobId) {
         self.active.remove(&id);
+        self.unfile(id);
         let Some(job) = self.jobs.remove(&id) else { return };
         for late in job.steps.iter().flat_map(|step| step.troubles.values()).flat_map(|trouble| &trouble.late)
         {

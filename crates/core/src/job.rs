@@ -3,15 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_types::{AttemptId, JobState, TaskIndex, WorkerId};
+use kiln_types::{AttemptId, Failure, JobState, TaskIndex, WorkerId};
 
 use crate::{
-    Generations, IndexSet, StepPlan, StepState, TaskCounts, TaskSpan, order::Spot, waiting::Waiting,
+    Generations, IndexSet, Standing, StepPlan, StepState, TaskCounts, TaskSpan,
+    accounts::AccountId,
+    estimate::{Pace, Peak},
+    needs::Need,
+    order::Spot,
+    ready::Shelf,
+    waiting::Waiting,
 };
-
-/// A requirement, by its place in the core's list: steps that need the same share one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Need(pub usize);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum JobPhase {
@@ -33,6 +35,14 @@ pub(crate) struct Job {
     pub phase: JobPhase,
     /// Whether a task of it ever started.
     pub begun: bool,
+    pub standing: Standing,
+    pub account: AccountId,
+    /// Whether it is counted among its account's jobs.
+    pub entered: bool,
+    /// What it waits for besides workers is over: its time has come, and the jobs before it are completed.
+    pub released: bool,
+    /// On which workers it holds slots, and how many.
+    pub on: BTreeMap<WorkerId, u32>,
     pub steps: Vec<Step>,
 }
 
@@ -57,7 +67,12 @@ impl Job {
         self.steps[step].plan.after.iter().all(|after| self.steps[usize::from(after.0)].is_complete())
     }
 
-    /// Whether tasks of the step wait and only lack a slot.
+    /// Every attempt that is out.
+    pub fn live(&self) -> Vec<AttemptId> {
+        self.steps.iter().flat_map(Step::attempts).collect()
+    }
+
+    /// Whether tasks of the step wait and only lack a slot, once the job is released.
     pub fn could_run(&self, step: usize) -> bool {
         self.steps[step].waiting_len() > 0 && self.is_unlocked(step)
     }
@@ -117,6 +132,8 @@ pub(crate) struct Step {
     pub live: BTreeMap<TaskIndex, AttemptId>,
     /// How many of `live` have begun.
     pub running: u32,
+    /// Second attempts of tasks that are live, started because the first will end late.
+    pub twins: BTreeMap<TaskIndex, AttemptId>,
     pub done: IndexSet,
     pub failed: IndexSet,
     pub cancelled: IndexSet,
@@ -124,6 +141,13 @@ pub(crate) struct Step {
     pub troubles: BTreeMap<TaskIndex, Trouble>,
     /// As last recorded.
     pub state: StepState,
+    /// Under which need and where its waiting tasks are on offer.
+    pub shelf: Option<(Need, Shelf)>,
+    /// How many they were when they were last put there.
+    pub offered: u32,
+    pub pace: Pace,
+    /// The most memory that a frame of it took, and the least that a machine had on which one did; bytes.
+    pub peak: Option<Peak>,
 }
 
 /// What went wrong with a task that waits or is live; forgotten when it ends, so that a retry starts clean.
@@ -131,10 +155,14 @@ pub(crate) struct Step {
 pub(crate) struct Trouble {
     /// The worker of each failed attempt.
     pub failed_on: Vec<WorkerId>,
+    /// Why the last of them failed.
+    pub last: Option<Failure>,
     /// It may have more failures than it should: workers were to blame, and others were left.
     pub spared: bool,
     /// Attempts that lapsed while they ran.
     pub lapses: u8,
+    /// It ran out of memory on a machine of so many bytes: it needs one with more.
+    pub outgrew: Option<u64>,
     /// Attempts that are closed and may yet deliver.
     pub late: Vec<AttemptId>,
 }
@@ -156,14 +184,28 @@ impl Step {
             retry: BTreeSet::new(),
             live: BTreeMap::new(),
             running: 0,
+            twins: BTreeMap::new(),
             done: IndexSet::new(),
             failed: IndexSet::new(),
             cancelled: IndexSet::new(),
             generations: Generations::default(),
             troubles: BTreeMap::new(),
             state: if plan.after.is_empty() { StepState::Open } else { StepState::Waiting },
+            shelf: None,
+            offered: 0,
+            pace: Pace::default(),
+            peak: None,
             plan,
         }
+    }
+
+    /// Live ones and their twins.
+    pub fn attempts(&self) -> impl Iterator<Item = AttemptId> {
+        self.live.values().chain(self.twins.values()).copied()
+    }
+
+    pub fn is_twin(&self, task: TaskIndex, attempt: AttemptId) -> bool {
+        self.twins.get(&task) == Some(&attempt)
     }
 
     pub fn is_complete(&self) -> bool {

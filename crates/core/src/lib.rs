@@ -5,19 +5,25 @@
 //! calls [`Core::schedule`], which hands out work.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod accounts;
 mod attempts;
 mod check;
 mod core;
 mod error;
+mod estimate;
+mod index;
 mod index_set;
 mod job;
 mod ledger;
 mod message;
+mod needs;
 mod order;
 mod pauses;
 mod plan;
+mod ready;
 mod restore;
 mod schedule;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod verbs;
@@ -27,13 +33,14 @@ mod worker;
 mod workers;
 
 pub use crate::core::{Config, Core};
+pub use accounts::{Party, Share};
 pub use error::JobError;
 pub use index_set::{BadIndexSet, Generations, IndexSet, TaskSpan};
 pub use ledger::Ledger;
 pub use message::{
-    Assigned, Finish, HeldAttempt, HeldPhase, Moment, Outbox, Push, Record, RevokeReason, StepState, Verdict,
-    WorkerOffer,
+    Assigned, Claim, Finish, GpuSet, HeldAttempt, HeldPhase, Moment, Outbox, Push, Record, RevokeReason,
+    StepState, Verdict, WorkerOffer,
 };
-pub use plan::{JobPlan, Label, PlanError, Requirement, StepPlan};
+pub use plan::{Gpus, JobPlan, Label, PlanError, Requirement, Room, Standing, StepPlan};
 pub use restore::{RestoredAttempt, RestoredJob, RestoredPhase, RestoredStep, RestoredTrouble};
 pub use view::{JobView, StepView, TaskCounts, TaskView, Unmet, WorkerView};

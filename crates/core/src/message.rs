@@ -35,10 +35,35 @@ pub struct WorkerOffer {
     pub labels: BTreeSet<Label>,
     /// It takes no work for now, by its own wish. What it has begun goes on.
     pub resting: bool,
+    pub cores: u32,
+    /// Bytes.
+    pub memory: u64,
+    /// The memory of each GPU in bytes, 0 where it is not known; at most [`WorkerOffer::MAX_GPUS`] are used.
+    pub gpus: Vec<u64>,
 }
 
 impl WorkerOffer {
     pub const MAX_SLOTS: u16 = 1024;
+    pub const MAX_GPUS: usize = 64;
+}
+
+/// What a slot holds of its worker's machine while it works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Claim {
+    pub cores: u32,
+    /// Bytes; 0 where nobody knows yet.
+    pub memory: u64,
+    pub gpus: GpuSet,
+}
+
+/// GPUs of a worker, by their places in its offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GpuSet(pub u64);
+
+impl GpuSet {
+    pub fn iter(self) -> impl Iterator<Item = u16> {
+        (0..64u16).filter(move |index| self.0 >> index & 1 == 1)
+    }
 }
 
 /// An attempt that a worker says it holds when it joins.
@@ -96,6 +121,7 @@ pub enum Push {
     /// Run these in this order behind what the slot already has. All are of one step of one job.
     Assign {
         slot: SlotIndex,
+        claim: Claim,
         tasks: Vec<Assigned>,
     },
     Revoke {

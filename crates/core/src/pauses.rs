@@ -4,11 +4,11 @@
 //! again, as fast as the network allows. So it gets nothing more of that session for a while, which doubles
 //! each time. Not kept over a restart: the first refusal after it begins anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_types::{SessionKey, WorkerId};
 
-use crate::{Core, Moment, job::Need};
+use crate::{Core, Moment, needs::Need};
 
 /// Milliseconds of the first pause and of the longest one.
 const SHORTEST_MS: u64 = 500;
@@ -17,7 +17,7 @@ const LONGEST_MS: u64 = 30_000;
 const MEMORY_MS: u64 = 60_000;
 
 #[derive(Debug, Default)]
-pub(crate) struct Pauses(BTreeMap<(WorkerId, SessionKey), Pause>);
+pub(crate) struct Pauses(BTreeMap<(SessionKey, WorkerId), Pause>);
 
 #[derive(Debug)]
 struct Pause {
@@ -38,32 +38,45 @@ pub(crate) enum Why {
 impl Pauses {
     /// Several refusals of one moment, as of a whole queue, are one.
     fn begin(&mut self, now: Moment, worker: WorkerId, session: SessionKey, why: Why) {
-        let known = self.0.get(&(worker, session));
+        let known = self.0.get(&(session, worker));
         if known.is_some_and(|pause| !pause.over && pause.why == why) {
             return;
         }
         let length_ms = known.map_or(SHORTEST_MS, |pause| (pause.length_ms * 2).min(LONGEST_MS));
         let pause = Pause { until: now.after(length_ms), length_ms, over: false, why };
-        self.0.insert((worker, session), pause);
+        self.0.insert((session, worker), pause);
     }
 
     /// The pause that goes on.
     fn of(&self, worker: WorkerId, session: SessionKey) -> Option<Why> {
-        self.0.get(&(worker, session)).filter(|pause| !pause.over).map(|pause| pause.why)
+        self.0.get(&(session, worker)).filter(|pause| !pause.over).map(|pause| pause.why)
     }
 
     pub fn forget(&mut self, worker: WorkerId) {
-        self.0.retain(|(of, _), _| *of != worker);
+        self.0.retain(|(_, of), _| *of != worker);
     }
 
-    pub fn tick(&mut self, now: Moment) {
-        self.0.retain(|_, pause| {
-            pause.over |= pause.until <= now;
+    /// Those whose pause is over since the last time.
+    fn tick(&mut self, now: Moment) -> Vec<WorkerId> {
+        let mut ended = Vec::new();
+        self.0.retain(|(_, worker), pause| {
+            if !pause.over && pause.until <= now {
+                pause.over = true;
+                ended.push(*worker);
+            }
             pause.until.after(MEMORY_MS) > now
         });
+        ended
     }
 
-    /// When [`Pauses::tick`] next has something to do.
+    /// Workers that get nothing of this session for now.
+    fn paused(&self, session: SessionKey) -> impl Iterator<Item = WorkerId> {
+        let least = (session, WorkerId::from_bits(0));
+        let of = self.0.range(least..).take_while(move |((of, _), _)| *of == session);
+        of.filter(|(_, pause)| !pause.over).map(|((_, worker), _)| *worker)
+    }
+
+    /// When [`Core::end_pauses`] next has something to do.
     pub fn next_deadline(&self) -> Option<Moment> {
         let end = |pause: &Pause| if pause.over { pause.until.after(MEMORY_MS) } else { pause.until };
         self.0.values().map(end).min()
@@ -77,9 +90,10 @@ impl Core {
 
     /// What led to a pause of this kind is over: a start ends refusals, what Blender has worked on ends faults.
     pub(crate) fn takes_again(&mut self, worker: WorkerId, session: SessionKey, why: Why) {
-        let place = (worker, session);
+        let place = (session, worker);
         if self.pauses.0.get(&place).is_some_and(|pause| pause.why == why) {
             self.pauses.0.remove(&place);
+            self.indexes.dirty.insert(worker);
         }
     }
 
@@ -93,14 +107,33 @@ impl Core {
         }
     }
 
+    /// Pauses that are over by now end; their workers are looked at again.
+    pub(crate) fn end_pauses(&mut self, now: Moment) {
+        let ended = self.pauses.tick(now);
+        self.indexes.dirty.extend(ended);
+    }
+
     /// Whether a worker besides these could be given work of this session now, and has not refused it.
     pub(crate) fn others_take(&self, besides: &[WorkerId], need: Need, session: SessionKey) -> bool {
-        self.workers.iter().any(|(id, worker)| {
-            worker.takes_work()
-                && worker.offer.slots > 0
-                && worker.fits(need)
-                && !besides.contains(id)
-                && self.pauses.of(*id, session).is_none()
-        })
+        let gone: BTreeSet<WorkerId> = besides.iter().copied().chain(self.pauses.paused(session)).collect();
+        let gone = gone.into_iter().filter(|worker| self.is_willing(*worker, need)).count();
+        self.willing(need) > gone
+    }
+
+    /// How many workers that take work fit the need, busy or not.
+    pub(crate) fn willing(&self, need: Need) -> usize {
+        let counted = self.needs[need].willing as usize;
+        // Those that changed since they were counted.
+        self.indexes.dirty.iter().filter_map(|id| self.workers.get_key_value(id)).fold(
+            counted,
+            |sum, (id, worker)| {
+                let was = worker.standpoints.get(need.0).is_some_and(|standpoint| standpoint.slots > 0);
+                sum + usize::from(self.is_willing(*id, need)) - usize::from(was)
+            },
+        )
+    }
+
+    pub(crate) fn is_willing(&self, worker: WorkerId, need: Need) -> bool {
+        self.workers.get(&worker).is_some_and(|known| known.takes_work() && known.fits(need))
     }
 }

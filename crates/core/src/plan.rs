@@ -1,8 +1,14 @@
-//! What a job asks for: steps, the order between them, and what a worker must offer.
+//! What a job asks for: its standing among others, steps, the order between them, what a worker must offer.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    num::NonZeroU16,
+};
 
 use kiln_types::{JobId, MAX_TASKS, Order, SessionKey, StepIndex};
+
+use crate::Moment;
 
 /// One thing that a worker has and a step may need, as a person would say it: `Blender 3.4`, `device cuda`,
 /// `engine CYCLES`. The core compares the texts and knows nothing of what they mean.
@@ -21,17 +27,40 @@ impl From<&str> for Label {
     }
 }
 
-/// What a worker must offer to take a step: every one of these labels.
+/// What a worker must offer to take a step: every one of these labels, room for what a slot of it claims, and one of
+/// each limit that it counts against.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Requirement {
     pub labels: BTreeSet<Label>,
+    pub room: Room,
+    /// Farm-wide limits (licences), by name: how many of each a slot holds while it works.
+    pub limits: BTreeMap<String, u32>,
+}
+
+/// What a slot needs of its worker's machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Room {
+    /// At least; 0 for an equal share of the worker's.
+    pub cores: u32,
+    /// Bytes; 0 where it is not known.
+    pub memory: u64,
+    pub gpus: Gpus,
+    /// The machine for itself.
+    pub whole: bool,
+}
+
+/// Which GPUs one slot renders a frame on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Gpus {
+    #[default]
+    None,
+    /// So many, each with at least so many bytes of memory.
+    Some { count: NonZeroU16, memory: u64 },
+    /// Every GPU of the worker with at least so many bytes of memory; at least one.
+    All { memory: u64 },
 }
 
 impl Requirement {
-    pub fn is_met_by(&self, offer: &BTreeSet<Label>) -> bool {
-        self.labels.is_subset(offer)
-    }
-
     /// The labels that the offer lacks; empty where it fits.
     pub fn missing(&self, offer: &BTreeSet<Label>) -> BTreeSet<Label> {
         self.labels.difference(offer).cloned().collect()
@@ -40,7 +69,7 @@ impl Requirement {
 
 impl<L: Into<Label>> FromIterator<L> for Requirement {
     fn from_iter<I: IntoIterator<Item = L>>(labels: I) -> Self {
-        Self { labels: labels.into_iter().map(Into::into).collect() }
+        Self { labels: labels.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 }
 
@@ -55,12 +84,62 @@ pub struct StepPlan {
     pub requires: Requirement,
     /// What a warm process holds: slots that have it open are preferred.
     pub session: SessionKey,
+    /// Milliseconds without a sign of progress after which an attempt is taken to hang.
+    pub hang_ms: Option<u64>,
+}
+
+impl StepPlan {
+    /// Of so many tasks, in their order, on any worker.
+    pub fn new(count: u32, session: SessionKey) -> Self {
+        Self {
+            count,
+            after: Vec::new(),
+            order: Order::Sequential,
+            requires: Requirement::default(),
+            session,
+            hang_ms: None,
+        }
+    }
+}
+
+/// Where a job stands among others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Higher is earlier; 0 to 100.
+    pub priority: u8,
+    pub project: String,
+    pub user: String,
+    /// Workers that it may be on at once.
+    pub max_workers: Option<u32>,
+    /// Jobs that must be completed before it starts. One that the core does not hold counts as not completed.
+    pub after: BTreeSet<JobId>,
+    /// It does not start earlier.
+    pub not_before: Option<Moment>,
+}
+
+impl Standing {
+    pub const DEFAULT_PRIORITY: u8 = 50;
+    pub const MAX_PRIORITY: u8 = 100;
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self {
+            priority: Self::DEFAULT_PRIORITY,
+            project: String::new(),
+            user: String::new(),
+            max_workers: None,
+            after: BTreeSet::new(),
+            not_before: None,
+        }
+    }
 }
 
 /// A job as the core needs it. Valid by construction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobPlan {
     id: JobId,
+    standing: Standing,
     steps: Vec<StepPlan>,
 }
 
@@ -103,7 +182,14 @@ impl JobPlan {
                 return Err(PlanError::NotBefore { step: index, after });
             }
         }
-        Ok(Self { id, steps })
+        Ok(Self { id, standing: Standing::default(), steps })
+    }
+
+    /// The same steps with this standing; a priority above the highest is the highest.
+    pub fn standing(mut self, mut standing: Standing) -> Self {
+        standing.priority = standing.priority.min(Standing::MAX_PRIORITY);
+        self.standing = standing;
+        self
     }
 
     pub fn id(&self) -> JobId {
@@ -114,7 +200,7 @@ impl JobPlan {
         &self.steps
     }
 
-    pub(crate) fn into_steps(self) -> Vec<StepPlan> {
-        self.steps
+    pub(crate) fn into_parts(self) -> (Standing, Vec<StepPlan>) {
+        (self.standing, self.steps)
     }
 }

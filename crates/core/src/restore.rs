@@ -5,7 +5,7 @@ use kiln_types::{AttemptId, Generation, JobState, SlotIndex, TaskId, TaskIndex, 
 use crate::{
     Core, Generations, HeldPhase, IndexSet, JobError, JobPlan, Moment, WorkerOffer,
     core::step_index,
-    job::{Job, JobEnd, JobPhase, Place, Step, Trouble},
+    job::{JobEnd, JobPhase, Place, Step, Trouble},
     worker::{Attempt, AttemptPhase, Presence, Worker},
 };
 
@@ -101,19 +101,21 @@ impl Core {
             _ => restored.steps.iter().any(|step| done(step) || live(step) || !step.failed.is_empty()),
         };
         let mut attempts = Vec::new();
-        let mut steps = self.steps_of(plan);
-        for (index, (step, stored)) in steps.iter_mut().zip(restored.steps).enumerate() {
+        let mut job = self.job_of(plan);
+        for (index, (step, stored)) in job.steps.iter_mut().zip(restored.steps).enumerate() {
             let ours = stored.fill(step, has_ended).map_err(bad)?;
             attempts.extend(ours.into_iter().map(|attempt| (step_index(index), attempt)));
         }
         if attempts.iter().any(|(_, attempt)| attempt.attempt.epoch >= self.epoch) {
             return Err(bad("an attempt is of this reign or a later one"));
         }
-        let mut job = Job { phase, begun, steps };
+        (job.phase, job.begun) = (phase, begun);
         for index in 0..job.steps.len() {
             job.steps[index].state = job.step_state(index);
         }
         self.jobs.insert(id, job);
+        self.indexes.changed.insert(id);
+        self.release_when_due(now, id);
         if !has_ended {
             self.active.insert(id);
             self.unsettled.insert(id);
@@ -140,17 +142,21 @@ impl Core {
         };
         match found.place(task.index) {
             Some(Place::Waiting) => {}
-            Some(Place::Live(_)) if !phase.is_live() => {}
+            Some(Place::Live(_)) if !phase.is_live() || !found.twins.contains_key(&task.index) => {}
             _ => return,
         }
-        if phase.is_live() {
+        if phase.is_live() && found.live.contains_key(&task.index) {
+            found.twins.insert(task.index, id);
+        } else if phase.is_live() {
             found.remove_waiting(task.index);
             found.live.insert(task.index, id);
             found.running += u32::from(phase.has_begun());
         } else {
             found.troubles.entry(task.index).or_default().late.push(id);
         }
-        self.attempts.insert(id, Attempt { task, worker, generation, slot, phase });
+        let attempt = Attempt { task, worker, generation, slot, phase, charged_ms: 0, cold: true };
+        self.attempts.insert(id, attempt);
+        self.touch(worker);
         let needs = &self.needs;
         let known = self.workers.entry(worker).or_insert_with(|| {
             let mut worker = Worker::unseen(Presence::Offline);
@@ -201,7 +207,7 @@ impl RestoredStep {
             if !has_ended && step.place(task) == Some(Place::Waiting) {
                 step.waiting.remove(task);
                 // It waits, so it was spared whatever it has failed.
-                let trouble = Trouble { failed_on, spared: true, lapses, late: Vec::new() };
+                let trouble = Trouble { failed_on, spared: true, lapses, ..Trouble::default() };
                 if !trouble.is_over() {
                     step.troubles.insert(task, trouble);
                 }

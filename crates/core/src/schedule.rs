@@ -1,45 +1,34 @@
 //! Which task goes to which slot.
 //!
-//! First idle slots, job by job; then queues, so that no slot waits for the network between two frames; and
-//! when nothing waits any more, idle slots take from the queues of busy ones.
+//! Slots that changed choose among the steps that wait; steps that came choose among the workers that are vacant.
+//! Then queues are filled, so that no slot waits for the network between two frames; and at the end of a step, idle
+//! slots take over what others would finish late ([`crate::tail`]).
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::collections::BTreeSet;
 
-use kiln_types::{AttemptId, JobId, SessionKey, SlotIndex, StepIndex, TaskId, WorkerId};
+use kiln_types::{AttemptId, JobId, SlotIndex, TaskId, TaskIndex, WorkerId};
 
 use crate::{
     Assigned, Config, Core, Moment, Outbox, Push, Record,
-    core::step_index,
-    job::{Job, JobPhase, Need, Step, Trouble},
-    worker::{Attempt, AttemptPhase, Slot},
+    accounts::{AccountId, Turn},
+    estimate::UNMEASURED_MS,
+    job::{Job, Step, Trouble},
+    needs::{self, Need},
+    ready::{Shelf, StepId},
+    worker::{Attempt, AttemptPhase},
 };
 
-/// A slot that may be given work, as it stands in this round.
-struct Room {
-    worker: WorkerId,
-    slot: SlotIndex,
-    /// Attempts in its queue, the running one too.
-    queued: usize,
-    /// Milliseconds until it has worked off its queue, as far as known.
-    backlog_ms: u64,
-    session: Option<SessionKey>,
-    frame_ms: Option<u32>,
-    /// An earlier job has more for it: later ones do not queue on it.
-    claimed: bool,
-    given: Vec<Assigned>,
-}
+/// How far another's turn may be ahead for a slot to stay with its scene; milliseconds of share.
+const RELOAD_MS: u64 = 20_000;
+/// Steps that cannot be served here and now, looked at for one decision.
+const LOOK_AT: usize = 256;
+/// One part in so many of the time goes to lower priorities, so that nothing starves.
+const TRICKLE: u64 = 20;
 
-/// A step with waiting tasks that may run.
-#[derive(Clone, Copy)]
-struct Open {
-    job: JobId,
-    step: StepIndex,
-    need: Need,
-    session: SessionKey,
-}
-
-/// What a frame is taken to last where none was measured; milliseconds.
-const UNMEASURED_MS: u64 = 10_000;
+/// What was handed out in this turn and is not sent yet.
+pub(crate) type Given = Vec<(WorkerId, SlotIndex, Assigned)>;
+/// A slot of a worker.
+pub(crate) type Seat = (WorkerId, SlotIndex);
 
 impl Core {
     /// Hands out work. Call it after each batch of inputs.
@@ -47,274 +36,451 @@ impl Core {
         for job in std::mem::take(&mut self.unsettled) {
             self.settle(job, out);
         }
-        self.pauses.tick(now);
-        let open = self.open_steps();
-        if !open.is_empty() || !self.attempts.is_empty() {
-            let mut rooms = self.rooms(now);
-            self.fill_idle(&open, &mut rooms, out);
-            self.fill_queues(&open, &mut rooms, out);
-            self.steal(&rooms, out);
-            for room in rooms {
-                self.send(&room, out);
-            }
+        self.end_pauses(now);
+        self.start_due(now);
+        let dirty: Vec<WorkerId> = self.by_speed();
+        self.reindex();
+        let mut given = Given::new();
+        let mut refill: BTreeSet<Seat> = BTreeSet::new();
+        for worker in dirty {
+            self.serve_worker(worker, &mut refill, &mut given, out);
         }
+        while let Some(need) = self.indexes.fresh.pop_first() {
+            self.serve_need(need, &mut refill, &mut given, out);
+        }
+        for (worker, slot) in refill {
+            self.fill_queue(worker, slot, &mut given, out);
+        }
+        self.make_way(out);
+        self.reindex();
+        self.tail(now, &mut given, out);
+        self.send(given, out);
         self.record_workers(out);
     }
 
-    fn open_steps(&self) -> Vec<Open> {
-        let mut open = Vec::new();
-        for (&id, job) in self.active.iter().filter_map(|id| self.jobs.get_key_value(id)) {
-            if job.phase != JobPhase::Active {
-                continue;
-            }
-            for (index, step) in job.steps.iter().enumerate() {
-                if job.could_run(index) {
-                    let (need, session) = (step.need, step.plan.session);
-                    open.push(Open { job: id, step: step_index(index), need, session });
-                }
-            }
-        }
-        open
+    /// Workers that changed, the fastest first.
+    fn by_speed(&self) -> Vec<WorkerId> {
+        let mut dirty: Vec<WorkerId> = self.indexes.dirty.iter().copied().collect();
+        let speed = |id: &WorkerId| self.workers.get(id).map_or(0.0, |worker| worker.speed);
+        dirty.sort_by(|a, b| speed(b).total_cmp(&speed(a)).then(a.cmp(b)));
+        dirty
     }
 
-    /// Slots that may be given work, in the order of their ids.
-    fn rooms(&self, now: Moment) -> Vec<Room> {
-        let mut rooms = Vec::new();
-        for (id, worker) in self.workers.iter().filter(|(_, worker)| worker.takes_work()) {
-            for (index, slot) in worker.slots.iter().enumerate().take(usize::from(worker.offer.slots)) {
-                // Whatever uploads more than it renders should catch up first.
-                let is_behind = slot.delivering.len() >= usize::from(self.config.max_queue.max(1));
-                if slot.closing.is_empty() && !is_behind {
-                    rooms.push(Room {
-                        worker: *id,
-                        slot: SlotIndex(index as u16),
-                        queued: slot.queue.len(),
-                        backlog_ms: self.backlog(now, slot),
-                        session: slot.session,
-                        frame_ms: slot.frame_ms,
-                        claimed: false,
-                        given: Vec::new(),
-                    });
-                }
-            }
-        }
-        rooms
-    }
-
-    fn backlog(&self, now: Moment, slot: &Slot) -> u64 {
-        let frame = slot.frame_ms.map_or(UNMEASURED_MS, u64::from);
-        let whole = frame * slot.queue.len() as u64;
-        let front = slot.queue.front().and_then(|front| self.attempts.get(front));
-        match front.map(|attempt| attempt.phase) {
-            Some(AttemptPhase::Running { since }) => whole - now.since(since).min(frame),
-            _ => whole,
-        }
-    }
-
-    /// One task for each idle slot that can take one. The earliest job chooses first, and prefers slots that
-    /// have its session open, then ones that have none.
-    fn fill_idle(&mut self, open: &[Open], rooms: &mut [Room], out: &mut impl Outbox) {
-        let mut idle: Vec<usize> = (0..rooms.len()).filter(|&index| rooms[index].queued == 0).collect();
-        for step in open {
-            if idle.is_empty() {
+    /// A task for each of its vacant slots, and a note of those whose queues run low.
+    fn serve_worker(
+        &mut self,
+        id: WorkerId,
+        refill: &mut BTreeSet<Seat>,
+        given: &mut Given,
+        out: &mut impl Outbox,
+    ) {
+        let Some(worker) = self.workers.get(&id).filter(|worker| worker.takes_work()) else { return };
+        let offered = usize::from(worker.offer.slots).min(worker.slots.len());
+        for slot in (0..offered).map(|index| SlotIndex(index as u16)) {
+            let Some(found) = self.workers.get(&id).and_then(|worker| worker.slots.get(usize::from(slot.0)))
+            else {
                 return;
-            }
-            let mut fitting: Vec<usize> =
-                idle.iter().copied().filter(|&i| self.fits(&rooms[i], step)).collect();
-            fitting.sort_by_key(|&index| {
-                let room = &rooms[index];
-                let warmth = match room.session {
-                    Some(session) if session == step.session => 0,
-                    None => 1,
-                    Some(_) => 2,
-                };
-                (warmth, room.frame_ms.unwrap_or(u32::MAX), index)
-            });
-            for index in fitting {
-                self.give(*step, &mut rooms[index], out);
-            }
-            idle.retain(|&index| rooms[index].queued == 0);
-        }
-    }
-
-    /// Tasks behind those that run, each for the slot that will need it first.
-    fn fill_queues(&mut self, open: &[Open], rooms: &mut [Room], out: &mut impl Outbox) {
-        let mut unclaimed = rooms.len();
-        for step in open {
-            if unclaimed == 0 {
-                return;
-            }
-            let fitting: Vec<usize> =
-                (0..rooms.len()).filter(|&index| self.fits(&rooms[index], step)).collect();
-            let waiting = self.waiting(step);
-            if fitting.is_empty() || waiting == 0 {
-                continue;
-            }
-            let share = (waiting as usize / (2 * fitting.len())).max(1);
-            let has_room = |room: &Room| {
-                let ahead = self.config.ahead(step.session, room).min(share);
-                !room.claimed && (1..=ahead).contains(&room.queued)
             };
-            let with_room = fitting.iter().copied().filter(|&index| has_room(&rooms[index]));
-            let mut next: BinaryHeap<_> =
-                with_room.map(|index| Reverse((rooms[index].backlog_ms, index))).collect();
-            let config = self.config.clone();
-            while let Some(Reverse((_, index))) = next.pop() {
-                let room = &mut rooms[index];
-                if self.give(*step, room, out) {
-                    let ahead = config.ahead(step.session, room).min(share);
-                    if room.queued <= ahead {
-                        next.push(Reverse((room.backlog_ms, index)));
-                    }
-                } else if self.waiting(step) == 0 {
-                    break;
-                }
-            }
-            let more = self.step_at(step).is_some_and(|step| !step.waiting.is_empty());
-            for &index in fitting.iter().filter(|_| more) {
-                unclaimed -= usize::from(!rooms[index].claimed);
-                rooms[index].claimed = true;
+            if !found.queue.is_empty() {
+                refill.insert((id, slot));
+            } else if found.is_vacant()
+                && let Some((step, index)) = self.choose(id, slot)
+            {
+                self.give(task_of(step, index), (id, slot), given, out);
+                refill.insert((id, slot));
             }
         }
     }
 
-    /// Idle slots for which nothing waits ask for what is queued elsewhere, the longest wait first. What comes
-    /// back waits again and is handed out as anything else.
-    fn steal(&mut self, rooms: &[Room], out: &mut impl Outbox) {
-        let mut idle: Vec<&Room> = rooms.iter().filter(|room| room.queued == 0).collect();
-        if idle.is_empty() {
-            return;
-        }
-        let mut queued = Vec::new();
-        let mut coming = 0;
-        for worker in self.workers.values().filter(|worker| worker.presence.is_connected()) {
-            for slot in &worker.slots {
-                let frame = slot.frame_ms.map_or(UNMEASURED_MS, u64::from);
-                // Behind an attempt that closes, even the front waits.
-                let ahead = u64::from(!slot.closing.is_empty());
-                for (position, id) in slot.queue.iter().enumerate() {
-                    let Some(attempt) = self.attempts.get(id) else { continue };
-                    let is_active = |job: &Job| job.phase == JobPhase::Active;
-                    let active = self.jobs.get(&attempt.task.job).is_some_and(is_active);
-                    let wait = (position as u64 + ahead) * frame;
-                    match attempt.phase {
-                        AttemptPhase::Assigned { recalled: true } if active => coming += 1,
-                        AttemptPhase::Assigned { recalled: false }
-                            if active && wait > 0 && wait >= self.config.steal_ms =>
-                        {
-                            queued.push((wait, *id));
-                        }
-                        _ => {}
-                    }
-                }
-            }
-        }
-        idle.drain(..usize::min(coming, idle.len()));
-        queued.sort_unstable_by(|a, b| b.cmp(a));
-        let mut nobody_fits: Vec<Need> = Vec::new();
-        for (_, id) in queued {
-            if idle.is_empty() {
+    /// Vacant workers for what waits for this need, until one or the other is used up.
+    fn serve_need(
+        &mut self,
+        need: Need,
+        refill: &mut BTreeSet<Seat>,
+        given: &mut Given,
+        out: &mut impl Outbox,
+    ) {
+        let mut refused: BTreeSet<WorkerId> = BTreeSet::new();
+        while refused.len() < LOOK_AT {
+            let state = &self.needs[need];
+            if state.ready.is_empty() || state.vacant.is_empty() || self.lacking_limit(need).is_some() {
                 return;
             }
-            let Some(task) = self.attempts.get(&id).map(|attempt| attempt.task) else { continue };
-            let Some(step) = self.step(task) else { continue };
-            let need = step.need;
-            if nobody_fits.contains(&need) {
-                continue;
-            }
-            let trouble = step.troubles.get(&task.index);
-            let failed_there = |room: &Room| trouble.is_some_and(|t| t.failed_on.contains(&room.worker));
-            let session = step.plan.session;
-            let fits = |room: &Room| self.may_take(room.worker, need, session);
-            match idle.iter().position(|room| fits(room) && !failed_there(room)) {
-                Some(taker) => {
-                    idle.swap_remove(taker);
-                    self.recall(id, out);
+            let Some((worker, slot)) = self.best_vacant(need, &refused) else { return };
+            match self.choose(worker, slot) {
+                Some((step, index)) => {
+                    self.give(task_of(step, index), (worker, slot), given, out);
+                    refill.insert((worker, slot));
                 }
-                None if trouble.is_none() => nobody_fits.push(need),
-                None => {}
+                None => {
+                    refused.insert(worker);
+                }
             }
         }
     }
 
-    /// Opens an attempt of the step's next task on this slot; whether there was one for it.
-    fn give(&mut self, from: Open, room: &mut Room, out: &mut impl Outbox) -> bool {
-        let Some(step) = self.step_at(&from) else { return false };
-        let worker = room.worker;
-        let may = |trouble: &Trouble| {
-            !trouble.failed_on.contains(&worker) || !self.can_go_elsewhere(from.need, trouble)
+    /// The vacant slot that is closest to what is first in line: with the scene open, with its files, the fastest.
+    fn best_vacant(&self, need: Need, refused: &BTreeSet<WorkerId>) -> Option<(WorkerId, SlotIndex)> {
+        let state = &self.needs[need];
+        let priority = state.ready.priorities().next()?;
+        let account = state.ready.accounts(priority).min_by_key(|account| self.accounts.turn(*account))?;
+        let (job, step) = state.ready.after(Shelf { priority, account }, None)?;
+        let session = self.jobs.get(&job)?.steps.get(usize::from(step.0))?.plan.session;
+        let is_vacant = |id: &WorkerId| {
+            let standpoint = self.workers.get(id).and_then(|worker| worker.standpoints.get(need.0));
+            standpoint.is_some_and(|standpoint| standpoint.vacant.is_some()) && !refused.contains(id)
         };
-        let Some(index) = step.next(may) else { return false };
-        let task = TaskId { job: from.job, step: from.step, index };
-        let generation = step.generations.get(index);
+        let warm = self.indexes.warm.get(&session).into_iter().flatten();
+        let still = |(worker, slot): &&(WorkerId, SlotIndex)| {
+            let slot = self.workers.get(worker).and_then(|known| known.slots.get(usize::from(slot.0)));
+            is_vacant(worker) && slot.is_some_and(|slot| slot.is_vacant() && slot.session == Some(session))
+        };
+        if let Some(place) = warm.take(LOOK_AT).find(still) {
+            return Some(*place);
+        }
+        let had = self.indexes.had.get(&session).into_iter().flatten();
+        let had = had.take(LOOK_AT).find(|worker| is_vacant(worker)).copied();
+        let worker =
+            had.or_else(|| state.vacant.iter().map(|(_, id)| *id).find(|id| !refused.contains(id)))?;
+        let mut slots = self.workers.get(&worker)?.vacant_slots();
+        // One that would have to close nothing is best.
+        let first = slots.next()?;
+        let cold =
+            if first.1.session.is_none() { None } else { slots.find(|(_, slot)| slot.session.is_none()) };
+        Some((worker, cold.unwrap_or(first).0))
+    }
+
+    /// The task that this slot should do next.
+    fn choose(&mut self, id: WorkerId, slot: SlotIndex) -> Option<(StepId, TaskIndex)> {
+        let worker = self.workers.get(&id)?;
+        let fitting = |need: &Need| {
+            worker.fits(*need) && !self.needs[*need].ready.is_empty() && self.lacking_limit(*need).is_none()
+        };
+        let fitting: Vec<Need> = self.needs.all().filter(fitting).collect();
+        let levels: BTreeSet<u8> =
+            fitting.iter().flat_map(|need| self.needs[*need].ready.priorities()).collect();
+        let mut levels: Vec<u8> = levels.into_iter().rev().collect();
+        // What is owed to those below goes past the highest.
+        if levels.len() > 1 && self.owed_ms >= UNMEASURED_MS {
+            levels.rotate_left(1);
+        }
+        let mut tried = 0;
+        for priority in levels {
+            let accounts: BTreeSet<AccountId> =
+                fitting.iter().flat_map(|need| self.needs[*need].ready.accounts(priority)).collect();
+            let mut heads: Vec<(Turn, AccountId)> = accounts
+                .into_iter()
+                .filter(|account| !self.accounts.is_full(*account) || self.holds(id, slot, *account))
+                .map(|account| (self.accounts.turn(account), account))
+                .collect();
+            heads.sort_unstable();
+            if let Some(found) = self.stay(id, slot, priority, heads.first().copied()) {
+                return Some(found);
+            }
+            for (_, account) in heads {
+                let shelf = Shelf { priority, account };
+                let mut last = None;
+                while let Some(step) =
+                    fitting.iter().filter_map(|need| self.needs[*need].ready.after(shelf, last)).min()
+                {
+                    last = Some(step);
+                    match self.takes(id, slot, step) {
+                        Takes::Task(index) => return Some((step, index)),
+                        Takes::WhenThereIsRoom => return None,
+                        Takes::Nothing => {}
+                    }
+                    tried += 1;
+                    if tried >= LOOK_AT {
+                        return None;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// The next task of the scene that the slot has open, where its account's turn is at most a reload away.
+    fn stay(
+        &mut self,
+        id: WorkerId,
+        slot: SlotIndex,
+        priority: u8,
+        first: Option<(Turn, AccountId)>,
+    ) -> Option<(StepId, TaskIndex)> {
+        let (turn, account) = first?;
+        let step = self.workers.get(&id)?.slots.get(usize::from(slot.0))?.last?;
+        let found = self.jobs.get(&step.0)?.steps.get(usize::from(step.1.0))?;
+        let (need, shelf) = found.shelf?;
+        let mine = self.accounts.turn(shelf.account);
+        let close = shelf.priority == priority && shelf.account != account && mine.is_within(RELOAD_MS, turn);
+        if !close || !self.workers[&id].fits(need) || self.lacking_limit(need).is_some() {
+            return None;
+        }
+        match self.takes(id, slot, step) {
+            Takes::Task(index) => Some((step, index)),
+            Takes::WhenThereIsRoom | Takes::Nothing => None,
+        }
+    }
+
+    /// Whether the slot can take a task of this step now, and which.
+    fn takes(&mut self, id: WorkerId, slot: SlotIndex, (job, step): StepId) -> Takes {
+        let Some((found, worker)) = self.jobs.get(&job).zip(self.workers.get(&id)) else {
+            return Takes::Nothing;
+        };
+        let Some(step) = found.steps.get(usize::from(step.0)) else { return Takes::Nothing };
+        let Some(place) = worker.slots.get(usize::from(slot.0)) else { return Takes::Nothing };
+        let (need, session) = (step.need, step.plan.session);
+        if (found.is_full() && !found.on.contains_key(&id)) || self.is_held_off(id, need, session) {
+            return Takes::Nothing;
+        }
+        let room = self.needs[need].requirement.room;
+        if place.queue.is_empty() {
+            let elsewhere = worker.reserved.is_some_and(|reserved| reserved != need);
+            if elsewhere {
+                return Takes::Nothing;
+            }
+            if needs::claim(worker, &worker.claims(Some(slot)), room).is_none() {
+                let served = !found.on.is_empty();
+                return match self.needs[need].reserved {
+                    Some(reserved) if reserved == id => Takes::WhenThereIsRoom,
+                    None if !served => self.reserve(id, need),
+                    _ => Takes::Nothing,
+                };
+            }
+        } else {
+            // Behind others, only what claims the same: the slot is sized anew when it is vacant.
+            let behind = place.counted.first().and_then(|(job, step)| {
+                self.jobs.get(job)?.steps.get(usize::from(step.0)).map(|step| step.need)
+            });
+            let same = behind.is_some_and(|behind| self.needs[behind].requirement.room == room);
+            if !same || worker.reserved.is_some() {
+                return Takes::WhenThereIsRoom;
+            }
+        }
+        let memory = worker.offer.memory;
+        let may = |trouble: &Trouble| {
+            let small = trouble.outgrew.is_some_and(|outgrew| memory > 0 && memory <= outgrew);
+            !small && (!trouble.failed_on.contains(&id) || !self.can_go_elsewhere(need, trouble))
+        };
+        step.next(may).map_or(Takes::Nothing, Takes::Task)
+    }
+
+    /// The worker takes nothing else until there is room on it for this need.
+    fn reserve(&mut self, id: WorkerId, need: Need) -> Takes {
+        self.needs[need].reserved = Some(id);
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.reserved = Some(need);
+        }
+        self.indexes.dirty.insert(id);
+        Takes::WhenThereIsRoom
+    }
+
+    /// The limit that keeps the steps of this need back.
+    pub(crate) fn lacking_limit(&self, need: Need) -> Option<&str> {
+        let limits = &self.needs[need].requirement.limits;
+        let lacks = |(name, count): &(&String, &u32)| {
+            let limit = self.limits.get(*name).copied().unwrap_or_default();
+            limit.used.saturating_add(**count) > limit.total
+        };
+        limits.iter().find(lacks).map(|(name, _)| name.as_str())
+    }
+
+    /// Whether the slot is at work for this account already: more of the same takes no other slot.
+    fn holds(&self, worker: WorkerId, slot: SlotIndex, account: AccountId) -> bool {
+        let slot = self.workers.get(&worker).and_then(|worker| worker.slots.get(usize::from(slot.0)));
+        let counted = slot.map_or(&[][..], |slot| &slot.counted);
+        counted.iter().any(|(job, _)| self.jobs.get(job).is_some_and(|job| job.account == account))
+    }
+
+    /// Opens an attempt of the task on this slot.
+    pub(crate) fn give(&mut self, task: TaskId, seat: Seat, given: &mut Given, out: &mut impl Outbox) {
+        let TaskId { job, step, index } = task;
+        let (worker, slot) = seat;
         let attempt = AttemptId { epoch: self.epoch, counter: self.next_attempt };
+        let Some(found) = self.step(task) else { return };
+        let (need, session, generation) = (found.need, found.plan.session, found.generations.get(index));
+        let place = self.workers.get(&worker).and_then(|worker| worker.slots.get(usize::from(slot.0)));
+        let cold = place.is_none_or(|slot| slot.session != Some(session));
+        let frame_ms = self.frame_ms(found, worker, place).unwrap_or(UNMEASURED_MS);
         self.next_attempt += 1;
         if let Some(step) = self.step_mut(task) {
             step.remove_waiting(index);
-            step.live.insert(index, attempt);
+            let first = !step.live.contains_key(&index);
+            if first {
+                step.live.insert(index, attempt)
+            } else {
+                step.twins.insert(index, attempt)
+            };
         }
-        let slot = room.slot;
+        self.pay(job, frame_ms);
         let phase = AttemptPhase::Assigned { recalled: false };
-        self.attempts.insert(attempt, Attempt { task, worker, generation, slot, phase });
-        if let Some(slot) = self.workers.get_mut(&worker).and_then(|worker| worker.slot_mut(slot)) {
-            slot.queue.push_back(attempt);
-            slot.set_session(from.session);
-            (room.session, room.frame_ms) = (slot.session, slot.frame_ms);
+        let charged_ms = u32::try_from(frame_ms).unwrap_or(u32::MAX);
+        self.attempts.insert(attempt, Attempt { task, worker, generation, slot, phase, charged_ms, cold });
+        let room = self.needs[need].requirement.room;
+        if let Some(known) = self.workers.get_mut(&worker) {
+            let claim = needs::claim(known, &known.claims(Some(slot)), room);
+            if known.reserved.take_if(|reserved| *reserved == need).is_some() {
+                self.needs[need].reserved = None;
+            }
+            if let Some(place) = known.slot_mut(slot) {
+                if place.queue.is_empty() {
+                    place.claim = claim.unwrap_or_default();
+                }
+                let left = place.session.filter(|open| *open != session);
+                place.queue.push_back(attempt);
+                place.set_session(session);
+                place.last = Some((job, step));
+                if let Some(warm) = left.and_then(|left| self.indexes.warm.get_mut(&left)) {
+                    warm.remove(&(worker, slot));
+                }
+            }
         }
-        self.touched.insert(worker);
+        self.indexes.had.entry(session).or_default().insert(worker);
+        self.touch(worker);
+        self.reindex_worker(worker);
+        self.file(job);
         out.record(Record::AttemptOpened { attempt, task, generation, worker, slot });
-        room.queued += 1;
-        room.backlog_ms += room.frame_ms.map_or(UNMEASURED_MS, u64::from);
-        room.given.push(Assigned { attempt, task, generation });
-        true
+        given.push((worker, slot, Assigned { attempt, task, generation }));
+    }
+
+    /// The account of the job advances; a part of it is owed to those whom its priority passes by.
+    fn pay(&mut self, job: JobId, ms: u64) {
+        let Some(job) = self.jobs.get(&job) else { return };
+        let (account, priority) = (job.account, job.standing.priority);
+        self.accounts.charge(account, i64::try_from(ms).unwrap_or(i64::MAX));
+        let others = self.needs.all().flat_map(|need| self.needs[need].ready.priorities());
+        let (below, above) = others.fold((false, false), |(below, above), other| {
+            (below || other < priority, above || other > priority)
+        });
+        if above {
+            self.owed_ms = self.owed_ms.saturating_sub(ms);
+        } else if below {
+            self.owed_ms = self.owed_ms.saturating_add(ms / TRICKLE);
+        }
+    }
+
+    /// Tasks behind the one that runs, where its queue is half empty.
+    fn fill_queue(&mut self, id: WorkerId, slot: SlotIndex, given: &mut Given, out: &mut impl Outbox) {
+        let mut wanted: Option<usize> = None;
+        loop {
+            let Some(worker) = self.workers.get(&id).filter(|worker| worker.takes_work()) else { return };
+            let Some(place) = worker.slots.get(usize::from(slot.0)) else { return };
+            let queued = place.queue.len();
+            if queued == 0 || !place.closing.is_empty() || place.is_behind() || worker.reserved.is_some() {
+                return;
+            }
+            if wanted.is_some_and(|wanted| queued > wanted) {
+                return;
+            }
+            let Some((step, index)) = self.choose(id, slot) else { return };
+            let depth = self.depth(step, id, slot);
+            if wanted.is_none() && queued > 1 + depth / 2 || queued > depth {
+                return;
+            }
+            wanted = Some(depth);
+            self.give(task_of(step, index), (id, slot), given, out);
+        }
+    }
+
+    /// How many tasks of the step the slot should have behind the one that runs: about as many as last
+    /// [`Config::ahead_ms`] there, and no more than half of its part of what waits.
+    fn depth(&self, (job, step): StepId, worker: WorkerId, slot: SlotIndex) -> usize {
+        let Some(found) = self.jobs.get(&job).and_then(|job| job.steps.get(usize::from(step.0))) else {
+            return 0;
+        };
+        let place = self.workers.get(&worker).and_then(|worker| worker.slots.get(usize::from(slot.0)));
+        let measured =
+            place.filter(|slot| slot.session == Some(found.plan.session)).and_then(|slot| slot.frame_ms);
+        let Some(frame) = measured else { return 1 };
+        let slots = self.needs[found.need].slots.max(1) as usize;
+        let part = found.waiting_len() as usize / (2 * slots);
+        self.config.ahead(u64::from(frame)).min(part.max(1))
+    }
+
+    /// Asks back what is queued of lower priorities, as much as waits above them.
+    fn make_way(&mut self, out: &mut impl Outbox) {
+        for (job, step) in std::mem::take(&mut self.indexes.arrived) {
+            let Some(found) = self.jobs.get(&job) else { continue };
+            let Some((need, shelf)) = found.steps.get(usize::from(step.0)).and_then(|step| step.shelf) else {
+                continue;
+            };
+            let wanted = found.steps[usize::from(step.0)].waiting_len() as usize;
+            let lower = self.active.iter().filter(|id| **id != job).filter_map(|id| self.jobs.get(id));
+            let lower = lower.filter(|other| other.standing.priority < shelf.priority);
+            let queued = lower.flat_map(Job::live).filter(|id| {
+                self.attempts.get(id).is_some_and(|attempt| {
+                    attempt.phase == AttemptPhase::Assigned { recalled: false }
+                        && self.workers.get(&attempt.worker).is_some_and(|worker| {
+                            worker.fits(need)
+                                && worker.slots[usize::from(attempt.slot.0)].queue.front() != Some(id)
+                        })
+                })
+            });
+            let queued: Vec<AttemptId> = queued.take(wanted).collect();
+            for attempt in queued {
+                self.recall(attempt, out);
+            }
+        }
     }
 
     /// Whether a worker that may take work and fits has not failed on the task.
     fn can_go_elsewhere(&self, need: Need, trouble: &Trouble) -> bool {
-        self.workers.iter().any(|(id, worker)| {
-            worker.takes_work()
-                && worker.offer.slots > 0
-                && worker.fits(need)
-                && !trouble.failed_on.contains(id)
-        })
+        let mut failed_on = trouble.failed_on.clone();
+        failed_on.sort_unstable();
+        failed_on.dedup();
+        let failed = failed_on.iter().filter(|id| self.is_willing(**id, need)).count();
+        self.willing(need) > failed
     }
 
-    /// What the room was given, one message for tasks of one step.
-    fn send(&self, room: &Room, out: &mut impl Outbox) {
-        for tasks in room.given.chunk_by(|a, b| (a.task.job, a.task.step) == (b.task.job, b.task.step)) {
-            self.push(room.worker, Push::Assign { slot: room.slot, tasks: tasks.to_vec() }, out);
+    /// What was handed out, one message for neighbouring tasks of one step on one slot, in the order of the frames.
+    fn send(&self, given: Given, out: &mut impl Outbox) {
+        let mut given = given;
+        // Of equal places, in the order in which they were handed out.
+        given.sort_by_key(|(worker, slot, _)| (*worker, *slot));
+        let same = |a: &(WorkerId, SlotIndex, Assigned), b: &(WorkerId, SlotIndex, Assigned)| {
+            (a.0, a.1, a.2.task.job, a.2.task.step) == (b.0, b.1, b.2.task.job, b.2.task.step)
+        };
+        for tasks in given.chunk_by(same) {
+            let Some((worker, slot, _)) = tasks.first().copied() else { continue };
+            let place = self.workers.get(&worker).and_then(|worker| worker.slots.get(usize::from(slot.0)));
+            let claim = place.map(|slot| slot.claim).unwrap_or_default();
+            let tasks = tasks.iter().map(|(_, _, assigned)| *assigned).collect();
+            self.push(worker, Push::Assign { slot, claim, tasks }, out);
         }
-    }
-
-    fn step_at(&self, open: &Open) -> Option<&Step> {
-        self.jobs.get(&open.job)?.steps.get(usize::from(open.step.0))
-    }
-
-    fn waiting(&self, open: &Open) -> u32 {
-        self.step_at(open).map_or(0, Step::waiting_len)
-    }
-
-    fn fits(&self, room: &Room, open: &Open) -> bool {
-        self.may_take(room.worker, open.need, open.session)
-    }
-
-    fn may_take(&self, worker: WorkerId, need: Need, session: SessionKey) -> bool {
-        self.workers.get(&worker).is_some_and(|known| known.fits(need))
-            && !self.is_held_off(worker, need, session)
     }
 }
 
+fn task_of((job, step): StepId, index: TaskIndex) -> TaskId {
+    TaskId { job, step, index }
+}
+
+/// Whether a slot takes a task of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    Task(TaskIndex),
+    /// Not while others are at work there; and nothing that comes later goes before it.
+    WhenThereIsRoom,
+    Nothing,
+}
+
 impl Config {
-    /// How many tasks of this session the room should have queued behind the one that runs.
-    fn ahead(&self, session: SessionKey, room: &Room) -> usize {
+    /// How many frames of so many milliseconds a slot should have queued behind the one that runs.
+    fn ahead(&self, frame_ms: u64) -> usize {
         let most = usize::from(self.max_queue.max(1));
-        match room.frame_ms {
-            Some(frame) if room.session == Some(session) => {
-                usize::try_from(self.ahead_ms.div_ceil(u64::from(frame.max(1))))
-                    .unwrap_or(most)
-                    .clamp(1, most)
-            }
-            _ => 1,
-        }
+        usize::try_from(self.ahead_ms.div_ceil(frame_ms.max(1))).unwrap_or(most).clamp(1, most)
+    }
+}
+
+impl Job {
+    /// Whether it is on as many workers as it may be.
+    pub fn is_full(&self) -> bool {
+        self.standing.max_workers.is_some_and(|most| self.on.len() >= most as usize)
+    }
+}
+
+impl Step {
+    /// How many attempts wait in queues.
+    pub fn queued(&self) -> u32 {
+        (self.live.len() as u32).saturating_sub(self.running)
     }
 }

@@ -1,9 +1,11 @@
 //! What a person does to a job.
 
+use std::collections::BTreeMap;
+
 use kiln_types::{AttemptState, JobId, MAX_TASKS, StepIndex, TaskIndex};
 
 use crate::{
-    Core, IndexSet, JobError, JobPlan, Moment, Outbox, Record, RevokeReason,
+    Core, IndexSet, JobError, JobPlan, Moment, Outbox, Record, RevokeReason, Standing,
     core::{record_reopened, step_index},
     job::{Job, JobEnd, JobPhase, Step},
 };
@@ -11,27 +13,57 @@ use crate::{
 impl Core {
     /// # Errors
     /// Where the core holds a job of this id.
-    pub fn submit(&mut self, _now: Moment, plan: JobPlan, out: &mut impl Outbox) -> Result<(), JobError> {
+    pub fn submit(&mut self, now: Moment, plan: JobPlan, out: &mut impl Outbox) -> Result<(), JobError> {
         let id = plan.id();
         if self.jobs.contains_key(&id) {
             return Err(JobError::JobExists(id));
         }
-        let steps = self.steps_of(plan);
-        let job = Job { phase: JobPhase::Active, begun: false, steps };
+        let job = self.job_of(plan);
         out.record(Record::JobState { job: id, state: job.state(), reason: None });
         self.jobs.insert(id, job);
         self.active.insert(id);
+        self.indexes.changed.insert(id);
+        self.release_when_due(now, id);
         Ok(())
     }
 
-    pub(crate) fn steps_of(&mut self, plan: JobPlan) -> Vec<Step> {
-        plan.into_steps()
-            .into_iter()
-            .map(|step| {
-                let need = self.need(&step.requires);
-                Step::new(step, need)
-            })
-            .collect()
+    /// The job as it is when it is new.
+    pub(crate) fn job_of(&mut self, plan: JobPlan) -> Job {
+        let (standing, steps) = plan.into_parts();
+        let account = self.accounts.account(&standing.project, &standing.user);
+        let steps = steps.into_iter().map(|step| {
+            let need = self.need(&step.requires);
+            Step::new(step, need)
+        });
+        let steps = steps.collect();
+        Job {
+            phase: JobPhase::Active,
+            begun: false,
+            standing,
+            account,
+            entered: false,
+            released: false,
+            on: BTreeMap::new(),
+            steps,
+        }
+    }
+
+    /// The job stands otherwise among the others from now on; what is handed out stays so. Its project and user are
+    /// not changed.
+    ///
+    /// # Errors
+    /// Where there is no such job.
+    pub fn set_standing(&mut self, now: Moment, id: JobId, standing: Standing) -> Result<(), JobError> {
+        self.job_ref(id)?;
+        self.stop_waiting(id);
+        let job = self.job_mut(id)?;
+        let (project, user) = (job.standing.project.clone(), job.standing.user.clone());
+        let priority = standing.priority.min(Standing::MAX_PRIORITY);
+        job.standing = Standing { project, user, priority, ..standing };
+        job.released &= job.begun;
+        self.release_when_due(now, id);
+        self.look_again();
+        Ok(())
     }
 
     /// Nothing more of the job starts; what runs, ends. What is queued is asked back. A job that is paused
@@ -45,7 +77,7 @@ impl Core {
             return Ok(());
         }
         found.phase = JobPhase::Paused;
-        let live: Vec<_> = found.steps.iter().flat_map(|step| step.live.values().copied()).collect();
+        let live = found.live();
         out.record(Record::JobState { job, state: found.state(), reason: None });
         for attempt in live {
             self.recall(attempt, out);
@@ -180,7 +212,9 @@ impl Core {
         Ok(())
     }
 
+    /// To change it: it is filed anew.
     fn job_mut(&mut self, id: JobId) -> Result<&mut Job, JobError> {
+        self.indexes.changed.insert(id);
         self.jobs.get_mut(&id).ok_or(JobError::NoSuchJob(id))
     }
 
@@ -196,7 +230,7 @@ impl Core {
     fn outdate_dependents(&mut self, id: JobId, step: usize, out: &mut impl Outbox) {
         let Some(job) = self.jobs.get(&id) else { return };
         for index in job.dependents(step) {
-            let live: Vec<_> = self.jobs[&id].steps[index].live.values().copied().collect();
+            let live: Vec<_> = self.jobs[&id].steps[index].attempts().collect();
             let mut stale = IndexSet::new();
             for attempt in live {
                 let state = AttemptState::Superseded;
@@ -228,6 +262,7 @@ impl Core {
 
     /// The job has something to do again.
     fn wake(&mut self, id: JobId, out: &mut impl Outbox) {
+        self.indexes.changed.insert(id);
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if job.has_ended() {
             job.phase = JobPhase::Active;

@@ -1,12 +1,12 @@
 //! The core as others may look at it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_types::{
     AttemptId, Generation, JobId, JobState, StepIndex, TaskId, TaskState, WorkerId, WorkerState, WorkerWish,
 };
 
-use crate::{Core, Label, StepState, core::step_index, job::Place, worker::Worker};
+use crate::{Core, Label, Party, StepState, core::step_index, job::Place, worker::Worker};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobView {
@@ -63,6 +63,8 @@ pub struct TaskView {
     pub generation: Generation,
     /// The open attempt and its worker, where the task is assigned or running.
     pub attempt: Option<(AttemptId, WorkerId)>,
+    /// Its second attempt, where it was started again because the first will end late.
+    pub twin: Option<(AttemptId, WorkerId)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +119,9 @@ impl Core {
             Place::Failed => (TaskState::Failed, None),
             Place::Cancelled => (TaskState::Cancelled, None),
         };
-        Some(TaskView { state, generation: step.generations.get(task.index), attempt })
+        let twin = step.twins.get(&task.index).copied();
+        let twin = twin.and_then(|id| self.attempts.get(&id).map(|known| (id, known.worker)));
+        Some(TaskView { state, generation: step.generations.get(task.index), attempt, twin })
     }
 
     /// Where this attempt belongs, if the core still knows it: open, or closed and able to deliver.
@@ -155,6 +159,11 @@ impl Core {
         let Some(job) = self.jobs.get(&job) else { return false };
         let mut steps = job.steps.iter().enumerate().filter(|(index, _)| job.could_run(*index));
         steps.any(|(_, step)| self.is_held_off(worker, step.need, step.plan.session))
+    }
+
+    /// The slots that projects and users who had jobs since the start hold now.
+    pub fn held_slots(&self) -> BTreeMap<Party, u32> {
+        self.accounts.slots()
     }
 
     /// Whether no job has anything left to run: every one has ended, or there is none.

@@ -47,10 +47,6 @@ impl Waiting {
         self.set.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.set.is_empty()
-    }
-
     /// Where a task of the step stands in its order, whether it waits or not.
     pub fn spot(&self, index: TaskIndex) -> Spot {
         self.sequence.spot(index)

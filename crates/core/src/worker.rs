@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use kiln_types::{AttemptId, Generation, SessionKey, SlotIndex, TaskId, WorkerId, WorkerState, WorkerWish};
 
-use crate::{HeldPhase, Moment, Requirement, WorkerOffer, job::Need};
+use crate::{
+    Claim, HeldPhase, Moment, WorkerOffer,
+    needs::{self, Need, Needs, Standpoint},
+    ready::StepId,
+};
 
 /// One run of one task on one slot.
 #[derive(Debug)]
@@ -14,10 +18,14 @@ pub(crate) struct Attempt {
     pub generation: Generation,
     pub slot: SlotIndex,
     pub phase: AttemptPhase,
+    /// What its account was charged for it when it was handed out; milliseconds.
+    pub charged_ms: u32,
+    /// Its slot had to open the scene first: its time tells little of the frames.
+    pub cold: bool,
 }
 
 /// A million of these may be in flight on a large farm.
-const _: () = assert!(size_of::<Attempt>() <= 56);
+const _: () = assert!(size_of::<Attempt>() <= 64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AttemptPhase {
@@ -89,10 +97,13 @@ pub(crate) struct Slot {
     pub session: Option<SessionKey>,
     /// What a frame of that session takes here, smoothed; milliseconds, at least 1.
     pub frame_ms: Option<u32>,
+    /// The step that it was given work of last.
+    pub last: Option<StepId>,
+    /// What it holds of the machine while it has a queue.
+    pub claim: Claim,
+    /// The steps by which it is counted as at work ([`crate::Core::reindex`]).
+    pub counted: Vec<StepId>,
 }
-
-/// Ten thousand workers have tens of thousands of slots, and each decision walks them.
-const _: () = assert!(size_of::<Slot>() <= 136);
 
 impl Slot {
     pub fn is_empty(&self) -> bool {
@@ -157,8 +168,12 @@ pub(crate) struct Worker {
     pub presence: Presence,
     /// At least as many as offered; those beyond still hold attempts and get no more.
     pub slots: Vec<Slot>,
-    /// Whether each requirement that the core knows is met.
-    pub fits: Vec<bool>,
+    /// What it is for each need that the core knows.
+    pub standpoints: Vec<Standpoint>,
+    /// Work that it does in the time in which a middling worker does 1.
+    pub speed: f32,
+    /// It takes nothing else until there is room for this.
+    pub reserved: Option<Need>,
     /// As last recorded.
     pub state: WorkerState,
 }
@@ -171,14 +186,19 @@ impl Worker {
             wish: WorkerWish::Work,
             presence,
             slots: Vec::new(),
-            fits: Vec::new(),
+            standpoints: Vec::new(),
+            speed: 1.0,
+            reserved: None,
             state: WorkerState::Offline,
         }
     }
 
-    pub fn set_offer(&mut self, mut offer: WorkerOffer, needs: &[Requirement]) {
+    pub fn set_offer(&mut self, mut offer: WorkerOffer, needs: &Needs) {
         offer.slots = offer.slots.min(WorkerOffer::MAX_SLOTS);
-        self.fits = needs.iter().map(|need| need.is_met_by(&offer.labels)).collect();
+        self.standpoints.resize_with(needs.len(), Standpoint::default);
+        for need in needs.all() {
+            self.standpoints[need.0].fits = needs::fits(&offer, &needs[need].requirement);
+        }
         self.offer = offer;
         self.resize();
     }
@@ -207,7 +227,7 @@ impl Worker {
     }
 
     pub fn fits(&self, need: Need) -> bool {
-        self.fits.get(need.0).copied().unwrap_or(false)
+        self.standpoints.get(need.0).is_some_and(|standpoint| standpoint.fits)
     }
 
     pub fn is_offered(&self, slot: SlotIndex) -> bool {

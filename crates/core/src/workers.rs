@@ -36,7 +36,7 @@ impl Core {
         if worker.wish != WorkerWish::Work {
             out.push(id, Push::Wish(worker.wish));
         }
-        self.touched.insert(id);
+        self.touch(id);
 
         // Each attempt once, in the order the worker names them: the order of its queues.
         let mut seen = BTreeSet::new();
@@ -70,7 +70,7 @@ impl Core {
             }
             Presence::Away { .. } | Presence::Offline => {}
         }
-        self.touched.insert(id);
+        self.touch(id);
         self.record_workers(out);
     }
 
@@ -84,7 +84,7 @@ impl Core {
     ) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.set_offer(offer, &self.needs);
-        self.touched.insert(id);
+        self.touch(id);
         self.recall_misplaced(id, out);
     }
 
@@ -114,7 +114,7 @@ impl Core {
                 for (attempt, slot) in closing {
                     self.revoke_foreign(id, attempt, slot, out);
                 }
-                self.touched.insert(id);
+                self.touch(id);
                 self.recall_misplaced(id, out);
             }
         }
@@ -131,7 +131,7 @@ impl Core {
             return;
         }
         worker.wish = wish;
-        self.touched.insert(id);
+        self.touch(id);
         self.push(id, Push::Wish(wish), out);
         self.recall_misplaced(id, out);
         self.record_workers(out);
@@ -146,9 +146,15 @@ impl Core {
         for (attempt, _, _) in self.late_of(id) {
             self.drop_late(attempt);
         }
+        // Whatever counts it lets go of it.
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.set_offer(WorkerOffer::default(), &self.needs);
+        }
+        self.reindex_worker(id);
         self.workers.remove(&id);
         self.pauses.forget(id);
         self.touched.remove(&id);
+        self.indexes.forget_worker(id);
         true
     }
 
@@ -180,7 +186,9 @@ impl Core {
             (HeldPhase::Finished, _) => AttemptPhase::Delivering,
         };
         let (slot, phase, owner) = (known.slot, known.phase, known.worker);
-        if let Some(step) = self.step_mut(task) {
+        if let Some(step) = self.step_mut(task)
+            && !step.is_twin(task.index, id)
+        {
             step.running = step.running - u32::from(had_begun) + u32::from(phase.has_begun());
         }
         if phase.has_begun() && !had_begun {

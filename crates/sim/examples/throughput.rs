@@ -5,10 +5,8 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use kiln_core::{
-    Config, Core, Finish, JobPlan, Moment, Outbox, Push, Record, Requirement, StepPlan, WorkerOffer,
-};
-use kiln_types::{AttemptId, BlobHash, Epoch, JobId, Order, SessionKey, WorkerId};
+use kiln_core::{Config, Core, Finish, JobPlan, Moment, Outbox, Push, Record, StepPlan, WorkerOffer};
+use kiln_types::{AttemptId, BlobHash, Epoch, JobId, SessionKey, WorkerId};
 
 #[derive(Default)]
 struct Count {
@@ -35,13 +33,7 @@ fn main() {
         let offer = WorkerOffer { slots: 2, ..WorkerOffer::default() };
         core.worker_joined(Moment(0), WorkerId::from_bits(id), offer, &[], &mut out);
     }
-    let step = StepPlan {
-        count,
-        after: Vec::new(),
-        order: Order::Sequential,
-        requires: Requirement::default(),
-        session: SessionKey(BlobHash::of(b"scene")),
-    };
+    let step = StepPlan::new(count, SessionKey(BlobHash::of(b"scene")));
     let plan = JobPlan::new(JobId(1), vec![step]).expect("a valid plan");
     core.submit(Moment(0), plan, &mut out).expect("the first job");
     let began = Instant::now();

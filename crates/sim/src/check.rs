@@ -22,6 +22,8 @@ pub struct Checker {
     /// Commits of tasks that wait for another step.
     pub behind: u64,
     pub lapses: u64,
+    /// Attempts of tasks that another attempt had been opened for.
+    pub twins: u64,
     /// Assignments that a worker was sent while it refused everything.
     pub refusals: BTreeMap<(WorkerId, Option<SessionKey>), usize>,
 }
@@ -84,6 +86,13 @@ impl Checker {
                 let (task, generation, worker, slot) = (*task, *generation, *worker, *slot);
                 let (inputs, complete) = self.inputs(task);
                 assert!(complete, "{task} is handed out before the steps that it waits for are done");
+                let open = |known: &&Known| {
+                    known.task == task
+                        && matches!(known.state, AttemptState::Assigned | AttemptState::Running)
+                };
+                let out = self.attempts.values().filter(open).count();
+                assert!(out < 2, "{task} would be out three times");
+                self.twins += out as u64;
                 self.attempts.insert(*attempt, Known { task, generation, worker, slot, state, inputs });
             }
             Record::AttemptStarted { attempt, .. } => {
@@ -176,9 +185,11 @@ impl Checker {
 
     /// Before work is sent: the slot must not run anything that the core has given up.
     pub fn push(&self, core: &Core, worker: &SimWorker, push: &Push) {
-        let Push::Assign { slot, tasks } = push else { return };
+        let Push::Assign { slot, tasks, .. } = push else { return };
         let live = |attempt: AttemptId, task: TaskId| {
-            core.task(task).and_then(|task| task.attempt).is_some_and(|open| open == (attempt, worker.id))
+            core.task(task).is_some_and(|task| {
+                [task.attempt, task.twin].into_iter().flatten().any(|open| open == (attempt, worker.id))
+            })
         };
         for (_, held) in worker.on_slots().filter(|(on, _)| on == slot) {
             let (attempt, task) = (held.attempt, held.task);

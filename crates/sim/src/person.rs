@@ -24,6 +24,7 @@ impl World {
                 _ => Requirement::default(),
             },
             session,
+            hang_ms: None,
         };
         let steps: Vec<StepPlan> = (0..steps).map(|index| plan(index, self)).collect();
         for (index, step) in steps.iter().enumerate() {

@@ -62,7 +62,7 @@ impl SimWorker {
         let labels = labels.iter().copied().map(Label::from).collect();
         Self {
             id,
-            offer: WorkerOffer { name: format!("worker {id}"), slots, labels, resting: false },
+            offer: WorkerOffer { name: format!("worker {id}"), slots, labels, ..WorkerOffer::default() },
             speed,
             slots: (0..slots).map(|_| SimSlot::default()).collect(),
             uploading: BTreeMap::new(),

@@ -27,6 +27,8 @@ pub struct Report {
     /// Commits of tasks that had to wait for another step.
     pub behind: u64,
     pub lapses: u64,
+    /// Second attempts of frames that would end late.
+    pub twins: u64,
     /// Deliveries that came too late to count.
     pub superseded: u64,
     /// Attempts asked back for an idle slot or a pause.
@@ -205,6 +207,7 @@ impl World {
         self.report.jobs = self.last_job;
         self.report.commits = self.checker.commits() as u64;
         self.report.lapses = self.checker.lapses;
+        self.report.twins = self.checker.twins;
         self.report.behind = self.checker.behind;
         self.report
     }
@@ -394,7 +397,7 @@ impl World {
         match down {
             Down::Settled(attempt) => drop(known.unsettled.remove(&attempt)),
             Down::Push(Push::Wish(_)) => {}
-            Down::Push(Push::Assign { slot, tasks }) => {
+            Down::Push(Push::Assign { slot, tasks, .. }) => {
                 let session = tasks
                     .first()
                     .and_then(|first| self.sessions.get(&(first.task.job, first.task.step)).copied());

@@ -33,6 +33,7 @@ fn many_seeds() {
         ("lapsed leases", sum(|r| r.lapses)),
         ("late deliveries", sum(|r| r.superseded)),
         ("recalls", sum(|r| r.recalls)),
+        ("second attempts", sum(|r| r.twins)),
         ("deaths of the server", sum(|r| r.server_deaths)),
         ("deaths of workers", sum(|r| r.worker_deaths)),
         ("lies", sum(|r| r.lies)),
@@ -50,7 +51,7 @@ fn a_seed_gives_the_same_run_twice() {
     assert_eq!(run(7), run(7));
 }
 
-/// Without faults nothing is rendered twice, and nothing lapses.
+/// Without faults nothing lapses, and nothing is rendered twice but what would have ended late.
 #[test]
 fn in_fair_weather_nothing_is_wasted() {
     for seed in 1..=20 {
@@ -66,6 +67,7 @@ fn in_fair_weather_nothing_is_wasted() {
             ..Scenario::from_seed(seed)
         };
         let report = fair.run(seed);
-        assert_eq!((report.lapses, report.superseded, report.worker_deaths), (0, 0, 0), "seed {seed}");
+        assert_eq!((report.lapses, report.worker_deaths), (0, 0), "seed {seed}");
+        assert!(report.superseded <= report.twins, "seed {seed}");
     }
 }

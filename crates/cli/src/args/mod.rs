@@ -5,7 +5,6 @@ mod bundle;
 mod jobs;
 mod render;
 mod server;
-mod wishes;
 mod worker;
 
 use std::path::PathBuf;
@@ -17,8 +16,7 @@ pub use bundle::BundleArgs;
 pub use jobs::{FetchArgs, JobsArgs, JobsCommand, ListArgs, LogsArgs, SomeJobs};
 pub use render::{JobArgs, RenderArgs, SubmitArgs, WhereArgs};
 pub use server::{CollectArgs, KeepArgs, ServerArgs, ServerCommand};
-pub use wishes::WishArgs;
-pub use worker::{OneWorker, WorkerArgs, WorkersArgs, WorkersCommand};
+pub use worker::{WorkerArgs, WorkersArgs, WorkersCommand};
 
 const OVERVIEW: &str = "\
 Examples:

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use kiln_types::{
-    AttemptId, BlobHash, Epoch, Failure, FailureCause, JobId, JobState, Order, SessionKey, SlotIndex,
-    StepIndex, TaskId, TaskIndex, WorkerId,
+    AttemptId, BlobHash, Epoch, Failure, FailureCause, JobId, JobState, SessionKey, SlotIndex, StepIndex,
+    TaskId, TaskIndex, WorkerId,
 };
 
 use crate::{
     Assigned, Config, Core, Finish, HeldAttempt, HeldPhase, JobPlan, Ledger, Moment, Outbox, Push, Record,
-    Requirement, RevokeReason, StepPlan, TaskCounts, Verdict, WorkerOffer,
+    RevokeReason, StepPlan, TaskCounts, Verdict, WorkerOffer,
 };
 
 /// The worker of this number.
@@ -25,11 +25,8 @@ pub fn job(id: u64, count: u32) -> JobPlan {
 /// A job of steps, each with its count and the steps it waits for.
 pub fn steps(id: u64, steps: &[(u32, &[u16])]) -> JobPlan {
     let plan = |(count, after): &(u32, &[u16])| StepPlan {
-        count: *count,
         after: after.iter().copied().map(StepIndex).collect(),
-        order: Order::Sequential,
-        requires: Requirement::default(),
-        session: SessionKey(BlobHash::of(&id.to_be_bytes())),
+        ..StepPlan::new(*count, SessionKey(BlobHash::of(&id.to_be_bytes())))
     };
     JobPlan::new(JobId(id), steps.iter().map(plan).collect()).unwrap()
 }
@@ -98,7 +95,7 @@ impl Farm {
         self.records.append(&mut said.records);
         for (worker, push) in said.pushes {
             match push {
-                Push::Assign { slot, tasks } => {
+                Push::Assign { slot, tasks, .. } => {
                     for assigned in tasks {
                         let holding = Holding { worker, slot, assigned, phase: HeldPhase::Queued };
                         self.held.insert(assigned.attempt, holding);
@@ -123,7 +120,7 @@ impl Farm {
 
     pub fn join_with(&mut self, worker: u64, slots: u16, labels: &[&str]) {
         let labels = labels.iter().copied().map(Into::into).collect();
-        let offer = WorkerOffer { name: format!("w{worker}"), slots, labels, resting: false };
+        let offer = WorkerOffer { name: format!("w{worker}"), slots, labels, ..WorkerOffer::default() };
         let held = self.holdings(worker);
         self.act(|core, now, out| core.worker_joined(now, w(worker), offer, &held, out));
     }

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use super::{job, w};
 use crate::{
     IndexSet,
-    job::{Need, Step},
+    job::Step,
+    needs::Need,
     order::{LOOKS, Sequence},
 };
 

@@ -30,8 +30,9 @@ fn quick_frames_are_queued_deep_and_slow_ones_are_not() {
         }
         farm.queue(1, 0).len()
     };
-    assert_eq!(depth(10), 17);
-    assert_eq!(depth(200), 6);
+    // 20 s of frames, filled when half of it is worked off; but for a bound.
+    assert!((128..=257).contains(&depth(10)), "{}", depth(10));
+    assert!((50..=101).contains(&depth(200)), "{}", depth(200));
     assert_eq!(depth(60_000), 2);
 }
 

@@ -108,7 +108,9 @@ impl Brain {
 /// The core's push in the words of the wire.
 fn wire(farm: &Farm, push: Push) -> Option<Down> {
     match push {
-        Push::Assign { slot, tasks } => assignment(farm, slot, &tasks).map(|all| Down::Assign(Box::new(all))),
+        Push::Assign { slot, tasks, .. } => {
+            assignment(farm, slot, &tasks).map(|all| Down::Assign(Box::new(all)))
+        }
         Push::Revoke { attempt, why } => {
             let why = match why {
                 RevokeReason::Cancelled => RevokeWhy::Cancelled,

@@ -10,8 +10,8 @@ use kiln_api::{BlenderOffer, Down, Hello, Machine, Offered, Rest};
 use kiln_core::{Core, Label, Moment, WorkerOffer};
 use kiln_store::Write;
 use kiln_types::{
-    AttemptId, BundleId, Epoch, JobId, JobSpec, SessionSpec, SlotIndex, StepKind, TaskId, WorkerId,
-    WorkerWish,
+    AttemptId, BundleId, DeviceClass, Epoch, JobId, JobSpec, SessionSpec, SlotIndex, StepKind, TaskId,
+    WorkerId, WorkerWish,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -151,6 +151,18 @@ impl Said {
         self.offered.unwrap_or(Offered { cores: self.machine.cores, memory: self.machine.memory })
     }
 
+    /// The memory of each GPU, 0 where it is not known. One GPU is listed once for each backend: the longest list has
+    /// them all.
+    fn gpus(&self) -> Vec<u64> {
+        let listed = |blender: &BlenderOffer, class: DeviceClass| {
+            let devices = blender.devices.iter().filter(|device| device.class == class);
+            devices.map(|device| device.memory.unwrap_or(0)).collect::<Vec<u64>>()
+        };
+        let gpus = DeviceClass::ALL.iter().copied().filter(|class| *class != DeviceClass::Cpu);
+        let lists = gpus.flat_map(|class| self.blenders.iter().map(move |blender| listed(blender, class)));
+        lists.max_by_key(Vec::len).unwrap_or_default()
+    }
+
     /// In the words in which a job says what it needs, see [`super::plan::requirement`].
     pub(super) fn offer(&self, name: &str) -> WorkerOffer {
         let mut labels = std::collections::BTreeSet::new();
@@ -166,7 +178,15 @@ impl Said {
         }
         labels.extend(self.shared.iter().map(|name| super::plan::shared_label(name)));
         labels.extend(self.tags.iter().map(|tag| super::plan::tag_label(tag)));
-        WorkerOffer { name: name.to_owned(), slots: self.slots, labels, resting: self.resting.is_some() }
+        WorkerOffer {
+            name: name.to_owned(),
+            slots: self.slots,
+            labels,
+            resting: self.resting.is_some(),
+            cores: self.offered().cores,
+            memory: self.offered().memory,
+            gpus: self.gpus(),
+        }
     }
 }
 

@@ -6,11 +6,10 @@ use kiln_types::{BlenderSeries, BlobHash, DeviceClass, JobId, JobSpec, SessionKe
 /// The steps of a job: its frames, a task each, and before them the bake where there is one.
 pub(crate) fn plan_of(job: JobId, spec: &JobSpec) -> Result<JobPlan, PlanError> {
     let steps = (0..).zip(spec.steps()).map(|(index, kind): (u16, _)| StepPlan {
-        count: spec.tasks_of(*kind),
         after: index.checked_sub(1).map(StepIndex).into_iter().collect(),
         order: spec.order,
         requires: requirement(spec),
-        session: session_key(job, spec, *kind),
+        ..StepPlan::new(spec.tasks_of(*kind), session_key(job, spec, *kind))
     });
     JobPlan::new(job, steps.collect())
 }

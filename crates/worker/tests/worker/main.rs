@@ -4,7 +4,6 @@
 
 mod bake;
 mod farm;
-mod rest;
 
 use std::time::{Duration, Instant};
 

@@ -1,0 +1,407 @@
+//! The indexes by which decisions are quick. Events only mark what they touched; this brings the indexes up to date.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_types::{JobId, SessionKey, SlotIndex, StepIndex, WorkerId};
+
+use crate::{
+    Claim, Core, Requirement, Standing,
+    core::step_index,
+    job::{JobEnd, JobPhase},
+    needs::{self, Need, Rank, Standpoint},
+    ready::{Shelf, StepId},
+    worker::{Slot, Worker},
+};
+
+/// What changed since the last turn, and what is looked up by it.
+#[derive(Debug, Default)]
+pub(crate) struct Indexes {
+    /// Workers whose slots, offers or wishes changed.
+    pub dirty: BTreeSet<WorkerId>,
+    /// Jobs of which tasks, steps or the phase changed.
+    pub changed: BTreeSet<JobId>,
+    /// Needs of which vacant workers are to be looked at again, because more waits or a limit has room.
+    pub fresh: BTreeSet<Need>,
+    /// Steps that were put on offer since the last turn.
+    pub arrived: BTreeSet<StepId>,
+    /// Slots that hold the scene and do nothing.
+    pub warm: BTreeMap<SessionKey, BTreeSet<(WorkerId, SlotIndex)>>,
+    /// Workers that have had the session's files, as long as a job has it.
+    pub had: BTreeMap<SessionKey, BTreeSet<WorkerId>>,
+    /// Steps of which nothing waits and something is out.
+    pub tails: BTreeSet<StepId>,
+    /// Jobs that wait for one of these to be completed.
+    pub dependents: BTreeMap<JobId, BTreeSet<JobId>>,
+    /// Jobs of which one that they waited for is completed.
+    pub released: BTreeSet<JobId>,
+    /// When jobs that wait for a time are due.
+    pub starts: BTreeSet<(crate::Moment, JobId)>,
+}
+
+impl Indexes {
+    pub fn forget_worker(&mut self, id: WorkerId) {
+        self.dirty.remove(&id);
+        self.warm.retain(|_, slots| {
+            slots.retain(|(worker, _)| *worker != id);
+            !slots.is_empty()
+        });
+        self.had.values_mut().for_each(|workers| {
+            workers.remove(&id);
+        });
+    }
+}
+
+/// Farm-wide, by name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Limit {
+    pub total: u32,
+    pub used: u32,
+}
+
+impl Core {
+    pub(crate) fn touch(&mut self, worker: WorkerId) {
+        self.touched.insert(worker);
+        self.indexes.dirty.insert(worker);
+    }
+
+    /// The place of a requirement, made where it is new.
+    pub(crate) fn need(&mut self, requirement: &Requirement) -> Need {
+        if let Some(known) = self.needs.find(requirement) {
+            return known;
+        }
+        let need = self.needs.add(requirement);
+        for (id, worker) in &mut self.workers {
+            let fits = needs::fits(&worker.offer, requirement);
+            worker.standpoints.push(Standpoint { fits, ..Standpoint::default() });
+            self.indexes.dirty.insert(*id);
+        }
+        need
+    }
+
+    /// Brings every index up to date.
+    pub(crate) fn reindex(&mut self) {
+        for job in std::mem::take(&mut self.indexes.changed) {
+            self.file(job);
+        }
+        while let Some(worker) = self.indexes.dirty.pop_first() {
+            self.reindex_worker(worker);
+        }
+    }
+
+    pub(crate) fn reindex_worker(&mut self, id: WorkerId) {
+        let slots = self.workers.get(&id).map_or(0, |worker| worker.slots.len());
+        for slot in 0..slots {
+            self.recount(id, slot);
+        }
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let offered = usize::from(worker.offer.slots);
+        for (index, slot) in worker.slots.iter().enumerate() {
+            let vacant = index < offered && slot.is_vacant();
+            if let Some(session) = slot.session {
+                let place = (id, SlotIndex(index as u16));
+                let warm = self.indexes.warm.entry(session).or_default();
+                if vacant {
+                    warm.insert(place);
+                } else {
+                    warm.remove(&place);
+                }
+                if warm.is_empty() {
+                    self.indexes.warm.remove(&session);
+                }
+            }
+        }
+        let takes_work = worker.takes_work();
+        if let Some(need) = worker.reserved
+            && (!takes_work || !worker.fits(need) || self.needs[need].ready.is_empty())
+        {
+            worker.reserved = None;
+            self.needs[need].reserved = None;
+        }
+        let busy = worker.slots.iter().filter(|slot| !slot.queue.is_empty()).count() as u16;
+        let slowness = (1000.0 / worker.speed) as u32;
+        let rank = Rank { busy, slowness };
+        let beside = worker.claims(None);
+        let has_vacant = takes_work && worker.vacant_slots().next().is_some();
+        for need in self.needs.all() {
+            let fits = worker.standpoints[need.0].fits;
+            let open = worker.reserved.is_none_or(|reserved| reserved == need);
+            let room = self.needs[need].requirement.room;
+            let vacant =
+                (fits && has_vacant && open && needs::claim(worker, &beside, room).is_some()).then_some(rank);
+            let slots = if fits && takes_work { worker.offer.slots } else { 0 };
+            let new = Standpoint { fits, slots, vacant };
+            let old = std::mem::replace(&mut worker.standpoints[need.0], new);
+            if old != new {
+                self.needs[need].moved(id, old, new);
+            }
+        }
+    }
+
+    /// Counts the slot as at work for the steps that it has attempts of, and for no others.
+    fn recount(&mut self, id: WorkerId, index: usize) {
+        let Some(slot) = self.workers.get_mut(&id).and_then(|worker| worker.slots.get_mut(index)) else {
+            return;
+        };
+        let mut now: Vec<StepId> = Vec::new();
+        for attempt in &slot.queue {
+            if let Some(known) = self.attempts.get(attempt) {
+                let step = (known.task.job, known.task.step);
+                if !now.contains(&step) {
+                    now.push(step);
+                }
+            }
+        }
+        if slot.queue.is_empty() && slot.closing.is_empty() {
+            slot.claim = Claim::default();
+        }
+        if slot.counted == now {
+            return;
+        }
+        let before = std::mem::replace(&mut slot.counted, now.clone());
+        for step in before.iter().filter(|step| !now.contains(step)) {
+            self.leaves_slot(id, *step);
+        }
+        for step in now.iter().filter(|step| !before.contains(step)) {
+            self.enters_slot(id, *step);
+        }
+    }
+
+    fn enters_slot(&mut self, worker: WorkerId, (job, step): StepId) {
+        let Some(found) = self.jobs.get_mut(&job) else { return };
+        *found.on.entry(worker).or_default() += 1;
+        self.accounts.hold_slot(found.account);
+        let Some(step) = found.steps.get(usize::from(step.0)) else { return };
+        for (name, count) in &step.plan.requires.limits {
+            self.limits.entry(name.clone()).or_default().used += count;
+        }
+    }
+
+    fn leaves_slot(&mut self, worker: WorkerId, (job, step): StepId) {
+        let Some(found) = self.jobs.get_mut(&job) else { return };
+        let was_full = found.is_full();
+        if let Some(slots) = found.on.get_mut(&worker) {
+            *slots -= 1;
+            if *slots == 0 {
+                found.on.remove(&worker);
+            }
+        }
+        let mut freed = was_full && !found.is_full();
+        freed |= self.accounts.free_slot(found.account);
+        if let Some(step) = found.steps.get(usize::from(step.0)) {
+            for (name, count) in &step.plan.requires.limits {
+                if let Some(limit) = self.limits.get_mut(name) {
+                    limit.used = limit.used.saturating_sub(*count);
+                    freed = true;
+                }
+            }
+        }
+        if freed {
+            self.look_again();
+        }
+    }
+
+    /// Something was let go of that kept steps back: every need with waiting steps is looked at.
+    pub(crate) fn look_again(&mut self) {
+        let waiting = self.needs.all().filter(|need| !self.needs[*need].ready.is_empty());
+        self.indexes.fresh.extend(waiting);
+    }
+
+    /// Puts each step of the job where it belongs: on offer, at its end, or nowhere.
+    pub(crate) fn file(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let goes_on = job.phase == JobPhase::Active && job.released;
+        let (account, priority) = (job.account, job.standing.priority);
+        let (entered, ended) = (job.entered, job.has_ended());
+        for index in 0..job.steps.len() {
+            let job = &self.jobs[&id];
+            let step = &job.steps[index];
+            let ready = goes_on && job.could_run(index);
+            let place = (id, step_index(index));
+            let new = ready.then_some((step.need, Shelf { priority, account }));
+            let old = step.shelf;
+            if goes_on && step.waiting_len() == 0 && !step.live.is_empty() {
+                self.indexes.tails.insert(place);
+            } else {
+                self.indexes.tails.remove(&place);
+            }
+            let offered = if ready { step.waiting_len() } else { 0 };
+            if let Some((need, _)) = new.filter(|new| old != Some(*new) || offered > step.offered) {
+                self.indexes.fresh.insert(need);
+            }
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.steps[index].offered = offered;
+            }
+            if old == new {
+                continue;
+            }
+            if let Some((need, shelf)) = old {
+                self.needs[need].ready.remove(shelf, place);
+            }
+            if let Some((need, shelf)) = new {
+                self.needs[need].ready.insert(shelf, place);
+                self.indexes.arrived.insert(place);
+            }
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.steps[index].shelf = new;
+            }
+        }
+        if entered == ended {
+            if ended {
+                self.accounts.leave(account);
+            } else {
+                self.accounts.enter(account);
+            }
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.entered = !ended;
+            }
+        }
+    }
+
+    /// Takes the job out of every index, before it is forgotten.
+    pub(crate) fn unfile(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.entered {
+            self.accounts.leave(job.account);
+        }
+        let sessions: BTreeSet<SessionKey> = job.steps.iter().map(|step| step.plan.session).collect();
+        for (index, step) in job.steps.iter_mut().enumerate() {
+            let place = (id, step_index(index));
+            if let Some((need, shelf)) = step.shelf.take() {
+                self.needs[need].ready.remove(shelf, place);
+            }
+            self.indexes.tails.remove(&place);
+            self.indexes.arrived.remove(&place);
+        }
+        self.indexes.changed.remove(&id);
+        self.stop_waiting(id);
+        let kept = |session: &SessionKey| {
+            self.jobs
+                .iter()
+                .any(|(other, job)| *other != id && job.steps.iter().any(|s| s.plan.session == *session))
+        };
+        for session in sessions.iter().filter(|session| !kept(session)) {
+            self.indexes.had.remove(session);
+        }
+    }
+
+    /// The job waits for nothing any more, as far as the indexes go.
+    pub(crate) fn stop_waiting(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let Standing { after, not_before, .. } = &job.standing;
+        for before in after {
+            if let Some(waiting) = self.indexes.dependents.get_mut(before) {
+                waiting.remove(&id);
+                if waiting.is_empty() {
+                    self.indexes.dependents.remove(before);
+                }
+            }
+        }
+        if let Some(at) = not_before {
+            self.indexes.starts.remove(&(*at, id));
+        }
+    }
+
+    /// Whether the job still waits for a time or for other jobs; where it does, it is called when that is over.
+    pub(crate) fn release_when_due(&mut self, now: crate::Moment, id: JobId) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        if job.released {
+            return;
+        }
+        let completed = |before: &JobId| {
+            self.jobs.get(before).is_some_and(|job| job.phase == JobPhase::Ended(JobEnd::Completed))
+        };
+        let open: Vec<JobId> =
+            job.standing.after.iter().filter(|before| !completed(before)).copied().collect();
+        let early = job.standing.not_before.filter(|at| *at > now);
+        if open.is_empty() && early.is_none() {
+            self.stop_waiting(id);
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.released = true;
+            }
+            self.indexes.changed.insert(id);
+            return;
+        }
+        for before in open {
+            self.indexes.dependents.entry(before).or_default().insert(id);
+        }
+        if let Some(at) = early {
+            self.indexes.starts.insert((at, id));
+        }
+    }
+
+    /// Releases the jobs whose time has come, and those that waited for one that is completed.
+    pub(crate) fn start_due(&mut self, now: crate::Moment) {
+        while let Some(job) = self.indexes.released.pop_first() {
+            self.release_when_due(now, job);
+        }
+        while let Some(&(at, job)) = self.indexes.starts.first().filter(|(at, _)| *at <= now) {
+            self.indexes.starts.remove(&(at, job));
+            self.release_when_due(now, job);
+        }
+    }
+
+    /// Files the step under the need that its asked room and what its frames took make.
+    pub(crate) fn size_step(&mut self, job: JobId, step: StepIndex) {
+        let Some(found) = self.jobs.get(&job).and_then(|job| job.steps.get(usize::from(step.0))) else {
+            return;
+        };
+        let mut requirement = found.plan.requires.clone();
+        if let Some(peak) = found.peak {
+            // A tenth more than the most so far, in steps of an eighth of a power of two: needs stay few. Never more
+            // than the machine had on which it went well.
+            let grain = (peak.most.next_power_of_two() / 8).max(1);
+            let room = (peak.most + peak.most / 10).div_ceil(grain).saturating_mul(grain);
+            let room = if peak.on > 0 { room.min(peak.on) } else { room };
+            requirement.room.memory = requirement.room.memory.max(room);
+        }
+        let need = self.need(&requirement);
+        if let Some(found) = self.jobs.get_mut(&job).and_then(|job| job.steps.get_mut(usize::from(step.0)))
+            && found.need != need
+        {
+            found.need = need;
+            self.indexes.changed.insert(job);
+        }
+    }
+}
+
+impl Slot {
+    /// Whether it may be given a first task.
+    pub fn is_vacant(&self) -> bool {
+        self.queue.is_empty() && self.closing.is_empty() && !self.is_behind()
+    }
+
+    /// Whatever uploads more than it renders should catch up first.
+    pub fn is_behind(&self) -> bool {
+        const MOST: usize = 16;
+        self.delivering.len() >= MOST
+    }
+}
+
+impl Worker {
+    /// Slots that it offers and that do nothing.
+    pub fn vacant_slots(&self) -> impl Iterator<Item = (SlotIndex, &Slot)> {
+        let offered = self.slots.iter().take(usize::from(self.offer.slots)).enumerate();
+        offered.filter(|(_, slot)| slot.is_vacant()).map(|(index, slot)| (SlotIndex(index as u16), slot))
+    }
+
+    /// What its slots at work hold, but for one.
+    pub fn claims(&self, but: Option<SlotIndex>) -> Vec<Claim> {
+        let slots = self.slots.iter().enumerate();
+        let others = slots.filter(|(index, _)| but.is_none_or(|but| usize::from(but.0) != *index));
+        let busy = others.filter(|(_, slot)| !slot.queue.is_empty() || !slot.closing.is_empty());
+        busy.map(|(_, slot)| slot.claim).collect()
+    }
+}
+
+impl needs::NeedState {
+    fn moved(&mut self, id: WorkerId, old: Standpoint, new: Standpoint) {
+        self.slots = self.slots - u32::from(old.slots) + u32::from(new.slots);
+        self.willing = self.willing - u32::from(old.slots > 0) + u32::from(new.slots > 0);
+        if let Some(rank) = old.vacant {
+            self.vacant.remove(&(rank, id));
+        }
+        if let Some(rank) = new.vacant {
+            self.vacant.insert((rank, id));
+        }
+    }
+}

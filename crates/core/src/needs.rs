@@ -1,0 +1,144 @@
+//! Every different requirement of a step, once: who could meet it, who can now, and which steps wait for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_types::WorkerId;
+
+use crate::{Claim, GpuSet, Gpus, Requirement, Room, WorkerOffer, ready::Ready, worker::Worker};
+
+/// A requirement, by its place in [`Needs`]: steps that need the same share one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Need(pub usize);
+
+/// Which of several vacant workers is asked first: the least busy, then the fastest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rank {
+    pub busy: u16,
+    /// Thousandths of the time that a middling worker takes.
+    pub slowness: u32,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct NeedState {
+    pub requirement: Requirement,
+    /// Steps with waiting tasks that may run.
+    pub ready: Ready,
+    /// Workers that could take one of those tasks now on a slot that does nothing.
+    pub vacant: BTreeSet<(Rank, WorkerId)>,
+    /// Workers that fit and take work, busy or not, and their slots.
+    pub willing: u32,
+    pub slots: u32,
+    /// A worker that takes nothing else until there is room on it for this.
+    pub reserved: Option<WorkerId>,
+}
+
+/// What a worker is for a need.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Standpoint {
+    /// It has what is needed, whatever it does now.
+    pub fits: bool,
+    /// The slots by which it is counted in [`NeedState::slots`]; 0 where it is not counted.
+    pub slots: u16,
+    pub vacant: Option<Rank>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Needs {
+    list: Vec<NeedState>,
+    known: BTreeMap<Requirement, Need>,
+}
+
+impl Needs {
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = Need> + use<> {
+        (0..self.list.len()).map(Need)
+    }
+
+    pub fn find(&self, requirement: &Requirement) -> Option<Need> {
+        self.known.get(requirement).copied()
+    }
+
+    pub fn add(&mut self, requirement: &Requirement) -> Need {
+        let need = Need(self.list.len());
+        self.known.insert(requirement.clone(), need);
+        self.list.push(NeedState { requirement: requirement.clone(), ..NeedState::default() });
+        need
+    }
+}
+
+impl std::ops::Index<Need> for Needs {
+    type Output = NeedState;
+    fn index(&self, need: Need) -> &NeedState {
+        &self.list[need.0]
+    }
+}
+
+impl std::ops::IndexMut<Need> for Needs {
+    fn index_mut(&mut self, need: Need) -> &mut NeedState {
+        &mut self.list[need.0]
+    }
+}
+
+/// Whether the worker, with nothing else to do, meets the requirement. What an offer does not tell is enough.
+pub(crate) fn fits(offer: &WorkerOffer, requirement: &Requirement) -> bool {
+    let Room { cores, memory, gpus, .. } = requirement.room;
+    let has = |offered: u64, needed: u64| offered == 0 || needed <= offered;
+    requirement.labels.is_subset(&offer.labels)
+        && offer.slots > 0
+        && has(u64::from(offer.cores), u64::from(cores))
+        && has(offer.memory, memory)
+        && chosen(&offer.gpus, GpuSet::default(), gpus).is_some()
+}
+
+/// What a slot would claim for this room beside the other slots of the worker that are at work; `None` where there
+/// is not enough left.
+pub(crate) fn claim(worker: &Worker, beside: &[Claim], room: Room) -> Option<Claim> {
+    let offer = &worker.offer;
+    if room.whole && !beside.is_empty() {
+        return None;
+    }
+    let used = beside.iter().fold(Claim::default(), |sum, claim| Claim {
+        cores: sum.cores.saturating_add(claim.cores),
+        memory: sum.memory.saturating_add(claim.memory),
+        gpus: GpuSet(sum.gpus.0 | claim.gpus.0),
+    });
+    let share = (offer.cores / u32::from(offer.slots.max(1))).max(u32::from(offer.cores > 0));
+    let free = offer.cores.saturating_sub(used.cores);
+    let cores = match room {
+        Room { whole: true, .. } => offer.cores,
+        Room { cores: 0, .. } => share.min(free),
+        Room { cores, .. } => cores,
+    };
+    if offer.cores > 0 && (cores > free || cores == 0) {
+        return None;
+    }
+    if offer.memory > 0 && room.memory > offer.memory.saturating_sub(used.memory) {
+        return None;
+    }
+    let memory = if room.whole { offer.memory } else { room.memory };
+    let gpus = chosen(&offer.gpus, used.gpus, room.gpus)?;
+    Some(Claim { cores, memory, gpus })
+}
+
+/// The GPUs that would be taken.
+fn chosen(offered: &[u64], used: GpuSet, wanted: Gpus) -> Option<GpuSet> {
+    let enough = |least: u64| {
+        let offered = offered.iter().take(WorkerOffer::MAX_GPUS).enumerate();
+        offered.filter(move |(_, memory)| **memory == 0 || **memory >= least).map(|(index, _)| 1u64 << index)
+    };
+    match wanted {
+        Gpus::None => Some(GpuSet::default()),
+        Gpus::Some { count, memory } => {
+            let free: Vec<u64> = enough(memory).filter(|bit| used.0 & bit == 0).collect();
+            let taken = free.get(..usize::from(count.get()))?;
+            Some(GpuSet(taken.iter().fold(0, |set, bit| set | bit)))
+        }
+        Gpus::All { memory } => {
+            let all = enough(memory).fold(0, |set, bit| set | bit);
+            (all != 0 && all & used.0 == 0).then_some(GpuSet(all))
+        }
+    }
+}
