@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
+use kiln_chunks::{Frame, FrameDecoder};
 use kiln_types::BlobHash;
 use tokio::task::JoinHandle;
 
@@ -17,6 +18,10 @@ pub(crate) type Result<T> = std::result::Result<T, BlobError>;
 
 /// Bytes gathered before a thread is asked to write them: enough that the asking costs nothing beside it.
 const BUFFER: usize = 1 << 20;
+
+/// Bytes that are placed before they are written: they are still at hand for the hash and the system.
+const WINDOW: usize = 128 << 10;
+const PAGE: usize = 4096;
 
 /// Runs what blocks off the async threads.
 pub(crate) async fn blocking<T: Send + 'static>(
@@ -39,7 +44,18 @@ pub(crate) struct Draft {
     path: PathBuf,
     hasher: blake3::Hasher,
     len: u64,
+    window: Window,
     kept: bool,
+}
+
+/// What was placed, and is not written yet.
+#[derive(Debug, Default)]
+struct Window {
+    /// Where it belongs.
+    at: u64,
+    bytes: Vec<u8>,
+    /// Bytes of it.
+    filled: usize,
 }
 
 impl Draft {
@@ -50,7 +66,7 @@ impl Draft {
             .create_new(true)
             .open(&path)
             .map_err(BlobError::io("create", &path))?;
-        Ok(Self { file, path, hasher: blake3::Hasher::new(), len: 0, kept: false })
+        Ok(Self { file, path, hasher: blake3::Hasher::new(), len: 0, window: Window::default(), kept: false })
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -60,16 +76,46 @@ impl Draft {
         Ok(())
     }
 
-    /// Writes in any order; [`Draft::hash_rest`] follows. What comes in order is hashed as it comes.
-    pub fn write_at(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
-        self.file
-            .seek(SeekFrom::Start(at))
-            .and_then(|_| self.file.write_all(bytes))
-            .map_err(BlobError::io("write", &self.path))?;
-        if at == self.len {
-            self.hasher.update(bytes);
-            self.len += bytes.len() as u64;
+    /// Writes `len` bytes that `fill` makes, in any order; [`Draft::hash_rest`] follows. What comes in order is
+    /// gathered, and hashed as it comes.
+    pub fn place(&mut self, at: u64, len: usize, fill: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<()> {
+        if at != self.window.at + self.window.filled as u64 {
+            self.write_window(0)?;
+            self.window.at = at;
         }
+        let Window { bytes, filled, .. } = &mut self.window;
+        let end = *filled + len;
+        if bytes.len() < end {
+            bytes.resize(end.max(2 * WINDOW), 0);
+        }
+        fill(&mut bytes[*filled..end])?;
+        *filled = end;
+        if end >= WINDOW {
+            // What the system keeps by pages is given to it by pages.
+            self.write_window((self.window.at as usize).wrapping_add(end) % PAGE)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is in the window but for the last bytes, which stay there.
+    fn write_window(&mut self, left: usize) -> Result<()> {
+        let Window { at, bytes, filled } = &mut self.window;
+        let left = left.min(*filled);
+        let now = &bytes[..*filled - left];
+        if now.is_empty() {
+            return Ok(());
+        }
+        self.file
+            .seek(SeekFrom::Start(*at))
+            .and_then(|_| self.file.write_all(now))
+            .map_err(BlobError::io("write", &self.path))?;
+        if *at == self.len {
+            self.hasher.update(now);
+            self.len += now.len() as u64;
+        }
+        *at += now.len() as u64;
+        bytes.copy_within(*filled - left..*filled, 0);
+        *filled = left;
         Ok(())
     }
 
@@ -79,8 +125,9 @@ impl Draft {
         self.file.write_all(bytes).map_err(BlobError::io("write", &self.path))
     }
 
-    /// Hashes what was written in any order.
+    /// Writes what was gathered, and hashes what was placed in any order.
     pub fn hash_rest(&mut self) -> Result<()> {
+        self.write_window(0)?;
         self.len += self
             .file
             .seek(SeekFrom::Start(self.len))
@@ -234,39 +281,134 @@ pub(crate) async fn pour<S, E, T>(
     stream: S,
     sink: T,
     step: impl Fn(&mut T, &[u8]) -> Result<()> + Clone + Send + 'static,
-) -> Result<(T, Option<StreamError>)>
+) -> Result<(T, Option<BlobError>)>
 where
     S: Stream<Item = std::result::Result<Bytes, E>> + Send,
     E: Into<StreamError>,
     T: Send + 'static,
 {
+    pour_gathered(stream, Pieces::default(), sink, move |sink: &mut T, bytes: Bytes| step(sink, &bytes)).await
+}
+
+/// As [`pour`], for a stream of frames: those that are whole, many at a time. Bytes that are no frame, or end in the
+/// middle of one, break the stream.
+pub(crate) async fn pour_frames<S, E, T>(
+    stream: S,
+    sink: T,
+    step: impl Fn(&mut T, Vec<Frame>) -> Result<()> + Clone + Send + 'static,
+) -> Result<(T, Option<BlobError>)>
+where
+    S: Stream<Item = std::result::Result<Bytes, E>> + Send,
+    E: Into<StreamError>,
+    T: Send + 'static,
+{
+    pour_gathered(stream, Frames::default(), sink, step).await
+}
+
+/// Gathers what arrives until it is worth the trip to another thread.
+trait Gather {
+    type Load: Send + 'static;
+
+    fn push(&mut self, piece: Bytes) -> Result<()>;
+
+    /// What is worth the trip; at the end, all there is.
+    fn take(&mut self, last: bool) -> Option<Self::Load>;
+
+    /// Whether the stream may end here.
+    fn end(self) -> Result<()>;
+}
+
+#[derive(Default)]
+struct Pieces {
+    /// A large piece that came alone is not copied once more.
+    alone: Option<Bytes>,
+    buffer: BytesMut,
+}
+
+impl Gather for Pieces {
+    type Load = Bytes;
+
+    fn push(&mut self, piece: Bytes) -> Result<()> {
+        if self.buffer.is_empty() && piece.len() >= BUFFER {
+            self.alone = Some(piece);
+        } else {
+            self.buffer.extend_from_slice(&piece);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, last: bool) -> Option<Bytes> {
+        let worth = self.buffer.len() >= BUFFER || (last && !self.buffer.is_empty());
+        self.alone.take().or_else(|| worth.then(|| std::mem::take(&mut self.buffer).freeze()))
+    }
+
+    fn end(self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Frames {
+    decoder: FrameDecoder,
+    whole: Vec<Frame>,
+    /// Bytes of those.
+    len: usize,
+}
+
+impl Gather for Frames {
+    type Load = Vec<Frame>;
+
+    fn push(&mut self, piece: Bytes) -> Result<()> {
+        self.decoder.push(&piece);
+        while let Some(frame) = self.decoder.take()? {
+            self.len += frame.len();
+            self.whole.push(frame);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, last: bool) -> Option<Vec<Frame>> {
+        let worth = self.len >= BUFFER || (last && self.len > 0);
+        worth.then(|| {
+            self.len = 0;
+            std::mem::take(&mut self.whole)
+        })
+    }
+
+    fn end(self) -> Result<()> {
+        Ok(self.decoder.finish()?)
+    }
+}
+
+async fn pour_gathered<S, E, G, T>(
+    stream: S,
+    mut gathered: G,
+    sink: T,
+    step: impl Fn(&mut T, G::Load) -> Result<()> + Clone + Send + 'static,
+) -> Result<(T, Option<BlobError>)>
+where
+    S: Stream<Item = std::result::Result<Bytes, E>> + Send,
+    E: Into<StreamError>,
+    G: Gather,
+    T: Send + 'static,
+{
     let mut stream = pin!(stream);
     let mut state = Pouring::Idle(sink);
-    let mut buffer = BytesMut::new();
-    let mut broken = None;
     loop {
-        let next = stream.next().await;
-        let last = match next {
-            Some(Ok(bytes)) => {
-                // A large piece that comes alone is not copied once more.
-                if buffer.is_empty() && bytes.len() >= BUFFER {
-                    state = state.start(bytes, step.clone()).await?;
-                    continue;
-                }
-                buffer.extend_from_slice(&bytes);
-                false
-            }
-            Some(Err(error)) => {
-                broken = Some(error.into());
-                true
-            }
-            None => true,
+        let (last, broken) = match stream.next().await {
+            None => (true, None),
+            Some(Err(error)) => (true, Some(BlobError::Stream(error.into()))),
+            Some(Ok(piece)) => match gathered.push(piece) {
+                Ok(()) => (false, None),
+                Err(error) => (true, Some(error)),
+            },
         };
-        if buffer.len() >= BUFFER || (last && !buffer.is_empty()) {
-            state = state.start(std::mem::take(&mut buffer).freeze(), step.clone()).await?;
+        if let Some(load) = gathered.take(last) {
+            state = state.start(load, step.clone()).await?;
         }
         if last {
-            return Ok((state.rest().await?, broken));
+            let sink = state.rest().await?;
+            return Ok((sink, broken.or_else(|| gathered.end().err())));
         }
     }
 }
@@ -284,14 +426,14 @@ impl<T: Send + 'static> Pouring<T> {
         }
     }
 
-    async fn start(
+    async fn start<L: Send + 'static>(
         self,
-        bytes: Bytes,
-        step: impl Fn(&mut T, &[u8]) -> Result<()> + Send + 'static,
+        load: L,
+        step: impl Fn(&mut T, L) -> Result<()> + Send + 'static,
     ) -> Result<Self> {
         let mut sink = self.rest().await?;
         Ok(Self::Busy(tokio::task::spawn_blocking(move || {
-            step(&mut sink, &bytes)?;
+            step(&mut sink, load)?;
             Ok(sink)
         })))
     }

@@ -114,7 +114,7 @@ impl BlobStore {
                 Ok(())
             })
             .await?;
-            return Err(BlobError::Stream(error));
+            return Err(error);
         }
         let store = self.clone();
         blocking(move || {
@@ -322,7 +322,7 @@ where
     })
     .await?;
     if let Some(error) = broken {
-        return Err(BlobError::Stream(error));
+        return Err(error);
     }
     let found = BlobHash::from(hasher.finalize());
     if found != expected {

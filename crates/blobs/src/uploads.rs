@@ -143,7 +143,7 @@ impl Uploads {
             Ok(appending.upload.offset)
         })
         .await?;
-        broken.map_or(Ok(stands), |error| Err(BlobError::Stream(error)))
+        broken.map_or(Ok(stands), Err)
     }
 
     /// Where the upload stands: bytes that are safe.

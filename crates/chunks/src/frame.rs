@@ -76,6 +76,11 @@ impl FrameHead {
         Ok(Self { chunk, coding, stored })
     }
 
+    /// `stored`: bytes behind the head, at most as many as the chunk has.
+    pub(crate) fn new(chunk: Chunk, coding: Coding, stored: usize) -> Self {
+        Self { chunk, coding, stored: stored as u32 }
+    }
+
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         let flag = match self.coding {
             Coding::Raw => 0,
@@ -105,7 +110,7 @@ impl FrameHead {
 impl Frame {
     /// `stored` are fewer bytes than the chunk has where they are packed, and the chunk itself where not.
     pub(crate) fn new(chunk: Chunk, coding: Coding, stored: Bytes) -> Self {
-        Self { head: FrameHead { chunk, coding, stored: stored.len() as u32 }, stored }
+        Self { head: FrameHead::new(chunk, coding, stored.len()), stored }
     }
 
     /// Puts a head and the bytes behind it together.

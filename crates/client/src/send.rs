@@ -4,8 +4,8 @@ use std::{
     cell::Cell,
     collections::{HashMap, HashSet},
     fs::File,
-    io::{self, Read},
-    os::unix::fs::FileExt,
+    io::{self, Read, Seek, SeekFrom},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use kiln_api::{JobView, MAX_RECIPE, ProblemCode, SubmitJob};
-use kiln_chunks::{Chunk, Packer, Recipe};
+use kiln_chunks::{Chunk, FrameHead, Packer, Recipe};
 use kiln_types::BlobHash;
 use tokio::sync::mpsc;
 
@@ -26,6 +26,8 @@ use crate::{
 const AT_ONCE: usize = 3;
 /// Bytes of chunks, before they are packed, in one request: what a break costs at most, times [`AT_ONCE`].
 const BATCH: usize = 4 << 20;
+/// Bytes that are new of a file, for which the server hears beforehand what it is made of.
+const ANNOUNCED: u64 = 8 << 20;
 /// Chunks in one request.
 const BATCH_CHUNKS: usize = 4096;
 /// How often a broken upload is begun again without a byte of progress.
@@ -100,6 +102,12 @@ impl Client {
             *done += bytes;
             told(Sent { done: *done, total, there });
         };
+        for (hash, recipe) in plan.announced() {
+            match self.put_recipe(hash, recipe).await {
+                Err(error) if error.code() != Some(ProblemCode::Conflict) => return Err(error),
+                _ => {}
+            }
+        }
         self.send_all(&plan, arrived).await?;
         let recipes = plan.recipes().map(|(hash, recipe)| self.put_recipe(hash, recipe));
         let mut recipes = stream::iter(recipes.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
@@ -166,13 +174,28 @@ impl Client {
         };
         let bytes = batch.bytes;
         let sources = Arc::clone(&plan.sources);
-        let frames = tokio::task::spawn_blocking(move || batch.pack(&sources));
-        let frames = frames.await.map_err(|error| ClientError::Broken {
-            url: self.url().to_owned(),
-            why: format!("packing for it broke off: {error}"),
-        })??;
-        self.put_frames(frames).await?;
-        Ok(bytes)
+        let (batch, frames) = self
+            .blocking(move || {
+                let frames = batch.pack(&sources)?;
+                Ok((batch, frames))
+            })
+            .await?;
+        let Err(refused) = self.put_frames(frames).await else { return Ok(bytes) };
+        if refused.code() == Some(ProblemCode::HashMismatch) {
+            let sources = Arc::clone(&plan.sources);
+            self.blocking(move || batch.changed(&sources)).await?;
+        }
+        Err(refused)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ClientError> + Send + 'static,
+    ) -> Result<T, ClientError> {
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+            let why = format!("packing for it broke off: {error}");
+            Err(ClientError::Broken { url: self.url().to_owned(), why })
+        })
     }
 
     async fn send_whole(&self, source: &Source) -> Result<u64, ClientError> {
@@ -249,6 +272,16 @@ impl Plan {
             let recipe = recipe(source).filter(|recipe| recipe.chunks.len() > 1)?;
             Some((source.content.hash, recipe))
         })
+    }
+
+    /// Of large files that come for the first time: the server, which lacks their chunks, hashes these as they come,
+    /// and does not read them again in the end.
+    fn announced(&self) -> impl Iterator<Item = (BlobHash, &Recipe)> {
+        let large = self.split.iter().filter(|(at, wanted)| {
+            let fresh: u64 = wanted.iter().map(|chunk| u64::from(chunk.len)).sum();
+            fresh >= ANNOUNCED.max(self.sources[*at].content.size / 2)
+        });
+        large.filter_map(|(at, _)| Some((self.sources[*at].content.hash, recipe(&self.sources[*at])?)))
     }
 
     fn loads(&self) -> impl Stream<Item = Load> + '_ {
@@ -362,41 +395,70 @@ impl Batch {
         self.bytes >= BATCH as u64 || self.pieces.len() >= BATCH_CHUNKS
     }
 
-    /// The body of the request. Blocks. Each chunk is held against its hash once more: the file may have changed.
-    fn pack(self, sources: &[Source]) -> Result<Bytes, ClientError> {
-        let mut packer = Packer::new();
-        let mut body = Vec::with_capacity(usize::try_from(self.bytes / 2).unwrap_or(BATCH));
-        let mut open: Option<(usize, File)> = None;
-        let mut buffer = Vec::new();
-        for Piece { source: at, chunk, bytes } in self.pieces {
-            let path = &sources[at].path;
-            let fail = |error| ClientError::file(path, "read", error);
-            let bytes: &[u8] = match &bytes {
-                PieceBytes::Here(bytes) => bytes,
-                PieceBytes::At(offset) => {
-                    let file = match open.take() {
-                        Some((of, file)) if of == at => file,
-                        _ => File::open(path).map_err(fail)?,
-                    };
-                    buffer.resize(chunk.len as usize, 0);
-                    let read = file.read_exact_at(&mut buffer, *offset);
-                    open = Some((at, file));
-                    match read {
-                        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                            return Err(ClientError::Changed { path: path.clone() });
-                        }
-                        read => read.map_err(fail)?,
-                    }
-                    &buffer
-                }
-            };
-            if Chunk::of(bytes) != chunk {
-                return Err(ClientError::Changed { path: path.clone() });
-            }
-            let written = packer.pack(chunk, bytes).write_to(&mut body);
-            // A Vec takes everything.
-            written.map_err(fail)?;
+    /// The body of the request. Blocks. The server holds each chunk against its hash.
+    fn pack(&self, sources: &[Source]) -> Result<Bytes, ClientError> {
+        let (mut packer, mut reader) = (Packer::new(), PieceReader::default());
+        let most = self.bytes as usize + self.pieces.len() * FrameHead::LEN;
+        let mut body = Vec::with_capacity(most);
+        for piece in &self.pieces {
+            let path = &sources[piece.source].path;
+            packer.pack_into(piece.chunk, &mut body, |body| reader.read(piece, path, body))?;
         }
         Ok(body.into())
+    }
+
+    /// Which of the files has other bytes than it had. Blocks.
+    fn changed(&self, sources: &[Source]) -> Result<(), ClientError> {
+        let (mut reader, mut bytes) = (PieceReader::default(), Vec::new());
+        for piece in &self.pieces {
+            let path = &sources[piece.source].path;
+            bytes.clear();
+            reader.read(piece, path, &mut bytes)?;
+            if Chunk::of(&bytes) != piece.chunk {
+                return Err(ClientError::Changed { path: path.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Keeps the last file open.
+#[derive(Default)]
+struct PieceReader {
+    open: Option<Open>,
+}
+
+struct Open {
+    source: usize,
+    file: File,
+    /// Where the next read begins.
+    at: u64,
+}
+
+impl PieceReader {
+    /// Adds the bytes of a piece, which lies in the file at `path`.
+    fn read(&mut self, piece: &Piece, path: &Path, into: &mut Vec<u8>) -> Result<(), ClientError> {
+        let offset = match &piece.bytes {
+            PieceBytes::Here(bytes) => {
+                into.extend_from_slice(bytes);
+                return Ok(());
+            }
+            PieceBytes::At(offset) => *offset,
+        };
+        let fail = |error| ClientError::file(path, "read", error);
+        let open = match &mut self.open {
+            Some(open) if open.source == piece.source => open,
+            other => {
+                let file = File::open(path).map_err(fail)?;
+                other.insert(Open { source: piece.source, file, at: 0 })
+            }
+        };
+        if open.at != offset {
+            open.file.seek(SeekFrom::Start(offset)).map_err(fail)?;
+        }
+        let len = u64::from(piece.chunk.len);
+        let read = (&open.file).take(len).read_to_end(into).map_err(fail)? as u64;
+        open.at = offset + read;
+        if read == len { Ok(()) } else { Err(ClientError::Changed { path: path.to_owned() }) }
     }
 }

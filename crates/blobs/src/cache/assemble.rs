@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use kiln_chunks::{Chunk, FrameDecoder, Recipe, Unpacker};
+use kiln_chunks::{Chunk, Frame, Recipe, Unpacker};
 use kiln_types::BlobHash;
 
 use super::{Cache, Inner, shared};
 use crate::chunks::PackReader;
-use crate::disk::{Draft, Result, blocking, pour};
+use crate::disk::{Draft, Result, blocking, pour_frames};
 use crate::{BlobError, StreamError};
 
 impl Cache {
@@ -24,7 +24,7 @@ impl Cache {
     }
 
     /// Makes the blob of chunks that cached files hold and of those that `fetch` brings: it is told which are
-    /// lacking, and gives their frames, in any order. Each chunk is checked by its hash, and the blob by its own;
+    /// lacking, and gives their frames, in any order. The blob is checked by its hash, and with it all that is in it;
     /// a cached file that turns out to be damaged is dropped. Else as [`Cache::put_stream`]. Returns the bytes of
     /// the frames that were fetched.
     ///
@@ -53,9 +53,9 @@ impl Cache {
             assembling
         } else {
             let frames = fetch(lacking).await.map_err(|error| BlobError::Stream(error.into()))?;
-            let (assembling, broken) = pour(frames, assembling, Assembling::take).await?;
+            let (assembling, broken) = pour_frames(frames, assembling, Assembling::take).await?;
             match broken {
-                Some(error) => return Err(BlobError::Stream(error)),
+                Some(error) => return Err(error),
                 None => assembling,
             }
         };
@@ -71,7 +71,6 @@ struct Assembling {
     draft: Draft,
     /// Where each chunk that is lacking belongs.
     wanted: HashMap<BlobHash, Vec<u64>>,
-    decoder: FrameDecoder,
     unpacker: Unpacker,
     fetched: u64,
 }
@@ -90,7 +89,10 @@ impl Assembling {
                 None => None,
             };
             match bytes {
-                Some(bytes) => draft.write_at(at, &bytes)?,
+                Some(bytes) => draft.place(at, bytes.len(), |place| {
+                    place.copy_from_slice(&bytes);
+                    Ok(())
+                })?,
                 None => {
                     let places = wanted.entry(chunk.hash).or_default();
                     if places.is_empty() {
@@ -100,18 +102,18 @@ impl Assembling {
                 }
             }
         }
-        let (decoder, unpacker) = (FrameDecoder::default(), Unpacker::new());
-        Ok((lacking, Self { inner, recipe, draft, wanted, decoder, unpacker, fetched: 0 }))
+        let unpacker = Unpacker::new();
+        Ok((lacking, Self { inner, recipe, draft, wanted, unpacker, fetched: 0 }))
     }
 
-    fn take(&mut self, bytes: &[u8]) -> Result<()> {
-        self.decoder.push(bytes);
-        while let Some(frame) = self.decoder.take()? {
+    fn take(&mut self, frames: Vec<Frame>) -> Result<()> {
+        for frame in frames {
             // One that nobody asked for, or that came twice.
             let Some(places) = self.wanted.remove(&frame.chunk().hash) else { continue };
-            let bytes = self.unpacker.unpack(&frame)?;
+            let unpacker = &mut self.unpacker;
             for at in places {
-                self.draft.write_at(at, bytes)?;
+                self.draft
+                    .place(at, frame.chunk().len as usize, |place| Ok(unpacker.unpack_to(&frame, place)?))?;
             }
             self.fetched += frame.len() as u64;
         }
@@ -120,7 +122,6 @@ impl Assembling {
 
     /// Bytes that were fetched, bytes of the blob.
     fn finish(mut self, expected: BlobHash) -> Result<(u64, u64)> {
-        std::mem::take(&mut self.decoder).finish()?;
         if !self.wanted.is_empty() {
             return Err(BlobError::Lacking { count: self.wanted.len() });
         }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use kiln_chunks::{FrameDecoder, Unpacker};
+use kiln_chunks::{Frame, Unpacker};
 use kiln_types::BlobHash;
 
 use super::{Cache, Inner};
-use crate::disk::{Draft, Result, blocking, keep_all, pour};
+use crate::disk::{Draft, Result, blocking, keep_all, pour_frames};
 use crate::{BlobError, StreamError};
 
 /// Files that are made safe at once: as many are open at the same time.
@@ -28,23 +28,22 @@ impl Cache {
         E: Into<StreamError>,
     {
         let inner = self.inner.clone();
-        let (decoder, unpacker) = (FrameDecoder::default(), Unpacker::new());
-        let putting = Putting { inner, wanted, decoder, unpacker, drafts: Vec::new(), count: 0 };
-        let (mut putting, broken) = pour(frames, putting, Putting::take).await?;
+        let unpacker = Unpacker::new();
+        let putting = Putting { inner, wanted, unpacker, drafts: Vec::new(), count: 0 };
+        let (mut putting, broken) = pour_frames(frames, putting, Putting::take).await?;
         let count = blocking(move || {
             putting.keep()?;
             Ok(putting.count)
         })
         .await?;
         self.make_room().await?;
-        broken.map_or(Ok(count), |error| Err(BlobError::Stream(error)))
+        broken.map_or(Ok(count), Err)
     }
 }
 
 struct Putting {
     inner: Arc<Inner>,
     wanted: BTreeMap<BlobHash, u64>,
-    decoder: FrameDecoder,
     unpacker: Unpacker,
     /// Whole, but not safe yet.
     drafts: Vec<(Draft, BlobHash)>,
@@ -52,24 +51,23 @@ struct Putting {
 }
 
 impl Putting {
-    fn take(&mut self, bytes: &[u8]) -> Result<()> {
-        let taken = self.take_frames(bytes);
+    fn take(&mut self, frames: Vec<Frame>) -> Result<()> {
+        let taken = self.take_frames(&frames);
         if let Err(BlobError::Frame(_) | BlobError::WrongLength(_)) = taken {
             self.keep()?;
         }
         taken
     }
 
-    fn take_frames(&mut self, bytes: &[u8]) -> Result<()> {
-        self.decoder.push(bytes);
-        while let Some(frame) = self.decoder.take()? {
+    fn take_frames(&mut self, frames: &[Frame]) -> Result<()> {
+        for frame in frames {
             let chunk = frame.chunk();
             // One that nobody asked for, or that came twice.
             let Some(size) = self.wanted.remove(&chunk.hash) else { continue };
             if size != u64::from(chunk.len) {
                 return Err(BlobError::WrongLength(chunk.hash));
             }
-            let bytes = self.unpacker.unpack(&frame)?;
+            let bytes = self.unpacker.unpack(frame)?;
             let mut draft = Draft::create(self.inner.store.draft_path())?;
             draft.write_checked(bytes)?;
             self.drafts.push((draft, chunk.hash));

@@ -1,5 +1,6 @@
 //! Chunks on disk, and the recipes that make blobs of them.
 
+mod awaited;
 mod index;
 mod pack;
 mod put;
@@ -21,6 +22,7 @@ pub use put::PutChunks;
 pub use reader::ChunkReader;
 pub(crate) use sweep::Sweep;
 
+use self::awaited::Awaited;
 use self::index::{Index, Place, pack_path};
 use crate::disk::{Result, blocking, remove, sync_folder};
 use crate::{BlobError, Durability};
@@ -43,6 +45,7 @@ struct Inner {
     drafts: PathBuf,
     durability: Durability,
     index: Mutex<Index>,
+    awaited: Awaited,
     /// Held by whoever removes a recipe for being old, and shared by whoever makes one young again.
     gate: RwLock<()>,
     /// One collection at a time.
@@ -73,8 +76,9 @@ impl ChunkStore {
                 remove(&entry.map_err(BlobError::io("read", &drafts))?.path())?;
             }
             let index = Mutex::new(Index::load(&packs, durability)?);
-            let (gate, sweeping) = (RwLock::default(), Mutex::default());
-            Ok(Self { inner: Arc::new(Inner { packs, recipes, drafts, durability, index, gate, sweeping }) })
+            let (awaited, gate, sweeping) = (Awaited::default(), RwLock::default(), Mutex::default());
+            let inner = Inner { packs, recipes, drafts, durability, index, awaited, gate, sweeping };
+            Ok(Self { inner: Arc::new(inner) })
         })
         .await
     }

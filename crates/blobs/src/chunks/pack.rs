@@ -16,6 +16,9 @@ use crate::{BlobError, Durability};
 /// Bytes of frames in a pack, about, at most.
 pub(crate) const PACK_LIMIT: u64 = 256 << 20;
 
+/// Bytes of small frames that are written at once; a larger one is not copied before.
+const GATHERED: usize = 128 << 10;
+
 /// The hash of the heads, how many they are (8 bytes, little endian), the mark.
 const ENDING: usize = 48;
 const MARK: &[u8; 8] = b"KILNPACK";
@@ -39,7 +42,7 @@ impl PackWriter {
             .create_new(true)
             .open(&part)
             .map_err(BlobError::io("create", &part))?;
-        let file = BufWriter::with_capacity(1 << 20, file);
+        let file = BufWriter::with_capacity(GATHERED, file);
         Ok(Self { file, path, heads: Vec::new(), len: 0, finished: false })
     }
 

@@ -6,13 +6,13 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use kiln_chunks::{Chunk, Frame, FrameDecoder, Packer, Unpacker};
+use kiln_chunks::{Chunk, Frame, Packer, Unpacker};
 use kiln_types::BlobHash;
 
 use super::index::{PackId, pack_path};
-use super::pack::{PACK_LIMIT, PackWriter};
+use super::pack::{PACK_LIMIT, PackReader, PackWriter};
 use super::{ChunkStore, Inner};
-use crate::disk::{Result, blocking, pour};
+use crate::disk::{Result, blocking, pour_frames};
 use crate::{BlobError, StreamError};
 
 /// What came of frames that were put.
@@ -38,35 +38,24 @@ impl ChunkStore {
         S: Stream<Item = std::result::Result<Bytes, E>> + Send,
         E: Into<StreamError>,
     {
-        let putting = Putting {
-            filling: Some(Filling::new(self.inner.clone())),
-            decoder: FrameDecoder::default(),
-            unpacker: Unpacker::new(),
-        };
-        let (mut putting, broken) = pour(stream, putting, Putting::take).await?;
-        let put = blocking(move || {
-            let decoder = std::mem::take(&mut putting.decoder);
-            let put = putting.finish()?;
-            // A stream that broke is told as that.
-            Ok((put, decoder.finish()))
-        });
-        match (put.await?, broken) {
-            (_, Some(error)) => Err(BlobError::Stream(error)),
-            ((put, ended), None) => ended.map(|()| put).map_err(Into::into),
-        }
+        let filling = Some(Filling::new(self.inner.clone()));
+        let putting = Putting { filling, unpacker: Unpacker::new(), packs: PackReader::default() };
+        let (mut putting, broken) = pour_frames(stream, putting, Putting::take).await?;
+        let put = blocking(move || putting.finish()).await?;
+        broken.map_or(Ok(put), Err)
     }
 }
 
 /// One request. Where it is dropped in the middle, what came is kept.
 struct Putting {
     filling: Option<Filling>,
-    decoder: FrameDecoder,
     unpacker: Unpacker,
+    packs: PackReader,
 }
 
 impl Putting {
-    fn take(&mut self, bytes: &[u8]) -> Result<()> {
-        let taken = self.take_frames(bytes);
+    fn take(&mut self, frames: Vec<Frame>) -> Result<()> {
+        let taken = self.take_frames(&frames);
         if let Err(error @ BlobError::Frame(_)) = taken {
             self.finish()?;
             return Err(error);
@@ -74,13 +63,13 @@ impl Putting {
         taken
     }
 
-    fn take_frames(&mut self, bytes: &[u8]) -> Result<()> {
+    fn take_frames(&mut self, frames: &[Frame]) -> Result<()> {
         let Some(filling) = &mut self.filling else { return Ok(()) };
-        self.decoder.push(bytes);
-        while let Some(frame) = self.decoder.take()? {
+        for frame in frames {
             if !filling.knows(frame.chunk())? {
-                self.unpacker.unpack(&frame)?;
-                filling.push(&frame)?;
+                let bytes = self.unpacker.unpack(frame)?;
+                filling.push(frame)?;
+                filling.inner.awaited.came(&filling.inner, &mut self.packs, frame.chunk(), bytes);
             }
         }
         Ok(())

@@ -8,6 +8,7 @@ use kiln_chunks::{Chunk, Frame, FrameError, FrameHead, Recipe, Unpacker};
 use kiln_types::BlobHash;
 
 use super::ChunkStore;
+use super::awaited::Hashed;
 use super::pack::PackReader;
 use crate::BlobError;
 use crate::disk::Result;
@@ -55,12 +56,11 @@ impl ChunkReader {
         self.recipe
     }
 
-    /// The hash of the whole blob. Its chunks are held against their own hashes only where `checked`: where the
-    /// whole is right, so are they.
-    pub(super) fn hash_all(&mut self, checked: bool) -> Result<BlobHash> {
-        let mut hasher = blake3::Hasher::new();
+    /// The hash of the whole blob, of which some was hashed. The other chunks are held against their own hashes only
+    /// where `checked`: where the whole is right, so are they.
+    pub(super) fn hash_rest(&mut self, hashed: Hashed, checked: bool) -> Result<BlobHash> {
+        let Hashed { chunks: mut at, mut hasher } = hashed;
         let hashes: Vec<BlobHash> = self.recipe.chunks.iter().map(|chunk| chunk.hash).collect();
-        let mut at = 0;
         while at < hashes.len() {
             let (mut run, taken) = self.run(&hashes[at..])?;
             for index in at..at + taken {

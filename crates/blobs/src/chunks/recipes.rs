@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use kiln_chunks::{Chunk, Packer, Recipe, split};
 use kiln_types::BlobHash;
 
+use super::awaited::Hashed;
 use super::put::Filling;
 use super::reader::ChunkReader;
 use super::{ChunkStore, Inner};
@@ -21,7 +22,8 @@ const SIZE: usize = 8;
 
 impl ChunkStore {
     /// Makes a blob of chunks that are there, once their bytes hash to its name. `limit`: bytes of it at most.
-    /// One that is there is promised, with its chunks.
+    /// One that is there is promised, with its chunks. One whose chunks are missing is awaited: they are hashed as
+    /// they come, so that the same recipe, put again, makes it at once.
     ///
     /// # Errors
     /// [`BlobError::Lacking`] where chunks are missing, [`BlobError::Mismatch`], [`BlobError::TooLarge`],
@@ -33,18 +35,24 @@ impl ChunkStore {
                 return Err(BlobError::TooLarge { limit });
             }
             let inner = &store.inner;
-            inner.promise_all(&recipe)?;
+            if let Err(error) = inner.promise_all(&recipe) {
+                if let BlobError::Lacking { .. } = error {
+                    inner.awaited.announce(hash, recipe);
+                }
+                return Err(error);
+            }
             if let [] | [_] = recipe.chunks[..] {
                 return inner.check_single(&hash, recipe.chunks.first());
             }
             if inner.renew_recipe(&hash)?.is_some() && inner.recipe(&hash)?.is_some_and(|old| old == recipe) {
                 return Ok(());
             }
+            let hashed = inner.awaited.take(&hash, &recipe);
             let mut reader = ChunkReader::new(store.clone(), hash, recipe);
-            let found = reader.hash_all(false)?;
+            let found = reader.hash_rest(hashed, false)?;
             if found != hash {
                 // A chunk that is damaged is to blame, if there is one.
-                reader.hash_all(true)?;
+                reader.hash_rest(Hashed::default(), true)?;
                 return Err(BlobError::Mismatch { expected: hash, found });
             }
             let recipe = reader.into_recipe();

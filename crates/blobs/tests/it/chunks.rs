@@ -100,6 +100,62 @@ async fn what_is_missing_is_sent_and_makes_a_blob() {
     }
 }
 
+/// The frames of a file whose first and last thirds are the same, once each; they come in any order, some before the
+/// recipe, some not at all until the end.
+#[tokio::test]
+async fn an_awaited_blob_is_right_whatever_the_order_of_its_chunks() {
+    let third = noise(400_000);
+    let (bytes, hash, recipe, mut frames) = cut([&b"BLENDER-"[..], &third, &noise(300_000), &third].concat());
+    for seed in 0..24 {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = open(folder.path(), Durability::Ephemeral).await;
+        let chunks = blobs.chunks().unwrap();
+        // As they stand, from the back, and shuffled.
+        match seed {
+            0 => {}
+            1 => frames.reverse(),
+            _ => frames
+                .sort_by_key(|frame| BlobHash::of(&[frame.chunk().hash.as_bytes(), &[seed][..]].concat())),
+        }
+        let before = usize::from(seed) % 5;
+        chunks.put(pieces([&wire(&frames[..before])[..]])).await.unwrap();
+        let told = chunks.put_recipe(hash, recipe.clone(), u64::MAX).await;
+        assert!(matches!(told, Err(BlobError::Lacking { .. })), "{told:?}");
+        let mut wrong = recipe.clone();
+        wrong.chunks.swap(0, 1);
+        let other = BlobHash::of(&[seed]);
+        assert!(chunks.put_recipe(other, wrong.clone(), u64::MAX).await.is_err());
+        for part in frames[before..].chunks(1 + usize::from(seed)) {
+            chunks.put(pieces([&wire(part)[..]])).await.unwrap();
+        }
+        let told = chunks.put_recipe(other, wrong, u64::MAX).await;
+        assert!(matches!(told, Err(BlobError::Mismatch { .. })), "{told:?}");
+        chunks.put_recipe(hash, recipe.clone(), u64::MAX).await.unwrap();
+        assert!(read(&blobs, &hash).await == bytes);
+    }
+}
+
+#[tokio::test]
+async fn an_awaited_blob_is_not_read_again() {
+    for awaited in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = open(folder.path(), Durability::Ephemeral).await;
+        let chunks = blobs.chunks().unwrap();
+        let (_, hash, recipe, frames) = file(1_000_000, 3);
+        if awaited {
+            chunks.put_recipe(hash, recipe.clone(), u64::MAX).await.unwrap_err();
+        }
+        for part in [&frames[7..], &frames[..7]] {
+            chunks.put(pieces([&wire(part)[..]])).await.unwrap();
+        }
+        for pack in fs::read_dir(folder.path().join("packs")).unwrap() {
+            fs::remove_file(pack.unwrap().path()).unwrap();
+        }
+        let told = chunks.put_recipe(hash, recipe, u64::MAX).await;
+        assert_eq!(told.is_ok(), awaited, "{told:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_chunk_is_a_blob_and_so_is_nothing_at_all() {
     let folder = tempfile::tempdir().unwrap();
