@@ -7,7 +7,7 @@ use crate::{
     external::{ExternalFile, ExternalKind, RULES, Rule},
     fault::BlendFault,
     file::{Head, Walker},
-    parts::Kept,
+    parts::{Kept, Parts},
     scene,
     simulations::Simulations,
     spot::{Field, NameBlock, Spot},
@@ -130,7 +130,7 @@ fn table(dna: &Dna, by_name: &HashMap<&[u8], usize>, rules: &HashMap<usize, Vec<
 #[derive(Default)]
 struct Current {
     /// Its code and name: `IMwood`.
-    name: String,
+    name: Vec<u8>,
     /// Which parts are kept; none where only names of files are looked for.
     part: u8,
     block: Option<Kept>,
@@ -146,6 +146,8 @@ struct Collector<'a> {
     /// Bytes that may still be kept.
     budget: usize,
     current: Current,
+    /// Memory of a datablock that is done with: most are objects, and need as much.
+    spare: Vec<u8>,
     /// What scenes and their markers use as cameras.
     looked_through: HashSet<u64>,
     /// Texts that are referred to by pointers, and follow.
@@ -206,6 +208,7 @@ impl<'a> Collector<'a> {
             out: Collected::default(),
             budget: limits.memory,
             current: Current::default(),
+            spare: Vec::new(),
             looked_through: HashSet::default(),
             pending: HashMap::default(),
             strip_types: HashMap::default(),
@@ -224,7 +227,7 @@ impl<'a> Collector<'a> {
         if &head.code == b"GLOB" {
             if let Some(index) = self.schema.kinds.global {
                 let bytes = walker.payload(1 << 16)?;
-                let global = self.dna.view(index, &bytes);
+                let global = self.dna.view(index, bytes);
                 self.out.active = global.pointer("curscene");
                 self.out.subversion = global.int("subversion").and_then(|number| u16::try_from(number).ok());
             }
@@ -253,14 +256,16 @@ impl<'a> Collector<'a> {
             b"NT\0\0" => uses::TREE,
             _ => 0,
         };
-        let whole = part != 0 || is_particles || self.schema.rules.contains_key(&head.sdna);
+        let uses = self.schema.uses.get(head.sdna).copied().unwrap_or(0);
+        let whole = part != 0 || is_particles || uses & uses::RULES != 0;
         // Of all others the name alone is of interest; every datablock begins with an ID.
         let id_size = self.schema.kinds.id.map_or(0, |id| self.dna.size(id)) as u64;
         let size = if whole { self.dna.size(head.sdna).max(1) as u64 } else { id_size };
         let bytes = walker.payload(size)?;
-        let id = self.schema.kinds.id.map(|id| self.dna.view(id, &bytes));
-        self.current.name = id.and_then(|id| id.text("name")).unwrap_or_default();
-        let view = self.dna.view(head.sdna, &bytes);
+        let id = self.schema.kinds.id.map(|id| self.dna.view(id, bytes));
+        self.current.name.clear();
+        self.current.name.extend_from_slice(id.and_then(|id| id.bytes("name")).unwrap_or_default());
+        let view = self.dna.view(head.sdna, bytes);
         if part == uses::TREE && view.bytes("idname") != Some(b"GeometryNodeTree") {
             part = 0;
         }
@@ -268,7 +273,7 @@ impl<'a> Collector<'a> {
         // A scene may look through any object. Scenes come before objects.
         let is_looked_through = is_object && self.looked_through.contains(&head.old);
         if is_camera || is_looked_through || &head.code == b"ID\0\0" {
-            let name = self.current.name.get(2..).unwrap_or_default().to_owned();
+            let name = String::from_utf8_lossy(self.current.name.get(2..).unwrap_or_default()).into_owned();
             self.keep(2 * name.len())?;
             if self.out.names.len() >= MAX_NAMES {
                 return Err(BlendFault::TooMany("cameras"));
@@ -288,12 +293,17 @@ impl<'a> Collector<'a> {
             _ => 0,
         };
         self.keep(links)?;
-        self.apply_rules(head, head.data, &view)?;
+        if uses & uses::RULES != 0 {
+            self.apply_rules(head, head.data, &view)?;
+        }
         if part != 0 {
             self.keep(bytes.len())?;
             self.current.cost = bytes.len() + 64;
             self.current.part = part;
-            self.current.block = Some(Kept { old: head.old, sdna: head.sdna, bytes });
+            let mut kept = std::mem::take(&mut self.spare);
+            kept.clear();
+            kept.extend_from_slice(bytes);
+            self.current.block = Some(Kept { old: head.old, sdna: head.sdna, bytes: kept });
         }
         Ok(())
     }
@@ -312,12 +322,14 @@ impl<'a> Collector<'a> {
         }
         let uses = self.schema.uses.get(head.sdna).copied().unwrap_or(0);
         let wanted = uses & (self.current.part | uses::RULES);
-        let size = self.dna.size(head.sdna).max(1);
-        if self.current.part == uses::SCENE && uses & uses::SEQUENCER != 0 {
-            return self.sequencer(head, walker, size);
-        }
-        if wanted == 0 {
+        let for_sequencer = self.current.part == uses::SCENE && uses & uses::SEQUENCER != 0;
+        // Most blocks.
+        if wanted == 0 && !for_sequencer {
             return Ok(());
+        }
+        let size = self.dna.size(head.sdna).max(1);
+        if for_sequencer {
+            return self.sequencer(head, walker, size);
         }
         // Bakes of nodes lie in arrays.
         let count = (head.len / size as u64).clamp(1, MAX_ARRAY);
@@ -334,11 +346,11 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    fn part(&mut self, head: &Head, bytes: Vec<u8>) -> Result<(), BlendFault> {
+    fn part(&mut self, head: &Head, bytes: &[u8]) -> Result<(), BlendFault> {
         if self.current.part != 0 {
             self.keep(bytes.len())?;
             self.current.cost += bytes.len() + 64;
-            self.current.parts.push(Kept { old: head.old, sdna: head.sdna, bytes });
+            self.current.parts.push(Kept { old: head.old, sdna: head.sdna, bytes: bytes.to_vec() });
         }
         Ok(())
     }
@@ -350,7 +362,7 @@ impl<'a> Collector<'a> {
             let mut names = Vec::new();
             for index in 0..count {
                 let bytes = walker.payload(size as u64)?;
-                let view = self.dna.view(head.sdna, &bytes);
+                let view = self.dna.view(head.sdna, bytes);
                 let (Some(name), Some(place)) = (view.bytes("name"), view.place("name")) else { break };
                 self.keep(name.len())?;
                 names.push((name.to_vec(), Field::within(head.data + index * size as u64, place)));
@@ -359,7 +371,7 @@ impl<'a> Collector<'a> {
             return Ok(());
         }
         let bytes = walker.payload(size as u64)?;
-        let view = self.dna.view(head.sdna, &bytes);
+        let view = self.dna.view(head.sdna, bytes);
         if index == self.schema.kinds.sequence {
             if let (Some(data), Some(kind)) = (view.pointer("strip"), view.int("type")) {
                 self.keep(16)?;
@@ -379,27 +391,37 @@ impl<'a> Collector<'a> {
     fn flush(&mut self) -> Result<(), BlendFault> {
         self.flush_strips()?;
         self.pending.clear();
-        let Current { part, block, mut parts, cost, .. } = std::mem::take(&mut self.current);
-        let Some(block) = block else { return Ok(()) };
+        let Some(block) = self.current.block.take() else { return Ok(()) };
+        let Current { part, mut parts, cost, .. } = std::mem::take(&mut self.current);
+        if part == uses::SCENE {
+            return self.flush_scene(block, parts);
+        }
         let simulations = &mut self.out.simulations;
         let stays = match part {
-            uses::SCENE => simulations.scene(self.dna, &block, &parts),
             uses::OBJECT => simulations.object(self.dna, &block, &parts),
             uses::COLLECTION => simulations.reach.collection(self.dna, &block, &parts),
             _ => simulations.tree(self.dna, &block, &parts),
         };
         self.keep(stays)?;
-        if part == uses::SCENE {
-            self.looked_through.extend(scene::cameras(self.dna, &block, &parts));
-            let of_members: [&[u8]; 3] = [b"Base", b"CollectionObject", b"CollectionChild"];
-            let before = parts.iter().map(|part| part.bytes.len() + 64).sum::<usize>();
-            parts.retain(|part| !of_members.contains(&self.dna.name(part.sdna)));
-            let after = parts.iter().map(|part| part.bytes.len() + 64).sum::<usize>();
-            self.budget += before - after;
-            self.out.scenes.push(RawScene { block, parts });
-        } else {
-            self.budget += cost;
-        }
+        self.budget += cost;
+        parts.clear();
+        self.current.parts = parts;
+        self.spare = block.bytes;
+        Ok(())
+    }
+
+    fn flush_scene(&mut self, block: Kept, mut parts: Vec<Kept>) -> Result<(), BlendFault> {
+        let known = Parts::new(self.dna, &parts);
+        let scene = self.dna.view(block.sdna, &block.bytes);
+        let stays = self.out.simulations.scene(&known, scene);
+        self.looked_through.extend(scene::cameras(&known, scene));
+        self.keep(stays)?;
+        let of_members: [&[u8]; 3] = [b"Base", b"CollectionObject", b"CollectionChild"];
+        let before = parts.iter().map(|part| part.bytes.len() + 64).sum::<usize>();
+        parts.retain(|part| !of_members.contains(&self.dna.name(part.sdna)));
+        let after = parts.iter().map(|part| part.bytes.len() + 64).sum::<usize>();
+        self.budget += before - after;
+        self.out.scenes.push(RawScene { block, parts });
         Ok(())
     }
 
@@ -446,7 +468,7 @@ impl<'a> Collector<'a> {
                     self.pending.insert(pointer, Pending { kind: rule.kind, counts });
                 }
             } else if let (Some(name), Some(place)) = (view.bytes(rule.field), view.place(rule.field)) {
-                let file = ExternalFile::new(rule.kind, name.to_vec(), self.current.name.clone());
+                let file = ExternalFile::new(rule.kind, name.to_vec(), self.owner());
                 self.external(file.described_by(view), Spot::Field(Field::within(at, place)))?;
             }
         }
@@ -454,7 +476,11 @@ impl<'a> Collector<'a> {
     }
 
     fn named(&mut self, kind: ExternalKind, raw: Vec<u8>, spot: Spot) -> Result<(), BlendFault> {
-        self.external(ExternalFile::new(kind, raw, self.current.name.clone()), spot)
+        self.external(ExternalFile::new(kind, raw, self.owner()), spot)
+    }
+
+    fn owner(&self) -> String {
+        String::from_utf8_lossy(&self.current.name).into_owned()
     }
 
     fn external(&mut self, file: ExternalFile, spot: Spot) -> Result<(), BlendFault> {

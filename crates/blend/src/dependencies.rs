@@ -109,17 +109,19 @@ pub fn dependencies(path: &Path) -> Result<Dependencies, BlendError> {
         Search { disk: Disk::default(), items: Vec::new(), todo: VecDeque::new(), left: MAX_SEARCHES };
     let mut broken = Vec::new();
     let mut seen = HashSet::from([blend.clone()]);
-    let mut paths_to = HashMap::from([(identity(&blend), 1)]);
+    let mut paths_to: HashMap<_, _> = identity(&blend).into_iter().map(|file| (file, 1)).collect();
     search.take_in(&blend, &inspection);
     let mut files = HashMap::from([(blend.clone(), Follow { reach, simulations: Vec::new() })]);
     while let Some(library) = search.todo.pop_front() {
         if seen.len() >= MAX_LIBRARIES || !seen.insert(library.clone()) {
             continue;
         }
-        let paths = paths_to.entry(identity(&library)).or_insert(0);
-        *paths += 1;
-        if *paths > MAX_PATHS_TO_ONE {
-            continue;
+        if let Some(file) = identity(&library) {
+            let paths = paths_to.entry(file).or_insert(0);
+            *paths += 1;
+            if *paths > MAX_PATHS_TO_ONE {
+                continue;
+            }
         }
         if is_usd(&library) {
             search.take_in_layers(&library);
@@ -149,9 +151,16 @@ fn libraries<'a>(items: &'a [Dependency]) -> impl Fn(&Path, &[u8]) -> Option<&'a
     move |holder, name| places.get(&(holder, name)).copied()
 }
 
-/// The same for all paths to one file.
-fn identity(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+/// The same for all paths to one file; `None` for what cannot be looked at.
+#[cfg(unix)]
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    path.metadata().ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(path: &Path) -> Option<PathBuf> {
+    path.canonicalize().ok()
 }
 
 struct Search {

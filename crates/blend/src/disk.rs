@@ -2,13 +2,14 @@
 
 use std::{
     cell::OnceCell,
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs,
     path::{Component, Path, PathBuf},
     rc::Rc,
 };
 
+use foldhash::HashMap;
 use unicode_normalization::UnicodeNormalization;
 
 use crate::resolve::os_name;
@@ -42,7 +43,7 @@ impl Listing {
             return Some(found);
         }
         let alike = self.alike.get_or_init(|| {
-            let mut alike: HashMap<Vec<u8>, Vec<OsString>> = HashMap::new();
+            let mut alike: HashMap<Vec<u8>, Vec<OsString>> = HashMap::default();
             for name in self.names.keys() {
                 alike.entry(folded(name)).or_default().push(name.clone());
             }
@@ -72,43 +73,60 @@ pub(crate) fn folded(name: &OsStr) -> Vec<u8> {
     text.nfc().flat_map(char::to_lowercase).nfc().collect::<String>().into()
 }
 
+/// So many files of one folder are looked at one by one before its names are read, and so many names are read for each
+/// file that was asked for: a name costs about a tenth of a look.
+const NAMES_A_LOOK: usize = 16;
+
 /// The disk, as one search sees it.
 #[derive(Default)]
 pub(crate) struct Disk {
-    folders: HashMap<PathBuf, Rc<Listing>>,
+    folders: HashMap<OsString, Rc<Listing>>,
     names: usize,
+    /// How often files of a folder were asked for.
+    asked: HashMap<OsString, usize>,
 }
 
 impl Disk {
     /// Empty where the folder cannot be read.
     pub fn list(&mut self, folder: &Path) -> Rc<Listing> {
-        if let Some(listing) = self.folders.get(folder) {
+        if let Some(listing) = self.folders.get(folder.as_os_str()) {
             return listing.clone();
         }
-        let mut names = BTreeMap::new();
-        for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
-            if self.names >= MAX_NAMES {
-                break;
-            }
-            let Ok(kind) = entry.file_type() else { continue };
-            // What a link leads to counts; a broken one, a socket or the like is no file.
-            let is_folder = if kind.is_file() {
-                false
-            } else if kind.is_dir() {
-                true
-            } else {
-                match fs::metadata(entry.path()) {
-                    Ok(meta) if meta.is_file() => false,
-                    Ok(meta) if meta.is_dir() => true,
-                    _ => continue,
-                }
-            };
-            self.names += 1;
-            names.insert(entry.file_name(), is_folder);
-        }
+        let names = read(folder).take(MAX_NAMES - self.names).collect();
+        self.remember(folder, names)
+    }
+
+    fn remember(&mut self, folder: &Path, names: BTreeMap<OsString, bool>) -> Rc<Listing> {
+        self.names += names.len();
         let listing = Rc::new(Listing { names, alike: OnceCell::new() });
-        self.folders.insert(folder.to_owned(), listing.clone());
+        self.folders.insert(folder.into(), listing.clone());
         listing
+    }
+
+    /// Whether a file lies at the path, also by way of links.
+    pub fn is_file(&mut self, path: &Path) -> bool {
+        // What its folder does not list may be there: some disks take names in letters of another case.
+        self.lists(path) || fs::metadata(path).is_ok_and(|meta| meta.is_file())
+    }
+
+    /// Whether the path is known to be a file because its folder was read.
+    fn lists(&mut self, path: &Path) -> bool {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return false };
+        if let Some(listing) = self.folders.get(folder.as_os_str()) {
+            return listing.names.get(name) == Some(&false);
+        }
+        let Some(asked) = self.asked.get_mut(folder.as_os_str()) else {
+            self.asked.insert(folder.into(), 1);
+            return false;
+        };
+        *asked += 1;
+        let most = (*asked * NAMES_A_LOOK).min(MAX_NAMES - self.names);
+        if *asked < NAMES_A_LOOK || !asked.is_power_of_two() {
+            return false;
+        }
+        let mut entries = read(folder);
+        let names: BTreeMap<_, _> = entries.by_ref().take(most).collect();
+        entries.next().is_none() && self.remember(folder, names).names.get(name) == Some(&false)
     }
 
     /// The path as it lies on the disk where letters of another case or another form of Unicode are in the way;
@@ -130,6 +148,20 @@ impl Disk {
         found.extend(&parts[count..]);
         Some(found)
     }
+}
+
+/// Each name in a folder, and whether it is a folder. What a link leads to counts; a broken one, a socket or the like
+/// is no file.
+fn read(folder: &Path) -> impl Iterator<Item = (OsString, bool)> {
+    fs::read_dir(folder).into_iter().flatten().filter_map(|entry| {
+        let entry = entry.ok()?;
+        let kind = entry.file_type().ok()?;
+        if kind.is_file() || kind.is_dir() {
+            return Some((entry.file_name(), kind.is_dir()));
+        }
+        let meta = fs::metadata(entry.path()).ok().filter(|meta| meta.is_file() || meta.is_dir())?;
+        Some((entry.file_name(), meta.is_dir()))
+    })
 }
 
 #[cfg(test)]
@@ -155,5 +187,26 @@ mod tests {
         assert_eq!(like("tex/none.png"), None);
         assert_eq!(disk.like(&root.join("tex/none.png"), false), Some(root.join("Tex/none.png")));
         assert_eq!(disk.list(&root.join("nowhere")).names.len(), 0);
+    }
+    #[test]
+    fn a_folder_that_is_asked_for_often_is_read_unless_it_holds_far_more() {
+        let temp = tempfile::tempdir().unwrap();
+        let (few, many) = (temp.path().join("few"), temp.path().join("many"));
+        fs::create_dir_all(few.join("folder")).unwrap();
+        fs::create_dir_all(&many).unwrap();
+        (0..40).for_each(|number| fs::write(few.join(number.to_string()), b"x").unwrap());
+        (0..600).for_each(|number| fs::write(many.join(number.to_string()), b"x").unwrap());
+        let mut disk = Disk::default();
+        for folder in [&few, &many] {
+            for number in 0..20 {
+                assert!(disk.is_file(&folder.join(number.to_string())));
+                assert!(!disk.is_file(&folder.join(format!("none {number}"))));
+            }
+        }
+        assert!(!disk.is_file(&few.join("folder")), "a folder is no file");
+        assert!(disk.folders.contains_key(few.as_os_str()));
+        assert!(!disk.folders.contains_key(many.as_os_str()), "600 names are too many for 32 questions");
+        fs::write(few.join("new"), b"x").unwrap();
+        assert!(disk.is_file(&few.join("new")), "what the names lack is still looked for");
     }
 }

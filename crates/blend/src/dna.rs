@@ -59,8 +59,9 @@ pub(crate) struct Dna {
     structs: Vec<Struct>,
     /// Type index to struct index.
     by_type: Vec<Option<usize>>,
-    /// What was asked for: a few hundred of all the fields there are, and those for every block.
-    found: RefCell<HashMap<(usize, &'static str), Option<Field>>>,
+    /// What was asked for: a few hundred of all the fields there are, and those for every block. A field is known by
+    /// the struct and where the text that asks for it lies, which is quicker than to compare the text.
+    found: RefCell<HashMap<(usize, *const str), Option<Field>>>,
 }
 
 /// Reads the parts of the DNA block one after another.
@@ -159,14 +160,14 @@ impl Dna {
         Ok(Self { shape, bytes, names, types, sizes, structs, by_type, found: RefCell::default() })
     }
 
-    /// Whether it was parsed from these bytes, for a file of this shape.
-    pub fn is(&self, bytes: &[u8], shape: Shape) -> bool {
-        self.shape == shape && self.bytes == bytes
+    /// Of the files that have it.
+    pub fn shape(&self) -> Shape {
+        self.shape
     }
 
-    /// Bytes of its description.
-    pub fn bytes(&self) -> usize {
-        self.bytes.len()
+    /// What it was parsed from.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     fn text(&self, texts: &[u32], index: usize) -> &[u8] {
@@ -195,7 +196,8 @@ impl Dna {
 
     /// `r.im_format.imtype`: through structs that lie within each other.
     fn field(&self, index: usize, path: &'static str) -> Option<Field> {
-        if let Some(known) = self.found.borrow().get(&(index, path)) {
+        let asked = (index, std::ptr::from_ref(path));
+        if let Some(known) = self.found.borrow().get(&asked) {
             return *known;
         }
         let field = self.look_up(index, path);
@@ -204,7 +206,7 @@ impl Dna {
         if found.len() >= MAX_FOUND {
             found.clear();
         }
-        found.insert((index, path), field);
+        found.insert(asked, field);
         field
     }
 

@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsStr,
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -139,7 +138,7 @@ fn views(path: &Path, suffixes: &[String], disk: &mut Disk) -> Vec<PathBuf> {
     let (stem, extension) = name.split_at(dot);
     let own = suffixes.iter().filter(|suffix| !suffix.is_empty());
     let Some(prefix) = own.filter_map(|suffix| stem.strip_suffix(suffix.as_bytes())).next() else {
-        return single(path);
+        return single(path, disk);
     };
     let listing = disk.list(parent(path));
     let all = suffixes.iter().map(|suffix| os_name(&[prefix, suffix.as_bytes(), extension].concat()));
@@ -197,8 +196,8 @@ fn folder(path: &Path, kind: ExternalKind, disk: &mut Disk) -> Vec<PathBuf> {
     found
 }
 
-fn single(path: &Path) -> Vec<PathBuf> {
-    if fs::metadata(path).is_ok_and(|meta| meta.is_file()) { vec![path.to_owned()] } else { Vec::new() }
+fn single(path: &Path, disk: &mut Disk) -> Vec<PathBuf> {
+    if disk.is_file(path) { vec![path.to_owned()] } else { Vec::new() }
 }
 
 /// The files on disk that a name stands for; none where it is missing. `suffixes` are those of the views.
@@ -210,7 +209,7 @@ pub(crate) fn expand(file: &ExternalFile, path: &Path, suffixes: &[String], disk
     } else if file.views {
         views(path, suffixes, disk)
     } else {
-        single(path)
+        single(path, disk)
     }
 }
 
@@ -227,6 +226,8 @@ pub(crate) fn like(file: &ExternalFile, path: &Path, disk: &mut Disk) -> Option<
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn file(kind: ExternalKind) -> ExternalFile {

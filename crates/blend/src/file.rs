@@ -12,7 +12,7 @@ use kiln_types::BlenderVersion;
 use crate::{
     dna::Dna,
     fault::{BlendError, BlendFault},
-    stream::{Bytes, Compression, Limits, Stream},
+    stream::{Compression, Limits, Stream},
 };
 
 /// What the first bytes of a .blend say.
@@ -68,6 +68,21 @@ impl Shape {
 
     fn head_bytes(&self) -> usize {
         if self.large_heads { 32 } else { 16 + self.pointer }
+    }
+
+    /// The head that begins at byte `at` of the file.
+    #[inline(always)]
+    fn head(&self, bytes: &[u8], at: u64) -> Head {
+        let four = |from: usize| self.u64(&bytes[from..from + 4]);
+        let eight = |from: usize| self.u64(&bytes[from..from + 8]);
+        let (sdna, old, len) = match (self.large_heads, self.pointer) {
+            (true, _) => (four(4), eight(8), eight(16)),
+            (false, 8) => (four(16), eight(8), four(4)),
+            (false, _) => (four(12), four(8), four(4)),
+        };
+        let code = [bytes[0], bytes[1], bytes[2], bytes[3]];
+        let sdna = usize::try_from(sdna).unwrap_or(usize::MAX);
+        Head { code, len, old, sdna, at, data: at + self.head_bytes() as u64 }
     }
 
     /// Where in a block's head its length stands, and in how many bytes.
@@ -149,8 +164,16 @@ impl Head {
     }
 }
 
+/// A block as errors tell of it.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    code: [u8; 4],
+    /// Byte of the file where its head begins.
+    at: u64,
+}
+
 /// In a sentence: `the block OB`.
-impl fmt::Display for Head {
+impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the block ")?;
         let shown = |byte: &u8| if byte.is_ascii_graphic() { char::from(*byte) } else { '?' };
@@ -165,86 +188,55 @@ pub(crate) struct Walker<'a> {
     pub shape: Shape,
     /// Bytes of the header.
     begin: u64,
-    head: Option<Head>,
-    /// Bytes of the present block that have not been read.
+    /// The present block. Its head is not kept: millions of them would be copied.
+    place: Place,
+    /// Bytes of it that have not been read.
     left: u64,
 }
 
 impl<'a> Walker<'a> {
-    pub fn new(bytes: &'a mut dyn Bytes, limits: &Limits) -> Result<Self, BlendFault> {
-        let mut stream = Stream::new(bytes, limits)?;
+    pub fn new(mut stream: Stream<'a>) -> Result<Self, BlendFault> {
         let (peek, shape) = parse_header(&mut stream)?;
         let begin = stream.position();
-        Ok(Self { stream, peek, shape, begin, head: None, left: 0 })
+        Ok(Self { stream, peek, shape, begin, place: Place::default(), left: 0 })
     }
 
     /// Before the first block again.
     pub fn restart(self, limits: &Limits) -> Result<Self, BlendFault> {
         let mut stream = self.stream.restart(limits)?;
         stream.skip(self.begin, &"its header", 0)?;
-        Ok(Self { stream, head: None, left: 0, ..self })
+        Ok(Self { stream, left: 0, ..self })
     }
 
-    fn parse_head(&self, bytes: &[u8], at: u64) -> Head {
-        let (shape, pointer) = (self.shape, self.shape.pointer);
-        let number = |range: std::ops::Range<usize>| shape.u64(&bytes[range]);
-        let (sdna, old, len) = if shape.large_heads {
-            (number(4..8), number(8..16), number(16..24))
-        } else {
-            (number(8 + pointer..12 + pointer), number(8..8 + pointer), number(4..8))
-        };
-        let code = [bytes[0], bytes[1], bytes[2], bytes[3]];
-        Head {
-            code,
-            len,
-            old,
-            sdna: usize::try_from(sdna).unwrap_or(usize::MAX),
-            at,
-            data: at + shape.head_bytes() as u64,
-        }
-    }
-
-    /// The next block; `None` at the end mark.
+    /// The next block; `None` at the end mark. A call would write the head to memory and read it back in larger words,
+    /// for which a processor waits longer than for all else that is done with most blocks.
+    #[inline(always)]
     pub fn next(&mut self) -> Result<Option<Head>, BlendFault> {
-        if let Some(head) = self.head.take()
-            && self.left > 0
-        {
-            self.stream.skip(self.left, &head, head.at)?;
+        if self.left > 0 {
+            self.stream.skip(self.left, &self.place, self.place.at)?;
         }
         let at = self.stream.position();
-        let mut bytes = [0; 32];
-        let bytes = &mut bytes[..self.shape.head_bytes()];
-        self.stream.read_exact(bytes, &"a block head before the end mark", at)?;
-        let head = self.parse_head(bytes, at);
+        let size = self.shape.head_bytes() as u64;
+        let head = self.shape.head(self.stream.take(size, &"a block head before the end mark", at)?, at);
+        self.place = Place { code: head.code, at };
+        self.left = head.len;
         // Lengths are signed in the file.
         let most = if self.shape.large_heads { i64::MAX as u64 } else { i32::MAX as u64 };
         if head.len > most {
-            return Err(BlendFault::Damaged { what: format!("{head} has a negative length"), at });
+            return Err(BlendFault::Damaged { what: format!("{} has a negative length", self.place), at });
         }
         if &head.code == b"ENDB" {
             self.stream.finish()?;
             return Ok(None);
         }
-        self.head = Some(head);
-        self.left = head.len;
         Ok(Some(head))
     }
 
-    /// The first bytes of the present block, `most` at the most. Memory is taken as bytes arrive: a length that
-    /// lies costs nothing.
-    pub fn payload(&mut self, most: u64) -> Result<Vec<u8>, BlendFault> {
-        let Some(head) = self.head else { return Ok(Vec::new()) };
-        let mut wanted = self.left.min(most);
-        let mut bytes = Vec::new();
-        while wanted > 0 {
-            let step = wanted.min(1 << 20) as usize;
-            let start = bytes.len();
-            bytes.resize(start + step, 0);
-            self.stream.read_exact(&mut bytes[start..], &head, head.at)?;
-            self.left -= step as u64;
-            wanted -= step as u64;
-        }
-        Ok(bytes)
+    /// The next bytes of the present block, `most` at the most.
+    pub fn payload(&mut self, most: u64) -> Result<&[u8], BlendFault> {
+        let wanted = self.left.min(most);
+        self.left -= wanted;
+        self.stream.take(wanted, &self.place, self.place.at)
     }
 }
 
@@ -266,15 +258,19 @@ pub(crate) fn dna_at_end(
     known: Option<&Dna>,
 ) -> Result<Option<FoundDna>, BlendFault> {
     let Some(len) = walker.stream.len() else { return Ok(None) };
+    if let Some(known) = known
+        && let Some(at) = known_at_end(walker, len, known)?
+    {
+        return Ok(Some(FoundDna { dna: None, at }));
+    }
     let begin = walker.begin;
     // With its own head and the end mark. Those of 5.0 have 140 KB.
-    let known_tail = known.map(|dna| dna.bytes() as u64 + 64);
-    for tail in known_tail.into_iter().chain([160 << 10, 2 << 20]) {
+    for tail in [160 << 10, 2 << 20] {
         let from = len.saturating_sub(tail).max(begin);
         let mut tail = vec![0; (len.max(from) - from) as usize];
-        walker.stream.seek(from)?;
+        walker.stream.seek(from);
         walker.stream.read_exact(&mut tail, &"its end", from)?;
-        let found = dna_in_tail(walker, tail, from, known)?;
+        let found = dna_in_tail(walker.shape, tail, from)?;
         if found.is_some() || from == begin {
             return Ok(found);
         }
@@ -282,33 +278,39 @@ pub(crate) fn dna_at_end(
     Ok(None)
 }
 
-fn dna_in_tail(
-    walker: &Walker<'_>,
-    mut tail: Vec<u8>,
-    from: u64,
-    known: Option<&Dna>,
-) -> Result<Option<FoundDna>, BlendFault> {
-    let head_size = walker.shape.head_bytes();
+/// Where the block of this very DNA begins, if it is the last one.
+fn known_at_end(walker: &mut Walker<'_>, len: u64, known: &Dna) -> Result<Option<u64>, BlendFault> {
+    let (shape, head_size) = (walker.shape, walker.shape.head_bytes() as u64);
+    let size = known.bytes().len() as u64;
+    let at = len.checked_sub(head_size + size + head_size).filter(|at| *at >= walker.begin);
+    let Some(at) = at.filter(|_| known.shape() == shape) else { return Ok(None) };
+    let (stream, what) = (&mut walker.stream, &"its end");
+    stream.seek(at);
+    let head = shape.head(stream.take(head_size, what, at)?, at);
+    if &head.code != b"DNA1" || head.len != size {
+        return Ok(None);
+    }
+    for part in known.bytes().chunks(4096) {
+        if stream.take(part.len() as u64, what, at)? != part {
+            return Ok(None);
+        }
+    }
+    Ok(stream.take(head_size, what, at)?.starts_with(b"ENDB").then_some(at))
+}
+
+fn dna_in_tail(shape: Shape, mut tail: Vec<u8>, from: u64) -> Result<Option<FoundDna>, BlendFault> {
+    let head_size = shape.head_bytes();
     let end = tail.len().checked_sub(head_size).filter(|end| tail[*end..].starts_with(b"ENDB"));
     let Some(end) = end else { return Ok(None) };
-    let head_of = |tail: &[u8], start: usize| {
-        let at = start.checked_sub(head_size)?;
-        let head = walker.parse_head(&tail[at..start], from + at as u64);
-        (&head.code == b"DNA1" && head.len == (end - start) as u64).then_some(head)
-    };
-    if let Some(known) = known
-        && let Some(start) = end.checked_sub(known.bytes())
-        && let Some(head) = head_of(&tail, start)
-        && known.is(&tail[start..end], walker.shape)
-    {
-        return Ok(Some(FoundDna { dna: None, at: head.at }));
-    }
     let mut search = end;
     while let Some(start) = memchr::memmem::rfind(&tail[..search], b"SDNANAME") {
-        if let Some(head) = head_of(&tail, start) {
+        let at = start.checked_sub(head_size);
+        let head = at.map(|at| shape.head(&tail[at..start], from + at as u64));
+        let is_dna = |head: &Head| &head.code == b"DNA1" && head.len == (end - start) as u64;
+        if let Some(head) = head.filter(is_dna) {
             tail.truncate(end);
             tail.drain(..start);
-            return Ok(Some(FoundDna { dna: Some(Dna::parse(tail, walker.shape)?), at: head.at }));
+            return Ok(Some(FoundDna { dna: Some(Dna::parse(tail, shape)?), at: head.at }));
         }
         search = start;
     }
@@ -323,7 +325,7 @@ pub(crate) fn find_dna(walker: &mut Walker<'_>) -> Result<Dna, BlendFault> {
             if head.len > MAX_DNA {
                 return Err(BlendFault::dna("the description of its fields is too long"));
             }
-            dna = Some(Dna::parse(walker.payload(MAX_DNA)?, walker.shape)?);
+            dna = Some(Dna::parse(walker.payload(MAX_DNA)?.to_vec(), walker.shape)?);
         }
     }
     dna.ok_or_else(|| BlendFault::dna("the description of its fields (DNA1) is missing"))

@@ -102,6 +102,20 @@ impl<'a> Frames<'a> {
         self.position = position;
     }
 
+    /// What comes next and is unpacked.
+    pub fn ahead(&self) -> &[u8] {
+        let frame = self.present.and_then(|index| self.table.get(index));
+        let from = frame.and_then(|frame| self.position.checked_sub(frame.at));
+        from.and_then(|from| self.unpacked.get(from as usize..)).unwrap_or_default()
+    }
+
+    /// The first of what is [`ahead`](Self::ahead): goes behind them.
+    pub fn advance(&mut self, count: usize) -> &[u8] {
+        self.position += count as u64;
+        let from = self.unpacked.len() - self.ahead().len() - count;
+        &self.unpacked[from..from + count]
+    }
+
     fn unpack(&mut self, index: usize) -> io::Result<()> {
         let damaged = || io::Error::new(io::ErrorKind::InvalidData, "a frame is not what the table says");
         let frame = self.table.get(index).ok_or_else(damaged)?;
@@ -130,11 +144,8 @@ impl Read for Frames<'_> {
         if self.present != Some(index) {
             self.unpack(index)?;
         }
-        let from = (self.position - self.table[index].at) as usize;
-        let rest = &self.unpacked[from..];
-        let count = rest.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&rest[..count]);
-        self.position += count as u64;
+        let count = self.ahead().len().min(buffer.len());
+        buffer[..count].copy_from_slice(self.advance(count));
         Ok(count)
     }
 }

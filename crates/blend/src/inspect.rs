@@ -18,7 +18,7 @@ use crate::{
     resolve::resolve,
     scene::{self, SceneInfo},
     simulations::Simulation,
-    stream::{Bytes, Compression, Limits, unpack_small},
+    stream::{Bytes, Compression, Limits, Stream},
 };
 
 /// What a .blend holds.
@@ -61,14 +61,18 @@ fn inspect_bytes(
     has_bake: &dyn Fn(&[u8]) -> bool,
     last: &mut LastSchema,
 ) -> Result<(Inspection, Reach), BlendFault> {
+    let mut unpacked;
+    let mut stream = Stream::new(bytes, limits)?;
+    let compression = stream.compression;
     // What can only be read forward is unpacked once, where it is small.
-    let (packing, mut unpacked) =
-        unpack_small(bytes, limits).map(|(packing, bytes)| (packing, Cursor::new(bytes))).unzip();
-    let bytes: &mut dyn Bytes = match &mut unpacked {
-        Some(unpacked) => unpacked,
-        None => bytes,
+    stream = match stream.unpack_small(limits.memory as u64 / 2) {
+        Some(small) => {
+            unpacked = Cursor::new(small);
+            Stream::new(&mut unpacked, limits)?
+        }
+        None => stream.restart(limits)?,
     };
-    let walker = Walker::new(bytes, limits)?;
+    let walker = Walker::new(stream)?;
     let peek = walker.peek;
     let (schema, collected) = walk(walker, limits, last)?;
     let scenes = collected
@@ -81,7 +85,7 @@ fn inspect_bytes(
     let inspection = Inspection {
         written_by: peek.written_by,
         subversion: collected.subversion,
-        compression: packing.unwrap_or(peek.compression),
+        compression,
         scenes,
         active_scene,
         cameras: collected.cameras,

@@ -23,6 +23,7 @@ mod layout;
 mod meaning;
 mod ocio;
 mod parts;
+mod pieces;
 mod places;
 mod reach;
 mod resolve;

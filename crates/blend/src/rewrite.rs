@@ -93,7 +93,7 @@ pub fn rewrite_reader<R: Read + Seek>(
     rename: impl Fn(&ExternalFile) -> Option<Vec<u8>>,
 ) -> Result<Rewritten, RewriteFault> {
     let bytes: &mut dyn Bytes = &mut reader;
-    let walker = Walker::new(bytes, limits)?;
+    let walker = Walker::new(Stream::new(bytes, limits)?)?;
     let shape = walker.shape;
     let (_, collected) = walk(walker, limits, &mut None)?;
     let named = || collected.external.iter().zip(&collected.spots);

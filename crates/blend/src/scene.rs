@@ -9,7 +9,7 @@ use crate::{
     collect::RawScene,
     dna::{Dna, View},
     fault::BlendFault,
-    parts::{Kept, Parts},
+    parts::Parts,
 };
 
 /// A scene as it is set up to render.
@@ -170,8 +170,7 @@ fn depth(bits: i64) -> Option<ColorDepth> {
 }
 
 /// Where the objects were in memory that the scene, or a marker of it, looks through.
-pub(crate) fn cameras(dna: &Dna, block: &Kept, kept: &[Kept]) -> Vec<u64> {
-    let (scene, parts) = (dna.view(block.sdna, &block.bytes), Parts::new(dna, kept));
+pub(crate) fn cameras(parts: &Parts<'_>, scene: View<'_>) -> Vec<u64> {
     let markers = parts.list(scene.pointer("markers.first")).filter_map(|marker| marker.pointer("camera"));
     markers.chain(scene.pointer("camera")).collect()
 }

@@ -162,10 +162,9 @@ fn cache_baked(cache: Option<View<'_>>) -> bool {
 
 impl Simulations {
     /// What is kept of the datablock costs about this many bytes.
-    pub fn scene(&mut self, dna: &Dna, block: &Kept, kept: &[Kept]) -> usize {
+    pub fn scene(&mut self, parts: &Parts<'_>, scene: View<'_>) -> usize {
         const MUTED: u32 = 0;
-        let (scene, parts) = (dna.view(block.sdna, &block.bytes), Parts::new(dna, kept));
-        let members = Members::of_scene(&parts, scene);
+        let members = Members::of_scene(parts, scene);
         let world = parts.get(scene.pointer("rigidbody_world")).and_then(|world| {
             let cache = match parts.get(world.pointer("shared")) {
                 Some(shared) => shared.pointer("pointcache"),

@@ -8,7 +8,7 @@ use std::{
 use flate2::bufread::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 
-use crate::{fault::BlendFault, frames::Frames};
+use crate::{fault::BlendFault, frames::Frames, pieces::Pieces};
 
 /// How a .blend is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,13 +39,33 @@ impl Default for Limits {
 pub(crate) trait Bytes: Read + Seek {}
 impl<T: Read + Seek> Bytes for T {}
 
-type Plain<'a> = BufReader<&'a mut dyn Bytes>;
+type Packed<'a> = BufReader<&'a mut dyn Bytes>;
 
 enum Kind<'a> {
-    Plain(Plain<'a>),
-    Gzip(Box<MultiGzDecoder<Plain<'a>>>),
-    Zstd(Box<zstd::Decoder<'static, Plain<'a>>>),
+    Plain(Pieces<'a>),
+    Gzip(Box<MultiGzDecoder<Packed<'a>>>),
+    Zstd(Box<zstd::Decoder<'static, Packed<'a>>>),
     Frames(Frames<'a>),
+}
+
+impl Kind<'_> {
+    /// How many bytes that come next are in memory.
+    fn ahead(&self) -> usize {
+        match self {
+            Self::Plain(pieces) => pieces.ahead().len(),
+            Self::Frames(frames) => frames.ahead().len(),
+            Self::Gzip(_) | Self::Zstd(_) => 0,
+        }
+    }
+
+    /// The first of these.
+    fn advance(&mut self, count: usize) -> &[u8] {
+        match self {
+            Self::Plain(pieces) => pieces.advance(count),
+            Self::Frames(frames) => frames.advance(count),
+            Self::Gzip(_) | Self::Zstd(_) => &[],
+        }
+    }
 }
 
 /// Reads forward, and jumps where that is cheap.
@@ -56,13 +76,17 @@ pub(crate) struct Stream<'a> {
     /// The most that may come; its length where it is known.
     limit: u64,
     known_len: bool,
+    /// What was taken and did not lie in one piece.
+    gathered: Vec<u8>,
     pub compression: Compression,
 }
 
-/// Small: most of a large file is skipped.
+/// Packed bytes read at once.
 const BUFFER: usize = 64 << 10;
 /// Windows of Blender's own files are 8 MiB at most; a decoder takes this much memory.
 const WINDOW_LOG: u32 = 27;
+/// The most that is set aside for bytes that may not be there.
+const STEP: u64 = 1 << 20;
 
 impl<'a> Stream<'a> {
     pub fn new(bytes: &'a mut dyn Bytes, limits: &Limits) -> Result<Self, BlendFault> {
@@ -85,7 +109,14 @@ impl<'a> Stream<'a> {
                 Ok(frames) if frames.len() > most => return Err(BlendFault::Bomb(most >> 20)),
                 Ok(frames) => {
                     let (limit, kind) = (frames.len(), Kind::Frames(frames));
-                    return Ok(Self { kind, position: 0, limit, known_len: true, compression });
+                    return Ok(Self {
+                        kind,
+                        position: 0,
+                        limit,
+                        known_len: true,
+                        gathered: Vec::new(),
+                        compression,
+                    });
                 }
                 Err(bytes) => bytes,
             }
@@ -93,18 +124,20 @@ impl<'a> Stream<'a> {
             bytes
         };
         bytes.seek(SeekFrom::Start(0)).map_err(read)?;
-        let reader = BufReader::with_capacity(BUFFER, bytes);
         let known_len = compression == Compression::None;
         let (kind, limit) = match compression {
-            Compression::None => (Kind::Plain(reader), len),
-            Compression::Gzip => (Kind::Gzip(Box::new(MultiGzDecoder::new(reader))), most),
+            Compression::None => (Kind::Plain(Pieces::new(bytes)), len),
+            Compression::Gzip => {
+                (Kind::Gzip(Box::new(MultiGzDecoder::new(BufReader::with_capacity(BUFFER, bytes)))), most)
+            }
             Compression::Zstd => {
+                let reader = BufReader::with_capacity(BUFFER, bytes);
                 let mut decoder = zstd::Decoder::with_buffer(reader).map_err(read)?;
                 decoder.window_log_max(WINDOW_LOG).map_err(read)?;
                 (Kind::Zstd(Box::new(decoder)), most)
             }
         };
-        Ok(Self { kind, position: 0, limit, known_len, compression })
+        Ok(Self { kind, position: 0, limit, known_len, gathered: Vec::new(), compression })
     }
 
     /// The unpacked length, where any place can be reached without unpacking what lies before it.
@@ -115,12 +148,10 @@ impl<'a> Stream<'a> {
     /// From its first byte again.
     pub fn restart(mut self, limits: &Limits) -> Result<Self, BlendFault> {
         let bytes = match self.kind {
-            Kind::Frames(ref mut frames) => {
-                frames.seek(0);
-                self.position = 0;
+            Kind::Plain(_) | Kind::Frames(_) => {
+                self.seek(0);
                 return Ok(self);
             }
-            Kind::Plain(reader) => reader.into_inner(),
             Kind::Gzip(reader) => reader.into_inner().into_inner(),
             Kind::Zstd(reader) => reader.finish().into_inner(),
         };
@@ -128,16 +159,13 @@ impl<'a> Stream<'a> {
     }
 
     /// Goes to a byte of a file whose length is known; all others stay where they are.
-    pub fn seek(&mut self, to: u64) -> Result<(), BlendFault> {
+    pub fn seek(&mut self, to: u64) {
         match &mut self.kind {
-            Kind::Plain(reader) => {
-                reader.seek(SeekFrom::Start(to)).map(drop).map_err(BlendFault::Unreadable)?
-            }
+            Kind::Plain(pieces) => pieces.seek(to),
             Kind::Frames(frames) => frames.seek(to),
-            Kind::Gzip(_) | Kind::Zstd(_) => return Ok(()),
+            Kind::Gzip(_) | Kind::Zstd(_) => return,
         }
         self.position = to;
-        Ok(())
     }
 
     pub fn position(&self) -> u64 {
@@ -173,6 +201,32 @@ impl<'a> Stream<'a> {
         }
     }
 
+    /// The next bytes, where they lie: nothing is copied but what lies in two pieces.
+    #[inline]
+    pub fn take(&mut self, count: u64, what: &dyn fmt::Display, at: u64) -> Result<&[u8], BlendFault> {
+        if self.kind.ahead() as u64 >= count {
+            self.position += count;
+            return Ok(self.kind.advance(count as usize));
+        }
+        self.gather(count, what, at)
+    }
+
+    /// The next bytes, copied together. Memory is taken as they arrive: a length that lies costs nothing.
+    #[cold]
+    fn gather(&mut self, count: u64, what: &dyn fmt::Display, at: u64) -> Result<&[u8], BlendFault> {
+        self.check(count, what, at)?;
+        let mut gathered = std::mem::take(&mut self.gathered);
+        gathered.clear();
+        let end = self.position + count;
+        while self.position < end {
+            let begin = gathered.len();
+            gathered.resize(begin + (end - self.position).min(STEP) as usize, 0);
+            self.read_exact(&mut gathered[begin..], what, at)?;
+        }
+        self.gathered = gathered;
+        Ok(&self.gathered)
+    }
+
     pub fn read_exact(
         &mut self,
         buffer: &mut [u8],
@@ -203,19 +257,14 @@ impl<'a> Stream<'a> {
 
     pub fn skip(&mut self, count: u64, what: &dyn fmt::Display, at: u64) -> Result<(), BlendFault> {
         self.check(count, what, at)?;
-        if let Kind::Plain(reader) = &mut self.kind {
-            let distance =
-                i64::try_from(count).map_err(|_| BlendFault::Damaged { what: what.to_string(), at })?;
-            reader.seek_relative(distance).map_err(BlendFault::Unreadable)?;
-        } else if let Kind::Frames(frames) = &mut self.kind {
-            frames.seek(self.position + count);
-        } else {
-            let copied = io::copy(&mut self.reader().take(count), &mut io::sink());
-            match copied {
-                Ok(copied) if copied == count => {}
-                Ok(_) => return Err(BlendFault::Truncated { what: what.to_string(), at }),
-                Err(error) => return Err(self.fault(error, what, at)),
-            }
+        if self.known_len {
+            self.seek(self.position + count);
+            return Ok(());
+        }
+        match io::copy(&mut self.reader().take(count), &mut io::sink()) {
+            Ok(copied) if copied == count => {}
+            Ok(_) => return Err(BlendFault::Truncated { what: what.to_string(), at }),
+            Err(error) => return Err(self.fault(error, what, at)),
         }
         self.position += count;
         Ok(())
@@ -251,17 +300,17 @@ impl<'a> Stream<'a> {
             Err(error) => Err(self.fault(error, &"its end", at)),
         }
     }
-}
 
-/// How a file that can only be read forward is packed, and all its bytes where they take no more than half the memory
-/// allowed. `None` for all others, and for one that is broken: reading it as it lies tells where.
-pub(crate) fn unpack_small(bytes: &mut dyn Bytes, limits: &Limits) -> Option<(Compression, Vec<u8>)> {
-    let mut stream = Stream::new(bytes, limits).ok()?;
-    if stream.known_len {
-        return None;
+    /// All bytes of a file that can only be read forward, where they take no more than `most`. `None` for all others,
+    /// and for one that is broken: reading it as it lies tells where. Before anything else is read; what follows
+    /// begins with [`restart`](Self::restart).
+    pub fn unpack_small(&mut self, most: u64) -> Option<Vec<u8>> {
+        if self.known_len {
+            return None;
+        }
+        let most = most.min(self.limit);
+        let mut unpacked = Vec::new();
+        self.reader().take(most + 1).read_to_end(&mut unpacked).ok()?;
+        (unpacked.len() as u64 <= most).then_some(unpacked)
     }
-    let most = (limits.memory as u64 / 2).min(stream.limit);
-    let mut unpacked = Vec::new();
-    stream.reader().take(most + 1).read_to_end(&mut unpacked).ok()?;
-    (unpacked.len() as u64 <= most).then_some((stream.compression, unpacked))
 }
