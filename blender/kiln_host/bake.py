@@ -117,8 +117,8 @@ class Bake:
         scene, steps = self.scene, self._steps
         before = scene.frame_current
         caches = [(owner, part, cache) for _, owner, part in found for cache in _point_caches(part)]
-        hair = [entry for entry in caches if isinstance(entry[1], bpy.types.ParticleSystem)]
-        others = [cache for _, part, cache in caches if not isinstance(part, bpy.types.ParticleSystem)]
+        hair = [entry for entry in caches if _is_hair(entry[1])]
+        others = [cache for _, part, cache in caches if not _is_hair(part)]
         nodes = list({owner: None for _, owner, part in found if _is(part, "NODES")})
         fluids = [(owner, part) for _, owner, part in found if _is(part, "FLUID")]
         if others:
@@ -217,7 +217,7 @@ def _heard(steps):
 
 @contextlib.contextmanager
 def _shown(scene, found):
-    """What is hidden from the view, but rendered, is not simulated by it."""
+    """What is hidden from the view, or in no collection of the scene, is not simulated by it; pictures may need it."""
     undo = []
 
     def show(thing, field, wanted):
@@ -226,16 +226,21 @@ def _shown(scene, found):
             undo.append((thing, field, before))
             setattr(thing, field, wanted)
 
-    linked, own = [], set(scene.objects)
-    for _, _, part in found:
+    linked, own, shown = [], set(scene.objects), set(simulations.rendered(scene))
+    for _, owner, part in found:
+        if isinstance(part, bpy.types.ParticleSystem):
+            for modifier in owner.modifiers:
+                if modifier.type == "PARTICLE_SYSTEM" and modifier.particle_system == part:
+                    show(modifier, "show_viewport", True)
         if isinstance(part, bpy.types.Modifier):
             show(part, "show_viewport", True)
     owners = [owner for _, owner, _ in found if isinstance(owner, bpy.types.Object)]
     # What is in the scene only through empties shows where these do.
-    through = [] if own.issuperset(owners) else filter(simulations.instanced, simulations.rendered(scene))
+    through = [] if own.issuperset(owners) else filter(simulations.instanced, shown)
     for thing in {*owners, *through}:
         show(thing, "hide_viewport", False)
-        if thing in own and not thing.visible_get() and thing.name not in scene.collection.objects:
+        seen = thing.visible_get() or (thing in shown and thing not in own)
+        if not seen and thing not in set(scene.collection.objects):
             scene.collection.objects.link(thing)
             linked.append(thing)
     try:
@@ -252,6 +257,10 @@ def _point_caches(part):
         return [surface.point_cache for surface in part.canvas_settings.canvas_surfaces]
     cache = getattr(part, "point_cache", None)
     return [cache] if cache else []
+
+
+def _is_hair(part):
+    return isinstance(part, bpy.types.ParticleSystem) and part.settings.type == "HAIR"
 
 
 def _is(part, kind):

@@ -7,7 +7,7 @@ import bpy
 
 
 def unbaked(scene):
-    """Names of what has no bake. Emitted particles are right without one and are not named."""
+    """Names of what has no bake. Particles in free fall are right without one and are not named."""
     return [name for name, _, _ in standing(scene)]
 
 
@@ -20,16 +20,44 @@ def standing(scene):
             if body and body.type == "ACTIVE" and body.enabled and not body.kinematic:
                 # The cache is the scene's.
                 yield f"rigid body {thing.name}", scene, world
-    for thing in rendered(scene):
-        for modifier in thing.modifiers:
-            if modifier.show_render and _modifier_unbaked(thing, modifier):
-                kind = modifier.type.lower().replace("_", " ")
-                kind = "simulation nodes" if kind == "nodes" else kind
-                yield f"{kind} of {thing.name}", thing, modifier
-        for system in thing.particle_systems:
-            hair = system.settings.type == "HAIR" and system.use_hair_dynamics
-            if hair and not _baked(system.point_cache):
-                yield f"hair dynamics of {thing.name}", thing, system
+    shown = dict.fromkeys(rendered(scene))
+    for thing in shown:
+        yield from _of_object(thing)
+    # What does not render may move what does.
+    others = {thing: found for thing in bpy.data.objects if thing not in shown and (found := list(_of_object(thing)))}
+    if others:
+        for thing in needed(scene, shown):
+            yield from others.pop(thing, ())
+
+
+def _of_object(thing):
+    for modifier in thing.modifiers:
+        if modifier.show_render and _modifier_unbaked(thing, modifier):
+            kind = modifier.type.lower().replace("_", " ")
+            kind = "simulation nodes" if kind == "nodes" else kind
+            yield f"{kind} of {thing.name}", thing, modifier
+    for system in thing.particle_systems:
+        if _baked(system.point_cache):
+            continue
+        if system.settings.type == "HAIR" and system.use_hair_dynamics:
+            yield f"hair dynamics of {thing.name}", thing, system
+        if system.settings.type == "EMITTER" and _wanders(system.settings):
+            yield f"particles of {thing.name}", thing, system
+
+
+def _wanders(settings):
+    """Whether where particles are depends on every frame before. Blender jumps over frames in one step, which is
+    exact for what falls freely alone."""
+    if settings.physics_type != "NEWTON":
+        return settings.physics_type in ("BOIDS", "FLUID")
+    free = settings.integrator in ("MIDPOINT", "RK4")
+    braked = settings.brownian_factor or settings.drag_factor or settings.damping
+    return not free or bool(braked) or any(map(_pushes, bpy.data.objects))
+
+
+def _pushes(thing):
+    field = thing.field
+    return bool(field and field.type != "NONE") or any(one.type == "COLLISION" for one in thing.modifiers)
 
 
 def rendered(scene):
@@ -50,6 +78,48 @@ def rendered(scene):
 def instanced(thing):
     """The collection that an empty shows in its place."""
     return thing.instance_collection if thing.instance_type == "COLLECTION" else None
+
+
+def needed(scene, shown):
+    """Datablocks of every kind that the scene's picture depends on, however deep, by whatever pointers they have."""
+    uses = {}
+    for used, users in bpy.data.user_map().items():
+        for user in users:
+            uses.setdefault(user, set()).add(used)
+    todo, seen = [*shown, *_looks_at(scene, uses.get(scene, ()))], set()
+    while todo:
+        one = todo.pop()
+        if one in seen or isinstance(one, bpy.types.Scene):
+            continue
+        seen.add(one)
+        yield one
+        todo.extend(uses.get(one, set()) - _no_need(one))
+        stands_for = instanced(one) if isinstance(one, bpy.types.Object) else None
+        if stands_for:
+            todo.extend(thing for thing in stands_for.all_objects if not thing.hide_render)
+
+
+def _looks_at(scene, used):
+    """What a scene needs beside the objects that render: cameras, whatever drives it, its world, its compositing."""
+    yield from (thing for thing in scene.objects if thing.type == "CAMERA")
+    yield from filter(None, [scene.camera, *(marker.camera for marker in scene.timeline_markers)])
+    for driven in (scene, getattr(scene, "node_tree", None)):
+        for curve in driven.animation_data.drivers if driven and driven.animation_data else ():
+            for variable in curve.driver.variables:
+                yield from (target.id for target in variable.targets if target.id)
+    yield from (one for one in used if not isinstance(one, (bpy.types.Object, bpy.types.Collection)))
+
+
+def _no_need(one):
+    """Pointers that nothing is drawn by."""
+    ignored, override = set(), one.override_library
+    if override:
+        # From 3.1 on there is a root.
+        ignored |= {override.reference, getattr(override, "hierarchy_root", None)}
+    if isinstance(one, bpy.types.Object) and one.type == "EMPTY":
+        # It may name a collection that it does not stand for; and of the other, what is hidden stays so.
+        ignored.add(one.instance_collection)
+    return ignored
 
 
 def by_owner(found):

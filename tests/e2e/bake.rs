@@ -121,8 +121,12 @@ fn what_a_library_simulates_is_refused_before_anything_is_sent_and_so_is_what_mu
     );
 }
 
+/// Of empties' collections, of overrides, what moves others and what shows by others alone, and rigid bodies of which
+/// one is a library's.
+const WITH_THE_WHEEL: [&str; 6] = ["cloth", "crowd", "costume", "puppet", "swarm", "carried"];
+
 #[test]
-fn the_bpy_wheel_bakes_cloth_and_nodes_in_collections_of_empties() {
+fn the_bpy_wheel_bakes_what_shows_and_what_moves_it() {
     let Some(python) = bpy_python() else {
         println!("left out: KILN_TEST_BPY names no Python with bpy 5.0");
         return;
@@ -132,7 +136,7 @@ fn the_bpy_wheel_bakes_cloth_and_nodes_in_collections_of_empties() {
     let wheel = Blender::Module(python);
     made(&wheel, &home, "build", &[&scenes]);
     let with = ["--local", "--blender", &program, "--blender-version", "5.0"];
-    for name in ["cloth", "crowd", "costume"] {
+    for name in WITH_THE_WHEEL {
         let (blend, out) = (format!("scenes/{name}/{name}.blend"), format!("out_{name}"));
         let said = home.run(&[&["render", &blend, "--frames", "10,3", "--out", &out], &with[..]].concat());
         assert_eq!(said.code, 0, "{name}: {}", said.err);
@@ -140,7 +144,7 @@ fn the_bpy_wheel_bakes_cloth_and_nodes_in_collections_of_empties() {
     }
     std::fs::create_dir(&stepped).unwrap();
     made(&wheel, &home, "step", &[&scenes, &stepped]);
-    for name in ["cloth", "crowd", "costume"] {
+    for name in WITH_THE_WHEEL {
         for frame in [3, 10] {
             let ours = home.work().join(format!("out_{name}/frames/shot_{frame:04}.png"));
             assert_same_picture(&ours, &stepped.join(format!("{name}_{frame}.png")));

@@ -1,5 +1,7 @@
 //! The walk from block to block that picks the few blocks of interest out of all.
 
+use std::rc::Rc;
+
 use foldhash::{HashMap, HashSet};
 
 use crate::{
@@ -12,6 +14,7 @@ use crate::{
     simulations::Simulations,
     spot::{Field, NameBlock, Spot},
     stream::Limits,
+    ties::{Depth, OF_MEMBERS, Ties},
 };
 
 /// Names of files that one .blend may hold.
@@ -103,6 +106,7 @@ const PARTS: &[(u8, &[&str])] = &[
             "NodesModifierBake",
             "ParticleSystem",
             "RigidBodyOb",
+            "PartDeflect",
         ],
     ),
     (uses::COLLECTION, &["CollectionObject", "CollectionChild", "GroupObject"]),
@@ -137,12 +141,15 @@ struct Current {
     parts: Vec<Kept>,
     /// Bytes of the budget that the parts took.
     cost: usize,
+    /// `None` where they are not asked for.
+    ties: Option<Ties>,
 }
 
 struct Collector<'a> {
     dna: &'a Dna,
     schema: &'a Schema,
     out: Collected,
+    depth: Depth,
     /// Bytes that may still be kept.
     budget: usize,
     current: Current,
@@ -201,11 +208,12 @@ impl Schema {
 }
 
 impl<'a> Collector<'a> {
-    fn new(schema: &'a Schema, limits: &Limits) -> Self {
+    fn new(schema: &'a Schema, limits: &Limits, depth: Depth) -> Self {
         Self {
             dna: &schema.dna,
             schema,
             out: Collected::default(),
+            depth,
             budget: limits.memory,
             current: Current::default(),
             spare: Vec::new(),
@@ -220,6 +228,12 @@ impl<'a> Collector<'a> {
     fn keep(&mut self, bytes: usize) -> Result<(), BlendFault> {
         // What holds a small block costs more than the block.
         self.budget = self.budget.checked_sub(bytes + 64).ok_or(BlendFault::TooMany("settings of scenes"))?;
+        Ok(())
+    }
+
+    /// The same for what says itself what it costs.
+    fn take(&mut self, bytes: usize) -> Result<(), BlendFault> {
+        self.budget = self.budget.checked_sub(bytes).ok_or(BlendFault::TooMany("settings of scenes"))?;
         Ok(())
     }
 
@@ -258,9 +272,11 @@ impl<'a> Collector<'a> {
         };
         let uses = self.schema.uses.get(head.sdna).copied().unwrap_or(0);
         let whole = part != 0 || is_particles || uses & uses::RULES != 0;
-        // Of all others the name alone is of interest; every datablock begins with an ID.
-        let id_size = self.schema.kinds.id.map_or(0, |id| self.dna.size(id)) as u64;
-        let size = if whole { self.dna.size(head.sdna).max(1) as u64 } else { id_size };
+        let mut ties = if self.depth == Depth::All { Ties::of(head) } else { None };
+        let pointers = if ties.is_some() { self.dna.pointers(head.sdna) } else { Rc::default() };
+        // Of all others the name and the pointers are of interest; every datablock begins with an ID.
+        let id_size = self.schema.kinds.id.map_or(0, |id| self.dna.size(id));
+        let size = if whole { self.dna.size(head.sdna).max(1) } else { id_size.max(pointers.end) } as u64;
         let bytes = walker.payload(size)?;
         let id = self.schema.kinds.id.map(|id| self.dna.view(id, bytes));
         self.current.name.clear();
@@ -287,12 +303,18 @@ impl<'a> Collector<'a> {
             let cost = self.out.simulations.particle_settings(head.old, view);
             self.keep(cost)?;
         }
+        if let Some(ties) = &mut ties {
+            ties.follow(&view, &pointers);
+        }
+        let reach = &mut self.out.simulations.reach;
         let links = match (&head.code, id) {
-            (b"ID\0\0", Some(id)) => self.out.simulations.reach.link(head.old, id),
-            (b"LI\0\0", _) => self.out.simulations.reach.library(head.old, view),
+            (b"ID\0\0", Some(id)) => reach.link(head.old, id),
+            (b"LI\0\0", _) => reach.library(head.old, view),
+            (_, Some(id)) if ties.is_some() => reach.named(head.old, id.bytes("name").unwrap_or_default()),
             _ => 0,
         };
-        self.keep(links)?;
+        self.current.ties = ties;
+        self.take(links)?;
         if uses & uses::RULES != 0 {
             self.apply_rules(head, head.data, &view)?;
         }
@@ -323,8 +345,12 @@ impl<'a> Collector<'a> {
         let uses = self.schema.uses.get(head.sdna).copied().unwrap_or(0);
         let wanted = uses & (self.current.part | uses::RULES);
         let for_sequencer = self.current.part == uses::SCENE && uses & uses::SEQUENCER != 0;
+        let pointers = match &mut self.current.ties {
+            Some(ties) => ties.pointers(self.dna, head, walker)?,
+            None => Rc::default(),
+        };
         // Most blocks.
-        if wanted == 0 && !for_sequencer {
+        if wanted == 0 && !for_sequencer && pointers.is_empty() {
             return Ok(());
         }
         let size = self.dna.size(head.sdna).max(1);
@@ -334,6 +360,12 @@ impl<'a> Collector<'a> {
         // Bakes of nodes lie in arrays.
         let count = (head.len / size as u64).clamp(1, MAX_ARRAY);
         let bytes = walker.payload(count * size as u64)?;
+        if let Some(ties) = self.current.ties.as_mut().filter(|_| !pointers.is_empty()) {
+            bytes.chunks(size).for_each(|one| ties.follow(&self.dna.view(head.sdna, one), &pointers));
+            if ties.cost() > self.budget {
+                return Err(BlendFault::TooMany("settings of scenes"));
+            }
+        }
         if wanted & uses::RULES != 0 {
             for (index, one) in bytes.chunks(size).enumerate() {
                 let view = self.dna.view(head.sdna, one);
@@ -391,18 +423,20 @@ impl<'a> Collector<'a> {
     fn flush(&mut self) -> Result<(), BlendFault> {
         self.flush_strips()?;
         self.pending.clear();
-        let Some(block) = self.current.block.take() else { return Ok(()) };
+        let mut ties = self.current.ties.take().unwrap_or_default();
+        let Some(block) = self.current.block.take() else { return self.flush_ties(ties) };
         let Current { part, mut parts, cost, .. } = std::mem::take(&mut self.current);
         if part == uses::SCENE {
-            return self.flush_scene(block, parts);
+            return self.flush_scene(block, parts, ties);
         }
         let simulations = &mut self.out.simulations;
         let stays = match part {
-            uses::OBJECT => simulations.object(self.dna, &block, &parts),
+            uses::OBJECT => simulations.object(self.dna, &block, &parts, &mut ties.uses),
             uses::COLLECTION => simulations.reach.collection(self.dna, &block, &parts),
             _ => simulations.tree(self.dna, &block, &parts),
         };
-        self.keep(stays)?;
+        self.take(stays)?;
+        self.flush_ties(ties)?;
         self.budget += cost;
         parts.clear();
         self.current.parts = parts;
@@ -410,15 +444,20 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    fn flush_scene(&mut self, block: Kept, mut parts: Vec<Kept>) -> Result<(), BlendFault> {
+    fn flush_ties(&mut self, mut ties: Ties) -> Result<(), BlendFault> {
+        ties.uses.append(&mut ties.driven_by);
+        let cost = self.out.simulations.reach.uses(ties.old, ties.uses);
+        self.take(cost)
+    }
+
+    fn flush_scene(&mut self, block: Kept, mut parts: Vec<Kept>, ties: Ties) -> Result<(), BlendFault> {
         let known = Parts::new(self.dna, &parts);
         let scene = self.dna.view(block.sdna, &block.bytes);
-        let stays = self.out.simulations.scene(&known, scene);
+        let stays = self.out.simulations.scene(&known, scene, ties);
         self.looked_through.extend(scene::cameras(&known, scene));
         self.keep(stays)?;
-        let of_members: [&[u8]; 3] = [b"Base", b"CollectionObject", b"CollectionChild"];
         let before = parts.iter().map(|part| part.bytes.len() + 64).sum::<usize>();
-        parts.retain(|part| !of_members.contains(&self.dna.name(part.sdna)));
+        parts.retain(|part| !OF_MEMBERS.contains(&self.dna.name(part.sdna)));
         let after = parts.iter().map(|part| part.bytes.len() + 64).sum::<usize>();
         self.budget += before - after;
         self.out.scenes.push(RawScene { block, parts });
@@ -501,8 +540,9 @@ pub(crate) fn collect(
     walker: &mut Walker<'_>,
     schema: &Schema,
     limits: &Limits,
+    depth: Depth,
 ) -> Result<Collected, BlendFault> {
-    let mut collector = Collector::new(schema, limits);
+    let mut collector = Collector::new(schema, limits, depth);
     while let Some(head) = walker.next()? {
         collector.block(&head, walker)?;
     }

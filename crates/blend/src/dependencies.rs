@@ -11,8 +11,9 @@ use crate::{
     external::{ExternalFile, ExternalKind},
     fault::BlendError,
     inspect::{Inspection, inspect_next},
-    reach::{Follow, LinkedSimulation, linked},
+    linked::{LinkedSimulation, linked_simulations},
     resolve::{is_relative, is_windows, resolve},
+    ties::Depth,
     usd::{self, is_usd},
 };
 
@@ -92,7 +93,7 @@ pub struct Dependencies {
     pub items: Vec<Dependency>,
     /// Libraries that are there and cannot be read.
     pub broken: Vec<BlendError>,
-    /// What moves in libraries and is not baked there, and the scenes of the .blend that show it.
+    /// What moves in libraries and is not baked there, and the scenes of the .blend whose picture depends on it.
     pub linked: Vec<LinkedSimulation>,
 }
 
@@ -102,7 +103,7 @@ pub struct Dependencies {
 /// Where the .blend itself cannot be read. What is wrong with a library is told in the result.
 pub fn dependencies(path: &Path) -> Result<Dependencies, BlendError> {
     let mut last = None;
-    let (inspection, reach) = inspect_next(path, &mut last)?;
+    let (inspection, follow) = inspect_next(path, &mut last, Depth::Members)?;
     // Fails only for an empty path, which could not have been read.
     let blend = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut search =
@@ -111,7 +112,7 @@ pub fn dependencies(path: &Path) -> Result<Dependencies, BlendError> {
     let mut seen = HashSet::from([blend.clone()]);
     let mut paths_to: HashMap<_, _> = identity(&blend).into_iter().map(|file| (file, 1)).collect();
     search.take_in(&blend, &inspection);
-    let mut files = HashMap::from([(blend.clone(), Follow { reach, simulations: Vec::new() })]);
+    let mut files = HashMap::from([(blend.clone(), follow)]);
     while let Some(library) = search.todo.pop_front() {
         if seen.len() >= MAX_LIBRARIES || !seen.insert(library.clone()) {
             continue;
@@ -127,16 +128,26 @@ pub fn dependencies(path: &Path) -> Result<Dependencies, BlendError> {
             search.take_in_layers(&library);
             continue;
         }
-        match inspect_next(&library, &mut last) {
-            Ok((inside, reach)) => {
+        match inspect_next(&library, &mut last, Depth::Members) {
+            Ok((inside, follow)) => {
                 search.take_in(&library, &inside);
-                files.insert(library, Follow { reach, simulations: inside.simulations });
+                files.insert(library, follow);
             }
             Err(error) => broken.push(error),
         }
     }
     let items = search.items;
-    let linked = linked(&blend, &files, &libraries(&items));
+    let mut linked = Vec::new();
+    if files.iter().any(|(path, file)| *path != blend && !file.unbaked.is_empty()) {
+        // Whether a picture depends on it is told by the pointers of all files.
+        for (path, file) in &mut files {
+            match inspect_next(path, &mut last, Depth::All) {
+                Ok((_, follow)) => *file = follow,
+                Err(error) => broken.push(error),
+            }
+        }
+        linked = linked_simulations(&blend, &files, &libraries(&items));
+    }
     Ok(Dependencies { blend, inspection, items, broken, linked })
 }
 

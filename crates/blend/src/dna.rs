@@ -1,6 +1,6 @@
 //! The DNA: a .blend's own description of its structs, and typed access to fields by name.
 
-use std::{cell::RefCell, ops::Range};
+use std::{cell::RefCell, ops::Range, rc::Rc};
 
 use foldhash::HashMap;
 
@@ -8,6 +8,26 @@ use crate::{fault::BlendFault, file::Shape};
 
 /// Fields whose places are remembered.
 const MAX_FOUND: usize = 1 << 16;
+
+/// Pointers of one struct that are followed. Blender's own have fewer than a hundred.
+const MAX_POINTERS: usize = 4096;
+/// Structs within structs.
+const MAX_NESTED: usize = 16;
+/// Datablocks that are not followed to: a scene shows what is its own, and the others need no objects.
+const LEADS_NOWHERE: [&[u8]; 12] = [
+    b"Scene",
+    b"Library",
+    b"Image",
+    b"Text",
+    b"VFont",
+    b"bSound",
+    b"Brush",
+    b"Palette",
+    b"PaintCurve",
+    b"bScreen",
+    b"WorkSpace",
+    b"wmWindowManager",
+];
 
 /// How a number is stored.
 #[derive(Clone, Copy)]
@@ -62,6 +82,24 @@ pub(crate) struct Dna {
     /// What was asked for: a few hundred of all the fields there are, and those for every block. A field is known by
     /// the struct and where the text that asks for it lies, which is quicker than to compare the text.
     found: RefCell<HashMap<(usize, *const str), Option<Field>>>,
+    /// By struct.
+    pointers: RefCell<HashMap<usize, Rc<Pointers>>>,
+}
+
+/// Where in a struct stand its pointers to datablocks, whatever they are called.
+#[derive(Default)]
+pub(crate) struct Pointers {
+    one: Vec<usize>,
+    /// To lists of such pointers.
+    many: Vec<usize>,
+    /// Where the last of them ends.
+    pub end: usize,
+}
+
+impl Pointers {
+    pub fn is_empty(&self) -> bool {
+        self.one.is_empty() && self.many.is_empty()
+    }
 }
 
 /// Reads the parts of the DNA block one after another.
@@ -116,9 +154,9 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// `*next`, `mat[4][4]`, `(*call)()`: name without decoration, whether a pointer, number of elements.
-fn parse_name(name: &[u8]) -> (&[u8], bool, usize) {
-    let pointer = name.starts_with(b"*") || name.starts_with(b"(*");
+/// `*next`, `mat[4][4]`, `(*call)()`: name without decoration, how often a pointer, number of elements.
+fn parse_name(name: &[u8]) -> (&[u8], usize, usize) {
+    let pointers = name.iter().filter(|byte| **byte != b'(').take_while(|byte| **byte == b'*').count();
     let start = name.iter().position(|byte| !matches!(byte, b'*' | b'(')).unwrap_or(name.len());
     let bare = &name[start..];
     let end = bare.iter().position(|byte| matches!(byte, b'[' | b')')).unwrap_or(bare.len());
@@ -128,7 +166,7 @@ fn parse_name(name: &[u8]) -> (&[u8], bool, usize) {
         let digits = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
         count = count.saturating_mul(digits.unwrap_or(1));
     }
-    (&bare[..end], pointer, count)
+    (&bare[..end], pointers, count)
 }
 
 impl Dna {
@@ -157,7 +195,8 @@ impl Dna {
             }
             structs.push(Struct { type_index, described: begin..cursor.at });
         }
-        Ok(Self { shape, bytes, names, types, sizes, structs, by_type, found: RefCell::default() })
+        let (found, pointers) = Default::default();
+        Ok(Self { shape, bytes, names, types, sizes, structs, by_type, found, pointers })
     }
 
     /// Of the files that have it.
@@ -214,7 +253,7 @@ impl Dna {
         let mut parts = path.split('.');
         let mut field = self.own_field(index, parts.next()?)?;
         for part in parts {
-            let inside = (*self.by_type.get(field.type_index)?).filter(|_| !field.pointer)?;
+            let inside = self.struct_of(field.type_index).filter(|_| !field.pointer)?;
             let inner = self.own_field(inside, part)?;
             let offset = field.offset.checked_add(inner.offset)?;
             let inner = Field { offset, ..inner };
@@ -228,19 +267,103 @@ impl Dna {
     }
 
     fn own_field(&self, index: usize, wanted: &str) -> Option<Field> {
+        let (.., field) = self.own_fields(index).find(|(name, ..)| *name == wanted.as_bytes())?;
+        Some(Field { number: self.number(field.type_index), ..field })
+    }
+
+    /// Name, how often a pointer, and place; up to what would lie beyond all memory.
+    fn own_fields(&self, index: usize) -> impl Iterator<Item = (&[u8], usize, Field)> {
+        let described = self.structs.get(index).and_then(|one| self.bytes.get(one.described.clone()));
         let mut offset = 0;
-        for pair in self.bytes.get(self.structs.get(index)?.described.clone())?.chunks_exact(4) {
+        described.unwrap_or_default().chunks_exact(4).map_while(move |pair| {
             let type_index = self.shape.u16(pair);
-            let (name, pointer, count) = parse_name(self.text(&self.names, self.shape.u16(&pair[2..])));
+            let (name, stars, count) = parse_name(self.text(&self.names, self.shape.u16(&pair[2..])));
+            let pointer = stars > 0;
             let size = if pointer { self.shape.pointer } else { *self.sizes.get(type_index)? };
             let field = Field { type_index, pointer, offset, size, count, number: None };
-            let end = field.end()?;
-            if name == wanted.as_bytes() {
-                return Some(Field { number: self.number(type_index), ..field });
-            }
-            offset = end;
+            offset = field.end()?;
+            Some((name, stars, field))
+        })
+    }
+
+    /// The struct's pointers to datablocks, also those in structs that lie within it.
+    pub fn pointers(&self, index: usize) -> Rc<Pointers> {
+        self.pointers_within(index, 0)
+    }
+
+    fn pointers_within(&self, index: usize, depth: usize) -> Rc<Pointers> {
+        if let Some(known) = self.pointers.borrow().get(&index) {
+            return known.clone();
         }
-        None
+        // A struct that lies within itself ends here.
+        self.pointers.borrow_mut().insert(index, Rc::default());
+        if depth > MAX_NESTED {
+            return Rc::default();
+        }
+        let mut found = self.find_pointers(index, depth);
+        let last = found.one.iter().chain(&found.many).max();
+        found.end = last.map_or(0, |last| last.saturating_add(self.shape.pointer)).min(self.size(index));
+        let found = Rc::new(found);
+        self.pointers.borrow_mut().insert(index, found.clone());
+        found
+    }
+
+    fn find_pointers(&self, index: usize, depth: usize) -> Pointers {
+        let mut all = Pointers::default();
+        let name = self.name(index);
+        // What an override was made from draws nothing. Every datablock's own head names but others like it.
+        if name == b"ID" || name.starts_with(b"IDOverrideLibrary") || name == b"CollectionParent" {
+            return all;
+        }
+        // An object's data, and properties.
+        let of_any = self.is_datablock(index) || name == b"IDPropertyData";
+        for (_, stars, field) in self.own_fields(index) {
+            let places = (0..field.count.min(MAX_POINTERS)).map(|at| field.offset + at * field.size);
+            match stars {
+                0 => {
+                    let Some(inside) = self.struct_of(field.type_index) else { continue };
+                    let inside = self.pointers_within(inside, depth + 1);
+                    if inside.is_empty() {
+                        continue;
+                    }
+                    for place in places {
+                        all.one.extend(inside.one.iter().map(|at| place.saturating_add(*at)));
+                        all.many.extend(inside.many.iter().map(|at| place.saturating_add(*at)));
+                        if all.one.len() + all.many.len() > MAX_POINTERS {
+                            return all;
+                        }
+                    }
+                }
+                1 if self.leads_on(field.type_index, of_any) => all.one.extend(places),
+                2 if self.leads_on(field.type_index, false) => all.many.extend(places),
+                _ => {}
+            }
+            if all.one.len() + all.many.len() > MAX_POINTERS {
+                return all;
+            }
+        }
+        all
+    }
+
+    /// Whether what is of this type may be a datablock that needs others.
+    fn leads_on(&self, type_index: usize, of_any: bool) -> bool {
+        let name = self.type_name(type_index);
+        if name == b"void" {
+            return of_any;
+        }
+        let is_datablock = || self.struct_of(type_index).is_some_and(|index| self.is_datablock(index));
+        name == b"ID" || (!LEADS_NOWHERE.contains(&name) && is_datablock())
+    }
+
+    fn struct_of(&self, type_index: usize) -> Option<usize> {
+        *self.by_type.get(type_index)?
+    }
+
+    /// Every datablock begins with an ID.
+    fn is_datablock(&self, index: usize) -> bool {
+        self.own_fields(index)
+            .next()
+            .is_some_and(|(_, stars, field)| stars == 0 && self.type_name(field.type_index) == b"ID")
     }
 
     /// Bytes of one struct.
@@ -321,6 +444,21 @@ impl<'a> View<'a> {
         let (field, bytes) = self.find(path)?;
         let raw = self.dna.shape.u64(bytes.get(..field.size)?);
         (field.pointer && raw != 0).then_some(raw)
+    }
+
+    /// What the struct's pointers to datablocks hold, as they were in Blender's memory; null pointers are left out.
+    pub fn pointers_to_one(&self, pointers: &Pointers) -> impl Iterator<Item = u64> {
+        pointers.one.iter().filter_map(|place| self.pointer_at(*place))
+    }
+
+    /// The same of those to lists of such pointers.
+    pub fn pointers_to_many(&self, pointers: &Pointers) -> impl Iterator<Item = u64> {
+        pointers.many.iter().filter_map(|place| self.pointer_at(*place))
+    }
+
+    fn pointer_at(&self, place: usize) -> Option<u64> {
+        let raw = self.bytes.get(place..place.checked_add(self.dna.shape.pointer)?)?;
+        Some(self.dna.shape.u64(raw)).filter(|old| *old != 0)
     }
 
     /// A text in a field of characters, to its first NUL.

@@ -14,11 +14,12 @@ use crate::{
     external::ExternalFile,
     fault::{BlendError, BlendFault},
     file::{Walker, dna_at_end, find_dna, open},
-    reach::Reach,
+    linked::Follow,
     resolve::resolve,
     scene::{self, SceneInfo},
     simulations::Simulation,
     stream::{Bytes, Compression, Limits, Stream},
+    ties::Depth,
 };
 
 /// What a .blend holds.
@@ -60,7 +61,8 @@ fn inspect_bytes(
     limits: &Limits,
     has_bake: &dyn Fn(&[u8]) -> bool,
     last: &mut LastSchema,
-) -> Result<(Inspection, Reach), BlendFault> {
+    depth: Depth,
+) -> Result<(Inspection, Follow), BlendFault> {
     let mut unpacked;
     let mut stream = Stream::new(bytes, limits)?;
     let compression = stream.compression;
@@ -74,7 +76,11 @@ fn inspect_bytes(
     };
     let walker = Walker::new(stream)?;
     let peek = walker.peek;
-    let (schema, collected) = walk(walker, limits, last)?;
+    let Walked { mut walker, schema, mut collected } = walk(walker, limits, last, depth)?;
+    if depth == Depth::Members && collected.simulations.may_move_others(has_bake) {
+        walker = walker.restart(limits)?;
+        collected = collect(&mut walker, &schema, limits, Depth::All)?;
+    }
     let scenes = collected
         .scenes
         .iter()
@@ -82,6 +88,7 @@ fn inspect_bytes(
         .collect::<Result<Vec<_>, _>>()?;
     let active = collected.scenes.iter().position(|raw| Some(raw.block.old) == collected.active);
     let active_scene = scenes.get(active.unwrap_or(0)).map(|scene| scene.name.clone());
+    let simulations = collected.simulations;
     let inspection = Inspection {
         written_by: peek.written_by,
         subversion: collected.subversion,
@@ -90,37 +97,46 @@ fn inspect_bytes(
         active_scene,
         cameras: collected.cameras,
         external: collected.external,
-        simulations: collected.simulations.finish(has_bake),
+        simulations: simulations.finish(has_bake),
     };
-    Ok((inspection, collected.simulations.reach))
+    let unbaked = simulations.unbaked(has_bake);
+    Ok((inspection, Follow { reach: simulations.reach, unbaked }))
 }
 
 /// The schema of the file that was read last: the next one is mostly by the same Blender.
 pub(crate) type LastSchema = Option<Rc<Schema>>;
 
+/// A file that was read to its end, and can be read again.
+pub(crate) struct Walked<'a> {
+    walker: Walker<'a>,
+    schema: Rc<Schema>,
+    pub collected: Collected,
+}
+
 /// One walk where the DNA lies where Blender puts it; else one to find it and a second one to read.
-pub(crate) fn walk(
-    mut walker: Walker<'_>,
+pub(crate) fn walk<'a>(
+    mut walker: Walker<'a>,
     limits: &Limits,
     last: &mut LastSchema,
-) -> Result<(Rc<Schema>, Collected), BlendFault> {
+    depth: Depth,
+) -> Result<Walked<'a>, BlendFault> {
     // What is wrong with a broken file is told by the walk from its beginning.
     if let Ok(Some(found)) = dna_at_end(&mut walker, last.as_ref().map(|schema| &schema.dna)) {
         let new = found.dna.map(|dna| Rc::new(Schema::new(dna)));
         if let Some(schema) = new.or_else(|| last.clone()) {
             walker = walker.restart(limits)?;
-            let collected = collect(&mut walker, &schema, limits)?;
+            let collected = collect(&mut walker, &schema, limits, depth)?;
             if collected.dna_at == Some(found.at) {
                 *last = Some(schema.clone());
-                return Ok((schema, collected));
+                return Ok(Walked { walker, schema, collected });
             }
         }
     }
     walker = walker.restart(limits)?;
     let schema = Rc::new(Schema::new(find_dna(&mut walker)?));
     walker = walker.restart(limits)?;
-    let collected = collect(&mut walker, &schema, limits)?;
-    Ok((schema, collected))
+    let collected = collect(&mut walker, &schema, limits, depth)?;
+    Ok(Walked { walker, schema, collected })
 }
 
 /// Reads the whole file, from its header to its end mark. Looks beside it for bakes of geometry nodes.
@@ -128,16 +144,20 @@ pub(crate) fn walk(
 /// # Errors
 /// Where it is no .blend, or not a whole one.
 pub fn inspect(path: &Path) -> Result<Inspection, BlendError> {
-    inspect_next(path, &mut None).map(|(inspection, _)| inspection)
+    inspect_next(path, &mut None, Depth::Members).map(|(inspection, _)| inspection)
 }
 
-/// [`inspect`] of one file of several, and what is shown by what.
-pub(crate) fn inspect_next(path: &Path, last: &mut LastSchema) -> Result<(Inspection, Reach), BlendError> {
+/// [`inspect`] of one file of several, and how it is followed from the others.
+pub(crate) fn inspect_next(
+    path: &Path,
+    last: &mut LastSchema,
+    depth: Depth,
+) -> Result<(Inspection, Follow), BlendError> {
     let folder = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = folder.parent().unwrap_or(Path::new("/"));
     let has_bake = |name: &[u8]| holds_bake(&resolve(name, folder));
     let inspected =
-        open(path).and_then(|mut file| inspect_bytes(&mut file, &Limits::default(), &has_bake, last));
+        open(path).and_then(|mut file| inspect_bytes(&mut file, &Limits::default(), &has_bake, last, depth));
     inspected.map_err(|fault| fault.at(path))
 }
 
@@ -151,7 +171,7 @@ pub fn inspect_with<R: Read + Seek>(
     limits: &Limits,
     has_bake: &dyn Fn(&[u8]) -> bool,
 ) -> Result<Inspection, BlendFault> {
-    inspect_bytes(&mut reader, limits, has_bake, &mut None).map(|(inspection, _)| inspection)
+    inspect_bytes(&mut reader, limits, has_bake, &mut None, Depth::Members).map(|(inspection, _)| inspection)
 }
 
 /// [`inspect`] of an open file or bytes in memory. Bakes of geometry nodes that lie beside a file are not found.
@@ -159,7 +179,8 @@ pub fn inspect_with<R: Read + Seek>(
 /// # Errors
 /// As [`inspect`].
 pub fn inspect_reader<R: Read + Seek>(mut reader: R, limits: &Limits) -> Result<Inspection, BlendFault> {
-    inspect_bytes(&mut reader, limits, &|_| false, &mut None).map(|(inspection, _)| inspection)
+    inspect_bytes(&mut reader, limits, &|_| false, &mut None, Depth::Members)
+        .map(|(inspection, _)| inspection)
 }
 
 /// Geometry nodes write one file a frame into `meta`.

@@ -1,26 +1,21 @@
-//! What a scene shows: the objects of its collections, and of those that empties stand for, also in other files.
+//! What a scene shows, and all that its picture depends on: whatever pointers lead to, also in other files.
 
-use std::{
-    borrow::Cow,
-    collections::{self, BTreeMap, BTreeSet},
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::hash::{BuildHasher, Hash};
 
-use foldhash::{HashMap, HashSet};
+use foldhash::{HashMap, HashSet, fast::FixedState};
 
 use crate::{
     dna::{Dna, View},
     parts::{Kept, Parts},
-    simulations::{Simulation, SimulationKind, flag, name},
+    simulations::flag,
 };
 
-/// Objects and collections that are looked at before nothing more is followed: scenes of one file may all show the
-/// same million objects.
+/// Datablocks that are looked at before nothing more is followed: scenes of one file may all show the same million
+/// objects.
 pub(crate) const MAX_STEPS: usize = 50_000_000;
 
 /// Objects and collections of a collection, by where they were in memory.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(crate) struct Members {
     pub objects: Vec<u64>,
     pub children: Vec<u64>,
@@ -48,86 +43,146 @@ impl Members {
         Self { objects: follow("gobject.first", "ob"), children: follow("children.first", "collection") }
     }
 
-    fn one(kind: Kind, old: u64) -> Self {
-        match kind {
-            Kind::Object => Self { objects: vec![old], children: Vec::new() },
-            Kind::Collection => Self { objects: Vec::new(), children: vec![old] },
-        }
+    fn all(&self) -> impl Iterator<Item = u64> {
+        self.objects.iter().chain(&self.children).copied()
     }
 
     /// Bytes that they take.
-    pub fn cost(&self) -> usize {
+    fn cost(&self) -> usize {
         8 * (self.objects.len() + self.children.len())
     }
 }
 
-/// The datablocks that other files may link, and that show simulations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Kind {
-    Object,
-    Collection,
+/// Where a scene's picture begins.
+pub(crate) struct Shown {
+    pub name: String,
+    pub members: Members,
+    /// Cameras, and what drives the scene's own settings.
+    pub looks_through: Vec<u64>,
+    /// Its world, its compositing and more; objects and collections among them are of no meaning for the picture.
+    pub uses: Vec<u64>,
+}
+
+/// An object as others are drawn by it.
+struct Body {
+    hidden: bool,
+    /// The collection that it shows in its place.
+    stands_for: Option<u64>,
 }
 
 /// What stands in a file for a datablock of a library.
-struct Link {
-    kind: Kind,
+pub(crate) struct Link {
+    /// With the two letters of its kind.
     name: String,
     /// The library, by where it was in memory.
     library: u64,
 }
 
-/// Who shows what in one file.
+impl Link {
+    pub fn name(&self) -> &str {
+        self.name.get(2..).unwrap_or_default()
+    }
+
+    fn is_member(&self) -> bool {
+        self.name.starts_with("OB") || self.name.starts_with("GR")
+    }
+}
+
+/// Who is drawn by whom in one file.
 #[derive(Default)]
 pub(crate) struct Reach {
-    scenes: Vec<(String, Members)>,
+    scenes: Vec<Shown>,
+    objects: HashMap<u64, Body>,
     collections: HashMap<u64, Members>,
-    /// Empties that render, and the collections that they stand for.
-    instancers: HashMap<u64, u64>,
+    /// Where the pointers of a datablock lead, whatever it is, as a range of `used`.
+    uses: HashMap<u64, (u32, u32)>,
+    used: Vec<u64>,
     links: HashMap<u64, Link>,
     /// Libraries as the file names them.
     libraries: HashMap<u64, Vec<u8>>,
-    /// Of collections, empties that stand for one, and objects that simulate.
-    names: HashMap<u64, (Kind, String)>,
+    /// Every datablock by its name, of which the hash is kept.
+    names: HashMap<u64, u64>,
+}
+
+/// How what is looked at came into the picture.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Step {
+    /// As a member of what shows: it does where it is not hidden.
+    Shows(u64),
+    /// Something needs it, hidden or not.
+    Counts(u64),
+    /// As a setting of the scene.
+    Setting(u64),
+}
+
+impl Step {
+    fn old(self) -> u64 {
+        match self {
+            Self::Shows(old) | Self::Counts(old) | Self::Setting(old) => old,
+        }
+    }
+
+    /// The same for what it stands for in a library.
+    fn at(self, there: u64) -> Self {
+        match self {
+            Self::Shows(_) => Self::Shows(there),
+            Self::Counts(_) | Self::Setting(_) => Self::Counts(there),
+        }
+    }
 }
 
 impl Reach {
     /// What is kept of a datablock costs about this many bytes; so says each of these.
-    pub fn scene(&mut self, name: String, members: Members) -> usize {
-        let cost = name.len() + members.cost();
-        self.scenes.push((name, members));
+    pub fn scene(&mut self, shown: Shown) -> usize {
+        let cost =
+            shown.name.len() + shown.members.cost() + 8 * (shown.looks_through.len() + shown.uses.len());
+        self.scenes.push(shown);
         cost
     }
 
     pub fn collection(&mut self, dna: &Dna, block: &Kept, kept: &[Kept]) -> usize {
-        let view = dna.view(block.sdna, &block.bytes);
-        let members = Members::of(&Parts::new(dna, kept), view);
+        let members = Members::of(&Parts::new(dna, kept), dna.view(block.sdna, &block.bytes));
         let cost = 64 + members.cost();
         self.collections.insert(block.old, members);
-        cost + self.named(block.old, Kind::Collection, name(view))
-    }
-
-    pub fn object(&mut self, old: u64, object: View<'_>, hidden: bool) -> usize {
-        const SHOWS_COLLECTION: u32 = 8;
-        // Files call it what it was called first.
-        let collection = object.pointer("instance_collection").or_else(|| object.pointer("dup_group"));
-        match collection.filter(|_| !hidden && flag(object, "transflag", SHOWS_COLLECTION)) {
-            Some(collection) => {
-                self.instancers.insert(old, collection);
-                64 + self.named(old, Kind::Object, name(object))
-            }
-            None => 0,
-        }
-    }
-
-    /// An object that simulates.
-    pub fn simulating(&mut self, old: u64, name: String) -> usize {
-        self.named(old, Kind::Object, name)
-    }
-
-    fn named(&mut self, old: u64, kind: Kind, name: String) -> usize {
-        let cost = 64 + name.len();
-        self.names.insert(old, (kind, name));
         cost
+    }
+
+    /// Tells also what of the object's `uses` nothing is drawn by.
+    pub fn object(&mut self, old: u64, object: View<'_>, uses: &mut Vec<u64>) -> usize {
+        const HIDE_RENDER: u32 = 2;
+        const SHOWS_COLLECTION: u32 = 8;
+        const EMPTY: i64 = 0;
+        const CAMERA: i64 = 11;
+        let hidden =
+            flag(object, "restrictflag", HIDE_RENDER) || flag(object, "visibility_flag", HIDE_RENDER);
+        // Nobody sees a camera, and everything through one.
+        let hidden = hidden && object.int("type") != Some(CAMERA);
+        // Files call it what it was called first.
+        let named = object.pointer("instance_collection").or_else(|| object.pointer("dup_group"));
+        let stands_for = named.filter(|_| flag(object, "transflag", SHOWS_COLLECTION));
+        if object.int("type") == Some(EMPTY) {
+            // It may name a collection that it does not stand for; and of the other, what is hidden stays so.
+            uses.retain(|used| Some(*used) != named);
+        }
+        self.objects.insert(old, Body { hidden, stands_for });
+        48
+    }
+
+    /// Where a datablock's pointers lead.
+    pub fn uses(&mut self, old: u64, mut uses: Vec<u64>) -> usize {
+        uses.sort_unstable();
+        uses.dedup();
+        let range = u32::try_from(self.used.len()).ok().zip(u32::try_from(uses.len()).ok());
+        let Some(range) = range.filter(|(_, count)| *count > 0) else { return 0 };
+        self.used.extend(&uses);
+        self.uses.insert(old, range);
+        32 + 8 * uses.len()
+    }
+
+    /// With the two letters of its kind.
+    pub fn named(&mut self, old: u64, name: &[u8]) -> usize {
+        self.names.insert(hash(name), old);
+        32
     }
 
     pub fn library(&mut self, old: u64, library: View<'_>) -> usize {
@@ -139,139 +194,117 @@ impl Reach {
 
     /// What stands for a datablock of a library.
     pub fn link(&mut self, old: u64, id: View<'_>) -> usize {
-        let kind = match id.bytes("name").and_then(|name| name.get(..2)) {
-            Some(b"OB") => Kind::Object,
-            Some(b"GR") => Kind::Collection,
-            _ => return 0,
-        };
         let (Some(library), Some(name)) = (id.pointer("lib"), id.text("name")) else { return 0 };
-        let name = name.get(2..).unwrap_or_default().to_owned();
         let cost = 128 + name.len();
-        self.links.insert(old, Link { kind, name, library });
+        self.links.insert(old, Link { name, library });
         cost
     }
 
-    pub fn scenes(&self) -> impl Iterator<Item = &Members> {
-        self.scenes.iter().map(|(_, members)| members)
+    pub fn scenes(&self) -> &[Shown] {
+        &self.scenes
     }
 
-    /// Objects of this collection itself, not of those within.
-    pub fn objects_of(&self, collection: u64) -> &[u64] {
-        self.collections.get(&collection).map_or(&[], |members| &members.objects)
+    pub fn is_hidden(&self, object: u64) -> bool {
+        self.objects.get(&object).is_some_and(|body| body.hidden)
     }
 
-    /// Every object that shows through these, and every collection of a library; some more than once. `seen` are
-    /// collections that were followed before.
-    pub fn follow(
-        &self,
-        from: &Members,
-        seen: &mut HashSet<u64>,
-        left: &mut usize,
-        each: &mut dyn FnMut(u64),
-    ) {
-        let mut todo = vec![from];
-        while let Some(members) = todo.pop() {
-            let shown = members.objects.iter().inspect(|object| each(**object));
-            let instanced: Vec<u64> =
-                shown.filter_map(|object| self.instancers.get(object)).copied().collect();
-            for collection in members.children.iter().chain(&instanced) {
-                if seen.insert(*collection) {
-                    match self.collections.get(collection) {
-                        Some(inside) => todo.push(inside),
-                        None => each(*collection),
+    pub fn linked(&self, old: u64) -> Option<&Link> {
+        self.links.get(&old)
+    }
+
+    /// Whether objects or collections of libraries are in the file.
+    pub fn has_linked_members(&self) -> bool {
+        self.links.values().any(Link::is_member)
+    }
+
+    /// The library of a link, as the file names it.
+    pub fn library_of(&self, link: &Link) -> Option<&[u8]> {
+        self.libraries.get(&link.library).map(Vec::as_slice)
+    }
+
+    /// Where in this file, a library, what another links lies.
+    pub fn find(&self, link: &Link) -> Option<u64> {
+        self.names.get(&hash(link.name.as_bytes())).copied()
+    }
+
+    /// Objects of this collection itself, not of those within. `None` where it is in a library.
+    pub fn objects_of(&self, collection: u64) -> Option<&[u64]> {
+        self.collections.get(&collection).map(|members| members.objects.as_slice())
+    }
+
+    fn used_by(&self, old: u64) -> &[u64] {
+        let Some((from, count)) = self.uses.get(&old) else { return &[] };
+        let rest = self.used.get(*from as usize..).unwrap_or_default();
+        rest.get(..*count as usize).unwrap_or_default()
+    }
+}
+
+/// Names are compared within one file: two of one hash could only mislead about a file that was made for it.
+fn hash(name: &[u8]) -> u64 {
+    FixedState::default().hash_one(name)
+}
+
+/// A datablock in one of several files.
+pub(crate) type Place<'a, F> = (F, &'a Reach, u64);
+
+/// A datablock that a scene comes to.
+pub(crate) struct Met<F> {
+    pub file: F,
+    pub old: u64,
+    /// The picture depends on it; else it is only there.
+    pub counts: bool,
+}
+
+/// Tells of every object that is in a scene, and of every datablock that the scene's picture depends on, however deep.
+/// `beyond` finds what a link stands for, in which file.
+pub(crate) fn follow<'a, F: Copy + Eq + Hash>(
+    (file, reach): (F, &'a Reach),
+    shown: &'a Shown,
+    left: &mut usize,
+    beyond: &dyn Fn(F, &Link) -> Option<Place<'a, F>>,
+    each: &mut dyn FnMut(Met<F>),
+) {
+    let first = shown.members.all().map(Step::Shows);
+    let first = first.chain(shown.looks_through.iter().copied().map(Step::Counts));
+    let first = first.chain(shown.uses.iter().copied().map(Step::Setting));
+    let mut todo: Vec<_> = first.map(|step| (file, reach, step)).collect();
+    let mut seen = HashSet::default();
+    while let Some((file, reach, step)) = todo.pop() {
+        if !seen.insert((file, step)) {
+            continue;
+        }
+        match left.checked_sub(1) {
+            Some(less) => *left = less,
+            None => return,
+        }
+        let old = step.old();
+        if let Some(link) = reach.links.get(&old) {
+            let is_setting = matches!(step, Step::Setting(_));
+            let there = beyond(file, link).filter(|_| !(is_setting && link.is_member()));
+            todo.extend(there.map(|(file, reach, there)| (file, reach, step.at(there))));
+            continue;
+        }
+        let (object, members) = (reach.objects.get(&old), reach.collections.get(&old));
+        let mut go_on = |step| todo.push((file, reach, step));
+        match step {
+            Step::Shows(_) => {
+                if let Some(members) = members {
+                    members.all().map(Step::Shows).for_each(go_on);
+                } else if let Some(object) = object {
+                    each(Met { file, old, counts: false });
+                    if !object.hidden {
+                        go_on(Step::Counts(old));
                     }
                 }
             }
-            match left.checked_sub(members.objects.len() + members.children.len() + 1) {
-                Some(less) => *left = less,
-                None => return,
+            Step::Counts(_) => {
+                each(Met { file, old, counts: true });
+                members.into_iter().flat_map(Members::all).map(Step::Counts).for_each(&mut go_on);
+                reach.used_by(old).iter().copied().map(Step::Counts).for_each(&mut go_on);
+                object.and_then(|object| object.stands_for).map(Step::Shows).into_iter().for_each(go_on);
             }
+            Step::Setting(_) if object.is_some() || members.is_some() => {}
+            Step::Setting(_) => go_on(Step::Counts(old)),
         }
     }
-
-    fn index(&self) -> HashMap<(Kind, &str), u64> {
-        self.names.iter().map(|(old, (kind, name))| ((*kind, name.as_str()), *old)).collect()
-    }
-}
-
-/// A simulation of a library that a scene shows, and that no other file can bake.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkedSimulation {
-    pub library: PathBuf,
-    /// Its scenes are those of the .blend that draws it in.
-    pub simulation: Simulation,
-}
-
-/// As the worker's host says it.
-impl fmt::Display for LinkedSimulation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let library = self.library.file_name().unwrap_or(self.library.as_os_str());
-        write!(f, "{} (from {})", self.simulation, library.display())
-    }
-}
-
-/// A .blend as it is followed from another.
-pub(crate) struct Follow {
-    pub reach: Reach,
-    pub simulations: Vec<Simulation>,
-}
-
-impl Follow {
-    /// What needs a bake in this file itself, by the object's name. Rigid bodies are not among it: they are baked by
-    /// the scene in whose world they are.
-    fn unbaked(&self) -> HashMap<&str, Vec<usize>> {
-        let mut found: HashMap<&str, Vec<usize>> = HashMap::default();
-        for (index, one) in self.simulations.iter().enumerate() {
-            if one.needs_bake && one.kind != SimulationKind::RigidBody {
-                found.entry(&one.owner).or_default().push(index);
-            }
-        }
-        found
-    }
-}
-
-/// What the scenes of `blend` show of libraries, and that is not baked. `place` tells where a file's library lies.
-pub(crate) fn linked<'a>(
-    blend: &'a Path,
-    files: &'a collections::HashMap<PathBuf, Follow>,
-    place: &dyn Fn(&Path, &[u8]) -> Option<&'a Path>,
-) -> Vec<LinkedSimulation> {
-    let Some(main) = files.get(blend) else { return Vec::new() };
-    let known: HashMap<&Path, _> = files
-        .iter()
-        .map(|(path, file)| (path.as_path(), (file, file.reach.index(), file.unbaked())))
-        .collect();
-    let mut found: BTreeMap<(&Path, usize), BTreeSet<&str>> = BTreeMap::new();
-    let mut left = MAX_STEPS;
-    for (scene, members) in &main.reach.scenes {
-        let mut seen: HashMap<&Path, HashSet<u64>> = HashMap::default();
-        let mut met: HashSet<(&Path, u64)> = HashSet::default();
-        let mut todo = vec![(blend, Cow::Borrowed(members))];
-        while let Some((path, members)) = todo.pop() {
-            let Some((file, _, unbaked)) = known.get(path) else { continue };
-            let reach = &file.reach;
-            reach.follow(&members, seen.entry(path).or_default(), &mut left, &mut |old| {
-                if let Some((Kind::Object, name)) = reach.names.get(&old)
-                    && path != blend
-                {
-                    let here = unbaked.get(name.as_str()).into_iter().flatten();
-                    here.for_each(|index| found.entry((path, *index)).or_default().extend([scene.as_str()]));
-                }
-                let Some(link) = reach.links.get(&old).filter(|_| met.insert((path, old))) else { return };
-                let library = reach.libraries.get(&link.library).and_then(|raw| place(path, raw));
-                let Some((library, (_, index, _))) = library.and_then(|at| known.get_key_value(at)) else {
-                    return;
-                };
-                if let Some(there) = index.get(&(link.kind, link.name.as_str())) {
-                    todo.push((library, Cow::Owned(Members::one(link.kind, *there))));
-                }
-            });
-        }
-    }
-    let told = |((path, index), scenes): ((&Path, usize), BTreeSet<&str>)| {
-        let one = files.get(path)?.simulations.get(index)?;
-        let scenes = scenes.into_iter().map(str::to_owned).collect();
-        Some(LinkedSimulation { library: path.to_owned(), simulation: Simulation { scenes, ..one.clone() } })
-    };
-    found.into_iter().filter_map(told).collect()
 }

@@ -18,6 +18,7 @@ use crate::{
     inspect::walk,
     spot::{Field, NameBlock, Spot},
     stream::{Bytes, Limits, Stream},
+    ties::Depth,
 };
 
 /// Bytes of a name in a block of its own: more are not read.
@@ -95,7 +96,7 @@ pub fn rewrite_reader<R: Read + Seek>(
     let bytes: &mut dyn Bytes = &mut reader;
     let walker = Walker::new(Stream::new(bytes, limits)?)?;
     let shape = walker.shape;
-    let (_, collected) = walk(walker, limits, &mut None)?;
+    let collected = walk(walker, limits, &mut None, Depth::Members)?.collected;
     let named = || collected.external.iter().zip(&collected.spots);
     let mut edits = Edits { shape, edits: BTreeMap::new(), renamed: Vec::new() };
     let mut strips: BTreeMap<u64, Vec<Element<'_>>> = BTreeMap::new();

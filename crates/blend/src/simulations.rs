@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     dna::{Dna, View},
     parts::{Kept, Parts},
-    reach::{MAX_STEPS, Members, Reach},
+    reach::{Link, MAX_STEPS, Members, Met, Reach, Shown, follow},
+    scene,
+    ties::Ties,
 };
 
 /// What moves by itself.
@@ -25,7 +27,7 @@ pub enum SimulationKind {
     /// Geometry nodes with a simulation zone.
     SimulationNodes,
     HairDynamics,
-    /// Particles that are emitted. They render rightly without a bake.
+    /// Particles that are emitted. In free fall they render rightly without a bake.
     Particles,
 }
 
@@ -54,7 +56,7 @@ pub struct Simulation {
     pub scenes: Vec<String>,
     /// Its frames are stored, in the file or beside it.
     pub baked: bool,
-    /// It shows in renders, is not baked, and would be wrong without.
+    /// It shows in renders, or moves what does, is not baked, and would be wrong without.
     pub needs_bake: bool,
 }
 
@@ -97,9 +99,16 @@ struct Found {
     bake: Bake,
 }
 
+/// What became known of it once the whole file was read.
+struct Resolved {
+    kind: SimulationKind,
+    baked: bool,
+    /// Where it counts, it would be wrong as it is.
+    wrong: bool,
+}
+
 struct Body {
     name: String,
-    hidden: bool,
     found: Vec<Found>,
     /// An active rigid body that nothing else moves.
     moving: bool,
@@ -108,11 +117,6 @@ struct Body {
 struct World {
     collection: u64,
     baked: bool,
-}
-
-struct SceneWorld {
-    name: String,
-    world: Option<World>,
 }
 
 #[derive(Default)]
@@ -134,11 +138,46 @@ pub(crate) struct Simulations {
     bodies: HashMap<u64, Body>,
     /// In the order of the file.
     order: Vec<u64>,
-    scenes: Vec<SceneWorld>,
+    /// Of each scene.
+    worlds: Vec<Option<World>>,
     pub reach: Reach,
     trees: HashMap<u64, Tree>,
-    /// Particle settings that make hair.
-    hair: HashMap<u64, bool>,
+    particles: HashMap<u64, Particles>,
+    /// Something of the file stops particles, or pushes them.
+    pushes: bool,
+}
+
+/// What a particle system does, by its settings.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Particles {
+    Hair,
+    /// As far as nothing stops or pushes it, which Blender works out for any frame at once.
+    Falls,
+    /// What it does in a frame depends on every frame before.
+    Moves,
+    Stays,
+}
+
+impl Particles {
+    fn of(settings: View<'_>) -> Self {
+        const EMITTER: i64 = 0;
+        const HAIR: i64 = 2;
+        const NEWTON: i64 = 1;
+        const BOIDS: i64 = 3;
+        const FLUID: i64 = 4;
+        /// Midpoint and RK4: exact in a single long step, where nothing but gravity pulls.
+        const EXACT: [Option<i64>; 2] = [Some(1), Some(2)];
+        let braked =
+            ["brownfac", "dragfac", "dampfac"].iter().any(|field| settings.float(field) != Some(0.0));
+        match (settings.int("type"), settings.int("phystype")) {
+            (Some(HAIR), _) => Self::Hair,
+            (Some(EMITTER), Some(NEWTON)) if !braked && EXACT.contains(&settings.int("integrator")) => {
+                Self::Falls
+            }
+            (Some(EMITTER), Some(NEWTON | BOIDS | FLUID)) => Self::Moves,
+            _ => Self::Stays,
+        }
+    }
 }
 
 /// Groups within groups that are followed.
@@ -162,7 +201,7 @@ fn cache_baked(cache: Option<View<'_>>) -> bool {
 
 impl Simulations {
     /// What is kept of the datablock costs about this many bytes.
-    pub fn scene(&mut self, parts: &Parts<'_>, scene: View<'_>) -> usize {
+    pub fn scene(&mut self, parts: &Parts<'_>, scene: View<'_>, ties: Ties) -> usize {
         const MUTED: u32 = 0;
         let members = Members::of_scene(parts, scene);
         let world = parts.get(scene.pointer("rigidbody_world")).and_then(|world| {
@@ -173,16 +212,14 @@ impl Simulations {
             let collection = world.pointer("group").filter(|_| !flag(world, "flag", MUTED))?;
             Some(World { collection, baked: cache_baked(parts.get(cache)) })
         });
-        self.scenes.push(SceneWorld { name: name(scene), world });
-        self.reach.scene(name(scene), members)
+        self.worlds.push(world);
+        let looks_through = [scene::cameras(parts, scene), ties.driven_by].concat();
+        self.reach.scene(Shown { name: name(scene), members, looks_through, uses: ties.uses })
     }
 
-    pub fn object(&mut self, dna: &Dna, block: &Kept, kept: &[Kept]) -> usize {
-        const HIDE_RENDER: u32 = 2;
+    pub fn object(&mut self, dna: &Dna, block: &Kept, kept: &[Kept], uses: &mut Vec<u64>) -> usize {
         let object = dna.view(block.sdna, &block.bytes);
-        let hidden =
-            flag(object, "restrictflag", HIDE_RENDER) || flag(object, "visibility_flag", HIDE_RENDER);
-        let cost = self.reach.object(block.old, object, hidden);
+        let cost = self.reach.object(block.old, object, uses);
         if kept.is_empty() {
             return cost;
         }
@@ -195,14 +232,15 @@ impl Simulations {
             parts.list(object.pointer("particlesystem.first")).filter_map(|system| particles(&parts, system)),
         );
         let moving = parts.get(object.pointer("rigidbody_object")).is_some_and(moves);
+        let field = parts.get(object.pointer("pd")).and_then(|field| field.int("forcefield"));
+        self.pushes |= field.is_some_and(|kind| kind != 0) || collides(&parts, object);
         if found.is_empty() && !moving {
             return cost;
         }
         let name = name(object);
-        let cost =
-            cost + name.len() + 128 * (1 + found.len()) + self.reach.simulating(block.old, name.clone());
+        let cost = cost + name.len() + 128 * (1 + found.len());
         self.order.push(block.old);
-        self.bodies.insert(block.old, Body { name, hidden, found, moving });
+        self.bodies.insert(block.old, Body { name, found, moving });
         cost
     }
 
@@ -242,68 +280,137 @@ impl Simulations {
     }
 
     pub fn particle_settings(&mut self, old: u64, view: View<'_>) -> usize {
-        const HAIR: i64 = 2;
-        self.hair.insert(old, view.int("type") == Some(HAIR));
+        self.particles.insert(old, Particles::of(view));
         32
     }
 
     /// All of them, in the file's order. `has_bake` tells whether a folder of this name holds a bake of nodes.
     pub fn finish(&self, has_bake: &dyn Fn(&[u8]) -> bool) -> Vec<Simulation> {
-        let mut scenes_of: HashMap<u64, BTreeSet<usize>> = HashMap::default();
-        let mut worlds_of: HashMap<u64, BTreeSet<usize>> = HashMap::default();
-        let mut left = MAX_STEPS;
-        for (index, (scene, members)) in self.scenes.iter().zip(self.reach.scenes()).enumerate() {
-            self.reach.follow(members, &mut HashSet::default(), &mut left, &mut |object| {
-                if self.bodies.contains_key(&object) {
-                    scenes_of.entry(object).or_default().insert(index);
-                }
-            });
-            // Of a rigid body world its own objects alone count, not those of collections within.
-            let bodies = scene.world.iter().flat_map(|world| self.reach.objects_of(world.collection));
-            for object in bodies.filter(|object| self.bodies.contains_key(object)) {
-                worlds_of.entry(*object).or_default().insert(index);
-            }
-        }
-        let names =
-            |scenes: &BTreeSet<usize>| scenes.iter().map(|index| self.scenes[*index].name.clone()).collect();
-        let mut all = Vec::new();
+        let ([there, counts], in_worlds) = (self.in_scenes(), self.in_worlds());
+        let mut all = self.linked_bodies(&in_worlds);
+        let nowhere = BTreeSet::new();
         for old in &self.order {
             let Some(body) = self.bodies.get(old) else { continue };
-            if let Some(worlds) = worlds_of.get(old).filter(|_| body.moving) {
-                // A scene has one world, and each its own bake.
-                for baked in [true, false] {
-                    let state =
-                        |index: &usize| self.scenes[*index].world.as_ref().is_some_and(|w| w.baked == baked);
-                    let scenes: BTreeSet<usize> = worlds.iter().copied().filter(state).collect();
+            if let Some(worlds) = in_worlds.get(old).filter(|_| body.moving) {
+                all.extend(self.rigid_body(&body.name, worlds));
+            }
+            let (there, counts) = (there.get(old).unwrap_or(&nowhere), counts.get(old).unwrap_or(&nowhere));
+            let only_there = there - counts;
+            for found in &body.found {
+                let Some(Resolved { kind, baked, wrong }) = self.resolve(found, has_bake) else { continue };
+                let mut tell = |scenes: &BTreeSet<usize>, counts: bool| {
+                    let (owner, scenes) = (body.name.clone(), self.names(scenes));
+                    all.push(Simulation { kind, owner, scenes, baked, needs_bake: counts && wrong });
+                };
+                if there.is_empty() && counts.is_empty() {
+                    // Others may link it.
+                    tell(&nowhere, !self.reach.is_hidden(*old));
+                }
+                for (scenes, counts) in [(counts, true), (&only_there, false)] {
                     if !scenes.is_empty() {
-                        let (kind, owner) = (SimulationKind::RigidBody, body.name.clone());
-                        let scenes = names(&scenes);
-                        all.push(Simulation { kind, owner, scenes, baked, needs_bake: !baked });
+                        tell(scenes, counts);
                     }
                 }
-            }
-            let scenes = scenes_of.get(old).map(names).unwrap_or_default();
-            for found in &body.found {
-                let Some((kind, baked)) = self.resolve(found, has_bake) else { continue };
-                let needs_bake = !baked && !body.hidden && found.renders && kind != SimulationKind::Particles;
-                let owner = body.name.clone();
-                all.push(Simulation { kind, owner, scenes: scenes.clone(), baked, needs_bake });
             }
         }
         all
     }
 
-    fn resolve(&self, found: &Found, has_bake: &dyn Fn(&[u8]) -> bool) -> Option<(SimulationKind, bool)> {
-        match &found.bake {
-            Bake::Done(baked) => Some((found.kind, *baked)),
-            Bake::Particles { settings, hair_dynamics, baked } => {
-                match (self.hair.get(settings), hair_dynamics) {
-                    (Some(true), true) => Some((SimulationKind::HairDynamics, *baked)),
-                    // Hair that does not move is no simulation.
-                    (Some(true), false) => None,
-                    _ => Some((SimulationKind::Particles, *baked)),
-                }
+    /// What moves and is not baked, by where its object was in memory, whether it shows here or not. Rigid bodies are
+    /// not among it.
+    pub fn unbaked(&self, has_bake: &dyn Fn(&[u8]) -> bool) -> HashMap<u64, Vec<Simulation>> {
+        let mut all: HashMap<u64, Vec<Simulation>> = HashMap::default();
+        for (old, body) in &self.bodies {
+            let resolved = body.found.iter().filter_map(|found| self.resolve(found, has_bake));
+            for Resolved { kind, .. } in resolved.filter(|resolved| resolved.wrong) {
+                let (owner, scenes) = (body.name.clone(), Vec::new());
+                let one = Simulation { kind, owner, scenes, baked: false, needs_bake: true };
+                all.entry(*old).or_default().push(one);
             }
+        }
+        all
+    }
+
+    /// Whether something would be wrong, and does not show in every scene: pointers tell whether it counts all the same.
+    pub fn may_move_others(&self, has_bake: &dyn Fn(&[u8]) -> bool) -> bool {
+        let [_, counts] = self.in_scenes();
+        let scenes = self.reach.scenes().len();
+        self.unbaked(has_bake).keys().any(|old| counts.get(old).map_or(0, BTreeSet::len) < scenes)
+    }
+
+    /// Of every object that simulates, the scenes that it is in, and those whose picture depends on it.
+    fn in_scenes(&self) -> [HashMap<u64, BTreeSet<usize>>; 2] {
+        let [mut there, mut counts]: [HashMap<u64, BTreeSet<usize>>; 2] = Default::default();
+        let mut left = MAX_STEPS;
+        if self.bodies.values().all(|body| body.found.is_empty()) {
+            return [there, counts];
+        }
+        for (index, scene) in self.reach.scenes().iter().enumerate() {
+            follow(((), &self.reach), scene, &mut left, &|(), _| None, &mut |met: Met<()>| {
+                if self.bodies.contains_key(&met.old) {
+                    let scenes = if met.counts { &mut counts } else { &mut there };
+                    scenes.entry(met.old).or_default().insert(index);
+                }
+            });
+        }
+        [there, counts]
+    }
+
+    fn names(&self, scenes: &BTreeSet<usize>) -> Vec<String> {
+        let known = scenes.iter().filter_map(|index| self.reach.scenes().get(*index));
+        known.map(|scene| scene.name.clone()).collect()
+    }
+
+    /// The scenes in whose world each body is. Of the world's collection its own objects alone count, not those of
+    /// collections within; of one in a library, which is not seen, it stands itself for them.
+    fn in_worlds(&self) -> HashMap<u64, BTreeSet<usize>> {
+        let mut all: HashMap<u64, BTreeSet<usize>> = HashMap::default();
+        for (index, world) in self.worlds.iter().enumerate() {
+            let Some(world) = world else { continue };
+            let whole = [world.collection];
+            for body in self.reach.objects_of(world.collection).unwrap_or(&whole) {
+                all.entry(*body).or_default().insert(index);
+            }
+        }
+        all
+    }
+
+    /// A scene has one world, and each its own bake.
+    fn rigid_body(&self, name: &str, worlds: &BTreeSet<usize>) -> impl Iterator<Item = Simulation> {
+        [true, false].into_iter().filter_map(move |baked| {
+            let state = |index: &usize| matches!(self.worlds.get(*index), Some(Some(w)) if w.baked == baked);
+            let scenes: BTreeSet<usize> = worlds.iter().copied().filter(state).collect();
+            let (kind, owner, scenes) = (SimulationKind::RigidBody, name.to_owned(), self.names(&scenes));
+            (!scenes.is_empty()).then_some(Simulation { kind, owner, scenes, baked, needs_bake: !baked })
+        })
+    }
+
+    /// Bodies of libraries in worlds of this file, which keep their frames. Whether they move stands in the library:
+    /// of what a person put into a world that is taken for granted.
+    fn linked_bodies(&self, in_worlds: &HashMap<u64, BTreeSet<usize>>) -> Vec<Simulation> {
+        let name = |body: &u64| self.reach.linked(*body).map(Link::name);
+        let mut linked: Vec<_> =
+            in_worlds.iter().filter_map(|(body, worlds)| Some((name(body)?, worlds))).collect();
+        linked.sort();
+        linked.into_iter().flat_map(|(name, worlds)| self.rigid_body(name, worlds)).collect()
+    }
+
+    fn resolve(&self, found: &Found, has_bake: &dyn Fn(&[u8]) -> bool) -> Option<Resolved> {
+        let wrong_unless = |kind, baked: bool| Resolved { kind, baked, wrong: found.renders && !baked };
+        match &found.bake {
+            Bake::Done(baked) => Some(wrong_unless(found.kind, *baked)),
+            Bake::Particles { settings, hair_dynamics, baked } => match self.particles.get(settings) {
+                Some(Particles::Hair) => {
+                    hair_dynamics.then(|| wrong_unless(SimulationKind::HairDynamics, *baked))
+                }
+                of => {
+                    // What libraries hold is not seen here: it may stop or push them.
+                    let pushed = self.pushes || self.reach.has_linked_members();
+                    let moves = of == Some(&Particles::Moves) || (of == Some(&Particles::Falls) && pushed);
+                    let resolved = wrong_unless(SimulationKind::Particles, *baked);
+                    Some(Resolved { wrong: resolved.wrong && moves, ..resolved })
+                }
+            },
             Bake::Nodes { tree, zones, folder } => {
                 if !self.simulates(*tree, &mut HashSet::default()) {
                     return None;
@@ -319,7 +426,7 @@ impl Simulations {
                 } else {
                     zones.iter().all(|zone| zone_there(&zone))
                 };
-                Some((found.kind, baked))
+                Some(wrong_unless(found.kind, baked))
             }
         }
     }
@@ -354,6 +461,12 @@ fn moves(body: View<'_>) -> bool {
     const KINEMATIC: u32 = 0;
     const DISABLED: u32 = 5;
     body.int("type") == Some(ACTIVE) && !flag(body, "flag", KINEMATIC) && !flag(body, "flag", DISABLED)
+}
+
+fn collides(parts: &Parts<'_>, object: View<'_>) -> bool {
+    parts
+        .chain(object.pointer("modifiers.first"), "modifier.next")
+        .any(|one| one.struct_name() == b"CollisionModifierData")
 }
 
 fn particles(parts: &Parts<'_>, system: View<'_>) -> Option<Found> {

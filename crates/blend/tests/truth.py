@@ -483,69 +483,7 @@ def linked():
     save("linked")
 
 
-def instance(collection, into, hidden=False):
-    made = bpy.data.objects.new("Instance of " + collection.name, None)
-    made.instance_type, made.instance_collection, made.hide_render = "COLLECTION", collection, hidden
-    into.objects.link(made)
-    return made
-
-
-def cloth(name, into, hidden=False):
-    made = thing(name, into)
-    short(made.modifiers.new("Cloth", "CLOTH").point_cache)
-    made.hide_render = hidden
-    return made
-
-
-def brought(library, name, relative=True):
-    with bpy.data.libraries.load(path_of(library), link=True, relative=relative) as (_, there):
-        there.collections = [name]
-    return bpy.data.collections[name]
-
-
-def instances():
-    """Simulations that are in a scene through empties alone, of this file and of libraries of libraries."""
-    scene = fresh()
-    deepest, deep, far = (bpy.data.collections.new(name) for name in ("Deepest", "Deep", "Far"))
-    cloth("Cape", deepest)
-    cloth("Proxy", deepest, hidden=True)
-    instance(deepest, far)
-    far.children.link(deep)
-    thing("Jelly", deep).modifiers.new("Soft", "SOFT_BODY")
-    cloth("Lonely", scene.collection)
-    for collection in (far, deepest):
-        collection.use_fake_user = True
-    save("wardrobe")
-    scene = fresh()
-    save("house")
-    house = bpy.data.collections.new("House")
-    house.use_fake_user = True
-    instance(brought("wardrobe", "Far"), house)
-    cloth("Curtain", house)
-    save("house")
-    scene = fresh()
-    save("instances")
-    second = bpy.data.scenes.new("Second")
-    third = bpy.data.scenes.new("Third")
-    empty = bpy.data.scenes.new("Hidden")
-    own, inner = bpy.data.collections.new("Own"), bpy.data.collections.new("Inner")
-    cloth("Flag", inner)
-    instance(inner, own)
-    instance(own, scene.collection)
-    instance(own, empty.collection, hidden=True)
-    # It stands for nothing any longer, and still names the collection.
-    off = instance(own, empty.collection)
-    off.instance_type = "NONE"
-    instance(brought("house", "House"), scene.collection)
-    second.collection.children.link(bpy.data.collections["House"])
-    with bpy.data.libraries.load(path_of("wardrobe"), link=True, relative=False) as (_, there):
-        there.objects = ["Lonely", "Proxy"]
-    for made in there.objects:
-        third.collection.objects.link(made)
-    save("instances", compress=True)
-
-
-MAKERS = [settings_plain, settings_packed, views_plain, linked, physics_unbaked, physics_baked, physics_packed, instances]
+MAKERS = [settings_plain, settings_packed, views_plain, linked, physics_unbaked, physics_baked, physics_packed]
 
 
 def host_module():
@@ -557,7 +495,10 @@ def host_module():
 
 
 def main():
-    for maker in MAKERS:
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+    import depends
+
+    for maker in MAKERS + depends.MAKERS:
         maker()
     found, simulations = {}, host_module()
     for name in sorted(os.listdir(out)):

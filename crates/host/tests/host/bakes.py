@@ -211,6 +211,120 @@ def costume(folder):
     wardrobe.override_hierarchy_create(scene, scene.view_layers[0])
 
 
+def sheet(place):
+    bpy.ops.mesh.primitive_grid_add(x_subdivisions=12, y_subdivisions=12, size=2, location=place)
+    made = bpy.context.object
+    short(made.modifiers.new("Cloth", "CLOTH").point_cache)
+    return made
+
+
+def rain(folder):
+    """Particles that meet a floor, and a flock: none of them falls freely."""
+    start()
+    bpy.context.object.modifiers.new("Collision", "COLLISION")
+    bpy.ops.mesh.primitive_uv_sphere_add(radius=0.15, location=(0, 90, 0), segments=8, ring_count=6)
+    drop = bpy.context.object
+    for place in (-1.5, 1.5):
+        bpy.ops.mesh.primitive_plane_add(size=2, location=(place, 0, 0.6))
+        emitter = bpy.context.object
+        emitter.show_instancer_for_render = False
+        emitter.modifiers.new("Rain", "PARTICLE_SYSTEM")
+        settings = emitter.particle_systems[0].settings
+        settings.count, settings.frame_start, settings.frame_end = 30, 1, 4
+        settings.render_type, settings.instance_object, settings.particle_size = "OBJECT", drop, 1
+        settings.physics_type = "NEWTON" if place < 0 else "BOIDS"
+        settings.normal_factor = -3 if place < 0 else 1
+        short(emitter.particle_systems[0].point_cache)
+
+
+def aside(*things):
+    """A collection that is in no scene."""
+    made = bpy.data.collections.new("Aside")
+    made.use_fake_user = True
+    for thing in things:
+        move_to(made, thing)
+    return made
+
+
+def puppet(folder):
+    """Cloth that nobody sees, and that moves what everybody sees: one in the scene, one in no scene at all."""
+    start()
+    hidden = sheet((-1.5, 0, 2))
+    hidden.vertex_groups.new(name="Pin").add(list(range(12)), 1, "REPLACE")
+    hidden.modifiers["Cloth"].settings.vertex_group_mass = "Pin"
+    bpy.ops.mesh.primitive_grid_add(x_subdivisions=6, y_subdivisions=6, size=1.8, location=(-1.5, 0, 2))
+    skin = bpy.context.object
+    skin.modifiers.new("Skin", "SURFACE_DEFORM").target = hidden
+    bpy.ops.object.surfacedeform_bind(modifier="Skin")
+    assert skin.modifiers["Skin"].is_bound
+    hidden.hide_render = hidden.hide_viewport = True
+    other = sheet((1.5, 0, 2))
+    aside(other)
+    bpy.ops.mesh.primitive_cube_add(size=1, location=(1.5, 0, 1.6))
+    bpy.context.object.modifiers.new("Wrap", "SHRINKWRAP").target = other
+
+
+def swarm(folder):
+    """What particles and nodes show again and again is in the scene through them alone."""
+    start()
+    bpy.ops.mesh.primitive_uv_sphere_add(radius=1, segments=12, ring_count=8)
+    jelly = bpy.context.object
+    modifier = jelly.modifiers.new("Softbody", "SOFT_BODY")
+    modifier.settings.use_goal = False
+    short(modifier.point_cache)
+    bpy.ops.mesh.primitive_plane_add(size=3, location=(0, 0, 4))
+    emitter = bpy.context.object
+    emitter.modifiers.new("Hair", "PARTICLE_SYSTEM")
+    settings = emitter.particle_systems[0].settings
+    settings.type, settings.count, settings.particle_size = "HAIR", 5, 0.4
+    settings.render_type, settings.instance_collection = "COLLECTION", aside(jelly)
+    shown = [sheet((0, 0, 2))]
+    if NEW:
+        shown.append(sliding_box(-2))
+    tree = bpy.data.node_groups.new("Shows", "GeometryNodeTree")
+    if NEW:
+        tree.interface.new_socket("Geometry", in_out="OUTPUT", socket_type="NodeSocketGeometry")
+    else:
+        tree.outputs.new("NodeSocketGeometry", "Geometry")
+    info, out = tree.nodes.new("GeometryNodeCollectionInfo"), tree.nodes.new("NodeGroupOutput")
+    info.inputs["Collection"].default_value = aside(*shown)
+    tree.links.new(info.outputs[0], out.inputs[0])
+    bpy.ops.mesh.primitive_plane_add()
+    bpy.context.object.modifiers.new("Nodes", "NODES").node_group = tree
+
+
+def carried(folder):
+    """Rigid bodies that nobody sees, by a constraint and a driver; and one of a library, whose frames are kept here."""
+    rigid(folder)
+    scene = bpy.context.scene
+    bodies = scene.rigidbody_world.collection.objects
+    rock, *hidden = [body for body in bodies if body.rigid_body.type == "ACTIVE"]
+    bpy.ops.mesh.primitive_cube_add(size=1, location=(-1, 0, 5))
+    bpy.ops.rigidbody.object_add()
+    hidden.append(bpy.context.object)
+    for number, body in enumerate(hidden):
+        body.hide_render = True
+        bpy.ops.mesh.primitive_cube_add(size=1, location=(-3, 0, 1))
+        follower = bpy.context.object
+        if number:
+            follower.constraints.new("COPY_TRANSFORMS").target = body
+            continue
+        variable = follower.driver_add("location", 2).driver.variables.new()
+        variable.type, variable.targets[0].id, variable.targets[0].transform_type = "TRANSFORMS", body, "LOC_Z"
+        follower.animation_data.drivers[0].driver.type = "SUM"
+    rock.name = "Rock"
+    path = os.path.join(folder, "rocks.blend")
+    bpy.data.libraries.write(path, {rock})
+    bpy.data.objects.remove(rock)
+    bpy.ops.wm.save_as_mainfile(filepath=os.path.join(folder, "carried.blend"))
+    with bpy.data.libraries.load(path, link=True, relative=True) as (_, there):
+        there.objects = ["Rock"]
+    rock = bpy.data.objects["Rock"]
+    scene.collection.objects.link(rock)
+    if rock not in set(bodies):
+        bodies.link(rock)
+
+
 def linked(folder):
     """Cloth that belongs to another file."""
     cloth(folder)
@@ -230,8 +344,10 @@ def library(folder):
 
 
 def still(folder):
-    """Nothing to bake."""
+    """Nothing to bake: what moves does not show, and nothing that shows looks at it."""
     start()
+    sheet((0, 0, 2)).hide_render = True
+    aside(sheet((0, 0, 2)))
 
 
 def long(folder):
@@ -243,7 +359,7 @@ def long(folder):
     modifier.point_cache.frame_end = 1000
 
 
-BUILT = [rigid, cloth, soft, hair, waves, crowd, costume, linked, library, still, long]
+BUILT = [rigid, cloth, soft, hair, waves, crowd, costume, puppet, swarm, carried, rain, linked, library, still, long]
 if NEW:
     BUILT.extend((nodes, late))
 if not MODULE:

@@ -1,0 +1,70 @@
+//! What moves in libraries, shows in a scene that draws them in, and can only be baked where it is.
+
+use std::{
+    collections::{self, BTreeMap, BTreeSet},
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use foldhash::HashMap;
+
+use crate::{
+    reach::{Link, MAX_STEPS, Met, Reach, follow},
+    simulations::Simulation,
+};
+
+/// A simulation of a library that a scene's picture depends on, and that no other file can bake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkedSimulation {
+    pub library: PathBuf,
+    /// Its scenes are those of the .blend that draws it in.
+    pub simulation: Simulation,
+}
+
+/// As the worker's host says it.
+impl fmt::Display for LinkedSimulation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let library = self.library.file_name().unwrap_or(self.library.as_os_str());
+        write!(f, "{} (from {})", self.simulation, library.display())
+    }
+}
+
+/// A .blend as it is followed from another.
+pub(crate) struct Follow {
+    pub reach: Reach,
+    /// What is not baked in this file itself, by where its object was in memory. Rigid bodies are not among it: they
+    /// are baked by the scene in whose world they are.
+    pub unbaked: HashMap<u64, Vec<Simulation>>,
+}
+
+/// What the scenes of `blend` need of libraries, and that is not baked. `place` tells where a file's library lies.
+pub(crate) fn linked_simulations<'a>(
+    blend: &'a Path,
+    files: &'a collections::HashMap<PathBuf, Follow>,
+    place: &dyn Fn(&Path, &[u8]) -> Option<&'a Path>,
+) -> Vec<LinkedSimulation> {
+    let Some(main) = files.get(blend) else { return Vec::new() };
+    let beyond = |path: &'a Path, link: &Link| {
+        let library = place(path, files.get(path)?.reach.library_of(link)?)?;
+        let reach = &files.get(library)?.reach;
+        Some((library, reach, reach.find(link)?))
+    };
+    let mut found: BTreeMap<(&Path, &Simulation), BTreeSet<&str>> = BTreeMap::new();
+    let mut left = MAX_STEPS;
+    for scene in main.reach.scenes() {
+        follow((blend, &main.reach), scene, &mut left, &beyond, &mut |met: Met<&'a Path>| {
+            if !met.counts || met.file == blend {
+                return;
+            }
+            let here = files.get(met.file).and_then(|file| file.unbaked.get(&met.old));
+            for one in here.into_iter().flatten() {
+                found.entry((met.file, one)).or_default().insert(&scene.name);
+            }
+        });
+    }
+    let told = |((path, one), scenes): ((&Path, &Simulation), BTreeSet<&str>)| LinkedSimulation {
+        library: path.to_owned(),
+        simulation: Simulation { scenes: scenes.into_iter().map(str::to_owned).collect(), ..one.clone() },
+    };
+    found.into_iter().map(told).collect()
+}
