@@ -151,6 +151,12 @@ def small():
     scene.collection.children.link(group)
     flag = truth.thing("Flag", group)
     flag.modifiers.new("Cloth", "CLOTH")
+    # Hidden, and counts by a driver of what shows: every pointer is read.
+    under = truth.thing("Under", scene.collection)
+    under.modifiers.new("Cloth", "CLOTH")
+    under.hide_render = True
+    variable = flag.driver_add("location", 0).driver.variables.new()
+    variable.targets[0].id = under
     flag.modifiers.new("Sparks", "PARTICLE_SYSTEM")
     if truth.ZONES:
         inner = truth.zone_tree("Inner")

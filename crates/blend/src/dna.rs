@@ -10,7 +10,9 @@ use crate::{fault::BlendFault, file::Shape};
 const MAX_FOUND: usize = 1 << 16;
 
 /// Pointers of one struct that are followed. Blender's own have fewer than a hundred.
-const MAX_POINTERS: usize = 4096;
+const MAX_POINTERS: usize = 512;
+/// Structs whose pointers are looked for. Blender has about a thousand.
+const MAX_REMEMBERED: usize = 4096;
 /// Structs within structs.
 const MAX_NESTED: usize = 16;
 /// Datablocks that are not followed to: a scene shows what is its own, and the others need no objects.
@@ -295,11 +297,12 @@ impl Dna {
         if let Some(known) = self.pointers.borrow().get(&index) {
             return known.clone();
         }
-        // A struct that lies within itself ends here.
-        self.pointers.borrow_mut().insert(index, Rc::default());
-        if depth > MAX_NESTED {
+        // Of a DNA that was made to have more, the others lead nowhere.
+        if depth > MAX_NESTED || self.pointers.borrow().len() >= MAX_REMEMBERED {
             return Rc::default();
         }
+        // A struct that lies within itself ends here.
+        self.pointers.borrow_mut().insert(index, Rc::default());
         let mut found = self.find_pointers(index, depth);
         let last = found.one.iter().chain(&found.many).max();
         found.end = last.map_or(0, |last| last.saturating_add(self.shape.pointer)).min(self.size(index));

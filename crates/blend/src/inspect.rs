@@ -79,7 +79,9 @@ fn inspect_bytes(
     let Walked { mut walker, schema, mut collected } = walk(walker, limits, last, depth)?;
     if depth == Depth::Members && collected.simulations.may_move_others(has_bake) {
         walker = walker.restart(limits)?;
-        collected = collect(&mut walker, &schema, limits, Depth::All)?;
+        // Every datablock has its place in it then, not those alone that simulate.
+        let more = Limits { memory: limits.memory.saturating_mul(4), ..*limits };
+        collected = collect(&mut walker, &schema, &more, Depth::All)?;
     }
     let scenes = collected
         .scenes
