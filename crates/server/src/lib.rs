@@ -23,6 +23,7 @@ mod routes;
 mod space;
 mod splitter;
 mod start;
+mod wake;
 
 use std::sync::Arc;
 
@@ -47,6 +48,7 @@ struct App {
     holds: holds::Holds,
     collector: Arc<collector::Collector>,
     space: space::Space,
+    waker: Arc<wake::Waker>,
     splitter: splitter::Splitter,
     heartbeat_ms: u64,
     /// Ends connections that would never end by themselves.

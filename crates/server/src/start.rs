@@ -29,6 +29,7 @@ use crate::{
     routes::{self, MAX_BLOB},
     space::Space,
     splitter::{Splitter, ToSplit},
+    wake::Waker,
 };
 
 /// Where a server listens that is not told otherwise.
@@ -55,6 +56,10 @@ pub struct ServerOptions {
     pub retention: Option<Retention>,
     /// Whether files of bundles are kept as chunks. On the disk that its workers read too they are better whole.
     pub chunks: bool,
+    /// Where calls that wake sleeping workers go; on every network of this machine where `None`.
+    pub wake_to: Option<Vec<SocketAddr>>,
+    /// How long work waits before a sleeping worker is woken for it.
+    pub wake_after: Duration,
 }
 
 impl ServerOptions {
@@ -70,6 +75,8 @@ impl ServerOptions {
             heartbeat_ms: 5_000,
             retention: Some(Retention::default()),
             chunks: true,
+            wake_to: None,
+            wake_after: Duration::from_secs(20),
         }
     }
 }
@@ -221,7 +228,10 @@ async fn open(options: &ServerOptions, store: Store) -> Result<(App, Brain, ToSp
         holds: holds.clone(),
         one: Default::default(),
     });
+    let waker =
+        Waker { brain: handle.clone(), targets: options.wake_to.clone(), patience: options.wake_after };
     let app = App {
+        waker: Arc::new(waker),
         store,
         blobs,
         uploads,
@@ -265,6 +275,10 @@ async fn live(
         }
     });
     let collecting = tokio::spawn(app.collector.clone().run(stop.clone()));
+    let waking = tokio::spawn({
+        let (waker, stop) = (app.waker.clone(), stop.clone());
+        async move { waker.run(stop).await }
+    });
     let (blobs, space) = (app.blobs.clone(), app.space.clone());
     let splitting = tokio::spawn(to_split.run(blobs, app.store.clone(), space, stop.clone()));
     let router = routes::router(app.clone(), Arc::new(gate));
@@ -276,6 +290,7 @@ async fn live(
         Ok(ended) => ended.map_err(ServerError::from),
         Err(panic) => Err(ServerError::Inside(panic.to_string())),
     };
+    let _ = waking.await;
     let _ = collecting.await;
     let _ = splitting.await;
     app.logs.flush().await;

@@ -14,6 +14,7 @@ mod plan;
 mod restore;
 #[cfg(test)]
 mod tests;
+mod wakes;
 
 use std::sync::Arc;
 

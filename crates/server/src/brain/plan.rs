@@ -28,7 +28,7 @@ fn session_key(job: JobId, spec: &JobSpec, kind: StepKind) -> SessionKey {
 
 /// What a worker must have, in words that a person reads where it is missing. Devices and engines belong to one
 /// Blender: a worker may have CUDA in one and not in the other.
-fn requirement(spec: &JobSpec) -> Requirement {
+pub(super) fn requirement(spec: &JobSpec) -> Requirement {
     let session = &spec.session;
     let series = session.blender;
     let mut labels = vec![Label(format!("Blender {series}"))];

@@ -137,6 +137,7 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(workers::resume))
         .routes(routes!(workers::drain))
         .routes(routes!(workers::stop))
+        .routes(routes!(workers::wake))
         .routes(routes!(workers::link))
         .routes(routes!(events::follow))
 }

@@ -87,6 +87,17 @@ pub(super) async fn stop(
     wish(&app, name, WorkerWish::Stop).await
 }
 
+/// Starts the machine of a worker that is offline, by wake-on-LAN; when it is up, the worker connects.
+#[utoipa::path(post, path = "/api/v1/workers/{name}/wake", tag = "workers", params(("name" = String, Path)),
+    responses((status = 200, body = WorkerView), (status = "default", body = Problem)))]
+pub(super) async fn wake(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Answer<axum::Json<WorkerView>> {
+    app.waker.wake(name.clone()).await?;
+    view(&app, name).await
+}
+
 /// Forgets a worker that is offline.
 #[utoipa::path(delete, path = "/api/v1/workers/{name}", tag = "workers", params(("name" = String, Path)),
     responses((status = 204, description = "It is forgotten"), (status = "default", body = Problem)))]

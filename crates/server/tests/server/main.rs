@@ -15,4 +15,5 @@ mod starting;
 mod submitting;
 mod support;
 mod uploads;
+mod wake;
 mod workers;

@@ -60,9 +60,13 @@ impl Farm {
     }
 
     /// Stops the server and starts another one on the same folder.
-    pub async fn restart(mut self) -> Self {
+    pub async fn restart(self) -> Self {
+        self.restart_with(|_| ()).await
+    }
+
+    pub async fn restart_with(mut self, change: impl FnOnce(&mut ServerOptions)) -> Self {
         self.server.take().unwrap().stop().await.unwrap();
-        Self::start_in(self.data, |_| ()).await
+        Self::start_in(self.data, change).await
     }
 
     /// Collects as if it were this time.

@@ -1,0 +1,66 @@
+//! Who sleeps, and what waits.
+
+use kiln_core::StepState;
+use kiln_types::{JobState, WorkerWish};
+
+use super::{Farm, apply::no_worker, plan};
+use crate::{
+    clock::unix_ms,
+    problem::{Answer, Fault},
+    wake::{Mac, Sleeper, Waiting},
+};
+
+impl Farm {
+    /// What no worker has taken, and who might be woken for it. Both are empty where nobody may be woken.
+    pub(crate) fn wakeable(&self) -> (Vec<Waiting>, Vec<Sleeper>) {
+        let now_ms = unix_ms();
+        let mut sleepers = Vec::new();
+        for (worker, known) in &self.workers {
+            let said = &known.said;
+            // Awake, it would only say that it is not its time.
+            let rests =
+                said.resting.as_ref().and_then(|rest| rest.until_ms).is_some_and(|until| until > now_ms);
+            if known.link.is_none()
+                && said.wakes
+                && known.wish == WorkerWish::Work
+                && !rests
+                && !said.macs.is_empty()
+            {
+                let offer = said.offer(&known.name);
+                sleepers.push(Sleeper { worker: *worker, slots: offer.slots, labels: offer.labels });
+            }
+        }
+        if sleepers.is_empty() {
+            return (Vec::new(), sleepers);
+        }
+        let waits = |(job, live): (&kiln_types::JobId, &super::farm::LiveJob)| {
+            let view = self.core.job(*job)?;
+            if !matches!(view.state, JobState::Queued | JobState::Running) {
+                return None;
+            }
+            // What could be handed out was handed out in the brain's last turn: nobody here has room for the rest.
+            let open = view.steps.iter().filter(|step| step.state == StepState::Open);
+            let tasks = open.map(|step| step.counts.waiting).sum();
+            (tasks > 0).then(|| Waiting { job: *job, tasks, needs: plan::requirement(&live.spec) })
+        };
+        let mut waiting: Vec<Waiting> = self.jobs.iter().filter_map(waits).collect();
+        waiting.sort_by_key(|waiting| waiting.job);
+        (waiting, sleepers)
+    }
+
+    /// The network cards of a worker that is gone.
+    pub(crate) fn macs_of(&self, name: &str) -> Answer<Vec<Mac>> {
+        let known =
+            self.worker_named(name).and_then(|id| self.workers.get(&id)).ok_or_else(|| no_worker(name))?;
+        if known.link.is_some() {
+            return Err(Fault::conflict(format!("The worker {name} is awake: it is connected.")));
+        }
+        let macs: Vec<Mac> = known.said.macs.iter().filter_map(|mac| mac.parse().ok()).collect();
+        if macs.is_empty() {
+            return Err(Fault::conflict(format!(
+                "Nothing is known of the network cards of {name}; it tells them when it connects the next time."
+            )));
+        }
+        Ok(macs)
+    }
+}

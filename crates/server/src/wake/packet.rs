@@ -1,0 +1,123 @@
+//! The packet that a sleeping network card wakes its machine at, and where it is sent.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    str::FromStr,
+};
+
+/// Where nobody listens: the card itself looks at every packet that passes.
+const PORT: u16 = 9;
+
+/// The address of a network card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mac([u8; 6]);
+
+impl FromStr for Mac {
+    type Err = ();
+
+    /// `52:54:00:12:34:56`.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut parts = text.split(':');
+        let mut bytes = [0; 6];
+        for byte in &mut bytes {
+            let part = parts.next().filter(|part| part.len() == 2 && !part.starts_with('+')).ok_or(())?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| ())?;
+        }
+        if parts.next().is_some() { Err(()) } else { Ok(Self(bytes)) }
+    }
+}
+
+impl Mac {
+    /// Six bytes of ones, then the address sixteen times.
+    pub(crate) fn packet(self) -> [u8; 102] {
+        let mut packet = [0xff; 102];
+        for place in packet[6..].chunks_exact_mut(6) {
+            place.copy_from_slice(&self.0);
+        }
+        packet
+    }
+}
+
+/// Why no packet has left.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WakeError {
+    #[error("this server is on no network that it could send the call on")]
+    NoNetwork,
+    #[error("the call could not be sent: {0}")]
+    Send(#[from] io::Error),
+}
+
+/// Sends the packets on every network of this machine, or to these places.
+///
+/// # Errors
+/// Where none of them could be sent to.
+pub(crate) fn send(macs: &[Mac], targets: Option<&[SocketAddr]>) -> Result<(), WakeError> {
+    let routes = match targets {
+        Some(targets) => targets.iter().map(|to| (Ipv4Addr::UNSPECIFIED, *to)).collect(),
+        None => broadcasts()?,
+    };
+    let mut last = Err(WakeError::NoNetwork);
+    for (from, to) in routes {
+        match send_on(macs, from, to) {
+            Ok(()) => last = Ok(()),
+            Err(error) if last.is_err() => last = Err(error.into()),
+            Err(error) => tracing::debug!(%error, %to, "a network does not take the call"),
+        }
+    }
+    last
+}
+
+fn send_on(macs: &[Mac], from: Ipv4Addr, to: SocketAddr) -> io::Result<()> {
+    let socket = UdpSocket::bind((from, 0))?;
+    socket.set_broadcast(true)?;
+    for mac in macs {
+        socket.send_to(&mac.packet(), to)?;
+    }
+    Ok(())
+}
+
+/// This machine's address in each of its networks, and that of all machines there.
+fn broadcasts() -> io::Result<Vec<(Ipv4Addr, SocketAddr)>> {
+    let route = |interface: if_addrs::Interface| match interface.addr {
+        if_addrs::IfAddr::V4(own) if !own.ip.is_loopback() => {
+            let all = SocketAddr::new(IpAddr::V4(own.broadcast?), PORT);
+            Some((own.ip, all))
+        }
+        _ => None,
+    };
+    Ok(if_addrs::get_if_addrs()?.into_iter().filter_map(route).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_packet_is_what_cards_wake_at() {
+        let mac: Mac = "52:54:00:aB:34:56".parse().unwrap();
+        let packet = mac.packet();
+        assert_eq!(packet[..6], [0xff; 6]);
+        assert!(packet[6..].chunks(6).all(|place| place == [0x52, 0x54, 0, 0xab, 0x34, 0x56]));
+        assert_eq!(packet.len(), 102);
+    }
+
+    #[test]
+    fn what_is_no_address_is_none() {
+        for text in [
+            "",
+            "52:54:00:12:34",
+            "52:54:00:12:34:56:78",
+            "5:54:00:12:34:56",
+            "zz:54:00:12:34:56",
+            "+1:54:00:12:34:56",
+        ] {
+            assert_eq!(text.parse::<Mac>(), Err(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn without_a_place_to_send_to_it_says_so() {
+        assert!(matches!(send(&[], Some(&[])), Err(WakeError::NoNetwork)));
+    }
+}

@@ -1,0 +1,87 @@
+//! Sleeping machines are called by real packets, which a socket on this machine receives.
+
+use std::{net::SocketAddr, time::Duration};
+
+use kiln_api::{Hello, Rest};
+use kiln_server::ServerOptions;
+use kiln_types::WorkerState;
+use reqwest::StatusCode;
+use serde_json::json;
+use tokio::{net::UdpSocket, time::timeout};
+
+use crate::support::{FakeWorker, Farm, hello, problem, soon};
+
+/// A card that hears every call.
+async fn card() -> (UdpSocket, Vec<SocketAddr>) {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let targets = vec![socket.local_addr().unwrap()];
+    (socket, targets)
+}
+
+async fn call(card: &UdpSocket) -> Vec<u8> {
+    let mut buffer = [0; 200];
+    let length = soon("a call", card.recv(&mut buffer)).await.unwrap();
+    buffer[..length].to_vec()
+}
+
+fn sleepy(id: u64, name: &str, mac: &str, wakes: bool) -> Hello {
+    Hello { macs: vec![mac.to_owned()], wakes, ..hello(id, name, 1) }
+}
+
+/// Connects and goes, and the farm knows both.
+async fn comes_and_goes(farm: &Farm, hello: Hello) {
+    let name = hello.name.clone();
+    FakeWorker::join_as(farm, hello).await.leave().await;
+    let gone = async {
+        while farm.client.worker(&name).await.unwrap().state != WorkerState::Offline {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the worker offline", gone).await;
+}
+
+#[tokio::test]
+async fn a_person_wakes_a_worker_by_its_name() {
+    let (card, targets) = card().await;
+    let farm = Farm::start_in(tempfile::tempdir().unwrap(), |options| options.wake_to = Some(targets)).await;
+    comes_and_goes(&farm, sleepy(1, "attic", "52:54:00:12:34:56", false)).await;
+    let answer = farm.post("/api/v1/workers/attic/wake", json!({})).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let packet = call(&card).await;
+    assert_eq!(
+        (packet.len(), &packet[..12]),
+        (102, &[255, 255, 255, 255, 255, 255, 0x52, 0x54, 0, 0x12, 0x34, 0x56][..])
+    );
+
+    comes_and_goes(&farm, sleepy(2, "odd", "no card", true)).await;
+    let odd = problem(farm.post("/api/v1/workers/odd/wake", json!({})).await).await;
+    assert!(odd.status == 409 && odd.detail.contains("network cards"), "{}", odd.detail);
+    let _here = FakeWorker::join(&farm, 3, "here", 1).await;
+    assert_eq!(problem(farm.post("/api/v1/workers/here/wake", json!({})).await).await.status, 409);
+    assert_eq!(problem(farm.post("/api/v1/workers/nobody/wake", json!({})).await).await.status, 404);
+}
+
+#[tokio::test]
+async fn work_that_waits_wakes_who_may_be_woken_and_could_take_it() {
+    let (card, targets) = card().await;
+    let farm = Farm::start().await;
+    comes_and_goes(&farm, sleepy(1, "unasked", "52:54:00:00:00:01", false)).await;
+    let until_ms = Some(i64::MAX);
+    let asleep = Rest { why: "asleep".to_owned(), until_ms };
+    comes_and_goes(&farm, Hello { resting: Some(asleep), ..sleepy(2, "asleep", "52:54:00:00:00:02", true) })
+        .await;
+    comes_and_goes(&farm, Hello { blenders: Vec::new(), ..sleepy(3, "bare", "52:54:00:00:00:03", true) })
+        .await;
+    comes_and_goes(&farm, sleepy(4, "paused", "52:54:00:00:00:04", true)).await;
+    farm.client.tell_worker("paused", "pause").await.unwrap();
+    comes_and_goes(&farm, sleepy(9, "ready", "52:54:00:00:00:09", true)).await;
+    // What they said outlives the server.
+    let change = |options: &mut ServerOptions| {
+        (options.wake_to, options.wake_after) = (Some(targets), Duration::ZERO);
+    };
+    let farm = farm.restart_with(change).await;
+    farm.submit("1-3").await;
+    assert_eq!(call(&card).await[11], 9, "only this one is called");
+    // At once again it is not: the next looks call nobody.
+    assert!(timeout(Duration::from_secs(5), card.recv(&mut [0; 200])).await.is_err());
+}
