@@ -52,41 +52,44 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     listen_to_logs(&cli.global, &command);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            output.error(&Fault::failed(format!("the system does not let kiln start ({error}); try again")));
-            return ExitCode::from(Exit::Failed as u8);
-        }
-    };
     let context = Context { output, global: cli.global };
-    let ended = runtime.block_on(run(&context, command));
+    let ended = run(&context, command);
     let exit = ended.unwrap_or_else(|fault| {
         output.error(&fault);
         fault.exit
     });
-    // What still runs in the background has nothing left to say: a question that nobody answered must not hold
-    // the program.
-    runtime.shutdown_background();
     ExitCode::from(exit as u8)
 }
 
-async fn run(context: &Context, command: Command) -> Outcome<Exit> {
+fn run(context: &Context, command: Command) -> Outcome<Exit> {
     match command {
-        Command::Render(args) => commands::render::run(context, *args).await,
-        Command::Submit(args) => commands::submit::run(context, *args).await,
-        Command::Server(args) => commands::server::run(context, args).await,
-        Command::Worker(args) => commands::worker::run(context, args).await,
-        Command::Jobs(args) => commands::jobs::run(context, args).await,
-        Command::Workers(args) => commands::workers::run(context, args).await,
-        Command::Blender { command } => commands::blender::run(context, command).await,
-        Command::Bundle(args) => commands::bundle::run(context, args).await,
+        Command::Render(args) => wait_for(commands::render::run(context, *args)),
+        Command::Submit(args) => wait_for(commands::submit::run(context, *args)),
+        Command::Server(args) => wait_for(commands::server::run(context, args)),
+        Command::Worker(args) => wait_for(commands::worker::run(context, args)),
+        Command::Jobs(args) => wait_for(commands::jobs::run(context, args)),
+        Command::Workers(args) => wait_for(commands::workers::run(context, args)),
+        Command::Blender { command } => wait_for(commands::blender::run(context, command)),
+        Command::Bundle(args) => wait_for(commands::bundle::run(context, args)),
         Command::Inspect { file } => commands::inspect::run(context, &file),
         Command::Config { farm } => commands::small::config(context, &farm),
         Command::Completions { shell } => Ok(commands::small::completions(context, shell)),
         Command::Man { dir } => commands::small::man(context, &dir),
         Command::Help { topic } => commands::small::help(context, &topic),
     }
+}
+
+/// Runs what waits for others. All else is done before the threads for it would have started.
+fn wait_for(work: impl Future<Output = Outcome<Exit>>) -> Outcome<Exit> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Fault::failed(format!("the system does not let kiln start ({error}); try again")))?;
+    let ended = runtime.block_on(work);
+    // What still runs in the background has nothing left to say: a question that nobody answered must not hold
+    // the program.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Logs go to standard error: little for a command that shows its own progress, more for a server or a worker.

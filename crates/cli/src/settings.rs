@@ -1,5 +1,7 @@
 //! Settings, resolved once: flags over `KILN_*` over `kiln.toml` over the defaults. Each knows where it came from.
 
+mod wishes;
+
 use std::{
     collections::BTreeMap,
     env, fmt, fs, io,
@@ -9,10 +11,13 @@ use std::{
 };
 
 use kiln_server::{Expires, Retention};
+use kiln_worker::{Sleep, WhenUsed, Yields};
 use serde::{Deserialize, Serialize};
 
+pub use wishes::{Span, WishSettings};
+
 use crate::{
-    args::{FarmArgs, GlobalArgs, KeepArgs},
+    args::{FarmArgs, GlobalArgs, KeepArgs, WishArgs},
     exit::{Fault, Outcome},
     shared::{self, Shared},
     size::ByteSize,
@@ -76,6 +81,17 @@ struct File {
     remove_uploads_after: Option<String>,
     remove_promised_after: Option<String>,
     shared: Option<BTreeMap<String, PathBuf>>,
+    cores: Option<u32>,
+    memory: Option<String>,
+    nice: Option<u16>,
+    tag: Option<Vec<String>>,
+    sleep: Option<Vec<Sleep>>,
+    #[serde(rename = "yield")]
+    yields: Option<Yields>,
+    yield_idle: Option<String>,
+    yield_load: Option<f64>,
+    when_used: Option<WhenUsed>,
+    wake: Option<bool>,
 }
 
 /// What the flags of a command say.
@@ -93,6 +109,7 @@ pub struct Flags {
     pub cache_size: Option<ByteSize>,
     pub keep: KeepArgs,
     pub shared: Vec<Shared>,
+    pub wishes: WishArgs,
 }
 
 impl Flags {
@@ -133,6 +150,7 @@ pub struct Settings {
     pub remove_promised_after: Value<Expires>,
     /// Folders that this machine shares with others of the farm.
     pub shared: Value<BTreeMap<String, PathBuf>>,
+    pub wishes: WishSettings,
 }
 
 impl Settings {
@@ -153,7 +171,8 @@ impl Settings {
             Some(path) => PathBuf::from(path),
             None => dirs.as_ref().map(|dirs| dirs.config_dir().join("kiln.toml")).unwrap_or_default(),
         };
-        let file = read(&path)?;
+        let mut file = read(&path)?;
+        let wishes = WishSettings::resolve(flags.wishes, &mut file, &path, &var)?;
         // A relative path in the file is meant from where the file lies.
         let beside = |value: PathBuf| path.parent().unwrap_or(Path::new("")).join(value);
 
@@ -186,6 +205,7 @@ impl Settings {
         };
         let keep = flags.keep;
         Ok(Self {
+            wishes,
             remove_bundles_after: expires(
                 BUNDLES,
                 keep.remove_bundles_after,
@@ -271,7 +291,7 @@ impl Settings {
             self.shared.value.iter().map(|(name, root)| format!("{name}={}", root.display())).collect();
         let row = |name, (value, origin)| (name, value, origin);
         let expires = |name, value: &Value<Expires>| (name, value.value.to_string(), value.origin);
-        vec![
+        let mut rows = vec![
             ("data", self.data.value.display().to_string(), self.data.origin),
             row("server", shown(&self.server, "(the one on this machine, if there is one)")),
             ("key", key.to_owned(), self.key.origin),
@@ -298,7 +318,9 @@ impl Settings {
             expires(EVENTS, &self.remove_events_after),
             expires(UPLOADS, &self.remove_uploads_after),
             expires(PROMISED, &self.remove_promised_after),
-        ]
+        ];
+        rows.extend(self.wishes.rows());
+        rows
     }
 
     /// What a server keeps for how long.
@@ -373,7 +395,7 @@ fn checked(
 mod tests {
     use super::*;
 
-    fn resolve(flags: Flags, vars: &[(&str, &str)], toml: &str) -> Outcome<Settings> {
+    pub(super) fn resolve(flags: Flags, vars: &[(&str, &str)], toml: &str) -> Outcome<Settings> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kiln.toml");
         fs::write(&path, toml).unwrap();

@@ -213,7 +213,13 @@ impl Client {
         self.get(&routes::workers()).await.map(|list: WorkerList| list.workers)
     }
 
-    /// `pause`, `resume`, `drain` or `stop`.
+    /// # Errors
+    /// As all.
+    pub async fn worker(&self, name: &str) -> Result<WorkerView, ClientError> {
+        self.get(&routes::worker(name)).await
+    }
+
+    /// `pause`, `resume`, `drain`, `stop` or `wake`.
     ///
     /// # Errors
     /// As all.

@@ -8,7 +8,7 @@ use std::{
 
 use kiln_types::{JobId, MAX_TASKS, Order, SessionKey, StepIndex};
 
-use crate::Moment;
+use crate::{Moment, WorkerOffer};
 
 /// One thing that a worker has and a step may need, as a person would say it: `Blender 3.4`, `device cuda`,
 /// `engine CYCLES`. The core compares the texts and knows nothing of what they mean.
@@ -61,6 +61,11 @@ pub enum Gpus {
 }
 
 impl Requirement {
+    /// Whether a worker with nothing else to do meets it. What its offer does not tell is enough.
+    pub fn is_met_by(&self, offer: &WorkerOffer) -> bool {
+        crate::needs::fits(offer, self)
+    }
+
     /// The labels that the offer lacks; empty where it fits.
     pub fn missing(&self, offer: &BTreeSet<Label>) -> BTreeSet<Label> {
         self.labels.difference(offer).cloned().collect()

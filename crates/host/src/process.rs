@@ -1,12 +1,13 @@
 //! A Blender process: its own group, an empty profile, nothing inherited but a short list of variables.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     io,
     os::fd::OwnedFd,
     process::{ExitStatus, Stdio},
     sync::{
-        OnceLock,
+        Mutex, PoisonError,
         mpsc::{Sender, channel},
     },
 };
@@ -81,7 +82,7 @@ impl Process {
         command.stdin(Stdio::from(OwnedFd::from(theirs)));
         command.stdout(Stdio::from(printed.try_clone()?)).stderr(Stdio::from(printed));
         command.process_group(0).kill_on_drop(true);
-        let child = spawn(command).await?;
+        let child = spawn(command, options.nice).await?;
         let group = child
             .id()
             .and_then(|id| i32::try_from(id).ok())
@@ -193,17 +194,18 @@ fn mark() -> String {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Starts the process from one thread that lives as long as the program: the kernel's "die with the parent"
-/// signal, which the host asks for, is sent when the *thread* that started it ends.
-async fn spawn(mut command: Command) -> io::Result<Child> {
-    static SPAWNER: OnceLock<Sender<Job>> = OnceLock::new();
-    let spawner = SPAWNER.get_or_init(|| {
-        let (sender, jobs) = channel::<Job>();
-        let thread = std::thread::Builder::new().name("kiln-spawner".to_owned());
-        // Without the thread the channel is closed, and every start says so.
-        let _started = thread.spawn(move || jobs.iter().for_each(|job| job()));
-        sender
-    });
+/// The least of all priorities.
+const LAST: u8 = 19;
+
+/// Starts the process from a thread that lives as long as the program: the kernel's "die with the parent" signal,
+/// which the host asks for, is sent when the *thread* that started it ends. Each priority has a thread that has it:
+/// what it starts has it from its first instruction on, in every thread of its own.
+async fn spawn(mut command: Command, nice: u8) -> io::Result<Child> {
+    static SPAWNERS: Mutex<BTreeMap<u8, Sender<Job>>> = Mutex::new(BTreeMap::new());
+    let spawner = {
+        let mut spawners = SPAWNERS.lock().unwrap_or_else(PoisonError::into_inner);
+        spawners.entry(nice.min(LAST)).or_insert_with(|| spawner(nice.min(LAST))).clone()
+    };
     let (reply, answer) = tokio::sync::oneshot::channel();
     let runtime = Handle::current();
     let job: Job = Box::new(move || {
@@ -214,6 +216,33 @@ async fn spawn(mut command: Command) -> io::Result<Child> {
     let gone = || io::Error::other("the thread that starts processes is gone");
     spawner.send(job).map_err(|_| gone())?;
     answer.await.map_err(|_| gone())?
+}
+
+fn spawner(nice: u8) -> Sender<Job> {
+    let (sender, jobs) = channel::<Job>();
+    let thread = std::thread::Builder::new().name("kiln-spawner".to_owned());
+    // Without the thread the channel is closed, and every start says so.
+    let _started = thread.spawn(move || {
+        // On Linux a priority is a thread's.
+        if nice > 0
+            && let Err(error) = rustix::process::setpriority_process(None, nice.into())
+        {
+            tracing::warn!(%error, nice, "Blenders cannot be started with this priority");
+        }
+        jobs.iter().for_each(|job| job());
+    });
+    sender
+}
+
+/// Puts every thread of a process behind all others, as far as it is not gone. There is no way back.
+pub fn lower_priority(pid: u32) {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    for thread in threads {
+        let id = thread.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        if id.is_some() {
+            let _gone = rustix::process::setpriority_process(id, LAST.into());
+        }
+    }
 }
 
 fn carries(pid: &str, mark: &str) -> bool {

@@ -38,6 +38,8 @@ pub struct HostOptions {
     pub trust: bool,
     /// Threads of Blender where the session does not say; 0 lets Blender decide.
     pub threads: u16,
+    /// How far the process stands back for others, from 0 to 19 (`nice`).
+    pub nice: u8,
     /// The colour configuration (OCIO) that the process has for its whole life; Blender's own where absent.
     pub ocio: Option<PathBuf>,
     /// Takes what Blender prints.
@@ -60,6 +62,7 @@ impl Default for HostOptions {
         Self {
             trust: false,
             threads: 0,
+            nice: 0,
             ocio: None,
             log: None,
             progress: None,

@@ -99,6 +99,12 @@ pub enum Happening {
     Wish {
         wish: WorkerWish,
     },
+    /// It takes no more work by its own wish; `why` is a sentence's part such as `asleep until 08:00`.
+    Rests {
+        why: String,
+    },
+    /// It takes work again.
+    Wakes,
     Draining,
 }
 
@@ -138,6 +144,8 @@ impl fmt::Display for Happening {
                 write!(f, "the farm wishes this worker to finish and leave")
             }
             Self::Wish { wish: WorkerWish::Stop } => write!(f, "the farm has stopped this worker"),
+            Self::Rests { why } => write!(f, "taking no work: {why}"),
+            Self::Wakes => write!(f, "taking work again"),
             Self::Draining => write!(f, "handing back what is not finished"),
         }
     }

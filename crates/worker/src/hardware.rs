@@ -1,6 +1,10 @@
 //! What this machine is, and how much memory it has left.
 
-use std::{fs, thread};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+};
 
 use kiln_api::Machine;
 
@@ -41,6 +45,11 @@ impl Memory {
         }
     }
 
+    /// A part of it, of which `held` bytes are taken.
+    pub(crate) fn offered(self, offered: Option<u64>, held: impl FnOnce() -> u64) -> Self {
+        offered.filter(|offered| *offered < self.total).map_or(self, |offered| self.within(offered, held()))
+    }
+
     fn within(self, max: u64, current: u64) -> Self {
         Self { total: self.total.min(max), available: self.available.min(max.saturating_sub(current)) }
     }
@@ -64,6 +73,26 @@ pub(crate) fn describe() -> Machine {
     }
 }
 
+/// The addresses by which a switch knows this machine, those of real cards where it has any.
+pub(crate) fn macs(net: &Path) -> Vec<String> {
+    let read = |path: PathBuf| fs::read_to_string(path).map(|text| text.trim().to_owned());
+    let mut cards: Vec<(bool, String)> = fs::read_dir(net)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        // Ethernet, and what looks like it.
+        .filter(|card| read(card.join("type")).is_ok_and(|kind| kind == "1"))
+        .filter_map(|card| Some((card.join("device").exists(), read(card.join("address")).ok()?)))
+        .filter(|(_, address)| address.bytes().any(|byte| !b"0:".contains(&byte)))
+        .collect();
+    let any_real = cards.iter().any(|(real, _)| *real);
+    cards.retain(|(real, _)| *real == any_real);
+    let mut addresses: Vec<String> = cards.into_iter().map(|(_, address)| address).collect();
+    addresses.sort();
+    addresses
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +103,28 @@ mod tests {
         assert_eq!(memory, Memory { total: 102_400, available: 51_200 });
         assert_eq!(memory.within(60_000, 50_000), Memory { total: 60_000, available: 10_000 });
         assert_eq!(memory.within(u64::MAX, 0), memory);
+        let held = || 50_000;
+        assert_eq!(memory.offered(Some(60_000), held), Memory { total: 60_000, available: 10_000 });
+        assert_eq!(memory.offered(Some(1 << 40), held), memory);
+        assert_eq!(memory.offered(None, held), memory);
+    }
+
+    #[test]
+    fn real_cards_are_named_before_made_up_ones() {
+        let net = tempfile::tempdir().unwrap();
+        let card = |name: &str, kind: &str, address: &str| {
+            let card = net.path().join(name);
+            fs::create_dir(&card).unwrap();
+            fs::write(card.join("type"), format!("{kind}\n")).unwrap();
+            fs::write(card.join("address"), format!("{address}\n")).unwrap();
+            card
+        };
+        card("lo", "772", "00:00:00:00:00:00");
+        card("dummy0", "1", "00:00:00:00:00:00");
+        card("veth0", "1", "02:00:00:00:00:01");
+        assert_eq!(macs(net.path()), ["02:00:00:00:00:01"]);
+        fs::create_dir(card("eth0", "1", "52:54:00:12:34:56").join("device")).unwrap();
+        assert_eq!(macs(net.path()), ["52:54:00:12:34:56"]);
     }
 
     #[test]

@@ -25,8 +25,10 @@ mod shared;
 mod sizing;
 mod slot;
 mod tree;
+mod wishes;
 mod worker;
 
 pub use happening::{Happening, What};
 pub use options::{DEFAULT_CACHE_BYTES, WorkerError, WorkerExit, WorkerOptions};
 pub use running::{RunningWorker, Worker};
+pub use wishes::{BadSleep, Sleep, WhenUsed, Wishes, Yields};

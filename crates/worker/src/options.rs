@@ -6,6 +6,8 @@ use kiln_client::ClientError;
 use kiln_host::Device;
 use kiln_types::{BlenderSeries, Epoch, WorkerWish};
 
+use crate::wishes::Wishes;
+
 /// Bytes of blobs that a worker keeps where nobody says: 20 GiB.
 pub const DEFAULT_CACHE_BYTES: u64 = 20 << 30;
 
@@ -28,6 +30,17 @@ pub struct WorkerOptions {
     pub slots: Option<u16>,
     /// Threads of each Blender where the job does not say; 0 lets Blender decide, as does `None`.
     pub threads: Option<u16>,
+    /// Cores that it gives to the farm: fewer slots, and fewer threads of each Blender. All where `None`.
+    pub cores: Option<u32>,
+    /// Bytes of memory that it gives to the farm; all where `None`.
+    pub memory: Option<u64>,
+    /// How far its Blenders stand back for other programs, from 0 to 19 (`nice`).
+    pub nice: u8,
+    /// Names that jobs may ask for.
+    pub tags: Vec<String>,
+    /// Whether the farm may wake this machine.
+    pub wakes: bool,
+    pub wishes: Wishes,
     /// Blenders to look at besides those found.
     pub blenders: Vec<PathBuf>,
     /// The most the cache of blobs holds, in bytes; what is in use may be above it.
@@ -54,6 +67,12 @@ impl WorkerOptions {
             name: None,
             slots: None,
             threads: None,
+            cores: None,
+            memory: None,
+            nice: 0,
+            tags: Vec::new(),
+            wakes: false,
+            wishes: Wishes::default(),
             blenders: Vec::new(),
             cache_bytes: DEFAULT_CACHE_BYTES,
             prestart: None,

@@ -155,6 +155,7 @@ fn note_progress(book: &mut Book, progress: &Progress, inputs: &UnboundedSender<
 pub(crate) struct Garage {
     roots: PathBuf,
     threads: u16,
+    nice: u8,
     devices_override: Option<Vec<Device>>,
     /// Where compiled scripts of Blenders are kept.
     bytecode: PathBuf,
@@ -185,6 +186,7 @@ impl Garage {
     pub(crate) fn new(
         roots: PathBuf,
         threads: u16,
+        nice: u8,
         devices_override: Option<Vec<Device>>,
         bytecode: PathBuf,
         inputs: UnboundedSender<Input>,
@@ -192,6 +194,7 @@ impl Garage {
         Self {
             roots,
             threads,
+            nice,
             devices_override,
             bytecode,
             counter: AtomicU64::new(0),
@@ -303,6 +306,7 @@ impl Garage {
         let options = HostOptions {
             trust: kind.trust,
             threads: self.threads,
+            nice: self.nice,
             ocio: ocio(&kind, brought.as_deref())?,
             log: Some(Arc::new(move |text| {
                 let waits = note_log(&mut lock(&log_book), &text, &log_inputs);
@@ -390,7 +394,7 @@ mod tests {
         let folder = tempfile::Builder::new().prefix("kiln-test-").tempdir().unwrap();
         let (inputs, _sent) = unbounded_channel();
         let garage =
-            Garage::new(folder.path().join("roots"), 0, None, folder.path().join("bytecode"), inputs);
+            Garage::new(folder.path().join("roots"), 0, 0, None, folder.path().join("bytecode"), inputs);
         let found = kiln_host::discover(&[], folder.path(), folder.path());
         let series =
             found.first().expect("these tests need a Blender (apt install blender)").version.series();

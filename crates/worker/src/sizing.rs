@@ -28,6 +28,15 @@ pub(crate) fn slots(cores: u32, available: u64) -> u16 {
     u16::try_from(u64::from(wanted).min(fitting).max(1)).unwrap_or(1)
 }
 
+/// Threads of each Blender where nobody says, of a worker that gives so many cores of a machine to its slots; 0 where
+/// it gives all, and Blender decides.
+pub(crate) fn threads(offered: u32, machine: u32, slots: u16) -> u16 {
+    if offered >= machine {
+        return 0;
+    }
+    u16::try_from((offered / u32::from(slots.max(1))).max(1)).unwrap_or(u16::MAX)
+}
+
 /// What is kept free for everything else on the machine.
 pub(crate) fn reserve(total: u64) -> u64 {
     (total / 20).max(512 * MIB)
@@ -89,6 +98,14 @@ mod tests {
         ] {
             assert_eq!(slots(cores, gib * GIB), wanted, "{cores} cores, {gib} GiB");
         }
+    }
+
+    #[test]
+    fn threads_by_what_the_farm_is_given() {
+        assert_eq!(threads(16, 16, 2), 0);
+        assert_eq!(threads(8, 16, 2), 4);
+        assert_eq!(threads(8, 16, 1), 8);
+        assert_eq!(threads(2, 16, 4), 1);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod bundle;
 mod jobs;
 mod render;
 mod server;
+mod wishes;
 mod worker;
 
 use std::path::PathBuf;
@@ -16,7 +17,8 @@ pub use bundle::BundleArgs;
 pub use jobs::{FetchArgs, JobsArgs, JobsCommand, ListArgs, LogsArgs, SomeJobs};
 pub use render::{JobArgs, RenderArgs, SubmitArgs, WhereArgs};
 pub use server::{CollectArgs, KeepArgs, ServerArgs, ServerCommand};
-pub use worker::{WorkerArgs, WorkersArgs, WorkersCommand};
+pub use wishes::WishArgs;
+pub use worker::{OneWorker, WorkerArgs, WorkersArgs, WorkersCommand};
 
 const OVERVIEW: &str = "\
 Examples:

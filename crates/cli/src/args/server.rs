@@ -46,6 +46,8 @@ pub struct ServerArgs {
     pub blender: Vec<PathBuf>,
     #[command(flatten)]
     pub keep: KeepArgs,
+    #[command(flatten)]
+    pub wishes: super::WishArgs,
 }
 
 /// What goes when.

@@ -12,11 +12,12 @@ Ctrl-C drains: frames that have not ended are handed back at once, and other wor
 hard.
 
 --json prints a line of JSON for everything that happens, with its time, `at_ms`, and its `kind`: blenders, no-blender, \
-connected, away, assigned, began, rendered, delivered, failed, handed-back, wish or draining.
+connected, away, assigned, began, rendered, delivered, failed, handed-back, wish, rests, wakes or draining.
 
 Examples:
   kiln worker --server http://10.0.0.5:8765 --key-file farm.key
-  kiln worker --server http://10.0.0.5:8765 --key-file farm.key --slots 2 --threads 8 --name attic")]
+  kiln worker --server http://10.0.0.5:8765 --key-file farm.key --slots 2 --threads 8 --name attic
+  kiln worker --server http://10.0.0.5:8765 --key-file farm.key --sleep 'mon-fri 09:00-18:00' --yield --nice 10")]
 pub struct WorkerArgs {
     #[command(flatten)]
     pub farm: FarmArgs,
@@ -26,7 +27,7 @@ pub struct WorkerArgs {
     /// Blenders side by side [env: KILN_SLOTS] [default: Kiln decides].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub slots: Option<u16>,
-    /// Threads that a Blender uses; 0 lets Blender decide [env: KILN_THREADS] [default: Kiln decides].
+    /// Threads that each Blender uses; 0 lets Blender decide [env: KILN_THREADS] [default: Kiln decides].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1024))]
     pub threads: Option<u16>,
     /// One more Blender: the program, or the Python of an environment with `bpy` [env: KILN_BLENDER].
@@ -39,11 +40,15 @@ pub struct WorkerArgs {
     /// NAME=... read their files there [env: KILN_SHARED, several separated by `;`].
     #[arg(long, value_name = "NAME=PATH")]
     pub shared: Vec<crate::shared::Shared>,
+    #[command(flatten)]
+    pub wishes: super::WishArgs,
 }
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
-#[command(after_help = "Examples:\n  kiln workers\n  kiln workers pause attic\n  kiln workers drain attic")]
+#[command(
+    after_help = "Examples:\n  kiln workers\n  kiln workers pause attic\n  kiln workers drain attic\n  kiln workers wake attic"
+)]
 pub struct WorkersArgs {
     #[command(subcommand)]
     pub command: Option<WorkersCommand>,
@@ -74,6 +79,10 @@ pub enum WorkersCommand {
     Drain(OneWorker),
     /// Let it leave at once; its frames go to others.
     Stop(OneWorker),
+    /// Start its machine over the network (wake-on-LAN).
+    Wake(OneWorker),
+    /// Everything about one.
+    Show(OneWorker),
     /// Forget a worker that is gone.
     Remove(OneWorker),
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{Context, worker::tell};
 use crate::{
-    args::{CollectArgs, FarmArgs, ServerArgs, ServerCommand},
+    args::{CollectArgs, FarmArgs, ServerArgs, ServerCommand, WishArgs},
     exit::{Exit, Fault, Outcome},
     output::{Output, Reader, table::table},
     settings::Settings,
@@ -28,8 +28,14 @@ pub async fn run(context: &Context, args: ServerArgs) -> Outcome<Exit> {
     if let Some(ServerCommand::Collect(args)) = args.command {
         return collect(context, &args).await;
     }
+    if !args.worker && args.wishes != WishArgs::default() {
+        return Err(Fault::bad_input(
+            "what the farm gets of this machine can be said only with --worker: without it nothing renders here",
+        ));
+    }
     let mut flags = context.flags(&FarmArgs::default());
     flags.keep = args.keep;
+    flags.wishes = args.wishes;
     flags.listen = args.listen;
     flags.slots = args.slots;
     flags.threads = args.threads;
@@ -120,6 +126,7 @@ async fn start_worker(
     let data = &settings.data.value;
     let mut options = WorkerOptions::new(server.url(), server.key(), data.join("worker"));
     super::worker::apply(&mut options, settings);
+    settings.wishes.serve(&mut options);
     options.local_blobs = Some(data.clone());
     let worker = Arc::new(Worker::start(options).await?);
     tell(context.output, &worker);

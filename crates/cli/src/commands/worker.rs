@@ -40,6 +40,7 @@ pub fn apply(options: &mut WorkerOptions, settings: &Settings) {
     options.blenders.clone_from(&settings.blender.value);
     options.cache_bytes = settings.cache_size.value.0;
     options.shared.clone_from(&settings.shared.value);
+    settings.wishes.limit(options);
 }
 
 pub async fn run(context: &Context, args: WorkerArgs) -> Outcome<Exit> {
@@ -50,6 +51,7 @@ pub async fn run(context: &Context, args: WorkerArgs) -> Outcome<Exit> {
     flags.blender = args.blender;
     flags.cache_size = args.cache_size;
     flags.shared = args.shared;
+    flags.wishes = args.wishes;
     let settings = Settings::resolve(flags)?;
     let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
     let client = farm::need(&settings)?;
@@ -61,6 +63,7 @@ pub async fn run(context: &Context, args: WorkerArgs) -> Outcome<Exit> {
     let data = settings.data.value.join("worker");
     let mut options = WorkerOptions::new(client.url(), client.key(), data);
     apply(&mut options, &settings);
+    settings.wishes.serve(&mut options);
     let worker = Arc::new(Worker::start(options).await?);
     tell(context.output, &worker);
     tokio::select! {

@@ -1,15 +1,18 @@
 //! `kiln workers`.
 
 use kiln_api::WorkerView;
-use kiln_types::WorkerState;
+use kiln_types::{DeviceClass, WorkerState};
 use serde_json::json;
 
 use super::Context;
 use crate::{
-    args::{FarmArgs, WorkersArgs, WorkersCommand},
+    args::{FarmArgs, OneWorker, WorkersArgs, WorkersCommand},
     exit::{Exit, Outcome},
     farm,
-    output::{table::table, text::task},
+    output::{
+        table::table,
+        text::{moment, task},
+    },
     size::ByteSize,
 };
 
@@ -21,6 +24,10 @@ pub async fn run(context: &Context, args: WorkersArgs) -> Outcome<Exit> {
         Some(WorkersCommand::Resume(worker)) => ("resume", worker, "gets work again"),
         Some(WorkersCommand::Drain(worker)) => ("drain", worker, "finishes what it renders, then leaves"),
         Some(WorkersCommand::Stop(worker)) => ("stop", worker, "leaves now"),
+        Some(WorkersCommand::Wake(worker)) => {
+            ("wake", worker, "is called; it takes a machine a minute or so")
+        }
+        Some(WorkersCommand::Show(worker)) => return show(context, worker).await,
         Some(WorkersCommand::Remove(worker)) => ("remove", worker, "is forgotten"),
     };
     let client = farm::need(&context.settings(&worker.farm)?)?;
@@ -33,6 +40,42 @@ pub async fn run(context: &Context, args: WorkersArgs) -> Outcome<Exit> {
         .output
         .done(&json!({ "worker": worker.name, "done": verb }), &format!("{} {sentence}.", worker.name));
     Ok(Exit::Done)
+}
+
+async fn show(context: &Context, worker: OneWorker) -> Outcome<Exit> {
+    let client = farm::need(&context.settings(&worker.farm)?)?;
+    let worker = client.worker(&worker.name).await?;
+    context.output.result(&json!({ "worker": worker }), || table(&["", ""], lines(&worker)));
+    Ok(Exit::Done)
+}
+
+/// A line for each thing that there is to say.
+fn lines(worker: &WorkerView) -> impl Iterator<Item = Vec<String>> {
+    let until = worker.resting.as_ref().and_then(|rest| rest.until_ms);
+    let tags = if worker.tags.is_empty() { "none".to_owned() } else { worker.tags.join(", ") };
+    let mut lines = vec![
+        ("name", worker.name.clone()),
+        ("state", state(worker)),
+        ("the farm wants it to", worker.wish.to_string()),
+        ("slots", worker.slots.to_string()),
+        ("renders", renders(worker)),
+        ("machine", machine(worker)),
+        ("processor", worker.machine.cpu.clone()),
+        ("system", format!("{} on {}", worker.machine.system, worker.machine.hostname)),
+        ("tags", tags),
+        ("the farm may wake it", if worker.wakes { "yes" } else { "no" }.to_owned()),
+        ("Kiln", worker.build.clone()),
+        ("last heard of", moment(worker.last_seen_ms)),
+    ];
+    lines.extend(until.map(|until| ("rests until", moment(until))));
+    for blender in &worker.blenders {
+        lines.push(("Blender", format!("{} ({})", blender.version, blender.flavor)));
+        for device in blender.devices.iter().filter(|device| device.class != DeviceClass::Cpu) {
+            let memory = device.memory.map_or_else(String::new, |bytes| format!(", {}", ByteSize(bytes)));
+            lines.push(("", format!("{} {}{memory}", device.class, device.name)));
+        }
+    }
+    lines.into_iter().map(|(name, value)| vec![name.to_owned(), value])
 }
 
 async fn list(context: &Context, farm: &FarmArgs) -> Outcome<Exit> {
@@ -48,7 +91,7 @@ async fn list(context: &Context, farm: &FarmArgs) -> Outcome<Exit> {
     Ok(Exit::Done)
 }
 
-fn row(worker: &WorkerView) -> Vec<String> {
+fn renders(worker: &WorkerView) -> String {
     let running: Vec<String> = worker
         .running
         .iter()
@@ -60,6 +103,10 @@ fn row(worker: &WorkerView) -> Vec<String> {
             format!("job {} {}{part}", run.job, task(run.frame))
         })
         .collect();
+    running.join(", ")
+}
+
+fn row(worker: &WorkerView) -> Vec<String> {
     let mut blenders: Vec<String> = worker
         .blenders
         .iter()
@@ -80,7 +127,7 @@ fn row(worker: &WorkerView) -> Vec<String> {
         worker.name.clone(),
         state(worker),
         worker.slots.to_string(),
-        running.join(", "),
+        renders(worker),
         if blenders.is_empty() { "none".to_owned() } else { blenders.join(", ") },
         machine(worker),
     ]

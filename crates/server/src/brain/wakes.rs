@@ -26,8 +26,7 @@ impl Farm {
                 && !rests
                 && !said.macs.is_empty()
             {
-                let offer = said.offer(&known.name);
-                sleepers.push(Sleeper { worker: *worker, slots: offer.slots, labels: offer.labels });
+                sleepers.push(Sleeper { worker: *worker, offer: said.offer(&known.name) });
             }
         }
         if sleepers.is_empty() {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_core::{Label, Requirement};
+use kiln_core::{Requirement, WorkerOffer};
 use kiln_types::{JobId, WorkerId};
 
 /// How long a machine that was called may take to come; then it is called again.
@@ -23,8 +23,8 @@ pub(crate) struct Waiting {
 #[derive(Debug, Clone)]
 pub(crate) struct Sleeper {
     pub worker: WorkerId,
-    pub slots: u16,
-    pub labels: std::collections::BTreeSet<Label>,
+    /// As it said when it was here.
+    pub offer: WorkerOffer,
 }
 
 /// Remembers since when work waits, and who was called.
@@ -55,10 +55,10 @@ impl Alarm {
             }
             let mut left = one.tasks;
             free.retain(|sleeper| {
-                if left == 0 || !one.needs.is_met_by(&sleeper.labels) {
+                if left == 0 || !one.needs.is_met_by(&sleeper.offer) {
                     return true;
                 }
-                left = left.saturating_sub(sleeper.slots.into());
+                left = left.saturating_sub(sleeper.offer.slots.into());
                 if let std::collections::hash_map::Entry::Vacant(place) = self.called.entry(sleeper.worker) {
                     place.insert(now);
                     due.push(sleeper.worker);
@@ -72,6 +72,8 @@ impl Alarm {
 
 #[cfg(test)]
 mod tests {
+    use kiln_core::Label;
+
     use super::*;
 
     fn waiting(job: u64, tasks: u32, needs: &str) -> Waiting {
@@ -80,7 +82,10 @@ mod tests {
 
     fn sleeper(id: u64, slots: u16, labels: &[&str]) -> Sleeper {
         let labels = labels.iter().copied().map(Label::from).collect();
-        Sleeper { worker: WorkerId::from_bits(id), slots, labels }
+        Sleeper {
+            worker: WorkerId::from_bits(id),
+            offer: WorkerOffer { slots, labels, ..WorkerOffer::default() },
+        }
     }
 
     const PATIENCE: Duration = Duration::from_secs(20);

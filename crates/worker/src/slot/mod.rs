@@ -33,6 +33,7 @@ use crate::{
     seat::{Garage, Seat},
     sizing,
     tree::BakedTree,
+    wishes,
     worker::Input,
 };
 
@@ -48,7 +49,16 @@ pub(crate) struct Shop {
     /// Where frames go that have left Blender.
     pub(crate) rendered: PathBuf,
     pub(crate) memory: MemoryBook,
+    /// Bytes of memory given to the farm; all where `None`.
+    pub(crate) offered: Option<u64>,
     pub(crate) inputs: UnboundedSender<Input>,
+}
+
+impl Shop {
+    /// What of the machine's memory may be used.
+    pub(crate) fn memory_now(&self) -> Memory {
+        Memory::now().offered(self.offered, wishes::presence::held)
+    }
 }
 
 /// What a slot is told.
@@ -60,6 +70,13 @@ pub(crate) enum Order {
         running: bool,
     },
     Prestart(BlenderSeries),
+    /// Take no work and keep no process. What renders is handed back with `running`; else it ends, behind all other
+    /// programs.
+    Rest {
+        running: bool,
+    },
+    /// Take work again.
+    Work,
     /// Hand everything back, with `running` also what renders, and end.
     Close {
         running: bool,
@@ -105,6 +122,8 @@ pub(crate) fn start(index: SlotIndex, shop: Arc<Shop>) -> (UnboundedSender<Order
         wake: None,
         idle_since: None,
         last_end: None,
+        pid: None,
+        lowered: false,
     };
     (orders, tokio::spawn(actor.run(incoming)))
 }
@@ -154,6 +173,10 @@ struct Actor {
     wake: Option<Instant>,
     idle_since: Option<Instant>,
     last_end: Option<f64>,
+    /// Of the process, while there is one.
+    pid: Option<u32>,
+    /// Whether its priority was taken for good.
+    lowered: bool,
 }
 
 /// The machine as the state machine sees it.
@@ -163,6 +186,7 @@ struct Around<'a> {
     laid: &'a HashMap<SessionKey, Arc<Laid>>,
     seat: Option<&'a Seat>,
     alive: bool,
+    lowered: bool,
 }
 
 impl Surroundings for Around<'_> {
@@ -176,7 +200,7 @@ impl Surroundings for Around<'_> {
 
     fn room(&self, work: &Work) -> bool {
         let size = self.laid.get(&work.key).map_or(0, |laid| laid.size);
-        self.shop.memory.room(self.index, work.key, size, Memory::now())
+        self.shop.memory.room(self.index, work.key, size, self.shop.memory_now())
     }
 
     fn outbox_open(&self) -> bool {
@@ -186,11 +210,12 @@ impl Surroundings for Around<'_> {
     fn worn(&self) -> bool {
         // One that died between two frames is no frame's fault.
         !self.alive
+            || self.lowered
             || self.seat.is_some_and(|seat| {
                 let frames = seat.host.frames_rendered();
                 // Looking at the machine's memory takes longer than all else here: only where it could matter.
                 let memory = if seat.peak > 1 << 30 {
-                    Memory::now()
+                    self.shop.memory_now()
                 } else {
                     Memory { total: 0, available: u64::MAX }
                 };
@@ -209,6 +234,7 @@ macro_rules! around {
                 laid: &$actor.laid,
                 seat: $actor.seat.as_deref(),
                 alive,
+                lowered: $actor.lowered,
             }
         }
     };
@@ -294,6 +320,14 @@ impl Actor {
             Order::Enqueue(works) => self.slot.enqueue(works, around!(self)),
             Order::Revoke { attempt, running } => self.slot.revoke(attempt, running, around!(self)),
             Order::Prestart(series) => self.slot.prestart(series, around!(self)),
+            Order::Rest { running } => {
+                self.slot.begin_rest(running, around!(self));
+                if let Some(pid) = self.pid.filter(|_| self.slot.current().is_some()) {
+                    kiln_host::lower_priority(pid);
+                    self.lowered = true;
+                }
+            }
+            Order::Work => self.slot.end_rest(around!(self)),
             Order::Close { running } => self.slot.close(running, around!(self)),
             Order::Poke => self.slot.advance(around!(self)),
         }
@@ -311,6 +345,7 @@ impl Actor {
     fn done(&mut self, done: Done) -> Option<Made> {
         match done {
             Done::Started(Ok(seat)) => {
+                (self.pid, self.lowered) = (Some(seat.host.pid()), false);
                 self.seat = Some(seat);
                 self.slot.started(Ok(()), around!(self));
             }
@@ -322,6 +357,7 @@ impl Actor {
             Done::Rendered { seat, out, took, result } => return self.rendered(seat, &out, took, result),
             Done::Baked { took, result } => return self.baked(took, result),
             Done::Gone => {
+                self.pid = None;
                 self.shop.memory.release(self.index);
                 self.slot.recycled(around!(self));
             }
@@ -387,6 +423,7 @@ impl Actor {
     }
 
     fn baked(&mut self, took: f64, result: Result<(BakedTree, Baked), Failure>) -> Option<Made> {
+        self.pid = None;
         self.shop.memory.release(self.index);
         let work = self.slot.current().cloned();
         let (made, result) = match (result, work) {

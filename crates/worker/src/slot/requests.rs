@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 use super::{Actor, Done, Kind, Work};
 use crate::{
     bundles::Laid,
-    hardware::Memory,
     identity,
     seat::Seat,
     tree::{self, BakedTree},
@@ -45,7 +44,7 @@ impl Actor {
             // Not possible by the table of states; the frame must not hang on it.
             return self.lost();
         };
-        let persistent = self.shop.memory.claim(self.index, work.key, laid.size, Memory::now());
+        let persistent = self.shop.memory.claim(self.index, work.key, laid.size, self.shop.memory_now());
         seat.persistent = persistent;
         seat.serve(work.attempt);
         let request = OpenRequest {
@@ -106,7 +105,7 @@ impl Actor {
         let (Some(mut seat), Some(laid)) = (self.seat.take(), self.laid.get(&work.key).cloned()) else {
             return self.lost();
         };
-        self.shop.memory.claim(self.index, work.key, laid.size, Memory::now());
+        self.shop.memory.claim(self.index, work.key, laid.size, self.shop.memory_now());
         seat.serve(work.attempt);
         let kept = self.shop.rendered.join(format!("{}.tree", work.attempt));
         let off = self.off.clone();

@@ -11,7 +11,7 @@
 //! | Idle | Opening | the next frame is of a session that is not open, its files are here, memory allows |
 //! | Idle | Rendering | the next frame is of the open session |
 //! | Idle | Baking | the next task is a bake, its files are here, memory allows |
-//! | Idle | Recycling | the next frame needs another Blender or another trust; the process is worn; the slot closes |
+//! | Idle | Recycling | the next frame needs another Blender or another trust; the process is worn; the slot closes, or rests |
 //! | Opening | Rendering, Idle | the file is open; it could not be opened and Blender lives |
 //! | Rendering | Rendering, Idle | the frame is done |
 //! | Starting | Recycling | the slot closes |
@@ -186,6 +186,8 @@ pub(crate) struct Slot {
     /// A start that is wished ahead of work.
     ahead: Option<Kind>,
     no_memory_since: Option<Instant>,
+    /// The worker takes no work: what comes is handed back, and no process is kept.
+    resting: bool,
     closing: bool,
     closed: bool,
     effects: Vec<Effect>,
@@ -199,6 +201,7 @@ impl Slot {
             files: BTreeMap::new(),
             ahead: None,
             no_memory_since: None,
+            resting: false,
             closing: false,
             closed: false,
             effects: Vec::new(),
@@ -211,13 +214,15 @@ impl Slot {
     }
 
     pub(crate) fn prestart(&mut self, series: BlenderSeries, around: &impl Surroundings) {
-        self.ahead = Some(Kind::plain(series));
+        if !self.resting {
+            self.ahead = Some(Kind::plain(series));
+        }
         self.advance(around);
     }
 
     pub(crate) fn enqueue(&mut self, works: Vec<Work>, around: &impl Surroundings) {
         for work in works {
-            if self.closing {
+            if self.closing || self.resting {
                 self.tell(Told::HandedBack(work));
             } else {
                 self.want_files(&work);
@@ -242,12 +247,19 @@ impl Slot {
     /// Hands back what has not begun, and with `running` what has; then ends the process.
     pub(crate) fn close(&mut self, running: bool, around: &impl Surroundings) {
         self.closing = true;
-        self.hand_back_queue();
-        if running && self.current().is_some() {
-            self.stop_current();
-        } else if matches!(self.phase, Phase::Starting { .. }) {
-            self.recycle();
-        }
+        self.give_back(running, around);
+    }
+
+    /// As [`Slot::close`], until [`Slot::end_rest`].
+    pub(crate) fn begin_rest(&mut self, running: bool, around: &impl Surroundings) {
+        self.resting = true;
+        self.ahead = None;
+        self.give_back(running, around);
+    }
+
+    /// Takes work again.
+    pub(crate) fn end_rest(&mut self, around: &impl Surroundings) {
+        self.resting = false;
         self.advance(around);
     }
 
@@ -380,7 +392,7 @@ impl Slot {
                 false
             }
             Phase::Cold => self.step_cold(around),
-            Phase::Idle { .. } if self.closing => {
+            Phase::Idle { .. } if self.closing || self.resting => {
                 self.recycle();
                 false
             }
@@ -554,6 +566,16 @@ impl Slot {
             self.tell(Told::Began(work.clone()));
             self.tell(Told::Failed { work, failure, seconds: 0.0 });
         }
+    }
+
+    fn give_back(&mut self, running: bool, around: &impl Surroundings) {
+        self.hand_back_queue();
+        if running && self.current().is_some() {
+            self.stop_current();
+        } else if matches!(self.phase, Phase::Starting { .. }) {
+            self.recycle();
+        }
+        self.advance(around);
     }
 
     fn hand_back_queue(&mut self) {

@@ -418,3 +418,32 @@ fn a_process_that_brings_something_starts_when_its_files_are_here_and_serves_not
         assert!(lines.contains(&started.to_owned()), "{lines:?}");
     }
 }
+
+#[test]
+fn a_slot_that_rests_ends_its_frame_and_lets_its_process_go() {
+    let world = world();
+    let mut slot = rendering(&world);
+    slot.begin_rest(false, &world);
+    assert_eq!(said(&mut slot), ["handed back 2", "handed back 3"]);
+    slot.enqueue(vec![work(4, "A", false)], &world);
+    assert_eq!(said(&mut slot), ["handed back 4"], "it takes nothing");
+    slot.rendered(Ok(()), &world);
+    assert_eq!(said(&mut slot), ["recycle", "release"]);
+    slot.recycled(&world);
+    slot.prestart("3.4".parse().unwrap(), &world);
+    assert!(said(&mut slot).is_empty(), "nothing is started for nobody");
+    slot.end_rest(&world);
+    slot.enqueue(vec![work(5, "A", false)], &world);
+    assert_eq!(said(&mut slot), ["fetch", "start"]);
+}
+
+#[test]
+fn a_slot_that_must_rest_at_once_hands_all_back() {
+    let world = world();
+    let mut slot = rendering(&world);
+    slot.begin_rest(true, &world);
+    assert_eq!(said(&mut slot), ["handed back 2", "handed back 3", "handed back 1", "recycle", "release"]);
+    slot.recycled(&world);
+    slot.close(true, &world);
+    assert_eq!(said(&mut slot), ["closed"], "one that rests can be closed");
+}

@@ -1,15 +1,17 @@
 //! The worker: one actor that knows what it holds, between the server and its slots.
 
 mod frames;
+mod rests;
 mod upkeep;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use kiln_api::{BUILD, Down, Finish, Hello, Machine, PROTOCOL, RevokeWhy, Up, Welcome};
+use kiln_api::{BUILD, Down, Finish, Hello, Machine, Offered, PROTOCOL, Rest, RevokeWhy, Up, Welcome};
 use kiln_blobs::{BlobStore, Cache};
 use kiln_client::Client;
 use kiln_host::BlenderInstall;
@@ -38,6 +40,7 @@ use crate::{
     shared::SharedRoots,
     sizing,
     slot::{self, Made, Order, Shop, Told},
+    wishes::{Facts, Policy},
 };
 
 const TICK: Duration = Duration::from_secs(1);
@@ -75,6 +78,8 @@ pub(crate) enum Input {
     /// A look at a Blender that no slot has started is over.
     Probed(BlenderSeries, Result<Box<Met>, Failure>),
     Found(Vec<BlenderInstall>),
+    /// A look at whether somebody needs the machine.
+    Looked(Facts),
     Drain,
     StopHard,
 }
@@ -92,6 +97,11 @@ pub(crate) struct Worker {
     identity: Identity,
     client: Client,
     machine: Machine,
+    offered: Offered,
+    /// How many slots it begins with.
+    count: u16,
+    policy: Policy,
+    resting: Option<Rest>,
     shop: Arc<Shop>,
     offers: Offers,
     slots: Vec<(UnboundedSender<Order>, AbortOnDropHandle<()>)>,
@@ -134,9 +144,18 @@ impl Worker {
         let local = options.local_blobs.as_deref().map(BlobStore::peek);
         let roots = SharedRoots::new(options.shared.clone());
         let bundles = Bundles::new(client.clone(), cache, identity.part("bundles"), local, roots);
+        let machine = hardware::describe();
+        let offered = Offered {
+            cores: options.cores.unwrap_or(machine.cores).clamp(1, machine.cores.max(1)),
+            memory: options.memory.unwrap_or(machine.memory).min(machine.memory),
+        };
+        let memory = Memory::now().available.min(offered.memory);
+        let count = options.slots.unwrap_or_else(|| sizing::slots(offered.cores, memory));
+        let threads = options.threads.unwrap_or_else(|| sizing::threads(offered.cores, machine.cores, count));
         let garage = Garage::new(
             identity.part("roots"),
-            options.threads.unwrap_or(0),
+            threads,
+            options.nice,
             options.devices.clone(),
             options.blender_cache.as_ref().unwrap_or(&options.data).join("bytecode"),
             inputs.clone(),
@@ -147,10 +166,15 @@ impl Worker {
             outbox: Arc::new(Outbox::new(client.clone(), identity.part("outbox"))),
             rendered: identity.part("outbox"),
             memory: MemoryBook::default(),
+            offered: options.memory,
             inputs: inputs.clone(),
         };
         Ok(Self {
-            machine: hardware::describe(),
+            policy: Policy::new(options.wishes.clone(), machine.cores),
+            machine,
+            offered,
+            count,
+            resting: None,
             shop: Arc::new(shop),
             offers: Offers::default(),
             slots: Vec::new(),
@@ -178,15 +202,18 @@ impl Worker {
     /// Works until told to leave.
     pub(crate) async fn run(mut self, mut incoming: UnboundedReceiver<Input>) -> WorkerExit {
         self.look_for_blenders().await;
-        let memory = Memory::now();
-        let count = self.options.slots.unwrap_or_else(|| sizing::slots(self.machine.cores, memory.available));
-        for index in 0..count {
+        for index in 0..self.count {
             let (orders, task) = slot::start(SlotIndex(index), self.shop.clone());
             self.slots.push((orders, AbortOnDropHandle::new(task)));
         }
+        // Before the farm hears of it: one that rests is given nothing.
+        let watch = self.first_look().await;
         // Blender comes up while the connection is made and the job's files travel.
         self.prestart();
         let link = AbortOnDropHandle::new(tokio::spawn(link::run(self.client.clone(), self.inputs.clone())));
+        let _watch = watch.map(|watch| {
+            AbortOnDropHandle::new(tokio::spawn(rests::keep_looking(watch, self.inputs.clone())))
+        });
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let exit = loop {
@@ -256,16 +283,20 @@ impl Worker {
                     Err(failure) => {
                         tracing::warn!(%series, %failure, "a Blender that was found does not start; it is not offered");
                         self.offers.give_up(series);
-                        self.send(Up::Offer { blenders: self.offers.all(), resting: None });
+                        self.offer();
                     }
                 }
             }
             Input::Found(installs) => {
                 if self.offers.is_empty() && !installs.is_empty() {
                     self.found(installs);
-                    self.send(Up::Offer { blenders: self.offers.all(), resting: None });
+                    self.offer();
                     self.prestart();
                 }
+            }
+            Input::Looked(facts) => {
+                self.policy.saw(&facts, Instant::now());
+                self.consider_rest();
             }
             Input::Drain => self.leave(None),
             Input::StopHard => return Some(WorkerExit::Stopped),
@@ -275,7 +306,7 @@ impl Worker {
 
     fn met(&mut self, met: &Met) {
         if self.offers.met(met) {
-            self.send(Up::Offer { blenders: self.offers.all(), resting: None });
+            self.offer();
         }
     }
 
@@ -305,11 +336,11 @@ impl Worker {
             slots: u16::try_from(self.slots.len()).unwrap_or(u16::MAX),
             blenders: self.offers.all(),
             shared: self.options.shared.keys().cloned().collect(),
-            offered: None,
-            tags: Vec::new(),
-            resting: None,
-            wakes: false,
-            macs: Vec::new(),
+            offered: Some(self.offered),
+            tags: self.options.tags.clone(),
+            resting: self.resting.clone(),
+            wakes: self.options.wakes,
+            macs: hardware::macs(Path::new("/sys/class/net")),
             held: self.ledger.held(),
         }
     }
@@ -406,6 +437,10 @@ impl Worker {
         // Without a connection nobody can be told, and the server sees that the worker is gone.
         let over = self.ledger.is_empty() || !connected || now.duration_since(closed) >= patience;
         over.then(|| leaving.wish.map_or(WorkerExit::Drained, WorkerExit::Dismissed))
+    }
+
+    fn offer(&self) {
+        self.send(Up::Offer { blenders: self.offers.all(), resting: self.resting.clone() });
     }
 
     /// Sends while there is a connection; what is lost without one is told at the next hello.

@@ -12,7 +12,6 @@ use tokio::task::spawn_blocking;
 use super::{Input, Worker};
 use crate::{
     Happening, WorkerExit,
-    hardware::Memory,
     offers::Offers,
     sizing::{self, SpareFacts},
     slot::{Kind, Order},
@@ -50,6 +49,9 @@ impl Worker {
     }
 
     pub(super) fn prestart(&mut self) {
+        if self.resting.is_some() {
+            return;
+        }
         let garage = &self.shop.garage;
         let known = |series: &BlenderSeries| garage.install(*series).is_some();
         let newest = garage.installs().first().map(|install| install.version.series());
@@ -66,6 +68,12 @@ impl Worker {
             self.busy = (busy, now);
         }
         if self.leaving.is_some() {
+            return None;
+        }
+        self.consider_rest();
+        if self.resting.is_some() {
+            // One that was on its way when the rest began is here by now.
+            self.shop.garage.drop_spare();
             return None;
         }
         let steady = now.duration_since(self.busy.1);
@@ -94,7 +102,7 @@ impl Worker {
         if have || steady < QUIET || self.shop.garage.install(series).is_none() {
             return;
         }
-        let memory = Memory::now();
+        let memory = self.shop.memory_now();
         let facts = SpareFacts { have, steady, busy, available: memory.available, total: memory.total };
         if sizing::want_spare(facts) {
             let garage = self.shop.garage.clone();

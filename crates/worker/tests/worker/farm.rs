@@ -270,6 +270,17 @@ impl Line {
         }
     }
 
+    /// Skips to where it says that it rests, or that it does so no more; and why.
+    pub async fn says_it_rests(&mut self, rests: bool) -> Option<String> {
+        loop {
+            if let Up::Offer { resting, .. } = self.next().await.expect("the worker has left")
+                && resting.is_some() == rests
+            {
+                return resting.map(|rest| rest.why);
+            }
+        }
+    }
+
     /// Skips to the next report, and settles it.
     pub async fn finished(&mut self) -> (AttemptId, Finish) {
         let (attempt, finish) = self.report().await;

@@ -1,0 +1,134 @@
+//! A worker that leaves its machine to a person, with a real Blender that renders and a program that is one by name.
+
+use std::{path::Path, process::Command, time::Duration};
+
+use kiln_api::{Down, Finish, RevokeWhy};
+use kiln_worker::{Happening, WhenUsed, Wishes, Worker, WorkerOptions, Yields};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{
+    assert_no_blender_in, blenders_in,
+    farm::{Farm, LIMIT},
+    until,
+};
+
+/// A program named `blender` without the arguments of one in the background. Ends when dropped.
+struct Open(Pid);
+
+impl Open {
+    /// Its parent ends at once: a child of this process, which is the worker's too, would be Kiln's own.
+    fn new(folder: &Path) -> Self {
+        let program = folder.join("blender");
+        std::fs::copy("/bin/sleep", &program).unwrap();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "\"$0\" 600 >/dev/null 2>&1 & echo $!"]).arg(program);
+        let said = String::from_utf8(shell.output().unwrap().stdout).unwrap();
+        Self(Pid::from_raw(said.trim().parse().unwrap()).unwrap())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        kill_process(self.0, Signal::KILL).unwrap();
+    }
+}
+
+/// Yields to nothing but an open Blender: hands and other programs may be busy on this machine.
+fn shy(farm: &Farm, when_used: WhenUsed) -> WorkerOptions {
+    let mut options = farm.options();
+    let wishes = Wishes { yields: Yields::Yes, idle: Duration::ZERO, load: Some(1e6), ..Wishes::default() };
+    options.wishes = Wishes { when_used, ..wishes };
+    options
+}
+
+fn nice_of(pid: u32) -> Vec<i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    tasks
+        .map(|task| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap();
+            stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse().unwrap()
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blender_that_somebody_opens_makes_it_rest_and_closed_again_it_works() {
+    let mut farm = Farm::open().await;
+    let folder = tempfile::tempdir().unwrap();
+
+    // The frame that renders goes on, with a priority below all others; what waits is handed back.
+    let worker = Worker::start(shy(&farm, WhenUsed::Finish)).await.unwrap();
+    let mut happenings = worker.subscribe();
+    let mut line = farm.next().await;
+    let why = "close the Blender that is open on this machine: this test opens one itself";
+    assert_eq!(line.hello.resting, None, "{why}");
+    let long = farm.session(100, 1_000_000);
+    let assignment = farm.assignment(0, &long, &[1, 2]);
+    let [first, second] = [0, 1].map(|at| assignment.tasks[at].attempt);
+    line.send(Down::Assign(Box::new(assignment))).await;
+    assert_eq!(line.started().await, first);
+    let open = Open::new(folder.path());
+    assert_eq!(line.says_it_rests(true).await.as_deref(), Some("a Blender is open on its screen"));
+    assert_eq!(line.finished().await, (second, Finish::HandedBack));
+    let [pid] = blenders_in(farm.data())[..] else { panic!("one Blender renders") };
+    assert!(nice_of(pid).iter().all(|nice| *nice == 19), "{:?}", nice_of(pid));
+    // On a busy machine it would take for ever now.
+    line.send(Down::Revoke { attempt: first, why: RevokeWhy::Cancelled }).await;
+    assert_eq!(line.finished().await, (first, Finish::HandedBack));
+    assert_no_blender_in(farm.data());
+    let late = farm.assignment(0, &long, &[3]);
+    let attempt = late.tasks[0].attempt;
+    line.send(Down::Assign(Box::new(late))).await;
+    assert_eq!(line.finished().await, (attempt, Finish::HandedBack));
+    drop(open);
+    line.says_it_rests(false).await;
+    until(&mut happenings, |happening| matches!(happening, Happening::Wakes).then_some(())).await;
+    let short = farm.session(10, 1);
+    line.send(Down::Assign(Box::new(farm.assignment(0, &short, &[4])))).await;
+    assert!(matches!(line.finished().await.1, Finish::Delivered { .. }));
+    worker.stop_hard().await;
+
+    // Who does not want to wait gets the machine at once.
+    let worker = Worker::start(shy(&farm, WhenUsed::Stop)).await.unwrap();
+    let mut line = farm.next().await;
+    let assignment = farm.assignment(0, &farm.session(100, 1_000_000), &[5]);
+    let attempt = assignment.tasks[0].attempt;
+    line.send(Down::Assign(Box::new(assignment))).await;
+    assert_eq!(line.started().await, attempt);
+    let open = Open::new(folder.path());
+    line.says_it_rests(true).await;
+    assert_eq!(line.finished().await, (attempt, Finish::HandedBack));
+    assert_no_blender_in(farm.data());
+    // One that comes while somebody is there says so before it can be given anything.
+    worker.stop_hard().await;
+    let worker = Worker::start(shy(&farm, WhenUsed::Stop)).await.unwrap();
+    let line = farm.next().await;
+    assert!(line.hello.resting.is_some());
+    drop(open);
+    worker.stop_hard().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_blenders_stand_back_as_far_as_was_said() {
+    let mut farm = Farm::open().await;
+    let mut options = farm.options();
+    (options.nice, options.cores, options.tags) = (7, Some(1), vec!["attic".to_owned()]);
+    let worker = Worker::start(options).await.unwrap();
+    let mut line = farm.next().await;
+    assert_eq!(
+        (line.hello.offered.unwrap().cores, line.hello.tags.as_slice()),
+        (1, &["attic".to_owned()][..])
+    );
+    let assignment = farm.assignment(0, &farm.session(100, 1_000_000), &[1]);
+    line.send(Down::Assign(Box::new(assignment))).await;
+    line.started().await;
+    let started = std::time::Instant::now();
+    // The threads that render come after the first.
+    while nice_of(blenders_in(farm.data())[0]).len() < 2 {
+        assert!(started.elapsed() < LIMIT);
+        tokio::task::yield_now().await;
+    }
+    let nice = nice_of(blenders_in(farm.data())[0]);
+    assert!(nice.iter().all(|nice| *nice == 7), "{nice:?}");
+    worker.stop_hard().await;
+}
