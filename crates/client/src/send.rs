@@ -7,7 +7,6 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
     path::Path,
     sync::Arc,
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,6 +19,7 @@ use tokio::sync::mpsc;
 use crate::{
     Client, ClientError, Prepared,
     reading::{self, Source},
+    tries::Tries,
 };
 
 /// Requests that bring bytes at the same time.
@@ -30,8 +30,6 @@ const BATCH: usize = 4 << 20;
 const ANNOUNCED: u64 = 8 << 20;
 /// Chunks in one request.
 const BATCH_CHUNKS: usize = 4096;
-/// How often a broken upload is begun again without a byte of progress.
-const TRIES: u32 = 5;
 
 /// How far an upload is, in bytes of files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,21 +53,20 @@ impl Client {
         prepared: &Prepared,
         mut told: impl FnMut(Sent),
     ) -> Result<(), ClientError> {
-        let (mut done, mut tries) = (0, 0);
+        let (mut done, mut tries) = (0, Tries::default());
         loop {
             let before = done;
             let failed = match self.send_lacking(prepared, &mut done, &mut told).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            tries = if done > before { 0 } else { tries + 1 };
-            // A conflict: what was there a moment ago is gone; the next question says what is missing now.
-            let again = failed.is_transient() || failed.code() == Some(ProblemCode::Conflict);
-            if !again || tries >= TRIES {
+            if done > before {
+                tries.progress();
+            }
+            if !tries.again(&failed).await {
                 return Err(failed);
             }
-            tracing::debug!(error = %failed, tries, "the upload broke off; going on with what is missing");
-            tokio::time::sleep(Duration::from_millis(200) * 2u32.pow(tries)).await;
+            tracing::debug!(error = %failed, "the upload broke off; going on with what is missing");
         }
     }
 

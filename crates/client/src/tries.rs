@@ -1,6 +1,8 @@
-//! How patient a download is.
+//! How patient a transfer is, up or down.
 
 use std::time::Duration;
+
+use kiln_api::ProblemCode;
 
 use crate::ClientError;
 
@@ -19,7 +21,9 @@ impl Tries {
     /// Waits before the next try, each time longer; whether there is one.
     pub(crate) async fn again(&mut self, failed: &ClientError) -> bool {
         self.0 += 1;
-        if self.0 > MOST || !failed.is_transient() {
+        // A conflict: what was there a moment ago is gone; the next question says what is missing now.
+        let heals = failed.is_transient() || failed.code() == Some(ProblemCode::Conflict);
+        if self.0 > MOST || !heals {
             return false;
         }
         tokio::time::sleep(Duration::from_millis(100) * 2u32.pow(self.0)).await;
