@@ -16,6 +16,8 @@ const SPEEDS: std::ops::RangeInclusive<f32> = 0.02..=50.0;
 pub(crate) struct Pace {
     /// Smoothed.
     mean: f32,
+    /// How far frames are from the mean, smoothed.
+    spread: f32,
     frames: u32,
     /// Only frames that opened their scene have been measured.
     cold: bool,
@@ -39,8 +41,24 @@ impl Pace {
             *self = Self::default();
         }
         self.cold = cold;
+        self.spread =
+            if self.frames == 0 { 0.0 } else { self.spread + ((work - self.mean).abs() - self.spread) / 8.0 };
         self.mean = if self.frames == 0 { work } else { self.mean + (work - self.mean) / 8.0 };
         self.frames = self.frames.saturating_add(1);
+    }
+
+    /// The mean of the frames to come, in milliseconds at speed 1, and by what part of it that may be off. Frames to come
+    /// are not those that were: a tenth of doubt stays.
+    pub fn expected(&self) -> Option<(f32, f64)> {
+        let mean = self.mean()?;
+        if self.cold {
+            return Some((mean, 1.0));
+        }
+        let spread = f64::from(self.spread.max(mean / 10.0) / mean.max(1.0));
+        Some((
+            mean,
+            0.1 + 2.0 * spread / f64::from(self.frames.min(64)).sqrt() + 1.0 / f64::from(self.frames),
+        ))
     }
 
     /// Milliseconds at speed 1.

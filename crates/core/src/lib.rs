@@ -11,6 +11,7 @@ mod check;
 mod core;
 mod error;
 mod estimate;
+mod explain;
 mod index;
 mod index_set;
 mod job;
@@ -35,6 +36,7 @@ mod workers;
 pub use crate::core::{Config, Core};
 pub use accounts::{Party, Share};
 pub use error::JobError;
+pub use explain::{Forecast, Lack, Occupant, Wait};
 pub use index_set::{BadIndexSet, Generations, IndexSet, TaskSpan};
 pub use ledger::Ledger;
 pub use message::{

@@ -1,0 +1,284 @@
+//! Why a job waits, and how long it will take: what a person asks of a scheduler.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_types::{JobId, StepIndex, WorkerId, WorkerWish};
+
+use crate::{
+    Core, Label, Moment, Party, Requirement,
+    core::step_index,
+    job::{Job, JobEnd, JobPhase, Step},
+    needs,
+    worker::{AttemptPhase, Worker},
+};
+
+/// Why nothing more of a job starts now, most telling first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wait {
+    /// A person paused it.
+    Paused,
+    /// Jobs that must be completed first; those that ended otherwise will not be by themselves.
+    ForJobs {
+        open: Vec<JobId>,
+        ended: Vec<JobId>,
+    },
+    Until(Moment),
+    NoWorker,
+    /// No worker that is here has what it takes. What they all lack, and what the nearest one lacks.
+    NobodyFits {
+        all_lack: BTreeSet<Lack>,
+        nearest: WorkerId,
+        lacks: BTreeSet<Lack>,
+    },
+    /// Workers that fit and take no work.
+    NotWorking {
+        paused: u32,
+        leaving: u32,
+        resting: u32,
+        others: u32,
+    },
+    /// Workers that fit handed such work back or failed to begin it, and are asked again soon.
+    HeldOff(u32),
+    /// The farm-wide limit is used up.
+    Limit {
+        name: String,
+        total: u32,
+        used: u32,
+    },
+    /// It is on as many workers as it may be.
+    JobFull(u32),
+    /// Its project or user holds all the slots that it may.
+    PartyFull(Party, u32),
+    /// Slots of workers that fit are at work for others.
+    Busy {
+        workers: u32,
+        with: Vec<Occupant>,
+    },
+    /// There are vacant slots, but not room enough on any one machine; this one is kept free for it.
+    Room {
+        reserved: Option<WorkerId>,
+    },
+}
+
+/// Something that a worker lacks for a step.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lack {
+    Label(Label),
+    Cores(u32),
+    /// Bytes.
+    Memory(u64),
+    Gpus,
+}
+
+/// A job that holds slots which another waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Occupant {
+    pub job: JobId,
+    pub slots: u32,
+    /// Compared with the one that waits.
+    pub priority: std::cmp::Ordering,
+}
+
+/// Milliseconds until a job is through, as the farm is now and its frames were so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forecast {
+    /// If every worker that may takes part, and frames stay among the quicker ones.
+    pub soonest_ms: u64,
+    /// With the slots that it has.
+    pub likely_ms: u64,
+    /// With the slots that it has, and frames among the slower ones.
+    pub latest_ms: u64,
+}
+
+impl Core {
+    /// Why tasks of the job wait, by step. Empty where none does, or the next turn hands them out.
+    pub fn explain(&self, now: Moment, id: JobId) -> Vec<(StepIndex, Vec<Wait>)> {
+        let Some(job) = self.jobs.get(&id).filter(|job| !job.has_ended()) else { return Vec::new() };
+        let open = job.steps.iter().enumerate().filter(|(index, _)| job.could_run(*index));
+        open.map(|(index, step)| (step_index(index), self.explain_step(now, id, job, step))).collect()
+    }
+
+    fn explain_step(&self, now: Moment, id: JobId, job: &Job, step: &Step) -> Vec<Wait> {
+        if job.phase == JobPhase::Paused {
+            return vec![Wait::Paused];
+        }
+        if !job.released {
+            return self.explain_release(now, job);
+        }
+        let here: Vec<(WorkerId, &Worker)> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.presence.is_connected())
+            .map(|(id, worker)| (*id, worker))
+            .collect();
+        if here.is_empty() {
+            return vec![Wait::NoWorker];
+        }
+        let (fit, unfit): (Vec<_>, Vec<_>) = here.into_iter().partition(|(_, worker)| worker.fits(step.need));
+        if fit.is_empty() {
+            return self.explain_lack(&self.needs[step.need].requirement, &unfit).into_iter().collect();
+        }
+        let mut waits = Vec::new();
+        if let Some(name) = self.lacking_limit(step.need) {
+            let limit = self.limits.get(name).copied().unwrap_or_default();
+            waits.push(Wait::Limit { name: name.to_owned(), total: limit.total, used: limit.used });
+        }
+        if let Some(most) = job.standing.max_workers.filter(|_| job.is_full()) {
+            waits.push(Wait::JobFull(most));
+        }
+        if let Some((party, cap)) = self.accounts.full_party(job.account) {
+            waits.push(Wait::PartyFull(party, cap));
+        }
+        let (willing, idle): (Vec<_>, Vec<_>) = fit.into_iter().partition(|(_, worker)| worker.takes_work());
+        let (taking, held_off): (Vec<_>, Vec<_>) = willing
+            .into_iter()
+            .partition(|(worker, _)| !self.is_held_off(*worker, step.need, step.plan.session));
+        if taking.is_empty() && !idle.is_empty() {
+            waits.push(not_working(&idle));
+        }
+        if !held_off.is_empty() && taking.is_empty() {
+            waits.push(Wait::HeldOff(held_off.len() as u32));
+        }
+        if waits.is_empty() && !taking.is_empty() {
+            waits.extend(self.explain_busy(id, job, step, &taking));
+        }
+        waits
+    }
+
+    fn explain_release(&self, now: Moment, job: &Job) -> Vec<Wait> {
+        let phase = |before: &JobId| self.jobs.get(before).map(|job| job.phase);
+        let after = job.standing.after.iter().copied();
+        let (mut open, mut ended) = (Vec::new(), Vec::new());
+        for before in after {
+            match phase(&before) {
+                Some(JobPhase::Ended(JobEnd::Completed)) => {}
+                Some(JobPhase::Ended(_)) | None => ended.push(before),
+                Some(_) => open.push(before),
+            }
+        }
+        let mut waits = Vec::new();
+        if !open.is_empty() || !ended.is_empty() {
+            waits.push(Wait::ForJobs { open, ended });
+        }
+        waits.extend(job.standing.not_before.filter(|at| *at > now).map(Wait::Until));
+        waits
+    }
+
+    fn explain_lack(&self, requirement: &Requirement, unfit: &[(WorkerId, &Worker)]) -> Option<Wait> {
+        let lacks = unfit.iter().map(|(id, worker)| (*id, lacks(worker, requirement)));
+        let lacks: Vec<(WorkerId, BTreeSet<Lack>)> = lacks.collect();
+        let (nearest, least) = lacks.iter().min_by_key(|(_, lacks)| lacks.len())?.clone();
+        let all_lack = least.iter().filter(|lack| lacks.iter().all(|(_, other)| other.contains(lack)));
+        Some(Wait::NobodyFits { all_lack: all_lack.cloned().collect(), nearest, lacks: least })
+    }
+
+    fn explain_busy(
+        &self,
+        id: JobId,
+        job: &Job,
+        step: &Step,
+        taking: &[(WorkerId, &Worker)],
+    ) -> Option<Wait> {
+        let vacant = taking.iter().any(|(_, worker)| worker.vacant_slots().next().is_some());
+        let room = self.needs[step.need].requirement.room;
+        let fits_somewhere =
+            taking.iter().any(|(_, worker)| needs::claim(worker, &worker.claims(None), room).is_some());
+        if vacant && !fits_somewhere {
+            return Some(Wait::Room { reserved: self.needs[step.need].reserved });
+        }
+        let mut slots: BTreeMap<JobId, u32> = BTreeMap::new();
+        for (_, worker) in taking {
+            let held = worker.slots.iter().flat_map(|slot| &slot.counted);
+            held.for_each(|(job, _)| *slots.entry(*job).or_default() += 1);
+        }
+        let mut with: Vec<Occupant> = slots
+            .into_iter()
+            .filter(|(other, _)| *other != id)
+            .filter_map(|(other, slots)| {
+                let theirs = self.jobs.get(&other)?.standing.priority;
+                Some(Occupant { job: other, slots, priority: theirs.cmp(&job.standing.priority) })
+            })
+            .collect();
+        with.sort_by_key(|occupant| std::cmp::Reverse(occupant.slots));
+        (!vacant).then_some(Wait::Busy { workers: taking.len() as u32, with })
+    }
+
+    /// How long the job will take yet. `None` before a frame of it was measured, while nothing of it runs, and where
+    /// steps are to come of which nothing is known.
+    pub fn forecast(&self, now: Moment, id: JobId) -> Option<Forecast> {
+        let job = self.jobs.get(&id).filter(|job| job.phase == JobPhase::Active)?;
+        let mut open = job.steps.iter().filter(|step| !step.is_complete());
+        let step = open.next()?;
+        if open.next().is_some() {
+            return None;
+        }
+        let (work, doubt) = step.pace.expected()?;
+        let left = self.frames_left(now, step, work);
+        let held = job.on.iter().filter_map(|(worker, slots)| {
+            let speed = self.workers.get(worker).filter(|worker| worker.presence.is_connected())?.speed;
+            Some(f64::from(speed) * f64::from(*slots))
+        });
+        let held: f64 = held.sum();
+        if held <= 0.0 || left <= 0.0 {
+            return None;
+        }
+        let fitting = self.workers.values().filter(|worker| worker.takes_work() && worker.fits(step.need));
+        let all = fitting.map(|worker| f64::from(worker.speed) * f64::from(worker.offer.slots)).sum::<f64>();
+        let ms = |work: f64, speed: f64| (left * work / speed) as u64;
+        let work = f64::from(work);
+        let likely = ms(work, held);
+        Some(Forecast {
+            soonest_ms: ms(work / (1.0 + doubt), all.max(held)).min(likely),
+            likely_ms: likely,
+            latest_ms: ms(work * (1.0 + doubt), held).max(likely),
+        })
+    }
+
+    /// Frames that are not done, those that run by the part that is left of them.
+    fn frames_left(&self, now: Moment, step: &Step, work: f32) -> f64 {
+        let running = step.live.values().filter_map(|id| self.attempts.get(id)).map(|attempt| {
+            let speed = self.workers.get(&attempt.worker).map_or(1.0, |worker| worker.speed);
+            match attempt.phase {
+                AttemptPhase::Running { since } => {
+                    (1.0 - now.since(since) as f64 * f64::from(speed) / f64::from(work.max(1.0))).max(0.05)
+                }
+                AttemptPhase::Delivering => 0.0,
+                AttemptPhase::Assigned { .. } | AttemptPhase::Late { .. } => 1.0,
+            }
+        });
+        f64::from(step.waiting_len()) + running.sum::<f64>()
+    }
+}
+
+fn not_working(workers: &[(WorkerId, &Worker)]) -> Wait {
+    let (mut paused, mut leaving, mut resting, mut others) = (0, 0, 0, 0);
+    for (_, worker) in workers {
+        match worker.wish {
+            WorkerWish::Pause => paused += 1,
+            WorkerWish::Drain | WorkerWish::Stop => leaving += 1,
+            WorkerWish::Work if worker.offer.resting => resting += 1,
+            WorkerWish::Work => others += 1,
+        }
+    }
+    Wait::NotWorking { paused, leaving, resting, others }
+}
+
+fn lacks(worker: &Worker, requirement: &Requirement) -> BTreeSet<Lack> {
+    let offer = &worker.offer;
+    let mut lacks: BTreeSet<Lack> = requirement.missing(&offer.labels).into_iter().map(Lack::Label).collect();
+    let room = requirement.room;
+    if offer.cores > 0 && room.cores > offer.cores {
+        lacks.insert(Lack::Cores(room.cores));
+    }
+    if offer.memory > 0 && room.memory > offer.memory {
+        lacks.insert(Lack::Memory(room.memory));
+    }
+    let rest = Requirement {
+        room: crate::Room { gpus: room.gpus, ..crate::Room::default() },
+        ..Requirement::default()
+    };
+    if offer.slots > 0 && !needs::fits(offer, &rest) {
+        lacks.insert(Lack::Gpus);
+    }
+    lacks
+}

@@ -1,0 +1,112 @@
+//! What a person is told of a job that waits.
+
+use kiln_types::{JobId, StepIndex, WorkerWish};
+
+use super::{Farm, job, task, w};
+use crate::{JobPlan, Label, Lack, Moment, Party, Share, Standing, Wait};
+
+fn waits(farm: &Farm, job: u64) -> Vec<Wait> {
+    let mut steps = farm.core.explain(farm.now, JobId(job));
+    assert!(steps.len() <= 1, "{steps:?}");
+    steps
+        .pop()
+        .map(|(step, waits)| {
+            assert_eq!(step, StepIndex(0));
+            waits
+        })
+        .unwrap_or_default()
+}
+
+fn standing(id: u64, count: u32, standing: Standing) -> JobPlan {
+    job(id, count).standing(standing)
+}
+
+#[test]
+fn nobody_is_here_nobody_has_it_all_are_busy_with_what_goes_first() {
+    let mut farm = Farm::new();
+    let mut picky = job(1, 5).steps()[0].clone();
+    picky.requires = ["Blender 4.5", "device cuda"].into_iter().collect();
+    farm.submit(JobPlan::new(JobId(1), vec![picky]).unwrap());
+    assert_eq!(waits(&farm, 1), [Wait::NoWorker]);
+    farm.join_with(1, 1, &["device cuda"]);
+    farm.join_with(2, 1, &[]);
+    let blender = Lack::Label(Label::from("Blender 4.5"));
+    let nobody =
+        Wait::NobodyFits { all_lack: [blender.clone()].into(), nearest: w(1), lacks: [blender].into() };
+    assert_eq!(waits(&farm, 1), [nobody]);
+
+    farm.submit(standing(2, 50, Standing { priority: 80, ..Standing::default() }));
+    farm.submit(job(3, 5));
+    farm.schedule();
+    let [Wait::Busy { workers: 2, with }] = &waits(&farm, 3)[..] else { panic!("{:?}", waits(&farm, 3)) };
+    assert_eq!((with[0].job, with[0].slots, with[0].priority), (JobId(2), 2, std::cmp::Ordering::Greater));
+
+    farm.act(|core, now, out| core.set_wish(now, w(1), WorkerWish::Pause, out));
+    farm.act(|core, now, out| core.set_wish(now, w(2), WorkerWish::Drain, out));
+    let idle = Wait::NotWorking { paused: 1, leaving: 1, resting: 0, others: 0 };
+    assert_eq!(waits(&farm, 3), [idle]);
+}
+
+#[test]
+fn what_a_person_set_is_named() {
+    let mut farm = Farm::new();
+    farm.join(1, 1);
+    farm.join(2, 1);
+    farm.submit(standing(1, 9, Standing { max_workers: Some(1), ..Standing::default() }));
+    farm.schedule();
+    assert_eq!(waits(&farm, 1), [Wait::JobFull(1)]);
+
+    farm.core.set_share(Party::User("ada".into()), Share { max_slots: Some(0), ..Share::default() });
+    farm.submit(standing(2, 9, Standing { user: "ada".into(), ..Standing::default() }));
+    farm.schedule();
+    assert_eq!(waits(&farm, 2), [Wait::PartyFull(Party::User("ada".into()), 0)]);
+
+    let mut licensed = job(3, 9).steps()[0].clone();
+    licensed.requires.limits.insert("houdini".into(), 1);
+    farm.submit(JobPlan::new(JobId(3), vec![licensed]).unwrap());
+    farm.schedule();
+    assert_eq!(waits(&farm, 3), [Wait::Limit { name: "houdini".into(), total: 0, used: 0 }]);
+
+    let later = Standing {
+        after: [JobId(1), JobId(77)].into(),
+        not_before: Some(Moment(5_000)),
+        ..Standing::default()
+    };
+    farm.submit(standing(4, 1, later));
+    let both = [Wait::ForJobs { open: vec![JobId(1)], ended: vec![JobId(77)] }, Wait::Until(Moment(5_000))];
+    assert_eq!(waits(&farm, 4), both);
+    farm.act(|core, now, out| core.pause_job(now, JobId(4), out)).unwrap();
+    assert_eq!(waits(&farm, 4), [Wait::Paused]);
+}
+
+#[test]
+fn time_left_is_a_range_that_narrows() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 40));
+    farm.join(1, 1);
+    farm.join(2, 1);
+    farm.schedule();
+    assert_eq!(farm.core.forecast(farm.now, JobId(1)), None, "nobody knows yet");
+    let mut widths = Vec::new();
+    for round in 0..16 {
+        for worker in 1..=2 {
+            let index = farm.queue(worker, 0)[0];
+            farm.start(worker, task(1, index));
+        }
+        farm.now = farm.now.after(if round % 2 == 0 { 9_000 } else { 11_000 });
+        for worker in 1..=2 {
+            let index = farm.queue(worker, 0)[0];
+            farm.deliver(worker, task(1, index));
+        }
+        farm.schedule();
+        if let Some(forecast) = farm.core.forecast(farm.now, JobId(1)) {
+            let left = 10_000 * u64::from(40 - farm.counts(1).done) / 2;
+            assert!(
+                (forecast.soonest_ms..=forecast.latest_ms).contains(&left),
+                "{left} is not in {forecast:?}"
+            );
+            widths.push((forecast.latest_ms - forecast.soonest_ms) as f64 / forecast.likely_ms as f64);
+        }
+    }
+    assert!(widths.len() > 10 && widths[widths.len() - 1] < widths[0] / 2.0, "{widths:?}");
+}
