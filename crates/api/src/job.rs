@@ -96,6 +96,39 @@ pub struct UnmetView {
     pub missing: Vec<String>,
 }
 
+/// Why a job waits, and how long it will take.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Explanation {
+    pub state: JobState,
+    /// Over all steps.
+    pub counts: TaskCounts,
+    /// Of each step with tasks that wait and may run.
+    pub reasons: Vec<WaitReason>,
+    /// Connected workers that cannot take it, and what each lacks.
+    pub unmet: Vec<UnmetView>,
+    pub left: Option<TimeLeft>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WaitReason {
+    pub step: StepKind,
+    /// How many wait.
+    pub tasks: u32,
+    /// Sentences, the most telling first. Empty where the next turn hands them out.
+    pub texts: Vec<String>,
+}
+
+/// Seconds until a job is through, from its frames so far and the farm as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TimeLeft {
+    /// If every worker that may takes part, and frames are among the quicker ones.
+    pub soonest_s: f64,
+    /// With the slots that it has.
+    pub likely_s: f64,
+    /// With the slots that it has, and frames among the slower ones.
+    pub latest_s: f64,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobView {
     pub id: JobId,
@@ -124,6 +157,9 @@ pub struct JobView {
     pub mean_frame_s: Option<f64>,
     /// Estimated seconds left, from the frames so far and the slots at work.
     pub seconds_left: Option<f64>,
+    /// The same as a range.
+    #[serde(default)]
+    pub left: Option<TimeLeft>,
     /// What of it is there, and until when.
     pub kept: JobKept,
 }

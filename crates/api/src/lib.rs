@@ -18,8 +18,9 @@ pub use files::{
     MissingQuery, UploadCreate, UploadFinished, UploadView,
 };
 pub use job::{
-    AttemptView, AttemptsPage, ExtendJob, JobList, JobReport, JobSource, JobView, OutputView, OutputsPage,
-    RerenderJob, StepView, SubmitJob, TaskCounts, TaskView, TasksPage, UnmetView, WorkerShare,
+    AttemptView, AttemptsPage, Explanation, ExtendJob, JobList, JobReport, JobSource, JobView, OutputView,
+    OutputsPage, RerenderJob, StepView, SubmitJob, TaskCounts, TaskView, TasksPage, TimeLeft, UnmetView,
+    WaitReason, WorkerShare,
 };
 pub use kept::{Collect, Collected, Fetched, JobKept, Kept};
 pub use link::{

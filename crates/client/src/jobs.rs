@@ -3,8 +3,8 @@
 use std::fmt::Display;
 
 use kiln_api::{
-    AttemptsPage, Collect, Collected, ExtendJob, Fetched, JobList, JobReport, JobView, OutputsPage,
-    RerenderJob, SubmitJob, TasksPage, WorkerList, WorkerView,
+    AttemptsPage, Collect, Collected, Explanation, ExtendJob, Fetched, JobList, JobReport, JobView,
+    OutputsPage, RerenderJob, SubmitJob, TasksPage, WorkerList, WorkerView,
 };
 use kiln_types::{AttemptId, FrameSet, JobId, StepIndex, TaskIndex, TaskState};
 use reqwest::Method;
@@ -55,6 +55,14 @@ impl Client {
     /// As all.
     pub async fn job(&self, id: JobId) -> Result<JobView, ClientError> {
         self.get(&routes::job(id)).await
+    }
+
+    /// Why it waits, and how long it will take.
+    ///
+    /// # Errors
+    /// As all.
+    pub async fn explain(&self, id: JobId) -> Result<Explanation, ClientError> {
+        self.get(&routes::of_job(id, "explain")).await
     }
 
     /// # Errors

@@ -66,6 +66,9 @@ pub enum JobsCommand {
     },
     /// All about one job: settings, frames, notices, and what it waits for.
     Show(OneJob),
+    /// Why a job waits, and how long it will take.
+    #[command(after_help = "Examples:\n  kiln jobs explain 7\n  kiln jobs explain 7 --json")]
+    Explain(OneJob),
     /// Attach to a job until it ends; the exit code is the job's.
     #[command(after_help = "Examples:\n  kiln jobs wait 7\n  kiln jobs wait 7 && notify-send done")]
     Wait(FetchArgs),

@@ -1,8 +1,8 @@
 //! `kiln jobs`: list, show, and the verbs.
 
-use kiln_api::{AttemptView, JobView, Kept};
+use kiln_api::{AttemptView, JobView, Kept, TimeLeft};
 use kiln_client::{Archived, Client, ClientError};
-use kiln_types::{AttemptState, JobId, RenderSettings, Resolution};
+use kiln_types::{AttemptState, JobId, RenderSettings, Resolution, StepKind};
 use serde_json::json;
 
 use super::{Context, attach};
@@ -26,6 +26,7 @@ pub async fn run(context: &Context, args: JobsArgs) -> Outcome<Exit> {
     match command {
         JobsCommand::List { list: args, farm } => return list(context, &args, &farm).await,
         JobsCommand::Show(job) => return show(context, &open(&job.farm)?, job.id).await,
+        JobsCommand::Explain(job) => return explain(context, &open(&job.farm)?, job.id).await,
         JobsCommand::Wait(args) => return attach::wait(context, args).await,
         JobsCommand::Fetch(args) => return attach::fetch(context, args).await,
         JobsCommand::Logs(args) => return logs(context, &open(&args.job.farm)?, &args).await,
@@ -186,6 +187,51 @@ async fn show(context: &Context, client: &Client, id: JobId) -> Outcome<Exit> {
     Ok(Exit::Done)
 }
 
+async fn explain(context: &Context, client: &Client, id: JobId) -> Outcome<Exit> {
+    let (job, why) = (client.job(id).await?, client.explain(id).await?);
+    context.output.result(&json!({ "job": id, "explanation": why }), || {
+        let counts = job.tasks;
+        let mut text = format!(
+            "Job {id} ({}) is {}: {} of {} done, {} running, {} waiting.",
+            job.name,
+            job.state,
+            counts.done,
+            count(counts.total, "frame"),
+            counts.running,
+            counts.waiting + counts.assigned,
+        );
+        for reason in &why.reasons {
+            let what = match reason.step {
+                StepKind::Bake => "The bake".to_owned(),
+                StepKind::Render => count(reason.tasks, "frame"),
+            };
+            let goes_on = "handed out as soon as a slot is free.".to_owned();
+            for sentence in
+                if reason.texts.is_empty() { std::slice::from_ref(&goes_on) } else { &reason.texts }
+            {
+                text.push_str(&format!(
+                    "\n{what} wait{}: {sentence}",
+                    if reason.tasks == 1 { "s" } else { "" }
+                ));
+            }
+        }
+        for unmet in &why.unmet {
+            text.push_str(&format!("\n  {} lacks {}", unmet.worker, unmet.missing.join(", ")));
+        }
+        if let Some(left) = why.left {
+            text.push_str(&format!("\nTime left: {}", left_of(left)));
+        }
+        text.lines().map(crate::output::one_line).collect::<Vec<_>>().join("\n")
+    });
+    Ok(Exit::Done)
+}
+
+/// The time left as it is known: one figure, and how far off it may be.
+fn left_of(left: TimeLeft) -> String {
+    let TimeLeft { soonest_s, likely_s, latest_s } = left;
+    format!("about {} ({} to {})", clock(likely_s), clock(soonest_s), clock(latest_s))
+}
+
 /// A job in lines.
 fn describe(job: &JobView) -> String {
     let spec = &job.spec;
@@ -230,11 +276,8 @@ fn describe(job: &JobView) -> String {
     if let Some(mean) = job.mean_frame_s {
         lines.push(("A frame", seconds(mean)));
     }
-    if let Some(left) = job.seconds_left.filter(|_| !job.state.is_end()) {
-        lines.push((
-            "Left",
-            format!("{} (estimated), {} busy", clock(left), count(job.workers_busy, "worker")),
-        ));
+    if let Some(left) = job.left.filter(|_| !job.state.is_end()) {
+        lines.push(("Left", format!("{}, {} busy", left_of(left), count(job.workers_busy, "worker"))));
     }
     for notice in &job.notices {
         lines.push(("Notice", notice.clone()));

@@ -1,11 +1,11 @@
 //! The live state, as pages show it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
-use kiln_api::{RunningView, TaskCounts, UnmetView, WorkerView};
-use kiln_types::{JobId, JobState, WorkerId, WorkerState, WorkerWish};
+use kiln_api::{RunningView, TaskCounts, TimeLeft, UnmetView, WorkerView};
+use kiln_types::{JobId, JobState, WorkerId, WorkerState};
 
-use super::Farm;
+use super::{Farm, explain::time_left};
 
 /// What only the brain knows of a job.
 pub(crate) struct LiveJobView {
@@ -16,8 +16,7 @@ pub(crate) struct LiveJobView {
     pub waits_for: Option<String>,
     pub unmet: Vec<UnmetView>,
     pub mean_frame_s: Option<f64>,
-    /// Frames that render.
-    pub busy: u32,
+    pub left: Option<TimeLeft>,
 }
 
 pub(crate) struct LiveStep {
@@ -34,10 +33,9 @@ impl Farm {
         let steps = view.steps.iter().map(|step| LiveStep { tasks: counts(step.counts), inside: 0.0 });
         let mut steps: Vec<LiveStep> = steps.collect();
         let running = self.attempts.values().filter(|a| a.task.job == job && a.started.is_some());
-        let (mut workers, mut busy) = (HashSet::new(), 0);
+        let mut workers = HashSet::new();
         for attempt in running {
             workers.insert(attempt.worker);
-            busy += u32::from(attempt.task.step == live.spec.render_step());
             if let Some(step) = steps.get_mut(usize::from(attempt.task.step.0)) {
                 step.inside += f64::from(attempt.fraction.unwrap_or(0.0));
             }
@@ -46,7 +44,7 @@ impl Farm {
         let stuck = matches!(view.state, JobState::Queued | JobState::Running)
             && all.assigned + all.running == 0
             && all.waiting > 0;
-        let (waits_for, unmet) = if stuck { self.explain(job) } else { (None, Vec::new()) };
+        let (waits_for, unmet) = if stuck { self.waits_for(job) } else { (None, Vec::new()) };
         Some(LiveJobView {
             state: view.state,
             steps,
@@ -54,61 +52,8 @@ impl Farm {
             waits_for,
             unmet,
             mean_frame_s: live.mean_frame_s(),
-            busy,
+            left: self.core.forecast(self.clock.now(), job).map(time_left),
         })
-    }
-
-    /// Why nothing of the job runs: a sentence, and what each connected worker lacks.
-    fn explain(&self, job: JobId) -> (Option<String>, Vec<UnmetView>) {
-        let here: Vec<WorkerId> =
-            self.workers.iter().filter(|(_, known)| known.link.is_some()).map(|(id, _)| *id).collect();
-        if here.is_empty() {
-            return (Some("No worker is connected.".to_owned()), Vec::new());
-        }
-        let unmet = self.core.unmet(job);
-        let missing: Vec<BTreeSet<String>> = unmet
-            .iter()
-            .map(|unmet| worded(unmet.missing.iter().map(|label| label.0.clone()).collect()))
-            .collect();
-        let mut views: Vec<UnmetView> = unmet
-            .iter()
-            .zip(&missing)
-            .map(|(unmet, missing)| UnmetView {
-                worker: self.name_of(unmet.worker),
-                missing: missing.iter().cloned().collect(),
-            })
-            .collect();
-        views.sort_by(|a, b| a.worker.cmp(&b.worker));
-        let lacking: HashSet<WorkerId> = unmet.iter().map(|unmet| unmet.worker).collect();
-        let fit: Vec<&WorkerId> = here.iter().filter(|worker| !lacking.contains(worker)).collect();
-        if fit.is_empty() {
-            let common =
-                missing.iter().skip(1).fold(missing.first().cloned().unwrap_or_default(), |all, one| {
-                    all.intersection(one).cloned().collect()
-                });
-            let sentence = match common.first() {
-                Some(thing) => format!("No worker of the farm has {thing}."),
-                None => "No worker of the farm has everything that this job needs.".to_owned(),
-            };
-            return (Some(sentence), views);
-        }
-        let willing = fit.iter().any(|worker| {
-            self.core.worker(**worker).is_some_and(|view| {
-                view.wish == WorkerWish::Work
-                    && view.slots > 0
-                    && !matches!(view.state, WorkerState::Offline | WorkerState::Resting)
-            })
-        });
-        let refuse = fit.iter().all(|worker| self.core.is_paused_for(**worker, job));
-        let sentence = if !willing {
-            Some("Every worker that could take it is paused, resting or leaving.".to_owned())
-        } else if refuse {
-            let text = "The workers that could take it handed it back or failed to begin it; they are asked again within half a minute.";
-            Some(text.to_owned())
-        } else {
-            None
-        };
-        (sentence, views)
     }
 
     pub(crate) fn worker_views(&self) -> Vec<WorkerView> {
@@ -171,18 +116,7 @@ impl Farm {
     }
 }
 
-/// Without what follows from something else that is missing: who lacks a Blender lacks its engines too.
-fn worded(missing: BTreeSet<String>) -> BTreeSet<String> {
-    let blenders: Vec<String> = missing.iter().filter(|text| text.starts_with("Blender ")).cloned().collect();
-    missing
-        .into_iter()
-        .filter(|text| {
-            text.starts_with("Blender ") || !blenders.iter().any(|blender| text.ends_with(blender))
-        })
-        .collect()
-}
-
-fn counts(counts: kiln_core::TaskCounts) -> TaskCounts {
+pub(super) fn counts(counts: kiln_core::TaskCounts) -> TaskCounts {
     TaskCounts {
         total: counts.total(),
         waiting: counts.waiting,

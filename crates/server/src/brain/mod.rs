@@ -7,6 +7,7 @@
 mod absorb;
 mod apply;
 mod batch;
+mod explain;
 mod farm;
 mod look;
 mod paths;

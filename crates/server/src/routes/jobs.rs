@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use axum::{extract::State, http::StatusCode};
-use kiln_api::{ExtendJob, Fetched, JobList, JobView, Problem, RerenderJob, StepView, TaskCounts};
+use kiln_api::{
+    Explanation, ExtendJob, Fetched, JobList, JobView, Problem, RerenderJob, StepView, TaskCounts,
+};
 use kiln_store::{JobFilter, JobRow, StepRow};
 use kiln_types::{JobId, JobState};
 use serde::Deserialize;
@@ -78,6 +80,25 @@ pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<JobId>) -> A
     view(&app, id).await.map(axum::Json)
 }
 
+/// Why it waits, and how long it will take.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/explain", tag = "jobs", params(("id" = JobId, Path)),
+    responses((status = 200, body = Explanation), (status = "default", body = Problem)))]
+pub(super) async fn explain(
+    State(app): State<Arc<App>>,
+    Path(id): Path<JobId>,
+) -> Answer<axum::Json<Explanation>> {
+    let live = app.brain.look(move |farm| farm.explanation(id)).await?;
+    let explanation = match live {
+        Some(explanation) => explanation,
+        None => {
+            let row = row(&app, id).await?;
+            let (state, counts) = (row.state, TaskCounts::default());
+            Explanation { state, counts, reasons: Vec::new(), unmet: Vec::new(), left: None }
+        }
+    };
+    Ok(axum::Json(explanation))
+}
+
 /// The job as it is on disk and in the brain.
 pub(super) async fn view(app: &App, id: JobId) -> Answer<JobView> {
     let live = app.brain.look(move |farm| farm.job_view(id)).await?;
@@ -129,12 +150,8 @@ fn shown(app: &App, row: JobRow, live: Option<LiveJobView>) -> JobView {
         waits_for: None,
         unmet: Vec::new(),
         mean_frame_s: None,
-        busy: 0,
+        left: None,
     });
-    // What runs now is on average half done.
-    let left = f64::from(tasks.waiting + tasks.assigned) + f64::from(tasks.running) / 2.0;
-    let seconds_left =
-        live.mean_frame_s.filter(|_| live.busy > 0 && !ended).map(|mean| mean * left / f64::from(live.busy));
     JobView {
         id: row.id,
         name: row.spec.name.clone(),
@@ -153,7 +170,8 @@ fn shown(app: &App, row: JobRow, live: Option<LiveJobView>) -> JobView {
         waits_for: live.waits_for,
         unmet: live.unmet,
         mean_frame_s: live.mean_frame_s,
-        seconds_left,
+        seconds_left: live.left.map(|left| left.likely_s),
+        left: live.left,
         kept: kept(app.collector.retention.as_ref(), &row.kept, row.ended_ms),
     }
 }

@@ -117,6 +117,7 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(jobs::pause))
         .routes(routes!(jobs::resume))
         .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::explain))
         .routes(routes!(jobs::retry))
         .routes(routes!(jobs::rerender))
         .routes(routes!(jobs::extend))

@@ -1,0 +1,223 @@
+//! Why a job waits, in words.
+
+use std::collections::{BTreeSet, HashSet};
+
+use kiln_api::{Explanation, TimeLeft, UnmetView, WaitReason};
+use kiln_core::{Forecast, Lack, Occupant, Party, Wait};
+use kiln_types::{JobId, WorkerId};
+
+use super::Farm;
+
+/// Jobs named as those that hold the slots, at most.
+const NAMED: usize = 3;
+
+impl Farm {
+    /// `None` where the brain does not hold the job.
+    pub(crate) fn explanation(&self, job: JobId) -> Option<Explanation> {
+        let view = self.core.job(job)?;
+        let live = self.jobs.get(&job)?;
+        let now = self.clock.now();
+        let mut reasons = Vec::new();
+        for (step, waits) in self.core.explain(now, job) {
+            let Some(kind) = live.spec.kind_of(step) else { continue };
+            let tasks = view.steps.get(usize::from(step.0)).map_or(0, |step| step.counts.waiting);
+            let texts = waits.iter().map(|wait| self.sentence_of(job, wait)).collect();
+            reasons.push(WaitReason { step: kind, tasks, texts });
+        }
+        let left = self.core.forecast(now, job).map(time_left);
+        Some(Explanation {
+            state: view.state,
+            counts: super::look::counts(view.counts()),
+            reasons,
+            unmet: self.unmet(job),
+            left,
+        })
+    }
+
+    /// Why nothing of a job that waits runs: a sentence, and what each connected worker lacks.
+    pub(super) fn waits_for(&self, job: JobId) -> (Option<String>, Vec<UnmetView>) {
+        let waits = self.core.explain(self.clock.now(), job).into_iter().flat_map(|(_, waits)| waits).next();
+        (waits.map(|wait| self.sentence_of(job, &wait)), self.unmet(job))
+    }
+
+    fn unmet(&self, job: JobId) -> Vec<UnmetView> {
+        let unmet = self.core.unmet(job).into_iter();
+        let mut views: Vec<UnmetView> = unmet
+            .map(|unmet| UnmetView {
+                worker: self.name_of(unmet.worker),
+                missing: worded(unmet.missing.into_iter().map(|label| label.0).collect())
+                    .into_iter()
+                    .collect(),
+            })
+            .collect();
+        views.sort_by(|a, b| a.worker.cmp(&b.worker));
+        views.dedup();
+        views
+    }
+
+    fn sentence_of(&self, job: JobId, wait: &Wait) -> String {
+        match wait {
+            Wait::Paused => format!("It is paused; `kiln jobs resume {job}` goes on."),
+            Wait::ForJobs { open, ended } => for_jobs(open, ended),
+            Wait::Until(at) => {
+                format!("It does not start for another {}.", span(at.since(self.clock.now()).div_ceil(1000)))
+            }
+            Wait::NoWorker => "No worker is connected.".to_owned(),
+            Wait::NobodyFits { all_lack, nearest, lacks } => self.nobody_fits(all_lack, *nearest, lacks),
+            Wait::NotWorking { others: 0, .. } => {
+                "Every worker that could take it is paused, resting or leaving.".to_owned()
+            }
+            Wait::NotWorking { paused, leaving, resting, others } => {
+                let parts = [
+                    (*paused, "paused"),
+                    (*leaving, "leaving"),
+                    (*resting, "resting"),
+                    (*others, "set aside"),
+                ];
+                let parts: Vec<String> =
+                    parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+                format!("No worker that could take it works now: {}.", parts.join(", "))
+            }
+            Wait::HeldOff(_) => {
+                "The workers that could take it handed it back or failed to begin it; they are asked \
+                                 again within half a minute."
+                    .to_owned()
+            }
+            Wait::Limit { name, total: 0, .. } => {
+                format!(
+                    "It needs the limit {name}, of which the farm has none; `kiln limits set {name} N` says how many there are."
+                )
+            }
+            Wait::Limit { name, total, used } => {
+                format!("All {total} of the limit {name} are in use ({used}).")
+            }
+            Wait::JobFull(1) => "It is on a worker already, and may not be on more than one.".to_owned(),
+            Wait::JobFull(most) => format!("It is on {most} workers already, and may not be on more."),
+            Wait::PartyFull(party, most) => {
+                let (what, name) = match party {
+                    Party::Project(name) => ("project", name),
+                    Party::User(name) => ("user", name),
+                };
+                let slots = if *most == 1 { "slot".to_owned() } else { format!("{most} slots") };
+                format!("The {what} {name} holds the {slots} that it may hold at once.")
+            }
+            Wait::Busy { workers, with } => self.busy(*workers, with),
+            Wait::Room { reserved: Some(worker) } => {
+                format!(
+                    "It needs more of a machine than is free; {} is kept for it as others end.",
+                    self.name_of(*worker)
+                )
+            }
+            Wait::Room { reserved: None } => {
+                "It needs more of a machine than is free on any one; it takes the first that has room."
+                    .to_owned()
+            }
+        }
+    }
+
+    fn nobody_fits(&self, all: &BTreeSet<Lack>, nearest: WorkerId, lacks: &BTreeSet<Lack>) -> String {
+        let all = worded(all.iter().map(words).collect());
+        match all.first() {
+            Some(thing) => format!("No worker of the farm has {thing}."),
+            None => {
+                let lacks: Vec<String> = worded(lacks.iter().map(words).collect()).into_iter().collect();
+                let nearest = self.name_of(nearest);
+                format!(
+                    "No worker of the farm has everything that this job needs; {nearest} comes nearest, and lacks {}.",
+                    lacks.join(" and ")
+                )
+            }
+        }
+    }
+
+    fn busy(&self, workers: u32, with: &[Occupant]) -> String {
+        let who = match workers {
+            1 => "The one worker that can take it is busy".to_owned(),
+            n => format!("All {n} workers that can take it are busy"),
+        };
+        if with.is_empty() {
+            return format!("{who} with this job.");
+        }
+        let named: Vec<String> = with
+            .iter()
+            .take(NAMED)
+            .map(|occupant| {
+                let name = self.jobs.get(&occupant.job).map_or("", |job| job.spec.name.as_str());
+                let rank = match occupant.priority {
+                    std::cmp::Ordering::Greater => ", of higher priority",
+                    std::cmp::Ordering::Less => ", of lower priority (its frames end first)",
+                    std::cmp::Ordering::Equal => "",
+                };
+                let slots = if occupant.slots == 1 {
+                    "1 slot".to_owned()
+                } else {
+                    format!("{} slots", occupant.slots)
+                };
+                format!("job {} ({name}; {slots}{rank})", occupant.job)
+            })
+            .collect();
+        let more = with.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("{who}, with {}{more}.", named.join(", "))
+    }
+}
+
+fn for_jobs(open: &[JobId], ended: &[JobId]) -> String {
+    let list = |jobs: &[JobId]| {
+        let ids: Vec<String> = jobs.iter().map(ToString::to_string).collect();
+        format!("{} {}", if jobs.len() == 1 { "job" } else { "jobs" }, ids.join(", "))
+    };
+    let mut text = String::new();
+    if !open.is_empty() {
+        text = format!("It waits for {} to be completed.", list(open));
+    }
+    if !ended.is_empty() {
+        let space = if text.is_empty() { "" } else { " " };
+        let end = if ended.len() == 1 {
+            "ended without being completed"
+        } else {
+            "ended without all being completed"
+        };
+        text = format!(
+            "{text}{space}It waits for {}, which {end}: retry it, or release this job from it.",
+            list(ended)
+        );
+    }
+    text
+}
+
+fn words(lack: &Lack) -> String {
+    match lack {
+        Lack::Label(label) => label.0.clone(),
+        Lack::Cores(cores) => format!("{cores} cores"),
+        Lack::Memory(bytes) => format!("{:.1} GiB of memory", *bytes as f64 / f64::from(1 << 30)),
+        Lack::Gpus => "the GPUs that it asks for".to_owned(),
+    }
+}
+
+/// Without what follows from something else that is missing: who lacks a Blender lacks its engines too.
+fn worded(missing: BTreeSet<String>) -> BTreeSet<String> {
+    let blenders: HashSet<String> =
+        missing.iter().filter(|text| text.starts_with("Blender ")).cloned().collect();
+    let follows = |text: &String| {
+        !text.starts_with("Blender ") && blenders.iter().any(|blender| text.ends_with(blender))
+    };
+    missing.into_iter().filter(|text| !follows(text)).collect()
+}
+
+pub(super) fn time_left(forecast: Forecast) -> TimeLeft {
+    let seconds = |ms: u64| ms as f64 / 1000.0;
+    TimeLeft {
+        soonest_s: seconds(forecast.soonest_ms),
+        likely_s: seconds(forecast.likely_ms),
+        latest_s: seconds(forecast.latest_ms),
+    }
+}
+
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
