@@ -76,19 +76,18 @@ impl Draft {
         Ok(())
     }
 
-    /// Writes `len` bytes that `fill` makes, in any order; [`Draft::hash_rest`] follows. What comes in order is
-    /// gathered, and hashed as it comes.
-    pub fn place(&mut self, at: u64, len: usize, fill: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<()> {
+    /// Writes in any order; [`Draft::hash_rest`] follows. What comes in order is gathered, and hashed as it comes.
+    pub fn place(&mut self, at: u64, piece: &[u8]) -> Result<()> {
         if at != self.window.at + self.window.filled as u64 {
             self.write_window(0)?;
             self.window.at = at;
         }
         let Window { bytes, filled, .. } = &mut self.window;
-        let end = *filled + len;
+        let end = *filled + piece.len();
         if bytes.len() < end {
             bytes.resize(end.max(2 * WINDOW), 0);
         }
-        fill(&mut bytes[*filled..end])?;
+        bytes[*filled..end].copy_from_slice(piece);
         *filled = end;
         if end >= WINDOW {
             // What the system keeps by pages is given to it by pages.

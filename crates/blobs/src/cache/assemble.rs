@@ -89,10 +89,7 @@ impl Assembling {
                 None => None,
             };
             match bytes {
-                Some(bytes) => draft.place(at, bytes.len(), |place| {
-                    place.copy_from_slice(&bytes);
-                    Ok(())
-                })?,
+                Some(bytes) => draft.place(at, &bytes)?,
                 None => {
                     let places = wanted.entry(chunk.hash).or_default();
                     if places.is_empty() {
@@ -110,10 +107,10 @@ impl Assembling {
         for frame in frames {
             // One that nobody asked for, or that came twice.
             let Some(places) = self.wanted.remove(&frame.chunk().hash) else { continue };
-            let unpacker = &mut self.unpacker;
+            // A scene has many a chunk in several places.
+            let bytes = self.unpacker.unpack_unchecked(&frame)?;
             for at in places {
-                self.draft
-                    .place(at, frame.chunk().len as usize, |place| Ok(unpacker.unpack_to(&frame, place)?))?;
+                self.draft.place(at, bytes)?;
             }
             self.fetched += frame.len() as u64;
         }
