@@ -18,3 +18,4 @@ mod sample;
 mod shared;
 mod support;
 mod verbs;
+mod wishes;

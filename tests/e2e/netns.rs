@@ -1,8 +1,9 @@
 //! Machines that share nothing but a network: namespaces on one bridge.
 
 use std::{
+    io::{BufRead as _, BufReader, Lines},
     path::Path,
-    process::{Command, Stdio},
+    process::{ChildStdout, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -96,6 +97,20 @@ impl Drop for Network {
     }
 }
 
+/// A network card that waits for a call that wakes its machine.
+pub struct Card {
+    _process: Running,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Card {
+    /// The call, as hexadecimal digits.
+    #[track_caller]
+    pub fn heard(mut self) -> String {
+        self.lines.next().expect("no call came").unwrap()
+    }
+}
+
 /// A server on the hub, and a machine that submits to it; others join as workers. Each has a home of its own.
 pub struct Lan {
     network: Network,
@@ -144,6 +159,28 @@ impl Lan {
         args.extend(more);
         let mut command = Network::inside(&self.network.host(host), hidden, &home.kiln(&args));
         Running { child: command.spawn().unwrap(), url: self.url.clone() }
+    }
+
+    /// The address of the network card of machine 1, 2, ..., as hexadecimal digits.
+    pub fn mac(&self, host: u8) -> String {
+        let mut show = Command::new("cat");
+        show.arg("/sys/class/net/eth0/address");
+        let mut command = Network::inside(&self.network.host(host), None, &show);
+        let shown = command.stdout(Stdio::piped()).output().unwrap();
+        String::from_utf8(shown.stdout).unwrap().trim().replace(':', "")
+    }
+
+    /// The card of machine 1, 2, ..., which hears calls from when this returns.
+    pub fn card(&self, host: u8) -> Card {
+        let script = "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.settimeout(120); \
+                      s.bind(('', 9)); print('listens', flush=True); print(s.recv(200).hex())";
+        let mut python = Command::new("python3");
+        python.args(["-c", script]);
+        let mut command = Network::inside(&self.network.host(host), None, &python);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "listens");
+        Card { _process: Running { child, url: String::new() }, lines }
     }
 
     /// A command of the person's, on machine 0.

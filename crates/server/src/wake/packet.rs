@@ -81,12 +81,17 @@ fn send_on(macs: &[Mac], from: Ipv4Addr, to: SocketAddr) -> io::Result<()> {
 fn broadcasts() -> io::Result<Vec<(Ipv4Addr, SocketAddr)>> {
     let route = |interface: if_addrs::Interface| match interface.addr {
         if_addrs::IfAddr::V4(own) if !own.ip.is_loopback() => {
-            let all = SocketAddr::new(IpAddr::V4(own.broadcast?), PORT);
-            Some((own.ip, all))
+            Some((own.ip, SocketAddr::new(IpAddr::V4(everyone(own.ip, own.netmask)?), PORT)))
         }
         _ => None,
     };
     Ok(if_addrs::get_if_addrs()?.into_iter().filter_map(route).collect())
+}
+
+/// All machines of a network; `None` where there is no room for any. An interface need not have been told the address.
+fn everyone(own: Ipv4Addr, netmask: Ipv4Addr) -> Option<Ipv4Addr> {
+    let hosts = !u32::from(netmask);
+    (hosts > 1).then(|| Ipv4Addr::from(u32::from(own) | hosts))
 }
 
 #[cfg(test)]
@@ -114,6 +119,14 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Mac>(), Err(()), "{text}");
         }
+    }
+
+    #[test]
+    fn everyone_in_a_network_has_one_address() {
+        let everyone = |own: [u8; 4], mask: [u8; 4]| super::everyone(own.into(), mask.into());
+        assert_eq!(everyone([10, 213, 77, 1], [255, 255, 255, 0]), Some([10, 213, 77, 255].into()));
+        assert_eq!(everyone([10, 1, 2, 3], [255, 252, 0, 0]), Some([10, 3, 255, 255].into()));
+        assert_eq!(everyone([10, 8, 0, 2], [255, 255, 255, 255]), None, "the end of a tunnel");
     }
 
     #[test]
