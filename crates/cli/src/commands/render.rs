@@ -236,10 +236,12 @@ async fn join(
     client: &Client,
     prepared: &Prepared,
 ) -> Option<RunningWorker> {
-    // A worker that is at work here already has this machine's cores; a second one would only fight it.
+    // A worker that is at work here already has this machine's cores; a second one would only fight it. One that
+    // rests leaves them to the person, and this is the person.
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let workers = client.workers().await.unwrap_or_default();
-    if workers.iter().any(|one| one.state != WorkerState::Offline && one.machine.hostname == host) {
+    let works = |state| !matches!(state, WorkerState::Offline | WorkerState::Resting);
+    if workers.iter().any(|one| works(one.state) && one.machine.hostname == host) {
         return None;
     }
     let mut options = WorkerOptions::new(client.url(), client.key(), settings.data.value.join("worker"));

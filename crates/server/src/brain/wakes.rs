@@ -1,9 +1,9 @@
 //! Who sleeps, and what waits.
 
-use kiln_core::StepState;
-use kiln_types::{JobState, WorkerWish};
+use kiln_core::Wait;
+use kiln_types::{JobId, WorkerWish};
 
-use super::{Farm, apply::no_worker, plan};
+use super::{Farm, apply::no_worker, farm::LiveJob, plan};
 use crate::{
     clock::unix_ms,
     problem::{Answer, Fault},
@@ -32,14 +32,18 @@ impl Farm {
         if sleepers.is_empty() {
             return (Vec::new(), sleepers);
         }
-        let waits = |(job, live): (&kiln_types::JobId, &super::farm::LiveJob)| {
+        let now = self.clock.now();
+        let waits = |(job, live): (&JobId, &LiveJob)| {
             let view = self.core.job(*job)?;
-            if !matches!(view.state, JobState::Queued | JobState::Running) {
+            if view.state.is_end() || view.counts().waiting == 0 {
                 return None;
             }
-            // What could be handed out was handed out in the brain's last turn: nobody here has room for the rest.
-            let open = view.steps.iter().filter(|step| step.state == StepState::Open);
-            let tasks = open.map(|step| step.counts.waiting).sum();
+            let steps = self
+                .core
+                .explain(now, *job)
+                .into_iter()
+                .filter(|(_, waits)| !waits.is_empty() && waits.iter().all(wants_workers));
+            let tasks = steps.map(|(step, _)| view.steps[usize::from(step.0)].counts.waiting).sum();
             (tasks > 0).then(|| Waiting { job: *job, tasks, needs: plan::requirement(&live.spec) })
         };
         let mut waiting: Vec<Waiting> = self.jobs.iter().filter_map(waits).collect();
@@ -61,5 +65,23 @@ impl Farm {
             )));
         }
         Ok(macs)
+    }
+}
+
+/// Whether what waits for this would not wait if there were more workers.
+fn wants_workers(wait: &Wait) -> bool {
+    match wait {
+        Wait::NoWorker
+        | Wait::NobodyFits { .. }
+        | Wait::NotWorking { .. }
+        | Wait::HeldOff(_)
+        | Wait::Busy { .. }
+        | Wait::Room { .. } => true,
+        Wait::Paused
+        | Wait::ForJobs { .. }
+        | Wait::Until(_)
+        | Wait::Limit { .. }
+        | Wait::JobFull(_)
+        | Wait::PartyFull(..) => false,
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 use decide::Alarm;
 
 /// Between two looks at what waits.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 pub(crate) struct Waker {
     pub brain: BrainHandle,
