@@ -10,8 +10,12 @@ use crate::{
 
 /// Milliseconds between two looks at the tails while nothing tells of a change.
 const LOOK_EVERY_MS: u64 = 500;
-/// Milliseconds between two looks whatever happens: each costs as much as is out.
+/// Milliseconds between two looks whatever happens, and attempts out for which a millisecond is added: a look costs as
+/// much as is out.
 const AT_MOST_EVERY_MS: u64 = 20;
+const ATTEMPTS_A_MS: u64 = 50;
+/// Vacant workers, the best first, that are asked whether they would end a late frame sooner.
+const CANDIDATES: usize = 8;
 /// A second attempt must end earlier than the first by this much: at least a fifth of its own time, and milliseconds.
 const WORTH: (u64, u64) = (5, 500);
 /// What opening a scene is taken to cost, in frames' worth of the step, where a slot must.
@@ -37,8 +41,9 @@ impl Core {
         if tails.is_empty() {
             return;
         }
-        if now.since(self.tail_looked) < AT_MOST_EVERY_MS && self.tail_looked.0 > 0 {
-            self.tail_again = Some(self.tail_looked.after(AT_MOST_EVERY_MS));
+        let apart = AT_MOST_EVERY_MS + self.attempts.len() as u64 / ATTEMPTS_A_MS;
+        if now.since(self.tail_looked) < apart && self.tail_looked.0 > 0 {
+            self.tail_again = Some(self.tail_looked.after(apart));
             return;
         }
         self.tail_looked = now;
@@ -146,15 +151,23 @@ impl Core {
             let Some(found) = self.step(task) else { return };
             let trouble = found.troubles.get(&task.index);
             let session = found.plan.session;
-            let capped = self.jobs.get(&job).is_some_and(|job| job.is_full());
-            let candidate = self.needs[need].vacant.iter().map(|(_, id)| *id).find(|id| {
-                *id != runs_on
-                    && !capped
+            let capped =
+                self.jobs.get(&job).is_some_and(|job| job.is_full() || self.accounts.is_full(job.account));
+            if capped || self.lacking_limit(need).is_some() {
+                return;
+            }
+            let vacant = self.needs[need].vacant.iter().map(|(_, id)| *id).take(CANDIDATES);
+            let sooner: Vec<WorkerId> = vacant.filter(|id| self.is_worth_it(found, *id, left)).collect();
+            if sooner.is_empty() {
+                // What ends earlier is worth it even less.
+                return;
+            }
+            let may = |id: &&WorkerId| {
+                **id != runs_on
                     && !trouble.is_some_and(|trouble| trouble.failed_on.contains(id))
-                    && !self.is_held_off(*id, need, session)
-                    && self.is_worth_it(found, *id, left)
-            });
-            let Some(worker) = candidate.filter(|_| self.lacking_limit(need).is_none()) else { continue };
+                    && !self.is_held_off(**id, need, session)
+            };
+            let Some(worker) = sooner.iter().find(may).copied() else { continue };
             let slots = self.workers.get(&worker).into_iter().flat_map(|known| known.vacant_slots());
             let slot = slots.min_by_key(|(_, slot)| slot.session != Some(session)).map(|(slot, _)| slot);
             if let Some(slot) = slot {
