@@ -10,6 +10,7 @@
 
 mod backoff;
 mod bundles;
+mod gpus;
 mod happening;
 mod hardware;
 mod identity;

@@ -1,18 +1,24 @@
 //! What the farm is told of this worker's Blenders.
 
+use std::sync::Arc;
+
 use kiln_api::{BlenderOffer, DeviceOffer};
 use kiln_host::{BlenderInstall, Device, Flavor};
 use kiln_types::{BlenderSeries, BlenderVersion, DeviceClass};
 
-use crate::seat::Met;
+use crate::{gpus::GpuMemory, seat::Met};
 
 /// One offer a series: of several Blenders of one series the first found is the one that renders.
 #[derive(Debug, Default)]
-pub(crate) struct Offers(Vec<(BlenderInstall, BlenderOffer, bool)>);
+pub(crate) struct Offers {
+    gpus: Arc<GpuMemory>,
+    /// Whether each has been started and has said all.
+    list: Vec<(BlenderInstall, BlenderOffer, bool)>,
+}
 
 impl Offers {
     /// What is known before any of them has been started: every Blender has the engines of its release.
-    pub(crate) fn new(installs: &[BlenderInstall], devices: Option<&[Device]>) -> Self {
+    pub(crate) fn new(installs: &[BlenderInstall], devices: Option<&[Device]>, gpus: Arc<GpuMemory>) -> Self {
         let mut offers: Vec<(BlenderInstall, BlenderOffer, bool)> = Vec::new();
         for install in installs {
             if offers.iter().all(|(_, offer, _)| offer.version.series() != install.version.series()) {
@@ -21,18 +27,19 @@ impl Offers {
                     build_hash: install.build_hash.clone(),
                     flavor: flavor(install.flavor).to_owned(),
                     engines: engines(install.version),
-                    devices: devices.map_or_else(|| with_processor(&[]), with_processor),
+                    devices: with_processor(devices.unwrap_or_default(), &gpus),
                     denoisers: Vec::new(),
                 };
                 offers.push((install.clone(), offer, false));
             }
         }
-        Self(offers)
+        Self { gpus, list: offers }
     }
 
     /// A Blender has been started and has said what it can do. Returns whether that is news.
     pub(crate) fn met(&mut self, met: &Met) -> bool {
-        let Some((_, offer, known)) = self.0.iter_mut().find(|(install, ..)| *install == met.install) else {
+        let Some((_, offer, known)) = self.list.iter_mut().find(|(install, ..)| *install == met.install)
+        else {
             return false;
         };
         *known = true;
@@ -41,7 +48,7 @@ impl Offers {
             build_hash: met.build_hash.clone(),
             flavor: offer.flavor.clone(),
             engines: met.capabilities.engines.clone(),
-            devices: with_processor(&met.capabilities.devices),
+            devices: with_processor(&met.capabilities.devices, &self.gpus),
             denoisers: met.capabilities.denoisers.clone(),
         };
         let news = full != *offer;
@@ -50,21 +57,21 @@ impl Offers {
     }
 
     pub(crate) fn all(&self) -> Vec<BlenderOffer> {
-        self.0.iter().map(|(_, offer, _)| offer.clone()).collect()
+        self.list.iter().map(|(_, offer, _)| offer.clone()).collect()
     }
 
     /// A series whose Blender has not been started yet.
     pub(crate) fn unknown(&self) -> Option<BlenderSeries> {
-        self.0.iter().find(|(.., known)| !known).map(|(_, offer, _)| offer.version.series())
+        self.list.iter().find(|(.., known)| !known).map(|(_, offer, _)| offer.version.series())
     }
 
     /// Looks at this series no more: its Blender does not start.
     pub(crate) fn give_up(&mut self, series: BlenderSeries) {
-        self.0.retain(|(_, offer, known)| *known || offer.version.series() != series);
+        self.list.retain(|(_, offer, known)| *known || offer.version.series() != series);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
     }
 }
 
@@ -75,10 +82,14 @@ fn flavor(flavor: Flavor) -> &'static str {
     }
 }
 
-fn with_processor(devices: &[Device]) -> Vec<DeviceOffer> {
+fn with_processor(devices: &[Device], gpus: &GpuMemory) -> Vec<DeviceOffer> {
     let mut offers: Vec<DeviceOffer> = devices
         .iter()
-        .map(|device| DeviceOffer { class: device.backend, name: device.name.clone(), memory: None })
+        .map(|device| DeviceOffer {
+            class: device.backend,
+            name: device.name.clone(),
+            memory: gpus.of(device),
+        })
         .collect();
     if offers.iter().all(|offer| offer.class != DeviceClass::Cpu) {
         offers.insert(0, DeviceOffer { class: DeviceClass::Cpu, name: String::new(), memory: None });
@@ -113,7 +124,7 @@ mod tests {
     #[test]
     fn one_offer_a_series_that_grows_when_it_is_met() {
         let installs = [install("/a", "4.5.3"), install("/b", "4.5.1"), install("/c", "3.4.1")];
-        let mut offers = Offers::new(&installs, None);
+        let mut offers = Offers::new(&installs, None, Arc::default());
         let all = offers.all();
         assert_eq!(all.len(), 2);
         assert_eq!(all[0].engines[1], "BLENDER_EEVEE_NEXT");

@@ -202,6 +202,21 @@ mod tests {
     }
 
     #[test]
+    fn a_real_terminal_is_seen() {
+        let script = "import os, pty, sys; far, near = pty.openpty(); os.write(far, b'x\\n'); os.read(near, 9); \
+                      print('typed', flush=True); sys.stdin.read()";
+        let mut command = std::process::Command::new("python3");
+        command.args(["-c", script]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut typist = command.spawn().unwrap();
+        let mut said = [0; 5];
+        typist.stdout.take().unwrap().read_exact(&mut said).unwrap();
+        let idle = terminals_idle(Path::new("/dev"));
+        drop(typist.stdin.take());
+        typist.wait().unwrap();
+        assert!(idle.is_some_and(|idle| idle < Duration::from_secs(30)), "{idle:?}");
+    }
+
+    #[test]
     fn what_logind_writes_is_read() {
         let session =
             "# This is private data. Do not parse.\nUID=1000\nACTIVE=1\nREMOTE=0\nTYPE=wayland\nCLASS=user\n";

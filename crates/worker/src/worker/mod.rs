@@ -29,6 +29,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     Happening, WorkerError, WorkerExit, WorkerOptions,
     bundles::Bundles,
+    gpus::GpuMemory,
     hardware::{self, Memory},
     identity::Identity,
     ledger::{Ledger, Revoked},
@@ -103,6 +104,7 @@ pub(crate) struct Worker {
     policy: Policy,
     resting: Option<Rest>,
     shop: Arc<Shop>,
+    gpus: Arc<GpuMemory>,
     offers: Offers,
     slots: Vec<(UnboundedSender<Order>, AbortOnDropHandle<()>)>,
     closed_slots: HashSet<SlotIndex>,
@@ -176,6 +178,7 @@ impl Worker {
             count,
             resting: None,
             shop: Arc::new(shop),
+            gpus: Arc::default(),
             offers: Offers::default(),
             slots: Vec::new(),
             closed_slots: HashSet::new(),

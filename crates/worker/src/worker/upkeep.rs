@@ -2,6 +2,7 @@
 
 use std::{
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,7 @@ use tokio::task::spawn_blocking;
 use super::{Input, Worker};
 use crate::{
     Happening, WorkerExit,
+    gpus::GpuMemory,
     offers::Offers,
     sizing::{self, SpareFacts},
     slot::{Kind, Order},
@@ -25,7 +27,9 @@ const QUIET: Duration = Duration::from_secs(5);
 impl Worker {
     pub(super) async fn look_for_blenders(&mut self) {
         let (extra, home, cache) = self.where_to_look();
-        let found = spawn_blocking(move || kiln_host::discover(&extra, &home, &cache)).await;
+        let look = spawn_blocking(move || kiln_host::discover(&extra, &home, &cache));
+        let (found, gpus) = tokio::join!(look, GpuMemory::ask());
+        self.gpus = Arc::new(gpus);
         self.found(found.unwrap_or_default());
         if self.offers.is_empty() {
             self.happen(Happening::NoBlender);
@@ -44,7 +48,7 @@ impl Worker {
         }
         let versions = installs.iter().map(|install| install.version.to_string()).collect();
         self.happen(Happening::Blenders { versions });
-        self.offers = Offers::new(&installs, self.options.devices.as_deref());
+        self.offers = Offers::new(&installs, self.options.devices.as_deref(), self.gpus.clone());
         self.shop.garage.set_installs(installs);
     }
 
