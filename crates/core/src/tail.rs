@@ -109,13 +109,16 @@ impl Core {
         let frame = self.frame_ms(step, attempt.worker, Some(slot)).unwrap_or(UNMEASURED_MS);
         let position = slot.queue.iter().position(|queued| *queued == id).unwrap_or(0) as u64;
         // Behind an attempt that closes, even the front waits.
-        let ahead = u64::from(!slot.closing.is_empty());
+        let closing = if slot.closing.is_empty() { 0 } else { frame };
         let front = slot.queue.front().and_then(|front| self.attempts.get(front));
-        let done = match front.map(|front| front.phase) {
-            Some(AttemptPhase::Running { since }) => now.since(since).min(frame.saturating_sub(1)),
-            _ => 0,
+        let before = match front.map(|front| front.phase) {
+            _ if position == 0 => 0,
+            Some(AttemptPhase::Running { since }) => {
+                left_ms(frame, now.since(since)) + (position - 1) * frame
+            }
+            _ => position * frame,
         };
-        ((position + ahead) * frame).saturating_sub(done)
+        before + closing
     }
 
     /// Whether a vacant worker may take the attempt's task now.
@@ -212,10 +215,14 @@ impl Core {
                     AttemptPhase::Delivering | AttemptPhase::Late { .. } => return None,
                 };
                 let frame = self.frame_ms(found, attempt.worker, Some(slot))?;
-                // What is late already will be later still: as much again as it is over.
-                let left = frame.saturating_sub(elapsed).max(elapsed.saturating_sub(frame));
-                Some((left, TaskId { job, step, index: *task }, attempt.worker))
+                Some((left_ms(frame, elapsed), TaskId { job, step, index: *task }, attempt.worker))
             })
             .collect()
     }
+}
+
+/// What is left of a frame that was taken to last `frame_ms`. One that is late already will be later still: as much
+/// again as it is over.
+fn left_ms(frame_ms: u64, elapsed_ms: u64) -> u64 {
+    frame_ms.saturating_sub(elapsed_ms).max(elapsed_ms.saturating_sub(frame_ms))
 }

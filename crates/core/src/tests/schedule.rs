@@ -77,6 +77,27 @@ fn an_idle_slot_takes_what_is_queued_elsewhere() {
 }
 
 #[test]
+fn what_waits_behind_a_frame_that_is_late_is_taken_too() {
+    let mut farm = Farm::new();
+    farm.join(1, 1);
+    farm.submit(job(1, 4));
+    farm.schedule();
+    for index in 0..2 {
+        farm.start(1, task(1, index));
+        farm.now = farm.now.after(100);
+        farm.deliver(1, task(1, index));
+        farm.schedule();
+    }
+    farm.start(1, task(1, 2));
+    farm.now = farm.now.after(10_000);
+    farm.join(2, 1);
+    farm.schedule();
+    farm.answer_revokes();
+    farm.schedule();
+    assert_eq!(farm.queue(2, 0), [3], "its turn seemed near, and is not");
+}
+
+#[test]
 fn a_recalled_attempt_that_has_begun_goes_on() {
     let mut farm = Farm::new();
     farm.join(1, 1);
