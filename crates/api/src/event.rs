@@ -92,6 +92,9 @@ pub enum Change {
     },
     WorkerState {
         state: WorkerState,
+        /// Why it is set aside, where it is sick.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
     },
     WorkerRemoved,
 }

@@ -28,7 +28,7 @@ pub use link::{
     Offered, Rest, RevokeWhy, Up, Verdict, Welcome,
 };
 pub use problem::{Problem, ProblemCode};
-pub use worker::{Info, Me, RunningView, WorkerList, WorkerView};
+pub use worker::{Info, Me, RunningView, SickView, WorkerList, WorkerView};
 
 /// Where every route but the public ones begins.
 pub const PREFIX: &str = "/api/v1";

@@ -265,6 +265,9 @@ pub enum RevokeWhy {
     /// It lapsed and runs elsewhere, its task is done, or the server does not know it: stop it and report it
     /// as handed back (its slot gets no new work before that).
     Stale,
+    /// It has taken too long, or shows no sign of progress, and counts as failed: stop it and report it as handed
+    /// back.
+    TimedOut,
 }
 
 /// What became of a report.

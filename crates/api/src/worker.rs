@@ -53,11 +53,25 @@ pub struct WorkerView {
     pub tags: Vec<String>,
     /// Why it takes no work for now, by its own wish.
     pub resting: Option<Rest>,
+    /// Why it is set aside, where it fails, or goes down, where others deliver.
+    pub sick: Option<SickView>,
     /// Whether the farm wakes its machine when work waits for it.
     pub wakes: bool,
     pub blenders: Vec<BlenderOffer>,
     pub running: Vec<RunningView>,
     pub last_seen_ms: i64,
+}
+
+/// A worker that gets nothing but one task on trial from time to time, until it delivers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SickView {
+    /// One sentence for a person.
+    pub why: String,
+    /// How often it has been tried in vain.
+    pub trials: u32,
+    /// When it is tried next; absent where that is as soon as there is something for it, or goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_ms: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -4,7 +4,7 @@ use kiln_types::{AttemptId, AttemptState, Failure, WorkerId};
 
 use crate::{
     Core, Finish, HeldPhase, Moment, Outbox, Record, RevokeReason, Verdict,
-    job::{JobEnd, Place},
+    job::Place,
     pauses::Why,
     worker::{AttemptPhase, Worker},
 };
@@ -53,6 +53,7 @@ impl Core {
             before.phase = AttemptPhase::Delivering;
             slot.queue.pop_front();
             slot.delivering.push(front);
+            self.watch.end(front);
             slot.measured(now.since(since));
             left = Some((before.task, now.since(since), before.cold));
         }
@@ -60,6 +61,7 @@ impl Core {
         if slot.session.is_none() {
             slot.set_session(session);
         }
+        self.watch_over(now, attempt);
         if let Some((task, ms, cold)) = left {
             self.learn_time(task, worker, ms, cold);
         }
@@ -86,9 +88,12 @@ impl Core {
         };
         let live = found.phase.is_live();
         let unasked = found.phase == (AttemptPhase::Assigned { recalled: false });
-        if let Some(session) = self.step(found.task).map(|step| step.plan.session) {
+        if let Some((session, first)) =
+            self.step(found.task).map(|step| (step.plan.session, step.firsts.is_open()))
+        {
             match &finish {
-                Finish::Failed(failure) if failure.cause.blames_worker() => {
+                // Where nothing has been delivered yet, others had better say whether it is the worker or the scene.
+                Finish::Failed(failure) if first || failure.cause.blames_worker() => {
                     self.hold_off(now, worker, session, Why::Faulty);
                 }
                 Finish::Delivered | Finish::Failed(_) => self.takes_again(worker, session, Why::Faulty),
@@ -101,10 +106,10 @@ impl Core {
         match finish {
             Finish::Delivered => {
                 self.measure(now, attempt);
-                self.deliver(attempt, out)
+                self.deliver(now, attempt, out)
             }
             Finish::Failed(failure) if live => {
-                self.fail(attempt, failure, out);
+                self.fail(now, attempt, failure, out);
                 Verdict::Recorded
             }
             Finish::HandedBack if live => {
@@ -157,7 +162,7 @@ impl Core {
         }
     }
 
-    fn deliver(&mut self, id: AttemptId, out: &mut impl Outbox) -> Verdict {
+    fn deliver(&mut self, now: Moment, id: AttemptId, out: &mut impl Outbox) -> Verdict {
         let Some(found) = self.attempts.get(&id) else { return Verdict::Unknown };
         let task = found.task;
         let place = self.open_place(found);
@@ -182,35 +187,20 @@ impl Core {
             step.remove_waiting(task.index);
             step.done.insert(task.index);
             let trouble = step.troubles.remove(&task.index).unwrap_or_default();
-            for late in trouble.late {
-                self.attempts.remove(&late);
+            for late in &trouble.late {
+                self.attempts.remove(late);
             }
+            self.was_no_fault_of(task, &trouble);
         }
         self.begin(task.job, out);
+        self.delivered_on(now, attempt.worker, (task.job, task.step), out);
         self.settle(task.job, out);
         Verdict::Committed
     }
 
-    fn fail(&mut self, id: AttemptId, failure: Failure, out: &mut impl Outbox) {
-        let Some(attempt) = self.detach(id) else { return };
-        let task = attempt.task;
-        let state = AttemptState::Failed;
-        out.record(Record::AttemptClosed { attempt: id, task, state, failure: Some(failure.clone()) });
-        self.begin(task.job, out);
-        if let Some(step) = self.step_mut(task) {
-            let trouble = step.troubles.entry(task.index).or_default();
-            trouble.failed_on.push(attempt.worker);
-            trouble.last = Some(failure.clone());
-        }
-        if failure.cause.stops_job() {
-            while let Some(twin) = self.step(task).and_then(|step| step.live.get(&task.index)).copied() {
-                self.revoke(twin, RevokeReason::Cancelled, AttemptState::Revoked, out);
-            }
-            self.fail_task(task, failure.clone(), out);
-            self.end_job(task.job, JobEnd::Failed, Some(failure), out);
-        } else {
-            self.release(task, Some(&failure), out);
-            self.settle(task.job, out);
+    fn fail(&mut self, now: Moment, id: AttemptId, failure: Failure, out: &mut impl Outbox) {
+        if let Some(attempt) = self.detach(id) {
+            self.failed(now, id, &attempt, failure, out);
         }
     }
 }

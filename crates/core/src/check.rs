@@ -7,7 +7,8 @@ use kiln_types::{AttemptId, JobId, TaskId, WorkerId};
 use crate::{
     Core, IndexSet,
     core::step_index,
-    job::{Job, JobEnd, JobPhase, Place, Step},
+    health::Trial,
+    job::{Fault, Job, JobEnd, JobPhase, Place, Step, Trouble},
     worker::{AttemptPhase, Presence, Worker},
 };
 
@@ -26,6 +27,33 @@ impl Core {
         }
         self.check_attempts();
         self.check_indexes();
+        self.check_health();
+    }
+
+    /// Who is sick, and what runs, is what is thought of.
+    fn check_health(&self) {
+        let sick: BTreeSet<WorkerId> =
+            self.workers.iter().filter(|(_, worker)| worker.sick.is_some()).map(|(id, _)| *id).collect();
+        assert_eq!(self.infirmary.sick, sick, "the list of the sick is wrong");
+        for (id, worker) in &self.workers {
+            assert_eq!(
+                self.is_struck(*id),
+                !worker.strikes.is_empty(),
+                "worker {id} is thought struck wrongly"
+            );
+            let Some(sick) = &worker.sick else { continue };
+            if let Trial::Runs(attempt) = sick.trial {
+                assert!(
+                    worker.live().any(|live| live == attempt),
+                    "worker {id} is tried with what it has not"
+                );
+            }
+            self.infirmary.check(*id, sick.trial);
+        }
+        let runs = self.attempts.iter().filter(|(_, attempt)| attempt.runs()).map(|(id, _)| *id);
+        let (runs, watched) = (runs.collect::<BTreeSet<_>>(), self.watch.attempts().collect::<BTreeSet<_>>());
+        assert_eq!(runs, watched, "others run than are watched");
+        self.watch.check();
     }
 
     /// What was not touched since the last turn is where the indexes say.
@@ -116,7 +144,15 @@ impl Core {
                 let is_out = step.live.contains_key(task);
                 let may_go_on = trouble.spared || failures < usize::from(self.config.max_failures);
                 assert!(may_go_on || is_out, "should have failed");
-                assert!(trouble.lapses < self.config.max_lapses || is_out, "should have failed");
+                let may_lapse =
+                    trouble.spared || trouble.lapsed_on.len() < usize::from(self.config.max_lapses);
+                assert!(may_lapse || is_out, "should have failed");
+                let counted = |of: Fault| trouble.counted.iter().filter(|(_, fault)| *fault == of).count();
+                assert!(counted(Fault::Failed) <= failures, "{id}.{index}.{task} forgives too much");
+                assert!(
+                    counted(Fault::Lapsed) <= trouble.lapsed_on.len(),
+                    "{id}.{index}.{task} forgives too much"
+                );
             }
         }
         if job.has_ended() {
@@ -199,11 +235,11 @@ fn check_sets(step: &Step, name: &str) {
     for spot in &step.retry {
         let index = &spot.index;
         assert_eq!(*spot, step.waiting.spot(*index), "{name}.{index} is to be retried and stands elsewhere");
-        let failed = step.troubles.get(index).is_some_and(|trouble| !trouble.failed_on.is_empty());
+        let failed = step.troubles.get(index).is_some_and(Trouble::is_blamed);
         assert!(failed, "{name}.{index} is to be retried and has not failed");
     }
     for index in step.waiting.set().iter().filter(|_| !step.troubles.is_empty()) {
-        let failed = step.troubles.get(&index).is_some_and(|trouble| !trouble.failed_on.is_empty());
+        let failed = step.troubles.get(&index).is_some_and(Trouble::is_blamed);
         assert!(!failed, "{name}.{index} has failed and waits as if it had not");
     }
 }

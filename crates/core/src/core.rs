@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_types::{AttemptId, AttemptState, Epoch, Failure, FailureCause, JobId, TaskId, WorkerId};
+use kiln_types::{AttemptId, AttemptState, Epoch, Failure, JobId, TaskId, WorkerId};
 
 use crate::{
     IndexSet, JobError, Moment, Outbox, Party, Push, Record, RevokeReason, Share,
     accounts::Accounts,
+    health::Infirmary,
     index::{Indexes, Limit},
     job::{Job, JobEnd, JobPhase, Place, Step},
     needs::Needs,
     pauses::Pauses,
-    worker::{Attempt, AttemptPhase, Presence, Slot, Worker},
+    watch::Watch,
+    worker::{Attempt, AttemptPhase, Worker},
 };
 
 /// What may be tuned.
@@ -30,6 +32,8 @@ pub struct Config {
     pub max_failures: u8,
     /// Lapsed attempts after which a task fails.
     pub max_lapses: u8,
+    /// Milliseconds without a sign of progress after which an attempt is taken to hang, where its step does not say.
+    pub hang_ms: u64,
 }
 
 impl Default for Config {
@@ -41,6 +45,7 @@ impl Default for Config {
             steal_ms: 250,
             max_failures: 3,
             max_lapses: 3,
+            hang_ms: 15 * 60_000,
         }
     }
 }
@@ -77,6 +82,8 @@ pub struct Core {
     /// Workers whose state may have changed since it was last recorded.
     pub(crate) touched: BTreeSet<WorkerId>,
     pub(crate) pauses: Pauses,
+    pub(crate) infirmary: Infirmary,
+    pub(crate) watch: Watch,
 }
 
 impl Core {
@@ -101,6 +108,8 @@ impl Core {
             leases_from: Moment(u64::MAX),
             touched: BTreeSet::new(),
             pauses: Pauses::default(),
+            infirmary: Infirmary::default(),
+            watch: Watch::default(),
         }
     }
 
@@ -121,11 +130,13 @@ impl Core {
     pub fn tick(&mut self, now: Moment, out: &mut impl Outbox) {
         self.end_pauses(now);
         self.start_due(now);
+        self.end_overdue(now, out);
+        self.end_convalescences(now);
         if self.leases_from <= now {
             let due = |worker: &Worker| worker.presence.lease_end().is_some_and(|end| end <= now);
             let due: Vec<WorkerId> = self.workers.iter().filter(|(_, w)| due(w)).map(|(id, _)| *id).collect();
             for worker in due {
-                self.lapse(worker, true, out);
+                self.lapse(now, worker, true, out);
             }
             let ends = self.workers.values().filter_map(|worker| worker.presence.lease_end());
             self.leases_from = ends.min().unwrap_or(Moment(u64::MAX));
@@ -137,7 +148,10 @@ impl Core {
     pub fn next_deadline(&self) -> Option<Moment> {
         let leases = Some(self.leases_from).filter(|from| from.0 < u64::MAX && !self.workers.is_empty());
         let start = self.indexes.starts.first().map(|(at, _)| *at);
-        leases.into_iter().chain(self.pauses.next_deadline()).chain(start).chain(self.next_tail()).min()
+        let trial = self.infirmary.next_deadline();
+        let watch = self.watch.next_deadline();
+        let all = leases.into_iter().chain(self.pauses.next_deadline()).chain(start).chain(self.next_tail());
+        all.chain(trial).chain(watch).min()
     }
 
     /// To change it: its job is filed anew.
@@ -169,6 +183,8 @@ impl Core {
         {
             slot.detach(id);
         }
+        self.watch.end(id);
+        self.trial_is_over(attempt.worker, id);
         self.touch(attempt.worker);
         self.repay(&attempt);
         let index = attempt.task.index;
@@ -227,55 +243,6 @@ impl Core {
         Some(attempt)
     }
 
-    /// The task, in no place so far, waits again; or fails, where it has used up its attempts. A failure by which
-    /// a worker is to blame is one of them, but not the last one while another worker would take the task.
-    pub(crate) fn release(&mut self, task: TaskId, last: Option<&Failure>, out: &mut impl Outbox) {
-        let (max_failures, max_lapses) = (self.config.max_failures, self.config.max_lapses);
-        let Some(step) = self.step_mut(task) else { return };
-        if step.live.contains_key(&task.index) {
-            // Its twin goes on; what becomes of the task is seen when that ends.
-            return;
-        }
-        let trouble = step.troubles.get(&task.index);
-        let (failures, lapses) = trouble.map_or((0, 0), |t| (t.failed_on.len(), t.lapses));
-        let spared = last.is_some_and(|last| last.cause.blames_worker()) && self.goes_elsewhere(task);
-        let Some(step) = self.step_mut(task) else { return };
-        let reason = if failures >= usize::from(max_failures) && !spared {
-            let earlier = step.troubles.get(&task.index).and_then(|trouble| trouble.last.clone());
-            last.cloned()
-                .or(earlier)
-                .unwrap_or_else(|| Failure::new(FailureCause::Other, "failed on every attempt"))
-        } else if lapses >= max_lapses {
-            let count = if lapses == 3 { "three".to_owned() } else { lapses.to_string() };
-            Failure::new(FailureCause::Other, format!("took {count} workers down"))
-        } else {
-            if spared && let Some(trouble) = step.troubles.get_mut(&task.index) {
-                trouble.spared = true;
-            }
-            return step.put_waiting(task.index);
-        };
-        self.fail_task(task, reason, out);
-    }
-
-    /// Whether a worker on which the task has not failed would take it now.
-    fn goes_elsewhere(&self, task: TaskId) -> bool {
-        let Some(step) = self.step(task) else { return false };
-        let failed_on = step.troubles.get(&task.index).map_or(&[][..], |trouble| &trouble.failed_on);
-        self.others_take(failed_on, step.need, step.plan.session)
-    }
-
-    /// The task, in no place so far, is failed.
-    pub(crate) fn fail_task(&mut self, task: TaskId, reason: Failure, out: &mut impl Outbox) {
-        let Some(step) = self.step_mut(task) else { return };
-        step.failed.insert(task.index);
-        let generation = step.generations.get(task.index);
-        let trouble = step.troubles.remove(&task.index).unwrap_or_default();
-        for late in &trouble.late {
-            self.attempts.remove(late);
-        }
-        out.record(Record::TaskFailed { task, generation, reason });
-    }
-
     /// Ends a live attempt that the core no longer wants. Its slot stays closed until the worker reports it,
     /// unless it has left the slot already. The task is then in no place.
     pub(crate) fn revoke(
@@ -313,63 +280,6 @@ impl Core {
         if self.workers.get(&to).is_some_and(|worker| worker.presence.is_connected()) {
             out.push(to, push);
         }
-    }
-
-    /// The worker's lease has run out, or it is to be forgotten: every live attempt of it ends and its task is
-    /// free. `blame` counts a lapse against the tasks that may have been its end.
-    pub(crate) fn lapse(&mut self, id: WorkerId, blame: bool, out: &mut impl Outbox) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
-        worker.presence = match worker.presence {
-            Presence::Here { .. } | Presence::Silent => Presence::Silent,
-            Presence::Away { .. } | Presence::Offline => Presence::Offline,
-        };
-        let live: Vec<AttemptId> = worker.live().collect();
-        let suspects = self.suspects(id);
-        self.touch(id);
-        for attempt in live {
-            self.lose(attempt, blame && suspects.contains(&attempt), true, out);
-        }
-        if let Some(worker) = self.workers.get_mut(&id)
-            && worker.presence == Presence::Offline
-        {
-            worker.slots.iter_mut().for_each(|slot| slot.closing.clear());
-            worker.resize();
-        }
-    }
-
-    /// The attempts to count against their tasks should the worker be lost now: on each slot the one that ran or
-    /// was about to, because loading a scene kills machines too. Not one of an earlier reign that never began:
-    /// the server may have died before it was sent.
-    pub(crate) fn suspects(&self, id: WorkerId) -> BTreeSet<AttemptId> {
-        let foremost = self.workers.get(&id).into_iter().flat_map(|w| &w.slots).flat_map(Slot::foremost);
-        let may_have_run = |id: &AttemptId| {
-            id.epoch == self.epoch || self.attempts.get(id).is_some_and(|known| known.phase.has_begun())
-        };
-        foremost.filter(may_have_run).collect()
-    }
-
-    /// A live attempt is lost with its worker. `late`: the worker may come back with it.
-    pub(crate) fn lose(&mut self, id: AttemptId, blame: bool, late: bool, out: &mut impl Outbox) {
-        let Some(attempt) = self.detach(id) else { return };
-        let task = attempt.task;
-        let state = if blame { AttemptState::Lapsed } else { AttemptState::HandedBack };
-        out.record(Record::AttemptClosed { attempt: id, task, state, failure: None });
-        if late {
-            let may_run = attempt.phase != AttemptPhase::Delivering;
-            if may_run
-                && let Some(worker) = self.workers.get_mut(&attempt.worker)
-                && let Some(slot) = worker.slot_mut(attempt.slot)
-            {
-                slot.close(id);
-            }
-            self.keep_late(id, attempt, blame);
-        }
-        if blame && let Some(step) = self.step_mut(task) {
-            let trouble = step.troubles.entry(task.index).or_default();
-            trouble.lapses = trouble.lapses.saturating_add(1);
-        }
-        self.release(task, None, out);
-        self.settle(task.job, out);
     }
 
     /// Ends the job if nothing of it can go on, and records what changed about its steps.

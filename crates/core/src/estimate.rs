@@ -8,6 +8,8 @@ use crate::{Core, job::Step, worker::Slot};
 pub(crate) const UNMEASURED_MS: u64 = 10_000;
 /// Frames after which the work of a step is known well enough to tell a worker's speed by it.
 const ENOUGH: u32 = 3;
+/// Frames of which the middle one is known.
+const LATEST: usize = 16;
 /// Speeds beyond these are the frames' doing.
 const SPEEDS: std::ops::RangeInclusive<f32> = 0.02..=50.0;
 
@@ -21,6 +23,8 @@ pub(crate) struct Pace {
     frames: u32,
     /// Only frames that opened their scene have been measured.
     cold: bool,
+    /// The latest, in a ring.
+    latest: [f32; LATEST],
 }
 
 /// What frames of a step took of their machines.
@@ -43,6 +47,7 @@ impl Pace {
         self.cold = cold;
         self.spread =
             if self.frames == 0 { 0.0 } else { self.spread + ((work - self.mean).abs() - self.spread) / 8.0 };
+        self.latest[self.frames as usize % LATEST] = work;
         self.mean = if self.frames == 0 { work } else { self.mean + (work - self.mean) / 8.0 };
         self.frames = self.frames.saturating_add(1);
     }
@@ -59,6 +64,15 @@ impl Pace {
             mean,
             0.1 + 2.0 * spread / f64::from(self.frames.min(64)).sqrt() + 1.0 / f64::from(self.frames),
         ))
+    }
+
+    /// The middle one of the latest frames, at speed 1, and how many those were.
+    pub fn median(&self) -> Option<(f32, usize)> {
+        let known = LATEST.min(self.frames as usize);
+        let mut latest = self.latest;
+        let latest = latest.get_mut(..known).filter(|latest| !latest.is_empty())?;
+        latest.sort_unstable_by(f32::total_cmp);
+        Some((latest[known / 2], known))
     }
 
     /// Milliseconds at speed 1.
@@ -85,6 +99,9 @@ impl Core {
         let ms = ms.max(1) as f32;
         let expected = step.pace.mean().filter(|_| step.pace.frames >= ENOUGH && !step.pace.cold && !cold);
         step.pace.measured(ms * speed, cold);
+        if !cold && let Some(known) = self.workers.get_mut(&worker) {
+            known.measured = true;
+        }
         if let Some(expected) = expected
             && let Some(known) = self.workers.get_mut(&worker)
         {

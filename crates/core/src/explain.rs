@@ -35,6 +35,7 @@ pub enum Wait {
         paused: u32,
         leaving: u32,
         resting: u32,
+        sick: u32,
         others: u32,
     },
     /// Workers that fit handed such work back or failed to begin it, and are asked again soon.
@@ -251,16 +252,17 @@ impl Core {
 }
 
 fn not_working(workers: &[(WorkerId, &Worker)]) -> Wait {
-    let (mut paused, mut leaving, mut resting, mut others) = (0, 0, 0, 0);
+    let (mut paused, mut leaving, mut resting, mut sick, mut others) = (0, 0, 0, 0, 0);
     for (_, worker) in workers {
         match worker.wish {
             WorkerWish::Pause => paused += 1,
             WorkerWish::Drain | WorkerWish::Stop => leaving += 1,
             WorkerWish::Work if worker.offer.resting => resting += 1,
+            WorkerWish::Work if worker.sick.is_some() => sick += 1,
             WorkerWish::Work => others += 1,
         }
     }
-    Wait::NotWorking { paused, leaving, resting, others }
+    Wait::NotWorking { paused, leaving, resting, sick, others }
 }
 
 fn lacks(worker: &Worker, requirement: &Requirement) -> BTreeSet<Lack> {

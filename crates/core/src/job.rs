@@ -8,6 +8,7 @@ use kiln_types::{AttemptId, Failure, JobState, TaskIndex, WorkerId};
 use crate::{
     Generations, IndexSet, Standing, StepPlan, StepState, TaskCounts, TaskSpan,
     accounts::AccountId,
+    alike::Firsts,
     estimate::{Pace, Peak},
     needs::Need,
     order::Spot,
@@ -125,9 +126,9 @@ impl Job {
 pub(crate) struct Step {
     pub plan: StepPlan,
     pub need: Need,
-    /// Tasks that wait and have not failed on any worker.
+    /// Tasks that wait and have gone wrong on no worker.
     pub waiting: Waiting,
-    /// Tasks that wait and had better not go to a worker on which they failed.
+    /// Tasks that wait and had better not go to a worker on which they went wrong.
     pub retry: BTreeSet<Spot>,
     pub live: BTreeMap<TaskIndex, AttemptId>,
     /// How many of `live` have begun.
@@ -148,6 +149,10 @@ pub(crate) struct Step {
     pub pace: Pace,
     /// The most memory that a frame of it took, and the least that a machine had on which one did; bytes.
     pub peak: Option<Peak>,
+    /// Workers that have delivered tasks of it in this reign.
+    pub delivered_by: BTreeSet<WorkerId>,
+    /// What its first tasks failed of, as long as none has been delivered.
+    pub firsts: Firsts,
 }
 
 /// What went wrong with a task that waits or is live; forgotten when it ends, so that a retry starts clean.
@@ -159,12 +164,23 @@ pub(crate) struct Trouble {
     pub last: Option<Failure>,
     /// It may have more failures than it should: workers were to blame, and others were left.
     pub spared: bool,
-    /// Attempts that lapsed while they ran.
-    pub lapses: u8,
+    /// The worker of each attempt that lapsed while it ran.
+    pub lapsed_on: Vec<WorkerId>,
+    /// The attempts of this reign among those, which may yet turn out to be their workers' fault.
+    pub counted: Vec<(AttemptId, Fault)>,
+    /// Attempts that took too long: each gives the next more time.
+    pub timed_out: u8,
     /// It ran out of memory on a machine of so many bytes: it needs one with more.
     pub outgrew: Option<u64>,
     /// Attempts that are closed and may yet deliver.
     pub late: Vec<AttemptId>,
+}
+
+/// How an attempt went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Failed,
+    Lapsed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,6 +211,8 @@ impl Step {
             offered: 0,
             pace: Pace::default(),
             peak: None,
+            delivered_by: BTreeSet::new(),
+            firsts: Firsts::default(),
             plan,
         }
     }
@@ -234,7 +252,7 @@ impl Step {
     }
 
     pub fn put_waiting(&mut self, index: TaskIndex) {
-        if self.troubles.get(&index).is_some_and(|trouble| !trouble.failed_on.is_empty()) {
+        if self.troubles.get(&index).is_some_and(Trouble::is_blamed) {
             self.retry.insert(self.waiting.spot(index));
         } else {
             self.waiting.insert(index);
@@ -247,6 +265,11 @@ impl Step {
         }
     }
 
+    /// Whether the task is among those that wait; one that is in no place is not.
+    pub fn waits(&self, index: TaskIndex) -> bool {
+        self.retry.contains(&self.waiting.spot(index)) || self.waiting.set().contains(index)
+    }
+
     /// The next task in the step's order among those that wait; `may` says of a task that has failed whether
     /// it may be taken.
     pub fn next(&self, may: impl Fn(&Trouble) -> bool) -> Option<TaskIndex> {
@@ -254,7 +277,11 @@ impl Step {
         const LOOK_AT: usize = 256;
         let allowed = |spot: &&Spot| self.troubles.get(&spot.index).is_none_or(&may);
         let retry = self.retry.iter().take(LOOK_AT).find(allowed).copied();
-        self.waiting.first().into_iter().chain(retry).min().map(|spot| spot.index)
+        let first = self.waiting.first();
+        // Where all has failed so far, another task tells more than the same one again.
+        let next =
+            if self.firsts.all_failed() { first.or(retry) } else { first.into_iter().chain(retry).min() };
+        next.map(|spot| spot.index)
     }
 
     /// More tasks at the end, up to `count`, which wait.
@@ -279,6 +306,7 @@ impl Step {
         lost.merge(&self.cancelled.intersection(which));
         self.failed.subtract(&lost);
         self.cancelled.subtract(&lost);
+        self.firsts.forget();
         self.waiting.merge(&lost);
         lost
     }
@@ -286,6 +314,9 @@ impl Step {
     /// Done tasks of `which` wait again, each in its next generation; those that did.
     pub fn reopen_done(&mut self, which: &IndexSet) -> IndexSet {
         let done = self.done.intersection(which);
+        if !done.is_empty() {
+            self.firsts.close();
+        }
         self.done.subtract(&done);
         self.waiting.merge(&done);
         for span in done.spans() {
@@ -314,6 +345,34 @@ impl Step {
 
 impl Trouble {
     pub fn is_over(&self) -> bool {
-        self.failed_on.is_empty() && self.lapses == 0 && self.late.is_empty()
+        !self.is_blamed() && self.late.is_empty()
+    }
+
+    /// Whether anything counts against the task.
+    pub fn is_blamed(&self) -> bool {
+        !(self.failed_on.is_empty() && self.lapsed_on.is_empty())
+    }
+
+    /// Each worker on which it went wrong, as often as it did.
+    pub fn workers(&self) -> impl Iterator<Item = WorkerId> {
+        self.failed_on.iter().chain(&self.lapsed_on).copied()
+    }
+
+    /// Whether it failed on the worker, or took it down.
+    pub fn befell(&self, worker: WorkerId) -> bool {
+        self.workers().any(|of| of == worker)
+    }
+
+    /// The worker's attempt counts no more. Whether it did.
+    pub fn forgive(&mut self, attempt: AttemptId, worker: WorkerId) -> bool {
+        let Some(at) = self.counted.iter().position(|(counted, _)| *counted == attempt) else { return false };
+        let list = match self.counted.remove(at).1 {
+            Fault::Failed => &mut self.failed_on,
+            Fault::Lapsed => &mut self.lapsed_on,
+        };
+        if let Some(at) = list.iter().position(|of| *of == worker) {
+            list.remove(at);
+        }
+        true
     }
 }

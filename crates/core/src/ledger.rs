@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 use kiln_types::{AttemptId, AttemptState, Generation, JobId, JobState, SlotIndex, TaskId, WorkerId};
 
 use crate::{
-    JobPlan, Record, RestoredAttempt, RestoredJob, RestoredPhase, RestoredStep, RestoredTrouble, StepPlan,
+    JobPlan, Record, RestoredAttempt, RestoredJob, RestoredPhase, RestoredStep, RestoredTrouble, Sickness,
+    StepPlan,
 };
 
 /// The durable state of a farm, kept in memory.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     jobs: BTreeMap<JobId, LedgerJob>,
+    sick: BTreeMap<WorkerId, Sickness>,
 }
 
 #[derive(Debug, Clone)]
@@ -53,6 +55,16 @@ impl Ledger {
     /// A job was forgotten for good.
     pub fn remove_job(&mut self, job: JobId) {
         self.jobs.remove(&job);
+    }
+
+    /// A worker was removed.
+    pub fn remove_worker(&mut self, worker: WorkerId) {
+        self.sick.remove(&worker);
+    }
+
+    /// Workers that were sick after the last record.
+    pub fn sick(&self) -> impl Iterator<Item = (WorkerId, &Sickness)> {
+        self.sick.iter().map(|(id, sickness)| (*id, sickness))
     }
 
     pub fn job_ids(&self) -> impl Iterator<Item = JobId> {
@@ -119,6 +131,17 @@ impl Ledger {
                     step.count = *count;
                 }
             }
+            Record::AttemptExcused { attempt, task } => {
+                if let Some(job) = self.jobs.get_mut(&task.job)
+                    && let Some(known) = job.attempts.get_mut(attempt)
+                {
+                    known.counts = false;
+                }
+            }
+            Record::WorkerHealth { worker, sickness } => match sickness {
+                Some(sickness) => drop(self.sick.insert(*worker, sickness.clone())),
+                None => drop(self.sick.remove(worker)),
+            },
             Record::StepState { .. } | Record::WorkerState { .. } => {}
         }
     }
@@ -142,7 +165,7 @@ impl Ledger {
                 });
                 match known.state {
                     AttemptState::Failed => step.troubles[at].failed_on.push(known.worker),
-                    _ => step.troubles[at].lapses += 1,
+                    _ => step.troubles[at].lapsed_on.push(known.worker),
                 }
             }
             let phase = match known.state {

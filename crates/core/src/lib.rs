@@ -6,12 +6,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod accounts;
+mod alike;
 mod attempts;
+mod blame;
 mod check;
 mod core;
 mod error;
 mod estimate;
 mod explain;
+mod health;
 mod index;
 mod index_set;
 mod job;
@@ -30,6 +33,7 @@ mod tests;
 mod verbs;
 mod view;
 mod waiting;
+mod watch;
 mod worker;
 mod workers;
 
@@ -37,6 +41,7 @@ pub use crate::core::{Config, Core};
 pub use accounts::{Party, Share};
 pub use error::JobError;
 pub use explain::{Forecast, Lack, Occupant, Wait};
+pub use health::Sickness;
 pub use index_set::{BadIndexSet, Generations, IndexSet, TaskSpan};
 pub use ledger::Ledger;
 pub use message::{
@@ -45,4 +50,4 @@ pub use message::{
 };
 pub use plan::{Gpus, JobPlan, Label, PlanError, Requirement, Room, Standing, StepPlan};
 pub use restore::{RestoredAttempt, RestoredJob, RestoredPhase, RestoredStep, RestoredTrouble};
-pub use view::{JobView, StepView, TaskCounts, TaskView, Unmet, WorkerView};
+pub use view::{JobView, SickView, StepView, TaskCounts, TaskView, Unmet, WorkerView};

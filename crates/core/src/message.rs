@@ -7,7 +7,7 @@ use kiln_types::{
     WorkerState, WorkerWish,
 };
 
-use crate::{IndexSet, Label, TaskSpan};
+use crate::{IndexSet, Label, Sickness, TaskSpan};
 
 /// Milliseconds on the caller's monotone clock. The core has none of its own: every input says when it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -150,6 +150,8 @@ pub enum RevokeReason {
     Recalled,
     /// The core does not know it, it lapsed and runs elsewhere, or its task is done or renders again: stop it.
     Stale,
+    /// It has taken too long, or shows no sign of progress: stop it. It counts as failed already.
+    TimedOut,
 }
 
 /// Every durable consequence. The records of a batch, written in one transaction, are enough to build the
@@ -186,6 +188,12 @@ pub enum Record {
         task: TaskId,
         state: AttemptState,
         failure: Option<Failure>,
+    },
+    /// This attempt, which failed or lapsed, counts against its task no more: its worker was to blame. Comes after the
+    /// record that closed it.
+    AttemptExcused {
+        attempt: AttemptId,
+        task: TaskId,
     },
     /// A lapsed attempt goes on, because its worker came back in time: it is `Running` or `Assigned` again,
     /// and its lapse no longer counts.
@@ -226,6 +234,11 @@ pub enum Record {
         job: JobId,
         step: StepIndex,
         count: u32,
+    },
+    /// The worker is sick from now on, or sicker; or is well again.
+    WorkerHealth {
+        worker: WorkerId,
+        sickness: Option<Sickness>,
     },
     /// Only for showing.
     WorkerState {

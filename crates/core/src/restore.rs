@@ -6,7 +6,7 @@ use crate::{
     Core, Generations, HeldPhase, IndexSet, JobError, JobPlan, Moment, WorkerOffer,
     core::step_index,
     job::{JobEnd, JobPhase, Place, Step, Trouble},
-    worker::{Attempt, AttemptPhase, Presence, Worker},
+    worker::{Attempt, AttemptPhase, Presence},
 };
 
 /// What the store knows of a job besides its plan. Start from [`RestoredJob::new`] and fill the steps.
@@ -39,8 +39,8 @@ pub struct RestoredTrouble {
     pub task: TaskIndex,
     /// Failed attempts since the task was last reopened, each with its worker.
     pub failed_on: Vec<WorkerId>,
-    /// Lapsed attempts since then.
-    pub lapses: u8,
+    /// Lapsed attempts since then, each with its worker.
+    pub lapsed_on: Vec<WorkerId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,15 +157,8 @@ impl Core {
         let attempt = Attempt { task, worker, generation, slot, phase, charged_ms: 0, cold: true };
         self.attempts.insert(id, attempt);
         self.touch(worker);
-        let needs = &self.needs;
-        let known = self.workers.entry(worker).or_insert_with(|| {
-            let mut worker = Worker::unseen(Presence::Offline);
-            worker.set_offer(WorkerOffer::default(), needs);
-            worker
-        });
-        if !phase.is_live() {
-            return;
-        }
+        self.know(worker);
+        let Some(known) = self.workers.get_mut(&worker).filter(|_| phase.is_live()) else { return };
         if matches!(known.presence, Presence::Offline | Presence::Silent) {
             known.presence = lease;
         }
@@ -175,6 +168,7 @@ impl Core {
             return;
         }
         slot.runs(id, &mut self.attempts);
+        self.watch_slots(now, worker);
     }
 }
 
@@ -197,17 +191,20 @@ impl RestoredStep {
         {
             return Err("a task is beyond the end of its step");
         }
+        if !self.done.is_empty() || self.generations != Generations::default() {
+            step.firsts.close();
+        }
         step.waiting.subtract(&all);
         step.done = self.done;
         step.failed = self.failed;
         step.cancelled = self.cancelled;
         step.generations = self.generations;
         for stored in self.troubles {
-            let RestoredTrouble { task, failed_on, lapses } = stored;
+            let RestoredTrouble { task, failed_on, lapsed_on } = stored;
             if !has_ended && step.place(task) == Some(Place::Waiting) {
                 step.waiting.remove(task);
                 // It waits, so it was spared whatever it has failed.
-                let trouble = Trouble { failed_on, spared: true, lapses, ..Trouble::default() };
+                let trouble = Trouble { failed_on, spared: true, lapsed_on, ..Trouble::default() };
                 if !trouble.is_over() {
                     step.troubles.insert(task, trouble);
                 }

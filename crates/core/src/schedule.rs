@@ -21,7 +21,7 @@ use crate::{
 /// How far another's turn may be ahead for a slot to stay with its scene; milliseconds of share.
 const RELOAD_MS: u64 = 20_000;
 /// Steps that cannot be served here and now, looked at for one decision.
-const LOOK_AT: usize = 256;
+pub(crate) const LOOK_AT: usize = 256;
 /// One part in so many of the time goes to lower priorities, so that nothing starves.
 const TRICKLE: u64 = 20;
 
@@ -37,6 +37,7 @@ impl Core {
             self.settle(job, out);
         }
         self.end_pauses(now);
+        self.end_convalescences(now);
         self.start_due(now);
         let dirty: Vec<WorkerId> = self.by_speed();
         self.reindex();
@@ -51,8 +52,11 @@ impl Core {
         for (worker, slot) in refill {
             self.fill_queue(worker, slot, &mut given, out);
         }
+        self.give_trials(&mut given, out);
         self.make_way(out);
         self.reindex();
+        // What was handed out is sent before any of it is asked back.
+        self.send(std::mem::take(&mut given), out);
         self.tail(now, &mut given, out);
         self.send(given, out);
         self.record_workers(out);
@@ -223,7 +227,7 @@ impl Core {
     }
 
     /// Whether the slot can take a task of this step now, and which.
-    fn takes(&mut self, id: WorkerId, slot: SlotIndex, (job, step): StepId) -> Takes {
+    pub(crate) fn takes(&mut self, id: WorkerId, slot: SlotIndex, (job, step): StepId) -> Takes {
         let Some((found, worker)) = self.jobs.get(&job).zip(self.workers.get(&id)) else {
             return Takes::Nothing;
         };
@@ -257,12 +261,19 @@ impl Core {
                 return Takes::WhenThereIsRoom;
             }
         }
-        let memory = worker.offer.memory;
-        let may = |trouble: &Trouble| {
-            let small = trouble.outgrew.is_some_and(|outgrew| memory > 0 && memory <= outgrew);
-            !small && (!trouble.failed_on.contains(&id) || !self.can_go_elsewhere(need, trouble))
-        };
+        let may = |trouble: &Trouble| self.may_take(id, need, trouble);
         step.next(may).map_or(Takes::Nothing, Takes::Task)
+    }
+
+    /// Whether the worker may be given a task of which so much went wrong: not where it would tell nothing new, on a
+    /// worker that it befell, or on one with which something else is the matter, while there are others.
+    pub(crate) fn may_take(&self, id: WorkerId, need: Need, trouble: &Trouble) -> bool {
+        let memory = self.workers.get(&id).map_or(0, |worker| worker.offer.memory);
+        let small = trouble.outgrew.is_some_and(|outgrew| memory > 0 && memory <= outgrew);
+        let again = trouble.befell(id) && self.can_go_elsewhere(need, trouble);
+        let doubtful =
+            trouble.is_blamed() && self.is_struck(id) && self.can_go_to_the_unstruck(need, trouble);
+        !small && !again && !doubtful
     }
 
     /// The worker takes nothing else until there is room on it for this need.
@@ -423,12 +434,10 @@ impl Core {
         }
     }
 
-    /// Whether a worker that may take work and fits has not failed on the task.
+    /// Whether the task has gone wrong on fewer than all workers that may take work and fit.
     fn can_go_elsewhere(&self, need: Need, trouble: &Trouble) -> bool {
-        let mut failed_on = trouble.failed_on.clone();
-        failed_on.sort_unstable();
-        failed_on.dedup();
-        let failed = failed_on.iter().filter(|id| self.is_willing(**id, need)).count();
+        let befell: BTreeSet<WorkerId> = trouble.workers().collect();
+        let failed = befell.iter().filter(|id| self.is_willing(**id, need)).count();
         self.willing(need) > failed
     }
 
@@ -450,13 +459,13 @@ impl Core {
     }
 }
 
-fn task_of((job, step): StepId, index: TaskIndex) -> TaskId {
+pub(crate) fn task_of((job, step): StepId, index: TaskIndex) -> TaskId {
     TaskId { job, step, index }
 }
 
 /// Whether a slot takes a task of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Takes {
+pub(crate) enum Takes {
     Task(TaskIndex),
     /// Not while others are at work there; and nothing that comes later goes before it.
     WhenThereIsRoom,

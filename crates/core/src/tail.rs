@@ -127,11 +127,10 @@ impl Core {
         let Some(step) = self.step(attempt.task) else { return false };
         let trouble = step.troubles.get(&attempt.task.index);
         let session = step.plan.session;
+        let takes = |worker: WorkerId| trouble.is_none_or(|trouble| self.may_take(worker, need, trouble));
         self.needs[need].vacant.iter().any(|(_, worker)| {
-            *worker != attempt.worker
-                && !trouble.is_some_and(|trouble| trouble.failed_on.contains(worker))
-                && !self.is_held_off(*worker, need, session)
-        }) || self.is_vacant_itself(attempt.worker, attempt.slot)
+            *worker != attempt.worker && takes(*worker) && !self.is_held_off(*worker, need, session)
+        }) || (self.is_vacant_itself(attempt.worker, attempt.slot) && takes(attempt.worker))
     }
 
     /// Whether the worker has another slot that does nothing.
@@ -167,7 +166,7 @@ impl Core {
             }
             let may = |id: &&WorkerId| {
                 **id != runs_on
-                    && !trouble.is_some_and(|trouble| trouble.failed_on.contains(id))
+                    && trouble.is_none_or(|trouble| self.may_take(**id, need, trouble))
                     && !self.is_held_off(**id, need, session)
             };
             let Some(worker) = sooner.iter().find(may).copied() else { continue };

@@ -6,7 +6,9 @@ use kiln_types::{
     AttemptId, Generation, JobId, JobState, StepIndex, TaskId, TaskState, WorkerId, WorkerState, WorkerWish,
 };
 
-use crate::{Core, Label, Party, StepState, core::step_index, job::Place, worker::Worker};
+use crate::{
+    Core, Label, Moment, Party, StepState, core::step_index, health::Trial, job::Place, worker::Worker,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobView {
@@ -80,6 +82,18 @@ pub struct WorkerView {
     pub busy: u16,
     /// Attempts handed to it and not closed.
     pub attempts: u32,
+    /// Why it is set aside, where it is.
+    pub sick: Option<SickView>,
+}
+
+/// A worker that is set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SickView {
+    pub why: String,
+    /// How often it has been tried in vain.
+    pub trials: u32,
+    /// When it is tried next; `None` where it may be at any time, or is being tried.
+    pub next: Option<Moment>,
 }
 
 /// Why a worker that is there takes nothing of a step that waits.
@@ -181,5 +195,13 @@ fn view(id: WorkerId, worker: &Worker) -> WorkerView {
         slots: worker.offer.slots,
         busy: worker.slots.iter().filter(|slot| !slot.queue.is_empty()).count() as u16,
         attempts: worker.live().count() as u32,
+        sick: worker.sick.as_ref().map(|sick| SickView {
+            why: sick.sickness.why.clone(),
+            trials: sick.sickness.trials,
+            next: match sick.trial {
+                Trial::At(at) => Some(at),
+                Trial::Due | Trial::Runs(_) => None,
+            },
+        }),
     }
 }

@@ -6,6 +6,7 @@ use kiln_types::{AttemptId, Generation, SessionKey, SlotIndex, TaskId, WorkerId,
 
 use crate::{
     Claim, HeldPhase, Moment, WorkerOffer,
+    health::{Sick, Strike},
     needs::{self, Need, Needs, Standpoint},
     ready::StepId,
 };
@@ -172,6 +173,11 @@ pub(crate) struct Worker {
     pub standpoints: Vec<Standpoint>,
     /// Work that it does in the time in which a middling worker does 1.
     pub speed: f32,
+    /// Whether a frame of it was measured, so that its speed means something.
+    pub measured: bool,
+    /// What went wrong on it since it last delivered.
+    pub strikes: Vec<Strike>,
+    pub sick: Option<Sick>,
     /// It takes nothing else until there is room for this.
     pub reserved: Option<Need>,
     /// As last recorded.
@@ -188,6 +194,9 @@ impl Worker {
             slots: Vec::new(),
             standpoints: Vec::new(),
             speed: 1.0,
+            measured: false,
+            strikes: Vec::new(),
+            sick: None,
             reserved: None,
             state: WorkerState::Offline,
         }
@@ -234,9 +243,9 @@ impl Worker {
         slot.0 < self.offer.slots
     }
 
-    /// Whether it may be given work, as far as the worker itself goes.
+    /// Whether it may be given work, as far as the worker itself goes. One that is sick may not, but on trial.
     pub fn takes_work(&self) -> bool {
-        matches!(self.presence, Presence::Here { .. }) && self.is_to_work()
+        matches!(self.presence, Presence::Here { .. }) && self.is_to_work() && self.sick.is_none()
     }
 
     /// Whether the farm and the worker itself want it to work.
@@ -254,6 +263,7 @@ impl Worker {
             (_, WorkerWish::Pause) => WorkerState::Paused,
             (_, WorkerWish::Drain | WorkerWish::Stop) => WorkerState::Draining,
             (_, WorkerWish::Work) if self.offer.resting => WorkerState::Resting,
+            (_, WorkerWish::Work) if self.sick.is_some() => WorkerState::Sick,
             (_, WorkerWish::Work) if self.slots.iter().all(Slot::is_empty) => WorkerState::Idle,
             (_, WorkerWish::Work) => WorkerState::Rendering,
         }

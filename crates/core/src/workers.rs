@@ -25,6 +25,7 @@ impl Core {
         let until = self.renewed(now);
         let suspects = self.suspects(id);
         let worker = self.workers.entry(id).or_insert_with(|| Worker::unseen(Presence::Offline));
+        let was_gone = worker.presence == Presence::Offline;
         let mut missing: BTreeSet<AttemptId> = worker.live().collect();
         for slot in &mut worker.slots {
             slot.queue.clear();
@@ -47,6 +48,11 @@ impl Core {
                 self.reconcile(now, id, held, out);
             }
         }
+        let lost: BTreeSet<AttemptId> = missing.intersection(&suspects).copied().collect();
+        self.went_down(now, id, &lost, out);
+        if was_gone {
+            self.convalesce(now, id);
+        }
         for attempt in missing {
             self.lose(attempt, suspects.contains(&attempt), false, out);
         }
@@ -54,6 +60,7 @@ impl Core {
         for attempt in self.late_of(id).into_iter().map(|late| late.0).filter(gone) {
             self.drop_late(attempt);
         }
+        self.watch_slots(now, id);
         self.recall_misplaced(id, out);
     }
 
@@ -115,6 +122,7 @@ impl Core {
                     self.revoke_foreign(id, attempt, slot, out);
                 }
                 self.touch(id);
+                self.watch_slots(now, id);
                 self.recall_misplaced(id, out);
             }
         }
@@ -122,11 +130,7 @@ impl Core {
 
     /// What a person wants of the worker. It is remembered for one that is not there, too.
     pub fn set_wish(&mut self, _now: Moment, id: WorkerId, wish: WorkerWish, out: &mut impl Outbox) {
-        let worker = self.workers.entry(id).or_insert_with(|| {
-            let mut worker = Worker::unseen(Presence::Offline);
-            worker.set_offer(WorkerOffer::default(), &self.needs);
-            worker
-        });
+        let worker = self.know(id);
         if worker.wish == wish {
             return;
         }
@@ -137,12 +141,21 @@ impl Core {
         self.record_workers(out);
     }
 
+    /// The worker, made where nothing is known of it yet.
+    pub(crate) fn know(&mut self, id: WorkerId) -> &mut Worker {
+        self.workers.entry(id).or_insert_with(|| {
+            let mut worker = Worker::unseen(Presence::Offline);
+            worker.set_offer(WorkerOffer::default(), &self.needs);
+            worker
+        })
+    }
+
     /// Its attempts end without blame, and the core knows it no more. Whether it did.
-    pub fn forget_worker(&mut self, _now: Moment, id: WorkerId, out: &mut impl Outbox) -> bool {
+    pub fn forget_worker(&mut self, now: Moment, id: WorkerId, out: &mut impl Outbox) -> bool {
         if !self.workers.contains_key(&id) {
             return false;
         }
-        self.lapse(id, false, out);
+        self.lapse(now, id, false, out);
         for (attempt, _, _) in self.late_of(id) {
             self.drop_late(attempt);
         }
@@ -153,6 +166,7 @@ impl Core {
         self.reindex_worker(id);
         self.workers.remove(&id);
         self.pauses.forget(id);
+        self.forget_health(id);
         self.touched.remove(&id);
         self.indexes.forget_worker(id);
         true
@@ -241,7 +255,12 @@ impl Core {
         step.live.insert(task.index, id);
         if let Some(trouble) = step.troubles.get_mut(&task.index) {
             trouble.late.retain(|late| *late != id);
-            trouble.lapses = trouble.lapses.saturating_sub(u8::from(counted));
+            if counted && !trouble.forgive(id, worker) {
+                // Of an earlier reign: which lapse it was is not known, but whose.
+                if let Some(at) = trouble.lapsed_on.iter().position(|of| *of == worker) {
+                    trouble.lapsed_on.remove(at);
+                }
+            }
             if trouble.is_over() {
                 step.troubles.remove(&task.index);
             }
@@ -260,6 +279,7 @@ impl Core {
         if begun {
             self.begin(task.job, out);
         }
+        self.withdraw_strike(worker, id, out);
         self.go_on(now, id, slot, phase, out);
     }
 
@@ -279,15 +299,16 @@ impl Core {
         self.push(worker, Push::Revoke { attempt, why: RevokeReason::Stale }, out);
     }
 
-    /// Asks back what the worker has queued and should not begin: its job or itself is paused, it rests,
+    /// Asks back what the worker has queued and should not begin: its job or itself is paused, it rests or is sick,
     /// its slot is gone, or it does not fit any more.
-    fn recall_misplaced(&mut self, id: WorkerId, out: &mut impl Outbox) {
+    pub(crate) fn recall_misplaced(&mut self, id: WorkerId, out: &mut impl Outbox) {
         let Some(worker) = self.workers.get(&id) else { return };
         let misplaced = |attempt: &AttemptId| {
             let Some(known) = self.attempts.get(attempt) else { return false };
             let paused = self.jobs.get(&known.task.job).is_some_and(|job| job.phase == JobPhase::Paused);
             let fits = self.step(known.task).is_some_and(|step| worker.fits(step.need));
-            paused || !fits || !worker.is_to_work() || !worker.is_offered(known.slot)
+            let set_aside = worker.sick.is_some() && !worker.is_trial(*attempt);
+            paused || !fits || set_aside || !worker.is_to_work() || !worker.is_offered(known.slot)
         };
         let misplaced: Vec<AttemptId> = worker.live().filter(misplaced).collect();
         for attempt in misplaced {

@@ -25,6 +25,13 @@ impl Clock {
         self.start = self.start.checked_sub(Duration::from_millis(ms)).unwrap();
     }
 
+    /// What the wall's clock shows when this one shows `moment`; Unix milliseconds.
+    pub(crate) fn unix_ms(&self, moment: Moment) -> i64 {
+        let now = self.now();
+        let until = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        unix_ms().saturating_add(until(moment.since(now))).saturating_sub(until(now.since(moment)))
+    }
+
     /// When the monotone clock shows `moment`.
     pub(crate) fn instant(&self, moment: Moment) -> Instant {
         // Rounded up: woken a millisecond too early, the brain would turn in a circle until it is time.

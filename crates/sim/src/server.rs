@@ -47,6 +47,9 @@ impl Server {
             let stored = self.disk.ledger.restored(id).expect("the ledger holds what it lists");
             core.restore_job(now, stored.0, stored.1).expect("what was written down makes sense");
         }
+        for (worker, sickness) in self.disk.ledger.sick() {
+            core.restore_sick(now, worker, sickness.clone());
+        }
         let mut said = Said::default();
         for (worker, wish) in &self.disk.wishes {
             core.set_wish(now, *worker, *wish, &mut said);

@@ -121,6 +121,10 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
         Write::CloseAttempt { attempt, state, at_ms, failure, seconds } => {
             close_attempt(db, attempt, state, at_ms, failure, seconds).await
         }
+        Write::ExcuseAttempt { attempt } => {
+            let query = sqlx::query("UPDATE attempts SET counts = 0 WHERE epoch = ?1 AND counter = ?2");
+            run(db, query.bind(i64::from(attempt.epoch.0)).bind(attempt.counter.cast_signed())).await
+        }
         Write::ResumeAttempt { attempt, state } => {
             let query = sqlx::query(
                 "UPDATE attempts SET state = ?3, ended_ms = NULL, failure = NULL, seconds = NULL \
@@ -189,6 +193,11 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
         Write::SetWorkerWish { worker, wish } => {
             let query = sqlx::query("UPDATE workers SET wish = ?2 WHERE id = ?1");
             run(db, query.bind(worker.bits().cast_signed()).bind(wish.as_str())).await
+        }
+        Write::SetWorkerHealth { worker, sickness } => {
+            let sickness = sickness.map(|sickness| to_json("sickness", &sickness)).transpose()?;
+            let query = sqlx::query("UPDATE workers SET sickness = ?2 WHERE id = ?1");
+            run(db, query.bind(worker.bits().cast_signed()).bind(sickness)).await
         }
         Write::TouchWorker { worker, at_ms } => {
             let query = sqlx::query("UPDATE workers SET last_seen_ms = max(last_seen_ms, ?2) WHERE id = ?1");

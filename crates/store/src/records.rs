@@ -7,6 +7,8 @@ use kiln_types::{
 };
 use serde_json::Value;
 
+use crate::Sickness;
+
 /// A job, as lists and pages show it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobRow {
@@ -189,6 +191,8 @@ pub struct WorkerRow {
     /// What it said of itself last.
     pub info: Value,
     pub wish: WorkerWish,
+    /// Why it is set aside, where it is.
+    pub sickness: Option<Sickness>,
     pub first_seen_ms: i64,
     pub last_seen_ms: i64,
 }

@@ -4,6 +4,7 @@ use kiln_types::{
     AttemptId, AttemptState, BlobHash, BundleId, Failure, Generation, JobId, JobSpec, JobState, Order,
     OutputSet, Owner, Project, SlotIndex, StepIndex, StepKind, TaskId, TaskIndex, WorkerId, WorkerWish,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// One durable consequence of a decision. A batch of them is one transaction ([`crate::Store::commit`]).
@@ -81,6 +82,10 @@ pub enum Write {
         /// Seconds that the slot spent on it, where they are known.
         seconds: Option<f64>,
     },
+    /// A failed or lapsed attempt counts against its task no more: its worker was to blame.
+    ExcuseAttempt {
+        attempt: AttemptId,
+    },
     /// A lapsed attempt goes on, `Assigned` or `Running` again, and its lapse is forgotten.
     ResumeAttempt {
         attempt: AttemptId,
@@ -151,6 +156,11 @@ pub enum Write {
         worker: WorkerId,
         wish: WorkerWish,
     },
+    /// It is set aside for this reason, or `None`: it is well.
+    SetWorkerHealth {
+        worker: WorkerId,
+        sickness: Option<Sickness>,
+    },
     /// It was heard of at this time.
     TouchWorker {
         worker: WorkerId,
@@ -173,6 +183,14 @@ pub enum Write {
     TrimEvents {
         up_to: kiln_types::EventNumber,
     },
+}
+
+/// Why a worker is set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sickness {
+    pub why: String,
+    /// How often it has been tried in vain since.
+    pub trials: u32,
 }
 
 /// A bundle whose manifest is the blob that its id names.

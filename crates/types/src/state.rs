@@ -82,6 +82,8 @@ text_enum!(
         Paused = "paused",
         /// Gets no work for now by its own wish: it sleeps, or leaves the machine to a person.
         Resting = "resting",
+        /// Gets no work for now, because it fails, or goes down, where others deliver.
+        Sick = "sick",
         /// Hands back what it has not begun, finishes what it has, then leaves.
         Draining = "draining",
         Offline = "offline",

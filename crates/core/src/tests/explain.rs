@@ -43,7 +43,7 @@ fn nobody_is_here_nobody_has_it_all_are_busy_with_what_goes_first() {
 
     farm.act(|core, now, out| core.set_wish(now, w(1), WorkerWish::Pause, out));
     farm.act(|core, now, out| core.set_wish(now, w(2), WorkerWish::Drain, out));
-    let idle = Wait::NotWorking { paused: 1, leaving: 1, resting: 0, others: 0 };
+    let idle = Wait::NotWorking { paused: 1, leaving: 1, resting: 0, sick: 0, others: 0 };
     assert_eq!(waits(&farm, 3), [idle]);
 }
 

@@ -200,6 +200,22 @@ impl Farm {
         self.finish(worker, task, Finish::Failed(Failure::new(cause, "it went wrong")))
     }
 
+    /// As the server hears of it.
+    pub fn progress(&mut self, worker: u64, task: TaskId) {
+        let attempt = self.attempt(worker, task);
+        self.act(|core, now, _| core.attempt_progressed(now, w(worker), attempt));
+    }
+
+    /// Starts what is first in the worker's queue, and lets it end so after so many milliseconds. The task.
+    pub fn run_next(&mut self, worker: u64, ms: u64, finish: Finish) -> u32 {
+        let index = self.queue(worker, 0)[0];
+        self.start(worker, task(1, index));
+        self.now = self.now.after(ms);
+        self.finish(worker, task(1, index), finish);
+        self.schedule();
+        index
+    }
+
     /// Renders whatever the workers hold, and more, until nothing is held.
     pub fn drain(&mut self) {
         self.schedule();
@@ -232,6 +248,9 @@ impl Farm {
         for id in self.ledger.job_ids().collect::<Vec<_>>() {
             let (plan, restored) = self.ledger.restored(id).unwrap();
             self.core.restore_job(self.now, plan, restored).unwrap();
+        }
+        for (worker, sickness) in self.ledger.sick() {
+            self.core.restore_sick(self.now, worker, sickness.clone());
         }
         self.core.sanity_check();
     }

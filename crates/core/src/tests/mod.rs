@@ -3,12 +3,14 @@
 
 mod explain;
 mod farm;
+mod health;
 mod jobs;
 mod order;
 mod pauses;
 mod random;
 mod schedule;
 mod sets;
+mod watch;
 mod workers;
 
 use farm::{Farm, job, steps, task, w};

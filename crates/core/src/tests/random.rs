@@ -78,6 +78,12 @@ enum Event {
         job: u64,
         worker: u64,
     },
+    Heal {
+        worker: u64,
+    },
+    Progress {
+        which: usize,
+    },
     Restart,
 }
 
@@ -92,10 +98,12 @@ fn event() -> impl Strategy<Value = Event> {
         10 => which.clone().prop_map(|which| Event::Start { which }),
         10 => which.clone().prop_map(|which| Event::Deliver { which }),
         3 => (which.clone(), 0u8..8).prop_map(|(which, cause)| Event::Fail { which, cause }),
-        2 => which.prop_map(|which| Event::HandBack { which }),
+        2 => which.clone().prop_map(|which| Event::HandBack { which }),
+        1 => which.prop_map(|which| Event::Progress { which }),
         4 => Just(Event::AnswerRevokes),
         2 => (worker.clone(), 0u64..40, 0u8..3)
             .prop_map(|(worker, counter, how)| Event::Lie { worker, counter, how }),
+        1 => (60_000u64..2_000_000, 0u64..16).prop_map(|(ms, alive)| Event::Pass { ms, alive }),
         3 => (1u64..40_000, 0u64..16).prop_map(|(ms, alive)| Event::Pass { ms, alive }),
         1 => (worker.clone(), 0u8..4).prop_map(|(worker, wish)| Event::Wish { worker, wish }),
         1 => job.clone().prop_map(|job| Event::Pause { job }),
@@ -105,6 +113,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (job.clone(), prop::option::of(0u32..12))
             .prop_map(|(job, task)| Event::Rerender { job, task }),
         1 => (job.clone(), 0u16..2).prop_map(|(job, step)| Event::Extend { job, step }),
+        1 => worker.clone().prop_map(|worker| Event::Heal { worker }),
         1 => (job, worker).prop_map(|(job, worker)| Event::Forget { job, worker }),
         1 => Just(Event::Restart),
     ]
@@ -201,6 +210,14 @@ fn apply(farm: &mut Farm, event: Event) {
             }
             farm.held.retain(|_, holding| holding.worker != w(worker));
             farm.act(|core, now, out| core.forget_worker(now, w(worker), out));
+            farm.ledger.remove_worker(w(worker));
+        }
+        Event::Heal { worker } => drop(farm.act(|core, _, out| core.heal_worker(w(worker), out))),
+        Event::Progress { which } => {
+            if let Some(attempt) = pick(farm, which) {
+                let worker = farm.held[&attempt].worker;
+                farm.act(|core, now, _| core.attempt_progressed(now, worker, attempt));
+            }
         }
         Event::Restart => {
             let view = |farm: &Farm| -> Vec<_> {
@@ -211,9 +228,14 @@ fn apply(farm: &mut Farm, event: Event) {
                 })
                 .collect()
             };
-            let before = view(farm);
+            let sick = |farm: &Farm| -> Vec<_> {
+                let sick =
+                    farm.core.workers().into_iter().filter_map(|one| one.sick.map(|sick| (one.id, sick)));
+                sick.map(|(id, sick)| (id, sick.why, sick.trials)).collect()
+            };
+            let before = (view(farm), sick(farm));
             farm.restart();
-            assert_eq!(view(farm), before, "the records are not enough");
+            assert_eq!((view(farm), sick(farm)), before, "the records are not enough");
         }
     }
     farm.schedule();

@@ -63,7 +63,7 @@ fn the_third_lapse_fails_the_task() {
         Record::TaskFailed { reason, .. } => Some(reason.message.clone()),
         _ => None,
     });
-    assert_eq!(reason.as_deref(), Some("took three workers down"));
+    assert_eq!(reason.as_deref(), Some("took three workers down: w1, w2, w3"));
     // The one that was queued behind it is not to blame.
     assert_eq!(farm.counts(1).waiting, 1);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kiln_api::Change;
 use kiln_core::{Record, StepState};
 use kiln_store::Write;
-use kiln_types::{AttemptState, JobId, JobSpec, StepIndex, TaskId, TaskIndex, WorkerId};
+use kiln_types::{AttemptState, JobId, JobSpec, StepIndex, TaskId, TaskIndex, WorkerId, WorkerState};
 
 use super::{
     Brain, Made,
@@ -79,6 +79,7 @@ impl Brain {
                 let change = Change::AttemptEnded { step, index, frame, attempt, state, failure };
                 self.event(at_ms, Some(job), worker, &change);
             }
+            Record::AttemptExcused { attempt, .. } => self.write(Write::ExcuseAttempt { attempt }),
             Record::AttemptResumed { attempt, task, state } => self.resumed(attempt, task, state, at_ms),
             Record::TaskCommitted { task, generation, attempt } => {
                 self.committed(task, generation, attempt, at_ms);
@@ -104,8 +105,20 @@ impl Brain {
                 self.write(Write::SetCancelledTasks { job, step, spans });
             }
             Record::StepExtended { job, step, count } => self.extended(job, step, count, at_ms),
+            Record::WorkerHealth { worker, sickness } => {
+                let name = self.farm.name_of(worker);
+                match &sickness {
+                    Some(sick) => tracing::warn!(worker = name, why = sick.why, "a worker is set aside"),
+                    None => tracing::info!(worker = name, "a worker is well again"),
+                }
+                let sickness =
+                    sickness.map(|sick| kiln_store::Sickness { why: sick.why, trials: sick.trials });
+                self.write(Write::SetWorkerHealth { worker, sickness });
+            }
             Record::WorkerState { worker, state } => {
-                self.event(at_ms, None, Some(worker), &Change::WorkerState { state });
+                let sick = self.farm.core.worker(worker).and_then(|view| view.sick);
+                let why = sick.filter(|_| state == WorkerState::Sick).map(|sick| sick.why);
+                self.event(at_ms, None, Some(worker), &Change::WorkerState { state, why });
             }
         }
     }

@@ -265,6 +265,7 @@ impl Brain {
             }
             Up::Started { attempt } => self.farm.core.attempt_started(now, worker, attempt, out),
             Up::Progress { attempt, fraction } => {
+                self.farm.core.attempt_progressed(now, worker, attempt);
                 if let Some(live) = self.farm.attempts.get_mut(&attempt).filter(|live| live.worker == worker)
                 {
                     live.fraction = fraction.is_finite().then(|| fraction.clamp(0.0, 1.0));

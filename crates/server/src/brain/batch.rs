@@ -116,6 +116,7 @@ fn wire(farm: &Farm, push: Push) -> Option<Down> {
                 RevokeReason::Cancelled => RevokeWhy::Cancelled,
                 RevokeReason::Recalled => RevokeWhy::Stolen,
                 RevokeReason::Stale => RevokeWhy::Stale,
+                RevokeReason::TimedOut => RevokeWhy::TimedOut,
             };
             Some(Down::Revoke { attempt, why })
         }

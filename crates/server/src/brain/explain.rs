@@ -64,15 +64,16 @@ impl Farm {
             }
             Wait::NoWorker => "No worker is connected.".to_owned(),
             Wait::NobodyFits { all_lack, nearest, lacks } => self.nobody_fits(all_lack, *nearest, lacks),
-            Wait::NotWorking { others: 0, .. } => {
+            Wait::NotWorking { sick: 0, others: 0, .. } => {
                 "Every worker that could take it is paused, resting or leaving.".to_owned()
             }
-            Wait::NotWorking { paused, leaving, resting, others } => {
+            Wait::NotWorking { paused, leaving, resting, sick, others } => {
                 let parts = [
                     (*paused, "paused"),
                     (*leaving, "leaving"),
                     (*resting, "resting"),
-                    (*others, "set aside"),
+                    (*sick, "sick (see `kiln workers`)"),
+                    (*others, "silent"),
                 ];
                 let parts: Vec<String> =
                     parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();

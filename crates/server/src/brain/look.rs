@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use kiln_api::{RunningView, TaskCounts, TimeLeft, UnmetView, WorkerView};
+use kiln_api::{RunningView, SickView, TaskCounts, TimeLeft, UnmetView, WorkerView};
 use kiln_types::{JobId, JobState, WorkerId, WorkerState};
 
 use super::{Farm, explain::time_left};
@@ -108,6 +108,11 @@ impl Farm {
             slots: known.said.slots,
             tags: known.said.tags.clone(),
             resting: known.said.resting.clone().filter(|_| known.link.is_some()),
+            sick: self.core.worker(id).and_then(|view| view.sick).map(|sick| SickView {
+                why: sick.why,
+                trials: sick.trials,
+                next_ms: sick.next.map(|at| self.clock.unix_ms(at)),
+            }),
             wakes: known.said.wakes,
             blenders: known.said.blenders.clone(),
             running,

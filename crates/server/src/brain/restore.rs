@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use kiln_core::{
-    Core, JobPlan, RestoredAttempt, RestoredJob, RestoredPhase, RestoredStep, RestoredTrouble, TaskSpan,
+    Core, JobPlan, RestoredAttempt, RestoredJob, RestoredPhase, RestoredStep, RestoredTrouble, Sickness,
+    TaskSpan,
 };
 use kiln_store::{AttemptRow, Store, StoreError, StoredJob, StoredStep};
 use kiln_types::{AttemptState, StepKind, TaskState};
@@ -33,7 +34,11 @@ pub(super) async fn farm(
         attempts: Default::default(),
         workers: Default::default(),
     };
+    let now = farm.clock.now();
     for row in store.workers().await? {
+        if let Some(kiln_store::Sickness { why, trials }) = row.sickness {
+            farm.core.restore_sick(now, row.id, Sickness { why, trials });
+        }
         let said: Said = serde_json::from_value(row.info).unwrap_or_default();
         let known =
             Known { name: row.name, said, wish: row.wish, last_seen_ms: row.last_seen_ms, link: None };
@@ -148,7 +153,7 @@ fn restored_step(stored: &StoredStep) -> RestoredStep {
         .iter()
         .map(|fault| RestoredTrouble {
             task: fault.index,
-            lapses: u8::try_from(fault.lapsed_on.len()).unwrap_or(u8::MAX),
+            lapsed_on: fault.lapsed_on.clone(),
             failed_on: fault.failed_on.clone(),
         })
         .collect();

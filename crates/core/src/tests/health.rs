@@ -1,0 +1,380 @@
+//! Who is to blame: the worker, the task, or the job.
+
+use kiln_types::{Failure, FailureCause, JobId, JobState, TaskState, WorkerId, WorkerState};
+
+use super::{Farm, job, task, w};
+use crate::{Finish, Record};
+
+fn crash() -> Finish {
+    Finish::Failed(Failure::new(FailureCause::Crashed, "Blender died of signal 11"))
+}
+
+fn is_sick(farm: &Farm, worker: u64) -> bool {
+    farm.core.worker(w(worker)).unwrap().sick.is_some()
+}
+
+/// A farm of so many workers, of which all but the first have delivered.
+fn proven(workers: u64, tasks: u32) -> Farm {
+    let mut farm = Farm::new();
+    for worker in 1..=workers {
+        farm.join(worker, 1);
+    }
+    farm.submit(job(1, tasks));
+    farm.schedule();
+    for worker in 2..=workers {
+        farm.run_next(worker, 1_000, Finish::Delivered);
+    }
+    farm
+}
+
+/// One whose every frame crashes, among others that deliver.
+fn sick(workers: u64, tasks: u32) -> Farm {
+    let mut farm = proven(workers, tasks);
+    for _ in 0..3 {
+        assert!(!is_sick(&farm, 1));
+        farm.run_next(1, 100, crash());
+    }
+    assert!(is_sick(&farm, 1));
+    farm
+}
+
+/// The health records since the last look: how often the worker has been tried in vain; `None`: it is well.
+fn health(farm: &mut Farm, worker: u64) -> Vec<Option<u32>> {
+    let of = |record: Record| match record {
+        Record::WorkerHealth { worker: id, sickness } if id == w(worker) => {
+            Some(sickness.map(|one| one.trials))
+        }
+        _ => None,
+    };
+    farm.records.drain(..).filter_map(of).collect()
+}
+
+fn end_reason(farm: &Farm) -> String {
+    let reason = |record: &Record| match record {
+        Record::JobState { reason: Some(reason), .. } => Some(reason.message.clone()),
+        _ => None,
+    };
+    farm.records.iter().rev().find_map(reason).expect("the job ended for no reason")
+}
+
+fn failed_on(farm: &Farm, index: u32) -> Vec<WorkerId> {
+    let step = &farm.core.jobs[&JobId(1)].steps[0];
+    step.troubles
+        .get(&kiln_types::TaskIndex(index))
+        .map(|trouble| trouble.failed_on.clone())
+        .unwrap_or_default()
+}
+
+#[test]
+fn a_worker_that_fails_where_others_deliver_is_set_aside_and_its_failures_do_not_count() {
+    let mut farm = sick(3, 40);
+    let view = farm.core.worker(w(1)).unwrap();
+    assert_eq!(view.state, WorkerState::Sick);
+    let why = view.sick.unwrap().why;
+    assert_eq!(why, "it failed 3 times in a row where others render; the last: Blender died of signal 11");
+    assert!((0..40).all(|index| failed_on(&farm, index).is_empty()), "a task is blamed");
+    farm.answer_revokes();
+    farm.schedule();
+    assert!(farm.holdings(1).is_empty(), "{:?}", farm.queue(1, 0));
+    farm.drain();
+    assert_eq!((farm.state(1), farm.counts(1).done), (JobState::Completed, 40));
+}
+
+#[test]
+fn a_sick_worker_is_tried_with_one_task_after_pauses_that_double() {
+    let mut farm = sick(2, 2_000);
+    farm.answer_revokes();
+    for minutes in [1, 2, 4, 8, 16, 30, 30] {
+        let before = farm.now;
+        while farm.holdings(1).is_empty() {
+            let deadline = farm.core.next_deadline().unwrap();
+            assert!(deadline > farm.now, "the server would turn in a circle");
+            farm.pass(deadline.since(farm.now).min(5_000), &[1, 2]);
+            farm.schedule();
+        }
+        assert_eq!(farm.now.since(before), minutes * 60_000);
+        assert_eq!(farm.queue(1, 0).len(), 1, "one is enough to try it");
+        farm.run_next(1, 0, crash());
+        assert!(is_sick(&farm, 1));
+    }
+    assert_eq!(farm.counts(1).failed, 0);
+    assert_eq!(health(&mut farm, 1), [0, 1, 2, 3, 4, 5, 6, 7].map(Some));
+}
+
+#[test]
+fn what_it_delivers_heals_it_and_so_does_a_person() {
+    let mut farm = sick(2, 200);
+    farm.answer_revokes();
+    farm.pass(60_000, &[1, 2]);
+    farm.schedule();
+    farm.run_next(1, 500, Finish::Delivered);
+    assert!(!is_sick(&farm, 1));
+    farm.schedule();
+    assert!(farm.queue(1, 0).len() > 1, "it is a worker as any other");
+    assert_eq!(health(&mut farm, 1), [Some(0), None]);
+
+    let mut farm = sick(2, 200);
+    assert!(farm.act(|core, _, out| core.heal_worker(w(1), out)));
+    assert!(!farm.act(|core, _, out| core.heal_worker(w(1), out)), "it is well");
+    farm.answer_revokes();
+    farm.schedule();
+    assert!(!farm.holdings(1).is_empty());
+}
+
+#[test]
+fn a_delivery_between_failures_shows_that_the_worker_is_well() {
+    let mut farm = proven(2, 60);
+    for _ in 0..6 {
+        farm.run_next(1, 100, crash());
+        farm.run_next(1, 100, Finish::Delivered);
+    }
+    assert!(!is_sick(&farm, 1));
+}
+
+#[test]
+fn what_others_deliver_later_tells_too() {
+    let mut farm = Farm::new();
+    farm.join(1, 1);
+    farm.join(2, 1);
+    farm.submit(job(1, 60));
+    farm.schedule();
+    let slow = farm.queue(2, 0)[0];
+    farm.start(2, task(1, slow));
+    for _ in 0..3 {
+        while farm.queue(1, 0).is_empty() {
+            farm.pass(500, &[1, 2]);
+            farm.schedule();
+        }
+        farm.run_next(1, 100, crash());
+    }
+    assert!(!is_sick(&farm, 1), "nobody has shown that it can be done");
+    farm.deliver(2, task(1, slow));
+    assert!(is_sick(&farm, 1));
+    farm.answer_revokes();
+    farm.drain();
+    assert_eq!(farm.state(1), JobState::Completed);
+}
+
+#[test]
+fn frames_that_fail_everywhere_are_not_the_workers_fault() {
+    let mut farm = Farm::new();
+    for worker in 1..=3 {
+        farm.join(worker, 1);
+    }
+    farm.submit(job(1, 30));
+    farm.schedule();
+    for worker in 1..=3 {
+        farm.run_next(worker, 1_000, Finish::Delivered);
+    }
+    // From here on each crashes.
+    let mut rounds = 0;
+    while !farm.state(1).is_end() {
+        for worker in 1..=3 {
+            if !farm.state(1).is_end() && !farm.queue(worker, 0).is_empty() {
+                farm.run_next(worker, 50, crash());
+            }
+        }
+        farm.answer_revokes();
+        farm.pass(1_000, &[1, 2, 3]);
+        farm.schedule();
+        rounds += 1;
+        assert!(rounds < 2_000, "they are tried for ever");
+    }
+    assert_eq!((farm.state(1), farm.counts(1).failed), (JobState::Failed, 27));
+    assert!(rounds < 200, "{rounds} rounds");
+}
+
+#[test]
+fn the_last_worker_is_not_set_aside() {
+    let mut farm = proven(2, 20);
+    farm.leave(2);
+    farm.crash(2);
+    for _ in 0..3 {
+        farm.run_next(1, 100, crash());
+    }
+    assert!(!is_sick(&farm, 1));
+    assert!(!farm.holdings(1).is_empty());
+}
+
+#[test]
+fn who_is_sick_is_so_after_a_restart() {
+    let mut farm = sick(2, 50);
+    farm.restart();
+    farm.held.clear();
+    farm.join(1, 1);
+    farm.join(2, 1);
+    assert_eq!(farm.core.worker(w(1)).unwrap().state, WorkerState::Sick);
+    farm.schedule();
+    assert!(farm.holdings(1).is_empty());
+    farm.pass(60_000, &[1, 2]);
+    farm.schedule();
+    assert_eq!(farm.holdings(1).len(), 1);
+}
+
+#[test]
+fn a_worker_that_goes_down_whatever_it_renders_is_set_aside_and_no_task_is_blamed() {
+    let mut farm = proven(3, 100);
+    for _ in 0..2 {
+        let index = farm.queue(1, 0)[0];
+        farm.start(1, task(1, index));
+        farm.crash(1);
+        farm.join(1, 1);
+        farm.schedule();
+        farm.run_next(2, 100, Finish::Delivered);
+    }
+    let sick = farm.core.worker(w(1)).unwrap().sick.expect("it goes down again and again");
+    assert_eq!(sick.why, "it went down 2 times, with other frames each time, where others render");
+    let lapses = farm.core.jobs[&JobId(1)].steps[0].troubles.values().map(|trouble| trouble.lapsed_on.len());
+    assert_eq!(lapses.sum::<usize>(), 0);
+    assert!(farm.holdings(1).is_empty());
+    // Its pause begins when it is back.
+    farm.leave(1);
+    farm.pass(50_000, &[2, 3]);
+    farm.join(1, 1);
+    farm.pass(50_000, &[1, 2, 3]);
+    farm.schedule();
+    assert!(farm.holdings(1).is_empty());
+    farm.pass(10_000, &[1, 2, 3]);
+    farm.schedule();
+    assert_eq!(farm.holdings(1).len(), 1);
+}
+
+#[test]
+fn a_task_that_takes_three_workers_down_fails_and_they_are_not_sick() {
+    let mut farm = proven(4, 100);
+    let poison = farm.queue(1, 0)[0];
+    let mut down = Vec::new();
+    while farm.core.task(task(1, poison)).unwrap().state != TaskState::Failed {
+        for worker in 1..=4 {
+            let Some(&next) = farm.queue(worker, 0).first() else { continue };
+            if next == poison {
+                farm.start(worker, task(1, poison));
+                farm.crash(worker);
+                farm.join(worker, 1);
+                down.push(worker);
+                farm.schedule();
+            } else {
+                farm.run_next(worker, 100, Finish::Delivered);
+            }
+        }
+    }
+    down.sort_unstable();
+    down.dedup();
+    assert_eq!(down.len(), 3, "it is tried on others: {down:?}");
+    assert!((1..=4).all(|worker| !is_sick(&farm, worker)));
+    assert_eq!(farm.counts(1).failed, 1);
+}
+
+#[test]
+fn a_worker_that_comes_back_with_its_frame_did_not_go_down() {
+    let mut farm = proven(2, 100);
+    for _ in 0..3 {
+        let index = farm.queue(1, 0)[0];
+        if farm.core.task(task(1, index)).unwrap().state == TaskState::Assigned {
+            farm.start(1, task(1, index));
+        }
+        farm.pass(farm.core.config.lease_ms, &[2]);
+        farm.act(|core, now, out| core.heartbeat(now, w(1), out));
+        farm.schedule();
+    }
+    assert!(!is_sick(&farm, 1));
+}
+
+fn no_denoiser(frame: u32) -> Finish {
+    let message = format!("Build without OpenImageDenoiser (/tmp/slot/{frame}/out/{frame:04}.exr)");
+    Finish::Failed(Failure::new(FailureCause::DenoiserMissing, message))
+}
+
+#[test]
+fn a_job_whose_first_frames_all_fail_alike_costs_a_handful_of_attempts() {
+    let mut farm = Farm::new();
+    for worker in 1..=2 {
+        farm.join(worker, 1);
+    }
+    farm.submit(job(1, 20));
+    farm.schedule();
+    let mut attempts = 0;
+    while !farm.state(1).is_end() {
+        for worker in 1..=2 {
+            if !farm.state(1).is_end() && !farm.queue(worker, 0).is_empty() {
+                let index = farm.queue(worker, 0)[0];
+                farm.run_next(worker, 2_000, no_denoiser(index));
+                attempts += 1;
+            }
+        }
+        farm.pass(500, &[1, 2]);
+        farm.schedule();
+    }
+    assert_eq!(farm.state(1), JobState::Failed);
+    assert!(attempts <= 6, "{attempts} attempts");
+    let reason = end_reason(&farm);
+    assert!(
+        reason.starts_with("the first 3 frames failed alike on 2 workers: Build without Open"),
+        "{reason}"
+    );
+    assert!(farm.counts(1).failed >= 3, "those that failed are shown as failed");
+    // A person may try again, with a clean slate.
+    farm.answer_revokes();
+    farm.act(|core, now, out| core.retry_failed(now, JobId(1), out)).unwrap();
+    farm.schedule();
+    farm.drain();
+    assert_eq!(farm.state(1), JobState::Completed);
+}
+
+#[test]
+fn one_worker_alone_is_enough_where_there_is_no_other() {
+    let mut farm = Farm::new();
+    farm.join(1, 1);
+    farm.submit(job(1, 20));
+    farm.schedule();
+    let mut attempts = 0;
+    while !farm.state(1).is_end() {
+        farm.run_next(1, 2_000, no_denoiser(attempts));
+        attempts += 1;
+    }
+    assert!(attempts <= 4, "{attempts} attempts");
+    assert!(end_reason(&farm).contains("failed alike on one worker"));
+}
+
+#[test]
+fn a_job_does_not_stop_while_a_worker_that_may_do_it_is_at_it() {
+    let mut farm = Farm::new();
+    for worker in 1..=3 {
+        farm.join(worker, 1);
+    }
+    farm.submit(job(1, 20));
+    farm.schedule();
+    let slow = farm.queue(3, 0)[0];
+    farm.start(3, task(1, slow));
+    for _ in 0..30 {
+        for worker in 1..=2 {
+            if let Some(&index) = farm.queue(worker, 0).first() {
+                farm.run_next(worker, 100, no_denoiser(index));
+            }
+        }
+        farm.pass(1_000, &[1, 2, 3]);
+        farm.schedule();
+    }
+    assert_eq!(farm.state(1), JobState::Running);
+    farm.deliver(3, task(1, slow));
+    assert!(is_sick(&farm, 1) && is_sick(&farm, 2));
+}
+
+#[test]
+fn failures_of_several_kinds_do_not_stop_a_job() {
+    let mut farm = Farm::new();
+    for worker in 1..=2 {
+        farm.join(worker, 1);
+    }
+    farm.submit(job(1, 20));
+    farm.schedule();
+    for (turn, what) in ["no light", "no air", "no sound", "no heat"].into_iter().enumerate() {
+        let worker = turn as u64 % 2 + 1;
+        while farm.queue(worker, 0).is_empty() {
+            farm.pass(500, &[1, 2]);
+            farm.schedule();
+        }
+        farm.run_next(worker, 100, Finish::Failed(Failure::new(FailureCause::PythonError, what)));
+    }
+    assert_eq!(farm.state(1), JobState::Running);
+}
