@@ -18,7 +18,8 @@ use crate::{
 const KILLS: u32 = 20;
 const FRAMES: u64 = 240;
 
-fn start(home: &Home, port: u16) -> Running {
+/// A server on this port, ready when this returns.
+pub fn start(home: &Home, port: u16) -> Running {
     let listen = format!("127.0.0.1:{port}");
     let child = home
         .kiln(&["server", "--listen", &listen])

@@ -17,5 +17,7 @@ mod render;
 mod sample;
 mod shared;
 mod support;
+mod terminal;
+mod top;
 mod verbs;
 mod wishes;

@@ -16,6 +16,7 @@ mod settings;
 mod shared;
 mod signals;
 mod size;
+mod top;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,7 @@ kiln turns the machines you own into one Blender render farm.
   kiln worker --server URL   another machine joins
   kiln submit shot.blend     leaves a job with the farm
   kiln jobs                  what the farm is doing
+  kiln top                   the same, live
 
 `kiln --help` lists every command, `kiln help COMMAND` explains one.
 ";
@@ -69,6 +71,7 @@ fn run(context: &Context, command: Command) -> Outcome<Exit> {
         Command::Worker(args) => wait_for(commands::worker::run(context, args)),
         Command::Jobs(args) => wait_for(commands::jobs::run(context, args)),
         Command::Workers(args) => wait_for(commands::workers::run(context, args)),
+        Command::Top(args) => wait_for(top::run(context, args)),
         Command::Blender { command } => wait_for(commands::blender::run(context, command)),
         Command::Bundle(args) => wait_for(commands::bundle::run(context, args)),
         Command::Inspect { file } => commands::inspect::run(context, &file),
@@ -96,12 +99,15 @@ fn wait_for(work: impl Future<Output = Outcome<Exit>>) -> Outcome<Exit> {
 fn listen_to_logs(global: &GlobalArgs, command: &Command) {
     let own = match (global.verbose, command) {
         (0, Command::Server(_)) if !global.quiet => "info",
+        // It shows by itself what there is to know, on the terminal where the logs would go.
+        (0, Command::Top(_)) => "off",
         (0, _) if global.quiet => "error",
         (0, _) => "warn",
         (1, _) => "info",
         _ => "debug",
     };
-    let fallback = || EnvFilter::new(format!("error,kiln={own},{}", crates(own)));
+    let others = if own == "off" { own } else { "error" };
+    let fallback = || EnvFilter::new(format!("{others},kiln={own},{}", crates(own)));
     let filter = EnvFilter::try_from_env("KILN_LOG").unwrap_or_else(|_| fallback());
     let colour = console::colors_enabled_stderr();
     tracing_subscriber::fmt()

@@ -5,6 +5,7 @@ mod bundle;
 mod jobs;
 mod render;
 mod server;
+mod top;
 mod wishes;
 mod worker;
 
@@ -17,6 +18,7 @@ pub use bundle::BundleArgs;
 pub use jobs::{FetchArgs, JobsArgs, JobsCommand, ListArgs, LogsArgs, SomeJobs};
 pub use render::{JobArgs, RenderArgs, SubmitArgs, WhereArgs};
 pub use server::{CollectArgs, KeepArgs, ServerArgs, ServerCommand};
+pub use top::TopArgs;
 pub use wishes::WishArgs;
 pub use worker::{OneWorker, WorkerArgs, WorkersArgs, WorkersCommand};
 
@@ -27,6 +29,7 @@ Examples:
   kiln worker --server http://10.0.0.5:8765  another machine joins
   kiln submit shot.blend --frames 1-250      leaves a job with the farm
   kiln jobs                                  what the farm is doing
+  kiln top                                   the same, live
 
 `kiln help COMMAND` tells more; `kiln help exit-codes` what the exit codes mean.";
 
@@ -95,6 +98,8 @@ pub enum Command {
     Jobs(JobsArgs),
     /// See and steer workers.
     Workers(WorkersArgs),
+    /// Watch jobs and workers live, and steer them by keys.
+    Top(TopArgs),
     /// The Blenders of this machine.
     Blender {
         #[command(subcommand)]

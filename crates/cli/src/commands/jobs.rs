@@ -1,8 +1,8 @@
 //! `kiln jobs`: list, show, and the verbs.
 
-use kiln_api::{AttemptView, JobView, Kept, TimeLeft};
+use kiln_api::{AttemptView, JobView, Kept};
 use kiln_client::{Archived, Client, ClientError};
-use kiln_types::{AttemptState, JobId, RenderSettings, Resolution, StepKind};
+use kiln_types::{AttemptState, JobId, RenderSettings, Resolution};
 use serde_json::json;
 
 use super::{Context, attach};
@@ -13,6 +13,7 @@ use crate::{
     follow::by_reason,
     output::{
         bake::{bake, is_baking, progress, unrendered},
+        explain::{explanation, left_of},
         table::table,
         text::{clock, count, moment, seconds},
     },
@@ -189,47 +190,8 @@ async fn show(context: &Context, client: &Client, id: JobId) -> Outcome<Exit> {
 
 async fn explain(context: &Context, client: &Client, id: JobId) -> Outcome<Exit> {
     let (job, why) = (client.job(id).await?, client.explain(id).await?);
-    context.output.result(&json!({ "job": id, "explanation": why }), || {
-        let counts = job.tasks;
-        let mut text = format!(
-            "Job {id} ({}) is {}: {} of {} done, {} running, {} waiting.",
-            job.name,
-            job.state,
-            counts.done,
-            count(counts.total, "frame"),
-            counts.running,
-            counts.waiting + counts.assigned,
-        );
-        for reason in &why.reasons {
-            let what = match reason.step {
-                StepKind::Bake => "The bake".to_owned(),
-                StepKind::Render => count(reason.tasks, "frame"),
-            };
-            let goes_on = "handed out as soon as a slot is free.".to_owned();
-            for sentence in
-                if reason.texts.is_empty() { std::slice::from_ref(&goes_on) } else { &reason.texts }
-            {
-                text.push_str(&format!(
-                    "\n{what} wait{}: {sentence}",
-                    if reason.tasks == 1 { "s" } else { "" }
-                ));
-            }
-        }
-        for unmet in &why.unmet {
-            text.push_str(&format!("\n  {} lacks {}", unmet.worker, unmet.missing.join(", ")));
-        }
-        if let Some(left) = why.left {
-            text.push_str(&format!("\nTime left: {}", left_of(left)));
-        }
-        text.lines().map(crate::output::one_line).collect::<Vec<_>>().join("\n")
-    });
+    context.output.result(&json!({ "job": id, "explanation": why }), || explanation(&job, &why));
     Ok(Exit::Done)
-}
-
-/// The time left as it is known: one figure, and how far off it may be.
-fn left_of(left: TimeLeft) -> String {
-    let TimeLeft { soonest_s, likely_s, latest_s } = left;
-    format!("about {} ({} to {})", clock(likely_s), clock(soonest_s), clock(latest_s))
 }
 
 /// A job in lines.

@@ -2,6 +2,7 @@
 
 pub mod bake;
 pub mod blend;
+pub mod explain;
 pub mod table;
 pub mod text;
 

@@ -1,0 +1,148 @@
+//! A farm for the tests, made of what a server would send.
+
+use kiln_api::{JobView, WorkerView};
+use serde_json::{Value, json};
+
+use super::model::{Farm, Model};
+
+/// The time of the tests, in Unix milliseconds.
+pub const NOW: i64 = 1_800_000_000_000;
+
+pub fn job(id: u64, name: &str, state: &str, (done, failed, total): (u32, u32, u32), more: Value) -> JobView {
+    let ended = ["completed", "failed", "cancelled"].contains(&state);
+    let waiting = if ended { 0 } else { total - done - failed };
+    let tasks = json!({
+        "total": total, "waiting": waiting, "assigned": 0, "running": 0, "done": done, "failed": failed,
+        "cancelled": 0,
+    });
+    let mut view = json!({
+        "id": id, "name": name, "owner": "farm", "project": "default", "state": state, "reason": null,
+        "spec": {
+            "name": name, "frames": format!("1-{total}"), "order": "sequential", "frame_time_limit_s": null,
+            "written_by": "3.4.1",
+            "session": { "bundle": "0".repeat(64), "blend": "shot.blend", "blender": "3.4", "device": "cpu" },
+        },
+        "created_ms": NOW - 600_000, "started_ms": NOW - 500_000, "ended_ms": ended.then_some(NOW - 60_000),
+        "steps": [{
+            "index": 0, "kind": "render", "after": [], "tasks": tasks,
+            "progress": f64::from(done) / f64::from(total), "started_ms": null, "ended_ms": null,
+        }],
+        "tasks": tasks, "notices": [], "workers_busy": 0, "waits_for": null, "unmet": [], "mean_frame_s": null,
+        "seconds_left": null, "left": null,
+        "kept": {
+            "archived_ms": null, "fetched": false, "inputs": { "is": "while-open" },
+            "outputs": { "is": "while-open" }, "logs": { "is": "while-open" },
+        },
+    });
+    merge(&mut view, more);
+    serde_json::from_value(view).unwrap()
+}
+
+pub fn worker(name: &str, state: &str, more: Value) -> WorkerView {
+    let mut view = json!({
+        "id": "00000000000000ff", "name": name, "state": state, "wish": "work", "build": "kiln 0.1.0",
+        "machine": {
+            "hostname": name, "system": "linux x86_64", "cpu": "Ryzen 9 7950X", "cores": 16,
+            "memory": 64_u64 << 30,
+        },
+        "offered": { "cores": 16, "memory": 64_u64 << 30 }, "slots": 1, "tags": [], "resting": null, "wakes": false,
+        "blenders": [{
+            "version": "3.4.1", "build_hash": "abc", "flavor": "executable", "engines": [], "devices": [],
+            "denoisers": [],
+        }],
+        "running": [], "last_seen_ms": NOW - 1_000,
+    });
+    merge(&mut view, more);
+    serde_json::from_value(view).unwrap()
+}
+
+pub fn run(job: u64, frame: Option<i32>, fraction: Option<f32>, estimated: bool) -> Value {
+    json!({
+        "slot": 0, "attempt": "1-7", "job": job, "frame": frame, "since_ms": NOW - 3_000, "fraction": fraction,
+        "estimated": estimated,
+    })
+}
+
+/// A farm in which something of everything happens.
+pub fn farm() -> Farm {
+    let jobs = vec![
+        job(
+            9,
+            "credits",
+            "queued",
+            (0, 0, 120),
+            json!({
+                "waits_for": "no worker of the farm has Blender 4.5",
+            }),
+        ),
+        job(
+            7,
+            "forest",
+            "running",
+            (157, 2, 250),
+            json!({
+                "owner": "ana", "project": "film", "workers_busy": 2, "mean_frame_s": 12.3,
+                "left": { "soonest_s": 240.0, "likely_s": 300.0, "latest_s": 540.0 },
+            }),
+        ),
+        job(
+            8,
+            "water_simulation_v12",
+            "running",
+            (0, 0, 48),
+            json!({
+                "steps": [
+                    {
+                        "index": 0, "kind": "bake", "after": [], "progress": 0.4, "started_ms": NOW, "ended_ms": null,
+                        "tasks": {
+                            "total": 1, "waiting": 0, "assigned": 0, "running": 1, "done": 0, "failed": 0,
+                            "cancelled": 0,
+                        },
+                    },
+                ],
+            }),
+        ),
+        job(5, "fall", "completed", (48, 0, 48), json!({})),
+        job(
+            6,
+            "broken",
+            "failed",
+            (1, 3, 48),
+            json!({
+                "reason": { "cause": "no-camera", "message": "the scene has no camera" },
+            }),
+        ),
+    ];
+    let workers = vec![
+        worker(
+            "attic",
+            "rendering",
+            json!({
+                "slots": 2, "running": [run(7, Some(158), Some(0.63), false), run(7, Some(160), Some(0.12), true)],
+            }),
+        ),
+        worker("desk", "resting", json!({ "resting": { "why": "asleep until 08:00", "until_ms": null } })),
+        worker("laptop", "offline", json!({ "last_seen_ms": NOW - 7_200_000 })),
+        worker(
+            "studio",
+            "rendering",
+            json!({
+                "running": [run(8, None, Some(0.4), false)], "offered": { "cores": 8, "memory": 32_u64 << 30 },
+            }),
+        ),
+    ];
+    Farm::new(jobs, workers)
+}
+
+/// A model that has just read [`farm`].
+pub fn model() -> Model {
+    let mut model = Model::new("http://10.0.0.5:8765".to_owned(), NOW - 300_000);
+    model.read(farm(), NOW);
+    model
+}
+
+fn merge(value: &mut Value, more: Value) {
+    if let (Value::Object(value), Value::Object(more)) = (value, more) {
+        value.extend(more);
+    }
+}

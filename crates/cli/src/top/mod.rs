@@ -1,0 +1,262 @@
+//! `kiln top`: the farm, live in a terminal. The model and the drawing are pure; what they are fed with is here.
+
+mod draw;
+#[cfg(test)]
+mod fixtures;
+mod model;
+mod rate;
+mod screen;
+mod source;
+
+use std::{
+    io::{self, IsTerminal as _},
+    time::Duration,
+};
+
+use jiff::{Timestamp, tz::TimeZone};
+use kiln_api::Change;
+use kiln_client::{ClientError, EventStream};
+use ratatui::{buffer::Buffer, layout::Rect};
+use serde_json::json;
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior},
+};
+
+use self::{
+    draw::{Look, Now},
+    model::{Farm, Model, Wish},
+    rate::SPAN,
+    screen::{Input, Screen},
+    source::Source,
+};
+use crate::{
+    args::TopArgs,
+    commands::Context,
+    exit::{Exit, Fault, Outcome},
+    farm,
+    output::Reader,
+    signals::Signals,
+};
+
+/// Between two readings of the farm, at least.
+const READ: Duration = Duration::from_secs(1);
+/// Between two readings where nothing renders and nothing is told.
+const LOOK: Duration = Duration::from_secs(5);
+/// A reading that took long is followed by so many times that of peace: a large farm has better things to do.
+const PEACE: u32 = 4;
+/// How often the clock and what counts by it are drawn.
+const TICK: Duration = Duration::from_secs(1);
+/// Between two pictures, at least: events may come by the thousand.
+const FRAME: Duration = Duration::from_millis(50);
+/// The width of a snapshot that goes to no terminal.
+const WIDTH: u16 = 120;
+
+pub async fn run(context: &Context, args: TopArgs) -> Outcome<Exit> {
+    let client = farm::need(&context.settings(&args.farm)?)?;
+    let human = context.output.reader() == Reader::Human;
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let live = human && !args.once && io::stdout().is_terminal() && !dumb;
+    // Whatever happens after this is told by the stream, so that nothing falls between it and the first reading.
+    let events = client.events(None, None).await?;
+    let mut source = Source::new(client.clone());
+    source.find_open().await?;
+    let first = source.read().await?;
+    let mut model = Model::new(client.url().to_owned(), now().ms);
+    if let Some(done) = source.recall(&first, now().ms).await? {
+        let at = now().ms;
+        model.rate.recall(at - SPAN, done.into_iter().map(|done| done.min(at)));
+    }
+    source.settle(&first);
+    model.read(first, now().ms);
+    if live {
+        return Live::new(model, source, events)?.stay().await;
+    }
+    snapshot(context, &model);
+    Ok(Exit::Done)
+}
+
+/// The farm as it is now: text for people, all of it for programs.
+fn snapshot(context: &Context, model: &Model) {
+    let now = now();
+    let value = json!({
+        "server": model.url, "at_ms": now.ms, "frames_per_minute": model.rate.per_minute(now.ms),
+        "workers": model.farm.workers, "jobs": model.farm.jobs,
+    });
+    context.output.result(&value, || {
+        let look = Look { colour: false, live: false };
+        let width = ratatui::crossterm::terminal::size().ok().filter(|_| io::stdout().is_terminal());
+        let width = width.map_or(WIDTH, |(width, _)| width);
+        let mut buffer = Buffer::empty(Rect::new(0, 0, width, draw::whole_height(model, look)));
+        draw::screen(model, &now, look, &mut buffer);
+        draw::text(&buffer)
+    });
+}
+
+/// What may come back from the server.
+enum News {
+    Read(Result<Farm, ClientError>),
+    Done(Wish, Result<String, ClientError>),
+}
+
+struct Live {
+    model: Model,
+    source: Source,
+    events: EventStream,
+    screen: Screen,
+    inputs: mpsc::UnboundedReceiver<Input>,
+    signals: Signals,
+    look: Look,
+    news: (mpsc::UnboundedSender<News>, mpsc::UnboundedReceiver<News>),
+    /// A reading on its way, and since when.
+    reading: Option<(JoinHandle<()>, Instant)>,
+    /// The next reading is not before, and not later than.
+    earliest: Instant,
+    latest: Instant,
+    /// Something changed since the last reading.
+    stale: bool,
+}
+
+impl Live {
+    fn new(model: Model, source: Source, events: EventStream) -> Outcome<Self> {
+        let terminal = |error: io::Error| {
+            Fault::failed(format!(
+                "this terminal cannot be drawn on ({error}); `kiln top --once` prints the same as text"
+            ))
+        };
+        let signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
+        let screen = Screen::open().map_err(terminal)?;
+        let soon = Instant::now() + READ;
+        Ok(Self {
+            model,
+            source,
+            events,
+            screen,
+            inputs: screen::inputs(),
+            signals,
+            look: Look { colour: console::colors_enabled(), live: true },
+            news: mpsc::unbounded_channel(),
+            reading: None,
+            earliest: soon,
+            latest: soon,
+            stale: true,
+        })
+    }
+
+    async fn stay(mut self) -> Outcome<Exit> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut next, mut changed) = (Instant::now(), true);
+        loop {
+            if changed && Instant::now() >= next {
+                self.draw()?;
+                (next, changed) = (Instant::now() + FRAME, false);
+            }
+            let due = if self.stale { self.earliest } else { self.latest };
+            tokio::select! {
+                () = tokio::time::sleep_until(next), if changed => continue,
+                () = self.signals.next() => return Ok(Exit::Interrupted),
+                input = self.inputs.recv() => match input {
+                    Some(Input::Key(key)) => {
+                        let wish = self.model.press(key, now().ms);
+                        if wish == Some(Wish::Quit) {
+                            return Ok(Exit::Done);
+                        }
+                        self.carry_out(wish);
+                    }
+                    Some(Input::Resized) => {}
+                    // The terminal is gone.
+                    None => return Ok(Exit::Interrupted),
+                },
+                event = self.events.next() => self.on_event(event)?,
+                Some(news) = self.news.1.recv() => self.on_news(news)?,
+                () = tokio::time::sleep_until(due), if self.reading.is_none() => self.read(),
+                _ = tick.tick() => {}
+            }
+            changed = true;
+        }
+    }
+
+    fn draw(&mut self) -> Outcome {
+        let (model, look) = (&self.model, self.look);
+        let drawn = self.screen.draw(|buffer| draw::screen(model, &now(), look, buffer));
+        drawn.map_err(|error| Fault::failed(format!("the terminal cannot be drawn on any more ({error})")))
+    }
+
+    fn on_event(&mut self, event: Result<kiln_api::Event, ClientError>) -> Outcome {
+        match event {
+            Ok(event) => {
+                self.model.happened(&event, now().ms);
+                match (event.job, event.change) {
+                    (Some(job), Change::JobDeleted) => self.source.forget(job),
+                    (Some(job), _) => self.source.watch(job),
+                    (None, _) => {}
+                }
+            }
+            Err(error) if error.is_transient() => self.model.lost(error.to_string(), now().ms),
+            Err(error) => return Err(error.into()),
+        }
+        self.stale = true;
+        Ok(())
+    }
+
+    fn read(&mut self) {
+        self.stale = false;
+        let (source, news) = (self.source.clone(), self.news.0.clone());
+        let reading = tokio::spawn(async move {
+            // Nobody listens any more where the screen is gone.
+            let _ = news.send(News::Read(source.read().await));
+        });
+        self.reading = Some((reading, Instant::now()));
+    }
+
+    fn on_news(&mut self, news: News) -> Outcome {
+        match news {
+            News::Read(read) => {
+                let took = self.reading.take().map_or(Duration::ZERO, |(_, since)| since.elapsed());
+                self.earliest = Instant::now() + READ.max(took * PEACE);
+                match read {
+                    Ok(farm) => {
+                        self.source.settle(&farm);
+                        self.model.read(farm, now().ms);
+                    }
+                    Err(error) if error.is_transient() => self.model.lost(error.to_string(), now().ms),
+                    Err(error) => return Err(error.into()),
+                }
+                let moves = self.model.away.is_some() || self.model.farm.renders();
+                self.latest = self.earliest + if moves { Duration::ZERO } else { LOOK };
+            }
+            News::Done(Wish::Explain(job), said) => {
+                self.model.explained(job, said.unwrap_or_else(|error| error.to_string()));
+            }
+            News::Done(_, said) => {
+                self.model.say(said.unwrap_or_else(|error| error.to_string()), now().ms);
+                self.stale = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, wish: Option<Wish>) {
+        let Some(wish) = wish else { return };
+        let (source, news) = (self.source.clone(), self.news.0.clone());
+        tokio::spawn(async move {
+            let said = source.carry_out(&wish).await;
+            let _ = news.send(News::Done(wish, said));
+        });
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if let Some((reading, _)) = &self.reading {
+            reading.abort();
+        }
+    }
+}
+
+fn now() -> Now {
+    let at = Timestamp::now();
+    Now { ms: at.as_millisecond(), clock: at.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string() }
+}

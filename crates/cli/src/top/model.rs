@@ -1,0 +1,437 @@
+//! What the screen shows and what keys do. Pure: keys and news come in, wishes go out.
+
+use kiln_api::{Change, Event, JobView, WorkerView};
+use kiln_types::{JobId, JobState, WorkerWish};
+
+use super::rate::Rate;
+
+/// How long a notice stays, in milliseconds.
+const NOTICE: i64 = 6_000;
+
+/// The farm as it was last read.
+#[derive(Default)]
+pub struct Farm {
+    /// What runs first, then what waits, then what has ended.
+    pub jobs: Vec<JobView>,
+    pub workers: Vec<WorkerView>,
+}
+
+impl Farm {
+    pub fn new(mut jobs: Vec<JobView>, workers: Vec<WorkerView>) -> Self {
+        jobs.sort_by_key(|job| {
+            let rank = match job.state {
+                JobState::Running => 0,
+                JobState::Queued => 1,
+                JobState::Paused => 2,
+                _ => 3,
+            };
+            // Open jobs as they are served, the oldest first; of those that have ended the last is the news.
+            let age = job.ended_ms.filter(|_| job.state.is_end()).map_or(job.created_ms, |ended| -ended);
+            (rank, age, job.id)
+        });
+        Self { jobs, workers }
+    }
+
+    pub fn job(&self, id: JobId) -> Option<&JobView> {
+        self.jobs.iter().find(|job| job.id == id)
+    }
+
+    /// Whether something moves without an event that says so.
+    pub fn renders(&self) -> bool {
+        self.workers.iter().any(|worker| !worker.running.is_empty())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    Jobs,
+    Workers,
+}
+
+/// What lies over the tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Over {
+    Nothing,
+    Help,
+    /// Cancel this job?
+    Cancel(JobId),
+    /// Why a job waits; no text until the server has answered. Scrolled by so many lines.
+    Explain {
+        job: JobId,
+        text: Option<String>,
+        scroll: u16,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    Up,
+    Down,
+    PageUp,
+    PageDown,
+    Home,
+    End,
+    Tab,
+    Enter,
+    Escape,
+    /// Ctrl-C, or a signal.
+    Interrupt,
+    Char(char),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobVerb {
+    Pause,
+    Resume,
+    Cancel,
+    Retry,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerVerb {
+    Pause,
+    Resume,
+    Drain,
+}
+
+/// What a key asks of the world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    Quit,
+    Job(JobId, JobVerb),
+    Worker(String, WorkerVerb),
+    Explain(JobId),
+}
+
+/// Where the selection is: on the same row for as long as that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Selected<T> {
+    row: usize,
+    id: Option<T>,
+}
+
+impl<T: PartialEq + Clone> Selected<T> {
+    const NONE: Self = Self { row: 0, id: None };
+
+    /// Takes over the rows as they are now.
+    fn settle(&mut self, ids: &[T]) {
+        let there = self.id.as_ref().and_then(|id| ids.iter().position(|other| other == id));
+        self.move_to(there.unwrap_or(self.row), ids);
+    }
+
+    fn move_to(&mut self, row: usize, ids: &[T]) {
+        self.row = row.min(ids.len().saturating_sub(1));
+        self.id = ids.get(self.row).cloned();
+    }
+}
+
+pub struct Model {
+    /// The server's address.
+    pub url: String,
+    pub farm: Farm,
+    pub rate: Rate,
+    pub focus: Table,
+    pub over: Over,
+    /// Why the server is away, and since when.
+    pub away: Option<(String, i64)>,
+    /// Something that happened, until then.
+    notice: Option<(String, i64)>,
+    job: Selected<JobId>,
+    worker: Selected<String>,
+}
+
+/// Rows that a page moves.
+const PAGE: usize = 10;
+/// Bytes of a line where lines are short, which bounds how far a text can be scrolled.
+const SHORT_LINE: usize = 30;
+
+impl Model {
+    pub fn new(url: String, now: i64) -> Self {
+        Self {
+            url,
+            farm: Farm::default(),
+            rate: Rate::new(now),
+            focus: Table::Jobs,
+            over: Over::Nothing,
+            away: None,
+            notice: None,
+            job: Selected::NONE,
+            worker: Selected::NONE,
+        }
+    }
+
+    /// The farm was read.
+    pub fn read(&mut self, farm: Farm, now: i64) {
+        if self.away.take().is_some() {
+            self.say("the server is back", now);
+        }
+        self.farm = farm;
+        self.job.settle(&self.job_ids());
+        self.worker.settle(&self.worker_ids());
+    }
+
+    /// Something changed on the farm.
+    pub fn happened(&mut self, event: &Event, now: i64) {
+        if let Change::TaskDone { frame: Some(_), .. } = event.change {
+            self.rate.done(event.at_ms, now);
+        }
+    }
+
+    /// The server does not answer.
+    pub fn lost(&mut self, why: String, now: i64) {
+        let since = self.away.take().map_or(now, |(_, since)| since);
+        self.away = Some((why, since));
+    }
+
+    pub fn say(&mut self, text: impl Into<String>, now: i64) {
+        self.notice = Some((text.into(), now + NOTICE));
+    }
+
+    pub fn notice(&self, now: i64) -> Option<&str> {
+        self.notice.as_ref().filter(|(_, until)| now < *until).map(|(text, _)| text.as_str())
+    }
+
+    /// The server has said why a job waits; nobody may be asking any more.
+    pub fn explained(&mut self, id: JobId, answer: String) {
+        if let Over::Explain { job, text, .. } = &mut self.over
+            && *job == id
+        {
+            *text = Some(answer);
+        }
+    }
+
+    pub fn selected_row(&self, table: Table) -> usize {
+        match table {
+            Table::Jobs => self.job.row,
+            Table::Workers => self.worker.row,
+        }
+    }
+
+    pub fn selected_job(&self) -> Option<&JobView> {
+        self.farm.jobs.get(self.job.row)
+    }
+
+    pub fn selected_worker(&self) -> Option<&WorkerView> {
+        self.farm.workers.get(self.worker.row)
+    }
+
+    pub fn press(&mut self, key: Key, now: i64) -> Option<Wish> {
+        if key == Key::Interrupt {
+            return Some(Wish::Quit);
+        }
+        match &mut self.over {
+            Over::Nothing => self.press_table(key, now),
+            Over::Cancel(job) => {
+                let job = *job;
+                self.over = Over::Nothing;
+                matches!(key, Key::Char('y' | 'Y')).then_some(Wish::Job(job, JobVerb::Cancel))
+            }
+            Over::Explain { scroll, .. } if matches!(key, Key::Up | Key::Char('k')) => {
+                *scroll = scroll.saturating_sub(1);
+                None
+            }
+            Over::Explain { scroll, text, .. } if matches!(key, Key::Down | Key::Char('j')) => {
+                let most = text.as_ref().map_or(0, |text| text.len() / SHORT_LINE);
+                *scroll = scroll.saturating_add(1).min(u16::try_from(most).unwrap_or(u16::MAX));
+                None
+            }
+            Over::Help | Over::Explain { .. } => {
+                self.over = Over::Nothing;
+                None
+            }
+        }
+    }
+
+    fn press_table(&mut self, key: Key, now: i64) -> Option<Wish> {
+        let row = self.selected_row(self.focus);
+        match key {
+            Key::Char('q' | 'Q') | Key::Escape | Key::Interrupt => return Some(Wish::Quit),
+            Key::Char('?' | 'h') => self.over = Over::Help,
+            Key::Tab => {
+                self.focus = match self.focus {
+                    Table::Jobs => Table::Workers,
+                    Table::Workers => Table::Jobs,
+                }
+            }
+            Key::Up | Key::Char('k') => self.select(row.saturating_sub(1)),
+            Key::Down | Key::Char('j') => self.select(row + 1),
+            Key::PageUp => self.select(row.saturating_sub(PAGE)),
+            Key::PageDown => self.select(row + PAGE),
+            Key::Home | Key::Char('g') => self.select(0),
+            Key::End | Key::Char('G') => self.select(usize::MAX),
+            _ => {
+                return match self.focus {
+                    Table::Jobs => self.press_job(key, now),
+                    Table::Workers => self.press_worker(key, now),
+                };
+            }
+        }
+        None
+    }
+
+    fn press_job(&mut self, key: Key, now: i64) -> Option<Wish> {
+        let (id, state) = self.selected_job().map(|job| (job.id, job.state))?;
+        match key {
+            Key::Char('p') if state == JobState::Paused => return Some(Wish::Job(id, JobVerb::Resume)),
+            Key::Char('p' | 'c') if state.is_end() => self.say(format!("job {id} has ended"), now),
+            Key::Char('p') => return Some(Wish::Job(id, JobVerb::Pause)),
+            Key::Char('c') => self.over = Over::Cancel(id),
+            Key::Char('r') => return Some(Wish::Job(id, JobVerb::Retry)),
+            Key::Char('e') | Key::Enter => {
+                self.over = Over::Explain { job: id, text: None, scroll: 0 };
+                return Some(Wish::Explain(id));
+            }
+            Key::Char('d' | 'w') => self.say("Tab goes to the workers", now),
+            _ => {}
+        }
+        None
+    }
+
+    fn press_worker(&mut self, key: Key, now: i64) -> Option<Wish> {
+        let worker = self.selected_worker()?;
+        let verb = match key {
+            Key::Char('p') if worker.wish == WorkerWish::Pause => WorkerVerb::Resume,
+            Key::Char('p') => WorkerVerb::Pause,
+            Key::Char('d') => WorkerVerb::Drain,
+            Key::Char('w') => WorkerVerb::Resume,
+            Key::Char('c' | 'r' | 'e') => {
+                self.say("Tab goes to the jobs", now);
+                return None;
+            }
+            _ => return None,
+        };
+        Some(Wish::Worker(worker.name.clone(), verb))
+    }
+
+    fn select(&mut self, row: usize) {
+        match self.focus {
+            Table::Jobs => self.job.move_to(row, &self.job_ids()),
+            Table::Workers => self.worker.move_to(row, &self.worker_ids()),
+        }
+    }
+
+    fn job_ids(&self) -> Vec<JobId> {
+        self.farm.jobs.iter().map(|job| job.id).collect()
+    }
+
+    fn worker_ids(&self) -> Vec<String> {
+        self.farm.workers.iter().map(|worker| worker.name.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::top::fixtures::{NOW, farm, job, model, worker};
+
+    fn press(model: &mut Model, key: Key) -> Option<Wish> {
+        model.press(key, NOW)
+    }
+
+    fn selected(model: &Model) -> u64 {
+        model.selected_job().unwrap().id.0
+    }
+
+    #[test]
+    fn what_runs_comes_first_and_what_has_ended_last() {
+        let ids: Vec<u64> = farm().jobs.iter().map(|job| job.id.0).collect();
+        assert_eq!(ids, [7, 8, 9, 5, 6]);
+    }
+
+    #[test]
+    fn the_selection_stays_on_its_job_wherever_that_goes() {
+        let mut model = model();
+        press(&mut model, Key::Down);
+        assert_eq!(selected(&model), 8);
+        let mut jobs = farm().jobs;
+        jobs.retain(|job| job.id != JobId(7));
+        model.read(Farm::new(jobs.clone(), Vec::new()), NOW);
+        assert_eq!(selected(&model), 8);
+        // Where it goes away, its neighbour takes its place.
+        jobs.retain(|job| job.id != JobId(8));
+        model.read(Farm::new(jobs, Vec::new()), NOW);
+        assert_eq!(selected(&model), 9);
+        model.read(Farm::default(), NOW);
+        assert!(model.selected_job().is_none());
+        for key in [Key::Down, Key::End, Key::PageUp, Key::Char('p'), Key::Char('e'), Key::Char('c')] {
+            assert_eq!(press(&mut model, key), None, "{key:?} on nothing");
+        }
+        model.read(farm(), NOW);
+        assert_eq!(selected(&model), 7);
+    }
+
+    #[test]
+    fn keys_steer_what_is_selected() {
+        let mut model = model();
+        assert_eq!(press(&mut model, Key::Char('p')), Some(Wish::Job(JobId(7), JobVerb::Pause)));
+        assert_eq!(press(&mut model, Key::Char('r')), Some(Wish::Job(JobId(7), JobVerb::Retry)));
+        assert_eq!(press(&mut model, Key::Char('d')), None);
+        assert_eq!(model.notice(NOW), Some("Tab goes to the workers"));
+        assert_eq!(model.notice(NOW + NOTICE), None, "a notice goes by itself");
+        press(&mut model, Key::End);
+        assert_eq!(press(&mut model, Key::Char('p')), None);
+        assert_eq!(model.notice(NOW), Some("job 6 has ended"));
+
+        let jobs = vec![job(7, "forest", "paused", (0, 0, 5), json!({}))];
+        let workers =
+            vec![worker("attic", "idle", json!({})), worker("desk", "paused", json!({ "wish": "pause" }))];
+        model.read(Farm::new(jobs, workers), NOW);
+        assert_eq!(press(&mut model, Key::Char('p')), Some(Wish::Job(JobId(7), JobVerb::Resume)));
+        press(&mut model, Key::Tab);
+        let attic = |verb| Some(Wish::Worker("attic".to_owned(), verb));
+        assert_eq!(press(&mut model, Key::Char('d')), attic(WorkerVerb::Drain));
+        assert_eq!(press(&mut model, Key::Char('w')), attic(WorkerVerb::Resume));
+        assert_eq!(press(&mut model, Key::Char('p')), attic(WorkerVerb::Pause));
+        press(&mut model, Key::Char('j'));
+        assert_eq!(
+            press(&mut model, Key::Char('p')),
+            Some(Wish::Worker("desk".to_owned(), WorkerVerb::Resume))
+        );
+        assert_eq!(press(&mut model, Key::Char('q')), Some(Wish::Quit));
+    }
+
+    #[test]
+    fn only_yes_cancels() {
+        let mut model = model();
+        for key in [Key::Char('n'), Key::Escape, Key::Enter, Key::Char('q')] {
+            assert_eq!(press(&mut model, Key::Char('c')), None);
+            assert_eq!(model.over, Over::Cancel(JobId(7)));
+            assert_eq!(press(&mut model, key), None, "{key:?}");
+            assert_eq!(model.over, Over::Nothing);
+        }
+        press(&mut model, Key::Char('c'));
+        assert_eq!(press(&mut model, Key::Char('y')), Some(Wish::Job(JobId(7), JobVerb::Cancel)));
+        press(&mut model, Key::Char('c'));
+        assert_eq!(press(&mut model, Key::Interrupt), Some(Wish::Quit), "Ctrl-C always leaves");
+    }
+
+    #[test]
+    fn an_explanation_that_nobody_asks_for_any_more_is_not_shown() {
+        let mut model = model();
+        assert_eq!(press(&mut model, Key::Char('e')), Some(Wish::Explain(JobId(7))));
+        model.explained(JobId(8), "of another job".to_owned());
+        assert!(matches!(&model.over, Over::Explain { text: None, .. }));
+        model.explained(JobId(7), "because\n".repeat(50));
+        press(&mut model, Key::Down);
+        assert!(matches!(&model.over, Over::Explain { text: Some(_), scroll: 1, .. }));
+        for _ in 0..1000 {
+            press(&mut model, Key::Down);
+        }
+        assert!(matches!(&model.over, Over::Explain { scroll: ..=50, .. }), "it ends somewhere");
+        press(&mut model, Key::Escape);
+        model.explained(JobId(7), "too late".to_owned());
+        assert_eq!(model.over, Over::Nothing);
+    }
+
+    #[test]
+    fn a_server_that_was_away_is_said_to_be_back() {
+        let mut model = model();
+        model.lost("connection refused".to_owned(), NOW);
+        model.lost("no answer in time".to_owned(), NOW + 5_000);
+        assert_eq!(model.away, Some(("no answer in time".to_owned(), NOW)), "since the first");
+        model.read(farm(), NOW + 9_000);
+        assert_eq!((model.away.as_ref(), model.notice(NOW + 9_000)), (None, Some("the server is back")));
+    }
+}

@@ -1,0 +1,85 @@
+//! The terminal: keys come from it, pictures go to it, and it is left as it was found.
+
+use std::{io, thread};
+
+use ratatui::{
+    DefaultTerminal,
+    crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
+};
+use tokio::sync::mpsc;
+
+use super::model::Key;
+
+/// The terminal while it shows the farm. Dropped, also by a panic, it is as it was before.
+pub struct Screen {
+    terminal: DefaultTerminal,
+}
+
+/// What the person did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    Key(Key),
+    /// The terminal has another size.
+    Resized,
+}
+
+impl Screen {
+    /// Takes the terminal over. A panic gives it back before it prints.
+    ///
+    /// # Errors
+    /// Where the terminal cannot do that.
+    pub fn open() -> io::Result<Self> {
+        let terminal = ratatui::try_init().inspect_err(|_| ratatui::restore())?;
+        Ok(Self { terminal })
+    }
+
+    /// # Errors
+    /// Where the terminal is gone.
+    pub fn draw(&mut self, draw: impl FnOnce(&mut ratatui::buffer::Buffer)) -> io::Result<()> {
+        self.terminal.draw(|frame| draw(frame.buffer_mut())).map(drop)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        ratatui::restore();
+    }
+}
+
+/// Keys as they are pressed; ends where the terminal does. Reading one waits, so that has a thread of its own, which
+/// ends with the program.
+pub fn inputs() -> mpsc::UnboundedReceiver<Input> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    thread::spawn(move || {
+        while let Ok(event) = event::read() {
+            let input = match event {
+                Event::Key(event) if event.kind != KeyEventKind::Release => key(event).map(Input::Key),
+                Event::Resize(..) => Some(Input::Resized),
+                _ => None,
+            };
+            if input.is_some_and(|input| sender.send(input).is_err()) {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn key(event: KeyEvent) -> Option<Key> {
+    let control = event.modifiers.contains(KeyModifiers::CONTROL);
+    Some(match event.code {
+        KeyCode::Char('c') if control => Key::Interrupt,
+        KeyCode::Char(_) if control => return None,
+        KeyCode::Char(letter) => Key::Char(letter),
+        KeyCode::Up => Key::Up,
+        KeyCode::Down => Key::Down,
+        KeyCode::PageUp => Key::PageUp,
+        KeyCode::PageDown => Key::PageDown,
+        KeyCode::Home => Key::Home,
+        KeyCode::End => Key::End,
+        KeyCode::Tab | KeyCode::BackTab => Key::Tab,
+        KeyCode::Enter => Key::Enter,
+        KeyCode::Esc => Key::Escape,
+        _ => return None,
+    })
+}

@@ -1,0 +1,152 @@
+//! Reads the farm from its server.
+
+use std::collections::BTreeSet;
+
+use kiln_api::JobView;
+use kiln_client::{Archived, Client, ClientError};
+use kiln_types::{AttemptState, JobId};
+
+use super::{
+    model::{Farm, JobVerb, Wish, WorkerVerb},
+    rate::SPAN,
+};
+
+/// The newest jobs, which every reading shows.
+const NEWEST: u32 = 60;
+/// Older ones, which are shown for as long as they are open.
+const OLDER: usize = 100;
+/// Jobs, and pages of attempts of each, that tell what was done before anybody looked.
+const RECALLED: usize = 8;
+const PAGES: usize = 4;
+
+/// What to ask a server for.
+#[derive(Clone)]
+pub struct Source {
+    client: Client,
+    /// Jobs that may be open and are none of the newest.
+    open: BTreeSet<JobId>,
+}
+
+impl Source {
+    pub fn new(client: Client) -> Self {
+        Self { client, open: BTreeSet::new() }
+    }
+
+    /// Something happened to this job: the next reading shows it, however old it is.
+    pub fn watch(&mut self, job: JobId) {
+        self.open.insert(job);
+    }
+
+    /// Jobs and workers as they are now.
+    ///
+    /// # Errors
+    /// Where the server cannot be reached or refuses.
+    pub async fn read(&self) -> Result<Farm, ClientError> {
+        let (newest, workers) =
+            tokio::try_join!(self.client.jobs(None, Some(NEWEST), Archived::No), self.client.workers())?;
+        let mut jobs = newest.jobs;
+        let there: BTreeSet<JobId> = jobs.iter().map(|job| job.id).collect();
+        let running = workers.iter().flat_map(|worker| &worker.running).map(|run| run.job);
+        let older: BTreeSet<JobId> = running.chain(self.open.iter().copied()).collect();
+        for id in older.difference(&there).take(OLDER) {
+            match self.client.job(*id).await {
+                Ok(job) => jobs.push(job),
+                // It was deleted.
+                Err(ClientError::Problem(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Farm::new(jobs, workers))
+    }
+
+    /// Finds the open jobs among all, however old.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    pub async fn find_open(&mut self) -> Result<(), ClientError> {
+        const PAGE: u32 = 500;
+        let mut before = None;
+        loop {
+            let page = self.client.jobs(before, Some(PAGE), Archived::No).await?;
+            self.open.extend(page.jobs.iter().filter(|job| !job.state.is_end()).map(|job| job.id));
+            before = page.next;
+            if before.is_none() || self.open.len() >= OLDER {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Lets go of the jobs that have ended. What this reading does not know may have begun after it.
+    pub fn settle(&mut self, farm: &Farm) {
+        self.open.retain(|id| farm.job(*id).is_none_or(|job| !job.state.is_end()));
+    }
+
+    /// The job was deleted.
+    pub fn forget(&mut self, job: JobId) {
+        self.open.remove(&job);
+    }
+
+    /// When frames were done in the last minutes, by the server's clock; `None` where they are too many to ask for.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    pub async fn recall(&self, farm: &Farm, now: i64) -> Result<Option<Vec<i64>>, ClientError> {
+        let from = now - SPAN;
+        let recent = |job: &&JobView| {
+            job.tasks.done > 0 && job.ended_ms.is_none_or(|ended| ended > from || !job.state.is_end())
+        };
+        let jobs: Vec<&JobView> = farm.jobs.iter().filter(recent).collect();
+        if jobs.len() > RECALLED {
+            return Ok(None);
+        }
+        let mut done = Vec::new();
+        for job in jobs {
+            let mut before = None;
+            for asked in 0..=PAGES {
+                if asked == PAGES {
+                    return Ok(None);
+                }
+                let page = self.client.attempts(job.id, None, before).await?;
+                let frames = page.attempts.iter().filter(|attempt| attempt.state == AttemptState::Committed);
+                done.extend(frames.filter_map(|frame| frame.ended_ms).filter(|at| *at > from));
+                let old = page.attempts.last().is_none_or(|oldest| oldest.opened_ms < from);
+                before = page.next;
+                if before.is_none() || old {
+                    break;
+                }
+            }
+        }
+        Ok(Some(done))
+    }
+
+    /// Does what a key asked for, and says so in a sentence.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    pub async fn carry_out(&self, wish: &Wish) -> Result<String, ClientError> {
+        let client = &self.client;
+        match wish {
+            Wish::Quit => Ok(String::new()),
+            Wish::Job(id, JobVerb::Pause) => client.pause(*id).await.map(|()| format!("job {id} is paused")),
+            Wish::Job(id, JobVerb::Resume) => client.resume(*id).await.map(|()| format!("job {id} goes on")),
+            Wish::Job(id, JobVerb::Cancel) => {
+                client.cancel(*id).await.map(|()| format!("job {id} is cancelled"))
+            }
+            Wish::Job(id, JobVerb::Retry) => {
+                client.retry(*id).await.map(|()| format!("job {id} tries again what failed"))
+            }
+            Wish::Worker(name, verb) => {
+                let (verb, does) = match verb {
+                    WorkerVerb::Pause => ("pause", "gets no more work"),
+                    WorkerVerb::Resume => ("resume", "gets work again"),
+                    WorkerVerb::Drain => ("drain", "finishes what it renders, then leaves"),
+                };
+                client.tell_worker(name, verb).await.map(|()| format!("{name} {does}"))
+            }
+            Wish::Explain(id) => {
+                let (job, why) = tokio::try_join!(client.job(*id), client.explain(*id))?;
+                Ok(crate::output::explain::explanation(&job, &why))
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! `kiln top` in a real terminal, on a farm that renders.
+
+use std::process::Command;
+
+use kiln_testkit::{free_port, scene};
+
+use crate::{
+    crash::start,
+    support::{Home, Running},
+    terminal::Terminal,
+};
+
+/// A frame of the basic scene that takes some seconds.
+const LONG: &[&str] = &["--samples", "400", "--resolution", "200%"];
+
+impl Home {
+    fn top(&self, columns: u16, rows: u16) -> Terminal {
+        let mut command = self.kiln(&["top"]);
+        command.env("TERM", "xterm-256color").env_remove("NO_COLOR").env("CLICOLOR", "1");
+        Terminal::run(&command, columns, rows)
+    }
+}
+
+fn signal(terminal: &Terminal, name: &str) {
+    assert!(Command::new("kill").args([name, &terminal.child.id().to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn a_farm_is_watched_and_steered_in_a_terminal() {
+    let home = Home::new();
+    home.copy(&scene("basic"), "shot.blend");
+    let port = free_port();
+    let server = start(&home, port);
+    let worker = home.worker(&server.url, "attic");
+    home.connected(1);
+
+    let mut top = home.top(80, 24);
+    top.shows("kiln  http://127.0.0.1");
+    top.shows("attic");
+    top.shows("no jobs");
+    assert!(top.sent().contains("\x1b[3"), "there are colours");
+
+    // A job that comes is seen, its frames too as they end.
+    let job = home.submit(&["shot.blend", "--name", "dawn", "--frames", "1-6"]);
+    top.shows("dawn");
+    top.shows("6/6");
+    top.shows("completed");
+    top.shows("frames/min");
+
+    // What renders now, and how far it is.
+    let long = home.submit(&[&["shot.blend", "--name", "dusk", "--frames", "1-90"], LONG].concat());
+    top.shows_what("a frame of dusk with its percent", |text| {
+        text.lines().any(|line| line.contains("attic") && line.contains("dusk 1") && line.contains('%'))
+    });
+    assert!(top.text().contains("1 rendering"), "{}", top.text());
+
+    // Keys steer: a question before what cannot be taken back.
+    top.press("\x1b[B\x1b[A");
+    top.press("e");
+    top.shows(&format!("Job {long} (dusk) is running"));
+    top.press("x");
+    top.press("p");
+    top.shows("is paused");
+    top.press("c");
+    top.shows("Cancel job");
+    top.press("n");
+    top.shows_what("no question", |text| !text.contains("Cancel job"));
+    assert_eq!(home.show(&long)["state"], "paused");
+    top.press("cy");
+    top.shows("is cancelled");
+    assert_eq!(home.show(&long)["state"], "cancelled");
+    top.press("\td");
+    top.shows("attic finishes what it renders, then leaves");
+    top.shows("offline");
+
+    // The server goes, and comes back.
+    drop(server);
+    top.shows("away for");
+    top.shows("trying on until it is back");
+    let server = start(&home, port);
+    top.shows("● live");
+
+    top.press("q");
+    assert_eq!(top.ended(), 0);
+    top.restored();
+    drop(worker);
+
+    let snapshot = home.run(&["top", "--once"]);
+    assert_eq!(snapshot.code, 0);
+    for words in ["dawn", "6/6", "dusk", "cancelled", "attic", "offline"] {
+        assert!(snapshot.out.contains(words), "{words}: {}", snapshot.out);
+    }
+    assert!(!snapshot.out.contains('\x1b'), "plain text: {:?}", snapshot.out);
+    assert_eq!(home.run(&["top"]).out.lines().count(), snapshot.out.lines().count(), "in a pipe too");
+    let value = home.json(&["top", "--json"]);
+    assert_eq!(value["jobs"][0]["id"].to_string(), long, "what ended last comes first");
+    assert_eq!(value["jobs"][1]["id"].to_string(), job);
+    assert_eq!(value["workers"][0]["state"], "offline");
+    assert_eq!(server.interrupt(), 0);
+    home.run(&["top"]).refused(3, &["no farm is known here"]);
+}
+
+#[test]
+fn however_it_ends_the_terminal_is_as_it_was() {
+    let home = Home::new();
+    let _server: Running = home.server(&[]);
+    for end in ["\x03", "\x1b"] {
+        let mut top = home.top(80, 24);
+        top.shows("no workers");
+        top.press(end);
+        assert_eq!(top.ended(), 0, "{end:?}");
+        top.restored();
+    }
+    for name in ["-TERM", "-INT", "-HUP"] {
+        let mut top = home.top(30, 8);
+        top.shows("kiln");
+        signal(&top, name);
+        assert_eq!(top.ended(), 130, "{name}");
+        top.restored();
+    }
+    let mut command = home.kiln(&["top"]);
+    command.env("TERM", "xterm").env("NO_COLOR", "1");
+    let mut plain = Terminal::run(&command, 100, 30);
+    plain.shows("no workers");
+    plain.press("?");
+    plain.shows("quit");
+    plain.press("qq");
+    assert_eq!(plain.ended(), 0);
+    plain.restored();
+    let sent = plain.sent();
+    for colour in ["\x1b[3", "\x1b[4", "\x1b[9", "\x1b[10"] {
+        let coloured = sent.match_indices(colour).any(|(at, _)| {
+            let code: String = sent[at + 2..].chars().take_while(|c| *c != 'm').collect();
+            let number: u32 = code.split(';').next().unwrap().parse().unwrap_or(0);
+            // 39 and 49 set the terminal's own colours.
+            matches!(number, 30..=38 | 40..=48 | 90..=107)
+        });
+        assert!(!coloured, "NO_COLOR is honoured: {sent:?}");
+    }
+    // A terminal that can do nothing gets text.
+    let mut command = home.kiln(&["top"]);
+    command.env("TERM", "dumb");
+    let mut dumb = Terminal::run(&command, 80, 24);
+    assert_eq!(dumb.ended(), 0);
+    dumb.shows("no workers");
+    assert!(!dumb.sent().contains('\x1b'));
+}
