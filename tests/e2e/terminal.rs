@@ -80,6 +80,20 @@ impl Terminal {
         self.screen.lock().unwrap().sent.clone()
     }
 
+    /// Whether anything was sent in a colour.
+    pub fn coloured(&self) -> bool {
+        let sent = self.sent();
+        let styles = sent.split("\x1b[").filter_map(|part| {
+            let end = part.find(|c: char| c.is_ascii_alphabetic())?;
+            part[end..]
+                .starts_with('m')
+                .then(|| part[..end].split(';').map(str::to_owned).collect::<Vec<_>>())
+        });
+        // 39 and 49 give the terminal's own colours back.
+        let colour = |code: &String| matches!(code.parse(), Ok(30..=38 | 40..=48 | 90..=107));
+        styles.into_iter().any(|codes| codes.iter().any(colour))
+    }
+
     #[track_caller]
     pub fn shows(&self, words: &str) {
         self.shows_what(words, |text| text.contains(words));

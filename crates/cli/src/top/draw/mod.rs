@@ -239,7 +239,7 @@ fn foot_line(model: &Model, now: &Now, look: Look, line: Rect, buffer: &mut Buff
     let said = model
         .away
         .as_ref()
-        .map(|(why, _)| (format!("{why}; trying on until it is back"), look.bad()))
+        .map(|(why, _)| (format!("trying on until it is back: {why}"), look.bad()))
         .or_else(|| model.notice(now.ms).map(|notice| (notice.to_owned(), look.warning())));
     if let Some((text, style)) = said {
         put(

@@ -210,7 +210,7 @@ fn nobody_is_shown_an_empty_screen() {
 
  WORKER    STATE  RENDERS                            SLOTS  CORES  MEMORY  SEEN
  no workers: `kiln worker --server URL` makes a machine one
- the server http://127.0.0.1:8765 cannot be reached (connection refused); tryi…
+ trying on until it is back: the server http://127.0.0.1:8765 cannot be reache…
 ";
     shows(&model, LIVE, (80, 9), wanted);
 }
