@@ -124,6 +124,13 @@ pub fn farm() -> Farm {
         worker("desk", "resting", json!({ "resting": { "why": "asleep until 08:00", "until_ms": null } })),
         worker("laptop", "offline", json!({ "last_seen_ms": NOW - 7_200_000 })),
         worker(
+            "rack-3",
+            "sick",
+            json!({
+                "sick": { "why": "3 frames failed here that others delivered", "trials": 2, "next_ms": null },
+            }),
+        ),
+        worker(
             "studio",
             "rendering",
             json!({

@@ -84,6 +84,7 @@ impl Look {
             WorkerState::Idle => Style::new(),
             WorkerState::Paused | WorkerState::Draining => self.calm(),
             WorkerState::Resting => self.warning(),
+            WorkerState::Sick => self.bad(),
             WorkerState::Offline => self.dim(),
         }
     }

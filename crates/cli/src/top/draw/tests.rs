@@ -54,7 +54,7 @@ fn shows(model: &Model, look: Look, (width, height): (u16, u16), wanted: &str) {
 fn a_farm_fits_the_smallest_usual_terminal() {
     let wanted = "
  kiln  http://10.0.0.5:8765  ● live                                    17:55:08
- 4 workers: 2 rendering, 1 resting, 1 offline  ▂▃▃▃▄▅▅▅▆▇▇▇▇███▆ 240 frames/min
+ 5 workers: 2 rendering, 1 resting, 1 sick, 1 offline  ▆▇▇▇▇███▆ 240 frames/min
 
  ID  JOB          STATE      WHO       PROGRESS           DONE  FAILED     LEFT
 ▌ 7  forest       running    ana/film  ━━━━━╸━──  63%  157/250       2  4–9 min
@@ -68,8 +68,8 @@ fn a_farm_fits_the_smallest_usual_terminal() {
  attic     rendering  forest 158 63% · 160 ~12%    2/2     16     64 GiB    now
  desk      resting    asleep until 08:00           0/1     16     64 GiB    now
  laptop    offline                                   1     16     64 GiB  2.0 h
+ rack-3    sick       3 frames failed here tha…    0/1     16     64 GiB    now
  studio    rendering  water_simulation_v12 bak…    1/1   8/16  32/64 GiB    now
-
 
 
 
@@ -87,14 +87,14 @@ fn where_it_is_narrow_what_matters_less_gives_way() {
     press(&mut model, &[Key::Down, Key::Down]);
     let wanted = "
  kiln  http://10.0.0.5:8765  ● live                17:55:08
- 4 workers: 2 rendering, 1 resting, 1 offline
+ 5 workers: 2 rendering, 1 resting, 1 sick, 1 offline
                                                       ↑1 ↓1
  ID  JOB         STATE      PROGRESS          DONE     LEFT
   8  water_sim…  baking     ━━━─────  40%     0/48
 ▌ 9  credits     waits      ────────   0%    0/120
    waits: no worker of the farm has Blender 4.5
   5  fall        completed  ━━━━━━━━ 100%    48/48
-                                                         ↓1
+                                                         ↓2
  WORKER    STATE      RENDERS                  CORES   SEEN
  attic     rendering  forest 158 63% · 160 ~…     16    now
  desk      resting    asleep until 08:00          16    now
@@ -107,18 +107,18 @@ fn where_it_is_narrow_what_matters_less_gives_way() {
 #[test]
 fn the_selected_worker_is_in_sight() {
     let mut model = at_work();
-    press(&mut model, &[Key::Tab, Key::End]);
+    press(&mut model, &[Key::Tab, Key::End, Key::Up]);
     let wanted = "
  kiln  http://10.0.0.5:8765  ● live                17:55:08
- 4 workers: 2 rendering, 1 resting, 1 offline
+ 5 workers: 2 rendering, 1 resting, 1 sick, 1 offline
                                                          ↓3
  ID  JOB         STATE      PROGRESS          DONE     LEFT
   7  forest      running    ━━━━━━──  63%  157/250  4–9 min
   8  water_sim…  baking     ━━━─────  40%     0/48
-                                                         ↑3
+                                                      ↑3 ↓1
  WORKER    STATE      RENDERS                  CORES   SEEN
-▌studio    rendering  water_simulation_v12 b…   8/16    now
-   Blender 3.4.1 · Ryzen 9 7950X
+▌rack-3    sick       3 frames failed here t…     16    now
+   3 frames failed here that others delivered; tried 2 tim…
  q quit  Tab jobs  ↑↓ select  p pause  d drain  w work again
 ";
     shows(&model, LIVE, (60, 11), wanted);
@@ -130,13 +130,13 @@ fn a_question_stands_in_the_middle() {
     press(&mut model, &[Key::Char('c')]);
     let wanted = "
  kiln  http://10.0.0.5:8765  ● live                17:55:08
- 4 workers: 2 rendering, 1 resting, 1 offline
+ 5 workers: 2 rendering, 1 resting, 1 sick, 1 offline
                                                          ↓3
  ID  ╭ cancel ────────────────────────────────────────╮LEFT
 ▌ 7  │ Cancel job 7 (forest)? What is rendered stays. │ min
    Bl│                                                │ame…
   8  │ y cancels it, any other key leaves it as it is │
-     ╰────────────────────────────────────────────────╯  ↓2
+     ╰────────────────────────────────────────────────╯  ↓3
  WORKER    STATE      RENDERS                  CORES   SEEN
  attic     rendering  forest 158 63% · 160 ~…     16    now
  desk      resting    asleep until 08:00          16    now
@@ -154,7 +154,7 @@ fn an_explanation_is_read_to_its_end() {
     model.explained(JobId(9), said.to_owned());
     let wanted = "
  kiln  http://10.0.0.5:8765  ● live      17:55:08
- 4 workers: 2 rendering, 1 resting, 1 offline
+ 5 workers: 2 rendering, 1 resting, 1 sick, 1 off…
                                             ↑1 ↓1
 ╭ job 9 ─────────────────────────────────────────╮
 │ Job 9 (credits) is queued: 0 of 120 frames     │
@@ -175,7 +175,7 @@ fn an_explanation_is_read_to_its_end() {
 fn a_snapshot_has_neither_keys_nor_selection() {
     let wanted = "
  kiln  http://10.0.0.5:8765                                                                17:55:08
- 4 workers: 2 rendering, 1 resting, 1 offline                   ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁ 0.0 frames/min
+ 5 workers: 2 rendering, 1 resting, 1 sick, 1 offline           ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁ 0.0 frames/min
 
  ID  JOB                   STATE      WHO       PROGRESS                      DONE  FAILED     LEFT
   7  forest                running    ana/film  ━━━━━━━━━━━━╸━──────  63%  157/250       2  4–9 min
@@ -190,6 +190,7 @@ fn a_snapshot_has_neither_keys_nor_selection() {
  attic     rendering  forest 158 63% · 160 ~12%                        2/2     16     64 GiB    now
  desk      resting    asleep until 08:00                               0/1     16     64 GiB    now
  laptop    offline                                                       1     16     64 GiB  2.0 h
+ rack-3    sick       3 frames failed here that others delivered       0/1     16     64 GiB    now
  studio    rendering  water_simulation_v12 bake 40%                    1/1   8/16  32/64 GiB    now
 ";
     let model = model();

@@ -10,7 +10,10 @@ use super::{
     table::{Cell, Column, width},
     words::{ago, percent},
 };
-use crate::{output::one_line, size::ByteSize};
+use crate::{
+    output::{one_line, text::count},
+    size::ByteSize,
+};
 
 pub fn columns(farm: &Farm, now_ms: i64) -> Vec<Column> {
     let workers = &farm.workers;
@@ -43,6 +46,13 @@ pub fn cells(worker: &WorkerView, farm: &Farm, now_ms: i64, look: Look) -> Vec<C
 
 /// What there is to say of it, in a line below it.
 pub fn detail(worker: &WorkerView, look: Look) -> Vec<Span<'static>> {
+    if let Some(sick) = &worker.sick {
+        let trials = match sick.trials {
+            0 => String::new(),
+            trials => format!("; tried {} in vain", count(trials, "time")),
+        };
+        return vec![Span::styled(one_line(&format!("{}{trials}", sick.why)), look.bad())];
+    }
     let mut said = Vec::new();
     for blender in &worker.blenders {
         let devices = blender.devices.iter().filter(|device| device.class != DeviceClass::Cpu);
@@ -80,10 +90,11 @@ fn renders(worker: &WorkerView, farm: &Farm, look: Look) -> Vec<Span<'static>> {
         spans.push(Span::raw(run.frame.map_or_else(|| "bake".to_owned(), |frame| frame.to_string())));
         spans.push(Span::styled(how_far(run), look.accent()));
     }
-    if spans.is_empty()
-        && let Some(rest) = &worker.resting
-    {
-        spans.push(Span::styled(one_line(&rest.why), look.warning()));
+    match (&worker.sick, &worker.resting) {
+        _ if !spans.is_empty() => {}
+        (Some(sick), _) => spans.push(Span::styled(one_line(&sick.why), look.bad())),
+        (None, Some(rest)) => spans.push(Span::styled(one_line(&rest.why), look.warning())),
+        (None, None) => {}
     }
     spans
 }
