@@ -1,9 +1,11 @@
 //! Jobs, from the request to the closing table. All times are Unix milliseconds.
 
+use std::{collections::BTreeSet, num::NonZeroU32};
+
 use kiln_types::{
     AttemptId, AttemptState, BlenderSeries, BundleId, DeviceClass, Failure, FrameSet, Generation, JobId,
-    JobSpec, JobState, Order, OutputSet, Owner, Policy, Project, RelPath, RenderSettings, SlotIndex,
-    StepIndex, StepKind, TaskIndex, TaskState, UploadId,
+    JobSpec, JobStanding, JobState, Needs, Order, OutputSet, Owner, Policy, Priority, Project, RelPath,
+    RenderSettings, SlotIndex, StepIndex, StepKind, TaskIndex, TaskState, UploadId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -44,6 +46,19 @@ pub struct SubmitJob {
     /// Seconds a frame may take.
     #[serde(default)]
     pub frame_time_limit_s: Option<u32>,
+    /// Seconds without a sign of progress after which a frame is taken to hang.
+    #[serde(default)]
+    pub hang_s: Option<u32>,
+    /// Whose it is, as who submits says: with one key for the farm this is a claim, not a proof.
+    #[serde(default)]
+    pub user: Option<Owner>,
+    #[serde(default)]
+    pub standing: JobStanding,
+    #[serde(default)]
+    pub needs: Needs,
+    /// It is paused from the start, until it is resumed.
+    #[serde(default)]
+    pub held: bool,
     /// The series that wrote the file, where absent.
     #[serde(default)]
     pub blender: Option<BlenderSeries>,
@@ -181,6 +196,24 @@ pub struct RerenderJob {
     /// Bakes the simulations again too, and therefore renders every frame again.
     #[serde(default)]
     pub bake: bool,
+}
+
+/// Lets a job stand otherwise among the others. What is absent stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChangeJob {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
+    /// Workers that it may be on at once; `null` for as many as there are.
+    #[serde(default, deserialize_with = "crate::told", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    pub max_workers: Option<Option<NonZeroU32>>,
+    /// Jobs that must be completed before it starts: these, and no others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<BTreeSet<JobId>>,
+    /// It does not start earlier, in Unix milliseconds; `null` for now.
+    #[serde(default, deserialize_with = "crate::told", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<i64>)]
+    pub not_before_ms: Option<Option<i64>>,
 }
 
 /// Adds frames to a job.

@@ -5,6 +5,7 @@
 //! neighbouring versions understand each other; core types never appear here.
 
 mod event;
+mod farm;
 mod files;
 mod job;
 mod kept;
@@ -13,19 +14,21 @@ mod problem;
 mod worker;
 
 pub use event::{Change, Event};
+pub(crate) use farm::told;
+pub use farm::{ChangePools, LimitList, LimitView, PartyView, ProjectList, SetLimit, SetShare, UserList};
 pub use files::{
     BINARY, BundleCreated, CHUNKS_AT_ONCE, HASHES_AT_ONCE, MAX_FRAMES, MAX_RECIPE, MissingAnswer,
     MissingQuery, UploadCreate, UploadFinished, UploadView,
 };
 pub use job::{
-    AttemptView, AttemptsPage, Explanation, ExtendJob, JobList, JobReport, JobSource, JobView, OutputView,
-    OutputsPage, RerenderJob, StepView, SubmitJob, TaskCounts, TaskView, TasksPage, TimeLeft, UnmetView,
-    WaitReason, WorkerShare,
+    AttemptView, AttemptsPage, ChangeJob, Explanation, ExtendJob, JobList, JobReport, JobSource, JobView,
+    OutputView, OutputsPage, RerenderJob, StepView, SubmitJob, TaskCounts, TaskView, TasksPage, TimeLeft,
+    UnmetView, WaitReason, WorkerShare,
 };
 pub use kept::{Collect, Collected, Fetched, JobKept, Kept};
 pub use link::{
-    AssignedTask, Assignment, BlenderOffer, DeviceOffer, Down, Finish, Held, HeldState, Hello, Machine,
-    Offered, Rest, RevokeWhy, Up, Verdict, Welcome,
+    AssignedTask, Assignment, BlenderOffer, Claim, DeviceOffer, Down, Finish, Held, HeldState, Hello,
+    Machine, Offered, Rest, RevokeWhy, Up, Verdict, Welcome,
 };
 pub use problem::{Problem, ProblemCode};
 pub use worker::{Info, Me, RunningView, SickView, WorkerList, WorkerView};

@@ -236,7 +236,21 @@ pub struct Assignment {
     pub session: SessionSpec,
     /// Seconds a frame may take.
     pub frame_time_limit_s: Option<u32>,
+    /// What the slot may use of the machine; absent from servers older than that.
+    #[serde(default)]
+    pub claim: Option<Claim>,
     pub tasks: Vec<AssignedTask>,
+}
+
+/// The part of its worker's machine that a slot may use.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Threads of its Blender, where the job asked for cores; 0 where it did not.
+    pub cores: u32,
+    /// Bytes; 0 where it is not known.
+    pub memory: u64,
+    /// By their place among those of the job's kind that its Blender lists; empty for a job on the processor.
+    pub gpus: Vec<u16>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

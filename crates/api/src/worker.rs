@@ -51,6 +51,9 @@ pub struct WorkerView {
     pub offered: Offered,
     pub slots: u16,
     pub tags: Vec<String>,
+    /// The pools that the farm has put it in.
+    #[serde(default)]
+    pub pools: Vec<String>,
     /// Why it takes no work for now, by its own wish.
     pub resting: Option<Rest>,
     /// Why it is set aside, where it fails, or goes down, where others deliver.

@@ -374,6 +374,9 @@ impl Core {
         self.active.remove(&id);
         self.unfile(id);
         let Some(job) = self.jobs.remove(&id) else { return };
+        if job.phase == JobPhase::Ended(JobEnd::Completed) {
+            self.remember_completed(id);
+        }
         for late in job.steps.iter().flat_map(|step| step.troubles.values()).flat_map(|trouble| &trouble.late)
         {
             self.attempts.remove(late);

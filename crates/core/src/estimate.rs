@@ -1,6 +1,6 @@
 //! How long a frame will take: the work of a step's frames, and the speed of workers, both learned.
 
-use kiln_types::{TaskId, WorkerId};
+use kiln_types::{JobId, StepIndex, TaskId, WorkerId};
 
 use crate::{Core, job::Step, worker::Slot};
 
@@ -114,10 +114,16 @@ impl Core {
     /// A frame of the task's step held so much memory at most.
     pub fn learn_memory(&mut self, task: TaskId, worker: WorkerId, bytes: u64) {
         let on = self.workers.get(&worker).map_or(0, |worker| worker.offer.memory);
-        let Some(step) = self.step_mut(task) else { return };
-        if step.peak.is_none_or(|peak| bytes > peak.most) {
-            step.peak = Some(Peak { most: bytes, on });
-            self.size_step(task.job, task.step);
+        self.learn_peak(task.job, task.step, bytes, on);
+    }
+
+    /// A frame of the step held so much memory at most, on a machine that has `on`; 0 where that is not known.
+    pub fn learn_peak(&mut self, job: JobId, step: StepIndex, bytes: u64, on: u64) {
+        let found = self.jobs.get_mut(&job).and_then(|job| job.steps.get_mut(usize::from(step.0)));
+        let Some(found) = found else { return };
+        if found.peak.is_none_or(|peak| bytes > peak.most) {
+            found.peak = Some(Peak { most: bytes, on });
+            self.size_step(job, step);
         }
     }
 }

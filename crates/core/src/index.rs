@@ -301,6 +301,16 @@ impl Core {
         }
     }
 
+    /// Whoever waits for this job and for others waits for those others alone, once it is forgotten.
+    pub(crate) fn remember_completed(&mut self, completed: JobId) {
+        for job in self.indexes.dependents.remove(&completed).unwrap_or_default() {
+            if let Some(job) = self.jobs.get_mut(&job) {
+                job.standing.after.remove(&completed);
+            }
+            self.indexes.released.insert(job);
+        }
+    }
+
     /// Whether the job still waits for a time or for other jobs; where it does, it is called when that is over.
     pub(crate) fn release_when_due(&mut self, now: crate::Moment, id: JobId) {
         let Some(job) = self.jobs.get(&id) else { return };

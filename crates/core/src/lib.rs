@@ -50,4 +50,4 @@ pub use message::{
 };
 pub use plan::{Gpus, JobPlan, Label, PlanError, Requirement, Room, Standing, StepPlan};
 pub use restore::{RestoredAttempt, RestoredJob, RestoredPhase, RestoredStep, RestoredTrouble};
-pub use view::{JobView, SickView, StepView, TaskCounts, TaskView, Unmet, WorkerView};
+pub use view::{JobView, LimitView, SickView, StepView, TaskCounts, TaskView, Unmet, WorkerView};

@@ -109,7 +109,8 @@ impl Core {
         if attempts.iter().any(|(_, attempt)| attempt.attempt.epoch >= self.epoch) {
             return Err(bad("an attempt is of this reign or a later one"));
         }
-        (job.phase, job.begun) = (phase, begun);
+        // What has begun waits for nothing any more.
+        (job.phase, job.begun, job.released) = (phase, begun, begun);
         for index in 0..job.steps.len() {
             job.steps[index].state = job.step_state(index);
         }

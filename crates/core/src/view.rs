@@ -96,6 +96,13 @@ pub struct SickView {
     pub next: Option<Moment>,
 }
 
+/// Something of which the farm has only so many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitView {
+    pub total: u32,
+    pub used: u32,
+}
+
 /// Why a worker that is there takes nothing of a step that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unmet {
@@ -178,6 +185,13 @@ impl Core {
     /// The slots that projects and users who had jobs since the start hold now.
     pub fn held_slots(&self) -> BTreeMap<Party, u32> {
         self.accounts.slots()
+    }
+
+    /// What there is of each limit, and how many slots count against it now.
+    pub fn limits(&self) -> impl Iterator<Item = (&str, LimitView)> {
+        self.limits
+            .iter()
+            .map(|(name, limit)| (name.as_str(), LimitView { total: limit.total, used: limit.used }))
     }
 
     /// Whether no job has anything left to run: every one has ended, or there is none.

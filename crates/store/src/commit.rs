@@ -6,6 +6,7 @@ use kiln_types::{
 };
 use sqlx::{Connection, SqliteConnection};
 
+use crate::share::{set_limit, set_share};
 use crate::sql::{Result, to_json};
 use crate::{Event, NewBundle, NewEvent, NewStep, Store, StoreError, Write};
 
@@ -72,6 +73,7 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
             run(db, query).await
         }
         Write::ExtendStep { job, step, spec, count } => extend_step(db, job, step, &spec, count).await,
+        Write::SetJobSpec { job, spec } => set_spec(db, job, &spec).await,
         Write::DeleteJob { job } => {
             run(db, sqlx::query("DELETE FROM jobs WHERE id = ?1").bind(job.0.cast_signed())).await
         }
@@ -199,6 +201,10 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
             let query = sqlx::query("UPDATE workers SET sickness = ?2 WHERE id = ?1");
             run(db, query.bind(worker.bits().cast_signed()).bind(sickness)).await
         }
+        Write::SetWorkerPools { worker, pools } => {
+            let query = sqlx::query("UPDATE workers SET pools = ?2 WHERE id = ?1");
+            run(db, query.bind(worker.bits().cast_signed()).bind(to_json("pool", &pools)?)).await
+        }
         Write::TouchWorker { worker, at_ms } => {
             let query = sqlx::query("UPDATE workers SET last_seen_ms = max(last_seen_ms, ?2) WHERE id = ?1");
             run(db, query.bind(worker.bits().cast_signed()).bind(at_ms)).await
@@ -211,6 +217,8 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
             let query = sqlx::query("DELETE FROM workers WHERE id = ?1");
             run(db, query.bind(worker.bits().cast_signed())).await
         }
+        Write::SetShare(share) => set_share(db, share).await,
+        Write::SetLimit { name, total } => set_limit(db, name, total).await,
         Write::InsertBundle { bundle, at_ms } => insert_bundle(db, bundle, at_ms).await,
         // Taken care of by the caller, in their order.
         Write::Event(_) | Write::TrimEvents { .. } => Ok(()),
@@ -291,6 +299,11 @@ async fn set_job_state(
     run(db, query).await
 }
 
+async fn set_spec(db: &mut SqliteConnection, job: JobId, spec: &JobSpec) -> Result<()> {
+    let query = sqlx::query("UPDATE jobs SET spec = ?2 WHERE id = ?1");
+    run(db, query.bind(job.0.cast_signed()).bind(to_json("job", spec)?)).await
+}
+
 async fn extend_step(
     db: &mut SqliteConnection,
     job: JobId,
@@ -298,10 +311,7 @@ async fn extend_step(
     spec: &JobSpec,
     count: u32,
 ) -> Result<()> {
-    let query = sqlx::query("UPDATE jobs SET spec = ?2 WHERE id = ?1")
-        .bind(job.0.cast_signed())
-        .bind(to_json("job", spec)?);
-    run(db, query).await?;
+    set_spec(db, job, spec).await?;
     let query = sqlx::query("UPDATE steps SET count = ?3 WHERE job = ?1 AND step = ?2")
         .bind(job.0.cast_signed())
         .bind(i64::from(step.0))

@@ -13,6 +13,7 @@ mod read_farm;
 mod read_jobs;
 mod read_tasks;
 mod records;
+mod share;
 mod sql;
 mod write;
 
@@ -26,8 +27,8 @@ use tokio::sync::Mutex;
 pub use error::StoreError;
 pub use expire::{Expired, Expiry};
 pub use records::{
-    AttemptFilter, AttemptRow, BundleRow, Event, JobFilter, JobRow, KeptRow, Notice, OutputRow, StepRow,
-    StoredJob, StoredStep, TaskFaults, TaskFilter, TaskRow, TaskRun, WorkerRow, WorkerShare,
+    AttemptFilter, AttemptRow, BundleRow, Event, JobFilter, JobRow, KeptRow, Notice, OutputRow, ShareRow,
+    StepRow, StoredJob, StoredStep, TaskFaults, TaskFilter, TaskRow, TaskRun, WorkerRow, WorkerShare,
 };
 pub use write::{NewBundle, NewEvent, NewStep, Sickness, Write};
 

@@ -114,6 +114,7 @@ fn worker_row(row: &SqliteRow) -> Result<WorkerRow> {
         info: row.json("info")?,
         wish: row.parsed("wish")?,
         sickness: row.json_opt("sickness")?,
+        pools: row.json("pools")?,
         first_seen_ms: row.raw("first_seen_ms")?,
         last_seen_ms: row.raw("last_seen_ms")?,
     })

@@ -1,9 +1,11 @@
 //! What is read back. Times are unix milliseconds.
 
+use std::collections::BTreeSet;
+
 use kiln_types::{
     AttemptId, AttemptState, BundleId, EventNumber, Failure, Generation, JobId, JobSpec, JobState, Order,
-    OutputFile, Owner, Project, SlotIndex, StepIndex, StepKind, TaskId, TaskIndex, TaskState, WorkerId,
-    WorkerWish,
+    OutputFile, Owner, PartyKind, Project, SlotIndex, StepIndex, StepKind, TaskId, TaskIndex, TaskState,
+    WorkerId, WorkerWish,
 };
 use serde_json::Value;
 
@@ -193,8 +195,20 @@ pub struct WorkerRow {
     pub wish: WorkerWish,
     /// Why it is set aside, where it is.
     pub sickness: Option<Sickness>,
+    /// The pools that the farm put it in.
+    pub pools: BTreeSet<String>,
     pub first_seen_ms: i64,
     pub last_seen_ms: i64,
+}
+
+/// How a user or a project shares the farm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShareRow {
+    pub kind: PartyKind,
+    pub name: String,
+    pub weight: u32,
+    /// Slots that it may hold at once; as many as there are where `None`.
+    pub max_slots: Option<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

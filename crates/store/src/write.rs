@@ -1,11 +1,15 @@
 //! What the brain may have written: one variant a domain verb. Times are unix milliseconds, always passed in.
 
+use std::collections::BTreeSet;
+
 use kiln_types::{
     AttemptId, AttemptState, BlobHash, BundleId, Failure, Generation, JobId, JobSpec, JobState, Order,
     OutputSet, Owner, Project, SlotIndex, StepIndex, StepKind, TaskId, TaskIndex, WorkerId, WorkerWish,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::ShareRow;
 
 /// One durable consequence of a decision. A batch of them is one transaction ([`crate::Store::commit`]).
 #[derive(Debug, Clone)]
@@ -39,6 +43,11 @@ pub enum Write {
         step: StepIndex,
         spec: Box<JobSpec>,
         count: u32,
+    },
+    /// The job stands otherwise among the others: its whole new spec, of which nothing else has changed.
+    SetJobSpec {
+        job: JobId,
+        spec: Box<JobSpec>,
     },
     /// With all its tasks, attempts and outputs. Events stay; its bundle goes with the next
     /// [`crate::Store::expire`] that finds it neither needed nor promised.
@@ -161,6 +170,11 @@ pub enum Write {
         worker: WorkerId,
         sickness: Option<Sickness>,
     },
+    /// The pools that it is in from now on.
+    SetWorkerPools {
+        worker: WorkerId,
+        pools: BTreeSet<String>,
+    },
     /// It was heard of at this time.
     TouchWorker {
         worker: WorkerId,
@@ -169,6 +183,14 @@ pub enum Write {
     /// Its attempts stay, and its name for them.
     DeleteWorker {
         worker: WorkerId,
+    },
+
+    /// How a user or a project shares the farm from now on.
+    SetShare(ShareRow),
+    /// How many there are of something; `None` where it is a limit no more.
+    SetLimit {
+        name: String,
+        total: Option<u32>,
     },
 
     /// Known to this owner and project already: it waits for a job anew.

@@ -11,6 +11,7 @@ mod output;
 mod path;
 mod render;
 mod spec;
+mod standing;
 mod state;
 mod version;
 
@@ -28,6 +29,7 @@ pub use render::{
     Simulations,
 };
 pub use spec::{Bundle, BundleFile, JobSpec, SessionKey, SessionSpec, SharedFile};
+pub use standing::{BadGpuUse, BadPriority, GpuUse, JobStanding, Needs, PartyKind, Priority};
 pub use state::{
     AttemptState, Failure, FailureCause, JobState, StepKind, TaskState, WorkerState, WorkerWish,
 };

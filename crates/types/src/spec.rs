@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    BlenderSeries, BlenderVersion, BlobHash, BundleId, DeviceClass, FrameSet, Order, Owner, Policy, Project,
-    RelPath, RenderSettings, StepIndex, StepKind, TaskIndex,
+    BlenderSeries, BlenderVersion, BlobHash, BundleId, DeviceClass, FrameSet, JobStanding, Needs, Order,
+    Owner, Policy, Project, RelPath, RenderSettings, StepIndex, StepKind, TaskIndex,
 };
 
 /// What a Blender process has open: everything of a job but its frames. Two jobs with equal session specs can
@@ -60,6 +60,13 @@ pub struct JobSpec {
     pub order: Order,
     /// A frame that takes longer, in seconds, is a failed attempt.
     pub frame_time_limit_s: Option<u32>,
+    /// A frame of which nothing is heard for so many seconds is taken to hang; the farm decides where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hang_s: Option<u32>,
+    #[serde(default)]
+    pub standing: JobStanding,
+    #[serde(default)]
+    pub needs: Needs,
     /// The version that wrote the .blend.
     pub written_by: BlenderVersion,
     /// The simulations that are baked before the first frame, as a person names them; where there are any, the

@@ -3,7 +3,7 @@
 use kiln_types::{FailureCause, JobId, JobState, Order, TaskIndex};
 
 use super::{Farm, job, task};
-use crate::{JobPlan, Verdict};
+use crate::{JobPlan, Standing, Verdict};
 
 #[test]
 fn idle_slots_come_before_queues() {
@@ -211,4 +211,25 @@ fn a_million_tasks_cost_what_their_gaps_cost() {
     assert!(step.done.contains(TaskIndex(0)));
     farm.act(|core, now, out| core.cancel_job(now, JobId(1), out)).unwrap();
     assert_eq!(farm.counts(1).cancelled, 1_048_576 - 50);
+}
+
+#[test]
+fn a_job_waits_for_two_others_of_which_the_first_is_long_forgotten() {
+    let mut farm = Farm::new();
+    farm.join(1, 1);
+    farm.submit(job(1, 1));
+    farm.submit(job(2, 1));
+    let after = [JobId(1), JobId(2)].into();
+    farm.submit(job(3, 1).standing(Standing { after, ..Standing::default() }));
+    farm.schedule();
+    farm.start(1, task(1, 0));
+    farm.deliver(1, task(1, 0));
+    farm.schedule();
+    farm.act(|core, _, _| core.forget(JobId(1))).unwrap();
+    assert_eq!(farm.counts(3).waiting, 1, "the second has not ended");
+    farm.schedule();
+    farm.start(1, task(2, 0));
+    farm.deliver(1, task(2, 0));
+    farm.schedule();
+    assert_eq!(farm.counts(3).assigned, 1);
 }

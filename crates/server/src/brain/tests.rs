@@ -7,7 +7,8 @@ use kiln_core::{Config, Core, Ledger, Moment, RestoredJob};
 use kiln_store::{Durability, Write};
 use kiln_types::{
     AttemptId, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FileFormat, FrameSet,
-    OutputFile, OutputRole, Owner, Policy, Project, RelPath, RenderSettings, SessionSpec, StepKind,
+    JobStanding, Needs, OutputFile, OutputRole, Owner, Policy, Project, RelPath, RenderSettings, SessionSpec,
+    StepKind,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
@@ -433,6 +434,9 @@ fn spec(count: i32, order: &str, bakes: bool) -> JobSpec {
         frames: FrameSet::range(1, count, 1).unwrap(),
         order: order.parse().unwrap(),
         frame_time_limit_s: None,
+        hang_s: None,
+        standing: JobStanding::default(),
+        needs: Needs::default(),
         written_by: "3.4.1".parse().unwrap(),
         bake: if bakes { vec!["cloth of Flag".to_owned()] } else { Vec::new() },
         shared: Vec::new(),

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use kiln_store::{StoreError, Write};
-use kiln_types::{EventNumber, JobId, WorkerWish};
+use kiln_store::{ShareRow, StoreError, Write};
+use kiln_types::{EventNumber, JobId, JobState, PartyKind, Priority, WorkerWish};
 use serde_json::json;
 
-use crate::{committed, event, fresh, insert, open, opened, started, task, worker};
+use crate::{committed, event, fresh, insert, open, opened, spec, started, task, worker};
 
 pub fn upsert(number: u64, name: &str, at_ms: i64) -> Write {
     Write::UpsertWorker { worker: worker(number), name: name.into(), info: json!({ "cores": at_ms }), at_ms }
@@ -35,6 +35,49 @@ async fn workers_are_remembered() {
     assert_eq!(store.worker_by_name("ash").await.unwrap().unwrap().id, worker(2));
     store.commit(vec![Write::DeleteWorker { worker: worker(2) }, upsert(3, "ash", 1)]).await.unwrap();
     assert!(store.worker(worker(2)).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn shares_limits_and_pools_outlive_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let share = |kind, name: &str, weight, max_slots| ShareRow { kind, name: name.into(), weight, max_slots };
+    let limit = |name: &str, total| Write::SetLimit { name: name.into(), total };
+    let batch = vec![
+        Write::SetShare(share(PartyKind::User, "ada", 100, Some(0))),
+        Write::SetShare(share(PartyKind::User, "ada", 300, None)),
+        Write::SetShare(share(PartyKind::Project, "ada", 1, Some(7))),
+        limit("houdini", Some(3)),
+        limit("nuke", Some(u32::MAX)),
+        limit("houdini", None),
+        upsert(1, "oak", 10),
+        Write::SetWorkerPools { worker: worker(1), pools: ["night".to_owned(), "big".to_owned()].into() },
+        upsert(1, "elm", 20),
+        upsert(2, "ash", 20),
+    ];
+    store.commit(batch).await.unwrap();
+    drop(store);
+    let store = open(folder.path()).await;
+    let shares = [share(PartyKind::Project, "ada", 1, Some(7)), share(PartyKind::User, "ada", 300, None)];
+    assert_eq!(store.shares().await.unwrap(), shares);
+    assert_eq!(store.limits().await.unwrap(), [("nuke".to_owned(), u32::MAX)].into());
+    let workers = store.workers().await.unwrap();
+    let pools: Vec<_> = workers.iter().map(|worker| (worker.name.as_str(), &worker.pools)).collect();
+    assert_eq!(pools, [("ash", &[].into()), ("elm", &["big".to_owned(), "night".to_owned()].into())]);
+}
+
+#[tokio::test]
+async fn a_job_that_stands_otherwise_is_read_back_so() {
+    let store = fresh().await;
+    let mut new = spec("shot", "1-3");
+    new.standing.priority = Priority::MAX;
+    new.standing.after = [JobId(1)].into();
+    let change = Write::SetJobSpec { job: JobId(2), spec: Box::new(new.clone()) };
+    let cancelled = Write::SetJobState { job: JobId(1), state: JobState::Cancelled, at_ms: 9, reason: None };
+    store.commit(vec![insert(1, "1"), insert(2, "1-3"), change, cancelled]).await.unwrap();
+    assert_eq!(store.job(JobId(2)).await.unwrap().unwrap().spec, new);
+    let states = store.job_states(&[JobId(1), JobId(2), JobId(3)]).await.unwrap();
+    assert_eq!(states, [(JobId(1), JobState::Cancelled), (JobId(2), JobState::Queued)].into());
 }
 
 #[tokio::test]

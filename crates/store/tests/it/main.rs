@@ -13,8 +13,9 @@ use std::path::Path;
 use kiln_store::{Durability, NewBundle, NewEvent, NewStep, Store, Write};
 use kiln_types::{
     AttemptId, AttemptState, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FileFormat,
-    Generation, JobId, JobSpec, Order, OutputFile, OutputRole, OutputSet, Owner, Policy, Project, RelPath,
-    RenderSettings, SessionSpec, SlotIndex, StepIndex, StepKind, TaskId, TaskIndex, WorkerId,
+    Generation, JobId, JobSpec, JobStanding, Needs, Order, OutputFile, OutputRole, OutputSet, Owner, Policy,
+    Project, RelPath, RenderSettings, SessionSpec, SlotIndex, StepIndex, StepKind, TaskId, TaskIndex,
+    WorkerId,
 };
 use serde_json::json;
 
@@ -65,6 +66,9 @@ fn spec(name: &str, frames: &str) -> JobSpec {
         frames: frames.parse().unwrap(),
         order: Order::Sequential,
         frame_time_limit_s: Some(600),
+        hang_s: None,
+        standing: JobStanding::default(),
+        needs: Needs::default(),
         written_by: "3.4.1".parse().unwrap(),
         bake: Vec::new(),
         shared: Vec::new(),

@@ -1,0 +1,89 @@
+//! Who shares the farm and how, and what it has only so many of.
+
+use std::collections::BTreeMap;
+
+use kiln_types::{JobId, JobState, StepIndex, WorkerId};
+use sqlx::SqliteConnection;
+
+use crate::sql::{Columns, Result, to_json};
+use crate::{ShareRow, Store};
+
+impl Store {
+    /// The users and projects of which something was set.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn shares(&self) -> Result<Vec<ShareRow>> {
+        let rows =
+            sqlx::query("SELECT * FROM shares ORDER BY kind, name").fetch_all(&self.inner.readers).await?;
+        let share = |row: &sqlx::sqlite::SqliteRow| {
+            Ok(ShareRow {
+                kind: row.parsed("kind")?,
+                name: row.raw("name")?,
+                weight: row.number("weight")?,
+                max_slots: row.raw::<Option<u32>>("max_slots")?,
+            })
+        };
+        rows.iter().map(share).collect()
+    }
+
+    /// How many there are of each limit.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn limits(&self) -> Result<BTreeMap<String, u32>> {
+        let rows = sqlx::query("SELECT * FROM limits").fetch_all(&self.inner.readers).await?;
+        rows.iter().map(|row| Ok((row.raw("name")?, row.number("total")?))).collect()
+    }
+
+    /// The states of those of the jobs that are there.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn job_states(&self, jobs: &[JobId]) -> Result<BTreeMap<JobId, JobState>> {
+        let ids: Vec<i64> = jobs.iter().map(|job| job.0.cast_signed()).collect();
+        let rows = sqlx::query("SELECT id, state FROM jobs WHERE id IN (SELECT value FROM json_each(?1))")
+            .bind(to_json("job", &ids)?)
+            .fetch_all(&self.inner.readers)
+            .await?;
+        rows.iter().map(|row| Ok((JobId(row.u64("id")?), row.parsed("state")?))).collect()
+    }
+
+    /// For each step of the job the most memory, in bytes, that a task of it took, and on which worker.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn job_peaks(&self, job: JobId) -> Result<Vec<(StepIndex, WorkerId, u64)>> {
+        // Of the row that has the maximum, as SQLite promises.
+        let rows = sqlx::query(
+            "SELECT step, worker, max(peak_memory) AS peak FROM attempts \
+             WHERE job = ?1 AND peak_memory IS NOT NULL GROUP BY step",
+        )
+        .bind(job.0.cast_signed())
+        .fetch_all(&self.inner.readers)
+        .await?;
+        rows.iter().map(|row| Ok((row.step()?, row.worker("worker")?, row.u64("peak")?))).collect()
+    }
+}
+
+pub(crate) async fn set_share(db: &mut SqliteConnection, share: ShareRow) -> Result<()> {
+    sqlx::query("INSERT OR REPLACE INTO shares (kind, name, weight, max_slots) VALUES (?1, ?2, ?3, ?4)")
+        .bind(share.kind.as_str())
+        .bind(share.name)
+        .bind(i64::from(share.weight))
+        .bind(share.max_slots.map(i64::from))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+pub(crate) async fn set_limit(db: &mut SqliteConnection, name: String, total: Option<u32>) -> Result<()> {
+    let query = match total {
+        Some(total) => sqlx::query("INSERT OR REPLACE INTO limits (name, total) VALUES (?1, ?2)")
+            .bind(name)
+            .bind(i64::from(total)),
+        None => sqlx::query("DELETE FROM limits WHERE name = ?1").bind(name),
+    };
+    query.execute(db).await?;
+    Ok(())
+}

@@ -1,0 +1,246 @@
+//! Where a job stands among others, and what it needs of a worker besides its Blender.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    num::{NonZeroU16, NonZeroU32},
+    str::FromStr,
+};
+
+use serde::{Deserialize, Serialize};
+use utoipa::{
+    ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
+
+use crate::{JobId, render::text_enum};
+
+/// 0 to 100; higher is earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct Priority(u8);
+
+impl Priority {
+    pub const MAX: Self = Self(100);
+
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        Self(50)
+    }
+}
+
+/// A number or a text that is no priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a priority is a number from 0 to {}; higher is earlier", Priority::MAX.0)]
+pub struct BadPriority;
+
+impl TryFrom<u8> for Priority {
+    type Error = BadPriority;
+
+    fn try_from(number: u8) -> Result<Self, BadPriority> {
+        if number <= Self::MAX.0 { Ok(Self(number)) } else { Err(BadPriority) }
+    }
+}
+
+impl From<Priority> for u8 {
+    fn from(priority: Priority) -> Self {
+        priority.0
+    }
+}
+
+impl FromStr for Priority {
+    type Err = BadPriority;
+
+    fn from_str(text: &str) -> Result<Self, BadPriority> {
+        text.parse::<u8>().map_err(|_| BadPriority)?.try_into()
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl utoipa::PartialSchema for Priority {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .description(Some("0 to 100; higher is earlier."))
+            .minimum(Some(0))
+            .maximum(Some(Self::MAX.0))
+            .default(Some(Self::default().0.into()))
+            .into()
+    }
+}
+
+impl ToSchema for Priority {}
+
+/// Where a job stands among others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct JobStanding {
+    pub priority: Priority,
+    /// Jobs that must be completed before it starts.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub after: BTreeSet<JobId>,
+    /// It does not start earlier; Unix milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_before_ms: Option<i64>,
+    /// Workers that it may be on at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    pub max_workers: Option<NonZeroU32>,
+}
+
+/// What each frame of a job needs of the worker that renders it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Needs {
+    /// Cores for each Blender, which then uses so many threads; an equal part of the worker's where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    pub cores: Option<NonZeroU32>,
+    /// Bytes that are kept free for each Blender. What earlier frames took is kept free where it is more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Of a job that renders on GPUs.
+    pub gpus: GpuUse,
+    /// Bytes that each GPU has at least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_memory: Option<u64>,
+    /// The machine for itself: nothing else renders beside it.
+    #[serde(skip_serializing_if = "is_false")]
+    pub whole: bool,
+    /// Tags that the worker must have.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
+    /// Only workers of this pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// Limits of the farm (licences) by name, and how many of each a Blender holds while it renders.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, u32>)]
+    pub limits: BTreeMap<String, NonZeroU32>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes what it has")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// On how many GPUs a frame renders. Prints and parses as one text: `1`, `2`, `all`; `each` is `1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GpuUse {
+    /// So many for each Blender: with one, as many frames render at once as there are GPUs.
+    Count(NonZeroU16),
+    /// Every GPU of the worker, on one frame.
+    All,
+}
+crate::ids::text_serde!(GpuUse);
+
+impl Default for GpuUse {
+    fn default() -> Self {
+        Self::Count(NonZeroU16::MIN)
+    }
+}
+
+impl fmt::Display for GpuUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => count.fmt(f),
+            Self::All => f.pad("all"),
+        }
+    }
+}
+
+/// A text that says no number of GPUs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "“{0}” is no number of GPUs; write each (one GPU a frame), all (every GPU on one frame), or a number \
+     from 1 to 64"
+)]
+pub struct BadGpuUse(String);
+
+impl FromStr for GpuUse {
+    type Err = BadGpuUse;
+
+    fn from_str(text: &str) -> Result<Self, BadGpuUse> {
+        /// As many as a worker can offer.
+        const MOST: u16 = 64;
+        match text {
+            "each" => Ok(Self::default()),
+            "all" => Ok(Self::All),
+            _ => text
+                .parse()
+                .ok()
+                .filter(|count: &NonZeroU16| count.get() <= MOST)
+                .map(Self::Count)
+                .ok_or_else(|| BadGpuUse(text.chars().take(40).collect())),
+        }
+    }
+}
+
+impl utoipa::PartialSchema for GpuUse {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(
+                "On how many GPUs a frame renders: `1` (as many frames at once as there are GPUs), another number, \
+                 or `all` of the worker's on one frame.",
+            ))
+            .pattern(Some("^(all|each|[1-9][0-9]?)$"))
+            .examples(["1", "2", "all"])
+            .into()
+    }
+}
+
+impl ToSchema for GpuUse {}
+
+text_enum!(
+    /// Those who share the farm: users, and the projects that they work on.
+    PartyKind {
+        User = "user",
+        Project = "project",
+    }
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_priority_goes_from_0_to_100() {
+        assert_eq!("100".parse(), Ok(Priority::MAX));
+        assert_eq!(serde_json::from_str::<Priority>("7").unwrap().get(), 7);
+        for bad in ["101", "-1", "", "high", "256"] {
+            assert_eq!(bad.parse::<Priority>(), Err(BadPriority), "{bad}");
+        }
+        assert!(serde_json::from_str::<Priority>("101").is_err());
+    }
+
+    #[test]
+    fn gpus_are_one_text_everywhere() {
+        for (text, shown) in [("each", "1"), ("1", "1"), ("64", "64"), ("all", "all")] {
+            let gpus: GpuUse = text.parse().unwrap();
+            assert_eq!(gpus.to_string(), shown);
+            assert_eq!(serde_json::to_string(&gpus).unwrap(), format!("\"{shown}\""));
+            assert_eq!(serde_json::from_str::<GpuUse>(&format!("\"{text}\"")).unwrap(), gpus);
+        }
+        for bad in ["", "0", "65", "-1", "none", "1.5"] {
+            assert!(bad.parse::<GpuUse>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_was_stored_before_there_was_an_order_between_jobs_still_reads() {
+        assert_eq!(serde_json::from_str::<JobStanding>("{}").unwrap(), JobStanding::default());
+        assert_eq!(serde_json::from_str::<Needs>("{}").unwrap(), Needs::default());
+        assert_eq!(serde_json::to_string(&JobStanding::default()).unwrap(), r#"{"priority":50}"#);
+    }
+}
