@@ -12,6 +12,15 @@ def _absent(backend):
     )
 
 
+def picked(devices, places):
+    """The devices at these places, or every one. A machine with GPUs of two makers counts the longer list: a place that
+    is not in this one means another of it."""
+    if not places or not devices:
+        return devices
+    wanted = {place % len(devices) for place in places}
+    return [device for place, device in enumerate(devices) if place in wanted]
+
+
 def choose(session, made_up):
     """Sets backend and devices, which an empty profile leaves at none, and reads back what is used."""
     scene, wanted = session.scene, session.device
@@ -30,8 +39,9 @@ def choose(session, made_up):
         listed = preferences.get_devices_for_type(backend)
     except (AttributeError, TypeError, ValueError):
         raise _absent(backend) from None
+    mine = {device.id for device in picked([d for d in listed if d.type == backend], session.gpus)}
     for device in preferences.devices:
-        device.use = device.type == backend
+        device.use = device.type == backend and device.id in mine
     used = [device.name for device in listed if device.type == backend and device.use]
     scene.cycles.device = "GPU"
     if not used or preferences.compute_device_type != backend or scene.cycles.device != "GPU":

@@ -19,6 +19,7 @@ class Session:
         self.settings = spec["settings"]
         self.policy = spec["policy"]
         self.threads = command["threads"]
+        self.gpus = command["gpus"]
         self.persistent_data = command["persistent_data"]
         self.capabilities = capabilities
         self.notices = []

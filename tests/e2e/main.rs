@@ -13,6 +13,7 @@ mod farm;
 mod house;
 mod netns;
 mod network;
+mod order;
 mod render;
 mod sample;
 mod shared;

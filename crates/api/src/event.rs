@@ -1,8 +1,8 @@
 //! Changes, as the stream of server-sent events tells them.
 
 use kiln_types::{
-    AttemptId, AttemptState, EventNumber, Failure, Generation, JobId, JobState, StepIndex, TaskIndex,
-    WorkerState,
+    AttemptId, AttemptState, EventNumber, Failure, Generation, JobId, JobStanding, JobState, StepIndex,
+    TaskIndex, WorkerState,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -32,6 +32,10 @@ pub enum Change {
     JobState {
         state: JobState,
         reason: Option<Failure>,
+    },
+    /// It stands otherwise among the others.
+    JobChanged {
+        standing: JobStanding,
     },
     JobExtended {
         total: u32,

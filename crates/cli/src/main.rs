@@ -21,6 +21,7 @@ mod top;
 use std::process::ExitCode;
 
 use clap::{Parser as _, error::ErrorKind};
+use kiln_types::PartyKind;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -70,6 +71,9 @@ fn run(context: &Context, command: Command) -> Outcome<Exit> {
         Command::Server(args) => wait_for(commands::server::run(context, args)),
         Command::Worker(args) => wait_for(commands::worker::run(context, args)),
         Command::Jobs(args) => wait_for(commands::jobs::run(context, args)),
+        Command::Users(args) => wait_for(commands::shares::parties(context, PartyKind::User, args)),
+        Command::Projects(args) => wait_for(commands::shares::parties(context, PartyKind::Project, args)),
+        Command::Limits(args) => wait_for(commands::shares::limits(context, args)),
         Command::Workers(args) => wait_for(commands::workers::run(context, args)),
         Command::Top(args) => wait_for(top::run(context, args)),
         Command::Blender { command } => wait_for(commands::blender::run(context, command)),

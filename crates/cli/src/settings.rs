@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use wishes::{Span, WishSettings};
 
 use crate::{
-    args::{FarmArgs, GlobalArgs, KeepArgs, WishArgs},
+    args::{FarmArgs, GlobalArgs, JobArgs, KeepArgs, WishArgs},
     exit::{Fault, Outcome},
     shared::{self, Shared},
     size::ByteSize,
@@ -92,6 +92,8 @@ struct File {
     yield_load: Option<f64>,
     when_used: Option<WhenUsed>,
     wake: Option<bool>,
+    user: Option<String>,
+    project: Option<String>,
 }
 
 /// What the flags of a command say.
@@ -110,6 +112,8 @@ pub struct Flags {
     pub keep: KeepArgs,
     pub shared: Vec<Shared>,
     pub wishes: WishArgs,
+    pub user: Option<String>,
+    pub project: Option<String>,
 }
 
 impl Flags {
@@ -121,6 +125,13 @@ impl Flags {
             key_file: farm.key_file.clone(),
             ..Self::default()
         }
+    }
+
+    /// What the flags of one that is submitted say.
+    pub fn of_job(&mut self, job: &JobArgs) {
+        self.shared.clone_from(&job.shared);
+        self.user.clone_from(&job.order.user);
+        self.project.clone_from(&job.order.project);
     }
 }
 
@@ -151,6 +162,9 @@ pub struct Settings {
     /// Folders that this machine shares with others of the farm.
     pub shared: Value<BTreeMap<String, PathBuf>>,
     pub wishes: WishSettings,
+    /// Whose jobs are that are made here, and what for.
+    pub user: Value<Option<String>>,
+    pub project: Value<Option<String>>,
 }
 
 impl Settings {
@@ -269,6 +283,11 @@ impl Settings {
             .unwrap_or(Value { value: BTreeMap::new(), origin: Origin::Default }),
             hash_cache: pick(None, parsed(&var, "KILN_HASH_CACHE")?, file.hash_cache)
                 .unwrap_or(Value { value: true, origin: Origin::Default }),
+            user: pick(flags.user, var("KILN_USER"), file.user).map_or_else(
+                || Value { value: var("LOGNAME").or_else(|| var("USER")), origin: Origin::Default },
+                |Value { value, origin }| Value { value: Some(value), origin },
+            ),
+            project: optional(pick(flags.project, var("KILN_PROJECT"), file.project)),
             file: path,
             data,
             cache,
@@ -311,6 +330,8 @@ impl Settings {
                 if shared.is_empty() { "(none)".to_owned() } else { shared.join(", ") },
                 self.shared.origin,
             ),
+            row("user", shown(&self.user, "(the farm)")),
+            row("project", shown(&self.project, "default")),
             ("hash_cache", self.hash_cache.value.to_string(), self.hash_cache.origin),
             expires(BUNDLES, &self.remove_bundles_after),
             expires(OUTPUTS, &self.remove_outputs_after),

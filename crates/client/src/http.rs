@@ -148,8 +148,7 @@ impl Client {
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        let response = self.send(self.request(Method::GET, path)).await?;
-        self.decode(response).await
+        self.answered(self.request(Method::GET, path)).await
     }
 
     pub(crate) async fn post<B: Serialize + ?Sized, T: DeserializeOwned>(
@@ -157,7 +156,14 @@ impl Client {
         path: &str,
         body: &B,
     ) -> Result<T, ClientError> {
-        let response = self.send(self.request(Method::POST, path).json(body)).await?;
+        self.answered(self.request(Method::POST, path).json(body)).await
+    }
+
+    pub(crate) async fn answered<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<T, ClientError> {
+        let response = self.send(request).await?;
         self.decode(response).await
     }
 

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 
 use kiln_api::{
-    AttemptsPage, Collect, Collected, Explanation, ExtendJob, Fetched, JobList, JobReport, JobView,
-    OutputsPage, RerenderJob, SubmitJob, TasksPage, WorkerList, WorkerView,
+    AttemptsPage, ChangeJob, Collect, Collected, Explanation, ExtendJob, Fetched, JobList, JobReport,
+    JobView, OutputsPage, RerenderJob, SubmitJob, TasksPage, WorkerList, WorkerView,
 };
 use kiln_types::{AttemptId, FrameSet, JobId, StepIndex, TaskIndex, TaskState};
 use reqwest::Method;
@@ -110,6 +110,14 @@ impl Client {
     async fn render_again(&self, id: JobId, what: RerenderJob) -> Result<(), ClientError> {
         let request = self.request(Method::POST, &routes::of_job(id, "rerender")).json(&what);
         self.send(request).await.map(drop)
+    }
+
+    /// Lets it stand otherwise among the others.
+    ///
+    /// # Errors
+    /// Also where it has ended, has begun and cannot wait any more, or would wait for itself.
+    pub async fn change(&self, id: JobId, change: &ChangeJob) -> Result<JobView, ClientError> {
+        self.answered(self.request(Method::PATCH, &routes::job(id)).json(change)).await
     }
 
     /// Adds frames.

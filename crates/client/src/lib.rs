@@ -20,6 +20,7 @@ mod reading;
 mod request;
 mod routes;
 mod send;
+mod shares;
 mod tries;
 mod upload;
 

@@ -9,8 +9,8 @@ use std::{
 use kiln_api::{JobSource, SubmitJob};
 use kiln_blend::{Dependencies, Inspection, Layout, LinkedSimulation, SceneInfo, SharedPlace};
 use kiln_types::{
-    Bundle, BundleFile, DeviceClass, ExternalFiles, FrameSet, Order, ScriptPolicy, SessionSpec, SharedFile,
-    Simulations,
+    Bundle, BundleFile, DeviceClass, ExternalFiles, FrameSet, JobStanding, Needs, Order, ScriptPolicy,
+    SessionSpec, SharedFile, Simulations,
 };
 
 use crate::{
@@ -160,6 +160,11 @@ impl Prepared {
             frames: Some(frames),
             order,
             frame_time_limit_s,
+            hang_s: None,
+            user: None,
+            standing: JobStanding::default(),
+            needs: Needs::default(),
+            held: false,
             blender: Some(self.session.blender),
             device: Some(self.session.device),
             settings: self.session.settings.clone(),

@@ -67,6 +67,30 @@ pub fn collect() -> String {
     format!("{PREFIX}/farm/collect")
 }
 
+pub fn users() -> String {
+    format!("{PREFIX}/users")
+}
+
+pub fn user(name: &str) -> String {
+    format!("{PREFIX}/users/{}", escaped(name))
+}
+
+pub fn projects() -> String {
+    format!("{PREFIX}/projects")
+}
+
+pub fn project(name: &str) -> String {
+    format!("{PREFIX}/projects/{}", escaped(name))
+}
+
+pub fn limits() -> String {
+    format!("{PREFIX}/limits")
+}
+
+pub fn limit(name: &str) -> String {
+    format!("{PREFIX}/limits/{}", escaped(name))
+}
+
 pub fn workers() -> String {
     format!("{PREFIX}/workers")
 }

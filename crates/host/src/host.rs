@@ -29,6 +29,8 @@ pub struct Host {
     writer: OwnedWriteHalf,
     log: Log,
     options: HostOptions,
+    /// Threads where the session does not say, before those of the options.
+    part_threads: Option<u16>,
     root: SlotRoot,
     capabilities: Capabilities,
     version: BlenderVersion,
@@ -82,6 +84,7 @@ impl Host {
             busy: true,
             dead: false,
             options,
+            part_threads: None,
             _sources: sources,
         };
         let limit = host.options.start_limit;
@@ -109,6 +112,12 @@ impl Host {
         }
     }
 
+    /// What the files that are opened from here on use: so many threads, where it is not 0, and these GPUs.
+    pub fn use_part(&mut self, threads: u16, gpus: Vec<u16>) {
+        self.options.gpus = gpus;
+        self.part_threads = (threads > 0).then_some(threads);
+    }
+
     /// Opens a .blend and applies the session's settings in memory; what lacks, or is passed over in silence by
     /// Blender, is found here, before the first frame.
     ///
@@ -119,8 +128,10 @@ impl Host {
         self.session = None;
         self.log.forget();
         let id = self.begin();
-        let threads = request.session.settings.threads.unwrap_or(self.options.threads);
+        let own = self.part_threads.unwrap_or(self.options.threads);
+        let threads = request.session.settings.threads.unwrap_or(own);
         let devices = self.options.devices_override.clone();
+        let gpus = self.options.gpus.clone();
         let command = Command::Open {
             id,
             blend: &request.blend,
@@ -129,6 +140,7 @@ impl Host {
             addons: &request.addons,
             persistent_data: request.persistent_data,
             threads,
+            gpus: &gpus,
             devices: devices.as_deref(),
         };
         // A file that takes long to open holds Python's lock, and nobody can answer.

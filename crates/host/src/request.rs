@@ -38,6 +38,9 @@ pub struct HostOptions {
     pub trust: bool,
     /// Threads of Blender where the session does not say; 0 lets Blender decide.
     pub threads: u16,
+    /// The GPUs that a session on them uses, by their places among those of its kind that Blender lists; all where
+    /// there is none.
+    pub gpus: Vec<u16>,
     /// How far the process stands back for others, from 0 to 19 (`nice`).
     pub nice: u8,
     /// The colour configuration (OCIO) that the process has for its whole life; Blender's own where absent.
@@ -62,6 +65,7 @@ impl Default for HostOptions {
         Self {
             trust: false,
             threads: 0,
+            gpus: Vec::new(),
             nice: 0,
             ocio: None,
             log: None,

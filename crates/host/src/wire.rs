@@ -39,6 +39,7 @@ pub(crate) enum Command<'a> {
         addons: &'a [PathBuf],
         persistent_data: bool,
         threads: u16,
+        gpus: &'a [u16],
         devices: Option<&'a [Device]>,
     },
     Render {

@@ -73,6 +73,26 @@ pub(crate) fn describe() -> Machine {
     }
 }
 
+/// GPUs that render, before a Blender has said what it can use: those of NVIDIA by their device files, else the graphics
+/// cards that may be used without a screen.
+pub(crate) fn gpus(dev: &Path) -> u32 {
+    let count = |folder: PathBuf, prefix: &str| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let numbered = entries.filter(|entry| {
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix(prefix));
+            number
+                .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+        });
+        u32::try_from(numbered.count()).unwrap_or(u32::MAX)
+    };
+    match count(dev.to_owned(), "nvidia") {
+        // Only where there is the driver that computes with them.
+        0 if dev.join("kfd").exists() => count(dev.join("dri"), "renderD"),
+        nvidia => nvidia,
+    }
+}
+
 /// The addresses by which a switch knows this machine, those of real cards where it has any.
 pub(crate) fn macs(net: &Path) -> Vec<String> {
     let read = |path: PathBuf| fs::read_to_string(path).map(|text| text.trim().to_owned());
@@ -96,6 +116,20 @@ pub(crate) fn macs(net: &Path) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_gpus_by_their_device_files() {
+        let dev = tempfile::tempdir().unwrap();
+        let file = |name: &str| fs::write(dev.path().join(name), "").unwrap();
+        assert_eq!(gpus(dev.path()), 0);
+        fs::create_dir(dev.path().join("dri")).unwrap();
+        ["dri/card0", "dri/renderD128", "dri/renderD129", "null"].into_iter().for_each(file);
+        assert_eq!(gpus(dev.path()), 0, "a screen renders nothing");
+        file("kfd");
+        assert_eq!(gpus(dev.path()), 2);
+        ["nvidia0", "nvidiactl", "nvidia-uvm"].into_iter().for_each(file);
+        assert_eq!(gpus(dev.path()), 1);
+    }
 
     #[test]
     fn reads_what_the_kernel_says() {

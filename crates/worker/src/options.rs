@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use kiln_client::ClientError;
 use kiln_host::Device;
-use kiln_types::{BlenderSeries, Epoch, WorkerWish};
+use kiln_types::{BlenderSeries, DeviceClass, Epoch, WorkerWish};
 
 use crate::wishes::Wishes;
 
@@ -57,6 +57,14 @@ pub struct WorkerOptions {
 }
 
 impl WorkerOptions {
+    /// Of a machine that is not there; one GPU is listed once for each backend.
+    pub(crate) fn gpus(&self) -> Option<u32> {
+        let devices = self.devices.as_ref()?;
+        let of = |class: &DeviceClass| devices.iter().filter(|device| device.backend == *class).count();
+        let most = DeviceClass::ALL.iter().filter(|class| **class != DeviceClass::Cpu).map(of).max();
+        u32::try_from(most.unwrap_or(0)).ok()
+    }
+
     pub fn new(server_url: impl Into<String>, key: impl Into<String>, data: impl Into<PathBuf>) -> Self {
         Self {
             server_url: server_url.into(),

@@ -240,7 +240,7 @@ impl Garage {
         let mut spare = self.spare();
         match std::mem::take(&mut *spare) {
             // One that died is dropped here, and another will be started in time.
-            Spare::Ready(mut seat) if seat.kind == *kind => seat.host.is_alive().then_some(seat),
+            Spare::Ready(mut seat) if seat.kind == kind.unused() => seat.host.is_alive().then_some(seat),
             other => {
                 *spare = other;
                 None

@@ -18,12 +18,10 @@ pub(crate) const FRAMES_A_PROCESS: u64 = 2000;
 /// all cores only in between: two Blenders overlap the one's sync with the other's render, and two cores are then
 /// full. Frames that render long fill all cores by themselves, and a second Blender neither helps nor harms. More
 /// than two pay only where many cores leave a single render's threads idle, one for each eight cores, and beyond
-/// four the scene's copies in memory cost more than they bring. Each needs memory for a scene of its own.
-pub(crate) fn slots(cores: u32, available: u64) -> u16 {
-    if cores < 2 {
-        return 1;
-    }
-    let wanted = (cores / 8).clamp(2, 4);
+/// four the scene's copies in memory cost more than they bring. Each needs memory for a scene of its own. A frame
+/// renders best on one GPU: there is a slot for each.
+pub(crate) fn slots(cores: u32, available: u64, gpus: u32) -> u16 {
+    let wanted = if cores < 2 { 1 } else { (cores / 8).clamp(2, 4) }.max(gpus);
     let fitting = available / MEMORY_A_SLOT;
     u16::try_from(u64::from(wanted).min(fitting).max(1)).unwrap_or(1)
 }
@@ -96,7 +94,16 @@ mod tests {
             (128, 7, 2),
             (0, 0, 1),
         ] {
-            assert_eq!(slots(cores, gib * GIB), wanted, "{cores} cores, {gib} GiB");
+            assert_eq!(slots(cores, gib * GIB, 0), wanted, "{cores} cores, {gib} GiB");
+        }
+    }
+
+    #[test]
+    fn a_slot_for_each_gpu_that_has_memory_for_its_scene() {
+        for (cores, gib, gpus, wanted) in
+            [(8, 64, 1, 2), (8, 64, 4, 4), (32, 64, 2, 4), (8, 9, 8, 3), (1, 64, 2, 2)]
+        {
+            assert_eq!(slots(cores, gib * GIB, gpus), wanted, "{cores} cores, {gib} GiB, {gpus} GPUs");
         }
     }
 

@@ -1,12 +1,12 @@
 //! `kiln jobs`.
 
-use std::path::PathBuf;
+use std::{num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use kiln_client::Existing;
-use kiln_types::{AttemptId, FrameSet, JobId};
+use kiln_types::{AttemptId, FrameSet, JobId, Priority};
 
-use super::FarmArgs;
+use super::{At, FarmArgs, Jobs, OrNone};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -75,9 +75,13 @@ pub enum JobsCommand {
     /// End a job; what is rendered stays.
     Cancel(OneJob),
     /// Begin no more frames of a job; those that run, end.
+    #[command(visible_alias = "hold")]
     Pause(OneJob),
     /// Go on with a paused job.
+    #[command(visible_alias = "release")]
     Resume(OneJob),
+    /// Let a job stand otherwise among the others.
+    Set(SetArgs),
     /// Let the failed frames of a job try again.
     Retry(OneJob),
     /// Render frames again that are done.
@@ -130,6 +134,29 @@ pub enum JobsCommand {
         #[command(flatten)]
         jobs: SomeJobs,
     },
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  kiln jobs set 7 --priority 90\n  kiln jobs set 7 --max-workers none\n  \
+    kiln jobs set 7 --after 5,6 --at 22:00\n  kiln jobs set 7 --after none --at now"
+)]
+#[group(required = true, multiple = true, id = "what", args = ["priority", "max_workers", "after", "at"])]
+pub struct SetArgs {
+    /// From 0 to 100; higher is earlier.
+    #[arg(long, value_name = "N")]
+    pub priority: Option<Priority>,
+    /// Workers that it may be on at once, or `none` for as many as there are.
+    #[arg(long, value_name = "N|none")]
+    pub max_workers: Option<OrNone<NonZeroU32>>,
+    /// The jobs that must be completed before it starts, or `none`.
+    #[arg(long, value_name = "JOB[,JOB]|none")]
+    pub after: Option<Jobs>,
+    /// Do not start before this: 22:00 (the next), 2026-12-24, 2026-12-24T18:00, or `now`.
+    #[arg(long, value_name = "TIME|now")]
+    pub at: Option<At>,
+    #[command(flatten)]
+    pub job: OneJob,
 }
 
 #[derive(Debug, Args)]

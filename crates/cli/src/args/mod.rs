@@ -3,8 +3,10 @@
 mod blender;
 mod bundle;
 mod jobs;
+mod order;
 mod render;
 mod server;
+mod shares;
 mod top;
 mod wishes;
 mod worker;
@@ -16,11 +18,13 @@ use clap::{Args, Parser, Subcommand};
 pub use blender::BlenderCommand;
 pub use bundle::BundleArgs;
 pub use jobs::{FetchArgs, JobsArgs, JobsCommand, ListArgs, LogsArgs, SomeJobs};
+pub use order::{At, Counted, Jobs, OrNone, OrderArgs};
 pub use render::{JobArgs, RenderArgs, SubmitArgs, WhereArgs};
 pub use server::{CollectArgs, KeepArgs, ServerArgs, ServerCommand};
+pub use shares::{LimitsArgs, LimitsCommand, PartiesArgs, PartiesCommand, SetShareArgs};
 pub use top::TopArgs;
 pub use wishes::WishArgs;
-pub use worker::{OneWorker, WorkerArgs, WorkersArgs, WorkersCommand};
+pub use worker::{OneWorker, PoolArgs, WorkerArgs, WorkersArgs, WorkersCommand};
 
 const OVERVIEW: &str = "\
 Examples:
@@ -100,6 +104,14 @@ pub enum Command {
     Workers(WorkersArgs),
     /// Watch jobs and workers live, and steer them by keys.
     Top(TopArgs),
+    /// Who uses the farm, and how much of it each gets.
+    #[command(after_help = "Examples:\n  kiln users\n  kiln users set ada --weight 200 --max-slots 8")]
+    Users(PartiesArgs),
+    /// What the farm is used for, and how much of it each project gets.
+    #[command(after_help = "Examples:\n  kiln projects\n  kiln projects set film --weight 300")]
+    Projects(PartiesArgs),
+    /// What the farm has only so many of, such as licences.
+    Limits(LimitsArgs),
     /// The Blenders of this machine.
     Blender {
         #[command(subcommand)]

@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args};
 use kiln_client::Existing;
 use kiln_types::{BlenderSeries, ColorDepth, DeviceClass, FileFormat, FrameSet, Order, Resolution};
 
-use super::{ExtrasArgs, FarmArgs};
+use super::{ExtrasArgs, FarmArgs, OrderArgs};
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -53,6 +53,9 @@ pub struct RenderArgs {
 Examples:
   kiln submit shot.blend --frames 1-250
   kiln submit shot.blend --order every-10    every tenth frame first, then the rest
+  kiln submit shot.blend --priority 80 --at 22:00
+  kiln submit comp.blend --after 7,8 --limit nuke
+  kiln submit shot.blend --device cuda --gpus all --gpu-memory 12G
   kiln submit shot.blend --wait              stays, and fetches the frames as they finish
   kiln jobs wait 7                           attaches again, and ends with the job's exit code
   kiln jobs fetch 7                          brings the frames to the folder that was named here")]
@@ -93,8 +96,8 @@ pub struct JobArgs {
     pub step: Option<u32>,
     /// In which order frames are handed out: sequential, reverse, preview (the first, the last, the middle, then the
     /// middle of each gap: a mistake shows early) or every-N (every Nth, then those between).
-    #[arg(long, value_name = "ORDER", default_value_t)]
-    pub order: Order,
+    #[arg(long = "order", value_name = "ORDER", default_value_t)]
+    pub frame_order: Order,
     /// The scene [default: the one that was active when the file was saved].
     #[arg(long, value_name = "NAME")]
     pub scene: Option<String>,
@@ -155,10 +158,12 @@ pub struct JobArgs {
     pub frame_time_limit: Option<Duration>,
     #[command(flatten)]
     pub extras: ExtrasArgs,
+    #[command(flatten)]
+    pub order: OrderArgs,
 }
 
 /// A whole number of seconds, minutes or hours, at most 30 days.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let bad = || "write a time such as 90s, 15m or 2h".to_owned();
     let unit = text.chars().last().ok_or_else(bad)?;
     let (number, unit) = match unit {

@@ -83,6 +83,25 @@ pub enum WorkersCommand {
     Wake(OneWorker),
     /// Everything about one.
     Show(OneWorker),
+    /// Put it into pools, or take it out of them.
+    Pool(PoolArgs),
     /// Forget a worker that is gone.
     Remove(OneWorker),
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Jobs ask for a pool with `kiln submit --pool NAME`; a worker that is in none takes the others.\n\n\
+    Examples:\n  kiln workers pool attic --add night --add big\n  kiln workers pool attic --remove night"
+)]
+#[group(required = true, multiple = true, id = "what", args = ["add", "remove"])]
+pub struct PoolArgs {
+    /// A pool to put it into; give it again for more.
+    #[arg(long, value_name = "POOL")]
+    pub add: Vec<String>,
+    /// A pool to take it out of; give it again for more.
+    #[arg(long, value_name = "POOL")]
+    pub remove: Vec<String>,
+    #[command(flatten)]
+    pub worker: OneWorker,
 }

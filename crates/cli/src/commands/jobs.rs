@@ -1,13 +1,13 @@
 //! `kiln jobs`: list, show, and the verbs.
 
-use kiln_api::{AttemptView, JobView, Kept};
+use kiln_api::{AttemptView, ChangeJob, JobView, Kept};
 use kiln_client::{Archived, Client, ClientError};
-use kiln_types::{AttemptState, JobId, RenderSettings, Resolution};
+use kiln_types::{AttemptState, GpuUse, JobId, JobStanding, Needs, RenderSettings, Resolution};
 use serde_json::json;
 
 use super::{Context, attach};
 use crate::{
-    args::{FarmArgs, JobsArgs, JobsCommand, ListArgs, LogsArgs, SomeJobs},
+    args::{At, FarmArgs, Jobs, JobsArgs, JobsCommand, ListArgs, LogsArgs, OrNone, SomeJobs},
     exit::{Exit, Fault, Outcome},
     farm,
     follow::by_reason,
@@ -17,6 +17,7 @@ use crate::{
         table::table,
         text::{clock, count, moment, seconds},
     },
+    size::ByteSize,
 };
 
 pub async fn run(context: &Context, args: JobsArgs) -> Outcome<Exit> {
@@ -45,6 +46,20 @@ pub async fn run(context: &Context, args: JobsArgs) -> Outcome<Exit> {
             let client = open(&job.farm)?;
             client.resume(job.id).await?;
             return verb(context, &client, job.id, "goes on").await;
+        }
+        JobsCommand::Set(args) => {
+            let client = open(&args.job.farm)?;
+            let change = ChangeJob {
+                priority: args.priority,
+                max_workers: args.max_workers.map(|OrNone(most)| most),
+                after: args.after.map(|Jobs(jobs)| jobs),
+                not_before_ms: args.at.map(|At(at_ms)| at_ms),
+            };
+            let job = client.change(args.job.id, &change).await?;
+            context
+                .output
+                .done(&job, &format!("Job {} stands so: {}.", job.id, standing(&job.spec.standing)));
+            Ok(Exit::Done)
         }
         JobsCommand::Retry(job) => {
             let client = open(&job.farm)?;
@@ -138,11 +153,13 @@ async fn list(context: &Context, args: &ListArgs, farm: &FarmArgs) -> Outcome<Ex
             };
         }
         table(
-            &[">ID", "NAME", "STATE", ">FRAMES", ">FAILED", ">LEFT", "BLENDER", "MADE"],
+            &[">ID", "NAME", "USER", ">PRIO", "STATE", ">FRAMES", ">FAILED", ">LEFT", "BLENDER", "MADE"],
             jobs.iter().map(|job| {
                 vec![
                     job.id.to_string(),
                     job.name.clone(),
+                    job.owner.to_string(),
+                    job.spec.standing.priority.to_string(),
                     match &job.waits_for {
                         Some(_) if !job.state.is_end() => format!("{} (waits)", job.state),
                         None if is_baking(job) => format!("{} (bakes)", job.state),
@@ -220,6 +237,11 @@ fn describe(job: &JobView) -> String {
         ),
     ));
     lines.push(("Order", spec.order.to_string()));
+    lines.push(("Stands", standing(&spec.standing)));
+    let needs = needs(&spec.needs);
+    if !needs.is_empty() {
+        lines.push(("Needs", needs.join(", ")));
+    }
     lines.push((
         "Blender",
         format!("{} on {} (the file is from {})", session.blender, session.device, spec.written_by.series()),
@@ -248,6 +270,36 @@ fn describe(job: &JobView) -> String {
     let line =
         |(name, value): &(&str, String)| format!("{name:width$}  {}\n", crate::output::one_line(value));
     lines.iter().map(line).collect()
+}
+
+/// `priority 50, after 7, 8, not before 2026-12-24 18:00, on 3 workers at most`.
+fn standing(standing: &JobStanding) -> String {
+    let mut parts = vec![format!("priority {}", standing.priority)];
+    if !standing.after.is_empty() {
+        let jobs: Vec<String> = standing.after.iter().map(ToString::to_string).collect();
+        parts.push(format!("after {}", jobs.join(", ")));
+    }
+    parts.extend(standing.not_before_ms.map(|at_ms| format!("not before {}", moment(at_ms))));
+    parts.extend(standing.max_workers.map(|most| format!("on {} at most", count(most.get(), "worker"))));
+    parts.join(", ")
+}
+
+/// What a worker must have for it, besides its Blender.
+fn needs(needs: &Needs) -> Vec<String> {
+    let mut parts = Vec::new();
+    parts.extend(needs.cores.map(|cores| count(cores.get(), "core")));
+    parts.extend(needs.memory.map(|bytes| format!("{} of memory", ByteSize(bytes))));
+    match needs.gpus {
+        GpuUse::All => parts.push("all GPUs on one frame".to_owned()),
+        gpus if gpus == GpuUse::default() => {}
+        GpuUse::Count(gpus) => parts.push(format!("{gpus} GPUs for each frame")),
+    }
+    parts.extend(needs.gpu_memory.map(|bytes| format!("GPUs with {}", ByteSize(bytes))));
+    parts.extend(needs.whole.then(|| "the machine for itself".to_owned()));
+    parts.extend(needs.tags.iter().map(|tag| format!("the tag {tag}")));
+    parts.extend(needs.pool.iter().map(|pool| format!("the pool {pool}")));
+    parts.extend(needs.limits.iter().map(|(name, held)| format!("{held} of the limit {name}")));
+    parts
 }
 
 /// In words, until when something is kept.

@@ -7,6 +7,7 @@ pub mod inspect;
 pub mod jobs;
 pub mod render;
 pub mod server;
+pub mod shares;
 pub mod small;
 pub mod submit;
 pub mod worker;

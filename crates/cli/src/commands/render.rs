@@ -29,7 +29,7 @@ pub async fn run(context: &Context, args: RenderArgs) -> Outcome<Exit> {
     let mut flags = context.flags(&args.farm);
     flags.slots = args.slots;
     flags.blender.clone_from(&args.blender);
-    flags.shared.clone_from(&args.job.shared);
+    flags.of_job(&args.job);
     let settings = Settings::resolve(flags)?;
     let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
     let farm = if args.local { None } else { farm::find(&settings)? };
@@ -97,7 +97,9 @@ async fn begin_here(output: Output, settings: &Settings, args: &RenderArgs) -> O
     let starting = Inside::start(settings, series);
     let (inside, read) = tokio::join!(starting, reading);
     match (read, inside) {
-        (Ok((prepared, ground)), Ok(inside)) => submit_here(output, args, inside, &prepared, ground).await,
+        (Ok((prepared, ground)), Ok(inside)) => {
+            submit_here(output, settings, args, inside, &prepared, ground).await
+        }
         // What is wrong with the file matters more than what is wrong with the machine.
         (Err(fault), Ok(inside)) => {
             inside.end().await;
@@ -109,6 +111,7 @@ async fn begin_here(output: Output, settings: &Settings, args: &RenderArgs) -> O
 
 async fn submit_here(
     output: Output,
+    settings: &Settings,
     args: &RenderArgs,
     inside: Inside,
     prepared: &Prepared,
@@ -119,7 +122,7 @@ async fn submit_here(
         inside.end().await;
         return Ok(Begun::NothingLeft(ground));
     }
-    match submit(output, &inside.client, prepared, &ground, &args.job).await {
+    match submit(output, settings, &inside.client, prepared, &ground, &args.job).await {
         Ok(job) => Ok(Begun::Job(Box::new((inside, ground, job)))),
         Err(fault) => {
             inside.end().await;
@@ -201,7 +204,7 @@ async fn on_farm(
             return Ok((ground, None));
         }
         let worker = if args.no_local { None } else { join(output, settings, &client, &prepared).await };
-        let job = submit(output, &client, &prepared, &ground, &args.job).await?;
+        let job = submit(output, settings, &client, &prepared, &ground, &args.job).await?;
         Ok::<_, Fault>((ground, Some((prepared, worker, job))))
     };
     let (ground, begun) = tokio::select! {

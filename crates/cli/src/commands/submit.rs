@@ -2,13 +2,15 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use kiln_api::JobView;
+use kiln_api::{JobView, SubmitJob};
 use kiln_blend::SharedRoot;
 use kiln_client::{
     Client, Existing, Extras, Fetcher, HashCache, Manifest, OutFolder, PrepareError, Prepared, Request, Sent,
     ToRender, Transfer, to_render,
 };
-use kiln_types::{ExternalFiles, Policy, RenderSettings, ScriptPolicy, Simulations};
+use kiln_types::{
+    ExternalFiles, JobStanding, Needs, Owner, Policy, Project, RenderSettings, ScriptPolicy, Simulations,
+};
 use serde_json::json;
 
 use super::{
@@ -16,7 +18,7 @@ use super::{
     attach::{Ending, fetcher, manifest, open_folder},
 };
 use crate::{
-    args::{ExtrasArgs, JobArgs, SubmitArgs, WhereArgs},
+    args::{At, Counted, ExtrasArgs, JobArgs, Jobs, OrderArgs, SubmitArgs, WhereArgs},
     exit::{Exit, Fault, Outcome},
     farm,
     follow::{Whose, follow},
@@ -234,12 +236,41 @@ impl Ground {
     }
 }
 
+/// The job where it should stand, and with what it needs.
+fn ordered(job: SubmitJob, args: &OrderArgs, settings: &Settings) -> SubmitJob {
+    let limits = args.limit.iter().map(|Counted { name, count }| (name.clone(), *count));
+    SubmitJob {
+        user: settings.user.value.clone().map(Owner),
+        project: settings.project.value.clone().map(Project),
+        held: args.hold,
+        hang_s: args.hang.map(|hang| u32::try_from(hang.as_secs()).unwrap_or(u32::MAX)),
+        standing: JobStanding {
+            priority: args.priority.unwrap_or_default(),
+            after: args.after.as_ref().map(|Jobs(jobs)| jobs.clone()).unwrap_or_default(),
+            not_before_ms: args.at.and_then(|At(at_ms)| at_ms),
+            max_workers: args.max_workers,
+        },
+        needs: Needs {
+            cores: args.cores,
+            memory: args.memory.map(|ByteSize(bytes)| bytes),
+            gpus: args.gpus.unwrap_or_default(),
+            gpu_memory: args.gpu_memory.map(|ByteSize(bytes)| bytes),
+            whole: args.whole,
+            tags: args.tag.iter().cloned().collect(),
+            pool: args.pool.clone(),
+            limits: limits.collect(),
+        },
+        ..job
+    }
+}
+
 /// Sends the files and makes the job.
 ///
 /// # Errors
 /// As the server says.
 pub async fn submit(
     output: Output,
+    settings: &Settings,
     client: &Client,
     prepared: &Prepared,
     ground: &Ground,
@@ -248,7 +279,7 @@ pub async fn submit(
     tell_bake(output, prepared);
     let frames = ground.to_render.frames.clone().unwrap_or_else(|| prepared.frames.clone());
     let limit = args.frame_time_limit.map(|limit| u32::try_from(limit.as_secs()).unwrap_or(u32::MAX));
-    let job = prepared.job(frames, args.order, limit);
+    let job = ordered(prepared.job(frames, args.frame_order, limit), &args.order, settings);
     let mut told = 0;
     let sent = |Sent { done, total, there }: Sent| {
         // A line a tenth, where there is much to send.
@@ -290,7 +321,7 @@ pub fn remember(
 
 pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
     let mut flags = context.flags(&args.farm);
-    flags.shared.clone_from(&args.job.shared);
+    flags.of_job(&args.job);
     let settings = Settings::resolve(flags)?;
     let output = context.output;
     let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
@@ -305,7 +336,7 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
         if ground.to_render.frames.is_none() {
             return Ok((client, prepared, ground, None));
         }
-        let job = submit(output, &client, &prepared, &ground, &args.job).await?;
+        let job = submit(output, &settings, &client, &prepared, &ground, &args.job).await?;
         Ok::<_, Fault>((client, prepared, ground, Some(job)))
     };
     let (client, prepared, mut ground, job) = tokio::select! {

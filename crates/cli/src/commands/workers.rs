@@ -1,12 +1,12 @@
 //! `kiln workers`.
 
-use kiln_api::WorkerView;
+use kiln_api::{ChangePools, WorkerView};
 use kiln_types::{DeviceClass, WorkerState};
 use serde_json::json;
 
 use super::Context;
 use crate::{
-    args::{FarmArgs, OneWorker, WorkersArgs, WorkersCommand},
+    args::{FarmArgs, OneWorker, PoolArgs, WorkersArgs, WorkersCommand},
     exit::{Exit, Outcome},
     farm,
     output::{
@@ -27,6 +27,7 @@ pub async fn run(context: &Context, args: WorkersArgs) -> Outcome<Exit> {
         Some(WorkersCommand::Wake(worker)) => {
             ("wake", worker, "is called; it takes a machine a minute or so")
         }
+        Some(WorkersCommand::Pool(args)) => return pool(context, args).await,
         Some(WorkersCommand::Show(worker)) => return show(context, worker).await,
         Some(WorkersCommand::Remove(worker)) => ("remove", worker, "is forgotten"),
     };
@@ -39,6 +40,20 @@ pub async fn run(context: &Context, args: WorkersArgs) -> Outcome<Exit> {
     context
         .output
         .done(&json!({ "worker": worker.name, "done": verb }), &format!("{} {sentence}.", worker.name));
+    Ok(Exit::Done)
+}
+
+async fn pool(context: &Context, args: PoolArgs) -> Outcome<Exit> {
+    let client = farm::need(&context.settings(&args.worker.farm)?)?;
+    let set = |pools: Vec<String>| pools.into_iter().collect();
+    let change = ChangePools { add: set(args.add), remove: set(args.remove) };
+    let worker = client.change_pools(&args.worker.name, &change).await?;
+    let told = match &worker.pools[..] {
+        [] => "no pool".to_owned(),
+        [one] => format!("the pool {one}"),
+        more => format!("the pools {}", more.join(", ")),
+    };
+    context.output.done(&json!({ "worker": worker }), &format!("{} is in {told}.", worker.name));
     Ok(Exit::Done)
 }
 
@@ -63,6 +78,7 @@ fn lines(worker: &WorkerView) -> impl Iterator<Item = Vec<String>> {
         ("processor", worker.machine.cpu.clone()),
         ("system", format!("{} on {}", worker.machine.system, worker.machine.hostname)),
         ("tags", tags),
+        ("pools", if worker.pools.is_empty() { "none".to_owned() } else { worker.pools.join(", ") }),
         ("the farm may wake it", if worker.wakes { "yes" } else { "no" }.to_owned()),
         ("Kiln", worker.build.clone()),
         ("last heard of", moment(worker.last_seen_ms)),
@@ -86,7 +102,15 @@ async fn list(context: &Context, farm: &FarmArgs) -> Outcome<Exit> {
             let url = client.url();
             return format!("The farm has no workers. `kiln worker --server {url}` makes a machine one.");
         }
-        table(&["NAME", "STATE", ">SLOTS", "RENDERS", "BLENDERS", "MACHINE"], workers.iter().map(row))
+        let mut heads = vec!["NAME", "STATE", ">SLOTS", "RENDERS", "BLENDERS", "MACHINE"];
+        let pools = workers.iter().any(|worker| !worker.pools.is_empty());
+        heads.extend(pools.then_some("POOLS"));
+        let row = |worker: &WorkerView| {
+            let mut row = row(worker);
+            row.extend(pools.then(|| worker.pools.join(", ")));
+            row
+        };
+        table(&heads, workers.iter().map(row))
     });
     Ok(Exit::Done)
 }

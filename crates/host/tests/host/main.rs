@@ -4,6 +4,7 @@
 
 mod bake;
 mod bring;
+mod devices;
 mod disks;
 mod find;
 mod liars;

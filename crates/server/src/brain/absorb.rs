@@ -156,6 +156,7 @@ impl Brain {
         let TaskId { job, step, index } = task;
         let seconds = report.seconds;
         let peak_memory = Some(report.peak_memory);
+        self.farm.core.learn_memory(task, report.worker, report.peak_memory);
         let files = match report.made {
             Some(Made::Frame(outputs)) => {
                 let files = u32::try_from(outputs.files().len()).unwrap_or(u32::MAX);

@@ -1,20 +1,20 @@
 //! What each input does.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use kiln_api::{Change, Down, Held, HeldState, Hello, Up, Verdict as UpVerdict, Welcome};
 use kiln_core::{Core, Finish, HeldAttempt, HeldPhase, JobError, JobView, StepState, Verdict};
 use kiln_store::{NewStep, Write};
 use kiln_types::{
-    AttemptId, Failure, FailureCause, JobId, JobSpec, SlotIndex, StepIndex, StepKind, TaskIndex, WorkerId,
-    WorkerWish,
+    AttemptId, Failure, FailureCause, JobId, JobSpec, JobState, SlotIndex, StepIndex, StepKind, TaskIndex,
+    WorkerId, WorkerWish,
 };
 
 use super::{
-    Brain, Finished, Input, JobVerb, Made, Reply,
+    Brain, Finished, Input, JobVerb, Made,
     batch::Report,
     farm::{Known, Link, LiveJob, Said, shown},
-    plan::plan_of,
+    plan::{plan_of, standing_of},
 };
 use crate::{
     clock::{unix_ms, words},
@@ -31,7 +31,6 @@ const BAKE: (StepIndex, &[TaskIndex]) = (StepIndex(0), &[TaskIndex(0)]);
 impl Brain {
     pub(super) fn apply(&mut self, input: Input) {
         match input {
-            Input::Submit { spec, notices, reply } => self.submit(*spec, notices, reply),
             Input::Job { job, verb, reply } => {
                 let answer = self.verb(job, verb);
                 self.absorb();
@@ -66,20 +65,30 @@ impl Brain {
                 self.write(Write::MarkFetched { job, sequence, at_ms: unix_ms() });
                 self.batch.answer(reply, Ok(()));
             }
+            Input::Set { setting, reply } => {
+                let answer = self.set(setting);
+                self.batch.answer(reply, answer);
+            }
             // Not decided here, see `take`.
-            Input::Expire { .. } => {}
+            Input::Submit { .. } | Input::Expire { .. } => {}
             Input::Look(look) => self.batch.replies.push(look),
         }
         self.absorb();
     }
 
-    fn submit(&mut self, spec: JobSpec, notices: Vec<String>, reply: Reply<JobId>) {
+    /// Of the jobs that it waits for, `completed` are those that the core has forgotten.
+    pub(super) fn submit(
+        &mut self,
+        spec: JobSpec,
+        notices: Vec<String>,
+        held: bool,
+        completed: &BTreeSet<JobId>,
+    ) -> Answer<JobId> {
         let job = JobId(self.farm.last_job.0 + 1);
         let spec = Arc::new(spec);
-        let plan = match plan_of(job, &spec) {
-            Ok(plan) => plan,
-            Err(error) => return self.batch.answer(reply, Err(Fault::bad(sentence(&error)))),
-        };
+        self.farm.check_limits(&spec)?;
+        let standing = standing_of(&spec, &self.farm.clock, completed);
+        let plan = plan_of(job, &spec, standing).map_err(|error| Fault::bad(sentence(&error)))?;
         let at_ms = unix_ms();
         self.farm.last_job = job;
         self.farm.jobs.insert(job, LiveJob::new(spec.clone()));
@@ -96,10 +105,14 @@ impl Brain {
         self.event(at_ms, Some(job), None, &Change::JobCreated { name: spec.name.clone() });
         self.notices(job, notices, None);
         let now = self.farm.clock.now();
-        let submitted = self.farm.core.submit(now, plan, &mut self.batch.outbox);
+        let (core, out) = (&mut self.farm.core, &mut self.batch.outbox);
+        core.submit(now, plan, out).map_err(job_fault)?;
+        if held {
+            core.pause_job(now, job, out).map_err(job_fault)?;
+        }
         self.absorb();
         tracing::info!(%job, name = %spec.name, frames = %spec.frames, "job submitted");
-        self.batch.answer(reply, submitted.map(|()| job).map_err(job_fault));
+        Ok(job)
     }
 
     fn verb(&mut self, job: JobId, verb: JobVerb) -> Answer<()> {
@@ -144,6 +157,8 @@ impl Brain {
                 core.extend(now, job, live.spec.render_step(), added, out).map_err(job_fault)?;
                 live.spec = Arc::new(JobSpec { frames: longer, ..JobSpec::clone(&live.spec) });
             }
+            // Not decided here, see `take`.
+            JobVerb::Change(_) => {}
             JobVerb::Archive(away) => return self.archive(job, away),
             JobVerb::Delete { force } => return self.delete(job, force),
         }
@@ -181,6 +196,9 @@ impl Brain {
             self.farm.core.cancel_job(now, job, &mut self.batch.outbox).map_err(job_fault)?;
         }
         self.absorb();
+        if self.farm.core.job(job).is_some_and(|view| view.state == JobState::Completed) {
+            self.wait_no_more_for(job);
+        }
         self.farm.core.forget(job).map_err(job_fault)?;
         self.farm.jobs.remove(&job);
         self.farm.attempts.retain(|_, attempt| attempt.task.job != job);
@@ -203,10 +221,12 @@ impl Brain {
         let held = std::mem::take(&mut hello.held);
         let said = Said::of(hello);
         let slots = said.slots;
-        let offer = said.offer(&name);
-        let wish = self.farm.workers.get(&worker).map_or(WorkerWish::Work, |known| known.wish);
+        let known = self.farm.workers.get(&worker);
+        let wish = known.map_or(WorkerWish::Work, |known| known.wish);
+        let pools = known.map(|known| known.pools.clone()).unwrap_or_default();
         let info = serde_json::to_value(&said).unwrap_or_default();
-        let new = Known { name: name.clone(), said, wish, last_seen_ms: at_ms, link: Some(link) };
+        let new = Known { name: name.clone(), said, wish, pools, last_seen_ms: at_ms, link: Some(link) };
+        let offer = new.offer();
         let old = self.farm.workers.insert(worker, new);
         if let Some(old) = old.and_then(|old| old.link) {
             old.end.cancel();
@@ -258,7 +278,7 @@ impl Brain {
                 let Some(known) = self.farm.workers.get_mut(&worker) else { return };
                 known.said.blenders = blenders;
                 known.said.resting = resting.map(shown);
-                let (name, offer) = (known.name.clone(), known.said.offer(&known.name));
+                let (name, offer) = (known.name.clone(), known.offer());
                 let info = serde_json::to_value(&known.said).unwrap_or_default();
                 self.farm.core.worker_offer_changed(now, worker, offer, out);
                 self.write(Write::UpsertWorker { worker, name, info, at_ms: unix_ms() });
@@ -469,7 +489,7 @@ fn held_attempt(held: &Held) -> HeldAttempt {
     }
 }
 
-fn job_fault(error: JobError) -> Fault {
+pub(super) fn job_fault(error: JobError) -> Fault {
     let text = sentence(&error);
     match error {
         JobError::NoSuchJob(_) => Fault::not_found(text),

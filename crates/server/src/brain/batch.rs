@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use kiln_api::{AssignedTask, Assignment, Down, RevokeWhy};
-use kiln_core::{Assigned, Outbox, Push, Record, RevokeReason};
+use kiln_core::{Assigned, Claim, Outbox, Push, Record, RevokeReason};
 use kiln_store::Write;
 use kiln_types::{AttemptId, JobId, SlotIndex, StepKind, WorkerId};
 
@@ -108,8 +108,8 @@ impl Brain {
 /// The core's push in the words of the wire.
 fn wire(farm: &Farm, push: Push) -> Option<Down> {
     match push {
-        Push::Assign { slot, tasks, .. } => {
-            assignment(farm, slot, &tasks).map(|all| Down::Assign(Box::new(all)))
+        Push::Assign { slot, claim, tasks } => {
+            assignment(farm, slot, claim, &tasks).map(|all| Down::Assign(Box::new(all)))
         }
         Push::Revoke { attempt, why } => {
             let why = match why {
@@ -124,7 +124,7 @@ fn wire(farm: &Farm, push: Push) -> Option<Down> {
     }
 }
 
-fn assignment(farm: &Farm, slot: SlotIndex, tasks: &[Assigned]) -> Option<Assignment> {
+fn assignment(farm: &Farm, slot: SlotIndex, claim: Claim, tasks: &[Assigned]) -> Option<Assignment> {
     let job = tasks.first()?.task.job;
     let live = farm.jobs.get(&job)?;
     let spec = &live.spec;
@@ -145,6 +145,12 @@ fn assignment(farm: &Farm, slot: SlotIndex, tasks: &[Assigned]) -> Option<Assign
         kind,
         session: session?,
         frame_time_limit_s: spec.frame_time_limit_s.filter(|_| kind == StepKind::Render),
+        claim: Some(kiln_api::Claim {
+            // Blenders of short frames overlap well where each takes what is free: an equal part is not theirs to keep.
+            cores: if spec.needs.cores.is_some() || spec.needs.whole { claim.cores } else { 0 },
+            memory: claim.memory,
+            gpus: claim.gpus.iter().collect(),
+        }),
         tasks: tasks.collect(),
     })
 }

@@ -1,13 +1,13 @@
 //! The farm's live state: the core, and around it what the core need not know.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Instant,
 };
 
 use kiln_api::{BlenderOffer, Down, Hello, Machine, Offered, Rest};
-use kiln_core::{Core, Label, Moment, WorkerOffer};
+use kiln_core::{Core, Label, Moment, Party, Share, WorkerOffer};
 use kiln_store::Write;
 use kiln_types::{
     AttemptId, BundleId, DeviceClass, Epoch, JobId, JobSpec, SessionSpec, SlotIndex, StepKind, TaskId,
@@ -39,6 +39,10 @@ pub(crate) struct Farm {
     pub attempts: HashMap<AttemptId, LiveAttempt>,
     /// All that the records know.
     pub workers: HashMap<WorkerId, Known>,
+    /// What a person has set of users and projects.
+    pub shares: BTreeMap<Party, Share>,
+    /// How many there are of what the farm has only so many.
+    pub limits: BTreeMap<String, u32>,
 }
 
 pub(crate) struct LiveJob {
@@ -110,8 +114,19 @@ pub(crate) struct Known {
     pub name: String,
     pub said: Said,
     pub wish: WorkerWish,
+    /// In which the farm has put it.
+    pub pools: BTreeSet<String>,
     pub last_seen_ms: i64,
     pub link: Option<Link>,
+}
+
+impl Known {
+    /// What it brings, by its own word and the farm's.
+    pub(super) fn offer(&self) -> WorkerOffer {
+        let mut offer = self.said.offer(&self.name);
+        offer.labels.extend(self.pools.iter().map(|pool| super::plan::pool_label(pool)));
+        offer
+    }
 }
 
 /// What a worker says of itself, as the records keep it.
@@ -164,8 +179,8 @@ impl Said {
     }
 
     /// In the words in which a job says what it needs, see [`super::plan::requirement`].
-    pub(super) fn offer(&self, name: &str) -> WorkerOffer {
-        let mut labels = std::collections::BTreeSet::new();
+    fn offer(&self, name: &str) -> WorkerOffer {
+        let mut labels = BTreeSet::new();
         for blender in &self.blenders {
             let series = blender.version.series();
             labels.insert(Label(format!("Blender {series}")));

@@ -107,6 +107,7 @@ impl Farm {
             offered: known.said.offered(),
             slots: known.said.slots,
             tags: known.said.tags.clone(),
+            pools: known.pools.iter().cloned().collect(),
             resting: known.said.resting.clone().filter(|_| known.link.is_some()),
             sick: self.core.worker(id).and_then(|view| view.sick).map(|sick| SickView {
                 why: sick.why,

@@ -10,6 +10,7 @@ mod batch;
 mod explain;
 mod farm;
 mod look;
+mod order;
 mod paths;
 mod plan;
 mod restore;
@@ -19,7 +20,7 @@ mod wakes;
 
 use std::sync::Arc;
 
-use kiln_api::{Change, Hello, Up};
+use kiln_api::{Change, ChangeJob, Hello, Up};
 use kiln_store::{Expired, Expiry, NewBundle, Store, StoreError};
 use kiln_types::{AttemptId, Failure, FrameSet, JobId, JobSpec, OutputSet, WorkerId, WorkerWish};
 use tokio::sync::{mpsc, oneshot};
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use apply::{no_worker, sentence};
 pub(crate) use farm::{Farm, Link};
 pub(crate) use look::LiveJobView;
+pub(crate) use order::{Setting, party};
 
 use crate::{
     ServerError,
@@ -47,6 +49,8 @@ pub(crate) enum Input {
     Submit {
         spec: Box<JobSpec>,
         notices: Vec<String>,
+        /// It is paused from the start.
+        held: bool,
         reply: Reply<JobId>,
     },
     Job {
@@ -81,6 +85,10 @@ pub(crate) enum Input {
     Wish {
         name: String,
         wish: WorkerWish,
+        reply: Reply<()>,
+    },
+    Set {
+        setting: Setting,
         reply: Reply<()>,
     },
     RemoveWorker {
@@ -142,6 +150,8 @@ pub(crate) enum JobVerb {
     /// Bakes again, and so renders all frames again.
     Rebake,
     Extend(FrameSet),
+    /// Lets it stand otherwise among the others.
+    Change(ChangeJob),
     /// Puts it away, or takes it back out.
     Archive(bool),
     Delete {
@@ -275,17 +285,23 @@ impl Brain {
                 if !known && let Err(error) = self.load(job).await {
                     let answer = Err(Fault::internal("The job could not be read from the records", error));
                     self.batch.answer(reply, answer);
+                } else if let JobVerb::Change(change) = verb {
+                    let answer = match self.completed_before(job, &change).await {
+                        Ok(completed) => self.change(job, change, &completed),
+                        Err(fault) => Err(fault),
+                    };
+                    self.batch.answer(reply, answer);
                 } else {
                     self.apply(Input::Job { job, verb, reply });
                 }
             }
             // Only the brain lets bundles go: one that is there now is there when the job is written.
-            Input::Submit { spec, notices, reply } => {
+            Input::Submit { spec, notices, held, reply } => {
                 let answer = match self.store.bundle(spec.session.bundle).await {
-                    Ok(Some(_)) => {
-                        self.apply(Input::Submit { spec, notices, reply });
-                        return Ok(());
-                    }
+                    Ok(Some(_)) => match self.completed(&spec.standing.after).await {
+                        Ok(completed) => self.submit(*spec, notices, held, &completed),
+                        Err(fault) => Err(fault),
+                    },
                     Ok(None) => Err(Fault::conflict(
                         "The files of this job are on the server no more; send them again, then make the job.",
                     )),

@@ -1,17 +1,42 @@
 //! From a job's spec to what the core needs of it: steps, and the labels that a worker must have.
 
-use kiln_core::{JobPlan, Label, PlanError, Requirement, StepPlan};
-use kiln_types::{BlenderSeries, BlobHash, DeviceClass, JobId, JobSpec, SessionKey, StepIndex, StepKind};
+use std::collections::BTreeSet;
+
+use kiln_core::{Gpus, JobPlan, Label, Moment, PlanError, Requirement, Room, Standing, StepPlan};
+use kiln_types::{
+    BlenderSeries, BlobHash, DeviceClass, GpuUse, JobId, JobSpec, SessionKey, StepIndex, StepKind,
+};
+
+use crate::clock::{Clock, unix_ms};
 
 /// The steps of a job: its frames, a task each, and before them the bake where there is one.
-pub(crate) fn plan_of(job: JobId, spec: &JobSpec) -> Result<JobPlan, PlanError> {
+pub(crate) fn plan_of(job: JobId, spec: &JobSpec, standing: Standing) -> Result<JobPlan, PlanError> {
     let steps = (0..).zip(spec.steps()).map(|(index, kind): (u16, _)| StepPlan {
         after: index.checked_sub(1).map(StepIndex).into_iter().collect(),
         order: spec.order,
-        requires: requirement(spec),
+        requires: requirement(spec, *kind),
+        hang_ms: spec.hang_s.map(|seconds| u64::from(seconds) * 1000),
         ..StepPlan::new(spec.tasks_of(*kind), session_key(job, spec, *kind))
     });
-    JobPlan::new(job, steps.collect())
+    JobPlan::new(job, steps.collect()).map(|plan| plan.standing(standing))
+}
+
+/// Where the job stands; `completed` are jobs that the core does not hold and that need not be waited for.
+pub(crate) fn standing_of(spec: &JobSpec, clock: &Clock, completed: &BTreeSet<JobId>) -> Standing {
+    let standing = &spec.standing;
+    Standing {
+        priority: standing.priority.get(),
+        project: spec.project.0.clone(),
+        user: spec.owner.0.clone(),
+        max_workers: standing.max_workers.map(std::num::NonZeroU32::get),
+        after: standing.after.difference(completed).copied().collect(),
+        not_before: standing.not_before_ms.map(|at_ms| moment(clock, at_ms)),
+    }
+}
+
+/// When it is this time by the wall's clock; now, where that has passed.
+fn moment(clock: &Clock, at_ms: i64) -> Moment {
+    clock.now().after(u64::try_from(at_ms.saturating_sub(unix_ms())).unwrap_or(0))
 }
 
 /// What a slot has open, as far as the core compares it: the copy in which a bake works serves nothing else, and
@@ -28,8 +53,8 @@ fn session_key(job: JobId, spec: &JobSpec, kind: StepKind) -> SessionKey {
 
 /// What a worker must have, in words that a person reads where it is missing. Devices and engines belong to one
 /// Blender: a worker may have CUDA in one and not in the other.
-pub(super) fn requirement(spec: &JobSpec) -> Requirement {
-    let session = &spec.session;
+pub(super) fn requirement(spec: &JobSpec, kind: StepKind) -> Requirement {
+    let (session, needs) = (&spec.session, &spec.needs);
     let series = session.blender;
     let mut labels = vec![Label(format!("Blender {series}"))];
     // The processor is everywhere.
@@ -41,7 +66,32 @@ pub(super) fn requirement(spec: &JobSpec) -> Requirement {
         labels.push(engine_label(series, engine));
     }
     labels.extend(spec.shared.iter().map(|name| shared_label(name)));
-    labels.into_iter().collect()
+    labels.extend(needs.tags.iter().map(|tag| tag_label(tag)));
+    labels.extend(needs.pool.iter().map(|pool| pool_label(pool)));
+    let room = Room {
+        cores: needs.cores.map_or(0, std::num::NonZeroU32::get),
+        memory: needs.memory.unwrap_or(0),
+        gpus: gpus(spec, kind),
+        whole: needs.whole,
+    };
+    let limits = needs.limits.iter().map(|(name, count)| (name.clone(), count.get())).collect();
+    Requirement { labels: labels.into_iter().collect(), room, limits }
+}
+
+/// A bake renders nothing.
+fn gpus(spec: &JobSpec, kind: StepKind) -> Gpus {
+    if spec.session.device == DeviceClass::Cpu || kind == StepKind::Bake {
+        return Gpus::None;
+    }
+    let memory = spec.needs.gpu_memory.unwrap_or(0);
+    match spec.needs.gpus {
+        GpuUse::Count(count) => Gpus::Some { count, memory },
+        GpuUse::All => Gpus::All { memory },
+    }
+}
+
+pub(super) fn pool_label(pool: &str) -> Label {
+    Label(format!("a place in the pool {pool}"))
 }
 
 pub(super) fn shared_label(name: &str) -> Label {

@@ -1,17 +1,18 @@
 //! From the records back to the core.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use kiln_core::{
-    Core, JobPlan, RestoredAttempt, RestoredJob, RestoredPhase, RestoredStep, RestoredTrouble, Sickness,
-    TaskSpan,
+    Core, JobPlan, RestoredAttempt, RestoredJob, RestoredPhase, RestoredStep, RestoredTrouble, Share,
+    Sickness, Standing, TaskSpan,
 };
 use kiln_store::{AttemptRow, Store, StoreError, StoredJob, StoredStep};
-use kiln_types::{AttemptState, StepKind, TaskState};
+use kiln_types::{AttemptState, JobId, StepKind, TaskState};
 
 use super::{
     farm::{Farm, Known, LiveAttempt, LiveJob, Said, Started},
-    plan::plan_of,
+    order::{completed_of, party},
+    plan::{plan_of, standing_of},
 };
 use crate::{ServerError, clock::Clock};
 
@@ -33,15 +34,32 @@ pub(super) async fn farm(
         jobs: Default::default(),
         attempts: Default::default(),
         workers: Default::default(),
+        shares: Default::default(),
+        limits: store.limits().await?,
     };
+    for row in store.shares().await? {
+        let (party, share) =
+            (party(row.kind, row.name), Share { weight: row.weight, max_slots: row.max_slots });
+        farm.core.set_share(party.clone(), share);
+        farm.shares.insert(party, share);
+    }
+    for (name, total) in &farm.limits {
+        farm.core.set_limit(name, *total);
+    }
     let now = farm.clock.now();
     for row in store.workers().await? {
         if let Some(kiln_store::Sickness { why, trials }) = row.sickness {
             farm.core.restore_sick(now, row.id, Sickness { why, trials });
         }
         let said: Said = serde_json::from_value(row.info).unwrap_or_default();
-        let known =
-            Known { name: row.name, said, wish: row.wish, last_seen_ms: row.last_seen_ms, link: None };
+        let known = Known {
+            name: row.name,
+            said,
+            wish: row.wish,
+            pools: row.pools,
+            last_seen_ms: row.last_seen_ms,
+            link: None,
+        };
         farm.workers.insert(row.id, known);
     }
     let unfinished = store.unfinished_jobs().await?;
@@ -58,7 +76,12 @@ pub(super) async fn farm(
 /// # Errors
 /// Where its records contradict themselves.
 pub(super) async fn job(farm: &mut Farm, store: &Store, stored: StoredJob) -> Result<(), StoreError> {
-    let (plan, restored) = restored_job(&stored)?;
+    let after = stored.row.spec.standing.after.iter().filter(|before| !farm.jobs.contains_key(before));
+    let after: Vec<JobId> = after.copied().collect();
+    let completed =
+        if after.is_empty() { BTreeSet::new() } else { completed_of(store.job_states(&after).await?) };
+    let standing = standing_of(&stored.row.spec, &farm.clock, &completed);
+    let (plan, restored) = restored_job(&stored, standing)?;
     let row = stored.row;
     let damaged = |why: String| StoreError::Damaged { what: "job", why };
     let mut live = LiveJob::new(Arc::new(row.spec));
@@ -92,6 +115,10 @@ pub(super) async fn job(farm: &mut Farm, store: &Store, stored: StoredJob) -> Re
     }
     farm.core.restore_job(now, plan, restored).map_err(|error| damaged(error.to_string()))?;
     farm.jobs.insert(row.id, live);
+    for (step, worker, bytes) in store.job_peaks(row.id).await? {
+        let on = farm.workers.get(&worker).map_or(0, |known| known.said.offered().memory);
+        farm.core.learn_peak(row.id, step, bytes, on);
+    }
     Ok(())
 }
 
@@ -99,10 +126,13 @@ pub(super) async fn job(farm: &mut Farm, store: &Store, stored: StoredJob) -> Re
 ///
 /// # Errors
 /// Where its records contradict themselves.
-pub(super) fn restored_job(stored: &StoredJob) -> Result<(JobPlan, RestoredJob), StoreError> {
+pub(super) fn restored_job(
+    stored: &StoredJob,
+    standing: Standing,
+) -> Result<(JobPlan, RestoredJob), StoreError> {
     let row = &stored.row;
     let damaged = |why: String| StoreError::Damaged { what: "job", why };
-    let plan = plan_of(row.id, &row.spec).map_err(|error| damaged(error.to_string()))?;
+    let plan = plan_of(row.id, &row.spec, standing).map_err(|error| damaged(error.to_string()))?;
     let mut restored = RestoredJob::new(row.state, plan.steps().len());
     for step in &stored.steps {
         let place = restored.steps.get_mut(usize::from(step.step.0));

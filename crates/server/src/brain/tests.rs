@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_api::{Assignment, Held, HeldState, Hello, Machine, RevokeWhy};
-use kiln_core::{Config, Core, Ledger, Moment, RestoredJob};
+use kiln_core::{Config, Core, JobPlan, Ledger, Moment, RestoredJob, Standing};
 use kiln_store::{Durability, Write};
 use kiln_types::{
     AttemptId, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FileFormat, FrameSet,
@@ -123,7 +123,7 @@ impl World {
         brain.take(input).await.unwrap();
         for job in last.0 + 1..=brain.farm.last_job.0 {
             let spec = &brain.farm.jobs[&JobId(job)].spec;
-            self.ledger.add_job(&plan::plan_of(JobId(job), spec).unwrap());
+            self.ledger.add_job(&plan(JobId(job), spec));
         }
         self.learn();
         for job in self.brain().batch.deleted.clone() {
@@ -216,7 +216,7 @@ impl World {
                 let bakes = self.rng.random_bool(0.4);
                 let mut spec = Box::new(spec(count, order, bakes));
                 spec.session.bundle = bundle(self.rng.random_range(0..BUNDLES));
-                self.input(Input::Submit { spec, notices: Vec::new(), reply }).await;
+                self.input(Input::Submit { spec, notices: Vec::new(), held: false, reply }).await;
             }
             2..=4 => self.join(worker).await,
             5 => {
@@ -344,7 +344,7 @@ impl World {
         for id in &ids {
             let (plan, expected) = self.ledger.restored(*id).unwrap();
             let stored = store.stored_job(*id).await.unwrap().expect("the job is in the records");
-            let (stored_plan, found) = restore::restored_job(&stored).unwrap();
+            let (stored_plan, found) = restore::restored_job(&stored, Standing::default()).unwrap();
             assert_eq!(stored_plan.steps(), plan.steps(), "job {id}");
             assert_eq!(open.contains(id), !expected.state.is_end(), "job {id}");
             let (expected, found) = (plain(expected), plain(found));
@@ -409,6 +409,10 @@ fn delivered(frame: i32) -> Made {
         height: 4,
     };
     Made::Frame(OutputSet::new(vec![file]).unwrap())
+}
+
+fn plan(job: JobId, spec: &JobSpec) -> JobPlan {
+    plan::plan_of(job, spec, Standing::default()).unwrap()
 }
 
 fn made(made: Made) -> Finished {

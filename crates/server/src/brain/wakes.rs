@@ -1,7 +1,7 @@
 //! Who sleeps, and what waits.
 
 use kiln_core::Wait;
-use kiln_types::{JobId, WorkerWish};
+use kiln_types::{JobId, StepKind, WorkerWish};
 
 use super::{Farm, apply::no_worker, farm::LiveJob, plan};
 use crate::{
@@ -26,7 +26,7 @@ impl Farm {
                 && !rests
                 && !said.macs.is_empty()
             {
-                sleepers.push(Sleeper { worker: *worker, offer: said.offer(&known.name) });
+                sleepers.push(Sleeper { worker: *worker, offer: known.offer() });
             }
         }
         if sleepers.is_empty() {
@@ -44,7 +44,11 @@ impl Farm {
                 .into_iter()
                 .filter(|(_, waits)| !waits.is_empty() && waits.iter().all(wants_workers));
             let tasks = steps.map(|(step, _)| view.steps[usize::from(step.0)].counts.waiting).sum();
-            (tasks > 0).then(|| Waiting { job: *job, tasks, needs: plan::requirement(&live.spec) })
+            (tasks > 0).then(|| Waiting {
+                job: *job,
+                tasks,
+                needs: plan::requirement(&live.spec, StepKind::Render),
+            })
         };
         let mut waiting: Vec<Waiting> = self.jobs.iter().filter_map(waits).collect();
         waiting.sort_by_key(|waiting| waiting.job);

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::{extract::State, http::StatusCode};
 use kiln_api::{
-    Explanation, ExtendJob, Fetched, JobList, JobView, Problem, RerenderJob, StepView, TaskCounts,
+    ChangeJob, Explanation, ExtendJob, Fetched, JobList, JobView, Problem, RerenderJob, StepView, TaskCounts,
 };
 use kiln_store::{JobFilter, JobRow, StepRow};
 use kiln_types::{JobId, JobState};
 use serde::Deserialize;
 
-use super::store_fault;
+use super::{store_fault, submit::check_after};
 use crate::{
     App,
     brain::{Input, JobVerb, LiveJobView},
@@ -244,6 +244,20 @@ pub(super) async fn rerender(
         (None, true) => verb(&app, id, JobVerb::Rebake).await,
         (Some(_), true) => Err(Fault::bad("A new bake renders every frame again; leave the frames out.")),
     }
+}
+
+/// Lets it stand otherwise among the others.
+#[utoipa::path(patch, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = JobId, Path)),
+    request_body = ChangeJob, responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+pub(super) async fn change(
+    State(app): State<Arc<App>>,
+    Path(id): Path<JobId>,
+    Json(change): Json<ChangeJob>,
+) -> Answer<axum::Json<JobView>> {
+    if let Some(after) = &change.after {
+        check_after(after)?;
+    }
+    verb(&app, id, JobVerb::Change(change)).await
 }
 
 /// Adds frames.

@@ -9,6 +9,7 @@ mod farm;
 mod job_data;
 mod jobs;
 mod logs;
+mod shares;
 mod submit;
 mod uploads;
 mod workers;
@@ -113,7 +114,7 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         )
         .routes(routes!(bundles::get))
         .routes(routes!(submit::create, jobs::list))
-        .routes(routes!(jobs::get, jobs::delete))
+        .routes(routes!(jobs::get, jobs::change, jobs::delete))
         .routes(routes!(jobs::pause))
         .routes(routes!(jobs::resume))
         .routes(routes!(jobs::cancel))
@@ -132,12 +133,19 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(logs::of_job))
         .routes(routes!(logs::of_attempt))
         .routes(routes!(farm::collect))
+        .routes(routes!(shares::users))
+        .routes(routes!(shares::set_user))
+        .routes(routes!(shares::projects))
+        .routes(routes!(shares::set_project))
+        .routes(routes!(shares::limits))
+        .routes(routes!(shares::set_limit, shares::remove_limit))
         .routes(routes!(workers::list))
         .routes(routes!(workers::get, workers::remove))
         .routes(routes!(workers::pause))
         .routes(routes!(workers::resume))
         .routes(routes!(workers::drain))
         .routes(routes!(workers::stop))
+        .routes(routes!(workers::pools))
         .routes(routes!(workers::wake))
         .routes(routes!(workers::link))
         .routes(routes!(events::follow))

@@ -6,8 +6,8 @@ use axum::{extract::State, http::StatusCode};
 use kiln_api::{JobSource, JobView, Problem, ProblemCode, SubmitJob};
 use kiln_blend::{ExternalKind, Inspection, SceneInfo};
 use kiln_types::{
-    BlobHash, Bundle, BundleFile, BundleId, DeviceClass, FrameSet, JobSpec, Owner, Project, RelPath,
-    RenderSettings, ScriptPolicy, SessionSpec, Simulations,
+    BlobHash, Bundle, BundleFile, BundleId, DeviceClass, FrameSet, GpuUse, JobId, JobSpec, Needs, Owner,
+    Project, RelPath, RenderSettings, ScriptPolicy, SessionSpec, Simulations,
 };
 
 use super::{MAX_BLOB, body::blob_fault, bundles, jobs::view};
@@ -22,6 +22,10 @@ use crate::{
 const MAX_NAME: usize = 200;
 /// Bytes of the artist's folder.
 const MAX_ORIGIN: usize = 4096;
+/// Characters of the name of a tag, a pool or a limit.
+const MAX_WORD: usize = 120;
+/// Jobs that one waits for, tags or limits that it names; of each.
+const MAX_LISTED: usize = 64;
 /// Names that an error lists.
 const LISTED: usize = 20;
 
@@ -44,9 +48,10 @@ pub(super) async fn create(
         Fault::new(ProblemCode::NotABlend, format!("“{}” is not a whole .blend: {why}", source.blend))
     })?;
     check_extras(&request, &files)?;
+    let held = request.held;
     let spec = spec(request, source, &inspection)?;
     let spec = Box::new(spec);
-    let id = app.brain.ask(|reply| Input::Submit { spec, notices: Vec::new(), reply }).await?;
+    let id = app.brain.ask(|reply| Input::Submit { spec, notices: Vec::new(), held, reply }).await?;
     view(&app, id).await.map(|view| (StatusCode::CREATED, axum::Json(view)))
 }
 
@@ -125,21 +130,28 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
             source.blend
         )));
     }
-    if request.frame_time_limit_s == Some(0) {
+    if request.frame_time_limit_s == Some(0) || request.hang_s == Some(0) {
         return Err(Fault::bad("A frame needs at least one second; leave the limit out for none."));
     }
+    let device = request.device.unwrap_or(DeviceClass::Cpu);
+    check_after(&request.standing.after)?;
+    check_needs(&request.needs, device)?;
     let stem = source.blend.file_name();
     let stem = stem.strip_suffix(".blend").filter(|stem| !stem.is_empty()).unwrap_or(stem);
     let name =
         checked_name("name of a job", request.name.unwrap_or_else(|| stem.chars().take(MAX_NAME).collect()))?;
     let project = checked_name("project", request.project.unwrap_or_default().0)?;
+    let owner = checked_name("user", request.user.unwrap_or_default().0)?;
     Ok(JobSpec {
         name,
-        owner: Owner::default(),
+        owner: Owner(owner),
         project: Project(project),
         frames,
         order: request.order,
         frame_time_limit_s: request.frame_time_limit_s,
+        hang_s: request.hang_s,
+        standing: request.standing,
+        needs: request.needs,
         written_by: file.written_by,
         bake: to_bake(request.policy.simulations, scene, file)?,
         shared: source.shared,
@@ -148,7 +160,7 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
             blend: source.blend,
             origin: source.origin,
             blender,
-            device: request.device.unwrap_or(DeviceClass::Cpu),
+            device,
             settings: request.settings,
             policy: request.policy,
             ocio: request.ocio,
@@ -176,7 +188,46 @@ fn to_bake(policy: Simulations, scene: &SceneInfo, file: &Inspection) -> Answer<
     }
 }
 
-fn checked_name(what: &str, name: String) -> Answer<String> {
+pub(super) fn check_after(after: &BTreeSet<JobId>) -> Answer<()> {
+    if after.len() > MAX_LISTED {
+        return Err(Fault::bad(format!("A job waits for at most {MAX_LISTED} others.")));
+    }
+    Ok(())
+}
+
+fn check_needs(needs: &Needs, device: DeviceClass) -> Answer<()> {
+    if needs.tags.len() > MAX_LISTED || needs.limits.len() > MAX_LISTED {
+        return Err(Fault::bad(format!("A job names at most {MAX_LISTED} tags and {MAX_LISTED} limits.")));
+    }
+    let words = needs.tags.iter().map(|tag| ("tag", tag));
+    let words = words.chain(needs.pool.iter().map(|pool| ("pool", pool)));
+    let words = words.chain(needs.limits.keys().map(|limit| ("limit", limit)));
+    for (what, word) in words {
+        check_word(what, word)?;
+    }
+    if device == DeviceClass::Cpu && (needs.gpus != GpuUse::default() || needs.gpu_memory.is_some()) {
+        return Err(Fault::bad(
+            "A job that renders on the processor needs no GPU; choose a device, such as cuda.",
+        ));
+    }
+    if needs.cores.is_some() && needs.whole {
+        return Err(Fault::bad("The whole machine is all of its cores; leave one of the two out."));
+    }
+    Ok(())
+}
+
+/// A name that stands in a list on the command line.
+pub(super) fn check_word(what: &str, word: &str) -> Answer<()> {
+    let bad = |c: char| c.is_control() || matches!(c, ',' | '=');
+    if word.trim() == word && !word.is_empty() && word.chars().count() <= MAX_WORD && !word.contains(bad) {
+        return Ok(());
+    }
+    Err(Fault::bad(format!(
+        "The name of a {what} has 1 to {MAX_WORD} characters, no comma and no equals sign."
+    )))
+}
+
+pub(super) fn checked_name(what: &str, name: String) -> Answer<String> {
     let fits =
         !name.trim().is_empty() && name.chars().count() <= MAX_NAME && !name.chars().any(char::is_control);
     if fits { Ok(name) } else { Err(Fault::bad(format!("A {what} has 1 to {MAX_NAME} characters."))) }

@@ -7,14 +7,15 @@ use axum::{
     http::StatusCode,
     response::Response,
 };
-use kiln_api::{Problem, WorkerList, WorkerView};
+use kiln_api::{ChangePools, Problem, WorkerList, WorkerView};
 use kiln_types::WorkerWish;
 
+use super::submit::check_word;
 use crate::{
     App,
-    brain::{Input, no_worker},
+    brain::{Input, Setting, no_worker},
     links,
-    problem::{Answer, Fault, Path},
+    problem::{Answer, Fault, Json, Path},
 };
 
 /// Every worker that the farm knows, connected or not.
@@ -95,6 +96,20 @@ pub(super) async fn wake(
     Path(name): Path<String>,
 ) -> Answer<axum::Json<WorkerView>> {
     app.waker.wake(name.clone()).await?;
+    view(&app, name).await
+}
+
+/// Puts it into pools, or takes it out of them: jobs may ask for a pool.
+#[utoipa::path(post, path = "/api/v1/workers/{name}/pools", tag = "workers", params(("name" = String, Path)),
+    request_body = ChangePools, responses((status = 200, body = WorkerView), (status = "default", body = Problem)))]
+pub(super) async fn pools(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Json(change): Json<ChangePools>,
+) -> Answer<axum::Json<WorkerView>> {
+    change.add.iter().try_for_each(|pool| check_word("pool", pool))?;
+    let setting = Setting::Pools { worker: name.clone(), change };
+    app.brain.ask(|reply| Input::Set { setting, reply }).await?;
     view(&app, name).await
 }
 

@@ -8,6 +8,7 @@ mod events;
 mod gate;
 mod jobs;
 mod openapi;
+mod order;
 mod race;
 mod retention;
 mod sending;

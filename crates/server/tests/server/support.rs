@@ -265,9 +265,14 @@ impl FakeWorker {
 
     /// Stores a picture of the frame and reports it.
     pub async fn deliver(&mut self, task: &AssignedTask) -> Verdict {
+        self.deliver_with(task, 1 << 20).await
+    }
+
+    /// The same, of a Blender that held this much memory.
+    pub async fn deliver_with(&mut self, task: &AssignedTask, peak_memory: u64) -> Verdict {
         let (outputs, bytes) = picture(task);
         self.client.put_blob_bytes(BlobHash::of(&bytes), bytes).await.unwrap();
-        self.report(task, Finish::Delivered { outputs, seconds: 0.5, peak_memory: 1 << 20 }).await
+        self.report(task, Finish::Delivered { outputs, seconds: 0.5, peak_memory }).await
     }
 
     /// Begins and delivers this many tasks.

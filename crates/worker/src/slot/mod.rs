@@ -4,6 +4,7 @@ mod requests;
 mod state;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::{
     collections::HashMap,
@@ -22,8 +23,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use state::Told;
 use state::{Effect, Phase, Slot, Surroundings};
-pub(crate) use state::{Kind, Told, Work};
+pub(crate) use work::{Kind, Part, Work};
 
 use crate::{
     bundles::{Bundles, Laid},

@@ -47,6 +47,7 @@ impl Actor {
         let persistent = self.shop.memory.claim(self.index, work.key, laid.size, self.shop.memory_now());
         seat.persistent = persistent;
         seat.serve(work.attempt);
+        seat.host.use_part(work.part.threads, work.part.gpus.clone());
         let request = OpenRequest {
             blend: laid.folder.join(work.session.blend.to_path()),
             session: (*work.session).clone(),

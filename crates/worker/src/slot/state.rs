@@ -26,67 +26,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_types::{
-    AttemptId, BlenderSeries, BundleId, Failure, FailureCause, JobId, RelPath, ScriptPolicy, SessionKey,
-    SessionSpec, TaskId,
-};
+use kiln_types::{AttemptId, BlenderSeries, Failure, FailureCause, SessionKey, SessionSpec};
 
+use super::work::{Kind, Work};
 use crate::What;
 
 /// How long frames may wait for memory before they are handed back; meanwhile other slots may steal them.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(10);
-
-/// One frame to render, or the bake of a scene.
-#[derive(Debug, Clone)]
-pub(crate) struct Work {
-    pub(crate) attempt: AttemptId,
-    pub(crate) task: TaskId,
-    pub(crate) what: What,
-    pub(crate) session: Arc<SessionSpec>,
-    pub(crate) key: SessionKey,
-    /// Of a frame; a bake takes as long as it takes.
-    pub(crate) time_limit: Option<Duration>,
-}
-
-impl Work {
-    pub(crate) fn job(&self) -> JobId {
-        self.task.job
-    }
-
-    fn kind(&self) -> Kind {
-        let SessionSpec { bundle, ocio, addons, .. } = &*self.session;
-        let brings = (ocio.is_some() || !addons.is_empty())
-            .then(|| Arc::new(Brings { bundle: *bundle, ocio: ocio.clone(), addons: addons.clone() }));
-        let trust = self.session.policy.scripts == ScriptPolicy::Trust;
-        Kind { series: self.session.blender, trust, brings }
-    }
-}
-
-/// What a process is fixed to for its life.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Kind {
-    pub(crate) series: BlenderSeries,
-    /// Whether scripts inside a .blend run: such a process serves nothing else.
-    pub(crate) trust: bool,
-    pub(crate) brings: Option<Arc<Brings>>,
-}
-
-impl Kind {
-    /// One that serves most sessions.
-    pub(crate) fn plain(series: BlenderSeries) -> Self {
-        Self { series, trust: false, brings: None }
-    }
-}
-
-/// Files of a bundle that change Blender itself.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Brings {
-    pub(crate) bundle: BundleId,
-    /// Read when the process starts.
-    pub(crate) ocio: Option<RelPath>,
-    /// Enabled when a file is first opened, and never taken back.
-    pub(crate) addons: Vec<RelPath>,
-}
 
 #[derive(Debug)]
 pub(crate) enum Phase {
@@ -463,7 +409,13 @@ impl Slot {
             self.no_memory_since = None;
             return false;
         };
-        if front.kind() != kind || around.worn() {
+        let wanted = front.kind();
+        if wanted != kind && kind.may_become(&wanted) {
+            // What is open has the old part.
+            self.phase = Phase::Idle { kind: wanted, open: None };
+            return true;
+        }
+        if wanted != kind || around.worn() {
             self.recycle();
             return false;
         }

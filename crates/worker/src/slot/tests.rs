@@ -11,7 +11,10 @@ use kiln_types::{
     ScriptPolicy, SessionSpec,
 };
 
-use super::state::{Effect, Phase, Slot, Surroundings, Told, Work};
+use super::{
+    state::{Effect, Phase, Slot, Surroundings, Told},
+    work::{Part, Work},
+};
 use crate::What;
 
 struct World {
@@ -72,6 +75,7 @@ fn work(counter: u64, scene: &str, trust: bool) -> Work {
         key: session.key(),
         session: Arc::new(session),
         time_limit: None,
+        part: Part::default(),
     }
 }
 
@@ -446,4 +450,28 @@ fn a_slot_that_must_rest_at_once_hands_all_back() {
     slot.recycled(&world);
     slot.close(true, &world);
     assert_eq!(said(&mut slot), ["closed"], "one that rests can be closed");
+}
+
+#[test]
+fn a_process_takes_up_gpus_once_and_is_replaced_for_others() {
+    let world = world();
+    let on = |counter, scene: &str, gpus: &[u16]| Work {
+        part: Part { threads: 0, gpus: gpus.to_vec() },
+        ..work(counter, scene, false)
+    };
+    let mut slot = Slot::new();
+    slot.enqueue(vec![work(1, "A", false), on(2, "A", &[1]), on(3, "A", &[1]), on(4, "A", &[0, 1])], &world);
+    slot.fetched(work(1, "A", false).key, Ok(()), &world);
+    slot.started(Ok(()), &world);
+    slot.opened(Ok(()), true, &world);
+    assert!(said(&mut slot).contains(&"render 1".to_owned()));
+    slot.rendered(Ok(()), &world);
+    assert_eq!(said(&mut slot), ["began 2", "open for 2"], "it has used no GPU before");
+    slot.opened(Ok(()), true, &world);
+    slot.rendered(Ok(()), &world);
+    assert_eq!(said(&mut slot), ["render 2", "began 3", "render 3"]);
+    slot.rendered(Ok(()), &world);
+    assert_eq!(said(&mut slot), ["recycle"]);
+    slot.recycled(&world);
+    assert_eq!(said(&mut slot), ["start"]);
 }

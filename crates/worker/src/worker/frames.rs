@@ -12,15 +12,19 @@ use super::{Input, Worker};
 use crate::{
     Happening, What,
     ledger::Entry,
-    slot::{Left, Made, Order, Told, Work},
+    slot::{Left, Made, Order, Part, Told, Work},
 };
 
 impl Worker {
     pub(super) fn assign(&mut self, assignment: Assignment) {
-        let Assignment { slot, job, kind, session, frame_time_limit_s, tasks } = assignment;
+        let Assignment { slot, job, kind, session, frame_time_limit_s, claim, tasks } = assignment;
         let key = session.key();
         let session = Arc::new(session);
         let time_limit = frame_time_limit_s.map(|seconds| Duration::from_secs(seconds.into()));
+        let claim = claim.unwrap_or_default();
+        // Whoever started this worker knows better how many threads it is to have.
+        let cores = if self.options.threads.is_some() { 0 } else { claim.cores };
+        let part = Part { threads: u16::try_from(cores).unwrap_or(u16::MAX), gpus: claim.gpus };
         let mut works = Vec::new();
         for task in tasks {
             let what = match (kind, task.frame) {
@@ -40,6 +44,7 @@ impl Worker {
                     session: session.clone(),
                     key,
                     time_limit,
+                    part: part.clone(),
                 });
             }
         }

@@ -152,7 +152,8 @@ impl Worker {
             memory: options.memory.unwrap_or(machine.memory).min(machine.memory),
         };
         let memory = Memory::now().available.min(offered.memory);
-        let count = options.slots.unwrap_or_else(|| sizing::slots(offered.cores, memory));
+        let gpus = options.gpus().unwrap_or_else(|| hardware::gpus(Path::new("/dev")));
+        let count = options.slots.unwrap_or_else(|| sizing::slots(offered.cores, memory, gpus));
         let threads = options.threads.unwrap_or_else(|| sizing::threads(offered.cores, machine.cores, count));
         let garage = Garage::new(
             identity.part("roots"),

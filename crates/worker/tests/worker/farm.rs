@@ -224,6 +224,7 @@ impl Farm {
             kind: StepKind::Render,
             session: session.clone(),
             frame_time_limit_s: None,
+            claim: None,
             tasks: tasks.collect(),
         }
     }

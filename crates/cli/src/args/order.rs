@@ -1,0 +1,184 @@
+//! Where a job stands among others, when it starts, and what it needs of a worker.
+
+use std::{collections::BTreeSet, fmt::Display, num::NonZeroU32, str::FromStr, time::Duration};
+
+use clap::Args;
+use jiff::{Timestamp, Zoned, civil};
+use kiln_types::{GpuUse, JobId, Priority};
+
+use super::render::duration;
+use crate::size::ByteSize;
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Order and needs")]
+pub struct OrderArgs {
+    /// From 0 to 100; higher is earlier [default: 50].
+    #[arg(long, value_name = "N")]
+    pub priority: Option<Priority>,
+    /// Start when these jobs are completed.
+    #[arg(long, value_name = "JOB[,JOB]")]
+    pub after: Option<Jobs>,
+    /// Do not start before this: 22:00 (the next), 2026-12-24, or 2026-12-24T18:00, by this machine's clock.
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<At>,
+    /// Leave it paused; `kiln jobs resume` lets it go.
+    #[arg(long)]
+    pub hold: bool,
+    /// Be on so many workers at once at most.
+    #[arg(long, value_name = "N")]
+    pub max_workers: Option<NonZeroU32>,
+    /// Cores for each Blender, which then uses so many threads [default: an equal part of the worker's].
+    #[arg(long, value_name = "N", conflicts_with = "whole")]
+    pub cores: Option<NonZeroU32>,
+    /// Memory that is kept free for each Blender, such as 16G [default: what earlier frames of the job took].
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
+    /// How many GPUs render a frame: each (one a frame, as many frames as there are GPUs), all, or a number
+    /// [default: each].
+    #[arg(long, value_name = "N|all|each", requires = "device")]
+    pub gpus: Option<GpuUse>,
+    /// Memory that each GPU has at least, such as 8G.
+    #[arg(long, value_name = "SIZE", requires = "device")]
+    pub gpu_memory: Option<ByteSize>,
+    /// The worker's machine for itself: nothing else renders there meanwhile.
+    #[arg(long)]
+    pub whole: bool,
+    /// Only workers with this tag; give it again for more.
+    #[arg(long, value_name = "NAME")]
+    pub tag: Vec<String>,
+    /// Only workers of this pool.
+    #[arg(long, value_name = "NAME")]
+    pub pool: Option<String>,
+    /// Hold one, or N, of this limit of the farm (a licence) for each Blender; give it again for more.
+    #[arg(long, value_name = "NAME[=N]")]
+    pub limit: Vec<Counted>,
+    /// A frame of which nothing is heard for so long hangs, such as 10m [default: the farm decides].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub hang: Option<Duration>,
+    /// Whose job it is [env: KILN_USER] [default: your login name].
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// What it is made for [env: KILN_PROJECT] [default: default].
+    #[arg(long, value_name = "NAME")]
+    pub project: Option<String>,
+}
+
+/// Numbers of jobs with commas between, or `none`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Jobs(pub BTreeSet<JobId>);
+
+impl FromStr for Jobs {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(BTreeSet::new()));
+        }
+        let jobs = text.split(',').map(|job| job.trim().parse::<JobId>());
+        jobs.collect::<Result<_, _>>()
+            .map(Self)
+            .map_err(|_| "write the numbers of jobs, such as 7 or 7,8, or none".to_owned())
+    }
+}
+
+/// A value, or `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrNone<T>(pub Option<T>);
+
+impl<T: FromStr<Err: Display>> FromStr for OrNone<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|value| Self(Some(value))).map_err(|why| format!("{why}; write a number, or none"))
+    }
+}
+
+/// `nuke`, or `nuke=2`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    pub name: String,
+    pub count: NonZeroU32,
+}
+
+impl FromStr for Counted {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, count) = text.split_once('=').unwrap_or((text, "1"));
+        let count = count.parse().map_err(|_| "write NAME, or NAME=N with a number from 1 on".to_owned())?;
+        Ok(Self { name: name.to_owned(), count })
+    }
+}
+
+/// A time to start, in Unix milliseconds; `None` for at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct At(pub Option<i64>);
+
+impl FromStr for At {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "now" {
+            return Ok(Self(None));
+        }
+        moment(text, &Zoned::now()).map(|at| Self(Some(at.as_millisecond()))).ok_or_else(|| {
+            "write a time of day such as 22:00, a date such as 2026-12-24, both as in 2026-12-24T18:00, or now"
+                .to_owned()
+        })
+    }
+}
+
+/// The moment that is meant; of a time of day the next.
+fn moment(text: &str, now: &Zoned) -> Option<Timestamp> {
+    if let Ok(at) = text.parse::<Timestamp>() {
+        return Some(at);
+    }
+    let local = |at: civil::DateTime| Some(at.to_zoned(now.time_zone().clone()).ok()?.timestamp());
+    if let Ok(at) = text.parse::<civil::DateTime>() {
+        return local(at);
+    }
+    // A bare number is no time of day, whatever ISO 8601 says.
+    let time = text.contains(':').then(|| text.parse::<civil::Time>().ok())??;
+    let today = local(now.date().to_datetime(time))?;
+    if today > now.timestamp() { Some(today) } else { local(now.date().tomorrow().ok()?.to_datetime(time)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_of_day_is_the_next_one() {
+        let now: Zoned = "2026-03-28T21:30:00+01:00[+01:00]".parse().unwrap();
+        let at = |text: &str| moment(text, &now).map(|at| at.to_string());
+        let is = |text: &str, wanted: &str| assert_eq!(at(text).as_deref(), Some(wanted), "{text}");
+        is("22:00", "2026-03-28T21:00:00Z");
+        is("21:30", "2026-03-29T20:30:00Z");
+        is("06:15", "2026-03-29T05:15:00Z");
+        is("2026-12-24", "2026-12-23T23:00:00Z");
+        is("2026-12-24 18:00", "2026-12-24T17:00:00Z");
+        is("2026-12-24T18:00", "2026-12-24T17:00:00Z");
+        is("2026-12-24T18:00Z", "2026-12-24T18:00:00Z");
+        for bad in ["", "22", "2200", "25:00", "noon", "2026-13-01", "-1:00"] {
+            assert_eq!(at(bad), None, "{bad}");
+        }
+        assert_eq!("now".parse(), Ok(At(None)));
+    }
+
+    #[test]
+    fn lists_counts_and_none() {
+        assert_eq!("7,8".parse(), Ok(Jobs([JobId(7), JobId(8)].into())));
+        assert_eq!("none".parse(), Ok(Jobs(BTreeSet::new())));
+        assert_eq!("none".parse::<OrNone<u32>>(), Ok(OrNone(None)));
+        assert_eq!("3".parse::<OrNone<u32>>(), Ok(OrNone(Some(3))));
+        let counted =
+            |name: &str, count: u32| Counted { name: name.to_owned(), count: count.try_into().unwrap() };
+        assert_eq!("nuke".parse(), Ok(counted("nuke", 1)));
+        assert_eq!("nuke=2".parse(), Ok(counted("nuke", 2)));
+        assert!("nuke=0".parse::<Counted>().is_err() && "7,x".parse::<Jobs>().is_err());
+        assert!("x".parse::<OrNone<u32>>().is_err());
+    }
+}

@@ -1,0 +1,91 @@
+//! `kiln users`, `kiln projects` and `kiln limits`.
+
+use kiln_api::{LimitView, PartyView, SetShare};
+use kiln_types::PartyKind;
+use serde_json::json;
+
+use super::Context;
+use crate::{
+    args::{FarmArgs, LimitsArgs, LimitsCommand, OrNone, PartiesArgs, PartiesCommand, SetShareArgs},
+    exit::{Exit, Outcome},
+    farm,
+    output::table::table,
+};
+
+pub async fn parties(context: &Context, kind: PartyKind, args: PartiesArgs) -> Outcome<Exit> {
+    match args.command {
+        None => list(context, kind, &args.farm).await,
+        Some(PartiesCommand::List { farm }) => list(context, kind, &farm).await,
+        Some(PartiesCommand::Set(share)) => set(context, kind, &share).await,
+    }
+}
+
+async fn list(context: &Context, kind: PartyKind, farm: &FarmArgs) -> Outcome<Exit> {
+    let parties = farm::need(&context.settings(farm)?)?.parties(kind).await?;
+    let plural = format!("{kind}s");
+    context.output.result(&json!({ plural.clone(): parties }), || {
+        if parties.is_empty() {
+            return format!(
+                "No {kind} has a job. `kiln submit shot.blend --{kind} NAME` makes one of theirs."
+            );
+        }
+        let row = |party: &PartyView| {
+            vec![
+                party.name.clone(),
+                party.weight.to_string(),
+                party.max_slots.map_or_else(|| "none".to_owned(), |most| most.to_string()),
+                party.slots.to_string(),
+                party.jobs.to_string(),
+            ]
+        };
+        table(&["NAME", ">WEIGHT", ">CAP", ">SLOTS NOW", ">JOBS"], parties.iter().map(row))
+    });
+    Ok(Exit::Done)
+}
+
+async fn set(context: &Context, kind: PartyKind, args: &SetShareArgs) -> Outcome<Exit> {
+    let client = farm::need(&context.settings(&args.farm)?)?;
+    let share = SetShare { weight: args.weight, max_slots: args.max_slots.map(|OrNone(most)| most) };
+    let party = client.set_share(kind, &args.name, &share).await?;
+    let cap = match party.max_slots {
+        None => "as many slots as there are".to_owned(),
+        Some(1) => "one slot at once".to_owned(),
+        Some(most) => format!("{most} slots at once"),
+    };
+    let told = format!("The {kind} {} has the weight {}, and may hold {cap}.", party.name, party.weight);
+    context.output.done(&party, &told);
+    Ok(Exit::Done)
+}
+
+pub async fn limits(context: &Context, args: LimitsArgs) -> Outcome<Exit> {
+    match args.command {
+        None => list_limits(context, &args.farm).await,
+        Some(LimitsCommand::List { farm }) => list_limits(context, &farm).await,
+        Some(LimitsCommand::Set { name, total, farm }) => {
+            let limit = farm::need(&context.settings(&farm)?)?.set_limit(&name, total).await?;
+            let told = format!("There are {total} of {name}; {} in use.", limit.in_use);
+            context.output.done(&limit, &told);
+            Ok(Exit::Done)
+        }
+        Some(LimitsCommand::Remove { name, farm }) => {
+            farm::need(&context.settings(&farm)?)?.remove_limit(&name).await?;
+            context
+                .output
+                .done(&json!({ "limit": name, "done": "remove" }), &format!("{name} is no limit any more."));
+            Ok(Exit::Done)
+        }
+    }
+}
+
+async fn list_limits(context: &Context, farm: &FarmArgs) -> Outcome<Exit> {
+    let limits = farm::need(&context.settings(farm)?)?.limits().await?;
+    context.output.result(&json!({ "limits": limits }), || {
+        if limits.is_empty() {
+            return "The farm has no limits. `kiln limits set NAME N` makes one.".to_owned();
+        }
+        let row =
+            |limit: &LimitView| vec![limit.name.clone(), limit.total.to_string(), limit.in_use.to_string()];
+        table(&["NAME", ">TOTAL", ">IN USE"], limits.iter().map(row))
+    });
+    Ok(Exit::Done)
+}

@@ -1,0 +1,18 @@
+//! Which GPUs a process uses.
+
+use std::process::{Command, Stdio};
+
+use kiln_testkit::blender;
+
+#[test]
+fn a_slot_enables_the_gpus_that_are_its_own_and_no_others() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/host/devices.py");
+    let package = concat!(env!("CARGO_MANIFEST_DIR"), "/../../blender");
+    let mut command = Command::new(blender());
+    command.args(["--background", "--factory-startup", "--python", script, "--", package]);
+    // The package is read where it lies; nothing is left there.
+    let output = command.env("PYTHONDONTWRITEBYTECODE", "1").stdin(Stdio::null()).output().unwrap();
+    let said =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(output.status.success() && said.contains("as it should be"), "{said}");
+}

@@ -1,0 +1,326 @@
+//! Who goes first, and who gets how much: where jobs stand, what users and projects may hold, the farm's limits, and
+//! its pools of workers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use kiln_api::{Change, ChangeJob, ChangePools, LimitView, PartyView, SetShare};
+use kiln_core::{Party, Share};
+use kiln_store::{ShareRow, Write};
+use kiln_types::{JobId, JobSpec, JobState, PartyKind};
+
+use super::{
+    Brain, Farm,
+    apply::{job_fault, no_worker},
+    plan::standing_of,
+};
+use crate::{
+    clock::unix_ms,
+    problem::{Answer, Fault},
+};
+
+/// Users and projects of which something is set, and limits; of each.
+const MAX_NAMES: usize = 10_000;
+/// Pools that one worker is in.
+const MAX_POOLS: usize = 64;
+
+/// What a person sets of the farm as a whole.
+#[derive(Debug, Clone)]
+pub(crate) enum Setting {
+    Share {
+        party: Party,
+        share: SetShare,
+    },
+    /// A limit no more, where there is no total.
+    Limit {
+        name: String,
+        total: Option<u32>,
+    },
+    Pools {
+        worker: String,
+        change: ChangePools,
+    },
+}
+
+impl Brain {
+    pub(super) fn set(&mut self, setting: Setting) -> Answer<()> {
+        match setting {
+            Setting::Share { party, share } => self.set_share(party, share),
+            Setting::Limit { name, total } => self.set_limit(name, total),
+            Setting::Pools { worker, change } => self.set_pools(&worker, &change),
+        }
+    }
+
+    fn set_share(&mut self, party: Party, set: SetShare) -> Answer<()> {
+        let shares = &mut self.farm.shares;
+        if !shares.contains_key(&party) && shares.len() >= MAX_NAMES {
+            return Err(Fault::conflict(format!(
+                "Shares of {MAX_NAMES} users and projects are set already."
+            )));
+        }
+        let old = shares.get(&party).copied().unwrap_or_default();
+        let weight = set.weight.unwrap_or(old.weight);
+        if !(1..=Share::MAX_WEIGHT).contains(&weight) {
+            return Err(Fault::bad(format!("A weight lies between 1 and {}.", Share::MAX_WEIGHT)));
+        }
+        let share = Share { weight, max_slots: set.max_slots.unwrap_or(old.max_slots) };
+        shares.insert(party.clone(), share);
+        let (kind, name) = named(&party);
+        let row = ShareRow { kind, name: name.to_owned(), weight, max_slots: share.max_slots };
+        self.write(Write::SetShare(row));
+        self.farm.core.set_share(party, share);
+        Ok(())
+    }
+
+    fn set_limit(&mut self, name: String, total: Option<u32>) -> Answer<()> {
+        let limits = &mut self.farm.limits;
+        match total {
+            Some(total) => {
+                if !limits.contains_key(&name) && limits.len() >= MAX_NAMES {
+                    return Err(Fault::conflict(format!("The farm has {MAX_NAMES} limits already.")));
+                }
+                limits.insert(name.clone(), total);
+            }
+            None => {
+                if !limits.contains_key(&name) {
+                    return Err(no_limit(&name));
+                }
+                let needs = |(id, live): (&JobId, &super::farm::LiveJob)| {
+                    (live.ended.is_none() && live.spec.needs.limits.contains_key(&name)).then_some(*id)
+                };
+                if let Some(job) = self.farm.jobs.iter().filter_map(needs).min() {
+                    return Err(Fault::conflict(format!(
+                        "Job {job} needs the limit {name} and would wait for ever; let it end or cancel it, then \
+                         remove the limit."
+                    )));
+                }
+                limits.remove(&name);
+            }
+        }
+        self.farm.core.set_limit(&name, total.unwrap_or(0));
+        self.write(Write::SetLimit { name, total });
+        Ok(())
+    }
+
+    fn set_pools(&mut self, name: &str, change: &ChangePools) -> Answer<()> {
+        let worker = self.farm.worker_named(name).ok_or_else(|| no_worker(name))?;
+        let Some(known) = self.farm.workers.get_mut(&worker) else { return Err(no_worker(name)) };
+        let mut pools: BTreeSet<String> = known.pools.union(&change.add).cloned().collect();
+        pools.retain(|pool| !change.remove.contains(pool));
+        if pools.len() > MAX_POOLS {
+            return Err(Fault::conflict(format!("A worker is in at most {MAX_POOLS} pools.")));
+        }
+        if pools == known.pools {
+            return Ok(());
+        }
+        known.pools.clone_from(&pools);
+        let offer = known.link.is_some().then(|| known.offer());
+        self.write(Write::SetWorkerPools { worker, pools });
+        if let Some(offer) = offer {
+            let now = self.farm.clock.now();
+            self.farm.core.worker_offer_changed(now, worker, offer, &mut self.batch.outbox);
+        }
+        Ok(())
+    }
+
+    /// The same of those that a job is to wait for after this change.
+    ///
+    /// # Errors
+    /// As [`Brain::completed`]; one that the job waits for already may be gone.
+    pub(super) async fn completed_before(
+        &mut self,
+        job: JobId,
+        change: &ChangeJob,
+    ) -> Answer<BTreeSet<JobId>> {
+        if let Some(after) = &change.after {
+            return self.completed(after).await;
+        }
+        let after = self.farm.jobs.get(&job).map(|live| live.spec.standing.after.iter().copied().collect());
+        self.states_of(after.unwrap_or_default()).await.map(completed_of)
+    }
+
+    /// Those of the jobs that were completed so long ago that the core has forgotten them.
+    ///
+    /// # Errors
+    /// Where one of them is not there, or the records cannot be read.
+    pub(super) async fn completed(&mut self, jobs: &BTreeSet<JobId>) -> Answer<BTreeSet<JobId>> {
+        let missing = |job| Fault::bad(format!("There is no job {job} to wait for; `kiln jobs` lists them."));
+        if let Some(gone) = jobs.iter().find(|job| self.batch.deleted.contains(job)) {
+            return Err(missing(*gone));
+        }
+        let states = self.states_of(jobs.iter().copied().collect()).await?;
+        let known = |job: &JobId| self.farm.jobs.contains_key(job) || states.contains_key(job);
+        match jobs.iter().find(|job| !known(job)) {
+            Some(gone) => Err(missing(*gone)),
+            None => Ok(completed_of(states)),
+        }
+    }
+
+    /// The states of those that the core does not hold and the records do.
+    async fn states_of(&mut self, mut jobs: Vec<JobId>) -> Answer<BTreeMap<JobId, JobState>> {
+        jobs.retain(|job| !self.farm.jobs.contains_key(job));
+        if jobs.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let states = self.store.job_states(&jobs).await;
+        states.map_err(|error| Fault::internal("The jobs to wait for could not be looked up", error))
+    }
+
+    /// A completed job is deleted: who waits for it and for others must not look for it in the records.
+    pub(super) fn wait_no_more_for(&mut self, completed: JobId) {
+        let waits = |live: &super::farm::LiveJob| {
+            live.ended.is_none() && live.spec.standing.after.contains(&completed)
+        };
+        for (job, live) in self.farm.jobs.iter_mut().filter(|(_, live)| waits(live)) {
+            let spec = Arc::make_mut(&mut live.spec);
+            spec.standing.after.remove(&completed);
+            let spec = Box::new(spec.clone());
+            self.batch.writes.push(Write::SetJobSpec { job: *job, spec });
+        }
+    }
+
+    /// The job stands otherwise from now on; `completed` is what [`Brain::completed`] says of those it waits for.
+    pub(super) fn change(
+        &mut self,
+        job: JobId,
+        change: ChangeJob,
+        completed: &BTreeSet<JobId>,
+    ) -> Answer<()> {
+        let now = self.farm.clock.now();
+        let Some(view) = self.farm.core.job(job) else {
+            return Err(job_fault(kiln_core::JobError::NoSuchJob(job)));
+        };
+        if view.state.is_end() {
+            return Err(job_fault(kiln_core::JobError::JobEnded { job, state: view.state }));
+        }
+        let counts = view.counts();
+        let waits = change.after.as_ref().is_some_and(|after| !after.is_empty())
+            || change.not_before_ms.flatten().is_some_and(|at_ms| at_ms > unix_ms());
+        if waits && counts.running + counts.done + counts.failed > 0 {
+            return Err(Fault::conflict(format!(
+                "Job {job} has begun and waits for nothing any more; `kiln jobs pause {job}` holds it back."
+            )));
+        }
+        if let Some(after) = &change.after
+            && let Some(round) = after.iter().find(|other| self.farm.waits_for_job(**other, job))
+        {
+            return Err(Fault::conflict(if *round == job {
+                format!("Job {job} cannot wait for itself.")
+            } else {
+                format!("Job {round} waits for job {job} already: neither would ever start.")
+            }));
+        }
+        let Some(live) = self.farm.jobs.get_mut(&job) else {
+            return Err(job_fault(kiln_core::JobError::NoSuchJob(job)));
+        };
+        let mut spec = JobSpec::clone(&live.spec);
+        let standing = &mut spec.standing;
+        let ChangeJob { priority, max_workers, after, not_before_ms } = change;
+        standing.priority = priority.unwrap_or(standing.priority);
+        standing.max_workers = max_workers.unwrap_or(standing.max_workers);
+        standing.after = after.unwrap_or_else(|| std::mem::take(&mut standing.after));
+        standing.not_before_ms = not_before_ms.unwrap_or(standing.not_before_ms);
+        live.spec = Arc::new(spec.clone());
+        let in_core = standing_of(&spec, &self.farm.clock, completed);
+        let told = Change::JobChanged { standing: spec.standing.clone() };
+        self.farm.core.set_standing(now, job, in_core).map_err(job_fault)?;
+        self.write(Write::SetJobSpec { job, spec: Box::new(spec) });
+        self.event(unix_ms(), Some(job), None, &told);
+        Ok(())
+    }
+}
+
+impl Farm {
+    /// What jobs say that they need, held against what the farm has.
+    pub(super) fn check_limits(&self, spec: &JobSpec) -> Answer<()> {
+        for (name, count) in &spec.needs.limits {
+            let total = self.limits.get(name).copied().ok_or_else(|| no_limit(name))?;
+            if count.get() > total {
+                return Err(Fault::bad(format!(
+                    "A frame would take {count} of the limit {name}, of which the farm has {total}."
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the first is the second, or waits for it, by way of whatever others.
+    fn waits_for_job(&self, first: JobId, second: JobId) -> bool {
+        let (mut seen, mut open) = (BTreeSet::new(), vec![first]);
+        while let Some(job) = open.pop() {
+            if job == second {
+                return true;
+            }
+            if seen.insert(job)
+                && let Some(live) = self.jobs.get(&job)
+            {
+                open.extend(&live.spec.standing.after);
+            }
+        }
+        false
+    }
+
+    /// Users, or projects: those of whom something is set, or who have a job that has not ended.
+    pub(crate) fn parties(&self, kind: PartyKind) -> Vec<PartyView> {
+        let mut jobs: BTreeMap<&str, u32> = BTreeMap::new();
+        for live in self.jobs.values().filter(|live| live.ended.is_none()) {
+            let name = match kind {
+                PartyKind::User => &live.spec.owner.0,
+                PartyKind::Project => &live.spec.project.0,
+            };
+            *jobs.entry(name).or_default() += 1;
+        }
+        let set = self.shares.keys().map(named).filter(|(of, _)| *of == kind).map(|(_, name)| name);
+        let names: BTreeSet<&str> = jobs.keys().copied().chain(set).collect();
+        let held = self.core.held_slots();
+        let view = |name: &str| {
+            let party = party(kind, name.to_owned());
+            let share = self.shares.get(&party).copied().unwrap_or_default();
+            PartyView {
+                name: name.to_owned(),
+                weight: share.weight,
+                max_slots: share.max_slots,
+                slots: held.get(&party).copied().unwrap_or_default(),
+                jobs: jobs.get(name).copied().unwrap_or_default(),
+            }
+        };
+        names.into_iter().map(view).collect()
+    }
+
+    pub(crate) fn limit_views(&self) -> Vec<LimitView> {
+        let used: BTreeMap<&str, u32> = self.core.limits().map(|(name, limit)| (name, limit.used)).collect();
+        let view = |(name, total): (&String, &u32)| LimitView {
+            name: name.clone(),
+            total: *total,
+            in_use: used.get(name.as_str()).copied().unwrap_or_default(),
+        };
+        self.limits.iter().map(view).collect()
+    }
+}
+
+pub(super) fn completed_of(states: BTreeMap<JobId, JobState>) -> BTreeSet<JobId> {
+    states.into_iter().filter(|(_, state)| *state == JobState::Completed).map(|(job, _)| job).collect()
+}
+
+pub(crate) fn party(kind: PartyKind, name: String) -> Party {
+    match kind {
+        PartyKind::User => Party::User(name),
+        PartyKind::Project => Party::Project(name),
+    }
+}
+
+fn named(party: &Party) -> (PartyKind, &str) {
+    match party {
+        Party::User(name) => (PartyKind::User, name),
+        Party::Project(name) => (PartyKind::Project, name),
+    }
+}
+
+fn no_limit(name: &str) -> Fault {
+    let shown: String = name.chars().take(80).flat_map(char::escape_default).collect();
+    Fault::bad(format!(
+        "The farm has no limit “{shown}”; `kiln limits` lists them, `kiln limits set NAME N` makes one."
+    ))
+}

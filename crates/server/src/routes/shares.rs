@@ -1,0 +1,94 @@
+//! Who shares the farm and how, and what it has only so many of.
+
+use std::sync::Arc;
+
+use axum::{extract::State, http::StatusCode};
+use kiln_api::{LimitList, LimitView, PartyView, Problem, ProjectList, SetLimit, SetShare, UserList};
+use kiln_types::PartyKind;
+
+use super::submit::{check_word, checked_name};
+use crate::{
+    App,
+    brain::{Input, Setting, party},
+    problem::{Answer, Fault, Json, Path},
+};
+
+/// The users who have jobs, or of whom something was set.
+#[utoipa::path(get, path = "/api/v1/users", tag = "server",
+    responses((status = 200, body = UserList), (status = "default", body = Problem)))]
+pub(super) async fn users(State(app): State<Arc<App>>) -> Answer<axum::Json<UserList>> {
+    let users = app.brain.look(|farm| farm.parties(PartyKind::User)).await?;
+    Ok(axum::Json(UserList { users }))
+}
+
+/// How a user shares the farm, whether there is one of that name yet or not.
+#[utoipa::path(put, path = "/api/v1/users/{name}", tag = "server", params(("name" = String, Path)),
+    request_body = SetShare, responses((status = 200, body = PartyView), (status = "default", body = Problem)))]
+pub(super) async fn set_user(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Json(share): Json<SetShare>,
+) -> Answer<axum::Json<PartyView>> {
+    set(&app, PartyKind::User, checked_name("user", name)?, share).await
+}
+
+/// The projects that have jobs, or of which something was set.
+#[utoipa::path(get, path = "/api/v1/projects", tag = "server",
+    responses((status = 200, body = ProjectList), (status = "default", body = Problem)))]
+pub(super) async fn projects(State(app): State<Arc<App>>) -> Answer<axum::Json<ProjectList>> {
+    let projects = app.brain.look(|farm| farm.parties(PartyKind::Project)).await?;
+    Ok(axum::Json(ProjectList { projects }))
+}
+
+/// How a project shares the farm, whether there is one of that name yet or not.
+#[utoipa::path(put, path = "/api/v1/projects/{name}", tag = "server", params(("name" = String, Path)),
+    request_body = SetShare, responses((status = 200, body = PartyView), (status = "default", body = Problem)))]
+pub(super) async fn set_project(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Json(share): Json<SetShare>,
+) -> Answer<axum::Json<PartyView>> {
+    set(&app, PartyKind::Project, checked_name("project", name)?, share).await
+}
+
+async fn set(app: &App, kind: PartyKind, name: String, share: SetShare) -> Answer<axum::Json<PartyView>> {
+    let setting = Setting::Share { party: party(kind, name.clone()), share };
+    app.brain.ask(|reply| Input::Set { setting, reply }).await?;
+    let view = app.brain.look(move |farm| farm.parties(kind).into_iter().find(|party| party.name == name));
+    view.await?.map(axum::Json).ok_or_else(|| Fault::internal("The share is set and not there", kind))
+}
+
+/// What the farm has only so many of, such as licences.
+#[utoipa::path(get, path = "/api/v1/limits", tag = "server",
+    responses((status = 200, body = LimitList), (status = "default", body = Problem)))]
+pub(super) async fn limits(State(app): State<Arc<App>>) -> Answer<axum::Json<LimitList>> {
+    let limits = app.brain.look(|farm| farm.limit_views()).await?;
+    Ok(axum::Json(LimitList { limits }))
+}
+
+/// How many there are; a limit of a new name is made.
+#[utoipa::path(put, path = "/api/v1/limits/{name}", tag = "server", params(("name" = String, Path)),
+    request_body = SetLimit, responses((status = 200, body = LimitView), (status = "default", body = Problem)))]
+pub(super) async fn set_limit(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Json(SetLimit { total }): Json<SetLimit>,
+) -> Answer<axum::Json<LimitView>> {
+    check_word("limit", &name)?;
+    let setting = Setting::Limit { name: name.clone(), total: Some(total) };
+    app.brain.ask(|reply| Input::Set { setting, reply }).await?;
+    let view = app.brain.look(move |farm| farm.limit_views().into_iter().find(|limit| limit.name == name));
+    view.await?.map(axum::Json).ok_or_else(|| Fault::conflict("The limit was removed in this moment."))
+}
+
+/// Removes a limit that no job needs.
+#[utoipa::path(delete, path = "/api/v1/limits/{name}", tag = "server", params(("name" = String, Path)),
+    responses((status = 204, description = "It is gone"), (status = "default", body = Problem)))]
+pub(super) async fn remove_limit(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Answer<StatusCode> {
+    let setting = Setting::Limit { name, total: None };
+    app.brain.ask(|reply| Input::Set { setting, reply }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
