@@ -143,7 +143,7 @@ fn what_is_set_of_jobs_users_and_limits_is_told_and_refused_in_words() {
 
     home.run(&["jobs", "set", &job]).refused(2, &["--priority"]);
     home.run(&["jobs", "set", &job, "--priority", "101"]).refused(2, &["0 to 100"]);
-    home.run(&["jobs", "set", &job, "--after", &job]).refused(2, &["wait for itself"]);
+    home.run(&["jobs", "set", &job, "--after", &job]).refused(1, &["wait for itself"]);
     home.run(&["jobs", "set", &job, "--at", "noon"]).refused(2, &["22:00"]);
     home.run(&["submit", shot, "--limit", "nuke"]).refused(2, &["kiln limits set"]);
     home.run(&["submit", shot, "--after", "99"]).refused(2, &["no job 99"]);
