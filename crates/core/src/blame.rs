@@ -40,6 +40,13 @@ impl Core {
             return self.stop_job(&[task], failure, out);
         }
         // A machine that is too small is not sick.
+        if failure.cause == FailureCause::OutOfMemory
+            && let Some(reason) = self.ran_out_of_memory(attempt)
+            && self.step(task).is_some_and(|step| !step.live.contains_key(&task.index))
+        {
+            self.fail_task(task, reason, out);
+            return self.settle(task.job, out);
+        }
         if failure.cause != FailureCause::OutOfMemory {
             let how = How::Failed(failure.message.clone());
             self.strike(now, worker, Strike::new(id, task, now, how), out);
@@ -92,7 +99,10 @@ impl Core {
         let lapses = trouble.lapsed_on.len();
         let elsewhere = || self.goes_elsewhere(task);
         let too_many = trouble.failed_on.len() >= max_failures;
-        let spared = last.is_some_and(|last| last.cause.blames_worker()) && too_many && elsewhere();
+        // What ran out of memory goes where there is more, as long as there is.
+        let grows = |last: &Failure| last.cause == FailureCause::OutOfMemory && trouble.outgrew.is_some();
+        let blamed = |last: &Failure| last.cause.blames_worker() && elsewhere();
+        let spared = too_many && last.is_some_and(|last| grows(last) || blamed(last));
         let took_down = lapses >= max_lapses && {
             let workers: BTreeSet<WorkerId> = trouble.lapsed_on.iter().copied().collect();
             workers.len() >= max_lapses || lapses >= 2 * max_lapses || !elsewhere()

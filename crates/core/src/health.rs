@@ -475,7 +475,10 @@ impl Core {
                         last = Some(step);
                         let found =
                             self.jobs.get(&step.0).and_then(|job| job.steps.get(usize::from(step.1.0)));
-                        let frame = found.and_then(|found| self.frame_ms(found, id, None));
+                        let frame = found.and_then(|found| {
+                            let first = found.waiting.first().map(|spot| spot.index);
+                            self.frame_ms(found, first.unwrap_or_default(), id, None)
+                        });
                         let unproven = !self.others_deliver(id, step);
                         steps.push((unproven, frame.unwrap_or(UNMEASURED_MS), step));
                     }

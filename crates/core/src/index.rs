@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_types::{JobId, SessionKey, SlotIndex, StepIndex, WorkerId};
+use kiln_types::{JobId, SessionKey, SlotIndex, WorkerId};
 
 use crate::{
     Claim, Core, Requirement, Standing,
@@ -347,29 +347,6 @@ impl Core {
         while let Some(&(at, job)) = self.indexes.starts.first().filter(|(at, _)| *at <= now) {
             self.indexes.starts.remove(&(at, job));
             self.release_when_due(now, job);
-        }
-    }
-
-    /// Files the step under the need that its asked room and what its frames took make.
-    pub(crate) fn size_step(&mut self, job: JobId, step: StepIndex) {
-        let Some(found) = self.jobs.get(&job).and_then(|job| job.steps.get(usize::from(step.0))) else {
-            return;
-        };
-        let mut requirement = found.plan.requires.clone();
-        if let Some(peak) = found.peak {
-            // A tenth more than the most so far, in steps of an eighth of a power of two: needs stay few. Never more
-            // than the machine had on which it went well.
-            let grain = (peak.most.next_power_of_two() / 8).max(1);
-            let room = (peak.most + peak.most / 10).div_ceil(grain).saturating_mul(grain);
-            let room = if peak.on > 0 { room.min(peak.on) } else { room };
-            requirement.room.memory = requirement.room.memory.max(room);
-        }
-        let need = self.need(&requirement);
-        if let Some(found) = self.jobs.get_mut(&job).and_then(|job| job.steps.get_mut(usize::from(step.0)))
-            && found.need != need
-        {
-            found.need = need;
-            self.indexes.changed.insert(job);
         }
     }
 }

@@ -6,14 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use kiln_types::{AttemptId, Failure, JobState, TaskIndex, WorkerId};
 
 use crate::{
-    Generations, IndexSet, Standing, StepPlan, StepState, TaskCounts, TaskSpan,
-    accounts::AccountId,
-    alike::Firsts,
-    estimate::{Pace, Peak},
-    needs::Need,
-    order::Spot,
-    ready::Shelf,
-    waiting::Waiting,
+    Generations, IndexSet, Standing, StepPlan, StepState, TaskCounts, TaskSpan, accounts::AccountId,
+    alike::Firsts, memory::Peak, needs::Need, order::Spot, pace::Pace, ready::Shelf, waiting::Waiting,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,8 +141,7 @@ pub(crate) struct Step {
     /// How many they were when they were last put there.
     pub offered: u32,
     pub pace: Pace,
-    /// The most memory that a frame of it took, and the least that a machine had on which one did; bytes.
-    pub peak: Option<Peak>,
+    pub peak: Peak,
     /// Workers that have delivered tasks of it in this reign.
     pub delivered_by: BTreeSet<WorkerId>,
     /// What its first tasks failed of, as long as none has been delivered.
@@ -170,7 +163,7 @@ pub(crate) struct Trouble {
     pub counted: Vec<(AttemptId, Fault)>,
     /// Attempts that took too long: each gives the next more time.
     pub timed_out: u8,
-    /// It ran out of memory on a machine of so many bytes: it needs one with more.
+    /// It ran out of memory: it needs a machine of at least so many bytes for itself.
     pub outgrew: Option<u64>,
     /// Attempts that are closed and may yet deliver.
     pub late: Vec<AttemptId>,
@@ -210,7 +203,7 @@ impl Step {
             shelf: None,
             offered: 0,
             pace: Pace::default(),
-            peak: None,
+            peak: Peak::default(),
             delivered_by: BTreeSet::new(),
             firsts: Firsts::default(),
             plan,

@@ -9,7 +9,7 @@ use kiln_types::{AttemptId, AttemptState, Generation, JobId, JobState, SlotIndex
 
 use crate::{
     JobPlan, Record, RestoredAttempt, RestoredJob, RestoredPhase, RestoredStep, RestoredTrouble, Sickness,
-    StepPlan,
+    Standing, StepPlan,
 };
 
 /// The durable state of a farm, kept in memory.
@@ -22,6 +22,7 @@ pub struct Ledger {
 #[derive(Debug, Clone)]
 struct LedgerJob {
     plan: Vec<StepPlan>,
+    standing: Standing,
     state: JobState,
     steps: Vec<RestoredStep>,
     attempts: BTreeMap<AttemptId, LedgerAttempt>,
@@ -48,7 +49,8 @@ impl Ledger {
         let steps = vec![RestoredStep::default(); plan.steps().len()];
         let plan_steps = plan.steps().to_vec();
         let attempts = BTreeMap::new();
-        let job = LedgerJob { plan: plan_steps, state: JobState::Queued, steps, attempts };
+        let (standing, state) = (plan.stands().clone(), JobState::Queued);
+        let job = LedgerJob { plan: plan_steps, standing, state, steps, attempts };
         self.jobs.insert(plan.id(), job);
     }
 
@@ -177,7 +179,7 @@ impl Ledger {
             let (generation, worker, slot) = (known.generation, known.worker, known.slot);
             step.attempts.push(RestoredAttempt { attempt: *attempt, task, generation, worker, slot, phase });
         }
-        let plan = JobPlan::new(id, job.plan.clone()).ok()?;
+        let plan = JobPlan::new(id, job.plan.clone()).ok()?.standing(job.standing.clone());
         Some((plan, RestoredJob { state: job.state, steps }))
     }
 

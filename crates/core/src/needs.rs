@@ -115,10 +115,15 @@ pub(crate) fn claim(worker: &Worker, beside: &[Claim], room: Room) -> Option<Cla
     if offer.cores > 0 && (cores > free || cores == 0) {
         return None;
     }
-    if offer.memory > 0 && room.memory > offer.memory.saturating_sub(used.memory) {
+    let memory = match room.whole {
+        true => offer.memory,
+        false if offer.memory > 0 => room.memory.max(room.learned.min(offer.memory)),
+        false => room.memory.max(room.learned),
+    };
+    let full = used.memory >= offer.memory || memory > offer.memory - used.memory;
+    if offer.memory > 0 && full {
         return None;
     }
-    let memory = if room.whole { offer.memory } else { room.memory };
     let gpus = chosen(&offer.gpus, used.gpus, room.gpus)?;
     Some(Claim { cores, memory, gpus })
 }

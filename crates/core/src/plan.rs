@@ -44,6 +44,9 @@ pub struct Room {
     pub cores: u32,
     /// Bytes; 0 where it is not known.
     pub memory: u64,
+    /// Bytes that frames were seen to take: room is kept for it beside others, but a machine that has less may try
+    /// alone.
+    pub learned: u64,
     pub gpus: Gpus,
     /// The machine for itself.
     pub whole: bool,
@@ -203,6 +206,11 @@ impl JobPlan {
 
     pub fn steps(&self) -> &[StepPlan] {
         &self.steps
+    }
+
+    /// Where it stands among others.
+    pub fn stands(&self) -> &Standing {
+        &self.standing
     }
 
     pub(crate) fn into_parts(self) -> (Standing, Vec<StepPlan>) {

@@ -155,7 +155,8 @@ impl Core {
         } else {
             found.troubles.entry(task.index).or_default().late.push(id);
         }
-        let attempt = Attempt { task, worker, generation, slot, phase, charged_ms: 0, cold: true };
+        let attempt =
+            Attempt { task, worker, generation, slot, phase, charged_ms: 0, cold: true, frame_ms: None };
         self.attempts.insert(id, attempt);
         self.touch(worker);
         self.know(worker);

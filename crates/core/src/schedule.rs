@@ -15,7 +15,7 @@ use crate::{
     job::{Job, Step, Trouble},
     needs::{self, Need},
     ready::{Shelf, StepId},
-    worker::{Attempt, AttemptPhase},
+    worker::{Attempt, AttemptPhase, Worker},
 };
 
 /// How far another's turn may be ahead for a slot to stay with its scene; milliseconds of share.
@@ -158,7 +158,9 @@ impl Core {
     fn choose(&mut self, id: WorkerId, slot: SlotIndex) -> Option<(StepId, TaskIndex)> {
         let worker = self.workers.get(&id)?;
         let fitting = |need: &Need| {
-            worker.fits(*need) && !self.needs[*need].ready.is_empty() && self.lacking_limit(*need).is_none()
+            worker.fits(*need)
+                && !self.needs[*need].ready.is_empty()
+                && (self.lacking_limit(*need).is_none() || self.has_licence(worker, slot, *need))
         };
         let fitting: Vec<Need> = self.needs.all().filter(fitting).collect();
         let levels: BTreeSet<u8> =
@@ -217,7 +219,7 @@ impl Core {
         let (need, shelf) = found.shelf?;
         let mine = self.accounts.turn(shelf.account);
         let close = shelf.priority == priority && shelf.account != account && mine.is_within(RELOAD_MS, turn);
-        if !close || !self.workers[&id].fits(need) || self.lacking_limit(need).is_some() {
+        if !close || !self.workers[&id].fits(need) {
             return None;
         }
         match self.takes(id, slot, step) {
@@ -227,15 +229,28 @@ impl Core {
     }
 
     /// Whether the slot can take a task of this step now, and which.
-    pub(crate) fn takes(&mut self, id: WorkerId, slot: SlotIndex, (job, step): StepId) -> Takes {
+    pub(crate) fn takes(&mut self, id: WorkerId, slot: SlotIndex, (job, index): StepId) -> Takes {
         let Some((found, worker)) = self.jobs.get(&job).zip(self.workers.get(&id)) else {
             return Takes::Nothing;
         };
-        let Some(step) = found.steps.get(usize::from(step.0)) else { return Takes::Nothing };
+        let Some(step) = found.steps.get(usize::from(index.0)) else { return Takes::Nothing };
         let Some(place) = worker.slots.get(usize::from(slot.0)) else { return Takes::Nothing };
         let (need, session) = (step.need, step.plan.session);
+        if self.lacking_limit(need).is_some() && !place.counted.contains(&(job, index)) {
+            return Takes::Nothing;
+        }
         if (found.is_full() && !found.on.contains_key(&id)) || self.is_held_off(id, need, session) {
             return Takes::Nothing;
+        }
+        if let Some(task) = self.outgrown(id, step) {
+            if place.queue.is_empty() && worker.claims(Some(slot)).is_empty() {
+                return Takes::Task(task);
+            }
+            match self.needs[need].reserved {
+                Some(reserved) if reserved == id => return Takes::WhenThereIsRoom,
+                None => return self.reserve(id, need),
+                Some(_) => {}
+            }
         }
         let room = self.needs[need].requirement.room;
         if place.queue.is_empty() {
@@ -257,23 +272,29 @@ impl Core {
                 self.jobs.get(job)?.steps.get(usize::from(step.0)).map(|step| step.need)
             });
             let same = behind.is_some_and(|behind| self.needs[behind].requirement.room == room);
-            if !same || worker.reserved.is_some() {
+            // Frames that turned out to take more than there is must not go on beside each other.
+            let still = || needs::claim(worker, &worker.claims(Some(slot)), room).is_some();
+            if !same || worker.reserved.is_some() || !still() {
                 return Takes::WhenThereIsRoom;
             }
         }
         let may = |trouble: &Trouble| self.may_take(id, need, trouble);
+        let idle = worker.claims(None).is_empty();
+        let may = |trouble: &Trouble| (idle || trouble.outgrew.is_none()) && may(trouble);
         step.next(may).map_or(Takes::Nothing, Takes::Task)
     }
 
     /// Whether the worker may be given a task of which so much went wrong: not where it would tell nothing new, on a
     /// worker that it befell, or on one with which something else is the matter, while there are others.
     pub(crate) fn may_take(&self, id: WorkerId, need: Need, trouble: &Trouble) -> bool {
-        let memory = self.workers.get(&id).map_or(0, |worker| worker.offer.memory);
-        let small = trouble.outgrew.is_some_and(|outgrew| memory > 0 && memory <= outgrew);
+        let Some(worker) = self.workers.get(&id) else { return false };
+        if trouble.outgrew.is_some() && worker.offer.memory > 0 {
+            return Self::is_large_enough(worker, trouble);
+        }
         let again = trouble.befell(id) && self.can_go_elsewhere(need, trouble);
         let doubtful =
             trouble.is_blamed() && self.is_struck(id) && self.can_go_to_the_unstruck(need, trouble);
-        !small && !again && !doubtful
+        !again && !doubtful
     }
 
     /// The worker takes nothing else until there is room on it for this need.
@@ -296,6 +317,15 @@ impl Core {
         limits.iter().find(lacks).map(|(name, _)| name.as_str())
     }
 
+    /// Whether the slot is at work for a step of this need already: more of that step uses no more of its limits.
+    fn has_licence(&self, worker: &Worker, slot: SlotIndex, need: Need) -> bool {
+        let counted = worker.slots.get(usize::from(slot.0)).map_or(&[][..], |slot| &slot.counted);
+        let mut needs = counted.iter().filter_map(|(job, step)| {
+            self.jobs.get(job)?.steps.get(usize::from(step.0)).map(|step| step.need)
+        });
+        needs.any(|known| known == need)
+    }
+
     /// Whether the slot is at work for this account already: more of the same takes no other slot.
     fn holds(&self, worker: WorkerId, slot: SlotIndex, account: AccountId) -> bool {
         let slot = self.workers.get(&worker).and_then(|worker| worker.slots.get(usize::from(slot.0)));
@@ -312,7 +342,7 @@ impl Core {
         let (need, session, generation) = (found.need, found.plan.session, found.generations.get(index));
         let place = self.workers.get(&worker).and_then(|worker| worker.slots.get(usize::from(slot.0)));
         let cold = place.is_none_or(|slot| slot.session != Some(session));
-        let frame_ms = self.frame_ms(found, worker, place).unwrap_or(UNMEASURED_MS);
+        let frame_ms = self.frame_ms(found, index, worker, place).unwrap_or(UNMEASURED_MS);
         self.next_attempt += 1;
         if let Some(step) = self.step_mut(task) {
             step.remove_waiting(index);
@@ -326,8 +356,11 @@ impl Core {
         self.pay(job, frame_ms);
         let phase = AttemptPhase::Assigned { recalled: false };
         let charged_ms = u32::try_from(frame_ms).unwrap_or(u32::MAX);
-        self.attempts.insert(attempt, Attempt { task, worker, generation, slot, phase, charged_ms, cold });
-        let room = self.needs[need].requirement.room;
+        self.attempts.insert(
+            attempt,
+            Attempt { task, worker, generation, slot, phase, charged_ms, cold, frame_ms: None },
+        );
+        let room = self.room_of(task, need);
         if let Some(known) = self.workers.get_mut(&worker) {
             let claim = needs::claim(known, &known.claims(Some(slot)), room);
             if known.reserved.take_if(|reserved| *reserved == need).is_some() {

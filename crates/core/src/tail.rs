@@ -1,11 +1,21 @@
 //! The end of a step, when more slots are free than tasks wait: idle slots take from queues, then start late frames
 //! a second time.
 
-use kiln_types::{AttemptId, JobId, SlotIndex, TaskId, WorkerId};
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::BinaryHeap,
+};
+
+use kiln_types::{AttemptId, AttemptState, JobId, SlotIndex, TaskId, TaskIndex, WorkerId};
 
 use crate::{
-    Core, Moment, Outbox, estimate::UNMEASURED_MS, job::JobPhase, needs::Need, ready::StepId,
-    schedule::Given, worker::AttemptPhase,
+    Core, Moment, Outbox, RevokeReason,
+    estimate::UNMEASURED_MS,
+    job::{Job, JobPhase, Step},
+    needs::{self, Need},
+    ready::StepId,
+    schedule::{Given, Seat},
+    worker::{AttemptPhase, Slot},
 };
 
 /// Milliseconds between two looks at the tails while nothing tells of a change.
@@ -14,12 +24,10 @@ const LOOK_EVERY_MS: u64 = 500;
 /// much as is out.
 const AT_MOST_EVERY_MS: u64 = 20;
 const ATTEMPTS_A_MS: u64 = 50;
-/// Vacant workers, the best first, that are asked whether they would end a late frame sooner.
-const CANDIDATES: usize = 8;
-/// A second attempt must end earlier than the first by this much: at least a fifth of its own time, and milliseconds.
-const WORTH: (u64, u64) = (5, 500);
-/// What opening a scene is taken to cost, in frames' worth of the step, where a slot must.
-const OPENING_FRAMES: u64 = 1;
+/// Vacant workers that are asked at least whether they would end a late frame sooner.
+const CANDIDATES: usize = 64;
+/// A second attempt must end earlier than the first by this much: at least a tenth of its own time, and milliseconds.
+const WORTH: (u64, u64) = (10, 500);
 
 impl Core {
     /// When a tail should be looked at again although nothing happened: frames get late by themselves.
@@ -106,7 +114,8 @@ impl Core {
         let Some(attempt) = self.attempts.get(&id) else { return 0 };
         let slot = self.workers.get(&attempt.worker).and_then(|w| w.slots.get(usize::from(attempt.slot.0)));
         let Some((slot, step)) = slot.zip(self.step(attempt.task)) else { return 0 };
-        let frame = self.frame_ms(step, attempt.worker, Some(slot)).unwrap_or(UNMEASURED_MS);
+        let frame =
+            self.frame_ms(step, attempt.task.index, attempt.worker, Some(slot)).unwrap_or(UNMEASURED_MS);
         let position = slot.queue.iter().position(|queued| *queued == id).unwrap_or(0) as u64;
         // Behind an attempt that closes, even the front waits.
         let closing = if slot.closing.is_empty() { 0 } else { frame };
@@ -138,7 +147,8 @@ impl Core {
         self.workers.get(&worker).is_some_and(|known| known.vacant_slots().any(|(slot, _)| slot != but))
     }
 
-    /// Starts a second attempt of each task that will end late, where it would end earlier.
+    /// Starts second attempts of tasks that will end late, where they would end earlier. A late frame waits for a
+    /// faster slot that is soon free rather than begin on a slow one that is free now.
     fn twin(
         &mut self,
         now: Moment,
@@ -147,76 +157,164 @@ impl Core {
         given: &mut Given,
         out: &mut impl Outbox,
     ) {
-        let mut late: Vec<(u64, TaskId, WorkerId)> = self.late_frames(now, job, step);
-        late.sort_unstable_by(|a, b| b.cmp(a));
-        for (left, task, runs_on) in late {
-            let Some(found) = self.step(task) else { return };
-            let trouble = found.troubles.get(&task.index);
-            let session = found.plan.session;
-            let capped =
-                self.jobs.get(&job).is_some_and(|job| job.is_full() || self.accounts.is_full(job.account));
-            if capped || self.lacking_limit(need).is_some() {
-                return;
+        let capped = |job: &Job| self.accounts.is_full(job.account);
+        if self.lacking_limit(need).is_some() || self.jobs.get(&job).is_none_or(capped) {
+            return;
+        }
+        let late = self.late_frames(now, job, step);
+        let Some(latest) = late.first().map(|late| late.task) else { return };
+        let mut turns = self.turns(now, latest, need, CANDIDATES + 4 * late.len());
+        let mut chosen: Vec<(Late, Seat)> = Vec::new();
+        for late in late {
+            let Some(Reverse(turn)) = turns.pop() else { break };
+            let Some(takes) = self.takes_ms(late.task, &turn) else { continue };
+            let ends_in = turn.begins_in + takes;
+            let worth = late.left > ends_in + (ends_in / WORTH.0).max(WORTH.1);
+            if !worth || !self.may_twin(late.task, turn.seat.0, need) {
+                turns.push(Reverse(turn));
+                continue;
             }
-            let vacant = self.needs[need].vacant.iter().map(|(_, id)| *id).take(CANDIDATES);
-            let sooner: Vec<WorkerId> = vacant.filter(|id| self.is_worth_it(found, *id, left)).collect();
-            if sooner.is_empty() {
-                // What ends earlier is worth it even less.
-                return;
+            if turn.begins_in == 0 {
+                chosen.push((late, turn.seat));
             }
-            let may = |id: &&WorkerId| {
-                **id != runs_on
-                    && trouble.is_none_or(|trouble| self.may_take(**id, need, trouble))
-                    && !self.is_held_off(**id, need, session)
-            };
-            let Some(worker) = sooner.iter().find(may).copied() else { continue };
-            let slots = self.workers.get(&worker).into_iter().flat_map(|known| known.vacant_slots());
-            let slot = slots.min_by_key(|(_, slot)| slot.session != Some(session)).map(|(slot, _)| slot);
-            if let Some(slot) = slot {
-                self.give(task, (worker, slot), given, out);
+            turns.push(Reverse(Turn { begins_in: ends_in, opening: 0, ..turn }));
+        }
+        for (late, seat) in chosen {
+            // What was given before it may have been the last that was allowed.
+            let capped = self.jobs.get(&job).is_none_or(|job| {
+                job.is_full() && !job.on.contains_key(&seat.0) || self.accounts.is_full(job.account)
+            });
+            let room = self.needs[need].requirement.room;
+            let fits = self.workers.get(&seat.0).is_some_and(|known| {
+                let vacant = known.vacant_slots().any(|(slot, _)| slot == seat.1);
+                vacant && needs::claim(known, &known.claims(Some(seat.1)), room).is_some()
+            });
+            if fits && !capped && self.lacking_limit(need).is_none() {
+                // Two at a time: the third goes in the place of the one that would have been the last.
+                if let Some(slower) = late.slower {
+                    self.revoke(slower, RevokeReason::Stale, AttemptState::Superseded, out);
+                }
+                self.give(late.task, seat, given, out);
             }
         }
     }
 
-    /// Whether a fresh start on the worker would end well before the `left` milliseconds are over.
-    fn is_worth_it(&self, step: &crate::job::Step, worker: WorkerId, left: u64) -> bool {
-        let warm = self.workers.get(&worker).into_iter().flat_map(|known| known.vacant_slots());
-        let warm = warm.map(|(_, slot)| slot).find(|slot| slot.session == Some(step.plan.session));
-        let Some(frame) = self.frame_ms(step, worker, warm) else { return false };
-        let opening = if warm.is_some() { 0 } else { frame * OPENING_FRAMES };
-        let here = frame + opening;
-        left > here + (here / WORTH.0).max(WORTH.1)
+    fn may_twin(&self, task: TaskId, worker: WorkerId, need: Need) -> bool {
+        let held_off = |step: &Step| self.is_held_off(worker, need, step.plan.session);
+        !self.runs_on(task, worker) && self.step(task).is_some_and(|step| !held_off(step))
     }
 
-    /// Running tasks of the step without a twin: how long each will take yet, and where it runs.
-    fn late_frames(
-        &self,
-        now: Moment,
-        job: JobId,
-        step: kiln_types::StepIndex,
-    ) -> Vec<(u64, TaskId, WorkerId)> {
+    /// When slots could begin this frame: those of some workers that are vacant now, the best first, and those that
+    /// work for its step.
+    fn turns(&self, now: Moment, task: TaskId, need: Need, workers: usize) -> BinaryHeap<Reverse<Turn>> {
+        let Some(found) = self.step(task) else { return BinaryHeap::new() };
+        let session = Some(found.plan.session);
+        let vacant = self.needs[need].vacant.iter().take(workers);
+        let vacant = vacant.filter_map(|(_, id)| self.workers.get_key_value(id));
+        let vacant = vacant
+            .flat_map(|(id, worker)| worker.vacant_slots().map(move |(slot, place)| ((*id, slot), place, 0)));
+        let busy = found.live.values().filter_map(|id| {
+            let attempt = self.attempts.get(id)?;
+            let worker = self.workers.get(&attempt.worker).filter(|worker| worker.takes_work())?;
+            let place = worker.slots.get(usize::from(attempt.slot.0)).filter(|slot| slot.queue.len() == 1)?;
+            Some(((attempt.worker, attempt.slot), place, self.ends_in(now, *id)?.max(1)))
+        });
+        let turn = |(seat, place, begins_in): (Seat, &Slot, u64)| {
+            let frame = self.frame_ms(found, task.index, seat.0, Some(place))?;
+            let opening = if place.session == session { 0 } else { self.opening_ms(found, seat.0) };
+            Some(Reverse(Turn { begins_in, opening, frame, seat }))
+        };
+        vacant.chain(busy).filter_map(turn).collect()
+    }
+
+    /// Milliseconds that the frame would take there, with the scene opened if need be.
+    fn takes_ms(&self, task: TaskId, turn: &Turn) -> Option<u64> {
+        let (step, worker) = (self.step(task)?, turn.seat.0);
+        let slot = self.workers.get(&worker)?.slots.get(usize::from(turn.seat.1.0));
+        let frame = self.foretold_ms(step, task.index, worker);
+        Some(turn.opening + frame.or_else(|| self.frame_ms(step, task.index, worker, slot))?)
+    }
+
+    /// Milliseconds until an attempt that runs or is about to will have left Blender.
+    fn ends_in(&self, now: Moment, id: AttemptId) -> Option<u64> {
+        let attempt = self.attempts.get(&id)?;
+        let step = self.step(attempt.task)?;
+        let slot = self.workers.get(&attempt.worker)?.slots.get(usize::from(attempt.slot.0))?;
+        let elapsed = match attempt.phase {
+            AttemptPhase::Running { since } => now.since(since),
+            AttemptPhase::Assigned { .. } => 0,
+            AttemptPhase::Delivering | AttemptPhase::Late { .. } => return None,
+        };
+        let opening = if attempt.cold { self.opening_ms(step, attempt.worker) } else { 0 };
+        if let Some(frame) = attempt.frame_ms {
+            return Some((opening + u64::from(frame.get())).abs_diff(elapsed));
+        }
+        let frame = self.frame_ms(step, attempt.task.index, attempt.worker, Some(slot))?;
+        Some(Self::left_ms(step, frame + opening, elapsed))
+    }
+
+    /// Running tasks of the step, and in how many milliseconds they will have left Blender.
+    fn late_frames(&self, now: Moment, job: JobId, step: kiln_types::StepIndex) -> Vec<Late> {
         let Some(found) = self.jobs.get(&job).filter(|job| job.phase == JobPhase::Active) else {
             return Vec::new();
         };
         let Some(found) = found.steps.get(usize::from(step.0)) else { return Vec::new() };
         // What has gone wrong before may go wrong again, and take two workers at a time.
-        let alone = found
-            .live
-            .iter()
-            .filter(|(task, _)| !found.twins.contains_key(task) && !found.troubles.contains_key(task));
-        alone
-            .filter_map(|(task, id)| {
-                let attempt = self.attempts.get(id)?;
-                let slot = self.workers.get(&attempt.worker)?.slots.get(usize::from(attempt.slot.0))?;
-                let elapsed = match attempt.phase {
-                    AttemptPhase::Running { since } => now.since(since),
-                    AttemptPhase::Assigned { .. } => 0,
-                    AttemptPhase::Delivering | AttemptPhase::Late { .. } => return None,
-                };
-                let frame = self.frame_ms(found, attempt.worker, Some(slot))?;
-                Some((left_ms(frame, elapsed), TaskId { job, step, index: *task }, attempt.worker))
-            })
-            .collect()
+        let sound = found.live.iter().filter(|(task, _)| !found.troubles.contains_key(task));
+        let late = |(index, id): (&TaskIndex, &AttemptId)| {
+            let (left, other) = (self.ends_in(now, *id)?, found.twins.get(index));
+            let (left, slower) = match other.map(|other| Some((self.ends_in(now, *other)?, *other))) {
+                None => (left, None),
+                Some(Some((lefts, _))) if lefts < left => (lefts, Some(*id)),
+                Some(Some((_, other))) => (left, Some(other)),
+                // It has left Blender.
+                Some(None) => return None,
+            };
+            Some(Late { left, task: TaskId { job, step, index: *index }, slower })
+        };
+        let mut late: Vec<Late> = sound.filter_map(late).collect();
+        late.sort_unstable_by(|a, b| b.cmp(a));
+        late
+    }
+
+    fn runs_on(&self, task: TaskId, worker: WorkerId) -> bool {
+        let step = self.step(task);
+        let attempts = step.map(|step| [step.live.get(&task.index), step.twins.get(&task.index)]);
+        let mut attempts = attempts.into_iter().flatten().flatten();
+        attempts.any(|id| self.attempts.get(id).is_some_and(|attempt| attempt.worker == worker))
+    }
+}
+
+/// A frame that runs, once or twice. The latest is the greatest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Late {
+    /// Milliseconds until the first of its attempts has left Blender.
+    left: u64,
+    task: TaskId,
+    /// The other one of two.
+    slower: Option<AttemptId>,
+}
+
+/// When a slot could begin a frame, and how long that would take it; milliseconds. The least ends first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Turn {
+    begins_in: u64,
+    /// Of the scene; 0 where it is open.
+    opening: u64,
+    frame: u64,
+    seat: Seat,
+}
+
+impl Ord for Turn {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let key = |turn: &Self| (turn.begins_in + turn.opening + turn.frame, turn.seat);
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for Turn {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -1,6 +1,9 @@
 //! A worker, its slots, and attempts.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    num::NonZeroU32,
+};
 
 use kiln_types::{AttemptId, Generation, SessionKey, SlotIndex, TaskId, WorkerId, WorkerState, WorkerWish};
 
@@ -23,6 +26,8 @@ pub(crate) struct Attempt {
     pub charged_ms: u32,
     /// Its slot had to open the scene first: its time tells little of the frames.
     pub cold: bool,
+    /// What its frame takes once the scene is open, as its own progress foretells; milliseconds.
+    pub frame_ms: Option<NonZeroU32>,
 }
 
 /// A million of these may be in flight on a large farm.
@@ -173,6 +178,8 @@ pub(crate) struct Worker {
     pub standpoints: Vec<Standpoint>,
     /// Work that it does in the time in which a middling worker does 1.
     pub speed: f32,
+    /// Frames by which that is known.
+    pub frames: u32,
     /// Whether a frame of it was measured, so that its speed means something.
     pub measured: bool,
     /// What went wrong on it since it last delivered.
@@ -194,6 +201,7 @@ impl Worker {
             slots: Vec::new(),
             standpoints: Vec::new(),
             speed: 1.0,
+            frames: 0,
             measured: false,
             strikes: Vec::new(),
             sick: None,

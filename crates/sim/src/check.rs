@@ -2,18 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_core::{Core, Finish, JobPlan, Push, Record, StepPlan, Verdict};
+use kiln_core::{Core, Finish, JobPlan, Moment, Party, Push, Record, Share, StepPlan, Verdict, WorkerOffer};
 use kiln_types::{
     AttemptId, AttemptState, FailureCause, Generation, JobId, JobState, SessionKey, SlotIndex, StepIndex,
     TaskId, TaskIndex, TaskState, WorkerId,
 };
 
-use crate::worker::SimWorker;
+use crate::{rules::Rules, worker::SimWorker};
 
 #[derive(Debug, Default)]
 pub struct Checker {
+    rules: Rules,
     attempts: BTreeMap<AttemptId, Known>,
     commits: BTreeMap<(TaskId, Generation), AttemptId>,
+    /// How many attempts of a task are out.
+    out: BTreeMap<TaskId, u8>,
     /// Commits that a worker was told of.
     acknowledged: BTreeSet<(TaskId, Generation)>,
     /// Failures and lapses of a task since it was last opened.
@@ -64,7 +67,16 @@ struct Blame {
 }
 
 impl Checker {
+    pub fn new(
+        offers: impl IntoIterator<Item = (WorkerId, WorkerOffer)>,
+        limits: &BTreeMap<String, u32>,
+        shares: &[(Party, Share)],
+    ) -> Self {
+        Self { rules: Rules::new(offers, limits, shares), ..Self::default() }
+    }
+
     pub fn submitted(&mut self, plan: &JobPlan) {
+        self.rules.submitted(plan);
         let known = |step: &StepPlan| StepKnown {
             count: step.count,
             after: step.after.clone(),
@@ -83,7 +95,8 @@ impl Checker {
         (after.iter().map(|step| step.outdated).sum(), complete)
     }
 
-    pub fn record(&mut self, record: &Record) {
+    pub fn record(&mut self, now: Moment, record: &Record) {
+        self.rules.record(now, record);
         match record {
             Record::AttemptOpened { attempt, task, generation, worker, slot } => {
                 let last = self.attempts.last_key_value().map(|(id, _)| *id);
@@ -92,13 +105,10 @@ impl Checker {
                 let (task, generation, worker, slot) = (*task, *generation, *worker, *slot);
                 let (inputs, complete) = self.inputs(task);
                 assert!(complete, "{task} is handed out before the steps that it waits for are done");
-                let open = |known: &&Known| {
-                    known.task == task
-                        && matches!(known.state, AttemptState::Assigned | AttemptState::Running)
-                };
-                let out = self.attempts.values().filter(open).count();
-                assert!(out < 2, "{task} would be out three times");
-                self.twins += out as u64;
+                let out = self.out.entry(task).or_default();
+                assert!(*out < 2, "{task} would be out three times");
+                self.twins += u64::from(*out);
+                *out += 1;
                 self.attempts.insert(*attempt, Known { task, generation, worker, slot, state, inputs });
             }
             Record::AttemptStarted { attempt, .. } => {
@@ -114,6 +124,9 @@ impl Checker {
                     && matches!(state, AttemptState::Committed | AttemptState::Superseded);
                 assert!(open || late, "{attempt} was {} and is closed as {state}", known.state);
                 known.state = *state;
+                if open && let Some(out) = self.out.get_mut(task) {
+                    *out -= 1;
+                }
                 let blame = self.blame.entry(*task).or_default();
                 match state {
                     AttemptState::Failed => {
@@ -155,6 +168,7 @@ impl Checker {
                 let late = matches!(known.state, AttemptState::Lapsed | AttemptState::HandedBack);
                 assert!(late, "{attempt} was {} and goes on", known.state);
                 known.state = *state;
+                *self.out.entry(*task).or_default() += 1;
             }
             Record::TaskCommitted { task, generation, attempt } => {
                 let before = self.commits.insert((*task, *generation), *attempt);
@@ -177,6 +191,9 @@ impl Checker {
                 let blame = self.blame.remove(task).unwrap_or_default();
                 // The first of a job stop it together.
                 let alike = blame.failures + blame.lapses > 0 && reason.message.contains(" failed alike on ");
+                // No machine is large enough.
+                let too_large = blame.failures > 0 && reason.message.contains("more memory than any worker");
+                let alike = alike || too_large;
                 let earned = blame.failures >= 3 || blame.lapses >= 3 || blame.stops_job || alike;
                 assert!(earned, "{task} failed with {blame:?}: {reason}");
                 if blame.failures < 3 && !blame.stops_job && !alike {
@@ -211,8 +228,9 @@ impl Checker {
     }
 
     /// Before work is sent: the slot must not run anything that the core has given up.
-    pub fn push(&self, core: &Core, worker: &SimWorker, push: &Push) {
-        let Push::Assign { slot, tasks, .. } = push else { return };
+    pub fn push(&mut self, core: &Core, worker: &SimWorker, push: &Push) {
+        let Push::Assign { slot, claim, tasks } = push else { return };
+        self.rules.claims((worker.id, *slot), *claim);
         let live = |attempt: AttemptId, task: TaskId| {
             core.task(task).is_some_and(|task| {
                 [task.attempt, task.twin].into_iter().flatten().any(|open| open == (attempt, worker.id))
@@ -287,6 +305,7 @@ impl Checker {
         self.acknowledged.retain(|(task, _)| task.job != job);
         self.blame.retain(|task, _| task.job != job);
         self.steps.remove(&job);
+        self.rules.forget(job);
     }
 
     pub fn commits(&self) -> usize {

@@ -15,8 +15,11 @@
 //! [`kiln_core::Core::sanity_check`] runs after every event besides.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod agenda;
 mod check;
+pub mod farm;
 mod person;
+mod rules;
 mod server;
 mod storm;
 mod worker;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kiln_core::{Config, Core, JobPlan, Ledger, Moment, Outbox, Push, Record};
+use kiln_core::{Config, Core, JobPlan, Ledger, Moment, Outbox, Party, Push, Record, Share};
 use kiln_types::{Epoch, WorkerId, WorkerWish};
 
 /// What one batch wants done.
@@ -26,6 +26,8 @@ impl Outbox for Said {
 pub struct Disk {
     pub ledger: Ledger,
     pub wishes: BTreeMap<WorkerId, WorkerWish>,
+    pub limits: BTreeMap<String, u32>,
+    pub shares: Vec<(Party, Share)>,
     pub epoch: u32,
 }
 
@@ -43,6 +45,12 @@ impl Server {
     pub fn start(&mut self, now: Moment) {
         self.disk.epoch += 1;
         let mut core = Core::new(Epoch(self.disk.epoch), Config::default());
+        for (name, total) in &self.disk.limits {
+            core.set_limit(name, *total);
+        }
+        for (party, share) in &self.disk.shares {
+            core.set_share(party.clone(), *share);
+        }
         for id in self.disk.ledger.job_ids() {
             let stored = self.disk.ledger.restored(id).expect("the ledger holds what it lists");
             core.restore_job(now, stored.0, stored.1).expect("what was written down makes sense");

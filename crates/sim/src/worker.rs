@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use kiln_core::{Assigned, Finish, HeldAttempt, HeldPhase, Label, RevokeReason, WorkerOffer};
+use kiln_core::{Assigned, Finish, HeldAttempt, HeldPhase, RevokeReason, WorkerOffer};
 use kiln_types::{AttemptId, SlotIndex, WorkerId};
 
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub struct SimSlot {
 pub enum Up {
     Hello(Vec<HeldAttempt>),
     Started(AttemptId),
+    /// How far its frame has come, in hundredths.
+    Progress(AttemptId, u8),
     Finished(AttemptId, Finish),
     Heartbeat,
 }
@@ -58,13 +60,12 @@ pub enum Next {
 }
 
 impl SimWorker {
-    pub fn new(id: WorkerId, slots: u16, labels: &[&str], speed: u64) -> Self {
-        let labels = labels.iter().copied().map(Label::from).collect();
+    pub fn new(id: WorkerId, offer: WorkerOffer) -> Self {
         Self {
             id,
-            offer: WorkerOffer { name: format!("worker {id}"), slots, labels, ..WorkerOffer::default() },
-            speed,
-            slots: (0..slots).map(|_| SimSlot::default()).collect(),
+            slots: (0..offer.slots).map(|_| SimSlot::default()).collect(),
+            offer,
+            speed: 100,
             uploading: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             connection: None,

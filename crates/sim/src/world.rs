@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kiln_core::{Core, Finish, JobPlan, Moment, Push, RevokeReason, Verdict};
+use kiln_core::{Core, Finish, JobPlan, Label, Moment, Push, RevokeReason, Verdict, WorkerOffer};
 use kiln_types::{
     AttemptId, Failure, FailureCause, JobId, SessionKey, SlotIndex, StepIndex, TaskId, WorkerId,
 };
@@ -10,6 +10,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
     Scenario,
+    agenda::Agenda,
     check::{Checker, STOPPER},
     server::{Said, Server},
     worker::{Next, SimWorker, Up},
@@ -117,9 +118,7 @@ pub struct World {
     pub last_job: u64,
     pub sessions: BTreeMap<(JobId, StepIndex), SessionKey>,
     pub now: u64,
-    /// By time, then by the order in which they were foreseen.
-    events: BTreeMap<(u64, u64), Event>,
-    foreseen: u64,
+    agenda: Agenda<Event>,
     pub last_connection: u64,
     /// When the last message on a connection arrives, each way: messages do not overtake.
     arrivals: BTreeMap<(u64, bool), u64>,
@@ -137,7 +136,10 @@ impl World {
                 // One at least can take everything.
                 let gpu = index == 0 || rng.random_bool(0.4);
                 let labels: &[&str] = if gpu { &["device cpu", "device cuda"] } else { &["device cpu"] };
-                SimWorker::new(id, slots, labels, rng.random_range(40..=400))
+                let labels = labels.iter().copied().map(Label::from).collect();
+                let offer =
+                    WorkerOffer { name: format!("worker {id}"), slots, labels, ..WorkerOffer::default() };
+                SimWorker { speed: rng.random_range(40..=400), ..SimWorker::new(id, offer) }
             })
             .collect();
         let report = Report { seed, ..Report::default() };
@@ -150,8 +152,7 @@ impl World {
             last_job: 0,
             sessions: BTreeMap::new(),
             now: 0,
-            events: BTreeMap::new(),
-            foreseen: 0,
+            agenda: Agenda::default(),
             last_connection: 0,
             arrivals: BTreeMap::new(),
             calm: false,
@@ -173,7 +174,7 @@ impl World {
             self.later(1_000, Event::Lie);
         }
         self.later(self.scenario.storm_ms, Event::Calm);
-        while let Some(((at, _), event)) = self.events.pop_first() {
+        while let Some((at, event)) = self.agenda.pop() {
             assert!(at < self.scenario.storm_ms + PATIENCE_MS, "a job does not end: {:#?}", self.server.core);
             self.now = at;
             self.report.events += 1;
@@ -187,7 +188,7 @@ impl World {
 
     fn all_ended(&self) -> bool {
         let all_in = self.last_job >= u64::from(self.scenario.jobs)
-            && !self.events.values().any(|event| matches!(event, Event::Submit(_)));
+            && !self.agenda.iter().any(|event| matches!(event, Event::Submit(_)));
         all_in && self.server.core.as_ref().is_some_and(Core::is_idle)
     }
 
@@ -217,8 +218,7 @@ impl World {
     }
 
     fn at(&mut self, at: u64, event: Event) {
-        self.foreseen += 1;
-        self.events.insert((at, self.foreseen), event);
+        self.agenda.at(at, event);
     }
 
     /// Around this many milliseconds.
@@ -328,7 +328,7 @@ impl World {
             return None;
         }
         submitted.into_iter().for_each(|plan| self.checker.submitted(plan));
-        said.records.iter().for_each(|record| self.checker.record(record));
+        said.records.iter().for_each(|record| self.checker.record(now, record));
         self.server.write(submitted, &said.records);
         if self.one_in(deadly) {
             self.server_dies();
@@ -385,7 +385,7 @@ impl World {
                     self.tell(worker, Down::Settled(attempt));
                 }
             }
-            Up::Hello(_) => {}
+            Up::Hello(_) | Up::Progress(..) => {}
         }
     }
 

@@ -286,6 +286,7 @@ impl Brain {
             Up::Started { attempt } => self.farm.core.attempt_started(now, worker, attempt, out),
             Up::Progress { attempt, fraction } => {
                 self.farm.core.attempt_progressed(now, worker, attempt);
+                self.farm.core.learn_progress(now, worker, attempt, fraction);
                 if let Some(live) = self.farm.attempts.get_mut(&attempt).filter(|live| live.worker == worker)
                 {
                     live.fraction = fraction.is_finite().then(|| fraction.clamp(0.0, 1.0));

@@ -1,0 +1,151 @@
+//! What is known of the frames of a step: how long they take, what opening their scene adds, and how that changes
+//! along the animation.
+
+use std::collections::BTreeMap;
+
+use kiln_types::TaskIndex;
+
+/// The work of a step's frames: milliseconds that they take on a worker of speed 1.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pace {
+    /// Smoothed.
+    mean: f32,
+    /// How far frames are from the mean, smoothed.
+    spread: f32,
+    frames: u32,
+    /// Only frames that opened their scene have been measured.
+    cold: bool,
+    /// What opening the scene adds, smoothed.
+    opening: Option<f32>,
+    /// By how much of what was expected the longest of the last frames took longer.
+    excess: f32,
+    /// The latest, in a ring.
+    latest: [f32; LATEST],
+    curve: Curve,
+    /// How far the mean and the curve have been off lately, as ratios above 1.
+    off: Option<(f32, f32)>,
+}
+
+/// Frames of which the middle one is known.
+const LATEST: usize = 16;
+
+impl Pace {
+    pub fn measured(&mut self, task: TaskIndex, work: f32, cold: bool) {
+        if cold && self.frames > 0 && !self.cold {
+            let opening = (work - self.mean).max(0.0);
+            self.opening = Some(self.opening.map_or(opening, |known| known + (opening - known) / 4.0));
+            return;
+        }
+        if self.cold && !cold {
+            *self = Self { opening: Some((self.mean - work).max(0.0)), ..Self::default() };
+        }
+        self.cold = cold;
+        self.spread =
+            if self.frames == 0 { 0.0 } else { self.spread + ((work - self.mean).abs() - self.spread) / 8.0 };
+        if let Some(expected) = self.at(task) {
+            // Forgotten slowly: one frame in many tells how late another may be.
+            let excess = work / expected.max(1.0) - 1.0;
+            self.excess = excess.clamp(self.excess * 0.98, 4.0);
+        }
+        if let Some(near) = self.curve.at(task) {
+            let ratio = |guess: f32| (work / guess.max(1.0)).max(guess / work.max(1.0)).clamp(1.0, 10.0);
+            let now = (ratio(self.mean), ratio(near));
+            let smooth = |old: f32, new: f32| old + (new - old) / 16.0;
+            self.off =
+                Some(self.off.map_or(now, |(mean, curve)| (smooth(mean, now.0), smooth(curve, now.1))));
+        }
+        self.latest[self.frames as usize % LATEST] = work;
+        self.mean = if self.frames == 0 { work } else { self.mean + (work - self.mean) / 8.0 };
+        self.frames = self.frames.saturating_add(1);
+        self.curve.measured(task, work);
+    }
+
+    /// The mean of the frames to come, in milliseconds at speed 1, and by what part of it that may be off. Frames to come
+    /// are not those that were: a tenth of doubt stays.
+    pub fn expected(&self) -> Option<(f32, f64)> {
+        let mean = self.mean()?;
+        if self.cold {
+            return Some((mean, 1.0));
+        }
+        let spread = f64::from(self.spread.max(mean / 10.0) / mean.max(1.0));
+        Some((
+            mean,
+            0.1 + 2.0 * spread / f64::from(self.frames.min(64)).sqrt() + 1.0 / f64::from(self.frames),
+        ))
+    }
+
+    /// The middle one of the latest frames, at speed 1, and how many those were.
+    pub fn median(&self) -> Option<(f32, usize)> {
+        let known = LATEST.min(self.frames as usize);
+        let mut latest = self.latest;
+        let latest = latest.get_mut(..known).filter(|latest| !latest.is_empty())?;
+        latest.sort_unstable_by(f32::total_cmp);
+        Some((latest[known / 2], known))
+    }
+
+    /// Milliseconds at speed 1.
+    pub fn mean(&self) -> Option<f32> {
+        (self.frames > 0).then_some(self.mean)
+    }
+
+    /// What this frame will take, by its neighbours where those have told better than the mean.
+    pub fn at(&self, task: TaskIndex) -> Option<f32> {
+        let by_curve = self.off.is_some_and(|(mean, curve)| curve < mean);
+        let near = if by_curve { self.curve.at(task) } else { None };
+        near.or_else(|| self.mean())
+    }
+
+    /// What opening the scene adds; the mean of the frames where that was not measured.
+    pub fn opening(&self) -> Option<f32> {
+        self.opening.or_else(|| self.mean())
+    }
+
+    /// A frame that has run longer than is usual may be one of the longest: what those take, of what is usual.
+    pub fn longest(&self) -> f32 {
+        1.0 + self.excess
+    }
+
+    /// Whether the work of its frames is known well enough to tell a worker's speed by it.
+    pub fn is_known(&self) -> bool {
+        const ENOUGH: u32 = 3;
+        self.frames >= ENOUGH && !self.cold
+    }
+}
+
+/// The work along the animation, in as many pieces as are needed and no more than [`Curve::MOST`].
+#[derive(Debug, Clone, Default)]
+struct Curve {
+    /// A piece is 2 to this many frames long.
+    shift: u32,
+    /// The mean of what was measured there.
+    pieces: BTreeMap<u32, (f32, u32)>,
+}
+
+impl Curve {
+    const MOST: usize = 512;
+
+    fn measured(&mut self, task: TaskIndex, work: f32) {
+        let (mean, frames) = self.pieces.entry(task.0 >> self.shift).or_insert((work, 0));
+        *frames = frames.saturating_add(1);
+        *mean += (work - *mean) / *frames as f32;
+        if self.pieces.len() > Self::MOST {
+            self.shift += 1;
+            for (piece, (mean, frames)) in std::mem::take(&mut self.pieces) {
+                let (merged, all) = self.pieces.entry(piece >> 1).or_insert((mean, 0));
+                *all = all.saturating_add(frames);
+                *merged += (mean - *merged) * frames as f32 / *all as f32;
+            }
+        }
+    }
+
+    /// The mean of the nearest pieces, two on each side, the nearer the weightier.
+    fn at(&self, task: TaskIndex) -> Option<f32> {
+        let here = task.0 >> self.shift;
+        let near = self.pieces.range(..=here).rev().take(2).chain(self.pieces.range(here + 1..).take(2));
+        let (sum, weights) = near.fold((0.0, 0.0), |(sum, weights), (piece, (mean, _))| {
+            let weight = 1.0 / (1.0 + piece.abs_diff(here) as f32);
+            (sum + mean * weight, weights + weight)
+        });
+        (weights > 0.0).then(|| sum / weights)
+    }
+}

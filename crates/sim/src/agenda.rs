@@ -1,0 +1,36 @@
+//! What will happen, and when.
+
+use std::collections::BTreeMap;
+
+/// Events by time, then by the order in which they were foreseen.
+#[derive(Debug)]
+pub struct Agenda<E> {
+    events: BTreeMap<(u64, u64), E>,
+    foreseen: u64,
+}
+
+impl<E> Default for Agenda<E> {
+    fn default() -> Self {
+        Self { events: BTreeMap::new(), foreseen: 0 }
+    }
+}
+
+impl<E> Agenda<E> {
+    pub fn at(&mut self, at: u64, event: E) {
+        self.foreseen += 1;
+        self.events.insert((at, self.foreseen), event);
+    }
+
+    /// When the next one is.
+    pub fn next(&self) -> Option<u64> {
+        self.events.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    pub fn pop(&mut self) -> Option<(u64, E)> {
+        self.events.pop_first().map(|((at, _), event)| (at, event))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &E> {
+        self.events.values()
+    }
+}

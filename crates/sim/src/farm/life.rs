@@ -1,0 +1,557 @@
+//! A farm's life under the real core: messages take their time, slots render, machines come and go.
+
+use std::collections::BTreeMap;
+
+use kiln_core::{Assigned, Claim, Core, Finish, Moment, Push, Record, RevokeReason, WorkerOffer};
+use kiln_types::{AttemptId, Failure, FailureCause, JobId, SessionKey, SlotIndex, TaskId, WorkerId};
+
+use super::{Farm, Fate, LATENCY_MS, Node, Run, RunEnd, Shot, Story, UPLOAD_MS};
+use crate::{
+    agenda::Agenda,
+    check::Checker,
+    server::{Said, Server},
+    worker::{Next, SimWorker, Up},
+};
+
+const HEARTBEAT_MS: u64 = 10_000;
+/// From a revoke until Blender is gone.
+const KILL_MS: u64 = 200;
+/// A frame that fails does so after half its time, or so long.
+const FAILURE_MS: u64 = 2_000;
+/// A connection that is gone is noticed after so long, and a lost server is tried again as often.
+const NOTICE_MS: u64 = 1_000;
+/// A farm that goes on for so long has a job that never ends.
+const PATIENCE_MS: u64 = 60 * 24 * 3_600_000;
+
+impl Farm {
+    /// Lives it to the end.
+    ///
+    /// # Panics
+    /// Where an invariant is broken.
+    pub fn live(&self) -> Story {
+        Life::new(self).live()
+    }
+}
+
+enum Event {
+    Up {
+        node: usize,
+        connection: u64,
+        up: Up,
+    },
+    Down {
+        node: usize,
+        connection: u64,
+        push: Push,
+    },
+    Connect {
+        node: usize,
+        life: u32,
+    },
+    /// The server notices that a connection is gone.
+    Lost {
+        node: usize,
+        connection: u64,
+    },
+    Heartbeat {
+        node: usize,
+        connection: u64,
+    },
+    /// A part of the frame is done, in hundredths.
+    Progress {
+        node: usize,
+        slot: SlotIndex,
+        attempt: AttemptId,
+        part: u8,
+    },
+    Rendered {
+        node: usize,
+        life: u32,
+        slot: SlotIndex,
+        attempt: AttemptId,
+    },
+    Killed {
+        node: usize,
+        life: u32,
+        slot: SlotIndex,
+        attempt: AttemptId,
+    },
+    Uploaded {
+        node: usize,
+        life: u32,
+        attempt: AttemptId,
+    },
+    Fate {
+        node: usize,
+        fate: Fate,
+    },
+    Submit(usize),
+    ServerDies {
+        down_ms: u64,
+    },
+    ServerStarts,
+}
+
+struct Life<'a> {
+    farm: &'a Farm,
+    shots: BTreeMap<JobId, &'a Shot>,
+    server: Server,
+    checker: Checker,
+    machines: Vec<Machine>,
+    agenda: Agenda<Event>,
+    now: u64,
+    last_connection: u64,
+    submitted: usize,
+    story: Story,
+    /// Where in the story a run that goes on is.
+    going: BTreeMap<AttemptId, usize>,
+    /// Runs that will fail, and why.
+    doomed: BTreeMap<AttemptId, Failure>,
+}
+
+struct Machine {
+    worker: SimWorker,
+    /// The scene that each slot has open, and what it claims.
+    slots: Vec<(Option<SessionKey>, Claim)>,
+    sick: bool,
+}
+
+impl Machine {
+    fn new(index: usize, node: &Node) -> Self {
+        let id = WorkerId::from_bits(index as u64 + 1);
+        let offer = WorkerOffer { name: format!("node {}", index + 1), ..node.offer.clone() };
+        let slots = vec![(None, Claim::default()); usize::from(offer.slots)];
+        Self { worker: SimWorker::new(id, offer), slots, sick: false }
+    }
+}
+
+impl<'a> Life<'a> {
+    fn new(farm: &'a Farm) -> Self {
+        let mut server = Server::default();
+        server.disk.limits = farm.limits.clone();
+        server.disk.shares = farm.shares.clone();
+        let machines: Vec<Machine> =
+            farm.nodes.iter().enumerate().map(|(index, node)| Machine::new(index, node)).collect();
+        let offers = machines.iter().map(|machine| (machine.worker.id, machine.worker.offer.clone()));
+        Self {
+            farm,
+            shots: farm.shots.iter().map(|shot| (shot.id(), shot)).collect(),
+            checker: Checker::new(offers, &farm.limits, &farm.shares),
+            server,
+            machines,
+            agenda: Agenda::default(),
+            now: 0,
+            last_connection: 0,
+            submitted: 0,
+            story: Story::default(),
+            going: BTreeMap::new(),
+            doomed: BTreeMap::new(),
+        }
+    }
+
+    fn live(mut self) -> Story {
+        self.server.start(Moment(0));
+        for (node, known) in self.farm.nodes.iter().enumerate() {
+            // Whoever is away at the start returns later.
+            let away = known.fates.first().is_some_and(|(_, fate)| *fate == Fate::Returns);
+            if away {
+                self.machines[node].worker.die();
+            } else {
+                self.agenda.at(0, Event::Connect { node, life: 0 });
+            }
+            known.fates.iter().for_each(|(at, fate)| self.agenda.at(*at, Event::Fate { node, fate: *fate }));
+        }
+        for (index, shot) in self.farm.shots.iter().enumerate() {
+            self.agenda.at(shot.at, Event::Submit(index));
+        }
+        for (at, down_ms) in &self.farm.outages {
+            self.agenda.at(*at, Event::ServerDies { down_ms: *down_ms });
+        }
+        let until = self.farm.until.unwrap_or(PATIENCE_MS);
+        loop {
+            let next = self.agenda.next().unwrap_or(u64::MAX);
+            let due = self.server.core.as_ref().and_then(Core::next_deadline);
+            let due = due.map_or(u64::MAX, |due| due.0.max(self.now + 1));
+            if due.min(next) >= until {
+                assert!(self.farm.until.is_some(), "a job does not end: {:#?}", self.server.core);
+                self.now = until;
+                break;
+            }
+            if due < next {
+                self.now = due;
+                self.brain(|core, now, out| core.tick(now, out));
+            } else if let Some((at, event)) = self.agenda.pop() {
+                self.now = at;
+                self.happen(event);
+            }
+            let all_in = self.submitted == self.farm.shots.len() && self.farm.until.is_none();
+            if all_in && self.server.core.as_ref().is_some_and(Core::is_idle) {
+                break;
+            }
+        }
+        for (_, run) in std::mem::take(&mut self.going) {
+            (self.story.runs[run].ended, self.story.runs[run].end) = (self.now, RunEnd::Unfinished);
+        }
+        if let Some(core) = &self.server.core {
+            core.sanity_check();
+            self.checker.remembers(core);
+        }
+        self.story.twins = self.checker.twins;
+        self.story
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Up { node, connection, up } => self.hear(node, connection, up),
+            Event::Down { node, connection, push } => {
+                if self.machines[node].worker.connection == Some(connection) {
+                    self.obey(node, push);
+                }
+            }
+            Event::Connect { node, life } => self.connect(node, life),
+            Event::Lost { node, connection } => {
+                let id = self.machines[node].worker.id;
+                if self.server.connections.get(&id) == Some(&connection) {
+                    self.server.connections.remove(&id);
+                    self.brain(|core, now, out| core.worker_left(now, id, out));
+                }
+            }
+            Event::Heartbeat { node, connection } => {
+                if self.machines[node].worker.connection == Some(connection) {
+                    self.say(node, Up::Heartbeat);
+                    self.agenda.at(self.now + HEARTBEAT_MS, Event::Heartbeat { node, connection });
+                }
+            }
+            Event::Progress { node, slot, attempt, part } => {
+                let place = &self.machines[node].worker.slots[usize::from(slot.0)];
+                if place.running.is_some_and(|running| running.attempt == attempt) {
+                    self.say(node, Up::Progress(attempt, part));
+                }
+            }
+            Event::Rendered { node, life, slot, attempt } if self.lives(node, life) => {
+                self.rendered(node, slot, attempt);
+            }
+            Event::Killed { node, life, slot, attempt } if self.lives(node, life) => {
+                let place = &mut self.machines[node].worker.slots[usize::from(slot.0)];
+                if let Some(assigned) = place.running.take_if(|running| running.attempt == attempt) {
+                    place.killing = false;
+                    // The scene went with the process.
+                    self.machines[node].slots[usize::from(slot.0)].0 = None;
+                    self.ends(attempt, RunEnd::Stopped);
+                    self.report(node, slot, assigned, Finish::HandedBack);
+                    self.kick(node, slot);
+                }
+            }
+            Event::Uploaded { node, life, attempt } if self.lives(node, life) => {
+                if let Some((slot, assigned)) = self.machines[node].worker.uploading.remove(&attempt) {
+                    self.report(node, slot, assigned, Finish::Delivered);
+                }
+            }
+            Event::Rendered { .. } | Event::Killed { .. } | Event::Uploaded { .. } => {}
+            Event::Fate { node, fate } => self.befall(node, fate),
+            Event::Submit(index) => {
+                let plan = &self.farm.shots[index].plan;
+                self.checker.submitted(plan);
+                self.server.write(Some(plan), &[]);
+                self.brain(|core, now, out| core.submit(now, plan.clone(), out).expect("a new id"));
+                self.submitted += 1;
+            }
+            Event::ServerDies { down_ms } => {
+                self.server.die();
+                for node in 0..self.machines.len() {
+                    self.disconnect(node);
+                }
+                self.agenda.at(self.now + down_ms, Event::ServerStarts);
+            }
+            Event::ServerStarts => {
+                self.server.start(Moment(self.now));
+                self.brain(|core, now, out| core.tick(now, out));
+            }
+        }
+    }
+
+    fn lives(&self, node: usize, life: u32) -> bool {
+        self.machines[node].worker.life == life
+    }
+
+    fn befall(&mut self, node: usize, fate: Fate) {
+        match fate {
+            Fate::Dies => self.dies(node),
+            Fate::Returns => {
+                let worker = &mut self.machines[node].worker;
+                if !worker.alive {
+                    worker.alive = true;
+                    let life = worker.life;
+                    self.agenda.at(self.now, Event::Connect { node, life });
+                }
+            }
+            Fate::Rests | Fate::Works => {
+                let worker = &mut self.machines[node].worker;
+                worker.offer.resting = fate == Fate::Rests;
+                if worker.connection.is_some() {
+                    let (id, offer) = (worker.id, worker.offer.clone());
+                    self.brain(|core, now, out| core.worker_offer_changed(now, id, offer, out));
+                }
+            }
+            Fate::FallsSick | Fate::Recovers => self.machines[node].sick = fate == Fate::FallsSick,
+        }
+    }
+
+    fn dies(&mut self, node: usize) {
+        let machine = &mut self.machines[node];
+        let lost: Vec<AttemptId> = machine.worker.on_slots().map(|(_, held)| held.attempt).collect();
+        machine.slots.iter_mut().for_each(|slot| slot.0 = None);
+        self.disconnect(node);
+        self.machines[node].worker.die();
+        lost.into_iter().for_each(|attempt| self.ends(attempt, RunEnd::Lost));
+    }
+
+    fn disconnect(&mut self, node: usize) {
+        let worker = &mut self.machines[node].worker;
+        let Some(connection) = worker.connection.take() else { return };
+        let life = worker.life;
+        self.agenda.at(self.now + NOTICE_MS, Event::Lost { node, connection });
+        self.agenda.at(self.now + NOTICE_MS, Event::Connect { node, life });
+    }
+
+    fn connect(&mut self, node: usize, life: u32) {
+        let worker = &self.machines[node].worker;
+        if worker.life != life || !worker.alive || worker.connection.is_some() {
+            return;
+        }
+        if self.server.core.is_none() {
+            return self.agenda.at(self.now + NOTICE_MS, Event::Connect { node, life });
+        }
+        self.last_connection += 1;
+        let connection = self.last_connection;
+        self.machines[node].worker.connection = Some(connection);
+        let held = self.machines[node].worker.held();
+        self.say(node, Up::Hello(held));
+        let unsettled = self.machines[node].worker.unsettled.clone();
+        for (attempt, (_, _, finish)) in unsettled {
+            self.say(node, Up::Finished(attempt, finish));
+        }
+        self.agenda.at(self.now + HEARTBEAT_MS, Event::Heartbeat { node, connection });
+    }
+
+    fn say(&mut self, node: usize, up: Up) {
+        if let Some(connection) = self.machines[node].worker.connection {
+            self.agenda.at(self.now + LATENCY_MS, Event::Up { node, connection, up });
+        }
+    }
+
+    /// One batch of the server: decide, write, then send.
+    fn brain<T>(&mut self, event: impl FnOnce(&mut Core, Moment, &mut Said) -> T) -> Option<T> {
+        let mut said = Said::default();
+        let now = Moment(self.now);
+        let core = self.server.core.as_mut()?;
+        let answer = event(core, now, &mut said);
+        core.schedule(now, &mut said);
+        for record in &said.records {
+            self.checker.record(now, record);
+            self.note(record);
+        }
+        self.server.write(None, &said.records);
+        for (to, push) in said.pushes {
+            let node = (to.bits() - 1) as usize;
+            if let Some(core) = &self.server.core {
+                self.checker.push(core, &self.machines[node].worker, &push);
+            }
+            self.story.recalls += u64::from(matches!(push, Push::Revoke { why: RevokeReason::Recalled, .. }));
+            if let Some(connection) = self.server.connections.get(&to).copied() {
+                self.agenda.at(self.now + LATENCY_MS, Event::Down { node, connection, push });
+            }
+        }
+        Some(answer)
+    }
+
+    fn note(&mut self, record: &Record) {
+        match record {
+            Record::TaskCommitted { task, .. } => drop(self.story.commits.insert(*task, self.now)),
+            Record::TaskFailed { task, reason, .. } => {
+                self.story.failed.insert(*task, reason.message.clone());
+            }
+            Record::JobState { job, state, .. } if state.is_end() => {
+                self.story.ends.insert(*job, (self.now, *state));
+            }
+            _ => {}
+        }
+    }
+
+    fn hear(&mut self, node: usize, connection: u64, up: Up) {
+        let id = self.machines[node].worker.id;
+        if let Up::Hello(held) = up {
+            if self.server.core.is_some() {
+                self.server.connections.insert(id, connection);
+                let offer = self.machines[node].worker.offer.clone();
+                self.brain(|core, now, out| core.worker_joined(now, id, offer, &held, out));
+            }
+            return;
+        }
+        if self.server.connections.get(&id) != Some(&connection) {
+            return;
+        }
+        match up {
+            Up::Hello(_) => {}
+            Up::Heartbeat => drop(self.brain(|core, now, out| core.heartbeat(now, id, out))),
+            Up::Started(attempt) => {
+                self.brain(|core, now, out| core.attempt_started(now, id, attempt, out));
+            }
+            Up::Progress(attempt, hundredths) => {
+                let part = f32::from(hundredths) / 100.0;
+                self.brain(|core, now, _| {
+                    core.attempt_progressed(now, id, attempt);
+                    core.learn_progress(now, id, attempt, part);
+                });
+            }
+            Up::Finished(attempt, finish) => {
+                let known = self.server.core.as_ref().and_then(|core| core.attempt_task(attempt));
+                let peak = known.filter(|_| finish == Finish::Delivered).map(|(task, ..)| {
+                    let shot = self.shots[&task.job];
+                    (task, shot.memory.get(task.index.0 as usize).copied().unwrap_or(0))
+                });
+                let verdict = self.brain(|core, now, out| {
+                    if let Some((task, bytes)) = peak.filter(|(_, bytes)| *bytes > 0) {
+                        core.learn_memory(task, id, bytes);
+                    }
+                    core.attempt_finished(now, id, attempt, finish, out)
+                });
+                if let Some(verdict) = verdict {
+                    self.checker.answered(id, attempt, verdict);
+                    self.machines[node].worker.unsettled.remove(&attempt);
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, node: usize, push: Push) {
+        match push {
+            Push::Wish(_) => {}
+            Push::Assign { slot, claim, tasks } => {
+                let machine = &mut self.machines[node];
+                machine.worker.slots[usize::from(slot.0)].queue.extend(tasks);
+                machine.slots[usize::from(slot.0)].1 = claim;
+                self.kick(node, slot);
+            }
+            Push::Revoke { attempt, why } => match self.machines[node].worker.revoke(attempt, why) {
+                Next::Nothing => {}
+                Next::Report(attempt) => {
+                    let known = self.machines[node].worker.unsettled.get(&attempt);
+                    let finish = known.map_or(Finish::HandedBack, |(_, _, finish)| finish.clone());
+                    self.say(node, Up::Finished(attempt, finish));
+                }
+                Next::Kill(slot) => {
+                    let life = self.machines[node].worker.life;
+                    self.agenda.at(self.now + KILL_MS, Event::Killed { node, life, slot, attempt });
+                }
+            },
+        }
+    }
+
+    fn report(&mut self, node: usize, slot: SlotIndex, assigned: Assigned, finish: Finish) {
+        let attempt = assigned.attempt;
+        self.machines[node].worker.unsettled.insert(attempt, (slot, assigned, finish.clone()));
+        self.say(node, Up::Finished(attempt, finish));
+    }
+
+    /// An idle slot begins what is first in its queue.
+    fn kick(&mut self, node: usize, slot: SlotIndex) {
+        let machine = &mut self.machines[node];
+        let place = &mut machine.worker.slots[usize::from(slot.0)];
+        if place.running.is_some() {
+            return;
+        }
+        let Some(next) = place.queue.pop_front() else { return };
+        place.running = Some(next);
+        let TaskId { job, step, index } = next.task;
+        let shot = self.shots[&job];
+        let session = shot.plan.steps()[usize::from(step.0)].session;
+        let (open, claim) = &mut machine.slots[usize::from(slot.0)];
+        let opened = open.replace(session) != Some(session);
+        let claim = *claim;
+        self.say(node, Up::Started(next.attempt));
+        let run = Run {
+            attempt: next.attempt,
+            task: next.task,
+            node,
+            slot,
+            claim,
+            began: self.now,
+            ended: self.now,
+            end: RunEnd::Unfinished,
+            opened,
+        };
+        self.going.insert(next.attempt, self.story.runs.len());
+        self.story.runs.push(run);
+        let work = shot.work[(index.0 as usize) % shot.work.len()];
+        let ms = self.farm.nodes[node].ms(work + if opened { shot.opening } else { 0 });
+        let life = self.machines[node].worker.life;
+        let mut wait = ms;
+        if let Some(failure) = self.fails(node, next.task) {
+            self.doomed.insert(next.attempt, failure);
+            wait = (ms / 2).min(FAILURE_MS);
+        }
+        if wait == ms {
+            let (opening, frame) =
+                (ms - self.farm.nodes[node].ms(work).min(ms), self.farm.nodes[node].ms(work));
+            for eighth in 1..8u64 {
+                // What Blender says is off by up to a tenth.
+                let off = 90 + (u64::from(index.0) * 7 + eighth * 5) % 21;
+                let part = (eighth * 100 / 8 * off / 100) as u8;
+                let at = self.now + opening + frame * eighth / 8;
+                self.agenda.at(at, Event::Progress { node, slot, attempt: next.attempt, part });
+            }
+        }
+        if shot.deadly.contains(&index.0) {
+            self.agenda.at(self.now + 1_000, Event::Fate { node, fate: Fate::Dies });
+            self.agenda.at(self.now + 20_000, Event::Fate { node, fate: Fate::Returns });
+        }
+        self.agenda.at(self.now + wait, Event::Rendered { node, life, slot, attempt: next.attempt });
+    }
+
+    /// Why the frame that begins now cannot end well on this machine as it is.
+    fn fails(&self, node: usize, task: TaskId) -> Option<Failure> {
+        let machine = &self.machines[node];
+        if machine.sick {
+            return Some(Failure::new(FailureCause::Crashed, "Blender died of signal 11"));
+        }
+        if self.shots[&task.job].broken.contains(&task.index.0) {
+            return Some(Failure::new(FailureCause::PythonError, "this frame's script divides by zero"));
+        }
+        let bytes = |task: TaskId| self.shots[&task.job].memory.get(task.index.0 as usize).copied();
+        let running = machine.worker.slots.iter().filter_map(|slot| slot.running);
+        let taken: u64 = running.filter_map(|running| bytes(running.task)).sum();
+        let has = machine.worker.offer.memory;
+        let full = has > 0 && taken > has && bytes(task).is_some();
+        full.then(|| Failure::new(FailureCause::OutOfMemory, "Blender was killed for its memory"))
+    }
+
+    fn rendered(&mut self, node: usize, slot: SlotIndex, attempt: AttemptId) {
+        let place = &mut self.machines[node].worker.slots[usize::from(slot.0)];
+        if place.killing || place.running.is_none_or(|running| running.attempt != attempt) {
+            return;
+        }
+        let Some(assigned) = place.running else { return };
+        let failure = self.doomed.remove(&attempt);
+        let machine = &mut self.machines[node];
+        machine.worker.slots[usize::from(slot.0)].running = None;
+        if let Some(failure) = failure {
+            machine.slots[usize::from(slot.0)].0 = None;
+            self.ends(attempt, RunEnd::Failed(failure.cause));
+            self.report(node, slot, assigned, Finish::Failed(failure));
+        } else {
+            // The next frame renders while this one is uploaded.
+            machine.worker.uploading.insert(attempt, (slot, assigned));
+            let life = machine.worker.life;
+            self.ends(attempt, RunEnd::Rendered);
+            self.agenda.at(self.now + UPLOAD_MS, Event::Uploaded { node, life, attempt });
+        }
+        self.kick(node, slot);
+    }
+
+    fn ends(&mut self, attempt: AttemptId, end: RunEnd) {
+        if let Some(run) = self.going.remove(&attempt) {
+            (self.story.runs[run].ended, self.story.runs[run].end) = (self.now, end);
+        }
+    }
+}

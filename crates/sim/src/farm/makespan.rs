@@ -1,0 +1,94 @@
+//! How near the end of a job comes to the earliest that there could be, on mixed farms.
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use super::{Farm, Naive, Node, Shot, lower_bound_ms, naive_ms};
+
+/// How the times of a job's frames go, on one and the same slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frames {
+    /// All the same.
+    Even,
+    /// Within a fifth of the middle, each for itself.
+    Uneven,
+    /// From half the middle to its double, slowly up and down along the animation, each a twentieth beside.
+    Drifting,
+    /// From half the middle to its double, each for itself: nothing tells how long the next one takes.
+    Scattered,
+}
+
+impl Frames {
+    pub const ALL: [Self; 4] = [Self::Even, Self::Uneven, Self::Drifting, Self::Scattered];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Even => "even",
+            Self::Uneven => "uneven (0.8 to 1.2)",
+            Self::Drifting => "drifting (0.5 to 2)",
+            Self::Scattered => "scattered (0.5 to 2)",
+        }
+    }
+
+    /// Milliseconds of each of so many frames.
+    fn draw(self, count: u32, middle: u64, rng: &mut StdRng) -> Vec<u64> {
+        // Half of the frames are quicker than the middle, half are slower, by as much on a scale of ratios.
+        let spread = |at: u64| if at < 1000 { middle * (500 + at / 2) / 1000 } else { middle * at / 1000 };
+        let waves = rng.random_range(1..=4u64);
+        let mut draw = |index: u64| match self {
+            Self::Even => middle,
+            Self::Uneven => middle * rng.random_range(800..=1200) / 1000,
+            Self::Drifting => {
+                // A triangle between 0 and 2000.
+                let phase = index * waves * 4000 / u64::from(count) % 4000;
+                let at = if phase < 2000 { phase } else { 4000 - phase };
+                spread(at) * rng.random_range(950..=1050) / 1000
+            }
+            Self::Scattered => spread(rng.random_range(0..=2000)),
+        };
+        (0..u64::from(count)).map(&mut draw).collect()
+    }
+}
+
+/// A farm of so many workers, of 1 to 4 slots each, the fastest ten times as fast as the slowest, with one job of so
+/// many frames a slot. Opening the scene takes as long as half a frame.
+pub fn mixed_farm(workers: u32, frames: Frames, a_slot: u32, seed: u64) -> Farm {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let node = |_| Node::new(rng.random_range(1..=4), rng.random_range(100..=1000));
+    let nodes: Vec<Node> = (0..workers).map(node).collect();
+    let slots: u32 = nodes.iter().map(|node| u32::from(node.offer.slots)).sum();
+    let middle = rng.random_range(20_000..=600_000);
+    let work = frames.draw(slots * a_slot, middle, &mut rng);
+    Farm { nodes, shots: vec![Shot::new(1, work).opening(middle / 2)], ..Farm::default() }
+}
+
+/// What became of one farm. Milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Race {
+    pub bound: u64,
+    pub kiln: u64,
+    /// One frame at a time, first come first served.
+    pub warm: u64,
+    /// The same, with Blender started anew for each frame.
+    pub cold: u64,
+    pub wasted_percent: u64,
+}
+
+impl Race {
+    /// # Panics
+    /// Where the job does not complete, or beats the bound.
+    pub fn run(farm: &Farm) -> Self {
+        let bound = lower_bound_ms(farm);
+        let story = farm.live();
+        assert!(story.completed(), "the job did not complete");
+        let kiln = story.took_ms();
+        assert!(kiln >= bound, "nothing beats the bound: {kiln} ms against {bound} ms");
+        let wasted_percent = story.wasted_percent();
+        Self {
+            bound,
+            kiln,
+            warm: naive_ms(farm, Naive::Warm),
+            cold: naive_ms(farm, Naive::Cold),
+            wasted_percent,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! A farm whose machines and frames are known to the simulator and to nobody else: what the policy is judged on.
+
+mod bound;
+mod life;
+pub mod makespan;
+mod naive;
+pub mod scenarios;
+mod story;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_core::{JobPlan, Party, Requirement, Share, Standing, StepPlan, WorkerOffer};
+use kiln_types::{BlobHash, JobId, SessionKey};
+
+pub use bound::lower_bound_ms;
+pub use naive::{Naive, naive_ms};
+pub use story::{Run, RunEnd, Story};
+
+/// One way between server and worker; milliseconds.
+pub const LATENCY_MS: u64 = 5;
+/// From the end of a frame until it is stored; the next frame renders meanwhile.
+pub const UPLOAD_MS: u64 = 300;
+
+/// All that is going to happen, but for what the scheduler decides.
+#[derive(Debug, Clone, Default)]
+pub struct Farm {
+    pub nodes: Vec<Node>,
+    pub shots: Vec<Shot>,
+    pub limits: BTreeMap<String, u32>,
+    pub shares: Vec<(Party, Share)>,
+    /// When the server is killed, and for how long it is down; milliseconds.
+    pub outages: Vec<(u64, u64)>,
+    /// When nobody looks any more; else when every job has ended.
+    pub until: Option<u64>,
+}
+
+/// A machine.
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub offer: WorkerOffer,
+    /// How much faster than a middling one it renders, in hundredths.
+    pub speed: u64,
+    pub fates: Vec<(u64, Fate)>,
+}
+
+/// What befalls a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is gone with all that it held; the server's lease finds out.
+    Dies,
+    /// It is back, and knows nothing.
+    Returns,
+    /// By its own wish it takes nothing new.
+    Rests,
+    Works,
+    /// Every frame on it fails, quickly.
+    FallsSick,
+    Recovers,
+}
+
+/// A job and what its frames are like.
+#[derive(Debug, Clone)]
+pub struct Shot {
+    /// When it is submitted.
+    pub at: u64,
+    pub plan: JobPlan,
+    /// Milliseconds of each frame on a middling slot, by task; a later step goes on where the list is.
+    pub work: Vec<u64>,
+    /// Milliseconds that opening the scene takes on a middling slot.
+    pub opening: u64,
+    /// The memory that each frame takes, in bytes, by task; none where it is empty.
+    pub memory: Vec<u64>,
+    /// Frames that fail wherever they run.
+    pub broken: BTreeSet<u32>,
+    /// Frames that take their machine down.
+    pub deadly: BTreeSet<u32>,
+}
+
+impl Node {
+    pub fn new(slots: u16, speed: u64) -> Self {
+        let offer = WorkerOffer { slots, ..WorkerOffer::default() };
+        Self { offer, speed, fates: Vec::new() }
+    }
+
+    /// Milliseconds that so much work takes on one of its slots.
+    pub fn ms(&self, work: u64) -> u64 {
+        (work * 100).div_ceil(self.speed.max(1))
+    }
+}
+
+impl Shot {
+    /// A job of one step with these frames, submitted at the start.
+    pub fn new(id: u64, work: Vec<u64>) -> Self {
+        let session = SessionKey(BlobHash::of(&id.to_be_bytes()));
+        let step = StepPlan::new(work.len() as u32, session);
+        let plan = JobPlan::new(JobId(id), vec![step]).expect("one step of some frames is a job");
+        let (memory, broken, deadly) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+        Self { at: 0, plan, work, opening: 0, memory, broken, deadly }
+    }
+
+    /// So many frames that take the same time.
+    pub fn even(id: u64, frames: u32, ms: u64) -> Self {
+        Self::new(id, vec![ms; frames as usize])
+    }
+
+    pub fn at(self, at: u64) -> Self {
+        Self { at, ..self }
+    }
+
+    pub fn opening(self, opening: u64) -> Self {
+        Self { opening, ..self }
+    }
+
+    pub fn standing(self, standing: Standing) -> Self {
+        Self { plan: self.plan.standing(standing), ..self }
+    }
+
+    pub fn priority(self, priority: u8) -> Self {
+        self.standing(Standing { priority, ..Standing::default() })
+    }
+
+    /// Every step asks for this.
+    pub fn requires(mut self, requires: Requirement) -> Self {
+        let steps = self.plan.steps().iter();
+        let steps = steps.map(|step| StepPlan { requires: requires.clone(), ..step.clone() }).collect();
+        let (id, standing) = (self.plan.id(), self.plan.stands().clone());
+        self.plan = JobPlan::new(id, steps).expect("as valid as before").standing(standing);
+        self
+    }
+
+    pub fn id(&self) -> JobId {
+        self.plan.id()
+    }
+}

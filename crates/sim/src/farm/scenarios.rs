@@ -1,0 +1,99 @@
+//! One farm for each promise of the scheduler, and the line that it must pass.
+
+mod fit;
+mod order;
+mod trouble;
+
+use super::{Farm, Story};
+
+/// A farm, and what must be true of what happened on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    pub name: &'static str,
+    /// What is promised, in words.
+    pub promise: &'static str,
+    pub farm: fn() -> Farm,
+    /// What was measured, in words; or what is wrong.
+    pub judge: fn(&Farm, &Story) -> Result<String, String>,
+}
+
+impl Scenario {
+    /// # Errors
+    /// What was measured, where that is short of the promise.
+    ///
+    /// # Panics
+    /// Where an invariant is broken.
+    pub fn run(&self) -> Result<String, String> {
+        let farm = (self.farm)();
+        (self.judge)(&farm, &farm.live())
+    }
+}
+
+/// Every scenario, in the order of the table.
+pub fn all() -> Vec<Scenario> {
+    [order::SCENARIOS, fit::SCENARIOS, trouble::SCENARIOS].concat()
+}
+
+/// The measure, where it holds; else what it is.
+fn line(holds: bool, measured: String) -> Result<String, String> {
+    if holds { Ok(measured) } else { Err(measured) }
+}
+
+/// As minutes and seconds.
+fn clock(ms: u64) -> String {
+    format!("{}:{:02}", ms / 60_000, ms / 1000 % 60)
+}
+
+const SECOND: u64 = 1000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+const GIB: u64 = 1 << 30;
+
+#[cfg(test)]
+mod tests {
+    fn passes(name: &str) {
+        let all = super::all();
+        let scenario = all.iter().find(|scenario| scenario.name == name).expect("a scenario of that name");
+        if let Err(measured) = scenario.run() {
+            panic!("{name}: promised is that {}; measured: {measured}", scenario.promise);
+        }
+    }
+
+    macro_rules! scenarios {
+        ($($test:ident: $name:literal,)*) => {
+            $(#[test] fn $test() { passes($name) })*
+
+            #[test]
+            fn every_scenario_is_a_test() {
+                let mut tested = [$($name),*];
+                let mut all: Vec<&str> = super::all().iter().map(|scenario| scenario.name).collect();
+                tested.sort_unstable();
+                all.sort_unstable();
+                assert_eq!(all, tested);
+            }
+        };
+    }
+
+    scenarios! {
+        priority: "PRIORITY",
+        fair_share: "FAIR SHARE",
+        starvation: "STARVATION",
+        job_limit: "LIMIT (job)",
+        user_limit: "LIMIT (user)",
+        licence: "LICENCE",
+        tags: "TAGS",
+        gpus: "GPU",
+        memory: "MEMORY",
+        memory_at_last: "MEMORY (nowhere)",
+        reservation: "RESERVATION",
+        locality: "LOCALITY",
+        depends: "DEPENDS",
+        not_before: "NOT BEFORE",
+        straggler: "STRAGGLER",
+        sleep: "SLEEP",
+        flapping: "FLAPPING WORKERS",
+        sick: "SICK WORKER",
+        poison: "POISON FRAME",
+        restart: "FULL RESTART",
+    }
+}

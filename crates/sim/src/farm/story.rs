@@ -1,0 +1,105 @@
+//! What happened on a farm.
+
+use std::collections::BTreeMap;
+
+use kiln_core::Claim;
+use kiln_types::{AttemptId, FailureCause, JobId, JobState, SlotIndex, TaskId};
+
+/// One run of one frame on one slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    pub attempt: AttemptId,
+    pub task: TaskId,
+    /// By its place in the farm.
+    pub node: usize,
+    pub slot: SlotIndex,
+    pub claim: Claim,
+    pub began: u64,
+    /// When the slot was free again.
+    pub ended: u64,
+    pub end: RunEnd,
+    /// It had to open the scene.
+    pub opened: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunEnd {
+    Rendered,
+    Failed(FailureCause),
+    /// The server took it back.
+    Stopped,
+    /// Its machine died.
+    Lost,
+    /// Nobody looked any more.
+    Unfinished,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Story {
+    /// In the order in which they began.
+    pub runs: Vec<Run>,
+    /// When each frame was committed.
+    pub commits: BTreeMap<TaskId, u64>,
+    /// Frames that failed for good, with the reason.
+    pub failed: BTreeMap<TaskId, String>,
+    /// When each job ended, and how.
+    pub ends: BTreeMap<JobId, (u64, JobState)>,
+    /// Frames that were started again because they would end late.
+    pub twins: u64,
+    /// Attempts asked back from queues.
+    pub recalls: u64,
+}
+
+impl Story {
+    /// When the last job ended.
+    pub fn took_ms(&self) -> u64 {
+        self.ends.values().map(|(at, _)| *at).max().unwrap_or(0)
+    }
+
+    pub fn end_of(&self, job: u64) -> Option<u64> {
+        self.ends.get(&JobId(job)).map(|(at, _)| *at)
+    }
+
+    pub fn completed(&self) -> bool {
+        self.ends.values().all(|(_, state)| *state == JobState::Completed)
+    }
+
+    pub fn of(&self, job: u64) -> impl Iterator<Item = &Run> {
+        self.runs.iter().filter(move |run| run.task.job == JobId(job))
+    }
+
+    /// When the first frame of the job began.
+    pub fn start_of(&self, job: u64) -> Option<u64> {
+        self.of(job).map(|run| run.began).min()
+    }
+
+    /// Milliseconds of slots that went to the job between these times.
+    pub fn busy_ms(&self, job: u64, from: u64, to: u64) -> u64 {
+        self.of(job).map(|run| run.ended.min(to).saturating_sub(run.began.max(from))).sum()
+    }
+
+    /// The most of these runs at one time.
+    pub fn most_at_once(runs: impl Iterator<Item = (u64, u64)>) -> usize {
+        let mut edges: Vec<(u64, i32)> = runs.flat_map(|(began, ended)| [(began, 1), (ended, -1)]).collect();
+        // Of one moment, ends come first.
+        edges.sort_unstable();
+        let (mut now, mut most) = (0, 0);
+        for (_, edge) in edges {
+            now += edge;
+            most = most.max(now);
+        }
+        most as usize
+    }
+
+    pub fn openings(&self) -> usize {
+        self.runs.iter().filter(|run| run.opened).count()
+    }
+
+    /// Part of the rendering that was thrown away, in hundredths.
+    pub fn wasted_percent(&self) -> u64 {
+        let ms = |run: &Run| run.ended - run.began;
+        let all: u64 = self.runs.iter().map(ms).sum();
+        let lost = self.runs.iter().filter(|run| run.end != RunEnd::Rendered).map(ms).sum::<u64>();
+        lost * 100 / all.max(1)
+    }
+}

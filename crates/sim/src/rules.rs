@@ -1,0 +1,177 @@
+//! What people and machines have set bounds to, watched from outside: limits, caps, claims, and what a job waits for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_core::{Claim, JobPlan, Moment, Party, Record, Requirement, Share, Standing, WorkerOffer};
+use kiln_types::{AttemptId, AttemptState, JobId, JobState, SlotIndex, StepIndex, TaskId, WorkerId};
+
+type Seat = (WorkerId, SlotIndex);
+
+#[derive(Debug, Default)]
+pub struct Rules {
+    offers: BTreeMap<WorkerId, WorkerOffer>,
+    limits: BTreeMap<String, u32>,
+    caps: BTreeMap<Party, u32>,
+    jobs: BTreeMap<JobId, (Standing, Vec<Requirement>)>,
+    completed: BTreeSet<JobId>,
+    /// Attempts that are queued or running, by where they are.
+    seats: BTreeMap<Seat, Work>,
+    attempts: BTreeMap<AttemptId, (Seat, TaskId)>,
+}
+
+/// What a slot is at.
+#[derive(Debug, Default)]
+struct Work {
+    attempts: BTreeMap<AttemptId, (JobId, StepIndex)>,
+    claim: Claim,
+    running: Option<AttemptId>,
+}
+
+impl Work {
+    fn remove(&mut self, attempt: AttemptId) {
+        self.attempts.remove(&attempt);
+        if self.attempts.is_empty() {
+            self.claim = Claim::default();
+        }
+    }
+}
+
+impl Rules {
+    pub fn new(
+        offers: impl IntoIterator<Item = (WorkerId, WorkerOffer)>,
+        limits: &BTreeMap<String, u32>,
+        shares: &[(Party, Share)],
+    ) -> Self {
+        let caps = shares.iter().filter_map(|(party, share)| Some((party.clone(), share.max_slots?)));
+        let (offers, limits, caps) = (offers.into_iter().collect(), limits.clone(), caps.collect());
+        Self { offers, limits, caps, ..Self::default() }
+    }
+
+    pub fn submitted(&mut self, plan: &JobPlan) {
+        let requires = plan.steps().iter().map(|step| step.requires.clone()).collect();
+        self.jobs.insert(plan.id(), (plan.stands().clone(), requires));
+    }
+
+    pub fn forget(&mut self, job: JobId) {
+        self.completed.remove(&job);
+    }
+
+    pub fn record(&mut self, now: Moment, record: &Record) {
+        match record {
+            Record::AttemptOpened { attempt, task, worker, slot, .. } => {
+                self.may_open(now, *task, (*worker, *slot));
+                self.place(*attempt, (*worker, *slot), *task);
+            }
+            Record::AttemptStarted { attempt, .. } => self.runs(*attempt),
+            Record::AttemptResumed { attempt, state, .. } => {
+                if let Some((seat, task)) = self.attempts.get(attempt).copied() {
+                    self.place(*attempt, seat, task);
+                }
+                if *state == AttemptState::Running {
+                    self.runs(*attempt);
+                }
+            }
+            Record::AttemptClosed { attempt, .. } => self.leaves(*attempt),
+            Record::JobState { job, state: JobState::Completed, .. } => drop(self.completed.insert(*job)),
+            _ => {}
+        }
+    }
+
+    fn place(&mut self, attempt: AttemptId, seat: Seat, task: TaskId) {
+        self.attempts.insert(attempt, (seat, task));
+        self.seats.entry(seat).or_default().attempts.insert(attempt, (task.job, task.step));
+    }
+
+    /// Whatever ran on the slot before has left it.
+    fn runs(&mut self, attempt: AttemptId) {
+        let Some((seat, _)) = self.attempts.get(&attempt).copied() else { return };
+        let work = self.seats.entry(seat).or_default();
+        if let Some(before) = work.running.replace(attempt).filter(|before| *before != attempt) {
+            work.remove(before);
+        }
+    }
+
+    fn leaves(&mut self, attempt: AttemptId) {
+        let Some((seat, _)) = self.attempts.get(&attempt).copied() else { return };
+        let work = self.seats.entry(seat).or_default();
+        work.remove(attempt);
+        work.running.take_if(|running| *running == attempt);
+    }
+
+    /// Handing this out keeps every bound. One that was broken before, because a worker came back with what had been
+    /// given to another, is not broken further.
+    fn may_open(&self, now: Moment, task: TaskId, seat: Seat) {
+        let Some((standing, requires)) = self.jobs.get(&task.job) else { panic!("{task} of no job") };
+        let early = standing.not_before.is_some_and(|at| at > now);
+        assert!(!early, "job {} was to begin later", task.job);
+        for before in &standing.after {
+            assert!(self.completed.contains(before), "job {} waits for job {before}", task.job);
+        }
+        let work = |seat: &Seat| self.seats.get(seat).into_iter().flat_map(|work| work.attempts.values());
+        let here: BTreeSet<JobId> = work(&seat).map(|(job, _)| *job).collect();
+        let busy = || self.seats.iter().filter(|(_, work)| !work.attempts.is_empty());
+
+        if let Some(most) = standing.max_workers {
+            let of = |work: &Work| work.attempts.values().any(|(job, _)| *job == task.job);
+            let mut on: BTreeSet<WorkerId> =
+                busy().filter(|(_, work)| of(work)).map(|((worker, _), _)| *worker).collect();
+            let more = on.insert(seat.0);
+            assert!(!more || on.len() <= most as usize, "job {} is on more than {most} workers", task.job);
+        }
+        for (party, most) in &self.caps {
+            let ours = |job: &JobId| self.jobs.get(job).is_some_and(|(standing, _)| is_of(standing, party));
+            if ours(&task.job) && !here.iter().any(ours) {
+                let held = busy().filter(|(_, work)| work.attempts.values().any(|(job, _)| ours(job)));
+                assert!(held.count() < *most as usize, "{party:?} holds more than {most} slots");
+            }
+        }
+        let asks = |(job, step): &(JobId, StepIndex), name: &String| -> u32 {
+            let requires = self.jobs.get(job).and_then(|(_, steps)| steps.get(usize::from(step.0)));
+            requires.and_then(|requires| requires.limits.get(name)).copied().unwrap_or(0)
+        };
+        let step = (task.job, task.step);
+        for (name, count) in &requires[usize::from(task.step.0)].limits {
+            let counted = |work: &Work| {
+                let steps: BTreeSet<_> = work.attempts.values().collect();
+                steps.into_iter().map(|step| asks(step, name)).sum::<u32>()
+            };
+            let used: u32 = busy().map(|(_, work)| counted(work)).sum();
+            let more = work(&seat).all(|known| *known != step);
+            let total = self.limits.get(name).copied().unwrap_or(0);
+            assert!(!more || used + count <= total, "{used} + {count} of {total} {name} would be used");
+        }
+    }
+
+    /// The slot was told what it holds of its machine.
+    pub fn claims(&mut self, seat: Seat, claim: Claim) {
+        let before = std::mem::replace(&mut self.seats.entry(seat).or_default().claim, claim);
+        // What is found to take more than was thought is told so where it is.
+        if before != Claim::default() {
+            return;
+        }
+        let Some(offer) = self.offers.get(&seat.0) else { return };
+        let mine = self.seats.range((seat.0, SlotIndex(0))..=(seat.0, SlotIndex(u16::MAX)));
+        let mut sum = Claim::default();
+        for (_, work) in mine.filter(|(_, work)| !work.attempts.is_empty()) {
+            sum.cores += work.claim.cores;
+            sum.memory += work.claim.memory;
+            assert_eq!(sum.gpus.0 & work.claim.gpus.0, 0, "a GPU of {} is given twice", seat.0);
+            sum.gpus.0 |= work.claim.gpus.0;
+        }
+        let (cores, memory) = (offer.cores, offer.memory);
+        assert!(cores == 0 || sum.cores <= cores, "{} cores of {cores} are given on {}", sum.cores, seat.0);
+        assert!(
+            memory == 0 || sum.memory <= memory,
+            "{} bytes of {memory} are given on {}",
+            sum.memory,
+            seat.0
+        );
+    }
+}
+
+fn is_of(standing: &Standing, party: &Party) -> bool {
+    match party {
+        Party::Project(name) => standing.project == *name,
+        Party::User(name) => standing.user == *name,
+    }
+}
