@@ -145,8 +145,8 @@ fn what_is_set_of_jobs_users_and_limits_is_told_and_refused_in_words() {
     home.run(&["jobs", "set", &job, "--priority", "101"]).refused(2, &["0 to 100"]);
     home.run(&["jobs", "set", &job, "--after", &job]).refused(1, &["wait for itself"]);
     home.run(&["jobs", "set", &job, "--at", "noon"]).refused(2, &["22:00"]);
-    home.run(&["submit", shot, "--limit", "nuke"]).refused(2, &["kiln limits set"]);
-    home.run(&["submit", shot, "--after", "99"]).refused(2, &["no job 99"]);
+    home.run(&["submit", "--quiet", shot, "--limit", "nuke"]).refused(2, &["kiln limits set"]);
+    home.run(&["submit", "--quiet", shot, "--after", "99"]).refused(2, &["no job 99"]);
     home.run(&["submit", shot, "--gpus", "all"]).refused(2, &["--device"]);
     home.run(&["users", "set", "ada"]).refused(2, &["--weight"]);
     home.run(&["users", "set", "ada", "--weight", "0"]).refused(2, &["between 1 and 10000"]);

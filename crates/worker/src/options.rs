@@ -142,3 +142,20 @@ pub enum WorkerExit {
     Stopped,
     Failed(WorkerError),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_several_backends_use_is_one() {
+        let device = |backend, name: &str| Device { backend, name: name.to_owned() };
+        let mut options = WorkerOptions::new("http://farm", "key", "data");
+        assert_eq!(options.gpus(), None, "the machine itself is asked");
+        options.devices = Some(vec![device(DeviceClass::Cpu, "cpu")]);
+        assert_eq!(options.gpus(), Some(0));
+        let both = |name| [device(DeviceClass::Cuda, name), device(DeviceClass::Optix, name)];
+        options.devices = Some(["first", "second"].into_iter().flat_map(both).collect());
+        assert_eq!(options.gpus(), Some(2));
+    }
+}

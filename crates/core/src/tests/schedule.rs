@@ -233,3 +233,16 @@ fn a_job_waits_for_two_others_of_which_the_first_is_long_forgotten() {
     farm.schedule();
     assert_eq!(farm.counts(3).assigned, 1);
 }
+
+#[test]
+fn a_peak_that_cannot_be_is_no_more_than_a_peak() {
+    let mut farm = Farm::new();
+    farm.join(1, 1);
+    farm.submit(job(1, 2));
+    farm.schedule();
+    farm.start(1, task(1, 0));
+    farm.deliver(1, task(1, 0));
+    farm.act(|core, _, _| core.learn_memory(task(1, 0), super::w(1), u64::MAX));
+    farm.drain();
+    assert_eq!(farm.state(1), JobState::Completed);
+}

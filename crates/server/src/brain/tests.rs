@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_api::{Assignment, Held, HeldState, Hello, Machine, RevokeWhy};
-use kiln_core::{Config, Core, JobPlan, Ledger, Moment, RestoredJob, Standing};
+use kiln_core::{Config, Core, JobPlan, Ledger, Moment, Party, RestoredJob, Standing};
 use kiln_store::{Durability, Write};
 use kiln_types::{
     AttemptId, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FileFormat, FrameSet,
@@ -208,7 +208,7 @@ impl World {
         if self.rng.random_bool(0.04) {
             return self.expire().await;
         }
-        match self.rng.random_range(0..40) {
+        match self.rng.random_range(0..44) {
             0 | 1 => {
                 let count = self.rng.random_range(1..10);
                 let order = ["sequential", "reverse", "preview", "every-3"][self.rng.random_range(0..4)];
@@ -216,6 +216,11 @@ impl World {
                 let bakes = self.rng.random_bool(0.4);
                 let mut spec = Box::new(spec(count, order, bakes));
                 spec.session.bundle = bundle(self.rng.random_range(0..BUNDLES));
+                spec.owner = Owner(self.someone());
+                spec.needs.limits = self.limits();
+                if self.rng.random_bool(0.2) {
+                    spec.standing = self.standing(job);
+                }
                 self.input(Input::Submit { spec, notices: Vec::new(), held: false, reply }).await;
             }
             2..=4 => self.join(worker).await,
@@ -293,11 +298,81 @@ impl World {
                 let more = FrameSet::range(frame, frame + 1, 1).unwrap();
                 self.verb(job, JobVerb::Extend(more)).await;
             }
+            40 | 41 => {
+                let kiln_types::JobStanding { priority, after, not_before_ms, max_workers } =
+                    self.standing(job);
+                let change = ChangeJob {
+                    priority: Some(priority),
+                    max_workers: Some(max_workers),
+                    after: self.rng.random_bool(0.5).then_some(after),
+                    not_before_ms: Some(not_before_ms),
+                };
+                let job = JobId(self.rng.random_range(1..=last));
+                self.verb(job, JobVerb::Change(change)).await;
+            }
+            42 | 43 => self.set(worker).await,
             _ => match self.rng.random_range(0..3) {
                 0 => self.verb(job, JobVerb::Delete { force: true }).await,
                 _ => self.restart().await,
             },
         }
+    }
+
+    fn someone(&mut self) -> String {
+        ["ada", "ben", "cid"][self.rng.random_range(0..3)].to_owned()
+    }
+
+    /// Now and then one that the farm does not have, or has too few of.
+    fn limits(&mut self) -> BTreeMap<String, std::num::NonZeroU32> {
+        let some = self.rng.random_bool(0.2);
+        let count = self.rng.random_range(1..3).try_into().unwrap();
+        some.then(|| ("nuke".to_owned(), count)).into_iter().collect()
+    }
+
+    /// It waits for this job, and perhaps for a time, which may have passed.
+    fn standing(&mut self, after: JobId) -> kiln_types::JobStanding {
+        let at_ms = crate::clock::unix_ms() + self.rng.random_range(-10..60_000);
+        kiln_types::JobStanding {
+            priority: self.rng.random_range(0..=100).try_into().unwrap(),
+            after: [after].into(),
+            not_before_ms: self.rng.random_bool(0.3).then_some(at_ms),
+            max_workers: self.rng.random_range(0..3).try_into().ok(),
+        }
+    }
+
+    async fn set(&mut self, worker: usize) {
+        let setting = match self.rng.random_range(0..4) {
+            0 => {
+                let most = self.rng.random_range(0..3);
+                let share = kiln_api::SetShare { weight: Some(most + 1), max_slots: Some(Some(most + 1)) };
+                Setting::Share { party: Party::User(self.someone()), share }
+            }
+            1 => {
+                let share = kiln_api::SetShare { weight: None, max_slots: Some(None) };
+                Setting::Share { party: Party::User(self.someone()), share }
+            }
+            2 => {
+                let total = self.rng.random_range(0..4);
+                Setting::Limit { name: "nuke".to_owned(), total: (total > 0).then_some(total) }
+            }
+            _ => {
+                let worker = format!("worker {}", self.puppets[worker].id);
+                let (add, remove) = ([self.someone()].into(), [self.someone()].into());
+                Setting::Pools { worker, change: kiln_api::ChangePools { add, remove } }
+            }
+        };
+        let (reply, _) = oneshot::channel();
+        self.input(Input::Set { setting, reply }).await;
+    }
+
+    /// What a person has set, and where unfinished jobs stand.
+    fn arranged(&mut self) -> impl PartialEq + std::fmt::Debug + use<> {
+        let farm = &self.brain().farm;
+        let pools: BTreeMap<_, _> =
+            farm.workers.iter().map(|(id, known)| (*id, known.pools.clone())).collect();
+        let open = farm.jobs.iter().filter(|(_, live)| live.ended.is_none());
+        let standing: BTreeMap<_, _> = open.map(|(id, live)| (*id, live.spec.standing.clone())).collect();
+        (farm.shares.clone(), farm.limits.clone(), pools, standing)
     }
 
     async fn verb(&mut self, job: JobId, verb: JobVerb) {
@@ -314,6 +389,7 @@ impl World {
 
     async fn restart(&mut self) {
         self.turn().await;
+        let arranged = self.arranged();
         let brain = self.brain.take().unwrap();
         brain.store.close().await.unwrap();
         drop(brain);
@@ -322,6 +398,7 @@ impl World {
             puppet.link = 0;
         }
         self.open().await;
+        assert_eq!(self.arranged(), arranged, "what was set is another after a restart");
         // A core that was built from the replayed records stands where the server's does.
         let mut core = Core::new(Epoch(u32::MAX), Config::default());
         for id in self.ledger.job_ids().collect::<Vec<_>>() {

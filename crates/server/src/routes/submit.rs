@@ -22,6 +22,8 @@ use crate::{
 const MAX_NAME: usize = 200;
 /// Bytes of the artist's folder.
 const MAX_ORIGIN: usize = 4096;
+/// Threads that Blender can be set to.
+const MAX_CORES: u32 = 1024;
 /// Characters of the name of a tag, a pool or a limit.
 const MAX_WORD: usize = 120;
 /// Jobs that one waits for, tags or limits that it names; of each.
@@ -209,6 +211,9 @@ fn check_needs(needs: &Needs, device: DeviceClass) -> Answer<()> {
         return Err(Fault::bad(
             "A job that renders on the processor needs no GPU; choose a device, such as cuda.",
         ));
+    }
+    if needs.cores.is_some_and(|cores| cores.get() > MAX_CORES) {
+        return Err(Fault::bad(format!("A Blender uses at most {MAX_CORES} threads.")));
     }
     if needs.cores.is_some() && needs.whole {
         return Err(Fault::bad("The whole machine is all of its cores; leave one of the two out."));

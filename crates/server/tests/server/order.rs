@@ -278,6 +278,7 @@ async fn what_a_slot_may_use_goes_with_its_work() {
     assert!(farm.refuses(none).await.contains("renders on the processor"));
     let both = json!({"needs": {"cores": 2, "whole": true}});
     assert!(farm.refuses(both).await.contains("leave one of the two out"));
+    assert!(farm.refuses(json!({"needs": {"cores": 1025}})).await.contains("at most 1024 threads"));
     let many: Vec<String> = (0..65).map(|number| format!("tag {number}")).collect();
     assert!(farm.refuses(json!({"needs": {"tags": many}})).await.contains("at most 64 tags"));
 }
@@ -300,6 +301,11 @@ async fn memory_is_learned_from_the_frames_that_are_done() {
     let mut worker = FakeWorker::join_as(&farm, hello.clone()).await;
     let assignment = worker.assignment().await;
     worker.deliver_with(&assignment.tasks[0], 4 << 30).await;
+    // A number that cannot be is no more than a number.
+    let absurd =
+        farm.submit_with("1", json!({"standing": {"priority": 100, "not_before_ms": i64::MAX}})).await;
+    assert_eq!(absurd.state, JobState::Queued);
+    farm.client.cancel(absurd.id).await.unwrap();
     worker.leave().await;
     let farm = farm.restart().await;
     let mut worker = FakeWorker::join_as(&farm, hello).await;
