@@ -73,6 +73,7 @@ pub(super) fn requirement(spec: &JobSpec, kind: StepKind) -> Requirement {
         memory: needs.memory.unwrap_or(0),
         gpus: gpus(spec, kind),
         whole: needs.whole,
+        ..Room::default()
     };
     let limits = needs.limits.iter().map(|(name, count)| (name.clone(), count.get())).collect();
     Requirement { labels: labels.into_iter().collect(), room, limits }
