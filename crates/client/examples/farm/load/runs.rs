@@ -1,0 +1,246 @@
+//! The loads: what is asked of the server, and what is measured of it.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use kiln_api::Change;
+use kiln_client::{Archived, Client};
+use kiln_types::{AttemptId, JobId};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Failed, Measured, Target,
+    measure::{Meter, resident_mb},
+    swarm::{Log, Nature, Swarm},
+};
+
+/// Between two jobs that come to a farm with free slots.
+const EVERY: Duration = Duration::from_millis(100);
+/// Part of the slots that those keep busy.
+const HALF: f64 = 0.5;
+/// How often a list and a page are asked for.
+const ASKED: u32 = 200;
+
+/// A farm of so many workers, with frames of 1 to 10 s: first with half of the slots free, then with none.
+///
+/// # Errors
+/// Where the server or a connection fails.
+pub async fn workers(target: &Target, count: u32, time: Duration) -> Result<Measured, Failed> {
+    let mut measured = Measured::default();
+    let nature = Nature { frame_ms: 1000..=10_000, stores: false };
+    let began = Instant::now();
+    let swarm = Swarm::join(&target.client, count, &nature).await?;
+    measured.line("workers connected", format!("{count}, in {:.1} s", began.elapsed().as_secs_f64()));
+    measured.line("server's memory with all of them", format!("{:.0} MB", resident_mb(target.pid)?));
+
+    let watch = Watch::start(&target.client).await?;
+    let (server, own) = (Meter::start(target.pid)?, Meter::start(std::process::id())?);
+    let a_second = f64::from(count) * HALF / 5.5;
+    let frames = ((a_second * EVERY.as_secs_f64()) as u32).max(1);
+    let mut submitted = HashMap::new();
+    let began = Instant::now();
+    while began.elapsed() < time {
+        let at = Instant::now();
+        submitted.insert(target.submit(frames).await?.id, at);
+        sleep(EVERY.saturating_sub(at.elapsed())).await;
+    }
+    measured.line("frames a second that come to free slots", format!("{a_second:.0}"));
+    measured.processors(&server.stop()?, &own.stop()?);
+    // So that all of it is over.
+    sleep(Duration::from_secs(12)).await;
+
+    let (server, own) = (Meter::start(target.pid)?, Meter::start(std::process::id())?);
+    let enough = count * (2 + time.as_secs() as u32);
+    let at = Instant::now();
+    target.submit(enough).await?;
+    let burst = swarm.committed();
+    sleep(time / 4).await;
+    let (from, before) = (Instant::now(), swarm.committed());
+    sleep(time).await;
+    let (until, after) = (Instant::now(), swarm.committed());
+    let busy = (server.stop()?, own.stop()?);
+    let memory = resident_mb(target.pid)?;
+    let durable = watch.end().await?;
+    let log = swarm.leave().await?;
+    measured.committed = after;
+
+    let Free { mut given, mut started, mut wave } = Free::of(&log, &submitted, &durable, at);
+    measured.times("free slots: job sent to the server, to its frames at their workers", &mut given);
+    measured.times("free slots: job sent, to the start of its frames on disk", &mut started);
+    measured.times("one job for all slots at once: job sent, to a slot's first frame", &mut wave);
+    let rate = (after - before) as f64 / (until - from).as_secs_f64();
+    measured.line("frames a second with every slot busy", format!("{rate:.0}"));
+    let within = |times: &[(Instant, Duration)]| -> Vec<Duration> {
+        times.iter().filter(|(at, _)| (from..until).contains(at)).map(|(_, took)| *took).collect()
+    };
+    measured.times(
+        "every slot busy: end of a frame, to the start of the next in its slot",
+        &mut within(&log.gaps),
+    );
+    let mut to_disk: Vec<Duration> = log
+        .started
+        .iter()
+        .filter(|(_, at)| (from..until).contains(at))
+        .filter_map(|(attempt, at)| Some(durable.get(attempt)?.saturating_duration_since(*at)))
+        .collect();
+    measured.times("every slot busy: start of a frame, to the start on disk", &mut to_disk);
+    measured.times(
+        "every slot busy: report of a frame, to the answer that it is on disk",
+        &mut within(&log.settled),
+    );
+    measured.processors(&busy.0, &busy.1);
+    measured.line("server's memory then", format!("{memory:.0} MB"));
+    if burst > after {
+        return Err(Failed::Odd("commits were counted backwards".to_owned()));
+    }
+    Ok(measured)
+}
+
+/// What came to slots that did nothing.
+#[derive(Default)]
+struct Free {
+    given: Vec<Duration>,
+    started: Vec<Duration>,
+    wave: Vec<Duration>,
+}
+
+impl Free {
+    fn of(
+        log: &Log,
+        submitted: &HashMap<JobId, Instant>,
+        durable: &HashMap<AttemptId, Instant>,
+        wave: Instant,
+    ) -> Self {
+        let mut all = Self::default();
+        for (job, attempt, at) in &log.to_idle {
+            match submitted.get(job) {
+                Some(sent) => {
+                    all.given.push(*at - *sent);
+                    all.started.extend(durable.get(attempt).map(|durable| *durable - *sent));
+                }
+                None => all.wave.push(*at - wave),
+            }
+        }
+        all
+    }
+}
+
+/// Follows the farm's events: one comes when what it tells is on disk.
+struct Watch {
+    task: tokio::task::JoinHandle<Result<HashMap<AttemptId, Instant>, Failed>>,
+    stop: CancellationToken,
+}
+
+impl Watch {
+    async fn start(client: &Client) -> Result<Self, Failed> {
+        let mut events = client.events(None, None).await?;
+        let stop = CancellationToken::new();
+        let task = tokio::spawn({
+            let stop = stop.clone();
+            async move {
+                let mut started = HashMap::new();
+                loop {
+                    let event = tokio::select! {
+                        () = stop.cancelled() => return Ok(started),
+                        event = events.next() => event?,
+                    };
+                    if let Change::TaskStarted { attempt, .. } = event.change {
+                        started.insert(attempt, Instant::now());
+                    }
+                }
+            }
+        });
+        Ok(Self { task, stop })
+    }
+
+    async fn end(self) -> Result<HashMap<AttemptId, Instant>, Failed> {
+        self.stop.cancel();
+        self.task.await.map_err(|error| Failed::Odd(error.to_string()))?
+    }
+}
+
+/// Frames that take no time: handed out, started, said to be half done, and committed.
+///
+/// # Errors
+/// Where the server or a connection fails.
+pub async fn lifecycles(
+    target: &Target,
+    count: u32,
+    time: Duration,
+    stores: bool,
+) -> Result<Measured, Failed> {
+    let mut measured = Measured::default();
+    let swarm = Swarm::join(&target.client, count, &Nature { frame_ms: 0..=0, stores }).await?;
+    target.submit(1_000_000).await?;
+    sleep(time / 4).await;
+    let (server, own) = (Meter::start(target.pid)?, Meter::start(std::process::id())?);
+    let (from, before) = (Instant::now(), swarm.committed());
+    sleep(time).await;
+    let (until, after) = (Instant::now(), swarm.committed());
+    let (server, own) = (server.stop()?, own.stop()?);
+    let log = swarm.leave().await?;
+    measured.committed = after;
+    let rate = (after - before) as f64 / (until - from).as_secs_f64();
+    let what = if stores {
+        "lifecycles a second, each with an output of 4 KB stored"
+    } else {
+        "lifecycles a second"
+    };
+    measured.line(what, format!("{rate:.0}"));
+    measured.line("server's own CPU for one", format!("{:.0} µs", server.share() / rate * 1e6));
+    measured.line("load generator's own CPU for one", format!("{:.0} µs", own.share() / rate * 1e6));
+    measured.processors(&server, &own);
+    let mut settled: Vec<Duration> =
+        log.settled.iter().filter(|(at, _)| (from..until).contains(at)).map(|(_, took)| *took).collect();
+    measured.times("report of a frame, to the answer that it is on disk", &mut settled);
+    measured.line("server's memory then", format!("{:.0} MB", resident_mb(target.pid)?));
+    Ok(measured)
+}
+
+/// A job of a million frames, and what it costs to have it.
+///
+/// # Errors
+/// Where the server or a connection fails.
+pub async fn million(target: &Target, count: u32, time: Duration) -> Result<Measured, Failed> {
+    const FRAMES: u32 = 1_000_000;
+    let mut measured = Measured::default();
+    // What the server holds once it has had a job at all is not the million's.
+    let swarm = Swarm::join(&target.client, count, &Nature { frame_ms: 50..=150, stores: false }).await?;
+    target.submit(count * 4).await?;
+    while swarm.committed() < u64::from(count) * 4 {
+        sleep(Duration::from_millis(20)).await;
+    }
+    let before = resident_mb(target.pid)?;
+    let at = Instant::now();
+    let job = target.submit(FRAMES).await?.id;
+    measured.line(
+        "a job of a million frames: sent, to the answer",
+        format!("{:.3} s", at.elapsed().as_secs_f64()),
+    );
+    let ends = Instant::now() + time;
+    let (mut lists, mut shows) = (Vec::new(), Vec::new());
+    for _ in 0..ASKED {
+        let at = Instant::now();
+        let list = target.client.jobs(None, None, Archived::No).await?;
+        lists.push(at.elapsed());
+        let at = Instant::now();
+        let shown = target.client.job(job).await?;
+        shows.push(at.elapsed());
+        if shown.tasks.total != FRAMES || list.jobs.is_empty() {
+            return Err(Failed::Odd(format!("the job shows {} frames", shown.tasks.total)));
+        }
+        sleep(time / ASKED).await;
+    }
+    sleep(ends.saturating_duration_since(Instant::now())).await;
+    measured.times("listing jobs while it runs", &mut lists);
+    measured.times("showing it while it runs", &mut shows);
+    measured.committed = swarm.committed();
+    let grown = resident_mb(target.pid)? - before;
+    measured.line("frames of it done then", (measured.committed - u64::from(count) * 4).to_string());
+    measured.line("server's memory has grown by", format!("{grown:.0} MB"));
+    swarm.leave().await?;
+    Ok(measured)
+}

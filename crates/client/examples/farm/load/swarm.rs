@@ -1,0 +1,286 @@
+//! Many workers in one process: each has a connection of its own and one slot, and renders nothing.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    ops::RangeInclusive,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use kiln_api::{
+    AssignedTask, BlenderOffer, DeviceOffer, Down, Finish, Hello, Machine, RevokeWhy, Up, Verdict,
+};
+use kiln_client::{Client, ClientError, WorkerLink};
+use kiln_types::{AttemptId, BlobHash, DeviceClass, JobId, OutputSet, WorkerId};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{FRAME, Failed, output};
+
+/// Connections that are opened at a time.
+const AT_ONCE: usize = 64;
+/// Bytes of a small output.
+const SMALL: usize = 4096;
+
+/// How the workers work.
+#[derive(Debug, Clone)]
+pub struct Nature {
+    /// Milliseconds that frames take, spread evenly.
+    pub frame_ms: RangeInclusive<u64>,
+    /// Each frame is a file of its own, and is stored; else all are one that is there.
+    pub stores: bool,
+}
+
+/// What the workers saw.
+#[derive(Debug, Default)]
+pub struct Log {
+    /// Tasks that came to a slot that did nothing: they start at once.
+    pub to_idle: Vec<(JobId, AttemptId, Instant)>,
+    /// From the end of a frame on a slot to the beginning of its next.
+    pub gaps: Vec<(Instant, Duration)>,
+    /// From the report of a frame to the word that it is on disk.
+    pub settled: Vec<(Instant, Duration)>,
+    /// When a start was reported.
+    pub started: Vec<(AttemptId, Instant)>,
+}
+
+pub struct Swarm {
+    workers: Vec<JoinHandle<Result<Log, Failed>>>,
+    stop: CancellationToken,
+    committed: Arc<AtomicU64>,
+}
+
+impl Swarm {
+    /// Connects so many workers; all are welcomed when this returns.
+    ///
+    /// # Errors
+    /// Where one of them is not.
+    pub async fn join(client: &Client, count: u32, nature: &Nature) -> Result<Self, Failed> {
+        let (stop, committed) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
+        let joining = stream::iter(1..=count).map(|number| {
+            let (client, nature, stop, committed) =
+                (client.clone(), nature.clone(), stop.clone(), committed.clone());
+            async move {
+                let link = connect(&client, number).await?;
+                let worker = Worker {
+                    link,
+                    client,
+                    nature,
+                    committed,
+                    queue: VecDeque::new(),
+                    ends: None,
+                    free_since: None,
+                    reported: HashMap::new(),
+                    log: Log::default(),
+                };
+                Ok::<_, Failed>(tokio::spawn(worker.run(stop)))
+            }
+        });
+        let workers = joining.buffer_unordered(AT_ONCE).try_collect().await?;
+        Ok(Self { workers, stop, committed })
+    }
+
+    /// Tasks whose commit was acknowledged.
+    pub fn committed(&self) -> u64 {
+        self.committed.load(Ordering::Relaxed)
+    }
+
+    /// Ends the connections, and gathers what the workers saw.
+    ///
+    /// # Errors
+    /// Where a connection broke before.
+    pub async fn leave(self) -> Result<Log, Failed> {
+        self.stop.cancel();
+        let mut all = Log::default();
+        for worker in self.workers {
+            let log = worker.await.map_err(|error| Failed::Odd(error.to_string()))??;
+            all.to_idle.extend(log.to_idle);
+            all.gaps.extend(log.gaps);
+            all.settled.extend(log.settled);
+            all.started.extend(log.started);
+        }
+        Ok(all)
+    }
+}
+
+async fn connect(client: &Client, number: u32) -> Result<WorkerLink, Failed> {
+    let mut link = client.connect_worker().await?;
+    link.send(&Up::Hello(Box::new(hello(number)))).await?;
+    match link.recv().await? {
+        Some(Down::Welcome(_)) => Ok(link),
+        other => Err(Failed::Odd(format!("worker {number} was not welcomed: {other:?}"))),
+    }
+}
+
+fn hello(number: u32) -> Hello {
+    let name = format!("simulated-{number}");
+    let cpu = DeviceOffer { class: DeviceClass::Cpu, name: "none".to_owned(), memory: None };
+    Hello {
+        protocol: kiln_api::PROTOCOL,
+        build: kiln_api::BUILD.to_owned(),
+        id: WorkerId::from_bits(u64::from(number)),
+        machine: Machine { hostname: name.clone(), cores: 8, memory: 32 << 30, ..Machine::default() },
+        name,
+        slots: 1,
+        blenders: ["3.4.1", "5.0.1"]
+            .into_iter()
+            .filter_map(|version| version.parse().ok())
+            .map(|version| BlenderOffer {
+                version,
+                build_hash: "simulated".to_owned(),
+                flavor: "executable".to_owned(),
+                engines: vec!["CYCLES".to_owned(), "BLENDER_EEVEE".to_owned()],
+                devices: vec![cpu.clone()],
+                denoisers: Vec::new(),
+            })
+            .collect(),
+        shared: Vec::new(),
+        offered: None,
+        tags: Vec::new(),
+        resting: None,
+        wakes: false,
+        macs: Vec::new(),
+        held: Vec::new(),
+    }
+}
+
+struct Worker {
+    link: WorkerLink,
+    client: Client,
+    nature: Nature,
+    committed: Arc<AtomicU64>,
+    /// The first one renders where `ends` is there.
+    queue: VecDeque<AssignedTask>,
+    ends: Option<Instant>,
+    /// Since its last frame ended.
+    free_since: Option<Instant>,
+    reported: HashMap<AttemptId, Instant>,
+    log: Log,
+}
+
+impl Worker {
+    async fn run(mut self, stop: CancellationToken) -> Result<Log, Failed> {
+        let mut beat = tokio::time::interval(Duration::from_secs(5));
+        loop {
+            let end = async {
+                match self.ends {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(self.log),
+                down = self.link.recv() => match down {
+                    Ok(Some(down)) => self.hear(down).await?,
+                    Ok(None) => return Err(Failed::Odd("the server closed the connection of a worker".to_owned())),
+                    Err(error) => return Err(error.into()),
+                },
+                () = end => self.end().await?,
+                _ = beat.tick() => self.link.send(&Up::Heartbeat).await?,
+            }
+        }
+    }
+
+    async fn hear(&mut self, down: Down) -> Result<(), Failed> {
+        match down {
+            Down::Assign(assignment) => {
+                let now = Instant::now();
+                if self.queue.is_empty()
+                    && let Some(first) = assignment.tasks.first()
+                {
+                    self.log.to_idle.push((assignment.job, first.attempt, now));
+                }
+                self.queue.extend(assignment.tasks);
+                self.begin().await?;
+            }
+            Down::Settled { attempt, verdict } => {
+                if let Some(since) = self.reported.remove(&attempt) {
+                    self.log.settled.push((since, since.elapsed()));
+                }
+                self.committed.fetch_add(u64::from(verdict == Verdict::Committed), Ordering::Relaxed);
+            }
+            Down::Revoke { attempt, why } => {
+                let Some(at) = self.queue.iter().position(|task| task.attempt == attempt) else {
+                    return Ok(());
+                };
+                let running = at == 0 && self.ends.is_some();
+                if running && why == RevokeWhy::Stolen {
+                    return Ok(());
+                }
+                if let Some(task) = self.queue.remove(at) {
+                    self.report(&task, Finish::HandedBack).await?;
+                }
+                if running {
+                    (self.ends, self.free_since) = (None, None);
+                    self.begin().await?;
+                }
+            }
+            Down::Welcome(_) | Down::Wish { .. } => {}
+            Down::Refused { reason } => return Err(Failed::Odd(reason)),
+        }
+        Ok(())
+    }
+
+    /// Begins the first in the queue, unless one runs.
+    async fn begin(&mut self) -> Result<(), ClientError> {
+        if self.ends.is_some() {
+            return Ok(());
+        }
+        let Some(attempt) = self.queue.front().map(|task| task.attempt) else { return Ok(()) };
+        let now = Instant::now();
+        if let Some(since) = self.free_since.take() {
+            self.log.gaps.push((now, now - since));
+        }
+        self.log.started.push((attempt, now));
+        self.link.send(&Up::Started { attempt }).await?;
+        self.link.send(&Up::Progress { attempt, fraction: 0.5 }).await?;
+        let (least, most) = (*self.nature.frame_ms.start(), *self.nature.frame_ms.end());
+        let spread = mixed(attempt.counter) % (most - least + 1);
+        self.ends = Some(now + Duration::from_millis(least + spread));
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Result<(), Failed> {
+        self.ends = None;
+        let Some(task) = self.queue.pop_front() else { return Ok(()) };
+        let frame = task.frame.unwrap_or_default();
+        let file = if self.nature.stores {
+            let bytes = small(task.attempt);
+            self.client.put_blob_bytes(BlobHash::of(&bytes), bytes.clone().into()).await?;
+            output(frame, &bytes)?
+        } else {
+            output(frame, FRAME)?
+        };
+        let seconds = *self.nature.frame_ms.end() as f64 / 1000.0;
+        let outputs = OutputSet::new(vec![file])?;
+        self.free_since = Some(Instant::now());
+        self.report(&task, Finish::Delivered { outputs, seconds, peak_memory: 1 << 30 }).await?;
+        Ok(self.begin().await?)
+    }
+
+    async fn report(&mut self, task: &AssignedTask, finish: Finish) -> Result<(), ClientError> {
+        if matches!(finish, Finish::Delivered { .. }) {
+            self.reported.insert(task.attempt, Instant::now());
+        }
+        let AssignedTask { attempt, task, generation, .. } = *task;
+        self.link.send(&Up::Finished { attempt, task, generation, finish }).await
+    }
+}
+
+/// Bytes that no other attempt has, and that do not pack.
+fn small(attempt: AttemptId) -> Vec<u8> {
+    let numbers = (0..SMALL as u64 / 8).map(|at| mixed(attempt.counter << 16 | at));
+    numbers.flat_map(u64::to_le_bytes).collect()
+}
+
+/// The finalizer of SplitMix64: neighbours become far apart.
+fn mixed(number: u64) -> u64 {
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
+}
