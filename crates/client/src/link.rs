@@ -23,6 +23,8 @@ use crate::{Client, ClientError, error::innermost, routes};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes. An assignment is a few kilobytes; more than this is no message of a Kiln server.
 const LARGEST_MESSAGE: usize = 16 << 20;
+/// Bytes that are cleared at each reading: most messages are short.
+const READ_BUFFER: usize = 4 << 10;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -59,7 +61,8 @@ impl Client {
         request.headers_mut().insert(header::AUTHORIZATION, bearer);
         let config = WebSocketConfig::default()
             .max_message_size(Some(LARGEST_MESSAGE))
-            .max_frame_size(Some(LARGEST_MESSAGE));
+            .max_frame_size(Some(LARGEST_MESSAGE))
+            .read_buffer_size(READ_BUFFER);
         let connecting = connect_async_with_config(request, Some(config), true);
         let (socket, _) = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
             .await

@@ -24,6 +24,9 @@ use crate::{
 
 /// Bytes of one message: what a bake made fits, with [`Finish::MAX_BAKED`] files of common names.
 pub(crate) const MAX_MESSAGE: usize = 32 << 20;
+/// Bytes that each connection holds ready, and clears at each reading: there are thousands, and most of what they say
+/// is short.
+pub(crate) const READ_BUFFER: usize = 4 << 10;
 /// Bytes of one piece of a log.
 const MAX_LOG_PIECE: usize = 64 << 10;
 /// Until a hello must have come.

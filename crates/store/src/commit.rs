@@ -2,10 +2,11 @@
 
 use kiln_types::{
     AttemptId, AttemptState, BundleId, Epoch, EventNumber, Failure, Generation, JobId, JobSpec, JobState,
-    OutputSet, StepIndex, TaskId, TaskIndex, TaskState,
+    StepIndex, TaskId, TaskIndex, TaskState,
 };
 use sqlx::{Connection, SqliteConnection};
 
+use crate::bulk::Bulk;
 use crate::share::{set_limit, set_share};
 use crate::sql::{Result, to_json};
 use crate::{Event, NewBundle, NewEvent, NewStep, Store, StoreError, Write};
@@ -25,8 +26,11 @@ impl Store {
         check_reign(&mut tx, self.inner.epoch).await?;
         let mut pending = Vec::new();
         let mut events = Vec::new();
+        let mut bulk = Bulk::default();
         for write in batch {
+            let Some(write) = bulk.take(write)? else { continue };
             match write {
+                // Nothing that is written depends on them.
                 Write::Event(event) => pending.push(event),
                 Write::TrimEvents { up_to } => {
                     flush_events(&mut tx, &mut pending, &mut events).await?;
@@ -35,9 +39,13 @@ impl Store {
                         .execute(&mut *tx)
                         .await?;
                 }
-                other => apply(&mut tx, other).await?,
+                other => {
+                    bulk.flush(&mut tx).await?;
+                    apply(&mut tx, other).await?;
+                }
             }
         }
+        bulk.flush(&mut tx).await?;
         flush_events(&mut tx, &mut pending, &mut events).await?;
         tx.commit().await?;
         Ok(events)
@@ -94,32 +102,6 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
             .bind(at_ms);
             run(db, query).await
         }
-        Write::OpenAttempt { attempt, task, generation, worker, slot, at_ms } => {
-            let query = sqlx::query(
-                "INSERT INTO attempts (epoch, counter, job, step, idx, generation, worker, slot, state, opened_ms) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'assigned', ?9)",
-            )
-            .bind(i64::from(attempt.epoch.0))
-            .bind(attempt.counter.cast_signed())
-            .bind(task.job.0.cast_signed())
-            .bind(i64::from(task.step.0))
-            .bind(i64::from(task.index.0))
-            .bind(i64::from(generation.0))
-            .bind(worker.bits().cast_signed())
-            .bind(i64::from(slot.0))
-            .bind(at_ms);
-            run(db, query).await
-        }
-        Write::StartAttempt { attempt, at_ms } => {
-            let query = sqlx::query(
-                "UPDATE attempts SET state = 'running', started_ms = ?3 \
-                 WHERE epoch = ?1 AND counter = ?2 AND state = 'assigned'",
-            )
-            .bind(i64::from(attempt.epoch.0))
-            .bind(attempt.counter.cast_signed())
-            .bind(at_ms);
-            run(db, query).await
-        }
         Write::CloseAttempt { attempt, state, at_ms, failure, seconds } => {
             close_attempt(db, attempt, state, at_ms, failure, seconds).await
         }
@@ -136,10 +118,6 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
             .bind(attempt.counter.cast_signed())
             .bind(state.as_str());
             run(db, query).await
-        }
-        Write::CommitTask { task, generation, attempt, frame, outputs, seconds, peak_memory, at_ms } => {
-            let of = Committed { task, generation, attempt, frame, at_ms };
-            commit_task(db, of, &outputs, seconds, peak_memory).await
         }
         Write::CommitBake { task, generation, attempt, bundle, seconds, peak_memory, at_ms } => {
             commit_attempt(db, attempt, seconds, peak_memory, at_ms).await?;
@@ -221,7 +199,11 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
         Write::SetLimit { name, total } => set_limit(db, name, total).await,
         Write::InsertBundle { bundle, at_ms } => insert_bundle(db, bundle, at_ms).await,
         // Taken care of by the caller, in their order.
-        Write::Event(_) | Write::TrimEvents { .. } => Ok(()),
+        Write::OpenAttempt { .. }
+        | Write::StartAttempt { .. }
+        | Write::CommitTask { .. }
+        | Write::Event(_)
+        | Write::TrimEvents { .. } => Ok(()),
     }
 }
 
@@ -399,14 +381,6 @@ async fn reopen_tasks(
     run(db, bound(forget)).await
 }
 
-struct Committed {
-    task: TaskId,
-    generation: Generation,
-    attempt: AttemptId,
-    frame: i32,
-    at_ms: i64,
-}
-
 async fn commit_attempt(
     db: &mut SqliteConnection,
     attempt: AttemptId,
@@ -424,51 +398,6 @@ async fn commit_attempt(
     .bind(seconds)
     .bind(peak_memory.map(u64::cast_signed));
     run(db, query).await
-}
-
-async fn commit_task(
-    db: &mut SqliteConnection,
-    of: Committed,
-    outputs: &OutputSet,
-    seconds: f64,
-    peak_memory: Option<u64>,
-) -> Result<()> {
-    commit_attempt(db, of.attempt, seconds, peak_memory, of.at_ms).await?;
-    set_task(db, of.task, of.generation, TaskState::Done, None).await?;
-    if of.generation > Generation(0) {
-        let query = sqlx::query(
-            "UPDATE outputs SET current = 0 WHERE job = ?1 AND step = ?2 AND idx = ?3 AND generation < ?4",
-        )
-        .bind(of.task.job.0.cast_signed())
-        .bind(i64::from(of.task.step.0))
-        .bind(i64::from(of.task.index.0))
-        .bind(i64::from(of.generation.0));
-        run(db, query).await?;
-    }
-    for file in outputs.files() {
-        let query = sqlx::query(
-            "INSERT INTO outputs (job, step, idx, generation, attempt_epoch, attempt_counter, frame, path, \
-             role, hash, size, format, width, height, committed_ms) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
-        )
-        .bind(of.task.job.0.cast_signed())
-        .bind(i64::from(of.task.step.0))
-        .bind(i64::from(of.task.index.0))
-        .bind(i64::from(of.generation.0))
-        .bind(i64::from(of.attempt.epoch.0))
-        .bind(of.attempt.counter.cast_signed())
-        .bind(of.frame)
-        .bind(file.path.as_str().to_owned())
-        .bind(to_json("role", &file.role)?)
-        .bind(file.hash.as_bytes().to_vec())
-        .bind(file.size.cast_signed())
-        .bind(file.format.as_str())
-        .bind(i64::from(file.width))
-        .bind(i64::from(file.height))
-        .bind(of.at_ms);
-        run(db, query).await?;
-    }
-    Ok(())
 }
 
 /// A job needs it: it waits for none any more.

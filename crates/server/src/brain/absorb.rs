@@ -56,7 +56,7 @@ impl Brain {
             Record::AttemptStarted { attempt, task } => {
                 let started = Started { moment: self.farm.clock.now(), at_ms };
                 let mut worker = None;
-                if let Some(live) = self.farm.attempts.get_mut(&attempt) {
+                if let Some(live) = self.farm.attempts.get_mut(attempt) {
                     live.started = Some(started);
                     worker = Some(live.worker);
                 }
@@ -67,7 +67,7 @@ impl Brain {
                 self.event(at_ms, Some(job), worker, &change);
             }
             Record::AttemptClosed { attempt, task, state, failure } => {
-                let worker = self.farm.attempts.remove(&attempt).map(|live| live.worker);
+                let worker = self.farm.attempts.remove(attempt).map(|live| live.worker);
                 // The commit of its task writes the attempt too.
                 if state == AttemptState::Committed {
                     return;

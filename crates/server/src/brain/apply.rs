@@ -201,7 +201,7 @@ impl Brain {
         }
         self.farm.core.forget(job).map_err(job_fault)?;
         self.farm.jobs.remove(&job);
-        self.farm.attempts.retain(|_, attempt| attempt.task.job != job);
+        self.farm.attempts.remove_job(job);
         self.write(Write::DeleteJob { job });
         self.event(unix_ms(), Some(job), None, &Change::JobDeleted);
         self.batch.deleted.push(job);
@@ -254,7 +254,7 @@ impl Brain {
     fn free_name(&self, worker: WorkerId, wanted: &str) -> String {
         let clean: String = wanted.trim().chars().filter(|c| !c.is_control() && *c != '/').take(60).collect();
         let clean = if clean.is_empty() { "worker".to_owned() } else { clean };
-        let free = |name: &str| self.farm.worker_named(name).is_none_or(|other| other == worker);
+        let free = |name: &str| self.farm.workers.named(name).is_none_or(|other| other == worker);
         if free(&clean) {
             return clean;
         }
@@ -275,7 +275,7 @@ impl Brain {
             // Taken by the link: the first message, and what an attempt made.
             Up::Hello(_) | Up::Finished { .. } => {}
             Up::Offer { blenders, resting } => {
-                let Some(known) = self.farm.workers.get_mut(&worker) else { return };
+                let Some(known) = self.farm.workers.get_mut(worker) else { return };
                 known.said.blenders = blenders;
                 known.said.resting = resting.map(shown);
                 let (name, offer) = (known.name.clone(), known.offer());
@@ -287,8 +287,7 @@ impl Brain {
             Up::Progress { attempt, fraction } => {
                 self.farm.core.attempt_progressed(now, worker, attempt);
                 self.farm.core.learn_progress(now, worker, attempt, fraction);
-                if let Some(live) = self.farm.attempts.get_mut(&attempt).filter(|live| live.worker == worker)
-                {
+                if let Some(live) = self.farm.attempts.get_mut(attempt).filter(|live| live.worker == worker) {
                     live.fraction = fraction.is_finite().then(|| fraction.clamp(0.0, 1.0));
                 }
             }
@@ -300,15 +299,14 @@ impl Brain {
                 }
             }
             Up::Notices { job, texts } => {
-                let attempt =
-                    self.farm.attempts.iter().find(|(_, a)| a.worker == worker && a.task.job == job);
-                if let Some(attempt) = attempt.map(|(id, _)| *id) {
+                let attempt = self.farm.attempts.of_worker(worker).find(|(_, live)| live.task.job == job);
+                if let Some(attempt) = attempt.map(|(id, _)| id) {
                     self.notices(job, texts, Some(attempt));
                 }
             }
             Up::Heartbeat => {
                 self.farm.core.heartbeat(now, worker, out);
-                if let Some(known) = self.farm.workers.get_mut(&worker) {
+                if let Some(known) = self.farm.workers.get_mut(worker) {
                     known.last_seen_ms = unix_ms();
                 }
             }
@@ -392,7 +390,7 @@ impl Brain {
 
     fn gone(&mut self, worker: WorkerId) {
         let at_ms = unix_ms();
-        let Some(known) = self.farm.workers.get_mut(&worker) else { return };
+        let Some(known) = self.farm.workers.get_mut(worker) else { return };
         known.link = None;
         known.last_seen_ms = at_ms;
         let leaves = match known.wish {
@@ -412,8 +410,8 @@ impl Brain {
     }
 
     fn wish(&mut self, name: &str, wish: WorkerWish) -> Answer<()> {
-        let worker = self.farm.worker_named(name).ok_or_else(|| no_worker(name))?;
-        let Some(known) = self.farm.workers.get_mut(&worker) else { return Err(no_worker(name)) };
+        let worker = self.farm.workers.named(name).ok_or_else(|| no_worker(name))?;
+        let Some(known) = self.farm.workers.get_mut(worker) else { return Err(no_worker(name)) };
         if known.link.is_none() && matches!(wish, WorkerWish::Drain | WorkerWish::Stop) {
             return Err(Fault::conflict(format!("The worker {name} is offline already.")));
         }
@@ -425,7 +423,7 @@ impl Brain {
     }
 
     fn remove_worker(&mut self, name: &str) -> Answer<()> {
-        let worker = self.farm.worker_named(name).ok_or_else(|| no_worker(name))?;
+        let worker = self.farm.workers.named(name).ok_or_else(|| no_worker(name))?;
         if self.farm.workers.get(&worker).is_some_and(|known| known.link.is_some()) {
             return Err(Fault::conflict(format!(
                 "The worker {name} is connected; stop or drain it first, then remove it."
@@ -436,7 +434,7 @@ impl Brain {
         self.absorb();
         self.event(unix_ms(), None, Some(worker), &Change::WorkerRemoved);
         self.write(Write::DeleteWorker { worker });
-        self.farm.workers.remove(&worker);
+        self.farm.workers.remove(worker);
         Ok(())
     }
 }

@@ -17,7 +17,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{batch::Batch, paths::Paths};
+use super::{
+    batch::Batch,
+    paths::Paths,
+    roster::{Attempts, Workers},
+};
 use crate::clock::{Clock, unix_ms};
 
 /// Milliseconds for which an ended job stays in memory, so that late reports of it are still understood.
@@ -35,10 +39,8 @@ pub(crate) struct Farm {
     pub last_job: JobId,
     /// Those that the core holds.
     pub jobs: HashMap<JobId, LiveJob>,
-    /// Those that are handed out and have not ended.
-    pub attempts: HashMap<AttemptId, LiveAttempt>,
-    /// All that the records know.
-    pub workers: HashMap<WorkerId, Known>,
+    pub attempts: Attempts,
+    pub workers: Workers,
     /// What a person has set of users and projects.
     pub shares: BTreeMap<Party, Share>,
     /// How many there are of what the farm has only so many.
@@ -237,10 +239,6 @@ impl Farm {
         }
     }
 
-    pub(crate) fn worker_named(&self, name: &str) -> Option<WorkerId> {
-        self.workers.iter().find(|(_, known)| known.name == name).map(|(id, _)| *id)
-    }
-
     pub(crate) fn name_of(&self, worker: WorkerId) -> String {
         self.workers.get(&worker).map_or_else(|| worker.to_string(), |known| known.name.clone())
     }
@@ -278,10 +276,10 @@ impl Farm {
     /// Notes for the records when each connected worker was last heard of.
     pub(super) fn touch_all(&mut self, batch: &mut Batch) {
         let at_ms = unix_ms();
-        for (worker, known) in &mut self.workers {
+        for (worker, known) in self.workers.iter_mut() {
             if known.link.is_some() {
                 known.last_seen_ms = at_ms;
-                batch.writes.push(Write::TouchWorker { worker: *worker, at_ms });
+                batch.writes.push(Write::TouchWorker { worker, at_ms });
             }
         }
     }

@@ -32,7 +32,7 @@ impl Farm {
         let view = self.core.job(job)?;
         let steps = view.steps.iter().map(|step| LiveStep { tasks: counts(step.counts), inside: 0.0 });
         let mut steps: Vec<LiveStep> = steps.collect();
-        let running = self.attempts.values().filter(|a| a.task.job == job && a.started.is_some());
+        let running = self.attempts.of_job(job).map(|(_, live)| live).filter(|live| live.started.is_some());
         let mut workers = HashSet::new();
         for attempt in running {
             workers.insert(attempt.worker);
@@ -71,8 +71,7 @@ impl Farm {
         let now = self.clock.now();
         let mut running: Vec<RunningView> = self
             .attempts
-            .iter()
-            .filter(|(_, attempt)| attempt.worker == id)
+            .of_worker(id)
             .filter_map(|(attempt, live)| {
                 let started = live.started?;
                 // Blender says 0 for long, and then often nothing more.
@@ -87,7 +86,7 @@ impl Farm {
                 });
                 Some(RunningView {
                     slot: live.slot,
-                    attempt: *attempt,
+                    attempt,
                     job: live.task.job,
                     frame,
                     since_ms: started.at_ms,

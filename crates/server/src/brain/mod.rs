@@ -14,6 +14,7 @@ mod order;
 mod paths;
 mod plan;
 mod restore;
+mod roster;
 #[cfg(test)]
 mod tests;
 mod wakes;

@@ -38,7 +38,7 @@ pub(super) async fn get(
 
 async fn view(app: &App, name: String) -> Answer<axum::Json<WorkerView>> {
     let wanted = name.clone();
-    let view = app.brain.look(move |farm| farm.worker_view(farm.worker_named(&wanted)?)).await?;
+    let view = app.brain.look(move |farm| farm.worker_view(farm.workers.named(&wanted)?)).await?;
     view.map(axum::Json).ok_or_else(|| no_worker(&name))
 }
 
@@ -133,5 +133,6 @@ pub(super) async fn link(
     Ok(upgrade
         .max_message_size(links::MAX_MESSAGE)
         .max_frame_size(links::MAX_MESSAGE)
+        .read_buffer_size(links::READ_BUFFER)
         .on_upgrade(move |socket| links.track_future(links::serve(app, socket))))
 }

@@ -1,0 +1,148 @@
+//! What comes by the thousand: attempts opened and started, and tasks committed. Many of a kind are one statement,
+//! for a statement costs two changes of thread, and its row a few microseconds.
+
+use kiln_types::OutputSet;
+use serde::Serialize;
+use sqlx::SqliteConnection;
+
+use crate::Write;
+use crate::sql::{Result, to_json};
+
+/// Waits until something else is to be written, then goes in the order in which an attempt lives.
+#[derive(Default)]
+pub(crate) struct Bulk {
+    opened: Vec<Opened>,
+    started: Vec<Started>,
+    done: Vec<Done>,
+    outputs: Vec<Output>,
+}
+
+/// Epoch, counter, job, step, index, generation, worker, slot, time.
+#[derive(Serialize)]
+struct Opened(u32, i64, i64, u16, u32, u32, i64, u16, i64);
+
+/// Epoch, counter, time.
+#[derive(Serialize)]
+struct Started(u32, i64, i64);
+
+/// Job, step, index, generation; the attempt's epoch and counter; time, seconds, peak memory.
+#[derive(Serialize)]
+struct Done(i64, u16, u32, u32, u32, i64, i64, f64, Option<i64>);
+
+/// The place of its task among those that are done, and the file: frame, path, role, hash, size, format, width, height.
+#[derive(Serialize)]
+struct Output(usize, i32, String, String, String, i64, &'static str, u32, u32);
+
+impl Bulk {
+    /// Keeps what comes by the thousand, and hands back the rest, before which [`Bulk::flush`] must go.
+    pub fn take(&mut self, write: Write) -> Result<Option<Write>> {
+        match write {
+            Write::OpenAttempt { attempt, task, generation, worker, slot, at_ms } => {
+                let (epoch, counter) = (attempt.epoch.0, attempt.counter.cast_signed());
+                let (job, step, index) = (task.job.0.cast_signed(), task.step.0, task.index.0);
+                let (worker, slot) = (worker.bits().cast_signed(), slot.0);
+                let row = Opened(epoch, counter, job, step, index, generation.0, worker, slot, at_ms);
+                self.opened.push(row);
+            }
+            Write::StartAttempt { attempt, at_ms } => {
+                self.started.push(Started(attempt.epoch.0, attempt.counter.cast_signed(), at_ms));
+            }
+            Write::CommitTask { task, generation, attempt, frame, outputs, seconds, peak_memory, at_ms } => {
+                self.outputs_of(frame, &outputs)?;
+                let (epoch, counter) = (attempt.epoch.0, attempt.counter.cast_signed());
+                let (job, step, index) = (task.job.0.cast_signed(), task.step.0, task.index.0);
+                let peak = peak_memory.map(u64::cast_signed);
+                let row = Done(job, step, index, generation.0, epoch, counter, at_ms, seconds, peak);
+                self.done.push(row);
+            }
+            other => return Ok(Some(other)),
+        }
+        Ok(None)
+    }
+
+    fn outputs_of(&mut self, frame: i32, outputs: &OutputSet) -> Result<()> {
+        for file in outputs.files() {
+            self.outputs.push(Output(
+                self.done.len(),
+                frame,
+                file.path.as_str().to_owned(),
+                to_json("role", &file.role)?,
+                file.hash.to_string(),
+                file.size.cast_signed(),
+                file.format.as_str(),
+                file.width,
+                file.height,
+            ));
+        }
+        Ok(())
+    }
+
+    pub async fn flush(&mut self, db: &mut SqliteConnection) -> Result<()> {
+        let Self { opened, started, done, outputs } = std::mem::take(self);
+        each(
+            db,
+            &opened,
+            "INSERT INTO attempts (epoch, counter, job, step, idx, generation, worker, slot, state, opened_ms) \
+             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, \
+                 value ->> 7, 'assigned', value ->> 8 \
+             FROM json_each(?1) ORDER BY key",
+        )
+        .await?;
+        each(
+            db,
+            &started,
+            "UPDATE attempts SET state = 'running', started_ms = row.value ->> 2 FROM json_each(?1) AS row \
+             WHERE epoch = row.value ->> 0 AND counter = row.value ->> 1 AND state = 'assigned'",
+        )
+        .await?;
+        each(
+            db,
+            &done,
+            "UPDATE attempts SET state = 'committed', ended_ms = row.value ->> 6, seconds = row.value ->> 7, \
+                 peak_memory = row.value ->> 8 \
+             FROM json_each(?1) AS row WHERE epoch = row.value ->> 4 AND counter = row.value ->> 5",
+        )
+        .await?;
+        each(
+            db,
+            &done,
+            "INSERT INTO tasks (job, step, idx, generation, state) \
+             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, 'done' FROM json_each(?1) \
+             WHERE true ORDER BY key \
+             ON CONFLICT (job, step, idx) DO UPDATE SET generation = excluded.generation, state = 'done', reason = NULL",
+        )
+        .await?;
+        let again: Vec<&Done> = done.iter().filter(|done| done.3 > 0).collect();
+        each(
+            db,
+            &again,
+            "UPDATE outputs SET current = 0 FROM json_each(?1) AS row \
+             WHERE job = row.value ->> 0 AND step = row.value ->> 1 AND idx = row.value ->> 2 \
+                 AND generation < row.value ->> 3",
+        )
+        .await?;
+        // The rows of a task's files name their task by its place.
+        let rows: Vec<(&Output, &Done)> =
+            outputs.iter().filter_map(|output| Some((output, done.get(output.0)?))).collect();
+        each(
+            db,
+            &rows,
+            "INSERT INTO outputs (job, step, idx, generation, attempt_epoch, attempt_counter, committed_ms, frame, path, \
+                 role, hash, size, format, width, height) \
+             SELECT value ->> '$[1][0]', value ->> '$[1][1]', value ->> '$[1][2]', value ->> '$[1][3]', \
+                 value ->> '$[1][4]', value ->> '$[1][5]', value ->> '$[1][6]', value ->> '$[0][1]', \
+                 value ->> '$[0][2]', value ->> '$[0][3]', unhex(value ->> '$[0][4]'), value ->> '$[0][5]', \
+                 value ->> '$[0][6]', value ->> '$[0][7]', value ->> '$[0][8]' \
+             FROM json_each(?1) ORDER BY key",
+        )
+        .await
+    }
+}
+
+/// Runs the statement on all rows at once, if there are any.
+async fn each(db: &mut SqliteConnection, rows: &[impl Serialize], sql: &'static str) -> Result<()> {
+    if !rows.is_empty() {
+        sqlx::query(sql).bind(to_json("row", &rows)?).execute(db).await?;
+    }
+    Ok(())
+}
