@@ -15,7 +15,7 @@ use kiln_api::{
     AssignedTask, BlenderOffer, DeviceOffer, Down, Finish, Hello, Machine, RevokeWhy, Up, Verdict,
 };
 use kiln_client::{Client, ClientError, WorkerLink};
-use kiln_types::{AttemptId, BlobHash, DeviceClass, JobId, OutputSet, WorkerId};
+use kiln_types::{AttemptId, BlobHash, DeviceClass, OutputSet, TaskId, WorkerId};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -38,14 +38,12 @@ pub struct Nature {
 /// What the workers saw.
 #[derive(Debug, Default)]
 pub struct Log {
-    /// Tasks that came to a slot that did nothing: they start at once.
-    pub to_idle: Vec<(JobId, AttemptId, Instant)>,
     /// From the end of a frame on a slot to the beginning of its next.
     pub gaps: Vec<(Instant, Duration)>,
     /// From the report of a frame to the word that it is on disk.
     pub settled: Vec<(Instant, Duration)>,
     /// When a start was reported.
-    pub started: Vec<(AttemptId, Instant)>,
+    pub started: Vec<(TaskId, AttemptId, Instant)>,
 }
 
 pub struct Swarm {
@@ -98,7 +96,6 @@ impl Swarm {
         let mut all = Log::default();
         for worker in self.workers {
             let log = worker.await.map_err(|error| Failed::Odd(error.to_string()))??;
-            all.to_idle.extend(log.to_idle);
             all.gaps.extend(log.gaps);
             all.settled.extend(log.settled);
             all.started.extend(log.started);
@@ -189,12 +186,6 @@ impl Worker {
     async fn hear(&mut self, down: Down) -> Result<(), Failed> {
         match down {
             Down::Assign(assignment) => {
-                let now = Instant::now();
-                if self.queue.is_empty()
-                    && let Some(first) = assignment.tasks.first()
-                {
-                    self.log.to_idle.push((assignment.job, first.attempt, now));
-                }
                 self.queue.extend(assignment.tasks);
                 self.begin().await?;
             }
@@ -231,12 +222,12 @@ impl Worker {
         if self.ends.is_some() {
             return Ok(());
         }
-        let Some(attempt) = self.queue.front().map(|task| task.attempt) else { return Ok(()) };
+        let Some(AssignedTask { attempt, task, .. }) = self.queue.front().cloned() else { return Ok(()) };
         let now = Instant::now();
         if let Some(since) = self.free_since.take() {
             self.log.gaps.push((now, now - since));
         }
-        self.log.started.push((attempt, now));
+        self.log.started.push((task, attempt, now));
         self.link.send(&Up::Started { attempt }).await?;
         self.link.send(&Up::Progress { attempt, fraction: 0.5 }).await?;
         let (least, most) = (*self.nature.frame_ms.start(), *self.nature.frame_ms.end());
