@@ -159,6 +159,7 @@ impl Server {
         if !options.listen.ip().is_loopback() && !options.insecure {
             return Err(ServerError::NeedsInsecure(options.listen));
         }
+        more_files();
         let data = options.data.clone();
         // First, because a port in use leaves nothing behind then.
         let listener = listen::bind(options.listen).await.map_err(|error| own_server(&data, error))?;
@@ -177,6 +178,17 @@ impl Server {
         let collector = Arc::downgrade(&app.collector);
         let task = tokio::spawn(live(app, brain, to_split, gate, listener, store, data));
         Ok(RunningServer { addr, key: key.as_str().to_owned(), stop, collector, task })
+    }
+}
+
+/// A connection is an open file, and many systems allow only a thousand unless asked for more.
+fn more_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::debug!(%error, "the limit of open files stays as it is");
     }
 }
 

@@ -15,7 +15,7 @@ impl Farm {
     pub(crate) fn wakeable(&self) -> (Vec<Waiting>, Vec<Sleeper>) {
         let now_ms = unix_ms();
         let mut sleepers = Vec::new();
-        for (worker, known) in &self.workers {
+        for (worker, known) in self.workers.iter() {
             let said = &known.said;
             // Awake, it would only say that it is not its time.
             let rests =
@@ -58,7 +58,7 @@ impl Farm {
     /// The network cards of a worker that is gone.
     pub(crate) fn macs_of(&self, name: &str) -> Answer<Vec<Mac>> {
         let known =
-            self.worker_named(name).and_then(|id| self.workers.get(&id)).ok_or_else(|| no_worker(name))?;
+            self.workers.named(name).and_then(|id| self.workers.get(&id)).ok_or_else(|| no_worker(name))?;
         if known.link.is_some() {
             return Err(Fault::conflict(format!("The worker {name} is awake: it is connected.")));
         }
