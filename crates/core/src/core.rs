@@ -151,7 +151,7 @@ impl Core {
         let trial = self.infirmary.next_deadline();
         let watch = self.watch.next_deadline();
         let all = leases.into_iter().chain(self.pauses.next_deadline()).chain(start).chain(self.next_tail());
-        all.chain(trial).chain(watch).min()
+        all.chain(trial).chain(watch).chain(self.indexes.more.then_some(Moment(0))).min()
     }
 
     /// To change it: its job is filed anew.

@@ -91,6 +91,9 @@ pub struct Forecast {
     pub latest_ms: u64,
 }
 
+/// Attempts of a step up to which a forecast looks at each.
+const EACH: usize = 1000;
+
 impl Core {
     /// Why tasks of the job wait, by step. Empty where none does, or the next turn hands them out.
     pub fn explain(&self, now: Moment, id: JobId) -> Vec<(StepIndex, Vec<Wait>)> {
@@ -223,8 +226,7 @@ impl Core {
         if held <= 0.0 || left <= 0.0 {
             return None;
         }
-        let fitting = self.workers.values().filter(|worker| worker.takes_work() && worker.fits(step.need));
-        let all = fitting.map(|worker| f64::from(worker.speed) * f64::from(worker.offer.slots)).sum::<f64>();
+        let all = self.needs[step.need].power as f64 / 1000.0;
         let ms = |work: f64, speed: f64| (left * work / speed) as u64;
         let work = f64::from(work);
         let likely = ms(work, held);
@@ -237,6 +239,10 @@ impl Core {
 
     /// Frames that are not done, those that run by the part that is left of them.
     fn frames_left(&self, now: Moment, step: &Step, work: f32) -> f64 {
+        if step.live.len() > EACH {
+            // One with another, what runs is half done.
+            return f64::from(step.waiting_len() + step.queued()) + f64::from(step.running) / 2.0;
+        }
         let running = step.live.values().filter_map(|id| self.attempts.get(id)).map(|attempt| {
             let speed = self.workers.get(&attempt.worker).map_or(1.0, |worker| worker.speed);
             match attempt.phase {

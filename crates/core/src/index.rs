@@ -22,6 +22,10 @@ pub(crate) struct Indexes {
     pub changed: BTreeSet<JobId>,
     /// Needs of which vacant workers are to be looked at again, because more waits or a limit has room.
     pub fresh: BTreeSet<Need>,
+    /// Slots whose queues ran low, and that the last turn did not come to.
+    pub refill: BTreeSet<(WorkerId, SlotIndex)>,
+    /// Whether the last turn left slots or needs for the next.
+    pub more: bool,
     /// Steps that were put on offer since the last turn.
     pub arrived: BTreeSet<StepId>,
     /// Slots that hold the scene and do nothing.
@@ -111,6 +115,8 @@ impl Core {
             }
         }
         let takes_work = worker.takes_work();
+        let power =
+            if takes_work { (worker.speed * 1000.0) as u64 * u64::from(worker.offer.slots) } else { 0 };
         if let Some(need) = worker.reserved
             && (!takes_work || !worker.fits(need) || self.needs[need].ready.is_empty())
         {
@@ -129,7 +135,8 @@ impl Core {
             let vacant =
                 (fits && has_vacant && open && needs::claim(worker, &beside, room).is_some()).then_some(rank);
             let slots = if fits && takes_work { worker.offer.slots } else { 0 };
-            let new = Standpoint { fits, slots, vacant };
+            let power = if fits { power } else { 0 };
+            let new = Standpoint { fits, slots, power, vacant };
             let old = std::mem::replace(&mut worker.standpoints[need.0], new);
             if old != new {
                 self.needs[need].moved(id, old, new);
@@ -384,6 +391,7 @@ impl needs::NeedState {
     fn moved(&mut self, id: WorkerId, old: Standpoint, new: Standpoint) {
         self.slots = self.slots - u32::from(old.slots) + u32::from(new.slots);
         self.willing = self.willing - u32::from(old.slots > 0) + u32::from(new.slots > 0);
+        self.power = self.power - old.power + new.power;
         if let Some(rank) = old.vacant {
             self.vacant.remove(&(rank, id));
         }

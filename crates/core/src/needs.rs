@@ -28,6 +28,8 @@ pub(crate) struct NeedState {
     /// Workers that fit and take work, busy or not, and their slots.
     pub willing: u32,
     pub slots: u32,
+    /// Of those slots, the speeds together; thousandths. As of the last event of each worker.
+    pub power: u64,
     /// A worker that takes nothing else until there is room on it for this.
     pub reserved: Option<WorkerId>,
 }
@@ -39,6 +41,8 @@ pub(crate) struct Standpoint {
     pub fits: bool,
     /// The slots by which it is counted in [`NeedState::slots`]; 0 where it is not counted.
     pub slots: u16,
+    /// Its part of [`NeedState::power`].
+    pub power: u64,
     pub vacant: Option<Rank>,
 }
 

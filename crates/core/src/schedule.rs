@@ -22,6 +22,9 @@ use crate::{
 const RELOAD_MS: u64 = 20_000;
 /// Steps that cannot be served here and now, looked at for one decision.
 pub(crate) const LOOK_AT: usize = 256;
+/// Tasks handed out in one turn, about: what comes with a turn is not told before all of it is on disk. Queues wait for
+/// the next turn first.
+const GIVEN_AT_ONCE: usize = 1024;
 /// One part in so many of the time goes to lower priorities, so that nothing starves.
 const TRICKLE: u64 = 20;
 
@@ -42,18 +45,32 @@ impl Core {
         let dirty: Vec<WorkerId> = self.by_speed();
         self.reindex();
         let mut given = Given::new();
-        let mut refill: BTreeSet<Seat> = BTreeSet::new();
+        let mut refill = std::mem::take(&mut self.indexes.refill);
         for worker in dirty {
             self.serve_worker(worker, &mut refill, &mut given, out);
         }
+        let mut unserved = Vec::new();
         while let Some(need) = self.indexes.fresh.pop_first() {
-            self.serve_need(need, &mut refill, &mut given, out);
+            if given.len() < GIVEN_AT_ONCE {
+                self.serve_need(need, &mut refill, &mut given, out);
+            }
+            if given.len() >= GIVEN_AT_ONCE {
+                unserved.push(need);
+            }
         }
-        for (worker, slot) in refill {
+        while given.len() < GIVEN_AT_ONCE
+            && let Some((worker, slot)) = refill.pop_first()
+        {
             self.fill_queue(worker, slot, &mut given, out);
         }
+        self.indexes.more = !unserved.is_empty() || !refill.is_empty();
+        self.indexes.refill = refill;
         self.give_trials(&mut given, out);
-        self.make_way(out);
+        // Whoever is not served yet may find room without anybody's making way.
+        if unserved.is_empty() {
+            self.make_way(out);
+        }
+        self.indexes.fresh.extend(unserved);
         self.reindex();
         // What was handed out is sent before any of it is asked back.
         self.send(std::mem::take(&mut given), out);
@@ -105,7 +122,7 @@ impl Core {
         out: &mut impl Outbox,
     ) {
         let mut refused: BTreeSet<WorkerId> = BTreeSet::new();
-        while refused.len() < LOOK_AT {
+        while refused.len() < LOOK_AT && given.len() < GIVEN_AT_ONCE {
             let state = &self.needs[need];
             if state.ready.is_empty() || state.vacant.is_empty() || self.lacking_limit(need).is_some() {
                 return;

@@ -23,7 +23,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let target = Target::prepare(Client::new(url, key)?, pid.parse()?).await?;
     let (workers, seconds) = (workers.parse()?, Duration::from_secs(seconds.parse()?));
     let measured: Measured = match &what[..] {
-        "workers" => load::workers(&target, workers, seconds).await?,
+        "workers" => load::workers(&target, workers, 1000..=10_000, seconds).await?,
         "lifecycles" => load::lifecycles(&target, workers, seconds, false).await?,
         "small" => load::lifecycles(&target, workers, seconds, true).await?,
         "million" => load::million(&target, workers, seconds).await?,

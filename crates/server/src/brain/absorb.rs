@@ -55,11 +55,7 @@ impl Brain {
             }
             Record::AttemptStarted { attempt, task } => {
                 let started = Started { moment: self.farm.clock.now(), at_ms };
-                let mut worker = None;
-                if let Some(live) = self.farm.attempts.get_mut(attempt) {
-                    live.started = Some(started);
-                    worker = Some(live.worker);
-                }
+                let worker = self.farm.attempts.start(attempt, started).map(|live| live.worker);
                 self.write(Write::StartAttempt { attempt, at_ms });
                 let frame = self.farm.frame_of(task);
                 let TaskId { job, step, index } = task;

@@ -32,9 +32,8 @@ impl Farm {
         let view = self.core.job(job)?;
         let steps = view.steps.iter().map(|step| LiveStep { tasks: counts(step.counts), inside: 0.0 });
         let mut steps: Vec<LiveStep> = steps.collect();
-        let running = self.attempts.of_job(job).map(|(_, live)| live).filter(|live| live.started.is_some());
         let mut workers = HashSet::new();
-        for attempt in running {
+        for (_, attempt) in self.attempts.running(job) {
             workers.insert(attempt.worker);
             if let Some(step) = steps.get_mut(usize::from(attempt.task.step.0)) {
                 step.inside += f64::from(attempt.fraction.unwrap_or(0.0));

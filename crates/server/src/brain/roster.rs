@@ -7,7 +7,7 @@ use std::{
 
 use kiln_types::{AttemptId, Epoch, JobId, WorkerId};
 
-use super::farm::{Known, LiveAttempt};
+use super::farm::{Known, LiveAttempt, Started};
 
 /// All workers that the records know. No two have one name.
 #[derive(Default)]
@@ -60,7 +60,8 @@ const FIRST: AttemptId = AttemptId { epoch: Epoch(0), counter: 0 };
 pub(crate) struct Attempts {
     all: HashMap<AttemptId, LiveAttempt>,
     by_worker: BTreeSet<(WorkerId, AttemptId)>,
-    by_job: BTreeSet<(JobId, AttemptId)>,
+    /// Those that run: what waits in queues is a hundred times as many.
+    running: BTreeSet<(JobId, AttemptId)>,
 }
 
 impl Attempts {
@@ -71,19 +72,30 @@ impl Attempts {
     pub(super) fn insert(&mut self, id: AttemptId, live: LiveAttempt) {
         self.remove(id);
         self.by_worker.insert((live.worker, id));
-        self.by_job.insert((live.task.job, id));
+        if live.started.is_some() {
+            self.running.insert((live.task.job, id));
+        }
         self.all.insert(id, live);
+    }
+
+    /// It runs now. What it is, where it is known.
+    pub(super) fn start(&mut self, id: AttemptId, started: Started) -> Option<&LiveAttempt> {
+        let live = self.all.get_mut(&id)?;
+        live.started = Some(started);
+        self.running.insert((live.task.job, id));
+        Some(live)
     }
 
     pub(super) fn remove(&mut self, id: AttemptId) -> Option<LiveAttempt> {
         let live = self.all.remove(&id)?;
         self.by_worker.remove(&(live.worker, id));
-        self.by_job.remove(&(live.task.job, id));
+        self.running.remove(&(live.task.job, id));
         Some(live)
     }
 
     pub(super) fn remove_job(&mut self, job: JobId) {
-        let ids: Vec<AttemptId> = self.of_job(job).map(|(id, _)| id).collect();
+        let of_job = self.all.iter().filter(|(_, live)| live.task.job == job);
+        let ids: Vec<AttemptId> = of_job.map(|(id, _)| *id).collect();
         for id in ids {
             self.remove(id);
         }
@@ -96,8 +108,8 @@ impl Attempts {
     }
 
     /// In their order.
-    pub(super) fn of_job(&self, job: JobId) -> impl Iterator<Item = (AttemptId, &LiveAttempt)> {
-        let ids = self.by_job.range((job, FIRST)..).take_while(move |(of, _)| *of == job);
+    pub(super) fn running(&self, job: JobId) -> impl Iterator<Item = (AttemptId, &LiveAttempt)> {
+        let ids = self.running.range((job, FIRST)..).take_while(move |(of, _)| *of == job);
         ids.filter_map(|(_, id)| Some((*id, self.all.get(id)?)))
     }
 }

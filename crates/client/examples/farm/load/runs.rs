@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    ops::RangeInclusive,
     time::{Duration, Instant},
 };
 
@@ -24,13 +25,19 @@ const HALF: f64 = 0.5;
 /// How often a list and a page are asked for.
 const ASKED: u32 = 200;
 
-/// A farm of so many workers, with frames of 1 to 10 s: first with half of the slots free, then with none.
+/// A farm of so many workers, with frames of so many milliseconds: first with half of the slots free, then with none.
 ///
 /// # Errors
 /// Where the server or a connection fails.
-pub async fn workers(target: &Target, count: u32, time: Duration) -> Result<Measured, Failed> {
+pub async fn workers(
+    target: &Target,
+    count: u32,
+    frame_ms: RangeInclusive<u64>,
+    time: Duration,
+) -> Result<Measured, Failed> {
     let mut measured = Measured::default();
-    let nature = Nature { frame_ms: 1000..=10_000, stores: false };
+    let mean_s = (frame_ms.start() + frame_ms.end()) as f64 / 2000.0;
+    let nature = Nature { frame_ms, stores: false };
     let began = Instant::now();
     let swarm = Swarm::join(&target.client, count, &nature).await?;
     measured.line("workers connected", format!("{count}, in {:.1} s", began.elapsed().as_secs_f64()));
@@ -38,7 +45,7 @@ pub async fn workers(target: &Target, count: u32, time: Duration) -> Result<Meas
 
     let watch = Watch::start(&target.client).await?;
     let (server, own) = (Meter::start(target.pid)?, Meter::start(std::process::id())?);
-    let a_second = f64::from(count) * HALF / 5.5;
+    let a_second = f64::from(count) * HALF / mean_s;
     let frames = ((a_second * EVERY.as_secs_f64()) as u32).max(1);
     let mut submitted = HashMap::new();
     let began = Instant::now();
@@ -50,10 +57,12 @@ pub async fn workers(target: &Target, count: u32, time: Duration) -> Result<Meas
     measured.line("frames a second that come to free slots", format!("{a_second:.0}"));
     measured.processors(&server.stop()?, &own.stop()?);
     // So that all of it is over.
-    sleep(Duration::from_secs(12)).await;
+    while swarm.committed() < submitted.len() as u64 * u64::from(frames) {
+        sleep(EVERY).await;
+    }
 
     let (server, own) = (Meter::start(target.pid)?, Meter::start(std::process::id())?);
-    let enough = count * (2 + time.as_secs() as u32);
+    let enough = count * (2 + (2.0 * time.as_secs_f64() / mean_s) as u32);
     let at = Instant::now();
     let job = target.submit(enough).await?.id;
     sleep(time / 4).await;
