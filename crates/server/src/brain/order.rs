@@ -105,8 +105,8 @@ impl Brain {
     }
 
     fn set_pools(&mut self, name: &str, change: &ChangePools) -> Answer<()> {
-        let worker = self.farm.worker_named(name).ok_or_else(|| no_worker(name))?;
-        let Some(known) = self.farm.workers.get_mut(&worker) else { return Err(no_worker(name)) };
+        let worker = self.farm.workers.named(name).ok_or_else(|| no_worker(name))?;
+        let Some(known) = self.farm.workers.get_mut(worker) else { return Err(no_worker(name)) };
         let mut pools: BTreeSet<String> = known.pools.union(&change.add).cloned().collect();
         pools.retain(|pool| !change.remove.contains(pool));
         if pools.len() > MAX_POOLS {
