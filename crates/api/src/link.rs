@@ -133,6 +133,11 @@ pub enum Up {
         /// 0 to 1.
         fraction: f32,
     },
+    /// Its Blender has worked on it since the last of these, whether or not anybody can say how far it is. Twice a
+    /// minute at most.
+    Alive {
+        attempt: AttemptId,
+    },
     /// A piece of what Blender printed; at most 64 KiB.
     Log {
         attempt: AttemptId,

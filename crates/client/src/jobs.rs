@@ -199,6 +199,19 @@ impl Client {
         self.get(&routes::with(routes::of_job(id, "attempts"), &parameters)).await
     }
 
+    /// Attempts that failed or were lost with their worker, newest first; only those before `before`.
+    ///
+    /// # Errors
+    /// As all.
+    pub async fn failed_attempts(
+        &self,
+        id: JobId,
+        before: Option<AttemptId>,
+    ) -> Result<AttemptsPage, ClientError> {
+        let parameters = [("failed", shown(&Some(true))), ("before", shown(&before))];
+        self.get(&routes::with(routes::of_job(id, "attempts"), &parameters)).await
+    }
+
     /// What was committed after this sequence; 0 for all.
     ///
     /// # Errors
@@ -235,7 +248,7 @@ impl Client {
         self.get(&routes::worker(name)).await
     }
 
-    /// `pause`, `resume`, `drain`, `stop` or `wake`.
+    /// `pause`, `resume`, `drain`, `stop`, `wake` or `heal`.
     ///
     /// # Errors
     /// As all.

@@ -99,7 +99,7 @@ pub fn worker(name: &str) -> String {
     format!("{PREFIX}/workers/{}", escaped(name))
 }
 
-/// `pause`, `resume`, `drain` or `stop`.
+/// `pause`, `resume`, `drain`, `stop`, `wake` or `heal`.
 pub fn of_worker(name: &str, verb: &str) -> String {
     format!("{PREFIX}/workers/{}/{verb}", escaped(name))
 }

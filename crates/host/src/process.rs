@@ -245,6 +245,22 @@ pub fn lower_priority(pid: u32) {
     }
 }
 
+/// Processor time that a process group has used so far, its ended children included; clock ticks, normally of 10 ms.
+/// 0 where it is gone.
+pub fn ticks_of_group(group: u32) -> u64 {
+    running()
+        .filter_map(|pid| ticks(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, group))
+        .sum()
+}
+
+/// Of a line of /proc/PID/stat, where it is of the group. The name stands in brackets and may hold any sign itself.
+fn ticks(stat: &str, group: u32) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let own: u32 = fields.nth(2)?.parse().ok()?;
+    let used = fields.skip(8).take(4).filter_map(|ticks| ticks.parse::<u64>().ok());
+    (own == group).then(|| used.sum())
+}
+
 fn carries(pid: &str, mark: &str) -> bool {
     let wanted = format!("{MARK}={mark}");
     std::fs::read(format!("/proc/{pid}/environ"))
@@ -269,5 +285,49 @@ fn kill_marked(mark: &str) {
         {
             let _gone = pidfd_send_signal(&handle, Signal::KILL);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::process::CommandExt as _,
+        process::Command,
+        time::{Duration, Instant},
+    };
+
+    use super::{ticks, ticks_of_group};
+
+    #[test]
+    fn the_time_of_a_process_is_read_whatever_its_name() {
+        let line = "77 (a) b (c) R 1 70 70 0 -1 0 0 0 0 0 11 22 33 44 20 0 1 0 5 6 7";
+        assert_eq!(ticks(line, 70), Some(110));
+        assert_eq!(ticks(line, 71), None);
+        assert_eq!(ticks("", 70), None);
+    }
+
+    #[test]
+    fn a_group_that_works_uses_time_and_one_that_waits_does_not() {
+        let start = |script: &str| {
+            Command::new("sh")
+                .args(["-c", script])
+                .process_group(0)
+                .spawn()
+                .expect("every machine has a shell")
+        };
+        let mut works = start("while :; do :; done");
+        let mut waits = start("sleep 60; :");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while ticks_of_group(works.id()) < 50 {
+            assert!(Instant::now() < deadline, "it uses nothing");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let waited = ticks_of_group(waits.id());
+        for child in [&mut works, &mut waits] {
+            let group = rustix::process::Pid::from_child(child);
+            let _gone = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+            child.wait().expect("it was started here");
+        }
+        assert!(waited < 10, "{waited} ticks");
     }
 }

@@ -9,9 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_host::{BlenderInstall, Capabilities, Device, Host, HostOptions, Progress, SlotRoot};
+use kiln_host::{
+    BlenderInstall, Capabilities, Device, Host, HostOptions, Progress, SlotRoot, ticks_of_group,
+};
 use kiln_types::{AttemptId, BlenderSeries, BlenderVersion, Failure, FailureCause};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::{sync::mpsc::UnboundedSender, task::spawn_blocking};
 
 use crate::{bundles::Laid, identity, slot::Kind, worker::Input};
 
@@ -21,6 +23,11 @@ const LOG_PIECE: usize = 64 << 10;
 const LOG_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of log that one attempt may send.
 const LOG_MOST: usize = 10 << 20;
+
+/// How often it is looked whether a Blender does anything, and the clock ticks that it must have used since for that:
+/// a hundredth of the time. One that hangs answers pings, and uses less.
+const ALIVE_EVERY: Duration = Duration::from_secs(30);
+const ALIVE_TICKS: u64 = 30;
 
 /// Sorts what Blender prints to the attempt that it is printed for.
 #[derive(Debug, Default)]
@@ -32,6 +39,8 @@ struct Book {
     last: Option<Instant>,
     /// The last fraction told.
     fraction: f32,
+    /// Blender has said something since the last sign of life.
+    stirred: bool,
 }
 
 /// A running Blender. Dropping it ends the process and removes its folder.
@@ -139,6 +148,7 @@ fn send_soon(book: &Arc<Mutex<Book>>, inputs: &UnboundedSender<Input>) {
 }
 
 fn note_progress(book: &mut Book, progress: &Progress, inputs: &UnboundedSender<Input>) {
+    book.stirred = true;
     if let (Some(attempt), Some((done, all))) = (book.attempt, progress.samples)
         && all > 0
     {
@@ -148,6 +158,28 @@ fn note_progress(book: &mut Book, progress: &Progress, inputs: &UnboundedSender<
             let _ = inputs.send(Input::Progress { attempt, fraction });
         }
     }
+}
+
+/// As long as the Blender of this process group lives, tells every now and then that it does something: that it uses
+/// the processor, or says how far it is. Opening a file, compiling shaders, a bake and a compositor tell nothing else,
+/// and Cycles next to nothing while it computes.
+fn show_life(group: u32, book: &Arc<Mutex<Book>>, inputs: &UnboundedSender<Input>) {
+    let (book, inputs) = (Arc::downgrade(book), inputs.clone());
+    tokio::spawn(async move {
+        let mut used = 0;
+        loop {
+            tokio::time::sleep(ALIVE_EVERY).await;
+            let now = spawn_blocking(move || ticks_of_group(group)).await.unwrap_or(used);
+            let Some(book) = book.upgrade() else { return };
+            let mut book = lock(&book);
+            let stirred = std::mem::take(&mut book.stirred);
+            let works = stirred || now.saturating_sub(used) >= ALIVE_TICKS;
+            used = now;
+            if works && let Some(attempt) = book.attempt {
+                let _ = inputs.send(Input::Alive { attempt });
+            }
+        }
+    });
 }
 
 /// The Blenders of this machine, and how they are started.
@@ -322,6 +354,7 @@ impl Garage {
             ..HostOptions::default()
         };
         let host = Host::start(&install, &root, options).await?;
+        show_life(host.pid(), &book, &self.inputs);
         tracing::debug!(pid = host.pid(), version = %host.version(), "Blender is up");
         let met = Met {
             install,

@@ -69,6 +69,9 @@ pub enum JobsCommand {
     /// Why a job waits, and how long it will take.
     #[command(after_help = "Examples:\n  kiln jobs explain 7\n  kiln jobs explain 7 --json")]
     Explain(OneJob),
+    /// Every attempt that failed, with its frame, its worker and the reason.
+    #[command(after_help = "Examples:\n  kiln jobs failures 7\n  kiln jobs failures 7 --json")]
+    Failures(OneJob),
     /// Attach to a job until it ends; the exit code is the job's.
     #[command(after_help = "Examples:\n  kiln jobs wait 7\n  kiln jobs wait 7 && notify-send done")]
     Wait(FetchArgs),

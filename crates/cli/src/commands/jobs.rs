@@ -5,7 +5,7 @@ use kiln_client::{Archived, Client, ClientError};
 use kiln_types::{AttemptState, GpuUse, JobId, JobStanding, Needs, RenderSettings, Resolution};
 use serde_json::json;
 
-use super::{Context, attach};
+use super::{Context, attach, failures};
 use crate::{
     args::{At, FarmArgs, Jobs, JobsArgs, JobsCommand, ListArgs, LogsArgs, OrNone, SomeJobs},
     exit::{Exit, Fault, Outcome},
@@ -29,6 +29,7 @@ pub async fn run(context: &Context, args: JobsArgs) -> Outcome<Exit> {
         JobsCommand::List { list: args, farm } => return list(context, &args, &farm).await,
         JobsCommand::Show(job) => return show(context, &open(&job.farm)?, job.id).await,
         JobsCommand::Explain(job) => return explain(context, &open(&job.farm)?, job.id).await,
+        JobsCommand::Failures(job) => return failures::list(context, &open(&job.farm)?, job.id).await,
         JobsCommand::Wait(args) => return attach::wait(context, args).await,
         JobsCommand::Fetch(args) => return attach::fetch(context, args).await,
         JobsCommand::Logs(args) => return logs(context, &open(&args.job.farm)?, &args).await,
@@ -181,6 +182,8 @@ async fn show(context: &Context, client: &Client, id: JobId) -> Outcome<Exit> {
     let job = client.job(id).await?;
     let report = client.report(id).await?;
     let failed = attach::failed_tasks(client, &job).await?;
+    let failures =
+        if job.tasks.failed > 0 { failures::of_failed_frames(client, id, &failed).await? } else { None };
     let attempts = if context.output.reader() == crate::output::Reader::Json {
         all_attempts(client, id, None).await?
     } else {
@@ -196,6 +199,9 @@ async fn show(context: &Context, client: &Client, id: JobId) -> Outcome<Exit> {
         }
         for (reason, frames) in by_reason(&failed) {
             text.push_str(&format!("\n{frames} failed: {reason}"));
+        }
+        if let Some(failures) = &failures {
+            text.push_str(&format!("\n\n{failures}"));
         }
         if let Some(why) = unrendered(&job) {
             text.push_str(&format!("\n{why}"));

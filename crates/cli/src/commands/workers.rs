@@ -11,7 +11,7 @@ use crate::{
     farm,
     output::{
         table::table,
-        text::{moment, task},
+        text::{count, moment, task},
     },
     size::ByteSize,
 };
@@ -24,6 +24,7 @@ pub async fn run(context: &Context, args: WorkersArgs) -> Outcome<Exit> {
         Some(WorkersCommand::Resume(worker)) => ("resume", worker, "gets work again"),
         Some(WorkersCommand::Drain(worker)) => ("drain", worker, "finishes what it renders, then leaves"),
         Some(WorkersCommand::Stop(worker)) => ("stop", worker, "leaves now"),
+        Some(WorkersCommand::Heal(worker)) => ("heal", worker, "counts as well, and gets work again"),
         Some(WorkersCommand::Wake(worker)) => {
             ("wake", worker, "is called; it takes a machine a minute or so")
         }
@@ -84,6 +85,13 @@ fn lines(worker: &WorkerView) -> impl Iterator<Item = Vec<String>> {
         ("last heard of", moment(worker.last_seen_ms)),
     ];
     lines.extend(until.map(|until| ("rests until", moment(until))));
+    if let Some(sick) = &worker.sick {
+        lines.push(("tried in vain", count(sick.trials, "time")));
+        lines.push((
+            "tried next",
+            sick.next_ms.map_or_else(|| "as soon as something waits".to_owned(), moment),
+        ));
+    }
     for blender in &worker.blenders {
         lines.push(("Blender", format!("{} ({})", blender.version, blender.flavor)));
         for device in blender.devices.iter().filter(|device| device.class != DeviceClass::Cpu) {
@@ -157,12 +165,14 @@ fn row(worker: &WorkerView) -> Vec<String> {
     ]
 }
 
-/// `resting: asleep until 08:00`.
+/// `resting: asleep until 08:00`, `sick: it failed 3 times in a row where others render; the last: ...`.
 fn state(worker: &WorkerView) -> String {
-    match &worker.resting {
-        Some(rest) if worker.state == WorkerState::Resting => format!("{}: {}", worker.state, rest.why),
-        _ => worker.state.to_string(),
-    }
+    let why = match worker.state {
+        WorkerState::Resting => worker.resting.as_ref().map(|rest| rest.why.as_str()),
+        WorkerState::Sick => worker.sick.as_ref().map(|sick| sick.why.as_str()),
+        _ => None,
+    };
+    why.map_or_else(|| worker.state.to_string(), |why| format!("{}: {why}", worker.state))
 }
 
 /// `16 cores, 64 GB`, or `8 of 16 cores, 32 of 64 GB` where the farm gets only a part.

@@ -57,6 +57,10 @@ impl Brain {
                 let answer = self.wish(&name, wish);
                 self.batch.answer(reply, answer);
             }
+            Input::Heal { name, reply } => {
+                let answer = self.heal(&name);
+                self.batch.answer(reply, answer);
+            }
             Input::RemoveWorker { name, reply } => {
                 let answer = self.remove_worker(&name);
                 self.batch.answer(reply, answer);
@@ -291,6 +295,7 @@ impl Brain {
                     live.fraction = fraction.is_finite().then(|| fraction.clamp(0.0, 1.0));
                 }
             }
+            Up::Alive { attempt } => self.farm.core.attempt_progressed(now, worker, attempt),
             Up::Log { attempt, text } => {
                 if let Some((task, _, owner)) = self.farm.core.attempt_task(attempt)
                     && owner == worker
@@ -419,6 +424,14 @@ impl Brain {
         let now = self.farm.clock.now();
         self.write(Write::SetWorkerWish { worker, wish });
         self.farm.core.set_wish(now, worker, wish, &mut self.batch.outbox);
+        Ok(())
+    }
+
+    fn heal(&mut self, name: &str) -> Answer<()> {
+        let worker = self.farm.worker_named(name).ok_or_else(|| no_worker(name))?;
+        if !self.farm.core.heal_worker(worker, &mut self.batch.outbox) {
+            return Err(Fault::conflict(format!("The worker {name} is not sick.")));
+        }
         Ok(())
     }
 

@@ -92,6 +92,10 @@ pub(crate) enum Input {
         setting: Setting,
         reply: Reply<()>,
     },
+    Heal {
+        name: String,
+        reply: Reply<()>,
+    },
     RemoveWorker {
         name: String,
         reply: Reply<()>,

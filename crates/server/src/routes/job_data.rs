@@ -8,7 +8,9 @@ use kiln_api::{
     WorkerShare,
 };
 use kiln_store::{AttemptFilter, AttemptRow, KeptRow, OutputRow, TaskFilter};
-use kiln_types::{AttemptId, FileFormat, JobId, OutputSet, RelPath, StepIndex, TaskIndex, TaskState};
+use kiln_types::{
+    AttemptId, AttemptState, FileFormat, JobId, OutputSet, RelPath, StepIndex, TaskIndex, TaskState,
+};
 use serde::Deserialize;
 
 use super::{body::blob, jobs::row, store_fault};
@@ -71,6 +73,10 @@ pub(super) async fn tasks(
 pub(super) struct WhichAttempts {
     /// Only those of this frame.
     frame: Option<i32>,
+    /// Only those that failed, or were lost with their worker.
+    #[serde(default)]
+    #[param(required = false)]
+    failed: bool,
     /// Only older ones than this.
     #[param(value_type = Option<String>)]
     before: Option<AttemptId>,
@@ -92,7 +98,8 @@ pub(super) async fn attempts(
         Some(frame) => Some((job.spec.render_step(), position(&job.spec.frames, id, frame)?)),
         None => None,
     };
-    let filter = AttemptFilter { task, before: which.before, ..AttemptFilter::default() };
+    let states = if which.failed { vec![AttemptState::Failed, AttemptState::Lapsed] } else { Vec::new() };
+    let filter = AttemptFilter { task, states, before: which.before, ..AttemptFilter::default() };
     let rows = app.store.attempts(id, &filter, limit).await.map_err(store_fault)?;
     let next = if rows.len() == limit as usize { rows.last().map(|row| row.id) } else { None };
     let names = app.store.worker_names().await.map_err(store_fault)?;

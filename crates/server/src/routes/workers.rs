@@ -88,6 +88,18 @@ pub(super) async fn stop(
     wish(&app, name, WorkerWish::Stop).await
 }
 
+/// A worker that was set aside, because it failed or went down where others deliver, is well: it gets work again.
+#[utoipa::path(post, path = "/api/v1/workers/{name}/heal", tag = "workers", params(("name" = String, Path)),
+    responses((status = 200, body = WorkerView), (status = "default", body = Problem)))]
+pub(super) async fn heal(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Answer<axum::Json<WorkerView>> {
+    let worker = name.clone();
+    app.brain.ask(|reply| Input::Heal { name: worker, reply }).await?;
+    view(&app, name).await
+}
+
 /// Starts the machine of a worker that is offline, by wake-on-LAN; when it is up, the worker connects.
 #[utoipa::path(post, path = "/api/v1/workers/{name}/wake", tag = "workers", params(("name" = String, Path)),
     responses((status = 200, body = WorkerView), (status = "default", body = Problem)))]
