@@ -10,6 +10,7 @@ mod crash;
 mod curl;
 mod elsewhere;
 mod farm;
+mod health;
 mod house;
 mod netns;
 mod network;
