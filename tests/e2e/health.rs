@@ -62,7 +62,7 @@ fn a_worker_whose_blender_crashes_on_every_frame_is_set_aside_and_named() {
         [home.worker(&server.url, "sound"), crashing_worker(&home, &server.url, "broken", &program)];
     home.connected(2);
     let blend = home.copy(&scene("basic"), "shot.blend");
-    let job = home.submit(&[blend.to_str().unwrap(), "--frames", "1-400"]);
+    let job = home.submit(&[blend.to_str().unwrap(), "--frames", "1-240"]);
     wait_until(SOON, "the broken worker is set aside", || worker(&home, "broken")["state"] == "sick");
     home.completed(&job);
     assert_eq!(home.show(&job)["tasks"]["failed"], 0);

@@ -6,8 +6,8 @@ use kiln_types::{Failure, FailureCause, TaskId, TaskIndex, WorkerId};
 
 use crate::{Core, job::Step};
 
-/// Tasks of a step that must have failed alike, and attempts in all where the step has fewer tasks; workers on which
-/// they did, where so many would take it.
+/// Tasks of a step that must have failed alike, and attempts in all where the step has only two; workers on which they
+/// did, where so many would take it. A single task is not a job that fails alike: it fails.
 const TASKS: usize = 3;
 const ATTEMPTS: usize = 3;
 const WORKERS: usize = 2;
@@ -79,7 +79,7 @@ impl Core {
         let step = self.step_mut(task)?;
         let (need, least) = (step.need, TASKS.min(step.plan.count as usize));
         let way = step.firsts.note(task.index, workers, failure, says)?;
-        if way.tasks.len() < least || way.attempts < ATTEMPTS {
+        if way.tasks.len() < least.max(2) || way.attempts < ATTEMPTS {
             return None;
         }
         let (tasks, failed_on) = (way.tasks.clone(), way.workers.clone());
@@ -90,15 +90,11 @@ impl Core {
         if !enough || may_differ || self.others_are_at_it(task, &failed_on) {
             return None;
         }
-        let first = match tasks.len() {
-            1 => "the first frame".to_owned(),
-            many => format!("the first {many} frames"),
-        };
         let on = match failed_on.len() {
             1 => "one worker".to_owned(),
             many => format!("{many} workers"),
         };
-        let message = format!("{first} failed alike on {on}: {}", failure.message);
+        let message = format!("the first {} frames failed alike on {on}: {}", tasks.len(), failure.message);
         let reason = Failure { message, ..failure.clone() };
         let tasks = tasks.into_iter().map(|index| TaskId { index, ..task }).collect();
         Some((tasks, reason))

@@ -63,7 +63,7 @@ impl Core {
         self.settle(task.job, out);
     }
 
-    /// These tasks of one job fail, in whatever place they are, and the job with them.
+    /// These tasks of one job fail, wherever they wait or run, each with what it said last, and the job with them.
     fn stop_job(&mut self, tasks: &[TaskId], reason: Failure, out: &mut impl Outbox) {
         for task in tasks {
             let place = self.step(*task).and_then(|step| step.place(task.index));
@@ -76,7 +76,8 @@ impl Core {
             if let Some(step) = self.step_mut(*task) {
                 step.remove_waiting(task.index);
             }
-            self.fail_task(*task, reason.clone(), out);
+            let own = self.step(*task).and_then(|step| step.troubles.get(&task.index)?.last.clone());
+            self.fail_task(*task, own.unwrap_or_else(|| reason.clone()), out);
         }
         if let Some(task) = tasks.first() {
             self.end_job(task.job, JobEnd::Failed, Some(reason), out);
@@ -116,6 +117,9 @@ impl Core {
         if took_down {
             let workers = trouble.lapsed_on.clone();
             let reason = Failure::new(FailureCause::Other, self.took_down(&workers));
+            if let Some(trouble) = self.step_mut(task).and_then(|step| step.troubles.get_mut(&task.index)) {
+                trouble.last = Some(reason.clone());
+            }
             return match self.fails_as_others_did(task, &workers, &reason, TAKES_WORKERS_DOWN) {
                 Some((tasks, reason)) => self.stop_job(&tasks, reason, out),
                 None => self.fail_task(task, reason, out),

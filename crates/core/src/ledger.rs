@@ -95,8 +95,11 @@ impl Ledger {
             Record::AttemptStarted { attempt, task } => {
                 self.set_attempt(*task, *attempt, AttemptState::Running);
             }
-            Record::AttemptClosed { attempt, task, state, .. }
-            | Record::AttemptResumed { attempt, task, state } => self.set_attempt(*task, *attempt, *state),
+            Record::AttemptClosed { attempt, task, state, .. } => self.set_attempt(*task, *attempt, *state),
+            Record::AttemptResumed { attempt, task, state } => {
+                self.set_attempt(*task, *attempt, *state);
+                self.set_counts(*task, *attempt, true);
+            }
             Record::TaskCommitted { task, .. } => {
                 if let Some(step) = self.step(task.job, task.step.0) {
                     step.done.insert(task.index);
@@ -133,13 +136,7 @@ impl Ledger {
                     step.count = *count;
                 }
             }
-            Record::AttemptExcused { attempt, task } => {
-                if let Some(job) = self.jobs.get_mut(&task.job)
-                    && let Some(known) = job.attempts.get_mut(attempt)
-                {
-                    known.counts = false;
-                }
-            }
+            Record::AttemptExcused { attempt, task } => self.set_counts(*task, *attempt, false),
             Record::WorkerHealth { worker, sickness } => match sickness {
                 Some(sickness) => drop(self.sick.insert(*worker, sickness.clone())),
                 None => drop(self.sick.remove(worker)),
@@ -185,6 +182,13 @@ impl Ledger {
 
     fn step(&mut self, job: JobId, step: u16) -> Option<&mut RestoredStep> {
         self.jobs.get_mut(&job)?.steps.get_mut(usize::from(step))
+    }
+
+    fn set_counts(&mut self, task: TaskId, attempt: AttemptId, counts: bool) {
+        let job = self.jobs.get_mut(&task.job);
+        if let Some(known) = job.and_then(|job| job.attempts.get_mut(&attempt)) {
+            known.counts = counts;
+        }
     }
 
     fn set_attempt(&mut self, task: TaskId, attempt: AttemptId, state: AttemptState) {

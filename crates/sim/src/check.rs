@@ -25,6 +25,8 @@ pub struct Checker {
     /// Commits of tasks that wait for another step.
     pub behind: u64,
     pub lapses: u64,
+    /// Jobs of which tasks have failed early, and that must end for it.
+    stopping: BTreeSet<JobId>,
     /// Workers that are sick, and how often one fell so.
     sick: BTreeSet<WorkerId>,
     pub sicknesses: u64,
@@ -189,14 +191,16 @@ impl Checker {
             }
             Record::TaskFailed { task, reason, .. } => {
                 let blame = self.blame.remove(task).unwrap_or_default();
-                // The first of a job stop it together.
-                let alike = blame.failures + blame.lapses > 0 && reason.message.contains(" failed alike on ");
                 // No machine is large enough.
                 let too_large = blame.failures > 0 && reason.message.contains("more memory than any worker");
-                let alike = alike || too_large;
-                let earned = blame.failures >= 3 || blame.lapses >= 3 || blame.stops_job || alike;
-                assert!(earned, "{task} failed with {blame:?}: {reason}");
-                if blame.failures < 3 && !blame.stops_job && !alike {
+                // The first of a job stop it together, as it must say next.
+                let earned_alone = blame.failures >= 3 || blame.lapses >= 3 || blame.stops_job || too_large;
+                let alike = !earned_alone && blame.failures > 0;
+                if alike {
+                    self.stopping.insert(task.job);
+                }
+                assert!(earned_alone || alike, "{task} failed with {blame:?}: {reason}");
+                if blame.failures < 3 && !blame.stops_job && !alike && !too_large {
                     assert!(reason.message.starts_with("took "), "{reason}");
                 }
             }
@@ -215,10 +219,16 @@ impl Checker {
                 step.count = *count;
                 step.outdated += 1;
             }
-            Record::JobState { .. }
-            | Record::StepState { .. }
-            | Record::CancelledTasks { .. }
-            | Record::WorkerState { .. } => {}
+            Record::JobState { job, reason, .. } => {
+                let alike =
+                    reason.as_ref().is_some_and(|reason| reason.message.contains(" failed alike on "));
+                assert!(
+                    alike || !self.stopping.remove(job),
+                    "job {job} goes on without tasks that had attempts left"
+                );
+                self.stopping.remove(job);
+            }
+            Record::StepState { .. } | Record::CancelledTasks { .. } | Record::WorkerState { .. } => {}
         }
     }
 
@@ -285,6 +295,7 @@ impl Checker {
 
     /// Nothing acknowledged is lost.
     pub fn remembers(&self, core: &Core) {
+        assert!(self.stopping.is_empty(), "{:?} should have stopped", self.stopping);
         for (task, generation) in &self.acknowledged {
             let known = core.task(*task).expect("an acknowledged task is known");
             let kept = known.generation > *generation

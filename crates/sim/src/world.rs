@@ -41,6 +41,9 @@ pub struct Report {
     pub refusals: u64,
     /// Attempts whose Blender could not be started.
     pub false_starts: u64,
+    /// Workers that fell sick, and attempts that count against no task for it.
+    pub sicknesses: u64,
+    pub excuses: u64,
 }
 
 #[derive(Debug)]
@@ -210,6 +213,8 @@ impl World {
         self.report.lapses = self.checker.lapses;
         self.report.twins = self.checker.twins;
         self.report.behind = self.checker.behind;
+        self.report.sicknesses = self.checker.sicknesses;
+        self.report.excuses = self.checker.excuses;
         self.report
     }
 

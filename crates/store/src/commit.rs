@@ -111,7 +111,7 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
         }
         Write::ResumeAttempt { attempt, state } => {
             let query = sqlx::query(
-                "UPDATE attempts SET state = ?3, ended_ms = NULL, failure = NULL, seconds = NULL \
+                "UPDATE attempts SET state = ?3, counts = 1, ended_ms = NULL, failure = NULL, seconds = NULL \
                  WHERE epoch = ?1 AND counter = ?2",
             )
             .bind(i64::from(attempt.epoch.0))
