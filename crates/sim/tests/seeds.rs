@@ -39,12 +39,14 @@ fn many_seeds() {
         ("lies", sum(|r| r.lies)),
         ("refusals", sum(|r| r.refusals)),
         ("false starts", sum(|r| r.false_starts)),
-        ("sick workers", sum(|r| r.sicknesses)),
-        ("excused attempts", sum(|r| r.excuses)),
     ] {
         println!("{times} {what}");
         assert!(times > many / 4, "only {times} {what} in {many} runs");
     }
+    // It takes a worker that fails several times while others deliver.
+    let (sick, excused) = (sum(|r| r.sicknesses), sum(|r| r.excuses));
+    println!("{sick} sick workers, {excused} attempts that count against no task");
+    assert!(sick > many / 10 && excused > many / 10, "hardly a worker fell sick");
     println!("{} events, {} commits", sum(|r| r.events), sum(|r| r.commits));
 }
 
