@@ -372,6 +372,10 @@ impl Core {
 
     pub(crate) fn forget_job(&mut self, id: JobId) {
         self.active.remove(&id);
+        // What its slots held of limits and shares is given back while it is known.
+        let on: Vec<WorkerId> =
+            self.jobs.get(&id).into_iter().flat_map(|job| job.on.keys().copied()).collect();
+        on.into_iter().for_each(|worker| self.reindex_worker(worker));
         self.unfile(id);
         let Some(job) = self.jobs.remove(&id) else { return };
         if job.phase == JobPhase::Ended(JobEnd::Completed) {

@@ -306,3 +306,25 @@ fn a_report_from_the_wrong_worker_or_of_nothing_changes_nothing() {
     assert_eq!(farm.deliver(1, task(1, 0)), Verdict::Committed);
     assert_eq!(farm.report(1, mine, Finish::Delivered), Verdict::Superseded, "delivered twice");
 }
+
+#[test]
+fn a_job_that_is_cancelled_and_forgotten_at_once_holds_no_licence() {
+    let mut farm = Farm::new();
+    farm.core.set_limit("nuke", 1);
+    let licensed = |id: u64| {
+        let mut step = job(id, 3).steps()[0].clone();
+        step.requires.limits.insert("nuke".to_owned(), 1);
+        JobPlan::new(JobId(id), vec![step]).unwrap()
+    };
+    farm.submit(licensed(1));
+    farm.join(1, 1);
+    farm.schedule();
+    farm.act(|core, now, out| {
+        core.cancel_job(now, ID, out).unwrap();
+        core.forget(ID).unwrap();
+    });
+    farm.answer_revokes();
+    farm.submit(licensed(2));
+    farm.drain();
+    assert_eq!(farm.state(2), JobState::Completed);
+}
