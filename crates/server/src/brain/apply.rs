@@ -428,7 +428,7 @@ impl Brain {
     }
 
     fn heal(&mut self, name: &str) -> Answer<()> {
-        let worker = self.farm.worker_named(name).ok_or_else(|| no_worker(name))?;
+        let worker = self.farm.workers.named(name).ok_or_else(|| no_worker(name))?;
         if !self.farm.core.heal_worker(worker, &mut self.batch.outbox) {
             return Err(Fault::conflict(format!("The worker {name} is not sick.")));
         }
