@@ -112,8 +112,12 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// Also of what it is counted for: that is let go of when the indexes are brought up to date.
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.delivering.is_empty() && self.closing.is_empty()
+        self.queue.is_empty()
+            && self.delivering.is_empty()
+            && self.closing.is_empty()
+            && self.counted.is_empty()
     }
 
     /// Puts an attempt that is said to run at the front. A slot runs one: what was said to run before has left it.

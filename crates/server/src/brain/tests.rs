@@ -208,7 +208,7 @@ impl World {
         if self.rng.random_bool(0.04) {
             return self.expire().await;
         }
-        match self.rng.random_range(0..44) {
+        match self.rng.random_range(0..42) {
             0 | 1 => {
                 let count = self.rng.random_range(1..10);
                 let order = ["sequential", "reverse", "preview", "every-3"][self.rng.random_range(0..4)];
@@ -218,7 +218,7 @@ impl World {
                 spec.session.bundle = bundle(self.rng.random_range(0..BUNDLES));
                 spec.owner = Owner(self.someone());
                 spec.needs.limits = self.limits();
-                if self.rng.random_bool(0.2) {
+                if self.rng.random_bool(0.1) {
                     spec.standing = self.standing(job);
                 }
                 self.input(Input::Submit { spec, notices: Vec::new(), held: false, reply }).await;
@@ -298,19 +298,19 @@ impl World {
                 let more = FrameSet::range(frame, frame + 1, 1).unwrap();
                 self.verb(job, JobVerb::Extend(more)).await;
             }
-            40 | 41 => {
+            40 => {
                 let kiln_types::JobStanding { priority, after, not_before_ms, max_workers } =
                     self.standing(job);
                 let change = ChangeJob {
                     priority: Some(priority),
                     max_workers: Some(max_workers),
-                    after: self.rng.random_bool(0.5).then_some(after),
+                    after: self.rng.random_bool(0.3).then_some(after),
                     not_before_ms: Some(not_before_ms),
                 };
                 let job = JobId(self.rng.random_range(1..=last));
                 self.verb(job, JobVerb::Change(change)).await;
             }
-            42 | 43 => self.set(worker).await,
+            41 => self.set(worker).await,
             _ => match self.rng.random_range(0..3) {
                 0 => self.verb(job, JobVerb::Delete { force: true }).await,
                 _ => self.restart().await,
@@ -324,7 +324,7 @@ impl World {
 
     /// Now and then one that the farm does not have, or has too few of.
     fn limits(&mut self) -> BTreeMap<String, std::num::NonZeroU32> {
-        let some = self.rng.random_bool(0.2);
+        let some = self.rng.random_bool(0.1);
         let count = self.rng.random_range(1..3).try_into().unwrap();
         some.then(|| ("nuke".to_owned(), count)).into_iter().collect()
     }
@@ -343,8 +343,8 @@ impl World {
     async fn set(&mut self, worker: usize) {
         let setting = match self.rng.random_range(0..4) {
             0 => {
-                let most = self.rng.random_range(0..3);
-                let share = kiln_api::SetShare { weight: Some(most + 1), max_slots: Some(Some(most + 1)) };
+                let most = self.rng.random_range(2..6);
+                let share = kiln_api::SetShare { weight: Some(most), max_slots: Some(Some(most)) };
                 Setting::Share { party: Party::User(self.someone()), share }
             }
             1 => {
