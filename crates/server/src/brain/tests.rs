@@ -288,8 +288,8 @@ impl World {
             31 => self.verb(job, JobVerb::Pause).await,
             32 | 33 => self.verb(job, JobVerb::Resume).await,
             34 => self.verb(job, JobVerb::Cancel).await,
-            35 | 36 => self.verb(job, JobVerb::Retry).await,
-            37 if self.rng.random_bool(0.3) => self.verb(job, JobVerb::Rebake).await,
+            35 => self.verb(job, JobVerb::Retry).await,
+            36 => self.verb(job, JobVerb::Rebake).await,
             37 => {
                 let frames = self.rng.random_bool(0.7).then(|| FrameSet::range(frame, frame, 1).unwrap());
                 self.verb(job, JobVerb::Rerender(frames)).await;
