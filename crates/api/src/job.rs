@@ -77,6 +77,31 @@ pub struct SubmitJob {
     pub addons: Vec<RelPath>,
 }
 
+impl SubmitJob {
+    /// With the file's own settings, and the defaults of the farm.
+    pub fn new(source: JobSource) -> Self {
+        Self {
+            source,
+            name: None,
+            project: None,
+            frames: None,
+            order: Order::default(),
+            frame_time_limit_s: None,
+            hang_s: None,
+            user: None,
+            standing: JobStanding::default(),
+            needs: Needs::default(),
+            held: false,
+            blender: None,
+            device: None,
+            settings: RenderSettings::default(),
+            policy: Policy::default(),
+            ocio: None,
+            addons: Vec::new(),
+        }
+    }
+}
+
 /// Tasks of a step by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct TaskCounts {

@@ -9,8 +9,8 @@ use std::{
 use kiln_api::{JobSource, SubmitJob};
 use kiln_blend::{Dependencies, Inspection, Layout, LinkedSimulation, SceneInfo, SharedPlace};
 use kiln_types::{
-    Bundle, BundleFile, DeviceClass, ExternalFiles, FrameSet, JobStanding, Needs, Order, ScriptPolicy,
-    SessionSpec, SharedFile, Simulations,
+    Bundle, BundleFile, DeviceClass, ExternalFiles, FrameSet, Order, ScriptPolicy, SessionSpec, SharedFile,
+    Simulations,
 };
 
 use crate::{
@@ -149,28 +149,23 @@ impl Prepared {
 
     /// The request to the server, for these of the frames.
     pub fn job(&self, frames: FrameSet, order: Order, frame_time_limit_s: Option<u32>) -> SubmitJob {
+        let source = JobSource::Bundle {
+            id: self.session.bundle,
+            blend: self.session.blend.clone(),
+            origin: self.session.origin.clone(),
+        };
         SubmitJob {
-            source: JobSource::Bundle {
-                id: self.session.bundle,
-                blend: self.session.blend.clone(),
-                origin: self.session.origin.clone(),
-            },
             name: Some(self.name.clone()),
-            project: None,
             frames: Some(frames),
             order,
             frame_time_limit_s,
-            hang_s: None,
-            user: None,
-            standing: JobStanding::default(),
-            needs: Needs::default(),
-            held: false,
             blender: Some(self.session.blender),
             device: Some(self.session.device),
             settings: self.session.settings.clone(),
             policy: self.session.policy,
             ocio: self.session.ocio.clone(),
             addons: self.session.addons.clone(),
+            ..SubmitJob::new(source)
         }
     }
 }

@@ -38,20 +38,7 @@ impl Target {
 
     async fn submit(&self, frames: u32) -> Result<JobView, Failed> {
         let source = JobSource::Bundle { id: self.bundle, blend: self.blend.clone(), origin: None };
-        let request = SubmitJob {
-            source,
-            name: None,
-            project: None,
-            frames: Some(format!("1-{frames}").parse()?),
-            order: Default::default(),
-            frame_time_limit_s: None,
-            blender: None,
-            device: None,
-            settings: Default::default(),
-            policy: Default::default(),
-            ocio: None,
-            addons: Vec::new(),
-        };
+        let request = SubmitJob { frames: Some(format!("1-{frames}").parse()?), ..SubmitJob::new(source) };
         Ok(self.client.submit(&request).await?)
     }
 }
