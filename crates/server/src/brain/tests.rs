@@ -566,7 +566,7 @@ fn hello(id: WorkerId, held: Vec<Held>) -> Hello {
 async fn the_database_gives_back_what_the_records_say() {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let one = number("KILN_SEED");
-    let many = number("KILN_SEEDS").unwrap_or(10);
+    let many = number("KILN_SEEDS").unwrap_or(16);
     let mut compared = BTreeMap::<&str, usize>::new();
     for seed in one.map_or(1..=many, |seed| seed..=seed) {
         println!("seed {seed}");
