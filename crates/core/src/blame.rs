@@ -101,7 +101,9 @@ impl Core {
         let elsewhere = || self.goes_elsewhere(task);
         let too_many = trouble.failed_on.len() >= max_failures;
         // What ran out of memory goes where there is more, as long as there is.
-        let grows = |last: &Failure| last.cause == FailureCause::OutOfMemory && trouble.outgrew.is_some();
+        let few = trouble.failed_on.len() < 2 * max_failures;
+        let grows =
+            |last: &Failure| last.cause == FailureCause::OutOfMemory && trouble.outgrew.is_some() && few;
         let blamed = |last: &Failure| last.cause.blames_worker() && elsewhere();
         let spared = too_many && last.is_some_and(|last| grows(last) || blamed(last));
         let took_down = lapses >= max_lapses && {

@@ -14,6 +14,7 @@ use kiln_types::{AttemptId, SlotIndex, TaskId, TaskIndex, WorkerId};
 
 use crate::{
     Core, Moment, Outbox, Record,
+    accounts::AccountId,
     estimate::UNMEASURED_MS,
     job::Trouble,
     needs::Need,
@@ -467,7 +468,8 @@ impl Core {
         {
             let ready = &self.needs[need].ready;
             for priority in ready.priorities() {
-                for account in ready.accounts(priority) {
+                let open = |account: &AccountId| !self.accounts.is_full(*account);
+                for account in ready.accounts(priority).filter(open) {
                     let (shelf, mut last) = (Shelf { priority, account }, None);
                     while let Some(step) = ready.after(shelf, last)
                         && steps.len() < LOOK_AT

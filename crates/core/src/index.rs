@@ -146,9 +146,8 @@ impl Core {
 
     /// Counts the slot as at work for the steps that it has attempts of, and for no others.
     fn recount(&mut self, id: WorkerId, index: usize) {
-        let Some(slot) = self.workers.get_mut(&id).and_then(|worker| worker.slots.get_mut(index)) else {
-            return;
-        };
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(slot) = worker.slots.get_mut(index) else { return };
         let mut now: Vec<StepId> = Vec::new();
         for attempt in &slot.queue {
             if let Some(known) = self.attempts.get(attempt) {
@@ -160,6 +159,14 @@ impl Core {
         }
         if slot.queue.is_empty() && slot.closing.is_empty() {
             slot.claim = Claim::default();
+        }
+        let claims_nothing = slot.claim == Claim::default();
+        if let Some((job, step)) = now.first().filter(|_| claims_nothing)
+            && let Some(step) = self.jobs.get(job).and_then(|job| job.steps.get(usize::from(step.0)))
+        {
+            // It goes on from before a restart or a lapse.
+            let room = self.needs[step.need].requirement.room;
+            slot.claim = needs::most_claimed(&worker.offer, room);
         }
         if slot.counted == now {
             return;

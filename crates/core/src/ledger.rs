@@ -73,6 +73,17 @@ impl Ledger {
         self.jobs.keys().copied()
     }
 
+    pub fn standing(&self, job: JobId) -> Option<&Standing> {
+        self.jobs.get(&job).map(|job| &job.standing)
+    }
+
+    /// A job stands otherwise from now on.
+    pub fn set_standing(&mut self, job: JobId, standing: Standing) {
+        if let Some(job) = self.jobs.get_mut(&job) {
+            job.standing = standing;
+        }
+    }
+
     pub fn state(&self, job: JobId) -> Option<JobState> {
         self.jobs.get(&job).map(|job| job.state)
     }

@@ -5,7 +5,7 @@ use kiln_types::{Failure, FailureCause, JobId, StepIndex, TaskId, TaskIndex, Wor
 use crate::{
     Core, Room,
     job::{Step, Trouble},
-    needs::Need,
+    needs::{self, Need},
     worker::{Attempt, Worker},
 };
 
@@ -67,9 +67,10 @@ impl Core {
         let trouble = step.troubles.entry(task.index).or_default();
         trouble.outgrew = trouble.outgrew.max(Some(least));
         self.size_step(task.job, task.step);
-        let labels = &self.needs[need].requirement.labels;
+        let mut rest = self.needs[need].requirement.clone();
+        rest.room.memory = 0;
         let connected = self.workers.values().filter(|worker| worker.presence.is_connected());
-        let sizes = connected.filter(|worker| labels.is_subset(&worker.offer.labels));
+        let sizes = connected.filter(|worker| needs::fits(&worker.offer, &rest));
         let sizes: Vec<u64> = sizes.map(|worker| worker.offer.memory).collect();
         let goes_on = sizes.iter().any(|memory| *memory == 0 || *memory >= least);
         (!goes_on).then(|| {
@@ -113,8 +114,10 @@ impl Core {
         // A tenth more than the most so far, in steps of an eighth of a power of two: needs stay few.
         let grain = (peak.most.next_power_of_two() / 8).max(1);
         requirement.room.learned = (peak.most + peak.most / 10).div_ceil(grain).saturating_mul(grain);
-        // One heavy frame must not keep the others from machines on which such went well.
-        if peak.too_small > 0 && (peak.fine_on == 0 || peak.fine_on > peak.too_small) {
+        // One heavy frame must not keep the others from machines on which such went well, nor from the largest.
+        let larger =
+            || self.workers.values().any(|w| w.presence.is_connected() && w.offer.memory > peak.too_small);
+        if peak.too_small > 0 && (peak.fine_on == 0 || peak.fine_on > peak.too_small) && larger() {
             requirement.room.memory = requirement.room.memory.max(peak.too_small + 1);
         }
         // What runs takes it already, whatever it was given for.

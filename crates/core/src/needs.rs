@@ -132,6 +132,20 @@ pub(crate) fn claim(worker: &Worker, beside: &[Claim], room: Room) -> Option<Cla
     Some(Claim { cores, memory, gpus })
 }
 
+/// What a slot may hold that was given something for this room, nobody knows beside what.
+pub(crate) fn most_claimed(offer: &WorkerOffer, room: Room) -> Claim {
+    let share = offer.cores / u32::from(offer.slots.max(1));
+    let memory = if room.whole { offer.memory } else { room.memory.max(room.learned.min(offer.memory)) };
+    let all = |gpus: Gpus| match gpus {
+        Gpus::None => GpuSet::default(),
+        Gpus::Some { memory, .. } | Gpus::All { memory } => {
+            chosen(&offer.gpus, GpuSet::default(), Gpus::All { memory }).unwrap_or_default()
+        }
+    };
+    let cores = if room.whole { offer.cores } else { room.cores.max(share) };
+    Claim { cores, memory, gpus: all(room.gpus) }
+}
+
 /// The GPUs that would be taken.
 fn chosen(offered: &[u64], used: GpuSet, wanted: Gpus) -> Option<GpuSet> {
     let enough = |least: u64| {

@@ -66,14 +66,14 @@ impl Core {
         self.indexes.more = !unserved.is_empty() || !refill.is_empty();
         self.indexes.refill = refill;
         self.give_trials(&mut given, out);
+        // What was handed out is sent before any of it is asked back.
+        self.send(std::mem::take(&mut given), out);
         // Whoever is not served yet may find room without anybody's making way.
         if unserved.is_empty() {
             self.make_way(out);
         }
         self.indexes.fresh.extend(unserved);
         self.reindex();
-        // What was handed out is sent before any of it is asked back.
-        self.send(std::mem::take(&mut given), out);
         self.tail(now, &mut given, out);
         self.send(given, out);
         self.record_workers(out);
@@ -236,7 +236,8 @@ impl Core {
         let (need, shelf) = found.shelf?;
         let mine = self.accounts.turn(shelf.account);
         let close = shelf.priority == priority && shelf.account != account && mine.is_within(RELOAD_MS, turn);
-        if !close || !self.workers[&id].fits(need) {
+        let capped = self.accounts.is_full(shelf.account) && !self.holds(id, slot, shelf.account);
+        if !close || capped || !self.workers[&id].fits(need) {
             return None;
         }
         match self.takes(id, slot, step) {
@@ -316,6 +317,9 @@ impl Core {
 
     /// The worker takes nothing else until there is room on it for this need.
     fn reserve(&mut self, id: WorkerId, need: Need) -> Takes {
+        if self.workers.get(&id).is_none_or(|worker| worker.reserved.is_some()) {
+            return Takes::Nothing;
+        }
         self.needs[need].reserved = Some(id);
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.reserved = Some(need);

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_core::{Core, Finish, JobPlan, Moment, Party, Push, Record, Share, StepPlan, Verdict, WorkerOffer};
+use kiln_core::{
+    Core, Finish, HeldAttempt, HeldPhase, JobPlan, Moment, Party, Push, Record, Share, Standing, StepPlan,
+    Verdict, WorkerOffer,
+};
 use kiln_types::{
     AttemptId, AttemptState, FailureCause, Generation, JobId, JobState, SessionKey, SlotIndex, StepIndex,
     TaskId, TaskIndex, TaskState, WorkerId,
@@ -86,6 +89,21 @@ impl Checker {
             outdated: 0,
         };
         self.steps.insert(plan.id(), plan.steps().iter().map(known).collect());
+    }
+
+    pub fn rejoined(&mut self, held: &[HeldAttempt]) {
+        for held in held.iter().filter(|held| held.phase == HeldPhase::Finished) {
+            self.rules.rendered(held.attempt);
+        }
+    }
+
+    pub fn server_died(&mut self) {
+        self.refusals.clear();
+        self.rules.server_died();
+    }
+
+    pub fn stands(&mut self, job: JobId, standing: Standing) {
+        self.rules.stands(job, standing);
     }
 
     /// The state of what a task is made from; every step of it must be done.
@@ -195,7 +213,8 @@ impl Checker {
                 let too_large = blame.failures > 0 && reason.message.contains("more memory than any worker");
                 // The first of a job stop it together, as it must say next.
                 let earned_alone = blame.failures >= 3 || blame.lapses >= 3 || blame.stops_job || too_large;
-                let alike = !earned_alone && blame.failures > 0;
+                let says = reason.message.contains(" failed alike on ");
+                let alike = !earned_alone && (blame.failures > 0 || says);
                 if alike {
                     self.stopping.insert(task.job);
                 }
@@ -316,7 +335,6 @@ impl Checker {
         self.acknowledged.retain(|(task, _)| task.job != job);
         self.blame.retain(|task, _| task.job != job);
         self.steps.remove(&job);
-        self.rules.forget(job);
     }
 
     pub fn commits(&self) -> usize {

@@ -1,12 +1,20 @@
 //! People: they submit jobs and change their minds.
 
-use std::num::NonZeroU32;
+use std::{
+    collections::BTreeSet,
+    num::{NonZeroU16, NonZeroU32},
+};
 
-use kiln_core::{JobError, JobPlan, Requirement, StepPlan};
+use kiln_core::{Gpus, JobError, JobPlan, Moment, Requirement, Room, Standing, StepPlan};
 use kiln_types::{BlobHash, JobId, Order, SessionKey, StepIndex, TaskIndex, WorkerWish};
 use rand::RngExt;
 
-use crate::world::{Event, World};
+use crate::world::{Event, GIB, World};
+
+/// The named limit that some jobs count against, and who has jobs.
+pub const LICENCE: &str = "renderer";
+pub const PROJECTS: [&str; 2] = ["film", "ad"];
+pub const USERS: [&str; 3] = ["ada", "bob", "cy"];
 
 impl World {
     pub fn make_plan(&mut self) -> JobPlan {
@@ -19,10 +27,7 @@ impl World {
             count: world.rng.random_range(1..=world.scenario.tasks),
             after: (0..index).filter(|_| world.rng.random_bool(0.6)).map(StepIndex).collect(),
             order: world.make_order(),
-            requires: match world.rng.random_range(0..4) {
-                0 => Requirement::from_iter(["device cuda"]),
-                _ => Requirement::default(),
-            },
+            requires: world.make_requirement(),
             session,
             hang_ms: None,
         };
@@ -30,7 +35,58 @@ impl World {
         for (index, step) in steps.iter().enumerate() {
             self.sessions.insert((JobId(id), StepIndex(index as u16)), step.session);
         }
-        JobPlan::new(JobId(id), steps).expect("steps wait for lower ones only")
+        let standing = self.make_standing(id);
+        JobPlan::new(JobId(id), steps).expect("steps wait for lower ones only").standing(standing)
+    }
+
+    fn make_requirement(&mut self) -> Requirement {
+        let mut requires = match self.rng.random_range(0..4) {
+            0 => Requirement::from_iter(["device cuda"]),
+            _ => Requirement::default(),
+        };
+        if self.rng.random_bool(0.4) {
+            let rng = &mut self.rng;
+            requires.room = Room {
+                cores: [0, 0, 2, 4][rng.random_range(0..4)],
+                memory: [0, 0, 2 * GIB, 6 * GIB][rng.random_range(0..4)],
+                gpus: match rng.random_range(0..6) {
+                    0 => Gpus::Some { count: NonZeroU16::MIN, memory: 4 * GIB },
+                    1 => Gpus::All { memory: 0 },
+                    _ => Gpus::None,
+                },
+                whole: rng.random_bool(0.1),
+                ..Room::default()
+            };
+        }
+        if self.rng.random_bool(0.2) {
+            requires.limits.insert(LICENCE.into(), self.rng.random_range(1..=2));
+        }
+        requires
+    }
+
+    /// Some jobs wait for an earlier one, or for a time.
+    fn make_standing(&mut self, id: u64) -> Standing {
+        let rng = &mut self.rng;
+        let mut rarely = |part: f64| !self.calm && rng.random_bool(part);
+        let (waits, later, capped) = (rarely(0.25), rarely(0.2), rarely(0.3));
+        Standing {
+            priority: [0, 50, 50, 80, 100][rng.random_range(0..5)],
+            project: PROJECTS[rng.random_range(0..PROJECTS.len())].into(),
+            user: USERS[rng.random_range(0..USERS.len())].into(),
+            max_workers: capped.then(|| rng.random_range(1..=3)),
+            after: (1..id).filter(|_| waits).map(JobId).collect(),
+            not_before: later.then(|| Moment(self.now + rng.random_range(1..60_000))),
+        }
+    }
+
+    /// A person lets the job wait for no other any more.
+    pub fn let_go(&mut self, job: JobId) {
+        let Some(standing) = self.server.disk.ledger.standing(job).cloned() else { return };
+        let standing = Standing { after: BTreeSet::new(), not_before: None, ..standing };
+        self.checker.stands(job, standing.clone());
+        self.server.disk.ledger.set_standing(job, standing.clone());
+        // In the calm the server does not die: what is on its disk is what it knows.
+        let _ = self.brain(None, |core, now, _| core.set_standing(now, job, standing));
     }
 
     fn make_order(&mut self) -> Order {
@@ -88,7 +144,12 @@ impl World {
     pub fn submit(&mut self, plan: JobPlan) {
         let written = self.brain(Some(&plan), |core, now, out| core.submit(now, plan.clone(), out));
         match written {
-            Some(answer) => answer.expect("a new id"),
+            Some(answer) => {
+                answer.expect("a new id");
+                if self.calm {
+                    self.let_go(plan.id());
+                }
+            }
             // The server died before it was on disk: the person tries again.
             None => self.later(5_000, Event::Submit(plan)),
         }

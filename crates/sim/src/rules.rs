@@ -17,6 +17,8 @@ pub struct Rules {
     /// Attempts that are queued or running, by where they are.
     seats: BTreeMap<Seat, Work>,
     attempts: BTreeMap<AttemptId, (Seat, TaskId)>,
+    /// Attempts that have left Blender: they hold nothing any more, also when they go on after a lapse.
+    rendered: BTreeSet<AttemptId>,
 }
 
 /// What a slot is at.
@@ -24,6 +26,8 @@ pub struct Rules {
 struct Work {
     attempts: BTreeMap<AttemptId, (JobId, StepIndex)>,
     claim: Claim,
+    /// It was told its claim since it last did nothing.
+    told: bool,
     running: Option<AttemptId>,
 }
 
@@ -31,7 +35,7 @@ impl Work {
     fn remove(&mut self, attempt: AttemptId) {
         self.attempts.remove(&attempt);
         if self.attempts.is_empty() {
-            self.claim = Claim::default();
+            (self.claim, self.told) = (Claim::default(), false);
         }
     }
 }
@@ -52,8 +56,24 @@ impl Rules {
         self.jobs.insert(plan.id(), (plan.stands().clone(), requires));
     }
 
-    pub fn forget(&mut self, job: JobId) {
-        self.completed.remove(&job);
+    pub fn stands(&mut self, job: JobId, standing: Standing) {
+        if let Some((known, _)) = self.jobs.get_mut(&job) {
+            *known = standing;
+        }
+    }
+
+    /// It has left Blender: its worker said so when it came back.
+    pub fn rendered(&mut self, attempt: AttemptId) {
+        self.rendered.insert(attempt);
+        self.leaves(attempt);
+    }
+
+    /// A server that starts again sizes what goes on by what its step asks for. Which GPUs that has it must not get
+    /// wrong.
+    pub fn server_died(&mut self) {
+        for work in self.seats.values_mut() {
+            work.claim = Claim { gpus: work.claim.gpus, ..Claim::default() };
+        }
     }
 
     pub fn record(&mut self, now: Moment, record: &Record) {
@@ -79,15 +99,22 @@ impl Rules {
 
     fn place(&mut self, attempt: AttemptId, seat: Seat, task: TaskId) {
         self.attempts.insert(attempt, (seat, task));
+        if self.rendered.contains(&attempt) {
+            return;
+        }
         self.seats.entry(seat).or_default().attempts.insert(attempt, (task.job, task.step));
     }
 
     /// Whatever ran on the slot before has left it.
     fn runs(&mut self, attempt: AttemptId) {
         let Some((seat, _)) = self.attempts.get(&attempt).copied() else { return };
+        if self.rendered.contains(&attempt) {
+            return;
+        }
         let work = self.seats.entry(seat).or_default();
         if let Some(before) = work.running.replace(attempt).filter(|before| *before != attempt) {
             work.remove(before);
+            self.rendered.insert(before);
         }
     }
 
@@ -144,9 +171,10 @@ impl Rules {
 
     /// The slot was told what it holds of its machine.
     pub fn claims(&mut self, seat: Seat, claim: Claim) {
-        let before = std::mem::replace(&mut self.seats.entry(seat).or_default().claim, claim);
+        let work = self.seats.entry(seat).or_default();
+        work.claim = claim;
         // What is found to take more than was thought is told so where it is.
-        if before != Claim::default() {
+        if std::mem::replace(&mut work.told, true) {
             return;
         }
         let Some(offer) = self.offers.get(&seat.0) else { return };

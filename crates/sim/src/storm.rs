@@ -16,7 +16,7 @@ impl World {
     pub fn server_dies(&mut self) {
         self.report.server_deaths += 1;
         self.server.die();
-        self.checker.refusals.clear();
+        self.checker.server_died();
         for worker in 0..self.workers.len() {
             self.disconnect(worker);
         }
@@ -46,7 +46,7 @@ impl World {
         let wait = self.about(self.scenario.fault_every_ms);
         self.later(wait, Event::Fault);
         let worker = self.rng.random_range(0..self.workers.len());
-        match self.rng.random_range(0..6) {
+        match self.rng.random_range(0..7) {
             0 if self.workers[worker].alive => self.worker_dies(worker),
             1 => {
                 let wait = self.about(30_000);
@@ -57,8 +57,17 @@ impl World {
                 let wait = self.about(60_000);
                 self.workers[worker].broken_until = self.now + wait;
             }
+            4 => {
+                let resting = !self.workers[worker].offer.resting;
+                self.rests(worker, resting);
+            }
             _ => self.disconnect(worker),
         }
+    }
+
+    fn rests(&mut self, worker: usize, resting: bool) {
+        self.workers[worker].offer.resting = resting;
+        self.say(worker, Up::Rests(resting));
     }
 
     /// The worker hands back what it has not begun, and for some time whatever it is given.
@@ -143,6 +152,7 @@ impl World {
         for worker in 0..self.workers.len() {
             self.workers[worker].refuses_until = 0;
             self.workers[worker].broken_until = 0;
+            self.rests(worker, false);
             let id = self.workers[worker].id;
             self.wish(id, WorkerWish::Work);
         }
@@ -150,6 +160,7 @@ impl World {
         for job in jobs {
             // Those that have ended refuse, and rightly.
             let _ = self.brain(None, |core, now, out| core.resume_job(now, job, out));
+            self.let_go(job);
         }
     }
 }

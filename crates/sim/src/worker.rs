@@ -46,6 +46,8 @@ pub enum Up {
     /// How far its frame has come, in hundredths.
     Progress(AttemptId, u8),
     Finished(AttemptId, Finish),
+    /// Whether it takes nothing for now, by its own wish.
+    Rests(bool),
     Heartbeat,
 }
 

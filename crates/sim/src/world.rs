@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use kiln_core::{Core, Finish, JobPlan, Label, Moment, Push, RevokeReason, Verdict, WorkerOffer};
+use kiln_core::{
+    Core, Finish, JobPlan, Label, Moment, Party, Push, RevokeReason, Share, Verdict, WorkerOffer,
+};
 use kiln_types::{
     AttemptId, Failure, FailureCause, JobId, SessionKey, SlotIndex, StepIndex, TaskId, WorkerId,
 };
@@ -12,6 +14,7 @@ use crate::{
     Scenario,
     agenda::Agenda,
     check::{Checker, STOPPER},
+    person::{LICENCE, PROJECTS, USERS},
     server::{Said, Server},
     worker::{Next, SimWorker, Up},
 };
@@ -111,6 +114,7 @@ pub enum Down {
 const PATIENCE_MS: u64 = 12 * 3_600_000;
 pub const HEARTBEAT_MS: u64 = 5_000;
 const TICK_MS: u64 = 1_000;
+pub const GIB: u64 = 1 << 30;
 
 pub struct World {
     pub scenario: Scenario,
@@ -129,29 +133,54 @@ pub struct World {
     pub report: Report,
 }
 
+/// What a worker brings; the first brings enough for everything.
+fn make_offer(rng: &mut StdRng, index: u16, slots: u16) -> WorkerOffer {
+    let slots = rng.random_range(1..=slots);
+    let all = index == 0;
+    let gpu = all || rng.random_bool(0.4);
+    let labels: &[&str] = if gpu { &["device cpu", "device cuda"] } else { &["device cpu"] };
+    // Some do not tell what they have.
+    let tells = all || rng.random_bool(0.7);
+    let mut amount = |most: u64| if all { most } else { rng.random_range(1..=most) };
+    let (cores, memory) = (amount(16) as u32, amount(16) * GIB);
+    let gpus = if gpu { vec![8 * GIB; amount(2) as usize] } else { Vec::new() };
+    WorkerOffer {
+        name: format!("worker {}", index + 1),
+        slots,
+        labels: labels.iter().copied().map(Label::from).collect(),
+        cores: if tells { cores } else { 0 },
+        memory: if tells { memory } else { 0 },
+        gpus,
+        ..WorkerOffer::default()
+    }
+}
+
 impl World {
     pub fn new(scenario: Scenario, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let workers = (0..scenario.workers)
+        let workers: Vec<SimWorker> = (0..scenario.workers)
             .map(|index| {
                 let id = WorkerId::from_bits(u64::from(index) + 1);
-                let slots = rng.random_range(1..=scenario.slots);
-                // One at least can take everything.
-                let gpu = index == 0 || rng.random_bool(0.4);
-                let labels: &[&str] = if gpu { &["device cpu", "device cuda"] } else { &["device cpu"] };
-                let labels = labels.iter().copied().map(Label::from).collect();
-                let offer =
-                    WorkerOffer { name: format!("worker {id}"), slots, labels, ..WorkerOffer::default() };
+                let offer = make_offer(&mut rng, index, scenario.slots);
                 SimWorker { speed: rng.random_range(40..=400), ..SimWorker::new(id, offer) }
             })
             .collect();
+        let mut server = Server::default();
+        server.disk.limits.insert(LICENCE.into(), rng.random_range(2..=3));
+        for party in [Party::User(USERS[0].into()), Party::Project(PROJECTS[1].into())] {
+            let (weight, capped) = (rng.random_range(50..=300), rng.random_bool(0.5));
+            let max_slots = capped.then(|| rng.random_range(1..=3));
+            server.disk.shares.push((party, Share { weight, max_slots }));
+        }
+        let offers = workers.iter().map(|worker| (worker.id, worker.offer.clone()));
+        let checker = Checker::new(offers, &server.disk.limits, &server.disk.shares);
         let report = Report { seed, ..Report::default() };
         Self {
             scenario,
             rng,
-            server: Server::default(),
+            server,
             workers,
-            checker: Checker::default(),
+            checker,
             last_job: 0,
             sessions: BTreeMap::new(),
             now: 0,
@@ -362,6 +391,7 @@ impl World {
             if newest {
                 self.server.connections.insert(id, connection);
                 let offer = self.workers[worker].offer.clone();
+                self.checker.rejoined(&held);
                 self.brain(None, |core, now, out| core.worker_joined(now, id, offer, &held, out));
             }
             return;
@@ -377,8 +407,13 @@ impl World {
             Up::Finished(attempt, finish) => {
                 let expected = self.checker.expected(id, attempt, &finish);
                 let said = finish.clone();
-                let verdict =
-                    self.brain(None, |core, now, out| core.attempt_finished(now, id, attempt, finish, out));
+                let peak = self.one_in(3).then(|| self.rng.random_range(0..12 * GIB));
+                let verdict = self.brain(None, |core, now, out| {
+                    if let Some((task, ..)) = core.attempt_task(attempt).filter(|_| peak.is_some()) {
+                        core.learn_memory(task, id, peak.unwrap_or(0));
+                    }
+                    core.attempt_finished(now, id, attempt, finish, out)
+                });
                 if let Some(verdict) = verdict {
                     // A lie about an attempt that the slot is to give back frees the slot, and nothing else.
                     let may = expected.is_none_or(|e| {
@@ -389,6 +424,10 @@ impl World {
                     self.checker.answered(id, attempt, verdict);
                     self.tell(worker, Down::Settled(attempt));
                 }
+            }
+            Up::Rests(resting) => {
+                let offer = WorkerOffer { resting, ..self.workers[worker].offer.clone() };
+                self.brain(None, |core, now, out| core.worker_offer_changed(now, id, offer, out));
             }
             Up::Hello(_) | Up::Progress(..) => {}
         }
@@ -470,7 +509,11 @@ impl World {
         let Some(assigned) = place.running.take() else { return };
         let life = known.life;
         if self.one_in(self.scenario.fails_one_in) {
-            let cause = if self.one_in(20) { STOPPER } else { FailureCause::Crashed };
+            let cause = match self.rng.random_range(0..20) {
+                0 => STOPPER,
+                1..6 => FailureCause::OutOfMemory,
+                _ => FailureCause::Crashed,
+            };
             let finish = Finish::Failed(Failure::new(cause, "it went wrong"));
             self.workers[worker].unsettled.insert(attempt, (slot, assigned, finish));
             self.report_end(worker, attempt);

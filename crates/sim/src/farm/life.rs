@@ -258,6 +258,7 @@ impl<'a> Life<'a> {
             }
             Event::ServerDies { down_ms } => {
                 self.server.die();
+                self.checker.server_died();
                 for node in 0..self.machines.len() {
                     self.disconnect(node);
                 }
@@ -384,6 +385,7 @@ impl<'a> Life<'a> {
             if self.server.core.is_some() {
                 self.server.connections.insert(id, connection);
                 let offer = self.machines[node].worker.offer.clone();
+                self.checker.rejoined(&held);
                 self.brain(|core, now, out| core.worker_joined(now, id, offer, &held, out));
             }
             return;
@@ -392,7 +394,7 @@ impl<'a> Life<'a> {
             return;
         }
         match up {
-            Up::Hello(_) => {}
+            Up::Hello(_) | Up::Rests(_) => {}
             Up::Heartbeat => drop(self.brain(|core, now, out| core.heartbeat(now, id, out))),
             Up::Started(attempt) => {
                 self.brain(|core, now, out| core.attempt_started(now, id, attempt, out));
