@@ -306,7 +306,8 @@ impl Core {
     /// worker that it befell, or on one with which something else is the matter, while there are others.
     pub(crate) fn may_take(&self, id: WorkerId, need: Need, trouble: &Trouble) -> bool {
         let Some(worker) = self.workers.get(&id) else { return false };
-        if trouble.outgrew.is_some() && worker.offer.memory > 0 {
+        // Nor is one that is too small for it somewhere else to go. It is tried so often and no more.
+        if trouble.outgrew.is_some() {
             return Self::is_large_enough(worker, trouble);
         }
         let again = trouble.befell(id) && self.can_go_elsewhere(need, trouble);

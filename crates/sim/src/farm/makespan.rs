@@ -92,3 +92,33 @@ impl Race {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Over the bound, on farms of so many workers with 20 frames a slot: the mean and the worst, in percent.
+    fn over(frames: Frames, workers: u32) -> (f64, f64) {
+        let races: Vec<Race> =
+            (1..=4).map(|seed| Race::run(&mixed_farm(workers, frames, 20, seed))).collect();
+        let over = |race: &Race| 100.0 * (race.kiln as f64 / race.bound as f64 - 1.0);
+        let worst = races.iter().map(over).fold(0.0, f64::max);
+        (races.iter().map(over).sum::<f64>() / races.len() as f64, worst)
+    }
+
+    #[test]
+    fn frames_that_take_about_the_same_end_within_a_twentieth_of_the_bound() {
+        for (frames, workers) in
+            [(Frames::Even, 1), (Frames::Even, 40), (Frames::Uneven, 4), (Frames::Uneven, 40)]
+        {
+            let (_, worst) = over(frames, workers);
+            assert!(worst <= 5.0, "{} on {workers} workers: {worst:.1} %", frames.name());
+        }
+    }
+
+    #[test]
+    fn frames_that_drift_end_within_a_twentieth_of_the_bound_on_average() {
+        let (mean, worst) = over(Frames::Drifting, 20);
+        assert!(mean <= 5.0 && worst <= 6.0, "{mean:.1} %, {worst:.1} % at worst");
+    }
+}

@@ -157,7 +157,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "DEPENDS",
-        promise: "a job starts when the one that it waits for has ended, within a second, and not before",
+        promise: "a job starts when the one that it waits for has ended, on the first slot that is free, and not before",
         farm: || {
             let after = Standing { after: BTreeSet::from([JobId(1)]), ..Standing::default() };
             let shots = vec![
