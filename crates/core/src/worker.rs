@@ -227,9 +227,7 @@ impl Worker {
     /// Drops slots that are no longer offered and hold nothing; adds those that are.
     pub fn resize(&mut self) {
         let offered = usize::from(self.offer.slots);
-        // One that is still counted as at work goes when that is put right.
-        let idle = |slot: &Slot| slot.is_empty() && slot.counted.is_empty();
-        while self.slots.len() > offered && self.slots.last().is_some_and(idle) {
+        while self.slots.len() > offered && self.slots.last().is_some_and(Slot::is_empty) {
             self.slots.pop();
         }
         if self.slots.len() < offered {
