@@ -11,6 +11,7 @@ mod curl;
 mod elsewhere;
 mod farm;
 mod health;
+mod four;
 mod house;
 mod netns;
 mod network;
