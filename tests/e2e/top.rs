@@ -52,7 +52,7 @@ fn a_farm_is_watched_and_steered_in_a_terminal() {
     // What renders now, and how far it is.
     let long = home.submit(&[&["dusk.blend", "--frames", "1-90"], LONG].concat());
     top.shows_what("a frame of dusk with its percent", |text| {
-        text.lines().any(|line| line.contains("attic") && line.contains("dusk 1") && line.contains('%'))
+        text.lines().any(|line| line.contains("attic") && line.contains("dusk ") && line.contains('%'))
     });
     assert!(top.text().contains("1 rendering"), "{}", top.text());
 
@@ -61,6 +61,9 @@ fn a_farm_is_watched_and_steered_in_a_terminal() {
     top.press("e");
     top.shows(&format!("Job {long} (dusk) is running"));
     top.press("x");
+    top.press("++");
+    top.shows("has priority 70");
+    assert_eq!(home.show(&long)["spec"]["standing"]["priority"], 70);
     top.press("p");
     top.shows("is paused");
     top.press("c");

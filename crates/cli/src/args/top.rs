@@ -7,7 +7,7 @@ use super::FarmArgs;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Keys: Tab goes to the other table, arrows select, e explains why a job waits, p pauses, r retries failed frames, c \
-cancels, d drains a worker, w lets it work again, ? lists all, q quits. Ends with 0 where you quit it, with 130 by a \
+cancels, + and - change the priority, d drains a worker, w lets it work again, ? lists all, q quits. Ends with 0 where you quit it, with 130 by a \
 signal.
 
 Where nobody looks, in a pipe or with --once, it prints the farm once, as text, and ends; with --json, as one document.

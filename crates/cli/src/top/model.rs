@@ -1,7 +1,9 @@
 //! What the screen shows and what keys do. Pure: keys and news come in, wishes go out.
 
+use std::cmp::Reverse;
+
 use kiln_api::{Change, Event, JobView, WorkerView};
-use kiln_types::{JobId, JobState, WorkerWish};
+use kiln_types::{JobId, JobState, Priority, WorkerWish};
 
 use super::rate::Rate;
 
@@ -25,9 +27,10 @@ impl Farm {
                 JobState::Paused => 2,
                 _ => 3,
             };
-            // Open jobs as they are served, the oldest first; of those that have ended the last is the news.
-            let age = job.ended_ms.filter(|_| job.state.is_end()).map_or(job.created_ms, |ended| -ended);
-            (rank, age, job.id)
+            // Open jobs as they are served; of those that have ended the last is the news.
+            let ended = job.ended_ms.filter(|_| job.state.is_end());
+            let priority = ended.is_none().then_some(Reverse(job.spec.standing.priority));
+            (rank, priority, ended.map_or(job.created_ms, |ended| -ended), job.id)
         });
         Self { jobs, workers }
     }
@@ -85,6 +88,7 @@ pub enum JobVerb {
     Resume,
     Cancel,
     Retry,
+    Priority(Priority),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +144,8 @@ pub struct Model {
     worker: Selected<String>,
 }
 
+/// What a key adds to a priority, or takes from it.
+const PRIORITY_STEP: i16 = 10;
 /// Rows that a page moves.
 const PAGE: usize = 10;
 /// Bytes of a line where lines are short, which bounds how far a text can be scrolled.
@@ -273,10 +279,14 @@ impl Model {
         let (id, state) = self.selected_job().map(|job| (job.id, job.state))?;
         match key {
             Key::Char('p') if state == JobState::Paused => return Some(Wish::Job(id, JobVerb::Resume)),
-            Key::Char('p' | 'c') if state.is_end() => self.say(format!("job {id} has ended"), now),
+            Key::Char('p' | 'c' | '+' | '-') if state.is_end() => {
+                self.say(format!("job {id} has ended"), now)
+            }
             Key::Char('p') => return Some(Wish::Job(id, JobVerb::Pause)),
             Key::Char('c') => self.over = Over::Cancel(id),
             Key::Char('r') => return Some(Wish::Job(id, JobVerb::Retry)),
+            Key::Char('+' | '=') => return self.raise(PRIORITY_STEP),
+            Key::Char('-') => return self.raise(-PRIORITY_STEP),
             Key::Char('e') | Key::Enter => {
                 self.over = Over::Explain { job: id, text: None, scroll: 0 };
                 return Some(Wish::Explain(id));
@@ -285,6 +295,15 @@ impl Model {
             _ => {}
         }
         None
+    }
+
+    /// Shown at once, so that a second key goes on from there.
+    fn raise(&mut self, by: i16) -> Option<Wish> {
+        let job = self.farm.jobs.get_mut(self.job.row)?;
+        let now = &mut job.spec.standing.priority;
+        let wanted = (i16::from(now.get()) + by).clamp(0, Priority::MAX.get().into());
+        *now = u8::try_from(wanted).ok()?.try_into().ok()?;
+        Some(Wish::Job(job.id, JobVerb::Priority(*now)))
     }
 
     fn press_worker(&mut self, key: Key, now: i64) -> Option<Wish> {
@@ -390,6 +409,24 @@ mod tests {
             Some(Wish::Worker("desk".to_owned(), WorkerVerb::Resume))
         );
         assert_eq!(press(&mut model, Key::Char('q')), Some(Wish::Quit));
+    }
+
+    #[test]
+    fn a_priority_goes_up_and_down_between_its_ends() {
+        let mut model = model();
+        let priority =
+            |number: u8| Some(Wish::Job(JobId(7), JobVerb::Priority(Priority::try_from(number).unwrap())));
+        for number in [60, 70, 80, 90, 100, 100] {
+            assert_eq!(press(&mut model, Key::Char('+')), priority(number));
+        }
+        for number in [90, 80, 70, 60, 50, 40, 30, 20, 10, 0, 0] {
+            assert_eq!(press(&mut model, Key::Char('-')), priority(number));
+        }
+        // Jobs are in the order in which they are served.
+        let jobs = std::mem::take(&mut model.farm).jobs;
+        model.read(Farm::new(jobs, Vec::new()), NOW);
+        assert_eq!(model.farm.jobs[0].id, JobId(8));
+        assert_eq!(selected(&model), 7);
     }
 
     #[test]

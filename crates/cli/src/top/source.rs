@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kiln_api::JobView;
+use kiln_api::{ChangeJob, JobView};
 use kiln_client::{Archived, Client, ClientError};
 use kiln_types::{AttemptState, JobId};
 
@@ -134,6 +134,10 @@ impl Source {
             }
             Wish::Job(id, JobVerb::Retry) => {
                 client.retry(*id).await.map(|()| format!("job {id} tries again what failed"))
+            }
+            Wish::Job(id, JobVerb::Priority(priority)) => {
+                let change = ChangeJob { priority: Some(*priority), ..ChangeJob::default() };
+                client.change(*id, &change).await.map(|_| format!("job {id} has priority {priority}"))
             }
             Wish::Worker(name, verb) => {
                 let (verb, does) = match verb {

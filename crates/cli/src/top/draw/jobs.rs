@@ -18,10 +18,15 @@ use crate::output::{
 pub fn columns(jobs: &[JobView]) -> Vec<Column> {
     let names = jobs.iter().map(|job| width(&job.name)).max().unwrap_or(0);
     let names = u16::try_from(names).unwrap_or(u16::MAX);
+    // Where all have the same it tells nothing.
+    let mut priorities = jobs.iter().filter(|job| !job.state.is_end()).map(priority);
+    let first = priorities.next();
+    let prio = if priorities.any(|other| Some(other) != first) { 3 } else { 8 };
     vec![
         Column::fixed("ID", 1, jobs.iter().map(|job| job.id.to_string().len())).right(),
         Column::between("JOB", 0, 8, names.clamp(8, 32)),
         Column::fixed("STATE", 2, jobs.iter().map(|job| state(job).len())),
+        Column::fixed("PRIO", prio, jobs.iter().map(|job| priority(job).len())).right(),
         Column::fixed("WHO", 7, jobs.iter().map(|job| width(&who(job)))),
         Column::between("PROGRESS", 3, 12, 45),
         Column::fixed("DONE", 4, jobs.iter().map(|job| done(job).len())).right(),
@@ -38,6 +43,7 @@ pub fn cells(job: &JobView, look: Look) -> Vec<Cell> {
         Cell::text(job.id.to_string(), look.dim()),
         Cell::text(job.name.clone(), if job.state.is_end() { quiet } else { look.bold() }),
         Cell::text(state(job), of_state),
+        Cell::text(priority(job), quiet),
         Cell::text(who(job), look.dim()),
         Cell::Bar(bar(job, if job.state.is_end() { look.dim() } else { look.good() })),
         Cell::text(done(job), quiet),
@@ -85,6 +91,10 @@ fn state(job: &JobView) -> String {
         JobState::Queued | JobState::Running if job.waits_for.is_some() => "waits".to_owned(),
         state => state.to_string(),
     }
+}
+
+fn priority(job: &JobView) -> String {
+    if job.state.is_end() { String::new() } else { job.spec.standing.priority.to_string() }
 }
 
 /// Nothing where nobody named anything.

@@ -261,6 +261,7 @@ fn foot_line(model: &Model, now: &Now, look: Look, line: Rect, buffer: &mut Buff
             ("r", "retry"),
             ("c", "cancel"),
             ("?", "help"),
+            ("+-", "priority"),
         ],
         Table::Workers => &[
             ("q", "quit"),

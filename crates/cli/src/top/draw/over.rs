@@ -22,6 +22,7 @@ const KEYS: &[(&str, &str)] = &[
     ("p", "pause the job or worker, or go on with it"),
     ("r", "let the job's failed frames try again"),
     ("c", "cancel the job; asks first"),
+    ("+ -", "the job's priority; what is higher is earlier"),
     ("", ""),
     ("d", "drain the worker: it ends its frames, then leaves"),
     ("w", "let the worker work again"),

@@ -177,13 +177,13 @@ fn a_snapshot_has_neither_keys_nor_selection() {
  kiln  http://10.0.0.5:8765                                                                17:55:08
  5 workers: 2 rendering, 1 resting, 1 sick, 1 offline           ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁ 0.0 frames/min
 
- ID  JOB                   STATE      WHO       PROGRESS                      DONE  FAILED     LEFT
-  7  forest                running    ana/film  ━━━━━━━━━━━━╸━──────  63%  157/250       2  4–9 min
-  8  water_simulation_v12  baking               ━━━━━━━━────────────  40%     0/48
-  9  credits               waits                ────────────────────   0%    0/120
+ ID  JOB                 STATE      PRIO  WHO       PROGRESS                  DONE  FAILED     LEFT
+  7  forest              running      50  ana/film  ━━━━━━━━━━━─────  63%  157/250       2  4–9 min
+  8  water_simulation_…  baking       50            ━━━━━━──────────  40%     0/48
+  9  credits             waits        50            ────────────────   0%    0/120
    waits: no worker of the farm has Blender 4.5
-  5  fall                  completed            ━━━━━━━━━━━━━━━━━━━━ 100%    48/48
-  6  broken                failed               ━───────────────────   8%     1/48       3
+  5  fall                completed                  ━━━━━━━━━━━━━━━━ 100%    48/48
+  6  broken              failed                     ━───────────────   8%     1/48       3
    the scene has no camera
 
  WORKER    STATE      RENDERS                                        SLOTS  CORES     MEMORY   SEEN
@@ -206,7 +206,7 @@ fn nobody_is_shown_an_empty_screen() {
  kiln  http://127.0.0.1:8765  ○ away for 65 s                          17:55:08
  0 workers
 
- ID  JOB       STATE  WHO  PROGRESS                          DONE  FAILED  LEFT
+ ID  JOB       STATE  PRIO  WHO  PROGRESS                    DONE  FAILED  LEFT
  no jobs: `kiln submit shot.blend` makes one
 
  WORKER    STATE  RENDERS                            SLOTS  CORES  MEMORY  SEEN
