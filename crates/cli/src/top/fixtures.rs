@@ -56,9 +56,9 @@ pub fn worker(name: &str, state: &str, more: Value) -> WorkerView {
     serde_json::from_value(view).unwrap()
 }
 
-pub fn run(job: u64, frame: Option<i32>, fraction: Option<f32>, estimated: bool) -> Value {
+pub fn run(slot: u16, job: u64, frame: Option<i32>, fraction: Option<f32>, estimated: bool) -> Value {
     json!({
-        "slot": 0, "attempt": "1-7", "job": job, "frame": frame, "since_ms": NOW - 3_000, "fraction": fraction,
+        "slot": slot, "attempt": "1-7", "job": job, "frame": frame, "since_ms": NOW - 3_000, "fraction": fraction,
         "estimated": estimated,
     })
 }
@@ -118,7 +118,7 @@ pub fn farm() -> Farm {
             "attic",
             "rendering",
             json!({
-                "slots": 2, "running": [run(7, Some(158), Some(0.63), false), run(7, Some(160), Some(0.12), true)],
+                "slots": 2, "running": [run(0, 7, Some(157), Some(0.99), true), run(0, 7, Some(158), Some(0.63), false), run(1, 7, Some(160), Some(0.12), true)],
             }),
         ),
         worker("desk", "resting", json!({ "resting": { "why": "asleep until 08:00", "until_ms": null } })),
@@ -134,7 +134,7 @@ pub fn farm() -> Farm {
             "studio",
             "rendering",
             json!({
-                "running": [run(8, None, Some(0.4), false)], "offered": { "cores": 8, "memory": 32_u64 << 30 },
+                "running": [run(0, 8, None, Some(0.4), false)], "offered": { "cores": 8, "memory": 32_u64 << 30 },
             }),
         ),
     ];

@@ -78,7 +78,7 @@ pub fn detail(worker: &WorkerView, look: Look) -> Vec<Span<'static>> {
 fn renders(worker: &WorkerView, farm: &Farm, look: Look) -> Vec<Span<'static>> {
     let mut spans = Vec::new();
     let mut last = None;
-    for run in &worker.running {
+    for run in in_slots(worker) {
         if !spans.is_empty() {
             spans.push(Span::styled(" · ", look.dim()));
         }
@@ -109,7 +109,14 @@ fn slots(worker: &WorkerView) -> String {
     if worker.state == WorkerState::Offline {
         return worker.slots.to_string();
     }
-    format!("{}/{}", worker.running.len(), worker.slots)
+    format!("{}/{}", in_slots(worker).count(), worker.slots)
+}
+
+/// The last of each slot, by slot: what began before it is through, and only on its way to the server.
+fn in_slots(worker: &WorkerView) -> impl Iterator<Item = &RunningView> {
+    let running = &worker.running;
+    let last = |at: &usize| running.get(at + 1).is_none_or(|next| next.slot != running[*at].slot);
+    (0..running.len()).filter(last).map(|at| &running[at])
 }
 
 /// What the farm gets, and of how much where that is a part.
