@@ -71,9 +71,18 @@ fn a_farm_is_watched_and_steered_in_a_terminal() {
     top.press("n");
     top.shows_what("no question", |text| !text.contains("Cancel job"));
     assert_eq!(home.show(&long)["state"], "paused");
-    top.press("cy");
-    top.shows("is cancelled");
+    top.shows_what("dusk is paused", |text| {
+        text.lines().any(|line| line.contains("dusk ") && line.contains(" paused "))
+    });
+    top.press("p");
+    top.shows("goes on");
+    // What was asked for before it ended is done all the same.
+    let mut brief = home.top(80, 24);
+    brief.shows("dusk");
+    brief.press("cyq");
+    assert_eq!(brief.ended(), 0);
     assert_eq!(home.show(&long)["state"], "cancelled");
+    top.shows("cancelled");
     top.press("\td");
     top.shows("attic finishes what it renders, then leaves");
     top.shows("offline");

@@ -50,6 +50,8 @@ const PEACE: u32 = 4;
 const TICK: Duration = Duration::from_secs(1);
 /// Between two pictures, at least: events may come by the thousand.
 const FRAME: Duration = Duration::from_millis(50);
+/// How long the end waits for what was asked for just before.
+const LAST_WISHES: Duration = Duration::from_secs(3);
 /// The width of a snapshot that goes to no terminal.
 const WIDTH: u16 = 120;
 
@@ -109,6 +111,7 @@ struct Live {
     signals: Signals,
     look: Look,
     news: (mpsc::UnboundedSender<News>, mpsc::UnboundedReceiver<News>),
+    wishes: Wishes,
     /// A reading on its way, and since when.
     reading: Option<(JoinHandle<()>, Instant)>,
     /// The next reading is not before, and not later than.
@@ -128,6 +131,8 @@ impl Live {
         let signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
         let screen = Screen::open().map_err(terminal)?;
         let soon = Instant::now() + READ;
+        let news = mpsc::unbounded_channel();
+        let wishes = Wishes::new(source.clone(), news.0.clone());
         Ok(Self {
             model,
             source,
@@ -136,7 +141,8 @@ impl Live {
             inputs: screen::inputs(),
             signals,
             look: Look { colour: console::colors_enabled(), live: true },
-            news: mpsc::unbounded_channel(),
+            news,
+            wishes,
             reading: None,
             earliest: soon,
             latest: soon,
@@ -160,10 +166,14 @@ impl Live {
                 input = self.inputs.recv() => match input {
                     Some(Input::Key(key)) => {
                         let wish = self.model.press(key, now().ms);
-                        if wish == Some(Wish::Quit) {
-                            return Ok(Exit::Done);
+                        match wish {
+                            Some(Wish::Quit) => {
+                                self.wishes.end().await;
+                                return Ok(Exit::Done);
+                            }
+                            Some(wish) => self.wishes.add(wish),
+                            None => {}
                         }
-                        self.carry_out(wish);
                     }
                     Some(Input::Resized) => {}
                     // The terminal is gone.
@@ -237,14 +247,38 @@ impl Live {
         }
         Ok(())
     }
+}
 
-    fn carry_out(&mut self, wish: Option<Wish>) {
-        let Some(wish) = wish else { return };
-        let (source, news) = (self.source.clone(), self.news.0.clone());
-        tokio::spawn(async move {
-            let said = source.carry_out(&wish).await;
-            let _ = news.send(News::Done(wish, said));
+/// Carries wishes out in the order in which they come, one after the other: of two that set the same the later holds.
+struct Wishes {
+    queue: Option<mpsc::UnboundedSender<Wish>>,
+    work: JoinHandle<()>,
+}
+
+impl Wishes {
+    fn new(source: Source, news: mpsc::UnboundedSender<News>) -> Self {
+        let (queue, mut wishes) = mpsc::unbounded_channel();
+        let work = tokio::spawn(async move {
+            while let Some(wish) = wishes.recv().await {
+                let said = source.carry_out(&wish).await;
+                // Nobody listens any more where the screen is gone.
+                let _ = news.send(News::Done(wish, said));
+            }
         });
+        Self { queue: Some(queue), work }
+    }
+
+    fn add(&self, wish: Wish) {
+        if let Some(queue) = &self.queue {
+            // It is read until it ends.
+            let _ = queue.send(wish);
+        }
+    }
+
+    /// What was asked for before is still done; a server that does not answer is not waited for.
+    async fn end(&mut self) {
+        self.queue = None;
+        let _ = tokio::time::timeout(LAST_WISHES, &mut self.work).await;
     }
 }
 
