@@ -122,6 +122,9 @@ impl Core {
         {
             worker.reserved = None;
             self.needs[need].reserved = None;
+            // It is there for others again.
+            let waiting = self.needs.all().filter(|need| !self.needs[*need].ready.is_empty());
+            self.indexes.fresh.extend(waiting);
         }
         let busy = worker.slots.iter().filter(|slot| !slot.queue.is_empty()).count() as u16;
         let slowness = (1000.0 / worker.speed) as u32;
@@ -250,6 +253,9 @@ impl Core {
             }
             if let Some((need, shelf)) = old {
                 self.needs[need].ready.remove(shelf, place);
+                // Nothing waits any more for what is kept free: the step is done, or asks for something else by now.
+                let kept = self.needs[need].reserved.filter(|_| self.needs[need].ready.is_empty());
+                self.indexes.dirty.extend(kept);
             }
             if let Some((need, shelf)) = new {
                 self.needs[need].ready.insert(shelf, place);
@@ -282,6 +288,8 @@ impl Core {
             let place = (id, step_index(index));
             if let Some((need, shelf)) = step.shelf.take() {
                 self.needs[need].ready.remove(shelf, place);
+                let kept = self.needs[need].reserved.filter(|_| self.needs[need].ready.is_empty());
+                self.indexes.dirty.extend(kept);
             }
             self.indexes.tails.remove(&place);
             self.indexes.arrived.remove(&place);
