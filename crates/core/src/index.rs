@@ -162,14 +162,16 @@ impl Core {
         }
         if slot.queue.is_empty() && slot.closing.is_empty() {
             slot.claim = Claim::default();
+            slot.claim_guessed = false;
         }
-        let claims_nothing = slot.claim == Claim::default();
-        if let Some((job, step)) = now.first().filter(|_| claims_nothing)
+        let unknown = slot.claim_guessed || slot.claim == Claim::default();
+        if let Some((job, step)) = now.first().filter(|_| unknown)
             && let Some(step) = self.jobs.get(job).and_then(|job| job.steps.get(usize::from(step.0)))
         {
-            // It goes on from before a restart or a lapse.
+            // It goes on from before a restart or a lapse. What the worker offers may not be known yet.
             let room = self.needs[step.need].requirement.room;
             slot.claim = needs::most_claimed(&worker.offer, room);
+            slot.claim_guessed = true;
         }
         if slot.counted == now {
             return;

@@ -391,6 +391,7 @@ impl Core {
             if let Some(place) = known.slot_mut(slot) {
                 if place.queue.is_empty() {
                     place.claim = claim.unwrap_or_default();
+                    place.claim_guessed = false;
                 }
                 let left = place.session.filter(|open| *open != session);
                 place.queue.push_back(attempt);

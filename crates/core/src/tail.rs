@@ -136,7 +136,15 @@ impl Core {
         let Some(step) = self.step(attempt.task) else { return false };
         let trouble = step.troubles.get(&attempt.task.index);
         let session = step.plan.session;
-        let takes = |worker: WorkerId| trouble.is_none_or(|trouble| self.may_take(worker, need, trouble));
+        let Some(job) = self.jobs.get(&attempt.task.job) else { return false };
+        // What keeps the job off more slots keeps it off these: it would come back to where it was, and again.
+        if self.lacking_limit(need).is_some() || self.accounts.is_full(job.account) {
+            return false;
+        }
+        let takes = |worker: WorkerId| {
+            (!job.is_full() || job.on.contains_key(&worker))
+                && trouble.is_none_or(|trouble| self.may_take(worker, need, trouble))
+        };
         self.needs[need].vacant.iter().any(|(_, worker)| {
             *worker != attempt.worker && takes(*worker) && !self.is_held_off(*worker, need, session)
         }) || (self.is_vacant_itself(attempt.worker, attempt.slot) && takes(attempt.worker))

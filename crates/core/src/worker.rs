@@ -107,6 +107,8 @@ pub(crate) struct Slot {
     pub last: Option<StepId>,
     /// What it holds of the machine while it has a queue.
     pub claim: Claim,
+    /// Nobody remembers what it was given: it is taken to hold as much as it could.
+    pub claim_guessed: bool,
     /// The steps by which it is counted as at work ([`crate::Core::reindex`]).
     pub counted: Vec<StepId>,
 }
