@@ -38,7 +38,10 @@ impl Target {
 
     async fn submit(&self, frames: u32) -> Result<JobView, Failed> {
         let source = JobSource::Bundle { id: self.bundle, blend: self.blend.clone(), origin: None };
-        let request = SubmitJob { frames: Some(format!("1-{frames}").parse()?), ..SubmitJob::new(source) };
+        // All else has defaults.
+        let request = serde_json::json!({"source": source, "frames": format!("1-{frames}")});
+        let request: SubmitJob =
+            serde_json::from_value(request).map_err(|error| Failed::Odd(error.to_string()))?;
         Ok(self.client.submit(&request).await?)
     }
 }
@@ -63,8 +66,6 @@ pub enum Failed {
     Client(#[from] ClientError),
     #[error(transparent)]
     Path(#[from] kiln_types::BadPath),
-    #[error(transparent)]
-    Frames(#[from] kiln_types::FrameSetError),
     #[error(transparent)]
     Outputs(#[from] kiln_types::OutputSetError),
     #[error("the process {0} cannot be looked at")]
