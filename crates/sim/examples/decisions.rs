@@ -24,7 +24,7 @@ struct Held(Vec<VecDeque<AttemptId>>);
 
 impl Outbox for Held {
     fn push(&mut self, to: WorkerId, push: Push) {
-        let queue = &mut self.0[to.bits() as usize];
+        let queue = &mut self.0[to.bits() as usize - 1];
         match push {
             Push::Assign { tasks, .. } => queue.extend(tasks.iter().map(|task| task.attempt)),
             // Nothing is asked back: more waits than there are slots, and all came at once.
@@ -47,12 +47,12 @@ impl Farm {
         let mut farm = Self {
             core: Core::new(Epoch(1), Config::default()),
             held: Held(vec![VecDeque::new(); WORKERS as usize]),
-            now: Moment(0),
+            now: Moment(1),
             next: 0,
         };
         for id in 0..WORKERS {
             let offer = WorkerOffer { slots: 1, ..WorkerOffer::default() };
-            farm.core.worker_joined(farm.now, WorkerId::from_bits(id), offer, &[], &mut farm.held);
+            farm.core.worker_joined(farm.now, worker_id(id), offer, &[], &mut farm.held);
         }
         for job in 1..=tasks.div_ceil(frames) {
             let session = SessionKey(BlobHash::of(&job.to_le_bytes()));
@@ -65,15 +65,26 @@ impl Farm {
             let plan = JobPlan::new(JobId(job.into()), steps).expect("a valid plan").standing(standing);
             farm.core.submit(farm.now, plan, &mut farm.held).expect("a new job");
         }
-        farm.core.schedule(farm.now, &mut farm.held);
+        farm.turn();
         (0..WORKERS).for_each(|worker| farm.start(worker));
+        farm.now = farm.now.after(FRAME_MS);
         farm
     }
 
-    fn start(&mut self, worker: u64) {
-        let first = *self.held.0[worker as usize].front().expect("there is enough for all");
-        self.core.attempt_started(self.now, WorkerId::from_bits(worker), first, &mut self.held);
+    /// As the server does: a turn hands out only so much, and is followed by the next at once.
+    fn turn(&mut self) {
         self.core.schedule(self.now, &mut self.held);
+        while self.core.next_deadline() == Some(Moment(0)) {
+            self.core.schedule(self.now, &mut self.held);
+        }
+    }
+
+    fn start(&mut self, worker: u64) {
+        let first = *self.held.0[worker as usize]
+            .front()
+            .unwrap_or_else(|| panic!("worker {worker} has nothing at {:?}", self.now));
+        self.core.attempt_started(self.now, worker_id(worker), first, &mut self.held);
+        self.turn();
     }
 
     /// A worker's frame is rendered, and it begins its next.
@@ -84,8 +95,8 @@ impl Farm {
         let done = self.held.0[worker as usize].pop_front().expect("it renders");
         let began = Instant::now();
         let delivered = Finish::Delivered;
-        self.core.attempt_finished(self.now, WorkerId::from_bits(worker), done, delivered, &mut self.held);
-        self.core.schedule(self.now, &mut self.held);
+        self.core.attempt_finished(self.now, worker_id(worker), done, delivered, &mut self.held);
+        self.turn();
         self.start(worker);
         began.elapsed()
     }
@@ -114,4 +125,8 @@ fn main() {
         }
         println!("{tasks:>10}  {one}  {many}  {}", done.measure());
     }
+}
+
+fn worker_id(number: u64) -> WorkerId {
+    WorkerId::from_bits(number + 1)
 }

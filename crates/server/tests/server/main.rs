@@ -7,6 +7,7 @@ mod disk;
 mod events;
 mod gate;
 mod jobs;
+mod load;
 mod openapi;
 mod order;
 mod race;
