@@ -277,7 +277,9 @@ impl Core {
                 return Takes::Nothing;
             }
             if needs::claim(worker, &worker.claims(Some(slot)), room).is_none() {
-                let served = !found.on.is_empty();
+                // Kept free only for what it may be given then.
+                let served =
+                    !found.on.is_empty() || step.next(|trouble| self.may_take(id, need, trouble)).is_none();
                 return match self.needs[need].reserved {
                     Some(reserved) if reserved == id => Takes::WhenThereIsRoom,
                     None if !served => self.reserve(id, need),
@@ -299,7 +301,12 @@ impl Core {
         let may = |trouble: &Trouble| self.may_take(id, need, trouble);
         let idle = worker.claims(None).is_empty();
         let may = |trouble: &Trouble| (idle || trouble.outgrew.is_none()) && may(trouble);
-        step.next(may).map_or(Takes::Nothing, Takes::Task)
+        let task = step.next(may);
+        if task.is_none() && idle && worker.reserved == Some(need) {
+            // What it was kept free for had better go elsewhere by now, or has gone.
+            self.unreserve(id, need);
+        }
+        task.map_or(Takes::Nothing, Takes::Task)
     }
 
     /// Whether the worker may be given a task of which so much went wrong: not where it would tell nothing new, on a
@@ -327,6 +334,16 @@ impl Core {
         }
         self.indexes.dirty.insert(id);
         Takes::WhenThereIsRoom
+    }
+
+    /// It is there for others again.
+    fn unreserve(&mut self, id: WorkerId, need: Need) {
+        self.needs[need].reserved = None;
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.reserved = None;
+        }
+        self.indexes.dirty.insert(id);
+        self.look_again();
     }
 
     /// The limit that keeps the steps of this need back.

@@ -286,6 +286,10 @@ impl Checker {
         assert!(*times <= 2 * 9 * slots, "worker {worker} refuses, and is given work again and again");
     }
 
+    pub fn was_opened(&self, attempt: AttemptId) -> bool {
+        self.attempts.contains_key(&attempt)
+    }
+
     /// Before a report is judged: what must come of it, if that is certain.
     pub fn expected(&self, worker: WorkerId, attempt: AttemptId, finish: &Finish) -> Option<Verdict> {
         let known = self.attempts.get(&attempt).filter(|known| known.worker == worker);

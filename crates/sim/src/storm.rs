@@ -95,7 +95,11 @@ impl World {
         }
         self.report.lies += 1;
         let epoch = Epoch(self.rng.random_range(0..=self.server.disk.epoch + 1));
-        let attempt = AttemptId { epoch, counter: self.rng.random_range(0..200) };
+        let mut attempt = AttemptId { epoch, counter: self.rng.random_range(0..200) };
+        // What the server is about to give out, nobody can guess.
+        if !self.checker.was_opened(attempt) {
+            attempt.counter += 1_000_000;
+        }
         // Of what it holds itself it tells the truth: the server cannot know better.
         let known = &self.workers[worker];
         if known.uploading.contains_key(&attempt) || known.on_slots().any(|(_, held)| held.attempt == attempt)
