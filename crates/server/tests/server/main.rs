@@ -7,7 +7,7 @@ mod disk;
 mod events;
 mod gate;
 mod jobs;
-mod load;
+mod loads;
 mod openapi;
 mod order;
 mod race;
