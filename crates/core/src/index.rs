@@ -97,6 +97,15 @@ impl Core {
         for slot in 0..slots {
             self.recount(id, slot);
         }
+        let outlived = self.workers.get(&id).and_then(|worker| {
+            let is_over = |need: &Need| {
+                !worker.takes_work() || !worker.fits(*need) || self.needs[*need].ready.is_empty()
+            };
+            worker.reserved.filter(is_over)
+        });
+        if let Some(need) = outlived {
+            self.unreserve(id, need);
+        }
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let offered = usize::from(worker.offer.slots);
         for (index, slot) in worker.slots.iter().enumerate() {
@@ -117,15 +126,6 @@ impl Core {
         let takes_work = worker.takes_work();
         let power =
             if takes_work { (worker.speed * 1000.0) as u64 * u64::from(worker.offer.slots) } else { 0 };
-        if let Some(need) = worker.reserved
-            && (!takes_work || !worker.fits(need) || self.needs[need].ready.is_empty())
-        {
-            worker.reserved = None;
-            self.needs[need].reserved = None;
-            // It is there for others again.
-            let waiting = self.needs.all().filter(|need| !self.needs[*need].ready.is_empty());
-            self.indexes.fresh.extend(waiting);
-        }
         let busy = worker.slots.iter().filter(|slot| !slot.queue.is_empty()).count() as u16;
         let slowness = (1000.0 / worker.speed) as u32;
         let rank = Rank { busy, slowness };
@@ -254,10 +254,7 @@ impl Core {
                 continue;
             }
             if let Some((need, shelf)) = old {
-                self.needs[need].ready.remove(shelf, place);
-                // Nothing waits any more for what is kept free: the step is done, or asks for something else by now.
-                let kept = self.needs[need].reserved.filter(|_| self.needs[need].ready.is_empty());
-                self.indexes.dirty.extend(kept);
+                self.take_off(need, shelf, place);
             }
             if let Some((need, shelf)) = new {
                 self.needs[need].ready.insert(shelf, place);
@@ -279,6 +276,15 @@ impl Core {
         }
     }
 
+    /// The step is on offer there no more.
+    fn take_off(&mut self, need: Need, shelf: Shelf, step: StepId) {
+        let state = &mut self.needs[need];
+        state.ready.remove(shelf, step);
+        // Nothing waits any more for what is kept free: the step is done, or asks for something else by now.
+        let kept = state.reserved.filter(|_| state.ready.is_empty());
+        self.indexes.dirty.extend(kept);
+    }
+
     /// Takes the job out of every index, before it is forgotten.
     pub(crate) fn unfile(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
@@ -286,12 +292,12 @@ impl Core {
             self.accounts.leave(job.account);
         }
         let sessions: BTreeSet<SessionKey> = job.steps.iter().map(|step| step.plan.session).collect();
-        for (index, step) in job.steps.iter_mut().enumerate() {
+        let shelves: Vec<Option<(Need, Shelf)>> =
+            job.steps.iter_mut().map(|step| step.shelf.take()).collect();
+        for (index, shelf) in shelves.into_iter().enumerate() {
             let place = (id, step_index(index));
-            if let Some((need, shelf)) = step.shelf.take() {
-                self.needs[need].ready.remove(shelf, place);
-                let kept = self.needs[need].reserved.filter(|_| self.needs[need].ready.is_empty());
-                self.indexes.dirty.extend(kept);
+            if let Some((need, shelf)) = shelf {
+                self.take_off(need, shelf, place);
             }
             self.indexes.tails.remove(&place);
             self.indexes.arrived.remove(&place);

@@ -305,6 +305,7 @@ impl Core {
         if task.is_none() && idle && worker.reserved == Some(need) {
             // What it was kept free for had better go elsewhere by now, or has gone.
             self.unreserve(id, need);
+            self.indexes.dirty.insert(id);
         }
         task.map_or(Takes::Nothing, Takes::Task)
     }
@@ -337,12 +338,11 @@ impl Core {
     }
 
     /// It is there for others again.
-    fn unreserve(&mut self, id: WorkerId, need: Need) {
+    pub(crate) fn unreserve(&mut self, id: WorkerId, need: Need) {
         self.needs[need].reserved = None;
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.reserved = None;
         }
-        self.indexes.dirty.insert(id);
         self.look_again();
     }
 
