@@ -11,7 +11,7 @@ use std::{
 use kiln_testkit::wait_until;
 use serde_json::Value;
 
-use crate::support::{Home, Running, Said, said};
+use crate::support::{Home, Running, Said, carry, said};
 
 /// The address of the hub.
 const SERVER: &str = "10.213.77.1";
@@ -73,16 +73,7 @@ impl Network {
             let hide = "mount -t tmpfs none \"$0\" && exec \"$@\"";
             inside.args(["unshare", "--mount", "sh", "-c", hide]).arg(folder);
         }
-        inside.arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => inside.env(name, value),
-                None => inside.env_remove(name),
-            };
-        }
-        if let Some(folder) = command.get_current_dir() {
-            inside.current_dir(folder);
-        }
+        carry(command, &mut inside);
         inside.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         inside
     }

@@ -189,3 +189,17 @@ impl Drop for Running {
         let _ = self.child.wait();
     }
 }
+
+/// The command with its environment and folder, as what the outer one starts behind its own arguments.
+pub fn carry(command: &Command, outer: &mut Command) {
+    outer.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        outer.current_dir(folder);
+    }
+}

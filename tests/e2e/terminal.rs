@@ -16,6 +16,8 @@ use rustix::{
     termios::{Termios, Winsize, tcgetattr, tcsetwinsize},
 };
 
+use crate::support::carry;
+
 const SOON: Duration = Duration::from_secs(30);
 
 /// A program in a terminal.
@@ -41,16 +43,8 @@ impl Terminal {
         let before = tcgetattr(&slave).unwrap();
         // A session of its own, whose terminal this is: that of the person who runs the tests is another.
         let mut inside = Command::new("setsid");
-        inside.arg("--ctty").arg(command.get_program()).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => inside.env(name, value),
-                None => inside.env_remove(name),
-            };
-        }
-        if let Some(folder) = command.get_current_dir() {
-            inside.current_dir(folder);
-        }
+        inside.arg("--ctty");
+        carry(command, &mut inside);
         let side = || Stdio::from(OwnedFd::from(slave.try_clone().unwrap()));
         let child = inside.stdin(side()).stdout(side()).stderr(side()).spawn().unwrap();
         let master = File::from(master);

@@ -43,6 +43,28 @@ pub struct Hello {
     pub held: Vec<Held>,
 }
 
+impl Hello {
+    /// Of this build, with a slot, and nothing else to offer.
+    pub fn new(id: WorkerId, name: impl Into<String>) -> Self {
+        Self {
+            protocol: crate::PROTOCOL,
+            build: crate::BUILD.to_owned(),
+            id,
+            name: name.into(),
+            machine: Machine::default(),
+            slots: 1,
+            blenders: Vec::new(),
+            shared: Vec::new(),
+            offered: None,
+            tags: Vec::new(),
+            resting: None,
+            wakes: false,
+            macs: Vec::new(),
+            held: Vec::new(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct Machine {
     pub hostname: String,

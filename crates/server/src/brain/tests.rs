@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_api::{Assignment, Held, HeldState, Hello, Machine, RevokeWhy};
+use kiln_api::{Assignment, Held, HeldState, Hello, RevokeWhy};
 use kiln_core::{Config, Core, JobPlan, Ledger, Moment, Party, RestoredJob, Standing};
 use kiln_store::{Durability, Write};
 use kiln_types::{
@@ -537,11 +537,6 @@ fn spec(count: i32, order: &str, bakes: bool) -> JobSpec {
 
 fn hello(id: WorkerId, held: Vec<Held>) -> Hello {
     Hello {
-        protocol: kiln_api::PROTOCOL,
-        build: kiln_api::BUILD.to_owned(),
-        id,
-        name: format!("worker {id}"),
-        machine: Machine::default(),
         slots: 2,
         blenders: vec![kiln_api::BlenderOffer {
             version: "3.4.1".parse().unwrap(),
@@ -551,13 +546,8 @@ fn hello(id: WorkerId, held: Vec<Held>) -> Hello {
             devices: Vec::new(),
             denoisers: Vec::new(),
         }],
-        shared: Vec::new(),
-        offered: None,
-        tags: Vec::new(),
-        resting: None,
-        wakes: false,
-        macs: Vec::new(),
         held,
+        ..Hello::new(id, format!("worker {id}"))
     }
 }
 

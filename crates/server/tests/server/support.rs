@@ -171,10 +171,6 @@ pub async fn problem(response: Response) -> Problem {
 
 pub fn hello(id: u64, name: &str, slots: u16) -> Hello {
     Hello {
-        protocol: kiln_api::PROTOCOL,
-        build: kiln_api::BUILD.to_owned(),
-        id: WorkerId::from_bits(id),
-        name: name.to_owned(),
         machine: Machine { hostname: name.to_owned(), cores: 4, ..Machine::default() },
         slots,
         blenders: vec![kiln_api::BlenderOffer {
@@ -189,13 +185,7 @@ pub fn hello(id: u64, name: &str, slots: u16) -> Hello {
             }],
             denoisers: Vec::new(),
         }],
-        shared: Vec::new(),
-        offered: None,
-        tags: Vec::new(),
-        resting: None,
-        wakes: false,
-        macs: Vec::new(),
-        held: Vec::new(),
+        ..Hello::new(WorkerId::from_bits(id), name)
     }
 }
 

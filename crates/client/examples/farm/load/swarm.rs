@@ -117,12 +117,7 @@ fn hello(number: u32) -> Hello {
     let name = format!("simulated-{number}");
     let cpu = DeviceOffer { class: DeviceClass::Cpu, name: "none".to_owned(), memory: None };
     Hello {
-        protocol: kiln_api::PROTOCOL,
-        build: kiln_api::BUILD.to_owned(),
-        id: WorkerId::from_bits(u64::from(number)),
         machine: Machine { hostname: name.clone(), cores: 8, memory: 32 << 30, ..Machine::default() },
-        name,
-        slots: 1,
         blenders: ["3.4.1", "5.0.1"]
             .into_iter()
             .filter_map(|version| version.parse().ok())
@@ -135,13 +130,7 @@ fn hello(number: u32) -> Hello {
                 denoisers: Vec::new(),
             })
             .collect(),
-        shared: Vec::new(),
-        offered: None,
-        tags: Vec::new(),
-        resting: None,
-        wakes: false,
-        macs: Vec::new(),
-        held: Vec::new(),
+        ..Hello::new(WorkerId::from_bits(u64::from(number)), name)
     }
 }
 
