@@ -401,6 +401,11 @@ impl Worker {
         offered.filter(|(_, slot)| slot.is_vacant()).map(|(index, slot)| (SlotIndex(index as u16), slot))
     }
 
+    /// Whether nothing is at work on it.
+    pub fn is_unclaimed(&self) -> bool {
+        self.slots.iter().all(|slot| slot.queue.is_empty() && slot.closing.is_empty())
+    }
+
     /// What its slots at work hold, but for one.
     pub fn claims(&self, but: Option<SlotIndex>) -> Vec<Claim> {
         let slots = self.slots.iter().enumerate();

@@ -253,11 +253,11 @@ impl Core {
         };
         let Some(step) = found.steps.get(usize::from(index.0)) else { return Takes::Nothing };
         let Some(place) = worker.slots.get(usize::from(slot.0)) else { return Takes::Nothing };
-        let (need, session) = (step.need, step.plan.session);
+        let need = step.need;
         if self.lacking_limit(need).is_some() && !place.counted.contains(&(job, index)) {
             return Takes::Nothing;
         }
-        if (found.is_full() && !found.on.contains_key(&id)) || self.is_held_off(id, need, session) {
+        if !self.may_serve(id, found, step) {
             return Takes::Nothing;
         }
         if let Some(task) = self.outgrown(id, step) {
@@ -298,16 +298,26 @@ impl Core {
                 return Takes::WhenThereIsRoom;
             }
         }
-        let may = |trouble: &Trouble| self.may_take(id, need, trouble);
-        let idle = worker.claims(None).is_empty();
-        let may = |trouble: &Trouble| (idle || trouble.outgrew.is_none()) && may(trouble);
-        let task = step.next(may);
-        if task.is_none() && idle && worker.reserved == Some(need) {
+        let task = step.next(|trouble| self.has_place_for(id, need, trouble));
+        if task.is_none() && worker.is_unclaimed() && worker.reserved == Some(need) {
             // What it was kept free for had better go elsewhere by now, or has gone.
             self.unreserve(id, need);
             self.indexes.dirty.insert(id);
         }
         task.map_or(Takes::Nothing, Takes::Task)
+    }
+
+    /// Whether the worker may be given work of the step, as far as the most workers of its job and pauses go.
+    pub(crate) fn may_serve(&self, id: WorkerId, job: &Job, step: &Step) -> bool {
+        let one_more = !job.on.contains_key(&id);
+        !(job.is_full() && one_more) && !self.is_held_off(id, step.need, step.plan.session)
+    }
+
+    /// Whether the worker may be given now a task of which so much went wrong. What ran out of memory beside others
+    /// gets the machine for itself.
+    pub(crate) fn has_place_for(&self, id: WorkerId, need: Need, trouble: &Trouble) -> bool {
+        let alone = || self.workers.get(&id).is_some_and(Worker::is_unclaimed);
+        (trouble.outgrew.is_none() || alone()) && self.may_take(id, need, trouble)
     }
 
     /// Whether the worker may be given a task of which so much went wrong: not where it would tell nothing new, on a

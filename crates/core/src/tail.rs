@@ -6,7 +6,7 @@ use std::{
     collections::BinaryHeap,
 };
 
-use kiln_types::{AttemptId, AttemptState, JobId, SlotIndex, TaskId, TaskIndex, WorkerId};
+use kiln_types::{AttemptId, AttemptState, JobId, TaskId, TaskIndex, WorkerId};
 
 use crate::{
     Core, Moment, Outbox, RevokeReason,
@@ -130,29 +130,23 @@ impl Core {
         before + closing
     }
 
-    /// Whether a vacant worker may take the attempt's task now.
+    /// Whether the attempt's task would be handed to a slot that is vacant for it now.
     fn someone_else_takes(&self, id: AttemptId, need: Need) -> bool {
         let Some(attempt) = self.attempts.get(&id) else { return false };
-        let Some(step) = self.step(attempt.task) else { return false };
-        let trouble = step.troubles.get(&attempt.task.index);
-        let session = step.plan.session;
-        let Some(job) = self.jobs.get(&attempt.task.job) else { return false };
+        let Some((job, step)) = self.jobs.get(&attempt.task.job).zip(self.step(attempt.task)) else {
+            return false;
+        };
         // What keeps the job off more slots keeps it off these: it would come back to where it was, and again.
         if self.lacking_limit(need).is_some() || self.accounts.is_full(job.account) {
             return false;
         }
+        let trouble = step.troubles.get(&attempt.task.index);
         let takes = |worker: WorkerId| {
-            (!job.is_full() || job.on.contains_key(&worker))
-                && trouble.is_none_or(|trouble| self.may_take(worker, need, trouble))
+            self.may_serve(worker, job, step)
+                && trouble.is_none_or(|trouble| self.has_place_for(worker, need, trouble))
         };
-        self.needs[need].vacant.iter().any(|(_, worker)| {
-            *worker != attempt.worker && takes(*worker) && !self.is_held_off(*worker, need, session)
-        }) || (self.is_vacant_itself(attempt.worker, attempt.slot) && takes(attempt.worker))
-    }
-
-    /// Whether the worker has another slot that does nothing.
-    fn is_vacant_itself(&self, worker: WorkerId, but: SlotIndex) -> bool {
-        self.workers.get(&worker).is_some_and(|known| known.vacant_slots().any(|(slot, _)| slot != but))
+        // Of its own worker another slot: this one has a queue.
+        self.needs[need].vacant.iter().any(|(_, worker)| takes(*worker))
     }
 
     /// Starts second attempts of tasks that will end late, where they would end earlier. A late frame waits for a

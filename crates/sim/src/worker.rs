@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use kiln_core::{Assigned, Finish, HeldAttempt, HeldPhase, RevokeReason, WorkerOffer};
 use kiln_types::{AttemptId, SlotIndex, WorkerId};
 
+use crate::world::Down;
+
 #[derive(Debug)]
 pub struct SimWorker {
     pub id: WorkerId,
@@ -17,6 +19,8 @@ pub struct SimWorker {
     pub uploading: BTreeMap<AttemptId, (SlotIndex, Assigned)>,
     /// Reports that the server has not settled, repeated at each connection.
     pub unsettled: BTreeMap<AttemptId, (SlotIndex, Assigned, Finish)>,
+    /// What arrived and it has not read yet, with the connection that it came by.
+    pub inbox: VecDeque<(u64, Down)>,
     /// The connection, while there is one. Every connection has another number.
     pub connection: Option<u64>,
     /// Raised when the process dies: what was under way for the one before is void.
@@ -70,6 +74,7 @@ impl SimWorker {
             speed: 100,
             uploading: BTreeMap::new(),
             unsettled: BTreeMap::new(),
+            inbox: VecDeque::new(),
             connection: None,
             life: 0,
             alive: true,
@@ -88,6 +93,7 @@ impl SimWorker {
         self.slots.iter_mut().for_each(|slot| *slot = SimSlot::default());
         self.uploading.clear();
         self.unsettled.clear();
+        self.inbox.clear();
     }
 
     pub fn held(&self) -> Vec<HeldAttempt> {

@@ -61,6 +61,10 @@ pub enum Event {
         connection: u64,
         down: Down,
     },
+    /// It may have slept over messages.
+    Wakes {
+        worker: usize,
+    },
     /// The server notices that a connection is gone.
     Lost {
         worker: usize,
@@ -267,10 +271,11 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             Event::ToServer { worker, connection, up } => self.hear(worker, connection, up),
-            Event::ToWorker { worker, connection, down } => match self.awake(worker) {
-                Ok(()) => self.obey(worker, connection, down),
-                Err(at) => self.at(at, Event::ToWorker { worker, connection, down }),
-            },
+            Event::ToWorker { worker, connection, down } => {
+                self.workers[worker].inbox.push_back((connection, down));
+                self.read(worker);
+            }
+            Event::Wakes { worker } => self.read(worker),
             Event::Lost { worker, connection } => {
                 let id = self.workers[worker].id;
                 if self.server.connections.get(&id) == Some(&connection) {
@@ -430,6 +435,16 @@ impl World {
                 self.brain(None, |core, now, out| core.worker_offer_changed(now, id, offer, out));
             }
             Up::Hello(_) | Up::Progress(..) => {}
+        }
+    }
+
+    /// What came while it was stalled, however often that was, it reads in the order in which it came.
+    fn read(&mut self, worker: usize) {
+        if let Err(at) = self.awake(worker) {
+            return self.at(at, Event::Wakes { worker });
+        }
+        while let Some((connection, down)) = self.workers[worker].inbox.pop_front() {
+            self.obey(worker, connection, down);
         }
     }
 

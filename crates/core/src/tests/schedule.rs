@@ -2,8 +2,8 @@
 
 use kiln_types::{FailureCause, JobId, JobState, Order, TaskIndex};
 
-use super::{Farm, job, task};
-use crate::{JobPlan, Standing, Verdict};
+use super::{Farm, job, task, w};
+use crate::{Gpus, JobPlan, Standing, Verdict, WorkerOffer};
 
 #[test]
 fn idle_slots_come_before_queues() {
@@ -76,6 +76,30 @@ fn an_idle_slot_takes_what_is_queued_elsewhere() {
     assert_eq!((farm.queue(1, 0), farm.queue(2, 0)), (vec![0], vec![1]));
 }
 
+/// A job on every GPU of a worker with two slots, of one frame more than can run.
+fn on_all_gpus(farm: &mut Farm) {
+    let mut step = job(1, 2).steps()[0].clone();
+    step.requires.room.gpus = Gpus::All { memory: 0 };
+    let alone = Standing { max_workers: Some(1), ..Standing::default() };
+    farm.submit(JobPlan::new(JobId(1), vec![step]).unwrap().standing(alone));
+    for worker in 1..=2 {
+        let offer = WorkerOffer { slots: 2, gpus: vec![8 << 30], ..WorkerOffer::default() };
+        farm.act(|core, now, out| core.worker_joined(now, w(worker), offer, &[], out));
+        farm.schedule();
+    }
+    farm.start(1, task(1, 0));
+    assert_eq!(farm.queue(1, 0), [0, 1]);
+}
+
+#[test]
+fn nothing_is_asked_back_for_a_slot_beside_it_that_has_no_gpu_left() {
+    let mut farm = Farm::new();
+    on_all_gpus(&mut farm);
+    farm.now = farm.now.after(1_000);
+    farm.schedule();
+    assert_eq!(farm.revoked, [], "the other worker is one too many, the other slot has nothing to render on");
+}
+
 #[test]
 fn what_waits_behind_a_frame_that_is_late_is_taken_too() {
     let mut farm = Farm::new();
@@ -126,7 +150,7 @@ fn later_jobs_use_what_earlier_ones_cannot() {
     farm.join_with(2, 1, &[]);
     farm.schedule();
     let jobs = |worker: u64| -> Vec<u64> {
-        let mine = farm.held.values().filter(|holding| holding.worker == super::w(worker));
+        let mine = farm.held.values().filter(|holding| holding.worker == w(worker));
         mine.map(|holding| holding.assigned.task.job.0).collect()
     };
     assert_eq!((jobs(1), jobs(2)), (vec![1, 1], vec![2, 2]));
@@ -242,7 +266,7 @@ fn a_peak_that_cannot_be_is_no_more_than_a_peak() {
     farm.schedule();
     farm.start(1, task(1, 0));
     farm.deliver(1, task(1, 0));
-    farm.act(|core, _, _| core.learn_memory(task(1, 0), super::w(1), u64::MAX));
+    farm.act(|core, _, _| core.learn_memory(task(1, 0), w(1), u64::MAX));
     farm.drain();
     assert_eq!(farm.state(1), JobState::Completed);
 }
