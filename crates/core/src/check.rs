@@ -50,6 +50,8 @@ impl Core {
             }
             self.infirmary.check(*id, sick.trial);
         }
+        let doubts = self.workers.iter().flat_map(|(id, worker)| worker.doubts().map(|step| (step, *id)));
+        self.infirmary.check_doubts(&doubts.collect());
         let runs = self.attempts.iter().filter(|(_, attempt)| attempt.runs()).map(|(id, _)| *id);
         let (runs, watched) = (runs.collect::<BTreeSet<_>>(), self.watch.attempts().collect::<BTreeSet<_>>());
         assert_eq!(runs, watched, "others run than are watched");

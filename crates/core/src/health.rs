@@ -122,12 +122,11 @@ impl Infirmary {
             Trial::At(at) => assert_eq!(timers, [at], "worker {worker} waits for its trial"),
             Trial::Due | Trial::Runs(_) => assert!(timers.is_empty(), "worker {worker} waits for no trial"),
         }
-        assert!(
-            self.struck.is_superset(&self.doubtful.iter().map(|(_, of)| *of).collect()),
-            "doubt of nothing"
-        );
-        let doubtful = self.doubtful.iter().any(|(_, of)| *of == worker);
-        assert!(!doubtful, "worker {worker} is sick for certain");
+    }
+
+    /// Panics where others are in doubt than there is reason for. For tests.
+    pub fn check_doubts(&self, doubts: &BTreeSet<(StepId, WorkerId)>) {
+        assert_eq!(self.doubtful, *doubts, "others are in doubt than there is reason for");
     }
 
     fn forget(&mut self, worker: WorkerId) {
@@ -172,9 +171,14 @@ impl Core {
         }
         worker.strikes.push(strike);
         self.infirmary.struck.insert(id);
-        if worker.strikes.len() >= 2 && worker.sick.is_none() {
-            self.infirmary.doubtful.extend(worker.strikes.iter().map(|strike| (strike.step(), id)));
-        }
+        self.doubt(id);
+    }
+
+    /// Others' deliveries tell of the worker in the steps in which it has gone wrong as far as is remembered.
+    fn doubt(&mut self, id: WorkerId) {
+        self.infirmary.doubtful.retain(|(_, of)| *of != id);
+        let doubts = self.workers.get(&id).into_iter().flat_map(Worker::doubts);
+        self.infirmary.doubtful.extend(doubts.map(|step| (step, id)));
     }
 
     /// The worker is lost with these attempts, which are live yet.
@@ -237,7 +241,7 @@ impl Core {
         let strikes: Vec<(AttemptId, TaskId)> =
             worker.strikes.iter().map(|strike| (strike.attempt, strike.task)).collect();
         worker.sick = Some(Sick { sickness: sickness.clone(), trial: Trial::At(at), tried: None });
-        self.infirmary.doubtful.retain(|(_, of)| *of != id);
+        self.doubt(id);
         self.infirmary.sick.insert(id);
         self.infirmary.trials.insert((at, id));
         self.touch(id);
@@ -340,10 +344,10 @@ impl Core {
         if !self.infirmary.struck.remove(&id) {
             return;
         }
-        let Some(worker) = self.workers.get_mut(&id) else { return };
-        for strike in std::mem::take(&mut worker.strikes) {
-            self.infirmary.doubtful.remove(&(strike.step(), id));
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.strikes.clear();
         }
+        self.doubt(id);
     }
 
     /// The worker went down with the attempt and has it still: that was no downfall.
@@ -355,10 +359,7 @@ impl Core {
             if worker.strikes.is_empty() {
                 self.infirmary.struck.remove(&id);
             }
-            self.infirmary.doubtful.retain(|(_, of)| *of != id);
-            if worker.strikes.len() >= 2 && worker.sick.is_none() {
-                self.infirmary.doubtful.extend(worker.strikes.iter().map(|strike| (strike.step(), id)));
-            }
+            self.doubt(id);
             if self.infirmary.sick.contains(&id) && self.grounds(id).is_none() {
                 self.recover(id, out);
             }
@@ -373,6 +374,7 @@ impl Core {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.sick = None;
         }
+        self.doubt(id);
         self.touch(id);
         out.record(Record::WorkerHealth { worker: id, sickness: None });
     }
@@ -496,6 +498,12 @@ impl Core {
 }
 
 impl Worker {
+    /// The steps in which what others deliver may show that it is sick: it has several strikes, and is not called so.
+    pub fn doubts(&self) -> impl Iterator<Item = StepId> {
+        let doubtful = self.strikes.len() >= 2 && self.sick.is_none();
+        self.strikes.iter().filter(move |_| doubtful).map(Strike::step)
+    }
+
     /// Whether the attempt is what a sick worker is tried with.
     pub fn is_trial(&self, attempt: AttemptId) -> bool {
         self.sick.as_ref().is_some_and(|sick| sick.trial == Trial::Runs(attempt))

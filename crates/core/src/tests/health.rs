@@ -155,6 +155,30 @@ fn what_others_deliver_later_tells_too() {
     assert_eq!(farm.state(1), JobState::Completed);
 }
 
+/// Of so many strikes the first are forgotten: what others deliver in those steps tells nothing of it then.
+#[test]
+fn a_worker_is_in_doubt_for_the_strikes_that_are_remembered_and_no_others() {
+    let mut farm = Farm::new();
+    farm.join(1, 1);
+    farm.submit(job(1, 1));
+    farm.schedule();
+    farm.run_next(1, 100, crash());
+    farm.act(|core, now, out| core.pause_job(now, JobId(1), out)).unwrap();
+    farm.answer_revokes();
+    farm.submit(job(2, 40));
+    for number in 0..16 {
+        farm.schedule();
+        let (attempt, holding) = farm.held.pop_first().unwrap();
+        assert_eq!(holding.assigned.task.job, JobId(2));
+        farm.act(|core, now, out| core.attempt_started(now, w(1), attempt, out));
+        let failure =
+            Failure::new(FailureCause::Crashed, format!("Blender died in {} way", "another ".repeat(number)));
+        farm.report(1, attempt, Finish::Failed(failure));
+    }
+    let struck_in = |job: u64| farm.core.workers[&w(1)].doubts().any(|(of, _)| of == JobId(job));
+    assert_eq!([struck_in(1), struck_in(2)], [false, true]);
+}
+
 #[test]
 fn frames_that_fail_everywhere_are_not_the_workers_fault() {
     let mut farm = Farm::new();
