@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use kiln_chunks::{Frame, FrameDecoder};
-use kiln_types::BlobHash;
+use kiln_types::{BlobHash, BlobHasher};
 use tokio::task::JoinHandle;
 
 use crate::{BlobError, Durability, StreamError};
@@ -42,7 +42,7 @@ pub(crate) async fn joined<T>(task: JoinHandle<Result<T>>) -> Result<T> {
 pub(crate) struct Draft {
     file: File,
     path: PathBuf,
-    hasher: blake3::Hasher,
+    hasher: BlobHasher,
     len: u64,
     window: Window,
     kept: bool,
@@ -66,7 +66,7 @@ impl Draft {
             .create_new(true)
             .open(&path)
             .map_err(BlobError::io("create", &path))?;
-        Ok(Self { file, path, hasher: blake3::Hasher::new(), len: 0, window: Window::default(), kept: false })
+        Ok(Self { file, path, hasher: BlobHasher::new(), len: 0, window: Window::default(), kept: false })
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -136,7 +136,7 @@ impl Draft {
     }
 
     pub fn hash(&self) -> (BlobHash, u64) {
-        (self.hasher.finalize().into(), self.len)
+        (self.hasher.hash(), self.len)
     }
 
     /// Bytes so far.

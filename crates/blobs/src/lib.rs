@@ -8,6 +8,7 @@ mod cache;
 mod chunks;
 mod disk;
 mod error;
+mod in_turn;
 mod promise;
 mod store;
 mod uploads;

@@ -7,7 +7,7 @@ use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use kiln_types::BlobHash;
+use kiln_types::{BlobHash, BlobHasher};
 
 use crate::disk::{
     Draft, Result, blocking, length, make_safe, move_in, pour, remove, sharded, sync_folder, walk,
@@ -311,20 +311,15 @@ where
     S: Stream<Item = std::result::Result<Bytes, E>> + Send,
     E: Into<StreamError>,
 {
-    let fresh = (blake3::Hasher::new(), 0_u64);
-    let ((hasher, len), broken) = pour(stream, fresh, move |(hasher, len), bytes| {
-        *len += bytes.len() as u64;
-        if *len > limit {
-            return Err(BlobError::TooLarge { limit });
-        }
+    let (hasher, broken) = pour(stream, BlobHasher::new(), move |hasher, bytes| {
         hasher.update(bytes);
-        Ok(())
+        if hasher.count() > limit { Err(BlobError::TooLarge { limit }) } else { Ok(()) }
     })
     .await?;
     if let Some(error) = broken {
         return Err(error);
     }
-    let found = BlobHash::from(hasher.finalize());
+    let (found, len) = (hasher.hash(), hasher.count());
     if found != expected {
         return Err(BlobError::Mismatch { expected, found });
     }
@@ -333,14 +328,12 @@ where
 
 /// Blocks.
 pub(crate) fn hash_file(path: &Path) -> Result<(BlobHash, u64)> {
-    let mut hasher = blake3::Hasher::new();
-    let mut len = 0;
+    let mut hasher = BlobHasher::new();
     read_pieces(path, |bytes| {
         hasher.update(bytes);
-        len += bytes.len() as u64;
         Ok(())
     })?;
-    Ok((hasher.finalize().into(), len))
+    Ok((hasher.hash(), hasher.count()))
 }
 
 fn read_pieces(path: &Path, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {

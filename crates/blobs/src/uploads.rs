@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use kiln_types::{BlobHash, UploadId};
+use kiln_types::{BlobHash, BlobHasher, UploadId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -61,7 +61,7 @@ struct Upload {
     finished: Option<BlobHash>,
     /// Hash of the first `offset` bytes, where this process has seen them all.
     #[serde(skip)]
-    hasher: Option<Box<blake3::Hasher>>,
+    hasher: Option<Box<BlobHasher>>,
     /// A request broke off without saying how far it came: the file's own length says it.
     #[serde(skip)]
     dirty: bool,
@@ -185,7 +185,7 @@ impl Uploads {
             let part = inner.part(id);
             let hash = match (upload.finished, &upload.hasher) {
                 (Some(hash), _) => hash,
-                (None, Some(hasher)) => hasher.finalize().into(),
+                (None, Some(hasher)) => hasher.hash(),
                 (None, None) => {
                     // What an earlier process wrote behind the safe bytes is no part of it.
                     let cut = File::options().write(true).open(&part).and_then(|file| file.set_len(have));

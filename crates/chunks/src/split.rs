@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use fastcdc::v2020::{self, Normalization};
-use kiln_types::BlobHash;
+use kiln_types::{BlobHash, BlobHasher};
 
 use crate::{Chunk, MAX_CHUNK, Recipe};
 
@@ -84,7 +84,7 @@ pub fn split(
         return Ok(Split { hash, recipe });
     }
     let (_, _, max) = grain.sizes();
-    let mut whole = blake3::Hasher::new();
+    let mut whole = BlobHasher::new();
     let mut recipe = Recipe::default();
     let mut fresh = 0;
     loop {
@@ -100,7 +100,7 @@ pub fn split(
             start += len;
         }
         if ended {
-            return Ok(Split { hash: whole.finalize().into(), recipe });
+            return Ok(Split { hash: whole.hash(), recipe });
         }
         window.copy_within(start..filled, 0);
         fresh = filled - start;

@@ -7,14 +7,17 @@
 use std::{
     collections::HashMap,
     fmt,
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, Write as _},
     str::FromStr,
 };
 
 use kiln_types::{BlobHash, FrameSet, OutputFile, OutputSet, RelPath, SessionKey};
 use serde::{Deserialize, Serialize};
 
-use crate::folder::{OutFolder, Stamp};
+use crate::{
+    folder::{OutFolder, Stamp},
+    reading,
+};
 
 /// What is done with files that are there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -230,17 +233,7 @@ fn unchanged(folder: &OutFolder, file: &Written) -> bool {
 
 /// Whether the file at this path has this hash.
 pub(crate) fn same_bytes(folder: &OutFolder, path: &RelPath, hash: BlobHash) -> bool {
-    let read = || -> io::Result<BlobHash> {
-        let mut file = folder.read(path)?;
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; 256 * 1024];
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(hasher.finalize().into()),
-                read => hasher.update(&buffer[..read]),
-            };
-        }
-    };
+    let read = || -> io::Result<BlobHash> { Ok(reading::hash_of(&mut folder.read(path)?)?.0) };
     read().is_ok_and(|found| found == hash)
 }
 

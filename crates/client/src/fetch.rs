@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Read as _, Seek as _},
+    io::{self, BufReader, Seek as _},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use kiln_api::OutputView;
-use kiln_types::{JobId, OutputFile, RelPath, SessionKey};
+use kiln_types::{BlobHasher, JobId, OutputFile, RelPath, SessionKey};
 use tokio::{io::AsyncWriteExt, task::JoinHandle};
 
 use crate::{
@@ -283,7 +283,7 @@ impl Fetcher {
                 }
                 out.flush().await.map_err(fail)?;
             }
-            if kiln_types::BlobHash::from(hasher.finalize()) == file.hash {
+            if hasher.hash() == file.hash {
                 return Ok((part, came));
             }
             if fresh || have == 0 {
@@ -316,24 +316,14 @@ impl Place {
 }
 
 /// Hashes what a part already holds and stands behind it; a `fresh` one, or one that is too long, is emptied.
-fn take_up(part: &mut Part, fresh: bool, size: u64) -> io::Result<(blake3::Hasher, u64)> {
-    let mut hasher = blake3::Hasher::new();
+fn take_up(part: &mut Part, fresh: bool, size: u64) -> io::Result<(BlobHasher, u64)> {
+    let mut hasher = BlobHasher::new();
     let length = part.file.metadata()?.len();
     if fresh || length > size {
         part.file.set_len(0)?;
         part.file.rewind()?;
         return Ok((hasher, 0));
     }
-    let mut buffer = vec![0; 64 * 1024];
-    let mut have = 0;
-    while have < length {
-        match part.file.read(&mut buffer)? {
-            0 => break,
-            read => {
-                hasher.update(&buffer[..read]);
-                have += read as u64;
-            }
-        }
-    }
+    let have = io::copy(&mut BufReader::with_capacity(1 << 18, &part.file), &mut hasher)?;
     Ok((hasher, have))
 }

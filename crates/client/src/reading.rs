@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, BufReader, Read},
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
     time::SystemTime,
@@ -10,7 +10,7 @@ use std::{
 
 use kiln_blend::Limits;
 use kiln_chunks::{Grain, split, unpack_blend};
-use kiln_types::BlobHash;
+use kiln_types::{BlobHash, BlobHasher};
 
 use crate::{
     ClientError, PrepareError, Transfer,
@@ -134,20 +134,9 @@ pub(crate) fn open(mut file: File, size: u64) -> io::Result<Opened> {
 
 /// The hash and the number of the bytes.
 pub(crate) fn hash_of(bytes: &mut impl Read) -> io::Result<(BlobHash, u64)> {
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; PIECE];
-    let mut size = 0;
-    loop {
-        match bytes.read(&mut buffer) {
-            Ok(0) => return Ok((hasher.finalize().into(), size)),
-            Ok(read) => {
-                hasher.update(&buffer[..read]);
-                size += read as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let mut hasher = BlobHasher::new();
+    io::copy(&mut BufReader::with_capacity(PIECE, bytes), &mut hasher)?;
+    Ok((hasher.hash(), hasher.count()))
 }
 
 /// The hash and the size of a file, read to its end. Blocks: call it off the async threads.

@@ -26,7 +26,7 @@ use crate::{
 const AT_ONCE: usize = 3;
 /// Bytes of chunks, before they are packed, in one request: what a break costs at most, times [`AT_ONCE`].
 const BATCH: usize = 4 << 20;
-/// Bytes that are new of a file, for which the server hears beforehand what it is made of.
+/// Bytes of a file that are new, wherever they stand in it, from which on the server hears beforehand what it is made of.
 const ANNOUNCED: u64 = 8 << 20;
 /// Chunks in one request.
 const BATCH_CHUNKS: usize = 4096;
@@ -271,12 +271,15 @@ impl Plan {
         })
     }
 
-    /// Of large files that come for the first time: the server, which lacks their chunks, hashes these as they come,
-    /// and does not read them again in the end.
+    /// Of large files that are new for the most part: the server hashes their chunks as they come, each wherever it
+    /// stands, and does not read them again in the end.
     fn announced(&self) -> impl Iterator<Item = (BlobHash, &Recipe)> {
         let large = self.split.iter().filter(|(at, wanted)| {
-            let fresh: u64 = wanted.iter().map(|chunk| u64::from(chunk.len)).sum();
-            fresh >= ANNOUNCED.max(self.sources[*at].content.size / 2)
+            let source = &self.sources[*at];
+            let chunks = recipe(source).into_iter().flat_map(|recipe| &recipe.chunks);
+            let fresh: u64 =
+                chunks.filter(|chunk| wanted.contains(chunk)).map(|chunk| u64::from(chunk.len)).sum();
+            fresh >= ANNOUNCED.max(source.content.size / 2)
         });
         large.filter_map(|(at, _)| Some((self.sources[*at].content.hash, recipe(&self.sources[*at])?)))
     }

@@ -16,7 +16,7 @@ mod state;
 mod version;
 
 pub use frames::{FrameSet, FrameSetError, FrameSpan, MAX_FRAME, MAX_TASKS, MIN_FRAME};
-pub use hash::{BadHash, BlobHash};
+pub use hash::{BadHash, BlobHash, BlobHasher};
 pub use ids::{
     AttemptId, BadId, BundleId, Epoch, EventNumber, Generation, JobId, Owner, Project, SlotIndex, StepIndex,
     TaskId, TaskIndex, UploadId, WorkerId,

@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 use kiln_blobs::Cache;
 use kiln_chunks::{Packer, split};
 use kiln_client::{Client, Prepared, Request};
-use kiln_types::BlobHash;
+use kiln_types::BlobHasher;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -37,14 +37,14 @@ fn prepared(blend: &str) -> Result<Prepared, Box<dyn Error>> {
 }
 
 fn packed(file: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
-    let (mut out, mut hasher, mut packer) = (File::create(out)?, blake3::Hasher::new(), Packer::new());
+    let (mut out, mut hasher, mut packer) = (File::create(out)?, BlobHasher::new(), Packer::new());
     split(File::open(file)?, None, |chunk, bytes| {
         let mut wire = Vec::new();
         packer.pack(chunk, bytes).write_to(&mut wire)?;
         hasher.update(&wire);
         out.write_all(&wire)
     })?;
-    println!("{}", BlobHash::from(hasher.finalize()));
+    println!("{}", hasher.hash());
     Ok(())
 }
 

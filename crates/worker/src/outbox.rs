@@ -15,7 +15,9 @@ use bytes::Bytes;
 use kiln_client::{Client, ClientError};
 use kiln_host::{PlannedFile, collect};
 use kiln_image::{Expectation, ImageFault};
-use kiln_types::{AttemptId, BlobHash, BundleFile, Failure, FailureCause, OutputFile, OutputSet, RelPath};
+use kiln_types::{
+    AttemptId, BlobHash, BlobHasher, BundleFile, Failure, FailureCause, OutputFile, OutputSet, RelPath,
+};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
@@ -312,18 +314,16 @@ fn keep_on_disk(
     fs::create_dir_all(folder)?;
     let path = folder.join(at.to_string());
     let mut to = fs::File::create(&path)?;
-    let mut hasher = blake3::Hasher::new();
+    let mut hasher = BlobHasher::new();
     let mut piece = vec![0; PIECE];
-    let mut copied = 0;
     let mut from = from.take(size);
     loop {
         let read = from.read(&mut piece)?;
         if read == 0 {
-            return Ok((Kept::OnDisk(path), hasher.finalize().into(), copied));
+            return Ok((Kept::OnDisk(path), hasher.hash(), hasher.count()));
         }
         hasher.update(&piece[..read]);
         to.write_all(&piece[..read])?;
-        copied += read as u64;
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use kiln_host::{gather, open_gathered};
-use kiln_types::{BlobHash, BundleFile, Failure, FailureCause, RelPath};
+use kiln_types::{BlobHash, BlobHasher, BundleFile, Failure, FailureCause, RelPath};
 
 use crate::{bundles::Laid, identity};
 
@@ -97,9 +97,9 @@ pub(crate) fn changed(tree: &BakedTree) -> Result<Vec<BundleFile>, Failure> {
 }
 
 fn hash(file: &mut fs::File) -> io::Result<BlobHash> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(file)?;
-    Ok(hasher.finalize().into())
+    let mut hasher = BlobHasher::new();
+    io::copy(file, &mut hasher)?;
+    Ok(hasher.hash())
 }
 
 fn unread(path: &RelPath, error: &io::Error) -> Failure {

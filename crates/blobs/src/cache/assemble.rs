@@ -12,6 +12,7 @@ use kiln_types::BlobHash;
 use super::{Cache, Inner, shared};
 use crate::chunks::PackReader;
 use crate::disk::{Draft, Result, blocking, pour_frames};
+use crate::in_turn::InTurn;
 use crate::{BlobError, StreamError};
 
 impl Cache {
@@ -67,8 +68,9 @@ impl Cache {
 
 struct Assembling {
     inner: Arc<Inner>,
-    recipe: Recipe,
     draft: Draft,
+    /// In order, a file is written in large pieces and hashed while its bytes are at hand.
+    turns: InTurn,
     /// Where each chunk that is lacking belongs.
     wanted: HashMap<BlobHash, Vec<u64>>,
     unpacker: Unpacker,
@@ -82,6 +84,7 @@ impl Assembling {
         let mut source = PackReader::default();
         let mut lacking = Vec::new();
         let mut wanted: HashMap<_, Vec<_>> = HashMap::new();
+        let mut turns = InTurn::new(recipe.clone(), &inner.room);
         for (at, chunk) in recipe.offsets() {
             let known = inner.lock().find(&chunk).filter(|_| !wanted.contains_key(&chunk.hash));
             let bytes = match known {
@@ -89,7 +92,10 @@ impl Assembling {
                 None => None,
             };
             match bytes {
-                Some(bytes) => draft.place(at, &bytes)?,
+                Some(bytes) => {
+                    draft.place(at, &bytes)?;
+                    turns.pass(&chunk);
+                }
                 None => {
                     let places = wanted.entry(chunk.hash).or_default();
                     if places.is_empty() {
@@ -100,7 +106,7 @@ impl Assembling {
             }
         }
         let unpacker = Unpacker::new();
-        Ok((lacking, Self { inner, recipe, draft, wanted, unpacker, fetched: 0 }))
+        Ok((lacking, Self { inner, draft, turns, wanted, unpacker, fetched: 0 }))
     }
 
     fn take(&mut self, frames: Vec<Frame>) -> Result<()> {
@@ -109,8 +115,11 @@ impl Assembling {
             let Some(places) = self.wanted.remove(&frame.chunk().hash) else { continue };
             // A scene has many a chunk in several places.
             let bytes = self.unpacker.unpack_unchecked(&frame)?;
-            for at in places {
-                self.draft.place(at, bytes)?;
+            if !self.turns.came(frame.chunk(), bytes, |at, bytes| self.draft.place(at, bytes))? {
+                self.turns.pass(&frame.chunk());
+                for at in places {
+                    self.draft.place(at, bytes)?;
+                }
             }
             self.fetched += frame.len() as u64;
         }
@@ -129,8 +138,8 @@ impl Assembling {
         }
         let Inner { store, .. } = &*self.inner;
         store.keep(self.draft)?;
-        shared::write_list(&store.path(&expected), &store.draft_path(), &self.recipe)?;
-        self.inner.lock().shared.insert(expected, &self.recipe);
+        shared::write_list(&store.path(&expected), &store.draft_path(), self.turns.recipe())?;
+        self.inner.lock().shared.insert(expected, self.turns.recipe());
         Ok((self.fetched, len))
     }
 }

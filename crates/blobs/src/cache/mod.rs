@@ -17,7 +17,11 @@ use kiln_types::BlobHash;
 
 use self::shared::SharedChunks;
 use crate::disk::{Result, blocking, remove};
+use crate::in_turn::Room;
 use crate::{BlobStore, Durability, StreamError, Take};
+
+/// Bytes kept of chunks that stand in several places, or came too early, of all files that are being made of them.
+const KEPT: usize = 64 << 20;
 
 /// How full a cache is, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +44,8 @@ struct Inner {
     store: BlobStore,
     max: u64,
     index: Mutex<Index>,
+    /// Of files that are being made of chunks.
+    room: Room,
 }
 
 #[derive(Debug, Default)]
@@ -92,7 +98,8 @@ impl Cache {
             Ok(index)
         })
         .await?;
-        let cache = Self { inner: Arc::new(Inner { store, max: max_bytes, index: Mutex::new(index) }) };
+        let (index, room) = (Mutex::new(index), Room::new(KEPT));
+        let cache = Self { inner: Arc::new(Inner { store, max: max_bytes, index, room }) };
         cache.make_room().await?;
         Ok(cache)
     }

@@ -78,7 +78,7 @@ impl ChunkReader {
             }
             at += taken;
         }
-        Ok(hasher.finalize().into())
+        Ok(hasher.hash())
     }
 
     /// The frames of the first of these, and of those behind it that lie behind it: how many they are.
