@@ -1,5 +1,7 @@
 //! One slot: an actor that carries out what its state machine says.
 
+mod advance;
+mod effect;
 mod requests;
 mod state;
 #[cfg(test)]
@@ -23,8 +25,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use state::Told;
-use state::{Effect, Phase, Slot, Surroundings};
+pub(crate) use effect::Told;
+use effect::{Effect, Surroundings};
+use state::{Phase, Slot};
 pub(crate) use work::{Kind, Part, Work};
 
 use crate::{

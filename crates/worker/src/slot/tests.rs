@@ -12,7 +12,8 @@ use kiln_types::{
 };
 
 use super::{
-    state::{Effect, Phase, Slot, Surroundings, Told},
+    effect::{Effect, Surroundings, Told},
+    state::{Phase, Slot},
     work::{Part, Work},
 };
 use crate::What;
