@@ -302,6 +302,16 @@ def endless_cloth(folder):
     modifier.point_cache.frame_end = 1000
 
 
+def linked_cloth(folder):
+    """What moves is in a library, and nobody has baked it there."""
+    scene, _ = start()
+    bpy.ops.wm.save_as_mainfile(filepath=os.path.join(folder, "linked_cloth.blend"))
+    library = os.path.join(os.path.dirname(folder), "endless_cloth", "endless_cloth.blend")
+    with bpy.data.libraries.load(library, link=True, relative=True) as (_, linked):
+        linked.objects = ["Grid"]
+    scene.collection.objects.link(linked.objects[0])
+
+
 def film(folder):
     scene, _ = start()
     if NEW:
@@ -346,7 +356,7 @@ def dpx(folder):
 SCENES = (
     basic, particles, image_sequence, drivers, python_driver, script, talks, script_error, motion_blur, stereo,
     dotted_stereo, side_by_side, file_outputs, scaled_output, no_camera, missing_texture, missing_library, rigid_body, waves,
-    endless_cloth, film, multilayer,
+    endless_cloth, linked_cloth, film, multilayer,
     denoise, foreign_engine, absolute, dpx,
 )
 # Removed once the scene is saved.

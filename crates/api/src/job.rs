@@ -46,7 +46,7 @@ pub struct SubmitJob {
     /// Seconds a frame may take.
     #[serde(default)]
     pub frame_time_limit_s: Option<u32>,
-    /// Seconds without a sign of progress after which a frame is taken to hang.
+    /// Seconds after which a frame whose Blender does nothing and says nothing is taken to hang; 60 at least.
     #[serde(default)]
     pub hang_s: Option<u32>,
     /// Whose it is, as who submits says: with one key for the farm this is a claim, not a proof.

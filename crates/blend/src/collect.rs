@@ -47,6 +47,8 @@ pub(crate) struct Collected {
     pub external: Vec<ExternalFile>,
     /// Where the name of each stands.
     pub spots: Vec<Spot>,
+    /// Bytes that all of this takes, as far as files decide on it.
+    pub cost: usize,
 }
 
 /// A name in a block that is still to come.
@@ -547,5 +549,5 @@ pub(crate) fn collect(
         collector.block(&head, walker)?;
     }
     collector.flush()?;
-    Ok(collector.out)
+    Ok(Collected { cost: limits.memory.saturating_sub(collector.budget), ..collector.out })
 }

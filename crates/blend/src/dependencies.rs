@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// .blend files that one may draw in.
-const MAX_LIBRARIES: usize = 10_000;
+pub(crate) const MAX_LIBRARIES: usize = 10_000;
 /// Paths to one library that are followed, each of which gives its relative names another meaning.
 const MAX_PATHS_TO_ONE: usize = 8;
 

@@ -56,7 +56,8 @@ impl Inspection {
     }
 }
 
-fn inspect_bytes(
+/// `has_bake` tells whether a folder, by its name in the file, holds a bake of geometry nodes.
+pub(crate) fn inspect_bytes(
     bytes: &mut dyn Bytes,
     limits: &Limits,
     has_bake: &dyn Fn(&[u8]) -> bool,
@@ -90,7 +91,7 @@ fn inspect_bytes(
         .collect::<Result<Vec<_>, _>>()?;
     let active = collected.scenes.iter().position(|raw| Some(raw.block.old) == collected.active);
     let active_scene = scenes.get(active.unwrap_or(0)).map(|scene| scene.name.clone());
-    let simulations = collected.simulations;
+    let (simulations, cost) = (collected.simulations, collected.cost);
     let inspection = Inspection {
         written_by: peek.written_by,
         subversion: collected.subversion,
@@ -102,7 +103,7 @@ fn inspect_bytes(
         simulations: simulations.finish(has_bake),
     };
     let unbaked = simulations.unbaked(has_bake);
-    Ok((inspection, Follow { reach: simulations.reach, unbaked }))
+    Ok((inspection, Follow { reach: simulations.reach, unbaked, cost }))
 }
 
 /// The schema of the file that was read last: the next one is mostly by the same Blender.
@@ -161,19 +162,6 @@ pub(crate) fn inspect_next(
     let inspected =
         open(path).and_then(|mut file| inspect_bytes(&mut file, &Limits::default(), &has_bake, last, depth));
     inspected.map_err(|fault| fault.at(path))
-}
-
-/// [`inspect_reader`] of a file that does not lie where it will be opened: `has_bake` tells whether a folder, by its
-/// name in the file, holds a bake of geometry nodes.
-///
-/// # Errors
-/// As [`inspect`].
-pub fn inspect_with<R: Read + Seek>(
-    mut reader: R,
-    limits: &Limits,
-    has_bake: &dyn Fn(&[u8]) -> bool,
-) -> Result<Inspection, BlendFault> {
-    inspect_bytes(&mut reader, limits, has_bake, &mut None, Depth::Members).map(|(inspection, _)| inspection)
 }
 
 /// [`inspect`] of an open file or bytes in memory. Bakes of geometry nodes that lie beside a file are not found.

@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod addons;
+mod bundled;
 mod collect;
 mod dependencies;
 mod disk;
@@ -37,11 +38,12 @@ mod ties;
 mod usd;
 
 pub use addons::{AddonError, AddonFault, AddonFiles, addon_files};
+pub use bundled::{Bundled, inspect_bundled, linked_in_bundle};
 pub use dependencies::{Dependencies, Dependency, FoundAs, dependencies};
 pub use external::{ExternalFile, ExternalKind};
 pub use fault::{BlendError, BlendFault};
 pub use file::{Peek, peek, peek_reader};
-pub use inspect::{Inspection, inspect, inspect_reader, inspect_with};
+pub use inspect::{Inspection, inspect, inspect_reader};
 pub use layout::{Layout, Missing, SharedPlace, SharedRoot, layout};
 pub use linked::LinkedSimulation;
 pub use ocio::{OcioError, OcioFault, OcioFiles, ocio_files};

@@ -35,6 +35,8 @@ pub(crate) struct Follow {
     /// What is not baked in this file itself, by where its object was in memory. Rigid bodies are not among it: they
     /// are baked by the scene in whose world they are.
     pub unbaked: HashMap<u64, Vec<Simulation>>,
+    /// Bytes that all of it takes, at most.
+    pub cost: usize,
 }
 
 /// What the scenes of `blend` need of libraries, and that is not baked. `place` tells where a file's library lies.

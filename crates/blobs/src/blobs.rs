@@ -121,7 +121,11 @@ impl Blobs {
         blocking(move || blobs.open_reader(&hash)).await
     }
 
-    fn open_reader(&self, hash: &BlobHash) -> Result<BlobReader> {
+    /// [`Blobs::reader`], for who is on such a thread already.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_reader(&self, hash: &BlobHash) -> Result<BlobReader> {
         match (self.whole.open_file(hash), &self.chunks) {
             (Ok((file, len)), _) => Ok(BlobReader::Whole(file, len)),
             // Where it is being split just now, the recipe is there before the file goes.

@@ -1,13 +1,14 @@
 //! What a .blend says of itself, in the words that a submission needs.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{HashMap, HashSet},
     io::{self, Read, Seek},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use kiln_blend::{Inspection, Limits};
+use kiln_blend::{Bundled, Inspection, Limits, LinkedSimulation};
 use kiln_blobs::{BlobReader, Blobs};
 use kiln_types::{BlobHash, Bundle, RelPath};
 use tokio::sync::mpsc;
@@ -15,23 +16,92 @@ use tokio::sync::mpsc;
 /// Bytes in which a file is unpacked.
 const PIECE: u64 = 1 << 20;
 
-/// Reads a .blend from its beginning to its end mark, away from the tasks that must not wait.
+/// Reads a .blend that came alone, from its beginning to its end mark, away from the tasks that must not wait.
 ///
 /// # Errors
 /// Half a sentence on why it is none.
-pub(crate) async fn blend_file(
-    blobs: &Blobs,
-    hash: &BlobHash,
-    bakes: NodeBakes,
-) -> Result<Inspection, String> {
-    let reader = blobs.reader(hash).await.map_err(|error| format!("{error}."))?;
-    let reading = tokio::task::spawn_blocking(move || {
-        kiln_blend::inspect_with(reader, &Limits::default(), &|name| bakes.has(name))
-    });
-    match reading.await {
-        Ok(Ok(inspection)) => Ok(inspection),
-        Ok(Err(fault)) => Err(format!("{fault}.")),
-        Err(_) => Err("reading it failed inside the server.".to_owned()),
+pub(crate) async fn check(blobs: &Blobs, hash: &BlobHash) -> Result<(), String> {
+    let (blobs, hash) = (blobs.clone(), *hash);
+    reading(move || {
+        let file = blobs.open_reader(&hash).map_err(|error| format!("{error}."))?;
+        let read = kiln_blend::inspect_reader(file, &Limits::default());
+        read.map(drop).map_err(|fault| format!("{fault}."))
+    })
+    .await
+}
+
+async fn reading<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let read = tokio::task::spawn_blocking(read).await;
+    read.unwrap_or_else(|_| Err("reading it failed inside the server.".to_owned()))
+}
+
+/// A bundle that the server holds, as the .blend files in it find each other.
+pub(crate) struct Contents {
+    blobs: Blobs,
+    bundle: Bundle,
+    files: HashMap<String, BlobHash>,
+    /// The folders in which geometry nodes have baked: they write a file a frame into `meta`.
+    bakes: HashSet<String>,
+}
+
+impl Contents {
+    pub(crate) fn of(blobs: &Blobs, bundle: Bundle) -> Self {
+        let files = bundle.files.iter().map(|file| (file.path.as_str().to_owned(), file.hash)).collect();
+        let sent = bundle.files.iter().map(|file| &file.path);
+        let paths = sent.chain(bundle.shared.iter().map(|file| &file.path));
+        let bakes =
+            paths.filter_map(|path| Some(path.as_str().rsplit_once("/meta/")?.0.to_owned())).collect();
+        Self { blobs: blobs.clone(), bundle, files, bakes }
+    }
+
+    pub(crate) fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
+    /// What one of its .blend files says of itself.
+    ///
+    /// # Errors
+    /// As [`check`].
+    pub(crate) async fn inspect(self: &Arc<Self>, blend: &RelPath) -> Result<Inspection, String> {
+        let (contents, blend) = (self.clone(), blend.clone());
+        reading(move || {
+            let hash = contents.files.get(blend.as_str()).ok_or("the bundle does not hold it.")?;
+            let file = contents.blobs.open_reader(hash).map_err(|error| format!("{error}."))?;
+            let read = kiln_blend::inspect_bundled(&*contents, &blend, file, &Limits::default());
+            read.map_err(|fault| format!("{fault}."))
+        })
+        .await
+    }
+
+    /// What the .blend needs of libraries in the bundle, and only they can bake.
+    ///
+    /// # Errors
+    /// Where reading them failed.
+    pub(crate) async fn linked(
+        self: &Arc<Self>,
+        blend: &RelPath,
+    ) -> Result<Vec<LinkedSimulation>, tokio::task::JoinError> {
+        let (contents, blend) = (self.clone(), blend.clone());
+        let reading = move || kiln_blend::linked_in_bundle(&*contents, &blend, &Limits::default());
+        tokio::task::spawn_blocking(reading).await
+    }
+}
+
+impl Bundled for Contents {
+    type File = BlobReader;
+
+    fn open(&self, place: &RelPath) -> Option<BlobReader> {
+        self.blobs.open_reader(self.files.get(place.as_str())?).ok()
+    }
+
+    fn holds_bake(&self, folder: &RelPath) -> bool {
+        self.bakes.contains(folder.as_str())
+    }
+
+    fn remapped(&self, meaning: &str) -> Option<&RelPath> {
+        self.bundle.remap.get(meaning)
     }
 }
 
@@ -74,74 +144,4 @@ pub(crate) async fn unpacked(
     Ok(Some(stream::unfold(receiver, |mut receiver| async move {
         receiver.recv().await.map(|piece| (piece, receiver))
     })))
-}
-
-/// The folders of a bundle in which geometry nodes have baked: they write a file a frame into `meta`.
-#[derive(Default)]
-pub(crate) struct NodeBakes {
-    folders: HashSet<String>,
-    /// The parts of the .blend's folder.
-    home: Vec<String>,
-    remap: BTreeMap<String, RelPath>,
-}
-
-impl NodeBakes {
-    pub(crate) fn of(bundle: &Bundle, blend: &RelPath) -> Self {
-        let sent = bundle.files.iter().map(|file| &file.path);
-        let paths = sent.chain(bundle.shared.iter().map(|file| &file.path));
-        let folders = paths.filter_map(|path| {
-            let (folder, _) = path.as_str().rsplit_once("/meta/")?;
-            Some(folder.to_owned())
-        });
-        let home = blend
-            .parent()
-            .map_or_else(Vec::new, |home| home.as_str().split('/').map(str::to_owned).collect());
-        Self { folders: folders.collect(), home, remap: bundle.remap.clone() }
-    }
-
-    /// By the folder's name in the .blend.
-    fn has(&self, name: &[u8]) -> bool {
-        let name = String::from_utf8_lossy(name);
-        let Some(below) = name.strip_prefix("//") else {
-            return self.remap.get(name.as_ref()).is_some_and(|place| self.folders.contains(place.as_str()));
-        };
-        let mut parts: Vec<&str> = self.home.iter().map(String::as_str).collect();
-        for part in below.split(['/', '\\']) {
-            match part {
-                "" | "." => {}
-                ".." => drop(parts.pop()),
-                part => parts.push(part),
-            }
-        }
-        self.folders.contains(&parts.join("/"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use kiln_types::{BlobHash, BundleFile};
-
-    use super::*;
-
-    #[test]
-    fn bakes_of_nodes_are_found_in_a_bundle_by_their_names_in_the_file() {
-        let file =
-            |path: &str| BundleFile { path: RelPath::new(path).unwrap(), hash: BlobHash::of(b"x"), size: 1 };
-        let files = vec![
-            file("scenes/shot.blend"),
-            file("scenes/blendcache_shot/123/meta/0001_00.json"),
-            file("caches/old/meta/0001_00.json"),
-            file("caches/empty/blobs/1.blob"),
-        ];
-        let remap = BTreeMap::from([("/home/ana/old".to_owned(), RelPath::new("caches/old").unwrap())]);
-        let bundle = Bundle { files, remap, ..Bundle::default() };
-        let bakes = NodeBakes::of(&bundle, &RelPath::new("scenes/shot.blend").unwrap());
-        for there in ["//blendcache_shot/123", "//blendcache_shot\\123/", "//../caches/old", "/home/ana/old"]
-        {
-            assert!(bakes.has(there.as_bytes()), "{there}");
-        }
-        for lacking in ["//123", "//../caches/empty", "/home/ana", "//../../../..", "", "\u{fffd}"] {
-            assert!(!bakes.has(lacking.as_bytes()), "{lacking}");
-        }
-    }
 }

@@ -52,7 +52,8 @@ pub struct OrderArgs {
     /// Hold one, or N, of this limit of the farm (a licence) for each Blender; give it again for more.
     #[arg(long, value_name = "NAME[=N]")]
     pub limit: Vec<Counted>,
-    /// A frame of which nothing is heard for so long hangs, such as 10m [default: the farm decides].
+    /// A frame whose Blender does nothing for so long hangs, and is tried again: such as 10m, at least 60s [default: the
+    /// farm's, 15m].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub hang: Option<Duration>,
     /// Whose job it is [env: KILN_USER] [default: your login name].

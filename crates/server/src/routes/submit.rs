@@ -14,7 +14,7 @@ use super::{MAX_BLOB, body::blob_fault, bundles, jobs::view};
 use crate::{
     App,
     brain::{Input, sentence},
-    inspect::{NodeBakes, blend_file, unpacked},
+    inspect::{Contents, unpacked},
     problem::{Answer, Fault, Json},
 };
 
@@ -28,6 +28,8 @@ const MAX_CORES: u32 = 1024;
 const MAX_WORD: usize = 120;
 /// Jobs that one waits for, tags or limits that it names; of each.
 const MAX_LISTED: usize = 64;
+/// Seconds: a worker tells every 30 that its Blender does something (`worker/src/seat.rs`), and one of two may be late.
+const LEAST_HANG_S: u32 = 60;
 /// Names that an error lists.
 const LISTED: usize = 20;
 
@@ -44,14 +46,15 @@ pub(super) async fn create(
         JobSource::Bundle { id, blend, origin } => from_bundle(&app, *id, blend, origin.clone()).await?,
         JobSource::Upload { id } => from_upload(&app, *id).await?,
     };
-    let (source, files) = source;
-    let bakes = NodeBakes::of(&files, &source.blend);
-    let inspection = blend_file(&app.blobs, &source.hash, bakes).await.map_err(|why| {
+    let (source, bundle) = source;
+    let contents = Arc::new(Contents::of(&app.blobs, bundle));
+    let inspection = contents.inspect(&source.blend).await.map_err(|why| {
         Fault::new(ProblemCode::NotABlend, format!("“{}” is not a whole .blend: {why}", source.blend))
     })?;
-    check_extras(&request, &files)?;
+    check_extras(&request, contents.bundle())?;
     let held = request.held;
     let spec = spec(request, source, &inspection)?;
+    check_libraries(&contents, &spec.session, &inspection).await?;
     let spec = Box::new(spec);
     let id = app.brain.ask(|reply| Input::Submit { spec, notices: Vec::new(), held, reply }).await?;
     view(&app, id).await.map(|view| (StatusCode::CREATED, axum::Json(view)))
@@ -60,7 +63,6 @@ pub(super) async fn create(
 struct Source {
     bundle: BundleId,
     blend: RelPath,
-    hash: BlobHash,
     origin: Option<String>,
     /// The names of the folders that hold the files which the bundle does not.
     shared: Vec<String>,
@@ -77,11 +79,12 @@ async fn from_bundle(
         return Err(Fault::bad("The origin is not the path of a folder."));
     }
     let bundle = bundles::read(app, id).await?;
-    let file = bundle.files.iter().find(|file| file.path == *blend);
-    let hash = file.ok_or_else(|| Fault::bad(format!("The bundle holds no {blend}.")))?.hash;
+    if bundle.files.iter().all(|file| file.path != *blend) {
+        return Err(Fault::bad(format!("The bundle holds no {blend}.")));
+    }
     let shared: BTreeSet<String> = bundle.shared.iter().map(|file| file.root.clone()).collect();
     let shared = shared.into_iter().collect();
-    Ok((Source { bundle: id, blend: blend.clone(), hash, origin, shared }, bundle))
+    Ok((Source { bundle: id, blend: blend.clone(), origin, shared }, bundle))
 }
 
 /// The server makes the bundle of the one file.
@@ -104,7 +107,7 @@ async fn from_upload(app: &App, id: kiln_types::UploadId) -> Answer<(Source, Bun
     let file = BundleFile { path: blend.clone(), hash, size };
     let files = Bundle { files: vec![file], ..Bundle::default() };
     let bundle = bundles::store(app, &files).await?;
-    Ok((Source { bundle, blend, hash, origin: None, shared: Vec::new() }, files))
+    Ok((Source { bundle, blend, origin: None, shared: Vec::new() }, files))
 }
 
 /// The bundle's file of an uploaded one: what it unpacks to, where it is packed.
@@ -132,8 +135,14 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
             source.blend
         )));
     }
-    if request.frame_time_limit_s == Some(0) || request.hang_s == Some(0) {
+    if request.frame_time_limit_s == Some(0) {
         return Err(Fault::bad("A frame needs at least one second; leave the limit out for none."));
+    }
+    if request.hang_s.is_some_and(|seconds| seconds < LEAST_HANG_S) {
+        return Err(Fault::bad(format!(
+            "Workers say twice a minute that a Blender works, so a frame is taken to hang after {LEAST_HANG_S} seconds at \
+             least; leave the limit out for that of the farm."
+        )));
     }
     let device = request.device.unwrap_or(DeviceClass::Cpu);
     check_after(&request.standing.after)?;
@@ -173,12 +182,7 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
 
 /// What is baked before the first frame.
 fn to_bake(policy: Simulations, scene: &SceneInfo, file: &Inspection) -> Answer<Vec<String>> {
-    let mut unbaked = file.unbaked(&scene.name).map(ToString::to_string);
-    let mut names: Vec<String> = unbaked.by_ref().take(LISTED).collect();
-    match unbaked.count() {
-        0 => {}
-        more => names.push(format!("{more} more")),
-    }
+    let names = named(file.unbaked(&scene.name));
     match policy {
         Simulations::Bake => Ok(names),
         Simulations::MustBeBaked if !names.is_empty() => Err(Fault::bad(format!(
@@ -188,6 +192,38 @@ fn to_bake(policy: Simulations, scene: &SceneInfo, file: &Inspection) -> Answer<
         ))),
         Simulations::MustBeBaked | Simulations::AsTheyAre => Ok(Vec::new()),
     }
+}
+
+/// What moves in a library no other file can bake.
+async fn check_libraries(contents: &Arc<Contents>, session: &SessionSpec, file: &Inspection) -> Answer<()> {
+    let has_any = file.external.iter().any(|external| external.kind == ExternalKind::Library);
+    if session.policy.simulations == Simulations::AsTheyAre || !has_any {
+        return Ok(());
+    }
+    let linked = contents.linked(&session.blend).await;
+    let linked = linked.map_err(|error| Fault::internal("The libraries could not be read", error))?;
+    let scene = scene_of(&session.settings, file)?;
+    let names = named(linked.iter().filter(|one| one.simulation.scenes.contains(&scene.name)));
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(Fault::bad(format!(
+        "The scene “{}” has simulations that are not baked ({}); what a library holds can only be baked there: bake in \
+         the library, or send the policy that simulations render as they are.",
+        scene.name,
+        names.join(", ")
+    )))
+}
+
+/// The first of them, and how many more.
+fn named(all: impl Iterator<Item: ToString>) -> Vec<String> {
+    let mut all = all.map(|one| one.to_string());
+    let mut names: Vec<String> = all.by_ref().take(LISTED).collect();
+    match all.count() {
+        0 => {}
+        more => names.push(format!("{more} more")),
+    }
+    names
 }
 
 pub(super) fn check_after(after: &BTreeSet<JobId>) -> Answer<()> {

@@ -79,7 +79,7 @@ pub(super) async fn finish(
         return Err(blob_fault(BlobError::NotFound(hash)));
     }
     if info.finished.is_none()
-        && let Err(why) = inspect::blend_file(&app.blobs, &hash, inspect::NodeBakes::default()).await
+        && let Err(why) = inspect::check(&app.blobs, &hash).await
     {
         discard(&app, id, hash).await;
         return Err(Fault::new(

@@ -277,3 +277,42 @@ async fn the_policy_decides_whether_there_is_a_bake() {
     // Nothing moves in the sample.
     assert_eq!(farm.submit("1").await.steps.len(), 1);
 }
+
+#[tokio::test]
+async fn what_a_library_simulates_is_refused_unless_it_may_stand_still() {
+    let farm = Farm::start().await;
+    let mut files = Vec::new();
+    for (scene, place) in
+        [("linked_cloth", "shots/shot.blend"), ("endless_cloth", "endless_cloth/endless_cloth.blend")]
+    {
+        let bytes = Bytes::from(std::fs::read(kiln_testkit::scene(scene)).unwrap());
+        let (hash, size) = (BlobHash::of(&bytes), bytes.len() as u64);
+        farm.client.put_blob_bytes(hash, bytes).await.unwrap();
+        files.push(BundleFile { path: RelPath::new(place).unwrap(), hash, size });
+    }
+    let submit = async |bundle: &Bundle, policy: &str| {
+        let id = farm.client.create_bundle(bundle).await.unwrap();
+        let source = json!({"bundle": {"id": id, "blend": "shots/shot.blend"}});
+        farm.post("/api/v1/jobs", json!({"source": source, "policy": {"simulations": policy}})).await
+    };
+    let bundle = Bundle { files, ..Bundle::default() };
+    for policy in ["bake", "must-be-baked"] {
+        let refused = problem(submit(&bundle, policy).await).await;
+        for words in
+            ["“Scene”", "not baked (cloth of Grid (from endless_cloth.blend))", "bake in the library"]
+        {
+            assert!(refused.detail.contains(words), "{words}: {}", refused.detail);
+        }
+    }
+    assert_eq!(submit(&bundle, "as-they-are").await.status(), StatusCode::CREATED);
+    // By another name, that only the bundle knows the meaning of.
+    let mut moved = bundle.clone();
+    moved.files[1].path = RelPath::new("_external/lib.blend").unwrap();
+    let meaning = "//../endless_cloth/endless_cloth.blend".to_owned();
+    moved.remap = [(meaning, moved.files[1].path.clone())].into();
+    let refused = problem(submit(&moved, "bake").await).await;
+    assert!(refused.detail.contains("cloth of Grid (from lib.blend)"), "{}", refused.detail);
+    // What is not there Blender itself misses, with a sentence of its own.
+    moved.remap.clear();
+    assert_eq!(submit(&moved, "bake").await.status(), StatusCode::CREATED);
+}

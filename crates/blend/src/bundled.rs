@@ -1,0 +1,193 @@
+//! A .blend as it lies in a bundle: its libraries and bakes are looked for there, not on a disk.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    io::{Read, Seek},
+    path::{Path, PathBuf},
+};
+
+use kiln_types::RelPath;
+
+use crate::{
+    dependencies::MAX_LIBRARIES,
+    external::ExternalKind,
+    fault::BlendFault,
+    inspect::{Inspection, LastSchema, inspect_bytes},
+    linked::{Follow, LinkedSimulation, linked_simulations},
+    meaning,
+    stream::Limits,
+    ties::Depth,
+};
+
+/// What is held of all libraries at once takes so many times what is held of one file. What does not fit is not followed.
+const ALL_OF_ONE: usize = 4;
+
+/// Files that lie together.
+pub trait Bundled {
+    type File: Read + Seek;
+
+    /// `None` where nothing is there, or nothing that can be read here.
+    fn open(&self, place: &RelPath) -> Option<Self::File>;
+
+    /// Whether geometry nodes have baked into the folder.
+    fn holds_bake(&self, folder: &RelPath) -> bool;
+
+    /// Where that lies which names of this meaning stand for ([`crate::Layout::remap`]).
+    fn remapped(&self, meaning: &str) -> Option<&RelPath>;
+}
+
+/// [`crate::inspect`] of the .blend at this place of a bundle.
+///
+/// # Errors
+/// Where it is no .blend, or not a whole one.
+pub fn inspect_bundled<B: Bundled>(
+    bundle: &B,
+    blend: &RelPath,
+    file: B::File,
+    limits: &Limits,
+) -> Result<Inspection, BlendFault> {
+    Around { bundle, blend }.read(blend, file, limits, &mut None, Depth::Members).map(|(inside, _)| inside)
+}
+
+/// [`crate::Dependencies::linked`] of a .blend in a bundle. What the bundle does not hold, or cannot be read, is passed
+/// over: Blender says what is wrong with it.
+pub fn linked_in_bundle<B: Bundled>(bundle: &B, blend: &RelPath, limits: &Limits) -> Vec<LinkedSimulation> {
+    let around = Around { bundle, blend };
+    let (mut files, mut places) = (HashMap::new(), HashMap::new());
+    let (mut todo, mut seen) = (VecDeque::from([blend.clone()]), HashSet::from([blend.clone()]));
+    let mut follow = Following { around: &around, limits, last: None, left: ALL_OF_ONE * limits.memory };
+    while let Some(holder) = todo.pop_front() {
+        let Some((inside, follow)) = follow.read(&holder, Depth::Members) else { continue };
+        files.insert(holder.to_path(), follow);
+        for library in
+            inside.external.iter().filter(|file| file.kind == ExternalKind::Library && !file.packed)
+        {
+            let Some(place) = around.place(&holder, &library.raw) else { continue };
+            places.insert((holder.to_path(), library.raw.clone()), place.to_path());
+            if seen.len() < MAX_LIBRARIES && seen.insert(place.clone()) {
+                todo.push_back(place);
+            }
+        }
+    }
+    let main = blend.to_path();
+    if files.iter().all(|(path, file)| *path == main || file.unbaked.is_empty()) {
+        return Vec::new();
+    }
+    // Whether a picture depends on it is told by the pointers of all files.
+    follow.left = ALL_OF_ONE * limits.memory;
+    files =
+        seen.iter().filter_map(|place| Some((place.to_path(), follow.read(place, Depth::All)?.1))).collect();
+    let place =
+        |holder: &Path, raw: &[u8]| places.get(&(holder.to_owned(), raw.to_owned())).map(PathBuf::as_path);
+    linked_simulations(&main, &files, &place)
+}
+
+/// The .blend files of a bundle as its main one sees them.
+struct Around<'a, B> {
+    bundle: &'a B,
+    blend: &'a RelPath,
+}
+
+/// A walk through many files, within the memory that is left for them.
+struct Following<'a, B> {
+    around: &'a Around<'a, B>,
+    limits: &'a Limits,
+    last: LastSchema,
+    /// Bytes.
+    left: usize,
+}
+
+impl<B: Bundled> Following<'_, B> {
+    fn read(&mut self, place: &RelPath, depth: Depth) -> Option<(Inspection, Follow)> {
+        let limits = Limits { memory: self.limits.memory.min(self.left), ..*self.limits };
+        let file = self.around.bundle.open(place)?;
+        let read = self.around.read(place, file, &limits, &mut self.last, depth).ok()?;
+        self.left = self.left.saturating_sub(read.1.cost);
+        Some(read)
+    }
+}
+
+impl<B: Bundled> Around<'_, B> {
+    fn read(
+        &self,
+        place: &RelPath,
+        mut file: B::File,
+        limits: &Limits,
+        last: &mut LastSchema,
+        depth: Depth,
+    ) -> Result<(Inspection, Follow), BlendFault> {
+        let has_bake =
+            |name: &[u8]| self.place(place, name).is_some_and(|folder| self.bundle.holds_bake(&folder));
+        inspect_bytes(&mut file, limits, &has_bake, last, depth)
+    }
+
+    /// Where the bundle holds what a name in this file stands for, unless that is outside.
+    fn place(&self, holder: &RelPath, raw: &[u8]) -> Option<RelPath> {
+        let home = folder(self.blend);
+        let meaning = meaning::key(raw, &meaning::way(home, folder(holder)));
+        if let Some(place) = self.bundle.remapped(&meaning) {
+            return Some(place.clone());
+        }
+        let mut parts: Vec<&str> = home.split('/').filter(|part| !part.is_empty()).collect();
+        for part in meaning.strip_prefix("//")?.split('/') {
+            match part {
+                ".." => drop(parts.pop()?),
+                part => parts.push(part),
+            }
+        }
+        RelPath::new(&parts.join("/")).ok()
+    }
+}
+
+fn folder(place: &RelPath) -> &str {
+    place.as_str().rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, io::Cursor};
+
+    use super::*;
+
+    /// Nothing but names.
+    struct Names(BTreeMap<String, RelPath>);
+
+    impl Bundled for Names {
+        type File = Cursor<Vec<u8>>;
+
+        fn open(&self, _: &RelPath) -> Option<Self::File> {
+            None
+        }
+
+        fn holds_bake(&self, _: &RelPath) -> bool {
+            false
+        }
+
+        fn remapped(&self, meaning: &str) -> Option<&RelPath> {
+            self.0.get(meaning)
+        }
+    }
+
+    #[test]
+    fn names_lead_to_places_of_the_bundle_or_nowhere() {
+        let path = |text: &str| RelPath::new(text).unwrap();
+        let remap = [("/home/ana/lib.blend", "_external/lib.blend"), ("//../elsewhere.blend", "here.blend")];
+        let names = Names(remap.map(|(key, place)| (key.to_owned(), path(place))).into());
+        let around = Around { bundle: &names, blend: &path("shots/one/shot.blend") };
+        let check = |holder: &str, raw: &str, expected: Option<&str>| {
+            let found = around.place(&path(holder), raw.as_bytes());
+            assert_eq!(found.as_ref().map(RelPath::as_str), expected, "{raw} in {holder}");
+        };
+        check("shots/one/shot.blend", "//lib.blend", Some("shots/one/lib.blend"));
+        check("shots/one/shot.blend", "//..\\..\\libs/./a.blend", Some("libs/a.blend"));
+        check("libs/a.blend", "//b.blend", Some("libs/b.blend"));
+        check("libs/deep/a.blend", "//../b.blend", Some("libs/b.blend"));
+        check("libs/a.blend", "/home/ana/lib.blend", Some("_external/lib.blend"));
+        check("shots/one/shot.blend", "//../elsewhere.blend", Some("here.blend"));
+        for lost in ["//../../../lib.blend", "/etc/passwd", "C:\\lib.blend", "//../../..", "", "\u{fffd}/\0"]
+        {
+            let expected = None;
+            check("libs/a.blend", lost, if lost.is_empty() { Some("libs") } else { expected });
+        }
+    }
+}
