@@ -15,11 +15,13 @@ use crate::support::{Home, Running};
 
 const SOON: Duration = Duration::from_secs(120);
 
-/// Waits until Blender begins a frame, and ends it as a broken driver does.
+/// Waits until Blender begins a frame, and ends it as a broken driver does, until somebody mends that.
 const CRASH: &str = "
 import bpy, os, signal
 @bpy.app.handlers.persistent
 def crash(*_):
+    if os.path.exists('MENDED'):
+        return
     signal.signal(signal.SIGSEGV, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGSEGV)
 bpy.app.handlers.render_init.append(crash)
@@ -28,7 +30,7 @@ bpy.app.handlers.render_init.append(crash)
 /// A program that is this machine's Blender until it renders.
 fn crashing_blender(home: &Home) -> PathBuf {
     let (script, program) = (home.work().join("crash.py"), home.work().join("crashing/blender"));
-    fs::write(&script, CRASH).unwrap();
+    fs::write(&script, CRASH.replace("MENDED", mended(home).to_str().unwrap())).unwrap();
     fs::create_dir_all(program.parent().unwrap()).unwrap();
     let real = blender();
     let text = format!(
@@ -40,6 +42,11 @@ fn crashing_blender(home: &Home) -> PathBuf {
     fs::write(&program, text).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     program
+}
+
+/// Once this is there, the driver is as good as new.
+fn mended(home: &Home) -> PathBuf {
+    home.work().join("mended")
 }
 
 fn crashing_worker(home: &Home, url: &str, name: &str, program: &Path) -> Running {
@@ -86,7 +93,7 @@ fn a_worker_whose_blender_crashes_on_every_frame_is_set_aside_and_named() {
 }
 
 #[test]
-fn a_job_whose_first_frames_crash_on_every_worker_stops_and_says_so() {
+fn a_job_whose_first_frames_crash_on_every_worker_stops_and_goes_on_when_told_to() {
     let home = Home::new();
     let server = home.server(&[]);
     let program = crashing_blender(&home);
@@ -104,5 +111,14 @@ fn a_job_whose_first_frames_crash_on_every_worker_stops_and_says_so() {
     assert!((3..=6).contains(&failed), "{failed} attempts for 20 frames");
     let told = home.run(&["jobs", "show", &job]).out;
     assert!(told.contains("failed alike") && told.contains("crashed"), "{told}");
-    assert!(told.contains(&format!("kiln jobs retry {job}")), "{told}");
+    let retry = format!("kiln jobs retry {job}");
+    assert!(told.contains(&retry), "{told}");
+    let told = home.run(&["jobs", "failures", &job]).out;
+    assert_eq!(told.lines().filter(|line| line.starts_with("frame ")).count(), failed, "{told}");
+    assert!(told.contains("failed for good") && told.contains(&retry), "{told}");
+
+    fs::write(mended(&home), "").unwrap();
+    assert_eq!(home.run(&["jobs", "retry", &job]).code, 0);
+    home.completed(&job);
+    assert_eq!(home.done(&job), 20);
 }

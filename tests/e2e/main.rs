@@ -13,6 +13,7 @@ mod farm;
 mod four;
 mod health;
 mod house;
+mod limits;
 mod netns;
 mod network;
 mod order;

@@ -7,7 +7,7 @@ use kiln_types::{JobId, StepIndex, WorkerId, WorkerWish};
 use crate::{
     Core, Label, Moment, Party, Requirement,
     core::step_index,
-    job::{Job, JobEnd, JobPhase, Step},
+    job::{Job, JobEnd, JobPhase, Step, Trouble},
     needs,
     worker::{AttemptPhase, Worker},
 };
@@ -53,6 +53,13 @@ pub enum Wait {
     /// Slots of workers that fit are at work for others.
     Busy {
         workers: u32,
+        with: Vec<Occupant>,
+    },
+    /// What waits has failed on every worker that has a vacant slot, and is tried next on one of so many others, which are
+    /// at work for these.
+    FailedHere {
+        vacant: Vec<WorkerId>,
+        others: u32,
         with: Vec<Occupant>,
     },
     /// There are vacant slots, but not room enough on any one machine; this one is kept free for it.
@@ -183,28 +190,41 @@ impl Core {
         step: &Step,
         taking: &[(WorkerId, &Worker)],
     ) -> Option<Wait> {
-        let vacant = taking.iter().any(|(_, worker)| worker.vacant_slots().next().is_some());
-        let room = self.needs[step.need].requirement.room;
+        let (vacant, busy): (Vec<_>, Vec<_>) =
+            taking.iter().partition(|(_, worker)| worker.vacant_slots().next().is_some());
+        let need = &self.needs[step.need];
+        let room = need.requirement.room;
         let fits_somewhere =
             taking.iter().any(|(_, worker)| needs::claim(worker, &worker.claims(None), room).is_some());
-        if vacant && !fits_somewhere {
-            return Some(Wait::Room { reserved: self.needs[step.need].reserved });
+        if !vacant.is_empty() && !fits_somewhere {
+            return Some(Wait::Room { reserved: need.reserved });
         }
+        if vacant.is_empty() {
+            return Some(Wait::Busy { workers: taking.len() as u32, with: self.occupants(id, job, taking) });
+        }
+        let vacant: Vec<WorkerId> = vacant.into_iter().map(|(id, _)| id).collect();
+        let here = |trouble: &Trouble| vacant.iter().any(|id| self.may_take(*id, step.need, trouble));
+        let failed_here = step.waiting_len() > 0 && !busy.is_empty() && step.next(here).is_none();
+        let (others, with) = (busy.len() as u32, self.occupants(id, job, &busy));
+        failed_here.then_some(Wait::FailedHere { vacant, others, with })
+    }
+
+    /// The other jobs that hold slots of these workers, those with the most first.
+    fn occupants(&self, id: JobId, job: &Job, workers: &[(WorkerId, &Worker)]) -> Vec<Occupant> {
         let mut slots: BTreeMap<JobId, u32> = BTreeMap::new();
-        for (_, worker) in taking {
+        for (_, worker) in workers {
             let held = worker.slots.iter().flat_map(|slot| &slot.counted);
             held.for_each(|(job, _)| *slots.entry(*job).or_default() += 1);
         }
-        let mut with: Vec<Occupant> = slots
-            .into_iter()
-            .filter(|(other, _)| *other != id)
+        let others = slots.into_iter().filter(|(other, _)| *other != id);
+        let mut with: Vec<Occupant> = others
             .filter_map(|(other, slots)| {
                 let theirs = self.jobs.get(&other)?.standing.priority;
                 Some(Occupant { job: other, slots, priority: theirs.cmp(&job.standing.priority) })
             })
             .collect();
         with.sort_by_key(|occupant| std::cmp::Reverse(occupant.slots));
-        (!vacant).then_some(Wait::Busy { workers: taking.len() as u32, with })
+        with
     }
 
     /// How long the job will take yet. `None` before a frame of it was measured, while nothing of it runs, and where

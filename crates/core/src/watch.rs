@@ -188,19 +188,27 @@ impl Overdue {
     fn sentence(&self) -> String {
         match self {
             Self::Slow { took_ms, usual_ms } => format!(
-                "it was stopped after {}: frames of this step take {} on this worker, and one may take ten times as long",
-                seconds(*took_ms),
-                seconds(*usual_ms)
+                "it was stopped after {}: frames of this job take {} on this worker; a frame may take ten times that, a \
+                 minute at least, and four times longer each time it is tried again",
+                time(*took_ms),
+                time(*usual_ms)
             ),
             Self::Hangs { silent_ms } => {
-                format!("it was stopped: it had shown no sign of progress for {}", seconds(*silent_ms))
+                format!(
+                    "it was stopped: its Blender had done nothing, and reported nothing, for {}",
+                    time(*silent_ms)
+                )
             }
         }
     }
 }
 
-fn seconds(ms: u64) -> String {
-    if ms < 10_000 { format!("{}.{} s", ms / 1000, ms % 1000 / 100) } else { format!("{} s", ms / 1000) }
+fn time(ms: u64) -> String {
+    match ms / 1000 {
+        0..10 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        seconds @ 10..120 => format!("{seconds} s"),
+        seconds => format!("{} min", seconds / 60),
+    }
 }
 
 impl Step {

@@ -144,7 +144,10 @@ impl Host {
             devices: devices.as_deref(),
         };
         // A file that takes long to open holds Python's lock, and nobody can answer.
-        let limits = Limits { whole: Some(self.options.open_limit), silence: None };
+        let limits = Limits {
+            whole: Some((self.options.open_limit, "which is as long as it may take")),
+            silence: None,
+        };
         let done = self.request(&command, "opening the file", limits).await?;
         let Done::Opened(opened) = done else {
             return Err(self.misbehaved("it answered an open with something else").await);
@@ -203,7 +206,8 @@ impl Host {
         let id = self.begin();
         let command = Command::Render { id, frame: request.frame, out: &request.out };
         let doing = format!("rendering frame {}", request.frame);
-        let limits = Limits { whole: request.time_limit, silence: Some(self.options.silence_limit) };
+        let whole = request.time_limit.map(|limit| (limit, "the time limit of this job's frames"));
+        let limits = Limits { whole, silence: Some(self.options.silence_limit) };
         match self.request(&command, &doing, limits).await? {
             Done::Rendered(rendered) => {
                 self.frames_rendered += 1;
@@ -315,25 +319,28 @@ impl Host {
     ) -> Result<Done, Stop> {
         self.send(command).await?;
         let (asked, started) = (self.last_id, Instant::now());
-        let deadline = whole.map(|limit| started + limit);
+        let deadline = whole.map(|(limit, whose)| (started + limit, limit, whose));
         let mut heard = started;
         let mut planned = None;
         let ping_every = (self.options.silence_limit / 4).min(Duration::from_secs(10));
         let mut next_ping = started + ping_every;
         loop {
             let silent_until = silence.map(|limit| heard + limit);
-            let wake = [deadline, silent_until, silence.map(|_| next_ping)].into_iter().flatten().min();
+            let ends = deadline.map(|(at, ..)| at);
+            let wake = [ends, silent_until, silence.map(|_| next_ping)].into_iter().flatten().min();
             let wake = wake.unwrap_or(started + Duration::from_secs(365 * 24 * 3600));
             let event = tokio::select! {
                 event = self.reader.next() => Some(event.map_err(Stop::Lines)?),
                 () = sleep_until(wake.into()) => None,
             };
             let now = Instant::now();
-            if deadline.is_some_and(|deadline| now >= deadline) {
-                let seconds = whole.unwrap_or_default().as_secs_f64();
+            if let Some((at, limit, whose)) = deadline
+                && now >= at
+            {
+                let seconds = limit.as_secs_f64();
                 return Err(Stop::Kill(Failure::new(
                     FailureCause::TimedOut,
-                    format!("Blender was still {doing} after {seconds} s, the limit; it was stopped"),
+                    format!("Blender was still {doing} after {seconds} s, {whose}; it was stopped"),
                 )));
             }
             let Some(event) = event else {
@@ -474,10 +481,11 @@ enum Done {
     Baked(Baked),
 }
 
-/// How long a request may take, and how long nothing may be heard meanwhile; `None` is for ever.
+/// How long a request may take, and what that limit is to a person; and how long nothing may be heard meanwhile. `None`
+/// is for ever.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    whole: Option<Duration>,
+    whole: Option<(Duration, &'static str)>,
     silence: Option<Duration>,
 }
 

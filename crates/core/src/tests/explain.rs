@@ -1,6 +1,6 @@
 //! What a person is told of a job that waits.
 
-use kiln_types::{JobId, StepIndex, WorkerWish};
+use kiln_types::{FailureCause, JobId, StepIndex, WorkerWish};
 
 use super::{Farm, job, task, w};
 use crate::{JobPlan, Label, Lack, Moment, Party, Share, Standing, Wait};
@@ -45,6 +45,29 @@ fn nobody_is_here_nobody_has_it_all_are_busy_with_what_goes_first() {
     farm.act(|core, now, out| core.set_wish(now, w(2), WorkerWish::Drain, out));
     let idle = Wait::NotWorking { paused: 1, leaving: 1, resting: 0, sick: 0, others: 0 };
     assert_eq!(waits(&farm, 3), [idle]);
+}
+
+#[test]
+fn what_has_failed_on_the_worker_that_is_free_waits_for_another() {
+    let mut farm = Farm::new();
+    farm.join(1, 1);
+    farm.join(2, 1);
+    farm.submit(job(1, 1));
+    farm.schedule();
+    farm.start(1, task(1, 0));
+    farm.submit(job(2, 1));
+    farm.schedule();
+    farm.start(2, task(2, 0));
+    farm.fail(2, task(2, 0), FailureCause::Other);
+    farm.schedule();
+    // Nothing of it was delivered yet: the worker is asked again later.
+    farm.pass(600, &[1, 2]);
+    let with = vec![crate::Occupant { job: JobId(1), slots: 1, priority: std::cmp::Ordering::Equal }];
+    assert_eq!(waits(&farm, 2), [Wait::FailedHere { vacant: vec![w(2)], others: 1, with }]);
+    farm.deliver(1, task(1, 0));
+    farm.schedule();
+    assert_eq!(farm.queue(1, 0), [0], "the other has it");
+    assert!(waits(&farm, 2).is_empty());
 }
 
 #[test]

@@ -48,7 +48,8 @@ fn a_frame_that_takes_ten_times_as_long_as_the_others_is_stopped() {
     assert_eq!(
         timed_out(&farm),
         [
-            "it was stopped after 60 s: frames of this step take 1.0 s on this worker, and one may take ten times as long"
+            "it was stopped after 60 s: frames of this job take 1.0 s on this worker; a frame may take ten times that, a \
+             minute at least, and four times longer each time it is tried again"
         ]
     );
     let (_, attempt, why) = farm.revoked[0];
@@ -103,7 +104,10 @@ fn heartbeats_are_no_progress() {
     farm.schedule();
     begin(&mut farm, 1);
     farm.pass(15 * 60_000, &[1]);
-    assert_eq!(timed_out(&farm), ["it was stopped: it had shown no sign of progress for 900 s"]);
+    assert_eq!(
+        timed_out(&farm),
+        ["it was stopped: its Blender had done nothing, and reported nothing, for 15 min"]
+    );
 }
 
 #[test]

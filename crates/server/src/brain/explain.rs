@@ -102,7 +102,14 @@ impl Farm {
                 let slots = if *most == 1 { "slot".to_owned() } else { format!("{most} slots") };
                 format!("The {what} {name} holds the {slots} that it may hold at once.")
             }
-            Wait::Busy { workers, with } => self.busy(*workers, with),
+            Wait::Busy { workers, with } => {
+                let who = match workers {
+                    1 => "The one worker that can take it is busy".to_owned(),
+                    n => format!("All {n} workers that can take it are busy"),
+                };
+                self.busy(&who, with)
+            }
+            Wait::FailedHere { vacant, others, with } => self.failed_here(vacant, *others, with),
             Wait::Room { reserved: Some(worker) } => {
                 format!(
                     "It needs more of a machine than is free; {} is kept for it as others end.",
@@ -131,11 +138,21 @@ impl Farm {
         }
     }
 
-    fn busy(&self, workers: u32, with: &[Occupant]) -> String {
-        let who = match workers {
-            1 => "The one worker that can take it is busy".to_owned(),
-            n => format!("All {n} workers that can take it are busy"),
+    fn failed_here(&self, vacant: &[WorkerId], others: u32, with: &[Occupant]) -> String {
+        let mut free: Vec<String> = vacant.iter().take(NAMED).map(|id| self.name_of(*id)).collect();
+        if vacant.len() > NAMED {
+            free.push(format!("{} more", vacant.len() - NAMED));
+        }
+        let are = if vacant.len() == 1 { "is" } else { "are" };
+        let who = match others {
+            1 => "the one worker on which it has not failed is busy".to_owned(),
+            n => format!("the {n} workers on which it has not failed are busy"),
         };
+        let who = format!("It has failed on {}, which {are} free; {who}", free.join(", "));
+        self.busy(&who, with)
+    }
+
+    fn busy(&self, who: &str, with: &[Occupant]) -> String {
         if with.is_empty() {
             return format!("{who} with this job.");
         }

@@ -80,6 +80,7 @@ fn wants_workers(wait: &Wait) -> bool {
         | Wait::NotWorking { .. }
         | Wait::HeldOff(_)
         | Wait::Busy { .. }
+        | Wait::FailedHere { .. }
         | Wait::Room { .. } => true,
         Wait::Paused
         | Wait::ForJobs { .. }
