@@ -106,7 +106,7 @@ impl Uploads {
             dirty: false,
             gone: false,
         };
-        let id = UploadId::from_bits(rand::random());
+        let id = UploadId::new(rand::random());
         let uploads = self.clone();
         blocking(move || {
             let part = uploads.inner.part(id);

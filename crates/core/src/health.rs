@@ -311,7 +311,7 @@ impl Core {
             found.firsts.close();
             found.delivered_by.insert(id);
         }
-        let from = (step, WorkerId::from_bits(0));
+        let from = (step, WorkerId::MIN);
         let doubtful = self.infirmary.doubtful.range(from..).take_while(|(of, _)| *of == step);
         let doubtful: Vec<WorkerId> = doubtful.map(|(_, worker)| *worker).collect();
         for worker in doubtful {

@@ -309,8 +309,8 @@ impl Core {
 
     /// Whether the worker may be given work of the step, as far as the most workers of its job and pauses go.
     pub(crate) fn may_serve(&self, id: WorkerId, job: &Job, step: &Step) -> bool {
-        let one_more = !job.on.contains_key(&id);
-        !(job.is_full() && one_more) && !self.is_held_off(id, step.need, step.plan.session)
+        let one_too_many = job.is_full() && !job.on.contains_key(&id);
+        !(one_too_many || self.is_held_off(id, step.need, step.plan.session))
     }
 
     /// Whether the worker may be given now a task of which so much went wrong. What ran out of memory beside others

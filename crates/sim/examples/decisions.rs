@@ -128,5 +128,5 @@ fn main() {
 }
 
 fn worker_id(number: u64) -> WorkerId {
-    WorkerId::from_bits(number + 1)
+    WorkerId::from_bits(number + 1).expect("counted from 1")
 }

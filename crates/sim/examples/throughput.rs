@@ -31,7 +31,8 @@ fn main() {
     let mut out = Count::default();
     for id in 1..=workers {
         let offer = WorkerOffer { slots: 2, ..WorkerOffer::default() };
-        core.worker_joined(Moment(0), WorkerId::from_bits(id), offer, &[], &mut out);
+        let id = WorkerId::from_bits(id).expect("counted from 1");
+        core.worker_joined(Moment(0), id, offer, &[], &mut out);
     }
     let step = StepPlan::new(count, SessionKey(BlobHash::of(b"scene")));
     let plan = JobPlan::new(JobId(1), vec![step]).expect("a valid plan");

@@ -164,7 +164,7 @@ impl World {
         let mut rng = StdRng::seed_from_u64(seed);
         let workers: Vec<SimWorker> = (0..scenario.workers)
             .map(|index| {
-                let id = WorkerId::from_bits(u64::from(index) + 1);
+                let id = WorkerId::from_bits(u64::from(index) + 1).expect("counted from 1");
                 let offer = make_offer(&mut rng, index, scenario.slots);
                 SimWorker { speed: rng.random_range(40..=400), ..SimWorker::new(id, offer) }
             })

@@ -125,7 +125,7 @@ fn event(row: &SqliteRow) -> Result<Event> {
         number: EventNumber(row.u64("number")?),
         at_ms: row.raw("at_ms")?,
         job: row.raw::<Option<i64>>("job")?.map(|job| JobId(job.cast_unsigned())),
-        worker: row.raw::<Option<i64>>("worker")?.map(|worker| WorkerId::from_bits(worker.cast_unsigned())),
+        worker: row.raw::<Option<i64>>("worker")?.map(|_| row.worker("worker")).transpose()?,
         kind: row.raw("kind")?,
         data: row.json("data")?,
     })

@@ -55,7 +55,8 @@ pub(crate) trait Columns {
     }
 
     fn worker(&self, column: &'static str) -> Result<WorkerId> {
-        Ok(WorkerId::from_bits(self.u64(column)?))
+        let id = WorkerId::from_bits(self.u64(column)?);
+        id.ok_or_else(|| StoreError::damaged(column, "no worker has the id 0"))
     }
 
     fn step(&self) -> Result<StepIndex> {

@@ -159,10 +159,18 @@ macro_rules! hex_id {
         text_id!($name);
 
         impl $name {
-            /// From random bits; zero is mapped away.
-            pub fn from_bits(bits: u64) -> Self {
-                Self(NonZeroU64::new(bits).unwrap_or(NonZeroU64::MIN))
+            /// The least there is: where a range of them begins.
+            pub const MIN: Self = Self(NonZeroU64::MIN);
+
+            pub const fn new(bits: NonZeroU64) -> Self {
+                Self(bits)
             }
+
+            /// `None` for zero, which is nobody's: mapped to another it would be somebody else's.
+            pub fn from_bits(bits: u64) -> Option<Self> {
+                NonZeroU64::new(bits).map(Self)
+            }
+
             pub fn bits(self) -> u64 {
                 self.0.get()
             }
@@ -183,7 +191,7 @@ macro_rules! hex_id {
                     return Err(bad());
                 }
                 let bits = u64::from_str_radix(s, 16).map_err(|_| bad())?;
-                NonZeroU64::new(bits).map(Self).ok_or_else(bad)
+                Self::from_bits(bits).ok_or_else(bad)
             }
         }
     };
@@ -258,11 +266,12 @@ mod tests {
         assert_eq!(task.to_string(), "17.0.42");
         let attempt: AttemptId = "3-127".parse().unwrap();
         assert_eq!(serde_json::to_string(&attempt).unwrap(), "\"3-127\"");
-        let worker = WorkerId::from_bits(255);
+        let worker = WorkerId::from_bits(255).unwrap();
         assert_eq!(worker.to_string().parse::<WorkerId>().unwrap(), worker);
         for bad in ["", "1.2", "1.2.3.4", "a.b.c", "-1.0.0"] {
             assert!(bad.parse::<TaskId>().is_err(), "{bad}");
         }
+        assert_eq!(WorkerId::from_bits(0), None, "two workers would be one");
         for bad in ["", "00000000000000000", "0000000000000000", "+000000000000001", "zz"] {
             assert!(bad.parse::<WorkerId>().is_err(), "{bad}");
         }

@@ -144,7 +144,7 @@ fn id(folder: &Path) -> io::Result<WorkerId> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let id = WorkerId::from_bits(rand::random());
+    let id = WorkerId::new(rand::random());
     write(&path, id.to_string().as_bytes())?;
     Ok(id)
 }

@@ -100,7 +100,7 @@ async fn bad_input_is_told() {
         assert!(matches!(uploads.create(name, None).await, Err(BlobError::BadName(_))), "{name:?}");
     }
     assert!(matches!(uploads.create("a", Some(LIMIT + 1)).await, Err(BlobError::TooLarge { .. })));
-    let gone = UploadId::from_bits(7);
+    let gone = UploadId::from_bits(7).unwrap();
     assert!(matches!(uploads.offset(gone).await, Err(BlobError::NoUpload(_))));
     assert!(matches!(uploads.append(gone, 0, pieces([])).await, Err(BlobError::NoUpload(_))));
 
@@ -132,7 +132,7 @@ async fn old_ones_expire_and_what_belongs_to_nothing_goes() {
     assert!(matches!(uploads.offset(id).await, Err(BlobError::NoUpload(_))));
     assert_eq!(files_below(folder.path()), Vec::<String>::new());
 
-    let stray = UploadId::from_bits(5);
+    let stray = UploadId::from_bits(5).unwrap();
     for kind in ["part", "new"] {
         std::fs::write(folder.path().join("uploads").join(format!("{stray}.{kind}")), b"x").unwrap();
     }

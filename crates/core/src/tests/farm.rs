@@ -14,7 +14,7 @@ use crate::{
 
 /// The worker of this number.
 pub fn w(number: u64) -> WorkerId {
-    WorkerId::from_bits(number)
+    WorkerId::from_bits(number).unwrap()
 }
 
 /// A job with one step.

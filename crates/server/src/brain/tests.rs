@@ -48,7 +48,7 @@ struct World {
 impl World {
     async fn new(seed: u64) -> Self {
         let puppet = |id| Puppet {
-            id: WorkerId::from_bits(id),
+            id: WorkerId::from_bits(id).unwrap(),
             link: 0,
             downs: None,
             held: BTreeMap::new(),

@@ -298,7 +298,7 @@ mod tests {
 
     fn share(frames: u64, from_s: i64, to_s: i64) -> kiln_store::WorkerShare {
         kiln_store::WorkerShare {
-            worker: WorkerId::from_bits(1),
+            worker: WorkerId::MIN,
             name: None,
             frames,
             errors: 0,

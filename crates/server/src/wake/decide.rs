@@ -83,7 +83,7 @@ mod tests {
     fn sleeper(id: u64, slots: u16, labels: &[&str]) -> Sleeper {
         let labels = labels.iter().copied().map(Label::from).collect();
         Sleeper {
-            worker: WorkerId::from_bits(id),
+            worker: WorkerId::from_bits(id).unwrap(),
             offer: WorkerOffer { slots, labels, ..WorkerOffer::default() },
         }
     }
@@ -91,7 +91,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(20);
 
     fn w(id: u64) -> WorkerId {
-        WorkerId::from_bits(id)
+        WorkerId::from_bits(id).unwrap()
     }
 
     #[test]

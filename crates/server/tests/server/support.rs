@@ -185,7 +185,7 @@ pub fn hello(id: u64, name: &str, slots: u16) -> Hello {
             }],
             denoisers: Vec::new(),
         }],
-        ..Hello::new(WorkerId::from_bits(id), name)
+        ..Hello::new(WorkerId::from_bits(id).unwrap(), name)
     }
 }
 

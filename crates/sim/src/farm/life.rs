@@ -118,7 +118,7 @@ struct Machine {
 
 impl Machine {
     fn new(index: usize, node: &Node) -> Self {
-        let id = WorkerId::from_bits(index as u64 + 1);
+        let id = WorkerId::from_bits(index as u64 + 1).expect("counted from 1");
         let offer = WorkerOffer { name: format!("node {}", index + 1), ..node.offer.clone() };
         let slots = vec![(None, Claim::default()); usize::from(offer.slots)];
         Self { worker: SimWorker::new(id, offer), slots, sick: false }

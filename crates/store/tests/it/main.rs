@@ -105,7 +105,7 @@ fn attempt(counter: u64) -> AttemptId {
 
 /// Ids with the highest bit set must come back as they are.
 fn worker(number: u64) -> WorkerId {
-    WorkerId::from_bits(u64::MAX - number)
+    WorkerId::from_bits(u64::MAX - number).unwrap()
 }
 
 fn opened(counter: u64, task: TaskId, generation: u32, by: u64) -> Write {

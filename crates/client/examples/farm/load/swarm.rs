@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    num::NonZeroU64,
     ops::RangeInclusive,
     sync::{
         Arc,
@@ -130,7 +131,7 @@ fn hello(number: u32) -> Hello {
                 denoisers: Vec::new(),
             })
             .collect(),
-        ..Hello::new(WorkerId::from_bits(u64::from(number)), name)
+        ..Hello::new(WorkerId::new(NonZeroU64::MIN.saturating_add(u64::from(number))), name)
     }
 }
 
