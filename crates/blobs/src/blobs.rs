@@ -11,7 +11,7 @@ use futures_util::{Stream, stream};
 use kiln_types::BlobHash;
 use tokio::task::JoinHandle;
 
-use crate::chunks::{ChunkReader, ChunkStore, Sweep};
+use crate::chunks::{ChunkReader, ChunkStore, SMALL, Sweep};
 use crate::disk::{Result, blocking, joined};
 use crate::{BlobError, BlobStore, Freed, StreamError};
 
@@ -112,6 +112,21 @@ impl Blobs {
         self.whole.put_stream(expected, limit, stream).await
     }
 
+    /// Stores bytes that are at hand. Where there is a store of chunks, small ones share a flush of the disk with
+    /// others that come at the same time.
+    ///
+    /// # Errors
+    /// [`BlobError::Mismatch`], [`BlobError::NoSpace`], or where the disk fails.
+    pub async fn put_bytes(&self, hash: BlobHash, bytes: Bytes) -> Result<()> {
+        match &self.chunks {
+            Some(chunks) if bytes.len() <= SMALL => chunks.put_small(hash, bytes).await,
+            _ => {
+                let one = stream::iter([Ok::<_, StreamError>(bytes)]);
+                self.put_stream(Some(hash), u64::MAX, one).await.map(drop)
+            }
+        }
+    }
+
     /// The blob to read, for threads that may block.
     ///
     /// # Errors
@@ -126,6 +141,10 @@ impl Blobs {
     /// # Errors
     /// As there.
     pub fn open_reader(&self, hash: &BlobHash) -> Result<BlobReader> {
+        // That of small blobs, of which there are many, is found without the disk.
+        if let Some(chunks) = self.chunks.as_ref().filter(|chunks| chunks.single_size(hash).is_some()) {
+            return Ok(BlobReader::Chunks(Box::new(chunks.open_reader(hash)?)));
+        }
         match (self.whole.open_file(hash), &self.chunks) {
             (Ok((file, len)), _) => Ok(BlobReader::Whole(file, len)),
             // Where it is being split just now, the recipe is there before the file goes.

@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 use kiln_chunks::{Chunk, FrameHead};
 use kiln_types::BlobHash;
 
-use super::pack::{Key, frame_len, read_heads, salvage};
+use super::growing::GrowingPack;
+use super::pack::{Key, frame_len, part, read_heads, salvage};
 use crate::disk::Result;
 use crate::{BlobError, Durability};
 
@@ -36,6 +37,8 @@ pub(crate) struct Pack {
     pub promised: SystemTime,
     /// Its time on the disk.
     written: SystemTime,
+    /// It has no ending yet, and lies under the name of one that is being written.
+    grows: bool,
 }
 
 /// 37 to 74 bytes a chunk.
@@ -47,10 +50,11 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Reads what the packs in this folder say of themselves.
-    pub fn load(folder: &Path, durability: Durability) -> Result<Self> {
+    /// Reads what the packs in this folder say of themselves. Those that were not ended are, but for those that the
+    /// disk has no room for.
+    pub fn load(folder: &Path, durability: Durability) -> Result<(Self, Vec<GrowingPack>)> {
         let mut index = Self::default();
-        let (mut whole, mut torn) = (Vec::new(), Vec::new());
+        let (mut whole, mut grown, mut torn) = (Vec::new(), Vec::new(), Vec::new());
         for entry in fs::read_dir(folder).map_err(BlobError::io("read", folder))? {
             let path = entry.map_err(BlobError::io("read", folder))?.path();
             let id = path.file_stem().and_then(|stem| stem.to_str());
@@ -58,7 +62,7 @@ impl Index {
             index.next = index.next.max(id.saturating_add(1));
             match path.extension() {
                 None => whole.push((id, path)),
-                Some(_) => torn.push(path),
+                Some(_) => grown.push((id, path)),
             }
         }
         // The youngest pack's word on a chunk counts: it was sent again because an older one was damaged.
@@ -68,6 +72,18 @@ impl Index {
             let written = fs::metadata(&path).and_then(|meta| meta.modified()).map_err(look)?;
             match read_heads(&path)? {
                 Some(heads) => index.insert(id, &heads, written, written + LAG),
+                None => torn.push(path),
+            }
+        }
+        let mut unended = Vec::new();
+        grown.sort();
+        for (id, path) in grown {
+            if index.packs.contains_key(&id) || path != part(&pack_path(folder, id)) {
+                torn.push(path);
+                continue;
+            }
+            match GrowingPack::resume(folder, id)? {
+                Some(pack) => unended.extend(index.take_up(pack, durability)?),
                 None => torn.push(path),
             }
         }
@@ -83,7 +99,24 @@ impl Index {
                 Err(error) => return Err(error),
             }
         }
-        Ok(index)
+        Ok((index, unended))
+    }
+
+    /// A pack that an earlier process did not end, unless it ends now.
+    fn take_up(&mut self, mut pack: GrowingPack, durability: Durability) -> Result<Option<GrowingPack>> {
+        if pack.heads().is_empty() {
+            return Ok(None);
+        }
+        self.grow(pack.id(), pack.heads(), 0);
+        match pack.end(durability) {
+            Ok(()) => pack.name(self).map(|()| None),
+            // A full disk must not keep the store from opening, nor what is safe from being read.
+            Err(BlobError::NoSpace) => {
+                tracing::warn!(pack = pack.id(), "no room to end a pack of chunks; it is ended once there is");
+                Ok(Some(pack))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The name of a pack that is not there yet.
@@ -100,10 +133,34 @@ impl Index {
     }
 
     fn insert(&mut self, id: PackId, heads: &[FrameHead], written: SystemTime, promised: SystemTime) {
-        self.packs.insert(id, Pack { promised, written });
-        for (hash, place) in places(id, heads) {
+        self.packs.insert(id, Pack { promised, written, grows: false });
+        self.place(id, heads, 0);
+    }
+
+    /// Frames that were put behind the others of a pack that grows, just now. `at`: where they begin.
+    pub fn grow(&mut self, id: PackId, heads: &[FrameHead], at: u32) {
+        let now = SystemTime::now();
+        self.packs.insert(id, Pack { promised: now, written: now, grows: true });
+        self.place(id, heads, at);
+    }
+
+    /// The pack grows no more.
+    pub fn end(&mut self, id: PackId) {
+        if let Some(pack) = self.packs.get_mut(&id) {
+            pack.grows = false;
+        }
+    }
+
+    fn place(&mut self, id: PackId, heads: &[FrameHead], at: u32) {
+        for (hash, place) in places(id, heads, at) {
             self.chunks.insert(Key::from(&hash), place);
         }
+    }
+
+    /// Where the pack lies.
+    pub fn path(&self, folder: &Path, id: PackId) -> PathBuf {
+        let path = pack_path(folder, id);
+        if self.packs.get(&id).is_some_and(|pack| pack.grows) { part(&path) } else { path }
     }
 
     pub fn get(&self, hash: &BlobHash) -> Option<Place> {
@@ -132,9 +189,10 @@ impl Index {
         }
     }
 
-    /// Every pack that was neither written nor promised since.
+    /// Every pack that was neither written nor promised since, and grows no more.
     pub fn unpromised(&self, since: SystemTime) -> Vec<PackId> {
-        self.packs.iter().filter(|(_, pack)| pack.promised < since).map(|(id, _)| *id).collect()
+        let old = |pack: &Pack| pack.promised < since && !pack.grows;
+        self.packs.iter().filter(|(_, pack)| old(pack)).map(|(id, _)| *id).collect()
     }
 
     pub fn is_unpromised(&self, id: PackId, since: SystemTime) -> bool {
@@ -144,15 +202,15 @@ impl Index {
     /// Forgets a pack and the chunks that lie there.
     pub fn remove(&mut self, id: PackId, heads: &[FrameHead]) {
         self.packs.remove(&id);
-        for (hash, place) in places(id, heads) {
+        for (hash, place) in places(id, heads, 0) {
             self.forget_chunk(&hash, place);
         }
     }
 
     /// A pack, made of chunks of others. Only those that still lie in one of `from` are now here.
     pub fn insert_moved(&mut self, id: PackId, heads: &[FrameHead], from: &[PackId], promised: SystemTime) {
-        self.packs.insert(id, Pack { promised, written: promised });
-        for (hash, place) in places(id, heads) {
+        self.packs.insert(id, Pack { promised, written: promised, grows: false });
+        for (hash, place) in places(id, heads, 0) {
             if let Some(old) = self.chunks.get_mut(&Key::from(&hash))
                 && from.contains(&old.pack)
             {
@@ -166,9 +224,13 @@ impl Index {
     }
 }
 
-/// The chunks of a pack with these heads.
-pub(crate) fn places(pack: PackId, heads: &[FrameHead]) -> impl Iterator<Item = (BlobHash, Place)> + '_ {
-    heads.iter().scan(0_u32, move |end, head| {
+/// The chunks of a pack with these heads, the first of which lies at `at`.
+pub(crate) fn places(
+    pack: PackId,
+    heads: &[FrameHead],
+    at: u32,
+) -> impl Iterator<Item = (BlobHash, Place)> + '_ {
+    heads.iter().scan(at, move |end, head| {
         let len = frame_len(head) as u32;
         let Chunk { hash, len: size } = head.chunk();
         let place = Place { pack, at: *end, len, size };

@@ -1,11 +1,13 @@
 //! Chunks on disk, and the recipes that make blobs of them.
 
 mod awaited;
+mod growing;
 mod index;
 mod pack;
 mod put;
 mod reader;
 mod recipes;
+mod small;
 mod sweep;
 
 use std::fs;
@@ -20,10 +22,12 @@ use kiln_types::BlobHash;
 pub(crate) use pack::{Key, PackReader};
 pub use put::PutChunks;
 pub use reader::ChunkReader;
+pub(crate) use small::SMALL;
 pub(crate) use sweep::Sweep;
 
 use self::awaited::Awaited;
-use self::index::{Index, Place, pack_path};
+use self::index::{Index, Place};
+use self::small::Gathering;
 use crate::disk::{Result, blocking, remove, sync_folder};
 use crate::{BlobError, Durability};
 
@@ -46,6 +50,7 @@ struct Inner {
     durability: Durability,
     index: Mutex<Index>,
     awaited: Awaited,
+    small: Gathering,
     /// Held by whoever removes a recipe for being old, and shared by whoever makes one young again.
     gate: RwLock<()>,
     /// One collection at a time.
@@ -75,9 +80,18 @@ impl ChunkStore {
             for entry in fs::read_dir(&drafts).map_err(BlobError::io("read", &drafts))? {
                 remove(&entry.map_err(BlobError::io("read", &drafts))?.path())?;
             }
-            let index = Mutex::new(Index::load(&packs, durability)?);
-            let (awaited, gate, sweeping) = (Awaited::default(), RwLock::default(), Mutex::default());
-            let inner = Inner { packs, recipes, drafts, durability, index, awaited, gate, sweeping };
+            let (index, unended) = Index::load(&packs, durability)?;
+            let inner = Inner {
+                packs,
+                recipes,
+                drafts,
+                durability,
+                index: Mutex::new(index),
+                awaited: Awaited::default(),
+                small: Gathering::new(unended),
+                gate: RwLock::default(),
+                sweeping: Mutex::default(),
+            };
             Ok(Self { inner: Arc::new(inner) })
         })
         .await
@@ -147,17 +161,17 @@ impl Inner {
         }
         for pack in stale {
             // Promised in memory: it is not removed meanwhile. This is for the next start.
-            crate::promise::renew(&pack_path(&self.packs, pack))?;
+            let path = self.index().path(&self.packs, pack);
+            crate::promise::renew(&path)?;
         }
         Ok(lacking)
     }
 
     /// The first of these chunks, and those behind it that lie behind it: their frames, and how many they are.
     fn read_run(&self, reader: &mut PackReader, hashes: &[BlobHash]) -> Result<(Bytes, usize)> {
-        // A pack that was just rewritten is gone between the look and the reading; then it lies elsewhere.
+        // A pack that was just rewritten, or ended, is gone between the look and the reading; then it lies elsewhere.
         for _ in 0..3 {
-            let (first, taken, len) = self.find_run(hashes)?;
-            let path = pack_path(&self.packs, first.pack);
+            let (path, first, taken, len) = self.find_run(hashes)?;
             if let Some(bytes) = reader.read(&path, u64::from(first.at), len)? {
                 return Ok((bytes.into(), taken));
             }
@@ -165,7 +179,7 @@ impl Inner {
         Err(BlobError::NotFound(hashes[0]))
     }
 
-    fn find_run(&self, hashes: &[BlobHash]) -> Result<(Place, usize, usize)> {
+    fn find_run(&self, hashes: &[BlobHash]) -> Result<(PathBuf, Place, usize, usize)> {
         let index = self.index();
         let first = index.get(&hashes[0]).ok_or(BlobError::NotFound(hashes[0]))?;
         let (mut taken, mut len) = (1, first.len as usize);
@@ -178,6 +192,6 @@ impl Inner {
             taken += 1;
             len += next.len as usize;
         }
-        Ok((first, taken, len))
+        Ok((index.path(&self.packs, first.pack), first, taken, len))
     }
 }

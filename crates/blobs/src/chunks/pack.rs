@@ -60,12 +60,8 @@ impl PackWriter {
 
     /// Gives the pack its name, and returns the heads of its frames in their order.
     pub fn finish(mut self, durability: Durability) -> Result<Vec<FrameHead>> {
-        let heads: Vec<u8> = self.heads.iter().flat_map(|head| head.to_bytes()).collect();
         let mut write = || {
-            self.file.write_all(&heads)?;
-            self.file.write_all(blake3::hash(&heads).as_bytes())?;
-            self.file.write_all(&(self.heads.len() as u64).to_le_bytes())?;
-            self.file.write_all(MARK)?;
+            self.file.write_all(&ending(&self.heads))?;
             self.file.flush()
         };
         write().map_err(BlobError::io("write", &self.path))?;
@@ -83,6 +79,16 @@ impl Drop for PackWriter {
             let _ = fs::remove_file(part(&self.path));
         }
     }
+}
+
+/// What follows the frames with these heads.
+pub(crate) fn ending(heads: &[FrameHead]) -> Vec<u8> {
+    let mut bytes: Vec<u8> = heads.iter().flat_map(|head| head.to_bytes()).collect();
+    let hash = blake3::hash(&bytes);
+    bytes.extend_from_slice(hash.as_bytes());
+    bytes.extend_from_slice(&(heads.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(MARK);
+    bytes
 }
 
 pub(crate) fn part(path: &Path) -> PathBuf {

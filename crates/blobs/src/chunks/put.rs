@@ -116,7 +116,8 @@ impl Filling {
         let known = self.fresh.contains(&chunk.hash)
             || self.inner.index().promise(&chunk.hash, SystemTime::now(), &mut stale);
         for pack in stale {
-            crate::promise::renew(&pack_path(&self.inner.packs, pack))?;
+            let path = self.inner.index().path(&self.inner.packs, pack);
+            crate::promise::renew(&path)?;
         }
         self.put.known += u64::from(known);
         Ok(known)

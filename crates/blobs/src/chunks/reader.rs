@@ -118,6 +118,7 @@ impl ChunkReader {
             index.forget_chunk(&chunk, place);
         }
         drop(index);
+        self.store.inner.small.begin_anew();
         match self.store.inner.remove_recipe(&self.hash) {
             Ok(_) => BlobError::Damaged(self.hash),
             Err(error) => error,

@@ -68,6 +68,7 @@ impl ChunkStore {
     pub(crate) fn sweep(&self, sweep: &Sweep<'_>) -> Result<Freed> {
         let inner = &self.inner;
         let _one = inner.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.small.end_older(inner, sweep.promised_since);
         let mut freed = Freed::default();
         let live = Live { marks: inner.mark(sweep, &mut freed)?, needed: sweep.needed };
         let unpromised = inner.index().unpromised(sweep.promised_since);
@@ -133,7 +134,7 @@ impl Inner {
 
     /// The frames of a pack that are needed, and needed from here, with where they lie.
     fn used(&self, waste: &Waste, live: &Live<'_>) -> Vec<(FrameHead, u64)> {
-        let all = waste.heads.iter().zip(places(waste.id, &waste.heads));
+        let all = waste.heads.iter().zip(places(waste.id, &waste.heads, 0));
         let mut used: Vec<_> = all.filter(|(_, (hash, _))| live.has(hash)).collect();
         let index = self.index();
         used.retain(|(_, (hash, place))| index.get(hash) == Some(*place));

@@ -63,11 +63,8 @@ pub(super) async fn put(
         .await
         .map_err(|error| Fault::bad(format!("The bytes stopped arriving: {error}.")))?;
     match small {
-        Ok(bytes) => {
-            let chunk = futures_util::stream::iter([Ok::<_, std::io::Error>(bytes)]);
-            app.blobs.put_stream(Some(hash), MAX_BLOB, chunk).await
-        }
-        Err(body) => app.blobs.put_stream(Some(hash), MAX_BLOB, patient(body)).await,
+        Ok(bytes) => app.blobs.put_bytes(hash, bytes).await,
+        Err(body) => app.blobs.put_stream(Some(hash), MAX_BLOB, patient(body)).await.map(drop),
     }
     .map_err(blob_fault)?;
     Ok(StatusCode::NO_CONTENT)

@@ -1,0 +1,142 @@
+//! Packs that grow: batches of frames behind each other, each safe, and readable, before the next.
+//!
+//! Such a pack is `<name>.part` until it ends. Behind its last flush lies what was acknowledged to nobody. That it has
+//! an ending is never believed before it has its name: bytes that somebody sent could look like one.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use kiln_chunks::{Frame, FrameError, FrameHead, Unpacker};
+
+use super::index::{Index, PackId, pack_path};
+use super::pack::{PACK_LIMIT, ending, frame_len, part};
+use crate::disk::{Result, make_safe, sync_folder};
+use crate::{BlobError, Durability};
+
+/// Frames in such a pack, about, at most: a pack of tiny ones must not take minutes to look through.
+const FRAMES: usize = 1 << 16;
+
+#[derive(Debug)]
+pub(crate) struct GrowingPack {
+    id: PackId,
+    file: File,
+    /// Its name once it has ended.
+    path: PathBuf,
+    /// Of the frames that are safe.
+    heads: Vec<FrameHead>,
+    /// Bytes of those.
+    len: u64,
+    begun: SystemTime,
+}
+
+impl GrowingPack {
+    pub fn create(folder: &Path, id: PackId) -> Result<Self> {
+        let path = pack_path(folder, id);
+        let part = part(&path);
+        let file = File::options().write(true).create_new(true).open(&part);
+        let file = file.map_err(BlobError::io("create", &part))?;
+        Ok(Self { id, file, path, heads: Vec::new(), len: 0, begun: SystemTime::now() })
+    }
+
+    /// What an earlier process left of a pack: all up to the last frame that is whole. Nothing where a damaged one
+    /// lies before that.
+    pub fn resume(folder: &Path, id: PackId) -> Result<Option<Self>> {
+        let path = pack_path(folder, id);
+        let part = part(&path);
+        let file = match File::options().read(true).write(true).open(&part) {
+            // A pack of another kind that was just about to get its name.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+            file => file.map_err(BlobError::io("open", &part))?,
+        };
+        let mut reader = BufReader::with_capacity(1 << 20, &file);
+        let mut unpacker = Unpacker::new();
+        let (mut heads, mut whole) = (Vec::new(), 0);
+        loop {
+            match Frame::read_from(&mut reader) {
+                Ok(Some(frame)) => {
+                    heads.push(frame.head());
+                    if unpacker.unpack(&frame).is_ok() {
+                        if whole + 1 < heads.len() {
+                            return Ok(None);
+                        }
+                        whole += 1;
+                    }
+                }
+                Err(FrameError::Io(error)) => return Err(BlobError::io("read", &part)(error)),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        heads.truncate(whole);
+        let len = heads.iter().map(frame_len).sum();
+        Ok(Some(Self { id, file, path, heads, len, begun: SystemTime::now() }))
+    }
+
+    pub fn id(&self) -> PackId {
+        self.id
+    }
+
+    pub fn heads(&self) -> &[FrameHead] {
+        &self.heads
+    }
+
+    /// Bytes of frames that are safe.
+    pub fn len(&self) -> u32 {
+        // Far below: a pack is full long before.
+        u32::try_from(self.len).unwrap_or(u32::MAX)
+    }
+
+    pub fn begun(&self) -> SystemTime {
+        self.begun
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.len >= PACK_LIMIT || self.heads.len() >= FRAMES
+    }
+
+    /// Puts a batch of frames behind the others, safe once this returns. After an error the pack may only end.
+    pub fn append(&mut self, frames: &[u8], heads: &[FrameHead], durability: Durability) -> Result<()> {
+        let write = |file: &mut File| {
+            file.seek(SeekFrom::Start(self.len))?;
+            file.write_all(frames)?;
+            if durability == Durability::Durable { file.sync_data() } else { Ok(()) }
+        };
+        write(&mut self.file).map_err(BlobError::io("write", &self.path))?;
+        if self.heads.is_empty() {
+            sync_folder(self.path.parent().unwrap_or(Path::new(".")), durability)?;
+        }
+        self.heads.extend_from_slice(heads);
+        self.len += frames.len() as u64;
+        Ok(())
+    }
+
+    /// Cuts off what is not safe, and gives the pack its ending; its name comes with [`GrowingPack::name`]. May be
+    /// tried again.
+    pub fn end(&mut self, durability: Durability) -> Result<()> {
+        let mut write = || {
+            self.file.set_len(self.len)?;
+            self.file.seek(SeekFrom::Start(self.len))?;
+            self.file.write_all(&ending(&self.heads))?;
+            if durability == Durability::Durable { self.file.sync_all() } else { Ok(()) }
+        };
+        write().map_err(BlobError::io("write", &self.path))
+    }
+
+    /// Gives an ended pack its name, with the index held: no reader may look for it between the two. After a loss of
+    /// power either name is right.
+    pub fn name(&self, index: &mut Index) -> Result<()> {
+        fs::rename(part(&self.path), &self.path).map_err(BlobError::io("write", &self.path))?;
+        index.end(self.id);
+        make_safe(&self.file, &self.path, Durability::Ephemeral)
+    }
+}
+
+impl Drop for GrowingPack {
+    fn drop(&mut self) {
+        if self.heads.is_empty() {
+            // What cannot be removed now is looked through when the store is next opened.
+            let _ = fs::remove_file(part(&self.path));
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Small blobs that come at the same time share a pack and a flush of the disk.
+//!
+//! Who comes while nothing is being written starts writing; who comes meanwhile is in the next batch. So nobody waits
+//! for others that may come, and the longer a flush takes, the more share the next.
+
+use std::collections::HashSet;
+use std::io;
+use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use kiln_chunks::{Chunk, FrameHead, Packer};
+use kiln_types::BlobHash;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::growing::GrowingPack;
+use super::{ChunkStore, Inner};
+use crate::BlobError;
+use crate::disk::Result;
+
+/// Bytes of a small blob at most.
+pub(crate) const SMALL: usize = 64 << 10;
+
+/// Bytes that wait to be written, and are being written, at most.
+const ROOM: usize = 16 << 20;
+
+impl ChunkStore {
+    /// Stores a blob of at most [`SMALL`] bytes as a chunk; one that is there is promised. Where this is dropped in
+    /// the middle, the blob may be stored all the same.
+    ///
+    /// # Errors
+    /// [`BlobError::Mismatch`], [`BlobError::NoSpace`], or where the disk fails.
+    pub(crate) async fn put_small(&self, hash: BlobHash, bytes: Bytes) -> Result<()> {
+        debug_assert!(bytes.len() <= SMALL);
+        let small = &self.inner.small;
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let room = small.room.clone().acquire_many_owned(len).await.map_err(|_| broke_off())?;
+        let (done, told) = oneshot::channel();
+        if small.join(Coming { hash, bytes, done, _room: room }) {
+            let writing = Writing { inner: self.inner.clone(), ended: false };
+            tokio::task::spawn_blocking(move || writing.run());
+        }
+        told.await.unwrap_or_else(|_| Err(broke_off()))
+    }
+}
+
+fn broke_off() -> BlobError {
+    BlobError::io("finish writing to", "a pack".as_ref())(io::ErrorKind::Interrupted.into())
+}
+
+/// Blobs on their way into packs.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    room: Arc<Semaphore>,
+    waiting: Mutex<Waiting>,
+    packs: Mutex<Packs>,
+    /// The next batch begins a new pack.
+    anew: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    next: Vec<Coming>,
+    /// Somebody writes, and takes these next.
+    writing: bool,
+}
+
+/// A blob whose sender waits.
+#[derive(Debug)]
+struct Coming {
+    hash: BlobHash,
+    bytes: Bytes,
+    done: oneshot::Sender<Result<()>>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Coming {
+    fn tell(self, told: Result<()>) {
+        // Its request may have been dropped.
+        let _ = self.done.send(told);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Packs {
+    growing: Option<GrowingPack>,
+    /// Grow no more, and have no ending yet: there was no room, or the disk failed.
+    unended: Vec<GrowingPack>,
+    packer: Packer,
+    /// Flushes so far.
+    batches: u64,
+}
+
+impl Gathering {
+    /// `unended`: packs that an earlier process left, and that there was no room to end.
+    pub fn new(unended: Vec<GrowingPack>) -> Self {
+        Self {
+            room: Arc::new(Semaphore::new(ROOM)),
+            waiting: Mutex::default(),
+            packs: Mutex::new(Packs { unended, ..Packs::default() }),
+            anew: AtomicBool::new(false),
+        }
+    }
+
+    /// What is put from now on lies in a pack that is younger than all that there are.
+    pub fn begin_anew(&self) {
+        self.anew.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the pack that grows where it was begun before this, so that what is in it can be collected one day; also
+    /// those that could not be ended earlier.
+    pub fn end_older(&self, inner: &Inner, since: SystemTime) {
+        let mut packs = self.packs();
+        let ended = packs.growing.take_if(|pack| pack.begun() < since);
+        let unended = mem::take(&mut packs.unended);
+        for pack in unended.into_iter().chain(ended) {
+            packs.end(inner, pack);
+        }
+    }
+
+    /// Whether the one who joins has to write.
+    fn join(&self, coming: Coming) -> bool {
+        let mut waiting = self.waiting();
+        waiting.next.push(coming);
+        !mem::replace(&mut waiting.writing, true)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn packs(&self) -> MutexGuard<'_, Packs> {
+        self.packs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes batch after batch, until nobody waits.
+struct Writing {
+    inner: Arc<Inner>,
+    ended: bool,
+}
+
+impl Writing {
+    fn run(mut self) {
+        while let Some(batch) = self.take() {
+            self.inner.store_batch(batch);
+        }
+    }
+
+    fn take(&mut self) -> Option<Vec<Coming>> {
+        let mut waiting = self.inner.small.waiting();
+        self.ended = waiting.next.is_empty();
+        waiting.writing = !self.ended;
+        (!self.ended).then(|| mem::take(&mut waiting.next))
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        // It never ran, or broke off: who waits is told by the end of the channel, and who comes next writes.
+        if !self.ended {
+            *self.inner.small.waiting() = Waiting::default();
+        }
+    }
+}
+
+impl Inner {
+    /// Stores these, and tells each of them.
+    fn store_batch(&self, batch: Vec<Coming>) {
+        let right = |coming: Coming| {
+            let found = BlobHash::of(&coming.bytes);
+            if found == coming.hash {
+                return Some(coming);
+            }
+            let expected = coming.hash;
+            coming.tell(Err(BlobError::Mismatch { expected, found }));
+            None
+        };
+        let batch: Vec<_> = batch.into_iter().filter_map(right).collect();
+        // The empty blob is always there.
+        let hashes = batch.iter().filter(|coming| !coming.bytes.is_empty()).map(|coming| &coming.hash);
+        let (lacking, stored) = match self.promise(hashes) {
+            Ok(lacking) => {
+                let lacking = HashSet::from_iter(lacking);
+                let stored = self.store_new(&batch, lacking.clone());
+                (lacking, stored)
+            }
+            Err(error) => (batch.iter().map(|coming| coming.hash).collect(), Err(error)),
+        };
+        for coming in batch {
+            let told = match &stored {
+                Err(error) if lacking.contains(&coming.hash) => Err(again(error)),
+                _ => Ok(()),
+            };
+            coming.tell(told);
+        }
+    }
+
+    /// Stores those of a batch that are lacking, each once.
+    fn store_new(&self, batch: &[Coming], mut lacking: HashSet<BlobHash>) -> Result<()> {
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        let packs = &mut *self.small.packs();
+        let (mut frames, mut heads) = (Vec::new(), Vec::new());
+        for coming in batch {
+            if lacking.remove(&coming.hash) {
+                let chunk = Chunk { hash: coming.hash, len: coming.bytes.len() as u32 };
+                let frame = packs.packer.pack(chunk, &coming.bytes);
+                heads.push(frame.head());
+                // Memory does not fail.
+                let _ = frame.write_to(&mut frames);
+            }
+        }
+        packs.append(self, &frames, &heads)
+    }
+}
+
+impl Packs {
+    fn append(&mut self, inner: &Inner, frames: &[u8], heads: &[FrameHead]) -> Result<()> {
+        let anew = inner.small.anew.swap(false, Ordering::Relaxed);
+        if let Some(full) = self.growing.take_if(|pack| anew || pack.is_full()) {
+            self.end(inner, full);
+        }
+        let mut pack = match self.growing.take() {
+            Some(pack) => pack,
+            None => {
+                let id = inner.index().reserve();
+                GrowingPack::create(&inner.packs, id)?
+            }
+        };
+        let at = pack.len();
+        let appended = pack.append(frames, heads, inner.durability);
+        self.batches += 1;
+        match appended {
+            Ok(()) => {
+                inner.index().grow(pack.id(), heads, at);
+                self.growing = Some(pack);
+                Ok(())
+            }
+            Err(error) => {
+                self.end(inner, pack);
+                Err(error)
+            }
+        }
+    }
+
+    /// Where it cannot end now, it does later; what is safe in it is read as before.
+    fn end(&mut self, inner: &Inner, mut pack: GrowingPack) {
+        if pack.heads().is_empty() {
+            return;
+        }
+        let ended = pack.end(inner.durability).and_then(|()| pack.name(&mut inner.index()));
+        if let Err(error) = ended {
+            tracing::warn!(pack = pack.id(), %error, "a pack of small blobs cannot be ended now; the next collection tries again");
+            self.unended.push(pack);
+        }
+    }
+}
+
+/// An error that is told to many.
+fn again(error: &BlobError) -> BlobError {
+    match error {
+        BlobError::NoSpace => BlobError::NoSpace,
+        BlobError::Io { doing, path, source } => {
+            let source = source.raw_os_error().map_or_else(
+                || io::Error::new(source.kind(), source.to_string()),
+                io::Error::from_raw_os_error,
+            );
+            BlobError::Io { doing, path: path.clone(), source }
+        }
+        other => BlobError::io("write", "a pack".as_ref())(io::Error::other(other.to_string())),
+    }
+}
