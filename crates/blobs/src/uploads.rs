@@ -250,16 +250,13 @@ impl Uploads {
     pub async fn finished(&self, since: SystemTime) -> Result<Vec<BlobHash>> {
         let inner = self.inner.clone();
         blocking(move || {
-            let all: Vec<_> = inner.lock().iter().map(|(id, upload)| (*id, upload.clone())).collect();
+            let all: Vec<_> = inner.lock().keys().copied().collect();
             let mut finished = Vec::new();
-            for (id, upload) in all {
-                // Of one that a request has in hand, the disk knows.
-                let hash = match upload.try_lock() {
-                    Ok(upload) => upload.finished,
-                    Err(_) => read(&inner.state(id))?.and_then(|upload| upload.finished),
-                };
+            for id in all {
+                // The disk knows: a request that comes meanwhile must not find the upload in other hands.
+                let upload = read(&inner.state(id))?;
                 if inner.changed(id)?.is_some_and(|at| at >= since) {
-                    finished.extend(hash);
+                    finished.extend(upload.and_then(|upload| upload.finished));
                 }
             }
             Ok(finished)
@@ -324,11 +321,13 @@ impl Inner {
         let all: Vec<_> = self.lock().iter().map(|(id, upload)| (*id, upload.clone())).collect();
         let mut old = Vec::new();
         for (id, upload) in all {
-            let Ok(upload) = upload.try_lock_owned() else { continue };
-            if upload.gone {
+            let is_old = || Ok::<_, BlobError>(self.changed(id)?.is_some_and(|at| at < older_than));
+            // A request that comes meanwhile must not find a young one in other hands.
+            if !is_old()? {
                 continue;
             }
-            if self.changed(id)?.is_some_and(|at| at < older_than) {
+            let Ok(upload) = upload.try_lock_owned() else { continue };
+            if !upload.gone && is_old()? {
                 old.push((id, upload));
             }
         }

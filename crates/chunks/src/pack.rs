@@ -127,8 +127,10 @@ impl Unpacker {
             return Ok(&frame.stored()[..]);
         }
         let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.resize(MAX_CHUNK, 0);
         let len = frame.chunk().len as usize;
+        if buffer.len() < len {
+            buffer.resize(len, 0);
+        }
         let unpacked = self.unpack_to(frame, &mut buffer[..len]);
         self.buffer = buffer;
         unpacked.map(|()| &self.buffer[..len])

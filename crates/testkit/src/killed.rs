@@ -1,7 +1,7 @@
 //! A process that is killed in the middle of its work.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     path::Path,
     process::{Command, Stdio},
 };
@@ -24,17 +24,19 @@ pub fn kill_midway(
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut said = BufReader::new(child.stdout.take().unwrap());
     let mut count = 0;
     while count < enough {
-        count += usize::from(take(&lines.next().expect("the child ended by itself").unwrap()));
+        let mut line = String::new();
+        assert!(said.read_line(&mut line).unwrap() > 0, "the child ended by itself");
+        count += usize::from(take(line.trim_end()));
     }
     child.kill().unwrap();
-    // What it said before it died counts too; its last line may be cut.
-    let mut rest: Vec<String> = lines.map_while(Result::ok).collect();
-    rest.pop();
-    for line in rest {
-        take(&line);
+    // What it said before it died counts too, but for a line that was cut.
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).unwrap();
+    for line in rest.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+        take(line);
     }
     child.wait().unwrap();
 }

@@ -140,3 +140,118 @@ impl Drop for GrowingPack {
         }
     }
 }
+
+#[cfg(test)]
+impl GrowingPack {
+    /// From now on writing goes well, and flushing fails.
+    pub fn break_flush(&mut self) {
+        self.file = File::options().write(true).open("/dev/null").unwrap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_chunks::{Coding, pack};
+
+    use super::super::pack::{PackReader, read_heads};
+    use super::*;
+
+    /// Frames of these chunks, in batches, in a pack that has its ending and not its name.
+    fn ended(folder: &Path, batches: &[&[Frame]]) -> Vec<u8> {
+        let mut pack = GrowingPack::create(folder, 3).unwrap();
+        for batch in batches {
+            let mut frames = Vec::new();
+            batch.iter().try_for_each(|frame| frame.write_to(&mut frames)).unwrap();
+            let heads: Vec<_> = batch.iter().map(Frame::head).collect();
+            pack.append(&frames, &heads, Durability::Durable).unwrap();
+        }
+        pack.end(Durability::Durable).unwrap();
+        fs::read(folder.join("00000003.part")).unwrap()
+    }
+
+    /// How many of these are there, all of them at the front and right, once the store is opened on such bytes.
+    fn opened(bytes: &[u8], frames: &[Frame]) -> usize {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        fs::write(folder.join("00000003.part"), bytes).unwrap();
+        let mut counts = Vec::new();
+        for _ in 0..2 {
+            let (index, unended) = Index::load(folder, Durability::Ephemeral).unwrap();
+            assert!(unended.is_empty() && !folder.join("00000003.part").exists());
+            assert!(fs::read_dir(folder).unwrap().count() <= 1);
+            let there = frames.iter().take_while(|frame| index.get(&frame.chunk().hash).is_some()).count();
+            assert_eq!(index.len(), there);
+            for frame in &frames[..there] {
+                let place = index.get(&frame.chunk().hash).unwrap();
+                let path = index.path(folder, place.pack);
+                let read =
+                    PackReader::default().read(&path, place.at.into(), place.len as usize).unwrap().unwrap();
+                assert_eq!(Frame::read_from(&mut &read[..]).unwrap().unwrap(), *frame);
+            }
+            counts.push(there);
+        }
+        assert_eq!(counts[0], counts[1], "opening it again changes nothing");
+        counts[0]
+    }
+
+    fn frames() -> Vec<Frame> {
+        (0..7_u8).map(|number| pack(&vec![number; 30 + usize::from(number) * 9])).collect()
+    }
+
+    #[test]
+    fn a_pack_that_is_cut_off_at_any_byte_keeps_what_was_whole_before() {
+        let frames = frames();
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = ended(folder.path(), &[&frames[..1], &frames[1..5], &frames[5..]]);
+        let ends: Vec<_> = frames
+            .iter()
+            .scan(0, |end, frame| {
+                *end += frame.len();
+                Some(*end)
+            })
+            .collect();
+        for cut in 0..=bytes.len() {
+            let whole = ends.iter().filter(|end| **end <= cut).count();
+            assert_eq!(opened(&bytes[..cut], &frames), whole, "cut off at {cut}");
+            // A disk that had made room for more and not written it.
+            if cut.is_multiple_of(7) {
+                let zeros = [&bytes[..cut], &[0; 100]].concat();
+                assert_eq!(opened(&zeros, &frames), whole, "zeros from {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_whole_behind_a_damaged_frame_is_kept() {
+        let frames = frames();
+        let folder = tempfile::tempdir().unwrap();
+        let mut bytes = ended(folder.path(), &[&frames]);
+        bytes[frames[0].len() + FrameHead::LEN + 2] ^= 1;
+        let rest = [&frames[..1], &frames[2..]].concat();
+        assert_eq!(opened(&bytes, &rest), rest.len());
+    }
+
+    /// Whoever sends bytes that look like an ending makes nobody lose theirs.
+    #[test]
+    fn an_ending_that_was_sent_is_not_believed() {
+        let first = pack(b"somebody's frame");
+        // As if the pack were one frame, up to here and with the head of this one.
+        let head = (0..=255_u8)
+            .map(|seed| {
+                let noise: Vec<u8> = (0..first.len()).map(|at| (at as u8 ^ seed).wrapping_mul(167)).collect();
+                pack(&noise).head()
+            })
+            .find(|head| head.coding() == Coding::Raw)
+            .unwrap();
+        assert_eq!(frame_len(&head) as usize, first.len() + FrameHead::LEN);
+        let lie = pack(&ending(&[head]));
+        assert_eq!(lie.head().coding(), Coding::Raw);
+        let mut bytes = Vec::new();
+        [&first, &lie].into_iter().try_for_each(|frame| frame.write_to(&mut bytes)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("believed");
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(read_heads(&path).unwrap().unwrap(), [head], "it would be, of a pack with its name");
+        assert_eq!(opened(&bytes, &[first, lie]), 2);
+    }
+}

@@ -112,7 +112,10 @@ impl Index {
             Ok(()) => pack.name(self).map(|()| None),
             // A full disk must not keep the store from opening, nor what is safe from being read.
             Err(BlobError::NoSpace) => {
-                tracing::warn!(pack = pack.id(), "no room to end a pack of chunks; it is ended once there is");
+                tracing::warn!(
+                    pack = pack.id(),
+                    "no room to end a pack of chunks; it is ended once there is"
+                );
                 Ok(Some(pack))
             }
             Err(error) => Err(error),

@@ -38,7 +38,7 @@ impl ChunkStore {
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let room = small.room.clone().acquire_many_owned(len).await.map_err(|_| broke_off())?;
         let (done, told) = oneshot::channel();
-        if small.join(Coming { hash, bytes, done, _room: room }) {
+        if small.join(Coming { hash, bytes, done, room }) {
             let writing = Writing { inner: self.inner.clone(), ended: false };
             tokio::task::spawn_blocking(move || writing.run());
         }
@@ -73,11 +73,12 @@ struct Coming {
     hash: BlobHash,
     bytes: Bytes,
     done: oneshot::Sender<Result<()>>,
-    _room: OwnedSemaphorePermit,
+    room: OwnedSemaphorePermit,
 }
 
 impl Coming {
     fn tell(self, told: Result<()>) {
+        drop(self.room);
         // Its request may have been dropped.
         let _ = self.done.send(told);
     }
@@ -272,5 +273,192 @@ fn again(error: &BlobError) -> BlobError {
             BlobError::Io { doing, path: path.clone(), source }
         }
         other => BlobError::io("write", "a pack".as_ref())(io::Error::other(other.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::runtime::Runtime;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::Durability;
+
+    struct Bench {
+        runtime: Runtime,
+        store: ChunkStore,
+        folder: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let runtime = Runtime::new().unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let store = runtime.block_on(open(folder.path()));
+            Self { runtime, store, folder }
+        }
+
+        fn put(&self, number: u32) -> JoinHandle<Result<()>> {
+            let (store, bytes) = (self.store.clone(), content(number));
+            self.runtime.spawn(async move { store.put_small(BlobHash::of(&bytes), bytes).await })
+        }
+
+        fn told(&self, puts: Vec<JoinHandle<Result<()>>>) -> Vec<Result<()>> {
+            puts.into_iter().map(|put| self.runtime.block_on(put).unwrap()).collect()
+        }
+
+        /// Puts these as if others were being written just now, so that all of them are in one batch.
+        fn put_together(
+            &self,
+            numbers: impl Iterator<Item = u32>,
+            meanwhile: impl FnOnce(&[JoinHandle<Result<()>>]),
+        ) -> Vec<JoinHandle<Result<()>>> {
+            self.wait_until(|waiting| !mem::replace(&mut waiting.writing, true));
+            let puts: Vec<_> = numbers.map(|number| self.put(number)).collect();
+            self.wait_until(|waiting| waiting.next.len() == puts.len());
+            meanwhile(&puts);
+            Writing { inner: self.store.inner.clone(), ended: false }.run();
+            puts
+        }
+
+        /// Who writes looks once more, after the last was told, for who came meanwhile.
+        fn wait_until(&self, mut so: impl FnMut(&mut Waiting) -> bool) {
+            while !so(&mut self.store.inner.small.waiting()) {
+                std::thread::yield_now();
+            }
+        }
+
+        fn break_flush(&self) {
+            self.store.inner.small.packs().growing.as_mut().unwrap().break_flush();
+        }
+
+        fn batches(&self) -> u64 {
+            self.store.inner.small.packs().batches
+        }
+
+        fn has(&self, store: &ChunkStore, number: u32) -> bool {
+            let bytes = content(number);
+            let hash = BlobHash::of(&bytes);
+            let missing = self.runtime.block_on(store.missing(vec![hash])).unwrap();
+            missing.is_empty() && {
+                let mut read = Vec::new();
+                io::Read::read_to_end(&mut store.open_reader(&hash).unwrap(), &mut read).unwrap();
+                assert_eq!(read, bytes);
+                true
+            }
+        }
+    }
+
+    async fn open(folder: &Path) -> ChunkStore {
+        ChunkStore::open(folder, Durability::Durable).await.unwrap()
+    }
+
+    fn content(number: u32) -> Bytes {
+        number.to_le_bytes().repeat(60 + number as usize % 100).into()
+    }
+
+    #[test]
+    fn many_at_the_same_time_share_a_flush_and_one_alone_waits_for_nobody() {
+        let bench = Bench::new();
+        for number in 0..3 {
+            bench.told(vec![bench.put(number)]).into_iter().for_each(Result::unwrap);
+        }
+        assert_eq!(bench.batches(), 3);
+        bench.wait_until(|waiting| !waiting.writing);
+        let held = bench.store.inner.small.packs();
+        let mut puts = vec![bench.put(3)];
+        bench.wait_until(|waiting| waiting.writing && waiting.next.is_empty());
+        puts.extend((4..67).map(|number| bench.put(number)));
+        bench.wait_until(|waiting| waiting.next.len() == 63);
+        drop(held);
+        bench.told(puts).into_iter().for_each(Result::unwrap);
+        assert_eq!(bench.batches(), 5, "one that came first, and 63 that came meanwhile");
+        assert_eq!(std::fs::read_dir(bench.folder.path().join("packs")).unwrap().count(), 1);
+        assert!((0..67).all(|number| bench.has(&bench.store, number)));
+        assert_eq!(bench.store.inner.small.room.available_permits(), ROOM);
+    }
+
+    #[test]
+    fn a_request_that_is_dropped_and_one_that_lies_harm_no_other() {
+        let bench = Bench::new();
+        let mut liar = None;
+        let puts = bench.put_together(0..20, |puts| {
+            puts[7].abort();
+            let store = bench.store.clone();
+            let lying = async move { store.put_small(BlobHash::of(b"else"), content(50)).await };
+            liar = Some(bench.runtime.spawn(lying));
+            bench.wait_until(|waiting| waiting.next.len() == 21);
+        });
+        for (number, put) in (0..).zip(puts) {
+            let told = bench.runtime.block_on(put);
+            assert!(number == 7 || told.unwrap().is_ok(), "{number}");
+        }
+        let told = bench.runtime.block_on(liar.unwrap()).unwrap();
+        assert!(matches!(told, Err(BlobError::Mismatch { .. })), "{told:?}");
+        assert!((0..20).filter(|number| *number != 7).all(|number| bench.has(&bench.store, number)));
+        assert!(!bench.has(&bench.store, 50));
+    }
+
+    #[test]
+    fn a_flush_that_fails_is_told_to_all_who_wait_for_it_and_takes_nothing_else_along() {
+        let bench = Bench::new();
+        bench.told((0..5).map(|number| bench.put(number)).collect()).into_iter().for_each(Result::unwrap);
+        // One of these is there already.
+        let told = bench.told(bench.put_together((2..3).chain(5..30), |_| bench.break_flush()));
+        assert!(told[0].is_ok(), "it was there");
+        for told in &told[1..] {
+            let Err(BlobError::Io { source, .. }) = told else { panic!("{told:?}") };
+            assert_eq!(source.raw_os_error(), Some(22), "each hears why");
+        }
+        assert!((5..30).all(|number| !bench.has(&bench.store, number)), "they were not acknowledged");
+        // The next ones have a new pack, which breaks, too.
+        bench.told((5..10).map(|number| bench.put(number)).collect()).into_iter().for_each(Result::unwrap);
+        let told = bench.told(bench.put_together(10..20, |_| bench.break_flush()));
+        assert!(told.iter().all(Result::is_err));
+        // Those packs lie unended; what was acknowledged is there, now and when the store is opened again.
+        assert_eq!(bench.store.inner.small.packs().unended.len(), 2);
+        bench.told((20..30).map(|number| bench.put(number)).collect()).into_iter().for_each(Result::unwrap);
+        let acknowledged = || (0..10).chain(20..30);
+        assert!(acknowledged().all(|number| bench.has(&bench.store, number)));
+        let again = bench.runtime.block_on(open(bench.folder.path()));
+        assert!(acknowledged().all(|number| bench.has(&again, number)));
+    }
+
+    #[test]
+    fn who_waits_for_a_writer_that_never_ran_is_told_and_the_next_one_writes() {
+        let bench = Bench::new();
+        let inner = &bench.store.inner;
+        let room = inner.small.room.clone().try_acquire_many_owned(4).unwrap();
+        let (done, told) = oneshot::channel();
+        let bytes = Bytes::from_static(b"lost");
+        assert!(inner.small.join(Coming { hash: BlobHash::of(&bytes), bytes, done, room }));
+        drop(Writing { inner: inner.clone(), ended: false });
+        assert!(bench.runtime.block_on(told).is_err());
+        bench.told(vec![bench.put(1)]).into_iter().for_each(Result::unwrap);
+        assert_eq!(inner.small.room.available_permits(), ROOM);
+    }
+
+    #[test]
+    fn a_chunk_that_was_damaged_is_sent_again_into_a_younger_pack() {
+        let bench = Bench::new();
+        bench.told(vec![bench.put(0), bench.put(1)]).into_iter().for_each(Result::unwrap);
+        let inner = &bench.store.inner;
+        let hash = BlobHash::of(&content(0));
+        let place = inner.index().get(&hash).unwrap();
+        let path = inner.index().path(&inner.packs, place.pack);
+        let mut stored = std::fs::read(&path).unwrap();
+        stored[(place.at + place.len) as usize - 1] ^= 1;
+        std::fs::write(&path, stored).unwrap();
+        let mut read = Vec::new();
+        let mut reader = bench.store.open_reader(&hash).unwrap();
+        assert!(io::Read::read_to_end(&mut reader, &mut read).is_err());
+        assert_eq!(bench.runtime.block_on(bench.store.missing(vec![hash])).unwrap(), [hash]);
+        bench.told(vec![bench.put(0), bench.put(2)]).into_iter().for_each(Result::unwrap);
+        for _ in 0..2 {
+            let again = bench.runtime.block_on(open(bench.folder.path()));
+            assert!((0..3).all(|number| bench.has(&again, number)));
+        }
     }
 }

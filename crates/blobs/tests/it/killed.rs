@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use futures_util::future::join_all;
 use kiln_blobs::{BlobStore, Durability, Uploads};
 use kiln_testkit::kill_midway;
 use kiln_types::{BlobHash, UploadId};
@@ -83,7 +84,7 @@ fn is_needed(hash: &BlobHash) -> bool {
     hash.as_bytes()[0] & 1 == 0
 }
 
-/// Puts chunks, makes blobs of them, splits others and collects, for ever; says what is safe.
+/// Puts chunks and small blobs, makes blobs of chunks, splits others and collects, for ever; says what is safe.
 #[tokio::test]
 #[ignore = "runs in a process of its own, started and killed by the test below"]
 async fn child_with_chunks() {
@@ -106,6 +107,14 @@ async fn child_with_chunks() {
             }
         }
         println!("acked {hash}");
+        let outputs = (0..number % 20).map(async |output| {
+            let bytes = noise(100 + 97 * output as usize);
+            let bytes = [&number.to_le_bytes()[..], &bytes].concat();
+            let hash = BlobHash::of(&bytes);
+            blobs.put_bytes(hash, bytes.into()).await.unwrap();
+            println!("acked {hash}");
+        });
+        join_all(outputs).await;
         if number.is_multiple_of(7) {
             println!("acked collection");
             blobs.collect(is_needed, chunks::far()).await.unwrap();
@@ -126,7 +135,7 @@ async fn chunks_that_were_acknowledged_survive_also_a_collection_that_is_killed(
         None => false,
     };
     for _ in 0..ROUNDS {
-        let enough = rand::random_range(1..60);
+        let enough = rand::random_range(1..300);
         kill_midway("killed::child_with_chunks", (FOLDER, folder.path()), enough, &mut read);
     }
     let blobs = chunks::open(folder.path(), Durability::Durable).await;

@@ -6,6 +6,7 @@ mod chunks;
 mod killed;
 mod model;
 mod promises;
+mod small;
 mod uploads;
 
 use std::path::Path;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::join_all;
 use kiln_blobs::{BlobError, Durability, PutChunks};
 use kiln_chunks::{Chunk, Recipe, pack};
 use kiln_types::BlobHash;
@@ -19,6 +20,7 @@ enum Act {
     Put(BTreeSet<usize>),
     Blob(Vec<usize>),
     Whole(Vec<usize>),
+    Small(BTreeSet<usize>),
     Split,
     /// Needs every blob whose bit is set.
     Collect(u64),
@@ -31,6 +33,7 @@ fn act() -> impl Strategy<Value = Act> {
         4 => prop::collection::btree_set(0_usize..16, 0..8).prop_map(Act::Put),
         4 => list().prop_map(Act::Blob),
         2 => list().prop_map(Act::Whole),
+        2 => prop::collection::btree_set(0_usize..16, 0..5).prop_map(Act::Small),
         1 => Just(Act::Split),
         2 => any::<u64>().prop_map(Act::Collect),
         1 => Just(Act::Reopen),
@@ -90,6 +93,18 @@ async fn play(acts: Vec<Act>) {
                     possible.insert(number);
                 }
                 there.entry(hash).or_insert((bytes, Vec::new()));
+            }
+            Act::Small(numbers) => {
+                let put = |number: &usize| {
+                    let bytes = chunk(*number);
+                    blobs.put_bytes(BlobHash::of(&bytes), bytes.into())
+                };
+                join_all(numbers.iter().map(put)).await.into_iter().for_each(Result::unwrap);
+                certain.extend(numbers.iter().copied());
+                for number in numbers {
+                    possible.insert(number);
+                    there.insert(BlobHash::of(&chunk(number)), (chunk(number), vec![number]));
+                }
             }
             Act::Split => {
                 for (hash, _) in blobs.whole().list().await.unwrap() {
@@ -185,6 +200,8 @@ async fn nothing_that_was_promised_or_is_needed_is_ever_collected() {
                 let asked = tokio::time::Instant::now();
                 let made = if turn.is_multiple_of(5) {
                     blobs.put_stream(Some(hash), u64::MAX, pieces([&bytes[..]])).await.map(|_| ())
+                } else if turn.is_multiple_of(3) {
+                    blobs.put_bytes(hash, bytes.clone().into()).await
                 } else {
                     let lacking: BTreeSet<_> =
                         chunks.missing(hashes(&recipe)).await.unwrap().into_iter().collect();

@@ -140,3 +140,33 @@ async fn old_ones_expire_and_what_belongs_to_nothing_goes() {
     open(&folder).await;
     assert_eq!(files_below(folder.path()), Vec::<String>::new());
 }
+
+/// A collection looks at every upload, at whatever moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_looks_for_old_uploads_is_in_nobodys_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = BlobStore::open(folder.path(), Durability::Ephemeral).await.unwrap();
+    let uploads = Uploads::open(folder.path(), blobs, LIMIT).await.unwrap();
+    let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    let looking = tokio::spawn({
+        let uploads = uploads.clone();
+        async move {
+            loop {
+                uploads.finished(hour_ago).await.unwrap();
+                assert_eq!(uploads.expirable(hour_ago).await.unwrap(), 0);
+                assert_eq!(uploads.expire(hour_ago).await.unwrap(), 0);
+            }
+        }
+    });
+    for _ in 0..100 {
+        let id = uploads.create("shot.blend", None).await.unwrap();
+        uploads.append(id, 0, pieces([&b"some"[..]])).await.unwrap();
+        assert_eq!(uploads.info(id).await.unwrap().offset, 4);
+        for _ in 0..3 {
+            uploads.finish(id).await.unwrap();
+        }
+        uploads.abort(id).await.unwrap();
+    }
+    assert!(!looking.is_finished());
+    looking.abort();
+}
