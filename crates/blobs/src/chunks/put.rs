@@ -56,9 +56,11 @@ struct Putting {
 impl Putting {
     fn take(&mut self, frames: Vec<Frame>) -> Result<()> {
         let taken = self.take_frames(&frames);
-        if let Err(error @ BlobError::Frame(_)) = taken {
-            self.finish()?;
-            return Err(error);
+        match taken {
+            Err(BlobError::Frame(_)) => drop(self.finish()?),
+            // The room is given back before anybody hears of it.
+            Err(_) => self.filling = None,
+            Ok(()) => {}
         }
         taken
     }

@@ -7,6 +7,7 @@ mod disk;
 mod events;
 mod gate;
 mod jobs;
+mod killed;
 mod loads;
 mod openapi;
 mod order;
