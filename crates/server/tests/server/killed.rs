@@ -25,7 +25,7 @@ fn durable(data: &Path) -> ServerOptions {
 async fn child() {
     let data = std::env::var_os(FOLDER).unwrap();
     let server = Server::start(durable(Path::new(&data))).await.unwrap();
-    let client = Arc::new(Client::new(&server.url(), server.key()).unwrap());
+    let client = Arc::new(Client::new(server.url(), server.key()).unwrap());
     let mut workers = tokio::task::JoinSet::new();
     for worker in 0..WORKERS {
         let client = client.clone();
@@ -55,7 +55,7 @@ async fn small_outputs_that_were_acknowledged_survive_a_server_that_is_killed() 
         let enough = rand::random_range(1..400);
         kill_midway("killed::child", (FOLDER, data.path()), enough, &mut read);
         let server = Server::start(durable(data.path())).await.unwrap();
-        let client = Client::new(&server.url(), server.key()).unwrap();
+        let client = Client::new(server.url(), server.key()).unwrap();
         for hash in &safe {
             let (_, pieces) = soon("an output", client.get_blob(*hash)).await.unwrap();
             let bytes: Vec<Bytes> = soon("its bytes", pieces.try_collect()).await.unwrap();
