@@ -100,12 +100,15 @@ impl Core {
             }
         }
         for (name, limit) in &self.limits {
-            let slots = self.workers.values().flat_map(|worker| &worker.slots).flat_map(|slot| &slot.counted);
-            let of = |(job, step): &crate::ready::StepId| {
-                let step = self.jobs.get(job).and_then(|job| job.steps.get(usize::from(step.0)));
-                step.and_then(|step| step.plan.requires.limits.get(name)).copied().unwrap_or(0)
+            let slots = self.workers.values().flat_map(|worker| &worker.slots);
+            let held = slots.clone().filter_map(|slot| slot.limits.get(name)).sum::<u32>();
+            assert_eq!(limit.used, held, "the limit {name} is miscounted");
+            let of = |step: &crate::ready::StepId| {
+                let limits = self.step_of(*step).map(|step| &step.plan.requires.limits);
+                limits.and_then(|limits| limits.get(name)).copied().unwrap_or(0)
             };
-            assert_eq!(limit.used, slots.map(of).sum::<u32>(), "the limit {name} is miscounted");
+            let at_work = slots.flat_map(|slot| &slot.counted).map(of).sum::<u32>();
+            assert!(held >= at_work, "{at_work} of the limit {name} are at work, and {held} are held");
         }
     }
 

@@ -7,13 +7,15 @@ use kiln_types::{AttemptId, AttemptState, Epoch, Failure, JobId, TaskId, WorkerI
 use crate::{
     IndexSet, JobError, Moment, Outbox, Party, Push, Record, RevokeReason, Share,
     accounts::Accounts,
+    give::Seat,
     health::Infirmary,
     index::{Indexes, Limit},
     job::{Job, JobEnd, JobPhase, Place, Step},
     needs::Needs,
     pauses::Pauses,
+    ready::StepId,
     watch::Watch,
-    worker::{Attempt, AttemptPhase, Worker},
+    worker::{Attempt, AttemptPhase, Slot, Worker},
 };
 
 /// What may be tuned.
@@ -161,7 +163,15 @@ impl Core {
     }
 
     pub(crate) fn step(&self, task: TaskId) -> Option<&Step> {
-        self.jobs.get(&task.job)?.steps.get(usize::from(task.step.0))
+        self.step_of((task.job, task.step))
+    }
+
+    pub(crate) fn step_of(&self, (job, step): StepId) -> Option<&Step> {
+        self.jobs.get(&job)?.steps.get(usize::from(step.0))
+    }
+
+    pub(crate) fn slot(&self, (worker, slot): Seat) -> Option<&Slot> {
+        self.workers.get(&worker)?.slots.get(usize::from(slot.0))
     }
 
     /// The end of a lease that begins now.

@@ -15,11 +15,12 @@ use kiln_types::{AttemptId, SlotIndex, TaskId, TaskIndex, WorkerId};
 use crate::{
     Core, Moment, Outbox, Record,
     accounts::AccountId,
+    choose::{LOOK_AT, Takes},
     estimate::UNMEASURED_MS,
+    give::{Given, task_of},
     job::Trouble,
     needs::Need,
     ready::{Shelf, StepId},
-    schedule::{Given, LOOK_AT, Takes, task_of},
     worker::{Presence, Worker},
 };
 

@@ -173,10 +173,10 @@ impl Core {
             slot.claim = needs::most_claimed(&worker.offer, room);
             slot.claim_guessed = true;
         }
-        if slot.counted == now {
-            return;
-        }
         let before = std::mem::replace(&mut slot.counted, now.clone());
+        if before != now || !slot.limits.is_empty() {
+            self.recount_limits(id, index);
+        }
         for step in before.iter().filter(|step| !now.contains(step)) {
             self.leaves_slot(id, *step);
         }
@@ -185,17 +185,13 @@ impl Core {
         }
     }
 
-    fn enters_slot(&mut self, worker: WorkerId, (job, step): StepId) {
+    fn enters_slot(&mut self, worker: WorkerId, (job, _): StepId) {
         let Some(found) = self.jobs.get_mut(&job) else { return };
         *found.on.entry(worker).or_default() += 1;
         self.accounts.hold_slot(found.account);
-        let Some(step) = found.steps.get(usize::from(step.0)) else { return };
-        for (name, count) in &step.plan.requires.limits {
-            self.limits.entry(name.clone()).or_default().used += count;
-        }
     }
 
-    fn leaves_slot(&mut self, worker: WorkerId, (job, step): StepId) {
+    fn leaves_slot(&mut self, worker: WorkerId, (job, _): StepId) {
         let Some(found) = self.jobs.get_mut(&job) else { return };
         let was_full = found.is_full();
         if let Some(slots) = found.on.get_mut(&worker) {
@@ -206,15 +202,43 @@ impl Core {
         }
         let mut freed = was_full && !found.is_full();
         freed |= self.accounts.free_slot(found.account);
-        if let Some(step) = found.steps.get(usize::from(step.0)) {
-            for (name, count) in &step.plan.requires.limits {
-                if let Some(limit) = self.limits.get_mut(name) {
-                    limit.used = limit.used.saturating_sub(*count);
-                    freed = true;
-                }
+        if freed {
+            self.look_again();
+        }
+    }
+
+    /// The slot holds of limits what its steps ask for, and until all that was revoked on it is gone what it held before:
+    /// a Blender that is being killed has its licence yet. A worker whose lease has run out holds nothing.
+    fn recount_limits(&mut self, id: WorkerId, index: usize) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let lapsed = worker.presence.lease_end().is_none();
+        let Some(slot) = worker.slots.get_mut(index) else { return };
+        let mut now: BTreeMap<String, u32> = BTreeMap::new();
+        for (job, step) in &slot.counted {
+            let step = self.jobs.get(job).and_then(|job| job.steps.get(usize::from(step.0)));
+            for (name, count) in step.into_iter().flat_map(|step| &step.plan.requires.limits) {
+                *now.entry(name.clone()).or_default() += count;
             }
         }
-        if freed {
+        if !slot.closing.is_empty() && !lapsed {
+            for (name, count) in &slot.limits {
+                let held = now.entry(name.clone()).or_default();
+                *held = (*held).max(*count);
+            }
+        }
+        if slot.limits == now {
+            return;
+        }
+        let before = std::mem::replace(&mut slot.limits, now.clone());
+        for (name, count) in now {
+            self.limits.entry(name).or_default().used += count;
+        }
+        for (name, count) in &before {
+            if let Some(limit) = self.limits.get_mut(name) {
+                limit.used = limit.used.saturating_sub(*count);
+            }
+        }
+        if !before.is_empty() {
             self.look_again();
         }
     }
@@ -401,17 +425,25 @@ impl Worker {
         offered.filter(|(_, slot)| slot.is_vacant()).map(|(index, slot)| (SlotIndex(index as u16), slot))
     }
 
-    /// Whether nothing is at work on it.
+    /// Whether none of its slots is at work.
     pub fn is_unclaimed(&self) -> bool {
-        self.slots.iter().all(|slot| slot.queue.is_empty() && slot.closing.is_empty())
+        self.at_work(None).next().is_none()
+    }
+
+    /// Whether none of its slots is at work, but perhaps for this one.
+    pub fn is_unclaimed_but(&self, slot: SlotIndex) -> bool {
+        self.at_work(Some(slot)).next().is_none()
     }
 
     /// What its slots at work hold, but for one.
     pub fn claims(&self, but: Option<SlotIndex>) -> Vec<Claim> {
+        self.at_work(but).map(|slot| slot.claim).collect()
+    }
+
+    fn at_work(&self, but: Option<SlotIndex>) -> impl Iterator<Item = &Slot> {
         let slots = self.slots.iter().enumerate();
-        let others = slots.filter(|(index, _)| but.is_none_or(|but| usize::from(but.0) != *index));
-        let busy = others.filter(|(_, slot)| !slot.queue.is_empty() || !slot.closing.is_empty());
-        busy.map(|(_, slot)| slot.claim).collect()
+        let others = slots.filter(move |(index, _)| but.is_none_or(|but| usize::from(but.0) != *index));
+        others.map(|(_, slot)| slot).filter(|slot| !slot.queue.is_empty() || !slot.closing.is_empty())
     }
 }
 

@@ -57,6 +57,11 @@ impl Job {
         matches!(self.phase, JobPhase::Ended(_))
     }
 
+    /// Whether it is on as many workers as it may be.
+    pub fn is_full(&self) -> bool {
+        self.standing.max_workers.is_some_and(|most| self.on.len() >= most as usize)
+    }
+
     /// Whether the steps that this one waits for are done.
     pub fn is_unlocked(&self, step: usize) -> bool {
         self.steps[step].plan.after.iter().all(|after| self.steps[usize::from(after.0)].is_complete())
@@ -225,6 +230,11 @@ impl Step {
 
     pub fn waiting_len(&self) -> u32 {
         self.waiting.len() + self.retry.len() as u32
+    }
+
+    /// How many attempts wait in queues.
+    pub fn queued(&self) -> u32 {
+        (self.live.len() as u32).saturating_sub(self.running)
     }
 
     /// None where the step has no such task.

@@ -94,7 +94,7 @@ impl Core {
             let trouble = step.troubles.get(index);
             trouble.is_some_and(|t| t.outgrew.is_some() && self.may_take(id, step.need, t))
         };
-        let all = step.retry.iter().map(|spot| spot.index).take(crate::schedule::LOOK_AT);
+        let all = step.retry.iter().map(|spot| spot.index).take(crate::choose::LOOK_AT);
         (worker.offer.memory > 0).then(|| all.into_iter().find(outgrew)).flatten()
     }
 

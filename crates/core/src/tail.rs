@@ -11,10 +11,10 @@ use kiln_types::{AttemptId, AttemptState, JobId, TaskId, TaskIndex, WorkerId};
 use crate::{
     Core, Moment, Outbox, RevokeReason,
     estimate::UNMEASURED_MS,
+    give::{Given, Seat},
     job::{Job, JobPhase, Step},
     needs::{self, Need},
     ready::StepId,
-    schedule::{Given, Seat},
     worker::{AttemptPhase, Slot},
 };
 

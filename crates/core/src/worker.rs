@@ -111,6 +111,8 @@ pub(crate) struct Slot {
     pub claim_guessed: bool,
     /// The steps by which it is counted as at work ([`crate::Core::reindex`]).
     pub counted: Vec<StepId>,
+    /// What it holds of limits, by name.
+    pub limits: BTreeMap<String, u32>,
 }
 
 impl Slot {
@@ -120,6 +122,7 @@ impl Slot {
             && self.delivering.is_empty()
             && self.closing.is_empty()
             && self.counted.is_empty()
+            && self.limits.is_empty()
     }
 
     /// Puts an attempt that is said to run at the front. A slot runs one: what was said to run before has left it.

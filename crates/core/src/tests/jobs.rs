@@ -307,16 +307,56 @@ fn a_report_from_the_wrong_worker_or_of_nothing_changes_nothing() {
     assert_eq!(farm.report(1, mine, Finish::Delivered), Verdict::Superseded, "delivered twice");
 }
 
+/// A job of which every slot takes the one licence there is.
+fn licensed(farm: &mut Farm, id: u64) -> JobPlan {
+    farm.core.set_limit("nuke", 1);
+    let mut step = job(id, 3).steps()[0].clone();
+    step.requires.limits.insert("nuke".to_owned(), 1);
+    JobPlan::new(JobId(id), vec![step]).unwrap()
+}
+
+/// Two workers and two jobs that want the licence; the first job renders on the first worker, and is cancelled.
+fn licence_revoked() -> Farm {
+    let mut farm = Farm::new();
+    for worker in 1..=2 {
+        farm.join(worker, 1);
+    }
+    for id in 1..=2 {
+        let plan = licensed(&mut farm, id);
+        farm.submit(plan);
+    }
+    farm.schedule();
+    farm.start(1, task(1, 0));
+    farm.act(|core, now, out| core.cancel_job(now, ID, out)).unwrap();
+    farm.schedule();
+    assert!(farm.queue(2, 0).is_empty(), "the Blender that is to die has the licence yet");
+    farm
+}
+
+#[test]
+fn a_licence_is_free_when_its_worker_says_that_what_was_revoked_is_gone() {
+    let mut farm = licence_revoked();
+    farm.act(|core, _, _| core.forget(ID)).unwrap();
+    farm.schedule();
+    assert!(farm.queue(2, 0).is_empty(), "nor is it free for that the job is forgotten");
+    farm.answer_revokes();
+    farm.drain();
+    assert_eq!(farm.state(2), JobState::Completed);
+}
+
+#[test]
+fn a_licence_is_free_when_the_lease_of_its_worker_has_run_out() {
+    let mut farm = licence_revoked();
+    farm.pass(31_000, &[2]);
+    farm.schedule();
+    assert_eq!(farm.queue(2, 0)[0], 0);
+}
+
 #[test]
 fn a_job_that_is_cancelled_and_forgotten_at_once_holds_no_licence() {
     let mut farm = Farm::new();
-    farm.core.set_limit("nuke", 1);
-    let licensed = |id: u64| {
-        let mut step = job(id, 3).steps()[0].clone();
-        step.requires.limits.insert("nuke".to_owned(), 1);
-        JobPlan::new(JobId(id), vec![step]).unwrap()
-    };
-    farm.submit(licensed(1));
+    let [first, second] = [1, 2].map(|id| licensed(&mut farm, id));
+    farm.submit(first);
     farm.join(1, 1);
     farm.schedule();
     farm.act(|core, now, out| {
@@ -324,7 +364,7 @@ fn a_job_that_is_cancelled_and_forgotten_at_once_holds_no_licence() {
         core.forget(ID).unwrap();
     });
     farm.answer_revokes();
-    farm.submit(licensed(2));
+    farm.submit(second);
     farm.drain();
     assert_eq!(farm.state(2), JobState::Completed);
 }
