@@ -8,6 +8,7 @@ mod bundle;
 mod cli;
 mod crash;
 mod curl;
+mod denoiser;
 mod elsewhere;
 mod farm;
 mod four;

@@ -29,6 +29,9 @@ pub struct SceneInfo {
     pub percent: u32,
     /// Of Cycles or EEVEE; `None` for other engines.
     pub samples: Option<u32>,
+    /// With what Cycles denoises the picture, by Blender's name (`OPENIMAGEDENOISE`, `OPTIX`); `None` where it does not,
+    /// and for other engines.
+    pub denoiser: Option<String>,
     /// The object, whichever file it is from.
     pub camera: Option<String>,
     /// Markers of the timeline that switch to another camera, by frame.
@@ -118,19 +121,32 @@ const MODE_BORDER: i64 = 1 << 9;
 const MODE_CROP: i64 = 1 << 11;
 const SCENE_MODE_EXTENSION: i64 = 1 << 4;
 const SCENE_MODE_MULTIVIEW: i64 = 1 << 21;
-fn cycles_samples(parts: &Parts<'_>, scene: View<'_>, version: BlenderVersion) -> u32 {
+/// A whole number, or a switch, among what Cycles keeps with a scene or a view layer. A setting at its default is absent.
+fn of_cycles(parts: &Parts<'_>, place: Option<u64>, name: &str) -> Option<i64> {
     const INT: i64 = 1;
-    // From 5.0 the settings of add-ons have their own place.
-    let place = if version.major >= 5 { "id.system_properties" } else { "id.properties" };
-    let value = parts
-        .get(scene.pointer(place))
-        .and_then(|root| parts.property(root, "cycles"))
-        .and_then(|cycles| parts.property(cycles, "samples"))
-        .filter(|samples| samples.int("type") == Some(INT))
-        .and_then(|samples| samples.int("data.val"))
-        .and_then(|samples| u32::try_from(samples).ok());
-    // A setting at its default is absent.
-    value.unwrap_or(if version.major >= 3 { 4096 } else { 128 })
+    const BOOLEAN: i64 = 10;
+    let cycles = parts.property(parts.get(place)?, "cycles")?;
+    let setting = parts.property(cycles, name)?;
+    matches!(setting.int("type"), Some(INT | BOOLEAN)).then(|| setting.int("data.val"))?
+}
+
+/// With what Cycles denoises the picture of the scene that keeps its settings at `place`.
+fn denoiser(
+    parts: &Parts<'_>,
+    place: Option<u64>,
+    layers: &[(ViewLayerInfo, Option<u64>)],
+    version: BlenderVersion,
+) -> Option<String> {
+    const OPTIX: i64 = 2;
+    let denoises = of_cycles(parts, place, "use_denoising").map_or(version.major >= 3, |value| value != 0);
+    let layer_does = |(layer, place): &(ViewLayerInfo, Option<u64>)| {
+        layer.renders && of_cycles(parts, *place, "use_denoising") != Some(0)
+    };
+    let name = match of_cycles(parts, place, "denoiser") {
+        Some(OPTIX) => "OPTIX",
+        _ => "OPENIMAGEDENOISE",
+    };
+    (denoises && layers.iter().any(layer_does)).then(|| name.to_owned())
 }
 
 /// The views that are rendered; none where the picture is a single one.
@@ -190,25 +206,37 @@ pub(crate) fn read(
         value.ok_or_else(|| BlendFault::dna(format!("the scene {name} has no setting {field}")))
     };
     let engine = scene.text("r.engine").unwrap_or_else(|| "BLENDER_RENDER".to_owned());
+    // From 5.0 the settings of add-ons have their own place.
+    let (place, layer_place) = match version.major {
+        5.. => ("id.system_properties", "system_properties"),
+        _ => ("id.properties", "id_properties"),
+    };
+    let place = scene.pointer(place);
     let samples = match engine.as_str() {
-        "CYCLES" => Some(cycles_samples(&parts, scene, version)),
+        "CYCLES" => {
+            let own = of_cycles(&parts, place, "samples").and_then(|samples| u32::try_from(samples).ok());
+            Some(own.unwrap_or(if version.major >= 3 { 4096 } else { 128 }))
+        }
         "BLENDER_EEVEE" | "BLENDER_EEVEE_NEXT" => {
             scene.int("eevee.taa_render_samples").and_then(|samples| u32::try_from(samples).ok())
         }
         _ => None,
     };
     let layers = scene.pointer("view_layers.first").or_else(|| scene.pointer("r.layers.first"));
-    let view_layers = parts
+    let layers: Vec<(ViewLayerInfo, Option<u64>)> = parts
         .list(layers)
-        .map(|layer| ViewLayerInfo {
-            name: layer.text("name").unwrap_or_default(),
-            renders: match layer.int("flag") {
+        .map(|layer| {
+            let renders = match layer.int("flag") {
                 Some(flag) => flag & 1 != 0,
                 // Before 2.80 a set bit disabled the layer.
                 None => layer.int("layflag").is_none_or(|flag| flag & (1 << 17) == 0),
-            },
+            };
+            let name = layer.text("name").unwrap_or_default();
+            (ViewLayerInfo { name, renders }, layer.pointer(layer_place))
         })
         .collect();
+    let denoiser = (engine == "CYCLES").then(|| denoiser(&parts, place, &layers, version)).flatten();
+    let view_layers = layers.into_iter().map(|(layer, _)| layer).collect();
     let number = scene.int("r.im_format.imtype").unwrap_or(-1);
     let known = FORMATS.iter().find(|(n, ..)| *n == number);
     let format_name = known.map_or_else(|| number.to_string(), |(_, name, _)| (*name).to_owned());
@@ -241,6 +269,7 @@ pub(crate) fn read(
         percent: unsigned("r.size")?,
         engine,
         samples,
+        denoiser,
         camera: scene.pointer("camera").and_then(|camera| names.get(&camera).cloned()),
         camera_markers: camera_markers(&parts, scene, names),
         view_layers,

@@ -28,6 +28,14 @@ def samples(scene):
     return scene.cycles.samples if engine == "CYCLES" else scene.eevee.taa_render_samples if "EEVEE" in engine else None
 
 
+def denoiser(scene):
+    if scene.render.engine != "CYCLES" or not scene.cycles.use_denoising:
+        return None
+    # Where this Blender was built with none, the property has nothing it could name.
+    does = any(layer.use and layer.cycles.use_denoising for layer in scene.view_layers)
+    return (scene.cycles.denoiser or "OPENIMAGEDENOISE") if does else None
+
+
 def views(render):
     found = [v for v in render.views if v.use] if render.use_multiview else []
     if render.views_format == "STEREO_3D":
@@ -53,6 +61,7 @@ def scene_truth(scene):
         height=render.resolution_y,
         percent=render.resolution_percentage,
         samples=samples(scene),
+        denoiser=denoiser(scene),
         camera=scene.camera.name if scene.camera else None,
         camera_markers=[
             dict(frame=m.frame, name=m.name, camera=m.camera.name) for m in sorted(markers, key=lambda m: m.frame)
@@ -407,6 +416,10 @@ def settings():
         render.engine = engines()[number % len(engines())]
         if number % 3:
             one.cycles.samples, one.eevee.taa_render_samples = 1 + number * 11, 2 + number * 13
+        if number % 5:
+            one.cycles.use_denoising = number % 5 > 1
+        for layer in one.view_layers if number % 7 == 4 else ():
+            layer.cycles.use_denoising = False
         render.filepath = ["//", "/tmp/é/####", "C:\\out\\shot_", "//../出力/" + "x" * 200, ""][number % 5]
         render.use_border, render.use_crop_to_border = number % 2 == 0, number % 4 == 0
         render.border_min_x, render.border_max_x = 0.1, 0.3 + number / 100

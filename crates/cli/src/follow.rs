@@ -1,10 +1,14 @@
 //! Stays with a job until it ends, or until the person goes: shows it, brings its frames home.
 
-use std::{collections::HashSet, io::Write as _, time::Duration};
+use std::{
+    collections::HashSet,
+    io::Write as _,
+    time::{Duration, Instant},
+};
 
 use kiln_api::{Change, Event, JobView, TaskView};
 use kiln_client::{Client, EventStream, FetchError, Fetcher, How, Landed};
-use kiln_types::{FailureCause, FrameSet, JobState, RelPath, TaskState};
+use kiln_types::{DeviceClass, FailureCause, FrameSet, JobState, RelPath, TaskState};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -26,6 +30,8 @@ use crate::{
 const LIVE_TICK: Duration = Duration::from_millis(250);
 const TICK: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long a worker may take to say what its Blenders can do.
+const STUCK: Duration = Duration::from_secs(5);
 /// Reasons of failed frames that are printed.
 const SHOWN_FAILURES: usize = 10;
 
@@ -107,6 +113,8 @@ struct Follower<'a> {
     /// The job's view is older than its last event.
     stale: bool,
     away: bool,
+    /// Since when nothing here can do what is left.
+    stuck: Option<Instant>,
 }
 
 /// Follows `job` to its end. Frames are fetched where there is a `fetcher`.
@@ -140,6 +148,7 @@ pub async fn follow(
         said: HashSet::new(),
         stale: false,
         away: false,
+        stuck: None,
         job,
     };
     // Whatever happened before the stream was open is in this view.
@@ -168,6 +177,9 @@ impl Follower<'_> {
         loop {
             if self.job.state.is_end() && self.home {
                 return Ok(End::Ended);
+            }
+            if whose == Whose::Ours {
+                self.check_stuck()?;
             }
             tokio::select! {
                 event = events.next() => match event {
@@ -209,6 +221,26 @@ impl Follower<'_> {
                 },
             }
         }
+    }
+
+    /// What waits for something that this machine lacks waits for ever: no other joins a farm inside a command. Which
+    /// GPUs there are is told late, and was asked before.
+    fn check_stuck(&mut self) -> Outcome {
+        let JobView { state, tasks, unmet, spec, .. } = &self.job;
+        let cpu = spec.session.device == DeviceClass::Cpu;
+        let stuck = !state.is_end() && tasks.running == 0 && !unmet.is_empty() && cpu;
+        let Some(waits) = self.job.waits_for.as_ref().filter(|_| stuck) else {
+            self.stuck = None;
+            return Ok(());
+        };
+        if self.stuck.get_or_insert_with(Instant::now).elapsed() < STUCK {
+            return Ok(());
+        }
+        let waits = waits.replace("No worker of the farm has", "Nothing here has");
+        Err(Fault::failed(format!(
+            "{} Render with another Blender (--blender-version), or on a farm.",
+            waits
+        )))
     }
 
     /// Reads the job anew. A server that is away is no error.

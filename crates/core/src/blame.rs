@@ -39,6 +39,15 @@ impl Core {
         if failure.cause.stops_job() {
             return self.stop_job(&[task], failure, out);
         }
+        // It has learned meanwhile that it cannot do this, and said so: it is not asked again, and no frame is to blame.
+        let taken_back = failure.cause.blames_worker()
+            && self
+                .step(task)
+                .zip(self.workers.get(&worker))
+                .is_some_and(|(step, worker)| !worker.fits(step.need));
+        if taken_back {
+            self.excuse(worker, id, task, out);
+        }
         // A machine that is too small is not sick.
         if failure.cause == FailureCause::OutOfMemory
             && let Some(reason) = self.ran_out_of_memory(attempt)
@@ -47,7 +56,7 @@ impl Core {
             self.fail_task(task, reason, out);
             return self.settle(task.job, out);
         }
-        if failure.cause != FailureCause::OutOfMemory {
+        if failure.cause != FailureCause::OutOfMemory && !taken_back {
             let how = How::Failed(failure.message.clone());
             self.strike(now, worker, Strike::new(id, task, now, how), out);
             self.assess(now, worker, out);

@@ -69,6 +69,9 @@ pub struct JobSpec {
     pub needs: Needs,
     /// The version that wrote the .blend.
     pub written_by: BlenderVersion,
+    /// With what Cycles denoises the frames, by Blender's name; not every Blender is built with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denoiser: Option<String>,
     /// The simulations that are baked before the first frame, as a person names them; where there are any, the
     /// frames are step 1.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

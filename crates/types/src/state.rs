@@ -162,6 +162,7 @@ impl FailureCause {
                 | Self::BundleUnavailable
                 | Self::DiskFull
                 | Self::DeviceMissing
+                | Self::DenoiserMissing
         )
     }
 }

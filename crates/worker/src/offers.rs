@@ -17,7 +17,8 @@ pub(crate) struct Offers {
 }
 
 impl Offers {
-    /// What is known before any of them has been started: every Blender has the engines of its release.
+    /// What is known before any of them has been started: every Blender has the engines of its release, and the denoiser
+    /// that its makers build it with.
     pub(crate) fn new(installs: &[BlenderInstall], devices: Option<&[Device]>, gpus: Arc<GpuMemory>) -> Self {
         let mut offers: Vec<(BlenderInstall, BlenderOffer, bool)> = Vec::new();
         for install in installs {
@@ -28,7 +29,7 @@ impl Offers {
                     flavor: flavor(install.flavor).to_owned(),
                     engines: engines(install.version),
                     devices: with_processor(devices.unwrap_or_default(), &gpus),
-                    denoisers: Vec::new(),
+                    denoisers: vec!["OPENIMAGEDENOISE".to_owned()],
                 };
                 offers.push((install.clone(), offer, false));
             }

@@ -3,7 +3,7 @@
 use kiln_types::{Failure, FailureCause, JobId, JobState, TaskState, WorkerId, WorkerState};
 
 use super::{Farm, job, task, w};
-use crate::{Finish, Record};
+use crate::{Finish, JobPlan, Record, WorkerOffer};
 
 fn crash() -> Finish {
     Finish::Failed(Failure::new(FailureCause::Crashed, "Blender died of signal 11"))
@@ -304,9 +304,34 @@ fn a_worker_that_comes_back_with_its_frame_did_not_go_down() {
     assert!(!is_sick(&farm, 1));
 }
 
-fn no_denoiser(frame: u32) -> Finish {
-    let message = format!("Build without OpenImageDenoiser (/tmp/slot/{frame}/out/{frame:04}.exr)");
-    Finish::Failed(Failure::new(FailureCause::DenoiserMissing, message))
+fn no_embree(frame: u32) -> Finish {
+    let message = format!("Build without Embree (/tmp/slot/{frame}/out/{frame:04}.exr)");
+    Finish::Failed(Failure::new(FailureCause::Other, message))
+}
+
+#[test]
+fn what_a_worker_finds_out_that_it_cannot_do_counts_against_no_frame() {
+    let mut farm = Farm::new();
+    farm.join_with(1, 1, &["denoiser"]);
+    let mut step = job(1, 1).steps()[0].clone();
+    step.requires = ["denoiser"].into_iter().collect();
+    farm.submit(JobPlan::new(JobId(1), vec![step]).unwrap());
+    for _ in 0..4 {
+        farm.schedule();
+        farm.start(1, task(1, 0));
+        let offer = WorkerOffer { slots: 1, ..WorkerOffer::default() };
+        farm.act(|core, now, out| core.worker_offer_changed(now, w(1), offer, out));
+        farm.fail(1, task(1, 0), FailureCause::DenoiserMissing);
+        farm.schedule();
+        assert_eq!(farm.state(1), JobState::Running);
+        assert!(farm.queue(1, 0).is_empty() && !is_sick(&farm, 1));
+        // Another Blender was put in the old one's place.
+        farm.crash(1);
+        farm.join_with(1, 1, &["denoiser"]);
+        farm.pass(60_000, &[1]);
+    }
+    farm.drain();
+    assert_eq!(farm.state(1), JobState::Completed);
 }
 
 #[test]
@@ -322,7 +347,7 @@ fn a_job_whose_first_frames_all_fail_alike_costs_a_handful_of_attempts() {
         for worker in 1..=2 {
             if !farm.state(1).is_end() && !farm.queue(worker, 0).is_empty() {
                 let index = farm.queue(worker, 0)[0];
-                farm.run_next(worker, 2_000, no_denoiser(index));
+                farm.run_next(worker, 2_000, no_embree(index));
                 attempts += 1;
             }
         }
@@ -333,7 +358,7 @@ fn a_job_whose_first_frames_all_fail_alike_costs_a_handful_of_attempts() {
     assert!(attempts <= 6, "{attempts} attempts");
     let reason = end_reason(&farm);
     assert!(
-        reason.starts_with("the first 3 frames failed alike on 2 workers: Build without Open"),
+        reason.starts_with("the first 3 frames failed alike on 2 workers: Build without Embree"),
         "{reason}"
     );
     assert!(farm.counts(1).failed >= 3, "those that failed are shown as failed");
@@ -353,7 +378,7 @@ fn one_worker_alone_is_enough_where_there_is_no_other() {
     farm.schedule();
     let mut attempts = 0;
     while !farm.state(1).is_end() {
-        farm.run_next(1, 2_000, no_denoiser(attempts));
+        farm.run_next(1, 2_000, no_embree(attempts));
         attempts += 1;
     }
     assert!(attempts <= 4, "{attempts} attempts");
@@ -373,7 +398,7 @@ fn a_job_does_not_stop_while_a_worker_that_may_do_it_is_at_it() {
     for _ in 0..30 {
         for worker in 1..=2 {
             if let Some(&index) = farm.queue(worker, 0).first() {
-                farm.run_next(worker, 100, no_denoiser(index));
+                farm.run_next(worker, 100, no_embree(index));
             }
         }
         farm.pass(1_000, &[1, 2, 3]);

@@ -192,6 +192,9 @@ impl Said {
             for engine in &blender.engines {
                 labels.insert(super::plan::engine_label(series, engine));
             }
+            for denoiser in &blender.denoisers {
+                labels.insert(super::plan::denoiser_label(series, denoiser));
+            }
         }
         labels.extend(self.shared.iter().map(|name| super::plan::shared_label(name)));
         labels.extend(self.tags.iter().map(|tag| super::plan::tag_label(tag)));

@@ -65,6 +65,9 @@ pub(super) fn requirement(spec: &JobSpec, kind: StepKind) -> Requirement {
     if let Some(engine) = &session.settings.engine {
         labels.push(engine_label(series, engine));
     }
+    labels.extend(
+        spec.denoiser.iter().filter(|_| kind == StepKind::Render).map(|name| denoiser_label(series, name)),
+    );
     labels.extend(spec.shared.iter().map(|name| shared_label(name)));
     labels.extend(needs.tags.iter().map(|tag| tag_label(tag)));
     labels.extend(needs.pool.iter().map(|pool| pool_label(pool)));
@@ -108,6 +111,15 @@ pub(super) fn device_label(series: BlenderSeries, device: DeviceClass) -> Label 
         DeviceClass::Cpu => format!("a processor for Blender {series}"),
         gpu => format!("a {gpu} device for Blender {series}"),
     })
+}
+
+pub(super) fn denoiser_label(series: BlenderSeries, denoiser: &str) -> Label {
+    let name = match denoiser {
+        "OPENIMAGEDENOISE" => "OpenImageDenoise",
+        "OPTIX" => "OptiX",
+        other => other,
+    };
+    Label(format!("the denoiser {name} in Blender {series}"))
 }
 
 pub(super) fn engine_label(series: BlenderSeries, engine: &str) -> Label {

@@ -516,6 +516,7 @@ fn spec(count: i32, order: &str, bakes: bool) -> JobSpec {
         order: order.parse().unwrap(),
         frame_time_limit_s: None,
         hang_s: None,
+        denoiser: None,
         standing: JobStanding::default(),
         needs: Needs::default(),
         written_by: "3.4.1".parse().unwrap(),

@@ -145,6 +145,8 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
         )));
     }
     let device = request.device.unwrap_or(DeviceClass::Cpu);
+    // What another engine than the file's would denoise with is not read here.
+    let own_engine = request.settings.engine.as_ref().is_none_or(|engine| *engine == scene.engine);
     check_after(&request.standing.after)?;
     check_needs(&request.needs, device)?;
     let stem = source.blend.file_name();
@@ -164,6 +166,7 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
         standing: request.standing,
         needs: request.needs,
         written_by: file.written_by,
+        denoiser: scene.denoiser.clone().filter(|_| own_engine),
         bake: to_bake(request.policy.simulations, scene, file)?,
         shared: source.shared,
         session: SessionSpec {
