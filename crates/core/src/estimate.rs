@@ -90,6 +90,15 @@ impl Core {
         Some((ms.min(most) as u64).max(1))
     }
 
+    /// So long a frame took on the worker, without opening its scene, as an earlier reign measured it. To be told before
+    /// anything is measured anew, the oldest first.
+    pub fn learn_past_time(&mut self, task: TaskId, worker: WorkerId, ms: u64) {
+        if self.step(task).is_some_and(|step| task.index.0 < step.plan.count) {
+            self.know(worker);
+            self.learn_time(task, worker, ms, false);
+        }
+    }
+
     /// A frame took so long from its start until it left Blender.
     pub(crate) fn learn_time(&mut self, task: TaskId, worker: WorkerId, ms: u64, cold: bool) {
         let Some(step) = self.step(task) else { return };

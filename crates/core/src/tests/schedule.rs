@@ -37,6 +37,25 @@ fn quick_frames_are_queued_deep_and_slow_ones_are_not() {
 }
 
 #[test]
+fn what_an_earlier_reign_measured_is_known_before_the_first_frame() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 1000));
+    for index in 0..40 {
+        let (worker, ms) = [(1, 1_000), (2, 10_000)][index as usize % 2];
+        farm.core.learn_past_time(task(1, index), w(worker), ms);
+    }
+    // Of a step, or a frame, that there is no more.
+    farm.core.learn_past_time(task(1, 1000), w(1), 1);
+    farm.core.learn_past_time(task(9, 0), w(1), 1);
+    farm.join(1, 1);
+    farm.join(2, 1);
+    let step = farm.core.step(task(1, 500)).unwrap();
+    let takes = |worker| farm.core.frame_ms(step, TaskIndex(500), w(worker), None).unwrap();
+    assert!((900..1_200).contains(&takes(1)), "{} ms", takes(1));
+    assert!((9_000..12_000).contains(&takes(2)), "{} ms", takes(2));
+}
+
+#[test]
 fn nobody_queues_more_than_a_fair_share() {
     let mut farm = Farm::new();
     for worker in 1..=4 {

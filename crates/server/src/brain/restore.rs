@@ -7,7 +7,7 @@ use kiln_core::{
     Sickness, Standing, TaskSpan,
 };
 use kiln_store::{AttemptRow, Store, StoreError, StoredJob, StoredStep};
-use kiln_types::{AttemptState, JobId, StepKind, TaskState};
+use kiln_types::{AttemptState, JobId, StepKind, TaskId, TaskState};
 
 use super::{
     farm::{Farm, Known, LiveAttempt, LiveJob, Said, Started},
@@ -15,6 +15,9 @@ use super::{
     plan::{plan_of, standing_of},
 };
 use crate::{ServerError, clock::Clock};
+
+/// Frames of a job by which its pace and the speeds of workers are known again.
+const TIMES: u32 = 1000;
 
 /// The farm as it stood when an earlier reign ended.
 ///
@@ -113,11 +116,18 @@ pub(super) async fn job(farm: &mut Farm, store: &Store, stored: StoredJob) -> Re
         let open = LiveAttempt { task, worker, slot, started, fraction: None };
         farm.attempts.insert(attempt.id, open);
     }
+    let render = live.spec.render_step();
     farm.core.restore_job(now, plan, restored).map_err(|error| damaged(error.to_string()))?;
     farm.jobs.insert(row.id, live);
     for (step, worker, bytes) in store.job_peaks(row.id).await? {
         let on = farm.workers.get(&worker).map_or(0, |known| known.said.offered().memory);
         farm.core.learn_peak(row.id, step, bytes, on);
+    }
+    for (index, worker, seconds) in store.step_times(row.id, render, TIMES).await? {
+        if farm.workers.contains_key(&worker) {
+            let task = TaskId { job: row.id, step: render, index };
+            farm.core.learn_past_time(task, worker, (seconds * 1000.0) as u64);
+        }
     }
     Ok(())
 }

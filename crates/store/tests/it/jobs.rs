@@ -241,3 +241,23 @@ async fn the_report_counts_what_each_worker_did() {
     assert_eq!((report[1].worker, report[1].name.as_deref()), (worker(2), None));
     assert_eq!((report[1].frames, report[1].errors, report[1].lapses), (0, 1, 1));
 }
+
+#[tokio::test]
+async fn the_times_of_the_last_frames_come_in_the_order_of_the_range() {
+    let store = fresh().await;
+    let mut batch = vec![insert(1, "1-9"), insert(2, "1-9")];
+    for (counter, index, by) in [(1, 3, 1), (2, 0, 2), (3, 1, 1), (4, 2, 2)] {
+        batch.extend([opened(counter, task(1, index), 0, by), started(counter)]);
+        batch.push(committed(counter, task(1, index), 0, 1 + index as i32));
+    }
+    batch.extend([
+        opened(5, task(1, 4), 0, 1),
+        closed_as(5, AttemptState::Failed),
+        opened(6, task(1, 5), 0, 1),
+    ]);
+    store.commit(batch).await.unwrap();
+    let times = store.step_times(JobId(1), STEP, 3).await.unwrap();
+    let expected = [(1, 1), (2, 2), (3, 1)].map(|(index, by)| (TaskIndex(index), worker(by), 1.5));
+    assert_eq!(times, expected);
+    assert!(store.step_times(JobId(2), STEP, 3).await.unwrap().is_empty());
+}
