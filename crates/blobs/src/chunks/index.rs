@@ -78,7 +78,8 @@ impl Index {
         let mut unended = Vec::new();
         grown.sort();
         for (id, path) in grown {
-            if index.packs.contains_key(&id) || path != part(&pack_path(folder, id)) {
+            let named = pack_path(folder, id);
+            if path != part(&named) || named.exists() {
                 torn.push(path);
                 continue;
             }

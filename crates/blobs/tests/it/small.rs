@@ -173,6 +173,42 @@ async fn a_full_disk_is_told_to_those_it_concerns() {
     }
 }
 
+#[tokio::test]
+async fn what_cannot_be_tidied_for_want_of_room_is_read_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(folder.path(), 8) else { return };
+    let root = folder.path().join("data");
+    fs::create_dir(&root).unwrap();
+    // The ending of their pack takes more than is left of a page.
+    let all = outputs(300, 50);
+    let blobs = open(&root, Durability::Durable).await;
+    put_all(&blobs, &all).await.into_iter().for_each(Result::unwrap);
+    drop(blobs);
+    disk.fill_but(0);
+    let unended = || files_below(&root).iter().filter(|name| name.ends_with(".part")).count();
+    for _ in 0..2 {
+        let blobs = open(&root, Durability::Durable).await;
+        assert_eq!(unended(), 1);
+        for (hash, bytes) in &all {
+            assert!(read(&blobs, hash).await == *bytes);
+            assert_eq!(blobs.promise(hash).await.unwrap(), Some(50));
+        }
+        let told = put_all(&blobs, &outputs(3, 60_000)).await;
+        assert!(told.iter().all(|told| matches!(told, Err(BlobError::NoSpace))), "{told:?}");
+        blobs.collect(|_| false, far()).await.unwrap();
+        assert_eq!(unended(), 1, "there is still no room");
+    }
+    let blobs = open(&root, Durability::Durable).await;
+    disk.make_room();
+    blobs.collect(|_| true, far()).await.unwrap();
+    assert_eq!(unended(), 0);
+    for (hash, bytes) in &all {
+        assert!(read(&blobs, hash).await == *bytes);
+    }
+    blobs.collect(|_| false, far()).await.unwrap();
+    assert!(files_below(&root).is_empty());
+}
+
 /// People put, drop what they asked for and read, beside a collector that keeps what is even.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn writers_readers_and_a_collector_get_along() {
