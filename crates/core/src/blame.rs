@@ -50,7 +50,7 @@ impl Core {
         }
         // A machine that is too small is not sick.
         if failure.cause == FailureCause::OutOfMemory
-            && let Some(reason) = self.ran_out_of_memory(attempt)
+            && let Some(reason) = self.ran_out_of_memory(id, attempt, out)
             && self.step(task).is_some_and(|step| !step.live.contains_key(&task.index))
         {
             self.fail_task(task, reason, out);

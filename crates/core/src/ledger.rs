@@ -37,6 +37,8 @@ struct LedgerAttempt {
     state: AttemptState,
     /// Whether a failure or lapse still counts: not after the task was reopened.
     counts: bool,
+    /// What it ran out of memory with is not enough for its task: that needs so many bytes.
+    outgrew: Option<u64>,
 }
 
 impl Ledger {
@@ -99,7 +101,8 @@ impl Ledger {
                 if let Some(job) = self.jobs.get_mut(&task.job) {
                     let (task, generation, worker, slot) = (*task, *generation, *worker, *slot);
                     let state = AttemptState::Assigned;
-                    let opened = LedgerAttempt { task, generation, worker, slot, state, counts: true };
+                    let (counts, outgrew) = (true, None);
+                    let opened = LedgerAttempt { task, generation, worker, slot, state, counts, outgrew };
                     job.attempts.insert(*attempt, opened);
                 }
             }
@@ -148,6 +151,12 @@ impl Ledger {
                 }
             }
             Record::AttemptExcused { attempt, task } => self.set_counts(*task, *attempt, false),
+            Record::AttemptOutgrew { attempt, task, bytes } => {
+                let job = self.jobs.get_mut(&task.job);
+                if let Some(known) = job.and_then(|job| job.attempts.get_mut(attempt)) {
+                    known.outgrew = Some(*bytes);
+                }
+            }
             Record::WorkerHealth { worker, sickness } => match sickness {
                 Some(sickness) => drop(self.sick.insert(*worker, sickness.clone())),
                 None => drop(self.sick.remove(worker)),
@@ -173,10 +182,12 @@ impl Ledger {
                     step.troubles.push(RestoredTrouble { task, ..RestoredTrouble::default() });
                     step.troubles.len() - 1
                 });
+                let trouble = &mut step.troubles[at];
                 match known.state {
-                    AttemptState::Failed => step.troubles[at].failed_on.push(known.worker),
-                    _ => step.troubles[at].lapsed_on.push(known.worker),
+                    AttemptState::Failed => trouble.failed_on.push(known.worker),
+                    _ => trouble.lapsed_on.push(known.worker),
                 }
+                trouble.outgrew = trouble.outgrew.max(known.outgrew);
             }
             let phase = match known.state {
                 AttemptState::Assigned => RestoredPhase::Assigned,

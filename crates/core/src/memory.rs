@@ -1,9 +1,9 @@
 //! The memory that frames take: learned from those that went well, and from those that ran out of it.
 
-use kiln_types::{Failure, FailureCause, JobId, StepIndex, TaskId, TaskIndex, WorkerId};
+use kiln_types::{AttemptId, Failure, FailureCause, JobId, StepIndex, TaskId, TaskIndex, WorkerId};
 
 use crate::{
-    Core, Room,
+    Core, Outbox, Record, Room,
     job::{Step, Trouble},
     needs::{self, Need},
     worker::{Attempt, Worker},
@@ -42,7 +42,12 @@ impl Core {
 
     /// The attempt, off its slot already, ran out of memory. From now on its task gets a machine for itself: a larger
     /// one, or where others were at work beside it, one as large. Why the task fails, where none is connected.
-    pub(crate) fn ran_out_of_memory(&mut self, attempt: &Attempt) -> Option<Failure> {
+    pub(crate) fn ran_out_of_memory(
+        &mut self,
+        id: AttemptId,
+        attempt: &Attempt,
+        out: &mut impl Outbox,
+    ) -> Option<Failure> {
         let worker = self.workers.get(&attempt.worker).filter(|worker| worker.offer.memory > 0)?;
         let (task, has) = (attempt.task, worker.offer.memory);
         let others = worker
@@ -66,6 +71,7 @@ impl Core {
         }
         let trouble = step.troubles.entry(task.index).or_default();
         trouble.outgrew = trouble.outgrew.max(Some(least));
+        out.record(Record::AttemptOutgrew { attempt: id, task, bytes: least });
         self.size_step(task.job, task.step);
         let mut rest = self.needs[need].requirement.clone();
         rest.room.memory = 0;

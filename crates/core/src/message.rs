@@ -195,6 +195,13 @@ pub enum Record {
         attempt: AttemptId,
         task: TaskId,
     },
+    /// This attempt, which failed, ran out of memory: its task needs a machine of at least so many bytes for itself, as long
+    /// as the failure counts. Comes after the record that closed it.
+    AttemptOutgrew {
+        attempt: AttemptId,
+        task: TaskId,
+        bytes: u64,
+    },
     /// A lapsed attempt goes on, because its worker came back in time: it is `Running` or `Assigned` again,
     /// and its lapse no longer counts.
     AttemptResumed {

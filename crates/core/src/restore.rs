@@ -41,6 +41,8 @@ pub struct RestoredTrouble {
     pub failed_on: Vec<WorkerId>,
     /// Lapsed attempts since then, each with its worker.
     pub lapsed_on: Vec<WorkerId>,
+    /// The most bytes that a [`crate::Record::AttemptOutgrew`] of those that failed has named.
+    pub outgrew: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,11 +204,11 @@ impl RestoredStep {
         step.cancelled = self.cancelled;
         step.generations = self.generations;
         for stored in self.troubles {
-            let RestoredTrouble { task, failed_on, lapsed_on } = stored;
+            let RestoredTrouble { task, failed_on, lapsed_on, outgrew } = stored;
             if !has_ended && step.place(task) == Some(Place::Waiting) {
                 step.waiting.remove(task);
                 // It waits, so it was spared whatever it has failed.
-                let trouble = Trouble { failed_on, spared: true, lapsed_on, ..Trouble::default() };
+                let trouble = Trouble { failed_on, spared: true, lapsed_on, outgrew, ..Trouble::default() };
                 if !trouble.is_over() {
                     step.troubles.insert(task, trouble);
                 }

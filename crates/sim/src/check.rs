@@ -175,6 +175,14 @@ impl Checker {
                 }
                 self.excuses += 1;
             }
+            Record::AttemptOutgrew { attempt, task, .. } => {
+                let known = &self.attempts[attempt];
+                assert_eq!(
+                    (known.task, known.state),
+                    (*task, AttemptState::Failed),
+                    "{attempt} ran out of memory"
+                );
+            }
             Record::WorkerHealth { worker, sickness } => match sickness {
                 Some(_) if self.sick.insert(*worker) => self.sicknesses += 1,
                 Some(sickness) => assert!(sickness.trials > 0, "{worker} falls sick twice"),

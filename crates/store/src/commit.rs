@@ -109,6 +109,13 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
             let query = sqlx::query("UPDATE attempts SET counts = 0 WHERE epoch = ?1 AND counter = ?2");
             run(db, query.bind(i64::from(attempt.epoch.0)).bind(attempt.counter.cast_signed())).await
         }
+        Write::OutgrewMemory { attempt, bytes } => {
+            let query = sqlx::query("UPDATE attempts SET outgrew = ?3 WHERE epoch = ?1 AND counter = ?2")
+                .bind(i64::from(attempt.epoch.0))
+                .bind(attempt.counter.cast_signed())
+                .bind(i64::try_from(bytes).unwrap_or(i64::MAX));
+            run(db, query).await
+        }
         Write::ResumeAttempt { attempt, state } => {
             let query = sqlx::query(
                 "UPDATE attempts SET state = ?3, counts = 1, ended_ms = NULL, failure = NULL, seconds = NULL \

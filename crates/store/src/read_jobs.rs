@@ -296,7 +296,7 @@ async fn read_faults(
     steps: &mut BTreeMap<StepIndex, StoredStep>,
 ) -> Result<()> {
     let rows = sqlx::query(
-        "SELECT a.step, a.idx, a.worker, a.state FROM attempts a \
+        "SELECT a.step, a.idx, a.worker, a.state, a.outgrew FROM attempts a \
          LEFT JOIN tasks t ON t.job = a.job AND t.step = a.step AND t.idx = a.idx \
          WHERE a.job = ?1 AND a.counts = 1 AND a.state IN ('failed', 'lapsed') \
          AND coalesce(t.state, 'waiting') = 'waiting' AND a.generation = coalesce(t.generation, 0) \
@@ -312,7 +312,8 @@ async fn read_faults(
             continue;
         }
         if step.faults.last().is_none_or(|faults| faults.index != index) {
-            step.faults.push(TaskFaults { index, failed_on: Vec::new(), lapsed_on: Vec::new() });
+            let (failed_on, lapsed_on) = (Vec::new(), Vec::new());
+            step.faults.push(TaskFaults { index, failed_on, lapsed_on, outgrew: None });
         }
         let Some(faults) = step.faults.last_mut() else { continue };
         let worker: WorkerId = row.worker("worker")?;
@@ -320,6 +321,7 @@ async fn read_faults(
             AttemptState::Lapsed => faults.lapsed_on.push(worker),
             _ => faults.failed_on.push(worker),
         }
+        faults.outgrew = faults.outgrew.max(row.raw::<Option<i64>>("outgrew")?.map(i64::cast_unsigned));
     }
     Ok(())
 }

@@ -113,6 +113,8 @@ pub struct TaskFaults {
     pub failed_on: Vec<WorkerId>,
     /// A worker for each lapsed lease, oldest first.
     pub lapsed_on: Vec<WorkerId>,
+    /// What the task was found to need of a machine when it ran out of memory; bytes.
+    pub outgrew: Option<u64>,
 }
 
 /// One run of one task on one slot.

@@ -95,6 +95,11 @@ pub enum Write {
     ExcuseAttempt {
         attempt: AttemptId,
     },
+    /// A failed attempt ran out of memory: as long as it counts, its task needs a machine of at least so many bytes.
+    OutgrewMemory {
+        attempt: AttemptId,
+        bytes: u64,
+    },
     /// A lapsed attempt goes on, `Assigned` or `Running` again, and its lapse is forgotten.
     ResumeAttempt {
         attempt: AttemptId,

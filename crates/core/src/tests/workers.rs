@@ -207,6 +207,27 @@ fn counted_failures_survive_a_restart() {
 }
 
 #[test]
+fn a_task_that_a_machine_is_too_small_for_is_not_tried_there_again_after_a_restart() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 1));
+    let join = |farm: &mut Farm, worker: u64, gib: u64| {
+        let offer = WorkerOffer { slots: 1, memory: gib << 30, ..WorkerOffer::default() };
+        farm.act(|core, now, out| core.worker_joined(now, w(worker), offer, &[], out));
+        farm.schedule();
+    };
+    join(&mut farm, 1, 8);
+    join(&mut farm, 2, 16);
+    farm.act(|core, now, out| core.set_wish(now, w(2), WorkerWish::Pause, out));
+    farm.start(1, task(1, 0));
+    farm.fail(1, task(1, 0), FailureCause::OutOfMemory);
+    farm.restart();
+    join(&mut farm, 1, 8);
+    assert!(farm.queue(1, 0).is_empty());
+    join(&mut farm, 2, 16);
+    assert_eq!(farm.queue(2, 0), [0]);
+}
+
+#[test]
 fn a_paused_worker_gets_nothing_and_hands_back_what_it_has_not_begun() {
     let mut farm = Farm::new();
     farm.submit(job(1, 8));

@@ -76,6 +76,9 @@ impl Brain {
                 self.event(at_ms, Some(job), worker, &change);
             }
             Record::AttemptExcused { attempt, .. } => self.write(Write::ExcuseAttempt { attempt }),
+            Record::AttemptOutgrew { attempt, bytes, .. } => {
+                self.write(Write::OutgrewMemory { attempt, bytes });
+            }
             Record::AttemptResumed { attempt, task, state } => self.resumed(attempt, task, state, at_ms),
             Record::TaskCommitted { task, generation, attempt } => {
                 self.committed(task, generation, attempt, at_ms);

@@ -195,6 +195,7 @@ fn restored_step(stored: &StoredStep) -> RestoredStep {
             task: fault.index,
             lapsed_on: fault.lapsed_on.clone(),
             failed_on: fault.failed_on.clone(),
+            outgrew: fault.outgrew,
         })
         .collect();
     step

@@ -139,11 +139,13 @@ async fn the_brain_finds_everything_again_after_a_restart() {
         reopen(5, 6, 1),
         opened(30, task(1, 5), 1, 2),
         committed(30, task(1, 5), 1, 6),
-        // 20 failed on two workers and lapsed on a third, and waits.
+        // 20 ran out of memory on two workers and lapsed on a third, and waits.
         opened(31, task(1, 20), 0, 1),
         closed_as(31, AttemptState::Failed),
+        Write::OutgrewMemory { attempt: attempt(31), bytes: 64 << 30 },
         opened(32, task(1, 20), 0, 2),
         closed_as(32, AttemptState::Failed),
+        Write::OutgrewMemory { attempt: attempt(32), bytes: 32 << 30 },
         opened(33, task(1, 20), 0, 3),
         closed_as(33, AttemptState::Lapsed),
         // 21 failed for good, 22 too but was retried.
@@ -195,6 +197,7 @@ async fn the_brain_finds_everything_again_after_a_restart() {
         index: TaskIndex(index),
         failed_on: failed.iter().map(|w| worker(*w)).collect(),
         lapsed_on: lapsed.iter().map(|w| worker(*w)).collect(),
+        outgrew: (index == 20).then_some(64 << 30),
     };
     let expected = StoredStep {
         step: STEP,
