@@ -1,11 +1,15 @@
 //! The indexes by which decisions are quick. Events only mark what they touched; this brings the indexes up to date.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use kiln_types::{JobId, SessionKey, SlotIndex, WorkerId};
 
 use crate::{
     Claim, Core, Requirement, Standing,
+    choose::LOOK_AT,
     core::step_index,
     job::{JobEnd, JobPhase},
     needs::{self, Need, Rank, Standpoint},
@@ -52,6 +56,36 @@ impl Indexes {
         self.had.values_mut().for_each(|workers| {
             workers.remove(&id);
         });
+    }
+}
+
+/// How far it was looked, in this turn, for a vacant worker that has had the files of a scene. Whoever was passed over
+/// stays so: nobody becomes vacant while work is handed out.
+#[derive(Debug, Default)]
+pub(crate) struct Near {
+    session: Option<SessionKey>,
+    passed: Option<WorkerId>,
+}
+
+impl Near {
+    /// The next that is vacant; of so many that are not, none.
+    pub fn next(
+        &mut self,
+        session: SessionKey,
+        had: &BTreeSet<WorkerId>,
+        is_vacant: impl Fn(&WorkerId) -> bool,
+    ) -> Option<WorkerId> {
+        if self.session != Some(session) {
+            *self = Self { session: Some(session), passed: None };
+        }
+        let from = self.passed.map_or(Bound::Unbounded, Bound::Excluded);
+        for worker in had.range((from, Bound::Unbounded)).take(LOOK_AT) {
+            if is_vacant(worker) {
+                return Some(*worker);
+            }
+            self.passed = Some(*worker);
+        }
+        None
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     Config, Core, Moment, Outbox,
     choose::LOOK_AT,
     give::{Given, Seat, task_of},
+    index::Near,
     job::Job,
     needs::Need,
     ready::{Shelf, StepId},
@@ -20,7 +21,7 @@ use crate::{
 
 /// Tasks handed out in one turn, about: what comes with a turn is not told before all of it is on disk. Queues wait for
 /// the next turn first.
-const GIVEN_AT_ONCE: usize = 1024;
+const GIVEN_AT_ONCE: usize = 256;
 
 impl Core {
     /// Hands out work. Call it after each batch of inputs.
@@ -108,12 +109,13 @@ impl Core {
         out: &mut impl Outbox,
     ) {
         let mut refused: BTreeSet<WorkerId> = BTreeSet::new();
+        let mut near = Near::default();
         while refused.len() < LOOK_AT && given.len() < GIVEN_AT_ONCE {
             let state = &self.needs[need];
             if state.ready.is_empty() || state.vacant.is_empty() || self.lacking_limit(need).is_some() {
                 return;
             }
-            let Some((worker, slot)) = self.best_vacant(need, &refused) else { return };
+            let Some((worker, slot)) = self.best_vacant(need, &refused, &mut near) else { return };
             match self.choose(worker, slot) {
                 Some((step, index)) => {
                     self.give(task_of(step, index), (worker, slot), given, out);
@@ -127,7 +129,7 @@ impl Core {
     }
 
     /// The vacant slot that is closest to what is first in line: with the scene open, with its files, the fastest.
-    fn best_vacant(&self, need: Need, refused: &BTreeSet<WorkerId>) -> Option<Seat> {
+    fn best_vacant(&self, need: Need, refused: &BTreeSet<WorkerId>, near: &mut Near) -> Option<Seat> {
         let state = &self.needs[need];
         let priority = state.ready.priorities().next()?;
         let account = state.ready.accounts(priority).min_by_key(|account| self.accounts.turn(*account))?;
@@ -145,8 +147,7 @@ impl Core {
         if let Some(place) = warm.take(LOOK_AT).find(still) {
             return Some(*place);
         }
-        let had = self.indexes.had.get(&session).into_iter().flatten();
-        let had = had.take(LOOK_AT).find(|worker| is_vacant(worker)).copied();
+        let had = self.indexes.had.get(&session).and_then(|had| near.next(session, had, is_vacant));
         let worker =
             had.or_else(|| state.vacant.iter().map(|(_, id)| *id).find(|id| !refused.contains(id)))?;
         let mut slots = self.workers.get(&worker)?.vacant_slots();
