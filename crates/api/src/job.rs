@@ -136,6 +136,11 @@ pub struct UnmetView {
     pub missing: Vec<String>,
 }
 
+impl UnmetView {
+    /// Workers that are named for one step, so that a page of a large farm stays a page.
+    pub const MAX_LISTED: usize = 100;
+}
+
 /// Why a job waits, and how long it will take.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
@@ -144,7 +149,7 @@ pub struct Explanation {
     pub counts: TaskCounts,
     /// Of each step with tasks that wait and may run.
     pub reasons: Vec<WaitReason>,
-    /// Connected workers that cannot take it, and what each lacks.
+    /// Connected workers that cannot take it, and what each lacks; a hundred at most of each step.
     pub unmet: Vec<UnmetView>,
     pub left: Option<TimeLeft>,
 }
@@ -191,7 +196,7 @@ pub struct JobView {
     pub workers_busy: u32,
     /// Why nothing of it runs, where no worker of the farm can take it: one sentence.
     pub waits_for: Option<String>,
-    /// With `waits_for`: each connected worker and what it lacks.
+    /// With `waits_for`: connected workers and what each lacks; a hundred at most of each step.
     pub unmet: Vec<UnmetView>,
     /// Mean render time of its finished frames, in seconds.
     pub mean_frame_s: Option<f64>,

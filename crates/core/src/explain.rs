@@ -1,6 +1,9 @@
 //! Why a job waits, and how long it will take: what a person asks of a scheduler.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use kiln_types::{JobId, StepIndex, WorkerId, WorkerWish};
 
@@ -8,7 +11,7 @@ use crate::{
     Core, Label, Moment, Party, Requirement,
     core::step_index,
     job::{Job, JobEnd, JobPhase, Step, Trouble},
-    needs,
+    needs::{self, Need},
     worker::{AttemptPhase, Worker},
 };
 
@@ -101,59 +104,144 @@ pub struct Forecast {
 /// Attempts of a step up to which a forecast looks at each.
 const EACH: usize = 1000;
 
-impl Core {
+/// A worker that is there and does not fit a step that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unmet {
+    pub worker: WorkerId,
+    pub step: StepIndex,
+    pub missing: BTreeSet<Label>,
+}
+
+/// Why jobs wait at one moment. Of as many jobs as one likes the workers are looked at once for each different need.
+pub struct Survey<'a> {
+    core: &'a Core,
+    now: Moment,
+    crowds: BTreeMap<Need, Rc<Crowd<'a>>>,
+}
+
+/// The workers that are here, as they stand to a need.
+struct Crowd<'a> {
+    unfit: Vec<(WorkerId, &'a Worker)>,
+    /// They fit and take no work.
+    idle: Vec<&'a Worker>,
+    /// They handed such work back or failed to begin it.
+    held_off: u32,
+    /// Of the others, those with a slot that does nothing, and whether one of these has room for it.
+    vacant: Vec<WorkerId>,
+    room: bool,
+    /// The rest, and how many of their slots each job holds.
+    busy: u32,
+    slots: BTreeMap<JobId, u32>,
+}
+
+impl<'a> Crowd<'a> {
+    fn of(core: &'a Core, need: Need, held_off: impl Fn(WorkerId) -> bool) -> Self {
+        let mut crowd = Self {
+            unfit: Vec::new(),
+            idle: Vec::new(),
+            held_off: 0,
+            vacant: Vec::new(),
+            room: false,
+            busy: 0,
+            slots: BTreeMap::new(),
+        };
+        let room = core.needs[need].requirement.room;
+        for (id, worker) in core.workers.iter().filter(|(_, worker)| worker.presence.is_connected()) {
+            if !worker.fits(need) {
+                crowd.unfit.push((*id, worker));
+            } else if !worker.takes_work() {
+                crowd.idle.push(worker);
+            } else if held_off(*id) {
+                crowd.held_off += 1;
+            } else if worker.vacant_slots().next().is_some() {
+                crowd.vacant.push(*id);
+                crowd.room = crowd.room || needs::claim(worker, &worker.claims(None), room).is_some();
+            } else {
+                crowd.busy += 1;
+                let held = worker.slots.iter().flat_map(|slot| &slot.counted);
+                held.for_each(|(job, _)| *crowd.slots.entry(*job).or_default() += 1);
+            }
+        }
+        crowd
+    }
+}
+
+impl<'a> Survey<'a> {
     /// Why tasks of the job wait, by step. Empty where none does, or the next turn hands them out.
-    pub fn explain(&self, now: Moment, id: JobId) -> Vec<(StepIndex, Vec<Wait>)> {
-        let Some(job) = self.jobs.get(&id).filter(|job| !job.has_ended()) else { return Vec::new() };
+    pub fn explain(&mut self, id: JobId) -> Vec<(StepIndex, Vec<Wait>)> {
+        let Some(job) = self.core.jobs.get(&id).filter(|job| !job.has_ended()) else { return Vec::new() };
         let open = job.steps.iter().enumerate().filter(|(index, _)| job.could_run(*index));
-        open.map(|(index, step)| (step_index(index), self.explain_step(now, id, job, step))).collect()
+        open.map(|(index, step)| (step_index(index), self.explain_step(id, job, step))).collect()
     }
 
-    fn explain_step(&self, now: Moment, id: JobId, job: &Job, step: &Step) -> Vec<Wait> {
+    /// Workers that are there and do not fit a step whose waiting tasks may run, with what each lacks; `most` of a
+    /// step.
+    pub fn unmet(&mut self, id: JobId, most: usize) -> Vec<Unmet> {
+        let Some(job) = self.core.jobs.get(&id) else { return Vec::new() };
+        let mut unmet = Vec::new();
+        for (index, step) in job.steps.iter().enumerate().filter(|(index, _)| job.could_run(*index)) {
+            let crowd = self.crowd(step);
+            let lacking = crowd.unfit.iter().filter_map(|(worker, known)| {
+                let missing = step.plan.requires.missing(&known.offer.labels);
+                (!missing.is_empty()).then_some(Unmet { worker: *worker, step: step_index(index), missing })
+            });
+            unmet.extend(lacking.take(most));
+        }
+        unmet
+    }
+
+    fn crowd(&mut self, step: &Step) -> Rc<Crowd<'a>> {
+        let (core, need, session) = (self.core, step.need, step.plan.session);
+        let look = |off: &dyn Fn(WorkerId) -> bool| Rc::new(Crowd::of(core, need, off));
+        if core.pauses.paused(session).next().is_some() {
+            // Of this scene alone.
+            return look(&|worker| core.is_held_off(worker, need, session));
+        }
+        self.crowds.entry(need).or_insert_with(|| look(&|_| false)).clone()
+    }
+
+    fn explain_step(&mut self, id: JobId, job: &Job, step: &Step) -> Vec<Wait> {
+        let core = self.core;
         if job.phase == JobPhase::Paused {
             return vec![Wait::Paused];
         }
         if !job.released {
-            return self.explain_release(now, job);
+            return core.explain_release(self.now, job);
         }
-        let here: Vec<(WorkerId, &Worker)> = self
-            .workers
-            .iter()
-            .filter(|(_, worker)| worker.presence.is_connected())
-            .map(|(id, worker)| (*id, worker))
-            .collect();
-        if here.is_empty() {
-            return vec![Wait::NoWorker];
-        }
-        let (fit, unfit): (Vec<_>, Vec<_>) = here.into_iter().partition(|(_, worker)| worker.fits(step.need));
-        if fit.is_empty() {
-            return self.explain_lack(&self.needs[step.need].requirement, &unfit).into_iter().collect();
+        let crowd = self.crowd(step);
+        let taking = crowd.busy > 0 || !crowd.vacant.is_empty();
+        if !taking && crowd.idle.is_empty() && crowd.held_off == 0 {
+            let lack = core.explain_lack(&core.needs[step.need].requirement, &crowd.unfit);
+            return vec![lack.unwrap_or(Wait::NoWorker)];
         }
         let mut waits = Vec::new();
-        if let Some(name) = self.lacking_limit(step.need) {
-            let limit = self.limits.get(name).copied().unwrap_or_default();
+        if let Some(name) = core.lacking_limit(step.need) {
+            let limit = core.limits.get(name).copied().unwrap_or_default();
             waits.push(Wait::Limit { name: name.to_owned(), total: limit.total, used: limit.used });
         }
         if let Some(most) = job.standing.max_workers.filter(|_| job.is_full()) {
             waits.push(Wait::JobFull(most));
         }
-        if let Some((party, cap)) = self.accounts.full_party(job.account) {
+        if let Some((party, cap)) = core.accounts.full_party(job.account) {
             waits.push(Wait::PartyFull(party, cap));
         }
-        let (willing, idle): (Vec<_>, Vec<_>) = fit.into_iter().partition(|(_, worker)| worker.takes_work());
-        let (taking, held_off): (Vec<_>, Vec<_>) = willing
-            .into_iter()
-            .partition(|(worker, _)| !self.is_held_off(*worker, step.need, step.plan.session));
-        if taking.is_empty() && !idle.is_empty() {
-            waits.push(not_working(&idle));
+        if !taking && !crowd.idle.is_empty() {
+            waits.push(not_working(&crowd.idle));
         }
-        if !held_off.is_empty() && taking.is_empty() {
-            waits.push(Wait::HeldOff(held_off.len() as u32));
+        if !taking && crowd.held_off > 0 {
+            waits.push(Wait::HeldOff(crowd.held_off));
         }
-        if waits.is_empty() && !taking.is_empty() {
-            waits.extend(self.explain_busy(id, job, step, &taking));
+        if taking && waits.is_empty() {
+            waits.extend(core.explain_busy(id, job, step, &crowd));
         }
         waits
+    }
+}
+
+impl Core {
+    /// To ask of jobs why they wait.
+    pub fn survey(&self, now: Moment) -> Survey<'_> {
+        Survey { core: self, now, crowds: BTreeMap::new() }
     }
 
     fn explain_release(&self, now: Moment, job: &Job) -> Vec<Wait> {
@@ -183,44 +271,29 @@ impl Core {
         Some(Wait::NobodyFits { all_lack: all_lack.cloned().collect(), nearest, lacks: least })
     }
 
-    fn explain_busy(
-        &self,
-        id: JobId,
-        job: &Job,
-        step: &Step,
-        taking: &[(WorkerId, &Worker)],
-    ) -> Option<Wait> {
-        let (vacant, busy): (Vec<_>, Vec<_>) =
-            taking.iter().partition(|(_, worker)| worker.vacant_slots().next().is_some());
-        let need = &self.needs[step.need];
-        let room = need.requirement.room;
-        let fits_somewhere =
-            taking.iter().any(|(_, worker)| needs::claim(worker, &worker.claims(None), room).is_some());
-        if !vacant.is_empty() && !fits_somewhere {
-            return Some(Wait::Room { reserved: need.reserved });
+    fn explain_busy(&self, id: JobId, job: &Job, step: &Step, crowd: &Crowd<'_>) -> Option<Wait> {
+        if crowd.vacant.is_empty() {
+            return Some(Wait::Busy { workers: crowd.busy, with: self.occupants(id, job, &crowd.slots) });
         }
-        if vacant.is_empty() {
-            return Some(Wait::Busy { workers: taking.len() as u32, with: self.occupants(id, job, taking) });
+        if !crowd.room {
+            return Some(Wait::Room { reserved: self.needs[step.need].reserved });
         }
-        let vacant: Vec<WorkerId> = vacant.into_iter().map(|(id, _)| id).collect();
-        let here = |trouble: &Trouble| vacant.iter().any(|id| self.may_take(*id, step.need, trouble));
-        let failed_here = step.waiting_len() > 0 && !busy.is_empty() && step.next(here).is_none();
-        let (others, with) = (busy.len() as u32, self.occupants(id, job, &busy));
-        failed_here.then_some(Wait::FailedHere { vacant, others, with })
+        let here = |trouble: &Trouble| crowd.vacant.iter().any(|id| self.may_take(*id, step.need, trouble));
+        let failed_here = step.waiting_len() > 0 && crowd.busy > 0 && step.next(here).is_none();
+        failed_here.then(|| Wait::FailedHere {
+            vacant: crowd.vacant.clone(),
+            others: crowd.busy,
+            with: self.occupants(id, job, &crowd.slots),
+        })
     }
 
-    /// The other jobs that hold slots of these workers, those with the most first.
-    fn occupants(&self, id: JobId, job: &Job, workers: &[(WorkerId, &Worker)]) -> Vec<Occupant> {
-        let mut slots: BTreeMap<JobId, u32> = BTreeMap::new();
-        for (_, worker) in workers {
-            let held = worker.slots.iter().flat_map(|slot| &slot.counted);
-            held.for_each(|(job, _)| *slots.entry(*job).or_default() += 1);
-        }
-        let others = slots.into_iter().filter(|(other, _)| *other != id);
+    /// The other jobs that hold slots, those with the most first.
+    fn occupants(&self, id: JobId, job: &Job, slots: &BTreeMap<JobId, u32>) -> Vec<Occupant> {
+        let others = slots.iter().filter(|(other, _)| **other != id);
         let mut with: Vec<Occupant> = others
             .filter_map(|(other, slots)| {
-                let theirs = self.jobs.get(&other)?.standing.priority;
-                Some(Occupant { job: other, slots, priority: theirs.cmp(&job.standing.priority) })
+                let theirs = self.jobs.get(other)?.standing.priority;
+                Some(Occupant { job: *other, slots: *slots, priority: theirs.cmp(&job.standing.priority) })
             })
             .collect();
         with.sort_by_key(|occupant| std::cmp::Reverse(occupant.slots));
@@ -277,9 +350,9 @@ impl Core {
     }
 }
 
-fn not_working(workers: &[(WorkerId, &Worker)]) -> Wait {
+fn not_working(workers: &[&Worker]) -> Wait {
     let (mut paused, mut leaving, mut resting, mut sick, mut others) = (0, 0, 0, 0, 0);
-    for (_, worker) in workers {
+    for worker in workers {
         match worker.wish {
             WorkerWish::Pause => paused += 1,
             WorkerWish::Drain | WorkerWish::Stop => leaving += 1,

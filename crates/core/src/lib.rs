@@ -46,7 +46,7 @@ mod workers;
 pub use crate::core::{Config, Core};
 pub use accounts::{Party, Share};
 pub use error::JobError;
-pub use explain::{Forecast, Lack, Occupant, Wait};
+pub use explain::{Forecast, Lack, Occupant, Survey, Unmet, Wait};
 pub use health::Sickness;
 pub use index_set::{BadIndexSet, Generations, IndexSet, TaskSpan};
 pub use ledger::Ledger;
@@ -56,4 +56,4 @@ pub use message::{
 };
 pub use plan::{Gpus, JobPlan, Label, PlanError, Requirement, Room, Standing, StepPlan};
 pub use restore::{RestoredAttempt, RestoredJob, RestoredPhase, RestoredStep, RestoredTrouble};
-pub use view::{JobView, LimitView, SickView, StepView, TaskCounts, TaskView, Unmet, WorkerView};
+pub use view::{JobView, LimitView, SickView, StepView, TaskCounts, TaskView, WorkerView};

@@ -70,7 +70,7 @@ impl Pauses {
     }
 
     /// Workers that get nothing of this session for now.
-    fn paused(&self, session: SessionKey) -> impl Iterator<Item = WorkerId> {
+    pub fn paused(&self, session: SessionKey) -> impl Iterator<Item = WorkerId> {
         let least = (session, WorkerId::MIN);
         let of = self.0.range(least..).take_while(move |((of, _), _)| *of == session);
         of.filter(|(_, pause)| !pause.over).map(|((_, worker), _)| *worker)

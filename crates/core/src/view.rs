@@ -1,14 +1,12 @@
 //! The core as others may look at it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use kiln_types::{
-    AttemptId, Generation, JobId, JobState, StepIndex, TaskId, TaskState, WorkerId, WorkerState, WorkerWish,
+    AttemptId, Generation, JobId, JobState, TaskId, TaskState, WorkerId, WorkerState, WorkerWish,
 };
 
-use crate::{
-    Core, Label, Moment, Party, StepState, core::step_index, health::Trial, job::Place, worker::Worker,
-};
+use crate::{Core, Moment, Party, StepState, health::Trial, job::Place, worker::Worker};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobView {
@@ -103,15 +101,6 @@ pub struct LimitView {
     pub used: u32,
 }
 
-/// Why a worker that is there takes nothing of a step that waits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unmet {
-    pub worker: WorkerId,
-    pub name: String,
-    pub step: StepIndex,
-    pub missing: BTreeSet<Label>,
-}
-
 impl Core {
     pub fn job(&self, id: JobId) -> Option<JobView> {
         let job = self.jobs.get(&id)?;
@@ -156,23 +145,6 @@ impl Core {
 
     pub fn worker(&self, id: WorkerId) -> Option<WorkerView> {
         self.workers.get(&id).map(|worker| view(id, worker))
-    }
-
-    /// For each worker that is there and does not fit a step whose waiting tasks may run: what it lacks. Empty
-    /// where no worker is there, or every one fits.
-    pub fn unmet(&self, id: JobId) -> Vec<Unmet> {
-        let Some(job) = self.jobs.get(&id) else { return Vec::new() };
-        let mut unmet = Vec::new();
-        for (index, step) in job.steps.iter().enumerate().filter(|(index, _)| job.could_run(*index)) {
-            for (id, worker) in self.workers.iter().filter(|(_, worker)| worker.presence.is_connected()) {
-                let missing = step.plan.requires.missing(&worker.offer.labels);
-                if !missing.is_empty() {
-                    let name = worker.offer.name.clone();
-                    unmet.push(Unmet { worker: *id, name, step: step_index(index), missing });
-                }
-            }
-        }
-        unmet
     }
 
     /// Whether the worker gets nothing of the job for now, because it handed such work back or failed to begin it.

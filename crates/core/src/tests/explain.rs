@@ -6,7 +6,7 @@ use super::{Farm, job, task, w};
 use crate::{JobPlan, Label, Lack, Moment, Party, Share, Standing, Wait};
 
 fn waits(farm: &Farm, job: u64) -> Vec<Wait> {
-    let mut steps = farm.core.explain(farm.now, JobId(job));
+    let mut steps = farm.core.survey(farm.now).explain(JobId(job));
     assert!(steps.len() <= 1, "{steps:?}");
     steps
         .pop()

@@ -294,7 +294,7 @@ fn a_step_that_is_locked_lacks_nothing() {
     farm.submit(crate::JobPlan::new(JobId(1), plans).unwrap());
     farm.join_with(1, 1, &["device cpu"]);
     let lacks = |farm: &Farm| {
-        let unmet = farm.core.unmet(JobId(1));
+        let unmet = farm.core.survey(farm.now).unmet(JobId(1), 10);
         unmet.into_iter().map(|unmet| (unmet.step.0, unmet.missing.len())).collect::<Vec<_>>()
     };
     assert_eq!(lacks(&farm), [(0, 1)]);
@@ -314,13 +314,13 @@ fn a_worker_that_does_not_fit_waits_and_says_what_it_lacks() {
     farm.join_with(1, 1, &["blender 3.4", "device cpu"]);
     farm.schedule();
     assert!(farm.held.is_empty());
-    let unmet = farm.core.unmet(JobId(1));
+    let unmet = farm.core.survey(farm.now).unmet(JobId(1), 10);
     assert_eq!(unmet.len(), 1);
     assert_eq!(unmet[0].missing.iter().collect::<Vec<_>>(), [&Label::from("blender 5.0")]);
     let labels = ["blender 5.0", "device cpu"].map(Label::from).into_iter().collect();
     let offer = WorkerOffer { name: "w1".into(), slots: 1, labels, ..WorkerOffer::default() };
     farm.act(|core, now, out| core.worker_offer_changed(now, w(1), offer, out));
-    assert!(farm.core.unmet(JobId(1)).is_empty());
+    assert!(farm.core.survey(farm.now).unmet(JobId(1), 10).is_empty());
     farm.drain();
     assert_eq!(farm.state(1), JobState::Completed);
 }

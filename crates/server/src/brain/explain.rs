@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use kiln_api::{Explanation, TimeLeft, UnmetView, WaitReason};
-use kiln_core::{Forecast, Lack, Occupant, Party, Wait};
+use kiln_core::{Forecast, Lack, Occupant, Party, Survey, Unmet, Wait};
 use kiln_types::{JobId, WorkerId};
 
 use super::Farm;
@@ -17,8 +17,9 @@ impl Farm {
         let view = self.core.job(job)?;
         let live = self.jobs.get(&job)?;
         let now = self.clock.now();
+        let mut survey = self.core.survey(now);
         let mut reasons = Vec::new();
-        for (step, waits) in self.core.explain(now, job) {
+        for (step, waits) in survey.explain(job) {
             let Some(kind) = live.spec.kind_of(step) else { continue };
             let tasks = view.steps.get(usize::from(step.0)).map_or(0, |step| step.counts.waiting);
             let texts = waits.iter().map(|wait| self.sentence_of(job, wait)).collect();
@@ -29,27 +30,24 @@ impl Farm {
             state: view.state,
             counts: super::look::counts(view.counts()),
             reasons,
-            unmet: self.unmet(job),
+            unmet: self.unmet(&mut survey, job),
             left,
         })
     }
 
-    /// Why nothing of a job that waits runs: a sentence, and what each connected worker lacks.
-    pub(super) fn waits_for(&self, job: JobId) -> (Option<String>, Vec<UnmetView>) {
-        let waits = self.core.explain(self.clock.now(), job).into_iter().flat_map(|(_, waits)| waits).next();
-        (waits.map(|wait| self.sentence_of(job, &wait)), self.unmet(job))
+    /// Why nothing of a job that waits runs: a sentence, and what connected workers lack.
+    pub(super) fn waits_for(&self, survey: &mut Survey, job: JobId) -> (Option<String>, Vec<UnmetView>) {
+        let wait = survey.explain(job).into_iter().flat_map(|(_, waits)| waits).next();
+        (wait.map(|wait| self.sentence_of(job, &wait)), self.unmet(survey, job))
     }
 
-    fn unmet(&self, job: JobId) -> Vec<UnmetView> {
-        let unmet = self.core.unmet(job).into_iter();
-        let mut views: Vec<UnmetView> = unmet
-            .map(|unmet| UnmetView {
-                worker: self.name_of(unmet.worker),
-                missing: worded(unmet.missing.into_iter().map(|label| label.0).collect())
-                    .into_iter()
-                    .collect(),
-            })
-            .collect();
+    fn unmet(&self, survey: &mut Survey, job: JobId) -> Vec<UnmetView> {
+        let view = |unmet: Unmet| UnmetView {
+            worker: self.name_of(unmet.worker),
+            missing: worded(unmet.missing.into_iter().map(|label| label.0).collect()).into_iter().collect(),
+        };
+        let mut views: Vec<UnmetView> =
+            survey.unmet(job, UnmetView::MAX_LISTED).into_iter().map(view).collect();
         views.sort_by(|a, b| a.worker.cmp(&b.worker));
         views.dedup();
         views

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use kiln_api::{RunningView, SickView, TaskCounts, TimeLeft, UnmetView, WorkerView};
+use kiln_core::Survey;
 use kiln_types::{JobId, JobState, WorkerId, WorkerState};
 
 use super::{Farm, explain::time_left};
@@ -26,8 +27,18 @@ pub(crate) struct LiveStep {
 }
 
 impl Farm {
-    /// `None` where the job has ended some time ago, or does not exist.
+    /// Each `None` where the job has ended some time ago, or does not exist.
+    pub(crate) fn job_views(&self, jobs: &[JobId]) -> Vec<Option<LiveJobView>> {
+        let mut survey = self.core.survey(self.clock.now());
+        jobs.iter().map(|job| self.surveyed(&mut survey, *job)).collect()
+    }
+
+    /// The same of one.
     pub(crate) fn job_view(&self, job: JobId) -> Option<LiveJobView> {
+        self.surveyed(&mut self.core.survey(self.clock.now()), job)
+    }
+
+    fn surveyed(&self, survey: &mut Survey, job: JobId) -> Option<LiveJobView> {
         let live = self.jobs.get(&job)?;
         let view = self.core.job(job)?;
         let steps = view.steps.iter().map(|step| LiveStep { tasks: counts(step.counts), inside: 0.0 });
@@ -43,7 +54,7 @@ impl Farm {
         let stuck = matches!(view.state, JobState::Queued | JobState::Running)
             && all.assigned + all.running == 0
             && all.waiting > 0;
-        let (waits_for, unmet) = if stuck { self.waits_for(job) } else { (None, Vec::new()) };
+        let (waits_for, unmet) = if stuck { self.waits_for(survey, job) } else { (None, Vec::new()) };
         Some(LiveJobView {
             state: view.state,
             steps,
@@ -55,10 +66,12 @@ impl Farm {
         })
     }
 
-    pub(crate) fn worker_views(&self) -> Vec<WorkerView> {
-        let mut views: Vec<WorkerView> = self.workers.keys().filter_map(|id| self.worker_view(*id)).collect();
-        views.sort_by(|a, b| a.name.cmp(&b.name));
-        views
+    /// All that the records know, by their names.
+    pub(crate) fn workers_by_name(&self) -> Vec<WorkerId> {
+        let mut all: Vec<(&str, WorkerId)> =
+            self.workers.iter().map(|(id, known)| (known.name.as_str(), *id)).collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, id)| id).collect()
     }
 
     pub(crate) fn worker_view(&self, id: WorkerId) -> Option<WorkerView> {

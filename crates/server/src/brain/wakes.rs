@@ -32,15 +32,14 @@ impl Farm {
         if sleepers.is_empty() {
             return (Vec::new(), sleepers);
         }
-        let now = self.clock.now();
+        let mut survey = self.core.survey(self.clock.now());
         let waits = |(job, live): (&JobId, &LiveJob)| {
             let view = self.core.job(*job)?;
             if view.state.is_end() || view.counts().waiting == 0 {
                 return None;
             }
-            let steps = self
-                .core
-                .explain(now, *job)
+            let steps = survey
+                .explain(*job)
                 .into_iter()
                 .filter(|(_, waits)| !waits.is_empty() && waits.iter().all(wants_workers));
             let tasks = steps.map(|(step, _)| view.steps[usize::from(step.0)].counts.waiting).sum();

@@ -13,16 +13,26 @@ use kiln_types::WorkerWish;
 use super::submit::check_word;
 use crate::{
     App,
-    brain::{Input, Setting, no_worker},
+    brain::{Farm, Input, Setting, no_worker},
     links,
     problem::{Answer, Fault, Json, Path},
 };
+
+/// Workers that are looked at before others have their turn: the list of a large farm holds up nobody.
+const LOOKED_AT: usize = 500;
 
 /// Every worker that the farm knows, connected or not.
 #[utoipa::path(get, path = "/api/v1/workers", tag = "workers",
     responses((status = 200, body = WorkerList), (status = "default", body = Problem)))]
 pub(super) async fn list(State(app): State<Arc<App>>) -> Answer<axum::Json<WorkerList>> {
-    let workers = app.brain.look(|farm| farm.worker_views()).await?;
+    let all = app.brain.look(|farm| farm.workers_by_name()).await?;
+    let mut workers = Vec::with_capacity(all.len());
+    for some in all.chunks(LOOKED_AT) {
+        let some = some.to_vec();
+        let views =
+            move |farm: &Farm| some.into_iter().filter_map(|id| farm.worker_view(id)).collect::<Vec<_>>();
+        workers.extend(app.brain.look(views).await?);
+    }
     Ok(axum::Json(WorkerList { workers }))
 }
 
