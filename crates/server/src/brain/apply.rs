@@ -221,7 +221,7 @@ impl Brain {
         let now = self.farm.clock.now();
         let at_ms = unix_ms();
         let worker = hello.id;
-        let name = self.free_name(worker, &hello.name);
+        let name = self.farm.workers.free_name(worker, &hello.name);
         let held = std::mem::take(&mut hello.held);
         let said = Said::of(hello);
         let slots = said.slots;
@@ -252,24 +252,6 @@ impl Brain {
         // First, or it would be told what it wished itself when it left.
         self.farm.core.set_wish(now, worker, wish, &mut self.batch.outbox);
         self.farm.core.worker_joined(now, worker, offer, &held, &mut self.batch.outbox);
-    }
-
-    /// The wanted name, with a number behind it where another worker has it.
-    fn free_name(&self, worker: WorkerId, wanted: &str) -> String {
-        let clean: String = wanted.trim().chars().filter(|c| !c.is_control() && *c != '/').take(60).collect();
-        let clean = if clean.is_empty() { "worker".to_owned() } else { clean };
-        let free = |name: &str| self.farm.workers.named(name).is_none_or(|other| other == worker);
-        if free(&clean) {
-            return clean;
-        }
-        let mut number = 2;
-        loop {
-            let name = format!("{clean}-{number}");
-            if free(&name) {
-                return name;
-            }
-            number += 1;
-        }
     }
 
     fn up(&mut self, worker: WorkerId, up: Up) {

@@ -9,11 +9,19 @@ use kiln_types::{AttemptId, Epoch, JobId, WorkerId};
 
 use super::farm::{Known, LiveAttempt, Started};
 
+/// Characters of a worker's name, before the number behind it.
+const MAX_NAME: usize = 60;
+/// Behind the second that wants a name.
+const FIRST_NUMBER: u32 = 2;
+
 /// All workers that the records know. No two have one name.
 #[derive(Default)]
 pub(crate) struct Workers {
     all: HashMap<WorkerId, Known>,
     names: HashMap<String, WorkerId>,
+    /// Behind a name that several want, all numbers below this are taken: a thousand machines of one image join in a
+    /// thousand steps.
+    numbers: HashMap<String, u32>,
 }
 
 impl Deref for Workers {
@@ -48,8 +56,43 @@ impl Workers {
     pub(super) fn remove(&mut self, id: WorkerId) -> Option<Known> {
         let old = self.all.remove(&id)?;
         self.names.remove(&old.name);
+        if let Some((name, number)) = numbered(&old.name)
+            && let Some(next) = self.numbers.get_mut(name)
+        {
+            *next = number.min(*next);
+        }
         Some(old)
     }
+
+    /// The wanted name, where another worker has it with a number behind it: the one that this worker has, else the
+    /// first that is free.
+    pub(super) fn free_name(&mut self, worker: WorkerId, wanted: &str) -> String {
+        let name: String =
+            wanted.trim().chars().filter(|c| !c.is_control() && *c != '/').take(MAX_NAME).collect();
+        let name = if name.is_empty() { "worker".to_owned() } else { name };
+        if self.named(&name).is_none_or(|other| other == worker) {
+            return name;
+        }
+        let own = self.all.get(&worker).map(|known| &known.name);
+        if let Some(own) = own.filter(|own| numbered(own).is_some_and(|(of, _)| of == name)) {
+            return own.clone();
+        }
+        let next = self.numbers.entry(name.clone()).or_insert(FIRST_NUMBER);
+        loop {
+            let numbered = format!("{name}-{next}");
+            if !self.names.contains_key(&numbered) {
+                return numbered;
+            }
+            *next += 1;
+        }
+    }
+}
+
+/// A name with a number behind it, as [`Workers::free_name`] gives them.
+fn numbered(name: &str) -> Option<(&str, u32)> {
+    let (name, digits) = name.rsplit_once('-')?;
+    let number: u32 = digits.parse().ok().filter(|number| *number >= FIRST_NUMBER)?;
+    (number.to_string() == digits).then_some((name, number))
 }
 
 /// Before all others.
@@ -111,5 +154,66 @@ impl Attempts {
     pub(super) fn running(&self, job: JobId) -> impl Iterator<Item = (AttemptId, &LiveAttempt)> {
         let ids = self.running.range((job, FIRST)..).take_while(move |(of, _)| *of == job);
         ids.filter_map(|(_, id)| Some((*id, self.all.get(id)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_types::WorkerWish;
+
+    use super::*;
+
+    impl Workers {
+        fn join(&mut self, id: u64, wanted: &str) -> String {
+            let id = WorkerId::from_bits(id);
+            let name = self.free_name(id, wanted);
+            let known = Known {
+                name: name.clone(),
+                said: Default::default(),
+                wish: WorkerWish::Work,
+                pools: BTreeSet::new(),
+                last_seen_ms: 0,
+                link: None,
+            };
+            self.insert(id, known);
+            name
+        }
+
+        fn leave(&mut self, id: u64) {
+            self.remove(WorkerId::from_bits(id)).unwrap();
+        }
+    }
+
+    #[test]
+    fn workers_that_want_one_name_get_numbers_and_keep_them() {
+        let mut workers = Workers::default();
+        let names: Vec<String> = (1..=4).map(|id| workers.join(id, "node")).collect();
+        assert_eq!(names, ["node", "node-2", "node-3", "node-4"]);
+        assert_eq!(workers.join(3, "node"), "node-3", "who comes back is who it was");
+        assert_eq!(workers.join(5, "node-4"), "node-4-2");
+        assert_eq!(workers.join(6, "node-5"), "node-5");
+        assert_eq!(workers.join(7, "node"), "node-6", "the one between is taken");
+        // What comes free is given again, the first of all too.
+        workers.leave(3);
+        workers.leave(2);
+        assert_eq!(workers.join(8, "node"), "node-2");
+        assert_eq!(workers.join(9, "node"), "node-3");
+        assert_eq!(workers.join(10, "node"), "node-7");
+        workers.leave(1);
+        assert_eq!(workers.join(4, "node"), "node", "who wants the name itself gets it once it is free");
+        assert_eq!(workers.join(11, "node"), "node-4");
+        assert_eq!(workers.join(12, " a/b\n "), "ab");
+        assert_eq!(workers.join(13, ""), "worker");
+    }
+
+    #[test]
+    fn the_number_of_a_name_is_not_searched_from_the_first() {
+        let mut workers = Workers::default();
+        for id in 1..=1000 {
+            workers.join(id, "node");
+        }
+        assert_eq!(workers.numbers["node"], 1000, "where the next begins to look");
+        workers.leave(500);
+        assert_eq!(workers.numbers["node"], 500);
     }
 }
