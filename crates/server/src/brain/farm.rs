@@ -26,6 +26,8 @@ use crate::clock::{Clock, unix_ms};
 
 /// Milliseconds for which an ended job stays in memory, so that late reports of it are still understood.
 const KEEP_ENDED_MS: u64 = 10 * 60 * 1000;
+/// Between two looks for those that have.
+const SWEEP_MS: u64 = 1000;
 /// Tags, or network cards, of one worker.
 const MAX_LISTED: usize = 64;
 /// Characters of one text that a worker says of itself.
@@ -45,6 +47,8 @@ pub(crate) struct Farm {
     pub shares: BTreeMap<Party, Share>,
     /// How many there are of what the farm has only so many.
     pub limits: BTreeMap<String, u32>,
+    /// When it was last looked which jobs have ended long ago.
+    pub swept: Moment,
 }
 
 pub(crate) struct LiveJob {
@@ -263,6 +267,10 @@ impl Farm {
 
     pub(super) fn forget_ended_jobs(&mut self) {
         let now = self.clock.now();
+        if now.since(self.swept) < SWEEP_MS {
+            return;
+        }
+        self.swept = now;
         let old: Vec<JobId> = self
             .jobs
             .iter()

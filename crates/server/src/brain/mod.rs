@@ -1,8 +1,11 @@
 //! The one place that decides.
 //!
-//! All inputs arrive on one channel. The brain takes every input that waits, applies each to the core, writes
-//! all consequences in one transaction, and only then answers, pushes to workers and publishes events: nothing
-//! is told before it is on disk, and many decisions share one flush of the disk.
+//! A turn takes what waits, applies each input to the core, writes all consequences in one transaction, and only then
+//! answers, pushes to workers and publishes events: nothing is told before it is on disk, and many decisions share one
+//! flush of the disk.
+//!
+//! Nobody waits long behind others: a turn takes and hands out only so much ([`AT_ONCE`]), people are heard before
+//! workers, and whoever only looks does so between two turns, when all that there is to see is on disk.
 
 mod absorb;
 mod apply;
@@ -17,6 +20,8 @@ mod restore;
 mod roster;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod turn_tests;
 mod wakes;
 
 use std::sync::Arc;
@@ -42,8 +47,13 @@ use crate::{
 };
 use batch::Batch;
 
-/// Inputs that wait at most; senders of more wait themselves.
+/// Inputs of workers that wait at most; senders of more wait themselves.
 const QUEUE: usize = 4096;
+/// Requests of people that wait at most.
+const ASKED: usize = 1024;
+/// Inputs that one turn takes from either at most: who asks something waits for one turn, and that is applied and
+/// written within some milliseconds.
+const AT_ONCE: usize = 256;
 
 /// Something that the brain has to answer.
 pub(crate) enum Input {
@@ -168,33 +178,53 @@ pub(crate) enum JobVerb {
 /// Speaks to the brain; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct BrainHandle {
-    inputs: mpsc::Sender<Input>,
+    told: mpsc::Sender<Input>,
+    asked: mpsc::Sender<Input>,
 }
 
 impl BrainHandle {
-    /// Waits while the brain is behind. An input after the brain's end is dropped, its reply with it.
+    /// What a worker's link has to say, in the order in which it says it. Waits while the brain is behind. An input
+    /// after the brain's end is dropped, its reply with it.
     pub(crate) async fn tell(&self, input: Input) {
-        let _ = self.inputs.send(input).await;
+        let _ = self.told.send(input).await;
     }
 
     /// Sends an input and waits for its answer, which comes when its consequences are on disk.
     pub(crate) async fn ask<T>(&self, input: impl FnOnce(Reply<T>) -> Input) -> Answer<T> {
         let (reply, answer) = oneshot::channel();
-        self.tell(input(reply)).await;
+        let _ = self.asked.send(input(reply)).await;
         answer.await.unwrap_or_else(|_| Err(stopping()))
     }
 
-    /// Reads the live state.
+    /// Reads the live state, as it is on disk.
     pub(crate) async fn look<T, F>(&self, look: F) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Farm) -> T + Send + 'static,
+    {
+        Self::look_by(&self.asked, look).await
+    }
+
+    /// The same, when all that was told before is on disk.
+    pub(crate) async fn look_behind<T, F>(&self, look: F) -> Answer<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Farm) -> T + Send + 'static,
+    {
+        Self::look_by(&self.told, look).await
+    }
+
+    async fn look_by<T, F>(way: &mpsc::Sender<Input>, look: F) -> Answer<T>
     where
         T: Send + 'static,
         F: FnOnce(&Farm) -> T + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         let look: Look = Box::new(move |farm| {
+            // Whoever asked may have gone.
             let _ = reply.send(look(farm));
         });
-        self.tell(Input::Look(look)).await;
+        let _ = way.send(Input::Look(look)).await;
         answer.await.map_err(|_| stopping())
     }
 }
@@ -210,7 +240,8 @@ pub(crate) struct Brain {
     store: Store,
     hub: Arc<Hub>,
     logs: Logs,
-    inputs: mpsc::Receiver<Input>,
+    told: mpsc::Receiver<Input>,
+    asked: mpsc::Receiver<Input>,
 }
 
 impl Brain {
@@ -226,9 +257,10 @@ impl Brain {
         heartbeat_ms: u64,
     ) -> Result<(Self, BrainHandle), ServerError> {
         let farm = restore::farm(&store, config, heartbeat_ms).await?;
-        let (sender, inputs) = mpsc::channel(QUEUE);
-        let brain = Self { farm, batch: Batch::default(), store, hub, logs, inputs };
-        Ok((brain, BrainHandle { inputs: sender }))
+        let (tell, told) = mpsc::channel(QUEUE);
+        let (ask, asked) = mpsc::channel(ASKED);
+        let brain = Self { farm, batch: Batch::default(), store, hub, logs, told, asked };
+        Ok((brain, BrainHandle { told: tell, asked: ask }))
     }
 
     /// Runs until `stop`, and then until no input waits.
@@ -236,7 +268,7 @@ impl Brain {
     /// # Errors
     /// Where the records could not be written: then nothing of the last inputs was acknowledged.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
-        let mut waiting = Vec::new();
+        let (mut asked, mut told) = (Vec::new(), Vec::new());
         loop {
             let deadline = self.farm.next_deadline();
             let alarm = async {
@@ -247,19 +279,35 @@ impl Brain {
             };
             let stopped = tokio::select! {
                 biased;
-                _ = self.inputs.recv_many(&mut waiting, QUEUE) => false,
+                _ = self.asked.recv_many(&mut asked, AT_ONCE) => false,
+                _ = self.told.recv_many(&mut told, AT_ONCE) => false,
                 () = alarm => false,
                 () = stop.cancelled() => true,
             };
-            for input in waiting.drain(..) {
-                self.take(input).await?;
-            }
-            self.turn().await?;
-            if stopped && self.inputs.is_empty() {
+            self.round(&mut asked, &mut told).await?;
+            if stopped && self.asked.is_empty() && self.told.is_empty() {
                 self.farm.touch_all(&mut self.batch);
                 return self.turn().await;
             }
         }
+    }
+
+    /// One turn, of these inputs and as much more as it may take.
+    async fn round(&mut self, asked: &mut Vec<Input>, told: &mut Vec<Input>) -> Result<(), StoreError> {
+        fill(asked, &mut self.asked);
+        fill(told, &mut self.told);
+        // Before anything changes: what there is to see now is on disk.
+        let mut wishes = Vec::with_capacity(asked.len());
+        for input in asked.drain(..) {
+            match input {
+                Input::Look(look) => look(&self.farm),
+                wish => wishes.push(wish),
+            }
+        }
+        for input in wishes.into_iter().chain(told.drain(..)) {
+            self.take(input).await?;
+        }
+        self.turn().await
     }
 
     /// Lets the core act on the time and hand out work; then writes, then speaks.
@@ -352,5 +400,14 @@ impl Brain {
             Some(stored) => restore::job(&mut self.farm, &self.store, stored).await,
             None => Ok(()),
         }
+    }
+}
+
+/// Up to [`AT_ONCE`] of what waits.
+fn fill(taken: &mut Vec<Input>, waiting: &mut mpsc::Receiver<Input>) {
+    while taken.len() < AT_ONCE
+        && let Ok(input) = waiting.try_recv()
+    {
+        taken.push(input);
     }
 }

@@ -39,6 +39,7 @@ pub(super) async fn farm(
         workers: Default::default(),
         shares: Default::default(),
         limits: store.limits().await?,
+        swept: kiln_core::Moment(0),
     };
     for row in store.shares().await? {
         let (party, share) =

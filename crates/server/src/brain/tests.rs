@@ -24,6 +24,16 @@ fn bundle(count: i32) -> BundleId {
     BundleId(BlobHash::of(format!("bundle {}", count % BUNDLES).as_bytes()))
 }
 
+pub(super) fn new_bundle(count: i32) -> NewBundle {
+    NewBundle {
+        id: bundle(count),
+        owner: Owner::default(),
+        project: Project::default(),
+        size: 1,
+        blobs: vec![],
+    }
+}
+
 /// A worker's side: what it holds.
 struct Puppet {
     id: WorkerId,
@@ -77,14 +87,7 @@ impl World {
     }
 
     async fn bring_bundles(&mut self) {
-        let new = |count| NewBundle {
-            id: bundle(count),
-            owner: Owner::default(),
-            project: Project::default(),
-            size: 1,
-            blobs: vec![],
-        };
-        let made = |count| Write::InsertBundle { bundle: new(count), at_ms: 1 };
+        let made = |count| Write::InsertBundle { bundle: new_bundle(count), at_ms: 1 };
         self.brain().store.commit((0..BUNDLES).map(made).collect()).await.unwrap();
     }
 
@@ -507,7 +510,7 @@ fn baked(job: JobId, attempt: AttemptId) -> NewBundle {
     }
 }
 
-fn spec(count: i32, order: &str, bakes: bool) -> JobSpec {
+pub(super) fn spec(count: i32, order: &str, bakes: bool) -> JobSpec {
     JobSpec {
         name: "shot".to_owned(),
         owner: Owner::default(),
@@ -536,7 +539,7 @@ fn spec(count: i32, order: &str, bakes: bool) -> JobSpec {
     }
 }
 
-fn hello(id: WorkerId, held: Vec<Held>) -> Hello {
+pub(super) fn hello(id: WorkerId, held: Vec<Held>) -> Hello {
     Hello {
         slots: 2,
         blenders: vec![kiln_api::BlenderOffer {
