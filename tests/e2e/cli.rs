@@ -1,5 +1,6 @@
 //! The commands as people and programs use them.
 
+use kiln_testkit::scene;
 use serde_json::Value;
 
 use crate::support::Home;
@@ -69,6 +70,35 @@ fn an_empty_farm_answers_every_list() {
     assert!(home.run(&["workers"]).out.contains("no workers"));
     assert_eq!(server.interrupt(), 0);
     home.run(&["jobs"]).refused(3, &["no farm is known here"]);
+}
+
+#[test]
+fn jobs_are_listed_by_state_user_and_project() {
+    let home = Home::new();
+    home.copy(&scene("basic"), "shot.blend");
+    let _server = home.server(&[]);
+    let of = |user: &str, project: &str| {
+        home.submit(&["shot.blend", "--frames", "1", "--user", user, "--project", project])
+    };
+    let (first, second, third) = (of("ana", "film"), of("ana", "spot"), of("ben", "film"));
+    assert_eq!(home.run(&["jobs", "cancel", &second]).code, 0);
+    assert_eq!(home.run(&["jobs", "pause", &third]).code, 0);
+    let listed = |args: &[&str]| -> Vec<String> {
+        let list = home.json(&[&["jobs"], args, &["--json"]].concat());
+        list["jobs"].as_array().unwrap().iter().map(|job| job["id"].to_string()).collect()
+    };
+    assert_eq!(listed(&[]), [&third[..], &second, &first]);
+    assert_eq!(listed(&["--state", "queued,running,paused"]), [&third[..], &first]);
+    assert_eq!(listed(&["list", "--state", "cancelled"]), [&second[..]]);
+    assert_eq!(listed(&["--user", "ana"]), [&second[..], &first]);
+    assert_eq!(listed(&["--project", "film", "--limit", "1"]), [&third[..]]);
+    assert_eq!(listed(&["--user", "ana", "--project", "film", "--state", "queued"]), [&first[..]]);
+    let none = home.run(&["jobs", "--user", "nobody"]);
+    assert_eq!(none.code, 0);
+    assert!(none.out.contains("no such jobs"), "{}", none.out);
+    home.run(&["jobs", "--state", "sleeping"]).refused(2, &["sleeping", "paused"]);
+    let help = home.run(&["jobs", "list", "--help"]).out;
+    assert!(help.contains("kiln jobs list --state queued,running,paused --user ana"), "{help}");
 }
 
 #[test]

@@ -6,12 +6,26 @@ use kiln_api::{
     AttemptsPage, ChangeJob, Collect, Collected, Explanation, ExtendJob, Fetched, JobList, JobReport,
     JobView, OutputsPage, RerenderJob, SubmitJob, TasksPage, WorkerList, WorkerView,
 };
-use kiln_types::{AttemptId, FrameSet, JobId, StepIndex, TaskIndex, TaskState};
+use kiln_types::{AttemptId, FrameSet, JobId, JobState, Owner, Project, StepIndex, TaskIndex, TaskState};
 use reqwest::Method;
 
 use crate::{Client, ClientError, routes};
 
-/// Which jobs a list shows.
+/// Which jobs a list shows, newest first; the default shows as many as the server gives at once.
+#[derive(Debug, Clone, Default)]
+pub struct WhichJobs {
+    /// None at all means every state.
+    pub states: Vec<JobState>,
+    pub user: Option<Owner>,
+    pub project: Option<Project>,
+    pub archived: Archived,
+    /// At most so many; goes to 500.
+    pub limit: Option<u32>,
+    /// Only older ones than this.
+    pub before: Option<JobId>,
+}
+
+/// Whether a list shows the jobs that are archived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Archived {
     #[default]
@@ -31,23 +45,28 @@ impl Client {
         self.post(&routes::jobs(), job).await
     }
 
-    /// Newest first, those before `before`; at most `limit`, which goes to 500.
+    /// A page of jobs.
     ///
     /// # Errors
     /// As all.
-    pub async fn jobs(
-        &self,
-        before: Option<JobId>,
-        limit: Option<u32>,
-        archived: Archived,
-    ) -> Result<JobList, ClientError> {
+    pub async fn jobs(&self, which: &WhichJobs) -> Result<JobList, ClientError> {
+        let WhichJobs { states, user, project, archived, limit, before } = which;
+        let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
+        let states = (!states.is_empty()).then(|| states.join(","));
         let archived = match archived {
             Archived::No => None,
             Archived::Only => Some("only"),
             Archived::All => Some("all"),
         };
-        let parameters =
-            [("before", shown(&before)), ("limit", shown(&limit)), ("archived", shown(&archived))];
+        let (user, project) = (user.as_ref().map(|user| &user.0), project.as_ref().map(|project| &project.0));
+        let parameters = [
+            ("state", shown(&states)),
+            ("user", shown(&user)),
+            ("project", shown(&project)),
+            ("archived", shown(&archived)),
+            ("limit", shown(limit)),
+            ("before", shown(before)),
+        ];
         self.get(&routes::with(routes::jobs(), &parameters)).await
     }
 

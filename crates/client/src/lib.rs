@@ -34,7 +34,7 @@ pub use fetch::{FetchError, Fetcher, How, Landed};
 pub use folder::{OutFolder, Stamp};
 pub use hash_cache::HashCache;
 pub use http::Client;
-pub use jobs::Archived;
+pub use jobs::{Archived, WhichJobs};
 pub use link::{LinkReceiver, LinkSender, WorkerLink};
 pub use naming::Naming;
 pub use prepared::Prepared;

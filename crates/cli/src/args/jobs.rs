@@ -4,14 +4,14 @@ use std::{num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use kiln_client::Existing;
-use kiln_types::{AttemptId, FrameSet, JobId, Priority};
+use kiln_types::{AttemptId, FrameSet, JobId, JobState, Priority};
 
 use super::{At, FarmArgs, Jobs, OrNone};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(
-    after_help = "Examples:\n  kiln jobs\n  kiln jobs show 7\n  kiln jobs wait 7\n  kiln jobs retry 7\n  \
+    after_help = "Examples:\n  kiln jobs\n  kiln jobs --state queued,running,paused --user ana\n  kiln jobs show 7\n  kiln jobs wait 7\n  kiln jobs retry 7\n  \
     kiln jobs rerender 7 --frames 20-30\n  kiln jobs logs 7 --frame 12\n  kiln jobs archive 3 4 5"
 )]
 pub struct JobsArgs {
@@ -28,6 +28,15 @@ pub struct ListArgs {
     /// How many jobs, newest first.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub limit: u32,
+    /// Only jobs in this state: queued, running, paused, completed, failed or cancelled; several with commas between.
+    #[arg(long, value_name = "STATE[,STATE]", value_delimiter = ',')]
+    pub state: Vec<JobState>,
+    /// Only jobs of this user.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Only jobs of this project.
+    #[arg(long, value_name = "NAME")]
+    pub project: Option<String>,
     /// Only jobs that are archived.
     #[arg(long, conflicts_with = "all")]
     pub archived: bool,
@@ -58,6 +67,8 @@ pub struct OneJob {
 #[derive(Debug, Subcommand)]
 pub enum JobsCommand {
     /// The newest jobs.
+    #[command(after_help = "Examples:\n  kiln jobs list --limit 100\n  kiln jobs list --state running\n  \
+        kiln jobs list --state queued,running,paused --user ana\n  kiln jobs list --state failed --project film --all")]
     List {
         #[command(flatten)]
         list: ListArgs,

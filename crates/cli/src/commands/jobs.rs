@@ -1,8 +1,10 @@
 //! `kiln jobs`: list, show, and the verbs.
 
 use kiln_api::{AttemptView, ChangeJob, JobView, Kept};
-use kiln_client::{Archived, Client, ClientError};
-use kiln_types::{AttemptState, GpuUse, JobId, JobStanding, Needs, RenderSettings, Resolution};
+use kiln_client::{Archived, Client, ClientError, WhichJobs};
+use kiln_types::{
+    AttemptState, GpuUse, JobId, JobStanding, Needs, Owner, Project, RenderSettings, Resolution,
+};
 use serde_json::json;
 
 use super::{Context, attach, failures};
@@ -133,15 +135,23 @@ async fn list(context: &Context, args: &ListArgs, farm: &FarmArgs) -> Outcome<Ex
         (false, true) => Archived::All,
         (false, false) => Archived::No,
     };
+    let mut which = WhichJobs {
+        states: args.state.clone(),
+        user: args.user.clone().map(Owner),
+        project: args.project.clone().map(Project),
+        archived,
+        ..WhichJobs::default()
+    };
+    let filtered = !which.states.is_empty() || which.user.is_some() || which.project.is_some();
     let mut jobs: Vec<JobView> = Vec::new();
-    let mut before = None;
     loop {
         let left = args.limit - u32::try_from(jobs.len()).unwrap_or(u32::MAX).min(args.limit);
-        let page = client.jobs(before, Some(left.min(500)), archived).await?;
+        which.limit = Some(left.min(500));
+        let page = client.jobs(&which).await?;
         let empty = page.jobs.is_empty();
         jobs.extend(page.jobs);
-        before = page.next;
-        if before.is_none() || empty || jobs.len() >= args.limit as usize {
+        which.before = page.next;
+        if which.before.is_none() || empty || jobs.len() >= args.limit as usize {
             break;
         }
     }
@@ -149,6 +159,7 @@ async fn list(context: &Context, args: &ListArgs, farm: &FarmArgs) -> Outcome<Ex
     context.output.result(&json!({ "jobs": jobs }), || {
         if jobs.is_empty() {
             return match archived {
+                _ if filtered => "There are no such jobs; `kiln jobs` lists all.".to_owned(),
                 Archived::Only => "No job is archived. `kiln jobs archive ID` puts one away.".to_owned(),
                 _ => "There are no jobs. `kiln submit shot.blend` makes one.".to_owned(),
             };

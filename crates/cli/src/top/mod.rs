@@ -14,7 +14,6 @@ use std::{
 };
 
 use jiff::{Timestamp, tz::TimeZone};
-use kiln_api::Change;
 use kiln_client::{ClientError, EventStream};
 use ratatui::{buffer::Buffer, layout::Rect};
 use serde_json::json;
@@ -62,15 +61,13 @@ pub async fn run(context: &Context, args: TopArgs) -> Outcome<Exit> {
     let live = human && !args.once && io::stdout().is_terminal() && !dumb;
     // Whatever happens after this is told by the stream, so that nothing falls between it and the first reading.
     let events = client.events(None, None).await?;
-    let mut source = Source::new(client.clone());
-    source.find_open().await?;
+    let source = Source::new(client.clone());
     let first = source.read().await?;
     let mut model = Model::new(client.url().to_owned(), now().ms);
     if let Some(done) = source.recall(&first, now().ms).await? {
         let at = now().ms;
         model.rate.recall(at - SPAN, done.into_iter().map(|done| done.min(at)));
     }
-    source.settle(&first);
     model.read(first, now().ms);
     if live {
         return Live::new(model, source, events)?.stay().await;
@@ -196,14 +193,7 @@ impl Live {
 
     fn on_event(&mut self, event: Result<kiln_api::Event, ClientError>) -> Outcome {
         match event {
-            Ok(event) => {
-                self.model.happened(&event, now().ms);
-                match (event.job, event.change) {
-                    (Some(job), Change::JobDeleted) => self.source.forget(job),
-                    (Some(job), _) => self.source.watch(job),
-                    (None, _) => {}
-                }
-            }
+            Ok(event) => self.model.happened(&event, now().ms),
             Err(error) if error.is_transient() => self.model.lost(error.to_string(), now().ms),
             Err(error) => return Err(error.into()),
         }
@@ -228,7 +218,6 @@ impl Live {
                 self.earliest = Instant::now() + READ.max(took * PEACE);
                 match read {
                     Ok(farm) => {
-                        self.source.settle(&farm);
                         self.model.read(farm, now().ms);
                     }
                     Err(error) if error.is_transient() => self.model.lost(error.to_string(), now().ms),

@@ -1,19 +1,20 @@
 //! Reads the farm from its server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_api::{ChangeJob, JobView};
-use kiln_client::{Archived, Client, ClientError};
-use kiln_types::{AttemptState, JobId};
+use kiln_client::{Client, ClientError, WhichJobs};
+use kiln_types::{AttemptState, JobId, JobState};
 
 use super::{
     model::{Farm, JobVerb, Wish, WorkerVerb},
     rate::SPAN,
 };
 
-/// The newest jobs, which every reading shows.
+/// The newest jobs, whatever became of them, and the newest of those that have not ended.
 const NEWEST: u32 = 60;
-/// Older ones, which are shown for as long as they are open.
+const OPEN: u32 = 160;
+/// Older ones that render.
 const OLDER: usize = 100;
 /// Jobs, and pages of attempts of each, that tell what was done before anybody looked.
 const RECALLED: usize = 8;
@@ -23,18 +24,11 @@ const PAGES: usize = 4;
 #[derive(Clone)]
 pub struct Source {
     client: Client,
-    /// Jobs that may be open and are none of the newest.
-    open: BTreeSet<JobId>,
 }
 
 impl Source {
     pub fn new(client: Client) -> Self {
-        Self { client, open: BTreeSet::new() }
-    }
-
-    /// Something happened to this job: the next reading shows it, however old it is.
-    pub fn watch(&mut self, job: JobId) {
-        self.open.insert(job);
+        Self { client }
     }
 
     /// Jobs and workers as they are now.
@@ -42,48 +36,25 @@ impl Source {
     /// # Errors
     /// Where the server cannot be reached or refuses.
     pub async fn read(&self) -> Result<Farm, ClientError> {
-        let (newest, workers) =
-            tokio::try_join!(self.client.jobs(None, Some(NEWEST), Archived::No), self.client.workers())?;
-        let mut jobs = newest.jobs;
-        let there: BTreeSet<JobId> = jobs.iter().map(|job| job.id).collect();
-        let running = workers.iter().flat_map(|worker| &worker.running).map(|run| run.job);
-        let older: BTreeSet<JobId> = running.chain(self.open.iter().copied()).collect();
-        for id in older.difference(&there).take(OLDER) {
-            match self.client.job(*id).await {
-                Ok(job) => jobs.push(job),
+        let newest = WhichJobs { limit: Some(NEWEST), ..WhichJobs::default() };
+        let states = JobState::ALL.iter().copied().filter(|state| !state.is_end()).collect();
+        let open = WhichJobs { states, limit: Some(OPEN), ..WhichJobs::default() };
+        let (newest, open, workers) =
+            tokio::try_join!(self.client.jobs(&newest), self.client.jobs(&open), self.client.workers())?;
+        // What both lists show is taken from one.
+        let mut jobs: BTreeMap<JobId, JobView> =
+            newest.jobs.into_iter().chain(open.jobs).map(|job| (job.id, job)).collect();
+        let running: BTreeSet<JobId> =
+            workers.iter().flat_map(|worker| &worker.running).map(|run| run.job).collect();
+        for id in running.into_iter().filter(|id| !jobs.contains_key(id)).take(OLDER).collect::<Vec<_>>() {
+            match self.client.job(id).await {
+                Ok(job) => drop(jobs.insert(id, job)),
                 // It was deleted.
                 Err(ClientError::Problem(_)) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(Farm::new(jobs, workers))
-    }
-
-    /// Finds the open jobs among all, however old.
-    ///
-    /// # Errors
-    /// As [`Source::read`].
-    pub async fn find_open(&mut self) -> Result<(), ClientError> {
-        const PAGE: u32 = 500;
-        let mut before = None;
-        loop {
-            let page = self.client.jobs(before, Some(PAGE), Archived::No).await?;
-            self.open.extend(page.jobs.iter().filter(|job| !job.state.is_end()).map(|job| job.id));
-            before = page.next;
-            if before.is_none() || self.open.len() >= OLDER {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Lets go of the jobs that have ended. What this reading does not know may have begun after it.
-    pub fn settle(&mut self, farm: &Farm) {
-        self.open.retain(|id| farm.job(*id).is_none_or(|job| !job.state.is_end()));
-    }
-
-    /// The job was deleted.
-    pub fn forget(&mut self, job: JobId) {
-        self.open.remove(&job);
+        Ok(Farm::new(jobs.into_values().collect(), workers))
     }
 
     /// When frames were done in the last minutes, by the server's clock; `None` where they are too many to ask for.

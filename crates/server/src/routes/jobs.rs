@@ -7,7 +7,7 @@ use kiln_api::{
     ChangeJob, Explanation, ExtendJob, Fetched, JobList, JobView, Problem, RerenderJob, StepView, TaskCounts,
 };
 use kiln_store::{JobFilter, JobRow, StepRow};
-use kiln_types::{JobId, JobState};
+use kiln_types::{JobId, JobState, Owner, Project};
 use serde::Deserialize;
 
 use super::{store_fault, submit::check_after};
@@ -28,6 +28,12 @@ pub(super) struct Which {
     /// Only those in this state; several, with commas between.
     #[param(value_type = Option<String>)]
     state: Option<String>,
+    /// Only those of this user.
+    #[param(value_type = Option<String>)]
+    user: Option<Owner>,
+    /// Only those of this project.
+    #[param(value_type = Option<String>)]
+    project: Option<Project>,
     /// At most so many, 1 to 500; 50 where absent.
     limit: Option<u32>,
     /// Only older ones than this.
@@ -62,13 +68,12 @@ pub(super) async fn list(
         Archived::Only => Some(true),
         Archived::All => None,
     };
-    let filter = JobFilter { states, archived, ..JobFilter::default() };
+    let filter = JobFilter { owner: which.user, project: which.project, archived, states };
     let limit = which.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
     let rows = app.store.jobs(&filter, limit, which.before).await.map_err(store_fault)?;
     let next = (rows.len() == limit as usize).then(|| rows.last().map(|row| row.id)).flatten();
     let ids: Vec<JobId> = rows.iter().map(|row| row.id).collect();
-    let live =
-        app.brain.look(move |farm| ids.into_iter().map(|id| farm.job_view(id)).collect::<Vec<_>>()).await?;
+    let live = app.brain.look(move |farm| farm.job_views(&ids)).await?;
     let jobs = rows.into_iter().zip(live).map(|(row, live)| shown(&app, row, live)).collect();
     Ok(axum::Json(JobList { jobs, next }))
 }

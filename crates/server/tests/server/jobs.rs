@@ -1,7 +1,8 @@
 //! Jobs from the first frame to the last, and every verb.
 
 use kiln_api::{Finish, HeldState, Up, Verdict};
-use kiln_types::{Failure, FailureCause, Generation, JobState, TaskState};
+use kiln_client::WhichJobs;
+use kiln_types::{Failure, FailureCause, Generation, JobState, Owner, Project, TaskState};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
@@ -276,4 +277,45 @@ async fn two_frames_cannot_deliver_one_file() {
         text.contains("Frame 2 wrote out/frame_0001.png, which frame 1 of this job has delivered"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn a_list_shows_the_jobs_that_are_asked_for() {
+    let farm = Farm::start().await;
+    let upload = farm.upload().await;
+    let of = async |user: &str, project: &str| {
+        let body =
+            json!({"source": {"upload": {"id": upload}}, "frames": "1", "user": user, "project": project});
+        let answer = farm.post("/api/v1/jobs", body).await;
+        assert_eq!(answer.status(), StatusCode::CREATED);
+        answer.json::<kiln_api::JobView>().await.unwrap().id
+    };
+    let (first, second) = (of("ana", "film & more").await, of("ana", "spot").await);
+    let (third, fourth) = (of("ben", "film & more").await, of("ben", "spot").await);
+    farm.client.cancel(third).await.unwrap();
+    farm.client.pause(fourth).await.unwrap();
+
+    let list = async |which: WhichJobs| {
+        let page = farm.client.jobs(&which).await.unwrap();
+        page.jobs.iter().map(|job| job.id).collect::<Vec<_>>()
+    };
+    let (user, project) =
+        (|name: &str| Some(Owner(name.to_owned())), |name: &str| Some(Project(name.to_owned())));
+    let open: Vec<JobState> = JobState::ALL.iter().copied().filter(|state| !state.is_end()).collect();
+    assert_eq!(list(WhichJobs::default()).await, [fourth, third, second, first]);
+    let which = WhichJobs { states: open.clone(), ..WhichJobs::default() };
+    assert_eq!(list(which.clone()).await, [fourth, second, first]);
+    assert_eq!(list(WhichJobs { limit: Some(1), before: Some(fourth), ..which.clone() }).await, [second]);
+    assert_eq!(list(WhichJobs { user: user("ben"), ..which.clone() }).await, [fourth]);
+    assert_eq!(list(WhichJobs { project: project("film & more"), ..which }).await, [first]);
+    let which = WhichJobs { user: user("ana"), project: project("spot"), ..WhichJobs::default() };
+    assert_eq!(list(which).await, [second]);
+    let which = WhichJobs { states: vec![JobState::Cancelled], ..WhichJobs::default() };
+    assert_eq!(list(which).await, [third]);
+    assert!(list(WhichJobs { user: user("nobody"), ..WhichJobs::default() }).await.is_empty());
+
+    // As anybody may write it.
+    let answer = farm.get("/api/v1/jobs?state=paused,%20queued,paused&user=ben").await;
+    let page: kiln_api::JobList = answer.json().await.unwrap();
+    assert_eq!(page.jobs.iter().map(|job| job.id).collect::<Vec<_>>(), [fourth]);
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use kiln_api::{JobSource, SubmitJob, UploadFinished};
-use kiln_client::ClientError;
+use kiln_client::{Archived, ClientError, WhichJobs};
 use kiln_server::{Expires, Retention};
 use kiln_types::{BlobHash, Bundle, BundleFile, BundleId, JobId, JobState, RelPath};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -24,6 +24,10 @@ const CLIENTS: u64 = 4;
 const ROUNDS: u32 = 12;
 /// Textures that the clients share.
 const SHARED: u64 = 3;
+
+fn every_one() -> WhichJobs {
+    WhichJobs { archived: Archived::All, ..WhichJobs::default() }
+}
 
 /// How often each thing happened, so that the test cannot pass by having met nothing.
 #[derive(Default)]
@@ -107,7 +111,7 @@ impl Person {
 
     /// The open jobs of this bundle.
     async fn needing(&self, bundle: BundleId) -> Vec<JobId> {
-        let jobs = self.farm.client.jobs(None, None, kiln_client::Archived::All).await.unwrap().jobs;
+        let jobs = self.farm.client.jobs(&every_one()).await.unwrap().jobs;
         let open = jobs.iter().filter(|job| job.spec.session.bundle == bundle && !job.state.is_end());
         open.map(|job| job.id).collect()
     }
@@ -306,7 +310,7 @@ async fn nothing_that_is_needed_is_lost_and_nothing_else_stays() {
     }
 
     // What is left goes when it is let go of; the disk is empty then.
-    for job in farm.client.jobs(None, None, kiln_client::Archived::All).await.unwrap().jobs {
+    for job in farm.client.jobs(&every_one()).await.unwrap().jobs {
         farm.client.delete(job.id, true).await.unwrap();
     }
     farm.collect_as_of(SystemTime::now() + Duration::from_secs(8 * 24 * 60 * 60)).await;

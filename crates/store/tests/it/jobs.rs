@@ -1,7 +1,7 @@
 //! Jobs, and all that the brain needs to go on with them.
 
 use kiln_store::{JobFilter, StoredStep, TaskFaults, TaskRun, Write};
-use kiln_types::{AttemptState, Generation, JobId, JobState, Owner, TaskIndex, TaskState};
+use kiln_types::{AttemptState, Generation, JobId, JobState, Owner, Project, TaskIndex, TaskState};
 
 use crate::{
     STEP, attempt, closed_as, committed, failure, fresh, insert, open, opened, spec, started, task, worker,
@@ -116,6 +116,21 @@ async fn lists_are_filtered_and_paged() {
     assert_eq!(ids(ana, 10, None).await, [4]);
     let ended = JobFilter { states: vec![JobState::Completed, JobState::Failed], ..JobFilter::default() };
     assert_eq!(ids(ended, 10, None).await, [2]);
+    let project = |name: &str| Some(Project(name.to_owned()));
+    let of = |owner: &str, name: &str, state| JobFilter {
+        owner: Some(Owner(owner.to_owned())),
+        project: project(name),
+        states: vec![state, state],
+        archived: None,
+    };
+    let theirs = spec("shot", "1");
+    assert_eq!(ids(of("ana", &theirs.project.0, JobState::Queued), 10, None).await, [4]);
+    assert!(ids(of("ana", &theirs.project.0, JobState::Completed), 10, None).await.is_empty());
+    assert!(ids(of("ana", "another", JobState::Queued), 10, None).await.is_empty());
+    // Of several states, newest first all the same, page by page.
+    let mixed = JobFilter { states: vec![JobState::Completed, JobState::Queued], ..JobFilter::default() };
+    assert_eq!(ids(mixed.clone(), 2, Some(JobId(5))).await, [4, 3]);
+    assert_eq!(ids(mixed, 2, Some(JobId(3))).await, [2, 1]);
 }
 
 #[tokio::test]
