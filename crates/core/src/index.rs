@@ -1,7 +1,7 @@
 //! The indexes by which decisions are quick. Events only mark what they touched; this brings the indexes up to date.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Bound,
 };
 
@@ -28,6 +28,8 @@ pub(crate) struct Indexes {
     pub fresh: BTreeSet<Need>,
     /// Slots whose queues ran low, and that the last turn did not come to.
     pub refill: BTreeSet<(WorkerId, SlotIndex)>,
+    /// Workers that changed and that the last turn did not come to.
+    pub unserved: VecDeque<WorkerId>,
     /// Whether the last turn left slots or needs for the next.
     pub more: bool,
     /// Steps that were put on offer since the last turn.

@@ -32,20 +32,26 @@ impl Core {
         self.end_pauses(now);
         self.end_convalescences(now);
         self.start_due(now);
-        let dirty: Vec<WorkerId> = self.by_speed();
+        let changed = self.by_speed();
+        self.indexes.unserved.extend(changed);
         self.reindex();
         let mut given = Given::new();
         let mut refill = std::mem::take(&mut self.indexes.refill);
-        for worker in dirty {
+        while given.len() < GIVEN_AT_ONCE
+            && let Some(worker) = self.indexes.unserved.pop_front()
+        {
             self.serve_worker(worker, &mut refill, &mut given, out);
+            if given.len() >= GIVEN_AT_ONCE {
+                self.indexes.unserved.push_front(worker);
+            }
         }
-        let mut unserved = Vec::new();
+        let mut left = Vec::new();
         while let Some(need) = self.indexes.fresh.pop_first() {
             if given.len() < GIVEN_AT_ONCE {
                 self.serve_need(need, &mut refill, &mut given, out);
             }
             if given.len() >= GIVEN_AT_ONCE {
-                unserved.push(need);
+                left.push(need);
             }
         }
         while given.len() < GIVEN_AT_ONCE
@@ -53,16 +59,17 @@ impl Core {
         {
             self.fill_queue(worker, slot, &mut given, out);
         }
-        self.indexes.more = !unserved.is_empty() || !refill.is_empty();
+        let served = left.is_empty() && self.indexes.unserved.is_empty();
+        self.indexes.more = !served || !refill.is_empty();
         self.indexes.refill = refill;
         self.give_trials(&mut given, out);
         // What was handed out is sent before any of it is asked back.
         self.send(std::mem::take(&mut given), out);
         // Whoever is not served yet may find room without anybody's making way.
-        if unserved.is_empty() {
+        if served {
             self.make_way(out);
         }
-        self.indexes.fresh.extend(unserved);
+        self.indexes.fresh.extend(left);
         self.reindex();
         self.tail(now, &mut given, out);
         self.send(given, out);
@@ -77,7 +84,7 @@ impl Core {
         dirty
     }
 
-    /// A task for each of its vacant slots, and a note of those whose queues run low.
+    /// A task for each of its vacant slots, as far as the turn goes, and a note of those whose queues run low.
     fn serve_worker(
         &mut self,
         id: WorkerId,
@@ -88,6 +95,9 @@ impl Core {
         let Some(worker) = self.workers.get(&id).filter(|worker| worker.takes_work()) else { return };
         let offered = usize::from(worker.offer.slots).min(worker.slots.len());
         for slot in (0..offered).map(|index| SlotIndex(index as u16)) {
+            if given.len() >= GIVEN_AT_ONCE {
+                return;
+            }
             let Some(found) = self.slot((id, slot)) else { return };
             if !found.queue.is_empty() {
                 refill.insert((id, slot));

@@ -3,7 +3,7 @@
 use kiln_types::{FailureCause, JobId, JobState, Order, TaskIndex};
 
 use super::{Farm, job, task, w};
-use crate::{Gpus, JobPlan, Standing, Verdict, WorkerOffer};
+use crate::{Gpus, JobPlan, Moment, Standing, Verdict, WorkerOffer};
 
 #[test]
 fn idle_slots_come_before_queues() {
@@ -13,6 +13,38 @@ fn idle_slots_come_before_queues() {
     farm.submit(job(1, 4));
     farm.schedule();
     assert_eq!([farm.queue(1, 0), farm.queue(2, 0), farm.queue(2, 1)], [vec![0, 3], vec![1], vec![2]]);
+}
+
+#[test]
+fn a_turn_hands_out_so_much_and_the_next_one_goes_on() {
+    // To workers that wait for work, and to workers that come while work waits.
+    for workers_first in [true, false] {
+        let mut farm = Farm::new();
+        let join = |farm: &mut Farm| (1..=10).for_each(|worker| farm.join(worker, 100));
+        if workers_first {
+            join(&mut farm);
+            farm.schedule();
+            farm.submit(job(1, 5000));
+        } else {
+            farm.submit(job(1, 5000));
+            farm.schedule();
+            join(&mut farm);
+        }
+        let (mut assigned, mut turns) = (0, 0);
+        while farm.counts(1).assigned < 1000 {
+            farm.schedule();
+            let more = farm.counts(1).assigned - assigned;
+            assert!((1..=256).contains(&more), "{more}");
+            assert_eq!(farm.core.next_deadline(), Some(Moment(0)), "it goes on without being told anything");
+            (assigned, turns) = (assigned + more, turns + 1);
+        }
+        assert_eq!(turns, 4);
+        let slots = (1..=10).flat_map(|worker| (0..100).map(move |slot| (worker, slot)));
+        let longest = slots.map(|(worker, slot)| farm.queue(worker, slot).len()).max();
+        assert!(longest <= Some(2), "no queue is filled before every slot has a task");
+        farm.drain();
+        assert_eq!(farm.state(1), JobState::Completed);
+    }
 }
 
 #[test]

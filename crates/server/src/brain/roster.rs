@@ -165,7 +165,7 @@ mod tests {
 
     impl Workers {
         fn join(&mut self, id: u64, wanted: &str) -> String {
-            let id = WorkerId::from_bits(id);
+            let id = WorkerId::from_bits(id).unwrap();
             let name = self.free_name(id, wanted);
             let known = Known {
                 name: name.clone(),
@@ -180,7 +180,7 @@ mod tests {
         }
 
         fn leave(&mut self, id: u64) {
-            self.remove(WorkerId::from_bits(id)).unwrap();
+            self.remove(WorkerId::from_bits(id).unwrap()).unwrap();
         }
     }
 

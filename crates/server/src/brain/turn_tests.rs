@@ -35,7 +35,7 @@ impl World {
         let mut world = Self { _folder: folder, brain, handle, downs: Vec::new() };
         for number in 1..=WORKERS {
             let (out, downs) = mpsc::channel(1000);
-            let hello = Hello { slots: SLOTS, ..hello(WorkerId::from_bits(number), Vec::new()) };
+            let hello = Hello { slots: SLOTS, ..hello(WorkerId::from_bits(number).unwrap(), Vec::new()) };
             world.downs.push(downs);
             let link = Link { number, out, end: CancellationToken::new() };
             world.handle.told.try_send(Input::Join { hello: Box::new(hello), link }).ok().unwrap();
@@ -121,7 +121,7 @@ async fn people_are_heard_before_workers_and_workers_while_people_ask() {
     let said = 3 * AT_ONCE;
     for at in 0..said {
         let number = at as u64 % WORKERS + 1;
-        let (worker, link) = (WorkerId::from_bits(number), number);
+        let (worker, link) = (WorkerId::from_bits(number).unwrap(), number);
         world.handle.told.try_send(Input::Up { worker, link, up: Up::Heartbeat }).ok().unwrap();
     }
     let (reply, mut behind) = oneshot::channel();
