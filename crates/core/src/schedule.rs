@@ -21,7 +21,7 @@ use crate::{
 
 /// Tasks handed out in one turn, about: what comes with a turn is not told before all of it is on disk. Queues wait for
 /// the next turn first.
-const GIVEN_AT_ONCE: usize = 256;
+const GIVEN_AT_ONCE: usize = 512;
 
 impl Core {
     /// Hands out work. Call it after each batch of inputs.

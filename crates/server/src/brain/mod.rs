@@ -53,7 +53,7 @@ const QUEUE: usize = 4096;
 const ASKED: usize = 1024;
 /// Inputs that one turn takes from either at most: who asks something waits for one turn, and that is applied and
 /// written within some milliseconds.
-const AT_ONCE: usize = 256;
+const AT_ONCE: usize = 512;
 
 /// Something that the brain has to answer.
 pub(crate) enum Input {
