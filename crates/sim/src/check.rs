@@ -62,6 +62,8 @@ struct Known {
     state: AttemptState,
     /// How often the steps before its own had been outdated when it was opened.
     inputs: u64,
+    /// It failed by what only a worker can be to blame for.
+    blames_worker: bool,
 }
 
 #[derive(Debug, Default)]
@@ -129,7 +131,10 @@ impl Checker {
                 assert!(*out < 2, "{task} would be out three times");
                 self.twins += u64::from(*out);
                 *out += 1;
-                self.attempts.insert(*attempt, Known { task, generation, worker, slot, state, inputs });
+                self.attempts.insert(
+                    *attempt,
+                    Known { task, generation, worker, slot, state, inputs, blames_worker: false },
+                );
             }
             Record::AttemptStarted { attempt, .. } => {
                 let known = self.attempts.get_mut(attempt).expect("only what was opened starts");
@@ -144,6 +149,7 @@ impl Checker {
                     && matches!(state, AttemptState::Committed | AttemptState::Superseded);
                 assert!(open || late, "{attempt} was {} and is closed as {state}", known.state);
                 known.state = *state;
+                known.blames_worker = failure.as_ref().is_some_and(|failure| failure.cause.blames_worker());
                 if open && let Some(out) = self.out.get_mut(task) {
                     *out -= 1;
                 }
@@ -163,7 +169,9 @@ impl Checker {
             }
             Record::AttemptExcused { attempt, task } => {
                 let known = &self.attempts[attempt];
-                assert!(self.sick.contains(&known.worker), "{attempt} is excused, and its worker is well");
+                // A worker that is well and can no more do what it failed at, by its own fault, is not asked again either.
+                let excused = known.blames_worker || self.sick.contains(&known.worker);
+                assert!(excused, "{attempt} is excused, and its worker is well");
                 let blame = self.blame.entry(*task).or_default();
                 match known.state {
                     AttemptState::Failed => blame.failures -= 1,
