@@ -248,7 +248,7 @@ fn what_cannot_render_says_what_lacks() {
         ["submit", "shot.blend", "--frames", "1", "--out", "long", "--frame-time-limit", "1s", "--wait"];
     let said = home.run(&[&limited, HEAVY].concat());
     assert_eq!(said.code, 1, "{}", said.err);
-    assert!(said.err.contains("still rendering frame 1 after 1 s, the limit"), "{}", said.err);
+    assert!(said.err.contains("still rendering frame 1 after 1 s, the time limit"), "{}", said.err);
     assert!(!home.work().join("long").exists());
 }
 
