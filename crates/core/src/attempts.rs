@@ -55,15 +55,15 @@ impl Core {
             slot.delivering.push(front);
             self.watch.end(front);
             slot.measured(now.since(since));
-            left = Some((before.task, now.since(since), before.cold));
+            left = Some((before.task, now.since(since), before.cold, before.told));
         }
         slot.queue.push_front(attempt);
         if slot.session.is_none() {
             slot.set_session(session);
         }
         self.watch_over(now, attempt);
-        if let Some((task, ms, cold)) = left {
-            self.learn_time(task, worker, ms, cold);
+        if let Some((task, ms, cold, told)) = left {
+            self.learn_time(task, worker, ms, cold, told);
         }
     }
 
@@ -157,8 +157,8 @@ impl Core {
             && let Some(slot) = worker.slots.get_mut(usize::from(found.slot.0))
         {
             slot.measured(now.since(since));
-            let (task, worker, cold) = (found.task, found.worker, found.cold);
-            self.learn_time(task, worker, now.since(since), cold);
+            let (task, worker, cold, told) = (found.task, found.worker, found.cold, found.told);
+            self.learn_time(task, worker, now.since(since), cold, told);
         }
     }
 
@@ -186,6 +186,7 @@ impl Core {
         if let Some(step) = self.step_mut(task) {
             step.remove_waiting(task.index);
             step.done.insert(task.index);
+            step.replaced.remove(&task.index);
             let trouble = step.troubles.remove(&task.index).unwrap_or_default();
             for late in &trouble.late {
                 self.attempts.remove(late);

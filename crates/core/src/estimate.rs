@@ -7,15 +7,16 @@ use kiln_types::{AttemptId, TaskId, TaskIndex, WorkerId};
 use crate::{
     Core, Moment,
     job::Step,
-    worker::{AttemptPhase, Slot},
+    worker::{AttemptPhase, Slot, Told},
 };
 
 /// What a frame is taken to last where none was measured; milliseconds.
 pub(crate) const UNMEASURED_MS: u64 = 10_000;
 /// Frames by which a worker's speed is known better than by what one of its slots measured.
 const TRUSTED: u32 = 2;
-/// How much of a worker's known speed the next frame changes, once there are many.
-const STEADY: f32 = 0.15;
+/// How much of a worker's known speed the next frame changes, once there are many. Frames differ more than a machine
+/// does from hour to hour: what is forgotten sooner is the speed, and not the frames.
+const STEADY: f32 = 0.05;
 /// The least progress by which an attempt's end is foretold.
 const FORETELLS: f32 = 0.1;
 /// Speeds beyond these are the frames' doing.
@@ -63,7 +64,7 @@ impl Core {
     }
 
     /// How far the frame of a running attempt has come, 0 to 1, as its Blender says. What has hardly begun foretells
-    /// little.
+    /// little; what a part done means in time is learned from the frames before.
     pub fn learn_progress(&mut self, now: Moment, worker: WorkerId, attempt: AttemptId, part: f32) {
         let Some(known) = self.attempts.get(&attempt).filter(|known| known.worker == worker) else { return };
         let AttemptPhase::Running { since } = known.phase else { return };
@@ -73,10 +74,14 @@ impl Core {
             0
         };
         let rendered = now.since(since).saturating_sub(opening);
-        if (FORETELLS..=1.0).contains(&part)
-            && let Some(known) = self.attempts.get_mut(&attempt)
-        {
-            known.frame_ms = NonZeroU32::new((rendered as f32 / part) as u32);
+        if !(FORETELLS..=1.0).contains(&part) {
+            return;
+        }
+        let Some(time) = self.step(known.task).map(|step| step.pace.time_at(part)) else { return };
+        if let Some(known) = self.attempts.get_mut(&attempt) {
+            known.frame_ms = NonZeroU32::new((rendered as f32 / time) as u32);
+            let after = NonZeroU32::new(u32::try_from(rendered).unwrap_or(u32::MAX)).filter(|_| part < 1.0);
+            known.told = known.told.or(after.map(|after| Told { after, part }));
         }
     }
 
@@ -95,12 +100,19 @@ impl Core {
     pub fn learn_past_time(&mut self, task: TaskId, worker: WorkerId, ms: u64) {
         if self.step(task).is_some_and(|step| task.index.0 < step.plan.count) {
             self.know(worker);
-            self.learn_time(task, worker, ms, false);
+            self.learn_time(task, worker, ms, false, None);
         }
     }
 
-    /// A frame took so long from its start until it left Blender.
-    pub(crate) fn learn_time(&mut self, task: TaskId, worker: WorkerId, ms: u64, cold: bool) {
+    /// A frame took so long from its start until it left Blender, and this was told of it meanwhile.
+    pub(crate) fn learn_time(
+        &mut self,
+        task: TaskId,
+        worker: WorkerId,
+        ms: u64,
+        cold: bool,
+        told: Option<Told>,
+    ) {
         let Some(step) = self.step(task) else { return };
         let ms = ms.max(1) as f32;
         let expected = step.pace.at(task.index).filter(|_| step.pace.is_known() && !cold);
@@ -117,6 +129,9 @@ impl Core {
         let work = ms * known.speed;
         if let Some(step) = self.step_mut(task) {
             step.pace.measured(task.index, work, cold);
+            if let Some(told) = told.filter(|_| !cold) {
+                step.pace.progressed(told.part, told.after.get() as f32 / ms);
+            }
         }
     }
 }

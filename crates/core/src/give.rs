@@ -44,7 +44,7 @@ impl Core {
         let charged_ms = u32::try_from(frame_ms).unwrap_or(u32::MAX);
         self.attempts.insert(
             attempt,
-            Attempt { task, worker, generation, slot, phase, charged_ms, cold, frame_ms: None },
+            Attempt { task, worker, generation, slot, phase, charged_ms, cold, frame_ms: None, told: None },
         );
         let room = self.room_of(task, need);
         if let Some(known) = self.workers.get_mut(&worker) {

@@ -134,6 +134,8 @@ pub(crate) struct Step {
     pub running: u32,
     /// Second attempts of tasks that are live, started because the first will end late.
     pub twins: BTreeMap<TaskIndex, AttemptId>,
+    /// How often an attempt of a live task was stopped for another one elsewhere.
+    pub replaced: BTreeMap<TaskIndex, u8>,
     pub done: IndexSet,
     pub failed: IndexSet,
     pub cancelled: IndexSet,
@@ -199,6 +201,7 @@ impl Step {
             live: BTreeMap::new(),
             running: 0,
             twins: BTreeMap::new(),
+            replaced: BTreeMap::new(),
             done: IndexSet::new(),
             failed: IndexSet::new(),
             cancelled: IndexSet::new(),

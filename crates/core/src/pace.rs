@@ -24,6 +24,8 @@ pub(crate) struct Pace {
     curve: Curve,
     /// How far the mean and the curve have been off lately, as ratios above 1.
     off: Option<(f32, f32)>,
+    /// How progress bends: the part done is the part of the time that is over to this power. Smoothed.
+    bend: Option<f32>,
 }
 
 /// Frames of which the middle one is known.
@@ -72,6 +74,20 @@ impl Pace {
             mean,
             0.1 + 2.0 * spread / f64::from(self.frames.min(64)).sqrt() + 1.0 / f64::from(self.frames),
         ))
+    }
+
+    /// So much was said to be done of a frame when this part of its time was over; both above 0 and below 1.
+    pub fn progressed(&mut self, done: f32, time: f32) {
+        if 0.0 < time && time < 1.0 {
+            let bend = (done.ln() / time.ln()).clamp(0.5, 5.0);
+            self.bend = Some(self.bend.map_or(bend, |known| known + (bend - known) / 8.0));
+        }
+    }
+
+    /// Which part of a frame's time is over when so much is said to be done. Where Cycles stops early in the parts
+    /// of a picture that are done, the first samples take most of the time.
+    pub fn time_at(&self, done: f32) -> f32 {
+        done.powf(1.0 / self.bend.unwrap_or(1.0))
     }
 
     /// The middle one of the latest frames, at speed 1, and how many those were.
@@ -147,5 +163,26 @@ impl Curve {
             (sum + mean * weight, weights + weight)
         });
         (weights > 0.0).then(|| sum / weights)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_part_done_means_in_time_is_learned() {
+        let mut pace = Pace::default();
+        assert!((pace.time_at(0.25) - 0.25).abs() < 1e-6, "straight until something else is known");
+        // A quarter is said to be done when half of the time is over.
+        for _ in 0..4 {
+            pace.progressed(0.25, 0.5);
+        }
+        assert!((pace.time_at(0.25) - 0.5).abs() < 1e-3);
+        assert!((pace.time_at(1.0) - 1.0).abs() < 1e-6);
+        // A clock that went back, and a frame that ended before it was heard of.
+        pace.progressed(0.25, 1.5);
+        pace.progressed(0.25, 0.0);
+        assert!((pace.time_at(0.25) - 0.5).abs() < 1e-3);
     }
 }

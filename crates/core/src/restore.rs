@@ -157,8 +157,17 @@ impl Core {
         } else {
             found.troubles.entry(task.index).or_default().late.push(id);
         }
-        let attempt =
-            Attempt { task, worker, generation, slot, phase, charged_ms: 0, cold: true, frame_ms: None };
+        let attempt = Attempt {
+            task,
+            worker,
+            generation,
+            slot,
+            phase,
+            charged_ms: 0,
+            cold: true,
+            frame_ms: None,
+            told: None,
+        };
         self.attempts.insert(id, attempt);
         self.touch(worker);
         self.know(worker);

@@ -26,6 +26,9 @@ const AT_MOST_EVERY_MS: u64 = 20;
 const ATTEMPTS_A_MS: u64 = 50;
 /// Vacant workers that are asked at least whether they would end a late frame sooner.
 const CANDIDATES: usize = 64;
+/// Attempts of a task that are stopped for another one. Where nobody knows how fast workers are, each looks faster
+/// than the one that runs, and a frame that is begun again for ever never ends.
+const REPLACED: u8 = 3;
 /// A second attempt must end earlier than the first by this much: at least a tenth of its own time, and milliseconds.
 const WORTH: (u64, u64) = (10, 500);
 
@@ -195,6 +198,9 @@ impl Core {
                 // Two at a time: the third goes in the place of the one that would have been the last.
                 if let Some(slower) = late.slower {
                     self.revoke(slower, RevokeReason::Stale, AttemptState::Superseded, out);
+                    if let Some(step) = self.step_mut(late.task) {
+                        *step.replaced.entry(late.task.index).or_default() += 1;
+                    }
                 }
                 self.give(late.task, seat, given, out);
             }
@@ -267,6 +273,7 @@ impl Core {
             let (left, other) = (self.ends_in(now, *id)?, found.twins.get(index));
             let (left, slower) = match other.map(|other| Some((self.ends_in(now, *other)?, *other))) {
                 None => (left, None),
+                Some(_) if found.replaced.get(index).is_some_and(|times| *times >= REPLACED) => return None,
                 Some(Some((lefts, _))) if lefts < left => (lefts, Some(*id)),
                 Some(Some((_, other))) => (left, Some(other)),
                 // It has left Blender.

@@ -28,6 +28,17 @@ pub(crate) struct Attempt {
     pub cold: bool,
     /// What its frame takes once the scene is open, as its own progress foretells; milliseconds.
     pub frame_ms: Option<NonZeroU32>,
+    /// What its Blender said first of how far the frame had come.
+    pub told: Option<Told>,
+}
+
+/// How far a frame had come when, as its Blender said.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Told {
+    /// Milliseconds since it began, once the scene was open.
+    pub after: NonZeroU32,
+    /// Above 0 and below 1.
+    pub part: f32,
 }
 
 /// A million of these may be in flight on a large farm.

@@ -497,11 +497,10 @@ impl<'a> Life<'a> {
             let (opening, frame) =
                 (ms - self.farm.nodes[node].ms(work).min(ms), self.farm.nodes[node].ms(work));
             for eighth in 1..8u64 {
-                // What Blender says is off by up to a tenth.
-                let off = 90 + (u64::from(index.0) * 7 + eighth * 5) % 21;
-                let part = (eighth * 100 / 8 * off / 100) as u8;
                 let at = self.now + opening + frame * eighth / 8;
-                self.agenda.at(at, Event::Progress { node, slot, attempt: next.attempt, part });
+                if let Some(part) = shot.told.hundredths(index.0, eighth) {
+                    self.agenda.at(at, Event::Progress { node, slot, attempt: next.attempt, part });
+                }
             }
         }
         if shot.deadly.contains(&index.0) {

@@ -96,11 +96,12 @@ impl Race {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::farm::Told;
 
     /// Over the bound, on farms of so many workers with 20 frames a slot: the mean and the worst, in percent.
-    fn over(frames: Frames, workers: u32) -> (f64, f64) {
+    fn over(frames: Frames, workers: u32, told: Told) -> (f64, f64) {
         let races: Vec<Race> =
-            (1..=4).map(|seed| Race::run(&mixed_farm(workers, frames, 20, seed))).collect();
+            (1..=4).map(|seed| Race::run(&mixed_farm(workers, frames, 20, seed).told(told))).collect();
         let over = |race: &Race| 100.0 * (race.kiln as f64 / race.bound as f64 - 1.0);
         let worst = races.iter().map(over).fold(0.0, f64::max);
         (races.iter().map(over).sum::<f64>() / races.len() as f64, worst)
@@ -111,14 +112,27 @@ mod tests {
         for (frames, workers) in
             [(Frames::Even, 1), (Frames::Even, 40), (Frames::Uneven, 4), (Frames::Uneven, 40)]
         {
-            let (_, worst) = over(frames, workers);
+            let (_, worst) = over(frames, workers, Told::Samples);
             assert!(worst <= 5.0, "{} on {workers} workers: {worst:.1} %", frames.name());
         }
     }
 
     #[test]
     fn frames_that_drift_end_within_a_twentieth_of_the_bound_on_average() {
-        let (mean, worst) = over(Frames::Drifting, 20);
+        let (mean, worst) = over(Frames::Drifting, 20, Told::Samples);
         assert!(mean <= 5.0 && worst <= 6.0, "{mean:.1} %, {worst:.1} % at worst");
+    }
+
+    /// The speeds of most workers are not known yet when the last frame is begun again.
+    #[test]
+    fn a_frame_is_not_begun_again_for_ever() {
+        let race = Race::run(&mixed_farm(100, Frames::Uneven, 5, 10));
+        assert!(race.kiln < 2 * race.bound, "{race:?}");
+    }
+
+    #[test]
+    fn progress_that_is_no_measure_of_time_is_learned_to_read() {
+        let (mean, worst) = over(Frames::Drifting, 50, Told::Adaptive);
+        assert!(mean <= 5.0 && worst <= 6.5, "{mean:.1} %, {worst:.1} % at worst");
     }
 }

@@ -68,12 +68,49 @@ pub struct Shot {
     pub work: Vec<u64>,
     /// Milliseconds that opening the scene takes on a middling slot.
     pub opening: u64,
+    pub told: Told,
     /// The memory that each frame takes, in bytes, by task; none where it is empty.
     pub memory: Vec<u64>,
     /// Frames that fail wherever they run.
     pub broken: BTreeSet<u32>,
     /// Frames that take their machine down.
     pub deadly: BTreeSet<u32>,
+}
+
+/// What Blender says of how far a frame has come, eight times while it renders. Each is as it was measured
+/// (`bench/progress.py`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Told {
+    /// Samples of a fixed number: off by up to a third, more often too few than too many.
+    #[default]
+    Samples,
+    /// Samples where Cycles stops early in the parts that are done: half of the time is over when it tells a fifth.
+    Adaptive,
+    /// Nothing, as Blender 3.4 does.
+    Nothing,
+}
+
+impl Told {
+    pub const ALL: [Self; 3] = [Self::Samples, Self::Adaptive, Self::Nothing];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Samples => "samples",
+            Self::Adaptive => "adaptive samples",
+            Self::Nothing => "nothing",
+        }
+    }
+
+    /// What is told of a frame when so many eighths of its time are over; hundredths.
+    fn hundredths(self, frame: u32, eighth: u64) -> Option<u8> {
+        let at = eighth as f64 / 8.0;
+        let off = 0.74 + (u64::from(frame) * 7 + eighth * 5) as f64 % 38.0 / 100.0;
+        match self {
+            Self::Samples => Some((100.0 * at * off) as u8),
+            Self::Adaptive => Some((100.0 * at.powf(2.4)) as u8),
+            Self::Nothing => None,
+        }
+    }
 }
 
 impl Node {
@@ -88,6 +125,14 @@ impl Node {
     }
 }
 
+impl Farm {
+    /// Blender says this of the frames of every job.
+    pub fn told(mut self, told: Told) -> Self {
+        self.shots.iter_mut().for_each(|shot| shot.told = told);
+        self
+    }
+}
+
 impl Shot {
     /// A job of one step with these frames, submitted at the start.
     pub fn new(id: u64, work: Vec<u64>) -> Self {
@@ -95,7 +140,7 @@ impl Shot {
         let step = StepPlan::new(work.len() as u32, session);
         let plan = JobPlan::new(JobId(id), vec![step]).expect("one step of some frames is a job");
         let (memory, broken, deadly) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-        Self { at: 0, plan, work, opening: 0, memory, broken, deadly }
+        Self { at: 0, plan, work, opening: 0, told: Told::default(), memory, broken, deadly }
     }
 
     /// So many frames that take the same time.
