@@ -67,22 +67,38 @@ impl Core {
     /// little; what a part done means in time is learned from the frames before.
     pub fn learn_progress(&mut self, now: Moment, worker: WorkerId, attempt: AttemptId, part: f32) {
         let Some(known) = self.attempts.get(&attempt).filter(|known| known.worker == worker) else { return };
-        let AttemptPhase::Running { since } = known.phase else { return };
-        let opening = if known.cold {
-            self.step(known.task).map_or(0, |step| self.opening_ms(step, worker))
-        } else {
-            0
+        let (AttemptPhase::Running { since }, task, cold) = (known.phase, known.task, known.cold) else {
+            return;
         };
-        let rendered = now.since(since).saturating_sub(opening);
+        let elapsed = now.since(since);
         if !(FORETELLS..=1.0).contains(&part) {
             return;
         }
-        let Some(time) = self.step(known.task).map(|step| step.pace.time_at(part)) else { return };
+        let Some(time) = self.step(task).map(|step| step.pace.time_at(part)) else { return };
+        if cold {
+            self.guess_speed(worker, task, elapsed, time);
+        }
+        let opening = self.step(task).filter(|_| cold).map_or(0, |step| self.opening_ms(step, worker));
+        let rendered = elapsed.saturating_sub(opening);
         if let Some(known) = self.attempts.get_mut(&attempt) {
             known.frame_ms = NonZeroU32::new((rendered as f32 / time) as u32);
             let after = NonZeroU32::new(u32::try_from(rendered).unwrap_or(u32::MAX)).filter(|_| part < 1.0);
             known.told = known.told.or(after.map(|after| Told { after, part }));
         }
+    }
+
+    /// How fast a worker is of which nothing better is known, by a frame of it that opened its scene: so long that took
+    /// up to this part of its time. A slow worker's opening must not pass for a frame that goes on for ever, and a worker
+    /// that nobody has measured not for an ordinary one. Whether such a frame tells more of the worker than of frames.
+    fn guess_speed(&mut self, worker: WorkerId, task: TaskId, elapsed: u64, part: f32) -> bool {
+        let work = self.step(task).and_then(|step| step.pace.with_opening(task.index, part));
+        let stranger = self.workers.get_mut(&worker).filter(|known| known.frames < TRUSTED);
+        let Some((work, stranger)) = work.zip(stranger) else { return false };
+        if stranger.frames == 0 {
+            stranger.speed = (work / elapsed.max(1) as f32).clamp(*SPEEDS.start(), *SPEEDS.end());
+            self.indexes.dirty.insert(worker);
+        }
+        true
     }
 
     /// What this frame takes on the worker by what an attempt that runs has shown of it; milliseconds.
@@ -113,6 +129,10 @@ impl Core {
         cold: bool,
         told: Option<Told>,
     ) {
+        // By what was guessed from the usual frame, nothing can be learned of the frames.
+        if cold && self.guess_speed(worker, task, ms, 1.0) {
+            return;
+        }
         let Some(step) = self.step(task) else { return };
         let ms = ms.max(1) as f32;
         let expected = step.pace.at(task.index).filter(|_| step.pace.is_known() && !cold);

@@ -17,6 +17,8 @@ pub(crate) struct Pace {
     cold: bool,
     /// What opening the scene adds, smoothed.
     opening: Option<f32>,
+    /// The mean of the first frames, which opened their scene.
+    first: Option<f32>,
     /// By how much of what was expected the longest of the last frames took longer.
     excess: f32,
     /// The latest, in a ring.
@@ -34,12 +36,12 @@ const LATEST: usize = 16;
 impl Pace {
     pub fn measured(&mut self, task: TaskIndex, work: f32, cold: bool) {
         if cold && self.frames > 0 && !self.cold {
-            let opening = (work - self.mean).max(0.0);
+            let opening = (work - self.at(task).unwrap_or(self.mean)).max(0.0);
             self.opening = Some(self.opening.map_or(opening, |known| known + (opening - known) / 4.0));
             return;
         }
         if self.cold && !cold {
-            *self = Self { opening: Some((self.mean - work).max(0.0)), ..Self::default() };
+            *self = Self { first: Some(self.mean), ..Self::default() };
         }
         self.cold = cold;
         self.spread =
@@ -113,7 +115,17 @@ impl Pace {
 
     /// What opening the scene adds; the mean of the frames where that was not measured.
     pub fn opening(&self) -> Option<f32> {
-        self.opening.or_else(|| self.mean())
+        self.measured_opening().or_else(|| self.mean())
+    }
+
+    fn measured_opening(&self) -> Option<f32> {
+        self.opening.or_else(|| Some((self.first? - self.mean).max(0.0)))
+    }
+
+    /// What this frame takes up to this part of its time, its scene opened before, where both are known.
+    pub fn with_opening(&self, task: TaskIndex, part: f32) -> Option<f32> {
+        let opening = self.measured_opening().filter(|_| self.is_known())?;
+        Some(opening + self.at(task)? * part)
     }
 
     /// A frame that has run longer than is usual may be one of the longest: what those take, of what is usual.

@@ -130,6 +130,19 @@ mod tests {
         assert!(race.kiln < 2 * race.bound, "{race:?}");
     }
 
+    /// Of a worker that has had one frame, and opened the scene for it, little is known: but not nothing.
+    #[test]
+    fn a_small_job_on_a_large_farm_ends_before_first_come_first_served() {
+        let races: Vec<Race> =
+            (1..=4).map(|seed| Race::run(&mixed_farm(50, Frames::Uneven, 2, seed))).collect();
+        let sum = |of: fn(&Race) -> f64| races.iter().map(of).sum::<f64>();
+        let (kiln, warm) = (
+            sum(|race| race.kiln as f64 / race.bound as f64),
+            sum(|race| race.warm as f64 / race.bound as f64),
+        );
+        assert!(kiln < 0.75 * warm, "{races:?}");
+    }
+
     #[test]
     fn progress_that_is_no_measure_of_time_is_learned_to_read() {
         let (mean, worst) = over(Frames::Drifting, 50, Told::Adaptive);
