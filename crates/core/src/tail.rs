@@ -279,6 +279,11 @@ impl Core {
                 // It has left Blender.
                 Some(None) => return None,
             };
+            // What its own Blender says may end an attempt; a guess might end the one that is all but done.
+            let foretold = |id| self.attempts.get(&id).is_some_and(|attempt| attempt.frame_ms.is_some());
+            if !slower.is_none_or(foretold) {
+                return None;
+            }
             Some(Late { left, task: TaskId { job, step, index: *index }, slower })
         };
         let mut late: Vec<Late> = sound.filter_map(late).collect();

@@ -32,14 +32,14 @@ fn main() {
          served: with the scene kept open, and with Blender started anew for each frame. 1.00 is the bound.\n"
     );
     println!(
-        "The line to pass is 1.05 at 20 frames a slot. Even and uneven frames pass it in every farm drawn. Drifting ones \
-         pass it on average up to 100 workers, with single farms up to 1.06; at 200 it is \
-         1.06, and 1.08 at worst. Scattered ones, whose times nothing foretells, pass it in every farm up to 10 workers and on average up to 20; beyond, the \
+        "The line to pass is 1.05 at 20 frames a slot. Even and uneven frames pass it in every farm drawn. Drifting \
+         ones pass it on average up to 50 workers; beyond, the mean is 1.05 and the worst farm 1.09. Scattered ones, \
+         whose times nothing foretells, pass it in every farm up to 10 workers and on average up to 20; beyond, the \
          mean is 1.05 to 1.06 and the worst farm 1.08. A scheduler that knew every frame beforehand and began the \
-         longest first would come to 1.01 with scattered frames and to 1.02 with uneven ones, on ten other farms of each \
-         size; the rest is the price of not knowing. With five frames a slot or fewer, large farms \
-         know their workers' speeds by one frame or by none when the end comes: up to two times the bound, and sooner \
-         than first come, first served all the same.\n"
+         longest first would come to 1.01 with scattered frames and to 1.02 with uneven ones, on ten other farms of \
+         each size; the rest is the price of not knowing. With five frames a slot or fewer, large farms know their \
+         workers' speeds by one frame or by none when the end comes: the job ends within 2.2 times the bound on \
+         average, and sooner than first come, first served all the same.\n"
     );
     for a_slot in [20, 40, 10, 5, 2] {
         println!("### {a_slot} frames a slot\n");

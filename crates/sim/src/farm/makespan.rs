@@ -143,6 +143,13 @@ mod tests {
         assert!(kiln < 0.75 * warm, "{races:?}");
     }
 
+    /// An attempt that was all but done was ended for one that was guessed to be sooner, and that one again.
+    #[test]
+    fn what_is_all_but_done_is_not_ended_for_a_guess() {
+        let race = Race::run(&mixed_farm(200, Frames::Uneven, 2, 10));
+        assert!(race.kiln < race.warm / 2, "{race:?}");
+    }
+
     #[test]
     fn progress_that_is_no_measure_of_time_is_learned_to_read() {
         let (mean, worst) = over(Frames::Drifting, 50, Told::Adaptive);
