@@ -124,7 +124,7 @@ async fn what_is_missing_is_said_in_words() {
 #[tokio::test]
 async fn a_silent_worker_loses_its_work_to_another() {
     let data = tempfile::tempdir().unwrap();
-    let farm = Farm::start_in(data, |options| options.lease_ms = 300).await;
+    let farm = Farm::start_in(data, |options| options.lease_ms = 2000).await;
     let mut silent = FakeWorker::join(&farm, 1, "silent", 1).await;
     let job = farm.submit("1").await;
     let assignment = silent.assignment().await;
