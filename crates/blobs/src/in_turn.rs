@@ -69,6 +69,11 @@ impl InTurn {
         }
     }
 
+    /// Nothing has its turn any more; what was kept goes.
+    pub fn give_up(&mut self) {
+        self.left.clear();
+    }
+
     /// A chunk came, and these are its bytes. `take` gets all whose turn it is now, with their places. Whether every
     /// turn of this chunk was had or will be: not where there is no room to keep it, or its turns pass by.
     ///
@@ -188,6 +193,20 @@ mod tests {
             prop_assert_eq!((turns.done(), turns.next()), (order.len(), None));
             prop_assert_eq!(room.0.load(Ordering::Relaxed), 1000);
         }
+    }
+
+    #[test]
+    fn what_is_given_up_waits_for_nothing_and_keeps_nothing() {
+        let (first, second) = (bytes_of(1), bytes_of(2));
+        let room = Room::new(100);
+        let recipe = Recipe { chunks: [&first, &second].map(|bytes| Chunk::of(bytes)).to_vec() };
+        let mut turns = InTurn::new(recipe, &room);
+        assert!(turns.came(Chunk::of(&second), &second, |_, _| Ok(())).unwrap());
+        turns.give_up();
+        assert_eq!(room.0.load(Ordering::Relaxed), 100);
+        assert!(!turns.waits_for(&Chunk::of(&first)));
+        assert!(!turns.came(Chunk::of(&first), &first, |_, _| Ok(())).unwrap());
+        assert_eq!(turns.done(), 0);
     }
 
     #[test]

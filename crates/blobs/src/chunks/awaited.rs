@@ -116,6 +116,7 @@ impl Coming {
         if let Err(error) = self.hash(chunk, bytes).and_then(|()| self.go_on(inner, packs)) {
             // The recipe tells it when it is put.
             tracing::debug!(blob = %self.blob, %error, "a blob cannot be hashed while it comes");
+            self.turns.give_up();
         }
     }
 
