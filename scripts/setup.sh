@@ -56,3 +56,38 @@ need_bpy() {
     touch "$home/complete"
     export "$name=$home/bin/python"
 }
+
+# need_trixie NAME   A Debian trixie root with a windowed Blender 4.3, made once in the cache folder (1.8 GB). Exports NAME
+# as its folder, or leaves it unset. Only root can make it and run in it (scripts/in-trixie).
+need_trixie() {
+    local name=$1 mirror
+    local home="${XDG_CACHE_HOME:-$HOME/.cache}/kiln/trixie"
+    [ -z "${!name:-}" ] || { export "${name?}"; return; }
+    if [ -e "$home/complete" ]; then
+        export "$name=$home/root"
+        return
+    fi
+    if [ "$(id -u)" != 0 ]; then
+        say "not root: the tests with Blender 4.3 from Debian trixie are left out"
+        return
+    fi
+    need_packages debootstrap:debootstrap
+    # The machine's own mirror where it runs Debian.
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | grep -E '/debian/?$' | head -n 1) || true
+    say "making a Debian trixie root with Blender 4.3 (1.8 GB, once)"
+    rm -rf "$home"
+    mkdir -p "$home"
+    debootstrap --variant=minbase trixie "$home/root" "${mirror:-http://deb.debian.org/debian}" >"$home/log" 2>&1 \
+        || { tail -n 5 "$home/log" >&2; fail "debootstrap could not make $home/root (see $home/log)"; }
+    # How this machine reaches its mirror.
+    cp -a /etc/apt/apt.conf.d/. "$home/root/etc/apt/apt.conf.d/"
+    [ ! -e /etc/apt/auth.conf.d ] || cp -a /etc/apt/auth.conf.d "$home/root/etc/apt/"
+    # Packages that ask or start services would want more than a folder.
+    printf '#!/bin/sh\nexit 101\n' >"$home/root/usr/sbin/policy-rc.d"
+    chmod +x "$home/root/usr/sbin/policy-rc.d"
+    KILN_TEST_TRIXIE="$home/root" scripts/in-trixie sh -c 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get \
+        install -y -qq --no-install-recommends blender xvfb libgl1-mesa-dri libegl1 && apt-get clean' >>"$home/log" 2>&1 \
+        || { tail -n 5 "$home/log" >&2; fail "Blender could not be installed in $home/root (see $home/log)"; }
+    touch "$home/complete"
+    export "$name=$home/root"
+}

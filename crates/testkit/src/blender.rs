@@ -60,6 +60,13 @@ pub fn wheels() -> Vec<Blender> {
     named.map(PathBuf::from).filter(|path| path.is_file()).map(Blender::Module).collect()
 }
 
+/// `KILN_TEST_TRIXIE`: Blender 4.3 of a Debian trixie root, as a program. Tests of it are left out without it.
+pub fn blender_4_3() -> Option<Blender> {
+    env::var_os("KILN_TEST_TRIXIE").filter(|root| Path::new(root).is_dir())?;
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/blender-4.3");
+    Some(Blender::Executable(program))
+}
+
 /// Debian's Blender and every wheel: for what each version does in its own way.
 pub fn all_blenders() -> Vec<Blender> {
     [Blender::Executable(blender())].into_iter().chain(wheels()).collect()

@@ -15,7 +15,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use blender::{Blender, all_blenders, blender, blenders, bpy_python, scene, scenes_folder, wheels};
+pub use blender::{
+    Blender, all_blenders, blender, blender_4_3, blenders, bpy_python, scene, scenes_folder, wheels,
+};
 pub use disk::SmallDisk;
 pub use killed::kill_midway;
 pub use picture::{Picture, assert_same_picture, picture};
