@@ -18,17 +18,8 @@ pub enum Blender {
 }
 
 const SCENES: &str = include_str!("../scenes.py");
-/// What `blender -b FILE -o OUT/ -f N` does, for a Python with `bpy`.
-const COLD: &str = "import bpy, os, sys\n\
-    blend, out, frame = sys.argv[1:4]\n\
-    bpy.ops.wm.open_mainfile(filepath=blend, load_ui=False, use_scripts='trust' in sys.argv)\n\
-    scene = bpy.context.scene\n\
-    frame = int(frame)\n\
-    if out: scene.render.filepath = out\n\
-    alone = {'frame_start': frame, 'frame_end': frame} if bpy.app.version >= (5, 0, 0) else {}\n\
-    if not alone: scene.frame_start = scene.frame_end = frame\n\
-    bpy.ops.render.render(animation=True, **alone)\n\
-    os._exit(0)\n";
+/// What `blender -b FILE -o OUT -f N` does, by a script.
+const COLD: &str = include_str!("../cold.py");
 
 /// `KILN_TEST_BLENDER`, else `blender` on PATH.
 ///
@@ -86,30 +77,54 @@ impl Blender {
         }
     }
 
-    /// Renders one frame in a process of its own, as a person would on the command line. `out` is a prefix of
-    /// the names, as Blender's `-o`; `None` leaves the file's own.
+    /// Renders one frame in a process of its own, as a person would on the command line: the reference that Kiln's
+    /// frames are compared with. `out` is a prefix of the names, as Blender's `-o`; `None` leaves the file's own.
+    ///
+    /// The scene keeps its frame range. `-f -5` means “five before the end”, so a negative frame takes the path
+    /// of [`Self::render_still`] in every version. `crates/testkit/tests/cold.rs` shows that both paths are equal.
     ///
     /// # Panics
     /// Where Blender fails.
     #[track_caller]
     pub fn render_cold(&self, blend: &Path, frame: i32, out: Option<&Path>, trust: bool) {
-        let mut command = Command::new(self.program());
-        match self {
-            Self::Executable(_) => {
-                command.args(["--background", "--factory-startup"]);
-                command.arg(if trust { "--enable-autoexec" } else { "--disable-autoexec" }).arg(blend);
-                if let Some(out) = out {
-                    command.arg("-o").arg(out);
-                }
-                command.args(["-f", &frame.to_string()]);
-            }
-            Self::Module(_) => {
-                command.args(["-I", "-c", COLD]).arg(blend);
-                command.arg(out.unwrap_or(Path::new(""))).arg(frame.to_string());
-                command.args(trust.then_some("trust"));
-            }
+        if frame < 0 || matches!(self, Self::Module(_)) {
+            return self.render_still(blend, frame, out, trust);
         }
+        let mut command = self.command(trust);
+        command.arg(blend);
+        if let Some(out) = out {
+            command.arg("-o").arg(out);
+        }
+        command.args(["-f", &frame.to_string()]);
         run(command);
+    }
+
+    /// Renders one frame in a process of its own by a script: `frame_set`, then a still. From 5.0 on, an animation of
+    /// the one frame.
+    ///
+    /// # Panics
+    /// Where Blender fails.
+    #[track_caller]
+    pub fn render_still(&self, blend: &Path, frame: i32, out: Option<&Path>, trust: bool) {
+        let mut command = self.command(trust);
+        match self {
+            Self::Module(_) => command.args(["-I", "-c", COLD]),
+            Self::Executable(_) => command.args(["--python-exit-code", "1", "--python-expr", COLD, "--"]),
+        };
+        command.arg(blend).arg(out.unwrap_or(Path::new(""))).arg(frame.to_string());
+        command.args(trust.then_some("trust"));
+        run(command);
+    }
+
+    /// A new process, before its file is named.
+    fn command(&self, trust: bool) -> Command {
+        let mut command = match self {
+            Self::Module(python) => return Command::new(python),
+            Self::Executable(program) => Command::new(program),
+        };
+        command.args(["--background", "--factory-startup"]);
+        command.arg(if trust { "--enable-autoexec" } else { "--disable-autoexec" });
+        command
     }
 }
 
