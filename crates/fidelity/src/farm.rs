@@ -1,0 +1,209 @@
+//! A real server and a real worker that does not see the artist's folders.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use kiln_testkit::Blender;
+use serde_json::Value;
+
+use crate::{
+    cold::{Frames, files},
+    compare::{difference, texts},
+    rows::Facts,
+};
+
+/// How long the rows of one batch may take, each.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// What became of a row on the farm.
+#[derive(Debug)]
+pub enum Farmed {
+    Equal,
+    Differs(String),
+    Refused(String),
+}
+
+/// The farm; ends when dropped.
+pub struct Farm {
+    kiln: PathBuf,
+    home: tempfile::TempDir,
+    server: Child,
+    worker: Child,
+}
+
+impl Drop for Farm {
+    fn drop(&mut self) {
+        for child in [&mut self.worker, &mut self.server] {
+            // Its process may have ended already; Blenders end with it.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Farm {
+    /// Starts a server, and a worker of these Blenders that does not see `hidden`.
+    pub fn start(kiln: &Path, blenders: &[Blender], hidden: &Path) -> Result<Self> {
+        let home = tempfile::Builder::new().prefix("kiln-fidelity-farm-").tempdir()?;
+        let quiet = |mut command: Command| {
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+        };
+        let server = quiet(at_home(kiln, home.path(), &["server", "--listen", "127.0.0.1:0"]))?;
+        let ready = home.path().join("share/kiln/server.json");
+        let started = Instant::now();
+        while !(ready.exists() && home.path().join("share/kiln/farm.key").exists()) {
+            if started.elapsed() > Duration::from_secs(60) {
+                bail!("the server does not come up");
+            }
+            sleep(Duration::from_millis(20));
+        }
+        let mut args = vec!["worker".to_owned(), "--slots".to_owned(), "2".to_owned()];
+        for blender in blenders {
+            args.extend(["--blender".to_owned(), blender.program().display().to_string()]);
+        }
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let plain = at_home(kiln, home.path(), &args);
+        let mut hiding = Command::new("unshare");
+        if !is_root() {
+            hiding.args(["--user", "--map-root-user"]);
+        }
+        hiding.args(["--mount", "sh", "-c", "mount -t tmpfs none \"$0\" && exec \"$@\""]).arg(hidden);
+        hiding.arg(plain.get_program()).args(plain.get_args());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => hiding.env(name, value),
+                None => hiding.env_remove(name),
+            };
+        }
+        hiding.current_dir(home.path());
+        let worker = quiet(hiding)?;
+        Ok(Self { kiln: kiln.to_owned(), home, server, worker })
+    }
+
+    fn json(&self, args: &[&str]) -> Result<Result<Value, String>> {
+        let output = at_home(&self.kiln, self.home.path(), args).output()?;
+        if !output.status.success() {
+            return Ok(Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        }
+        Ok(Ok(serde_json::from_slice(&output.stdout).context("Kiln prints no JSON")?))
+    }
+
+    /// Renders the rows, all submitted before the first is waited for.
+    pub fn render(&mut self, rows: &[(&Facts, &Frames)]) -> Result<BTreeMap<String, Farmed>> {
+        let mut done = BTreeMap::new();
+        let mut jobs = Vec::new();
+        for (facts, cold) in rows {
+            let blend = facts.blend.display().to_string();
+            let range = facts.range();
+            let mut args = vec!["submit", &blend, "--frames", &range, "--device", "cpu", "--json"];
+            args.extend(facts.trust.then_some("--trust"));
+            args.extend(facts.options.iter().map(String::as_str));
+            match self.json(&args)? {
+                Ok(submitted) => jobs.push((*facts, *cold, submitted["job"]["id"].to_string())),
+                Err(said) => {
+                    done.insert(facts.id.clone(), Farmed::Refused(said));
+                }
+            }
+        }
+        let until = Instant::now() + LIMIT + LIMIT.mul_f64(0.25) * u32::try_from(rows.len())?;
+        for (facts, cold, job) in jobs {
+            let view = self.wait(&job, until)?;
+            let farmed = match view["state"].as_str() {
+                Some("completed") => self.compare(facts, cold, &job)?,
+                Some("failed") => Farmed::Refused(self.reason(&job, &view)?),
+                state => Farmed::Refused(format!("the job is still {state:?}: {}", view["waits_for"])),
+            };
+            done.insert(facts.id.clone(), farmed);
+            // It may have been stopped above; deleting is only to save room.
+            let _ = self.json(&["jobs", "cancel", &job, "--json"])?;
+            let _ = self.json(&["jobs", "delete", &job, "--json"])?;
+        }
+        Ok(done)
+    }
+
+    fn wait(&self, job: &str, until: Instant) -> Result<Value> {
+        loop {
+            let shown = match self.json(&["jobs", "show", job, "--json"])? {
+                Ok(mut shown) => shown["job"].take(),
+                Err(said) => bail!("job {job} cannot be seen: {said}"),
+            };
+            let ended = ["completed", "failed", "cancelled"].iter().any(|state| shown["state"] == *state);
+            if ended || Instant::now() > until {
+                return Ok(shown);
+            }
+            sleep(Duration::from_millis(150));
+        }
+    }
+
+    fn reason(&self, job: &str, view: &Value) -> Result<String> {
+        let failures = self.json(&["jobs", "failures", job, "--json"])?.unwrap_or_default();
+        let message = failures["attempts"][0]["failure"]["message"].as_str().or(view["reason"].as_str());
+        Ok(message.unwrap_or("the job failed without a reason").to_owned())
+    }
+
+    fn compare(&self, facts: &Facts, cold: &Frames, job: &str) -> Result<Farmed> {
+        let out = self.home.path().join(format!("out-{job}"));
+        let into = out.display().to_string();
+        if let Err(said) = self.json(&["jobs", "fetch", job, "--out", &into, "--json"])? {
+            return Ok(Farmed::Differs(format!("the frames cannot be fetched: {said}")));
+        }
+        let mut came = BTreeMap::new();
+        for file in files(&out)? {
+            let name = file.strip_prefix(&out)?.to_string_lossy().into_owned();
+            if !name.starts_with(".kiln") {
+                came.insert(name, file);
+            }
+        }
+        let mut found = Farmed::Equal;
+        for frame in &facts.frames {
+            let cold = &cold[frame];
+            let others: Vec<i32> = facts.frames.iter().copied().filter(|other| other != frame).collect();
+            // The files of this frame: those that a cold render of it has, and those that no other frame has.
+            let of_frame = |name: &str| {
+                cold.contains_key(name) || !others.iter().any(|other| name.contains(&format!("{other:04}")))
+            };
+            let named: BTreeMap<_, _> =
+                came.iter().filter(|(name, _)| of_frame(name)).map(|(n, f)| (n.clone(), f.clone())).collect();
+            if let Some(how) = difference(cold, &named) {
+                found = Farmed::Differs(format!("on the farm, frame {frame}: {how}"));
+                break;
+            }
+            let text = cold.iter().find_map(|(name, file)| texts(file, &named[name]));
+            if let (Some(how), false) = (text, facts.sim) {
+                found = Farmed::Differs(format!("on the farm, frame {frame}: {how}"));
+                break;
+            }
+        }
+        fs::remove_dir_all(&out)?;
+        Ok(found)
+    }
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0)
+}
+
+/// The program in a home of its own.
+fn at_home(kiln: &Path, home: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(kiln);
+    command.args(args).current_dir(home).stdin(Stdio::null()).env("HOME", home);
+    for (name, folder) in
+        [("XDG_DATA_HOME", "share"), ("XDG_CONFIG_HOME", "config"), ("XDG_CACHE_HOME", "cache")]
+    {
+        command.env(name, home.join(folder));
+    }
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("KILN_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("KILN_YIELD", "no");
+    command
+}

@@ -1,0 +1,63 @@
+//! `scripts/fidelity`: renders every feature, compares, and writes docs/fidelity.md.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::Result;
+use clap::Parser;
+use kiln_fidelity::{Options, run, table};
+use kiln_testkit::all_blenders;
+
+/// Renders every feature of Blender by Kiln, compares each with a cold render, and writes the table.
+#[derive(Parser)]
+struct Arguments {
+    /// The program.
+    #[arg(long)]
+    kiln: PathBuf,
+    /// Where scenes, cold renders and results are kept.
+    #[arg(long)]
+    cache: PathBuf,
+    /// The page to write.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Only these versions, such as 3.4,5.0.
+    #[arg(long, value_delimiter = ',')]
+    versions: Vec<String>,
+    /// Takes good results of another Kiln.
+    #[arg(long)]
+    keep: bool,
+    /// Only these rows.
+    ids: Vec<String>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let mut blenders = all_blenders();
+    if !arguments.versions.is_empty() {
+        let mut wanted = Vec::new();
+        for blender in blenders {
+            let version =
+                kiln_host::inspect(blender.program()).map_err(anyhow::Error::msg)?.version.to_string();
+            if arguments.versions.iter().any(|v| version.starts_with(v.as_str())) {
+                wanted.push(blender);
+            }
+        }
+        blenders = wanted;
+    }
+    let options = Options {
+        kiln: arguments.kiln.canonicalize()?,
+        scripts: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fidelity"))
+            .canonicalize()?,
+        cache: arguments.cache,
+        blenders,
+        only: arguments.ids,
+        keep: arguments.keep,
+        threads: std::thread::available_parallelism().map_or(2, usize::from),
+    };
+    let results = run(&options)?;
+    let bad = results.iter().filter(|known| !known.verdict.is_good()).count();
+    println!("{} results, {bad} to be fixed", results.len());
+    if let Some(out) = arguments.out {
+        fs::write(out, table(&results, &jiff::Zoned::now().strftime("%Y-%m-%d").to_string()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! A run over the rows: what is known is passed over, what is found is written down at once.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use kiln_testkit::Blender;
+
+use crate::{
+    cold::{Frames, cold, cold_all},
+    compare::difference,
+    farm::{Farm, Farmed},
+    rows::{Facts, Known, Verdict, build, known},
+    warm::{Pair, Warm},
+};
+
+/// How many rows are rendered before their results are written down.
+const BATCH: usize = 24;
+/// How many more cold renders are made where Kiln's differs, to see whether Blender's do.
+const AGAIN: u32 = 2;
+
+pub struct Options {
+    /// The program.
+    pub kiln: PathBuf,
+    /// The folder of `build.py`.
+    pub scripts: PathBuf,
+    /// Scenes, cold renders and results are kept here.
+    pub cache: PathBuf,
+    pub blenders: Vec<Blender>,
+    /// Rows by their ids; all where empty.
+    pub only: Vec<String>,
+    /// Takes results of another Kiln, where they are good.
+    pub keep: bool,
+    pub threads: usize,
+}
+
+/// Renders what is not known yet and returns the results of these Blenders, in the order of the features.
+pub fn run(options: &Options) -> Result<Vec<Known>> {
+    fs::create_dir_all(&options.cache)?;
+    let file = options.cache.join("results.jsonl");
+    let kiln =
+        blake3::hash(&fs::read(&options.kiln).context("the program is not there")?).to_hex()[..12].to_owned();
+    let mut before = known(&file)?;
+    let mut log = File::options().create(true).append(true).open(&file)?;
+    let mut all = Vec::new();
+    let mut farm = None;
+    for blender in &options.blenders {
+        let mut pair = Pair::new(blender.program())?;
+        let version = pair.install().version.to_string();
+        let target = options.cache.join(format!("{version}-{}", pair.install().build_hash));
+        let mut only = options.only.clone();
+        if !only.is_empty() {
+            only.push(BASE.to_owned());
+        }
+        println!("{version}: building the scenes");
+        let rows = build(blender, &options.scripts, &target, &only)?;
+        let base = rows.iter().find(|row| row.id == BASE).context("there is no base")?;
+        let base = cold(blender, &options.scripts, base, 0)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut fresh = Vec::new();
+        let mut results = BTreeMap::new();
+        for (order, row) in rows.iter().enumerate().filter(|(_, row)| row.id != BASE) {
+            let result = |verdict| Known {
+                version: version.clone(),
+                id: row.id.clone(),
+                title: row.title.clone(),
+                hash: row.hash.clone(),
+                kiln: kiln.clone(),
+                verdict,
+                order,
+            };
+            let verdict = match row.status.as_str() {
+                "absent" => Verdict::Absent { why: row.reason.clone() },
+                "failed" => Verdict::Broken { why: row.reason.clone() },
+                _ => {
+                    let known = before.remove(&(version.clone(), row.id.clone()));
+                    match known.filter(|k| {
+                        k.hash == row.hash && (k.kiln == kiln || (options.keep && k.verdict.is_good()))
+                    }) {
+                        Some(known) => {
+                            results.insert(order, Known { order, title: row.title.clone(), ..known });
+                        }
+                        None => fresh.push((order, row)),
+                    }
+                    continue;
+                }
+            };
+            results.insert(order, result(verdict));
+        }
+        for batch in fresh.chunks(BATCH) {
+            let facts: Vec<&Facts> = batch.iter().map(|(_, row)| *row).collect();
+            let colds = cold_all(blender, &options.scripts, &facts, options.threads);
+            if farm.is_none() {
+                farm = Some(Farm::start(&options.kiln, &options.blenders, &options.cache)?);
+            }
+            let Some(farm) = &mut farm else { continue };
+            let judged = judge(
+                &Batch { blender, scripts: &options.scripts, facts: &facts, base: &base, runtime: &runtime },
+                colds,
+                &mut pair,
+                farm,
+            )?;
+            for ((order, row), verdict) in batch.iter().zip(judged) {
+                if !verdict.is_good() {
+                    println!("{version}: {}: {verdict:?}", row.id);
+                }
+                let known = Known {
+                    version: version.clone(),
+                    id: row.id.clone(),
+                    title: row.title.clone(),
+                    hash: row.hash.clone(),
+                    kiln: kiln.clone(),
+                    verdict,
+                    order: *order,
+                };
+                writeln!(log, "{}", serde_json::to_string(&known)?)?;
+                results.insert(*order, known);
+            }
+            println!("{version}: {} of {} rows", results.len(), rows.len() - 1);
+        }
+        all.extend(results.into_values());
+    }
+    Ok(all)
+}
+
+/// The row of the scene without any feature.
+const BASE: &str = "base-nothing-is-animated";
+
+struct Batch<'a> {
+    blender: &'a Blender,
+    scripts: &'a Path,
+    facts: &'a [&'a Facts],
+    base: &'a Frames,
+    runtime: &'a tokio::runtime::Runtime,
+}
+
+fn judge(
+    batch: &Batch<'_>,
+    mut colds: BTreeMap<String, Result<Frames>>,
+    pair: &mut Pair,
+    farm: &mut Farm,
+) -> Result<Vec<Verdict>> {
+    let mut verdicts: BTreeMap<&str, Verdict> = BTreeMap::new();
+    let mut frames: Vec<(&Facts, Frames)> = Vec::new();
+    for facts in batch.facts {
+        match colds.remove(&facts.id) {
+            Some(Ok(cold)) => match proves_nothing(facts, &cold, batch.base) {
+                Some(why) => drop(verdicts.insert(&facts.id, Verdict::ProvesNothing { why })),
+                None => frames.push((facts, cold)),
+            },
+            // What Kiln refuses, Blender may be unable to render.
+            Some(Err(_)) if !facts.refuses.is_empty() => frames.push((facts, Frames::new())),
+            Some(Err(error)) => {
+                drop(verdicts.insert(&facts.id, Verdict::Broken { why: format!("{error:#}") }))
+            }
+            None => {
+                drop(verdicts.insert(&facts.id, Verdict::Broken { why: "it was not rendered".to_owned() }))
+            }
+        }
+    }
+    let rows: Vec<_> = frames.iter().map(|(facts, cold)| (*facts, cold)).collect();
+    let mut farmed = farm.render(&rows)?;
+    for (facts, cold) in &frames {
+        let warm = batch.runtime.block_on(pair.render(facts, cold))?;
+        let farmed = farmed.remove(&facts.id).unwrap_or(Farmed::Refused("it was not submitted".to_owned()));
+        verdicts.insert(&facts.id, verdict(batch, facts, cold, warm, farmed)?);
+    }
+    Ok(batch.facts.iter().filter_map(|facts| verdicts.remove(facts.id.as_str())).collect())
+}
+
+fn verdict(batch: &Batch<'_>, facts: &Facts, cold: &Frames, warm: Warm, farmed: Farmed) -> Result<Verdict> {
+    let verdict = match (warm, farmed) {
+        (Warm::Equal, Farmed::Equal) => {
+            if facts.refuses.is_empty() {
+                return Ok(Verdict::Equal);
+            }
+            return Ok(Verdict::Unexpected { why: "it renders, and should be refused".to_owned() });
+        }
+        (Warm::Refused(warm), Farmed::Refused(farm)) => {
+            let named = |said: &str| !facts.refuses.is_empty() && said.contains(&facts.refuses);
+            return Ok(if named(&warm) && named(&farm) {
+                Verdict::Refused { why: farm }
+            } else {
+                Verdict::Unexpected { why: format!("on the farm: {farm}; warm: {warm}") }
+            });
+        }
+        (Warm::Refused(why), _) => return Ok(Verdict::Unexpected { why: format!("warm: {why}") }),
+        (_, Farmed::Refused(why)) => return Ok(Verdict::Unexpected { why: format!("on the farm: {why}") }),
+        (Warm::Differs(how), Farmed::Equal) | (Warm::Equal, Farmed::Differs(how)) => Verdict::Differs { how },
+        (Warm::Differs(one), Farmed::Differs(other)) => Verdict::Differs { how: format!("{one}; {other}") },
+    };
+    for attempt in 1..=AGAIN {
+        let again = self::cold(batch.blender, batch.scripts, facts, attempt)?;
+        let differs = facts
+            .frames
+            .iter()
+            .find_map(|frame| difference(&cold[frame], &again[frame]).map(|how| (frame, how)));
+        fs::remove_dir_all(facts.folder().join(format!("cold-{attempt}")))?;
+        if let Some((frame, how)) = differs {
+            return Ok(Verdict::BlenderDiffers { how: format!("frame {frame}, rendered cold twice: {how}") });
+        }
+    }
+    Ok(verdict)
+}
+
+/// Why a row proves nothing; `None` where it proves something.
+fn proves_nothing(facts: &Facts, cold: &Frames, base: &Frames) -> Option<String> {
+    if facts.expect == "still" {
+        return None;
+    }
+    for pair in facts.frames.windows(2) {
+        let (one, other) = (cold[&pair[0]].values(), cold[&pair[1]].values());
+        if one.len() == other.len()
+            && one.zip(other).all(|(one, other)| crate::compare::pixels(one, other).is_none())
+        {
+            return Some(format!("frames {} and {} are the same picture", pair[0], pair[1]));
+        }
+    }
+    let plain = base.values().next()?.values().next()?;
+    let all_plain = facts.frames.iter().all(|frame| {
+        cold[frame].values().next().is_none_or(|file| crate::compare::pixels(plain, file).is_none())
+    });
+    all_plain.then(|| "it looks like the scene without the feature".to_owned())
+}
