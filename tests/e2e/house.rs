@@ -40,6 +40,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("server", &["core", "store", "blobs", "chunks", "image", "blend", "api", "types"]),
     ("worker", &["host", "client", "blobs", "chunks", "image", "api", "types"]),
     ("testkit", &["types", "image"]),
+    ("fidelity", &["types", "host", "image", "testkit"]),
     ("cli", &["types", "api", "client", "server", "worker", "host", "blend", "blobs", "store"]),
 ];
 

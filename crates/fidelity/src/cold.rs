@@ -1,59 +1,118 @@
-//! Cold renders: one new process for each frame, kept beside the scene.
+//! Cold renders: a process of its own for each frame, kept beside the scene.
 
 use std::{
     collections::BTreeMap,
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Mutex,
+    process::Stdio,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use kiln_testkit::Blender;
+use serde::Serialize;
 
 use crate::rows::{Facts, python};
 
 /// The files of each frame, by their names below the project.
 pub type Frames = BTreeMap<i32, BTreeMap<String, PathBuf>>;
 
-/// The cold render of a row, `attempt` 0 for the reference. Renders what is not there yet.
-pub fn cold(blender: &Blender, scripts: &Path, facts: &Facts, attempt: u32) -> Result<Frames> {
-    let kept = facts.folder().join(if attempt == 0 { "cold".to_owned() } else { format!("cold-{attempt}") });
-    let missing: Vec<i32> =
-        facts.frames.iter().copied().filter(|frame| !kept.join(format!("{frame}.whole")).exists()).collect();
-    if facts.sim && !missing.is_empty() {
-        let before = files(facts.folder())?;
-        let mut command = python(blender, &scripts.join("step.py"));
-        command.arg(&facts.blend).args(facts.frames.iter().map(ToString::to_string));
-        command.args(facts.trust.then_some("trust"));
-        let output = command.output()?;
-        let made = new_files(facts, &before)?;
-        for frame in &facts.frames {
-            let ending = format!("{frame:04}.");
-            let of_frame = made.iter().filter(|(name, _)| name.contains(&ending)).collect();
-            keep(&kept, *frame, of_frame).with_context(|| {
-                format!(
-                    "{}{}",
-                    String::from_utf8_lossy(&output.stdout),
-                    String::from_utf8_lossy(&output.stderr)
-                )
-            })?;
-        }
-    } else {
-        for frame in missing {
-            let before = files(facts.folder())?;
-            let render = || blender.render_cold(&facts.blend, frame, None, facts.trust);
-            catch_unwind(AssertUnwindSafe(render)).map_err(|panic| {
-                let said = panic.downcast_ref::<String>().map_or("Blender failed", String::as_str);
-                anyhow!("a cold render fails: {}", said.chars().take(2000).collect::<String>())
-            })?;
-            let made = new_files(facts, &before)?;
-            keep(&kept, frame, made.iter().collect())?;
-        }
+/// Where the cold frames of a row are kept.
+const KEPT: &str = "cold";
+
+/// What `cold.py` is told of a row.
+#[derive(Serialize)]
+struct Work<'a> {
+    blend: &'a Path,
+    folder: &'a Path,
+    frames: &'a [i32],
+    trust: bool,
+    sim: bool,
+    kept: PathBuf,
+}
+
+impl<'a> Work<'a> {
+    fn of(facts: &'a Facts, kept: &str) -> Self {
+        let kept = facts.folder().join(kept);
+        let Facts { blend, frames, trust, sim, .. } = facts;
+        Self { blend, folder: facts.folder(), frames, trust: *trust, sim: *sim, kept }
     }
+}
+
+/// The cold frames of each row. Those that are not kept are rendered: each in a process of its own, which is a fork of a
+/// Blender that has opened nothing, `threads` of them side by side.
+pub fn cold(
+    blender: &Blender,
+    scripts: &Path,
+    rows: &[&Facts],
+    threads: usize,
+) -> Result<BTreeMap<String, Result<Frames>>> {
+    let missing: Vec<_> = rows.iter().filter(|row| !whole(row, KEPT)).collect();
+    let folder = tempfile::tempdir()?;
+    let mut running = Vec::new();
+    for (index, part) in missing.chunks(missing.len().div_ceil(threads).max(1)).enumerate() {
+        let work: Vec<_> = part.iter().map(|row| Work::of(row, KEPT)).collect();
+        let file = folder.path().join(format!("{index}.json"));
+        fs::write(&file, serde_json::to_vec(&work)?)?;
+        let mut command = python(blender, &scripts.join("cold.py"));
+        running.push(command.arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
+    }
+    for mut child in running {
+        // What it has not rendered is rendered below, with its reason.
+        child.wait()?;
+    }
+    let mut done = BTreeMap::new();
+    for row in rows {
+        let frames =
+            if whole(row, KEPT) { kept(row, KEPT) } else { new_processes(blender, scripts, row, KEPT) };
+        done.insert(row.id.clone(), frames);
+    }
+    Ok(done)
+}
+
+/// The frames of a row by completely new processes, kept below this name.
+pub fn new_processes(blender: &Blender, scripts: &Path, facts: &Facts, name: &str) -> Result<Frames> {
+    let folder = facts.folder().join(name);
+    if facts.sim {
+        let work = tempfile::NamedTempFile::new()?;
+        fs::write(work.path(), serde_json::to_vec(&[Work::of(facts, name)])?)?;
+        let output = python(blender, &scripts.join("cold.py")).arg(work.path()).output()?;
+        if !whole(facts, name) {
+            let said = [output.stdout, output.stderr].concat();
+            bail!("a cold render fails: {}", tail(&String::from_utf8_lossy(&said)));
+        }
+        return kept(facts, name);
+    }
+    for frame in &facts.frames {
+        if folder.join(format!("{frame}.whole")).exists() {
+            continue;
+        }
+        let before = files(facts.folder())?;
+        let render = || blender.render_cold(&facts.blend, *frame, None, facts.trust);
+        catch_unwind(AssertUnwindSafe(render)).map_err(|panic| {
+            let said = panic.downcast_ref::<String>().map_or("Blender failed", String::as_str);
+            anyhow!("a cold render fails: {}", tail(said))
+        })?;
+        keep(&folder, *frame, &new_files(facts, &before)?)?;
+    }
+    kept(facts, name)
+}
+
+/// The end of what a process said.
+fn tail(said: &str) -> String {
+    let lines: Vec<_> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(6)..].join(" | ")
+}
+
+fn whole(facts: &Facts, name: &str) -> bool {
+    let kept = facts.folder().join(name);
+    facts.frames.iter().all(|frame| kept.join(format!("{frame}.whole")).exists())
+}
+
+fn kept(facts: &Facts, name: &str) -> Result<Frames> {
     let mut frames = Frames::new();
     for frame in &facts.frames {
-        let folder = kept.join(frame.to_string());
+        let folder = facts.folder().join(name).join(frame.to_string());
         let mut named = BTreeMap::new();
         for file in files(&folder)? {
             let name = file.strip_prefix(&folder)?.to_string_lossy().into_owned();
@@ -62,6 +121,13 @@ pub fn cold(blender: &Blender, scripts: &Path, facts: &Facts, attempt: u32) -> R
         frames.insert(*frame, named);
     }
     Ok(frames)
+}
+
+/// Takes other frames for the cold ones of a row.
+pub fn replace(facts: &Facts, by: &str) -> Result<Frames> {
+    fs::remove_dir_all(facts.folder().join(KEPT))?;
+    fs::rename(facts.folder().join(by), facts.folder().join(KEPT))?;
+    kept(facts, KEPT)
 }
 
 /// What is new since, with its name below the project.
@@ -80,7 +146,7 @@ fn new_files(facts: &Facts, before: &[PathBuf]) -> Result<Vec<(String, PathBuf)>
     Ok(made)
 }
 
-fn keep(kept: &Path, frame: i32, made: Vec<&(String, PathBuf)>) -> Result<()> {
+fn keep(kept: &Path, frame: i32, made: &[(String, PathBuf)]) -> Result<()> {
     if made.is_empty() {
         bail!("a cold render of frame {frame} wrote nothing");
     }
@@ -111,29 +177,4 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
-}
-
-/// Renders the rows that lack cold frames, two at a time.
-pub fn cold_all(
-    blender: &Blender,
-    scripts: &Path,
-    rows: &[&Facts],
-    threads: usize,
-) -> BTreeMap<String, Result<Frames>> {
-    let queue = Mutex::new(rows.iter());
-    let done = Mutex::new(BTreeMap::new());
-    let next = || queue.lock().ok().and_then(|mut rows| rows.next().copied());
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some(row) = next() {
-                    let frames = cold(blender, scripts, row, 0);
-                    if let Ok(mut done) = done.lock() {
-                        done.insert(row.id.clone(), frames);
-                    }
-                }
-            });
-        }
-    });
-    done.into_inner().unwrap_or_default()
 }

@@ -33,6 +33,8 @@ pub enum Farmed {
 /// The farm; ends when dropped.
 pub struct Farm {
     kiln: PathBuf,
+    /// Whether the texts inside PNGs are compared.
+    texts: bool,
     home: tempfile::TempDir,
     server: Child,
     worker: Child,
@@ -50,7 +52,7 @@ impl Drop for Farm {
 
 impl Farm {
     /// Starts a server, and a worker of these Blenders that does not see `hidden`.
-    pub fn start(kiln: &Path, blenders: &[Blender], hidden: &Path) -> Result<Self> {
+    pub fn start(kiln: &Path, blenders: &[Blender], hidden: &Path, texts: bool) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("kiln-fidelity-farm-").tempdir()?;
         let quiet = |mut command: Command| {
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
@@ -84,7 +86,7 @@ impl Farm {
         }
         hiding.current_dir(home.path());
         let worker = quiet(hiding)?;
-        Ok(Self { kiln: kiln.to_owned(), home, server, worker })
+        Ok(Self { kiln: kiln.to_owned(), texts, home, server, worker })
     }
 
     fn json(&self, args: &[&str]) -> Result<Result<Value, String>> {
@@ -176,7 +178,7 @@ impl Farm {
                 break;
             }
             let text = cold.iter().find_map(|(name, file)| texts(file, &named[name]));
-            if let (Some(how), false) = (text, facts.sim) {
+            if let (Some(how), false) = (text, facts.sim || !self.texts) {
                 found = Farmed::Differs(format!("on the farm, frame {frame}: {how}"));
                 break;
             }

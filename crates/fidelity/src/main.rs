@@ -25,6 +25,12 @@ struct Arguments {
     /// Takes good results of another Kiln.
     #[arg(long)]
     keep: bool,
+    /// Renders the second frame of each row in a completely new process too.
+    #[arg(long)]
+    check: bool,
+    /// Compares pixels alone, not the texts inside PNGs.
+    #[arg(long)]
+    no_texts: bool,
     /// Only these rows.
     ids: Vec<String>,
 }
@@ -51,6 +57,8 @@ fn main() -> Result<()> {
         blenders,
         only: arguments.ids,
         keep: arguments.keep,
+        check: arguments.check,
+        texts: !arguments.no_texts,
         threads: std::thread::available_parallelism().map_or(2, usize::from),
     };
     let results = run(&options)?;

@@ -4,14 +4,14 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::Write,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use anyhow::{Context as _, Result};
 use kiln_testkit::Blender;
 
 use crate::{
-    cold::{Frames, cold, cold_all},
+    cold::{Frames, cold, new_processes, replace},
     compare::difference,
     farm::{Farm, Farmed},
     rows::{Facts, Known, Verdict, build, known},
@@ -20,8 +20,6 @@ use crate::{
 
 /// How many rows are rendered before their results are written down.
 const BATCH: usize = 24;
-/// How many more cold renders are made where Kiln's differs, to see whether Blender's do.
-const AGAIN: u32 = 2;
 
 pub struct Options {
     /// The program.
@@ -35,6 +33,10 @@ pub struct Options {
     pub only: Vec<String>,
     /// Takes results of another Kiln, where they are good.
     pub keep: bool,
+    /// Renders the second frame of each row in a completely new process too.
+    pub check: bool,
+    /// Compares the texts inside PNGs too.
+    pub texts: bool,
     pub threads: usize,
 }
 
@@ -51,7 +53,7 @@ pub fn run(options: &Options) -> Result<Vec<Known>> {
     for blender in &options.blenders {
         let mut pair = Pair::new(blender.program())?;
         let version = pair.install().version.to_string();
-        let target = options.cache.join(format!("{version}-{}", pair.install().build_hash));
+        let target = options.cache.join(format!("{version}-{}", build_of(blender)?));
         let mut only = options.only.clone();
         if !only.is_empty() {
             only.push(BASE.to_owned());
@@ -59,7 +61,8 @@ pub fn run(options: &Options) -> Result<Vec<Known>> {
         println!("{version}: building the scenes");
         let rows = build(blender, &options.scripts, &target, &only)?;
         let base = rows.iter().find(|row| row.id == BASE).context("there is no base")?;
-        let base = cold(blender, &options.scripts, base, 0)?;
+        let base =
+            cold(blender, &options.scripts, &[base], 1)?.remove(BASE).context("there is no base")??;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut fresh = Vec::new();
         let mut results = BTreeMap::new();
@@ -93,13 +96,13 @@ pub fn run(options: &Options) -> Result<Vec<Known>> {
         }
         for batch in fresh.chunks(BATCH) {
             let facts: Vec<&Facts> = batch.iter().map(|(_, row)| *row).collect();
-            let colds = cold_all(blender, &options.scripts, &facts, options.threads);
+            let colds = cold(blender, &options.scripts, &facts, options.threads)?;
             if farm.is_none() {
-                farm = Some(Farm::start(&options.kiln, &options.blenders, &options.cache)?);
+                farm = Some(Farm::start(&options.kiln, &options.blenders, &options.cache, options.texts)?);
             }
             let Some(farm) = &mut farm else { continue };
             let judged = judge(
-                &Batch { blender, scripts: &options.scripts, facts: &facts, base: &base, runtime: &runtime },
+                &Batch { options, blender, facts: &facts, base: &base, runtime: &runtime },
                 colds,
                 &mut pair,
                 farm,
@@ -131,8 +134,8 @@ pub fn run(options: &Options) -> Result<Vec<Known>> {
 const BASE: &str = "base-nothing-is-animated";
 
 struct Batch<'a> {
+    options: &'a Options,
     blender: &'a Blender,
-    scripts: &'a Path,
     facts: &'a [&'a Facts],
     base: &'a Frames,
     runtime: &'a tokio::runtime::Runtime,
@@ -167,49 +170,78 @@ fn judge(
     for (facts, cold) in &frames {
         let warm = batch.runtime.block_on(pair.render(facts, cold))?;
         let farmed = farmed.remove(&facts.id).unwrap_or(Farmed::Refused("it was not submitted".to_owned()));
-        verdicts.insert(&facts.id, verdict(batch, facts, cold, warm, farmed)?);
+        let mut verdict = verdict(facts, warm, farmed);
+        let doubtful = matches!(verdict, Verdict::Differs { .. });
+        if doubtful || (batch.options.check && verdict == Verdict::Equal) {
+            let all = &batch.options.scripts;
+            let mut short = (*facts).clone();
+            if !doubtful && !facts.sim {
+                short.frames = facts.frames.iter().skip(1).take(1).copied().collect();
+            }
+            let fresh = new_processes(batch.blender, all, &short, "cold-new")?;
+            let other = differ(&short, &fresh, cold);
+            if doubtful || other.is_some() {
+                let fresh = new_processes(batch.blender, all, facts, "cold-new")?;
+                let again = new_processes(batch.blender, all, facts, "cold-again")?;
+                if let Some(how) = differ(facts, &fresh, &again) {
+                    verdict = Verdict::BlenderDiffers { how: format!("rendered cold twice, {how}") };
+                } else if other.is_some() {
+                    // A fork is not what a new process is: that alone counts.
+                    let cold = replace(facts, "cold-new")?;
+                    let farmed = farm.render(&[(facts, &cold)])?.remove(&facts.id);
+                    let warm = batch.runtime.block_on(pair.render(facts, &cold))?;
+                    verdict = self::verdict(facts, warm, farmed.unwrap_or(Farmed::Equal));
+                }
+            }
+            for name in ["cold-new", "cold-again"] {
+                // Most are not there.
+                let _ = fs::remove_dir_all(facts.folder().join(name));
+            }
+        }
+        verdicts.insert(&facts.id, verdict);
     }
     Ok(batch.facts.iter().filter_map(|facts| verdicts.remove(facts.id.as_str())).collect())
 }
 
-fn verdict(batch: &Batch<'_>, facts: &Facts, cold: &Frames, warm: Warm, farmed: Farmed) -> Result<Verdict> {
-    let verdict = match (warm, farmed) {
+/// How two renders of a row differ.
+fn differ(facts: &Facts, one: &Frames, other: &Frames) -> Option<String> {
+    facts
+        .frames
+        .iter()
+        .find_map(|frame| difference(&one[frame], &other[frame]).map(|how| format!("frame {frame}: {how}")))
+}
+
+fn verdict(facts: &Facts, warm: Warm, farmed: Farmed) -> Verdict {
+    match (warm, farmed) {
+        (Warm::Equal, Farmed::Equal) if facts.refuses.is_empty() => Verdict::Equal,
         (Warm::Equal, Farmed::Equal) => {
-            if facts.refuses.is_empty() {
-                return Ok(Verdict::Equal);
-            }
-            return Ok(Verdict::Unexpected { why: "it renders, and should be refused".to_owned() });
+            Verdict::Unexpected { why: "it renders, and should be refused".to_owned() }
         }
         (Warm::Refused(warm), Farmed::Refused(farm)) => {
             let named = |said: &str| !facts.refuses.is_empty() && said.contains(&facts.refuses);
-            return Ok(if named(&warm) && named(&farm) {
-                Verdict::Refused { why: farm }
-            } else {
-                Verdict::Unexpected { why: format!("on the farm: {farm}; warm: {warm}") }
-            });
+            if named(&warm) && named(&farm) {
+                return Verdict::Refused { why: farm };
+            }
+            Verdict::Unexpected { why: format!("on the farm: {farm}; warm: {warm}") }
         }
-        (Warm::Refused(why), _) => return Ok(Verdict::Unexpected { why: format!("warm: {why}") }),
-        (_, Farmed::Refused(why)) => return Ok(Verdict::Unexpected { why: format!("on the farm: {why}") }),
+        (Warm::Refused(why), _) => Verdict::Unexpected { why: format!("warm: {why}") },
+        (_, Farmed::Refused(why)) => Verdict::Unexpected { why: format!("on the farm: {why}") },
         (Warm::Differs(how), Farmed::Equal) | (Warm::Equal, Farmed::Differs(how)) => Verdict::Differs { how },
         (Warm::Differs(one), Farmed::Differs(other)) => Verdict::Differs { how: format!("{one}; {other}") },
-    };
-    for attempt in 1..=AGAIN {
-        let again = self::cold(batch.blender, batch.scripts, facts, attempt)?;
-        let differs = facts
-            .frames
-            .iter()
-            .find_map(|frame| difference(&cold[frame], &again[frame]).map(|how| (frame, how)));
-        fs::remove_dir_all(facts.folder().join(format!("cold-{attempt}")))?;
-        if let Some((frame, how)) = differs {
-            return Ok(Verdict::BlenderDiffers { how: format!("frame {frame}, rendered cold twice: {how}") });
-        }
     }
-    Ok(verdict)
+}
+
+/// Stands for a build of Blender.
+fn build_of(blender: &Blender) -> Result<String> {
+    let meta = fs::metadata(blender.program())?;
+    let name = format!("{:?} {} {:?}", blender.program(), meta.len(), meta.modified()?);
+    Ok(blake3::hash(name.as_bytes()).to_hex()[..8].to_owned())
 }
 
 /// Why a row proves nothing; `None` where it proves something.
 fn proves_nothing(facts: &Facts, cold: &Frames, base: &Frames) -> Option<String> {
-    if facts.expect == "still" {
+    // Without what is refused, the picture may stand still.
+    if facts.expect == "still" || !facts.refuses.is_empty() {
         return None;
     }
     for pair in facts.frames.windows(2) {

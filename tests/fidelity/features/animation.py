@@ -18,6 +18,6 @@ def python(s):
     s.drive(s.subject, "location", "max([frame / 8 for _ in range(3)])", index=2)
 
 
-@feature("Animation / Drivers: Python expression without trust", refuses="script")
+@feature("Animation / Drivers: Python expression without trust", refuses="--trust")
 def python_untrusted(s):
     s.drive(s.subject, "location", "max([frame / 8 for _ in range(3)])", index=2)

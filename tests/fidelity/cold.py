@@ -1,0 +1,113 @@
+"""Renders frames cold, each in a process of its own: a fork of a Blender that has just started and has opened no file.
+
+    cold.py WORK     (behind `--` for the program)
+
+WORK is a JSON list of {blend, folder, frames, trust, sim, kept}. What a frame writes below `folder` is moved to
+kept/FRAME/, by its name below the .blend's folder, and kept/FRAME.whole tells that it is whole. A frame that fails has none.
+A simulation without a bake is rendered as a person sees it who steps through the frames, in one process.
+"""
+
+import json
+import os
+import shutil
+import sys
+import time
+
+import bpy
+
+# A process that takes longer is ended.
+LIMIT = 300
+
+
+def still(scene, frame):
+    """One frame, without touching the scene's range."""
+    render = scene.render
+    if bpy.app.version >= (5, 0, 0):
+        bpy.ops.render.render(animation=True, frame_start=frame, frame_end=frame)
+        return
+    scene.frame_set(frame)
+    render.filepath = render.frame_path(frame=frame)
+    bpy.ops.render.render(write_still=True)
+
+
+def step(scene, frames):
+    """All frames, as a person sees them."""
+    path = scene.render.filepath
+    for frame in range(scene.frame_start, max(frames) + 1):
+        scene.frame_set(frame)
+        if frame in frames:
+            scene.render.filepath = path
+            scene.render.filepath = scene.render.frame_path(frame=frame)
+            bpy.ops.render.render(write_still=True)
+
+
+def forked(work):
+    """Runs it in a new process; whether it ended well."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+            sys.stdout.flush()
+            os._exit(0)
+        except BaseException as error:  # noqa: BLE001
+            print(error, file=sys.stderr, flush=True)
+            os._exit(1)
+    until = time.time() + LIMIT
+    pause = 0.005
+    while time.time() < until:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status == 0
+        time.sleep(pause)
+        pause = min(pause * 1.3, 0.2)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    return False
+
+
+def files(folder):
+    found = set()
+    for where, _, names in os.walk(folder):
+        if not os.path.relpath(where, folder).startswith("cold"):
+            found.update(os.path.join(where, name) for name in names)
+    return found
+
+
+def keep(row, frame, made):
+    project = os.path.dirname(row["blend"])
+    for file in made:
+        name = os.path.relpath(file, project)
+        if name.startswith((".", "blendcache_")):
+            continue
+        to = os.path.join(row["kept"], str(frame), name)
+        os.makedirs(os.path.dirname(to), exist_ok=True)
+        shutil.move(file, to)
+    if os.path.isdir(os.path.join(row["kept"], str(frame))):
+        open(os.path.join(row["kept"], f"{frame}.whole"), "w").close()
+
+
+def render(row):
+    def opened():
+        bpy.ops.wm.open_mainfile(filepath=row["blend"], load_ui=False, use_scripts=row["trust"])
+        return bpy.context.scene
+
+    missing = [frame for frame in row["frames"] if not os.path.exists(os.path.join(row["kept"], f"{frame}.whole"))]
+    if row["sim"] and missing:
+        before = files(row["folder"])
+        if forked(lambda: step(opened(), row["frames"])):
+            made = files(row["folder"]) - before
+            for frame in row["frames"]:
+                keep(row, frame, [file for file in made if f"{frame:04}." in os.path.basename(file)])
+        return
+    for frame in missing:
+        before = files(row["folder"])
+        if forked(lambda: still(opened(), frame)):
+            keep(row, frame, files(row["folder"]) - before)
+
+
+arguments = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else sys.argv[1:]
+with open(arguments[0], encoding="utf-8") as work:
+    for one in json.load(work):
+        render(one)
+sys.stdout.flush()
+os._exit(0)
