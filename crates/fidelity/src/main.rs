@@ -31,6 +31,9 @@ struct Arguments {
     /// Compares pixels alone, not the texts inside PNGs.
     #[arg(long)]
     no_texts: bool,
+    /// The folder of build.py.
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fidelity"))]
+    scripts: PathBuf,
     /// Only these rows.
     ids: Vec<String>,
 }

@@ -27,10 +27,13 @@ fn cell(verdict: &Verdict, notes: &mut Vec<String>) -> String {
     format!("{word} [{0}](#n{0})", place + 1)
 }
 
+/// The results of a row, by the version.
+type Cells<'a> = BTreeMap<&'a str, &'a Known>;
+
 /// The page: counts, a table for each chapter, reasons.
 pub fn table(results: &[Known], date: &str) -> String {
     let versions: BTreeSet<&str> = results.iter().map(|known| known.version.as_str()).collect();
-    let mut rows: BTreeMap<&str, (usize, BTreeMap<&str, &Known>)> = BTreeMap::new();
+    let mut rows: BTreeMap<&str, (usize, Cells<'_>)> = BTreeMap::new();
     for known in results {
         let row = rows.entry(&known.title).or_insert((known.order, BTreeMap::new()));
         row.0 = row.0.min(known.order);
@@ -56,7 +59,7 @@ pub fn table(results: &[Known], date: &str) -> String {
         );
     }
     page.push_str(&head);
-    let mut chapters: BTreeMap<&str, Vec<(usize, &str, &BTreeMap<&str, &Known>)>> = BTreeMap::new();
+    let mut chapters: BTreeMap<&str, Vec<(usize, &str, &Cells<'_>)>> = BTreeMap::new();
     for (title, (order, cells)) in &rows {
         let chapter = title.split([':', '/']).next().unwrap_or(title).trim();
         chapters.entry(chapter).or_default().push((*order, title, cells));
@@ -94,8 +97,9 @@ Kiln's frames are Blender's frames. This table proves it, feature by feature alo
 
 Each feature is a small scene in which something is animated. Three of its frames (2, 5 and 9) are rendered
 
-- cold: by Blender, in a new process for each frame (a simulation that is not baked: by one process that steps through the
-  frames);
+- cold: by Blender, in a process of its own for each frame, forked from a Blender that has just started and has opened
+  nothing. Where Kiln's pixels differ from these, completely new processes render them again, and those count. (A simulation
+  that is not baked: one process that steps through the frames);
 - warm: by one Kiln process, in order, then back again, then after reopening the file; and by a second one beside it, in
   another order, which had other files open before;
 - on a farm: by a worker with two slots that sees none of the artist's folders.

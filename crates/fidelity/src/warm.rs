@@ -161,7 +161,7 @@ impl Pair {
                 return Ok(Err(Warm::Refused(failure.message)));
             }
             let last = facts.frames.last().copied().unwrap_or(1);
-            Ok::<_, anyhow::Error>(first.render(cold, last, "after reopening").await?)
+            first.render(cold, last, "after reopening").await
         };
         let other = async {
             if let Err(failure) = second.open(install, facts).await? {
