@@ -8,6 +8,7 @@ import bpy
 
 from . import checks, errors
 from .channel import peak_memory
+from .one_frame import OneFrame
 
 HANDLERS = (
     "frame_change_pre",
@@ -49,41 +50,25 @@ class FrameRenderer:
         session = self._session
         self._sequences.check(session, frame)
         self._frame, self._script_error = frame, None
-        # Before 5.0 the range of a scene cannot begin below 0.
-        exact = frame < 0 and bpy.app.version < (5, 0, 0)
         try:
-            session.outputs.redirect(out, frame, exact)
+            session.outputs.redirect(out, frame, self._one_frame.needs_still(frame))
         except OSError as error:
             raise errors.of_disk(error, frame) from error
-        self._channel.send("planned", id=request, files=session.outputs.planned(frame))
+        planned = session.outputs.planned(frame)
+        self._channel.send("planned", id=request, files=planned)
         started = time.monotonic()
         try:
-            self._call(frame, exact)
+            self._one_frame.render(frame)
         except RuntimeError as error:
             raise errors.of_render(error, frame, out) from error
         ended = time.monotonic()
         errors.check_room(frame, out)
         if self._script_error:
             raise self._script_error
+        session.outputs.check_not_moved(out, planned)
         before = len(session.notices)
         checks.scripts(session)
         return started, ended, session.notices[before:]
-
-    def _call(self, frame, exact):
-        scene = self._session.scene
-        which = {} if scene == bpy.context.scene else {"scene": scene.name}
-        if exact:
-            scene.frame_set(frame)
-            bpy.ops.render.render(write_still=True, **which)
-        elif bpy.app.version >= (5, 0, 0):
-            bpy.ops.render.render(animation=True, frame_start=frame, frame_end=frame, **which)
-        else:
-            first, last = scene.frame_start, scene.frame_end
-            scene.frame_start = scene.frame_end = frame
-            try:
-                bpy.ops.render.render(animation=True, **which)
-            finally:
-                scene.frame_start, scene.frame_end = first, last
 
     def _step_to(self, frame):
         """Data kept between frames is right while the frames ascend; particles are not when time runs back."""
@@ -101,6 +86,7 @@ class FrameRenderer:
     def _prepare(self):
         """After every opening of the file."""
         self._sequences = checks.Sequences(self._session.scene)
+        self._one_frame = OneFrame(self._session.scene)
         handlers = bpy.app.handlers
         if _on_stats not in handlers.render_stats:
             handlers.render_stats.append(_on_stats)

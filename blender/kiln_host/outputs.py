@@ -71,6 +71,21 @@ class Outputs:
         for node in self._nodes:
             node.redirect(out)
 
+    def check_not_moved(self, out, planned):
+        """A script may set an output path while the frame renders. The picture then lies where Kiln does not look."""
+        if all(os.path.exists(os.path.join(out, file["scratch"])) for file in planned):
+            return
+        main = os.path.join(out, "main", "")
+        now = self._scene.render.filepath
+        if not now.startswith(main):
+            raise Refusal(
+                "bad-setting",
+                f"a script of the scene set the output path to “{now}” while the frame rendered; set it when the file "
+                "is opened, or remove that line: Kiln names each file before it renders",
+            )
+        for node in self._nodes:
+            node.check_not_moved(out)
+
     def planned(self, frame):
         """The files of a frame, as Kiln's PlannedFile. Needs no redirection."""
         render = self._scene.render
@@ -156,6 +171,15 @@ class _Node:
             self._node.directory = folder
         else:
             self._node.base_path = folder + (self._stem if self._many else "")
+
+    def check_not_moved(self, out):
+        now = self._node.directory if self._new else self._node.base_path
+        if self._writes and not now.startswith(os.path.join(out, self._scratch, "")):
+            raise Refusal(
+                "bad-setting",
+                f"a script of the scene set the folder of the File Output node “{self._label}” to “{now}” while the frame "
+                "rendered; set it when the file is opened, or remove that line: Kiln names each file before it renders",
+            )
 
     def planned(self, frame):
         if not self._writes:

@@ -6,6 +6,7 @@ import bpy
 
 from . import checks, devices, outputs, remap, settings
 from .errors import Refusal
+from .handlers import Silence, remove_of_files
 
 
 class Session:
@@ -35,6 +36,7 @@ class Session:
         return self.policy["scripts"] == "trust"
 
     def open(self):
+        remove_of_files()
         with remap.elsewhere(self._remap):
             load(self.blend, self.trust)
         self.scene = choose_scene(self.settings)
@@ -44,7 +46,8 @@ class Session:
         checks.denoiser(self)
         self.device_used = devices.choose(self, self._made_up_devices)
         # Drivers are evaluated here: a blocked one is known from now on.
-        self.scene.view_layers[0].update()
+        with Silence():
+            self.scene.view_layers[0].update()
         checks.external_files(self)
         checks.scripts(self)
         checks.simulations(self)

@@ -11,15 +11,19 @@ import bpy
 arguments = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else sys.argv[1:]
 blend, out, frame = arguments[0], arguments[1], int(arguments[2])
 bpy.ops.wm.open_mainfile(filepath=blend, load_ui=False, use_scripts="trust" in arguments[3:])
-render = bpy.context.scene.render
+scene = bpy.context.scene
 if out:
-    render.filepath = out
+    scene.render.filepath = out
 if bpy.app.version >= (5, 0, 0):
     bpy.ops.render.render(animation=True, frame_start=frame, frame_end=frame)
 else:
-    bpy.context.scene.frame_set(frame)
+    # `-f N` renders while the data stand at the frame that the file was saved at. Handlers that write to animated
+    # objects see that, and their picture shows it. The operator has taken N by the time this handler runs.
+    saved = scene.frame_current
+    bpy.app.handlers.render_init.insert(0, lambda *_: scene.frame_set(saved))
+    scene.frame_set(frame)
     # A still has exactly the name that it is given: give it the one that an animation would write.
-    render.filepath = render.frame_path(frame=frame)
+    scene.render.filepath = scene.render.frame_path(frame=frame)
     bpy.ops.render.render(write_still=True)
 # The wheels may crash while they are taken down; by now all is written.
 sys.stdout.flush()

@@ -112,14 +112,34 @@ def python_driver(folder):
 
 
 def script(folder):
-    """A registered text: its handler moves the cube at every frame."""
+    """A registered text: its handler moves the cube at every frame. A persistent one counts itself: it would be there
+    twice after a second opening."""
     start()
     text = bpy.data.texts.new("move.py")
     text.write(
         "import bpy\n"
+        "handlers = bpy.app.handlers\n"
         "def move(scene, *_):\n"
         "    scene.objects['Cube'].location.x = scene.frame_current / 10\n"
-        "bpy.app.handlers.frame_change_post.append(move)\n"
+        "handlers.frame_change_post.append(move)\n"
+        "@handlers.persistent\n"
+        "def grow(scene, *_):\n"
+        "    grown = [handler for handler in handlers.frame_change_pre if handler.__name__ == 'grow']\n"
+        "    scene.objects['Cube'].scale.y = len(grown)\n"
+        "handlers.frame_change_pre.append(grow)\n"
+    )
+    text.use_module = True
+
+
+def moved_output(folder):
+    """A handler that sets the output path while the frame renders."""
+    start(samples=1)
+    text = bpy.data.texts.new("name.py")
+    text.write(
+        "import bpy\n"
+        "def name(scene, *_):\n"
+        "    scene.render.filepath = bpy.app.tempdir + 'moved/shot_'\n"
+        "bpy.app.handlers.frame_change_post.append(name)\n"
     )
     text.use_module = True
 
@@ -353,11 +373,87 @@ def dpx(folder):
     scene.render.image_settings.file_format = "DPX"
 
 
+def driven(thing, path, index, scene, expression, *fields):
+    """A driver whose variables a, b, ... are fields of a scene."""
+    driver = thing.driver_add(path, index).driver
+    for name, field in zip("abcd", fields):
+        variable = driver.variables.new()
+        variable.name, variable.type = name, "SINGLE_PROP"
+        target = variable.targets[0]
+        target.id_type, target.id, target.data_path = "SCENE", scene, field
+    driver.expression = expression
+
+
+def frame_range(folder):
+    """Everything that can see a scene's frame range: stamps, drivers, Grease Pencil's Time Offset, handlers. The
+    handlers print what they see."""
+    scene, cube = start(samples=1)
+    scene.frame_start, scene.frame_end, scene.frame_step = 1, 120, 2
+    render = scene.render
+    render.resolution_x = render.resolution_y = 96
+    # Remapped time, and markers that choose the camera.
+    render.frame_map_old, render.frame_map_new = 100, 150
+    second = bpy.data.objects.new("Second", scene.camera.data)
+    second.matrix_world = scene.camera.matrix_world.copy()
+    second.location.x += 0.5
+    scene.collection.objects.link(second)
+    for frame, camera in ((-9, second), (0, scene.camera), (9, second)):
+        scene.timeline_markers.new(f"at {frame}", frame=frame).camera = camera
+    render.use_stamp, render.stamp_font_size = True, 12
+    for field in dir(render):
+        if field.startswith("use_stamp_"):
+            setattr(render, field, field in ("use_stamp_frame", "use_stamp_frame_range", "use_stamp_note"))
+
+    other = bpy.data.scenes.new("Other")
+    other.frame_start, other.frame_end = 3, 50
+    driven(cube, "location", 2, scene, "0.5 + a / 100", "frame_end")
+    driven(cube, "location", 0, other, "(b - a) / 50 - frame / 20", "frame_start", "frame_end")
+    # A driver that fails once is disabled for good.
+    driven(cube, "scale", 2, scene, "1 + 60 / (b - a) * frame / 20", "frame_start", "frame_end")
+
+    material = bpy.data.materials.new("Ink")
+    bpy.data.materials.create_gpencil_data(material)
+    material.grease_pencil.color = (1, 0, 0, 1)
+    pencil = bpy.data.grease_pencils.new("Pencil")
+    pencil.materials.append(material)
+    layer = pencil.layers.new("Layer")
+    for frame in (1, 30, 100, 120):
+        stroke = layer.frames.new(frame).strokes.new()
+        stroke.line_width = 60
+        stroke.points.add(2)
+        for point, x in zip(stroke.points, (-2, 2)):
+            point.co, point.pressure, point.strength = (x, 0, frame / 60), 1, 1
+    drawn = bpy.data.objects.new("Drawn", pencil)
+    drawn.grease_pencil_modifiers.new("Time", "GP_TIME").offset = -15
+    scene.collection.objects.link(drawn)
+
+    text = bpy.data.texts.new("look.py")
+    text.write(
+        "import bpy\n"
+        "def look(kind):\n"
+        "    def handler(*_):\n"
+        "        shot, other = bpy.data.scenes['Scene'], bpy.data.scenes['Other']\n"
+        "        first, last = shot.frame_start, shot.frame_end\n"
+        "        shot.objects['Cube'].scale.y = 1 + 30 / (last - first)\n"
+        "        shot.render.stamp_note_text = f'{first} to {last} by {shot.frame_step}'\n"
+        "        print(f'saw {kind} at {shot.frame_current}: {first} to {last}, {other.frame_end}', flush=True)\n"
+        "    return handler\n"
+        "for kind in dir(bpy.app.handlers):\n"
+        "    if kind.startswith(('render_', 'frame_', 'depsgraph_')) and kind != 'render_stats':\n"
+        "        getattr(bpy.app.handlers, kind).append(look(kind))\n"
+        "def longer(scene, *_):\n"
+        "    if scene.frame_current == 5:\n"
+        "        scene.frame_start, scene.frame_end = 2, 300\n"
+        "bpy.app.handlers.render_write.append(longer)\n"
+    )
+    text.use_module = True
+
+
 SCENES = (
     basic, particles, image_sequence, drivers, python_driver, script, talks, script_error, motion_blur, stereo,
     dotted_stereo, side_by_side, file_outputs, scaled_output, no_camera, missing_texture, missing_library, rigid_body, waves,
     endless_cloth, linked_cloth, film, multilayer,
-    denoise, foreign_engine, absolute, dpx,
+    denoise, foreign_engine, absolute, dpx, frame_range, moved_output,
 )
 # Removed once the scene is saved.
 GONE = {"missing_texture": "wood.png", "missing_library": "tree.blend"}

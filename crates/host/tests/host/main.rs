@@ -10,6 +10,7 @@ mod find;
 mod liars;
 mod life;
 mod pixels;
+mod range;
 mod refusals;
 mod writes;
 

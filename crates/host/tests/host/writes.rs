@@ -4,7 +4,7 @@ use kiln_host::{HostOptions, PlannedFile, RenderRequest};
 use kiln_testkit::{assert_same_picture, blenders, picture, scene, temp_dir};
 use kiln_types::{ColorDepth, FailureCause, FileFormat, OutputRole, Resolution, SessionSpec};
 
-use crate::{Slot, debian, install};
+use crate::{Slot, debian, install, trusted, trusting};
 
 fn paths(planned: &[PlannedFile]) -> Vec<&str> {
     let mut paths: Vec<_> = planned.iter().map(|file| file.path.as_str()).collect();
@@ -157,6 +157,15 @@ async fn a_frame_that_cannot_be_written() {
     let failure = slot.host.render(RenderRequest { frame: 1, out, time_limit: None }).await.unwrap_err();
     assert_eq!(failure.cause, FailureCause::CannotWrite, "{failure}");
     slot.render(1).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_script_that_moves_the_output_is_named() {
+    let mut slot = Slot::start(debian(), trusting()).await;
+    slot.open_with("moved_output", trusted).await.unwrap();
+    let failure = slot.render(3).await.unwrap_err();
+    assert_eq!(failure.cause, FailureCause::BadSetting, "{failure}");
+    assert!(failure.message.contains("moved/shot_"), "{failure}");
 }
 
 /// `frame_path(view=...)` would tell others.
