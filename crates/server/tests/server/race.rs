@@ -275,9 +275,14 @@ async fn nothing_that_is_needed_is_lost_and_nothing_else_stays() {
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 2).await;
     let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
     let rendering = tokio::spawn(async move {
+        let mut beat = tokio::time::interval(Duration::from_millis(worker.welcome.heartbeat_ms));
         loop {
             let assignment = tokio::select! {
                 _ = &mut stopped => return worker.leave().await,
+                _ = beat.tick() => {
+                    worker.say(kiln_api::Up::Heartbeat).await;
+                    continue;
+                }
                 assignment = worker.assignment() => assignment,
             };
             for task in assignment.tasks {

@@ -133,7 +133,16 @@ impl Farm {
                 events.next().await.unwrap();
             }
         };
-        soon(&format!("job {} {state}", job.id), wait).await
+        match tokio::time::timeout(LIMIT, wait).await {
+            Ok(view) => view,
+            Err(_) => panic!(
+                "job {} is not {state}: {:#?}\n{:#?}\n{:#?}",
+                job.id,
+                self.client.job(job.id).await,
+                self.client.explain(job.id).await,
+                self.client.workers().await
+            ),
+        }
     }
 }
 
