@@ -191,60 +191,6 @@ def arm(s, bones=3):
     return rig, names
 
 
-@feature("Animation / Armatures: forward kinematics")
-def forward(s):
-    rig, names = arm(s)
-    for name in names:
-        bone = rig.pose.bones[name]
-        bone.rotation_mode = "XYZ"
-        s.key(bone, "rotation_euler", (0.1, 0.4, -0.5), index=2)
-
-
-@feature("Animation / Armatures: inverse kinematics")
-def inverse(s):
-    rig, names = arm(s)
-    constrain(s, "IK", rig.pose.bones[names[-1]], target=moving(s), chain_count=0)
-
-
-@feature("Animation / Armatures: inverse kinematics with a pole and stretch")
-def inverse_pole(s):
-    rig, names = arm(s)
-    constrain(s, "IK", rig.pose.bones[names[-1]], target=moving(s), pole_target=s.empty("Pole", (2, -2, 1)), use_stretch=True)
-    for name in names:
-        rig.pose.bones[name].ik_stretch = 0.2
-
-
-for mode in ("ANIMATION", "SIMULATION"):
-
-    @feature(f"Animation / Armatures: inverse kinematics by iTaSC, {mode.lower()}", mode)
-    def itasc(s, mode):
-        rig, names = arm(s)
-        rig.pose.ik_solver = "ITASC"
-        rig.pose.ik_param.mode = mode
-        constrain(s, "IK", rig.pose.bones[names[-1]], target=moving(s), chain_count=0)
-
-
-@feature("Animation / Armatures: spline inverse kinematics")
-def spline(s):
-    rig, names = arm(s)
-    path = bezier(s)
-    s.key(path.data.splines[0].bezier_points[1], "co", ((1, 0.2, 0), (1, 1, 0.5), (1, -1, 1.2)))
-    constrain(s, "SPLINE_IK", rig.pose.bones[names[-1]], target=path, chain_count=3)
-
-
-@feature("Animation / Armatures: bendy bones")
-def bendy(s):
-    from features.modifiers import dense, modifier
-
-    rig, names = arm(s, 1)
-    s.subject.hide_render = False
-    dense(s)
-    s.subject.vertex_groups.new(name=names[0]).add([v.index for v in s.subject.data.vertices], 1, "REPLACE")
-    rig.data.bones[0].bbone_segments = 8
-    modifier(s, "ARMATURE", object=rig)
-    s.key(rig.pose.bones[0], "bbone_curveinz" if hasattr(rig.pose.bones[0], "bbone_curveinz") else "bbone_curveiny", (0.2, 0.6, 1.2))
-
-
 for bone_kind in ("COPY_ROTATION", "DAMPED_TRACK", "COPY_LOCATION", "STRETCH_TO"):
 
     @feature(f"Animation / Bone constraints / {bone_kind.replace('_', ' ').capitalize()}: follows an object", bone_kind)
@@ -253,46 +199,3 @@ for bone_kind in ("COPY_ROTATION", "DAMPED_TRACK", "COPY_LOCATION", "STRETCH_TO"
         constrain(s, bone_kind, rig.pose.bones[names[1]], target=moving(s))
 
 
-@feature("Animation / Armatures: a bone that a driver turns")
-def driven_bone(s):
-    rig, names = arm(s)
-    target = moving(s)
-    bone = rig.pose.bones[names[1]]
-    bone.rotation_mode = "XYZ"
-    driver = s.drive(bone, "rotation_euler", "x * 1.2", index=2)
-    variable = driver.variables.new()
-    variable.name, variable.type = "x", "TRANSFORMS"
-    variable.targets[0].id, variable.targets[0].transform_type = target, "LOC_X"
-
-
-@feature("Animation / Armatures: rest and pose position")
-def rest(s):
-    rig, names = arm(s)
-    bone = rig.pose.bones[names[0]]
-    bone.rotation_mode = "XYZ"
-    s.key(bone, "rotation_euler", (0.2, 0.9, 0.5), index=1)
-    s.key(rig.data, "pose_position", ("POSE", "POSE", "REST"))
-
-
-@feature("Animation / Armatures: a pose that is not keyed, under a rig that moves")
-def unkeyed(s):
-    rig, names = arm(s)
-    bone = rig.pose.bones[names[1]]
-    bone.rotation_mode = "XYZ"
-    bone.rotation_euler = (0.4, 0.2, 0.9)
-    s.move(rig)
-
-
-@feature("Animation / Armatures: two actions mixed in the NLA")
-def nla(s):
-    rig, names = arm(s)
-    bone = rig.pose.bones[names[0]]
-    bone.rotation_mode = "XYZ"
-    for number, values in enumerate(((0.1, 0.4, 0.9), (0.5, -0.4, 0.3))):
-        s.key(bone, "rotation_euler", values, index=number)
-        track = rig.animation_data.nla_tracks.new()
-        strip = track.strips.new(f"Strip{number}", 2, rig.animation_data.action)
-        if hasattr(strip, "action_slot") and strip.action_slot is None:
-            strip.action_slot = strip.action.slots[0]
-        strip.blend_type = "ADD" if number else "REPLACE"
-        rig.animation_data.action = None

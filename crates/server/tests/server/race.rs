@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::support::{FakeWorker, Farm, files_below, sample, soon};
 
 /// So short that it runs out between one request and the next, now and then.
-const PROMISE: Duration = Duration::from_millis(150);
+const PROMISE: Duration = Duration::from_millis(300);
 const CLIENTS: u64 = 4;
 /// Jobs that each client makes at least; it goes on until everything that the test is about has happened.
 const ROUNDS: u32 = 12;
@@ -35,7 +35,7 @@ fn every_one() -> WhichJobs {
 }
 
 /// How often each thing happened, so that the test cannot pass by having met nothing.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Seen {
     promises_kept: AtomicU64,
     jobs: AtomicU64,
@@ -97,7 +97,7 @@ impl Person {
             if round >= ROUNDS && self.seen.is_enough() {
                 break;
             }
-            assert!(started.elapsed() < LIMIT, "not everything was met within {LIMIT:?}");
+            assert!(started.elapsed() < LIMIT, "not everything was met within {LIMIT:?}: {:?}", self.seen);
             let job = if self.rng.random_bool(0.3) { self.upload().await } else { self.bundle(round).await };
             self.seen.jobs.fetch_add(1, Ordering::Relaxed);
             let spec = self.farm.client.job(job).await.unwrap().spec;
