@@ -2,7 +2,7 @@
 
     blender -b --factory-startup --python build.py -- FOLDER [ID ...]     (or: python build.py FOLDER ..., with bpy)
 
-One process builds all features (or those that are named), each from an empty file, into FOLDER/ID/HASH. The hash is that of
+One process builds all features (or those that are named), each in a fork of it and from an empty file, into FOLDER/ID/HASH. The hash is that of
 the feature's source, so a feature that has not changed is not built again. Prints a line of JSON for each feature: its
 facts, with `status` "built", "absent" (this Blender does not have the feature) or "failed" (an error of the row).
 
@@ -36,6 +36,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import bpy  # noqa: E402
 import features  # noqa: E402, F401
 import kit  # noqa: E402
+from forks import forked  # noqa: E402
 
 
 def build(feature, target):
@@ -49,6 +50,19 @@ def build(feature, target):
             return json.load(file)
     shutil.rmtree(os.path.join(target, feature.id), ignore_errors=True)
     os.makedirs(os.path.join(folder, "shot"))
+    told = os.path.join(folder, "told.json")
+    forked(lambda: tell(feature, facts, folder, told))
+    if not os.path.exists(told):
+        return facts | {"status": "failed", "reason": "Blender ended while it built the scene"}
+    with open(told, encoding="utf-8") as file:
+        facts = json.load(file)
+    if facts["status"] != "failed":
+        os.rename(told, known)
+    return facts
+
+
+def tell(feature, facts, folder, told):
+    """Builds the feature and writes its facts."""
     version = bpy.app.version[:2]
     if version < feature.since or version >= feature.until:
         facts.update(status="absent", reason="not in this version")
@@ -64,10 +78,8 @@ def build(feature, target):
             traceback.print_exc()
             where = traceback.extract_tb(error.__traceback__)[-1]
             facts.update(status="failed", reason=f"{error} ({os.path.basename(where.filename)}:{where.lineno})")
-    if facts["status"] != "failed":
-        with open(known, "w", encoding="utf-8") as file:
-            json.dump(facts, file)
-    return facts
+    with open(told, "w", encoding="utf-8") as file:
+        json.dump(facts, file)
 
 
 def main():

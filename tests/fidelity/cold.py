@@ -11,12 +11,12 @@ import json
 import os
 import shutil
 import sys
-import time
 
 import bpy
 
-# A process that takes longer is ended.
-LIMIT = 300
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from forks import forked  # noqa: E402
 
 
 def still(scene, frame):
@@ -39,30 +39,6 @@ def step(scene, frames):
             scene.render.filepath = path
             scene.render.filepath = scene.render.frame_path(frame=frame)
             bpy.ops.render.render(write_still=True)
-
-
-def forked(work):
-    """Runs it in a new process; whether it ended well."""
-    child = os.fork()
-    if not child:
-        try:
-            work()
-            sys.stdout.flush()
-            os._exit(0)
-        except BaseException as error:  # noqa: BLE001
-            print(error, file=sys.stderr, flush=True)
-            os._exit(1)
-    until = time.time() + LIMIT
-    pause = 0.005
-    while time.time() < until:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return status == 0
-        time.sleep(pause)
-        pause = min(pause * 1.3, 0.2)
-    os.kill(child, 9)
-    os.waitpid(child, 0)
-    return False
 
 
 def files(folder):

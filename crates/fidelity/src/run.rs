@@ -120,7 +120,7 @@ pub fn run(options: &Options) -> Result<Vec<Known>> {
                     verdict,
                     order: *order,
                 };
-                writeln!(log, "{}", serde_json::to_string(&known)?)?;
+                log.write_all((serde_json::to_string(&known)? + "\n").as_bytes())?;
                 results.insert(*order, known);
             }
             println!("{version}: {} of {} rows", results.len(), rows.len() - 1);

@@ -42,7 +42,7 @@ for interpolation in INTERPOLATIONS:
 
     @feature(f"Animation / F-curves: interpolation {interpolation.lower()}", interpolation)
     def interpolated(s, interpolation):
-        s.key(s.subject, "location", [0.0, 2.0, 0.3], index=0, frames=(1, 6, 10))
+        s.key(s.subject, "location", [0.0, 2.0, 0.3], index=0, frames=(1, 4, 8))
         for curve in s.curves(s.subject):
             for point in curve.keyframe_points:
                 point.interpolation = interpolation

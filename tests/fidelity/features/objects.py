@@ -5,7 +5,7 @@ from kit import feature
 
 ON_OFF = [True, False, True]
 for path in (
-    "hide_render", "hide_viewport", "visible_camera", "visible_shadow", "visible_diffuse", "visible_glossy", "is_holdout",
+    "hide_render", "visible_camera", "visible_shadow", "visible_diffuse", "visible_glossy", "is_holdout",
     "is_shadow_catcher",
 ):
 
