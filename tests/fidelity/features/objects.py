@@ -30,18 +30,6 @@ def parent_hidden(s):
     s.key(s.subject.parent, "hide_render", ON_OFF)
 
 
-@feature("Objects / Visibility: hide_render of a collection keyed")
-def collection(s):
-    made = bpy.data.collections.new("Group")
-    s.scene.collection.children.link(made)
-    made.objects.link(s.subject)
-    s.scene.collection.objects.unlink(s.subject)
-    try:
-        s.key(made, "hide_render", ON_OFF)
-    except (TypeError, ValueError, RuntimeError) as error:
-        s.absent(f"a collection cannot be keyed: {error}")
-
-
 @feature("Objects / Visibility: a collection that is excluded from the view layer")
 def excluded(s):
     made = bpy.data.collections.new("Out")
@@ -195,16 +183,6 @@ def instance_nested(s):
     s.scene.collection.objects.unlink(empty)
     s.key(empty, "location", [0.0, 0.6, 1.2], index=2)
     s.key(instance(s, outer), "rotation_euler", [0.0, 0.6, 1.2], index=2)
-
-
-@feature("Objects / Instancing: offset of a collection keyed")
-def instance_offset(s):
-    made = group(s)
-    instance(s, made)
-    try:
-        s.key(made, "instance_offset", [(0, 0, 0), (0.5, 0, 0), (0, 0.8, 0.3)])
-    except (TypeError, ValueError, RuntimeError) as error:
-        s.absent(f"a collection cannot be keyed: {error}")
 
 
 @feature("Objects / Instancing: an instance that is shown and hidden")

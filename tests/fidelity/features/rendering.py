@@ -60,15 +60,6 @@ def blur_rolling(s):
     s.scene.cycles.rolling_shutter_type = "TOP"
 
 
-@feature("Rendering / Motion blur: on and off by a key")
-def blur_keyed(s):
-    s.move(s.subject)
-    try:
-        s.key(s.scene.render, "use_motion_blur", [True, False, True])
-    except (TypeError, ValueError, RuntimeError) as error:
-        s.absent(str(error))
-
-
 @feature("Rendering / Motion blur: parent that moves, steps of the object")
 def blur_steps(s):
     blur(s)
@@ -177,18 +168,6 @@ def simplify_texture(s):
     modifier = s.subject.modifiers.new("Subdivision", "SUBSURF")
     modifier.render_levels, s.scene.render.simplify_subdivision_render = 2, 0
     s.key(s.scene.render, "use_simplify", [True, False, True])
-
-
-for path, values in (("resolution_percentage", [100, 50, 75]), ("pixel_aspect_x", [1.0, 1.5, 2.0]), ("border_max_x", [1.0, 0.6, 0.3])):
-
-    @feature(f"Rendering / Dimensions: {path} keyed", path, values)
-    def dimension(s, path, values):
-        if path.startswith("border"):
-            s.scene.render.use_border = True
-        try:
-            s.key(s.scene.render, path, values)
-        except (TypeError, ValueError, RuntimeError) as error:
-            s.absent(str(error))
 
 
 @feature("Rendering / Dimensions: border, and cropped to it")
