@@ -32,6 +32,8 @@ import sys
 import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+# Hashes are taken from the source as it is now.
+sys.dont_write_bytecode = True
 
 import bpy  # noqa: E402
 import features  # noqa: E402, F401
