@@ -43,13 +43,12 @@ def point_elsewhere(remap, relative=False):
     if not remap:
         return
     table = _Table(remap, relative)
-    _libraries(table)
     for name in PATH_BLOCKS:
         for block in getattr(bpy.data, name):
             _block(table, block)
     for camera in bpy.data.cameras:
         table.set(camera, camera, "custom_filepath")  # from 5.0: a camera in OSL
-    for tree in _trees():
+    for tree in trees():
         for node in tree.nodes:
             _node(table, tree, node)
     for thing in bpy.data.objects:
@@ -114,19 +113,6 @@ def _folder(path):
     return posixpath.dirname(path.replace("\\", "/"))
 
 
-def _libraries(table):
-    # One that is read may bring others, and moves them all in memory.
-    while any(_library(table, library) for library in list(bpy.data.libraries)):
-        pass
-
-
-def _library(table, library):
-    if not table.set(library, library, "filepath"):
-        return False
-    library.reload()
-    return True
-
-
 def _block(table, block):
     changed = table.set(block, block, "filepath")
     for layer in getattr(block, "layers", ()) if isinstance(block, bpy.types.CacheFile) else ():
@@ -136,7 +122,7 @@ def _block(table, block):
         block.views_format = block.views_format
 
 
-def _trees():
+def trees():
     yield from bpy.data.node_groups
     for name in NODE_OWNERS:
         for owner in getattr(bpy.data, name):

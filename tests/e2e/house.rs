@@ -38,7 +38,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("host", &["types"]),
     ("client", &["api", "blend", "chunks", "types"]),
     ("server", &["core", "store", "blobs", "chunks", "image", "blend", "api", "types"]),
-    ("worker", &["host", "client", "blobs", "chunks", "image", "api", "types"]),
+    ("worker", &["host", "client", "blend", "blobs", "chunks", "image", "api", "types"]),
     ("testkit", &["types", "image"]),
     ("fidelity", &["types", "host", "image", "testkit"]),
     ("cli", &["types", "api", "client", "server", "worker", "host", "blend", "blobs", "store"]),

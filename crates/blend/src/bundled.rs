@@ -125,21 +125,26 @@ impl<B: Bundled> Around<'_, B> {
     fn place(&self, holder: &RelPath, raw: &[u8]) -> Option<RelPath> {
         let home = folder(self.blend);
         let meaning = meaning::key(raw, &meaning::way(home, folder(holder)));
-        if let Some(place) = self.bundle.remapped(&meaning) {
-            return Some(place.clone());
+        match self.bundle.remapped(&meaning) {
+            Some(place) => Some(place.clone()),
+            None => place_of(&meaning, home),
         }
-        let mut parts: Vec<&str> = home.split('/').filter(|part| !part.is_empty()).collect();
-        for part in meaning.strip_prefix("//")?.split('/') {
-            match part {
-                ".." => drop(parts.pop()?),
-                part => parts.push(part),
-            }
-        }
-        RelPath::new(&parts.join("/")).ok()
     }
 }
 
-fn folder(place: &RelPath) -> &str {
+/// Where in the bundle a relative name leads, by its meaning; `None` for absolute ones, and for what is outside.
+pub(crate) fn place_of(meaning: &str, home: &str) -> Option<RelPath> {
+    let mut parts: Vec<&str> = home.split('/').filter(|part| !part.is_empty()).collect();
+    for part in meaning.strip_prefix("//")?.split('/') {
+        match part {
+            ".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    RelPath::new(&parts.join("/")).ok()
+}
+
+pub(crate) fn folder(place: &RelPath) -> &str {
     place.as_str().rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 

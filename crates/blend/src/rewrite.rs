@@ -5,7 +5,8 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Read, Seek, Write},
+    fs::{self, File},
+    io::{self, BufWriter, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -17,7 +18,7 @@ use crate::{
     file::{Shape, Walker, open},
     inspect::walk,
     spot::{Field, NameBlock, Spot},
-    stream::{Bytes, Limits, Stream},
+    stream::{Bytes, Compression, Limits, Stream},
     ties::Depth,
 };
 
@@ -94,11 +95,85 @@ pub fn rewrite_reader<R: Read + Seek>(
     rename: impl Fn(&ExternalFile) -> Option<Vec<u8>>,
 ) -> Result<Rewritten, RewriteFault> {
     let bytes: &mut dyn Bytes = &mut reader;
-    let walker = Walker::new(Stream::new(bytes, limits)?)?;
+    let edits = plan_edits(bytes, limits, &rename)?;
+    let bytes = edits.copy(bytes, limits, out)?;
+    Ok(Rewritten { bytes, renamed: edits.renamed })
+}
+
+/// New names for files in a .blend, and where in it they stand.
+pub(crate) struct RewritePlan {
+    edits: Edits,
+}
+
+impl RewritePlan {
+    /// The plan for a file. Nothing is written.
+    pub(crate) fn of(
+        path: &Path,
+        rename: impl Fn(&ExternalFile) -> Option<Vec<u8>>,
+    ) -> Result<Self, RewriteError> {
+        let planned = open(path).map_err(RewriteFault::Blend);
+        let planned = planned.and_then(|mut file| plan_edits(&mut file, &Limits::default(), &rename));
+        planned.map(|edits| Self { edits }).map_err(|fault| RewriteError { path: path.to_owned(), fault })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.edits.edits.is_empty()
+    }
+
+    /// Writes the names into the file, or into one with the same bytes. A packed file is replaced by an unpacked
+    /// copy; of any other only the bytes of the names are written.
+    pub(crate) fn apply(&self, path: &Path) -> Result<(), RewriteError> {
+        let applied = if self.edits.keeps_places() { self.write_names(path) } else { self.replace(path) };
+        applied.map_err(|fault| RewriteError { path: path.to_owned(), fault })
+    }
+
+    fn write_names(&self, path: &Path) -> Result<(), RewriteFault> {
+        let mut file = File::options().read(true).write(true).open(path).map_err(RewriteFault::Write)?;
+        for (at, edit) in &self.edits.edits {
+            let mut there = vec![0; edit.expected.len()];
+            file.seek(SeekFrom::Start(*at)).map_err(BlendFault::Unreadable)?;
+            file.read_exact(&mut there).map_err(BlendFault::Unreadable)?;
+            if there != edit.expected {
+                return Err(BlendFault::Changed.into());
+            }
+            file.seek(SeekFrom::Start(*at)).map_err(RewriteFault::Write)?;
+            file.write_all(&edit.comes).map_err(RewriteFault::Write)?;
+        }
+        Ok(())
+    }
+
+    fn replace(&self, path: &Path) -> Result<(), RewriteFault> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".kiln-copy");
+        let copy = PathBuf::from(name);
+        let written = self.write_copy(path, &copy);
+        if written.is_err() {
+            let _ = fs::remove_file(&copy);
+        }
+        written
+    }
+
+    fn write_copy(&self, path: &Path, copy: &Path) -> Result<(), RewriteFault> {
+        let mut source = open(path)?;
+        let mut out = BufWriter::new(File::create_new(copy).map_err(RewriteFault::Write)?);
+        self.edits.copy(&mut source, &Limits::default(), &mut out)?;
+        out.flush().map_err(RewriteFault::Write)?;
+        fs::rename(copy, path).map_err(RewriteFault::Write)
+    }
+}
+
+fn plan_edits(
+    bytes: &mut dyn Bytes,
+    limits: &Limits,
+    rename: &dyn Fn(&ExternalFile) -> Option<Vec<u8>>,
+) -> Result<Edits, RewriteFault> {
+    let stream = Stream::new(bytes, limits)?;
+    let packed = stream.compression != Compression::None;
+    let walker = Walker::new(stream)?;
     let shape = walker.shape;
     let collected = walk(walker, limits, &mut None, Depth::Members)?.collected;
     let named = || collected.external.iter().zip(&collected.spots);
-    let mut edits = Edits { shape, edits: BTreeMap::new(), renamed: Vec::new() };
+    let mut edits = Edits { shape, packed, edits: BTreeMap::new(), renamed: Vec::new() };
     let mut strips: BTreeMap<u64, Vec<Element<'_>>> = BTreeMap::new();
     for (file, spot) in named() {
         let to = rename(file).filter(|name| *name != file.raw);
@@ -124,13 +199,7 @@ pub fn rewrite_reader<R: Read + Seek>(
     for elements in strips.values() {
         edits.strip(elements)?;
     }
-    let mut copy = Copy { stream: Stream::new(bytes, limits)?, out, written: 0 };
-    for (at, edit) in &edits.edits {
-        copy.up_to(*at)?;
-        copy.edit(edit)?;
-    }
-    copy.up_to(u64::MAX)?;
-    Ok(Rewritten { bytes: copy.written, renamed: edits.renamed })
+    Ok(edits)
 }
 
 /// An image of a strip.
@@ -153,12 +222,30 @@ struct Edit {
 
 struct Edits {
     shape: Shape,
+    /// The places are those of the unpacked file, and the file is packed.
+    packed: bool,
     /// By the place in the file.
     edits: BTreeMap<u64, Edit>,
     renamed: Vec<Renamed>,
 }
 
 impl Edits {
+    /// Whether the file keeps its length and all else in it its place.
+    fn keeps_places(&self) -> bool {
+        !self.packed && self.edits.values().all(|edit| edit.goes == edit.comes.len())
+    }
+
+    /// Returns the length of the copy.
+    fn copy(&self, bytes: &mut dyn Bytes, limits: &Limits, out: &mut dyn Write) -> Result<u64, RewriteFault> {
+        let mut copy = Copy { stream: Stream::new(bytes, limits)?, out, written: 0 };
+        for (at, edit) in &self.edits {
+            copy.up_to(*at)?;
+            copy.edit(edit)?;
+        }
+        copy.up_to(u64::MAX)?;
+        Ok(copy.written)
+    }
+
     fn tell(&mut self, file: &ExternalFile, to: &[u8]) {
         self.renamed.push(Renamed {
             kind: file.kind,

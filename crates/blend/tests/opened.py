@@ -59,7 +59,7 @@ def names():
             if cache and cache.use_external:
                 yield f"{thing.name} points", thing, cache.filepath
             for name, value in modifier.items() if modifier.type == "NODES" else ():
-                if isinstance(value, str):
+                if isinstance(value, str) and value:
                     yield f"{thing.name} {name}", thing, value
     for scene in bpy.data.scenes:
         editor = scene.sequence_editor
@@ -69,6 +69,52 @@ def names():
                     yield f"{strip.name} {number}", scene, strip.directory + element.filename
             elif strip.type == "MOVIE":
                 yield f"{strip.name}", scene, strip.filepath
+
+
+def numbers(*values):
+    return [round(number, 5) for value in values for number in (value if hasattr(value, "__len__") else [value])]
+
+
+def shot():
+    """What the shot says of what it links."""
+    layers = list(bpy.context.view_layer.layer_collection.children)
+    for layer in layers:
+        layers += layer.children
+        told = (layer.exclude, layer.holdout, layer.indirect_only, layer.hide_viewport)
+        yield f"layer {layer.name}", told
+    evaluated = bpy.context.evaluated_depsgraph_get()
+    for thing in bpy.data.objects:
+        label = f"{thing.name} of {thing.library.name if thing.library else 'this file'}"
+        yield f"place {label}", numbers(*thing.evaluated_get(evaluated).matrix_world)
+        yield f"parts {label}", [part.type for part in (*thing.modifiers, *thing.constraints)]
+        yield f"slots {label}", [(slot.link, slot.material and slot.material.name) for slot in thing.material_slots]
+        yield f"shape {label}", (thing.show_only_shape_key, thing.active_shape_key_index)
+        yield f"values {label}", sorted((name, value) for name, value in thing.items() if isinstance(value, float))
+        for system in thing.particle_systems:
+            yield f"hair {label}", (system.vertex_group_density, system.settings.type, system.settings.count)
+        for bone in thing.pose.bones if thing.pose else ():
+            shape = bone.custom_shape and bone.custom_shape.name
+            held = [constraint.type for constraint in bone.constraints]
+            yield f"bone {label} {bone.name}", (numbers(*bone.matrix), held, shape, bone.get("mood"))
+        moved = thing.animation_data
+        if moved:
+            action = moved.action and moved.action.name
+            slot = getattr(moved, "action_slot", None) and moved.action_slot.identifier
+            strips = [strip.action.name for track in moved.nla_tracks for strip in track.strips]
+            drivers = [(curve.data_path, curve.driver.is_valid) for curve in moved.drivers]
+            yield f"moved {label}", (action, slot, strips, drivers)
+        for modifier in thing.modifiers:
+            if modifier.type == "NODES":
+                values = ((name, getattr(value, "to_list", lambda: value)()) for name, value in modifier.items())
+                yield f"nodes {label}", sorted((name, value) for name, value in values if not isinstance(value, str))
+        mesh = thing.evaluated_get(evaluated).data if thing.type == "MESH" else None
+        if mesh and not thing.library:
+            yield f"points {label}", numbers(*(vertex.co for vertex in list(mesh.vertices)[:8]))
+    for owner, tree in trees():
+        for node in tree.nodes:
+            if getattr(node, "node_tree", None):
+                sockets = [(socket.name, socket.is_linked) for socket in node.inputs]
+                yield f"group {owner.name} {node.name}", (node.node_tree.name, sockets)
 
 
 def spelled(path):
@@ -105,6 +151,7 @@ found = {
         thing.name: [modifier.point_cache.is_baked for modifier in thing.modifiers if modifier.type == "CLOTH"]
         for thing in bpy.data.objects
     },
+    "shot": {label: json.dumps(told) for label, told in shot()},
     "grids": {volume.name: volume.grids.load() for volume in bpy.data.volumes},
 }
 with open(result, "w") as file:

@@ -10,8 +10,8 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use kiln_api::ProblemCode;
+use kiln_blend::{RewriteError, RewriteFault, point_libraries};
 use kiln_blobs::{BlobError, Cache};
-
 use kiln_chunks::{MAX_CHUNK, Recipe};
 use kiln_client::{Client, ClientError, hash_file};
 use kiln_types::{BlobHash, Bundle, BundleId, Failure, FailureCause, RelPath};
@@ -73,7 +73,8 @@ pub(crate) struct Bundles {
     /// The blobs of a server on this very disk: read instead of asking over HTTP.
     local: Option<kiln_blobs::BlobStore>,
     roots: SharedRoots,
-    places: Mutex<HashMap<BundleId, Place>>,
+    /// For each bundle and .blend in it: the libraries are named as that one needs it.
+    places: Mutex<HashMap<(BundleId, RelPath), Place>>,
     counter: std::sync::atomic::AtomicU64,
 }
 
@@ -103,15 +104,16 @@ impl Bundles {
         Self { client, cache, root, local, roots, places: Mutex::default(), counter: Default::default() }
     }
 
-    /// Lays a bundle out, or joins those who do or have done. Waits as long as the server is away.
+    /// Lays a bundle out for one of its .blend files, or joins those who do or have done. Waits as long as the server
+    /// is away.
     ///
     /// # Errors
     /// `BundleUnavailable` where the server does not have it, `DiskFull` where this disk does not take it.
-    pub(crate) async fn lay_out(&self, id: BundleId) -> Result<Arc<Laid>, Failure> {
+    pub(crate) async fn lay_out(&self, id: BundleId, blend: &RelPath) -> Result<Arc<Laid>, Failure> {
         let place = {
             let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
             places.retain(|_, place| Arc::strong_count(place) > 1 || held(place));
-            places.entry(id).or_default().clone()
+            places.entry((id, blend.clone())).or_default().clone()
         };
         let mut place = place.lock().await;
         // A shared file may have changed since; then all is compared again.
@@ -122,7 +124,7 @@ impl Bundles {
         }
         let mut backoff = Backoff::default();
         loop {
-            match self.try_once(id).await {
+            match self.try_once(id, blend).await {
                 Ok(laid) => {
                     let laid = Arc::new(laid);
                     *place = Arc::downgrade(&laid);
@@ -137,7 +139,7 @@ impl Bundles {
         }
     }
 
-    async fn try_once(&self, id: BundleId) -> Result<Laid, Lack> {
+    async fn try_once(&self, id: BundleId, blend: &RelPath) -> Result<Laid, Lack> {
         let bundle = self.client.bundle(id).await.map_err(|error| lack(&error))?;
         let pin = self.cache.pin(bundle.files.iter().map(|file| file.hash));
         let (roots, files) = (self.roots.clone(), bundle.shared.clone());
@@ -157,8 +159,9 @@ impl Bundles {
         let number = self.counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let folder = self.root.join(format!("{}-{number}", &id.to_string()[..16]));
         let laid = Laid { folder, remap: bundle.remap.clone(), size: bundle.size(), shared };
+        let blend = blend.clone();
         let written = spawn_blocking(move || {
-            let result = write_tree(&laid.folder, &bundle, &sources, &laid.shared);
+            let result = write_tree(&laid.folder, &bundle, &blend, &sources, &laid.shared);
             drop(pin);
             (laid, result)
         });
@@ -285,6 +288,7 @@ fn disk(error: &BlobError) -> Lack {
 fn write_tree(
     folder: &Path,
     bundle: &Bundle,
+    blend: &RelPath,
     sources: &HashMap<BlobHash, Source>,
     shared: &[Compared],
 ) -> Result<(), Failure> {
@@ -315,7 +319,19 @@ fn write_tree(
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).map_err(full)?;
     }
+    for changed in point_libraries(folder, blend, &bundle.remap).map_err(unwritten)? {
+        let path = folder.join(changed.to_path());
+        fs::set_permissions(path, fs::Permissions::from_mode(0o444)).map_err(full)?;
+    }
     lock(folder).map_err(full)
+}
+
+fn unwritten(error: RewriteError) -> Failure {
+    match &error.fault {
+        RewriteFault::Write(source) if source.kind() == io::ErrorKind::StorageFull => disk_full(),
+        RewriteFault::Write(source) if source.kind() == io::ErrorKind::QuotaExceeded => disk_full(),
+        _ => unavailable(error.to_string()),
+    }
 }
 
 /// Takes the right to write from a folder and all folders below it.
@@ -356,7 +372,7 @@ mod tests {
         fs::write(&source, b"scene").unwrap();
         let folder = dir.path().join("tree");
         let bundle = bundle_of("maps/wood.png", b"scene");
-        write_tree(&folder, &bundle, &source_of(&bundle, &source), &[]).unwrap();
+        write_tree(&folder, &bundle, &bundle.files[0].path, &source_of(&bundle, &source), &[]).unwrap();
         let laid = folder.join("maps/wood.png");
         assert_eq!(fs::read(&laid).unwrap(), b"scene");
         assert_eq!(laid.metadata().unwrap().permissions().mode() & 0o777, 0o444);
@@ -373,7 +389,8 @@ mod tests {
         fs::write(&source, b"other").unwrap();
         let bundle = bundle_of("a.blend", b"scene");
         let sources = source_of(&bundle, &source);
-        let failure = write_tree(&dir.path().join("tree"), &bundle, &sources, &[]).unwrap_err();
+        let failure =
+            write_tree(&dir.path().join("tree"), &bundle, &bundle.files[0].path, &sources, &[]).unwrap_err();
         assert_eq!(failure.cause, FailureCause::BundleUnavailable);
         assert!(failure.message.contains("a.blend"), "{}", failure.message);
     }

@@ -35,7 +35,7 @@ impl Actor {
 
     pub(super) fn fetch(&mut self, session: Arc<SessionSpec>) {
         let (shop, key) = (self.shop.clone(), session.key());
-        let fetch = async move { (key, shop.bundles.lay_out(session.bundle).await) };
+        let fetch = async move { (key, shop.bundles.lay_out(session.bundle, &session.blend).await) };
         self.fetching.insert(key, self.fetches.spawn(fetch));
     }
 
