@@ -58,7 +58,8 @@ class FrameRenderer:
         self._channel.send("planned", id=request, files=planned)
         started = time.monotonic()
         try:
-            self._one_frame.render(frame)
+            with session.path.shown():
+                self._one_frame.render(frame)
         except RuntimeError as error:
             raise errors.of_render(error, frame, out) from error
         ended = time.monotonic()

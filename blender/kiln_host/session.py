@@ -4,7 +4,7 @@ import os
 
 import bpy
 
-from . import checks, devices, outputs, remap, settings
+from . import artist, checks, devices, outputs, remap, settings
 from .errors import Refusal
 from .handlers import Silence, remove_of_files
 
@@ -16,6 +16,7 @@ class Session:
         spec = command["session"]
         self.blend = command["blend"]
         self.origin = spec.get("origin")
+        self.place = spec["blend"]
         self.device = spec["device"]
         self.settings = spec["settings"]
         self.policy = spec["policy"]
@@ -27,6 +28,7 @@ class Session:
         self.scene = None
         self.device_used = ""
         self.outputs = None
+        self.path = None
         self._remap = command["remap"]
         self._made_up_devices = command["devices"]
         self._engine_field = engine_field
@@ -52,6 +54,7 @@ class Session:
         checks.scripts(self)
         checks.simulations(self)
         self.outputs = outputs.Outputs(self)
+        self.path = artist.ArtistPath(self)
 
     def reopen(self):
         """The same file again, clean: what an earlier frame left in simulations and caches is gone."""

@@ -14,6 +14,7 @@ macro_rules! sources {
 const SOURCES: &[(&str, &str)] = sources![
     "__init__.py",
     "addons.py",
+    "artist.py",
     "bake.py",
     "boot.py",
     "bytecode.py",

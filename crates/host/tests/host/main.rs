@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod artist;
 mod bake;
 mod bring;
 mod devices;

@@ -1,0 +1,170 @@
+"""Shows a scene the path that its .blend has on the artist's machine.
+
+Blender writes the path of the open file into stamps and into the metadata of pictures, and handlers read it as
+`bpy.data.filepath`. All of them read one text in Blender's memory, in which the artist's path stands while a frame
+renders. Names that begin with `//` are resolved by the same text: those that Blender reads while it renders are made
+absolute before. What it reads while it evaluates a scene (disk caches have no name that could be made absolute) is
+read by the path that the file has here: the dependency graph says when it begins and when it has done.
+"""
+
+import contextlib
+import ctypes
+import ntpath
+import os
+import posixpath
+
+import bpy
+
+from . import remap
+
+_ROOM = 1024  # bytes of Blender's text, with the NUL at its end
+_BEFORE = 64  # bytes at most in front of it
+
+# That of the session that renders a frame now.
+_shown = []
+_abspath = bpy.path.abspath
+
+
+def spelled(origin, name):
+    """The artist's path, in the spelling of the artist's system. Where the folder is not known, the name alone."""
+    if not origin:
+        return name
+    windows = "\\" in origin or origin[1:2] == ":"
+    kind = ntpath if windows else posixpath
+    # As Blender spells the path of a file that it opens.
+    return kind.normpath(kind.join(origin, name))
+
+
+class ArtistPath:
+    """Of the file that is open."""
+
+    def __init__(self, session):
+        self.real = bpy.data.filepath
+        self.path = spelled(session.origin, os.path.basename(session.place))
+        self.scripts = session.trust
+        self._other = self.path != self.real
+        if not self._other:
+            return
+        text = os.fsencode(self.path)
+        self._texts = {True: text[: _ROOM - 1], False: os.fsencode(self.real)}
+        if not self._found():
+            self._other = False
+            session.notice("stamps and metadata show the path that the .blend has on the worker")
+            return
+        make_absolute()
+        _place_handlers()
+        if session.trust:
+            # Drivers are evaluated while the real path is in its place.
+            data = _Instead(bpy.data, filepath=os.fsdecode(self._texts[True]))
+            bpy.app.driver_namespace["bpy"] = _Instead(bpy, data=data)
+
+    def _found(self):
+        self._offset = _offset()
+        if self._offset is None:
+            return False
+        self.show(True)
+        found = bpy.data.filepath == os.fsdecode(self._texts[True])
+        self.show(False)
+        return found and bpy.data.filepath == self.real
+
+    def show(self, artists):
+        ctypes.memmove(bpy.data.as_pointer() + self._offset, self._texts[artists].ljust(_ROOM, b"\0"), _ROOM)
+
+    @contextlib.contextmanager
+    def shown(self):
+        """While a frame renders."""
+        if not self._other:
+            yield
+            return
+        _shown.append(self)
+        self.show(True)
+        try:
+            yield
+        finally:
+            _shown.clear()
+            self.show(False)
+
+
+class _Instead:
+    """Something with other attributes."""
+
+    def __init__(self, thing, **others):
+        self.__dict__.update(others, _thing=thing)
+
+    def __getattr__(self, name):
+        return getattr(self._thing, name)
+
+
+def _offset():
+    """Where in Blender's struct of the open file its path stands."""
+    known = os.fsencode(bpy.data.filepath) + b"\0"
+    at = ctypes.string_at(bpy.data.as_pointer(), _BEFORE + len(known)).find(known)
+    return at if at >= 0 else None
+
+
+def make_absolute():
+    """What the main .blend names relatively; a library's names are relative to the library, wherever it is named."""
+    bpy.ops.file.make_paths_absolute()
+    # What Blender leaves out.
+    for library in bpy.data.libraries:
+        _absolute(library, "filepath")
+    for camera in bpy.data.cameras:
+        _absolute(camera, "custom_filepath")
+    for tree in remap.trees():
+        if not tree.library:
+            for node in tree.nodes:
+                if node.bl_idname in ("ShaderNodeScript", "ShaderNodeTexIES"):
+                    _absolute(node, "filepath")
+
+
+def _absolute(owner, field):
+    name = getattr(owner, field, None)
+    block = owner.id_data
+    if isinstance(name, str) and name.startswith("//") and not block.library:
+        setattr(owner, field, bpy.path.abspath(name))
+
+
+@bpy.app.handlers.persistent
+def _before_evaluation(*_):
+    for path in _shown:
+        path.show(False)
+
+
+@bpy.app.handlers.persistent
+def _after_evaluation(*_):
+    for path in _shown:
+        path.show(True)
+
+
+@bpy.app.handlers.persistent
+def _after_scripts(*_):
+    """A script may have set a relative name for this frame."""
+    for path in _shown:
+        if path.scripts:
+            for blocks in (bpy.data.images, bpy.data.movieclips, bpy.data.volumes, bpy.data.fonts):
+                for block in blocks:
+                    _absolute(block, "filepath")
+
+
+def _from_here(path, start=None, library=None):
+    """`bpy.path.abspath` with the folder in which the file lies, not the artist's."""
+    if _shown and start is None and library is None:
+        start = os.path.dirname(_shown[0].real)
+    return _abspath(path, start=start, library=library)
+
+
+def _place_handlers():
+    """The scene's own handlers see the artist's path, before and after the scene is evaluated."""
+    bpy.path.abspath = _from_here
+    before, after = bpy.app.handlers.frame_change_pre, bpy.app.handlers.frame_change_post
+    for handlers, ours in ((before, (_before_evaluation,)), (after, (_after_evaluation, _after_scripts))):
+        for handler in ours:
+            while handler in handlers:
+                handlers.remove(handler)
+    before.append(_before_evaluation)
+    after.insert(0, _after_evaluation)
+    after.append(_after_scripts)
+
+
+for _handler in (_before_evaluation, _after_evaluation, _after_scripts):
+    _handler.kiln_watched = True
