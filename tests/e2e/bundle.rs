@@ -6,7 +6,7 @@ use kiln_testkit::{Blender, all_blenders, assert_same_picture, picture};
 use serde_json::Value;
 
 use crate::{
-    elsewhere::{SCRIPT, build},
+    elsewhere::{SCRIPT, assert_names_only, build, fetched},
     support::{Home, said},
 };
 
@@ -48,7 +48,7 @@ fn a_bundle_renders_where_the_original_is_not() {
     // Projects can only be built with the first one's volumes.
     let project = |index: usize| work.join(format!("Проект {index}"));
     for (index, blender) in all_blenders().iter().enumerate() {
-        build(blender, &script, &project(index), &project(0));
+        build(blender, &script, &project(index), &project(0), false);
         make_absolute(
             blender,
             &project(index).join("shots/all.blend"),
@@ -99,6 +99,7 @@ fn a_bundle_renders_where_the_original_is_not() {
     let blend = format!("{name}/{blend}");
     let rendered = home.json(&["render", &blend, "--frames", "2", "--out", "out", "--local", "--json"]);
     assert_eq!(rendered["landed"], 1);
+    assert_names_only(&fetched(&work.join("out"), 2), &work.join(&blend), &home.data());
     assert!(names(&work).iter().all(|name| !name.starts_with(".kiln-bundle")), "{:?}", names(&work));
 }
 

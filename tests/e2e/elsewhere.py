@@ -1,8 +1,10 @@
 """Builds one project with every kind of file that this Blender can make without a display.
 
-blender -b --factory-startup --python elsewhere.py -- FOLDER [PROJECT]     (or: python elsewhere.py ..., with bpy)
+blender -b --factory-startup --python elsewhere.py -- FOLDER [PROJECT [stamped]]   (or: python elsewhere.py ..., with bpy)
 
 PROJECT is one made before by a Blender that can simulate smoke: its OpenVDB files are used where this one cannot.
+
+With `stamped` the pictures of cut.blend show where it lies.
 
 Writes FOLDER/shots/all.blend (one small picture in which each file leaves its mark), FOLDER/shots/cut.blend (the video
 sequencer), and FOLDER/made.json: the kinds that are in them.
@@ -139,6 +141,26 @@ def library():
     bpy.ops.wm.save_mainfile()
 
 
+def rig():
+    """What a shot changes after it has linked it."""
+    scene = fresh()
+    parts = bpy.data.collections.new("parts")
+    scene.collection.children.link(parts)
+    for at, name in ((3, "stays"), (5, "leaves")):
+        bpy.ops.mesh.primitive_plane_add(size=1, location=(at, 3.7, 0))
+        thing = bpy.context.object
+        thing.name = name
+        glowing(thing, (0.2, 0.2, 1, 1) if name == "stays" else (1, 0, 0, 1))
+        part = bpy.data.collections.new(name)
+        parts.children.link(part)
+        for before in thing.users_collection:
+            before.objects.unlink(thing)
+        part.objects.link(thing)
+    bpy.ops.object.armature_add()
+    bpy.context.object.data.name = "bones"
+    bpy.ops.wm.save_as_mainfile(filepath=place("elsewhere", "rig.blend"))
+
+
 def film(path):
     """Three frames of changing grey."""
     scene = fresh()
@@ -174,6 +196,7 @@ def sound(path):
 
 
 library()
+rig()
 FILM = place("footage", "film.mp4")
 kind("film")(lambda: film(FILM))
 has_film = os.path.exists(FILM)
@@ -254,6 +277,24 @@ def _():
     thing.instance_type = "COLLECTION"
     thing.instance_collection = bpy.data.collections["asset"]
     scene.collection.objects.link(put(thing))
+
+
+@kind("library, absolute, changed in the shot")
+def _():
+    with bpy.data.libraries.load(place("elsewhere", "rig.blend"), link=True, relative=False) as (there, here):
+        here.collections, here.armatures = ["parts"], ["bones"]
+    parts = bpy.data.collections["parts"]
+    scene.collection.children.link(parts)
+    bpy.context.view_layer.layer_collection.children["parts"].children["leaves"].exclude = True
+    bones = bpy.data.objects.new("posed", bpy.data.armatures["bones"])
+    scene.collection.objects.link(bones)
+    bpy.context.view_layer.update()
+    bones.pose.bones[0].scale = (0.5, 1, 1)
+    bones.pose.bones[0].constraints.new("LIMIT_ROTATION").use_limit_x = True
+    held = plane("held")
+    glowing(held, (1, 1, 0.5, 1))
+    held.location.z -= 1  # the bone's tail
+    held.parent, held.parent_type, held.parent_bone = bones, "BONE", bones.pose.bones[0].name
 
 
 @kind("font")
@@ -548,6 +589,10 @@ def _():
     strips.new_sound("sound", relative(WAVE), 3, 1)
 
 
+if arguments[2:] == ["stamped"]:
+    scene.render.use_stamp, scene.render.stamp_font_size = True, 8
+    for name in ("date", "render_time", "memory"):
+        setattr(scene.render, f"use_stamp_{name}", False)
 bpy.ops.wm.save_mainfile()
 with open(os.path.join(folder, "made.json"), "w") as out:
     json.dump(made, out)

@@ -21,6 +21,7 @@ const KINDS: &[&str] = &[
     "image, absolute",
     "image, relative",
     "library in a library",
+    "library, absolute, changed in the shot",
     "light profile",
     "mesh cache",
     "movie clip",
@@ -32,8 +33,9 @@ const KINDS: &[&str] = &[
 /// What Debian's Blender was built without, or cannot do yet.
 const OF_WHEELS: &[&str] = &["alembic", "usd", "simulation nodes baked to the disk"];
 
-/// Builds the project; `first` is one whose OpenVDB files may be used.
-pub fn build(blender: &Blender, script: &Path, project: &Path, first: &Path) {
+/// Builds the project; `first` is one whose OpenVDB files may be used. With `stamped`, the pictures of the cut show
+/// where it lies.
+pub fn build(blender: &Blender, script: &Path, project: &Path, first: &Path, stamped: bool) {
     let mut command = Command::new(blender.program());
     match blender {
         Blender::Executable(_) => {
@@ -43,7 +45,7 @@ pub fn build(blender: &Blender, script: &Path, project: &Path, first: &Path) {
             command.arg("-I").arg(script);
         }
     }
-    let output = command.arg(project).arg(first).output().unwrap();
+    let output = command.arg(project).arg(first).args(stamped.then_some("stamped")).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     let made = fs::read(project.join("made.json"));
     let made: BTreeSet<String> = made.map_or_else(
@@ -69,7 +71,7 @@ fn every_kind_of_file_comes_along() {
     let blenders = all_blenders();
     let project = |index: usize| projects.join(format!("Проект {index}"));
     for (index, blender) in blenders.iter().enumerate() {
-        build(blender, &script, &project(index), &project(0));
+        build(blender, &script, &project(index), &project(0), true);
     }
 
     assert_eq!(lan.names_in(1, &projects, &projects), "", "the other machine sees none of it");
@@ -100,12 +102,25 @@ fn every_kind_of_file_comes_along() {
             let came = fetched(&out, frame);
             println!("{:?} {name} {frame}", blenders[index]);
             assert_same_picture(&came, &cold);
+            assert_names_only(&came, &blend, &home.data());
         }
     }
 }
 
+/// The picture's metadata name the artist's .blend, and nothing of the machine that rendered it.
+#[track_caller]
+pub fn assert_names_only(picture: &Path, blend: &Path, elsewhere: &Path) {
+    let bytes = fs::read(picture).unwrap();
+    let names = |text: &Path| {
+        let text = text.as_os_str().as_encoded_bytes();
+        bytes.windows(text.len()).any(|part| part == text)
+    };
+    assert!(names(blend), "{} does not name {}", picture.display(), blend.display());
+    assert!(!names(elsewhere), "{} names {}", picture.display(), elsewhere.display());
+}
+
 /// The one picture of this frame below the folder.
-fn fetched(out: &Path, frame: i32) -> std::path::PathBuf {
+pub fn fetched(out: &Path, frame: i32) -> std::path::PathBuf {
     let ending = format!("{frame:04}.png");
     let mut folders = vec![out.to_owned()];
     let mut found = Vec::new();
