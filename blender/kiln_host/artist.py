@@ -20,6 +20,8 @@ from . import remap
 _ROOM = 1024  # bytes of Blender's text, with the NUL at its end
 _BEFORE = 64  # bytes at most in front of it
 
+BEFORE_FRAMES = ("render_init", "render_pre", "frame_change_pre", "frame_change_post")
+
 # That of the session that renders a frame now.
 _shown = []
 _abspath = bpy.path.abspath
@@ -41,7 +43,6 @@ class ArtistPath:
     def __init__(self, session):
         self.real = bpy.data.filepath
         self.path = spelled(session.origin, os.path.basename(session.place))
-        self.scripts = session.trust
         self._other = self.path != self.real
         if not self._other:
             return
@@ -139,11 +140,14 @@ def _after_evaluation(*_):
 @bpy.app.handlers.persistent
 def _after_scripts(*_):
     """A script may have set a relative name for this frame."""
-    for path in _shown:
-        if path.scripts:
-            for blocks in (bpy.data.images, bpy.data.movieclips, bpy.data.volumes, bpy.data.fonts):
-                for block in blocks:
-                    _absolute(block, "filepath")
+    if _shown and any(_is_of_scene(handler) for name in BEFORE_FRAMES for handler in getattr(bpy.app.handlers, name)):
+        for blocks in (bpy.data.images, bpy.data.movieclips, bpy.data.volumes, bpy.data.fonts):
+            for block in blocks:
+                _absolute(block, "filepath")
+
+
+def _is_of_scene(handler):
+    return not (getattr(handler, "__module__", None) or "").startswith(__package__)
 
 
 def _from_here(path, start=None, library=None):
