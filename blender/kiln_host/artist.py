@@ -42,6 +42,8 @@ class ArtistPath:
 
     def __init__(self, session):
         self.real = bpy.data.filepath
+        self.scene = session.scene
+        self.renders = False
         self.path = spelled(session.origin, os.path.basename(session.place))
         self._other = self.path != self.real
         if not self._other:
@@ -73,12 +75,11 @@ class ArtistPath:
 
     @contextlib.contextmanager
     def shown(self):
-        """While a frame renders."""
+        """Around the render of a frame: what Blender evaluates before and after it needs the real path."""
         if not self._other:
             yield
             return
         _shown.append(self)
-        self.show(True)
         try:
             yield
         finally:
@@ -126,6 +127,22 @@ def _absolute(owner, field):
 
 
 @bpy.app.handlers.persistent
+def _at_begin(*_):
+    for path in _shown:
+        path.renders = True
+        path.show(True)
+
+
+@bpy.app.handlers.persistent
+def _at_end(scene=None, *_):
+    for path in _shown:
+        # A scene strip's own render ends inside the scene's.
+        if scene == path.scene:
+            path.renders = False
+            path.show(False)
+
+
+@bpy.app.handlers.persistent
 def _before_evaluation(*_):
     for path in _shown:
         path.show(False)
@@ -134,7 +151,7 @@ def _before_evaluation(*_):
 @bpy.app.handlers.persistent
 def _after_evaluation(*_):
     for path in _shown:
-        path.show(True)
+        path.show(path.renders)
 
 
 @bpy.app.handlers.persistent
@@ -160,15 +177,22 @@ def _from_here(path, start=None, library=None):
 def _place_handlers():
     """The scene's own handlers see the artist's path, before and after the scene is evaluated."""
     bpy.path.abspath = _from_here
-    before, after = bpy.app.handlers.frame_change_pre, bpy.app.handlers.frame_change_post
-    for handlers, ours in ((before, (_before_evaluation,)), (after, (_after_evaluation, _after_scripts))):
-        for handler in ours:
-            while handler in handlers:
-                handlers.remove(handler)
-    before.append(_before_evaluation)
-    after.insert(0, _after_evaluation)
-    after.append(_after_scripts)
+    for name, first, last in PLACES:
+        handlers = getattr(bpy.app.handlers, name)
+        handlers[:] = [handler for handler in handlers if handler not in (first, last)]
+        if first:
+            handlers.insert(0, first)
+        if last:
+            handlers.append(last)
 
 
-for _handler in (_before_evaluation, _after_evaluation, _after_scripts):
+# Handlers in front of those of the scene, and behind them.
+PLACES = (
+    ("render_init", _at_begin, None),
+    ("frame_change_pre", None, _before_evaluation),
+    ("frame_change_post", _after_evaluation, _after_scripts),
+    ("render_complete", None, _at_end),
+    ("render_cancel", None, _at_end),
+)
+for _handler in (_at_begin, _at_end, _before_evaluation, _after_evaluation, _after_scripts):
     _handler.kiln_watched = True
