@@ -4,7 +4,7 @@ import os
 
 import bpy
 
-from . import outputs, simulations as sims
+from . import outputs, sequences, simulations as sims
 from .errors import Refusal, names
 
 FILE_SOURCES = {"FILE", "SEQUENCE", "TILED", "MOVIE"}
@@ -66,41 +66,19 @@ def scripts(session):
 
 def external_files(session):
     _settle(session, _missing())
+    for clip in sequences.misread_clips():
+        session.notice(
+            f"the film {clip.name} is stored as a movie, and names a picture: Blender shows that picture at most; "
+            "choose its file once more in Blender"
+        )
 
 
-class Sequences:
-    """The image sequences of an opened file. Plain values: a script may remove what they were read from."""
-
-    def __init__(self, scene):
-        self._shown = set()
-        for tree in _trees(scene):
-            if _moves_image_users(tree):
-                continue
-            for node in tree.nodes:
-                image = getattr(node, "image", None)
-                if node.mute or not isinstance(image, bpy.types.Image) or image.source != "SEQUENCE":
-                    continue
-                if image.filepath and not _packed(image):
-                    # A compositor node holds the settings itself.
-                    user = getattr(node, "image_user", node)
-                    self._shown.add(
-                        (
-                            image.name,
-                            _path(image),
-                            user.frame_start,
-                            user.frame_duration,
-                            user.frame_offset,
-                            user.use_cyclic,
-                        )
-                    )
-
-    def check(self, session, frame):
-        missing = []
-        for name, *settings in self._shown:
-            path = _sequence_file(frame, *settings)
-            if path and not os.path.exists(path):
-                missing.append(f"{os.path.basename(path)} (frame {frame} of image {name})")
-        _settle(session, missing)
+def shown_files(session, found, frame):
+    """`found` are the sequences of the session's file."""
+    lacking, notes = found.look(frame)
+    _settle(session, lacking)
+    for note in notes:
+        session.notice(note)
 
 
 def simulations(session):
@@ -194,43 +172,3 @@ def _missing_of_image(image):
             yield os.path.basename(path)
     elif not os.path.exists(path):
         yield os.path.basename(path)
-
-
-def _trees(scene):
-    yield from bpy.data.node_groups
-    for owners in (bpy.data.materials, bpy.data.worlds, bpy.data.lights):
-        for owner in owners:
-            if owner.users and owner.node_tree:
-                yield owner.node_tree
-    tree = outputs.composited(scene)
-    if tree and tree.name not in bpy.data.node_groups:
-        yield tree
-
-
-def _moves_image_users(tree):
-    """Whether an animation decides which frame of a sequence is shown: then it is not foretold."""
-    moving = tree.animation_data
-    if not moving:
-        return False
-    curves = list(moving.drivers)
-    if moving.action and hasattr(moving.action, "fcurves"):
-        curves += moving.action.fcurves
-    elif moving.action:
-        return True
-    return any("frame_" in curve.data_path for curve in curves)
-
-
-def _sequence_file(frame, first, frame_start, duration, offset, cyclic):
-    """The file of a sequence that a frame shows (as BKE_image_user_frame_calc), or nothing."""
-    folder, name = os.path.split(first)
-    stem, ending = os.path.splitext(name)
-    digits = stem[len(stem.rstrip("0123456789")) :]
-    if not digits or not duration:
-        return None
-    at = frame - frame_start + 1
-    if cyclic:
-        at = (at - 1) % duration + 1
-    at = min(max(at, 1), duration) + offset
-    if at < 0:
-        return None
-    return os.path.join(folder, stem[: len(stem) - len(digits)] + str(at).zfill(len(digits)) + ending)

@@ -6,7 +6,7 @@ import time
 
 import bpy
 
-from . import checks, errors
+from . import checks, errors, sequences
 from .channel import peak_memory
 from .one_frame import OneFrame
 
@@ -48,7 +48,8 @@ class FrameRenderer:
         """Seconds of the clock at begin and end, and notices."""
         self._step_to(frame)
         session = self._session
-        self._sequences.check(session, frame)
+        before = len(session.notices)
+        checks.shown_files(session, self._sequences, frame)
         self._frame, self._script_error = frame, None
         try:
             session.outputs.redirect(out, frame, self._one_frame.needs_still(frame))
@@ -67,7 +68,6 @@ class FrameRenderer:
         if self._script_error:
             raise self._script_error
         session.outputs.check_not_moved(out, planned)
-        before = len(session.notices)
         checks.scripts(session)
         return started, ended, session.notices[before:]
 
@@ -86,7 +86,7 @@ class FrameRenderer:
 
     def _prepare(self):
         """After every opening of the file."""
-        self._sequences = checks.Sequences(self._session.scene)
+        self._sequences = sequences.Sequences(self._session.scene)
         self._one_frame = OneFrame(self._session.scene)
         handlers = bpy.app.handlers
         if _on_stats not in handlers.render_stats:

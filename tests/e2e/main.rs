@@ -12,6 +12,7 @@ mod denoiser;
 mod elsewhere;
 mod farm;
 mod four;
+mod gaps;
 mod health;
 mod house;
 mod limits;

@@ -11,6 +11,7 @@ use crate::{
     file::{Head, Walker},
     parts::{Kept, Parts},
     scene,
+    shown::{self, Shown},
     simulations::Simulations,
     spot::{Field, NameBlock, Spot},
     stream::Limits,
@@ -45,6 +46,9 @@ pub(crate) struct Collected {
     pub names: HashMap<u64, String>,
     pub cameras: Vec<String>,
     pub external: Vec<ExternalFile>,
+    /// Where in memory the datablock was that names each.
+    pub olds: Vec<u64>,
+    pub shown: Shown,
     /// Where the name of each stands.
     pub spots: Vec<Spot>,
     /// Bytes that all of this takes, as far as files decide on it.
@@ -75,6 +79,8 @@ mod uses {
     pub const SEQUENCER: u8 = 16;
     /// It names a file.
     pub const RULES: u8 = 32;
+    /// It tells who shows an image sequence.
+    pub const SHOWN: u8 = 64;
 }
 
 const PARTS: &[(u8, &[&str])] = &[
@@ -114,6 +120,7 @@ const PARTS: &[(u8, &[&str])] = &[
     (uses::COLLECTION, &["CollectionObject", "CollectionChild", "GroupObject"]),
     (uses::TREE, &["bNode", "bNestedNodeRef"]),
     (uses::SEQUENCER, &["Sequence", "Strip", "StripElem"]),
+    (uses::SHOWN, &shown::STRUCTS),
 ];
 
 /// What every struct of the file is of use for.
@@ -137,6 +144,10 @@ fn table(dna: &Dna, by_name: &HashMap<&[u8], usize>, rules: &HashMap<usize, Vec<
 struct Current {
     /// Its code and name: `IMwood`.
     name: Vec<u8>,
+    /// Where it was in memory.
+    old: u64,
+    /// It is an image that is a sequence.
+    is_sequence: bool,
     /// Which parts are kept; none where only names of files are looked for.
     part: u8,
     block: Option<Kept>,
@@ -273,7 +284,7 @@ impl<'a> Collector<'a> {
             _ => 0,
         };
         let uses = self.schema.uses.get(head.sdna).copied().unwrap_or(0);
-        let whole = part != 0 || is_particles || uses & uses::RULES != 0;
+        let whole = part != 0 || is_particles || uses & uses::RULES != 0 || Shown::is_owner(head.code);
         let mut ties = if self.depth == Depth::All { Ties::of(head) } else { None };
         let pointers = if ties.is_some() { self.dna.pointers(head.sdna) } else { Rc::default() };
         // Of all others the name and the pointers are of interest; every datablock begins with an ID.
@@ -281,9 +292,11 @@ impl<'a> Collector<'a> {
         let size = if whole { self.dna.size(head.sdna).max(1) } else { id_size.max(pointers.end) } as u64;
         let bytes = walker.payload(size)?;
         let id = self.schema.kinds.id.map(|id| self.dna.view(id, bytes));
+        (self.current.old, self.current.is_sequence) = (head.old, false);
         self.current.name.clear();
         self.current.name.extend_from_slice(id.and_then(|id| id.bytes("name")).unwrap_or_default());
         let view = self.dna.view(head.sdna, bytes);
+        self.out.shown.datablock(head.code, head.old, &self.current.name, &view);
         if part == uses::TREE && view.bytes("idname") != Some(b"GeometryNodeTree") {
             part = 0;
         }
@@ -344,8 +357,16 @@ impl<'a> Collector<'a> {
             let data = Field { at: head.data, len };
             return self.named(kind, text, Spot::Block(NameBlock { head: head.at, data, counts }));
         }
+        if self.out.shown.takes_path(head.old) {
+            let path = walker.payload(4096)?;
+            self.out.shown.path(head.old, path);
+            return Ok(());
+        }
         let uses = self.schema.uses.get(head.sdna).copied().unwrap_or(0);
-        let wanted = uses & (self.current.part | uses::RULES);
+        let mut wanted = uses & (self.current.part | uses::RULES | uses::SHOWN);
+        if wanted & uses::SHOWN != 0 && !self.out.shown.wants(self.dna.name(head.sdna)) {
+            wanted &= !uses::SHOWN;
+        }
         let for_sequencer = self.current.part == uses::SCENE && uses & uses::SEQUENCER != 0;
         let pointers = match &mut self.current.ties {
             Some(ties) => ties.pointers(self.dna, head, walker)?,
@@ -372,6 +393,12 @@ impl<'a> Collector<'a> {
             for (index, one) in bytes.chunks(size).enumerate() {
                 let view = self.dna.view(head.sdna, one);
                 self.apply_rules(head, head.data + (index * size) as u64, &view)?;
+            }
+        }
+        if wanted & uses::SHOWN != 0 {
+            for (index, one) in bytes.chunks(size).enumerate() {
+                let old = head.old.wrapping_add((index * size) as u64);
+                self.out.shown.block(old, &self.dna.view(head.sdna, one));
             }
         }
         if wanted & self.current.part != 0 {
@@ -411,6 +438,7 @@ impl<'a> Collector<'a> {
                 self.keep(16)?;
                 self.strip_types.insert(data, kind);
             }
+            self.out.shown.strip(&view);
         } else if let (Some(folder), Some(place), Some(elements)) =
             (view.bytes("dir"), view.place("dir"), view.pointer("stripdata"))
         {
@@ -424,6 +452,8 @@ impl<'a> Collector<'a> {
     /// Ends the present datablock: of all but scenes little stays.
     fn flush(&mut self) -> Result<(), BlendFault> {
         self.flush_strips()?;
+        let shown = self.out.shown.flush();
+        self.take(shown)?;
         self.pending.clear();
         let mut ties = self.current.ties.take().unwrap_or_default();
         let Some(block) = self.current.block.take() else { return self.flush_ties(ties) };
@@ -510,7 +540,13 @@ impl<'a> Collector<'a> {
                 }
             } else if let (Some(name), Some(place)) = (view.bytes(rule.field), view.place(rule.field)) {
                 let file = ExternalFile::new(rule.kind, name.to_vec(), self.owner());
-                self.external(file.described_by(view), Spot::Field(Field::within(at, place)))?;
+                let mut file = file.described_by(view);
+                match rule.strukt {
+                    "Image" => self.current.is_sequence = file.sequence,
+                    "ImageView" => file.sequence = self.current.is_sequence,
+                    _ => {}
+                }
+                self.external(file, Spot::Field(Field::within(at, place)))?;
             }
         }
         Ok(())
@@ -532,6 +568,7 @@ impl<'a> Collector<'a> {
             return Err(BlendFault::TooMany("names of files"));
         }
         self.out.external.push(file);
+        self.out.olds.push(self.current.old);
         self.out.spots.push(spot);
         Ok(())
     }

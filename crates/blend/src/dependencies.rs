@@ -11,8 +11,9 @@ use crate::{
     external::{ExternalFile, ExternalKind},
     fault::BlendError,
     inspect::{Inspection, inspect_next},
-    linked::{LinkedSimulation, linked_simulations},
+    linked::{Follow, LinkedSimulation, linked_simulations},
     resolve::{is_relative, is_windows, resolve},
+    sequence::SequenceUser,
     ties::Depth,
     usd::{self, is_usd},
 };
@@ -62,7 +63,13 @@ impl Dependency {
     /// Whether a render without it would lack something. What a USD file names may be no layer, but a note of where
     /// it came from.
     pub fn is_missing(&self) -> bool {
-        !self.exists() && self.file.kind.is_required() && !is_usd(&self.holder)
+        (!self.exists() && self.file.kind.is_required() && !is_usd(&self.holder)) || self.lacks_own_picture()
+    }
+
+    /// By the picture that it names, Blender tells a clip of pictures from a movie.
+    fn lacks_own_picture(&self) -> bool {
+        let is_clip = self.file.kind == ExternalKind::MovieClip && self.file.sequence;
+        is_clip && self.exists() && !self.file.packed && !self.files.contains(&self.place)
     }
 
     /// What a person should know although the file is no reason to stop.
@@ -136,7 +143,8 @@ pub fn dependencies(path: &Path) -> Result<Dependencies, BlendError> {
             Err(error) => broken.push(error),
         }
     }
-    let items = search.items;
+    let mut items = search.items;
+    show_linked(&mut items, &files);
     let mut linked = Vec::new();
     if files.iter().any(|(path, file)| *path != blend && !file.unbaked.is_empty()) {
         // Whether a picture depends on it is told by the pointers of all files.
@@ -149,6 +157,28 @@ pub fn dependencies(path: &Path) -> Result<Dependencies, BlendError> {
         linked = linked_simulations(&blend, &files, &libraries(&items));
     }
     Ok(Dependencies { blend, inspection, items, broken, linked })
+}
+
+/// Adds the users of sequences that lie in other files than the sequences.
+fn show_linked(items: &mut [Dependency], files: &HashMap<PathBuf, Follow>) {
+    if files.values().all(|file| file.shows.is_empty()) {
+        return;
+    }
+    let mut users: HashMap<(PathBuf, &str), Vec<&SequenceUser>> = HashMap::new();
+    let place = libraries(items);
+    for (holder, file) in files {
+        for linked in &file.shows {
+            let library = place(holder, &linked.library).map(Path::to_owned);
+            let Some(library) = library else { continue };
+            users.entry((library, &linked.owner)).or_default().push(&linked.user);
+        }
+    }
+    drop(place);
+    for item in items.iter_mut().filter(|item| item.file.sequence && !item.file.packed) {
+        if let Some(users) = users.get(&(item.holder.clone(), item.file.owner.as_str())) {
+            item.file.shown_by.extend(users.iter().copied().cloned());
+        }
+    }
 }
 
 /// Where a library lies, by the file that names it and the name.
@@ -185,12 +215,15 @@ struct Search {
 impl Search {
     fn take_in(&mut self, holder: &Path, inside: &Inspection) {
         let suffixes = suffixes(inside);
-        let mut seen = HashSet::new();
+        let mut seen = HashMap::new();
         for file in &inside.external {
             // Many datablocks may name one file.
-            if !seen.insert((&file.raw, file.kind, file.packed, file.sequence, file.tiled, file.views)) {
+            let what = (&file.raw, file.kind, file.packed, file.sequence, file.tiled, file.views);
+            if let Some(item) = seen.get(&what).and_then(|at: &usize| self.items.get_mut(*at)) {
+                item.file.shown_by.extend(file.shown_by.iter().cloned());
                 continue;
             }
+            seen.insert(what, self.items.len());
             let item = self.find(holder, file.clone(), &suffixes);
             let is_read = |path: &PathBuf| file.kind == ExternalKind::Library || is_usd(path);
             if file.kind.holds_names() && item.files.first().is_some_and(is_read) {

@@ -9,6 +9,7 @@ use crate::{
     disk::{Disk, folded},
     external::{ExternalFile, ExternalKind},
     resolve::os_name,
+    sequence::Numbered,
 };
 
 /// Files that one name may stand for.
@@ -18,7 +19,7 @@ const MAX_DEPTH: usize = 32;
 /// What stands between the head and the tail of names that belong together.
 enum Middle {
     /// Running numbers of at least so many digits.
-    Number(usize),
+    Number { digits: usize, signed: bool },
     /// `1001` to `2000`, written `<UDIM>`.
     Udim,
     /// `u1_v1`, written `<UVTILE>`.
@@ -29,9 +30,11 @@ impl Middle {
     fn takes(&self, middle: &[u8]) -> bool {
         let number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
         match self {
+            Self::Number { digits: 0, .. } if middle.is_empty() => true,
             // Numbers that outgrow their width lose no zeros.
-            Self::Number(digits) => {
-                let longer = middle.len() > *digits && middle[0] != b'0';
+            Self::Number { digits, signed } => {
+                let middle = middle.strip_prefix(b"-").filter(|_| *signed).unwrap_or(middle);
+                let longer = middle.len() > *digits && middle.first() != Some(&b'0');
                 number(middle) && (middle.len() == *digits || longer)
             }
             Self::Udim => middle.len() == 4 && (&b"1001"[..]..=b"2000").contains(&middle) && number(middle),
@@ -45,7 +48,7 @@ impl Middle {
 
     fn marker(&self) -> Option<&'static [u8]> {
         match self {
-            Self::Number(_) => None,
+            Self::Number { .. } => None,
             Self::Udim => Some(b"<UDIM>"),
             Self::UvTile => Some(b"<UVTILE>"),
         }
@@ -60,12 +63,9 @@ struct Pattern<'a> {
 }
 
 impl<'a> Pattern<'a> {
-    /// `shot_0012.png` is `shot_`, four digits, `.png`: the last digits before the extension.
-    fn numbered(name: &'a [u8]) -> Option<Self> {
-        let stem = name.iter().rposition(|byte| *byte == b'.').filter(|dot| *dot > 0).unwrap_or(name.len());
-        let end = name[..stem].iter().rposition(u8::is_ascii_digit)? + 1;
-        let start = name[..end].iter().rposition(|byte| !byte.is_ascii_digit()).map_or(0, |at| at + 1);
-        Some(Self { head: &name[..start], middle: Middle::Number(end - start), tail: &name[end..] })
+    fn numbered(parts: Numbered<'a>, signed: bool) -> Self {
+        let middle = Middle::Number { digits: parts.digits, signed };
+        Self { head: parts.head, middle, tail: parts.tail }
     }
 
     fn tiled(name: &'a [u8]) -> Option<Self> {
@@ -76,12 +76,16 @@ impl<'a> Pattern<'a> {
             }
         }
         // Old files name the first tile.
-        Self::numbered(name)
+        let parts = Numbered::of_picture(name);
+        parts.number.map(|_| Self::numbered(parts, false))
     }
 
     fn of(file: &ExternalFile, name: &'a [u8]) -> Option<Self> {
         match (file.sequence, file.tiled) {
-            (true, _) => Self::numbered(name),
+            (true, _) => {
+                let signed = matches!(file.kind, ExternalKind::Volume | ExternalKind::CacheFile);
+                Numbered::of(file, name).map(|parts| Self::numbered(parts, signed))
+            }
             (_, true) => Self::tiled(name),
             _ => None,
         }

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::dna::View;
+use crate::{
+    dna::View,
+    sequence::{SequenceUser, is_picture},
+};
 
 /// What an external file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -126,12 +129,16 @@ pub struct ExternalFile {
     /// One file of a set for the eyes, or for more views.
     #[serde(default)]
     pub views: bool,
+    /// Of a sequence: what shows it, and by which rules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shown_by: Vec<SequenceUser>,
 }
 
 impl ExternalFile {
     pub(crate) fn new(kind: ExternalKind, raw: Vec<u8>, owner: String) -> Self {
         let path = String::from_utf8_lossy(&raw).into_owned();
-        Self { kind, path, raw, owner, packed: false, sequence: false, tiled: false, views: false }
+        let (packed, sequence, tiled, views) = (false, false, false, false);
+        Self { kind, path, raw, owner, packed, sequence, tiled, views, shown_by: Vec::new() }
     }
 
     /// What the struct that names the file says of it.
@@ -144,7 +151,8 @@ impl ExternalFile {
             || view.pointer("archive_parent_library").is_some();
         self.sequence = match self.kind {
             ExternalKind::Image => source == Some(2),
-            ExternalKind::MovieClip => source == Some(1),
+            // Blender calls a clip a movie while its picture cannot be read.
+            ExternalKind::MovieClip => source == Some(1) || is_picture(&self.raw),
             _ => view.int("is_sequence").is_some_and(|flag| flag != 0),
         };
         self.tiled = self.kind == ExternalKind::Image && source == Some(6);

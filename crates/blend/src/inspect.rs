@@ -91,7 +91,8 @@ pub(crate) fn inspect_bytes(
         .collect::<Result<Vec<_>, _>>()?;
     let active = collected.scenes.iter().position(|raw| Some(raw.block.old) == collected.active);
     let active_scene = scenes.get(active.unwrap_or(0)).map(|scene| scene.name.clone());
-    let (simulations, cost) = (collected.simulations, collected.cost);
+    let (simulations, cost, mut external) = (collected.simulations, collected.cost, collected.external);
+    let shows = collected.shown.finish(&mut external, &collected.olds, &simulations.reach);
     let inspection = Inspection {
         written_by: peek.written_by,
         subversion: collected.subversion,
@@ -99,11 +100,11 @@ pub(crate) fn inspect_bytes(
         scenes,
         active_scene,
         cameras: collected.cameras,
-        external: collected.external,
+        external,
         simulations: simulations.finish(has_bake),
     };
     let unbaked = simulations.unbaked(has_bake);
-    Ok((inspection, Follow { reach: simulations.reach, unbaked, cost }))
+    Ok((inspection, Follow { reach: simulations.reach, unbaked, shows, cost }))
 }
 
 /// The schema of the file that was read last: the next one is mostly by the same Blender.

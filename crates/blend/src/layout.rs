@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::{
     dependencies::{Dependencies, Dependency, FoundAs, blendcache},
     external::{ExternalFile, ExternalKind},
+    gaps::{Absent, Requested, Steps, gaps},
     meaning,
     places::{Places, common_root, parent},
     usd::is_usd,
@@ -69,11 +70,21 @@ pub struct Missing {
     pub of_windows: bool,
     /// A file of that name that may be the one, and was not taken.
     pub maybe_at: Option<PathBuf>,
+    /// Of a sequence that is there in part: what is not.
+    pub absent: Vec<Absent>,
 }
 
 impl std::fmt::Display for Missing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {} (", self.kind.noun(), self.path)?;
+        if let Some((first, more)) = self.absent.split_first() {
+            write!(f, "{} is not there, and frame {} shows it", first.name, first.frame)?;
+            if let Some(last) = more.last() {
+                let Absent { name, frame } = last;
+                write!(f, "; nor are {} more, up to {name} of frame {frame}", more.len())?;
+            }
+            return write!(f, ")");
+        }
         if self.of_windows {
             write!(f, "a path of Windows, which is not here")?;
         } else {
@@ -89,7 +100,8 @@ impl std::fmt::Display for Missing {
 /// Lays the bundle out. Files at or below the root of the project (the deepest folder above the .blend and all
 /// that it and its libraries name relatively) keep their places, others go below `_external`. Files below a shared
 /// root get a place too, and stay where they are. The disk is only looked at; the .blend stays as it is.
-pub fn layout(found: &Dependencies, shared: &[SharedRoot]) -> Layout {
+/// What `requested` frames need of image sequences has to be there.
+pub fn layout(found: &Dependencies, shared: &[SharedRoot], requested: Option<Requested<'_>>) -> Layout {
     let root = project_root(found);
     let mut places = Places::default();
     let blend = places.take_blend(&found.blend, &root);
@@ -104,7 +116,8 @@ pub fn layout(found: &Dependencies, shared: &[SharedRoot]) -> Layout {
     for item in found.items.iter().filter(|item| !item.files.is_empty()) {
         builder.item(item, &blend);
     }
-    let missing = found.items.iter().filter(|item| item.is_missing()).map(Missing::of).collect();
+    let (missing, notices) = found.missing(requested);
+    builder.notices.extend(notices);
     let (files, shared) = divide(builder.places.files, &found.blend, shared);
     Layout { files, shared, blend, remap: builder.remap, missing, notices: builder.notices }
 }
@@ -138,7 +151,27 @@ impl Missing {
                 FoundAs::MaybeAt(path) => Some(path.clone()),
                 FoundAs::Written | FoundAs::Alike => None,
             },
+            absent: Vec::new(),
         }
+    }
+}
+
+impl Dependencies {
+    /// What a render of these frames would lack, and what a person should know of sequences besides.
+    pub fn missing(&self, requested: Option<Requested<'_>>) -> (Vec<Missing>, Vec<String>) {
+        let (mut missing, mut notices, mut steps) = (Vec::new(), Vec::new(), Steps::default());
+        for item in &self.items {
+            if item.is_missing() {
+                missing.push(Missing::of(item));
+            } else if let Some(requested) = requested.filter(|_| !item.file.shown_by.is_empty()) {
+                let gaps = gaps(item, &requested, &mut steps);
+                notices.extend(gaps.notice);
+                if !gaps.absent.is_empty() {
+                    missing.push(Missing { absent: gaps.absent, ..Missing::of(item) });
+                }
+            }
+        }
+        (missing, notices)
     }
 }
 
@@ -293,7 +326,7 @@ mod tests {
         }
 
         fn layout(&self, blend: &Path, items: Vec<Dependency>) -> Layout {
-            layout(&self.found(blend, items), &[])
+            layout(&self.found(blend, items), &[], None)
         }
 
         fn found(&self, blend: &Path, items: Vec<Dependency>) -> Dependencies {
@@ -494,7 +527,7 @@ mod tests {
         let roots = ["srv", "srv/deep"]
             .map(|name| SharedRoot { name: name.to_owned(), root: disk.root().join(name) });
         let found = disk.found(&main, items);
-        let laid = layout(&found, &roots);
+        let laid = layout(&found, &roots, None);
         let shared: Vec<_> =
             laid.shared.iter().map(|file| (file.root.as_str(), file.below.as_str())).collect();
         assert_eq!(shared, [("srv/deep", "b.png"), ("srv", "p/a.png")]);

@@ -10,6 +10,7 @@ use foldhash::HashMap;
 
 use crate::{
     reach::{Link, MAX_STEPS, Met, Reach, follow},
+    shown::LinkedUser,
     simulations::Simulation,
 };
 
@@ -35,6 +36,8 @@ pub(crate) struct Follow {
     /// What is not baked in this file itself, by where its object was in memory. Rigid bodies are not among it: they
     /// are baked by the scene in whose world they are.
     pub unbaked: HashMap<u64, Vec<Simulation>>,
+    /// Sequences of libraries that this file shows.
+    pub shows: Vec<LinkedUser>,
     /// Bytes that all of it takes, at most.
     pub cost: usize,
 }

@@ -79,6 +79,11 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// With the two letters of its kind.
+    pub fn full_name(&self) -> &str {
+        &self.name
+    }
+
     pub fn name(&self) -> &str {
         self.name.get(2..).unwrap_or_default()
     }

@@ -2,7 +2,7 @@
 
 use foldhash::HashMap;
 
-use kiln_types::{BlenderVersion, ColorDepth, FileFormat};
+use kiln_types::{BlenderVersion, ColorDepth, FileFormat, FrameSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -55,6 +55,14 @@ pub struct SceneInfo {
     pub views_apart: bool,
     /// Blender adds the format's extension to names, or puts it in place of another one.
     pub use_file_extension: bool,
+}
+
+impl SceneInfo {
+    /// All that it renders unless other frames are asked for; None where Blender could not render them.
+    pub fn frames(&self) -> Option<FrameSet> {
+        let last = self.frame_end.max(self.frame_start);
+        FrameSet::range(self.frame_start, last, self.frame_step.max(1).unsigned_abs()).ok()
+    }
 }
 
 /// From its frame on, the scene renders through another camera.

@@ -137,7 +137,7 @@ fn dependencies_go_through_libraries_and_lie_well_in_a_bundle() {
         {
             assert!(has(path), "{path} is not among the dependencies");
         }
-        let laid = layout(&found, &[]);
+        let laid = layout(&found, &[], None);
         assert_eq!(laid.blend.as_str(), "shots/main.blend");
         let names: BTreeSet<&str> = laid.files.iter().map(|(place, _)| place.as_str()).collect();
         for name in [

@@ -203,7 +203,7 @@ static PROJECTS: LazyLock<Vec<(Project, Layout, Layout)>> = LazyLock::new(|| {
         let fluid = projects.first().map(|(first, ..)| first.path("gone/far/fluid"));
         let project = Project::make(blender, fluid.as_deref());
         let shared = SharedRoot { name: "far".to_owned(), root: project.path("home/far") };
-        let (laid, apart) = (layout(&project.found, &[]), layout(&project.found, &[shared]));
+        let (laid, apart) = (layout(&project.found, &[], None), layout(&project.found, &[shared], None));
         projects.push((project, laid, apart));
     }
     projects

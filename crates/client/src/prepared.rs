@@ -7,7 +7,7 @@ use std::{
 };
 
 use kiln_api::{JobSource, SubmitJob};
-use kiln_blend::{Dependencies, Inspection, Layout, LinkedSimulation, SceneInfo, SharedPlace};
+use kiln_blend::{Dependencies, Inspection, Layout, LinkedSimulation, Requested, SceneInfo, SharedPlace};
 use kiln_types::{
     Bundle, BundleFile, DeviceClass, ExternalFiles, FrameSet, Order, ScriptPolicy, SessionSpec, SharedFile,
     Simulations,
@@ -35,6 +35,8 @@ pub struct Prepared {
     pub session: SessionSpec,
     /// How the main files will be called.
     pub naming: Naming,
+    /// What a person should know of files that were found all the same.
+    pub notices: Vec<String>,
     pub(crate) bundle: Bundle,
     /// Of the bundle's files, in their order.
     pub(crate) sources: Arc<[Source]>,
@@ -78,7 +80,8 @@ impl Prepared {
         }
         let format = choose_format(&scene, &request.settings)?;
         let frames = choose_frames(&scene, request)?;
-        let mut layout = kiln_blend::layout(&found, &request.shared);
+        let requested = Requested { scene: &scene.name, frames: &frames };
+        let mut layout = kiln_blend::layout(&found, &request.shared, Some(requested));
         let all_needed = request.policy.external_files == ExternalFiles::Required;
         if !layout.missing.is_empty() && all_needed {
             return Err(PrepareError::Missing(layout.missing));
@@ -126,6 +129,7 @@ impl Prepared {
             frames,
             session,
             naming,
+            notices: layout.notices,
             bundle,
             sources,
             _extras: extras,

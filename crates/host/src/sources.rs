@@ -31,6 +31,7 @@ const SOURCES: &[(&str, &str)] = sources![
     "places.py",
     "probe.py",
     "remap.py",
+    "sequences.py",
     "session.py",
     "settings.py",
     "simulations.py",

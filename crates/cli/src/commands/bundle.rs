@@ -9,7 +9,7 @@ use std::{
 };
 
 use indicatif::ProgressBar;
-use kiln_blend::{Dependencies, dependencies, layout};
+use kiln_blend::{Dependencies, OwnFrames, dependencies, layout};
 use kiln_client::FoundExtras;
 use serde_json::json;
 
@@ -54,7 +54,8 @@ fn bundle(output: Output, args: &BundleArgs, stopped: &AtomicBool) -> Outcome<Ex
     let target = Target::named(&args.out);
     let found = dependencies(&args.file).map_err(|error| Fault::bad_input(error.to_string()))?;
     let extras = extras(output, &args.extras).find().map_err(|error| Fault::bad_input(error.to_string()))?;
-    let mut layout = layout(&found, &[]);
+    let own = found.inspection.own_frames();
+    let mut layout = layout(&found, &[], own.as_ref().map(OwnFrames::requested));
     extras.join(&mut layout.files).map_err(|error| Fault::bad_input(error.to_string()))?;
     let plan = Plan::new(&found, layout)?;
     for notice in &plan.layout.notices {

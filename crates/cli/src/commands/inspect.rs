@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kiln_blend::{Dependencies, Dependency};
+use kiln_blend::{Dependencies, Dependency, OwnFrames};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -20,11 +20,11 @@ pub fn run(context: &Context, file: &Path) -> Outcome<Exit> {
 
 /// What programs read, as `docs/inspect.md` promises it.
 fn as_json(found: &Dependencies, size: u64) -> Value {
-    let missing: Vec<Value> = found
-        .items
+    let own = found.inspection.own_frames();
+    let (missing, _) = found.missing(own.as_ref().map(OwnFrames::requested));
+    let missing: Vec<Value> = missing
         .iter()
-        .filter(|item| item.is_missing())
-        .map(|item| json!({ "kind": item.file.kind, "path": item.file.path, "looked_for": item.place }))
+        .map(|one| json!({ "kind": one.kind, "path": one.path, "looked_for": one.place, "absent": one.absent }))
         .collect();
     let broken: Vec<String> = found.broken.iter().map(ToString::to_string).collect();
     json!({

@@ -26,6 +26,7 @@ use crate::{
     output::{
         Output, Reader,
         blend::{summary, tell_missing},
+        one_line,
         text::count,
     },
     settings::Settings,
@@ -132,6 +133,9 @@ pub async fn prepare(
         tell_missing(output, files);
     }
     let prepared = prepared?;
+    for notice in &prepared.notices {
+        output.note(&one_line(notice));
+    }
     let unbaked = prepared.unbaked();
     if args.only_baked && !unbaked.is_empty() {
         return Err(Fault::bad_input(format!(

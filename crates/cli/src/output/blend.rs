@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, path::Path};
 
 use kiln_blend::{
-    Compression, Dependencies, Dependency, Inspection, Missing, SceneInfo, Simulation, SimulationKind,
+    Compression, Dependencies, Dependency, Inspection, Missing, OwnFrames, SceneInfo, Simulation,
+    SimulationKind,
 };
 use kiln_client::Prepared;
 use kiln_types::Resolution;
@@ -168,10 +169,11 @@ fn simulations(all: &[&Simulation]) -> Vec<String> {
 fn file_lines(found: &Dependencies) -> Vec<String> {
     let (packed, outside): (Vec<&Dependency>, Vec<&Dependency>) =
         found.items.iter().partition(|item| item.file.packed);
+    let own = found.inspection.own_frames();
+    let (missing, notices) = found.missing(own.as_ref().map(OwnFrames::requested));
     let mut lines = Vec::new();
     if !found.items.is_empty() {
-        let missing = outside.iter().filter(|item| item.is_missing()).count();
-        let missing = if missing > 0 { format!(", {missing} missing") } else { String::new() };
+        let missing = if missing.is_empty() { String::new() } else { format!(", {} missing", missing.len()) };
         let packed = if packed.is_empty() { String::new() } else { format!(", {} packed", packed.len()) };
         lines.push(String::new());
         lines.push(format!("Files outside the .blend: {}{missing}{packed}", outside.len()));
@@ -184,11 +186,9 @@ fn file_lines(found: &Dependencies) -> Vec<String> {
         }
         lines.push(format!("  {:20}{}{}", item.file.kind.noun(), item.file.path, state(item)));
     }
-    for item in found.items.iter().filter(|item| item.is_missing()) {
-        let (noun, path, place) = (item.file.kind.noun(), &item.file.path, item.place.display());
-        lines.push(format!("missing: {noun} {path} (looked for at {place})"));
-    }
+    lines.extend(missing.iter().map(|one| format!("missing: {one}")));
     lines.extend(found.items.iter().filter_map(Dependency::notice));
+    lines.extend(notices);
     lines.extend(found.linked.iter().map(|one| format!("not baked: {one}; only the library itself can be")));
     lines.extend(found.broken.iter().map(|why| format!("library: {why}")));
     lines

@@ -13,6 +13,7 @@ mod life;
 mod pixels;
 mod range;
 mod refusals;
+mod sequences;
 mod writes;
 
 use std::{

@@ -1,0 +1,369 @@
+"""Makes .blend files with sequences of every kind, and truth.json: for each the picture that Blender shows on some frames,
+and what Kiln's host foretells.
+
+Run inside Blender, or by a Python with the bpy wheel: ... sequences.py -- FOLDER BLENDER_FOLDER
+The second folder holds kiln_host.
+"""
+
+import json
+import os
+import sys
+import traceback
+
+import bpy
+
+out, home = sys.argv[sys.argv.index("--") + 1 :][:2]
+out = os.path.realpath(out)
+sys.path.insert(0, home)
+from kiln_host import sequences  # noqa: E402
+
+FRAMES = (-7, -1, 0, 1, 2, 3, 4, 5, 6, 9, 12)
+# Picture n is n / SCALE bright.
+SCALE = 128
+NAMES = (
+    "s_0004_diff.png", "v2_0004.png", "shot4k_0004_v2.png", "s_-0003.png", "7.png", "name.png", "s_0004", "s.0004",
+    ".0004.png", "a1b22.tar.gz", "s_99999999999.png", "s_1.5.png", "Ä3ö.png",
+)
+SETTINGS = (
+    (10, 1, 0, False), (10, 1, 0, True), (5, 3, 3, False), (5, 3, 3, True), (0, 1, 0, False), (9, 1, -5, False),
+    (1, 1, 0, True), (3, -10, 0, True), (3, -10, 2, False), (20000, -12345, 0, False),
+)
+found = []
+
+
+def fresh(blend):
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    scene = bpy.context.scene
+    scene.render.engine = "CYCLES"
+    scene.cycles.samples, scene.cycles.use_denoising = 1, False
+    # As large as the pictures.
+    scene.render.resolution_x = scene.render.resolution_y = 4
+    scene.view_settings.view_transform = "Raw"
+    settings = scene.render.image_settings
+    if hasattr(settings, "media_type"):
+        settings.media_type = "IMAGE"
+    settings.file_format = "OPEN_EXR"
+    camera = bpy.data.objects.new("Eye", bpy.data.cameras.new("Eye"))
+    camera.location = (0, 0, 1)
+    scene.collection.objects.link(camera)
+    scene.camera = camera
+    # Before that relative names lead nowhere, and Blender remembers it.
+    save(blend)
+    return scene
+
+
+def picture(name, number):
+    image = bpy.data.images.new("made", 4, 4, float_buffer=True)
+    image.colorspace_settings.name = "Non-Color"
+    value = number / SCALE
+    image.generated_color = (value, value, value, 1)
+    image.filepath_raw, image.file_format = os.path.join(out, name), "OPEN_EXR"
+    image.save()
+    bpy.data.images.remove(image)
+
+
+def image_of(name, path):
+    image = bpy.data.images.new(name, 1, 1)
+    image.source, image.filepath = "SEQUENCE", "//" + path
+    image.colorspace_settings.name = "Non-Color"
+    return image
+
+
+def set_user(user, duration, start, offset, cyclic):
+    user.frame_duration, user.frame_start, user.frame_offset, user.use_cyclic = duration, start, offset, cyclic
+    user.use_auto_refresh = True
+
+
+def graph():
+    return bpy.context.evaluated_depsgraph_get()
+
+
+def plane(name="Plane"):
+    mesh = bpy.data.meshes.new(name)
+    mesh.from_pydata([(-1, -1, 0), (1, -1, 0), (1, 1, 0), (-1, 1, 0)], [], [(0, 1, 2, 3)])
+    mesh.uv_layers.new()
+    thing = bpy.data.objects.new(name, mesh)
+    bpy.context.scene.collection.objects.link(thing)
+    return thing
+
+
+def height(thing):
+    return thing.evaluated_get(graph()).data.vertices[0].co.z
+
+
+def named(pattern):
+    """From a brightness to the name of the picture."""
+
+    def name(value):
+        number = round(value * SCALE)
+        assert abs(number / SCALE - value) < 1e-3, value
+        return pattern % number if number else None
+
+    return name
+
+
+def rendered(scene):
+    path = os.path.join(out, "render.exr")
+    scene.render.filepath = path
+    bpy.ops.render.render(write_still=True)
+    image = bpy.data.images.load(path)
+    value = image.pixels[0]
+    bpy.data.images.remove(image)
+    return value
+
+
+def record(scene, blend, shown, frames=FRAMES):
+    """`shown` tells by label what Blender shows on the present frame."""
+    users = {user.label: user for user in sequences.users(scene)}
+    assert len(users) == len(shown), (sorted(users), sorted(shown))
+    ways = {label: {} for label in users}
+    for frame in frames:
+        scene.frame_set(frame)
+        for label, user in users.items():
+            settings = user.settings_at(frame) if user.moves() else user.settings()
+            wanted = sequences.RULES[user.rule](frame, *settings) if user.rule else None
+            kiln = wanted and [os.path.basename(sequences.file_of(user.rule, user.path, wanted[0])), wanted[1]]
+            ask = shown[label]
+            ways[label][frame] = dict(asked=bool(ask), blender=ask() if ask else None, kiln=kiln)
+    for label, user in users.items():
+        found.append(dict(blend=blend, label=label, rule=user.rule, moves=user.moves(), frames=ways[label]))
+
+
+def save(name):
+    bpy.ops.wm.save_as_mainfile(filepath=os.path.join(out, name), compress=False, relative_remap=False)
+
+
+def images():
+    """Nodes in a material, in a group, in a world and in a light, and a texture."""
+    scene = fresh("images.blend")
+    shown = {}
+
+    def ask(image, owner, find):
+        return lambda: os.path.basename(image.filepath_from_user(image_user=find(owner.evaluated_get(graph()))))
+
+    def add(label, path, settings, owner, tree, kind="ShaderNodeTexImage"):
+        node = tree.nodes.new(kind)
+        node.image = image_of(label, path)
+        set_user(node.image_user, *settings)
+        inside = lambda found, name=node.name: getattr(found, "node_tree", found).nodes[name].image_user
+        shown["image " + label] = ask(node.image, owner, inside)
+        return node
+
+    thing = plane()
+
+    def material_of(name):
+        material = bpy.data.materials.new(name)
+        material.use_nodes = True
+        thing.data.materials.append(material)
+        return material
+
+    material = material_of("Many")
+    tree = material.node_tree
+    for number, name in enumerate(NAMES):
+        add(f"name {number}", name, (20000, 1, 0, False), material, tree)
+    for number, settings in enumerate(SETTINGS):
+        add(f"set {number}", "s_0001.png", settings, material, tree)
+    group = bpy.data.node_groups.new("Group", "ShaderNodeTree")
+    tree.nodes.new("ShaderNodeGroup").node_tree = group
+    add("in group", "s_0001.png", SETTINGS[2], group, group)
+    scene.world = bpy.data.worlds.new("World")
+    scene.world.use_nodes = True
+    add("in world", "s_0001.png", SETTINGS[3], scene.world, scene.world.node_tree, "ShaderNodeTexEnvironment")
+    light = bpy.data.lights.new("Light", "POINT")
+    light.use_nodes = True
+    scene.collection.objects.link(bpy.data.objects.new("Light", light))
+    add("in light", "s_0001.png", SETTINGS[8], light, light.node_tree)
+    # What moves is for the host alone to tell.
+    keyed = material_of("Keyed")
+    node = add("keyed", "s_0001.png", (50, 1, 0, False), keyed, keyed.node_tree)
+    for frame, offset in ((1, 0), (5, 20)):
+        node.image_user.frame_offset = offset
+        node.image_user.keyframe_insert("frame_offset", frame=frame)
+    driven = material_of("Driven")
+    node = add("driven", "s_0001.png", (50, 1, 0, False), driven, driven.node_tree)
+    node.image_user.driver_add("frame_offset").driver.expression = "frame * 2"
+    # Only the animation of a setting counts.
+    light.node_tree.nodes["Emission"].inputs["Strength"].keyframe_insert("default_value", frame=3)
+    off = tree.nodes.new("ShaderNodeTexImage")
+    off.image, off.mute = image_of("muted", "s_0001.png"), True
+    idle = bpy.data.images.new("idle", 1, 1)
+    idle.source, idle.filepath, idle.use_fake_user = "SEQUENCE", "//s_0001.png", True
+    save("images.blend")
+    record(scene, "images.blend", shown)
+
+
+def volumes():
+    scene = fresh("volumes.blend")
+    shown = {}
+
+    def ask(thing):
+        def shown():
+            grids = thing.evaluated_get(graph()).data.grids
+            grids.load()
+            if grids.frame == sequences.INT_MAX:
+                return None
+            return grids.error_message.split(" not found")[0] or None
+
+        return shown
+
+    paths = ("s_0001.vdb", "s_0001_diff.vdb", "s_-0003.vdb", "9.vdb", "s.vdb")
+    modes = [("s_0001.vdb", mode, *settings) for mode in ("CLIP", "EXTEND", "REPEAT", "PING_PONG")
+             for settings in ((4, 1, 0), (4, 3, -5), (2, -3, 7))]
+    for number, (path, mode, duration, start, offset) in enumerate(
+        modes + [(path, "EXTEND", 50, -20, 0) for path in paths] + [("s_0001.vdb", "EXTEND", 0, 1, 0)]
+    ):
+        volume = bpy.data.volumes.new(f"v{number}")
+        volume.filepath, volume.is_sequence = "//" + path, True
+        volume.frame_duration, volume.frame_start, volume.frame_offset = duration, start, offset
+        volume.sequence_mode = mode
+        thing = bpy.data.objects.new(volume.name, volume)
+        scene.collection.objects.link(thing)
+        shown["volume " + volume.name] = ask(thing)
+    save("volumes.blend")
+    bpy.ops.wm.open_mainfile(filepath=os.path.join(out, "volumes.blend"))
+    scene = bpy.context.scene
+    shown = {"volume " + thing.name: ask(thing) for thing in scene.objects if thing.type == "VOLUME"}
+    record(scene, "volumes.blend", shown)
+
+
+def geometry(scene, name, pick):
+    thing = plane(name)
+    tree = bpy.data.node_groups.new(name, "GeometryNodeTree")
+    if hasattr(tree, "interface"):
+        tree.interface.new_socket("Geometry", in_out="INPUT", socket_type="NodeSocketGeometry")
+        tree.interface.new_socket("Geometry", in_out="OUTPUT", socket_type="NodeSocketGeometry")
+    else:
+        tree.inputs.new("NodeSocketGeometry", "Geometry")
+        tree.outputs.new("NodeSocketGeometry", "Geometry")
+    new, link = tree.nodes.new, tree.links.new
+    move, texture, up = new("GeometryNodeSetPosition"), new("GeometryNodeImageTexture"), new("ShaderNodeCombineXYZ")
+    link(new("NodeGroupInput").outputs[0], move.inputs[0])
+    link(move.outputs[0], new("NodeGroupOutput").inputs[0])
+    link(texture.outputs[0], up.inputs[2])
+    link(up.outputs[0], move.inputs["Offset"])
+    texture.inputs["Image"].default_value = image_of(name, "p_0001.exr")
+    pick(tree, texture)
+    thing.modifiers.new("Nodes", "NODES").node_group = tree
+    return lambda: named("p_%04d.exr")(height(thing))
+
+
+def heights():
+    """What moves vertices: textures of modifiers, geometry nodes, Alembic."""
+    scene = fresh("heights.blend")
+    shown = {}
+    for number, settings in enumerate(((5, 3, 3, False), (5, 3, 3, True))):
+        texture = bpy.data.textures.new(f"t{number}", "IMAGE")
+        texture.image = image_of(f"texture {number}", "p_0001.exr")
+        set_user(texture.image_user, *settings)
+        thing = plane(texture.name)
+        displace = thing.modifiers.new("Displace", "DISPLACE")
+        displace.texture, displace.mid_level = texture, 0
+        shown[f"image texture {number}"] = lambda thing=thing: named("p_%04d.exr")(height(thing))
+
+    def time(tree, texture):
+        tree.links.new(tree.nodes.new("GeometryNodeInputSceneTime").outputs["Frame"], texture.inputs["Frame"])
+
+    def sum_of(tree, texture):
+        add = tree.nodes.new("ShaderNodeMath")
+        tree.links.new(add.outputs[0], texture.inputs["Frame"])
+
+    shown["image fixed"] = geometry(scene, "fixed", lambda _, node: setattr(node.inputs["Frame"], "default_value", 7))
+    shown["image time"] = geometry(scene, "time", time)
+    shown["image sum"] = geometry(scene, "sum", sum_of)
+    shown["image sum"] = None
+    if bpy.app.build_options.alembic:
+        for name, override in (("cache", None), ("held", 4.7)):
+            bpy.ops.cachefile.open(filepath=os.path.join(out, "c_0001.abc"))
+            cache = bpy.data.cache_files["c_0001.abc"]
+            cache.name, cache.filepath, cache.is_sequence = name, "//c_0001.abc", True
+            if override:
+                cache.override_frame, cache.frame = True, override
+            thing = plane("abc " + name)
+            modifier = thing.modifiers.new("Cache", "MESH_SEQUENCE_CACHE")
+            modifier.cache_file, modifier.object_path = cache, "/made/made"
+            shown["cache " + name] = lambda thing=thing: named("c_%04d.abc")(height(thing))
+    save("heights.blend")
+    # Of frames outside of the files, Blender shows the last that it opened.
+    record(scene, "heights.blend", shown, (1, 2, 3, 4, 5, 6, 9, 12))
+
+
+def composited(scene):
+    if hasattr(scene, "compositing_node_group"):
+        tree = bpy.data.node_groups.new("Compositing", "CompositorNodeTree")
+        scene.compositing_node_group = tree
+        tree.interface.new_socket("Image", in_out="OUTPUT", socket_type="NodeSocketColor")
+        return tree, tree.nodes.new("NodeGroupOutput").inputs[0]
+    scene.use_nodes = True
+    scene.node_tree.nodes.clear()
+    return scene.node_tree, scene.node_tree.nodes.new("CompositorNodeComposite").inputs[0]
+
+
+def compositing():
+    for number, settings in enumerate(((5, 3, 3, False), (5, 3, 3, True))):
+        blend = f"composited {number}.blend"
+        scene = fresh(blend)
+        tree, end = composited(scene)
+        node = tree.nodes.new("CompositorNodeImage")
+        node.image = image_of("composited", "p_0001.exr")
+        set_user(node, *settings)
+        tree.links.new(node.outputs[0], end)
+        save(blend)
+        record(scene, blend, {"image composited": lambda: named("p_%04d.exr")(rendered(scene))}, (-2, 1, 3, 5, 9))
+    scene = fresh("clip.blend")
+    tree, end = composited(scene)
+    node = tree.nodes.new("CompositorNodeMovieClip")
+    clip = bpy.data.movieclips.load(os.path.join(out, "p_0005.exr"))
+    clip.name, clip.filepath, clip.colorspace_settings.name = "clip", "//p_0005.exr", "Non-Color"
+    clip.frame_start, clip.frame_offset = 3, 1
+    node.clip = clip
+    tree.links.new(node.outputs[0], end)
+    save("clip.blend")
+    record(scene, "clip.blend", {"film clip": lambda: named("p_%04d.exr")(rendered(scene))}, (-1, 1, 3, 5, 9))
+
+
+def strips():
+    scene = fresh("strip.blend")
+    editor = scene.sequence_editor_create()
+    clip = bpy.data.movieclips.load(os.path.join(out, "p_0005.exr"))
+    clip.name, clip.filepath, clip.colorspace_settings.name = "strip", "//p_0005.exr", "Non-Color"
+    clip.frame_start, clip.frame_offset = 3, 1
+    strip = (editor.strips if hasattr(editor, "strips") else editor.sequences).new_clip("Strip", clip, 1, 2)
+    strip.frame_offset_start = 1
+    save("strip.blend")
+    blank = named("p_%04d.exr")
+    record(scene, "strip.blend", {"film strip": lambda: blank(rendered(scene))}, (1, 2, 3, 4, 5, 6))
+
+
+def main():
+    for number in range(1, 21):
+        picture(f"p_{number:04}.exr", number)
+    if bpy.app.build_options.alembic:
+        fresh("alembic.blend")
+        for number in range(1, 13):
+            thing = plane("made")
+            for vertex in thing.data.vertices:
+                vertex.co.z = number / SCALE
+            bpy.ops.wm.alembic_export(filepath=os.path.join(out, f"c_{number:04}.abc"), start=1, end=1)
+            bpy.data.objects.remove(thing)
+            for mesh in list(bpy.data.meshes):
+                bpy.data.meshes.remove(mesh)
+    for make in (images, volumes, heights, compositing, strips):
+        make()
+    with open(os.path.join(out, "truth.json"), "w") as file:
+        json.dump(found, file)
+
+
+def run(what):
+    """A wheel may hang at its end."""
+    try:
+        what()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(3)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    run(main)
