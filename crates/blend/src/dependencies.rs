@@ -12,6 +12,7 @@ use crate::{
     fault::BlendError,
     inspect::{Inspection, inspect_next},
     linked::{Follow, LinkedSimulation, linked_simulations},
+    reach::{Link, MAX_STEPS, Met, follow},
     resolve::{is_relative, is_windows, resolve},
     sequence::SequenceUser,
     ties::Depth,
@@ -63,11 +64,11 @@ impl Dependency {
     /// Whether a render without it would lack something. What a USD file names may be no layer, but a note of where
     /// it came from.
     pub fn is_missing(&self) -> bool {
-        (!self.exists() && self.file.kind.is_required() && !is_usd(&self.holder)) || self.lacks_own_picture()
+        !self.exists() && self.file.kind.is_required() && !is_usd(&self.holder)
     }
 
     /// By the picture that it names, Blender tells a clip of pictures from a movie.
-    fn lacks_own_picture(&self) -> bool {
+    pub(crate) fn lacks_own_picture(&self) -> bool {
         let is_clip = self.file.kind == ExternalKind::MovieClip && self.file.sequence;
         is_clip && self.exists() && !self.file.packed && !self.files.contains(&self.place)
     }
@@ -159,24 +160,59 @@ pub fn dependencies(path: &Path) -> Result<Dependencies, BlendError> {
     Ok(Dependencies { blend, inspection, items, broken, linked })
 }
 
+impl Dependencies {
+    /// Datablocks of all files that the picture of a scene depends on, by the file and where they were in memory.
+    pub(crate) fn reached(&self, scene: &str) -> HashSet<(PathBuf, u64)> {
+        let mut last = None;
+        let libraries_read = self.items.iter().filter(|item| item.file.kind == ExternalKind::Library);
+        let paths: HashSet<&Path> = libraries_read
+            .flat_map(|item| &item.files)
+            .map(PathBuf::as_path)
+            .chain([self.blend.as_path()])
+            .collect();
+        // What cannot be read was told before.
+        let read = |path: &Path| inspect_next(path, &mut last, Depth::All).ok().map(|(_, follow)| follow);
+        let mut read = read;
+        let files: HashMap<&Path, Follow> =
+            paths.into_iter().filter_map(|path| Some((path, read(path)?))).collect();
+        let place = libraries(&self.items);
+        let beyond = |path: &Path, link: &Link| {
+            let library = place(path, files.get(path)?.reach.library_of(link)?)?;
+            let (library, file) = files.get_key_value(library)?;
+            Some((*library, &file.reach, file.reach.find(link)?))
+        };
+        let mut found = HashSet::new();
+        let mut left = MAX_STEPS;
+        let Some(main) = files.get(self.blend.as_path()) else { return found };
+        for shown in main.reach.scenes().iter().filter(|shown| shown.name == scene) {
+            follow((self.blend.as_path(), &main.reach), shown, &mut left, &beyond, &mut |met: Met<&Path>| {
+                if met.counts {
+                    found.insert((met.file.to_owned(), met.old));
+                }
+            });
+        }
+        found
+    }
+}
+
 /// Adds the users of sequences that lie in other files than the sequences.
 fn show_linked(items: &mut [Dependency], files: &HashMap<PathBuf, Follow>) {
     if files.values().all(|file| file.shows.is_empty()) {
         return;
     }
-    let mut users: HashMap<(PathBuf, &str), Vec<&SequenceUser>> = HashMap::new();
+    let mut users: HashMap<(PathBuf, &str), Vec<SequenceUser>> = HashMap::new();
     let place = libraries(items);
     for (holder, file) in files {
         for linked in &file.shows {
             let library = place(holder, &linked.library).map(Path::to_owned);
             let Some(library) = library else { continue };
-            users.entry((library, &linked.owner)).or_default().push(&linked.user);
+            users.entry((library, &linked.owner)).or_default().push(linked.user.held_by(holder));
         }
     }
     drop(place);
     for item in items.iter_mut().filter(|item| item.file.sequence && !item.file.packed) {
         if let Some(users) = users.get(&(item.holder.clone(), item.file.owner.as_str())) {
-            item.file.shown_by.extend(users.iter().copied().cloned());
+            item.file.shown_by.extend(users.iter().cloned());
         }
     }
 }
@@ -220,13 +256,15 @@ impl Search {
             // Many datablocks may name one file.
             let what = (&file.raw, file.kind, file.packed, file.sequence, file.tiled, file.views);
             if let Some(item) = seen.get(&what).and_then(|at: &usize| self.items.get_mut(*at)) {
-                item.file.shown_by.extend(file.shown_by.iter().cloned());
+                item.file.shown_by.extend(file.shown_by.iter().map(|user| user.held_by(holder)));
                 continue;
             }
             seen.insert(what, self.items.len());
-            let item = self.find(holder, file.clone(), &suffixes);
-            let is_read = |path: &PathBuf| file.kind == ExternalKind::Library || is_usd(path);
-            if file.kind.holds_names() && item.files.first().is_some_and(is_read) {
+            let users = file.shown_by.iter().map(|user| user.held_by(holder)).collect();
+            let file = ExternalFile { shown_by: users, ..file.clone() };
+            let item = self.find(holder, file, &suffixes);
+            let is_read = |path: &PathBuf| item.file.kind == ExternalKind::Library || is_usd(path);
+            if item.file.kind.holds_names() && item.files.first().is_some_and(is_read) {
                 self.todo.extend(item.files.iter().cloned());
             }
             self.items.push(item);

@@ -1,7 +1,8 @@
 //! The files of sequences that requested frames show, and that are not there.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    cell::OnceCell,
+    collections::{BTreeMap, HashMap, HashSet},
     path::Path,
 };
 
@@ -12,7 +13,7 @@ use crate::{
     dependencies::Dependency,
     external::ExternalKind,
     inspect::Inspection,
-    sequence::{Numbered, SequenceRule, Wanted},
+    sequence::{Numbered, SequenceRule, SequenceUser, Wanted},
 };
 
 /// Frames of users that are looked at.
@@ -73,14 +74,22 @@ impl Default for Steps {
     }
 }
 
-pub(crate) fn gaps(item: &Dependency, requested: &Requested<'_>, steps: &mut Steps) -> Gaps {
+/// `counts` tells whether a render meets a user of the sequence; it is asked for those alone that lack something.
+pub(crate) fn gaps(
+    item: &Dependency,
+    requested: &Requested<'_>,
+    counts: &dyn Fn(&SequenceUser) -> bool,
+    steps: &mut Steps,
+) -> Gaps {
     let mut gaps = Gaps::default();
     let name = item.place.file_name().unwrap_or_default().as_encoded_bytes();
     let Some(parts) = Numbered::of(&item.file, name).filter(|_| !item.files.is_empty()) else { return gaps };
     // What composites or cuts another scene is not rendered.
     let here = |by: &str| by.strip_prefix("SC").is_none_or(|scene| scene == requested.scene);
-    let rules: HashSet<SequenceRule> =
-        item.file.shown_by.iter().filter(|user| here(&user.by)).map(|user| user.rule).collect();
+    let mut rules: HashMap<SequenceRule, Vec<&SequenceUser>> = HashMap::new();
+    for user in item.file.shown_by.iter().filter(|user| here(&user.by)) {
+        rules.entry(user.rule).or_default().push(user);
+    }
     if rules.is_empty() {
         return gaps;
     }
@@ -89,7 +98,11 @@ pub(crate) fn gaps(item: &Dependency, requested: &Requested<'_>, steps: &mut Ste
     let is_between =
         |number: i64| first.is_some_and(|first| first < number) && last.is_some_and(|last| number < last);
     let (mut absent, mut outside) = (BTreeMap::new(), BTreeMap::new());
-    for rule in &rules {
+    let mut is_unknown = false;
+    for (rule, users) in &rules {
+        let is_met = OnceCell::new();
+        let is_met = || *is_met.get_or_init(|| users.iter().any(|user| counts(user)));
+        is_unknown |= *rule == SequenceRule::Unknown && is_met();
         for frame in requested.frames.iter() {
             steps.0 = steps.0.saturating_sub(1);
             if steps.0 == 0 {
@@ -102,6 +115,9 @@ pub(crate) fn gaps(item: &Dependency, requested: &Requested<'_>, steps: &mut Ste
             };
             if numbers.contains(&number) {
                 continue;
+            }
+            if !is_met() {
+                break;
             }
             let found = if is_needed { &mut absent } else { &mut outside };
             let known: &mut i32 = found.entry(number).or_insert(frame);
@@ -118,7 +134,7 @@ pub(crate) fn gaps(item: &Dependency, requested: &Requested<'_>, steps: &mut Ste
             "{noun} {path}: frame {frame} lies outside of the sequence; Blender looks for {name} and shows nothing, or pink"
         ));
     }
-    let inner = first.zip(last).filter(|_| rules.contains(&SequenceRule::Unknown));
+    let inner = first.zip(last).filter(|_| is_unknown);
     if let Some(number) =
         inner.and_then(|(first, last)| (first..last).find(|number| !numbers.contains(number)))
     {
@@ -141,7 +157,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        ExternalFile, SequenceUser,
+        ExternalFile,
         dependencies::FoundAs,
         sequence::{Clip, VolumeMode},
     };
@@ -149,7 +165,12 @@ mod tests {
     fn item(kind: ExternalKind, name: &str, there: &[&str], rules: &[(&str, SequenceRule)]) -> Dependency {
         let mut file = ExternalFile::new(kind, format!("//{name}").into_bytes(), "IMpictures".to_owned());
         file.sequence = true;
-        let user = |(by, rule): &(&str, SequenceRule)| SequenceUser { by: (*by).to_owned(), rule: *rule };
+        let user = |(by, rule): &(&str, SequenceRule)| SequenceUser {
+            by: (*by).to_owned(),
+            rule: *rule,
+            old: 0,
+            holder: PathBuf::new(),
+        };
         file.shown_by = rules.iter().map(user).collect();
         Dependency {
             file,
@@ -163,7 +184,12 @@ mod tests {
 
     fn look(item: &Dependency, frames: &str) -> (Vec<(String, i32)>, Option<String>) {
         let frames = frames.parse().unwrap();
-        let found = gaps(item, &Requested { scene: "Scene", frames: &frames }, &mut Steps::default());
+        let found = gaps(
+            item,
+            &Requested { scene: "Scene", frames: &frames },
+            &|user| user.by != "MAaway",
+            &mut Steps::default(),
+        );
         (found.absent.into_iter().map(|one| (one.name, one.frame)).collect(), found.notice)
     }
 
@@ -202,6 +228,8 @@ mod tests {
         check(&own, "1-4", &[("s_0003_d.png", 3)], false);
         let unknown = item(ExternalKind::Image, "s_0001_d.png", &THERE, &[("NTx", SequenceRule::Unknown)]);
         check(&unknown, "1", &[], true);
+        let away = item(ExternalKind::Image, "s_0001_d.png", &THERE, &[("MAaway", image(1, 4, 0, false))]);
+        check(&away, "1-4", &[], false);
         let none = item(ExternalKind::Image, "s_0001_d.png", &THERE, &[]);
         check(&none, "1-9", &[], false);
     }

@@ -1,6 +1,7 @@
 //! Where the files of a .blend lie in a bundle, so that its names resolve on any machine.
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
 };
@@ -14,6 +15,7 @@ use crate::{
     gaps::{Absent, Requested, Steps, gaps},
     meaning,
     places::{Places, common_root, parent},
+    sequence::SequenceUser,
     usd::is_usd,
 };
 
@@ -160,11 +162,19 @@ impl Dependencies {
     /// What a render of these frames would lack, and what a person should know of sequences besides.
     pub fn missing(&self, requested: Option<Requested<'_>>) -> (Vec<Missing>, Vec<String>) {
         let (mut missing, mut notices, mut steps) = (Vec::new(), Vec::new(), Steps::default());
+        let reached = OnceCell::new();
+        // What a library holds is only read by Blender where something leads to it.
+        let counts = |user: &SequenceUser| {
+            let scene = requested.map_or("", |requested| requested.scene);
+            let of_scene = || reached.get_or_init(|| self.reached(scene));
+            user.holder == self.blend || of_scene().contains(&(user.holder.clone(), user.old))
+        };
         for item in &self.items {
-            if item.is_missing() {
+            let is_own = |user: &SequenceUser| user.holder == self.blend;
+            if item.is_missing() || (item.lacks_own_picture() && item.file.shown_by.iter().any(is_own)) {
                 missing.push(Missing::of(item));
             } else if let Some(requested) = requested.filter(|_| !item.file.shown_by.is_empty()) {
-                let gaps = gaps(item, &requested, &mut steps);
+                let gaps = gaps(item, &requested, &counts, &mut steps);
                 notices.extend(gaps.notice);
                 if !gaps.absent.is_empty() {
                     missing.push(Missing { absent: gaps.absent, ..Missing::of(item) });

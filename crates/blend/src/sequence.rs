@@ -1,6 +1,8 @@
 //! Image sequences and their like: the file that a frame shows. `blender/kiln_host/sequences.py` has the same rules; a
 //! test compares both with what Blender opens.
 
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
 
 use crate::external::{ExternalFile, ExternalKind};
@@ -251,6 +253,17 @@ pub struct SequenceUser {
     pub by: String,
     #[serde(flatten)]
     pub rule: SequenceRule,
+    /// Where in memory that datablock was, and the .blend that holds it.
+    #[serde(skip)]
+    pub(crate) old: u64,
+    #[serde(skip)]
+    pub(crate) holder: PathBuf,
+}
+
+impl SequenceUser {
+    pub(crate) fn held_by(&self, holder: &Path) -> Self {
+        Self { holder: holder.to_owned(), ..self.clone() }
+    }
 }
 
 impl ExternalFile {

@@ -1,6 +1,6 @@
 //! Which datablocks show image sequences, by which rules: gathered on the way through a file.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, path::PathBuf};
 
 use foldhash::HashMap;
 
@@ -63,6 +63,8 @@ impl Moves {
 
 /// A user whose rule is known but for what moves it.
 struct Found {
+    /// Where the datablock that shows it was in memory.
+    old: u64,
     /// Where the image or clip was in memory.
     target: u64,
     by: String,
@@ -165,9 +167,11 @@ impl Shown {
             return;
         }
         let off = match &code {
-            // In 5.0 what composites a scene is a group of its own.
+            // In 5.0 a group of its own composites; what the scene holds is a copy for older Blenders.
             b"SC\0\0" => {
-                view.int("use_nodes") == Some(0) || view.int("r.scemode").is_some_and(|mode| mode & 1 == 0)
+                view.place("compositing_node_group").is_some()
+                    || view.int("use_nodes") == Some(0)
+                    || view.int("r.scemode").is_some_and(|mode| mode & 1 == 0)
             }
             b"MA\0\0" | b"WO\0\0" | b"LA\0\0" | b"TE\0\0" | b"LS\0\0" => view.int("use_nodes") == Some(0),
             _ => false,
@@ -212,7 +216,8 @@ impl Shown {
             Rule::Unknown
         };
         let by = current.by.clone();
-        current.own.push(Found { target, by, rule, actions: Vec::new(), moves: Moves::default() });
+        let (old, actions, moves) = (current.old, Vec::new(), Moves::default());
+        current.own.push(Found { old, target, by, rule, actions, moves });
     }
 
     /// Whether the text that begins at this place of memory is the path of an animation.
@@ -327,7 +332,7 @@ impl Shown {
         let mut linked = Vec::new();
         for one in &self.found {
             let rule = self.rule(one);
-            let user = SequenceUser { by: one.by.clone(), rule };
+            let user = SequenceUser { by: one.by.clone(), rule, old: one.old, holder: PathBuf::new() };
             match reach.linked(one.target) {
                 Some(link) => {
                     let library = reach.library_of(link).unwrap_or_default().to_vec();
@@ -383,7 +388,7 @@ impl Current {
             Kind::SceneTime => return None,
         };
         let (actions, moves) = Default::default();
-        Some(Found { target, by: self.by.clone(), rule, actions, moves })
+        Some(Found { old: self.old, target, by: self.by.clone(), rule, actions, moves })
     }
 
     fn geometry_image(&self, node: &Node) -> Option<(u64, Rule)> {
@@ -489,5 +494,6 @@ fn cache(current: &mut Current, view: &View<'_>) {
 
 fn own(current: &mut Current, target: u64, rule: SequenceRule) {
     let (actions, moves) = Default::default();
-    current.own.push(Found { target, by: current.by.clone(), rule: Rule::Image(rule), actions, moves });
+    let (old, by) = (current.old, current.by.clone());
+    current.own.push(Found { old, target, by, rule: Rule::Image(rule), actions, moves });
 }

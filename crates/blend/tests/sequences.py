@@ -334,6 +334,35 @@ def strips():
     record(scene, "strip.blend", {"film strip": lambda: blank(rendered(scene))}, (1, 2, 3, 4, 5, 6))
 
 
+def linked():
+    """A library with an image and two materials, of which the other file links the image and one of the materials."""
+    fresh("library.blend")
+    for name in ("far", "near", "lost"):
+        for number in (1, 2, 4):
+            with open(os.path.join(out, f"{name}_{number:04}.png"), "w") as file:
+                file.write("x")
+
+    def material_of(name, image):
+        material = bpy.data.materials.new(name)
+        material.use_nodes = material.use_fake_user = True
+        node = material.node_tree.nodes.new("ShaderNodeTexImage")
+        node.image = image
+        set_user(node.image_user, 4, 1, 0, False)
+        return material
+
+    image_of("far", "far_0001.png").use_fake_user = True
+    for name in ("near", "lost"):
+        material_of(name, image_of(name, name + "_0001.png"))
+    save("library.blend")
+    fresh("linking.blend")
+    with bpy.data.libraries.load(os.path.join(out, "library.blend"), link=True, relative=True) as (_, to):
+        to.images, to.materials = ["far"], ["near"]
+    slots = plane().data.materials
+    slots.append(bpy.data.materials["near"])
+    slots.append(material_of("own", bpy.data.images["far"]))
+    save("linking.blend")
+
+
 def main():
     for number in range(1, 21):
         picture(f"p_{number:04}.exr", number)
@@ -347,7 +376,7 @@ def main():
             bpy.data.objects.remove(thing)
             for mesh in list(bpy.data.meshes):
                 bpy.data.meshes.remove(mesh)
-    for make in (images, volumes, heights, compositing, strips):
+    for make in (images, volumes, heights, compositing, strips, linked):
         make()
     with open(os.path.join(out, "truth.json"), "w") as file:
         json.dump(found, file)

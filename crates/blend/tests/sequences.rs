@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use kiln_blend::{ExternalFile, SequenceRule, SequenceUser, Wanted, inspect};
+use kiln_blend::{ExternalFile, Requested, SequenceRule, SequenceUser, Wanted, dependencies, inspect};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -87,6 +87,16 @@ fn check(mut command: Command, least: usize) {
             assert_eq!(how, expected.kiln.as_ref().map(|(_, how)| how.as_str()), "{name}, frame {frame}");
         }
     }
+    let found = dependencies(&folder.path().join("linking.blend")).unwrap();
+    let frames = "1-4".parse().unwrap();
+    let (missing, _) = found.missing(Some(Requested { scene: "Scene", frames: &frames }));
+    let absent: BTreeSet<_> =
+        missing.iter().flat_map(|one| &one.absent).map(|one| (one.name.as_str(), one.frame)).collect();
+    let expected = [("far_0003.png", 3), ("near_0003.png", 3)];
+    assert!(
+        absent.iter().eq(&expected),
+        "{command:?}, of what nothing leads to, nothing is missing: {missing:?}"
+    );
     let left: Vec<_> = users.values().flat_map(BTreeMap::keys).collect();
     assert!(left.is_empty(), "{command:?}: the host does not know of {left:?}");
     let all = ["cache", "clip", "clip-strip", "image", "input", "scene-time", "volume"];
@@ -106,7 +116,8 @@ fn of_file(blend: &Path) -> BTreeMap<String, (ExternalFile, SequenceUser)> {
         };
         let label = format!("{noun} {}", &file.owner[2..]);
         for user in file.shown_by.clone() {
-            assert!(found.insert(label.clone(), (file.clone(), user)).is_none(), "{label} is shown twice");
+            let other = found.insert(label.clone(), (file.clone(), user));
+            assert!(other.is_none(), "{label} of {} is shown twice: {other:?}", blend.display());
         }
     }
     found
