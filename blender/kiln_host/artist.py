@@ -194,5 +194,3 @@ PLACES = (
     ("render_complete", None, _at_end),
     ("render_cancel", None, _at_end),
 )
-for _handler in (_at_begin, _at_end, _before_evaluation, _after_evaluation, _after_scripts):
-    _handler.kiln_watched = True

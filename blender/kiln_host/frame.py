@@ -1,6 +1,5 @@
 """One frame after the other, each with the pixels that a new process would give it."""
 
-import functools
 import re
 import time
 
@@ -8,17 +7,9 @@ import bpy
 
 from . import checks, errors, sequences
 from .channel import peak_memory
+from .handlers import Errors
 from .one_frame import OneFrame
 
-HANDLERS = (
-    "frame_change_pre",
-    "frame_change_post",
-    "render_init",
-    "render_pre",
-    "render_post",
-    "depsgraph_update_pre",
-    "depsgraph_update_post",
-)
 SAMPLE = re.compile(r"Sample (\d+)/(\d+)")
 PROGRESS_EVERY = 0.25  # seconds
 
@@ -41,7 +32,6 @@ class FrameRenderer:
         self._steps_back = 0
         self._frame = 0
         self._told = 0.0
-        self._script_error = None
         self._prepare()
 
     def render(self, request, frame, out):
@@ -50,7 +40,7 @@ class FrameRenderer:
         session = self._session
         before = len(session.notices)
         checks.shown_files(session, self._sequences, frame)
-        self._frame, self._script_error = frame, None
+        self._frame = frame
         try:
             session.outputs.redirect(out, frame, self._one_frame.needs_still(frame))
         except OSError as error:
@@ -59,14 +49,15 @@ class FrameRenderer:
         self._channel.send("planned", id=request, files=planned)
         started = time.monotonic()
         try:
-            with session.path.shown():
+            with Errors() as raised, session.path.shown():
                 self._one_frame.render(frame)
         except RuntimeError as error:
             raise errors.of_render(error, frame, out) from error
         ended = time.monotonic()
         errors.check_room(frame, out)
-        if self._script_error:
-            raise self._script_error
+        if raised.first:
+            error, name = raised.first
+            raise errors.of_python(error, f"running the scene's handler {name}")
         session.outputs.check_not_moved(out, planned)
         checks.scripts(session)
         return started, ended, session.notices[before:]
@@ -92,12 +83,6 @@ class FrameRenderer:
         if _on_stats not in handlers.render_stats:
             handlers.render_stats.append(_on_stats)
         _listeners[:] = [self]
-        if self._session.trust:
-            for name in HANDLERS:
-                listed = getattr(handlers, name)
-                for at, handler in enumerate(list(listed)):
-                    if not hasattr(handler, "kiln_watched"):
-                        listed[at] = self._watched(handler)
 
     def heard(self, stats):
         now = time.monotonic()
@@ -107,19 +92,3 @@ class FrameRenderer:
         found = SAMPLE.search(stats) if isinstance(stats, str) else None
         samples = [int(found[1]), int(found[2])] if found else None
         self._channel.send("progress", frame=self._frame, samples=samples, memory=peak_memory())
-
-    def _watched(self, handler):
-        """Blender prints what a handler raises and renders on; here it is kept, and the frame fails."""
-
-        @functools.wraps(handler)
-        def run(*arguments):
-            try:
-                return handler(*arguments)
-            except Exception as error:
-                if self._script_error is None:
-                    name = getattr(handler, "__name__", "a handler")
-                    self._script_error = errors.of_python(error, f"running the scene's handler {name}")
-                raise
-
-        run.kiln_watched = True
-        return run

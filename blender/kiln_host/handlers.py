@@ -1,4 +1,6 @@
-"""The handlers of the scene's scripts: when they hear of changes, and when they go."""
+"""The handlers of the scene's scripts: when they hear of changes, when they go, and what they raise."""
+
+import sys
 
 import bpy
 
@@ -18,7 +20,7 @@ def remove_of_files():
         return
     for name, listed in lists.items():
         kept = _not_of_files.get(name, [])
-        listed[:] = [h for h in listed if h in kept or getattr(h, "__wrapped__", None) in kept or _is_ours(h)]
+        listed[:] = [handler for handler in listed if handler in kept or _is_ours(handler)]
 
 
 def _is_ours(handler):
@@ -47,3 +49,33 @@ class Silence:
         for name, kept in self._kept.items():
             getattr(bpy.app.handlers, name)[:0] = kept
         self._kept.clear()
+
+
+class Errors:
+    """While it lasts, keeps the first exception of a handler until the picture is written. Blender prints it and renders
+    on. The handlers themselves stay as they are: scripts look for their own in Blender's lists."""
+
+    def __init__(self):
+        self.first = None  # the exception and the handler's name
+        self._print = sys.excepthook
+        self._listens = True
+
+    def __enter__(self):
+        self._print, sys.excepthook = sys.excepthook, self._heard
+        bpy.app.handlers.render_write.insert(0, self._written)
+        return self
+
+    def __exit__(self, *_):
+        sys.excepthook = self._print
+        if self._written in bpy.app.handlers.render_write:
+            bpy.app.handlers.render_write.remove(self._written)
+
+    def _heard(self, kind, error, trace):
+        self._print(kind, error, trace)
+        code = trace.tb_frame.f_code if trace else None
+        # Blender prints and disables a driver that fails, on the command line too.
+        if self._listens and self.first is None and code and code.co_filename != "<bpy driver>":
+            self.first = error.with_traceback(trace), code.co_name
+
+    def _written(self, *_):
+        self._listens = False

@@ -23,8 +23,8 @@ class OneFrame:
         self._begun = False
 
     def needs_still(self, frame):
-        """Before 5.0 no range can be set that begins below 0: neither the frame's nor, afterwards, the scene's."""
-        return not TAKES_FRAMES and min(frame, self._first) < 0
+        """Before 5.0 no range can be set that begins below 0."""
+        return not TAKES_FRAMES and frame < 0
 
     def render(self, frame):
         scene = self._scene

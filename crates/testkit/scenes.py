@@ -113,7 +113,7 @@ def python_driver(folder):
 
 def script(folder):
     """A registered text: its handler moves the cube at every frame. A persistent one counts itself: it would be there
-    twice after a second opening."""
+    twice after a second opening, or if it did not find itself in Blender's list. Another removes itself."""
     start()
     text = bpy.data.texts.new("move.py")
     text.write(
@@ -127,6 +127,13 @@ def script(folder):
         "    grown = [handler for handler in handlers.frame_change_pre if handler.__name__ == 'grow']\n"
         "    scene.objects['Cube'].scale.y = len(grown)\n"
         "handlers.frame_change_pre.append(grow)\n"
+        "def ensure(*_):\n"
+        "    if grow not in handlers.frame_change_pre:\n"
+        "        handlers.frame_change_pre.append(grow)\n"
+        "handlers.render_pre.append(ensure)\n"
+        "def once(*_):\n"
+        "    handlers.render_pre.remove(once)\n"
+        "handlers.render_pre.append(once)\n"
     )
     text.use_module = True
 

@@ -30,7 +30,9 @@ fn same_by_script(scenes: &[&str]) {
             println!("{blender:?} {name} {made:?}");
             assert_eq!(files(&script, ""), made, "{blender:?} {name}");
             let before = files(scene(name).parent().unwrap(), "");
-            let pictures: Vec<_> = made.iter().filter(|file| !before.contains(file)).collect();
+            let is_picture = |file: &str| file.ends_with(".png") || file.ends_with(".exr");
+            let pictures: Vec<_> =
+                made.iter().filter(|file| !before.contains(file) && is_picture(file)).collect();
             assert!(!pictures.is_empty(), "{name}: {made:?}");
             for picture in pictures {
                 assert_same_picture(&shell.join(picture), &script.join(picture));
