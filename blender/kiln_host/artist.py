@@ -16,6 +16,7 @@ import posixpath
 import bpy
 
 from . import remap
+from .handlers import Silence
 
 _ROOM = 1024  # bytes of Blender's text, with the NUL at its end
 _BEFORE = 64  # bytes at most in front of it
@@ -54,7 +55,8 @@ class ArtistPath:
             self._other = False
             session.notice("stamps and metadata show the path that the .blend has on the worker")
             return
-        make_absolute()
+        with Silence():
+            make_absolute()
         _place_handlers()
         if session.trust:
             # Drivers are evaluated while the real path is in its place.
