@@ -25,6 +25,8 @@ BEFORE_FRAMES = ("render_init", "render_pre", "frame_change_pre", "frame_change_
 
 # That of the session that renders a frame now.
 _shown = []
+# Where the open file lies, while another path is shown.
+_from = []
 _abspath = bpy.path.abspath
 
 
@@ -38,55 +40,97 @@ def spelled(origin, name):
     return kind.normpath(kind.join(origin, name))
 
 
-class ArtistPath:
-    """Of the file that is open."""
+class _Text:
+    """The text in Blender's memory that is the path of the open file."""
 
     def __init__(self, session):
         self.real = bpy.data.filepath
-        self.scene = session.scene
-        self.renders = False
-        self.path = spelled(session.origin, os.path.basename(session.place))
-        self._other = self.path != self.real
-        if not self._other:
-            return
-        text = os.fsencode(self.path)
-        self._texts = {True: text[: _ROOM - 1], False: os.fsencode(self.real)}
-        if not self._found():
-            self._other = False
-            session.notice("stamps and metadata show the path that the .blend has on the worker")
-            return
-        with Silence():
-            make_absolute()
-        _place_handlers()
-        if session.trust:
-            # Drivers are evaluated while the real path is in its place.
-            data = _Instead(bpy.data, filepath=os.fsdecode(self._texts[True]))
-            bpy.app.driver_namespace["bpy"] = _Instead(bpy, data=data)
+        self.artists = spelled(session.origin, os.path.basename(session.place))
+        text = os.fsencode(self.artists)[: _ROOM - 1]
+        self._texts = {True: text, False: os.fsencode(self.real)}
+        self.differs = self.artists != self.real
+        self.known = self.differs and self._find(os.fsdecode(text))
 
-    def _found(self):
-        self._offset = _offset()
-        if self._offset is None:
+    def _find(self, artists):
+        """Whether it is where it was in all versions so far."""
+        known = self._texts[False] + b"\0"
+        self._offset = ctypes.string_at(bpy.data.as_pointer(), _BEFORE + len(known)).find(known)
+        if self._offset < 0:
             return False
         self.show(True)
-        found = bpy.data.filepath == os.fsdecode(self._texts[True])
+        found = bpy.data.filepath == artists
         self.show(False)
         return found and bpy.data.filepath == self.real
 
     def show(self, artists):
         ctypes.memmove(bpy.data.as_pointer() + self._offset, self._texts[artists].ljust(_ROOM, b"\0"), _ROOM)
 
+
+class ArtistPath:
+    """Of the file that is open."""
+
+    def __init__(self, session):
+        self._text = _Text(session)
+        self.scene = session.scene
+        self.renders = False
+        if not self._text.known:
+            if self._text.differs:
+                session.notice("stamps and metadata show the path that the .blend has on the worker")
+            return
+        with Silence():
+            make_absolute()
+        _place_handlers()
+        if session.trust:
+            # Drivers are evaluated while the real path is in its place.
+            data = _Instead(bpy.data, filepath=self._text.artists)
+            bpy.app.driver_namespace["bpy"] = _Instead(bpy, data=data)
+
+    def show(self, artists):
+        self._text.show(artists)
+
     @contextlib.contextmanager
     def shown(self):
         """Around the render of a frame: what Blender evaluates before and after it needs the real path."""
-        if not self._other:
+        if not self._text.known:
             yield
             return
         _shown.append(self)
+        _from.append(self._text.real)
         try:
             yield
         finally:
             _shown.clear()
+            _from.clear()
             self.show(False)
+
+
+@contextlib.contextmanager
+def opening(session):
+    """Around the opening of a file: its own `load_post` handlers see the artist's path."""
+    handlers, texts = bpy.app.handlers.load_post, []
+
+    @bpy.app.handlers.persistent
+    def first(*_):
+        text = _Text(session)
+        if text.known:
+            texts.append(text)
+            _from.append(text.real)
+            handlers.append(last)
+            text.show(True)
+
+    @bpy.app.handlers.persistent
+    def last(*_):
+        # Behind them Blender evaluates the scene.
+        _from.clear()
+        while texts:
+            texts.pop().show(False)
+
+    if session.trust:
+        handlers.append(first)
+    try:
+        yield
+    finally:
+        handlers[:] = [handler for handler in handlers if handler not in (first, last)]
 
 
 class _Instead:
@@ -97,13 +141,6 @@ class _Instead:
 
     def __getattr__(self, name):
         return getattr(self._thing, name)
-
-
-def _offset():
-    """Where in Blender's struct of the open file its path stands."""
-    known = os.fsencode(bpy.data.filepath) + b"\0"
-    at = ctypes.string_at(bpy.data.as_pointer(), _BEFORE + len(known)).find(known)
-    return at if at >= 0 else None
 
 
 def make_absolute():
@@ -171,14 +208,13 @@ def _is_of_scene(handler):
 
 def _from_here(path, start=None, library=None):
     """`bpy.path.abspath` with the folder in which the file lies, not the artist's."""
-    if _shown and start is None and library is None:
-        start = os.path.dirname(_shown[0].real)
+    if _from and start is None and library is None:
+        start = os.path.dirname(_from[0])
     return _abspath(path, start=start, library=library)
 
 
 def _place_handlers():
     """The scene's own handlers see the artist's path, before and after the scene is evaluated."""
-    bpy.path.abspath = _from_here
     for name, first, last in PLACES:
         handlers = getattr(bpy.app.handlers, name)
         handlers[:] = [handler for handler in handlers if handler not in (first, last)]
@@ -196,3 +232,4 @@ PLACES = (
     ("render_complete", None, _at_end),
     ("render_cancel", None, _at_end),
 )
+bpy.path.abspath = _from_here

@@ -39,7 +39,7 @@ class Session:
 
     def open(self):
         remove_of_files()
-        with remap.elsewhere(self._remap):
+        with remap.elsewhere(self._remap), artist.opening(self):
             load(self.blend, self.trust)
         self.scene = choose_scene(self.settings)
         self._check_engine()

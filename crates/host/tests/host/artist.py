@@ -27,6 +27,12 @@ def after(scene, *_):
     bpy.data.curves["words"].body = os.path.dirname(bpy.data.filepath)[-12:]
     assert os.path.exists(bpy.path.abspath("//wood.png"))
 
+@bpy.app.handlers.persistent
+def loaded(*_):
+    bpy.data.objects["loaded"].location.x = len(bpy.data.filepath) / 12
+    assert os.path.exists(bpy.path.abspath("//wood.png"))
+
+bpy.app.handlers.load_post.append(loaded)
 bpy.app.handlers.frame_change_pre.append(before)
 bpy.app.handlers.frame_change_post.append(after)
 """
@@ -157,6 +163,7 @@ def shot():
     glowing("sequence", -2.5, 2, loaded("sequence", "//seq_1.png", "SEQUENCE"), moving=True)
     glowing("chosen", 0, 2, loaded("chosen", "//seq_1.png"))
     glowing("before", 0, -2)
+    glowing("loaded", 0, -0.5)
     driver = glowing("driven", 4, -2).driver_add("rotation_euler", 2).driver
     driver.type, driver.expression = "SCRIPTED", "len(bpy.data.filepath) / 9 + bpy.data.objects['wood'].location.y"
     words = bpy.data.objects.new("words", bpy.data.curves.new("words", "FONT"))
