@@ -5,7 +5,7 @@ import time
 
 import bpy
 
-from . import checks, errors, sequences
+from . import checks, errors, persistent, sequences
 from .channel import peak_memory
 from .handlers import Errors
 from .one_frame import OneFrame
@@ -40,6 +40,7 @@ class FrameRenderer:
         session = self._session
         before = len(session.notices)
         checks.shown_files(session, self._sequences, frame)
+        session.reuse.refresh()
         self._frame = frame
         try:
             session.outputs.redirect(out, frame, self._one_frame.needs_still(frame))
@@ -65,15 +66,18 @@ class FrameRenderer:
     def _step_to(self, frame):
         """Data kept between frames is right while the frames ascend; particles are not when time runs back."""
         session = self._session
-        back = self._last is not None and frame < self._last
+        first = self._last is None
+        back = not first and frame < self._last
         self._last = frame
-        if not (back and session.persistent_data):
-            return
-        self._steps_back += 1
-        if self._steps_back > 1:
-            session.persistent_data = False
-        session.reopen()
-        self._prepare()
+        if not first and session.reuse.how == persistent.REOPENED:
+            session.reopen()
+            self._prepare()
+        elif back and session.reuse.how == persistent.KEPT:
+            self._steps_back += 1
+            if self._steps_back > 1:
+                session.persistent_data = False
+            session.reopen()
+            self._prepare()
 
     def _prepare(self):
         """After every opening of the file."""

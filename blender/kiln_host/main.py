@@ -73,12 +73,15 @@ class _Host:
         session = Session(command, self._engine_field, self._capabilities)
         session.open()
         plan = session.plan()
+        if session.reuse.reasons:
+            print(f"Kiln: data of the scene is {session.reuse.how} between frames ({'; '.join(session.reuse.reasons)})")
         self._frames = FrameRenderer(session, self._channel)
         self._answer(
             "opened",
             command,
             notices=session.notices,
             plan=plan,
+            reuse={"how": session.reuse.how, "reasons": session.reuse.reasons},
             seconds=time.monotonic() - started,
             memory=peak_memory(),
         )

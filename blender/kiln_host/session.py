@@ -4,7 +4,7 @@ import os
 
 import bpy
 
-from . import artist, checks, devices, outputs, remap, settings
+from . import artist, checks, devices, outputs, persistent, remap, settings
 from .errors import Refusal
 from .handlers import Silence, remove_of_files
 
@@ -29,6 +29,7 @@ class Session:
         self.device_used = ""
         self.outputs = None
         self.path = None
+        self.reuse = None
         self._remap = command["remap"]
         self._made_up_devices = command["devices"]
         self._engine_field = engine_field
@@ -55,6 +56,8 @@ class Session:
         checks.simulations(self)
         self.outputs = outputs.Outputs(self)
         self.path = artist.ArtistPath(self)
+        self.reuse = persistent.Reuse(self.scene, self.persistent_data)
+        self.reuse.apply(self.scene)
 
     def reopen(self):
         """The same file again, clean: what an earlier frame left in simulations and caches is gone."""

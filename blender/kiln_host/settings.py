@@ -44,7 +44,6 @@ def apply(session):
     render.threads_mode = "FIXED" if session.threads else "AUTO"
     if session.threads:
         render.threads = session.threads
-    render.use_persistent_data = session.persistent_data
     # What lies in the folder already is Kiln's business; the frame's own folder is always empty.
     render.use_overwrite = True
     render.use_placeholder = False

@@ -156,10 +156,10 @@ def talks(folder):
     start(samples=1)
     text = bpy.data.texts.new("talks.py")
     text.write(
-        "import bpy, ctypes, itertools\n"
-        "count = itertools.count(1)\n"
+        "import bpy, ctypes, sys\n"
         "def talk(*_):\n"
-        "    frame = next(count)\n"
+        # The module is a new one each time that the file is opened.
+        "    frame = sys.talked = getattr(sys, 'talked', 0) + 1\n"
         "    print(f'python {frame};', end='')\n"
         "    ctypes.CDLL(None).printf(b' and c %d;', frame)\n"
         "bpy.app.handlers.render_complete.append(talk)\n"

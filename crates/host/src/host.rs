@@ -387,8 +387,9 @@ impl Host {
                 *planned = Some(files);
                 Ok(None)
             }
-            Event::Opened { id, notices, plan, seconds, memory } if id == asked => {
-                Ok(Some(Done::Opened(Opened { notices: bounded(notices), plan, seconds, memory })))
+            Event::Opened { id, notices, plan, mut reuse, seconds, memory } if id == asked => {
+                reuse.reasons = bounded(reuse.reasons);
+                Ok(Some(Done::Opened(Opened { notices: bounded(notices), plan, reuse, seconds, memory })))
             }
             Event::Rendered { id, started_at, ended_at, memory, notices } if id == asked => {
                 let Some(planned) = planned.take() else {

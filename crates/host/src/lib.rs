@@ -32,7 +32,7 @@ pub use plan::{OutputPlan, PlannedFile};
 pub use process::{lower_priority, ticks_of_group};
 pub use request::{
     BakeRequest, Baked, Capabilities, Device, HostError, HostOptions, OpenRequest, Opened, RenderRequest,
-    Rendered,
+    Rendered, ReuseMode, SceneReuse,
 };
 pub use root::SlotRoot;
 pub use wire::{Progress, ProgressSink};

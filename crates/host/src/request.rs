@@ -112,8 +112,28 @@ pub struct OpenRequest {
     pub remap: Vec<(String, PathBuf)>,
     /// The job's add-ons, absolute paths: enabled before the file is opened, for the life of the process.
     pub addons: Vec<PathBuf>,
-    /// Keep the scene's data between frames: faster, and takes memory.
+    /// Keep the scene's data between frames where that is exact: faster, and takes memory.
     pub persistent_data: bool,
+}
+
+/// What the process keeps of a scene between two frames, and why not more.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct SceneReuse {
+    pub how: ReuseMode,
+    /// The rules of `persistent.py` that apply to the scene, each with the thing that they found.
+    pub reasons: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReuseMode {
+    /// Blender's persistent data.
+    #[default]
+    Kept,
+    /// The opened file; each frame has data of its own.
+    Dropped,
+    /// Nothing: the file is opened again before each frame.
+    Reopened,
 }
 
 /// A file is open and its settings applied.
@@ -122,6 +142,8 @@ pub struct Opened {
     /// What a person should know of: each a sentence.
     pub notices: Vec<String>,
     pub plan: OutputPlan,
+    /// What the process keeps between frames.
+    pub reuse: SceneReuse,
     /// Seconds that opening took.
     pub seconds: f64,
     /// The most memory the process has held so far, in bytes.

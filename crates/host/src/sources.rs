@@ -28,6 +28,7 @@ const SOURCES: &[(&str, &str)] = sources![
     "main.py",
     "one_frame.py",
     "outputs.py",
+    "persistent.py",
     "places.py",
     "probe.py",
     "remap.py",

@@ -6,7 +6,7 @@ use kiln_types::{FailureCause, SessionSpec};
 use serde::{Deserialize, Serialize};
 use tokio::{io::AsyncReadExt, net::unix::OwnedReadHalf};
 
-use crate::{Capabilities, Device, OutputPlan, PlannedFile};
+use crate::{Capabilities, Device, OutputPlan, PlannedFile, SceneReuse};
 
 /// A longer line is no message.
 const LINE_LIMIT: usize = 1 << 20;
@@ -70,6 +70,8 @@ pub(crate) enum Event {
         id: u64,
         notices: Vec<String>,
         plan: OutputPlan,
+        #[serde(default)]
+        reuse: SceneReuse,
         seconds: f64,
         memory: u64,
     },

@@ -10,6 +10,7 @@ mod disks;
 mod find;
 mod liars;
 mod life;
+mod persistent;
 mod pixels;
 mod range;
 mod refusals;

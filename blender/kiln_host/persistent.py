@@ -1,0 +1,172 @@
+"""What Blender may keep between two frames of a scene, so that each frame is the one that a new process renders.
+
+Persistent data makes Cycles update what the dependency graph names as changed. That is not all that changes: the rules
+below name what goes wrong, each with what is exact instead, and docs/decisions/012 has the measurements."""
+
+import bpy
+
+# From fast to slow. Each is exact where the one before it is not.
+KEPT = "kept"  # persistent data
+DROPPED = "dropped"  # one process, each frame with data of its own
+REOPENED = "reopened"  # the file is opened again before each frame
+ORDER = (KEPT, DROPPED, REOPENED)
+
+FRAME_HANDLERS = (
+    "frame_change_pre",
+    "frame_change_post",
+    "render_init",
+    "render_pre",
+    "render_post",
+    "render_write",
+    "render_complete",
+    "depsgraph_update_pre",
+    "depsgraph_update_post",
+)
+MOVING_IMAGES = {"SEQUENCE", "MOVIE"}
+# Settings of a scene that objects are evaluated with, while no relation tells the objects of a change.
+SCENE_INPUTS = ("render.simplify", "render.use_simplify", "cycles.dicing", "cycles.offscreen_dicing")
+VISIBILITY = ("hide_render", "visible_", "show_instancer_for_render")
+# Nodes that give points; before 4.5 Cycles keeps those of the frame before.
+POINT_NODES = {
+    "GeometryNodePoints",
+    "GeometryNodeMeshToPoints",
+    "GeometryNodeCurveToPoints",
+    "GeometryNodeInstancesToPoints",
+    "GeometryNodeDistributePointsOnFaces",
+    "GeometryNodeDistributePointsInVolume",
+}
+
+
+class Reuse:
+    """The decision for one opened file."""
+
+    def __init__(self, scene, allowed):
+        self.how, self.reasons = (KEPT, []) if allowed else (DROPPED, [])
+        for how, why, find in RULES:
+            found = find(scene)
+            if found:
+                self.how = max(self.how, how, key=ORDER.index)
+                self.reasons.append(f"{why}: {found}" if isinstance(found, str) else why)
+
+    def apply(self, scene):
+        """A scene that the compositor or a strip renders as well has a setting of its own."""
+        for one in bpy.data.scenes:
+            one.render.use_persistent_data = one == scene and self.how == KEPT
+
+    def refresh(self):
+        """Before each frame: an image that moves is loaded again only when its users are told.
+
+        Nothing else does: without Auto Refresh no relation leads from the time to the image, and Blender's first
+        picture stays. The tag changes no data that a driver or a script could read."""
+        if self.how == KEPT:
+            for image in bpy.data.images:
+                if image.source in MOVING_IMAGES and image.users:
+                    image.update_tag()
+
+
+def _other_engine(scene):
+    """Add-ons' engines do with the setting what they like; EEVEE and Workbench ignore it."""
+    return scene.render.engine != "CYCLES" and scene.render.engine
+
+
+def _frame_handler(scene):
+    for kind in FRAME_HANDLERS:
+        for handler in getattr(bpy.app.handlers, kind):
+            if not (getattr(handler, "__module__", None) or "").startswith("kiln_host"):
+                return getattr(handler, "__name__", kind)
+    return None
+
+
+def _itasc(scene):
+    for thing in bpy.data.objects:
+        pose = thing.pose
+        if pose and pose.ik_solver == "ITASC" and getattr(pose.ik_param, "mode", "") == "SIMULATION":
+            return thing.name
+    return None
+
+
+def _emitters(baked):
+    def find(scene):
+        for thing in bpy.data.objects:
+            for system in thing.particle_systems:
+                if system.settings.type == "EMITTER" and system.point_cache.is_baked == baked:
+                    return thing.name
+        return None
+
+    return find
+
+
+def _blurred_hair(scene):
+    if not scene.render.use_motion_blur:
+        return None
+    for thing in bpy.data.objects:
+        for system in thing.particle_systems:
+            if system.settings.type == "HAIR":
+                return thing.name
+    return None
+
+
+def _points(scene):
+    if bpy.app.version >= (4, 5, 0):
+        return None
+    for group in bpy.data.node_groups:
+        if any(node.bl_idname in POINT_NODES for node in group.nodes):
+            return group.name
+    return None
+
+
+def _scene_input(scene):
+    for path in animated_paths(scene):
+        if path.startswith(SCENE_INPUTS):
+            return path
+    return None
+
+
+def _visibility(scene):
+    for thing in bpy.data.objects:
+        if any(path.startswith(VISIBILITY) for path in animated_paths(thing)):
+            return thing.name
+    return None
+
+
+RULES = (
+    (DROPPED, "the engine is not Cycles", _other_engine),
+    (REOPENED, "a handler of a script runs at each frame", _frame_handler),
+    (REOPENED, "particles go on from the frame that was rendered before", _emitters(baked=False)),
+    (DROPPED, "particles appear and disappear", _emitters(baked=True)),
+    (DROPPED, "objects appear and disappear", _visibility),
+    (DROPPED, "geometry nodes make points", _points),
+    (DROPPED, "hair with motion blur", _blurred_hair),
+    (DROPPED, "an iTaSC simulation goes on from the frame that was rendered before", _itasc),
+    (DROPPED, "an animated setting of the scene is an input of its objects", _scene_input),
+)
+
+
+def animated_paths(block):
+    """The data paths of a block that curves or drivers set."""
+    moving = getattr(block, "animation_data", None)
+    if not moving:
+        return
+    for driver in moving.drivers:
+        yield driver.data_path
+    actions = {moving.action} if moving.action else set()
+    strips = [strip for track in moving.nla_tracks for strip in track.strips]
+    while strips:
+        strip = strips.pop()
+        strips.extend(strip.strips)
+        if strip.action:
+            actions.add(strip.action)
+    for action in actions:
+        for curve in _curves(action):
+            yield curve.data_path
+
+
+def _curves(action):
+    """From 4.4 an action holds the curves of several blocks; before 5.0 `fcurves` is there, but of one of them."""
+    if not hasattr(action, "layers"):
+        yield from action.fcurves
+        return
+    for layer in action.layers:
+        for strip in layer.strips:
+            for bag in strip.channelbags:
+                yield from bag.fcurves
