@@ -23,8 +23,8 @@ FRAME_HANDLERS = (
     "depsgraph_update_post",
 )
 MOVING_IMAGES = {"SEQUENCE", "MOVIE"}
-# Settings of a scene that objects are evaluated with, while no relation tells the objects of a change.
-SCENE_INPUTS = ("render.simplify", "render.use_simplify", "cycles.dicing", "cycles.offscreen_dicing")
+# Settings of a scene that objects are evaluated with, and no relation tells the objects of a change.
+SCENE_INPUTS = ("render.simplify", "render.use_simplify")
 VISIBILITY = ("hide_render", "visible_", "show_instancer_for_render")
 # Nodes that give points; before 4.5 Cycles keeps those of the frame before.
 POINT_NODES = {
