@@ -11,6 +11,7 @@ mod curl;
 mod denoiser;
 mod elsewhere;
 mod farm;
+mod fidelity;
 mod four;
 mod gaps;
 mod health;

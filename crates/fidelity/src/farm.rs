@@ -53,6 +53,11 @@ impl Drop for Farm {
 impl Farm {
     /// Starts a server, and a worker of these Blenders that does not see `hidden`.
     pub fn start(kiln: &Path, blenders: &[Blender], hidden: &Path, texts: bool) -> Result<Self> {
+        if !can_hide() {
+            bail!(
+                "this machine lets no process hide a folder from another (unshare), so no worker can be without it"
+            );
+        }
         let home = tempfile::Builder::new().prefix("kiln-fidelity-farm-").tempdir()?;
         let quiet = |mut command: Command| {
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
@@ -72,11 +77,7 @@ impl Farm {
         }
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let plain = at_home(kiln, home.path(), &args);
-        let mut hiding = Command::new("unshare");
-        if !is_root() {
-            hiding.args(["--user", "--map-root-user"]);
-        }
-        hiding.args(["--mount", "sh", "-c", "mount -t tmpfs none \"$0\" && exec \"$@\""]).arg(hidden);
+        let mut hiding = hiding(hidden);
         hiding.arg(plain.get_program()).args(plain.get_args());
         for (name, value) in plain.get_envs() {
             match value {
@@ -186,6 +187,24 @@ impl Farm {
         fs::remove_dir_all(&out)?;
         Ok(found)
     }
+}
+
+/// What runs a command that sees nothing in a folder; the command follows.
+fn hiding(hidden: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    if !is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.args(["--mount", "sh", "-c", "mount -t tmpfs none \"$0\" && exec \"$@\""]).arg(hidden);
+    command
+}
+
+/// Whether this machine lets a process hide a folder from another.
+pub fn can_hide() -> bool {
+    let Ok(folder) = tempfile::tempdir() else { return false };
+    let seen = fs::write(folder.path().join("seen"), "")
+        .and_then(|()| hiding(folder.path()).args(["ls", "-A"]).arg(folder.path()).output());
+    seen.is_ok_and(|output| output.status.success() && output.stdout.is_empty())
 }
 
 fn is_root() -> bool {

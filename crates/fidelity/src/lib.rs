@@ -13,6 +13,7 @@ mod run;
 mod table;
 mod warm;
 
+pub use farm::can_hide;
 pub use rows::{Facts, Known, Verdict};
 pub use run::{Options, run};
 pub use table::table;

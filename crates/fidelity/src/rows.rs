@@ -113,11 +113,12 @@ pub fn build(blender: &Blender, scripts: &Path, target: &Path, only: &[String]) 
     let output = command.arg(target).args(only).output().context("Blender cannot be started")?;
     let said =
         || format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let log = target.join("build.log");
+    fs::write(&log, said())?;
     if !output.status.success() {
-        bail!("the features cannot be built by {blender:?}:\n{}", said());
+        bail!("the features cannot be built by {blender:?}; see {}", log.display());
     }
     let text = fs::read_to_string(target.join("rows.jsonl"))?;
-    fs::write(target.join("build.log"), said())?;
     let mut facts = Vec::new();
     for line in text.lines() {
         facts.push(serde_json::from_str(line)?);
