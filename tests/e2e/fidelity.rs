@@ -24,6 +24,7 @@ fn forty_features_render_as_blender_renders_them() {
         blenders,
         only: ROWS.iter().map(|row| (*row).to_owned()).collect(),
         keep: false,
+        known: false,
         check: false,
         texts: true,
         threads: 2,

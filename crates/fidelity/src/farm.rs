@@ -30,6 +30,12 @@ pub enum Farmed {
     Refused(String),
 }
 
+/// Rows that were submitted.
+pub struct Submitted<'a> {
+    refused: BTreeMap<String, Farmed>,
+    jobs: Vec<(&'a Facts, &'a Frames, String)>,
+}
+
 /// The farm; ends when dropped.
 pub struct Farm {
     kiln: PathBuf,
@@ -62,7 +68,8 @@ impl Farm {
         let quiet = |mut command: Command| {
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
         };
-        let server = quiet(at_home(kiln, home.path(), &["server", "--listen", "127.0.0.1:0"]))?;
+        let serve = at_home(kiln, home.path(), &["server", "--listen", "127.0.0.1:0"]);
+        let server = quiet(inside(mortal(), &serve, home.path()))?;
         let ready = home.path().join("share/kiln/server.json");
         let started = Instant::now();
         while !(ready.exists() && home.path().join("share/kiln/farm.key").exists()) {
@@ -77,16 +84,7 @@ impl Farm {
         }
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let plain = at_home(kiln, home.path(), &args);
-        let mut hiding = hiding(hidden);
-        hiding.arg(plain.get_program()).args(plain.get_args());
-        for (name, value) in plain.get_envs() {
-            match value {
-                Some(value) => hiding.env(name, value),
-                None => hiding.env_remove(name),
-            };
-        }
-        hiding.current_dir(home.path());
-        let worker = quiet(hiding)?;
+        let worker = quiet(inside(hiding(hidden), &plain, home.path()))?;
         Ok(Self { kiln: kiln.to_owned(), texts, home, server, worker })
     }
 
@@ -98,10 +96,9 @@ impl Farm {
         Ok(Ok(serde_json::from_slice(&output.stdout).context("Kiln prints no JSON")?))
     }
 
-    /// Renders the rows, all submitted before the first is waited for.
-    pub fn render(&mut self, rows: &[(&Facts, &Frames)]) -> Result<BTreeMap<String, Farmed>> {
-        let mut done = BTreeMap::new();
-        let mut jobs = Vec::new();
+    /// Submits the rows; [`Farm::fetch`] waits for them.
+    pub fn submit<'a>(&mut self, rows: &[(&'a Facts, &'a Frames)]) -> Result<Submitted<'a>> {
+        let mut submitted = Submitted { refused: BTreeMap::new(), jobs: Vec::new() };
         for (facts, cold) in rows {
             let blend = facts.blend.display().to_string();
             let range = facts.range();
@@ -109,40 +106,48 @@ impl Farm {
             args.extend(facts.trust.then_some("--trust"));
             args.extend(facts.options.iter().map(String::as_str));
             match self.json(&args)? {
-                Ok(submitted) => jobs.push((*facts, *cold, submitted["job"]["id"].to_string())),
+                Ok(job) => submitted.jobs.push((facts, cold, job["job"]["id"].to_string())),
                 Err(said) => {
-                    done.insert(facts.id.clone(), Farmed::Refused(said));
+                    submitted.refused.insert(facts.id.clone(), Farmed::Refused(said));
                 }
             }
         }
-        let until = Instant::now() + LIMIT + LIMIT.mul_f64(0.25) * u32::try_from(rows.len())?;
-        for (facts, cold, job) in jobs {
-            let view = self.wait(&job, until)?;
-            let farmed = match view["state"].as_str() {
-                Some("completed") => self.compare(facts, cold, &job)?,
-                Some("failed") => Farmed::Refused(self.reason(&job, &view)?),
-                state => Farmed::Refused(format!("the job is still {state:?}: {}", view["waits_for"])),
-            };
-            done.insert(facts.id.clone(), farmed);
-            // It may have been stopped above; deleting is only to save room.
-            let _ = self.json(&["jobs", "cancel", &job, "--json"])?;
-            let _ = self.json(&["jobs", "delete", &job, "--json"])?;
-        }
-        Ok(done)
+        Ok(submitted)
     }
 
-    fn wait(&self, job: &str, until: Instant) -> Result<Value> {
-        loop {
-            let shown = match self.json(&["jobs", "show", job, "--json"])? {
-                Ok(mut shown) => shown["job"].take(),
-                Err(said) => bail!("job {job} cannot be seen: {said}"),
+    /// Waits for the jobs and compares their frames.
+    pub fn fetch(&mut self, submitted: Submitted<'_>) -> Result<BTreeMap<String, Farmed>> {
+        let Submitted { refused: mut done, mut jobs } = submitted;
+        let until = Instant::now() + LIMIT + LIMIT.mul_f64(0.25) * u32::try_from(jobs.len())?;
+        while !jobs.is_empty() {
+            let views = match self.json(&["jobs", "--json", "--all", "--limit", "500"])? {
+                Ok(mut listed) => listed["jobs"].take(),
+                Err(said) => bail!("the jobs cannot be seen: {said}"),
             };
-            let ended = ["completed", "failed", "cancelled"].iter().any(|state| shown["state"] == *state);
-            if ended || Instant::now() > until {
-                return Ok(shown);
+            let mut left = Vec::new();
+            for (facts, cold, job) in jobs {
+                let all = views.as_array().map_or(&[][..], Vec::as_slice);
+                let none = Value::Null;
+                let view = all.iter().find(|view| view["id"].to_string() == job).unwrap_or(&none);
+                let farmed = match view["state"].as_str() {
+                    Some("completed") => self.compare(facts, cold, &job)?,
+                    Some("failed") => Farmed::Refused(self.reason(&job, view)?),
+                    state if Instant::now() > until => {
+                        let why = format!("the job is still {state:?}: {}", view["waits_for"]);
+                        let _ = self.json(&["jobs", "cancel", &job, "--json"])?;
+                        Farmed::Refused(why)
+                    }
+                    _ => {
+                        left.push((facts, cold, job));
+                        continue;
+                    }
+                };
+                done.insert(facts.id.clone(), farmed);
             }
-            sleep(Duration::from_millis(150));
+            jobs = left;
+            sleep(Duration::from_millis(200));
         }
+        Ok(done)
     }
 
     fn reason(&self, job: &str, view: &Value) -> Result<String> {
@@ -189,9 +194,29 @@ impl Farm {
     }
 }
 
+/// What runs a command that ends with this process, also where it is killed; the command follows.
+fn mortal() -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]);
+    command
+}
+
+/// The command, behind another's arguments and with its own environment.
+fn inside(mut outer: Command, command: &Command, folder: &Path) -> Command {
+    outer.arg(command.get_program()).args(command.get_args()).current_dir(folder);
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    outer
+}
+
 /// What runs a command that sees nothing in a folder; the command follows.
 fn hiding(hidden: &Path) -> Command {
-    let mut command = Command::new("unshare");
+    let mut command = mortal();
+    command.arg("unshare");
     if !is_root() {
         command.args(["--user", "--map-root-user"]);
     }

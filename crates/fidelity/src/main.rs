@@ -31,6 +31,9 @@ struct Arguments {
     /// Compares pixels alone, not the texts inside PNGs.
     #[arg(long)]
     no_texts: bool,
+    /// Renders nothing: takes what is known.
+    #[arg(long)]
+    known: bool,
     /// The folder of build.py.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fidelity"))]
     scripts: PathBuf,
@@ -60,6 +63,7 @@ fn main() -> Result<()> {
         blenders,
         only: arguments.ids,
         keep: arguments.keep,
+        known: arguments.known,
         check: arguments.check,
         texts: !arguments.no_texts,
         threads: std::thread::available_parallelism().map_or(2, usize::from),

@@ -64,6 +64,8 @@ pub enum Verdict {
     BlenderDiffers { how: String },
     /// This version does not have the feature.
     Absent { why: String },
+    /// Nobody has rendered it yet.
+    NotRun,
     /// Kiln's pixels are not Blender's: a bug.
     Differs { how: String },
     /// Kiln refuses what it should render, or renders what it should refuse: a bug.
@@ -118,6 +120,11 @@ pub fn build(blender: &Blender, scripts: &Path, target: &Path, only: &[String]) 
     if !output.status.success() {
         bail!("the features cannot be built by {blender:?}; see {}", log.display());
     }
+    listed(target)
+}
+
+/// The features that were built last.
+pub fn listed(target: &Path) -> Result<Vec<Facts>> {
     let text = fs::read_to_string(target.join("rows.jsonl"))?;
     let mut facts = Vec::new();
     for line in text.lines() {

@@ -14,7 +14,7 @@ use crate::{
     cold::{Frames, cold, new_processes, replace},
     compare::difference,
     farm::{Farm, Farmed},
-    rows::{Facts, Known, Verdict, build, known},
+    rows::{Facts, Known, Verdict, build, known, listed},
     warm::{Pair, Warm},
 };
 
@@ -33,6 +33,8 @@ pub struct Options {
     pub only: Vec<String>,
     /// Takes results of another Kiln, where they are good.
     pub keep: bool,
+    /// Renders nothing and takes what is known.
+    pub known: bool,
     /// Renders the second frame of each row in a completely new process too.
     pub check: bool,
     /// Compares the texts inside PNGs too.
@@ -59,7 +61,8 @@ pub fn run(options: &Options) -> Result<Vec<Known>> {
             only.push(BASE.to_owned());
         }
         println!("{version}: building the scenes");
-        let rows = build(blender, &options.scripts, &target, &only)?;
+        let rows =
+            if options.known { listed(&target)? } else { build(blender, &options.scripts, &target, &only)? };
         let base = rows.iter().find(|row| row.id == BASE).context("there is no base")?;
         let base =
             cold(blender, &options.scripts, &[base], 1)?.remove(BASE).context("there is no base")??;
@@ -87,6 +90,9 @@ pub fn run(options: &Options) -> Result<Vec<Known>> {
                         Some(known) => {
                             results.insert(order, Known { order, title: row.title.clone(), ..known });
                         }
+                        None if options.known => {
+                            results.insert(order, result(Verdict::NotRun));
+                        }
                         None => fresh.push((order, row)),
                     }
                     continue;
@@ -94,6 +100,8 @@ pub fn run(options: &Options) -> Result<Vec<Known>> {
             };
             results.insert(order, result(verdict));
         }
+        // A run that is stopped has then looked at rows of every chapter.
+        fresh.sort_unstable_by_key(|(_, row)| blake3::hash(row.id.as_bytes()).as_bytes()[..4].to_vec());
         for batch in fresh.chunks(BATCH) {
             let facts: Vec<&Facts> = batch.iter().map(|(_, row)| *row).collect();
             let colds = cold(blender, &options.scripts, &facts, options.threads)?;
@@ -166,9 +174,13 @@ fn judge(
         }
     }
     let rows: Vec<_> = frames.iter().map(|(facts, cold)| (*facts, cold)).collect();
-    let mut farmed = farm.render(&rows)?;
+    let submitted = farm.submit(&rows)?;
+    let mut warmed = Vec::new();
     for (facts, cold) in &frames {
-        let warm = batch.runtime.block_on(pair.render(facts, cold))?;
+        warmed.push(batch.runtime.block_on(pair.render(facts, cold))?);
+    }
+    let mut farmed = farm.fetch(submitted)?;
+    for ((facts, cold), warm) in frames.iter().zip(warmed) {
         let farmed = farmed.remove(&facts.id).unwrap_or(Farmed::Refused("it was not submitted".to_owned()));
         let mut verdict = verdict(facts, warm, farmed);
         let doubtful = matches!(verdict, Verdict::Differs { .. });
@@ -188,7 +200,8 @@ fn judge(
                 } else if other.is_some() {
                     // A fork is not what a new process is: that alone counts.
                     let cold = replace(facts, "cold-new")?;
-                    let farmed = farm.render(&[(facts, &cold)])?.remove(&facts.id);
+                    let submitted = farm.submit(&[(facts, &cold)])?;
+                    let farmed = farm.fetch(submitted)?.remove(&facts.id);
                     let warm = batch.runtime.block_on(pair.render(facts, &cold))?;
                     verdict = self::verdict(facts, warm, farmed.unwrap_or(Farmed::Equal));
                 }

@@ -10,6 +10,7 @@ use crate::rows::{Known, Verdict};
 fn cell(verdict: &Verdict, notes: &mut Vec<String>) -> String {
     let (word, why) = match verdict {
         Verdict::Equal => return "equal".to_owned(),
+        Verdict::NotRun => return "not run".to_owned(),
         Verdict::Absent { why } if why == "not in this version" => return "–".to_owned(),
         Verdict::Absent { why } => ("–", why),
         Verdict::Refused { why } => ("refused", why),
@@ -42,7 +43,7 @@ pub fn table(results: &[Known], date: &str) -> String {
     let mut page = String::from(INTRODUCTION);
     let _ = writeln!(page, "Made by `scripts/fidelity` on {date}: {} features.\n", rows.len());
     let mut head = String::from(
-        "| version | equal | Blender differs | refused | not there | to be fixed |\n|---|---|---|---|---|---|\n",
+        "| version | equal | Blender differs | refused | not there | not run | to be fixed |\n|---|---|---|---|---|---|---|\n",
     );
     for version in &versions {
         let count = |is: &dyn Fn(&Verdict) -> bool| {
@@ -50,12 +51,13 @@ pub fn table(results: &[Known], date: &str) -> String {
         };
         let _ = writeln!(
             head,
-            "| {version} | {} | {} | {} | {} | {} |",
+            "| {version} | {} | {} | {} | {} | {} | {} |",
             count(&|v| matches!(v, Verdict::Equal)),
             count(&|v| matches!(v, Verdict::BlenderDiffers { .. })),
             count(&|v| matches!(v, Verdict::Refused { .. })),
             count(&|v| matches!(v, Verdict::Absent { .. })),
-            count(&|v| !v.is_good()),
+            count(&|v| matches!(v, Verdict::NotRun)),
+            count(&|v| !v.is_good() && !matches!(v, Verdict::NotRun)),
         );
     }
     page.push_str(&head);
