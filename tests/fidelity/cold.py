@@ -25,6 +25,9 @@ def still(scene, frame):
     if bpy.app.version >= (5, 0, 0):
         bpy.ops.render.render(animation=True, frame_start=frame, frame_end=frame)
         return
+    # As `-f N`: the data stand at the frame that the file was saved at, until the render sets the frame.
+    saved = scene.frame_current
+    bpy.app.handlers.render_init.insert(0, lambda *_: scene.frame_set(saved))
     scene.frame_set(frame)
     render.filepath = render.frame_path(frame=frame)
     bpy.ops.render.render(write_still=True)
