@@ -128,7 +128,8 @@ impl Farm {
             for (facts, cold, job) in jobs {
                 let all = views.as_array().map_or(&[][..], Vec::as_slice);
                 let none = Value::Null;
-                let view = all.iter().find(|view| view["id"].to_string() == job).unwrap_or(&none);
+                let is_it = |view: &&Value| view["id"].as_u64().is_some_and(|id| id.to_string() == job);
+                let view = all.iter().find(is_it).unwrap_or(&none);
                 let farmed = match view["state"].as_str() {
                     Some("completed") => self.compare(facts, cold, &job)?,
                     Some("failed") => Farmed::Refused(self.reason(&job, view)?),
