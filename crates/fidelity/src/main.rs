@@ -57,8 +57,7 @@ fn main() -> Result<()> {
     }
     let options = Options {
         kiln: arguments.kiln.canonicalize()?,
-        scripts: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fidelity"))
-            .canonicalize()?,
+        scripts: arguments.scripts.canonicalize()?,
         cache: arguments.cache,
         blenders,
         only: arguments.ids,
