@@ -19,9 +19,19 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from forks import forked  # noqa: E402
 
 
+def writes_exr(scene):
+    """Whether a frame writes OpenEXR, for which the library wants threads that a fork does not have."""
+    formats = [scene.render.image_settings.file_format]
+    tree = getattr(scene, "compositing_node_group", None) or getattr(scene, "node_tree", None)
+    formats += [node.format.file_format for node in (tree.nodes if tree else ()) if node.type == "OUTPUT_FILE"]
+    return any(name.startswith("OPEN_EXR") for name in formats)
+
+
 def still(scene, frame):
     """One frame, without touching the scene's range."""
     render = scene.render
+    if writes_exr(scene):
+        raise ValueError("left to a new process")
     if bpy.app.version >= (5, 0, 0):
         bpy.ops.render.render(animation=True, frame_start=frame, frame_end=frame)
         return
@@ -80,8 +90,14 @@ def render(row):
         return
     for frame in missing:
         before = files(row["folder"])
-        if forked(lambda: still(opened(), frame)):
-            keep(row, frame, files(row["folder"]) - before)
+        well = forked(lambda: still(opened(), frame))
+        made = files(row["folder"]) - before
+        if not well:
+            # Whoever renders it again must find none of it.
+            for file in made:
+                os.remove(file)
+            return
+        keep(row, frame, made)
 
 
 arguments = sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else sys.argv[1:]
