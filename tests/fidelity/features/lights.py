@@ -227,7 +227,10 @@ def world_volume(s):
     tree = s.world.node_tree
     node = tree.nodes.new("ShaderNodeVolumeScatter")
     tree.links.new(node.outputs[0], tree.nodes["World Output"].inputs["Volume"])
-    s.key(node.inputs["Density"], "default_value", [0.01, 0.1, 0.3])
+    # The sun is behind endless fog: the light of the world itself is seen.
+    background(s).inputs["Strength"].default_value = 2
+    s.light("POINT", "Lamp", (2, -2, 3), 500)
+    s.key(node.inputs["Density"], "default_value", [0.01, 0.05, 0.2])
 
 
 @feature("World / Ray visibility: camera keyed")

@@ -460,10 +460,9 @@ def second_scene(s):
     other.cycles.samples = 1
     other.render.resolution_x, other.render.resolution_y = 48, 36
     other.camera = s.camera
-    box = s.box("Only there", 1.5, (0, 0, 2))
-    s.scene.collection.objects.unlink(box)
-    other.collection.objects.link(box)
-    s.key(box, "rotation_euler", [0.0, 0.5, 1.0], index=2)
+    for made in (s.subject, s.box("Only there", 0.8, (-1, 0, 2.5))):
+        other.collection.objects.link(made)
+    s.move(s.subject)
     other.collection.objects.link(s.sun)
     tree, layers, result = s.compositor()
     second = tree.nodes.new("CompositorNodeRLayers")
