@@ -160,6 +160,17 @@ impl Core {
                 );
             }
         }
+        if job.is_open() {
+            let began = job.steps.iter().any(|step| !step.done.is_empty() || !step.live.is_empty());
+            let late = self.attempts.iter().find(|(_, attempt)| attempt.task.job == id);
+            assert!(!began, "job {id} has begun on no device");
+            assert!(late.is_none(), "job {id} is on no device, and may be delivered by {late:?}");
+        }
+        for (index, step) in job.steps.iter().enumerate().filter(|(_, step)| step.plan.device.is_some()) {
+            let mut pinned = step.plan.clone();
+            pinned.set_device(job.pinned.as_ref());
+            assert_eq!(pinned, step.plan, "step {id}.{index} does not require the device of its job");
+        }
         if job.has_ended() {
             let left: u32 = job.steps.iter().map(|step| step.waiting_len() + step.live.len() as u32).sum();
             assert_eq!(left, 0, "job {id} has ended and has tasks that wait or run");

@@ -16,7 +16,8 @@ impl Core {
     /// Whether the worker may be given work of the step, as far as the most workers of its job and pauses go.
     pub(crate) fn may_serve(&self, id: WorkerId, job: &Job, step: &Step) -> bool {
         let one_too_many = job.is_full() && !job.on.contains_key(&id);
-        !(one_too_many || self.is_held_off(id, step.need, step.plan.session))
+        let session = self.session_on(id, job, step);
+        !one_too_many && session.is_some_and(|session| !self.is_held_off(id, step.need, session))
     }
 
     /// Whether the worker may be given now a task of which so much went wrong. What ran out of memory beside others

@@ -180,7 +180,7 @@ impl<'a> Survey<'a> {
         let Some(job) = self.core.jobs.get(&id) else { return Vec::new() };
         let mut unmet = Vec::new();
         for (index, step) in job.steps.iter().enumerate().filter(|(index, _)| job.could_run(*index)) {
-            let crowd = self.crowd(step);
+            let crowd = self.crowd(job, step);
             let lacking = crowd.unfit.iter().filter_map(|(worker, known)| {
                 let missing = step.plan.requires.missing(&known.offer.labels);
                 (!missing.is_empty()).then_some(Unmet { worker: *worker, step: step_index(index), missing })
@@ -190,12 +190,15 @@ impl<'a> Survey<'a> {
         unmet
     }
 
-    fn crowd(&mut self, step: &Step) -> Rc<Crowd<'a>> {
-        let (core, need, session) = (self.core, step.need, step.plan.session);
+    fn crowd(&mut self, job: &Job, step: &Step) -> Rc<Crowd<'a>> {
+        let (core, need) = (self.core, step.need);
         let look = |off: &dyn Fn(WorkerId) -> bool| Rc::new(Crowd::of(core, need, off));
-        if core.pauses.paused(session).next().is_some() {
+        if step.plan.sessions().any(|session| core.pauses.paused(session).next().is_some()) {
             // Of this scene alone.
-            return look(&|worker| core.is_held_off(worker, need, session));
+            return look(&|worker| {
+                let session = core.session_on(worker, job, step);
+                session.is_some_and(|session| core.is_held_off(worker, need, session))
+            });
         }
         self.crowds.entry(need).or_insert_with(|| look(&|_| false)).clone()
     }
@@ -208,7 +211,7 @@ impl<'a> Survey<'a> {
         if !job.released {
             return core.explain_release(self.now, job);
         }
-        let crowd = self.crowd(step);
+        let crowd = self.crowd(job, step);
         let taking = crowd.busy > 0 || !crowd.vacant.is_empty();
         if !taking && crowd.idle.is_empty() && crowd.held_off == 0 {
             let lack = core.explain_lack(&core.needs[step.need].requirement, &crowd.unfit);

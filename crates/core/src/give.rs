@@ -5,7 +5,7 @@ use kiln_types::{AttemptId, JobId, SlotIndex, TaskId, TaskIndex, WorkerId};
 use crate::{
     Assigned, Core, Outbox, Push, Record,
     estimate::UNMEASURED_MS,
-    needs,
+    needs::{self, Need},
     ready::StepId,
     worker::{Attempt, AttemptPhase},
 };
@@ -24,6 +24,8 @@ impl Core {
         let TaskId { job, step, index } = task;
         let (worker, slot) = seat;
         let attempt = AttemptId { epoch: self.epoch, counter: self.next_attempt };
+        let asked = self.step(task).map(|step| step.need);
+        self.pin_device(job, worker, out);
         let Some(found) = self.step(task) else { return };
         let (need, session, generation) = (found.need, found.plan.session, found.generations.get(index));
         let place = self.slot(seat);
@@ -49,8 +51,9 @@ impl Core {
         let room = self.room_of(task, need);
         if let Some(known) = self.workers.get_mut(&worker) {
             let claim = needs::claim(known, &known.claims(Some(slot)), room);
-            if known.reserved.take_if(|reserved| *reserved == need).is_some() {
-                self.needs[need].reserved = None;
+            let kept_for = |reserved: &mut Need| *reserved == need || Some(*reserved) == asked;
+            if let Some(reserved) = known.reserved.take_if(kept_for) {
+                self.needs[reserved].reserved = None;
             }
             if let Some(place) = known.slot_mut(slot) {
                 if place.queue.is_empty() {

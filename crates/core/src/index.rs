@@ -351,7 +351,7 @@ impl Core {
         if job.entered {
             self.accounts.leave(job.account);
         }
-        let sessions: BTreeSet<SessionKey> = job.steps.iter().map(|step| step.plan.session).collect();
+        let sessions: BTreeSet<SessionKey> = job.steps.iter().flat_map(|step| step.plan.sessions()).collect();
         let shelves: Vec<Option<(Need, Shelf)>> =
             job.steps.iter_mut().map(|step| step.shelf.take()).collect();
         for (index, shelf) in shelves.into_iter().enumerate() {
@@ -365,9 +365,9 @@ impl Core {
         self.indexes.changed.remove(&id);
         self.stop_waiting(id);
         let kept = |session: &SessionKey| {
-            self.jobs
-                .iter()
-                .any(|(other, job)| *other != id && job.steps.iter().any(|s| s.plan.session == *session))
+            self.jobs.iter().any(|(other, job)| {
+                *other != id && job.steps.iter().any(|s| s.plan.sessions().any(|s| s == *session))
+            })
         };
         for session in sessions.iter().filter(|session| !kept(session)) {
             self.indexes.had.remove(session);

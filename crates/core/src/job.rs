@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kiln_types::{AttemptId, Failure, JobState, TaskIndex, WorkerId};
 
 use crate::{
-    Generations, IndexSet, Standing, StepPlan, StepState, TaskCounts, TaskSpan, accounts::AccountId,
+    Generations, IndexSet, Label, Standing, StepPlan, StepState, TaskCounts, TaskSpan, accounts::AccountId,
     alike::Firsts, memory::Peak, needs::Need, order::Spot, pace::Pace, ready::Shelf, waiting::Waiting,
 };
 
@@ -39,6 +39,8 @@ pub(crate) struct Job {
     /// On which workers it holds slots, and how many.
     pub on: BTreeMap<WorkerId, u32>,
     pub steps: Vec<Step>,
+    /// The device of all its steps, where there is one of several to choose and a worker has taken a task of it.
+    pub pinned: Option<Label>,
 }
 
 impl Job {

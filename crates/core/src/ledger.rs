@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use kiln_types::{AttemptId, AttemptState, Generation, JobId, JobState, SlotIndex, TaskId, WorkerId};
 
 use crate::{
-    JobPlan, Record, RestoredAttempt, RestoredJob, RestoredPhase, RestoredStep, RestoredTrouble, Sickness,
-    Standing, StepPlan,
+    JobPlan, Label, Record, RestoredAttempt, RestoredJob, RestoredPhase, RestoredStep, RestoredTrouble,
+    Sickness, Standing, StepPlan,
 };
 
 /// The durable state of a farm, kept in memory.
@@ -22,6 +22,7 @@ pub struct Ledger {
 #[derive(Debug, Clone)]
 struct LedgerJob {
     plan: Vec<StepPlan>,
+    pinned: Option<Label>,
     standing: Standing,
     state: JobState,
     steps: Vec<RestoredStep>,
@@ -52,7 +53,7 @@ impl Ledger {
         let plan_steps = plan.steps().to_vec();
         let attempts = BTreeMap::new();
         let (standing, state) = (plan.stands().clone(), JobState::Queued);
-        let job = LedgerJob { plan: plan_steps, standing, state, steps, attempts };
+        let job = LedgerJob { plan: plan_steps, pinned: None, standing, state, steps, attempts };
         self.jobs.insert(plan.id(), job);
     }
 
@@ -143,6 +144,11 @@ impl Ledger {
                     step.cancelled = tasks.clone();
                 }
             }
+            Record::JobPinned { job, device } => {
+                if let Some(job) = self.jobs.get_mut(job) {
+                    job.pinned.clone_from(device);
+                }
+            }
             Record::StepExtended { job, step, count } => {
                 if let Some(found) = self.jobs.get_mut(job)
                     && let Some(step) = found.plan.get_mut(usize::from(step.0))
@@ -198,7 +204,10 @@ impl Ledger {
             let (generation, worker, slot) = (known.generation, known.worker, known.slot);
             step.attempts.push(RestoredAttempt { attempt: *attempt, task, generation, worker, slot, phase });
         }
-        let plan = JobPlan::new(id, job.plan.clone()).ok()?.standing(job.standing.clone());
+        let mut plan = JobPlan::new(id, job.plan.clone()).ok()?.standing(job.standing.clone());
+        if let Some(label) = &job.pinned {
+            plan = plan.pinned(label);
+        }
         Some((plan, RestoredJob { state: job.state, steps }))
     }
 

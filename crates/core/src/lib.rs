@@ -12,6 +12,7 @@ mod blame;
 mod check;
 mod choose;
 mod core;
+mod device;
 mod eligible;
 mod error;
 mod estimate;
@@ -54,6 +55,8 @@ pub use message::{
     Assigned, Claim, Finish, GpuSet, HeldAttempt, HeldPhase, Moment, Outbox, Push, Record, RevokeReason,
     StepState, Verdict, WorkerOffer,
 };
-pub use plan::{Gpus, JobPlan, Label, PlanError, Requirement, Room, Standing, StepPlan};
+pub use plan::{
+    DeviceOption, Gpus, JobPlan, Label, OpenDevice, PlanError, Requirement, Room, Standing, StepPlan,
+};
 pub use restore::{RestoredAttempt, RestoredJob, RestoredPhase, RestoredStep, RestoredTrouble};
 pub use view::{JobView, LimitView, SickView, StepView, TaskCounts, TaskView, WorkerView};

@@ -113,7 +113,7 @@ impl Core {
     }
 
     /// Files the step under the need that its asked room and what its frames took make.
-    fn size_step(&mut self, job: JobId, step: StepIndex) {
+    pub(crate) fn size_step(&mut self, job: JobId, step: StepIndex) {
         let Some(known) = self.jobs.get(&job) else { return };
         let Some(of) = known.steps.get(usize::from(step.0)) else { return };
         let (peak, mut requirement) = (of.peak, of.plan.requires.clone());

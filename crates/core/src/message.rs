@@ -236,6 +236,12 @@ pub enum Record {
         step: StepIndex,
         tasks: IndexSet,
     },
+    /// The job is pinned to the device of this label from now on, before the first attempt of it is opened; or to none
+    /// any more, as nothing of it was ever delivered and nothing is out.
+    JobPinned {
+        job: JobId,
+        device: Option<Label>,
+    },
     /// The step has grown to so many tasks.
     StepExtended {
         job: JobId,

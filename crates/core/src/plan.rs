@@ -94,6 +94,28 @@ pub struct StepPlan {
     pub session: SessionKey,
     /// Milliseconds without a sign of progress after which an attempt is taken to hang.
     pub hang_ms: Option<u64>,
+    /// The devices of which the job is pinned to one, where it may render on several.
+    pub device: Option<OpenDevice>,
+}
+
+/// The devices on which a step may render. Two of them never make the same picture, so the first worker that takes a task
+/// of the job pins all steps of it to one label: the best that the worker has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenDevice {
+    /// What the step requires until then: every worker that has one of the devices has this label.
+    pub any: Label,
+    /// What names the session until then. No process ever has it open.
+    pub session: SessionKey,
+    /// The best first.
+    pub options: Vec<DeviceOption>,
+}
+
+/// A device to which a job may be pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceOption {
+    pub label: Label,
+    /// The session of the step on this device.
+    pub session: SessionKey,
 }
 
 impl StepPlan {
@@ -106,6 +128,7 @@ impl StepPlan {
             requires: Requirement::default(),
             session,
             hang_ms: None,
+            device: None,
         }
     }
 }
@@ -149,6 +172,7 @@ pub struct JobPlan {
     id: JobId,
     standing: Standing,
     steps: Vec<StepPlan>,
+    pinned: Option<Label>,
 }
 
 /// Why steps make no job.
@@ -190,13 +214,20 @@ impl JobPlan {
                 return Err(PlanError::NotBefore { step: index, after });
             }
         }
-        Ok(Self { id, standing: Standing::default(), steps })
+        Ok(Self { id, standing: Standing::default(), steps, pinned: None })
     }
 
     /// The same steps with this standing; a priority above the highest is the highest.
     pub fn standing(mut self, mut standing: Standing) -> Self {
         standing.priority = standing.priority.min(Standing::MAX_PRIORITY);
         self.standing = standing;
+        self
+    }
+
+    /// The same job, pinned to the device of this label.
+    pub fn pinned(mut self, label: &Label) -> Self {
+        self.steps.iter_mut().for_each(|step| step.set_device(Some(label)));
+        self.pinned = Some(label.clone());
         self
     }
 
@@ -213,7 +244,7 @@ impl JobPlan {
         &self.standing
     }
 
-    pub(crate) fn into_parts(self) -> (Standing, Vec<StepPlan>) {
-        (self.standing, self.steps)
+    pub(crate) fn into_parts(self) -> (Standing, Vec<StepPlan>, Option<Label>) {
+        (self.standing, self.steps, self.pinned)
     }
 }

@@ -143,6 +143,10 @@ impl Core {
             RestoredPhase::Running => AttemptPhase::Running { since: now },
             RestoredPhase::Assigned => AttemptPhase::Assigned { recalled: false },
         };
+        if !phase.is_live() && found.plan.device.is_some() {
+            // The job may have been pinned to another device since: of that the records say nothing.
+            return;
+        }
         match found.place(task.index) {
             Some(Place::Waiting) => {}
             Some(Place::Live(_)) if !phase.is_live() || !found.twins.contains_key(&task.index) => {}

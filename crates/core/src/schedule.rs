@@ -32,6 +32,7 @@ impl Core {
         self.end_pauses(now);
         self.end_convalescences(now);
         self.start_due(now);
+        self.release_devices(out);
         let changed = self.by_speed();
         self.indexes.unserved.extend(changed);
         self.reindex();

@@ -29,7 +29,7 @@ impl Core {
 
     /// The job as it is when it is new.
     pub(crate) fn job_of(&mut self, plan: JobPlan) -> Job {
-        let (standing, steps) = plan.into_parts();
+        let (standing, steps, pinned) = plan.into_parts();
         let account = self.accounts.account(&standing.project, &standing.user);
         let steps = steps.into_iter().map(|step| {
             let need = self.need(&step.requires);
@@ -45,6 +45,7 @@ impl Core {
             released: false,
             on: BTreeMap::new(),
             steps,
+            pinned,
         }
     }
 

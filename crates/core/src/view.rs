@@ -6,12 +6,14 @@ use kiln_types::{
     AttemptId, Generation, JobId, JobState, TaskId, TaskState, WorkerId, WorkerState, WorkerWish,
 };
 
-use crate::{Core, Moment, Party, StepState, health::Trial, job::Place, worker::Worker};
+use crate::{Core, Label, Moment, Party, StepState, health::Trial, job::Place, worker::Worker};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobView {
     pub id: JobId,
     pub state: JobState,
+    /// The device that it is pinned to, of several on which it may render.
+    pub pinned: Option<Label>,
     pub steps: Vec<StepView>,
 }
 
@@ -108,7 +110,7 @@ impl Core {
         let steps = steps
             .map(|(index, step)| StepView { state: job.step_state(index), counts: step.counts() })
             .collect();
-        Some(JobView { id, state: job.state(), steps })
+        Some(JobView { id, state: job.state(), pinned: job.pinned.clone(), steps })
     }
 
     /// Jobs that the core holds, by id.
@@ -151,7 +153,10 @@ impl Core {
     pub fn is_paused_for(&self, worker: WorkerId, job: JobId) -> bool {
         let Some(job) = self.jobs.get(&job) else { return false };
         let mut steps = job.steps.iter().enumerate().filter(|(index, _)| job.could_run(*index));
-        steps.any(|(_, step)| self.is_held_off(worker, step.need, step.plan.session))
+        steps.any(|(_, step)| {
+            let session = self.session_on(worker, job, step);
+            session.is_some_and(|session| self.is_held_off(worker, step.need, session))
+        })
     }
 
     /// The slots that projects and users who had jobs since the start hold now.

@@ -11,11 +11,12 @@ use kiln_types::{
     TaskId, TaskIndex, TaskState, WorkerId,
 };
 
-use crate::{rules::Rules, worker::SimWorker};
+use crate::{devices::Devices, rules::Rules, worker::SimWorker};
 
 #[derive(Debug, Default)]
 pub struct Checker {
     rules: Rules,
+    pub devices: Devices,
     attempts: BTreeMap<AttemptId, Known>,
     commits: BTreeMap<(TaskId, Generation), AttemptId>,
     /// How many attempts of a task are out.
@@ -79,11 +80,14 @@ impl Checker {
         limits: &BTreeMap<String, u32>,
         shares: &[(Party, Share)],
     ) -> Self {
-        Self { rules: Rules::new(offers, limits, shares), ..Self::default() }
+        let offers: Vec<(WorkerId, WorkerOffer)> = offers.into_iter().collect();
+        let devices = Devices::new(offers.iter().cloned());
+        Self { rules: Rules::new(offers, limits, shares), devices, ..Self::default() }
     }
 
     pub fn submitted(&mut self, plan: &JobPlan) {
         self.rules.submitted(plan);
+        self.devices.submitted(plan);
         let known = |step: &StepPlan| StepKnown {
             count: step.count,
             after: step.after.clone(),
@@ -119,6 +123,7 @@ impl Checker {
 
     pub fn record(&mut self, now: Moment, record: &Record) {
         self.rules.record(now, record);
+        self.devices.record(record);
         match record {
             Record::AttemptOpened { attempt, task, generation, worker, slot } => {
                 let last = self.attempts.last_key_value().map(|(id, _)| *id);
@@ -263,7 +268,10 @@ impl Checker {
                 );
                 self.stopping.remove(job);
             }
-            Record::StepState { .. } | Record::CancelledTasks { .. } | Record::WorkerState { .. } => {}
+            Record::StepState { .. }
+            | Record::CancelledTasks { .. }
+            | Record::WorkerState { .. }
+            | Record::JobPinned { .. } => {}
         }
     }
 
@@ -355,6 +363,7 @@ impl Checker {
         self.acknowledged.retain(|(task, _)| task.job != job);
         self.blame.retain(|task, _| task.job != job);
         self.steps.remove(&job);
+        self.devices.forget(job);
     }
 
     pub fn commits(&self) -> usize {

@@ -17,6 +17,7 @@
 
 mod agenda;
 mod check;
+mod devices;
 pub mod farm;
 mod person;
 mod rules;

@@ -5,7 +5,10 @@ use std::{
     num::{NonZeroU16, NonZeroU32},
 };
 
-use kiln_core::{Gpus, JobError, JobPlan, Moment, Requirement, Room, Standing, StepPlan};
+use kiln_core::{
+    DeviceOption, Gpus, JobError, JobPlan, Label, Moment, OpenDevice, Record, Requirement, Room, Standing,
+    StepPlan,
+};
 use kiln_types::{BlobHash, JobId, Order, SessionKey, StepIndex, TaskIndex, WorkerWish};
 use rand::RngExt;
 
@@ -13,8 +16,22 @@ use crate::world::{Event, GIB, World};
 
 /// The named limit that some jobs count against, and who has jobs.
 pub const LICENCE: &str = "renderer";
+/// What every worker with a GPU has, whatever its backend.
+pub const ANY_GPU: &str = "a GPU";
 pub const PROJECTS: [&str; 2] = ["film", "ad"];
 pub const USERS: [&str; 3] = ["ada", "bob", "cy"];
+
+/// The step renders on any GPU, the best first.
+fn open_device(step: &mut StepPlan) {
+    let option = |backend: &str| {
+        let label = Label(format!("device {backend}"));
+        let session = SessionKey(BlobHash::of(format!("{} on {label}", step.session.0).as_bytes()));
+        DeviceOption { label, session }
+    };
+    let options = ["optix", "cuda", "hip"].map(option).to_vec();
+    step.requires.labels = [ANY_GPU.into()].into();
+    step.device = Some(OpenDevice { any: ANY_GPU.into(), session: step.session, options });
+}
 
 impl World {
     pub fn make_plan(&mut self) -> JobPlan {
@@ -30,13 +47,26 @@ impl World {
             requires: world.make_requirement(),
             session,
             hang_ms: None,
+            device: None,
         };
-        let steps: Vec<StepPlan> = (0..steps).map(|index| plan(index, self)).collect();
+        let mut steps: Vec<StepPlan> = (0..steps).map(|index| plan(index, self)).collect();
+        if id.is_multiple_of(3) {
+            steps.iter_mut().for_each(open_device);
+        }
         for (index, step) in steps.iter().enumerate() {
             self.sessions.insert((JobId(id), StepIndex(index as u16)), step.session);
         }
         let standing = self.make_standing(id);
         JobPlan::new(JobId(id), steps).expect("steps wait for lower ones only").standing(standing)
+    }
+
+    /// What a job has open follows the device that it is pinned to.
+    pub fn note_sessions(&mut self, record: &Record) {
+        let Record::JobPinned { job, .. } = record else { return };
+        let Some((plan, _)) = self.server.disk.ledger.restored(*job) else { return };
+        for (index, step) in plan.steps().iter().enumerate() {
+            self.sessions.insert((*job, StepIndex(index as u16)), step.session);
+        }
     }
 
     fn make_requirement(&mut self) -> Requirement {

@@ -14,7 +14,7 @@ use crate::{
     Scenario,
     agenda::Agenda,
     check::{Checker, STOPPER},
-    person::{LICENCE, PROJECTS, USERS},
+    person::{ANY_GPU, LICENCE, PROJECTS, USERS},
     server::{Said, Server},
     worker::{Next, SimWorker, Up},
 };
@@ -47,6 +47,9 @@ pub struct Report {
     /// Workers that fell sick, and attempts that count against no task for it.
     pub sicknesses: u64,
     pub excuses: u64,
+    /// Jobs that were pinned to a device, and pins that were released.
+    pub pins: u64,
+    pub releases: u64,
 }
 
 #[derive(Debug)]
@@ -142,7 +145,14 @@ fn make_offer(rng: &mut StdRng, index: u16, slots: u16) -> WorkerOffer {
     let slots = rng.random_range(1..=slots);
     let all = index == 0;
     let gpu = all || rng.random_bool(0.4);
-    let labels: &[&str] = if gpu { &["device cpu", "device cuda"] } else { &["device cpu"] };
+    let backends: &[&str] = match index % 3 {
+        _ if all => &["optix", "cuda", "hip"],
+        0 => &["hip", "cuda"],
+        1 => &["cuda"],
+        _ => &["optix"],
+    };
+    let gpus = backends.iter().map(|backend| format!("device {backend}")).chain([ANY_GPU.to_owned()]);
+    let labels: Vec<String> = gpus.filter(|_| gpu).chain(["device cpu".to_owned()]).collect();
     // Some do not tell what they have.
     let tells = all || rng.random_bool(0.7);
     let mut amount = |most: u64| if all { most } else { rng.random_range(1..=most) };
@@ -151,7 +161,7 @@ fn make_offer(rng: &mut StdRng, index: u16, slots: u16) -> WorkerOffer {
     WorkerOffer {
         name: format!("worker {}", index + 1),
         slots,
-        labels: labels.iter().copied().map(Label::from).collect(),
+        labels: labels.into_iter().map(Label).collect(),
         cores: if tells { cores } else { 0 },
         memory: if tells { memory } else { 0 },
         gpus,
@@ -248,6 +258,7 @@ impl World {
         self.report.behind = self.checker.behind;
         self.report.sicknesses = self.checker.sicknesses;
         self.report.excuses = self.checker.excuses;
+        (self.report.pins, self.report.releases) = (self.checker.devices.pins, self.checker.devices.releases);
         self.report
     }
 
@@ -369,6 +380,7 @@ impl World {
         submitted.into_iter().for_each(|plan| self.checker.submitted(plan));
         said.records.iter().for_each(|record| self.checker.record(now, record));
         self.server.write(submitted, &said.records);
+        said.records.iter().for_each(|record| self.note_sessions(record));
         if self.one_in(deadly) {
             self.server_dies();
             // It is on disk, but nobody is told: a submission is found there.

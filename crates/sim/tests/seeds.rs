@@ -39,6 +39,8 @@ fn many_seeds() {
         ("lies", sum(|r| r.lies)),
         ("refusals", sum(|r| r.refusals)),
         ("false starts", sum(|r| r.false_starts)),
+        ("jobs pinned to a device", sum(|r| r.pins)),
+        ("pins released", sum(|r| r.releases)),
     ] {
         println!("{times} {what}");
         assert!(times > many / 4, "only {times} {what} in {many} runs");

@@ -25,8 +25,8 @@ pub use order::{BadOrder, Order};
 pub use output::{OutputFile, OutputRole, OutputSet, OutputSetError};
 pub use path::{BadPath, RelPath};
 pub use render::{
-    ColorDepth, DeviceClass, ExternalFiles, FileFormat, Policy, RenderSettings, Resolution, ScriptPolicy,
-    Simulations,
+    ColorDepth, DeviceChoice, DeviceClass, ExternalFiles, FileFormat, Policy, RenderSettings, Resolution,
+    ScriptPolicy, Simulations,
 };
 pub use spec::{Bundle, BundleFile, JobSpec, SessionKey, SessionSpec, SharedFile};
 pub use standing::{BadGpuUse, BadPriority, GpuUse, JobStanding, Needs, PartyKind, Priority};

@@ -66,8 +66,78 @@ text_enum!(
         Hip = "hip",
         Oneapi = "oneapi",
         Metal = "metal",
+        /// The GPUs of a backend that is not chosen yet. Only a job that no worker has taken has it: the first
+        /// worker that takes one of its tasks pins the job to a backend. No process ever renders with it.
+        Gpu = "gpu",
     }
 );
+
+impl DeviceClass {
+    /// The backends of GPUs, the best first: with OptiX an NVIDIA card traces rays in hardware, with CUDA it does not.
+    pub const BACKENDS: [Self; 5] = [Self::Optix, Self::Cuda, Self::Hip, Self::Oneapi, Self::Metal];
+
+    /// Whether it is a GPU, of whichever backend.
+    pub fn is_gpu(self) -> bool {
+        self != Self::Cpu
+    }
+
+    /// The best backend of those that are there.
+    pub fn best(is_there: impl Fn(Self) -> bool) -> Option<Self> {
+        Self::BACKENDS.into_iter().find(|backend| is_there(*backend))
+    }
+}
+
+text_enum!(
+    /// The device that a person asks for.
+    DeviceChoice {
+        /// As the scene says: a GPU where it is set to one, the processor otherwise.
+        Auto = "auto",
+        Cpu = "cpu",
+        /// The best backend that is there, whatever the scene says.
+        Gpu = "gpu",
+        Optix = "optix",
+        Cuda = "cuda",
+        Hip = "hip",
+        Oneapi = "oneapi",
+        Metal = "metal",
+    }
+);
+
+impl DeviceChoice {
+    /// The device for a scene of which it is known whether it is set to GPU.
+    pub fn resolve(self, scene_is_gpu: bool) -> DeviceClass {
+        match self {
+            Self::Auto if scene_is_gpu => DeviceClass::Gpu,
+            Self::Auto | Self::Cpu => DeviceClass::Cpu,
+            Self::Gpu => DeviceClass::Gpu,
+            Self::Optix => DeviceClass::Optix,
+            Self::Cuda => DeviceClass::Cuda,
+            Self::Hip => DeviceClass::Hip,
+            Self::Oneapi => DeviceClass::Oneapi,
+            Self::Metal => DeviceClass::Metal,
+        }
+    }
+}
+
+impl Default for DeviceChoice {
+    fn default() -> Self {
+        Self::Auto
+    }
+}
+
+impl From<DeviceClass> for DeviceChoice {
+    fn from(device: DeviceClass) -> Self {
+        match device {
+            DeviceClass::Cpu => Self::Cpu,
+            DeviceClass::Gpu => Self::Gpu,
+            DeviceClass::Optix => Self::Optix,
+            DeviceClass::Cuda => Self::Cuda,
+            DeviceClass::Hip => Self::Hip,
+            DeviceClass::Oneapi => Self::Oneapi,
+            DeviceClass::Metal => Self::Metal,
+        }
+    }
+}
 
 text_enum!(
     /// The image formats that Kiln can decode, and therefore check.
@@ -272,6 +342,28 @@ mod tests {
         for bad in ["", "50", "0%", "2000%", "3x3", "1920x", "-1x5", "99999x99999"] {
             assert!(bad.parse::<Resolution>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_device_is_what_is_asked_for_or_what_the_scene_says() {
+        for (choice, of_gpu_scene, of_cpu_scene) in [
+            (DeviceChoice::Auto, DeviceClass::Gpu, DeviceClass::Cpu),
+            (DeviceChoice::Gpu, DeviceClass::Gpu, DeviceClass::Gpu),
+            (DeviceChoice::Cpu, DeviceClass::Cpu, DeviceClass::Cpu),
+            (DeviceChoice::Hip, DeviceClass::Hip, DeviceClass::Hip),
+        ] {
+            assert_eq!(
+                (choice.resolve(true), choice.resolve(false)),
+                (of_gpu_scene, of_cpu_scene),
+                "{choice}"
+            );
+        }
+        for device in DeviceClass::ALL {
+            assert_eq!(DeviceChoice::from(*device).resolve(true), *device);
+        }
+        let there = [DeviceClass::Cuda, DeviceClass::Cpu, DeviceClass::Optix];
+        assert_eq!(DeviceClass::best(|backend| there.contains(&backend)), Some(DeviceClass::Optix));
+        assert_eq!(DeviceClass::best(|backend| backend == DeviceClass::Cpu), None);
     }
 
     #[test]

@@ -46,6 +46,11 @@ impl SessionSpec {
         let json = serde_json::to_vec(self).unwrap_or_default();
         SessionKey(BlobHash::of(&json))
     }
+
+    /// The same on another device.
+    pub fn on(&self, device: DeviceClass) -> Self {
+        Self { device, ..self.clone() }
+    }
 }
 
 /// One submission, as it is stored and as the job's page shows it.
@@ -69,6 +74,10 @@ pub struct JobSpec {
     pub needs: Needs,
     /// The version that wrote the .blend.
     pub written_by: BlenderVersion,
+    /// The job was asked for on any GPU. `session.device` is the backend of the first worker that took a task of it, and
+    /// `gpu` until one does.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub any_gpu: bool,
     /// With what Cycles denoises the frames, by Blender's name; not every Blender is built with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denoiser: Option<String>,
@@ -84,7 +93,17 @@ pub struct JobSpec {
     pub session: SessionSpec,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes what it has")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
 impl JobSpec {
+    /// The same with every frame on this device.
+    pub fn on(&self, device: DeviceClass) -> Self {
+        Self { session: self.session.on(device), ..self.clone() }
+    }
+
     /// The kinds of the job's steps, in their order; each waits for the one before it.
     pub fn steps(&self) -> &'static [StepKind] {
         if self.bake.is_empty() { &[StepKind::Render] } else { &[StepKind::Bake, StepKind::Render] }
@@ -206,6 +225,26 @@ mod tests {
         let paths: Vec<_> = baked.files.iter().map(|file| file.path.as_str()).collect();
         assert_eq!(paths, ["a.blend", "blendcache_a/1.bphys", "wood.png"]);
         assert_eq!(baked.files[0].hash, BlobHash::of(b"baked"));
+    }
+
+    /// The keys of frames that lie in output folders are made of this text: it must not change.
+    #[test]
+    fn the_text_that_a_session_is_named_by_stays_as_it_was() {
+        let mut session = SessionSpec {
+            bundle: BundleId(BlobHash::of(b"bundle")),
+            blend: RelPath::new("a.blend").unwrap(),
+            origin: Some("/home/ann".to_owned()),
+            blender: "4.5".parse().unwrap(),
+            device: DeviceClass::Cpu,
+            settings: RenderSettings::default(),
+            policy: Policy::default(),
+            ocio: None,
+            addons: Vec::new(),
+        };
+        let key = |session: &SessionSpec| session.key().0.to_string();
+        assert_eq!(key(&session), "9bd216e3209668caa72c2cdd135082929c614ee8fc4c903989f1215adcc4fb64");
+        session.device = DeviceClass::Optix;
+        assert_eq!(key(&session), "284c8fe031545dbc28a13129bba1b6e415ff20e4e9ab0b3eb103c83da74af37c");
     }
 
     #[test]

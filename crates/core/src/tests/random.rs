@@ -1,12 +1,20 @@
 //! Any sequence of events leaves the core sane, and what was recorded is what it knows.
 
+use std::collections::BTreeMap;
+
 use kiln_types::{
     AttemptId, Epoch, Failure, FailureCause, Generation, JobId, Order, SlotIndex, StepIndex, TaskIndex,
     WorkerWish,
 };
 use proptest::prelude::*;
 
-use super::{Farm, job, order::orders, steps, task, w};
+use super::{
+    Farm,
+    device::{GPU, open},
+    job,
+    order::orders,
+    steps, task, w,
+};
 use crate::{Finish, HeldPhase, JobPlan, Record, StepPlan};
 
 #[derive(Debug, Clone)]
@@ -90,7 +98,7 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let (worker, job, which) = (1u64..5, 1u64..4, 0usize..64);
     prop_oneof![
-        2 => (0u8..3, 1u32..12, orders())
+        2 => (0u8..4, 1u32..12, orders())
             .prop_map(|(shape, count, order)| Event::Submit { shape, count, order }),
         4 => (worker.clone(), 0u16..4).prop_map(|(worker, slots)| Event::Join { worker, slots }),
         1 => worker.clone().prop_map(|worker| Event::Crash { worker }),
@@ -131,13 +139,14 @@ fn apply(farm: &mut Farm, event: Event) {
                 let plan = match shape {
                     0 => job(id, count),
                     1 => steps(id, &[(count, &[]), (2, &[0])]),
+                    3 => open(id, &[(1, &[]), (count, &[0])]),
                     _ => steps(id, &[(2, &[]), (count, &[]), (1, &[0, 1])]),
                 };
                 let ordered = plan.steps().iter().map(|step| StepPlan { order, ..step.clone() });
                 farm.submit(JobPlan::new(JobId(id), ordered.collect()).unwrap());
             }
         }
-        Event::Join { worker, slots } => farm.join(worker, slots),
+        Event::Join { worker, slots } => farm.join_with(worker, slots, labels(worker)),
         Event::Crash { worker } => farm.crash(worker),
         Event::Leave { worker } => farm.leave(worker),
         Event::Start { which } => {
@@ -241,6 +250,16 @@ fn apply(farm: &mut Farm, event: Event) {
     farm.schedule();
 }
 
+/// The last worker has no GPU.
+fn labels(worker: u64) -> &'static [&'static str] {
+    match worker {
+        1 => &[GPU, "optix", "cuda"],
+        2 => &[GPU, "cuda"],
+        3 => &[GPU, "hip"],
+        _ => &[],
+    }
+}
+
 fn report(farm: &mut Farm, attempt: Option<AttemptId>, finish: Finish) {
     if let Some(attempt) = attempt {
         let worker = farm.held.remove(&attempt).unwrap().worker;
@@ -255,15 +274,26 @@ proptest! {
     fn any_sequence_of_events_leaves_the_core_sane(events in prop::collection::vec(event(), 1..120)) {
         let mut farm = Farm::new();
         let mut commits = std::collections::BTreeSet::new();
+        let (mut workers, mut devices) = (BTreeMap::new(), BTreeMap::new());
         for event in events {
             if matches!(event, Event::Forget { .. }) {
                 // A forgotten job's id may come again.
                 commits.clear();
+                devices.clear();
             }
             apply(&mut farm, event);
             for record in farm.records.drain(..) {
-                if let Record::TaskCommitted { task, generation, .. } = record {
-                    prop_assert!(commits.insert((task, generation)), "{task} committed twice");
+                match record {
+                    Record::AttemptOpened { attempt, worker, .. } => drop(workers.insert(attempt, worker)),
+                    Record::JobPinned { job, device: Some(device) } => drop(devices.insert(job, device.0)),
+                    Record::TaskCommitted { task, generation, attempt } => {
+                        prop_assert!(commits.insert((task, generation)), "{task} committed twice");
+                        if let Some(device) = devices.get(&task.job) {
+                            let has = labels(workers[&attempt].bits()).contains(&device.as_str());
+                            prop_assert!(has, "{task} is delivered by another device than {device}");
+                        }
+                    }
+                    _ => {}
                 }
             }
         }

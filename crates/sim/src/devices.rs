@@ -1,0 +1,95 @@
+//! Jobs that may render on one of several devices, watched from outside: all that is delivered of one comes from one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_core::{JobPlan, Label, Record, WorkerOffer};
+use kiln_types::{AttemptId, AttemptState, JobId, WorkerId};
+
+#[derive(Debug, Default)]
+pub struct Devices {
+    offers: BTreeMap<WorkerId, BTreeSet<Label>>,
+    /// Jobs that are pinned to a device, or will be.
+    jobs: BTreeMap<JobId, Job>,
+    pub pins: u64,
+    pub releases: u64,
+}
+
+#[derive(Debug, Default)]
+struct Job {
+    options: Vec<Label>,
+    pinned: Option<Label>,
+    /// The device of each attempt, those that are closed too: they may deliver late.
+    attempts: BTreeMap<AttemptId, Label>,
+    open: BTreeSet<AttemptId>,
+    /// Of all that was ever delivered.
+    delivered: Option<Label>,
+}
+
+impl Devices {
+    pub fn new(offers: impl IntoIterator<Item = (WorkerId, WorkerOffer)>) -> Self {
+        let offers = offers.into_iter().map(|(id, offer)| (id, offer.labels)).collect();
+        Self { offers, ..Self::default() }
+    }
+
+    pub fn submitted(&mut self, plan: &JobPlan) {
+        let device = plan.steps().iter().find_map(|step| step.device.as_ref());
+        if let Some(device) = device {
+            let options = device.options.iter().map(|option| option.label.clone()).collect();
+            self.jobs.insert(plan.id(), Job { options, ..Job::default() });
+        }
+    }
+
+    pub fn forget(&mut self, job: JobId) {
+        self.jobs.remove(&job);
+    }
+
+    pub fn record(&mut self, record: &Record) {
+        match record {
+            Record::JobPinned { job, device } => self.pinned(*job, device.as_ref()),
+            Record::AttemptOpened { attempt, task, worker, .. } => {
+                let Some(job) = self.jobs.get_mut(&task.job) else { return };
+                let Some(device) = &job.pinned else { panic!("{attempt} is handed out on no device") };
+                let offered = &self.offers[worker];
+                assert!(offered.contains(device), "{worker} has no {device}, and is given {task}");
+                if job.open.is_empty() && job.attempts.is_empty() {
+                    let best = job.options.iter().find(|option| offered.contains(*option));
+                    assert_eq!(Some(device), best, "job {} is not pinned to the best of {worker}", task.job);
+                }
+                job.attempts.insert(*attempt, device.clone());
+                job.open.insert(*attempt);
+            }
+            Record::AttemptResumed { attempt, task, .. } => {
+                let Some(job) = self.jobs.get_mut(&task.job) else { return };
+                assert_eq!(job.attempts.get(attempt), job.pinned.as_ref(), "{attempt} goes on elsewhere");
+                job.open.insert(*attempt);
+            }
+            Record::AttemptClosed { attempt, task, state, .. } => {
+                let Some(job) = self.jobs.get_mut(&task.job) else { return };
+                job.open.remove(attempt);
+                if *state == AttemptState::Committed {
+                    let device = job.attempts[attempt].clone();
+                    let first = job.delivered.get_or_insert_with(|| device.clone());
+                    assert_eq!(*first, device, "job {} is delivered from two devices", task.job);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn pinned(&mut self, id: JobId, device: Option<&Label>) {
+        let job = self.jobs.get_mut(&id).expect("only a job with devices to choose from is pinned");
+        match device {
+            Some(device) => {
+                assert_eq!(job.pinned, None, "job {id} is pinned twice");
+                assert!(job.options.contains(device), "job {id} is pinned to {device}");
+                self.pins += 1;
+            }
+            None => {
+                assert!(job.pinned.is_some(), "job {id} was not pinned");
+                assert!(job.delivered.is_none() && job.open.is_empty(), "job {id} is bound to its device");
+                self.releases += 1;
+            }
+        }
+        job.pinned = device.cloned();
+    }
+}
