@@ -54,7 +54,7 @@ pub use libraries::point_libraries;
 pub use linked::LinkedSimulation;
 pub use ocio::{OcioError, OcioFault, OcioFiles, ocio_files};
 pub use rewrite::{Renamed, RewriteError, RewriteFault, Rewritten, rewrite, rewrite_reader};
-pub use scene::{Border, CameraMarker, SceneInfo, ViewInfo, ViewLayerInfo};
+pub use scene::{Border, CameraMarker, SceneDevice, SceneInfo, ViewInfo, ViewLayerInfo};
 pub use sequence::{Clip, SequenceRule, SequenceUser, VolumeMode, Wanted};
 pub use simulations::{Simulation, SimulationKind};
 pub use stream::{Compression, Limits};

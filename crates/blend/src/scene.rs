@@ -23,6 +23,8 @@ pub struct SceneInfo {
     pub fps: f64,
     /// Blender's name: `CYCLES`, `BLENDER_EEVEE`, `BLENDER_EEVEE_NEXT`, `BLENDER_WORKBENCH`, ...
     pub engine: String,
+    /// What Cycles renders the scene on, whichever engine is chosen; other engines do not look at it.
+    pub device: SceneDevice,
     /// Pixels at 100 percent.
     pub width: u32,
     pub height: u32,
@@ -57,11 +59,24 @@ pub struct SceneInfo {
     pub use_file_extension: bool,
 }
 
+/// The device that an artist sets for Cycles. Which GPUs those are is a setting of each machine, not of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SceneDevice {
+    Cpu,
+    Gpu,
+}
+
 impl SceneInfo {
     /// All that it renders unless other frames are asked for; None where Blender could not render them.
     pub fn frames(&self) -> Option<FrameSet> {
         let last = self.frame_end.max(self.frame_start);
         FrameSet::range(self.frame_start, last, self.frame_step.max(1).unsigned_abs()).ok()
+    }
+
+    /// Whether the scene, rendered by this engine or by its own, is set to render on GPUs.
+    pub fn is_on_gpu(&self, engine: Option<&str>) -> bool {
+        engine.unwrap_or(&self.engine) == "CYCLES" && self.device == SceneDevice::Gpu
     }
 }
 
@@ -155,6 +170,12 @@ fn denoiser(
         _ => "OPENIMAGEDENOISE",
     };
     (denoises && layers.iter().any(layer_does)).then(|| name.to_owned())
+}
+
+/// What Cycles renders the scene on that keeps its settings at `place`.
+fn device(parts: &Parts<'_>, place: Option<u64>) -> SceneDevice {
+    const GPU: i64 = 1;
+    if of_cycles(parts, place, "device") == Some(GPU) { SceneDevice::Gpu } else { SceneDevice::Cpu }
 }
 
 /// The views that are rendered; none where the picture is a single one.
@@ -278,6 +299,7 @@ pub(crate) fn read(
         engine,
         samples,
         denoiser,
+        device: device(&parts, place),
         camera: scene.pointer("camera").and_then(|camera| names.get(&camera).cloned()),
         camera_markers: camera_markers(&parts, scene, names),
         view_layers,

@@ -125,6 +125,7 @@ scene.render.fps, scene.render.fps_base = 30, 1.001
 scene.render.resolution_x, scene.render.resolution_y, scene.render.resolution_percentage = 1280, 544, 75
 scene.render.engine = "CYCLES"
 scene.cycles.samples = 17
+scene.cycles.device = "GPU"
 scene.render.filepath = "//../render/shot_####"
 scene.render.use_border, scene.render.use_crop_to_border = True, True
 scene.render.border_min_x, scene.render.border_max_x = 0.25, 0.75

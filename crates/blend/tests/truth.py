@@ -62,6 +62,7 @@ def scene_truth(scene):
         percent=render.resolution_percentage,
         samples=samples(scene),
         denoiser=denoiser(scene),
+        device=scene.cycles.device.lower(),
         camera=scene.camera.name if scene.camera else None,
         camera_markers=[
             dict(frame=m.frame, name=m.name, camera=m.camera.name) for m in sorted(markers, key=lambda m: m.frame)
@@ -418,6 +419,7 @@ def settings():
             one.cycles.samples, one.eevee.taa_render_samples = 1 + number * 11, 2 + number * 13
         if number % 5:
             one.cycles.use_denoising = number % 5 > 1
+            one.cycles.device = ("CPU", "GPU")[number % 2]
         for layer in one.view_layers if number % 7 == 4 else ():
             layer.cycles.use_denoising = False
         render.filepath = ["//", "/tmp/é/####", "C:\\out\\shot_", "//../出力/" + "x" * 200, ""][number % 5]

@@ -107,6 +107,11 @@ fn scene_lines(blend: &Inspection, scene: &SceneInfo) -> impl Iterator<Item = (&
     let depth = scene.depth.map_or_else(String::new, |depth| format!(", {depth} bit"));
     let film = if scene.is_movie { ", a film: Kiln renders it as frames" } else { "" };
     let samples = scene.samples.map_or_else(String::new, |samples| format!(", {samples} samples"));
+    let device = match scene.engine.as_str() {
+        "CYCLES" if scene.is_on_gpu(None) => ", set to GPU",
+        "CYCLES" => ", set to CPU",
+        _ => "",
+    };
     let markers =
         scene.camera_markers.iter().map(|marker| format!("{} from frame {}", marker.camera, marker.frame));
     let cameras: Vec<String> = scene.camera.iter().cloned().chain(markers).collect();
@@ -116,7 +121,7 @@ fn scene_lines(blend: &Inspection, scene: &SceneInfo) -> impl Iterator<Item = (&
         .map(|layer| if layer.renders { layer.name.clone() } else { format!("{} (off)", layer.name) });
     let mut lines = vec![
         ("Frames", format!("{} to {}{step}, {fps} a second", scene.frame_start, scene.frame_end)),
-        ("Engine", format!("{}{samples}", scene.engine)),
+        ("Engine", format!("{}{samples}{device}", scene.engine)),
         ("Size", size(scene.width, scene.height, scene.percent)),
         ("Camera", if cameras.is_empty() { "none".to_owned() } else { cameras.join(", ") }),
         ("View layers", layers.collect::<Vec<_>>().join(", ")),
