@@ -1,8 +1,8 @@
 //! Changes, as the stream of server-sent events tells them.
 
 use kiln_types::{
-    AttemptId, AttemptState, EventNumber, Failure, Generation, JobId, JobStanding, JobState, StepIndex,
-    TaskIndex, WorkerState,
+    AttemptId, AttemptState, DeviceClass, EventNumber, Failure, Generation, JobId, JobStanding, JobState,
+    StepIndex, TaskIndex, WorkerState,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -42,6 +42,11 @@ pub enum Change {
     },
     JobNotice {
         text: String,
+    },
+    /// It may render on any GPU, and a worker has decided on which: all of it renders on this backend. `gpu` where that is
+    /// open again: nothing of it was ever delivered, and nothing is at work.
+    JobDevice {
+        device: DeviceClass,
     },
     JobDeleted,
     /// Put away, or taken back out.

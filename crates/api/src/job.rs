@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, num::NonZeroU32};
 
 use kiln_types::{
-    AttemptId, AttemptState, BlenderSeries, BundleId, DeviceClass, Failure, FrameSet, Generation, JobId,
+    AttemptId, AttemptState, BlenderSeries, BundleId, DeviceChoice, Failure, FrameSet, Generation, JobId,
     JobSpec, JobStanding, JobState, Needs, Order, OutputSet, Owner, Policy, Priority, Project, RelPath,
     RenderSettings, SlotIndex, StepIndex, StepKind, TaskIndex, TaskState, UploadId,
 };
@@ -62,9 +62,10 @@ pub struct SubmitJob {
     /// The series that wrote the file, where absent.
     #[serde(default)]
     pub blender: Option<BlenderSeries>,
-    /// The processor, where absent.
+    /// `auto`, where absent. On a GPU of any backend it waits for a worker with one, and all of it renders on the backend of
+    /// the first worker that takes it.
     #[serde(default)]
-    pub device: Option<DeviceClass>,
+    pub device: Option<DeviceChoice>,
     #[serde(default)]
     pub settings: RenderSettings,
     #[serde(default)]

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use kiln_api::Change;
-use kiln_core::{Record, StepState};
+use kiln_core::{Label, Record, StepState};
 use kiln_store::Write;
-use kiln_types::{AttemptState, JobId, JobSpec, StepIndex, TaskId, TaskIndex, WorkerId, WorkerState};
+use kiln_types::{
+    AttemptState, DeviceClass, JobId, JobSpec, StepIndex, TaskId, TaskIndex, WorkerId, WorkerState,
+};
 
 use super::{
     Brain, Made,
     farm::{LiveAttempt, Started},
+    plan::backend_of,
 };
 use crate::{clock::unix_ms, events::new_event};
 
@@ -103,6 +106,7 @@ impl Brain {
                 let spans = tasks.spans().map(|span| (span.first, span.last)).collect();
                 self.write(Write::SetCancelledTasks { job, step, spans });
             }
+            Record::JobPinned { job, device } => self.pinned(job, device.as_ref(), at_ms),
             Record::StepExtended { job, step, count } => self.extended(job, step, count, at_ms),
             Record::WorkerHealth { worker, sickness } => {
                 let name = self.farm.name_of(worker);
@@ -197,6 +201,19 @@ impl Brain {
         };
         let change = Change::TaskDone { step, index, frame, generation, attempt, seconds, files };
         self.event(at_ms, Some(job), Some(report.worker), &change);
+    }
+
+    /// All of the job renders on this device from now on; or on any GPU again.
+    fn pinned(&mut self, job: JobId, label: Option<&Label>, at_ms: i64) {
+        let Some(live) = self.farm.jobs.get_mut(&job) else { return };
+        let spec = Arc::make_mut(&mut live.spec);
+        let backend = label.and_then(|label| backend_of(spec.session.blender, label));
+        let device = backend.unwrap_or(DeviceClass::Gpu);
+        spec.session.device = device;
+        let spec = Box::new(spec.clone());
+        tracing::info!(%job, %device, "the device of a job is chosen");
+        self.write(Write::SetJobSpec { job, spec });
+        self.event(at_ms, Some(job), None, &Change::JobDevice { device });
     }
 
     fn extended(&mut self, job: JobId, step: StepIndex, count: u32, at_ms: i64) {

@@ -137,7 +137,7 @@ fn assignment(farm: &Farm, slot: SlotIndex, claim: Claim, tasks: &[Assigned]) ->
     });
     let session = live.session(kind);
     if session.is_none() {
-        tracing::error!(%job, "frames were handed out before their bake was done");
+        tracing::error!(%job, "tasks were handed out before their bake was done or their device was chosen");
     }
     Some(Assignment {
         slot,

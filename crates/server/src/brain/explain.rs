@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashSet};
 
 use kiln_api::{Explanation, TimeLeft, UnmetView, WaitReason};
 use kiln_core::{Forecast, Lack, Occupant, Party, Survey, Unmet, Wait};
-use kiln_types::{JobId, WorkerId};
+use kiln_types::{DeviceClass, JobId, WorkerId};
 
-use super::Farm;
+use super::{Farm, plan::device_label};
 
 /// Jobs named as those that hold the slots, at most.
 const NAMED: usize = 3;
@@ -61,7 +61,7 @@ impl Farm {
                 format!("It does not start for another {}.", span(at.since(self.clock.now()).div_ceil(1000)))
             }
             Wait::NoWorker => "No worker is connected.".to_owned(),
-            Wait::NobodyFits { all_lack, nearest, lacks } => self.nobody_fits(all_lack, *nearest, lacks),
+            Wait::NobodyFits { all_lack, nearest, lacks } => self.nobody_fits(job, all_lack, *nearest, lacks),
             Wait::NotWorking { sick: 0, others: 0, .. } => {
                 "Every worker that could take it is paused, resting or leaving.".to_owned()
             }
@@ -121,10 +121,16 @@ impl Farm {
         }
     }
 
-    fn nobody_fits(&self, all: &BTreeSet<Lack>, nearest: WorkerId, lacks: &BTreeSet<Lack>) -> String {
+    fn nobody_fits(
+        &self,
+        job: JobId,
+        all: &BTreeSet<Lack>,
+        nearest: WorkerId,
+        lacks: &BTreeSet<Lack>,
+    ) -> String {
         let all = worded(all.iter().map(words).collect());
         match all.first() {
-            Some(thing) => format!("No worker of the farm has {thing}."),
+            Some(thing) => format!("No worker of the farm has {thing}.{}", self.of_device(job, thing)),
             None => {
                 let lacks: Vec<String> = worded(lacks.iter().map(words).collect()).into_iter().collect();
                 let nearest = self.name_of(nearest);
@@ -134,6 +140,24 @@ impl Farm {
                 )
             }
         }
+    }
+
+    /// What a person can do where a job that may render on any GPU lacks its device.
+    fn of_device(&self, job: JobId, thing: &str) -> String {
+        let Some(spec) = self.jobs.get(&job).map(|live| &live.spec).filter(|spec| spec.any_gpu) else {
+            return String::new();
+        };
+        let (series, device) = (spec.session.blender, spec.session.device);
+        if thing != device_label(series, device).0 {
+            return String::new();
+        }
+        let why = match device {
+            DeviceClass::Gpu => "The job takes the first that comes, whatever its backend".to_owned(),
+            _ => format!("The job began on {device}, and all of it must come from one backend"),
+        };
+        format!(
+            " {why}; with --device cpu it renders on processors: submit it so if no such worker will come."
+        )
     }
 
     fn failed_here(&self, vacant: &[WorkerId], others: u32, with: &[Occupant]) -> String {

@@ -84,9 +84,13 @@ impl LiveJob {
         }
     }
 
-    /// What a slot opens for a step of this kind; `None` for frames whose bake is not done.
+    /// What a slot opens for a step of this kind; `None` for frames whose bake is not done, and for a job that is pinned to
+    /// no device yet.
     pub(super) fn session(&self, kind: StepKind) -> Option<SessionSpec> {
         let mut session = self.spec.session.clone();
+        if session.device == DeviceClass::Gpu {
+            return None;
+        }
         if kind == StepKind::Render && !self.spec.bake.is_empty() {
             session.bundle = self.baked?;
         }
@@ -192,6 +196,9 @@ impl Said {
             labels.insert(Label(format!("Blender {series}")));
             for device in &blender.devices {
                 labels.insert(super::plan::device_label(series, device.class));
+                if DeviceClass::BACKENDS.contains(&device.class) {
+                    labels.insert(super::plan::device_label(series, DeviceClass::Gpu));
+                }
             }
             for engine in &blender.engines {
                 labels.insert(super::plan::engine_label(series, engine));

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use kiln_core::{Gpus, JobPlan, Label, Moment, PlanError, Requirement, Room, Standing, StepPlan};
+use kiln_core::{
+    DeviceOption, Gpus, JobPlan, Label, Moment, OpenDevice, PlanError, Requirement, Room, Standing, StepPlan,
+};
 use kiln_types::{
     BlenderSeries, BlobHash, DeviceClass, GpuUse, JobId, JobSpec, SessionKey, StepIndex, StepKind,
 };
@@ -11,14 +13,39 @@ use crate::clock::{Clock, unix_ms};
 
 /// The steps of a job: its frames, a task each, and before them the bake where there is one.
 pub(crate) fn plan_of(job: JobId, spec: &JobSpec, standing: Standing) -> Result<JobPlan, PlanError> {
+    // As it is as long as no worker has taken it.
+    let open = spec.any_gpu.then(|| spec.on(DeviceClass::Gpu));
+    let first = open.as_ref().unwrap_or(spec);
     let steps = (0..).zip(spec.steps()).map(|(index, kind): (u16, _)| StepPlan {
         after: index.checked_sub(1).map(StepIndex).into_iter().collect(),
         order: spec.order,
-        requires: requirement(spec, *kind),
+        requires: requirement(first, *kind),
         hang_ms: spec.hang_s.map(|seconds| u64::from(seconds) * 1000),
-        ..StepPlan::new(spec.tasks_of(*kind), session_key(job, spec, *kind))
+        device: open.as_ref().map(|open| open_device(job, open, *kind)),
+        ..StepPlan::new(spec.tasks_of(*kind), session_key(job, first, *kind))
     });
-    JobPlan::new(job, steps.collect()).map(|plan| plan.standing(standing))
+    let plan = JobPlan::new(job, steps.collect())?.standing(standing);
+    let pinned = spec.any_gpu && spec.session.device != DeviceClass::Gpu;
+    Ok(if pinned { plan.pinned(&device_label(spec.session.blender, spec.session.device)) } else { plan })
+}
+
+/// The backends on which a step may render that asks for any GPU.
+fn open_device(job: JobId, spec: &JobSpec, kind: StepKind) -> OpenDevice {
+    let series = spec.session.blender;
+    let option = |backend| DeviceOption {
+        label: device_label(series, backend),
+        session: session_key(job, &spec.on(backend), kind),
+    };
+    OpenDevice {
+        any: device_label(series, DeviceClass::Gpu),
+        session: session_key(job, spec, kind),
+        options: DeviceClass::BACKENDS.map(option).to_vec(),
+    }
+}
+
+/// The backend of which this is the label.
+pub(super) fn backend_of(series: BlenderSeries, label: &Label) -> Option<DeviceClass> {
+    DeviceClass::BACKENDS.into_iter().find(|backend| device_label(series, *backend) == *label)
 }
 
 /// Where the job stands; `completed` are jobs that the core does not hold and that need not be waited for.
@@ -109,6 +136,7 @@ pub(super) fn tag_label(tag: &str) -> Label {
 pub(super) fn device_label(series: BlenderSeries, device: DeviceClass) -> Label {
     Label(match device {
         DeviceClass::Cpu => format!("a processor for Blender {series}"),
+        DeviceClass::Gpu => format!("a GPU for Blender {series}"),
         gpu => format!("a {gpu} device for Blender {series}"),
     })
 }

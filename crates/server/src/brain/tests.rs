@@ -221,6 +221,9 @@ impl World {
                 spec.session.bundle = bundle(self.rng.random_range(0..BUNDLES));
                 spec.owner = Owner(self.someone());
                 spec.needs.limits = self.limits();
+                if self.rng.random_bool(0.3) {
+                    (spec.any_gpu, spec.session.device) = (true, DeviceClass::Gpu);
+                }
                 if self.rng.random_bool(0.1) {
                     spec.standing = self.standing(job);
                 }
@@ -519,6 +522,7 @@ pub(super) fn spec(count: i32, order: &str, bakes: bool) -> JobSpec {
         order: order.parse().unwrap(),
         frame_time_limit_s: None,
         hang_s: None,
+        any_gpu: false,
         denoiser: None,
         standing: JobStanding::default(),
         needs: Needs::default(),
@@ -539,6 +543,19 @@ pub(super) fn spec(count: i32, order: &str, bakes: bool) -> JobSpec {
     }
 }
 
+/// Workers have GPUs of different makers, and one of them has none.
+fn devices(id: WorkerId) -> Vec<kiln_api::DeviceOffer> {
+    let backends: &[DeviceClass] = match id.bits() % 4 {
+        0 => &[DeviceClass::Hip],
+        1 => &[DeviceClass::Cuda, DeviceClass::Optix],
+        2 => &[DeviceClass::Cuda],
+        _ => &[],
+    };
+    let offer =
+        |class: &DeviceClass| kiln_api::DeviceOffer { class: *class, name: "GPU".to_owned(), memory: None };
+    backends.iter().map(offer).collect()
+}
+
 pub(super) fn hello(id: WorkerId, held: Vec<Held>) -> Hello {
     Hello {
         slots: 2,
@@ -547,7 +564,7 @@ pub(super) fn hello(id: WorkerId, held: Vec<Held>) -> Hello {
             build_hash: String::new(),
             flavor: "executable".to_owned(),
             engines: Vec::new(),
-            devices: Vec::new(),
+            devices: devices(id),
             denoisers: Vec::new(),
         }],
         held,

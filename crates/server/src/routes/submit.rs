@@ -6,8 +6,8 @@ use axum::{extract::State, http::StatusCode};
 use kiln_api::{JobSource, JobView, Problem, ProblemCode, SubmitJob};
 use kiln_blend::{ExternalKind, Inspection, SceneInfo};
 use kiln_types::{
-    BlobHash, Bundle, BundleFile, BundleId, DeviceClass, FrameSet, GpuUse, JobId, JobSpec, Needs, Owner,
-    Project, RelPath, RenderSettings, ScriptPolicy, SessionSpec, Simulations,
+    BlobHash, Bundle, BundleFile, BundleId, DeviceChoice, DeviceClass, FrameSet, GpuUse, JobId, JobSpec,
+    Needs, Owner, Project, RelPath, RenderSettings, ScriptPolicy, SessionSpec, Simulations,
 };
 
 use super::{MAX_BLOB, body::blob_fault, bundles, jobs::view};
@@ -33,6 +33,10 @@ const LEAST_HANG_S: u32 = 60;
 /// Names that an error lists.
 const LISTED: usize = 20;
 
+/// What a job is told for which no device was named, and whose scene is set to GPU.
+const AUTO_GPU: &str = "The scene is set to GPU: all of the job renders on the backend of the first worker with a GPU that \
+                        takes it. The device cpu renders it on processors instead.";
+
 /// Makes a job.
 #[utoipa::path(post, path = "/api/v1/jobs", tag = "jobs", request_body = SubmitJob,
     responses((status = 201, body = JobView), (status = 422, body = Problem, description = "The file is no whole .blend"),
@@ -52,11 +56,13 @@ pub(super) async fn create(
         Fault::new(ProblemCode::NotABlend, format!("“{}” is not a whole .blend: {why}", source.blend))
     })?;
     check_extras(&request, contents.bundle())?;
-    let held = request.held;
+    let (held, choice) = (request.held, request.device.unwrap_or_default());
     let spec = spec(request, source, &inspection)?;
     check_libraries(&contents, &spec.session, &inspection).await?;
+    let chosen = choice == DeviceChoice::Auto && spec.any_gpu;
+    let notices = chosen.then(|| AUTO_GPU.to_owned()).into_iter().collect();
     let spec = Box::new(spec);
-    let id = app.brain.ask(|reply| Input::Submit { spec, notices: Vec::new(), held, reply }).await?;
+    let id = app.brain.ask(|reply| Input::Submit { spec, notices, held, reply }).await?;
     view(&app, id).await.map(|view| (StatusCode::CREATED, axum::Json(view)))
 }
 
@@ -144,7 +150,8 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
              least; leave the limit out for that of the farm."
         )));
     }
-    let device = request.device.unwrap_or(DeviceClass::Cpu);
+    let choice = request.device.unwrap_or_default();
+    let device = choice.resolve(scene.is_on_gpu(request.settings.engine.as_deref()));
     // What another engine than the file's would denoise with is not read here.
     let own_engine = request.settings.engine.as_ref().is_none_or(|engine| *engine == scene.engine);
     check_after(&request.standing.after)?;
@@ -166,6 +173,7 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
         standing: request.standing,
         needs: request.needs,
         written_by: file.written_by,
+        any_gpu: device == DeviceClass::Gpu,
         denoiser: scene.denoiser.clone().filter(|_| own_engine),
         bake: to_bake(request.policy.simulations, scene, file)?,
         shared: source.shared,
@@ -248,7 +256,7 @@ fn check_needs(needs: &Needs, device: DeviceClass) -> Answer<()> {
     }
     if device == DeviceClass::Cpu && (needs.gpus != GpuUse::default() || needs.gpu_memory.is_some()) {
         return Err(Fault::bad(
-            "A job that renders on the processor needs no GPU; choose a device, such as cuda.",
+            "A job that renders on the processor needs no GPU; choose a device, such as gpu or cuda.",
         ));
     }
     if needs.cores.is_some_and(|cores| cores.get() > MAX_CORES) {

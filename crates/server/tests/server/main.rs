@@ -3,6 +3,7 @@
 
 mod bakes;
 mod chunks;
+mod devices;
 mod disk;
 mod events;
 mod gate;

@@ -11,7 +11,7 @@ use crate::support::{FakeWorker, Farm, hello, problem};
 
 impl Farm {
     /// A job of these frames, with more in the request.
-    async fn submit_with(&self, frames: &str, more: Value) -> JobView {
+    pub async fn submit_with(&self, frames: &str, more: Value) -> JobView {
         let answer = self.try_submit(frames, more).await;
         assert_eq!(answer.status(), StatusCode::CREATED);
         answer.json().await.unwrap()
@@ -24,7 +24,7 @@ impl Farm {
         self.post("/api/v1/jobs", body).await
     }
 
-    async fn refuses(&self, more: Value) -> String {
+    pub async fn refuses(&self, more: Value) -> String {
         let problem = problem(self.try_submit("1", more).await).await;
         assert_eq!(problem.status, 400, "{}", problem.detail);
         problem.detail

@@ -67,6 +67,7 @@ fn spec(name: &str, frames: &str) -> JobSpec {
         order: Order::Sequential,
         frame_time_limit_s: Some(600),
         hang_s: None,
+        any_gpu: false,
         denoiser: None,
         standing: JobStanding::default(),
         needs: Needs::default(),
