@@ -1,5 +1,7 @@
 """The CPU, or the GPUs of one backend: what was asked for, or nothing."""
 
+import bpy
+
 from .errors import Refusal
 from .probe import cycles_preferences
 
@@ -21,13 +23,22 @@ def picked(devices, places):
     return [device for place, device in enumerate(devices) if place in wanted]
 
 
+def _set_device(scene, device):
+    """Also of every other scene: its compositor or its strips may render them, and a job has one device."""
+    for one in (scene, *bpy.data.scenes):
+        if hasattr(one, "cycles"):
+            one.cycles.device = device
+
+
 def choose(session, made_up):
     """Sets backend and devices, which an empty profile leaves at none, and reads back what is used."""
     scene, wanted = session.scene, session.device
     if wanted == "cpu":
-        if hasattr(scene, "cycles"):
-            scene.cycles.device = "CPU"
+        _set_device(scene, "CPU")
         return "CPU"
+    if wanted == "gpu":
+        # The farm chooses a backend before a session is opened: a picture must not depend on who happens to open it.
+        raise Refusal("device-missing", "the job asks for a GPU, and which backend that is was not decided")
     backend = wanted.upper()
     if made_up is not None and not any(device["backend"] == wanted for device in made_up):
         raise _absent(backend)
@@ -43,7 +54,7 @@ def choose(session, made_up):
     for device in preferences.devices:
         device.use = device.type == backend and device.id in mine
     used = [device.name for device in listed if device.type == backend and device.use]
-    scene.cycles.device = "GPU"
+    _set_device(scene, "GPU")
     if not used or preferences.compute_device_type != backend or scene.cycles.device != "GPU":
         raise _absent(backend)
     return ", ".join(used)

@@ -137,7 +137,7 @@ async fn a_gpu_that_is_only_said_to_be_there_is_no_cpu_render() {
     let options = HostOptions { devices_override: Some(made_up), ..HostOptions::default() };
     let mut slot = Slot::start(debian(), options).await;
     assert!(slot.host.capabilities().has(DeviceClass::Optix));
-    for device in [DeviceClass::Optix, DeviceClass::Hip] {
+    for device in [DeviceClass::Optix, DeviceClass::Hip, DeviceClass::Gpu] {
         let failure = slot.open_with("basic", |spec| spec.device = device).await.unwrap_err();
         assert_eq!(failure.cause, FailureCause::DeviceMissing, "{failure}");
     }
