@@ -9,6 +9,7 @@ mod cli;
 mod crash;
 mod curl;
 mod denoiser;
+mod devices;
 mod elsewhere;
 mod farm;
 mod fidelity;

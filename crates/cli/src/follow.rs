@@ -115,6 +115,8 @@ struct Follower<'a> {
     away: bool,
     /// Since when nothing here can do what is left.
     stuck: Option<Instant>,
+    /// The device of the job, as last seen.
+    device: DeviceClass,
 }
 
 /// Follows `job` to its end. Frames are fetched where there is a `fetcher`.
@@ -149,6 +151,7 @@ pub async fn follow(
         stale: false,
         away: false,
         stuck: None,
+        device: DeviceClass::Gpu,
         job,
     };
     // Whatever happened before the stream was open is in this view.
@@ -282,6 +285,13 @@ impl Follower<'_> {
         if job.state == JobState::Paused {
             self.tally.waits_for = Some(format!("paused; `kiln jobs resume {}` goes on", job.id));
         }
+        let device = job.spec.session.device;
+        if job.spec.any_gpu
+            && std::mem::replace(&mut self.device, device) != device
+            && device != DeviceClass::Gpu
+        {
+            self.progress.aside(|output| output.note(&format!("all frames render on {device}")));
+        }
         for notice in job.notices.iter().skip(self.told) {
             self.progress.aside(|output| output.note(&format!("note: {notice}")));
         }
@@ -323,7 +333,10 @@ impl Follower<'_> {
                     });
                 }
             }
-            Change::JobState { .. } | Change::JobNotice { .. } | Change::JobExtended { .. } => {
+            Change::JobState { .. }
+            | Change::JobNotice { .. }
+            | Change::JobDevice { .. }
+            | Change::JobExtended { .. } => {
                 self.refresh().await?;
             }
             Change::JobDeleted => {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use kiln_server::{Expires, Retention};
+use kiln_types::DeviceChoice;
 use kiln_worker::{Sleep, WhenUsed, Yields};
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +95,7 @@ struct File {
     wake: Option<bool>,
     user: Option<String>,
     project: Option<String>,
+    device: Option<DeviceChoice>,
 }
 
 /// What the flags of a command say.
@@ -114,6 +116,7 @@ pub struct Flags {
     pub wishes: WishArgs,
     pub user: Option<String>,
     pub project: Option<String>,
+    pub device: Option<DeviceChoice>,
 }
 
 impl Flags {
@@ -132,6 +135,7 @@ impl Flags {
         self.shared.clone_from(&job.shared);
         self.user.clone_from(&job.order.user);
         self.project.clone_from(&job.order.project);
+        self.device = job.device;
     }
 }
 
@@ -165,6 +169,8 @@ pub struct Settings {
     /// Whose jobs are that are made here, and what for.
     pub user: Value<Option<String>>,
     pub project: Value<Option<String>>,
+    /// On what jobs render that are made here.
+    pub device: Value<DeviceChoice>,
 }
 
 impl Settings {
@@ -288,6 +294,8 @@ impl Settings {
                 |Value { value, origin }| Value { value: Some(value), origin },
             ),
             project: optional(pick(flags.project, var("KILN_PROJECT"), file.project)),
+            device: pick(flags.device, parsed(&var, "KILN_DEVICE")?, file.device)
+                .unwrap_or(Value { value: DeviceChoice::Auto, origin: Origin::Default }),
             file: path,
             data,
             cache,
@@ -332,6 +340,7 @@ impl Settings {
             ),
             row("user", shown(&self.user, "(the farm)")),
             row("project", shown(&self.project, "default")),
+            ("device", self.device.value.to_string(), self.device.origin),
             ("hash_cache", self.hash_cache.value.to_string(), self.hash_cache.origin),
             expires(BUNDLES, &self.remove_bundles_after),
             expires(OUTPUTS, &self.remove_outputs_after),

@@ -237,6 +237,29 @@ pub(crate) fn same_bytes(folder: &OutFolder, path: &RelPath, hash: BlobHash) -> 
     read().is_ok_and(|found| found == hash)
 }
 
+/// The key that most of the frames that are there were made by, of these, the best of which comes first; `None` where
+/// none of them has made any.
+pub fn recorded(
+    folder: &OutFolder,
+    manifest: &Manifest,
+    keys: impl IntoIterator<Item = SessionKey>,
+    asked: &FrameSet,
+) -> Option<SessionKey> {
+    let mut best: Option<(usize, SessionKey)> = None;
+    for key in keys {
+        // A part of a frame, as a break between two files leaves it, counts too.
+        let made = |frame: &i32| {
+            let line = manifest.frames.get(frame).filter(|line| line.key == key);
+            line.is_some_and(|line| line.files.iter().any(|file| manifest.own(folder, key, &file.path)))
+        };
+        let count = asked.iter().filter(made).count();
+        if count > best.map_or(0, |(most, _)| most) {
+            best = Some((count, key));
+        }
+    }
+    best.map(|(_, key)| key)
+}
+
 /// Which of the frames are to be rendered.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ToRender {
@@ -372,6 +395,28 @@ mod tests {
         assert_eq!(bed.ask(Existing::Overwrite, 1, "1-4"), Ok(("1-4".into(), 0, 0)));
         assert_eq!(bed.ask(Existing::Skip, 1, "1-4"), Ok(("3-4".into(), 2, 0)));
         assert!(bed.ask(Existing::Error, 1, "1-4").unwrap_err().contains("f_0001.png, f_0002.png"));
+    }
+
+    #[test]
+    fn what_is_there_tells_by_which_key_it_was_made() {
+        let mut bed = Bed::new();
+        let recorded = |bed: &Bed, keys: [u8; 2], frames: &str| {
+            let manifest = Manifest::load(&bed.folder, "shot").unwrap();
+            super::recorded(&bed.folder, &manifest, keys.map(key), &frames.parse().unwrap())
+        };
+        assert_eq!(recorded(&bed, [1, 2], "1-4"), None);
+        bed.land(key(2), 1, b"one");
+        bed.land(key(1), 2, b"two");
+        assert_eq!(recorded(&bed, [1, 2], "1-4"), Some(key(1)), "of as many, the better");
+        assert_eq!(recorded(&bed, [1, 2], "1"), Some(key(2)));
+        bed.land(key(2), 3, b"three");
+        assert_eq!(recorded(&bed, [1, 2], "1-4"), Some(key(2)));
+        assert_eq!(recorded(&bed, [1, 3], "1,3-4"), None);
+        // Whoever takes the frames away begins anew.
+        for frame in [1, 2, 3] {
+            std::fs::remove_file(bed.dir.path().join(names(frame)[0].to_path())).unwrap();
+        }
+        assert_eq!(recorded(&bed, [1, 2], "1-4"), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use kiln_api::OutputView;
+use kiln_api::{JobView, OutputView};
 use kiln_types::{BlobHasher, JobId, OutputFile, RelPath, SessionKey};
 use tokio::{io::AsyncWriteExt, task::JoinHandle};
 
@@ -65,6 +65,8 @@ pub struct Fetcher {
     client: Client,
     job: JobId,
     key: SessionKey,
+    /// The job may render on any GPU, so that its key is known for certain only when a frame is there.
+    open: bool,
     mode: Existing,
     folder: Arc<OutFolder>,
     manifest: Arc<Mutex<Manifest>>,
@@ -85,14 +87,14 @@ struct Telling {
 impl Fetcher {
     pub fn new(
         client: Client,
-        job: JobId,
-        key: SessionKey,
+        job: &JobView,
         mode: Existing,
         folder: Arc<OutFolder>,
         manifest: Manifest,
     ) -> Self {
         let manifest = Arc::new(Mutex::new(manifest));
-        Self { client, job, key, mode, folder, manifest, after: 0, home: 0, telling: None }
+        let (key, open) = (job.spec.session.key(), job.spec.any_gpu);
+        Self { client, job: job.id, key, open, mode, folder, manifest, after: 0, home: 0, telling: None }
     }
 
     pub fn folder(&self) -> &OutFolder {
@@ -108,6 +110,11 @@ impl Fetcher {
         loop {
             let page = self.client.outputs(self.job, self.after).await?;
             let Some(last) = page.outputs.iter().map(|output| output.sequence).max() else { return Ok(()) };
+            if self.open {
+                // What is delivered is of the backend that the job is pinned to for good.
+                self.key = self.client.job(self.job).await?.spec.session.key();
+                self.open = false;
+            }
             // Of a task that was rendered again, only the newest.
             let mut newest = BTreeMap::new();
             for output in page.outputs {

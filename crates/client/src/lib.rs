@@ -28,7 +28,7 @@ pub use blobs::BlobStream;
 pub use chunks::FrameStream;
 pub use error::ClientError;
 pub use events::EventStream;
-pub use existing::{Existing, ExistingError, Found, Manifest, ToRender, to_render};
+pub use existing::{Existing, ExistingError, Found, Manifest, ToRender, recorded, to_render};
 pub use extras::{Extras, ExtrasError, FoundExtras};
 pub use fetch::{FetchError, Fetcher, How, Landed};
 pub use folder::{OutFolder, Stamp};

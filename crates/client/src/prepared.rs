@@ -9,8 +9,7 @@ use std::{
 use kiln_api::{JobSource, SubmitJob};
 use kiln_blend::{Dependencies, Inspection, Layout, LinkedSimulation, Requested, SceneInfo, SharedPlace};
 use kiln_types::{
-    Bundle, BundleFile, DeviceClass, ExternalFiles, FrameSet, Order, ScriptPolicy, SessionSpec, SharedFile,
-    Simulations,
+    Bundle, BundleFile, ExternalFiles, FrameSet, Order, ScriptPolicy, SessionSpec, SharedFile, Simulations,
 };
 
 use crate::{
@@ -112,7 +111,8 @@ impl Prepared {
             blend: layout.blend.clone(),
             origin: folder.to_str().map(str::to_owned),
             blender: request.blender.unwrap_or(written_by),
-            device: request.device.unwrap_or(DeviceClass::Cpu),
+            // A GPU of any backend, until it is known which there is.
+            device: request.device.resolve(scene.is_on_gpu(request.settings.engine.as_deref())),
             settings: request.settings.clone(),
             policy: request.policy,
             ocio: extras.ocio.clone(),
@@ -164,7 +164,7 @@ impl Prepared {
             order,
             frame_time_limit_s,
             blender: Some(self.session.blender),
-            device: Some(self.session.device),
+            device: Some(self.session.device.into()),
             settings: self.session.settings.clone(),
             policy: self.session.policy,
             ocio: self.session.ocio.clone(),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kiln_blend::{BlendError, Inspection, LinkedSimulation, Missing, SceneInfo, SharedRoot};
-use kiln_types::{BlenderSeries, DeviceClass, FileFormat, FrameSet, FrameSetError, Policy, RenderSettings};
+use kiln_types::{BlenderSeries, DeviceChoice, FileFormat, FrameSet, FrameSetError, Policy, RenderSettings};
 
 use crate::{ClientError, Extras, ExtrasError, HashCache};
 
@@ -16,7 +16,8 @@ pub struct Request {
     pub step: Option<u32>,
     /// The series that wrote the file where `None`.
     pub blender: Option<BlenderSeries>,
-    pub device: Option<DeviceClass>,
+    /// What is asked for, and `auto` unless told otherwise.
+    pub device: DeviceChoice,
     pub settings: RenderSettings,
     pub policy: Policy,
     /// Folders that the workers reach too: what lies below them is not sent.

@@ -35,10 +35,10 @@ pub struct OrderArgs {
     pub memory: Option<ByteSize>,
     /// How many GPUs render a frame: each (one a frame, as many frames as there are GPUs), all, or a number
     /// [default: each].
-    #[arg(long, value_name = "N|all|each", requires = "device")]
+    #[arg(long, value_name = "N|all|each")]
     pub gpus: Option<GpuUse>,
     /// Memory that each GPU has at least, such as 8G.
-    #[arg(long, value_name = "SIZE", requires = "device")]
+    #[arg(long, value_name = "SIZE")]
     pub gpu_memory: Option<ByteSize>,
     /// The worker's machine for itself: nothing else renders there meanwhile.
     #[arg(long)]

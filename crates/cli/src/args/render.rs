@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args};
 use kiln_client::Existing;
-use kiln_types::{BlenderSeries, ColorDepth, DeviceClass, FileFormat, FrameSet, Order, Resolution};
+use kiln_types::{BlenderSeries, ColorDepth, DeviceChoice, FileFormat, FrameSet, Order, Resolution};
 
 use super::{ExtrasArgs, FarmArgs, OrderArgs};
 
@@ -13,8 +13,12 @@ use super::{ExtrasArgs, FarmArgs, OrderArgs};
 With no farm, a server and a worker run inside this command and leave nothing behind. With a farm (a server on this \
 machine, or one named by --server, KILN_SERVER or kiln.toml) the farm renders, and this machine with it.
 
-The same command again continues: frames that this scene and these settings already made are kept, and no other \
-file is overwritten without --existing.
+A scene that is set to GPU renders on the GPUs of this machine, the best backend first (OptiX before CUDA), and on \
+the CPU where there are none. A farm waits for a worker with a GPU; all frames then come from the backend of the first \
+that takes one. --device cpu renders on processors instead.
+
+The same command again continues: frames that this scene and these settings already made are kept, on the device that \
+made them, and no other file is overwritten without --existing.
 
 Examples:
   kiln render shot.blend
@@ -22,6 +26,8 @@ Examples:
   kiln render shot.blend --order preview
   kiln render shot.blend --resolution 50% --samples 16 --format png --depth 16
   kiln render shot.blend --local --slots 1 --threads 4
+  kiln render shot.blend --device cpu        on the processor, whatever the scene says
+  kiln render shot.blend --device gpu        on GPUs, whatever the scene says
   kiln render shot.blend --json | jq .report
 
 Ctrl-C asks whether to detach from the job or to cancel it; without a terminal a job inside this command is cancelled \
@@ -55,7 +61,8 @@ Examples:
   kiln submit shot.blend --order every-10    every tenth frame first, then the rest
   kiln submit shot.blend --priority 80 --at 22:00
   kiln submit comp.blend --after 7,8 --limit nuke
-  kiln submit shot.blend --device cuda --gpus all --gpu-memory 12G
+  kiln submit shot.blend --device gpu --gpus all --gpu-memory 12G
+  kiln submit shot.blend --device optix      only on workers with OptiX
   kiln submit shot.blend --wait              stays, and fetches the frames as they finish
   kiln jobs wait 7                           attaches again, and ends with the job's exit code
   kiln jobs fetch 7                          brings the frames to the folder that was named here")]
@@ -125,9 +132,10 @@ pub struct JobArgs {
     /// Threads that a Blender uses; 0 lets Blender decide [default: Kiln decides].
     #[arg(long, value_name = "N")]
     pub threads: Option<u16>,
-    /// cpu, cuda, optix, hip, oneapi or metal [default: cpu].
+    /// auto, cpu, gpu, optix, cuda, hip, oneapi or metal. auto is what the scene says; gpu is the best that is there
+    /// [env: KILN_DEVICE] [default: auto].
     #[arg(long)]
-    pub device: Option<DeviceClass>,
+    pub device: Option<DeviceChoice>,
     /// Render with this series of Blender, such as 4.5 [default: the one that wrote the file].
     #[arg(long, value_name = "X.Y")]
     pub blender_version: Option<BlenderSeries>,

@@ -115,7 +115,7 @@ pub fn fetcher(
     existing: Existing,
 ) -> Fetcher {
     // A job that skips has left out what is there already; whatever came since is in the way all the same.
-    Fetcher::new(client.clone(), job.id, job.spec.session.key(), existing, folder, manifest)
+    Fetcher::new(client.clone(), job, existing, folder, manifest)
 }
 
 /// The output folder, ready to be written.

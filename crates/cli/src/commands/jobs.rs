@@ -3,7 +3,8 @@
 use kiln_api::{AttemptView, ChangeJob, JobView, Kept};
 use kiln_client::{Archived, Client, ClientError, WhichJobs};
 use kiln_types::{
-    AttemptState, GpuUse, JobId, JobStanding, Needs, Owner, Project, RenderSettings, Resolution,
+    AttemptState, DeviceClass, GpuUse, JobId, JobSpec, JobStanding, Needs, Owner, Project, RenderSettings,
+    Resolution,
 };
 use serde_json::json;
 
@@ -259,10 +260,8 @@ fn describe(job: &JobView) -> String {
     if !needs.is_empty() {
         lines.push(("Needs", needs.join(", ")));
     }
-    lines.push((
-        "Blender",
-        format!("{} on {} (the file is from {})", session.blender, session.device, spec.written_by.series()),
-    ));
+    lines.push(("Blender", format!("{} (the file is from {})", session.blender, spec.written_by.series())));
+    lines.push(("Device", device(spec)));
     let settings = overrides(&session.settings);
     if !settings.is_empty() {
         lines.push(("Settings", settings.join(", ")));
@@ -287,6 +286,14 @@ fn describe(job: &JobView) -> String {
     let line =
         |(name, value): &(&str, String)| format!("{name:width$}  {}\n", crate::output::one_line(value));
     lines.iter().map(line).collect()
+}
+
+fn device(spec: &JobSpec) -> String {
+    match (spec.any_gpu, spec.session.device) {
+        (_, DeviceClass::Gpu) => "any GPU: the first worker that takes a task decides which".to_owned(),
+        (true, device) => format!("{device}, as the first worker that took a task has it"),
+        (false, device) => device.to_string(),
+    }
 }
 
 /// `priority 50, after 7, 8, not before 2026-12-24 18:00, on 3 workers at most`.

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod blender;
 pub mod bundle;
+mod device;
 mod failures;
 pub mod inspect;
 pub mod jobs;

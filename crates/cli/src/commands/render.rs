@@ -4,13 +4,14 @@ use std::path::Path;
 
 use kiln_client::{Client, Prepared, Transfer};
 use kiln_host::BlenderInstall;
-use kiln_types::{BlenderSeries, DeviceClass, WorkerState};
+use kiln_types::{BlenderSeries, DeviceChoice, WorkerState};
 use kiln_worker::{RunningWorker, Worker, WorkerOptions};
 
 use super::{
     Context,
     attach::Ending,
     blender::discover,
+    device::Place,
     submit::{Ground, ground, prepare, remember, submit},
     worker::apply,
 };
@@ -86,12 +87,15 @@ async fn begin_here(output: Output, settings: &Settings, args: &RenderArgs) -> O
     let series = series(args).await?;
     let blenders = discover(settings).await?;
     let blender = check_blender(&args.job.file, series, &blenders)?;
-    if let Some(device) = args.job.device.filter(|device| *device != DeviceClass::Cpu) {
-        check_device(blender, device).await?;
+    let place = Place::Here(blender);
+    let choice = settings.device.value;
+    if !matches!(choice, DeviceChoice::Auto | DeviceChoice::Gpu) {
+        place.check(choice.resolve(false)).await?;
     }
     let reading = async {
-        let prepared = prepare(output, &args.job, settings, Transfer::Whole).await?;
-        let ground = ground(&prepared, &args.landing).await?;
+        let mut prepared = prepare(output, &args.job, settings, Transfer::Whole).await?;
+        let (landing, order) = (&args.landing, &args.job.order);
+        let ground = ground(output, choice, &mut prepared, landing, &place, order).await?;
         Ok::<(Prepared, Ground), Fault>((prepared, ground))
     };
     let starting = Inside::start(settings, series);
@@ -167,24 +171,6 @@ fn check_blender<'a>(
     )))
 }
 
-/// Nor does a device come by itself; only Blender knows which it can use here.
-async fn check_device(blender: &BlenderInstall, device: DeviceClass) -> Outcome {
-    let cannot = |error: kiln_host::HostError| Fault::failed(error.to_string());
-    let there = kiln_host::probe(blender).await.map_err(cannot)?;
-    if there.has(device) {
-        return Ok(());
-    }
-    let mut other: Vec<&str> = there.devices.iter().map(|device| device.backend.as_str()).collect();
-    other.sort_unstable();
-    other.dedup();
-    let other = if other.is_empty() { "cpu".to_owned() } else { other.join(", ") };
-    Err(Fault::bad_input(format!(
-        "Blender {} finds no {device} device on this machine; it has: {other} (choose one with --device, or render on \
-         a farm)",
-        blender.version
-    )))
-}
-
 async fn on_farm(
     context: &Context,
     settings: &Settings,
@@ -196,9 +182,11 @@ async fn on_farm(
     let beginning = async {
         let (checked, prepared) =
             tokio::join!(client.check(), prepare(output, &args.job, settings, Transfer::Chunks));
-        let prepared = prepared?;
+        let mut prepared = prepared?;
         checked?;
-        let ground = ground(&prepared, &args.landing).await?;
+        let choice = settings.device.value;
+        let (landing, order) = (&args.landing, &args.job.order);
+        let ground = ground(output, choice, &mut prepared, landing, &Place::Farm, order).await?;
         ground.tell(output, &prepared);
         if ground.to_render.frames.is_none() {
             return Ok((ground, None));

@@ -6,16 +6,19 @@ use kiln_api::{JobView, SubmitJob};
 use kiln_blend::SharedRoot;
 use kiln_client::{
     Client, Existing, Extras, Fetcher, HashCache, Manifest, OutFolder, PrepareError, Prepared, Request, Sent,
-    ToRender, Transfer, to_render,
+    ToRender, Transfer, recorded, to_render,
 };
 use kiln_types::{
-    ExternalFiles, JobStanding, Needs, Owner, Policy, Project, RenderSettings, ScriptPolicy, Simulations,
+    DeviceChoice, DeviceClass, ExternalFiles, JobStanding, Needs, Owner, Policy, Project, RenderSettings,
+    ScriptPolicy, Simulations,
 };
 use serde_json::json;
+use tokio::task::JoinError;
 
 use super::{
     Context,
     attach::{Ending, fetcher, manifest, open_folder},
+    device::{Place, candidates, settle},
 };
 use crate::{
     args::{At, Counted, ExtrasArgs, JobArgs, Jobs, OrderArgs, SubmitArgs, WhereArgs},
@@ -67,7 +70,7 @@ fn request(output: Output, args: &JobArgs, settings: &Settings, transfer: Transf
         frames: args.frames.clone(),
         step: args.step,
         blender: args.blender_version,
-        device: args.device,
+        device: settings.device.value,
         settings: RenderSettings {
             scene: args.scene.clone(),
             camera: args.camera.clone(),
@@ -181,25 +184,53 @@ pub struct Ground {
     pub to_render: ToRender,
 }
 
-/// Looks at the output folder.
+/// Looks at the output folder, and settles on which device the job renders.
 ///
 /// # Errors
-/// Where it cannot be written, or files are in the way.
-pub async fn ground(prepared: &Prepared, landing: &WhereArgs) -> Outcome<Ground> {
+/// Where it cannot be written, files are in the way, or this machine lacks the device.
+pub async fn ground(
+    output: Output,
+    choice: DeviceChoice,
+    prepared: &mut Prepared,
+    landing: &WhereArgs,
+    place: &Place<'_>,
+    order: &OrderArgs,
+) -> Outcome<Ground> {
     let out: PathBuf = landing.out.clone().unwrap_or_else(|| prepared.folder.clone());
     let folder = Arc::new(open_folder(out).await?);
     let existing = landing.existing.unwrap_or_default();
     let manifest = manifest(&folder, &prepared.name)?;
-    let (key, frames, naming) = (prepared.session.key(), prepared.frames.clone(), prepared.naming.clone());
-    let place = Arc::clone(&folder);
+    let unread = |error: JoinError| Fault::failed(format!("the output folder could not be read ({error})"));
+    let candidates = if existing == Existing::Overwrite { Vec::new() } else { candidates(choice, prepared) };
+    let (session, frames, there) = (prepared.session.clone(), prepared.frames.clone(), Arc::clone(&folder));
     let look = tokio::task::spawn_blocking(move || {
-        let found = to_render(&place, &manifest, existing, key, &frames, |frame| naming.frame(frame));
+        let keys = candidates.iter().map(|device| session.on(*device).key());
+        let made = recorded(&there, &manifest, keys, &frames);
+        (candidates.into_iter().find(|device| Some(session.on(*device).key()) == made), manifest)
+    });
+    let (recorded, manifest) = look.await.map_err(unread)?;
+    let chosen = settle(choice, recorded, prepared, place).await?;
+    let cpu = prepared.session.device == DeviceClass::Cpu;
+    if cpu && (order.gpus.is_some() || order.gpu_memory.is_some()) {
+        return Err(Fault::bad_input(
+            "--gpus and --gpu-memory are for GPUs, and this renders on the CPU; choose GPUs with --device gpu",
+        ));
+    }
+    if let Some(line) = chosen {
+        output.note(&line);
+    }
+    let (key, frames, naming) = (prepared.session.key(), prepared.frames.clone(), prepared.naming.clone());
+    let there = Arc::clone(&folder);
+    let look = tokio::task::spawn_blocking(move || {
+        let found = to_render(&there, &manifest, existing, key, &frames, |frame| naming.frame(frame));
         (manifest, found)
     });
-    let (manifest, found) = look
-        .await
-        .map_err(|error| Fault::failed(format!("the output folder could not be read ({error})")))?;
-    Ok(Ground { folder, manifest, existing, to_render: found? })
+    let (manifest, found) = look.await.map_err(unread)?;
+    let to_render = found?;
+    if to_render.frames.is_some() {
+        place.check(prepared.session.device).await?;
+    }
+    Ok(Ground { folder, manifest, existing, to_render })
 }
 
 impl Ground {
@@ -333,9 +364,11 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
         let client = farm::need(&settings)?;
         let (checked, prepared) =
             tokio::join!(client.check(), prepare(output, &args.job, &settings, Transfer::Chunks));
-        let prepared = prepared?;
+        let mut prepared = prepared?;
         checked?;
-        let ground = ground(&prepared, &args.landing).await?;
+        let choice = settings.device.value;
+        let (landing, order) = (&args.landing, &args.job.order);
+        let ground = ground(output, choice, &mut prepared, landing, &Place::Farm, order).await?;
         ground.tell(output, &prepared);
         if ground.to_render.frames.is_none() {
             return Ok((client, prepared, ground, None));

@@ -1,7 +1,7 @@
 //! The table of jobs.
 
 use kiln_api::JobView;
-use kiln_types::{JobState, Owner, Project};
+use kiln_types::{DeviceClass, JobState, Owner, Project};
 use ratatui::{style::Style, text::Span};
 
 use super::{
@@ -66,7 +66,8 @@ pub fn detail(job: &JobView, look: Look) -> Vec<Span<'static>> {
         return vec![Span::styled(one_line(&reason.message), look.bad())];
     }
     let session = &job.spec.session;
-    let mut said = vec![format!("Blender {} on {}", session.blender, session.device)];
+    let device = if session.device == DeviceClass::Gpu { "any GPU" } else { session.device.as_str() };
+    let mut said = vec![format!("Blender {} on {device}", session.blender)];
     if job.workers_busy > 0 {
         said.push(count(job.workers_busy, "worker"));
     }
