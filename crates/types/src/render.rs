@@ -119,6 +119,7 @@ impl DeviceChoice {
     }
 }
 
+#[expect(clippy::derivable_impls, reason = "the macro derives the same for every enum")]
 impl Default for DeviceChoice {
     fn default() -> Self {
         Self::Auto
