@@ -7,7 +7,7 @@ import time
 
 import bpy
 
-from . import checks, errors, remap, session, simulations
+from . import caches, checks, errors, remap, session, simulations
 from .channel import peak_memory
 from .errors import Refusal, names
 
@@ -43,8 +43,12 @@ class Bake:
             return []
         self._check(found)
         self._settle_folders(found)
-        with _heard(self._steps), _shown(self.scene, found):
-            self._bake(found)
+        for scene in simulations.drawn(self.scene):
+            self._bake_scene(scene)
+        _show_scene(self.scene)
+        left = simulations.unbaked(self.scene)
+        if left:
+            raise _unbaked(left, "Blender did not bake it")
         checks.scripts(self)
         self._save()
         # What is not in the file is not baked, whatever Blender shows before: it is looked at as a frame will see it.
@@ -70,7 +74,7 @@ class Bake:
         _, linked = simulations.by_owner(found)
         if linked:
             raise _unbaked(linked, "what is linked from a library can only be baked in that file")
-        fluids = [name for name, _, part in found if _is(part, "FLUID")]
+        fluids = [name for name, _, part in found if simulations.is_kind(part, "FLUID")]
         if fluids and not bpy.app.binary_path:
             raise Refusal(
                 "needs-program",
@@ -81,14 +85,14 @@ class Bake:
     def _settle_folders(self, found):
         """Caches are written into the tree, and nowhere else, by names relative to the file."""
         for number, (_, owner, part) in enumerate(found):
-            if _is(part, "FLUID"):
+            if simulations.is_kind(part, "FLUID"):
                 domain = part.domain_settings
                 if not self._inside(domain.cache_directory):
                     domain.cache_directory = self._folder(owner, part, number)
                 if domain.cache_type != "ALL":
                     # Replay bakes while it plays, and modular in parts: the outcome is the same.
                     domain.cache_type = "ALL"
-            if _is(part, "NODES"):
+            if simulations.is_kind(part, "NODES"):
                 for field in ("simulation_bake_directory", "bake_directory"):
                     if hasattr(part, field) and not self._inside(getattr(part, field)):
                         setattr(part, field, self._folder(owner, part, number))
@@ -99,7 +103,7 @@ class Bake:
                         bake.bake_target = "DISK"
             if owner.override_library:
                 # Of an override the file keeps no frames, and says all the same that they are there.
-                for cache in _point_caches(part):
+                for cache in simulations.point_caches(part):
                     cache.use_disk_cache = True
 
     def _inside(self, folder):
@@ -112,15 +116,25 @@ class Bake:
         plain = re.sub(r"[^\w-]+", "_", f"{owner.name}_{part.name}", flags=re.ASCII)
         return f"//blendcache_{stem}/{plain[:80]}_{number}"
 
-    def _bake(self, found):
+    def _bake_scene(self, scene):
+        """What a scene draws of another is baked there: each has its own gravity, forces and rigid body world."""
+        found = list(simulations.standing_in(scene))
+        if not found:
+            return
+        _show_scene(scene)
+        _free(scene, found)
+        with _heard(self._steps), _shown(scene, found), _long_enough(scene, self.scene):
+            self._bake(scene, found)
+
+    def _bake(self, scene, found):
         """In the order in which Blender's own buttons would be pressed: fluids may flow around what fell."""
-        scene, steps = self.scene, self._steps
+        steps = self._steps
         before = scene.frame_current
-        caches = [(owner, part, cache) for _, owner, part in found for cache in _point_caches(part)]
-        hair = [entry for entry in caches if _is_hair(entry[1])]
-        others = [cache for _, part, cache in caches if not _is_hair(part)]
-        nodes = list({owner: None for _, owner, part in found if _is(part, "NODES")})
-        fluids = [(owner, part) for _, owner, part in found if _is(part, "FLUID")]
+        points = [(owner, part, cache) for _, owner, part in found for cache in simulations.point_caches(part)]
+        hair = [entry for entry in points if _is_hair(entry[1])]
+        others = [cache for _, part, cache in points if not _is_hair(part)]
+        nodes = list({owner: None for _, owner, part in found if simulations.is_kind(part, "NODES")})
+        fluids = [(owner, part) for _, owner, part in found if simulations.is_kind(part, "FLUID")]
         if others:
             steps.plan(min(c.frame_start for c in others), max(c.frame_end for c in others))
         for _, _, cache in hair:
@@ -146,16 +160,10 @@ class Bake:
             self._call(bpy.ops.fluid.bake_all, {"scene": scene, "object": owner, "active_object": owner})
         if scene.frame_current != before:
             scene.frame_set(before)
-        left = simulations.unbaked(scene)
-        if left:
-            raise _unbaked(left, "Blender did not bake it")
 
     def _call(self, operator, context, **arguments):
         try:
-            if hasattr(bpy.context, "temp_override"):
-                with bpy.context.temp_override(**context):
-                    return operator(**arguments)
-            return operator({**bpy.context.copy(), **context}, **arguments)
+            return _overridden(operator, context, **arguments)
         except RuntimeError as error:
             raise errors.of_bake(error, self._tree) from error
 
@@ -184,7 +192,6 @@ class _Steps:
         """The next range of the plan."""
         if self._at is None:
             self._at = 0
-            self._all = sum(last - first + 1 for first, last in self._ranges)
         else:
             first, last = self._ranges[self._at]
             self._done += last - first + 1
@@ -199,7 +206,8 @@ class _Steps:
             return
         self._told = now
         done = self._done + frame - first
-        self._channel.send("progress", frame=frame, samples=[done, self._all], memory=peak_memory())
+        all_of_them = sum(last - first + 1 for first, last in self._ranges)
+        self._channel.send("progress", frame=frame, samples=[done, all_of_them], memory=peak_memory())
 
 
 @contextlib.contextmanager
@@ -213,6 +221,44 @@ def _heard(steps):
         _listeners.clear()
         if _on_frame in handlers:
             handlers.remove(_on_frame)
+
+
+def _overridden(operator, context, **arguments):
+    if hasattr(bpy.context, "temp_override"):
+        with bpy.context.temp_override(**context):
+            return operator(**arguments)
+    return operator({**bpy.context.copy(), **context}, **arguments)
+
+
+def _show_scene(scene):
+    """Operators work on the scene that the window shows."""
+    if bpy.context.window and bpy.context.window.scene != scene:
+        bpy.context.window.scene = scene
+
+
+def _free(scene, found):
+    """What counts as baked, and has lost its files, is not baked again before it is freed."""
+    for _, owner, part in found:
+        which = {"scene": scene}
+        if isinstance(owner, bpy.types.Object):
+            which.update(object=owner, active_object=owner)
+        for cache in simulations.point_caches(part):
+            if cache.is_baked and not caches.of_points(cache, owner, caches.Folders()).done:
+                _overridden(bpy.ops.ptcache.free_bake, {**which, "point_cache": cache})
+        if simulations.is_kind(part, "FLUID") and part.domain_settings.has_cache_baked_any:
+            _overridden(bpy.ops.fluid.free_all, which)
+
+
+@contextlib.contextmanager
+def _long_enough(scene, main):
+    """Nodes are baked for the range of their scene; what another scene draws of them shall reach as far as that."""
+    before = scene.frame_end
+    if scene != main and scene.frame_end < main.frame_end:
+        scene.frame_end = main.frame_end
+    try:
+        yield
+    finally:
+        scene.frame_end = before
 
 
 @contextlib.contextmanager
@@ -252,19 +298,8 @@ def _shown(scene, found):
             setattr(thing, field, before)
 
 
-def _point_caches(part):
-    if _is(part, "DYNAMIC_PAINT"):
-        return [surface.point_cache for surface in part.canvas_settings.canvas_surfaces]
-    cache = getattr(part, "point_cache", None)
-    return [cache] if cache else []
-
-
 def _is_hair(part):
     return isinstance(part, bpy.types.ParticleSystem) and part.settings.type == "HAIR"
-
-
-def _is(part, kind):
-    return isinstance(part, bpy.types.Modifier) and part.type == kind
 
 
 def _unbaked(found, why):

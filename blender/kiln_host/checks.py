@@ -4,7 +4,7 @@ import os
 
 import bpy
 
-from . import outputs, sequences, simulations as sims
+from . import caches, outputs, sequences, simulations as sims
 from .errors import Refusal, names
 
 FILE_SOURCES = {"FILE", "SEQUENCE", "TILED", "MOVIE"}
@@ -101,6 +101,61 @@ def simulations(session):
         "unbaked",
         f"not baked: {names(own)}; {still}; bake them in Blender and save, or go on all the same with --no-bake",
     )
+
+
+class Caches:
+    """The files of what is baked, looked at before each frame: Blender shows what it does not find standing still."""
+
+    def __init__(self, scene):
+        render = scene.render
+        self._time = render.frame_map_old / render.frame_map_new
+        self._blurred = render.use_motion_blur
+        self._baked = []
+        for name, owner, part, gone in sims.incomplete(scene):
+            named = f"{name} (from {owner.library.name})" if owner.library else name
+            gone = frozenset(gone) if gone is not None else None
+            points = [_plain(cache, owner) for cache in sims.point_caches(part)]
+            nodes = sims.node_folders(owner, part) if sims.is_kind(part, "NODES") else []
+            if gone is None or gone or nodes or any(points):
+                self._baked.append((named, gone, [files for files in points if files], nodes))
+
+    def check(self, session, frame):
+        at = int(frame * self._time)
+        shown = (at - 1, at, at + 1) if self._blurred else (at,)
+        lacking = [name for name, *files in self._baked if _lacks(*files, at, shown)]
+        if not lacking:
+            return
+        if session.policy["simulations"] == "as-they-are":
+            session.notice(f"rendered although frames of the bake are missing: {names(lacking)}")
+            return
+        raise Refusal(
+            "unbaked",
+            f"frame {frame} is not whole in the bake of {names(lacking)}: files are missing or damaged, and Blender would "
+            "show it standing still; put the files back, or bake again in Blender and save, or go on all the same with "
+            "--no-bake",
+        )
+
+
+def _plain(cache, owner):
+    """Where the files of a cache on disk lie."""
+    return caches.point_files(cache, owner) if cache.use_disk_cache or cache.use_external else None
+
+
+def _lacks(gone, points, nodes, at, shown):
+    if gone is None or not gone.isdisjoint(shown):
+        return True
+    for folder, pattern in points:
+        found = {int(match[1]): name for name in _listed(folder) if (match := pattern.fullmatch(name))}
+        if any(frame in found and not caches.is_whole(os.path.join(folder, found[frame])) for frame in shown):
+            return True
+    return not all(caches.nodes_whole(folder, at) for folder in nodes)
+
+
+def _listed(folder):
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def _settle(session, missing):

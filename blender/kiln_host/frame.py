@@ -40,6 +40,7 @@ class FrameRenderer:
         session = self._session
         before = len(session.notices)
         checks.shown_files(session, self._sequences, frame)
+        self._caches.check(session, frame)
         session.reuse.refresh()
         self._frame = frame
         try:
@@ -82,6 +83,7 @@ class FrameRenderer:
     def _prepare(self):
         """After every opening of the file."""
         self._sequences = sequences.Sequences(self._session.scene)
+        self._caches = checks.Caches(self._session.scene)
         self._one_frame = OneFrame(self._session.scene)
         handlers = bpy.app.handlers
         if _on_stats not in handlers.render_stats:

@@ -5,6 +5,8 @@ import os
 
 import bpy
 
+from . import animated, caches
+
 
 def unbaked(scene):
     """Names of what has no bake. Particles in free fall are right without one and are not named."""
@@ -12,37 +14,128 @@ def unbaked(scene):
 
 
 def standing(scene):
-    """Name, owner, and the modifier, particle system or rigid body world, of each simulation without a bake."""
+    """Name, owner, and the modifier, particle system or rigid body world, of each simulation without a bake that the
+    picture of a scene depends on."""
+    told = set()
+    for one in drawn(scene):
+        for entry in standing_in(one):
+            if entry not in told:
+                told.add(entry)
+                yield entry
+
+
+def standing_in(scene):
+    """The same of one scene alone, without the scenes that it draws."""
+    for name, owner, part, bake in _needed_simulations(scene):
+        if not bake.done:
+            yield name, owner, part
+
+
+def incomplete(scene):
+    """Name, owner and part of what is baked, and the frames of the scene that its files lack. None where these are
+    not known: another scene may be seen at another time."""
+    told = set()
+    for one, same_time in drawn(scene).items():
+        for name, owner, part, bake in _needed_simulations(one):
+            if bake.done and (name, owner, part) not in told:
+                told.add((name, owner, part))
+                yield name, owner, part, (bake.missing if same_time or not bake.missing else None)
+
+
+def drawn(scene):
+    """The scene and those that its picture is made of: behind it, by its compositor, by strips of its sequencer. True
+    for those that are seen at the scene's own time."""
+    found, todo = {}, [(scene, True)]
+    while todo:
+        one, same_time = todo.pop()
+        same_time = same_time and found.get(one, True)
+        if one is None or found.get(one) == same_time:
+            continue
+        found[one] = same_time
+        todo.append((one.background_set, same_time))
+        todo.extend((other, same_time) for other in _composited(one))
+        keyed = animated.ends(one, "sequence_editor.", ".mute")
+        strips = (strip for strip in _strips(one) if strip.type == "SCENE" and (keyed or not strip.mute))
+        todo.extend((strip.scene, False) for strip in strips)
+    return found
+
+
+def _composited(scene):
+    """Scenes whose render layers the compositor takes."""
+    tree = getattr(scene, "compositing_node_group", None) or getattr(scene, "node_tree", None)
+    old = not hasattr(scene, "compositing_node_group")
+    on = scene.use_nodes or animated.is_animated(scene, "use_nodes") if old else True
+    todo, seen = [tree] if on and scene.render.use_compositing else [], set()
+    while todo:
+        tree = todo.pop()
+        if tree is None or tree in seen:
+            continue
+        seen.add(tree)
+        keyed = animated.ends(tree, "nodes[", "].mute")
+        for node in tree.nodes:
+            if node.mute and not keyed:
+                continue
+            if node.bl_idname == "CompositorNodeRLayers":
+                yield node.scene
+            todo.append(getattr(node, "node_tree", None))
+
+
+def _strips(scene):
+    editor = scene.sequence_editor
+    if not editor or not scene.render.use_sequencer:
+        return ()
+    return editor.strips_all if hasattr(editor, "strips_all") else editor.sequences_all
+
+
+def _needed_simulations(scene):
+    """Name, owner, part and bake of all simulations of one scene that its picture depends on."""
+    folders = caches.Folders()
     world = scene.rigidbody_world
-    if world and world.enabled and world.collection and not _baked(world.point_cache):
+    enabled = world and (world.enabled or animated.is_animated(scene, "rigidbody_world.enabled"))
+    if enabled and world.collection:
+        bake = caches.of_points(world.point_cache, scene, folders)
         for thing in world.collection.objects:
-            body = thing.rigid_body
-            if body and body.type == "ACTIVE" and body.enabled and not body.kinematic:
+            if _moves(thing):
                 # The cache is the scene's.
-                yield f"rigid body {thing.name}", scene, world
+                yield f"rigid body {thing.name}", scene, world, bake
     shown = dict.fromkeys(rendered(scene))
     for thing in shown:
-        yield from _of_object(thing)
+        yield from _of_object(thing, folders)
     # What does not render may move what does.
-    others = {thing: found for thing in bpy.data.objects if thing not in shown and (found := list(_of_object(thing)))}
+    others = {
+        thing: found
+        for thing in bpy.data.objects
+        if thing not in shown and (found := list(_of_object(thing, folders)))
+    }
     if others:
         for thing in needed(scene, shown):
             yield from others.pop(thing, ())
 
 
-def _of_object(thing):
+def _moves(thing):
+    """Whether a rigid body is moved by others in any frame."""
+    body = thing.rigid_body
+    if not body or body.type != "ACTIVE":
+        return False
+    on = body.enabled or animated.is_animated(thing, "rigid_body.enabled")
+    return on and (not body.kinematic or animated.is_animated(thing, "rigid_body.kinematic"))
+
+
+def _of_object(thing, folders):
     for modifier in thing.modifiers:
-        if modifier.show_render and _modifier_unbaked(thing, modifier):
+        bake = _of_modifier(thing, modifier, folders)
+        if bake and (modifier.show_render or animated.ends(thing, "modifiers[", "].show_render")):
             kind = modifier.type.lower().replace("_", " ")
             kind = "simulation nodes" if kind == "nodes" else kind
-            yield f"{kind} of {thing.name}", thing, modifier
+            yield f"{kind} of {thing.name}", thing, modifier, bake
     for system in thing.particle_systems:
-        if _baked(system.point_cache):
-            continue
-        if system.settings.type == "HAIR" and system.use_hair_dynamics:
-            yield f"hair dynamics of {thing.name}", thing, system
-        if system.settings.type == "EMITTER" and _wanders(system.settings):
-            yield f"particles of {thing.name}", thing, system
+        cache, settings = system.point_cache, system.settings
+        if settings.type == "HAIR":
+            if system.use_hair_dynamics or animated.ends(thing, "particle_systems[", "].use_hair_dynamics"):
+                yield f"hair dynamics of {thing.name}", thing, system, caches.of_points(cache, thing, folders)
+        elif settings.type == "EMITTER" and _wanders(settings):
+            bake = caches.of_points(cache, thing, folders, max(cache.frame_step, 1))
+            yield f"particles of {thing.name}", thing, system, bake
 
 
 def _wanders(settings):
@@ -50,14 +143,17 @@ def _wanders(settings):
     exact for what falls freely alone."""
     if settings.physics_type != "NEWTON":
         return settings.physics_type in ("BOIDS", "FLUID")
-    free = settings.integrator in ("MIDPOINT", "RK4")
-    braked = settings.brownian_factor or settings.drag_factor or settings.damping
-    return not free or bool(braked) or any(map(_pushes, bpy.data.objects))
+    keyed = animated.paths(settings)
+    free = settings.integrator in ("MIDPOINT", "RK4") and "integrator" not in keyed
+    brakes = ("brownian_factor", "drag_factor", "damping")
+    braked = any(getattr(settings, name) or name in keyed for name in brakes)
+    return not free or braked or any(map(_pushes, bpy.data.objects))
 
 
 def _pushes(thing):
     field = thing.field
-    return bool(field and field.type != "NONE") or any(one.type == "COLLISION" for one in thing.modifiers)
+    pushes = field and (field.type != "NONE" or animated.is_animated(thing, "field.type"))
+    return bool(pushes) or any(one.type == "COLLISION" for one in thing.modifiers)
 
 
 def rendered(scene):
@@ -65,7 +161,7 @@ def rendered(scene):
     todo, seen = [scene.objects], set()
     while todo:
         for thing in todo.pop():
-            if thing.hide_render or thing in seen:
+            if thing in seen or _is_hidden(thing):
                 continue
             seen.add(thing)
             yield thing
@@ -75,9 +171,17 @@ def rendered(scene):
                 todo.append(stands_for.all_objects)
 
 
+def _is_hidden(thing):
+    """In every frame."""
+    return thing.hide_render and not animated.is_animated(thing, "hide_render")
+
+
 def instanced(thing):
-    """The collection that an empty shows in its place."""
-    return thing.instance_collection if thing.instance_type == "COLLECTION" else None
+    """The collection that an empty shows in its place, in any frame."""
+    shown = thing.instance_collection
+    if shown and (thing.instance_type == "COLLECTION" or animated.is_animated(thing, "instance_type")):
+        return shown
+    return None
 
 
 def needed(scene, shown):
@@ -96,7 +200,7 @@ def needed(scene, shown):
         todo.extend(uses.get(one, set()) - _no_need(one))
         stands_for = instanced(one) if isinstance(one, bpy.types.Object) else None
         if stands_for:
-            todo.extend(thing for thing in stands_for.all_objects if not thing.hide_render)
+            todo.extend(thing for thing in stands_for.all_objects if not _is_hidden(thing))
 
 
 def _looks_at(scene, used):
@@ -122,6 +226,17 @@ def _no_need(one):
     return ignored
 
 
+def point_caches(part):
+    if is_kind(part, "DYNAMIC_PAINT"):
+        return [one.point_cache for one in part.canvas_settings.canvas_surfaces if one.surface_format == "VERTEX"]
+    cache = getattr(part, "point_cache", None)
+    return [cache] if cache else []
+
+
+def is_kind(part, kind):
+    return isinstance(part, bpy.types.Modifier) and part.type == kind
+
+
 def by_owner(found):
     """What stands still, by name, and what of it only another file can bake."""
     own = [name for name, owner, _ in found if not owner.library]
@@ -129,32 +244,45 @@ def by_owner(found):
     return own, linked
 
 
-def _baked(cache):
-    return cache.is_baked or cache.use_external
-
-
-def _modifier_unbaked(thing, modifier):
+def _of_modifier(thing, modifier, folders):
+    """None for what does not simulate."""
     kind = modifier.type
     if kind in ("CLOTH", "SOFT_BODY"):
-        return not _baked(modifier.point_cache)
+        return caches.of_points(modifier.point_cache, thing, folders)
     if kind == "DYNAMIC_PAINT":
-        canvas = modifier.canvas_settings
-        surfaces = canvas.canvas_surfaces if canvas else ()
-        return any(s.is_active and s.surface_format == "VERTEX" and not _baked(s.point_cache) for s in surfaces)
+        return _of_paint(thing, modifier, folders)
     if kind == "FLUID" and modifier.fluid_type == "DOMAIN":
-        domain = modifier.domain_settings
-        return not (domain.has_cache_baked_data or domain.has_cache_baked_any)
+        return caches.of_fluid(modifier.domain_settings, thing, folders)
     if kind == "NODES" and modifier.node_group and _simulates(modifier.node_group, set()):
-        return not _nodes_baked(thing, modifier)
-    return False
+        return _of_nodes(thing, modifier, folders)
+    return None
+
+
+def _of_paint(thing, modifier, folders):
+    canvas = modifier.canvas_settings
+    keyed = animated.ends(thing, "modifiers[", "].is_active")
+    surfaces = [one for one in canvas.canvas_surfaces if one.is_active or keyed] if canvas else ()
+    return _all(
+        [caches.of_points(one.point_cache, thing, folders) for one in surfaces if one.surface_format == "VERTEX"]
+    )
+
+
+def _all(bakes):
+    """Several as one: baked where each is, and what any of them lacks."""
+    if not bakes:
+        return None
+    gone = sorted({frame for bake in bakes for frame in bake.missing})
+    return caches.Bake(all(bake.done for bake in bakes), tuple(gone))
 
 
 def _simulates(tree, seen):
     if tree is None or tree.name in seen:
         return False
     seen.add(tree.name)
+    # Up to Blender 4.x whether a node is muted can be animated.
+    keyed = animated.ends(tree, "nodes[", "].mute")
     return any(
-        not node.mute
+        (keyed or not node.mute)
         and (
             node.bl_idname == "GeometryNodeSimulationOutput"
             or (node.bl_idname == "GeometryNodeGroup" and _simulates(node.node_tree, seen))
@@ -163,29 +291,40 @@ def _simulates(tree, seen):
     )
 
 
-def _nodes_baked(thing, modifier):
+def _of_nodes(thing, modifier, folders):
     if not hasattr(modifier, "bakes"):  # 3.6 and 4.0: one folder for the modifier
-        return _has_files(modifier.simulation_bake_directory, thing)
+        return _in_folder(modifier.simulation_bake_directory, thing, folders)
     simulating = [
         bake for bake in modifier.bakes if bake.node and bake.node.bl_idname == "GeometryNodeSimulationOutput"
     ]
     # A zone inside a group names no node here; then all bakes count.
-    return all(_bake_there(thing, modifier, bake) for bake in simulating or modifier.bakes)
+    bakes = [_of_zone(thing, modifier, bake, folders) for bake in simulating or modifier.bakes]
+    return _all(bakes) or caches.BAKED
 
 
-def _bake_there(thing, modifier, bake):
+def _of_zone(thing, modifier, bake, folders):
     if _holds_packed(bake):
-        return True
+        return caches.BAKED
+    return _in_folder(_zone_folder(modifier, bake), thing, folders)
+
+
+def _zone_folder(modifier, bake):
     if bake.use_custom_path:
-        return _has_files(bake.directory, thing)
-    return _has_files(os.path.join(modifier.bake_directory, str(bake.bake_id)), thing) if modifier.bake_directory else False
+        return bake.directory
+    return os.path.join(modifier.bake_directory, str(bake.bake_id)) if modifier.bake_directory else ""
 
 
-def _has_files(folder, thing):
-    if not folder:
-        return False
-    path = bpy.path.abspath(folder, library=thing.library)
-    return os.path.isdir(os.path.join(path, "meta")) and bool(os.listdir(os.path.join(path, "meta")))
+def node_folders(thing, modifier):
+    """Folders in which the bakes of a modifier lie."""
+    if not hasattr(modifier, "bakes"):
+        named = [modifier.simulation_bake_directory]
+    else:
+        named = [_zone_folder(modifier, bake) for bake in modifier.bakes if not _holds_packed(bake)]
+    return [bpy.path.abspath(folder, library=thing.library) for folder in named if folder]
+
+
+def _in_folder(folder, thing, folders):
+    return caches.of_nodes(bpy.path.abspath(folder, library=thing.library), folders) if folder else caches.NOT_BAKED
 
 
 class _NodesModifierBake(ctypes.Structure):

@@ -3,7 +3,7 @@
 Run inside Blender, or by a Python with the bpy wheel: ... truth.py -- FOLDER KILN_HOST
 """
 
-import importlib.util
+import importlib
 import json
 import os
 import sys
@@ -503,10 +503,8 @@ MAKERS = [settings_plain, settings_packed, views_plain, linked, physics_unbaked,
 
 def host_module():
     """The worker's own judgement of simulations."""
-    spec = importlib.util.spec_from_file_location("simulations", os.path.join(kiln_host, "simulations.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, os.path.dirname(os.path.realpath(kiln_host)))
+    return importlib.import_module("kiln_host.simulations")
 
 
 def main():

@@ -14,10 +14,12 @@ macro_rules! sources {
 const SOURCES: &[(&str, &str)] = sources![
     "__init__.py",
     "addons.py",
+    "animated.py",
     "artist.py",
     "bake.py",
     "boot.py",
     "bytecode.py",
+    "caches.py",
     "channel.py",
     "checks.py",
     "colors.py",

@@ -1,4 +1,5 @@
-"""The scenes of bake.rs, and a person who steps through them: `bakes.py build FOLDER`, `bakes.py step FOLDER OUT`."""
+"""The scenes of bake.rs, and a person who steps through them: `bakes.py build FOLDER [NAME...]`, `bakes.py step FOLDER
+OUT [NAME...]`."""
 
 import os
 import sys
@@ -366,8 +367,15 @@ if not MODULE:
     BUILT.append(liquid)
 
 
-def build(target):
-    for make in BUILT:
+def chosen(names):
+    import bakes_seldom
+
+    every = BUILT + bakes_seldom.BUILT
+    return [make for make in every if make.__name__ in names] if names else BUILT
+
+
+def build(target, *names):
+    for make in chosen(names):
         folder = os.path.join(target, make.__name__)
         os.makedirs(folder)
         make(folder)
@@ -383,9 +391,11 @@ def press_bake(thing):
         bpy.ops.ptcache.bake(bake=True)
 
 
-def step(source, out):
+def step(source, out, *names):
     """Renders the frames that are looked at on the way through all of them."""
-    for make in BUILT:
+    import bakes_seldom
+
+    for make in chosen(names):
         name = make.__name__
         if name in ("linked", "library", "still", "long"):
             continue
@@ -393,6 +403,7 @@ def step(source, out):
         scene = bpy.context.scene
         if name == "hair":
             press_bake(bpy.data.objects["Plane.001"])
+        bakes_seldom.by_hand(name, scene)
         for thing in scene.objects:
             # Who steps through a simulation looks at it.
             thing.hide_viewport = False
@@ -403,14 +414,20 @@ def step(source, out):
                 bpy.ops.render.render(write_still=True)
 
 
-try:
-    verb, *rest = sys.argv[sys.argv.index("--") + 1 :]
-    {"build": build, "step": step}[verb](*rest)
-    sys.stdout.flush()
-    os._exit(0)
-except BaseException:
-    import traceback
+def main():
+    try:
+        sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+        verb, *rest = sys.argv[sys.argv.index("--") + 1 :]
+        {"build": build, "step": step}[verb](*rest)
+        sys.stdout.flush()
+        os._exit(0)
+    except BaseException:
+        import traceback
 
-    traceback.print_exc()
-    sys.stderr.flush()
-    os._exit(1)
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
