@@ -77,15 +77,15 @@ fn frames_of_a_falling_cube_are_those_of_stepping_through() {
     assert_ne!(picture(&frame("still", 8)), picture(&frame("by-hand", 8)));
 }
 
-/// Runs the script that writes the scenes of the host's own tests, and steps through them.
-fn made(blender: &Blender, home: &Home, verb: &str, folders: &[&Path]) {
+/// Runs the script that writes these scenes of the host's own tests, and steps through them.
+fn made(blender: &Blender, home: &Home, verb: &str, folders: &[&Path], names: &[&str]) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../host/tests/host/bakes.py");
     let mut command = Command::new(blender.program());
     if matches!(blender, Blender::Executable(_)) {
         command.args(["--background", "--factory-startup", "--python"]);
     }
-    let output =
-        command.arg(script).args(["--", verb]).args(folders).current_dir(home.work()).output().unwrap();
+    command.arg(script).args(["--", verb]).args(folders).args(names);
+    let output = command.current_dir(home.work()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -93,7 +93,8 @@ fn made(blender: &Blender, home: &Home, verb: &str, folders: &[&Path]) {
 fn what_a_library_simulates_is_refused_before_anything_is_sent_and_so_is_what_must_be_baked() {
     let home = Home::new();
     let scenes = home.work().join("scenes");
-    made(&Blender::Executable(blender()), &home, "build", &[&scenes]);
+    let names = ["linked", "library", "crowd", "holes"];
+    made(&Blender::Executable(blender()), &home, "build", &[&scenes], &names);
     for name in ["linked", "library"] {
         let blend = format!("scenes/{name}/{name}.blend");
         let said = home.run(&["render", &blend, "--local", "--frames", "2", "--out", "out"]);
@@ -110,6 +111,14 @@ fn what_a_library_simulates_is_refused_before_anything_is_sent_and_so_is_what_mu
     let said = home.run(&["render", blend, "--local", "--only-baked", "--frames", "2", "--out", "out"]);
     said.refused(2, &["cloth of Sheet is not baked", "bake in Blender", "--no-bake"]);
     assert!(!home.work().join("out").exists() && home.leftovers().is_empty(), "nothing has begun");
+    // Frames that a bake has lost are asked for, and others.
+    let holes =
+        |frames| ["render", "scenes/holes/holes.blend", "--local", "--out", "whole", "--frames", frames];
+    home.run(&holes("5-8")).refused(2, &["cloth of Sheet lacks frames 7", "--no-bake"]);
+    let inspected = home.run(&["inspect", "scenes/holes/holes.blend"]);
+    assert!(inspected.out.contains("cloth of Sheet is baked, but lacks frames 7"), "{}", inspected.out);
+    let said = home.run(&holes("6,8"));
+    assert_eq!(said.code, 0, "{}", said.err);
     let still =
         ["render", "scenes/library/library.blend", "--local", "--no-bake", "--frames", "2", "--out", "out"];
     let said = home.run(&still);
@@ -121,9 +130,10 @@ fn what_a_library_simulates_is_refused_before_anything_is_sent_and_so_is_what_mu
     );
 }
 
-/// Of empties' collections, of overrides, what moves others and what shows by others alone, and rigid bodies of which
-/// one is a library's.
-const WITH_THE_WHEEL: [&str; 6] = ["cloth", "crowd", "costume", "puppet", "swarm", "carried"];
+/// Of empties' collections, of overrides, what moves others and what shows by others alone, rigid bodies of which one is
+/// a library's; what the saved frame does not show, what other scenes hold, and what lost its bake.
+const WITH_THE_WHEEL: [&str; 10] =
+    ["cloth", "crowd", "costume", "puppet", "swarm", "carried", "keyed", "backdrop", "composited", "lost"];
 
 #[test]
 fn the_bpy_wheel_bakes_what_shows_and_what_moves_it() {
@@ -134,7 +144,7 @@ fn the_bpy_wheel_bakes_what_shows_and_what_moves_it() {
     let (home, program) = (Home::new(), python.to_str().unwrap().to_owned());
     let (scenes, stepped) = (home.work().join("scenes"), home.work().join("stepped"));
     let wheel = Blender::Module(python);
-    made(&wheel, &home, "build", &[&scenes]);
+    made(&wheel, &home, "build", &[&scenes], &WITH_THE_WHEEL);
     let with = ["--local", "--blender", &program, "--blender-version", "5.0"];
     for name in WITH_THE_WHEEL {
         let (blend, out) = (format!("scenes/{name}/{name}.blend"), format!("out_{name}"));
@@ -143,7 +153,7 @@ fn the_bpy_wheel_bakes_what_shows_and_what_moves_it() {
         assert!(said.err.contains("simulations baked in 0:"), "{}", said.err);
     }
     std::fs::create_dir(&stepped).unwrap();
-    made(&wheel, &home, "step", &[&scenes, &stepped]);
+    made(&wheel, &home, "step", &[&scenes, &stepped], &WITH_THE_WHEEL);
     for name in WITH_THE_WHEEL {
         for frame in [3, 10] {
             let ours = home.work().join(format!("out_{name}/frames/shot_{frame:04}.png"));
@@ -159,7 +169,7 @@ fn a_bake_that_no_blender_of_the_farm_can_do_says_why_and_leaves_no_frame() {
         return;
     };
     let (home, program) = (Home::new(), python.to_str().unwrap().to_owned());
-    made(&Blender::Executable(blender()), &home, "build", &[&home.work().join("scenes")]);
+    made(&Blender::Executable(blender()), &home, "build", &[&home.work().join("scenes")], &["liquid"]);
     let with = ["--local", "--blender", &program, "--blender-version", "5.0"];
     let blend = ["render", "scenes/liquid/liquid.blend", "--frames", "3,7", "--out", "out"];
     let said = home.run(&[&blend[..], &with[..]].concat());

@@ -9,6 +9,7 @@ use std::{
 use kiln_types::RelPath;
 
 use crate::{
+    caches::{Beside, List},
     dependencies::MAX_LIBRARIES,
     external::ExternalKind,
     fault::BlendFault,
@@ -29,8 +30,8 @@ pub trait Bundled {
     /// `None` where nothing is there, or nothing that can be read here.
     fn open(&self, place: &RelPath) -> Option<Self::File>;
 
-    /// Whether geometry nodes have baked into the folder.
-    fn holds_bake(&self, folder: &RelPath) -> bool;
+    /// Names of the files of a folder that hold anything.
+    fn files_in(&self, folder: &RelPath) -> Vec<String>;
 
     /// Where that lies which names of this meaning stand for ([`crate::Layout::remap`]).
     fn remapped(&self, meaning: &str) -> Option<&RelPath>;
@@ -116,9 +117,16 @@ impl<B: Bundled> Around<'_, B> {
         last: &mut LastSchema,
         depth: Depth,
     ) -> Result<(Inspection, Follow), BlendFault> {
-        let has_bake =
-            |name: &[u8]| self.place(place, name).is_some_and(|folder| self.bundle.holds_bake(&folder));
-        inspect_bytes(&mut file, limits, &has_bake, last, depth)
+        let list: &List<'_> = &|name, below| {
+            let folder = self.place(place, name).and_then(|folder| match below {
+                "" => Some(folder),
+                below => RelPath::new(&format!("{folder}{below}")).ok(),
+            });
+            let names = folder.map(|folder| self.bundle.files_in(&folder)).unwrap_or_default();
+            names.into_iter().map(String::into_bytes).collect()
+        };
+        let stem = place.file_name().strip_suffix(".blend").unwrap_or(place.file_name());
+        inspect_bytes(&mut file, limits, &Beside::new(stem.as_bytes(), list), last, depth)
     }
 
     /// Where the bundle holds what a name in this file stands for, unless that is outside.
@@ -164,8 +172,8 @@ mod tests {
             None
         }
 
-        fn holds_bake(&self, _: &RelPath) -> bool {
-            false
+        fn files_in(&self, _: &RelPath) -> Vec<String> {
+            Vec::new()
         }
 
         fn remapped(&self, meaning: &str) -> Option<&RelPath> {

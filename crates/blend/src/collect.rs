@@ -5,14 +5,16 @@ use std::rc::Rc;
 use foldhash::{HashMap, HashSet};
 
 use crate::{
+    animation::Animation,
     dna::{Dna, View},
     external::{ExternalFile, ExternalKind, RULES, Rule},
     fault::BlendFault,
     file::{Head, Walker},
     parts::{Kept, Parts},
+    reach::Mutable,
     scene,
     shown::{self, Shown},
-    simulations::Simulations,
+    simulations::{Simulations, flag},
     spot::{Field, NameBlock, Spot},
     stream::Limits,
     ties::{Depth, OF_MEMBERS, Ties},
@@ -81,6 +83,8 @@ mod uses {
     pub const RULES: u8 = 32;
     /// It tells who shows an image sequence.
     pub const SHOWN: u8 = 64;
+    /// It is part of an animation.
+    pub const ANIMATION: u8 = 128;
 }
 
 const PARTS: &[(u8, &[&str])] = &[
@@ -99,12 +103,16 @@ const PARTS: &[(u8, &[&str])] = &[
             "RigidBodyWorld",
             "RigidBodyWorld_Shared",
             "PointCache",
+            "PTCacheMem",
+            "bNodeTree",
+            "bNode",
         ],
     ),
     (
         uses::OBJECT,
         &[
             "PointCache",
+            "PTCacheMem",
             "SoftBody",
             "SoftBody_Shared",
             "DynamicPaintCanvasSettings",
@@ -121,7 +129,11 @@ const PARTS: &[(u8, &[&str])] = &[
     (uses::TREE, &["bNode", "bNestedNodeRef"]),
     (uses::SEQUENCER, &["Sequence", "Strip", "StripElem"]),
     (uses::SHOWN, &shown::STRUCTS),
+    (uses::ANIMATION, &Animation::STRUCTS),
 ];
+
+/// Parts of scenes that are done with once the scene is read.
+const DONE_WITH: [&[u8]; 3] = [b"PTCacheMem", b"bNodeTree", b"bNode"];
 
 /// What every struct of the file is of use for.
 fn table(dna: &Dna, by_name: &HashMap<&[u8], usize>, rules: &HashMap<usize, Vec<&'static Rule>>) -> Vec<u8> {
@@ -156,6 +168,11 @@ struct Current {
     cost: usize,
     /// `None` where they are not asked for.
     ties: Option<Ties>,
+    /// `None` where it decides on nothing.
+    animation: Option<(u64, Animation)>,
+    is_action: bool,
+    /// Scenes of the strips of a scene's sequencer.
+    strip_scenes: Vec<Mutable>,
 }
 
 struct Collector<'a> {
@@ -297,9 +314,13 @@ impl<'a> Collector<'a> {
         self.current.name.extend_from_slice(id.and_then(|id| id.bytes("name")).unwrap_or_default());
         let view = self.dna.view(head.sdna, bytes);
         self.out.shown.datablock(head.code, head.old, &self.current.name, &view);
-        if part == uses::TREE && view.bytes("idname") != Some(b"GeometryNodeTree") {
+        let is_read = [&b"GeometryNodeTree"[..], b"CompositorNodeTree"];
+        if part == uses::TREE && !view.bytes("idname").is_some_and(|name| is_read.contains(&name)) {
             part = 0;
         }
+        let animates = matches!(&head.code, b"OB\0\0" | b"SC\0\0" | b"AC\0\0" | b"PA\0\0" | b"NT\0\0");
+        self.current.animation = animates.then(|| (head.old, Animation::default()));
+        self.current.is_action = &head.code == b"AC\0\0";
         let is_camera = is_object && view.int("type") == Some(CAMERA);
         // A scene may look through any object. Scenes come before objects.
         let is_looked_through = is_object && self.looked_through.contains(&head.old);
@@ -357,13 +378,23 @@ impl<'a> Collector<'a> {
             let data = Field { at: head.data, len };
             return self.named(kind, text, Spot::Block(NameBlock { head: head.at, data, counts }));
         }
-        if self.out.shown.takes_path(head.old) {
+        let animation = self.current.animation.as_mut().map(|(_, animation)| animation);
+        let animation = animation.and_then(|animation| animation.awaits(head.old).then_some(animation));
+        let shown = self.out.shown.takes_path(head.old).then_some(&mut self.out.shown);
+        if animation.is_some() || shown.is_some() {
+            // No path of interest is longer.
             let path = walker.payload(4096)?;
-            self.out.shown.path(head.old, path);
+            if let Some(animation) = animation {
+                animation.path(path);
+            }
+            if let Some(shown) = shown {
+                shown.path(head.old, path);
+            }
             return Ok(());
         }
         let uses = self.schema.uses.get(head.sdna).copied().unwrap_or(0);
-        let mut wanted = uses & (self.current.part | uses::RULES | uses::SHOWN);
+        let animates = if self.current.animation.is_some() { uses::ANIMATION } else { 0 };
+        let mut wanted = uses & (self.current.part | uses::RULES | uses::SHOWN | animates);
         if wanted & uses::SHOWN != 0 && !self.out.shown.wants(self.dna.name(head.sdna)) {
             wanted &= !uses::SHOWN;
         }
@@ -386,6 +417,14 @@ impl<'a> Collector<'a> {
         if let Some(ties) = self.current.ties.as_mut().filter(|_| !pointers.is_empty()) {
             bytes.chunks(size).for_each(|one| ties.follow(&self.dna.view(head.sdna, one), &pointers));
             if ties.cost() > self.budget {
+                return Err(BlendFault::TooMany("settings of scenes"));
+            }
+        }
+        if wanted & uses::ANIMATION != 0
+            && let Some((_, animation)) = &mut self.current.animation
+        {
+            bytes.chunks(size).for_each(|one| animation.read(self.dna.view(head.sdna, one)));
+            if animation.cost() > self.budget {
                 return Err(BlendFault::TooMany("settings of scenes"));
             }
         }
@@ -417,6 +456,8 @@ impl<'a> Collector<'a> {
     }
 
     fn sequencer(&mut self, head: &Head, walker: &mut Walker<'_>, size: usize) -> Result<(), BlendFault> {
+        const STRIP_OF_SCENE: i64 = 2;
+        const MUTED: u32 = 5;
         let index = Some(head.sdna);
         if index == self.schema.kinds.element {
             let count = head.len / size as u64;
@@ -439,6 +480,10 @@ impl<'a> Collector<'a> {
                 self.strip_types.insert(data, kind);
             }
             self.out.shown.strip(&view);
+            if let (Some(scene), Some(STRIP_OF_SCENE)) = (view.pointer("scene"), view.int("type")) {
+                self.keep(16)?;
+                self.current.strip_scenes.push(Mutable { old: scene, muted: flag(view, "flag", MUTED) });
+            }
         } else if let (Some(folder), Some(place), Some(elements)) =
             (view.bytes("dir"), view.place("dir"), view.pointer("stripdata"))
         {
@@ -455,11 +500,12 @@ impl<'a> Collector<'a> {
         let shown = self.out.shown.flush();
         self.take(shown)?;
         self.pending.clear();
+        self.flush_animation()?;
         let mut ties = self.current.ties.take().unwrap_or_default();
         let Some(block) = self.current.block.take() else { return self.flush_ties(ties) };
-        let Current { part, mut parts, cost, .. } = std::mem::take(&mut self.current);
+        let Current { part, mut parts, cost, strip_scenes, .. } = std::mem::take(&mut self.current);
         if part == uses::SCENE {
-            return self.flush_scene(block, parts, ties);
+            return self.flush_scene(block, parts, ties, strip_scenes);
         }
         let simulations = &mut self.out.simulations;
         let stays = match part {
@@ -476,20 +522,40 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
+    fn flush_animation(&mut self) -> Result<(), BlendFault> {
+        let Some((old, animation)) = self.current.animation.take() else { return Ok(()) };
+        let reach = &mut self.out.simulations.reach;
+        let cost = if self.current.is_action {
+            reach.action(old, animation.bits)
+        } else {
+            reach.animation(old, animation)
+        };
+        self.take(cost)
+    }
+
     fn flush_ties(&mut self, mut ties: Ties) -> Result<(), BlendFault> {
         ties.uses.append(&mut ties.driven_by);
         let cost = self.out.simulations.reach.uses(ties.old, ties.uses);
         self.take(cost)
     }
 
-    fn flush_scene(&mut self, block: Kept, mut parts: Vec<Kept>, ties: Ties) -> Result<(), BlendFault> {
+    fn flush_scene(
+        &mut self,
+        block: Kept,
+        mut parts: Vec<Kept>,
+        ties: Ties,
+        strips: Vec<Mutable>,
+    ) -> Result<(), BlendFault> {
         let known = Parts::new(self.dna, &parts);
         let scene = self.dna.view(block.sdna, &block.bytes);
-        let stays = self.out.simulations.scene(&known, scene, ties);
+        let stays = self.out.simulations.scene(&known, (block.old, scene), ties, strips);
         self.looked_through.extend(scene::cameras(&known, scene));
         self.keep(stays)?;
         let before = parts.iter().map(|part| part.bytes.len() + 64).sum::<usize>();
-        parts.retain(|part| !OF_MEMBERS.contains(&self.dna.name(part.sdna)));
+        parts.retain(|part| {
+            let name = self.dna.name(part.sdna);
+            !OF_MEMBERS.contains(&name) && !DONE_WITH.contains(&name)
+        });
         let after = parts.iter().map(|part| part.bytes.len() + 64).sum::<usize>();
         self.budget += before - after;
         self.out.scenes.push(RawScene { block, parts });

@@ -6,10 +6,11 @@ use std::{
     rc::Rc,
 };
 
-use kiln_types::BlenderVersion;
+use kiln_types::{BlenderVersion, FrameSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    caches::{Beside, List},
     collect::{Collected, Schema, collect},
     external::ExternalFile,
     fault::{BlendError, BlendFault},
@@ -50,17 +51,25 @@ impl Inspection {
             .filter(move |one| one.needs_bake && one.scenes.iter().any(|name| name == scene))
     }
 
+    /// What is baked and shows in the scene, and lacks what one of these frames shows.
+    pub fn incomplete(&self, scene: &str, frames: &FrameSet) -> impl Iterator<Item = &Simulation> {
+        self.simulations.iter().filter(move |one| {
+            let shows = || one.scenes.iter().any(|name| name == scene);
+            !one.missing_frames.is_empty() && shows() && frames.iter().any(|frame| one.lacks(frame))
+        })
+    }
+
     pub fn active(&self) -> Option<&SceneInfo> {
         let name = self.active_scene.as_ref()?;
         self.scenes.iter().find(|scene| scene.name == *name)
     }
 }
 
-/// `has_bake` tells whether a folder, by its name in the file, holds a bake of geometry nodes.
+/// `beside` tells what lies beside the file: the frames of its simulations.
 pub(crate) fn inspect_bytes(
     bytes: &mut dyn Bytes,
     limits: &Limits,
-    has_bake: &dyn Fn(&[u8]) -> bool,
+    beside: &Beside<'_>,
     last: &mut LastSchema,
     depth: Depth,
 ) -> Result<(Inspection, Follow), BlendFault> {
@@ -78,7 +87,7 @@ pub(crate) fn inspect_bytes(
     let walker = Walker::new(stream)?;
     let peek = walker.peek;
     let Walked { mut walker, schema, mut collected } = walk(walker, limits, last, depth)?;
-    if depth == Depth::Members && collected.simulations.may_move_others(has_bake) {
+    if depth == Depth::Members && collected.simulations.may_move_others(beside) {
         walker = walker.restart(limits)?;
         // Every datablock has its place in it then, not those alone that simulate.
         let more = Limits { memory: limits.memory.saturating_mul(4), ..*limits };
@@ -101,9 +110,9 @@ pub(crate) fn inspect_bytes(
         active_scene,
         cameras: collected.cameras,
         external,
-        simulations: simulations.finish(has_bake),
+        simulations: simulations.finish(beside),
     };
-    let unbaked = simulations.unbaked(has_bake);
+    let unbaked = simulations.unbaked(beside);
     Ok((inspection, Follow { reach: simulations.reach, unbaked, shows, cost }))
 }
 
@@ -143,7 +152,8 @@ pub(crate) fn walk<'a>(
     Ok(Walked { walker, schema, collected })
 }
 
-/// Reads the whole file, from its header to its end mark. Looks beside it for bakes of geometry nodes.
+/// Reads the whole file, from its header to its end mark. Looks beside it for the frames of
+/// simulations.
 ///
 /// # Errors
 /// Where it is no .blend, or not a whole one.
@@ -159,22 +169,32 @@ pub(crate) fn inspect_next(
 ) -> Result<(Inspection, Follow), BlendError> {
     let folder = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = folder.parent().unwrap_or(Path::new("/"));
-    let has_bake = |name: &[u8]| holds_bake(&resolve(name, folder));
+    let list: &List<'_> = &|name, below| {
+        let mut folder = resolve(name, folder).into_os_string();
+        folder.push(below);
+        files_in(Path::new(&folder))
+    };
+    let beside = Beside::new(path.file_stem().unwrap_or_default().as_encoded_bytes(), list);
     let inspected =
-        open(path).and_then(|mut file| inspect_bytes(&mut file, &Limits::default(), &has_bake, last, depth));
+        open(path).and_then(|mut file| inspect_bytes(&mut file, &Limits::default(), &beside, last, depth));
     inspected.map_err(|fault| fault.at(path))
 }
 
-/// [`inspect`] of an open file or bytes in memory. Bakes of geometry nodes that lie beside a file are not found.
+/// [`inspect`] of an open file or bytes in memory. Bakes that lie beside a file are not found.
 ///
 /// # Errors
 /// As [`inspect`].
 pub fn inspect_reader<R: Read + Seek>(mut reader: R, limits: &Limits) -> Result<Inspection, BlendFault> {
-    inspect_bytes(&mut reader, limits, &|_| false, &mut None, Depth::Members)
+    inspect_bytes(&mut reader, limits, &Beside::new(b"", &|_, _| Vec::new()), &mut None, Depth::Members)
         .map(|(inspection, _)| inspection)
 }
 
-/// Geometry nodes write one file a frame into `meta`.
-fn holds_bake(folder: &Path) -> bool {
-    folder.join("meta").read_dir().is_ok_and(|mut frames| frames.next().is_some())
+/// Files of a folder that hold anything.
+fn files_in(folder: &Path) -> Vec<Vec<u8>> {
+    let Ok(entries) = folder.read_dir() else { return Vec::new() };
+    let files = entries.filter_map(Result::ok).filter(|entry| {
+        // As the host looks: through links.
+        entry.path().metadata().is_ok_and(|meta| meta.is_file() && meta.len() > 0)
+    });
+    files.map(|entry| entry.file_name().into_encoded_bytes()).collect()
 }

@@ -9,7 +9,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod addons;
+mod animation;
 mod bundled;
+mod caches;
 mod collect;
 mod dependencies;
 mod disk;
@@ -43,6 +45,7 @@ mod usd;
 
 pub use addons::{AddonError, AddonFault, AddonFiles, addon_files};
 pub use bundled::{Bundled, inspect_bundled, linked_in_bundle};
+pub use caches::FrameRange;
 pub use dependencies::{Dependencies, Dependency, FoundAs, dependencies};
 pub use external::{ExternalFile, ExternalKind};
 pub use fault::{BlendError, BlendFault};

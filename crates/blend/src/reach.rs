@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hash};
 use foldhash::{HashMap, HashSet, fast::FixedState};
 
 use crate::{
+    animation::{Animation, animated},
     dna::{Dna, View},
     parts::{Kept, Parts},
     simulations::flag,
@@ -55,7 +56,10 @@ impl Members {
 
 /// Where a scene's picture begins.
 pub(crate) struct Shown {
+    /// Where it was in memory.
+    pub old: u64,
     pub name: String,
+    pub draws: Draws,
     pub members: Members,
     /// Cameras, and what drives the scene's own settings.
     pub looks_through: Vec<u64>,
@@ -63,11 +67,46 @@ pub(crate) struct Shown {
     pub uses: Vec<u64>,
 }
 
-/// An object as others are drawn by it.
+/// A datablock that something is drawn by, unless that is muted.
+pub(crate) struct Mutable {
+    pub old: u64,
+    pub muted: bool,
+}
+
+/// Other scenes that the picture of a scene is made of.
+#[derive(Default)]
+pub(crate) struct Draws {
+    /// Behind it.
+    pub set: Option<u64>,
+    /// In strips of its sequencer, where that is used.
+    pub strips: Vec<Mutable>,
+    /// Its compositing is on, where that is used at all.
+    pub composites: bool,
+    /// By its own tree of the compositor, before 5.0.
+    pub layers: Layers,
+}
+
+/// What a tree of the compositor draws.
+#[derive(Default)]
+pub(crate) struct Layers {
+    /// Scenes of render layers.
+    pub scenes: Vec<Mutable>,
+    /// Other trees.
+    pub groups: Vec<Mutable>,
+}
+
+impl Layers {
+    pub fn cost(&self) -> usize {
+        16 * (self.scenes.len() + self.groups.len())
+    }
+}
+
+/// An object as others are drawn by it, in the frame that is saved.
 struct Body {
     hidden: bool,
-    /// The collection that it shows in its place.
-    stands_for: Option<u64>,
+    /// The collection that it shows in its place, and whether it does.
+    collection: Option<u64>,
+    shows_collection: bool,
 }
 
 /// What stands in a file for a datablock of a library.
@@ -88,6 +127,11 @@ impl Link {
         self.name.get(2..).unwrap_or_default()
     }
 
+    /// A scene may hold what pushes particles, as objects and collections may.
+    fn holds_objects(&self) -> bool {
+        self.is_member() || self.name.starts_with("SC")
+    }
+
     fn is_member(&self) -> bool {
         self.name.starts_with("OB") || self.name.starts_with("GR")
     }
@@ -97,6 +141,14 @@ impl Link {
 #[derive(Default)]
 pub(crate) struct Reach {
     scenes: Vec<Shown>,
+    /// Places in `scenes`.
+    scenes_by_old: HashMap<u64, usize>,
+    /// Of trees of the compositor.
+    layers: HashMap<u64, Layers>,
+    /// What is animated of datablocks.
+    animations: HashMap<u64, Animation>,
+    /// What actions change, as bits of [`animated`].
+    actions: HashMap<u64, u32>,
     objects: HashMap<u64, Body>,
     collections: HashMap<u64, Members>,
     /// Where the pointers of a datablock lead, whatever it is, as a range of `used`.
@@ -112,6 +164,8 @@ pub(crate) struct Reach {
 /// How what is looked at came into the picture.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Step {
+    /// A scene.
+    Draws(u64),
     /// As a member of what shows: it does where it is not hidden.
     Shows(u64),
     /// Something needs it, hidden or not.
@@ -123,13 +177,14 @@ enum Step {
 impl Step {
     fn old(self) -> u64 {
         match self {
-            Self::Shows(old) | Self::Counts(old) | Self::Setting(old) => old,
+            Self::Draws(old) | Self::Shows(old) | Self::Counts(old) | Self::Setting(old) => old,
         }
     }
 
     /// The same for what it stands for in a library.
     fn at(self, there: u64) -> Self {
         match self {
+            Self::Draws(_) => Self::Draws(there),
             Self::Shows(_) => Self::Shows(there),
             Self::Counts(_) | Self::Setting(_) => Self::Counts(there),
         }
@@ -141,8 +196,68 @@ impl Reach {
     pub fn scene(&mut self, shown: Shown) -> usize {
         let cost =
             shown.name.len() + shown.members.cost() + 8 * (shown.looks_through.len() + shown.uses.len());
+        let draws = &shown.draws;
+        let cost = cost + 64 + 16 * draws.strips.len() + draws.layers.cost();
+        self.scenes_by_old.insert(shown.old, self.scenes.len());
         self.scenes.push(shown);
         cost
+    }
+
+    pub fn layers(&mut self, old: u64, layers: Layers) -> usize {
+        let cost = 64 + layers.cost();
+        self.layers.insert(old, layers);
+        cost
+    }
+
+    pub fn action(&mut self, old: u64, bits: u32) -> usize {
+        self.actions.insert(old, bits);
+        16
+    }
+
+    pub fn animation(&mut self, old: u64, animation: Animation) -> usize {
+        if animation.is_empty() {
+            return 0;
+        }
+        let cost = animation.cost();
+        self.animations.insert(old, animation);
+        cost
+    }
+
+    /// Whether any of these properties of a datablock is animated. What an action of a library changes is not seen here,
+    /// and taken for granted.
+    pub fn is_animated(&self, old: u64, bits: u32) -> bool {
+        self.animations.get(&old).is_some_and(|animation| {
+            let by_action = |action: &u64| match self.actions.get(action) {
+                Some(changed) => changed & bits != 0,
+                None => self.links.contains_key(action),
+            };
+            animation.bits & bits != 0 || animation.actions.iter().any(by_action)
+        })
+    }
+
+    pub fn index_of(&self, scene: u64) -> Option<usize> {
+        self.scenes_by_old.get(&scene).copied()
+    }
+
+    /// Scenes that the picture of one is made of, which may be links to other files.
+    pub fn draws(&self, shown: &Shown) -> Vec<u64> {
+        let Draws { set, strips, composites, layers } = &shown.draws;
+        let unmuted = |animated: bool| move |one: &&Mutable| animated || !one.muted;
+        let strips_move = self.is_animated(shown.old, animated::STRIP_MUTED);
+        let mut found: Vec<u64> = set.iter().copied().collect();
+        found.extend(strips.iter().filter(unmuted(strips_move)).map(|strip| strip.old));
+        if !composites && !self.is_animated(shown.old, animated::USE_NODES) {
+            return found;
+        }
+        let (mut todo, mut seen) = (vec![(shown.old, layers)], HashSet::default());
+        while let Some((old, layers)) = todo.pop() {
+            let keyed = self.is_animated(old, animated::NODE_MUTED);
+            found.extend(layers.scenes.iter().filter(unmuted(keyed)).map(|one| one.old));
+            let groups = layers.groups.iter().filter(unmuted(keyed)).map(|group| group.old);
+            let fresh = groups.filter(|group| seen.insert(*group));
+            todo.extend(fresh.filter_map(|group| Some((group, self.layers.get(&group)?))));
+        }
+        found
     }
 
     pub fn collection(&mut self, dna: &Dna, block: &Kept, kept: &[Kept]) -> usize {
@@ -164,12 +279,12 @@ impl Reach {
         let hidden = hidden && object.int("type") != Some(CAMERA);
         // Files call it what it was called first.
         let named = object.pointer("instance_collection").or_else(|| object.pointer("dup_group"));
-        let stands_for = named.filter(|_| flag(object, "transflag", SHOWS_COLLECTION));
+        let shows_collection = flag(object, "transflag", SHOWS_COLLECTION);
         if object.int("type") == Some(EMPTY) {
             // It may name a collection that it does not stand for; and of the other, what is hidden stays so.
             uses.retain(|used| Some(*used) != named);
         }
-        self.objects.insert(old, Body { hidden, stands_for });
+        self.objects.insert(old, Body { hidden, collection: named, shows_collection });
         48
     }
 
@@ -209,8 +324,17 @@ impl Reach {
         &self.scenes
     }
 
+    /// In every frame.
     pub fn is_hidden(&self, object: u64) -> bool {
         self.objects.get(&object).is_some_and(|body| body.hidden)
+            && !self.is_animated(object, animated::HIDE_RENDER)
+    }
+
+    /// The collection that an object shows in its place, in any frame.
+    fn stands_for(&self, object: u64) -> Option<u64> {
+        let body = self.objects.get(&object)?;
+        let shows = || body.shows_collection || self.is_animated(object, animated::INSTANCE_TYPE);
+        body.collection.filter(|_| shows())
     }
 
     pub fn linked(&self, old: u64) -> Option<&Link> {
@@ -219,7 +343,7 @@ impl Reach {
 
     /// Whether objects or collections of libraries are in the file.
     pub fn has_linked_members(&self) -> bool {
-        self.links.values().any(Link::is_member)
+        self.links.values().any(Link::holds_objects)
     }
 
     /// The library of a link, as the file names it.
@@ -260,8 +384,8 @@ pub(crate) struct Met<F> {
     pub counts: bool,
 }
 
-/// Tells of every object that is in a scene, and of every datablock that the scene's picture depends on, however deep.
-/// `beyond` finds what a link stands for, in which file.
+/// Tells of every object that is in a scene, and of every datablock that the scene's picture depends on, however deep;
+/// of the scenes that it draws, too. `beyond` finds what a link stands for, in which file.
 pub(crate) fn follow<'a, F: Copy + Eq + Hash>(
     (file, reach): (F, &'a Reach),
     shown: &'a Shown,
@@ -269,11 +393,14 @@ pub(crate) fn follow<'a, F: Copy + Eq + Hash>(
     beyond: &dyn Fn(F, &Link) -> Option<Place<'a, F>>,
     each: &mut dyn FnMut(Met<F>),
 ) {
-    let first = shown.members.all().map(Step::Shows);
-    let first = first.chain(shown.looks_through.iter().copied().map(Step::Counts));
-    let first = first.chain(shown.uses.iter().copied().map(Step::Setting));
-    let mut todo: Vec<_> = first.map(|step| (file, reach, step)).collect();
-    let mut seen = HashSet::default();
+    let enter = |shown: &Shown, reach: &Reach| -> Vec<Step> {
+        let steps = shown.members.all().map(Step::Shows);
+        let steps = steps.chain(shown.looks_through.iter().copied().map(Step::Counts));
+        let steps = steps.chain(shown.uses.iter().copied().map(Step::Setting));
+        steps.chain(reach.draws(shown).into_iter().map(Step::Draws)).collect()
+    };
+    let mut todo: Vec<_> = enter(shown, reach).into_iter().map(|step| (file, reach, step)).collect();
+    let mut seen = HashSet::from_iter([(file, Step::Draws(shown.old))]);
     while let Some((file, reach, step)) = todo.pop() {
         if !seen.insert((file, step)) {
             continue;
@@ -292,12 +419,18 @@ pub(crate) fn follow<'a, F: Copy + Eq + Hash>(
         let (object, members) = (reach.objects.get(&old), reach.collections.get(&old));
         let mut go_on = |step| todo.push((file, reach, step));
         match step {
+            Step::Draws(_) => {
+                if let Some(drawn) = reach.index_of(old).and_then(|index| reach.scenes.get(index)) {
+                    each(Met { file, old, counts: true });
+                    enter(drawn, reach).into_iter().for_each(go_on);
+                }
+            }
             Step::Shows(_) => {
                 if let Some(members) = members {
                     members.all().map(Step::Shows).for_each(go_on);
-                } else if let Some(object) = object {
+                } else if object.is_some() {
                     each(Met { file, old, counts: false });
-                    if !object.hidden {
+                    if !reach.is_hidden(old) {
                         go_on(Step::Counts(old));
                     }
                 }
@@ -306,7 +439,7 @@ pub(crate) fn follow<'a, F: Copy + Eq + Hash>(
                 each(Met { file, old, counts: true });
                 members.into_iter().flat_map(Members::all).map(Step::Counts).for_each(&mut go_on);
                 reach.used_by(old).iter().copied().map(Step::Counts).for_each(&mut go_on);
-                object.and_then(|object| object.stands_for).map(Step::Shows).into_iter().for_each(go_on);
+                reach.stands_for(old).map(Step::Shows).into_iter().for_each(go_on);
             }
             Step::Setting(_) if object.is_some() || members.is_some() => {}
             Step::Setting(_) => go_on(Step::Counts(old)),

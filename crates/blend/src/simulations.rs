@@ -7,9 +7,11 @@ use foldhash::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    animation::animated,
+    caches::{Bake, Beside, FluidCache, FrameRange, PointCache, bake_of_nodes},
     dna::{Dna, View},
     parts::{Kept, Parts},
-    reach::{Link, MAX_STEPS, Members, Met, Reach, Shown, follow},
+    reach::{Draws, Layers, Link, MAX_STEPS, Members, Met, Mutable, Reach, Shown, follow},
     scene,
     ties::Ties,
 };
@@ -58,6 +60,24 @@ pub struct Simulation {
     pub baked: bool,
     /// It shows in renders, or moves what does, is not baked, and would be wrong without.
     pub needs_bake: bool,
+    /// Of what is baked and shows: frames of its own range that are not stored.
+    #[serde(default)]
+    pub missing_frames: Vec<FrameRange>,
+}
+
+impl Simulation {
+    /// The first of its missing frames: `4-6, 9`.
+    pub fn missing_text(&self) -> String {
+        const SHOWN: usize = 5;
+        let shown: Vec<_> = self.missing_frames.iter().take(SHOWN).map(ToString::to_string).collect();
+        let more = if self.missing_frames.len() > SHOWN { ", …" } else { "" };
+        format!("{}{more}", shown.join(", "))
+    }
+
+    /// Whether its cache lacks what this frame shows.
+    pub fn lacks(&self, frame: i32) -> bool {
+        self.missing_frames.iter().any(|range| (range.first..=range.last).contains(&frame))
+    }
 }
 
 /// `cloth of Flag`, `rigid body Crate`: as the worker's host says it.
@@ -69,8 +89,11 @@ impl fmt::Display for Simulation {
 }
 
 /// Where a simulation's frames may be.
-enum Bake {
-    Done(bool),
+enum Stored {
+    Points(PointCache),
+    /// The surfaces of dynamic paint that are painted on vertices, and whether each is active.
+    Paint(Vec<(bool, PointCache)>),
+    Fluid(FluidCache),
     /// Geometry nodes: each zone in the file or in a folder; zones are told by the tree, which comes later.
     Nodes {
         tree: u64,
@@ -82,47 +105,70 @@ enum Bake {
     Particles {
         settings: u64,
         hair_dynamics: bool,
-        baked: bool,
+        cache: PointCache,
     },
+}
+
+impl Stored {
+    /// Bytes that it takes.
+    fn cost(&self) -> usize {
+        match self {
+            Self::Points(cache) | Self::Particles { cache, .. } => cache.cost(),
+            Self::Paint(surfaces) => surfaces.iter().map(|(_, cache)| cache.cost()).sum(),
+            Self::Fluid(cache) => cache.cost(),
+            Self::Nodes { zones, .. } => 128 * (1 + zones.len()),
+        }
+    }
 }
 
 struct ZoneBake {
     id: i64,
     packed: bool,
-    folder: Option<Vec<u8>>,
+    /// The folder as the file names it, and the one below it.
+    folder: Option<(Vec<u8>, String)>,
 }
 
 struct Found {
     kind: SimulationKind,
-    /// Its modifier is switched on for renders.
+    /// Its modifier is switched on for renders, in the frame that is saved.
     renders: bool,
-    bake: Bake,
+    stored: Stored,
 }
 
 /// What became known of it once the whole file was read.
 struct Resolved {
     kind: SimulationKind,
-    baked: bool,
-    /// Where it counts, it would be wrong as it is.
-    wrong: bool,
+    bake: Bake,
+    /// Where it counts, it would be wrong without a bake.
+    matters: bool,
+}
+
+/// An active rigid body, in the frame that is saved.
+#[derive(Clone, Copy)]
+struct RigidBody {
+    enabled: bool,
+    kinematic: bool,
 }
 
 struct Body {
     name: String,
     found: Vec<Found>,
-    /// An active rigid body that nothing else moves.
-    moving: bool,
+    rigid: Option<RigidBody>,
 }
 
 struct World {
+    scene: u64,
     collection: u64,
-    baked: bool,
+    muted: bool,
+    cache: PointCache,
 }
 
 #[derive(Default)]
 struct Tree {
     /// A simulation zone that is not muted.
     simulates: bool,
+    /// Of any, muted or not.
+    has_zone: bool,
     /// Nodes that end a simulation zone, muted or not.
     zones: HashSet<i64>,
     /// Nodes that stand for another tree, and that tree; muted ones are no group.
@@ -145,6 +191,8 @@ pub(crate) struct Simulations {
     particles: HashMap<u64, Particles>,
     /// Something of the file stops particles, or pushes them.
     pushes: bool,
+    /// Objects whose force field is switched off in the frame that is saved.
+    idle_fields: Vec<u64>,
 }
 
 /// What a particle system does, by its settings.
@@ -188,20 +236,24 @@ pub(crate) fn name(view: View<'_>) -> String {
     name.get(2..).unwrap_or_default().to_owned()
 }
 
+/// The same, byte for byte.
+pub(crate) fn name_bytes(view: View<'_>) -> &[u8] {
+    view.bytes("id.name").and_then(|name| name.get(2..)).unwrap_or_default()
+}
+
 pub(crate) fn flag(view: View<'_>, field: &'static str, bit: u32) -> bool {
     view.int(field).is_some_and(|flags| flags & (1 << bit) != 0)
 }
 
-/// A point cache that is baked, or read from elsewhere.
-fn cache_baked(cache: Option<View<'_>>) -> bool {
-    const BAKED: u32 = 0;
-    const EXTERNAL: u32 = 9;
-    cache.is_some_and(|cache| flag(cache, "flag", BAKED) || flag(cache, "flag", EXTERNAL))
-}
-
 impl Simulations {
     /// What is kept of the datablock costs about this many bytes.
-    pub fn scene(&mut self, parts: &Parts<'_>, scene: View<'_>, ties: Ties) -> usize {
+    pub fn scene(
+        &mut self,
+        parts: &Parts<'_>,
+        (old, scene): (u64, View<'_>),
+        ties: Ties,
+        strips: Vec<Mutable>,
+    ) -> usize {
         const MUTED: u32 = 0;
         let members = Members::of_scene(parts, scene);
         let world = parts.get(scene.pointer("rigidbody_world")).and_then(|world| {
@@ -209,12 +261,15 @@ impl Simulations {
                 Some(shared) => shared.pointer("pointcache"),
                 None => world.pointer("pointcache"),
             };
-            let collection = world.pointer("group").filter(|_| !flag(world, "flag", MUTED))?;
-            Some(World { collection, baked: cache_baked(parts.get(cache)) })
+            let (collection, muted) = (world.pointer("group")?, flag(world, "flag", MUTED));
+            Some(World { scene: old, collection, muted, cache: PointCache::read(parts, cache, scene) })
         });
+        let cost = world.as_ref().map_or(0, |world| world.cache.cost());
         self.worlds.push(world);
         let looks_through = [scene::cameras(parts, scene), ties.driven_by].concat();
-        self.reach.scene(Shown { name: name(scene), members, looks_through, uses: ties.uses })
+        let draws = drawn(parts, scene, strips);
+        let shown = Shown { old, name: name(scene), draws, members, looks_through, uses: ties.uses };
+        cost + self.reach.scene(shown)
     }
 
     pub fn object(&mut self, dna: &Dna, block: &Kept, kept: &[Kept], uses: &mut Vec<u64>) -> usize {
@@ -228,25 +283,31 @@ impl Simulations {
             .chain(object.pointer("modifiers.first"), "modifier.next")
             .filter_map(|modifier| modifier_simulation(&parts, object, modifier))
             .collect();
-        found.extend(
-            parts.list(object.pointer("particlesystem.first")).filter_map(|system| particles(&parts, system)),
-        );
-        let moving = parts.get(object.pointer("rigidbody_object")).is_some_and(moves);
+        let systems = parts.list(object.pointer("particlesystem.first"));
+        found.extend(systems.filter_map(|system| particles(&parts, object, system)));
+        let rigid = parts.get(object.pointer("rigidbody_object")).and_then(active);
         let field = parts.get(object.pointer("pd")).and_then(|field| field.int("forcefield"));
         self.pushes |= field.is_some_and(|kind| kind != 0) || collides(&parts, object);
-        if found.is_empty() && !moving {
-            return cost;
+        if field == Some(0) {
+            self.idle_fields.push(block.old);
+        }
+        if found.is_empty() && rigid.is_none() {
+            return cost + 8;
         }
         let name = name(object);
-        let cost = cost + name.len() + 128 * (1 + found.len());
+        let caches: usize = found.iter().map(|one| one.stored.cost()).sum();
+        let cost = cost + name.len() + 128 * (1 + found.len()) + caches;
         self.order.push(block.old);
-        self.bodies.insert(block.old, Body { name, found, moving });
+        self.bodies.insert(block.old, Body { name, found, rigid });
         cost
     }
 
     pub fn tree(&mut self, dna: &Dna, block: &Kept, kept: &[Kept]) -> usize {
         const MUTED: u32 = 9;
         let (view, parts) = (dna.view(block.sdna, &block.bytes), Parts::new(dna, kept));
+        if view.bytes("idname") == Some(b"CompositorNodeTree") {
+            return self.reach.layers(block.old, layers(&parts, view));
+        }
         let mut tree = Tree::default();
         for node in parts.list(view.pointer("nodes.first")) {
             let muted = flag(node, "flag", MUTED);
@@ -254,6 +315,7 @@ impl Simulations {
             match node.bytes("idname") {
                 Some(b"GeometryNodeSimulationOutput") => {
                     tree.simulates |= !muted;
+                    tree.has_zone = true;
                     tree.zones.insert(identifier);
                 }
                 Some(b"GeometryNodeGroup") => {
@@ -284,23 +346,29 @@ impl Simulations {
         32
     }
 
-    /// All of them, in the file's order. `has_bake` tells whether a folder of this name holds a bake of nodes.
-    pub fn finish(&self, has_bake: &dyn Fn(&[u8]) -> bool) -> Vec<Simulation> {
+    /// All of them, in the file's order.
+    pub fn finish(&self, beside: &Beside<'_>) -> Vec<Simulation> {
         let ([there, counts], in_worlds) = (self.in_scenes(), self.in_worlds());
-        let mut all = self.linked_bodies(&in_worlds);
+        let drawn_by = self.drawn_by();
+        let mut all = self.linked_bodies(&in_worlds, &drawn_by, beside);
         let nowhere = BTreeSet::new();
         for old in &self.order {
             let Some(body) = self.bodies.get(old) else { continue };
-            if let Some(worlds) = in_worlds.get(old).filter(|_| body.moving) {
-                all.extend(self.rigid_body(&body.name, worlds));
+            if let Some(worlds) = in_worlds.get(old).filter(|_| self.moves(*old, body)) {
+                all.extend(self.rigid_body(&body.name, worlds, &drawn_by, beside));
             }
             let (there, counts) = (there.get(old).unwrap_or(&nowhere), counts.get(old).unwrap_or(&nowhere));
             let only_there = there - counts;
             for found in &body.found {
-                let Some(Resolved { kind, baked, wrong }) = self.resolve(found, has_bake) else { continue };
+                let Some(Resolved { kind, bake, matters }) = self.resolve(*old, found, beside) else {
+                    continue;
+                };
                 let mut tell = |scenes: &BTreeSet<usize>, counts: bool| {
-                    let (owner, scenes) = (body.name.clone(), self.names(scenes));
-                    all.push(Simulation { kind, owner, scenes, baked, needs_bake: counts && wrong });
+                    let (owner, scenes, baked) = (body.name.clone(), self.names(scenes), bake.done);
+                    let missing = if counts && matters && baked { &bake.missing[..] } else { &[] };
+                    let needs_bake = counts && matters && !baked;
+                    let missing_frames = missing.to_vec();
+                    all.push(Simulation { kind, owner, scenes, baked, needs_bake, missing_frames });
                 };
                 if there.is_empty() && counts.is_empty() {
                     // Others may link it.
@@ -316,15 +384,38 @@ impl Simulations {
         all
     }
 
-    /// What moves and is not baked, by where its object was in memory, whether it shows here or not. Rigid bodies are
-    /// not among it.
-    pub fn unbaked(&self, has_bake: &dyn Fn(&[u8]) -> bool) -> HashMap<u64, Vec<Simulation>> {
+    /// What moves and is not baked, by where its object was in memory, whether it shows here or not; rigid bodies by
+    /// the scene in whose world they are.
+    pub fn unbaked(&self, beside: &Beside<'_>) -> HashMap<u64, Vec<Simulation>> {
+        let mut all = self.unbaked_objects(beside);
+        let of = |kind, owner: String| {
+            let (scenes, missing_frames) = (Vec::new(), Vec::new());
+            Simulation { kind, owner, scenes, baked: false, needs_bake: true, missing_frames }
+        };
+        for world in self.worlds.iter().flatten() {
+            if !self.world_counts(world) || world.cache.bake(beside, false).done {
+                continue;
+            }
+            let whole = [world.collection];
+            for old in self.reach.objects_of(world.collection).unwrap_or(&whole) {
+                let own = self.bodies.get(old).filter(|body| self.moves(*old, body));
+                let own = own.map(|body| body.name.clone());
+                let name = own.or_else(|| self.reach.linked(*old).map(|link| link.name().to_owned()));
+                let found = name.map(|name| of(SimulationKind::RigidBody, name));
+                all.entry(world.scene).or_default().extend(found);
+            }
+        }
+        all.retain(|_, found| !found.is_empty());
+        all
+    }
+
+    fn unbaked_objects(&self, beside: &Beside<'_>) -> HashMap<u64, Vec<Simulation>> {
         let mut all: HashMap<u64, Vec<Simulation>> = HashMap::default();
         for (old, body) in &self.bodies {
-            let resolved = body.found.iter().filter_map(|found| self.resolve(found, has_bake));
-            for Resolved { kind, .. } in resolved.filter(|resolved| resolved.wrong) {
-                let (owner, scenes) = (body.name.clone(), Vec::new());
-                let one = Simulation { kind, owner, scenes, baked: false, needs_bake: true };
+            let resolved = body.found.iter().filter_map(|found| self.resolve(*old, found, beside));
+            for Resolved { kind, .. } in resolved.filter(|resolved| resolved.matters && !resolved.bake.done) {
+                let (owner, scenes, missing_frames) = (body.name.clone(), Vec::new(), Vec::new());
+                let one = Simulation { kind, owner, scenes, baked: false, needs_bake: true, missing_frames };
                 all.entry(*old).or_default().push(one);
             }
         }
@@ -332,10 +423,29 @@ impl Simulations {
     }
 
     /// Whether something would be wrong, and does not show in every scene: pointers tell whether it counts all the same.
-    pub fn may_move_others(&self, has_bake: &dyn Fn(&[u8]) -> bool) -> bool {
+    pub fn may_move_others(&self, beside: &Beside<'_>) -> bool {
         let [_, counts] = self.in_scenes();
         let scenes = self.reach.scenes().len();
-        self.unbaked(has_bake).keys().any(|old| counts.get(old).map_or(0, BTreeSet::len) < scenes)
+        let everywhere = |old: &u64| counts.get(old).map_or(0, BTreeSet::len) == scenes;
+        let wrong = |resolved: Resolved| {
+            resolved.matters && !(resolved.bake.done && resolved.bake.missing.is_empty())
+        };
+        self.bodies.iter().any(|(old, body)| {
+            let mut resolved = body.found.iter().filter_map(|found| self.resolve(*old, found, beside));
+            !everywhere(old) && resolved.any(wrong)
+        })
+    }
+
+    /// Whether a rigid body is moved by others in any frame.
+    fn moves(&self, old: u64, body: &Body) -> bool {
+        body.rigid.is_some_and(|rigid| {
+            (rigid.enabled || self.reach.is_animated(old, animated::BODY_ENABLED))
+                && (!rigid.kinematic || self.reach.is_animated(old, animated::BODY_KINEMATIC))
+        })
+    }
+
+    fn world_counts(&self, world: &World) -> bool {
+        !world.muted || self.reach.is_animated(world.scene, animated::WORLD_ENABLED)
     }
 
     /// Of every object that simulates, the scenes that it is in, and those whose picture depends on it.
@@ -356,6 +466,26 @@ impl Simulations {
         [there, counts]
     }
 
+    /// Of every scene, those whose picture is made of it; itself among them.
+    fn drawn_by(&self) -> Vec<BTreeSet<usize>> {
+        let scenes = self.reach.scenes();
+        let mut all = vec![BTreeSet::new(); scenes.len()];
+        let mut left = MAX_STEPS;
+        for (index, _) in scenes.iter().enumerate() {
+            let mut todo = vec![index];
+            while let Some(at) = todo.pop() {
+                let Some(less) = left.checked_sub(1) else { return all };
+                left = less;
+                let (Some(by), Some(scene)) = (all.get_mut(at), scenes.get(at)) else { continue };
+                if by.insert(index) {
+                    let drawn = self.reach.draws(scene);
+                    todo.extend(drawn.into_iter().filter_map(|old| self.reach.index_of(old)));
+                }
+            }
+        }
+        all
+    }
+
     fn names(&self, scenes: &BTreeSet<usize>) -> Vec<String> {
         let known = scenes.iter().filter_map(|index| self.reach.scenes().get(*index));
         known.map(|scene| scene.name.clone()).collect()
@@ -366,7 +496,7 @@ impl Simulations {
     fn in_worlds(&self) -> HashMap<u64, BTreeSet<usize>> {
         let mut all: HashMap<u64, BTreeSet<usize>> = HashMap::default();
         for (index, world) in self.worlds.iter().enumerate() {
-            let Some(world) = world else { continue };
+            let Some(world) = world.as_ref().filter(|world| self.world_counts(world)) else { continue };
             let whole = [world.collection];
             for body in self.reach.objects_of(world.collection).unwrap_or(&whole) {
                 all.entry(*body).or_default().insert(index);
@@ -375,72 +505,126 @@ impl Simulations {
         all
     }
 
-    /// A scene has one world, and each its own bake.
-    fn rigid_body(&self, name: &str, worlds: &BTreeSet<usize>) -> impl Iterator<Item = Simulation> {
-        [true, false].into_iter().filter_map(move |baked| {
-            let state = |index: &usize| matches!(self.worlds.get(*index), Some(Some(w)) if w.baked == baked);
-            let scenes: BTreeSet<usize> = worlds.iter().copied().filter(state).collect();
-            let (kind, owner, scenes) = (SimulationKind::RigidBody, name.to_owned(), self.names(&scenes));
-            (!scenes.is_empty()).then_some(Simulation { kind, owner, scenes, baked, needs_bake: !baked })
-        })
+    /// A scene has one world, and each its own bake. It counts for all scenes that draw that one.
+    fn rigid_body(
+        &self,
+        name: &str,
+        worlds: &BTreeSet<usize>,
+        drawn_by: &[BTreeSet<usize>],
+        beside: &Beside<'_>,
+    ) -> Vec<Simulation> {
+        let mut states: Vec<(Bake, BTreeSet<usize>)> = Vec::new();
+        for index in worlds {
+            let Some(Some(world)) = self.worlds.get(*index) else { continue };
+            let bake = world.cache.bake(beside, false);
+            let scenes = drawn_by.get(*index).into_iter().flatten().copied();
+            match states.iter_mut().find(|(known, _)| *known == bake) {
+                Some((_, known)) => known.extend(scenes),
+                None => states.push((bake, scenes.collect())),
+            }
+        }
+        states.sort_by_key(|(bake, _)| !bake.done);
+        let told = |(bake, scenes): (Bake, BTreeSet<usize>)| Simulation {
+            kind: SimulationKind::RigidBody,
+            owner: name.to_owned(),
+            scenes: self.names(&scenes),
+            baked: bake.done,
+            needs_bake: !bake.done,
+            missing_frames: if bake.done { bake.missing } else { Vec::new() },
+        };
+        states.into_iter().map(told).collect()
     }
 
     /// Bodies of libraries in worlds of this file, which keep their frames. Whether they move stands in the library:
     /// of what a person put into a world that is taken for granted.
-    fn linked_bodies(&self, in_worlds: &HashMap<u64, BTreeSet<usize>>) -> Vec<Simulation> {
+    fn linked_bodies(
+        &self,
+        in_worlds: &HashMap<u64, BTreeSet<usize>>,
+        drawn_by: &[BTreeSet<usize>],
+        beside: &Beside<'_>,
+    ) -> Vec<Simulation> {
         let name = |body: &u64| self.reach.linked(*body).map(Link::name);
         let mut linked: Vec<_> =
             in_worlds.iter().filter_map(|(body, worlds)| Some((name(body)?, worlds))).collect();
         linked.sort();
-        linked.into_iter().flat_map(|(name, worlds)| self.rigid_body(name, worlds)).collect()
+        linked
+            .into_iter()
+            .flat_map(|(name, worlds)| self.rigid_body(name, worlds, drawn_by, beside))
+            .collect()
     }
 
-    fn resolve(&self, found: &Found, has_bake: &dyn Fn(&[u8]) -> bool) -> Option<Resolved> {
-        let wrong_unless = |kind, baked: bool| Resolved { kind, baked, wrong: found.renders && !baked };
-        match &found.bake {
-            Bake::Done(baked) => Some(wrong_unless(found.kind, *baked)),
-            Bake::Particles { settings, hair_dynamics, baked } => match self.particles.get(settings) {
+    fn resolve(&self, old: u64, found: &Found, beside: &Beside<'_>) -> Option<Resolved> {
+        let renders = found.renders || self.reach.is_animated(old, animated::SHOW_RENDER);
+        let of = |kind, bake| Resolved { kind, bake, matters: renders };
+        match &found.stored {
+            Stored::Points(cache) => Some(of(found.kind, cache.bake(beside, false))),
+            Stored::Paint(surfaces) => {
+                let keyed = self.reach.is_animated(old, animated::SURFACE_ACTIVE);
+                let painted = surfaces.iter().filter(|(active, _)| *active || keyed);
+                let mut bakes = painted.map(|(_, cache)| cache.bake(beside, false)).peekable();
+                bakes.peek()?;
+                Some(of(found.kind, Bake::all(bakes)))
+            }
+            Stored::Fluid(cache) => Some(of(found.kind, cache.bake(beside))),
+            Stored::Particles { settings, hair_dynamics, cache } => match self.particles.get(settings) {
                 Some(Particles::Hair) => {
-                    hair_dynamics.then(|| wrong_unless(SimulationKind::HairDynamics, *baked))
+                    let simulates = *hair_dynamics || self.reach.is_animated(old, animated::HAIR_DYNAMICS);
+                    simulates.then(|| of(SimulationKind::HairDynamics, cache.bake(beside, false)))
                 }
-                of => {
-                    // What libraries hold is not seen here: it may stop or push them.
-                    let pushed = self.pushes || self.reach.has_linked_members();
-                    let moves = of == Some(&Particles::Moves) || (of == Some(&Particles::Falls) && pushed);
-                    let resolved = wrong_unless(SimulationKind::Particles, *baked);
-                    Some(Resolved { wrong: resolved.wrong && moves, ..resolved })
+                known => {
+                    let moves = match known {
+                        Some(Particles::Moves) => true,
+                        Some(Particles::Falls) => self.is_pushed() || self.steps_change(*settings),
+                        _ => false,
+                    };
+                    let resolved = of(SimulationKind::Particles, cache.bake(beside, true));
+                    Some(Resolved { matters: resolved.matters && moves, ..resolved })
                 }
             },
-            Bake::Nodes { tree, zones, folder } => {
+            Stored::Nodes { tree, zones, folder } => {
                 if !self.simulates(*tree, &mut HashSet::default()) {
                     return None;
                 }
-                let there = |folder: &Option<Vec<u8>>| folder.as_deref().is_some_and(has_bake);
-                let zone_there = |zone: &&ZoneBake| zone.packed || there(&zone.folder);
+                let zone = |zone: &ZoneBake| match &zone.folder {
+                    _ if zone.packed => Bake::done(),
+                    Some((folder, below)) => bake_of_nodes(folder, below, beside),
+                    None => Bake::default(),
+                };
                 let simulating: Vec<&ZoneBake> =
                     zones.iter().filter(|zone| self.is_zone(*tree, zone.id, MAX_DEPTH)).collect();
-                let baked = if !simulating.is_empty() {
-                    simulating.iter().all(zone_there)
+                let bake = if !simulating.is_empty() {
+                    Bake::all(simulating.into_iter().map(zone))
                 } else if zones.is_empty() {
-                    there(folder)
+                    folder.as_ref().map(|folder| bake_of_nodes(folder, "", beside)).unwrap_or_default()
                 } else {
-                    zones.iter().all(|zone| zone_there(&zone))
+                    Bake::all(zones.iter().map(zone))
                 };
-                Some(wrong_unless(found.kind, baked))
+                Some(of(found.kind, bake))
             }
         }
+    }
+
+    /// Something stops or pushes particles. What libraries hold is not seen here: it may do so, too.
+    fn is_pushed(&self) -> bool {
+        let by_field = |old: &u64| self.reach.is_animated(*old, animated::FIELD_TYPE);
+        self.pushes || self.reach.has_linked_members() || self.idle_fields.iter().any(by_field)
+    }
+
+    fn steps_change(&self, settings: u64) -> bool {
+        self.reach.is_animated(settings, animated::PARTICLE_STEPS)
     }
 
     fn simulates(&self, tree: u64, seen: &mut HashSet<u64>) -> bool {
         let mut todo = vec![tree];
         while let Some(tree) = todo.pop() {
+            // Up to Blender 4.x whether a node is muted can be animated.
+            let keyed = self.reach.is_animated(tree, animated::NODE_MUTED);
             let Some(tree) = self.trees.get(&tree).filter(|_| seen.insert(tree)) else { continue };
-            if tree.simulates {
+            if tree.simulates || (keyed && tree.has_zone) {
                 return true;
             }
-            todo.extend(
-                tree.groups.iter().filter(|(node, _)| !tree.muted.contains(node)).map(|(_, inside)| *inside),
-            );
+            let groups = tree.groups.iter().filter(|(node, _)| keyed || !tree.muted.contains(node));
+            todo.extend(groups.map(|(_, inside)| *inside));
         }
         false
     }
@@ -456,11 +640,49 @@ impl Simulations {
     }
 }
 
-fn moves(body: View<'_>) -> bool {
+/// Scenes that the picture of one is made of.
+fn drawn(parts: &Parts<'_>, scene: View<'_>, strips: Vec<Mutable>) -> Draws {
+    const SEQUENCER: u32 = 0;
+    const COMPOSITING: u32 = 6;
+    let mut draws = Draws { set: scene.pointer("set"), ..Draws::default() };
+    if flag(scene, "r.scemode", SEQUENCER) {
+        draws.strips = strips;
+    }
+    if flag(scene, "r.scemode", COMPOSITING) {
+        // From 5.0 a tree by itself, which is on where there is one.
+        let group = scene.pointer("compositing_node_group");
+        draws.composites = group.is_some() || scene.int("use_nodes").is_some_and(|on| on != 0);
+        match (group, parts.get(scene.pointer("nodetree"))) {
+            (Some(old), _) => draws.layers.groups.push(Mutable { old, muted: false }),
+            (None, Some(tree)) => draws.layers = layers(parts, tree),
+            (None, None) => {}
+        }
+    }
+    draws
+}
+
+/// What a tree of the compositor draws.
+fn layers(parts: &Parts<'_>, tree: View<'_>) -> Layers {
+    const MUTED: u32 = 9;
+    let mut layers = Layers::default();
+    for node in parts.list(tree.pointer("nodes.first")) {
+        let found = match node.bytes("idname") {
+            Some(b"CompositorNodeRLayers") => &mut layers.scenes,
+            Some(b"CompositorNodeGroup") => &mut layers.groups,
+            _ => continue,
+        };
+        found.extend(node.pointer("id").map(|old| Mutable { old, muted: flag(node, "flag", MUTED) }));
+    }
+    layers
+}
+
+/// `None` for what is no active body.
+fn active(body: View<'_>) -> Option<RigidBody> {
     const ACTIVE: i64 = 0;
     const KINEMATIC: u32 = 0;
     const DISABLED: u32 = 5;
-    body.int("type") == Some(ACTIVE) && !flag(body, "flag", KINEMATIC) && !flag(body, "flag", DISABLED)
+    let (enabled, kinematic) = (!flag(body, "flag", DISABLED), flag(body, "flag", KINEMATIC));
+    (body.int("type") == Some(ACTIVE)).then_some(RigidBody { enabled, kinematic })
 }
 
 fn collides(parts: &Parts<'_>, object: View<'_>) -> bool {
@@ -469,63 +691,55 @@ fn collides(parts: &Parts<'_>, object: View<'_>) -> bool {
         .any(|one| one.struct_name() == b"CollisionModifierData")
 }
 
-fn particles(parts: &Parts<'_>, system: View<'_>) -> Option<Found> {
+fn particles(parts: &Parts<'_>, object: View<'_>, system: View<'_>) -> Option<Found> {
     const HAIR_DYNAMICS: u32 = 2;
-    let bake = Bake::Particles {
+    let stored = Stored::Particles {
         settings: system.pointer("part")?,
         hair_dynamics: flag(system, "flag", HAIR_DYNAMICS),
-        baked: cache_baked(parts.get(system.pointer("pointcache"))),
+        cache: PointCache::read(parts, system.pointer("pointcache"), object),
     };
-    Some(Found { kind: SimulationKind::Particles, renders: true, bake })
+    Some(Found { kind: SimulationKind::Particles, renders: true, stored })
 }
 
 fn modifier_simulation(parts: &Parts<'_>, object: View<'_>, modifier: View<'_>) -> Option<Found> {
     use SimulationKind as Kind;
     const RENDER: u32 = 1;
-    let done = |kind, cache: Option<u64>| (kind, Bake::Done(cache_baked(parts.get(cache))));
-    let (kind, bake) = match modifier.struct_name() {
-        b"ClothModifierData" => done(Kind::Cloth, modifier.pointer("point_cache")),
+    const DOMAIN: u32 = 0;
+    let points = |cache: Option<u64>| Stored::Points(PointCache::read(parts, cache, object));
+    let domain = || parts.get(modifier.pointer("domain")).filter(|_| flag(modifier, "type", DOMAIN));
+    let (kind, stored) = match modifier.struct_name() {
+        b"ClothModifierData" => (Kind::Cloth, points(modifier.pointer("point_cache"))),
         b"SoftbodyModifierData" => {
             let body = parts.get(object.pointer("soft"));
             let shared = body.and_then(|body| parts.get(body.pointer("shared")));
-            done(Kind::SoftBody, shared.or(body).and_then(|body| body.pointer("pointcache")))
+            (Kind::SoftBody, points(shared.or(body).and_then(|body| body.pointer("pointcache"))))
         }
-        b"DynamicPaintModifierData" => (Kind::DynamicPaint, Bake::Done(paint_baked(parts, modifier)?)),
-        b"FluidModifierData" => (Kind::Fluid, Bake::Done(fluid_baked(parts, modifier)?)),
+        b"DynamicPaintModifierData" => (Kind::DynamicPaint, painted(parts, object, modifier)?),
+        b"FluidModifierData" => (Kind::Fluid, Stored::Fluid(FluidCache::read(domain()?))),
         // Before 2.82.
-        b"SmokeModifierData" => {
-            const DOMAIN: u32 = 0;
-            let domain = parts.get(modifier.pointer("domain")).filter(|_| flag(modifier, "type", DOMAIN))?;
-            done(Kind::Fluid, domain.pointer("point_cache"))
-        }
+        b"SmokeModifierData" => (Kind::Fluid, points(domain()?.pointer("point_cache"))),
         b"NodesModifierData" => (Kind::SimulationNodes, nodes_bake(parts, modifier)?),
         _ => return None,
     };
-    Some(Found { kind, renders: flag(modifier, "modifier.mode", RENDER), bake })
+    Some(Found { kind, renders: flag(modifier, "modifier.mode", RENDER), stored })
 }
 
 /// `None` where nothing is painted that a bake could hold.
-fn paint_baked(parts: &Parts<'_>, modifier: View<'_>) -> Option<bool> {
+fn painted(parts: &Parts<'_>, object: View<'_>, modifier: View<'_>) -> Option<Stored> {
     const VERTEX: i64 = 1;
     const ACTIVE: u32 = 0;
     let canvas = parts.get(modifier.pointer("canvas"))?;
-    parts
-        .list(canvas.pointer("surfaces.first"))
-        .filter(|surface| flag(*surface, "flags", ACTIVE) && surface.int("format") == Some(VERTEX))
-        .map(|surface| cache_baked(parts.get(surface.pointer("pointcache"))))
-        .reduce(|all, one| all && one)
+    let surfaces = parts.list(canvas.pointer("surfaces.first"));
+    let surfaces = surfaces.filter(|surface| surface.int("format") == Some(VERTEX));
+    let read = |surface: View<'_>| {
+        let cache = PointCache::read(parts, surface.pointer("pointcache"), object);
+        (flag(surface, "flags", ACTIVE), cache)
+    };
+    let surfaces: Vec<_> = surfaces.map(read).collect();
+    (!surfaces.is_empty()).then_some(Stored::Paint(surfaces))
 }
 
-/// `None` for what is no domain.
-fn fluid_baked(parts: &Parts<'_>, modifier: View<'_>) -> Option<bool> {
-    const DOMAIN: u32 = 0;
-    /// Data, noise, mesh, particles: any of them.
-    const BAKED: i64 = 2 | 8 | 32 | 128;
-    let domain = parts.get(modifier.pointer("domain")).filter(|_| flag(modifier, "type", DOMAIN))?;
-    Some(domain.int("cache_flag").unwrap_or(0) & BAKED != 0)
-}
-
-fn nodes_bake(parts: &Parts<'_>, modifier: View<'_>) -> Option<Bake> {
+fn nodes_bake(parts: &Parts<'_>, modifier: View<'_>) -> Option<Stored> {
     const CUSTOM_PATH: u32 = 1;
     let folder = |pointer| parts.text(pointer).filter(|folder| !folder.is_empty()).map(<[u8]>::to_vec);
     let own = ["simulation_bake_directory", "bake_directory"]
@@ -536,12 +750,12 @@ fn nodes_bake(parts: &Parts<'_>, modifier: View<'_>) -> Option<Bake> {
         .filter_map(|bake| {
             let id = bake.int("id")?;
             let place = if flag(bake, "flag", CUSTOM_PATH) {
-                folder(bake.pointer("directory"))
+                folder(bake.pointer("directory")).map(|folder| (folder, String::new()))
             } else {
-                own.as_ref().map(|own| [own.as_slice(), b"/", id.to_string().as_bytes()].concat())
+                own.as_ref().map(|own| (own.clone(), format!("/{id}")))
             };
             Some(ZoneBake { id, packed: bake.pointer("packed").is_some(), folder: place })
         })
         .collect();
-    Some(Bake::Nodes { tree: modifier.pointer("node_group")?, zones, folder: own })
+    Some(Stored::Nodes { tree: modifier.pointer("node_group")?, zones, folder: own })
 }

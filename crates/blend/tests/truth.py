@@ -107,6 +107,12 @@ def still(simulations, scene, which):
     return sorted(simulations.by_owner(list(simulations.standing(scene)))[which])
 
 
+def missing(simulations, scene):
+    """Name and frames of what is baked and not whole, of this file."""
+    found = simulations.incomplete(scene)
+    return sorted([name, list(gone)] for name, owner, _, gone in found if gone and not owner.library)
+
+
 def truth(simulations):
     return dict(
         version=list(VERSION),
@@ -118,6 +124,7 @@ def truth(simulations):
         external=external(),
         unbaked={s.name: still(simulations, s, 0) for s in bpy.data.scenes if not s.library},
         linked={s.name: still(simulations, s, 1) for s in bpy.data.scenes if not s.library},
+        missing={s.name: missing(simulations, s) for s in bpy.data.scenes if not s.library},
         particles=sorted(
             [o.name, p.point_cache.is_baked]
             for o in bpy.data.objects
@@ -510,8 +517,9 @@ def host_module():
 def main():
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
     import depends
+    import seldom
 
-    for maker in MAKERS + depends.MAKERS:
+    for maker in MAKERS + depends.MAKERS + seldom.MAKERS:
         maker()
     found, simulations = {}, host_module()
     for name in sorted(os.listdir(out)):

@@ -10,7 +10,7 @@ use std::{
     sync::LazyLock,
 };
 
-use kiln_blend::{SimulationKind, dependencies, inspect};
+use kiln_blend::{Simulation, SimulationKind, dependencies, inspect};
 use serde_json::Value;
 
 struct Made {
@@ -65,6 +65,7 @@ fn files() -> impl Iterator<Item = (PathBuf, &'static Value)> {
 #[test]
 fn what_has_no_bake_is_what_the_host_would_refuse() {
     let (mut unbaked, mut baked, mut linked) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut lacking = BTreeSet::new();
     for (path, truth) in files() {
         let found = inspect(&path).unwrap();
         let version = &truth["version"];
@@ -81,6 +82,17 @@ fn what_has_no_bake_is_what_the_host_would_refuse() {
             assert_eq!(serde_json::json!(ours), *expected, "{version} {} scene {scene}", path.display());
             linked.extend(ours);
         }
+        for (scene, expected) in truth["missing"].as_object().unwrap() {
+            let baked = found.simulations.iter().filter(|one| one.scenes.contains(scene));
+            let frames = |one: &Simulation| -> Vec<i32> {
+                one.missing_frames.iter().flat_map(|range| range.first..=range.last).collect()
+            };
+            let ours = baked.map(|one| (one.to_string(), frames(one)));
+            let mut ours: Vec<_> = ours.filter(|(_, frames)| !frames.is_empty()).collect();
+            ours.sort();
+            lacking.extend(ours.iter().map(|(name, _)| name.clone()));
+            assert_eq!(serde_json::json!(ours), *expected, "{version} {} scene {scene}", path.display());
+        }
         let particles: Vec<(String, bool)> = found
             .simulations
             .iter()
@@ -94,7 +106,8 @@ fn what_has_no_bake_is_what_the_host_would_refuse() {
         }
     }
     assert_eq!(unbaked.len(), if MADE.len() > 1 { 8 } else { 7 }, "{unbaked:?}");
-    assert_eq!(linked.len(), 6, "{linked:?}");
+    assert_eq!(linked.len(), 10, "{linked:?}");
+    assert_eq!(lacking.len(), if MADE.len() > 1 { 5 } else { 4 }, "{lacking:?}");
     assert!(baked.len() + 1 >= unbaked.len(), "{baked:?}");
 }
 

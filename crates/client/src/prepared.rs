@@ -43,6 +43,12 @@ pub struct Prepared {
     _extras: FoundExtras,
 }
 
+/// What is baked, and lacks what these frames show.
+fn incomplete(inspection: &Inspection, scene: &str, frames: &FrameSet) -> Vec<String> {
+    let lacking = inspection.incomplete(scene, frames);
+    lacking.map(|one| format!("{one} lacks frames {}", one.missing_text())).collect()
+}
+
 impl Prepared {
     /// The simulations of the scene that nobody has baked, as a person names them.
     pub fn unbaked(&self) -> Vec<String> {
@@ -79,6 +85,10 @@ impl Prepared {
         }
         let format = choose_format(&scene, &request.settings)?;
         let frames = choose_frames(&scene, request)?;
+        let lacking = incomplete(&found.inspection, &scene.name, &frames);
+        if !lacking.is_empty() && request.policy.simulations != Simulations::AsTheyAre {
+            return Err(PrepareError::Incomplete(lacking));
+        }
         let requested = Requested { scene: &scene.name, frames: &frames };
         let mut layout = kiln_blend::layout(&found, &request.shared, Some(requested));
         let all_needed = request.policy.external_files == ExternalFiles::Required;

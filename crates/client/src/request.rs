@@ -78,6 +78,12 @@ pub enum PrepareError {
     )]
     Unbaked(Vec<LinkedSimulation>),
     #[error(
+        "the bake is not whole: {}; put the missing files back, or bake again in Blender and save, or go on all the same \
+         with --no-bake",
+        listed(.0)
+    )]
+    Incomplete(Vec<String>),
+    #[error(
         "the colour configuration names tables that are not there ({}); bring them back, or render without them with \
          --allow-missing",
         listed(.0)

@@ -1,7 +1,7 @@
 //! What a .blend says of itself, in the words that a submission needs.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     io::{self, Read, Seek},
     sync::Arc,
 };
@@ -42,18 +42,21 @@ pub(crate) struct Contents {
     blobs: Blobs,
     bundle: Bundle,
     files: HashMap<String, BlobHash>,
-    /// The folders in which geometry nodes have baked: they write a file a frame into `meta`.
-    bakes: HashSet<String>,
+    /// Names of files that hold anything, by their folder.
+    folders: HashMap<String, Vec<String>>,
 }
 
 impl Contents {
     pub(crate) fn of(blobs: &Blobs, bundle: Bundle) -> Self {
         let files = bundle.files.iter().map(|file| (file.path.as_str().to_owned(), file.hash)).collect();
-        let sent = bundle.files.iter().map(|file| &file.path);
-        let paths = sent.chain(bundle.shared.iter().map(|file| &file.path));
-        let bakes =
-            paths.filter_map(|path| Some(path.as_str().rsplit_once("/meta/")?.0.to_owned())).collect();
-        Self { blobs: blobs.clone(), bundle, files, bakes }
+        let sent = bundle.files.iter().filter(|file| file.size > 0).map(|file| &file.path);
+        let mut folders: HashMap<String, Vec<String>> = HashMap::new();
+        for path in sent.chain(bundle.shared.iter().map(|file| &file.path)) {
+            if let Some((folder, name)) = path.as_str().rsplit_once('/') {
+                folders.entry(folder.to_owned()).or_default().push(name.to_owned());
+            }
+        }
+        Self { blobs: blobs.clone(), bundle, files, folders }
     }
 
     pub(crate) fn bundle(&self) -> &Bundle {
@@ -96,8 +99,8 @@ impl Bundled for Contents {
         self.blobs.open_reader(self.files.get(place.as_str())?).ok()
     }
 
-    fn holds_bake(&self, folder: &RelPath) -> bool {
-        self.bakes.contains(folder.as_str())
+    fn files_in(&self, folder: &RelPath) -> Vec<String> {
+        self.folders.get(folder.as_str()).cloned().unwrap_or_default()
     }
 
     fn remapped(&self, meaning: &str) -> Option<&RelPath> {

@@ -152,7 +152,12 @@ fn scene_lines(blend: &Inspection, scene: &SceneInfo) -> impl Iterator<Item = (&
 /// `cloth: not baked (Flag, Curtain)`: one line a kind and state.
 fn simulations(all: &[&Simulation]) -> Vec<String> {
     let mut groups: BTreeMap<(SimulationKind, &str), Vec<&str>> = BTreeMap::new();
+    let mut lacking = Vec::new();
     for one in all {
+        if !one.missing_frames.is_empty() {
+            lacking.push(format!("{one} is baked, but lacks frames {}", one.missing_text()));
+            continue;
+        }
         let state = match (one.baked, one.needs_bake) {
             (true, _) => "baked",
             (false, true) => "not baked",
@@ -167,7 +172,7 @@ fn simulations(all: &[&Simulation]) -> Vec<String> {
         let named: Vec<&str> = owners.into_iter().take(NAMED).collect();
         format!("{} {state} ({}{more})", kind.noun(), named.join(", "))
     };
-    groups.into_iter().map(line).collect()
+    groups.into_iter().map(line).chain(lacking).collect()
 }
 
 /// Files, below the .blend that names them.

@@ -150,6 +150,7 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
              least; leave the limit out for that of the farm."
         )));
     }
+    check_caches(request.policy.simulations, scene, &frames, file)?;
     let choice = request.device.unwrap_or_default();
     let device = choice.resolve(scene.is_on_gpu(request.settings.engine.as_deref()));
     // What another engine than the file's would denoise with is not read here.
@@ -203,6 +204,21 @@ fn to_bake(policy: Simulations, scene: &SceneInfo, file: &Inspection) -> Answer<
         ))),
         Simulations::MustBeBaked | Simulations::AsTheyAre => Ok(Vec::new()),
     }
+}
+
+/// A frame that a bake lacks would stand still.
+fn check_caches(policy: Simulations, scene: &SceneInfo, frames: &FrameSet, file: &Inspection) -> Answer<()> {
+    let mut lacking = file.incomplete(&scene.name, frames).peekable();
+    if policy == Simulations::AsTheyAre || lacking.peek().is_none() {
+        return Ok(());
+    }
+    let told = lacking.map(|one| format!("{one} lacks frames {}", one.missing_text()));
+    Err(Fault::bad(format!(
+        "The scene “{}” has simulations whose bake is not whole ({}); put the missing files back, or bake again in Blender \
+         and save, or send the policy that simulations render as they are.",
+        scene.name,
+        named(told).join("; ")
+    )))
 }
 
 /// What moves in a library no other file can bake.
