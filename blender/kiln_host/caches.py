@@ -51,10 +51,15 @@ def missing(first, last, stored, step=1):
 def of_points(cache, owner, folders, step=1):
     if cache.use_external:
         stored = _on_disk(cache, owner, folders)
-        # It is another's, and is not baked again.
-        return Bake(True, missing(cache.frame_start, cache.frame_end, stored, step))
+        # It is another's, and is not baked again. Where nothing is there it is a missing file, and told as one.
+        return Bake(True, missing(max(cache.frame_start, 1), cache.frame_end, stored, step) if stored else ())
     if not cache.is_baked:
         return NOT_BAKED
+    # Frames below 1 are not all kept, also where nothing is lost.
+    first, last = max(cache.frame_start, 1), cache.frame_end
+    if last < first:
+        # Particles that are emitted after the scene's end, for example.
+        return BAKED
     if cache.use_disk_cache:
         stored = _on_disk(cache, owner, folders)
     elif isinstance(owner, bpy.types.Object) and owner.override_library:
@@ -65,10 +70,10 @@ def of_points(cache, owner, folders, step=1):
         if not found or step > 1:
             # Frames between steps are not counted.
             return BAKED if not found or int(found[1]) else NOT_BAKED
-        stored = range(cache.frame_start, cache.frame_start + int(found[1]))
+        stored = range(first, first + int(found[1]))
     if not stored:
         return NOT_BAKED
-    return Bake(True, missing(cache.frame_start, cache.frame_end, stored, step))
+    return Bake(True, missing(first, last, stored, step))
 
 
 def point_files(cache, owner):
@@ -84,6 +89,11 @@ def point_files(cache, owner):
         name = cache.name or owner.name.encode().hex().upper()
     index = rf"_{cache.index:02d}" if cache.index >= 0 else r"(?:_\d\d)?"
     return folder, re.compile(rf"{re.escape(name)}_(-?\d+){index}\.bphys")
+
+
+def is_lost(cache, owner, folders):
+    """Whether a cache that was made elsewhere has no file."""
+    return cache.use_external and not _on_disk(cache, owner, folders)
 
 
 def _on_disk(cache, owner, folders):

@@ -190,6 +190,11 @@ def _missing():
     for image in bpy.data.images:
         if image.source in FILE_SOURCES and image.users and image.filepath and not _packed(image):
             found += [f"image {image.name} ({name})" for name in _missing_of_image(image)]
+    folders = caches.Folders()
+    for thing in bpy.data.objects:
+        for part in (*thing.modifiers, *thing.particle_systems):
+            if any(caches.is_lost(cache, thing, folders) for cache in sims.point_caches(part)):
+                found.append(f"external point cache of {thing.name}")
     groups = (
         ("font", [f for f in bpy.data.fonts if f.filepath != "<builtin>"]),
         ("film", bpy.data.movieclips),

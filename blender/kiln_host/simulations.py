@@ -26,9 +26,8 @@ def standing(scene):
 
 def standing_in(scene):
     """The same of one scene alone, without the scenes that it draws."""
-    for name, owner, part, bake in _needed_simulations(scene):
-        if not bake.done:
-            yield name, owner, part
+    for name, owner, part, _ in _needed_simulations(scene, lambda part, bake: not bake.done):
+        yield name, owner, part
 
 
 def incomplete(scene):
@@ -36,8 +35,8 @@ def incomplete(scene):
     not known: another scene may be seen at another time."""
     told = set()
     for one, same_time in drawn(scene).items():
-        for name, owner, part, bake in _needed_simulations(one):
-            if bake.done and (name, owner, part) not in told:
+        for name, owner, part, bake in _needed_simulations(one, _has_files):
+            if (name, owner, part) not in told:
                 told.add((name, owner, part))
                 yield name, owner, part, (bake.missing if same_time or not bake.missing else None)
 
@@ -87,25 +86,31 @@ def _strips(scene):
     return editor.strips_all if hasattr(editor, "strips_all") else editor.sequences_all
 
 
-def _needed_simulations(scene):
-    """Name, owner, part and bake of all simulations of one scene that its picture depends on."""
+def _has_files(part, bake):
+    """Whether frames may be missing of what is baked."""
+    on_disk = any(cache.use_disk_cache or cache.use_external for cache in point_caches(part))
+    return bake.done and bool(bake.missing or on_disk or is_kind(part, "NODES"))
+
+
+def _needed_simulations(scene, wanted):
+    """Name, owner, part and bake of the simulations of one scene that its picture depends on, and that are wanted."""
     folders = caches.Folders()
     world = scene.rigidbody_world
     enabled = world and (world.enabled or animated.is_animated(scene, "rigidbody_world.enabled"))
     if enabled and world.collection:
         bake = caches.of_points(world.point_cache, scene, folders)
-        for thing in world.collection.objects:
+        for thing in world.collection.objects if wanted(world, bake) else ():
             if _moves(thing):
                 # The cache is the scene's.
                 yield f"rigid body {thing.name}", scene, world, bake
     shown = dict.fromkeys(rendered(scene))
     for thing in shown:
-        yield from _of_object(thing, folders)
+        yield from (one for one in _of_object(thing, folders) if wanted(*one[2:]))
     # What does not render may move what does.
     others = {
         thing: found
         for thing in bpy.data.objects
-        if thing not in shown and (found := list(_of_object(thing, folders)))
+        if thing not in shown and (found := [one for one in _of_object(thing, folders) if wanted(*one[2:])])
     }
     if others:
         for thing in needed(scene, shown):
@@ -228,7 +233,8 @@ def _no_need(one):
 
 def point_caches(part):
     if is_kind(part, "DYNAMIC_PAINT"):
-        return [one.point_cache for one in part.canvas_settings.canvas_surfaces if one.surface_format == "VERTEX"]
+        surfaces = part.canvas_settings.canvas_surfaces if part.canvas_settings else ()
+        return [one.point_cache for one in surfaces if one.surface_format == "VERTEX"]
     cache = getattr(part, "point_cache", None)
     return [cache] if cache else []
 

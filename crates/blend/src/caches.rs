@@ -36,12 +36,15 @@ const MAX_STORED: usize = 1 << 20;
 /// How the files of a folder are found, by the folder's name in the .blend and folders below it.
 pub(crate) type List<'a> = dyn Fn(&[u8], &str) -> Vec<Vec<u8>> + 'a;
 
+/// Names of files.
+type Names = Rc<Vec<Vec<u8>>>;
+
 /// What lies beside a .blend.
 pub(crate) struct Beside<'a> {
     /// The folder of its caches, as a name in the .blend. Empty where the .blend has no name.
     caches: Vec<u8>,
     list: &'a List<'a>,
-    seen: RefCell<HashMap<(Vec<u8>, String), Rc<Vec<Vec<u8>>>>>,
+    seen: RefCell<HashMap<(Vec<u8>, String), Names>>,
 }
 
 impl<'a> Beside<'a> {
@@ -52,7 +55,7 @@ impl<'a> Beside<'a> {
     }
 
     /// The files that hold anything.
-    fn names(&self, folder: &[u8], below: &str) -> Rc<Vec<Vec<u8>>> {
+    fn names(&self, folder: &[u8], below: &str) -> Names {
         if folder.is_empty() {
             return Rc::default();
         }
@@ -142,8 +145,8 @@ pub(crate) struct PointCache {
     /// What the names of its files begin with.
     name: Vec<u8>,
     index: i64,
-    first: i32,
-    last: i32,
+    /// `None` where the file does not tell.
+    range: Option<(i32, i32)>,
     step: i32,
     /// Frames in the .blend.
     stored: BTreeSet<i32>,
@@ -156,7 +159,7 @@ impl PointCache {
         const ON_DISK: u32 = 6;
         const EXTERNAL: u32 = 9;
         let Some(cache) = parts.get(cache) else { return Self::default() };
-        let frame = |field| cache.int(field).and_then(|frame| i32::try_from(frame).ok()).unwrap_or(0);
+        let frame = |field| cache.int(field).and_then(|frame| i32::try_from(frame).ok());
         let (external, on_disk) = (flag(cache, "flag", EXTERNAL), flag(cache, "flag", ON_DISK));
         let mut name = cache.bytes("name").unwrap_or_default().to_vec();
         if name.is_empty() && !external {
@@ -174,9 +177,9 @@ impl PointCache {
             folder: cache.bytes("path").filter(|_| external).unwrap_or_default().to_vec(),
             name,
             index: cache.int("index").unwrap_or(-1),
-            first: frame("startframe"),
-            last: frame("endframe"),
-            step: frame("step"),
+            // Frames below 1 are not all kept, also where nothing is lost.
+            range: frame("startframe").map(|first| first.max(1)).zip(frame("endframe")),
+            step: frame("step").unwrap_or(1),
             stored: stored.take(MAX_STORED).collect(),
         }
     }
@@ -184,19 +187,23 @@ impl PointCache {
     /// Only of particles are some frames left out.
     pub fn bake(&self, beside: &Beside<'_>, is_particles: bool) -> Bake {
         let step = if is_particles { self.step } else { 1 };
+        if !self.external && !self.baked {
+            return Bake::default();
+        }
+        // Particles that are emitted after the scene's end have no frames, for example.
+        let Some((first, last)) = self.range.filter(|(first, last)| first <= last) else {
+            return Bake::done();
+        };
         if self.external {
             let stored = self.files(&beside.names(&self.folder, ""));
-            // It is another's, and is not baked again.
-            return Bake { done: true, ..Bake::of(&stored, self.first, self.last, step) };
-        }
-        if !self.baked {
-            return Bake::default();
+            // It is another's, and is not baked again. Where nothing is there it is a missing file, and told as one.
+            return if stored.is_empty() { Bake::done() } else { Bake::of(&stored, first, last, step) };
         }
         if self.on_disk {
             let stored = self.files(&beside.names(&beside.caches, ""));
-            return Self::done_in_part(&stored, self.first, self.last, step);
+            return Self::done_in_part(&stored, first, last, step);
         }
-        Self::done_in_part(&self.stored, self.first, self.last, step)
+        Self::done_in_part(&self.stored, first, last, step)
     }
 
     /// Nothing at all can be baked once more.

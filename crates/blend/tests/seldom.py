@@ -177,6 +177,14 @@ def stored():
     cache.use_disk_cache, cache.frame_step = True, 3
     short(cache)
     cache.frame_end = 6
+    # From below the first frame, and never.
+    early = cloth("Early", scene.collection).modifiers["Cloth"].point_cache
+    early.frame_start, early.use_disk_cache = -2, True
+    cloth("Early in memory", scene.collection).modifiers["Cloth"].point_cache.frame_start = -2
+    later = thing("Later", scene.collection)
+    later.modifiers.new("Sparks", "PARTICLE_SYSTEM")
+    settings = later.particle_systems[0].settings
+    settings.integrator, settings.frame_end, settings.frame_start = "EULER", 30, 20
     box = None
     if ZONES:
         box = thing("Nodes", scene.collection)
