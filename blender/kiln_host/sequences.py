@@ -7,6 +7,7 @@ import re
 import bpy
 
 from . import outputs
+from .handlers import Silence
 
 # The picture has to be there.
 NEEDED = "needed"
@@ -393,8 +394,18 @@ class Sequences:
         return lacking, notes
 
     def _look_at_moving(self, frame, lacking, notes):
-        if self._driven:
-            self._scene.frame_set(frame)
+        if not self._driven:
+            self._look_at_users(frame, lacking, notes)
+            return
+        scene = self._scene
+        current, subframe = scene.frame_current, scene.frame_subframe
+        # The scene's handlers do not hear of it, and the data go back to where a new process has them.
+        with Silence():
+            scene.frame_set(frame)
+            self._look_at_users(frame, lacking, notes)
+            scene.frame_set(current, subframe=subframe)
+
+    def _look_at_users(self, frame, lacking, notes):
         for user in users(self._scene):
             if user.rule is None or not user.moves():
                 continue

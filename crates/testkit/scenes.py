@@ -418,6 +418,16 @@ def frame_range(folder):
     # A driver that fails once is disabled for good.
     driven(cube, "scale", 2, scene, "1 + 60 / (b - a) * frame / 20", "frame_start", "frame_end")
 
+    # Kiln evaluates the scene to know which picture this shows.
+    os.makedirs(os.path.join(folder, "seq"))
+    for frame in range(1, 9):
+        png(os.path.join(folder, "seq", f"tile_{frame:03}.png"), 255 - 20 * frame, 200, 90)
+    node = image_node(cube, os.path.join(folder, "seq", "tile_001.png"))
+    node.image.source, node.image.filepath = "SEQUENCE", "//seq/tile_001.png"
+    user = node.image_user
+    user.frame_duration, user.use_cyclic, user.use_auto_refresh = 8, True, True
+    driven(node.id_data, f'nodes["{node.name}"].image_user.frame_offset', -1, scene, "a / 40 + frame / 5", "frame_end")
+
     material = bpy.data.materials.new("Ink")
     bpy.data.materials.create_gpencil_data(material)
     material.grease_pencil.color = (1, 0, 0, 1)
