@@ -79,13 +79,17 @@ pub struct Missing {
 impl std::fmt::Display for Missing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {} (", self.kind.noun(), self.path)?;
-        if let Some((first, more)) = self.absent.split_first() {
-            write!(f, "{} is not there, and frame {} shows it", first.name, first.frame)?;
-            if let Some(last) = more.last() {
-                let Absent { name, frame } = last;
-                write!(f, "; nor are {} more, up to {name} of frame {frame}", more.len())?;
+        match &self.absent[..] {
+            [] => {}
+            [one] => return write!(f, "{} is not there, and frame {} shows it)", one.name, one.frame),
+            [first, .., last] => {
+                let (count, from, to) = (self.absent.len(), first.frame, last.frame);
+                let (first, last) = (&first.name, &last.name);
+                return write!(
+                    f,
+                    "{count} of its files are not there: {first} of frame {from} to {last} of frame {to})"
+                );
             }
-            return write!(f, ")");
         }
         if self.of_windows {
             write!(f, "a path of Windows, which is not here")?;

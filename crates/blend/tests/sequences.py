@@ -360,6 +360,14 @@ def linked():
     slots = plane().data.materials
     slots.append(bpy.data.materials["near"])
     slots.append(material_of("own", bpy.data.images["far"]))
+    # While its picture is not there, Blender takes a clip for a movie.
+    clip = bpy.data.movieclips.load(os.path.join(out, "p_0001.exr"))
+    clip.filepath, clip.use_fake_user = "//later_0001.png", True
+    bpy.context.scene.frame_set(2)
+    assert clip.source == "MOVIE"
+    for number in (1, 2, 4):
+        with open(os.path.join(out, f"later_{number:04}.png"), "w") as file:
+            file.write("x")
     save("linking.blend")
 
 

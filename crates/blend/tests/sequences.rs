@@ -9,7 +9,9 @@ use std::{
     process::Command,
 };
 
-use kiln_blend::{ExternalFile, Requested, SequenceRule, SequenceUser, Wanted, dependencies, inspect};
+use kiln_blend::{
+    ExternalFile, ExternalKind, Requested, SequenceRule, SequenceUser, Wanted, dependencies, inspect,
+};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -97,6 +99,8 @@ fn check(mut command: Command, least: usize) {
         absent.iter().eq(&expected),
         "{command:?}, of what nothing leads to, nothing is missing: {missing:?}"
     );
+    let clip = found.items.iter().find(|item| item.file.kind == ExternalKind::MovieClip).unwrap();
+    assert_eq!(clip.files.len(), 3, "{command:?}: all pictures of a clip that is stored as a movie");
     let left: Vec<_> = users.values().flat_map(BTreeMap::keys).collect();
     assert!(left.is_empty(), "{command:?}: the host does not know of {left:?}");
     let all = ["cache", "clip", "clip-strip", "image", "input", "scene-time", "volume"];

@@ -119,6 +119,15 @@ def clip():
     tree.links.new(node.outputs[0], end)
 
 
+def stored():
+    """Its picture is not there when the file is saved: a movie, for Blender."""
+    clip()
+    found = bpy.data.movieclips[0]
+    found.filepath = "//late_0001.png"
+    bpy.context.scene.frame_set(2)
+    assert found.source == "MOVIE"
+
+
 def strips():
     editor = bpy.context.scene.sequence_editor_create()
     return editor.strips if hasattr(editor, "strips") else editor.sequences
@@ -178,13 +187,14 @@ def main():
             # What is in them is of no matter.
             with open(os.path.join(out, f"s_{number:04}.{ending}"), "w") as file:
                 file.write("x")
-    makers = [material, keyed, driven, displace, time, compositor, clip, strip, clip_strip, volume, unknown, outside]
+    makers = [material, keyed, driven, displace, time, compositor, clip, strip, clip_strip, volume, unknown, outside, stored]
     if bpy.app.build_options.alembic:
         makers.append(cache)
     for maker in makers:
         fresh(maker.__name__)
         maker()
         bpy.ops.wm.save_mainfile()
+    os.link(os.path.join(out, "s_0001.png"), os.path.join(out, "late_0001.png"))
     os.remove(os.path.join(out, "made.blend"))
 
 
