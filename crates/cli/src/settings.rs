@@ -479,6 +479,21 @@ mod tests {
     }
 
     #[test]
+    fn the_device_can_be_said_everywhere() {
+        let device = |flag, vars: &[(&str, &str)], toml: &str| {
+            resolve(Flags { device: flag, ..Flags::default() }, vars, toml).map(|found| found.device)
+        };
+        let (toml, vars) = ("device = \"cpu\"", [("KILN_DEVICE", "gpu")]);
+        let value = |value, origin| Value { value, origin };
+        assert_eq!(device(None, &[], "").unwrap(), value(DeviceChoice::Auto, Origin::Default));
+        assert_eq!(device(None, &[], toml).unwrap(), value(DeviceChoice::Cpu, Origin::File));
+        assert_eq!(device(None, &vars, toml).unwrap(), value(DeviceChoice::Gpu, Origin::Environment));
+        let flag = Some(DeviceChoice::Optix);
+        assert_eq!(device(flag, &vars, toml).unwrap(), value(DeviceChoice::Optix, Origin::Flag));
+        assert!(device(None, &[("KILN_DEVICE", "vulkan")], "").unwrap_err().message.contains("optix"));
+    }
+
+    #[test]
     fn the_key_is_not_printed() {
         let settings = resolve(Flags::default(), &[("KILN_KEY", "secret")], "").unwrap();
         assert!(settings.rows().iter().all(|(_, value, _)| !value.contains("secret")));
