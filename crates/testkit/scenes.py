@@ -265,6 +265,54 @@ def scaled_output(folder):
     tree.links.new(scale.outputs[0], node.inputs[0])
 
 
+def suspicious(folder):
+    """Frames 1 and 2 are lit, 3 and from 6 on without light; 4 has pixels that are not numbers, 5 shows nothing. Beside
+    them a mask that is always black."""
+    scene, cube = start()
+    scene.render.film_transparent = True
+    scene.render.image_settings.file_format = "OPEN_EXR"
+    scene.render.image_settings.color_mode = "RGBA"
+    scene.render.image_settings.color_depth = "32"
+    for ob in bpy.data.objects:
+        if ob.type == "LIGHT":
+            for frame in range(1, 9):
+                ob.hide_render = frame == 3 or frame > 5
+                ob.keyframe_insert("hide_render", frame=frame)
+        elif ob.type == "MESH":
+            for frame in range(1, 9):
+                ob.hide_render = frame == 5
+                ob.keyframe_insert("hide_render", frame=frame)
+    scene.world.color = (0, 0, 0)
+    tree, layers = compositor(scene)
+
+    def math(operation, *values):
+        node = tree.nodes.new("CompositorNodeMath")
+        node.operation = operation
+        for socket, value in zip(node.inputs, values):
+            if isinstance(value, bpy.types.NodeSocket):
+                tree.links.new(value, socket)
+            else:
+                socket.default_value = value
+        return node
+
+    keyed = math("MULTIPLY", layers.outputs["Alpha"], 0)
+    for frame in range(1, 9):
+        keyed.inputs[1].default_value = 1e38 if frame == 4 else 0
+        keyed.inputs[1].keyframe_insert("default_value", frame=frame)
+    infinite = math("MULTIPLY", keyed.outputs[0], 1e38).outputs[0]
+    add = tree.nodes.new("CompositorNodeMixRGB")
+    add.blend_type = "ADD"
+    tree.links.new(layers.outputs["Image"], add.inputs[1])
+    tree.links.new(math("SUBTRACT", infinite, infinite).outputs[0], add.inputs[2])
+    result = next(node for node in tree.nodes if node.bl_idname == "CompositorNodeComposite")
+    tree.links.new(add.outputs[0], result.inputs[0])
+    masks = tree.nodes.new("CompositorNodeOutputFile")
+    masks.base_path, masks.format.file_format = "//frames/", "PNG"
+    masks.format.color_mode = "BW"
+    masks.file_slots[0].path = "mask_"
+    tree.links.new(math("MULTIPLY", layers.outputs["Alpha"], 0).outputs[0], masks.inputs[0])
+
+
 def no_camera(folder):
     scene, _ = start()
     bpy.data.objects.remove(scene.camera)
@@ -468,7 +516,7 @@ def frame_range(folder):
 
 SCENES = (
     basic, particles, image_sequence, drivers, python_driver, script, talks, script_error, motion_blur, stereo,
-    dotted_stereo, side_by_side, file_outputs, scaled_output, no_camera, missing_texture, missing_library, rigid_body, waves,
+    dotted_stereo, side_by_side, file_outputs, scaled_output, suspicious, no_camera, missing_texture, missing_library, rigid_body, waves,
     endless_cloth, linked_cloth, film, multilayer,
     denoise, foreign_engine, absolute, dpx, frame_range, moved_output,
 )

@@ -36,7 +36,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("blend", &["types"]),
     ("image", &["types"]),
     ("host", &["types"]),
-    ("client", &["api", "blend", "chunks", "types"]),
+    ("client", &["api", "blend", "chunks", "image", "types"]),
     ("server", &["core", "store", "blobs", "chunks", "image", "blend", "api", "types"]),
     ("worker", &["host", "client", "blend", "blobs", "chunks", "image", "api", "types"]),
     ("testkit", &["types", "image"]),

@@ -25,6 +25,7 @@ mod render;
 mod sample;
 mod shared;
 mod support;
+mod suspicious;
 mod terminal;
 mod top;
 mod verbs;

@@ -2,7 +2,7 @@
 
 use kiln_types::{
     AttemptId, AttemptState, DeviceClass, EventNumber, Failure, Generation, JobId, JobStanding, JobState,
-    StepIndex, TaskIndex, WorkerState,
+    StepIndex, Suspicion, TaskIndex, WorkerState,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -75,6 +75,9 @@ pub enum Change {
         seconds: f64,
         /// Of its output set; a bake has none.
         files: u32,
+        /// Why somebody should look at the frame.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        suspicious: Vec<Suspicion>,
     },
     /// It has used up its attempts.
     TaskFailed {

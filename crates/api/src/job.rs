@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, num::NonZeroU32};
 use kiln_types::{
     AttemptId, AttemptState, BlenderSeries, BundleId, DeviceChoice, Failure, FrameSet, Generation, JobId,
     JobSpec, JobStanding, JobState, Needs, Order, OutputSet, Owner, Policy, Priority, Project, RelPath,
-    RenderSettings, SlotIndex, StepIndex, StepKind, TaskIndex, TaskState, UploadId,
+    RenderSettings, SlotIndex, StepIndex, StepKind, SuspiciousFrames, TaskIndex, TaskState, UploadId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -59,6 +59,9 @@ pub struct SubmitJob {
     /// It is paused from the start, until it is resumed.
     #[serde(default)]
     pub held: bool,
+    /// A frame whose picture is entirely black or transparent fails.
+    #[serde(default)]
+    pub refuse_black: bool,
     /// The series that wrote the file, where absent.
     #[serde(default)]
     pub blender: Option<BlenderSeries>,
@@ -93,6 +96,7 @@ impl SubmitJob {
             standing: JobStanding::default(),
             needs: Needs::default(),
             held: false,
+            refuse_black: false,
             blender: None,
             device: None,
             settings: RenderSettings::default(),
@@ -346,4 +350,7 @@ pub struct JobReport {
     pub render_s: f64,
     /// How many times faster than the job's best worker alone, with all its slots and at the pace it had here.
     pub gain: f64,
+    /// Frames that are delivered and that somebody should look at.
+    #[serde(default)]
+    pub suspicious: SuspiciousFrames,
 }

@@ -263,6 +263,9 @@ pub struct Assignment {
     pub session: SessionSpec,
     /// Seconds a frame may take.
     pub frame_time_limit_s: Option<u32>,
+    /// A frame whose picture is entirely black or transparent is a failure.
+    #[serde(default)]
+    pub refuse_black: bool,
     /// What the slot may use of the machine; absent from servers older than that.
     #[serde(default)]
     pub claim: Option<Claim>,

@@ -8,7 +8,7 @@ use std::{
 
 use kiln_api::{Change, Event, JobView, TaskView};
 use kiln_client::{Client, EventStream, FetchError, Fetcher, How, Landed};
-use kiln_types::{DeviceClass, FailureCause, FrameSet, JobState, RelPath, TaskState};
+use kiln_types::{DeviceClass, FailureCause, FrameSet, JobState, RelPath, Suspicion, TaskState};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -20,6 +20,7 @@ use crate::{
     output::{
         Output,
         bake::{bake, is_baking, took, unrendered},
+        suspicious,
         text::{clock, task},
     },
     progress::{Progress, Tally},
@@ -34,6 +35,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const STUCK: Duration = Duration::from_secs(5);
 /// Reasons of failed frames that are printed.
 const SHOWN_FAILURES: usize = 10;
+/// Suspicious frames that are named when they come; the end names all.
+const SHOWN_SUSPICIONS: usize = 10;
 
 /// Whose job it is, which decides what Ctrl-C can mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +113,8 @@ struct Follower<'a> {
     told: usize,
     /// Faults that were named on the way.
     said: HashSet<String>,
+    /// Suspicious frames that were named on the way.
+    suspected: usize,
     /// The job's view is older than its last event.
     stale: bool,
     away: bool,
@@ -148,6 +153,7 @@ pub async fn follow(
         trouble: None,
         told: 0,
         said: HashSet::new(),
+        suspected: 0,
         stale: false,
         away: false,
         stuck: None,
@@ -307,12 +313,13 @@ impl Follower<'_> {
     async fn on_event(&mut self, event: &Event) -> Outcome {
         match &event.change {
             Change::TaskDone { frame: None, .. } => self.refresh().await?,
-            Change::TaskDone { frame: Some(frame), .. } => {
+            Change::TaskDone { frame: Some(frame), suspicious, .. } => {
                 self.tally.done = (self.tally.done + 1).min(self.tally.total);
                 self.stale = true;
                 if self.fetches {
                     self.wish.send_modify(|wish| wish.sweep += 1);
                 } else {
+                    self.suspect(*frame, suspicious);
                     self.progress.frame(*frame, &self.tally);
                 }
             }
@@ -353,7 +360,10 @@ impl Follower<'_> {
             News::Landed(landed) => {
                 self.back();
                 match landed.how {
-                    How::Written | How::AlreadyThere => self.landed += 1,
+                    How::Written | How::AlreadyThere => {
+                        self.landed += 1;
+                        self.suspect(landed.frame, &landed.suspicious);
+                    }
                     How::Gone => self.trouble = Some(gone(self.job.id, landed.frame)),
                     How::Left(paths) => {
                         let first = paths.first().map(ToString::to_string).unwrap_or_default();
@@ -375,6 +385,20 @@ impl Follower<'_> {
                 self.home = true;
             }
             News::Home => self.home = true,
+        }
+    }
+
+    /// Names a suspicious frame.
+    fn suspect(&mut self, frame: i32, suspicions: &[Suspicion]) {
+        for suspicion in suspicions {
+            self.suspected += 1;
+            let more = match self.suspected {
+                ..SHOWN_SUSPICIONS => "",
+                SHOWN_SUSPICIONS => "; more such frames are named at the end",
+                _ => return,
+            };
+            let what = suspicious::of_frame(frame, suspicion);
+            self.progress.aside(|output| output.note(&format!("note: {what}{more}")));
         }
     }
 

@@ -11,7 +11,9 @@ use std::{
     str::FromStr,
 };
 
-use kiln_types::{BlobHash, FrameSet, OutputFile, OutputSet, RelPath, SessionKey};
+use kiln_types::{
+    BlobHash, FrameSet, OutputFile, OutputSet, RelPath, SessionKey, Suspicion, SuspiciousFrames,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -50,10 +52,14 @@ impl FromStr for Existing {
 #[derive(Debug, thiserror::Error)]
 pub enum ExistingError {
     #[error(
-        "{count} of the files are already there and are not this scene's with these settings ({first}); choose \
-         --existing skip, --existing overwrite, or another folder with --out", count = .0.count, first = .0
+        "{count} of the files are already there and are not this scene's with these settings ({found}{}); choose \
+         --existing skip, --existing overwrite, or another folder with --out", broken.in_words(), count = found.count
     )]
-    Foreign(Found),
+    Foreign {
+        found: Found,
+        /// Those that are empty or cut off.
+        broken: Found,
+    },
     #[error(
         "{count} of the files are already there ({first}); leave --existing error out to continue, or choose another \
          folder with --out", count = .0.count, first = .0
@@ -64,7 +70,7 @@ pub enum ExistingError {
 }
 
 /// Files in the way.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
     pub count: usize,
     /// At most three.
@@ -76,6 +82,14 @@ impl Found {
         self.count += 1;
         if self.first.len() < 3 {
             self.first.push(path);
+        }
+    }
+
+    /// Of those that are empty or cut off, what an error adds.
+    fn in_words(&self) -> String {
+        match self.count {
+            0 => String::new(),
+            count => format!("; {count} empty or cut off: {self}"),
         }
     }
 }
@@ -94,6 +108,9 @@ struct Line {
     key: SessionKey,
     frame: i32,
     files: Vec<Written>,
+    /// Why somebody should look at the frame, so that a frame that is kept is reported again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    suspicious: Vec<Suspicion>,
 }
 
 /// A file as Kiln wrote it.
@@ -128,8 +145,8 @@ impl Manifest {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(manifest),
             Err(error) => return Err(error),
         };
-        for line in BufReader::new(file).lines() {
-            if let Ok(line) = serde_json::from_str(&line?) {
+        for line in BufReader::new(file).split(b'\n') {
+            if let Ok(line) = serde_json::from_slice(&line?) {
                 manifest.take(line);
             }
         }
@@ -155,9 +172,32 @@ impl Manifest {
         })
     }
 
+    /// Whether the frame as it was last written is one that a job may refuse.
+    fn is_blank(&self, frame: i32) -> bool {
+        self.frames.get(&frame).is_some_and(|line| line.suspicious.iter().any(Suspicion::is_blank))
+    }
+
+    /// What was suspicious in the frame as it was last written, where anything was.
+    fn suspicions(&self, frame: i32) -> Option<Vec<Suspicion>> {
+        let line = self.frames.get(&frame)?;
+        (!line.suspicious.is_empty()).then(|| line.suspicious.clone())
+    }
+
     /// Whether what lies at this path is what Kiln wrote there for this scene and these settings.
     pub(crate) fn own(&self, folder: &OutFolder, key: SessionKey, path: &RelPath) -> bool {
         self.paths.get(path).is_some_and(|(k, file)| *k == key && unchanged(folder, file))
+    }
+
+    /// Whether Kiln wrote the file at this path, of whichever scene, and nothing or only a beginning is left of it. One
+    /// of another length that is a whole picture was edited: it is somebody's.
+    pub(crate) fn is_remnant(&self, folder: &OutFolder, path: &RelPath) -> bool {
+        self.paths.get(path).is_some_and(|(_, file)| is_remnant(folder, file))
+    }
+
+    /// Whether a file of the frame, as these settings made it, is a remnant.
+    fn has_remnant(&self, folder: &OutFolder, key: SessionKey, frame: i32) -> bool {
+        let line = self.frames.get(&frame).filter(|line| line.key == key);
+        line.is_some_and(|line| line.files.iter().any(|file| self.is_remnant(folder, &file.path)))
     }
 
     /// Whether exactly these files of a frame are there, so that they need not be fetched.
@@ -175,8 +215,9 @@ impl Manifest {
         key: SessionKey,
         frame: i32,
         files: Vec<Written>,
+        suspicious: Vec<Suspicion>,
     ) -> io::Result<()> {
-        let line = Line { key, frame, files };
+        let line = Line { key, frame, files, suspicious };
         let mut text = serde_json::to_string(&line)?;
         text.push('\n');
         let mut file = folder.append(&self.place)?;
@@ -231,6 +272,25 @@ fn unchanged(folder: &OutFolder, file: &Written) -> bool {
     }
 }
 
+fn is_remnant(folder: &OutFolder, file: &Written) -> bool {
+    match folder.stamp(&file.path) {
+        Ok(Some(Stamp { size: 0, .. })) => true,
+        Ok(Some(stamp)) if stamp.size < file.size => {
+            folder.read(&file.path).and_then(kiln_image::is_cut_off).unwrap_or(false)
+        }
+        _ => false,
+    }
+}
+
+/// Whether a file that is not Kiln's is empty, or seems to be cut off.
+fn is_broken(folder: &OutFolder, path: &RelPath) -> bool {
+    match folder.stamp(path) {
+        Ok(Some(Stamp { size: 0, .. })) => true,
+        Ok(Some(_)) => folder.read(path).and_then(kiln_image::seems_cut_off).unwrap_or(false),
+        _ => false,
+    }
+}
+
 /// Whether the file at this path has this hash.
 pub(crate) fn same_bytes(folder: &OutFolder, path: &RelPath, hash: BlobHash) -> bool {
     let read = || -> io::Result<BlobHash> { Ok(reading::hash_of(&mut folder.read(path)?)?.0) };
@@ -261,7 +321,7 @@ pub fn recorded(
 }
 
 /// Which of the frames are to be rendered.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToRender {
     /// `None` where every frame is there.
     pub frames: Option<FrameSet>,
@@ -269,9 +329,14 @@ pub struct ToRender {
     pub kept: u32,
     /// Frames left out because files of their names are there.
     pub skipped: u32,
+    /// Those among the kept ones that somebody should look at.
+    pub suspicious: SuspiciousFrames,
+    /// Files of skipped frames that Kiln did not write, and that are empty or cut off.
+    pub broken: Found,
 }
 
-/// Compares what is asked for with what is there. `names` tells the main files of a frame.
+/// Compares what is asked for with what is there. `names` tells the main files of a frame. What is empty or cut off of
+/// Kiln's own files counts as absent, and so does a black frame where the job refuses them.
 ///
 /// # Errors
 /// Where files are in the way, or the folder cannot be looked at.
@@ -280,18 +345,28 @@ pub fn to_render(
     manifest: &Manifest,
     mode: Existing,
     key: SessionKey,
+    refuse_black: bool,
     asked: &FrameSet,
     names: impl Fn(i32) -> Vec<RelPath>,
 ) -> Result<ToRender, ExistingError> {
     let (mut kept, mut skipped) = (0, 0);
     let (mut left, mut found) = (Vec::new(), Found::default());
+    let (mut suspicious, mut broken) = (Vec::new(), Found::default());
     if mode == Existing::Overwrite {
-        return Ok(ToRender { frames: Some(asked.clone()), kept, skipped });
+        let suspicious = SuspiciousFrames::default();
+        let broken = Found::default();
+        return Ok(ToRender { frames: Some(asked.clone()), kept, skipped, suspicious, broken });
     }
     for frame in asked.iter() {
-        let own = manifest.holds(folder, key, frame);
+        let refused = refuse_black && manifest.is_blank(frame);
+        let own = manifest.holds(folder, key, frame) && (!refused || mode == Existing::Skip);
         if own && mode != Existing::Error {
             kept += 1;
+            suspicious.extend(manifest.suspicions(frame).map(|all| (frame, all)));
+            continue;
+        }
+        if mode == Existing::Skip && manifest.has_remnant(folder, key, frame) {
+            left.push(frame);
             continue;
         }
         let names = names(frame);
@@ -299,6 +374,9 @@ pub fn to_render(
         for path in &names {
             let there =
                 folder.taken(path).map_err(|source| ExistingError::Io { path: path.to_string(), source })?;
+            if there && mode != Existing::Error && manifest.is_remnant(folder, path) {
+                continue;
+            }
             // Part of a frame of this very scene, as a break between two files leaves it, is no stranger.
             let foreign = there && (mode == Existing::Error || !manifest.own(folder, key, path));
             if there && (foreign || mode == Existing::Skip) {
@@ -306,16 +384,27 @@ pub fn to_render(
             }
         }
         match mode {
-            Existing::Skip if !names.is_empty() && taken.len() == names.len() => skipped += 1,
+            Existing::Skip if !names.is_empty() && taken.len() == names.len() => {
+                skipped += 1;
+                let foreign = taken.into_iter().filter(|path| !manifest.paths.contains_key(path));
+                foreign.filter(|path| is_broken(folder, path)).for_each(|path| broken.add(path));
+            }
             Existing::Skip => left.push(frame),
             _ if taken.is_empty() => left.push(frame),
-            _ => taken.into_iter().for_each(|path| found.add(path)),
+            _ => {
+                for path in taken {
+                    if is_broken(folder, &path) {
+                        broken.add(path.clone());
+                    }
+                    found.add(path);
+                }
+            }
         }
     }
     match (found.count, mode) {
         (0, _) => {}
         (_, Existing::Error) => return Err(ExistingError::Refused(found)),
-        _ => return Err(ExistingError::Foreign(found)),
+        _ => return Err(ExistingError::Foreign { found, broken }),
     }
     let frames = if left.len() == asked.len() as usize {
         Some(asked.clone())
@@ -323,136 +412,9 @@ pub fn to_render(
         // Fails only where it is empty: these are frames of a set.
         FrameSet::from_frames(left).ok()
     };
-    Ok(ToRender { frames, kept, skipped })
+    let suspicious = SuspiciousFrames::collect(suspicious);
+    Ok(ToRender { frames, kept, skipped, suspicious, broken })
 }
 
 #[cfg(test)]
-mod tests {
-    use kiln_types::{FileFormat, OutputRole};
-
-    use super::*;
-
-    struct Bed {
-        dir: tempfile::TempDir,
-        folder: OutFolder,
-        manifest: Manifest,
-    }
-
-    fn key(n: u8) -> SessionKey {
-        SessionKey(BlobHash::of(&[n]))
-    }
-
-    fn names(frame: i32) -> Vec<RelPath> {
-        vec![RelPath::new(&format!("f_{frame:04}.png")).unwrap()]
-    }
-
-    impl Bed {
-        fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let folder = OutFolder::prepare(dir.path()).unwrap();
-            let manifest = Manifest::load(&folder, "shot").unwrap();
-            Self { dir, folder, manifest }
-        }
-
-        /// As a frame lands: note, then name.
-        fn land(&mut self, key: SessionKey, frame: i32, bytes: &[u8]) {
-            let file = OutputFile {
-                path: names(frame).remove(0),
-                role: OutputRole::Main { view: None },
-                hash: BlobHash::of(bytes),
-                size: bytes.len() as u64,
-                format: FileFormat::Png,
-                width: 1,
-                height: 1,
-            };
-            let mut part = self.folder.part(&file.path, file.hash).unwrap();
-            part.file.write_all(bytes).unwrap();
-            let written = Written::new(&file, part.stamp().unwrap());
-            self.manifest.record(&self.folder, key, frame, vec![written]).unwrap();
-            OutFolder::place(&part, &file.path, true).unwrap();
-        }
-
-        fn foreign(&self, frame: i32) {
-            std::fs::write(self.dir.path().join(names(frame)[0].to_path()), b"mine").unwrap();
-        }
-
-        fn ask(&self, mode: Existing, k: u8, frames: &str) -> Result<(String, u32, u32), String> {
-            // Read anew, as the next run of the program does.
-            let manifest = Manifest::load(&self.folder, "shot").unwrap();
-            to_render(&self.folder, &manifest, mode, key(k), &frames.parse().unwrap(), names)
-                .map(|r| (r.frames.map(|f| f.to_string()).unwrap_or_default(), r.kept, r.skipped))
-                .map_err(|error| error.to_string())
-        }
-    }
-
-    #[test]
-    fn the_same_command_continues() {
-        let mut bed = Bed::new();
-        bed.land(key(1), 1, b"one");
-        bed.land(key(1), 2, b"two");
-        assert_eq!(bed.ask(Existing::Continue, 1, "1-4"), Ok(("3-4".into(), 2, 0)));
-        assert_eq!(bed.ask(Existing::Continue, 1, "1-2"), Ok((String::new(), 2, 0)));
-        assert_eq!(bed.ask(Existing::Overwrite, 1, "1-4"), Ok(("1-4".into(), 0, 0)));
-        assert_eq!(bed.ask(Existing::Skip, 1, "1-4"), Ok(("3-4".into(), 2, 0)));
-        assert!(bed.ask(Existing::Error, 1, "1-4").unwrap_err().contains("f_0001.png, f_0002.png"));
-    }
-
-    #[test]
-    fn what_is_there_tells_by_which_key_it_was_made() {
-        let mut bed = Bed::new();
-        let recorded = |bed: &Bed, keys: [u8; 2], frames: &str| {
-            let manifest = Manifest::load(&bed.folder, "shot").unwrap();
-            super::recorded(&bed.folder, &manifest, keys.map(key), &frames.parse().unwrap())
-        };
-        assert_eq!(recorded(&bed, [1, 2], "1-4"), None);
-        bed.land(key(2), 1, b"one");
-        bed.land(key(1), 2, b"two");
-        assert_eq!(recorded(&bed, [1, 2], "1-4"), Some(key(1)), "of as many, the better");
-        assert_eq!(recorded(&bed, [1, 2], "1"), Some(key(2)));
-        bed.land(key(2), 3, b"three");
-        assert_eq!(recorded(&bed, [1, 2], "1-4"), Some(key(2)));
-        assert_eq!(recorded(&bed, [1, 3], "1,3-4"), None);
-        // Whoever takes the frames away begins anew.
-        for frame in [1, 2, 3] {
-            std::fs::remove_file(bed.dir.path().join(names(frame)[0].to_path())).unwrap();
-        }
-        assert_eq!(recorded(&bed, [1, 2], "1-4"), None);
-    }
-
-    #[test]
-    fn another_scene_or_a_strangers_file_is_not_overwritten() {
-        let mut bed = Bed::new();
-        bed.land(key(1), 1, b"one");
-        bed.foreign(2);
-        let error = bed.ask(Existing::Continue, 2, "1-4").unwrap_err();
-        assert!(error.contains("2 of the files") && error.contains("f_0001.png, f_0002.png"), "{error}");
-        assert!(error.contains("--existing skip"), "{error}");
-        assert_eq!(bed.ask(Existing::Skip, 2, "1-4"), Ok(("3-4".into(), 0, 2)));
-    }
-
-    #[test]
-    fn a_frame_that_was_changed_or_removed_is_noticed() {
-        let mut bed = Bed::new();
-        bed.land(key(1), 1, b"one");
-        bed.land(key(1), 2, b"two");
-        bed.land(key(1), 3, b"four");
-        std::fs::remove_file(bed.dir.path().join("f_0001.png")).unwrap();
-        // Same bytes, another time: still the same frame.
-        std::fs::write(bed.dir.path().join("f_0002.png"), b"two").unwrap();
-        assert_eq!(bed.ask(Existing::Continue, 1, "1-3"), Ok(("1".into(), 2, 0)));
-        bed.foreign(3);
-        assert!(bed.ask(Existing::Continue, 1, "1-3").unwrap_err().contains("f_0003.png"));
-    }
-
-    #[test]
-    fn a_cut_line_costs_only_itself() {
-        let mut bed = Bed::new();
-        bed.land(key(1), 1, b"one");
-        let place = bed.dir.path().join(".kiln/shot.jsonl");
-        let mut text = std::fs::read_to_string(&place).unwrap();
-        text.push_str("{\"key\":\"");
-        std::fs::write(&place, text).unwrap();
-        bed.land(key(1), 2, b"two");
-        assert_eq!(bed.ask(Existing::Continue, 1, "1-3"), Ok(("3".into(), 2, 0)));
-    }
-}
+mod tests;

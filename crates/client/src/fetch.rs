@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use kiln_api::{JobView, OutputView};
-use kiln_types::{BlobHasher, JobId, OutputFile, RelPath, SessionKey};
+use kiln_types::{BlobHasher, JobId, OutputFile, RelPath, SessionKey, Suspicion};
 use tokio::{io::AsyncWriteExt, task::JoinHandle};
 
 use crate::{
@@ -45,6 +45,8 @@ pub struct Landed {
     pub files: Vec<RelPath>,
     /// Bytes that came over the network.
     pub bytes: u64,
+    /// Why somebody should look at the frame.
+    pub suspicious: Vec<Suspicion>,
     pub how: How,
 }
 
@@ -174,7 +176,11 @@ impl Fetcher {
     async fn frame(&self, output: OutputView) -> Result<Landed, FetchError> {
         let frame = output.frame;
         let files: Vec<RelPath> = output.files.files().iter().map(|file| file.path.clone()).collect();
-        let done = |bytes, how| Landed { frame, files: files.clone(), bytes, how };
+        let suspicious = output.files.suspicions();
+        let done = |bytes, how| {
+            let (files, suspicious) = (files.clone(), suspicious.clone());
+            Landed { frame, files, bytes, suspicious, how }
+        };
         let verdict = self.blocking(&output, |job, manifest, output| {
             if manifest.has(&job.folder, job.key, output.frame, &output.files) {
                 return Ok(Before::There);
@@ -183,7 +189,7 @@ impl Fetcher {
             for file in output.files.files() {
                 if job.mode != Existing::Overwrite
                     && job.folder.taken(&file.path).map_err(|error| job.write_error(&file.path, error))?
-                    && !manifest.own(&job.folder, job.key, &file.path)
+                    && !job.may_replace(manifest, &file.path)
                     && !same_bytes(&job.folder, &file.path, file.hash)
                 {
                     in_the_way.push(file.path.clone());
@@ -215,17 +221,17 @@ impl Fetcher {
                 // Looked at again before the note is taken: afterwards the path counts as Kiln's own.
                 let mut replace = Vec::new();
                 for (file, _) in &parts {
-                    let own = manifest.own(&job.folder, job.key, &file.path)
+                    let own = job.may_replace(manifest, &file.path)
                         || same_bytes(&job.folder, &file.path, file.hash);
                     replace.push(own || job.mode == Existing::Overwrite);
                 }
                 let first = output.files.files().first().map(|file| file.path.clone());
-                manifest.record(&job.folder, job.key, output.frame, written).map_err(
-                    |error| match &first {
+                manifest
+                    .record(&job.folder, job.key, output.frame, written, output.files.suspicions())
+                    .map_err(|error| match &first {
                         Some(path) => job.write_error(path, error),
                         None => FetchError::Busy { path: job.folder.path().to_owned() },
-                    },
-                )?;
+                    })?;
                 let mut left = Vec::new();
                 for ((file, part), replace) in parts.into_iter().zip(replace) {
                     match OutFolder::place(&part, &file.path, replace) {
@@ -317,6 +323,12 @@ struct Place {
 }
 
 impl Place {
+    /// Whether what lies at this path is Kiln's to replace: a frame of this job, or what is left of one of any.
+    fn may_replace(&self, manifest: &Manifest, path: &RelPath) -> bool {
+        manifest.own(&self.folder, self.key, path)
+            || self.mode != Existing::Error && manifest.is_remnant(&self.folder, path)
+    }
+
     fn write_error(&self, path: &RelPath, source: io::Error) -> FetchError {
         FetchError::Write { path: self.folder.path().join(path.to_path()), job: self.job, source }
     }

@@ -108,7 +108,9 @@ impl Core {
         let trouble = step.troubles.get(&task.index).unwrap_or(&none);
         let lapses = trouble.lapsed_on.len();
         let elsewhere = || self.goes_elsewhere(task);
-        let too_many = trouble.failed_on.len() >= max_failures;
+        let repeated =
+            last.is_some_and(|last| last.cause.repeats()) && (trouble.failed_on.len() > 1 || !elsewhere());
+        let too_many = trouble.failed_on.len() >= max_failures || repeated;
         // What ran out of memory goes where there is more, as long as there is.
         let few = trouble.failed_on.len() < 2 * max_failures;
         let grows =

@@ -26,7 +26,7 @@ use kiln_types::{ColorDepth, FileFormat};
 
 use crate::{
     fault::ImageFault,
-    picture::{Head, MAX_PLANES, Plane, Sink},
+    picture::{Head, MAX_PLANES, Part, Plane, Sink},
     source::Source,
 };
 
@@ -81,8 +81,30 @@ fn plane(part: Option<&str>, full_name: &str, full: bool) -> Plane {
         Some(part) if !part.is_empty() && part != layer => format!("{part}:{layer}"),
         _ => layer.to_owned(),
     };
-    let color = !matches!(channel, "A" | "a" | "Z");
-    Plane { layer, channel: channel.to_owned(), color, full }
+    let depth = channel == "Z" && matches!(pass(&layer).next(), None | Some("" | "Depth" | "Z"));
+    let part = match channel {
+        _ if depth => Part::Depth,
+        "A" | "a" => Part::Alpha,
+        _ => Part::Color,
+    };
+    Plane { layer, channel: channel.to_owned(), part, full }
+}
+
+/// The end of a layer's name: `Combined` of `ViewLayer.Combined`, and behind it the name before, for those that end
+/// with their view (`ViewLayer.Combined.left`).
+fn pass(layer: &str) -> impl Iterator<Item = &str> {
+    layer.rsplit(['.', ':']).take(2)
+}
+
+/// Passes beside the picture itself, such as normals, do not make it one that is not black. A file without the picture
+/// itself is all that its passes are.
+fn tell_picture_from_passes(planes: &mut [Plane]) {
+    let is_picture = |plane: &Plane| pass(&plane.layer).any(|name| name == "Combined");
+    if planes.iter().any(is_picture) {
+        for plane in planes.iter_mut().filter(|plane| !is_picture(plane) && plane.part != Part::Depth) {
+            plane.part = Part::Data;
+        }
+    }
 }
 
 fn head_of(headers: &[Header], memory: u64) -> Result<Head, ImageFault> {
@@ -126,6 +148,7 @@ fn head_of(headers: &[Header], memory: u64) -> Result<Head, ImageFault> {
             planes.push(plane(part.as_deref(), &name, data == window));
         }
     }
+    tell_picture_from_passes(&mut planes);
     let names = |key: &str| {
         first.own_attributes.other.keys().any(|name| name == key)
             || first.shared_attributes.other.keys().any(|name| name == key)
@@ -210,6 +233,20 @@ pub(crate) fn decode(source: Source<'_>, sink: &mut dyn Sink) -> Result<(), Imag
     Ok(())
 }
 
+/// Whether blocks of pixels are missing; they are read, and not unpacked.
+pub(crate) fn ends_early(source: Source<'_>) -> Result<bool, ImageFault> {
+    let len = source.len;
+    let capped = Capped { reader: source.reader, limit: Rc::new(Cell::new(u64::MAX)), position: 0 };
+    let reader = Reader::read_from_buffered(capped, false).map_err(fault)?;
+    let blocks: u64 = reader.headers().iter().map(|header| header.chunk_count as u64).sum();
+    if blocks.saturating_mul(8) > len {
+        return Ok(true);
+    }
+    let mut chunks = reader.filter_chunks(false, |_, _, _| true).map_err(fault)?;
+    chunks.try_for_each(|chunk| chunk.map(drop)).map_err(fault)?;
+    Ok(false)
+}
+
 /// A DWA block begins with the sizes of its sections, which the decoder takes as they are: none can be much
 /// larger than the pixels that come out.
 fn counters_make_sense(chunk: &Chunk, headers: &[Header]) -> Result<(), ImageFault> {
@@ -240,10 +277,15 @@ fn counters_make_sense(chunk: &Chunk, headers: &[Header]) -> Result<(), ImageFau
 }
 
 fn hand_over(block: &UncompressedBlock, headers: &[Header], sink: &mut dyn Sink, scratch: &mut Vec<f32>) {
-    if !sink.wants() {
+    let wanted = sink.wants();
+    let header = &headers[block.index.layer];
+    // All samples of the block at once, where they are of one kind: most blocks need no more.
+    if !wanted
+        && let Some(kind) = header.channels.uniform_sample_type
+        && is_finite(kind, &block.data)
+    {
         return;
     }
-    let header = &headers[block.index.layer];
     let first_plane: usize = headers[..block.index.layer].iter().map(|h| h.channels.list.len()).sum();
     let origin = header.shared_attributes.display_window.position;
     let shift = |data: i32, window: i32| usize::try_from(i64::from(data) - i64::from(window)).unwrap_or(0);
@@ -252,8 +294,12 @@ fn hand_over(block: &UncompressedBlock, headers: &[Header], sink: &mut dyn Sink,
     for line in block.lines(&header.channels) {
         let place = line.location;
         let bytes = line.value;
+        let kind = header.channels.list[place.channel].sample_type;
+        if !wanted && is_finite(kind, bytes) {
+            continue;
+        }
         scratch.clear();
-        match header.channels.list[place.channel].sample_type {
+        match kind {
             SampleType::F16 => {
                 scratch.extend(bytes.chunks_exact(2).map(|b| f16::from_ne_bytes([b[0], b[1]]).to_f32()))
             }
@@ -264,5 +310,38 @@ fn hand_over(block: &UncompressedBlock, headers: &[Header], sink: &mut dyn Sink,
                 .extend(bytes.chunks_exact(4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]) as f32)),
         }
         sink.put(first_plane + place.channel, place.position.x() + dx, place.position.y() + dy, scratch);
+    }
+}
+
+/// Whether every sample is a finite number, told by the bits: an exponent of ones is infinity or no number, and one more
+/// than that carries into the sign. Goes through all samples of all pictures, so it is made of what a processor does to
+/// many at once.
+fn is_finite(kind: SampleType, bytes: &[u8]) -> bool {
+    match kind {
+        SampleType::F16 => {
+            let carry = |b: &[u8]| (u16::from_ne_bytes([b[0], b[1]]) & 0x7c00) + 0x0400;
+            bytes.chunks_exact(2).fold(0, |all, b| all | carry(b)) & 0x8000 == 0
+        }
+        SampleType::F32 => {
+            let carry = |b: &[u8]| (u32::from_ne_bytes([b[0], b[1], b[2], b[3]]) & 0x7f80_0000) + 0x0080_0000;
+            bytes.chunks_exact(4).fold(0, |all, b| all | carry(b)) & 0x8000_0000 == 0
+        }
+        SampleType::U32 => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_infinity_and_what_is_no_number_is_not_finite() {
+        for bits in 0..=u16::MAX {
+            let finite = f16::from_bits(bits).is_finite();
+            assert_eq!(is_finite(SampleType::F16, &bits.to_ne_bytes()), finite, "{bits:x}");
+            let bits = u32::from(bits) << 16 | 1;
+            let finite = f32::from_bits(bits).is_finite();
+            assert_eq!(is_finite(SampleType::F32, &bits.to_ne_bytes()), finite, "{bits:x}");
+        }
     }
 }

@@ -6,25 +6,36 @@ use kiln_types::FileFormat;
 
 use crate::{fault::ImageFault, picture::Decode, source::Source};
 
+/// The first bytes of each format. Single and multi-layer OpenEXR are told apart by their channels.
+const KNOWN: &[(&[u8], FileFormat, Decode)] = &[
+    (b"\x89PNG\r\n\x1a\n", FileFormat::Png, crate::png::decode),
+    (b"\xff\xd8\xff", FileFormat::Jpeg, crate::jpeg::decode),
+    (b"\x76\x2f\x31\x01", FileFormat::OpenExr, crate::exr::decode),
+    (b"II*\0", FileFormat::Tiff, crate::tiff::decode),
+    (b"MM\0*", FileFormat::Tiff, crate::tiff::decode),
+    (b"II+\0", FileFormat::Tiff, crate::tiff::decode),
+    (b"MM\0+", FileFormat::Tiff, crate::tiff::decode),
+    (b"BM", FileFormat::Bmp, crate::bmp::decode),
+    (b"#?RADIANCE", FileFormat::Hdr, crate::hdr::decode),
+    (b"#?RGBE", FileFormat::Hdr, crate::hdr::decode),
+];
+
+/// Whether these first bytes of a file are too few to tell its format, and fit the beginning of one.
+pub(crate) fn may_begin(head: &[u8]) -> bool {
+    // Between its two words stands its size.
+    let mut webp = *b"RIFF----WEBP";
+    for (to, from) in webp[4..8].iter_mut().zip(head.get(4..).unwrap_or(&[])) {
+        *to = *from;
+    }
+    KNOWN.iter().map(|(magic, ..)| *magic).chain([&webp[..]]).any(|magic| magic.starts_with(head))
+}
+
 /// The decoder for what the file seems to be. Leaves the source at its beginning.
 pub(crate) fn recognise(source: &mut Source<'_>) -> Result<(FileFormat, Decode), ImageFault> {
     let mut head = Vec::with_capacity(32);
     source.reader.by_ref().take(32).read_to_end(&mut head).map_err(ImageFault::Unreadable)?;
     source.rewind()?;
-    // Single and multi-layer OpenEXR are told apart by their channels.
-    let known: &[(&[u8], FileFormat, Decode)] = &[
-        (b"\x89PNG\r\n\x1a\n", FileFormat::Png, crate::png::decode),
-        (b"\xff\xd8\xff", FileFormat::Jpeg, crate::jpeg::decode),
-        (b"\x76\x2f\x31\x01", FileFormat::OpenExr, crate::exr::decode),
-        (b"II*\0", FileFormat::Tiff, crate::tiff::decode),
-        (b"MM\0*", FileFormat::Tiff, crate::tiff::decode),
-        (b"II+\0", FileFormat::Tiff, crate::tiff::decode),
-        (b"MM\0+", FileFormat::Tiff, crate::tiff::decode),
-        (b"BM", FileFormat::Bmp, crate::bmp::decode),
-        (b"#?RADIANCE", FileFormat::Hdr, crate::hdr::decode),
-        (b"#?RGBE", FileFormat::Hdr, crate::hdr::decode),
-    ];
-    for (magic, format, decode) in known {
+    for (magic, format, decode) in KNOWN {
         if head.starts_with(magic) {
             return Ok((*format, *decode));
         }

@@ -9,6 +9,7 @@
 
 mod bmp;
 mod compare;
+mod cut;
 mod exr;
 mod fault;
 mod format;
@@ -23,6 +24,7 @@ mod verify;
 mod webp;
 
 pub use compare::{Difference, Picture, PlanePixels, decode, same_pixels};
+pub use cut::{is_cut_off, seems_cut_off};
 pub use fault::ImageFault;
 pub use picture::Layer;
 pub use verify::{Checked, Expectation, Limits, probe, verify, verify_path};

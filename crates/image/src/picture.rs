@@ -15,13 +15,25 @@ pub struct Layer {
     pub channels: Vec<String>,
 }
 
+/// What a channel is to the picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// A colour of the picture itself: it counts when the picture is called black.
+    Color,
+    /// The alpha of the picture itself.
+    Alpha,
+    /// Of another pass.
+    Data,
+    /// A distance, which may be infinite.
+    Depth,
+}
+
 /// One channel of one layer.
 #[derive(Debug, Clone)]
 pub(crate) struct Plane {
     pub layer: String,
     pub channel: String,
-    /// Whether it counts when a picture is called black: not alpha, not depth.
-    pub color: bool,
+    pub part: Part,
     /// Whether its data fill the whole picture.
     pub full: bool,
 }
@@ -42,7 +54,7 @@ impl Head {
         let plane = |channel: char| Plane {
             layer: String::new(),
             channel: channel.to_string(),
-            color: channel != 'A',
+            part: if channel == 'A' { Part::Alpha } else { Part::Color },
             full: true,
         };
         Self { format, width: size.0, height: size.1, depth, planes: channels.chars().map(plane).collect() }
@@ -66,7 +78,8 @@ impl Head {
 pub(crate) trait Sink {
     /// Called once, before any memory is taken for pixels. `false` ends the decoding there.
     fn begin(&mut self, head: Head) -> Result<bool, ImageFault>;
-    /// Whether samples are of use; if not, they are still decoded, but not handed over.
+    /// Whether samples are of use; if not, they are still decoded, but not handed over. Runs with samples that are not
+    /// finite are always handed over.
     fn wants(&self) -> bool;
     /// A run of samples of a plane.
     fn put(&mut self, plane: usize, x: usize, y: usize, samples: &[f32]);

@@ -9,7 +9,7 @@ use crate::{
     source::Source,
 };
 
-const END: [u8; 12] = *b"\0\0\0\0IEND\xae\x42\x60\x82";
+pub(crate) const END: [u8; 12] = *b"\0\0\0\0IEND\xae\x42\x60\x82";
 
 fn fault(error: DecodingError, memory: u64) -> ImageFault {
     match error {

@@ -7,13 +7,13 @@ use std::{
     path::Path,
 };
 
-use kiln_types::{ColorDepth, FileFormat};
+use kiln_types::{Blank, ColorDepth, FileFormat, PixelReport};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     fault::ImageFault,
     format,
-    picture::{Head, Layer, Sink},
+    picture::{Head, Layer, Part, Sink},
     source::{Bytes, Source},
 };
 
@@ -65,14 +65,65 @@ pub struct Checked {
     pub height: u32,
     pub depth: ColorDepth,
     pub layers: Vec<Layer>,
-    /// Every colour sample is exactly zero: most often a fault, sometimes a fade.
-    pub black: bool,
+    pub pixels: PixelReport,
+}
+
+/// The largest sample of a black picture, in the file's own units. Blender's dither makes noise of 0 to 3 out of a
+/// black of 8 bits; some of its view transforms lift the black of 16 bits by up to 20.
+fn black_level(head: &Head) -> f32 {
+    match (head.format, head.depth) {
+        (FileFormat::OpenExr | FileFormat::OpenExrMultilayer | FileFormat::Hdr, _) => 1e-6,
+        (_, ColorDepth::Eight) => 3.0,
+        (_, ColorDepth::Sixteen) => 32.0,
+        (_, ColorDepth::ThirtyTwo) => 1e-6,
+    }
 }
 
 struct Checker<'a> {
     expected: &'a Expectation,
     head: Option<Head>,
-    black: bool,
+    black_level: f32,
+    /// A colour is above it.
+    lit: bool,
+    /// The picture has alpha, and it is not zero everywhere.
+    covered: bool,
+    not_finite: Pixels,
+}
+
+/// Pixels that were met, each counted once however many channels it has.
+#[derive(Default)]
+struct Pixels {
+    count: u64,
+    /// A bit a pixel, from the first one on.
+    seen: Vec<u64>,
+}
+
+impl Pixels {
+    /// Counts the pixel with this number out of `total`.
+    fn add(&mut self, pixel: usize, total: usize) {
+        if self.seen.is_empty() {
+            self.seen = vec![0; total.div_ceil(64)];
+        }
+        let Some(word) = self.seen.get_mut(pixel / 64) else { return };
+        let bit = 1 << (pixel % 64);
+        self.count += u64::from(*word & bit == 0);
+        *word |= bit;
+    }
+}
+
+impl<'a> Checker<'a> {
+    fn new(expected: &'a Expectation) -> Self {
+        let not_finite = Pixels::default();
+        Self { expected, head: None, black_level: 0.0, lit: false, covered: false, not_finite }
+    }
+
+    fn report(&self) -> PixelReport {
+        let planes = self.head.as_ref().map_or(&[][..], |head| &head.planes);
+        let has = |part| planes.iter().any(|plane| plane.part == part);
+        let blank = (!self.lit && has(Part::Color))
+            .then(|| if has(Part::Alpha) && !self.covered { Blank::Transparent } else { Blank::Black });
+        PixelReport { blank, not_finite: self.not_finite.count }
+    }
 }
 
 impl Sink for Checker<'_> {
@@ -97,18 +148,29 @@ impl Sink for Checker<'_> {
         {
             return Err(ImageFault::Cropped { layer: plane.layer.clone() });
         }
+        self.black_level = black_level(&head);
         self.head = Some(head);
         Ok(true)
     }
 
     fn wants(&self) -> bool {
-        self.black
+        !self.lit
     }
 
-    fn put(&mut self, plane: usize, _x: usize, _y: usize, samples: &[f32]) {
-        let color = self.head.as_ref().and_then(|head| head.planes.get(plane)).is_some_and(|p| p.color);
-        if color && samples.iter().any(|sample| *sample != 0.0) {
-            self.black = false;
+    fn put(&mut self, plane: usize, x: usize, y: usize, samples: &[f32]) {
+        let Some(head) = &self.head else { return };
+        let Some(plane) = head.planes.get(plane) else { return };
+        let size = (head.width as usize, head.height as usize);
+        let level = self.black_level;
+        match plane.part {
+            // What is no number is not black either.
+            Part::Color => self.lit |= samples.iter().any(|sample| sample.is_nan() || sample.abs() > level),
+            Part::Alpha => self.covered |= samples.iter().any(|sample| *sample != 0.0),
+            Part::Data => {}
+            Part::Depth => return,
+        }
+        for (at, _) in samples.iter().enumerate().filter(|(_, sample)| !sample.is_finite()) {
+            self.not_finite.add(y * size.0 + x + at, size.0 * size.1);
         }
     }
 }
@@ -142,9 +204,9 @@ pub(crate) fn run(bytes: &mut dyn Bytes, memory: u64, sink: &mut dyn Sink) -> Re
 /// # Errors
 /// Where the file is not wholly the picture that was asked for.
 pub fn verify<R: Read + Seek>(mut file: R, expected: &Expectation) -> Result<Checked, ImageFault> {
-    let mut checker = Checker { expected, head: None, black: true };
+    let mut checker = Checker::new(expected);
     run(&mut file, expected.limits.memory, &mut checker)?;
-    let black = checker.black;
+    let pixels = checker.report();
     let head = checker.head.ok_or_else(|| ImageFault::damaged("it has no header"))?;
     let layers = head.layers();
     Ok(Checked {
@@ -153,7 +215,7 @@ pub fn verify<R: Read + Seek>(mut file: R, expected: &Expectation) -> Result<Che
         height: head.height,
         depth: head.depth,
         layers,
-        black,
+        pixels,
     })
 }
 

@@ -35,7 +35,7 @@ def dump(path):
     bpy.data.images.remove(image)
 
 
-def shot(name, fmt, depth=None, mode="RGBA", width=WIDTH, **more):
+def shot(name, fmt, depth=None, mode="RGBA", width=WIDTH, blank=None, not_finite=False, **more):
     if hasattr(settings, "media_type"):
         settings.media_type = "MULTI_LAYER_IMAGE" if fmt == "OPEN_EXR_MULTILAYER" else "IMAGE"
     settings.file_format = fmt
@@ -52,7 +52,8 @@ def shot(name, fmt, depth=None, mode="RGBA", width=WIDTH, **more):
     before = set(os.listdir(out))
     bpy.ops.render.render(write_still=True)
     for file in sorted(set(os.listdir(out)) - before):
-        manifest.append(dict(file=file, format=fmt, depth=depth, width=width, height=HEIGHT, black=name == "black"))
+        manifest.append(dict(file=file, format=fmt, depth=depth, width=width, height=HEIGHT, blank=blank,
+                             not_finite=not_finite))
         if name in ("png-RGB-8", "png-RGB-16", "tiff-RGB-8", "tiff-RGB-16", "jpeg-RGB", "bmp-RGB", "bmp-BW", "hdr-RGB",
                     "tga-RGB", "tga-RGBA", "tga-BW", "tgaraw-RGB", "webpll-RGB", "exr-ZIP-32", "exr-DWAA-16", "exr-PIZ-16"):
             dump(os.path.join(out, file))
@@ -92,16 +93,108 @@ shot("exr-indiv", "OPEN_EXR", 16, views_format="INDIVIDUAL")
 shot("png-indiv", "PNG", 8, views_format="INDIVIDUAL")
 settings.stereo_3d_format.display_mode = "SIDEBYSIDE"
 shot("png-s3d", "PNG", 8, "RGB", 2 * WIDTH, views_format="STEREO_3D")
+
+
+def composite(make):
+    """The compositor gives the picture that the function makes of the render layers and of a maker of Math nodes."""
+    if hasattr(scene, "compositing_node_group"):
+        tree = bpy.data.node_groups.new("Composite", "CompositorNodeTree")
+        tree.interface.new_socket("Image", in_out="OUTPUT", socket_type="NodeSocketColor")
+        scene.compositing_node_group = tree
+        end, kind = tree.nodes.new("NodeGroupOutput"), "ShaderNodeMath"
+    else:
+        scene.use_nodes = True
+        tree = scene.node_tree
+        tree.nodes.clear()
+        end, kind = tree.nodes.new("CompositorNodeComposite"), "CompositorNodeMath"
+
+    def math(operation, *values):
+        node = tree.nodes.new(kind)
+        node.operation = operation
+        for socket, value in zip(node.inputs, values):
+            if hasattr(value, "is_output"):
+                tree.links.new(value, socket)
+            else:
+                socket.default_value = value
+        return node.outputs[0]
+
+    tree.links.new(make(tree.nodes.new("CompositorNodeRLayers").outputs, math), end.inputs[0])
+
+
+def no_compositor():
+    if hasattr(scene, "compositing_node_group"):
+        scene.compositing_node_group = None
+    else:
+        scene.use_nodes = False
+
+
+def infinite(layers, math):
+    """Beyond all numbers where the cube is, zero around it."""
+    return math("MULTIPLY", math("MULTIPLY", layers["Alpha"], 1e38), 1e38)
+
+
+def no_number(layers, math):
+    return math("SUBTRACT", infinite(layers, math), infinite(layers, math))
+
+
 render.use_multiview = False
-for ob in bpy.data.objects:
-    ob.hide_render = ob.type != "CAMERA"
+settings.views_format = "INDIVIDUAL"
+scene.view_layers.remove(scene.view_layers["Second"])
+# Pixels that are no numbers: halves have no infinity here, and whole numbers neither.
+render.film_transparent = True
+composite(infinite)
+shot("infinite", "OPEN_EXR", 32, exr_codec="ZIP", not_finite=True)
+shot("infinite-half", "OPEN_EXR", 16, exr_codec="ZIP")
+composite(no_number)
+shot("nan", "OPEN_EXR", 32, exr_codec="PIZ", not_finite=True)
+shot("nan-half", "OPEN_EXR", 16, "RGB", exr_codec="ZIP", not_finite=True)
+shot("nan-ml", "OPEN_EXR_MULTILAYER", 32, exr_codec="ZIP", not_finite=True)
+no_compositor()
+# A shape without light: black, though the alpha has a picture.
 scene.world.color = (0, 0, 0)
 for node in scene.world.node_tree.nodes if scene.world.node_tree else ():
     if node.type == "BACKGROUND":
         node.inputs["Strength"].default_value = 0
-settings.views_format = "INDIVIDUAL"
-shot("black", "OPEN_EXR", 32)
-scene.render.dither_intensity = 0
-shot("black", "PNG", 8, "RGB")
+for ob in bpy.data.objects:
+    if ob.type == "LIGHT":
+        ob.hide_render = True
+shot("shape", "OPEN_EXR", 32, blank="black")
+shot("shape", "PNG", 8, blank="black")
+render.film_transparent = False
+shot("black-bw", "OPEN_EXR", 32, "BW", blank="black")
+shot("black-dwa", "OPEN_EXR", 16, exr_codec="DWAA", blank="black")
+# The passes of a black picture are not black.
+shot("black-ml", "OPEN_EXR_MULTILAYER", 32, exr_codec="ZIP", blank="black")
+for dither in (0, 1, 2):
+    render.dither_intensity = dither
+    for transform in ("Standard", "Filmic", "AgX", "Khronos PBR Neutral", "Filmic Log"):
+        try:
+            scene.view_settings.view_transform = transform
+        except TypeError:
+            continue
+        shot(f"black-{dither}-{transform}", "PNG", 8, "RGB", blank="black")
+    shot(f"black-{dither}", "JPEG", None, "RGB", quality=100, blank="black")
+    shot(f"black-{dither}", "TARGA", None, "RGB", blank="black")
+    shot(f"black-{dither}", "WEBP", None, "RGB", quality=50, blank="black")
+    shot(f"black-{dither}", "HDR", None, "RGB", blank="black")
+for transform in ("Standard", "Filmic", "AgX", "Khronos PBR Neutral", "Filmic Log"):
+    try:
+        scene.view_settings.view_transform = transform
+    except TypeError:
+        continue
+    shot(f"black-{transform}", "PNG", 16, "RGBA", blank="black")
+    shot(f"black-{transform}", "TIFF", 16, "RGB", blank="black")
+# One lamp in the night is no black picture, with the darkest of its pixels or with the others.
+scene.view_settings.view_transform = "Standard"
+scene.world.node_tree.nodes["Background"].inputs["Strength"].default_value = 0.05
+shot("dim", "PNG", 8, "RGB")
+shot("dim", "OPEN_EXR", 16, "RGB")
+scene.world.node_tree.nodes["Background"].inputs["Strength"].default_value = 0
+for ob in bpy.data.objects:
+    ob.hide_render = ob.type != "CAMERA"
+render.film_transparent = True
+for fmt, depth in (("PNG", 8), ("PNG", 16), ("OPEN_EXR", 16), ("WEBP", None), ("TARGA", None)):
+    shot(f"empty-{depth}", fmt, depth, blank="transparent")
+shot("empty-ml", "OPEN_EXR_MULTILAYER", 16, exr_codec="ZIP", blank="transparent")
 with open(os.path.join(out, "manifest.json"), "w") as file:
     json.dump(manifest, file)

@@ -1,7 +1,7 @@
 //! What comes by the thousand: attempts opened and started, and tasks committed. Many of a kind are one statement,
 //! for a statement costs two changes of thread, and its row a few microseconds.
 
-use kiln_types::OutputSet;
+use kiln_types::{Blank, OutputSet};
 use serde::Serialize;
 use sqlx::SqliteConnection;
 
@@ -29,9 +29,10 @@ struct Started(u32, i64, i64);
 #[derive(Serialize)]
 struct Done(i64, u16, u32, u32, u32, i64, i64, f64, Option<i64>);
 
-/// The place of its task among those that are done, and the file: frame, path, role, hash, size, format, width, height.
+/// The place of its task among those that are done, and the file: frame, path, role, hash, size, format, width, height,
+/// and what is remarkable in its pixels.
 #[derive(Serialize)]
-struct Output(usize, i32, String, String, String, i64, &'static str, u32, u32);
+struct Output(usize, i32, String, String, String, i64, &'static str, u32, u32, Option<&'static str>, i64);
 
 impl Bulk {
     /// Keeps what comes by the thousand, and hands back the rest, before which [`Bulk::flush`] must go.
@@ -72,6 +73,8 @@ impl Bulk {
                 file.format.as_str(),
                 file.width,
                 file.height,
+                file.pixels.blank.map(Blank::as_str),
+                i64::try_from(file.pixels.not_finite).unwrap_or(i64::MAX),
             ));
         }
         Ok(())
@@ -128,11 +131,12 @@ impl Bulk {
             db,
             &rows,
             "INSERT INTO outputs (job, step, idx, generation, attempt_epoch, attempt_counter, committed_ms, frame, path, \
-                 role, hash, size, format, width, height) \
+                 role, hash, size, format, width, height, blank, not_finite) \
              SELECT value ->> '$[1][0]', value ->> '$[1][1]', value ->> '$[1][2]', value ->> '$[1][3]', \
                  value ->> '$[1][4]', value ->> '$[1][5]', value ->> '$[1][6]', value ->> '$[0][1]', \
                  value ->> '$[0][2]', value ->> '$[0][3]', unhex(value ->> '$[0][4]'), value ->> '$[0][5]', \
-                 value ->> '$[0][6]', value ->> '$[0][7]', value ->> '$[0][8]' \
+                 value ->> '$[0][6]', value ->> '$[0][7]', value ->> '$[0][8]', value ->> '$[0][9]', \
+                 value ->> '$[0][10]' \
              FROM json_each(?1) ORDER BY key",
         )
         .await

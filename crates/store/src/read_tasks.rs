@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use kiln_types::{
-    AttemptState, Failure, Generation, JobId, OutputFile, RelPath, StepIndex, TaskId, TaskIndex, TaskState,
+    AttemptState, Failure, Generation, JobId, OutputFile, PixelReport, RelPath, StepIndex, TaskId, TaskIndex,
+    TaskState,
 };
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
@@ -161,6 +162,21 @@ impl Store {
                 .await?;
         rows.iter().map(output_row).collect()
     }
+
+    /// The files of the newest generation of every frame that has a remarkable one, frame by frame.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn suspicious_outputs(&self, job: JobId) -> Result<Vec<OutputRow>> {
+        let rows = sqlx::query(
+            "SELECT * FROM outputs WHERE job = ?1 AND current = 1 AND (step, idx) IN (SELECT step, idx FROM outputs \
+             WHERE job = ?1 AND current = 1 AND (blank IS NOT NULL OR not_finite > 0)) ORDER BY step, idx, seq",
+        )
+        .bind(job.0.cast_signed())
+        .fetch_all(&self.inner.readers)
+        .await?;
+        rows.iter().map(output_row).collect()
+    }
 }
 
 type Query = sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
@@ -306,6 +322,7 @@ fn output_row(row: &SqliteRow) -> Result<OutputRow> {
             format: row.parsed("format")?,
             width: row.number("width")?,
             height: row.number("height")?,
+            pixels: PixelReport { blank: row.parsed_opt("blank")?, not_finite: row.u64("not_finite")? },
         },
         committed_ms: row.raw("committed_ms")?,
         current: row.raw("current")?,

@@ -34,6 +34,11 @@ pub(crate) trait Columns {
         self.raw::<&str>(column)?.parse().map_err(|e| StoreError::damaged(column, e))
     }
 
+    fn parsed_opt<T: FromStr<Err: Display>>(&self, column: &'static str) -> Result<Option<T>> {
+        let text: Option<&str> = self.raw(column)?;
+        text.map(str::parse).transpose().map_err(|e| StoreError::damaged(column, e))
+    }
+
     fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T> {
         serde_json::from_str(self.raw(column)?).map_err(|e| StoreError::damaged(column, e))
     }

@@ -9,6 +9,7 @@ mod ids;
 mod order;
 mod output;
 mod path;
+mod pixels;
 mod render;
 mod spec;
 mod standing;
@@ -24,6 +25,7 @@ pub use ids::{
 pub use order::{BadOrder, Order};
 pub use output::{OutputFile, OutputRole, OutputSet, OutputSetError};
 pub use path::{BadPath, RelPath};
+pub use pixels::{Blank, NotFinite, PixelReport, Suspicion, SuspiciousFrames};
 pub use render::{
     ColorDepth, DeviceChoice, DeviceClass, ExternalFiles, FileFormat, Policy, RenderSettings, Resolution,
     ScriptPolicy, Simulations,

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{BlobHash, FileFormat, RelPath};
+use crate::{BlobHash, FileFormat, PixelReport, RelPath};
 
 /// Which of the files of a frame this is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
@@ -31,6 +31,9 @@ pub struct OutputFile {
     pub width: u32,
     /// Pixels.
     pub height: u32,
+    /// What is remarkable in its pixels.
+    #[serde(default, skip_serializing_if = "PixelReport::is_clear")]
+    pub pixels: PixelReport,
 }
 
 /// Every file one task delivered: not empty, no path twice. Checked when it is made, also from the wire.

@@ -68,6 +68,9 @@ pub struct JobSpec {
     /// A frame of which nothing is heard for so many seconds is taken to hang; the farm decides where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hang_s: Option<u32>,
+    /// A frame whose picture is entirely black or transparent fails. Not part of the session: it changes no pixel.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refuse_black: bool,
     #[serde(default)]
     pub standing: JobStanding,
     #[serde(default)]

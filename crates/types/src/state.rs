@@ -122,6 +122,8 @@ text_enum!(
         BadSetting = "bad-setting",
         /// A file of the output set is missing, broken, or of another size or format.
         BadOutput = "bad-output",
+        /// The picture is entirely black or transparent, and the job refuses that.
+        BlackFrame = "black-frame",
         /// Two frames of the job write the same file.
         SamePath = "same-path",
         /// Blender could not write the frame.
@@ -151,6 +153,12 @@ impl FailureCause {
                 | Self::CannotOpen
                 | Self::SamePath
         )
+    }
+
+    /// Whether another attempt most likely ends the same way, though not surely: the frame is tried once more, on another
+    /// worker, and not at all where there is none.
+    pub fn repeats(self) -> bool {
+        matches!(self, Self::BlackFrame)
     }
 
     /// Whether the fault is the worker's: the same task may well succeed on another one.

@@ -14,9 +14,10 @@ use std::{
 use bytes::Bytes;
 use kiln_client::{Client, ClientError};
 use kiln_host::{PlannedFile, collect};
-use kiln_image::{Expectation, ImageFault};
+use kiln_image::{Checked, Expectation, ImageFault};
 use kiln_types::{
-    AttemptId, BlobHash, BlobHasher, BundleFile, Failure, FailureCause, OutputFile, OutputSet, RelPath,
+    AttemptId, BlobHash, BlobHasher, BundleFile, Failure, FailureCause, OutputFile, OutputRole, OutputSet,
+    RelPath,
 };
 use tokio::{sync::Semaphore, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -49,6 +50,8 @@ pub(crate) struct RenderedFrame {
     /// The frame's own folder; removed once its files are taken.
     pub(crate) out: PathBuf,
     pub(crate) planned: Vec<PlannedFile>,
+    /// A black one is a failure.
+    pub(crate) refuse_black: bool,
     pub(crate) log_tail: Vec<String>,
 }
 
@@ -255,7 +258,7 @@ fn take(frame: &RenderedFrame, folder: &Path, small: u64) -> Result<(Vec<Kept>, 
         let wrong = |fault| {
             told(Failure::new(FailureCause::BadOutput, format!("{} is not right: {fault}", planned.path)))
         };
-        let (width, height) = match &kept {
+        let checked = match &kept {
             Kept::InMemory(bytes) => look(|| Ok(Cursor::new(&bytes[..])), &planned),
             Kept::OnDisk(path) => look(|| fs::File::open(path), &planned),
         }
@@ -267,22 +270,35 @@ fn take(frame: &RenderedFrame, folder: &Path, small: u64) -> Result<(Vec<Kept>, 
             hash,
             size,
             format: planned.format,
-            width,
-            height,
+            width: checked.width,
+            height: checked.height,
+            pixels: checked.pixels,
         });
         all_kept.push(kept);
     }
     let set = OutputSet::new(files).map_err(|error| {
         told(Failure::new(FailureCause::BadOutput, format!("the frame is not right: {error}")))
     })?;
-    Ok((all_kept, set))
+    match black(&set) {
+        Some(failure) if frame.refuse_black => Err(told(failure)),
+        _ => Ok((all_kept, set)),
+    }
 }
 
-/// Decodes a picture to its end; its width and height.
+/// Why a job that refuses black frames does not take this one.
+fn black(set: &OutputSet) -> Option<Failure> {
+    let is_main = |file: &&OutputFile| matches!(file.role, OutputRole::Main { .. });
+    let (path, blank) =
+        set.files().iter().filter(is_main).find_map(|file| Some((&file.path, file.pixels.blank?)))?;
+    let message = format!("{path} is entirely {blank}, and the job refuses such frames");
+    Some(Failure::new(FailureCause::BlackFrame, message))
+}
+
+/// Decodes a picture to its end.
 fn look<R: Read + Seek>(
     open: impl Fn() -> io::Result<R>,
     planned: &PlannedFile,
-) -> io::Result<Result<(u32, u32), ImageFault>> {
+) -> io::Result<Result<Checked, ImageFault>> {
     // A size of 0: a compositor node decides, and any whole picture is right.
     let size = match (planned.width, planned.height) {
         (0, 0) => kiln_image::probe(open()?).map(|(_, width, height)| (width, height)),
@@ -293,7 +309,7 @@ fn look<R: Read + Seek>(
         Err(fault) => return Ok(Err(fault)),
     };
     let expected = Expectation::new(planned.format, width, height).depth(Some(planned.depth));
-    Ok(kiln_image::verify(open()?, &expected).map(|checked| (checked.width, checked.height)))
+    Ok(kiln_image::verify(open()?, &expected))
 }
 
 /// A file that grows while it is read ends where it ended when it was found.
@@ -339,7 +355,7 @@ fn unkept(error: &io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use kiln_types::{ColorDepth, FileFormat, OutputRole};
+    use kiln_types::{Blank, ColorDepth, FileFormat};
 
     use super::*;
 
@@ -369,6 +385,7 @@ mod tests {
             attempt: "1-1".parse().unwrap(),
             out: out.to_owned(),
             planned: files.iter().map(|name| planned(name)).collect(),
+            refuse_black: false,
             log_tail: vec!["Saved".to_owned()],
         }
     }
@@ -388,6 +405,32 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_black_frame_is_delivered_and_reported_or_fails_where_the_job_refuses_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let kept = dir.path().join("kept");
+        fs::create_dir(&out).unwrap();
+        let white: Vec<u8> = [&bmp()[..54], &[255; 4]].concat();
+        for name in ["left.bmp", "mask.bmp"] {
+            fs::write(out.join(name), bmp()).unwrap();
+        }
+        fs::write(out.join("right.bmp"), white).unwrap();
+        let refusing = |files: &[&str]| RenderedFrame { refuse_black: true, ..frame(&out, files) };
+
+        let (_, set) = take(&frame(&out, &["left.bmp"]), &kept, SMALL).unwrap();
+        assert_eq!(set.files()[0].pixels.blank, Some(Blank::Black));
+        let failure = take(&refusing(&["right.bmp", "left.bmp"]), &kept, SMALL).unwrap_err();
+        assert_eq!(failure.cause, FailureCause::BlackFrame);
+        assert_eq!(failure.message, "left.bmp is entirely black, and the job refuses such frames");
+        // A mask beside the picture may be black.
+        let mut masked = refusing(&["right.bmp", "mask.bmp"]);
+        masked.planned[1].role =
+            OutputRole::FileOutput { node: "Masks".to_owned(), slot: "mask".to_owned(), view: None };
+        let (_, set) = take(&masked, &kept, SMALL).unwrap();
+        assert_eq!((set.suspicions(), set.files()[1].pixels.blank), (vec![], Some(Blank::Black)));
     }
 
     #[test]

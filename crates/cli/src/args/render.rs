@@ -161,6 +161,9 @@ pub struct JobArgs {
     /// Refuse a scene with simulations that are not baked, instead of baking them first.
     #[arg(long, conflicts_with = "no_bake")]
     pub only_baked: bool,
+    /// Count a frame whose picture is entirely black or transparent as failed.
+    #[arg(long)]
+    pub refuse_black: bool,
     /// How long a frame may take, such as 90s, 15m or 2h.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub frame_time_limit: Option<Duration>,

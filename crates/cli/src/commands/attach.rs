@@ -3,7 +3,8 @@
 use std::{path::PathBuf, sync::Arc};
 
 use kiln_api::JobView;
-use kiln_client::{Client, Existing, Fetcher, Manifest, OutFolder};
+use kiln_client::{Client, Existing, Fetcher, Manifest, OutFolder, ToRender};
+use kiln_types::SuspiciousFrames;
 use serde_json::json;
 
 pub use crate::follow::failed_tasks;
@@ -15,7 +16,7 @@ use crate::{
     farm,
     follow::{End, Stay, Whose, explain, follow, gone},
     marker::Marker,
-    output::{Reader, text::count},
+    output::{Reader, suspicious::summary, text::count},
     settings::Settings,
     signals::Signals,
 };
@@ -24,8 +25,8 @@ use crate::{
 pub struct Ending<'a> {
     pub stay: Stay,
     pub out: Option<&'a std::path::Path>,
-    pub kept: u32,
-    pub skipped: u32,
+    /// What was there when the job was made.
+    pub before: Option<&'a ToRender>,
 }
 
 impl Ending<'_> {
@@ -34,7 +35,8 @@ impl Ending<'_> {
     /// # Errors
     /// Where the server does not tell any more.
     pub async fn tell(self, context: &Context, client: &Client) -> Outcome<Exit> {
-        let Self { stay, out, kept, skipped } = self;
+        let Self { stay, out, before } = self;
+        let (kept, skipped) = before.map_or((0, 0), |before| (before.kept, before.skipped));
         let output = context.output;
         let exit = stay.exit();
         let id = stay.job.id;
@@ -61,9 +63,14 @@ impl Ending<'_> {
                 count(stay.left.len() as u64, "file")
             ));
         }
+        let mut suspicious = before.map(|before| before.suspicious.clone()).unwrap_or_default();
+        if let Some(report) = &report {
+            suspicious = suspicious.and(report.suspicious.clone());
+        }
         let value = json!({
             "end": stay.end, "job": stay.job, "out": out, "landed": stay.landed, "kept": kept, "skipped": skipped,
-            "left": stay.left, "failed": failed, "report": report, "exit_code": exit as i32,
+            "left": stay.left, "failed": failed, "report": report, "suspicious": suspicious,
+            "exit_code": exit as i32,
         });
         output.result(&value, || {
             let mut text = report
@@ -76,6 +83,9 @@ impl Ending<'_> {
                 && stay.landed + kept > 0
             {
                 text.push_str(&format!("{} in {}\n", count(stay.landed + kept, "frame"), out.display()));
+            }
+            for line in summary(&suspicious, stay.job.tasks.total + kept) {
+                text.push_str(&format!("{line}\n"));
             }
             if exit == Exit::Cancelled && stay.end == End::Ended {
                 text.push_str(&format!("Job {id} was cancelled.\n"));
@@ -166,16 +176,20 @@ pub async fn fetch(context: &Context, args: FetchArgs) -> Outcome<Exit> {
     let landing = landing(&settings, &client, &job, &args);
     let mut fetcher = open(&client, &job, &landing).await?;
     let (mut came, mut there, mut left, mut missing) = (0_u32, 0_u32, Vec::new(), Vec::new());
+    let mut suspicious = Vec::new();
     let output = context.output;
     fetcher
-        .sweep(|landed| match landed.how {
-            kiln_client::How::Written => {
-                came += 1;
-                output.note(&format!("frame {}", landed.frame));
+        .sweep(|landed| {
+            match landed.how {
+                kiln_client::How::Written => {
+                    came += 1;
+                    output.note(&format!("frame {}", landed.frame));
+                }
+                kiln_client::How::AlreadyThere => there += 1,
+                kiln_client::How::Left(paths) => return left.extend(paths),
+                kiln_client::How::Gone => return missing.push(landed.frame),
             }
-            kiln_client::How::AlreadyThere => there += 1,
-            kiln_client::How::Left(paths) => left.extend(paths),
-            kiln_client::How::Gone => missing.push(landed.frame),
+            suspicious.push((landed.frame, landed.suspicious));
         })
         .await?;
     let out = fetcher.folder().path().to_owned();
@@ -197,13 +211,18 @@ pub async fn fetch(context: &Context, args: FetchArgs) -> Outcome<Exit> {
     {
         marker.forget(&settings.data.value);
     }
+    let suspicious = SuspiciousFrames::collect(suspicious);
     let value = json!({
         "job": job.id, "state": job.state, "out": out, "fetched": came, "there": there, "left": left,
-        "gone": missing, "exit_code": exit as i32,
+        "gone": missing, "suspicious": suspicious, "exit_code": exit as i32,
     });
     output.result(&value, || {
         let more = if job.state.is_end() { String::new() } else { format!("; the job is {}", job.state) };
-        format!("{} fetched, {there} there already, in {}{more}", count(came, "frame"), out.display())
+        let came_here = count(came, "frame");
+        let mut lines =
+            vec![format!("{came_here} fetched, {there} there already, in {}{more}", out.display())];
+        lines.extend(summary(&suspicious, came + there));
+        lines.join("\n")
     });
     Ok(exit)
 }
@@ -230,5 +249,5 @@ async fn finish(
     {
         marker.forget(&settings.data.value);
     }
-    Ending { stay, out: out.as_deref(), kept: 0, skipped: 0 }.tell(context, client).await
+    Ending { stay, out: out.as_deref(), before: None }.tell(context, client).await
 }

@@ -17,6 +17,7 @@ use crate::{
     output::{
         bake::{bake, is_baking, progress, unrendered},
         explain::{explanation, left_of},
+        suspicious::summary,
         table::table,
         text::{clock, count, moment, seconds},
     },
@@ -209,6 +210,9 @@ async fn show(context: &Context, client: &Client, id: JobId) -> Outcome<Exit> {
             text.push_str(&super::closing_table(&report));
             text.push('\n');
         }
+        for line in summary(&report.suspicious, job.tasks.total) {
+            text.push_str(&format!("\n{line}"));
+        }
         for (reason, frames) in by_reason(&failed) {
             text.push_str(&format!("\n{frames} failed: {reason}"));
         }
@@ -254,6 +258,9 @@ fn describe(job: &JobView) -> String {
             spec.frames, counts.done, counts.total, counts.failed, counts.running
         ),
     ));
+    if spec.refuse_black {
+        lines.push(("Refuses", "frames that are entirely black or transparent".to_owned()));
+    }
     lines.push(("Order", spec.order.to_string()));
     lines.push(("Stands", standing(&spec.standing)));
     let needs = needs(&spec.needs);

@@ -61,16 +61,16 @@ async fn here(
     };
     let client = inside.client.clone();
     let out = ground.folder.path().to_owned();
-    let (kept, skipped) = (ground.to_render.kept, ground.to_render.skipped);
+    let before = ground.to_render.clone();
     let fetcher = ground.fetcher(&client, &job);
     let stay = follow(output, &client, job, Some(fetcher), Whose::Ours, signals).await;
     let told = match stay {
         Ok(stay) if stay.end == End::Stopped => {
             // The Blenders first: whoever pressed Ctrl-C wants the machine back.
             inside.end().await;
-            return Ending { stay, out: Some(&out), kept, skipped }.tell(context, &client).await;
+            return Ending { stay, out: Some(&out), before: Some(&before) }.tell(context, &client).await;
         }
-        Ok(stay) => Ending { stay, out: Some(&out), kept, skipped }.tell(context, &client).await,
+        Ok(stay) => Ending { stay, out: Some(&out), before: Some(&before) }.tell(context, &client).await,
         Err(fault) => Err(fault),
     };
     inside.end().await;
@@ -78,7 +78,7 @@ async fn here(
 }
 
 enum Begun {
-    NothingLeft(Ground),
+    NothingLeft(Box<Ground>),
     Job(Box<(Inside, Ground, kiln_api::JobView)>),
 }
 
@@ -94,8 +94,8 @@ async fn begin_here(output: Output, settings: &Settings, args: &RenderArgs) -> O
     }
     let reading = async {
         let mut prepared = prepare(output, &args.job, settings, Transfer::Whole).await?;
-        let (landing, order) = (&args.landing, &args.job.order);
-        let ground = ground(output, choice, &mut prepared, landing, &place, order).await?;
+        let (landing, order, refuse) = (&args.landing, &args.job.order, args.job.refuse_black);
+        let ground = ground(output, choice, &mut prepared, landing, &place, order, refuse).await?;
         Ok::<(Prepared, Ground), Fault>((prepared, ground))
     };
     let starting = Inside::start(settings, series);
@@ -124,7 +124,7 @@ async fn submit_here(
     ground.tell(output, prepared);
     if ground.to_render.frames.is_none() {
         inside.end().await;
-        return Ok(Begun::NothingLeft(ground));
+        return Ok(Begun::NothingLeft(Box::new(ground)));
     }
     match submit(output, settings, &inside.client, prepared, &ground, &args.job).await {
         Ok(job) => Ok(Begun::Job(Box::new((inside, ground, job)))),
@@ -185,8 +185,8 @@ async fn on_farm(
         let mut prepared = prepared?;
         checked?;
         let choice = settings.device.value;
-        let (landing, order) = (&args.landing, &args.job.order);
-        let ground = ground(output, choice, &mut prepared, landing, &Place::Farm, order).await?;
+        let (landing, order, refuse) = (&args.landing, &args.job.order, args.job.refuse_black);
+        let ground = ground(output, choice, &mut prepared, landing, &Place::Farm, order, refuse).await?;
         ground.tell(output, &prepared);
         if ground.to_render.frames.is_none() {
             return Ok((ground, None));
@@ -203,7 +203,7 @@ async fn on_farm(
     output.note(&format!("job {} at {}", job.id, client.url()));
     let marker = remember(output, settings, &client, &job, &prepared, &ground);
     let out = ground.folder.path().to_owned();
-    let (kept, skipped) = (ground.to_render.kept, ground.to_render.skipped);
+    let before = ground.to_render.clone();
     let fetcher = ground.fetcher(&client, &job);
     let stay = follow(output, &client, job, Some(fetcher), Whose::Farm, signals).await;
     if let Some(worker) = worker {
@@ -217,7 +217,7 @@ async fn on_farm(
     if stay.exit() == Exit::Done {
         marker.forget(&settings.data.value);
     }
-    Ending { stay, out: Some(&out), kept, skipped }.tell(context, &client).await
+    Ending { stay, out: Some(&out), before: Some(&before) }.tell(context, &client).await
 }
 
 /// Lets this machine render too. Where it cannot, the farm does it alone, and that is said.

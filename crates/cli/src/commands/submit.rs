@@ -29,7 +29,7 @@ use crate::{
     output::{
         Output, Reader,
         blend::{summary, tell_missing},
-        one_line,
+        one_line, suspicious,
         text::count,
     },
     settings::Settings,
@@ -195,6 +195,7 @@ pub async fn ground(
     landing: &WhereArgs,
     place: &Place<'_>,
     order: &OrderArgs,
+    refuse_black: bool,
 ) -> Outcome<Ground> {
     let out: PathBuf = landing.out.clone().unwrap_or_else(|| prepared.folder.clone());
     let folder = Arc::new(open_folder(out).await?);
@@ -222,7 +223,8 @@ pub async fn ground(
     let (key, frames, naming) = (prepared.session.key(), prepared.frames.clone(), prepared.naming.clone());
     let there = Arc::clone(&folder);
     let look = tokio::task::spawn_blocking(move || {
-        let found = to_render(&there, &manifest, existing, key, &frames, |frame| naming.frame(frame));
+        let names = |frame| naming.frame(frame);
+        let found = to_render(&there, &manifest, existing, key, refuse_black, &frames, names);
         (manifest, found)
     });
     let (manifest, found) = look.await.map_err(unread)?;
@@ -239,7 +241,7 @@ impl Ground {
         for line in summary(prepared) {
             output.note(&line);
         }
-        let ToRender { kept, skipped, .. } = &self.to_render;
+        let ToRender { kept, skipped, broken, .. } = &self.to_render;
         if *kept > 0 {
             output.note(&format!(
                 "{} of this scene and these settings are there already",
@@ -249,18 +251,27 @@ impl Ground {
         if *skipped > 0 {
             output.note(&format!("{} skipped: files of their names are there", count(*skipped, "frame")));
         }
+        if broken.count > 0 {
+            output.warning(&format!(
+                "{} among them empty or cut off ({broken}) and not Kiln's: left as it is, --existing overwrite replaces it",
+                count(broken.count as u64, "file")
+            ));
+        }
     }
 
     /// The result of a command that found nothing to render.
     pub fn nothing_left(&self, context: &Context) -> Exit {
-        let ToRender { kept, skipped, .. } = &self.to_render;
+        let ToRender { kept, skipped, suspicious, .. } = &self.to_render;
         let out = self.folder.path();
         let value = json!({
             "end": "ended", "job": null, "out": out, "landed": 0, "kept": kept, "skipped": skipped, "left": [],
-            "failed": [], "report": null, "exit_code": 0,
+            "failed": [], "report": null, "suspicious": suspicious, "exit_code": 0,
         });
         context.output.result(&value, || {
-            format!("Nothing is left to render: {} in {}", count(kept + skipped, "frame"), out.display())
+            let there = count(kept + skipped, "frame");
+            let mut lines = vec![format!("Nothing is left to render: {there} in {}", out.display())];
+            lines.extend(suspicious::summary(suspicious, kept + skipped));
+            lines.join("\n")
         });
         Exit::Done
     }
@@ -314,7 +325,8 @@ pub async fn submit(
     tell_bake(output, prepared);
     let frames = ground.to_render.frames.clone().unwrap_or_else(|| prepared.frames.clone());
     let limit = args.frame_time_limit.map(|limit| u32::try_from(limit.as_secs()).unwrap_or(u32::MAX));
-    let job = ordered(prepared.job(frames, args.frame_order, limit), &args.order, settings);
+    let job = prepared.job(frames, args.frame_order, limit);
+    let job = SubmitJob { refuse_black: args.refuse_black, ..ordered(job, &args.order, settings) };
     let mut told = 0;
     let sent = |Sent { done, total, there }: Sent| {
         // A line a tenth, where there is much to send.
@@ -367,8 +379,8 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
         let mut prepared = prepared?;
         checked?;
         let choice = settings.device.value;
-        let (landing, order) = (&args.landing, &args.job.order);
-        let ground = ground(output, choice, &mut prepared, landing, &Place::Farm, order).await?;
+        let (landing, order, refuse) = (&args.landing, &args.job.order, args.job.refuse_black);
+        let ground = ground(output, choice, &mut prepared, landing, &Place::Farm, order, refuse).await?;
         ground.tell(output, &prepared);
         if ground.to_render.frames.is_none() {
             return Ok((client, prepared, ground, None));
@@ -392,13 +404,13 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
     }
     output.note(&format!("job {} at {}", job.id, client.url()));
     let out = ground.folder.path().to_owned();
-    let (kept, skipped) = (ground.to_render.kept, ground.to_render.skipped);
+    let before = ground.to_render.clone();
     let fetcher = ground.fetcher(&client, &job);
     let stay = follow(output, &client, job, Some(fetcher), Whose::Farm, &mut signals).await?;
     if stay.exit() == Exit::Done {
         marker.forget(&settings.data.value);
     }
-    Ending { stay, out: Some(&out), kept, skipped }.tell(context, &client).await
+    Ending { stay, out: Some(&out), before: Some(&before) }.tell(context, &client).await
 }
 
 fn told(output: Output, job: &JobView) {

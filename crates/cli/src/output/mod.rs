@@ -3,6 +3,7 @@
 pub mod bake;
 pub mod blend;
 pub mod explain;
+pub mod suspicious;
 pub mod table;
 pub mod text;
 

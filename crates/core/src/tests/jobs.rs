@@ -57,6 +57,32 @@ fn a_step_behind_a_failed_one_never_runs_and_comes_back_with_a_retry() {
 }
 
 #[test]
+fn a_black_frame_is_tried_once_more_elsewhere_and_not_at_all_where_nobody_else_is() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 1));
+    farm.join(1, 1);
+    farm.schedule();
+    farm.fail(1, task(1, 0), FailureCause::BlackFrame);
+    assert_eq!((farm.state(1), farm.counts(1).failed), (JobState::Failed, 1));
+
+    let mut farm = Farm::new();
+    farm.submit(job(1, 1));
+    for worker in 1..=3 {
+        farm.join(worker, 1);
+    }
+    let mut on = Vec::new();
+    for _ in 0..2 {
+        assert_eq!(farm.counts(1).failed, 0);
+        farm.schedule();
+        let holder = (1..=3).find(|worker| !farm.queue(*worker, 0).is_empty()).unwrap();
+        on.push(holder);
+        farm.fail(holder, task(1, 0), FailureCause::BlackFrame);
+    }
+    assert_ne!(on[0], on[1], "it went to one worker twice");
+    assert_eq!(farm.state(1), JobState::Failed);
+}
+
+#[test]
 fn a_task_fails_after_three_attempts_on_different_workers() {
     let mut farm = Farm::new();
     farm.submit(job(1, 1));

@@ -160,9 +160,11 @@ impl Brain {
         let seconds = report.seconds;
         let peak_memory = Some(report.peak_memory);
         self.farm.core.learn_memory(task, report.worker, report.peak_memory);
+        let mut suspicious = Vec::new();
         let files = match report.made {
             Some(Made::Frame(outputs)) => {
                 let files = u32::try_from(outputs.files().len()).unwrap_or(u32::MAX);
+                suspicious = outputs.suspicions();
                 if let Some(live) = self.farm.jobs.get_mut(&job) {
                     live.seconds += seconds;
                     live.finished += 1;
@@ -199,7 +201,7 @@ impl Brain {
             }
             Some(Made::Bake(None)) | None => return,
         };
-        let change = Change::TaskDone { step, index, frame, generation, attempt, seconds, files };
+        let change = Change::TaskDone { step, index, frame, generation, attempt, seconds, files, suspicious };
         self.event(at_ms, Some(job), Some(report.worker), &change);
     }
 

@@ -145,6 +145,7 @@ fn assignment(farm: &Farm, slot: SlotIndex, claim: Claim, tasks: &[Assigned]) ->
         kind,
         session: session?,
         frame_time_limit_s: spec.frame_time_limit_s.filter(|_| kind == StepKind::Render),
+        refuse_black: spec.refuse_black,
         claim: Some(kiln_api::Claim {
             // Blenders of short frames overlap well where each takes what is free: an equal part is not theirs to keep.
             cores: if spec.needs.cores.is_some() || spec.needs.whole { claim.cores } else { 0 },

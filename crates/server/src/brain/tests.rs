@@ -7,8 +7,8 @@ use kiln_core::{Config, Core, JobPlan, Ledger, Moment, Party, RestoredJob, Stand
 use kiln_store::{Durability, Write};
 use kiln_types::{
     AttemptId, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FileFormat, FrameSet,
-    JobStanding, Needs, OutputFile, OutputRole, Owner, Policy, Project, RelPath, RenderSettings, SessionSpec,
-    StepKind,
+    JobStanding, Needs, OutputFile, OutputRole, Owner, PixelReport, Policy, Project, RelPath, RenderSettings,
+    SessionSpec, StepKind,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
@@ -490,6 +490,7 @@ fn delivered(frame: i32) -> Made {
         format: FileFormat::Png,
         width: 4,
         height: 4,
+        pixels: PixelReport::default(),
     };
     Made::Frame(OutputSet::new(vec![file]).unwrap())
 }
@@ -523,6 +524,7 @@ pub(super) fn spec(count: i32, order: &str, bakes: bool) -> JobSpec {
         frame_time_limit_s: None,
         hang_s: None,
         any_gpu: false,
+        refuse_black: false,
         denoiser: None,
         standing: JobStanding::default(),
         needs: Needs::default(),

@@ -9,7 +9,8 @@ use kiln_api::{
 };
 use kiln_store::{AttemptFilter, AttemptRow, KeptRow, OutputRow, TaskFilter};
 use kiln_types::{
-    AttemptId, AttemptState, FileFormat, JobId, OutputSet, RelPath, StepIndex, TaskIndex, TaskState,
+    AttemptId, AttemptState, FileFormat, JobId, OutputSet, RelPath, StepIndex, Suspicion, SuspiciousFrames,
+    TaskIndex, TaskState,
 };
 use serde::Deserialize;
 
@@ -274,7 +275,17 @@ pub(super) async fn report(
         seconds: row.seconds,
         share: if frames > 0 { row.frames as f64 / frames as f64 } else { 0.0 },
     });
-    Ok(axum::Json(JobReport { workers: workers.collect(), wall_s, render_s, gain }))
+    let suspicious = suspicious(app.store.suspicious_outputs(id).await.map_err(store_fault)?);
+    Ok(axum::Json(JobReport { workers: workers.collect(), wall_s, render_s, gain, suspicious }))
+}
+
+/// The files of a frame stand behind each other.
+fn suspicious(rows: Vec<OutputRow>) -> SuspiciousFrames {
+    let frames = rows.chunk_by(|one, next| one.task == next.task).filter_map(|files| {
+        let told = files.iter().map(|row| (&row.file.path, &row.file.role, row.file.pixels));
+        Some((files.first()?.frame, Suspicion::of(told)))
+    });
+    SuspiciousFrames::collect(frames)
 }
 
 /// How many times faster the farm was than its best worker with all its slots would have been alone: by the

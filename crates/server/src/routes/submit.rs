@@ -171,6 +171,7 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
         order: request.order,
         frame_time_limit_s: request.frame_time_limit_s,
         hang_s: request.hang_s,
+        refuse_black: request.refuse_black,
         standing: request.standing,
         needs: request.needs,
         written_by: file.written_by,

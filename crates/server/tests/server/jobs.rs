@@ -1,8 +1,13 @@
 //! Jobs from the first frame to the last, and every verb.
 
-use kiln_api::{Finish, HeldState, Up, Verdict};
+use std::collections::VecDeque;
+
+use kiln_api::{Change, Finish, HeldState, Up, Verdict};
 use kiln_client::WhichJobs;
-use kiln_types::{Failure, FailureCause, Generation, JobState, Owner, Project, TaskState};
+use kiln_types::{
+    Blank, Failure, FailureCause, Generation, JobState, NotFinite, Owner, PixelReport, Project, Suspicion,
+    TaskState,
+};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
@@ -73,6 +78,50 @@ async fn a_job_is_rendered_and_fetched() {
     let report = farm.client.report(job.id).await.unwrap();
     assert_eq!((report.workers[0].frames, report.workers[0].worker.as_str()), (3, "alpha"));
     assert!((report.render_s - 1.5).abs() < 1e-9);
+}
+
+#[tokio::test]
+async fn a_suspicious_frame_is_reported_until_it_is_rendered_again() {
+    let black = PixelReport { blank: Some(Blank::Black), not_finite: 0 };
+    let wild = PixelReport { blank: None, not_finite: 12 };
+    let farm = Farm::start().await;
+    let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
+    let mut events = farm.client.events(None, None).await.unwrap();
+    let job = farm.submit("1-3").await;
+    let mut tasks = VecDeque::new();
+    for pixels in [black, PixelReport::default(), wild] {
+        if tasks.is_empty() {
+            tasks.extend(worker.assignment().await.tasks);
+        }
+        let task = tasks.pop_front().unwrap();
+        worker.say(Up::Started { attempt: task.attempt }).await;
+        assert_eq!(worker.deliver_pixels(&task, pixels).await, Verdict::Committed);
+    }
+    farm.reaches(&job, JobState::Completed).await;
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        if let Change::TaskDone { suspicious, .. } = soon("an event", events.next()).await.unwrap().change {
+            told.push(suspicious);
+        }
+    }
+    assert_eq!(told, [vec![Suspicion::Black], vec![], vec![Suspicion::NotFinite { pixels: 12, path: None }]]);
+
+    // It is in the records.
+    worker.leave().await;
+    let farm = farm.restart().await;
+    let report = farm.client.report(job.id).await.unwrap().suspicious;
+    assert_eq!(report.black.map(|frames| frames.to_string()).as_deref(), Some("1"));
+    assert_eq!(report.most_not_finite, Some(NotFinite { frame: 3, pixels: 12, path: None }));
+    let outputs = farm.client.outputs(job.id, 0).await.unwrap().outputs;
+    let pixels: Vec<_> = outputs.iter().map(|output| output.files.files()[0].pixels).collect();
+    assert_eq!(pixels, [black, PixelReport::default(), wild]);
+
+    // Until it is rendered again, it is as it was.
+    farm.client.rerender(job.id, Some("1".parse().unwrap())).await.unwrap();
+    assert!(farm.client.report(job.id).await.unwrap().suspicious.black.is_some());
+    FakeWorker::join(&farm, 1, "alpha", 1).await.render(1).await;
+    let report = farm.client.report(job.id).await.unwrap().suspicious;
+    assert_eq!((report.black, report.not_finite.map(|frames| frames.to_string())), (None, Some("3".into())));
 }
 
 #[tokio::test]

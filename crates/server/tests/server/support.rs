@@ -15,7 +15,8 @@ use kiln_api::{
 use kiln_client::{Client, WorkerLink};
 use kiln_server::{Durability, RunningServer, Server, ServerError, ServerOptions};
 use kiln_types::{
-    BlobHash, DeviceClass, FileFormat, JobState, OutputFile, OutputRole, OutputSet, RelPath, WorkerId,
+    BlobHash, DeviceClass, FileFormat, JobState, OutputFile, OutputRole, OutputSet, PixelReport, RelPath,
+    WorkerId,
 };
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -274,6 +275,15 @@ impl FakeWorker {
         self.report(task, Finish::Delivered { outputs, seconds: 0.5, peak_memory }).await
     }
 
+    /// The same, of a picture with something remarkable in its pixels.
+    pub async fn deliver_pixels(&mut self, task: &AssignedTask, pixels: PixelReport) -> Verdict {
+        let (outputs, bytes) = picture(task);
+        self.client.put_blob_bytes(BlobHash::of(&bytes), bytes).await.unwrap();
+        let files = outputs.files().iter().map(|file| OutputFile { pixels, ..file.clone() }).collect();
+        let outputs = OutputSet::new(files).unwrap();
+        self.report(task, Finish::Delivered { outputs, seconds: 0.5, peak_memory: 1 }).await
+    }
+
     /// Begins and delivers this many tasks.
     pub async fn render(&mut self, mut count: u32) {
         while count > 0 {
@@ -308,6 +318,7 @@ pub fn picture(task: &AssignedTask) -> (OutputSet, Bytes) {
         format: FileFormat::Png,
         width: 16,
         height: 9,
+        pixels: PixelReport::default(),
     };
     (OutputSet::new(vec![file]).unwrap(), bytes)
 }

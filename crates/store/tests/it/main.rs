@@ -13,9 +13,9 @@ use std::path::Path;
 use kiln_store::{Durability, NewBundle, NewEvent, NewStep, Store, Write};
 use kiln_types::{
     AttemptId, AttemptState, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FileFormat,
-    Generation, JobId, JobSpec, JobStanding, Needs, Order, OutputFile, OutputRole, OutputSet, Owner, Policy,
-    Project, RelPath, RenderSettings, SessionSpec, SlotIndex, StepIndex, StepKind, TaskId, TaskIndex,
-    WorkerId,
+    Generation, JobId, JobSpec, JobStanding, Needs, Order, OutputFile, OutputRole, OutputSet, Owner,
+    PixelReport, Policy, Project, RelPath, RenderSettings, SessionSpec, SlotIndex, StepIndex, StepKind,
+    TaskId, TaskIndex, WorkerId,
 };
 use serde_json::json;
 
@@ -68,6 +68,7 @@ fn spec(name: &str, frames: &str) -> JobSpec {
         frame_time_limit_s: Some(600),
         hang_s: None,
         any_gpu: false,
+        refuse_black: false,
         denoiser: None,
         standing: JobStanding::default(),
         needs: Needs::default(),
@@ -139,6 +140,7 @@ fn output(path: &str, content: &[u8]) -> OutputFile {
         format: FileFormat::OpenExr,
         width: 1920,
         height: 1080,
+        pixels: PixelReport::default(),
     }
 }
 

@@ -477,6 +477,7 @@ impl Actor {
             attempt: work.attempt,
             out: moved,
             planned: rendered.planned,
+            refuse_black: work.refuse_black,
             log_tail: seat.host.log_tail(),
         };
         let (seconds, peak) = (rendered.seconds, rendered.peak_memory);

@@ -76,6 +76,7 @@ fn work(counter: u64, scene: &str, trust: bool) -> Work {
         key: session.key(),
         session: Arc::new(session),
         time_limit: None,
+        refuse_black: false,
         part: Part::default(),
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct Work {
     pub(crate) key: SessionKey,
     /// Of a frame; a bake takes as long as it takes.
     pub(crate) time_limit: Option<Duration>,
+    /// A black frame is a failure.
+    pub(crate) refuse_black: bool,
     pub(crate) part: Part,
 }
 

@@ -17,7 +17,8 @@ use crate::{
 
 impl Worker {
     pub(super) fn assign(&mut self, assignment: Assignment) {
-        let Assignment { slot, job, kind, session, frame_time_limit_s, claim, tasks } = assignment;
+        let Assignment { slot, job, kind, session, frame_time_limit_s, refuse_black, claim, tasks } =
+            assignment;
         let key = session.key();
         let session = Arc::new(session);
         let time_limit = frame_time_limit_s.map(|seconds| Duration::from_secs(seconds.into()));
@@ -44,6 +45,7 @@ impl Worker {
                     session: session.clone(),
                     key,
                     time_limit,
+                    refuse_black,
                     part: part.clone(),
                 });
             }

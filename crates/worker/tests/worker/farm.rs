@@ -224,6 +224,7 @@ impl Farm {
             kind: StepKind::Render,
             session: session.clone(),
             frame_time_limit_s: None,
+            refuse_black: false,
             claim: None,
             tasks: tasks.collect(),
         }

@@ -6,7 +6,9 @@ mod swarm;
 
 use kiln_api::{JobSource, JobView, SubmitJob};
 use kiln_client::{Client, ClientError};
-use kiln_types::{BlobHash, Bundle, BundleFile, BundleId, FileFormat, OutputFile, OutputRole, RelPath};
+use kiln_types::{
+    BlobHash, Bundle, BundleFile, BundleId, FileFormat, OutputFile, OutputRole, PixelReport, RelPath,
+};
 
 pub use measure::Measured;
 pub use runs::{lifecycles, million, workers};
@@ -56,6 +58,7 @@ fn output(frame: i32, bytes: &[u8]) -> Result<OutputFile, Failed> {
         format: FileFormat::Png,
         width: 16,
         height: 16,
+        pixels: PixelReport::default(),
     })
 }
 
