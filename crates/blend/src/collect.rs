@@ -13,11 +13,12 @@ use crate::{
     parts::{Kept, Parts},
     reach::Mutable,
     scene,
-    shown::{self, Shown},
+    shown::Shown,
     simulations::{Simulations, flag},
     spot::{Field, NameBlock, Spot},
     stream::Limits,
     ties::{Depth, OF_MEMBERS, Ties},
+    uses::{self, DONE_WITH, table},
 };
 
 /// Names of files that one .blend may hold.
@@ -69,86 +70,6 @@ struct Strip {
     folder: Vec<u8>,
     spot: Field,
     elements: u64,
-}
-
-/// What a struct is of use for: parts of which datablocks are kept, and more.
-mod uses {
-    pub const SCENE: u8 = 1;
-    pub const OBJECT: u8 = 2;
-    pub const COLLECTION: u8 = 4;
-    /// A tree of geometry nodes.
-    pub const TREE: u8 = 8;
-    pub const SEQUENCER: u8 = 16;
-    /// It names a file.
-    pub const RULES: u8 = 32;
-    /// It tells who shows an image sequence.
-    pub const SHOWN: u8 = 64;
-    /// It is part of an animation.
-    pub const ANIMATION: u8 = 128;
-}
-
-const PARTS: &[(u8, &[&str])] = &[
-    (
-        uses::SCENE,
-        &[
-            "IDProperty",
-            "ViewLayer",
-            "SceneRenderLayer",
-            "SceneRenderView",
-            "TimeMarker",
-            "Base",
-            "Collection",
-            "CollectionObject",
-            "CollectionChild",
-            "RigidBodyWorld",
-            "RigidBodyWorld_Shared",
-            "PointCache",
-            "PTCacheMem",
-            "bNodeTree",
-            "bNode",
-        ],
-    ),
-    (
-        uses::OBJECT,
-        &[
-            "PointCache",
-            "PTCacheMem",
-            "SoftBody",
-            "SoftBody_Shared",
-            "DynamicPaintCanvasSettings",
-            "DynamicPaintSurface",
-            "FluidDomainSettings",
-            "SmokeDomainSettings",
-            "NodesModifierBake",
-            "ParticleSystem",
-            "RigidBodyOb",
-            "PartDeflect",
-        ],
-    ),
-    (uses::COLLECTION, &["CollectionObject", "CollectionChild", "GroupObject"]),
-    (uses::TREE, &["bNode", "bNestedNodeRef"]),
-    (uses::SEQUENCER, &["Sequence", "Strip", "StripElem"]),
-    (uses::SHOWN, &shown::STRUCTS),
-    (uses::ANIMATION, &Animation::STRUCTS),
-];
-
-/// Parts of scenes that are done with once the scene is read.
-const DONE_WITH: [&[u8]; 3] = [b"PTCacheMem", b"bNodeTree", b"bNode"];
-
-/// What every struct of the file is of use for.
-fn table(dna: &Dna, by_name: &HashMap<&[u8], usize>, rules: &HashMap<usize, Vec<&'static Rule>>) -> Vec<u8> {
-    let mut table = vec![0; dna.len()];
-    for (one, names) in PARTS {
-        names.iter().filter_map(|name| by_name.get(name.as_bytes())).for_each(|index| table[*index] |= one);
-    }
-    // Every modifier, of whatever kind, is a link in the list of them.
-    for (name, index) in by_name {
-        if name.ends_with(b"ModifierData") && dna.has_field(*index, "modifier") {
-            table[*index] |= uses::OBJECT;
-        }
-    }
-    rules.keys().for_each(|index| table[*index] |= uses::RULES);
-    table
 }
 
 /// The datablock that the present blocks belong to.

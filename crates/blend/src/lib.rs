@@ -37,11 +37,13 @@ mod rewrite;
 mod scene;
 mod sequence;
 mod shown;
+mod simulated;
 mod simulations;
 mod spot;
 mod stream;
 mod ties;
 mod usd;
+mod uses;
 
 pub use addons::{AddonError, AddonFault, AddonFiles, addon_files};
 pub use bundled::{Bundled, inspect_bundled, linked_in_bundle};

@@ -8,11 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     animation::animated,
-    caches::{Bake, Beside, FluidCache, FrameRange, PointCache, bake_of_nodes},
+    caches::{Bake, Beside, FrameRange, PointCache, bake_of_nodes},
     dna::{Dna, View},
     parts::{Kept, Parts},
-    reach::{Draws, Layers, Link, MAX_STEPS, Members, Met, Mutable, Reach, Shown, follow},
+    reach::{Link, MAX_STEPS, Members, Met, Mutable, Reach, Shown, follow},
     scene,
+    simulated::{
+        Found, Particles, RigidBody, Stored, ZoneBake, active, collides, drawn, layers, modifier_simulation,
+        particles,
+    },
     ties::Ties,
 };
 
@@ -88,66 +92,12 @@ impl fmt::Display for Simulation {
     }
 }
 
-/// Where a simulation's frames may be.
-enum Stored {
-    Points(PointCache),
-    /// The surfaces of dynamic paint that are painted on vertices, and whether each is active.
-    Paint(Vec<(bool, PointCache)>),
-    Fluid(FluidCache),
-    /// Geometry nodes: each zone in the file or in a folder; zones are told by the tree, which comes later.
-    Nodes {
-        tree: u64,
-        zones: Vec<ZoneBake>,
-        /// From before each zone had its own.
-        folder: Option<Vec<u8>>,
-    },
-    /// Particles or hair, told by the settings, which come later.
-    Particles {
-        settings: u64,
-        hair_dynamics: bool,
-        cache: PointCache,
-    },
-}
-
-impl Stored {
-    /// Bytes that it takes.
-    fn cost(&self) -> usize {
-        match self {
-            Self::Points(cache) | Self::Particles { cache, .. } => cache.cost(),
-            Self::Paint(surfaces) => surfaces.iter().map(|(_, cache)| cache.cost()).sum(),
-            Self::Fluid(cache) => cache.cost(),
-            Self::Nodes { zones, .. } => 128 * (1 + zones.len()),
-        }
-    }
-}
-
-struct ZoneBake {
-    id: i64,
-    packed: bool,
-    /// The folder as the file names it, and the one below it.
-    folder: Option<(Vec<u8>, String)>,
-}
-
-struct Found {
-    kind: SimulationKind,
-    /// Its modifier is switched on for renders, in the frame that is saved.
-    renders: bool,
-    stored: Stored,
-}
-
 /// What became known of it once the whole file was read.
 struct Resolved {
     kind: SimulationKind,
     bake: Bake,
     /// Where it counts, it would be wrong without a bake.
     matters: bool,
-}
-
-/// An active rigid body, in the frame that is saved.
-#[derive(Clone, Copy)]
-struct RigidBody {
-    enabled: bool,
-    kinematic: bool,
 }
 
 struct Body {
@@ -193,39 +143,6 @@ pub(crate) struct Simulations {
     pushes: bool,
     /// Objects whose force field is switched off in the frame that is saved.
     idle_fields: Vec<u64>,
-}
-
-/// What a particle system does, by its settings.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Particles {
-    Hair,
-    /// As far as nothing stops or pushes it, which Blender works out for any frame at once.
-    Falls,
-    /// What it does in a frame depends on every frame before.
-    Moves,
-    Stays,
-}
-
-impl Particles {
-    fn of(settings: View<'_>) -> Self {
-        const EMITTER: i64 = 0;
-        const HAIR: i64 = 2;
-        const NEWTON: i64 = 1;
-        const BOIDS: i64 = 3;
-        const FLUID: i64 = 4;
-        /// Midpoint and RK4: exact in a single long step, where nothing but gravity pulls.
-        const EXACT: [Option<i64>; 2] = [Some(1), Some(2)];
-        let braked =
-            ["brownfac", "dragfac", "dampfac"].iter().any(|field| settings.float(field) != Some(0.0));
-        match (settings.int("type"), settings.int("phystype")) {
-            (Some(HAIR), _) => Self::Hair,
-            (Some(EMITTER), Some(NEWTON)) if !braked && EXACT.contains(&settings.int("integrator")) => {
-                Self::Falls
-            }
-            (Some(EMITTER), Some(NEWTON | BOIDS | FLUID)) => Self::Moves,
-            _ => Self::Stays,
-        }
-    }
 }
 
 /// Groups within groups that are followed.
@@ -638,124 +555,4 @@ impl Simulations {
             None => tree.zones.contains(node),
         }
     }
-}
-
-/// Scenes that the picture of one is made of.
-fn drawn(parts: &Parts<'_>, scene: View<'_>, strips: Vec<Mutable>) -> Draws {
-    const SEQUENCER: u32 = 0;
-    const COMPOSITING: u32 = 6;
-    let mut draws = Draws { set: scene.pointer("set"), ..Draws::default() };
-    if flag(scene, "r.scemode", SEQUENCER) {
-        draws.strips = strips;
-    }
-    if flag(scene, "r.scemode", COMPOSITING) {
-        // From 5.0 a tree by itself, which is on where there is one.
-        let group = scene.pointer("compositing_node_group");
-        draws.composites = group.is_some() || scene.int("use_nodes").is_some_and(|on| on != 0);
-        match (group, parts.get(scene.pointer("nodetree"))) {
-            (Some(old), _) => draws.layers.groups.push(Mutable { old, muted: false }),
-            (None, Some(tree)) => draws.layers = layers(parts, tree),
-            (None, None) => {}
-        }
-    }
-    draws
-}
-
-/// What a tree of the compositor draws.
-fn layers(parts: &Parts<'_>, tree: View<'_>) -> Layers {
-    const MUTED: u32 = 9;
-    let mut layers = Layers::default();
-    for node in parts.list(tree.pointer("nodes.first")) {
-        let found = match node.bytes("idname") {
-            Some(b"CompositorNodeRLayers") => &mut layers.scenes,
-            Some(b"CompositorNodeGroup") => &mut layers.groups,
-            _ => continue,
-        };
-        found.extend(node.pointer("id").map(|old| Mutable { old, muted: flag(node, "flag", MUTED) }));
-    }
-    layers
-}
-
-/// `None` for what is no active body.
-fn active(body: View<'_>) -> Option<RigidBody> {
-    const ACTIVE: i64 = 0;
-    const KINEMATIC: u32 = 0;
-    const DISABLED: u32 = 5;
-    let (enabled, kinematic) = (!flag(body, "flag", DISABLED), flag(body, "flag", KINEMATIC));
-    (body.int("type") == Some(ACTIVE)).then_some(RigidBody { enabled, kinematic })
-}
-
-fn collides(parts: &Parts<'_>, object: View<'_>) -> bool {
-    parts
-        .chain(object.pointer("modifiers.first"), "modifier.next")
-        .any(|one| one.struct_name() == b"CollisionModifierData")
-}
-
-fn particles(parts: &Parts<'_>, object: View<'_>, system: View<'_>) -> Option<Found> {
-    const HAIR_DYNAMICS: u32 = 2;
-    let stored = Stored::Particles {
-        settings: system.pointer("part")?,
-        hair_dynamics: flag(system, "flag", HAIR_DYNAMICS),
-        cache: PointCache::read(parts, system.pointer("pointcache"), object),
-    };
-    Some(Found { kind: SimulationKind::Particles, renders: true, stored })
-}
-
-fn modifier_simulation(parts: &Parts<'_>, object: View<'_>, modifier: View<'_>) -> Option<Found> {
-    use SimulationKind as Kind;
-    const RENDER: u32 = 1;
-    const DOMAIN: u32 = 0;
-    let points = |cache: Option<u64>| Stored::Points(PointCache::read(parts, cache, object));
-    let domain = || parts.get(modifier.pointer("domain")).filter(|_| flag(modifier, "type", DOMAIN));
-    let (kind, stored) = match modifier.struct_name() {
-        b"ClothModifierData" => (Kind::Cloth, points(modifier.pointer("point_cache"))),
-        b"SoftbodyModifierData" => {
-            let body = parts.get(object.pointer("soft"));
-            let shared = body.and_then(|body| parts.get(body.pointer("shared")));
-            (Kind::SoftBody, points(shared.or(body).and_then(|body| body.pointer("pointcache"))))
-        }
-        b"DynamicPaintModifierData" => (Kind::DynamicPaint, painted(parts, object, modifier)?),
-        b"FluidModifierData" => (Kind::Fluid, Stored::Fluid(FluidCache::read(domain()?))),
-        // Before 2.82.
-        b"SmokeModifierData" => (Kind::Fluid, points(domain()?.pointer("point_cache"))),
-        b"NodesModifierData" => (Kind::SimulationNodes, nodes_bake(parts, modifier)?),
-        _ => return None,
-    };
-    Some(Found { kind, renders: flag(modifier, "modifier.mode", RENDER), stored })
-}
-
-/// `None` where nothing is painted that a bake could hold.
-fn painted(parts: &Parts<'_>, object: View<'_>, modifier: View<'_>) -> Option<Stored> {
-    const VERTEX: i64 = 1;
-    const ACTIVE: u32 = 0;
-    let canvas = parts.get(modifier.pointer("canvas"))?;
-    let surfaces = parts.list(canvas.pointer("surfaces.first"));
-    let surfaces = surfaces.filter(|surface| surface.int("format") == Some(VERTEX));
-    let read = |surface: View<'_>| {
-        let cache = PointCache::read(parts, surface.pointer("pointcache"), object);
-        (flag(surface, "flags", ACTIVE), cache)
-    };
-    let surfaces: Vec<_> = surfaces.map(read).collect();
-    (!surfaces.is_empty()).then_some(Stored::Paint(surfaces))
-}
-
-fn nodes_bake(parts: &Parts<'_>, modifier: View<'_>) -> Option<Stored> {
-    const CUSTOM_PATH: u32 = 1;
-    let folder = |pointer| parts.text(pointer).filter(|folder| !folder.is_empty()).map(<[u8]>::to_vec);
-    let own = ["simulation_bake_directory", "bake_directory"]
-        .iter()
-        .find_map(|field| folder(modifier.pointer(field)));
-    let zones = parts
-        .array(modifier.pointer("bakes"))
-        .filter_map(|bake| {
-            let id = bake.int("id")?;
-            let place = if flag(bake, "flag", CUSTOM_PATH) {
-                folder(bake.pointer("directory")).map(|folder| (folder, String::new()))
-            } else {
-                own.as_ref().map(|own| (own.clone(), format!("/{id}")))
-            };
-            Some(ZoneBake { id, packed: bake.pointer("packed").is_some(), folder: place })
-        })
-        .collect();
-    Some(Stored::Nodes { tree: modifier.pointer("node_group")?, zones, folder: own })
 }
