@@ -36,8 +36,9 @@ def still(scene, frame):
         bpy.ops.render.render(animation=True, frame_start=frame, frame_end=frame)
         return
     # As `-f N`: the data stand at the frame that the file was saved at, until the render sets the frame.
-    saved = scene.frame_current
-    bpy.app.handlers.render_init.insert(0, lambda *_: scene.frame_set(saved))
+    # Once: the render of a scene strip begins inside that of its scene.
+    saved = [scene.frame_current]
+    bpy.app.handlers.render_init.insert(0, lambda *_: saved and scene.frame_set(saved.pop()))
     scene.frame_set(frame)
     render.filepath = render.frame_path(frame=frame)
     bpy.ops.render.render(write_still=True)
