@@ -5,6 +5,8 @@ below name what goes wrong, each with what is exact instead, and docs/decisions/
 
 import bpy
 
+from . import simulations
+
 # From fast to slow. Each is exact where the one before it is not.
 KEPT = "kept"  # persistent data
 DROPPED = "dropped"  # one process, each frame with data of its own
@@ -96,6 +98,11 @@ def _emitters(baked):
     return find
 
 
+def _unbaked(scene):
+    """Only where a job renders them all the same: otherwise they are baked first, or refused."""
+    return next((found[0] for found in simulations.standing(scene)), None)
+
+
 def _blurred_hair(scene):
     if not scene.render.use_motion_blur:
         return None
@@ -132,6 +139,7 @@ def _visibility(scene):
 RULES = (
     (DROPPED, "the engine is not Cycles", _other_engine),
     (REOPENED, "a handler of a script runs at each frame", _frame_handler),
+    (REOPENED, "a simulation without a bake goes on from the frame that was rendered before", _unbaked),
     (REOPENED, "particles go on from the frame that was rendered before", _emitters(baked=False)),
     (DROPPED, "particles appear and disappear", _emitters(baked=True)),
     (DROPPED, "objects appear and disappear", _visibility),

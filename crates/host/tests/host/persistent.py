@@ -350,6 +350,13 @@ def simplify(folder):
     keys(scene, "render.simplify_subdivision_render", (0, 1, 3))
 
 
+def cloth(folder):
+    """Without a bake: it goes on from whatever frame was rendered before."""
+    stage()
+    bpy.ops.mesh.primitive_grid_add(x_subdivisions=6, y_subdivisions=6, size=2, location=(0, 0, 3))
+    bpy.context.object.modifiers.new("Cloth", "CLOTH")
+
+
 def appear(folder):
     """Planes in one place: which of them is seen depends on the order in which Cycles got to know them."""
     stage()

@@ -12,6 +12,8 @@ use kiln_testkit::{
     Blender, Picture, all_blenders, assert_same_picture, blender, blenders, picture, temp_dir,
 };
 
+use kiln_types::Simulations;
+
 use crate::{Slot, install, session, trusted, trusting};
 
 /// Leaps, and a frame back: the file is opened again.
@@ -40,6 +42,7 @@ impl Slot {
         let mut session = session(&self.install, &blend);
         if trust {
             trusted(&mut session);
+            session.policy.simulations = Simulations::AsTheyAre;
         }
         let request =
             OpenRequest { blend, session, remap: Vec::new(), addons: Vec::new(), persistent_data: true };
@@ -107,6 +110,7 @@ async fn what_persistent_data_gets_wrong_is_rendered_without() {
     let expected = [
         ("handlers", ReuseMode::Reopened),
         ("particles", ReuseMode::Reopened),
+        ("cloth", ReuseMode::Reopened),
         ("itasc", ReuseMode::Dropped),
         ("simplify", ReuseMode::Dropped),
         ("appear", ReuseMode::Dropped),
