@@ -130,6 +130,8 @@ def opening(session):
     try:
         yield
     finally:
+        # Also where a script has emptied the list.
+        last()
         handlers[:] = [handler for handler in handlers if handler not in (first, last)]
 
 
@@ -156,6 +158,9 @@ def make_absolute():
             for node in tree.nodes:
                 if node.bl_idname in ("ShaderNodeScript", "ShaderNodeTexIES"):
                     _absolute(node, "filepath")
+                # Of another scene, that a strip shows: never written where the artist's files are.
+                for field in ("base_path", "directory") if node.bl_idname == "CompositorNodeOutputFile" else ():
+                    _absolute(node, field)
 
 
 def _absolute(owner, field):
