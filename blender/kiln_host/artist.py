@@ -202,7 +202,10 @@ def _after_evaluation(*_):
 def _after_scripts(*_):
     """A script may have set a relative name for this frame."""
     if _shown and any(_is_of_scene(handler) for name in BEFORE_FRAMES for handler in getattr(bpy.app.handlers, name)):
-        for blocks in (bpy.data.images, bpy.data.movieclips, bpy.data.volumes, bpy.data.fonts):
+        for image in bpy.data.images:
+            # The other field would make Blender read the file a second time.
+            _absolute(image, "filepath_raw")
+        for blocks in (bpy.data.movieclips, bpy.data.volumes, bpy.data.fonts):
             for block in blocks:
                 _absolute(block, "filepath")
 

@@ -20,11 +20,15 @@ import bpy, os
 def before(scene, *_):
     bpy.data.objects["before"].location.x = len(bpy.data.filepath) / 20
     # A name that is resolved only when the frame is rendered.
-    bpy.data.images["chosen"].filepath = "//seq_%d.png" % (scene.frame_current % 3 + 1)
+    name, image = "//seq_%d.png" % (scene.frame_current % 3 + 1), bpy.data.images["chosen"]
+    if not image.filepath.endswith(name[2:]):
+        image.filepath = name
 
 @bpy.app.handlers.persistent
 def after(scene, *_):
-    bpy.data.curves["words"].body = os.path.dirname(bpy.data.filepath)[-12:]
+    words, body = bpy.data.curves["words"], os.path.dirname(bpy.data.filepath)[-12:]
+    if words.body != body:
+        words.body = body
     assert os.path.exists(bpy.path.abspath("//wood.png"))
 
 @bpy.app.handlers.persistent
