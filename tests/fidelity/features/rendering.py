@@ -81,7 +81,7 @@ def blur_particles(s):
 CYCLES = (
     ("samples", [1, 3, 6]), ("seed", [0, 5, 9]), ("max_bounces", [0, 1, 4]), ("film_exposure", [0.3, 1.0, 2.5]),
     ("filter_width", [0.5, 1.5, 6.0]), ("sample_clamp_indirect", [0.05, 10.0, 0.3]), ("sample_clamp_direct", [0.2, 10.0, 0.5]),
-    ("blur_glossy", [0.0, 5.0, 10.0]), ("transparent_max_bounces", [0, 8, 1]), ("light_sampling_threshold", [0.0, 1.0, 0.5]),
+    ("blur_glossy", [0.0, 5.0, 10.0]), ("transparent_max_bounces", [0, 8, 1]),
     ("diffuse_bounces", [0, 4, 1]), ("use_fast_gi", [True, False, True]), ("pixel_filter_type", ["BOX", "GAUSSIAN", "BLACKMAN_HARRIS"]),
     ("adaptive_threshold", [0.9, 0.001, 0.3]), ("film_transparent_roughness", [0.0, 0.5, 1.0]),
 )
@@ -101,8 +101,6 @@ for path, values in CYCLES:
             s.scene.render.film_transparent = s.scene.cycles.film_transparent_glass = True
             s.shader.inputs["Transmission Weight" if "Transmission Weight" in s.shader.inputs else "Transmission"].default_value = 1
             s.shader.inputs["Roughness"].default_value = 0.3
-        if path == "light_sampling_threshold":
-            s.light("POINT", "Dim", (1, -2, 2), 8)
         if path in ("use_fast_gi",):
             s.scene.cycles.fast_gi_method = "REPLACE"
             s.scene.cycles.ao_bounces_render = 0
