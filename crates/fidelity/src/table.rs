@@ -42,6 +42,21 @@ pub fn table(results: &[Known], date: &str) -> String {
     }
     let mut page = String::from(INTRODUCTION);
     let _ = writeln!(page, "Made by `scripts/fidelity` on {date}: {} features.\n", rows.len());
+    let mut builds: BTreeMap<&str, usize> = BTreeMap::new();
+    for known in
+        results.iter().filter(|known| !matches!(known.verdict, Verdict::NotRun | Verdict::Absent { .. }))
+    {
+        *builds.entry(&known.kiln).or_default() += 1;
+    }
+    if builds.len() > 1 {
+        let each: Vec<_> = builds.iter().map(|(build, count)| format!("`{build}` ({count} cells)")).collect();
+        let _ = writeln!(
+            page,
+            "The cells were rendered by {} builds of Kiln: {}.\n",
+            builds.len(),
+            each.join(", ")
+        );
+    }
     let mut head = String::from(
         "| version | equal | Blender differs | refused | not there | not run | to be fixed |\n|---|---|---|---|---|---|---|\n",
     );
@@ -111,7 +126,7 @@ every one of these renders, and the texts inside the PNGs too (without date, ren
 counts only if its frames differ from one another and from the scene without the feature.
 
 \"Blender differs\" means that two cold renders by Blender differ from each other. \"refused\" means that Kiln does not
-render the scene and says why. A dash means that this version does not have the feature, or was built without it.
-Anything in bold is a bug, of Kiln or of the row.
+render the scene and says why. A dash means that this version does not have the feature, or was built without it. \"not
+run\" means that nobody has rendered it yet. Anything in bold is a bug, of Kiln or of the row.
 
 ";
