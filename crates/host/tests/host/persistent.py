@@ -343,6 +343,40 @@ def itasc(folder):
     cube.parent, cube.parent_type, cube.parent_bone, cube.location = chain, "BONE", "Bone3", (0, 0, 0)
 
 
+def rest(folder):
+    """A posed bone that bends the cube; the armature goes to its rest position."""
+    _, cube = stage()
+    armature = bpy.data.armatures.new("Rig")
+    rig = link(bpy.data.objects.new("Rig", armature))
+    bpy.context.view_layer.objects.active = rig
+    bpy.ops.object.mode_set(mode="EDIT")
+    armature.edit_bones.new("Bone").tail = (0, 0, 1)
+    bpy.ops.object.mode_set(mode="OBJECT")
+    rig.pose.bones["Bone"].location = (1, 0.5, 0)
+    cube.vertex_groups.new(name="Bone").add(range(len(cube.data.vertices)), 1, "ADD")
+    cube.modifiers.new("Armature", "ARMATURE").object = rig
+    keys(armature, "pose_position", ("POSE", "POSE", "REST"))
+
+
+def strips(folder):
+    """A strip of pictures under one that is keyed."""
+    scene, _ = stage()
+    editor = scene.sequence_editor_create()
+    paths = []
+    for frame in range(1, 11):
+        image = bpy.data.images.new("Made", 4, 4)
+        image.pixels = [frame / 10, 1 - frame / 10, 0.3, 1] * 16
+        image.filepath_raw, image.file_format = os.path.join(folder, f"cut_{frame:04}.png"), "PNG"
+        image.save()
+        paths.append(os.path.basename(image.filepath_raw))
+    cut = editor.sequences.new_image("Cut", os.path.join(folder, paths[0]), 1, 1)
+    for name in paths[1:]:
+        cut.elements.append(name)
+    above = editor.sequences.new_effect("Above", "COLOR", 2, 1, frame_end=11)
+    above.blend_type, above.color = "ADD", (0.2, 0.3, 0.1)
+    keys(above, "blend_alpha", (0.0, 0.3, 0.6))
+
+
 def simplify(folder):
     scene, cube = stage()
     cube.modifiers.new("Subdivision", "SUBSURF").render_levels = 3
