@@ -120,11 +120,6 @@ pub fn build(blender: &Blender, scripts: &Path, target: &Path, only: &[String]) 
     if !output.status.success() {
         bail!("the features cannot be built by {blender:?}; see {}", log.display());
     }
-    listed(target)
-}
-
-/// The features that were built last.
-pub fn listed(target: &Path) -> Result<Vec<Facts>> {
     let text = fs::read_to_string(target.join("rows.jsonl"))?;
     let mut facts = Vec::new();
     for line in text.lines() {

@@ -14,7 +14,7 @@ use crate::{
     cold::{Frames, cold, new_processes, replace},
     compare::difference,
     farm::{Farm, Farmed},
-    rows::{Facts, Known, Verdict, build, known, listed},
+    rows::{Facts, Known, Verdict, build, known},
     warm::{Pair, Warm},
 };
 
@@ -61,8 +61,7 @@ pub fn run(options: &Options) -> Result<Vec<Known>> {
             only.push(BASE.to_owned());
         }
         println!("{version}: building the scenes");
-        let rows =
-            if options.known { listed(&target)? } else { build(blender, &options.scripts, &target, &only)? };
+        let rows = build(blender, &options.scripts, &target, &only)?;
         let base = rows.iter().find(|row| row.id == BASE).context("there is no base")?;
         let base =
             cold(blender, &options.scripts, &[base], 1)?.remove(BASE).context("there is no base")??;
