@@ -137,17 +137,6 @@ def _rest(scene):
     return None
 
 
-def _strips(scene):
-    """4.2 shows the first frame's picture of an image strip in later frames, where any strip is animated."""
-    if not (4, 0, 0) <= bpy.app.version < (4, 5, 0):
-        return None
-    for each in bpy.data.scenes:
-        for path in animated_paths(each):
-            if path.startswith("sequence_editor."):
-                return path
-    return None
-
-
 def _visibility(scene):
     for thing in bpy.data.objects:
         if any(path.startswith(VISIBILITY) for path in animated_paths(thing)):
@@ -166,7 +155,6 @@ RULES = (
     (DROPPED, "hair with motion blur", _blurred_hair),
     (DROPPED, "an iTaSC simulation goes on from the frame that was rendered before", _itasc),
     (DROPPED, "an armature is animated between pose and rest position", _rest),
-    (REOPENED, "animated strips keep the picture of the frame that was rendered before", _strips),
     (DROPPED, "an animated setting of the scene is an input of its objects", _scene_input),
 )
 

@@ -84,7 +84,8 @@ pub fn run(options: &Options) -> Result<Vec<Known>> {
                 _ => {
                     let known = before.remove(&(version.clone(), row.id.clone()));
                     match known.filter(|k| {
-                        k.hash == row.hash && (k.kiln == kiln || (options.keep && k.verdict.is_good()))
+                        k.hash == row.hash
+                            && (options.known || k.kiln == kiln || (options.keep && k.verdict.is_good()))
                     }) {
                         Some(known) => {
                             results.insert(order, Known { order, title: row.title.clone(), ..known });
@@ -265,8 +266,9 @@ fn proves_nothing(facts: &Facts, cold: &Frames, base: &Frames) -> Option<String>
         }
     }
     let plain = base.values().next()?.values().next()?;
-    let all_plain = facts.frames.iter().all(|frame| {
-        cold[frame].values().next().is_none_or(|file| crate::compare::pixels(plain, file).is_none())
-    });
+    let all_plain = facts
+        .frames
+        .iter()
+        .all(|frame| cold[frame].values().all(|file| crate::compare::pixels(plain, file).is_none()));
     all_plain.then(|| "it looks like the scene without the feature".to_owned())
 }

@@ -137,23 +137,6 @@ for relative in (True, False):
         bpy.data.meshes.remove(mesh)
         s.object("Subject", s.link(path, "meshes", ["Body"], relative)[0], (0, 0, 1))
 
-    @feature(f"Linking / Libraries: one in another, {where}", relative)
-    def chained(s, relative):
-        box = s.box("Deep")
-        s.key(box, "rotation_euler", [0.0, 0.5, 1.0], index=2)
-        inner = s.library(far(s, "lib", "deep", "inner.blend", relative=relative), {box})
-        bpy.data.objects.remove(box)
-        outer = bpy.data.collections.new("Chain")
-        outer.objects.link(s.link(inner, "objects", ["Deep"])[0])
-        path = far(s, "lib", "outer.blend", relative=relative)
-        bpy.data.libraries.write(path, {outer}, path_remap="RELATIVE_ALL", fake_user=True)
-        bpy.data.collections.remove(outer)
-        for made in [made for made in bpy.data.objects if made.name == "Deep"]:
-            bpy.data.objects.remove(made)
-        for library in list(bpy.data.libraries):
-            bpy.data.libraries.remove(library)
-        instance(s, s.link(path, "collections", ["Chain"], relative)[0])
-
     def overridden(s, relative):
         made = linked_collection(s, relative)
         empty = instance(s, made)

@@ -114,20 +114,6 @@ for kind, points in (("VERTEX", (3, 0, 0)), ("VERTEX_3", (0, 5, 20))):
         s.key(grid, "rotation_euler", [0.0, 0.3, 0.6], index=2)
 
 
-@feature("Objects / Parenting: lattice")
-def parent_lattice(s):
-    lattice = s.object("Lattice", bpy.data.lattices.new("Lattice"), (0, 0, 1))
-    lattice.scale = (2, 2, 2)
-    lattice.shape_key_add(name="Basis")
-    bent = lattice.shape_key_add(name="Bent")
-    for index in (4, 5, 6, 7):
-        bent.data[index].co.x += 0.8
-    s.key(bent, "value", [0.0, 0.5, 1.0])
-    s.subject.location = (0, 0, 0)
-    s.subject.scale = (0.5, 0.5, 0.5)
-    s.subject.parent, s.subject.parent_type = lattice, "LATTICE"
-
-
 @feature("Objects / Parenting: curve that is followed")
 def parent_curve(s):
     data = bpy.data.curves.new("Path", "CURVE")

@@ -358,25 +358,6 @@ def rest(folder):
     keys(armature, "pose_position", ("POSE", "POSE", "REST"))
 
 
-def strips(folder):
-    """A strip of pictures under one that is keyed."""
-    scene, _ = stage()
-    editor = scene.sequence_editor_create()
-    paths = []
-    for frame in range(1, 11):
-        image = bpy.data.images.new("Made", 4, 4)
-        image.pixels = [frame / 10, 1 - frame / 10, 0.3, 1] * 16
-        image.filepath_raw, image.file_format = os.path.join(folder, f"cut_{frame:04}.png"), "PNG"
-        image.save()
-        paths.append(os.path.basename(image.filepath_raw))
-    cut = editor.sequences.new_image("Cut", os.path.join(folder, paths[0]), 1, 1)
-    for name in paths[1:]:
-        cut.elements.append(name)
-    above = editor.sequences.new_effect("Above", "COLOR", 2, 1, frame_end=11)
-    above.blend_type, above.color = "ADD", (0.2, 0.3, 0.1)
-    keys(above, "blend_alpha", (0.0, 0.3, 0.6))
-
-
 def simplify(folder):
     scene, cube = stage()
     cube.modifiers.new("Subdivision", "SUBSURF").render_levels = 3

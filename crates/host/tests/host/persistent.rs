@@ -9,7 +9,7 @@ use std::{
 
 use kiln_host::{HostOptions, OpenRequest, Opened, ReuseMode};
 use kiln_testkit::{
-    Blender, Picture, all_blenders, assert_same_picture, blender, blenders, picture, temp_dir, wheels,
+    Blender, Picture, all_blenders, assert_same_picture, blender, blenders, picture, temp_dir,
 };
 
 use kiln_types::Simulations;
@@ -129,27 +129,6 @@ async fn what_persistent_data_gets_wrong_is_rendered_without() {
             for (at, frame) in ORDER.iter().enumerate().skip(2) {
                 assert_same_picture(&warm[at], &cold(&blender, &file, *frame, true, folder.path()));
             }
-        }
-    }
-}
-
-/// Blender 4.2 alone keeps the picture of an image strip where any strip is animated.
-#[tokio::test]
-async fn strips_show_the_picture_of_their_frame() {
-    let scenes = scenes(&["strips"]);
-    let file = blend(scenes.path(), "strips");
-    for blender in wheels() {
-        let install = install(&blender);
-        if install.version.series().to_string() != "4.2" {
-            continue;
-        }
-        let mut slot = Slot::start(install, HostOptions::default()).await;
-        let opened = slot.open_kept(file.clone(), false).await;
-        assert_eq!(opened.reuse.how, ReuseMode::Reopened, "{:?}", opened.reuse);
-        let warm = slot.pictures(&ORDER).await;
-        let folder = temp_dir();
-        for (at, frame) in ORDER.iter().enumerate().skip(2) {
-            assert_same_picture(&warm[at], &cold(&blender, &file, *frame, false, folder.path()));
         }
     }
 }
