@@ -591,8 +591,7 @@ def _():
 
 if arguments[2:] == ["stamped"]:
     scene.render.use_stamp, scene.render.stamp_font_size = True, 8
-    for name in ("date", "render_time", "memory"):
-        setattr(scene.render, f"use_stamp_{name}", False)
+    scene.render.use_stamp_date = scene.render.use_stamp_render_time = scene.render.use_stamp_memory = False
 bpy.ops.wm.save_mainfile()
 with open(os.path.join(folder, "made.json"), "w") as out:
     json.dump(made, out)
