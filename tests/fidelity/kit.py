@@ -195,8 +195,11 @@ class Scene:
 
     def active(self, made):
         """Makes it the active and only selected object, for operators."""
+        bpy.context.view_layer.update()
         for other in bpy.context.view_layer.objects:
-            other.select_set(False)
+            # Before 5.0 a place in the list may be empty after an object was removed.
+            if other:
+                other.select_set(False)
         bpy.context.view_layer.objects.active = made
         made.select_set(True)
         return made

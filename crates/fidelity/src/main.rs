@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use anyhow::Result;
 use clap::Parser;
-use kiln_fidelity::{Options, run, table};
+use kiln_fidelity::{Options, Verdict, run, table};
 use kiln_testkit::all_blenders;
 
 /// Renders every feature of Blender by Kiln, compares each with a cold render, and writes the table.
@@ -68,7 +68,7 @@ fn main() -> Result<()> {
         threads: std::thread::available_parallelism().map_or(2, usize::from),
     };
     let results = run(&options)?;
-    let bad = results.iter().filter(|known| !known.verdict.is_good()).count();
+    let bad = results.iter().filter(|k| !k.verdict.is_good() && k.verdict != Verdict::NotRun).count();
     println!("{} results, {bad} to be fixed", results.len());
     if let Some(out) = arguments.out {
         fs::write(out, table(&results, &jiff::Zoned::now().strftime("%Y-%m-%d").to_string()))?;

@@ -20,12 +20,25 @@ fn cell(verdict: &Verdict, notes: &mut Vec<String>) -> String {
         Verdict::ProvesNothing { why } => ("**PROVES NOTHING**", why),
         Verdict::Broken { why } => ("**BROKEN**", why),
     };
-    let why: String = why.lines().next().unwrap_or_default().chars().take(400).collect();
+    let why: Vec<_> = why.lines().next().unwrap_or_default().split(' ').map(short).collect();
+    let why: String = why.join(" ").chars().take(400).collect();
     let place = notes.iter().position(|note| *note == why).unwrap_or_else(|| {
         notes.push(why);
         notes.len() - 1
     });
     format!("{word} [{0}](#n{0})", place + 1)
+}
+
+/// A word without the folders of the machine that made the page.
+fn short(word: &str) -> String {
+    match word.rsplit_once('/') {
+        Some((folders, name))
+            if word.trim_start_matches(['"', '\'', '(']).starts_with('/') && folders.len() > 1 =>
+        {
+            format!("…/{name}")
+        }
+        _ => word.to_owned(),
+    }
 }
 
 /// The results of a row, by the version.

@@ -163,9 +163,10 @@ def ends(strip, start, end):
 
 
 def effect(s, kind, channel=5, start=1, end=11, **inputs):
-    """Adds an effect; the names of its arguments changed in 5.0."""
+    """Adds an effect; the names of its arguments changed in 4.5 and 5.0."""
     keyword = {"length": end - start} if NEW else {"frame_end": end}
-    names = {"one": "input1" if NEW else "seq1", "two": "input2" if NEW else "seq2"}
+    late = VERSION >= (4, 5, 0)
+    names = {"one": "input1" if late else "seq1", "two": "input2" if late else "seq2"}
     chosen = {names[key]: value for key, value in inputs.items() if value is not None}
     return strips(s).new_effect(kind.lower(), kind, channel, start, **keyword, **chosen)
 
