@@ -27,7 +27,7 @@ def writes_exr(scene):
     return any(name.startswith("OPEN_EXR") for name in formats)
 
 
-def still(scene, frame):
+def still(scene, frame, trust):
     """One frame, without touching the scene's range."""
     render = scene.render
     if writes_exr(scene):
@@ -36,9 +36,11 @@ def still(scene, frame):
         bpy.ops.render.render(animation=True, frame_start=frame, frame_end=frame)
         return
     # As `-f N`: the data stand at the frame that the file was saved at, until the render sets the frame.
-    # Once: the render of a scene strip begins inside that of its scene.
-    saved = [scene.frame_current]
-    bpy.app.handlers.render_init.insert(0, lambda *_: saved and scene.frame_set(saved.pop()))
+    # Once: the render of a scene strip begins inside that of its scene. Only scripts see it, and animated strips of 4.2 and
+    # 4.5 would stay at the saved frame.
+    if trust:
+        saved = [scene.frame_current]
+        bpy.app.handlers.render_init.insert(0, lambda *_: saved and scene.frame_set(saved.pop()))
     scene.frame_set(frame)
     render.filepath = render.frame_path(frame=frame)
     bpy.ops.render.render(write_still=True)
@@ -91,7 +93,7 @@ def render(row):
         return
     for frame in missing:
         before = files(row["folder"])
-        well = forked(lambda: still(opened(), frame))
+        well = forked(lambda: still(opened(), frame, row["trust"]))
         made = files(row["folder"]) - before
         if not well:
             # Whoever renders it again must find none of it.
