@@ -20,6 +20,7 @@ mod check;
 mod devices;
 pub mod farm;
 mod person;
+mod report;
 mod rules;
 mod server;
 mod storm;
@@ -28,7 +29,7 @@ mod world;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-pub use world::Report;
+pub use report::Report;
 
 /// What a run is like. Times are milliseconds of the simulated clock.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,7 +1,7 @@
 """Compositing: nodes of the compositor, each with one value that is keyed."""
 
 import bpy
-from kit import NEW, VERSION, feature
+from kit import NEW, feature
 
 
 def add(s, tree, *kinds, **values):

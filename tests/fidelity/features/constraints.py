@@ -1,6 +1,5 @@
 """Animation & rigging: constraints of objects and of bones."""
 
-import math
 
 import bpy
 from features.modifiers import bezier, skeleton

@@ -1,7 +1,7 @@
 """Modeling: geometry nodes."""
 
 import bpy
-from kit import VERSION, feature
+from kit import feature
 
 
 def add(s, tree, kind, **values):

@@ -1,6 +1,5 @@
 """Modeling: modifiers, each with one value that is keyed, or with something that moves what it reads."""
 
-import math
 
 import bpy
 from kit import VERSION, feature

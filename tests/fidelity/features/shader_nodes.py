@@ -1,7 +1,6 @@
 """Shading: each shader and texture node, with one input or setting that is keyed."""
 
-import bpy
-from kit import VERSION, feature
+from kit import feature
 
 
 def node_of(s, kind, tree=None, **values):

@@ -1,17 +1,21 @@
 //! Random farms: what the records, replayed, say of a job must be what the database gives back of it.
 
+mod samples;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_api::{Assignment, Held, HeldState, Hello, RevokeWhy};
-use kiln_core::{Config, Core, JobPlan, Ledger, Moment, Party, RestoredJob, Standing};
+use kiln_api::{Assignment, Held, HeldState, RevokeWhy};
+use kiln_core::{Config, Core, Ledger, Moment, Party, RestoredJob, Standing};
 use kiln_store::{Durability, Write};
 use kiln_types::{
-    AttemptId, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FileFormat, FrameSet,
-    JobStanding, Needs, OutputFile, OutputRole, Owner, PixelReport, Policy, Project, RelPath, RenderSettings,
-    SessionSpec, StepKind,
+    AttemptId, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FrameSet, Owner, Project,
+    StepKind,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
+
+use samples::{baked, delivered, made, plan};
+pub(super) use samples::{hello, spec};
 
 use super::*;
 use crate::{holds::Holds, space::Space};
@@ -479,99 +483,6 @@ fn plain(mut job: RestoredJob) -> RestoredJob {
         step.attempts.sort_by_key(|attempt| attempt.attempt);
     }
     job
-}
-
-fn delivered(frame: i32) -> Made {
-    let file = OutputFile {
-        path: RelPath::new(&format!("{frame:04}.png")).unwrap(),
-        role: OutputRole::Main { view: None },
-        hash: BlobHash::of(b"a picture"),
-        size: 9,
-        format: FileFormat::Png,
-        width: 4,
-        height: 4,
-        pixels: PixelReport::default(),
-    };
-    Made::Frame(OutputSet::new(vec![file]).unwrap())
-}
-
-fn plan(job: JobId, spec: &JobSpec) -> JobPlan {
-    plan::plan_of(job, spec, Standing::default()).unwrap()
-}
-
-fn made(made: Made) -> Finished {
-    Finished::Made { made, seconds: 1.0, peak_memory: 1 }
-}
-
-/// No two bakes make the same.
-fn baked(job: JobId, attempt: AttemptId) -> NewBundle {
-    NewBundle {
-        id: BundleId(BlobHash::of(format!("job {job}, attempt {attempt}").as_bytes())),
-        owner: Owner::default(),
-        project: Project::default(),
-        size: 1,
-        blobs: vec![BlobHash::of(b"a cache")],
-    }
-}
-
-pub(super) fn spec(count: i32, order: &str, bakes: bool) -> JobSpec {
-    JobSpec {
-        name: "shot".to_owned(),
-        owner: Owner::default(),
-        project: Project::default(),
-        frames: FrameSet::range(1, count, 1).unwrap(),
-        order: order.parse().unwrap(),
-        frame_time_limit_s: None,
-        hang_s: None,
-        any_gpu: false,
-        refuse_black: false,
-        denoiser: None,
-        standing: JobStanding::default(),
-        needs: Needs::default(),
-        written_by: "3.4.1".parse().unwrap(),
-        bake: if bakes { vec!["cloth of Flag".to_owned()] } else { Vec::new() },
-        shared: Vec::new(),
-        session: SessionSpec {
-            bundle: bundle(count),
-            blend: RelPath::new("shot.blend").unwrap(),
-            origin: None,
-            blender: "3.4".parse().unwrap(),
-            device: DeviceClass::Cpu,
-            settings: RenderSettings::default(),
-            policy: Policy::default(),
-            ocio: None,
-            addons: Vec::new(),
-        },
-    }
-}
-
-/// Workers have GPUs of different makers, and one of them has none.
-fn devices(id: WorkerId) -> Vec<kiln_api::DeviceOffer> {
-    let backends: &[DeviceClass] = match id.bits() % 4 {
-        0 => &[DeviceClass::Hip],
-        1 => &[DeviceClass::Cuda, DeviceClass::Optix],
-        2 => &[DeviceClass::Cuda],
-        _ => &[],
-    };
-    let offer =
-        |class: &DeviceClass| kiln_api::DeviceOffer { class: *class, name: "GPU".to_owned(), memory: None };
-    backends.iter().map(offer).collect()
-}
-
-pub(super) fn hello(id: WorkerId, held: Vec<Held>) -> Hello {
-    Hello {
-        slots: 2,
-        blenders: vec![kiln_api::BlenderOffer {
-            version: "3.4.1".parse().unwrap(),
-            build_hash: String::new(),
-            flavor: "executable".to_owned(),
-            engines: Vec::new(),
-            devices: devices(id),
-            denoisers: Vec::new(),
-        }],
-        held,
-        ..Hello::new(id, format!("worker {id}"))
-    }
 }
 
 /// `KILN_SEED=N` runs one seed alone, `KILN_SEEDS=N` that many.
