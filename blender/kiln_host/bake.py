@@ -245,8 +245,11 @@ def _free(scene, found):
         for cache in simulations.point_caches(part):
             if cache.is_baked and not caches.of_points(cache, owner, caches.Folders()).done:
                 _overridden(bpy.ops.ptcache.free_bake, {**which, "point_cache": cache})
-        if simulations.is_kind(part, "FLUID") and part.domain_settings.has_cache_baked_any:
-            _overridden(bpy.ops.fluid.free_all, which)
+        if simulations.is_kind(part, "FLUID"):
+            # Blender goes on behind the last frame that it baked. Its own operator that frees a fluid is no way to the first
+            # one: it works on a thread, into the bake that follows.
+            for kind in ("data", "noise", "mesh", "particles", "guide"):
+                setattr(part.domain_settings, f"cache_frame_pause_{kind}", 0)
 
 
 @contextlib.contextmanager
