@@ -48,7 +48,7 @@ fn many_seeds() {
     // It takes a worker that fails several times while others deliver.
     let (sick, excused) = (sum(|r| r.sicknesses), sum(|r| r.excuses));
     println!("{sick} sick workers, {excused} attempts that count against no task");
-    assert!(sick > many / 10 && excused > many / 10, "hardly a worker fell sick");
+    assert!(sick > many / 15 && excused > many / 10, "hardly a worker fell sick");
     println!("{} events, {} commits", sum(|r| r.events), sum(|r| r.commits));
 }
 
