@@ -1,4 +1,4 @@
-"""What animation may change. A value that a saved file shows is only that of one frame."""
+"""The properties that animation may change. A value that a saved file shows is only that of one frame."""
 
 
 def paths(block):

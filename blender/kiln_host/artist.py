@@ -16,7 +16,7 @@ import posixpath
 import bpy
 
 from . import remap
-from .handlers import Silence
+from .handlers import Silence, is_ours
 
 _ROOM = 1024  # bytes of Blender's text, with the NUL at its end
 _BEFORE = 64  # bytes at most in front of it
@@ -201,17 +201,13 @@ def _after_evaluation(*_):
 @bpy.app.handlers.persistent
 def _after_scripts(*_):
     """A script may have set a relative name for this frame."""
-    if _shown and any(_is_of_scene(handler) for name in BEFORE_FRAMES for handler in getattr(bpy.app.handlers, name)):
+    if _shown and any(not is_ours(handler) for name in BEFORE_FRAMES for handler in getattr(bpy.app.handlers, name)):
         for image in bpy.data.images:
             # The other field would make Blender read the file a second time.
             _absolute(image, "filepath_raw")
         for blocks in (bpy.data.movieclips, bpy.data.volumes, bpy.data.fonts):
             for block in blocks:
                 _absolute(block, "filepath")
-
-
-def _is_of_scene(handler):
-    return not (getattr(handler, "__module__", None) or "").startswith(__package__)
 
 
 def _from_here(path, start=None, library=None):

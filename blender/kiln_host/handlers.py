@@ -20,10 +20,11 @@ def remove_of_files():
         return
     for name, listed in lists.items():
         kept = _not_of_files.get(name, [])
-        listed[:] = [handler for handler in listed if handler in kept or _is_ours(handler)]
+        listed[:] = [handler for handler in listed if handler in kept or is_ours(handler)]
 
 
-def _is_ours(handler):
+def is_ours(handler):
+    """True for a handler of Kiln, false for one of the scene or of an add-on."""
     return str(getattr(handler, "__module__", "")).startswith(__package__)
 
 

@@ -13,7 +13,7 @@ TAKES_FRAMES = bpy.app.version >= (5, 0, 0)
 
 
 class OneFrame:
-    """Renders single frames of a scene. Make it anew after every opening of the file."""
+    """Renders single frames of a scene. Make a new one each time that the file is opened."""
 
     def __init__(self, scene):
         self._scene = scene

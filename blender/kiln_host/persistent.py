@@ -5,7 +5,8 @@ below name what goes wrong, each with what is exact instead, and docs/decisions/
 
 import bpy
 
-from . import simulations
+from . import animated, simulations
+from .handlers import is_ours
 
 # From fast to slow. Each is exact where the one before it is not.
 KEPT = "kept"  # persistent data
@@ -74,7 +75,7 @@ def _other_engine(scene):
 def _frame_handler(scene):
     for kind in FRAME_HANDLERS:
         for handler in getattr(bpy.app.handlers, kind):
-            if not (getattr(handler, "__module__", None) or "").startswith("kiln_host"):
+            if not is_ours(handler):
                 return getattr(handler, "__name__", kind)
     return None
 
@@ -123,23 +124,20 @@ def _points(scene):
 
 
 def _scene_input(scene):
-    for path in animated_paths(scene):
-        if path.startswith(SCENE_INPUTS):
-            return path
-    return None
+    return next(filter(lambda path: path.startswith(SCENE_INPUTS), sorted(animated.paths(scene))), None)
 
 
 def _rest(scene):
     """Objects that an armature bends do not hear that it goes from its pose to its rest position."""
     for armature in bpy.data.armatures:
-        if "pose_position" in animated_paths(armature):
+        if "pose_position" in animated.paths(armature):
             return armature.name
     return None
 
 
 def _visibility(scene):
     for thing in bpy.data.objects:
-        if any(path.startswith(VISIBILITY) for path in animated_paths(thing)):
+        if any(path.startswith(VISIBILITY) for path in animated.paths(thing)):
             return thing.name
     return None
 
@@ -157,33 +155,3 @@ RULES = (
     (DROPPED, "an armature is animated between pose and rest position", _rest),
     (DROPPED, "an animated setting of the scene is an input of its objects", _scene_input),
 )
-
-
-def animated_paths(block):
-    """The data paths of a block that curves or drivers set."""
-    moving = getattr(block, "animation_data", None)
-    if not moving:
-        return
-    for driver in moving.drivers:
-        yield driver.data_path
-    actions = {moving.action} if moving.action else set()
-    strips = [strip for track in moving.nla_tracks for strip in track.strips]
-    while strips:
-        strip = strips.pop()
-        strips.extend(strip.strips)
-        if strip.action:
-            actions.add(strip.action)
-    for action in actions:
-        for curve in _curves(action):
-            yield curve.data_path
-
-
-def _curves(action):
-    """From 4.4 an action holds the curves of several blocks; before 5.0 `fcurves` is there, but of one of them."""
-    if not hasattr(action, "layers"):
-        yield from action.fcurves
-        return
-    for layer in action.layers:
-        for strip in layer.strips:
-            for bag in strip.channelbags:
-                yield from bag.fcurves

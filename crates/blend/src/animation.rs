@@ -1,4 +1,4 @@
-//! What animation may change of what decides on simulations: a value that a file holds is only that of one frame.
+//! The animated properties that decide on simulations: a value that a file holds is only that of one frame.
 
 use foldhash::HashSet;
 
