@@ -5,7 +5,7 @@ import os
 
 import bpy
 
-from . import animated, caches
+from . import animated, caches, particles
 
 
 def unbaked(scene):
@@ -138,27 +138,9 @@ def _of_object(thing, folders):
         if settings.type == "HAIR":
             if system.use_hair_dynamics or animated.ends(thing, "particle_systems[", "].use_hair_dynamics"):
                 yield f"hair dynamics of {thing.name}", thing, system, caches.of_points(cache, thing, folders)
-        elif settings.type == "EMITTER" and _wanders(settings):
+        elif settings.type == "EMITTER" and particles.need_steps(thing, settings):
             bake = caches.of_points(cache, thing, folders, max(cache.frame_step, 1))
             yield f"particles of {thing.name}", thing, system, bake
-
-
-def _wanders(settings):
-    """Whether where particles are depends on every frame before. Blender jumps over frames in one step, which is
-    exact for what falls freely alone."""
-    if settings.physics_type != "NEWTON":
-        return settings.physics_type in ("BOIDS", "FLUID")
-    keyed = animated.paths(settings)
-    free = settings.integrator in ("MIDPOINT", "RK4") and "integrator" not in keyed
-    brakes = ("brownian_factor", "drag_factor", "damping")
-    braked = any(getattr(settings, name) or name in keyed for name in brakes)
-    return not free or braked or any(map(_pushes, bpy.data.objects))
-
-
-def _pushes(thing):
-    field = thing.field
-    pushes = field and (field.type != "NONE" or animated.is_animated(thing, "field.type"))
-    return bool(pushes) or any(one.type == "COLLISION" for one in thing.modifiers)
 
 
 def rendered(scene):

@@ -16,19 +16,24 @@ pub(crate) mod animated {
     pub const HAIR_DYNAMICS: u32 = 1 << 6;
     pub const SURFACE_ACTIVE: u32 = 1 << 7;
     pub const FIELD_TYPE: u32 = 1 << 8;
-    /// Integrator, drag, damping and Brownian motion of particles.
-    pub const PARTICLE_STEPS: u32 = 1 << 9;
+    pub const GRAVITY: u32 = 1 << 9;
     /// Of any node.
     pub const NODE_MUTED: u32 = 1 << 10;
     /// Of any strip of the sequencer.
     pub const STRIP_MUTED: u32 = 1 << 11;
     pub const USE_NODES: u32 = 1 << 12;
+    /// A setting of a modifier, but whether it renders.
+    pub const MODIFIER: u32 = 1 << 13;
+    /// Any property, by a driver.
+    pub const DRIVEN: u32 = 1 << 14;
+    /// Any property.
+    pub const ANY: u32 = 1 << 15;
 }
 
-/// The bit of a data path, as Blender spells it; 0 for all others.
+/// The bits of a data path, as Blender spells it.
 fn property(path: &[u8]) -> u32 {
     let within = |begin: &[u8], end: &[u8]| path.starts_with(begin) && path.ends_with(end);
-    match path {
+    let own = match path {
         b"hide_render" => animated::HIDE_RENDER,
         b"instance_type" => animated::INSTANCE_TYPE,
         b"rigid_body.enabled" => animated::BODY_ENABLED,
@@ -36,14 +41,16 @@ fn property(path: &[u8]) -> u32 {
         b"rigidbody_world.enabled" => animated::WORLD_ENABLED,
         b"field.type" => animated::FIELD_TYPE,
         b"use_nodes" => animated::USE_NODES,
-        b"integrator" | b"drag_factor" | b"damping" | b"brownian_factor" => animated::PARTICLE_STEPS,
+        b"gravity" | b"use_gravity" => animated::GRAVITY,
         _ if within(b"modifiers[", b"].show_render") => animated::SHOW_RENDER,
-        _ if within(b"modifiers[", b"].is_active") => animated::SURFACE_ACTIVE,
+        _ if within(b"modifiers[", b"].is_active") => animated::SURFACE_ACTIVE | animated::MODIFIER,
+        _ if path.starts_with(b"modifiers[") => animated::MODIFIER,
         _ if within(b"particle_systems[", b"].use_hair_dynamics") => animated::HAIR_DYNAMICS,
         _ if within(b"nodes[", b"].mute") => animated::NODE_MUTED,
         _ if within(b"sequence_editor.", b".mute") => animated::STRIP_MUTED,
         _ => 0,
-    }
+    };
+    own | animated::ANY
 }
 
 /// The animation of one datablock. Slots of an action are not told apart, and what is switched off counts: a bake too
@@ -66,7 +73,12 @@ impl Animation {
         match view.struct_name() {
             b"AnimData" => self.actions.extend(view.pointer("action")),
             b"NlaStrip" => self.actions.extend(view.pointer("act")),
-            b"FCurve" => self.awaited.extend(view.pointer("rna_path")),
+            b"FCurve" => {
+                self.awaited.extend(view.pointer("rna_path"));
+                if view.pointer("driver").is_some() {
+                    self.bits |= animated::DRIVEN;
+                }
+            }
             _ => {}
         }
     }

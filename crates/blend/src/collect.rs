@@ -121,6 +121,7 @@ struct Kinds {
     id: Option<usize>,
     object: Option<usize>,
     particles: Option<usize>,
+    mesh: Option<usize>,
     global: Option<usize>,
     sequence: Option<usize>,
     element: Option<usize>,
@@ -149,6 +150,7 @@ impl Schema {
             id: index_of("ID"),
             object: index_of("Object"),
             particles: index_of("ParticleSettings"),
+            mesh: index_of("Mesh"),
             global: index_of("FileGlobal"),
             sequence: index_of("Sequence"),
             element: index_of("StripElem"),
@@ -222,7 +224,9 @@ impl<'a> Collector<'a> {
             _ => 0,
         };
         let uses = self.schema.uses.get(head.sdna).copied().unwrap_or(0);
-        let whole = part != 0 || is_particles || uses & uses::RULES != 0 || Shown::is_owner(head.code);
+        let is_mesh = &head.code == b"ME\0\0" && self.schema.kinds.mesh == Some(head.sdna);
+        let whole =
+            part != 0 || is_particles || is_mesh || uses & uses::RULES != 0 || Shown::is_owner(head.code);
         let mut ties = if self.depth == Depth::All { Ties::of(head) } else { None };
         let pointers = if ties.is_some() { self.dna.pointers(head.sdna) } else { Rc::default() };
         // Of all others the name and the pointers are of interest; every datablock begins with an ID.
@@ -259,6 +263,10 @@ impl<'a> Collector<'a> {
         if is_particles {
             let cost = self.out.simulations.particle_settings(head.old, view);
             self.keep(cost)?;
+        }
+        if is_mesh {
+            let cost = self.out.simulations.meshes.read(head.old, view);
+            self.take(cost)?;
         }
         if let Some(ties) = &mut ties {
             ties.follow(&view, &pointers);

@@ -479,6 +479,11 @@ impl<'a> View<'a> {
         Some(field.offset..field.offset + bytes.len())
     }
 
+    /// The bytes of a field.
+    pub fn raw(&self, path: &'static str) -> Option<&'a [u8]> {
+        Some(self.find(path)?.1)
+    }
+
     pub fn text(&self, path: &'static str) -> Option<String> {
         self.bytes(path).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
     }

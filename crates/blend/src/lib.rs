@@ -28,6 +28,7 @@ mod libraries;
 mod linked;
 mod meaning;
 mod ocio;
+mod particles;
 mod parts;
 mod pieces;
 mod places;

@@ -14,6 +14,8 @@ use crate::{
 /// Datablocks that are looked at before nothing more is followed: scenes of one file may all show the same million
 /// objects.
 pub(crate) const MAX_STEPS: usize = 50_000_000;
+/// Parents of parents that are followed: a file may make a ring of them.
+const MAX_PARENTS: usize = 1000;
 
 /// Objects and collections of a collection, by where they were in memory.
 #[derive(Default)]
@@ -107,6 +109,10 @@ struct Body {
     /// The collection that it shows in its place, and whether it does.
     collection: Option<u64>,
     shows_collection: bool,
+    /// Something moves it, or its children, that is no key of it.
+    led: bool,
+    /// Whom it follows.
+    parent: Option<u64>,
 }
 
 /// What stands in a file for a datablock of a library.
@@ -272,7 +278,10 @@ impl Reach {
         const HIDE_RENDER: u32 = 2;
         const SHOWS_COLLECTION: u32 = 8;
         const EMPTY: i64 = 0;
+        const CURVE: i64 = 2;
         const CAMERA: i64 = 11;
+        /// The bits that tell to what of the parent; none stands for all of it.
+        const PARENT_TYPE: i64 = 15;
         let hidden =
             flag(object, "restrictflag", HIDE_RENDER) || flag(object, "visibility_flag", HIDE_RENDER);
         // Nobody sees a camera, and everything through one.
@@ -284,8 +293,34 @@ impl Reach {
             // It may name a collection that it does not stand for; and of the other, what is hidden stays so.
             uses.retain(|used| Some(*used) != named);
         }
-        self.objects.insert(old, Body { hidden, collection: named, shows_collection });
-        48
+        let parent = object.pointer("parent");
+        // A curve may lead its children along itself.
+        let led = object.int("type") == Some(CURVE)
+            || ["constraints.first", "rigidbody_object"].iter().any(|field| object.pointer(field).is_some())
+            || (parent.is_some() && object.int("partype").is_none_or(|kind| kind & PARENT_TYPE != 0));
+        self.objects.insert(old, Body { hidden, collection: named, shows_collection, led, parent });
+        64
+    }
+
+    /// Whether something else moves an object than its own keys and those of its parents.
+    pub fn is_led(&self, object: u64) -> bool {
+        let mut at = object;
+        for _ in 0..MAX_PARENTS {
+            let Some(body) = self.objects.get(&at) else { return true };
+            if body.led || self.is_animated(at, animated::DRIVEN) {
+                return true;
+            }
+            match body.parent {
+                Some(parent) => at = parent,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Whether settings of an object's modifiers are animated.
+    pub fn has_keyed_modifiers(&self, object: u64) -> bool {
+        self.is_animated(object, animated::MODIFIER)
     }
 
     /// Where a datablock's pointers lead.

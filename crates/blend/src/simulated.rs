@@ -3,6 +3,7 @@
 use crate::{
     caches::{FluidCache, PointCache},
     dna::View,
+    particles::Emitter,
     parts::Parts,
     reach::{Draws, Layers, Mutable},
     simulations::{SimulationKind, flag},
@@ -25,6 +26,7 @@ pub(crate) enum Stored {
     Particles {
         settings: u64,
         hair_dynamics: bool,
+        emitter: Emitter,
         cache: PointCache,
     },
 }
@@ -60,39 +62,6 @@ pub(crate) struct Found {
 pub(crate) struct RigidBody {
     pub enabled: bool,
     pub kinematic: bool,
-}
-
-/// What a particle system does, by its settings.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Particles {
-    Hair,
-    /// As far as nothing stops or pushes it, which Blender works out for any frame at once.
-    Falls,
-    /// What it does in a frame depends on every frame before.
-    Moves,
-    Stays,
-}
-
-impl Particles {
-    pub fn of(settings: View<'_>) -> Self {
-        const EMITTER: i64 = 0;
-        const HAIR: i64 = 2;
-        const NEWTON: i64 = 1;
-        const BOIDS: i64 = 3;
-        const FLUID: i64 = 4;
-        /// Midpoint and RK4: exact in a single long step, where nothing but gravity pulls.
-        const EXACT: [Option<i64>; 2] = [Some(1), Some(2)];
-        let braked =
-            ["brownfac", "dragfac", "dampfac"].iter().any(|field| settings.float(field) != Some(0.0));
-        match (settings.int("type"), settings.int("phystype")) {
-            (Some(HAIR), _) => Self::Hair,
-            (Some(EMITTER), Some(NEWTON)) if !braked && EXACT.contains(&settings.int("integrator")) => {
-                Self::Falls
-            }
-            (Some(EMITTER), Some(NEWTON | BOIDS | FLUID)) => Self::Moves,
-            _ => Self::Stays,
-        }
-    }
 }
 
 /// Scenes that the picture of one is made of.
@@ -138,22 +107,6 @@ pub(crate) fn active(body: View<'_>) -> Option<RigidBody> {
     const DISABLED: u32 = 5;
     let (enabled, kinematic) = (!flag(body, "flag", DISABLED), flag(body, "flag", KINEMATIC));
     (body.int("type") == Some(ACTIVE)).then_some(RigidBody { enabled, kinematic })
-}
-
-pub(crate) fn collides(parts: &Parts<'_>, object: View<'_>) -> bool {
-    parts
-        .chain(object.pointer("modifiers.first"), "modifier.next")
-        .any(|one| one.struct_name() == b"CollisionModifierData")
-}
-
-pub(crate) fn particles(parts: &Parts<'_>, object: View<'_>, system: View<'_>) -> Option<Found> {
-    const HAIR_DYNAMICS: u32 = 2;
-    let stored = Stored::Particles {
-        settings: system.pointer("part")?,
-        hair_dynamics: flag(system, "flag", HAIR_DYNAMICS),
-        cache: PointCache::read(parts, system.pointer("pointcache"), object),
-    };
-    Some(Found { kind: SimulationKind::Particles, renders: true, stored })
 }
 
 pub(crate) fn modifier_simulation(parts: &Parts<'_>, object: View<'_>, modifier: View<'_>) -> Option<Found> {

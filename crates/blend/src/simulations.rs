@@ -10,13 +10,11 @@ use crate::{
     animation::animated,
     caches::{Bake, Beside, FrameRange, PointCache, bake_of_nodes},
     dna::{Dna, View},
+    particles::{Meshes, Particles, collides, particles},
     parts::{Kept, Parts},
     reach::{Link, MAX_STEPS, Members, Met, Mutable, Reach, Shown, follow},
     scene,
-    simulated::{
-        Found, Particles, RigidBody, Stored, ZoneBake, active, collides, drawn, layers, modifier_simulation,
-        particles,
-    },
+    simulated::{Found, RigidBody, Stored, ZoneBake, active, drawn, layers, modifier_simulation},
     ties::Ties,
 };
 
@@ -139,6 +137,7 @@ pub(crate) struct Simulations {
     pub reach: Reach,
     trees: HashMap<u64, Tree>,
     particles: HashMap<u64, Particles>,
+    pub meshes: Meshes,
     /// Something of the file stops particles, or pushes them.
     pushes: bool,
     /// Objects whose force field is switched off in the frame that is saved.
@@ -483,21 +482,28 @@ impl Simulations {
                 Some(of(found.kind, Bake::all(bakes)))
             }
             Stored::Fluid(cache) => Some(of(found.kind, cache.bake(beside))),
-            Stored::Particles { settings, hair_dynamics, cache } => match self.particles.get(settings) {
-                Some(Particles::Hair) => {
-                    let simulates = *hair_dynamics || self.reach.is_animated(old, animated::HAIR_DYNAMICS);
-                    simulates.then(|| of(SimulationKind::HairDynamics, cache.bake(beside, false)))
+            Stored::Particles { settings, hair_dynamics, emitter, cache } => {
+                match self.particles.get(settings) {
+                    Some(Particles::Hair) => {
+                        let simulates =
+                            *hair_dynamics || self.reach.is_animated(old, animated::HAIR_DYNAMICS);
+                        simulates.then(|| of(SimulationKind::HairDynamics, cache.bake(beside, false)))
+                    }
+                    known => {
+                        let moves = match known {
+                            Some(Particles::Moves) => true,
+                            Some(Particles::Falls) => {
+                                self.is_pushed()
+                                    || self.reach.is_animated(*settings, animated::ANY)
+                                    || !emitter.is_steady(old, &self.meshes, &self.reach)
+                            }
+                            _ => false,
+                        };
+                        let resolved = of(SimulationKind::Particles, cache.bake(beside, true));
+                        Some(Resolved { matters: resolved.matters && moves, ..resolved })
+                    }
                 }
-                known => {
-                    let moves = match known {
-                        Some(Particles::Moves) => true,
-                        Some(Particles::Falls) => self.is_pushed() || self.steps_change(*settings),
-                        _ => false,
-                    };
-                    let resolved = of(SimulationKind::Particles, cache.bake(beside, true));
-                    Some(Resolved { matters: resolved.matters && moves, ..resolved })
-                }
-            },
+            }
             Stored::Nodes { tree, zones, folder } => {
                 if !self.simulates(*tree, &mut HashSet::default()) {
                     return None;
@@ -521,14 +527,14 @@ impl Simulations {
         }
     }
 
-    /// Something stops or pushes particles. What libraries hold is not seen here: it may do so, too.
+    /// Something stops or pushes particles, from frame to frame. What libraries hold is not seen here: it may do so, too.
     fn is_pushed(&self) -> bool {
         let by_field = |old: &u64| self.reach.is_animated(*old, animated::FIELD_TYPE);
-        self.pushes || self.reach.has_linked_members() || self.idle_fields.iter().any(by_field)
-    }
-
-    fn steps_change(&self, settings: u64) -> bool {
-        self.reach.is_animated(settings, animated::PARTICLE_STEPS)
+        let by_gravity = |scene: &Shown| self.reach.is_animated(scene.old, animated::GRAVITY);
+        self.pushes
+            || self.reach.has_linked_members()
+            || self.idle_fields.iter().any(by_field)
+            || self.reach.scenes().iter().any(by_gravity)
     }
 
     fn simulates(&self, tree: u64, seen: &mut HashSet<u64>) -> bool {

@@ -255,4 +255,85 @@ def sparks_blown():
     sparks("sparks blown", wind)
 
 
-MAKERS = [sparks_free, sparks_stopped, sparks_blown, instances, driving, overridden]
+def key(holder, path, *values):
+    """In the first frames, and back again."""
+    was = getattr(holder, path)
+    for frame, value in enumerate((*values, was), 1):
+        setattr(holder, path, value)
+        holder.keyframe_insert(path, frame=frame)
+
+
+def follow(one):
+    one.constraints.new("COPY_LOCATION").mute = True
+
+
+def on_a_bone(one):
+    armature = bpy.data.objects.new("Rig", bpy.data.armatures.new("Rig"))
+    bpy.context.scene.collection.objects.link(armature)
+    one.parent, one.parent_type = armature, "BONE"
+
+
+def on_a_curve(one):
+    one.parent = bpy.data.objects.new("Path", bpy.data.curves.new("Path", "CURVE"))
+    bpy.context.scene.collection.objects.link(one.parent)
+
+
+def child(one, change=lambda parent: None):
+    one.parent = bpy.data.objects.new("Parent", None)
+    bpy.context.scene.collection.objects.link(one.parent)
+    change(one.parent)
+
+
+def textured(one):
+    one.particle_systems[0].settings.texture_slots.add().texture = bpy.data.textures.new("Clouds", "CLOUDS")
+
+
+def weighed(one):
+    active(bpy.context.scene, one)
+    bpy.ops.rigidbody.object_add(type="PASSIVE")
+
+
+
+# All emit what falls freely. The first seven are right in any frame.
+EMITTERS = {
+    "stands": lambda one: None,
+    "moves": lambda one: key(one, "location", (1, 0, 0)),
+    "child": child,
+    "grandchild that moves": lambda one: child(one, lambda parent: child(parent, lambda far: key(far, "scale", (2, 2, 2)))),
+    "subdivided": lambda one: one.modifiers.new("Smooth", "SUBSURF"),
+    "shown later": lambda one: key(one.modifiers[0], "show_render", False),
+    "early": lambda one: setattr(one.particle_systems[0].settings, "frame_start", -8),
+    "led": follow,
+    "driven": lambda one: one.driver_add("location", 0),
+    "child of one that is led": lambda one: child(one, follow),
+    "on a bone": on_a_bone,
+    "on a curve": on_a_curve,
+    "in the world of bodies": weighed,
+    "shaped": lambda one: one.shape_key_add(name="Basis"),
+    "mesh keyed": lambda one: one.data.vertices[0].keyframe_insert("co", frame=1),
+    "waves": lambda one: one.modifiers.new("Wave", "WAVE"),
+    "modifier keyed": lambda one: key(one.modifiers.new("Round", "BEVEL"), "width", 1),
+    "thrown harder": lambda one: key(one.particle_systems[0].settings, "normal_factor", 5),
+    "textured": textured,
+    "fast": lambda one: setattr(one.particle_systems[0].settings, "object_factor", 1),
+}
+
+
+def emitters(name="emitters"):
+    scene = fresh()
+    bpy.ops.rigidbody.world_add()
+    for kind, change in EMITTERS.items():
+        emitter = thing(kind, scene.collection)
+        emitter.modifiers.new("Sparks", "PARTICLE_SYSTEM")
+        short(emitter.particle_systems[0].point_cache)
+        change(emitter)
+    save(name)
+    return scene
+
+
+def heavier_and_heavier():
+    key(emitters("heavier and heavier"), "gravity", (0, 0, 1))
+    save("heavier and heavier")
+
+
+MAKERS = [sparks_free, sparks_stopped, sparks_blown, emitters, heavier_and_heavier, instances, driving, overridden]

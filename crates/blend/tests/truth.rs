@@ -111,6 +111,22 @@ fn what_has_no_bake_is_what_the_host_would_refuse() {
     assert!(baked.len() + 1 >= unbaked.len(), "{baked:?}");
 }
 
+/// Blender steps through all of these: what it would do in one step was measured (decision 007).
+#[test]
+fn particles_need_a_bake_unless_every_birth_can_be_looked_up() {
+    let free = ["stands", "moves", "child", "grandchild that moves", "subdivided", "shown later", "early"];
+    for (file, is_free) in [("emitters.blend", true), ("heavier and heavier.blend", false)] {
+        for made in MADE.iter() {
+            let found = inspect(&made.path(file)).unwrap();
+            assert_eq!(found.simulations.len(), 20);
+            for one in &found.simulations {
+                let needs_bake = !(is_free && free.contains(&one.owner.as_str()));
+                assert_eq!(one.needs_bake, needs_bake, "{file}: {one}");
+            }
+        }
+    }
+}
+
 /// Compares all that Blender says with our own, field by field; numbers by their value.
 fn differences(ours: &Value, truth: &Value, place: &str, found: &mut Vec<String>) {
     match (ours, truth) {

@@ -172,7 +172,8 @@ impl Farm {
         }
         let mut found = Farmed::Equal;
         for frame in &facts.frames {
-            let cold = &cold[frame];
+            // What is to be refused may have no cold frames.
+            let Some(cold) = cold.get(frame) else { continue };
             let others: Vec<i32> = facts.frames.iter().copied().filter(|other| other != frame).collect();
             // The files of this frame: those that a cold render of it has, and those that no other frame has.
             let of_frame = |name: &str| {

@@ -30,6 +30,7 @@ const SOURCES: &[(&str, &str)] = sources![
     "main.py",
     "one_frame.py",
     "outputs.py",
+    "particles.py",
     "persistent.py",
     "places.py",
     "probe.py",

@@ -147,7 +147,7 @@ def dies(s):
     s.key(emission.inputs["Strength"], "default_value", [30.0, 0.0, 5.0])
 
 
-@feature("Lights / Instanced lights: particles that come and go")
+@feature("Lights / Instanced lights: particles that come and go", sim=True)
 def particle_lights(s):
     lamp = s.light("POINT", "Lamp", (0, 0, -5), 20)
     s.subject.modifiers.new("Emitter", "PARTICLE_SYSTEM")

@@ -314,7 +314,7 @@ def warp(s):
     s.move(end)
 
 
-@feature("Modeling / Modifiers / Explode: with particles")
+@feature("Modeling / Modifiers / Explode: with particles", sim=True)
 def explode(s):
     dense(s)
     modifier(s, "PARTICLE_SYSTEM")
@@ -325,7 +325,7 @@ def explode(s):
     modifier(s, "EXPLODE")
 
 
-@feature("Modeling / Modifiers / Particle instance: follows particles")
+@feature("Modeling / Modifiers / Particle instance: follows particles", sim=True)
 def particle_instance(s):
     emitter = s.box("Emitter", 1, (0, 0, 1))
     modifier(s, "PARTICLE_SYSTEM", emitter)

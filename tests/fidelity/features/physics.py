@@ -163,17 +163,17 @@ def particles(s, **values):
     return system, settings
 
 
-@feature("Physics / Particles: emitted objects")
+@feature("Physics / Particles: emitted objects", sim=True)
 def emitted(s):
     particles(s)
 
 
-@feature("Physics / Particles: size random, rotation and spin")
+@feature("Physics / Particles: size random, rotation and spin", sim=True)
 def spinning(s):
     particles(s, size_random=0.8, use_rotations=True, angular_velocity_mode="RAND", angular_velocity_factor=4)
 
 
-@feature("Physics / Particles: born and dead")
+@feature("Physics / Particles: born and dead", sim=True)
 def mortal(s):
     particles(s, lifetime=3, lifetime_random=0.5, show_unborn=False)
 
@@ -185,7 +185,7 @@ def emissive(s):
     s.emit(tree.nodes.new("ShaderNodeRGB").outputs[0], tree).inputs["Strength"].default_value = 20
 
 
-@feature("Physics / Particles: from a collection, the count of each")
+@feature("Physics / Particles: from a collection, the count of each", sim=True)
 def from_collection(s):
     made = bpy.data.collections.new("Pieces")
     for size in (0.3, 0.6):
@@ -196,36 +196,71 @@ def from_collection(s):
 
 for kind in ("WIND", "VORTEX", "TURBULENCE", "FORCE", "MAGNET", "HARMONIC", "DRAG"):
 
-    @feature(f"Physics / Force fields: {kind.lower()}, strength keyed", kind)
+    @feature(f"Physics / Force fields: {kind.lower()}, strength keyed", kind, sim=True)
     def fields(s, kind):
         particles(s, normal_factor=2)
         made = field(s, kind)
         s.key(made.field, "strength", [5.0, 40.0, -30.0], frames=(1, 4, 8))
 
 
-@feature("Physics / Particles: collide with a floor")
+@feature("Physics / Particles: collide with a floor", sim=True)
 def collide(s):
     particles(s, normal_factor=3)
     s.floor.modifiers.new("Collision", "COLLISION")
 
 
-@feature("Physics / Particles: boids")
+@feature("Physics / Particles: boids", sim=True)
 def boids(s):
     particles(s, physics_type="BOIDS")
 
 
-@feature("Physics / Particles: fluid (SPH)")
+@feature("Physics / Particles: fluid (SPH)", sim=True)
 def sph(s):
     particles(s, physics_type="FLUID")
 
 
-@feature("Physics / Particles: emitter that moves, velocity of the object")
+@feature("Physics / Particles: emitter that moves, velocity of the object", sim=True)
 def moving(s):
     particles(s, object_factor=1)
     s.key(s.subject, "location", [-1.0, 1.0], index=0, frames=(1, 9))
 
 
-@feature("Physics / Particles: time tweak")
+@feature("Physics / Particles: emitter led by a constraint", sim=True)
+def led(s):
+    particles(s)
+    guide = s.empty("Guide", (0, 0, 1))
+    s.key(guide, "location", [-1.0, 1.0], index=0, frames=(1, 9))
+    s.subject.constraints.new("COPY_LOCATION").target = guide
+
+
+@feature("Physics / Particles: emitter that changes its shape", sim=True)
+def grows(s):
+    particles(s)
+    s.subject.shape_key_add(name="Basis")
+    wide = s.subject.shape_key_add(name="Wide")
+    for point in wide.data:
+        point.co.x *= 3
+    s.key(wide, "value", [0.0, 1.0], frames=(1, 9))
+
+
+@feature("Physics / Particles: speed keyed", sim=True)
+def thrown(s):
+    system, settings = particles(s)
+    s.key(settings, "normal_factor", [0.0, 6.0], frames=(1, 9))
+
+
+@feature("Physics / Particles: gravity keyed", sim=True)
+def floating(s):
+    particles(s, normal_factor=2)
+    s.key(s.scene, "gravity", [-9.8, 9.8], index=2, frames=(1, 9))
+
+
+@feature("Physics / Particles: born before the first frame")
+def early(s):
+    particles(s, frame_start=-8, frame_end=6)
+
+
+@feature("Physics / Particles: time tweak", sim=True)
 def tweak(s):
     system, settings = particles(s, time_tweak=2)
 

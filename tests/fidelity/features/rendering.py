@@ -69,7 +69,7 @@ def blur_steps(s):
     s.subject.location.x = 1
 
 
-@feature("Rendering / Motion blur: particles")
+@feature("Rendering / Motion blur: particles", sim=True)
 def blur_particles(s):
     blur(s)
     s.subject.modifiers.new("Emitter", "PARTICLE_SYSTEM")
@@ -369,14 +369,6 @@ for kind in ("JPEG2000", "CINEON", "DPX", "IRIS"):
         except TypeError:
             s.absent("built without it")
         spin(s)
-
-
-@feature("Rendering / Output: a movie", refuses="movie")
-def movie(s):
-    if NEW:
-        s.scene.render.image_settings.media_type = "VIDEO"
-    s.scene.render.image_settings.file_format = "FFMPEG"
-    spin(s)
 
 
 for codec in ("NONE", "PIZ", "DWAA", "B44", "RLE", "ZIPS"):

@@ -156,7 +156,7 @@ async fn frames_of_a_bake_are_those_of_a_person_who_steps_through_the_scene() {
     for blender in all_blenders() {
         let mut names = vec![
             "rigid", "cloth", "soft", "waves", "hair", "crowd", "costume", "puppet", "swarm", "carried",
-            "rain",
+            "rain", "sprays",
         ];
         // Debian's Blender is older than simulation nodes.
         if let Blender::Module(_) = blender {

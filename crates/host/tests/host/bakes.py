@@ -29,6 +29,13 @@ def start():
     return scene
 
 
+def move(thing, start, end):
+    """Along the X axis, through all frames."""
+    for frame, place in ((1, start), (LAST, end)):
+        thing.location.x = place
+        thing.keyframe_insert("location", frame=frame)
+
+
 def short(cache):
     cache.frame_end = LAST
 
@@ -90,9 +97,7 @@ def hair(folder):
     system.settings.type, system.settings.count, system.settings.hair_length = "HAIR", 40, 1
     system.use_hair_dynamics = True
     system.cloth.settings.bending_stiffness = 0.01
-    for frame, place in ((1, -1.5), (LAST, 1.5)):
-        thing.location.x = place
-        thing.keyframe_insert("location", frame=frame)
+    move(thing, -1.5, 1.5)
     short(system.point_cache)
 
 
@@ -238,6 +243,43 @@ def rain(folder):
         short(emitter.particle_systems[0].point_cache)
 
 
+def sprays(folder):
+    """Particles that fall freely, from emitters whose earlier frames Blender does not look up: led by a constraint, changed
+    in shape, thrown harder from frame to frame, and thrown by the emitter's own speed."""
+    start()
+    bpy.ops.mesh.primitive_uv_sphere_add(radius=0.15, location=(0, 90, 0), segments=8, ring_count=6)
+    drop = bpy.context.object
+    guide = bpy.data.objects.new("Guide", None)
+    bpy.context.scene.collection.objects.link(guide)
+    guide.location.z = 2
+    move(guide, -3, 0)
+    emitters = []
+    for place in (-3, -1, 1, 3):
+        bpy.ops.mesh.primitive_plane_add(size=0.5, location=(place, 0, 2))
+        emitters.append(bpy.context.object)
+        emitters[-1].show_instancer_for_render = False
+        emitters[-1].modifiers.new("Spray", "PARTICLE_SYSTEM")
+        system = emitters[-1].particle_systems[0]
+        settings = system.settings
+        settings.count, settings.frame_start, settings.frame_end = 20, 1, 9
+        settings.render_type, settings.instance_object, settings.particle_size = "OBJECT", drop, 1
+        short(system.point_cache)
+    led, shaped, thrown, fast = emitters
+    led.constraints.new("COPY_LOCATION").target = guide
+    shaped.shape_key_add(name="Small")
+    wide = shaped.shape_key_add(name="Wide")
+    for point in wide.data:
+        point.co *= 3
+    for frame, value in ((1, 0), (9, 1)):
+        wide.value = value
+        wide.keyframe_insert("value", frame=frame)
+        settings = thrown.particle_systems[0].settings
+        settings.normal_factor = 5 * value
+        settings.keyframe_insert("normal_factor", frame=frame)
+    fast.particle_systems[0].settings.object_factor = 1
+    move(fast, 3, 1)
+
+
 def aside(*things):
     """A collection that is in no scene."""
     made = bpy.data.collections.new("Aside")
@@ -360,7 +402,8 @@ def long(folder):
     modifier.point_cache.frame_end = 1000
 
 
-BUILT = [rigid, cloth, soft, hair, waves, crowd, costume, puppet, swarm, carried, rain, linked, library, still, long]
+BUILT = [rigid, cloth, soft, hair, waves, crowd, costume, puppet, swarm, carried, rain, sprays, linked, library, still,
+         long]
 if NEW:
     BUILT.extend((nodes, late))
 if not MODULE:

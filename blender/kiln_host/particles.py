@@ -1,0 +1,68 @@
+"""Emitted particles: which of them need a bake.
+
+Blender takes all frames since the last one that it has seen in a single step. For particles in free fall that is exact,
+as is where they are born, as long as only its own keys and those of its parents move the emitter: those alone Blender
+evaluates for the moment of each birth. In every other case the frame depends on the frames before. The rules were
+measured in 3.4, 4.2 and 5.0: each scene stepped through, and entered at a frame. crates/blend/src/particles.rs reads the
+same from a file.
+"""
+
+import bpy
+
+from . import animated
+
+# They make the same mesh in every frame, of a mesh that stands still.
+_STEADY = {"PARTICLE_SYSTEM", "SUBSURF", "MULTIRES", "BEVEL", "SOLIDIFY", "EDGE_SPLIT", "TRIANGULATE"}
+
+
+def need_steps(emitter, settings):
+    """Whether a frame of these particles depends on the frames before."""
+    if settings.physics_type != "NEWTON":
+        return settings.physics_type in ("BOIDS", "FLUID")
+    return (
+        not _falls_freely(settings)
+        or any(map(_pushes, bpy.data.objects))
+        or any(animated.is_animated(scene, "gravity", "use_gravity") for scene in bpy.data.scenes)
+        or _is_led(emitter)
+        or _is_shaped(emitter)
+    )
+
+
+def _falls_freely(settings):
+    exact = settings.integrator in ("MIDPOINT", "RK4")
+    braked = settings.brownian_factor or settings.drag_factor or settings.damping
+    # Speed that comes from the emitter is what it moved since the last step.
+    steady = not settings.object_factor and not animated.paths(settings) and not any(settings.texture_slots)
+    return exact and not braked and steady
+
+
+def _pushes(thing):
+    field = thing.field
+    pushes = field and (field.type != "NONE" or animated.is_animated(thing, "field.type"))
+    return bool(pushes) or any(one.type == "COLLISION" for one in thing.modifiers)
+
+
+def _is_led(thing):
+    """Whether something else moves an object than its own keys and those of its parents."""
+    while thing:
+        data = thing.animation_data
+        if len(thing.constraints) or thing.rigid_body or (data and len(data.drivers)):
+            return True
+        parent = thing.parent
+        # A curve may lead its children along itself.
+        if parent and (thing.parent_type != "OBJECT" or parent.type == "CURVE" or parent.library != thing.library):
+            return True
+        thing = parent
+    return False
+
+
+def _is_shaped(emitter):
+    """Whether the emitter's surface may differ from frame to frame."""
+    mesh = emitter.data
+    return (
+        mesh.library != emitter.library
+        or mesh.shape_keys is not None
+        or mesh.animation_data is not None
+        or any(one.type not in _STEADY for one in emitter.modifiers)
+        or any(path.startswith("modifiers[") and not path.endswith("].show_render") for path in animated.paths(emitter))
+    )
