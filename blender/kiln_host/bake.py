@@ -7,7 +7,7 @@ import time
 
 import bpy
 
-from . import caches, checks, errors, remap, session, simulations
+from . import animated, caches, checks, errors, remap, session, simulations
 from .channel import peak_memory
 from .errors import Refusal, names
 
@@ -266,7 +266,8 @@ def _long_enough(scene, main):
 
 @contextlib.contextmanager
 def _shown(scene, found):
-    """What is hidden from the view, or in no collection of the scene, is not simulated by it; pictures may need it."""
+    """What is hidden from the view, or in no collection of the scene, is not simulated by it; pictures may need it. Where
+    animation hides it, the simulation begins when it is seen first, as it does for a person who steps through the scene."""
     undo = []
 
     def show(thing, field, wanted):
@@ -275,19 +276,23 @@ def _shown(scene, found):
             undo.append((thing, field, before))
             setattr(thing, field, wanted)
 
-    linked, own, shown = [], set(scene.objects), set(simulations.rendered(scene))
+    modifiers, linked, own, shown = [], [], set(scene.objects), set(simulations.rendered(scene))
     for _, owner, part in found:
         if isinstance(part, bpy.types.ParticleSystem):
             for modifier in owner.modifiers:
                 if modifier.type == "PARTICLE_SYSTEM" and modifier.particle_system == part:
-                    show(modifier, "show_viewport", True)
+                    modifiers.append(modifier)
         if isinstance(part, bpy.types.Modifier):
-            show(part, "show_viewport", True)
+            modifiers.append(part)
+    for modifier in modifiers:
+        if f"{modifier.path_from_id()}.show_viewport" not in animated.paths(modifier.id_data):
+            show(modifier, "show_viewport", True)
     owners = [owner for _, owner, _ in found if isinstance(owner, bpy.types.Object)]
     # What is in the scene only through empties shows where these do.
     through = [] if own.issuperset(owners) else filter(simulations.instanced, shown)
     for thing in {*owners, *through}:
-        show(thing, "hide_viewport", False)
+        if not animated.is_animated(thing, "hide_viewport"):
+            show(thing, "hide_viewport", False)
         seen = thing.visible_get() or (thing in shown and thing not in own)
         if not seen and thing not in set(scene.collection.objects):
             scene.collection.objects.link(thing)

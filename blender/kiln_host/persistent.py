@@ -26,8 +26,10 @@ FRAME_HANDLERS = (
     "depsgraph_update_post",
 )
 MOVING_IMAGES = {"SEQUENCE", "MOVIE"}
-# Settings of a scene that objects are evaluated with, and no relation tells the objects of a change.
-SCENE_INPUTS = ("render.simplify", "render.use_simplify")
+# Settings of a scene of whose change no relation tells its objects: Simplify, the shutter, what a view layer holds.
+SCENE_INPUTS = ("render.", "view_layers[")
+# Those of them that the picture is made with when its objects are done.
+FILM = ("render.film_transparent", "render.dither_intensity")
 VISIBILITY = ("hide_render", "visible_", "show_instancer_for_render")
 # Nodes that give points; before 4.5 Cycles keeps those of the frame before.
 POINT_NODES = {
@@ -104,14 +106,17 @@ def _unbaked(scene):
     return next((found[0] for found in simulations.standing(scene)), None)
 
 
-def _blurred_hair(scene):
-    if not scene.render.use_motion_blur:
-        return None
+def _moving_hair(scene):
+    blurred = scene.render.use_motion_blur
     for thing in bpy.data.objects:
         for system in thing.particle_systems:
-            if system.settings.type == "HAIR":
+            if system.settings.type == "HAIR" and (blurred or _may_move(thing)):
                 return thing.name
     return None
+
+
+def _may_move(thing):
+    return bool(thing.parent or len(thing.constraints) or animated.paths(thing))
 
 
 def _points(scene):
@@ -124,7 +129,7 @@ def _points(scene):
 
 
 def _scene_input(scene):
-    return next(filter(lambda path: path.startswith(SCENE_INPUTS), sorted(animated.paths(scene))), None)
+    return next((path for path in sorted(animated.paths(scene)) if path.startswith(SCENE_INPUTS) and path not in FILM), None)
 
 
 def _rest(scene):
@@ -150,7 +155,7 @@ RULES = (
     (DROPPED, "particles appear and disappear", _emitters(baked=True)),
     (DROPPED, "objects appear and disappear", _visibility),
     (DROPPED, "geometry nodes make points", _points),
-    (DROPPED, "hair with motion blur", _blurred_hair),
+    (DROPPED, "hair that may move, or is blurred", _moving_hair),
     (DROPPED, "an iTaSC simulation goes on from the frame that was rendered before", _itasc),
     (DROPPED, "an armature is animated between pose and rest position", _rest),
     (DROPPED, "an animated setting of the scene is an input of its objects", _scene_input),

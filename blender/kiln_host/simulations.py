@@ -127,6 +127,19 @@ def _moves(thing):
 
 
 def _of_object(thing, folders):
+    for name, owner, part, bake in _all_of_object(thing, folders):
+        if bake.missing and _is_idle_at_times(thing):
+            bake = bake._replace(missing=())
+        yield name, owner, part, bake
+
+
+def _is_idle_at_times(thing):
+    """Whether Blender leaves an object's simulations out of some frames of a bake, as it does where a person steps
+    through them: frames that are not stored are then not lost."""
+    return animated.is_animated(thing, "hide_viewport") or animated.ends(thing, "modifiers[", "].show_viewport")
+
+
+def _all_of_object(thing, folders):
     for modifier in thing.modifiers:
         bake = _of_modifier(thing, modifier, folders)
         if bake and (modifier.show_render or animated.ends(thing, "modifiers[", "].show_render")):

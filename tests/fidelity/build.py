@@ -21,7 +21,8 @@ How to add a feature: a function in features/CHAPTER.py.
 - trust=True: rendered with scripts allowed (handlers, Python drivers).
 - sim=True: a simulation without a bake. The reference is then one process that steps through the frames.
 - refuses="words": Kiln refuses the scene, and the message has these words.
-- expect="blender-differs": two cold renders of Blender differ.
+- expect="still": its frames are alike.
+- leaves_out=".jpg": Kiln leaves out such a file on purpose, and says so.
 - files: `s.file("textures/a.png")` is a path below the project, `s.outside("lib/a.blend")` one outside of it.
 """
 

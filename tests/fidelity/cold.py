@@ -46,9 +46,21 @@ def still(scene, frame, trust):
     bpy.ops.render.render(write_still=True)
 
 
+def press_bake(scene):
+    """Blender draws hair in another way once its cache counts as baked: there the person has pressed the button."""
+    for thing in scene.objects:
+        for system in thing.particle_systems:
+            if system.use_hair_dynamics:
+                which = {"object": thing, "active_object": thing, "point_cache": system.point_cache}
+                if hasattr(bpy.context, "temp_override"):
+                    with bpy.context.temp_override(**which):
+                        bpy.ops.ptcache.bake(bake=True)
+
+
 def step(scene, frames):
     """All frames, as a person sees them."""
     path = scene.render.filepath
+    press_bake(scene)
     for frame in range(scene.frame_start, max(frames) + 1):
         scene.frame_set(frame)
         if frame in frames:

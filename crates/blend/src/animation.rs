@@ -26,6 +26,8 @@ pub(crate) mod animated {
     pub const MODIFIER: u32 = 1 << 13;
     /// Any property, by a driver.
     pub const DRIVEN: u32 = 1 << 14;
+    /// An object or a modifier shows in the view.
+    pub const VIEWPORT: u32 = 1 << 16;
     /// Any property.
     pub const ANY: u32 = 1 << 15;
 }
@@ -35,6 +37,7 @@ fn property(path: &[u8]) -> u32 {
     let within = |begin: &[u8], end: &[u8]| path.starts_with(begin) && path.ends_with(end);
     let own = match path {
         b"hide_render" => animated::HIDE_RENDER,
+        b"hide_viewport" => animated::VIEWPORT,
         b"instance_type" => animated::INSTANCE_TYPE,
         b"rigid_body.enabled" => animated::BODY_ENABLED,
         b"rigid_body.kinematic" => animated::BODY_KINEMATIC,
@@ -44,6 +47,7 @@ fn property(path: &[u8]) -> u32 {
         b"gravity" | b"use_gravity" => animated::GRAVITY,
         _ if within(b"modifiers[", b"].show_render") => animated::SHOW_RENDER,
         _ if within(b"modifiers[", b"].is_active") => animated::SURFACE_ACTIVE | animated::MODIFIER,
+        _ if within(b"modifiers[", b"].show_viewport") => animated::VIEWPORT | animated::MODIFIER,
         _ if path.starts_with(b"modifiers[") => animated::MODIFIER,
         _ if within(b"particle_systems[", b"].use_hair_dynamics") => animated::HAIR_DYNAMICS,
         _ if within(b"nodes[", b"].mute") => animated::NODE_MUTED,

@@ -470,6 +470,16 @@ impl Simulations {
     }
 
     fn resolve(&self, old: u64, found: &Found, beside: &Beside<'_>) -> Option<Resolved> {
+        let mut resolved = self.resolve_all(old, found, beside)?;
+        // Blender leaves it out of some frames of a bake, as it does where a person steps through them: frames that are
+        // not stored are then not lost.
+        if self.reach.is_animated(old, animated::VIEWPORT) {
+            resolved.bake.missing.clear();
+        }
+        Some(resolved)
+    }
+
+    fn resolve_all(&self, old: u64, found: &Found, beside: &Beside<'_>) -> Option<Resolved> {
         let renders = found.renders || self.reach.is_animated(old, animated::SHOW_RENDER);
         let of = |kind, bake| Resolved { kind, bake, matters: renders };
         match &found.stored {

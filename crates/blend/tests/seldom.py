@@ -167,6 +167,11 @@ def stored():
         cache = cloth(name, scene.collection).modifiers["Cloth"].point_cache
         cache.use_disk_cache, cache.frame_end = True, 6 if name != "Short" else 3
     cloth("In memory", scene.collection)
+    # In the first frames Blender leaves them out, and stores nothing.
+    for name, on_disk in (("Idle", True), ("Idle in memory", False)):
+        modifier = cloth(name, scene.collection).modifiers["Cloth"]
+        modifier.point_cache.use_disk_cache, modifier.point_cache.frame_end = on_disk, 6
+        keyed(modifier, "show_viewport", (4, True), (1, False))
     cloth("Never", scene.collection, hidden=True).modifiers["Cloth"].point_cache.use_disk_cache = True
     named = cloth("Named", scene.collection).modifiers["Cloth"].point_cache
     named.use_disk_cache, named.name = True, "mine"

@@ -25,8 +25,11 @@ pub struct Facts {
     pub sim: bool,
     /// Words of the message with which Kiln refuses it; empty where it renders.
     pub refuses: String,
-    /// `blender-differs`, or empty.
+    /// `still` where the frames are alike, or empty.
     pub expect: String,
+    /// The ending of files that Kiln leaves out on purpose, and says so.
+    #[serde(default)]
+    pub leaves_out: Option<String>,
     /// More options of `kiln submit`.
     pub options: Vec<String>,
     /// `built`, `absent` or `failed`.

@@ -159,10 +159,15 @@ fn judge(
     let mut frames: Vec<(&Facts, Frames)> = Vec::new();
     for facts in batch.facts {
         match colds.remove(&facts.id) {
-            Some(Ok(cold)) => match proves_nothing(facts, &cold, batch.base) {
-                Some(why) => drop(verdicts.insert(&facts.id, Verdict::ProvesNothing { why })),
-                None => frames.push((facts, cold)),
-            },
+            Some(Ok(mut cold)) => {
+                if let Some(ending) = &facts.leaves_out {
+                    cold.values_mut().for_each(|files| files.retain(|name, _| !name.ends_with(ending)));
+                }
+                match proves_nothing(facts, &cold, batch.base) {
+                    Some(why) => drop(verdicts.insert(&facts.id, Verdict::ProvesNothing { why })),
+                    None => frames.push((facts, cold)),
+                }
+            }
             // What Kiln refuses, Blender may be unable to render.
             Some(Err(_)) if !facts.refuses.is_empty() => frames.push((facts, Frames::new())),
             Some(Err(error)) => {
@@ -194,9 +199,8 @@ fn judge(
             let other = differ(&short, &fresh, cold);
             if doubtful || other.is_some() {
                 let fresh = new_processes(batch.blender, all, facts, "cold-new")?;
-                let again = new_processes(batch.blender, all, facts, "cold-again")?;
-                if let Some(how) = differ(facts, &fresh, &again) {
-                    verdict = Verdict::BlenderDiffers { how: format!("rendered cold twice, {how}") };
+                if let Some(how) = differs_from_itself(batch, facts, &fresh)? {
+                    verdict = Verdict::BlenderDiffers { how: format!("rendered cold again, {how}") };
                 } else if other.is_some() {
                     // A fork is not what a new process is: that alone counts.
                     let cold = replace(facts, "cold-new")?;
@@ -214,6 +218,19 @@ fn judge(
         verdicts.insert(&facts.id, verdict);
     }
     Ok(batch.facts.iter().filter_map(|facts| verdicts.remove(facts.id.as_str())).collect())
+}
+
+/// How Blender differs from its own cold frames, where it does in one of some runs.
+fn differs_from_itself(batch: &Batch<'_>, facts: &Facts, fresh: &Frames) -> Result<Option<String>> {
+    // What a simulation does by chance, it may do twice.
+    for _ in 0..if facts.sim { 6 } else { 1 } {
+        let again = new_processes(batch.blender, &batch.options.scripts, facts, "cold-again")?;
+        if let Some(how) = differ(facts, fresh, &again) {
+            return Ok(Some(how));
+        }
+        fs::remove_dir_all(facts.folder().join("cold-again"))?;
+    }
+    Ok(None)
 }
 
 /// How two renders of a row differ.

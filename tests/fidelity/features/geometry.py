@@ -316,7 +316,7 @@ def drawing_moves(s):
 GREASE = (
     ("OFFSET", "location", [(0, 0, 0), (0.5, 0, 0.3), (1, 0, 0.6)]), ("THICK", "thickness_factor", [1.0, 2.0, 0.4]),
     ("OPACITY", "factor", [1.0, 0.5, 0.2]), ("NOISE", "factor", [0.0, 0.5, 1.0]), ("TINT", "factor", [0.0, 0.5, 1.0]),
-    ("BUILD", None, None), ("SIMPLIFY", "factor", [0.0, 0.3, 0.8]), ("SMOOTH", "factor", [0.0, 0.5, 1.0]),
+    ("BUILD", None, None), ("SIMPLIFY", "factor", [0.0, 0.5, 2.0]), ("SMOOTH", "factor", [0.0, 0.5, 1.0]),
     ("ARRAY", "count", [1, 2, 4]), ("MIRROR", None, None), ("TIME", "offset", [0, 3, -2]), ("COLOR", "hue", [0.5, 0.7, 0.2]),
     ("SUBDIV", "level", [1, 2, 4]), ("LENGTH", "start_factor", [0.1, 0.4, 0.8]), ("DASH", "dash_offset", [0, 2, 5]),
 )
@@ -331,6 +331,12 @@ for kind, path, values in GREASE:
             modifier = made.grease_pencil_modifiers.new(kind, "GP_" + kind)
         if kind == "NOISE":
             modifier.seed = 3
+        if kind == "SIMPLIFY":
+            modifier.mode = "ADAPTIVE"
+        if kind == "ARRAY":
+            modifier.relative_offset = (0.2, 0, 0)
+        if kind == "DASH":
+            modifier.segments[0].gap = 2
         if kind == "TINT":
             modifier.color = (0, 1, 0)
         if kind == "TIME":
@@ -344,8 +350,8 @@ for kind, path, values in GREASE:
 for kind, path, values in (
     ("FX_BLUR", "size", [(5, 5), (20, 5), (50, 50)]), ("FX_COLORIZE", "factor", [0.1, 0.5, 1.0]),
     ("FX_GLOW", "opacity", [0.1, 0.6, 1.0]), ("FX_RIM", "offset", [(5, 5), (15, -5), (30, 20)]),
-    ("FX_PIXEL", "size", [(2, 2), (6, 6), (12, 12)]), ("FX_WAVE", "amplitude", [1, 8, 20]),
-    ("FX_SHADOW", "offset", [(5, 5), (15, -5), (30, 20)]), ("FX_SWIRL", "angle", [0.3, 1.0, 2.0]),
+    ("FX_PIXEL", "size", [(5, 5), (20, 20), (60, 60)]), ("FX_WAVE", "amplitude", [1, 8, 20]),
+    ("FX_SHADOW", "offset", [(5, 5), (15, -5), (30, 20)]), ("FX_SWIRL", "angle", [0.5, 2.0, 5.0]),
 ):
 
     @feature(f"Grease Pencil / Effects: {kind[3:].lower()}", kind, path, values)
@@ -353,7 +359,7 @@ for kind, path, values in (
         made, _ = pencil(s, (1,))
         shader = made.shader_effects.new(kind, kind)
         if kind == "FX_SWIRL":
-            shader.object, shader.radius = s.empty("Centre", (0, -1, 1)), 20
+            shader.object, shader.radius = s.empty("Centre", (0, -1, 1)), 200
         s.key(shader, path, values)
 
 

@@ -25,6 +25,9 @@ for handler, line in HANDLERS.items():
 
     @feature(f"Scripts / Handlers: {handler}", handler, line, trust=True)
     def handled(s, handler, line):
+        if handler == "render_init":
+            # It sees the frame that was saved.
+            s.move(s.subject)
         if line == "pass":
             line = "bpy.data.materials['Subject'].node_tree.nodes['Principled BSDF'].inputs[0].default_value[2] = 0.1"
             s.move(s.subject)
@@ -271,12 +274,17 @@ for kind in EFFECTS:
     def effects(s, kind):
         one = image_strip(s, 1)
         two = None if kind in ("GLOW", "GAUSSIAN_BLUR", "SPEED", "TRANSFORM") else color(s, 2, (0.1, 0.7, 0.3))
+        if kind == "ALPHA_UNDER":
+            one, two = two, one
         try:
             made = effect(s, kind, 3, one=one, two=two)
         except TypeError as error:
             s.absent(f"not in this version: {error}")
         if two:
             two.blend_alpha = 0.5
+        if kind == "ALPHA_UNDER":
+            # Opaque, it would hide the other.
+            one.blend_alpha, two.blend_alpha = 0.5, 1
         if kind == "GAUSSIAN_BLUR":
             s.key(made, "size_x", [0.0, 4.0, 9.0])
         if kind == "SPEED":

@@ -62,6 +62,8 @@ for kind in ("HINGE", "SPRING", "FIXED", "MOTOR"):
         body(s, anchor, "PASSIVE" if kind != "FIXED" else "ACTIVE")
         body(s, s.subject)
         s.active(s.empty("Joint", (-0.6, 0, 2)))
+        # A hinge turns around its Z axis.
+        bpy.context.object.rotation_euler.x = 1.57
         bpy.ops.rigidbody.constraint_add(type="GENERIC_SPRING" if kind == "SPRING" else kind)
         joint = bpy.context.object.rigid_body_constraint
         joint.object1, joint.object2 = anchor, s.subject

@@ -69,7 +69,7 @@ def blur_steps(s):
     s.subject.location.x = 1
 
 
-@feature("Rendering / Motion blur: particles", sim=True)
+@feature("Rendering / Motion blur: particles")
 def blur_particles(s):
     blur(s)
     s.subject.modifiers.new("Emitter", "PARTICLE_SYSTEM")
@@ -103,7 +103,7 @@ for path, values in CYCLES:
             s.shader.inputs["Roughness"].default_value = 0.3
         if path in ("use_fast_gi",):
             s.scene.cycles.fast_gi_method = "REPLACE"
-            s.scene.cycles.ao_bounces_render = 0
+            s.scene.cycles.ao_bounces_render = 1
         s.key(s.scene.cycles, path, values)
 
 
@@ -401,7 +401,7 @@ def bare(s):
     spin(s)
 
 
-@feature("Rendering / Output: preview beside an EXR")
+@feature("Rendering / Output: preview beside an EXR (Kiln leaves the preview out, and says so)", leaves_out=".jpg")
 def preview(s):
     exr(s)
     settings = s.scene.render.image_settings

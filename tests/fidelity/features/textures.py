@@ -24,8 +24,9 @@ for refresh in (False, True):
 
 @feature("Shading / Images / Sequence: offset, start and cyclic")
 def user(s):
-    node = seq(s, refresh=True, count=4)
-    node.image_user.frame_start, node.image_user.frame_offset, node.image_user.use_cyclic = 2, 1, True
+    node = seq(s, refresh=True)
+    node.image_user.frame_duration, node.image_user.frame_start, node.image_user.frame_offset = 5, 3, 1
+    node.image_user.use_cyclic = True
 
 
 @feature("Shading / Images / Sequence: frame offset keyed")
@@ -60,7 +61,7 @@ def twice(s):
     one = seq(s, refresh=True)
     other = s.tree.nodes.new("ShaderNodeTexImage")
     other.image = one.image
-    other.image_user.frame_duration, other.image_user.frame_offset = 10, 3
+    other.image_user.frame_duration, other.image_user.frame_offset = 7, 3
     other.image_user.use_auto_refresh = True
     mix = s.tree.nodes.new("ShaderNodeMixRGB")
     s.tree.links.new(one.outputs[0], mix.inputs[1])
@@ -114,7 +115,7 @@ def movie_cyclic(s):
     path = s.file("footage", "m.mp4")
     node = film(s, path, True)
     node.image.filepath = s.relative(path)
-    node.image_user.frame_duration, node.image_user.frame_start, node.image_user.use_cyclic = 4, 3, True
+    node.image_user.frame_duration, node.image_user.frame_start, node.image_user.use_cyclic = 5, 3, True
 
 
 @feature("Shading / Images / UDIM: tiles, mapping keyed")

@@ -47,6 +47,10 @@ def keyed(folder):
     data.nla_tracks.new().strips.new("Shows", 1, data.action)
     data.action = None
     drive(sheet((3, 0, 2.5)).modifiers["Cloth"], "show_render", "frame > 2")
+    # It begins to fall where it is seen first.
+    modifier = sheet((-1.2, 0, 3.5)).modifiers["Cloth"]
+    for field in ("show_viewport", "show_render"):
+        key(modifier, field, (4, True), (1, False))
     bpy.ops.mesh.primitive_uv_sphere_add(radius=0.6, location=(0, -2, 2), segments=12, ring_count=8)
     soft = bpy.context.object
     modifier = soft.modifiers.new("Softbody", "SOFT_BODY")

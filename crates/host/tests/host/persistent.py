@@ -365,6 +365,28 @@ def simplify(folder):
     keys(scene, "render.simplify_subdivision_render", (0, 1, 3))
 
 
+def shutter(folder):
+    scene, cube = stage()
+    scene.render.use_motion_blur = True
+    keys(cube, "location", ((-1, 0, 1), (0, 0, 2), (1, 0, 1)))
+    keys(scene, "render.motion_blur_shutter", (0.1, 1.0, 3.0))
+
+
+def layer(folder):
+    """One that leaves out all surfaces in one frame."""
+    scene, _ = stage()
+    keys(scene, f'view_layers["{scene.view_layers[0].name}"].use_solid', (True, True, False))
+
+
+def hair(folder):
+    """On something that moves."""
+    _, cube = stage()
+    cube.modifiers.new("Hair", "PARTICLE_SYSTEM")
+    settings = cube.particle_systems[0].settings
+    settings.type, settings.count, settings.hair_length, settings.root_radius = "HAIR", 80, 0.8, 8
+    keys(cube, "location", ((-1, 0, 1), (0, 0, 2), (1, 0, 1)))
+
+
 def cloth(folder):
     """Without a bake: it goes on from whatever frame was rendered before."""
     stage()

@@ -114,6 +114,9 @@ async fn what_persistent_data_gets_wrong_is_rendered_without() {
         ("itasc", ReuseMode::Dropped),
         ("rest", ReuseMode::Dropped),
         ("simplify", ReuseMode::Dropped),
+        ("shutter", ReuseMode::Dropped),
+        ("layer", ReuseMode::Dropped),
+        ("hair", ReuseMode::Dropped),
         ("appear", ReuseMode::Dropped),
     ];
     let scenes = scenes(&expected.map(|(name, _)| name));
