@@ -22,7 +22,7 @@ def need_steps(emitter, settings):
     return (
         not _falls_freely(settings)
         or any(map(_pushes, bpy.data.objects))
-        or any(animated.is_animated(scene, "gravity", "use_gravity") for scene in bpy.data.scenes)
+        or any(map(_sways, bpy.data.scenes))
         or _is_led(emitter)
         or _is_shaped(emitter)
     )
@@ -40,6 +40,12 @@ def _pushes(thing):
     field = thing.field
     pushes = field and (field.type != "NONE" or animated.is_animated(thing, "field.type"))
     return bool(pushes) or any(one.type == "COLLISION" for one in thing.modifiers)
+
+
+def _sways(scene):
+    """Whether gravity is animated; or the scene's frames are blurred, for which Blender steps back and forth."""
+    blurs = scene.render.use_motion_blur
+    return blurs or animated.is_animated(scene, "gravity", "use_gravity", "render.use_motion_blur")
 
 
 def _is_led(thing):

@@ -20,6 +20,7 @@ How to add a feature: a function in features/CHAPTER.py.
 - feature(..., since=(4, 2)) / until=(5, 0): versions that have it. `s.absent(why)` says so from inside.
 - trust=True: rendered with scripts allowed (handlers, Python drivers).
 - sim=True: a simulation without a bake. The reference is then one process that steps through the frames.
+- of_range=True: before 5.0 the reference renders a range of one frame. `-f N` takes the shutter before it sets the frame.
 - refuses="words": Kiln refuses the scene, and the message has these words.
 - expect="still": its frames are alike.
 - leaves_out=".jpg": Kiln leaves out such a file on purpose, and says so.

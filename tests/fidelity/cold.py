@@ -2,7 +2,7 @@
 
     cold.py WORK     (behind `--` for the program)
 
-WORK is a JSON list of {blend, folder, frames, trust, sim, kept}. What a frame writes below `folder` is moved to
+WORK is a JSON list of {blend, folder, frames, trust, sim, of_range, kept}. What a frame writes below `folder` is moved to
 kept/FRAME/, by its name below the .blend's folder, and kept/FRAME.whole tells that it is whole. A frame that fails has none.
 A simulation without a bake is rendered as a person sees it who steps through the frames, in one process.
 """
@@ -27,13 +27,17 @@ def writes_exr(scene):
     return any(name.startswith("OPEN_EXR") for name in formats)
 
 
-def still(scene, frame, trust):
-    """One frame, without touching the scene's range."""
+def still(scene, frame, trust, of_range):
+    """One frame, without touching the scene's range, unless it is to be rendered as a range of one frame."""
     render = scene.render
     if writes_exr(scene):
         raise ValueError("left to a new process")
     if bpy.app.version >= (5, 0, 0):
         bpy.ops.render.render(animation=True, frame_start=frame, frame_end=frame)
+        return
+    if of_range:
+        scene.frame_start = scene.frame_end = frame
+        bpy.ops.render.render(animation=True)
         return
     # As `-f N`: the data stand at the frame that the file was saved at, until the render sets the frame.
     # Once: the render of a scene strip begins inside that of its scene. Only scripts see it, and animated strips of 4.2 and
@@ -47,14 +51,15 @@ def still(scene, frame, trust):
 
 
 def press_bake(scene):
-    """Blender draws hair in another way once its cache counts as baked: there the person has pressed the button."""
+    """Blender draws hair, and blurs particles, in another way once a cache counts as baked: there the person has pressed
+    the button."""
+    if scene.render.use_motion_blur:
+        bpy.ops.ptcache.bake_all(bake=True)
     for thing in scene.objects:
         for system in thing.particle_systems:
-            if system.use_hair_dynamics:
-                which = {"object": thing, "active_object": thing, "point_cache": system.point_cache}
-                if hasattr(bpy.context, "temp_override"):
-                    with bpy.context.temp_override(**which):
-                        bpy.ops.ptcache.bake(bake=True)
+            if system.use_hair_dynamics and hasattr(bpy.context, "temp_override"):
+                with bpy.context.temp_override(object=thing, active_object=thing, point_cache=system.point_cache):
+                    bpy.ops.ptcache.bake(bake=True)
 
 
 def step(scene, frames):
@@ -105,7 +110,7 @@ def render(row):
         return
     for frame in missing:
         before = files(row["folder"])
-        well = forked(lambda: still(opened(), frame, row["trust"]))
+        well = forked(lambda: still(opened(), frame, row["trust"], row["of_range"]))
         made = files(row["folder"]) - before
         if not well:
             # Whoever renders it again must find none of it.

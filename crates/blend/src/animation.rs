@@ -16,7 +16,8 @@ pub(crate) mod animated {
     pub const HAIR_DYNAMICS: u32 = 1 << 6;
     pub const SURFACE_ACTIVE: u32 = 1 << 7;
     pub const FIELD_TYPE: u32 = 1 << 8;
-    pub const GRAVITY: u32 = 1 << 9;
+    /// Gravity, or whether frames are blurred.
+    pub const FALL: u32 = 1 << 9;
     /// Of any node.
     pub const NODE_MUTED: u32 = 1 << 10;
     /// Of any strip of the sequencer.
@@ -44,7 +45,7 @@ fn property(path: &[u8]) -> u32 {
         b"rigidbody_world.enabled" => animated::WORLD_ENABLED,
         b"field.type" => animated::FIELD_TYPE,
         b"use_nodes" => animated::USE_NODES,
-        b"gravity" | b"use_gravity" => animated::GRAVITY,
+        b"gravity" | b"use_gravity" | b"render.use_motion_blur" => animated::FALL,
         _ if within(b"modifiers[", b"].show_render") => animated::SHOW_RENDER,
         _ if within(b"modifiers[", b"].is_active") => animated::SURFACE_ACTIVE | animated::MODIFIER,
         _ if within(b"modifiers[", b"].show_viewport") => animated::VIEWPORT | animated::MODIFIER,

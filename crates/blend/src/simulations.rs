@@ -140,6 +140,8 @@ pub(crate) struct Simulations {
     pub meshes: Meshes,
     /// Something of the file stops particles, or pushes them.
     pushes: bool,
+    /// A scene has motion blur, for which Blender steps back and forth.
+    blurs: bool,
     /// Objects whose force field is switched off in the frame that is saved.
     idle_fields: Vec<u64>,
 }
@@ -171,6 +173,8 @@ impl Simulations {
         strips: Vec<Mutable>,
     ) -> usize {
         const MUTED: u32 = 0;
+        const MOTION_BLUR: u32 = 14;
+        self.blurs |= flag(scene, "r.mode", MOTION_BLUR);
         let members = Members::of_scene(parts, scene);
         let world = parts.get(scene.pointer("rigidbody_world")).and_then(|world| {
             let cache = match parts.get(world.pointer("shared")) {
@@ -540,11 +544,12 @@ impl Simulations {
     /// Something stops or pushes particles, from frame to frame. What libraries hold is not seen here: it may do so, too.
     fn is_pushed(&self) -> bool {
         let by_field = |old: &u64| self.reach.is_animated(*old, animated::FIELD_TYPE);
-        let by_gravity = |scene: &Shown| self.reach.is_animated(scene.old, animated::GRAVITY);
+        let by_fall = |scene: &Shown| self.reach.is_animated(scene.old, animated::FALL);
         self.pushes
+            || self.blurs
             || self.reach.has_linked_members()
             || self.idle_fields.iter().any(by_field)
-            || self.reach.scenes().iter().any(by_gravity)
+            || self.reach.scenes().iter().any(by_fall)
     }
 
     fn simulates(&self, tree: u64, seen: &mut HashSet<u64>) -> bool {

@@ -331,9 +331,14 @@ def emitters(name="emitters"):
     return scene
 
 
+def blurred():
+    emitters("blurred").render.use_motion_blur = True
+    save("blurred")
+
+
 def heavier_and_heavier():
     key(emitters("heavier and heavier"), "gravity", (0, 0, 1))
     save("heavier and heavier")
 
 
-MAKERS = [sparks_free, sparks_stopped, sparks_blown, emitters, heavier_and_heavier, instances, driving, overridden]
+MAKERS = [sparks_free, sparks_stopped, sparks_blown, emitters, blurred, heavier_and_heavier, instances, driving, overridden]

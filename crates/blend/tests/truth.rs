@@ -115,7 +115,8 @@ fn what_has_no_bake_is_what_the_host_would_refuse() {
 #[test]
 fn particles_need_a_bake_unless_every_birth_can_be_looked_up() {
     let free = ["stands", "moves", "child", "grandchild that moves", "subdivided", "shown later", "early"];
-    for (file, is_free) in [("emitters.blend", true), ("heavier and heavier.blend", false)] {
+    let files = [("emitters.blend", true), ("blurred.blend", false), ("heavier and heavier.blend", false)];
+    for (file, is_free) in files {
         for made in MADE.iter() {
             let found = inspect(&made.path(file)).unwrap();
             assert_eq!(found.simulations.len(), 20);

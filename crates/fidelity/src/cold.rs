@@ -28,14 +28,16 @@ struct Work<'a> {
     frames: &'a [i32],
     trust: bool,
     sim: bool,
+    of_range: bool,
     kept: PathBuf,
 }
 
 impl<'a> Work<'a> {
     fn of(facts: &'a Facts, kept: &str) -> Self {
         let kept = facts.folder().join(kept);
-        let Facts { blend, frames, trust, sim, .. } = facts;
-        Self { blend, folder: facts.folder(), frames, trust: *trust, sim: *sim, kept }
+        let Facts { blend, frames, trust, sim, of_range, .. } = facts;
+        let (trust, sim, of_range) = (*trust, *sim, *of_range);
+        Self { blend, folder: facts.folder(), frames, trust, sim, of_range, kept }
     }
 }
 
@@ -73,7 +75,7 @@ pub fn cold(
 /// The frames of a row by completely new processes, kept below this name.
 pub fn new_processes(blender: &Blender, scripts: &Path, facts: &Facts, name: &str) -> Result<Frames> {
     let folder = facts.folder().join(name);
-    if facts.sim {
+    if facts.sim || facts.of_range {
         let work = tempfile::NamedTempFile::new()?;
         fs::write(work.path(), serde_json::to_vec(&[Work::of(facts, name)])?)?;
         let output = python(blender, &scripts.join("cold.py")).arg(work.path()).output()?;

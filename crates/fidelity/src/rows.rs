@@ -23,6 +23,10 @@ pub struct Facts {
     pub trust: bool,
     /// A simulation that is not baked: the reference steps through the frames.
     pub sim: bool,
+    /// The reference of 4.2 and 4.5 renders a range of one frame: it takes a setting as the frame before left it, as `-f N`
+    /// does, and a still does not.
+    #[serde(default)]
+    pub of_range: bool,
     /// Words of the message with which Kiln refuses it; empty where it renders.
     pub refuses: String,
     /// `still` where the frames are alike, or empty.

@@ -223,7 +223,7 @@ fn judge(
 /// How Blender differs from its own cold frames, where it does in one of some runs.
 fn differs_from_itself(batch: &Batch<'_>, facts: &Facts, fresh: &Frames) -> Result<Option<String>> {
     // What a simulation does by chance, it may do twice.
-    for _ in 0..if facts.sim { 6 } else { 1 } {
+    for _ in 0..if facts.sim { 24 } else { 1 } {
         let again = new_processes(batch.blender, &batch.options.scripts, facts, "cold-again")?;
         if let Some(how) = differ(facts, fresh, &again) {
             return Ok(Some(how));

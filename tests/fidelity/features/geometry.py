@@ -316,9 +316,9 @@ def drawing_moves(s):
 GREASE = (
     ("OFFSET", "location", [(0, 0, 0), (0.5, 0, 0.3), (1, 0, 0.6)]), ("THICK", "thickness_factor", [1.0, 2.0, 0.4]),
     ("OPACITY", "factor", [1.0, 0.5, 0.2]), ("NOISE", "factor", [0.0, 0.5, 1.0]), ("TINT", "factor", [0.0, 0.5, 1.0]),
-    ("BUILD", None, None), ("SIMPLIFY", "factor", [0.0, 0.5, 2.0]), ("SMOOTH", "factor", [0.0, 0.5, 1.0]),
+    ("BUILD", None, None), ("SIMPLIFY", "length", [0.1, 0.5, 1.2]), ("SMOOTH", "factor", [0.0, 0.5, 1.0]),
     ("ARRAY", "count", [1, 2, 4]), ("MIRROR", None, None), ("TIME", "offset", [0, 3, -2]), ("COLOR", "hue", [0.5, 0.7, 0.2]),
-    ("SUBDIV", "level", [1, 2, 4]), ("LENGTH", "start_factor", [0.1, 0.4, 0.8]), ("DASH", "dash_offset", [0, 2, 5]),
+    ("SUBDIV", "level", [1, 2, 4]), ("LENGTH", "start_factor", [0.1, 0.4, 0.8]), ("DASH", "dash_offset", [0, 1, 3]),
 )
 for kind, path, values in GREASE:
 
@@ -332,7 +332,7 @@ for kind, path, values in GREASE:
         if kind == "NOISE":
             modifier.seed = 3
         if kind == "SIMPLIFY":
-            modifier.mode = "ADAPTIVE"
+            modifier.mode = "SAMPLE"
         if kind == "ARRAY":
             modifier.relative_offset = (0.2, 0, 0)
         if kind == "DASH":
@@ -350,7 +350,7 @@ for kind, path, values in GREASE:
 for kind, path, values in (
     ("FX_BLUR", "size", [(5, 5), (20, 5), (50, 50)]), ("FX_COLORIZE", "factor", [0.1, 0.5, 1.0]),
     ("FX_GLOW", "opacity", [0.1, 0.6, 1.0]), ("FX_RIM", "offset", [(5, 5), (15, -5), (30, 20)]),
-    ("FX_PIXEL", "size", [(5, 5), (20, 20), (60, 60)]), ("FX_WAVE", "amplitude", [1, 8, 20]),
+    ("FX_WAVE", "amplitude", [1, 8, 20]),
     ("FX_SHADOW", "offset", [(5, 5), (15, -5), (30, 20)]), ("FX_SWIRL", "angle", [0.5, 2.0, 5.0]),
 ):
 

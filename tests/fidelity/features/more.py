@@ -327,8 +327,14 @@ for kind, path, values in MODIFIERS:
 @feature("Sequencer / Meta strip: two strips in one")
 def meta(s):
     made = strips(s).new_meta("meta", 1, 1) if hasattr(strips(s), "new_meta") else s.absent("not in this version")
-    image_strip(s).move_to_meta(made)
-    ends(made, 1, 11)
+    inside = made.strips if hasattr(made, "strips") else made.sequences
+    for channel, start in ((1, 1), (2, 7)):
+        last = {"length": 11 - start} if NEW else {"frame_end": 11}
+        strip = inside.new_effect(f"color {channel}", "COLOR", channel, start, **last)
+        strip.color = (0.1, 0.7, 0.3)
+        if channel == 1:
+            s.key(strip, "color", [(1, 0, 0), (0, 0, 1), (1, 1, 0)])
+    made.frame_final_end = 11
 
 
 @feature("Sequencer / Multicam: the camera is keyed")

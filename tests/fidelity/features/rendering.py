@@ -46,7 +46,7 @@ for position in ("START", "CENTER", "END"):
         owner.motion_blur_position = position
 
 
-@feature("Rendering / Motion blur: shutter keyed")
+@feature("Rendering / Motion blur: shutter keyed", of_range=True)
 def blur_shutter(s):
     blur(s)
     s.move(s.subject)
@@ -69,7 +69,7 @@ def blur_steps(s):
     s.subject.location.x = 1
 
 
-@feature("Rendering / Motion blur: particles")
+@feature("Rendering / Motion blur: particles", sim=True)
 def blur_particles(s):
     blur(s)
     s.subject.modifiers.new("Emitter", "PARTICLE_SYSTEM")

@@ -308,8 +308,7 @@ def handlers(folder):
 
 def particles(folder):
     """They are born, fall, and die."""
-    scene, cube = stage()
-    scene.render.use_motion_blur = True
+    _, cube = stage()
     bpy.ops.mesh.primitive_ico_sphere_add(subdivisions=1, location=(0, 0, -9))
     shown = bpy.context.object
     glow(shown)
