@@ -31,9 +31,11 @@ def need_steps(emitter, settings):
 def _falls_freely(settings):
     exact = settings.integrator in ("MIDPOINT", "RK4")
     braked = settings.brownian_factor or settings.drag_factor or settings.damping
-    # Speed that comes from the emitter is what it moved since the last step.
-    steady = not settings.object_factor and not animated.paths(settings) and not any(settings.texture_slots)
-    return exact and not braked and steady
+    # The emitter's own speed is what it moved since the last step. What is born before frame 1 has fallen by then in a bake,
+    # and begins to fall where Blender sees it first.
+    born_alike = not settings.object_factor and settings.frame_start >= 1
+    steady = not animated.paths(settings) and not any(settings.texture_slots)
+    return exact and not braked and born_alike and steady
 
 
 def _pushes(thing):

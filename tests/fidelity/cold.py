@@ -51,9 +51,10 @@ def still(scene, frame, trust, of_range):
 
 
 def press_bake(scene):
-    """Blender draws hair, and blurs particles, in another way once a cache counts as baked: there the person has pressed
-    the button."""
-    if scene.render.use_motion_blur:
+    """Blender draws hair, blurs particles, and lets those fall that are born early, in another way once a cache counts as
+    baked: there the person has pressed the button."""
+    systems = [system for thing in scene.objects for system in thing.particle_systems]
+    if systems and (scene.render.use_motion_blur or any(system.settings.frame_start < 1 for system in systems)):
         bpy.ops.ptcache.bake_all(bake=True)
     for thing in scene.objects:
         for system in thing.particle_systems:

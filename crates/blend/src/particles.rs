@@ -41,11 +41,13 @@ impl Particles {
 fn falls_freely(settings: View<'_>) -> bool {
     /// Midpoint and RK4: exact in a single long step, where nothing but gravity pulls.
     const EXACT: [Option<i64>; 2] = [Some(1), Some(2)];
-    // The last is the emitter's speed: what it moved since the last step.
-    let free = ["brownfac", "dragfac", "dampfac", "obfac"];
-    let free = free.iter().all(|field| settings.float(field) == Some(0.0));
+    let nothing = |field| settings.float(field) == Some(0.0);
+    let free = ["brownfac", "dragfac", "dampfac"].into_iter().all(nothing);
+    // The emitter's own speed is what it moved since the last step. What is born before frame 1 has fallen by then in a
+    // bake, and begins to fall where Blender sees it first.
+    let born_alike = nothing("obfac") && settings.float("sta").is_some_and(|start| start >= 1.0);
     let textured = settings.raw("mtex").is_some_and(|slots| slots.iter().any(|byte| *byte != 0));
-    EXACT.contains(&settings.int("integrator")) && free && !textured
+    EXACT.contains(&settings.int("integrator")) && free && born_alike && !textured
 }
 
 /// What particles come from.

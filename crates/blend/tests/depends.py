@@ -294,7 +294,7 @@ def weighed(one):
 
 
 
-# All emit what falls freely. The first seven are right in any frame.
+# All emit what falls freely. The first six are right in any frame.
 EMITTERS = {
     "stands": lambda one: None,
     "moves": lambda one: key(one, "location", (1, 0, 0)),
@@ -302,7 +302,6 @@ EMITTERS = {
     "grandchild that moves": lambda one: child(one, lambda parent: child(parent, lambda far: key(far, "scale", (2, 2, 2)))),
     "subdivided": lambda one: one.modifiers.new("Smooth", "SUBSURF"),
     "shown later": lambda one: key(one.modifiers[0], "show_render", False),
-    "early": lambda one: setattr(one.particle_systems[0].settings, "frame_start", -8),
     "led": follow,
     "driven": lambda one: one.driver_add("location", 0),
     "child of one that is led": lambda one: child(one, follow),
@@ -315,6 +314,7 @@ EMITTERS = {
     "modifier keyed": lambda one: key(one.modifiers.new("Round", "BEVEL"), "width", 1),
     "thrown harder": lambda one: key(one.particle_systems[0].settings, "normal_factor", 5),
     "textured": textured,
+    "early": lambda one: setattr(one.particle_systems[0].settings, "frame_start", 0.5),
     "fast": lambda one: setattr(one.particle_systems[0].settings, "object_factor", 1),
 }
 

@@ -186,7 +186,7 @@ impl Farm {
                 break;
             }
             let text = cold.iter().find_map(|(name, file)| texts(file, &named[name]));
-            if let (Some(how), false) = (text, facts.sim || !self.texts) {
+            if let (Some(how), false) = (text, facts.sim || facts.of_range || !self.texts) {
                 found = Farmed::Differs(format!("on the farm, frame {frame}: {how}"));
                 break;
             }

@@ -333,6 +333,8 @@ for kind, path, values in GREASE:
             modifier.seed = 3
         if kind == "SIMPLIFY":
             modifier.mode = "SAMPLE"
+        if kind == "OPACITY" and VERSION >= (4, 3, 0):
+            modifier.color_mode = "STROKE"
         if kind == "ARRAY":
             modifier.relative_offset = (0.2, 0, 0)
         if kind == "DASH":

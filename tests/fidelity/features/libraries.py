@@ -140,7 +140,9 @@ for relative in (True, False):
     def overridden(s, relative):
         made = linked_collection(s, relative)
         empty = instance(s, made)
-        override = made.override_hierarchy_create(s.scene, bpy.context.view_layer, reference=empty)
+        override = made.override_hierarchy_create(
+            s.scene, bpy.context.view_layer, reference=empty, do_fully_editable=True
+        )
         if override is None:
             s.absent("no override can be made without a window")
         if empty.name in bpy.data.objects:
@@ -179,7 +181,9 @@ for relative in (True, False):
             bpy.data.objects.remove(thing)
         made = s.link(path, "collections", ["Character"], relative)[0]
         empty = instance(s, made)
-        override = made.override_hierarchy_create(s.scene, bpy.context.view_layer, reference=empty)
+        override = made.override_hierarchy_create(
+            s.scene, bpy.context.view_layer, reference=empty, do_fully_editable=True
+        )
         if override is None:
             s.absent("no override can be made without a window")
         if empty.name in bpy.data.objects:

@@ -215,6 +215,7 @@ def strip_scene(s):
     render.resolution_x, render.resolution_y = 48, 36
     render.filepath = s.scene.render.filepath
     render.engine = "CYCLES"
+    other.cycles.use_denoising = False
     other.frame_start, other.frame_end = 1, 10
     other.view_settings.view_transform = "Standard"
     other.camera = s.camera
@@ -363,7 +364,10 @@ def sound(s):
         out.setsampwidth(2)
         out.setframerate(8000)
         out.writeframes(b"".join(struct.pack("<h", index * 37 % 9000) for index in range(8000)))
-    strips(s).new_sound("tone", path, 2, 1)
+    try:
+        strips(s).new_sound("tone", path, 2, 1)
+    except RuntimeError as error:
+        s.absent(f"this build has no sound: {error}")
     image_strip(s, 1)
 
 
@@ -472,7 +476,7 @@ def clip_node(s):
 def second_scene(s):
     other = bpy.data.scenes.new("Second")
     other.render.engine = "CYCLES"
-    other.cycles.samples = 1
+    other.cycles.samples, other.cycles.use_denoising = 1, False
     other.render.resolution_x, other.render.resolution_y = 48, 36
     other.camera = s.camera
     for made in (s.subject, s.box("Only there", 0.8, (-1, 0, 2.5))):

@@ -257,7 +257,7 @@ def floating(s):
     s.key(s.scene, "gravity", [-9.8, 9.8], index=2, frames=(1, 9))
 
 
-@feature("Physics / Particles: born before the first frame")
+@feature("Physics / Particles: born before the first frame", sim=True)
 def early(s):
     particles(s, frame_start=-8, frame_end=6)
 

@@ -314,7 +314,7 @@ def particles(folder):
     glow(shown)
     cube.modifiers.new("Emitter", "PARTICLE_SYSTEM")
     settings = cube.particle_systems[0].settings
-    settings.count, settings.frame_start, settings.frame_end = 30, -5, 10
+    settings.count, settings.frame_start, settings.frame_end = 30, 1, 10
     settings.lifetime, settings.lifetime_random = 6, 0.5
     settings.render_type, settings.instance_object, settings.particle_size = "OBJECT", shown, 0.2
 
