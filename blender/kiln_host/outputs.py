@@ -143,7 +143,7 @@ class _Node:
         linked = any(socket.is_linked for socket in node.inputs)
         self._writes = bool(self._slots) or (self._many and linked)
         self._size = size_of(session.scene.render) if _keeps_size(node) else (0, 0)
-        for name, settings in self._slots or [("", node.format)]:
+        for name, settings, _ in self._slots or [("", node.format, True)]:
             if self._writes and settings.file_format not in BY_BLENDER:
                 raise Refusal(
                     "bad-setting",
@@ -152,17 +152,20 @@ class _Node:
                 )
 
     def _read_slots(self):
-        """Name and format of every slot that something is linked to; the others write nothing."""
+        """Name and format of every slot that something is linked to, and whether that is a colour; the others write
+        nothing."""
         node = self._node
         if self._new:
             for item, socket in zip(node.file_output_items, node.inputs):
                 if socket.is_linked:
-                    yield item.name, item.format if item.override_node_format else node.format
+                    settings = item.format if item.override_node_format else node.format
+                    yield item.name, settings, item.socket_type == "RGBA"
             return
         for slot, socket in zip(node.file_slots, node.inputs):
             slot.path = places.clean(slot.path)
             if socket.is_linked:
-                yield slot.path, node.format if slot.use_node_format else slot.format
+                settings = node.format if slot.use_node_format else slot.format
+                yield slot.path, settings, socket.links[0].from_socket.type == "RGBA"
 
     def redirect(self, out):
         folder = os.path.join(out, self._scratch, "")
@@ -185,7 +188,7 @@ class _Node:
         if not self._writes:
             return []
         files = []
-        for slot, settings in self._slots or [("", self._node.format)]:
+        for slot, settings, is_color in self._slots or [("", self._node.format, True)]:
             # Before 4.2 the views of all slots follow the node.
             stereo = settings if bpy.app.version >= (4, 2, 0) else self._node.format
             shape = _shape(stereo, self._size, self._views) if all(self._size) else (0, 0)
@@ -200,13 +203,18 @@ class _Node:
                             "file_output": {"node": self._node.name, "slot": slot or "layers", "view": view}
                         },
                         "format": BY_BLENDER[settings.file_format][0],
-                        "depth": depth_of(settings),
+                        "depth": "32" if _keeps_all_bits(settings, is_color) else depth_of(settings),
                         "width": shape[0],
                         "height": shape[1],
                         "label": self._label,
                     }
                 )
         return files
+
+
+def _keeps_all_bits(settings, is_color):
+    """Whether an EXR of 16 bits has 32 all the same: measured in 4.2, 4.3, 4.5 and 5.0, and not so in 3.4."""
+    return not is_color and settings.file_format == "OPEN_EXR" and bpy.app.version >= (4, 2, 0)
 
 
 def _apart(files):

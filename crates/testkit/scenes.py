@@ -249,6 +249,26 @@ def file_outputs(folder):
     tree.links.new(layers.outputs["Image"], many.inputs[0])
 
 
+def data_outputs(folder):
+    """A File Output node that writes a colour and what is none, as EXR of 16 bits."""
+    scene, _ = start()
+    bpy.context.view_layer.use_pass_z = bpy.context.view_layer.use_pass_normal = True
+    tree, layers = compositor(scene)
+    node = tree.nodes.new("CompositorNodeOutputFile")
+    if NEW:
+        node.directory, node.format.media_type = "//data/", "IMAGE"
+        for kind, name in (("RGBA", "Image"), ("FLOAT", "Depth"), ("VECTOR", "Normal")):
+            node.file_output_items.new(kind, name)
+    else:
+        node.base_path = "//data/"
+        node.file_slots[0].path = "Image"
+        node.file_slots.new("Depth")
+        node.file_slots.new("Normal")
+    node.format.file_format, node.format.color_depth = "OPEN_EXR", "16"
+    for socket, name in zip(node.inputs, ("Image", "Depth", "Normal")):
+        tree.links.new(layers.outputs[name], socket)
+
+
 def scaled_output(folder):
     """A File Output node behind a Scale node: its picture has a size of its own."""
     scene, _ = start()
@@ -516,8 +536,8 @@ def frame_range(folder):
 
 SCENES = (
     basic, particles, image_sequence, drivers, python_driver, script, talks, script_error, motion_blur, stereo,
-    dotted_stereo, side_by_side, file_outputs, scaled_output, suspicious, no_camera, missing_texture, missing_library, rigid_body, waves,
-    endless_cloth, linked_cloth, film, multilayer,
+    dotted_stereo, side_by_side, file_outputs, data_outputs, scaled_output, suspicious, no_camera, missing_texture,
+    missing_library, rigid_body, waves, endless_cloth, linked_cloth, film, multilayer,
     denoise, foreign_engine, absolute, dpx, frame_range, moved_output,
 )
 # Removed once the scene is saved.

@@ -334,7 +334,9 @@ for kind, path, values in GREASE:
         if kind == "SIMPLIFY":
             modifier.mode = "SAMPLE"
         if kind == "OPACITY" and VERSION >= (4, 3, 0):
-            modifier.color_mode = "STROKE"
+            # It changes what is there.
+            for point in made.data.layers[0].frames[0].drawing.strokes[0].points:
+                point.opacity = 0.9
         if kind == "ARRAY":
             modifier.relative_offset = (0.2, 0, 0)
         if kind == "DASH":

@@ -1,7 +1,7 @@
 //! What a frame writes comes home under the artist's names.
 
 use kiln_host::{HostOptions, PlannedFile, RenderRequest};
-use kiln_testkit::{assert_same_picture, blenders, picture, scene, temp_dir};
+use kiln_testkit::{all_blenders, assert_same_picture, blenders, picture, scene, temp_dir};
 use kiln_types::{ColorDepth, FailureCause, FileFormat, OutputRole, Resolution, SessionSpec};
 
 use crate::{Slot, debian, install, trusted, trusting};
@@ -42,6 +42,22 @@ async fn file_output_nodes_keep_their_folders() {
         blender.render_cold(&blend, 5, None, false);
         for file in &rendered.planned {
             assert_same_picture(&out.join(file.scratch.to_path()), &copy.path().join(file.path.to_path()));
+        }
+    }
+}
+
+/// Newer Blenders write what is no colour with all its bits, whatever the node asks for.
+#[tokio::test]
+async fn bits_of_data_are_foretold() {
+    for blender in all_blenders() {
+        let mut slot = Slot::start(install(&blender), HostOptions::default()).await;
+        slot.open("data_outputs").await;
+        let (out, rendered) = slot.render(1).await.unwrap();
+        assert_eq!(rendered.planned.len(), 4);
+        for file in &rendered.planned {
+            let found = picture(&out.join(file.scratch.to_path()));
+            let depth = serde_json::to_value(file.depth).unwrap();
+            assert_eq!(depth, found.depth.to_string(), "{blender:?}: {}", file.path);
         }
     }
 }
