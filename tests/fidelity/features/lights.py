@@ -3,7 +3,7 @@
 import math
 
 import bpy
-from kit import feature
+from kit import VERSION, feature
 
 LIGHTS = (
     ("POINT", "energy", [50.0, 300.0, 900.0]),
@@ -27,6 +27,8 @@ for kind, path, values in LIGHTS:
 
     @feature(f"Lights / {kind.capitalize()}: {path} keyed", kind, path, values)
     def light(s, kind, path, values):
+        if path == "use_shadow" and VERSION < (4, 0, 0):
+            s.absent("a setting of EEVEE alone in this version")
         lamp = s.light(kind, "Lamp", (1.2, -1.5, 3), 300 if kind != "SUN" else 4)
         lamp.rotation_euler = (0.5, 0.4, 0)
         bpy.data.objects.remove(s.sun)
