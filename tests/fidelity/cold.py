@@ -2,7 +2,7 @@
 
     cold.py WORK     (behind `--` for the program)
 
-WORK is a JSON list of {blend, folder, frames, trust, sim, of_range, kept}. What a frame writes below `folder` is moved to
+WORK is a JSON list of {blend, folder, frames, trust, sim, of_range, alone, kept}. What a frame writes below `folder` is moved to
 kept/FRAME/, by its name below the .blend's folder, and kept/FRAME.whole tells that it is whole. A frame that fails has none.
 A simulation without a bake is rendered as a person sees it who steps through the frames, in one process.
 """
@@ -96,6 +96,11 @@ def keep(row, frame, made):
         open(os.path.join(row["kept"], f"{frame}.whole"), "w").close()
 
 
+def directly(work):
+    work()
+    return True
+
+
 def render(row):
     def opened():
         bpy.ops.wm.open_mainfile(filepath=row["blend"], load_ui=False, use_scripts=row["trust"])
@@ -104,7 +109,8 @@ def render(row):
     missing = [frame for frame in row["frames"] if not os.path.exists(os.path.join(row["kept"], f"{frame}.whole"))]
     if row["sim"] and missing:
         before = files(row["folder"])
-        if forked(lambda: step(opened(), row["frames"])):
+        # A fork has no threads: what depends on which of them is first comes to light without one.
+        if (directly if row["alone"] else forked)(lambda: step(opened(), row["frames"])):
             made = files(row["folder"]) - before
             for frame in row["frames"]:
                 keep(row, frame, [file for file in made if f"{frame:04}." in os.path.basename(file)])

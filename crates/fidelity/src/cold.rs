@@ -29,15 +29,17 @@ struct Work<'a> {
     trust: bool,
     sim: bool,
     of_range: bool,
+    /// It is the only one: a simulation then needs no fork.
+    alone: bool,
     kept: PathBuf,
 }
 
 impl<'a> Work<'a> {
-    fn of(facts: &'a Facts, kept: &str) -> Self {
+    fn of(facts: &'a Facts, kept: &str, alone: bool) -> Self {
         let kept = facts.folder().join(kept);
         let Facts { blend, frames, trust, sim, of_range, .. } = facts;
         let (trust, sim, of_range) = (*trust, *sim, *of_range);
-        Self { blend, folder: facts.folder(), frames, trust, sim, of_range, kept }
+        Self { blend, folder: facts.folder(), frames, trust, sim, of_range, alone, kept }
     }
 }
 
@@ -53,7 +55,7 @@ pub fn cold(
     let folder = tempfile::tempdir()?;
     let mut running = Vec::new();
     for (index, part) in missing.chunks(missing.len().div_ceil(threads).max(1)).enumerate() {
-        let work: Vec<_> = part.iter().map(|row| Work::of(row, KEPT)).collect();
+        let work: Vec<_> = part.iter().map(|row| Work::of(row, KEPT, false)).collect();
         let file = folder.path().join(format!("{index}.json"));
         fs::write(&file, serde_json::to_vec(&work)?)?;
         let mut command = python(blender, &scripts.join("cold.py"));
@@ -77,7 +79,7 @@ pub fn new_processes(blender: &Blender, scripts: &Path, facts: &Facts, name: &st
     let folder = facts.folder().join(name);
     if facts.sim || facts.of_range {
         let work = tempfile::NamedTempFile::new()?;
-        fs::write(work.path(), serde_json::to_vec(&[Work::of(facts, name)])?)?;
+        fs::write(work.path(), serde_json::to_vec(&[Work::of(facts, name, true)])?)?;
         let output = python(blender, &scripts.join("cold.py")).arg(work.path()).output()?;
         if !whole(facts, name) {
             let said = [output.stdout, output.stderr].concat();

@@ -46,11 +46,12 @@ impl Watch {
         let walk = spawn_blocking(move || {
             let idle = self.idle(told);
             let census = Census::take(Path::new("/proc"), std::process::id());
+            let both = census.as_ref().zip(self.census.as_ref());
             let facts = Facts {
                 desktop,
                 idle,
-                blender: census.is_some_and(|census| census.windowed),
-                others: census.zip(self.census).and_then(|(now, before)| now.others_since(&before)),
+                blender: census.as_ref().is_some_and(|census| census.windowed),
+                others: both.and_then(|(now, before)| now.others_since(before)),
             };
             self.census = census;
             (self, facts)

@@ -1,6 +1,10 @@
 //! The processes of this machine, and what they cost: one pass over /proc.
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::Path,
+};
 
 /// What a program that is Kiln is called.
 const KILN: &str = "kiln";
@@ -11,17 +15,25 @@ const WINDOWLESS: &[&str] = &["-b", "--background", "-c", "--command", "-v", "--
 /// Ancestors looked at; a real chain is a dozen long.
 const DEEPEST: usize = 64;
 
+/// A Kiln that runs on this machine, with all that it started. It keeps what children of it used that have ended, so it
+/// only grows as long as it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Kiln {
+    pid: u32,
+    /// In ticks since the machine started: another process may get the same number later.
+    started: u64,
+}
+
 /// The processes at one moment. Times are in the kernel's ticks, whose length cancels out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Census {
     /// Since the machine started, over all its cores: at work, and in all.
     busy: u64,
     all: u64,
     cores: u32,
-    /// What Kiln's own processes have used: one of them, its children, and those of other Kilns. A child that is
-    /// waited for while it is counted is missing once.
-    ours: u64,
-    /// Bytes that the children of that one hold.
+    /// What each Kiln has used, this one and others. A child that is waited for while it is counted is missing once.
+    ours: BTreeMap<Kiln, u64>,
+    /// Bytes that this one's children hold.
     pub(crate) held: u64,
     /// Whether somebody has a Blender open with a window.
     pub(crate) windowed: bool,
@@ -34,6 +46,7 @@ struct Process {
     zombie: bool,
     /// With those of children that have ended, so that nothing is lost when a Blender goes.
     ticks: u64,
+    started: u64,
     pages: u64,
 }
 
@@ -50,11 +63,14 @@ impl Census {
             let Ok(stat) = fs::read(entry.path().join("stat")) else { continue };
             processes.extend(process(&String::from_utf8_lossy(&stat)).map(|process| (pid, process)));
         }
-        let mut census = Self { busy, all, cores, ours: 0, held: 0, windowed: false };
+        let mut census = Self { busy, all, cores, ours: BTreeMap::new(), held: 0, windowed: false };
         for (pid, process) in &processes {
-            let is_kiln = |(pid, name): (u32, &str)| pid == own || name == KILN;
-            if line(*pid, &processes).any(is_kiln) {
-                census.ours += process.ticks;
+            let is_kiln = |(pid, name): &(u32, &str)| *pid == own || *name == KILN;
+            let kiln = line(*pid, &processes).filter(is_kiln).last();
+            if let Some((kiln, started)) =
+                kiln.and_then(|(kiln, _)| Some((kiln, processes.get(&kiln)?.started)))
+            {
+                *census.ours.entry(Kiln { pid: kiln, started }).or_default() += process.ticks;
                 if *pid != own && line(*pid, &processes).any(|(pid, _)| pid == own) {
                     census.held += process.pages * rustix::param::page_size() as u64;
                 }
@@ -70,7 +86,10 @@ impl Census {
     pub(crate) fn others_since(&self, earlier: &Self) -> Option<f64> {
         let all = self.all.checked_sub(earlier.all).filter(|all| *all > 0)?;
         let busy = self.busy.saturating_sub(earlier.busy);
-        let others = busy.saturating_sub(self.ours.saturating_sub(earlier.ours));
+        // One that has ended since takes its ticks along, and nobody else's.
+        let before = |kiln| earlier.ours.get(kiln).copied().unwrap_or(0);
+        let ours: u64 = self.ours.iter().map(|(kiln, ticks)| ticks.saturating_sub(before(kiln))).sum();
+        let others = busy.saturating_sub(ours);
         Some(others as f64 / all as f64 * f64::from(self.cores))
     }
 }
@@ -103,6 +122,7 @@ fn process(stat: &str) -> Option<Process> {
         name,
         zombie: matches!(fields.first(), Some(&("Z" | "X"))),
         ticks,
+        started: number(19)?,
         pages: number(21)?,
     })
 }
@@ -144,7 +164,14 @@ mod tests {
         assert_eq!(machine(stat), Some((163, 621, 2)));
         assert_eq!(machine("cpu 1 2"), None);
         let line = "42 (a (b) c) S 7 42 42 0 -1 4194304 101 0 0 0 1 2 3 4 20 0 1 0 99 4096 25 0";
-        let expected = Process { parent: 7, name: "a (b) c".to_owned(), zombie: false, ticks: 10, pages: 25 };
+        let expected = Process {
+            parent: 7,
+            name: "a (b) c".to_owned(),
+            zombie: false,
+            ticks: 10,
+            started: 99,
+            pages: 25,
+        };
         assert_eq!(process(line), Some(expected));
         assert_eq!(process("42 (a"), None);
         assert_eq!(process("42 (a) S 7"), None);
@@ -162,13 +189,25 @@ mod tests {
 
     #[test]
     fn what_kiln_uses_is_not_counted_as_others() {
-        let earlier = Census { busy: 1000, all: 4000, cores: 4, ours: 500, held: 0, windowed: false };
-        let later = |busy, all, ours| Census { busy, all, ours, ..earlier };
+        let kilns = |ticks: &[(u32, u64)]| -> BTreeMap<Kiln, u64> {
+            ticks.iter().map(|(pid, ticks)| (Kiln { pid: *pid, started: 1 }, *ticks)).collect()
+        };
+        let ours = kilns(&[(1, 500), (2, 7000)]);
+        let earlier = Census { busy: 1000, all: 4000, cores: 4, ours, held: 0, windowed: false };
+        let later = |busy, all, ticks: u64| Census {
+            busy,
+            all,
+            ours: kilns(&[(1, ticks), (2, 7000)]),
+            ..earlier.clone()
+        };
         // In 100 ticks of each of 4 cores, 3 were busy, 2 of them with Kiln.
         assert_eq!(later(1300, 4400, 700).others_since(&earlier), Some(1.0));
         assert_eq!(later(1300, 4400, 500).others_since(&earlier), Some(3.0));
-        // A Kiln that ended takes its ticks along.
-        assert_eq!(later(1300, 4400, 100).others_since(&earlier), Some(3.0));
+        // A Kiln that ended takes its own ticks along; a new one brings all of its.
+        let ended = Census { ours: kilns(&[(1, 700)]), ..later(1300, 4400, 0) };
+        assert_eq!(ended.others_since(&earlier), Some(1.0));
+        let begun = Census { ours: kilns(&[(1, 600), (2, 7000), (3, 100)]), ..ended };
+        assert_eq!(begun.others_since(&earlier), Some(1.0));
         assert_eq!(later(1300, 4400, 900).others_since(&earlier), Some(0.0));
         assert_eq!(earlier.others_since(&earlier), None);
     }
@@ -216,6 +255,9 @@ mod tests {
         let mut said = worker.said();
         let child: u32 = said.next().unwrap().parse().unwrap();
         let take = || Census::take(proc, worker.0.id()).unwrap();
+        // Other Kilns of this machine may come and go.
+        let used =
+            |census: &Census| *census.ours.iter().find(|(kiln, _)| kiln.pid == worker.0.id()).unwrap().1;
         let before = take();
         let began = Instant::now();
         // Half a second of a core, however busy the machine is.
@@ -224,17 +266,18 @@ mod tests {
             std::thread::sleep(Duration::from_millis(20));
         }
         let during = take();
-        assert!(during.ours >= before.ours + 40, "{before:?} {during:?}");
+        assert!(used(&during) >= used(&before) + 40, "{before:?} {during:?}");
         assert!(during.held > 0);
         assert!(Command::new("kill").arg(child.to_string()).status().unwrap().success());
         assert_eq!(said.next().unwrap(), "over");
         let after = take();
-        assert!(after.ours + ROUNDED_OFF >= during.ours, "what it used stays used: {during:?} {after:?}");
+        assert!(used(&after) + ROUNDED_OFF >= used(&during), "what it used stays used: {during:?} {after:?}");
         assert_eq!(after.held, 0);
         // Whatever else runs here: the same moment without a Kiln shows what was left out.
-        let all = Census { ours: 0, ..after }.others_since(&Census { ours: 0, ..before }).unwrap();
         let others = after.others_since(&before).unwrap();
         let child = 40.0 / (after.all - before.all) as f64 * f64::from(after.cores);
+        let [after, before] = [after, before].map(|census| Census { ours: BTreeMap::new(), ..census });
+        let all = after.others_since(&before).unwrap();
         assert!(others <= all - child, "{others} of {all}, with {child} of its own");
     }
 
