@@ -30,3 +30,4 @@ mod terminal;
 mod top;
 mod verbs;
 mod wishes;
+mod workflows;

@@ -71,10 +71,16 @@ pub(crate) fn read_all(
 pub(crate) fn read(path: &Path, transfer: Transfer, cache: &HashCache) -> Result<Source, PrepareError> {
     let fail = |error| PrepareError::Client(ClientError::file(path, "read", error));
     let known = FileStamp::at(path).map_err(fail)?;
-    if let Some(content) = cache.get(path, &known)
-        && (content.recipe.is_some() || transfer == Transfer::Whole)
-    {
-        return Ok(Source { path: path.to_owned(), stamp: known, content });
+    match (cache.get(path, &known), transfer) {
+        (Some(content), Transfer::Chunks) if content.recipe.is_some() => {
+            return Ok(Source { path: path.to_owned(), stamp: known, content });
+        }
+        // Chunks of it are known where it has gone to another server.
+        (Some(content), Transfer::Whole) => {
+            let content = Content { recipe: None, ..content };
+            return Ok(Source { path: path.to_owned(), stamp: known, content });
+        }
+        _ => {}
     }
     for _ in 0..READS {
         let read_at = SystemTime::now();
@@ -150,7 +156,7 @@ pub fn hash_file(path: &Path) -> Result<(BlobHash, u64), ClientError> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, io::Write as _};
+    use std::{fs, io::Write as _, time::Duration};
 
     use super::*;
 
@@ -167,6 +173,22 @@ mod tests {
         let bytes = noise(PIECE * 2 + 17);
         fs::write(&path, &bytes).unwrap();
         assert_eq!(hash_file(&path).unwrap(), (BlobHash::of(&bytes), bytes.len() as u64));
+    }
+
+    /// Submitted to a farm first, and then rendered here.
+    #[test]
+    fn what_is_known_in_chunks_goes_whole_where_that_is_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.blend");
+        fs::write(&path, noise(300_000)).unwrap();
+        let cache = HashCache::new(dir.path().join("known"));
+        let stamp = FileStamp::at(&path).unwrap();
+        let known = content(&File::open(&path).unwrap(), &stamp, Transfer::Chunks).unwrap();
+        cache.put(&path, &stamp, SystemTime::now() + Duration::from_secs(60), &known);
+        assert_eq!(cache.get(&path, &stamp).as_ref(), Some(&known), "it is known");
+        assert_eq!(read(&path, Transfer::Chunks, &cache).unwrap().content, known);
+        let whole = read(&path, Transfer::Whole, &cache).unwrap().content;
+        assert_eq!(whole, Content { recipe: None, ..known });
     }
 
     #[test]
