@@ -32,8 +32,8 @@ fn what_was_submitted_renders_here_as_well_and_the_other_way_round() {
     let home = Home::new();
     shot(&home);
     let server = home.server(&[]);
-    let submit = |name: &str| {
-        let submit = ["submit", "shot.blend", "--server", &server.url, "--name", name, "--json"];
+    let submit = || {
+        let submit = ["submit", "shot.blend", "--server", &server.url, "--json"];
         let job = home.json(&[&submit, QUICK].concat());
         assert!(job["job"]["id"].is_u64(), "{job}");
     };
@@ -42,8 +42,8 @@ fn what_was_submitted_renders_here_as_well_and_the_other_way_round() {
         assert_eq!(done["landed"], 1, "{done}");
     };
     // Its chunks are remembered from here on.
-    submit("first");
+    submit();
     render("here");
-    submit("second");
+    submit();
     render("again");
 }
