@@ -14,6 +14,7 @@ use kiln_client::{Archived, ClientError, WhichJobs};
 use kiln_server::{Expires, Retention};
 use kiln_types::{BlobHash, Bundle, BundleFile, BundleId, JobId, JobState, RelPath};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use reqwest::Method;
 use serde_json::json;
 
 use crate::support::{FakeWorker, Farm, files_below, sample, soon};
@@ -186,7 +187,7 @@ impl Person {
 
     /// Whoever was told that it is there gets it, for as long as the promise holds.
     async fn promised(&self, asked: Instant, hash: BlobHash) {
-        let there = self.farm.get(&format!("/api/v1/blobs/{hash}")).await.status().is_success();
+        let there = self.blob(hash).await.is_ok();
         if asked.elapsed() < PROMISE {
             assert!(there, "{hash} was promised {:?} ago and is gone", asked.elapsed());
             self.seen.promises_kept.fetch_add(1, Ordering::Relaxed);
@@ -225,14 +226,21 @@ impl Person {
         let bundle: Bundle = answer.json().await.unwrap();
         for file in &bundle.files {
             let lost = |why: String| Lost { hash: file.hash, why: format!("{}: {why}", file.path) };
-            let answer = self.farm.get(&format!("/api/v1/blobs/{}", file.hash)).await;
-            if !answer.status().is_success() {
-                return Err(lost(answer.status().to_string()));
-            }
-            // One that is collected while it is read breaks off.
-            let bytes = answer.bytes().await.map_err(|error| lost(error.to_string()))?;
-            assert_eq!(BlobHash::of(&bytes), file.hash);
+            self.blob(file.hash).await.map_err(lost)?;
         }
+        Ok(())
+    }
+
+    /// Reads a blob to its end, or says why it is not there. One that is collected while it is read breaks off, before its
+    /// first byte or behind it.
+    async fn blob(&self, hash: BlobHash) -> Result<(), String> {
+        let asked = self.farm.request(Method::GET, &format!("/api/v1/blobs/{hash}")).send();
+        let answer = soon("an answer", asked).await.map_err(|error| error.to_string())?;
+        if !answer.status().is_success() {
+            return Err(answer.status().to_string());
+        }
+        let bytes = soon("the bytes", answer.bytes()).await.map_err(|error| error.to_string())?;
+        assert_eq!(BlobHash::of(&bytes), hash);
         Ok(())
     }
 
