@@ -159,6 +159,9 @@ pub enum Up {
     /// minute at most.
     Alive {
         attempt: AttemptId,
+        /// It also gets on: it has said something of a sample or a step, or written bytes.
+        #[serde(default)]
+        moved: bool,
     },
     /// A piece of what Blender printed; at most 64 KiB.
     Log {

@@ -33,7 +33,6 @@ impl Core {
             let trouble = step.troubles.entry(task.index).or_default();
             trouble.failed_on.push(worker);
             trouble.counted.push((id, Fault::Failed));
-            trouble.timed_out += u8::from(failure.cause == FailureCause::TimedOut);
             trouble.last = Some(failure.clone());
         }
         if failure.cause.stops_job() {

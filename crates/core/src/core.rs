@@ -34,8 +34,11 @@ pub struct Config {
     pub max_failures: u8,
     /// Lapsed attempts after which a task fails.
     pub max_lapses: u8,
-    /// Milliseconds without a sign of progress after which an attempt is taken to hang, where its step does not say.
+    /// Milliseconds in which its Blender does nothing after which an attempt is taken to hang, where its step does not
+    /// say.
     pub hang_ms: u64,
+    /// Milliseconds in which its Blender works and shows nothing for it after which it is taken to hang.
+    pub stall_ms: u64,
 }
 
 impl Default for Config {
@@ -48,6 +51,7 @@ impl Default for Config {
             max_failures: 3,
             max_lapses: 3,
             hang_ms: 15 * 60_000,
+            stall_ms: 24 * 60 * 60_000,
         }
     }
 }

@@ -170,8 +170,6 @@ pub(crate) struct Trouble {
     pub lapsed_on: Vec<WorkerId>,
     /// The attempts of this reign among those, which may yet turn out to be their workers' fault.
     pub counted: Vec<(AttemptId, Fault)>,
-    /// Attempts that took too long: each gives the next more time.
-    pub timed_out: u8,
     /// It ran out of memory: it needs a machine of at least so many bytes for itself.
     pub outgrew: Option<u64>,
     /// Attempts that are closed and may yet deliver.

@@ -60,3 +60,4 @@ pub use plan::{
 };
 pub use restore::{RestoredAttempt, RestoredJob, RestoredPhase, RestoredStep, RestoredTrouble};
 pub use view::{JobView, LimitView, SickView, StepView, TaskCounts, TaskView, WorkerView};
+pub use watch::Slow;

@@ -1,4 +1,5 @@
-//! Attempts that take too long: longer than the step's other frames by far, or without a sign of progress.
+//! Attempts that do not get on: their Blender does nothing, or works for a day and shows nothing for it. How long other
+//! frames take ends none: a frame may be slow, and is then shown as slow.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,16 +11,20 @@ use crate::{
     worker::{Attempt, AttemptPhase},
 };
 
-/// How many times as long as the middle one of the step's latest frames an attempt may take, and never fewer
-/// milliseconds than this.
+/// A frame is shown as slow when it takes so many times as long as the middle one of the step's latest frames, and no
+/// fewer milliseconds than this.
 const TIMES_MEDIAN: f32 = 10.0;
 const LEAST_MS: u64 = 60_000;
 /// Frames from which on they are compared.
 const ENOUGH: usize = 5;
-/// What took too long may take so many times as long when it is tried again: it may be the frame.
-const MORE_EACH_TIME: u64 = 4;
-/// Milliseconds between two looks while nobody knows how long a frame takes.
-const LOOK_EVERY_MS: u64 = 60_000;
+
+/// How long an attempt has run that takes far longer than other frames of its step, and how long those take there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slow {
+    /// Milliseconds.
+    pub ran_ms: u64,
+    pub usual_ms: u64,
+}
 
 /// The attempts that run, and when each is to be looked at.
 #[derive(Debug, Default)]
@@ -30,23 +35,25 @@ pub(crate) struct Watch {
 
 #[derive(Debug, Clone, Copy)]
 struct Watched {
-    /// The last sign of progress; its start, where there was none.
-    sign: Moment,
+    /// When its Blender was last seen to work; its start, where it was not.
+    worked: Moment,
+    /// The last sign that it gets on.
+    moved: Moment,
     timer: Moment,
 }
 
 /// Why an attempt is ended.
 enum Overdue {
-    Slow { took_ms: u64, usual_ms: u64 },
-    Hangs { silent_ms: u64 },
+    Idle { ms: u64 },
+    Stalled { ms: u64 },
 }
 
 impl Watch {
-    /// It is looked at for the first time after at most so many milliseconds.
-    pub fn begin(&mut self, now: Moment, attempt: AttemptId, within_ms: u64) {
+    /// It is looked at for the first time after so many milliseconds.
+    pub fn begin(&mut self, now: Moment, attempt: AttemptId, after_ms: u64) {
         self.end(attempt);
-        let timer = now.after(LOOK_EVERY_MS.min(within_ms));
-        self.running.insert(attempt, Watched { sign: now, timer });
+        let timer = now.after(after_ms);
+        self.running.insert(attempt, Watched { worked: now, moved: now, timer });
         self.timers.insert((timer, attempt));
     }
 
@@ -71,10 +78,10 @@ impl Watch {
     }
 
     /// The next whose timer is over; it has none then.
-    fn pop(&mut self, now: Moment) -> Option<(AttemptId, Moment)> {
+    fn pop(&mut self, now: Moment) -> Option<(AttemptId, Watched)> {
         let &(at, attempt) = self.timers.first().filter(|(at, _)| *at <= now)?;
         self.timers.remove(&(at, attempt));
-        self.running.get(&attempt).map(|known| (attempt, known.sign))
+        self.running.get(&attempt).map(|known| (attempt, *known))
     }
 
     fn look_again(&mut self, attempt: AttemptId, at: Moment) {
@@ -86,20 +93,30 @@ impl Watch {
 }
 
 impl Core {
-    /// The attempt shows that it gets on: not that its worker lives, but that its Blender does something.
-    pub fn attempt_progressed(&mut self, now: Moment, worker: WorkerId, attempt: AttemptId) {
-        if self.attempts.get(&attempt).is_some_and(|known| known.worker == worker)
-            && let Some(known) = self.watch.running.get_mut(&attempt)
-        {
-            known.sign = now;
+    /// The attempt shows that it gets on: a sample is done, its Blender says something, bytes are written.
+    pub fn attempt_moved(&mut self, now: Moment, worker: WorkerId, attempt: AttemptId) {
+        if let Some(known) = self.watched(worker, attempt) {
+            (known.worked, known.moved) = (now, now);
         }
+    }
+
+    /// Its Blender has worked on it, and shows nothing else: not that its worker lives.
+    pub fn attempt_worked(&mut self, now: Moment, worker: WorkerId, attempt: AttemptId) {
+        if let Some(known) = self.watched(worker, attempt) {
+            known.worked = now;
+        }
+    }
+
+    fn watched(&mut self, worker: WorkerId, attempt: AttemptId) -> Option<&mut Watched> {
+        self.attempts.get(&attempt).filter(|known| known.worker == worker)?;
+        self.watch.running.get_mut(&attempt)
     }
 
     /// The attempt runs from now on.
     pub(crate) fn watch_over(&mut self, now: Moment, id: AttemptId) {
         let step = self.attempts.get(&id).and_then(|attempt| self.step(attempt.task));
         if let Some(hang_ms) = step.map(|step| step.hang_ms(&self.config)) {
-            self.watch.begin(now, id, hang_ms);
+            self.watch.begin(now, id, hang_ms.min(self.config.stall_ms));
         }
     }
 
@@ -119,8 +136,8 @@ impl Core {
 
     /// Ends what takes too long.
     pub(crate) fn end_overdue(&mut self, now: Moment, out: &mut impl Outbox) {
-        while let Some((id, sign)) = self.watch.pop(now) {
-            match self.look_at(now, id, sign) {
+        while let Some((id, watched)) = self.watch.pop(now) {
+            match self.look_at(now, id, watched) {
                 Ok(again) => self.watch.look_again(id, again),
                 Err(overdue) => {
                     let failure = Failure::new(FailureCause::TimedOut, overdue.sentence());
@@ -131,30 +148,29 @@ impl Core {
     }
 
     /// When to look at it again, or why to end it.
-    fn look_at(&self, now: Moment, id: AttemptId, sign: Moment) -> Result<Moment, Overdue> {
+    fn look_at(&self, now: Moment, id: AttemptId, watched: Watched) -> Result<Moment, Overdue> {
         let never = Ok(Moment(u64::MAX));
         let Some(attempt) = self.attempts.get(&id) else { return never };
-        let (AttemptPhase::Running { since }, Some(step)) = (attempt.phase, self.step(attempt.task)) else {
+        let (AttemptPhase::Running { .. }, Some(step)) = (attempt.phase, self.step(attempt.task)) else {
             return never;
         };
-        let hang_ms = step.hang_ms(&self.config);
-        let hangs_at = sign.after(hang_ms);
-        if hangs_at <= now {
-            return Err(Overdue::Hangs { silent_ms: now.since(sign) });
+        let idle_at = watched.worked.after(step.hang_ms(&self.config));
+        let stalled_at = watched.moved.after(self.config.stall_ms);
+        if idle_at <= now {
+            return Err(Overdue::Idle { ms: now.since(watched.worked) });
         }
-        let Some((usual_ms, most_ms)) = self.time_limit(step, attempt) else {
-            return Ok(hangs_at.min(now.after(LOOK_EVERY_MS)));
-        };
-        let slow_at = since.after(most_ms);
-        if slow_at <= now {
-            return Err(Overdue::Slow { took_ms: now.since(since), usual_ms });
+        if stalled_at <= now {
+            return Err(Overdue::Stalled { ms: now.since(watched.moved) });
         }
-        Ok(hangs_at.min(slow_at))
+        Ok(idle_at.min(stalled_at))
     }
 
-    /// Milliseconds that a frame of the step usually takes here, and that this one may take at most. `None` where too
-    /// little is known of the step or the worker.
-    fn time_limit(&self, step: &Step, attempt: &Attempt) -> Option<(u64, u64)> {
+    /// Tells of an attempt that runs and takes far longer than other frames of its step take on its worker. `None` also
+    /// where too little is known of the step or the worker.
+    pub fn slow(&self, now: Moment, id: AttemptId) -> Option<Slow> {
+        let attempt = self.attempts.get(&id)?;
+        let AttemptPhase::Running { since } = attempt.phase else { return None };
+        let step = self.step(attempt.task)?;
         let (median, frames) = step.pace.median()?;
         let worker = self.workers.get(&attempt.worker)?;
         let slot = worker.slots.get(usize::from(attempt.slot.0))?;
@@ -163,12 +179,10 @@ impl Core {
             return None;
         }
         let usual = (median / worker.speed).max(here.unwrap_or(0) as f32);
-        let mut most = ((usual * TIMES_MEDIAN) as u64).max(LEAST_MS);
-        let timed_out = step.troubles.get(&attempt.task.index).map_or(0, |trouble| trouble.timed_out);
-        most = most.saturating_mul(MORE_EACH_TIME.saturating_pow(u32::from(timed_out)));
-        // Opening the scene may take as long as anything may.
-        let opening = if attempt.cold { step.hang_ms(&self.config) } else { 0 };
-        Some((usual as u64, most.saturating_add(opening)))
+        let most = ((usual * TIMES_MEDIAN) as u64).max(LEAST_MS);
+        let opening = if attempt.cold { self.opening_ms(step, attempt.worker) } else { 0 };
+        let ran_ms = now.since(since);
+        (ran_ms > most.saturating_add(opening)).then_some(Slow { ran_ms, usual_ms: usual as u64 })
     }
 
     /// The attempt fails and is taken back; its slot waits until it is stopped.
@@ -187,18 +201,16 @@ impl Core {
 impl Overdue {
     fn sentence(&self) -> String {
         match self {
-            Self::Slow { took_ms, usual_ms } => format!(
-                "it was stopped after {}: frames of this job take {} on this worker; a frame may take ten times that, a \
-                 minute at least, and four times longer each time it is tried again",
-                time(*took_ms),
-                time(*usual_ms)
-            ),
-            Self::Hangs { silent_ms } => {
+            Self::Idle { ms } => {
                 format!(
                     "it was stopped: its Blender had done nothing, and reported nothing, for {}",
-                    time(*silent_ms)
+                    time(*ms)
                 )
             }
+            Self::Stalled { ms } => format!(
+                "it was stopped: its Blender had worked for {} and shown nothing for it: no sample, no message, no byte",
+                time(*ms)
+            ),
         }
     }
 }
@@ -207,7 +219,8 @@ fn time(ms: u64) -> String {
     match ms / 1000 {
         0..10 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
         seconds @ 10..120 => format!("{seconds} s"),
-        seconds => format!("{} min", seconds / 60),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
     }
 }
 

@@ -29,7 +29,7 @@ pub use host::{Host, probe};
 pub use install::{InstallError, install_blender};
 pub use log::LogSink;
 pub use plan::{OutputPlan, PlannedFile};
-pub use process::{lower_priority, ticks_of_group};
+pub use process::{Usage, lower_priority};
 pub use request::{
     BakeRequest, Baked, Capabilities, Device, HostError, HostOptions, OpenRequest, Opened, RenderRequest,
     Rendered, ReuseMode, SceneReuse,

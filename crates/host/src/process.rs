@@ -245,12 +245,33 @@ pub fn lower_priority(pid: u32) {
     }
 }
 
-/// Processor time that a process group has used so far, its ended children included; clock ticks, normally of 10 ms.
-/// 0 where it is gone.
-pub fn ticks_of_group(group: u32) -> u64 {
-    running()
-        .filter_map(|pid| ticks(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, group))
-        .sum()
+/// What a process group has used so far. Nothing where it is gone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time, that of its ended children included; clock ticks, normally of 10 ms.
+    pub ticks: u64,
+    /// Bytes that its processes have written to disks.
+    pub written: u64,
+}
+
+impl Usage {
+    /// Looks through all processes of the machine.
+    pub fn of_group(group: u32) -> Self {
+        let mut usage = Self::default();
+        for pid in running() {
+            let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
+            if let Some(ticks) = read("stat").and_then(|stat| ticks(&stat, group)) {
+                usage.ticks += ticks;
+                usage.written += read("io").and_then(|io| written(&io)).unwrap_or(0);
+            }
+        }
+        usage
+    }
+}
+
+/// Of the lines of /proc/PID/io.
+fn written(io: &str) -> Option<u64> {
+    io.lines().find_map(|line| line.strip_prefix("write_bytes: "))?.parse().ok()
 }
 
 /// Of a line of /proc/PID/stat, where it is of the group. The name stands in brackets and may hold any sign itself.
@@ -296,7 +317,7 @@ mod tests {
         time::{Duration, Instant},
     };
 
-    use super::{ticks, ticks_of_group};
+    use super::{Usage, ticks, written};
 
     #[test]
     fn the_time_of_a_process_is_read_whatever_its_name() {
@@ -304,6 +325,13 @@ mod tests {
         assert_eq!(ticks(line, 70), Some(110));
         assert_eq!(ticks(line, 71), None);
         assert_eq!(ticks("", 70), None);
+    }
+
+    #[test]
+    fn what_a_process_has_written_is_read() {
+        let io = "rchar: 1\nwchar: 2\nsyscr: 3\nsyscw: 4\nread_bytes: 5\nwrite_bytes: 4096\ncancelled_write_bytes: 0\n";
+        assert_eq!(written(io), Some(4096));
+        assert_eq!(written(""), None);
     }
 
     #[test]
@@ -318,11 +346,11 @@ mod tests {
         let mut works = start("while :; do :; done");
         let mut waits = start("sleep 60; :");
         let deadline = Instant::now() + Duration::from_secs(60);
-        while ticks_of_group(works.id()) < 50 {
+        while Usage::of_group(works.id()).ticks < 50 {
             assert!(Instant::now() < deadline, "it uses nothing");
             std::thread::sleep(Duration::from_millis(20));
         }
-        let waited = ticks_of_group(waits.id());
+        let waited = Usage::of_group(waits.id()).ticks;
         for child in [&mut works, &mut waits] {
             let group = rustix::process::Pid::from_child(child);
             let _gone = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);

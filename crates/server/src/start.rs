@@ -50,6 +50,8 @@ pub struct ServerOptions {
     pub allowed_hosts: Vec<String>,
     /// Milliseconds of silence after which a worker's attempts are given to others.
     pub lease_ms: u64,
+    /// How long a Blender may work on a frame and show nothing for it: no sample, no message, no byte.
+    pub stall: Duration,
     /// Milliseconds between the signs of life of a worker.
     pub heartbeat_ms: u64,
     /// What goes, and when. A server that is itself thrown away needs none.
@@ -72,6 +74,7 @@ impl ServerOptions {
             durability: Durability::Durable,
             allowed_hosts: Vec::new(),
             lease_ms: kiln_core::Config::default().lease_ms,
+            stall: Duration::from_millis(kiln_core::Config::default().stall_ms),
             heartbeat_ms: 5_000,
             retention: Some(Retention::default()),
             chunks: true,
@@ -226,7 +229,8 @@ async fn open(options: &ServerOptions, store: Store) -> Result<(App, Brain, ToSp
     let space = Space::of(&options.data);
     let logs = Logs::open(folder, space.clone()).map_err(|error| ServerError::Inside(error.to_string()))?;
     let hub = Arc::new(Hub::new());
-    let config = kiln_core::Config { lease_ms: options.lease_ms, ..kiln_core::Config::default() };
+    let stall_ms = u64::try_from(options.stall.as_millis()).unwrap_or(u64::MAX);
+    let config = kiln_core::Config { lease_ms: options.lease_ms, stall_ms, ..kiln_core::Config::default() };
     let heartbeat_ms = options.heartbeat_ms;
     let (brain, handle) = Brain::open(store.clone(), hub.clone(), logs.clone(), config, heartbeat_ms).await?;
     let holds = Holds::default();

@@ -9,9 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_host::{
-    BlenderInstall, Capabilities, Device, Host, HostOptions, Progress, SlotRoot, ticks_of_group,
-};
+use kiln_host::{BlenderInstall, Capabilities, Device, Host, HostOptions, Progress, SlotRoot, Usage};
 use kiln_types::{AttemptId, BlenderSeries, BlenderVersion, Failure, FailureCause};
 use tokio::{sync::mpsc::UnboundedSender, task::spawn_blocking};
 
@@ -161,22 +159,22 @@ fn note_progress(book: &mut Book, progress: &Progress, inputs: &UnboundedSender<
 }
 
 /// As long as the Blender of this process group lives, tells every now and then that it does something: that it uses
-/// the processor, or says how far it is. Opening a file, compiling shaders, a bake and a compositor tell nothing else,
+/// the processor, writes, or says how far it is. What it prints does not count: an endless loop may print. Opening a file, compiling shaders, a bake and a compositor tell nothing else,
 /// and Cycles next to nothing while it computes.
 fn show_life(group: u32, book: &Arc<Mutex<Book>>, inputs: &UnboundedSender<Input>) {
     let (book, inputs) = (Arc::downgrade(book), inputs.clone());
     tokio::spawn(async move {
-        let mut used = 0;
+        let mut used = Usage::default();
         loop {
             tokio::time::sleep(ALIVE_EVERY).await;
-            let now = spawn_blocking(move || ticks_of_group(group)).await.unwrap_or(used);
+            let now = spawn_blocking(move || Usage::of_group(group)).await.unwrap_or(used);
             let Some(book) = book.upgrade() else { return };
             let mut book = lock(&book);
-            let stirred = std::mem::take(&mut book.stirred);
-            let works = stirred || now.saturating_sub(used) >= ALIVE_TICKS;
+            let moved = std::mem::take(&mut book.stirred) || now.written > used.written;
+            let works = moved || now.ticks.saturating_sub(used.ticks) >= ALIVE_TICKS;
             used = now;
             if works && let Some(attempt) = book.attempt {
-                let _ = inputs.send(Input::Alive { attempt });
+                let _ = inputs.send(Input::Alive { attempt, moved });
             }
         }
     });

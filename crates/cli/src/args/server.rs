@@ -1,6 +1,6 @@
 //! `kiln server`.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 use kiln_server::Expires;
@@ -44,6 +44,10 @@ pub struct ServerArgs {
     /// With --worker: one more Blender [env: KILN_BLENDER].
     #[arg(long, value_name = "PATH", requires = "worker")]
     pub blender: Vec<PathBuf>,
+    /// A frame whose Blender works and shows nothing for it (no sample, no message, no byte) for so long hangs, and is tried
+    /// again: such as 90m [default: 24h].
+    #[arg(long, value_name = "TIME", hide_short_help = true, value_parser = super::render::duration)]
+    pub stall: Option<Duration>,
     #[command(flatten)]
     pub keep: KeepArgs,
     #[command(flatten)]

@@ -46,6 +46,9 @@ pub async fn run(context: &Context, args: ServerArgs) -> Outcome<Exit> {
     options.listen = settings.listen.value;
     options.insecure = args.insecure;
     options.retention = Some(settings.retention());
+    if let Some(stall) = args.stall {
+        options.stall = stall;
+    }
     let server = Server::start(options).await?;
     greet(context, &server, &settings);
     if context.output.reader() == Reader::Json {

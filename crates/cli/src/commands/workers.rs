@@ -132,7 +132,8 @@ fn renders(worker: &WorkerView) -> String {
                 let estimate = if run.estimated { " est." } else { "" };
                 format!(" {:.0}%{estimate}", fraction * 100.0)
             });
-            format!("job {} {}{part}", run.job, task(run.frame))
+            let slow = if run.slow.is_some() { ", slow" } else { "" };
+            format!("job {} {}{part}{slow}", run.job, task(run.frame))
         })
         .collect();
     running.join(", ")

@@ -203,7 +203,13 @@ impl Farm {
     /// As the server hears of it.
     pub fn progress(&mut self, worker: u64, task: TaskId) {
         let attempt = self.attempt(worker, task);
-        self.act(|core, now, _| core.attempt_progressed(now, w(worker), attempt));
+        self.act(|core, now, _| core.attempt_moved(now, w(worker), attempt));
+    }
+
+    /// The worker's Blender uses the processor, and shows nothing else.
+    pub fn works(&mut self, worker: u64, task: TaskId) {
+        let attempt = self.attempt(worker, task);
+        self.act(|core, now, _| core.attempt_worked(now, w(worker), attempt));
     }
 
     /// Starts what is first in the worker's queue, and lets it end so after so many milliseconds. The task.

@@ -3,7 +3,7 @@
 use kiln_types::{AttemptState, FailureCause, JobState};
 
 use super::{Farm, job, task};
-use crate::{Finish, Record, RevokeReason};
+use crate::{Finish, Record, RevokeReason, Slow};
 
 /// Workers that have each delivered so many frames of a second.
 fn measured(workers: u64, frames: u32) -> Farm {
@@ -39,51 +39,22 @@ fn begin(farm: &mut Farm, worker: u64) -> u32 {
 }
 
 #[test]
-fn a_frame_that_takes_ten_times_as_long_as_the_others_is_stopped() {
-    let mut farm = measured(2, 4);
-    let index = begin(&mut farm, 1);
-    farm.pass(59_000, &[1, 2]);
-    assert!(timed_out(&farm).is_empty(), "a minute is given to every frame");
-    farm.pass(1_000, &[1, 2]);
-    assert_eq!(
-        timed_out(&farm),
-        [
-            "it was stopped after 60 s: frames of this job take 1.0 s on this worker; a frame may take ten times that, a \
-             minute at least, and four times longer each time it is tried again"
-        ]
-    );
-    let (_, attempt, why) = farm.revoked[0];
-    assert_eq!((attempt, why), (farm.attempt(1, task(1, index)), RevokeReason::TimedOut));
-    farm.schedule();
-    assert!(farm.queue(1, 0).contains(&index), "the slot waits until it has stopped it");
-    farm.answer_revokes();
-    farm.drain();
-    assert_eq!(farm.state(1), JobState::Completed);
-}
-
-#[test]
-fn a_frame_that_is_heavier_than_the_others_gets_more_time_when_it_is_tried_again() {
+fn a_frame_is_not_ended_because_others_were_faster() {
     let mut farm = measured(1, 6);
-    let heavy = farm.queue(1, 0)[0];
-    for (attempt, minutes) in [1, 4, 16].into_iter().enumerate() {
-        while farm.queue(1, 0)[0] != heavy {
-            farm.run_next(1, 1_000, Finish::Delivered);
-        }
-        begin(&mut farm, 1);
-        for _ in 0..2 {
-            farm.pass(minutes * 30_000 - 500, &[1]);
-            farm.progress(1, task(1, heavy));
-        }
-        assert_eq!(timed_out(&farm).len(), attempt, "after less than {minutes} minutes");
-        if minutes < 16 {
-            farm.pass(1_000, &[1]);
-            assert_eq!(timed_out(&farm).len(), attempt + 1);
-            farm.answer_revokes();
-            farm.schedule();
-        }
+    let slow = begin(&mut farm, 1);
+    let attempt = farm.attempt(1, task(1, slow));
+    farm.pass(59_000, &[1]);
+    assert_eq!(farm.core.slow(farm.now, attempt), None, "a minute is given to every frame");
+    farm.pass(2_000, &[1]);
+    assert_eq!(farm.core.slow(farm.now, attempt), Some(Slow { ran_ms: 61_000, usual_ms: 1_000 }));
+    // It synchronizes a scene, or is at one sample: its Blender computes, and tells nothing.
+    for _ in 0..60 {
+        farm.pass(14 * 60_000, &[1]);
+        farm.works(1, task(1, slow));
     }
-    farm.deliver(1, task(1, heavy));
-    assert_eq!(farm.counts(1).failed, 0);
+    assert!(timed_out(&farm).is_empty());
+    farm.deliver(1, task(1, slow));
+    assert_eq!((farm.counts(1).failed, farm.core.slow(farm.now, attempt)), (0, None));
 }
 
 #[test]
@@ -91,9 +62,44 @@ fn a_worker_of_which_no_frame_was_measured_is_not_compared() {
     let mut farm = measured(2, 6);
     farm.join(3, 1);
     farm.schedule();
-    begin(&mut farm, 3);
+    let index = begin(&mut farm, 3);
     farm.pass(14 * 60_000, &[1, 2, 3]);
+    assert_eq!(farm.core.slow(farm.now, farm.attempt(3, task(1, index))), None);
+}
+
+#[test]
+fn what_works_for_a_day_and_shows_nothing_is_ended() {
+    let mut farm = Farm::new();
+    farm.join(1, 1);
+    farm.submit(job(1, 2));
+    farm.schedule();
+    let index = begin(&mut farm, 1);
+    let hour = |farm: &mut Farm| {
+        for _ in 0..6 {
+            farm.pass(10 * 60_000, &[1]);
+            if timed_out(farm).is_empty() {
+                farm.works(1, task(1, index));
+            }
+        }
+    };
+    for _ in 0..23 {
+        hour(&mut farm);
+    }
+    // One sample in a day suffices.
+    farm.progress(1, task(1, index));
+    for _ in 0..23 {
+        hour(&mut farm);
+    }
     assert!(timed_out(&farm).is_empty());
+    hour(&mut farm);
+    assert_eq!(
+        timed_out(&farm),
+        [
+            "it was stopped: its Blender had worked for 24 h and shown nothing for it: no sample, no message, no byte"
+        ]
+    );
+    let (_, _, why) = farm.revoked[0];
+    assert_eq!(why, RevokeReason::TimedOut);
 }
 
 #[test]

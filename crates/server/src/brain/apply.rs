@@ -271,13 +271,14 @@ impl Brain {
             }
             Up::Started { attempt } => self.farm.core.attempt_started(now, worker, attempt, out),
             Up::Progress { attempt, fraction } => {
-                self.farm.core.attempt_progressed(now, worker, attempt);
+                self.farm.core.attempt_moved(now, worker, attempt);
                 self.farm.core.learn_progress(now, worker, attempt, fraction);
                 if let Some(live) = self.farm.attempts.get_mut(attempt).filter(|live| live.worker == worker) {
                     live.fraction = fraction.is_finite().then(|| fraction.clamp(0.0, 1.0));
                 }
             }
-            Up::Alive { attempt } => self.farm.core.attempt_progressed(now, worker, attempt),
+            Up::Alive { attempt, moved: true } => self.farm.core.attempt_moved(now, worker, attempt),
+            Up::Alive { attempt, moved: false } => self.farm.core.attempt_worked(now, worker, attempt),
             Up::Log { attempt, text } => {
                 if let Some((task, _, owner)) = self.farm.core.attempt_task(attempt)
                     && owner == worker

@@ -104,6 +104,7 @@ impl Farm {
                     since_ms: started.at_ms,
                     fraction: said.or(guess),
                     estimated: said.is_none(),
+                    slow: self.core.slow(now, attempt).map(|slow| slow.usual_ms),
                 })
             })
             .collect();

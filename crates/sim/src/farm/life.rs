@@ -402,7 +402,7 @@ impl<'a> Life<'a> {
             Up::Progress(attempt, hundredths) => {
                 let part = f32::from(hundredths) / 100.0;
                 self.brain(|core, now, _| {
-                    core.attempt_progressed(now, id, attempt);
+                    core.attempt_moved(now, id, attempt);
                     core.learn_progress(now, id, attempt, part);
                 });
             }

@@ -71,9 +71,10 @@ pub(crate) enum Input {
         attempt: AttemptId,
         fraction: f32,
     },
-    /// Its Blender does something.
+    /// Its Blender does something, and where it has moved, it shows that.
     Alive {
         attempt: AttemptId,
+        moved: bool,
     },
     Notices {
         job: JobId,
@@ -282,7 +283,7 @@ impl Worker {
             Input::Through { attempt, seconds, result } => self.through(attempt, seconds, result),
             Input::Log { attempt, text } => self.send_or_keep(Up::Log { attempt, text }),
             Input::Progress { attempt, fraction } => self.send(Up::Progress { attempt, fraction }),
-            Input::Alive { attempt } => self.send(Up::Alive { attempt }),
+            Input::Alive { attempt, moved } => self.send(Up::Alive { attempt, moved }),
             Input::Notices { job, texts } => self.notices(job, texts),
             Input::Met(met) => self.met(&met),
             Input::Probed(series, result) => {

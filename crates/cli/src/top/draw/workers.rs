@@ -89,6 +89,7 @@ fn renders(worker: &WorkerView, farm: &Farm, look: Look) -> Vec<Span<'static>> {
         }
         spans.push(Span::raw(run.frame.map_or_else(|| "bake".to_owned(), |frame| frame.to_string())));
         spans.push(Span::styled(how_far(run), look.accent()));
+        spans.extend(run.slow.map(|_| Span::styled(" slow", look.warning())));
     }
     match (&worker.sick, &worker.resting) {
         _ if !spans.is_empty() => {}
