@@ -225,7 +225,7 @@ fn apply(farm: &mut Farm, event: Event) {
         Event::Progress { which } => {
             if let Some(attempt) = pick(farm, which) {
                 let worker = farm.held[&attempt].worker;
-                farm.act(|core, now, _| core.attempt_progressed(now, worker, attempt));
+                farm.act(|core, now, _| core.attempt_moved(now, worker, attempt));
             }
         }
         Event::Restart => {

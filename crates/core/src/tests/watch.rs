@@ -49,8 +49,8 @@ fn a_frame_is_not_ended_because_others_were_faster() {
     assert_eq!(farm.core.slow(farm.now, attempt), Some(Slow { ran_ms: 61_000, usual_ms: 1_000 }));
     // It synchronizes a scene, or is at one sample: its Blender computes, and tells nothing.
     for _ in 0..60 {
-        farm.pass(14 * 60_000, &[1]);
         farm.works(1, task(1, slow));
+        farm.pass(14 * 60_000, &[1]);
     }
     assert!(timed_out(&farm).is_empty());
     farm.deliver(1, task(1, slow));
