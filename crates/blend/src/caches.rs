@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     dna::View,
+    ids::{flag, name_bytes},
     parts::Parts,
-    simulations::{flag, name_bytes},
 };
 
 /// Frames from the first to the last of them.

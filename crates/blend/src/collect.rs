@@ -7,18 +7,20 @@ use foldhash::{HashMap, HashSet};
 use crate::{
     animation::Animation,
     dna::{Dna, View},
-    external::{ExternalFile, ExternalKind, RULES, Rule},
+    external::{ExternalFile, ExternalKind},
     fault::BlendFault,
     file::{Head, Walker},
+    ids::flag,
     parts::{Kept, Parts},
     reach::Mutable,
     scene,
+    schema::Schema,
     shown::Shown,
-    simulations::{Simulations, flag},
+    simulations::Simulations,
     spot::{Field, NameBlock, Spot},
     stream::Limits,
     ties::{Depth, OF_MEMBERS, Ties},
-    uses::{self, DONE_WITH, table},
+    uses::{self, DONE_WITH},
 };
 
 /// Names of files that one .blend may hold.
@@ -114,50 +116,6 @@ struct Collector<'a> {
     strip_types: HashMap<u64, i64>,
     strips: Vec<(u64, Strip)>,
     elements: HashMap<u64, Vec<(Vec<u8>, Field)>>,
-}
-
-/// Struct indices that the collector knows by name.
-struct Kinds {
-    id: Option<usize>,
-    object: Option<usize>,
-    particles: Option<usize>,
-    mesh: Option<usize>,
-    global: Option<usize>,
-    sequence: Option<usize>,
-    element: Option<usize>,
-}
-
-/// The DNA, and what of it is of interest.
-pub(crate) struct Schema {
-    pub dna: Dna,
-    /// Which rules apply to a struct.
-    rules: HashMap<usize, Vec<&'static Rule>>,
-    uses: Vec<u8>,
-    kinds: Kinds,
-}
-
-impl Schema {
-    pub fn new(dna: Dna) -> Self {
-        let by_name = dna.by_name();
-        let mut rules: HashMap<usize, Vec<&'static Rule>> = HashMap::default();
-        for rule in RULES {
-            if let Some(index) = by_name.get(rule.strukt.as_bytes()) {
-                rules.entry(*index).or_default().push(rule);
-            }
-        }
-        let index_of = |name: &str| by_name.get(name.as_bytes()).copied();
-        let kinds = Kinds {
-            id: index_of("ID"),
-            object: index_of("Object"),
-            particles: index_of("ParticleSettings"),
-            mesh: index_of("Mesh"),
-            global: index_of("FileGlobal"),
-            sequence: index_of("Sequence"),
-            element: index_of("StripElem"),
-        };
-        let uses = table(&dna, &by_name, &rules);
-        Self { dna, rules, uses, kinds }
-    }
 }
 
 impl<'a> Collector<'a> {

@@ -11,14 +11,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     caches::{Beside, List},
-    collect::{Collected, Schema, collect},
+    collect::{Collected, collect},
     external::ExternalFile,
     fault::{BlendError, BlendFault},
     file::{Walker, dna_at_end, find_dna, open},
     linked::Follow,
     resolve::resolve,
     scene::{self, SceneInfo},
-    simulations::Simulation,
+    schema::Schema,
+    simulation::Simulation,
     stream::{Bytes, Compression, Limits, Stream},
     ties::Depth,
 };

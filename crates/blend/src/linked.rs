@@ -11,7 +11,7 @@ use foldhash::HashMap;
 use crate::{
     reach::{Link, MAX_STEPS, Met, Reach, follow},
     shown::LinkedUser,
-    simulations::Simulation,
+    simulation::Simulation,
 };
 
 /// A simulation of a library that a scene's picture depends on, and that no other file can bake.

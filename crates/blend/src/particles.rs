@@ -5,10 +5,11 @@ use foldhash::HashSet;
 use crate::{
     caches::PointCache,
     dna::View,
+    ids::flag,
     parts::Parts,
     reach::Reach,
     simulated::{Found, Stored},
-    simulations::{SimulationKind, flag},
+    simulation::SimulationKind,
 };
 
 /// What a particle system does, by its settings.

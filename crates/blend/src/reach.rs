@@ -7,8 +7,8 @@ use foldhash::{HashMap, HashSet, fast::FixedState};
 use crate::{
     animation::{Animation, animated},
     dna::{Dna, View},
+    ids::flag,
     parts::{Kept, Parts},
-    simulations::flag,
 };
 
 /// Datablocks that are looked at before nothing more is followed: scenes of one file may all show the same million

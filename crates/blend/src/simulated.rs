@@ -3,10 +3,11 @@
 use crate::{
     caches::{FluidCache, PointCache},
     dna::View,
+    ids::flag,
     particles::Emitter,
     parts::Parts,
     reach::{Draws, Layers, Mutable},
-    simulations::{SimulationKind, flag},
+    simulation::SimulationKind,
 };
 
 /// Where a simulation's frames may be.

@@ -1,94 +1,23 @@
 //! Simulations, and whether anybody baked them. Background Blender renders what is not baked standing still, so this
 //! tells whether a job needs a bake first.
 
-use std::{collections::BTreeSet, fmt};
+use std::collections::BTreeSet;
 
 use foldhash::{HashMap, HashSet};
-use serde::{Deserialize, Serialize};
 
 use crate::{
     animation::animated,
-    caches::{Bake, Beside, FrameRange, PointCache, bake_of_nodes},
+    caches::{Bake, Beside, PointCache, bake_of_nodes},
     dna::{Dna, View},
+    ids::{flag, name},
     particles::{Meshes, Particles, collides, particles},
     parts::{Kept, Parts},
     reach::{Link, MAX_STEPS, Members, Met, Mutable, Reach, Shown, follow},
     scene,
     simulated::{Found, RigidBody, Stored, ZoneBake, active, drawn, layers, modifier_simulation},
+    simulation::{Simulation, SimulationKind},
     ties::Ties,
 };
-
-/// What moves by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SimulationKind {
-    RigidBody,
-    Cloth,
-    SoftBody,
-    DynamicPaint,
-    /// The domain of smoke, fire or liquid.
-    Fluid,
-    /// Geometry nodes with a simulation zone.
-    SimulationNodes,
-    HairDynamics,
-    /// Particles that are emitted. In free fall they render rightly without a bake.
-    Particles,
-}
-
-impl SimulationKind {
-    pub fn noun(self) -> &'static str {
-        match self {
-            Self::RigidBody => "rigid body",
-            Self::Cloth => "cloth",
-            Self::SoftBody => "soft body",
-            Self::DynamicPaint => "dynamic paint",
-            Self::Fluid => "fluid",
-            Self::SimulationNodes => "simulation nodes",
-            Self::HairDynamics => "hair dynamics",
-            Self::Particles => "particles",
-        }
-    }
-}
-
-/// One simulation of one object of the file.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Simulation {
-    pub kind: SimulationKind,
-    /// The object.
-    pub owner: String,
-    /// Scenes of the file that it takes part in.
-    pub scenes: Vec<String>,
-    /// Its frames are stored, in the file or beside it.
-    pub baked: bool,
-    /// It shows in renders, or moves what does, is not baked, and would be wrong without.
-    pub needs_bake: bool,
-    /// Of what is baked and shows: frames of its own range that are not stored.
-    #[serde(default)]
-    pub missing_frames: Vec<FrameRange>,
-}
-
-impl Simulation {
-    /// The first of its missing frames: `4-6, 9`.
-    pub fn missing_text(&self) -> String {
-        const SHOWN: usize = 5;
-        let shown: Vec<_> = self.missing_frames.iter().take(SHOWN).map(ToString::to_string).collect();
-        let more = if self.missing_frames.len() > SHOWN { ", …" } else { "" };
-        format!("{}{more}", shown.join(", "))
-    }
-
-    /// Whether its cache lacks what this frame shows.
-    pub fn lacks(&self, frame: i32) -> bool {
-        self.missing_frames.iter().any(|range| (range.first..=range.last).contains(&frame))
-    }
-}
-
-/// `cloth of Flag`, `rigid body Crate`: as the worker's host says it.
-impl fmt::Display for Simulation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of = if self.kind == SimulationKind::RigidBody { "" } else { "of " };
-        write!(f, "{} {of}{}", self.kind.noun(), self.owner)
-    }
-}
 
 /// What became known of it once the whole file was read.
 struct Resolved {
@@ -148,20 +77,6 @@ pub(crate) struct Simulations {
 
 /// Groups within groups that are followed.
 const MAX_DEPTH: usize = 64;
-
-pub(crate) fn name(view: View<'_>) -> String {
-    let name = view.text("id.name").unwrap_or_default();
-    name.get(2..).unwrap_or_default().to_owned()
-}
-
-/// The same, byte for byte.
-pub(crate) fn name_bytes(view: View<'_>) -> &[u8] {
-    view.bytes("id.name").and_then(|name| name.get(2..)).unwrap_or_default()
-}
-
-pub(crate) fn flag(view: View<'_>, field: &'static str, bit: u32) -> bool {
-    view.int(field).is_some_and(|flags| flags & (1 << bit) != 0)
-}
 
 impl Simulations {
     /// What is kept of the datablock costs about this many bytes.
