@@ -1,13 +1,16 @@
 //! One thing after another, as people do them over days: on the same files, in the same folders, with the same farm.
 
 use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use kiln_testkit::wait_until;
+use serde_json::Value;
 
-use crate::support::Home;
+use crate::support::{Home, said};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// The sample, as small as it can be.
@@ -46,4 +49,36 @@ fn what_was_submitted_renders_here_as_well_and_the_other_way_round() {
     render("here");
     submit();
     render("again");
+}
+
+/// Linux takes any bytes for a name: old archives, and disks of other systems, have such.
+#[test]
+fn a_folder_whose_name_is_no_unicode_works_like_any_other() {
+    let home = Home::new();
+    let folder = home.work().join(OsStr::from_bytes(b"f\xe9lm"));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::rename(shot(&home), folder.join("shot.blend")).unwrap();
+    let run = |args: &[&str]| -> Value {
+        let said = said(home.kiln(args).current_dir(&folder).output().unwrap());
+        assert_eq!(said.code, 0, "{args:?}: {}", said.err);
+        serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{args:?}: {error}: {}", said.out))
+    };
+    let frame = "frames/vase_0001.png";
+    let render = [&["render", "shot.blend", "--local", "--json"], QUICK].concat();
+    assert_eq!(run(&render)["landed"], 1);
+    assert!(folder.join(frame).is_file());
+    assert_eq!(run(&render)["kept"], 1, "the same command finds it");
+    let shown = run(&["inspect", "shot.blend", "--json"]);
+    assert!(shown["file"].as_str().unwrap().ends_with("/f\u{fffd}lm/shot.blend"), "{}", shown["file"]);
+    run(&["bundle", "shot.blend", "--out", "shot.zip", "--json"]);
+    assert!(folder.join("shot.zip").is_file());
+
+    let server = home.server(&[]);
+    let _worker = home.worker(&server.url, "one");
+    std::fs::remove_file(folder.join(frame)).unwrap();
+    let job = run(&[&["submit", "shot.blend", "--json"], QUICK].concat())["job"]["id"].to_string();
+    assert_eq!(run(&["jobs", "wait", &job, "--json"])["exit_code"], 0);
+    // Where the frames go is remembered.
+    assert_eq!(run(&["jobs", "fetch", &job, "--json"])["exit_code"], 0);
+    assert!(folder.join(frame).is_file());
 }

@@ -64,13 +64,16 @@ pub struct Missing {
     /// As it stands in the .blend.
     pub path: String,
     /// Where it was looked for.
+    #[serde(serialize_with = "kiln_types::paths::shown")]
     pub place: PathBuf,
     /// The .blend that names it.
+    #[serde(serialize_with = "kiln_types::paths::shown")]
     pub holder: PathBuf,
     pub owner: String,
     /// The path is one of Windows, which is nowhere on this machine.
     pub of_windows: bool,
     /// A file of that name that may be the one, and was not taken.
+    #[serde(serialize_with = "kiln_types::paths::shown_if_any")]
     pub maybe_at: Option<PathBuf>,
     /// Of a sequence that is there in part: what is not.
     pub absent: Vec<Absent>,

@@ -17,6 +17,7 @@ pub struct Marker {
     pub job: JobId,
     /// Tells jobs of two farms apart that have stood at one address.
     pub created_ms: i64,
+    #[serde(with = "kiln_types::paths::exact")]
     pub out: PathBuf,
     /// The .blend's name without its ending: whose manifest the frames are noted in.
     pub blend: String,

@@ -27,6 +27,7 @@ pub enum Flavor {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BlenderInstall {
     /// The program, or the Python.
+    #[serde(with = "kiln_types::paths::exact")]
     pub program: PathBuf,
     pub flavor: Flavor,
     pub version: BlenderVersion,

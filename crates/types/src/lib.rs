@@ -9,6 +9,7 @@ mod ids;
 mod order;
 mod output;
 mod path;
+pub mod paths;
 mod pixels;
 mod render;
 mod spec;

@@ -27,6 +27,7 @@ const STEP: usize = 1 << 20;
 #[derive(Debug, Clone, Serialize)]
 pub struct Planned {
     pub path: RelPath,
+    #[serde(serialize_with = "kiln_types::paths::shown")]
     pub source: PathBuf,
     /// Bytes, as the source lies on the disk.
     pub size: u64,

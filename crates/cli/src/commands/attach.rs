@@ -16,7 +16,11 @@ use crate::{
     farm,
     follow::{End, Stay, Whose, explain, follow, gone},
     marker::Marker,
-    output::{Reader, suspicious::summary, text::count},
+    output::{
+        Reader,
+        suspicious::summary,
+        text::{count, shown},
+    },
     settings::Settings,
     signals::Signals,
 };
@@ -68,7 +72,7 @@ impl Ending<'_> {
             suspicious = suspicious.and(report.suspicious.clone());
         }
         let value = json!({
-            "end": stay.end, "job": stay.job, "out": out, "landed": stay.landed, "kept": kept, "skipped": skipped,
+            "end": stay.end, "job": stay.job, "out": shown(out), "landed": stay.landed, "kept": kept, "skipped": skipped,
             "left": stay.left, "failed": failed, "report": report, "suspicious": suspicious,
             "exit_code": exit as i32,
         });
@@ -213,7 +217,7 @@ pub async fn fetch(context: &Context, args: FetchArgs) -> Outcome<Exit> {
     }
     let suspicious = SuspiciousFrames::collect(suspicious);
     let value = json!({
-        "job": job.id, "state": job.state, "out": out, "fetched": came, "there": there, "left": left,
+        "job": job.id, "state": job.state, "out": shown(Some(&out)), "fetched": came, "there": there, "left": left,
         "gone": missing, "suspicious": suspicious, "exit_code": exit as i32,
     });
     output.result(&value, || {

@@ -18,7 +18,12 @@ use crate::{
     args::BundleArgs,
     bundle::{BundleError, Made, Plan, Target},
     exit::{Exit, Fault, Outcome},
-    output::{Output, blend::tell_missing, one_line, text::count},
+    output::{
+        Output,
+        blend::tell_missing,
+        one_line,
+        text::{count, shown},
+    },
     progress::bytes_bar,
     signals::Signals,
     size::ByteSize,
@@ -115,7 +120,7 @@ fn told(output: Output, found: &Dependencies, plan: &Plan, made: Option<(&Target
     let place: Option<PathBuf> = made.map(|(target, _)| target.path().to_owned());
     let broken: Vec<String> = found.broken.iter().map(ToString::to_string).collect();
     let value = json!({
-        "out": place, "blend": layout.blend, "bytes": bytes, "files": plan.files,
+        "out": shown(place.as_deref()), "blend": layout.blend, "bytes": bytes, "files": plan.files,
         "renamed": made.map(|(_, made)| &made.rewritten), "missing": layout.missing, "notices": layout.notices,
         "broken": broken,
     });

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::{
     exit::{Exit, Fault, Outcome},
-    output::blend::describe,
+    output::{blend::describe, text::shown},
 };
 
 pub fn run(context: &Context, file: &Path) -> Outcome<Exit> {
@@ -24,11 +24,11 @@ fn as_json(found: &Dependencies, size: u64) -> Value {
     let (missing, _) = found.missing(own.as_ref().map(OwnFrames::requested));
     let missing: Vec<Value> = missing
         .iter()
-        .map(|one| json!({ "kind": one.kind, "path": one.path, "looked_for": one.place, "absent": one.absent }))
+        .map(|one| json!({ "kind": one.kind, "path": one.path, "looked_for": shown(Some(&one.place)), "absent": one.absent }))
         .collect();
     let broken: Vec<String> = found.broken.iter().map(ToString::to_string).collect();
     json!({
-        "file": found.blend,
+        "file": shown(Some(&found.blend)),
         "bytes": size,
         "blend": found.inspection,
         "files": found.items.iter().map(file).collect::<Vec<_>>(),
@@ -42,11 +42,11 @@ fn file(item: &Dependency) -> Value {
         "kind": item.file.kind,
         "path": item.file.path,
         "owner": item.file.owner,
-        "holder": item.holder,
+        "holder": shown(Some(&item.holder)),
         "packed": item.file.packed,
         "exists": item.exists(),
         "required": item.file.kind.is_required(),
-        "place": item.place,
+        "place": shown(Some(&item.place)),
         "count": item.files.len(),
     })
 }

@@ -12,7 +12,7 @@ use super::{Context, worker::tell};
 use crate::{
     args::{CollectArgs, FarmArgs, ServerArgs, ServerCommand, WishArgs},
     exit::{Exit, Fault, Outcome},
-    output::{Output, Reader, table::table},
+    output::{Output, Reader, table::table, text::shown},
     settings::Settings,
     signals::Signals,
     size::ByteSize,
@@ -108,7 +108,7 @@ fn greet(context: &Context, server: &RunningServer, settings: &Settings) {
         let data = &settings.data.value;
         context
             .output
-            .line(&json!({ "at_ms": at_ms, "kind": "started", "url": url, "key_file": key, "data": data }));
+            .line(&json!({ "at_ms": at_ms, "kind": "started", "url": url, "key_file": shown(Some(&key)), "data": shown(Some(data)) }));
         return;
     }
     context.output.done(

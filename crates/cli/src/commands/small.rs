@@ -9,7 +9,7 @@ use super::Context;
 use crate::{
     args::{Cli, FarmArgs},
     exit::{EXIT_CODES, Exit, Fault, Outcome},
-    output::table::table,
+    output::{table::table, text::shown},
 };
 
 pub fn config(context: &Context, farm: &FarmArgs) -> Outcome<Exit> {
@@ -21,7 +21,7 @@ pub fn config(context: &Context, farm: &FarmArgs) -> Outcome<Exit> {
         .collect();
     let there = settings.file.is_file();
     context.output.result(
-        &json!({ "file": settings.file, "file_is_there": there, "settings": values }),
+        &json!({ "file": shown(Some(&settings.file)), "file_is_there": there, "settings": values }),
         || {
             let lines = rows
                 .iter()
@@ -48,7 +48,7 @@ pub fn man(context: &Context, dir: &Path) -> Outcome<Exit> {
     fs::create_dir_all(dir).map_err(fail)?;
     clap_mangen::generate_to(Cli::command(), dir).map_err(fail)?;
     let sentence = format!("The manual pages are in {}.", dir.display());
-    context.output.done(&json!({ "dir": dir }), &sentence);
+    context.output.done(&json!({ "dir": shown(Some(dir)) }), &sentence);
     Ok(Exit::Done)
 }
 

@@ -30,7 +30,7 @@ use crate::{
         Output, Reader,
         blend::{summary, tell_missing},
         one_line, suspicious,
-        text::count,
+        text::{count, shown},
     },
     settings::Settings,
     signals::Signals,
@@ -264,7 +264,7 @@ impl Ground {
         let ToRender { kept, skipped, suspicious, .. } = &self.to_render;
         let out = self.folder.path();
         let value = json!({
-            "end": "ended", "job": null, "out": out, "landed": 0, "kept": kept, "skipped": skipped, "left": [],
+            "end": "ended", "job": null, "out": shown(Some(out)), "landed": 0, "kept": kept, "skipped": skipped, "left": [],
             "failed": [], "report": null, "suspicious": suspicious, "exit_code": 0,
         });
         context.output.result(&value, || {

@@ -1,4 +1,11 @@
-//! Numbers as people read them.
+//! Numbers and paths as people read them.
+
+use std::path::Path;
+
+/// A path in JSON. What is no Unicode is replaced: JSON cannot hold it.
+pub fn shown(path: Option<&Path>) -> Option<String> {
+    path.map(|path| path.display().to_string())
+}
 
 /// `0:07`, `12:30`, `3:05:00`.
 pub fn clock(seconds: f64) -> String {

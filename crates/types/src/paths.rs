@@ -1,0 +1,99 @@
+//! Paths in JSON, which holds Unicode only: a path of this machine may be something else, and serde then fails.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// For people and programs to read: what is no Unicode is replaced. For `serialize_with`.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn shown<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&path.display())
+}
+
+/// The same of a path that may not be there.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn shown_if_any<S: Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
+    match path {
+        Some(path) => shown(path, to),
+        None => to.serialize_none(),
+    }
+}
+
+/// For Kiln itself to read again, byte for byte: a text, or bytes where it is none. For `with`.
+pub mod exact {
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+        let stored = match path.to_str() {
+            Some(text) => Stored::Text(text.to_owned()),
+            None => Stored::Bytes(path.as_os_str().as_encoded_bytes().to_vec()),
+        };
+        stored.serialize(to)
+    }
+
+    /// # Errors
+    /// Those of the deserializer, and where a system whose paths are no bytes reads bytes.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+        match Stored::deserialize(from)? {
+            Stored::Text(text) => Ok(text.into()),
+            Stored::Bytes(bytes) => of_bytes(bytes),
+        }
+    }
+
+    #[cfg(unix)]
+    fn of_bytes<E>(bytes: Vec<u8>) -> Result<PathBuf, E> {
+        use std::{ffi::OsString, os::unix::ffi::OsStringExt as _};
+        Ok(OsString::from_vec(bytes).into())
+    }
+
+    #[cfg(not(unix))]
+    fn of_bytes<E: serde::de::Error>(bytes: Vec<u8>) -> Result<PathBuf, E> {
+        String::from_utf8(bytes).map(Into::into).map_err(E::custom)
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Kept {
+        #[serde(with = "exact")]
+        path: PathBuf,
+    }
+
+    #[derive(Serialize)]
+    struct Told {
+        #[serde(serialize_with = "shown")]
+        path: PathBuf,
+        #[serde(serialize_with = "shown_if_any")]
+        other: Option<PathBuf>,
+    }
+
+    #[test]
+    fn a_path_that_is_no_unicode_comes_back_byte_for_byte_and_is_shown_as_far_as_it_can_be() {
+        let odd = PathBuf::from(OsStr::from_bytes(b"/film/f\xe9lm"));
+        for path in [PathBuf::from("/film/shot"), odd.clone()] {
+            let kept = Kept { path };
+            let text = serde_json::to_string(&kept).unwrap();
+            assert_eq!(serde_json::from_str::<Kept>(&text).unwrap(), kept, "{text}");
+        }
+        let told = serde_json::json!(Told { path: odd.clone(), other: Some(odd) });
+        assert_eq!(told, serde_json::json!({ "path": "/film/f\u{fffd}lm", "other": "/film/f\u{fffd}lm" }));
+    }
+}
