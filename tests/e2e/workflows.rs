@@ -82,3 +82,47 @@ fn a_folder_whose_name_is_no_unicode_works_like_any_other() {
     assert_eq!(run(&["jobs", "fetch", &job, "--json"])["exit_code"], 0);
     assert!(folder.join(frame).is_file());
 }
+
+/// A file that says it is from the Blender before the one that is here.
+fn of_3_3(home: &Home) {
+    let mut bytes = std::fs::read(kiln_testkit::scene("basic")).unwrap();
+    let version = b"BLENDER-v304";
+    assert!(bytes.starts_with(version), "it is not packed, and from 3.4");
+    bytes[version.len() - 1] = b'3';
+    std::fs::write(home.work().join("old.blend"), bytes).unwrap();
+}
+
+#[test]
+fn a_file_of_an_older_blender_renders_with_a_newer_one_where_a_person_says_so() {
+    let home = Home::new();
+    of_3_3(&home);
+    let here = ["render", "old.blend", "--local", "--frames", "1", "--json"];
+    home.run(&here).refused(
+        2,
+        &[
+            "old.blend was saved by Blender 3.3, and this machine has",
+            "--blender-version 3.4",
+            "`blender_newer = true` in kiln.toml",
+        ],
+    );
+    let may = |args: &[&str]| -> Value {
+        let said = said(home.kiln(args).env("KILN_BLENDER_NEWER", "true").output().unwrap());
+        assert_eq!(said.code, 0, "{args:?}: {}", said.err);
+        serde_json::from_str(&said.out).unwrap()
+    };
+    assert_eq!(may(&here)["landed"], 1);
+
+    let server = home.server(&[]);
+    let submit = ["submit", "old.blend", "--frames", "2", "--json"];
+    let waits = home.json(&submit);
+    assert_eq!(waits["job"]["spec"]["session"]["blender"], "3.3", "nobody is there yet who could have it");
+    let _worker = home.worker(&server.url, "one");
+    wait_until(LIMIT, "the worker is there", || {
+        home.json(&["workers", "--json"])["workers"][0]["blenders"][0].is_object()
+    });
+    home.run(&submit).refused(2, &["the farm has 3.4", "--blender-version 3.4", "--blender-version 3.3"]);
+    let job = may(&submit)["job"]["id"].to_string();
+    assert_eq!(home.json(&["jobs", "wait", &job, "--json"])["exit_code"], 0);
+    let waits = home.json(&[&submit[..], &["--blender-version", "3.3"]].concat());
+    assert_eq!(waits["job"]["spec"]["session"]["blender"], "3.3");
+}

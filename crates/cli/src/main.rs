@@ -9,6 +9,7 @@ mod farm;
 mod follow;
 mod inside;
 mod marker;
+mod newer;
 mod output;
 mod progress;
 mod scratch;

@@ -75,6 +75,7 @@ struct File {
     blender: Option<Vec<PathBuf>>,
     cache_size: Option<String>,
     hash_cache: Option<bool>,
+    blender_newer: Option<bool>,
     remove_bundles_after: Option<String>,
     remove_outputs_after: Option<String>,
     remove_logs_after: Option<String>,
@@ -157,6 +158,8 @@ pub struct Settings {
     pub cache_size: Value<ByteSize>,
     /// Whether hashes of files are kept from one submission to the next.
     pub hash_cache: Value<bool>,
+    /// Whether a newer Blender may render a file without being asked, where the file's own is not there.
+    pub blender_newer: Value<bool>,
     pub remove_bundles_after: Value<Expires>,
     pub remove_outputs_after: Value<Expires>,
     pub remove_logs_after: Value<Expires>,
@@ -289,6 +292,8 @@ impl Settings {
             .unwrap_or(Value { value: BTreeMap::new(), origin: Origin::Default }),
             hash_cache: pick(None, parsed(&var, "KILN_HASH_CACHE")?, file.hash_cache)
                 .unwrap_or(Value { value: true, origin: Origin::Default }),
+            blender_newer: pick(None, parsed(&var, "KILN_BLENDER_NEWER")?, file.blender_newer)
+                .unwrap_or(Value { value: false, origin: Origin::Default }),
             user: pick(flags.user, var("KILN_USER"), file.user).map_or_else(
                 || Value { value: var("LOGNAME").or_else(|| var("USER")), origin: Origin::Default },
                 |Value { value, origin }| Value { value: Some(value), origin },
@@ -342,6 +347,7 @@ impl Settings {
             row("project", shown(&self.project, "default")),
             ("device", self.device.value.to_string(), self.device.origin),
             ("hash_cache", self.hash_cache.value.to_string(), self.hash_cache.origin),
+            ("blender_newer", self.blender_newer.value.to_string(), self.blender_newer.origin),
             expires(BUNDLES, &self.remove_bundles_after),
             expires(OUTPUTS, &self.remove_outputs_after),
             expires(LOGS, &self.remove_logs_after),

@@ -41,6 +41,11 @@ fn python_for(series: BlenderSeries) -> Option<&'static str> {
     }
 }
 
+/// Whether [`install_blender`] could get this series at all.
+pub fn can_install(series: BlenderSeries) -> bool {
+    python_for(series).is_some()
+}
+
 /// Makes `<data_dir>/blenders/<series>` with the newest patch release of the series; an environment that is there
 /// and works is returned as it is. `progress` gets the lines that pip prints.
 ///

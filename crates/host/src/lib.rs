@@ -26,7 +26,7 @@ pub use collect::{CollectedFile, MAX_FILE_BYTES, collect};
 pub use discover::{BlenderInstall, Flavor, discover, inspect};
 pub use gather::{Gathered, MAX_BAKED_BYTES, MAX_BAKED_ENTRIES, gather, open_gathered};
 pub use host::{Host, probe};
-pub use install::{InstallError, install_blender};
+pub use install::{InstallError, can_install, install_blender};
 pub use log::LogSink;
 pub use plan::{OutputPlan, PlannedFile};
 pub use process::{Usage, lower_priority};

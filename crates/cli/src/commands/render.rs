@@ -1,9 +1,9 @@
 //! `kiln render`: here, in a farm inside this command; or in a farm, with this machine.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use kiln_client::{Client, Prepared, Transfer};
-use kiln_host::BlenderInstall;
+use kiln_host::{BlenderInstall, can_install};
 use kiln_types::{BlenderSeries, DeviceChoice, WorkerState};
 use kiln_worker::{RunningWorker, Worker, WorkerOptions};
 
@@ -16,11 +16,12 @@ use super::{
     worker::apply,
 };
 use crate::{
-    args::RenderArgs,
+    args::{JobArgs, RenderArgs},
     exit::{Exit, Fault, Outcome},
     farm,
     follow::{End, Whose, follow},
     inside::Inside,
+    newer::{Where, choose, listed, of_farm},
     output::Output,
     settings::Settings,
     signals::Signals,
@@ -84,8 +85,13 @@ enum Begun {
 
 /// The farm inside starts, and its Blender with it, while the file is read and hashed.
 async fn begin_here(output: Output, settings: &Settings, args: &RenderArgs) -> Outcome<Begun> {
-    let series = series(args).await?;
     let blenders = discover(settings).await?;
+    let mut series = series(args).await?;
+    if args.job.blender_version.is_none() {
+        let there = blenders.iter().map(|install| install.version.series()).collect();
+        series = choose(output, settings, (&args.job.file, series), &there, Where::Here).await?;
+    }
+    let job = JobArgs { blender_version: Some(series), ..args.job.clone() };
     let blender = check_blender(&args.job.file, series, &blenders)?;
     let place = Place::Here(blender);
     let choice = settings.device.value;
@@ -93,7 +99,7 @@ async fn begin_here(output: Output, settings: &Settings, args: &RenderArgs) -> O
         place.check(choice.resolve(false)).await?;
     }
     let reading = async {
-        let mut prepared = prepare(output, &args.job, settings, Transfer::Whole).await?;
+        let mut prepared = prepare(output, &job, settings, Transfer::Whole).await?;
         let (landing, order, refuse) = (&args.landing, &args.job.order, args.job.refuse_black);
         let ground = ground(output, choice, &mut prepared, landing, &place, order, refuse).await?;
         Ok::<(Prepared, Ground), Fault>((prepared, ground))
@@ -154,21 +160,18 @@ fn check_blender<'a>(
     if let Some(install) = blenders.iter().find(|install| install.version.series() == series) {
         return Ok(install);
     }
-    let name = file.display();
-    let mut there: Vec<BlenderSeries> = blenders.iter().map(|install| install.version.series()).collect();
-    there.dedup();
-    let newer: Option<&BlenderSeries> = there.iter().filter(|other| **other > series).min();
-    let there_text = if there.is_empty() {
+    let there: BTreeSet<BlenderSeries> = blenders.iter().map(|install| install.version.series()).collect();
+    let found = if there.is_empty() {
         "none is found here".to_owned()
     } else {
-        let names: Vec<String> = there.iter().map(ToString::to_string).collect();
-        format!("here is {}", names.join(", "))
+        format!("here is {}", listed(&there))
     };
-    let other = newer.map_or_else(String::new, |newer| format!(", or render with --blender-version {newer}"));
-    Err(Fault::bad_input(format!(
-        "{name} needs Blender {series}, and {there_text}; get it with `kiln blender install {series}`, name one with \
-         --blender{other}"
-    )))
+    // What there is no Python module of, only a person can get.
+    let get = match can_install(series) {
+        true => format!("get it with `kiln blender install {series}`, or name one with --blender"),
+        false => "name one with --blender".to_owned(),
+    };
+    Err(Fault::bad_input(format!("{} needs Blender {series}, and {found}; {get}", file.display())))
 }
 
 async fn on_farm(
@@ -184,6 +187,14 @@ async fn on_farm(
             tokio::join!(client.check(), prepare(output, &args.job, settings, Transfer::Chunks));
         let mut prepared = prepared?;
         checked?;
+        if args.job.blender_version.is_none() {
+            let mut there = of_farm(&client).await?;
+            if !args.no_local {
+                there.extend(discover(settings).await?.iter().map(|install| install.version.series()));
+            }
+            let asked = (&*args.job.file, prepared.session.blender);
+            prepared.session.blender = choose(output, settings, asked, &there, Where::Farm).await?;
+        }
         let choice = settings.device.value;
         let (landing, order, refuse) = (&args.landing, &args.job.order, args.job.refuse_black);
         let ground = ground(output, choice, &mut prepared, landing, &Place::Farm, order, refuse).await?;

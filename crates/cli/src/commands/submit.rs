@@ -26,6 +26,7 @@ use crate::{
     farm,
     follow::{Whose, follow},
     marker::Marker,
+    newer::{Where, choose, of_farm},
     output::{
         Output, Reader,
         blend::{summary, tell_missing},
@@ -378,6 +379,10 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
             tokio::join!(client.check(), prepare(output, &args.job, &settings, Transfer::Chunks));
         let mut prepared = prepared?;
         checked?;
+        if args.job.blender_version.is_none() {
+            let (there, asked) = (of_farm(&client).await?, (&*args.job.file, prepared.session.blender));
+            prepared.session.blender = choose(output, &settings, asked, &there, Where::Farm).await?;
+        }
         let choice = settings.device.value;
         let (landing, order, refuse) = (&args.landing, &args.job.order, args.job.refuse_black);
         let ground = ground(output, choice, &mut prepared, landing, &Place::Farm, order, refuse).await?;

@@ -1,0 +1,96 @@
+//! A .blend of a Blender that is not there: a newer one may render it, where a person says so.
+
+use std::{collections::BTreeSet, io::Write as _, path::Path};
+
+use kiln_client::Client;
+use kiln_types::{BlenderSeries, WorkerState};
+
+use crate::{
+    exit::{Fault, Outcome},
+    output::Output,
+    settings::Settings,
+};
+
+/// Where the file is to render.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Where {
+    Here,
+    Farm,
+}
+
+impl Where {
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Here => "this machine",
+            Self::Farm => "the farm",
+        }
+    }
+}
+
+/// The series with which a file of this one renders, where these are there. It is the file's own where that is there, or
+/// nothing newer is: then it is waited for, or refused.
+///
+/// # Errors
+/// Where a newer one could render it and nobody has said that it may.
+pub async fn choose(
+    output: Output,
+    settings: &Settings,
+    (file, series): (&Path, BlenderSeries),
+    there: &BTreeSet<BlenderSeries>,
+    place: Where,
+) -> Outcome<BlenderSeries> {
+    let newer = there.iter().find(|other| **other > series);
+    let Some(newer) = newer.copied().filter(|_| !there.contains(&series)) else { return Ok(series) };
+    let found = format!(
+        "{} was saved by Blender {series}, and {} has {}",
+        file.display(),
+        place.noun(),
+        listed(there)
+    );
+    if settings.blender_newer.value {
+        output.note(&format!("{found}: it renders with {newer}"));
+        return Ok(newer);
+    }
+    if output.can_ask() {
+        let question = format!("{found}. Render with {newer}? It may look different. [y/N] ");
+        if tokio::task::spawn_blocking(move || says_yes(&question)).await.unwrap_or(false) {
+            return Ok(newer);
+        }
+    }
+    let install = match place {
+        Where::Here if kiln_host::can_install(series) => {
+            format!(", or get the other with `kiln blender install {series}`")
+        }
+        Where::Here => String::new(),
+        Where::Farm => {
+            format!(", or let the job wait for a worker that has it with --blender-version {series}")
+        }
+    };
+    Err(Fault::bad_input(format!(
+        "{found}; render with that by --blender-version {newer}, or for every file by `blender_newer = true` in kiln.toml\
+         {install}"
+    )))
+}
+
+/// The series that workers of the farm have which are there now.
+///
+/// # Errors
+/// As every request.
+pub async fn of_farm(client: &Client) -> Outcome<BTreeSet<BlenderSeries>> {
+    let workers = client.workers().await?;
+    let there = workers.iter().filter(|worker| worker.state != WorkerState::Offline);
+    Ok(there.flat_map(|worker| &worker.blenders).map(|offer| offer.version.series()).collect())
+}
+
+pub fn listed(series: &BTreeSet<BlenderSeries>) -> String {
+    series.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn says_yes(question: &str) -> bool {
+    let mut err = std::io::stderr().lock();
+    let _ = write!(err, "{question}");
+    let _ = err.flush();
+    let mut line = String::new();
+    let read = std::io::stdin().read_line(&mut line).is_ok();
+    read && matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+}
