@@ -10,7 +10,10 @@ use std::{
 use kiln_testkit::wait_until;
 use serde_json::Value;
 
-use crate::support::{Home, said};
+use crate::{
+    support::{Home, said},
+    terminal::Terminal,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// The sample, as small as it can be.
@@ -111,6 +114,16 @@ fn a_file_of_an_older_blender_renders_with_a_newer_one_where_a_person_says_so() 
         serde_json::from_str(&said.out).unwrap()
     };
     assert_eq!(may(&here)["landed"], 1);
+
+    // Who can be asked is asked.
+    let command = home.kiln(&["render", "old.blend", "--local", "--frames", "3"]);
+    for (answer, code) in [("n\n", 2), ("y\n", 0)] {
+        let mut terminal = Terminal::run(&command, 200, 30);
+        terminal.shows("Render with 3.4?");
+        terminal.press(answer);
+        assert_eq!(terminal.ended(), code, "{}", terminal.text());
+    }
+    assert!(home.work().join("frames/shot_0003.png").is_file());
 
     let server = home.server(&[]);
     let submit = ["submit", "old.blend", "--frames", "2", "--json"];
