@@ -99,7 +99,7 @@ fn of_3_3(home: &Home) {
 fn a_file_of_an_older_blender_renders_with_a_newer_one_where_a_person_says_so() {
     let home = Home::new();
     of_3_3(&home);
-    let here = ["render", "old.blend", "--local", "--frames", "1", "--json"];
+    let here = ["render", "old.blend", "--local", "--frames", "1"];
     home.run(&here).refused(
         2,
         &[
@@ -109,7 +109,7 @@ fn a_file_of_an_older_blender_renders_with_a_newer_one_where_a_person_says_so() 
         ],
     );
     let may = |args: &[&str]| -> Value {
-        let said = said(home.kiln(args).env("KILN_BLENDER_NEWER", "true").output().unwrap());
+        let said = said(home.kiln(args).arg("--json").env("KILN_BLENDER_NEWER", "true").output().unwrap());
         assert_eq!(said.code, 0, "{args:?}: {}", said.err);
         serde_json::from_str(&said.out).unwrap()
     };
@@ -126,8 +126,8 @@ fn a_file_of_an_older_blender_renders_with_a_newer_one_where_a_person_says_so() 
     assert!(home.work().join("frames/shot_0003.png").is_file());
 
     let server = home.server(&[]);
-    let submit = ["submit", "old.blend", "--frames", "2", "--json"];
-    let waits = home.json(&submit);
+    let submit = ["submit", "old.blend", "--frames", "2"];
+    let waits = home.json(&[&submit[..], &["--json"]].concat());
     assert_eq!(waits["job"]["spec"]["session"]["blender"], "3.3", "nobody is there yet who could have it");
     let _worker = home.worker(&server.url, "one");
     wait_until(LIMIT, "the worker is there", || {
@@ -136,6 +136,6 @@ fn a_file_of_an_older_blender_renders_with_a_newer_one_where_a_person_says_so() 
     home.run(&submit).refused(2, &["the farm has 3.4", "--blender-version 3.4", "--blender-version 3.3"]);
     let job = may(&submit)["job"]["id"].to_string();
     assert_eq!(home.json(&["jobs", "wait", &job, "--json"])["exit_code"], 0);
-    let waits = home.json(&[&submit[..], &["--blender-version", "3.3"]].concat());
+    let waits = home.json(&[&submit[..], &["--blender-version", "3.3", "--json"]].concat());
     assert_eq!(waits["job"]["spec"]["session"]["blender"], "3.3");
 }
