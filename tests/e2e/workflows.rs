@@ -136,6 +136,6 @@ fn a_file_of_an_older_blender_renders_with_a_newer_one_where_a_person_says_so() 
     home.run(&submit).refused(2, &["the farm has 3.4", "--blender-version 3.4", "--blender-version 3.3"]);
     let job = may(&submit)["job"]["id"].to_string();
     assert_eq!(home.json(&["jobs", "wait", &job, "--json"])["exit_code"], 0);
-    let waits = home.json(&[&submit[..], &["--blender-version", "3.3", "--json"]].concat());
+    let waits = home.json(&[&submit[..], &["--blender-version", "3.3", "--out", "waits", "--json"]].concat());
     assert_eq!(waits["job"]["spec"]["session"]["blender"], "3.3");
 }
