@@ -36,7 +36,7 @@ pub struct RunningView {
     pub fraction: Option<f32>,
     /// Whether `fraction` is an estimate.
     pub estimated: bool,
-    /// Where it takes far longer than other frames of its job take on this worker: milliseconds that those take.
+    /// Milliseconds that other frames of its job take on this worker; only there if this one takes far longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow: Option<u64>,
 }

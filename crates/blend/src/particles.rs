@@ -3,6 +3,7 @@
 use foldhash::HashSet;
 
 use crate::{
+    animation::animated,
     caches::PointCache,
     dna::View,
     ids::flag,
@@ -12,13 +13,13 @@ use crate::{
     simulation::SimulationKind,
 };
 
-/// What a particle system does, by its settings.
+/// The motion of a particle system, by its settings.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Particles {
     Hair,
     /// As far as nothing stops or pushes it, which Blender works out for any frame at once.
     Falls,
-    /// What it does in a frame depends on every frame before.
+    /// A frame of it depends on every frame before.
     Moves,
     Stays,
 }
@@ -51,7 +52,7 @@ fn falls_freely(settings: View<'_>) -> bool {
     EXACT.contains(&settings.int("integrator")) && free && born_alike && !textured
 }
 
-/// What particles come from.
+/// The object that particles come from.
 pub(crate) struct Emitter {
     mesh: Option<u64>,
     /// Modifiers may change its surface from frame to frame.
@@ -74,10 +75,10 @@ impl Emitter {
         Self { mesh: object.pointer("data"), shaped }
     }
 
-    /// Whether each birth is where and how Blender works it out from any other frame.
+    /// Blender works out each birth from any other frame.
     pub fn is_steady(&self, old: u64, meshes: &Meshes, reach: &Reach) -> bool {
         let mesh = self.mesh.is_some_and(|mesh| meshes.steady.contains(&mesh));
-        mesh && !self.shaped && !reach.has_keyed_modifiers(old) && !reach.is_led(old)
+        mesh && !self.shaped && !reach.is_animated(old, animated::MODIFIER) && !reach.is_led(old)
     }
 }
 

@@ -318,11 +318,6 @@ impl Reach {
         true
     }
 
-    /// Whether settings of an object's modifiers are animated.
-    pub fn has_keyed_modifiers(&self, object: u64) -> bool {
-        self.is_animated(object, animated::MODIFIER)
-    }
-
     /// Where a datablock's pointers lead.
     pub fn uses(&mut self, old: u64, mut uses: Vec<u64>) -> usize {
         uses.sort_unstable();

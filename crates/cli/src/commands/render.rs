@@ -189,7 +189,8 @@ async fn on_farm(
         checked?;
         if args.job.blender_version.is_none() {
             let mut there = of_farm(&client).await?;
-            if !args.no_local {
+            // The search costs time, and is for a series that the farm lacks.
+            if !args.no_local && !there.contains(&prepared.session.blender) {
                 there.extend(discover(settings).await?.iter().map(|install| install.version.series()));
             }
             let asked = (&*args.job.file, prepared.session.blender);
