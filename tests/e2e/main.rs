@@ -18,6 +18,7 @@ mod gaps;
 mod health;
 mod house;
 mod limits;
+mod names;
 mod netns;
 mod network;
 mod order;

@@ -21,6 +21,7 @@ mod request;
 mod routes;
 mod send;
 mod shares;
+mod template;
 mod tries;
 mod upload;
 
@@ -36,7 +37,7 @@ pub use hash_cache::HashCache;
 pub use http::Client;
 pub use jobs::{Archived, WhichJobs};
 pub use link::{LinkReceiver, LinkSender, WorkerLink};
-pub use naming::Naming;
+pub use naming::{NamedFor, Naming, Variables};
 pub use prepared::Prepared;
 pub use reading::hash_file;
 pub use request::{PrepareError, Request, Transfer};

@@ -17,9 +17,13 @@ pub struct SessionSpec {
     pub bundle: BundleId,
     /// The .blend inside the bundle.
     pub blend: RelPath,
-    /// The folder of the .blend on the artist's machine: output paths below it keep their place.
+    /// The folder of the .blend on the artist's machine: output paths below it keep their place. As
+    /// [`crate::paths::spelled`] writes it.
     #[serde(default)]
     pub origin: Option<String>,
+    /// The name of the .blend there, where it could not keep it in the bundle; written in the same way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_name: Option<String>,
     /// The series of Blender that renders.
     pub blender: BlenderSeries,
     pub device: DeviceClass,
@@ -45,6 +49,15 @@ impl SessionSpec {
         // Cannot fail: the type holds no map with keys other than text, and no float.
         let json = serde_json::to_vec(self).unwrap_or_default();
         SessionKey(BlobHash::of(&json))
+    }
+
+    /// The name of the .blend on the artist's machine without its ending, as [`crate::paths::spelled`] writes it.
+    pub fn own_stem(&self) -> &str {
+        let name = self.file_name.as_deref().unwrap_or(self.blend.file_name());
+        match name.rsplit_once('.') {
+            Some((stem, _)) if !stem.is_empty() => stem,
+            _ => name,
+        }
     }
 
     /// The same on another device.
@@ -237,6 +250,7 @@ mod tests {
             bundle: BundleId(BlobHash::of(b"bundle")),
             blend: RelPath::new("a.blend").unwrap(),
             origin: Some("/home/ann".to_owned()),
+            file_name: None,
             blender: "4.5".parse().unwrap(),
             device: DeviceClass::Cpu,
             settings: RenderSettings::default(),

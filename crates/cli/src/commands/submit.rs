@@ -31,7 +31,7 @@ use crate::{
         Output, Reader,
         blend::{summary, tell_missing},
         one_line, suspicious,
-        text::{count, shown},
+        text::{self, count, shown},
     },
     settings::Settings,
     signals::Signals,
@@ -54,7 +54,7 @@ impl From<PrepareError> for Fault {
 pub fn extras(output: Output, args: &ExtrasArgs) -> Extras {
     let of_system = || {
         let path = std::env::var_os("OCIO").map(PathBuf::from).filter(|path| !path.as_os_str().is_empty())?;
-        let shown = path.display();
+        let shown = text::path(&path);
         if path.is_file() {
             output.note(&format!("colours by {shown}, which the variable OCIO names; it goes along"));
             return Some(path);
@@ -201,7 +201,7 @@ pub async fn ground(
     let out: PathBuf = landing.out.clone().unwrap_or_else(|| prepared.folder.clone());
     let folder = Arc::new(open_folder(out).await?);
     let existing = landing.existing.unwrap_or_default();
-    let manifest = manifest(&folder, &prepared.name)?;
+    let manifest = manifest(&folder, prepared.session.own_stem())?;
     let unread = |error: JoinError| Fault::failed(format!("the output folder could not be read ({error})"));
     let candidates = if existing == Existing::Overwrite { Vec::new() } else { candidates(choice, prepared) };
     let (session, frames, there) = (prepared.session.clone(), prepared.frames.clone(), Arc::clone(&folder));
@@ -221,7 +221,7 @@ pub async fn ground(
     if let Some(line) = chosen {
         output.note(&line);
     }
-    let (key, frames, naming) = (prepared.session.key(), prepared.frames.clone(), prepared.naming.clone());
+    let (key, frames, naming) = (prepared.session.key(), prepared.frames.clone(), prepared.naming()?);
     let there = Arc::clone(&folder);
     let look = tokio::task::spawn_blocking(move || {
         let names = |frame| naming.frame(frame);
@@ -270,7 +270,7 @@ impl Ground {
         });
         context.output.result(&value, || {
             let there = count(kept + skipped, "frame");
-            let mut lines = vec![format!("Nothing is left to render: {there} in {}", out.display())];
+            let mut lines = vec![format!("Nothing is left to render: {there} in {}", text::path(out))];
             lines.extend(suspicious::summary(suspicious, kept + skipped));
             lines.join("\n")
         });
@@ -355,7 +355,7 @@ pub fn remember(
         job: job.id,
         created_ms: job.created_ms,
         out: ground.folder.path().to_owned(),
-        blend: prepared.name.clone(),
+        blend: prepared.session.own_stem().to_owned(),
         existing: ground.existing,
     };
     if let Err(error) = marker.save(&settings.data.value) {
