@@ -45,7 +45,7 @@ class _Text:
 
     def __init__(self, session):
         self.real = bpy.data.filepath
-        self.artists = spelled(session.origin, os.path.basename(session.place))
+        self.artists = session.artists_path
         text = os.fsencode(self.artists)[: _ROOM - 1]
         self._texts = {True: text, False: os.fsencode(self.real)}
         self.differs = self.artists != self.real

@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import queue
+import re
 import signal
 import socket
 import sys
@@ -28,7 +29,8 @@ class Channel:
 
     def send(self, event, **fields):
         fields["event"] = event
-        line = json.dumps(fields).encode() + b"\n"
+        # A name of a file may be no Unicode: JSON has no place for it.
+        line = json.dumps(fields, ensure_ascii=False).encode(errors="replace") + b"\n"
         with self._lock:
             try:
                 self._socket.sendall(line)
@@ -42,13 +44,29 @@ class Channel:
         try:
             with self._socket.makefile("rb") as lines:
                 for line in lines:
-                    command = json.loads(line)
+                    command = _paths(json.loads(line))
                     if command["op"] == "ping":
                         self.send("pong")
                     else:
                         self._commands.put(command)
         finally:
             os._exit(0)
+
+
+def unspelled(text):
+    """The path that crates/types/src/paths.rs has spelled; bytes that are no Unicode as Python has them."""
+    return re.sub("\0([0-9a-f]{2})", lambda byte: bytes.fromhex(byte[1]).decode("utf-8", "surrogateescape"), text)
+
+
+def _paths(value):
+    """Only paths hold what `unspelled` changes. Keys stay: those of the remap are meanings."""
+    if isinstance(value, str):
+        return unspelled(value)
+    if isinstance(value, list):
+        return [_paths(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _paths(one) for key, one in value.items()}
+    return value
 
 
 class Printed:

@@ -1,6 +1,7 @@
 """Names of files: by Blender's rules, and always below the output folder."""
 
 import re
+import unicodedata
 
 import bpy
 
@@ -18,9 +19,16 @@ ENDINGS = {
 }
 
 
+# Bytes: what a disk takes for a name, and what a path of an output can have (crates/types/src/path.rs).
+MOST_OF_NAME = 255
+MOST = 1024
+
+
 def clean(path):
-    """The parts of a path that name something: no root, no dots, no control characters."""
-    path = "".join(c for c in path.replace("\\", "/") if c.isprintable())
+    """The parts of a path that name something: no root, no dots, no control characters, Unicode alone. As `cleaned` of
+    crates/client/src/naming.rs."""
+    path = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    path = "".join(c for c in path.replace("\\", "/") if unicodedata.category(c) != "Cc")
     path = re.sub(r"^[A-Za-z]:", "", path)
     parts = path.split("/")
     kept = [part for part in parts[:-1] if part not in ("", ".", "..")]
@@ -62,7 +70,19 @@ def split(raw, origin, rename=lambda name: name):
     return "", name, note
 
 
-def framed(path, frame, file_format):
+def is_too_long(path):
+    """Whether no disk takes it."""
+    return len(path.encode()) > MOST or any(len(part.encode()) > MOST_OF_NAME for part in path.split("/"))
+
+
+def suffixed(path, suffix):
+    """Before the last dot of the name, wherever that is."""
+    folder, slash, name = path.rpartition("/")
+    dot = name.rfind(".") if "." in name else len(name)
+    return folder + slash + name[:dot] + suffix + name[dot:]
+
+
+def numbered(path, frame):
     """A File Output node's name for a frame: the last run of # is the number, else four digits at the end."""
     folder, slash, name = path.rpartition("/")
     runs = list(re.finditer("#+", name))
@@ -71,6 +91,12 @@ def framed(path, frame, file_format):
         name = name[:start] + _padded(frame, end - start) + name[end:]
     else:
         name += _padded(frame, 4)
+    return folder + slash + name
+
+
+def with_ending(path, file_format):
+    """The name with its format's ending, in the place of another picture's."""
+    folder, slash, name = path.rpartition("/")
     endings = ENDINGS[file_format]
     low = name.lower()
     if not low.endswith(endings):
@@ -78,7 +104,7 @@ def framed(path, frame, file_format):
             if low.endswith(ending):
                 name = name[: -len(ending)]
                 break
-        name += endings[0]
+        name = name.rstrip(".") + endings[0]
     return folder + slash + name
 
 

@@ -7,9 +7,10 @@ is no Unicode as NUL and two hexadecimal digits. So one table serves the .blend 
 
 import contextlib
 import posixpath
-import re
 
 import bpy
+
+from .channel import unspelled
 
 PATH_BLOCKS = ("images", "fonts", "movieclips", "sounds", "volumes", "cache_files", "texts")
 NODE_OWNERS = ("materials", "worlds", "lights", "textures", "linestyles", "scenes")
@@ -79,7 +80,7 @@ class _Table:
     def __init__(self, remap, relative):
         self._folder = _folder(bpy.data.filepath)
         self._relative = relative
-        self._places = {meaning(_name(key), self._folder): place for key, place in remap.items()}
+        self._places = {meaning(unspelled(key), self._folder): place for key, place in remap.items()}
 
     def find(self, block, name):
         """The place that a name in `block` shall lead to; None where it stays as it is."""
@@ -103,10 +104,6 @@ class _Table:
             return False
         setattr(owner, field, self.spelled(block, place))
         return True
-
-
-def _name(key):
-    return re.sub("\0([0-9a-f]{2})", lambda byte: bytes.fromhex(byte[1]).decode("utf-8", "surrogateescape"), key)
 
 
 def _folder(path):

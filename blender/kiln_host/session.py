@@ -5,6 +5,7 @@ import os
 import bpy
 
 from . import artist, checks, devices, outputs, persistent, remap, settings
+from .channel import unspelled
 from .errors import Refusal
 from .handlers import Silence, remove_of_files
 
@@ -16,7 +17,9 @@ class Session:
         spec = command["session"]
         self.blend = command["blend"]
         self.origin = spec.get("origin")
-        self.place = spec["blend"]
+        name = spec.get("file_name") or os.path.basename(spec["blend"])
+        # Of the .blend, on the artist's machine.
+        self.artists_path = artist.spelled(self.origin, name)
         self.device = spec["device"]
         self.settings = spec["settings"]
         self.policy = spec["policy"]
@@ -71,6 +74,17 @@ class Session:
             "engine": self.scene.render.engine,
             "device": self.device_used,
         }
+
+    def artists_library(self, library):
+        """The path of a library on the artist's machine."""
+        here = os.path.normpath(bpy.path.abspath(library.filepath))
+        for meaning, place in self._remap.items():
+            if os.path.normpath(place) == here:
+                name = unspelled(meaning)
+                break
+        else:
+            name = "//" + os.path.relpath(here, os.path.dirname(self.blend))
+        return artist.spelled(self.origin, name[2:]) if name.startswith("//") else name
 
     def notice(self, text):
         if text not in self.notices:

@@ -20,6 +20,7 @@ mod gaps;
 mod health;
 mod house;
 mod limits;
+mod names;
 mod netns;
 mod network;
 mod order;

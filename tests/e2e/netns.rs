@@ -176,9 +176,16 @@ impl Lan {
 
     /// A command of the person's, on machine 0.
     pub fn run(&self, args: &[&str]) -> Said {
+        self.run_with(args, None)
+    }
+
+    /// The same with a file, whose name may be no Unicode.
+    pub fn run_with(&self, args: &[&str], file: Option<&Path>) -> Said {
         let mut all = args.to_vec();
         all.extend(["--server", &self.url, "--key-file", &self.key]);
-        let mut command = Network::inside(&self.network.host(0), None, &self.client.kiln(&all));
+        let mut kiln = self.client.kiln(&all);
+        kiln.args(file);
+        let mut command = Network::inside(&self.network.host(0), None, &kiln);
         said(command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap())
     }
 

@@ -21,9 +21,13 @@ pub enum JobSource {
         id: BundleId,
         /// The .blend inside it.
         blend: RelPath,
-        /// The folder of the .blend on the artist's machine.
+        /// The folder of the .blend on the artist's machine. A byte that is no Unicode is NUL and two hexadecimal
+        /// digits.
         #[serde(default)]
         origin: Option<String>,
+        /// The name of the .blend there, where the bundle has it under another; written in the same way.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file_name: Option<String>,
     },
     /// A finished upload of one .blend.
     Upload { id: UploadId },
@@ -85,6 +89,9 @@ pub struct SubmitJob {
 }
 
 impl SubmitJob {
+    /// Characters that the name of a job has at most.
+    pub const MAX_NAME: usize = 200;
+
     /// With the file's own settings, and the defaults of the farm.
     pub fn new(source: JobSource) -> Self {
         Self {

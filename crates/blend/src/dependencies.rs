@@ -28,6 +28,13 @@ const MAX_PATHS_TO_ONE: usize = 8;
 /// the disk busy for hours.
 const MAX_SEARCHES: usize = 20_000;
 
+/// Bytes of the longest path that Blender opens (measured in 3.4 and 5.0).
+pub const LONGEST_PATH: usize = 1023;
+
+pub(crate) fn is_too_long(path: &Path) -> bool {
+    path.as_os_str().len() > LONGEST_PATH
+}
+
 /// A file, or a set of them, that a .blend names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dependency {
@@ -297,9 +304,10 @@ impl Search {
         let place = resolve(&file.raw, folder);
         let holder = holder.to_owned();
         let disk = &mut self.disk;
-        let files = if file.packed { Vec::new() } else { expand(&file, &place, suffixes, disk) };
+        let unread = file.packed || is_too_long(&place);
+        let files = if unread { Vec::new() } else { expand(&file, &place, suffixes, disk) };
         let mut item = Dependency { file, holder, relative, place, files, found_as: FoundAs::Written };
-        if item.exists() || self.left == 0 {
+        if item.exists() || self.left == 0 || is_too_long(&item.place) {
             return item;
         }
         self.left -= 1;

@@ -10,7 +10,7 @@ use kiln_types::RelPath;
 use serde::Serialize;
 
 use crate::{
-    dependencies::{Dependencies, Dependency, FoundAs, blendcache},
+    dependencies::{Dependencies, Dependency, FoundAs, LONGEST_PATH, blendcache, is_too_long},
     external::{ExternalFile, ExternalKind},
     gaps::{Absent, Requested, Steps, gaps},
     meaning,
@@ -96,6 +96,9 @@ impl std::fmt::Display for Missing {
         }
         if self.of_windows {
             write!(f, "a path of Windows, which is not here")?;
+        } else if is_too_long(&self.place) {
+            let bytes = self.place.as_os_str().len();
+            write!(f, "its path has {bytes} bytes, and Blender opens none of more than {LONGEST_PATH}")?;
         } else {
             write!(f, "looked for at {}", self.place.display())?;
         }

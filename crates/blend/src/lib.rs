@@ -52,7 +52,7 @@ mod uses;
 pub use addons::{AddonError, AddonFault, AddonFiles, addon_files};
 pub use bundled::{Bundled, inspect_bundled, linked_in_bundle};
 pub use caches::FrameRange;
-pub use dependencies::{Dependencies, Dependency, FoundAs, dependencies};
+pub use dependencies::{Dependencies, Dependency, FoundAs, LONGEST_PATH, dependencies};
 pub use external::{ExternalFile, ExternalKind};
 pub use fault::{BlendError, BlendFault};
 pub use file::{Peek, peek, peek_reader};

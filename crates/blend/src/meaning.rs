@@ -39,18 +39,7 @@ pub(crate) fn key(raw: &[u8], holder: &str) -> String {
         let below = name.strip_prefix(b"//").unwrap_or(&name);
         [b"//", &tidied(&[holder.as_bytes(), b"/", below].concat(), false)[..]].concat()
     };
-    spelled(&meant)
-}
-
-fn spelled(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for chunk in bytes.utf8_chunks() {
-        text.push_str(chunk.valid());
-        for byte in chunk.invalid() {
-            text.push_str(&format!("\0{byte:02x}"));
-        }
-    }
-    text
+    kiln_types::paths::spelled(&meant)
 }
 
 /// The way from one folder of a bundle to another: `../lib`. Both are parts with `/` between them.

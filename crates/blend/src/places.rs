@@ -12,6 +12,11 @@ use crate::{dependencies::Dependency, disk::folded, resolve::os_name};
 
 /// The folder of files that cannot keep their place.
 const OUTSIDE: &str = "_external";
+/// Bytes of a place: Blender opens no path of more than 1,023 bytes, and a worker's own folder comes before it.
+const LONGEST: usize = 700;
+/// Bytes of the .blend's name: Blender saves it under a longer one, and puts its caches into a folder that is called
+/// after it.
+const LONGEST_BLEND: usize = 200;
 
 /// Whether a file or folder can be called so on every system: Windows reserves some names and characters.
 fn is_portable(name: &str) -> bool {
@@ -45,7 +50,8 @@ impl Kept<'_> {
     }
 
     fn file(&self, path: &Path) -> Option<RelPath> {
-        self.of(path).filter(|place| place.as_str().split('/').all(is_portable))
+        let place = self.of(path).filter(|place| place.as_str().len() <= LONGEST)?;
+        place.as_str().split('/').all(is_portable).then_some(place)
     }
 
     fn all(&self, item: &Dependency) -> Option<Placed> {
@@ -104,7 +110,8 @@ impl Places {
     /// The .blend's own place: its name where that can stand in a bundle.
     pub fn take_blend(&mut self, blend: &Path, root: &Path) -> RelPath {
         let kept = Kept { folder: root, prefix: String::new() };
-        let place = kept.file(blend).or_else(|| kept.file(&parent(blend).join("scene.blend")));
+        let own = kept.file(blend).filter(|place| place.file_name().len() <= LONGEST_BLEND);
+        let place = own.or_else(|| kept.file(&parent(blend).join("scene.blend")));
         let Some(place) = place.or_else(|| RelPath::new("scene.blend").ok()) else {
             unreachable!("a fixed name is a safe path")
         };

@@ -94,7 +94,7 @@ impl Uploads {
         if size.is_some_and(|size| size > self.inner.limit) {
             return Err(BlobError::TooLarge { limit: self.inner.limit });
         }
-        if name.is_empty() || name.len() > 1024 || name.chars().any(char::is_control) {
+        if name.is_empty() || name.len() > 1024 || name.contains('\0') {
             return Err(BlobError::BadName(name.chars().take(64).flat_map(char::escape_default).collect()));
         }
         let upload = Upload {

@@ -24,6 +24,7 @@ mod request;
 mod routes;
 mod send;
 mod shares;
+mod template;
 mod tries;
 mod upload;
 
@@ -41,7 +42,7 @@ pub use jobs::{Archived, WhichJobs};
 pub use link::{LinkReceiver, LinkSender, WorkerLink};
 pub use made::Identity;
 pub use manifest::Manifest;
-pub use naming::Naming;
+pub use naming::{NamedFor, Naming, Variables};
 pub use prepared::Prepared;
 pub use reading::hash_file;
 pub use request::{PrepareError, Request, Transfer};

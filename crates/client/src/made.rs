@@ -197,6 +197,7 @@ pub(crate) mod samples {
             bundle: kiln_types::BundleId(save.content),
             blend: kiln_types::RelPath::new("a.blend").unwrap(),
             origin: None,
+            file_name: None,
             blender: "5.0".parse().unwrap(),
             device,
             settings: Default::default(),

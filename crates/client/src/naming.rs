@@ -1,10 +1,14 @@
 //! How Blender names the picture of a frame, so that it is known before anything renders whether it is there.
 
+use std::path::Path;
+
 use kiln_blend::SceneInfo;
-use kiln_types::{FileFormat, RelPath};
+use kiln_types::{BlenderSeries, FileFormat, RelPath, RenderSettings, Resolution};
+
+use crate::template::{BadTemplate, Value, expand, safe};
 
 /// What the name of a frame's main file depends on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Naming {
     /// The output path as it stands in the .blend.
     pub pic: String,
@@ -17,7 +21,43 @@ pub struct Naming {
     pub film: bool,
     /// Suffixes of the views that are written apart; empty where there is one picture.
     pub suffixes: Vec<String>,
+    /// What stands in braces in the path; `None` where Blender takes braces as they are.
+    pub variables: Option<Variables>,
 }
+
+/// What path templates of Blender stand for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variables {
+    /// The .blend's name, without its ending.
+    blend_name: String,
+    /// Its folder, with a slash at the end.
+    blend_dir: String,
+    scene_name: String,
+    fps: f64,
+    width: u32,
+    height: u32,
+    /// From this frame on.
+    cameras: Vec<(i32, String)>,
+    /// Blender 4.5 knows name, rate and size alone.
+    all: bool,
+}
+
+/// What besides the scene decides how frames are called.
+#[derive(Debug, Clone, Copy)]
+pub struct NamedFor<'a> {
+    /// The .blend on the artist's disk.
+    pub blend: &'a Path,
+    /// The Blender that wrote the file: in older files braces stand for themselves, whatever renders them.
+    pub written_by: BlenderSeries,
+    /// The one that renders.
+    pub blender: BlenderSeries,
+    pub settings: &'a RenderSettings,
+    pub format: FileFormat,
+}
+
+/// The first Blender with path templates, and the first with all variables.
+const TEMPLATES: BlenderSeries = BlenderSeries { major: 4, minor: 5 };
+const ALL_VARIABLES: BlenderSeries = BlenderSeries { major: 5, minor: 0 };
 
 /// Endings that Blender knows as those of pictures, and replaces by the right one.
 const PICTURES: &[&str] = &[
@@ -25,29 +65,104 @@ const PICTURES: &[&str] = &[
     ".hdr", ".dds", ".cin", ".dpx", ".exr", ".psd", ".pdd", ".psb", ".webp",
 ];
 
+impl Variables {
+    fn of(scene: &SceneInfo, named: &NamedFor<'_>) -> Self {
+        let whole = |pixels: u32, percent: u32| pixels.saturating_mul(percent) / 100;
+        let (width, height) = match named.settings.resolution {
+            Some(Resolution::Pixels { width, height }) => (width, height),
+            Some(Resolution::Percent(percent)) => {
+                (whole(scene.width, percent.into()), whole(scene.height, percent.into()))
+            }
+            None => (whole(scene.width, scene.percent), whole(scene.height, scene.percent)),
+        };
+        let cameras = match &named.settings.camera {
+            Some(camera) => vec![(i32::MIN, camera.clone())],
+            None => cameras(scene),
+        };
+        let name = named.blend.file_stem().unwrap_or_default();
+        let folder = named.blend.parent().unwrap_or(Path::new("/")).to_string_lossy();
+        Self {
+            blend_name: name.to_string_lossy().into_owned(),
+            blend_dir: format!("{}/", folder.trim_end_matches('/')),
+            scene_name: scene.name.clone(),
+            fps: scene.fps,
+            width,
+            height,
+            cameras,
+            all: named.blender >= ALL_VARIABLES,
+        }
+    }
+
+    fn get(&self, name: &str, frame: i32) -> Option<Value> {
+        let text = |text: &str| Some(Value::Text(text.to_owned()));
+        match name {
+            "blend_name" => text(&self.blend_name),
+            "fps" => Some(Value::Number(self.fps)),
+            "resolution_x" => Some(Value::Whole(self.width)),
+            "resolution_y" => Some(Value::Whole(self.height)),
+            _ if !self.all => None,
+            "blend_name_lib" => text(&self.blend_name),
+            "blend_dir" | "blend_dir_lib" => text(&self.blend_dir),
+            "scene_name" => text(&safe(&self.scene_name)),
+            "camera_name" => {
+                let camera = self.cameras.iter().rev().find(|(from, _)| *from <= frame);
+                text(&safe(&camera.or(self.cameras.first())?.1))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The cameras of the scene, each with its first frame.
+fn cameras(scene: &SceneInfo) -> Vec<(i32, String)> {
+    let mut cameras: Vec<(i32, String)> = Vec::new();
+    for marker in &scene.camera_markers {
+        // Of several at one frame, the first.
+        if cameras.last().is_none_or(|(frame, _)| *frame != marker.frame) {
+            cameras.push((marker.frame, marker.camera.clone()));
+        }
+    }
+    if cameras.is_empty() {
+        cameras.extend(scene.camera.iter().map(|camera| (i32::MIN, camera.clone())));
+    }
+    cameras
+}
+
 impl Naming {
-    /// What a scene's own settings say; `format` is that of the job.
-    pub fn of(scene: &SceneInfo, origin: &str, format: FileFormat) -> Self {
+    /// What a scene's own settings say.
+    pub fn of(scene: &SceneInfo, named: &NamedFor<'_>) -> Self {
         let apart = if scene.views_apart { scene.views.as_slice() } else { &[] };
+        let templates = named.written_by >= TEMPLATES && named.blender >= TEMPLATES;
         Self {
             pic: scene.output_path.clone(),
-            origin: origin.to_owned(),
-            format,
+            origin: named.blend.parent().unwrap_or(Path::new("/")).to_string_lossy().into_owned(),
+            format: named.format,
             extension: scene.use_file_extension,
             film: scene.is_movie,
             suffixes: apart.iter().map(|view| view.suffix.clone()).collect(),
+            variables: templates.then(|| Variables::of(scene, named)),
         }
+    }
+
+    /// Why Blender would not write to the output path; one sentence.
+    pub fn fault(&self, frame: i32) -> Option<String> {
+        let why = self.expanded(frame).err()?;
+        Some(format!(
+            "Blender cannot write to the output path “{}”: {why}; correct it in Blender ({{{{ and }}}} stand for braces)",
+            self.pic
+        ))
     }
 
     /// The names of the main files of a frame, below the output folder. Empty where no safe name can be told.
     ///
-    /// As Blender does it (`BKE_image_path_from_imformat`): `//` is the .blend's folder; the number takes the
-    /// place of the last run of `#` in the file's name, or stands at the end with four digits; then the extension
-    /// is added, or replaces that of another picture format; a view's suffix goes before the last dot. (Its own
-    /// `frame_path(view=...)` puts the suffix first, and so tells other names than are written.) A path outside the
-    /// .blend's folder keeps its file name only.
+    /// As Blender does it (`BKE_image_path_from_imformat`): what stands in braces is replaced; `//` is the .blend's
+    /// folder; the number takes the place of the last run of `#` in the file's name, or stands at the end with four
+    /// digits; then the extension is added, or replaces that of another picture format; a view's suffix goes before
+    /// the last dot. (Its own `frame_path(view=...)` puts the suffix first, and so tells other names than are
+    /// written.) A path outside the .blend's folder keeps its file name only.
     pub fn frame(&self, frame: i32) -> Vec<RelPath> {
-        let numbered = with_number(&self.below(), frame);
+        let Ok(path) = self.expanded(frame) else { return Vec::new() };
+        let numbered = with_number(&self.below(&path), frame);
         let name = if self.extension { with_extension(numbered, self.format) } else { numbered };
         let names: Vec<String> = if self.suffixes.is_empty() {
             vec![name]
@@ -57,9 +172,16 @@ impl Naming {
         names.iter().filter_map(|name| RelPath::new(name).ok()).collect()
     }
 
+    fn expanded(&self, frame: i32) -> Result<String, BadTemplate> {
+        match &self.variables {
+            Some(variables) => expand(&self.pic, |name| variables.get(name, frame)),
+            None => Ok(self.pic.clone()),
+        }
+    }
+
     /// The output path relative to the output folder, still with its `#`.
-    fn below(&self) -> String {
-        let path = self.pic.replace('\\', "/");
+    fn below(&self, path: &str) -> String {
+        let path = path.replace('\\', "/");
         let home = format!("{}/", self.origin.trim_end_matches('/'));
         let inside = path.strip_prefix("//").or_else(|| path.strip_prefix(&home));
         let (folder, name) = split_name(inside.unwrap_or(&path));
@@ -74,9 +196,17 @@ impl Naming {
             }
         }
         let name = if matches!(name, "." | "..") { "" } else { name };
-        let name = if self.film { without_film(name) } else { name.to_owned() };
-        if stays && !parts.is_empty() { format!("{}/{name}", parts.join("/")) } else { name }
+        let name = cleaned(name);
+        let name = if self.film { without_film(&name) } else { name };
+        if stays && !parts.is_empty() { format!("{}/{name}", cleaned(&parts.join("/"))) } else { name }
     }
+}
+
+/// As `clean` of `blender/kiln_host/places.py`: no control characters, and no drive.
+fn cleaned(path: &str) -> String {
+    let path: String = path.chars().filter(|c| !c.is_control()).collect();
+    let has_drive = path.as_bytes().get(1) == Some(&b':') && path.as_bytes()[0].is_ascii_alphabetic();
+    if has_drive { path[2..].to_owned() } else { path }
 }
 
 /// A film's name has no place for a frame's number: `shot.mp4` becomes `shot_`.
@@ -151,6 +281,7 @@ mod tests {
             extension: true,
             film: false,
             suffixes: vec![],
+            variables: None,
         };
         naming.frame(frame).first().map(ToString::to_string).unwrap_or_default()
     }
@@ -192,6 +323,7 @@ mod tests {
             extension: true,
             film: true,
             suffixes: vec![],
+            variables: None,
         };
         assert_eq!(naming.frame(3)[0].as_str(), "out/shot_0003.png");
     }
@@ -205,6 +337,7 @@ mod tests {
             extension: false,
             film: false,
             suffixes: vec!["_L".into(), "_R".into()],
+            variables: None,
         };
         let names: Vec<String> = naming.frame(3).iter().map(ToString::to_string).collect();
         assert_eq!(names, ["a_L.b_0003", "a_R.b_0003"]);

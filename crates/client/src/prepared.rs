@@ -1,6 +1,7 @@
 //! From a .blend on the artist's disk to a job that is ready to be sent.
 
 use std::{
+    borrow::Cow,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -9,12 +10,12 @@ use std::{
 use kiln_api::{JobSource, SubmitJob};
 use kiln_blend::{Dependencies, Inspection, Layout, LinkedSimulation, Requested, SceneInfo, SharedPlace};
 use kiln_types::{
-    Bundle, BundleFile, Choices, DeviceClass, ExternalFiles, FrameSet, Order, Save, ScriptPolicy,
-    SessionSpec, SharedFile, Simulations,
+    Bundle, BundleFile, Choices, DeviceClass, ExternalFiles, FileFormat, FrameSet, Order, RelPath, Save,
+    ScriptPolicy, SessionSpec, SharedFile, Simulations, paths,
 };
 
 use crate::{
-    ClientError, FoundExtras, Identity, Naming, PrepareError, Request, Transfer,
+    ClientError, FoundExtras, Identity, NamedFor, Naming, PrepareError, Request, Transfer,
     content::{Bytes, content},
     hash_cache::FileStamp,
     reading::{READS, Source, hash_file, read, read_all},
@@ -24,8 +25,8 @@ use crate::{
 /// A job that is ready to be sent; the server has not heard of it yet.
 #[derive(Debug, Clone)]
 pub struct Prepared {
-    /// The .blend's name without its ending.
-    pub name: String,
+    /// The .blend.
+    path: PathBuf,
     /// The .blend's folder.
     pub folder: PathBuf,
     pub inspection: Inspection,
@@ -36,8 +37,8 @@ pub struct Prepared {
     pub session: SessionSpec,
     /// Which save of the .blend this is.
     pub save: Save,
-    /// How the main files will be called.
-    pub naming: Naming,
+    /// Of the main files.
+    format: FileFormat,
     /// What a person should know of files that were found all the same.
     pub notices: Vec<String>,
     pub(crate) bundle: Bundle,
@@ -81,6 +82,9 @@ impl Prepared {
 
     fn of(found: Dependencies, request: &Request, read_ms: i64) -> Result<Self, PrepareError> {
         let path = &found.blend;
+        if path.as_os_str().len() > kiln_blend::LONGEST_PATH {
+            return Err(PrepareError::TooDeep(path.clone()));
+        }
         let scene = choose_scene(path, &found.inspection, &request.settings)?;
         let linked: Vec<_> =
             found.linked.iter().filter(|one| one.simulation.scenes.contains(&scene.name)).cloned().collect();
@@ -114,8 +118,6 @@ impl Prepared {
             return Err(PrepareError::TooOld { asked, written_by });
         }
         let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
-        let name =
-            path.file_stem().map_or_else(|| "scene".to_owned(), |name| name.to_string_lossy().into_owned());
         let paths: Vec<&Path> = layout.files.iter().map(|(_, path)| path.as_path()).collect();
         let sources = read_all(&paths, request.transfer, &request.hashes)?;
         let shared = shared_files(&layout, request)?;
@@ -131,7 +133,8 @@ impl Prepared {
         let session = SessionSpec {
             bundle: bundle.id(),
             blend: layout.blend.clone(),
-            origin: folder.to_str().map(str::to_owned),
+            origin: Some(paths::spelled(folder.as_os_str().as_encoded_bytes())),
+            file_name: renamed(path, &layout.blend),
             blender: request.blender.unwrap_or(written_by),
             // A GPU of any backend, until it is known which there is.
             device: request.device.resolve(scene.is_on_gpu(request.settings.engine.as_deref())),
@@ -140,10 +143,10 @@ impl Prepared {
             ocio: extras.ocio.clone(),
             addons: extras.addons.clone(),
         };
-        let naming = Naming::of(&scene, &folder.to_string_lossy(), format);
+        let path = path.clone();
         let (inspection, sources) = (found.inspection, Arc::from(sources));
         Ok(Self {
-            name,
+            path,
             folder,
             inspection,
             linked,
@@ -151,12 +154,37 @@ impl Prepared {
             frames,
             session,
             save,
-            naming,
+            format,
             notices: layout.notices,
             bundle,
             sources,
             _extras: extras,
         })
+    }
+
+    /// The .blend's name without its ending, as far as it is text.
+    pub fn shown_name(&self) -> Cow<'_, str> {
+        self.path.file_stem().unwrap_or_default().to_string_lossy()
+    }
+
+    /// How the main files will be called, by the Blender that the session is for.
+    ///
+    /// # Errors
+    /// Where Blender would not write to the output path of the scene.
+    pub fn naming(&self) -> Result<Naming, PrepareError> {
+        let named = NamedFor {
+            blend: &self.path,
+            written_by: self.inspection.written_by.series(),
+            blender: self.session.blender,
+            settings: &self.session.settings,
+            format: self.format,
+        };
+        let naming = Naming::of(&self.scene, &named);
+        let first = self.frames.iter().next().unwrap_or(self.scene.frame_start);
+        match naming.fault(first) {
+            None => Ok(naming),
+            Some(fault) => Err(PrepareError::Setting(fault)),
+        }
     }
 
     /// As the .blend was when it was hashed.
@@ -187,9 +215,10 @@ impl Prepared {
             id: self.session.bundle,
             blend: self.session.blend.clone(),
             origin: self.session.origin.clone(),
+            file_name: self.session.file_name.clone(),
         };
         SubmitJob {
-            name: Some(self.name.clone()),
+            name: Some(job_name(self.shown_name())),
             frames: Some(frames),
             order,
             frame_time_limit_s,
@@ -216,6 +245,19 @@ fn real_place(blend: &Path) -> PathBuf {
 fn now_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The .blend's own name, where its place in the bundle has another.
+fn renamed(path: &Path, place: &RelPath) -> Option<String> {
+    let name = path.file_name()?.as_encoded_bytes();
+    (name != place.file_name().as_bytes()).then(|| paths::spelled(name))
+}
+
+/// What people call the job: as much of the .blend's name as can stand in a line.
+fn job_name(name: Cow<'_, str>) -> String {
+    let plain = name.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let name: String = plain.take(SubmitJob::MAX_NAME).collect();
+    if name.trim().is_empty() { "scene".to_owned() } else { name }
 }
 
 fn bundle(layout: &Layout, sources: &[Source], shared: Vec<SharedFile>) -> Bundle {

@@ -60,6 +60,14 @@ pub enum PrepareError {
          --blender-version out, or name a newer one"
     )]
     TooOld { asked: BlenderSeries, written_by: BlenderSeries },
+    #[error(
+        "{} lies too deep: its path has {} bytes, and Blender opens none of more than {}; move it, or shorten the names \
+         of its folders",
+        .0.display(),
+        .0.as_os_str().len(),
+        kiln_blend::LONGEST_PATH
+    )]
+    TooDeep(PathBuf),
     #[error(transparent)]
     Frames(#[from] FrameSetError),
     #[error(

@@ -106,6 +106,7 @@ fn session(install: &BlenderInstall, facts: &Facts) -> Result<SessionSpec> {
         bundle: BundleId(BlobHash::of(facts.hash.as_bytes())),
         blend: RelPath::from_str(name).map_err(|error| anyhow!("{error}"))?,
         origin: facts.project().to_str().map(ToOwned::to_owned),
+        file_name: None,
         blender: install.version.series(),
         device: DeviceClass::Cpu,
         settings: RenderSettings::default(),

@@ -18,7 +18,7 @@ use crate::{
     plan,
     process::Process,
     sources,
-    wire::{Command, Event, LineError, Reader},
+    wire::{Command, Event, LineError, Reader, Spelled, spelled},
 };
 
 /// A warm Blender. One request at a time; dropping the host, or the future of a request, ends the process and
@@ -134,10 +134,10 @@ impl Host {
         let gpus = self.options.gpus.clone();
         let command = Command::Open {
             id,
-            blend: &request.blend,
+            blend: Spelled(&request.blend),
             session: &request.session,
-            remap: request.remap.iter().map(|(from, to)| (from.as_str(), to)).collect(),
-            addons: &request.addons,
+            remap: request.remap.iter().map(|(from, to)| (from.as_str(), Spelled(to))).collect(),
+            addons: spelled(&request.addons),
             persistent_data: request.persistent_data,
             threads,
             gpus: &gpus,
@@ -174,11 +174,11 @@ impl Host {
         let id = self.begin();
         let command = Command::Bake {
             id,
-            tree: &request.tree,
-            blend: &request.blend,
+            tree: Spelled(&request.tree),
+            blend: Spelled(&request.blend),
             session: &request.session,
-            remap: request.remap.iter().map(|(from, to)| (from.as_str(), to)).collect(),
-            addons: &request.addons,
+            remap: request.remap.iter().map(|(from, to)| (from.as_str(), Spelled(to))).collect(),
+            addons: spelled(&request.addons),
         };
         // The file is opened and saved on the way.
         let silence = self.options.silence_limit.max(self.options.open_limit);
@@ -204,7 +204,7 @@ impl Host {
             ));
         }
         let id = self.begin();
-        let command = Command::Render { id, frame: request.frame, out: &request.out };
+        let command = Command::Render { id, frame: request.frame, out: Spelled(&request.out) };
         let doing = format!("rendering frame {}", request.frame);
         let whole = request.time_limit.map(|limit| (limit, "the time limit of this job's frames"));
         let limits = Limits { whole, silence: Some(self.options.silence_limit) };

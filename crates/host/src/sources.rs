@@ -39,6 +39,8 @@ const SOURCES: &[(&str, &str)] = sources![
     "session.py",
     "settings.py",
     "simulations.py",
+    "sockets.py",
+    "templates.py",
 ];
 
 /// Writes the sources into a private folder below `folder`; returns the script to start.

@@ -1,9 +1,14 @@
 //! The lines that go over the socket, and a reader that bounds them.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
-use kiln_types::{FailureCause, SessionSpec};
-use serde::{Deserialize, Serialize};
+use kiln_types::{FailureCause, SessionSpec, paths};
+use serde::{Deserialize, Serialize, Serializer};
 use tokio::{io::AsyncReadExt, net::unix::OwnedReadHalf};
 
 use crate::{Capabilities, Device, OutputPlan, PlannedFile, SceneReuse};
@@ -28,15 +33,29 @@ pub struct Progress {
 /// Takes progress events; called at most a few times a second.
 pub type ProgressSink = Arc<dyn Fn(Progress) + Send + Sync>;
 
+/// A path of this machine, which may be no Unicode.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spelled<'a>(pub &'a Path);
+
+impl Serialize for Spelled<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&paths::spelled(self.0.as_os_str().as_encoded_bytes()))
+    }
+}
+
+pub(crate) fn spelled(paths: &[PathBuf]) -> Vec<Spelled<'_>> {
+    paths.iter().map(|path| Spelled(path)).collect()
+}
+
 #[derive(Debug, Serialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub(crate) enum Command<'a> {
     Open {
         id: u64,
-        blend: &'a PathBuf,
+        blend: Spelled<'a>,
         session: &'a SessionSpec,
-        remap: BTreeMap<&'a str, &'a PathBuf>,
-        addons: &'a [PathBuf],
+        remap: BTreeMap<&'a str, Spelled<'a>>,
+        addons: Vec<Spelled<'a>>,
         persistent_data: bool,
         threads: u16,
         gpus: &'a [u16],
@@ -45,15 +64,15 @@ pub(crate) enum Command<'a> {
     Render {
         id: u64,
         frame: i32,
-        out: &'a PathBuf,
+        out: Spelled<'a>,
     },
     Bake {
         id: u64,
-        tree: &'a PathBuf,
-        blend: &'a PathBuf,
+        tree: Spelled<'a>,
+        blend: Spelled<'a>,
         session: &'a SessionSpec,
-        remap: BTreeMap<&'a str, &'a PathBuf>,
-        addons: &'a [PathBuf],
+        remap: BTreeMap<&'a str, Spelled<'a>>,
+        addons: Vec<Spelled<'a>>,
     },
     Ping,
 }

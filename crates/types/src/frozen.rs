@@ -18,6 +18,8 @@ struct SessionV1<'a> {
     bundle: String,
     blend: &'a str,
     origin: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_name: Option<&'a str>,
     blender: String,
     device: &'static str,
     settings: SettingsV1<'a>,
@@ -63,6 +65,7 @@ pub(crate) fn session_key(session: &SessionSpec) -> SessionKey {
         bundle: session.bundle.to_string(),
         blend: session.blend.as_str(),
         origin: session.origin.as_deref(),
+        file_name: session.file_name.as_deref(),
         blender: series(session.blender),
         device: device_word(session.device),
         settings: SettingsV1 {
@@ -242,6 +245,7 @@ mod tests {
             bundle: BundleId(BlobHash::of(b"bundle")),
             blend: RelPath::new("a.blend").unwrap(),
             origin: Some("/home/ann".to_owned()),
+            file_name: None,
             blender: "4.5".parse().unwrap(),
             device: DeviceClass::Cpu,
             settings: RenderSettings::default(),

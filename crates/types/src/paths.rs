@@ -23,6 +23,32 @@ pub fn shown_if_any<S: Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::O
     }
 }
 
+/// Returns a path or name as a text that JSON holds, a different one for each: a byte that is no Unicode is written as
+/// NUL, which no path holds, and two hexadecimal digits. Kiln's host reads it (`unspelled` of
+/// `blender/kiln_host/channel.py`).
+pub fn spelled(path: &[u8]) -> String {
+    let mut text = String::with_capacity(path.len());
+    for chunk in path.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\0{byte:02x}"));
+        }
+    }
+    text
+}
+
+/// Returns the bytes that [`spelled`] has written; `None` where it has not.
+pub fn unspelled(text: &str) -> Option<Vec<u8>> {
+    let mut parts = text.split('\0');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let digits = part.get(..2).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        bytes.extend(&part.as_bytes()[2..]);
+    }
+    (spelled(&bytes) == text).then_some(bytes)
+}
+
 /// For Kiln itself to read again, byte for byte: a text, or bytes where it is none. For `with`.
 pub mod exact {
     use super::*;
@@ -103,6 +129,22 @@ mod tests {
         path: PathBuf,
         #[serde(serialize_with = "shown_if_any")]
         other: Option<PathBuf>,
+    }
+
+    #[test]
+    fn every_path_is_spelled_in_one_way_of_its_own() {
+        for (path, text) in [
+            (&b"/film/shot"[..], "/film/shot"),
+            (b"/f\xe9\xe8lm", "/f\0e9\0e8lm"),
+            (b"a\nb", "a\nb"),
+            (b"caf\xc3\xa9", "caf\u{e9}"),
+        ] {
+            assert_eq!(spelled(path), text);
+            assert_eq!(unspelled(text).as_deref(), Some(path));
+        }
+        for text in ["a\0", "a\0e", "a\0zz", "a\0\u{e9}", "a\x0061", "a\0E9"] {
+            assert_eq!(unspelled(text), None, "{text:?}");
+        }
     }
 
     #[test]

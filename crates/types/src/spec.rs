@@ -17,9 +17,13 @@ pub struct SessionSpec {
     pub bundle: BundleId,
     /// The .blend inside the bundle.
     pub blend: RelPath,
-    /// The folder of the .blend on the artist's machine: output paths below it keep their place.
+    /// The folder of the .blend on the artist's machine: output paths below it keep their place. As
+    /// [`crate::paths::spelled`] writes it.
     #[serde(default)]
     pub origin: Option<String>,
+    /// The name of the .blend there, where it could not keep it in the bundle; written in the same way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_name: Option<String>,
     /// The series of Blender that renders.
     pub blender: BlenderSeries,
     pub device: DeviceClass,
@@ -43,6 +47,15 @@ pub struct SessionKey(pub BlobHash);
 impl SessionSpec {
     pub fn key(&self) -> SessionKey {
         frozen::session_key(self)
+    }
+
+    /// The name of the .blend on the artist's machine without its ending, as [`crate::paths::spelled`] writes it.
+    pub fn own_stem(&self) -> &str {
+        let name = self.file_name.as_deref().unwrap_or(self.blend.file_name());
+        match name.rsplit_once('.') {
+            Some((stem, _)) if !stem.is_empty() => stem,
+            _ => name,
+        }
     }
 
     /// The same on another device.

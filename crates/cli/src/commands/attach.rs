@@ -19,7 +19,7 @@ use crate::{
     output::{
         Reader,
         suspicious::summary,
-        text::{count, shown},
+        text::{self, count, shown},
     },
     settings::Settings,
     signals::Signals,
@@ -87,7 +87,7 @@ impl Ending<'_> {
             if let Some(out) = out
                 && stay.landed + kept > 0
             {
-                text.push_str(&format!("{} in {}\n", count(stay.landed + kept, "frame"), out.display()));
+                text.push_str(&format!("{} in {}\n", count(stay.landed + kept, "frame"), text::path(out)));
             }
             for line in replaced_line(stay.replaced)
                 .into_iter()
@@ -122,7 +122,8 @@ fn landing(settings: &Settings, client: &Client, job: &JobView, args: &FetchArgs
     let marker = Marker::load(&settings.data.value, client.url(), job);
     let remembered = marker.as_ref().map(|marker| marker.out.clone());
     let out = args.out.clone().or(remembered).unwrap_or_else(|| PathBuf::from("."));
-    let blend = marker.as_ref().map_or_else(|| job.name.clone(), |marker| marker.blend.clone());
+    let blend =
+        marker.as_ref().map_or_else(|| job.spec.session.own_stem().to_owned(), |marker| marker.blend.clone());
     let existing = args.existing.or(marker.as_ref().map(|marker| marker.existing)).unwrap_or_default();
     Landing { out, blend, existing, marker }
 }
@@ -132,7 +133,7 @@ fn landing(settings: &Settings, client: &Client, job: &JobView, args: &FetchArgs
 /// # Errors
 /// Where it cannot be made or written.
 pub async fn open_folder(out: PathBuf) -> Outcome<OutFolder> {
-    let shown = out.display().to_string();
+    let shown = text::path(&out);
     let fail = |why: String| {
         Fault::bad_input(format!(
             "frames cannot be written into {shown} ({why}); choose another folder with --out"
@@ -221,7 +222,7 @@ pub async fn fetch(context: &Context, args: FetchArgs) -> Outcome<Exit> {
         let more = if job.state.is_end() { String::new() } else { format!("; the job is {}", job.state) };
         let came_here = count(came, "frame");
         let mut lines =
-            vec![format!("{came_here} fetched, {there} there already, in {}{more}", out.display())];
+            vec![format!("{came_here} fetched, {there} there already, in {}{more}", text::path(&out))];
         lines.extend(replaced_line(replaced));
         lines.extend(summary(&suspicious, came + there));
         lines.join("\n")

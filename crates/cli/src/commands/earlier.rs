@@ -53,7 +53,7 @@ impl Earlier<'_> {
         }
         let (data, out) = (&self.settings.data.value, self.folder.real_path());
         let (mut running, mut came) = (None, false);
-        for marker in Marker::of_output(data, self.client.url(), out, &self.prepared.name) {
+        for marker in Marker::of_output(data, self.client.url(), out, self.prepared.session.own_stem()) {
             let Some(job) = self.job(&marker).await? else {
                 marker.forget(data);
                 continue;
@@ -76,7 +76,7 @@ impl Earlier<'_> {
                 running = Some(Running { job });
             }
         }
-        let notes = if came { manifest(self.folder, &self.prepared.name)? } else { notes };
+        let notes = if came { manifest(self.folder, self.prepared.session.own_stem())? } else { notes };
         Ok((running, notes))
     }
 
@@ -92,7 +92,7 @@ impl Earlier<'_> {
     /// Brings what a job holds here. Whether anything came.
     async fn fetch(&self, marker: &Marker, job: &JobView) -> Outcome<bool> {
         let (client, folder) = (self.client.clone(), Arc::clone(self.folder));
-        let notes = manifest(self.folder, &self.prepared.name)?;
+        let notes = manifest(self.folder, self.prepared.session.own_stem())?;
         let mut fetcher = Fetcher::new(client, job, true, self.existing, folder, notes);
         let (mut came, mut stays) = (0_u32, false);
         fetcher

@@ -33,7 +33,7 @@ use crate::{
         Output, Reader,
         blend::{summary, tell_missing},
         one_line, suspicious,
-        text::{count, shown},
+        text::{self, count, shown},
     },
     settings::Settings,
     signals::Signals,
@@ -56,7 +56,7 @@ impl From<PrepareError> for Fault {
 pub fn extras(output: Output, args: &ExtrasArgs) -> Extras {
     let of_system = || {
         let path = std::env::var_os("OCIO").map(PathBuf::from).filter(|path| !path.as_os_str().is_empty())?;
-        let shown = path.display();
+        let shown = text::path(&path);
         if path.is_file() {
             output.note(&format!("colours by {shown}, which the variable OCIO names; it goes along"));
             return Some(path);
@@ -205,7 +205,7 @@ pub async fn ground(
     let out: PathBuf = landing.out.clone().unwrap_or_else(|| prepared.folder.clone());
     let folder = Arc::new(open_folder(out).await?);
     let existing = landing.existing.unwrap_or_default();
-    let manifest = manifest(&folder, &prepared.name)?;
+    let manifest = manifest(&folder, prepared.session.own_stem())?;
     let candidates = if existing == Existing::Overwrite { Vec::new() } else { candidates(choice, prepared) };
     let (running, manifest) = match place {
         Place::Farm(client) => {
@@ -239,7 +239,7 @@ pub async fn ground(
         identity: prepared.identity(prepared.session.device, folder.real_path()),
         refuse_black: args.refuse_black,
         frames: prepared.frames.clone(),
-        naming: prepared.naming.clone(),
+        naming: prepared.naming()?,
     };
     let (manifest, found) = look.at(manifest, existing).await?;
     let (manifest, existing, to_render) = match found {
@@ -350,7 +350,7 @@ impl Ground {
         });
         context.output.result(&value, || {
             let there = count(kept + skipped, "frame");
-            let mut lines = vec![format!("Nothing is left to render: {there} in {}", out.display())];
+            let mut lines = vec![format!("Nothing is left to render: {there} in {}", text::path(out))];
             lines.extend(suspicious::summary(suspicious, kept + skipped));
             lines.join("\n")
         });
@@ -442,7 +442,7 @@ pub fn remember(
         job: job.id,
         created_ms: job.created_ms,
         out: ground.folder.path().to_owned(),
-        blend: prepared.name.clone(),
+        blend: prepared.session.own_stem().to_owned(),
         existing: ground.existing,
     };
     if let Err(error) = marker.save(&settings.data.value) {

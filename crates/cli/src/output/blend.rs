@@ -78,7 +78,7 @@ pub fn summary(prepared: &Prepared) -> Vec<String> {
         (None, None) => "no camera".to_owned(),
     };
     let frames = count(prepared.frames.len(), "frame");
-    let (name, set) = (&prepared.name, &prepared.frames);
+    let (name, set) = (prepared.shown_name(), &prepared.frames);
     let lines = [
         format!("{name}, scene {}: {frames} ({set}), {}, {camera}", scene.name, size(width, height, percent)),
         format!(

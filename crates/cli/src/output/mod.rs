@@ -99,15 +99,15 @@ impl Output {
         self.raw(&format!("{text}\n"));
     }
 
-    /// Something on the way that a person should know.
+    /// Something on the way that a person should know, in one line.
     pub fn note(self, text: &str) {
         if self.reader != Reader::Quiet {
-            say(text);
+            say(&one_line(text));
         }
     }
 
     pub fn warning(self, text: &str) {
-        say(&format!("{} {text}", style("warning:").for_stderr().yellow().bold()));
+        say(&format!("{} {}", style("warning:").for_stderr().yellow().bold(), one_line(text)));
     }
 
     /// The one line of an error.

@@ -2,9 +2,16 @@
 
 use std::path::Path;
 
+use super::one_line;
+
 /// A path in JSON. What is no Unicode is replaced: JSON cannot hold it.
 pub fn shown(path: Option<&Path>) -> Option<String> {
     path.map(|path| path.display().to_string())
+}
+
+/// A path in a sentence: no control character of its name reaches the terminal.
+pub fn path(path: &Path) -> String {
+    one_line(&path.display().to_string())
 }
 
 /// `0:07`, `12:30`, `3:05:00`.

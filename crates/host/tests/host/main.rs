@@ -10,6 +10,7 @@ mod disks;
 mod find;
 mod liars;
 mod life;
+mod names;
 mod persistent;
 mod pixels;
 mod range;
@@ -45,6 +46,7 @@ fn session(install: &BlenderInstall, blend: &Path) -> SessionSpec {
         bundle: BundleId(BlobHash::of(blend.as_os_str().as_encoded_bytes())),
         blend: RelPath::from_str(blend.file_name().unwrap().to_str().unwrap()).unwrap(),
         origin: blend.parent().map(|folder| folder.to_str().unwrap().to_owned()),
+        file_name: None,
         blender: install.version.series(),
         device: DeviceClass::Cpu,
         settings: RenderSettings::default(),
@@ -64,8 +66,13 @@ struct Slot {
 
 impl Slot {
     async fn start(install: BlenderInstall, options: HostOptions) -> Self {
+        Self::start_in("slot", install, options).await
+    }
+
+    /// With this name of the slot's folder.
+    async fn start_in(name: &str, install: BlenderInstall, options: HostOptions) -> Self {
         let folder = temp_dir();
-        let root = SlotRoot::create(folder.path().join("slot")).unwrap();
+        let root = SlotRoot::create(folder.path().join(name)).unwrap();
         let host = Host::start(&install, &root, options).await.unwrap();
         Self { host, root, install, _folder: folder }
     }

@@ -7,7 +7,7 @@ use kiln_api::{JobSource, JobView, Problem, ProblemCode, SubmitJob};
 use kiln_blend::{ExternalKind, Inspection, SceneInfo};
 use kiln_types::{
     BlobHash, Bundle, BundleFile, BundleId, DeviceChoice, DeviceClass, FrameSet, GpuUse, JobId, JobSpec,
-    Needs, Owner, Project, RelPath, RenderSettings, Save, ScriptPolicy, SessionSpec, Simulations,
+    Needs, Owner, Project, RelPath, RenderSettings, Save, ScriptPolicy, SessionSpec, Simulations, paths,
 };
 
 use super::{MAX_BLOB, body::blob_fault, bundles, jobs::view};
@@ -19,9 +19,9 @@ use crate::{
 };
 
 /// Characters of a job's or a project's name.
-const MAX_NAME: usize = 200;
-/// Bytes of the artist's folder, and of the path of a .blend.
-const MAX_ORIGIN: usize = 4096;
+const MAX_NAME: usize = SubmitJob::MAX_NAME;
+/// Bytes of the artist's folder, and of the path of a .blend, as they are written here.
+const MAX_ORIGIN: usize = 4096 * 3;
 /// Threads that Blender can be set to.
 const MAX_CORES: u32 = 1024;
 /// Characters of the name of a tag, a pool or a limit.
@@ -47,7 +47,10 @@ pub(super) async fn create(
 ) -> Answer<(StatusCode, axum::Json<JobView>)> {
     let _hold = app.holds.begin();
     let source = match &request.source {
-        JobSource::Bundle { id, blend, origin } => from_bundle(&app, *id, blend, origin.clone()).await?,
+        JobSource::Bundle { id, blend, origin, file_name } => {
+            check_own_path(origin.as_deref(), file_name.as_deref())?;
+            from_bundle(&app, *id, blend, (origin.clone(), file_name.clone())).await?
+        }
         JobSource::Upload { id } => from_upload(&app, *id).await?,
     };
     let (source, bundle) = source;
@@ -70,27 +73,36 @@ struct Source {
     bundle: BundleId,
     blend: RelPath,
     origin: Option<String>,
+    file_name: Option<String>,
     /// The names of the folders that hold the files which the bundle does not.
     shared: Vec<String>,
+}
+
+/// What the .blend and its folder are called on the artist's machine, which may be anything that a disk takes.
+fn check_own_path(origin: Option<&str>, file_name: Option<&str>) -> Answer<()> {
+    let is_path = |text: &str| text.len() <= MAX_ORIGIN && paths::unspelled(text).is_some();
+    if origin.is_some_and(|origin| !is_path(origin)) {
+        return Err(Fault::bad("The origin is not the path of a folder."));
+    }
+    if file_name.is_some_and(|name| name.is_empty() || !is_path(name) || name.contains('/')) {
+        return Err(Fault::bad("The file_name is not the name of a file."));
+    }
+    Ok(())
 }
 
 async fn from_bundle(
     app: &App,
     id: BundleId,
     blend: &RelPath,
-    origin: Option<String>,
+    (origin, file_name): (Option<String>, Option<String>),
 ) -> Answer<(Source, Bundle)> {
-    if origin.as_ref().is_some_and(|origin| origin.len() > MAX_ORIGIN || origin.chars().any(char::is_control))
-    {
-        return Err(Fault::bad("The origin is not the path of a folder."));
-    }
     let bundle = bundles::read(app, id).await?;
     if bundle.files.iter().all(|file| file.path != *blend) {
         return Err(Fault::bad(format!("The bundle holds no {blend}.")));
     }
     let shared: BTreeSet<String> = bundle.shared.iter().map(|file| file.root.clone()).collect();
     let shared = shared.into_iter().collect();
-    Ok((Source { bundle: id, blend: blend.clone(), origin, shared }, bundle))
+    Ok((Source { bundle: id, blend: blend.clone(), origin, file_name, shared }, bundle))
 }
 
 /// The server makes the bundle of the one file.
@@ -113,7 +125,9 @@ async fn from_upload(app: &App, id: kiln_types::UploadId) -> Answer<(Source, Bun
     let file = BundleFile { path: blend.clone(), hash, size };
     let files = Bundle { files: vec![file], ..Bundle::default() };
     let bundle = bundles::store(app, &files).await?;
-    Ok((Source { bundle, blend, origin: None, shared: Vec::new() }, files))
+    let file_name = (name != blend.as_str()).then(|| name.to_owned());
+    check_own_path(None, file_name.as_deref())?;
+    Ok((Source { bundle, blend, origin: None, file_name, shared: Vec::new() }, files))
 }
 
 /// The bundle's file of an uploaded one: what it unpacks to, where it is packed.
@@ -184,6 +198,7 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
             bundle: source.bundle,
             blend: source.blend,
             origin: source.origin,
+            file_name: source.file_name,
             blender,
             device,
             settings: request.settings,

@@ -174,6 +174,7 @@ impl Person {
                         id,
                         blend: RelPath::new("shot.blend").unwrap(),
                         origin: None,
+                        file_name: None,
                     })
                     .await
                 {

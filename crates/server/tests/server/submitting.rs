@@ -55,6 +55,26 @@ async fn what_cannot_be_is_refused_with_what_can() {
     assert!(farm.client.jobs(&WhichJobs::default()).await.unwrap().jobs.is_empty());
 }
 
+/// What a file and its folder are called is the artist's affair.
+#[tokio::test]
+async fn files_and_folders_may_have_any_name() {
+    let farm = Farm::start().await;
+    let bundle = farm.submit("1").await.spec.session.bundle;
+    let submit = async |origin: &str, file_name: &str| {
+        let source = json!({"id": bundle, "blend": "shot.blend", "origin": origin, "file_name": file_name});
+        farm.post("/api/v1/jobs", json!({"source": {"bundle": source}})).await
+    };
+    let answer = submit("/fi\nlm/\0e9", "sh\u{1b}[31m\0e9ot.blend").await;
+    assert_eq!(answer.status(), StatusCode::CREATED);
+    let job: JobView = answer.json().await.unwrap();
+    assert_eq!(job.spec.session.origin.as_deref(), Some("/fi\nlm/\0e9"));
+    assert_eq!(job.spec.session.own_stem(), "sh\u{1b}[31m\0e9ot");
+    for (origin, name) in [("/a\0b", "a.blend"), ("/a", "b/a.blend"), ("/a", ""), ("/a", "a\0.blend")] {
+        let refused = problem(submit(origin, name).await).await;
+        assert_eq!(refused.code, ProblemCode::BadRequest, "{origin:?} {name:?}: {}", refused.detail);
+    }
+}
+
 #[tokio::test]
 async fn a_newer_blender_stays_visible() {
     let farm = Farm::start().await;

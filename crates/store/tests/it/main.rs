@@ -80,6 +80,7 @@ fn spec(name: &str, frames: &str) -> JobSpec {
             bundle: BundleId(BlobHash::of(b"bundle")),
             blend: RelPath::new("shot.blend").unwrap(),
             origin: Some("/home/artist".to_owned()),
+            file_name: None,
             blender: "3.4".parse().unwrap(),
             device: DeviceClass::Cpu,
             settings: RenderSettings { samples: Some(16), ..RenderSettings::default() },

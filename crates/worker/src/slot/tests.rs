@@ -59,6 +59,7 @@ fn work(counter: u64, scene: &str, trust: bool) -> Work {
         bundle: BundleId(BlobHash::of(scene.as_bytes())),
         blend: RelPath::new("a.blend").unwrap(),
         origin: None,
+        file_name: None,
         blender: "3.4".parse().unwrap(),
         device: DeviceClass::Cpu,
         settings: RenderSettings::default(),

@@ -184,6 +184,7 @@ impl Farm {
             bundle,
             blend: RelPath::new(blend).unwrap(),
             origin: None,
+            file_name: None,
             blender: "3.4".parse().unwrap(),
             device: DeviceClass::Cpu,
             settings: RenderSettings::default(),

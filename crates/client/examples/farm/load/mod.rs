@@ -39,7 +39,8 @@ impl Target {
     }
 
     async fn submit(&self, frames: u32) -> Result<JobView, Failed> {
-        let source = JobSource::Bundle { id: self.bundle, blend: self.blend.clone(), origin: None };
+        let source =
+            JobSource::Bundle { id: self.bundle, blend: self.blend.clone(), origin: None, file_name: None };
         // All else has defaults.
         let request = serde_json::json!({"source": source, "frames": format!("1-{frames}")});
         let request: SubmitJob =

@@ -64,6 +64,7 @@ pub(in crate::brain) fn spec(count: i32, order: &str, bakes: bool) -> JobSpec {
             bundle: bundle(count),
             blend: RelPath::new("shot.blend").unwrap(),
             origin: None,
+            file_name: None,
             blender: "3.4".parse().unwrap(),
             device: DeviceClass::Cpu,
             settings: RenderSettings::default(),
