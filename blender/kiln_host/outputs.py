@@ -6,7 +6,7 @@ import bpy
 
 from . import places
 from .errors import Refusal
-from .settings import BY_BLENDER, depth_of, size_of
+from .settings import depth_of, format_of, size_of, why_unwritable
 
 # Nodes that hand on pictures of the size they get; behind others a File Output node's size is its own.
 KEEPS_SIZE = (
@@ -100,7 +100,7 @@ class Outputs:
                 "path": places.join(self._folder, _suffixed(name, suffix)),
                 "scratch": places.join("main", _suffixed(name, suffix)),
                 "role": {"main": {"view": view}},
-                "format": BY_BLENDER[image.file_format][0],
+                "format": format_of(image),
                 "depth": depth_of(image),
                 "width": shape[0],
                 "height": shape[1],
@@ -144,12 +144,15 @@ class _Node:
         self._writes = bool(self._slots) or (self._many and linked)
         self._size = size_of(session.scene.render) if _keeps_size(node) else (0, 0)
         for name, settings, _ in self._slots or [("", node.format, True)]:
-            if self._writes and settings.file_format not in BY_BLENDER:
+            if self._writes and format_of(settings) is None:
                 raise Refusal(
                     "bad-setting",
                     f"File Output node “{self._label}” writes {settings.file_format}, which Kiln cannot check; "
                     "choose another format in the node (--format changes the main picture only)",
                 )
+            unwritable = why_unwritable(settings, self._size) if self._writes else None
+            if unwritable:
+                raise Refusal("bad-setting", f"File Output node “{self._label}” writes {unwritable} in the node")
 
     def _read_slots(self):
         """Name and format of every slot that something is linked to, and whether that is a colour; the others write
@@ -192,7 +195,7 @@ class _Node:
             # Before 4.2 the views of all slots follow the node.
             stereo = settings if bpy.app.version >= (4, 2, 0) else self._node.format
             shape = _shape(stereo, self._size, self._views) if all(self._size) else (0, 0)
-            name = places.framed(self._stem + slot, frame, settings.file_format)
+            name = places.framed(self._stem + slot, frame, format_of(settings))
             for view, suffix in _files_of(stereo, self._views):
                 suffixed = _suffixed(name, suffix)
                 files.append(
@@ -202,7 +205,7 @@ class _Node:
                         "role": {
                             "file_output": {"node": self._node.name, "slot": slot or "layers", "view": view}
                         },
-                        "format": BY_BLENDER[settings.file_format][0],
+                        "format": format_of(settings),
                         "depth": "32" if _keeps_all_bits(settings, is_color) else depth_of(settings),
                         "width": shape[0],
                         "height": shape[1],

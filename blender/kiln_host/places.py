@@ -4,17 +4,23 @@ import re
 
 import bpy
 
+# By Kiln's names of the formats.
 ENDINGS = {
-    "PNG": (".png",),
-    "JPEG": (".jpg", ".jpeg"),
-    "OPEN_EXR": (".exr",),
-    "OPEN_EXR_MULTILAYER": (".exr",),
-    "TIFF": (".tif", ".tiff"),
-    "WEBP": (".webp",),
-    "BMP": (".bmp",),
-    "TARGA": (".tga",),
-    "TARGA_RAW": (".tga",),
-    "HDR": (".hdr",),
+    "png": (".png",),
+    "jpeg": (".jpg", ".jpeg"),
+    "exr": (".exr",),
+    "exr-multilayer": (".exr",),
+    "tiff": (".tif", ".tiff"),
+    "webp": (".webp",),
+    "bmp": (".bmp",),
+    "tga": (".tga",),
+    "tga-raw": (".tga",),
+    "hdr": (".hdr",),
+    "iris": (".rgb",),
+    "cineon": (".cin",),
+    "dpx": (".dpx",),
+    "jp2": (".jp2",),
+    "j2c": (".j2c",),
 }
 
 
@@ -62,8 +68,9 @@ def split(raw, origin, rename=lambda name: name):
     return "", name, note
 
 
-def framed(path, frame, file_format):
-    """A File Output node's name for a frame: the last run of # is the number, else four digits at the end."""
+def framed(path, frame, ours):
+    """A File Output node's name for a frame, in the format with Kiln's name `ours`: the last run of # is the number, else
+    four digits at the end."""
     folder, slash, name = path.rpartition("/")
     runs = list(re.finditer("#+", name))
     if runs:
@@ -71,7 +78,7 @@ def framed(path, frame, file_format):
         name = name[:start] + _padded(frame, end - start) + name[end:]
     else:
         name += _padded(frame, 4)
-    endings = ENDINGS[file_format]
+    endings = ENDINGS[ours]
     low = name.lower()
     if not low.endswith(endings):
         for ending in bpy.path.extensions_image:

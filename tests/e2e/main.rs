@@ -13,6 +13,7 @@ mod devices;
 mod elsewhere;
 mod farm;
 mod fidelity;
+mod formats;
 mod four;
 mod gaps;
 mod health;

@@ -6,7 +6,6 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 
 use kiln_client::Naming;
 use kiln_testkit::{Blender, blenders, temp_dir};
-use kiln_types::FileFormat;
 
 /// Scenes with all sorts of output paths, each below a folder of its own; two frames of each are rendered, and what
 /// Blender would call others goes into `names.json`.
@@ -19,7 +18,8 @@ cases = [
     ("f_#.jpg", "PNG", False, ""), ("f.", "PNG", True, ""), ("render/", "PNG", False, ""),
     ("stereo_", "PNG", True, "stereo"), ("a.b_####", "OPEN_EXR", False, "stereo"),
     ("v1.2_#", "PNG", True, "stereo"), ("f_#.png", "PNG", True, "stereo"), ("many/", "PNG", True, "many"),
-    ("joined_", "PNG", True, "joined"),
+    ("joined_", "PNG", True, "joined"), ("f_", "IRIS", True, ""), ("f_#.png", "CINEON", True, ""),
+    ("f_#.rgb", "DPX", True, ""), ("f_#.J2C", "JPEG2000", True, ""), ("f_#.jp2", "J2K", True, ""),
 ]
 camera = bpy.data.objects.new("Eye", bpy.data.cameras.new("Eye"))
 for number, (pic, kind, extension, views) in enumerate(cases):
@@ -30,7 +30,9 @@ for number, (pic, kind, extension, views) in enumerate(cases):
     render.engine, scene.cycles.samples, scene.cycles.use_denoising = "CYCLES", 1, False
     render.resolution_x = render.resolution_y = 8
     render.filepath, render.use_file_extension = f"//{number}/{pic}", extension
-    render.image_settings.file_format = kind
+    render.image_settings.file_format = "JPEG2000" if kind == "J2K" else kind
+    if kind == "J2K":
+        render.image_settings.jpeg2k_codec = kind
     render.use_multiview = bool(views)
     if views == "many":
         render.views_format = "MULTIVIEW"
@@ -87,7 +89,7 @@ fn frames_are_called_as_blender_calls_them() {
         let found = kiln_blend::inspect(&folder.join("names.blend")).unwrap();
         let mut compared = 0;
         for scene in found.scenes.iter().filter(|scene| scene.name.starts_with("case")) {
-            let format = FileFormat::from_blender_name(&scene.format_name).unwrap();
+            let format = scene.format.unwrap();
             let naming = Naming::of(scene, folder.to_str().unwrap(), format);
             for (frame, blenders) in &told[&scene.name] {
                 let mut ours: Vec<String> = naming.frame(*frame).iter().map(ToString::to_string).collect();
@@ -96,6 +98,6 @@ fn frames_are_called_as_blender_calls_them() {
                 compared += 1;
             }
         }
-        assert_eq!(compared, 15 * 2 + 9 * 2);
+        assert_eq!(compared, 20 * 2 + 14 * 2);
     }
 }
