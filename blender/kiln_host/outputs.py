@@ -6,7 +6,7 @@ import bpy
 
 from . import places, sockets, templates
 from .errors import Refusal
-from .settings import BY_BLENDER, depth_of, size_of
+from .settings import depth_of, format_of, size_of, why_unwritable
 
 # Nodes that hand on pictures of the size they get; behind others a File Output node's size is its own.
 KEEPS_SIZE = (
@@ -106,7 +106,7 @@ class Outputs:
                 "path": places.join(folder, places.suffixed(name, suffix)),
                 "scratch": places.join("main", places.suffixed(name, suffix)),
                 "role": {"main": {"view": view}},
-                "format": BY_BLENDER[image.file_format][0],
+                "format": format_of(image),
                 "depth": depth_of(image),
                 "width": shape[0],
                 "height": shape[1],
@@ -186,12 +186,15 @@ class _Node:
         self._slots = list(self._layers() if self._many else self._read_slots())
         self._size = size_of(session.scene.render)
         for slot in self._slots:
-            if slot.settings.file_format not in BY_BLENDER:
+            if format_of(slot.settings) is None:
                 raise Refusal(
                     "bad-setting",
                     f"File Output node “{self._label}” writes {slot.settings.file_format}, which Kiln cannot check; "
                     "choose another format in the node (--format changes the main picture only)",
                 )
+            unwritable = why_unwritable(slot.settings, self._size if slot.size_known else (0, 0))
+            if unwritable:
+                raise Refusal("bad-setting", f"File Output node “{self._label}” writes {unwritable} in the node")
 
     def _layers(self):
         """The one file of all layers, where anything leads to one."""
@@ -308,7 +311,7 @@ class _Node:
                                 "view": view,
                             }
                         },
-                        "format": BY_BLENDER[slot.settings.file_format][0],
+                        "format": format_of(slot.settings),
                         "depth": "32" if _keeps_all_bits(slot.settings, slot.is_color) else depth_of(slot.settings),
                         "width": shape[0],
                         "height": shape[1],
@@ -323,7 +326,7 @@ class _Node:
         if early:
             name = places.suffixed(name, suffix)
         if self._extension:
-            name = places.with_ending(name, settings.file_format)
+            name = places.with_ending(name, format_of(settings))
         return name if early else places.suffixed(name, suffix)
 
 

@@ -5,17 +5,23 @@ import unicodedata
 
 import bpy
 
+# By Kiln's names of the formats.
 ENDINGS = {
-    "PNG": (".png",),
-    "JPEG": (".jpg", ".jpeg"),
-    "OPEN_EXR": (".exr",),
-    "OPEN_EXR_MULTILAYER": (".exr",),
-    "TIFF": (".tif", ".tiff"),
-    "WEBP": (".webp",),
-    "BMP": (".bmp",),
-    "TARGA": (".tga",),
-    "TARGA_RAW": (".tga",),
-    "HDR": (".hdr",),
+    "png": (".png",),
+    "jpeg": (".jpg", ".jpeg"),
+    "exr": (".exr",),
+    "exr-multilayer": (".exr",),
+    "tiff": (".tif", ".tiff"),
+    "webp": (".webp",),
+    "bmp": (".bmp",),
+    "tga": (".tga",),
+    "tga-raw": (".tga",),
+    "hdr": (".hdr",),
+    "iris": (".rgb",),
+    "cineon": (".cin",),
+    "dpx": (".dpx",),
+    "jp2": (".jp2",),
+    "j2c": (".j2c",),
 }
 
 
@@ -94,10 +100,10 @@ def numbered(path, frame):
     return folder + slash + name
 
 
-def with_ending(path, file_format):
-    """The name with its format's ending, in the place of another picture's."""
+def with_ending(path, ours):
+    """The name with the ending of the format with Kiln's name `ours`, in the place of another picture's."""
     folder, slash, name = path.rpartition("/")
-    endings = ENDINGS[file_format]
+    endings = ENDINGS[ours]
     low = name.lower()
     if not low.endswith(endings):
         for ending in bpy.path.extensions_image:

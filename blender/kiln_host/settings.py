@@ -1,5 +1,7 @@
 """The settings of a job, each over the file's own, in memory only."""
 
+import bpy
+
 from .errors import Refusal
 
 # By Kiln's names: Blender's name, and the bits a channel it can write.
@@ -14,12 +16,29 @@ FORMATS = {
     "tga": ("TARGA", (8,)),
     "tga-raw": ("TARGA_RAW", (8,)),
     "hdr": ("HDR", (32,)),
+    "iris": ("IRIS", (8,)),
+    "cineon": ("CINEON", (10,)),
+    "dpx": ("DPX", (8, 10, 12, 16)),
+    "jp2": ("JPEG2000", (8, 12, 16)),
+    "j2c": ("JPEG2000", (8, 12, 16)),
 }
-BY_BLENDER = {name: (ours, depths) for ours, (name, depths) in FORMATS.items()}
+# Blender has one name for both kinds of JPEG 2000, and a setting beside it.
+CODECS = {"jp2": "JP2", "j2c": "J2K"}
 
 
-def set_format(image_settings, name):
-    """From 5.0 the kind of medium comes first."""
+def format_of(image_settings):
+    """Kiln's name of the format that is set; None where Kiln cannot check it."""
+    # A Blender that was built without JPEG 2000 lacks the setting.
+    codec = getattr(image_settings, "jpeg2k_codec", None)
+    for ours, (name, _) in FORMATS.items():
+        if name == image_settings.file_format and CODECS.get(ours) in (None, codec):
+            return ours
+    return None
+
+
+def set_format(image_settings, ours):
+    """Sets a format by Kiln's name. From 5.0 the kind of medium comes first."""
+    name = FORMATS[ours][0]
     if hasattr(image_settings, "media_type"):
         many = name == "OPEN_EXR_MULTILAYER"
         image_settings.media_type = "MULTI_LAYER_IMAGE" if many else "IMAGE"
@@ -27,6 +46,8 @@ def set_format(image_settings, name):
         image_settings.file_format = name
     except TypeError:
         raise Refusal("bad-setting", f"this Blender cannot write {name}; choose another with --format") from None
+    if ours in CODECS:
+        image_settings.jpeg2k_codec = CODECS[ours]
 
 
 def is_film(render):
@@ -101,34 +122,58 @@ def _format(session, wanted, depth):
     image = render.image_settings
     film = is_film(render)
     if wanted:
-        set_format(image, FORMATS[wanted][0])
+        set_format(image, wanted)
     elif film:
-        set_format(image, "PNG")
+        set_format(image, "png")
         image.color_depth = depth or "16"
     if film:
         session.notice(
             f"the scene's output is a film; it is rendered as frames ({image.file_format}), to be encoded once"
         )
-    ours = BY_BLENDER.get(image.file_format)
+    ours = format_of(image)
     if ours is None:
         raise Refusal(
             "bad-setting",
             f"the scene writes {image.file_format}, which Kiln cannot check; choose another with --format",
         )
     if depth:
+        if is_cinema(image) and depth != "12":
+            raise Refusal("bad-setting", f"the cinema preset of the scene's {ours} has 12 bits, and no {depth}-bit form")
         try:
             image.color_depth = depth
         except TypeError:
-            bits = " or ".join(str(bit) for bit in ours[1])
-            raise Refusal("bad-setting", f"{ours[0]} has no {depth}-bit form; it can be {bits} bit") from None
+            bits = " or ".join(str(bit) for bit in FORMATS[ours][1])
+            raise Refusal("bad-setting", f"{ours} has no {depth}-bit form; it can be {bits} bit") from None
+    unwritable = why_unwritable(image, size_of(render))
+    if unwritable:
+        raise Refusal("bad-setting", f"the scene writes {unwritable}")
     if getattr(image, "use_preview", False):
         image.use_preview = False
         session.notice("the small JPEG that the scene writes beside each frame is left out")
 
 
+def is_cinema(image_settings):
+    """Whether JPEG 2000 is written by the preset for digital cinema, which has 12 bits whatever the depth says."""
+    return format_of(image_settings) in CODECS and image_settings.use_jpeg2k_cinema_preset
+
+
+def why_unwritable(image_settings, size):
+    """What Blender fails to write after it has rendered, and what to do; None where it can write. A size of zero is not
+    known."""
+    ours = format_of(image_settings)
+    gray_fails = ours == "cineon" or (ours == "dpx" and bpy.app.version < (4, 0, 0))
+    if gray_fails and image_settings.color_mode == "BW":
+        return f"a {ours} of one channel, which this Blender cannot; set its colour to RGB, or choose another format"
+    if ours in CODECS and 0 < min(size) < 32:
+        return f"a JPEG 2000 of {size[0]}x{size[1]} pixels, and Blender needs 32 on each side; choose another format"
+    return None
+
+
 def depth_of(image_settings):
     """Bits a channel, as Kiln names them."""
-    depths = BY_BLENDER[image_settings.file_format][1]
+    if is_cinema(image_settings):
+        return "12"
+    depths = FORMATS[format_of(image_settings)][1]
     try:
         bits = int(image_settings.color_depth)
     except ValueError:

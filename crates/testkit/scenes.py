@@ -448,10 +448,33 @@ def absolute(folder):
     scene.render.filepath = "/elsewhere/deep/abs_"
 
 
-def dpx(folder):
-    """A format that Kiln cannot check."""
+def gray(folder):
     scene, _ = start()
-    scene.render.image_settings.file_format = "DPX"
+    scene.render.image_settings.color_mode = "BW"
+
+
+def old_formats(folder):
+    """The formats of film and of older machines: the picture as a DPX, and a File Output node that writes each."""
+    scene, _ = start()
+    settings = scene.render.image_settings
+    settings.file_format, settings.color_mode, settings.color_depth = "DPX", "RGB", "10"
+    settings.use_cineon_log = True
+    tree, layers = compositor(scene)
+    node = tree.nodes.new("CompositorNodeOutputFile")
+    node.base_path = "//frames/"
+    node.file_slots.clear()
+    for name, kind, depth in (
+        ("cineon_", "CINEON", "10"), ("iris_", "IRIS", "8"), ("dpx_", "DPX", "16"), ("jp2_", "JPEG2000", "12"),
+        ("j2c_", "JPEG2000", "16"), ("cinema_", "JPEG2000", "8"),
+    ):
+        node.file_slots.new(name)
+        slot = node.file_slots[-1]
+        slot.use_node_format = False
+        slot.format.file_format, slot.format.color_depth = kind, depth
+        if name == "j2c_":
+            slot.format.jpeg2k_codec = "J2K"
+        slot.format.use_jpeg2k_cinema_preset = name == "cinema_"
+        tree.links.new(layers.outputs["Image"], node.inputs[-1])
 
 
 def driven(thing, path, index, scene, expression, *fields):
@@ -544,7 +567,7 @@ SCENES = (
     basic, particles, image_sequence, drivers, python_driver, script, talks, script_error, motion_blur, stereo,
     dotted_stereo, side_by_side, file_outputs, data_outputs, scaled_output, suspicious, no_camera, missing_texture,
     missing_library, rigid_body, waves, endless_cloth, linked_cloth, film, multilayer,
-    denoise, foreign_engine, absolute, dpx, frame_range, moved_output, stamped,
+    denoise, foreign_engine, absolute, gray, old_formats, frame_range, moved_output, stamped,
 )
 # Removed once the scene is saved.
 GONE = {"missing_texture": "wood.png", "missing_library": "tree.blend"}

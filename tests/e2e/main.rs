@@ -15,6 +15,7 @@ mod elsewhere;
 mod farm;
 mod fidelity;
 mod fixture;
+mod formats;
 mod four;
 mod gaps;
 mod health;

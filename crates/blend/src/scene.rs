@@ -210,9 +210,25 @@ fn camera_markers(parts: &Parts<'_>, scene: View<'_>, names: &HashMap<u64, Strin
     found
 }
 
+/// The format, or the other one of JPEG 2000 where the scene is set to it.
+fn jpeg_2000_codec(scene: View<'_>, format: FileFormat) -> FileFormat {
+    const CODESTREAM: i64 = 1;
+    let is_bare = scene.int("r.im_format.jp2_codec") == Some(CODESTREAM);
+    if format == FileFormat::Jp2 && is_bare { FileFormat::J2c } else { format }
+}
+
+/// JPEG 2000 by the cinema preset has twelve bits, whatever the depth says.
+fn cinema_depth(scene: View<'_>, format: Option<FileFormat>) -> Option<ColorDepth> {
+    const CINEMA_PRESET: i64 = 1 << 1;
+    let is_preset = scene.int("r.im_format.jp2_flag").is_some_and(|flag| flag & CINEMA_PRESET != 0);
+    (is_preset && matches!(format, Some(FileFormat::Jp2 | FileFormat::J2c))).then_some(ColorDepth::Twelve)
+}
+
 fn depth(bits: i64) -> Option<ColorDepth> {
     match bits {
         2 => Some(ColorDepth::Eight),
+        4 => Some(ColorDepth::Ten),
+        8 => Some(ColorDepth::Twelve),
         16 => Some(ColorDepth::Sixteen),
         64 => Some(ColorDepth::ThirtyTwo),
         _ => None,
@@ -274,10 +290,9 @@ pub(crate) fn read(
     let number = scene.int("r.im_format.imtype").unwrap_or(-1);
     let known = FORMATS.iter().find(|(n, ..)| *n == number);
     let format_name = known.map_or_else(|| number.to_string(), |(_, name, _)| (*name).to_owned());
-    let format = FileFormat::from_blender_name(&format_name);
-    let depth = scene
-        .int("r.im_format.depth")
-        .and_then(depth)
+    let format = FileFormat::from_blender_name(&format_name).map(|format| jpeg_2000_codec(scene, format));
+    let depth = cinema_depth(scene, format)
+        .or_else(|| scene.int("r.im_format.depth").and_then(depth))
         .filter(|depth| format.is_some_and(|format| format.depths().contains(depth)));
     let mode = scene.int("r.mode").unwrap_or(0);
     let edge = |field: &'static str| scene.float(field).filter(|edge| edge.is_finite()).unwrap_or(0.0);

@@ -8,14 +8,18 @@ The second folder holds kiln_host.
 import json
 import os
 import sys
-import traceback
 
 import bpy
 
 out, home = sys.argv[sys.argv.index("--") + 1 :][:2]
 out = os.path.realpath(out)
-sys.path.insert(0, home)
+sys.path[:0] = [home, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "..", "testkit")]
 from kiln_host import sequences  # noqa: E402
+from sequence_kit import (  # noqa: E402
+    cached, calculated, composited_by, displaced, geometry, image_of, material_of, plane, run, scene_time, set_user, shown_by,
+    strips,
+)
+import sequence_kit  # noqa: E402
 
 FRAMES = (-7, -1, 0, 1, 2, 3, 4, 5, 6, 9, 12)
 # Picture n is n / SCALE bright.
@@ -32,24 +36,7 @@ found = []
 
 
 def fresh(blend):
-    bpy.ops.wm.read_factory_settings(use_empty=True)
-    scene = bpy.context.scene
-    scene.render.engine = "CYCLES"
-    scene.cycles.samples, scene.cycles.use_denoising = 1, False
-    # As large as the pictures.
-    scene.render.resolution_x = scene.render.resolution_y = 4
-    scene.view_settings.view_transform = "Raw"
-    settings = scene.render.image_settings
-    if hasattr(settings, "media_type"):
-        settings.media_type = "IMAGE"
-    settings.file_format = "OPEN_EXR"
-    camera = bpy.data.objects.new("Eye", bpy.data.cameras.new("Eye"))
-    camera.location = (0, 0, 1)
-    scene.collection.objects.link(camera)
-    scene.camera = camera
-    # Before that relative names lead nowhere, and Blender remembers it.
-    save(blend)
-    return scene
+    return sequence_kit.fresh(os.path.join(out, blend))
 
 
 def picture(name, number):
@@ -62,29 +49,8 @@ def picture(name, number):
     bpy.data.images.remove(image)
 
 
-def image_of(name, path):
-    image = bpy.data.images.new(name, 1, 1)
-    image.source, image.filepath = "SEQUENCE", "//" + path
-    image.colorspace_settings.name = "Non-Color"
-    return image
-
-
-def set_user(user, duration, start, offset, cyclic):
-    user.frame_duration, user.frame_start, user.frame_offset, user.use_cyclic = duration, start, offset, cyclic
-    user.use_auto_refresh = True
-
-
 def graph():
     return bpy.context.evaluated_depsgraph_get()
-
-
-def plane(name="Plane"):
-    mesh = bpy.data.meshes.new(name)
-    mesh.from_pydata([(-1, -1, 0), (1, -1, 0), (1, 1, 0), (-1, 1, 0)], [], [(0, 1, 2, 3)])
-    mesh.uv_layers.new()
-    thing = bpy.data.objects.new(name, mesh)
-    bpy.context.scene.collection.objects.link(thing)
-    return thing
 
 
 def height(thing):
@@ -150,14 +116,7 @@ def images():
         return node
 
     thing = plane()
-
-    def material_of(name):
-        material = bpy.data.materials.new(name)
-        material.use_nodes = True
-        thing.data.materials.append(material)
-        return material
-
-    material = material_of("Many")
+    material = material_of("Many", thing)
     tree = material.node_tree
     for number, name in enumerate(NAMES):
         add(f"name {number}", name, (20000, 1, 0, False), material, tree)
@@ -174,12 +133,12 @@ def images():
     scene.collection.objects.link(bpy.data.objects.new("Light", light))
     add("in light", "s_0001.png", SETTINGS[8], light, light.node_tree)
     # What moves is for the host alone to tell.
-    keyed = material_of("Keyed")
+    keyed = material_of("Keyed", thing)
     node = add("keyed", "s_0001.png", (50, 1, 0, False), keyed, keyed.node_tree)
     for frame, offset in ((1, 0), (5, 20)):
         node.image_user.frame_offset = offset
         node.image_user.keyframe_insert("frame_offset", frame=frame)
-    driven = material_of("Driven")
+    driven = material_of("Driven", thing)
     node = add("driven", "s_0001.png", (50, 1, 0, False), driven, driven.node_tree)
     node.image_user.driver_add("frame_offset").driver.expression = "frame * 2"
     # Only the animation of a setting counts.
@@ -226,24 +185,10 @@ def volumes():
     record(scene, "volumes.blend", shown)
 
 
-def geometry(scene, name, pick):
+def lifted(name, pick):
+    """A thing that geometry nodes lift by a picture."""
     thing = plane(name)
-    tree = bpy.data.node_groups.new(name, "GeometryNodeTree")
-    if hasattr(tree, "interface"):
-        tree.interface.new_socket("Geometry", in_out="INPUT", socket_type="NodeSocketGeometry")
-        tree.interface.new_socket("Geometry", in_out="OUTPUT", socket_type="NodeSocketGeometry")
-    else:
-        tree.inputs.new("NodeSocketGeometry", "Geometry")
-        tree.outputs.new("NodeSocketGeometry", "Geometry")
-    new, link = tree.nodes.new, tree.links.new
-    move, texture, up = new("GeometryNodeSetPosition"), new("GeometryNodeImageTexture"), new("ShaderNodeCombineXYZ")
-    link(new("NodeGroupInput").outputs[0], move.inputs[0])
-    link(move.outputs[0], new("NodeGroupOutput").inputs[0])
-    link(texture.outputs[0], up.inputs[2])
-    link(up.outputs[0], move.inputs["Offset"])
-    texture.inputs["Image"].default_value = image_of(name, "p_0001.exr")
-    pick(tree, texture)
-    thing.modifiers.new("Nodes", "NODES").node_group = tree
+    pick(*geometry(thing, name, image_of(name, "p_0001.exr")))
     return lambda: named("p_%04d.exr")(height(thing))
 
 
@@ -252,82 +197,51 @@ def heights():
     scene = fresh("heights.blend")
     shown = {}
     for number, settings in enumerate(((5, 3, 3, False), (5, 3, 3, True))):
-        texture = bpy.data.textures.new(f"t{number}", "IMAGE")
-        texture.image = image_of(f"texture {number}", "p_0001.exr")
-        set_user(texture.image_user, *settings)
-        thing = plane(texture.name)
-        displace = thing.modifiers.new("Displace", "DISPLACE")
-        displace.texture, displace.mid_level = texture, 0
+        thing = plane(f"t{number}")
+        displace = displaced(thing, thing.name, image_of(f"texture {number}", "p_0001.exr"))
+        set_user(displace.texture.image_user, *settings)
         shown[f"image texture {number}"] = lambda thing=thing: named("p_%04d.exr")(height(thing))
-
-    def time(tree, texture):
-        tree.links.new(tree.nodes.new("GeometryNodeInputSceneTime").outputs["Frame"], texture.inputs["Frame"])
-
-    def sum_of(tree, texture):
-        add = tree.nodes.new("ShaderNodeMath")
-        tree.links.new(add.outputs[0], texture.inputs["Frame"])
-
-    shown["image fixed"] = geometry(scene, "fixed", lambda _, node: setattr(node.inputs["Frame"], "default_value", 7))
-    shown["image time"] = geometry(scene, "time", time)
-    shown["image sum"] = geometry(scene, "sum", sum_of)
+    shown["image fixed"] = lifted("fixed", lambda _, node: setattr(node.inputs["Frame"], "default_value", 7))
+    shown["image time"] = lifted("time", scene_time)
+    lifted("sum", calculated)
     shown["image sum"] = None
     if bpy.app.build_options.alembic:
         for name, override in (("cache", None), ("held", 4.7)):
-            bpy.ops.cachefile.open(filepath=os.path.join(out, "c_0001.abc"))
-            cache = bpy.data.cache_files["c_0001.abc"]
-            cache.name, cache.filepath, cache.is_sequence = name, "//c_0001.abc", True
+            thing = plane("abc " + name)
+            cache = cached(thing, os.path.join(out, "c_0001.abc"), "/made/made")
+            cache.name, cache.filepath = name, "//c_0001.abc"
             if override:
                 cache.override_frame, cache.frame = True, override
-            thing = plane("abc " + name)
-            modifier = thing.modifiers.new("Cache", "MESH_SEQUENCE_CACHE")
-            modifier.cache_file, modifier.object_path = cache, "/made/made"
             shown["cache " + name] = lambda thing=thing: named("c_%04d.abc")(height(thing))
     save("heights.blend")
     # Of frames outside of the files, Blender shows the last that it opened.
     record(scene, "heights.blend", shown, (1, 2, 3, 4, 5, 6, 9, 12))
 
 
-def composited(scene):
-    if hasattr(scene, "compositing_node_group"):
-        tree = bpy.data.node_groups.new("Compositing", "CompositorNodeTree")
-        scene.compositing_node_group = tree
-        tree.interface.new_socket("Image", in_out="OUTPUT", socket_type="NodeSocketColor")
-        return tree, tree.nodes.new("NodeGroupOutput").inputs[0]
-    scene.use_nodes = True
-    scene.node_tree.nodes.clear()
-    return scene.node_tree, scene.node_tree.nodes.new("CompositorNodeComposite").inputs[0]
-
-
 def compositing():
     for number, settings in enumerate(((5, 3, 3, False), (5, 3, 3, True))):
         blend = f"composited {number}.blend"
         scene = fresh(blend)
-        tree, end = composited(scene)
-        node = tree.nodes.new("CompositorNodeImage")
+        node = composited_by(scene, "CompositorNodeImage")
         node.image = image_of("composited", "p_0001.exr")
         set_user(node, *settings)
-        tree.links.new(node.outputs[0], end)
         save(blend)
         record(scene, blend, {"image composited": lambda: named("p_%04d.exr")(rendered(scene))}, (-2, 1, 3, 5, 9))
     scene = fresh("clip.blend")
-    tree, end = composited(scene)
-    node = tree.nodes.new("CompositorNodeMovieClip")
     clip = bpy.data.movieclips.load(os.path.join(out, "p_0005.exr"))
     clip.name, clip.filepath, clip.colorspace_settings.name = "clip", "//p_0005.exr", "Non-Color"
     clip.frame_start, clip.frame_offset = 3, 1
-    node.clip = clip
-    tree.links.new(node.outputs[0], end)
+    composited_by(scene, "CompositorNodeMovieClip").clip = clip
     save("clip.blend")
     record(scene, "clip.blend", {"film clip": lambda: named("p_%04d.exr")(rendered(scene))}, (-1, 1, 3, 5, 9))
 
 
-def strips():
+def sequencer():
     scene = fresh("strip.blend")
-    editor = scene.sequence_editor_create()
     clip = bpy.data.movieclips.load(os.path.join(out, "p_0005.exr"))
     clip.name, clip.filepath, clip.colorspace_settings.name = "strip", "//p_0005.exr", "Non-Color"
     clip.frame_start, clip.frame_offset = 3, 1
-    strip = (editor.strips if hasattr(editor, "strips") else editor.sequences).new_clip("Strip", clip, 1, 2)
+    strip = strips(scene).new_clip("Strip", clip, 1, 2)
     strip.frame_offset_start = 1
     save("strip.blend")
     blank = named("p_%04d.exr")
@@ -342,24 +256,22 @@ def linked():
             with open(os.path.join(out, f"{name}_{number:04}.png"), "w") as file:
                 file.write("x")
 
-    def material_of(name, image):
-        material = bpy.data.materials.new(name)
-        material.use_nodes = material.use_fake_user = True
-        node = material.node_tree.nodes.new("ShaderNodeTexImage")
-        node.image = image
-        set_user(node.image_user, 4, 1, 0, False)
+    def showing(name, image):
+        material = material_of(name)
+        material.use_fake_user = True
+        set_user(shown_by(material, image).image_user, 4)
         return material
 
     image_of("far", "far_0001.png").use_fake_user = True
     for name in ("near", "lost"):
-        material_of(name, image_of(name, name + "_0001.png"))
+        showing(name, image_of(name, name + "_0001.png"))
     save("library.blend")
     fresh("linking.blend")
     with bpy.data.libraries.load(os.path.join(out, "library.blend"), link=True, relative=True) as (_, to):
         to.images, to.materials = ["far"], ["near"]
     slots = plane().data.materials
     slots.append(bpy.data.materials["near"])
-    slots.append(material_of("own", bpy.data.images["far"]))
+    slots.append(showing("own", bpy.data.images["far"]))
     # While its picture is not there, Blender takes a clip for a movie.
     clip = bpy.data.movieclips.load(os.path.join(out, "p_0001.exr"))
     clip.filepath, clip.use_fake_user = "//later_0001.png", True
@@ -384,22 +296,10 @@ def main():
             bpy.data.objects.remove(thing)
             for mesh in list(bpy.data.meshes):
                 bpy.data.meshes.remove(mesh)
-    for make in (images, volumes, heights, compositing, strips, linked):
+    for make in (images, volumes, heights, compositing, sequencer, linked):
         make()
     with open(os.path.join(out, "truth.json"), "w") as file:
         json.dump(found, file)
-
-
-def run(what):
-    """A wheel may hang at its end."""
-    try:
-        what()
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(3)
-    sys.stdout.flush()
-    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,13 @@ def denoiser(scene):
     return (scene.cycles.denoiser or "OPENIMAGEDENOISE") if does else None
 
 
+def jpeg_2000(settings):
+    """The format by Kiln's name, where Blender's is that of two."""
+    if settings.file_format != "JPEG2000":
+        return {}
+    return dict(format={"JP2": "jp2", "J2K": "j2c"}[settings.jpeg2k_codec])
+
+
 def views(render):
     found = [v for v in render.views if v.use] if render.use_multiview else []
     if render.views_format == "STEREO_3D":
@@ -71,6 +78,7 @@ def scene_truth(scene):
         output_path=render.filepath,
         format_name=render.image_settings.file_format,
         depth=render.image_settings.color_depth,
+        **jpeg_2000(render.image_settings),
         is_movie=render.is_movie_format,
         border=border if render.use_border else None,
         multiview=render.use_multiview,
@@ -156,9 +164,11 @@ def set_format(scene, fmt, depth=None, mode=None):
     if hasattr(settings, "media_type"):
         settings.media_type = {"FFMPEG": "VIDEO", "OPEN_EXR_MULTILAYER": "MULTI_LAYER_IMAGE"}.get(fmt, "IMAGE")
     try:
-        settings.file_format = fmt
+        settings.file_format = "JPEG2000" if fmt == "J2K" else fmt
     except TypeError:  # This Blender was built without it.
         return False
+    if fmt == "J2K":
+        settings.jpeg2k_codec = fmt
     if mode:
         settings.color_mode = mode
     if depth:
@@ -390,8 +400,8 @@ FORMATS = [
     ("OPEN_EXR", "32", "RGB"), ("OPEN_EXR_MULTILAYER", "16", None), ("OPEN_EXR_MULTILAYER", "32", None),
     ("TIFF", "8", "RGB"), ("TIFF", "16", "RGBA"), ("BMP", None, "RGB"), ("TARGA", None, "RGBA"),
     ("TARGA_RAW", None, "RGB"), ("HDR", None, "RGB"), ("WEBP", None, "RGBA"), ("CINEON", None, None),
-    ("DPX", "10", None), ("JPEG2000", "12", None), ("IRIS", None, None), ("FFMPEG", None, "RGB"),
-    ("AVI_JPEG", None, "RGB"), ("AVI_RAW", None, "RGB"),
+    ("DPX", "10", None), ("DPX", "16", None), ("JPEG2000", "12", None), ("J2K", "16", None), ("IRIS", None, None),
+    ("FFMPEG", None, "RGB"), ("AVI_JPEG", None, "RGB"), ("AVI_RAW", None, "RGB"),
 ]
 
 

@@ -256,6 +256,11 @@ fn with_extension(path: String, format: FileFormat) -> String {
         FileFormat::Bmp => (&[".bmp"], ".bmp"),
         FileFormat::Targa | FileFormat::TargaRaw => (&[".tga"], ".tga"),
         FileFormat::Hdr => (&[".hdr"], ".hdr"),
+        FileFormat::Iris => (&[".rgb"], ".rgb"),
+        FileFormat::Cineon => (&[".cin"], ".cin"),
+        FileFormat::Dpx => (&[".dpx"], ".dpx"),
+        FileFormat::Jp2 => (&[".jp2"], ".jp2"),
+        FileFormat::J2c => (&[".j2c"], ".j2c"),
     };
     let lower = path.to_ascii_lowercase();
     if accepted.iter().any(|end| lower.ends_with(end)) {

@@ -19,7 +19,9 @@ cases = [
     ("f_#.jpg", "PNG", False, ""), ("f.", "PNG", True, ""), ("render/", "PNG", False, ""),
     ("stereo_", "PNG", True, "stereo"), ("a.b_####", "OPEN_EXR", False, "stereo"),
     ("v1.2_#", "PNG", True, "stereo"), ("f_#.png", "PNG", True, "stereo"), ("many/", "PNG", True, "many"),
-    ("joined_", "PNG", True, "joined"), ("{braces}_", "PNG", False, ""), ("nbsp\u00a0\u3000_", "PNG", True, ""),
+    ("joined_", "PNG", True, "joined"), ("f_", "IRIS", True, ""), ("f_#.png", "CINEON", True, ""),
+    ("f_#.rgb", "DPX", True, ""), ("f_#.J2C", "JPEG2000", True, ""), ("f_#.jp2", "J2K", True, ""),
+    ("{braces}_", "PNG", False, ""), ("nbsp\u00a0\u3000_", "PNG", True, ""),
 ]
 if bpy.app.version >= (4, 5, 0):
     cases[-2:-1] = [
@@ -47,7 +49,9 @@ for number, (pic, kind, extension, views) in enumerate(cases):
     render.resolution_x, render.resolution_y, render.resolution_percentage = 33, 17, 50
     render.fps, render.fps_base = 30, 1.001
     render.filepath, render.use_file_extension = f"//{number}/{pic}", extension
-    render.image_settings.file_format = kind
+    render.image_settings.file_format = "JPEG2000" if kind == "J2K" else kind
+    if kind == "J2K":
+        render.image_settings.jpeg2k_codec = kind
     render.use_multiview = bool(views)
     if views == "many":
         render.views_format = "MULTIVIEW"
@@ -106,7 +110,7 @@ fn frames_are_called_as_blender_calls_them() {
         let found = kiln_blend::inspect(&blend).unwrap();
         let mut compared = 0;
         for scene in found.scenes.iter().filter(|scene| scene.name.starts_with("case")) {
-            let format = FileFormat::from_blender_name(&scene.format_name).unwrap();
+            let format = scene.format.unwrap();
             let series = found.written_by.series();
             let settings = &RenderSettings::default();
             let named = NamedFor { blend: &blend, written_by: series, blender: series, settings, format };
@@ -119,7 +123,7 @@ fn frames_are_called_as_blender_calls_them() {
             }
         }
         assert_eq!(compared, told.values().map(BTreeMap::len).sum::<usize>());
-        assert!(compared >= 17 * 2 + 11 * 2, "{compared}");
+        assert!(compared >= 22 * 2 + 16 * 2, "{compared}");
     }
 }
 

@@ -5,9 +5,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 use kiln_types::FileFormat;
 
 use crate::{
-    exr,
+    cineon, dpx, exr,
     fault::ImageFault,
-    format,
+    format, iris, jpeg2000,
     picture::{Head, Sink},
     source::Source,
     verify::{Limits, run},
@@ -84,7 +84,24 @@ pub fn seems_cut_off<R: Read + Seek>(mut file: R) -> io::Result<bool> {
             FileFormat::Webp => u64::from(u32::from_le_bytes(source.at::<4>(4)?)) + 8 > len,
             FileFormat::Bmp => u64::from(u32::from_le_bytes(source.at::<4>(2)?)) > len,
             FileFormat::OpenExr | FileFormat::OpenExrMultilayer => exr::ends_early(source)?,
-            _ => false,
+            // An early end is an error.
+            FileFormat::Iris => {
+                iris::Layout::read(&mut source)?.locate(&mut source)?;
+                false
+            }
+            FileFormat::Dpx => {
+                dpx::raster(&mut source)?.is_whole(len)?;
+                false
+            }
+            FileFormat::Cineon => {
+                cineon::raster(&mut source)?.is_whole(len)?;
+                false
+            }
+            FileFormat::Jp2 | FileFormat::J2c => {
+                jpeg2000::is_whole(&mut source)?;
+                false
+            }
+            FileFormat::Tiff | FileFormat::Targa | FileFormat::TargaRaw | FileFormat::Hdr => false,
         })
     };
     match told() {

@@ -26,7 +26,7 @@ use kiln_types::{ColorDepth, FileFormat};
 
 use crate::{
     fault::ImageFault,
-    picture::{Head, MAX_PLANES, Part, Plane, Sink},
+    picture::{Black, Head, MAX_PLANES, Part, Plane, Sink},
     source::Source,
 };
 
@@ -161,12 +161,15 @@ fn head_of(headers: &[Header], memory: u64) -> Result<Head, ImageFault> {
     let multilayer = multilayer || (has_layers && (names("BlenderMultiChannel") || !has_views));
     let size =
         |length: usize| u32::try_from(length).map_err(|_| ImageFault::damaged("its size makes no sense"));
+    let format = if multilayer { FileFormat::OpenExrMultilayer } else { FileFormat::OpenExr };
+    let depth = if half { ColorDepth::Sixteen } else { ColorDepth::ThirtyTwo };
     Ok(Head {
-        format: if multilayer { FileFormat::OpenExrMultilayer } else { FileFormat::OpenExr },
+        format,
         width: size(window.size.width())?,
         height: size(window.size.height())?,
-        depth: if half { ColorDepth::Sixteen } else { ColorDepth::ThirtyTwo },
+        depth,
         planes,
+        black: Black::of(format, depth),
     })
 }
 

@@ -18,6 +18,17 @@ const KNOWN: &[(&[u8], FileFormat, Decode)] = &[
     (b"BM", FileFormat::Bmp, crate::bmp::decode),
     (b"#?RADIANCE", FileFormat::Hdr, crate::hdr::decode),
     (b"#?RGBE", FileFormat::Hdr, crate::hdr::decode),
+    // Raw or in runs, of one or two bytes a sample.
+    (b"\x01\xda\0\x01", FileFormat::Iris, crate::iris::decode),
+    (b"\x01\xda\0\x02", FileFormat::Iris, crate::iris::decode),
+    (b"\x01\xda\x01\x01", FileFormat::Iris, crate::iris::decode),
+    (b"\x01\xda\x01\x02", FileFormat::Iris, crate::iris::decode),
+    (b"SDPX", FileFormat::Dpx, crate::dpx::decode),
+    (b"XPDS", FileFormat::Dpx, crate::dpx::decode),
+    (b"\x80\x2a\x5f\xd7", FileFormat::Cineon, crate::cineon::decode),
+    (b"\xd7\x5f\x2a\x80", FileFormat::Cineon, crate::cineon::decode),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", FileFormat::Jp2, crate::jpeg2000::decode),
+    (b"\xff\x4f\xff\x51", FileFormat::J2c, crate::jpeg2000::decode),
 ];
 
 /// Whether these first bytes of a file are too few to tell its format, and fit the beginning of one.

@@ -8,13 +8,19 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod bmp;
+mod cineon;
+mod codestream;
 mod compare;
 mod cut;
+mod dpx;
 mod exr;
 mod fault;
+mod film;
 mod format;
 mod hdr;
+mod iris;
 mod jpeg;
+mod jpeg2000;
 mod picture;
 mod png;
 mod source;

@@ -1,5 +1,7 @@
 //! What a decoder says about a picture, and where its samples go.
 
+use std::ops::RangeInclusive;
+
 use kiln_types::{ColorDepth, FileFormat};
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +48,35 @@ pub(crate) struct Head {
     pub height: u32,
     pub depth: ColorDepth,
     pub planes: Vec<Plane>,
+    pub black: Black,
+}
+
+/// The samples of a black picture, in the file's own units.
+#[derive(Debug, Clone)]
+pub(crate) struct Black {
+    /// The largest.
+    pub level: f32,
+    /// Their range, where the file says that its numbers are densities of a negative. Some programs say so and write plain
+    /// numbers.
+    pub densities: Option<RangeInclusive<f32>>,
+}
+
+impl Black {
+    /// Blender's dither makes noise of 0 to 3 out of a black of 8 bits; some of its view transforms lift the black of 16
+    /// bits by up to 20.
+    pub fn of(format: FileFormat, depth: ColorDepth) -> Self {
+        let level = match (format, depth) {
+            (FileFormat::OpenExr | FileFormat::OpenExrMultilayer | FileFormat::Hdr, _) => 1e-6,
+            // A low quality makes a little more of dither.
+            (FileFormat::Jp2 | FileFormat::J2c, ColorDepth::Eight) => 5.0,
+            (_, ColorDepth::Eight) => 3.0,
+            (_, ColorDepth::Ten) => 1.0,
+            (_, ColorDepth::Twelve) => 2.0,
+            (_, ColorDepth::Sixteen) => 32.0,
+            (_, ColorDepth::ThirtyTwo) => 1e-6,
+        };
+        Self { level, densities: None }
+    }
 }
 
 impl Head {
@@ -57,7 +88,8 @@ impl Head {
             part: if channel == 'A' { Part::Alpha } else { Part::Color },
             full: true,
         };
-        Self { format, width: size.0, height: size.1, depth, planes: channels.chars().map(plane).collect() }
+        let planes = channels.chars().map(plane).collect();
+        Self { format, width: size.0, height: size.1, depth, planes, black: Black::of(format, depth) }
     }
 
     pub fn layers(&self) -> Vec<Layer> {

@@ -20,8 +20,8 @@ use crate::{
 /// What a check may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes a decoder may hold at once. PNG, BMP, Targa, HDR, TIFF and OpenEXR are read in rows, strips or
-    /// blocks and need little of it; JPEG and WebP need the whole picture.
+    /// Bytes a decoder may hold at once. Most formats are read in rows, strips or blocks and need little of it; JPEG,
+    /// WebP and JPEG 2000 need the whole picture.
     pub memory: u64,
 }
 
@@ -68,23 +68,13 @@ pub struct Checked {
     pub pixels: PixelReport,
 }
 
-/// The largest sample of a black picture, in the file's own units. Blender's dither makes noise of 0 to 3 out of a
-/// black of 8 bits; some of its view transforms lift the black of 16 bits by up to 20.
-fn black_level(head: &Head) -> f32 {
-    match (head.format, head.depth) {
-        (FileFormat::OpenExr | FileFormat::OpenExrMultilayer | FileFormat::Hdr, _) => 1e-6,
-        (_, ColorDepth::Eight) => 3.0,
-        (_, ColorDepth::Sixteen) => 32.0,
-        (_, ColorDepth::ThirtyTwo) => 1e-6,
-    }
-}
-
 struct Checker<'a> {
     expected: &'a Expectation,
     head: Option<Head>,
-    black_level: f32,
-    /// A colour is above it.
-    lit: bool,
+    /// A colour is above the level of black.
+    above_black: bool,
+    /// A colour is no density of black.
+    not_density_of_black: bool,
     /// The picture has alpha, and it is not zero everywhere.
     covered: bool,
     not_finite: Pixels,
@@ -114,13 +104,26 @@ impl Pixels {
 impl<'a> Checker<'a> {
     fn new(expected: &'a Expectation) -> Self {
         let not_finite = Pixels::default();
-        Self { expected, head: None, black_level: 0.0, lit: false, covered: false, not_finite }
+        Self {
+            expected,
+            head: None,
+            above_black: false,
+            not_density_of_black: false,
+            covered: false,
+            not_finite,
+        }
+    }
+
+    /// Returns whether a colour was met that is not black.
+    fn is_lit(&self) -> bool {
+        let has_densities = self.head.as_ref().is_some_and(|head| head.black.densities.is_some());
+        self.above_black && (self.not_density_of_black || !has_densities)
     }
 
     fn report(&self) -> PixelReport {
         let planes = self.head.as_ref().map_or(&[][..], |head| &head.planes);
         let has = |part| planes.iter().any(|plane| plane.part == part);
-        let blank = (!self.lit && has(Part::Color))
+        let blank = (!self.is_lit() && has(Part::Color))
             .then(|| if has(Part::Alpha) && !self.covered { Blank::Transparent } else { Blank::Black });
         PixelReport { blank, not_finite: self.not_finite.count }
     }
@@ -148,23 +151,28 @@ impl Sink for Checker<'_> {
         {
             return Err(ImageFault::Cropped { layer: plane.layer.clone() });
         }
-        self.black_level = black_level(&head);
         self.head = Some(head);
         Ok(true)
     }
 
     fn wants(&self) -> bool {
-        !self.lit
+        !self.is_lit()
     }
 
     fn put(&mut self, plane: usize, x: usize, y: usize, samples: &[f32]) {
         let Some(head) = &self.head else { return };
         let Some(plane) = head.planes.get(plane) else { return };
         let size = (head.width as usize, head.height as usize);
-        let level = self.black_level;
+        let black = &head.black;
         match plane.part {
             // What is no number is not black either.
-            Part::Color => self.lit |= samples.iter().any(|sample| sample.is_nan() || sample.abs() > level),
+            Part::Color => {
+                self.above_black |=
+                    samples.iter().any(|sample| sample.is_nan() || sample.abs() > black.level);
+                let densities = black.densities.as_ref();
+                self.not_density_of_black |=
+                    densities.is_some_and(|range| samples.iter().any(|sample| !range.contains(sample)));
+            }
             Part::Alpha => self.covered |= samples.iter().any(|sample| *sample != 0.0),
             Part::Data => {}
             Part::Depth => return,

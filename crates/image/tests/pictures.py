@@ -23,6 +23,10 @@ render.resolution_x, render.resolution_y, render.resolution_percentage = WIDTH, 
 manifest = []
 
 
+# Formats of film and of older machines.
+OLD = ("IRIS", "CINEON", "DPX", "JPEG2000")
+
+
 def dump(path):
     """What Blender reads: RGBA floats from the lowest row up."""
     image = bpy.data.images.load(path)
@@ -30,19 +34,23 @@ def dump(path):
     image.alpha_mode = "CHANNEL_PACKED"
     import array
 
+    # Blender reads no bare JPEG 2000.
+    if not len(image.pixels):
+        bpy.data.images.remove(image)
+        return
     with open(path + ".f32", "wb") as file:
         array.array("f", image.pixels[:]).tofile(file)
     bpy.data.images.remove(image)
 
 
-def shot(name, fmt, depth=None, mode="RGBA", width=WIDTH, blank=None, not_finite=False, **more):
+def shot(name, fmt, depth=None, mode="RGBA", width=WIDTH, height=HEIGHT, blank=None, not_finite=False, **more):
     if hasattr(settings, "media_type"):
         settings.media_type = "MULTI_LAYER_IMAGE" if fmt == "OPEN_EXR_MULTILAYER" else "IMAGE"
     settings.file_format = fmt
-    settings.color_mode = mode
-    if depth:
-        settings.color_depth = str(depth)
-    for key, value in more.items():
+    wanted = dict(color_mode=mode, **more)
+    if depth and not more.get("use_jpeg2k_cinema_preset"):
+        wanted["color_depth"] = str(depth)
+    for key, value in wanted.items():
         try:
             setattr(settings, key, value)
         except TypeError:
@@ -52,9 +60,9 @@ def shot(name, fmt, depth=None, mode="RGBA", width=WIDTH, blank=None, not_finite
     before = set(os.listdir(out))
     bpy.ops.render.render(write_still=True)
     for file in sorted(set(os.listdir(out)) - before):
-        manifest.append(dict(file=file, format=fmt, depth=depth, width=width, height=HEIGHT, blank=blank,
-                             not_finite=not_finite))
-        if name in ("png-RGB-8", "png-RGB-16", "tiff-RGB-8", "tiff-RGB-16", "jpeg-RGB", "bmp-RGB", "bmp-BW", "hdr-RGB",
+        manifest.append(dict(file=file, format=fmt, depth=depth, width=width, height=height, blank=blank,
+                             not_finite=not_finite, bare=more.get("jpeg2k_codec") == "J2K"))
+        if fmt in OLD or name in ("png-RGB-8", "png-RGB-16", "tiff-RGB-8", "tiff-RGB-16", "jpeg-RGB", "bmp-RGB", "bmp-BW", "hdr-RGB",
                     "tga-RGB", "tga-RGBA", "tga-BW", "tgaraw-RGB", "webpll-RGB", "exr-ZIP-32", "exr-DWAA-16", "exr-PIZ-16"):
             dump(os.path.join(out, file))
 
@@ -72,6 +80,44 @@ for mode in ("BW", "RGB", "RGBA"):
         shot(f"webpll-{mode}", "WEBP", None, mode, quality=100)
     shot(f"tga-{mode}", "TARGA", None, mode)
     shot(f"tgaraw-{mode}", "TARGA_RAW", None, mode)
+
+
+def old_formats(name, modes, depths=(8, 10, 12, 16), codecs=("JP2", "J2K"), **more):
+    """What each of these formats can be, in names that say it. Blender writes no JPEG 2000 below 32 pixels a side."""
+    for mode in modes:
+        render.film_transparent = mode == "RGBA"
+        shot(f"{name}iris-{mode}", "IRIS", None, mode, **more)
+        for log in (False, True):
+            way = "log" if log else "lin"
+            # Blender fails where it should write a grey one, and old ones at a grey DPX too.
+            if mode != "BW":
+                shot(f"{name}cineon-{mode}-{way}", "CINEON", 10, mode, use_cineon_log=log, **more)
+            for depth in depths if mode != "BW" or bpy.app.version >= (4, 2, 0) else ():
+                shot(f"{name}dpx-{mode}-{depth}-{way}", "DPX", depth, mode, use_cineon_log=log, **more)
+        for codec in codecs:
+            for depth in [depth for depth in depths if depth != 10]:
+                for quality in (100, 50) if depth == 8 or codec == "JP2" else (100,):
+                    shot(f"{name}{codec}-{mode}-{depth}-{quality}", "JPEG2000", depth, mode, jpeg2k_codec=codec,
+                         quality=quality, **more)
+    render.film_transparent = False
+
+
+old_formats("", ("BW", "RGB", "RGBA"))
+shot("ycc", "JPEG2000", 8, "RGB", jpeg2k_codec="JP2", quality=100, use_jpeg2k_ycc=True)
+settings.use_jpeg2k_ycc = False
+for frames in (False, True):
+    shot(f"cinema-{frames}", "JPEG2000", 12, "RGB", use_jpeg2k_cinema_preset=True, use_jpeg2k_cinema_48=frames)
+settings.use_jpeg2k_cinema_preset = False
+# Rows that end within a word, one pixel, and a part of the picture.
+render.resolution_x, render.resolution_y = 7, 5
+old_formats("odd-", ("RGB", "RGBA"), (10, 16), (), width=7, height=5)
+render.resolution_x, render.resolution_y, render.resolution_percentage = 4, 4, 25
+old_formats("one-", ("RGB", "RGBA"), (8, 10), (), width=1, height=1)
+render.resolution_x, render.resolution_y, render.resolution_percentage = WIDTH, HEIGHT, 100
+render.use_border = render.use_crop_to_border = True
+render.border_min_x, render.border_max_x, render.border_min_y, render.border_max_y = 0.25, 0.75, 0.0, 0.8
+old_formats("crop-", ("RGB",), (10, 12), width=34, height=32)
+render.use_border = render.use_crop_to_border = False
 for codec in ("NONE", "PXR24", "ZIP", "PIZ", "RLE", "ZIPS", "B44", "B44A", "DWAA", "DWAB"):
     for depth in (16, 32):
         shot(f"exr-{codec}-{depth}", "OPEN_EXR", depth, exr_codec=codec)
@@ -177,6 +223,7 @@ for dither in (0, 1, 2):
     shot(f"black-{dither}", "TARGA", None, "RGB", blank="black")
     shot(f"black-{dither}", "WEBP", None, "RGB", quality=50, blank="black")
     shot(f"black-{dither}", "HDR", None, "RGB", blank="black")
+    old_formats(f"black-{dither}-", ("RGB",), codecs=("JP2",), blank="black")
 for transform in ("Standard", "Filmic", "AgX", "Khronos PBR Neutral", "Filmic Log"):
     try:
         scene.view_settings.view_transform = transform
@@ -189,12 +236,18 @@ scene.view_settings.view_transform = "Standard"
 scene.world.node_tree.nodes["Background"].inputs["Strength"].default_value = 0.05
 shot("dim", "PNG", 8, "RGB")
 shot("dim", "OPEN_EXR", 16, "RGB")
+old_formats("dim-", ("RGB",), (8, 10), ("JP2",))
 scene.world.node_tree.nodes["Background"].inputs["Strength"].default_value = 0
 for ob in bpy.data.objects:
     ob.hide_render = ob.type != "CAMERA"
 render.film_transparent = True
 for fmt, depth in (("PNG", 8), ("PNG", 16), ("OPEN_EXR", 16), ("WEBP", None), ("TARGA", None)):
     shot(f"empty-{depth}", fmt, depth, blank="transparent")
+render.dither_intensity = 1
+old_formats("empty-", ("RGBA",), (8, 10), (), blank="transparent")
+render.film_transparent = True
+shot("empty", "JPEG2000", 8, jpeg2k_codec="JP2", quality=100, blank="transparent")
+render.film_transparent = True
 shot("empty-ml", "OPEN_EXR_MULTILAYER", 16, exr_codec="ZIP", blank="transparent")
 with open(os.path.join(out, "manifest.json"), "w") as file:
     json.dump(manifest, file)

@@ -200,12 +200,19 @@ fn format(format: FileFormat) -> &'static str {
         FileFormat::Targa => "tga",
         FileFormat::TargaRaw => "tga-raw",
         FileFormat::Hdr => "hdr",
+        FileFormat::Iris => "iris",
+        FileFormat::Cineon => "cineon",
+        FileFormat::Dpx => "dpx",
+        FileFormat::Jp2 => "jp2",
+        FileFormat::J2c => "j2c",
     }
 }
 
 fn depth(depth: ColorDepth) -> &'static str {
     match depth {
         ColorDepth::Eight => "8",
+        ColorDepth::Ten => "10",
+        ColorDepth::Twelve => "12",
         ColorDepth::Sixteen => "16",
         ColorDepth::ThirtyTwo => "32",
     }
@@ -259,10 +266,9 @@ mod tests {
             .iter()
             .take(10)
             .map(|format| with(RenderSettings { format: Some(*format), ..RenderSettings::default() }));
-        let depths = ColorDepth::ALL
-            .iter()
-            .take(3)
-            .map(|depth| with(RenderSettings { depth: Some(*depth), ..RenderSettings::default() }));
+        // Those that there were when the keys were written, as with the formats above.
+        let depths = [ColorDepth::Eight, ColorDepth::Sixteen, ColorDepth::ThirtyTwo]
+            .map(|depth| with(RenderSettings { depth: Some(depth), ..RenderSettings::default() }));
         let policies = ScriptPolicy::ALL.iter().flat_map(|scripts| {
             ExternalFiles::ALL.iter().flat_map(move |external_files| {
                 Simulations::ALL.iter().map(move |simulations| Policy {

@@ -153,6 +153,14 @@ text_enum!(
         Targa = "tga",
         TargaRaw = "tga-raw",
         Hdr = "hdr",
+        /// Silicon Graphics' format.
+        Iris = "iris",
+        Cineon = "cineon",
+        Dpx = "dpx",
+        /// JPEG 2000 in its container.
+        Jp2 = "jp2",
+        /// A bare codestream of JPEG 2000. Blender calls both `JPEG2000`, and has a codec setting beside that name.
+        J2c = "j2c",
     }
 );
 
@@ -170,28 +178,36 @@ impl FileFormat {
             Self::Targa => "TARGA",
             Self::TargaRaw => "TARGA_RAW",
             Self::Hdr => "HDR",
+            Self::Iris => "IRIS",
+            Self::Cineon => "CINEON",
+            Self::Dpx => "DPX",
+            Self::Jp2 | Self::J2c => "JPEG2000",
         }
     }
 
+    /// The format with Blender's name; of the two JPEG 2000 formats the one that is Blender's default.
     pub fn from_blender_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|format| format.blender_name() == name)
     }
 
     /// The bits a channel that Blender can write in this format.
     pub fn depths(self) -> &'static [ColorDepth] {
-        use ColorDepth::{Eight, Sixteen, ThirtyTwo};
+        use ColorDepth::{Eight, Sixteen, Ten, ThirtyTwo, Twelve};
         match self {
             Self::Png | Self::Tiff => &[Eight, Sixteen],
             Self::OpenExr | Self::OpenExrMultilayer => &[Sixteen, ThirtyTwo],
             Self::Hdr => &[ThirtyTwo],
-            Self::Jpeg | Self::Webp | Self::Bmp | Self::Targa | Self::TargaRaw => &[Eight],
+            Self::Jpeg | Self::Webp | Self::Bmp | Self::Targa | Self::TargaRaw | Self::Iris => &[Eight],
+            Self::Cineon => &[Ten],
+            Self::Dpx => &[Eight, Ten, Twelve, Sixteen],
+            Self::Jp2 | Self::J2c => &[Eight, Twelve, Sixteen],
         }
     }
 }
 
 text_enum!(
     /// Bits a channel.
-    ColorDepth { Eight = "8", Sixteen = "16", ThirtyTwo = "32" }
+    ColorDepth { Eight = "8", Ten = "10", Twelve = "12", Sixteen = "16", ThirtyTwo = "32" }
 );
 
 text_enum!(

@@ -360,14 +360,27 @@ for kind, mode, depth in FORMATS:
         spin(s)
 
 
-for kind in ("JPEG2000", "CINEON", "DPX", "IRIS"):
+OLD_FORMATS = (
+    ("IRIS", "RGB", "8", {}), ("IRIS", "RGBA", "8", {}), ("CINEON", "RGB", "10", {}), ("DPX", "RGB", "8", {}),
+    ("DPX", "RGB", "10", {}), ("DPX", "RGB", "10", {"use_cineon_log": True}), ("DPX", "RGBA", "16", {}),
+    ("JPEG2000", "RGB", "8", {}), ("JPEG2000", "RGBA", "16", {"quality": 100}), ("JPEG2000", "RGB", "12", {"jpeg2k_codec": "J2K"}),
+    ("JPEG2000", "RGB", "12", {"use_jpeg2k_cinema_preset": True}),
+)
+for kind, mode, depth, more in OLD_FORMATS:
 
-    @feature(f"Rendering / Output: {kind}", kind, refuses="format")
-    def refused(s, kind):
+    @feature(", ".join([f"Rendering / Output: {kind}, {mode}, {depth} bits", *more]), kind, mode, depth, more)
+    def old_output(s, kind, mode, depth, more):
+        settings = s.scene.render.image_settings
         try:
-            s.scene.render.image_settings.file_format = kind
+            settings.file_format = kind
         except TypeError:
             s.absent("built without it")
+        settings.color_mode = mode
+        if not more.get("use_jpeg2k_cinema_preset"):
+            settings.color_depth = depth
+        for key, value in more.items():
+            setattr(settings, key, value)
+        s.scene.render.film_transparent = mode == "RGBA"
         spin(s)
 
 

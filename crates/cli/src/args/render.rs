@@ -125,10 +125,10 @@ pub struct JobArgs {
     /// A percentage of the file's own size, or pixels: 50% or 1920x1080.
     #[arg(long, value_name = "SIZE")]
     pub resolution: Option<Resolution>,
-    /// png, jpeg, exr, exr-multilayer, tiff, webp, bmp, tga, tga-raw or hdr.
+    /// png, jpeg, exr, exr-multilayer, tiff, webp, bmp, tga, tga-raw, hdr, iris, cineon, dpx, jp2 or j2c.
     #[arg(long)]
     pub format: Option<FileFormat>,
-    /// Bits a channel: 8, 16 or 32.
+    /// Bits a channel: 8, 10, 12, 16 or 32.
     #[arg(long, value_name = "BITS")]
     pub depth: Option<ColorDepth>,
     /// Threads that a Blender uses; 0 lets Blender decide [default: Kiln decides].

@@ -3,7 +3,8 @@
 use kiln_host::{BlenderInstall, Device, HostOptions, OpenRequest};
 use kiln_testkit::{Blender, blenders, bpy_python, picture, scene, temp_dir};
 use kiln_types::{
-    ColorDepth, DeviceClass, ExternalFiles, FailureCause, FileFormat, ScriptPolicy, SessionSpec, Simulations,
+    ColorDepth, DeviceClass, ExternalFiles, FailureCause, FileFormat, Resolution, ScriptPolicy, SessionSpec,
+    Simulations,
 };
 
 use crate::{Slot, debian, install, session, trusted, trusting};
@@ -31,7 +32,18 @@ async fn stops(install: BlenderInstall) {
         ("rigid_body", FailureCause::Unbaked, &["Cube", "--no-bake"], |_| {}),
         ("denoise", FailureCause::DenoiserMissing, &["OPENIMAGEDENOISE"], |_| {}),
         ("foreign_engine", FailureCause::EngineMissing, &["FOREIGN", "CYCLES"], |_| {}),
-        ("dpx", FailureCause::BadSetting, &["DPX", "--format"], |_| {}),
+        ("basic", FailureCause::BadSetting, &["jp2", "10-bit", "8 or 12 or 16"], |s| {
+            s.settings.format = Some(FileFormat::Jp2);
+            s.settings.depth = Some(ColorDepth::Ten);
+        }),
+        // Blender would render them, and then fail to write.
+        ("basic", FailureCause::BadSetting, &["JPEG 2000", "64x10", "32 on each side"], |s| {
+            s.settings.format = Some(FileFormat::J2c);
+            s.settings.resolution = Some(Resolution::Pixels { width: 64, height: 10 });
+        }),
+        ("gray", FailureCause::BadSetting, &["a cineon of one channel", "RGB"], |s| {
+            s.settings.format = Some(FileFormat::Cineon);
+        }),
         ("basic", FailureCause::EngineMissing, &["NOTHING"], |s| s.settings.engine = Some("NOTHING".into())),
         ("basic", FailureCause::BadSetting, &["Nobody", "Camera"], |s| {
             s.settings.camera = Some("Nobody".into());
@@ -68,11 +80,10 @@ async fn what_a_policy_lets_pass_stays_visible() {
         ("missing_library", "tree.blend", |s| s.policy.external_files = ExternalFiles::MayBeMissing),
         ("script", "move.py", |s| s.policy.scripts = ScriptPolicy::Block),
         ("rigid_body", "Cube", |s| s.policy.simulations = Simulations::AsTheyAre),
-        ("dpx", "", |s| s.settings.format = Some(FileFormat::Png)),
     ];
     for (name, word, change) in cases {
         let opened = slot.open_with(name, change).await.unwrap();
-        let said = word.is_empty() || opened.notices.iter().any(|notice| notice.contains(word));
+        let said = opened.notices.iter().any(|notice| notice.contains(word));
         assert!(said, "{name}: {:?}", opened.notices);
         slot.render(2).await.unwrap();
     }

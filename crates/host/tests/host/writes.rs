@@ -46,6 +46,35 @@ async fn file_output_nodes_keep_their_folders() {
     }
 }
 
+/// That each file holds what is foretold, the worker sees (`tests/e2e/formats.rs`).
+#[tokio::test]
+async fn old_formats_are_foretold_with_their_bits() {
+    use ColorDepth::{Eight, Sixteen, Ten, Twelve};
+    let mut slot = Slot::start(debian(), HostOptions::default()).await;
+    slot.open("old_formats").await;
+    let (_, rendered) = slot.render(2).await.unwrap();
+    let mut planned: Vec<_> =
+        rendered.planned.iter().map(|file| (file.path.as_str(), file.format, file.depth)).collect();
+    planned.sort_unstable();
+    let expected = [
+        ("frames/cinema_0002.jp2", FileFormat::Jp2, Twelve),
+        ("frames/cineon_0002.cin", FileFormat::Cineon, Ten),
+        ("frames/dpx_0002.dpx", FileFormat::Dpx, Sixteen),
+        ("frames/iris_0002.rgb", FileFormat::Iris, Eight),
+        ("frames/j2c_0002.j2c", FileFormat::J2c, Sixteen),
+        ("frames/jp2_0002.jp2", FileFormat::Jp2, Twelve),
+        ("frames/shot_0002.dpx", FileFormat::Dpx, Ten),
+    ];
+    assert_eq!(planned, expected);
+    // Asked for by Kiln's names, which tell the two kinds of JPEG 2000 apart.
+    for (format, ending) in [(FileFormat::Jp2, "jp2"), (FileFormat::J2c, "j2c"), (FileFormat::Iris, "rgb")] {
+        let opened = slot.open_with("basic", |spec| spec.settings.format = Some(format)).await.unwrap();
+        let file = &opened.plan.files[0];
+        assert_eq!((file.path.as_str(), file.format), (&*format!("frames/shot_0001.{ending}"), format));
+        slot.render(1).await.unwrap();
+    }
+}
+
 /// Newer Blenders write what is no colour with all its bits, whatever the node asks for.
 #[tokio::test]
 async fn bits_of_data_are_foretold() {

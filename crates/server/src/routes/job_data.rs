@@ -250,6 +250,11 @@ fn media_type(format: FileFormat) -> &'static str {
         FileFormat::Bmp => "image/bmp",
         FileFormat::Targa | FileFormat::TargaRaw => "image/x-tga",
         FileFormat::Hdr => "image/vnd.radiance",
+        FileFormat::Iris => "image/x-rgb",
+        FileFormat::Cineon => "image/x-cineon",
+        FileFormat::Dpx => "image/dpx",
+        FileFormat::Jp2 => "image/jp2",
+        FileFormat::J2c => "image/j2c",
     }
 }
 
