@@ -14,7 +14,7 @@ use crate::{
     marker::Marker,
     output::{
         Output,
-        text::{count, moment},
+        text::{self, count, moment},
     },
     settings::Settings,
 };
@@ -116,7 +116,7 @@ impl Earlier<'_> {
     /// A job of another save, or with other settings, that renders into the same folder.
     async fn name_other(&self, job: &JobView, is_same_content: bool) -> Outcome {
         let id = job.id;
-        let (blend, out) = (&self.prepared.name, self.folder.path().display());
+        let (blend, out) = (self.prepared.shown_name(), text::path(self.folder.path()));
         let what = if is_same_content {
             format!("job {id} still renders {blend} with other settings into {out}")
         } else {

@@ -248,8 +248,8 @@ pub async fn ground(
             let files = count(found.count as u64, "file");
             let question = format!(
                 "{files} in {} were made from {} with other settings ({}). Replace them? [y/N] ",
-                folder.path().display(),
-                prepared.name,
+                text::path(folder.path()),
+                prepared.shown_name(),
                 changes.join("; ")
             );
             if !ask::yes(question).await {
