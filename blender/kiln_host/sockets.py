@@ -1,6 +1,6 @@
 """Whether a picture leads to a socket of the compositor. For a single value Blender writes no file.
 
-Measured slot by slot in 3.4, 4.2, 4.5 and 5.0."""
+Measured slot by slot in 3.4, 4.2, 4.3, 4.5 and 5.0."""
 
 import os
 
@@ -17,10 +17,10 @@ _OF_DATA = {"Image": "image", "MovieClip": "clip", "KeyingScreen": "clip", "Mask
 _OF_NOTHING = {"BokehImage", "BoxMask", "EllipseMask", "Cryptomatte", "CryptomatteV2"}
 if bpy.app.version < (4, 2, 0):
     _OF_NOTHING.add("Mask")
-else:
-    _SINGLE.add("Levels")
 if bpy.app.version < (4, 4, 0):
     _OF_NOTHING.add("Texture")
+if bpy.app.version[:2] == (4, 2) or bpy.app.version >= (4, 4, 0):
+    _SINGLE.add("Levels")
 
 
 def carries_picture(socket):

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use kiln_testkit::{Blender, assert_same_picture, blender, temp_dir};
+use kiln_testkit::{Blender, assert_same_picture, blender, bpy_python, temp_dir};
 use serde_json::Value;
 
 use crate::{
@@ -185,6 +185,68 @@ fn files_of_unusual_names_render_where_nobody_has_them() {
     let said = lan.run(&["jobs", "fetch", &job]);
     assert_eq!(said.code, 0, "{}", said.err);
     assert_same_picture(&folder.join("frames/f_0001.png"), &lan.client.work().join("cold_0001.png"));
+}
+
+/// Saves a scene of Blender 5.0 whose frames are called by templates, and one with a path that Blender does not write to.
+const TEMPLATES: &str = r#"
+import bpy, os, sys
+scene = bpy.context.scene
+scene.name = "Scene 1"
+scene.render.engine, scene.cycles.samples = "CYCLES", 1
+scene.render.resolution_x = scene.render.resolution_y = 8
+scene.render.filepath = "{blend_dir}out/{scene_name}/{blend_name}-{camera_name}-{resolution_x}_"
+tree = scene.compositing_node_group = bpy.data.node_groups.new("Compositor", "CompositorNodeTree")
+tree.interface.new_socket("Image", in_out="OUTPUT", socket_type="NodeSocketColor")
+layers, result, node = (
+    tree.nodes.new(kind) for kind in ("CompositorNodeRLayers", "NodeGroupOutput", "CompositorNodeOutputFile")
+)
+node.name, node.directory, node.file_name = "Passes", "//out/{node_name}", "{blend_name}_"
+node.format.media_type, node.format.file_format = "IMAGE", "PNG"
+node.file_output_items.new("RGBA", "image_")
+tree.links.new(layers.outputs["Image"], result.inputs[0])
+tree.links.new(layers.outputs["Image"], node.inputs[0])
+bpy.ops.wm.save_as_mainfile(filepath=os.path.abspath("shot.v1.blend"))
+scene.render.filepath = "//{scene}_"
+bpy.ops.wm.save_as_mainfile(filepath=os.path.abspath("wrong.blend"))
+os._exit(0)
+"#;
+
+#[test]
+fn path_templates_lead_to_where_blender_writes() {
+    let Some(python) = bpy_python() else { return };
+    let home = Home::new();
+    let mut command = Command::new(&python);
+    let made = said(command.args(["-I", "-c", TEMPLATES]).current_dir(home.work()).output().unwrap());
+    assert_eq!(made.code, 0, "{}{}", made.out, made.err);
+    let cold = temp_dir();
+    let copy = cold.path().join("shot.v1.blend");
+    fs::copy(home.work().join("shot.v1.blend"), &copy).unwrap();
+    Blender::Module(python.clone()).render_cold(&copy, 1, None, false);
+    let render = |file: &str| {
+        home.run(&[
+            "render",
+            file,
+            "--local",
+            "--frames",
+            "1",
+            "--json",
+            "--blender",
+            python.to_str().unwrap(),
+        ])
+    };
+    assert_eq!(render("shot.v1.blend").code, 0);
+    for name in ["out/Scene 1/shot.v1-Camera-8_0001.png", "out/Passes/shot.v1_image_0001.png"] {
+        assert_same_picture(&home.work().join(name), &cold.path().join(name));
+    }
+    let again: Value = serde_json::from_str(&render("shot.v1.blend").out).unwrap();
+    assert_eq!(again["kept"], 1, "{again}");
+    // A frame that Kiln does not know is found before anything renders.
+    fs::remove_dir_all(home.work().join(".kiln")).unwrap();
+    let foreign = render("shot.v1.blend");
+    assert!(foreign.err.contains("out/Scene 1/shot.v1-Camera-8_0001.png"), "{}", foreign.err);
+    let wrong = render("wrong.blend");
+    assert_eq!(wrong.code, 2, "{}", wrong.err);
+    assert!(wrong.err.contains("Blender cannot write to the output path “//{scene}_”"), "{}", wrong.err);
 }
 
 /// The folder above a file whose path has so many bytes.

@@ -520,6 +520,49 @@ mod tests {
     }
 
     #[test]
+    fn no_place_is_deeper_than_blender_opens_behind_a_workers_folder() {
+        let disk = Disk(tempfile::tempdir().unwrap());
+        let deep = ["d"; 4].map(|letter| letter.repeat(200)).join("/");
+        let long = format!("{}.blend", "n".repeat(249));
+        let main = disk.file(&format!("p/{long}"));
+        let (wood, own) = (format!("{deep}/wood.png"), format!("{}.png", "w".repeat(251)));
+        for name in [&wood, &own] {
+            disk.file(&format!("p/{name}"));
+        }
+        let image = |name: &str| disk.item(&main, &format!("//{name}"), ExternalKind::Image, false);
+        let laid = disk.layout(&main, vec![image(&wood), image(&own)]);
+        assert_eq!(
+            laid.blend.as_str(),
+            "scene.blend",
+            "it is saved, and its caches are called, after its name"
+        );
+        assert!(places(&laid).contains(&own.as_str()), "{:?}", laid.files);
+        let place = &laid.remap[&format!("//{wood}")];
+        assert!(place.as_str().starts_with("_external/") && place.as_str().len() < 100, "{place}");
+        assert_eq!(laid.remap.len(), 1);
+    }
+
+    #[test]
+    fn what_lies_deeper_than_blender_opens_is_missing() {
+        let disk = Disk(tempfile::tempdir().unwrap());
+        let main = disk.file("p/main.blend");
+        let mut folder = disk.root().join("p");
+        while folder.as_os_str().len() < 1023 {
+            folder.push("e".repeat(200));
+        }
+        fs::create_dir_all(&folder).unwrap();
+        let name = folder.join("wood.png").strip_prefix(disk.root().join("p")).unwrap().display().to_string();
+        fs::write(folder.join("wood.png"), b"x").unwrap();
+        let item = |files| Dependency {
+            files,
+            ..disk.item(&main, &format!("//{name}"), ExternalKind::Image, false)
+        };
+        let missing = disk.layout(&main, vec![item(Vec::new())]).missing;
+        let told = missing[0].to_string();
+        assert!(told.contains("Blender opens none of more than 1023"), "{told}");
+    }
+
+    #[test]
     fn caches_follow_the_name_that_the_blend_gets() {
         let disk = Disk(tempfile::tempdir().unwrap());
         let main = disk.file("p/bad\\name.blend");

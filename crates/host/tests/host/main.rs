@@ -19,6 +19,7 @@ mod sequences;
 mod writes;
 
 use std::{
+    ffi::OsStr,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -30,6 +31,7 @@ use kiln_host::{
 use kiln_testkit::{Blender, blender, scene, temp_dir};
 use kiln_types::{
     BlobHash, BundleId, DeviceClass, Failure, Policy, RelPath, RenderSettings, ScriptPolicy, SessionSpec,
+    paths,
 };
 
 fn debian() -> BlenderInstall {
@@ -45,7 +47,7 @@ fn session(install: &BlenderInstall, blend: &Path) -> SessionSpec {
     SessionSpec {
         bundle: BundleId(BlobHash::of(blend.as_os_str().as_encoded_bytes())),
         blend: RelPath::from_str(blend.file_name().unwrap().to_str().unwrap()).unwrap(),
-        origin: blend.parent().map(|folder| folder.to_str().unwrap().to_owned()),
+        origin: blend.parent().map(|folder| paths::spelled(folder.as_os_str().as_encoded_bytes())),
         file_name: None,
         blender: install.version.series(),
         device: DeviceClass::Cpu,
@@ -66,11 +68,11 @@ struct Slot {
 
 impl Slot {
     async fn start(install: BlenderInstall, options: HostOptions) -> Self {
-        Self::start_in("slot", install, options).await
+        Self::start_in("slot".as_ref(), install, options).await
     }
 
     /// With this name of the slot's folder.
-    async fn start_in(name: &str, install: BlenderInstall, options: HostOptions) -> Self {
+    async fn start_in(name: &OsStr, install: BlenderInstall, options: HostOptions) -> Self {
         let folder = temp_dir();
         let root = SlotRoot::create(folder.path().join(name)).unwrap();
         let host = Host::start(&install, &root, options).await.unwrap();

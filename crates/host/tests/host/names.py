@@ -270,5 +270,5 @@ for name in (name for name, frames in FRAMES.items() if not frames):
         assert name != "refused_node"
 with open(os.path.join(FOLDER, "names.json"), "w") as file:
     json.dump(told, file)
-print("made")
+print("made", flush=True)
 os._exit(0)
