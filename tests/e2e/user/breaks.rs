@@ -94,9 +94,7 @@ impl World {
         let mut changes = Changes::new();
         if !ask.stops() {
             self.tree.out(&ask.out);
-            if code == -1 {
-                self.tree.killed(&ask.out);
-            }
+            self.tree.broken_off(&ask.out);
             for frame in ask.renders() {
                 let path = ask.path(frame);
                 let before = self.tree.files.get(&path).cloned();

@@ -131,9 +131,11 @@ impl World {
             let there = self.tree.files.get(&path).cloned();
             let fresh = Some(by.file(*frame));
             let same = before.get(&path) == Some(hash);
+            // As this scene's, whatever is done with other files.
+            let own = by.fate(Mode::Continue, there.as_ref()) == Fate::Kept;
             let mut may = match by.fate(mode, there.as_ref()) {
+                _ if own && same => vec![there.clone()],
                 Fate::Rendered | Fate::Replaced => vec![fresh],
-                Fate::Kept if same => vec![there.clone()],
                 // Rendered twice, the same picture has another hour in its file.
                 Fate::Kept => vec![fresh],
                 // Nobody knew whose it is; now it is this job's.
@@ -152,6 +154,8 @@ impl World {
             self.tree.out(out);
         }
         let written = self.check(&changes).len();
+        let noted = self.is_noted(job.side, id);
+        self.jobs.get_mut(&id).unwrap().noted = noted;
         if race {
             return;
         }
@@ -159,7 +163,7 @@ impl World {
             State::Cancelled if waits => 4,
             _ => i32::from(left > 0),
         };
-        assert_eq!(said.code, exit, "{changes:#?}\n{}", said.err);
+        assert_eq!(said.code, exit, "{answer:#}\n{changes:#?}\n{}", said.err);
         assert_eq!(answer["left"].as_array().map(Vec::len), Some(left), "{answer:#}");
         let came = job.done.len() - left;
         if waits {
@@ -168,9 +172,7 @@ impl World {
             assert_eq!([&answer["fetched"], &answer["there"]], [written, came - written], "{answer:#}");
         }
         // Nothing is left to fetch: it is forgotten where that was the folder that was meant.
-        let noted = self.is_noted(job.side, id);
         assert!(noted == job.noted || job.noted && left == 0, "job {id} is noted: {noted}");
-        self.jobs.get_mut(&id).unwrap().noted = noted;
     }
 
     /// Who made a job's frames, as the folder must remember it.

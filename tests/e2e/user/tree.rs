@@ -28,7 +28,7 @@ pub struct Tree {
     inputs: BTreeMap<PathBuf, Stamp>,
     /// Output folders, where Kiln keeps notes of its own.
     notes: BTreeSet<PathBuf>,
-    /// Output folders that a killed command may have left a part of a file in.
+    /// Output folders that a command which was broken off may have left a part of a file in, for the next one to go on.
     parts: BTreeSet<PathBuf>,
 }
 
@@ -61,8 +61,8 @@ impl Tree {
         self.notes.insert(out.to_owned());
     }
 
-    /// A command that writes there was killed.
-    pub fn killed(&mut self, out: &Path) {
+    /// A command that writes there was broken off.
+    pub fn broken_off(&mut self, out: &Path) {
         self.parts.insert(out.to_owned());
     }
 
