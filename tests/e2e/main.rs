@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod again;
 mod bad_input;
 mod bake;
 mod bundle;
@@ -13,6 +14,7 @@ mod devices;
 mod elsewhere;
 mod farm;
 mod fidelity;
+mod fixture;
 mod four;
 mod gaps;
 mod health;

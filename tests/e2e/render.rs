@@ -86,14 +86,14 @@ fn the_same_command_continues_and_nothing_is_overwritten_unasked() {
     assert_eq!(done(&render("1-4", &[]))["kept"], 4);
 
     // Other settings are another picture.
-    let other = render("1-4", &["--threads", "1"]);
+    let other = render("1-4", &["--depth", "16"]);
     assert_eq!(other.code, 2);
     assert!(other.err.contains("4 of the files are already there"), "{}", other.err);
     assert_eq!(times(), before);
-    let skipped = done(&render("3-5", &["--threads", "1", "--existing", "skip"]));
+    let skipped = done(&render("3-5", &["--depth", "16", "--existing", "skip"]));
     assert_eq!((&skipped["landed"], &skipped["skipped"]), (&1.into(), &2.into()));
     assert_eq!(times(), before);
-    let replaced = done(&render("1,3", &["--threads", "1", "--existing", "overwrite"]));
+    let replaced = done(&render("1,3", &["--depth", "16", "--existing", "overwrite"]));
     assert_eq!(replaced["landed"], 2);
     assert!(times().iter().zip(&before).all(|(after, before)| after > before));
     assert_eq!(home.leftovers(), Vec::<PathBuf>::new());

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, num::NonZeroU32};
 use kiln_types::{
     AttemptId, AttemptState, BlenderSeries, BundleId, DeviceChoice, Failure, FrameSet, Generation, JobId,
     JobSpec, JobStanding, JobState, Needs, Order, OutputSet, Owner, Policy, Priority, Project, RelPath,
-    RenderSettings, SlotIndex, StepIndex, StepKind, SuspiciousFrames, TaskIndex, TaskState, UploadId,
+    RenderSettings, Save, SlotIndex, StepIndex, StepKind, SuspiciousFrames, TaskIndex, TaskState, UploadId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -79,6 +79,9 @@ pub struct SubmitJob {
     /// Add-ons inside the bundle, to be switched on for this job; needs the policy `trust`.
     #[serde(default)]
     pub addons: Vec<RelPath>,
+    /// Which save of which .blend this is: kept with the job, for whoever fetches its frames.
+    #[serde(default)]
+    pub save: Option<Save>,
 }
 
 impl SubmitJob {
@@ -103,6 +106,7 @@ impl SubmitJob {
             policy: Policy::default(),
             ocio: None,
             addons: Vec::new(),
+            save: None,
         }
     }
 }

@@ -57,6 +57,9 @@ pub struct SceneInfo {
     pub views_apart: bool,
     /// Blender adds the format's extension to names, or puts it in place of another one.
     pub use_file_extension: bool,
+    /// Blender burns the path of the .blend into the picture.
+    #[serde(default)]
+    pub burns_in_path: bool,
 }
 
 /// The device that an artist sets for Cycles. Which GPUs those are is a setting of each machine, not of the file.
@@ -144,6 +147,8 @@ const MODE_BORDER: i64 = 1 << 9;
 const MODE_CROP: i64 = 1 << 11;
 const SCENE_MODE_EXTENSION: i64 = 1 << 4;
 const SCENE_MODE_MULTIVIEW: i64 = 1 << 21;
+/// Stamps are drawn, and the path of the file is one (R_STAMP_DRAW and R_STAMP_FILENAME of DNA_scene_types.h).
+const STAMP_PATH: i64 = 1 << 6 | 1 << 8;
 /// A whole number, or a switch, among what Cycles keeps with a scene or a view layer. A setting at its default is absent.
 fn of_cycles(parts: &Parts<'_>, place: Option<u64>, name: &str) -> Option<i64> {
     const INT: i64 = 1;
@@ -313,6 +318,7 @@ pub(crate) fn read(
         views: if multiview { views(&parts, scene) } else { Vec::new() },
         views_apart: scene.int("r.im_format.views_format").unwrap_or(0) == 0,
         use_file_extension: scene_mode & SCENE_MODE_EXTENSION != 0,
+        burns_in_path: scene.int("r.stamp").is_some_and(|stamp| stamp & STAMP_PATH == STAMP_PATH),
         name,
     })
 }

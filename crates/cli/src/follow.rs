@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashSet,
-    io::Write as _,
     time::{Duration, Instant},
 };
 
@@ -16,6 +15,7 @@ use tokio::{
 };
 
 use crate::{
+    ask,
     exit::{Exit, Fault, Outcome},
     output::{
         Output,
@@ -64,6 +64,8 @@ pub struct Stay {
     pub job: JobView,
     /// Frames whose files came home or were there.
     pub landed: u32,
+    /// Those among them that took the place of frames of an earlier save or of other settings.
+    pub replaced: u32,
     /// Files that were not replaced.
     pub left: Vec<RelPath>,
     /// What kept frames from coming home.
@@ -108,6 +110,7 @@ struct Follower<'a> {
     fetches: bool,
     home: bool,
     landed: u32,
+    replaced: u32,
     left: Vec<RelPath>,
     trouble: Option<Fault>,
     told: usize,
@@ -149,6 +152,7 @@ pub async fn follow(
         fetches,
         home: !fetches,
         landed: 0,
+        replaced: 0,
         left: Vec::new(),
         trouble: None,
         told: 0,
@@ -168,8 +172,8 @@ pub async fn follow(
         fetching.abort();
     }
     let end = end?;
-    let Follower { job, landed, left, trouble, .. } = follower;
-    Ok(Stay { end, job, landed, left, trouble })
+    let Follower { job, landed, replaced, left, trouble, .. } = follower;
+    Ok(Stay { end, job, landed, replaced, left, trouble })
 }
 
 impl Follower<'_> {
@@ -224,7 +228,9 @@ impl Follower<'_> {
                             return Ok(End::Detached);
                         }
                         self.progress.pause();
-                        ask(id);
+                        ask::prompt(&format!(
+                            "\rJob {id}: [d]etach and let the farm go on, [c]ancel it, or Enter to stay? "
+                        ));
                         answer = Some(tokio::task::spawn_blocking(read_answer));
                     }
                 },
@@ -360,8 +366,9 @@ impl Follower<'_> {
             News::Landed(landed) => {
                 self.back();
                 match landed.how {
-                    How::Written | How::AlreadyThere => {
+                    How::Written | How::Replaced | How::AlreadyThere => {
                         self.landed += 1;
+                        self.replaced += u32::from(landed.how == How::Replaced);
                         self.suspect(landed.frame, &landed.suspicious);
                     }
                     How::Gone => self.trouble = Some(gone(self.job.id, landed.frame)),
@@ -488,21 +495,11 @@ enum Answer {
     Cancel,
 }
 
-fn ask(id: kiln_types::JobId) {
-    let mut err = std::io::stderr().lock();
-    let _ = write!(err, "\rJob {id}: [d]etach and let the farm go on, [c]ancel it, or Enter to stay? ");
-    let _ = err.flush();
-}
-
 fn read_answer() -> Answer {
-    let mut line = String::new();
-    match std::io::stdin().read_line(&mut line) {
-        Ok(0) | Err(_) => Answer::Detach,
-        Ok(_) => match line.trim().to_ascii_lowercase().as_str() {
-            "d" | "detach" => Answer::Detach,
-            "c" | "cancel" => Answer::Cancel,
-            _ => Answer::GoOn,
-        },
+    match ask::line().as_deref() {
+        None | Some("d" | "detach") => Answer::Detach,
+        Some("c" | "cancel") => Answer::Cancel,
+        Some(_) => Answer::GoOn,
     }
 }
 

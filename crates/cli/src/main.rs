@@ -2,6 +2,7 @@
 //! kiln, the one program.
 
 mod args;
+mod ask;
 mod bundle;
 mod commands;
 mod exit;

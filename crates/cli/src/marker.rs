@@ -41,6 +41,20 @@ impl Marker {
         (marker.created_ms == job.created_ms).then_some(marker)
     }
 
+    /// Those of jobs at this server whose frames of this .blend go into this folder, the earliest job first.
+    pub fn of_output(data: &Path, server: &str, out: &Path, blend: &str) -> Vec<Self> {
+        let Ok(entries) = fs::read_dir(data.join("jobs")) else { return Vec::new() };
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let read = |path: PathBuf| serde_json::from_slice::<Self>(&fs::read(path).ok()?).ok();
+        let json = paths.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+        let mut found: Vec<Self> = json
+            .filter_map(read)
+            .filter(|marker| marker.server == server && marker.out == out && marker.blend == blend)
+            .collect();
+        found.sort_by_key(|marker| marker.job);
+        found
+    }
+
     /// Nothing of the job is left to fetch.
     pub fn forget(&self, data: &Path) {
         let _ = fs::remove_file(place(data, &self.server, self.job));

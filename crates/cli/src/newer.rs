@@ -1,11 +1,12 @@
 //! A .blend of a Blender that is not there: a newer one may render it, where a person says so.
 
-use std::{collections::BTreeSet, io::Write as _, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
 use kiln_client::Client;
 use kiln_types::{BlenderSeries, WorkerState};
 
 use crate::{
+    ask,
     exit::{Fault, Outcome},
     output::Output,
     settings::Settings,
@@ -53,7 +54,7 @@ pub async fn choose(
     }
     if output.can_ask() {
         let question = format!("{found}. Render with {newer}? It may look different. [y/N] ");
-        if tokio::task::spawn_blocking(move || says_yes(&question)).await.unwrap_or(false) {
+        if ask::yes(question).await {
             return Ok(newer);
         }
     }
@@ -84,13 +85,4 @@ pub async fn of_farm(client: &Client) -> Outcome<BTreeSet<BlenderSeries>> {
 
 pub fn listed(series: &BTreeSet<BlenderSeries>) -> String {
     series.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-fn says_yes(question: &str) -> bool {
-    let mut err = std::io::stderr().lock();
-    let _ = write!(err, "{question}");
-    let _ = err.flush();
-    let mut line = String::new();
-    let read = std::io::stdin().read_line(&mut line).is_ok();
-    read && matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }

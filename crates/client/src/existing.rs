@@ -1,33 +1,26 @@
 //! What is in the output folder already, and what that means for the frames asked for.
-//!
-//! A small file for each .blend, `.kiln/NAME.jsonl` in the output folder, tells which files Kiln put there and
-//! from which scene and settings: a line a frame, later lines count. A line is written before its files take their
-//! names, so that after a break at any moment nothing of Kiln's own looks foreign.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    io::{self, BufRead as _, BufReader, Write as _},
-    str::FromStr,
-};
+use std::{fmt, io, str::FromStr};
 
-use kiln_types::{
-    BlobHash, FrameSet, OutputFile, OutputSet, RelPath, SessionKey, Suspicion, SuspiciousFrames,
-};
+use kiln_types::{DeviceClass, FrameSet, RelPath, SuspiciousFrames};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    folder::{OutFolder, Stamp},
-    reading,
+    folder::OutFolder,
+    made::{Identity, Relation},
+    manifest::{Manifest, is_broken},
 };
 
 /// What is done with files that are there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Existing {
-    /// Frames that the same scene and settings made are kept; any other file is an error.
+    /// Frames of the same scene and settings are kept, those of an earlier save are replaced; any other file is an
+    /// error.
     #[default]
     Continue,
+    /// The same, and frames of this .blend that other settings made are replaced too.
+    Replace,
     /// Whatever is there is kept.
     Skip,
     /// Everything is rendered and replaced.
@@ -40,10 +33,11 @@ impl FromStr for Existing {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
         match s {
+            "replace" => Ok(Self::Replace),
             "skip" => Ok(Self::Skip),
             "overwrite" => Ok(Self::Overwrite),
             "error" => Ok(Self::Error),
-            _ => Err("write skip, overwrite or error".to_owned()),
+            _ => Err("write replace, skip, overwrite or error".to_owned()),
         }
     }
 }
@@ -60,6 +54,20 @@ pub enum ExistingError {
         /// Those that are empty or cut off.
         broken: Found,
     },
+    #[error(
+        "{count} of the files are already there, made from this .blend with other settings ({found}; {changes}); replace them with \
+         --existing replace, or choose another folder with --out", count = found.count, changes = changes.join("; ")
+    )]
+    OtherChoices {
+        found: Found,
+        /// What differs, in words.
+        changes: Vec<String>,
+    },
+    #[error(
+        "{count} of the files are already there, and of a later save of this .blend than this one ({first}); replace them with \
+         --existing overwrite, or choose another folder with --out", count = .0.count, first = .0
+    )]
+    Newer(Found),
     #[error(
         "{count} of the files are already there ({first}); leave --existing error out to continue, or choose another \
          folder with --out", count = .0.count, first = .0
@@ -103,221 +111,24 @@ impl fmt::Display for Found {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Line {
-    key: SessionKey,
-    frame: i32,
-    files: Vec<Written>,
-    /// Why somebody should look at the frame, so that a frame that is kept is reported again.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    suspicious: Vec<Suspicion>,
-}
-
-/// A file as Kiln wrote it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Written {
-    path: RelPath,
-    pub(crate) hash: BlobHash,
-    size: u64,
-    mtime_ns: i64,
-}
-
-/// What Kiln knows to have written in a folder for one .blend.
-#[derive(Debug)]
-pub struct Manifest {
-    place: RelPath,
-    frames: HashMap<i32, Line>,
-    /// The key and the file last written under a path.
-    paths: HashMap<RelPath, (SessionKey, Written)>,
-}
-
-impl Manifest {
-    /// Reads the file of the .blend with this name (without its ending). Lines that cannot be read, as a break
-    /// may leave one at the end, are passed over: at worst a frame renders again.
-    ///
-    /// # Errors
-    /// Where the file is there and cannot be opened.
-    pub fn load(folder: &OutFolder, blend: &str) -> io::Result<Self> {
-        let place = place(blend)?;
-        let mut manifest = Self { place, frames: HashMap::new(), paths: HashMap::new() };
-        let file = match folder.read(&manifest.place) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(manifest),
-            Err(error) => return Err(error),
-        };
-        for line in BufReader::new(file).split(b'\n') {
-            if let Ok(line) = serde_json::from_slice(&line?) {
-                manifest.take(line);
-            }
-        }
-        Ok(manifest)
-    }
-
-    fn take(&mut self, line: Line) {
-        for file in &line.files {
-            self.paths.insert(file.path.clone(), (line.key, file.clone()));
-        }
-        self.frames.insert(line.frame, line);
-    }
-
-    /// Whether every file of the frame is there as this scene and these settings made it.
-    fn holds(&self, folder: &OutFolder, key: SessionKey, frame: i32) -> bool {
-        self.frames.get(&frame).is_some_and(|line| {
-            line.key == key
-                && line.files.iter().all(|file| {
-                    // A later line, of another frame or scene, may have taken the path over.
-                    self.paths.get(&file.path).is_some_and(|(k, last)| *k == key && last == file)
-                        && unchanged(folder, file)
-                })
-        })
-    }
-
-    /// Whether the frame as it was last written is one that a job may refuse.
-    fn is_blank(&self, frame: i32) -> bool {
-        self.frames.get(&frame).is_some_and(|line| line.suspicious.iter().any(Suspicion::is_blank))
-    }
-
-    /// What was suspicious in the frame as it was last written, where anything was.
-    fn suspicions(&self, frame: i32) -> Option<Vec<Suspicion>> {
-        let line = self.frames.get(&frame)?;
-        (!line.suspicious.is_empty()).then(|| line.suspicious.clone())
-    }
-
-    /// Whether what lies at this path is what Kiln wrote there for this scene and these settings.
-    pub(crate) fn own(&self, folder: &OutFolder, key: SessionKey, path: &RelPath) -> bool {
-        self.paths.get(path).is_some_and(|(k, file)| *k == key && unchanged(folder, file))
-    }
-
-    /// Whether Kiln wrote the file at this path, of whichever scene, and nothing or only a beginning is left of it. One
-    /// of another length that is a whole picture was edited: it is somebody's.
-    pub(crate) fn is_remnant(&self, folder: &OutFolder, path: &RelPath) -> bool {
-        self.paths.get(path).is_some_and(|(_, file)| is_remnant(folder, file))
-    }
-
-    /// Whether a file of the frame, as these settings made it, is a remnant.
-    fn has_remnant(&self, folder: &OutFolder, key: SessionKey, frame: i32) -> bool {
-        let line = self.frames.get(&frame).filter(|line| line.key == key);
-        line.is_some_and(|line| line.files.iter().any(|file| self.is_remnant(folder, &file.path)))
-    }
-
-    /// Whether exactly these files of a frame are there, so that they need not be fetched.
-    pub(crate) fn has(&self, folder: &OutFolder, key: SessionKey, frame: i32, set: &OutputSet) -> bool {
-        let wanted = |file: &OutputFile| {
-            self.paths.get(&file.path).is_some_and(|(_, written)| written.hash == file.hash)
-        };
-        set.files().iter().all(wanted) && self.holds(folder, key, frame)
-    }
-
-    /// Notes the files of a frame, before they take their names.
-    pub(crate) fn record(
-        &mut self,
-        folder: &OutFolder,
-        key: SessionKey,
-        frame: i32,
-        files: Vec<Written>,
-        suspicious: Vec<Suspicion>,
-    ) -> io::Result<()> {
-        let line = Line { key, frame, files, suspicious };
-        let mut text = serde_json::to_string(&line)?;
-        text.push('\n');
-        let mut file = folder.append(&self.place)?;
-        // A line that a break cut must not swallow this one.
-        if cut(&mut file)? {
-            text.insert(0, '\n');
-        }
-        file.write_all(text.as_bytes())?;
-        self.take(line);
-        Ok(())
-    }
-}
-
-impl Written {
-    pub(crate) fn new(file: &OutputFile, stamp: Stamp) -> Self {
-        Self { path: file.path.clone(), hash: file.hash, size: stamp.size, mtime_ns: stamp.mtime_ns }
-    }
-}
-
-/// Whether a file ends in the middle of a line.
-fn cut(file: &mut std::fs::File) -> io::Result<bool> {
-    use std::os::unix::fs::FileExt as _;
-    let length = file.metadata()?.len();
-    if length == 0 {
-        return Ok(false);
-    }
-    let mut last = [0];
-    file.read_exact_at(&mut last, length - 1)?;
-    Ok(last != [b'\n'])
-}
-
-fn place(blend: &str) -> io::Result<RelPath> {
-    let name = format!(".kiln/{blend}.jsonl");
-    let safe =
-        RelPath::new(&name).ok().filter(|path| path.parent().is_some_and(|dir| dir.as_str() == ".kiln"));
-    safe.map_or_else(
-        || {
-            let hash = BlobHash::of(blend.as_bytes());
-            RelPath::new(&format!(".kiln/{hash}.jsonl")).map_err(io::Error::other)
-        },
-        Ok,
-    )
-}
-
-/// By size and time; where only the time differs, by content.
-fn unchanged(folder: &OutFolder, file: &Written) -> bool {
-    match folder.stamp(&file.path) {
-        Ok(Some(stamp)) if stamp.size == file.size => {
-            stamp.mtime_ns == file.mtime_ns || same_bytes(folder, &file.path, file.hash)
-        }
-        _ => false,
-    }
-}
-
-fn is_remnant(folder: &OutFolder, file: &Written) -> bool {
-    match folder.stamp(&file.path) {
-        Ok(Some(Stamp { size: 0, .. })) => true,
-        Ok(Some(stamp)) if stamp.size < file.size => {
-            folder.read(&file.path).and_then(kiln_image::is_cut_off).unwrap_or(false)
-        }
-        _ => false,
-    }
-}
-
-/// Whether a file that is not Kiln's is empty, or seems to be cut off.
-fn is_broken(folder: &OutFolder, path: &RelPath) -> bool {
-    match folder.stamp(path) {
-        Ok(Some(Stamp { size: 0, .. })) => true,
-        Ok(Some(_)) => folder.read(path).and_then(kiln_image::seems_cut_off).unwrap_or(false),
-        _ => false,
-    }
-}
-
-/// Whether the file at this path has this hash.
-pub(crate) fn same_bytes(folder: &OutFolder, path: &RelPath, hash: BlobHash) -> bool {
-    let read = || -> io::Result<BlobHash> { Ok(reading::hash_of(&mut folder.read(path)?)?.0) };
-    read().is_ok_and(|found| found == hash)
-}
-
-/// The key that most of the frames that are there were made by, of these, the best of which comes first; `None` where
-/// none of them has made any.
+/// The device that made most of the frames that are there, where they are those that one of these asks for; `None` where
+/// none of them is. Else, of frames of earlier saves, that of most of them which is among `earlier`.
 pub fn recorded(
     folder: &OutFolder,
     manifest: &Manifest,
-    keys: impl IntoIterator<Item = SessionKey>,
+    candidates: &[(DeviceClass, Identity)],
+    earlier: &[DeviceClass],
     asked: &FrameSet,
-) -> Option<SessionKey> {
-    let mut best: Option<(usize, SessionKey)> = None;
-    for key in keys {
-        // A part of a frame, as a break between two files leaves it, counts too.
-        let made = |frame: &i32| {
-            let line = manifest.frames.get(frame).filter(|line| line.key == key);
-            line.is_some_and(|line| line.files.iter().any(|file| manifest.own(folder, key, &file.path)))
-        };
-        let count = asked.iter().filter(made).count();
-        if count > best.map_or(0, |(most, _)| most) {
-            best = Some((count, key));
-        }
-    }
-    best.map(|(_, key)| key)
+) -> Option<DeviceClass> {
+    let same = manifest.most(folder, asked, |mark| {
+        let one = candidates.iter().find(|(_, identity)| manifest.relation(identity, mark) == Relation::Same);
+        one.map(|(device, _)| *device)
+    });
+    let (_, any) = candidates.first()?;
+    same.or_else(|| {
+        manifest
+            .most(folder, asked, |mark| any.device_of_earlier(mark).filter(|device| earlier.contains(device)))
+    })
 }
 
 /// Which of the frames are to be rendered.
@@ -329,10 +140,38 @@ pub struct ToRender {
     pub kept: u32,
     /// Frames left out because files of their names are there.
     pub skipped: u32,
+    /// Frames to render in whose place those of an earlier save, or of other settings, lie.
+    pub replaced: u32,
+    /// Frames of an earlier save that are there, were not asked for, and stay.
+    pub older: u32,
     /// Those among the kept ones that somebody should look at.
     pub suspicious: SuspiciousFrames,
     /// Files of skipped frames that Kiln did not write, and that are empty or cut off.
     pub broken: Found,
+}
+
+/// What was found in the way.
+#[derive(Default)]
+struct InTheWay {
+    foreign: Found,
+    /// Those among the foreign ones that are empty or cut off.
+    broken: Found,
+    newer: Found,
+    other: Found,
+    changes: Vec<String>,
+}
+
+impl InTheWay {
+    fn check(self, mode: Existing) -> Result<(), ExistingError> {
+        let Self { foreign, broken, newer, other, changes } = self;
+        match mode {
+            Existing::Error if foreign.count > 0 => Err(ExistingError::Refused(foreign)),
+            _ if foreign.count > 0 => Err(ExistingError::Foreign { found: foreign, broken }),
+            _ if newer.count > 0 => Err(ExistingError::Newer(newer)),
+            _ if other.count > 0 => Err(ExistingError::OtherChoices { found: other, changes }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Compares what is asked for with what is there. `names` tells the main files of a frame. What is empty or cut off of
@@ -344,76 +183,96 @@ pub fn to_render(
     folder: &OutFolder,
     manifest: &Manifest,
     mode: Existing,
-    key: SessionKey,
+    identity: &Identity,
     refuse_black: bool,
     asked: &FrameSet,
     names: impl Fn(i32) -> Vec<RelPath>,
 ) -> Result<ToRender, ExistingError> {
-    let (mut kept, mut skipped) = (0, 0);
-    let (mut left, mut found) = (Vec::new(), Found::default());
-    let (mut suspicious, mut broken) = (Vec::new(), Found::default());
+    let mut found = ToRender {
+        frames: Some(asked.clone()),
+        kept: 0,
+        skipped: 0,
+        replaced: 0,
+        older: 0,
+        suspicious: SuspiciousFrames::default(),
+        broken: Found::default(),
+    };
     if mode == Existing::Overwrite {
-        let suspicious = SuspiciousFrames::default();
-        let broken = Found::default();
-        return Ok(ToRender { frames: Some(asked.clone()), kept, skipped, suspicious, broken });
+        return Ok(found);
     }
+    let (mut left, mut suspicious, mut in_the_way) = (Vec::new(), Vec::new(), InTheWay::default());
     for frame in asked.iter() {
         let refused = refuse_black && manifest.is_blank(frame);
-        let own = manifest.holds(folder, key, frame) && (!refused || mode == Existing::Skip);
+        let own = manifest.holds(folder, identity, frame) && (!refused || mode == Existing::Skip);
         if own && mode != Existing::Error {
-            kept += 1;
+            found.kept += 1;
             suspicious.extend(manifest.suspicions(frame).map(|all| (frame, all)));
             continue;
         }
-        if mode == Existing::Skip && manifest.has_remnant(folder, key, frame) {
+        if mode == Existing::Skip && manifest.has_remnant(folder, identity, frame) {
             left.push(frame);
             continue;
         }
         let names = names(frame);
-        let mut taken = Vec::new();
+        let mut there = Vec::new();
         for path in &names {
-            let there =
+            let taken =
                 folder.taken(path).map_err(|source| ExistingError::Io { path: path.to_string(), source })?;
-            if there && mode != Existing::Error && manifest.is_remnant(folder, path) {
-                continue;
-            }
-            // Part of a frame of this very scene, as a break between two files leaves it, is no stranger.
-            let foreign = there && (mode == Existing::Error || !manifest.own(folder, key, path));
-            if there && (foreign || mode == Existing::Skip) {
-                taken.push(path.clone());
+            // What is left of a broken write is nobody's.
+            if taken && (mode == Existing::Error || !manifest.is_remnant(folder, path)) {
+                there.push(path.clone());
             }
         }
         match mode {
-            Existing::Skip if !names.is_empty() && taken.len() == names.len() => {
-                skipped += 1;
-                let foreign = taken.into_iter().filter(|path| !manifest.paths.contains_key(path));
-                foreign.filter(|path| is_broken(folder, path)).for_each(|path| broken.add(path));
+            Existing::Skip if !names.is_empty() && there.len() == names.len() => {
+                found.skipped += 1;
+                let foreign = there.iter().filter(|path| !manifest.knows(path));
+                foreign
+                    .filter(|path| is_broken(folder, path))
+                    .for_each(|path| found.broken.add(path.clone()));
             }
             Existing::Skip => left.push(frame),
-            _ if taken.is_empty() => left.push(frame),
-            _ => {
-                for path in taken {
-                    if is_broken(folder, &path) {
-                        broken.add(path.clone());
-                    }
-                    found.add(path);
+            Existing::Error => {
+                if there.is_empty() {
+                    left.push(frame);
                 }
+                there.into_iter().for_each(|path| in_the_way.foreign.add(path));
+            }
+            Existing::Continue | Existing::Replace | Existing::Overwrite => {
+                left.push(frame);
+                let mut replaces = false;
+                for path in there {
+                    match manifest.relation_of(folder, identity, &path) {
+                        // Part of a frame of this very scene, as a break between two files leaves it.
+                        Relation::Same => {}
+                        Relation::Older => replaces = true,
+                        Relation::OtherChoices(_) if mode == Existing::Replace => replaces = true,
+                        Relation::OtherChoices(changes) => {
+                            in_the_way.other.add(path);
+                            let new = changes.into_iter().filter(|one| !in_the_way.changes.contains(one));
+                            in_the_way.changes.extend(new.collect::<Vec<_>>());
+                        }
+                        Relation::Newer => in_the_way.newer.add(path),
+                        Relation::Stranger => {
+                            if is_broken(folder, &path) {
+                                in_the_way.broken.add(path.clone());
+                            }
+                            in_the_way.foreign.add(path);
+                        }
+                    }
+                }
+                found.replaced += u32::from(replaces);
             }
         }
     }
-    match (found.count, mode) {
-        (0, _) => {}
-        (_, Existing::Error) => return Err(ExistingError::Refused(found)),
-        _ => return Err(ExistingError::Foreign { found, broken }),
-    }
-    let frames = if left.len() == asked.len() as usize {
-        Some(asked.clone())
-    } else {
+    in_the_way.check(mode)?;
+    if left.len() != asked.len() as usize {
         // Fails only where it is empty: these are frames of a set.
-        FrameSet::from_frames(left).ok()
-    };
-    let suspicious = SuspiciousFrames::collect(suspicious);
-    Ok(ToRender { frames, kept, skipped, suspicious, broken })
+        found.frames = FrameSet::from_frames(left).ok();
+    }
+    found.older = manifest.older_besides(folder, identity, asked);
+    found.suspicious = SuspiciousFrames::collect(suspicious);
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -10,13 +10,15 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use kiln_api::{JobView, OutputView};
-use kiln_types::{BlobHasher, JobId, OutputFile, RelPath, SessionKey, Suspicion};
+use kiln_types::{BlobHasher, JobId, JobSpec, OutputFile, RelPath, Suspicion};
 use tokio::{io::AsyncWriteExt, task::JoinHandle};
 
 use crate::{
     Client, ClientError,
-    existing::{Existing, Manifest, Written, same_bytes},
+    existing::Existing,
     folder::{OutFolder, Part, Placed},
+    made::{Identity, Relation},
+    manifest::{Manifest, Written, same_bytes},
 };
 
 /// How many frames come in at the same time.
@@ -54,6 +56,8 @@ pub struct Landed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum How {
     Written,
+    /// Written in the place of a frame of an earlier save, or of other settings.
+    Replaced,
     /// It was there already, the same to the last bit.
     AlreadyThere,
     /// Other files are in its place and were left as they are.
@@ -66,8 +70,10 @@ pub enum How {
 pub struct Fetcher {
     client: Client,
     job: JobId,
-    key: SessionKey,
-    /// The job may render on any GPU, so that its key is known for certain only when a frame is there.
+    identity: Identity,
+    /// The .blend lies on this machine, so that the way to it from the folder means something.
+    is_of_here: bool,
+    /// The job may render on any GPU, so that its device is known for certain only when a frame is there.
     open: bool,
     mode: Existing,
     folder: Arc<OutFolder>,
@@ -87,16 +93,28 @@ struct Telling {
 }
 
 impl Fetcher {
+    /// `is_of_here`: the job was made on this machine.
     pub fn new(
         client: Client,
         job: &JobView,
+        is_of_here: bool,
         mode: Existing,
         folder: Arc<OutFolder>,
         manifest: Manifest,
     ) -> Self {
-        let manifest = Arc::new(Mutex::new(manifest));
-        let (key, open) = (job.spec.session.key(), job.spec.any_gpu);
-        Self { client, job: job.id, key, open, mode, folder, manifest, after: 0, home: 0, telling: None }
+        Self {
+            client,
+            job: job.id,
+            identity: identity(&job.spec, is_of_here, &folder),
+            is_of_here,
+            open: job.spec.any_gpu,
+            mode,
+            folder,
+            manifest: Arc::new(Mutex::new(manifest)),
+            after: 0,
+            home: 0,
+            telling: None,
+        }
     }
 
     pub fn folder(&self) -> &OutFolder {
@@ -114,7 +132,8 @@ impl Fetcher {
             let Some(last) = page.outputs.iter().map(|output| output.sequence).max() else { return Ok(()) };
             if self.open {
                 // What is delivered is of the backend that the job is pinned to for good.
-                self.key = self.client.job(self.job).await?.spec.session.key();
+                let job = self.client.job(self.job).await?;
+                self.identity = identity(&job.spec, self.is_of_here, &self.folder);
                 self.open = false;
             }
             // Of a task that was rendered again, only the newest.
@@ -182,7 +201,7 @@ impl Fetcher {
             Landed { frame, files, bytes, suspicious, how }
         };
         let verdict = self.blocking(&output, |job, manifest, output| {
-            if manifest.has(&job.folder, job.key, output.frame, &output.files) {
+            if manifest.has(&job.folder, &job.identity, output.frame, &output.files) {
                 return Ok(Before::There);
             }
             let mut in_the_way = Vec::new();
@@ -209,7 +228,7 @@ impl Fetcher {
             bytes += came;
             parts.push((file.clone(), part));
         }
-        let left = self
+        let (left, replaced) = self
             .blocking(&output, move |job, manifest, output| {
                 let written = parts
                     .iter()
@@ -219,15 +238,16 @@ impl Fetcher {
                     })
                     .collect::<Result<Vec<_>, FetchError>>()?;
                 // Looked at again before the note is taken: afterwards the path counts as Kiln's own.
-                let mut replace = Vec::new();
+                let (mut replace, mut replaced) = (Vec::new(), false);
                 for (file, _) in &parts {
+                    replaced |= job.is_of_another(manifest, &file.path);
                     let own = job.may_replace(manifest, &file.path)
                         || same_bytes(&job.folder, &file.path, file.hash);
                     replace.push(own || job.mode == Existing::Overwrite);
                 }
                 let first = output.files.files().first().map(|file| file.path.clone());
                 manifest
-                    .record(&job.folder, job.key, output.frame, written, output.files.suspicions())
+                    .record(&job.folder, &job.identity, output.frame, written, output.files.suspicions())
                     .map_err(|error| match &first {
                         Some(path) => job.write_error(path, error),
                         None => FetchError::Busy { path: job.folder.path().to_owned() },
@@ -243,10 +263,24 @@ impl Fetcher {
                         Err(error) => return Err(job.write_error(&file.path, error)),
                     }
                 }
-                Ok(left)
+                Ok((left, replaced))
             })
             .await?;
-        Ok(done(bytes, if left.is_empty() { How::Written } else { How::Left(left) }))
+        let how = match (left.is_empty(), replaced) {
+            (false, _) => How::Left(left),
+            (true, true) => How::Replaced,
+            (true, false) => How::Written,
+        };
+        Ok(done(bytes, how))
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            job: self.job,
+            identity: self.identity.clone(),
+            mode: self.mode,
+            folder: Arc::clone(&self.folder),
+        }
     }
 
     /// Runs file work off the async threads, with the manifest in hand.
@@ -255,7 +289,7 @@ impl Fetcher {
         output: &OutputView,
         work: impl FnOnce(&Place, &mut Manifest, &OutputView) -> Result<T, FetchError> + Send + 'static,
     ) -> Result<T, FetchError> {
-        let place = Place { job: self.job, key: self.key, mode: self.mode, folder: Arc::clone(&self.folder) };
+        let place = self.place();
         let (manifest, output) = (Arc::clone(&self.manifest), output.clone());
         let run = move || {
             // Whoever panicked with it left it whole: it only grows by finished lines.
@@ -275,8 +309,7 @@ impl Fetcher {
             if error.kind() == io::ErrorKind::WouldBlock {
                 FetchError::Busy { path: self.folder.path().join(file.path.to_path()) }
             } else {
-                Place { job: self.job, key: self.key, mode: self.mode, folder: Arc::clone(&self.folder) }
-                    .write_error(&file.path, error)
+                self.place().write_error(&file.path, error)
             }
         };
         let mut came = 0;
@@ -317,21 +350,39 @@ enum Before {
 /// Where frames of a job land, and by which rules.
 struct Place {
     job: JobId,
-    key: SessionKey,
+    identity: Identity,
     mode: Existing,
     folder: Arc<OutFolder>,
 }
 
 impl Place {
-    /// Whether what lies at this path is Kiln's to replace: a frame of this job, or what is left of one of any.
+    /// Whether what lies at this path is Kiln's to replace: a frame of this job or of an earlier save, or what is left of
+    /// one of any.
     fn may_replace(&self, manifest: &Manifest, path: &RelPath) -> bool {
-        manifest.own(&self.folder, self.key, path)
+        manifest.relation_of(&self.folder, &self.identity, path) == Relation::Same
+            || self.is_of_another(manifest, path)
             || self.mode != Existing::Error && manifest.is_remnant(&self.folder, path)
+    }
+
+    /// Whether what lies at this path is a frame of another save or of other settings which this job's may replace.
+    fn is_of_another(&self, manifest: &Manifest, path: &RelPath) -> bool {
+        if !matches!(self.mode, Existing::Continue | Existing::Replace) {
+            return false;
+        }
+        match manifest.relation_of(&self.folder, &self.identity, path) {
+            Relation::Older => true,
+            Relation::OtherChoices(_) => self.mode == Existing::Replace,
+            Relation::Same | Relation::Newer | Relation::Stranger => false,
+        }
     }
 
     fn write_error(&self, path: &RelPath, source: io::Error) -> FetchError {
         FetchError::Write { path: self.folder.path().join(path.to_path()), job: self.job, source }
     }
+}
+
+fn identity(spec: &JobSpec, is_of_here: bool, folder: &OutFolder) -> Identity {
+    Identity::of_job(spec, is_of_here.then(|| folder.path()))
 }
 
 /// Hashes what a part already holds and stands behind it; a `fresh` one, or one that is too long, is emptied.

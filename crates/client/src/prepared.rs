@@ -9,11 +9,13 @@ use std::{
 use kiln_api::{JobSource, SubmitJob};
 use kiln_blend::{Dependencies, Inspection, Layout, LinkedSimulation, Requested, SceneInfo, SharedPlace};
 use kiln_types::{
-    Bundle, BundleFile, ExternalFiles, FrameSet, Order, ScriptPolicy, SessionSpec, SharedFile, Simulations,
+    Bundle, BundleFile, Choices, DeviceClass, ExternalFiles, FrameSet, Order, Save, ScriptPolicy,
+    SessionSpec, SharedFile, Simulations,
 };
 
 use crate::{
-    ClientError, FoundExtras, Naming, PrepareError, Request, Transfer,
+    ClientError, FoundExtras, Identity, Naming, PrepareError, Request, Transfer,
+    content::{Bytes, content},
     hash_cache::FileStamp,
     reading::{READS, Source, hash_file, read, read_all},
     request::{choose_format, choose_frames, choose_scene},
@@ -32,6 +34,8 @@ pub struct Prepared {
     pub scene: SceneInfo,
     pub frames: FrameSet,
     pub session: SessionSpec,
+    /// Which save of the .blend this is.
+    pub save: Save,
     /// How the main files will be called.
     pub naming: Naming,
     /// What a person should know of files that were found all the same.
@@ -63,9 +67,9 @@ impl Prepared {
     pub fn new(blend: &Path, request: &Request) -> Result<Self, PrepareError> {
         request.settings.check().map_err(PrepareError::Setting)?;
         for _ in 0..READS {
-            let before = FileStamp::at(blend).ok();
+            let (before, read_ms) = (FileStamp::at(blend).ok(), now_ms());
             let found = kiln_blend::dependencies(blend)?;
-            let prepared = Self::of(found, request)?;
+            let prepared = Self::of(found, request, read_ms)?;
             request.hashes.sweep();
             // Saved in between, it may name other files than those that were read with it.
             if before.is_some() && prepared.blend_stamp() == before {
@@ -75,7 +79,7 @@ impl Prepared {
         Err(PrepareError::Changing(blend.to_owned()))
     }
 
-    fn of(found: Dependencies, request: &Request) -> Result<Self, PrepareError> {
+    fn of(found: Dependencies, request: &Request, read_ms: i64) -> Result<Self, PrepareError> {
         let path = &found.blend;
         let scene = choose_scene(path, &found.inspection, &request.settings)?;
         let linked: Vec<_> =
@@ -116,11 +120,20 @@ impl Prepared {
         let sources = read_all(&paths, request.transfer, &request.hashes)?;
         let shared = shared_files(&layout, request)?;
         let bundle = bundle(&layout, &sources, shared);
+        let series = request.blender.unwrap_or(written_by);
+        let mut bytes = Bytes::default();
+        paths.iter().zip(&sources).for_each(|(path, source)| bytes.read(path, source.content.hash));
+        layout.shared.iter().zip(&bundle.shared).for_each(|(at, file)| bytes.shared(&at.source, file));
+        let shows_path = request.policy.scripts == ScriptPolicy::Trust
+            || found.inspection.scenes.iter().any(|scene| scene.burns_in_path);
+        let shown = shows_path.then_some(path.as_path());
+        let content = content(&found, &bytes, series, &extras, shown);
+        let save = Save { content, blend: path.clone(), read_ms };
         let session = SessionSpec {
             bundle: bundle.id(),
             blend: layout.blend.clone(),
             origin: folder.to_str().map(str::to_owned),
-            blender: request.blender.unwrap_or(written_by),
+            blender: series,
             // A GPU of any backend, until it is known which there is.
             device: request.device.resolve(scene.is_on_gpu(request.settings.engine.as_deref())),
             settings: request.settings.clone(),
@@ -138,6 +151,7 @@ impl Prepared {
             scene,
             frames,
             session,
+            save,
             naming,
             notices: layout.notices,
             bundle,
@@ -161,6 +175,13 @@ impl Prepared {
         self.bundle.files.len()
     }
 
+    /// What its frames on this device are known by in an output folder.
+    pub fn identity(&self, device: DeviceClass, out: &Path) -> Identity {
+        let session = self.session.on(device);
+        let choices = Choices::of(&session, self.inspection.written_by.series());
+        Identity::new(&session, &self.save, choices, Some(out))
+    }
+
     /// The request to the server, for these of the frames.
     pub fn job(&self, frames: FrameSet, order: Order, frame_time_limit_s: Option<u32>) -> SubmitJob {
         let source = JobSource::Bundle {
@@ -179,9 +200,16 @@ impl Prepared {
             policy: self.session.policy,
             ocio: self.session.ocio.clone(),
             addons: self.session.addons.clone(),
+            save: Some(self.save.clone()),
             ..SubmitJob::new(source)
         }
     }
+}
+
+/// Unix milliseconds.
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn bundle(layout: &Layout, sources: &[Source], shared: Vec<SharedFile>) -> Bundle {

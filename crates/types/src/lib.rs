@@ -4,6 +4,7 @@
 //! Nothing here does I/O, and nothing here knows of HTTP, SQLite or Blender's Python.
 
 mod frames;
+mod frozen;
 mod hash;
 mod ids;
 mod order;
@@ -18,6 +19,7 @@ mod state;
 mod version;
 
 pub use frames::{FrameSet, FrameSetError, FrameSpan, MAX_FRAME, MAX_TASKS, MIN_FRAME};
+pub use frozen::{Choices, device_word};
 pub use hash::{BadHash, BlobHash, BlobHasher};
 pub use ids::{
     AttemptId, BadId, BundleId, Epoch, EventNumber, Generation, JobId, Owner, Project, SlotIndex, StepIndex,
@@ -31,7 +33,7 @@ pub use render::{
     ColorDepth, DeviceChoice, DeviceClass, ExternalFiles, FileFormat, Policy, RenderSettings, Resolution,
     ScriptPolicy, Simulations,
 };
-pub use spec::{Bundle, BundleFile, JobSpec, SessionKey, SessionSpec, SharedFile};
+pub use spec::{Bundle, BundleFile, JobSpec, Save, SessionKey, SessionSpec, SharedFile};
 pub use standing::{BadGpuUse, BadPriority, GpuUse, JobStanding, Needs, PartyKind, Priority};
 pub use state::{
     AttemptState, Failure, FailureCause, JobState, StepKind, TaskState, WorkerState, WorkerWish,

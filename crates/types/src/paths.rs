@@ -65,6 +65,26 @@ pub mod exact {
     }
 }
 
+/// The same of a path that may not be there. For `with`.
+pub mod exact_if_any {
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Stored(#[serde(with = "exact")] PathBuf);
+
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
+        path.clone().map(Stored).serialize(to)
+    }
+
+    /// # Errors
+    /// As [`exact::deserialize`].
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+        Ok(Option::<Stored>::deserialize(from)?.map(|stored| stored.0))
+    }
+}
+
 #[cfg(all(test, unix))]
 mod tests {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};

@@ -1,13 +1,13 @@
 //! A job as it was asked for, and the part of it that a warm Blender holds.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
     BlenderSeries, BlenderVersion, BlobHash, BundleId, DeviceClass, FrameSet, JobStanding, Needs, Order,
-    Owner, Policy, Project, RelPath, RenderSettings, StepIndex, StepKind, TaskIndex,
+    Owner, Policy, Project, RelPath, RenderSettings, StepIndex, StepKind, TaskIndex, frozen,
 };
 
 /// What a Blender process has open: everything of a job but its frames. Two jobs with equal session specs can
@@ -35,22 +35,34 @@ pub struct SessionSpec {
     pub addons: Vec<RelPath>,
 }
 
-/// Names a [`SessionSpec`]: the hash of its JSON.
+/// Names a [`SessionSpec`]: the hash of its frozen encoding, which never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct SessionKey(pub BlobHash);
 
 impl SessionSpec {
     pub fn key(&self) -> SessionKey {
-        // Cannot fail: the type holds no map with keys other than text, and no float.
-        let json = serde_json::to_vec(self).unwrap_or_default();
-        SessionKey(BlobHash::of(&json))
+        frozen::session_key(self)
     }
 
     /// The same on another device.
     pub fn on(&self, device: DeviceClass) -> Self {
         Self { device, ..self.clone() }
     }
+}
+
+/// Which save of which .blend is rendered. The folders that frames land in are kept by it (decision 019); to the farm it
+/// means nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Save {
+    /// The hash of all that the pixels depend on and the .blend decides.
+    pub content: BlobHash,
+    /// The .blend, absolute, on the machine that read it.
+    #[serde(with = "crate::paths::exact")]
+    #[schema(value_type = String)]
+    pub blend: PathBuf,
+    /// Unix milliseconds when it was read.
+    pub read_ms: i64,
 }
 
 /// One submission, as it is stored and as the job's page shows it.
@@ -92,6 +104,9 @@ pub struct JobSpec {
     /// can render it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shared: Vec<String>,
+    /// What tells this job's frames from those of other saves of the .blend; absent where the client did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub save: Option<Save>,
     /// What the artist brought; frames behind a bake render from the bundle that it made.
     pub session: SessionSpec,
 }
@@ -228,26 +243,6 @@ mod tests {
         let paths: Vec<_> = baked.files.iter().map(|file| file.path.as_str()).collect();
         assert_eq!(paths, ["a.blend", "blendcache_a/1.bphys", "wood.png"]);
         assert_eq!(baked.files[0].hash, BlobHash::of(b"baked"));
-    }
-
-    /// The keys of frames that lie in output folders are made of this text: it must not change.
-    #[test]
-    fn the_text_that_a_session_is_named_by_stays_as_it_was() {
-        let mut session = SessionSpec {
-            bundle: BundleId(BlobHash::of(b"bundle")),
-            blend: RelPath::new("a.blend").unwrap(),
-            origin: Some("/home/ann".to_owned()),
-            blender: "4.5".parse().unwrap(),
-            device: DeviceClass::Cpu,
-            settings: RenderSettings::default(),
-            policy: Policy::default(),
-            ocio: None,
-            addons: Vec::new(),
-        };
-        let key = |session: &SessionSpec| session.key().0.to_string();
-        assert_eq!(key(&session), "9bd216e3209668caa72c2cdd135082929c614ee8fc4c903989f1215adcc4fb64");
-        session.device = DeviceClass::Optix;
-        assert_eq!(key(&session), "284c8fe031545dbc28a13129bba1b6e415ff20e4e9ab0b3eb103c83da74af37c");
     }
 
     #[test]

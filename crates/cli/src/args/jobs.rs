@@ -178,7 +178,8 @@ pub struct FetchArgs {
     /// The folder for the frames.
     #[arg(long, short, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// What is done with files that are there: skip, overwrite or error.
+    /// What is done with files that are there: replace, skip, overwrite or error. Without it, only frames of an earlier save
+    /// of the job's .blend are replaced.
     #[arg(long, value_name = "WHAT")]
     pub existing: Option<Existing>,
     #[command(flatten)]

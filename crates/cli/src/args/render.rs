@@ -18,7 +18,8 @@ the CPU where there are none. A farm waits for a worker with a GPU; all frames t
 that takes one. --device cpu renders on processors instead.
 
 The same command again continues: frames that this scene and these settings already made are kept, on the device that \
-made them, and no other file is overwritten without --existing.
+made them, wherever the folder is now. After an edit, frames of the earlier save are replaced; with other settings, Kiln \
+asks first. No other file is overwritten without --existing.
 
 Examples:
   kiln render shot.blend
@@ -84,8 +85,9 @@ pub struct WhereArgs {
     /// The folder for the frames [default: the folder of the .blend].
     #[arg(long, short, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// What is done with files that are there: skip, overwrite or error. Without it, frames of the same scene and
-    /// settings are kept, and any other file stops the command.
+    /// What is done with files that are there: replace, skip, overwrite or error. Without it, frames of the same scene and
+    /// settings are kept, those of an earlier save of this .blend are replaced, and any other file stops the command;
+    /// `replace` also replaces frames of this .blend that other settings made.
     #[arg(long, value_name = "WHAT")]
     pub existing: Option<Existing>,
 }

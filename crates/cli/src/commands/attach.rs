@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use kiln_api::JobView;
-use kiln_client::{Client, Existing, Fetcher, Manifest, OutFolder, ToRender};
+use kiln_client::{Client, Existing, Fetcher, How, Manifest, OutFolder, ToRender};
 use kiln_types::SuspiciousFrames;
 use serde_json::json;
 
@@ -41,6 +41,7 @@ impl Ending<'_> {
     pub async fn tell(self, context: &Context, client: &Client) -> Outcome<Exit> {
         let Self { stay, out, before } = self;
         let (kept, skipped) = before.map_or((0, 0), |before| (before.kept, before.skipped));
+        let older = before.map_or(0, |before| before.older);
         let output = context.output;
         let exit = stay.exit();
         let id = stay.job.id;
@@ -73,7 +74,7 @@ impl Ending<'_> {
         }
         let value = json!({
             "end": stay.end, "job": stay.job, "out": shown(out), "landed": stay.landed, "kept": kept, "skipped": skipped,
-            "left": stay.left, "failed": failed, "report": report, "suspicious": suspicious,
+            "replaced": stay.replaced, "older": older, "left": stay.left, "failed": failed, "report": report, "suspicious": suspicious,
             "exit_code": exit as i32,
         });
         output.result(&value, || {
@@ -88,7 +89,10 @@ impl Ending<'_> {
             {
                 text.push_str(&format!("{} in {}\n", count(stay.landed + kept, "frame"), out.display()));
             }
-            for line in summary(&suspicious, stay.job.tasks.total + kept) {
+            for line in replaced_line(stay.replaced)
+                .into_iter()
+                .chain(summary(&suspicious, stay.job.tasks.total + kept))
+            {
                 text.push_str(&format!("{line}\n"));
             }
             if exit == Exit::Cancelled && stay.end == End::Ended {
@@ -98,6 +102,12 @@ impl Ending<'_> {
         });
         Ok(exit)
     }
+}
+
+/// Of frames that took the place of others.
+fn replaced_line(replaced: u32) -> Option<String> {
+    (replaced > 0)
+        .then(|| format!("{} took the place of earlier ones of this .blend", count(replaced, "frame")))
 }
 
 /// Where a job's frames go, and how.
@@ -115,21 +125,6 @@ fn landing(settings: &Settings, client: &Client, job: &JobView, args: &FetchArgs
     let blend = marker.as_ref().map_or_else(|| job.name.clone(), |marker| marker.blend.clone());
     let existing = args.existing.or(marker.as_ref().map(|marker| marker.existing)).unwrap_or_default();
     Landing { out, blend, existing, marker }
-}
-
-/// Opens the folder, and makes what brings the frames there.
-///
-/// # Errors
-/// Where the folder cannot be written.
-pub fn fetcher(
-    client: &Client,
-    job: &JobView,
-    folder: Arc<OutFolder>,
-    manifest: Manifest,
-    existing: Existing,
-) -> Fetcher {
-    // A job that skips has left out what is there already; whatever came since is in the way all the same.
-    Fetcher::new(client.clone(), job, existing, folder, manifest)
 }
 
 /// The output folder, ready to be written.
@@ -179,19 +174,21 @@ pub async fn fetch(context: &Context, args: FetchArgs) -> Outcome<Exit> {
     let job = client.job(args.job.id).await?;
     let landing = landing(&settings, &client, &job, &args);
     let mut fetcher = open(&client, &job, &landing).await?;
-    let (mut came, mut there, mut left, mut missing) = (0_u32, 0_u32, Vec::new(), Vec::new());
+    let (mut came, mut there, mut replaced) = (0_u32, 0_u32, 0_u32);
+    let (mut left, mut missing) = (Vec::new(), Vec::new());
     let mut suspicious = Vec::new();
     let output = context.output;
     fetcher
         .sweep(|landed| {
             match landed.how {
-                kiln_client::How::Written => {
+                How::Written | How::Replaced => {
                     came += 1;
+                    replaced += u32::from(landed.how == How::Replaced);
                     output.note(&format!("frame {}", landed.frame));
                 }
-                kiln_client::How::AlreadyThere => there += 1,
-                kiln_client::How::Left(paths) => return left.extend(paths),
-                kiln_client::How::Gone => return missing.push(landed.frame),
+                How::AlreadyThere => there += 1,
+                How::Left(paths) => return left.extend(paths),
+                How::Gone => return missing.push(landed.frame),
             }
             suspicious.push((landed.frame, landed.suspicious));
         })
@@ -217,14 +214,15 @@ pub async fn fetch(context: &Context, args: FetchArgs) -> Outcome<Exit> {
     }
     let suspicious = SuspiciousFrames::collect(suspicious);
     let value = json!({
-        "job": job.id, "state": job.state, "out": shown(Some(&out)), "fetched": came, "there": there, "left": left,
-        "gone": missing, "suspicious": suspicious, "exit_code": exit as i32,
+        "job": job.id, "state": job.state, "out": shown(Some(&out)), "fetched": came, "there": there, "replaced": replaced,
+        "left": left, "gone": missing, "suspicious": suspicious, "exit_code": exit as i32,
     });
     output.result(&value, || {
         let more = if job.state.is_end() { String::new() } else { format!("; the job is {}", job.state) };
         let came_here = count(came, "frame");
         let mut lines =
             vec![format!("{came_here} fetched, {there} there already, in {}{more}", out.display())];
+        lines.extend(replaced_line(replaced));
         lines.extend(summary(&suspicious, came + there));
         lines.join("\n")
     });
@@ -234,7 +232,9 @@ pub async fn fetch(context: &Context, args: FetchArgs) -> Outcome<Exit> {
 async fn open(client: &Client, job: &JobView, landing: &Landing) -> Outcome<Fetcher> {
     let folder = Arc::new(open_folder(landing.out.clone()).await?);
     let manifest = manifest(&folder, &landing.blend)?;
-    Ok(fetcher(client, job, folder, manifest, landing.existing))
+    // A job that skips has left out what is there already; whatever came since is in the way all the same.
+    let is_of_here = landing.marker.is_some();
+    Ok(Fetcher::new(client.clone(), job, is_of_here, landing.existing, folder, manifest))
 }
 
 async fn finish(

@@ -1,6 +1,6 @@
 //! The device on which a job renders: as asked for, as the frames that are there were made, or as the scene says.
 
-use kiln_client::Prepared;
+use kiln_client::{Client, Prepared};
 use kiln_host::{BlenderInstall, Capabilities};
 use kiln_types::{DeviceChoice, DeviceClass};
 
@@ -10,8 +10,8 @@ use crate::exit::{Fault, Outcome};
 pub enum Place<'a> {
     /// By this Blender, on this machine alone.
     Here(&'a BlenderInstall),
-    /// By whichever worker takes it.
-    Farm,
+    /// By whichever worker of this farm takes it.
+    Farm(&'a Client),
 }
 
 impl Place<'_> {
@@ -60,6 +60,12 @@ pub fn candidates(choice: DeviceChoice, prepared: &Prepared) -> Vec<DeviceClass>
         DeviceChoice::Gpu => gpus.collect(),
         _ => Vec::new(),
     }
+}
+
+/// The devices on which a scene that was edited goes on like the frames of its earlier save: that of the scene, or where
+/// any GPU will do, any.
+pub fn earlier_devices(wanted: DeviceClass) -> &'static [DeviceClass] {
+    if wanted == DeviceClass::Gpu { &DeviceClass::BACKENDS } else { &[] }
 }
 
 /// Settles the device, and returns the line that tells what was chosen where that was not asked for. What is there goes

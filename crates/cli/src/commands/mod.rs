@@ -4,6 +4,7 @@ pub mod attach;
 pub mod blender;
 pub mod bundle;
 mod device;
+mod earlier;
 mod failures;
 pub mod inspect;
 pub mod jobs;

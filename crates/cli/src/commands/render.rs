@@ -12,6 +12,7 @@ use super::{
     attach::Ending,
     blender::discover,
     device::Place,
+    earlier::Lacking,
     submit::{Ground, ground, prepare, remember, submit},
     worker::apply,
 };
@@ -100,8 +101,7 @@ async fn begin_here(output: Output, settings: &Settings, args: &RenderArgs) -> O
     }
     let reading = async {
         let mut prepared = prepare(output, &job, settings, Transfer::Whole).await?;
-        let (landing, order, refuse) = (&args.landing, &args.job.order, args.job.refuse_black);
-        let ground = ground(output, choice, &mut prepared, landing, &place, order, refuse).await?;
+        let ground = ground(output, settings, &args.job, &mut prepared, &args.landing, &place).await?;
         Ok::<(Prepared, Ground), Fault>((prepared, ground))
     };
     let starting = Inside::start(settings, series);
@@ -132,7 +132,7 @@ async fn submit_here(
         inside.end().await;
         return Ok(Begun::NothingLeft(Box::new(ground)));
     }
-    match submit(output, settings, &inside.client, prepared, &ground, &args.job).await {
+    match submit(output, settings, &inside.client, prepared, &ground, &args.job, Lacking::Join).await {
         Ok(job) => Ok(Begun::Job(Box::new((inside, ground, job)))),
         Err(fault) => {
             inside.end().await;
@@ -196,15 +196,14 @@ async fn on_farm(
             let asked = (&*args.job.file, prepared.session.blender);
             prepared.session.blender = choose(output, settings, asked, &there, Where::Farm).await?;
         }
-        let choice = settings.device.value;
-        let (landing, order, refuse) = (&args.landing, &args.job.order, args.job.refuse_black);
-        let ground = ground(output, choice, &mut prepared, landing, &Place::Farm, order, refuse).await?;
+        let farm = Place::Farm(&client);
+        let ground = ground(output, settings, &args.job, &mut prepared, &args.landing, &farm).await?;
         ground.tell(output, &prepared);
         if ground.to_render.frames.is_none() {
             return Ok((ground, None));
         }
         let worker = if args.no_local { None } else { join(output, settings, &client, &prepared).await };
-        let job = submit(output, settings, &client, &prepared, &ground, &args.job).await?;
+        let job = submit(output, settings, &client, &prepared, &ground, &args.job, Lacking::Join).await?;
         Ok::<_, Fault>((ground, Some((prepared, worker, job))))
     };
     let (ground, begun) = tokio::select! {

@@ -5,11 +5,11 @@ use std::{path::PathBuf, sync::Arc};
 use kiln_api::{JobView, SubmitJob};
 use kiln_blend::SharedRoot;
 use kiln_client::{
-    Client, Existing, Extras, Fetcher, HashCache, Manifest, OutFolder, PrepareError, Prepared, Request, Sent,
-    ToRender, Transfer, recorded, to_render,
+    Client, Existing, ExistingError, Extras, Fetcher, HashCache, Identity, Manifest, Naming, OutFolder,
+    PrepareError, Prepared, Request, Sent, ToRender, Transfer, recorded, to_render,
 };
 use kiln_types::{
-    DeviceChoice, DeviceClass, ExternalFiles, JobStanding, Needs, Owner, Policy, Project, RenderSettings,
+    DeviceClass, ExternalFiles, FrameSet, JobStanding, Needs, Owner, Policy, Project, RenderSettings,
     ScriptPolicy, Simulations,
 };
 use serde_json::json;
@@ -17,11 +17,13 @@ use tokio::task::JoinError;
 
 use super::{
     Context,
-    attach::{Ending, fetcher, manifest, open_folder},
-    device::{Place, candidates, settle},
+    attach::{Ending, manifest, open_folder},
+    device::{Place, candidates, earlier_devices, settle},
+    earlier::{Earlier, Lacking, Left, Running},
 };
 use crate::{
     args::{At, Counted, ExtrasArgs, JobArgs, Jobs, OrderArgs, SubmitArgs, WhereArgs},
+    ask,
     exit::{Exit, Fault, Outcome},
     farm,
     follow::{Whose, follow},
@@ -183,6 +185,8 @@ pub struct Ground {
     pub manifest: Manifest,
     pub existing: Existing,
     pub to_render: ToRender,
+    /// A job that renders this already.
+    running: Option<Running>,
 }
 
 /// Looks at the output folder, and settles on which device the job renders.
@@ -191,24 +195,33 @@ pub struct Ground {
 /// Where it cannot be written, files are in the way, or this machine lacks the device.
 pub async fn ground(
     output: Output,
-    choice: DeviceChoice,
+    settings: &Settings,
+    args: &JobArgs,
     prepared: &mut Prepared,
     landing: &WhereArgs,
     place: &Place<'_>,
-    order: &OrderArgs,
-    refuse_black: bool,
 ) -> Outcome<Ground> {
+    let (choice, order) = (settings.device.value, &args.order);
     let out: PathBuf = landing.out.clone().unwrap_or_else(|| prepared.folder.clone());
     let folder = Arc::new(open_folder(out).await?);
     let existing = landing.existing.unwrap_or_default();
     let manifest = manifest(&folder, &prepared.name)?;
-    let unread = |error: JoinError| Fault::failed(format!("the output folder could not be read ({error})"));
     let candidates = if existing == Existing::Overwrite { Vec::new() } else { candidates(choice, prepared) };
-    let (session, frames, there) = (prepared.session.clone(), prepared.frames.clone(), Arc::clone(&folder));
+    let (running, manifest) = match place {
+        Place::Farm(client) => {
+            let refuse_black = args.refuse_black;
+            let earlier =
+                Earlier { output, settings, client, prepared, folder: &folder, existing, refuse_black };
+            earlier.look(choice, &candidates, manifest).await?
+        }
+        Place::Here(_) => (None, manifest),
+    };
+    let known = |device: &DeviceClass| (*device, prepared.identity(*device, folder.path()));
+    let identities: Vec<(DeviceClass, Identity)> = candidates.iter().map(known).collect();
+    let earlier = earlier_devices(prepared.session.device);
+    let (frames, there) = (prepared.frames.clone(), Arc::clone(&folder));
     let look = tokio::task::spawn_blocking(move || {
-        let keys = candidates.iter().map(|device| session.on(*device).key());
-        let made = recorded(&there, &manifest, keys, &frames);
-        (candidates.into_iter().find(|device| Some(session.on(*device).key()) == made), manifest)
+        (recorded(&there, &manifest, &identities, earlier, &frames), manifest)
     });
     let (recorded, manifest) = look.await.map_err(unread)?;
     let chosen = settle(choice, recorded, prepared, place).await?;
@@ -221,19 +234,73 @@ pub async fn ground(
     if let Some(line) = chosen {
         output.note(&line);
     }
-    let (key, frames, naming) = (prepared.session.key(), prepared.frames.clone(), prepared.naming.clone());
-    let there = Arc::clone(&folder);
-    let look = tokio::task::spawn_blocking(move || {
-        let names = |frame| naming.frame(frame);
-        let found = to_render(&there, &manifest, existing, key, refuse_black, &frames, names);
-        (manifest, found)
-    });
-    let (manifest, found) = look.await.map_err(unread)?;
-    let to_render = found?;
+    let look = Look {
+        folder: &folder,
+        identity: prepared.identity(prepared.session.device, folder.path()),
+        refuse_black: args.refuse_black,
+        frames: prepared.frames.clone(),
+        naming: prepared.naming.clone(),
+    };
+    let (manifest, found) = look.at(manifest, existing).await?;
+    let (manifest, existing, to_render) = match found {
+        Ok(found) => (manifest, existing, found),
+        Err(ExistingError::OtherChoices { found, changes }) if output.can_ask() => {
+            let files = count(found.count as u64, "file");
+            let question = format!(
+                "{files} in {} were made from {} with other settings ({}). Replace them? [y/N] ",
+                folder.path().display(),
+                prepared.name,
+                changes.join("; ")
+            );
+            if !ask::yes(question).await {
+                return Err(ExistingError::OtherChoices { found, changes }.into());
+            }
+            let (manifest, found) = look.at(manifest, Existing::Replace).await?;
+            (manifest, Existing::Replace, found?)
+        }
+        Err(error) => return Err(error.into()),
+    };
     if to_render.frames.is_some() {
         place.check(prepared.session.device).await?;
     }
-    Ok(Ground { folder, manifest, existing, to_render })
+    Ok(Ground { folder, manifest, existing, to_render, running })
+}
+
+/// What a command asks of the output folder.
+struct Look<'a> {
+    folder: &'a Arc<OutFolder>,
+    identity: Identity,
+    refuse_black: bool,
+    frames: FrameSet,
+    naming: Naming,
+}
+
+impl Look<'_> {
+    /// Looks off the async threads.
+    async fn at(
+        &self,
+        mut manifest: Manifest,
+        mode: Existing,
+    ) -> Outcome<(Manifest, Result<ToRender, ExistingError>)> {
+        let (folder, frames, naming) = (Arc::clone(self.folder), self.frames.clone(), self.naming.clone());
+        let (identity, refuse_black) = (self.identity.clone(), self.refuse_black);
+        let look = tokio::task::spawn_blocking(move || {
+            let names = |frame| naming.frame(frame);
+            let found = to_render(&folder, &manifest, mode, &identity, refuse_black, &frames, names);
+            if found.as_ref().is_ok_and(|found| found.kept > 0)
+                && let Err(error) = manifest.renew(&folder, &identity, &frames)
+            {
+                // At worst they are rendered again one day.
+                tracing::debug!(%error, "what is there was not noted again");
+            }
+            (manifest, found)
+        });
+        look.await.map_err(unread)
+    }
+}
+
+fn unread(error: JoinError) -> Fault {
+    Fault::failed(format!("the output folder could not be read ({error})"))
 }
 
 impl Ground {
@@ -242,7 +309,19 @@ impl Ground {
         for line in summary(prepared) {
             output.note(&line);
         }
-        let ToRender { kept, skipped, broken, .. } = &self.to_render;
+        let ToRender { kept, skipped, replaced, older, broken, .. } = &self.to_render;
+        if *replaced > 0 {
+            let what = if self.existing == Existing::Replace {
+                "an earlier save or of other settings"
+            } else {
+                "an earlier save"
+            };
+            output.note(&format!("{} of {what} will be replaced", count(*replaced, "frame")));
+        }
+        if *older > 0 {
+            let frames = count(*older, "frame");
+            output.note(&format!("{frames} of an earlier save, outside the frames asked for, will stay"));
+        }
         if *kept > 0 {
             output.note(&format!(
                 "{} of this scene and these settings are there already",
@@ -262,10 +341,11 @@ impl Ground {
 
     /// The result of a command that found nothing to render.
     pub fn nothing_left(&self, context: &Context) -> Exit {
-        let ToRender { kept, skipped, suspicious, .. } = &self.to_render;
+        let ToRender { kept, skipped, replaced, older, suspicious, .. } = &self.to_render;
         let out = self.folder.path();
         let value = json!({
-            "end": "ended", "job": null, "out": shown(Some(out)), "landed": 0, "kept": kept, "skipped": skipped, "left": [],
+            "end": "ended", "job": null, "out": shown(Some(out)), "landed": 0, "kept": kept, "skipped": skipped,
+            "replaced": replaced, "older": older, "left": [],
             "failed": [], "report": null, "suspicious": suspicious, "exit_code": 0,
         });
         context.output.result(&value, || {
@@ -279,7 +359,7 @@ impl Ground {
 
     /// What brings the job's frames here.
     pub fn fetcher(self, client: &Client, job: &JobView) -> Fetcher {
-        fetcher(client, job, self.folder, self.manifest, self.existing)
+        Fetcher::new(client.clone(), job, true, self.existing, self.folder, self.manifest)
     }
 }
 
@@ -311,7 +391,7 @@ fn ordered(job: SubmitJob, args: &OrderArgs, settings: &Settings) -> SubmitJob {
     }
 }
 
-/// Sends the files and makes the job.
+/// Sends the files and makes the job, or goes on with one that renders the same already.
 ///
 /// # Errors
 /// As the server says.
@@ -322,9 +402,16 @@ pub async fn submit(
     prepared: &Prepared,
     ground: &Ground,
     args: &JobArgs,
+    lacking: Lacking,
 ) -> Outcome<JobView> {
+    let mut frames = ground.to_render.frames.clone().unwrap_or_else(|| prepared.frames.clone());
+    if let Some(running) = &ground.running {
+        frames = match running.take(output, client, frames, lacking).await? {
+            Left::Nothing(job) => return Ok(*job),
+            Left::Frames(frames) => frames,
+        };
+    }
     tell_bake(output, prepared);
-    let frames = ground.to_render.frames.clone().unwrap_or_else(|| prepared.frames.clone());
     let limit = args.frame_time_limit.map(|limit| u32::try_from(limit.as_secs()).unwrap_or(u32::MAX));
     let job = prepared.job(frames, args.frame_order, limit);
     let job = SubmitJob { refuse_black: args.refuse_black, ..ordered(job, &args.order, settings) };
@@ -383,14 +470,13 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
             let (there, asked) = (of_farm(&client).await?, (&*args.job.file, prepared.session.blender));
             prepared.session.blender = choose(output, &settings, asked, &there, Where::Farm).await?;
         }
-        let choice = settings.device.value;
-        let (landing, order, refuse) = (&args.landing, &args.job.order, args.job.refuse_black);
-        let ground = ground(output, choice, &mut prepared, landing, &Place::Farm, order, refuse).await?;
+        let farm = Place::Farm(&client);
+        let ground = ground(output, &settings, &args.job, &mut prepared, &args.landing, &farm).await?;
         ground.tell(output, &prepared);
         if ground.to_render.frames.is_none() {
             return Ok((client, prepared, ground, None));
         }
-        let job = submit(output, &settings, &client, &prepared, &ground, &args.job).await?;
+        let job = submit(output, &settings, &client, &prepared, &ground, &args.job, Lacking::Apart).await?;
         Ok::<_, Fault>((client, prepared, ground, Some(job)))
     };
     let (client, prepared, mut ground, job) = tokio::select! {
@@ -404,7 +490,7 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
         if let Some(folder) = Arc::get_mut(&mut ground.folder) {
             folder.keep();
         }
-        told(output, &job);
+        told(output, &job, &ground);
         return Ok(Exit::Done);
     }
     output.note(&format!("job {} at {}", job.id, client.url()));
@@ -418,12 +504,15 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
     Ending { stay, out: Some(&out), before: Some(&before) }.tell(context, &client).await
 }
 
-fn told(output: Output, job: &JobView) {
+fn told(output: Output, job: &JobView, ground: &Ground) {
     let id = job.id;
+    let ToRender { kept, replaced, older, .. } = &ground.to_render;
     if let (Some(waits), Reader::Human) = (&job.waits_for, output.reader()) {
         output.note(waits);
     }
-    output.result(&json!({ "job": job }), || {
+    let is_new = ground.running.as_ref().is_none_or(|running| running.id() != id);
+    let value = json!({ "job": job, "new": is_new, "kept": kept, "replaced": replaced, "older": older });
+    output.result(&value, || {
         if output.reader() == Reader::Quiet {
             return id.to_string();
         }

@@ -1,6 +1,15 @@
-use kiln_types::{FileFormat, OutputRole, PixelReport};
+use std::io::Write as _;
+
+use kiln_types::{BlobHash, FileFormat, OutputFile, OutputRole, PixelReport, Suspicion};
 
 use super::*;
+use crate::{
+    made::{
+        Mark,
+        samples::{first_version, identity, save},
+    },
+    manifest::Written,
+};
 
 struct Bed {
     dir: tempfile::TempDir,
@@ -12,8 +21,18 @@ struct Bed {
 /// A whole picture.
 const PNG: &[u8] = b"\x89PNG\x0d\x0a\x1a\x0a\x00\x00\x00\x0dIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU\x00\x00\x00\x0aIDATx\x9cc\xa8\x07\x00\x00\x81\x00\x80\xd3\x94SJ\x00\x00\x00\x00IEND\xaeB`\x82";
 
-fn key(n: u8) -> SessionKey {
-    SessionKey(BlobHash::of(&[n]))
+/// Each of another .blend.
+fn key(n: u8) -> Identity {
+    of(&format!("/p/{n}.blend"), n, i64::from(n), None)
+}
+
+fn of(blend: &str, content: u8, read_ms: i64, samples: Option<u32>) -> Identity {
+    identity(&save(blend, content, read_ms), samples, DeviceClass::Cpu, "/p/out")
+}
+
+/// A save of the one .blend, read at this time.
+fn saved(content: u8, read_ms: i64) -> Identity {
+    of("/p/shot.blend", content, read_ms, None)
 }
 
 fn names(frame: i32) -> Vec<RelPath> {
@@ -29,7 +48,7 @@ impl Bed {
     }
 
     /// As a frame lands: note, then name.
-    fn land(&mut self, key: SessionKey, frame: i32, bytes: &[u8]) {
+    fn land(&mut self, key: Identity, frame: i32, bytes: &[u8]) {
         let file = OutputFile {
             path: names(frame).remove(0),
             role: OutputRole::Main { view: None },
@@ -43,7 +62,7 @@ impl Bed {
         let mut part = self.folder.part(&file.path, file.hash).unwrap();
         part.file.write_all(bytes).unwrap();
         let written = Written::new(&file, part.stamp().unwrap());
-        self.manifest.record(&self.folder, key, frame, vec![written], Vec::new()).unwrap();
+        self.manifest.record(&self.folder, &key, frame, vec![written], Vec::new()).unwrap();
         OutFolder::place(&part, &file.path, true).unwrap();
     }
 
@@ -56,12 +75,22 @@ impl Bed {
     }
 
     fn ask(&self, mode: Existing, k: u8, frames: &str) -> Result<(String, u32, u32), String> {
+        self.look(mode, &key(k), frames)
+            .map(|r| (r.frames.map(|f| f.to_string()).unwrap_or_default(), r.kept, r.skipped))
+            .map_err(|error| error.to_string())
+    }
+
+    fn look(&self, mode: Existing, identity: &Identity, frames: &str) -> Result<ToRender, ExistingError> {
         // Read anew, as the next run of the program does.
         let manifest = Manifest::load(&self.folder, "shot").unwrap();
         let frames = frames.parse().unwrap();
-        to_render(&self.folder, &manifest, mode, key(k), self.refuse_black, &frames, names)
-            .map(|r| (r.frames.map(|f| f.to_string()).unwrap_or_default(), r.kept, r.skipped))
-            .map_err(|error| error.to_string())
+        to_render(&self.folder, &manifest, mode, identity, self.refuse_black, &frames, names)
+    }
+
+    /// Kept, replaced and older frames.
+    fn counts(&self, mode: Existing, identity: &Identity, frames: &str) -> (u32, u32, u32) {
+        let found = self.look(mode, identity, frames).unwrap();
+        (found.kept, found.replaced, found.older)
     }
 }
 
@@ -78,25 +107,116 @@ fn the_same_command_continues() {
 }
 
 #[test]
-fn what_is_there_tells_by_which_key_it_was_made() {
+fn what_is_there_tells_the_device_that_made_it() {
+    use DeviceClass::{Cpu, Cuda, Optix};
     let mut bed = Bed::new();
-    let recorded = |bed: &Bed, keys: [u8; 2], frames: &str| {
+    let on = |content, device| identity(&save("/p/shot.blend", content, 1), None, device, "/p/out");
+    let recorded = |bed: &Bed, content, earlier: &[DeviceClass], frames: &str| {
         let manifest = Manifest::load(&bed.folder, "shot").unwrap();
-        super::recorded(&bed.folder, &manifest, keys.map(key), &frames.parse().unwrap())
+        let candidates = [Cuda, Optix].map(|device| (device, on(content, device)));
+        super::recorded(&bed.folder, &manifest, &candidates, earlier, &frames.parse().unwrap())
     };
-    assert_eq!(recorded(&bed, [1, 2], "1-4"), None);
-    bed.land(key(2), 1, b"one");
-    bed.land(key(1), 2, b"two");
-    assert_eq!(recorded(&bed, [1, 2], "1-4"), Some(key(1)), "of as many, the better");
-    assert_eq!(recorded(&bed, [1, 2], "1"), Some(key(2)));
-    bed.land(key(2), 3, b"three");
-    assert_eq!(recorded(&bed, [1, 2], "1-4"), Some(key(2)));
-    assert_eq!(recorded(&bed, [1, 3], "1,3-4"), None);
-    // Whoever takes the frames away begins anew.
+    assert_eq!(recorded(&bed, 1, &[], "1-4"), None);
+    bed.land(on(1, Cuda), 1, b"one");
+    bed.land(on(1, Optix), 2, b"two");
+    bed.land(on(1, Optix), 3, b"three");
+    assert_eq!(recorded(&bed, 1, &[], "1-4"), Some(Optix));
+    assert_eq!(recorded(&bed, 1, &[], "1"), Some(Cuda));
+    // Of an earlier save it only counts where any of some will do.
+    assert_eq!(recorded(&bed, 2, &[], "1-4"), None);
+    assert_eq!(recorded(&bed, 2, &[Cuda, Optix], "1-4"), Some(Optix));
+    assert_eq!(recorded(&bed, 2, &[Cpu], "1-4"), None);
+    // Whoever takes the frames away begins from nothing.
     for frame in [1, 2, 3] {
         std::fs::remove_file(bed.dir.path().join(names(frame)[0].to_path())).unwrap();
     }
-    assert_eq!(recorded(&bed, [1, 2], "1-4"), None);
+    assert_eq!(recorded(&bed, 1, &[], "1-4"), None);
+}
+
+#[test]
+fn frames_of_an_earlier_save_are_replaced_and_those_outside_are_counted() {
+    let mut bed = Bed::new();
+    for frame in 1..=6 {
+        bed.land(saved(1, 10), frame, b"first");
+    }
+    assert_eq!(bed.counts(Existing::Continue, &saved(2, 20), "1-4"), (0, 4, 2));
+    bed.land(saved(2, 20), 1, b"second");
+    assert_eq!(bed.counts(Existing::Continue, &saved(2, 30), "1-6"), (1, 5, 0));
+    // The first save again, and read later: an edit that was taken back is an edit.
+    assert_eq!(bed.counts(Existing::Continue, &saved(1, 40), "1-6"), (5, 1, 0));
+    // A job of the first save that is fetched late takes nothing away.
+    let late = bed.look(Existing::Continue, &saved(1, 10), "1-6").unwrap_err();
+    assert!(matches!(&late, ExistingError::Newer(found) if found.count == 1), "{late}");
+    // What somebody changed is theirs, of whichever save it was.
+    bed.put(3, b"painted");
+    let error = bed.look(Existing::Continue, &saved(2, 30), "1-6").unwrap_err();
+    assert!(
+        matches!(&error, ExistingError::Foreign { found, .. } if found.to_string() == "f_0003.png"),
+        "{error}"
+    );
+    // Another .blend of the same name is not the same .blend.
+    let other = of("/q/shot.blend", 2, 50, None);
+    assert!(matches!(bed.look(Existing::Continue, &other, "2"), Err(ExistingError::Foreign { .. })));
+}
+
+#[test]
+fn other_settings_are_asked_about_edited_or_not() {
+    let mut bed = Bed::new();
+    for frame in 1..=3 {
+        bed.land(saved(1, 10), frame, b"a night's work");
+    }
+    for content in [1, 2] {
+        let test = of("/p/shot.blend", content, 20, Some(1));
+        let error = bed.look(Existing::Continue, &test, "1-2").unwrap_err();
+        assert!(matches!(&error, ExistingError::OtherChoices { found, .. } if found.count == 2), "{error}");
+        assert!(error.to_string().contains("samples: the file's own, now 1"), "{error}");
+        assert!(error.to_string().contains("--existing replace"), "{error}");
+        assert_eq!(bed.counts(Existing::Replace, &test, "1-2"), (0, 2, 0));
+        assert_eq!(bed.counts(Existing::Skip, &test, "1-2"), (0, 0, 0));
+    }
+    bed.foreign(2);
+    let test = of("/p/shot.blend", 1, 20, Some(1));
+    let error = bed.look(Existing::Replace, &test, "1-2").unwrap_err();
+    assert!(matches!(error, ExistingError::Foreign { .. }), "a stranger's file is never meant: {error}");
+}
+
+#[test]
+fn lines_of_the_first_version_are_known_and_written_again() {
+    let mut bed = Bed::new();
+    bed.land(saved(1, 10), 1, b"one");
+    let Mark::Key(key) = first_version(&saved(1, 10)) else { unreachable!() };
+    let place = bed.dir.path().join(".kiln/shot.jsonl");
+    let text = std::fs::read_to_string(&place).unwrap();
+    let mut line: serde_json::Value = serde_json::from_str(&text).unwrap();
+    line.as_object_mut().unwrap().remove("made").unwrap();
+    line["key"] = key.0.to_string().into();
+    std::fs::write(&place, format!("{line}\n")).unwrap();
+    assert_eq!(bed.counts(Existing::Continue, &saved(1, 20), "1"), (1, 0, 0));
+    let edited = bed.look(Existing::Continue, &saved(2, 20), "1").unwrap_err();
+    assert!(matches!(edited, ExistingError::Foreign { .. }), "nothing tells whose it is: {edited}");
+    let mut manifest = Manifest::load(&bed.folder, "shot").unwrap();
+    manifest.renew(&bed.folder, &saved(1, 20), &"1-5".parse().unwrap()).unwrap();
+    assert_eq!(bed.counts(Existing::Continue, &saved(2, 30), "1"), (0, 1, 0));
+}
+
+#[test]
+fn what_is_looked_at_again_counts_as_wanted_then() {
+    let mut bed = Bed::new();
+    bed.land(saved(1, 10), 1, b"one");
+    let renew = |identity: Identity| {
+        let mut manifest = Manifest::load(&bed.folder, "shot").unwrap();
+        manifest.renew(&bed.folder, &identity, &"1".parse().unwrap()).unwrap();
+    };
+    renew(saved(1, 30));
+    // A job of an edit that was taken back meanwhile.
+    let error = bed.look(Existing::Continue, &saved(2, 20), "1").unwrap_err();
+    assert!(matches!(error, ExistingError::Newer(_)), "{error}");
+    // The project moves, is found whole there, and is edited there: the frames lie apart from it.
+    renew(identity(&save("/moved/shot.blend", 1, 40), None, DeviceClass::Cpu, "/renders"));
+    let there = |content, read_ms| {
+        identity(&save("/moved/shot.blend", content, read_ms), None, DeviceClass::Cpu, "/renders")
+    };
+    assert_eq!(bed.counts(Existing::Continue, &there(2, 50), "1"), (0, 1, 0));
 }
 
 #[test]
@@ -159,7 +279,7 @@ fn what_is_empty_or_cut_off_of_kilns_own_is_absent_and_a_strangers_is_named() {
     assert_eq!(bed.ask(Existing::Skip, 1, "6-8"), Ok(("8".into(), 0, 2)));
     let frames = "6-8".parse().unwrap();
     let skipped =
-        to_render(&bed.folder, &bed.manifest, Existing::Skip, key(1), false, &frames, names).unwrap();
+        to_render(&bed.folder, &bed.manifest, Existing::Skip, &key(1), false, &frames, names).unwrap();
     assert_eq!((skipped.broken.count, skipped.broken.to_string()), (2, "f_0006.png, f_0007.png".into()));
 }
 
@@ -168,11 +288,12 @@ fn a_black_frame_that_is_kept_is_reported_and_not_kept_where_it_is_refused() {
     let mut bed = Bed::new();
     bed.land(key(1), 1, PNG);
     let file = bed.manifest.frames[&1].files.clone();
-    bed.manifest.record(&bed.folder, key(1), 1, file, vec![Suspicion::Black]).unwrap();
+    bed.manifest.record(&bed.folder, &key(1), 1, file, vec![Suspicion::Black]).unwrap();
     bed.land(key(1), 2, PNG);
     let manifest = Manifest::load(&bed.folder, "shot").unwrap();
     let frames = "1-2".parse().unwrap();
-    let found = to_render(&bed.folder, &manifest, Existing::Continue, key(1), false, &frames, names).unwrap();
+    let found =
+        to_render(&bed.folder, &manifest, Existing::Continue, &key(1), false, &frames, names).unwrap();
     assert_eq!((found.kept, found.suspicious.black.unwrap().to_string()), (2, "1".to_owned()));
     bed.refuse_black = true;
     assert_eq!(bed.ask(Existing::Continue, 1, "1-2"), Ok(("1".into(), 1, 0)));

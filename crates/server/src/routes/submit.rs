@@ -7,7 +7,7 @@ use kiln_api::{JobSource, JobView, Problem, ProblemCode, SubmitJob};
 use kiln_blend::{ExternalKind, Inspection, SceneInfo};
 use kiln_types::{
     BlobHash, Bundle, BundleFile, BundleId, DeviceChoice, DeviceClass, FrameSet, GpuUse, JobId, JobSpec,
-    Needs, Owner, Project, RelPath, RenderSettings, ScriptPolicy, SessionSpec, Simulations,
+    Needs, Owner, Project, RelPath, RenderSettings, Save, ScriptPolicy, SessionSpec, Simulations,
 };
 
 use super::{MAX_BLOB, body::blob_fault, bundles, jobs::view};
@@ -20,7 +20,7 @@ use crate::{
 
 /// Characters of a job's or a project's name.
 const MAX_NAME: usize = 200;
-/// Bytes of the artist's folder.
+/// Bytes of the artist's folder, and of the path of a .blend.
 const MAX_ORIGIN: usize = 4096;
 /// Threads that Blender can be set to.
 const MAX_CORES: u32 = 1024;
@@ -179,6 +179,7 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
         denoiser: scene.denoiser.clone().filter(|_| own_engine),
         bake: to_bake(request.policy.simulations, scene, file)?,
         shared: source.shared,
+        save: checked_save(request.save)?,
         session: SessionSpec {
             bundle: source.bundle,
             blend: source.blend,
@@ -191,6 +192,15 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
             addons: request.addons,
         },
     })
+}
+
+fn checked_save(save: Option<Save>) -> Answer<Option<Save>> {
+    match save {
+        Some(save) if save.blend.as_os_str().len() > MAX_ORIGIN => {
+            Err(Fault::bad(format!("The path of a .blend has at most {MAX_ORIGIN} bytes.")))
+        }
+        save => Ok(save),
+    }
 }
 
 /// What is baked before the first frame.

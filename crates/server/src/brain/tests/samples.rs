@@ -59,6 +59,7 @@ pub(in crate::brain) fn spec(count: i32, order: &str, bakes: bool) -> JobSpec {
         written_by: "3.4.1".parse().unwrap(),
         bake: if bakes { vec!["cloth of Flag".to_owned()] } else { Vec::new() },
         shared: Vec::new(),
+        save: None,
         session: SessionSpec {
             bundle: bundle(count),
             blend: RelPath::new("shot.blend").unwrap(),

@@ -1,0 +1,320 @@
+//! What Kiln knows to have written into an output folder.
+//!
+//! A small file for each .blend, `.kiln/NAME.jsonl` in the folder, tells which files Kiln put there and what they are
+//! known by: a line a frame, later lines count. A line is written before its files take their names, so that after a
+//! break at any moment nothing of Kiln's own looks foreign. A line without a frame says that all frames of its content and
+//! choices were found to be those of one more save.
+
+use std::{
+    collections::HashMap,
+    io::{self, BufRead as _, BufReader, Write as _},
+    sync::Arc,
+};
+
+use kiln_types::{BlobHash, FrameSet, OutputFile, OutputSet, RelPath, Suspicion};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    folder::{OutFolder, Stamp},
+    made::{Identity, Made, Mark, Relation},
+    reading,
+};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Frame(Frame),
+    Seen { seen: Made },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Frame {
+    #[serde(flatten)]
+    mark: Mark,
+    frame: i32,
+    pub(crate) files: Vec<Written>,
+    /// Why somebody should look at the frame, so that a frame that is kept is reported again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    suspicious: Vec<Suspicion>,
+}
+
+/// A file as Kiln wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Written {
+    path: RelPath,
+    pub(crate) hash: BlobHash,
+    size: u64,
+    mtime_ns: i64,
+}
+
+/// What Kiln knows to have written in a folder for one .blend.
+#[derive(Debug)]
+pub struct Manifest {
+    place: RelPath,
+    pub(crate) frames: HashMap<i32, Arc<Frame>>,
+    /// The frame last written under a path, and which of its files that is.
+    paths: HashMap<RelPath, (Arc<Frame>, usize)>,
+    /// Later saves whose frames were found to be there already: of each save of a .blend the newest.
+    seen: Vec<Made>,
+}
+
+impl Manifest {
+    /// Reads the file of the .blend with this name (without its ending). Lines that cannot be read, as a break
+    /// may leave one at the end, are passed over: at worst a frame renders again.
+    ///
+    /// # Errors
+    /// Where the file is there and cannot be opened.
+    pub fn load(folder: &OutFolder, blend: &str) -> io::Result<Self> {
+        let place = place(blend)?;
+        let mut manifest = Self { place, frames: HashMap::new(), paths: HashMap::new(), seen: Vec::new() };
+        let file = match folder.read(&manifest.place) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(manifest),
+            Err(error) => return Err(error),
+        };
+        for line in BufReader::new(file).split(b'\n') {
+            if let Ok(line) = serde_json::from_slice(&line?) {
+                manifest.take(line);
+            }
+        }
+        Ok(manifest)
+    }
+
+    fn take(&mut self, line: Line) {
+        match line {
+            Line::Frame(frame) => {
+                let frame = Arc::new(frame);
+                for (at, file) in frame.files.iter().enumerate() {
+                    self.paths.insert(file.path.clone(), (Arc::clone(&frame), at));
+                }
+                self.frames.insert(frame.frame, frame);
+            }
+            Line::Seen { seen } => {
+                self.seen.retain(|earlier| !seen.is_later_than(earlier));
+                self.seen.push(seen);
+            }
+        }
+    }
+
+    /// What made the file last written under a path, and that file.
+    fn last(&self, path: &RelPath) -> Option<(&Mark, &Written)> {
+        let (frame, at) = self.paths.get(path)?;
+        Some((&frame.mark, frame.files.get(*at)?))
+    }
+
+    pub(crate) fn relation(&self, identity: &Identity, mark: &Mark) -> Relation {
+        let same = |seen: &&Made| matches!(mark, Mark::Made(made) if made.is_same_frame_as(seen));
+        identity.relation(mark, self.seen.iter().filter(same).map(Made::save))
+    }
+
+    /// Whether every file of the frame is there as it is asked for.
+    pub(crate) fn holds(&self, folder: &OutFolder, identity: &Identity, frame: i32) -> bool {
+        self.frames.get(&frame).is_some_and(|line| {
+            self.relation(identity, &line.mark) == Relation::Same && self.is_whole(folder, line)
+        })
+    }
+
+    /// Whether all files of the frame are there as they were written.
+    fn is_whole(&self, folder: &OutFolder, frame: &Frame) -> bool {
+        frame.files.iter().all(|file| {
+            // A later line, of another frame or scene, may have taken the path over.
+            self.last(&file.path).is_some_and(|(mark, last)| *mark == frame.mark && last == file)
+                && unchanged(folder, file)
+        })
+    }
+
+    /// Whether the frame as it was last written is one that a job may refuse.
+    pub(crate) fn is_blank(&self, frame: i32) -> bool {
+        self.frames.get(&frame).is_some_and(|line| line.suspicious.iter().any(Suspicion::is_blank))
+    }
+
+    /// What was suspicious in the frame as it was last written, where anything was.
+    pub(crate) fn suspicions(&self, frame: i32) -> Option<Vec<Suspicion>> {
+        let line = self.frames.get(&frame)?;
+        (!line.suspicious.is_empty()).then(|| line.suspicious.clone())
+    }
+
+    /// What the file at this path is to the frames that are asked for: a stranger where Kiln did not write it, or somebody
+    /// changed it since.
+    pub(crate) fn relation_of(&self, folder: &OutFolder, identity: &Identity, path: &RelPath) -> Relation {
+        let Some((mark, file)) = self.last(path) else { return Relation::Stranger };
+        match self.relation(identity, mark) {
+            Relation::Stranger => Relation::Stranger,
+            relation if unchanged(folder, file) => relation,
+            _ => Relation::Stranger,
+        }
+    }
+
+    /// Whether Kiln wrote a file at this path, whatever became of it.
+    pub(crate) fn knows(&self, path: &RelPath) -> bool {
+        self.paths.contains_key(path)
+    }
+
+    /// Frames of earlier saves of this .blend that are there and not among these.
+    pub(crate) fn older_besides(&self, folder: &OutFolder, identity: &Identity, asked: &FrameSet) -> u32 {
+        let others = self.frames.values().filter(|line| asked.index_of(line.frame).is_none());
+        let older = others.filter(|line| {
+            self.relation(identity, &line.mark) == Relation::Older && self.is_whole(folder, line)
+        });
+        u32::try_from(older.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether Kiln wrote the file at this path, of whichever scene, and nothing or only a beginning is left of it. One
+    /// of another length that is a whole picture was edited: it is somebody's.
+    pub(crate) fn is_remnant(&self, folder: &OutFolder, path: &RelPath) -> bool {
+        self.last(path).is_some_and(|(_, file)| is_remnant(folder, file))
+    }
+
+    /// Whether a file of the frame, as these settings made it, is a remnant.
+    pub(crate) fn has_remnant(&self, folder: &OutFolder, identity: &Identity, frame: i32) -> bool {
+        let line = self.frames.get(&frame);
+        let line = line.filter(|line| self.relation(identity, &line.mark) == Relation::Same);
+        line.is_some_and(|line| line.files.iter().any(|file| self.is_remnant(folder, &file.path)))
+    }
+
+    /// Whether exactly these files of a frame are there, so that they need not be fetched.
+    pub(crate) fn has(&self, folder: &OutFolder, identity: &Identity, frame: i32, set: &OutputSet) -> bool {
+        let wanted =
+            |file: &OutputFile| self.last(&file.path).is_some_and(|(_, written)| written.hash == file.hash);
+        set.files().iter().all(wanted) && self.holds(folder, identity, frame)
+    }
+
+    /// Notes the files of a frame, before they take their names.
+    pub(crate) fn record(
+        &mut self,
+        folder: &OutFolder,
+        identity: &Identity,
+        frame: i32,
+        files: Vec<Written>,
+        suspicious: Vec<Suspicion>,
+    ) -> io::Result<()> {
+        let mark = identity.mark.clone();
+        self.append(folder, vec![Line::Frame(Frame { mark, frame, files, suspicious })])
+    }
+
+    /// Notes that the frames that are there as they are asked for are those of this save too: lines of the first version are
+    /// written again as this version has them.
+    ///
+    /// # Errors
+    /// Where that cannot be written.
+    pub fn renew(&mut self, folder: &OutFolder, identity: &Identity, asked: &FrameSet) -> io::Result<()> {
+        let kept: Vec<&Frame> = asked
+            .iter()
+            .filter_map(|frame| self.frames.get(&frame).map(Arc::as_ref))
+            .filter(|line| self.holds(folder, identity, line.frame))
+            .collect();
+        let Mark::Made(made) = &identity.mark else { return Ok(()) };
+        let is_told = |line: &&Frame| matches!(&line.mark, Mark::Made(of) if of == made);
+        if kept.is_empty() || kept.iter().all(is_told) {
+            return Ok(());
+        }
+        let old = kept.iter().filter(|line| matches!(line.mark, Mark::Key(_)));
+        let again = |line: &&Frame| Line::Frame(Frame { mark: Mark::Made(made.clone()), ..(*line).clone() });
+        let mut lines: Vec<Line> = old.map(again).collect();
+        lines.push(Line::Seen { seen: made.clone() });
+        self.append(folder, lines)
+    }
+
+    fn append(&mut self, folder: &OutFolder, lines: Vec<Line>) -> io::Result<()> {
+        let mut text = String::new();
+        for line in &lines {
+            text.push_str(&serde_json::to_string(line)?);
+            text.push('\n');
+        }
+        let mut file = folder.append(&self.place)?;
+        // A line that a break cut must not swallow this one.
+        if cut(&mut file)? {
+            text.insert(0, '\n');
+        }
+        file.write_all(text.as_bytes())?;
+        lines.into_iter().for_each(|line| self.take(line));
+        Ok(())
+    }
+
+    /// What `which` says of most of the frames that are there.
+    pub(crate) fn most<T: Eq + std::hash::Hash>(
+        &self,
+        folder: &OutFolder,
+        asked: &FrameSet,
+        which: impl Fn(&Mark) -> Option<T>,
+    ) -> Option<T> {
+        let mut counts: HashMap<T, usize> = HashMap::new();
+        for line in asked.iter().filter_map(|frame| self.frames.get(&frame)) {
+            // A part of a frame, as a break between two files leaves it, counts too.
+            let is_there = || {
+                let own = |file: &Written| self.last(&file.path).is_some_and(|(_, last)| last == file);
+                line.files.iter().any(|file| own(file) && unchanged(folder, file))
+            };
+            if let Some(one) = which(&line.mark).filter(|_| is_there()) {
+                *counts.entry(one).or_default() += 1;
+            }
+        }
+        counts.into_iter().max_by_key(|(_, count)| *count).map(|(one, _)| one)
+    }
+}
+
+impl Written {
+    pub(crate) fn new(file: &OutputFile, stamp: Stamp) -> Self {
+        Self { path: file.path.clone(), hash: file.hash, size: stamp.size, mtime_ns: stamp.mtime_ns }
+    }
+}
+
+/// Whether a file ends in the middle of a line.
+fn cut(file: &mut std::fs::File) -> io::Result<bool> {
+    use std::os::unix::fs::FileExt as _;
+    let length = file.metadata()?.len();
+    if length == 0 {
+        return Ok(false);
+    }
+    let mut last = [0];
+    file.read_exact_at(&mut last, length - 1)?;
+    Ok(last != [b'\n'])
+}
+
+fn place(blend: &str) -> io::Result<RelPath> {
+    let name = format!(".kiln/{blend}.jsonl");
+    let safe =
+        RelPath::new(&name).ok().filter(|path| path.parent().is_some_and(|dir| dir.as_str() == ".kiln"));
+    safe.map_or_else(
+        || {
+            let hash = BlobHash::of(blend.as_bytes());
+            RelPath::new(&format!(".kiln/{hash}.jsonl")).map_err(io::Error::other)
+        },
+        Ok,
+    )
+}
+
+/// By size and time; where only the time differs, by content.
+fn unchanged(folder: &OutFolder, file: &Written) -> bool {
+    match folder.stamp(&file.path) {
+        Ok(Some(stamp)) if stamp.size == file.size => {
+            stamp.mtime_ns == file.mtime_ns || same_bytes(folder, &file.path, file.hash)
+        }
+        _ => false,
+    }
+}
+
+fn is_remnant(folder: &OutFolder, file: &Written) -> bool {
+    match folder.stamp(&file.path) {
+        Ok(Some(Stamp { size: 0, .. })) => true,
+        Ok(Some(stamp)) if stamp.size < file.size => {
+            folder.read(&file.path).and_then(kiln_image::is_cut_off).unwrap_or(false)
+        }
+        _ => false,
+    }
+}
+
+/// Whether a file that is not Kiln's is empty, or seems to be cut off.
+pub(crate) fn is_broken(folder: &OutFolder, path: &RelPath) -> bool {
+    match folder.stamp(path) {
+        Ok(Some(Stamp { size: 0, .. })) => true,
+        Ok(Some(_)) => folder.read(path).and_then(kiln_image::seems_cut_off).unwrap_or(false),
+        _ => false,
+    }
+}
+
+/// Whether the file at this path has this hash.
+pub(crate) fn same_bytes(folder: &OutFolder, path: &RelPath, hash: BlobHash) -> bool {
+    let read = || -> io::Result<BlobHash> { Ok(reading::hash_of(&mut folder.read(path)?)?.0) };
+    read().is_ok_and(|found| found == hash)
+}

@@ -1,0 +1,329 @@
+//! Encodings that outlive this version of Kiln: what finished frames in output folders are known by (decision 019).
+//!
+//! Every word is written out here, so that a name that changes elsewhere changes nothing on anybody's disk. What is added
+//! later is written only where it is not the default: then all that was encoded before stays as it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    BlenderSeries, BlobHash, ColorDepth, DeviceClass, ExternalFiles, FileFormat, Policy, RenderSettings,
+    Resolution, ScriptPolicy, SessionKey, SessionSpec, Simulations,
+};
+
+/// A session, version 1: JSON of these fields in this order.
+#[derive(Serialize)]
+struct SessionV1<'a> {
+    bundle: String,
+    blend: &'a str,
+    origin: Option<&'a str>,
+    blender: String,
+    device: &'static str,
+    settings: SettingsV1<'a>,
+    policy: PolicyV1,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ocio: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    addons: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct SettingsV1<'a> {
+    scene: Option<&'a str>,
+    camera: Option<&'a str>,
+    view_layer: Option<&'a str>,
+    engine: Option<&'a str>,
+    samples: Option<u32>,
+    resolution: Option<ResolutionV1>,
+    format: Option<&'static str>,
+    depth: Option<&'static str>,
+    threads: Option<u16>,
+}
+
+#[derive(Serialize)]
+enum ResolutionV1 {
+    #[serde(rename = "percent")]
+    Percent(u16),
+    #[serde(rename = "pixels")]
+    Pixels { width: u32, height: u32 },
+}
+
+#[derive(Serialize)]
+struct PolicyV1 {
+    scripts: &'static str,
+    external_files: &'static str,
+    simulations: &'static str,
+}
+
+pub(crate) fn session_key(session: &SessionSpec) -> SessionKey {
+    let settings = &session.settings;
+    let Policy { scripts, external_files, simulations } = session.policy;
+    let text = SessionV1 {
+        bundle: session.bundle.to_string(),
+        blend: session.blend.as_str(),
+        origin: session.origin.as_deref(),
+        blender: series(session.blender),
+        device: device_word(session.device),
+        settings: SettingsV1 {
+            scene: settings.scene.as_deref(),
+            camera: settings.camera.as_deref(),
+            view_layer: settings.view_layer.as_deref(),
+            engine: settings.engine.as_deref(),
+            samples: settings.samples,
+            resolution: settings.resolution.map(|resolution| match resolution {
+                Resolution::Percent(percent) => ResolutionV1::Percent(percent),
+                Resolution::Pixels { width, height } => ResolutionV1::Pixels { width, height },
+            }),
+            format: settings.format.map(format),
+            depth: settings.depth.map(depth),
+            threads: settings.threads,
+        },
+        policy: PolicyV1 {
+            scripts: self::scripts(scripts),
+            external_files: self::external_files(external_files),
+            simulations: self::simulations(simulations),
+        },
+        ocio: session.ocio.as_ref().map(|path| path.as_str()),
+        addons: session.addons.iter().map(|path| path.as_str()).collect(),
+    };
+    // Cannot fail: texts and whole numbers.
+    SessionKey(BlobHash::of(&serde_json::to_vec(&text).unwrap_or_default()))
+}
+
+/// What the command line and the settings of a person decide of a picture, and the .blend does not: names and texts, of
+/// what is not left as it is by default. The device is not among them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Choices(BTreeMap<String, String>);
+
+/// Choices that the file has made where nobody else does.
+const OF_THE_FILE: [&str; 9] =
+    ["Blender", "camera", "depth", "engine", "format", "resolution", "samples", "scene", "view layer"];
+
+impl Choices {
+    /// Those of a session, of a file of this series.
+    pub fn of(session: &SessionSpec, written_by: BlenderSeries) -> Self {
+        let RenderSettings {
+            scene,
+            camera,
+            view_layer,
+            engine,
+            samples,
+            resolution,
+            format,
+            depth,
+            // The picture is the same by however many.
+            threads: _,
+        } = &session.settings;
+        let policy = session.policy;
+        let default = Policy::default();
+        let given = [
+            ("scene", scene.clone()),
+            ("camera", camera.clone()),
+            ("view layer", view_layer.clone()),
+            ("engine", engine.clone()),
+            ("samples", samples.map(|samples| samples.to_string())),
+            (
+                "resolution",
+                resolution.map(|resolution| match resolution {
+                    Resolution::Percent(percent) => format!("{percent}%"),
+                    Resolution::Pixels { width, height } => format!("{width}x{height}"),
+                }),
+            ),
+            ("format", format.map(|format| self::format(format).to_owned())),
+            ("depth", depth.map(|depth| self::depth(depth).to_owned())),
+            ("Blender", (session.blender != written_by).then(|| series(session.blender))),
+            ("scripts", (policy.scripts != default.scripts).then(|| scripts(policy.scripts).to_owned())),
+            (
+                "missing files",
+                (policy.external_files != default.external_files).then(|| "allowed".to_owned()),
+            ),
+            (
+                "simulations",
+                // Whether a bake that is there was asked for or comes by itself shows in no picture.
+                (policy.simulations == Simulations::AsTheyAre)
+                    .then(|| simulations(policy.simulations).to_owned()),
+            ),
+            ("colour configuration", session.ocio.as_ref().map(|_| "given".to_owned())),
+            ("add-ons", (!session.addons.is_empty()).then(|| listed(session))),
+        ];
+        Self(given.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?))).collect())
+    }
+
+    /// What differs, in words: `samples: 128, now 1`.
+    pub fn changes(&self, now: &Self) -> Vec<String> {
+        let names: BTreeSet<&String> = self.0.keys().chain(now.0.keys()).collect();
+        let text = |all: &Self, name: &String| {
+            let absent =
+                if OF_THE_FILE.contains(&name.as_str()) { "the file's own" } else { "as by default" };
+            all.0.get(name).cloned().unwrap_or_else(|| absent.to_owned())
+        };
+        let differ = names.into_iter().filter(|name| self.0.get(*name) != now.0.get(*name));
+        differ.map(|name| format!("{name}: {}, now {}", text(self, name), text(now, name))).collect()
+    }
+}
+
+fn listed(session: &SessionSpec) -> String {
+    session.addons.iter().map(|path| path.file_name()).collect::<Vec<_>>().join(", ")
+}
+
+fn series(series: BlenderSeries) -> String {
+    format!("{}.{}", series.major, series.minor)
+}
+
+/// The frozen word for a device.
+pub fn device_word(device: DeviceClass) -> &'static str {
+    match device {
+        DeviceClass::Cpu => "cpu",
+        DeviceClass::Cuda => "cuda",
+        DeviceClass::Optix => "optix",
+        DeviceClass::Hip => "hip",
+        DeviceClass::Oneapi => "oneapi",
+        DeviceClass::Metal => "metal",
+        DeviceClass::Gpu => "gpu",
+    }
+}
+
+fn format(format: FileFormat) -> &'static str {
+    match format {
+        FileFormat::Png => "png",
+        FileFormat::Jpeg => "jpeg",
+        FileFormat::OpenExr => "exr",
+        FileFormat::OpenExrMultilayer => "exr-multilayer",
+        FileFormat::Tiff => "tiff",
+        FileFormat::Webp => "webp",
+        FileFormat::Bmp => "bmp",
+        FileFormat::Targa => "tga",
+        FileFormat::TargaRaw => "tga-raw",
+        FileFormat::Hdr => "hdr",
+    }
+}
+
+fn depth(depth: ColorDepth) -> &'static str {
+    match depth {
+        ColorDepth::Eight => "8",
+        ColorDepth::Sixteen => "16",
+        ColorDepth::ThirtyTwo => "32",
+    }
+}
+
+fn scripts(policy: ScriptPolicy) -> &'static str {
+    match policy {
+        ScriptPolicy::Stop => "stop",
+        ScriptPolicy::Block => "block",
+        ScriptPolicy::Trust => "trust",
+    }
+}
+
+fn external_files(policy: ExternalFiles) -> &'static str {
+    match policy {
+        ExternalFiles::Required => "required",
+        ExternalFiles::MayBeMissing => "may-be-missing",
+    }
+}
+
+fn simulations(policy: Simulations) -> &'static str {
+    match policy {
+        Simulations::Bake => "bake",
+        Simulations::MustBeBaked => "must-be-baked",
+        Simulations::AsTheyAre => "as-they-are",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BundleId, RelPath};
+
+    /// One for each word, and one with everything.
+    fn sessions() -> Vec<SessionSpec> {
+        let base = SessionSpec {
+            bundle: BundleId(BlobHash::of(b"bundle")),
+            blend: RelPath::new("a.blend").unwrap(),
+            origin: Some("/home/ann".to_owned()),
+            blender: "4.5".parse().unwrap(),
+            device: DeviceClass::Cpu,
+            settings: RenderSettings::default(),
+            policy: Policy::default(),
+            ocio: None,
+            addons: Vec::new(),
+        };
+        let on = DeviceClass::ALL.iter().map(|device| base.on(*device));
+        let with = |settings: RenderSettings| SessionSpec { settings, ..base.clone() };
+        let formats = FileFormat::ALL
+            .iter()
+            .take(10)
+            .map(|format| with(RenderSettings { format: Some(*format), ..RenderSettings::default() }));
+        let depths = ColorDepth::ALL
+            .iter()
+            .take(3)
+            .map(|depth| with(RenderSettings { depth: Some(*depth), ..RenderSettings::default() }));
+        let policies = ScriptPolicy::ALL.iter().flat_map(|scripts| {
+            ExternalFiles::ALL.iter().flat_map(move |external_files| {
+                Simulations::ALL.iter().map(move |simulations| Policy {
+                    scripts: *scripts,
+                    external_files: *external_files,
+                    simulations: *simulations,
+                })
+            })
+        });
+        let policies = policies.map(|policy| SessionSpec { policy, ..base.clone() });
+        let full = SessionSpec {
+            bundle: BundleId(BlobHash::of(b"other")),
+            blend: RelPath::new("shots/é \"1\".blend").unwrap(),
+            origin: None,
+            blender: "5.10".parse().unwrap(),
+            settings: RenderSettings {
+                scene: Some("Scene".to_owned()),
+                camera: Some("Cam\\era".to_owned()),
+                view_layer: Some("ViewLayer".to_owned()),
+                engine: Some("CYCLES".to_owned()),
+                samples: Some(16_777_216),
+                resolution: Some(Resolution::Pixels { width: 1920, height: 1080 }),
+                format: Some(FileFormat::Png),
+                depth: Some(ColorDepth::Sixteen),
+                threads: Some(0),
+            },
+            ocio: Some(RelPath::new("_ocio/config.ocio").unwrap()),
+            addons: ["_addons/a.py", "_addons/b"].map(|path| RelPath::new(path).unwrap()).to_vec(),
+            ..base.clone()
+        };
+        let half =
+            with(RenderSettings { resolution: Some(Resolution::Percent(50)), ..RenderSettings::default() });
+        on.chain(formats).chain(depths).chain(policies).chain([full, half]).collect()
+    }
+
+    /// `keys.txt` was written by the last Kiln that took the key from the JSON of `SessionSpec`. Frames that lie in output
+    /// folders are known by such keys: none may change.
+    #[test]
+    fn keys_are_those_of_the_first_version() {
+        let keys: Vec<String> = sessions().iter().map(|session| session.key().0.to_string()).collect();
+        assert_eq!(keys, include_str!("frozen/keys.txt").lines().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn choices_are_what_is_not_by_default_and_changes_are_named() {
+        let sessions = sessions();
+        let written_by = "4.5".parse().unwrap();
+        let of = |session: &SessionSpec| Choices::of(session, written_by);
+        let plain = of(&sessions[0]);
+        assert_eq!(serde_json::to_string(&plain).unwrap(), "{}");
+        assert_eq!(of(&sessions[1]), plain, "the device is kept apart");
+        let mut threads = sessions[0].clone();
+        threads.settings.threads = Some(3);
+        assert_eq!(of(&threads), plain, "no picture depends on it");
+        let full = of(&sessions[sessions.len() - 2]);
+        let text = serde_json::to_string(&full).unwrap();
+        let expected = r#"{"Blender":"5.10","add-ons":"a.py, b","camera":"Cam\\era","colour configuration":"given","depth":"16","engine":"CYCLES","format":"png","resolution":"1920x1080","samples":"16777216","scene":"Scene","view layer":"ViewLayer"}"#;
+        assert_eq!(text, expected);
+        assert_eq!(serde_json::from_str::<Choices>(&text).unwrap(), full);
+        let half = of(&sessions[sessions.len() - 1]);
+        assert_eq!(plain.changes(&half), ["resolution: the file's own, now 50%"]);
+        assert_eq!(half.changes(&plain), ["resolution: 50%, now the file's own"]);
+        assert_eq!(plain.changes(&plain), [""; 0]);
+        let mut trusted = sessions[0].clone();
+        trusted.policy.scripts = ScriptPolicy::Trust;
+        assert_eq!(plain.changes(&of(&trusted)), ["scripts: as by default, now trust"]);
+    }
+}
