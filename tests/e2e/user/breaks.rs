@@ -1,14 +1,17 @@
 //! What breaks off: terminals that are closed, servers and workers that are restarted.
 
-use std::{thread::sleep, time::Duration};
+use std::{collections::BTreeSet, thread::sleep, time::Duration};
 
-use rustix::process::Signal;
+use kiln_testkit::wait_until;
+use kiln_types::FrameSet;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
     call::Call,
+    earlier::Plan,
     render::Ask,
-    tree::Changes,
-    world::{SIDES, State, World},
+    tree::{Changes, stamp},
+    world::{Job, SIDES, State, World},
 };
 
 /// How a command is ended from outside.
@@ -33,12 +36,16 @@ enum Moment {
 
 impl World {
     pub fn close(&mut self) {
-        let ask = self.ask();
+        let mut ask = self.ask();
         let local = self.rng.percent(30);
+        let plan = if local { Plan::of_nothing(&self.tree.files) } else { self.plan(&mut ask) };
         let end = *self.rng.pick(&[End::HangUp, End::Interrupt, End::Kill, End::Closed]);
+        // A job that is held brings no frame.
+        let held = plan.joined.is_some();
         let moment = match self.rng.below(3) {
             0 => Moment::After(Duration::from_millis(self.rng.below(if local { 1500 } else { 400 }) as u64)),
             1 if !local => Moment::Named,
+            _ if held => Moment::Named,
             _ => Moment::Frame,
         };
         // A job that waits for the user is there for certain when the terminal is closed.
@@ -47,8 +54,10 @@ impl World {
         more.extend(hold.then_some("--hold"));
         let args = ask.args("render", &more);
         self.tell(format!("  {end:?} at {moment:?}"));
-        // Where files are in the way, a terminal is asked.
-        let mut call = if end == End::Closed && !ask.stops() {
+        let notes = self.tree.notes_seen(&ask.out);
+        // A person may be asked there, and says nothing.
+        let terminal = end == End::Closed && !(moment == Moment::Frame && (ask.stops() || self.others_run(&ask)));
+        let mut call = if terminal {
             self.tell(format!("  in a terminal on {}: kiln {}", ask.side, args.join(" ")));
             Call::in_terminal(&self.command(ask.side, &args))
         } else {
@@ -57,11 +66,16 @@ impl World {
         match moment {
             Moment::After(time) => sleep(time),
             Moment::Named => {
-                call.tells("job ");
+                call.comes_to("it names something", |call| {
+                    let told = call.told();
+                    told.contains("job ") || told.contains("[y/N]")
+                });
             }
             Moment::Frame => {
-                let some = ask.renders().into_iter().next();
-                call.comes_to("a frame", |_| some.is_none_or(|_| ask.renders().iter().any(|frame| self.came(&ask, *frame))));
+                let renders = ask.renders();
+                call.comes_to("a frame", |_| {
+                    renders.is_empty() || renders.iter().any(|frame| self.came(&ask, *frame))
+                });
             }
         }
         match end {
@@ -73,43 +87,61 @@ impl World {
                 call.signal(Signal::HUP);
             }
         }
-        let said = call.end();
-        self.tell(format!("    exit {}: {}", said.code, said.err.trim().replace('\n', "\n           ")));
-        self.closed(&ask, said.code, local, hold);
+        let said = self.ends(call);
+        self.closed(&ask, &plan, said.code, (!local).then_some(hold), notes);
+    }
+
+    /// Whether jobs of other frames still render into the folder, so that a person at a terminal is asked.
+    fn others_run(&self, ask: &Ask) -> bool {
+        let here = |job: &&Job| job.noted && job.side == ask.side && job.out == ask.out && !job.state.is_end();
+        self.jobs.values().filter(here).any(|job| !job.by.same_frames(&ask.by))
     }
 
     /// Whether another file than before is at the place of a frame.
     fn came(&self, ask: &Ask, frame: i32) -> bool {
         let path = ask.path(frame);
-        let now = super::tree::stamp(&path);
+        let now = stamp(&path);
         now.is_some() && now != self.tree.files.get(&path).and_then(|file| file.stamp)
     }
 
-    /// What may be there after a command that was broken off anywhere.
-    fn closed(&mut self, ask: &Ask, code: i32, local: bool, hold: bool) {
+    /// What may be there after a command that was broken off anywhere. `farm` tells whether its job was to be held, where
+    /// it was to be the farm's.
+    fn closed(&mut self, ask: &Ask, plan: &Plan, code: i32, farm: Option<bool>, seen: usize) {
         let mut may = vec![130, -1, 0];
         may.extend(ask.stops().then_some(2));
-        may.extend(local.then_some(4));
+        may.extend(farm.is_none().then_some(4));
         assert!(may.contains(&code), "exit {code}");
-        let mut changes = Changes::new();
-        if !ask.stops() {
-            self.tree.out(&ask.out);
-            self.tree.broken_off(&ask.out);
-            for frame in ask.renders() {
-                let path = ask.path(frame);
-                let before = self.tree.files.get(&path).cloned();
-                let mut may = vec![Some(ask.by.file(frame))];
-                // One that had ended by itself had brought all.
-                if code != 0 {
-                    may.push(before);
-                }
-                changes.insert(path, may);
+        self.tree.out(&ask.out);
+        self.tree.broken_off(&ask.out);
+        let mut changes = self.tree.changes(&plan.files);
+        let renders = if ask.stops() { BTreeSet::new() } else { ask.renders() };
+        for frame in &renders {
+            let path = ask.path(*frame);
+            let fetched = plan.files.get(&path).cloned();
+            changes.insert(path, vec![Some(ask.by.file(*frame)), fetched]);
+        }
+        // One that had ended by itself had done it all.
+        if !matches!(code, 0 | 2) {
+            for (path, may) in &mut changes {
+                may.push(self.tree.files.get(path).cloned());
             }
-            let new = if local { Vec::new() } else { self.new_jobs() };
-            assert!(new.len() <= usize::from(!ask.renders().is_empty()), "{new:#?}");
-            for (id, _) in new {
+        }
+        if let Some(hold) = farm {
+            let new = self.new_jobs();
+            assert!(new.len() <= usize::from(!renders.is_empty()), "{new:#?}");
+            for (id, view) in new {
                 self.made(id, ask, if hold { State::Held } else { State::Runs });
+                let frames: FrameSet = view["spec"]["frames"].as_str().unwrap().parse().unwrap();
+                self.jobs.get_mut(&id).unwrap().frames = frames.iter().collect();
             }
+            for id in plan.spent.iter().chain(&plan.joined) {
+                let mode = self.noted_mode(ask.side, *id);
+                let job = self.jobs.get_mut(id).unwrap();
+                (job.noted, job.mode) = (mode.is_some(), mode.unwrap_or(job.mode));
+            }
+        }
+        if self.tree.notes_seen(&ask.out) > seen {
+            self.tree.seen(&ask.out, &ask.by);
         }
         self.check(&changes);
     }
@@ -123,8 +155,8 @@ impl World {
             // Its jobs go to the one that comes after it.
             self.worker = None;
         }
-        rustix::process::kill_process(rustix::process::Pid::from_child(&server.child), signal).unwrap();
-        kiln_testkit::wait_until(Duration::from_secs(30), "the server ends", || {
+        kill_process(Pid::from_child(&server.child), signal).unwrap();
+        wait_until(Duration::from_secs(30), "the server ends", || {
             server.child.try_wait().unwrap().is_some()
         });
         self.check(&Changes::new());

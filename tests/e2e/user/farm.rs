@@ -1,17 +1,11 @@
 //! What the user does with the farm: fetches, cancels, deletes jobs, restarts the server, goes away.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
-use kiln_types::BlobHash;
 use serde_json::Value;
 
 use super::{
-    model::{Fate, Maker, Mode},
-    scene::frame_name,
+    model::Mode,
     tree::Changes,
     world::{Job, Side, State, World},
 };
@@ -115,40 +109,24 @@ impl World {
             self.settle(id);
         }
         let ran = self.jobs[&id].state == State::Runs;
-        let places = self.jobs[&id].frames.iter().map(|frame| out.join(frame_name(*frame)));
-        let hash = |path: &Path| fs::read(path).ok().map(|bytes| BlobHash::of(&bytes).to_string());
-        let before: BTreeMap<PathBuf, String> = places.filter_map(|path| Some((path.clone(), hash(&path)?))).collect();
+        let (mut files, mut hashes) = (self.tree.files.clone(), self.hashes(out));
         let said = self.run(side, args);
         let answer: Value = serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {}", said.err));
         self.settle(id);
         let job = self.jobs[&id].clone();
+        let mut by = job.by.clone();
+        // Where the .blend lies means something on its own machine only.
+        if !(job.noted && side == job.side) {
+            by.save.from_out = None;
+        }
+        let left = self.land(&mut files, &mut hashes, &by, mode, out, &job.done);
+        let mut changes = self.tree.changes(&files);
         // Frames that come while they are fetched may be fetched or not.
         let race = ran && !waits;
-        let by = self.fetched(&job, side, out);
-        let (mut changes, mut left) = (Changes::new(), 0);
-        for (frame, hash) in &job.done {
-            let path = out.join(frame_name(*frame));
-            let there = self.tree.files.get(&path).cloned();
-            let fresh = Some(by.file(*frame));
-            let same = before.get(&path) == Some(hash);
-            // As this scene's, whatever is done with other files.
-            let own = by.fate(Mode::Continue, there.as_ref()) == Fate::Kept;
-            let mut may = match by.fate(mode, there.as_ref()) {
-                _ if own && same => vec![there.clone()],
-                Fate::Rendered | Fate::Replaced => vec![fresh],
-                // Rendered twice, the same picture has another hour in its file.
-                Fate::Kept => vec![fresh],
-                // Nobody knew whose it is; now it is this job's.
-                _ if same => vec![fresh],
-                Fate::Skipped | Fate::Stops => {
-                    left += 1;
-                    vec![there.clone()]
-                }
-            };
-            if race {
-                may.push(there);
+        if race {
+            for (path, may) in &mut changes {
+                may.push(self.tree.files.get(path).cloned());
             }
-            changes.insert(path, may);
         }
         if !job.done.is_empty() {
             self.tree.out(out);
@@ -173,10 +151,5 @@ impl World {
         }
         // Nothing is left to fetch: it is forgotten where that was the folder that was meant.
         assert!(noted == job.noted || job.noted && left == 0, "job {id} is noted: {noted}");
-    }
-
-    /// Who made a job's frames, as the folder must remember it.
-    fn fetched(&self, job: &Job, _side: Side, _out: &Path) -> Maker {
-        job.by.clone()
     }
 }

@@ -252,7 +252,6 @@ impl World {
 
     /// The way that a mode is chosen where the usual one stops.
     pub fn any_mode(&mut self) -> Mode {
-        if super::model::OLD { return *self.rng.pick(&[Mode::Skip, Mode::Overwrite, Mode::Error]); }
         *self.rng.pick(&[Mode::Replace, Mode::Skip, Mode::Overwrite, Mode::Error])
     }
 }

@@ -6,6 +6,7 @@
 
 mod breaks;
 mod call;
+mod earlier;
 mod farm;
 mod files;
 mod model;

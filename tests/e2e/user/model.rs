@@ -4,15 +4,12 @@ use std::path::{Path, PathBuf};
 
 use super::scene::{Content, Look};
 
-/// TEMPORARY: before items 8 and 9.
-pub const OLD: bool = true;
-
 /// A .blend as it was saved when a command read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Save {
     pub path: PathBuf,
-    /// As seen from the output folder, where that is on the machine that read it.
-    pub from_out: PathBuf,
+    /// As seen from the output folder, where a command knows that both are on one machine.
+    pub from_out: Option<PathBuf>,
     /// When it was read, by the count of steps.
     pub read: usize,
 }
@@ -98,26 +95,32 @@ impl Maker {
         File { kind: Kind::Frame { look: self.look(frame), by: self.clone() }, stamp: None }
     }
 
-    fn same_blend(&self, other: &Self) -> bool {
-        self.save.path == other.save.path || self.save.from_out == other.save.from_out
+    pub fn same_frames(&self, other: &Self) -> bool {
+        self.content == other.content && self.choice == other.choice
     }
 
-    /// What becomes of a frame that this command asks for where that file is.
-    pub fn fate(&self, mode: Mode, there: Option<&File>) -> Fate {
+    fn same_blend(&self, other: &Save) -> bool {
+        let (one, other_way) = (&self.save.from_out, &other.from_out);
+        self.save.path == other.path || one.is_some() && one == other_way
+    }
+
+    /// What becomes of a frame that this command asks for where that file is. `seen` are the commands that found frames
+    /// of theirs there already.
+    pub fn fate(&self, mode: Mode, there: Option<&File>, seen: &[Self]) -> Fate {
         let Some(there) = there else { return Fate::Rendered };
         match (mode, &there.kind) {
             (Mode::Overwrite, _) => Fate::Rendered,
             (Mode::Error, _) => Fate::Stops,
             (_, Kind::Cut) => Fate::Rendered,
-            (_, Kind::Frame { by, .. }) if by.content == self.content && by.choice == self.choice && (!OLD || by.save.path == self.save.path) => Fate::Kept,
+            (_, Kind::Frame { by, .. }) if by.same_frames(self) => Fate::Kept,
             (Mode::Skip, _) => Fate::Skipped,
             (_, Kind::Other) => Fate::Stops,
             (_, Kind::Frame { by, .. }) => {
-                let same_blend = by.same_blend(self);
-                let known = same_blend || by.content == self.content;
-                let newer = same_blend && by.save.read > self.save.read;
+                let saves = || seen.iter().filter(|seen| seen.same_frames(by)).chain([by]).map(|one| &one.save);
+                let known = by.content == self.content || saves().any(|save| self.same_blend(save));
+                let newer = saves().any(|save| save.read > self.save.read);
                 let asked = by.choice == self.choice || mode == Mode::Replace;
-                if known && asked && !newer && !OLD { Fate::Replaced } else { Fate::Stops }
+                if known && asked && !newer { Fate::Replaced } else { Fate::Stops }
             }
         }
     }

@@ -7,10 +7,12 @@ use std::{
 
 use serde_json::Value;
 
+use crate::support::Said;
+
 use super::{
     model::{Fate, Maker, Mode},
     scene::{FRAMES, INPUTS, RANGE, frame_name},
-    tree::Changes,
+    tree::{Changes, Files},
     world::{Job, Side, State, World, flags},
 };
 
@@ -91,128 +93,200 @@ impl World {
             mode: Mode::Continue,
             fates: BTreeMap::new(),
         };
-        self.set_fates(&mut ask);
+        self.set_fates(&mut ask, &self.tree.files);
         // Who is refused says what is wanted, or tries it once more.
         if (ask.stops() && self.rng.percent(60)) || self.rng.percent(12) {
             ask.mode = self.any_mode();
             ask.args.extend(ask.mode.args().iter().map(ToString::to_string));
-            self.set_fates(&mut ask);
+            self.set_fates(&mut ask, &self.tree.files);
         }
         ask
     }
 
-    fn set_fates(&self, ask: &mut Ask) {
-        let fate = |frame: &i32| ask.by.fate(ask.mode, self.tree.files.get(&ask.path(*frame)));
-        ask.fates = ask.frames.iter().map(|frame| (*frame, fate(frame))).collect();
+    pub fn set_fates(&self, ask: &mut Ask, files: &Files) {
+        let fate = |frame: i32| self.tree.fate(files, &ask.by, ask.mode, &ask.out, frame);
+        ask.fates = ask.frames.iter().map(|frame| (*frame, fate(*frame))).collect();
     }
 
     /// Frames of an older save of the same .blend that these frames leave where they are.
-    pub fn older(&self, ask: &Ask) -> usize {
-        let folder = ask.out.join("frames");
-        let files = self.tree.files.iter().filter(|(path, _)| path.parent() == Some(&folder));
-        files.filter(|(path, file)| {
-            let asked = ask.frames.iter().any(|frame| **path == ask.path(*frame));
-            !asked && ask.by.fate(Mode::Continue, Some(file)) == Fate::Replaced
-        }).count()
+    pub fn older(&self, ask: &Ask, files: &Files) -> usize {
+        let others = FRAMES.filter(|frame| !ask.frames.contains(frame));
+        let fate = |frame| self.tree.fate(files, &ask.by, Mode::Continue, &ask.out, frame);
+        if ask.mode == Mode::Overwrite { 0 } else { others.filter(|frame| fate(*frame) == Fate::Replaced).count() }
     }
 
     /// Whether a command refused because files are in the way, as it must then.
     #[track_caller]
-    pub fn refused(&mut self, ask: &Ask, code: i32, err: &str) -> bool {
+    fn refused(&mut self, ask: &Ask, said: &Said, changes: &Changes) -> bool {
         if !ask.stops() {
+            assert_eq!(said.code, 0, "{ask:#?}\n{}", said.err);
             return false;
         }
-        assert_eq!(code, 2, "{ask:#?}\n{err}");
-        assert!(err.contains("already there"), "{err}");
-        self.check(&Changes::new());
+        assert_eq!(said.code, 2, "{ask:#?}\n{}", said.err);
+        assert!(said.err.contains("already there"), "{}", said.err);
+        self.check(changes);
         true
     }
 
-    /// Compares what a command said at its end with what it had to do: `came` frames were rendered.
+    /// Compares what a command said with what it had to find.
     #[track_caller]
-    pub fn said_so(&mut self, ask: &Ask, answer: &Value, came: usize) {
-        let counts = ["kept", "skipped", "landed"].map(|name| answer[name].as_u64().unwrap_or(u64::MAX) as usize);
-        let kept = ask.with(Fate::Kept).len();
-        assert_eq!(counts, [kept, ask.with(Fate::Skipped).len(), came], "{ask:#?}\n{answer:#}");
-        assert_eq!(answer["left"], Value::Array(Vec::new()), "{answer:#}");
+    fn counted(&mut self, ask: &Ask, answer: &Value, names: &[(&str, usize)]) {
+        for (name, count) in names {
+            assert_eq!(answer[name], *count, "{name}: {ask:#?}\n{answer:#}");
+        }
+        assert!(answer["left"].as_array().is_none_or(Vec::is_empty), "{answer:#}");
     }
 
-    /// Each of these frames is written, for certain.
-    pub fn written(ask: &Ask, frames: &BTreeSet<i32>) -> Changes {
-        frames.iter().map(|frame| (ask.path(*frame), vec![Some(ask.by.file(*frame))])).collect()
+    /// It found frames of its own, and noted that; or it joined a job that makes them.
+    pub fn found(&mut self, ask: &Ask, joined: bool) {
+        if joined || !ask.with(Fate::Kept).is_empty() {
+            self.tree.seen(&ask.out, &ask.by);
+        }
     }
 
     pub fn render_here(&mut self) {
         let ask = self.ask();
+        let older = self.older(&ask, &self.tree.files);
         let said = self.run(ask.side, &ask.args("render", &["--local", "--json"]));
-        if self.refused(&ask, said.code, &said.err) {
+        if self.refused(&ask, &said, &Changes::new()) {
             return;
         }
-        assert_eq!(said.code, 0, "{}", said.err);
-        let renders = ask.renders();
-        self.said_so(&ask, &serde_json::from_str(&said.out).unwrap(), renders.len());
-        if !renders.is_empty() {
-            self.tree.out(&ask.out);
-        }
-        self.check(&Self::written(&ask, &renders));
-        let left = self.homes[ask.side].leftovers();
-        assert!(left.is_empty(), "a farm inside a command is left: {left:?}");
+        self.counted(&ask, &serde_json::from_str(&said.out).unwrap(), &[
+            ("kept", ask.with(Fate::Kept).len()),
+            ("skipped", ask.with(Fate::Skipped).len()),
+            ("landed", ask.renders().len()),
+            ("replaced", ask.with(Fate::Replaced).len()),
+            ("older", older),
+        ]);
+        self.found(&ask, false);
+        self.tree.out(&ask.out);
+        let mut files = self.tree.files.clone();
+        files.extend(ask.renders().iter().map(|frame| (ask.path(*frame), ask.by.file(*frame))));
+        self.check(&self.tree.changes(&files));
+        self.check_scratch(ask.side);
     }
 
     pub fn render_on_farm(&mut self) {
-        let ask = self.ask();
+        let mut ask = self.ask();
+        let plan = self.plan(&mut ask);
         let mut args = ask.args("render", &["--json"]);
         if self.rng.percent(75) {
             args.push("--no-local");
         }
-        let said = self.run(ask.side, &args);
-        if self.refused(&ask, said.code, &said.err) {
-            return;
+        let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let mut call = self.start(ask.side, &args);
+        if let Some(id) = plan.joined.filter(|id| self.jobs[id].state == State::Held) {
+            // Somebody lets it go in another window.
+            assert!(call.tells(&format!("job {id}, made ")) && call.tells(&format!("job {id} at ")), "it joins {id}");
+            let said = self.run(1 - ask.side, &["jobs", "resume", &id.to_string()]);
+            assert_eq!(said.code, 0, "{}", said.err);
+            self.jobs.get_mut(&id).unwrap().state = State::Runs;
         }
-        assert_eq!(said.code, 0, "{}", said.err);
-        let renders = ask.renders();
+        let said = self.ends(call);
+        let mut files = plan.files.clone();
+        if self.refused(&ask, &said, &self.tree.changes(&files)) {
+            return self.forget(&plan);
+        }
         let answer: Value = serde_json::from_str(&said.out).unwrap();
-        self.said_so(&ask, &answer, renders.len());
-        if !renders.is_empty() {
-            self.tree.out(&ask.out);
-            let id = answer["job"]["id"].as_u64().unwrap();
-            self.made(id, &ask, State::Runs);
-            self.settle(id);
+        self.tree.out(&ask.out);
+        self.forget(&plan);
+        self.found(&ask, plan.joined.is_some());
+        let id = answer["job"]["id"].as_u64();
+        let mut landed = 0;
+        match plan.joined {
+            _ if ask.renders().is_empty() => assert_eq!(id, None, "{answer:#}"),
+            Some(joined) => {
+                assert_eq!(id, Some(joined), "it joins the job that runs: {answer:#}");
+                self.settle(joined);
+                let job = self.jobs[&joined].clone();
+                assert!(ask.renders().is_subset(&job.frames), "job {joined} makes all that is asked for: {job:?}");
+                let left = self.land(&mut files, &mut BTreeMap::new(), &job.by, ask.mode, &ask.out, &job.done);
+                assert_eq!(left, 0, "nothing is in the way: the plan would have stopped");
+                landed = job.done.len();
+                self.note(joined, ask.side, ask.mode);
+            }
+            None => {
+                let id = id.unwrap();
+                self.made(id, &ask, State::Runs);
+                self.settle(id);
+                files.extend(ask.renders().iter().map(|frame| (ask.path(*frame), ask.by.file(*frame))));
+                landed = ask.renders().len();
+                self.note(id, ask.side, ask.mode);
+            }
         }
-        self.check(&Self::written(&ask, &renders));
+        self.counted(&ask, &answer, &[
+            ("kept", ask.with(Fate::Kept).len()),
+            ("skipped", ask.with(Fate::Skipped).len()),
+            ("landed", landed),
+            ("older", plan.older),
+        ]);
+        if plan.joined.is_none() {
+            self.counted(&ask, &answer, &[("replaced", ask.with(Fate::Replaced).len())]);
+        }
+        self.check(&self.tree.changes(&files));
     }
 
     pub fn submit(&mut self) {
-        let ask = self.ask();
+        let mut ask = self.ask();
+        let plan = self.plan(&mut ask);
         let hold = self.rng.percent(45);
         let said = self.run(ask.side, &ask.args("submit", if hold { &["--json", "--hold"] } else { &["--json"] }));
-        if self.refused(&ask, said.code, &said.err) {
-            return;
+        let changes = self.tree.changes(&plan.files);
+        if self.refused(&ask, &said, &changes) {
+            return self.forget(&plan);
         }
-        assert_eq!(said.code, 0, "{}", said.err);
+        self.forget(&plan);
+        self.found(&ask, plan.joined.is_some());
+        self.tree.out(&ask.out);
         let answer: Value = serde_json::from_str(&said.out).unwrap();
-        if ask.renders().is_empty() {
-            self.said_so(&ask, &answer, 0);
-        } else {
-            let id = answer["job"]["id"].as_u64().unwrap();
-            self.made(id, &ask, if hold { State::Held } else { State::Runs });
+        self.counted(&ask, &answer, &[
+            ("kept", ask.with(Fate::Kept).len()),
+            ("replaced", ask.with(Fate::Replaced).len()),
+            ("older", plan.older),
+        ]);
+        let id = answer["job"]["id"].as_u64();
+        let others: BTreeSet<i32> = match plan.joined {
+            Some(id) => ask.renders().difference(&self.jobs[&id].frames).copied().collect(),
+            None => ask.renders(),
+        };
+        match plan.joined {
+            _ if ask.renders().is_empty() => assert_eq!(id, None, "{answer:#}"),
+            Some(joined) if others.is_empty() => {
+                assert_eq!((id, &answer["new"]), (Some(joined), &Value::Bool(false)), "{answer:#}");
+                self.note(joined, ask.side, ask.mode);
+            }
+            _ => {
+                // What a job makes already is not made twice.
+                let id = id.unwrap();
+                self.made(id, &ask, if hold { State::Held } else { State::Runs });
+                self.jobs.get_mut(&id).unwrap().frames = others;
+            }
         }
-        self.check(&Changes::new());
+        self.check(&changes);
     }
 
     /// The farm has this job now.
     pub fn made(&mut self, id: u64, ask: &Ask, state: State) {
-        let noted = self.is_noted(ask.side, id);
         let job = Job {
             side: ask.side,
             out: ask.out.clone(),
             by: ask.by.clone(),
             frames: ask.renders(),
             mode: ask.mode,
-            noted,
+            noted: false,
             state,
             done: BTreeMap::new(),
         };
         assert!(self.jobs.insert(id, job).is_none(), "job {id} was there");
+        self.note(id, ask.side, ask.mode);
+    }
+
+    /// A command was given about a job: whether the machine remembers where its frames go.
+    pub fn note(&mut self, id: u64, side: Side, mode: Mode) {
+        let noted = self.noted_mode(side, id);
+        assert!(noted.is_none_or(|noted| noted == mode), "job {id} is noted with {noted:?}, and not {mode:?}");
+        let job = self.jobs.get_mut(&id).unwrap();
+        (job.noted, job.mode) = (noted.is_some(), mode);
     }
 }

@@ -10,12 +10,15 @@ use std::{
 use kiln_testkit::picture;
 
 use super::{
-    model::{File, Kind, Stamp},
-    scene::Scenes,
+    model::{Fate, File, Kind, Maker, Mode, Stamp},
+    scene::{Scenes, frame_name},
 };
 
 /// For each file that a step may change, what it may be afterwards; nothing else may change.
 pub type Changes = BTreeMap<PathBuf, Vec<Option<File>>>;
+
+/// Files where frames land, by their paths.
+pub type Files = BTreeMap<PathBuf, File>;
 
 /// Every file below the folders of a machine.
 #[derive(Default)]
@@ -23,11 +26,11 @@ pub struct Tree {
     /// The folders that are looked at.
     roots: Vec<PathBuf>,
     /// Files where frames land.
-    pub files: BTreeMap<PathBuf, File>,
+    pub files: Files,
     /// Files that the user makes, and that no command may write.
     inputs: BTreeMap<PathBuf, Stamp>,
-    /// Output folders, where Kiln keeps notes of its own.
-    notes: BTreeSet<PathBuf>,
+    /// Output folders, where Kiln keeps notes of its own, and the commands that found frames of theirs in each.
+    notes: BTreeMap<PathBuf, Vec<Maker>>,
     /// Output folders that a command which was broken off may have left a part of a file in, for the next one to go on.
     parts: BTreeSet<PathBuf>,
 }
@@ -58,7 +61,30 @@ impl Tree {
 
     /// Kiln may keep notes in this output folder from here on.
     pub fn out(&mut self, out: &Path) {
-        self.notes.insert(out.to_owned());
+        self.notes.entry(out.to_owned()).or_default();
+    }
+
+    /// A command found frames there that are what it asks for, or joined a job that makes them.
+    pub fn seen(&mut self, out: &Path, by: &Maker) {
+        self.notes.entry(out.to_owned()).or_default().push(by.clone());
+    }
+
+    /// How many commands Kiln's own notes name that found frames there: to be certain after one that was broken off.
+    pub fn notes_seen(&self, out: &Path) -> usize {
+        let notes = fs::read_to_string(out.join(".kiln/shot.jsonl")).unwrap_or_default();
+        notes.lines().filter(|line| line.starts_with("{\"seen\"")).count()
+    }
+
+    /// What becomes of a frame that a command asks for, given these files.
+    pub fn fate(&self, files: &Files, by: &Maker, mode: Mode, out: &Path, frame: i32) -> Fate {
+        let seen = self.notes.get(out).map_or(&[][..], Vec::as_slice);
+        by.fate(mode, files.get(&out.join(frame_name(frame))), seen)
+    }
+
+    /// What turns the files that are there into these.
+    pub fn changes(&self, into: &Files) -> Changes {
+        let other = into.iter().filter(|(path, file)| self.files.get(*path) != Some(*file));
+        other.map(|(path, file)| (path.clone(), vec![Some(file.clone())])).collect()
     }
 
     /// A command that writes there was broken off.
@@ -69,6 +95,7 @@ impl Tree {
     /// The user took Kiln's notes away: what Kiln wrote is anybody's now.
     pub fn forget(&mut self, out: &Path) {
         let _ = fs::remove_dir_all(out.join(".kiln"));
+        self.notes.remove(out);
         for (path, file) in &mut self.files {
             if path.parent().and_then(Path::parent) == Some(out) {
                 file.kind = Kind::Other;
@@ -91,18 +118,19 @@ impl Tree {
         let inputs: Vec<PathBuf> = self.inputs.keys().filter_map(there).collect();
         self.inputs.retain(|path, _| keep(path));
         inputs.into_iter().for_each(|path| self.input(path));
-        for set in [&mut self.notes, &mut self.parts] {
-            let more: Vec<PathBuf> = set.iter().filter_map(there).collect();
-            set.retain(keep);
-            set.extend(more);
-        }
+        let notes: Vec<_> = self.notes.iter().filter_map(|(out, seen)| Some((there(out)?, seen.clone()))).collect();
+        self.notes.retain(|out, _| keep(out));
+        self.notes.extend(notes);
+        let parts: Vec<PathBuf> = self.parts.iter().filter_map(there).collect();
+        self.parts.retain(keep);
+        self.parts.extend(parts);
     }
 
     /// The user took away all that lies here.
     pub fn removed(&mut self, folder: &Path) {
         self.files.retain(|path, _| !path.starts_with(folder));
         self.inputs.retain(|path, _| !path.starts_with(folder));
-        self.notes.retain(|path| !path.starts_with(folder));
+        self.notes.retain(|path, _| !path.starts_with(folder));
         self.parts.retain(|path| !path.starts_with(folder));
     }
 
@@ -169,7 +197,7 @@ impl Tree {
         let folder = path.parent().unwrap_or(Path::new(""));
         let note = folder.ends_with(".kiln") && name.ends_with(".jsonl");
         if note {
-            return folder.parent().is_some_and(|out| self.notes.contains(out));
+            return folder.parent().is_some_and(|out| self.notes.contains_key(out));
         }
         name.starts_with('.') && name.ends_with(".kiln-part") && self.parts.iter().any(|out| path.starts_with(out))
     }

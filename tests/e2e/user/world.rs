@@ -9,6 +9,7 @@ use std::{
 };
 
 use kiln_testkit::{free_port, wait_until};
+use kiln_types::FrameSet;
 use serde_json::Value;
 
 use super::{
@@ -80,6 +81,8 @@ pub struct World {
     pub tree: Tree,
     /// Drawn anew for each step, so that what a race changes in one step changes no choice of a later one.
     pub rng: Rng,
+    /// What commands with a farm inside left at the last look.
+    scratch: [Vec<PathBuf>; 2],
     pub step: usize,
     from: usize,
     seed: u64,
@@ -103,6 +106,7 @@ impl World {
             jobs: BTreeMap::new(),
             tree,
             rng: Rng::new(seed),
+            scratch: [Vec::new(), Vec::new()],
             step: from,
             from,
             seed,
@@ -188,6 +192,10 @@ impl World {
         };
         assert!(job.state == state || job.state == State::Runs, "job {id} is {state:?}, after {:?}", job.state);
         job.state = state;
+        // A command that joined it may have added some.
+        let spec: FrameSet = view["spec"]["frames"].as_str().unwrap().parse().unwrap();
+        assert!(job.frames.iter().all(|frame| spec.iter().any(|one| one == *frame)), "job {id} has {spec}");
+        job.frames = spec.iter().collect();
         let frames: BTreeSet<i32> = done.keys().copied().collect();
         assert!(frames.is_subset(&job.frames), "job {id}: {frames:?} of {:?}", job.frames);
         assert!(state != State::Completed || frames == job.frames, "job {id} lacks frames: it has {frames:?}");
@@ -211,9 +219,17 @@ impl World {
 
     /// Whether a machine remembers where a job's frames go.
     pub fn is_noted(&self, side: Side, id: u64) -> bool {
+        self.noted_mode(side, id).is_some()
+    }
+
+    /// What a machine remembers to do with files that are in the way of a job's frames.
+    pub fn noted_mode(&self, side: Side, id: u64) -> Option<Mode> {
         let notes = fs::read_dir(self.homes[side].data().join("jobs")).into_iter().flatten().flatten();
         let end = format!("-{id}.json");
-        notes.into_iter().any(|note| note.file_name().to_string_lossy().ends_with(&end))
+        let note = notes.into_iter().find(|note| note.file_name().to_string_lossy().ends_with(&end))?;
+        let note: Value = serde_json::from_slice(&fs::read(note.path()).ok()?).ok()?;
+        let modes = [Mode::Continue, Mode::Replace, Mode::Skip, Mode::Overwrite, Mode::Error];
+        modes.into_iter().find(|mode| note["existing"] == format!("{mode:?}").to_lowercase())
     }
 
     // The machines.
@@ -232,7 +248,13 @@ impl World {
     /// Runs a command to its end.
     #[track_caller]
     pub fn run(&mut self, side: Side, args: &[&str]) -> Said {
-        let said = self.start(side, args).end();
+        let call = self.start(side, args);
+        self.ends(call)
+    }
+
+    #[track_caller]
+    pub fn ends(&mut self, call: Call) -> Said {
+        let said = call.end();
         self.tell(format!("    exit {}: {}", said.code, said.err.trim().replace('\n', "\n           ")));
         said
     }
@@ -247,6 +269,15 @@ impl World {
             self.settle(id);
         }
         self.check(&Changes::new());
+    }
+
+    /// What a killed command left goes with the next but one at the latest: the next may find it still in use.
+    #[track_caller]
+    pub fn check_scratch(&mut self, side: Side) {
+        let left = self.homes[side].leftovers();
+        let stays: Vec<&PathBuf> = left.iter().filter(|path| self.scratch[side].contains(path)).collect();
+        assert!(stays.is_empty(), "a farm inside a command is left: {stays:?}");
+        self.scratch[side] = left;
     }
 
     // The user's files.
@@ -273,7 +304,7 @@ impl World {
     /// Who a command is that reads this project now, for frames that go to `out`.
     pub fn maker(&self, project: &Project, out: &Path) -> Maker {
         let path = project.path.join(INPUTS[0]);
-        let save = Save { from_out: way(out, &path), path, read: self.step };
+        let save = Save { from_out: Some(way(out, &path)), path, read: self.step };
         Maker { content: project.content, choice: project.choice, save }
     }
 
