@@ -187,6 +187,12 @@ def motion_blur(folder):
     curve.driver.expression = "frame"
 
 
+def stamped(folder):
+    """The path of the file is burnt into the picture."""
+    scene, _ = start()
+    scene.render.use_stamp = scene.render.use_stamp_filename = True
+
+
 def stereo(folder):
     scene, _ = start()
     scene.render.use_multiview = True
@@ -538,7 +544,7 @@ SCENES = (
     basic, particles, image_sequence, drivers, python_driver, script, talks, script_error, motion_blur, stereo,
     dotted_stereo, side_by_side, file_outputs, data_outputs, scaled_output, suspicious, no_camera, missing_texture,
     missing_library, rigid_body, waves, endless_cloth, linked_cloth, film, multilayer,
-    denoise, foreign_engine, absolute, dpx, frame_range, moved_output,
+    denoise, foreign_engine, absolute, dpx, frame_range, moved_output, stamped,
 )
 # Removed once the scene is saved.
 GONE = {"missing_texture": "wood.png", "missing_library": "tree.blend"}

@@ -204,15 +204,23 @@ fn the_same_command_again_goes_on_with_the_job_that_runs() {
     assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
     wait_until(LIMIT, "the command ends with its terminal", || closed.child.try_wait().unwrap().is_some());
 
-    let mut again = background(&home, &project, &render("1-3"));
+    let first = background(&home, &project, &render("1-3"));
     wait_until(LIMIT, "the new frame is added to the job", || jobs(&home)[0]["tasks"]["total"] == 3);
+    let second = background(&home, &project, &render("1-3"));
     let worker = home.worker(&server.url, "one");
-    wait_until(LIMIT, "the command ends with the job", || again.child.try_wait().unwrap().is_some());
-    let mut told = String::new();
-    std::io::Read::read_to_string(&mut again.child.stderr.take().unwrap(), &mut told).unwrap();
-    assert!(told.contains(&format!("job {id}, made ")) && told.contains("1 more frame"), "{told}");
+    for (mut again, words) in [(first, "1 more frame"), (second, "renders this already")] {
+        let mut code = None;
+        wait_until(LIMIT, "the command ends with the job", || {
+            code = again.child.try_wait().unwrap();
+            code.is_some()
+        });
+        let mut told = String::new();
+        std::io::Read::read_to_string(&mut again.child.stderr.take().unwrap(), &mut told).unwrap();
+        assert!(code.unwrap().success(), "{told}");
+        assert!(told.contains(&format!("job {id}, made ")) && told.contains(words), "{told}");
+    }
     for at in 1..=3 {
-        assert!(frame(&project, at).is_file(), "{told}");
+        assert!(frame(&project, at).is_file());
     }
     assert_eq!(jobs(&home).len(), 1, "no second job");
 

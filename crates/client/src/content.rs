@@ -6,7 +6,7 @@ use std::{
 };
 
 use kiln_blend::{Dependencies, Dependency, ExternalKind};
-use kiln_types::{BlenderSeries, BlobHash, BlobHasher, RelPath, SharedFile};
+use kiln_types::{BlobHash, BlobHasher, RelPath, SharedFile};
 
 use crate::FoundExtras;
 
@@ -45,13 +45,12 @@ impl Fields {
     }
 }
 
-/// Version 1: a name for this encoding, the series, the bytes of the .blend, the place where it shows in pixels, and,
-/// sorted, each name that it or a library of it has for files, with the bytes of those, and each file that goes along
-/// because the person named it.
+/// Version 1: a name for this encoding, the bytes of the .blend, the place where it shows in pixels, and, sorted, each
+/// name that it or a library of it has for files, with the bytes of those, and each file that goes along because the
+/// person named it. The series of Blender is that of the .blend, or a choice.
 pub(crate) fn content(
     found: &Dependencies,
     bytes: &Bytes<'_>,
-    series: BlenderSeries,
     extras: &FoundExtras,
     place: Option<&Path>,
 ) -> BlobHash {
@@ -60,8 +59,7 @@ pub(crate) fn content(
         names.insert(name(item, bytes).0);
     }
     let mut head = Fields::default();
-    head.add(b"kiln content 1").add(format!("{}.{}", series.major, series.minor).as_bytes());
-    head.add(bytes.of(&found.blend));
+    head.add(b"kiln content 1").add(bytes.of(&found.blend));
     head.add(place.map_or(&[], |place| place.as_os_str().as_encoded_bytes()));
     let mut hasher = BlobHasher::new();
     hasher.update(&head.0);

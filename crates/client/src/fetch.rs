@@ -25,6 +25,9 @@ use crate::{
 const AT_ONCE: usize = 4;
 /// How often the server hears of what is here.
 const TELL_EVERY: Duration = Duration::from_secs(5);
+/// How long a frame is waited for that another Kiln is fetching into the same place.
+const BUSY: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How long the end waits for it to hear the last of it.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -315,7 +318,16 @@ impl Fetcher {
         let mut came = 0;
         // A part that an earlier break left is gone on with once; if that does not give the right bytes, all anew.
         for fresh in [false, true] {
-            let mut part = self.folder.part(&file.path, file.hash).map_err(fail)?;
+            let begun = Instant::now();
+            let mut part = loop {
+                match self.folder.part(&file.path, file.hash) {
+                    // Another command that stays with the same job is at it.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock && begun.elapsed() < BUSY => {
+                        tokio::time::sleep(LOOK_AGAIN).await;
+                    }
+                    opened => break opened.map_err(fail)?,
+                }
+            };
             let (mut hasher, have) = take_up(&mut part, fresh, file.size).map_err(fail)?;
             if have < file.size {
                 let handle = part.file.try_clone().map_err(fail)?;

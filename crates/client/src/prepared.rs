@@ -120,20 +120,19 @@ impl Prepared {
         let sources = read_all(&paths, request.transfer, &request.hashes)?;
         let shared = shared_files(&layout, request)?;
         let bundle = bundle(&layout, &sources, shared);
-        let series = request.blender.unwrap_or(written_by);
         let mut bytes = Bytes::default();
         paths.iter().zip(&sources).for_each(|(path, source)| bytes.read(path, source.content.hash));
         layout.shared.iter().zip(&bundle.shared).for_each(|(at, file)| bytes.shared(&at.source, file));
         let shows_path = request.policy.scripts == ScriptPolicy::Trust
             || found.inspection.scenes.iter().any(|scene| scene.burns_in_path);
         let shown = shows_path.then_some(path.as_path());
-        let content = content(&found, &bytes, series, &extras, shown);
+        let content = content(&found, &bytes, &extras, shown);
         let save = Save { content, blend: path.clone(), read_ms };
         let session = SessionSpec {
             bundle: bundle.id(),
             blend: layout.blend.clone(),
             origin: folder.to_str().map(str::to_owned),
-            blender: series,
+            blender: request.blender.unwrap_or(written_by),
             // A GPU of any backend, until it is known which there is.
             device: request.device.resolve(scene.is_on_gpu(request.settings.engine.as_deref())),
             settings: request.settings.clone(),
