@@ -1,9 +1,12 @@
 //! What breaks off: terminals that are closed, servers and workers that are restarted.
 
-use std::{collections::BTreeSet, thread::sleep, time::Duration};
+use std::{
+    collections::BTreeSet,
+    thread::sleep,
+    time::{Duration, SystemTime},
+};
 
 use kiln_testkit::wait_until;
-use kiln_types::FrameSet;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
@@ -11,7 +14,7 @@ use super::{
     earlier::Plan,
     render::Ask,
     tree::{Changes, stamp},
-    world::{Job, SIDES, State, World},
+    world::{Late, SIDES, State, World},
 };
 
 /// How a command is ended from outside.
@@ -38,10 +41,10 @@ impl World {
     pub fn close(&mut self) {
         let mut ask = self.ask();
         let local = self.rng.percent(30);
-        let plan = if local { Plan::of_nothing(&self.tree.files) } else { self.plan(&mut ask) };
+        let plan = if local { Plan::of_nothing(&self.tree.files) } else { self.plan(&mut ask, false) };
         let end = *self.rng.pick(&[End::HangUp, End::Interrupt, End::Kill, End::Closed]);
         // A job that is held brings no frame.
-        let held = plan.joined.is_some();
+        let held = self.joined(&plan, &ask).is_some();
         let moment = match self.rng.below(3) {
             0 => Moment::After(Duration::from_millis(self.rng.below(if local { 1500 } else { 400 }) as u64)),
             1 if !local => Moment::Named,
@@ -56,7 +59,7 @@ impl World {
         self.tell(format!("  {end:?} at {moment:?}"));
         let notes = self.tree.notes_seen(&ask.out);
         // A person may be asked there, and says nothing.
-        let terminal = end == End::Closed && !(moment == Moment::Frame && (ask.stops() || self.others_run(&ask)));
+        let terminal = end == End::Closed && !(moment == Moment::Frame && (ask.stops() || !self.others(&ask).is_empty()));
         let mut call = if terminal {
             self.tell(format!("  in a terminal on {}: kiln {}", ask.side, args.join(" ")));
             Call::in_terminal(&self.command(ask.side, &args))
@@ -91,12 +94,6 @@ impl World {
         self.closed(&ask, &plan, said.code, (!local).then_some(hold), notes);
     }
 
-    /// Whether jobs of other frames still render into the folder, so that a person at a terminal is asked.
-    fn others_run(&self, ask: &Ask) -> bool {
-        let here = |job: &&Job| job.noted && job.side == ask.side && job.out == ask.out && !job.state.is_end();
-        self.jobs.values().filter(here).any(|job| !job.by.same_frames(&ask.by))
-    }
-
     /// Whether another file than before is at the place of a frame.
     fn came(&self, ask: &Ask, frame: i32) -> bool {
         let path = ask.path(frame);
@@ -115,10 +112,11 @@ impl World {
         self.tree.broken_off(&ask.out);
         let mut changes = self.tree.changes(&plan.files);
         let renders = if ask.stops() { BTreeSet::new() } else { ask.renders() };
-        for frame in &renders {
-            let path = ask.path(*frame);
-            let fetched = plan.files.get(&path).cloned();
-            changes.insert(path, vec![Some(ask.by.file(*frame)), fetched]);
+        if !ask.stops() {
+            for (path, mut may) in self.written(ask) {
+                may.push(plan.files.get(&path).cloned());
+                changes.insert(path, may);
+            }
         }
         // One that had ended by itself had done it all.
         if !matches!(code, 0 | 2) {
@@ -129,12 +127,16 @@ impl World {
         if let Some(hold) = farm {
             let new = self.new_jobs();
             assert!(new.len() <= usize::from(!renders.is_empty()), "{new:#?}");
-            for (id, view) in new {
-                self.made(id, ask, if hold { State::Held } else { State::Runs });
-                let frames: FrameSet = view["spec"]["frames"].as_str().unwrap().parse().unwrap();
-                self.jobs.get_mut(&id).unwrap().frames = frames.iter().collect();
+            let state = if hold { State::Held } else { State::Runs };
+            if new.is_empty() && !renders.is_empty() && !matches!(code, 0 | 2) {
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+                let until_ms = i64::try_from(now.as_millis()).unwrap();
+                self.late = Some(Late { ask: ask.clone(), state, until_ms });
             }
-            for id in plan.spent.iter().chain(&plan.joined) {
+            for (id, view) in new {
+                self.made_so(id, &view, ask, state);
+            }
+            for id in plan.spent.iter().chain(&self.joined(plan, ask)) {
                 let mode = self.noted_mode(ask.side, *id);
                 let job = self.jobs.get_mut(id).unwrap();
                 (job.noted, job.mode) = (mode.is_some(), mode.unwrap_or(job.mode));
@@ -147,19 +149,30 @@ impl World {
     }
 
     pub fn restart(&mut self) {
+        if self.rng.percent(40) {
+            // Somebody renders meanwhile, and goes on when the server is back.
+            return self.render_in_pipe(|world, call| {
+                if call.tells("job ") {
+                    world.tally.count("servers restarted under a command");
+                    world.restart_server();
+                }
+            });
+        }
+        self.restart_server();
+        self.check(&Changes::new());
+    }
+
+    fn restart_server(&mut self) {
         let signal = *self.rng.pick(&[Signal::INT, Signal::TERM, Signal::KILL]);
         let worker = self.rng.percent(25);
         self.tell(format!("  the server gets {signal:?}{}", if worker { ", the worker too" } else { "" }));
         let mut server = self.server.take().unwrap();
         if worker {
-            // Its jobs go to the one that comes after it.
+            // What it has in work goes to the one that comes after it.
             self.worker = None;
         }
         kill_process(Pid::from_child(&server.child), signal).unwrap();
-        wait_until(Duration::from_secs(30), "the server ends", || {
-            server.child.try_wait().unwrap().is_some()
-        });
-        self.check(&Changes::new());
+        wait_until(Duration::from_secs(30), "the server ends", || server.child.try_wait().unwrap().is_some());
         self.start_server();
         if worker {
             self.start_worker();
@@ -168,6 +181,5 @@ impl World {
             let said = self.run(side, &["jobs", "--json", "--limit", "500"]);
             assert_eq!(said.code, 0, "{}", said.err);
         }
-        self.check(&Changes::new());
     }
 }

@@ -109,6 +109,13 @@ impl Call {
         let _ = kill_process(Pid::from_child(&self.child), signal);
     }
 
+    /// Types something in its terminal.
+    pub fn types(&mut self, text: &str) {
+        if let Ears::Terminal { master, .. } = &mut self.ears {
+            master.write_all(text.as_bytes()).unwrap();
+        }
+    }
+
     /// Closes its terminal, as somebody does who has seen enough.
     pub fn hang_up(&mut self) {
         let nothing = Ears::Files { out: PathBuf::new(), err: PathBuf::new() };

@@ -8,16 +8,21 @@ use super::{
     render::Ask,
     scene::frame_name,
     tree::Files,
-    world::{State, World},
+    world::{Job, State, World},
 };
+
+/// The hashes of files.
+pub type Hashes = BTreeMap<PathBuf, String>;
 
 /// What a command on the farm comes to.
 #[derive(Debug)]
 pub struct Plan {
     /// All files once it has fetched what earlier jobs hold.
     pub files: Files,
-    /// The job that it joins.
-    pub joined: Option<u64>,
+    /// A job of these frames that goes on, and is joined where it makes any of those that lack.
+    running: Option<u64>,
+    /// One that may end at any time, so that it is joined or fetched.
+    pub race: Option<u64>,
     /// Jobs that nothing is left to fetch of.
     pub spent: Vec<u64>,
     pub older: usize,
@@ -26,38 +31,57 @@ pub struct Plan {
 impl Plan {
     /// For a command without the farm.
     pub fn of_nothing(files: &Files) -> Self {
-        Self { files: files.clone(), joined: None, spent: Vec::new(), older: 0 }
+        Self { files: files.clone(), running: None, race: None, spent: Vec::new(), older: 0 }
     }
 }
 
 impl World {
     /// What the command finds, and its fates with that. Jobs of the same frames have come to rest then, so that it is
-    /// certain.
-    pub fn plan(&mut self, ask: &mut Ask) -> Plan {
+    /// certain; but for one, where it `may_race`.
+    pub fn plan(&mut self, ask: &mut Ask, may_race: bool) -> Plan {
         let mut plan = Plan::of_nothing(&self.tree.files);
         let fetches = !matches!(ask.mode, Mode::Overwrite | Mode::Error);
-        let ids: Vec<u64> = self.jobs.keys().copied().collect();
-        for id in ids.into_iter().filter(|_| fetches) {
-            let job = self.jobs[&id].clone();
-            let here = job.noted && job.side == ask.side && job.out == ask.out;
-            if !here || !job.by.same_frames(&ask.by) {
-                continue;
-            }
+        let here = |job: &Job| job.noted && job.side == ask.side && job.out == ask.out;
+        let same = |job: &Job| fetches && here(job) && job.by.same_frames(&ask.by);
+        let ids: Vec<u64> = self.jobs.iter().filter(|(_, job)| same(job)).map(|(id, _)| *id).collect();
+        if let &[id] = &ids[..]
+            && may_race
+            && self.is_free(&self.jobs[&id], ask)
+            && self.rng.percent(60)
+        {
+            plan.race = Some(id);
+            return plan;
+        }
+        for id in ids {
             self.settle(id);
             let job = self.jobs[&id].clone();
             let mut hashes = self.hashes(&ask.out);
             let left = self.land(&mut plan.files, &mut hashes, &job.by, ask.mode, &ask.out, &job.done);
             match job.state {
-                State::Held => plan.joined = Some(id),
+                State::Held => plan.running = Some(id),
                 _ if left == 0 => plan.spent.push(id),
                 _ => {}
             }
+            if !job.done.is_empty() {
+                self.tally.count("jobs fetched by a later command");
+            }
         }
         self.set_fates(ask, &plan.files);
-        // It joins none that makes nothing of what it wants.
-        plan.joined = plan.joined.filter(|id| !self.jobs[id].frames.is_disjoint(&ask.renders()));
         plan.older = self.older(ask, &plan.files);
         plan
+    }
+
+    /// The job that a command joins: none that makes nothing of what it wants.
+    pub fn joined(&self, plan: &Plan, ask: &Ask) -> Option<u64> {
+        plan.running.filter(|id| !ask.stops() && !self.jobs[id].frames.is_disjoint(&ask.renders()))
+    }
+
+    /// Whether a job runs, makes some of what a command wants, and nothing is in the way of either.
+    fn is_free(&self, job: &Job, ask: &Ask) -> bool {
+        let fate = |frame: &i32| self.tree.fate(&self.tree.files, &job.by, ask.mode, &ask.out, *frame);
+        let free = |frame: &i32| !matches!(fate(frame), Fate::Stops | Fate::Skipped);
+        let runs = job.state == State::Runs && job.frames.iter().all(free);
+        runs && !ask.stops() && !job.frames.is_disjoint(&ask.renders())
     }
 
     /// The command has fetched all of these.
@@ -69,7 +93,7 @@ impl World {
     }
 
     /// The hashes of all frames in a folder.
-    pub fn hashes(&self, out: &Path) -> BTreeMap<PathBuf, String> {
+    pub fn hashes(&self, out: &Path) -> Hashes {
         let folder = out.join("frames");
         let there = self.tree.files.keys().filter(|path| path.parent() == Some(&folder));
         let hash = |path: &PathBuf| kiln_types::BlobHash::of(&std::fs::read(path).unwrap()).to_string();
@@ -80,7 +104,7 @@ impl World {
     pub fn land(
         &mut self,
         files: &mut Files,
-        hashes: &mut BTreeMap<PathBuf, String>,
+        hashes: &mut Hashes,
         by: &Maker,
         mode: Mode,
         out: &Path,

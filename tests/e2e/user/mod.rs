@@ -9,6 +9,7 @@ mod call;
 mod earlier;
 mod farm;
 mod files;
+mod joint;
 mod model;
 mod render;
 mod scene;
@@ -19,7 +20,7 @@ mod world;
 use std::sync::Mutex;
 
 use self::{
-    walk::{Action, Pairs, circuit},
+    walk::{Action, Pairs, Tally, circuit},
     world::World,
 };
 
@@ -69,16 +70,19 @@ fn steps_of(part: usize) -> std::ops::Range<usize> {
 }
 
 fn walk_part(part: usize) {
-    static ALL: Mutex<(usize, Pairs)> = Mutex::new((0, Pairs::NONE));
+    static ALL: Mutex<(usize, Pairs, Option<Tally>)> = Mutex::new((0, Pairs::NONE, None));
     let mut pairs = Pairs::NONE;
     let mut world = World::new(SEED, steps_of(part).start);
     world.walk(&circuit(SEED)[steps_of(part)], &mut pairs);
     let mut all = ALL.lock().unwrap();
     all.0 += 1;
     all.1.add(&pairs);
+    let (done, pairs) = (all.0, all.1);
+    let tally = all.2.get_or_insert_default();
+    tally.add(&world.tally);
     // The last one tells: a run of some of them proves only what it says.
-    println!("{} of {PARTS} parts:\n{}", all.0, all.1);
-    assert!(all.0 < PARTS || all.1.missing() == 0, "pairs that never came");
+    println!("{done} of {PARTS} parts:\n{pairs}\n{tally}");
+    assert!(done < PARTS || pairs.missing() == 0, "pairs that never came");
 }
 
 macro_rules! parts {
@@ -102,13 +106,14 @@ fn days_without_end() {
     let (steps, seed) = (number("KILN_USER_STEPS", 5000), number("KILN_USER_SEED", 1));
     let mut from = usize::try_from(number("KILN_USER_FROM", 0)).unwrap();
     let mut left = usize::try_from(steps).unwrap();
-    let mut pairs = Pairs::NONE;
+    let (mut pairs, mut tally) = (Pairs::NONE, Tally::default());
     for seed in seed.. {
         let walk = &circuit(seed)[from..];
         let walk = &walk[..walk.len().min(left)];
         let started = std::time::Instant::now();
         let mut world = World::new(seed, from);
         world.walk(walk, &mut pairs);
+        tally.add(&world.tally);
         let seconds = started.elapsed().as_secs_f64();
         println!("seed {seed}: {} steps in {seconds:.1} s; {} to go", walk.len(), left - walk.len());
         left -= walk.len();
@@ -117,5 +122,5 @@ fn days_without_end() {
             break;
         }
     }
-    println!("{pairs}\n{} pairs never came", pairs.missing());
+    println!("{pairs}\n{} pairs never came\n{tally}", pairs.missing());
 }

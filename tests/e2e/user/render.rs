@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
 };
 
+use kiln_types::FrameSet;
 use serde_json::Value;
 
 use crate::support::Said;
@@ -13,7 +14,7 @@ use super::{
     model::{Fate, Maker, Mode},
     scene::{FRAMES, INPUTS, RANGE, frame_name},
     tree::{Changes, Files},
-    world::{Job, Side, State, World, flags},
+    world::{Job, Project, Side, State, World, flags},
 };
 
 /// A command that renders, and what must come of it.
@@ -60,9 +61,17 @@ impl World {
     /// The command of a user who renders one of the projects.
     pub fn ask(&mut self) -> Ask {
         let at = self.any_project();
-        let project = self.projects[at].clone();
+        let mut project = self.projects[at].clone();
+        // Rather what was given to the farm before, once more.
+        let given = self.given_before();
+        let again = self.rng.some(&given).filter(|_| self.rng.percent(40));
+        if let Some((at, _)) = &again {
+            project = self.projects[*at].clone();
+        }
         let mut args = vec![project.path.join(INPUTS[0]).to_str().unwrap().to_owned()];
-        let out = if self.rng.percent(15) {
+        let out = if let Some((_, out)) = again {
+            out
+        } else if self.rng.percent(15) {
             let commons = self.commons(project.side);
             self.rng.pick(&commons).clone()
         } else {
@@ -103,6 +112,16 @@ impl World {
         ask
     }
 
+    /// Projects and output folders of jobs whose frames are still to be fetched.
+    fn given_before(&self) -> Vec<(usize, PathBuf)> {
+        let noted = self.jobs.values().filter(|job| job.noted);
+        let of = |job: &Job| {
+            let is = |one: &Project| one.side == job.side && job.by.save.path == one.path.join(INPUTS[0]);
+            Some((self.projects.iter().position(is)?, job.out.clone()))
+        };
+        noted.filter_map(of).collect()
+    }
+
     pub fn set_fates(&self, ask: &mut Ask, files: &Files) {
         let fate = |frame: i32| self.tree.fate(files, &ask.by, ask.mode, &ask.out, frame);
         ask.fates = ask.frames.iter().map(|frame| (*frame, fate(*frame))).collect();
@@ -117,24 +136,39 @@ impl World {
 
     /// Whether a command refused because files are in the way, as it must then.
     #[track_caller]
-    fn refused(&mut self, ask: &Ask, said: &Said, changes: &Changes) -> bool {
+    pub fn refused(&mut self, ask: &Ask, said: &Said, changes: &Changes) -> bool {
         if !ask.stops() {
             assert_eq!(said.code, 0, "{ask:#?}\n{}", said.err);
             return false;
         }
         assert_eq!(said.code, 2, "{ask:#?}\n{}", said.err);
         assert!(said.err.contains("already there"), "{}", said.err);
+        self.tally.count("commands refused");
+        if !changes.is_empty() {
+            self.tree.out(&ask.out);
+        }
         self.check(changes);
         true
     }
 
     /// Compares what a command said with what it had to find.
     #[track_caller]
-    fn counted(&mut self, ask: &Ask, answer: &Value, names: &[(&str, usize)]) {
+    pub fn counted(&mut self, ask: &Ask, answer: &Value, names: &[(&str, usize)]) {
         for (name, count) in names {
             assert_eq!(answer[name], *count, "{name}: {ask:#?}\n{answer:#}");
         }
         assert!(answer["left"].as_array().is_none_or(Vec::is_empty), "{answer:#}");
+    }
+
+    /// What a command that renders writes.
+    pub fn written(&self, ask: &Ask) -> Changes {
+        let may = |frame: i32| {
+            let there = self.tree.files.get(&ask.path(frame)).cloned();
+            // What is overwritten by the same bytes is not written.
+            let fate = self.tree.fate(&self.tree.files, &ask.by, Mode::Continue, &ask.out, frame);
+            [Some(ask.by.file(frame))].into_iter().chain((fate == Fate::Kept).then_some(there)).collect()
+        };
+        ask.renders().into_iter().map(|frame| (ask.path(frame), may(frame))).collect()
     }
 
     /// It found frames of its own, and noted that; or it joined a job that makes them.
@@ -160,110 +194,8 @@ impl World {
         ]);
         self.found(&ask, false);
         self.tree.out(&ask.out);
-        let mut files = self.tree.files.clone();
-        files.extend(ask.renders().iter().map(|frame| (ask.path(*frame), ask.by.file(*frame))));
-        self.check(&self.tree.changes(&files));
+        self.check(&self.written(&ask));
         self.check_scratch(ask.side);
-    }
-
-    pub fn render_on_farm(&mut self) {
-        let mut ask = self.ask();
-        let plan = self.plan(&mut ask);
-        let mut args = ask.args("render", &["--json"]);
-        if self.rng.percent(75) {
-            args.push("--no-local");
-        }
-        let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let mut call = self.start(ask.side, &args);
-        if let Some(id) = plan.joined.filter(|id| self.jobs[id].state == State::Held) {
-            // Somebody lets it go in another window.
-            assert!(call.tells(&format!("job {id}, made ")) && call.tells(&format!("job {id} at ")), "it joins {id}");
-            let said = self.run(1 - ask.side, &["jobs", "resume", &id.to_string()]);
-            assert_eq!(said.code, 0, "{}", said.err);
-            self.jobs.get_mut(&id).unwrap().state = State::Runs;
-        }
-        let said = self.ends(call);
-        let mut files = plan.files.clone();
-        if self.refused(&ask, &said, &self.tree.changes(&files)) {
-            return self.forget(&plan);
-        }
-        let answer: Value = serde_json::from_str(&said.out).unwrap();
-        self.tree.out(&ask.out);
-        self.forget(&plan);
-        self.found(&ask, plan.joined.is_some());
-        let id = answer["job"]["id"].as_u64();
-        let mut landed = 0;
-        match plan.joined {
-            _ if ask.renders().is_empty() => assert_eq!(id, None, "{answer:#}"),
-            Some(joined) => {
-                assert_eq!(id, Some(joined), "it joins the job that runs: {answer:#}");
-                self.settle(joined);
-                let job = self.jobs[&joined].clone();
-                assert!(ask.renders().is_subset(&job.frames), "job {joined} makes all that is asked for: {job:?}");
-                let left = self.land(&mut files, &mut BTreeMap::new(), &job.by, ask.mode, &ask.out, &job.done);
-                assert_eq!(left, 0, "nothing is in the way: the plan would have stopped");
-                landed = job.done.len();
-                self.note(joined, ask.side, ask.mode);
-            }
-            None => {
-                let id = id.unwrap();
-                self.made(id, &ask, State::Runs);
-                self.settle(id);
-                files.extend(ask.renders().iter().map(|frame| (ask.path(*frame), ask.by.file(*frame))));
-                landed = ask.renders().len();
-                self.note(id, ask.side, ask.mode);
-            }
-        }
-        self.counted(&ask, &answer, &[
-            ("kept", ask.with(Fate::Kept).len()),
-            ("skipped", ask.with(Fate::Skipped).len()),
-            ("landed", landed),
-            ("older", plan.older),
-        ]);
-        if plan.joined.is_none() {
-            self.counted(&ask, &answer, &[("replaced", ask.with(Fate::Replaced).len())]);
-        }
-        self.check(&self.tree.changes(&files));
-    }
-
-    pub fn submit(&mut self) {
-        let mut ask = self.ask();
-        let plan = self.plan(&mut ask);
-        let hold = self.rng.percent(45);
-        let said = self.run(ask.side, &ask.args("submit", if hold { &["--json", "--hold"] } else { &["--json"] }));
-        let changes = self.tree.changes(&plan.files);
-        if self.refused(&ask, &said, &changes) {
-            return self.forget(&plan);
-        }
-        self.forget(&plan);
-        self.found(&ask, plan.joined.is_some());
-        self.tree.out(&ask.out);
-        let answer: Value = serde_json::from_str(&said.out).unwrap();
-        self.counted(&ask, &answer, &[
-            ("kept", ask.with(Fate::Kept).len()),
-            ("replaced", ask.with(Fate::Replaced).len()),
-            ("older", plan.older),
-        ]);
-        let id = answer["job"]["id"].as_u64();
-        let others: BTreeSet<i32> = match plan.joined {
-            Some(id) => ask.renders().difference(&self.jobs[&id].frames).copied().collect(),
-            None => ask.renders(),
-        };
-        match plan.joined {
-            _ if ask.renders().is_empty() => assert_eq!(id, None, "{answer:#}"),
-            Some(joined) if others.is_empty() => {
-                assert_eq!((id, &answer["new"]), (Some(joined), &Value::Bool(false)), "{answer:#}");
-                self.note(joined, ask.side, ask.mode);
-            }
-            _ => {
-                // What a job makes already is not made twice.
-                let id = id.unwrap();
-                self.made(id, &ask, if hold { State::Held } else { State::Runs });
-                self.jobs.get_mut(&id).unwrap().frames = others;
-            }
-        }
-        self.check(&changes);
     }
 
     /// The farm has this job now.
@@ -280,6 +212,13 @@ impl World {
         };
         assert!(self.jobs.insert(id, job).is_none(), "job {id} was there");
         self.note(id, ask.side, ask.mode);
+    }
+
+    /// The same, of a command that did not tell.
+    pub fn made_so(&mut self, id: u64, view: &Value, ask: &Ask, state: State) {
+        self.made(id, ask, state);
+        let frames: FrameSet = view["spec"]["frames"].as_str().unwrap().parse().unwrap();
+        self.jobs.get_mut(&id).unwrap().frames = frames.iter().collect();
     }
 
     /// A command was given about a job: whether the machine remembers where its frames go.

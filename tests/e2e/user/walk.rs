@@ -1,6 +1,6 @@
 //! What the user does next: a walk in which every action follows every other.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 /// An action of the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,6 +147,28 @@ impl fmt::Display for Pairs {
             }
         }
         Ok(())
+    }
+}
+
+/// How often something came to pass: a walk that never joined a job proves nothing of that.
+#[derive(Default)]
+pub struct Tally(BTreeMap<&'static str, u32>);
+
+impl Tally {
+    pub fn count(&mut self, what: &'static str) {
+        *self.0.entry(what).or_default() += 1;
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        for (what, more) in &other.0 {
+            *self.0.entry(what).or_default() += more;
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(what, count)| writeln!(f, "{count:>7} {what}"))
     }
 }
 

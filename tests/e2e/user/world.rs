@@ -15,9 +15,10 @@ use serde_json::Value;
 use super::{
     call::{Call, get},
     model::{Maker, Mode, Save, way},
+    render::Ask,
     scene::{CHOICES, Content, INPUTS, Scenes},
     tree::{Changes, Tree},
-    walk::{Action, Rng},
+    walk::{Action, Rng, Tally},
 };
 use crate::support::{Home, Running, Said};
 
@@ -52,6 +53,14 @@ pub struct Job {
     pub done: BTreeMap<i32, String>,
 }
 
+/// A job that a command had asked for when it was broken off, and that may come yet.
+pub struct Late {
+    pub ask: Ask,
+    pub state: State,
+    /// Whoever reads the .blend later is another command.
+    pub until_ms: i64,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// It waits for the user, with no frame in work.
@@ -78,12 +87,14 @@ pub struct World {
     pub scenes: &'static Scenes,
     pub projects: Vec<Project>,
     pub jobs: BTreeMap<u64, Job>,
+    pub late: Option<Late>,
     pub tree: Tree,
     /// Drawn anew for each step, so that what a race changes in one step changes no choice of a later one.
     pub rng: Rng,
     /// What commands with a farm inside left at the last look.
     scratch: [Vec<PathBuf>; 2],
     pub step: usize,
+    pub tally: Tally,
     from: usize,
     seed: u64,
     story: Vec<String>,
@@ -104,10 +115,12 @@ impl World {
             scenes: Scenes::get(),
             projects: Vec::new(),
             jobs: BTreeMap::new(),
+            late: None,
             tree,
             rng: Rng::new(seed),
             scratch: [Vec::new(), Vec::new()],
             step: from,
+            tally: Tally::default(),
             from,
             seed,
             story: Vec::new(),
@@ -203,17 +216,22 @@ impl World {
         job.done = done;
     }
 
-    /// The jobs that the server has and the model does not, oldest first.
-    pub fn new_jobs(&self) -> Vec<(u64, Value)> {
+    /// The jobs that the server has and the model does not, oldest first. One that a command which was broken off had
+    /// asked for just before may be made a little later.
+    pub fn new_jobs(&mut self) -> Vec<(u64, Value)> {
         let list = self.get("jobs?limit=500").unwrap();
-        let mut new: Vec<(u64, Value)> = Vec::new();
-        for view in list["jobs"].as_array().unwrap() {
-            let id = view["id"].as_u64().unwrap();
-            if !self.jobs.contains_key(&id) {
-                new.push((id, view.clone()));
-            }
-        }
+        let id = |view: &Value| view["id"].as_u64().unwrap();
+        let views = list["jobs"].as_array().unwrap().iter().filter(|view| !self.jobs.contains_key(&id(view)));
+        let mut new: Vec<(u64, Value)> = views.map(|view| (id(view), view.clone())).collect();
         new.reverse();
+        if let Some(Late { ask, state, until_ms }) = &self.late
+            && new.first().is_some_and(|(_, view)| view["spec"]["save"]["read_ms"].as_i64() < Some(*until_ms))
+        {
+            let (ask, state, (id, view)) = (ask.clone(), *state, new.remove(0));
+            self.late = None;
+            self.tally.count("jobs made after their command was gone");
+            self.made_so(id, &view, &ask, state);
+        }
         new
     }
 
