@@ -96,8 +96,14 @@ fn after_an_edit_frames_are_replaced_and_after_a_move_they_are_kept() {
     let kept = done(&run(&home, &moved, &render("1-3", &[])));
     assert_eq!((&kept["landed"], &kept["kept"]), (&0.into(), &3.into()));
     edit(&moved);
-    let edited = done(&run(&home, &moved, &render("1", &[])));
-    assert_eq!((&edited["landed"], &edited["replaced"]), (&1.into(), &1.into()), "and edited there");
+    // Edited there, where nothing but the way from one to the other is as it was. However the folders are named.
+    let named = ["--out", "../renamed/../renamed"];
+    let edited = done(&run(&home, &moved, &render("1", &named)));
+    assert_eq!((&edited["landed"], &edited["replaced"]), (&1.into(), &1.into()));
+    let link = home.work().join("link");
+    std::os::unix::fs::symlink(&moved, &link).unwrap();
+    let kept = done(&run(&home, &link, &render("1", &[])));
+    assert_eq!((&kept["landed"], &kept["kept"]), (&0.into(), &1.into()));
 
     // What somebody painted over stays, edited or not.
     std::fs::copy(frame(&moved, 1), frame(&moved, 2)).unwrap();

@@ -41,7 +41,8 @@ impl Marker {
         (marker.created_ms == job.created_ms).then_some(marker)
     }
 
-    /// Those of jobs at this server whose frames of this .blend go into this folder, the earliest job first.
+    /// Those of jobs at this server whose frames of this .blend go into this folder, named by its real path. The earliest job
+    /// comes first.
     pub fn of_output(data: &Path, server: &str, out: &Path, blend: &str) -> Vec<Self> {
         let Ok(entries) = fs::read_dir(data.join("jobs")) else { return Vec::new() };
         let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
@@ -49,7 +50,8 @@ impl Marker {
         let json = paths.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
         let mut found: Vec<Self> = json
             .filter_map(read)
-            .filter(|marker| marker.server == server && marker.out == out && marker.blend == blend)
+            .filter(|marker| marker.server == server && marker.blend == blend)
+            .filter(|marker| marker.out == out || marker.out.canonicalize().is_ok_and(|real| real == out))
             .collect();
         found.sort_by_key(|marker| marker.job);
         found

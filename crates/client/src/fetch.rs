@@ -394,7 +394,7 @@ impl Place {
 }
 
 fn identity(spec: &JobSpec, is_of_here: bool, folder: &OutFolder) -> Identity {
-    Identity::of_job(spec, is_of_here.then(|| folder.path()))
+    Identity::of_job(spec, is_of_here.then(|| folder.real_path()))
 }
 
 /// Hashes what a part already holds and stands behind it; a `fresh` one, or one that is too long, is emptied.

@@ -24,6 +24,7 @@ const PART: &str = ".kiln-part";
 pub struct OutFolder {
     root: OwnedFd,
     path: PathBuf,
+    real: PathBuf,
     /// Folders that were made to get here, outermost first: taken away again if nothing lands.
     made: Vec<PathBuf>,
 }
@@ -72,7 +73,10 @@ impl OutFolder {
         }
         let opened = Self::open_at(&path);
         match opened.and_then(|root| probe(&root).map(|()| root)) {
-            Ok(root) => Ok(Self { root, path, made }),
+            Ok(root) => {
+                let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+                Ok(Self { root, path, real, made })
+            }
             Err(error) => {
                 remove_empty(&made);
                 Err(error)
@@ -84,8 +88,14 @@ impl OutFolder {
         Ok(fs::openat(CWD, path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
     }
 
+    /// As a person named it, absolute.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Without links and `..`: the same however it is named.
+    pub fn real_path(&self) -> &Path {
+        &self.real
     }
 
     /// Size and time of a regular file; `None` where nothing is there. A link counts as something else: an

@@ -86,7 +86,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// `out` is the folder that the frames land in, where that and the .blend are on one machine.
+    /// `out` is the folder that the frames land in, where that and the .blend are on one machine; both without links.
     pub(crate) fn new(session: &SessionSpec, save: &Save, choices: Choices, out: Option<&Path>) -> Self {
         let beside = out.and_then(|out| seen_from(out, &save.blend));
         let of = Of { blend: save.blend.clone(), beside, read_ms: save.read_ms };

@@ -127,7 +127,7 @@ impl Prepared {
             || found.inspection.scenes.iter().any(|scene| scene.burns_in_path);
         let shown = shows_path.then_some(path.as_path());
         let content = content(&found, &bytes, &extras, shown);
-        let save = Save { content, blend: path.clone(), read_ms };
+        let save = Save { content, blend: real_place(path), read_ms };
         let session = SessionSpec {
             bundle: bundle.id(),
             blend: layout.blend.clone(),
@@ -203,6 +203,13 @@ impl Prepared {
             ..SubmitJob::new(source)
         }
     }
+}
+
+/// The same however its folder is named. What the .blend itself links to is not looked at: `shot.blend` may lead to
+/// another version each day.
+fn real_place(blend: &Path) -> PathBuf {
+    let folder = blend.parent().and_then(|folder| folder.canonicalize().ok());
+    folder.zip(blend.file_name()).map_or_else(|| blend.to_owned(), |(folder, name)| folder.join(name))
 }
 
 /// Unix milliseconds.

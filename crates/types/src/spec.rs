@@ -57,7 +57,7 @@ impl SessionSpec {
 pub struct Save {
     /// The hash of all that the pixels depend on and the .blend decides.
     pub content: BlobHash,
-    /// The .blend, absolute, on the machine that read it.
+    /// The .blend, absolute and in a folder without links, on the machine that read it.
     #[serde(with = "crate::paths::exact")]
     #[schema(value_type = String)]
     pub blend: PathBuf,

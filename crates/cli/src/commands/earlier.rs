@@ -51,7 +51,7 @@ impl Earlier<'_> {
         if matches!(self.existing, Existing::Overwrite | Existing::Error) {
             return Ok((None, notes));
         }
-        let (data, out) = (&self.settings.data.value, self.folder.path());
+        let (data, out) = (&self.settings.data.value, self.folder.real_path());
         let (mut running, mut came) = (None, false);
         for marker in Marker::of_output(data, self.client.url(), out, &self.prepared.name) {
             let Some(job) = self.job(&marker).await? else {

@@ -216,7 +216,7 @@ pub async fn ground(
         }
         Place::Here(_) => (None, manifest),
     };
-    let known = |device: &DeviceClass| (*device, prepared.identity(*device, folder.path()));
+    let known = |device: &DeviceClass| (*device, prepared.identity(*device, folder.real_path()));
     let identities: Vec<(DeviceClass, Identity)> = candidates.iter().map(known).collect();
     let earlier = earlier_devices(prepared.session.device);
     let (frames, there) = (prepared.frames.clone(), Arc::clone(&folder));
@@ -236,7 +236,7 @@ pub async fn ground(
     }
     let look = Look {
         folder: &folder,
-        identity: prepared.identity(prepared.session.device, folder.path()),
+        identity: prepared.identity(prepared.session.device, folder.real_path()),
         refuse_black: args.refuse_black,
         frames: prepared.frames.clone(),
         naming: prepared.naming.clone(),
