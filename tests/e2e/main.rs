@@ -32,6 +32,7 @@ mod support;
 mod suspicious;
 mod terminal;
 mod top;
+mod user;
 mod verbs;
 mod wishes;
 mod workflows;

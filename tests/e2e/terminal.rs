@@ -20,6 +20,27 @@ use crate::support::carry;
 
 const SOON: Duration = Duration::from_secs(30);
 
+/// The two sides of a new terminal of this size: the person's, and the program's.
+pub fn pair(columns: u16, rows: u16) -> (File, File) {
+    // A program that had both sides would never lose its terminal.
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let slave = OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    tcsetwinsize(&slave, Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    (File::from(master), slave)
+}
+
+/// The command in a session of its own, whose terminal is its standard input: that of the person who runs the tests is
+/// another.
+pub fn inside(command: &Command) -> Command {
+    let mut inside = Command::new("setsid");
+    inside.arg("--ctty");
+    carry(command, &mut inside);
+    inside
+}
+
 /// A program in a terminal.
 pub struct Terminal {
     pub child: Child,
@@ -34,20 +55,10 @@ pub struct Terminal {
 impl Terminal {
     /// Starts the program in a terminal of this size.
     pub fn run(command: &Command, columns: u16, rows: u16) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let name = ptsname(&master, Vec::new()).unwrap();
-        let slave = OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
-        tcsetwinsize(&slave, Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        let (master, slave) = pair(columns, rows);
         let before = tcgetattr(&slave).unwrap();
-        // A session of its own, whose terminal this is: that of the person who runs the tests is another.
-        let mut inside = Command::new("setsid");
-        inside.arg("--ctty");
-        carry(command, &mut inside);
         let side = || Stdio::from(OwnedFd::from(slave.try_clone().unwrap()));
-        let child = inside.stdin(side()).stdout(side()).stderr(side()).spawn().unwrap();
-        let master = File::from(master);
+        let child = inside(command).stdin(side()).stdout(side()).stderr(side()).spawn().unwrap();
         let screen = Arc::new(Mutex::new(Screen::new(columns, rows)));
         let (mut reader, seen) = (master.try_clone().unwrap(), Arc::clone(&screen));
         // Ends with the terminal: reading fails once its other side is closed.

@@ -30,6 +30,9 @@ use crate::{
 /// How often a bar moves.
 const LIVE_TICK: Duration = Duration::from_millis(250);
 const TICK: Duration = Duration::from_secs(1);
+/// How old a view may become where no event tells of a change.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long a worker may take to say what its Blenders can do.
 const STUCK: Duration = Duration::from_secs(5);
@@ -120,6 +123,8 @@ struct Follower<'a> {
     suspected: usize,
     /// The job's view is older than its last event.
     stale: bool,
+    /// When the view was read.
+    looked: Instant,
     away: bool,
     /// Since when nothing here can do what is left.
     stuck: Option<Instant>,
@@ -139,7 +144,6 @@ pub async fn follow(
     whose: Whose,
     signals: &mut Signals,
 ) -> Outcome<Stay> {
-    let mut events = client.events(None, Some(job.id)).await?;
     let (wish, wishes) = watch::channel(Wish::default());
     let (news_sender, mut news) = mpsc::unbounded_channel();
     let fetches = fetcher.is_some();
@@ -159,14 +163,13 @@ pub async fn follow(
         said: HashSet::new(),
         suspected: 0,
         stale: false,
+        looked: Instant::now(),
         away: false,
         stuck: None,
         device: DeviceClass::Gpu,
         job,
     };
-    // Whatever happened before the stream was open is in this view.
-    follower.refresh().await?;
-    let end = follower.stay(whose, &mut events, &mut news, signals).await;
+    let end = follower.begin(whose, &mut news, signals).await;
     follower.progress.finish();
     if let Some(fetching) = fetching {
         fetching.abort();
@@ -177,6 +180,30 @@ pub async fn follow(
 }
 
 impl Follower<'_> {
+    /// Opens the stream of events, for which it waits as for all else, and stays.
+    async fn begin(
+        &mut self,
+        whose: Whose,
+        news: &mut mpsc::UnboundedReceiver<News>,
+        signals: &mut Signals,
+    ) -> Outcome<End> {
+        let mut pause = FIRST_PAUSE;
+        let mut events = loop {
+            match self.client.events(None, Some(self.job.id)).await {
+                Ok(events) => break events,
+                Err(error) if error.is_transient() => self.lost(&error.to_string()),
+                Err(error) => return Err(error.into()),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+                () = signals.next() => return Ok(if whose == Whose::Ours { End::Stopped } else { End::Detached }),
+            }
+        };
+        // Whatever happened before the stream was open is in this view.
+        self.refresh().await?;
+        self.stay(whose, &mut events, news, signals).await
+    }
+
     async fn stay(
         &mut self,
         whose: Whose,
@@ -265,6 +292,7 @@ impl Follower<'_> {
                 self.back();
                 self.job = job;
                 self.stale = false;
+                self.looked = Instant::now();
                 self.see();
                 Ok(())
             }
@@ -410,7 +438,8 @@ impl Follower<'_> {
     }
 
     async fn on_tick(&mut self) -> Outcome {
-        if self.stale || self.tally.done == 0 {
+        // What happened while the stream was broken off may come as no event.
+        if self.stale || self.tally.done == 0 || self.looked.elapsed() > LOOK_AGAIN {
             self.refresh().await?;
         }
         let long = self.tally.mean_frame_s.is_none_or(|mean| mean > 1.0);
@@ -449,7 +478,7 @@ impl Follower<'_> {
 }
 
 async fn fetch(mut fetcher: Fetcher, mut wishes: watch::Receiver<Wish>, news: mpsc::UnboundedSender<News>) {
-    let mut pause = Duration::from_millis(100);
+    let mut pause = FIRST_PAUSE;
     loop {
         let wish = *wishes.borrow_and_update();
         let landed = |landed| {
@@ -462,7 +491,7 @@ async fn fetch(mut fetcher: Fetcher, mut wishes: watch::Receiver<Wish>, news: mp
                 return;
             }
             Ok(()) => {
-                pause = Duration::from_millis(100);
+                pause = FIRST_PAUSE;
                 if wishes.changed().await.is_err() {
                     return;
                 }

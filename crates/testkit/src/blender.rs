@@ -146,33 +146,37 @@ pub fn scene(name: &str) -> PathBuf {
 /// Where they cannot be built.
 pub fn scenes_folder() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let mut hasher = DefaultHasher::new();
-        let program = blender();
-        (SCENES, &program, program.metadata().and_then(|meta| meta.modified()).ok()).hash(&mut hasher);
-        let test = env::current_exe().expect("a test knows its own program");
-        let build = test.parent().and_then(Path::parent).expect("tests lie in a build folder").to_path_buf();
-        let folder = build.join(format!("kiln-scenes-{:016x}", hasher.finish()));
-        if !folder.is_dir() {
-            let making = tempfile::Builder::new().prefix("kiln-scenes-making-").tempdir_in(&build).unwrap();
-            let script = making.path().join("scenes.py");
-            fs::write(&script, SCENES).unwrap();
-            let scenes = making.path().join("scenes");
-            fs::create_dir(&scenes).unwrap();
-            let mut command = Command::new(&program);
-            command
-                .args(["--background", "--factory-startup", "--python"])
-                .arg(&script)
-                .arg("--")
-                .arg(&scenes);
-            run(command);
-            // Another test process may have been quicker: then its scenes are as good.
-            if let Err(error) = fs::rename(&scenes, &folder) {
-                assert!(folder.is_dir(), "the scenes cannot be moved into place: {error}");
-            }
+    BUILT.get_or_init(|| built("kiln-scenes", SCENES))
+}
+
+/// The folder that a script for [`blender`] fills, which is its only argument. It is made once in the build folder, and
+/// again when the script or the Blender changes.
+///
+/// # Panics
+/// Where the script fails.
+pub fn built(name: &str, script: &str) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    let program = blender();
+    (script, &program, program.metadata().and_then(|meta| meta.modified()).ok()).hash(&mut hasher);
+    let test = env::current_exe().expect("a test knows its own program");
+    let build = test.parent().and_then(Path::parent).expect("tests lie in a build folder").to_path_buf();
+    let folder = build.join(format!("{name}-{:016x}", hasher.finish()));
+    if !folder.is_dir() {
+        let making = tempfile::Builder::new().prefix(&format!("{name}-making-")).tempdir_in(&build).unwrap();
+        let source = making.path().join("script.py");
+        fs::write(&source, script).unwrap();
+        let made = making.path().join("made");
+        fs::create_dir(&made).unwrap();
+        let mut command = Command::new(&program);
+        command.args(["--background", "--factory-startup", "--python-exit-code", "1", "--python"]);
+        command.arg(&source).arg("--").arg(&made);
+        run(command);
+        // Another test process may have been quicker: then its files are as good.
+        if let Err(error) = fs::rename(&made, &folder) {
+            assert!(folder.is_dir(), "what {name} made cannot be moved into place: {error}");
         }
-        folder
-    })
+    }
+    folder
 }
 
 #[track_caller]

@@ -16,7 +16,7 @@ use std::{
 };
 
 pub use blender::{
-    Blender, all_blenders, blender, blender_4_3, blenders, bpy_python, scene, scenes_folder, wheels,
+    Blender, all_blenders, blender, blender_4_3, blenders, bpy_python, built, scene, scenes_folder, wheels,
 };
 pub use disk::SmallDisk;
 pub use killed::kill_midway;

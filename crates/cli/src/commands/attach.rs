@@ -1,10 +1,10 @@
 //! `kiln jobs wait` and `kiln jobs fetch`, and the end that every stay with a job has.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use kiln_api::JobView;
+use kiln_api::{JobReport, JobView};
 use kiln_client::{Client, Existing, Fetcher, How, Manifest, OutFolder, ToRender};
-use kiln_types::SuspiciousFrames;
+use kiln_types::{JobId, SuspiciousFrames};
 use serde_json::json;
 
 pub use crate::follow::failed_tasks;
@@ -24,6 +24,9 @@ use crate::{
     settings::Settings,
     signals::Signals,
 };
+
+/// The last pause between two questions to a server that is away: some 25 seconds in all.
+const LONGEST_WAIT: Duration = Duration::from_secs(13);
 
 /// The exit of a stay, and what a person or a program is told at its end.
 pub struct Ending<'a> {
@@ -54,7 +57,7 @@ impl Ending<'_> {
             ));
         }
         let (report, failed) = if stay.end == End::Ended {
-            (Some(client.report(id).await?), failed_tasks(client, &stay.job).await?)
+            (final_report(context, client, id).await?, failed_tasks(client, &stay.job).await?)
         } else {
             (None, Vec::new())
         };
@@ -101,6 +104,26 @@ impl Ending<'_> {
             text
         });
         Ok(exit)
+    }
+}
+
+/// The report of a job that has ended. A server that is away just then is waited for; if it stays away, the frames are
+/// here all the same, and nothing is told of who made them.
+async fn final_report(context: &Context, client: &Client, id: JobId) -> Outcome<Option<JobReport>> {
+    let mut pause = Duration::from_millis(200);
+    loop {
+        match client.report(id).await {
+            Ok(report) => return Ok(Some(report)),
+            Err(error) if error.is_transient() && pause < LONGEST_WAIT => {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            Err(error) if error.is_transient() => {
+                context.output.warning(&format!("job {id} has ended, and its report is not to be had: {error}"));
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
