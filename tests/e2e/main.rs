@@ -28,6 +28,7 @@ mod support;
 mod suspicious;
 mod terminal;
 mod top;
+mod unused;
 mod verbs;
 mod wishes;
 mod workflows;

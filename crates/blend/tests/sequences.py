@@ -348,6 +348,7 @@ def linked():
         node = material.node_tree.nodes.new("ShaderNodeTexImage")
         node.image = image
         set_user(node.image_user, 4, 1, 0, False)
+        material.node_tree.links.new(node.outputs[0], material.node_tree.nodes["Principled BSDF"].inputs[0])
         return material
 
     image_of("far", "far_0001.png").use_fake_user = True

@@ -137,6 +137,7 @@ impl Host {
             blend: &request.blend,
             session: &request.session,
             remap: request.remap.iter().map(|(from, to)| (from.as_str(), to)).collect(),
+            unused: &request.unused,
             addons: &request.addons,
             persistent_data: request.persistent_data,
             threads,
@@ -178,6 +179,7 @@ impl Host {
             blend: &request.blend,
             session: &request.session,
             remap: request.remap.iter().map(|(from, to)| (from.as_str(), to)).collect(),
+            unused: &request.unused,
             addons: &request.addons,
         };
         // The file is opened and saved on the way.

@@ -31,6 +31,8 @@ pub struct Ending<'a> {
     pub out: Option<&'a std::path::Path>,
     /// What was there when the job was made.
     pub before: Option<&'a ToRender>,
+    /// What was told of the scene's files.
+    pub notices: &'a [String],
 }
 
 impl Ending<'_> {
@@ -39,7 +41,7 @@ impl Ending<'_> {
     /// # Errors
     /// Where the server does not tell any more.
     pub async fn tell(self, context: &Context, client: &Client) -> Outcome<Exit> {
-        let Self { stay, out, before } = self;
+        let Self { stay, out, before, notices } = self;
         let (kept, skipped) = before.map_or((0, 0), |before| (before.kept, before.skipped));
         let output = context.output;
         let exit = stay.exit();
@@ -73,7 +75,7 @@ impl Ending<'_> {
         }
         let value = json!({
             "end": stay.end, "job": stay.job, "out": shown(out), "landed": stay.landed, "kept": kept, "skipped": skipped,
-            "left": stay.left, "failed": failed, "report": report, "suspicious": suspicious,
+            "left": stay.left, "failed": failed, "report": report, "suspicious": suspicious, "notices": notices,
             "exit_code": exit as i32,
         });
         output.result(&value, || {
@@ -253,5 +255,5 @@ async fn finish(
     {
         marker.forget(&settings.data.value);
     }
-    Ending { stay, out: out.as_deref(), before: None }.tell(context, client).await
+    Ending { stay, out: out.as_deref(), before: None, notices: &[] }.tell(context, client).await
 }

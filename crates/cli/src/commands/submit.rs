@@ -183,6 +183,8 @@ pub struct Ground {
     pub manifest: Manifest,
     pub existing: Existing,
     pub to_render: ToRender,
+    /// What was told of the scene's files.
+    pub notices: Vec<String>,
 }
 
 /// Looks at the output folder, and settles on which device the job renders.
@@ -233,7 +235,7 @@ pub async fn ground(
     if to_render.frames.is_some() {
         place.check(prepared.session.device).await?;
     }
-    Ok(Ground { folder, manifest, existing, to_render })
+    Ok(Ground { folder, manifest, existing, to_render, notices: prepared.notices.clone() })
 }
 
 impl Ground {
@@ -266,7 +268,7 @@ impl Ground {
         let out = self.folder.path();
         let value = json!({
             "end": "ended", "job": null, "out": shown(Some(out)), "landed": 0, "kept": kept, "skipped": skipped, "left": [],
-            "failed": [], "report": null, "suspicious": suspicious, "exit_code": 0,
+            "failed": [], "report": null, "suspicious": suspicious, "notices": self.notices, "exit_code": 0,
         });
         context.output.result(&value, || {
             let there = count(kept + skipped, "frame");
@@ -404,26 +406,26 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
         if let Some(folder) = Arc::get_mut(&mut ground.folder) {
             folder.keep();
         }
-        told(output, &job);
+        told(output, &job, &prepared.notices);
         return Ok(Exit::Done);
     }
     output.note(&format!("job {} at {}", job.id, client.url()));
     let out = ground.folder.path().to_owned();
-    let before = ground.to_render.clone();
+    let (before, notices) = (ground.to_render.clone(), ground.notices.clone());
     let fetcher = ground.fetcher(&client, &job);
     let stay = follow(output, &client, job, Some(fetcher), Whose::Farm, &mut signals).await?;
     if stay.exit() == Exit::Done {
         marker.forget(&settings.data.value);
     }
-    Ending { stay, out: Some(&out), before: Some(&before) }.tell(context, &client).await
+    Ending { stay, out: Some(&out), before: Some(&before), notices: &notices }.tell(context, &client).await
 }
 
-fn told(output: Output, job: &JobView) {
+fn told(output: Output, job: &JobView, notices: &[String]) {
     let id = job.id;
     if let (Some(waits), Reader::Human) = (&job.waits_for, output.reader()) {
         output.note(waits);
     }
-    output.result(&json!({ "job": job }), || {
+    output.result(&json!({ "job": job, "notices": notices }), || {
         if output.reader() == Reader::Quiet {
             return id.to_string();
         }
