@@ -32,7 +32,9 @@ class Bake:
         self._blend = command["blend"]
         self._settings = spec["settings"]
         self._tree = command["tree"]
+        self.unused = ()
         self._remap = command["remap"]
+        self._unused = command["unused"]
         self._steps = _Steps(channel)
 
     def run(self):
@@ -65,6 +67,7 @@ class Bake:
     def _open(self):
         with remap.elsewhere(self._remap, relative=True):
             session.load(self._blend, self.policy["scripts"] == "trust")
+        self.unused = remap.Unused(self._unused)
         self.scene = session.choose_scene(self._settings)
         if self.scene != bpy.context.scene:
             raise Refusal("other", f"Blender does not show the scene “{self.scene.name}”")

@@ -4,9 +4,11 @@ import os
 
 import bpy
 
-from . import caches, outputs, sequences, simulations as sims
+from . import animated, caches, outputs, sequences, simulations as sims
 from .errors import Refusal, names
 
+# Engines that render no more than scenes: the sequencer may stand in for them.
+SEQUENCED = {"CYCLES", "BLENDER_EEVEE", "BLENDER_EEVEE_NEXT", "BLENDER_WORKBENCH"}
 FILE_SOURCES = {"FILE", "SEQUENCE", "TILED", "MOVIE"}
 
 
@@ -26,8 +28,25 @@ def camera(session):
     )
 
 
+def _only_cut(scene):
+    """Whether the picture is that of the sequencer in every frame, and no strip of it shows a scene: then neither the
+    engine nor the compositor runs. `crates/blend/src/sequencer.rs` has the same rule."""
+    editor = scene.sequence_editor
+    if not scene.render.use_sequencer or not editor or scene.render.engine not in SEQUENCED:
+        return False
+    if animated.ends(scene, "sequence_editor.", ".mute") or animated.is_animated(scene, "render.use_sequencer"):
+        return False
+    if any(strip.type == "SCENE" for strip in sims.all_strips(editor)):
+        return False
+    muted = {index for index, channel in enumerate(getattr(editor, "channels", ())) if channel.mute}
+    strips = editor.strips if hasattr(editor, "strips") else editor.sequences
+    return any(strip.type != "SOUND" and not strip.mute and strip.channel not in muted for strip in strips)
+
+
 def denoiser(session):
     scene = session.scene
+    if _only_cut(scene):
+        return
     there = session.capabilities["denoisers"]
     by_cycles = scene.render.engine == "CYCLES" and any(
         layer.use and layer.cycles.use_denoising for layer in scene.view_layers
@@ -65,7 +84,7 @@ def scripts(session):
 
 
 def external_files(session):
-    _settle(session, _missing())
+    _settle(session, _missing(session.unused))
     for clip in sequences.misread_clips():
         session.notice(
             f"the film {clip.name} is stored as a movie, and names a picture: Blender shows that picture at most; "
@@ -173,12 +192,12 @@ def _packed(block):
     return bool(getattr(block, "packed_file", None) or len(getattr(block, "packed_files", ())))
 
 
-def _path(block, parent=None):
-    library = block.library if parent is None else parent
-    return bpy.path.abspath(block.filepath, library=library)
+def _path(block):
+    return bpy.path.abspath(block.filepath, library=block.library)
 
 
-def _missing():
+def _missing(unused):
+    """`unused` are the files that may be missing."""
     found = []
     for library in bpy.data.libraries:
         # Relative to the main .blend, also where another library named it.
@@ -189,11 +208,13 @@ def _missing():
         found += [f"{block.name} of {block.library.name}" for block in _linked() if block.is_missing]
     for image in bpy.data.images:
         if image.source in FILE_SOURCES and image.users and image.filepath and not _packed(image):
-            found += [f"image {image.name} ({name})" for name in _missing_of_image(image)]
+            if _path(image) not in unused:
+                found += [f"image {image.name} ({name})" for name in _missing_of_image(image)]
     folders = caches.Folders()
     for thing in bpy.data.objects:
         for part in (*thing.modifiers, *thing.particle_systems):
-            if any(caches.is_lost(cache, thing, folders) for cache in sims.point_caches(part)):
+            lost = [cache for cache in sims.point_caches(part) if caches.is_lost(cache, thing, folders)]
+            if any(bpy.path.abspath(cache.filepath, library=thing.library) not in unused for cache in lost):
                 found.append(f"external point cache of {thing.name}")
     groups = (
         ("font", [f for f in bpy.data.fonts if f.filepath != "<builtin>"]),
@@ -206,6 +227,8 @@ def _missing():
             if not block.users or not block.filepath or _packed(block):
                 continue
             path = _path(block)
+            if path in unused:
+                continue
             if not os.path.exists(path) and not getattr(block, "is_sequence", False):
                 found.append(f"{kind} {block.name} ({os.path.basename(path)})")
     return found

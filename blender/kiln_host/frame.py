@@ -82,7 +82,7 @@ class FrameRenderer:
 
     def _prepare(self):
         """After every opening of the file."""
-        self._sequences = sequences.Sequences(self._session.scene)
+        self._sequences = sequences.Sequences(self._session.scene, self._session.unused)
         self._caches = checks.Caches(self._session.scene)
         self._one_frame = OneFrame(self._session.scene)
         handlers = bpy.app.handlers

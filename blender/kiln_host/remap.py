@@ -76,6 +76,19 @@ def meaning(name, folder):
     return posixpath.normpath(name)
 
 
+class Unused:
+    """Names of files that may be missing, because nothing that renders uses them. The keys are like those of a table
+    that points elsewhere; what they lead to is compared, so a file that is open tells what its names mean."""
+
+    def __init__(self, keys):
+        self._folder = _folder(bpy.data.filepath)
+        self._paths = {meaning(_name(key), self._folder) for key in keys}
+
+    def __contains__(self, path):
+        """`path` is absolute, or beside the .blend."""
+        return bool(self._paths) and meaning(path, self._folder) in self._paths
+
+
 class _Table:
     def __init__(self, remap, relative):
         self._folder = _folder(bpy.data.filepath)

@@ -359,14 +359,18 @@ def _pictures(scene):
 
 
 class Sequences:
-    """The sequences of an opened file. Plain values: a script may remove what they were read from."""
+    """The sequences of an opened file, but for those that may lack files because nothing that renders uses them. Plain
+    values: a script may remove what they were read from."""
 
-    def __init__(self, scene):
+    def __init__(self, scene, unused=()):
         self._scene = scene
+        self._unused = unused
         self._fixed = set()
         self._unknown = {}
         moves = set()
         for user in users(scene):
+            if user.path in unused:
+                continue
             if user.rule is None:
                 self._unknown[user.label, user.path] = None
             elif user.moves():
@@ -389,7 +393,8 @@ class Sequences:
         for label, folder, names, begin, left, right in self._pictures:
             if names and left <= frame < right:
                 name = names[min(max(frame - begin, 0), len(names) - 1)]
-                if not os.path.exists(os.path.join(folder, name)):
+                path = os.path.join(folder, name)
+                if not os.path.exists(path) and path not in self._unused:
                     lacking.append(_named(name, frame, label))
         return lacking, notes
 
@@ -407,7 +412,7 @@ class Sequences:
 
     def _look_at_users(self, frame, lacking, notes):
         for user in users(self._scene):
-            if user.rule is None or not user.moves():
+            if user.rule is None or user.path in self._unused or not user.moves():
                 continue
             settings = user.settings_at(frame)
             if settings is None:

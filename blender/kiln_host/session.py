@@ -33,7 +33,9 @@ class Session:
         self.outputs = None
         self.path = None
         self.reuse = None
+        self.unused = ()
         self._remap = command["remap"]
+        self._unused = command["unused"]
         self._made_up_devices = command["devices"]
         self._engine_field = engine_field
 
@@ -45,6 +47,7 @@ class Session:
         remove_of_files()
         with remap.elsewhere(self._remap), artist.opening(self):
             load(self.blend, self.trust)
+        self.unused = remap.Unused(self._unused)
         self.scene = choose_scene(self.settings)
         self._check_engine()
         settings.apply(self)

@@ -81,8 +81,10 @@ def _composited(scene):
 
 def _strips(scene):
     editor = scene.sequence_editor
-    if not editor or not scene.render.use_sequencer:
-        return ()
+    return all_strips(editor) if editor and scene.render.use_sequencer else ()
+
+
+def all_strips(editor):
     return editor.strips_all if hasattr(editor, "strips_all") else editor.sequences_all
 
 

@@ -18,4 +18,12 @@ fn a_job_with_nothing_but_curl() {
         .unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     assert_eq!(pictures(&out), ["frames/shot_0002.png", "frames/shot_0003.png", "frames/shot_0004.png"]);
+    // None of a file's own files comes along, and what does not render is not missed.
+    let out = home.work().join("unused");
+    let done = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/curl-job.sh"))
+        .args([&server.url, key.trim(), scene("unused_alone").to_str().unwrap(), out.to_str().unwrap(), "1"])
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert_eq!(pictures(&out), ["frames/shot_0001.png"]);
 }

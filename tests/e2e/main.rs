@@ -32,6 +32,7 @@ mod support;
 mod suspicious;
 mod terminal;
 mod top;
+mod unused;
 mod user;
 mod verbs;
 mod wishes;

@@ -1,4 +1,5 @@
-//! The animated properties that decide on simulations: a value that a file holds is only that of one frame.
+//! The animated properties that decide on simulations and on what shows: a value that a file holds is only that of one
+//! frame.
 
 use foldhash::HashSet;
 
@@ -31,6 +32,12 @@ pub(crate) mod animated {
     pub const VIEWPORT: u32 = 1 << 16;
     /// Any property.
     pub const ANY: u32 = 1 << 15;
+    /// Whether the sequencer renders.
+    pub const SEQUENCER: u32 = 1 << 17;
+    /// Whether the compositor does.
+    pub const COMPOSITING: u32 = 1 << 18;
+    /// A setting of a view layer.
+    pub const VIEW_LAYER: u32 = 1 << 19;
 }
 
 /// The bits of a data path, as Blender spells it.
@@ -45,6 +52,8 @@ fn property(path: &[u8]) -> u32 {
         b"rigidbody_world.enabled" => animated::WORLD_ENABLED,
         b"field.type" => animated::FIELD_TYPE,
         b"use_nodes" => animated::USE_NODES,
+        b"render.use_sequencer" => animated::SEQUENCER,
+        b"render.use_compositing" => animated::COMPOSITING,
         b"gravity" | b"use_gravity" | b"render.use_motion_blur" => animated::FALL,
         _ if within(b"modifiers[", b"].show_render") => animated::SHOW_RENDER,
         _ if within(b"modifiers[", b"].is_active") => animated::SURFACE_ACTIVE | animated::MODIFIER,
@@ -53,6 +62,7 @@ fn property(path: &[u8]) -> u32 {
         _ if within(b"particle_systems[", b"].use_hair_dynamics") => animated::HAIR_DYNAMICS,
         _ if within(b"nodes[", b"].mute") => animated::NODE_MUTED,
         _ if within(b"sequence_editor.", b".mute") => animated::STRIP_MUTED,
+        _ if path.starts_with(b"view_layers[") => animated::VIEW_LAYER,
         _ => 0,
     };
     own | animated::ANY

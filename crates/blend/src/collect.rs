@@ -10,17 +10,16 @@ use crate::{
     external::{ExternalFile, ExternalKind},
     fault::BlendFault,
     file::{Head, Walker},
-    ids::flag,
     parts::{Kept, Parts},
-    reach::Mutable,
     scene,
     schema::Schema,
+    sequencer::Strips,
     shown::Shown,
     simulations::Simulations,
     spot::{Field, NameBlock, Spot},
     stream::Limits,
-    ties::{Depth, OF_MEMBERS, Ties},
-    uses::{self, DONE_WITH},
+    ties::{Depth, OF_MEMBERS, Off, Tied, Ties, holds_nodes},
+    uses::{self, DONE_WITH, Uses},
 };
 
 /// Names of files that one .blend may hold.
@@ -35,6 +34,8 @@ const MAX_ARRAY: u64 = 4096;
 pub(crate) struct RawScene {
     pub block: Kept,
     pub parts: Vec<Kept>,
+    /// Strips of its sequencer show other scenes.
+    pub shows_scenes: bool,
 }
 
 #[derive(Default)]
@@ -53,6 +54,9 @@ pub(crate) struct Collected {
     pub external: Vec<ExternalFile>,
     /// Where in memory the datablock was that names each.
     pub olds: Vec<u64>,
+    /// The same, or where the part of it was that names each and does not always count: only a walk of [`Depth::All`]
+    /// tells such parts apart.
+    pub named_in: Vec<u64>,
     pub shown: Shown,
     /// Where the name of each stands.
     pub spots: Vec<Spot>,
@@ -67,13 +71,6 @@ struct Pending {
     counts: Vec<Field>,
 }
 
-/// A strip of the sequencer, until its elements are known.
-struct Strip {
-    folder: Vec<u8>,
-    spot: Field,
-    elements: u64,
-}
-
 /// The datablock that the present blocks belong to.
 #[derive(Default)]
 struct Current {
@@ -83,19 +80,24 @@ struct Current {
     old: u64,
     /// It is an image that is a sequence.
     is_sequence: bool,
+    /// Where the present block was.
+    at: u64,
     /// Which parts are kept; none where only names of files are looked for.
-    part: u8,
+    part: Uses,
     block: Option<Kept>,
     parts: Vec<Kept>,
     /// Bytes of the budget that the parts took.
     cost: usize,
     /// `None` where they are not asked for.
     ties: Option<Ties>,
+    off: Off,
+    /// Where among all its names of files begin.
+    names: usize,
     /// `None` where it decides on nothing.
     animation: Option<(u64, Animation)>,
     is_action: bool,
-    /// Scenes of the strips of a scene's sequencer.
-    strip_scenes: Vec<Mutable>,
+    /// Of a scene.
+    strips: Strips,
 }
 
 struct Collector<'a> {
@@ -112,10 +114,6 @@ struct Collector<'a> {
     looked_through: HashSet<u64>,
     /// Texts that are referred to by pointers, and follow.
     pending: HashMap<u64, Pending>,
-    /// Types of the present scene's strips, by the pointer to their data.
-    strip_types: HashMap<u64, i64>,
-    strips: Vec<(u64, Strip)>,
-    elements: HashMap<u64, Vec<(Vec<u8>, Field)>>,
 }
 
 impl<'a> Collector<'a> {
@@ -130,9 +128,6 @@ impl<'a> Collector<'a> {
             spare: Vec::new(),
             looked_through: HashSet::default(),
             pending: HashMap::default(),
-            strip_types: HashMap::default(),
-            strips: Vec::new(),
-            elements: HashMap::default(),
         }
     }
 
@@ -192,7 +187,8 @@ impl<'a> Collector<'a> {
         let size = if whole { self.dna.size(head.sdna).max(1) } else { id_size.max(pointers.end) } as u64;
         let bytes = walker.payload(size)?;
         let id = self.schema.kinds.id.map(|id| self.dna.view(id, bytes));
-        (self.current.old, self.current.is_sequence) = (head.old, false);
+        (self.current.old, self.current.at, self.current.is_sequence) = (head.old, head.old, false);
+        self.current.names = self.out.external.len();
         self.current.name.clear();
         self.current.name.extend_from_slice(id.and_then(|id| id.bytes("name")).unwrap_or_default());
         let view = self.dna.view(head.sdna, bytes);
@@ -201,7 +197,8 @@ impl<'a> Collector<'a> {
         if part == uses::TREE && !view.bytes("idname").is_some_and(|name| is_read.contains(&name)) {
             part = 0;
         }
-        let animates = matches!(&head.code, b"OB\0\0" | b"SC\0\0" | b"AC\0\0" | b"PA\0\0" | b"NT\0\0");
+        let animates = matches!(&head.code, b"OB\0\0" | b"SC\0\0" | b"AC\0\0" | b"PA\0\0" | b"NT\0\0")
+            || (ties.is_some() && holds_nodes(head.code));
         self.current.animation = animates.then(|| (head.old, Animation::default()));
         self.current.is_action = &head.code == b"AC\0\0";
         let is_camera = is_object && view.int("type") == Some(CAMERA);
@@ -227,13 +224,16 @@ impl<'a> Collector<'a> {
             self.take(cost)?;
         }
         if let Some(ties) = &mut ties {
-            ties.follow(&view, &pointers);
+            ties.follow(head.old, &view, &pointers);
+            self.current.off = Off::of(head.code, &view);
         }
         let reach = &mut self.out.simulations.reach;
         let links = match (&head.code, id) {
             (b"ID\0\0", Some(id)) => reach.link(head.old, id),
             (b"LI\0\0", _) => reach.library(head.old, view),
-            (_, Some(id)) if ties.is_some() => reach.named(head.old, id.bytes("name").unwrap_or_default()),
+            (_, Some(id)) if self.depth == Depth::All => {
+                reach.named(head.old, id.bytes("name").unwrap_or_default())
+            }
             _ => 0,
         };
         self.current.ties = ties;
@@ -254,6 +254,7 @@ impl<'a> Collector<'a> {
     }
 
     fn data(&mut self, head: &Head, walker: &mut Walker<'_>) -> Result<(), BlendFault> {
+        self.current.at = head.old;
         if !self.pending.is_empty()
             && let Some(Pending { kind, counts }) = self.pending.remove(&head.old)
         {
@@ -281,7 +282,8 @@ impl<'a> Collector<'a> {
         }
         let uses = self.schema.uses.get(head.sdna).copied().unwrap_or(0);
         let animates = if self.current.animation.is_some() { uses::ANIMATION } else { 0 };
-        let mut wanted = uses & (self.current.part | uses::RULES | uses::SHOWN | animates);
+        let nodes = if self.current.ties.is_some() { uses::NODES } else { 0 };
+        let mut wanted = uses & (self.current.part | uses::RULES | uses::SHOWN | animates | nodes);
         if wanted & uses::SHOWN != 0 && !self.out.shown.wants(self.dna.name(head.sdna)) {
             wanted &= !uses::SHOWN;
         }
@@ -301,8 +303,25 @@ impl<'a> Collector<'a> {
         // Bakes of nodes lie in arrays.
         let count = (head.len / size as u64).clamp(1, MAX_ARRAY);
         let bytes = walker.payload(count * size as u64)?;
-        if let Some(ties) = self.current.ties.as_mut().filter(|_| !pointers.is_empty()) {
-            bytes.chunks(size).for_each(|one| ties.follow(&self.dna.view(head.sdna, one), &pointers));
+        if let Some(ties) = &mut self.current.ties {
+            let is_modifier = wanted & uses::OBJECT != 0;
+            let is_change =
+                self.current.part == uses::SCENE && self.dna.has_field(head.sdna, "modifier.mask_id");
+            for (index, one) in bytes.chunks(size).enumerate() {
+                let (old, view) = (place_in(head.old, index, size), self.dna.view(head.sdna, one));
+                if !pointers.is_empty() {
+                    ties.follow(old, &view, &pointers);
+                }
+                if wanted & uses::NODES != 0 {
+                    ties.node(old, &view);
+                }
+                if is_modifier {
+                    ties.modifier(old, &view);
+                }
+                if is_change {
+                    self.current.strips.change(old, &view);
+                }
+            }
             if ties.cost() > self.budget {
                 return Err(BlendFault::TooMany("settings of scenes"));
             }
@@ -318,12 +337,13 @@ impl<'a> Collector<'a> {
         if wanted & uses::RULES != 0 {
             for (index, one) in bytes.chunks(size).enumerate() {
                 let view = self.dna.view(head.sdna, one);
+                self.current.at = place_in(head.old, index, size);
                 self.apply_rules(head, head.data + (index * size) as u64, &view)?;
             }
         }
         if wanted & uses::SHOWN != 0 {
             for (index, one) in bytes.chunks(size).enumerate() {
-                let old = head.old.wrapping_add((index * size) as u64);
+                let old = place_in(head.old, index, size);
                 self.out.shown.block(old, &self.dna.view(head.sdna, one));
             }
         }
@@ -343,42 +363,25 @@ impl<'a> Collector<'a> {
     }
 
     fn sequencer(&mut self, head: &Head, walker: &mut Walker<'_>, size: usize) -> Result<(), BlendFault> {
-        const STRIP_OF_SCENE: i64 = 2;
-        const MUTED: u32 = 5;
-        let index = Some(head.sdna);
-        if index == self.schema.kinds.element {
-            let count = head.len / size as u64;
+        let strips = &mut self.current.strips;
+        if self.dna.name(head.sdna) == b"StripElem" {
             let mut names = Vec::new();
-            for index in 0..count {
-                let bytes = walker.payload(size as u64)?;
-                let view = self.dna.view(head.sdna, bytes);
+            for index in 0..head.len / size as u64 {
+                let view = self.dna.view(head.sdna, walker.payload(size as u64)?);
                 let (Some(name), Some(place)) = (view.bytes("name"), view.place("name")) else { break };
-                self.keep(name.len())?;
+                self.budget =
+                    self.budget.checked_sub(name.len() + 64).ok_or(BlendFault::TooMany("strips"))?;
                 names.push((name.to_vec(), Field::within(head.data + index * size as u64, place)));
             }
-            self.elements.insert(head.old, names);
+            strips.elements(head.old, names);
             return Ok(());
         }
-        let bytes = walker.payload(size as u64)?;
-        let view = self.dna.view(head.sdna, bytes);
-        if index == self.schema.kinds.sequence {
-            if let (Some(data), Some(kind)) = (view.pointer("strip"), view.int("type")) {
-                self.keep(16)?;
-                self.strip_types.insert(data, kind);
-            }
+        let view = self.dna.view(head.sdna, walker.payload(size as u64)?);
+        if view.struct_name() == b"Sequence" {
             self.out.shown.strip(&view);
-            if let (Some(scene), Some(STRIP_OF_SCENE)) = (view.pointer("scene"), view.int("type")) {
-                self.keep(16)?;
-                self.current.strip_scenes.push(Mutable { old: scene, muted: flag(view, "flag", MUTED) });
-            }
-        } else if let (Some(folder), Some(place), Some(elements)) =
-            (view.bytes("dir"), view.place("dir"), view.pointer("stripdata"))
-        {
-            self.keep(folder.len())?;
-            let spot = Field::within(head.data, place);
-            self.strips.push((head.old, Strip { folder: folder.to_vec(), spot, elements }));
         }
-        Ok(())
+        let cost = strips.read(head.old, head.data, &view);
+        self.keep(cost)
     }
 
     /// Ends the present datablock: of all but scenes little stays.
@@ -388,25 +391,49 @@ impl<'a> Collector<'a> {
         self.take(shown)?;
         self.pending.clear();
         self.flush_animation()?;
-        let mut ties = self.current.ties.take().unwrap_or_default();
-        let Some(block) = self.current.block.take() else { return self.flush_ties(ties) };
-        let Current { part, mut parts, cost, strip_scenes, .. } = std::mem::take(&mut self.current);
+        let mut tied = self.flush_ties();
+        let Some(block) = self.current.block.take() else { return self.flush_uses(tied) };
+        let Current { part, mut parts, cost, strips, old, names, .. } = std::mem::take(&mut self.current);
+        (self.current.old, self.current.names) = (old, names);
         if part == uses::SCENE {
-            return self.flush_scene(block, parts, ties, strip_scenes);
+            return self.flush_scene(block, parts, tied, &strips);
         }
         let simulations = &mut self.out.simulations;
         let stays = match part {
-            uses::OBJECT => simulations.object(self.dna, &block, &parts, &mut ties.uses),
+            uses::OBJECT => simulations.object(self.dna, &block, &parts, &mut tied.uses),
             uses::COLLECTION => simulations.reach.collection(self.dna, &block, &parts),
             _ => simulations.tree(self.dna, &block, &parts),
         };
         self.take(stays)?;
-        self.flush_ties(ties)?;
+        self.flush_uses(tied)?;
         self.budget += cost;
         parts.clear();
         self.current.parts = parts;
         self.spare = block.bytes;
         Ok(())
+    }
+
+    /// Tells the pointers of the present datablock apart by its parts; none where they are not asked for.
+    fn flush_ties(&mut self) -> Tied {
+        let names = self.out.named_in.get_mut(self.current.names..).unwrap_or_default();
+        let Some(ties) = self.current.ties.take() else {
+            names.fill(self.current.old);
+            return Tied::default();
+        };
+        let strips = Some(&self.current.strips).filter(|_| self.current.part == uses::SCENE);
+        let mut tied = ties.finish(self.current.off, strips, names);
+        for (name, part) in names.iter_mut().zip(std::mem::take(&mut tied.names)) {
+            *name = part.unwrap_or(self.current.old);
+        }
+        tied
+    }
+
+    fn flush_uses(&mut self, mut tied: Tied) -> Result<(), BlendFault> {
+        let mut uses = std::mem::take(&mut tied.uses);
+        uses.append(&mut tied.driven_by);
+        let (reach, old) = (&mut self.out.simulations.reach, self.current.old);
+        let cost = reach.uses(old, uses) + reach.parts(old, tied);
+        self.take(cost)
     }
 
     fn flush_animation(&mut self) -> Result<(), BlendFault> {
@@ -420,24 +447,20 @@ impl<'a> Collector<'a> {
         self.take(cost)
     }
 
-    fn flush_ties(&mut self, mut ties: Ties) -> Result<(), BlendFault> {
-        ties.uses.append(&mut ties.driven_by);
-        let cost = self.out.simulations.reach.uses(ties.old, ties.uses);
-        self.take(cost)
-    }
-
     fn flush_scene(
         &mut self,
         block: Kept,
         mut parts: Vec<Kept>,
-        ties: Ties,
-        strips: Vec<Mutable>,
+        mut tied: Tied,
+        strips: &Strips,
     ) -> Result<(), BlendFault> {
         let known = Parts::new(self.dna, &parts);
         let scene = self.dna.view(block.sdna, &block.bytes);
-        let stays = self.out.simulations.scene(&known, (block.old, scene), ties, strips);
+        let stays = self.out.simulations.scene(&known, (block.old, scene), &mut tied, strips);
         self.looked_through.extend(scene::cameras(&known, scene));
         self.keep(stays)?;
+        let ties = self.out.simulations.reach.parts(block.old, tied);
+        self.take(ties)?;
         let before = parts.iter().map(|part| part.bytes.len() + 64).sum::<usize>();
         parts.retain(|part| {
             let name = self.dna.name(part.sdna);
@@ -445,34 +468,15 @@ impl<'a> Collector<'a> {
         });
         let after = parts.iter().map(|part| part.bytes.len() + 64).sum::<usize>();
         self.budget += before - after;
-        self.out.scenes.push(RawScene { block, parts });
+        self.out.scenes.push(RawScene { block, parts, shows_scenes: strips.shows_scenes() });
         Ok(())
     }
 
     fn flush_strips(&mut self) -> Result<(), BlendFault> {
-        const IMAGE: i64 = 0;
-        const MOVIE: i64 = 3;
-        for (old, strip) in std::mem::take(&mut self.strips) {
-            let kind = self.strip_types.get(&old).copied();
-            let Some(names) = self.elements.get(&strip.elements) else { continue };
-            let count = match kind {
-                Some(IMAGE) => names.len(),
-                Some(MOVIE) => 1,
-                // Sounds are datablocks of their own.
-                _ => 0,
-            };
-            let paths: Vec<(Vec<u8>, Field)> = names
-                .iter()
-                .take(count)
-                .map(|(name, element)| ([&strip.folder[..], name].concat(), *element))
-                .collect();
-            for (path, element) in paths {
-                let spot = Spot::Strip { folder: strip.spot, shared: strip.folder.len(), element };
-                self.named(ExternalKind::Strip, path, spot)?;
-            }
+        for file in self.current.strips.take_files() {
+            self.current.at = file.strip;
+            self.named(ExternalKind::Strip, file.raw, file.spot)?;
         }
-        self.strip_types.clear();
-        self.elements.clear();
         Ok(())
     }
 
@@ -522,9 +526,15 @@ impl<'a> Collector<'a> {
         }
         self.out.external.push(file);
         self.out.olds.push(self.current.old);
+        self.out.named_in.push(self.current.at);
         self.out.spots.push(spot);
         Ok(())
     }
+}
+
+/// Where a struct of several was that lie in one block.
+fn place_in(old: u64, index: usize, size: usize) -> u64 {
+    old.wrapping_add((index * size) as u64)
 }
 
 /// From the first block to the end mark.

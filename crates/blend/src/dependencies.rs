@@ -12,7 +12,6 @@ use crate::{
     fault::BlendError,
     inspect::{Inspection, inspect_next},
     linked::{Follow, LinkedSimulation, linked_simulations},
-    reach::{Link, MAX_STEPS, Met, follow},
     resolve::{is_relative, is_windows, resolve},
     sequence::SequenceUser,
     ties::Depth,
@@ -167,41 +166,6 @@ pub fn dependencies(path: &Path) -> Result<Dependencies, BlendError> {
     Ok(Dependencies { blend, inspection, items, broken, linked })
 }
 
-impl Dependencies {
-    /// Datablocks of all files that the picture of a scene depends on, by the file and where they were in memory.
-    pub(crate) fn reached(&self, scene: &str) -> HashSet<(PathBuf, u64)> {
-        let mut last = None;
-        let libraries_read = self.items.iter().filter(|item| item.file.kind == ExternalKind::Library);
-        let paths: HashSet<&Path> = libraries_read
-            .flat_map(|item| &item.files)
-            .map(PathBuf::as_path)
-            .chain([self.blend.as_path()])
-            .collect();
-        // What cannot be read was told before.
-        let read = |path: &Path| inspect_next(path, &mut last, Depth::All).ok().map(|(_, follow)| follow);
-        let mut read = read;
-        let files: HashMap<&Path, Follow> =
-            paths.into_iter().filter_map(|path| Some((path, read(path)?))).collect();
-        let place = libraries(&self.items);
-        let beyond = |path: &Path, link: &Link| {
-            let library = place(path, files.get(path)?.reach.library_of(link)?)?;
-            let (library, file) = files.get_key_value(library)?;
-            Some((*library, &file.reach, file.reach.find(link)?))
-        };
-        let mut found = HashSet::new();
-        let mut left = MAX_STEPS;
-        let Some(main) = files.get(self.blend.as_path()) else { return found };
-        for shown in main.reach.scenes().iter().filter(|shown| shown.name == scene) {
-            follow((self.blend.as_path(), &main.reach), shown, &mut left, &beyond, &mut |met: Met<&Path>| {
-                if met.counts {
-                    found.insert((met.file.to_owned(), met.old));
-                }
-            });
-        }
-        found
-    }
-}
-
 /// Adds the users of sequences that lie in other files than the sequences.
 fn show_linked(items: &mut [Dependency], files: &HashMap<PathBuf, Follow>) {
     if files.values().all(|file| file.shows.is_empty()) {
@@ -225,7 +189,7 @@ fn show_linked(items: &mut [Dependency], files: &HashMap<PathBuf, Follow>) {
 }
 
 /// Where a library lies, by the file that names it and the name.
-fn libraries<'a>(items: &'a [Dependency]) -> impl Fn(&Path, &[u8]) -> Option<&'a Path> {
+pub(crate) fn libraries<'a>(items: &'a [Dependency]) -> impl Fn(&Path, &[u8]) -> Option<&'a Path> {
     let of_libraries = items.iter().filter(|item| item.file.kind == ExternalKind::Library);
     let places: HashMap<(&Path, &[u8]), &Path> = of_libraries
         .filter_map(|item| {

@@ -15,14 +15,11 @@ const MAX_POINTERS: usize = 512;
 const MAX_REMEMBERED: usize = 4096;
 /// Structs within structs.
 const MAX_NESTED: usize = 16;
-/// Datablocks that are not followed to: a scene shows what is its own, and the others need no objects.
-const LEADS_NOWHERE: [&[u8]; 12] = [
+/// Datablocks that are not followed to: a scene shows what is its own, and no picture is drawn by the others.
+const LEADS_NOWHERE: [&[u8]; 9] = [
     b"Scene",
     b"Library",
-    b"Image",
     b"Text",
-    b"VFont",
-    b"bSound",
     b"Brush",
     b"Palette",
     b"PaintCurve",

@@ -26,6 +26,17 @@ const MAX_NAMED: usize = 1000;
 pub struct Requested<'a> {
     pub scene: &'a str,
     pub frames: &'a FrameSet,
+    /// This view layer alone; all that are on where `None`.
+    pub view_layer: Option<&'a str>,
+    /// By another engine than that of the scene.
+    pub engine: Option<&'a str>,
+}
+
+impl<'a> Requested<'a> {
+    /// As the scene is set up.
+    pub fn new(scene: &'a str, frames: &'a FrameSet) -> Self {
+        Self { scene, frames, view_layer: None, engine: None }
+    }
 }
 
 /// What renders of a file unless something else is asked for.
@@ -45,7 +56,7 @@ impl Inspection {
 
 impl OwnFrames {
     pub fn requested(&self) -> Requested<'_> {
-        Requested { scene: &self.scene, frames: &self.frames }
+        Requested::new(&self.scene, &self.frames)
     }
 }
 
@@ -98,11 +109,9 @@ pub(crate) fn gaps(
     let is_between =
         |number: i64| first.is_some_and(|first| first < number) && last.is_some_and(|last| number < last);
     let (mut absent, mut outside) = (BTreeMap::new(), BTreeMap::new());
-    let mut is_unknown = false;
     for (rule, users) in &rules {
         let is_met = OnceCell::new();
         let is_met = || *is_met.get_or_init(|| users.iter().any(|user| counts(user)));
-        is_unknown |= *rule == SequenceRule::Unknown && is_met();
         for frame in requested.frames.iter() {
             steps.0 = steps.0.saturating_sub(1);
             if steps.0 == 0 {
@@ -134,9 +143,11 @@ pub(crate) fn gaps(
             "{noun} {path}: frame {frame} lies outside of the sequence; Blender looks for {name} and shows nothing, or pink"
         ));
     }
-    let inner = first.zip(last).filter(|_| is_unknown);
+    let unknown = rules.get(&SequenceRule::Unknown).map_or(&[][..], Vec::as_slice);
+    let inner = first.zip(last).filter(|_| !unknown.is_empty());
     if let Some(number) =
         inner.and_then(|(first, last)| (first..last).find(|number| !numbers.contains(number)))
+        && unknown.iter().any(|user| counts(user))
     {
         let name = named(number);
         gaps.notice =
@@ -184,12 +195,8 @@ mod tests {
 
     fn look(item: &Dependency, frames: &str) -> (Vec<(String, i32)>, Option<String>) {
         let frames = frames.parse().unwrap();
-        let found = gaps(
-            item,
-            &Requested { scene: "Scene", frames: &frames },
-            &|user| user.by != "MAaway",
-            &mut Steps::default(),
-        );
+        let found =
+            gaps(item, &Requested::new("Scene", &frames), &|user| user.by != "MAaway", &mut Steps::default());
         (found.absent.into_iter().map(|one| (one.name, one.frame)).collect(), found.notice)
     }
 

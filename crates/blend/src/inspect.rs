@@ -94,11 +94,14 @@ pub(crate) fn inspect_bytes(
         let more = Limits { memory: limits.memory.saturating_mul(4), ..*limits };
         collected = collect(&mut walker, &schema, &more, Depth::All)?;
     }
-    let scenes = collected
-        .scenes
-        .iter()
-        .map(|raw| scene::read(&schema.dna, raw, &collected.names, peek.written_by))
-        .collect::<Result<Vec<_>, _>>()?;
+    let reach = &collected.simulations.reach;
+    let is_covered = |old: u64| {
+        let shown = reach.index_of(old).and_then(|index| reach.scenes().get(index));
+        shown.is_some_and(|shown| reach.is_covered(shown))
+    };
+    let read =
+        |raw| scene::read(&schema.dna, raw, &collected.names, peek.written_by, is_covered(raw.block.old));
+    let scenes = collected.scenes.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let active = collected.scenes.iter().position(|raw| Some(raw.block.old) == collected.active);
     let active_scene = scenes.get(active.unwrap_or(0)).map(|scene| scene.name.clone());
     let (simulations, cost, mut external) = (collected.simulations, collected.cost, collected.external);
@@ -114,7 +117,8 @@ pub(crate) fn inspect_bytes(
         simulations: simulations.finish(beside),
     };
     let unbaked = simulations.unbaked(beside);
-    Ok((inspection, Follow { reach: simulations.reach, unbaked, shows, cost }))
+    let named_in = collected.named_in;
+    Ok((inspection, Follow { reach: simulations.reach, unbaked, shows, named_in, cost }))
 }
 
 /// The schema of the file that was read last: the next one is mostly by the same Blender.
@@ -168,6 +172,15 @@ pub(crate) fn inspect_next(
     last: &mut LastSchema,
     depth: Depth,
 ) -> Result<(Inspection, Follow), BlendError> {
+    inspect_within(&Limits::default(), path, last, depth)
+}
+
+pub(crate) fn inspect_within(
+    limits: &Limits,
+    path: &Path,
+    last: &mut LastSchema,
+    depth: Depth,
+) -> Result<(Inspection, Follow), BlendError> {
     let folder = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = folder.parent().unwrap_or(Path::new("/"));
     let list: &List<'_> = &|name, below| {
@@ -176,8 +189,7 @@ pub(crate) fn inspect_next(
         files_in(Path::new(&folder))
     };
     let beside = Beside::new(path.file_stem().unwrap_or_default().as_encoded_bytes(), list);
-    let inspected =
-        open(path).and_then(|mut file| inspect_bytes(&mut file, &Limits::default(), &beside, last, depth));
+    let inspected = open(path).and_then(|mut file| inspect_bytes(&mut file, limits, &beside, last, depth));
     inspected.map_err(|fault| fault.at(path))
 }
 

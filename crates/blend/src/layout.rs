@@ -1,21 +1,19 @@
 //! Where the files of a .blend lie in a bundle, so that its names resolve on any machine.
 
 use std::{
-    cell::OnceCell,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
 };
 
 use kiln_types::RelPath;
-use serde::Serialize;
 
 use crate::{
-    dependencies::{Dependencies, Dependency, FoundAs, LONGEST_PATH, blendcache, is_too_long},
+    dependencies::{Dependencies, Dependency, LONGEST_PATH, blendcache, is_too_long},
     external::{ExternalFile, ExternalKind},
-    gaps::{Absent, Requested, Steps, gaps},
+    gaps::Requested,
     meaning,
+    missing::Missing,
     places::{Places, common_root, parent},
-    sequence::SequenceUser,
     usd::is_usd,
 };
 
@@ -32,7 +30,10 @@ pub struct Layout {
     /// folder. The keys are those that `meaning.rs` makes and Kiln's host reads.
     pub remap: BTreeMap<String, RelPath>,
     pub missing: Vec<Missing>,
-    /// What a person should know of files that were found all the same.
+    /// Names of files that are missing in whole or in part, where nothing that renders uses them: their meanings, as the
+    /// keys of `remap`.
+    pub unused: BTreeSet<String>,
+    /// What a person should know of files that were found all the same, or are not used.
     pub notices: Vec<String>,
 }
 
@@ -57,58 +58,6 @@ pub struct SharedPlace {
     pub source: PathBuf,
 }
 
-/// A file that is needed and not there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Missing {
-    pub kind: ExternalKind,
-    /// As it stands in the .blend.
-    pub path: String,
-    /// Where it was looked for.
-    #[serde(serialize_with = "kiln_types::paths::shown")]
-    pub place: PathBuf,
-    /// The .blend that names it.
-    #[serde(serialize_with = "kiln_types::paths::shown")]
-    pub holder: PathBuf,
-    pub owner: String,
-    /// The path is one of Windows, which is nowhere on this machine.
-    pub of_windows: bool,
-    /// A file of that name that may be the one, and was not taken.
-    #[serde(serialize_with = "kiln_types::paths::shown_if_any")]
-    pub maybe_at: Option<PathBuf>,
-    /// Of a sequence that is there in part: what is not.
-    pub absent: Vec<Absent>,
-}
-
-impl std::fmt::Display for Missing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {} (", self.kind.noun(), self.path)?;
-        match &self.absent[..] {
-            [] => {}
-            [one] => return write!(f, "{} is not there, and frame {} shows it)", one.name, one.frame),
-            [first, .., last] => {
-                let (count, from, to) = (self.absent.len(), first.frame, last.frame);
-                let (first, last) = (&first.name, &last.name);
-                return write!(
-                    f,
-                    "{count} of its files are not there: {first} of frame {from} to {last} of frame {to})"
-                );
-            }
-        }
-        if self.of_windows {
-            write!(f, "a path of Windows, which is not here")?;
-        } else if is_too_long(&self.place) {
-            let bytes = self.place.as_os_str().len();
-            write!(f, "its path has {bytes} bytes, and Blender opens none of more than {LONGEST_PATH}")?;
-        } else {
-            write!(f, "looked for at {}", self.place.display())?;
-        }
-        if let Some(path) = &self.maybe_at {
-            write!(f, "; is it {}? then point the .blend there", path.display())?;
-        }
-        write!(f, ")")
-    }
-}
-
 /// Lays the bundle out. Files at or below the root of the project (the deepest folder above the .blend and all
 /// that it and its libraries name relatively) keep their places, others go below `_external`. Files below a shared
 /// root get a place too, and stay where they are. The disk is only looked at; the .blend stays as it is.
@@ -128,10 +77,13 @@ pub fn layout(found: &Dependencies, shared: &[SharedRoot], requested: Option<Req
     for item in found.items.iter().filter(|item| !item.files.is_empty()) {
         builder.item(item, &blend);
     }
-    let (missing, notices) = found.missing(requested);
-    builder.notices.extend(notices);
+    let lacking = found.lacking(requested);
+    let unused = lacking.unused.iter().filter_map(|one| found.items.get(one.index));
+    let unused = unused.filter_map(|item| builder.meaning(item, &blend)).collect();
+    builder.notices.extend(lacking.notices());
     let (files, shared) = divide(builder.places.files, &found.blend, shared);
-    Layout { files, shared, blend, remap: builder.remap, missing, notices: builder.notices }
+    let Builder { remap, notices, .. } = builder;
+    Layout { files, shared, blend, remap, missing: lacking.missing, unused, notices }
 }
 
 impl Layout {
@@ -148,51 +100,6 @@ impl Layout {
 /// Nothing for the bundle itself.
 fn folder(place: &RelPath) -> String {
     place.parent().map_or_else(String::new, |parent| parent.as_str().to_owned())
-}
-
-impl Missing {
-    fn of(item: &Dependency) -> Self {
-        Self {
-            kind: item.file.kind,
-            path: item.file.path.clone(),
-            place: item.place.clone(),
-            holder: item.holder.clone(),
-            owner: item.file.owner.clone(),
-            of_windows: item.is_foreign(),
-            maybe_at: match &item.found_as {
-                FoundAs::MaybeAt(path) => Some(path.clone()),
-                FoundAs::Written | FoundAs::Alike => None,
-            },
-            absent: Vec::new(),
-        }
-    }
-}
-
-impl Dependencies {
-    /// What a render of these frames would lack, and what a person should know of sequences besides.
-    pub fn missing(&self, requested: Option<Requested<'_>>) -> (Vec<Missing>, Vec<String>) {
-        let (mut missing, mut notices, mut steps) = (Vec::new(), Vec::new(), Steps::default());
-        let reached = OnceCell::new();
-        // What a library holds is only read by Blender where something leads to it.
-        let counts = |user: &SequenceUser| {
-            let scene = requested.map_or("", |requested| requested.scene);
-            let of_scene = || reached.get_or_init(|| self.reached(scene));
-            user.holder == self.blend || of_scene().contains(&(user.holder.clone(), user.old))
-        };
-        for item in &self.items {
-            let is_own = |user: &SequenceUser| user.holder == self.blend;
-            if item.is_missing() || (item.lacks_own_picture() && item.file.shown_by.iter().any(is_own)) {
-                missing.push(Missing::of(item));
-            } else if let Some(requested) = requested.filter(|_| !item.file.shown_by.is_empty()) {
-                let gaps = gaps(item, &requested, &counts, &mut steps);
-                notices.extend(gaps.notice);
-                if !gaps.absent.is_empty() {
-                    missing.push(Missing { absent: gaps.absent, ..Missing::of(item) });
-                }
-            }
-        }
-        (missing, notices)
-    }
 }
 
 struct Builder {
@@ -237,11 +144,17 @@ impl Builder {
             ));
             return;
         }
-        let key = meaning::key(&item.file.raw, &meaning::way(&folder(blend), &folder(&holder)));
+        let Some(key) = self.meaning(item, blend) else { return };
         // One file alone may be one of a sequence too.
         if item.files.len() > 1 || !self.remap.contains_key(&key) {
             self.remap.insert(key, meant);
         }
+    }
+
+    /// What an item's name means; `None` where what names it has no place.
+    fn meaning(&self, item: &Dependency, blend: &RelPath) -> Option<String> {
+        let holder = self.holders.get(&item.holder)?;
+        Some(meaning::key(&item.file.raw, &meaning::way(&folder(blend), &folder(holder))))
     }
 
     /// The folder that keeps files together that are not below the root: those that one library names relatively,
@@ -318,7 +231,9 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::{Compression, ExternalFile, Inspection, disk::Disk as Seen, expand, resolve};
+    use crate::{
+        Compression, ExternalFile, Inspection, dependencies::FoundAs, disk::Disk as Seen, expand, resolve,
+    };
 
     struct Disk(tempfile::TempDir);
 

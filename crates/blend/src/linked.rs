@@ -9,7 +9,8 @@ use std::{
 use foldhash::HashMap;
 
 use crate::{
-    reach::{Link, MAX_STEPS, Met, Reach, follow},
+    follow::{MAX_STEPS, Met, Purpose, follow},
+    reach::{Link, Reach},
     shown::LinkedUser,
     simulation::Simulation,
 };
@@ -38,6 +39,8 @@ pub(crate) struct Follow {
     pub unbaked: HashMap<u64, Vec<Simulation>>,
     /// Sequences of libraries that this file shows.
     pub shows: Vec<LinkedUser>,
+    /// Of each of its names of files: where the datablock was in memory that holds it, or the part of it.
+    pub named_in: Vec<u64>,
     /// Bytes that all of it takes, at most.
     pub cost: usize,
 }
@@ -57,7 +60,8 @@ pub(crate) fn linked_simulations<'a>(
     let mut found: BTreeMap<(&Path, &Simulation), BTreeSet<&str>> = BTreeMap::new();
     let mut left = MAX_STEPS;
     for scene in main.reach.scenes() {
-        follow((blend, &main.reach), scene, &mut left, &beyond, &mut |met: Met<&'a Path>| {
+        let purpose = Purpose::Simulations;
+        follow((blend, &main.reach), scene, purpose, &mut left, &beyond, &mut |met: Met<&'a Path>| {
             if !met.counts || met.file == blend {
                 return;
             }

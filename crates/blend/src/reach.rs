@@ -1,6 +1,6 @@
-//! What a scene shows, and all that its picture depends on: whatever pointers lead to, also in other files.
+//! What the datablocks of one file depend on, as its pointers tell.
 
-use std::hash::{BuildHasher, Hash};
+use std::hash::BuildHasher;
 
 use foldhash::{HashMap, HashSet, fast::FixedState};
 
@@ -8,12 +8,11 @@ use crate::{
     animation::{Animation, animated},
     dna::{Dna, View},
     ids::flag,
+    layers::{Collections, ViewLayer},
     parts::{Kept, Parts},
+    ties::Tied,
 };
 
-/// Datablocks that are looked at before nothing more is followed: scenes of one file may all show the same million
-/// objects.
-pub(crate) const MAX_STEPS: usize = 50_000_000;
 /// Parents of parents that are followed: a file may make a ring of them.
 const MAX_PARENTS: usize = 1000;
 
@@ -46,7 +45,7 @@ impl Members {
         Self { objects: follow("gobject.first", "ob"), children: follow("children.first", "collection") }
     }
 
-    fn all(&self) -> impl Iterator<Item = u64> {
+    pub fn all(&self) -> impl Iterator<Item = u64> {
         self.objects.iter().chain(&self.children).copied()
     }
 
@@ -63,6 +62,13 @@ pub(crate) struct Shown {
     pub name: String,
     pub draws: Draws,
     pub members: Members,
+    pub view_layers: Vec<ViewLayer>,
+    /// Where the block of its sequencer was.
+    pub sequencer: Option<u64>,
+    /// Its sequencer shows something in the frame that is saved, and that is its picture.
+    pub covered: bool,
+    /// Its engine draws by what nodes lead to, and by no others.
+    pub shades_by_results: bool,
     /// Cameras, and what drives the scene's own settings.
     pub looks_through: Vec<u64>,
     /// Its world, its compositing and more; objects and collections among them are of no meaning for the picture.
@@ -80,8 +86,10 @@ pub(crate) struct Mutable {
 pub(crate) struct Draws {
     /// Behind it.
     pub set: Option<u64>,
-    /// In strips of its sequencer, where that is used.
+    /// In strips of its sequencer.
     pub strips: Vec<Mutable>,
+    /// Its sequencer is used where it renders itself.
+    pub sequences: bool,
     /// Its compositing is on, where that is used at all.
     pub composites: bool,
     /// By its own tree of the compositor, before 5.0.
@@ -115,6 +123,17 @@ struct Body {
     parent: Option<u64>,
 }
 
+/// Of a node that leads to no result: no animation changes that, but some engines do not ask.
+pub(crate) const UNLINKED: u32 = 1 << 31;
+
+/// A pointer that counts only where one of these properties of its datablock is animated.
+#[derive(Clone, Copy)]
+pub(crate) struct AtTimes {
+    pub to: u64,
+    owner: u64,
+    bits: u32,
+}
+
 /// What stands in a file for a datablock of a library.
 pub(crate) struct Link {
     /// With the two letters of its kind.
@@ -138,7 +157,7 @@ impl Link {
         self.is_member() || self.name.starts_with("SC")
     }
 
-    fn is_member(&self) -> bool {
+    pub fn is_member(&self) -> bool {
         self.name.starts_with("OB") || self.name.starts_with("GR")
     }
 }
@@ -156,45 +175,21 @@ pub(crate) struct Reach {
     /// What actions change, as bits of [`animated`].
     actions: HashMap<u64, u32>,
     objects: HashMap<u64, Body>,
+    /// Objects that act on others which have no pointer to them.
+    acting: HashSet<u64>,
     collections: HashMap<u64, Members>,
+    /// Those that do not render.
+    hidden: HashSet<u64>,
     /// Where the pointers of a datablock lead, whatever it is, as a range of `used`.
     uses: HashMap<u64, (u32, u32)>,
     used: Vec<u64>,
+    /// Where pointers lead that count at times.
+    at_times: HashMap<u64, Vec<AtTimes>>,
     links: HashMap<u64, Link>,
     /// Libraries as the file names them.
     libraries: HashMap<u64, Vec<u8>>,
     /// Every datablock by its name, of which the hash is kept.
     names: HashMap<u64, u64>,
-}
-
-/// How what is looked at came into the picture.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Step {
-    /// A scene.
-    Draws(u64),
-    /// As a member of what shows: it does where it is not hidden.
-    Shows(u64),
-    /// Something needs it, hidden or not.
-    Counts(u64),
-    /// As a setting of the scene.
-    Setting(u64),
-}
-
-impl Step {
-    fn old(self) -> u64 {
-        match self {
-            Self::Draws(old) | Self::Shows(old) | Self::Counts(old) | Self::Setting(old) => old,
-        }
-    }
-
-    /// The same for what it stands for in a library.
-    fn at(self, there: u64) -> Self {
-        match self {
-            Self::Draws(_) => Self::Draws(there),
-            Self::Shows(_) => Self::Shows(there),
-            Self::Counts(_) | Self::Setting(_) => Self::Counts(there),
-        }
-    }
 }
 
 impl Reach {
@@ -204,6 +199,7 @@ impl Reach {
             shown.name.len() + shown.members.cost() + 8 * (shown.looks_through.len() + shown.uses.len());
         let draws = &shown.draws;
         let cost = cost + 64 + 16 * draws.strips.len() + draws.layers.cost();
+        let cost = cost + shown.view_layers.iter().map(ViewLayer::cost).sum::<usize>();
         self.scenes_by_old.insert(shown.old, self.scenes.len());
         self.scenes.push(shown);
         cost
@@ -247,28 +243,74 @@ impl Reach {
 
     /// Scenes that the picture of one is made of, which may be links to other files.
     pub fn draws(&self, shown: &Shown) -> Vec<u64> {
-        let Draws { set, strips, composites, layers } = &shown.draws;
-        let unmuted = |animated: bool| move |one: &&Mutable| animated || !one.muted;
-        let strips_move = self.is_animated(shown.old, animated::STRIP_MUTED);
+        let strips = if shown.draws.sequences { self.in_strips(shown) } else { Vec::new() };
+        self.behind(shown).into_iter().chain(strips).collect()
+    }
+
+    /// Those in strips of the sequencer.
+    pub fn in_strips(&self, shown: &Shown) -> Vec<u64> {
+        let keyed = self.is_animated(shown.old, animated::STRIP_MUTED);
+        let unmuted = shown.draws.strips.iter().filter(|strip| keyed || !strip.muted);
+        unmuted.map(|strip| strip.old).collect()
+    }
+
+    /// Those behind it, and those of its compositing.
+    pub fn behind(&self, shown: &Shown) -> Vec<u64> {
+        let Draws { set, composites, layers, .. } = &shown.draws;
         let mut found: Vec<u64> = set.iter().copied().collect();
-        found.extend(strips.iter().filter(unmuted(strips_move)).map(|strip| strip.old));
         if !composites && !self.is_animated(shown.old, animated::USE_NODES) {
             return found;
         }
         let (mut todo, mut seen) = (vec![(shown.old, layers)], HashSet::default());
         while let Some((old, layers)) = todo.pop() {
             let keyed = self.is_animated(old, animated::NODE_MUTED);
-            found.extend(layers.scenes.iter().filter(unmuted(keyed)).map(|one| one.old));
-            let groups = layers.groups.iter().filter(unmuted(keyed)).map(|group| group.old);
+            let unmuted = |one: &&Mutable| keyed || !one.muted;
+            found.extend(layers.scenes.iter().filter(unmuted).map(|one| one.old));
+            let groups = layers.groups.iter().filter(unmuted).map(|group| group.old);
             let fresh = groups.filter(|group| seen.insert(*group));
             todo.extend(fresh.filter_map(|group| Some((group, self.layers.get(&group)?))));
         }
         found
     }
 
+    /// Whether the sequencer's picture is the scene's in every frame.
+    pub fn is_covered(&self, shown: &Shown) -> bool {
+        shown.covered && !self.is_animated(shown.old, animated::STRIP_MUTED | animated::SEQUENCER)
+    }
+
+    /// Whether the sequencer's picture may be the scene's.
+    pub fn sequences(&self, shown: &Shown) -> bool {
+        shown.draws.sequences || self.is_animated(shown.old, animated::SEQUENCER)
+    }
+
+    /// Tells of what renders of a scene in one of these of its view layers. `left` is how many steps it may take.
+    pub fn rendered(
+        &self,
+        shown: &Shown,
+        picked: &dyn Fn(&ViewLayer) -> bool,
+        left: &mut usize,
+        each: &mut dyn FnMut(u64),
+    ) {
+        let layers = shown.view_layers.iter().filter(|layer| picked(layer));
+        let layers: Vec<&ViewLayer> = layers.collect();
+        if layers.iter().all(|layer| layer.is_empty()) || self.is_animated(shown.old, animated::VIEW_LAYER) {
+            shown.members.all().for_each(each);
+            return;
+        }
+        for layer in layers {
+            layer.each((&shown.members.objects, &shown.members.children), self, left, each);
+        }
+    }
+
     pub fn collection(&mut self, dna: &Dna, block: &Kept, kept: &[Kept]) -> usize {
-        let members = Members::of(&Parts::new(dna, kept), dna.view(block.sdna, &block.bytes));
-        let cost = 64 + members.cost();
+        const HIDE_RENDER: u32 = 3;
+        let view = dna.view(block.sdna, &block.bytes);
+        // No Blender animates collections yet.
+        if flag(view, "flag", HIDE_RENDER) && view.pointer("adt").is_none() {
+            self.hidden.insert(block.old);
+        }
+        let members = Members::of(&Parts::new(dna, kept), view);
+        let cost = 72 + members.cost();
         self.collections.insert(block.old, members);
         cost
     }
@@ -290,8 +332,10 @@ impl Reach {
         let named = object.pointer("instance_collection").or_else(|| object.pointer("dup_group"));
         let shows_collection = flag(object, "transflag", SHOWS_COLLECTION);
         if object.int("type") == Some(EMPTY) {
-            // It may name a collection that it does not stand for; and of the other, what is hidden stays so.
-            uses.retain(|used| Some(*used) != named);
+            // It may name a collection that it does not stand for; and of the other, what is hidden stays so. Its picture
+            // is for the eyes of the person who models.
+            let picture = object.pointer("data");
+            uses.retain(|used| Some(*used) != named && Some(*used) != picture);
         }
         let parent = object.pointer("parent");
         // A curve may lead its children along itself.
@@ -316,6 +360,30 @@ impl Reach {
             }
         }
         true
+    }
+
+    /// An object that acts on others, whether it renders or not.
+    pub fn acts(&mut self, object: u64) -> usize {
+        self.acting.insert(object);
+        16
+    }
+
+    /// In any frame.
+    pub fn is_acting(&self, object: u64) -> bool {
+        self.acting.contains(&object) || self.is_animated(object, animated::FIELD_TYPE)
+    }
+
+    /// Where the pointers of a datablock's parts lead, and those of itself that count at times.
+    pub fn parts(&mut self, owner: u64, tied: Tied) -> usize {
+        let mut cost = 0;
+        for (part, uses) in tied.parts {
+            cost += self.uses(part, uses);
+        }
+        for (from, to, bits) in tied.at_times {
+            self.at_times.entry(from).or_default().push(AtTimes { to, owner, bits });
+            cost += 64;
+        }
+        cost
     }
 
     /// Where a datablock's pointers lead.
@@ -360,8 +428,12 @@ impl Reach {
             && !self.is_animated(object, animated::HIDE_RENDER)
     }
 
+    pub fn is_hidden_collection(&self, collection: u64) -> bool {
+        self.hidden.contains(&collection)
+    }
+
     /// The collection that an object shows in its place, in any frame.
-    fn stands_for(&self, object: u64) -> Option<u64> {
+    pub fn stands_for(&self, object: u64) -> Option<u64> {
         let body = self.objects.get(&object)?;
         let shows = || body.shows_collection || self.is_animated(object, animated::INSTANCE_TYPE);
         body.collection.filter(|_| shows())
@@ -391,7 +463,27 @@ impl Reach {
         self.collections.get(&collection).map(|members| members.objects.as_slice())
     }
 
-    fn used_by(&self, old: u64) -> &[u64] {
+    pub fn is_object(&self, old: u64) -> bool {
+        self.objects.contains_key(&old)
+    }
+
+    pub fn members_of(&self, collection: u64) -> Option<&Members> {
+        self.collections.get(&collection)
+    }
+
+    /// Pointers of a datablock that count at times.
+    pub fn at_times(&self, old: u64) -> &[AtTimes] {
+        self.at_times.get(&old).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether it counts in any frame; idle nodes only do where all are asked for.
+    pub fn counts(&self, one: &AtTimes, all_nodes: bool) -> bool {
+        let moves = one.bits & !UNLINKED;
+        let is_idle_node = one.bits & (UNLINKED | animated::NODE_MUTED) != 0;
+        (all_nodes && is_idle_node) || (moves != 0 && self.is_animated(one.owner, moves))
+    }
+
+    pub fn used_by(&self, old: u64) -> &[u64] {
         let Some((from, count)) = self.uses.get(&old) else { return &[] };
         let rest = self.used.get(*from as usize..).unwrap_or_default();
         rest.get(..*count as usize).unwrap_or_default()
@@ -403,76 +495,12 @@ fn hash(name: &[u8]) -> u64 {
     FixedState::default().hash_one(name)
 }
 
-/// A datablock in one of several files.
-pub(crate) type Place<'a, F> = (F, &'a Reach, u64);
+impl Collections for Reach {
+    fn members(&self, collection: u64) -> Option<(&[u64], &[u64])> {
+        self.collections.get(&collection).map(|members| (&members.objects[..], &members.children[..]))
+    }
 
-/// A datablock that a scene comes to.
-pub(crate) struct Met<F> {
-    pub file: F,
-    pub old: u64,
-    /// The picture depends on it; else it is only there.
-    pub counts: bool,
-}
-
-/// Tells of every object that is in a scene, and of every datablock that the scene's picture depends on, however deep;
-/// of the scenes that it draws, too. `beyond` finds what a link stands for, in which file.
-pub(crate) fn follow<'a, F: Copy + Eq + Hash>(
-    (file, reach): (F, &'a Reach),
-    shown: &'a Shown,
-    left: &mut usize,
-    beyond: &dyn Fn(F, &Link) -> Option<Place<'a, F>>,
-    each: &mut dyn FnMut(Met<F>),
-) {
-    let enter = |shown: &Shown, reach: &Reach| -> Vec<Step> {
-        let steps = shown.members.all().map(Step::Shows);
-        let steps = steps.chain(shown.looks_through.iter().copied().map(Step::Counts));
-        let steps = steps.chain(shown.uses.iter().copied().map(Step::Setting));
-        steps.chain(reach.draws(shown).into_iter().map(Step::Draws)).collect()
-    };
-    let mut todo: Vec<_> = enter(shown, reach).into_iter().map(|step| (file, reach, step)).collect();
-    let mut seen = HashSet::from_iter([(file, Step::Draws(shown.old))]);
-    while let Some((file, reach, step)) = todo.pop() {
-        if !seen.insert((file, step)) {
-            continue;
-        }
-        match left.checked_sub(1) {
-            Some(less) => *left = less,
-            None => return,
-        }
-        let old = step.old();
-        if let Some(link) = reach.links.get(&old) {
-            let is_setting = matches!(step, Step::Setting(_));
-            let there = beyond(file, link).filter(|_| !(is_setting && link.is_member()));
-            todo.extend(there.map(|(file, reach, there)| (file, reach, step.at(there))));
-            continue;
-        }
-        let (object, members) = (reach.objects.get(&old), reach.collections.get(&old));
-        let mut go_on = |step| todo.push((file, reach, step));
-        match step {
-            Step::Draws(_) => {
-                if let Some(drawn) = reach.index_of(old).and_then(|index| reach.scenes.get(index)) {
-                    each(Met { file, old, counts: true });
-                    enter(drawn, reach).into_iter().for_each(go_on);
-                }
-            }
-            Step::Shows(_) => {
-                if let Some(members) = members {
-                    members.all().map(Step::Shows).for_each(go_on);
-                } else if object.is_some() {
-                    each(Met { file, old, counts: false });
-                    if !reach.is_hidden(old) {
-                        go_on(Step::Counts(old));
-                    }
-                }
-            }
-            Step::Counts(_) => {
-                each(Met { file, old, counts: true });
-                members.into_iter().flat_map(Members::all).map(Step::Counts).for_each(&mut go_on);
-                reach.used_by(old).iter().copied().map(Step::Counts).for_each(&mut go_on);
-                reach.stands_for(old).map(Step::Shows).into_iter().for_each(go_on);
-            }
-            Step::Setting(_) if object.is_some() || members.is_some() => {}
-            Step::Setting(_) => go_on(Step::Counts(old)),
-        }
+    fn hides(&self, collection: u64) -> bool {
+        self.is_hidden_collection(collection)
     }
 }

@@ -32,7 +32,7 @@ pub struct SceneInfo {
     /// Of Cycles or EEVEE; `None` for other engines.
     pub samples: Option<u32>,
     /// With what Cycles denoises the picture, by Blender's name (`OPENIMAGEDENOISE`, `OPTIX`); `None` where it does not,
-    /// and for other engines.
+    /// for other engines, and where the sequencer's picture takes the place of the scene's.
     pub denoiser: Option<String>,
     /// The object, whichever file it is from.
     pub camera: Option<String>,
@@ -143,6 +143,8 @@ const FORMATS: &[(i64, &str, bool)] = &[
     (36, "AV1", true),
 ];
 
+const WORKBENCH: &str = "BLENDER_WORKBENCH";
+
 const MODE_BORDER: i64 = 1 << 9;
 const MODE_CROP: i64 = 1 << 11;
 const SCENE_MODE_EXTENSION: i64 = 1 << 4;
@@ -241,11 +243,29 @@ pub(crate) fn cameras(parts: &Parts<'_>, scene: View<'_>) -> Vec<u64> {
     markers.chain(scene.pointer("camera")).collect()
 }
 
+pub(crate) fn engine(scene: View<'_>) -> String {
+    scene.text("r.engine").unwrap_or_else(|| "BLENDER_RENDER".to_owned())
+}
+
+/// Whether the sequencer's picture takes the place of the one that the engine renders: only where the engine renders no
+/// more than scenes.
+pub(crate) fn is_sequenced(engine: &str) -> bool {
+    engine == WORKBENCH || shades_by_results(engine)
+}
+
+/// Whether an engine looks only at those nodes of a material that lead to its result. Workbench shows the picture that is
+/// chosen among its nodes.
+pub(crate) fn shades_by_results(engine: &str) -> bool {
+    ["CYCLES", "BLENDER_EEVEE", "BLENDER_EEVEE_NEXT"].contains(&engine)
+}
+
+/// `is_covered`: the picture of its sequencer is the scene's.
 pub(crate) fn read(
     dna: &Dna,
     raw: &RawScene,
     names: &HashMap<u64, String>,
     version: BlenderVersion,
+    is_covered: bool,
 ) -> Result<SceneInfo, BlendFault> {
     let scene = dna.view(raw.block.sdna, &raw.block.bytes);
     let parts = Parts::new(dna, &raw.parts);
@@ -255,7 +275,7 @@ pub(crate) fn read(
         let value = scene.int(field).and_then(|value| i32::try_from(value).ok());
         value.ok_or_else(|| BlendFault::dna(format!("the scene {name} has no setting {field}")))
     };
-    let engine = scene.text("r.engine").unwrap_or_else(|| "BLENDER_RENDER".to_owned());
+    let engine = engine(scene);
     // From 5.0 the settings of add-ons have their own place.
     let (place, layer_place) = match version.major {
         5.. => ("id.system_properties", "system_properties"),
@@ -285,7 +305,9 @@ pub(crate) fn read(
             (ViewLayerInfo { name, renders }, layer.pointer(layer_place))
         })
         .collect();
-    let denoiser = (engine == "CYCLES").then(|| denoiser(&parts, place, &layers, version)).flatten();
+    // What only plays in the sequencer is not denoised.
+    let renders = engine == "CYCLES" && (!is_covered || raw.shows_scenes);
+    let denoiser = renders.then(|| denoiser(&parts, place, &layers, version)).flatten();
     let view_layers = layers.into_iter().map(|(layer, _)| layer).collect();
     let number = scene.int("r.im_format.imtype").unwrap_or(-1);
     let known = FORMATS.iter().find(|(n, ..)| *n == number);

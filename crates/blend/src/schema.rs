@@ -5,7 +5,7 @@ use foldhash::HashMap;
 use crate::{
     dna::Dna,
     external::{RULES, Rule},
-    uses::table,
+    uses::{Uses, table},
 };
 
 /// Struct indices that the collector knows by name.
@@ -15,8 +15,6 @@ pub(crate) struct Kinds {
     pub particles: Option<usize>,
     pub mesh: Option<usize>,
     pub global: Option<usize>,
-    pub sequence: Option<usize>,
-    pub element: Option<usize>,
 }
 
 /// The DNA, and what of it is of interest.
@@ -24,7 +22,7 @@ pub(crate) struct Schema {
     pub dna: Dna,
     /// Which rules apply to a struct.
     pub rules: HashMap<usize, Vec<&'static Rule>>,
-    pub uses: Vec<u8>,
+    pub uses: Vec<Uses>,
     pub kinds: Kinds,
 }
 
@@ -44,8 +42,6 @@ impl Schema {
             particles: index_of("ParticleSettings"),
             mesh: index_of("Mesh"),
             global: index_of("FileGlobal"),
-            sequence: index_of("Sequence"),
-            element: index_of("StripElem"),
         };
         let uses = table(&dna, &by_name, &rules);
         Self { dna, rules, uses, kinds }

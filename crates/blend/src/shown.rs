@@ -18,6 +18,8 @@ const MAX_BLOCKS: usize = 200_000;
 /// Actions of one datablock: one for itself, one for its nodes.
 const MAX_ACTIONS: usize = 16;
 const MUTED: i64 = 1 << 9;
+/// Of a scene.
+const COMPOSITING: i64 = 1 << 6;
 
 /// Datablocks that may show a sequence. Their drivers are read.
 const OWNERS: [[u8; 4]; 9] = [
@@ -171,7 +173,7 @@ impl Shown {
             b"SC\0\0" => {
                 view.place("compositing_node_group").is_some()
                     || view.int("use_nodes") == Some(0)
-                    || view.int("r.scemode").is_some_and(|mode| mode & 1 == 0)
+                    || view.int("r.scemode").is_some_and(|mode| mode & COMPOSITING == 0)
             }
             b"MA\0\0" | b"WO\0\0" | b"LA\0\0" | b"TE\0\0" | b"LS\0\0" => view.int("use_nodes") == Some(0),
             _ => false,
@@ -198,7 +200,7 @@ impl Shown {
 
     /// A strip of the sequencer.
     pub fn strip(&mut self, view: &View<'_>) {
-        const MUTED: i64 = 1 << 3;
+        const MUTED: i64 = 1 << 5;
         let (Some(target), Some(current)) = (view.pointer("clip"), &mut self.current) else { return };
         let int = |field: &'static str| view.float(field).unwrap_or(0.0) as i64;
         if int("flag") & MUTED != 0 || current.own.len() >= MAX_BLOCKS {

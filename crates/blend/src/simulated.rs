@@ -7,6 +7,7 @@ use crate::{
     particles::Emitter,
     parts::Parts,
     reach::{Draws, Layers, Mutable},
+    sequencer::Strips,
     simulation::SimulationKind,
 };
 
@@ -66,13 +67,12 @@ pub(crate) struct RigidBody {
 }
 
 /// Scenes that the picture of one is made of.
-pub(crate) fn drawn(parts: &Parts<'_>, scene: View<'_>, strips: Vec<Mutable>) -> Draws {
+pub(crate) fn drawn(parts: &Parts<'_>, scene: View<'_>, strips: &Strips) -> Draws {
     const SEQUENCER: u32 = 0;
     const COMPOSITING: u32 = 6;
-    let mut draws = Draws { set: scene.pointer("set"), ..Draws::default() };
-    if flag(scene, "r.scemode", SEQUENCER) {
-        draws.strips = strips;
-    }
+    let sequences = flag(scene, "r.scemode", SEQUENCER);
+    let mut draws =
+        Draws { set: scene.pointer("set"), strips: strips.scenes(), sequences, ..Draws::default() };
     if flag(scene, "r.scemode", COMPOSITING) {
         // From 5.0 a tree by itself, which is on where there is one.
         let group = scene.pointer("compositing_node_group");
@@ -108,6 +108,18 @@ pub(crate) fn active(body: View<'_>) -> Option<RigidBody> {
     const DISABLED: u32 = 5;
     let (enabled, kinematic) = (!flag(body, "flag", DISABLED), flag(body, "flag", KINEMATIC));
     (body.int("type") == Some(ACTIVE)).then_some(RigidBody { enabled, kinematic })
+}
+
+/// Whether a modifier may act on other objects, which have no pointer to its own.
+pub(crate) fn acts_on_others(modifier: View<'_>) -> bool {
+    let acts = [
+        &b"CollisionModifierData"[..],
+        b"FluidModifierData",
+        b"SmokeModifierData",
+        b"DynamicPaintModifierData",
+        b"FluidsimModifierData",
+    ];
+    acts.contains(&modifier.struct_name())
 }
 
 pub(crate) fn modifier_simulation(parts: &Parts<'_>, object: View<'_>, modifier: View<'_>) -> Option<Found> {

@@ -9,14 +9,19 @@ use crate::{
     animation::animated,
     caches::{Bake, Beside, PointCache, bake_of_nodes},
     dna::{Dna, View},
+    follow::{MAX_STEPS, Met, Purpose, follow},
     ids::{flag, name},
+    layers::ViewLayer,
     particles::{Meshes, Particles, collides, particles},
     parts::{Kept, Parts},
-    reach::{Link, MAX_STEPS, Members, Met, Mutable, Reach, Shown, follow},
+    reach::{Link, Members, Reach, Shown},
     scene,
-    simulated::{Found, RigidBody, Stored, ZoneBake, active, drawn, layers, modifier_simulation},
+    sequencer::Strips,
+    simulated::{
+        Found, RigidBody, Stored, ZoneBake, active, acts_on_others, drawn, layers, modifier_simulation,
+    },
     simulation::{Simulation, SimulationKind},
-    ties::Ties,
+    ties::Tied,
 };
 
 /// What became known of it once the whole file was read.
@@ -84,8 +89,8 @@ impl Simulations {
         &mut self,
         parts: &Parts<'_>,
         (old, scene): (u64, View<'_>),
-        ties: Ties,
-        strips: Vec<Mutable>,
+        tied: &mut Tied,
+        strips: &Strips,
     ) -> usize {
         const MUTED: u32 = 0;
         const MOTION_BLUR: u32 = 14;
@@ -101,9 +106,21 @@ impl Simulations {
         });
         let cost = world.as_ref().map_or(0, |world| world.cache.cost());
         self.worlds.push(world);
-        let looks_through = [scene::cameras(parts, scene), ties.driven_by].concat();
+        let looks_through = [scene::cameras(parts, scene), std::mem::take(&mut tied.driven_by)].concat();
         let draws = drawn(parts, scene, strips);
-        let shown = Shown { old, name: name(scene), draws, members, looks_through, uses: ties.uses };
+        let engine = scene::engine(scene);
+        let shown = Shown {
+            old,
+            name: name(scene),
+            covered: draws.sequences && strips.covers() && scene::is_sequenced(&engine),
+            draws,
+            members,
+            view_layers: ViewLayer::read(parts, scene),
+            sequencer: strips.old(),
+            shades_by_results: scene::shades_by_results(&engine),
+            looks_through,
+            uses: std::mem::take(&mut tied.uses),
+        };
         cost + self.reach.scene(shown)
     }
 
@@ -120,12 +137,17 @@ impl Simulations {
             .collect();
         let systems = parts.list(object.pointer("particlesystem.first"));
         found.extend(systems.filter_map(|system| particles(&parts, object, system)));
-        let rigid = parts.get(object.pointer("rigidbody_object")).and_then(active);
+        let rigid = parts.get(object.pointer("rigidbody_object"));
+        let acts = rigid.is_some()
+            || parts.chain(object.pointer("modifiers.first"), "modifier.next").any(acts_on_others);
+        let rigid = rigid.and_then(active);
         let field = parts.get(object.pointer("pd")).and_then(|field| field.int("forcefield"));
         self.pushes |= field.is_some_and(|kind| kind != 0) || collides(&parts, object);
         if field == Some(0) {
             self.idle_fields.push(block.old);
         }
+        let acts = acts || field.is_some_and(|kind| kind != 0);
+        let cost = if acts { cost + self.reach.acts(block.old) } else { cost };
         if found.is_empty() && rigid.is_none() {
             return cost + 8;
         }
@@ -291,7 +313,8 @@ impl Simulations {
             return [there, counts];
         }
         for (index, scene) in self.reach.scenes().iter().enumerate() {
-            follow(((), &self.reach), scene, &mut left, &|(), _| None, &mut |met: Met<()>| {
+            let purpose = Purpose::Simulations;
+            follow(((), &self.reach), scene, purpose, &mut left, &|(), _| None, &mut |met: Met<()>| {
                 if self.bodies.contains_key(&met.old) {
                     let scenes = if met.counts { &mut counts } else { &mut there };
                     scenes.entry(met.old).or_default().insert(index);

@@ -2,27 +2,33 @@
 
 use foldhash::HashMap;
 
-use crate::{animation::Animation, dna::Dna, external::Rule, shown};
+use crate::{animation::Animation, dna::Dna, external::Rule, nodes, sequencer, shown};
 
-pub(crate) const SCENE: u8 = 1;
-pub(crate) const OBJECT: u8 = 2;
-pub(crate) const COLLECTION: u8 = 4;
+/// Several of them, as bits.
+pub(crate) type Uses = u16;
+
+pub(crate) const SCENE: Uses = 1;
+pub(crate) const OBJECT: Uses = 1 << 1;
+pub(crate) const COLLECTION: Uses = 1 << 2;
 /// A tree of geometry nodes.
-pub(crate) const TREE: u8 = 8;
-pub(crate) const SEQUENCER: u8 = 16;
+pub(crate) const TREE: Uses = 1 << 3;
+pub(crate) const SEQUENCER: Uses = 1 << 4;
 /// It names a file.
-pub(crate) const RULES: u8 = 32;
+pub(crate) const RULES: Uses = 1 << 5;
 /// It tells who shows an image sequence.
-pub(crate) const SHOWN: u8 = 64;
+pub(crate) const SHOWN: Uses = 1 << 6;
 /// It is part of an animation.
-pub(crate) const ANIMATION: u8 = 128;
+pub(crate) const ANIMATION: Uses = 1 << 7;
+/// It is part of a tree of nodes.
+pub(crate) const NODES: Uses = 1 << 8;
 
-const PARTS: &[(u8, &[&str])] = &[
+const PARTS: &[(Uses, &[&str])] = &[
     (
         SCENE,
         &[
             "IDProperty",
             "ViewLayer",
+            "LayerCollection",
             "SceneRenderLayer",
             "SceneRenderView",
             "TimeMarker",
@@ -57,7 +63,8 @@ const PARTS: &[(u8, &[&str])] = &[
     ),
     (COLLECTION, &["CollectionObject", "CollectionChild", "GroupObject"]),
     (TREE, &["bNode", "bNestedNodeRef"]),
-    (SEQUENCER, &["Sequence", "Strip", "StripElem"]),
+    (SEQUENCER, &sequencer::STRUCTS),
+    (NODES, &nodes::STRUCTS),
     (SHOWN, &shown::STRUCTS),
     (ANIMATION, &Animation::STRUCTS),
 ];
@@ -70,7 +77,7 @@ pub(crate) fn table(
     dna: &Dna,
     by_name: &HashMap<&[u8], usize>,
     rules: &HashMap<usize, Vec<&'static Rule>>,
-) -> Vec<u8> {
+) -> Vec<Uses> {
     let mut table = vec![0; dna.len()];
     for (one, names) in PARTS {
         names.iter().filter_map(|name| by_name.get(name.as_bytes())).for_each(|index| table[*index] |= one);

@@ -91,7 +91,7 @@ fn check(mut command: Command, least: usize) {
     }
     let found = dependencies(&folder.path().join("linking.blend")).unwrap();
     let frames = "1-4".parse().unwrap();
-    let (missing, _) = found.missing(Some(Requested { scene: "Scene", frames: &frames }));
+    let missing = found.lacking(Some(Requested::new("Scene", &frames))).missing;
     let absent: BTreeSet<_> =
         missing.iter().flat_map(|one| &one.absent).map(|one| (one.name.as_str(), one.frame)).collect();
     let expected = [("far_0003.png", 3), ("near_0003.png", 3)];

@@ -97,7 +97,12 @@ impl Prepared {
         if !lacking.is_empty() && request.policy.simulations != Simulations::AsTheyAre {
             return Err(PrepareError::Incomplete(lacking));
         }
-        let requested = Requested { scene: &scene.name, frames: &frames };
+        let requested = Requested {
+            scene: &scene.name,
+            frames: &frames,
+            view_layer: request.settings.view_layer.as_deref(),
+            engine: request.settings.engine.as_deref(),
+        };
         let mut layout = kiln_blend::layout(&found, &request.shared, Some(requested));
         let all_needed = request.policy.external_files == ExternalFiles::Required;
         if !layout.missing.is_empty() && all_needed {
@@ -266,7 +271,7 @@ fn bundle(layout: &Layout, sources: &[Source], shared: Vec<SharedFile>) -> Bundl
         hash: source.content.hash,
         size: source.content.size,
     });
-    Bundle { files: files.collect(), remap: layout.remap.clone(), shared }
+    Bundle { files: files.collect(), remap: layout.remap.clone(), unused: layout.unused.clone(), shared }
 }
 
 /// What a worker must find in the place of the files that are not sent.

@@ -50,6 +50,7 @@ impl Slot {
             blend: blend.clone(),
             session: session.clone(),
             remap: Vec::new(),
+            unused: Vec::new(),
             addons: Vec::new(),
             persistent_data: true,
         };
@@ -65,7 +66,14 @@ impl Slot {
             fs::copy(&file, to)?;
         }
         blend = tree.join(blend.strip_prefix(facts.folder())?);
-        let bake = BakeRequest { tree, blend: blend.clone(), session, remap: Vec::new(), addons: Vec::new() };
+        let bake = BakeRequest {
+            tree,
+            blend: blend.clone(),
+            session,
+            remap: Vec::new(),
+            unused: Vec::new(),
+            addons: Vec::new(),
+        };
         if let Err(failure) = self.host.bake(&bake).await {
             return Ok(Err(failure));
         }

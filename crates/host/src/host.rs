@@ -137,6 +137,7 @@ impl Host {
             blend: Spelled(&request.blend),
             session: &request.session,
             remap: request.remap.iter().map(|(from, to)| (from.as_str(), Spelled(to))).collect(),
+            unused: &request.unused,
             addons: spelled(&request.addons),
             persistent_data: request.persistent_data,
             threads,
@@ -178,6 +179,7 @@ impl Host {
             blend: Spelled(&request.blend),
             session: &request.session,
             remap: request.remap.iter().map(|(from, to)| (from.as_str(), Spelled(to))).collect(),
+            unused: &request.unused,
             addons: spelled(&request.addons),
         };
         // The file is opened and saved on the way.

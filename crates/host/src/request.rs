@@ -110,6 +110,8 @@ pub struct OpenRequest {
     pub session: SessionSpec,
     /// Paths as they stand in the .blend, and the absolute paths where those files lie.
     pub remap: Vec<(String, PathBuf)>,
+    /// Paths as `remap` has them, of files that may be missing: nothing that renders uses them.
+    pub unused: Vec<String>,
     /// The job's add-ons, absolute paths: enabled before the file is opened, for the life of the process.
     pub addons: Vec<PathBuf>,
     /// Keep the scene's data between frames where that is exact: faster, and takes memory.
@@ -160,6 +162,8 @@ pub struct BakeRequest {
     pub session: SessionSpec,
     /// As [`OpenRequest::remap`], with places below `tree`: they are saved as names relative to the .blend.
     pub remap: Vec<(String, PathBuf)>,
+    /// As [`OpenRequest::unused`].
+    pub unused: Vec<String>,
     /// As [`OpenRequest::addons`].
     pub addons: Vec<PathBuf>,
 }

@@ -1,16 +1,16 @@
 //! What a .blend says of itself, in the words that a submission needs.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     io::{self, Read, Seek},
     sync::Arc,
 };
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use kiln_blend::{Bundled, Inspection, Limits, LinkedSimulation};
+use kiln_blend::{Bundled, Inspection, Limits, LinkedSimulation, Requested};
 use kiln_blobs::{BlobReader, Blobs};
-use kiln_types::{BlobHash, Bundle, RelPath};
+use kiln_types::{BlobHash, Bundle, JobSpec, RelPath};
 use tokio::sync::mpsc;
 
 /// Bytes in which a file is unpacked.
@@ -74,6 +74,30 @@ impl Contents {
             let file = contents.blobs.open_reader(hash).map_err(|error| format!("{error}."))?;
             let read = kiln_blend::inspect_bundled(&*contents, &blend, file, &Limits::default());
             read.map_err(|fault| format!("{fault}."))
+        })
+        .await
+    }
+
+    /// Names of files that the bundle does not hold, and that nothing uses which renders of its only .blend.
+    ///
+    /// # Errors
+    /// Where reading it failed.
+    pub(crate) async fn unused(
+        self: &Arc<Self>,
+        spec: &JobSpec,
+        scene: &str,
+    ) -> Result<BTreeSet<String>, String> {
+        let (contents, scene, frames) = (self.clone(), scene.to_owned(), spec.frames.clone());
+        let (blend, settings) = (spec.session.blend.clone(), spec.session.settings.clone());
+        reading(move || {
+            let hash = contents.files.get(blend.as_str()).ok_or("the bundle does not hold it.")?;
+            let file = contents.blobs.open_reader(hash).map_err(|error| format!("{error}."))?;
+            let requested = Requested {
+                view_layer: settings.view_layer.as_deref(),
+                engine: settings.engine.as_deref(),
+                ..Requested::new(&scene, &frames)
+            };
+            Ok(kiln_blend::unused_alone(file, &Limits::default(), &requested))
         })
         .await
     }

@@ -1,6 +1,9 @@
 //! A job as it was asked for, and the part of it that a warm Blender holds.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -171,6 +174,10 @@ pub struct Bundle {
     /// files, patterns or folders: only for names that do not resolve by themselves from their places in the bundle.
     #[serde(default)]
     pub remap: BTreeMap<String, RelPath>,
+    /// Names of files that the bundle does not hold, or not all of, and that nothing which renders uses: their meanings, as
+    /// the keys of `remap`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unused: BTreeSet<String>,
     /// Files that stay on a file server which the workers reach too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shared: Vec<SharedFile>,
@@ -227,7 +234,8 @@ impl Bundle {
         let shared = self.shared.iter().filter(|file| !files.iter().any(|new| new.path == file.path));
         let shared = shared.cloned().collect();
         all.extend(files.into_iter().map(|file| (file.path.clone(), file)));
-        Self { files: all.into_values().collect(), remap: self.remap.clone(), shared }
+        let (remap, unused) = (self.remap.clone(), self.unused.clone());
+        Self { files: all.into_values().collect(), remap, unused, shared }
     }
 
     /// Bytes of all files together.
@@ -249,19 +257,19 @@ mod tests {
     fn what_a_bake_made_takes_the_place_of_what_was_there() {
         let bundle = Bundle {
             files: vec![file("a.blend", b"scene"), file("wood.png", b"wood")],
-            remap: BTreeMap::new(),
-            shared: Vec::new(),
+            unused: ["//oak.png".to_owned()].into(),
+            ..Bundle::default()
         };
         let baked = bundle.overlaid(vec![file("a.blend", b"baked"), file("blendcache_a/1.bphys", b"1")]);
         let paths: Vec<_> = baked.files.iter().map(|file| file.path.as_str()).collect();
         assert_eq!(paths, ["a.blend", "blendcache_a/1.bphys", "wood.png"]);
+        assert_eq!(baked.unused, bundle.unused);
         assert_eq!(baked.files[0].hash, BlobHash::of(b"baked"));
     }
 
     #[test]
     fn a_bundle_without_shared_files_keeps_the_name_it_had() {
-        let bundle =
-            Bundle { files: vec![file("a.blend", b"x")], remap: BTreeMap::new(), shared: Vec::new() };
+        let bundle = Bundle { files: vec![file("a.blend", b"x")], ..Bundle::default() };
         assert!(!String::from_utf8(bundle.to_manifest()).unwrap().contains("shared"));
     }
 }

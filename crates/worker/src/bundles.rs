@@ -1,7 +1,7 @@
 //! The files of jobs, laid out for Blender to read.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -34,6 +34,8 @@ const SMALL: u64 = 64 << 10;
 pub(crate) struct Laid {
     pub(crate) folder: PathBuf,
     pub(crate) remap: BTreeMap<String, RelPath>,
+    /// Names of files that may be missing.
+    pub(crate) unused: BTreeSet<String>,
     /// Bytes.
     pub(crate) size: u64,
     /// What the links in it lead to.
@@ -158,7 +160,8 @@ impl Bundles {
         // Its own name each time: the removal of an earlier one may still be under way.
         let number = self.counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let folder = self.root.join(format!("{}-{number}", &id.to_string()[..16]));
-        let laid = Laid { folder, remap: bundle.remap.clone(), size: bundle.size(), shared };
+        let (remap, unused) = (bundle.remap.clone(), bundle.unused.clone());
+        let laid = Laid { folder, remap, unused, size: bundle.size(), shared };
         let blend = blend.clone();
         let written = spawn_blocking(move || {
             let result = write_tree(&laid.folder, &bundle, &blend, &sources, &laid.shared);

@@ -108,7 +108,10 @@ fn unread(path: &RelPath, error: &io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, os::unix::fs::MetadataExt};
+    use std::{
+        collections::{BTreeMap, BTreeSet},
+        os::unix::fs::MetadataExt,
+    };
 
     use super::*;
 
@@ -122,7 +125,13 @@ mod tests {
             fs::write(folder.join(name), bytes).unwrap();
             fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o444)).unwrap();
         }
-        Arc::new(Laid { folder, remap: BTreeMap::new(), size: 12, shared: Vec::new() })
+        Arc::new(Laid {
+            folder,
+            remap: BTreeMap::new(),
+            unused: BTreeSet::new(),
+            size: 12,
+            shared: Vec::new(),
+        })
     }
 
     #[test]

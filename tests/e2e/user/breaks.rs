@@ -59,7 +59,8 @@ impl World {
         self.tell(format!("  {end:?} at {moment:?}"));
         let notes = self.tree.notes_seen(&ask.out);
         // A person may be asked there, and says nothing.
-        let terminal = end == End::Closed && !(moment == Moment::Frame && (ask.stops() || !self.others(&ask).is_empty()));
+        let terminal = end == End::Closed
+            && !(moment == Moment::Frame && (ask.stops() || !self.others(&ask).is_empty()));
         let mut call = if terminal {
             self.tell(format!("  in a terminal on {}: kiln {}", ask.side, args.join(" ")));
             Call::in_terminal(&self.command(ask.side, &args))

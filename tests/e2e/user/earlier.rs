@@ -1,7 +1,10 @@
 //! What jobs that were made earlier hold and still make for a command that is given on the same machine, for the same
 //! frames and folder.
 
-use std::{collections::BTreeMap, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use super::{
     model::{Fate, Maker, Mode},

@@ -107,7 +107,8 @@ impl Tree {
     pub fn moved(&mut self, from: &Path, to: &Path, copied: bool) {
         let there = |path: &PathBuf| Some(to.join(path.strip_prefix(from).ok()?));
         let keep = |path: &PathBuf| copied || !path.starts_with(from);
-        let files: Vec<_> = self.files.iter().filter_map(|(path, file)| Some((there(path)?, file.clone()))).collect();
+        let files: Vec<_> =
+            self.files.iter().filter_map(|(path, file)| Some((there(path)?, file.clone()))).collect();
         self.files.retain(|path, _| keep(path));
         for (path, mut file) in files {
             if copied {
@@ -118,7 +119,8 @@ impl Tree {
         let inputs: Vec<PathBuf> = self.inputs.keys().filter_map(there).collect();
         self.inputs.retain(|path, _| keep(path));
         inputs.into_iter().for_each(|path| self.input(path));
-        let notes: Vec<_> = self.notes.iter().filter_map(|(out, seen)| Some((there(out)?, seen.clone()))).collect();
+        let notes: Vec<_> =
+            self.notes.iter().filter_map(|(out, seen)| Some((there(out)?, seen.clone()))).collect();
         self.notes.retain(|out, _| keep(out));
         self.notes.extend(notes);
         let parts: Vec<PathBuf> = self.parts.iter().filter_map(there).collect();
@@ -147,7 +149,9 @@ impl Tree {
         for (path, before) in &self.inputs {
             match found.remove(path) {
                 Some(now) if now == *before => {}
-                now => return Err(format!("{} is the user's, was {before:?}, and is {now:?}", path.display())),
+                now => {
+                    return Err(format!("{} is the user's, was {before:?}, and is {now:?}", path.display()));
+                }
             }
         }
         let mut written = Vec::new();
@@ -178,13 +182,18 @@ impl Tree {
                     fits.map(|file| File { stamp: Some(now), ..file.clone() })
                 }
                 (None, Some(_)) => {
-                    return Err(format!("{} was not written: {before:?}; it must become {may:#?}", path.display()));
+                    return Err(format!(
+                        "{} was not written: {before:?}; it must become {may:#?}",
+                        path.display()
+                    ));
                 }
             };
             match fits {
                 Some(file) => self.files.insert(path, file),
                 None if may.contains(&None) => self.files.remove(&path),
-                None => return Err(format!("{} is not there: was {before:?}, must be {may:#?}", path.display())),
+                None => {
+                    return Err(format!("{} is not there: was {before:?}, must be {may:#?}", path.display()));
+                }
             };
         }
         let stranger = found.keys().find(|path| !self.is_kilns(path));
@@ -199,7 +208,9 @@ impl Tree {
         if note {
             return folder.parent().is_some_and(|out| self.notes.contains_key(out));
         }
-        name.starts_with('.') && name.ends_with(".kiln-part") && self.parts.iter().any(|out| path.starts_with(out))
+        name.starts_with('.')
+            && name.ends_with(".kiln-part")
+            && self.parts.iter().any(|out| path.starts_with(out))
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Ending<'a> {
     pub out: Option<&'a std::path::Path>,
     /// What was there when the job was made.
     pub before: Option<&'a ToRender>,
+    /// What was told of the scene's files.
+    pub notices: &'a [String],
 }
 
 impl Ending<'_> {
@@ -42,7 +44,7 @@ impl Ending<'_> {
     /// # Errors
     /// Where the server does not tell any more.
     pub async fn tell(self, context: &Context, client: &Client) -> Outcome<Exit> {
-        let Self { stay, out, before } = self;
+        let Self { stay, out, before, notices } = self;
         let (kept, skipped) = before.map_or((0, 0), |before| (before.kept, before.skipped));
         let older = before.map_or(0, |before| before.older);
         let output = context.output;
@@ -78,6 +80,7 @@ impl Ending<'_> {
         let value = json!({
             "end": stay.end, "job": stay.job, "out": shown(out), "landed": stay.landed, "kept": kept, "skipped": skipped,
             "replaced": stay.replaced, "older": older, "left": stay.left, "failed": failed, "report": report, "suspicious": suspicious,
+            "notices": notices,
             "exit_code": exit as i32,
         });
         output.result(&value, || {
@@ -119,7 +122,9 @@ async fn final_report(context: &Context, client: &Client, id: JobId) -> Outcome<
                 pause *= 2;
             }
             Err(error) if error.is_transient() => {
-                context.output.warning(&format!("job {id} has ended, and its report is not to be had: {error}"));
+                context
+                    .output
+                    .warning(&format!("job {id} has ended, and its report is not to be had: {error}"));
                 return Ok(None);
             }
             Err(error) => return Err(error.into()),
@@ -277,5 +282,5 @@ async fn finish(
     {
         marker.forget(&settings.data.value);
     }
-    Ending { stay, out: out.as_deref(), before: None }.tell(context, client).await
+    Ending { stay, out: out.as_deref(), before: None, notices: &[] }.tell(context, client).await
 }

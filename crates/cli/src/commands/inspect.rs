@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kiln_blend::{Dependencies, Dependency, OwnFrames};
+use kiln_blend::{Dependencies, Dependency, Missing, OwnFrames};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -21,11 +21,9 @@ pub fn run(context: &Context, file: &Path) -> Outcome<Exit> {
 /// What programs read, as `docs/inspect.md` promises it.
 fn as_json(found: &Dependencies, size: u64) -> Value {
     let own = found.inspection.own_frames();
-    let (missing, _) = found.missing(own.as_ref().map(OwnFrames::requested));
-    let missing: Vec<Value> = missing
-        .iter()
-        .map(|one| json!({ "kind": one.kind, "path": one.path, "looked_for": shown(Some(&one.place)), "absent": one.absent }))
-        .collect();
+    let lacking = found.lacking(own.as_ref().map(OwnFrames::requested));
+    let missing: Vec<Value> = lacking.missing.iter().map(missing).collect();
+    let unused: Vec<Value> = lacking.unused.iter().map(|one| self::missing(&one.file)).collect();
     let broken: Vec<String> = found.broken.iter().map(ToString::to_string).collect();
     json!({
         "file": shown(Some(&found.blend)),
@@ -33,8 +31,13 @@ fn as_json(found: &Dependencies, size: u64) -> Value {
         "blend": found.inspection,
         "files": found.items.iter().map(file).collect::<Vec<_>>(),
         "missing": missing,
+        "unused": unused,
         "broken": broken,
     })
+}
+
+fn missing(one: &Missing) -> Value {
+    json!({ "kind": one.kind, "path": one.path, "looked_for": shown(Some(&one.place)), "absent": one.absent })
 }
 
 fn file(item: &Dependency) -> Value {

@@ -63,16 +63,22 @@ async fn here(
     };
     let client = inside.client.clone();
     let out = ground.folder.path().to_owned();
-    let before = ground.to_render.clone();
+    let (before, notices) = (ground.to_render.clone(), ground.notices.clone());
     let fetcher = ground.fetcher(&client, &job);
     let stay = follow(output, &client, job, Some(fetcher), Whose::Ours, signals).await;
     let told = match stay {
         Ok(stay) if stay.end == End::Stopped => {
             // The Blenders first: whoever pressed Ctrl-C wants the machine back.
             inside.end().await;
-            return Ending { stay, out: Some(&out), before: Some(&before) }.tell(context, &client).await;
+            return Ending { stay, out: Some(&out), before: Some(&before), notices: &notices }
+                .tell(context, &client)
+                .await;
         }
-        Ok(stay) => Ending { stay, out: Some(&out), before: Some(&before) }.tell(context, &client).await,
+        Ok(stay) => {
+            Ending { stay, out: Some(&out), before: Some(&before), notices: &notices }
+                .tell(context, &client)
+                .await
+        }
         Err(fault) => Err(fault),
     };
     inside.end().await;
@@ -214,7 +220,7 @@ async fn on_farm(
     output.note(&format!("job {} at {}", job.id, client.url()));
     let marker = remember(output, settings, &client, &job, &prepared, &ground);
     let out = ground.folder.path().to_owned();
-    let before = ground.to_render.clone();
+    let (before, notices) = (ground.to_render.clone(), ground.notices.clone());
     let fetcher = ground.fetcher(&client, &job);
     let stay = follow(output, &client, job, Some(fetcher), Whose::Farm, signals).await;
     if let Some(worker) = worker {
@@ -228,7 +234,7 @@ async fn on_farm(
     if stay.exit() == Exit::Done {
         marker.forget(&settings.data.value);
     }
-    Ending { stay, out: Some(&out), before: Some(&before) }.tell(context, &client).await
+    Ending { stay, out: Some(&out), before: Some(&before), notices: &notices }.tell(context, &client).await
 }
 
 /// Lets this machine render too. Where it cannot, the farm does it alone, and that is said.

@@ -187,6 +187,8 @@ pub struct Ground {
     pub to_render: ToRender,
     /// A job that renders this already.
     running: Option<Running>,
+    /// What was told of the scene's files.
+    pub notices: Vec<String>,
 }
 
 /// Looks at the output folder, and settles on which device the job renders.
@@ -263,7 +265,7 @@ pub async fn ground(
     if to_render.frames.is_some() {
         place.check(prepared.session.device).await?;
     }
-    Ok(Ground { folder, manifest, existing, to_render, running })
+    Ok(Ground { folder, manifest, existing, to_render, running, notices: prepared.notices.clone() })
 }
 
 /// What a command asks of the output folder.
@@ -345,8 +347,8 @@ impl Ground {
         let out = self.folder.path();
         let value = json!({
             "end": "ended", "job": null, "out": shown(Some(out)), "landed": 0, "kept": kept, "skipped": skipped,
-            "replaced": replaced, "older": older, "left": [],
-            "failed": [], "report": null, "suspicious": suspicious, "exit_code": 0,
+            "replaced": replaced, "older": older, "left": [], "failed": [], "report": null, "suspicious": suspicious,
+            "notices": self.notices, "exit_code": 0,
         });
         context.output.result(&value, || {
             let there = count(kept + skipped, "frame");
@@ -495,13 +497,13 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
     }
     output.note(&format!("job {} at {}", job.id, client.url()));
     let out = ground.folder.path().to_owned();
-    let before = ground.to_render.clone();
+    let (before, notices) = (ground.to_render.clone(), ground.notices.clone());
     let fetcher = ground.fetcher(&client, &job);
     let stay = follow(output, &client, job, Some(fetcher), Whose::Farm, &mut signals).await?;
     if stay.exit() == Exit::Done {
         marker.forget(&settings.data.value);
     }
-    Ending { stay, out: Some(&out), before: Some(&before) }.tell(context, &client).await
+    Ending { stay, out: Some(&out), before: Some(&before), notices: &notices }.tell(context, &client).await
 }
 
 fn told(output: Output, job: &JobView, ground: &Ground) {
@@ -511,7 +513,9 @@ fn told(output: Output, job: &JobView, ground: &Ground) {
         output.note(waits);
     }
     let is_new = ground.running.as_ref().is_none_or(|running| running.id() != id);
-    let value = json!({ "job": job, "new": is_new, "kept": kept, "replaced": replaced, "older": older });
+    let value = json!({
+        "job": job, "new": is_new, "kept": kept, "replaced": replaced, "older": older, "notices": ground.notices,
+    });
     output.result(&value, || {
         if output.reader() == Reader::Quiet {
             return id.to_string();

@@ -1,9 +1,12 @@
 //! A .blend in words.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
 
 use kiln_blend::{
-    Compression, Dependencies, Dependency, Inspection, Missing, OwnFrames, SceneInfo, Simulation,
+    Compression, Dependencies, Dependency, Inspection, Lacking, Missing, OwnFrames, SceneInfo, Simulation,
     SimulationKind,
 };
 use kiln_client::Prepared;
@@ -177,10 +180,10 @@ fn simulations(all: &[&Simulation]) -> Vec<String> {
 
 /// Files, below the .blend that names them.
 fn file_lines(found: &Dependencies) -> Vec<String> {
-    let (packed, outside): (Vec<&Dependency>, Vec<&Dependency>) =
-        found.items.iter().partition(|item| item.file.packed);
+    let (packed, outside): (Vec<_>, Vec<_>) =
+        found.items.iter().enumerate().partition(|(_, item)| item.file.packed);
     let own = found.inspection.own_frames();
-    let (missing, notices) = found.missing(own.as_ref().map(OwnFrames::requested));
+    let Lacking { missing, unused, gaps, .. } = found.lacking(own.as_ref().map(OwnFrames::requested));
     let mut lines = Vec::new();
     if !found.items.is_empty() {
         let missing = if missing.is_empty() { String::new() } else { format!(", {} missing", missing.len()) };
@@ -189,24 +192,32 @@ fn file_lines(found: &Dependencies) -> Vec<String> {
         lines.push(format!("Files outside the .blend: {}{missing}{packed}", outside.len()));
     }
     let mut holder: &Path = &found.blend;
-    for item in outside {
+    let indices: HashSet<usize> = unused.iter().map(|one| one.index).collect();
+    for (index, item) in outside {
         if item.holder != holder {
             holder = &item.holder;
             lines.push(format!("  in {}", holder.display()));
         }
-        lines.push(format!("  {:20}{}{}", item.file.kind.noun(), item.file.path, state(item)));
+        lines.push(format!(
+            "  {:20}{}{}",
+            item.file.kind.noun(),
+            item.file.path,
+            state(item, indices.contains(&index))
+        ));
     }
     lines.extend(missing.iter().map(|one| format!("missing: {one}")));
     lines.extend(found.items.iter().filter_map(Dependency::notice));
-    lines.extend(notices);
+    lines.extend(unused.iter().map(|one| format!("not used: {one}")));
+    lines.extend(gaps);
     lines.extend(found.linked.iter().map(|one| format!("not baked: {one}; only the library itself can be")));
     lines.extend(found.broken.iter().map(|why| format!("library: {why}")));
     lines
 }
 
-fn state(item: &Dependency) -> String {
+fn state(item: &Dependency, is_unused: bool) -> String {
     let several = item.file.kind.is_folder() || item.file.sequence || item.file.tiled;
     match item.files.len() {
+        0 if is_unused => "  (not there, and not used)".to_owned(),
         0 if item.file.kind.is_required() => "  MISSING".to_owned(),
         0 => "  (not there; nothing is lacking without it)".to_owned(),
         number if several => format!("  ({})", count(number as u64, "file")),

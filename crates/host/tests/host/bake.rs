@@ -60,14 +60,20 @@ impl Slot {
         copy(&scenes.join(name), &tree);
         let blend = tree.join(format!("{name}.blend"));
         let session = session(&self.install, &blend);
-        BakeRequest { tree, blend, session, remap: Vec::new(), addons: Vec::new() }
+        BakeRequest { tree, blend, session, remap: Vec::new(), unused: Vec::new(), addons: Vec::new() }
     }
 
     async fn open_as_it_stands(&mut self, blend: PathBuf) {
         let mut session = session(&self.install, &blend);
         session.policy.simulations = Simulations::AsTheyAre;
-        let request =
-            OpenRequest { blend, session, remap: Vec::new(), addons: Vec::new(), persistent_data: true };
+        let request = OpenRequest {
+            blend,
+            session,
+            remap: Vec::new(),
+            unused: Vec::new(),
+            addons: Vec::new(),
+            persistent_data: true,
+        };
         let opened = self.host.open(&request).await.unwrap();
         assert!(opened.notices.iter().any(|notice| notice.contains("without a bake")), "{opened:?}");
     }
@@ -75,8 +81,14 @@ impl Slot {
     async fn open_baked(&mut self, blend: PathBuf) -> Result<Opened, Failure> {
         let session = session(&self.install, &blend);
         assert_eq!(session.policy.simulations, Simulations::Bake);
-        let request =
-            OpenRequest { blend, session, remap: Vec::new(), addons: Vec::new(), persistent_data: true };
+        let request = OpenRequest {
+            blend,
+            session,
+            remap: Vec::new(),
+            unused: Vec::new(),
+            addons: Vec::new(),
+            persistent_data: true,
+        };
         self.host.open(&request).await
     }
 }
@@ -203,6 +215,7 @@ async fn a_frame_that_a_bake_lacks_is_refused_by_name_and_the_others_render() {
             blend: request.blend,
             session,
             remap: Vec::new(),
+            unused: Vec::new(),
             addons: Vec::new(),
             persistent_data: true,
         };

@@ -76,6 +76,7 @@ async fn what_a_script_started_ends_too() {
         blend,
         session,
         remap: Vec::new(),
+        unused: Vec::new(),
         addons: Vec::new(),
         persistent_data: true,
     };

@@ -87,8 +87,14 @@ impl Slot {
         let blend = scene(name);
         let mut session = session(&self.install, &blend);
         change(&mut session);
-        let request =
-            OpenRequest { blend, session, remap: Vec::new(), addons: Vec::new(), persistent_data: true };
+        let request = OpenRequest {
+            blend,
+            session,
+            remap: Vec::new(),
+            unused: Vec::new(),
+            addons: Vec::new(),
+            persistent_data: true,
+        };
         self.host.open(&request).await
     }
 

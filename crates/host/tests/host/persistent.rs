@@ -44,8 +44,14 @@ impl Slot {
             trusted(&mut session);
             session.policy.simulations = Simulations::AsTheyAre;
         }
-        let request =
-            OpenRequest { blend, session, remap: Vec::new(), addons: Vec::new(), persistent_data: true };
+        let request = OpenRequest {
+            blend,
+            session,
+            remap: Vec::new(),
+            unused: Vec::new(),
+            addons: Vec::new(),
+            persistent_data: true,
+        };
         self.host.open(&request).await.unwrap()
     }
 

@@ -102,8 +102,14 @@ async fn a_missing_frame_of_a_sequence_is_named() {
         std::fs::copy(from.with_file_name(&name), copy.path().join(&name)).unwrap();
     }
     let session = session(&slot.install, &blend);
-    let request =
-        OpenRequest { blend, session, remap: Vec::new(), addons: Vec::new(), persistent_data: true };
+    let request = OpenRequest {
+        blend,
+        session,
+        remap: Vec::new(),
+        unused: Vec::new(),
+        addons: Vec::new(),
+        persistent_data: true,
+    };
     slot.host.open(&request).await.unwrap();
     slot.render(2).await.unwrap();
     let failure = slot.render(3).await.unwrap_err();
@@ -134,8 +140,14 @@ async fn files_that_are_no_blend() {
         let blend = folder.path().join(name);
         std::fs::write(&blend, bytes).unwrap();
         let session = session(&slot.install, &blend);
-        let request =
-            OpenRequest { blend, session, remap: Vec::new(), addons: Vec::new(), persistent_data: true };
+        let request = OpenRequest {
+            blend,
+            session,
+            remap: Vec::new(),
+            unused: Vec::new(),
+            addons: Vec::new(),
+            persistent_data: true,
+        };
         let failure = slot.host.open(&request).await.unwrap_err();
         assert_eq!(failure.cause, FailureCause::CannotOpen, "{failure}");
         assert!(failure.message.contains(name), "{failure}");
@@ -162,7 +174,14 @@ async fn a_file_that_lies_elsewhere_in_the_bundle() {
         let session = session(&slot.install, &blend);
         let tile = scene("image_sequence").with_file_name("seq/tile_008.png");
         let remap = vec![("//wood.png".to_owned(), tile)];
-        let request = OpenRequest { blend, session, remap, addons: Vec::new(), persistent_data: true };
+        let request = OpenRequest {
+            blend,
+            session,
+            remap,
+            unused: Vec::new(),
+            addons: Vec::new(),
+            persistent_data: true,
+        };
         let opened = slot.host.open(&request).await.unwrap();
         assert!(opened.notices.is_empty(), "{:?}", opened.notices);
         let (out, rendered) = slot.render(1).await.unwrap();
@@ -188,8 +207,14 @@ async fn simulation_nodes_without_a_bake() {
     for (name, baked) in [("none", false), ("packed", true), ("disk", true)] {
         let blend = folder.path().join(format!("{name}.blend"));
         let session = session(&slot.install, &blend);
-        let request =
-            OpenRequest { blend, session, remap: Vec::new(), addons: Vec::new(), persistent_data: true };
+        let request = OpenRequest {
+            blend,
+            session,
+            remap: Vec::new(),
+            unused: Vec::new(),
+            addons: Vec::new(),
+            persistent_data: true,
+        };
         let opened = slot.host.open(&request).await;
         if baked {
             opened.unwrap_or_else(|failure| panic!("{name}: {failure}"));

@@ -44,8 +44,8 @@ async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
     if bundle.files.is_empty() {
         return Err(Fault::bad("The bundle holds no file."));
     }
-    if bundle.files.len() + bundle.shared.len() > Bundle::MAX_FILES || bundle.remap.len() > Bundle::MAX_FILES
-    {
+    let names = bundle.remap.len() + bundle.unused.len();
+    if bundle.files.len() + bundle.shared.len() > Bundle::MAX_FILES || names > Bundle::MAX_FILES {
         return Err(Fault::bad(format!("A bundle holds at most {} files.", Bundle::MAX_FILES)));
     }
     let mut names = HashSet::new();

@@ -60,7 +60,11 @@ pub(super) async fn create(
     })?;
     check_extras(&request, contents.bundle())?;
     let (held, choice) = (request.held, request.device.unwrap_or_default());
-    let spec = spec(request, source, &inspection)?;
+    let is_alone = matches!(request.source, JobSource::Upload { .. });
+    let mut spec = spec(request, source, &inspection)?;
+    if is_alone {
+        spec.session.bundle = store_alone(&app, &contents, &spec, &inspection).await?;
+    }
     check_libraries(&contents, &spec.session, &inspection).await?;
     let chosen = choice == DeviceChoice::Auto && spec.any_gpu;
     let notices = chosen.then(|| AUTO_GPU.to_owned()).into_iter().collect();
@@ -105,7 +109,23 @@ async fn from_bundle(
     Ok((Source { bundle: id, blend: blend.clone(), origin, file_name, shared }, bundle))
 }
 
-/// The server makes the bundle of the one file.
+/// Keeps the bundle of a .blend that came by itself: what it does not use may be missing.
+async fn store_alone(
+    app: &App,
+    contents: &Arc<Contents>,
+    spec: &JobSpec,
+    file: &Inspection,
+) -> Answer<BundleId> {
+    let mut bundle = contents.bundle().clone();
+    if file.external.iter().any(|external| !external.packed && external.kind.is_required()) {
+        let scene = scene_of(&spec.session.settings, file)?;
+        let unused = contents.unused(spec, &scene.name).await;
+        bundle.unused = unused.map_err(|error| Fault::internal("The .blend could not be read", error))?;
+    }
+    bundles::store(app, &bundle).await
+}
+
+/// The server makes the bundle of the one file, and does not keep it yet.
 async fn from_upload(app: &App, id: kiln_types::UploadId) -> Answer<(Source, Bundle)> {
     let info = app.uploads.info(id).await.map_err(blob_fault)?;
     let hash = info.finished.ok_or_else(|| {
@@ -123,11 +143,10 @@ async fn from_upload(app: &App, id: kiln_types::UploadId) -> Answer<(Source, Bun
         .or_else(|_| RelPath::new("scene.blend"))
         .map_err(|error| Fault::bad(sentence(&error)))?;
     let file = BundleFile { path: blend.clone(), hash, size };
-    let files = Bundle { files: vec![file], ..Bundle::default() };
-    let bundle = bundles::store(app, &files).await?;
+    let bundle = Bundle { files: vec![file], ..Bundle::default() };
     let file_name = (name != blend.as_str()).then(|| name.to_owned());
     check_own_path(None, file_name.as_deref())?;
-    Ok((Source { bundle, blend, origin: None, file_name, shared: Vec::new() }, files))
+    Ok((Source { bundle: bundle.id(), blend, origin: None, file_name, shared: Vec::new() }, bundle))
 }
 
 /// The bundle's file of an uploaded one: what it unpacks to, where it is packed.

@@ -52,6 +52,7 @@ impl Actor {
             blend: laid.folder.join(work.session.blend.to_path()),
             session: (*work.session).clone(),
             remap: laid.remapped(),
+            unused: laid.unused.iter().cloned().collect(),
             addons: places(&laid.folder, &work.session.addons),
             persistent_data: persistent,
         };
@@ -171,6 +172,7 @@ async fn bake(seat: &mut Seat, work: &Work, laid: &Arc<Laid>) -> Result<(usize, 
     let request = BakeRequest {
         blend: tree.join(work.session.blend.to_path()),
         remap: laid.remap.iter().map(|(from, to)| (from.clone(), tree.join(to.to_path()))).collect(),
+        unused: laid.unused.iter().cloned().collect(),
         // Where the process may find them already.
         addons: places(&laid.folder, &work.session.addons),
         session: (*work.session).clone(),

@@ -1,0 +1,177 @@
+//! The files that a render may read, among all that a .blend and its libraries name.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    io::{Read, Seek},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    caches::Beside,
+    dependencies::{Dependencies, Dependency, libraries},
+    external::ExternalKind,
+    follow::{MAX_STEPS, Met, Purpose, Rendering, follow},
+    gaps::Requested,
+    inspect::{Inspection, inspect_bytes, inspect_within},
+    linked::Follow,
+    meaning,
+    reach::Link,
+    scene,
+    sequence::SequenceUser,
+    stream::Limits,
+    ties::Depth,
+};
+
+/// What is held of a file here takes so many times what its scenes and their settings may take.
+const ALL_OF_ONE: usize = 4;
+
+/// A name of a file, as it stands in a .blend.
+type Name = (Vec<u8>, ExternalKind);
+/// Where in memory the datablocks were, or the parts of them, in which each name stands.
+type Names = HashMap<Name, Vec<u64>>;
+
+/// What a scene's picture depends on.
+struct Reached {
+    /// By files: datablocks and parts of them, by where they were in memory.
+    met: HashMap<PathBuf, HashSet<u64>>,
+    names: HashMap<PathBuf, Names>,
+}
+
+/// Which of the files that are named a render may read.
+pub(crate) struct Used {
+    /// `None` where it cannot be told: then all of them.
+    reached: Option<Reached>,
+    blend: PathBuf,
+}
+
+impl Used {
+    /// Reads all files once more: only where something is missing that may not be used.
+    pub fn by(found: &Dependencies, requested: &Requested<'_>) -> Self {
+        Self { reached: Reached::by(found, requested), blend: found.blend.clone() }
+    }
+
+    /// Whether the render may read a file. Libraries it always does.
+    pub fn file(&self, item: &Dependency) -> bool {
+        let Some(reached) = self.reached.as_ref().filter(|_| item.file.kind != ExternalKind::Library) else {
+            return true;
+        };
+        let name = (item.file.raw.clone(), item.file.kind);
+        // The file may have changed since.
+        let Some(olds) = reached.names.get(&item.holder).and_then(|names| names.get(&name)) else {
+            return true;
+        };
+        let met = reached.met.get(&item.holder);
+        olds.iter().any(|old| met.is_some_and(|met| met.contains(old)))
+    }
+
+    /// Whether the render may come to what shows a sequence.
+    pub fn user(&self, user: &SequenceUser) -> bool {
+        // Of the scenes of the .blend itself only the one that renders has been asked for.
+        let is_scene = user.holder == self.blend && user.by.starts_with("SC");
+        is_scene
+            || self.reached.as_ref().is_none_or(|reached| {
+                reached.met.get(&user.holder).is_some_and(|met| met.contains(&user.old))
+            })
+    }
+}
+
+impl Reached {
+    /// `None` where it would take too much to tell, or a file cannot be read.
+    fn by(found: &Dependencies, requested: &Requested<'_>) -> Option<Self> {
+        if !found.broken.is_empty() {
+            return None;
+        }
+        let libraries_read = found.items.iter().filter(|item| item.file.kind == ExternalKind::Library);
+        let mut paths: Vec<&Path> =
+            libraries_read.flat_map(|item| &item.files).map(PathBuf::as_path).collect();
+        paths.push(&found.blend);
+        paths.sort_unstable();
+        paths.dedup();
+        let (mut last, mut files, mut names) = (None, HashMap::new(), HashMap::new());
+        for path in paths {
+            let (inside, follow) =
+                inspect_within(&wide(&Limits::default()), path, &mut last, Depth::All).ok()?;
+            names.insert(path.to_owned(), names_in(&inside, &follow));
+            files.insert(path, follow);
+        }
+        let met = walk(&files, &found.blend, &libraries(&found.items), requested)?;
+        Some(Self { met, names })
+    }
+}
+
+/// Names of files that nothing uses which renders of a .blend: of one that came alone, so that all of its files are
+/// missing. None where it cannot be told. They are the meanings of the names, as the keys of [`crate::Layout::remap`].
+pub fn unused_alone<R: Read + Seek>(
+    mut blend: R,
+    limits: &Limits,
+    requested: &Requested<'_>,
+) -> BTreeSet<String> {
+    let beside = Beside::new(b"", &|_, _| Vec::new());
+    let read = inspect_bytes(&mut blend, &wide(limits), &beside, &mut None, Depth::All);
+    let Ok((inside, follow)) = read else { return BTreeSet::new() };
+    let (names, path) = (names_in(&inside, &follow), Path::new(""));
+    let files = HashMap::from([(path, follow)]);
+    let Some(met) = walk(&files, path, &|_, _| None, requested) else { return BTreeSet::new() };
+    let met = met.get(path);
+    let is_used = |(_, kind): &Name, olds: &[u64]| {
+        *kind == ExternalKind::Library || olds.iter().any(|old| met.is_some_and(|met| met.contains(old)))
+    };
+    let (used, unused): (Vec<_>, Vec<_>) = names.iter().partition(|(name, olds)| is_used(name, olds));
+    let keys = |names: Vec<(&Name, _)>| -> BTreeSet<String> {
+        names.into_iter().map(|((raw, _), _)| meaning::key(raw, "")).collect()
+    };
+    // One name may stand in several places.
+    let used = keys(used);
+    keys(unused).into_iter().filter(|key| !used.contains(key)).collect()
+}
+
+/// All datablocks are held here, not only those that simulate.
+fn wide(limits: &Limits) -> Limits {
+    Limits { memory: limits.memory.saturating_mul(ALL_OF_ONE), ..*limits }
+}
+
+fn names_in(inside: &Inspection, follow: &Follow) -> Names {
+    let mut names = Names::new();
+    for (file, old) in inside.external.iter().zip(&follow.named_in).filter(|(file, _)| !file.packed) {
+        names.entry((file.raw.clone(), file.kind)).or_default().push(*old);
+    }
+    names
+}
+
+/// What the picture of a scene of `main` depends on; `None` where that would take too long. `place` tells where a file's
+/// library lies.
+fn walk<'a>(
+    files: &'a HashMap<&'a Path, Follow>,
+    main: &'a Path,
+    place: &dyn Fn(&Path, &[u8]) -> Option<&'a Path>,
+    requested: &Requested<'_>,
+) -> Option<HashMap<PathBuf, HashSet<u64>>> {
+    let beyond = |path: &'a Path, link: &Link| {
+        let library = place(path, files.get(path)?.reach.library_of(link)?)?;
+        let (library, file) = files.get_key_value(library)?;
+        Some((*library, &file.reach, file.reach.find(link)?))
+    };
+    let shades_by_results = |file: &Follow| file.reach.scenes().iter().all(|shown| shown.shades_by_results);
+    let rendering = Rendering {
+        view_layer: requested.view_layer,
+        all_nodes: !files.values().all(shades_by_results)
+            || requested.engine.is_some_and(|engine| !scene::shades_by_results(engine)),
+        overrides_sequencer: requested.engine.is_some_and(|engine| !scene::is_sequenced(engine)),
+    };
+    let (mut met, mut left) = (HashMap::<PathBuf, HashSet<u64>>::new(), MAX_STEPS);
+    let reach = &files.get(main)?.reach;
+    for shown in reach.scenes().iter().filter(|shown| shown.name == requested.scene) {
+        let purpose = Purpose::Files(rendering);
+        follow((main, reach), shown, purpose, &mut left, &beyond, &mut |one: Met<&'a Path>| {
+            if !one.counts {
+                return;
+            }
+            // Nearly always the file is known.
+            match met.get_mut(one.file) {
+                Some(olds) => drop(olds.insert(one.old)),
+                None => drop(met.insert(one.file.to_owned(), HashSet::from([one.old]))),
+            }
+        });
+    }
+    (left > 0).then_some(met)
+}

@@ -1,0 +1,607 @@
+"""Scenes in which files are missing: those named `no_...` change no pixel of a render, those named `yes_...` do; of those
+named `may_...` a reader cannot know. Each scene is rendered with its files and without:
+`blender -b --python unused.py -- FOLDER [thorough]`.
+
+Every .blend of the folder is left without them."""
+
+import os
+import shutil
+import struct
+import sys
+import wave
+import zlib
+
+import bpy
+
+FOLDER, *THOROUGH = sys.argv[sys.argv.index("--") + 1 :]
+FILES = os.path.join(FOLDER, "tex")
+NEW = bpy.app.version >= (5, 0, 0)
+SIZE = 12  # cells a side
+
+cells = []
+
+
+def png(name):
+    """A green picture: what Blender shows for one that is missing is pink."""
+    rows = b"".join(b"\0" + b"\x10\xd0\x20" * 4 for _ in range(4))
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 4, 4, 8, 2, 0, 0, 0)
+    path = os.path.join(FILES, name + ".png")
+    with open(path, "wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)))
+        file.write(chunk(b"IEND", b""))
+    return path
+
+
+def wav(name):
+    path = os.path.join(FILES, name + ".wav")
+    with wave.open(path, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(b"\0\0" * 4000)
+    return path
+
+
+def font(name):
+    """One of Blender's own."""
+    folder = bpy.utils.system_resource("DATAFILES", path="fonts")
+    own = next(one for one in sorted(os.listdir(folder)) if one.endswith((".woff2", ".ttf", ".pfb")))
+    path = os.path.join(FILES, name + os.path.splitext(own)[1])
+    shutil.copy(os.path.join(folder, own), path)
+    return bpy.data.fonts.load(path)
+
+
+def image(name):
+    return bpy.data.images.load(png(name))
+
+
+def start():
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    shutil.rmtree(FILES, ignore_errors=True)
+    os.makedirs(FILES)
+    scene = bpy.context.scene
+    cells.clear()
+    settle(scene)
+    return scene
+
+
+def settle(scene):
+    scene.render.engine = "CYCLES"
+    scene.cycles.samples = 1
+    scene.cycles.use_denoising = False
+    scene.render.resolution_x = scene.render.resolution_y = 4 * SIZE
+    scene.render.resolution_percentage = 100
+    scene.render.image_settings.file_format = "BMP"
+    scene.frame_start, scene.frame_end = 1, 2
+    camera = bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
+    camera.data.type, camera.data.ortho_scale = "ORTHO", SIZE
+    camera.location = (SIZE / 2, SIZE / 2, 10)
+    scene.collection.objects.link(camera)
+    scene.camera = camera
+    scene.world = bpy.data.worlds.new("World")
+
+
+def plane(collection=None, material=None):
+    """In a cell of its own, seen by the camera."""
+    x, y = len(cells) % SIZE, len(cells) // SIZE
+    cells.append(1)
+    mesh = bpy.data.meshes.new("Plane")
+    corners = [(0.1, 0.1), (0.9, 0.1), (0.9, 0.9), (0.1, 0.9)]
+    mesh.from_pydata([(a, b, 0) for a, b in corners], [], [(0, 1, 2, 3)])
+    layer = mesh.uv_layers.new()
+    for loop, corner in zip(layer.data, corners):
+        loop.uv = corner
+    if material:
+        mesh.materials.append(material)
+    thing = bpy.data.objects.new("Plane", mesh)
+    thing.location = (x, y, 0)
+    (collection or bpy.context.scene.collection).objects.link(thing)
+    return thing
+
+
+def material(name=None):
+    """It glows in the colours of a picture."""
+    made = bpy.data.materials.new("Material")
+    made.use_nodes = True
+    tree = made.node_tree
+    tree.nodes.clear()
+    out, glow = tree.nodes.new("ShaderNodeOutputMaterial"), tree.nodes.new("ShaderNodeEmission")
+    tree.links.new(glow.outputs[0], out.inputs[0])
+    if name:
+        tree.links.new(picture(tree, name).outputs[0], glow.inputs[0])
+    return made
+
+
+def picture(tree, name):
+    node = tree.nodes.new("ShaderNodeTexImage")
+    node.image = image(name)
+    return node
+
+
+def node_of(made, kind):
+    return next(node for node in made.node_tree.nodes if node.bl_idname == kind)
+
+
+def show(name, collection=None):
+    return plane(collection, material(name))
+
+
+def collection_of(parent, name):
+    made = bpy.data.collections.new(name)
+    parent.children.link(made)
+    return made
+
+
+def layer_of(view_layer, name):
+    todo = [view_layer.layer_collection]
+    while todo:
+        one = todo.pop()
+        if one.name == name:
+            return one
+        todo += one.children
+    raise KeyError(name)
+
+
+def key(thing, path, *values):
+    """On frames 1, 2, ..."""
+    for frame, value in enumerate(values, 1):
+        setattr(thing, path, value)
+        thing.keyframe_insert(path, frame=frame)
+
+
+def compositor(scene):
+    """The tree, and the socket of its result."""
+    if NEW:
+        tree = bpy.data.node_groups.new("Compositing", "CompositorNodeTree")
+        scene.compositing_node_group = tree
+        tree.interface.new_socket("Image", in_out="OUTPUT", socket_type="NodeSocketColor")
+        return tree, tree.nodes.new("NodeGroupOutput").inputs[0]
+    scene.use_nodes = True
+    tree = scene.node_tree
+    tree.nodes.clear()
+    return tree, tree.nodes.new("CompositorNodeComposite").inputs[0]
+
+
+def shader_group(name):
+    tree = bpy.data.node_groups.new("Group", "ShaderNodeTree")
+    out = tree.nodes.new("NodeGroupOutput")
+    if hasattr(tree, "interface"):
+        tree.interface.new_socket("Color", in_out="OUTPUT", socket_type="NodeSocketColor")
+    else:
+        tree.outputs.new("NodeSocketColor", "Color")
+    tree.links.new(picture(tree, name).outputs[0], out.inputs[0])
+    return tree
+
+
+def strips(scene):
+    editor = scene.sequence_editor_create()
+    return editor.strips if hasattr(editor, "strips") else editor.sequences
+
+
+# Scenes ---------------------------------------------------------------------------------------------------------
+
+
+def objects():
+    """What is hidden, and what only looks so."""
+    scene = start()
+    root = scene.collection
+    show("yes_plain")
+    image("no_fake").use_fake_user = True
+    show("no_hidden").hide_render = True
+
+    away = collection_of(root, "Away")
+    away.hide_render = True
+    show("no_hidden_collection", away)
+    show("no_below_hidden_collection", collection_of(away, "Below"))
+    out = collection_of(root, "Out")
+    show("no_excluded", out)
+    both = show("yes_also_elsewhere", out)
+    root.objects.link(both)
+    inner = collection_of(out, "Inner")
+    show("yes_inside_of_excluded", inner)
+    layer_of(bpy.context.view_layer, "Out").exclude = True
+    layer_of(bpy.context.view_layer, "Inner").exclude = False
+    second = scene.view_layers.new("Second")
+    second.use = False
+    only = collection_of(root, "Only")
+    show("no_in_layer_that_is_off", only)
+    layer_of(scene.view_layers[0], "Only").exclude = True
+    layer_of(second, "Only").exclude = False
+
+    keyed = show("yes_keyed")
+    key(keyed, "hide_render", True, False)
+    driven = show("yes_driven")
+    driven.hide_render = True
+    driven.driver_add("hide_render").driver.expression = "frame < 2"
+    strip = show("yes_strip")
+    key(strip, "hide_render", True, False)
+    data, action = strip.animation_data, strip.animation_data.action
+    data.action = None
+    data.nla_tracks.new().strips.new("Strip", 1, action)
+    strip.hide_render = True
+
+    held = bpy.data.collections.new("Held")
+    stands = bpy.data.objects.new("Stands", None)
+    stands.instance_type, stands.instance_collection = "COLLECTION", held
+    root.objects.link(stands)
+    show("yes_in_place_of_empty", held)
+    show("no_hidden_in_place_of_empty", held).hide_render = True
+    below = collection_of(held, "Hidden below")
+    below.hide_render = True
+    show("no_collection_in_place_of_empty", below)
+    names_only = bpy.data.objects.new("Names", None)
+    names_only.instance_collection = bpy.data.collections.new("Named")
+    names_only.instance_type = "NONE"
+    root.objects.link(names_only)
+    show("no_named_by_empty", names_only.instance_collection)
+
+    model = show("yes_scattered")
+    model.hide_render = True
+    emitter = plane()
+    emitter.modifiers.new("Particles", "PARTICLE_SYSTEM")
+    settings = emitter.particle_systems[0].settings
+    settings.type, settings.count, settings.render_type = "HAIR", 1, "OBJECT"
+    settings.instance_object, settings.particle_size, settings.use_rotations = model, 1, False
+
+    shown = bpy.data.objects.new("Picture", None)
+    shown.empty_display_type, shown.data = "IMAGE", image("no_empty")
+    root.objects.link(shown)
+    camera = scene.camera.data
+    camera.show_background_images = True
+    camera.background_images.new().image = image("no_background")
+    behind = camera.background_images.new()
+    behind.source, behind.clip = "MOVIE_CLIP", bpy.data.movieclips.load(png("no_background_clip"))
+    other = bpy.data.scenes.new("Other")
+    show("no_other_scene", other.collection)
+    brush = bpy.data.brushes.new("Brush", mode="TEXTURE_PAINT")
+    brush.texture = bpy.data.textures.new("Brush", "IMAGE")
+    brush.texture.image = image("no_brush")
+    brush.use_fake_user = True
+    paint = scene.tool_settings.image_paint
+    if not NEW:
+        paint.brush = brush
+    paint.canvas, paint.stencil_image = image("no_canvas"), image("no_stencil")
+
+    for name, renders in (("no_displace", False), ("yes_displace", True)):
+        bent = plane(material=material())
+        bent.modifiers.new("Finer", "SUBSURF").subdivision_type = "SIMPLE"
+        change = bent.modifiers.new("Bend", "DISPLACE")
+        change.direction, change.strength, change.show_render = "X", 4, renders
+        change.texture = bpy.data.textures.new("Bend", "IMAGE")
+        change.texture.image = image(name)
+    turned = plane(material=material())
+    change = turned.modifiers.new("Bend", "DISPLACE")
+    change.direction, change.strength = "X", 4
+    key(change, "show_render", False, True)
+    change.texture = bpy.data.textures.new("Bend", "IMAGE")
+    change.texture.image = image("yes_displace_keyed")
+    hidden = plane(material=material())
+    hidden.hide_render = True
+    cached = hidden.modifiers.new("Cache", "MESH_CACHE")
+    cached.cache_format, cached.filepath = "MDD", "//tex/no_cache_of_hidden.mdd"
+    cached = plane(material=material()).modifiers.new("Cache", "MESH_CACHE")
+    cached.cache_format, cached.filepath, cached.show_render = "MDD", "//tex/no_cache_that_is_off.mdd", False
+    if hasattr(bpy.data, "volumes"):
+        smoke = bpy.data.objects.new("Smoke", bpy.data.volumes.new("Smoke"))
+        smoke.data.filepath = "//tex/no_volume.vdb"
+        smoke.hide_render = True
+        root.objects.link(smoke)
+    speaker = bpy.data.objects.new("Speaker", bpy.data.speakers.new("Speaker"))
+    speaker.data.sound = bpy.data.sounds.load(wav("no_speaker"))
+    speaker.hide_render = True
+    root.objects.link(speaker)
+    for name, hidden in (("no_font", True), ("may_font", False)):
+        text = bpy.data.objects.new("Text", bpy.data.curves.new("Text", "FONT"))
+        text.data.font, text.hide_render = font(name), hidden
+        root.objects.link(text)
+    # Nothing in a file points from what flows to where it flows to.
+    inflow = show("may_flow")
+    inflow.hide_render = True
+    inflow.modifiers.new("Fluid", "FLUID").fluid_type = "FLOW"
+    save("objects")
+
+
+def nodes():
+    """What leads to a result, and what does not."""
+    scene = start()
+    show("yes_linked")
+    lone = material("yes_beside_unlinked")
+    picture(lone.node_tree, "no_unlinked")
+    mix = lone.node_tree.nodes.new("ShaderNodeInvert")
+    lone.node_tree.links.new(picture(lone.node_tree, "no_leads_nowhere").outputs[0], mix.inputs[1])
+    second, glow = lone.node_tree.nodes.new("ShaderNodeOutputMaterial"), lone.node_tree.nodes.new("ShaderNodeEmission")
+    lone.node_tree.links.new(picture(lone.node_tree, "no_other_result").outputs[0], glow.inputs[0])
+    lone.node_tree.links.new(glow.outputs[0], second.inputs[0])
+    node_of(lone, "ShaderNodeOutputMaterial").is_active_output = True
+    inside = lone.node_tree.nodes.new("ShaderNodeGroup")
+    inside.node_tree = shader_group("no_unlinked_group")
+    plane(material=lone)
+
+    grouped = material()
+    inside = grouped.node_tree.nodes.new("ShaderNodeGroup")
+    inside.node_tree = shader_group("yes_group")
+    picture(inside.node_tree, "no_unlinked_in_group")
+    way = grouped.node_tree.nodes.new("NodeReroute")
+    grouped.node_tree.links.new(inside.outputs[0], way.inputs[0])
+    grouped.node_tree.links.new(way.outputs[0], node_of(grouped, "ShaderNodeEmission").inputs[0])
+    plane(material=grouped)
+
+    muted = material("no_muted")
+    node_of(muted, "ShaderNodeTexImage").mute = True
+    plane(material=muted)
+    passes = material()
+    invert = passes.node_tree.nodes.new("ShaderNodeInvert")
+    invert.mute = True
+    passes.node_tree.links.new(picture(passes.node_tree, "yes_through_muted").outputs[0], invert.inputs[1])
+    passes.node_tree.links.new(invert.outputs[0], node_of(passes, "ShaderNodeEmission").inputs[0])
+    plane(material=passes)
+    if not NEW:
+        keyed = material("yes_mute_keyed")
+        node = node_of(keyed, "ShaderNodeTexImage")
+        key(node, "mute", True, False)
+        node.mute = True
+        plane(material=keyed)
+        unused = material("no_nodes_off")
+        unused.use_nodes = False
+        plane(material=unused)
+
+    lamp = bpy.data.objects.new("Lamp", bpy.data.lights.new("Lamp", "SUN"))
+    lamp.data.use_nodes = True
+    profile = lamp.data.node_tree.nodes.new("ShaderNodeTexIES")
+    profile.mode, profile.filepath = "EXTERNAL", "//tex/no_profile.ies"
+    scene.collection.objects.link(lamp)
+    world = scene.world
+    world.use_nodes = True
+    tree = world.node_tree
+    tree.nodes.clear()
+    out, sky = tree.nodes.new("ShaderNodeOutputWorld"), tree.nodes.new("ShaderNodeBackground")
+    tree.links.new(sky.outputs[0], out.inputs[0])
+    around, other = tree.nodes.new("ShaderNodeTexEnvironment"), tree.nodes.new("ShaderNodeTexEnvironment")
+    around.image, other.image = image("yes_world"), image("no_world_unlinked")
+    tree.links.new(around.outputs[0], sky.inputs[0])
+
+    geometry()
+    tree, result = compositor(scene)
+    layers = tree.nodes.new("CompositorNodeRLayers")
+    over = tree.nodes.new("CompositorNodeAlphaOver")
+    front, lone, muted = (tree.nodes.new("CompositorNodeImage") for _ in range(3))
+    front.image, lone.image, muted.image = image("yes_composited"), image("no_composite_unlinked"), image("no_composite_muted")
+    muted.mute = True
+    pictures = [socket for socket in over.inputs if socket.type == "RGBA"]
+    tree.links.new(layers.outputs[0], pictures[0])
+    # The world is as green as the picture.
+    invert = tree.nodes.new("CompositorNodeInvert")
+    tree.links.new(front.outputs[0], next(socket for socket in invert.inputs if socket.type == "RGBA"))
+    tree.links.new(invert.outputs[0], pictures[1])
+    tree.links.new(over.outputs[0], result)
+    save("nodes")
+
+
+def geometry():
+    """Geometry nodes move a plane by a picture."""
+    bent = plane(material=material())
+    tree = bpy.data.node_groups.new("Bend", "GeometryNodeTree")
+    if hasattr(tree, "interface"):
+        for way in ("INPUT", "OUTPUT"):
+            tree.interface.new_socket("Geometry", in_out=way, socket_type="NodeSocketGeometry")
+    else:
+        tree.inputs.new("NodeSocketGeometry", "Geometry")
+        tree.outputs.new("NodeSocketGeometry", "Geometry")
+    first, last = tree.nodes.new("NodeGroupInput"), tree.nodes.new("NodeGroupOutput")
+    move, read, lone = (
+        tree.nodes.new(kind) for kind in ("GeometryNodeSetPosition", "GeometryNodeImageTexture", "GeometryNodeImageTexture")
+    )
+    read.inputs["Image"].default_value, lone.inputs["Image"].default_value = image("yes_geometry"), image("no_geometry")
+    tree.links.new(first.outputs[0], move.inputs["Geometry"])
+    tree.links.new(read.outputs["Color"], move.inputs["Offset"])
+    tree.links.new(move.outputs[0], last.inputs[0])
+    bent.modifiers.new("Bend", "NODES").node_group = tree
+
+
+def switched_off():
+    """A scene behind; the compositor and the sequencer are there, and switched off."""
+    scene = start()
+    show("yes_shown")
+    behind = bpy.data.scenes.new("Behind")
+    show("yes_behind", behind.collection)
+    show("no_hidden_behind", behind.collection).hide_render = True
+    scene.background_set = behind
+    tree, result = compositor(scene)
+    front = tree.nodes.new("CompositorNodeImage")
+    front.image = image("no_composite")
+    tree.links.new(front.outputs[0], result)
+    scene.render.use_compositing = False
+    strip = strips(scene).new_image("Strip", png("no_strip"), 1, 1)
+    strip.frame_final_duration = 9
+    scene.render.use_sequencer = False
+    save("switched_off")
+
+
+def sequencer():
+    """The sequencer's picture takes the place of the scene's."""
+    scene = start()
+    show("no_covered")
+    new = strips(scene)
+
+    def strip(name, channel, owner=new):
+        made = owner.new_image(name, png(name), channel, 1)
+        made.frame_final_duration = 9
+        # Each is seen beside the others.
+        made.transform.offset_x, made.transform.offset_y = 5 * (channel % 4) - 10, 5 * (channel // 4) - 10
+        return made
+
+    strip("yes_strip", 1)
+    strip("no_muted_strip", 2).mute = True
+    whole = new.new_meta("Meta", 3, 1)
+    whole.frame_final_duration = 9
+    whole.mute = True
+    meta = whole.strips if hasattr(whole, "strips") else whole.sequences
+    strip("no_in_muted_meta", 1, meta)
+    mixed, also = strip("yes_below_effect", 4), strip("may_above_effect", 5)
+    mixed.mute = also.mute = True
+    effect(new, "ADD", 6, mixed, also)
+    idle, other = strip("no_below_muted_effect", 7), strip("no_above_muted_effect", 8)
+    idle.mute = other.mute = True
+    effect(new, "ADD", 9, idle, other).mute = True
+    strip("no_muted_channel", 10)
+    title = effect(new, "TEXT", 14)
+    title.font, title.mute = font("no_muted_font"), True
+    scene.sequence_editor.channels[10].mute = True
+    new.new_sound("Sound", wav("no_muted_sound"), 11, 1).mute = True
+    clip = new.new_clip("Clip", bpy.data.movieclips.load(png("no_muted_clip")), 12, 1)
+    clip.mute = True
+    inner = bpy.data.scenes.new("Inner")
+    settle(inner)
+    show("no_in_muted_scene_strip", inner.collection)
+    new.new_scene("Scene", inner, 13, 1).mute = True
+    save("sequencer")
+
+
+def effect(new, kind, channel, *inputs):
+    length = {"length": 9} if NEW else {"frame_end": 10}
+    names = ("input1", "input2") if NEW else ("seq1", "seq2")
+    return new.new_effect("Effect", kind, channel, 1, **length, **dict(zip(names, inputs)))
+
+
+def sequencer_keyed():
+    """Whether a strip is muted is keyed: then any strip may show."""
+    scene = start()
+    show("may_be_covered")
+    strip = strips(scene).new_image("Strip", png("yes_keyed_strip"), 1, 1)
+    strip.frame_final_duration = 9
+    key(strip, "mute", True, False)
+    strip.mute = True
+    save("sequencer_keyed")
+
+
+def sequencer_scenes():
+    """A strip shows another scene; one shows that scene's sequencer, which is switched off there."""
+    scene = start()
+    show("no_covered")
+    inner = bpy.data.scenes.new("Inner")
+    settle(inner)
+    show("yes_in_scene_strip", inner.collection)
+    strip = strips(scene).new_scene("Scene", inner, 1, 1)
+    strip.frame_final_duration = 9
+    cut = bpy.data.scenes.new("Cut")
+    settle(cut)
+    cut.render.use_sequencer = False
+    inside = strips(cut).new_image("Inside", png("yes_in_cut_of_strip"), 1, 1)
+    inside.frame_final_duration = 9
+    strip = strips(scene).new_scene("Cut", cut, 2, 1)
+    strip.scene_input, strip.frame_final_duration, strip.blend_type = "SEQUENCER", 9, "ADD"
+    save("sequencer_scenes")
+
+
+def workbench():
+    """Workbench shows the picture that is chosen among the nodes, linked or not."""
+    scene = start()
+    lone = material()
+    picture(lone.node_tree, "may_be_chosen")
+    plane(material=lone)
+    show("no_hidden").hide_render = True
+    scene.render.engine = "BLENDER_WORKBENCH"
+    save("workbench", render=False)
+
+
+def libraries():
+    """The same for what is linked."""
+    start()
+    held = collection_of(bpy.context.scene.collection, "Held")
+    show("yes_linked", held)
+    show("no_linked_hidden", held).hide_render = True
+    below = collection_of(held, "Below")
+    below.hide_render = True
+    show("no_linked_below_hidden", below)
+    made = material("yes_linked_material")
+    made.name = "Glow"
+    made.use_fake_user = True
+    picture(made.node_tree, "no_linked_unlinked")
+    image("yes_linked_image").use_fake_user = True
+    unused = collection_of(bpy.context.scene.collection, "Unused")
+    show("no_not_linked", unused)
+    path = os.path.join(FOLDER, "held.blend")
+    bpy.ops.wm.save_as_mainfile(filepath=path, check_existing=False)
+    files = {name: open(os.path.join(FILES, name), "rb").read() for name in os.listdir(FILES)}
+    count = len(cells)
+    scene = start()
+    cells.extend([1] * count)
+    for name, data in files.items():
+        with open(os.path.join(FILES, name), "wb") as file:
+            file.write(data)
+    with bpy.data.libraries.load(path, link=True, relative=True) as (there, wanted):
+        wanted.collections, wanted.materials = ["Held"], ["Glow"]
+        wanted.images = ["yes_linked_image.png"]
+    scene.collection.children.link(bpy.data.collections["Held"])
+    plane(material=bpy.data.materials["Glow"])
+    own = material()
+    node = own.node_tree.nodes.new("ShaderNodeTexImage")
+    node.image = bpy.data.images["yes_linked_image.png"]
+    own.node_tree.links.new(node.outputs[0], node_of(own, "ShaderNodeEmission").inputs[0])
+    plane(material=own)
+    show("no_own_hidden").hide_render = True
+    save("libraries")
+
+
+# Truth ----------------------------------------------------------------------------------------------------------
+
+
+def save(name, render=True):
+    path = os.path.join(FOLDER, name + ".blend")
+    bpy.ops.wm.save_as_mainfile(filepath=path, relative_remap=True, check_existing=False)
+    for block in (*bpy.data.images, *bpy.data.sounds, *bpy.data.movieclips, *bpy.data.fonts):
+        if not block.library and block.filepath not in ("", "<builtin>"):
+            block.filepath = bpy.path.relpath(block.filepath)
+    bpy.ops.wm.save_mainfile()
+    os.remove(path + "1")
+    files = sorted(os.listdir(FILES))
+    if render:
+        whole = pictures(path)
+        without(of(files, "no_"), lambda: check(name, pictures(path) == whole))
+        # One after another where there is time for it.
+        shown = of(files, "yes_")
+        for some in [[file] for file in shown] if THOROUGH else [shown]:
+            without(some, lambda: check(" ".join(some), pictures(path) != whole))
+    shutil.rmtree(FILES)
+
+
+def check(name, holds):
+    if not holds:
+        print("WRONG:", name)
+        with open(os.path.join(FOLDER, "wrong.txt"), "a") as file:
+            file.write(name + "\n")
+
+
+def of(files, kind):
+    return [file for file in files if file.startswith(kind)]
+
+
+def without(files, call):
+    for file in files:
+        os.rename(os.path.join(FILES, file), os.path.join(FOLDER, file))
+    call()
+    for file in files:
+        os.rename(os.path.join(FOLDER, file), os.path.join(FILES, file))
+
+
+def pictures(path):
+    """Frames 1 and 2."""
+    bpy.ops.wm.open_mainfile(filepath=path)
+    scene, found = bpy.context.scene, []
+    for frame in (1, 2):
+        scene.frame_set(frame)
+        scene.render.filepath = os.path.join(FOLDER, "out.bmp")
+        bpy.ops.render.render(write_still=True)
+        with open(scene.render.filepath, "rb") as file:
+            found.append(file.read())
+    return found
+
+
+for build in (objects, nodes, switched_off, sequencer, sequencer_keyed, sequencer_scenes, workbench, libraries):
+    build()
+with open(os.path.join(FOLDER, "done"), "w"):
+    pass

@@ -1,0 +1,87 @@
+//! Files that a render does not use: told by what is read from the .blend, and by the pixels that Blender renders without
+//! them.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use kiln_blend::{Lacking, Missing, Requested, dependencies};
+
+#[test]
+fn what_a_reader_calls_unused_changes_no_pixel() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/unused.py");
+    let mut system = Command::new("blender");
+    system.args(["--background", "--factory-startup", "--python"]).arg(&script);
+    let mut commands = vec![system];
+    match env::var_os("KILN_TEST_BPY") {
+        Some(python) => {
+            let mut wheel = Command::new(python);
+            wheel.arg(&script);
+            commands.push(wheel);
+        }
+        None => println!("not tested: KILN_TEST_BPY names no Python with the bpy wheel"),
+    }
+    let running: Vec<_> = commands
+        .into_iter()
+        .map(|mut command| {
+            let folder = tempfile::tempdir().unwrap();
+            command.arg("--").arg(folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
+            if env::var_os("KILN_TEST_THOROUGH").is_some() {
+                command.arg("thorough");
+            }
+            let child = command.spawn().unwrap();
+            (format!("{command:?}"), folder, child)
+        })
+        .collect();
+    for (command, folder, mut child) in running {
+        child.wait().unwrap();
+        assert!(folder.path().join("done").is_file(), "{command} did not come to its end");
+        let wrong = fs::read_to_string(folder.path().join("wrong.txt")).unwrap_or_default();
+        assert_eq!(wrong, "", "by {command}, the pixels do not say so");
+        let mut count = 0;
+        let mut wrong = Vec::new();
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            let blend = entry.unwrap().path();
+            if blend.extension().is_some_and(|extension| extension == "blend") {
+                // The library by itself is another matter: there nothing is linked.
+                if blend.file_stem().unwrap() != "held" {
+                    wrong.extend(check(&blend));
+                }
+                count += 1;
+            }
+        }
+        assert!(wrong.is_empty(), "{command}: {wrong:#?}");
+        assert_eq!(count, 9, "{command}");
+    }
+}
+
+fn lacking(blend: &Path, view_layer: Option<&str>) -> Lacking {
+    let frames = "1-2".parse().unwrap();
+    let requested = Requested { view_layer, ..Requested::new("Scene", &frames) };
+    dependencies(blend).unwrap().lacking(Some(requested))
+}
+
+fn names<'a>(missing: impl Iterator<Item = &'a Missing>) -> BTreeSet<String> {
+    missing.map(|one| one.place.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+/// What the reader says of files that their names contradict.
+fn check(blend: &Path) -> Vec<String> {
+    let found = lacking(blend, None);
+    let used = names(found.missing.iter());
+    let unused = names(found.unused.iter().map(|unused| &unused.file));
+    assert!(!used.is_empty(), "{}: {unused:?}", blend.display());
+    if blend.file_stem().unwrap() == "objects" {
+        let other = names(lacking(blend, Some("Second")).missing.iter());
+        assert!(other.contains("no_in_layer_that_is_off.png"), "the view layer that is asked for: {other:?}");
+    }
+    let told = |name: &String, how| format!("{how}: {name} of {}", blend.file_name().unwrap().display());
+    let wrong = used.iter().filter(|name| name.starts_with("no_")).map(|name| told(name, "used"));
+    let also = unused.iter().filter(|name| !name.starts_with("no_")).map(|name| told(name, "not used"));
+    wrong.chain(also).collect()
+}
