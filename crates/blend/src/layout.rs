@@ -8,7 +8,7 @@ use std::{
 use kiln_types::RelPath;
 
 use crate::{
-    dependencies::{Dependencies, Dependency, LONGEST_PATH, blendcache, is_too_long},
+    dependencies::{Dependencies, Dependency, blendcache},
     external::{ExternalFile, ExternalKind},
     gaps::Requested,
     meaning,

@@ -259,7 +259,9 @@ def linked():
     def showing(name, image):
         material = material_of(name)
         material.use_fake_user = True
-        set_user(shown_by(material, image).image_user, 4)
+        node = shown_by(material, image)
+        set_user(node.image_user, 4)
+        material.node_tree.links.new(node.outputs[0], material.node_tree.nodes["Principled BSDF"].inputs[0])
         return material
 
     image_of("far", "far_0001.png").use_fake_user = True

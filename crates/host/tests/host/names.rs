@@ -49,7 +49,14 @@ fn moved(slot: &Slot, blend: &Path, scene: &str) -> OpenRequest {
         ..session(&slot.install, &here)
     };
     session.settings.scene = Some(scene.to_owned());
-    OpenRequest { blend: here, session, remap: Vec::new(), addons: Vec::new(), persistent_data: true }
+    OpenRequest {
+        blend: here,
+        session,
+        remap: Vec::new(),
+        unused: Vec::new(),
+        addons: Vec::new(),
+        persistent_data: true,
+    }
 }
 
 /// Wherever the artist's folder is said to be, and on whichever system: `{blend_dir}` is the output folder.
