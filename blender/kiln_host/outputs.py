@@ -197,7 +197,7 @@ class _Node:
                 raise Refusal("bad-setting", f"File Output node “{self._label}” writes {unwritable} in the node")
 
     def _layers(self):
-        """The one file of all layers, where anything leads to one."""
+        """The one file of all layers, where Blender writes it."""
         pictures = [socket for socket in self._node.inputs if sockets.carries_picture(socket)]
         if pictures or sockets.WRITES_WITHOUT_PICTURE:
             yield _Slot("", self._node.format, True, pictures, None, None)

@@ -60,16 +60,21 @@ class Compositor:
             setattr(made, field, value)
         return made
 
-    def inside(self):
-        """A compositor inside a group, and the group's own node."""
+    @staticmethod
+    def inside(name):
+        """A compositor inside a group."""
         made = object.__new__(Compositor)
-        made.tree = bpy.data.node_groups.new("Inside", "CompositorNodeTree")
+        made.tree = bpy.data.node_groups.new(name, "CompositorNodeTree")
         if hasattr(made.tree, "interface"):
             made.tree.interface.new_socket("In", in_out="INPUT", socket_type="NodeSocketColor")
         else:
             made.tree.inputs.new("NodeSocketColor", "In")
         made.image = made.tree.nodes.new("NodeGroupInput").outputs[0]
-        return made, self.node("CompositorNodeGroup", node_tree=made.tree)
+        return made
+
+    def group(self, tree):
+        """A node that hands the picture to a group."""
+        self.link(self.image, self.node("CompositorNodeGroup", node_tree=tree).inputs[0])
 
     def output(self, folder, slots, kind="PNG", name="", stem="", views=None):
         """A File Output node; `slots` are names and what leads to them."""
@@ -137,9 +142,9 @@ def nodes():
     c.output("//nodes/layers/", (("a", picture),), "OPEN_EXR_MULTILAYER", stem="{blend_name}_{fps}_")
     c.output("//nodes/empty/", (("", picture), ("named_", picture)))
     c.output("//nodes/no_slash", (("", picture),))
-    inner, group = c.inside()
-    c.link(picture, group.inputs[0])
+    inner = c.inside("Inside")
     inner.output("//nodes/inner/{fps}/", (("a_", inner.image),))
+    c.group(inner.tree)
     c.output("//nodes/dotted/", (("v1.2_##.", picture), ("v1.2_#.jpg", picture)))
     if NEW:
         c.output("{blend_dir}nodes/{scene_name}/{node_name}", (("a{camera_name}_", picture),), name="No/de: 2", stem="{node_name}_")
@@ -149,6 +154,22 @@ def nodes():
         c.output("//nodes/lib/{blend_name_lib}/{blend_dir_lib}", (("a_", picture),))
         c.output("//nodes/nameless/", (("", picture),))
         c.output("//nodes/nameless_layers/", (("", picture),), "OPEN_EXR_MULTILAYER")
+
+
+def linked():
+    """A File Output node of a library, which lies beside the .blend."""
+    if not NEW:
+        return
+    inner = Compositor.inside("Kit")
+    inner.output("{blend_dir_lib}linked/{blend_name_lib}/{blend_name}/", (("a_", inner.image),))
+    library = os.path.join(FOLDER, "sub", "kit.v2.blend")
+    os.makedirs(os.path.dirname(library))
+    bpy.data.libraries.write(library, {inner.tree}, path_remap="NONE")
+    bpy.data.node_groups.remove(inner.tree)
+    with bpy.data.libraries.load(library, link=True) as (there, here):
+        here.node_groups = ["Kit"]
+    bpy.data.libraries[0].filepath = "//sub/kit.v2.blend"
+    Compositor(scene("linked", "//linked/main_")).group(here.node_groups[0])
 
 
 def values():
@@ -230,7 +251,7 @@ def refused():
     c.output("//unused/{nope}/", (("a", None),))
 
 
-for add in (main_paths, nodes, values, views, refused):
+for add in (main_paths, nodes, linked, values, views, refused):
     add()
 if NEW:
     # Markers have chosen another one.

@@ -42,6 +42,11 @@ fn moved(slot: &Slot, blend: &Path, scene: &str) -> OpenRequest {
     let own = blend.file_name().unwrap().to_str().unwrap();
     let here = slot.root.input().join("scene.blend");
     fs::copy(blend, &here).unwrap();
+    let library = blend.with_file_name("sub/kit.v2.blend");
+    if library.is_file() {
+        fs::create_dir_all(here.with_file_name("sub")).unwrap();
+        fs::copy(library, here.with_file_name("sub/kit.v2.blend")).unwrap();
+    }
     let mut session = SessionSpec {
         blend: RelPath::new("scene.blend").unwrap(),
         origin: Some(blend.parent().unwrap().to_str().unwrap().to_owned()),
@@ -74,6 +79,15 @@ async fn check_origins(slot: &mut Slot, blend: &Path) {
         let names: Vec<&str> = rendered.planned.iter().map(|file| file.path.as_str()).collect();
         assert_eq!(names, [expected], "{origin:?}");
     }
+    // A library that lies elsewhere on the artist's machine.
+    let mut request = moved(slot, blend, "linked");
+    let library = request.blend.with_file_name("sub/kit.v2.blend");
+    request.remap = vec![("//../kits/\0e9/Kit: 1.blend".to_owned(), library)];
+    request.session.origin = Some("/film/shots".to_owned());
+    slot.host.open(&request).await.unwrap();
+    let (_, rendered) = slot.render(5).await.unwrap();
+    let names: Vec<&str> = rendered.planned.iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(names, ["linked/main_0005.png", "a_0005.png"], "its folder lies outside");
 }
 
 fn blend_in(folder: &Path) -> PathBuf {

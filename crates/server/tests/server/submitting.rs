@@ -5,7 +5,7 @@ use kiln_client::WhichJobs;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::{Farm, problem};
+use crate::support::{Farm, problem, sample};
 
 #[tokio::test]
 async fn only_the_source_is_needed() {
@@ -73,6 +73,17 @@ async fn files_and_folders_may_have_any_name() {
         let refused = problem(submit(origin, name).await).await;
         assert_eq!(refused.code, ProblemCode::BadRequest, "{origin:?} {name:?}: {}", refused.detail);
     }
+}
+
+#[tokio::test]
+async fn an_uploaded_file_keeps_a_name_that_no_bundle_holds() {
+    let farm = Farm::start().await;
+    let id = farm.upload_as("shots/sh\not.blend", sample()).await;
+    let answer = farm.post("/api/v1/jobs", json!({"source": {"upload": {"id": id}}})).await;
+    assert_eq!(answer.status(), StatusCode::CREATED);
+    let job: JobView = answer.json().await.unwrap();
+    assert_eq!((job.name.as_str(), job.spec.session.blend.as_str()), ("scene", "scene.blend"));
+    assert_eq!(job.spec.session.file_name.as_deref(), Some("sh\not.blend"));
 }
 
 #[tokio::test]

@@ -104,7 +104,11 @@ impl Farm {
     }
 
     pub async fn upload_of(&self, bytes: Vec<u8>) -> String {
-        let answer = self.post("/api/v1/uploads", json!({"name": "shot.blend", "size": bytes.len()})).await;
+        self.upload_as("shot.blend", bytes).await
+    }
+
+    pub async fn upload_as(&self, name: &str, bytes: Vec<u8>) -> String {
+        let answer = self.post("/api/v1/uploads", json!({"name": name, "size": bytes.len()})).await;
         assert_eq!(answer.status(), StatusCode::CREATED);
         let id = answer.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned();
         let path = format!("/api/v1/uploads/{id}");
