@@ -28,7 +28,8 @@ for number, (pic, kind, extension, views) in enumerate(cases):
     scene.camera = camera
     render = scene.render
     render.engine, scene.cycles.samples, scene.cycles.use_denoising = "CYCLES", 1, False
-    render.resolution_x = render.resolution_y = 8
+    # Blender writes no JPEG 2000 that is smaller.
+    render.resolution_x = render.resolution_y = 32
     render.filepath, render.use_file_extension = f"//{number}/{pic}", extension
     render.image_settings.file_format = "JPEG2000" if kind == "J2K" else kind
     if kind == "J2K":
