@@ -46,7 +46,8 @@ for number, (pic, kind, extension, views) in enumerate(cases):
         scene.timeline_markers.new("marker", frame=frame).camera = chosen
     render = scene.render
     render.engine, scene.cycles.samples, scene.cycles.use_denoising = "CYCLES", 1, False
-    render.resolution_x, render.resolution_y, render.resolution_percentage = 33, 17, 50
+    # Blender writes no JPEG 2000 of less than 32 pixels.
+    render.resolution_x, render.resolution_y, render.resolution_percentage = 67, 65, 50
     render.fps, render.fps_base = 30, 1.001
     render.filepath, render.use_file_extension = f"//{number}/{pic}", extension
     render.image_settings.file_format = "JPEG2000" if kind == "J2K" else kind
