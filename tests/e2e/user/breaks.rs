@@ -91,6 +91,7 @@ impl World {
             }
         }
         let said = self.ends(call);
+        self.tally.count(if local { "renders without the farm broken off" } else { "renders on the farm broken off" });
         self.closed(&ask, &plan, said.code, (!local).then_some(hold), notes);
     }
 
@@ -142,9 +143,8 @@ impl World {
                 (job.noted, job.mode) = (mode.is_some(), mode.unwrap_or(job.mode));
             }
         }
-        if self.tree.notes_seen(&ask.out) > seen {
-            self.tree.seen(&ask.out, &ask.by);
-        }
+        let seen = self.tree.notes_seen(&ask.out) - seen;
+        plan.seen.iter().chain([&ask.by]).take(seen).for_each(|by| self.tree.seen(&ask.out, by));
         self.check(&changes);
     }
 
