@@ -86,6 +86,8 @@ impl World {
             End::Interrupt => call.signal(Signal::INT),
             End::Kill => call.signal(Signal::KILL),
             End::Closed => {
+                // Before its first word it may not even have got the terminal.
+                call.comes_to("a first word", |call| !call.told().is_empty());
                 call.hang_up();
                 call.signal(Signal::HUP);
             }
