@@ -8,6 +8,7 @@ use std::{
 };
 
 use kiln_testkit::wait_until;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::{
@@ -138,4 +139,26 @@ fn a_file_of_an_older_blender_renders_with_a_newer_one_where_a_person_says_so() 
     assert_eq!(home.json(&["jobs", "wait", &job, "--json"])["exit_code"], 0);
     let waits = home.json(&[&submit[..], &["--blender-version", "3.3", "--out", "waits", "--json"]].concat());
     assert_eq!(waits["job"]["spec"]["session"]["blender"], "3.3");
+}
+
+/// Ctrl-C comes from somebody who can answer. What else ends a command does not wait for one.
+#[test]
+fn only_who_sits_at_the_terminal_is_asked() {
+    let home = Home::new();
+    home.copy(&kiln_testkit::scene("basic"), "shot.blend");
+    let _server = home.server(&[]);
+    let command = home.kiln(&["render", "shot.blend", "--no-local", "--hold", "--frames", "1"]);
+    let mut terminal = Terminal::run(&command, 200, 30);
+    terminal.shows("job 1 at");
+    terminal.shows("0/1 frames");
+    kill_process(Pid::from_child(&terminal.child), Signal::TERM).unwrap();
+    assert_eq!(terminal.ended(), 130, "{}", terminal.text());
+    terminal.shows("job 1 goes on");
+    assert!(!terminal.text().contains("[d]etach"), "{}", terminal.text());
+    let mut terminal = Terminal::run(&command, 200, 30);
+    terminal.shows("0/1 frames");
+    terminal.press("\x03");
+    terminal.shows("[d]etach");
+    terminal.press("c\n");
+    assert_eq!(terminal.ended(), 4, "{}", terminal.text());
 }

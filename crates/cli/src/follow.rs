@@ -24,7 +24,7 @@ use crate::{
         text::{clock, task},
     },
     progress::{Progress, Tally},
-    signals::Signals,
+    signals::{Kind, Signals},
 };
 
 /// How often a bar moves.
@@ -244,9 +244,9 @@ impl Follower<'_> {
                         Answer::Cancel => self.client.cancel(self.job.id).await?,
                     }
                 }
-                () = signals.next() => match whose {
+                kind = signals.next_kind() => match whose {
                     Whose::Ours => return Ok(End::Stopped),
-                    Whose::Farm if answer.is_some() => return Ok(End::Detached),
+                    Whose::Farm if answer.is_some() || kind == Kind::End => return Ok(End::Detached),
                     Whose::Farm => {
                         let id = self.job.id;
                         let mut asked = false;

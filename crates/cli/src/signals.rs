@@ -4,6 +4,15 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// Who asks this command to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The person who sits there (Ctrl-C), and who can be asked.
+    Interrupt,
+    /// A terminal that closes, a system that goes down, another program.
+    End,
+}
+
 /// SIGINT, SIGTERM and SIGHUP, from the moment this is made.
 pub struct Signals {
     all: [Signal; 3],
@@ -24,11 +33,16 @@ impl Signals {
 
     /// The next one. Safe to cancel.
     pub async fn next(&mut self) {
+        self.next_kind().await;
+    }
+
+    /// The next one, and who sent it. Safe to cancel.
+    pub async fn next_kind(&mut self) -> Kind {
         let [interrupt, terminate, hangup] = &mut self.all;
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
+            _ = interrupt.recv() => Kind::Interrupt,
+            _ = terminate.recv() => Kind::End,
+            _ = hangup.recv() => Kind::End,
         }
     }
 }

@@ -205,6 +205,10 @@ impl Fetcher {
         };
         let verdict = self.blocking(&output, |job, manifest, output| {
             if manifest.has(&job.folder, &job.identity, output.frame, &output.files) {
+                if let Err(error) = manifest.see(&job.folder, &job.identity, Some(output.frame)) {
+                    // At worst a job that was made before this one replaces it one day.
+                    tracing::debug!(%error, "what is there was not noted again");
+                }
                 return Ok(Before::There);
             }
             let mut in_the_way = Vec::new();

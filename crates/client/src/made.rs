@@ -48,6 +48,11 @@ impl Made {
             && self.of.read_ms >= other.of.read_ms
     }
 
+    /// Whether it is the same frame, of a save that was read later.
+    pub(crate) fn was_wanted_after(&self, other: &Self) -> bool {
+        self.is_same_frame_as(other) && self.of.read_ms > other.of.read_ms
+    }
+
     pub(crate) fn save(&self) -> &Of {
         &self.of
     }
@@ -60,6 +65,15 @@ pub(crate) enum Mark {
     Made(Made),
     /// Lines of the first version: one key for everything, the folder of the .blend included.
     Key(SessionKey),
+}
+
+impl Mark {
+    pub(crate) fn made(&self) -> Option<&Made> {
+        match self {
+            Self::Made(made) => Some(made),
+            Self::Key(_) => None,
+        }
+    }
 }
 
 /// What a line's frame is to the one that is asked for now.
@@ -107,11 +121,8 @@ impl Identity {
         }
     }
 
-    fn made(&self) -> Option<&Made> {
-        match &self.mark {
-            Mark::Made(made) => Some(made),
-            Mark::Key(_) => None,
-        }
+    pub(crate) fn made(&self) -> Option<&Made> {
+        self.mark.made()
     }
 
     /// Whether both are of the same content, as far as that is known.

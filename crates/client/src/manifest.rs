@@ -52,8 +52,8 @@ pub(crate) struct Written {
 pub struct Manifest {
     place: RelPath,
     pub(crate) frames: HashMap<i32, Arc<Frame>>,
-    /// The frame last written under a path, and which of its files that is.
-    paths: HashMap<RelPath, (Arc<Frame>, usize)>,
+    /// The frames written under a path, the last one last, and which of its files that is.
+    paths: HashMap<RelPath, Vec<(Arc<Frame>, usize)>>,
     /// Later saves whose frames were found to be there already: of each save of a .blend the newest.
     seen: Vec<Made>,
 }
@@ -85,7 +85,7 @@ impl Manifest {
             Line::Frame(frame) => {
                 let frame = Arc::new(frame);
                 for (at, file) in frame.files.iter().enumerate() {
-                    self.paths.insert(file.path.clone(), (Arc::clone(&frame), at));
+                    self.paths.entry(file.path.clone()).or_default().push((Arc::clone(&frame), at));
                 }
                 self.frames.insert(frame.frame, frame);
             }
@@ -96,10 +96,15 @@ impl Manifest {
         }
     }
 
+    /// What made the files that were written under a path, the last one first, and those files.
+    fn written(&self, path: &RelPath) -> impl Iterator<Item = (&Mark, &Written)> {
+        let all = self.paths.get(path).into_iter().flatten().rev();
+        all.filter_map(|(frame, at)| Some((&frame.mark, frame.files.get(*at)?)))
+    }
+
     /// What made the file last written under a path, and that file.
     fn last(&self, path: &RelPath) -> Option<(&Mark, &Written)> {
-        let (frame, at) = self.paths.get(path)?;
-        Some((&frame.mark, frame.files.get(*at)?))
+        self.written(path).next()
     }
 
     pub(crate) fn relation(&self, identity: &Identity, mark: &Mark) -> Relation {
@@ -137,12 +142,9 @@ impl Manifest {
     /// What the file at this path is to the frames that are asked for: a stranger where Kiln did not write it, or somebody
     /// changed it since.
     pub(crate) fn relation_of(&self, folder: &OutFolder, identity: &Identity, path: &RelPath) -> Relation {
-        let Some((mark, file)) = self.last(path) else { return Relation::Stranger };
-        match self.relation(identity, mark) {
-            Relation::Stranger => Relation::Stranger,
-            relation if unchanged(folder, file) => relation,
-            _ => Relation::Stranger,
-        }
+        // A break after the note of a file and before its name leaves the one that was there before.
+        let there = self.written(path).find(|(_, file)| unchanged(folder, file));
+        there.map_or(Relation::Stranger, |(mark, _)| self.relation(identity, mark))
     }
 
     /// Whether Kiln wrote a file at this path, whatever became of it.
@@ -189,7 +191,25 @@ impl Manifest {
         suspicious: Vec<Suspicion>,
     ) -> io::Result<()> {
         let mark = identity.mark.clone();
-        self.append(folder, vec![Line::Frame(Frame { mark, frame, files, suspicious })])
+        // The same frame of an earlier save, as a job gives it that is fetched late: that it was wanted later stays known.
+        let before = self.frames.get(&frame).and_then(|line| line.mark.made());
+        let later = before.filter(|before| identity.made().is_some_and(|made| before.was_wanted_after(made)));
+        let mut lines: Vec<Line> = later.map(|later| Line::Seen { seen: later.clone() }).into_iter().collect();
+        lines.push(Line::Frame(Frame { mark, frame, files, suspicious }));
+        self.append(folder, lines)
+    }
+
+    /// Notes that a frame is there, or about to come, as a later save of its .blend has it too.
+    ///
+    /// # Errors
+    /// Where that cannot be written.
+    pub fn see(&mut self, folder: &OutFolder, identity: &Identity, frame: Option<i32>) -> io::Result<()> {
+        let Mark::Made(made) = &identity.mark else { return Ok(()) };
+        let line = frame.and_then(|frame| self.frames.get(&frame)).and_then(|line| line.mark.made());
+        if self.seen.iter().chain(line).any(|known| known.is_later_than(made)) {
+            return Ok(());
+        }
+        self.append(folder, vec![Line::Seen { seen: made.clone() }])
     }
 
     /// Notes that the frames that are there as they are asked for are those of this save too: lines of the first version are

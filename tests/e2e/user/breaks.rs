@@ -87,11 +87,14 @@ impl World {
             End::Interrupt => call.signal(Signal::INT),
             End::Kill => call.signal(Signal::KILL),
             End::Closed => {
+                // Before its first word it may not even have got the terminal.
+                call.comes_to("a first word", |call| !call.told().is_empty());
                 call.hang_up();
                 call.signal(Signal::HUP);
             }
         }
         let said = self.ends(call);
+        self.tally.count(if local { "renders without the farm broken off" } else { "renders on the farm broken off" });
         self.closed(&ask, &plan, said.code, (!local).then_some(hold), notes);
     }
 
@@ -143,9 +146,8 @@ impl World {
                 (job.noted, job.mode) = (mode.is_some(), mode.unwrap_or(job.mode));
             }
         }
-        if self.tree.notes_seen(&ask.out) > seen {
-            self.tree.seen(&ask.out, &ask.by);
-        }
+        let seen = self.tree.notes_seen(&ask.out) - seen;
+        plan.seen.iter().chain([&ask.by]).take(seen).for_each(|by| self.tree.seen(&ask.out, by));
         self.check(&changes);
     }
 

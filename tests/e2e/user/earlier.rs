@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    model::{Fate, Maker, Mode},
+    model::{Fate, Kind, Maker, Mode},
     render::Ask,
     scene::frame_name,
     tree::Files,
@@ -16,6 +16,15 @@ use super::{
 
 /// The hashes of files.
 pub type Hashes = BTreeMap<PathBuf, String>;
+
+/// What came of a job's frames.
+#[derive(Debug, Default)]
+pub struct Landing {
+    /// How many are left at the farm because of what is there.
+    pub left: usize,
+    /// Saves that frames are known to be of, besides the one that they are noted with.
+    pub seen: Vec<Maker>,
+}
 
 /// What a command on the farm comes to.
 #[derive(Debug)]
@@ -28,13 +37,15 @@ pub struct Plan {
     pub race: Option<u64>,
     /// Jobs that nothing is left to fetch of.
     pub spent: Vec<u64>,
+    /// What it learns of frames while it fetches.
+    pub seen: Vec<Maker>,
     pub older: usize,
 }
 
 impl Plan {
     /// For a command without the farm.
     pub fn of_nothing(files: &Files) -> Self {
-        Self { files: files.clone(), running: None, race: None, spent: Vec::new(), older: 0 }
+        Self { files: files.clone(), running: None, race: None, spent: Vec::new(), seen: Vec::new(), older: 0 }
     }
 }
 
@@ -59,10 +70,11 @@ impl World {
             self.settle(id);
             let job = self.jobs[&id].clone();
             let mut hashes = self.hashes(&ask.out);
-            let left = self.land(&mut plan.files, &mut hashes, &job.by, ask.mode, &ask.out, &job.done);
+            let mut landing = self.land(&mut plan.files, &mut hashes, &job.by, ask.mode, &ask.out, &job.done);
+            plan.seen.append(&mut landing.seen);
             match job.state {
                 State::Held => plan.running = Some(id),
-                _ if left == 0 => plan.spent.push(id),
+                _ if landing.left == 0 => plan.spent.push(id),
                 _ => {}
             }
             if !job.done.is_empty() {
@@ -88,7 +100,8 @@ impl World {
     }
 
     /// The command has fetched all of these.
-    pub fn forget(&mut self, plan: &Plan) {
+    pub fn forget(&mut self, ask: &Ask, plan: &Plan) {
+        plan.seen.iter().for_each(|by| self.tree.seen(&ask.out, by));
         for id in &plan.spent {
             self.jobs.get_mut(id).unwrap().noted = false;
             assert!(!self.is_noted(self.jobs[id].side, *id), "nothing of job {id} is left to fetch");
@@ -103,35 +116,45 @@ impl World {
         there.map(|path| (path.clone(), hash(path))).collect()
     }
 
-    /// Lets frames of a job land among these files, and returns how many are left at the farm because of what is there.
+    /// Lets frames of a job land among these files.
     pub fn land(
-        &mut self,
+        &self,
         files: &mut Files,
         hashes: &mut Hashes,
         by: &Maker,
         mode: Mode,
         out: &Path,
         done: &BTreeMap<i32, String>,
-    ) -> usize {
-        let mut left = 0;
+    ) -> Landing {
+        let mut landing = Landing::default();
         for (frame, hash) in done {
             let path = out.join(frame_name(*frame));
+            let there = files.get(&path).cloned();
             let same = hashes.get(&path) == Some(hash);
             // As this scene's, whatever is done with other files.
             let own = self.tree.fate(files, by, Mode::Continue, out, *frame) == Fate::Kept;
             let fate = self.tree.fate(files, by, mode, out, *frame);
+            let line = match there.as_ref().map(|file| &file.kind) {
+                Some(Kind::Frame { by, .. }) => Some(by),
+                _ => None,
+            };
             if own && same {
+                let known = self.tree.known(out).iter().chain(&landing.seen).chain(line);
+                if !known.into_iter().any(|known| known.same_frames(by) && known.save.is_later_than(&by.save)) {
+                    landing.seen.push(by.clone());
+                }
                 continue;
             }
             // What nobody knew, and is the same to the last bit, is this job's now. And rendered twice, the same picture
             // has another hour in its file.
             if !own && !same && matches!(fate, Fate::Skipped | Fate::Stops) {
-                left += 1;
+                landing.left += 1;
                 continue;
             }
+            landing.seen.extend(line.filter(|line| own && line.save.read > by.save.read).cloned());
             files.insert(path.clone(), by.file(*frame));
             hashes.insert(path, hash.clone());
         }
-        left
+        landing
     }
 }

@@ -110,6 +110,7 @@ impl World {
         }
         let ran = self.jobs[&id].state == State::Runs;
         let (mut files, mut hashes) = (self.tree.files.clone(), self.hashes(out));
+        let seen = self.tree.notes_seen(out);
         let said = self.run(side, args);
         let answer: Value =
             serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {}", said.err));
@@ -120,7 +121,8 @@ impl World {
         if !(job.noted && side == job.side) {
             by.save.from_out = None;
         }
-        let left = self.land(&mut files, &mut hashes, &by, mode, out, &job.done);
+        let landing = self.land(&mut files, &mut hashes, &by, mode, out, &job.done);
+        let left = landing.left;
         let mut changes = self.tree.changes(&files);
         // Frames that come while they are fetched may be fetched or not.
         let race = ran && !waits;
@@ -136,7 +138,14 @@ impl World {
         let noted = self.is_noted(job.side, id);
         self.jobs.get_mut(&id).unwrap().noted = noted;
         if race {
+            // Which of them it met is not known.
+            let seen = self.tree.notes_seen(out) - seen;
+            landing.seen.iter().take(seen).for_each(|by| self.tree.seen(out, by));
             return;
+        }
+        landing.seen.iter().for_each(|by| self.tree.seen(out, by));
+        if left > 0 {
+            self.tally.count("fetches that left what is in the way");
         }
         let exit = match job.state {
             State::Cancelled if waits => 4,

@@ -62,7 +62,7 @@ impl World {
 
     /// A person at a terminal is asked, and answers.
     fn render_in_terminal(&mut self) {
-        let mut ask = self.ask();
+        let mut ask = self.ask_plainly();
         self.others(&ask).into_iter().for_each(|id| self.settle(id));
         let plan = self.plan(&mut ask, false);
         let asks = !matches!(ask.mode, Mode::Overwrite | Mode::Error);
@@ -114,13 +114,13 @@ impl World {
     fn rendered(&mut self, ask: &Ask, plan: &Plan, said: &Said, answer: Option<Value>, mut hashes: Hashes) {
         let mut files = plan.files.clone();
         if self.refused(ask, said, &self.tree.changes(&files)) {
-            return self.forget(plan);
+            return self.forget(ask, plan);
         }
         if let Some(id) = plan.race {
             return self.raced(ask, id, true);
         }
         self.tree.out(&ask.out);
-        self.forget(plan);
+        self.forget(ask, plan);
         let joined = self.joined(plan, ask);
         self.found(ask, joined.is_some());
         let new = self.new_jobs();
@@ -135,16 +135,18 @@ impl World {
             self.settle(id);
             let job = self.jobs[&id].clone();
             assert!(ask.renders().is_subset(&job.frames), "job {id} makes all that is asked for: {job:?}");
-            let left = self.land(&mut files, &mut hashes, &job.by, ask.mode, &ask.out, &job.done);
-            assert_eq!(left, 0, "nothing is in the way: the plan would have stopped");
+            let landing = self.land(&mut files, &mut hashes, &job.by, ask.mode, &ask.out, &job.done);
+            assert_eq!(landing.left, 0, "nothing is in the way: the plan would have stopped");
+            landing.seen.iter().for_each(|by| self.tree.seen(&ask.out, by));
             landed = job.done.len();
             self.note(id, ask.side, ask.mode);
         } else if let Some(id) = id {
             self.made(id, ask, State::Runs);
             self.settle(id);
             let done = self.jobs[&id].done.clone();
-            let left = self.land(&mut files, &mut hashes, &ask.by, ask.mode, &ask.out, &done);
-            assert_eq!(left, 0, "nothing is in the way: the plan would have stopped");
+            let landing = self.land(&mut files, &mut hashes, &ask.by, ask.mode, &ask.out, &done);
+            assert_eq!(landing.left, 0, "nothing is in the way: the plan would have stopped");
+            landing.seen.iter().for_each(|by| self.tree.seen(&ask.out, by));
             landed = done.len();
         }
         if let Some(answer) = answer {
@@ -169,6 +171,7 @@ impl World {
     /// What may have come of a command that met a job which ended at the same time; `all`: it was waited for.
     fn raced(&mut self, ask: &Ask, id: u64, all: bool) {
         self.tally.count("commands that met a job which was about to end");
+        self.tally.count(if all { "  renders" } else { "  submits" });
         self.tree.out(&ask.out);
         self.tree.seen(&ask.out, &ask.by);
         for (new, view) in self.new_jobs() {
@@ -207,12 +210,12 @@ impl World {
             self.run(ask.side, &ask.args("submit", if hold { &["--json", "--hold"] } else { &["--json"] }));
         let changes = self.tree.changes(&plan.files);
         if self.refused(&ask, &said, &changes) {
-            return self.forget(&plan);
+            return self.forget(&ask, &plan);
         }
         if let Some(id) = plan.race {
             return self.raced(&ask, id, false);
         }
-        self.forget(&plan);
+        self.forget(&ask, &plan);
         let joined = self.joined(&plan, &ask);
         self.found(&ask, joined.is_some());
         self.tree.out(&ask.out);

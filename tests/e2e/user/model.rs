@@ -85,6 +85,13 @@ pub enum Fate {
     Stops,
 }
 
+impl Save {
+    /// Whether it is the same file, read then or later.
+    pub fn is_later_than(&self, other: &Self) -> bool {
+        (&self.path, &self.from_out) == (&other.path, &other.from_out) && self.read >= other.read
+    }
+}
+
 impl Maker {
     pub fn look(&self, frame: i32) -> Look {
         Look { content: self.content, choice: self.choice, frame }

@@ -60,11 +60,24 @@ impl Ask {
 impl World {
     /// The command of a user who renders one of the projects.
     pub fn ask(&mut self) -> Ask {
+        let mut ask = self.ask_plainly();
+        // Who is refused says what is wanted, or tries it once more.
+        if (ask.stops() && self.rng.percent(60)) || self.rng.percent(12) {
+            ask.mode = self.any_mode();
+            ask.args.extend(ask.mode.args().iter().map(ToString::to_string));
+            self.set_fates(&mut ask, &self.tree.files);
+        }
+        ask
+    }
+
+    /// The same, of one who says nothing of files that may be there.
+    pub fn ask_plainly(&mut self) -> Ask {
         let at = self.any_project();
         let mut project = self.projects[at].clone();
         // Rather what was given to the farm before, once more.
         let given = self.given_before();
-        let again = self.rng.some(&given).filter(|_| self.rng.percent(40));
+        let latest = given.last().cloned().filter(|_| self.rng.percent(75));
+        let again = latest.or_else(|| self.rng.some(&given)).filter(|_| self.rng.percent(75));
         if let Some((at, _)) = &again {
             project = self.projects[*at].clone();
         }
@@ -103,23 +116,23 @@ impl World {
             fates: BTreeMap::new(),
         };
         self.set_fates(&mut ask, &self.tree.files);
-        // Who is refused says what is wanted, or tries it once more.
-        if (ask.stops() && self.rng.percent(60)) || self.rng.percent(12) {
-            ask.mode = self.any_mode();
-            ask.args.extend(ask.mode.args().iter().map(ToString::to_string));
-            self.set_fates(&mut ask, &self.tree.files);
-        }
         ask
     }
 
-    /// Projects and output folders of jobs whose frames are still to be fetched.
+    /// Projects and output folders of jobs whose frames are still to be fetched, those last that go on as the project is
+    /// now.
     fn given_before(&self) -> Vec<(usize, PathBuf)> {
         let noted = self.jobs.values().filter(|job| job.noted);
         let of = |job: &Job| {
             let is = |one: &Project| one.side == job.side && job.by.save.path == one.path.join(INPUTS[0]);
-            Some((self.projects.iter().position(is)?, job.out.clone()))
+            let at = self.projects.iter().position(is)?;
+            let Project { content, choice, .. } = self.projects[at];
+            let goes_on = !job.state.is_end() && (content, choice) == (job.by.content, job.by.choice);
+            Some((goes_on, at, job.out.clone()))
         };
-        noted.filter_map(of).collect()
+        let mut given: Vec<_> = noted.filter_map(of).collect();
+        given.sort_by_key(|(goes_on, ..)| *goes_on);
+        given.into_iter().map(|(_, at, out)| (at, out)).collect()
     }
 
     pub fn set_fates(&self, ask: &mut Ask, files: &Files) {
@@ -177,6 +190,11 @@ impl World {
 
     /// It found frames of its own, and noted that; or it joined a job that makes them.
     pub fn found(&mut self, ask: &Ask, joined: bool) {
+        for (fate, what) in [(Fate::Kept, "commands that kept frames"), (Fate::Replaced, "commands that replaced frames")] {
+            if !ask.with(fate).is_empty() {
+                self.tally.count(what);
+            }
+        }
         if joined || !ask.with(Fate::Kept).is_empty() {
             self.tree.seen(&ask.out, &ask.by);
         }

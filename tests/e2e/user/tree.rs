@@ -75,10 +75,14 @@ impl Tree {
         notes.lines().filter(|line| line.starts_with("{\"seen\"")).count()
     }
 
+    /// The commands that are known to have found frames of theirs there.
+    pub fn known(&self, out: &Path) -> &[Maker] {
+        self.notes.get(out).map_or(&[], Vec::as_slice)
+    }
+
     /// What becomes of a frame that a command asks for, given these files.
     pub fn fate(&self, files: &Files, by: &Maker, mode: Mode, out: &Path, frame: i32) -> Fate {
-        let seen = self.notes.get(out).map_or(&[][..], Vec::as_slice);
-        by.fate(mode, files.get(&out.join(frame_name(frame))), seen)
+        by.fate(mode, files.get(&out.join(frame_name(frame))), self.known(out))
     }
 
     /// What turns the files that are there into these.

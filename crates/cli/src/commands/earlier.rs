@@ -157,6 +157,11 @@ impl Running {
         self.job.id
     }
 
+    /// Whether it renders some of these frames.
+    pub fn makes_any_of(&self, frames: &FrameSet) -> bool {
+        frames.iter().any(|frame| self.job.spec.frames.index_of(frame).is_some())
+    }
+
     /// What of these frames, none of which is here, it leaves to do.
     ///
     /// # Errors

@@ -262,8 +262,12 @@ pub async fn ground(
         }
         Err(error) => return Err(error.into()),
     };
-    if to_render.frames.is_some() {
+    if let Some(frames) = &to_render.frames {
         place.check(prepared.session.device).await?;
+        if running.as_ref().is_some_and(|running| running.makes_any_of(frames)) {
+            // Its frames are wanted by this save, too.
+            return Ok(Ground { manifest: look.see(manifest).await?, folder, existing, to_render, running });
+        }
     }
     Ok(Ground { folder, manifest, existing, to_render, running, notices: prepared.notices.clone() })
 }
@@ -298,6 +302,21 @@ impl Look<'_> {
             (manifest, found)
         });
         look.await.map_err(unread)
+    }
+}
+
+impl Look<'_> {
+    /// Notes that what a job makes is asked for here.
+    async fn see(&self, mut manifest: Manifest) -> Outcome<Manifest> {
+        let (folder, identity) = (Arc::clone(self.folder), self.identity.clone());
+        let see = tokio::task::spawn_blocking(move || {
+            if let Err(error) = manifest.see(&folder, &identity, None) {
+                // At worst a job of an earlier save replaces them one day.
+                tracing::debug!(%error, "what is rendered was not noted again");
+            }
+            manifest
+        });
+        see.await.map_err(unread)
     }
 }
 

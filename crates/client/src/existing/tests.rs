@@ -332,3 +332,47 @@ fn a_cut_line_costs_only_itself() {
     bed.land(key(1), 2, b"two");
     assert_eq!(bed.ask(Existing::Continue, 1, "1-3"), Ok(("3".into(), 2, 0)));
 }
+
+/// Whoever wanted a frame last decides, whichever job it came from.
+#[test]
+fn a_frame_that_comes_again_from_an_earlier_save_stays_as_late_as_it_was_wanted() {
+    let mut bed = Bed::new();
+    bed.land(saved(1, 30), 1, PNG);
+    // A job of the same frames, made before, is fetched late: the same picture, with another hour in its file.
+    bed.land(saved(1, 10), 1, b"the same picture");
+    let late = bed.look(Existing::Continue, &saved(2, 20), "1").unwrap_err();
+    assert!(matches!(late, ExistingError::Newer(_)), "{late}");
+    assert_eq!(bed.counts(Existing::Continue, &saved(2, 40), "1"), (0, 1, 0));
+}
+
+#[test]
+fn a_break_between_a_note_and_its_file_leaves_the_frame_of_before_known() {
+    let mut bed = Bed::new();
+    bed.land(saved(1, 10), 1, PNG);
+    bed.land(saved(2, 20), 1, b"of the second save");
+    // The note is there, the file is still the first one.
+    bed.put(1, PNG);
+    assert_eq!(bed.counts(Existing::Continue, &saved(2, 30), "1"), (0, 1, 0), "replaced, and no stranger's");
+    assert_eq!(bed.counts(Existing::Continue, &saved(1, 40), "1"), (0, 0, 0), "the frame itself, but for its note");
+    let error = bed.look(Existing::Continue, &of("/q/shot.blend", 9, 50, None), "1").unwrap_err();
+    assert!(matches!(error, ExistingError::Foreign { .. }), "{error}");
+    bed.put(1, b"painted");
+    let error = bed.look(Existing::Continue, &saved(2, 30), "1").unwrap_err();
+    assert!(matches!(error, ExistingError::Foreign { .. }), "{error}");
+}
+
+#[test]
+fn what_is_seen_is_noted_once() {
+    let mut bed = Bed::new();
+    bed.land(saved(1, 10), 1, PNG);
+    let lines = |bed: &Bed| std::fs::read_to_string(bed.dir.path().join(".kiln/shot.jsonl")).unwrap().lines().count();
+    let mut see = |read_ms, frame| bed.manifest.see(&bed.folder, &saved(1, read_ms), frame).unwrap();
+    see(10, Some(1));
+    see(5, Some(1));
+    see(20, Some(1));
+    see(15, Some(1));
+    see(20, None);
+    assert_eq!(lines(&bed), 2, "the frame, and one later save");
+    let late = bed.look(Existing::Continue, &saved(2, 15), "1").unwrap_err();
+    assert!(matches!(late, ExistingError::Newer(_)), "{late}");
+}
