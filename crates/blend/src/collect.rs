@@ -26,6 +26,8 @@ use crate::{
 const MAX_EXTERNAL: usize = 1_000_000;
 /// Names of cameras and of linked datablocks.
 const MAX_NAMES: usize = 1_000_000;
+/// Tiles of one image: Blender numbers them from 1001 to 2000.
+const MAX_TILES: usize = 1000;
 const CAMERA: i64 = 11;
 /// Structs read of one block that holds many.
 const MAX_ARRAY: u64 = 4096;
@@ -80,6 +82,8 @@ struct Current {
     old: u64,
     /// It is an image that is a sequence.
     is_sequence: bool,
+    /// Among all its names of files, that of an image of tiles.
+    tiled: Option<usize>,
     /// Where the present block was.
     at: u64,
     /// Which parts are kept; none where only names of files are looked for.
@@ -188,7 +192,7 @@ impl<'a> Collector<'a> {
         let bytes = walker.payload(size)?;
         let id = self.schema.kinds.id.map(|id| self.dna.view(id, bytes));
         (self.current.old, self.current.at, self.current.is_sequence) = (head.old, head.old, false);
-        self.current.names = self.out.external.len();
+        (self.current.names, self.current.tiled) = (self.out.external.len(), None);
         self.current.name.clear();
         self.current.name.extend_from_slice(id.and_then(|id| id.bytes("name")).unwrap_or_default());
         let view = self.dna.view(head.sdna, bytes);
@@ -283,7 +287,8 @@ impl<'a> Collector<'a> {
         let uses = self.schema.uses.get(head.sdna).copied().unwrap_or(0);
         let animates = if self.current.animation.is_some() { uses::ANIMATION } else { 0 };
         let nodes = if self.current.ties.is_some() { uses::NODES } else { 0 };
-        let mut wanted = uses & (self.current.part | uses::RULES | uses::SHOWN | animates | nodes);
+        let tiles = if self.current.tiled.is_some() { uses::TILES } else { 0 };
+        let mut wanted = uses & (self.current.part | uses::RULES | uses::SHOWN | animates | nodes | tiles);
         if wanted & uses::SHOWN != 0 && !self.out.shown.wants(self.dna.name(head.sdna)) {
             wanted &= !uses::SHOWN;
         }
@@ -333,6 +338,13 @@ impl<'a> Collector<'a> {
             if animation.cost() > self.budget {
                 return Err(BlendFault::TooMany("settings of scenes"));
             }
+        }
+        if wanted & uses::TILES != 0
+            && let Some(image) = self.current.tiled.and_then(|at| self.out.external.get_mut(at))
+            && image.tiles.len() < MAX_TILES
+        {
+            let number = self.dna.view(head.sdna, bytes).int("tile_number");
+            image.tiles.extend(number.and_then(|number| u16::try_from(number).ok()));
         }
         if wanted & uses::RULES != 0 {
             for (index, one) in bytes.chunks(size).enumerate() {
@@ -499,7 +511,10 @@ impl<'a> Collector<'a> {
                 let file = ExternalFile::new(rule.kind, name.to_vec(), self.owner());
                 let mut file = file.described_by(view);
                 match rule.strukt {
-                    "Image" => self.current.is_sequence = file.sequence,
+                    "Image" => {
+                        self.current.is_sequence = file.sequence;
+                        self.current.tiled = file.tiled.then_some(self.out.external.len());
+                    }
                     "ImageView" => file.sequence = self.current.is_sequence,
                     _ => {}
                 }

@@ -228,6 +228,11 @@ impl Search {
             let what = (&file.raw, file.kind, file.packed, file.sequence, file.tiled, file.views);
             if let Some(item) = seen.get(&what).and_then(|at: &usize| self.items.get_mut(*at)) {
                 item.file.shown_by.extend(file.shown_by.iter().map(|user| user.held_by(holder)));
+                if file.tiles != item.file.tiles {
+                    item.file.tiles.extend(&file.tiles);
+                    item.file.tiles.sort_unstable();
+                    item.file.tiles.dedup();
+                }
                 continue;
             }
             seen.insert(what, self.items.len());

@@ -127,6 +127,19 @@ impl<'a> Pattern<'a> {
     }
 }
 
+/// The file of one tile, where the name has a place for its number.
+pub(crate) fn tile(name: &[u8], number: u16) -> Option<Vec<u8>> {
+    let at = number.checked_sub(1001)?;
+    let (column, row) = (at % 10 + 1, at / 10 + 1);
+    [(Middle::Udim, number.to_string()), (Middle::UvTile, format!("u{column}_v{row}"))].iter().find_map(
+        |(middle, text)| {
+            let marker = middle.marker()?;
+            let at = name.windows(marker.len()).position(|part| part == marker)?;
+            Some([&name[..at], text.as_bytes(), &name[at + marker.len()..]].concat())
+        },
+    )
+}
+
 fn name_of(path: &Path) -> &[u8] {
     path.file_name().unwrap_or(OsStr::new("")).as_encoded_bytes()
 }

@@ -126,6 +126,9 @@ pub struct ExternalFile {
     pub sequence: bool,
     /// One file of a set of UDIM tiles.
     pub tiled: bool,
+    /// The numbers of those tiles.
+    #[serde(skip)]
+    pub tiles: Vec<u16>,
     /// One file of a set for the eyes, or for more views.
     #[serde(default)]
     pub views: bool,
@@ -138,7 +141,8 @@ impl ExternalFile {
     pub(crate) fn new(kind: ExternalKind, raw: Vec<u8>, owner: String) -> Self {
         let path = String::from_utf8_lossy(&raw).into_owned();
         let (packed, sequence, tiled, views) = (false, false, false, false);
-        Self { kind, path, raw, owner, packed, sequence, tiled, views, shown_by: Vec::new() }
+        let (tiles, shown_by) = (Vec::new(), Vec::new());
+        Self { kind, path, raw, owner, packed, sequence, tiled, tiles, views, shown_by }
     }
 
     /// What the struct that names the file says of it.

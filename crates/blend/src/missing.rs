@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, OnceCell},
+    collections::HashSet,
     path::PathBuf,
 };
 
@@ -9,6 +10,7 @@ use serde::Serialize;
 
 use crate::{
     dependencies::{Dependencies, Dependency, FoundAs, LONGEST_PATH, is_too_long},
+    expand::tile,
     external::ExternalKind,
     gaps::{Absent, Requested, Steps, gaps},
     sequence::{SequenceRule, SequenceUser},
@@ -36,7 +38,7 @@ pub struct Missing {
     /// A file of that name that may be the one, and was not taken.
     #[serde(serialize_with = "kiln_types::paths::shown_if_any")]
     pub maybe_at: Option<PathBuf>,
-    /// Of a sequence that is there in part: what is not.
+    /// Of a sequence, or a set of tiles, that is there in part: what is not.
     pub absent: Vec<Absent>,
 }
 
@@ -148,6 +150,14 @@ impl Dependencies {
                     Some(_) => lacking.unused.push(Unused { index, file }),
                     None => lacking.missing.push(file),
                 }
+            } else if let Some((requested, absent)) =
+                requested.and_then(|requested| Some((requested, absent_tiles(item, &requested)?)))
+            {
+                let file = Missing { absent, ..Missing::of(item) };
+                match used(&requested).file(item) {
+                    true => lacking.missing.push(file),
+                    false => lacking.unused.push(Unused { index, file }),
+                }
             } else if let Some(requested) = requested.filter(|_| !item.file.shown_by.is_empty()) {
                 let is_spared = Cell::new(false);
                 // What is hidden is only read by Blender where something leads to it.
@@ -172,6 +182,21 @@ impl Dependencies {
         }
         lacking
     }
+}
+
+/// The tiles that an image lacks: every frame shows all of them, Blender takes it.
+fn absent_tiles(item: &Dependency, requested: &Requested<'_>) -> Option<Vec<Absent>> {
+    if item.file.tiles.is_empty() || item.file.packed {
+        return None;
+    }
+    let name = item.place.file_name()?.as_encoded_bytes();
+    let there: HashSet<&[u8]> =
+        item.files.iter().filter_map(|path| Some(path.file_name()?.as_encoded_bytes())).collect();
+    let frame = requested.frames.iter().next()?;
+    let wanted = item.file.tiles.iter().filter_map(|number| tile(name, *number));
+    let absent = wanted.filter(|name| !there.contains(&name[..]));
+    let absent = absent.map(|name| Absent { name: String::from_utf8_lossy(&name).into_owned(), frame });
+    Some(absent.collect::<Vec<_>>()).filter(|absent| !absent.is_empty())
 }
 
 /// Only the render tells which files it shows.

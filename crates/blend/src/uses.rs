@@ -21,6 +21,8 @@ pub(crate) const SHOWN: Uses = 1 << 6;
 pub(crate) const ANIMATION: Uses = 1 << 7;
 /// It is part of a tree of nodes.
 pub(crate) const NODES: Uses = 1 << 8;
+/// It is a tile of an image.
+pub(crate) const TILES: Uses = 1 << 9;
 
 const PARTS: &[(Uses, &[&str])] = &[
     (
@@ -63,6 +65,7 @@ const PARTS: &[(Uses, &[&str])] = &[
     ),
     (COLLECTION, &["CollectionObject", "CollectionChild", "GroupObject"]),
     (TREE, &["bNode", "bNestedNodeRef"]),
+    (TILES, &["ImageTile"]),
     (SEQUENCER, &sequencer::STRUCTS),
     (NODES, &nodes::STRUCTS),
     (SHOWN, &shown::STRUCTS),

@@ -508,6 +508,22 @@ def workbench():
     save("workbench", render=False)
 
 
+def tiles():
+    """Of three tiles one is there."""
+    start()
+    os.makedirs(os.path.join(FOLDER, "kept"))
+    for name, marker, first in (("yes", "<UDIM>", "1001"), ("no", "<UVTILE>", "u1_v1")):
+        shown = show(name + "_tiles")
+        shown.hide_render = name == "no"
+        path = os.path.join(FOLDER, "kept", f"{name}_tiles.{first}.png")
+        os.rename(os.path.join(FILES, name + "_tiles.png"), path)
+        tiled = bpy.data.images[name + "_tiles.png"]
+        tiled.source, tiled.filepath = "TILED", f"//kept/{name}_tiles.{marker}.png"
+        for number in (1002, 1011):
+            tiled.tiles.new(number)
+    save("tiles", render=False)
+
+
 def libraries():
     """The same for what is linked."""
     start()
@@ -554,7 +570,7 @@ def save(name, render=True):
     path = os.path.join(FOLDER, name + ".blend")
     bpy.ops.wm.save_as_mainfile(filepath=path, relative_remap=True, check_existing=False)
     for block in (*bpy.data.images, *bpy.data.sounds, *bpy.data.movieclips, *bpy.data.fonts):
-        if not block.library and block.filepath not in ("", "<builtin>"):
+        if not block.library and block.filepath not in ("", "<builtin>") and not block.filepath.startswith("//"):
             block.filepath = bpy.path.relpath(block.filepath)
     bpy.ops.wm.save_mainfile()
     os.remove(path + "1")
@@ -601,7 +617,7 @@ def pictures(path):
     return found
 
 
-for build in (objects, nodes, switched_off, sequencer, sequencer_keyed, sequencer_scenes, workbench, libraries):
+for build in (objects, nodes, switched_off, sequencer, sequencer_keyed, sequencer_scenes, workbench, tiles, libraries):
     build()
 with open(os.path.join(FOLDER, "done"), "w"):
     pass

@@ -94,7 +94,11 @@ impl World {
             }
         }
         let said = self.ends(call);
-        self.tally.count(if local { "renders without the farm broken off" } else { "renders on the farm broken off" });
+        self.tally.count(if local {
+            "renders without the farm broken off"
+        } else {
+            "renders on the farm broken off"
+        });
         self.closed(&ask, &plan, said.code, (!local).then_some(hold), notes);
     }
 

@@ -45,7 +45,14 @@ pub struct Plan {
 impl Plan {
     /// For a command without the farm.
     pub fn of_nothing(files: &Files) -> Self {
-        Self { files: files.clone(), running: None, race: None, spent: Vec::new(), seen: Vec::new(), older: 0 }
+        Self {
+            files: files.clone(),
+            running: None,
+            race: None,
+            spent: Vec::new(),
+            seen: Vec::new(),
+            older: 0,
+        }
     }
 }
 
@@ -140,7 +147,8 @@ impl World {
             };
             if own && same {
                 let known = self.tree.known(out).iter().chain(&landing.seen).chain(line);
-                if !known.into_iter().any(|known| known.same_frames(by) && known.save.is_later_than(&by.save)) {
+                if !known.into_iter().any(|known| known.same_frames(by) && known.save.is_later_than(&by.save))
+                {
                     landing.seen.push(by.clone());
                 }
                 continue;

@@ -190,7 +190,9 @@ impl World {
 
     /// It found frames of its own, and noted that; or it joined a job that makes them.
     pub fn found(&mut self, ask: &Ask, joined: bool) {
-        for (fate, what) in [(Fate::Kept, "commands that kept frames"), (Fate::Replaced, "commands that replaced frames")] {
+        for (fate, what) in
+            [(Fate::Kept, "commands that kept frames"), (Fate::Replaced, "commands that replaced frames")]
+        {
             if !ask.with(fate).is_empty() {
                 self.tally.count(what);
             }
