@@ -244,7 +244,7 @@ pub async fn ground(
         naming: prepared.naming()?,
     };
     let (manifest, found) = look.at(manifest, existing).await?;
-    let (manifest, existing, to_render) = match found {
+    let (mut manifest, existing, to_render) = match found {
         Ok(found) => (manifest, existing, found),
         Err(ExistingError::OtherChoices { found, changes }) if output.can_ask() => {
             let files = count(found.count as u64, "file");
@@ -266,7 +266,7 @@ pub async fn ground(
         place.check(prepared.session.device).await?;
         if running.as_ref().is_some_and(|running| running.makes_any_of(frames)) {
             // Its frames are wanted by this save, too.
-            return Ok(Ground { manifest: look.see(manifest).await?, folder, existing, to_render, running });
+            manifest = look.see(manifest).await?;
         }
     }
     Ok(Ground { folder, manifest, existing, to_render, running, notices: prepared.notices.clone() })
@@ -303,9 +303,7 @@ impl Look<'_> {
         });
         look.await.map_err(unread)
     }
-}
 
-impl Look<'_> {
     /// Notes that what a job makes is asked for here.
     async fn see(&self, mut manifest: Manifest) -> Outcome<Manifest> {
         let (folder, identity) = (Arc::clone(self.folder), self.identity.clone());
