@@ -4,8 +4,8 @@ use kiln_types::FileFormat;
 
 use crate::{
     fault::ImageFault,
-    film::{Bits, Fields, Packing, Raster},
     picture::{Head, Sink},
+    raster::{Bits, Fields, Packing, Raster},
     source::Source,
 };
 

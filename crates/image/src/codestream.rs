@@ -141,12 +141,19 @@ impl Codestream {
         }
         let mut reader = Reader { source, end: self.end };
         reader.seek(self.tile_parts)?;
-        let mut orders = 0;
+        let (mut orders, mut data) = (0, 0);
         loop {
             let start = reader.source.position()?;
             match reader.u16()? {
                 SOT => {}
-                EOC if start + 2 == self.end => return Ok(()),
+                EOC if start + 2 == self.end => {
+                    // The decoder takes what is missing for zeros. A packet has a byte at least.
+                    let resolutions = self.coding.precincts.len() as u64;
+                    if data < self.coding.layers * resolutions * self.channels as u64 {
+                        return Err(ImageFault::damaged("packets of its tile are missing"));
+                    }
+                    return Ok(());
+                }
                 EOC => return Err(ImageFault::damaged("it goes on after its end")),
                 found => {
                     return Err(ImageFault::damaged(format!(
@@ -184,8 +191,9 @@ impl Codestream {
                     return unsupported("many orders of its packets");
                 }
             }
-            if end < reader.source.position()? {
-                return Err(ImageFault::damaged("a part is shorter than its header"));
+            match end.checked_sub(reader.source.position()?) {
+                Some(length) => data += length,
+                None => return Err(ImageFault::damaged("a part is shorter than its header")),
             }
             reader.seek(end)?;
         }
@@ -284,5 +292,67 @@ impl Coding {
             }
         }
         Ok(Self { layers, block, precincts })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use crate::{ImageFault, verify};
+    use kiln_types::FileFormat;
+
+    /// A codestream of one part with so many empty packets: the size, that of its tiles, and the contents of COD.
+    fn codestream(size: (u32, u32), tile: (u32, u32), cod: &[u8], packets: usize) -> Vec<u8> {
+        let mut bytes = b"\xff\x4f\xff\x51\x00\x2f\x00\x00".to_vec();
+        for number in [size.0, size.1, 0, 0, tile.0, tile.1, 0, 0] {
+            bytes.extend(number.to_be_bytes());
+        }
+        bytes.extend(b"\x00\x03\x07\x01\x01\x07\x01\x01\x07\x01\x01\xff\x52");
+        bytes.extend((cod.len() as u16 + 2).to_be_bytes());
+        bytes.extend(cod);
+        bytes.extend(b"\xff\x5c\x00\x13@@HHPHHPHHPHHPHHP");
+        bytes.extend(b"\xff\x90\x00\x0a\x00\x00");
+        bytes.extend((14 + packets as u32).to_be_bytes());
+        bytes.extend(b"\x00\x01\xff\x93");
+        bytes.resize(bytes.len() + packets, 0);
+        bytes.extend(b"\xff\xd9");
+        bytes
+    }
+
+    fn fault(bytes: &[u8], size: (u32, u32)) -> ImageFault {
+        let expected = verify::Expectation::new(FileFormat::J2c, size.0, size.1);
+        verify::verify(Cursor::new(bytes), &expected).unwrap_err()
+    }
+
+    #[test]
+    fn what_decoding_costs_is_known_before_it_begins() {
+        let size = (4096, 4096);
+        // Style, order, layers, channels mixed, levels, width and height of a block, its style, transform.
+        let plain = [0, 0, 0, 1, 1, 5, 4, 4, 0, 1];
+        let whole = codestream(size, size, &plain, 17);
+        assert!(fault(&whole, size).to_string().contains("packets of its tile are missing"));
+        let tiny_blocks = [0, 0, 0, 32, 1, 5, 0, 0, 0, 1];
+        let tiny_precincts = [1, 0, 0, 1, 1, 5, 4, 4, 0, 1, 0, 0, 0, 0, 0, 0];
+        for cod in [&tiny_blocks[..], &tiny_precincts] {
+            let bomb = codestream(size, size, cod, 1000);
+            assert!(matches!(fault(&bomb, size), ImageFault::TooLarge(_)), "{}", fault(&bomb, size));
+        }
+        let large = (60_000, 60_000);
+        assert!(matches!(fault(&codestream(large, large, &plain, 18), large), ImageFault::TooLarge(_)));
+        assert!(matches!(fault(&codestream(size, (1, 1), &plain, 18), size), ImageFault::Unsupported(_)));
+        assert!(matches!(
+            fault(&codestream(size, size, &[0, 0, 1, 0, 1, 5, 4, 4, 0, 1], 18), size),
+            ImageFault::Unsupported(_)
+        ));
+        assert!(matches!(
+            fault(&codestream(size, size, &[0, 0, 0, 1, 1, 33, 4, 4, 0, 1], 18), size),
+            ImageFault::Damaged(_)
+        ));
+        for cut in 4..whole.len() {
+            assert!(matches!(fault(&whole[..cut], size), ImageFault::Truncated(_)), "cut at {cut}");
+        }
+        let longer = [&whole[..], b"x"].concat();
+        assert!(matches!(fault(&longer, size), ImageFault::Damaged(_)));
     }
 }
