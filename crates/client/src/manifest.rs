@@ -194,7 +194,8 @@ impl Manifest {
         // The same frame of an earlier save, as a job gives it that is fetched late: that it was wanted later stays known.
         let before = self.frames.get(&frame).and_then(|line| line.mark.made());
         let later = before.filter(|before| identity.made().is_some_and(|made| before.was_wanted_after(made)));
-        let mut lines: Vec<Line> = later.map(|later| Line::Seen { seen: later.clone() }).into_iter().collect();
+        let mut lines: Vec<Line> =
+            later.map(|later| Line::Seen { seen: later.clone() }).into_iter().collect();
         lines.push(Line::Frame(Frame { mark, frame, files, suspicious }));
         self.append(folder, lines)
     }

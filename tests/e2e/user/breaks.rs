@@ -59,7 +59,8 @@ impl World {
         self.tell(format!("  {end:?} at {moment:?}"));
         let notes = self.tree.notes_seen(&ask.out);
         // A person may be asked there, and says nothing.
-        let terminal = end == End::Closed && !(moment == Moment::Frame && (ask.stops() || !self.others(&ask).is_empty()));
+        let terminal = end == End::Closed
+            && !(moment == Moment::Frame && (ask.stops() || !self.others(&ask).is_empty()));
         let mut call = if terminal {
             self.tell(format!("  in a terminal on {}: kiln {}", ask.side, args.join(" ")));
             Call::in_terminal(&self.command(ask.side, &args))
@@ -93,7 +94,11 @@ impl World {
             }
         }
         let said = self.ends(call);
-        self.tally.count(if local { "renders without the farm broken off" } else { "renders on the farm broken off" });
+        self.tally.count(if local {
+            "renders without the farm broken off"
+        } else {
+            "renders on the farm broken off"
+        });
         self.closed(&ask, &plan, said.code, (!local).then_some(hold), notes);
     }
 
@@ -154,7 +159,7 @@ impl World {
         if self.rng.percent(40) {
             // Somebody renders meanwhile, and goes on when the server is back.
             return self.render_in_pipe(|world, call| {
-                if call.tells("job ") {
+                if call.tells(" at http://") {
                     world.tally.count("servers restarted under a command");
                     world.restart_server();
                 }

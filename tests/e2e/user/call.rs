@@ -35,9 +35,15 @@ pub struct Call {
 
 /// Where its words go.
 enum Ears {
-    Files { out: PathBuf, err: PathBuf },
+    Files {
+        out: PathBuf,
+        err: PathBuf,
+    },
     /// The user's side of the terminal it runs in, and what came.
-    Terminal { master: File, heard: Vec<u8> },
+    Terminal {
+        master: File,
+        heard: Vec<u8>,
+    },
 }
 
 impl Call {

@@ -112,7 +112,8 @@ impl World {
         let (mut files, mut hashes) = (self.tree.files.clone(), self.hashes(out));
         let seen = self.tree.notes_seen(out);
         let said = self.run(side, args);
-        let answer: Value = serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {}", said.err));
+        let answer: Value =
+            serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {}", said.err));
         self.settle(id);
         let job = self.jobs[&id].clone();
         let mut by = job.by.clone();

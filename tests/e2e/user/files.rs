@@ -120,7 +120,8 @@ impl World {
 
     fn free_name(&mut self, side: Side) -> PathBuf {
         let work = self.work(side);
-        let free: Vec<PathBuf> = NAMES.iter().map(|name| work.join(name)).filter(|path| !path.exists()).collect();
+        let free: Vec<PathBuf> =
+            NAMES.iter().map(|name| work.join(name)).filter(|path| !path.exists()).collect();
         self.rng.some(&free).unwrap_or_else(|| work.join(format!("folder {}", self.step)))
     }
 
@@ -180,7 +181,12 @@ impl World {
         match self.rng.below(4) {
             0 if kiln => {
                 self.tell(format!("  {shown} is touched"));
-                fs::File::options().write(true).open(&path).unwrap().set_modified(std::time::SystemTime::now()).unwrap();
+                fs::File::options()
+                    .write(true)
+                    .open(&path)
+                    .unwrap()
+                    .set_modified(std::time::SystemTime::now())
+                    .unwrap();
                 let kind = self.tree.files[&path].kind.clone();
                 self.tree.put(path, kind);
             }
@@ -205,7 +211,8 @@ impl World {
         match self.rng.below(10) {
             0..=3 => self.delete_frames(),
             4 => {
-                let outs: Vec<PathBuf> = self.outs().into_iter().filter(|out| out.join(".kiln").is_dir()).collect();
+                let outs: Vec<PathBuf> =
+                    self.outs().into_iter().filter(|out| out.join(".kiln").is_dir()).collect();
                 match self.rng.some(&outs) {
                     Some(out) => {
                         self.tell(format!("  Kiln's notes in {} are deleted", out.display()));

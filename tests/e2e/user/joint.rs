@@ -30,7 +30,8 @@ impl World {
         let mut ask = self.ask();
         let plan = self.plan(&mut ask, true);
         let hashes = self.hashes(&ask.out);
-        let args = ask.args("render", if self.rng.percent(75) { &["--json", "--no-local"] } else { &["--json"] });
+        let args =
+            ask.args("render", if self.rng.percent(75) { &["--json", "--no-local"] } else { &["--json"] });
         let mut call = self.start(ask.side, &args);
         if let Some(id) = self.joined(&plan, &ask) {
             self.let_go(id, &ask, &mut call);
@@ -43,7 +44,10 @@ impl World {
 
     /// Somebody lets a job go in another window, which a command has joined.
     fn let_go(&mut self, id: u64, ask: &Ask, call: &mut Call) {
-        assert!(call.tells(&format!("job {id}, made ")) && call.tells(&format!("job {id} at ")), "it joins job {id}");
+        assert!(
+            call.tells(&format!("job {id}, made ")) && call.tells(&format!("job {id} at ")),
+            "it joins job {id}"
+        );
         let said = self.run(1 - ask.side, &["jobs", "resume", &id.to_string()]);
         assert_eq!(said.code, 0, "{}", said.err);
         self.jobs.get_mut(&id).unwrap().state = State::Runs;
@@ -71,7 +75,9 @@ impl World {
             let yes = self.answer(&mut call, asked, "Cancel it?");
             if yes {
                 self.tally.count("jobs of other frames cancelled by an answer");
-                call.comes_to("it is cancelled", |call| call.told().contains(&format!("job {id} is cancelled")));
+                call.comes_to("it is cancelled", |call| {
+                    call.told().contains(&format!("job {id} is cancelled"))
+                });
                 self.jobs.get_mut(id).unwrap().state = State::Runs;
                 self.settle(*id);
                 assert_eq!(self.jobs[id].state, State::Cancelled);
@@ -94,7 +100,8 @@ impl World {
 
     /// Waits for a question, of which there were so many before, and answers it.
     fn answer(&mut self, call: &mut Call, before: usize, what: &str) -> bool {
-        let is_asked = |call: &mut Call| call.told().matches(QUESTION).count() > before && call.told().contains(what);
+        let is_asked =
+            |call: &mut Call| call.told().matches(QUESTION).count() > before && call.told().contains(what);
         assert!(call.comes_to(what, is_asked), "no question: {}", call.told());
         let yes = self.rng.percent(50);
         self.tell(format!("    {what} {yes}"));
@@ -144,12 +151,16 @@ impl World {
         }
         if let Some(answer) = answer {
             assert_eq!(answer["job"]["id"].as_u64(), id.filter(|_| landed > 0), "{answer:#}");
-            self.counted(ask, &answer, &[
-                ("kept", ask.with(Fate::Kept).len()),
-                ("skipped", ask.with(Fate::Skipped).len()),
-                ("landed", landed),
-                ("older", plan.older),
-            ]);
+            self.counted(
+                ask,
+                &answer,
+                &[
+                    ("kept", ask.with(Fate::Kept).len()),
+                    ("skipped", ask.with(Fate::Skipped).len()),
+                    ("landed", landed),
+                    ("older", plan.older),
+                ],
+            );
             if joined.is_none() {
                 self.counted(ask, &answer, &[("replaced", ask.with(Fate::Replaced).len())]);
             }
@@ -195,7 +206,8 @@ impl World {
         let mut ask = self.ask();
         let plan = self.plan(&mut ask, true);
         let hold = self.rng.percent(45);
-        let said = self.run(ask.side, &ask.args("submit", if hold { &["--json", "--hold"] } else { &["--json"] }));
+        let said =
+            self.run(ask.side, &ask.args("submit", if hold { &["--json", "--hold"] } else { &["--json"] }));
         let changes = self.tree.changes(&plan.files);
         if self.refused(&ask, &said, &changes) {
             return self.forget(&ask, &plan);
@@ -208,11 +220,15 @@ impl World {
         self.found(&ask, joined.is_some());
         self.tree.out(&ask.out);
         let answer: Value = serde_json::from_str(&said.out).unwrap();
-        self.counted(&ask, &answer, &[
-            ("kept", ask.with(Fate::Kept).len()),
-            ("replaced", ask.with(Fate::Replaced).len()),
-            ("older", plan.older),
-        ]);
+        self.counted(
+            &ask,
+            &answer,
+            &[
+                ("kept", ask.with(Fate::Kept).len()),
+                ("replaced", ask.with(Fate::Replaced).len()),
+                ("older", plan.older),
+            ],
+        );
         let id = answer["job"]["id"].as_u64();
         let theirs = joined.map(|id| self.jobs[&id].frames.clone()).unwrap_or_default();
         let others: BTreeSet<i32> = ask.renders().difference(&theirs).copied().collect();

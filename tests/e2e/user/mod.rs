@@ -101,7 +101,8 @@ parts!(days_1: 0, days_2: 1, days_3: 2, days_4: 3, days_5: 4, days_6: 5);
 #[ignore = "it takes as long as it is told: scripts/user-test"]
 fn days_without_end() {
     let number = |name: &str, default: u64| {
-        std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is {text}")))
+        std::env::var(name)
+            .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is {text}")))
     };
     let (steps, seed) = (number("KILN_USER_STEPS", 5000), number("KILN_USER_SEED", 1));
     let mut from = usize::try_from(number("KILN_USER_FROM", 0)).unwrap();

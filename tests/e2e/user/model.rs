@@ -123,7 +123,8 @@ impl Maker {
             (Mode::Skip, _) => Fate::Skipped,
             (_, Kind::Other) => Fate::Stops,
             (_, Kind::Frame { by, .. }) => {
-                let saves = || seen.iter().filter(|seen| seen.same_frames(by)).chain([by]).map(|one| &one.save);
+                let saves =
+                    || seen.iter().filter(|seen| seen.same_frames(by)).chain([by]).map(|one| &one.save);
                 let known = by.content == self.content || saves().any(|save| self.same_blend(save));
                 let newer = saves().any(|save| save.read > self.save.read);
                 let asked = by.choice == self.choice || mode == Mode::Replace;

@@ -144,7 +144,11 @@ impl World {
     pub fn older(&self, ask: &Ask, files: &Files) -> usize {
         let others = FRAMES.filter(|frame| !ask.frames.contains(frame));
         let fate = |frame| self.tree.fate(files, &ask.by, Mode::Continue, &ask.out, frame);
-        if ask.mode == Mode::Overwrite { 0 } else { others.filter(|frame| fate(*frame) == Fate::Replaced).count() }
+        if ask.mode == Mode::Overwrite {
+            0
+        } else {
+            others.filter(|frame| fate(*frame) == Fate::Replaced).count()
+        }
     }
 
     /// Whether a command refused because files are in the way, as it must then.
@@ -186,7 +190,9 @@ impl World {
 
     /// It found frames of its own, and noted that; or it joined a job that makes them.
     pub fn found(&mut self, ask: &Ask, joined: bool) {
-        for (fate, what) in [(Fate::Kept, "commands that kept frames"), (Fate::Replaced, "commands that replaced frames")] {
+        for (fate, what) in
+            [(Fate::Kept, "commands that kept frames"), (Fate::Replaced, "commands that replaced frames")]
+        {
             if !ask.with(fate).is_empty() {
                 self.tally.count(what);
             }
@@ -203,13 +209,17 @@ impl World {
         if self.refused(&ask, &said, &Changes::new()) {
             return;
         }
-        self.counted(&ask, &serde_json::from_str(&said.out).unwrap(), &[
-            ("kept", ask.with(Fate::Kept).len()),
-            ("skipped", ask.with(Fate::Skipped).len()),
-            ("landed", ask.renders().len()),
-            ("replaced", ask.with(Fate::Replaced).len()),
-            ("older", older),
-        ]);
+        self.counted(
+            &ask,
+            &serde_json::from_str(&said.out).unwrap(),
+            &[
+                ("kept", ask.with(Fate::Kept).len()),
+                ("skipped", ask.with(Fate::Skipped).len()),
+                ("landed", ask.renders().len()),
+                ("replaced", ask.with(Fate::Replaced).len()),
+                ("older", older),
+            ],
+        );
         self.found(&ask, false);
         self.tree.out(&ask.out);
         self.check(&self.written(&ask));
@@ -242,7 +252,10 @@ impl World {
     /// A command was given about a job: whether the machine remembers where its frames go.
     pub fn note(&mut self, id: u64, side: Side, mode: Mode) {
         let noted = self.noted_mode(side, id);
-        assert!(noted.is_none_or(|noted| noted == mode), "job {id} is noted with {noted:?}, and not {mode:?}");
+        assert!(
+            noted.is_none_or(|noted| noted == mode),
+            "job {id} is noted with {noted:?}, and not {mode:?}"
+        );
         let job = self.jobs.get_mut(&id).unwrap();
         (job.noted, job.mode) = (noted.is_some(), mode);
     }

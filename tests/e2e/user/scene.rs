@@ -54,8 +54,7 @@ impl Look {
 
     fn all() -> impl Iterator<Item = Self> {
         let contents = (0..SHOTS).flat_map(|shot| {
-            (0..ASSETS)
-                .flat_map(move |asset| (0..WOODS).map(move |wood| Content { shot, asset, wood }))
+            (0..ASSETS).flat_map(move |asset| (0..WOODS).map(move |wood| Content { shot, asset, wood }))
         });
         contents.flat_map(|content| {
             (0..CHOICES.len())
@@ -117,7 +116,6 @@ impl Scenes {
         self.cold.iter().filter(|(_, cold)| *cold == picture).map(|(look, _)| *look).collect()
     }
 }
-
 
 /// One process rendered them all, which opened the file for each: that is as good as a process for each frame.
 #[test]

@@ -27,6 +27,8 @@ pub struct Tree {
     roots: Vec<PathBuf>,
     /// Files where frames land.
     pub files: Files,
+    /// Who wrote a frame last, whatever became of it since.
+    lines: BTreeMap<PathBuf, Maker>,
     /// Files that the user makes, and that no command may write.
     inputs: BTreeMap<PathBuf, Stamp>,
     /// Output folders, where Kiln keeps notes of its own, and the commands that found frames of theirs in each.
@@ -75,6 +77,14 @@ impl Tree {
         notes.lines().filter(|line| line.starts_with("{\"seen\"")).count()
     }
 
+    /// Who is noted to have written a frame last, given these files.
+    pub fn line<'a>(&'a self, files: &'a Files, path: &Path) -> Option<&'a Maker> {
+        match files.get(path).map(|file| &file.kind) {
+            Some(Kind::Frame { by, .. }) => Some(by),
+            _ => self.lines.get(path),
+        }
+    }
+
     /// The commands that are known to have found frames of theirs there.
     pub fn known(&self, out: &Path) -> &[Maker] {
         self.notes.get(out).map_or(&[], Vec::as_slice)
@@ -100,6 +110,7 @@ impl Tree {
     pub fn forget(&mut self, out: &Path) {
         let _ = fs::remove_dir_all(out.join(".kiln"));
         self.notes.remove(out);
+        self.lines.retain(|path, _| path.parent().and_then(Path::parent) != Some(out));
         for (path, file) in &mut self.files {
             if path.parent().and_then(Path::parent) == Some(out) {
                 file.kind = Kind::Other;
@@ -111,7 +122,8 @@ impl Tree {
     pub fn moved(&mut self, from: &Path, to: &Path, copied: bool) {
         let there = |path: &PathBuf| Some(to.join(path.strip_prefix(from).ok()?));
         let keep = |path: &PathBuf| copied || !path.starts_with(from);
-        let files: Vec<_> = self.files.iter().filter_map(|(path, file)| Some((there(path)?, file.clone()))).collect();
+        let files: Vec<_> =
+            self.files.iter().filter_map(|(path, file)| Some((there(path)?, file.clone()))).collect();
         self.files.retain(|path, _| keep(path));
         for (path, mut file) in files {
             if copied {
@@ -122,7 +134,12 @@ impl Tree {
         let inputs: Vec<PathBuf> = self.inputs.keys().filter_map(there).collect();
         self.inputs.retain(|path, _| keep(path));
         inputs.into_iter().for_each(|path| self.input(path));
-        let notes: Vec<_> = self.notes.iter().filter_map(|(out, seen)| Some((there(out)?, seen.clone()))).collect();
+        let lines: Vec<_> =
+            self.lines.iter().filter_map(|(path, by)| Some((there(path)?, by.clone()))).collect();
+        self.lines.retain(|path, _| keep(path));
+        self.lines.extend(lines);
+        let notes: Vec<_> =
+            self.notes.iter().filter_map(|(out, seen)| Some((there(out)?, seen.clone()))).collect();
         self.notes.retain(|out, _| keep(out));
         self.notes.extend(notes);
         let parts: Vec<PathBuf> = self.parts.iter().filter_map(there).collect();
@@ -133,6 +150,7 @@ impl Tree {
     /// The user took away all that lies here.
     pub fn removed(&mut self, folder: &Path) {
         self.files.retain(|path, _| !path.starts_with(folder));
+        self.lines.retain(|path, _| !path.starts_with(folder));
         self.inputs.retain(|path, _| !path.starts_with(folder));
         self.notes.retain(|path, _| !path.starts_with(folder));
         self.parts.retain(|path| !path.starts_with(folder));
@@ -151,7 +169,9 @@ impl Tree {
         for (path, before) in &self.inputs {
             match found.remove(path) {
                 Some(now) if now == *before => {}
-                now => return Err(format!("{} is the user's, was {before:?}, and is {now:?}", path.display())),
+                now => {
+                    return Err(format!("{} is the user's, was {before:?}, and is {now:?}", path.display()));
+                }
             }
         }
         let mut written = Vec::new();
@@ -182,13 +202,23 @@ impl Tree {
                     fits.map(|file| File { stamp: Some(now), ..file.clone() })
                 }
                 (None, Some(_)) => {
-                    return Err(format!("{} was not written: {before:?}; it must become {may:#?}", path.display()));
+                    return Err(format!(
+                        "{} was not written: {before:?}; it must become {may:#?}",
+                        path.display()
+                    ));
                 }
             };
             match fits {
-                Some(file) => self.files.insert(path, file),
+                Some(file) => {
+                    if let Kind::Frame { by, .. } = &file.kind {
+                        self.lines.insert(path.clone(), by.clone());
+                    }
+                    self.files.insert(path, file)
+                }
                 None if may.contains(&None) => self.files.remove(&path),
-                None => return Err(format!("{} is not there: was {before:?}, must be {may:#?}", path.display())),
+                None => {
+                    return Err(format!("{} is not there: was {before:?}, must be {may:#?}", path.display()));
+                }
             };
         }
         let stranger = found.keys().find(|path| !self.is_kilns(path));
@@ -203,7 +233,9 @@ impl Tree {
         if note {
             return folder.parent().is_some_and(|out| self.notes.contains_key(out));
         }
-        name.starts_with('.') && name.ends_with(".kiln-part") && self.parts.iter().any(|out| path.starts_with(out))
+        name.starts_with('.')
+            && name.ends_with(".kiln-part")
+            && self.parts.iter().any(|out| path.starts_with(out))
     }
 }
 

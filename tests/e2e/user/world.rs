@@ -187,7 +187,8 @@ impl World {
         let mut view = Value::Null;
         wait_until(SOON, "the job comes to rest", || {
             view = self.get(&format!("jobs/{id}")).unwrap();
-            let rests = view["state"] == "paused" && view["tasks"]["running"] == 0 && view["tasks"]["assigned"] == 0;
+            let rests =
+                view["state"] == "paused" && view["tasks"]["running"] == 0 && view["tasks"]["assigned"] == 0;
             rests || view["state"] == "completed" || view["state"] == "cancelled" || view["state"] == "failed"
         });
         let outputs = self.get(&format!("jobs/{id}/outputs?after=0&limit=1000")).unwrap();
@@ -203,7 +204,11 @@ impl World {
             Some("cancelled") => State::Cancelled,
             _ => panic!("job {id} cannot have come to this: {view:#}"),
         };
-        assert!(job.state == state || job.state == State::Runs, "job {id} is {state:?}, after {:?}", job.state);
+        assert!(
+            job.state == state || job.state == State::Runs,
+            "job {id} is {state:?}, after {:?}",
+            job.state
+        );
         job.state = state;
         // A command that joined it may have added some.
         let spec: FrameSet = view["spec"]["frames"].as_str().unwrap().parse().unwrap();
@@ -211,8 +216,14 @@ impl World {
         job.frames = spec.iter().collect();
         let frames: BTreeSet<i32> = done.keys().copied().collect();
         assert!(frames.is_subset(&job.frames), "job {id}: {frames:?} of {:?}", job.frames);
-        assert!(state != State::Completed || frames == job.frames, "job {id} lacks frames: it has {frames:?}");
-        assert!(job.done.iter().all(|(frame, hash)| done.get(frame) == Some(hash)), "job {id} lost what it had");
+        assert!(
+            state != State::Completed || frames == job.frames,
+            "job {id} lacks frames: it has {frames:?}"
+        );
+        assert!(
+            job.done.iter().all(|(frame, hash)| done.get(frame) == Some(hash)),
+            "job {id} lost what it had"
+        );
         job.done = done;
     }
 

@@ -119,7 +119,9 @@ async fn final_report(context: &Context, client: &Client, id: JobId) -> Outcome<
                 pause *= 2;
             }
             Err(error) if error.is_transient() => {
-                context.output.warning(&format!("job {id} has ended, and its report is not to be had: {error}"));
+                context
+                    .output
+                    .warning(&format!("job {id} has ended, and its report is not to be had: {error}"));
                 return Ok(None);
             }
             Err(error) => return Err(error.into()),

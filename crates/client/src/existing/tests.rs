@@ -353,7 +353,11 @@ fn a_break_between_a_note_and_its_file_leaves_the_frame_of_before_known() {
     // The note is there, the file is still the first one.
     bed.put(1, PNG);
     assert_eq!(bed.counts(Existing::Continue, &saved(2, 30), "1"), (0, 1, 0), "replaced, and no stranger's");
-    assert_eq!(bed.counts(Existing::Continue, &saved(1, 40), "1"), (0, 0, 0), "the frame itself, but for its note");
+    assert_eq!(
+        bed.counts(Existing::Continue, &saved(1, 40), "1"),
+        (0, 0, 0),
+        "the frame itself, but for its note"
+    );
     let error = bed.look(Existing::Continue, &of("/q/shot.blend", 9, 50, None), "1").unwrap_err();
     assert!(matches!(error, ExistingError::Foreign { .. }), "{error}");
     bed.put(1, b"painted");
@@ -365,7 +369,8 @@ fn a_break_between_a_note_and_its_file_leaves_the_frame_of_before_known() {
 fn what_is_seen_is_noted_once() {
     let mut bed = Bed::new();
     bed.land(saved(1, 10), 1, PNG);
-    let lines = |bed: &Bed| std::fs::read_to_string(bed.dir.path().join(".kiln/shot.jsonl")).unwrap().lines().count();
+    let lines =
+        |bed: &Bed| std::fs::read_to_string(bed.dir.path().join(".kiln/shot.jsonl")).unwrap().lines().count();
     let mut see = |read_ms, frame| bed.manifest.see(&bed.folder, &saved(1, read_ms), frame).unwrap();
     see(10, Some(1));
     see(5, Some(1));
