@@ -159,7 +159,7 @@ impl World {
         if self.rng.percent(40) {
             // Somebody renders meanwhile, and goes on when the server is back.
             return self.render_in_pipe(|world, call| {
-                if call.tells("job ") {
+                if call.tells(" at http://") {
                     world.tally.count("servers restarted under a command");
                     world.restart_server();
                 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    model::{Fate, Kind, Maker, Mode},
+    model::{Fate, Maker, Mode},
     render::Ask,
     scene::frame_name,
     tree::Files,
@@ -136,17 +136,13 @@ impl World {
         let mut landing = Landing::default();
         for (frame, hash) in done {
             let path = out.join(frame_name(*frame));
-            let there = files.get(&path).cloned();
             let same = hashes.get(&path) == Some(hash);
             // As this scene's, whatever is done with other files.
             let own = self.tree.fate(files, by, Mode::Continue, out, *frame) == Fate::Kept;
             let fate = self.tree.fate(files, by, mode, out, *frame);
-            let line = match there.as_ref().map(|file| &file.kind) {
-                Some(Kind::Frame { by, .. }) => Some(by),
-                _ => None,
-            };
+            let line = self.tree.line(files, &path).cloned();
             if own && same {
-                let known = self.tree.known(out).iter().chain(&landing.seen).chain(line);
+                let known = self.tree.known(out).iter().chain(&landing.seen).chain(&line);
                 if !known.into_iter().any(|known| known.same_frames(by) && known.save.is_later_than(&by.save))
                 {
                     landing.seen.push(by.clone());
@@ -159,7 +155,7 @@ impl World {
                 landing.left += 1;
                 continue;
             }
-            landing.seen.extend(line.filter(|line| own && line.save.read > by.save.read).cloned());
+            landing.seen.extend(line.filter(|line| line.same_frames(by) && line.save.read > by.save.read));
             files.insert(path.clone(), by.file(*frame));
             hashes.insert(path, hash.clone());
         }

@@ -27,6 +27,8 @@ pub struct Tree {
     roots: Vec<PathBuf>,
     /// Files where frames land.
     pub files: Files,
+    /// Who wrote a frame last, whatever became of it since.
+    lines: BTreeMap<PathBuf, Maker>,
     /// Files that the user makes, and that no command may write.
     inputs: BTreeMap<PathBuf, Stamp>,
     /// Output folders, where Kiln keeps notes of its own, and the commands that found frames of theirs in each.
@@ -75,6 +77,14 @@ impl Tree {
         notes.lines().filter(|line| line.starts_with("{\"seen\"")).count()
     }
 
+    /// Who is noted to have written a frame last, given these files.
+    pub fn line<'a>(&'a self, files: &'a Files, path: &Path) -> Option<&'a Maker> {
+        match files.get(path).map(|file| &file.kind) {
+            Some(Kind::Frame { by, .. }) => Some(by),
+            _ => self.lines.get(path),
+        }
+    }
+
     /// The commands that are known to have found frames of theirs there.
     pub fn known(&self, out: &Path) -> &[Maker] {
         self.notes.get(out).map_or(&[], Vec::as_slice)
@@ -100,6 +110,7 @@ impl Tree {
     pub fn forget(&mut self, out: &Path) {
         let _ = fs::remove_dir_all(out.join(".kiln"));
         self.notes.remove(out);
+        self.lines.retain(|path, _| path.parent().and_then(Path::parent) != Some(out));
         for (path, file) in &mut self.files {
             if path.parent().and_then(Path::parent) == Some(out) {
                 file.kind = Kind::Other;
@@ -123,6 +134,10 @@ impl Tree {
         let inputs: Vec<PathBuf> = self.inputs.keys().filter_map(there).collect();
         self.inputs.retain(|path, _| keep(path));
         inputs.into_iter().for_each(|path| self.input(path));
+        let lines: Vec<_> =
+            self.lines.iter().filter_map(|(path, by)| Some((there(path)?, by.clone()))).collect();
+        self.lines.retain(|path, _| keep(path));
+        self.lines.extend(lines);
         let notes: Vec<_> =
             self.notes.iter().filter_map(|(out, seen)| Some((there(out)?, seen.clone()))).collect();
         self.notes.retain(|out, _| keep(out));
@@ -135,6 +150,7 @@ impl Tree {
     /// The user took away all that lies here.
     pub fn removed(&mut self, folder: &Path) {
         self.files.retain(|path, _| !path.starts_with(folder));
+        self.lines.retain(|path, _| !path.starts_with(folder));
         self.inputs.retain(|path, _| !path.starts_with(folder));
         self.notes.retain(|path, _| !path.starts_with(folder));
         self.parts.retain(|path| !path.starts_with(folder));
@@ -193,7 +209,12 @@ impl Tree {
                 }
             };
             match fits {
-                Some(file) => self.files.insert(path, file),
+                Some(file) => {
+                    if let Kind::Frame { by, .. } = &file.kind {
+                        self.lines.insert(path.clone(), by.clone());
+                    }
+                    self.files.insert(path, file)
+                }
                 None if may.contains(&None) => self.files.remove(&path),
                 None => {
                     return Err(format!("{} is not there: was {before:?}, must be {may:#?}", path.display()));
