@@ -351,94 +351,6 @@ def missing_texture(folder):
     image_node(cube, path).image.filepath = "//wood.png"
 
 
-def lost_image(folder, name):
-    """Its file is not there."""
-    path = os.path.join(folder, os.path.basename(name))
-    png(path, 20, 200, 20)
-    image = bpy.data.images.load(path)
-    image.filepath = name
-    os.remove(path)
-    return image
-
-
-def beside(cube, image):
-    """Another cube with this image."""
-    mesh = cube.data.copy()
-    mesh.materials.clear()
-    thing = bpy.data.objects.new("Beside", mesh)
-    thing.location = (0, 2.5, 0)
-    bpy.context.scene.collection.objects.link(thing)
-    tree, shader = material(thing)
-    node = tree.nodes.new("ShaderNodeTexImage")
-    node.image = image
-    tree.links.new(node.outputs["Color"], shader.inputs["Base Color"])
-    return thing, node
-
-
-def unused(folder):
-    """Files are missing, here and in a library, and a sequence has a gap: none of it shows."""
-    scene, cube = start()
-    path = os.path.join(folder, "Wood.png")
-    png(path, 120, 70, 20)
-    # Elsewhere Blender would not find it.
-    image_node(cube, path).image.filepath = "//wood.png"
-    beside(cube, lost_image(folder, "//hidden.png"))[0].hide_render = True
-    lost_image(folder, "//kept.png").use_fake_user = True
-    scene.camera.data.background_images.new().image = lost_image(folder, "//behind.png")
-    moving, node = beside(cube, lost_image(folder, "//seq/tile_001.png"))
-    moving.hide_render = True
-    node.image.source, node.image_user.frame_duration = "SEQUENCE", 4
-    os.makedirs(os.path.join(folder, "seq"))
-    for frame in (1, 2, 4):
-        png(os.path.join(folder, "seq", f"tile_{frame:03}.png"), 30, 255, 90)
-    os.makedirs(os.path.join(folder, "lib"))
-    image = lost_image(folder, "//held.png")
-    held, _ = beside(cube, image)
-    held.name, held.hide_render = "Held", True
-    library = os.path.join(folder, "lib", "held.blend")
-    bpy.data.libraries.write(library, {held})
-    bpy.data.objects.remove(held)
-    bpy.data.images.remove(image)
-    with bpy.data.libraries.load(library, link=True) as (_, there):
-        there.objects = ["Held"]
-    scene.collection.objects.link(bpy.data.objects["Held"])
-    for one in bpy.data.libraries:
-        one.filepath = "//lib/held.blend"
-
-
-def unused_alone(folder):
-    """The only file that is missing is that of a hidden object."""
-    _, cube = start()
-    beside(cube, lost_image(folder, "//hidden.png"))[0].hide_render = True
-
-
-def unused_at_times(folder):
-    """What uses the missing file is hidden in the saved frame, and shows from frame 3 on."""
-    _, cube = start()
-    thing, _ = beside(cube, lost_image(folder, "//late.png"))
-    for frame, hidden in ((3, False), (1, True)):
-        thing.hide_render = hidden
-        thing.keyframe_insert("hide_render", frame=frame)
-
-
-def cut(folder):
-    """The picture is the sequencer's; the settings of Cycles, which nothing uses, ask for a denoiser."""
-    scene, cube = start()
-    scene.cycles.use_denoising = True
-    tree, shader = material(cube)
-    node = tree.nodes.new("ShaderNodeTexImage")
-    node.image = lost_image(folder, "//covered.png")
-    tree.links.new(node.outputs["Color"], shader.inputs["Base Color"])
-    editor = scene.sequence_editor_create()
-    strips = editor.strips if hasattr(editor, "strips") else editor.sequences
-    for channel, name in ((1, "shown"), (2, "muted")):
-        path = os.path.join(folder, name + ".png")
-        png(path, 220, 140, 20)
-        strip = strips.new_image(name, path, channel, 1)
-        strip.directory, strip.frame_final_duration, strip.mute = "//", 8, name == "muted"
-    os.remove(path)
-
-
 def missing_library(folder):
     start()
     path = os.path.join(folder, "tree.blend")
@@ -655,8 +567,7 @@ SCENES = (
     basic, particles, image_sequence, drivers, python_driver, script, talks, script_error, motion_blur, stereo,
     dotted_stereo, side_by_side, file_outputs, data_outputs, scaled_output, suspicious, no_camera, missing_texture,
     missing_library, rigid_body, waves, endless_cloth, linked_cloth, film, multilayer,
-    denoise, foreign_engine, absolute, gray, old_formats, frame_range, moved_output, stamped, unused, unused_alone,
-    unused_at_times, cut,
+    denoise, foreign_engine, absolute, gray, old_formats, frame_range, moved_output, stamped,
 )
 # Removed once the scene is saved.
 GONE = {"missing_texture": "wood.png", "missing_library": "tree.blend"}

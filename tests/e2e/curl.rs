@@ -4,7 +4,7 @@ use std::process::Command;
 
 use kiln_testkit::scene;
 
-use crate::{farm::pictures, support::Home};
+use crate::{farm::pictures, support::Home, unused};
 
 #[test]
 fn a_job_with_nothing_but_curl() {
@@ -21,7 +21,13 @@ fn a_job_with_nothing_but_curl() {
     // None of a file's own files comes along, and what does not render is not missed.
     let out = home.work().join("unused");
     let done = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/curl-job.sh"))
-        .args([&server.url, key.trim(), scene("unused_alone").to_str().unwrap(), out.to_str().unwrap(), "1"])
+        .args([
+            &server.url,
+            key.trim(),
+            unused::built(&home, "unused_alone").to_str().unwrap(),
+            out.to_str().unwrap(),
+            "1",
+        ])
         .output()
         .unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));

@@ -1,17 +1,33 @@
 //! Files that are missing stop a job only where a requested frame may use them.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use kiln_testkit::{Blender, assert_same_picture, blender, scene};
+use kiln_testkit::{Blender, assert_same_picture, blender};
 use serde_json::Value;
 
 use crate::support::Home;
 
+/// Builds the scenes of unused.py, and returns where one of them lies.
+pub fn built(home: &Home, name: &str) -> PathBuf {
+    let folder = home.work().join("built");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/e2e/unused.py");
+    let mut build = Command::new(blender());
+    build.args(["--background", "--factory-startup", "--python-exit-code", "3", "--python", script, "--"]);
+    let output = build.arg(&folder).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    folder.join(name).join(format!("{name}.blend"))
+}
+
 /// A scene with the files beside it.
 fn copy(home: &Home, name: &str) {
-    let from = scene(name);
+    let from = built(home, name);
     home.copy(&from, &format!("{name}.blend"));
     all_below(from.parent().unwrap(), &home.work());
+    fs::remove_dir_all(home.work().join("built")).unwrap();
 }
 
 fn all_below(from: &Path, to: &Path) {
@@ -26,7 +42,7 @@ fn all_below(from: &Path, to: &Path) {
     }
 }
 
-fn cold(home: &Home, blend: &Path, frame: i32) -> std::path::PathBuf {
+fn cold(home: &Home, blend: &Path, frame: i32) -> PathBuf {
     let cold = home.work().join("cold-");
     Blender::Executable(blender()).render_cold(blend, frame, Some(&cold), false);
     home.work().join(format!("cold-{frame:04}.png"))

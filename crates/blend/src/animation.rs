@@ -86,7 +86,10 @@ impl Animation {
     /// Takes in a struct of the datablock.
     pub fn read(&mut self, view: View<'_>) {
         match view.struct_name() {
-            b"AnimData" => self.actions.extend(view.pointer("action")),
+            // While a strip is edited, the action that was active before waits.
+            b"AnimData" => {
+                self.actions.extend(view.pointer("action").into_iter().chain(view.pointer("tmpact")))
+            }
             b"NlaStrip" => self.actions.extend(view.pointer("act")),
             b"FCurve" => {
                 self.awaited.extend(view.pointer("rna_path"));
