@@ -162,3 +162,26 @@ fn only_who_sits_at_the_terminal_is_asked() {
     terminal.press("c\n");
     assert_eq!(terminal.ended(), 4, "{}", terminal.text());
 }
+
+/// A job that is joined may make more than this command asks for.
+#[test]
+fn what_is_in_the_way_of_frames_that_nobody_asked_for_is_no_failure() {
+    let home = Home::new();
+    home.copy(&kiln_testkit::scene("basic"), "shot.blend");
+    let server = home.server(&[]);
+    let _worker = home.worker(&server.url, "one");
+    let job = home.submit(&["shot.blend", "--frames", "1-2", "--hold"]);
+    let mine = home.work().join("frames/shot_0002.png");
+    std::fs::create_dir(mine.parent().unwrap()).unwrap();
+    std::fs::write(&mine, b"mine").unwrap();
+    let render = home.kiln(&["render", "shot.blend", "--no-local", "--frames", "1", "--json"]);
+    let mut render = Terminal::run(&render, 200, 40);
+    render.shows(&format!("job {job} at"));
+    home.json(&["jobs", "resume", &job, "--json"]);
+    assert_eq!(render.ended(), 0, "{}", render.text());
+    assert_eq!(std::fs::read(&mine).unwrap(), b"mine");
+    // Where it belongs is not forgotten.
+    std::fs::remove_file(&mine).unwrap();
+    assert_eq!(home.json(&["jobs", "fetch", &job, "--json"])["fetched"], 1);
+    assert!(mine.is_file());
+}

@@ -69,13 +69,25 @@ pub struct Stay {
     pub landed: u32,
     /// Those among them that took the place of frames of an earlier save or of other settings.
     pub replaced: u32,
-    /// Files that were not replaced.
-    pub left: Vec<RelPath>,
+    /// Files that were not replaced, each with its frame.
+    pub left: Vec<(i32, RelPath)>,
+    /// Something of the job is left at the farm that this command did not ask for.
+    pub behind: bool,
     /// What kept frames from coming home.
     pub trouble: Option<Fault>,
 }
 
 impl Stay {
+    /// A job that was joined may make frames that this command did not ask for: what is in their way is no failure of it.
+    pub fn only(mut self, asked: Option<&FrameSet>) -> Self {
+        if let Some(asked) = asked {
+            let all = self.left.len();
+            self.left.retain(|(frame, _)| asked.index_of(*frame).is_some());
+            self.behind = self.left.len() < all;
+        }
+        self
+    }
+
     /// The exit code of this command.
     pub fn exit(&self) -> Exit {
         match (self.end, self.job.state) {
@@ -114,7 +126,7 @@ struct Follower<'a> {
     home: bool,
     landed: u32,
     replaced: u32,
-    left: Vec<RelPath>,
+    left: Vec<(i32, RelPath)>,
     trouble: Option<Fault>,
     told: usize,
     /// Faults that were named on the way.
@@ -176,7 +188,7 @@ pub async fn follow(
     }
     let end = end?;
     let Follower { job, landed, replaced, left, trouble, .. } = follower;
-    Ok(Stay { end, job, landed, replaced, left, trouble })
+    Ok(Stay { end, job, landed, replaced, left, behind: false, trouble })
 }
 
 impl Follower<'_> {
@@ -408,7 +420,7 @@ impl Follower<'_> {
                                 landed.frame
                             ));
                         });
-                        self.left.extend(paths);
+                        self.left.extend(paths.into_iter().map(|path| (landed.frame, path)));
                     }
                 }
                 self.progress.frame(landed.frame, &self.tally);

@@ -77,10 +77,11 @@ impl Ending<'_> {
         if let Some(report) = &report {
             suspicious = suspicious.and(report.suspicious.clone());
         }
+        let left: Vec<_> = stay.left.iter().map(|(_, path)| path).collect();
         let value = json!({
             "end": stay.end, "job": stay.job, "out": shown(out), "landed": stay.landed, "kept": kept, "skipped": skipped,
-            "replaced": stay.replaced, "older": older, "left": stay.left, "failed": failed, "report": report, "suspicious": suspicious,
-            "notices": notices,
+            "replaced": stay.replaced, "older": older, "left": left, "failed": failed, "report": report,
+            "suspicious": suspicious, "notices": notices,
             "exit_code": exit as i32,
         });
         output.result(&value, || {

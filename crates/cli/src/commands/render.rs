@@ -230,8 +230,8 @@ async fn on_farm(
             () = signals.next() => worker.stop_hard().await,
         }
     }
-    let stay = stay?;
-    if stay.exit() == Exit::Done {
+    let stay = stay?.only(before.frames.as_ref());
+    if stay.exit() == Exit::Done && !stay.behind {
         marker.forget(&settings.data.value);
     }
     Ending { stay, out: Some(&out), before: Some(&before), notices: &notices }.tell(context, &client).await

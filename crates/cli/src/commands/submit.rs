@@ -516,8 +516,10 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
     let out = ground.folder.path().to_owned();
     let (before, notices) = (ground.to_render.clone(), ground.notices.clone());
     let fetcher = ground.fetcher(&client, &job);
-    let stay = follow(output, &client, job, Some(fetcher), Whose::Farm, &mut signals).await?;
-    if stay.exit() == Exit::Done {
+    let stay = follow(output, &client, job, Some(fetcher), Whose::Farm, &mut signals)
+        .await?
+        .only(before.frames.as_ref());
+    if stay.exit() == Exit::Done && !stay.behind {
         marker.forget(&settings.data.value);
     }
     Ending { stay, out: Some(&out), before: Some(&before), notices: &notices }.tell(context, &client).await
