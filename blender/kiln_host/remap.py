@@ -82,7 +82,7 @@ class Unused:
 
     def __init__(self, keys):
         self._folder = _folder(bpy.data.filepath)
-        self._paths = {meaning(_name(key), self._folder) for key in keys}
+        self._paths = {meaning(unspelled(key), self._folder) for key in keys}
 
     def __contains__(self, path):
         """`path` is absolute, or beside the .blend."""

@@ -3,9 +3,11 @@
 
 mod args;
 mod ask;
+mod bring;
 mod bundle;
 mod commands;
 mod exit;
+mod failed;
 mod farm;
 mod follow;
 mod inside;

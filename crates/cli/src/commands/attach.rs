@@ -7,14 +7,13 @@ use kiln_client::{Client, Existing, Fetcher, How, Manifest, OutFolder, ToRender}
 use kiln_types::{JobId, SuspiciousFrames};
 use serde_json::json;
 
-pub use crate::follow::failed_tasks;
-
 use super::{Context, closing_table};
 use crate::{
     args::FetchArgs,
     exit::{Exit, Fault, Outcome},
+    failed::{explain, failed_tasks, gone},
     farm,
-    follow::{End, Stay, Whose, explain, follow, gone},
+    follow::{End, Stay, Whose, follow},
     marker::Marker,
     output::{
         Reader,

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use kiln_api::{JobView, ProblemCode};
+use kiln_api::{JobView, ProblemCode, SubmitJob};
 use kiln_client::{Client, Existing, Fetcher, How, Identity, Manifest, OutFolder, Prepared};
-use kiln_types::{DeviceChoice, DeviceClass, FrameSet, JobId};
+use kiln_types::{DeviceChoice, DeviceClass, FrameSet, JobId, JobState};
 
 use super::attach::manifest;
 use crate::{
@@ -155,6 +155,19 @@ pub enum Left {
 impl Running {
     pub fn id(&self) -> JobId {
         self.job.id
+    }
+
+    /// Whether it stands in the queue as this request would, for the same people, with the same needs.
+    pub fn is_asked_as(&self, request: &SubmitJob) -> bool {
+        let spec = &self.job.spec;
+        spec.order == request.order
+            && spec.standing == request.standing
+            && spec.needs == request.needs
+            && spec.owner == request.user.clone().unwrap_or_default()
+            && spec.project == request.project.clone().unwrap_or_default()
+            && spec.frame_time_limit_s == request.frame_time_limit_s
+            && spec.hang_s == request.hang_s
+            && (self.job.state == JobState::Paused) == request.held
     }
 
     /// Whether it renders some of these frames.

@@ -7,9 +7,10 @@ use kiln_client::Client;
 use kiln_types::{JobId, StepIndex, TaskIndex};
 use serde_json::json;
 
-use super::{Context, attach};
+use super::Context;
 use crate::{
     exit::{Exit, Outcome},
+    failed::failed_tasks,
     output::{
         table::table,
         text::{count, task},
@@ -21,7 +22,7 @@ const SHOWN: usize = 30;
 
 pub async fn list(context: &Context, client: &Client, id: JobId) -> Outcome<Exit> {
     let job = client.job(id).await?;
-    let failed = attach::failed_tasks(client, &job).await?;
+    let failed = failed_tasks(client, &job).await?;
     let attempts = all(client, id).await?;
     context.output.result(&json!({ "job": id, "failed": failed, "attempts": attempts }), || {
         if attempts.is_empty() {

@@ -12,8 +12,8 @@ use super::{Context, attach, failures};
 use crate::{
     args::{At, FarmArgs, Jobs, JobsArgs, JobsCommand, ListArgs, LogsArgs, OrNone, SomeJobs},
     exit::{Exit, Fault, Outcome},
+    failed::{by_reason, failed_tasks},
     farm,
-    follow::by_reason,
     output::{
         bake::{bake, is_baking, progress, unrendered},
         explain::{explanation, left_of},
@@ -194,7 +194,7 @@ async fn list(context: &Context, args: &ListArgs, farm: &FarmArgs) -> Outcome<Ex
 async fn show(context: &Context, client: &Client, id: JobId) -> Outcome<Exit> {
     let job = client.job(id).await?;
     let report = client.report(id).await?;
-    let failed = attach::failed_tasks(client, &job).await?;
+    let failed = failed_tasks(client, &job).await?;
     let failures =
         if job.tasks.failed > 0 { failures::of_failed_frames(client, id, &failed).await? } else { None };
     let attempts = if context.output.reader() == crate::output::Reader::Json {

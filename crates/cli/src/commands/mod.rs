@@ -6,6 +6,7 @@ pub mod bundle;
 mod device;
 mod earlier;
 mod failures;
+mod ground;
 pub mod inspect;
 pub mod jobs;
 pub mod render;

@@ -13,7 +13,8 @@ use super::{
     blender::discover,
     device::Place,
     earlier::Lacking,
-    submit::{Ground, ground, prepare, remember, submit},
+    ground::{Ground, ground},
+    submit::{prepare, remember, submit},
     worker::apply,
 };
 use crate::{
