@@ -7,14 +7,15 @@ use kiln_client::{Client, Existing, Fetcher, How, Manifest, OutFolder, ToRender}
 use kiln_types::{JobId, SuspiciousFrames};
 use serde_json::json;
 
-pub use crate::follow::failed_tasks;
-
-use super::{Context, closing_table};
+use super::{
+    Context, closing_table,
+    failures::{explain, failed_tasks},
+};
 use crate::{
     args::FetchArgs,
     exit::{Exit, Fault, Outcome},
     farm,
-    follow::{End, Stay, Whose, explain, follow, gone},
+    follow::{End, Stay, Whose, follow, gone},
     marker::Marker,
     output::{
         Reader,

@@ -13,7 +13,6 @@ use crate::{
     args::{At, FarmArgs, Jobs, JobsArgs, JobsCommand, ListArgs, LogsArgs, OrNone, SomeJobs},
     exit::{Exit, Fault, Outcome},
     farm,
-    follow::by_reason,
     output::{
         bake::{bake, is_baking, progress, unrendered},
         explain::{explanation, left_of},
@@ -194,7 +193,7 @@ async fn list(context: &Context, args: &ListArgs, farm: &FarmArgs) -> Outcome<Ex
 async fn show(context: &Context, client: &Client, id: JobId) -> Outcome<Exit> {
     let job = client.job(id).await?;
     let report = client.report(id).await?;
-    let failed = attach::failed_tasks(client, &job).await?;
+    let failed = failures::failed_tasks(client, &job).await?;
     let failures =
         if job.tasks.failed > 0 { failures::of_failed_frames(client, id, &failed).await? } else { None };
     let attempts = if context.output.reader() == crate::output::Reader::Json {
@@ -213,7 +212,7 @@ async fn show(context: &Context, client: &Client, id: JobId) -> Outcome<Exit> {
         for line in summary(&report.suspicious, job.tasks.total) {
             text.push_str(&format!("\n{line}"));
         }
-        for (reason, frames) in by_reason(&failed) {
+        for (reason, frames) in failures::by_reason(&failed) {
             text.push_str(&format!("\n{frames} failed: {reason}"));
         }
         if let Some(failures) = &failures {
