@@ -17,6 +17,10 @@ use super::{
     world::{Late, SIDES, State, World},
 };
 
+/// How long a process may take until it hears signals, on a busy machine.
+const SETTLING: Duration = Duration::from_millis(50);
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// How a command is ended from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -92,6 +96,11 @@ impl World {
                 call.hang_up();
                 call.signal(Signal::HUP);
             }
+        }
+        // In the first moment of a process, while its handlers are put up, a signal may be lost. Somebody presses again.
+        if matches!(moment, Moment::After(time) if time < SETTLING) && !call.ends_within(AGAIN) {
+            self.tally.count("signals lost at a start");
+            call.signal(Signal::INT);
         }
         let said = self.ends(call);
         self.tally.count(if local {

@@ -122,6 +122,16 @@ impl Call {
         }
     }
 
+    /// Whether it ends within this time.
+    pub fn ends_within(&mut self, limit: Duration) -> bool {
+        let started = Instant::now();
+        while self.ended().is_none() && started.elapsed() < limit {
+            self.told();
+            sleep(LOOK);
+        }
+        self.ended().is_some()
+    }
+
     /// Closes its terminal, as somebody does who has seen enough.
     pub fn hang_up(&mut self) {
         let nothing = Ears::Files { out: PathBuf::new(), err: PathBuf::new() };

@@ -32,7 +32,7 @@ impl World {
     }
 
     pub fn edit(&mut self) {
-        let at = self.any_project();
+        let at = self.any_project_to_change();
         let Project { path, content, .. } = self.projects[at].clone();
         let (from, name) = if self.rng.percent(70) {
             let shot = self.other(content.shot, SHOTS);
@@ -49,7 +49,7 @@ impl World {
     }
 
     pub fn texture(&mut self) {
-        let at = self.any_project();
+        let at = self.any_project_to_change();
         let Project { path, content, .. } = self.projects[at].clone();
         let wood = self.other(content.wood, WOODS);
         self.projects[at].content.wood = wood;
@@ -67,7 +67,7 @@ impl World {
 
     pub fn settings(&mut self) {
         if self.rng.percent(65) {
-            let at = self.any_project();
+            let at = self.any_project_to_change();
             let choice = (self.projects[at].choice + 1 + self.rng.below(CHOICES.len() - 1)) % CHOICES.len();
             self.projects[at].choice = choice;
             self.tell(format!("  {} renders with {:?}", self.projects[at].path.display(), CHOICES[choice]));

@@ -24,9 +24,9 @@ use self::{
     world::World,
 };
 
-/// The walk of the ordinary tests.
-const SEED: u64 = 13;
-const PARTS: usize = 6;
+/// The walks of the ordinary tests, each of them in halves.
+const SEEDS: [u64; 3] = [13, 14, 15];
+const PARTS: usize = 2 * SEEDS.len();
 
 impl World {
     fn act(&mut self, action: Action) {
@@ -63,17 +63,14 @@ impl World {
     }
 }
 
-/// The steps of a part; it begins with the last of the part before, so that every pair lies within one.
-fn steps_of(part: usize) -> std::ops::Range<usize> {
-    let at = |part: usize| (Action::CIRCUIT - 1) * part / PARTS;
-    at(part)..at(part + 1) + 1
-}
-
-fn walk_part(part: usize) {
+/// Half of a walk. The second half begins with the last step of the first, so that every pair lies within one.
+fn half(seed: u64, second: bool) {
     static ALL: Mutex<(usize, Pairs, Option<Tally>)> = Mutex::new((0, Pairs::NONE, None));
+    let middle = Action::CIRCUIT / 2;
+    let steps = if second { middle..Action::CIRCUIT } else { 0..middle + 1 };
     let mut pairs = Pairs::NONE;
-    let mut world = World::new(SEED, steps_of(part).start);
-    world.walk(&circuit(SEED)[steps_of(part)], &mut pairs);
+    let mut world = World::new(seed, steps.start);
+    world.walk(&circuit(seed)[steps], &mut pairs);
     let mut all = ALL.lock().unwrap();
     all.0 += 1;
     all.1.add(&pairs);
@@ -85,16 +82,35 @@ fn walk_part(part: usize) {
     assert!(done < PARTS || pairs.missing() == 0, "pairs that never came");
 }
 
-macro_rules! parts {
-    ($($name:ident: $part:expr),*) => {
-        $(#[test]
-        fn $name() {
-            walk_part($part);
-        })*
-    };
+#[test]
+fn first_walk_first_half() {
+    half(SEEDS[0], false);
 }
 
-parts!(days_1: 0, days_2: 1, days_3: 2, days_4: 3, days_5: 4, days_6: 5);
+#[test]
+fn first_walk_second_half() {
+    half(SEEDS[0], true);
+}
+
+#[test]
+fn second_walk_first_half() {
+    half(SEEDS[1], false);
+}
+
+#[test]
+fn second_walk_second_half() {
+    half(SEEDS[1], true);
+}
+
+#[test]
+fn third_walk_first_half() {
+    half(SEEDS[2], false);
+}
+
+#[test]
+fn third_walk_second_half() {
+    half(SEEDS[2], true);
+}
 
 /// `scripts/user-test STEPS [SEED [FROM]]`: whole walks, each from its own seed and with its own farm.
 #[test]

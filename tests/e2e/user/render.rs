@@ -76,8 +76,8 @@ impl World {
         let mut project = self.projects[at].clone();
         // Rather what was given to the farm before, once more.
         let given = self.given_before();
-        let latest = given.last().cloned().filter(|_| self.rng.percent(75));
-        let again = latest.or_else(|| self.rng.some(&given)).filter(|_| self.rng.percent(75));
+        let latest = given.last().cloned().filter(|_| self.rng.percent(80));
+        let again = latest.or_else(|| self.rng.some(&given)).filter(|_| self.rng.percent(80));
         if let Some((at, _)) = &again {
             project = self.projects[*at].clone();
         }
@@ -119,20 +119,29 @@ impl World {
         ask
     }
 
-    /// Projects and output folders of jobs whose frames are still to be fetched, those last that go on as the project is
-    /// now.
+    /// Projects and output folders of jobs whose frames are still to be fetched, those last that are of the project as it
+    /// is now, and of these those that go on.
     fn given_before(&self) -> Vec<(usize, PathBuf)> {
         let noted = self.jobs.values().filter(|job| job.noted);
         let of = |job: &Job| {
             let is = |one: &Project| one.side == job.side && job.by.save.path == one.path.join(INPUTS[0]);
             let at = self.projects.iter().position(is)?;
             let Project { content, choice, .. } = self.projects[at];
-            let goes_on = !job.state.is_end() && (content, choice) == (job.by.content, job.by.choice);
-            Some((goes_on, at, job.out.clone()))
+            let same = (content, choice) == (job.by.content, job.by.choice);
+            Some(((same, !job.state.is_end()), at, job.out.clone()))
         };
         let mut given: Vec<_> = noted.filter_map(of).collect();
-        given.sort_by_key(|(goes_on, ..)| *goes_on);
+        given.sort_by_key(|(rank, ..)| *rank);
         given.into_iter().map(|(_, at, out)| (at, out)).collect()
+    }
+
+    /// One of the user's projects to change, rather one that nothing is under way of.
+    pub fn any_project_to_change(&mut self) -> usize {
+        let given = self.given_before();
+        let apart: Vec<usize> =
+            (0..self.projects.len()).filter(|at| given.iter().all(|(given, _)| given != at)).collect();
+        let rather = self.rng.percent(60);
+        self.rng.some(&apart).filter(|_| rather).unwrap_or_else(|| self.any_project())
     }
 
     pub fn set_fates(&self, ask: &mut Ask, files: &Files) {

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -292,12 +293,23 @@ impl World {
         self.homes[side].work()
     }
 
-    /// The end of a walk: what still runs ends, and everything is in its place.
+    /// The end of a walk: what still runs ends, everything is in its place, and nothing goes on behind.
     pub fn finish(&mut self) {
         for id in self.jobs.keys().copied().collect::<Vec<_>>() {
             self.settle(id);
         }
         self.check(&Changes::new());
+        (self.worker, self.server) = (None, None);
+        let folders: Vec<PathBuf> = SIDES.iter().map(|side| self.work(*side)).collect();
+        let homes: Vec<&[u8]> =
+            folders.iter().map(|work| work.parent().unwrap().as_os_str().as_bytes()).collect();
+        let is_ours =
+            |line: &[u8]| homes.iter().any(|home| line.windows(home.len()).any(|part| part == *home));
+        wait_until(SOON, "every process has ended", || {
+            let processes = fs::read_dir("/proc").unwrap().flatten();
+            let lines = processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
+            !lines.into_iter().any(|line| is_ours(&line))
+        });
     }
 
     /// What a killed command left goes with the next but one at the latest: the next may find it still in use.
