@@ -179,7 +179,7 @@ fn a_farm_of_four_that_differ_and_fail_ends_an_animation_complete() {
     for name in ["tenfold", "broken", "guest"] {
         lan.becomes(name, "offline");
     }
-    let again = submit(&[]);
+    let again = submit(&["--out", "again"]);
     lan.wait(&again, LIMIT);
     drop(steady);
     let seconds = |shown: &Value| shown["report"]["wall_s"].as_f64().unwrap();

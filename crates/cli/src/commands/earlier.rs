@@ -71,6 +71,10 @@ impl Earlier<'_> {
                 }
                 continue;
             }
+            let asked = self.prepared.frames.iter();
+            if asked.map(|frame| job.spec.frames.index_of(frame)).all(|at| at.is_none()) {
+                continue;
+            }
             came |= self.fetch(&marker, &job).await?;
             if !job.state.is_end() && job.spec.refuse_black == self.refuse_black {
                 running = Some(Running { job });
