@@ -63,7 +63,8 @@ impl World {
         let mut plan = Plan::of_nothing(&self.tree.files);
         let fetches = !matches!(ask.mode, Mode::Overwrite | Mode::Error);
         let here = |job: &Job| job.noted && job.side == ask.side && job.out == ask.out;
-        let same = |job: &Job| fetches && here(job) && job.by.same_frames(&ask.by);
+        let wanted = |job: &Job| !job.frames.is_disjoint(&ask.frames);
+        let same = |job: &Job| fetches && here(job) && wanted(job) && job.by.same_frames(&ask.by);
         let ids: Vec<u64> = self.jobs.iter().filter(|(_, job)| same(job)).map(|(id, _)| *id).collect();
         if let &[id] = &ids[..]
             && may_race

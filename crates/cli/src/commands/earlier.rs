@@ -161,17 +161,14 @@ impl Running {
         self.job.id
     }
 
-    /// Whether it stands in the queue as this request would, for the same people, with the same needs.
+    /// Whether it stands in the queue as this request would, and has the same needs.
     pub fn is_asked_as(&self, request: &SubmitJob) -> bool {
         let spec = &self.job.spec;
         spec.order == request.order
             && spec.standing == request.standing
             && spec.needs == request.needs
-            && spec.owner == request.user.clone().unwrap_or_default()
-            && spec.project == request.project.clone().unwrap_or_default()
             && spec.frame_time_limit_s == request.frame_time_limit_s
             && spec.hang_s == request.hang_s
-            && (self.job.state == JobState::Paused) == request.held
     }
 
     /// Whether it renders some of these frames.
@@ -196,7 +193,11 @@ impl Running {
         let (lacks, asked) = (others.len(), frames.len() as usize);
         // Fails only where there are none.
         let Ok(others) = FrameSet::from_frames(others) else {
-            output.note(&format!("job {id}, made {made}, renders this already"));
+            let paused = match self.job.state {
+                JobState::Paused => format!("; it is paused, and `kiln jobs resume {id}` lets it go on"),
+                _ => String::new(),
+            };
+            output.note(&format!("job {id}, made {made}, renders this already{paused}"));
             return Ok(Left::Nothing(Box::new(client.job(id).await?)));
         };
         if lacks == asked {
