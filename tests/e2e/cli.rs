@@ -78,7 +78,9 @@ fn jobs_are_listed_by_state_user_and_project() {
     home.copy(&scene("basic"), "shot.blend");
     let _server = home.server(&[]);
     let of = |user: &str, project: &str| {
-        home.submit(&["shot.blend", "--frames", "1", "--user", user, "--project", project])
+        // Each into a folder of its own: the same frames into the same one would be the same job.
+        let out = format!("{user}-{project}");
+        home.submit(&["shot.blend", "--frames", "1", "--user", user, "--project", project, "--out", &out])
     };
     let (first, second, third) = (of("ana", "film"), of("ana", "spot"), of("ben", "film"));
     assert_eq!(home.run(&["jobs", "cancel", &second]).code, 0);
