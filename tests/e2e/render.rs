@@ -245,6 +245,7 @@ fn a_scene_that_lacks_a_file_says_which() {
         image.use_fake_user = True\n\
         mat = bpy.data.materials.new('m')\nmat.use_nodes = True\n\
         node = mat.node_tree.nodes.new('ShaderNodeTexImage')\nnode.image = image\n\
+        mat.node_tree.links.new(node.outputs[0], mat.node_tree.nodes['Principled BSDF'].inputs[0])\n\
         bpy.data.objects['Cube'].data.materials.clear()\nbpy.data.objects['Cube'].data.materials.append(mat)\n\
         bpy.context.scene.frame_end = 2\n\
         bpy.context.scene.render.engine = 'CYCLES'\nbpy.context.scene.cycles.use_denoising = False\n\
