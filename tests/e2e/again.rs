@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use kiln_testkit::{assert_same_picture, wait_until};
+use kiln_testkit::{assert_same_picture, copy_folder, wait_until};
 use serde_json::Value;
 
 use crate::{
@@ -19,21 +19,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A project: a scene of the tests with its files, which shows another picture of a sequence in each frame.
 fn project(home: &Home) -> PathBuf {
     let folder = home.work().join("project");
-    copy_all(kiln_testkit::scene("image_sequence").parent().unwrap(), &folder);
+    copy_folder(kiln_testkit::scene("image_sequence").parent().unwrap(), &folder);
     std::fs::rename(folder.join("image_sequence.blend"), folder.join("shot.blend")).unwrap();
     folder
-}
-
-fn copy_all(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let (path, to) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            copy_all(&path, &to);
-        } else {
-            std::fs::copy(&path, &to).unwrap();
-        }
-    }
 }
 
 /// An artist's next save: every picture of the sequence is that of another frame.
@@ -117,7 +105,7 @@ fn after_an_edit_frames_are_replaced_and_after_a_move_they_are_kept() {
 
     // Another .blend of the same name is another .blend.
     let other = home.work().join("other");
-    copy_all(&moved, &other);
+    copy_folder(&moved, &other);
     edit(&other);
     let refused = run(&home, &other, &render("3", &["--out", "../renamed"]));
     assert_eq!(refused.code, 2);

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use kiln_testkit::{Blender, assert_same_picture, blender, scene, wait_until};
+use kiln_testkit::{Blender, assert_same_picture, blender, copy_folder, scene, wait_until};
 use serde_json::Value;
 
 use crate::support::{Home, Running};
@@ -88,19 +88,6 @@ pub fn pictures(folder: &Path) -> Vec<String> {
     }
     found.sort();
     found
-}
-
-pub fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy_folder(&path, &target);
-        } else {
-            fs::copy(&path, &target).unwrap();
-        }
-    }
 }
 
 #[track_caller]

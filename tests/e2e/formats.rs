@@ -53,7 +53,7 @@ fn frames_in_old_formats_are_rendered_and_resumed() {
 
     // In each frame another file is cut, and in the last one none.
     let before = home.work().join("before");
-    crate::farm::copy_folder(&frames, &before);
+    kiln_testkit::copy_folder(&frames, &before);
     for (frame, index) in (1..8).zip(0..) {
         cut(&frames.join(&names(frame)[index]));
     }
@@ -77,7 +77,7 @@ fn a_farm_delivers_old_formats() {
     let frames = home.fetch(&job, "fetched").join("frames");
     assert_same_frames(&frames, &home.work().join("frames"), [2]);
     let before = home.work().join("before");
-    crate::farm::copy_folder(&frames, &before);
+    kiln_testkit::copy_folder(&frames, &before);
     names(2).iter().for_each(|name| cut(&frames.join(name)));
     assert_same_frames(&home.fetch(&job, "fetched").join("frames"), &before, [2, 3]);
     assert!(home.fetch(&jp2, "other").join("frames/shot_0002.jp2").is_file());

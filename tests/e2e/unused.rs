@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use kiln_testkit::{Blender, assert_same_picture, blender};
+use kiln_testkit::{Blender, assert_same_picture, blender, copy_folder};
 use serde_json::Value;
 
 use crate::support::Home;
@@ -26,20 +26,8 @@ pub fn built(home: &Home, name: &str) -> PathBuf {
 fn copy(home: &Home, name: &str) {
     let from = built(home, name);
     home.copy(&from, &format!("{name}.blend"));
-    all_below(from.parent().unwrap(), &home.work());
+    copy_folder(from.parent().unwrap(), &home.work());
     fs::remove_dir_all(home.work().join("built")).unwrap();
-}
-
-fn all_below(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let (path, to) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            fs::create_dir_all(&to).unwrap();
-            all_below(&path, &to);
-        } else if !to.exists() {
-            fs::copy(&path, &to).unwrap();
-        }
-    }
 }
 
 fn cold(home: &Home, blend: &Path, frame: i32) -> PathBuf {

@@ -5,24 +5,13 @@
 use std::path::{Path, PathBuf};
 
 use kiln_client::{Prepared, Request, Transfer};
-use kiln_testkit::{scene, temp_dir};
+use kiln_testkit::{copy_folder, scene, temp_dir};
 use kiln_types::{BlobHash, ScriptPolicy};
 
 /// A copy of a scene of the tests, with the files it refers to, in a folder of this name.
 fn copy(name: &str, to: PathBuf) -> PathBuf {
-    fn all(from: &Path, to: &Path) {
-        std::fs::create_dir_all(to).unwrap();
-        for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-            let (path, to) = (entry.path(), to.join(entry.file_name()));
-            if path.is_dir() {
-                all(&path, &to);
-            } else {
-                std::fs::copy(&path, &to).unwrap();
-            }
-        }
-    }
     let blend = scene(name);
-    all(blend.parent().unwrap(), &to);
+    copy_folder(blend.parent().unwrap(), &to);
     to.join(blend.file_name().unwrap())
 }
 

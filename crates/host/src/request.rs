@@ -118,6 +118,20 @@ pub struct OpenRequest {
     pub persistent_data: bool,
 }
 
+impl OpenRequest {
+    /// A .blend whose files all lie where its names lead.
+    pub fn new(blend: PathBuf, session: SessionSpec) -> Self {
+        Self {
+            blend,
+            session,
+            remap: Vec::new(),
+            unused: Vec::new(),
+            addons: Vec::new(),
+            persistent_data: true,
+        }
+    }
+}
+
 /// What the process keeps of a scene between two frames, and why not more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct SceneReuse {

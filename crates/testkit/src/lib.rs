@@ -10,7 +10,9 @@ mod killed;
 mod picture;
 
 use std::{
+    fs,
     net::{Ipv4Addr, TcpListener},
+    path::Path,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -28,6 +30,23 @@ pub use picture::{Picture, assert_same_picture, picture};
 /// Where the disk refuses.
 pub fn temp_dir() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("kiln-test-").tempdir().expect("a temporary folder can be made")
+}
+
+/// Copies a folder with everything in it, over what is there.
+///
+/// # Panics
+/// Where the disk refuses.
+pub fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_folder(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
 }
 
 /// What an artist brings along: `dark.ocio`, a colour configuration that shows; `crimson.py` and

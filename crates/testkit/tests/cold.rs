@@ -5,7 +5,7 @@
 
 use std::{fs, path::Path};
 
-use kiln_testkit::{Blender, assert_same_picture, blender, blender_4_3, scene, temp_dir};
+use kiln_testkit::{Blender, assert_same_picture, blender, blender_4_3, copy_folder, scene, temp_dir};
 
 fn same_by_script(scenes: &[&str]) {
     let mut blenders = vec![Blender::Executable(blender())];
@@ -67,18 +67,6 @@ fn the_script_renders_every_scene_as_the_command_line_does() {
         "waves",
         "multilayer",
     ]);
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 fn files(folder: &Path, prefix: &str) -> Vec<String> {

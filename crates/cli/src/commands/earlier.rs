@@ -47,7 +47,7 @@ impl Earlier<'_> {
         devices: &[DeviceClass],
         notes: Manifest,
     ) -> Outcome<(Option<Running>, Manifest)> {
-        // Whoever renders all of it again wants none of this, nor does one who wants an empty folder.
+        // These modes keep nothing that an earlier job made.
         if matches!(self.existing, Existing::Overwrite | Existing::Error) {
             return Ok((None, notes));
         }
@@ -71,8 +71,7 @@ impl Earlier<'_> {
                 }
                 continue;
             }
-            let asked = self.prepared.frames.iter();
-            if asked.map(|frame| job.spec.frames.index_of(frame)).all(|at| at.is_none()) {
+            if !makes_any_of(&job, &self.prepared.frames) {
                 continue;
             }
             came |= self.fetch(&marker, &job).await?;
@@ -141,7 +140,7 @@ impl Earlier<'_> {
 
 /// What becomes of frames that a running job lacks, where it renders others of those that are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lacking {
+pub enum Others {
     /// They join that job, whose end is waited for.
     Join,
     /// They are a job of their own.
@@ -173,7 +172,7 @@ impl Running {
 
     /// Whether it renders some of these frames.
     pub fn makes_any_of(&self, frames: &FrameSet) -> bool {
-        frames.iter().any(|frame| self.job.spec.frames.index_of(frame).is_some())
+        makes_any_of(&self.job, frames)
     }
 
     /// What of these frames, none of which is here, it leaves to do.
@@ -185,7 +184,7 @@ impl Running {
         output: Output,
         client: &Client,
         frames: FrameSet,
-        lacking: Lacking,
+        rest: Others,
     ) -> Outcome<Left> {
         let (id, made) = (self.job.id, moment(self.job.created_ms));
         let others: Vec<i32> =
@@ -204,7 +203,7 @@ impl Running {
             return Ok(Left::Frames(frames));
         }
         let done = count((asked - lacks) as u64, "frame");
-        if lacking == Lacking::Apart {
+        if rest == Others::Apart {
             output.note(&format!("{done} of these are being rendered by job {id}, made {made}, already"));
             return Ok(Left::Frames(others));
         }
@@ -221,4 +220,8 @@ impl Running {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn makes_any_of(job: &JobView, frames: &FrameSet) -> bool {
+    frames.iter().any(|frame| job.spec.frames.index_of(frame).is_some())
 }

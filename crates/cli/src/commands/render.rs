@@ -12,7 +12,7 @@ use super::{
     attach::Ending,
     blender::discover,
     device::Place,
-    earlier::Lacking,
+    earlier::Others,
     ground::{Ground, ground},
     submit::{prepare, remember, submit},
     worker::apply,
@@ -139,7 +139,7 @@ async fn submit_here(
         inside.end().await;
         return Ok(Begun::NothingLeft(Box::new(ground)));
     }
-    match submit(output, settings, &inside.client, prepared, &ground, &args.job, Lacking::Join).await {
+    match submit(output, settings, &inside.client, prepared, &ground, &args.job, Others::Join).await {
         Ok(job) => Ok(Begun::Job(Box::new((inside, ground, job)))),
         Err(fault) => {
             inside.end().await;
@@ -210,7 +210,7 @@ async fn on_farm(
             return Ok((ground, None));
         }
         let worker = if args.no_local { None } else { join(output, settings, &client, &prepared).await };
-        let job = submit(output, settings, &client, &prepared, &ground, &args.job, Lacking::Join).await?;
+        let job = submit(output, settings, &client, &prepared, &ground, &args.job, Others::Join).await?;
         Ok::<_, Fault>((ground, Some((prepared, worker, job))))
     };
     let (ground, begun) = tokio::select! {

@@ -14,7 +14,7 @@ use super::{
     Context,
     attach::Ending,
     device::Place,
-    earlier::{Lacking, Left},
+    earlier::{Left, Others},
     ground::{Ground, ground},
 };
 use crate::{
@@ -213,7 +213,7 @@ pub async fn submit(
     prepared: &Prepared,
     ground: &Ground,
     args: &JobArgs,
-    lacking: Lacking,
+    rest: Others,
 ) -> Outcome<JobView> {
     let frames = ground.to_render.frames.clone().unwrap_or_else(|| prepared.frames.clone());
     let limit = args.frame_time_limit.map(|limit| u32::try_from(limit.as_secs()).unwrap_or(u32::MAX));
@@ -221,8 +221,8 @@ pub async fn submit(
     let mut job = SubmitJob { refuse_black: args.refuse_black, ..ordered(job, &args.order, settings) };
     // Who submits with other wishes wants another job.
     let running = ground.running.as_ref();
-    if let Some(running) = running.filter(|one| lacking == Lacking::Join || one.is_asked_as(&job)) {
-        match running.take(output, client, frames, lacking).await? {
+    if let Some(running) = running.filter(|one| rest == Others::Join || one.is_asked_as(&job)) {
+        match running.take(output, client, frames, rest).await? {
             Left::Nothing(job) => return Ok(*job),
             Left::Frames(frames) => job.frames = Some(frames),
         }
@@ -289,7 +289,7 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
         if ground.to_render.frames.is_none() {
             return Ok((client, prepared, ground, None));
         }
-        let job = submit(output, &settings, &client, &prepared, &ground, &args.job, Lacking::Apart).await?;
+        let job = submit(output, &settings, &client, &prepared, &ground, &args.job, Others::Apart).await?;
         Ok::<_, Fault>((client, prepared, ground, Some(job)))
     };
     let (client, prepared, mut ground, job) = tokio::select! {

@@ -66,14 +66,7 @@ impl Slot {
     async fn open_as_it_stands(&mut self, blend: PathBuf) {
         let mut session = session(&self.install, &blend);
         session.policy.simulations = Simulations::AsTheyAre;
-        let request = OpenRequest {
-            blend,
-            session,
-            remap: Vec::new(),
-            unused: Vec::new(),
-            addons: Vec::new(),
-            persistent_data: true,
-        };
+        let request = OpenRequest::new(blend, session);
         let opened = self.host.open(&request).await.unwrap();
         assert!(opened.notices.iter().any(|notice| notice.contains("without a bake")), "{opened:?}");
     }
@@ -81,14 +74,7 @@ impl Slot {
     async fn open_baked(&mut self, blend: PathBuf) -> Result<Opened, Failure> {
         let session = session(&self.install, &blend);
         assert_eq!(session.policy.simulations, Simulations::Bake);
-        let request = OpenRequest {
-            blend,
-            session,
-            remap: Vec::new(),
-            unused: Vec::new(),
-            addons: Vec::new(),
-            persistent_data: true,
-        };
+        let request = OpenRequest::new(blend, session);
         self.host.open(&request).await
     }
 }
@@ -211,14 +197,7 @@ async fn a_frame_that_a_bake_lacks_is_refused_by_name_and_the_others_render() {
         }
         let mut session = session(&slot.install, &request.blend);
         session.policy.simulations = Simulations::AsTheyAre;
-        let open = OpenRequest {
-            blend: request.blend,
-            session,
-            remap: Vec::new(),
-            unused: Vec::new(),
-            addons: Vec::new(),
-            persistent_data: true,
-        };
+        let open = OpenRequest::new(request.blend, session);
         slot.host.open(&open).await.unwrap();
         let mut notices = Vec::new();
         for (frame, _) in &refused {

@@ -47,15 +47,7 @@ async fn lie(code: &str) -> Result<usize, Failure> {
     let mut host = Host::start(&install, &root, options).await.unwrap();
     let blend = scene("basic");
     let session = session(&install, &blend);
-    host.open(&OpenRequest {
-        blend,
-        session,
-        remap: Vec::new(),
-        unused: Vec::new(),
-        addons: Vec::new(),
-        persistent_data: true,
-    })
-    .await?;
+    host.open(&OpenRequest::new(blend, session)).await?;
     let out = root.fresh_out("f").unwrap();
     let request = RenderRequest { frame: 1, out: out.clone(), time_limit: Some(Duration::from_secs(30)) };
     let rendered = host.render(request).await?;

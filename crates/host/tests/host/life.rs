@@ -72,14 +72,7 @@ async fn what_a_script_started_ends_too() {
     assert!(made.status.success(), "{made:?}");
     let mut session = session(&slot.install, &blend);
     trusted(&mut session);
-    let request = kiln_host::OpenRequest {
-        blend,
-        session,
-        remap: Vec::new(),
-        unused: Vec::new(),
-        addons: Vec::new(),
-        persistent_data: true,
-    };
+    let request = kiln_host::OpenRequest::new(blend, session);
     slot.host.open(&request).await.unwrap();
     let started: Vec<u32> =
         std::fs::read_to_string(&pids).unwrap().lines().map(|line| line.parse().unwrap()).collect();

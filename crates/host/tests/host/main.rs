@@ -87,14 +87,7 @@ impl Slot {
         let blend = scene(name);
         let mut session = session(&self.install, &blend);
         change(&mut session);
-        let request = OpenRequest {
-            blend,
-            session,
-            remap: Vec::new(),
-            unused: Vec::new(),
-            addons: Vec::new(),
-            persistent_data: true,
-        };
+        let request = OpenRequest::new(blend, session);
         self.host.open(&request).await
     }
 

@@ -54,14 +54,7 @@ fn moved(slot: &Slot, blend: &Path, scene: &str) -> OpenRequest {
         ..session(&slot.install, &here)
     };
     session.settings.scene = Some(scene.to_owned());
-    OpenRequest {
-        blend: here,
-        session,
-        remap: Vec::new(),
-        unused: Vec::new(),
-        addons: Vec::new(),
-        persistent_data: true,
-    }
+    OpenRequest::new(here, session)
 }
 
 /// Wherever the artist's folder is said to be, and on whichever system: `{blend_dir}` is the output folder.

@@ -44,14 +44,7 @@ impl Slot {
             trusted(&mut session);
             session.policy.simulations = Simulations::AsTheyAre;
         }
-        let request = OpenRequest {
-            blend,
-            session,
-            remap: Vec::new(),
-            unused: Vec::new(),
-            addons: Vec::new(),
-            persistent_data: true,
-        };
+        let request = OpenRequest::new(blend, session);
         self.host.open(&request).await.unwrap()
     }
 

@@ -102,14 +102,7 @@ async fn a_missing_frame_of_a_sequence_is_named() {
         std::fs::copy(from.with_file_name(&name), copy.path().join(&name)).unwrap();
     }
     let session = session(&slot.install, &blend);
-    let request = OpenRequest {
-        blend,
-        session,
-        remap: Vec::new(),
-        unused: Vec::new(),
-        addons: Vec::new(),
-        persistent_data: true,
-    };
+    let request = OpenRequest::new(blend, session);
     slot.host.open(&request).await.unwrap();
     slot.render(2).await.unwrap();
     let failure = slot.render(3).await.unwrap_err();
@@ -140,14 +133,7 @@ async fn files_that_are_no_blend() {
         let blend = folder.path().join(name);
         std::fs::write(&blend, bytes).unwrap();
         let session = session(&slot.install, &blend);
-        let request = OpenRequest {
-            blend,
-            session,
-            remap: Vec::new(),
-            unused: Vec::new(),
-            addons: Vec::new(),
-            persistent_data: true,
-        };
+        let request = OpenRequest::new(blend, session);
         let failure = slot.host.open(&request).await.unwrap_err();
         assert_eq!(failure.cause, FailureCause::CannotOpen, "{failure}");
         assert!(failure.message.contains(name), "{failure}");
@@ -207,14 +193,7 @@ async fn simulation_nodes_without_a_bake() {
     for (name, baked) in [("none", false), ("packed", true), ("disk", true)] {
         let blend = folder.path().join(format!("{name}.blend"));
         let session = session(&slot.install, &blend);
-        let request = OpenRequest {
-            blend,
-            session,
-            remap: Vec::new(),
-            unused: Vec::new(),
-            addons: Vec::new(),
-            persistent_data: true,
-        };
+        let request = OpenRequest::new(blend, session);
         let opened = slot.host.open(&request).await;
         if baked {
             opened.unwrap_or_else(|failure| panic!("{name}: {failure}"));

@@ -23,14 +23,7 @@ async fn open(slot: &mut Slot, blend: &Path, files: ExternalFiles) -> Result<Ope
     let mut session = session(&slot.install, blend);
     session.policy.external_files = files;
     let blend = blend.to_owned();
-    let request = OpenRequest {
-        blend,
-        session,
-        remap: Vec::new(),
-        unused: Vec::new(),
-        addons: Vec::new(),
-        persistent_data: true,
-    };
+    let request = OpenRequest::new(blend, session);
     slot.host.open(&request).await
 }
 
