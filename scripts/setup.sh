@@ -28,6 +28,30 @@ need_rust() {
     command -v cargo >/dev/null || fail "the Rust toolchain is missing; get it from https://rustup.rs and run this again"
 }
 
+# need_cargo_deb NAME   cargo-deb 3.8.0, which makes .deb packages: the one on PATH, or one that is built once into the cache
+# folder. Exports NAME as its program.
+need_cargo_deb() {
+    local version=3.8.0 name=$1 home
+    home="${XDG_CACHE_HOME:-$HOME/.cache}/kiln/cargo-deb-$version"
+    [ -z "${!name:-}" ] || { export "${name?}"; return; }
+    if [ "$(cargo-deb --version 2>/dev/null)" = "cargo-deb $version" ]; then
+        export "$name=$(command -v cargo-deb)"
+        return
+    fi
+    if [ ! -x "$home/bin/cargo-deb" ]; then
+        say "building cargo-deb $version (from crates.io, once)"
+        cargo install --quiet --locked --root "$home" "cargo-deb@$version" \
+            || fail "cargo could not install cargo-deb $version into $home"
+    fi
+    export "$name=$home/bin/cargo-deb"
+}
+
+# say_how_to_install   how to have `kiln` as a command, where it is none yet.
+say_how_to_install() {
+    ! command -v kiln >/dev/null || return 0
+    say "to have \`kiln\` as a command: scripts/install (into ~/.local/bin, with completions and manual pages)"
+}
+
 # need_bpy VERSION NAME   Blender VERSION as a Python module, in a folder of its own; needs Python 3.11. Exports NAME as its
 # Python, or leaves it unset.
 need_bpy() {

@@ -20,6 +20,7 @@ mod four;
 mod gaps;
 mod health;
 mod house;
+mod install;
 mod limits;
 mod names;
 mod netns;
