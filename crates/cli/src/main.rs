@@ -16,6 +16,7 @@ mod newer;
 mod output;
 mod progress;
 mod scratch;
+mod service;
 mod settings;
 mod shared;
 mod signals;
@@ -74,6 +75,7 @@ fn run(context: &Context, command: Command) -> Outcome<Exit> {
         Command::Submit(args) => wait_for(commands::submit::run(context, *args)),
         Command::Server(args) => wait_for(commands::server::run(context, args)),
         Command::Worker(args) => wait_for(commands::worker::run(context, args)),
+        Command::Service { command } => commands::service::run(context, command),
         Command::Jobs(args) => wait_for(commands::jobs::run(context, args)),
         Command::Users(args) => wait_for(commands::shares::parties(context, PartyKind::User, args)),
         Command::Projects(args) => wait_for(commands::shares::parties(context, PartyKind::Project, args)),

@@ -6,6 +6,7 @@ mod jobs;
 mod order;
 mod render;
 mod server;
+mod service;
 mod shares;
 mod top;
 mod wishes;
@@ -21,6 +22,7 @@ pub use jobs::{FetchArgs, JobsArgs, JobsCommand, ListArgs, LogsArgs, SomeJobs};
 pub use order::{At, Counted, Jobs, OrNone, OrderArgs};
 pub use render::{JobArgs, RenderArgs, SubmitArgs, WhereArgs};
 pub use server::{CollectArgs, KeepArgs, ServerArgs, ServerCommand};
+pub use service::{InstallArgs, RemoveArgs, ScopeArgs, ServiceCommand};
 pub use shares::{LimitsArgs, LimitsCommand, PartiesArgs, PartiesCommand, SetShareArgs};
 pub use top::TopArgs;
 pub use wishes::WishArgs;
@@ -31,6 +33,7 @@ Examples:
   kiln render shot.blend                     renders here, or on your farm; the frames land beside the file
   kiln server --worker                       a farm that others can join, and a first worker in it
   kiln worker --server http://10.0.0.5:8765  another machine joins
+  kiln service install worker                the same, also after every reboot
   kiln submit shot.blend --frames 1-250      leaves a job with the farm
   kiln jobs                                  what the farm is doing
   kiln top                                   the same, live
@@ -98,6 +101,11 @@ pub enum Command {
     Server(ServerArgs),
     /// Let this machine render for a farm.
     Worker(WorkerArgs),
+    /// Keep a server or a worker running over reboots, as a service of systemd.
+    Service {
+        #[command(subcommand)]
+        command: ServiceCommand,
+    },
     /// See and steer jobs.
     Jobs(JobsArgs),
     /// See and steer workers.

@@ -11,6 +11,7 @@ pub mod inspect;
 pub mod jobs;
 pub mod render;
 pub mod server;
+pub mod service;
 pub mod shares;
 pub mod small;
 pub mod submit;

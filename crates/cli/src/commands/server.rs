@@ -56,6 +56,7 @@ pub async fn run(context: &Context, args: ServerArgs) -> Outcome<Exit> {
         tokio::spawn(tell_events(context.output, events(&server).await?));
     }
     let worker = if args.worker { Some(start_worker(context, &server, &settings).await?) } else { None };
+    crate::service::ready::tell();
     stay(context, server, worker, &mut signals).await
 }
 

@@ -66,6 +66,7 @@ pub async fn run(context: &Context, args: WorkerArgs) -> Outcome<Exit> {
     settings.wishes.serve(&mut options);
     let worker = Arc::new(Worker::start(options).await?);
     tell(context.output, &worker);
+    crate::service::ready::tell();
     tokio::select! {
         exit = worker.wait() => return ended(context.output, &exit),
         () = signals.next() => {}
