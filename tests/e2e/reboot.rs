@@ -22,12 +22,18 @@ const LIMIT: Duration = Duration::from_secs(60);
 const SYSTEMD: &str = "/lib/systemd/systemd";
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Makes the files of the machine in the folder `$1`, and keeps them until its input ends. Nothing of this machine's own
-/// services is started there.
+/// Makes the files of the machine in the folder `$1`, and a group of processes for it, and keeps them until its input
+/// ends. Nothing of this machine's own services is started there.
 const FILES: &str = r#"
 set -e
 mount -t tmpfs kiln-reboot "$1"
-mkdir "$1/changes" "$1/work" "$1/root"
+mkdir "$1/changes" "$1/work" "$1/root" "$1/groups"
+mount -t cgroup2 cgroup2 "$1/groups"
+group=$1/groups$(sed -n 's/^0:://p' /proc/self/cgroup)/kiln-reboot-$$
+mkdir "$group"
+ln -s "$group" "$1/group"
+# The last process may take a moment to go.
+trap 'for try in 1 2 3 4 5; do find "$group" -depth -type d -exec rmdir {} + && break; sleep 0.2; done' EXIT
 mount -t overlay kiln-reboot "$1/root" -o "lowerdir=/,upperdir=$1/changes,workdir=$1/work"
 cd "$1/root"
 rm -rf etc/systemd/system/*.wants etc/systemd/system/*.requires etc/systemd/system/kiln-* lib/systemd/system/*.wants etc/fstab
@@ -42,6 +48,12 @@ echo ready
 cat
 "#;
 
+/// Goes into the machine's group, so that it looks like the only one, and boots. The machine ends with the test.
+const POWER: &str = r#"
+echo $$ >"$1/group/cgroup.procs" || exit 1
+exec setpriv --pdeathsig KILL unshare --mount --pid --cgroup --uts --ipc --fork --kill-child bash -c "$2" boot "$1/root" "$3"
+"#;
+
 /// Boots in the folder `$1`. What systemd could change of the machine around it is read-only.
 const BOOT: &str = r#"
 set -e
@@ -52,7 +64,7 @@ mount -t sysfs -o ro sysfs sys
 mount -t tmpfs run run
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount --rbind /dev dev
-exec chroot . /usr/bin/env -i container=kiln "$2" "$3" --unit=multi-user.target
+exec chroot . /usr/bin/env -i container=kiln "$2" /lib/systemd/systemd --unit=multi-user.target
 "#;
 
 struct Machine {
@@ -105,8 +117,7 @@ impl Machine {
 
     fn boot(&mut self) -> bool {
         let mut boot = self.inside();
-        boot.args(["unshare", "--mount", "--pid", "--cgroup", "--uts", "--ipc", "--fork", "--kill-child"]);
-        boot.args(["bash", "-c", BOOT, "boot"]).arg(self.folder.path().join("root")).args([PATH, SYSTEMD]);
+        boot.args(["bash", "-c", POWER, "power"]).arg(self.folder.path()).args([BOOT, PATH]);
         self.power = boot.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok();
         let mut state = String::new();
         wait_until(LIMIT, "the machine has booted", || {
