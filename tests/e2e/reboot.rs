@@ -259,12 +259,21 @@ fn a_farm_survives_kills_and_reboots() {
     assert!(machine.boot());
     wait_until(LIMIT, "the farm is back after a power cut", || machine.joined());
 
+    // Who is asked to leave stays away until somebody starts it.
+    let worker = |property: &str| {
+        machine
+            .done(&["systemctl", "show", &format!("--property={property}"), "--value", "kiln-worker"])
+            .trim()
+            .to_owned()
+    };
+    machine.done(&["kiln", "workers", "stop", "my \"$HOME\" 100%", "--data", "/var/lib/kiln"]);
+    wait_until(LIMIT, "the worker leaves", || worker("ActiveState") == "inactive");
+    assert_eq!((worker("Result"), worker("SubState")), ("success".into(), "dead".into()));
+    machine.done(&["systemctl", "start", "kiln-worker"]);
+
     // Stopped, it ends well and stays away; and it goes without a trace but for its data.
     machine.done(&["systemctl", "stop", "kiln-worker"]);
-    assert_eq!(
-        machine.done(&["systemctl", "show", "--property=Result", "--value", "kiln-worker"]).trim(),
-        "success"
-    );
+    assert_eq!(worker("Result"), "success");
     for role in ["worker", "server"] {
         machine.done(&["kiln", "service", "remove", role]);
     }
@@ -297,7 +306,10 @@ fn a_person_has_services_too(machine: &mut Machine) {
             ["running", "degraded"].contains(&state.trim())
         });
     };
-    let answers = |machine: &Machine| machine.run_as_ana(&["kiln", "jobs", "--json"]).code == 0;
+    let joined = |machine: &Machine| {
+        let told = machine.run_as_ana(&["kiln", "workers", "--json"]).out;
+        told.contains("\"state\": \"idle\"")
+    };
     let nobody = machine.run_as_ana(&["kiln", "service", "install", "server"]);
     nobody.refused(1, &["systemctl"]);
     log_in(machine);
@@ -316,13 +328,18 @@ fn a_person_has_services_too(machine: &mut Machine) {
     let value: Value = serde_json::from_str(&told.out).unwrap();
     assert_eq!((&value["of"], &value["at_boot"]), (&"user".into(), &false.into()));
     assert_eq!(value["file"], "/home/ana/.config/systemd/user/kiln-server.service");
-    assert!(answers(machine));
+    let worker = ["worker", "--", "--slots", "1", "--yield=no"];
+    let worker = machine.run_as_ana(&[&["kiln", "service", "install"], &worker[..]].concat());
+    assert_eq!(worker.code, 0, "{}", worker.err);
+    wait_until(LIMIT, "ana's worker has joined", || joined(machine));
     machine.cut_power();
     assert!(machine.boot());
-    assert!(!answers(machine));
+    assert!(!joined(machine));
     log_in(machine);
-    wait_until(LIMIT, "ana's server is back", || answers(machine));
-    let removed = machine.run_as_ana(&["kiln", "service", "remove", "server"]);
-    assert_eq!(removed.code, 0, "{}", removed.err);
-    wait_until(LIMIT, "ana's server has gone", || !answers(machine));
+    wait_until(LIMIT, "ana's farm is back", || joined(machine));
+    for role in ["worker", "server"] {
+        let removed = machine.run_as_ana(&["kiln", "service", "remove", role]);
+        assert_eq!(removed.code, 0, "{}", removed.err);
+    }
+    machine.run_as_ana(&["kiln", "jobs"]).refused(3, &["no farm"]);
 }
