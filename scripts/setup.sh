@@ -4,6 +4,17 @@
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
+# stage NAME   begins a stage; stage ''   prints the time of each
+stages=()
+stage() {
+    local now=${EPOCHREALTIME/[.,]/}
+    [ -z "${stage_name:-}" ] || stages+=("$(printf '%7.1f s  %s' "$(((now - stage_begun) / 100000))e-1" "$stage_name")")
+    stage_name=$1 stage_begun=$now
+    if [ -n "$1" ]; then say "$1"
+    else say "time of each stage"; printf '%s\n' "${stages[@]}"
+    fi
+}
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"
     elif command -v sudo >/dev/null; then sudo "$@"
@@ -23,9 +34,79 @@ need_packages() {
         || fail "apt-get could not install ${missing[*]}"
 }
 
+# need_rust [COMPONENT ...]   Rust of Cargo.toml's rust-version or newer, with these components
 need_rust() {
-    command -v cargo >/dev/null || { [ -x "$HOME/.cargo/bin/cargo" ] && PATH="$HOME/.cargo/bin:$PATH"; }
-    command -v cargo >/dev/null || fail "the Rust toolchain is missing; get it from https://rustup.rs and run this again"
+    local wanted component home="${CARGO_HOME:-$HOME/.cargo}/bin"
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    # A shell that was started before rustup's installer does not have this folder on its PATH.
+    rust_is "$wanted" || [ ! -x "$home/cargo" ] || PATH="$home:$PATH"
+    if ! rust_is "$wanted"; then
+        command -v rustup >/dev/null || install_rustup
+        use_rustup "$wanted"
+    fi
+    for component in "$@"; do
+        cargo "${component#rust}" --version >/dev/null 2>&1 && continue
+        say "adding $component to Rust (rustup)"
+        quietly rustup component add "$component" || fail "rustup could not add $component: $(reason)"
+    done
+}
+
+# rust_is VERSION   succeeds if there is a working Rust of at least this version
+rust_is() {
+    local have
+    # A rustup without a toolchain has a cargo, which fails.
+    have=$(rustc --version 2>/dev/null | cut -d ' ' -f 2) && cargo --version >/dev/null 2>&1 || return
+    [ "$(printf '%s\n' "$1" "${have%%-*}" | sort -V | head -n 1)" = "$1" ]
+}
+
+install_rustup() {
+    # Debian's rustup conflicts with Debian's rustc. If that is installed, rustup goes into the home folder instead.
+    if command -v apt-cache >/dev/null && ! dpkg -s rustc >/dev/null 2>&1 \
+        && { apt-cache show rustup >/dev/null 2>&1 || as_root apt-get update -qq; } \
+        && apt-cache show rustup >/dev/null 2>&1; then
+        need_packages rustup:rustup
+        return
+    fi
+    need_packages curl:curl ca-certificates:update-ca-certificates
+    say "installing Rust into ${CARGO_HOME:-$HOME/.cargo} and ${RUSTUP_HOME:-$HOME/.rustup} (rustup's installer, https://sh.rustup.rs)"
+    local installer
+    installer=$(mktemp)
+    { quietly curl --proto '=https' --tlsv1.2 -sSf -o "$installer" https://sh.rustup.rs \
+        && quietly sh "$installer" -y --no-modify-path --profile minimal --default-toolchain none; } \
+        || fail "rustup's installer failed: $(reason)"
+    rm -f "$installer"
+    PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+}
+
+# use_rustup VERSION   the stable toolchain of rustup. A default that the user has set is not changed.
+use_rustup() {
+    say "getting the stable Rust (rustup)"
+    quietly rustup toolchain install stable --profile minimal || fail "rustup could not install Rust: $(reason)"
+    if ! rustup default 2>/dev/null | grep -q .; then
+        quietly rustup default stable || fail "rustup could not make the stable Rust the default: $(reason)"
+    fi
+    rust_is "$1" || export RUSTUP_TOOLCHAIN=stable
+    rust_is "$1" || fail "Kiln needs Rust $1 or newer, and this is $(rustc --version 2>&1 | head -n 1); update it and run this again"
+}
+
+# quietly COMMAND ...   runs it with its output in a log; `reason` prints the line of it that says why it failed
+quietly() {
+    log="${XDG_CACHE_HOME:-$HOME/.cache}/kiln/setup.log"
+    mkdir -p "${log%/*}"
+    "$@" >"$log" 2>&1
+}
+reason() { grep -E '^(error|curl:)' "$log" | head -n 1 || tail -n 1 "$log"; }
+
+# need_nextest   cargo-nextest, which runs each test in a process of its own with a time limit
+need_nextest() {
+    local version=0.9.151
+    local home="${XDG_CACHE_HOME:-$HOME/.cache}/kiln/nextest-$version"
+    PATH="$PATH:$home/bin"
+    command -v cargo-nextest >/dev/null && return
+    say "building cargo-nextest $version (once, some minutes)"
+    # A debug build: it is built faster, and it only starts processes.
+    CARGO_PROFILE_DEV_DEBUG=false cargo install --quiet --locked --debug --root "$home" --version "=$version" \
+        --no-default-features --features default-no-update cargo-nextest || fail "cargo could not install cargo-nextest"
 }
 
 # need_cargo_deb NAME   cargo-deb 3.8.0, which makes .deb packages: the one on PATH, or one that is built once into the cache

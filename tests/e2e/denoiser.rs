@@ -5,7 +5,9 @@ use std::{
     time::Duration,
 };
 
-use kiln_testkit::{Blender, assert_same_picture, blender, bpy_python, scene, wait_until};
+use kiln_testkit::{
+    Blender, assert_same_picture, blender, bpy_python, scene, skip, skip_in_part, wait_until,
+};
 
 use crate::support::{Home, Running};
 
@@ -27,7 +29,7 @@ fn can_denoise() -> bool {
 #[test]
 fn a_scene_that_denoises_waits_for_a_blender_that_can() {
     if can_denoise() {
-        println!("left out: {} was built with a denoiser", blender().display());
+        skip(&format!("{} was built with a denoiser", blender().display()));
         return;
     }
     let home = Home::new();
@@ -53,7 +55,7 @@ fn a_scene_that_denoises_waits_for_a_blender_that_can() {
     assert!(shown.contains(&nobody) && shown.contains(&format!("oak lacks {LACKS}")), "{shown}");
 
     let Some(python) = bpy_python() else {
-        println!("left out: KILN_TEST_BPY names no Python with bpy 5.0");
+        skip_in_part("KILN_TEST_BPY names no Python with bpy 5.0");
         return;
     };
     let mut ash =

@@ -9,7 +9,7 @@ use std::{
     sync::OnceLock,
 };
 
-use kiln_testkit::{scene, temp_dir};
+use kiln_testkit::{scene, skip, temp_dir};
 
 use crate::support::{Said, said};
 
@@ -225,14 +225,10 @@ test "$(all)" = "$before" || { echo "the archive left something:"; all; exit 1; 
 fn packages_install_and_run_in_a_clean_system() {
     let trixie = std::env::var_os("KILN_TEST_TRIXIE").filter(|root| Path::new(root).is_dir());
     let (Some(_), Some(cargo_deb)) = (trixie, std::env::var_os("KILN_TEST_CARGO_DEB")) else {
-        println!(
-            "left out: KILN_TEST_TRIXIE names no Debian trixie root, or KILN_TEST_CARGO_DEB no cargo-deb"
-        );
-        return;
+        return skip("KILN_TEST_TRIXIE names no Debian trixie root, or KILN_TEST_CARGO_DEB no cargo-deb");
     };
     if !rustix::process::geteuid().is_root() {
-        println!("left out: only root can run in another root folder");
-        return;
+        return skip("only root can run in another root folder");
     }
     let home = temp_dir();
     let packages = home.path().join("packages");

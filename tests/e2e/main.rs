@@ -14,6 +14,7 @@ mod devices;
 mod elsewhere;
 mod farm;
 mod fidelity;
+mod first_hour;
 mod fixture;
 mod formats;
 mod four;

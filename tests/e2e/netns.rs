@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use kiln_testkit::wait_until;
+use kiln_testkit::{skip, wait_until};
 use serde_json::Value;
 
 use crate::support::{Home, Running, Said, carry, said};
@@ -117,7 +117,7 @@ impl Lan {
     /// `None` where this process may not make namespaces; it has said so then.
     pub fn new(workers: u8) -> Option<Self> {
         let Some(network) = Network::new(workers + 1) else {
-            println!("left out: network namespaces cannot be made here (it takes root)");
+            skip("network namespaces cannot be made here (it takes root)");
             return None;
         };
         let (home, client) = (Home::new(), Home::new());

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use kiln_testkit::{temp_dir, wait_until};
+use kiln_testkit::{skip, temp_dir, wait_until};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -77,7 +77,7 @@ impl Machine {
     /// `None` where this process may not make one.
     fn new() -> Option<Self> {
         if !rustix::process::geteuid().is_root() || !Path::new(SYSTEMD).exists() {
-            println!("left out: only root can boot another machine, with the systemd of this one");
+            skip("only root can boot another machine, with the systemd of this one");
             return None;
         }
         let folder = temp_dir();
@@ -93,7 +93,7 @@ impl Machine {
         BufReader::new(files.stdout.take()?).read_line(&mut ready).ok()?;
         let mut machine = Self { folder, files, power: None };
         if ready.trim() != "ready" || !machine.boot() {
-            println!("left out: this machine lets nobody mount an overlay or a cgroup");
+            skip("this machine lets nobody mount an overlay or a cgroup");
             return None;
         }
         Some(machine)

@@ -7,7 +7,6 @@ use std::{
     fs,
     io::Cursor,
     path::{Path, PathBuf},
-    process::Command,
     sync::LazyLock,
 };
 
@@ -15,6 +14,7 @@ use kiln_blend::{
     BlendFault, Compression, ExternalKind, Inspection, Limits, dependencies, inspect, inspect_reader, layout,
     peek,
 };
+use kiln_testkit::{Blender, blenders};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -23,24 +23,20 @@ struct Truth {
 }
 
 struct Project {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
     truth: Truth,
 }
 
 impl Project {
-    fn make(mut command: Command) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let output = command.arg("--").arg(folder.path()).output().expect("Blender starts");
-        let truth = fs::read(folder.path().join("truth.json")).unwrap_or_else(|_| {
-            let (out, err) =
-                (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-            panic!("{out}\n{err}")
-        });
+    fn by(blender: &Blender) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenes.py");
+        let folder = blender.build(&script, &[], "truth.json").canonicalize().unwrap();
+        let truth = fs::read(folder.join("truth.json")).unwrap();
         Self { truth: serde_json::from_slice(&truth).unwrap(), folder }
     }
 
     fn root(&self) -> PathBuf {
-        self.folder.path().canonicalize().unwrap().join("studio/project")
+        self.folder.join("studio/project")
     }
 
     fn blend(&self, name: &str) -> PathBuf {
@@ -48,30 +44,11 @@ impl Project {
     }
 }
 
-fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenes.py")
-}
-
-/// One run of the system's Blender for all tests.
-static SYSTEM: LazyLock<Project> = LazyLock::new(|| {
-    let mut command = Command::new("blender");
-    command.args(["--background", "--factory-startup", "--python-exit-code", "3", "--python"]).arg(script());
-    Project::make(command)
-});
-
-/// The same from the bpy wheel, where a Python that has it is named.
-static WHEEL: LazyLock<Option<Project>> = LazyLock::new(|| {
-    let Some(python) = std::env::var_os("KILN_TEST_BPY") else {
-        println!("not tested: KILN_TEST_BPY names no Python with the bpy wheel");
-        return None;
-    };
-    let mut command = Command::new(python);
-    command.arg(script());
-    Some(Project::make(command))
-});
+/// By the oldest Blender and the newest.
+static PROJECTS: LazyLock<Vec<Project>> = LazyLock::new(|| blenders().iter().map(Project::by).collect());
 
 fn projects() -> impl Iterator<Item = &'static Project> {
-    std::iter::once(&*SYSTEM).chain(WHEEL.iter())
+    PROJECTS.iter()
 }
 
 fn inspect_bytes(bytes: &[u8]) -> Result<Inspection, BlendFault> {
@@ -155,7 +132,7 @@ fn dependencies_go_through_libraries_and_lie_well_in_a_bundle() {
             assert!(names.contains(name), "{name} is not in {names:?}");
         }
         assert!(!names.contains("tex/packed.png"));
-        let far = project.folder.path().canonicalize().unwrap().join("elsewhere/far.png");
+        let far = project.folder.join("elsewhere/far.png");
         let far = far.to_str().unwrap();
         assert_eq!(laid.remap.keys().collect::<Vec<_>>(), [far], "only the absolute path needs a new name");
         assert!(

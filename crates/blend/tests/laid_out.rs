@@ -5,19 +5,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env,
     ffi::OsString,
     fs,
     os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
-    process::Command,
-    sync::LazyLock,
 };
 
 use kiln_blend::{
     Dependencies, ExternalKind, Layout, SharedRoot, dependencies, layout, ocio_files, point_libraries,
 };
-use kiln_testkit::{assert_same_picture, picture};
+use kiln_testkit::{Blender, all_blenders, assert_same_picture, blender, picture, skip, temp_dir, wheel};
 use serde::Deserialize;
 
 /// What Blender says of an opened file.
@@ -40,44 +37,22 @@ fn path(digits: &str) -> PathBuf {
     OsString::from_vec((0..digits.len()).step_by(2).map(byte).collect()).into()
 }
 
-struct Blender {
-    name: &'static str,
-    command: Vec<OsString>,
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name)
 }
 
-impl Blender {
-    fn command(&self, script: &str) -> Command {
-        let mut command = Command::new(&self.command[0]);
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(script);
-        command.args(&self.command[1..]).arg(script).arg("--");
-        command
-    }
-
-    #[track_caller]
-    fn run(&self, script: &str, arguments: &[&Path], made: &Path) {
-        let mut command = self.command(script);
-        let output = command.args(arguments).output().expect("Blender starts");
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(made.exists(), "{}: {command:?}\n{out}\n{err}", self.name);
-    }
-
-    fn open(&self, blend: &Path, remap: &Path, folder: &Path, shot: &str) -> Opened {
-        let result = folder.join(format!("{shot}.json"));
-        self.run("opened.py", &[blend, remap, &result, &folder.join(shot)], &result);
-        serde_json::from_slice(&fs::read(result).unwrap()).unwrap()
-    }
+#[track_caller]
+fn run(blender: &Blender, name: &str, arguments: &[&Path], made: &Path) {
+    let mut command = blender.script(&script(name));
+    let output = command.args(arguments).output().expect("Blender starts");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(made.exists(), "{command:?}\n{out}\n{err}");
 }
 
-fn blenders() -> Vec<Blender> {
-    let system = ["blender", "--background", "--factory-startup", "-noaudio", "--python"];
-    let mut found = vec![Blender { name: "system", command: system.map(OsString::from).to_vec() }];
-    for name in ["KILN_TEST_BPY_42", "KILN_TEST_BPY_45", "KILN_TEST_BPY"] {
-        match env::var_os(name) {
-            Some(python) => found.push(Blender { name, command: vec![python] }),
-            None => println!("not tested: {name} names no Python with the bpy wheel"),
-        }
-    }
-    found
+fn open(blender: &Blender, blend: &Path, remap: &Path, folder: &Path, shot: &str) -> Opened {
+    let result = folder.join(format!("{shot}.json"));
+    run(blender, "opened.py", &[blend, remap, &result, &folder.join(shot)], &result);
+    serde_json::from_slice(&fs::read(result).unwrap()).unwrap()
 }
 
 /// A project, what Blender says of it at home, and what Kiln found.
@@ -94,16 +69,16 @@ impl Project {
     }
 
     fn make(blender: Blender, fluid: Option<&Path>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temp_dir();
         let root = folder.path().canonicalize().unwrap();
         let main = root.join("home/film/shots/main.blend");
         let arguments: Vec<&Path> = [root.as_path()].into_iter().chain(fluid).collect();
-        blender.run("kinds.py", &arguments, &root.join("home/film/shots/main.blend1"));
+        run(&blender, "kinds.py", &arguments, &root.join("home/film/shots/main.blend1"));
         let found = dependencies(&main).unwrap();
         // At home, too, somebody has to put the case of the letters right.
         fs::create_dir(root.join("home/film/lib/tex")).unwrap();
         fs::copy(root.join("home/film/lib/Tex/Leaf.PNG"), root.join("home/film/lib/tex/leaf.png")).unwrap();
-        let home = blender.open(&main, Path::new(""), &root, "home");
+        let home = open(&blender, &main, Path::new(""), &root, "home");
         fs::remove_dir_all(root.join("home/film/lib/tex")).unwrap();
         // Whatever still leads home leads nowhere from now on.
         fs::rename(root.join("home"), root.join("gone")).unwrap();
@@ -133,37 +108,37 @@ impl Project {
     /// All that was found at home is found in the bundle, byte for byte.
     #[track_caller]
     fn check(&self, away: &Opened, bundle: &Path, shot: &str) {
-        let name = self.blender.name;
-        assert_eq!(away.missing, [""; 0], "{name}");
+        let name = &self.blender;
+        assert_eq!(away.missing, [""; 0], "{name:?}");
         assert_eq!(
             away.names.keys().collect::<Vec<_>>(),
             self.home.names.keys().collect::<Vec<_>>(),
-            "{name}"
+            "{name:?}"
         );
         for (label, there) in &away.names {
             let (here, there) = (path(&self.home.names[label]), path(there));
-            assert!(there.starts_with(bundle), "{name}: {label} leads to {}", there.display());
+            assert!(there.starts_with(bundle), "{name:?}: {label} leads to {}", there.display());
             let pairs = pairs(&self.moved(&spelled_right(&here)), &there);
-            assert!(!pairs.is_empty(), "{name}: {label} leads to an empty folder");
+            assert!(!pairs.is_empty(), "{name:?}: {label} leads to an empty folder");
             for (here, there) in pairs {
                 let read = |path: &Path| fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
                 // Libraries that name others may name them elsewhere now.
                 let library = there.extension().is_some_and(|ending| ending == "blend");
                 assert!(
                     library || read(&here) == read(&there),
-                    "{name}: {label}: {} changed",
+                    "{name:?}: {label}: {} changed",
                     there.display()
                 );
             }
         }
-        assert_eq!(away.sizes, self.home.sizes, "{name}");
+        assert_eq!(away.sizes, self.home.sizes, "{name:?}");
         for (label, told) in &self.home.shot {
-            assert_eq!(away.shot.get(label), Some(told), "{name}: {label}");
+            assert_eq!(away.shot.get(label), Some(told), "{name:?}: {label}");
         }
-        assert_eq!(away.shot.len(), self.home.shot.len(), "{name}");
-        assert_eq!((&away.played, &away.grids), (&self.home.played, &self.home.grids), "{name}");
+        assert_eq!(away.shot.len(), self.home.shot.len(), "{name:?}");
+        assert_eq!((&away.played, &away.grids), (&self.home.played, &self.home.grids), "{name:?}");
         let shown = |shot: &str| self.path(&format!("{shot}0002.png"));
-        println!("{name}: {shot}");
+        println!("{name:?}: {shot}");
         assert_same_picture(&shown("home"), &shown(shot));
     }
 }
@@ -196,125 +171,149 @@ fn pairs(here: &Path, there: &Path) -> Vec<(PathBuf, PathBuf)> {
     found
 }
 
-static PROJECTS: LazyLock<Vec<(Project, Layout, Layout)>> = LazyLock::new(|| {
-    let mut projects: Vec<(Project, Layout, Layout)> = Vec::new();
-    for blender in blenders() {
-        // Only the system's Blender can bake fluids: the wheels abort.
-        let fluid = projects.first().map(|(first, ..)| first.path("gone/far/fluid"));
-        let project = Project::make(blender, fluid.as_deref());
-        let shared = SharedRoot { name: "far".to_owned(), root: project.path("home/far") };
-        let (laid, apart) = (layout(&project.found, &[], None), layout(&project.found, &[shared], None));
-        projects.push((project, laid, apart));
-    }
-    projects
-});
+/// The whole of it, by one Blender: home goes only once, and takes a while to make.
+fn check_all(blender: Blender) {
+    // Only Debian's Blender can bake fluids: the wheels abort.
+    let is_wheel = matches!(blender, Blender::Module(_));
+    let fluid = is_wheel.then(|| {
+        let system = Blender::Executable(kiln_testkit::blender());
+        system.build(&script("kinds.py"), &[], "home/film/shots/main.blend1").join("home/far/fluid")
+    });
+    let project = Project::make(blender, fluid.as_deref());
+    let shared = SharedRoot { name: "far".to_owned(), root: project.path("home/far") };
+    let (laid, apart) = (layout(&project.found, &[], None), layout(&project.found, &[shared], None));
+    every_name_in_blender_is_a_dependency(&project);
+    a_bundle_renders_where_home_is_gone(&project, &laid);
+    what_is_saved_after_a_bake_still_finds_all(&project, &laid);
+    files_on_a_shared_root_are_linked_not_taken(&project, &laid, &apart);
+}
 
-#[test]
-fn every_name_in_blender_is_a_dependency() {
-    for (project, ..) in PROJECTS.iter() {
-        let name = project.blender.name;
-        let ours: BTreeSet<&Path> = project.found.items.iter().map(|item| item.place.as_path()).collect();
-        let theirs = project.home.names.values().chain(&project.home.only_blender).map(|digits| path(digits));
-        let missed: Vec<PathBuf> =
-            theirs.filter(|path| !ours.contains(spelled_right(path).as_path())).collect();
-        assert!(missed.is_empty(), "{name}: missed {missed:?} of {ours:?}");
-        assert_eq!(project.home.only_blender, [""; 0], "{name}: this test knows less than Blender");
-        let kinds: BTreeSet<ExternalKind> = project.found.items.iter().map(|item| item.file.kind).collect();
-        // Alembic, USD and nodes that simulate or read files are in the newer ones.
-        assert!(kinds.len() >= 16, "{name}: {kinds:?}");
-        let stereo = project.path("home/far/stereo/e_R.png");
-        assert!(project.found.items.iter().any(|item| item.files.contains(&stereo)), "{name}");
-        assert!(project.found.items.iter().all(|item| item.exists()), "{name}");
-        // One is named by a text, the other by a binary file.
-        for layer in ["shape.usdc", "other.usd"] {
-            let path = project.path("home/far/caches/layers").join(layer);
-            let found = project.found.items.iter().any(|item| item.files.contains(&path));
-            assert_eq!(found, project.home.names.contains_key("cache_files wave.usda"), "{name}: {layer}");
-        }
+/// By the Python that a variable names, if it does.
+fn check_wheel(variable: &str) {
+    match wheel(variable) {
+        Some(python) => check_all(Blender::Module(python)),
+        None => skip(&format!("{variable} names no Python with a bpy wheel")),
     }
 }
 
 #[test]
-fn a_bundle_renders_where_home_is_gone() {
-    for (project, laid, _) in PROJECTS.iter() {
-        assert_eq!(laid.missing, [], "{}", project.blender.name);
-        assert!(laid.notices.len() == 1 && laid.notices[0].contains("leaf.png"), "{:?}", laid.notices);
-        let bundle = project.lay_out(laid, "bundle");
-        let blend = bundle.join(laid.blend.to_path());
-        let root = project.path("");
-        let away = project.blender.open(&blend, &bundle.join("remap.json"), &root, "away");
-        project.check(&away, &bundle, "away");
-    }
+fn all_is_found_and_laid_out_in_3_4() {
+    check_all(Blender::Executable(blender()));
 }
 
 #[test]
-fn what_is_saved_after_a_bake_still_finds_all() {
-    for (project, laid, _) in PROJECTS.iter() {
-        let bundle = project.lay_out(laid, "baked");
-        let (blend, remap) = (bundle.join(laid.blend.to_path()), bundle.join("remap.json"));
-        let saved = blend.with_file_name("main-saved.blend");
-        let none = Path::new("");
-        project.blender.run("opened.py", &[&blend, &remap, none, none, &saved], &saved);
-        fs::rename(&saved, &blend).unwrap();
-        // Names in the .blend itself resolve without any help, wherever the bundle lies.
-        let own = dependencies(&blend).unwrap();
-        let far: Vec<_> = own
-            .items
+fn all_is_found_and_laid_out_in_4_2() {
+    check_wheel("KILN_TEST_BPY_42");
+}
+
+#[test]
+fn all_is_found_and_laid_out_in_4_5() {
+    check_wheel("KILN_TEST_BPY_45");
+}
+
+#[test]
+fn all_is_found_and_laid_out_in_5_0() {
+    check_wheel("KILN_TEST_BPY");
+}
+
+fn every_name_in_blender_is_a_dependency(project: &Project) {
+    let name = &project.blender;
+    let ours: BTreeSet<&Path> = project.found.items.iter().map(|item| item.place.as_path()).collect();
+    let theirs = project.home.names.values().chain(&project.home.only_blender).map(|digits| path(digits));
+    let missed: Vec<PathBuf> = theirs.filter(|path| !ours.contains(spelled_right(path).as_path())).collect();
+    assert!(missed.is_empty(), "{name:?}: missed {missed:?} of {ours:?}");
+    assert_eq!(project.home.only_blender, [""; 0], "{name:?}: this test knows less than Blender");
+    let kinds: BTreeSet<ExternalKind> = project.found.items.iter().map(|item| item.file.kind).collect();
+    // Alembic, USD and nodes that simulate or read files are in the newer ones.
+    assert!(kinds.len() >= 16, "{name:?}: {kinds:?}");
+    let stereo = project.path("home/far/stereo/e_R.png");
+    assert!(project.found.items.iter().any(|item| item.files.contains(&stereo)), "{name:?}");
+    assert!(project.found.items.iter().all(|item| item.exists()), "{name:?}");
+    // One is named by a text, the other by a binary file.
+    for layer in ["shape.usdc", "other.usd"] {
+        let path = project.path("home/far/caches/layers").join(layer);
+        let found = project.found.items.iter().any(|item| item.files.contains(&path));
+        assert_eq!(found, project.home.names.contains_key("cache_files wave.usda"), "{name:?}: {layer}");
+    }
+}
+
+fn a_bundle_renders_where_home_is_gone(project: &Project, laid: &Layout) {
+    assert_eq!(laid.missing, [], "{:?}", project.blender);
+    assert!(laid.notices.len() == 1 && laid.notices[0].contains("leaf.png"), "{:?}", laid.notices);
+    let bundle = project.lay_out(laid, "bundle");
+    let blend = bundle.join(laid.blend.to_path());
+    let root = project.path("");
+    let away = open(&project.blender, &blend, &bundle.join("remap.json"), &root, "away");
+    project.check(&away, &bundle, "away");
+}
+
+fn what_is_saved_after_a_bake_still_finds_all(project: &Project, laid: &Layout) {
+    let bundle = project.lay_out(laid, "baked");
+    let (blend, remap) = (bundle.join(laid.blend.to_path()), bundle.join("remap.json"));
+    let saved = blend.with_file_name("main-saved.blend");
+    let none = Path::new("");
+    run(&project.blender, "opened.py", &[&blend, &remap, none, none, &saved], &saved);
+    fs::rename(&saved, &blend).unwrap();
+    // Names in the .blend itself resolve without any help, wherever the bundle lies.
+    let own = dependencies(&blend).unwrap();
+    let far: Vec<_> = own
+        .items
+        .iter()
+        .filter(|item| item.holder == own.blend && !item.place.starts_with(&bundle))
+        .collect();
+    assert!(far.is_empty(), "{:?}: {far:?}", project.blender);
+    let elsewhere = project.path("elsewhere");
+    fs::rename(&bundle, &elsewhere).unwrap();
+    let places: BTreeMap<&String, PathBuf> =
+        laid.remap.iter().map(|(key, place)| (key, elsewhere.join(place.to_path()))).collect();
+    let remap = elsewhere.join("remap.json");
+    fs::write(&remap, serde_json::to_vec(&places).unwrap()).unwrap();
+    let blend = elsewhere.join(laid.blend.to_path());
+    let away = open(&project.blender, &blend, &remap, &project.path(""), "saved");
+    project.check(&away, &elsewhere, "saved");
+}
+
+fn files_on_a_shared_root_are_linked_not_taken(project: &Project, laid: &Layout, apart: &Layout) {
+    let name = &project.blender;
+    assert_eq!((&apart.remap, &apart.blend), (&laid.remap, &laid.blend), "{name:?}");
+    assert_eq!(apart.files.len() + apart.shared.len(), laid.files.len(), "{name:?}");
+    assert!(
+        apart
+            .files
             .iter()
-            .filter(|item| item.holder == own.blend && !item.place.starts_with(&bundle))
-            .collect();
-        assert!(far.is_empty(), "{}: {far:?}", project.blender.name);
-        let elsewhere = project.path("elsewhere");
-        fs::rename(&bundle, &elsewhere).unwrap();
-        let places: BTreeMap<&String, PathBuf> =
-            laid.remap.iter().map(|(key, place)| (key, elsewhere.join(place.to_path()))).collect();
-        let remap = elsewhere.join("remap.json");
-        fs::write(&remap, serde_json::to_vec(&places).unwrap()).unwrap();
-        let blend = elsewhere.join(laid.blend.to_path());
-        let away = project.blender.open(&blend, &remap, &project.path(""), "saved");
-        project.check(&away, &elsewhere, "saved");
+            .all(|(_, source)| !source.starts_with(project.path("home/far")) || source.to_str().is_none())
+    );
+    let bundle = project.lay_out(apart, "shared");
+    for file in &apart.shared {
+        assert_eq!(file.root, "far");
+        let place = bundle.join(file.place.to_path());
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(project.path("gone/far").join(file.below.to_path()), place).unwrap();
     }
-}
-
-#[test]
-fn files_on_a_shared_root_are_linked_not_taken() {
-    for (project, laid, apart) in PROJECTS.iter() {
-        let name = project.blender.name;
-        assert_eq!((&apart.remap, &apart.blend), (&laid.remap, &laid.blend), "{name}");
-        assert_eq!(apart.files.len() + apart.shared.len(), laid.files.len(), "{name}");
-        assert!(apart.files.iter().all(|(_, source)| !source.starts_with(project.path("home/far")) || source.to_str().is_none()));
-        let bundle = project.lay_out(apart, "shared");
-        for file in &apart.shared {
-            assert_eq!(file.root, "far");
-            let place = bundle.join(file.place.to_path());
-            fs::create_dir_all(place.parent().unwrap()).unwrap();
-            std::os::unix::fs::symlink(project.path("gone/far").join(file.below.to_path()), place).unwrap();
-        }
-        let gone = |name: &str| fs::read(project.path("gone/far").join(name)).unwrap();
-        let hero = gone("lib/hero.blend");
-        point_libraries(&bundle, &apart.blend, &apart.remap).unwrap();
-        assert!(gone("lib/hero.blend") == hero, "what all machines share is not written to");
-        let is_link = |name: &str| {
-            let shared = apart.shared.iter().find(|file| file.below.as_str() == name).unwrap();
-            bundle.join(shared.place.to_path()).is_symlink()
-        };
-        assert!(!is_link("lib/hero.blend") && is_link("props/prop.blend") && is_link("rig/rig.blend"));
-        let blend = bundle.join(apart.blend.to_path());
-        let away = project.blender.open(&blend, &bundle.join("remap.json"), &project.path(""), "shared");
-        project.check(&away, &bundle, "shared");
-    }
+    let gone = |name: &str| fs::read(project.path("gone/far").join(name)).unwrap();
+    let hero = gone("lib/hero.blend");
+    point_libraries(&bundle, &apart.blend, &apart.remap).unwrap();
+    assert!(gone("lib/hero.blend") == hero, "what all machines share is not written to");
+    let is_link = |name: &str| {
+        let shared = apart.shared.iter().find(|file| file.below.as_str() == name).unwrap();
+        bundle.join(shared.place.to_path()).is_symlink()
+    };
+    assert!(!is_link("lib/hero.blend") && is_link("props/prop.blend") && is_link("rig/rig.blend"));
+    let blend = bundle.join(apart.blend.to_path());
+    let away = open(&project.blender, &blend, &bundle.join("remap.json"), &project.path(""), "shared");
+    project.check(&away, &bundle, "shared");
 }
 
 #[test]
 fn a_colour_configuration_comes_along_with_its_tables() {
-    for blender in blenders() {
-        let temp = tempfile::tempdir().unwrap();
+    for blender in all_blenders() {
+        let temp = temp_dir();
         let at = |name: &str| temp.path().join(name);
-        blender.run("colour.py", &[&at("where"), &at("home.png")], &at("where"));
+        run(&blender, "colour.py", &[&at("where"), &at("home.png")], &at("where"));
         let config = PathBuf::from(fs::read_to_string(at("where")).unwrap());
         let found = ocio_files(&config).unwrap();
-        assert_eq!(found.missing, [""; 0], "{}", blender.name);
-        assert!(found.files.len() > 5, "{}: {:?}", blender.name, found.files);
+        assert_eq!(found.missing, [""; 0], "{:?}", blender);
+        assert!(found.files.len() > 5, "{:?}: {:?}", blender, found.files);
         for (place, source) in &found.files {
             let place = at("laid").join(place.to_path());
             fs::create_dir_all(place.parent().unwrap()).unwrap();
@@ -322,7 +321,7 @@ fn a_colour_configuration_comes_along_with_its_tables() {
         }
         let laid = at("laid").join(found.config.to_path());
         let render = |shot: &str| {
-            let mut command = blender.command("colour.py");
+            let mut command = blender.script(&script("colour.py"));
             command.env("OCIO", &laid).arg(at("ignored")).arg(at(shot)).output().unwrap();
             at(shot)
         };
@@ -333,8 +332,8 @@ fn a_colour_configuration_comes_along_with_its_tables() {
         let bare = render("bare.png");
         assert!(
             !bare.exists() || picture(&bare) != picture(&at("home.png")),
-            "{}: tables do nothing",
-            blender.name
+            "{:?}: tables do nothing",
+            blender
         );
     }
 }

@@ -1,6 +1,6 @@
 """Makes a file that holds names of files of every kind, or tells the names in a file as Blender sees them.
 
-Run inside Blender, or by a Python with the bpy wheel: ... names.py -- make FOLDER, or ... names.py -- tell FILE OUT
+Run inside Blender, or by a Python with the bpy wheel: ... names.py -- FOLDER, or ... names.py -- FILE OUT
 """
 
 import json
@@ -9,7 +9,7 @@ import sys
 
 import bpy
 
-mode, *args = sys.argv[sys.argv.index("--") + 1:]
+args = sys.argv[sys.argv.index("--") + 1:]
 
 
 def attempt(make):
@@ -149,7 +149,7 @@ def names():
     return sorted([label, name] for label, name in found if name)
 
 
-if mode == "make":
+if len(args) == 1:
     make(os.path.realpath(args[0]))
 else:
     bpy.ops.wm.open_mainfile(filepath=args[0])

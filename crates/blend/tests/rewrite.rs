@@ -3,69 +3,49 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
-    env, fs,
+    fs,
     io::Read,
     path::{Path, PathBuf},
-    process::Command,
     sync::LazyLock,
 };
 
 use kiln_blend::{ExternalFile, Renamed, RewriteFault, inspect, rewrite};
+use kiln_testkit::{Blender, all_blenders, temp_dir};
 
 type Names = Vec<(String, String)>;
 
 struct Made {
-    program: PathBuf,
-    folder: tempfile::TempDir,
+    blender: Blender,
+    folder: PathBuf,
     names: Names,
 }
 
-fn blender(program: &Path, args: &[&Path]) -> String {
-    let mut command = Command::new(program);
-    if program.ends_with("blender") {
-        command.args(["--background", "--factory-startup", "--python"]);
-    }
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/names.py")).arg("--").args(args);
-    let output = command.output().expect("Blender starts");
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
-
-fn read_names(path: &Path, said: &str) -> Names {
-    let names = fs::read(path).unwrap_or_else(|_| panic!("Blender told no names:\n{said}"));
-    serde_json::from_slice(&names).unwrap()
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/names.py")
 }
 
 impl Made {
-    fn by(program: PathBuf) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let said = blender(&program, &[Path::new("make"), folder.path()]);
-        let names = read_names(&folder.path().join("names.json"), &said);
-        Self { program, folder, names }
+    fn by(blender: Blender) -> Self {
+        let folder = blender.build(&script(), &[], "names.json");
+        let names = serde_json::from_slice(&fs::read(folder.join("names.json")).unwrap()).unwrap();
+        Self { blender, folder, names }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.join(name)
     }
 
     /// The names in a file, as Blender sees them.
     fn told(&self, blend: &Path) -> Names {
-        let out = self.path("told.json");
-        let said = blender(&self.program, &[Path::new("tell"), blend, &out]);
-        read_names(&out, &said)
+        let out = blend.with_extension("json");
+        let output = self.blender.script(&script()).args([blend, &out]).output().expect("Blender starts");
+        let names = fs::read(&out).unwrap_or_else(|_| panic!("Blender told no names: {output:?}"));
+        serde_json::from_slice(&names).unwrap()
     }
 }
 
-/// One run of each Blender there is for all tests.
-static MADE: LazyLock<Vec<Made>> = LazyLock::new(|| {
-    let mut made = vec![Made::by("blender".into())];
-    for name in ["KILN_TEST_BPY_42", "KILN_TEST_BPY_45", "KILN_TEST_BPY"] {
-        match env::var_os(name) {
-            Some(python) => made.push(Made::by(python.into())),
-            None => println!("not tested: {name} names no Python with the bpy wheel"),
-        }
-    }
-    made
-});
+/// By each Blender there is.
+static MADE: LazyLock<Vec<Made>> = LazyLock::new(|| all_blenders().into_iter().map(Made::by).collect());
 
 /// Other names, of other lengths.
 fn moved(name: &str) -> String {
@@ -101,15 +81,16 @@ fn unpacked(path: &Path) -> Vec<u8> {
 #[test]
 fn blender_reads_the_new_names_and_no_other() {
     for made in &*MADE {
+        let folder = temp_dir();
         for name in ["main.blend", "packed.blend"] {
-            let (source, copy) = (made.path(name), made.path("copy.blend"));
+            let (source, copy) = (made.path(name), folder.path().join("copy.blend"));
             let mut out = fs::File::create(&copy).unwrap();
             let rewritten = rewrite(&source, &mut out, moved_file).unwrap();
             assert_eq!(rewritten.bytes, fs::metadata(&copy).unwrap().len());
             let expected: Names =
                 made.names.iter().map(|(label, name)| (label.clone(), moved_path(name))).collect();
-            assert_eq!(made.told(&copy), expected, "{}", made.program.display());
-            let least = if made.program.ends_with("blender") { 20 } else { 22 };
+            assert_eq!(made.told(&copy), expected, "{:?}", made.blender);
+            let least = if let Blender::Executable(_) = made.blender { 20 } else { 22 };
             assert!(expected.len() >= least, "{} kinds of names: {expected:?}", expected.len());
         }
     }
@@ -121,7 +102,7 @@ fn a_copy_without_a_new_name_is_the_unpacked_file() {
         for name in ["main.blend", "packed.blend", "lib/props.blend"] {
             let mut copy = Vec::new();
             let rewritten = rewrite(&made.path(name), &mut copy, |_| None).unwrap();
-            assert!(copy == unpacked(&made.path(name)), "{name} of {}", made.program.display());
+            assert!(copy == unpacked(&made.path(name)), "{name} of {:?}", made.blender);
             assert_eq!(rewritten.renamed, []);
         }
     }
@@ -210,7 +191,8 @@ fn a_name_longer_than_its_field_is_told() {
     let RewriteFault::TooLong { owner, room, .. } = &error.fault else { panic!("{error}") };
     assert_eq!((owner.as_str(), *room), ("IMwood", 1023));
     assert!(error.to_string().contains("main.blend"), "{error}");
-    let copy = made.path("long.blend");
+    let folder = temp_dir();
+    let copy = folder.path().join("long.blend");
     rewrite(&source, &mut fs::File::create(&copy).unwrap(), long(1023)).unwrap();
     let found = inspect(&copy).unwrap().external;
     assert_eq!(found.iter().find(|file| file.owner == "IMwood").unwrap().path.len(), 1023);

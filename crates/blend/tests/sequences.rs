@@ -4,14 +4,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fs,
+    fs,
     path::Path,
-    process::Command,
 };
 
 use kiln_blend::{
     ExternalFile, ExternalKind, Requested, SequenceRule, SequenceUser, Wanted, dependencies, inspect,
 };
+use kiln_testkit::{Blender, all_blenders};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -35,26 +35,16 @@ struct Frame {
 
 #[test]
 fn blender_the_host_and_the_file_agree_on_every_frame() {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sequences.py");
-    let mut system = Command::new("blender");
-    system.args(["--background", "--factory-startup", "--python"]).arg(&tests);
-    check(system, 55);
-    for name in ["KILN_TEST_BPY_42", "KILN_TEST_BPY_45", "KILN_TEST_BPY"] {
-        match env::var_os(name) {
-            Some(python) => {
-                let mut wheel = Command::new(python);
-                wheel.arg(&tests);
-                check(wheel, 57);
-            }
-            None => println!("not tested: {name} names no Python with the bpy wheel"),
-        }
+    for blender in all_blenders() {
+        check(&blender, if let Blender::Executable(_) = blender { 55 } else { 57 });
     }
 }
 
-fn check(mut command: Command, least: usize) {
+fn check(blender: &Blender, least: usize) {
+    let mut command = blender.script(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sequences.py"));
     let folder = tempfile::tempdir().unwrap();
     let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../blender");
-    let output = command.arg("--").arg(folder.path()).arg(home).output().expect("Blender starts");
+    let output = command.arg(folder.path()).arg(home).output().expect("Blender starts");
     let truth = fs::read(folder.path().join("truth.json")).unwrap_or_else(|_| {
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         panic!("{command:?} made no truth.json:\n{out}\n{err}")

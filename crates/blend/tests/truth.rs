@@ -4,58 +4,40 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fs,
+    fs,
     path::{Path, PathBuf},
-    process::Command,
     sync::LazyLock,
 };
 
 use kiln_blend::{Simulation, SimulationKind, dependencies, inspect};
+use kiln_testkit::{Blender, all_blenders};
 use serde_json::Value;
 
 struct Made {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
     /// What Blender says, by name of file.
     truth: BTreeMap<String, Value>,
 }
 
 impl Made {
-    fn by(mut command: Command) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let kiln_host = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../blender/kiln_host");
-        let output = command.arg("--").arg(folder.path()).arg(kiln_host).output().expect("Blender starts");
-        // Its exit code says little: a wheel may die after all is done.
-        let truth = fs::read(folder.path().join("truth.json")).unwrap_or_else(|_| {
-            let (out, err) =
-                (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-            panic!("{command:?} made no truth.json:\n{out}\n{err}")
-        });
+    fn by(blender: &Blender) -> Self {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let folder = blender.build(
+            &here.join("tests/truth.py"),
+            &[&here.join("../../blender/kiln_host")],
+            "truth.json",
+        );
+        let truth = fs::read(folder.join("truth.json")).unwrap();
         Self { truth: serde_json::from_slice(&truth).unwrap(), folder }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.join(name)
     }
 }
 
-/// One run of each Blender there is for all tests.
-static MADE: LazyLock<Vec<Made>> = LazyLock::new(|| {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/truth.py");
-    let mut system = Command::new("blender");
-    system.args(["--background", "--factory-startup", "--python"]).arg(&script);
-    let mut made = vec![Made::by(system)];
-    for name in ["KILN_TEST_BPY_42", "KILN_TEST_BPY_45", "KILN_TEST_BPY"] {
-        match env::var_os(name) {
-            Some(python) => {
-                let mut wheel = Command::new(python);
-                wheel.arg(&script);
-                made.push(Made::by(wheel));
-            }
-            None => println!("not tested: {name} names no Python with the bpy wheel"),
-        }
-    }
-    made
-});
+/// By each Blender there is.
+static MADE: LazyLock<Vec<Made>> = LazyLock::new(|| all_blenders().iter().map(Made::by).collect());
 
 /// Every file with what Blender says of it.
 fn files() -> impl Iterator<Item = (PathBuf, &'static Value)> {

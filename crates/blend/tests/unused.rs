@@ -3,34 +3,20 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    collections::BTreeSet,
-    env, fs,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{collections::BTreeSet, env, fs, path::Path, process::Stdio};
 
 use kiln_blend::{Lacking, Missing, Requested, dependencies};
+use kiln_testkit::blenders;
 
 #[test]
 fn what_a_reader_calls_unused_changes_no_pixel() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/unused.py");
-    let mut system = Command::new("blender");
-    system.args(["--background", "--factory-startup", "--python"]).arg(&script);
-    let mut commands = vec![system];
-    match env::var_os("KILN_TEST_BPY") {
-        Some(python) => {
-            let mut wheel = Command::new(python);
-            wheel.arg(&script);
-            commands.push(wheel);
-        }
-        None => println!("not tested: KILN_TEST_BPY names no Python with the bpy wheel"),
-    }
-    let running: Vec<_> = commands
-        .into_iter()
-        .map(|mut command| {
+    let running: Vec<_> = blenders()
+        .iter()
+        .map(|blender| {
             let folder = tempfile::tempdir().unwrap();
-            command.arg("--").arg(folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
+            let mut command = blender.script(&script);
+            command.arg(folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
             if env::var_os("KILN_TEST_THOROUGH").is_some() {
                 command.arg("thorough");
             }

@@ -6,7 +6,6 @@ use std::{
     fs,
     io::Cursor,
     path::{Path, PathBuf},
-    process::Command,
     sync::LazyLock,
     time::{Duration, Instant},
 };
@@ -14,6 +13,7 @@ use std::{
 use kiln_image::{
     Expectation, ImageFault, decode, is_cut_off, probe, same_pixels, seems_cut_off, verify, verify_path,
 };
+use kiln_testkit::{Blender, blenders};
 use kiln_types::{Blank, ColorDepth, FileFormat};
 use serde::Deserialize;
 
@@ -34,17 +34,14 @@ struct Entry {
 type Pixels = (Option<Blank>, bool);
 
 struct Shots {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
     entries: Vec<(PathBuf, Expectation, Pixels)>,
 }
 
-fn render(mut command: Command) -> Shots {
-    let folder = tempfile::tempdir().unwrap();
-    let output = command.arg("--").arg(folder.path()).output().expect("Blender starts");
-    let printed = String::from_utf8_lossy(&output.stdout);
-    let manifest = fs::read(folder.path().join("manifest.json"));
-    let manifest =
-        manifest.unwrap_or_else(|_| panic!("{printed}\n{}", String::from_utf8_lossy(&output.stderr)));
+fn shots(blender: &Blender) -> Shots {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures.py");
+    let folder = blender.build(&script, &[], "manifest.json");
+    let manifest = fs::read(folder.join("manifest.json")).unwrap();
     let entries: Vec<Entry> = serde_json::from_slice(&manifest).unwrap();
     let entries = entries
         .into_iter()
@@ -53,36 +50,17 @@ fn render(mut command: Command) -> Shots {
             let format = if entry.bare { FileFormat::J2c } else { format };
             let depth = entry.depth.map(|depth| depth.to_string().parse().unwrap());
             let expected = Expectation::new(format, entry.width, entry.height).depth(depth);
-            (folder.path().join(entry.file), expected, (entry.blank, entry.not_finite))
+            (folder.join(entry.file), expected, (entry.blank, entry.not_finite))
         })
         .collect();
     Shots { folder, entries }
 }
 
-fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures.py")
-}
-
-/// One run of the system's Blender for all tests.
-static SHOTS: LazyLock<Shots> = LazyLock::new(|| {
-    let mut command = Command::new("blender");
-    command.args(["--background", "--factory-startup", "--python-exit-code", "3", "--python"]).arg(script());
-    render(command)
-});
-
-/// The same from the bpy wheel, where a Python that has it is named.
-static WHEEL_SHOTS: LazyLock<Option<Shots>> = LazyLock::new(|| {
-    let Some(python) = std::env::var_os("KILN_TEST_BPY") else {
-        println!("not tested: KILN_TEST_BPY names no Python with the bpy wheel");
-        return None;
-    };
-    let mut command = Command::new(python);
-    command.arg(script());
-    Some(render(command))
-});
+/// By the oldest Blender and the newest.
+static SHOTS: LazyLock<Vec<Shots>> = LazyLock::new(|| blenders().iter().map(shots).collect());
 
 fn all() -> impl Iterator<Item = &'static (PathBuf, Expectation, Pixels)> {
-    SHOTS.entries.iter().chain(WHEEL_SHOTS.iter().flat_map(|shots| &shots.entries))
+    SHOTS.iter().flat_map(|shots| &shots.entries)
 }
 
 /// Those that are not black: the others differ from them in nothing that a header or a cut shows.
@@ -91,7 +69,7 @@ fn lit() -> impl Iterator<Item = &'static (PathBuf, Expectation, Pixels)> {
 }
 
 fn shot(name: &str) -> &'static (PathBuf, Expectation, Pixels) {
-    SHOTS.entries.iter().find(|(path, ..)| path.ends_with(name)).unwrap_or_else(|| panic!("{name}"))
+    SHOTS[0].entries.iter().find(|(path, ..)| path.ends_with(name)).unwrap_or_else(|| panic!("{name}"))
 }
 
 #[test]
@@ -331,7 +309,7 @@ fn what_is_no_picture_is_refused() {
     ] {
         assert!(verify(Cursor::new(junk), &expected).is_err());
     }
-    let folder = SHOTS.folder.path();
+    let folder = &SHOTS[0].folder;
     assert!(matches!(verify_path(folder, &expected), Err(ImageFault::Unreadable(_))));
     assert!(matches!(verify_path(&folder.join("no-such"), &expected), Err(ImageFault::Unreadable(_))));
 }

@@ -1,11 +1,15 @@
 //! Real Blenders, and scenes built by them.
 
 use std::{
-    env, fs,
-    hash::{DefaultHasher, Hash, Hasher},
+    env,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     sync::OnceLock,
+};
+
+use crate::{
+    build::{built, run},
+    skip_in_part,
 };
 
 /// A Blender of this machine.
@@ -39,16 +43,29 @@ pub fn blender() -> PathBuf {
         .clone()
 }
 
-/// `KILN_TEST_BPY`: a Python with the `bpy` wheel of 5.0. Tests of that flavour are left out without it.
+/// `KILN_TEST_BPY`: a Python with the `bpy` wheel of 5.0.
 pub fn bpy_python() -> Option<PathBuf> {
-    env::var_os("KILN_TEST_BPY").map(PathBuf::from).filter(|path| path.is_file())
+    wheel("KILN_TEST_BPY")
 }
 
 /// The wheels of Blender 4.2, 4.5 and 5.0, as far as they are here: `KILN_TEST_BPY_42`, `KILN_TEST_BPY_45`,
-/// `KILN_TEST_BPY`.
+/// `KILN_TEST_BPY`. Reports the test as skipped in part for each that is missing.
 pub fn wheels() -> Vec<Blender> {
-    let named = ["KILN_TEST_BPY_42", "KILN_TEST_BPY_45", "KILN_TEST_BPY"].into_iter().filter_map(env::var_os);
-    named.map(PathBuf::from).filter(|path| path.is_file()).map(Blender::Module).collect()
+    let names = ["KILN_TEST_BPY_42", "KILN_TEST_BPY_45", "KILN_TEST_BPY"];
+    names.into_iter().filter_map(wheel_or_say).map(Blender::Module).collect()
+}
+
+/// The Python that a variable names, of a `bpy` wheel.
+pub fn wheel(variable: &str) -> Option<PathBuf> {
+    env::var_os(variable).map(PathBuf::from).filter(|path| path.is_file())
+}
+
+fn wheel_or_say(variable: &str) -> Option<PathBuf> {
+    let found = wheel(variable);
+    if found.is_none() {
+        skip_in_part(&format!("{variable} names no Python with a bpy wheel"));
+    }
+    found
 }
 
 /// `KILN_TEST_TRIXIE`: Blender 4.3 of a Debian trixie root, as a program. Tests of it are left out without it.
@@ -66,7 +83,7 @@ pub fn all_blenders() -> Vec<Blender> {
 /// The oldest and the newest Blender: enough for most tests.
 pub fn blenders() -> Vec<Blender> {
     let mut found = vec![Blender::Executable(blender())];
-    found.extend(bpy_python().map(Blender::Module));
+    found.extend(wheel_or_say("KILN_TEST_BPY").map(Blender::Module));
     found
 }
 
@@ -75,6 +92,23 @@ impl Blender {
         match self {
             Self::Executable(program) | Self::Module(program) => program,
         }
+    }
+
+    /// A new process that runs a script with factory settings. The script's own arguments follow.
+    pub fn script(&self, script: &Path) -> Command {
+        let mut command = Command::new(self.program());
+        if let Self::Executable(_) = self {
+            command.args([
+                "--background",
+                "--factory-startup",
+                "-noaudio",
+                "--python-exit-code",
+                "1",
+                "--python",
+            ]);
+        }
+        command.arg(script).arg("--");
+        command
     }
 
     /// Renders one frame in a process of its own, as a person would on the command line: the reference that Kiln's
@@ -96,7 +130,7 @@ impl Blender {
             command.arg("-o").arg(out);
         }
         command.args(["-f", &frame.to_string()]);
-        run(command);
+        run(&mut command);
     }
 
     /// Renders one frame in a process of its own by a script: `frame_set`, then a still. From 5.0 on, an animation of
@@ -113,7 +147,7 @@ impl Blender {
         };
         command.arg(blend).arg(out.unwrap_or(Path::new(""))).arg(frame.to_string());
         command.args(trust.then_some("trust"));
-        run(command);
+        run(&mut command);
     }
 
     /// A new process, before its file is named.
@@ -147,46 +181,4 @@ pub fn scene(name: &str) -> PathBuf {
 pub fn scenes_folder() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| built("kiln-scenes", SCENES))
-}
-
-/// The folder that a script for [`blender`] fills, which is its only argument. It is made once in the build folder, and
-/// again when the script or the Blender changes.
-///
-/// # Panics
-/// Where the script fails.
-pub fn built(name: &str, script: &str) -> PathBuf {
-    let mut hasher = DefaultHasher::new();
-    let program = blender();
-    (script, &program, program.metadata().and_then(|meta| meta.modified()).ok()).hash(&mut hasher);
-    let test = env::current_exe().expect("a test knows its own program");
-    let build = test.parent().and_then(Path::parent).expect("tests lie in a build folder").to_path_buf();
-    let folder = build.join(format!("{name}-{:016x}", hasher.finish()));
-    if !folder.is_dir() {
-        let making = tempfile::Builder::new().prefix(&format!("{name}-making-")).tempdir_in(&build).unwrap();
-        let source = making.path().join("script.py");
-        fs::write(&source, script).unwrap();
-        let made = making.path().join("made");
-        fs::create_dir(&made).unwrap();
-        let mut command = Command::new(&program);
-        command.args(["--background", "--factory-startup", "--python-exit-code", "1", "--python"]);
-        command.arg(&source).arg("--").arg(&made);
-        run(command);
-        // Another test process may have been quicker: then its files are as good.
-        if let Err(error) = fs::rename(&made, &folder) {
-            assert!(folder.is_dir(), "what {name} made cannot be moved into place: {error}");
-        }
-    }
-    folder
-}
-
-#[track_caller]
-fn run(mut command: Command) {
-    let output = command.stdin(Stdio::null()).output().expect("Blender can be started");
-    assert!(
-        output.status.success(),
-        "{command:?} ended with {}:\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod blender;
+mod build;
 mod disk;
 mod killed;
 mod picture;
@@ -18,11 +19,22 @@ use std::{
 };
 
 pub use blender::{
-    Blender, all_blenders, blender, blender_4_3, blenders, bpy_python, built, scene, scenes_folder, wheels,
+    Blender, all_blenders, blender, blender_4_3, blenders, bpy_python, scene, scenes_folder, wheel, wheels,
 };
+pub use build::{build_once, built};
 pub use disk::SmallDisk;
 pub use killed::kill_midway;
 pub use picture::{Picture, assert_same_picture, picture};
+
+/// Reports that the test cannot run on this machine. `scripts/test` counts it as skipped, not as passed.
+pub fn skip(reason: &str) {
+    println!("skipped: {reason}");
+}
+
+/// Reports that a part of the test cannot run on this machine. `scripts/test` lists it.
+pub fn skip_in_part(reason: &str) {
+    println!("skipped in part: {reason}");
+}
 
 /// A folder that is removed with the value.
 ///

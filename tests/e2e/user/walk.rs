@@ -119,14 +119,6 @@ impl Pairs {
         self.0[first as usize][then as usize] += 1;
     }
 
-    pub fn add(&mut self, other: &Self) {
-        for (row, more) in self.0.iter_mut().zip(&other.0) {
-            for (count, more) in row.iter_mut().zip(more) {
-                *count += more;
-            }
-        }
-    }
-
     /// Pairs that never came.
     pub fn missing(&self) -> usize {
         self.0.iter().flatten().filter(|count| **count == 0).count()

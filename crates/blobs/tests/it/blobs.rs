@@ -1,8 +1,6 @@
 //! Putting and getting blobs.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use futures_util::{FutureExt, StreamExt};
 use kiln_blobs::{BlobError, BlobStore, Durability, Take};
@@ -151,29 +149,10 @@ async fn many_at_once_also_of_the_same() {
     assert_eq!(files_below(folder.path()).len(), 50);
 }
 
-/// A file system of 1 MiB, which only root can make.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &Path) -> Option<Self> {
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(at).output();
-        mounted.is_ok_and(|out| out.status.success()).then(|| Self(at.to_owned()))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_is_said_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(_disk) = SmallDisk::mount(folder.path()) else {
-        eprintln!("skipped: only root can mount the small disk that this test fills");
-        return;
-    };
+    let Some(_disk) = kiln_testkit::SmallDisk::mount(folder.path(), 1) else { return };
     let store = BlobStore::open(folder.path(), Durability::Durable).await.unwrap();
     let bytes = noise(4 << 20);
     let error = store.put_stream(None, u64::MAX, pieces(bytes.chunks(1 << 16))).await.unwrap_err();

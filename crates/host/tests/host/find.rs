@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use kiln_host::{Flavor, InstallError, discover, inspect, install_blender};
-use kiln_testkit::{blender, bpy_python, temp_dir};
+use kiln_testkit::{blender, bpy_python, skip, temp_dir};
 
 #[test]
 fn finds_and_remembers() {
@@ -60,7 +60,7 @@ async fn a_series_without_a_wheel_installs_nothing() {
 #[tokio::test]
 async fn installs_the_wheel() {
     let Some(series) = std::env::var("KILN_TEST_INSTALL").ok() else {
-        eprintln!("left out: KILN_TEST_INSTALL names no series");
+        skip("KILN_TEST_INSTALL names no series");
         return;
     };
     let (data, cache) = (temp_dir(), temp_dir());
