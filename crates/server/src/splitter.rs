@@ -72,9 +72,7 @@ async fn split(blobs: &Blobs, space: &Space, hash: &BlobHash) {
         Err(error) => return tracing::warn!(%error, blob = %hash, "a file cannot be split"),
     };
     // Until the whole file goes, both are there.
-    if space.take(size).is_err() {
-        return;
-    }
+    let Ok(_room) = space.reserve(size) else { return };
     match chunks.convert(blobs.whole(), hash).await {
         Ok(stored) => tracing::debug!(blob = %hash, size, stored, "a file was split into chunks"),
         // Collected meanwhile.

@@ -27,7 +27,7 @@ use crate::{
     logs::Logs,
     retention::Retention,
     routes::{self, MAX_BLOB},
-    space::Space,
+    space,
     splitter::{Splitter, ToSplit},
     wake::Waker,
 };
@@ -223,10 +223,13 @@ async fn open(options: &ServerOptions, store: Store) -> Result<(App, Brain, ToSp
         true => Some(ChunkStore::open(&options.data, durability).await?),
         false => None,
     };
+    let space = space::of(&options.data);
+    if let Some(chunks) = &chunks {
+        chunks.keep_free(space.clone());
+    }
     let blobs = Blobs::new(whole, chunks);
     let (splitter, to_split) = Splitter::new();
     let folder = options.data.join("logs");
-    let space = Space::of(&options.data);
     let logs = Logs::open(folder, space.clone()).map_err(|error| ServerError::Inside(error.to_string()))?;
     let hub = Arc::new(Hub::new());
     let stall_ms = u64::try_from(options.stall.as_millis()).unwrap_or(u64::MAX);

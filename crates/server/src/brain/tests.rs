@@ -18,7 +18,7 @@ use samples::{baked, delivered, made, plan};
 pub(super) use samples::{hello, spec};
 
 use super::*;
-use crate::{holds::Holds, space::Space};
+use crate::{holds::Holds, space};
 
 const WORKERS: u64 = 3;
 const BUNDLES: i32 = 60;
@@ -83,7 +83,7 @@ impl World {
 
     async fn open(&mut self) {
         let (store, _) = Store::open(self.folder.path(), Durability::Ephemeral).await.unwrap();
-        let logs = Logs::open(self.folder.path().join("logs"), Space::of(self.folder.path())).unwrap();
+        let logs = Logs::open(self.folder.path().join("logs"), space::of(self.folder.path())).unwrap();
         let hub = Arc::new(Hub::new());
         let (brain, _) = Brain::open(store, hub, logs, Config::default(), 5_000).await.unwrap();
         self.brain = Some(brain);

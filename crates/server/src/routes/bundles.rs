@@ -23,6 +23,8 @@ use crate::{
 pub(super) const MAX_MANIFEST: usize = 64 << 20;
 /// Characters in the name of a shared folder.
 const MAX_ROOT: usize = 64;
+/// Bytes that the records grow by for each file of a bundle, at most, with their log: what the reserve is not meant for.
+const FILE_RECORD: u64 = 1 << 10;
 /// Files that are named in an error.
 const NAMED: usize = 5;
 
@@ -101,6 +103,8 @@ async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
 
 /// Makes a bundle whose blobs are all there, and held.
 pub(super) async fn store(app: &App, bundle: &Bundle) -> Answer<BundleId> {
+    let files = bundle.files.len() as u64;
+    let _room = app.space.reserve(files.saturating_mul(FILE_RECORD)).map_err(blob_fault)?;
     let bundle = keep(app, bundle).await?;
     let id = bundle.id;
     let write = Write::InsertBundle { bundle, at_ms: unix_ms() };
@@ -110,8 +114,9 @@ pub(super) async fn store(app: &App, bundle: &Bundle) -> Answer<BundleId> {
 
 /// Keeps the manifest; what is returned is for the records, which do not know the bundle before.
 pub(crate) async fn keep(app: &App, bundle: &Bundle) -> Answer<NewBundle> {
-    app.space.take(0)?;
-    let id = BundleId(app.blobs.whole().put_bytes(bundle.to_manifest()).await.map_err(blob_fault)?);
+    let manifest = bundle.to_manifest();
+    let _room = app.space.reserve(manifest.len() as u64).map_err(blob_fault)?;
+    let id = BundleId(app.blobs.whole().put_bytes(manifest).await.map_err(blob_fault)?);
     let mut blobs: Vec<_> = bundle.files.iter().map(|file| file.hash).collect();
     blobs.sort_unstable();
     blobs.dedup();
