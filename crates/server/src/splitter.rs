@@ -9,6 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::space::Space;
 
+/// Files that are looked up at once.
+const PAGE: u32 = 1000;
+
 /// Where files are handed in. Cheap to clone; without an end to it nothing is split.
 #[derive(Debug, Clone)]
 pub(crate) struct Splitter(UnboundedSender<BlobHash>);
@@ -38,17 +41,24 @@ impl ToSplit {
         if blobs.chunks().is_none() {
             return;
         }
-        match store.bundle_blobs().await {
-            Ok(left) => {
-                for hash in left {
-                    if stop.is_cancelled() {
-                        return;
-                    }
-                    split(&blobs, &space, &hash).await;
+        let mut last = None;
+        loop {
+            let page = match store.bundle_blobs(last, PAGE).await {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::warn!(%error, "the files of bundles cannot be listed; whole ones stay whole");
+                    break;
                 }
+            };
+            for hash in &page {
+                if stop.is_cancelled() {
+                    return;
+                }
+                split(&blobs, &space, hash).await;
             }
-            Err(error) => {
-                tracing::warn!(%error, "the files of bundles cannot be listed; whole ones stay whole")
+            match page.last() {
+                Some(hash) => last = Some(*hash),
+                None => break,
             }
         }
         loop {
