@@ -20,6 +20,8 @@ pub enum BlobError {
     TooLarge { limit: u64 },
     #[error("the disk is full; free some space and try again")]
     NoSpace,
+    #[error("the disk is full ({} MiB left); free some space and try again", free >> 20)]
+    Reserved { free: u64 },
     #[error("there is no blob {0}")]
     NotFound(BlobHash),
     #[error("the stored blob {0} was damaged and has been removed; send it again")]

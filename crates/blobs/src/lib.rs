@@ -10,6 +10,7 @@ mod disk;
 mod error;
 mod in_turn;
 mod promise;
+mod space;
 mod store;
 mod uploads;
 
@@ -18,8 +19,9 @@ pub use cache::{Cache, CacheUsage, Pin};
 pub use chunks::{ChunkReader, ChunkStore, PutChunks};
 pub use error::{BlobError, StreamError};
 pub use promise::Freed;
+pub use space::{Reservation, Space};
 pub use store::{BlobStore, Take};
-pub use uploads::{UploadInfo, Uploads};
+pub use uploads::{UploadInfo, UploadOutcome, Uploads};
 
 /// How sure bytes must be before they are acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

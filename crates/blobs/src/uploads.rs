@@ -34,6 +34,15 @@ pub struct UploadInfo {
     pub finished: Option<BlobHash>,
 }
 
+/// What has become of an upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UploadOutcome {
+    /// A blob of so many bytes.
+    Stored(BlobHash, u64),
+    /// Nothing: this was found wrong with it, and it is gone.
+    Refused(String),
+}
+
 /// The uploads in progress of a server; cheap to clone. They survive its restart: `uploads/<id>.part` holds the
 /// bytes, `<id>.json` how many of them are safe.
 #[derive(Debug, Clone)]
@@ -167,13 +176,18 @@ impl Uploads {
         .await
     }
 
-    /// Makes a blob of the upload. Once done, asking again gives the same answer, until the upload is aborted
-    /// or expires; what has become of the blob since is not asked.
+    /// Makes a blob of the upload, once `check` has read the file and has nothing against it. Until then nobody else can
+    /// see its bytes, or be told that they are there: where it is refused, only the upload goes. Once done, asking again
+    /// gives the same answer, until the upload is aborted or expires; what has become of the blob since is not asked.
     ///
     /// # Errors
     /// [`BlobError::Incomplete`] where less than announced has arrived; [`BlobError::NoUpload`],
     /// [`BlobError::Busy`], [`BlobError::NoSpace`], or where the disk fails.
-    pub async fn finish(&self, id: UploadId) -> Result<(BlobHash, u64)> {
+    pub async fn finish(
+        &self,
+        id: UploadId,
+        check: impl FnOnce(File) -> std::result::Result<(), String> + Send + 'static,
+    ) -> Result<UploadOutcome> {
         let mut upload = self.take(id)?;
         let inner = self.inner.clone();
         blocking(move || {
@@ -183,14 +197,21 @@ impl Uploads {
                 return Err(BlobError::Incomplete { have, want });
             }
             let part = inner.part(id);
-            let hash = match (upload.finished, &upload.hasher) {
-                (Some(hash), _) => hash,
-                (None, Some(hasher)) => hasher.hash(),
-                (None, None) => {
+            let hash = match upload.finished {
+                Some(hash) => hash,
+                None => {
                     // What an earlier process wrote behind the safe bytes is no part of it.
                     let cut = File::options().write(true).open(&part).and_then(|file| file.set_len(have));
                     cut.map_err(BlobError::io("cut", &part))?;
-                    hash_file(&part)?.0
+                    let file = File::open(&part).map_err(BlobError::io("open", &part))?;
+                    if let Err(why) = check(file) {
+                        inner.forget(id, &mut upload)?;
+                        return Ok(UploadOutcome::Refused(why));
+                    }
+                    match &upload.hasher {
+                        Some(hasher) => hasher.hash(),
+                        None => hash_file(&part)?.0,
+                    }
                 }
             };
             // Written first: if the process dies in between, the next `finish` goes on from here.
@@ -202,7 +223,7 @@ impl Uploads {
             if length(&part)?.is_some() {
                 inner.blobs.adopt(&part, hash, have)?;
             }
-            Ok((hash, have))
+            Ok(UploadOutcome::Stored(hash, have))
         })
         .await
     }

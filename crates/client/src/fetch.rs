@@ -16,7 +16,7 @@ use tokio::{io::AsyncWriteExt, task::JoinHandle};
 use crate::{
     Client, ClientError,
     existing::Existing,
-    folder::{OutFolder, Part, Placed},
+    folder::{OutFolder, Part, Placed, Whole},
     made::{Identity, Relation},
     manifest::{Manifest, Written, same_bytes},
 };
@@ -147,12 +147,16 @@ impl Fetcher {
             let this = &*self;
             let mut coming =
                 stream::iter(newest.into_values().map(|output| this.frame(output))).buffer_unordered(AT_ONCE);
-            let mut left = false;
+            let (mut left, mut placed) = (false, Vec::new());
             while let Some(frame) = coming.try_next().await? {
                 left |= matches!(frame.how, How::Left(_));
+                if matches!(frame.how, How::Written | How::Replaced) {
+                    placed.extend(frame.files.iter().cloned());
+                }
                 landed(frame);
             }
             drop(coming);
+            self.keep(placed).await?;
             // What was not taken home is not known as fetched, nor is anything behind it.
             if !left && self.home == self.after {
                 self.home = last;
@@ -165,6 +169,17 @@ impl Fetcher {
                 return Ok(());
             }
         }
+    }
+
+    /// Makes files that were placed survive a loss of power: before the server hears that they are here.
+    async fn keep(&self, placed: Vec<RelPath>) -> Result<(), FetchError> {
+        let Some(first) = placed.first().cloned() else { return Ok(()) };
+        let (folder, manifest) = (Arc::clone(&self.folder), Arc::clone(&self.manifest));
+        let kept = on_disk(move || {
+            manifest.lock().unwrap_or_else(PoisonError::into_inner).keep(&folder)?;
+            folder.keep_names(&placed)
+        });
+        kept.await.map_err(|error| self.place().write_error(&first, error))
     }
 
     /// Lets the server know what is here, which it may then let go of one day. Nothing waits for that, and
@@ -311,7 +326,7 @@ impl Fetcher {
     }
 
     /// A whole, checked file under its temporary name, and how many bytes came for it.
-    async fn download(&self, file: &OutputFile) -> Result<(Part, u64), FetchError> {
+    async fn download(&self, file: &OutputFile) -> Result<(Whole, u64), FetchError> {
         let fail = |error: io::Error| {
             if error.kind() == io::ErrorKind::WouldBlock {
                 FetchError::Busy { path: self.folder.path().join(file.path.to_path()) }
@@ -323,8 +338,15 @@ impl Fetcher {
         // A part that an earlier break left is gone on with once; if that does not give the right bytes, all anew.
         for fresh in [false, true] {
             let begun = Instant::now();
-            let mut part = loop {
-                match self.folder.part(&file.path, file.hash) {
+            let (part, mut hasher, have) = loop {
+                let (folder, path, hash, size) =
+                    (Arc::clone(&self.folder), file.path.clone(), file.hash, file.size);
+                let opened = on_disk(move || {
+                    let mut part = folder.part(&path, hash)?;
+                    let (hasher, have) = take_up(&mut part, fresh, size)?;
+                    Ok((part, hasher, have))
+                });
+                match opened.await {
                     // Another command that stays with the same job is at it.
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock && begun.elapsed() < BUSY => {
                         tokio::time::sleep(LOOK_AGAIN).await;
@@ -332,7 +354,6 @@ impl Fetcher {
                     opened => break opened.map_err(fail)?,
                 }
             };
-            let (mut hasher, have) = take_up(&mut part, fresh, file.size).map_err(fail)?;
             if have < file.size {
                 let handle = part.file.try_clone().map_err(fail)?;
                 let mut out = tokio::fs::File::from_std(handle);
@@ -346,7 +367,7 @@ impl Fetcher {
                 out.flush().await.map_err(fail)?;
             }
             if hasher.hash() == file.hash {
-                return Ok((part, came));
+                return Ok((on_disk(move || part.finish()).await.map_err(fail)?, came));
             }
             if fresh || have == 0 {
                 part.discard();
@@ -355,6 +376,11 @@ impl Fetcher {
         }
         Err(ClientError::Damaged { hash: file.hash }.into())
     }
+}
+
+/// Runs what waits for the disk off the async threads.
+async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 enum Before {

@@ -4,6 +4,7 @@
 //! link inside it leads a frame somewhere else.
 
 use std::{
+    collections::HashSet,
     fs::File,
     io,
     os::fd::OwnedFd,
@@ -45,6 +46,10 @@ pub(crate) struct Part {
     pub(crate) file: File,
 }
 
+/// A part with all its bytes, which are on the disk: only such a one gets its name, so that no loss of power leaves a
+/// name with half a frame.
+pub(crate) struct Whole(Part);
+
 /// Whether a file took its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Placed {
@@ -64,7 +69,12 @@ impl OutFolder {
         let missing: Vec<&Path> = path.ancestors().take_while(|part| !part.exists()).collect();
         for part in missing.into_iter().rev() {
             match std::fs::create_dir(part) {
-                Ok(()) => made.push(part.to_owned()),
+                Ok(()) => {
+                    made.push(part.to_owned());
+                    // So that it is there after a loss of power; where that cannot be had, frames come all the same.
+                    let above = part.parent().map(File::open);
+                    let _ = above.map(|above| above.and_then(|above| above.sync_all()));
+                }
                 Err(error) => {
                     remove_empty(&made);
                     return Err(error);
@@ -161,7 +171,7 @@ impl OutFolder {
     }
 
     /// Gives the part its name.
-    pub(crate) fn place(part: &Part, path: &RelPath, replace: bool) -> io::Result<Placed> {
+    pub(crate) fn place(Whole(part): &Whole, path: &RelPath, replace: bool) -> io::Result<Placed> {
         let name = path.file_name();
         if replace {
             fs::renameat(&part.dir, &part.name, &part.dir, name)?;
@@ -183,6 +193,25 @@ impl OutFolder {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Makes the names of these files survive a loss of power, with those of the folders on the way to them.
+    ///
+    /// # Errors
+    /// Where a folder is not there any more, or the disk fails.
+    pub(crate) fn keep_names<'a>(&self, paths: impl IntoIterator<Item = &'a RelPath>) -> io::Result<()> {
+        let mut seen = HashSet::new();
+        for path in paths {
+            let up = std::iter::successors(Some(path.clone()), RelPath::parent);
+            for path in up.take_while(|path| seen.insert(path.parent())) {
+                match fs::fsync(self.dir_of(&path, false)?) {
+                    // Some file systems have nothing to flush for a folder.
+                    Ok(()) | Err(Errno::INVAL | Errno::NOTSUP) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The folder that holds `path`, opened without leaving this one.
@@ -263,13 +292,26 @@ fn stamp_of(stat: &fs::Stat) -> Stamp {
 }
 
 impl Part {
-    pub(crate) fn stamp(&self) -> io::Result<Stamp> {
-        Ok(stamp_of(&fs::fstat(&self.file)?))
+    /// Waits until its bytes are on the disk.
+    pub(crate) fn finish(self) -> io::Result<Whole> {
+        self.file.sync_all()?;
+        Ok(Whole(self))
     }
 
     /// Takes the temporary file away.
     pub(crate) fn discard(self) {
         let _ = fs::unlinkat(&self.dir, &self.name, AtFlags::empty());
+    }
+}
+
+impl Whole {
+    pub(crate) fn stamp(&self) -> io::Result<Stamp> {
+        Ok(stamp_of(&fs::fstat(&self.0.file)?))
+    }
+
+    /// Takes the temporary file away.
+    pub(crate) fn discard(self) {
+        self.0.discard();
     }
 }
 
@@ -286,7 +328,9 @@ mod tests {
     fn land(folder: &OutFolder, path: &str, bytes: &[u8], replace: bool) -> io::Result<Placed> {
         let mut part = folder.part(&rel(path), BlobHash::of(bytes))?;
         part.file.write_all(bytes)?;
+        let part = part.finish()?;
         let placed = OutFolder::place(&part, &rel(path), replace)?;
+        folder.keep_names([&rel(path)])?;
         if placed == Placed::Taken {
             part.discard();
         }
@@ -303,6 +347,26 @@ mod tests {
         assert_eq!(land(&folder, "x/y.png", b"two", true).unwrap(), Placed::Done);
         assert_eq!(std::fs::read(dir.path().join("a/b/x/y.png")).unwrap(), b"two");
         assert_eq!(std::fs::read_dir(dir.path().join("a/b/x")).unwrap().count(), 1, "no part stays");
+    }
+
+    #[test]
+    fn what_is_not_on_the_disk_gets_no_name_and_a_name_that_is_lost_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = OutFolder::prepare(dir.path()).unwrap();
+        let mut part = folder.part(&rel("a/b.png"), BlobHash::of(b"x")).unwrap();
+        part.file.write_all(b"x").unwrap();
+        // Writing to this goes well, and flushing fails.
+        part.file = File::options().write(true).open("/dev/null").unwrap();
+        assert!(part.finish().is_err());
+        assert!(!dir.path().join("a/b.png").exists());
+
+        assert_eq!(land(&folder, "a/b.png", b"x", false).unwrap(), Placed::Done);
+        assert_eq!(land(&folder, "c.png", b"x", false).unwrap(), Placed::Done);
+        folder.keep_names([&rel("a/b.png"), &rel("a/d/e.png"), &rel("c.png")]).unwrap_err();
+        folder.keep_names([&rel("a/b.png"), &rel("c.png")]).unwrap();
+        std::fs::remove_dir_all(dir.path().join("a")).unwrap();
+        let error = folder.keep_names([&rel("c.png"), &rel("a/b.png")]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

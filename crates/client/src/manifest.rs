@@ -200,6 +200,15 @@ impl Manifest {
         self.append(folder, lines)
     }
 
+    /// Makes what was noted survive a loss of power.
+    pub(crate) fn keep(&self, folder: &OutFolder) -> io::Result<()> {
+        match folder.read(&self.place) {
+            Ok(file) => file.sync_all(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Notes that a frame is there, or about to come, as a later save of its .blend has it too.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use kiln_types::{Bundle, BundleFile, Failure, FailureCause, JobSpec};
 
 use crate::{App, problem::Fault, routes::bundles};
 
-/// Stores the manifest. Nothing refers to it until the brain commits the bake.
+/// Stores the manifest, and records the bundle. No job needs it until the brain commits the bake.
 ///
 /// # Errors
 /// Where the worker did not send what it reports, or the server cannot read or write.
@@ -32,7 +32,7 @@ pub(crate) async fn bundle_of(
         let why = format!("With what the bake made, the bundle holds more than {} files.", Bundle::MAX_FILES);
         return Err(Failure::new(FailureCause::BadOutput, why));
     }
-    bundles::keep(app, &baked).await.map_err(unkept)
+    bundles::record(app, &baked).await.map_err(unkept)
 }
 
 fn check(spec: &JobSpec, files: &[BundleFile]) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 //! Nothing for ever: what nobody needs any more goes, on a schedule and on demand.
 //!
-//! The brain lets go of what the retention says is due, in a transaction of its own; then whatever bytes nothing
-//! needs any more are removed. What an open job, an upload or a promise needs is never among them: the line below
+//! The brain lets go of what the retention says is due, in transactions of its own, each of a part; then whatever bytes
+//! nothing needs any more are removed. What an open job, an upload or a promise needs is never among them: the line below
 //! which promises have run out is drawn before the records are read, and whoever puts something into the records
 //! holds that line from its first look on (`holds.rs`).
 
@@ -29,12 +29,16 @@ use crate::{
 /// The first collection after a start, and every further one.
 const FIRST: Duration = Duration::from_secs(60);
 const EVERY: Duration = Duration::from_secs(60 * 60);
-/// Events forgotten in one transaction: the brain waits for no longer.
+/// Jobs and bundles that go in one transaction, and events: the brain waits for no longer.
+const AT_ONCE: usize = 500;
 const EVENTS: u64 = 20_000;
+/// Until rows that could not be removed are tried again.
+const AGAIN: Duration = Duration::from_secs(60);
 
 pub(crate) struct Collector {
     /// A throw-away server has none: everything goes at its end.
     pub retention: Option<Retention>,
+    /// Read by a connection of its own: a collection looks at everything.
     pub store: Store,
     pub blobs: Blobs,
     pub uploads: Uploads,
@@ -62,6 +66,26 @@ impl Collector {
                 done = self.collect(SystemTime::now(), false) => if let Err(fault) = done {
                     tracing::warn!(error = %fault.0, "the collection broke off; it goes on with the next one");
                 },
+            }
+        }
+    }
+
+    /// Removes the rows of deleted jobs, a little at a time, until the server stops.
+    pub(crate) async fn sweep_deleted(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                swept = self.store.sweep() => if let Err(error) = swept {
+                    tracing::warn!(%error, "the rows of deleted jobs cannot be removed now");
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = tokio::time::sleep(AGAIN) => continue,
+                    }
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.store.job_deleted() => {}
             }
         }
     }
@@ -101,8 +125,7 @@ impl Collector {
         let (expired, mut needed) = if dry_run {
             self.store.would_expire(&expiry).await.map_err(store_fault)?
         } else {
-            let expired = self.brain.ask(|reply| Input::Expire { expiry, reply }).await?;
-            (expired, self.store.needed_blobs().await.map_err(store_fault)?)
+            (self.expire(expiry).await?, self.store.needed_blobs().await.map_err(store_fault)?)
         };
         needed.extend(self.uploads.finished(idle_since).await.map_err(blob_fault)?);
         needed.sort_unstable();
@@ -113,6 +136,9 @@ impl Collector {
             self.blobs.collect(is_needed, promised_since).await
         }
         .map_err(blob_fault)?;
+        if !dry_run && expired.bundles > 0 {
+            self.store.sweep().await.map_err(store_fault)?;
+        }
         let log_bytes = self.logs(&expired, dry_run).await?;
         let events = self.events(retention.events.until(now_ms), dry_run).await?;
         let collected = Collected {
@@ -144,6 +170,17 @@ impl Collector {
             );
         }
         Ok(collected)
+    }
+
+    /// What is due is looked for beside the brain, which then lets go of it a part at a time, and has its turns in between.
+    async fn expire(&self, expiry: Expiry) -> Answer<Expired> {
+        let due = self.store.due(&expiry).await.map_err(store_fault)?;
+        let mut expired = Expired::default();
+        for due in due.parts(AT_ONCE) {
+            let due = Box::new(due);
+            expired.add(self.brain.ask(|reply| Input::Expire { expiry, due, reply }).await?);
+        }
+        Ok(expired)
     }
 
     /// Those that are due, and those of jobs that are there no more. Returns their bytes.

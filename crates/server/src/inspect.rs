@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    fs::File,
     io::{self, Read, Seek},
     sync::Arc,
 };
@@ -16,18 +17,13 @@ use tokio::sync::mpsc;
 /// Bytes in which a file is unpacked.
 const PIECE: u64 = 1 << 20;
 
-/// Reads a .blend that came alone, from its beginning to its end mark, away from the tasks that must not wait.
+/// Reads a .blend that came alone, from its beginning to its end mark. Blocks.
 ///
 /// # Errors
 /// Half a sentence on why it is none.
-pub(crate) async fn check(blobs: &Blobs, hash: &BlobHash) -> Result<(), String> {
-    let (blobs, hash) = (blobs.clone(), *hash);
-    reading(move || {
-        let file = blobs.open_reader(&hash).map_err(|error| format!("{error}."))?;
-        let read = kiln_blend::inspect_reader(file, &Limits::default());
-        read.map(drop).map_err(|fault| format!("{fault}."))
-    })
-    .await
+pub(crate) fn check(file: File) -> Result<(), String> {
+    let read = kiln_blend::inspect_reader(file, &Limits::default());
+    read.map(drop).map_err(|fault| format!("{fault}."))
 }
 
 async fn reading<T: Send + 'static>(
@@ -66,7 +62,7 @@ impl Contents {
     /// What one of its .blend files says of itself.
     ///
     /// # Errors
-    /// As [`check`].
+    /// Half a sentence on why it cannot be read.
     pub(crate) async fn inspect(self: &Arc<Self>, blend: &RelPath) -> Result<Inspection, String> {
         let (contents, blend) = (self.clone(), blend.clone());
         reading(move || {

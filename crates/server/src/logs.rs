@@ -123,9 +123,7 @@ impl Writer {
         match order {
             Order::Append { job, attempt, text } => {
                 // The records need the room more than a log does.
-                if self.space.take(text.len() as u64).is_err() {
-                    return;
-                }
+                let Ok(_room) = self.space.reserve(text.len() as u64) else { return };
                 if let Err(error) = append(&path(&self.folder, job, attempt), text.as_bytes()) {
                     tracing::warn!(%job, %attempt, %error, "a piece of a log could not be written");
                 }

@@ -9,6 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::space::Space;
 
+/// Files that are looked up at once.
+const PAGE: u32 = 1000;
+
 /// Where files are handed in. Cheap to clone; without an end to it nothing is split.
 #[derive(Debug, Clone)]
 pub(crate) struct Splitter(UnboundedSender<BlobHash>);
@@ -38,17 +41,24 @@ impl ToSplit {
         if blobs.chunks().is_none() {
             return;
         }
-        match store.bundle_blobs().await {
-            Ok(left) => {
-                for hash in left {
-                    if stop.is_cancelled() {
-                        return;
-                    }
-                    split(&blobs, &space, &hash).await;
+        let mut last = None;
+        loop {
+            let page = match store.bundle_blobs(last, PAGE).await {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::warn!(%error, "the files of bundles cannot be listed; whole ones stay whole");
+                    break;
                 }
+            };
+            for hash in &page {
+                if stop.is_cancelled() {
+                    return;
+                }
+                split(&blobs, &space, hash).await;
             }
-            Err(error) => {
-                tracing::warn!(%error, "the files of bundles cannot be listed; whole ones stay whole")
+            match page.last() {
+                Some(hash) => last = Some(*hash),
+                None => break,
             }
         }
         loop {
@@ -72,9 +82,7 @@ async fn split(blobs: &Blobs, space: &Space, hash: &BlobHash) {
         Err(error) => return tracing::warn!(%error, blob = %hash, "a file cannot be split"),
     };
     // Until the whole file goes, both are there.
-    if space.take(size).is_err() {
-        return;
-    }
+    let Ok(_room) = space.reserve(size) else { return };
     match chunks.convert(blobs.whole(), hash).await {
         Ok(stored) => tracing::debug!(blob = %hash, size, stored, "a file was split into chunks"),
         // Collected meanwhile.

@@ -10,7 +10,7 @@ use std::{
 
 use kiln_api::{BUILD, Collected};
 use kiln_blobs::{BlobError, BlobStore, Blobs, ChunkStore, Uploads};
-use kiln_store::{Durability, Store, StoreError};
+use kiln_store::{Durability, ReadPool, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -27,7 +27,7 @@ use crate::{
     logs::Logs,
     retention::Retention,
     routes::{self, MAX_BLOB},
-    space::Space,
+    space,
     splitter::{Splitter, ToSplit},
     wake::Waker,
 };
@@ -223,10 +223,13 @@ async fn open(options: &ServerOptions, store: Store) -> Result<(App, Brain, ToSp
         true => Some(ChunkStore::open(&options.data, durability).await?),
         false => None,
     };
+    let space = space::of(&options.data);
+    if let Some(chunks) = &chunks {
+        chunks.keep_free(space.clone());
+    }
     let blobs = Blobs::new(whole, chunks);
     let (splitter, to_split) = Splitter::new();
     let folder = options.data.join("logs");
-    let space = Space::of(&options.data);
     let logs = Logs::open(folder, space.clone()).map_err(|error| ServerError::Inside(error.to_string()))?;
     let hub = Arc::new(Hub::new());
     let stall_ms = u64::try_from(options.stall.as_millis()).unwrap_or(u64::MAX);
@@ -236,7 +239,7 @@ async fn open(options: &ServerOptions, store: Store) -> Result<(App, Brain, ToSp
     let holds = Holds::default();
     let collector = Arc::new(Collector {
         retention: options.retention,
-        store: store.clone(),
+        store: store.reading_by(ReadPool::Scans),
         blobs: blobs.clone(),
         uploads: uploads.clone(),
         logs: logs.clone(),
@@ -291,12 +294,13 @@ async fn live(
         }
     });
     let collecting = tokio::spawn(app.collector.clone().run(stop.clone()));
+    let sweeping = tokio::spawn(app.collector.clone().sweep_deleted(stop.clone()));
     let waking = tokio::spawn({
         let (waker, stop) = (app.waker.clone(), stop.clone());
         async move { waker.run(stop).await }
     });
     let (blobs, space) = (app.blobs.clone(), app.space.clone());
-    let splitting = tokio::spawn(to_split.run(blobs, app.store.clone(), space, stop.clone()));
+    let splitting = tokio::spawn(to_split.run(blobs, store.reading_by(ReadPool::Scans), space, stop.clone()));
     let router = routes::router(app.clone(), Arc::new(gate));
     listen::serve(listener, router, stop).await;
     links.close();
@@ -308,6 +312,7 @@ async fn live(
     };
     let _ = waking.await;
     let _ = collecting.await;
+    let _ = sweeping.await;
     let _ = splitting.await;
     app.logs.flush().await;
     let _ = fs::remove_file(ServerFile::path(&data));

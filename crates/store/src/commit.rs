@@ -7,14 +7,15 @@ use kiln_types::{
 use sqlx::{Connection, SqliteConnection};
 
 use crate::bulk::Bulk;
+use crate::bundles::insert_bundle;
 use crate::share::{set_limit, set_share};
 use crate::sql::{Result, to_json};
-use crate::{Event, NewBundle, NewEvent, NewStep, Store, StoreError, Write};
+use crate::{Event, NewEvent, NewStep, Store, StoreError, Write};
 
 impl Store {
     /// Writes the whole batch or nothing of it, and returns its events with their numbers. When it returns,
     /// everything is as safe as the [`crate::Durability`] says. What is written about a job that was deleted is
-    /// passed over, except new attempts and outputs of it, which are an error.
+    /// passed over, or goes with its rows, see [`Store::sweep`].
     ///
     /// # Errors
     /// Nothing of the batch is there then. Only where the disk fails in the last moment of the transaction can
@@ -27,6 +28,7 @@ impl Store {
         let mut pending = Vec::new();
         let mut events = Vec::new();
         let mut bulk = Bulk::default();
+        let deletes = batch.iter().any(|write| matches!(write, Write::DeleteJob { .. }));
         for write in batch {
             let Some(write) = bulk.take(write)? else { continue };
             match write {
@@ -48,6 +50,9 @@ impl Store {
         bulk.flush(&mut tx).await?;
         flush_events(&mut tx, &mut pending, &mut events).await?;
         tx.commit().await?;
+        if deletes {
+            self.inner.deleted.notify_one();
+        }
         Ok(events)
     }
 }
@@ -82,11 +87,16 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
         }
         Write::ExtendStep { job, step, spec, count } => extend_step(db, job, step, &spec, count).await,
         Write::SetJobSpec { job, spec } => set_spec(db, job, &spec).await,
+        // Nobody sees it from here on, and it needs nothing; its rows, which may be millions, go by themselves.
         Write::DeleteJob { job } => {
-            run(db, sqlx::query("DELETE FROM jobs WHERE id = ?1").bind(job.0.cast_signed())).await
+            let query = sqlx::query(
+                "UPDATE jobs SET state = 'deleted', archived_ms = NULL, inputs_gone_ms = 0, \
+                 outputs_gone_seq = 9223372036854775807, outputs_gone_ms = NULL WHERE id = ?1",
+            );
+            run(db, query.bind(job.0.cast_signed())).await
         }
         Write::SetJobArchived { job, at_ms } => {
-            let query = sqlx::query("UPDATE jobs SET archived_ms = ?2 WHERE id = ?1");
+            let query = sqlx::query("UPDATE jobs SET archived_ms = ?2 WHERE id = ?1 AND state <> 'deleted'");
             run(db, query.bind(job.0.cast_signed()).bind(at_ms)).await
         }
         Write::MarkFetched { job, sequence, at_ms } => {
@@ -135,7 +145,7 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
                 .bind(bundle.id.0.as_bytes().to_vec());
             run(db, query).await?;
             let id = bundle.id;
-            insert_bundle(db, bundle, at_ms).await?;
+            insert_bundle(db, &bundle, at_ms).await?;
             take_bundle(db, id).await
         }
         Write::FailTask { task, generation, reason } => {
@@ -204,7 +214,7 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
         }
         Write::SetShare(share) => set_share(db, share).await,
         Write::SetLimit { name, total } => set_limit(db, name, total).await,
-        Write::InsertBundle { bundle, at_ms } => insert_bundle(db, bundle, at_ms).await,
+        Write::InsertBundle { bundle, at_ms } => insert_bundle(db, &bundle, at_ms).await,
         // Taken care of by the caller, in their order.
         Write::OpenAttempt { .. }
         | Write::StartAttempt { .. }
@@ -232,7 +242,7 @@ async fn insert_job(
     let query = sqlx::query(
         "INSERT INTO jobs (id, owner, project, name, state, spec, session, bundle, created_ms) \
          SELECT ?1, ?2, ?3, ?4, 'queued', ?5, ?6, ?7, ?8 \
-         WHERE EXISTS (SELECT 1 FROM bundles WHERE id = ?7)",
+         WHERE EXISTS (SELECT 1 FROM bundles WHERE id = ?7 AND waits <> 2)",
     )
     .bind(job.0.cast_signed())
     .bind(spec.owner.0.clone())
@@ -277,7 +287,7 @@ async fn set_job_state(
          started_ms = CASE WHEN ?3 THEN coalesce(started_ms, ?5) ELSE started_ms END, \
          ended_ms = CASE WHEN ?4 THEN ?5 END, \
          reason = CASE WHEN ?4 THEN ?6 END \
-         WHERE id = ?1",
+         WHERE id = ?1 AND state <> 'deleted'",
     )
     .bind(job.0.cast_signed())
     .bind(state.as_str())
@@ -413,31 +423,9 @@ async fn take_bundle(db: &mut SqliteConnection, bundle: BundleId) -> Result<()> 
     run(db, query.bind(bundle.0.as_bytes().to_vec())).await
 }
 
-async fn insert_bundle(db: &mut SqliteConnection, bundle: NewBundle, at_ms: i64) -> Result<()> {
-    let NewBundle { id, owner, project, size, blobs } = bundle;
-    let query = sqlx::query(
-        "INSERT INTO bundles (id, owner, project, size, created_ms, used_ms, waits) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?5, 1) \
-         ON CONFLICT (id, owner, project) DO UPDATE SET used_ms = max(used_ms, ?5), waits = 1",
-    )
-    .bind(id.0.as_bytes().to_vec())
-    .bind(owner.0)
-    .bind(project.0)
-    .bind(size.cast_signed())
-    .bind(at_ms);
-    run(db, query).await?;
-    // One statement for up to a million files.
-    let query = sqlx::query(
-        "INSERT OR IGNORE INTO bundle_blobs (bundle, hash) SELECT ?1, unhex(value) FROM json_each(?2)",
-    )
-    .bind(id.0.as_bytes().to_vec())
-    .bind(to_json("bundle", &blobs)?);
-    run(db, query).await
-}
-
 /// All waiting events in one statement: they are the most frequent rows by far. Their numbers follow each other
 /// without a gap, because nobody else writes.
-async fn flush_events(
+pub(crate) async fn flush_events(
     db: &mut SqliteConnection,
     pending: &mut Vec<NewEvent>,
     events: &mut Vec<Event>,

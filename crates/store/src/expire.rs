@@ -1,11 +1,12 @@
-//! What the records no longer hold on to, and what they still need: the two halves of a collection.
+//! What the records let go of: a part of what is due, as often as there is one.
 
-use kiln_types::{BlobHash, BundleId, EventNumber, JobId};
-use sqlx::sqlite::SqliteRow;
+use kiln_types::JobId;
 use sqlx::{Connection, SqliteConnection};
 
-use crate::sql::{Columns, Result, to_json};
-use crate::{Store, StoreError};
+use crate::commit::{check_reign, flush_events};
+use crate::due::{Due, delete_bundles, inputs_among, logs_among, outputs_among};
+use crate::sql::{Result, to_json};
+use crate::{Event, NewEvent, Store, StoreError};
 
 /// What may go. Times are unix milliseconds; where there is none, that kind never goes by its age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,132 +35,50 @@ pub struct Expired {
     pub bundles: u64,
 }
 
-impl Store {
-    /// Lets go of what may go, in one transaction: never of anything that a job which has not ended needs. The
-    /// bytes go where nothing else needs them, see [`Store::needed_blobs`].
-    ///
-    /// # Errors
-    /// Where the disk or the database fails; nothing has gone then.
-    pub async fn expire(&self, expiry: &Expiry) -> Result<Expired> {
-        let mut writer = self.inner.writer.lock().await;
-        let Some(writer) = writer.as_mut() else { return Err(StoreError::Closed) };
-        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-        crate::commit::check_reign(&mut tx, self.inner.epoch).await?;
-        let expired = expire(&mut tx, expiry).await?;
-        tx.commit().await?;
-        Ok(expired)
+impl Expired {
+    /// This went, too.
+    pub fn add(&mut self, more: Self) {
+        self.inputs.extend(more.inputs);
+        self.outputs.extend(more.outputs);
+        self.logs.extend(more.logs);
+        self.bundles += more.bundles;
+        self.sort();
     }
 
-    /// What [`Store::expire`] would let go of, and the blobs that would be needed then. Nothing changes.
-    ///
-    /// # Errors
-    /// Where the disk or the database fails.
-    pub async fn would_expire(&self, expiry: &Expiry) -> Result<(Expired, Vec<BlobHash>)> {
-        let mut writer = self.inner.writer.lock().await;
-        let Some(writer) = writer.as_mut() else { return Err(StoreError::Closed) };
-        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-        let expired = expire(&mut tx, expiry).await?;
-        let needed = needed_blobs(&mut tx).await?;
-        tx.rollback().await?;
-        Ok((expired, needed))
-    }
-
-    /// Every blob that an output, a bundle's manifest or a bundle's file is made of, each once, sorted.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
-    pub async fn needed_blobs(&self) -> Result<Vec<BlobHash>> {
-        needed_blobs(&mut *self.inner.readers.acquire().await?).await
-    }
-
-    /// Whether [`Store::needed_blobs`] holds this one.
-    ///
-    /// # Errors
-    /// Where the database fails.
-    pub async fn is_needed(&self, hash: &BlobHash) -> Result<bool> {
-        let found: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM bundles WHERE id = ?1) \
-             OR EXISTS (SELECT 1 FROM bundle_blobs WHERE hash = ?1) \
-             OR EXISTS (SELECT 1 FROM outputs JOIN jobs ON jobs.id = job WHERE hash = ?1 AND seq > outputs_gone_seq)",
-        )
-        .bind(hash.as_bytes().to_vec())
-        .fetch_one(&self.inner.readers)
-        .await?;
-        Ok(found)
-    }
-
-    /// The job whose output these bytes once were, where that output has gone, and when it went.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
-    pub async fn output_gone(&self, hash: &BlobHash) -> Result<Option<(JobId, i64)>> {
-        let row = sqlx::query(
-            "SELECT jobs.id, outputs_gone_ms FROM outputs JOIN jobs ON jobs.id = job \
-             WHERE hash = ?1 AND seq <= outputs_gone_seq AND outputs_gone_ms IS NOT NULL LIMIT 1",
-        )
-        .bind(hash.as_bytes().to_vec())
-        .fetch_optional(&self.inner.readers)
-        .await?;
-        row.map(|row| Ok((JobId(row.u64("id")?), row.raw("outputs_gone_ms")?))).transpose()
-    }
-
-    /// Those of these jobs whose logs are still kept: they exist, and no log of theirs has gone since they ended.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
-    pub async fn with_logs(&self, jobs: &[JobId]) -> Result<Vec<JobId>> {
-        let rows = sqlx::query(
-            "SELECT id FROM jobs WHERE id IN (SELECT value FROM json_each(?1)) \
-             AND NOT (state IN ('completed', 'failed', 'cancelled') AND logs_gone_ms IS NOT NULL \
-                 AND logs_gone_ms >= ended_ms)",
-        )
-        .bind(to_json("id", &jobs)?)
-        .fetch_all(&self.inner.readers)
-        .await?;
-        ids(&rows)
-    }
-
-    /// The last event that was told by this time, and how many there are up to it; `None` where all are younger.
-    ///
-    /// # Errors
-    /// Where the database fails.
-    pub async fn events_until(&self, at_ms: i64) -> Result<Option<(EventNumber, u64)>> {
-        // Events are in the order of their times: only the old ones are looked at.
-        let young: Option<i64> =
-            sqlx::query_scalar("SELECT number FROM events WHERE at_ms > ?1 ORDER BY number LIMIT 1")
-                .bind(at_ms)
-                .fetch_optional(&self.inner.readers)
-                .await?;
-        let row = sqlx::query("SELECT max(number) AS last, count(*) AS count FROM events WHERE number < ?1")
-            .bind(young.unwrap_or(i64::MAX))
-            .fetch_one(&self.inner.readers)
-            .await?;
-        let last: Option<i64> = row.raw("last")?;
-        Ok(match last {
-            Some(last) => Some((EventNumber(last.cast_unsigned()), row.u64("count")?)),
-            None => None,
-        })
+    pub(crate) fn sort(&mut self) {
+        [&mut self.inputs, &mut self.outputs, &mut self.logs]
+            .into_iter()
+            .for_each(|jobs| jobs.sort_unstable());
     }
 }
 
-async fn expire(db: &mut SqliteConnection, expiry: &Expiry) -> Result<Expired> {
-    // A job's files go together with those of every job that shares them: until the last of these is due, each
-    // can render again.
-    let inputs = sqlx::query(
-        "WITH due (id) AS ( \
-             SELECT id FROM jobs WHERE inputs_gone_ms IS NULL AND state IN ('completed', 'failed', 'cancelled') \
-             AND (archived_ms IS NOT NULL OR ended_ms <= ?1) \
-         ) \
-         SELECT id FROM jobs WHERE id IN due \
-         AND NOT EXISTS (SELECT 1 FROM bundles b WHERE b.id = jobs.bundle \
-             AND (b.used_ms > ?2 OR (b.waits AND (?1 IS NULL OR b.used_ms > ?1)))) \
-         AND NOT EXISTS (SELECT 1 FROM needed_bundles n WHERE n.bundle = jobs.bundle AND n.job NOT IN due)",
-    )
-    .bind(expiry.inputs_ms)
-    .bind(expiry.promised_ms)
-    .fetch_all(&mut *db)
-    .await?;
-    let inputs = ids(&inputs)?;
+impl Store {
+    /// Lets go of what is due of this part, never of anything that a job which has not ended needs, and writes the events
+    /// that `tell` makes of what went: all in one transaction. The bytes go where nothing else needs them, see
+    /// [`Store::needed_blobs`].
+    ///
+    /// # Errors
+    /// Where the disk or the database fails; nothing has gone then, and nothing is told.
+    pub async fn expire(
+        &self,
+        expiry: &Expiry,
+        due: &Due,
+        tell: impl FnOnce(&Expired) -> Vec<NewEvent>,
+    ) -> Result<(Expired, Vec<Event>)> {
+        let mut writer = self.inner.writer.lock().await;
+        let Some(writer) = writer.as_mut() else { return Err(StoreError::Closed) };
+        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+        check_reign(&mut tx, self.inner.epoch).await?;
+        let expired = expire(&mut tx, expiry, due).await?;
+        let (mut pending, mut events) = (tell(&expired), Vec::new());
+        flush_events(&mut tx, &mut pending, &mut events).await?;
+        tx.commit().await?;
+        Ok((expired, events))
+    }
+}
+
+async fn expire(db: &mut SqliteConnection, expiry: &Expiry, due: &Due) -> Result<Expired> {
+    let inputs = inputs_among(&mut *db, expiry, &due.inputs()).await?;
     mark(
         db,
         "UPDATE jobs SET inputs_gone_ms = ?2 WHERE id IN (SELECT value FROM json_each(?1))",
@@ -167,17 +86,8 @@ async fn expire(db: &mut SqliteConnection, expiry: &Expiry) -> Result<Expired> {
         expiry,
     )
     .await?;
-    let bundles = delete_bundles(db, expiry).await?;
-    let outputs = sqlx::query(
-        "SELECT id FROM ( \
-             SELECT *, (SELECT max(seq) FROM outputs WHERE job = jobs.id) AS last_seq FROM jobs \
-         ) WHERE state IN ('completed', 'failed', 'cancelled') AND archived_ms IS NULL \
-         AND last_seq > outputs_gone_seq AND fetched_seq >= last_seq AND max(fetched_ms, ended_ms) <= ?1",
-    )
-    .bind(expiry.outputs_ms)
-    .fetch_all(&mut *db)
-    .await?;
-    let outputs = ids(&outputs)?;
+    let bundles = delete_bundles(&mut *db, expiry, &due.bundles).await?;
+    let outputs = outputs_among(&mut *db, expiry, &due.outputs).await?;
     mark(
         db,
         "UPDATE jobs SET outputs_gone_seq = fetched_seq, outputs_gone_ms = ?2 \
@@ -186,15 +96,7 @@ async fn expire(db: &mut SqliteConnection, expiry: &Expiry) -> Result<Expired> {
         expiry,
     )
     .await?;
-    let logs = sqlx::query(
-        "SELECT id FROM jobs WHERE state IN ('completed', 'failed', 'cancelled') \
-         AND (archived_ms IS NOT NULL OR ended_ms <= ?1) \
-         AND (logs_gone_ms IS NULL OR logs_gone_ms < ended_ms)",
-    )
-    .bind(expiry.logs_ms)
-    .fetch_all(&mut *db)
-    .await?;
-    let logs = ids(&logs)?;
+    let logs = logs_among(&mut *db, expiry, &due.logs).await?;
     mark(
         db,
         "UPDATE jobs SET logs_gone_ms = max(?2, ended_ms) WHERE id IN (SELECT value FROM json_each(?1))",
@@ -202,28 +104,9 @@ async fn expire(db: &mut SqliteConnection, expiry: &Expiry) -> Result<Expired> {
         expiry,
     )
     .await?;
-    Ok(Expired { inputs, outputs, logs, bundles })
-}
-
-/// Those that no job needs, nobody was promised, and that have waited long enough for one. Returns how many.
-async fn delete_bundles(db: &mut SqliteConnection, expiry: &Expiry) -> Result<u64> {
-    let rows = sqlx::query(
-        "DELETE FROM bundles WHERE used_ms <= ?2 AND NOT (waits AND (?1 IS NULL OR used_ms > ?1)) \
-         AND NOT EXISTS (SELECT 1 FROM needed_bundles n WHERE n.bundle = bundles.id) RETURNING id",
-    )
-    .bind(expiry.inputs_ms)
-    .bind(expiry.promised_ms)
-    .fetch_all(&mut *db)
-    .await?;
-    let gone = rows.iter().map(|row| Ok(BundleId(row.hash("id")?))).collect::<Result<Vec<_>>>()?;
-    sqlx::query(
-        "DELETE FROM bundle_blobs WHERE bundle IN (SELECT unhex(value) FROM json_each(?1)) \
-         AND NOT EXISTS (SELECT 1 FROM bundles WHERE id = bundle)",
-    )
-    .bind(to_json("bundle", &gone)?)
-    .execute(db)
-    .await?;
-    Ok(gone.len() as u64)
+    let mut expired = Expired { inputs, outputs, logs, bundles };
+    expired.sort();
+    Ok(expired)
 }
 
 async fn mark(
@@ -236,16 +119,33 @@ async fn mark(
     Ok(())
 }
 
-async fn needed_blobs(db: &mut SqliteConnection) -> Result<Vec<BlobHash>> {
-    let rows = sqlx::query(
-        "SELECT hash FROM outputs JOIN jobs ON jobs.id = job WHERE seq > outputs_gone_seq \
-         UNION SELECT hash FROM bundle_blobs UNION SELECT id FROM bundles ORDER BY 1",
-    )
-    .fetch_all(db)
-    .await?;
-    rows.iter().map(|row| row.hash("hash")).collect()
-}
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
 
-fn ids(rows: &[SqliteRow]) -> Result<Vec<JobId>> {
-    rows.iter().map(|row| Ok(JobId(row.u64("id")?))).collect()
+    use super::*;
+    use crate::Durability;
+
+    #[tokio::test]
+    async fn what_is_due_is_looked_for_while_somebody_writes_and_nobody_waits_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(folder.path(), Durability::Ephemeral).await.unwrap();
+        let any = Some(1);
+        let expiry = Expiry { at_ms: 1, inputs_ms: any, outputs_ms: any, logs_ms: any, promised_ms: 1 };
+        let writing = store.inner.writer.lock().await;
+        let look = async {
+            store.due(&expiry).await.unwrap();
+            store.would_expire(&expiry).await.unwrap();
+            store.needed_blobs().await.unwrap();
+        };
+        tokio::time::timeout(Duration::from_secs(20), look).await.expect("it needs no writer");
+        drop(writing);
+        // And the other way round: a batch is written while all readers look at something.
+        let mut looking = Vec::new();
+        for _ in 0..store.readers.options().get_max_connections() {
+            looking.push(store.readers.begin().await.unwrap());
+        }
+        let written = tokio::time::timeout(Duration::from_secs(20), store.commit(Vec::new())).await;
+        written.expect("it needs no reader").unwrap();
+    }
 }

@@ -1,15 +1,22 @@
 //! Durable records in SQLite: jobs, tasks, attempts, outputs, workers, bundles, and the numbered events.
 //!
 //! One writer (the brain) hands over batches of [`Write`]s, each batch one transaction; readers have
-//! connections of their own and are never held up by it. Nothing here takes the time or draws an id.
+//! connections of their own and are never held up by it. Whatever grows with the farm is read by a reader, or written
+//! a little at a time, so that no batch waits behind it. Nothing here takes the time or draws an id.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod bulk;
+mod bundles;
 mod commit;
+mod delete;
+mod due;
 mod error;
 mod expire;
+mod needed;
 mod open;
+#[cfg(test)]
+mod plan_tests;
 mod read_farm;
 mod read_jobs;
 mod read_tasks;
@@ -23,10 +30,12 @@ use std::sync::Arc;
 
 use kiln_types::Epoch;
 use sqlx::{SqliteConnection, SqlitePool};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
+pub use due::Due;
 pub use error::StoreError;
 pub use expire::{Expired, Expiry};
+pub use open::ReadPool;
 pub use records::{
     AttemptFilter, AttemptRow, BundleRow, Event, JobFilter, JobRow, KeptRow, Notice, OutputRow, ShareRow,
     StepRow, StoredJob, StoredStep, TaskFaults, TaskFilter, TaskRow, TaskRun, WorkerRow, WorkerShare,
@@ -43,16 +52,21 @@ pub enum Durability {
 }
 
 /// The records of one data folder; cheap to clone. The folder stays locked until the last clone is dropped.
+///
+/// A clone reads by the connections that it was made for, see [`Store::reading_by`].
 #[derive(Debug, Clone)]
 pub struct Store {
     inner: Arc<Inner>,
+    readers: SqlitePool,
 }
 
 #[derive(Debug)]
 struct Inner {
     /// `None` once closed.
     writer: Mutex<Option<SqliteConnection>>,
-    readers: SqlitePool,
+    pools: open::Pools,
+    /// A job was deleted: its rows are to be removed.
+    deleted: Notify,
     epoch: Epoch,
     /// Last: the folder is let go of when the connections are.
     _lock: File,

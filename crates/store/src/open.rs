@@ -9,8 +9,8 @@ use std::time::Duration;
 use kiln_types::Epoch;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
-use tokio::sync::Mutex;
+use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
+use tokio::sync::{Mutex, Notify};
 
 use crate::{Durability, Inner, Store, StoreError};
 
@@ -20,8 +20,66 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 const DATABASE: &str = "kiln.db";
 const LOCK: &str = "kiln.lock";
 
-/// Connections that read. Pages and downloads are short; four keep them off each other's heels.
-const READERS: u32 = 4;
+/// The connections that a [`Store`] reads by. Those of one use never wait for those of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadPool {
+    /// Pages and downloads, four at a time. What [`Store::open`] returns reads by these.
+    Requests,
+    /// The few rows that the scheduler asks for in the middle of a turn.
+    Scheduler,
+    /// A whole job, which may be large.
+    Jobs,
+    /// What looks at everything: collections.
+    Scans,
+}
+
+/// How long who asks for a connection waits for one.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The same where those in front may take long, and nobody holds a line.
+const LONG_PATIENCE: Duration = Duration::from_secs(60 * 60);
+
+/// One for each use.
+#[derive(Debug)]
+pub(crate) struct Pools {
+    requests: SqlitePool,
+    scheduler: SqlitePool,
+    jobs: SqlitePool,
+    scans: SqlitePool,
+}
+
+impl Pools {
+    /// Opened when they are first used.
+    fn new(options: &SqliteConnectOptions) -> Self {
+        let pool = |connections, patience| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(patience)
+                .test_before_acquire(false)
+                .connect_lazy_with(options.clone())
+        };
+        Self {
+            requests: pool(4, PATIENCE),
+            scheduler: pool(1, PATIENCE),
+            jobs: pool(1, LONG_PATIENCE),
+            scans: pool(1, LONG_PATIENCE),
+        }
+    }
+
+    fn get(&self, pool: ReadPool) -> &SqlitePool {
+        match pool {
+            ReadPool::Requests => &self.requests,
+            ReadPool::Scheduler => &self.scheduler,
+            ReadPool::Jobs => &self.jobs,
+            ReadPool::Scans => &self.scans,
+        }
+    }
+
+    async fn close(&self) {
+        for pool in [&self.requests, &self.scheduler, &self.jobs, &self.scans] {
+            pool.close().await;
+        }
+    }
+}
 
 impl Store {
     /// Opens the records in this folder, making both where there are none, and begins a new reign. Brings an
@@ -62,12 +120,17 @@ impl Store {
             .fetch_one(&mut writer)
             .await?;
         let epoch = Epoch(u32::try_from(epoch).map_err(|e| StoreError::damaged("reign", e))?);
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .test_before_acquire(false)
-            .connect_lazy_with(options.pragma("query_only", "ON"));
-        let inner = Inner { writer: Mutex::new(Some(writer)), readers, epoch, _lock: lock };
-        Ok((Self { inner: Arc::new(inner) }, epoch))
+        let pools = Pools::new(&options.pragma("query_only", "ON"));
+        let readers = pools.get(ReadPool::Requests).clone();
+        let writer = Mutex::new(Some(writer));
+        let inner = Inner { writer, pools, deleted: Notify::new(), epoch, _lock: lock };
+        Ok((Self { inner: Arc::new(inner), readers }, epoch))
+    }
+
+    /// The same records, read by other connections.
+    #[must_use]
+    pub fn reading_by(&self, pool: ReadPool) -> Self {
+        Self { inner: self.inner.clone(), readers: self.inner.pools.get(pool).clone() }
     }
 }
 
@@ -155,7 +218,7 @@ impl Store {
     /// # Errors
     /// Where the database fails to close; nothing that was acknowledged is lost by that.
     pub async fn close(&self) -> Result<(), StoreError> {
-        self.inner.readers.close().await;
+        self.inner.pools.close().await;
         match self.inner.writer.lock().await.take() {
             Some(writer) => Ok(writer.close().await?),
             None => Ok(()),
@@ -183,6 +246,58 @@ mod tests {
     /// This version's last migration.
     fn known() -> i64 {
         MIGRATIONS.iter().map(|migration| migration.version).max().unwrap()
+    }
+
+    /// The schema as it was up to this migration.
+    fn up_to(version: i64) -> Migrator {
+        Migrator::with_migrations(
+            MIGRATIONS.iter().filter(|migration| migration.version <= version).cloned().collect(),
+        )
+    }
+
+    #[tokio::test]
+    async fn who_reads_for_one_purpose_waits_for_nobody_who_reads_for_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(folder.path(), Durability::Ephemeral).await.unwrap();
+        let all = [ReadPool::Requests, ReadPool::Scheduler, ReadPool::Jobs, ReadPool::Scans];
+        for free in all {
+            let mut taken = Vec::new();
+            for pool in all.iter().filter(|pool| **pool != free) {
+                let readers = store.reading_by(*pool).readers;
+                for _ in 0..readers.options().get_max_connections() {
+                    taken.push(readers.acquire().await.unwrap());
+                }
+            }
+            let reader = store.reading_by(free);
+            let read = tokio::time::timeout(Duration::from_secs(20), reader.last_job()).await;
+            read.unwrap_or_else(|_| panic!("{free:?} waits for others")).unwrap();
+        }
+        store.close().await.unwrap();
+        for pool in all {
+            store.reading_by(pool).last_job().await.unwrap_err();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_of_before_the_indexes_opens_and_has_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let before = up_to(8);
+        let (store, _) = Store::open_with(folder.path(), Durability::Durable, &before).await.unwrap();
+        let bundle = crate::NewBundle {
+            id: kiln_types::BundleId(kiln_types::BlobHash::of(b"bundle")),
+            owner: kiln_types::Owner::default(),
+            project: kiln_types::Project::default(),
+            size: 1,
+            blobs: vec![kiln_types::BlobHash::of(b"file")],
+        };
+        store.commit(vec![crate::Write::InsertBundle { bundle, at_ms: 1 }]).await.unwrap();
+        store.close().await.unwrap();
+        drop(store);
+        let (store, _) = Store::open(folder.path(), Durability::Durable).await.unwrap();
+        assert!(folder.path().join("kiln.db.before-0009").exists());
+        let files = store.bundle_blobs(None, 10).await.unwrap();
+        assert_eq!(files, [kiln_types::BlobHash::of(b"file")]);
+        assert!(store.bundle_blobs(Some(files[0]), 10).await.unwrap().is_empty());
     }
 
     async fn tables(file: &Path) -> Vec<String> {

@@ -1,11 +1,11 @@
 //! Reading workers, events and bundles.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use kiln_types::{BlobHash, BundleId, EventNumber, JobId, Owner, Project, WorkerId};
 use sqlx::sqlite::SqliteRow;
 
-use crate::sql::{Columns, Result};
+use crate::sql::{Columns, Result, to_json};
 use crate::{BundleRow, Event, Store, WorkerRow};
 
 impl Store {
@@ -14,7 +14,7 @@ impl Store {
     /// # Errors
     /// Where the database fails, or holds what cannot be read.
     pub async fn workers(&self) -> Result<Vec<WorkerRow>> {
-        let rows = sqlx::query("SELECT * FROM workers ORDER BY name").fetch_all(&self.inner.readers).await?;
+        let rows = sqlx::query("SELECT * FROM workers ORDER BY name").fetch_all(&self.readers).await?;
         rows.iter().map(worker_row).collect()
     }
 
@@ -23,19 +23,27 @@ impl Store {
     pub async fn worker(&self, worker: WorkerId) -> Result<Option<WorkerRow>> {
         let row = sqlx::query("SELECT * FROM workers WHERE id = ?1")
             .bind(worker.bits().cast_signed())
-            .fetch_optional(&self.inner.readers)
+            .fetch_optional(&self.readers)
             .await?;
         row.as_ref().map(worker_row).transpose()
     }
 
-    /// The name of every worker that ever was, the last one of those that were removed.
+    /// The names of these workers, the last ones of those that were removed.
     ///
     /// # Errors
     /// Where the database fails, or holds what cannot be read.
-    pub async fn worker_names(&self) -> Result<HashMap<WorkerId, String>> {
-        let rows = sqlx::query("SELECT id, name FROM former_workers UNION ALL SELECT id, name FROM workers")
-            .fetch_all(&self.inner.readers)
-            .await?;
+    pub async fn worker_names(
+        &self,
+        workers: impl IntoIterator<Item = WorkerId>,
+    ) -> Result<HashMap<WorkerId, String>> {
+        let ids: BTreeSet<i64> = workers.into_iter().map(|worker| worker.bits().cast_signed()).collect();
+        let rows = sqlx::query(
+            "SELECT id, name FROM former_workers WHERE id IN (SELECT value FROM json_each(?1)) UNION ALL \
+             SELECT id, name FROM workers WHERE id IN (SELECT value FROM json_each(?1))",
+        )
+        .bind(to_json("id", &ids)?)
+        .fetch_all(&self.readers)
+        .await?;
         rows.iter().map(|row| Ok((row.worker("id")?, row.raw("name")?))).collect()
     }
 
@@ -44,7 +52,7 @@ impl Store {
     pub async fn worker_by_name(&self, name: &str) -> Result<Option<WorkerRow>> {
         let row = sqlx::query("SELECT * FROM workers WHERE name = ?1")
             .bind(name.to_owned())
-            .fetch_optional(&self.inner.readers)
+            .fetch_optional(&self.readers)
             .await?;
         row.as_ref().map(worker_row).transpose()
     }
@@ -69,7 +77,7 @@ impl Store {
         if let Some(job) = job {
             query = query.bind(job.0.cast_signed());
         }
-        query.fetch_all(&self.inner.readers).await?.iter().map(event).collect()
+        query.fetch_all(&self.readers).await?.iter().map(event).collect()
     }
 
     /// The number of the newest event, also where it has been forgotten since; 0 before the first.
@@ -78,7 +86,7 @@ impl Store {
     /// Where the database fails.
     pub async fn last_event(&self) -> Result<EventNumber> {
         let last: Option<i64> = sqlx::query_scalar("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
-            .fetch_optional(&self.inner.readers)
+            .fetch_optional(&self.readers)
             .await?;
         Ok(EventNumber(last.unwrap_or(0).cast_unsigned()))
     }
@@ -88,21 +96,28 @@ impl Store {
     /// # Errors
     /// Where the database fails, or holds what cannot be read.
     pub async fn bundle(&self, bundle: BundleId) -> Result<Option<BundleRow>> {
-        let row = sqlx::query("SELECT * FROM bundles WHERE id = ?1 ORDER BY created_ms LIMIT 1")
-            .bind(bundle.0.as_bytes().to_vec())
-            .fetch_optional(&self.inner.readers)
-            .await?;
+        let row =
+            sqlx::query("SELECT * FROM bundles WHERE id = ?1 AND waits <> 2 ORDER BY created_ms LIMIT 1")
+                .bind(bundle.0.as_bytes().to_vec())
+                .fetch_optional(&self.readers)
+                .await?;
         row.as_ref().map(bundle_row).transpose()
     }
 
-    /// Every blob that a bundle's file is made of, and no output, each once.
+    /// Blobs that a bundle's file is made of, and no output, each once, in their order: at most `limit`, all after this
+    /// one.
     ///
     /// # Errors
     /// Where the database fails, or holds what cannot be read.
-    pub async fn bundle_blobs(&self) -> Result<Vec<BlobHash>> {
-        let rows = sqlx::query("SELECT hash FROM bundle_blobs EXCEPT SELECT hash FROM outputs")
-            .fetch_all(&self.inner.readers)
-            .await?;
+    pub async fn bundle_blobs(&self, after: Option<BlobHash>, limit: u32) -> Result<Vec<BlobHash>> {
+        let rows = sqlx::query(
+            "SELECT DISTINCT hash FROM bundle_blobs WHERE hash > ?1 \
+             AND NOT EXISTS (SELECT 1 FROM outputs o WHERE o.hash = bundle_blobs.hash) ORDER BY hash LIMIT ?2",
+        )
+        .bind(after.map_or_else(Vec::new, |hash| hash.as_bytes().to_vec()))
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers)
+        .await?;
         rows.iter().map(|row| row.hash("hash")).collect()
     }
 }

@@ -31,9 +31,8 @@ impl Store {
     /// # Errors
     /// Where the database fails.
     pub async fn last_job(&self) -> Result<JobId> {
-        let last: i64 = sqlx::query_scalar("SELECT last_job FROM meta WHERE id = 1")
-            .fetch_one(&self.inner.readers)
-            .await?;
+        let last: i64 =
+            sqlx::query_scalar("SELECT last_job FROM meta WHERE id = 1").fetch_one(&self.readers).await?;
         Ok(JobId(last.cast_unsigned()))
     }
 
@@ -42,7 +41,7 @@ impl Store {
     /// # Errors
     /// Where the database fails, or holds what cannot be read.
     pub async fn unfinished_jobs(&self) -> Result<Vec<StoredJob>> {
-        let mut tx = self.inner.readers.begin().await?;
+        let mut tx = self.readers.begin().await?;
         let rows = sqlx::query(job_query!("WHERE state IN ('queued', 'running', 'paused') ORDER BY id"))
             .fetch_all(&mut *tx)
             .await?;
@@ -58,7 +57,7 @@ impl Store {
     /// # Errors
     /// Where the database fails, or holds what cannot be read.
     pub async fn stored_job(&self, job: JobId) -> Result<Option<StoredJob>> {
-        let mut tx = self.inner.readers.begin().await?;
+        let mut tx = self.readers.begin().await?;
         match one_job(&mut tx, job).await? {
             Some(row) => Ok(Some(stored(&mut tx, row).await?)),
             None => Ok(None),
@@ -68,7 +67,7 @@ impl Store {
     /// # Errors
     /// Where the database fails, or holds what cannot be read.
     pub async fn job(&self, job: JobId) -> Result<Option<JobRow>> {
-        let mut tx = self.inner.readers.begin().await?;
+        let mut tx = self.readers.begin().await?;
         one_job(&mut tx, job).await
     }
 
@@ -77,7 +76,7 @@ impl Store {
     /// # Errors
     /// Where the database fails, or holds what cannot be read.
     pub async fn jobs(&self, filter: &JobFilter, limit: u32, before: Option<JobId>) -> Result<Vec<JobRow>> {
-        let mut tx = self.inner.readers.begin().await?;
+        let mut tx = self.readers.begin().await?;
         let ids: Vec<i64> = page(filter, limit, before).build_query_scalar().fetch_all(&mut *tx).await?;
         let rows = sqlx::query(job_query!("WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY id DESC"))
             .bind(to_json("id", &ids)?)
@@ -102,7 +101,7 @@ impl Store {
         )
         .bind(job.0.cast_signed())
         .bind(i64::from(step.0))
-        .fetch_all(&self.inner.readers)
+        .fetch_all(&self.readers)
         .await?;
         rows.iter()
             .map(|row| {
@@ -149,7 +148,7 @@ fn page(filter: &JobFilter, limit: u32, before: Option<JobId>) -> QueryBuilder<S
 }
 
 async fn one_job(db: &mut SqliteConnection, job: JobId) -> Result<Option<JobRow>> {
-    let query = sqlx::query(job_query!("WHERE id = ?1")).bind(job.0.cast_signed());
+    let query = sqlx::query(job_query!("WHERE id = ?1 AND state <> 'deleted'")).bind(job.0.cast_signed());
     let rows = query.fetch_all(&mut *db).await?;
     Ok(with_steps(db, rows).await?.pop())
 }
@@ -244,7 +243,8 @@ async fn stored(db: &mut SqliteConnection, row: JobRow) -> Result<StoredJob> {
     read_runs(db, job, &mut steps).await?;
     read_faults(db, job, &mut steps).await?;
     let open = sqlx::query(
-        "SELECT a.* FROM attempts a LEFT JOIN tasks t ON t.job = a.job AND t.step = a.step AND t.idx = a.idx \
+        "SELECT a.* FROM attempts a INDEXED BY attempts_open \
+         LEFT JOIN tasks t ON t.job = a.job AND t.step = a.step AND t.idx = a.idx \
          WHERE a.job = ?1 AND a.state IN ('assigned', 'running', 'lapsed') \
          AND (a.state <> 'lapsed' OR a.counts = 1) \
          AND coalesce(t.state, 'waiting') = 'waiting' AND a.generation = coalesce(t.generation, 0) \
@@ -388,8 +388,7 @@ mod tests {
                     let mut query = page(&filter, 50, Some(JobId(1000)));
                     let sql = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", query.sql().as_str()));
                     let arguments = query.build().take_arguments().unwrap().unwrap();
-                    let rows =
-                        sqlx::query_with(sql, arguments).fetch_all(&store.inner.readers).await.unwrap();
+                    let rows = sqlx::query_with(sql, arguments).fetch_all(&store.readers).await.unwrap();
                     let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
                     let filtered = usize::from(owner.is_some()) + usize::from(project.is_some());
                     // All equalities and the bound on the id, so that nothing is read to be passed over.

@@ -6,8 +6,8 @@ use kiln_types::{
     AttemptState, Failure, Generation, JobId, OutputFile, PixelReport, RelPath, StepIndex, TaskId, TaskIndex,
     TaskState,
 };
-use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use crate::read_jobs::{attempt_row, is_cancelled};
 use crate::sql::{Columns, Result, to_json};
@@ -26,7 +26,7 @@ impl Store {
     /// # Errors
     /// Where the database fails, or holds what cannot be read.
     pub async fn tasks(&self, job: JobId, filter: &TaskFilter, limit: u32) -> Result<Vec<TaskRow>> {
-        let mut tx = self.inner.readers.begin().await?;
+        let mut tx = self.readers.begin().await?;
         let step = sqlx::query("SELECT step, count, cancelled FROM steps WHERE job = ?1 AND step = ?2")
             .bind(job.0.cast_signed())
             .bind(i64::from(filter.step.0))
@@ -36,15 +36,23 @@ impl Store {
         let step = Step { job, filter, count: step.number("count")?, cancelled: step.json("cancelled")? };
         match filter.state {
             Some(state @ (TaskState::Done | TaskState::Failed)) => {
-                let indexes = sqlx::query(
-                    "SELECT idx FROM tasks WHERE job = ?1 AND step = ?2 AND state = ?3 AND idx >= ?4 \
-                     ORDER BY idx LIMIT ?5",
-                );
+                let indexes = sqlx::query(match state {
+                    // Few of many: an index has only them.
+                    TaskState::Failed => {
+                        "SELECT idx FROM tasks INDEXED BY tasks_failed WHERE job = ?1 AND step = ?2 AND state = ?3 \
+                         AND state = 'failed' AND idx >= ?4 ORDER BY idx LIMIT ?5"
+                    }
+                    _ => {
+                        "SELECT idx FROM tasks WHERE job = ?1 AND step = ?2 AND state = ?3 AND idx >= ?4 \
+                         ORDER BY idx LIMIT ?5"
+                    }
+                });
                 step.picked(&mut tx, indexes.bind(job.0.cast_signed()), state, limit).await
             }
             Some(state @ (TaskState::Assigned | TaskState::Running)) => {
                 let indexes = sqlx::query(
-                    "SELECT DISTINCT idx FROM attempts WHERE job = ?1 AND step = ?2 AND state = ?3 \
+                    "SELECT DISTINCT idx FROM attempts INDEXED BY attempts_open \
+                     WHERE job = ?1 AND step = ?2 AND state = ?3 \
                      AND state IN ('assigned', 'running', 'lapsed') AND idx >= ?4 ORDER BY idx LIMIT ?5",
                 );
                 step.picked(&mut tx, indexes.bind(job.0.cast_signed()), state, limit).await
@@ -71,7 +79,7 @@ impl Store {
             .bind(job.0.cast_signed())
             .bind(after)
             .bind(PAGE as i64)
-            .fetch_all(&self.inner.readers)
+            .fetch_all(&self.readers)
             .await?;
             for row in &rows {
                 each(row.step()?, row.index("idx")?, row.raw("path")?);
@@ -88,23 +96,7 @@ impl Store {
     /// # Errors
     /// Where the database fails, or holds what cannot be read.
     pub async fn attempts(&self, job: JobId, filter: &AttemptFilter, limit: u32) -> Result<Vec<AttemptRow>> {
-        let rows = sqlx::query(
-            "SELECT * FROM attempts WHERE job = ?1 AND (?2 IS NULL OR (step = ?2 AND idx = ?3)) \
-             AND (?4 IS NULL OR worker = ?4) \
-             AND (?5 = '[]' OR state IN (SELECT value FROM json_each(?5))) \
-             AND (?6 IS NULL OR (epoch, counter) < (?6, ?7)) \
-             ORDER BY epoch DESC, counter DESC LIMIT ?8",
-        )
-        .bind(job.0.cast_signed())
-        .bind(filter.task.map(|(step, _)| i64::from(step.0)))
-        .bind(filter.task.map(|(_, index)| i64::from(index.0)))
-        .bind(filter.worker.map(|worker| worker.bits().cast_signed()))
-        .bind(to_json("state", &filter.states)?)
-        .bind(filter.before.map(|before| i64::from(before.epoch.0)))
-        .bind(filter.before.map(|before| before.counter.cast_signed()))
-        .bind(i64::from(limit))
-        .fetch_all(&self.inner.readers)
-        .await?;
+        let rows = attempts_page(job, filter, limit).build().fetch_all(&self.readers).await?;
         rows.iter().map(attempt_row).collect()
     }
 
@@ -116,7 +108,7 @@ impl Store {
         let row = sqlx::query("SELECT * FROM attempts WHERE epoch = ?1 AND counter = ?2")
             .bind(i64::from(attempt.epoch.0))
             .bind(attempt.counter.cast_signed())
-            .fetch_optional(&self.inner.readers)
+            .fetch_optional(&self.readers)
             .await?;
         row.as_ref().map(attempt_row).transpose()
     }
@@ -131,7 +123,7 @@ impl Store {
             .bind(job.0.cast_signed())
             .bind(i64::try_from(after_seq).unwrap_or(i64::MAX))
             .bind(i64::from(limit))
-            .fetch_all(&self.inner.readers)
+            .fetch_all(&self.readers)
             .await?;
         rows.iter().map(output_row).collect()
     }
@@ -144,7 +136,7 @@ impl Store {
         let row = sqlx::query("SELECT * FROM outputs WHERE job = ?1 AND path = ?2 ORDER BY seq DESC LIMIT 1")
             .bind(job.0.cast_signed())
             .bind(path.as_str().to_owned())
-            .fetch_optional(&self.inner.readers)
+            .fetch_optional(&self.readers)
             .await?;
         row.as_ref().map(output_row).transpose()
     }
@@ -158,7 +150,7 @@ impl Store {
             sqlx::query("SELECT * FROM outputs WHERE job = ?1 AND frame = ?2 AND current = 1 ORDER BY seq")
                 .bind(job.0.cast_signed())
                 .bind(frame)
-                .fetch_all(&self.inner.readers)
+                .fetch_all(&self.readers)
                 .await?;
         rows.iter().map(output_row).collect()
     }
@@ -173,10 +165,42 @@ impl Store {
              WHERE job = ?1 AND current = 1 AND (blank IS NOT NULL OR not_finite > 0)) ORDER BY step, idx, seq",
         )
         .bind(job.0.cast_signed())
-        .fetch_all(&self.inner.readers)
+        .fetch_all(&self.readers)
         .await?;
         rows.iter().map(output_row).collect()
     }
+}
+
+/// A page of attempts. Only what is asked for stands in the statement, so that an index answers it in the order of the
+/// page: a page of a job of a million attempts is found as soon as the first one.
+fn attempts_page(job: JobId, filter: &AttemptFilter, limit: u32) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new("SELECT * FROM attempts WHERE job = ");
+    query.push_bind(job.0.cast_signed());
+    if let Some((step, index)) = filter.task {
+        query.push(" AND step = ").push_bind(i64::from(step.0));
+        query.push(" AND idx = ").push_bind(i64::from(index.0));
+    }
+    if let Some(worker) = filter.worker {
+        query.push(" AND worker = ").push_bind(worker.bits().cast_signed());
+    }
+    if !filter.states.is_empty() {
+        let few = |state: &AttemptState| matches!(state, AttemptState::Failed | AttemptState::Lapsed);
+        if filter.states.iter().all(few) {
+            query.push(" AND state IN ('failed', 'lapsed')");
+        }
+        query.push(" AND state IN (");
+        let mut states = query.separated(", ");
+        for state in &filter.states {
+            states.push_bind(state.as_str());
+        }
+        query.push(")");
+    }
+    if let Some(before) = filter.before {
+        query.push(" AND (epoch, counter) < (").push_bind(i64::from(before.epoch.0));
+        query.push(", ").push_bind(before.counter.cast_signed()).push(")");
+    }
+    query.push(" ORDER BY epoch DESC, counter DESC LIMIT ").push_bind(i64::from(limit));
+    query
 }
 
 type Query = sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
@@ -327,4 +351,32 @@ fn output_row(row: &SqliteRow) -> Result<OutputRow> {
         committed_ms: row.raw("committed_ms")?,
         current: row.raw("current")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Execute;
+
+    use super::*;
+    use crate::Durability;
+    use crate::plan_tests::plan;
+
+    #[tokio::test]
+    async fn a_page_of_attempts_is_read_in_its_order_and_nothing_is_sorted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(folder.path(), Durability::Ephemeral).await.unwrap();
+        let failed = vec![AttemptState::Failed, AttemptState::Lapsed];
+        for (task, states, index) in [
+            (None, vec![], "attempts_by_job (job=? AND (epoch,counter)<(?,?))"),
+            (None, failed.clone(), "attempts_failed (job=? AND (epoch,counter)<(?,?))"),
+            (Some((StepIndex(0), TaskIndex(1))), failed, "attempts_by_task (job=? AND step=? AND idx=?"),
+            (Some((StepIndex(0), TaskIndex(1))), vec![], "attempts_by_task (job=? AND step=? AND idx=?"),
+        ] {
+            let before = Some("1-9".parse().unwrap());
+            let filter = AttemptFilter { task, states, before, ..AttemptFilter::default() };
+            let mut query = attempts_page(JobId(1), &filter, 500);
+            let plan = plan(&store, query.build().sql().as_str()).await;
+            assert!(matches!(&plan[..], [one] if one.contains(index)), "{plan:#?}");
+        }
+    }
 }

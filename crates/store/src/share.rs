@@ -14,8 +14,7 @@ impl Store {
     /// # Errors
     /// Where the database fails, or holds what cannot be read.
     pub async fn shares(&self) -> Result<Vec<ShareRow>> {
-        let rows =
-            sqlx::query("SELECT * FROM shares ORDER BY kind, name").fetch_all(&self.inner.readers).await?;
+        let rows = sqlx::query("SELECT * FROM shares ORDER BY kind, name").fetch_all(&self.readers).await?;
         let share = |row: &sqlx::sqlite::SqliteRow| {
             Ok(ShareRow {
                 kind: row.parsed("kind")?,
@@ -32,7 +31,7 @@ impl Store {
     /// # Errors
     /// Where the database fails, or holds what cannot be read.
     pub async fn limits(&self) -> Result<BTreeMap<String, u32>> {
-        let rows = sqlx::query("SELECT * FROM limits").fetch_all(&self.inner.readers).await?;
+        let rows = sqlx::query("SELECT * FROM limits").fetch_all(&self.readers).await?;
         rows.iter().map(|row| Ok((row.raw("name")?, row.number("total")?))).collect()
     }
 
@@ -42,10 +41,12 @@ impl Store {
     /// Where the database fails, or holds what cannot be read.
     pub async fn job_states(&self, jobs: &[JobId]) -> Result<BTreeMap<JobId, JobState>> {
         let ids: Vec<i64> = jobs.iter().map(|job| job.0.cast_signed()).collect();
-        let rows = sqlx::query("SELECT id, state FROM jobs WHERE id IN (SELECT value FROM json_each(?1))")
-            .bind(to_json("job", &ids)?)
-            .fetch_all(&self.inner.readers)
-            .await?;
+        let rows = sqlx::query(
+            "SELECT id, state FROM jobs WHERE id IN (SELECT value FROM json_each(?1)) AND state <> 'deleted'",
+        )
+        .bind(to_json("job", &ids)?)
+        .fetch_all(&self.readers)
+        .await?;
         rows.iter().map(|row| Ok((JobId(row.u64("id")?), row.parsed("state")?))).collect()
     }
 
@@ -60,7 +61,7 @@ impl Store {
              WHERE job = ?1 AND peak_memory IS NOT NULL GROUP BY step",
         )
         .bind(job.0.cast_signed())
-        .fetch_all(&self.inner.readers)
+        .fetch_all(&self.readers)
         .await?;
         rows.iter().map(|row| Ok((row.step()?, row.worker("worker")?, row.u64("peak")?))).collect()
     }
@@ -83,7 +84,7 @@ impl Store {
         .bind(job.0.cast_signed())
         .bind(i64::from(step.0))
         .bind(i64::from(limit))
-        .fetch_all(&self.inner.readers)
+        .fetch_all(&self.readers)
         .await?;
         let time = |row: &sqlx::sqlite::SqliteRow| {
             Ok((Columns::index(row, "idx")?, row.worker("worker")?, row.raw("seconds")?))

@@ -49,8 +49,8 @@ pub enum Write {
         job: JobId,
         spec: Box<JobSpec>,
     },
-    /// With all its tasks, attempts and outputs. Events stay; its bundle goes with the next
-    /// [`crate::Store::expire`] that finds it neither needed nor promised.
+    /// With all its tasks, attempts and outputs, whose rows [`crate::Store::sweep`] removes. Events stay; its bundle goes
+    /// with the next [`crate::Store::expire`] that finds it neither needed nor promised.
     DeleteJob {
         job: JobId,
     },

@@ -20,6 +20,7 @@ use tokio::task::spawn_blocking;
 use crate::{
     backoff::Backoff,
     identity,
+    scratch::ScratchFolder,
     shared::{self, Compared, SharedRoots},
 };
 
@@ -50,17 +51,7 @@ impl Laid {
 
 impl Drop for Laid {
     fn drop(&mut self) {
-        let folder = std::mem::take(&mut self.folder);
-        let remove = move || {
-            if let Err(error) = identity::clear(&folder) {
-                tracing::warn!(%error, folder = %folder.display(), "a bundle's folder cannot be removed");
-            }
-        };
-        // Outside a runtime the program is ending, and a moment does not matter.
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
-            Err(_) => remove(),
-        }
+        drop(ScratchFolder::new(std::mem::take(&mut self.folder)));
     }
 }
 

@@ -21,6 +21,7 @@ mod offers;
 mod options;
 mod outbox;
 mod running;
+mod scratch;
 mod seat;
 mod shared;
 mod sizing;

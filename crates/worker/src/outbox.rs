@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backoff::Backoff,
-    identity,
+    scratch::ScratchFolder,
     tree::{self, BakedTree},
 };
 
@@ -48,7 +48,7 @@ const FULL_PATIENCE: Duration = Duration::from_secs(10 * 60);
 pub(crate) struct RenderedFrame {
     pub(crate) attempt: AttemptId,
     /// The frame's own folder; removed once its files are taken.
-    pub(crate) out: PathBuf,
+    pub(crate) out: ScratchFolder,
     pub(crate) planned: Vec<PlannedFile>,
     /// A black one is a failure.
     pub(crate) refuse_black: bool,
@@ -85,17 +85,6 @@ enum Kept {
     OnDisk(PathBuf),
 }
 
-/// Removes a folder when the frame in it is through, or given up.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = identity::clear(&self.0) {
-            tracing::warn!(%error, folder = %self.0.display(), "a frame's folder cannot be removed");
-        }
-    }
-}
-
 impl Outbox {
     pub(crate) fn new(client: Client, folder: PathBuf) -> Self {
         Self {
@@ -124,9 +113,8 @@ impl Outbox {
         let folder = self.folder.join(frame.attempt.to_string());
         let small = if self.bytes.load(Ordering::Relaxed) < MOST_IN_MEMORY { SMALL } else { 0 };
         let checked = spawn_blocking(move || {
-            let _done = Folder(frame.out.clone());
-            let folder = Folder(folder);
-            take(&frame, &folder.0, small).map(|(kept, set)| (folder, kept, set))
+            let folder = ScratchFolder::new(folder);
+            take(&frame, folder.path(), small).map(|(kept, set)| (folder, kept, set))
         });
         let (_folder, kept, set) = match checked.await {
             Ok(Ok(taken)) => taken,
@@ -160,7 +148,7 @@ impl Outbox {
     ) -> Option<Result<Vec<BundleFile>, Failure>> {
         self.frames.fetch_add(1, Ordering::Relaxed);
         let mut waiting = Waiting { outbox: &self, bytes: 0 };
-        let folder = Folder(tree.folder.clone());
+        let folder = ScratchFolder::new(tree.folder.clone());
         let looked = spawn_blocking(move || {
             let found = tree::changed(&tree);
             found.map_err(|failure| Failure { log_tail: tree.log_tail, ..failure })
@@ -181,7 +169,7 @@ impl Outbox {
         self.bytes.fetch_add(waiting.bytes, Ordering::Relaxed);
         let upload = async {
             for BundleFile { path, hash, size } in &files {
-                let kept = Kept::OnDisk(folder.0.join(path.to_path()));
+                let kept = Kept::OnDisk(folder.path().join(path.to_path()));
                 self.upload(&kept, path, *hash, *size).await?;
             }
             Ok(())
@@ -247,7 +235,7 @@ fn take(frame: &RenderedFrame, folder: &Path, small: u64) -> Result<(Vec<Kept>, 
     };
     let mut files = Vec::new();
     let mut all_kept = Vec::new();
-    for (at, mut found) in collect(&frame.out, &frame.planned).map_err(told)?.into_iter().enumerate() {
+    for (at, mut found) in collect(frame.out.path(), &frame.planned).map_err(told)?.into_iter().enumerate() {
         let (kept, hash, size) = if found.size <= small {
             keep_in_memory(&mut found.file, found.size)
         } else {
@@ -383,7 +371,7 @@ mod tests {
     fn frame(out: &Path, files: &[&str]) -> RenderedFrame {
         RenderedFrame {
             attempt: "1-1".parse().unwrap(),
-            out: out.to_owned(),
+            out: ScratchFolder::new(out.to_owned()),
             planned: files.iter().map(|name| planned(name)).collect(),
             refuse_black: false,
             log_tail: vec!["Saved".to_owned()],
@@ -394,9 +382,10 @@ mod tests {
     fn a_black_frame_is_a_frame_and_its_bytes_are_kept_apart() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out");
-        fs::create_dir(&out).unwrap();
-        fs::write(out.join("a.bmp"), bmp()).unwrap();
         for small in [0, SMALL] {
+            // The folder goes with the frame.
+            fs::create_dir(&out).unwrap();
+            fs::write(out.join("a.bmp"), bmp()).unwrap();
             let (kept, set) = take(&frame(&out, &["a.bmp"]), &dir.path().join("kept"), small).unwrap();
             assert_eq!(set.files()[0].hash, BlobHash::of(&bmp()));
             match &kept[..] {
@@ -412,15 +401,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out");
         let kept = dir.path().join("kept");
-        fs::create_dir(&out).unwrap();
         let white: Vec<u8> = [&bmp()[..54], &[255; 4]].concat();
-        for name in ["left.bmp", "mask.bmp"] {
-            fs::write(out.join(name), bmp()).unwrap();
-        }
-        fs::write(out.join("right.bmp"), white).unwrap();
-        let refusing = |files: &[&str]| RenderedFrame { refuse_black: true, ..frame(&out, files) };
+        // The folder goes with each frame.
+        let rendered = |files: &[&str]| {
+            fs::create_dir(&out).unwrap();
+            for name in ["left.bmp", "mask.bmp"] {
+                fs::write(out.join(name), bmp()).unwrap();
+            }
+            fs::write(out.join("right.bmp"), &white).unwrap();
+            frame(&out, files)
+        };
+        let refusing = |files: &[&str]| RenderedFrame { refuse_black: true, ..rendered(files) };
 
-        let (_, set) = take(&frame(&out, &["left.bmp"]), &kept, SMALL).unwrap();
+        let (_, set) = take(&rendered(&["left.bmp"]), &kept, SMALL).unwrap();
         assert_eq!(set.files()[0].pixels.blank, Some(Blank::Black));
         let failure = take(&refusing(&["right.bmp", "left.bmp"]), &kept, SMALL).unwrap_err();
         assert_eq!(failure.cause, FailureCause::BlackFrame);

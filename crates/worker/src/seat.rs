@@ -13,7 +13,12 @@ use kiln_host::{BlenderInstall, Capabilities, Device, Host, HostOptions, Progres
 use kiln_types::{AttemptId, BlenderSeries, BlenderVersion, Failure, FailureCause};
 use tokio::{sync::mpsc::UnboundedSender, task::spawn_blocking};
 
-use crate::{bundles::Laid, identity, slot::Kind, worker::Input};
+use crate::{
+    bundles::Laid,
+    scratch::{ScratchFolder, on_disk},
+    slot::Kind,
+    worker::Input,
+};
 
 /// Bytes of log that one message carries.
 const LOG_PIECE: usize = 64 << 10;
@@ -53,7 +58,7 @@ pub(crate) struct Seat {
     inputs: UnboundedSender<Input>,
     /// What it brought lies here for as long as it lives.
     _brought: Option<Arc<Laid>>,
-    folder: RootFolder,
+    folder: ScratchFolder,
 }
 
 impl std::fmt::Debug for Seat {
@@ -62,20 +67,9 @@ impl std::fmt::Debug for Seat {
     }
 }
 
-/// The folder of a process, removed with the value.
-pub(crate) struct RootFolder(PathBuf);
-
-impl Drop for RootFolder {
-    fn drop(&mut self) {
-        if let Err(error) = identity::clear(&self.0) {
-            tracing::warn!(%error, folder = %self.0.display(), "a slot's folder cannot be removed");
-        }
-    }
-}
-
 impl Seat {
     /// Ends the process. Its folder is there for as long as what is returned.
-    pub(crate) async fn close(self) -> RootFolder {
+    pub(crate) async fn close(self) -> ScratchFolder {
         self.flush();
         let Self { host, folder, .. } = self;
         host.kill().await;
@@ -307,7 +301,7 @@ impl Garage {
     /// As [`Garage::seat`].
     pub(crate) async fn meet(&self, kind: Kind) -> Result<Met, Failure> {
         let (seat, met) = self.start_and_meet(kind, None).await?;
-        seat.close().await;
+        seat.close().await.remove().await;
         Ok(met)
     }
 
@@ -327,9 +321,11 @@ impl Garage {
             .install(kind.series)
             .ok_or_else(|| cannot(format!("this worker has no Blender {}", kind.series)))?;
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        let folder = RootFolder(self.roots.join(number.to_string()));
-        let root = SlotRoot::create(&folder.0)
-            .map_err(|error| cannot(format!("a folder for Blender cannot be made: {error}")))?;
+        let folder = ScratchFolder::new(self.roots.join(number.to_string()));
+        let (place, starts, with) = (folder.path().to_owned(), kind.clone(), brought.clone());
+        let made = on_disk(move || Ok((SlotRoot::create(place)?, ocio(&starts, with.as_deref()))));
+        let (root, ocio) =
+            made.await.map_err(|error| cannot(format!("a folder for Blender cannot be made: {error}")))?;
         let book = Arc::new(Mutex::new(Book::default()));
         let (log_book, log_inputs) = (book.clone(), self.inputs.clone());
         let (progress_book, progress_inputs) = (book.clone(), self.inputs.clone());
@@ -337,7 +333,7 @@ impl Garage {
             trust: kind.trust,
             threads: self.threads,
             nice: self.nice,
-            ocio: ocio(&kind, brought.as_deref())?,
+            ocio: ocio?,
             log: Some(Arc::new(move |text| {
                 let waits = note_log(&mut lock(&log_book), &text, &log_inputs);
                 if waits {
@@ -438,7 +434,7 @@ mod tests {
         assert!(!garage.has_spare(), "the slot has it now");
         assert!(seat.host.is_alive());
         let (root, pid) = (seat.root.path().to_owned(), seat.host.pid());
-        drop(seat);
+        seat.close().await.remove().await;
         assert!(!root.exists(), "a process that goes takes its folder along");
         garage.start_spare(series).await;
         garage.drop_spare();

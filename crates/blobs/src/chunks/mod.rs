@@ -12,7 +12,7 @@ mod sweep;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -29,7 +29,7 @@ use self::awaited::Awaited;
 use self::index::{Index, Place};
 use self::small::Gathering;
 use crate::disk::{Result, blocking, remove, sync_folder};
-use crate::{BlobError, Durability};
+use crate::{BlobError, Durability, Space};
 
 /// A folder of chunks: `packs/` holds them, `recipes/ab/abcdef...` says which blob is made of which, `drafts/` is
 /// for recipes that are being written. Cheap to clone; the folder must belong to this process alone.
@@ -55,6 +55,8 @@ struct Inner {
     gate: RwLock<()>,
     /// One collection at a time.
     sweeping: Mutex<()>,
+    /// Where a collection asks for room to write in.
+    space: OnceLock<Space>,
 }
 
 /// Hashes looked up before others get their turn.
@@ -91,10 +93,16 @@ impl ChunkStore {
                 small: Gathering::new(unended),
                 gate: RwLock::default(),
                 sweeping: Mutex::default(),
+                space: OnceLock::new(),
             };
             Ok(Self { inner: Arc::new(inner) })
         })
         .await
+    }
+
+    /// From now on a collection rewrites packs only where that leaves the disk's reserve alone. Only the first call counts.
+    pub fn keep_free(&self, space: Space) {
+        let _ = self.inner.space.set(space);
     }
 
     /// Those of these chunks that are not there. The others are promised.

@@ -164,12 +164,23 @@ impl Inner {
     ) -> Result<()> {
         let mut wasted = wasted.into_iter().peekable();
         while wasted.peek().is_some() {
+            let (mut copied, mut bytes) = (Vec::new(), 0);
+            while let Some(waste) = wasted.next_if(|_| bytes < PACK_LIMIT) {
+                bytes += self.used(&waste, live).iter().map(|(head, _)| frame_len(head)).sum::<u64>();
+                copied.push(waste);
+            }
+            // Until the old ones go, both are there.
+            let _room = match self.space.get().map(|space| space.reserve(bytes)).transpose() {
+                Ok(room) => room,
+                Err(error) => {
+                    tracing::warn!(%error, bytes, "half-empty packs stay until there is room to write them anew in");
+                    return Ok(());
+                }
+            };
             let id = self.index().reserve();
             let mut writer = PackWriter::create(pack_path(&self.packs, id))?;
-            let mut copied = Vec::new();
-            while let Some(waste) = wasted.next_if(|_| writer.len() < PACK_LIMIT) {
-                self.copy_used(&waste, live, &mut writer)?;
-                copied.push(waste);
+            for waste in &copied {
+                self.copy_used(waste, live, &mut writer)?;
             }
             let heads = writer.finish(self.durability)?;
             let path = pack_path(&self.packs, id);
@@ -221,6 +232,33 @@ mod tests {
 
     use super::*;
     use crate::{Durability, StreamError};
+
+    #[tokio::test]
+    async fn packs_are_written_anew_only_where_there_is_room_for_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ChunkStore::open(folder.path(), Durability::Ephemeral).await.unwrap();
+        // Of three chunks in one pack one is needed.
+        let frames = [1, 2, 3].map(|byte| {
+            let mut bytes = vec![0; 9000];
+            blake3::Hasher::new().update(&[byte]).finalize_xof().fill(&mut bytes);
+            pack(&bytes)
+        });
+        let hashes = frames.each_ref().map(|frame| frame.chunk().hash);
+        let mut body = Vec::new();
+        frames.iter().try_for_each(|frame| frame.write_to(&mut body)).unwrap();
+        store.put(stream::iter([Ok::<_, StreamError>(Bytes::from(body))])).await.unwrap();
+        let needed = move |hash: &BlobHash| *hash == hashes[0];
+        let sweep = || Sweep { needed: &needed, promised_since: SystemTime::now(), dry: false };
+        let space = crate::Space::of(folder.path(), 0);
+        store.keep_free(space.clone());
+        // More is promised to others than there is.
+        *space.promised() = u64::MAX;
+        assert_eq!(store.sweep(&sweep()).unwrap(), Freed::default());
+        assert_eq!(store.count(), 3);
+        *space.promised() = 0;
+        assert!(store.sweep(&sweep()).unwrap().bytes > 9000);
+        assert_eq!(store.count(), 1);
+    }
 
     #[tokio::test]
     async fn a_pack_that_is_promised_after_it_was_judged_stays() {

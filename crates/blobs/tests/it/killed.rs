@@ -8,7 +8,7 @@ use kiln_blobs::{BlobStore, Durability, Uploads};
 use kiln_testkit::kill_midway;
 use kiln_types::{BlobHash, UploadId};
 
-use crate::{chunks, files_below, noise, pieces};
+use crate::{chunks, files_below, finish, noise, pieces};
 
 const FOLDER: &str = "KILN_TEST_KILLED_FOLDER";
 const ROUNDS: usize = 6;
@@ -72,7 +72,7 @@ async fn what_was_acknowledged_survives() {
             let uploads = Uploads::open(folder.path(), store.clone(), u64::MAX).await.unwrap();
             let offset = uploads.offset(id).await.unwrap();
             assert!(offset >= acked, "{offset} bytes of {acked}");
-            let (hash, len) = uploads.finish(id).await.unwrap();
+            let (hash, len) = finish(&uploads, id).await.unwrap();
             assert_eq!((hash, len), (BlobHash::of(&bytes[..offset as usize]), offset));
         }
     }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use kiln_blobs::{BlobStore, Durability, Freed, StreamError, Uploads};
 use kiln_types::BlobHash;
 
+use crate::finish;
+
 fn far() -> SystemTime {
     SystemTime::now() + Duration::from_secs(1000)
 }
@@ -47,7 +49,7 @@ async fn a_finished_upload_names_its_blob_until_it_expires() {
     let piece = futures_util::stream::iter([Ok::<_, StreamError>(bytes::Bytes::from_static(b"abc"))]);
     uploads.append(id, 0, piece).await.unwrap();
     assert!(uploads.finished(SystemTime::UNIX_EPOCH).await.unwrap().is_empty());
-    let (hash, _) = uploads.finish(id).await.unwrap();
+    let (hash, _) = finish(&uploads, id).await.unwrap();
     assert_eq!(
         (uploads.finished(SystemTime::UNIX_EPOCH).await.unwrap(), hash),
         (vec![hash], BlobHash::of(b"abc"))

@@ -3,10 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use futures_util::{FutureExt, StreamExt, stream};
-use kiln_blobs::{BlobError, BlobStore, Durability, Uploads};
+use kiln_blobs::{BlobError, BlobStore, Durability, UploadOutcome, Uploads};
 use kiln_types::{BlobHash, UploadId};
 
-use crate::{breaking, files_below, noise, pieces};
+use crate::{breaking, files_below, finish, noise, pieces};
 
 const LIMIT: u64 = 10 << 20;
 
@@ -26,7 +26,7 @@ async fn in_parts_over_a_broken_line_and_a_restart() {
     let error = uploads.append(id, 1_500_000, breaking(&bytes[1_500_000..2_000_000])).await.unwrap_err();
     assert!(matches!(error, BlobError::Stream(_)), "{error}");
     assert_eq!(uploads.offset(id).await.unwrap(), 2_000_000);
-    let error = uploads.finish(id).await.unwrap_err();
+    let error = finish(&uploads, id).await.unwrap_err();
     assert!(matches!(error, BlobError::Incomplete { have: 2_000_000, want: 5_000_000 }), "{error}");
 
     drop(uploads);
@@ -34,15 +34,15 @@ async fn in_parts_over_a_broken_line_and_a_restart() {
     let info = uploads.info(id).await.unwrap();
     assert_eq!((info.name.as_str(), info.offset, info.finished), ("shot.blend", 2_000_000, None));
     assert_eq!(uploads.append(id, 2_000_000, pieces([&bytes[2_000_000..]])).await.unwrap(), 5_000_000);
-    let (hash, len) = uploads.finish(id).await.unwrap();
+    let (hash, len) = finish(&uploads, id).await.unwrap();
     assert_eq!((hash, len), (BlobHash::of(&bytes), 5_000_000));
     blobs.verify(&hash).await.unwrap();
 
     // Asked again, also after a restart, the answer is the same.
-    assert_eq!(uploads.finish(id).await.unwrap(), (hash, len));
+    assert_eq!(finish(&uploads, id).await.unwrap(), (hash, len));
     drop(uploads);
     let (uploads, _) = open(&folder).await;
-    assert_eq!(uploads.finish(id).await.unwrap(), (hash, len));
+    assert_eq!(finish(&uploads, id).await.unwrap(), (hash, len));
     uploads.abort(id).await.unwrap();
     assert_eq!(files_below(folder.path()).len(), 1, "the blob alone is left");
 }
@@ -71,7 +71,7 @@ async fn a_request_that_is_dropped_keeps_what_it_wrote() {
     };
     assert_eq!(offset, 2 << 20);
     uploads.append(id, offset, pieces([&bytes[2 << 20..]])).await.unwrap();
-    let (hash, _) = uploads.finish(id).await.unwrap();
+    let (hash, _) = finish(&uploads, id).await.unwrap();
     assert_eq!(hash, BlobHash::of(&bytes));
     blobs.verify(&hash).await.unwrap();
 }
@@ -89,7 +89,7 @@ async fn what_was_never_acknowledged_is_not_trusted_after_a_restart() {
     let (uploads, _) = open(&folder).await;
     assert_eq!(uploads.offset(id).await.unwrap(), 4);
     uploads.append(id, 4, pieces([&b"!"[..]])).await.unwrap();
-    assert_eq!(uploads.finish(id).await.unwrap(), (BlobHash::of(b"kiln!"), 5));
+    assert_eq!(finish(&uploads, id).await.unwrap(), (BlobHash::of(b"kiln!"), 5));
 }
 
 #[tokio::test]
@@ -163,10 +163,38 @@ async fn whoever_looks_for_old_uploads_is_in_nobodys_way() {
         uploads.append(id, 0, pieces([&b"some"[..]])).await.unwrap();
         assert_eq!(uploads.info(id).await.unwrap().offset, 4);
         for _ in 0..3 {
-            uploads.finish(id).await.unwrap();
+            finish(&uploads, id).await.unwrap();
         }
         uploads.abort(id).await.unwrap();
     }
     assert!(!looking.is_finished());
     looking.abort();
+}
+
+#[tokio::test]
+async fn what_is_refused_was_seen_by_nobody_and_takes_nobodys_bytes_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let (uploads, blobs) = open(&folder).await;
+    let letter = b"Dear artist, this is no scene.";
+    let hash = BlobHash::of(letter);
+    for theirs in [false, true] {
+        if theirs {
+            // Somebody has sent the same as a texture, and was told that it is there.
+            blobs.put_bytes(&letter[..]).await.unwrap();
+        }
+        let id = uploads.create("letter.blend", None).await.unwrap();
+        uploads.append(id, 0, pieces([&letter[..]])).await.unwrap();
+        let place = blobs.path(&hash);
+        let refused = uploads.finish(id, move |mut file| {
+            let mut read = String::new();
+            std::io::Read::read_to_string(&mut file, &mut read).unwrap();
+            assert_eq!(read.as_bytes(), letter);
+            assert_eq!(place.exists(), theirs, "nobody is told of bytes that may be refused");
+            Err("it is a letter".to_owned())
+        });
+        assert_eq!(refused.await.unwrap(), UploadOutcome::Refused("it is a letter".to_owned()));
+        assert!(matches!(uploads.info(id).await, Err(BlobError::NoUpload(_))));
+        assert_eq!(blobs.contains(&hash).await.unwrap(), theirs);
+        assert_eq!(files_below(folder.path()).len(), usize::from(theirs), "nothing else is left");
+    }
 }

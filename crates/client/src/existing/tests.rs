@@ -61,6 +61,7 @@ impl Bed {
         };
         let mut part = self.folder.part(&file.path, file.hash).unwrap();
         part.file.write_all(bytes).unwrap();
+        let part = part.finish().unwrap();
         let written = Written::new(&file, part.stamp().unwrap());
         self.manifest.record(&self.folder, &key, frame, vec![written], Vec::new()).unwrap();
         OutFolder::place(&part, &file.path, true).unwrap();

@@ -12,6 +12,7 @@ mod apply;
 mod batch;
 mod explain;
 mod farm;
+mod loading;
 mod look;
 mod order;
 mod paths;
@@ -26,8 +27,8 @@ mod wakes;
 
 use std::sync::Arc;
 
-use kiln_api::{Change, ChangeJob, Hello, Up};
-use kiln_store::{Expired, Expiry, NewBundle, Store, StoreError};
+use kiln_api::{ChangeJob, Hello, Up};
+use kiln_store::{Due, Expired, Expiry, NewBundle, ReadPool, Store, StoreError};
 use kiln_types::{AttemptId, Failure, FrameSet, JobId, JobSpec, OutputSet, WorkerId, WorkerWish};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -39,13 +40,13 @@ pub(crate) use order::{Setting, party};
 
 use crate::{
     ServerError,
-    clock::unix_ms,
     events::Hub,
     holds::Hold,
     logs::Logs,
     problem::{Answer, Fault},
 };
 use batch::Batch;
+use loading::Loading;
 
 /// Inputs of workers that wait at most; senders of more wait themselves.
 const QUEUE: usize = 4 * AT_ONCE;
@@ -118,9 +119,10 @@ pub(crate) enum Input {
         sequence: u64,
         reply: Reply<()>,
     },
-    /// Lets go of what is due.
+    /// Lets go of what is due, a part of it: whoever looked for it did so elsewhere.
     Expire {
         expiry: Expiry,
+        due: Box<Due>,
         reply: Reply<Expired>,
     },
     /// Runs when everything before it is on disk.
@@ -239,7 +241,9 @@ fn stopping() -> Fault {
 pub(crate) struct Brain {
     farm: Farm,
     batch: Batch,
+    /// Read by a connection of its own.
     store: Store,
+    loading: Loading,
     hub: Arc<Hub>,
     logs: Logs,
     told: mpsc::Receiver<Input>,
@@ -258,10 +262,13 @@ impl Brain {
         config: kiln_core::Config,
         heartbeat_ms: u64,
     ) -> Result<(Self, BrainHandle), ServerError> {
+        let loading = Loading::new(store.reading_by(ReadPool::Jobs));
+        let store = store.reading_by(ReadPool::Scheduler);
         let farm = restore::farm(&store, config, heartbeat_ms).await?;
         let (tell, told) = mpsc::channel(QUEUE);
         let (ask, asked) = mpsc::channel(ASKED);
-        let brain = Self { farm, batch: Batch::default(), store, hub, logs, told, asked };
+        let batch = Batch::default();
+        let brain = Self { farm, batch, store, loading, hub, logs, told, asked };
         Ok((brain, BrainHandle { told: tell, asked: ask }))
     }
 
@@ -283,6 +290,10 @@ impl Brain {
                 biased;
                 _ = self.asked.recv_many(&mut asked, AT_ONCE) => false,
                 _ = self.told.recv_many(&mut told, AT_ONCE) => false,
+                Some(read) = self.loading.next() => {
+                    self.take_up(read).await;
+                    false
+                }
                 () = alarm => false,
                 () = stop.cancelled() => true,
             };
@@ -305,6 +316,9 @@ impl Brain {
                 Input::Look(look) => look(&self.farm),
                 wish => wishes.push(wish),
             }
+        }
+        while let Some(read) = self.loading.try_next() {
+            self.take_up(read).await;
         }
         for input in wishes.into_iter().chain(told.drain(..)) {
             self.take(input).await?;
@@ -333,23 +347,7 @@ impl Brain {
     /// Where the records could not be written.
     async fn take(&mut self, input: Input) -> Result<(), StoreError> {
         match input {
-            // A verb may lead an ended job back to life.
-            Input::Job { job, verb, reply } => {
-                // One deleted in this very turn is in the records still.
-                let known = self.farm.jobs.contains_key(&job) || self.batch.deleted.contains(&job);
-                if !known && let Err(error) = self.load(job).await {
-                    let answer = Err(Fault::internal("The job could not be read from the records", error));
-                    self.batch.answer(reply, answer);
-                } else if let JobVerb::Change(change) = verb {
-                    let answer = match self.completed_before(job, &change).await {
-                        Ok(completed) => self.change(job, change, &completed),
-                        Err(fault) => Err(fault),
-                    };
-                    self.batch.answer(reply, answer);
-                } else {
-                    self.apply(Input::Job { job, verb, reply });
-                }
-            }
+            Input::Job { job, verb, reply } => self.begin_verb(job, verb, reply).await,
             // Only the brain lets bundles go: one that is there now is there when the job is written.
             Input::Submit { spec, notices, held, reply } => {
                 let answer = match self.store.bundle(spec.session.bundle).await {
@@ -364,44 +362,10 @@ impl Brain {
                 };
                 self.batch.answer(reply, answer);
             }
-            Input::Expire { expiry, reply } => self.expire(expiry, reply).await?,
+            Input::Expire { expiry, due, reply } => self.expire(expiry, &due, reply).await?,
             other => self.apply(other),
         }
         Ok(())
-    }
-
-    /// A transaction of its own between two turns: whatever was decided before is in the records that it judges by,
-    /// and whatever is decided later knows what went.
-    async fn expire(&mut self, expiry: Expiry, reply: Reply<Expired>) -> Result<(), StoreError> {
-        self.turn().await?;
-        let expired = self.store.expire(&expiry).await?;
-        for job in &expired.inputs {
-            if let Some(live) = self.farm.jobs.get_mut(job) {
-                live.inputs_gone_ms = Some(expiry.at_ms);
-            }
-        }
-        let mut jobs: Vec<JobId> =
-            [&expired.inputs, &expired.outputs, &expired.logs].into_iter().flatten().copied().collect();
-        jobs.sort_unstable();
-        jobs.dedup();
-        for job in jobs {
-            let went = |of: &[JobId]| of.contains(&job);
-            let change = Change::JobExpired {
-                inputs: went(&expired.inputs),
-                outputs: went(&expired.outputs),
-                logs: went(&expired.logs),
-            };
-            self.event(unix_ms(), Some(job), None, &change);
-        }
-        self.batch.answer(reply, Ok(expired));
-        Ok(())
-    }
-
-    async fn load(&mut self, job: JobId) -> Result<(), StoreError> {
-        match self.store.stored_job(job).await? {
-            Some(stored) => restore::job(&mut self.farm, &self.store, stored).await,
-            None => Ok(()),
-        }
     }
 }
 

@@ -7,11 +7,12 @@ use kiln_core::{
     Sickness, Standing, TaskSpan,
 };
 use kiln_store::{AttemptRow, Store, StoreError, StoredJob, StoredStep};
-use kiln_types::{AttemptState, JobId, StepKind, TaskId, TaskState};
+use kiln_types::{AttemptState, JobId, StepIndex, StepKind, TaskId, TaskIndex, TaskState, WorkerId};
 
 use super::{
     farm::{Farm, Known, LiveAttempt, LiveJob, Said, Started},
     order::{completed_of, party},
+    paths::Paths,
     plan::{plan_of, standing_of},
 };
 use crate::{ServerError, clock::Clock};
@@ -69,17 +70,50 @@ pub(super) async fn farm(
     let unfinished = store.unfinished_jobs().await?;
     let jobs = unfinished.len();
     for stored in unfinished {
-        job(&mut farm, store, stored).await?;
+        let loaded = Loaded::read(store, stored).await?;
+        job(&mut farm, store, loaded).await?;
     }
     tracing::info!(epoch = %farm.epoch, jobs, workers = farm.workers.len(), "records read");
     Ok(farm)
+}
+
+/// A job as the records have it, with all that grows with its frames.
+pub(super) struct Loaded {
+    stored: StoredJob,
+    /// Over the finished frames.
+    seconds: f64,
+    finished: u32,
+    paths: Paths,
+    peaks: Vec<(StepIndex, WorkerId, u64)>,
+    times: Vec<(TaskIndex, WorkerId, f64)>,
+}
+
+impl Loaded {
+    /// Takes as long as the job is large: not in the middle of a turn.
+    ///
+    /// # Errors
+    /// Where the records cannot be read.
+    pub(super) async fn read(store: &Store, stored: StoredJob) -> Result<Self, StoreError> {
+        let (job, render) = (stored.row.id, stored.row.spec.render_step());
+        let (mut seconds, mut finished) = (0.0, 0_u32);
+        for share in store.job_report(job, render).await? {
+            seconds += share.seconds;
+            finished = finished.saturating_add(u32::try_from(share.frames).unwrap_or(u32::MAX));
+        }
+        let mut paths = Paths::default();
+        store.current_paths(job, |step, index, path| paths.insert(step, index, path)).await?;
+        let peaks = store.job_peaks(job).await?;
+        let times = store.step_times(job, render, TIMES).await?;
+        Ok(Self { stored, seconds, finished, paths, peaks, times })
+    }
 }
 
 /// Brings one job of the records to life.
 ///
 /// # Errors
 /// Where its records contradict themselves.
-pub(super) async fn job(farm: &mut Farm, store: &Store, stored: StoredJob) -> Result<(), StoreError> {
+pub(super) async fn job(farm: &mut Farm, store: &Store, loaded: Loaded) -> Result<(), StoreError> {
+    let Loaded { stored, seconds, finished, paths, peaks, times } = loaded;
     let after = stored.row.spec.standing.after.iter().filter(|before| !farm.jobs.contains_key(before));
     let after: Vec<JobId> = after.copied().collect();
     let completed =
@@ -95,11 +129,7 @@ pub(super) async fn job(farm: &mut Farm, store: &Store, stored: StoredJob) -> Re
     if live.baked.is_none() && bake.is_some_and(|bake| bake.done > 0) {
         return Err(damaged(format!("job {} is baked, and what the bake made is not recorded", row.id)));
     }
-    for share in store.job_report(row.id, live.spec.render_step()).await? {
-        live.seconds += share.seconds;
-        live.finished += u32::try_from(share.frames).unwrap_or(u32::MAX);
-    }
-    store.current_paths(row.id, |step, index, path| live.paths.insert(step, index, path)).await?;
+    (live.seconds, live.finished, live.paths) = (seconds, finished, paths);
     let now = farm.clock.now();
     live.ended = row.state.is_end().then_some(now);
     live.ended_ms = row.ended_ms;
@@ -120,11 +150,11 @@ pub(super) async fn job(farm: &mut Farm, store: &Store, stored: StoredJob) -> Re
     let render = live.spec.render_step();
     farm.core.restore_job(now, plan, restored).map_err(|error| damaged(error.to_string()))?;
     farm.jobs.insert(row.id, live);
-    for (step, worker, bytes) in store.job_peaks(row.id).await? {
+    for (step, worker, bytes) in peaks {
         let on = farm.workers.get(&worker).map_or(0, |known| known.said.offered().memory);
         farm.core.learn_peak(row.id, step, bytes, on);
     }
-    for (index, worker, seconds) in store.step_times(row.id, render, TIMES).await? {
+    for (index, worker, seconds) in times {
         if farm.workers.contains_key(&worker) {
             let task = TaskId { job: row.id, step: render, index };
             farm.core.learn_past_time(task, worker, (seconds * 1000.0) as u64);

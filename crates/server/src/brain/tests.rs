@@ -18,7 +18,7 @@ use samples::{baked, delivered, made, plan};
 pub(super) use samples::{hello, spec};
 
 use super::*;
-use crate::{holds::Holds, space::Space};
+use crate::{holds::Holds, space};
 
 const WORKERS: u64 = 3;
 const BUNDLES: i32 = 60;
@@ -83,7 +83,7 @@ impl World {
 
     async fn open(&mut self) {
         let (store, _) = Store::open(self.folder.path(), Durability::Ephemeral).await.unwrap();
-        let logs = Logs::open(self.folder.path().join("logs"), Space::of(self.folder.path())).unwrap();
+        let logs = Logs::open(self.folder.path().join("logs"), space::of(self.folder.path())).unwrap();
         let hub = Arc::new(Hub::new());
         let (brain, _) = Brain::open(store, hub, logs, Config::default(), 5_000).await.unwrap();
         self.brain = Some(brain);
@@ -101,7 +101,9 @@ impl World {
         let at_ms = crate::clock::unix_ms();
         let expiry = Expiry { at_ms, inputs_ms: due, outputs_ms: due, logs_ms: due, promised_ms: i64::MAX };
         let (reply, mut answer) = oneshot::channel();
-        self.input(Input::Expire { expiry, reply }).await;
+        // What was decided and is not written yet is not seen here, and no harm is done.
+        let due = Box::new(self.brain().store.due(&expiry).await.unwrap());
+        self.input(Input::Expire { expiry, due, reply }).await;
         self.turn().await;
         let expired = answer.try_recv().unwrap().unwrap();
         *self.compared.entry("jobs without files").or_default() += expired.inputs.len();
@@ -128,6 +130,7 @@ impl World {
         let brain = self.brain.as_mut().unwrap();
         let last = brain.farm.last_job;
         brain.take(input).await.unwrap();
+        brain.settle().await;
         for job in last.0 + 1..=brain.farm.last_job.0 {
             let spec = &brain.farm.jobs[&JobId(job)].spec;
             self.ledger.add_job(&plan(JobId(job), spec));

@@ -10,7 +10,7 @@ use super::{
     tests::{hello, new_bundle, spec},
     *,
 };
-use crate::{logs::Logs, space::Space};
+use crate::{logs::Logs, space};
 
 const WORKERS: u64 = 30;
 const SLOTS: u16 = 100;
@@ -29,7 +29,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(folder.path(), Durability::Ephemeral).await.unwrap();
         store.commit(vec![Write::InsertBundle { bundle: new_bundle(9), at_ms: 1 }]).await.unwrap();
-        let logs = Logs::open(folder.path().join("logs"), Space::of(folder.path())).unwrap();
+        let logs = Logs::open(folder.path().join("logs"), space::of(folder.path())).unwrap();
         let hub = Arc::new(Hub::new());
         let (brain, handle) = Brain::open(store, hub, logs, Config::default(), 5_000).await.unwrap();
         let mut world = Self { _folder: folder, brain, handle, downs: Vec::new() };

@@ -12,7 +12,7 @@ use kiln_api::{MissingAnswer, MissingQuery, Problem};
 use kiln_types::BlobHash;
 
 use super::{
-    body::{blob, blob_fault, length, patient, small},
+    body::{blob, blob_fault, patient, room, roomy, small},
     job_data::outputs_gone,
     store_fault,
 };
@@ -57,14 +57,17 @@ pub(super) async fn put(
     headers: HeaderMap,
     body: Body,
 ) -> Answer<StatusCode> {
-    app.space.take(length(&headers).unwrap_or(0))?;
+    let mut room = room(&app, &headers)?;
     let _hold = app.holds.begin();
     let small = small(&headers, body)
         .await
         .map_err(|error| Fault::bad(format!("The bytes stopped arriving: {error}.")))?;
     match small {
         Ok(bytes) => app.blobs.put_bytes(hash, bytes).await,
-        Err(body) => app.blobs.put_stream(Some(hash), MAX_BLOB, patient(body)).await.map(drop),
+        Err(body) => {
+            let body = roomy(patient(body), &mut room);
+            app.blobs.put_stream(Some(hash), MAX_BLOB, body).await.map(drop)
+        }
     }
     .map_err(blob_fault)?;
     Ok(StatusCode::NO_CONTENT)

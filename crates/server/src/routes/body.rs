@@ -9,11 +9,15 @@ use axum::{
 };
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use kiln_api::ProblemCode;
-use kiln_blobs::{BlobError, Blobs};
+use kiln_blobs::{BlobError, Blobs, StreamError};
 use kiln_chunks::FrameError;
 use kiln_types::BlobHash;
 
-use crate::problem::{Answer, Fault};
+use crate::{
+    App,
+    problem::{Answer, Fault},
+    space::Reservation,
+};
 
 /// A sender that is silent for longer is given up.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -29,6 +33,24 @@ pub(super) fn patient(body: Body) -> impl Stream<Item = io::Result<Bytes>> + Sen
             Ok(Some(chunk)) => chunk.map(|chunk| Some((chunk, body))).map_err(io::Error::other),
         }
     })
+}
+
+/// The body, for which there is room on the disk: an error where more comes than fits. The reservation holds until what
+/// came is written, so it outlives the stream.
+pub(super) fn roomy<'a>(
+    pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'a,
+    room: &'a mut Reservation,
+) -> impl Stream<Item = Result<Bytes, StreamError>> + Send + 'a {
+    pieces.map(move |piece| {
+        let piece = piece?;
+        room.take(piece.len() as u64)?;
+        Ok::<_, StreamError>(piece)
+    })
+}
+
+/// Room for a body: for all of it where its length is announced, and for what there is room for as it comes.
+pub(super) fn room(app: &App, headers: &HeaderMap) -> Answer<Reservation> {
+    app.space.reserve(length(headers).unwrap_or(0)).map_err(blob_fault)
 }
 
 /// The whole body where its announced length is small, so that a frame's file is stored in one step.
@@ -131,6 +153,14 @@ impl Wanted {
 
 /// What the caller sees of an error of the bytes' store.
 pub(crate) fn blob_fault(error: BlobError) -> Fault {
+    // What a body breaks off with may be our own.
+    let error = match error {
+        BlobError::Stream(why) => match why.downcast::<BlobError>() {
+            Ok(own) => *own,
+            Err(why) => BlobError::Stream(why),
+        },
+        error => error,
+    };
     let sentence = |error: &BlobError| {
         let text = error.to_string();
         let mut chars = text.chars();
@@ -144,7 +174,13 @@ pub(crate) fn blob_fault(error: BlobError) -> Fault {
         BlobError::TooLarge { .. } | BlobError::BeyondSize { .. } => {
             Fault::new(ProblemCode::TooLarge, sentence(&error))
         }
-        BlobError::NoSpace => Fault::new(ProblemCode::NoSpace, sentence(&error)),
+        BlobError::Reserved { free } => Fault::new(
+            ProblemCode::NoSpace,
+            format!("The server's disk is full ({} MiB left); free some space and try again.", free >> 20),
+        ),
+        BlobError::NoSpace => {
+            Fault::new(ProblemCode::NoSpace, "The server's disk is full; free some space and try again.")
+        }
         BlobError::NotFound(_) | BlobError::NoUpload(_) | BlobError::Damaged(_) => {
             Fault::not_found(sentence(&error))
         }

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use kiln_api::{BundleCreated, Problem};
-use kiln_store::{NewBundle, Write};
+use kiln_store::NewBundle;
 use kiln_types::{Bundle, BundleId, Owner, Project, RelPath};
 
 use super::{body::blob_fault, store_fault};
@@ -23,6 +23,8 @@ use crate::{
 pub(super) const MAX_MANIFEST: usize = 64 << 20;
 /// Characters in the name of a shared folder.
 const MAX_ROOT: usize = 64;
+/// Bytes that the records grow by for each file of a bundle, at most, with their log: what the reserve is not meant for.
+const FILE_RECORD: u64 = 1 << 10;
 /// Files that are named in an error.
 const NAMED: usize = 5;
 
@@ -101,17 +103,23 @@ async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
 
 /// Makes a bundle whose blobs are all there, and held.
 pub(super) async fn store(app: &App, bundle: &Bundle) -> Answer<BundleId> {
+    Ok(record(app, bundle).await?.id)
+}
+
+/// The same, for who commits more of it later: its list of files, which may be long, is in the records by then.
+pub(crate) async fn record(app: &App, bundle: &Bundle) -> Answer<NewBundle> {
+    let files = bundle.files.len() as u64;
+    let _room = app.space.reserve(files.saturating_mul(FILE_RECORD)).map_err(blob_fault)?;
     let bundle = keep(app, bundle).await?;
-    let id = bundle.id;
-    let write = Write::InsertBundle { bundle, at_ms: unix_ms() };
-    app.store.commit(vec![write]).await.map_err(store_fault)?;
-    Ok(id)
+    app.store.insert_bundle(&bundle, unix_ms()).await.map_err(store_fault)?;
+    Ok(bundle)
 }
 
 /// Keeps the manifest; what is returned is for the records, which do not know the bundle before.
-pub(crate) async fn keep(app: &App, bundle: &Bundle) -> Answer<NewBundle> {
-    app.space.take(0)?;
-    let id = BundleId(app.blobs.whole().put_bytes(bundle.to_manifest()).await.map_err(blob_fault)?);
+async fn keep(app: &App, bundle: &Bundle) -> Answer<NewBundle> {
+    let manifest = bundle.to_manifest();
+    let _room = app.space.reserve(manifest.len() as u64).map_err(blob_fault)?;
+    let id = BundleId(app.blobs.whole().put_bytes(manifest).await.map_err(blob_fault)?);
     let mut blobs: Vec<_> = bundle.files.iter().map(|file| file.hash).collect();
     blobs.sort_unstable();
     blobs.dedup();

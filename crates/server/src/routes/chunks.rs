@@ -16,7 +16,7 @@ use kiln_types::BlobHash;
 
 use super::{
     MAX_BLOB,
-    body::{blob_fault, length, patient},
+    body::{blob_fault, length, patient, room, roomy},
 };
 use crate::{
     App,
@@ -47,9 +47,9 @@ pub(super) async fn put(State(app): State<Arc<App>>, headers: HeaderMap, body: B
     if announced.is_some_and(|bytes| bytes > MAX_FRAMES as u64) {
         return Err(too_large());
     }
-    app.space.take(announced.unwrap_or(MAX_FRAMES as u64))?;
+    let mut room = room(&app, &headers)?;
     let _hold = app.holds.begin();
-    let stored = chunks(&app)?.put(bounded(patient(body))).await;
+    let stored = chunks(&app)?.put(roomy(bounded(patient(body)), &mut room)).await;
     stored.map_err(|error| match error {
         BlobError::Stream(why) if is_too_large(why.as_ref()) => too_large(),
         error => blob_fault(error),
@@ -71,7 +71,7 @@ pub(super) async fn put_recipe(
 ) -> Answer<StatusCode> {
     let recipe =
         Recipe::from_bytes(&body).map_err(|error| Fault::bad(format!("This is no recipe: {error}.")))?;
-    app.space.take(body.len() as u64)?;
+    let _room = app.space.reserve(body.len() as u64).map_err(blob_fault)?;
     let _hold = app.holds.begin();
     chunks(&app)?.put_recipe(hash, recipe, MAX_BLOB).await.map_err(blob_fault)?;
     Ok(StatusCode::NO_CONTENT)

@@ -103,7 +103,7 @@ pub(super) async fn attempts(
     let filter = AttemptFilter { task, states, before: which.before, ..AttemptFilter::default() };
     let rows = app.store.attempts(id, &filter, limit).await.map_err(store_fault)?;
     let next = if rows.len() == limit as usize { rows.last().map(|row| row.id) } else { None };
-    let names = app.store.worker_names().await.map_err(store_fault)?;
+    let names = app.store.worker_names(rows.iter().map(|row| row.worker)).await.map_err(store_fault)?;
     let shown = |row: AttemptRow| AttemptView {
         id: row.id,
         step: row.task.step,

@@ -60,7 +60,8 @@ pub(super) async fn of_job(
         return Err(logs_gone(id, at_ms));
     }
     app.logs.flush().await;
-    let names = app.store.worker_names().await.map_err(store_fault)?;
+    let names =
+        app.store.worker_names(attempts.iter().map(|attempt| attempt.worker)).await.map_err(store_fault)?;
     let heads: Vec<(String, AttemptRow)> = attempts
         .into_iter()
         .map(|attempt| {

@@ -10,7 +10,12 @@ use kiln_types::{
     Needs, Owner, Project, RelPath, RenderSettings, Save, ScriptPolicy, SessionSpec, Simulations, paths,
 };
 
-use super::{MAX_BLOB, body::blob_fault, bundles, jobs::view};
+use super::{
+    MAX_BLOB,
+    body::{blob_fault, roomy},
+    bundles,
+    jobs::view,
+};
 use crate::{
     App,
     brain::{Input, sentence},
@@ -32,6 +37,8 @@ const MAX_LISTED: usize = 64;
 const LEAST_HANG_S: u32 = 60;
 /// Names that an error lists.
 const LISTED: usize = 20;
+/// Bytes that the records grow by for a job, about.
+const JOB_RECORD: u64 = 64 << 10;
 
 /// What a job is told for which no device was named, and whose scene is set to GPU.
 const AUTO_GPU: &str = "The scene is set to GPU: all of the job renders on the backend of the first worker with a GPU that \
@@ -46,6 +53,8 @@ pub(super) async fn create(
     Json(request): Json<SubmitJob>,
 ) -> Answer<(StatusCode, axum::Json<JobView>)> {
     let _hold = app.holds.begin();
+    // The records grow with each job: where their reserve is touched, none is made.
+    let _room = app.space.reserve(JOB_RECORD).map_err(blob_fault)?;
     let source = match &request.source {
         JobSource::Bundle { id, blend, origin, file_name } => {
             check_own_path(origin.as_deref(), file_name.as_deref())?;
@@ -154,8 +163,9 @@ async fn unpack(app: &App, hash: BlobHash, size: u64) -> Answer<(BlobHash, u64)>
     let reader = app.blobs.reader(&hash).await.map_err(blob_fault)?;
     let read = |error| Fault::internal("The uploaded .blend could not be unpacked", error);
     let Some(bytes) = unpacked(reader).await.map_err(read)? else { return Ok((hash, size)) };
-    app.space.take(size)?;
-    app.blobs.put_stream(None, MAX_BLOB, bytes).await.map_err(blob_fault)
+    // It unpacks to as much, or to more.
+    let mut room = app.space.reserve(size).map_err(blob_fault)?;
+    app.blobs.put_stream(None, MAX_BLOB, roomy(bytes, &mut room)).await.map_err(blob_fault)
 }
 
 fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec> {

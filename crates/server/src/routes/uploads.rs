@@ -9,10 +9,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use kiln_api::{Problem, ProblemCode, UPLOAD_OFFSET, UploadCreate, UploadFinished, UploadView};
-use kiln_blobs::BlobError;
+use kiln_blobs::{BlobError, UploadOutcome};
 use kiln_types::UploadId;
 
-use super::body::{blob_fault, length, patient};
+use super::body::{blob_fault, patient, room, roomy};
 use crate::{
     App, inspect,
     problem::{Answer, Fault, Json, Path},
@@ -25,7 +25,8 @@ pub(super) async fn create(
     State(app): State<Arc<App>>,
     Json(create): Json<UploadCreate>,
 ) -> Answer<(StatusCode, axum::Json<UploadView>)> {
-    app.space.take(create.size.unwrap_or(0))?;
+    // Only a look: the room is promised to the requests that bring the bytes.
+    drop(app.space.reserve(create.size.unwrap_or(0)).map_err(blob_fault)?);
     let id = app.uploads.create(&create.name, create.size).await.map_err(blob_fault)?;
     Ok((StatusCode::CREATED, axum::Json(UploadView { id, offset: 0 })))
 }
@@ -58,8 +59,9 @@ pub(super) async fn append(
     let offset = offset.ok_or_else(|| {
         Fault::bad("The header Upload-Offset must say at which byte this part begins; the first begins at 0.")
     })?;
-    app.space.take(length(&headers).unwrap_or(0))?;
-    let offset = app.uploads.append(id, offset, patient(body)).await.map_err(blob_fault)?;
+    let mut room = room(&app, &headers)?;
+    let body = roomy(patient(body), &mut room);
+    let offset = app.uploads.append(id, offset, body).await.map_err(blob_fault)?;
     Ok(at(id, offset))
 }
 
@@ -74,31 +76,17 @@ pub(super) async fn finish(
     let info = app.uploads.info(id).await.map_err(blob_fault)?;
     let _hold = app.holds.begin();
     // Finishing twice is answered twice: the first answer may have been lost.
-    let (hash, size) = app.uploads.finish(id).await.map_err(blob_fault)?;
+    let (hash, size) = match app.uploads.finish(id, inspect::check).await.map_err(blob_fault)? {
+        UploadOutcome::Stored(hash, size) => (hash, size),
+        UploadOutcome::Refused(why) => {
+            let why = format!("“{}” is not a whole .blend: {why}", info.name);
+            return Err(Fault::new(ProblemCode::NotABlend, why));
+        }
+    };
     if app.blobs.promise(&hash).await.map_err(blob_fault)?.is_none() {
         return Err(blob_fault(BlobError::NotFound(hash)));
     }
-    if info.finished.is_none()
-        && let Err(why) = inspect::check(&app.blobs, &hash).await
-    {
-        discard(&app, id, hash).await;
-        return Err(Fault::new(
-            ProblemCode::NotABlend,
-            format!("“{}” is not a whole .blend: {why}", info.name),
-        ));
-    }
     Ok(axum::Json(UploadFinished { hash, size }))
-}
-
-/// Forgets the upload and, unless a bundle or an output is made of the same bytes, the bytes.
-async fn discard(app: &App, id: UploadId, hash: kiln_types::BlobHash) {
-    if let Err(error) = app.uploads.abort(id).await {
-        tracing::warn!(%error, upload = %id, "a refused upload could not be thrown away");
-    }
-    let used = app.store.is_needed(&hash).await.unwrap_or(true);
-    if !used && let Err(error) = app.blobs.delete(&hash).await {
-        tracing::warn!(%error, upload = %id, "the bytes of a refused upload could not be thrown away");
-    }
 }
 
 /// Gives it up, and throws its bytes away.

@@ -194,7 +194,27 @@ async fn chunks_on_a_full_disk_are_turned_away() {
     now.retain(|name| name != "ballast");
     assert_eq!(now, before);
     disk.make_room();
-    assert_eq!(farm.put_frames(file.frames.concat()).await.status(), StatusCode::NO_CONTENT);
+    // Not announced: as much as fits, and what is whole of it is kept.
+    let unannounced = |frames: &[Vec<u8>]| {
+        let pieces: Vec<_> = frames.iter().cloned().map(Ok::<_, std::io::Error>).collect();
+        reqwest::Body::wrap_stream(futures_util::stream::iter(pieces))
+    };
+    let large = self::file(noise(20_000_000, 6));
+    // The answer may come before the body has gone, which then breaks the line.
+    let sent = farm.request(Method::POST, "/api/v1/chunks").body(unannounced(&large.frames)).send();
+    if let Ok(answer) = soon("an answer", sent).await {
+        assert_eq!(problem(answer).await.code, ProblemCode::NoSpace);
+    }
+    let missing = farm.missing(&large.recipe).await;
+    assert!(0 < missing && missing < large.recipe.chunks.len(), "{missing} are missing");
+    let free = rustix::fs::statvfs(farm.data.path()).unwrap();
+    assert!(free.f_bavail * free.f_frsize >= 1 << 20, "the last bytes are the records'");
+    // Collected, there is room again, and what fits is taken without a length as well as with one.
+    farm.collect_as_of(std::time::SystemTime::now() + std::time::Duration::from_secs(9 << 20)).await;
+    let half = file.frames.len() / 2;
+    let sent = farm.send(Method::POST, "/api/v1/chunks", unannounced(&file.frames[..half])).await;
+    assert_eq!(sent.status(), StatusCode::NO_CONTENT);
+    assert_eq!(farm.put_frames(file.frames[half..].concat()).await.status(), StatusCode::NO_CONTENT);
     assert_eq!(farm.put_recipe(file.hash, &file.recipe).await.status(), StatusCode::NO_CONTENT);
     let mut farm = farm;
     farm.stop().await;

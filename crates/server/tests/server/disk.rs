@@ -1,12 +1,23 @@
 //! The server's disk is full.
 
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
 use kiln_api::{ProblemCode, Up, Verdict};
 use kiln_testkit::SmallDisk;
 use kiln_types::{BlobHash, JobState};
-use reqwest::{Method, StatusCode};
-use serde_json::json;
+use reqwest::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, task::JoinHandle};
 
-use crate::support::{FakeWorker, Farm, files_below, problem};
+use crate::support::{FakeWorker, Farm, files_below, problem, soon};
 
 #[tokio::test]
 async fn a_full_disk_turns_bytes_away_and_loses_nothing() {
@@ -77,6 +88,202 @@ async fn a_full_disk_turns_bytes_away_and_loses_nothing() {
     assert_eq!(log.text().await.unwrap(), "", "the records need the room more than a log does");
     worker.leave().await;
     let mut farm = farm;
+    farm.stop().await;
+    drop(disk);
+}
+
+const MIB: usize = 1 << 20;
+
+/// Some bytes that hash to a name of their own.
+fn bytes(number: u8, mib: usize) -> Vec<u8> {
+    vec![number; mib * MIB]
+}
+
+/// A body in pieces of a MiB, each sent when a word comes.
+struct Slow {
+    go: mpsc::UnboundedSender<()>,
+    sent: JoinHandle<reqwest::Result<Response>>,
+}
+
+impl Slow {
+    fn put(farm: &Farm, bytes: &[u8], announced: bool) -> Self {
+        let (go, words) = mpsc::unbounded_channel();
+        let pieces: Vec<Vec<u8>> = bytes.chunks(MIB).map(<[u8]>::to_vec).collect();
+        let body =
+            futures_util::stream::unfold((words, pieces.into_iter()), |(mut words, mut left)| async move {
+                words.recv().await?;
+                Some((Ok::<_, io::Error>(left.next()?), (words, left)))
+            });
+        let mut put = farm.request(Method::PUT, &format!("/api/v1/blobs/{}", BlobHash::of(bytes)));
+        if announced {
+            put = put.header("Content-Length", bytes.len());
+        }
+        let sent = tokio::spawn(put.body(reqwest::Body::wrap_stream(body)).send());
+        Self { go, sent }
+    }
+
+    fn go(&self, pieces: usize) {
+        for _ in 0..pieces {
+            let _ = self.go.send(());
+        }
+    }
+
+    /// Until the server writes.
+    async fn begins(&self, farm: &Farm) {
+        self.go(2);
+        until("a begin", || written(farm) > 0).await;
+    }
+
+    async fn ends(self) -> Response {
+        self.go(1000);
+        soon("an answer", self.sent).await.unwrap().unwrap()
+    }
+}
+
+async fn until(what: &str, so: impl Fn() -> bool) {
+    soon(what, async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// Bytes of files that are on their way.
+fn written(farm: &Farm) -> u64 {
+    let drafts = std::fs::read_dir(farm.data.path().join("tmp")).unwrap();
+    drafts.filter_map(|draft| Some(draft.unwrap().metadata().ok()?.len())).sum()
+}
+
+/// `None` where the line broke, because the answer came before the body had gone.
+async fn put(farm: &Farm, bytes: Vec<u8>) -> Option<Response> {
+    let path = format!("/api/v1/blobs/{}", BlobHash::of(&bytes));
+    soon("an answer", farm.request(Method::PUT, &path).body(bytes).send()).await.ok()
+}
+
+async fn is_full(answer: Option<Response>) {
+    let Some(answer) = answer else { return };
+    let full = problem(answer).await;
+    assert_eq!((full.status, full.code), (507, ProblemCode::NoSpace), "{}", full.detail);
+    assert!(full.detail.starts_with("The server's disk is full ("), "{}", full.detail);
+}
+
+#[tokio::test]
+async fn of_uploads_that_fit_only_one_by_one_the_second_is_turned_away_before_it_writes() {
+    for announced in [true, false] {
+        let data = tempfile::tempdir().unwrap();
+        let Some(disk) = SmallDisk::mount(data.path(), 20) else { return };
+        let mut farm = Farm::start_in(data, |options| options.chunks = false).await;
+        if announced {
+            // Who goes away gives the room back.
+            let gone = Slow::put(&farm, &bytes(5, 9), true);
+            gone.begins(&farm).await;
+            is_full(put(&farm, bytes(2, 9)).await).await;
+            gone.sent.abort();
+            until("the end of what it wrote", || written(&farm) == 0).await;
+            let upload = json!({"name": "shot.blend", "size": 9 * MIB});
+            soon("room", async {
+                while farm.post("/api/v1/uploads", upload.clone()).await.status() != StatusCode::CREATED {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            })
+            .await;
+        }
+        let first = Slow::put(&farm, &bytes(1, 9), announced);
+        first.begins(&farm).await;
+        if !announced {
+            // What has come counts, and what is being written.
+            first.go(5);
+            until("most of it", || written(&farm) >= 6 * MIB as u64).await;
+        }
+        let before = files_below(farm.data.path());
+        is_full(put(&farm, bytes(2, 9)).await).await;
+        assert_eq!(files_below(farm.data.path()), before);
+        let upload = json!({"name": "shot.blend", "size": 9 * MIB});
+        is_full(Some(farm.post("/api/v1/uploads", upload).await)).await;
+        let begun = farm.post("/api/v1/uploads", json!({"name": "shot.blend"})).await;
+        let id = begun.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned();
+        let patch = farm.request(Method::PATCH, &format!("/api/v1/uploads/{id}"));
+        let patch = patch.header("Upload-Offset", 0).body(bytes(3, 9));
+        is_full(soon("an answer", patch.send()).await.ok()).await;
+        // One that fits beside it does, and the one that was promised its room has it.
+        assert_eq!(put(&farm, bytes(4, 1)).await.unwrap().status(), StatusCode::NO_CONTENT);
+        assert_eq!(first.ends().await.status(), StatusCode::NO_CONTENT);
+        farm.stop().await;
+        drop(disk);
+    }
+}
+
+/// The least that was ever free while it watched, in bytes.
+struct Watch {
+    done: Arc<AtomicBool>,
+    least: std::thread::JoinHandle<u64>,
+}
+
+impl Watch {
+    fn of(folder: &Path) -> Self {
+        let (folder, done) = (folder.to_owned(), Arc::new(AtomicBool::new(false)));
+        let stop = done.clone();
+        let least = std::thread::spawn(move || {
+            let mut least = u64::MAX;
+            while !stop.load(Ordering::Relaxed) {
+                let disk = rustix::fs::statvfs(&folder).unwrap();
+                least = least.min(disk.f_bavail * disk.f_frsize);
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            least
+        });
+        Self { done, least }
+    }
+
+    fn end(self) -> u64 {
+        self.done.store(true, Ordering::Relaxed);
+        self.least.join().unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_bodies_without_a_length_leave_the_records_their_room_and_the_farm_goes_on() {
+    let data = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(data.path(), 24) else { return };
+    let mut farm = Farm::start_in(data, |options| options.chunks = false).await;
+    let job = farm.submit("1").await;
+    let mut paths = Vec::new();
+    for number in 0..6_u8 {
+        paths.push(if number.is_multiple_of(2) {
+            let begun = farm.post("/api/v1/uploads", json!({"name": "shot.blend"})).await;
+            let id = begun.json::<Value>().await.unwrap()["id"].as_str().unwrap().to_owned();
+            (Method::PATCH, format!("/api/v1/uploads/{id}"))
+        } else {
+            (Method::PUT, format!("/api/v1/blobs/{}", BlobHash::of(&vec![number; 10_000_000])))
+        });
+    }
+    let watch = Watch::of(farm.data.path());
+    let mut sending = tokio::task::JoinSet::new();
+    for (number, (method, path)) in (0_u8..).zip(paths) {
+        let pieces = (0..100).map(move |_| Ok::<_, io::Error>(vec![number; 100_000]));
+        let body = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces));
+        sending.spawn(farm.request(method, &path).header("Upload-Offset", 0).body(body).send());
+    }
+    let mut full = 0;
+    while let Some(sent) = soon("an answer", sending.join_next()).await {
+        match sent.unwrap() {
+            Ok(answer) if answer.status().is_success() => {}
+            refused => {
+                is_full(refused.ok()).await;
+                full += 1;
+            }
+        }
+    }
+    assert!(full >= 3, "six of 10 MB do not fit: {full} were turned away");
+    // The records themselves have grown a little meanwhile.
+    let least = watch.end();
+    assert!(least >= (3 * MIB - MIB / 2) as u64, "only {least} bytes were left");
+    // What needs no bytes goes on, and is on the disk.
+    for frames in ["2", "3", "4"] {
+        let longer = farm.post(&format!("/api/v1/jobs/{}/extend", job.id), json!({"frames": frames})).await;
+        assert!(longer.status().is_success());
+    }
     farm.stop().await;
     drop(disk);
 }

@@ -99,6 +99,23 @@ async fn what_is_no_blend_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn an_upload_that_is_refused_takes_no_bytes_along_that_another_client_was_promised() {
+    let farm = Farm::start().await;
+    // More than one chunk, so that it is a file of its own, and one that is a chunk.
+    for bytes in [vec![b'x'; 200_000], b"Dear artist".to_vec()] {
+        let hash = BlobHash::of(&bytes);
+        farm.client.put_blob_bytes(hash, bytes.clone().into()).await.unwrap();
+        assert!(farm.client.missing(&[hash]).await.unwrap().is_empty(), "somebody is told that it is there");
+        let path = begin(&farm, "letter.blend", Some(bytes.len())).await;
+        assert_eq!(append(&farm, &path, 0, &bytes).await.status(), StatusCode::OK);
+        let refused = problem(farm.post(&format!("{path}/finish"), json!({})).await).await;
+        assert_eq!((refused.status, refused.code), (422, ProblemCode::NotABlend));
+        assert_eq!(farm.get(&path).await.status(), StatusCode::NOT_FOUND);
+        assert_eq!(farm.get(&format!("/api/v1/blobs/{hash}")).await.bytes().await.unwrap(), bytes);
+    }
+}
+
+#[tokio::test]
 async fn an_upload_can_be_given_up() {
     let farm = Farm::start().await;
     let path = begin(&farm, "shot.blend", None).await;

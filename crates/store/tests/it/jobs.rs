@@ -89,6 +89,11 @@ async fn deleting_takes_everything_and_its_number_never_comes_back() {
     store.commit(batch).await.unwrap();
     assert!(store.job(JobId(2)).await.unwrap().is_none());
     assert!(store.stored_job(JobId(2)).await.unwrap().is_none());
+    // What was on its way when it was deleted neither brings it back nor stays.
+    let late = vec![state(2, JobState::Running, 5), opened(2, task(2, 1), 0, 1)];
+    store.commit(late).await.unwrap();
+    assert!(store.job(JobId(2)).await.unwrap().is_none());
+    store.sweep().await.unwrap();
     assert!(store.outputs(JobId(2), 0, 10).await.unwrap().is_empty());
     assert!(store.attempt(attempt(1)).await.unwrap().is_none());
     assert_eq!(store.last_job().await.unwrap(), JobId(2));

@@ -35,6 +35,7 @@ use crate::{
     hardware::Memory,
     memory::MemoryBook,
     outbox::{Outbox, RenderedFrame},
+    scratch::ScratchFolder,
     seat::{Garage, Seat},
     sizing,
     tree::BakedTree,
@@ -139,11 +140,11 @@ type Running = Pin<Box<dyn Future<Output = Done> + Send>>;
 enum Done {
     Started(Result<Box<Seat>, Failure>),
     Opened(Box<Seat>, Result<Opened, Failure>),
+    /// The frame's folder is out of Blender's reach.
     Rendered {
         seat: Box<Seat>,
-        out: PathBuf,
         took: f64,
-        result: Result<Rendered, Failure>,
+        result: Result<(ScratchFolder, Rendered), Failure>,
     },
     /// And the process is gone.
     Baked {
@@ -359,7 +360,7 @@ impl Actor {
                 self.slot.started(Err(failure), around!(self));
             }
             Done::Opened(seat, result) => self.opened(seat, result),
-            Done::Rendered { seat, out, took, result } => return self.rendered(seat, &out, took, result),
+            Done::Rendered { seat, took, result } => return self.rendered(seat, took, result),
             Done::Baked { took, result } => return self.baked(took, result),
             Done::Gone => {
                 self.pid = None;
@@ -399,13 +400,13 @@ impl Actor {
     fn rendered(
         &mut self,
         mut seat: Box<Seat>,
-        out: &std::path::Path,
         took: f64,
-        result: Result<Rendered, Failure>,
+        result: Result<(ScratchFolder, Rendered), Failure>,
     ) -> Option<Made> {
         let work = self.slot.current().cloned();
         let result = match (result, work) {
-            (Ok(rendered), Some(work)) => self.keep(&mut seat, out, work, rendered).map(Some),
+            (Ok((out, rendered)), Some(work)) => Ok(Some(self.keep(&mut seat, out, work, rendered))),
+            // Nobody wants it any more; its folder goes.
             (Ok(_), None) => Ok(None),
             (Err(failure), work) => {
                 if let Some(work) = work
@@ -452,21 +453,8 @@ impl Actor {
         made
     }
 
-    /// Takes a frame's folder out of Blender's reach.
-    fn keep(
-        &mut self,
-        seat: &mut Seat,
-        out: &std::path::Path,
-        work: Work,
-        rendered: Rendered,
-    ) -> Result<Made, Failure> {
-        let moved = self.shop.rendered.join(format!("{}.out", work.attempt));
-        std::fs::rename(out, &moved).map_err(|error| {
-            Failure::new(
-                FailureCause::BadOutput,
-                format!("the frame's folder is not where it was made: {error}"),
-            )
-        })?;
+    /// A frame with all that is known of it.
+    fn keep(&mut self, seat: &mut Seat, out: ScratchFolder, work: Work, rendered: Rendered) -> Made {
         let peak = (rendered.peak_memory > seat.peak).then_some(rendered.peak_memory);
         seat.peak = seat.peak.max(rendered.peak_memory);
         self.shop.memory.rendered(self.index, work.key, seat.persistent, peak);
@@ -475,13 +463,13 @@ impl Actor {
         self.notices(work.job(), rendered.notices);
         let frame = RenderedFrame {
             attempt: work.attempt,
-            out: moved,
+            out,
             planned: rendered.planned,
             refuse_black: work.refuse_black,
             log_tail: seat.host.log_tail(),
         };
         let (seconds, peak) = (rendered.seconds, rendered.peak_memory);
-        Ok(Made { work, left: Left::Frame(frame), seconds, peak, gap })
+        Made { work, left: Left::Frame(frame), seconds, peak, gap }
     }
 
     fn notices(&self, job: kiln_types::JobId, texts: Vec<String>) {

@@ -7,15 +7,15 @@ use std::{
     time::Instant,
 };
 
-use kiln_host::{BakeRequest, Baked, OpenRequest, RenderRequest};
+use kiln_host::{BakeRequest, Baked, OpenRequest, RenderRequest, SlotRoot};
 use kiln_types::{Failure, FailureCause, RelPath, SessionKey, SessionSpec};
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::{Actor, Done, Kind, Work};
 use crate::{
     bundles::Laid,
     identity,
+    scratch::{ScratchFolder, on_disk},
     seat::Seat,
     tree::{self, BakedTree},
 };
@@ -58,7 +58,7 @@ impl Actor {
         };
         let off = self.off.clone();
         self.running = Some(Box::pin(async move {
-            if let Err(error) = empty(&seat) {
+            if let Err(error) = empty(seat.root.clone()).await {
                 return Done::Opened(seat, Err(unprepared(&error)));
             }
             let opened = tokio::select! {
@@ -77,15 +77,13 @@ impl Actor {
     pub(super) fn render(&mut self, work: &Work, frame: i32) {
         let Some(mut seat) = self.seat.take() else { return self.lost() };
         seat.serve(work.attempt);
-        let (off, time_limit) = (self.off.clone(), work.time_limit);
-        let folder = seat.root.fresh_out(&work.attempt.to_string());
+        let (off, time_limit, attempt) = (self.off.clone(), work.time_limit, work.attempt);
+        let root = seat.root.clone();
+        let taken = self.shop.rendered.join(format!("{attempt}.out"));
         self.running = Some(Box::pin(async move {
-            let out = match folder {
+            let out = match on_disk(move || root.fresh_out(&attempt.to_string())).await {
                 Ok(out) => out,
-                Err(error) => {
-                    let result = Err(unprepared(&error));
-                    return Done::Rendered { seat, out: PathBuf::new(), took: 0.0, result };
-                }
+                Err(error) => return Done::Rendered { seat, took: 0.0, result: Err(unprepared(&error)) },
             };
             let began = Instant::now();
             let rendered = tokio::select! {
@@ -96,10 +94,12 @@ impl Actor {
                 }
             };
             let took = began.elapsed().as_secs_f64();
-            match rendered {
-                Some(result) => Done::Rendered { seat, out, took, result },
-                None => end(seat).await,
-            }
+            let result = match rendered {
+                Some(Ok(rendered)) => take_out(out, taken).await.map(|folder| (folder, rendered)),
+                Some(Err(failure)) => Err(failure),
+                None => return end(seat).await,
+            };
+            Done::Rendered { seat, took, result }
         }));
     }
 
@@ -122,12 +122,18 @@ impl Actor {
             let Some(result) = baked else { return end(seat).await };
             let (tree, log_tail) = (tree_of(&seat), seat.host.log_tail());
             // What it opened is not what it saved; and nobody may write any more when the tree is looked at.
-            let _folder = seat.close().await;
-            let result = result.and_then(|(entries, baked)| {
-                std::fs::rename(&tree, &kept).map_err(|error| unprepared(&error))?;
-                let blend = work.session.blend.clone();
-                Ok((BakedTree { folder: kept, entries, laid, blend, log_tail }, baked))
-            });
+            let folder = seat.close().await;
+            let result = match result {
+                Ok((entries, baked)) => {
+                    let to = kept.clone();
+                    let moved = on_disk(move || std::fs::rename(tree, to)).await;
+                    let blend = work.session.blend.clone();
+                    let tree = BakedTree { folder: kept, entries, laid, blend, log_tail };
+                    moved.map(|()| (tree, baked)).map_err(|error| unprepared(&error))
+                }
+                Err(failure) => Err(failure),
+            };
+            drop(folder);
             Done::Baked { took, result }
         }));
     }
@@ -165,10 +171,10 @@ fn tree_of(seat: &Seat) -> PathBuf {
 /// How many entries the tree had before, and what the host says of the bake.
 async fn bake(seat: &mut Seat, work: &Work, laid: &Arc<Laid>) -> Result<(usize, Baked), Failure> {
     let tree = tree_of(seat);
-    empty(seat).map_err(|error| unprepared(&error))?;
+    empty(seat.root.clone()).await.map_err(|error| unprepared(&error))?;
     let (folder, from, blend) = (tree.clone(), laid.clone(), work.session.blend.clone());
-    let made = spawn_blocking(move || tree::make(&folder, &from.folder, &blend)).await;
-    let entries = made.map_err(io::Error::other).flatten().map_err(|error| unprepared(&error))?;
+    let made = on_disk(move || tree::make(&folder, &from.folder, &blend)).await;
+    let entries = made.map_err(|error| unprepared(&error))?;
     let request = BakeRequest {
         blend: tree.join(work.session.blend.to_path()),
         remap: laid.remap.iter().map(|(from, to)| (from.clone(), tree.join(to.to_path()))).collect(),
@@ -183,7 +189,7 @@ async fn bake(seat: &mut Seat, work: &Work, laid: &Arc<Laid>) -> Result<(usize, 
 }
 
 async fn end(seat: Box<Seat>) -> Done {
-    seat.close().await;
+    seat.close().await.remove().await;
     Done::Gone
 }
 
@@ -197,20 +203,66 @@ fn unprepared(error: &io::Error) -> Failure {
     }
 }
 
+/// Takes a frame's folder out of Blender's reach.
+async fn take_out(out: PathBuf, to: PathBuf) -> Result<ScratchFolder, Failure> {
+    let folder = ScratchFolder::new(to.clone());
+    on_disk(move || std::fs::rename(out, to)).await.map_err(|error| {
+        let why = format!("the frame's folder is not where it was made: {error}");
+        Failure::new(FailureCause::BadOutput, why)
+    })?;
+    Ok(folder)
+}
+
 /// Removes what an earlier session left, but not the temporary folder that Blender itself made for its life.
-fn empty(seat: &Seat) -> io::Result<()> {
-    for part in [seat.root.out(), seat.root.tmp()] {
-        for entry in std::fs::read_dir(part)? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with("blender_") {
-                continue;
-            }
-            if entry.file_type()?.is_dir() {
-                identity::clear(&entry.path())?;
-            } else {
-                std::fs::remove_file(entry.path())?;
+async fn empty(root: SlotRoot) -> io::Result<()> {
+    on_disk(move || {
+        for part in [root.out(), root.tmp()] {
+            for entry in std::fs::read_dir(part)? {
+                let entry = entry?;
+                if entry.file_name().to_string_lossy().starts_with("blender_") {
+                    continue;
+                }
+                if entry.file_type()?.is_dir() {
+                    identity::clear(&entry.path())?;
+                } else {
+                    std::fs::remove_file(entry.path())?;
+                }
             }
         }
+        Ok(())
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::tests::while_the_disk_is_busy;
+
+    #[test]
+    fn no_async_thread_waits_while_a_slots_folder_is_emptied() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = SlotRoot::create(dir.path().join("slot")).unwrap();
+        let (left, own) = (root.out().join("left/deep"), root.tmp().join("blender_a1b2"));
+        std::fs::create_dir_all(&left).unwrap();
+        std::fs::create_dir(&own).unwrap();
+        std::fs::write(root.tmp().join("left.exr"), b"x").unwrap();
+        while_the_disk_is_busy(empty(root.clone()), || assert!(left.exists())).unwrap();
+        assert!(!root.out().join("left").exists() && !root.tmp().join("left.exr").exists());
+        assert!(own.exists());
     }
-    Ok(())
+
+    #[test]
+    fn no_async_thread_waits_while_a_frame_is_taken_out_of_blenders_reach() {
+        let dir = tempfile::tempdir().unwrap();
+        let (out, to) = (dir.path().join("1-1"), dir.path().join("1-1.out"));
+        std::fs::create_dir(&out).unwrap();
+        std::fs::write(out.join("frame.exr"), b"x").unwrap();
+        let folder = while_the_disk_is_busy(take_out(out.clone(), to.clone()), || assert!(out.exists()));
+        assert!(!out.exists() && to.join("frame.exr").exists());
+        drop(folder.unwrap());
+        assert!(!to.exists(), "whatever becomes of the frame, its folder goes");
+        let lost = while_the_disk_is_busy(take_out(out, to), || ()).unwrap_err();
+        assert_eq!(lost.cause, FailureCause::BadOutput);
+    }
 }

@@ -1,0 +1,104 @@
+//! Rows that nothing refers to any more, removed a little at a time: a job of a million frames, or a bundle of as many
+//! files, holds up no batch when it goes.
+
+use kiln_types::{BundleId, JobId};
+use sqlx::sqlite::SqliteQueryResult;
+use sqlx::{Connection, SqliteConnection};
+
+use crate::commit::check_reign;
+use crate::sql::{Columns, Result};
+use crate::{Store, StoreError};
+
+/// Rows of one transaction: it takes about as long as a small batch.
+const ROWS: u32 = 2000;
+
+impl Store {
+    /// Waits until a job is deleted.
+    pub async fn job_deleted(&self) {
+        self.inner.deleted.notified().await;
+    }
+
+    /// Removes the rows of jobs that were deleted, and the lists of files of bundles that are gone, also those that an
+    /// earlier process left. Other writers have their turn after every few of them.
+    ///
+    /// # Errors
+    /// Where the disk or the database fails; the next call goes on.
+    pub async fn sweep(&self) -> Result<()> {
+        loop {
+            let job: Option<i64> = sqlx::query_scalar(
+                "SELECT id FROM jobs WHERE (archived_ms IS NOT NULL) = 0 AND state = 'deleted' LIMIT 1",
+            )
+            .fetch_optional(&self.readers)
+            .await?;
+            let Some(job) = job else { break };
+            while self.remove_rows_of(JobId(job.cast_unsigned())).await? {}
+        }
+        // From name to name: the list of one bundle is passed over in one step.
+        let gone = sqlx::query(
+            "WITH RECURSIVE listed (id) AS ( \
+                 SELECT min(bundle) FROM bundle_blobs UNION ALL \
+                 SELECT (SELECT min(bundle) FROM bundle_blobs WHERE bundle > listed.id) FROM listed \
+                 WHERE listed.id IS NOT NULL \
+             ) \
+             SELECT id FROM listed WHERE id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM bundles b WHERE b.id = listed.id)",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        for row in &gone {
+            let bundle = BundleId(row.hash("id")?);
+            while self.remove_list_of(bundle).await? {}
+        }
+        Ok(())
+    }
+
+    /// Whether there are more.
+    async fn remove_rows_of(&self, job: JobId) -> Result<bool> {
+        let mut writer = self.inner.writer.lock().await;
+        let Some(writer) = writer.as_mut() else { return Err(StoreError::Closed) };
+        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+        check_reign(&mut tx, self.inner.epoch).await?;
+        let mut left = u64::from(ROWS);
+        for some in [
+            "DELETE FROM outputs WHERE seq IN (SELECT seq FROM outputs WHERE job = ?1 LIMIT ?2)",
+            "DELETE FROM attempts WHERE (epoch, counter) IN ( \
+                 SELECT epoch, counter FROM attempts WHERE job = ?1 LIMIT ?2)",
+            "DELETE FROM tasks WHERE job = ?1 AND (step, idx) IN (SELECT step, idx FROM tasks WHERE job = ?1 LIMIT ?2)",
+            "DELETE FROM notices WHERE job = ?1 AND text IN (SELECT text FROM notices WHERE job = ?1 LIMIT ?2)",
+        ] {
+            left -= remove(&mut tx, some, job.0.cast_signed(), left).await?.rows_affected().min(left);
+        }
+        if left > 0 {
+            let last = "DELETE FROM jobs WHERE id = ?1 AND state = 'deleted'";
+            sqlx::query(last).bind(job.0.cast_signed()).execute(&mut *tx).await?;
+        }
+        tx.commit().await?;
+        Ok(left == 0)
+    }
+
+    /// Whether there are more. Somebody may have brought the bundle again meanwhile: then its list is whole again, and
+    /// stays.
+    async fn remove_list_of(&self, bundle: BundleId) -> Result<bool> {
+        let mut writer = self.inner.writer.lock().await;
+        let Some(writer) = writer.as_mut() else { return Err(StoreError::Closed) };
+        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+        check_reign(&mut tx, self.inner.epoch).await?;
+        let some = "DELETE FROM bundle_blobs \
+             WHERE bundle = ?1 AND hash IN (SELECT hash FROM bundle_blobs WHERE bundle = ?1 LIMIT ?2) \
+             AND NOT EXISTS (SELECT 1 FROM bundles WHERE id = ?1)";
+        let done = remove(&mut tx, some, bundle.0.as_bytes().to_vec(), u64::from(ROWS)).await?;
+        tx.commit().await?;
+        Ok(done.rows_affected() > 0)
+    }
+}
+
+async fn remove<'a, T>(
+    db: &mut SqliteConnection,
+    some: &'static str,
+    of: T,
+    most: u64,
+) -> Result<SqliteQueryResult>
+where
+    T: sqlx::Encode<'a, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite> + Send + 'a,
+{
+    Ok(sqlx::query(some).bind(of).bind(most.cast_signed()).execute(db).await?)
+}

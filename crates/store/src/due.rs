@@ -1,0 +1,303 @@
+//! What is due to go. A reader looks for it, however much there is to look at; the writer then looks at what was found
+//! once more, part by part.
+
+use kiln_types::{BundleId, JobId, Owner, Project};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{SqliteConnection, SqliteExecutor};
+
+use crate::sql::{Columns, Result, to_json};
+use crate::{Expired, Expiry, Store};
+
+/// What a reader found to be due. It may be due no more when it is written, see [`Store::expire`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Due {
+    /// Jobs that can render nothing more, in the order of the bundle that they share.
+    pub(crate) inputs: Vec<(BundleId, JobId)>,
+    pub(crate) bundles: Vec<BundleKey>,
+    pub(crate) outputs: Vec<JobId>,
+    pub(crate) logs: Vec<JobId>,
+}
+
+/// A bundle as one of its owners brought it.
+pub(crate) type BundleKey = (BundleId, Owner, Project);
+
+impl Due {
+    /// The same in parts of about so many records at most, to be written one after the other. Jobs that share their files
+    /// are in one part, because their files go together; bundles come after the jobs that need them.
+    pub fn parts(self, most: usize) -> Vec<Self> {
+        let mut parts: Vec<Self> = Vec::new();
+        for shared in self.inputs.chunk_by(|one, next| one.0 == next.0) {
+            room(&mut parts, shared.len(), most).inputs.extend_from_slice(shared);
+        }
+        for bundle in self.bundles {
+            room(&mut parts, 1, most).bundles.push(bundle);
+        }
+        for job in self.outputs {
+            room(&mut parts, 1, most).outputs.push(job);
+        }
+        for job in self.logs {
+            room(&mut parts, 1, most).logs.push(job);
+        }
+        parts
+    }
+
+    fn len(&self) -> usize {
+        self.inputs.len() + self.bundles.len() + self.outputs.len() + self.logs.len()
+    }
+
+    pub(crate) fn inputs(&self) -> Vec<JobId> {
+        self.inputs.iter().map(|(_, job)| *job).collect()
+    }
+}
+
+/// The last part where so many more fit in, or a new one.
+fn room(parts: &mut Vec<Due>, more: usize, most: usize) -> &mut Due {
+    if parts.last().is_none_or(|last| last.len() > 0 && last.len() + more > most) {
+        parts.push(Due::default());
+    }
+    let last = parts.len() - 1;
+    &mut parts[last]
+}
+
+impl From<&Due> for Expired {
+    fn from(due: &Due) -> Self {
+        let (outputs, logs) = (due.outputs.clone(), due.logs.clone());
+        let mut expired = Self { inputs: due.inputs(), outputs, logs, bundles: due.bundles.len() as u64 };
+        expired.sort();
+        expired
+    }
+}
+
+impl Store {
+    /// What may go now.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn due(&self, expiry: &Expiry) -> Result<Due> {
+        due(&mut *self.readers.begin().await?, expiry).await
+    }
+}
+
+/// An ended job whose files are due, as far as its own end says: `?1` is [`Expiry::inputs_ms`].
+macro_rules! inputs_due {
+    ($job:literal) => {
+        concat!(
+            "(",
+            $job,
+            ".inputs_gone_ms IS NULL AND ",
+            $job,
+            ".state IN ('completed', 'failed', 'cancelled') AND (",
+            $job,
+            ".archived_ms IS NOT NULL OR ",
+            $job,
+            ".ended_ms <= ?1))"
+        )
+    };
+}
+
+/// A job's files go together with those of every job that shares them: until the last of these is due, each can render
+/// again. `?2` is [`Expiry::promised_ms`].
+macro_rules! inputs_query {
+    ($among:literal) => {
+        concat!(
+            "SELECT jobs.id AS job, jobs.bundle AS bundle FROM jobs WHERE ",
+            inputs_due!("jobs"),
+            $among,
+            " AND NOT EXISTS (SELECT 1 FROM bundles b WHERE b.id = jobs.bundle \
+                 AND (b.used_ms > ?2 OR (b.waits AND (?1 IS NULL OR b.used_ms > ?1)))) \
+             AND NOT EXISTS (SELECT 1 FROM needed_bundles n JOIN jobs o ON o.id = n.job \
+                 WHERE n.bundle = jobs.bundle AND ",
+            inputs_due!("o"),
+            " IS NOT TRUE) \
+             ORDER BY jobs.bundle, jobs.id"
+        )
+    };
+}
+
+/// A bundle that no job needs but those whose files go (`?3`), that nobody was promised (`?2`), and that has waited long
+/// enough for a job (`?1`).
+macro_rules! bundles_where {
+    () => {
+        " used_ms <= ?2 AND NOT (waits AND (?1 IS NULL OR used_ms > ?1)) \
+          AND NOT EXISTS (SELECT 1 FROM needed_bundles n \
+              WHERE n.bundle = bundles.id AND n.job NOT IN (SELECT value FROM json_each(?3)))"
+    };
+}
+
+macro_rules! delete_bundles_query {
+    () => {
+        concat!(
+            "DELETE FROM bundles WHERE (id, owner, project) IN ( \
+                 SELECT unhex(value ->> 0), value ->> 1, value ->> 2 FROM json_each(?4)) AND",
+            bundles_where!()
+        )
+    };
+}
+
+/// A job whose outputs were all fetched by `?1`.
+macro_rules! outputs_query {
+    ($among:literal) => {
+        concat!(
+            "SELECT id AS job FROM ( \
+                 SELECT id, state, archived_ms, ended_ms, fetched_seq, fetched_ms, outputs_gone_seq, \
+                 (SELECT max(seq) FROM outputs WHERE job = jobs.id) AS last_seq FROM jobs ", $among,
+            ") WHERE state IN ('completed', 'failed', 'cancelled') AND archived_ms IS NULL \
+             AND last_seq > outputs_gone_seq AND fetched_seq >= last_seq AND max(fetched_ms, ended_ms) <= ?1"
+        )
+    };
+}
+
+/// A job that had ended by `?1`, with logs that are not gone since.
+macro_rules! logs_query {
+    ($among:literal) => {
+        concat!(
+            "SELECT id AS job FROM jobs WHERE state IN ('completed', 'failed', 'cancelled') ",
+            $among,
+            " AND (archived_ms IS NOT NULL OR ended_ms <= ?1) \
+             AND (logs_gone_ms IS NULL OR logs_gone_ms < ended_ms)"
+        )
+    };
+}
+
+/// Looks at everything.
+pub(crate) async fn due(db: &mut SqliteConnection, expiry: &Expiry) -> Result<Due> {
+    let inputs = sqlx::query(inputs_query!("")).bind(expiry.inputs_ms).bind(expiry.promised_ms);
+    let inputs = inputs.fetch_all(&mut *db).await?;
+    let inputs = inputs.iter().map(shared).collect::<Result<Vec<_>>>()?;
+    let going: Vec<JobId> = inputs.iter().map(|(_, job)| *job).collect();
+    let bundles = sqlx::query(concat!(
+        "SELECT id, owner, project FROM bundles WHERE",
+        bundles_where!(),
+        " ORDER BY id"
+    ))
+    .bind(expiry.inputs_ms)
+    .bind(expiry.promised_ms)
+    .bind(to_json("id", &going)?)
+    .fetch_all(&mut *db)
+    .await?;
+    let outputs = sqlx::query(outputs_query!("")).bind(expiry.outputs_ms).fetch_all(&mut *db).await?;
+    let logs = sqlx::query(logs_query!("")).bind(expiry.logs_ms).fetch_all(&mut *db).await?;
+    Ok(Due {
+        inputs,
+        bundles: bundles.iter().map(bundle_key).collect::<Result<_>>()?,
+        outputs: jobs(&outputs)?,
+        logs: jobs(&logs)?,
+    })
+}
+
+/// Those of these jobs whose files are due still.
+pub(crate) async fn inputs_among(
+    db: impl SqliteExecutor<'_>,
+    expiry: &Expiry,
+    among: &[JobId],
+) -> Result<Vec<JobId>> {
+    let rows = sqlx::query(inputs_query!(" AND jobs.id IN (SELECT value FROM json_each(?3))"))
+        .bind(expiry.inputs_ms)
+        .bind(expiry.promised_ms)
+        .bind(to_json("id", &among)?)
+        .fetch_all(db)
+        .await?;
+    jobs(&rows)
+}
+
+/// Removes those of these bundles that are due still, but for the lists of their files. Returns how many.
+pub(crate) async fn delete_bundles(
+    db: impl SqliteExecutor<'_>,
+    expiry: &Expiry,
+    among: &[BundleKey],
+) -> Result<u64> {
+    let done = sqlx::query(delete_bundles_query!())
+        .bind(expiry.inputs_ms)
+        .bind(expiry.promised_ms)
+        .bind("[]")
+        .bind(to_json("bundle", &among)?)
+        .execute(db)
+        .await?;
+    Ok(done.rows_affected())
+}
+
+/// Those of these jobs whose outputs are due still.
+pub(crate) async fn outputs_among(
+    db: impl SqliteExecutor<'_>,
+    expiry: &Expiry,
+    among: &[JobId],
+) -> Result<Vec<JobId>> {
+    let query = sqlx::query(outputs_query!("WHERE id IN (SELECT value FROM json_each(?2))"));
+    jobs(&query.bind(expiry.outputs_ms).bind(to_json("id", &among)?).fetch_all(db).await?)
+}
+
+/// Those of these jobs whose logs are due still.
+pub(crate) async fn logs_among(
+    db: impl SqliteExecutor<'_>,
+    expiry: &Expiry,
+    among: &[JobId],
+) -> Result<Vec<JobId>> {
+    let query = sqlx::query(logs_query!("AND id IN (SELECT value FROM json_each(?2))"));
+    jobs(&query.bind(expiry.logs_ms).bind(to_json("id", &among)?).fetch_all(db).await?)
+}
+
+pub(crate) fn jobs(rows: &[SqliteRow]) -> Result<Vec<JobId>> {
+    rows.iter().map(|row| Ok(JobId(row.u64("job")?))).collect()
+}
+
+fn shared(row: &SqliteRow) -> Result<(BundleId, JobId)> {
+    Ok((BundleId(row.hash("bundle")?), JobId(row.u64("job")?)))
+}
+
+fn bundle_key(row: &SqliteRow) -> Result<BundleKey> {
+    Ok((BundleId(row.hash("id")?), Owner(row.raw("owner")?), Project(row.raw("project")?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_types::BlobHash;
+
+    use super::*;
+    use crate::Durability;
+    use crate::plan_tests::{plan, scans};
+
+    #[tokio::test]
+    async fn the_writer_looks_only_at_what_was_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(folder.path(), Durability::Ephemeral).await.unwrap();
+        for sql in [
+            inputs_query!(" AND jobs.id IN (SELECT value FROM json_each(?3))"),
+            delete_bundles_query!(),
+            outputs_query!("WHERE id IN (SELECT value FROM json_each(?2))"),
+            logs_query!("AND id IN (SELECT value FROM json_each(?2))"),
+        ] {
+            let plan = plan(&store, sql).await;
+            assert!(scans(&plan).is_empty(), "{sql}\n{plan:#?}");
+        }
+        // The reader looks at each job and bundle once.
+        for sql in [inputs_query!(""), outputs_query!(""), logs_query!("")] {
+            let plan = plan(&store, sql).await;
+            assert!(scans(&plan).len() <= 1, "{sql}\n{plan:#?}");
+        }
+    }
+
+    #[test]
+    fn what_goes_together_is_written_together_and_everything_is_written_once() {
+        let bundle = |number: u8| BundleId(BlobHash::of(&[number]));
+        let ids = |range: std::ops::Range<u64>| range.map(JobId).collect::<Vec<_>>();
+        // Seven that share one bundle, and two of their own.
+        let mut inputs: Vec<_> = (0..7).map(|job| (bundle(1), JobId(job))).collect();
+        inputs.extend([(bundle(2), JobId(7)), (bundle(3), JobId(8))]);
+        let key = |number| (bundle(number), Owner::default(), Project::default());
+        let bundles = (1..=3).map(key).collect();
+        let due = Due { inputs: inputs.clone(), bundles, outputs: ids(0..5), logs: ids(0..3) };
+        let parts = due.clone().parts(3);
+        let lengths: Vec<_> = parts.iter().map(Due::len).collect();
+        assert_eq!(lengths, [7, 3, 3, 3, 3, 1]);
+        assert_eq!(parts[0].inputs, inputs[..7]);
+        let mut all = Due::default();
+        for part in parts {
+            all.inputs.extend(part.inputs);
+            all.bundles.extend(part.bundles);
+            all.outputs.extend(part.outputs);
+            all.logs.extend(part.logs);
+        }
+        assert_eq!(all, due);
+        assert!(Due::default().parts(3).is_empty());
+    }
+}

@@ -1,0 +1,106 @@
+//! What the records need of the bytes, and what they say of what is gone.
+
+use futures_util::TryStreamExt;
+use kiln_types::{BlobHash, EventNumber, JobId};
+use sqlx::SqliteConnection;
+
+use crate::due::{due, jobs};
+use crate::sql::{Columns, Result, to_json};
+use crate::{Due, Expired, Expiry, Store};
+
+impl Store {
+    /// What [`Store::expire`] would let go of, and the blobs that would be needed then. Nothing changes, and nobody is
+    /// held up.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn would_expire(&self, expiry: &Expiry) -> Result<(Expired, Vec<BlobHash>)> {
+        // Both as of the same moment.
+        let mut tx = self.readers.begin().await?;
+        let due = due(&mut tx, expiry).await?;
+        let needed = needed_blobs(&mut tx, &due).await?;
+        Ok((Expired::from(&due), needed))
+    }
+
+    /// Every blob that an output, a bundle's manifest or a bundle's file is made of, each once, sorted.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn needed_blobs(&self) -> Result<Vec<BlobHash>> {
+        needed_blobs(&mut *self.readers.acquire().await?, &Due::default()).await
+    }
+
+    /// The job whose output these bytes once were, where that output has gone, and when it went.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn output_gone(&self, hash: &BlobHash) -> Result<Option<(JobId, i64)>> {
+        let row = sqlx::query(
+            "SELECT jobs.id, outputs_gone_ms FROM outputs JOIN jobs ON jobs.id = job \
+             WHERE hash = ?1 AND seq <= outputs_gone_seq AND outputs_gone_ms IS NOT NULL LIMIT 1",
+        )
+        .bind(hash.as_bytes().to_vec())
+        .fetch_optional(&self.readers)
+        .await?;
+        row.map(|row| Ok((JobId(row.u64("id")?), row.raw("outputs_gone_ms")?))).transpose()
+    }
+
+    /// Those of these jobs whose logs are still kept: they exist, and no log of theirs has gone since they ended.
+    ///
+    /// # Errors
+    /// Where the database fails, or holds what cannot be read.
+    pub async fn with_logs(&self, among: &[JobId]) -> Result<Vec<JobId>> {
+        let rows = sqlx::query(
+            "SELECT id AS job FROM jobs WHERE id IN (SELECT value FROM json_each(?1)) AND state <> 'deleted' \
+             AND NOT (state IN ('completed', 'failed', 'cancelled') AND logs_gone_ms IS NOT NULL \
+                 AND logs_gone_ms >= ended_ms)",
+        )
+        .bind(to_json("id", &among)?)
+        .fetch_all(&self.readers)
+        .await?;
+        jobs(&rows)
+    }
+
+    /// The last event that was told by this time, and how many there are up to it; `None` where all are younger.
+    ///
+    /// # Errors
+    /// Where the database fails.
+    pub async fn events_until(&self, at_ms: i64) -> Result<Option<(EventNumber, u64)>> {
+        // Events are in the order of their times: only the old ones are looked at.
+        let young: Option<i64> =
+            sqlx::query_scalar("SELECT number FROM events WHERE at_ms > ?1 ORDER BY number LIMIT 1")
+                .bind(at_ms)
+                .fetch_optional(&self.readers)
+                .await?;
+        let row = sqlx::query("SELECT max(number) AS last, count(*) AS count FROM events WHERE number < ?1")
+            .bind(young.unwrap_or(i64::MAX))
+            .fetch_one(&self.readers)
+            .await?;
+        let last: Option<i64> = row.raw("last")?;
+        Ok(match last {
+            Some(last) => Some((EventNumber(last.cast_unsigned()), row.u64("count")?)),
+            None => None,
+        })
+    }
+}
+
+/// Of what is there but for what is due. The list of a bundle's files goes a little later than the bundle itself.
+async fn needed_blobs(db: &mut SqliteConnection, but: &Due) -> Result<Vec<BlobHash>> {
+    let mut rows = sqlx::query(
+        "SELECT hash FROM outputs JOIN jobs ON jobs.id = job \
+         WHERE seq > iif(job IN (SELECT value FROM json_each(?1)), fetched_seq, outputs_gone_seq) \
+         UNION SELECT hash FROM bundle_blobs WHERE bundle IN (SELECT id FROM bundles WHERE (id, owner, project) \
+             NOT IN (SELECT unhex(value ->> 0), value ->> 1, value ->> 2 FROM json_each(?2))) \
+         UNION SELECT id FROM bundles WHERE (id, owner, project) \
+             NOT IN (SELECT unhex(value ->> 0), value ->> 1, value ->> 2 FROM json_each(?2)) ORDER BY 1",
+    )
+    .bind(to_json("id", &but.outputs)?)
+    .bind(to_json("bundle", &but.bundles)?)
+    .fetch(db);
+    // One by one: as rows, millions of hashes would take ten times the memory.
+    let mut needed = Vec::new();
+    while let Some(row) = rows.try_next().await? {
+        needed.push(row.hash("hash")?);
+    }
+    Ok(needed)
+}
