@@ -36,6 +36,7 @@ mod support;
 mod suspicious;
 mod terminal;
 mod top;
+mod traffic;
 mod unused;
 mod user;
 mod verbs;

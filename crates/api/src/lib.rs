@@ -31,7 +31,7 @@ pub use link::{
     Machine, Offered, Rest, RevokeWhy, Up, Verdict, Welcome,
 };
 pub use problem::{Problem, ProblemCode};
-pub use worker::{Info, Me, RunningView, SickView, WorkerList, WorkerView};
+pub use worker::{Info, Me, RunningList, RunningTask, RunningView, SickView, WorkerList, WorkerView};
 
 /// Where every route but the public ones begins.
 pub const PREFIX: &str = "/api/v1";

@@ -41,6 +41,25 @@ pub struct RunningView {
     pub slow: Option<u64>,
 }
 
+/// What runs now, of one job or of all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RunningList {
+    /// All that run; `running` may hold fewer.
+    pub count: u32,
+    /// The parts that are done of all frames that run, together: 1 is a whole frame.
+    pub inside: f64,
+    /// Of one job the oldest first; of all jobs by the names of workers.
+    pub running: Vec<RunningTask>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RunningTask {
+    /// The worker's name.
+    pub worker: String,
+    #[serde(flatten)]
+    pub task: RunningView,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerView {
     pub id: WorkerId,

@@ -1,7 +1,7 @@
 //! Why a job or its frames failed.
 
 use kiln_api::{JobView, TaskView};
-use kiln_client::Client;
+use kiln_client::{Client, WhichAttempts};
 use kiln_types::{FailureCause, FrameSet, TaskState};
 
 use crate::{
@@ -62,7 +62,8 @@ pub async fn explain(output: Output, client: &Client, job: &JobView, failed: &[T
         output.warning(&why);
     }
     if let (None, Some(first)) = (&job.reason, failed.first()) {
-        let attempts = client.attempts(job.id, first.frame, None).await?.attempts;
+        let which = WhichAttempts { frame: first.frame, ..WhichAttempts::default() };
+        let attempts = client.attempts(job.id, &which).await?.attempts;
         let tail = attempts.iter().rev().find_map(|attempt| attempt.failure.as_ref().map(|f| &f.log_tail));
         last_lines(output, tail.map_or(&[][..], Vec::as_slice));
     }

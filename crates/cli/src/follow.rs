@@ -25,12 +25,17 @@ use crate::{
         suspicious,
         text::{clock, task},
     },
-    progress::{Progress, Tally},
+    progress::{Inside, Progress, Tally},
     signals::{Kind, Signals},
 };
 
 /// How often a bar moves.
 const LIVE_TICK: Duration = Duration::from_millis(250);
+/// Frames in work by which a bar moves once more rarely: of a thousand nobody sees a single one, and the farm has
+/// something better to do than to count them.
+const RUNNING_A_TICK: u32 = 100;
+/// How rarely it moves at most.
+const SLOWEST_TICK: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_secs(1);
 /// How old a view may become where no event tells of a change.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -119,6 +124,8 @@ struct Follower<'a> {
     stale: bool,
     /// When the view was read.
     looked: Instant,
+    /// When it is to be asked again how far the frames in work are.
+    look_inside: Instant,
     away: bool,
     /// Since when nothing here can do what is left.
     stuck: Option<Instant>,
@@ -158,6 +165,7 @@ pub async fn follow(
         suspected: 0,
         stale: false,
         looked: Instant::now(),
+        look_inside: Instant::now(),
         away: false,
         stuck: None,
         device: DeviceClass::Gpu,
@@ -433,27 +441,27 @@ impl Follower<'_> {
 
     async fn on_tick(&mut self) -> Outcome {
         // What happened while the stream was broken off may come as no event.
-        if self.stale || self.tally.done == 0 || self.looked.elapsed() > LOOK_AGAIN {
+        // Nothing tells how far a bake is, nor that what it waits for is another thing by now.
+        let due = if self.tally.done == 0 { TICK } else { LOOK_AGAIN };
+        if self.stale || self.looked.elapsed() >= due {
             self.refresh().await?;
         }
         let long = self.tally.mean_frame_s.is_none_or(|mean| mean > 1.0);
-        if self.progress.live() && long && !self.job.state.is_end() {
+        if self.progress.live() && long && !self.job.state.is_end() && Instant::now() >= self.look_inside {
             self.look_inside().await;
         }
         self.progress.update(&self.tally);
         Ok(())
     }
 
-    /// Which frames are in work, and how far.
+    /// How far the frames in work are. The answer is as short for a thousand workers as for one.
     async fn look_inside(&mut self) {
-        let Ok(workers) = self.client.workers().await else { return };
-        let id = self.job.id;
-        self.tally.inside = workers
-            .iter()
-            .flat_map(|worker| &worker.running)
-            .filter(|run| run.job == id)
-            .filter_map(|run| Some((run.frame?, run.fraction?.clamp(0.0, 1.0), run.estimated)))
-            .collect();
+        let Ok(running) = self.client.running(self.job.id, 1).await else { return };
+        let first = running.running.first().map(|first| &first.task);
+        let first = first.and_then(|run| Some((run.frame?, run.fraction?.clamp(0.0, 1.0), run.estimated)));
+        self.tally.inside = Inside { parts: running.inside, first };
+        let pause = LIVE_TICK * (running.count / RUNNING_A_TICK);
+        self.look_inside = Instant::now() + pause.min(SLOWEST_TICK);
     }
 
     fn lost(&mut self, why: &str) {

@@ -27,11 +27,19 @@ pub struct Tally {
     pub workers_busy: u32,
     pub seconds_left: Option<f64>,
     pub mean_frame_s: Option<f64>,
-    /// Frames in work: number, part that is done, whether that is an estimate.
-    pub inside: Vec<(i32, f32, bool)>,
+    pub inside: Inside,
     pub waits_for: Option<String>,
     /// What is baked before the first frame, and the part of it that is done; until it is.
     pub baking: Option<(String, f32)>,
+}
+
+/// The frames in work.
+#[derive(Debug, Clone, Default)]
+pub struct Inside {
+    /// The parts of them that are done, together.
+    pub parts: f64,
+    /// Of the one that began first: its number, the part that is done, and whether that is an estimate.
+    pub first: Option<(i32, f32, bool)>,
 }
 
 pub struct Progress {
@@ -84,8 +92,7 @@ impl Progress {
                 bar.tick();
                 return;
             }
-            let inside: f64 = tally.inside.iter().map(|(_, part, _)| f64::from(*part)).sum();
-            let parts = u64::from(tally.done) * PARTS + (inside * PARTS as f64) as u64;
+            let parts = u64::from(tally.done) * PARTS + (tally.inside.parts * PARTS as f64) as u64;
             bar.set_length(u64::from(tally.total.max(1)) * PARTS);
             bar.set_position(parts);
             bar.set_message(self.line(tally));
@@ -176,8 +183,8 @@ impl Progress {
             parts.push(format!("{} busy", count(tally.workers_busy, "worker")));
         }
         let long = tally.mean_frame_s.is_none_or(|mean| mean > LONG_FRAME);
-        if long && let Some((frame, part, estimated)) = tally.inside.first() {
-            let estimated = if *estimated { " est." } else { "" };
+        if long && let Some((frame, part, estimated)) = tally.inside.first {
+            let estimated = if estimated { " est." } else { "" };
             parts.push(format!("frame {frame} at {:.0}%{estimated}", part * 100.0));
         }
         parts.join(", ")
@@ -224,7 +231,7 @@ mod tests {
             workers_busy: 1,
             seconds_left: Some(65.0),
             mean_frame_s: Some(12.0),
-            inside: vec![(3, 0.4, true)],
+            inside: Inside { parts: 0.4, first: Some((3, 0.4, true)) },
             ..Tally::default()
         };
         progress.update(&tally);

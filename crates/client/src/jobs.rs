@@ -3,10 +3,12 @@
 use std::fmt::Display;
 
 use kiln_api::{
-    AttemptsPage, ChangeJob, Collect, Collected, Explanation, ExtendJob, Fetched, JobList, JobReport,
-    JobView, OutputsPage, RerenderJob, SubmitJob, TasksPage, WorkerList, WorkerView,
+    AttemptView, AttemptsPage, ChangeJob, Collect, Collected, Explanation, ExtendJob, Fetched, JobList,
+    JobReport, JobView, OutputsPage, RerenderJob, RunningList, SubmitJob, TasksPage, WorkerList, WorkerView,
 };
-use kiln_types::{AttemptId, FrameSet, JobId, JobState, Owner, Project, StepIndex, TaskIndex, TaskState};
+use kiln_types::{
+    AttemptId, AttemptState, FrameSet, JobId, JobState, Owner, Project, StepIndex, TaskIndex, TaskState,
+};
 use reqwest::Method;
 
 use crate::{Client, ClientError, routes};
@@ -32,6 +34,24 @@ pub enum Archived {
     No,
     Only,
     All,
+}
+
+/// Which attempts a page shows, newest first; the default shows as many as the server gives at once.
+#[derive(Debug, Clone, Default)]
+pub struct WhichAttempts {
+    pub frame: Option<i32>,
+    /// Only those that failed, or were lost with their worker.
+    pub failed: bool,
+    pub state: Option<AttemptState>,
+    /// Only older ones than this.
+    pub before: Option<AttemptId>,
+    /// At most so many; goes to [`WhichAttempts::MOST`].
+    pub limit: Option<u32>,
+}
+
+impl WhichAttempts {
+    /// The most of one page.
+    pub const MOST: u32 = 5000;
 }
 
 /// Every method fails where the server cannot be reached, refuses the key, or refuses the request in its own
@@ -204,31 +224,58 @@ impl Client {
         self.get(&routes::with(routes::of_job(id, "tasks"), &parameters)).await
     }
 
-    /// Attempts, newest first; only those of `frame`, where it is named, and those before `before`.
+    /// A page of attempts, newest first.
     ///
     /// # Errors
     /// As all.
-    pub async fn attempts(
-        &self,
-        id: JobId,
-        frame: Option<i32>,
-        before: Option<AttemptId>,
-    ) -> Result<AttemptsPage, ClientError> {
-        let parameters = [("frame", shown(&frame)), ("before", shown(&before))];
+    pub async fn attempts(&self, id: JobId, which: &WhichAttempts) -> Result<AttemptsPage, ClientError> {
+        let WhichAttempts { frame, failed, state, before, limit } = which;
+        let failed = failed.then_some(true);
+        let parameters = [
+            ("frame", shown(frame)),
+            ("failed", shown(&failed)),
+            ("state", shown(state)),
+            ("before", shown(before)),
+            ("limit", shown(limit)),
+        ];
         self.get(&routes::with(routes::of_job(id, "attempts"), &parameters)).await
     }
 
-    /// Attempts that failed or were lost with their worker, newest first; only those before `before`.
+    /// All attempts, newest first, in as few pages as the server gives.
     ///
     /// # Errors
     /// As all.
-    pub async fn failed_attempts(
+    pub async fn all_attempts(
         &self,
         id: JobId,
-        before: Option<AttemptId>,
-    ) -> Result<AttemptsPage, ClientError> {
-        let parameters = [("failed", shown(&Some(true))), ("before", shown(&before))];
-        self.get(&routes::with(routes::of_job(id, "attempts"), &parameters)).await
+        mut which: WhichAttempts,
+    ) -> Result<Vec<AttemptView>, ClientError> {
+        which.limit = Some(WhichAttempts::MOST);
+        let mut all = Vec::new();
+        loop {
+            let page = self.attempts(id, &which).await?;
+            all.extend(page.attempts);
+            which.before = page.next;
+            if which.before.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// What runs of it now, at most so many tasks in full.
+    ///
+    /// # Errors
+    /// As all.
+    pub async fn running(&self, id: JobId, limit: u32) -> Result<RunningList, ClientError> {
+        self.get(&routes::with(routes::of_job(id, "running"), &[("limit", Some(&limit))])).await
+    }
+
+    /// What runs of all jobs now.
+    ///
+    /// # Errors
+    /// As all.
+    pub async fn running_everywhere(&self) -> Result<RunningList, ClientError> {
+        self.get(&routes::running()).await
     }
 
     /// What was committed after this sequence; 0 for all.

@@ -38,7 +38,7 @@ pub use fetch::{FetchError, Fetcher, How, Landed};
 pub use folder::{OutFolder, Stamp};
 pub use hash_cache::HashCache;
 pub use http::Client;
-pub use jobs::{Archived, WhichJobs};
+pub use jobs::{Archived, WhichAttempts, WhichJobs};
 pub use link::{LinkReceiver, LinkSender, WorkerLink};
 pub use made::Identity;
 pub use manifest::Manifest;

@@ -21,6 +21,10 @@ use tokio_tungstenite::{
 use crate::{Client, ClientError, error::innermost, routes};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// For one message. A server that takes nothing for so long is gone, and so is a network that swallows it.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// For the goodbye, which changes nothing.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes. An assignment is a few kilobytes; more than this is no message of a Kiln server.
 const LARGEST_MESSAGE: usize = 16 << 20;
 /// Bytes that are cleared at each reading: most messages are short.
@@ -38,6 +42,8 @@ pub struct WorkerLink {
 pub struct LinkSender {
     url: String,
     socket: SplitSink<Socket, Message>,
+    /// How long a message may wait for the other side.
+    patience: Duration,
 }
 
 /// The half that listens.
@@ -81,7 +87,7 @@ impl Client {
             })?;
         let (sink, stream) = socket.split();
         Ok(WorkerLink {
-            sender: LinkSender { url: url.clone(), socket: sink },
+            sender: LinkSender { url: url.clone(), socket: sink, patience: SEND_TIMEOUT },
             receiver: LinkReceiver { url, socket: stream },
         })
     }
@@ -107,18 +113,23 @@ impl WorkerLink {
 }
 
 impl LinkSender {
+    /// After an error nothing more can be said here: a message may have been sent in part.
+    ///
     /// # Errors
-    /// Where the connection is gone.
+    /// Where the connection is gone, or the other side takes nothing for half a minute.
     pub async fn send(&mut self, up: &Up) -> Result<(), ClientError> {
         let closed = |why| ClientError::Closed { url: self.url.clone(), why };
         let text = serde_json::to_string(up).map_err(|error| closed(error.to_string()))?;
-        self.socket.send(Message::text(text)).await.map_err(|error| closed(innermost(&error)))
+        match tokio::time::timeout(self.patience, self.socket.send(Message::text(text))).await {
+            Ok(sent) => sent.map_err(|error| closed(innermost(&error))),
+            Err(_) => Err(closed(format!("it took no message for {} s", self.patience.as_secs()))),
+        }
     }
 
     /// Says goodbye. The server sees an end that was meant.
     pub async fn close(&mut self) {
         // It is over either way.
-        let _ = self.socket.send(Message::Close(None)).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.socket.send(Message::Close(None))).await;
     }
 }
 
@@ -145,5 +156,38 @@ impl LinkReceiver {
             }
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{net::TcpListener, time::timeout};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_takes_nothing_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = Client::new(format!("http://{}", listener.local_addr().unwrap()), "key").unwrap();
+        // It shakes hands, and then it is as if its power were gone: the connection stands, and nobody reads.
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio_tungstenite::accept_async(stream).await.unwrap()
+        });
+        let mut link = client.connect_worker().await.unwrap();
+        let _dead = server.await.unwrap();
+        link.sender.patience = Duration::from_secs(1);
+        let piece = Up::Log { attempt: "1-1".parse().unwrap(), text: "x".repeat(1 << 20) };
+        let speaks = async {
+            loop {
+                if let Err(error) = link.send(&piece).await {
+                    return error;
+                }
+            }
+        };
+        let error = timeout(Duration::from_secs(30), speaks).await.expect("it waits for ever");
+        assert!(error.is_transient(), "it is tried again");
+        assert!(error.to_string().ends_with("it took no message for 1 s"), "{error}");
+        timeout(Duration::from_secs(30), link.sender.close()).await.expect("nor does the goodbye");
     }
 }

@@ -59,6 +59,10 @@ pub fn of_job(id: JobId, what: &str) -> String {
     format!("{PREFIX}/jobs/{id}/{what}")
 }
 
+pub fn running() -> String {
+    format!("{PREFIX}/running")
+}
+
 pub fn attempt_log(job: JobId, attempt: AttemptId) -> String {
     format!("{PREFIX}/jobs/{job}/attempts/{attempt}/log")
 }

@@ -1,14 +1,16 @@
 //! Every invariant of the core in one place.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_types::{AttemptId, JobId, TaskId, WorkerId};
+use kiln_types::{AttemptId, JobId, SessionKey, TaskId, WorkerId};
 
 use crate::{
     Core, IndexSet,
+    accounts::AccountId,
     core::step_index,
     health::Trial,
     job::{Fault, Job, JobEnd, JobPhase, Place, Step, Trouble},
+    needs::Need,
     worker::{AttemptPhase, Presence, Worker},
 };
 
@@ -27,7 +29,27 @@ impl Core {
         }
         self.check_attempts();
         self.check_indexes();
+        self.check_held();
         self.check_health();
+    }
+
+    /// Needs, sessions and accounts are those of the jobs.
+    fn check_held(&self) {
+        let mut steps: BTreeMap<Need, u32> = BTreeMap::new();
+        let mut jobs: BTreeMap<AccountId, u32> = BTreeMap::new();
+        let mut sessions: BTreeMap<SessionKey, u32> = BTreeMap::new();
+        for job in self.jobs.values() {
+            *jobs.entry(job.account).or_default() += 1;
+            for step in &job.steps {
+                *steps.entry(step.need).or_default() += 1;
+                step.plan.all_sessions().for_each(|session| *sessions.entry(session).or_default() += 1);
+            }
+        }
+        assert_eq!(self.indexes.sessions, sessions, "sessions are kept for other steps than there are");
+        let had = self.indexes.had.keys().all(|session| sessions.contains_key(session));
+        assert!(had, "who had a session is remembered, and no step has it");
+        self.needs.check(&steps);
+        self.accounts.check(&jobs);
     }
 
     /// Who is sick, and what runs, is what is thought of.
@@ -50,6 +72,7 @@ impl Core {
             }
             self.infirmary.check(*id, sick.trial);
         }
+        self.infirmary.check_trials();
         let doubts = self.workers.iter().flat_map(|(id, worker)| worker.doubts().map(|step| (step, *id)));
         self.infirmary.check_doubts(&doubts.collect());
         let runs = self.attempts.iter().filter(|(_, attempt)| attempt.runs()).map(|(id, _)| *id);
@@ -66,6 +89,11 @@ impl Core {
             assert_eq!(state.slots, counted.sum::<u32>(), "{need:?} miscounts its slots");
             let willing = self.workers.values().filter(|worker| worker.standpoints[need.0].slots > 0).count();
             assert_eq!(state.willing as usize, willing, "{need:?} miscounts its workers");
+            let struck = self.workers.values().filter(|worker| worker.standpoints[need.0].struck).count();
+            assert_eq!(
+                state.struck as usize, struck,
+                "{need:?} miscounts its workers on which something went wrong"
+            );
             for (rank, id) in &state.vacant {
                 assert_eq!(
                     self.workers[id].standpoints[need.0].vacant,
@@ -83,6 +111,9 @@ impl Core {
                 let takes =
                     worker.takes_work() && worker.fits(need) && worker.vacant_slots().next().is_some();
                 assert!(!vacant || takes, "worker {id} is thought vacant for {need:?}");
+                let standpoint = worker.standpoints[need.0];
+                let struck = standpoint.slots > 0 && !worker.strikes.is_empty();
+                assert_eq!(standpoint.struck, struck, "worker {id} is thought struck wrongly for {need:?}");
             }
         }
         for (id, job) in self.jobs.iter().filter(|(id, _)| !self.indexes.changed.contains(id)) {
@@ -217,7 +248,8 @@ impl Core {
     }
 
     fn check_attempts(&self) {
-        for (id, attempt) in &self.attempts {
+        self.attempts.check();
+        for (id, attempt) in self.attempts.iter() {
             let step = self.step(attempt.task).unwrap_or_else(|| panic!("{id} is of no step"));
             let worker = self.workers.get(&attempt.worker).unwrap_or_else(|| panic!("{id} is nobody's"));
             let index = attempt.task.index;

@@ -7,9 +7,10 @@ use kiln_types::{AttemptId, AttemptState, Epoch, Failure, JobId, TaskId, WorkerI
 use crate::{
     IndexSet, JobError, Moment, Outbox, Party, Push, Record, RevokeReason, Share,
     accounts::Accounts,
+    attempt_table::AttemptTable,
     give::Seat,
-    health::Infirmary,
     index::{Indexes, Limit},
+    infirmary::Infirmary,
     job::{Job, JobEnd, JobPhase, Place, Step},
     needs::Needs,
     pauses::Pauses,
@@ -73,7 +74,7 @@ pub struct Core {
     /// Jobs of which nobody has looked yet whether they have ended.
     pub(crate) unsettled: BTreeSet<JobId>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
-    pub(crate) attempts: BTreeMap<AttemptId, Attempt>,
+    pub(crate) attempts: AttemptTable,
     pub(crate) needs: Needs,
     pub(crate) accounts: Accounts,
     pub(crate) limits: BTreeMap<String, Limit>,
@@ -103,7 +104,7 @@ impl Core {
             active: BTreeSet::new(),
             unsettled: BTreeSet::new(),
             workers: BTreeMap::new(),
-            attempts: BTreeMap::new(),
+            attempts: AttemptTable::default(),
             needs: Needs::default(),
             accounts: Accounts::default(),
             limits: BTreeMap::new(),
@@ -127,8 +128,22 @@ impl Core {
 
     /// How many slots at once may count against the limit of this name; 0 where it was never set.
     pub fn set_limit(&mut self, name: &str, total: u32) {
-        self.limits.entry(name.to_owned()).or_default().total = total;
+        let limit = self.limits.entry(name.to_owned()).or_default();
+        limit.total = total;
+        if *limit == Limit::default() {
+            self.limits.remove(name);
+        }
         self.look_again();
+    }
+
+    /// Workers whose leases end by now. Of whom something has arrived that the core has not been told yet, is to be told
+    /// before [`Core::tick`], by [`Core::renew_lease`]: a server that was held up must not take its workers for dead.
+    pub fn expiring(&self, now: Moment) -> Vec<WorkerId> {
+        if now < self.leases_from {
+            return Vec::new();
+        }
+        let ends = |worker: &Worker| worker.presence.lease_end().is_some_and(|end| end <= now);
+        self.workers.iter().filter(|(_, worker)| ends(worker)).map(|(id, _)| *id).collect()
     }
 
     /// Lapses the leases that have run out, ends the pauses of workers that refused work, and releases jobs whose time
@@ -139,9 +154,7 @@ impl Core {
         self.end_overdue(now, out);
         self.end_convalescences(now);
         if self.leases_from <= now {
-            let due = |worker: &Worker| worker.presence.lease_end().is_some_and(|end| end <= now);
-            let due: Vec<WorkerId> = self.workers.iter().filter(|(_, w)| due(w)).map(|(id, _)| *id).collect();
-            for worker in due {
+            for worker in self.expiring(now) {
                 self.lapse(now, worker, true, out);
             }
             let ends = self.workers.values().filter_map(|worker| worker.presence.lease_end());
@@ -392,6 +405,7 @@ impl Core {
         on.into_iter().for_each(|worker| self.reindex_worker(worker));
         self.unfile(id);
         let Some(job) = self.jobs.remove(&id) else { return };
+        self.let_go_of(&job);
         if job.phase == JobPhase::Ended(JobEnd::Completed) {
             self.remember_completed(id);
         }
@@ -399,6 +413,15 @@ impl Core {
         {
             self.attempts.remove(late);
         }
+    }
+
+    /// Gives back what a job, in no index any more, holds of needs, sessions and accounts.
+    pub(crate) fn let_go_of(&mut self, job: &Job) {
+        for step in &job.steps {
+            self.needs.release(step.need);
+            step.plan.all_sessions().for_each(|session| self.indexes.release_session(session));
+        }
+        self.accounts.close(job.account);
     }
 
     /// # Errors

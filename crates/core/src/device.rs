@@ -23,6 +23,14 @@ impl StepPlan {
         options.map(|option| option.session).chain([self.session])
     }
 
+    /// The same, whichever device it requires now.
+    pub(crate) fn all_sessions(&self) -> impl Iterator<Item = SessionKey> {
+        let open = self.device.iter();
+        let open = open
+            .flat_map(|device| device.options.iter().map(|option| option.session).chain([device.session]));
+        open.chain(self.device.is_none().then_some(self.session))
+    }
+
     /// Requires the device of this label, or again whichever there is.
     pub(crate) fn set_device(&mut self, label: Option<&Label>) {
         let Some(device) = &self.device else { return };

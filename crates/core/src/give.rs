@@ -64,8 +64,13 @@ impl Core {
                 place.queue.push_back(attempt);
                 place.set_session(session);
                 place.last = Some((job, step));
-                if let Some(warm) = left.and_then(|left| self.indexes.warm.get_mut(&left)) {
+                if let Some(left) = left
+                    && let Some(warm) = self.indexes.warm.get_mut(&left)
+                {
                     warm.remove(&(worker, slot));
+                    if warm.is_empty() {
+                        self.indexes.warm.remove(&left);
+                    }
                 }
             }
         }

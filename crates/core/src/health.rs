@@ -19,7 +19,7 @@ use crate::{
     estimate::UNMEASURED_MS,
     give::{Given, task_of},
     job::Trouble,
-    needs::Need,
+    needs::{Need, Standpoint},
     ready::{Shelf, StepId},
     worker::{Presence, Worker},
 };
@@ -96,48 +96,6 @@ impl Strike {
     }
 }
 
-/// Who is to be looked at when.
-#[derive(Debug, Default)]
-pub(crate) struct Infirmary {
-    pub sick: BTreeSet<WorkerId>,
-    /// Workers with strikes.
-    struck: BTreeSet<WorkerId>,
-    /// When the pauses of sick workers end.
-    trials: BTreeSet<(Moment, WorkerId)>,
-    /// Workers with several strikes that are not sick: a delivery of another in one of these steps may show that they
-    /// are.
-    doubtful: BTreeSet<(StepId, WorkerId)>,
-    downfalls: u64,
-}
-
-impl Infirmary {
-    pub fn next_deadline(&self) -> Option<Moment> {
-        self.trials.first().map(|(at, _)| *at)
-    }
-
-    /// Panics where the worker waits for its trial and nobody will call it. For tests.
-    pub fn check(&self, worker: WorkerId, trial: Trial) {
-        let timers: Vec<Moment> =
-            self.trials.iter().filter(|(_, of)| *of == worker).map(|(at, _)| *at).collect();
-        match trial {
-            Trial::At(at) => assert_eq!(timers, [at], "worker {worker} waits for its trial"),
-            Trial::Due | Trial::Runs(_) => assert!(timers.is_empty(), "worker {worker} waits for no trial"),
-        }
-    }
-
-    /// Panics where others are in doubt than there is reason for. For tests.
-    pub fn check_doubts(&self, doubts: &BTreeSet<(StepId, WorkerId)>) {
-        assert_eq!(self.doubtful, *doubts, "others are in doubt than there is reason for");
-    }
-
-    fn forget(&mut self, worker: WorkerId) {
-        self.sick.remove(&worker);
-        self.struck.remove(&worker);
-        self.trials.retain(|(_, of)| *of != worker);
-        self.doubtful.retain(|(_, of)| *of != worker);
-    }
-}
-
 impl Core {
     /// A person says that the worker is well. Whether it was sick.
     pub fn heal_worker(&mut self, id: WorkerId, out: &mut impl Outbox) -> bool {
@@ -155,7 +113,7 @@ impl Core {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.sick = Some(Sick { sickness, trial: Trial::At(at), tried: None });
             self.infirmary.sick.insert(id);
-            self.infirmary.trials.insert((at, id));
+            self.infirmary.list(id, Trial::At(at));
             self.touch(id);
         }
     }
@@ -171,15 +129,27 @@ impl Core {
             worker.strikes.remove(0);
         }
         worker.strikes.push(strike);
-        self.infirmary.struck.insert(id);
+        self.set_struck(id, true);
         self.doubt(id);
     }
 
     /// Others' deliveries tell of the worker in the steps in which it has gone wrong as far as is remembered.
     fn doubt(&mut self, id: WorkerId) {
-        self.infirmary.doubtful.retain(|(_, of)| *of != id);
-        let doubts = self.workers.get(&id).into_iter().flat_map(Worker::doubts);
-        self.infirmary.doubtful.extend(doubts.map(|step| (step, id)));
+        let doubts = self.workers.get(&id).into_iter().flat_map(Worker::doubts).collect();
+        self.infirmary.set_doubts(id, doubts);
+    }
+
+    /// Whether the worker has strikes, as each need counts it.
+    fn set_struck(&mut self, id: WorkerId, struck: bool) {
+        let set = &mut self.infirmary.struck;
+        let changed = if struck { set.insert(id) } else { set.remove(&id) };
+        let Some(worker) = self.workers.get_mut(&id).filter(|_| changed) else { return };
+        for need in self.needs.all() {
+            let old = worker.standpoints[need.0];
+            let new = Standpoint { struck: struck && old.slots > 0, ..old };
+            worker.standpoints[need.0] = new;
+            self.needs[need].moved(id, old, new);
+        }
     }
 
     /// The worker is lost with these attempts, which are live yet.
@@ -244,7 +214,7 @@ impl Core {
         worker.sick = Some(Sick { sickness: sickness.clone(), trial: Trial::At(at), tried: None });
         self.doubt(id);
         self.infirmary.sick.insert(id);
-        self.infirmary.trials.insert((at, id));
+        self.infirmary.list(id, Trial::At(at));
         self.touch(id);
         out.record(Record::WorkerHealth { worker: id, sickness: Some(sickness) });
         for (attempt, task) in strikes {
@@ -335,19 +305,32 @@ impl Core {
 
     /// Whether a worker on which nothing has gone wrong lately may take the task: it tells best what is to blame.
     pub(crate) fn can_go_to_the_unstruck(&self, need: Need, trouble: &Trouble) -> bool {
-        let mut struck = self.infirmary.struck.clone();
-        struck.extend(trouble.workers());
-        let struck = struck.iter().filter(|id| self.is_willing(**id, need)).count();
-        self.willing(need) > struck
+        let befell: BTreeSet<WorkerId> = trouble.workers().filter(|id| !self.is_struck(*id)).collect();
+        let befell = befell.iter().filter(|id| self.is_willing(**id, need)).count();
+        self.willing(need) > self.willing_and_struck(need) + befell
+    }
+
+    /// How many workers that take work and fit the need have strikes.
+    fn willing_and_struck(&self, need: Need) -> usize {
+        let counted = self.needs[need].struck as usize;
+        // Those that changed since they were counted.
+        self.indexes.dirty.iter().filter_map(|id| self.workers.get_key_value(id)).fold(
+            counted,
+            |sum, (id, worker)| {
+                let was = worker.standpoints.get(need.0).is_some_and(|standpoint| standpoint.struck);
+                sum + usize::from(self.is_struck(*id) && self.is_willing(*id, need)) - usize::from(was)
+            },
+        )
     }
 
     fn clear_strikes(&mut self, id: WorkerId) {
-        if !self.infirmary.struck.remove(&id) {
+        if !self.is_struck(id) {
             return;
         }
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.strikes.clear();
         }
+        self.set_struck(id, false);
         self.doubt(id);
     }
 
@@ -357,9 +340,8 @@ impl Core {
         let before = worker.strikes.len();
         worker.strikes.retain(|strike| strike.attempt != attempt);
         if worker.strikes.len() != before {
-            if worker.strikes.is_empty() {
-                self.infirmary.struck.remove(&id);
-            }
+            let struck = !worker.strikes.is_empty();
+            self.set_struck(id, struck);
             self.doubt(id);
             if self.infirmary.sick.contains(&id) && self.grounds(id).is_none() {
                 self.recover(id, out);
@@ -368,20 +350,35 @@ impl Core {
     }
 
     fn recover(&mut self, id: WorkerId, out: &mut impl Outbox) {
-        if !self.infirmary.sick.remove(&id) {
+        if !self.end_sickness(id) {
             return;
-        }
-        self.infirmary.trials.retain(|(_, of)| *of != id);
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.sick = None;
         }
         self.doubt(id);
         self.touch(id);
         out.record(Record::WorkerHealth { worker: id, sickness: None });
     }
 
+    /// Ends the worker's sickness; whether it was sick.
+    fn end_sickness(&mut self, id: WorkerId) -> bool {
+        let sick = self.workers.get_mut(&id).and_then(|worker| worker.sick.take());
+        if let Some(sick) = sick {
+            self.infirmary.unlist(id, sick.trial);
+        }
+        self.infirmary.sick.remove(&id)
+    }
+
+    /// Of a worker that is about to be forgotten.
     pub(crate) fn forget_health(&mut self, id: WorkerId) {
-        self.infirmary.forget(id);
+        self.clear_strikes(id);
+        self.end_sickness(id);
+        self.infirmary.set_doubts(id, BTreeSet::new());
+    }
+
+    fn set_trial(&mut self, id: WorkerId, trial: Trial) {
+        let Some(sick) = self.workers.get_mut(&id).and_then(|worker| worker.sick.as_mut()) else { return };
+        let before = std::mem::replace(&mut sick.trial, trial);
+        self.infirmary.unlist(id, before);
+        self.infirmary.list(id, trial);
     }
 
     /// The attempt went wrong: where it was the worker's trial, the next is later.
@@ -400,17 +397,8 @@ impl Core {
             sick.sickness.why = again;
         }
         let sickness = sick.sickness.clone();
-        self.postpone_trial(id, now.after(sickness.pause_ms()));
+        self.set_trial(id, Trial::At(now.after(sickness.pause_ms())));
         out.record(Record::WorkerHealth { worker: id, sickness: Some(sickness) });
-    }
-
-    fn postpone_trial(&mut self, id: WorkerId, at: Moment) {
-        let Some(sick) = self.workers.get_mut(&id).and_then(|worker| worker.sick.as_mut()) else { return };
-        if let Trial::At(before) = sick.trial {
-            self.infirmary.trials.remove(&(before, id));
-        }
-        sick.trial = Trial::At(at);
-        self.infirmary.trials.insert((at, id));
     }
 
     /// The worker is back: if it went down, its pause begins now.
@@ -419,45 +407,40 @@ impl Core {
         let went_down = worker.strikes.last().is_some_and(|strike| matches!(strike.how, How::Down { .. }));
         if let Some(Sick { sickness, trial: Trial::At(_), .. }) = worker.sick.as_ref().filter(|_| went_down) {
             let at = now.after(sickness.pause_ms());
-            self.postpone_trial(id, at);
+            self.set_trial(id, Trial::At(at));
         }
     }
 
     /// Pauses that are over by now end.
     pub(crate) fn end_convalescences(&mut self, now: Moment) {
         while let Some(&(at, id)) = self.infirmary.trials.first().filter(|(at, _)| *at <= now) {
-            self.infirmary.trials.remove(&(at, id));
-            if let Some(sick) = self.workers.get_mut(&id).and_then(|worker| worker.sick.as_mut()) {
-                sick.trial = Trial::Due;
-            }
+            self.infirmary.unlist(id, Trial::At(at));
+            self.set_trial(id, Trial::Due);
         }
     }
 
     /// The attempt is off its slot. What ends without a verdict on the worker is tried with another.
     pub(crate) fn trial_is_over(&mut self, id: WorkerId, attempt: AttemptId) {
-        if let Some(sick) = self.workers.get_mut(&id).and_then(|worker| worker.sick.as_mut())
-            && sick.trial == Trial::Runs(attempt)
-        {
-            sick.trial = Trial::Due;
+        if self.workers.get(&id).is_some_and(|worker| worker.is_trial(attempt)) {
+            self.set_trial(id, Trial::Due);
         }
     }
 
     /// One task for each sick worker whose pause is over and that has nothing else.
     pub(crate) fn give_trials(&mut self, given: &mut Given, out: &mut impl Outbox) {
-        let sick: Vec<WorkerId> = self.infirmary.sick.iter().copied().collect();
-        for id in sick {
+        let due: Vec<WorkerId> = self.infirmary.due.iter().copied().collect();
+        for id in due {
             let Some(worker) = self.workers.get(&id) else { continue };
-            let due = worker.sick.as_ref().is_some_and(|sick| sick.trial == Trial::Due);
             let here = matches!(worker.presence, Presence::Here { .. }) && worker.is_to_work();
-            if !due || !here || worker.live().next().is_some() {
+            if !here || worker.live().next().is_some() {
                 continue;
             }
             let Some(slot) = worker.vacant_slots().next().map(|(slot, _)| slot) else { continue };
             let Some((step, index)) = self.trial_task(id, slot) else { continue };
             let attempt = AttemptId { epoch: self.epoch, counter: self.next_attempt };
             self.give(task_of(step, index), (id, slot), given, out);
+            self.set_trial(id, Trial::Runs(attempt));
             if let Some(sick) = self.workers.get_mut(&id).and_then(|worker| worker.sick.as_mut()) {
-                sick.trial = Trial::Runs(attempt);
                 sick.tried = Some(attempt);
             }
         }

@@ -38,6 +38,8 @@ pub(crate) struct Indexes {
     pub warm: BTreeMap<SessionKey, BTreeSet<(WorkerId, SlotIndex)>>,
     /// Workers that have had the session's files, as long as a job has it.
     pub had: BTreeMap<SessionKey, BTreeSet<WorkerId>>,
+    /// How many steps may have each session open.
+    pub sessions: BTreeMap<SessionKey, u32>,
     /// Steps of which nothing waits and something is out.
     pub tails: BTreeSet<StepId>,
     /// Jobs that wait for one of these to be completed.
@@ -49,6 +51,21 @@ pub(crate) struct Indexes {
 }
 
 impl Indexes {
+    /// One more step may have it open.
+    pub fn hold_session(&mut self, session: SessionKey) {
+        *self.sessions.entry(session).or_default() += 1;
+    }
+
+    /// One step less may have it open: where none may, nobody need know who has had it.
+    pub fn release_session(&mut self, session: SessionKey) {
+        let Some(steps) = self.sessions.get_mut(&session) else { return };
+        *steps -= 1;
+        if *steps == 0 {
+            self.sessions.remove(&session);
+            self.had.remove(&session);
+        }
+    }
+
     pub fn forget_worker(&mut self, id: WorkerId) {
         self.dirty.remove(&id);
         self.warm.retain(|_, slots| {
@@ -104,18 +121,32 @@ impl Core {
         self.indexes.dirty.insert(worker);
     }
 
-    /// The place of a requirement, made where it is new.
-    pub(crate) fn need(&mut self, requirement: &Requirement) -> Need {
-        if let Some(known) = self.needs.find(requirement) {
-            return known;
-        }
+    /// The need of one more step, made where it is new. To be given back by [`needs::Needs::release`].
+    pub(crate) fn hold_need(&mut self, requirement: &Requirement) -> Need {
+        let need = self.needs.find(requirement).unwrap_or_else(|| self.make_need(requirement));
+        self.needs.hold(need);
+        need
+    }
+
+    fn make_need(&mut self, requirement: &Requirement) -> Need {
         let need = self.needs.add(requirement);
         for (id, worker) in &mut self.workers {
             let fits = needs::fits(&worker.offer, requirement);
-            worker.standpoints.push(Standpoint { fits, ..Standpoint::default() });
+            worker.standpoints.resize_with(self.needs.len(), Standpoint::default);
+            worker.standpoints[need.0] = Standpoint { fits, ..Standpoint::default() };
             self.indexes.dirty.insert(*id);
         }
         need
+    }
+
+    /// Frees the needs that no step has any more. Not while work is handed out: whoever holds one must find it.
+    pub(crate) fn free_needs(&mut self) {
+        for need in self.needs.free_unused() {
+            for worker in self.workers.values_mut() {
+                worker.standpoints[need.0] = Standpoint::default();
+            }
+            self.indexes.fresh.remove(&need);
+        }
     }
 
     /// Brings every index up to date.
@@ -166,6 +197,7 @@ impl Core {
         let slowness = (1000.0 / worker.speed) as u32;
         let rank = Rank { busy, slowness };
         let beside = worker.claims(None);
+        let is_struck = !worker.strikes.is_empty();
         let has_vacant = takes_work && worker.vacant_slots().next().is_some();
         for need in self.needs.all() {
             let fits = worker.standpoints[need.0].fits;
@@ -175,7 +207,7 @@ impl Core {
                 (fits && has_vacant && open && needs::claim(worker, &beside, room).is_some()).then_some(rank);
             let slots = if fits && takes_work { worker.offer.slots } else { 0 };
             let power = if fits { power } else { 0 };
-            let new = Standpoint { fits, slots, power, vacant };
+            let new = Standpoint { fits, slots, struck: is_struck && slots > 0, power, vacant };
             let old = std::mem::replace(&mut worker.standpoints[need.0], new);
             if old != new {
                 self.needs[need].moved(id, old, new);
@@ -272,6 +304,9 @@ impl Core {
         for (name, count) in &before {
             if let Some(limit) = self.limits.get_mut(name) {
                 limit.used = limit.used.saturating_sub(*count);
+                if *limit == Limit::default() {
+                    self.limits.remove(name);
+                }
             }
         }
         if !before.is_empty() {
@@ -351,7 +386,6 @@ impl Core {
         if job.entered {
             self.accounts.leave(job.account);
         }
-        let sessions: BTreeSet<SessionKey> = job.steps.iter().flat_map(|step| step.plan.sessions()).collect();
         let shelves: Vec<Option<(Need, Shelf)>> =
             job.steps.iter_mut().map(|step| step.shelf.take()).collect();
         for (index, shelf) in shelves.into_iter().enumerate() {
@@ -364,14 +398,6 @@ impl Core {
         }
         self.indexes.changed.remove(&id);
         self.stop_waiting(id);
-        let kept = |session: &SessionKey| {
-            self.jobs.iter().any(|(other, job)| {
-                *other != id && job.steps.iter().any(|s| s.plan.sessions().any(|s| s == *session))
-            })
-        };
-        for session in sessions.iter().filter(|session| !kept(session)) {
-            self.indexes.had.remove(session);
-        }
     }
 
     /// The job waits for nothing any more, as far as the indexes go.
@@ -480,19 +506,5 @@ impl Worker {
         let slots = self.slots.iter().enumerate();
         let others = slots.filter(move |(index, _)| but.is_none_or(|but| usize::from(but.0) != *index));
         others.map(|(_, slot)| slot).filter(|slot| !slot.queue.is_empty() || !slot.closing.is_empty())
-    }
-}
-
-impl needs::NeedState {
-    fn moved(&mut self, id: WorkerId, old: Standpoint, new: Standpoint) {
-        self.slots = self.slots - u32::from(old.slots) + u32::from(new.slots);
-        self.willing = self.willing - u32::from(old.slots > 0) + u32::from(new.slots > 0);
-        self.power = self.power - old.power + new.power;
-        if let Some(rank) = old.vacant {
-            self.vacant.remove(&(rank, id));
-        }
-        if let Some(rank) = new.vacant {
-            self.vacant.insert((rank, id));
-        }
     }
 }

@@ -7,6 +7,7 @@
 
 mod accounts;
 mod alike;
+mod attempt_table;
 mod attempts;
 mod blame;
 mod check;
@@ -21,6 +22,7 @@ mod give;
 mod health;
 mod index;
 mod index_set;
+mod infirmary;
 mod job;
 mod ledger;
 mod memory;

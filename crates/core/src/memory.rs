@@ -1,5 +1,7 @@
 //! The memory that frames take: learned from those that went well, and from those that ran out of it.
 
+use std::num::NonZeroU64;
+
 use kiln_types::{AttemptId, Failure, FailureCause, JobId, StepIndex, TaskId, TaskIndex, WorkerId};
 
 use crate::{
@@ -14,8 +16,8 @@ use crate::{
 pub(crate) struct Peak {
     /// The most that one took, or was seen not to be enough for one of several at once.
     pub most: u64,
-    /// The smallest machine on which one went well; 0 where none is known.
-    fine_on: u64,
+    /// The smallest machine on which one went well, where one is known.
+    fine_on: Option<NonZeroU64>,
     /// The largest machine that one had for itself and that was too small.
     too_small: u64,
 }
@@ -33,7 +35,8 @@ impl Core {
         let bytes = bytes.min(1 << 50);
         let found = self.jobs.get_mut(&job).and_then(|job| job.steps.get_mut(usize::from(step.0)));
         let Some(found) = found else { return };
-        let fine_on = if found.peak.fine_on == 0 { on } else { found.peak.fine_on.min(on) };
+        // Of a machine that is not known nothing is learned of machines.
+        let fine_on = found.peak.fine_on.into_iter().chain(NonZeroU64::new(on)).min();
         let peak = Peak { most: found.peak.most.max(bytes), fine_on, ..found.peak };
         if std::mem::replace(&mut found.peak, peak) != peak {
             self.size_step(job, step);
@@ -123,7 +126,8 @@ impl Core {
         // One heavy frame must not keep the others from machines on which such went well, nor from the largest.
         let larger =
             || self.workers.values().any(|w| w.presence.is_connected() && w.offer.memory > peak.too_small);
-        if peak.too_small > 0 && (peak.fine_on == 0 || peak.fine_on > peak.too_small) && larger() {
+        let fine_on_it = peak.fine_on.is_some_and(|fine_on| fine_on.get() <= peak.too_small);
+        if peak.too_small > 0 && !fine_on_it && larger() {
             requirement.room.memory = requirement.room.memory.max(peak.too_small + 1);
         }
         // What runs takes it already, whatever it was given for.
@@ -136,11 +140,14 @@ impl Core {
             }
             self.indexes.dirty.insert(*id);
         }
-        let need = self.need(&requirement);
-        if let Some(found) = self.jobs.get_mut(&job).and_then(|job| job.steps.get_mut(usize::from(step.0)))
-            && found.need != need
-        {
-            found.need = need;
+        let need = self.hold_need(&requirement);
+        let Some(found) = self.jobs.get_mut(&job).and_then(|job| job.steps.get_mut(usize::from(step.0)))
+        else {
+            return self.needs.release(need);
+        };
+        let before = std::mem::replace(&mut found.need, need);
+        self.needs.release(before);
+        if before != need {
             self.indexes.changed.insert(job);
         }
     }

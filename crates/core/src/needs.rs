@@ -1,6 +1,9 @@
 //! Every different requirement of a step, once: who could meet it, who can now, and which steps wait for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use kiln_types::WorkerId;
 
@@ -21,6 +24,8 @@ pub(crate) struct Rank {
 #[derive(Debug, Default)]
 pub(crate) struct NeedState {
     pub requirement: Requirement,
+    /// Steps that have it, whatever they do.
+    steps: u32,
     /// Steps with waiting tasks that may run.
     pub ready: Ready,
     /// Workers that could take one of those tasks now on a slot that does nothing.
@@ -28,10 +33,28 @@ pub(crate) struct NeedState {
     /// Workers that fit and take work, busy or not, and their slots.
     pub willing: u32,
     pub slots: u32,
+    /// How many of those workers something went wrong on since they last delivered.
+    pub struck: u32,
     /// Of those slots, the speeds together; thousandths. As of the last event of each worker.
     pub power: u64,
     /// A worker that takes nothing else until there is room on it for this.
     pub reserved: Option<WorkerId>,
+}
+
+impl NeedState {
+    /// The worker stands otherwise to the need than it did.
+    pub fn moved(&mut self, id: WorkerId, old: Standpoint, new: Standpoint) {
+        self.slots = self.slots - u32::from(old.slots) + u32::from(new.slots);
+        self.willing = self.willing - u32::from(old.slots > 0) + u32::from(new.slots > 0);
+        self.struck = self.struck - u32::from(old.struck) + u32::from(new.struck);
+        self.power = self.power - old.power + new.power;
+        if let Some(rank) = old.vacant {
+            self.vacant.remove(&(rank, id));
+        }
+        if let Some(rank) = new.vacant {
+            self.vacant.insert((rank, id));
+        }
+    }
 }
 
 /// What a worker is for a need.
@@ -41,35 +64,118 @@ pub(crate) struct Standpoint {
     pub fits: bool,
     /// The slots by which it is counted in [`NeedState::slots`]; 0 where it is not counted.
     pub slots: u16,
+    /// It is counted in [`NeedState::struck`].
+    pub struck: bool,
     /// Its part of [`NeedState::power`].
     pub power: u64,
     pub vacant: Option<Rank>,
 }
 
-#[derive(Debug, Default)]
+/// The needs of all steps. One that no step has any more is freed, and its place goes to the next new one: a farm that
+/// runs for years keeps as many as it has jobs at once.
+#[derive(Debug)]
 pub(crate) struct Needs {
     list: Vec<NeedState>,
     known: BTreeMap<Requirement, Need>,
+    /// Those in use, in their order. Shared, so that whoever walks them may change what stands there.
+    used: Arc<[Need]>,
+    /// Places that nothing uses.
+    free: BTreeSet<Need>,
+    /// Needs of which the last step is gone, and that may still be on a shelf.
+    unused: BTreeSet<Need>,
+}
+
+impl Default for Needs {
+    fn default() -> Self {
+        Self {
+            list: Vec::new(),
+            known: BTreeMap::new(),
+            used: Arc::from([]),
+            free: BTreeSet::new(),
+            unused: BTreeSet::new(),
+        }
+    }
 }
 
 impl Needs {
+    /// The places that there are, used or not.
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
     pub fn all(&self) -> impl Iterator<Item = Need> + use<> {
-        (0..self.list.len()).map(Need)
+        let used = self.used.clone();
+        (0..used.len()).map(move |at| used[at])
     }
 
     pub fn find(&self, requirement: &Requirement) -> Option<Need> {
         self.known.get(requirement).copied()
     }
 
+    /// A need that is not known yet, and that no step has yet.
     pub fn add(&mut self, requirement: &Requirement) -> Need {
-        let need = Need(self.list.len());
+        let need = self.free.pop_first().unwrap_or_else(|| {
+            self.list.push(NeedState::default());
+            Need(self.list.len() - 1)
+        });
         self.known.insert(requirement.clone(), need);
-        self.list.push(NeedState { requirement: requirement.clone(), ..NeedState::default() });
+        self.list[need.0] = NeedState { requirement: requirement.clone(), ..NeedState::default() };
+        self.unused.insert(need);
+        self.list_used();
         need
+    }
+
+    /// One more step has it.
+    pub fn hold(&mut self, need: Need) {
+        self.list[need.0].steps += 1;
+        self.unused.remove(&need);
+    }
+
+    /// One step less has it.
+    pub fn release(&mut self, need: Need) {
+        let state = &mut self.list[need.0];
+        state.steps = state.steps.saturating_sub(1);
+        if state.steps == 0 {
+            self.unused.insert(need);
+        }
+    }
+
+    /// Frees the needs that nothing has any more; those that were freed.
+    pub fn free_unused(&mut self) -> Vec<Need> {
+        let is_free = |need: &Need| {
+            let state = &self.list[need.0];
+            state.ready.is_empty() && state.reserved.is_none()
+        };
+        let freed: Vec<Need> = self.unused.iter().copied().filter(is_free).collect();
+        for need in &freed {
+            self.unused.remove(need);
+            let state = std::mem::take(&mut self.list[need.0]);
+            self.known.remove(&state.requirement);
+            self.free.insert(*need);
+        }
+        if !freed.is_empty() {
+            self.list_used();
+        }
+        freed
+    }
+
+    fn list_used(&mut self) {
+        self.used = (0..self.list.len()).map(Need).filter(|need| !self.free.contains(need)).collect();
+    }
+
+    /// Panics where steps are miscounted, or what none has is kept. For tests.
+    pub fn check(&self, steps: &BTreeMap<Need, u32>) {
+        assert_eq!(
+            self.known.len(),
+            self.used.len(),
+            "a need is known that is in no use, or the other way round"
+        );
+        for need in self.all() {
+            let held = steps.get(&need).copied().unwrap_or(0);
+            assert_eq!(self.list[need.0].steps, held, "{need:?} miscounts its steps");
+            assert_eq!(self.unused.contains(&need), held == 0, "{need:?} is kept for nothing");
+        }
+        assert!(steps.keys().all(|need| !self.free.contains(need)), "a step has a need that was freed");
     }
 }
 

@@ -1,11 +1,11 @@
 //! A job as it stood when an earlier reign ended.
 
-use kiln_types::{AttemptId, Generation, JobState, SlotIndex, TaskId, TaskIndex, WorkerId};
+use kiln_types::{AttemptId, Generation, JobState, SlotIndex, StepIndex, TaskId, TaskIndex, WorkerId};
 
 use crate::{
     Core, Generations, HeldPhase, IndexSet, JobError, JobPlan, Moment, WorkerOffer,
     core::step_index,
-    job::{JobEnd, JobPhase, Place, Step, Trouble},
+    job::{Job, JobEnd, JobPhase, Place, Step, Trouble},
     worker::{Attempt, AttemptPhase, Presence},
 };
 
@@ -102,15 +102,14 @@ impl Core {
             JobState::Running => true,
             _ => restored.steps.iter().any(|step| done(step) || live(step) || !step.failed.is_empty()),
         };
-        let mut attempts = Vec::new();
         let mut job = self.job_of(plan);
-        for (index, (step, stored)) in job.steps.iter_mut().zip(restored.steps).enumerate() {
-            let ours = stored.fill(step, has_ended).map_err(bad)?;
-            attempts.extend(ours.into_iter().map(|attempt| (step_index(index), attempt)));
-        }
-        if attempts.iter().any(|(_, attempt)| attempt.attempt.epoch >= self.epoch) {
-            return Err(bad("an attempt is of this reign or a later one"));
-        }
+        let mut attempts = match self.fill(&mut job, restored.steps, has_ended) {
+            Ok(attempts) => attempts,
+            Err(what) => {
+                self.let_go_of(&job);
+                return Err(bad(what));
+            }
+        };
         // What has begun waits for nothing any more.
         (job.phase, job.begun, job.released) = (phase, begun, begun);
         for index in 0..job.steps.len() {
@@ -129,6 +128,24 @@ impl Core {
             self.restore_attempt(now, TaskId { job: id, step, index: attempt.task }, attempt);
         }
         Ok(())
+    }
+
+    /// Sets the steps' sets; returns the attempts.
+    fn fill(
+        &self,
+        job: &mut Job,
+        stored: Vec<RestoredStep>,
+        has_ended: bool,
+    ) -> Result<Vec<(StepIndex, RestoredAttempt)>, &'static str> {
+        let mut attempts = Vec::new();
+        for (index, (step, stored)) in job.steps.iter_mut().zip(stored).enumerate() {
+            let ours = stored.fill(step, has_ended)?;
+            attempts.extend(ours.into_iter().map(|attempt| (step_index(index), attempt)));
+        }
+        if attempts.iter().any(|(_, attempt)| attempt.attempt.epoch >= self.epoch) {
+            return Err("an attempt is of this reign or a later one");
+        }
+        Ok(attempts)
     }
 
     fn restore_attempt(&mut self, now: Moment, task: TaskId, stored: RestoredAttempt) {

@@ -36,6 +36,7 @@ impl Core {
         let changed = self.by_speed();
         self.indexes.unserved.extend(changed);
         self.reindex();
+        self.free_needs();
         let mut given = Given::new();
         let mut refill = std::mem::take(&mut self.indexes.refill);
         while given.len() < GIVEN_AT_ONCE

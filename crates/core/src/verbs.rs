@@ -30,9 +30,10 @@ impl Core {
     /// The job as it is when it is new.
     pub(crate) fn job_of(&mut self, plan: JobPlan) -> Job {
         let (standing, steps, pinned) = plan.into_parts();
-        let account = self.accounts.account(&standing.project, &standing.user);
+        let account = self.accounts.open(&standing.project, &standing.user);
         let steps = steps.into_iter().map(|step| {
-            let need = self.need(&step.requires);
+            let need = self.hold_need(&step.requires);
+            step.all_sessions().for_each(|session| self.indexes.hold_session(session));
             Step::new(step, need)
         });
         let steps = steps.collect();

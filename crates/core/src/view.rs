@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use kiln_types::{
-    AttemptId, Generation, JobId, JobState, TaskId, TaskState, WorkerId, WorkerState, WorkerWish,
+    AttemptId, Generation, JobId, JobState, StepIndex, TaskId, TaskState, WorkerId, WorkerState, WorkerWish,
 };
 
-use crate::{Core, Label, Moment, Party, StepState, health::Trial, job::Place, worker::Worker};
+use crate::{Core, Label, Moment, Party, Requirement, StepState, health::Trial, job::Place, worker::Worker};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobView {
@@ -159,7 +159,12 @@ impl Core {
         })
     }
 
-    /// The slots that projects and users who had jobs since the start hold now.
+    /// What a worker must have and have free for tasks of the step.
+    pub fn requirement(&self, job: JobId, step: StepIndex) -> Option<&Requirement> {
+        self.step_of((job, step)).map(|step| &self.needs[step.need].requirement)
+    }
+
+    /// The slots that projects and users with jobs hold now.
     pub fn held_slots(&self) -> BTreeMap<Party, u32> {
         self.accounts.slots()
     }

@@ -15,6 +15,8 @@ use crate::{
 /// fewer milliseconds than this.
 const TIMES_MEDIAN: f32 = 10.0;
 const LEAST_MS: u64 = 60_000;
+/// Milliseconds for which nothing is ended of a worker that may have said that it works.
+const POSTPONED_MS: u64 = 1_000;
 /// Frames from which on they are compared.
 const ENOUGH: usize = 5;
 
@@ -61,6 +63,11 @@ impl Watch {
         if let Some(known) = self.running.remove(&attempt) {
             self.timers.remove(&(known.timer, attempt));
         }
+    }
+
+    /// Those whose timers are over.
+    fn due(&self, now: Moment) -> impl Iterator<Item = AttemptId> {
+        self.timers.iter().take_while(move |(at, _)| *at <= now).map(|(_, attempt)| *attempt)
     }
 
     pub fn next_deadline(&self) -> Option<Moment> {
@@ -110,6 +117,25 @@ impl Core {
     fn watched(&mut self, worker: WorkerId, attempt: AttemptId) -> Option<&mut Watched> {
         self.attempts.get(&attempt).filter(|known| known.worker == worker)?;
         self.watch.running.get_mut(&attempt)
+    }
+
+    /// Workers on which something may hang by now. What has arrived of one of them and has not been told to the core may be
+    /// the sign that it does not: see [`Core::postpone_hang`].
+    pub fn hanging(&self, now: Moment) -> BTreeSet<WorkerId> {
+        self.watch.due(now).filter_map(|id| self.attempts.get(&id)).map(|attempt| attempt.worker).collect()
+    }
+
+    /// Nothing on the worker is ended for a second: something of it waits to be told.
+    pub fn postpone_hang(&mut self, now: Moment, id: WorkerId) {
+        let of_worker =
+            |attempt: &AttemptId| self.attempts.get(attempt).is_some_and(|attempt| attempt.worker == id);
+        let due: Vec<AttemptId> = self.watch.due(now).filter(of_worker).collect();
+        for attempt in due {
+            if let Some(known) = self.watch.running.get(&attempt) {
+                self.watch.timers.remove(&(known.timer, attempt));
+                self.watch.look_again(attempt, now.after(POSTPONED_MS));
+            }
+        }
     }
 
     /// The attempt runs from now on.

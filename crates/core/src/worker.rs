@@ -9,6 +9,7 @@ use kiln_types::{AttemptId, Generation, SessionKey, SlotIndex, TaskId, WorkerId,
 
 use crate::{
     Claim, HeldPhase, Moment, WorkerOffer,
+    attempt_table::AttemptTable,
     health::{Sick, Strike},
     needs::{self, Need, Needs, Standpoint},
     ready::StepId,
@@ -137,7 +138,7 @@ impl Slot {
     }
 
     /// Puts an attempt that is said to run at the front. A slot runs one: what was said to run before has left it.
-    pub fn runs(&mut self, id: AttemptId, attempts: &mut BTreeMap<AttemptId, Attempt>) {
+    pub fn runs(&mut self, id: AttemptId, attempts: &mut AttemptTable) {
         if let Some(front) = self.queue.front().copied()
             && let Some(before) = attempts.get_mut(&front)
             && before.phase.has_begun()

@@ -95,13 +95,24 @@ impl Core {
         self.recall_misplaced(id, out);
     }
 
-    /// A sign of life: the leases of all its attempts begin anew. What lapsed while it was silent goes on,
-    /// where nobody else has begun it.
+    /// Something of the worker arrived at this time, which may have passed, and the core is told of it later: its leases
+    /// run from then. One whose lease has run out already comes back by what it says.
+    pub fn renew_lease(&mut self, arrived: Moment, id: WorkerId) {
+        let end = arrived.after(self.config.lease_ms);
+        if let Some(worker) = self.workers.get_mut(&id)
+            && let Presence::Here { until } | Presence::Away { until } = &mut worker.presence
+        {
+            *until = end.max(*until);
+        }
+    }
+
+    /// A sign of life that arrived at this time: the leases of all its attempts run from then. What lapsed while it was
+    /// silent goes on, where nobody else has begun it.
     pub fn heartbeat(&mut self, now: Moment, id: WorkerId, out: &mut impl Outbox) {
         let until = self.renewed(now);
         let Some(worker) = self.workers.get_mut(&id) else { return };
         match worker.presence {
-            Presence::Here { .. } => worker.presence = Presence::Here { until },
+            Presence::Here { .. } => self.renew_lease(now, id),
             // Only a join says what it holds.
             Presence::Away { .. } | Presence::Offline => {}
             Presence::Silent => {
@@ -163,10 +174,10 @@ impl Core {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.set_offer(WorkerOffer::default(), &self.needs);
         }
+        self.forget_health(id);
         self.reindex_worker(id);
         self.workers.remove(&id);
         self.pauses.forget(id);
-        self.forget_health(id);
         self.touched.remove(&id);
         self.indexes.forget_worker(id);
         true
@@ -267,13 +278,12 @@ impl Core {
         }
         let begun = phase != HeldPhase::Queued;
         step.running += u32::from(begun);
-        if let Some(known) = self.attempts.get_mut(&id) {
-            known.phase = match phase {
-                HeldPhase::Queued => AttemptPhase::Assigned { recalled: false },
-                HeldPhase::Running => AttemptPhase::Running { since: now },
-                HeldPhase::Finished => AttemptPhase::Delivering,
-            };
-        }
+        let resumed = match phase {
+            HeldPhase::Queued => AttemptPhase::Assigned { recalled: false },
+            HeldPhase::Running => AttemptPhase::Running { since: now },
+            HeldPhase::Finished => AttemptPhase::Delivering,
+        };
+        self.attempts.resume(id, resumed);
         let state = if begun { AttemptState::Running } else { AttemptState::Assigned };
         out.record(Record::AttemptResumed { attempt: id, task, state });
         if begun {
@@ -318,7 +328,6 @@ impl Core {
 
     /// Closed attempts of the worker that may yet deliver.
     fn late_of(&self, worker: WorkerId) -> Vec<(AttemptId, SlotIndex, HeldPhase)> {
-        let late = self.attempts.iter().filter(|(_, known)| known.worker == worker && !known.phase.is_live());
-        late.map(|(id, known)| (*id, known.slot, known.phase.held())).collect()
+        self.attempts.late_of(worker).map(|(id, known)| (id, known.slot, known.phase.held())).collect()
     }
 }

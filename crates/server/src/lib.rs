@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod arrivals;
 mod auth;
 mod bakes;
 mod brain;

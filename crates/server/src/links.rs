@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     App,
+    arrivals::Arrival,
     bakes::bundle_of,
     brain::{Finished, Input, Link, Made},
 };
@@ -53,13 +54,16 @@ pub(crate) async fn serve(app: Arc<App>, mut socket: WebSocket) {
         Ok(None) | Err(_) => return,
     };
     let worker = hello.id;
+    let arrival = app.brain.connect(worker);
+    let received = arrival.receive();
     let number = LINK_NUMBERS.fetch_add(1, Ordering::Relaxed);
     let (out, downs) = mpsc::channel(OUT_QUEUE);
     let end = CancellationToken::new();
     app.brain
-        .tell(Input::Join { hello: Box::new(hello), link: Link { number, out, end: end.clone() } })
+        .tell(Input::Join { hello: Box::new(hello), link: Link { number, out, end: end.clone() }, received })
         .await;
-    let mut link = Served { app: &app, worker, number, downs, end, rate: Rate::new() };
+    app.brain.listen(&arrival);
+    let mut link = Served { app: &app, worker, number, arrival, downs, end, rate: Rate::new() };
     let (code, why) = link.run(&mut socket).await;
     app.brain.tell(Input::Gone { worker, link: number }).await;
     tracing::debug!(%worker, why, "connection of a worker ended");
@@ -117,6 +121,7 @@ struct Served<'a> {
     app: &'a App,
     worker: WorkerId,
     number: u64,
+    arrival: Arc<Arrival>,
     downs: mpsc::Receiver<Down>,
     end: CancellationToken,
     rate: Rate,
@@ -144,10 +149,11 @@ impl Served<'_> {
                 }
                 message = socket.recv() => {
                     let Some(Ok(message)) = message else { return (close_code::NORMAL, "it left") };
-                    heard = Instant::now();
                     if let ControlFlow::Break(ending) = self.take(message).await {
                         return ending;
                     }
+                    // While that was handed on, nobody listened: that was no silence.
+                    heard = Instant::now();
                 }
                 _ = pings.tick() => {
                     // Pings are answered by every WebSocket: silence means that nobody is there.
@@ -170,12 +176,14 @@ impl Served<'_> {
             Message::Close(_) => return ControlFlow::Break((close_code::NORMAL, "it said goodbye")),
             Message::Binary(_) => return ControlFlow::Break((close_code::UNSUPPORTED, "it sent bytes")),
         };
+        let received = self.arrival.receive();
         self.rate.wait().await;
         let mut up = match serde_json::from_str::<Up>(&text) {
             Ok(up) => up,
             Err(error) => {
                 // A newer worker may say what this server does not know yet.
                 tracing::warn!(worker = %self.worker, %error, "a message of a worker is not understood");
+                self.app.brain.listen(&self.arrival);
                 return ControlFlow::Continue(());
             }
         };
@@ -191,11 +199,12 @@ impl Served<'_> {
                 // From the look at what it made until the records say that it did.
                 let hold = self.app.holds.begin();
                 let finished = self.checked(attempt, finish).await;
-                Input::Finished { worker, link, attempt, finished, hold }
+                Input::Finished { worker, link, attempt, finished, hold, received }
             }
-            up => Input::Up { worker, link, up },
+            up => Input::Up { worker, link, up, received },
         };
         self.app.brain.tell(input).await;
+        self.app.brain.listen(&self.arrival);
         ControlFlow::Continue(())
     }
 

@@ -1,7 +1,7 @@
 //! The real core under simulated workers, networks, clocks, people and faults: weeks in milliseconds.
 //!
 //! Everything comes from a seed, so what broke once breaks again. A run has two parts: a storm, in which
-//! workers die, stall, lose their connection and lie, the server is killed between any two steps, and people
+//! workers die, stall, lose their connection and lie, the server stalls or is killed between any two steps, and people
 //! change their minds; and a calm, in which every worker is there and every job must end. Throughout, a
 //! [`Checker`](check::Checker) that knows nothing of the core's insides watches that
 //! - every generation of a task commits at most once, and by an attempt that its worker was given;
@@ -9,6 +9,7 @@
 //! - a worker that hands back all that it is given is asked ever more seldom;
 //! - no slot is given work while it still runs something that the core has given up;
 //! - nothing that was acknowledged is lost, whenever the server dies;
+//! - no worker is taken for dead of which something has arrived within a lease, however long that waits;
 //! - a task is only called failed with the attempts to show for it, a job only completed with every task done;
 //! - every job ends.
 //!
@@ -23,6 +24,7 @@ mod person;
 mod report;
 mod rules;
 mod server;
+mod stall;
 mod storm;
 mod worker;
 mod world;

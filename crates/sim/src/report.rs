@@ -19,6 +19,8 @@ pub struct Report {
     /// Attempts asked back for an idle slot or a pause.
     pub recalls: u64,
     pub server_deaths: u64,
+    /// Times in which the server did nothing, most of them longer than a lease.
+    pub stalls: u64,
     pub worker_deaths: u64,
     pub lies: u64,
     /// Attempts that a worker handed back, unasked.

@@ -16,6 +16,9 @@ impl World {
     pub fn server_dies(&mut self) {
         self.report.server_deaths += 1;
         self.server.die();
+        self.backlog.clear();
+        self.heard.clear();
+        self.stalled_until = 0;
         self.checker.server_died();
         for worker in 0..self.workers.len() {
             self.disconnect(worker);
@@ -45,6 +48,9 @@ impl World {
     pub fn fault(&mut self) {
         let wait = self.about(self.scenario.fault_every_ms);
         self.later(wait, Event::Fault);
+        if self.one_in(16) {
+            return self.server_stalls();
+        }
         let worker = self.rng.random_range(0..self.workers.len());
         match self.rng.random_range(0..7) {
             0 if self.workers[worker].alive => self.worker_dies(worker),
@@ -145,6 +151,8 @@ impl World {
     /// From here on everybody is there and means well.
     pub fn calm_down(&mut self) {
         self.calm = true;
+        self.stalled_until = 0;
+        self.later(0, Event::CatchUp);
         self.scenario.kills_one_in = 0;
         while self.last_job < u64::from(self.scenario.jobs) {
             let plan = self.make_plan();

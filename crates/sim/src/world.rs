@@ -1,6 +1,6 @@
 //! The simulated world: its clock, its network, and what befalls those in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use kiln_core::{
     Core, Finish, JobPlan, Label, Moment, Party, Push, RevokeReason, Share, Verdict, WorkerOffer,
@@ -69,6 +69,8 @@ pub enum Event {
         worker: usize,
     },
     ServerStarts,
+    /// The server goes on after a stall, and takes some of what has come meanwhile.
+    CatchUp,
     Tick,
     Schedule,
     Fault,
@@ -103,6 +105,12 @@ pub struct World {
     pub last_connection: u64,
     /// When the last message on a connection arrives, each way: messages do not overtake.
     arrivals: BTreeMap<(u64, bool), u64>,
+    /// The server does nothing until then: its disk is slow, or its machine.
+    pub stalled_until: u64,
+    /// What has arrived at it and waits.
+    pub backlog: VecDeque<Event>,
+    /// The newest connection of each worker by which something has arrived, and when that was last.
+    pub heard: BTreeMap<WorkerId, (u64, u64)>,
     pub calm: bool,
     pub report: Report,
 }
@@ -168,6 +176,9 @@ impl World {
             agenda: Agenda::default(),
             last_connection: 0,
             arrivals: BTreeMap::new(),
+            stalled_until: 0,
+            backlog: VecDeque::new(),
+            heard: BTreeMap::new(),
             calm: false,
             report,
         }
@@ -248,19 +259,20 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::ToServer { worker, connection, up } => self.hear(worker, connection, up),
+            Event::ToServer { worker, connection, .. } => {
+                if self.server.core.is_some() {
+                    let heard = self.heard.entry(self.workers[worker].id).or_default();
+                    *heard = (heard.0.max(connection), self.now);
+                }
+                self.arrives(event);
+            }
             Event::ToWorker { worker, connection, down } => {
                 self.workers[worker].inbox.push_back((connection, down));
                 self.read(worker);
             }
             Event::Wakes { worker } => self.read(worker),
-            Event::Lost { worker, connection } => {
-                let id = self.workers[worker].id;
-                if self.server.connections.get(&id) == Some(&connection) {
-                    self.server.connections.remove(&id);
-                    self.brain(None, |core, now, out| core.worker_left(now, id, out));
-                }
-            }
+            Event::Lost { .. } => self.arrives(event),
+            Event::CatchUp => self.catch_up(),
             Event::Connect { worker, life } => self.connect(worker, life),
             Event::Heartbeat { worker, connection } => {
                 if self.workers[worker].connection == Some(connection) {
@@ -309,7 +321,9 @@ impl World {
                 }
             }
             Event::Tick => {
-                self.brain(None, |core, now, out| core.tick(now, out));
+                if self.stalled_until <= self.now {
+                    self.tick();
+                }
                 self.later(TICK_MS, Event::Tick);
             }
             Event::Schedule => drop(self.brain(None, |core, now, out| core.schedule(now, out))),
@@ -365,7 +379,7 @@ impl World {
         Some(answer)
     }
 
-    fn hear(&mut self, worker: usize, connection: u64, up: Up) {
+    pub fn hear(&mut self, worker: usize, connection: u64, up: Up) {
         let id = self.workers[worker].id;
         if self.server.core.is_none() {
             return;
@@ -384,7 +398,10 @@ impl World {
             return;
         }
         match up {
-            Up::Heartbeat => drop(self.brain(None, |core, now, out| core.heartbeat(now, id, out))),
+            Up::Heartbeat => {
+                let arrived = self.heard.get(&id).map_or(self.now, |heard| heard.1);
+                self.brain(None, |core, _, out| core.heartbeat(Moment(arrived), id, out));
+            }
             Up::Started(attempt) => {
                 self.brain(None, |core, now, out| core.attempt_started(now, id, attempt, out));
             }

@@ -35,6 +35,7 @@ fn many_seeds() {
         ("recalls", sum(|r| r.recalls)),
         ("second attempts", sum(|r| r.twins)),
         ("deaths of the server", sum(|r| r.server_deaths)),
+        ("stalls of the server", sum(|r| r.stalls)),
         ("deaths of workers", sum(|r| r.worker_deaths)),
         ("lies", sum(|r| r.lies)),
         ("refusals", sum(|r| r.refusals)),

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use kiln_api::{Down, Hello, Up, Welcome};
-use kiln_client::{Client, ClientError};
+use kiln_client::{Client, ClientError, LinkReceiver, LinkSender};
 use tokio::{
     sync::{
         mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
         oneshot,
     },
-    time::{Instant, MissedTickBehavior, interval_at, timeout},
+    time::{Instant, Interval, MissedTickBehavior, interval_at, timeout},
 };
 
 use crate::{WorkerError, backoff::Backoff, worker::Input};
@@ -100,38 +100,33 @@ async fn connect(client: &Client, inputs: &UnboundedSender<Input>, backoff: &mut
     talk(client, link, inputs, outgoing, beat).await
 }
 
+/// Speaks and listens until the connection is over. Neither waits for the other: a server that says much and takes little
+/// is listened to all the same, and one that is gone is found out while a message to it waits.
 async fn talk(
     client: &Client,
     link: kiln_client::WorkerLink,
     inputs: &UnboundedSender<Input>,
-    mut outgoing: UnboundedReceiver<Up>,
+    outgoing: UnboundedReceiver<Up>,
     beat: Duration,
 ) -> End {
-    let (mut sender, mut receiver) = link.split();
-    let mut beats = interval_at(Instant::now() + beat, beat);
-    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (sender, receiver) = link.split();
+    tokio::select! {
+        end = listen(client, receiver, inputs, beat) => end,
+        end = speak(sender, outgoing, beat) => end,
+    }
+}
+
+async fn listen(
+    client: &Client,
+    mut receiver: LinkReceiver,
+    inputs: &UnboundedSender<Input>,
+    beat: Duration,
+) -> End {
+    let mut beats = beats(beat);
     let mut heard = Instant::now();
     loop {
-        let sent = tokio::select! {
-            down = receiver.recv() => match down {
-                Ok(Some(Down::Refused { reason })) => return End::Failed(WorkerError::Refused(reason)),
-                Ok(Some(down)) => {
-                    heard = Instant::now();
-                    if inputs.send(Input::Link(LinkEvent::Down(Box::new(down)))).is_err() {
-                        return End::Closed;
-                    }
-                    Ok(())
-                }
-                Ok(None) => return End::Broken(format!("the server {} closed the connection", client.url())),
-                Err(error) => return End::Broken(error.to_string()),
-            },
-            up = outgoing.recv() => match up {
-                Some(up) => sender.send(&up).await,
-                None => {
-                    sender.close().await;
-                    return End::Closed;
-                }
-            },
+        let down = tokio::select! {
+            down = receiver.recv() => down,
             _ = beats.tick() => {
                 // A machine that lost its power closes no connection: silence is looked into.
                 if heard.elapsed() >= SILENCE {
@@ -140,11 +135,91 @@ async fn talk(
                     }
                     heard = Instant::now();
                 }
-                sender.send(&Up::Heartbeat).await
+                continue;
             }
         };
-        if let Err(error) = sent {
+        match down {
+            Ok(Some(Down::Refused { reason })) => return End::Failed(WorkerError::Refused(reason)),
+            Ok(Some(down)) => {
+                heard = Instant::now();
+                if inputs.send(Input::Link(LinkEvent::Down(Box::new(down)))).is_err() {
+                    return End::Closed;
+                }
+            }
+            Ok(None) => return End::Broken(format!("the server {} closed the connection", client.url())),
+            Err(error) => return End::Broken(error.to_string()),
+        }
+    }
+}
+
+async fn speak(mut sender: LinkSender, mut outgoing: UnboundedReceiver<Up>, beat: Duration) -> End {
+    let mut beats = beats(beat);
+    loop {
+        let up = tokio::select! {
+            up = outgoing.recv() => up,
+            _ = beats.tick() => Some(Up::Heartbeat),
+        };
+        let Some(up) = up else {
+            sender.close().await;
+            return End::Closed;
+        };
+        if let Err(error) = sender.send(&up).await {
             return End::Broken(error.to_string());
         }
+    }
+}
+
+fn beats(beat: Duration) -> Interval {
+    let mut beats = interval_at(Instant::now() + beat, beat);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beats
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{
+        Router,
+        extract::{WebSocketUpgrade, ws::Message},
+        routing::get,
+    };
+    use kiln_types::WorkerWish;
+    use tokio::{net::TcpListener, time::sleep};
+
+    use super::*;
+
+    /// A server that reads nothing, and says something all the time.
+    async fn deaf(upgrade: WebSocketUpgrade) -> axum::response::Response {
+        upgrade.on_upgrade(|mut socket| async move {
+            let wish = serde_json::to_string(&Down::Wish { wish: WorkerWish::Pause }).unwrap();
+            while socket.send(Message::text(wish.clone())).await.is_ok() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        })
+    }
+
+    #[tokio::test]
+    async fn a_message_that_waits_for_the_server_keeps_nobody_from_listening() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = Client::new(format!("http://{}", listener.local_addr().unwrap()), "key").unwrap();
+        let router = Router::new().route("/api/v1/worker", get(deaf));
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        let link = client.connect_worker().await.unwrap();
+        // More than the network holds between two that do not read.
+        let (up, outgoing) = unbounded_channel();
+        for _ in 0..64 {
+            up.send(Up::Log { attempt: "1-1".parse().unwrap(), text: "x".repeat(1 << 20) }).unwrap();
+        }
+        let (inputs, mut heard) = unbounded_channel();
+        let talking = talk(&client, link, &inputs, outgoing, Duration::from_secs(3600));
+        let hundred = async {
+            for _ in 0..100 {
+                assert!(matches!(heard.recv().await, Some(Input::Link(LinkEvent::Down(_)))));
+            }
+        };
+        tokio::select! {
+            _ = talking => panic!("the connection is over"),
+            done = timeout(Duration::from_secs(20), hundred) => done.expect("nobody listens"),
+        }
+        server.abort();
     }
 }

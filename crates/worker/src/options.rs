@@ -1,6 +1,6 @@
 //! How a worker is started, what happens to it, and how it ends.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use kiln_client::ClientError;
 use kiln_host::Device;
@@ -10,6 +10,8 @@ use crate::wishes::Wishes;
 
 /// Bytes of blobs that a worker keeps where nobody says: 20 GiB.
 pub const DEFAULT_CACHE_BYTES: u64 = 20 << 30;
+/// Who tries one thing and then another finds a Blender in each slot.
+const IDLE_AFTER: Duration = Duration::from_secs(5 * 60);
 
 /// What a worker needs to know. [`WorkerOptions::new`] leaves all that can be chosen to Kiln.
 #[derive(Clone)]
@@ -45,6 +47,8 @@ pub struct WorkerOptions {
     pub blenders: Vec<PathBuf>,
     /// The most the cache of blobs holds, in bytes; what is in use may be above it.
     pub cache_bytes: u64,
+    /// How long there must have been no work until only one spare Blender waits for it, or none.
+    pub idle_after: Duration,
     /// Which Blender is started at once, while the connection is made; the one used last where `None`.
     pub prestart: Option<BlenderSeries>,
     /// The folder of the blob store of a server in this very process or on this disk: blobs are read from there,
@@ -83,6 +87,7 @@ impl WorkerOptions {
             wishes: Wishes::default(),
             blenders: Vec::new(),
             cache_bytes: DEFAULT_CACHE_BYTES,
+            idle_after: IDLE_AFTER,
             prestart: None,
             local_blobs: None,
             shared: BTreeMap::new(),

@@ -76,6 +76,13 @@ pub(crate) fn want_spare(facts: SpareFacts) -> bool {
     !facts.have && settled && facts.available >= reserve(facts.total) + 2 * GIB
 }
 
+/// Whether a worker that has had nothing to do for long keeps a spare process, or starts one: not where somebody uses the
+/// machine, nor where memory is short. One that is there goes later than a new one would come.
+pub(crate) fn keeps_idle_spare(have: bool, used: bool, available: u64, total: u64) -> bool {
+    let free = if have { GIB } else { 2 * GIB };
+    !used && available >= reserve(total) + free
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +136,25 @@ mod tests {
         assert!(worn(2000, 0, 8 * GIB, 16 * GIB));
         assert!(worn(1, 12 * GIB, 100 * MIB, 16 * GIB));
         assert!(!worn(1, 100 * MIB, 100 * MIB, 16 * GIB));
+    }
+
+    #[test]
+    fn an_idle_worker_keeps_a_spare_where_nobody_misses_its_memory() {
+        for (have, used, gib, kept) in [
+            (false, false, 4, true),
+            (true, false, 4, true),
+            (false, true, 64, false),
+            (true, true, 64, false),
+            (false, false, 2, false),
+            (true, false, 2, true),
+            (true, false, 1, false),
+        ] {
+            assert_eq!(
+                keeps_idle_spare(have, used, gib * GIB, 16 * GIB),
+                kept,
+                "there: {have}, used: {used}, {gib} GiB free"
+            );
+        }
     }
 
     #[test]

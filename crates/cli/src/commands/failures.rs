@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kiln_api::{AttemptView, TaskView};
-use kiln_client::Client;
+use kiln_client::{Client, WhichAttempts};
 use kiln_types::{JobId, StepIndex, TaskIndex};
 use serde_json::json;
 
@@ -41,7 +41,7 @@ pub async fn list(context: &Context, client: &Client, id: JobId) -> Outcome<Exit
 /// What `kiln jobs show` says of the frames that have failed for good: each attempt, up to a number of them.
 pub async fn of_failed_frames(client: &Client, id: JobId, failed: &[TaskView]) -> Outcome<Option<String>> {
     let failed = gone(failed);
-    let page = client.failed_attempts(id, None).await?;
+    let page = client.attempts(id, &of_failed()).await?;
     let mut attempts = page.attempts;
     attempts.retain(|attempt| failed.contains(&(attempt.step, attempt.index)));
     let more = page.next.is_some() || attempts.len() > SHOWN;
@@ -60,17 +60,13 @@ pub async fn of_failed_frames(client: &Client, id: JobId, failed: &[TaskView]) -
 
 /// Oldest first, frame by frame.
 async fn all(client: &Client, id: JobId) -> Outcome<Vec<AttemptView>> {
-    let (mut all, mut before) = (Vec::new(), None);
-    loop {
-        let page = client.failed_attempts(id, before).await?;
-        all.extend(page.attempts);
-        match page.next {
-            Some(next) => before = Some(next),
-            None => break,
-        }
-    }
+    let mut all = client.all_attempts(id, of_failed()).await?;
     sort(&mut all);
     Ok(all)
+}
+
+fn of_failed() -> WhichAttempts {
+    WhichAttempts { failed: true, ..WhichAttempts::default() }
 }
 
 fn sort(attempts: &mut [AttemptView]) {

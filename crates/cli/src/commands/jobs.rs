@@ -1,10 +1,10 @@
 //! `kiln jobs`: list, show, and the verbs.
 
-use kiln_api::{AttemptView, ChangeJob, JobView, Kept};
-use kiln_client::{Archived, Client, ClientError, WhichJobs};
+use kiln_api::{ChangeJob, JobView, Kept};
+use kiln_client::{Archived, Client, ClientError, WhichAttempts, WhichJobs};
 use kiln_types::{
-    AttemptState, DeviceClass, GpuUse, JobId, JobSpec, JobStanding, Needs, Owner, Project, RenderSettings,
-    Resolution,
+    AttemptId, AttemptState, DeviceClass, GpuUse, JobId, JobSpec, JobStanding, Needs, Owner, Project,
+    RenderSettings, Resolution,
 };
 use serde_json::json;
 
@@ -198,7 +198,7 @@ async fn show(context: &Context, client: &Client, id: JobId) -> Outcome<Exit> {
     let failures =
         if job.tasks.failed > 0 { failures::of_failed_frames(client, id, &failed).await? } else { None };
     let attempts = if context.output.reader() == crate::output::Reader::Json {
-        all_attempts(client, id, None).await?
+        client.all_attempts(id, WhichAttempts::default()).await?
     } else {
         Vec::new()
     };
@@ -364,17 +364,19 @@ fn overrides(settings: &RenderSettings) -> Vec<String> {
     texts.into_iter().filter_map(|(name, value)| value.map(|value| format!("{name} {value}"))).collect()
 }
 
-/// Newest first.
-async fn all_attempts(client: &Client, id: JobId, frame: Option<i32>) -> Outcome<Vec<AttemptView>> {
-    let (mut all, mut before) = (Vec::new(), None);
-    loop {
-        let page = client.attempts(id, frame, before).await?;
-        all.extend(page.attempts);
-        match page.next {
-            Some(next) => before = Some(next),
-            None => return Ok(all),
+/// The attempt whose log tells most where nobody says which: the newest that failed, else the newest that runs, that
+/// delivered, or that there is. Of a frame the newest. Asked for by as many short requests, however many there are.
+async fn telling_attempt(client: &Client, id: JobId, frame: Option<i32>) -> Outcome<Option<AttemptId>> {
+    let by_state = [AttemptState::Failed, AttemptState::Running, AttemptState::Committed];
+    let states = by_state.into_iter().filter(|_| frame.is_none()).map(Some).chain([None]);
+    for state in states {
+        let which = WhichAttempts { frame, state, limit: Some(1), ..WhichAttempts::default() };
+        let page = client.attempts(id, &which).await?;
+        if let Some(newest) = page.attempts.first() {
+            return Ok(Some(newest.id));
         }
     }
+    Ok(None)
 }
 
 async fn logs(context: &Context, client: &Client, args: &LogsArgs) -> Outcome<Exit> {
@@ -382,22 +384,13 @@ async fn logs(context: &Context, client: &Client, args: &LogsArgs) -> Outcome<Ex
     let attempt = match args.attempt {
         Some(attempt) => attempt,
         None => {
-            let attempts = all_attempts(client, id, args.frame).await?;
-            let last = |state| attempts.iter().find(move |attempt| attempt.state == state);
-            let chosen = match args.frame {
-                Some(_) => attempts.first(),
-                None => [AttemptState::Failed, AttemptState::Running, AttemptState::Committed]
-                    .into_iter()
-                    .find_map(last)
-                    .or(attempts.first()),
-            };
             let none = || {
                 let what = args.frame.map_or_else(String::new, |frame| format!(" at frame {frame}"));
                 Fault::bad_input(format!(
                     "job {id} has no attempt{what} yet; `kiln jobs show {id}` tells what it waits for"
                 ))
             };
-            chosen.ok_or_else(none)?.id
+            telling_attempt(client, id, args.frame).await?.ok_or_else(none)?
         }
     };
     let log = client.attempt_log(id, attempt).await?;

@@ -3,6 +3,7 @@
 mod draw;
 #[cfg(test)]
 mod fixtures;
+mod known;
 mod model;
 mod rate;
 mod screen;
@@ -14,6 +15,7 @@ use std::{
 };
 
 use jiff::{Timestamp, tz::TimeZone};
+use kiln_api::Change;
 use kiln_client::{ClientError, EventStream};
 use ratatui::{buffer::Buffer, layout::Rect};
 use serde_json::json;
@@ -193,8 +195,17 @@ impl Live {
 
     fn on_event(&mut self, event: Result<kiln_api::Event, ClientError>) -> Outcome {
         match event {
-            Ok(event) => self.model.happened(&event, now().ms),
-            Err(error) if error.is_transient() => self.model.lost(error.to_string(), now().ms),
+            Ok(event) => {
+                if matches!(event.change, Change::WorkerState { .. } | Change::WorkerRemoved) {
+                    self.source.workers_changed();
+                }
+                self.model.happened(&event, now().ms);
+            }
+            Err(error) if error.is_transient() => {
+                // What happened meanwhile may come as no event.
+                self.source.workers_changed();
+                self.model.lost(error.to_string(), now().ms);
+            }
             Err(error) => return Err(error.into()),
         }
         self.stale = true;
@@ -230,6 +241,7 @@ impl Live {
                 self.model.explained(job, said.unwrap_or_else(|error| error.to_string()));
             }
             News::Done(_, said) => {
+                self.source.workers_changed();
                 self.model.say(said.unwrap_or_else(|error| error.to_string()), now().ms);
                 self.stale = true;
             }

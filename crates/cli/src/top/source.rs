@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_api::{ChangeJob, JobView};
-use kiln_client::{Client, ClientError, WhichJobs};
+use jiff::Timestamp;
+use kiln_api::{ChangeJob, JobView, WorkerView};
+use kiln_client::{Client, ClientError, WhichAttempts, WhichJobs};
 use kiln_types::{AttemptState, JobId, JobState};
 
 use super::{
+    known::Known,
     model::{Farm, JobVerb, Wish, WorkerVerb},
     rate::SPAN,
 };
@@ -24,11 +26,30 @@ const PAGES: usize = 4;
 #[derive(Clone)]
 pub struct Source {
     client: Client,
+    known: Known,
 }
 
 impl Source {
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, known: Known::default() }
+    }
+
+    /// Something has happened to a worker: the next reading is of all workers in full.
+    pub fn workers_changed(&self) {
+        self.known.changed();
+    }
+
+    async fn workers(&self) -> Result<Vec<WorkerView>, ClientError> {
+        if self.known.is_current() {
+            let running = self.client.running_everywhere().await?;
+            if let Some(workers) = self.known.running(running, Timestamp::now().as_millisecond()) {
+                return Ok(workers);
+            }
+        }
+        let changes = self.known.changes();
+        let workers = self.client.workers().await?;
+        self.known.read(&workers, changes);
+        Ok(workers)
     }
 
     /// Jobs and workers as they are now.
@@ -40,7 +61,7 @@ impl Source {
         let states = JobState::ALL.iter().copied().filter(|state| !state.is_end()).collect();
         let open = WhichJobs { states, limit: Some(OPEN), ..WhichJobs::default() };
         let (newest, open, workers) =
-            tokio::try_join!(self.client.jobs(&newest), self.client.jobs(&open), self.client.workers())?;
+            tokio::try_join!(self.client.jobs(&newest), self.client.jobs(&open), self.workers())?;
         // What both lists show is taken from one.
         let mut jobs: BTreeMap<JobId, JobView> =
             newest.jobs.into_iter().chain(open.jobs).map(|job| (job.id, job)).collect();
@@ -77,7 +98,8 @@ impl Source {
                 if asked == PAGES {
                     return Ok(None);
                 }
-                let page = self.client.attempts(job.id, None, before).await?;
+                let which = WhichAttempts { before, ..WhichAttempts::default() };
+                let page = self.client.attempts(job.id, &which).await?;
                 let frames = page.attempts.iter().filter(|attempt| attempt.state == AttemptState::Committed);
                 done.extend(frames.filter_map(|frame| frame.ended_ms).filter(|at| *at > from));
                 let old = page.attempts.last().is_none_or(|oldest| oldest.opened_ms < from);

@@ -1,6 +1,7 @@
 //! Scenarios. Each drives the core as the server would, keeps what the workers hold, replays the records into
 //! a ledger, and checks every invariant after each step.
 
+mod bounds;
 mod device;
 mod explain;
 mod farm;

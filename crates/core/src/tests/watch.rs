@@ -146,3 +146,31 @@ fn a_step_says_how_long_it_may_be_silent() {
     farm.pass(20_000, &[1]);
     assert_eq!(timed_out(&farm).len(), 1);
 }
+
+#[test]
+fn nothing_hangs_while_a_sign_that_it_works_may_wait() {
+    let mut farm = Farm::new();
+    farm.join(1, 1);
+    farm.submit(job(1, 1));
+    farm.schedule();
+    farm.start(1, task(1, 0));
+    farm.pass(14 * 60_000, &[1]);
+    assert!(farm.core.hanging(farm.now).is_empty());
+    // The server was held up, and has not been told yet what came meanwhile.
+    farm.now = farm.now.after(2 * 60_000);
+    assert_eq!(farm.core.hanging(farm.now), [super::w(1)].into());
+    for _ in 0..3 {
+        farm.act(|core, now, out| {
+            core.renew_lease(now, super::w(1));
+            core.postpone_hang(now, super::w(1));
+            core.tick(now, out);
+        });
+        farm.now = farm.now.after(1_000);
+    }
+    assert!(timed_out(&farm).is_empty());
+    farm.works(1, task(1, 0));
+    farm.pass(14 * 60_000, &[1]);
+    assert!(timed_out(&farm).is_empty());
+    farm.pass(2 * 60_000, &[1]);
+    assert_eq!(timed_out(&farm).len(), 1, "it is ended all the same where nothing comes");
+}

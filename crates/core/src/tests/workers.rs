@@ -5,7 +5,9 @@ use kiln_types::{
 };
 
 use super::{Farm, job, task, w};
-use crate::{Finish, HeldAttempt, HeldPhase, Label, Record, RevokeReason, StepPlan, Verdict, WorkerOffer};
+use crate::{
+    Finish, HeldAttempt, HeldPhase, Label, Moment, Record, RevokeReason, StepPlan, Verdict, WorkerOffer,
+};
 
 fn lease(farm: &Farm) -> u64 {
     farm.core.config.lease_ms
@@ -415,4 +417,67 @@ fn a_removed_worker_frees_its_tasks_without_blame() {
         farm.held.clear();
     }
     assert_eq!(farm.counts(1).waiting, 1);
+}
+
+/// Four workers with a frame each, at the end of a time in which the server did nothing.
+fn held_up(ms: u64) -> Farm {
+    let mut farm = Farm::new();
+    for worker in 1..=4 {
+        farm.submit(job(worker, 1));
+        farm.join(worker, 1);
+        farm.schedule();
+        farm.start(worker, task(worker, 0));
+    }
+    farm.now = farm.now.after(ms);
+    farm
+}
+
+fn tick(farm: &mut Farm) {
+    farm.act(|core, now, out| core.tick(now, out));
+}
+
+fn states(farm: &Farm) -> Vec<WorkerState> {
+    farm.core.workers().into_iter().map(|worker| worker.state).collect()
+}
+
+#[test]
+fn a_server_that_was_held_up_expires_nobody_of_whom_something_waits() {
+    use WorkerState::{Offline, Rendering};
+    let lease = lease(&Farm::new());
+    let mut farm = held_up(lease + 20_000);
+    assert_eq!(farm.core.expiring(farm.now), [1, 2, 3, 4].map(w));
+    // The heartbeat of one arrived 10 s ago, of another too long ago, and of a third just now: it has connected again.
+    farm.act(|core, now, out| core.worker_left(now, w(3), out));
+    for (worker, ago) in [(1, 10_000), (2, lease), (3, 0)] {
+        let arrived = Moment(farm.now.0 - ago);
+        farm.act(|core, _, _| core.renew_lease(arrived, w(worker)));
+    }
+    assert_eq!(farm.core.expiring(farm.now), [w(2), w(4)]);
+    tick(&mut farm);
+    assert_eq!(states(&farm), [Rendering, Offline, Rendering, Offline]);
+    // Leases run from when it arrived, not from when the core was told.
+    farm.now = farm.now.after(lease - 10_001);
+    tick(&mut farm);
+    assert_eq!(states(&farm), [Rendering, Offline, Rendering, Offline]);
+    farm.now = farm.now.after(1);
+    tick(&mut farm);
+    assert_eq!(states(&farm), [Offline, Offline, Rendering, Offline]);
+    // What has lapsed comes back by a heartbeat alone.
+    farm.act(|core, now, _| core.renew_lease(now, w(1)));
+    assert_eq!(states(&farm)[0], Offline);
+    farm.act(|core, now, out| core.heartbeat(now, w(1), out));
+    assert_eq!(states(&farm)[0], Rendering);
+}
+
+#[test]
+fn an_old_sign_of_life_takes_nothing_from_a_lease() {
+    let lease = lease(&Farm::new());
+    let mut farm = held_up(20_000);
+    farm.act(|core, now, out| core.heartbeat(now, w(1), out));
+    let before = Moment(farm.now.0 - 15_000);
+    farm.act(|core, _, out| core.heartbeat(before, w(1), out));
+    farm.act(|core, _, _| core.renew_lease(before, w(1)));
+    farm.now = farm.now.after(lease - 1);
+    tick(&mut farm);
+    assert_eq!(states(&farm)[0], WorkerState::Rendering);
 }

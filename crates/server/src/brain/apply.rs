@@ -36,13 +36,18 @@ impl Brain {
                 self.absorb();
                 self.batch.answer(reply, answer);
             }
-            Input::Join { hello, link } => self.join(*hello, link),
-            Input::Up { worker, link, up } => {
+            Input::Join { hello, link, received } => {
+                drop(received);
+                self.join(*hello, link);
+            }
+            Input::Up { worker, link, up, received } => {
+                drop(received);
                 if self.is_current(worker, link) {
                     self.up(worker, up);
                 }
             }
-            Input::Finished { worker, link, attempt, finished, hold } => {
+            Input::Finished { worker, link, attempt, finished, hold, received } => {
+                drop(received);
                 self.batch.holds.push(hold);
                 if self.is_current(worker, link) {
                     self.finished(worker, attempt, finished);
@@ -52,6 +57,7 @@ impl Brain {
                 if self.is_current(worker, link) {
                     self.gone(worker);
                 }
+                self.arrivals.disconnect(worker);
             }
             Input::Wish { name, wish, reply } => {
                 let answer = self.wish(&name, wish);
@@ -293,7 +299,8 @@ impl Brain {
                 }
             }
             Up::Heartbeat => {
-                self.farm.core.heartbeat(now, worker, out);
+                let heard = self.arrivals.last(worker, now).unwrap_or(now);
+                self.farm.core.heartbeat(heard, worker, out);
                 if let Some(known) = self.farm.workers.get_mut(worker) {
                     known.last_seen_ms = unix_ms();
                 }
@@ -394,6 +401,9 @@ impl Brain {
         }
         self.write(Write::TouchWorker { worker, at_ms });
         let now = self.farm.clock.now();
+        if let Some(heard) = self.arrivals.last(worker, now) {
+            self.farm.core.renew_lease(heard, worker);
+        }
         self.farm.core.worker_left(now, worker, &mut self.batch.outbox);
     }
 

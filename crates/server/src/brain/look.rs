@@ -2,11 +2,13 @@
 
 use std::collections::HashSet;
 
-use kiln_api::{RunningView, SickView, TaskCounts, TimeLeft, UnmetView, WorkerView};
-use kiln_core::Survey;
-use kiln_types::{JobId, JobState, WorkerId, WorkerState};
+use kiln_api::{
+    RunningList, RunningTask, RunningView, SickView, TaskCounts, TimeLeft, UnmetView, WorkerView,
+};
+use kiln_core::{Moment, Survey};
+use kiln_types::{AttemptId, JobId, JobState, WorkerId, WorkerState};
 
-use super::{Farm, explain::time_left};
+use super::{Farm, explain::time_left, farm::LiveAttempt};
 
 /// What only the brain knows of a job.
 pub(crate) struct LiveJobView {
@@ -74,6 +76,66 @@ impl Farm {
         all.into_iter().map(|(_, id)| id).collect()
     }
 
+    /// What runs of a job, and at most so many of it in full; `None` where the farm holds no such job.
+    pub(crate) fn running_of(&self, job: JobId, most: usize) -> Option<RunningList> {
+        self.jobs.get(&job)?;
+        Some(self.running_list(self.attempts.running(job), most))
+    }
+
+    /// What runs on these workers.
+    pub(crate) fn running_on(&self, workers: &[WorkerId]) -> RunningList {
+        self.running_list(workers.iter().flat_map(|worker| self.attempts.of_worker(*worker)), usize::MAX)
+    }
+
+    fn running_list<'a>(
+        &self,
+        attempts: impl Iterator<Item = (AttemptId, &'a LiveAttempt)>,
+        most: usize,
+    ) -> RunningList {
+        let now = self.clock.now();
+        let mut list = RunningList { count: 0, inside: 0.0, running: Vec::new() };
+        for (attempt, live) in attempts.filter(|(_, live)| live.started.is_some()) {
+            list.count = list.count.saturating_add(1);
+            let fraction = self.fraction(now, live).0.filter(|_| self.frame_of(live.task).is_some());
+            list.inside += f64::from(fraction.unwrap_or(0.0));
+            if list.running.len() < most
+                && let Some(task) = self.running_view(now, attempt, live)
+            {
+                list.running.push(RunningTask { worker: self.name_of(live.worker), task });
+            }
+        }
+        list
+    }
+
+    fn running_view(&self, now: Moment, attempt: AttemptId, live: &LiveAttempt) -> Option<RunningView> {
+        let started = live.started?;
+        let (fraction, estimated) = self.fraction(now, live);
+        Some(RunningView {
+            slot: live.slot,
+            attempt,
+            job: live.task.job,
+            frame: self.frame_of(live.task),
+            since_ms: started.at_ms,
+            fraction,
+            estimated,
+            slow: self.core.slow(now, attempt).map(|slow| slow.usual_ms),
+        })
+    }
+
+    /// How far a task that runs has come, and whether that is an estimate.
+    fn fraction(&self, now: Moment, live: &LiveAttempt) -> (Option<f32>, bool) {
+        // Blender says 0 for long, and then often nothing more.
+        let said = live.fraction.filter(|fraction| *fraction > 0.0);
+        // How long a bake takes, nobody knows.
+        let frame = self.frame_of(live.task).is_some();
+        let mean = self.jobs.get(&live.task.job).filter(|_| frame).and_then(|job| job.mean_frame_s());
+        let guess = live.started.zip(mean.filter(|mean| *mean > 0.0)).map(|(started, mean)| {
+            let seconds = now.since(started.moment) as f64 / 1000.0;
+            (seconds / mean).min(0.99) as f32
+        });
+        (said.or(guess), said.is_none())
+    }
+
     pub(crate) fn worker_view(&self, id: WorkerId) -> Option<WorkerView> {
         let known = self.workers.get(&id)?;
         let state = match (&known.link, self.core.worker(id)) {
@@ -84,29 +146,7 @@ impl Farm {
         let mut running: Vec<RunningView> = self
             .attempts
             .of_worker(id)
-            .filter_map(|(attempt, live)| {
-                let started = live.started?;
-                // Blender says 0 for long, and then often nothing more.
-                let said = live.fraction.filter(|fraction| *fraction > 0.0);
-                let frame = self.frame_of(live.task);
-                let mean = self.jobs.get(&live.task.job).and_then(|job| job.mean_frame_s());
-                // How long a bake takes, nobody knows.
-                let guess = mean.filter(|_| frame.is_some());
-                let guess = guess.filter(|mean| *mean > 0.0).map(|mean| {
-                    let seconds = now.since(started.moment) as f64 / 1000.0;
-                    (seconds / mean).min(0.99) as f32
-                });
-                Some(RunningView {
-                    slot: live.slot,
-                    attempt,
-                    job: live.task.job,
-                    frame,
-                    since_ms: started.at_ms,
-                    fraction: said.or(guess),
-                    estimated: said.is_none(),
-                    slow: self.core.slow(now, attempt).map(|slow| slow.usual_ms),
-                })
-            })
+            .filter_map(|(attempt, live)| self.running_view(now, attempt, live))
             .collect();
         running.sort_by_key(|view| (view.slot, view.attempt));
         Some(WorkerView {

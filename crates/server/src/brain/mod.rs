@@ -28,6 +28,7 @@ mod wakes;
 use std::sync::Arc;
 
 use kiln_api::{ChangeJob, Hello, Up};
+use kiln_core::Moment;
 use kiln_store::{Due, Expired, Expiry, NewBundle, ReadPool, Store, StoreError};
 use kiln_types::{AttemptId, Failure, FrameSet, JobId, JobSpec, OutputSet, WorkerId, WorkerWish};
 use tokio::sync::{mpsc, oneshot};
@@ -40,6 +41,8 @@ pub(crate) use order::{Setting, party};
 
 use crate::{
     ServerError,
+    arrivals::{Arrival, Arrivals, Received},
+    clock::Clock,
     events::Hub,
     holds::Hold,
     logs::Logs,
@@ -76,11 +79,13 @@ pub(crate) enum Input {
     Join {
         hello: Box<Hello>,
         link: Link,
+        received: Received,
     },
     Up {
         worker: WorkerId,
         link: u64,
         up: Up,
+        received: Received,
     },
     /// An attempt has left its slot. Every byte of what it made is here.
     Finished {
@@ -90,6 +95,7 @@ pub(crate) enum Input {
         finished: Finished,
         /// Since before it was looked at.
         hold: Hold,
+        received: Received,
     },
     /// The connection is gone.
     Gone {
@@ -184,9 +190,21 @@ pub(crate) enum JobVerb {
 pub(crate) struct BrainHandle {
     told: mpsc::Sender<Input>,
     asked: mpsc::Sender<Input>,
+    arrivals: Arc<Arrivals>,
+    clock: Clock,
 }
 
 impl BrainHandle {
+    /// A connection of this worker begins; [`Input::Gone`] ends it.
+    pub(crate) fn connect(&self, worker: WorkerId) -> Arc<Arrival> {
+        self.arrivals.connect(worker, self.clock.now())
+    }
+
+    /// The connection has handed on what it received, and listens again.
+    pub(crate) fn listen(&self, arrival: &Arrival) {
+        arrival.listen(self.clock.now());
+    }
+
     /// What a worker's link has to say, in the order in which it says it. Waits while the brain is behind. An input
     /// after the brain's end is dropped, its reply with it.
     pub(crate) async fn tell(&self, input: Input) {
@@ -246,6 +264,7 @@ pub(crate) struct Brain {
     loading: Loading,
     hub: Arc<Hub>,
     logs: Logs,
+    arrivals: Arc<Arrivals>,
     told: mpsc::Receiver<Input>,
     asked: mpsc::Receiver<Input>,
 }
@@ -268,8 +287,10 @@ impl Brain {
         let (tell, told) = mpsc::channel(QUEUE);
         let (ask, asked) = mpsc::channel(ASKED);
         let batch = Batch::default();
-        let brain = Self { farm, batch, store, loading, hub, logs, told, asked };
-        Ok((brain, BrainHandle { told: tell, asked: ask }))
+        let (arrivals, clock) = (Arc::<Arrivals>::default(), farm.clock);
+        let handle = BrainHandle { told: tell, asked: ask, arrivals: arrivals.clone(), clock };
+        let brain = Self { farm, batch, store, loading, hub, logs, arrivals, told, asked };
+        Ok((brain, handle))
     }
 
     /// Runs until `stop`, and then until no input waits.
@@ -329,6 +350,7 @@ impl Brain {
     /// Lets the core act on the time and hand out work; then writes, then speaks.
     async fn turn(&mut self) -> Result<(), StoreError> {
         let now = self.farm.clock.now();
+        self.mind_what_waits(now);
         self.farm.core.tick(now, &mut self.batch.outbox);
         self.farm.core.schedule(now, &mut self.batch.outbox);
         self.absorb();
@@ -339,6 +361,21 @@ impl Brain {
         }
         self.release();
         Ok(())
+    }
+
+    /// The lease of a worker of which something has arrived goes on, however long that waits to be applied; and nothing of
+    /// it is taken to hang before.
+    fn mind_what_waits(&mut self, now: Moment) {
+        for worker in self.farm.core.expiring(now) {
+            if let Some(heard) = self.arrivals.last(worker, now) {
+                self.farm.core.renew_lease(heard, worker);
+            }
+        }
+        for worker in self.farm.core.hanging(now) {
+            if self.arrivals.waits(worker) {
+                self.farm.core.postpone_hang(now, worker);
+            }
+        }
     }
 
     /// Reads from the records what an input needs of them, and applies it.

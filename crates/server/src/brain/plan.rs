@@ -80,7 +80,7 @@ fn session_key(job: JobId, spec: &JobSpec, kind: StepKind) -> SessionKey {
 
 /// What a worker must have, in words that a person reads where it is missing. Devices and engines belong to one
 /// Blender: a worker may have CUDA in one and not in the other.
-pub(super) fn requirement(spec: &JobSpec, kind: StepKind) -> Requirement {
+fn requirement(spec: &JobSpec, kind: StepKind) -> Requirement {
     let (session, needs) = (&spec.session, &spec.needs);
     let series = session.blender;
     let mut labels = vec![Label(format!("Blender {series}"))];

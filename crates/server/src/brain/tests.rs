@@ -181,7 +181,7 @@ impl World {
 
     async fn up(&mut self, worker: usize, up: Up) {
         let (worker, link) = (self.puppets[worker].id, self.puppets[worker].link);
-        self.input(Input::Up { worker, link, up }).await;
+        self.input(Input::Up { worker, link, up, received: Received::default() }).await;
     }
 
     async fn join(&mut self, worker: usize) {
@@ -194,7 +194,7 @@ impl World {
         let held = puppet.held.values().map(|(held, _)| held.clone()).collect();
         let hello = Box::new(hello(puppet.id, held));
         let link = Link { number: self.links, out, end: CancellationToken::new() };
-        self.input(Input::Join { hello, link }).await;
+        self.input(Input::Join { hello, link, received: Received::default() }).await;
     }
 
     async fn finish(&mut self, worker: usize, attempt: AttemptId, finished: Option<Finished>) {
@@ -204,7 +204,8 @@ impl World {
             None => made(Made::Bake(Some(baked(held.task.job, attempt)))),
         });
         let (worker, link) = (self.puppets[worker].id, self.puppets[worker].link);
-        self.input(Input::Finished { worker, link, attempt, finished, hold: Holds::default().begin() }).await;
+        let (hold, received) = (Holds::default().begin(), Received::default());
+        self.input(Input::Finished { worker, link, attempt, finished, hold, received }).await;
     }
 
     /// One thing happens.

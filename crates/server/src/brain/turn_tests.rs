@@ -3,6 +3,7 @@
 use kiln_api::Down;
 use kiln_core::Config;
 use kiln_store::{Durability, Write};
+use kiln_types::WorkerState;
 use tempfile::TempDir;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -21,6 +22,7 @@ struct World {
     handle: BrainHandle,
     /// Of each worker.
     downs: Vec<mpsc::Receiver<Down>>,
+    arrivals: Vec<Arc<Arrival>>,
 }
 
 impl World {
@@ -32,13 +34,19 @@ impl World {
         let logs = Logs::open(folder.path().join("logs"), space::of(folder.path())).unwrap();
         let hub = Arc::new(Hub::new());
         let (brain, handle) = Brain::open(store, hub, logs, Config::default(), 5_000).await.unwrap();
-        let mut world = Self { _folder: folder, brain, handle, downs: Vec::new() };
+        let mut world = Self { _folder: folder, brain, handle, downs: Vec::new(), arrivals: Vec::new() };
         for number in 1..=WORKERS {
             let (out, downs) = mpsc::channel(1000);
             let hello = Hello { slots: SLOTS, ..hello(WorkerId::from_bits(number).unwrap(), Vec::new()) };
             world.downs.push(downs);
+            world.arrivals.push(world.handle.connect(WorkerId::from_bits(number).unwrap()));
             let link = Link { number, out, end: CancellationToken::new() };
-            world.handle.told.try_send(Input::Join { hello: Box::new(hello), link }).ok().unwrap();
+            world
+                .handle
+                .told
+                .try_send(Input::Join { hello: Box::new(hello), link, received: Received::default() })
+                .ok()
+                .unwrap();
         }
         world.round().await;
         world
@@ -46,6 +54,20 @@ impl World {
 
     async fn round(&mut self) {
         self.brain.round(&mut Vec::new(), &mut Vec::new()).await.unwrap();
+    }
+
+    /// As the link of this worker does, now by the brain's clock.
+    fn say(&self, number: u64, up: Up) {
+        let arrival = &self.arrivals[number as usize - 1];
+        let (worker, link, received) = (WorkerId::from_bits(number).unwrap(), number, arrival.receive());
+        self.handle.told.try_send(Input::Up { worker, link, up, received }).ok().unwrap();
+        arrival.listen(self.brain.farm.clock.now());
+    }
+
+    /// The workers that the core takes for dead.
+    fn dead(&self) -> Vec<u64> {
+        let all = self.brain.farm.core.workers().into_iter();
+        all.filter(|view| view.state == WorkerState::Offline).map(|view| view.id.bits()).collect()
     }
 
     fn submit(&self) -> oneshot::Receiver<Answer<JobId>> {
@@ -122,7 +144,8 @@ async fn people_are_heard_before_workers_and_workers_while_people_ask() {
     for at in 0..said {
         let number = at as u64 % WORKERS + 1;
         let (worker, link) = (WorkerId::from_bits(number).unwrap(), number);
-        world.handle.told.try_send(Input::Up { worker, link, up: Up::Heartbeat }).ok().unwrap();
+        let received = Received::default();
+        world.handle.told.try_send(Input::Up { worker, link, up: Up::Heartbeat, received }).ok().unwrap();
     }
     let (reply, mut behind) = oneshot::channel();
     let look: Look = Box::new(move |_| reply.send(()).unwrap());
@@ -139,4 +162,101 @@ async fn people_are_heard_before_workers_and_workers_while_people_ask() {
     }
     world.round().await;
     assert_eq!(behind.try_recv(), Ok(()));
+}
+
+#[tokio::test]
+async fn a_stall_longer_than_the_lease_expires_nobody_whose_heartbeat_waits() {
+    let lease = Config::default().lease_ms;
+    let mut world = World::idle().await;
+    let mut answer = world.submit();
+    world.round().await;
+    let job = answer.try_recv().unwrap().unwrap();
+    while world.told() > 0 {
+        world.round().await;
+    }
+    let out = |world: &World| world.brain.farm.core.job(job).unwrap().counts().assigned;
+    let all = out(&world);
+    assert!(all >= WORKERS as u32 * u32::from(SLOTS));
+
+    // For longer than a lease nothing is applied. More than one turn takes has come meanwhile, and behind all of it the
+    // heartbeats of all workers but one.
+    world.brain.farm.clock.advance(lease + 10_000);
+    for _ in 0..AT_ONCE + 904 {
+        world.say(
+            1,
+            Up::Alive { attempt: AttemptId { epoch: kiln_types::Epoch(9), counter: 1 }, moved: true },
+        );
+    }
+    (1..WORKERS).for_each(|number| world.say(number, Up::Heartbeat));
+    world.round().await;
+    assert!(!world.brain.told.is_empty(), "the heartbeats wait");
+    assert_eq!(world.dead(), [WORKERS], "whose heartbeat waits is not dead, and who said nothing is");
+    assert!(out(&world) >= all - u32::from(SLOTS) * 2, "what is rendered is not thrown away");
+    while !world.brain.told.is_empty() {
+        world.round().await;
+    }
+    assert_eq!(world.dead(), [WORKERS]);
+    world.brain.farm.core.sanity_check();
+}
+
+#[tokio::test]
+async fn a_lease_is_silence_that_somebody_listened_to() {
+    let lease = Config::default().lease_ms;
+    let mut world = World::idle().await;
+    // 1 said something early and nothing since; the link of 2 cannot hand on what it has received; 3 has been silent from
+    // the start, and connects again.
+    world.brain.farm.clock.advance(lease - 5_000);
+    (4..=WORKERS).chain([1]).for_each(|number| world.say(number, Up::Heartbeat));
+    let held = world.arrivals[1].receive();
+    world.brain.farm.clock.advance(10_000);
+    (4..=WORKERS).for_each(|number| world.say(number, Up::Heartbeat));
+    let third = WorkerId::from_bits(3).unwrap();
+    let again = world.brain.arrivals.connect(third, world.brain.farm.clock.now());
+    let hello = again.receive();
+    world.handle.told.try_send(Input::Gone { worker: third, link: 3 }).ok().unwrap();
+    world.round().await;
+    assert_eq!(world.dead(), [3], "it held nothing, and its connection is gone");
+    // The heartbeat of 1 counts from when it arrived, 10 s before it was applied.
+    world.brain.farm.clock.advance(lease - 15_000);
+    (4..=WORKERS).for_each(|number| world.say(number, Up::Heartbeat));
+    world.round().await;
+    assert_eq!(world.dead(), [3]);
+    world.brain.farm.clock.advance(10_000);
+    world.round().await;
+    assert_eq!(world.dead(), [1, 3]);
+    drop((held, hello));
+}
+
+#[tokio::test]
+async fn what_runs_is_not_taken_to_hang_while_its_sign_of_life_waits() {
+    let hang = Config::default().hang_ms;
+    let mut world = World::idle().await;
+    let mut answer = world.submit();
+    world.round().await;
+    let job = answer.try_recv().unwrap().unwrap();
+    let mut first = |number: u64| loop {
+        if let Down::Assign(assignment) = world.downs[number as usize - 1].try_recv().unwrap() {
+            return assignment.tasks[0].attempt;
+        }
+    };
+    let (alive, hung) = (first(1), first(2));
+    world.say(1, Up::Started { attempt: alive });
+    world.say(2, Up::Started { attempt: hung });
+    world.round().await;
+    // Blender has worked all the time, as its worker says: the server hears of it late.
+    world.brain.farm.clock.advance(hang + 10_000);
+    for _ in 0..AT_ONCE {
+        world.say(3, Up::Heartbeat);
+    }
+    world.say(1, Up::Alive { attempt: alive, moved: false });
+    (1..=WORKERS).filter(|number| *number != 2).for_each(|number| world.say(number, Up::Heartbeat));
+    world.arrivals[1].listen(world.brain.farm.clock.now());
+    while !world.brain.told.is_empty() {
+        world.round().await;
+    }
+    let runs = |world: &World, attempt| world.brain.farm.core.attempt_task(attempt).is_some();
+    assert!(runs(&world, alive), "it was ended although it works");
+    assert!(!runs(&world, hung), "nothing was heard of this one");
+    assert_eq!(world.brain.farm.core.job(job).unwrap().counts().running, 1);
+    world.brain.farm.core.sanity_check();
 }

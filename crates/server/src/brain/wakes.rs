@@ -1,9 +1,9 @@
 //! Who sleeps, and what waits.
 
 use kiln_core::Wait;
-use kiln_types::{JobId, StepKind, WorkerWish};
+use kiln_types::{JobId, WorkerWish};
 
-use super::{Farm, apply::no_worker, farm::LiveJob, plan};
+use super::{Farm, apply::no_worker};
 use crate::{
     clock::unix_ms,
     problem::{Answer, Fault},
@@ -33,24 +33,23 @@ impl Farm {
             return (Vec::new(), sleepers);
         }
         let mut survey = self.core.survey(self.clock.now());
-        let waits = |(job, live): (&JobId, &LiveJob)| {
+        let waits = |job: &JobId| {
             let view = self.core.job(*job)?;
             if view.state.is_end() || view.counts().waiting == 0 {
                 return None;
             }
-            let steps = survey
-                .explain(*job)
-                .into_iter()
-                .filter(|(_, waits)| !waits.is_empty() && waits.iter().all(wants_workers));
-            let tasks = steps.map(|(step, _)| view.steps[usize::from(step.0)].counts.waiting).sum();
-            (tasks > 0).then(|| Waiting {
-                job: *job,
-                tasks,
-                needs: plan::requirement(&live.spec, StepKind::Render),
-            })
+            let steps = survey.explain(*job).into_iter();
+            let steps = steps.filter(|(_, waits)| !waits.is_empty() && waits.iter().all(wants_workers));
+            let waiting = steps.filter_map(|(step, _)| {
+                let tasks = view.steps.get(usize::from(step.0))?.counts.waiting;
+                // Of each step its own: a machine may bake that could not render.
+                let needs = self.core.requirement(*job, step)?.clone();
+                (tasks > 0).then_some(Waiting { job: *job, step, tasks, needs })
+            });
+            Some(waiting.collect::<Vec<_>>())
         };
-        let mut waiting: Vec<Waiting> = self.jobs.iter().filter_map(waits).collect();
-        waiting.sort_by_key(|waiting| waiting.job);
+        let mut waiting: Vec<Waiting> = self.jobs.keys().filter_map(waits).flatten().collect();
+        waiting.sort_by_key(|waiting| (waiting.job, waiting.step));
         (waiting, sleepers)
     }
 

@@ -78,6 +78,8 @@ pub(super) struct WhichAttempts {
     #[serde(default)]
     #[param(required = false)]
     failed: bool,
+    /// Only those in this state.
+    state: Option<AttemptState>,
     /// Only older ones than this.
     #[param(value_type = Option<String>)]
     before: Option<AttemptId>,
@@ -99,7 +101,15 @@ pub(super) async fn attempts(
         Some(frame) => Some((job.spec.render_step(), position(&job.spec.frames, id, frame)?)),
         None => None,
     };
-    let states = if which.failed { vec![AttemptState::Failed, AttemptState::Lapsed] } else { Vec::new() };
+    let failed = [AttemptState::Failed, AttemptState::Lapsed];
+    let states = match which.state {
+        Some(state) if which.failed && !failed.contains(&state) => {
+            return Ok(axum::Json(AttemptsPage { attempts: Vec::new(), next: None }));
+        }
+        Some(state) => vec![state],
+        None if which.failed => failed.to_vec(),
+        None => Vec::new(),
+    };
     let filter = AttemptFilter { task, states, before: which.before, ..AttemptFilter::default() };
     let rows = app.store.attempts(id, &filter, limit).await.map_err(store_fault)?;
     let next = if rows.len() == limit as usize { rows.last().map(|row| row.id) } else { None };

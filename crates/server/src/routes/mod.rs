@@ -9,6 +9,7 @@ mod farm;
 mod job_data;
 mod jobs;
 mod logs;
+mod running;
 mod shares;
 mod submit;
 mod uploads;
@@ -125,6 +126,8 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(jobs::archive))
         .routes(routes!(jobs::unarchive))
         .routes(routes!(jobs::fetched))
+        .routes(routes!(running::of_farm))
+        .routes(routes!(running::of_job))
         .routes(routes!(job_data::tasks))
         .routes(routes!(job_data::attempts))
         .routes(routes!(job_data::outputs))

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Workers that are looked at before others have their turn: the list of a large farm holds up nobody.
-const LOOKED_AT: usize = 500;
+pub(super) const LOOKED_AT: usize = 500;
 
 /// Every worker that the farm knows, connected or not.
 #[utoipa::path(get, path = "/api/v1/workers", tag = "workers",

@@ -1,20 +1,21 @@
 //! Which sleeping machines are worth waking. Pure.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
 use kiln_core::{Requirement, WorkerOffer};
-use kiln_types::{JobId, WorkerId};
+use kiln_types::{JobId, StepIndex, WorkerId};
 
 /// How long a machine that was called may take to come; then it is called again.
 const AGAIN: Duration = Duration::from_secs(5 * 60);
 
-/// Tasks of a job that no worker has taken.
+/// Tasks of a step that no worker has taken.
 #[derive(Debug, Clone)]
 pub(crate) struct Waiting {
     pub job: JobId,
+    pub step: StepIndex,
     pub tasks: u32,
     pub needs: Requirement,
 }
@@ -32,7 +33,7 @@ pub(crate) struct Sleeper {
 pub(crate) struct Alarm {
     /// How long work must have waited: what is done in a moment wakes nobody.
     patience: Duration,
-    waits_since: HashMap<JobId, Instant>,
+    waits_since: HashMap<(JobId, StepIndex), Instant>,
     called: HashMap<WorkerId, Instant>,
 }
 
@@ -43,13 +44,14 @@ impl Alarm {
 
     /// Whom to call now: as many as have slots for what has waited long enough, counting those who are on their way.
     pub(crate) fn due(&mut self, waiting: &[Waiting], sleepers: &[Sleeper], now: Instant) -> Vec<WorkerId> {
-        self.waits_since.retain(|job, _| waiting.iter().any(|one| one.job == *job));
+        let there: HashSet<(JobId, StepIndex)> = waiting.iter().map(|one| (one.job, one.step)).collect();
+        self.waits_since.retain(|of, _| there.contains(of));
         self.called.retain(|_, at| now.duration_since(*at) < AGAIN);
         let mut free: Vec<&Sleeper> = sleepers.iter().collect();
         free.sort_by_key(|sleeper| (!self.called.contains_key(&sleeper.worker), sleeper.worker));
         let mut due = Vec::new();
         for one in waiting {
-            let since = *self.waits_since.entry(one.job).or_insert(now);
+            let since = *self.waits_since.entry((one.job, one.step)).or_insert(now);
             if now.duration_since(since) < self.patience {
                 continue;
             }
@@ -77,7 +79,7 @@ mod tests {
     use super::*;
 
     fn waiting(job: u64, tasks: u32, needs: &str) -> Waiting {
-        Waiting { job: JobId(job), tasks, needs: [needs].into_iter().collect() }
+        Waiting { job: JobId(job), step: StepIndex(0), tasks, needs: [needs].into_iter().collect() }
     }
 
     fn sleeper(id: u64, slots: u16, labels: &[&str]) -> Sleeper {

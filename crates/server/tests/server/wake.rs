@@ -2,9 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use kiln_api::{Hello, Rest};
+use kiln_api::{DeviceOffer, Hello, Rest};
 use kiln_server::ServerOptions;
-use kiln_types::WorkerState;
+use kiln_types::{DeviceClass, WorkerState};
 use reqwest::StatusCode;
 use serde_json::json;
 use tokio::{net::UdpSocket, time::timeout};
@@ -90,4 +90,25 @@ async fn work_that_waits_wakes_who_may_be_woken_and_could_take_it() {
     assert_eq!(call(&card).await[11], 9, "only this one is called");
     // At once again it is not: the next looks call nobody.
     silence(&card).await;
+}
+
+#[tokio::test]
+async fn a_machine_that_could_bake_and_not_render_is_woken_for_the_bake() {
+    let (card, targets) = card().await;
+    let farm = Farm::start().await;
+    // Its GPU is too small for the frames, and a bake takes none.
+    let mut small = sleepy(5, "small", "52:54:00:00:00:05", true);
+    let class = DeviceClass::Cuda;
+    let memory = Some(4 << 30);
+    small.blenders[0].devices.push(DeviceOffer { class, name: "Made up".to_owned(), memory });
+    comes_and_goes(&farm, small).await;
+    let farm = farm
+        .restart_with(|options| (options.wake_to, options.wake_after) = (Some(targets), Duration::ZERO))
+        .await;
+    let id = farm.upload_of(std::fs::read(kiln_testkit::scene("rigid_body")).unwrap()).await;
+    let job = json!({"source": {"upload": {"id": id}}, "frames": "1-3", "device": "cuda",
+        "needs": {"gpu_memory": 16_u64 << 30}});
+    let answer = farm.post("/api/v1/jobs", job).await;
+    assert_eq!(answer.status(), StatusCode::CREATED);
+    assert_eq!(call(&card).await[11], 5);
 }

@@ -83,6 +83,8 @@ pub(crate) enum Order {
     },
     /// Take work again.
     Work,
+    /// Keep no process that does nothing, and start none ahead of work.
+    EndIdle,
     /// Hand everything back, with `running` also what renders, and end.
     Close {
         running: bool,
@@ -334,6 +336,7 @@ impl Actor {
                 }
             }
             Order::Work => self.slot.end_rest(around!(self)),
+            Order::EndIdle => self.slot.end_idle(around!(self)),
             Order::Close { running } => self.slot.close(running, around!(self)),
             Order::Poke => self.slot.advance(around!(self)),
         }

@@ -11,7 +11,7 @@
 //! | Idle | Opening | the next frame is of a session that is not open, its files are here, memory allows |
 //! | Idle | Rendering | the next frame is of the open session |
 //! | Idle | Baking | the next task is a bake, its files are here, memory allows |
-//! | Idle | Recycling | the next frame needs another Blender or another trust; the process is worn; the slot closes, or rests |
+//! | Idle | Recycling | the next frame needs another Blender or another trust; the process is worn; the slot closes, rests, or has done nothing for long |
 //! | Opening | Rendering, Idle | the file is open; it could not be opened and Blender lives |
 //! | Rendering | Rendering, Idle | the frame is done |
 //! | Starting | Recycling | the slot closes |
@@ -252,6 +252,15 @@ impl Slot {
     /// A process that has waited long with a file open gives its memory back.
     pub(crate) fn rest(&mut self, around: &impl Surroundings) {
         if self.queue.is_empty() && matches!(self.phase, Phase::Idle { open: Some(_), .. }) {
+            self.recycle();
+        }
+        self.advance(around);
+    }
+
+    /// There has been no work for so long that the memory of a process is better used otherwise.
+    pub(crate) fn end_idle(&mut self, around: &impl Surroundings) {
+        self.ahead = None;
+        if self.queue.is_empty() && matches!(self.phase, Phase::Idle { .. }) {
             self.recycle();
         }
         self.advance(around);

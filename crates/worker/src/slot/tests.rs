@@ -315,6 +315,27 @@ fn a_start_ahead_of_work_is_used_by_it_and_not_repeated_when_it_fails() {
 }
 
 #[test]
+fn a_process_that_does_nothing_for_long_ends_and_none_comes_in_its_place() {
+    let world = world();
+    let mut slot = Slot::new();
+    slot.prestart("3.4".parse().unwrap(), &world);
+    assert_eq!(said(&mut slot), ["start"]);
+    slot.end_idle(&world);
+    assert!(said(&mut slot).is_empty(), "it is not up yet");
+    slot.started(Ok(()), &world);
+    slot.end_idle(&world);
+    assert_eq!(said(&mut slot), ["recycle"]);
+    slot.recycled(&world);
+    slot.end_idle(&world);
+    assert!(said(&mut slot).is_empty());
+    slot.enqueue(vec![work(1, "A", false)], &world);
+    assert_eq!(said(&mut slot), ["fetch", "start"]);
+    let mut busy = rendering(&world);
+    busy.end_idle(&world);
+    assert!(said(&mut busy).is_empty(), "what renders is not disturbed");
+}
+
+#[test]
 fn a_series_that_is_not_here_is_said_with_what_to_do() {
     let world = world();
     world.blender.set(false);

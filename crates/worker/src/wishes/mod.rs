@@ -125,18 +125,26 @@ pub(crate) struct Policy {
     person: Latch,
     blender: Latch,
     busy: Latch,
+    /// Somebody uses the machine, as last seen.
+    used: bool,
 }
 
 impl Policy {
     /// `cores`: the machine's.
     pub(crate) fn new(wishes: Wishes, cores: u32) -> Self {
         let load = wishes.load.unwrap_or(f64::from(cores) / 2.0);
-        Self { wishes, load, person: Latch::default(), blender: Latch::default(), busy: Latch::default() }
+        let (person, blender, busy) = (Latch::default(), Latch::default(), Latch::default());
+        Self { wishes, load, person, blender, busy, used: false }
     }
 
     /// Whether the machine is to be looked at.
     pub(crate) fn watches(&self) -> bool {
         self.wishes.yields != Yields::No
+    }
+
+    /// Whether somebody uses the machine, whether the worker leaves it to them or not.
+    pub(crate) fn is_used(&self) -> bool {
+        self.used
     }
 
     pub(crate) fn when_used(&self) -> WhenUsed {
@@ -150,6 +158,7 @@ impl Policy {
             Yields::No => false,
         };
         let there = facts.idle.is_some_and(|idle| idle < self.wishes.idle);
+        self.used = there || facts.blender;
         self.person.see(yields && there, now, Duration::ZERO, Duration::ZERO);
         self.blender.see(yields && facts.blender, now, Duration::ZERO, CLOSED_FOR);
         if let Some(others) = facts.others {
@@ -246,6 +255,22 @@ mod tests {
         let headless = |second| Facts { desktop: false, ..touched(second) };
         check(&mut policy(Yields::Auto), headless, 400, &[]);
         check(&mut policy(Yields::Yes), headless, 400, &[(0, there), (310, None)]);
+    }
+
+    #[test]
+    fn a_machine_is_used_whether_the_worker_leaves_it_or_not() {
+        let mut policy = policy(Yields::No);
+        assert!(!policy.is_used());
+        let mut sees = |facts: Facts| {
+            policy.saw(&facts, Instant::now());
+            assert_eq!(policy.rest(&wall()), None);
+            policy.is_used()
+        };
+        let touched = |seconds| Facts { idle: Some(Duration::from_secs(seconds)), desktop: false, ..QUIET };
+        assert!(sees(touched(299)));
+        assert!(!sees(touched(300)));
+        assert!(sees(Facts { blender: true, ..QUIET }));
+        assert!(!sees(Facts { others: Some(8.0), ..QUIET }), "a busy machine has nobody at it");
     }
 
     #[test]

@@ -41,8 +41,9 @@ use crate::{
     shared::SharedRoots,
     sizing,
     slot::{self, Made, Order, Shop, Told},
-    wishes::{Facts, Policy},
+    wishes::{Facts, Policy, presence::Watch},
 };
+use upkeep::{Idle, Looks};
 
 const TICK: Duration = Duration::from_secs(1);
 /// Bytes of log kept for a server that is away; the oldest go first.
@@ -86,6 +87,8 @@ pub(crate) enum Input {
     Found(Vec<BlenderInstall>),
     /// A look at whether somebody needs the machine.
     Looked(Facts),
+    /// The same, of a worker that looks only while it has nothing to do.
+    LookedIdle(Box<Watch>, Facts),
     Drain,
     StopHard,
 }
@@ -126,6 +129,7 @@ pub(crate) struct Worker {
     busy: (bool, Instant),
     probing: bool,
     looked: Instant,
+    idle: Idle,
     leaving: Option<Leaving>,
     tasks: JoinSet<()>,
     inputs: UnboundedSender<Input>,
@@ -198,6 +202,7 @@ impl Worker {
             busy: (false, Instant::now()),
             probing: false,
             looked: Instant::now(),
+            idle: Idle::default(),
             leaving: None,
             tasks: JoinSet::new(),
             options,
@@ -307,6 +312,11 @@ impl Worker {
             Input::Looked(facts) => {
                 self.policy.saw(&facts, Instant::now());
                 self.consider_rest();
+            }
+            Input::LookedIdle(watch, facts) => {
+                self.idle.watch = Looks::Here(watch);
+                self.policy.saw(&facts, Instant::now());
+                self.keep_an_idle_spare();
             }
             Input::Drain => self.leave(None),
             Input::StopHard => return Some(WorkerExit::Stopped),

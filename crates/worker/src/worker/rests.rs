@@ -43,6 +43,8 @@ impl Worker {
             (Some(_), None) => {
                 self.happen(Happening::Wakes);
                 self.order_all(|| Order::Work);
+                // What is started now is not ended at once because there was no work before.
+                self.busy.1 = std::time::Instant::now();
                 self.prestart();
             }
             _ => {}

@@ -17,12 +17,32 @@ use crate::{
     offers::Offers,
     sizing::{self, SpareFacts},
     slot::{Kind, Order},
+    wishes::presence::Watch,
 };
 
 /// How often a worker without a Blender looks again.
 const LOOK_AGAIN: Duration = Duration::from_secs(20);
+/// How often a worker without work decides anew whether a Blender waits for it.
+const IDLE_LOOK: Duration = Duration::from_secs(30);
 /// How long there must have been no work before a Blender is started only to learn what it can do.
 const QUIET: Duration = Duration::from_secs(5);
+
+/// What a worker does while it has had no work for long.
+#[derive(Debug, Default)]
+pub(super) struct Idle {
+    /// When it last decided what waits for work.
+    decided: Option<Instant>,
+    pub(super) watch: Looks,
+}
+
+/// Looks at the machine only while there is no work, of a worker that leaves the machine to nobody.
+#[derive(Debug, Default)]
+pub(super) enum Looks {
+    #[default]
+    NotYet,
+    UnderWay,
+    Here(Box<Watch>),
+}
 
 impl Worker {
     pub(super) async fn look_for_blenders(&mut self) {
@@ -56,13 +76,23 @@ impl Worker {
         if self.resting.is_some() {
             return;
         }
-        let garage = &self.shop.garage;
-        let known = |series: &BlenderSeries| garage.install(*series).is_some();
-        let newest = garage.installs().first().map(|install| install.version.series());
-        let wished = [self.options.prestart, self.last_series, newest];
-        if let Some(series) = wished.into_iter().flatten().find(known) {
+        if let Some(series) = self.first_series() {
             self.order_all(|| Order::Prestart(series));
         }
+    }
+
+    /// The Blender that the first work will ask for, most likely.
+    fn first_series(&self) -> Option<BlenderSeries> {
+        let garage = &self.shop.garage;
+        let newest = garage.installs().first().map(|install| install.version.series());
+        let wished = [self.options.prestart, self.last_series, newest];
+        wished.into_iter().flatten().find(|series| garage.install(*series).is_some())
+    }
+
+    /// The Blender that there was most work for, where there was any and it is there still.
+    fn usual_series(&self) -> Option<BlenderSeries> {
+        let (series, _) = self.used.iter().max_by_key(|(_, count)| **count)?;
+        Some(*series).filter(|series| self.shop.garage.install(*series).is_some())
     }
 
     pub(super) fn tick(&mut self, now: Instant) -> Option<WorkerExit> {
@@ -81,7 +111,12 @@ impl Worker {
             return None;
         }
         let steady = now.duration_since(self.busy.1);
-        self.keep_a_spare(busy, steady);
+        if !busy && steady >= self.options.idle_after {
+            self.be_idle(now);
+        } else {
+            self.idle.decided = None;
+            self.keep_a_spare(busy, steady);
+        }
         if !busy && steady >= QUIET {
             self.probe();
         }
@@ -99,18 +134,62 @@ impl Worker {
 
     /// One spare process of the series used most, once there has been work at all.
     pub(super) fn keep_a_spare(&mut self, busy: bool, steady: Duration) {
-        let Some((series, _)) = self.used.iter().max_by_key(|(_, count)| **count) else { return };
-        let series = *series;
+        let Some(series) = self.usual_series() else { return };
         let have = self.shop.garage.has_spare();
         // The machine is asked for its memory only where the answer matters.
-        if have || steady < QUIET || self.shop.garage.install(series).is_none() {
+        if have || steady < QUIET {
             return;
         }
         let memory = self.shop.memory_now();
         let facts = SpareFacts { have, steady, busy, available: memory.available, total: memory.total };
         if sizing::want_spare(facts) {
-            let garage = self.shop.garage.clone();
-            self.tasks.spawn(async move { garage.start_spare(series).await });
+            self.start_spare(series);
+        }
+    }
+
+    fn start_spare(&mut self, series: BlenderSeries) {
+        let garage = self.shop.garage.clone();
+        self.tasks.spawn(async move { garage.start_spare(series).await });
+    }
+
+    /// Nobody has had work for it for minutes: no slot keeps a process. Whether a single spare one waits for all of them is
+    /// decided by what else the machine is needed for.
+    fn be_idle(&mut self, now: Instant) {
+        let pause = IDLE_LOOK.min(self.options.idle_after);
+        if self.idle.decided.is_some_and(|at| now.duration_since(at) < pause) {
+            return;
+        }
+        self.idle.decided = Some(now);
+        self.order_all(|| Order::EndIdle);
+        if self.policy.watches() {
+            // It is looked at all the time.
+            return self.keep_an_idle_spare();
+        }
+        let watch = match std::mem::replace(&mut self.idle.watch, Looks::UnderWay) {
+            Looks::UnderWay => return,
+            Looks::NotYet => Watch::new(),
+            Looks::Here(watch) => *watch,
+        };
+        let inputs = self.inputs.clone();
+        self.tasks.spawn(async move {
+            let (watch, facts) = watch.look().await;
+            let _ = inputs.send(Input::LookedIdle(Box::new(watch), facts));
+        });
+    }
+
+    /// The spare process of a worker that has had no work for long, where nobody misses its memory.
+    pub(super) fn keep_an_idle_spare(&mut self) {
+        // What was looked at takes a moment, in which work may have come.
+        if self.idle.decided.is_none() || self.resting.is_some() || self.leaving.is_some() {
+            return;
+        }
+        let Some(series) = self.usual_series().or_else(|| self.first_series()) else { return };
+        let (have, memory) = (self.shop.garage.has_spare(), self.shop.memory_now());
+        let keeps = sizing::keeps_idle_spare(have, self.policy.is_used(), memory.available, memory.total);
+        if have && !keeps {
+            self.shop.garage.drop_spare();
+        } else if keeps && !have {
+            self.start_spare(series);
         }
     }
 

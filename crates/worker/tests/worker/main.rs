@@ -4,6 +4,7 @@
 
 mod bake;
 mod farm;
+mod idle;
 mod rest;
 
 use std::time::{Duration, Instant};

@@ -12,12 +12,15 @@ use crate::{
     until,
 };
 
+/// Held by a test that opens a Blender, or that nobody may open one for: all see one screen.
+pub static SCREEN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// A program named `blender` without the arguments of one in the background. Ends when dropped.
-struct Open(Pid);
+pub struct Open(Pid);
 
 impl Open {
     /// Its parent ends at once: a child of this process, which is the worker's too, would be Kiln's own.
-    fn new(folder: &Path) -> Self {
+    pub fn new(folder: &Path) -> Self {
         let program = folder.join("blender");
         std::fs::copy("/bin/sleep", &program).unwrap();
         let mut shell = Command::new("sh");
@@ -53,6 +56,7 @@ fn nice_of(pid: u32) -> Vec<i32> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blender_that_somebody_opens_makes_it_rest_and_closed_again_it_works() {
+    let _screen = SCREEN.lock().await;
     let mut farm = Farm::open().await;
     let folder = tempfile::tempdir().unwrap();
 

@@ -1,0 +1,112 @@
+//! The workers as they were last read in full. What they are changes seldom, and an event says so; what they render
+//! changes all the time, and is read alone.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use kiln_api::{RunningList, WorkerView};
+use kiln_types::WorkerState;
+
+/// How old that may become: no event tells that a worker has found another Blender, or was put into a pool.
+const WHOLE: Duration = Duration::from_secs(30);
+
+/// Shared by the readings of one screen.
+#[derive(Debug, Clone, Default)]
+pub struct Known(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    workers: Vec<WorkerView>,
+    /// When they were read, and after how many changes.
+    read: Option<(Instant, u64)>,
+    /// Changes of workers so far.
+    changes: u64,
+}
+
+impl Known {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something of a worker is another than it was, besides what it renders.
+    pub fn changed(&self) {
+        self.inner().changes += 1;
+    }
+
+    /// To be given back with what is read now.
+    pub fn changes(&self) -> u64 {
+        self.inner().changes
+    }
+
+    /// The list was read, after so many changes.
+    pub fn read(&self, workers: &[WorkerView], changes: u64) {
+        let mut inner = self.inner();
+        inner.workers = workers.to_vec();
+        inner.read = Some((Instant::now(), changes));
+    }
+
+    /// Whether the list is as good as a new one, but for what runs.
+    pub fn is_current(&self) -> bool {
+        let inner = self.inner();
+        inner.read.is_some_and(|(at, changes)| changes == inner.changes && at.elapsed() < WHOLE)
+    }
+
+    /// The list with what runs now; `None` where somebody runs something who is not in it.
+    pub fn running(&self, running: RunningList, now_ms: i64) -> Option<Vec<WorkerView>> {
+        let mut inner = self.inner();
+        for worker in &mut inner.workers {
+            worker.running.clear();
+            // A worker that falls silent is soon called offline, and an event says so.
+            if worker.state != WorkerState::Offline {
+                worker.last_seen_ms = worker.last_seen_ms.max(now_ms);
+            }
+        }
+        let places: HashMap<String, usize> =
+            inner.workers.iter().enumerate().map(|(at, worker)| (worker.name.clone(), at)).collect();
+        for run in running.running {
+            inner.workers.get_mut(*places.get(&run.worker)?)?.running.push(run.task);
+        }
+        for worker in &mut inner.workers {
+            worker.running.sort_by_key(|run| (run.slot, run.attempt));
+        }
+        Some(inner.workers.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_api::RunningTask;
+
+    use super::{super::fixtures, *};
+
+    #[test]
+    fn what_runs_is_put_to_whom_it_runs_on_until_something_else_changes() {
+        let known = Known::default();
+        assert!(!known.is_current());
+        let workers = fixtures::farm().workers;
+        known.read(&workers, known.changes());
+        assert!(known.is_current());
+        let at = |name: &str| workers.iter().position(|worker| worker.name == name).unwrap();
+        let run = workers[at("studio")].running[0].clone();
+        let list = |worker: &str| RunningList {
+            count: 1,
+            inside: 0.4,
+            running: vec![RunningTask { worker: worker.to_owned(), task: run.clone() }],
+        };
+        let seen = workers.iter().map(|worker| worker.last_seen_ms).max().unwrap() + 60_000;
+        let now = known.running(list("attic"), seen).unwrap();
+        assert_eq!(now[at("attic")].running, std::slice::from_ref(&run));
+        assert!(now[at("studio")].running.is_empty());
+        assert_eq!(now[at("attic")].last_seen_ms, seen);
+        assert_eq!(now[at("laptop")].last_seen_ms, workers[at("laptop")].last_seen_ms, "it is offline");
+        assert_eq!(known.running(list("a new one"), seen), None);
+        // What changes while the list is read may not be in it.
+        let changes = known.changes();
+        known.changed();
+        known.read(&workers, changes);
+        assert!(!known.is_current());
+    }
+}

@@ -1,0 +1,91 @@
+//! A server that is held up: what arrives meanwhile waits, and nobody may be taken for dead by that.
+
+use kiln_core::{Config, Moment};
+use kiln_types::{WorkerId, WorkerState};
+use rand::RngExt;
+
+use crate::world::{Event, World};
+
+impl World {
+    /// For some time the server does nothing; leases run on.
+    pub fn server_stalls(&mut self) {
+        if self.server.core.is_none() {
+            return;
+        }
+        self.report.stalls += 1;
+        let wait = self.about(45_000);
+        self.stalled_until = self.now + wait;
+        self.later(wait, Event::CatchUp);
+    }
+
+    /// Something is for the server: it waits behind all that came before.
+    pub fn arrives(&mut self, event: Event) {
+        if self.stalled_until > self.now || !self.backlog.is_empty() {
+            self.backlog.push_back(event);
+        } else {
+            self.take(event);
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::ToServer { worker, connection, up } => self.hear(worker, connection, up),
+            Event::Lost { worker, connection } => {
+                let id = self.workers[worker].id;
+                let heard = self.heard.get(&id).copied();
+                if self.server.connections.get(&id) == Some(&connection) {
+                    self.server.connections.remove(&id);
+                    self.brain(None, |core, now, out| {
+                        if let Some((_, at)) = heard {
+                            core.renew_lease(Moment(at), id);
+                        }
+                        core.worker_left(now, id, out);
+                    });
+                }
+                if heard.is_some_and(|(newest, _)| newest <= connection) {
+                    self.heard.remove(&id);
+                }
+            }
+            _ => unreachable!("only what comes by a connection waits"),
+        }
+    }
+
+    /// A turn takes only so much, and leases are looked at after each.
+    pub fn catch_up(&mut self) {
+        if self.stalled_until > self.now {
+            return;
+        }
+        for _ in 0..self.rng.random_range(1..8) {
+            if let Some(event) = self.backlog.pop_front() {
+                self.take(event);
+            }
+        }
+        self.tick();
+        if !self.backlog.is_empty() {
+            self.later(50, Event::CatchUp);
+        }
+    }
+
+    /// As the server does: what has arrived and waits renews leases first.
+    pub fn tick(&mut self) {
+        let heard = self.heard.clone();
+        let mut here: Vec<WorkerId> = Vec::new();
+        self.brain(None, |core, now, out| {
+            let alive = core.workers().into_iter().filter(|worker| worker.state != WorkerState::Offline);
+            here.extend(alive.map(|worker| worker.id));
+            for id in core.expiring(now) {
+                if let Some((_, at)) = heard.get(&id) {
+                    core.renew_lease(Moment(*at), id);
+                }
+            }
+            core.tick(now, out);
+        });
+        let Some(core) = &self.server.core else { return };
+        let lease = Config::default().lease_ms;
+        for id in here {
+            let silent = heard.get(&id).is_none_or(|(_, at)| self.now - at >= lease);
+            let dead = core.worker(id).is_none_or(|worker| worker.state == WorkerState::Offline);
+            assert!(silent || !dead, "worker {id} was heard of, and is taken for dead");
+        }
+    }
+}
