@@ -10,6 +10,7 @@ mod bakes;
 mod brain;
 mod clock;
 mod collector;
+mod connections;
 mod events;
 mod holds;
 mod inspect;
@@ -23,6 +24,7 @@ mod routes;
 mod space;
 mod splitter;
 mod start;
+mod strict;
 mod wake;
 
 use std::sync::Arc;

@@ -14,6 +14,7 @@ mod openapi;
 mod order;
 mod race;
 mod retention;
+mod schemathesis;
 mod sending;
 mod starting;
 mod submitting;
