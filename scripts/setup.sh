@@ -162,6 +162,28 @@ need_bpy() {
     export "$name=$home/bin/python"
 }
 
+# need_schemathesis NAME   schemathesis, which makes requests of an OpenAPI document, in a folder of its own; needs Python
+# 3.11 or newer. Exports NAME as its program, or leaves it unset.
+need_schemathesis() {
+    local name=$1 version=4.32.5 python
+    local home="${XDG_CACHE_HOME:-$HOME/.cache}/kiln/schemathesis-$version"
+    [ -z "${!name:-}" ] || { export "${name?}"; return; }
+    if [ -x "$home/bin/schemathesis" ] && [ -e "$home/complete" ]; then
+        export "$name=$home/bin/schemathesis"
+        return
+    fi
+    for python in python3 python3.14 python3.13 python3.12 python3.11 ''; do
+        [ -n "$python" ] || { say "no Python 3.11 or newer here: the tests with schemathesis are left out"; return; }
+        command -v "$python" >/dev/null && "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
+    done
+    say "getting schemathesis $version (from PyPI, once)"
+    rm -rf "$home"
+    "$python" -m venv "$home" && "$home/bin/pip" install -q --disable-pip-version-check "schemathesis==$version" \
+        || fail "pip could not install schemathesis $version into $home"
+    touch "$home/complete"
+    export "$name=$home/bin/schemathesis"
+}
+
 # need_trixie NAME   A Debian trixie root with a windowed Blender 4.3, made once in the cache folder (1.8 GB). Exports NAME
 # as its folder, or leaves it unset. Only root can make it and run in it (scripts/in-trixie).
 need_trixie() {

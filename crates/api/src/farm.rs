@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use kiln_types::Word;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
@@ -67,8 +68,10 @@ pub struct SetLimit {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChangePools {
     #[serde(default)]
+    #[schema(value_type = Vec<Word>)]
     pub add: BTreeSet<String>,
     #[serde(default)]
+    #[schema(value_type = Vec<String>)]
     pub remove: BTreeSet<String>,
 }
 

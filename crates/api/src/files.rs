@@ -18,8 +18,13 @@ pub const BINARY: &str = "application/octet-stream";
 /// Asks which of these blobs the server lacks.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct MissingQuery {
-    /// At most 10,000.
+    #[schema(max_items = 10_000)]
     pub hashes: Vec<BlobHash>,
+}
+
+impl MissingQuery {
+    /// Hashes in one question.
+    pub const MAX: usize = 10_000;
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -36,10 +41,12 @@ pub struct BundleCreated {
 /// Begins a resumable upload of one whole file.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct UploadCreate {
-    /// The file's name, for the job's name and for messages.
+    /// The file's name, for the job's name and for messages; at most 1,024 bytes.
+    #[schema(min_length = 1, max_length = 1024, pattern = r"^[^\u0000]+$")]
     pub name: String,
     /// Bytes, where known: an upload that ends short is then refused.
     #[serde(default)]
+    #[schema(maximum = 1_099_511_627_776_u64)]
     pub size: Option<u64>,
 }
 

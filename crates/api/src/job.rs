@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, num::NonZeroU32};
 
 use kiln_types::{
     AttemptId, AttemptState, BlenderSeries, BundleId, DeviceChoice, Failure, FrameSet, Generation, JobId,
-    JobSpec, JobStanding, JobState, Needs, Order, OutputSet, Owner, Policy, Priority, Project, RelPath,
+    JobSpec, JobStanding, JobState, Name, Needs, Order, OutputSet, Owner, Policy, Priority, Project, RelPath,
     RenderSettings, Save, SlotIndex, StepIndex, StepKind, SuspiciousFrames, TaskIndex, TaskState, UploadId,
 };
 use serde::{Deserialize, Serialize};
@@ -24,9 +24,11 @@ pub enum JobSource {
         /// The folder of the .blend on the artist's machine. A byte that is no Unicode is NUL and two hexadecimal
         /// digits.
         #[serde(default)]
+        #[schema(max_length = 12288, pattern = r"^([^\u0000]|\u0000[89a-f][0-9a-f])*$")]
         origin: Option<String>,
         /// The name of the .blend there, where the bundle has it under another; written in the same way.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(max_length = 12288, pattern = r"^([^\u0000/]|\u0000[89a-f][0-9a-f])+$")]
         file_name: Option<String>,
     },
     /// A finished upload of one .blend.
@@ -39,8 +41,10 @@ pub struct SubmitJob {
     pub source: JobSource,
     /// The file's name without `.blend`, where absent.
     #[serde(default)]
+    #[schema(value_type = Option<Name>)]
     pub name: Option<String>,
     #[serde(default)]
+    #[schema(value_type = Option<Name>)]
     pub project: Option<Project>,
     /// The scene's own range, where absent.
     #[serde(default)]
@@ -49,12 +53,15 @@ pub struct SubmitJob {
     pub order: Order,
     /// Seconds a frame may take.
     #[serde(default)]
+    #[schema(minimum = 1)]
     pub frame_time_limit_s: Option<u32>,
     /// Seconds after which a frame whose Blender does nothing and says nothing is taken to hang; 60 at least.
     #[serde(default)]
+    #[schema(minimum = 60)]
     pub hang_s: Option<u32>,
     /// Whose it is, as who submits says: with one key for the farm this is a claim, not a proof.
     #[serde(default)]
+    #[schema(value_type = Option<Name>)]
     pub user: Option<Owner>,
     #[serde(default)]
     pub standing: JobStanding,
@@ -90,7 +97,7 @@ pub struct SubmitJob {
 
 impl SubmitJob {
     /// Characters that the name of a job has at most.
-    pub const MAX_NAME: usize = 200;
+    pub const MAX_NAME: usize = Name::MAX;
 
     /// With the file's own settings, and the defaults of the farm.
     pub fn new(source: JobSource) -> Self {
@@ -255,6 +262,7 @@ pub struct ChangeJob {
     pub max_workers: Option<Option<NonZeroU32>>,
     /// Jobs that must be completed before it starts: these, and no others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<JobId>>, max_items = 64)]
     pub after: Option<BTreeSet<JobId>>,
     /// It does not start earlier, in Unix milliseconds; `null` for now.
     #[serde(default, deserialize_with = "crate::told", skip_serializing_if = "Option::is_none")]

@@ -12,8 +12,18 @@ pub enum ProblemCode {
     /// The key is right but the Host or Origin is not one that this server answers to.
     Forbidden,
     NotFound,
-    /// The request does not parse, or names what cannot be.
+    /// The request is none that `openapi.json` describes.
     BadRequest,
+    /// The request is well formed, and asks for what cannot be: no schema can say so.
+    Unprocessable,
+    /// The path is there, and does not take this method.
+    MethodNotAllowed,
+    /// The path is a WebSocket's.
+    UpgradeRequired,
+    /// The range lies beyond the bytes.
+    RangeNotSatisfiable,
+    /// The server has as many connections as it takes.
+    Busy,
     /// The thing is in a state that does not allow this.
     Conflict,
     /// It was there, and its time is over.
@@ -33,17 +43,48 @@ pub enum ProblemCode {
 }
 
 impl ProblemCode {
+    pub const ALL: [Self; 18] = [
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::BadRequest,
+        Self::Unprocessable,
+        Self::MethodNotAllowed,
+        Self::UpgradeRequired,
+        Self::RangeNotSatisfiable,
+        Self::Busy,
+        Self::Conflict,
+        Self::Gone,
+        Self::OffsetMismatch,
+        Self::HashMismatch,
+        Self::NotABlend,
+        Self::TooLarge,
+        Self::NoSpace,
+        Self::Version,
+        Self::Internal,
+    ];
+
+    /// The code as it is written in JSON.
+    pub fn name(self) -> String {
+        let name = serde_json::to_value(self).ok();
+        name.and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest | Self::Version => 400,
             Self::Unauthorized => 401,
             Self::Forbidden => 403,
             Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
             Self::Conflict | Self::OffsetMismatch => 409,
             Self::Gone => 410,
             Self::TooLarge => 413,
-            Self::HashMismatch | Self::NotABlend => 422,
+            Self::RangeNotSatisfiable => 416,
+            Self::HashMismatch | Self::NotABlend | Self::Unprocessable => 422,
+            Self::UpgradeRequired => 426,
             Self::Internal => 500,
+            Self::Busy => 503,
             Self::NoSpace => 507,
         }
     }
@@ -54,6 +95,11 @@ impl ProblemCode {
             Self::Forbidden => "Not from there",
             Self::NotFound => "No such thing",
             Self::BadRequest => "The request is not understood",
+            Self::Unprocessable => "The request cannot be met",
+            Self::MethodNotAllowed => "Not this method",
+            Self::UpgradeRequired => "A WebSocket",
+            Self::RangeNotSatisfiable => "Not in range",
+            Self::Busy => "Too many connections",
             Self::Conflict => "Not possible now",
             Self::Gone => "Not kept any more",
             Self::OffsetMismatch => "The upload stands elsewhere",
@@ -86,10 +132,8 @@ pub struct Problem {
 
 impl Problem {
     pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
-        let name =
-            serde_json::to_value(code).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
         Self {
-            kind: format!("about:kiln/{name}"),
+            kind: format!("about:kiln/{}", code.name()),
             title: code.title().to_owned(),
             status: code.status(),
             detail: detail.into(),
@@ -102,6 +146,17 @@ impl Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_code_is_listed_once() {
+        let mut names: Vec<String> = ProblemCode::ALL.iter().map(|code| code.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ProblemCode::ALL.len());
+        // What the document lists is what the type has.
+        let json = serde_json::to_value(<ProblemCode as utoipa::PartialSchema>::schema()).unwrap();
+        assert_eq!(json["enum"].as_array().map(Vec::len), Some(names.len()), "{json}");
+    }
 
     #[test]
     fn a_problem_reads_as_rfc_9457() {

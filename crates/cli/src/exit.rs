@@ -55,6 +55,7 @@ impl From<ClientError> for Fault {
             ClientError::Problem(problem) => match problem.code {
                 ProblemCode::NotFound
                 | ProblemCode::BadRequest
+                | ProblemCode::Unprocessable
                 | ProblemCode::NotABlend
                 | ProblemCode::TooLarge => Exit::BadInput,
                 ProblemCode::Unauthorized | ProblemCode::Forbidden | ProblemCode::Version => Exit::NoServer,

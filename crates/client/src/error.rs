@@ -44,7 +44,7 @@ impl ClientError {
             Self::Unreachable { .. } | Self::Broken { .. } | Self::Closed { .. } | Self::Damaged { .. } => {
                 true
             }
-            Self::Problem(problem) => problem.code == ProblemCode::Internal,
+            Self::Problem(problem) => matches!(problem.code, ProblemCode::Internal | ProblemCode::Busy),
             _ => false,
         }
     }

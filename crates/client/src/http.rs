@@ -1,6 +1,6 @@
 //! One server, its key, and a request to it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use kiln_api::{BUILD, Info, Me, OLDEST_PROTOCOL, PROBLEM_JSON, PROTOCOL, Problem, ProblemCode};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
@@ -25,6 +25,8 @@ struct Inner {
     http: reqwest::Client,
     /// For uploads: while a large body goes out nothing is read, and that is no silence.
     bulk: reqwest::Client,
+    /// The address of this machine that all connections come from; the system chooses where `None`.
+    from: Option<IpAddr>,
 }
 
 impl fmt::Debug for Client {
@@ -39,7 +41,23 @@ impl Client {
     /// # Errors
     /// Where the address is none, or the key cannot be one.
     pub fn new(base_url: impl AsRef<str>, key: impl Into<String>) -> Result<Self, ClientError> {
-        let given = base_url.as_ref().trim();
+        Self::build(base_url.as_ref(), key.into(), None)
+    }
+
+    /// The same with all connections from one address of this machine.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn from_address(
+        base_url: impl AsRef<str>,
+        key: impl Into<String>,
+        address: IpAddr,
+    ) -> Result<Self, ClientError> {
+        Self::build(base_url.as_ref(), key.into(), Some(address))
+    }
+
+    fn build(base_url: &str, key: String, from: Option<IpAddr>) -> Result<Self, ClientError> {
+        let given = base_url.trim();
         let bad = |why: &str| ClientError::BadUrl { url: given.to_owned(), why: why.to_owned() };
         let with_scheme = if given.contains("://") { given.to_owned() } else { format!("http://{given}") };
         let parsed = reqwest::Url::parse(&with_scheme).map_err(|error| bad(&error.to_string()))?;
@@ -53,7 +71,7 @@ impl Client {
             return Err(bad("it must end after the port"));
         }
         let base = parsed.as_str().trim_end_matches('/').to_owned();
-        let key = key.into().trim().to_owned();
+        let key = key.trim().to_owned();
         if header::HeaderValue::from_str(&format!("Bearer {key}")).is_err() {
             return Err(ClientError::WrongKey { url: base });
         }
@@ -61,6 +79,7 @@ impl Client {
             let mut builder = reqwest::Client::builder()
                 .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(CONNECT_TIMEOUT)
+                .local_address(from)
                 // The farm is on the own network: a proxy meant for the web would only lose it.
                 .no_proxy()
                 .redirect(reqwest::redirect::Policy::none())
@@ -73,12 +92,17 @@ impl Client {
             builder.build().map_err(|error| bad(&innermost(&error)))
         };
         let (http, bulk) = (build(Some(READ_TIMEOUT))?, build(None)?);
-        Ok(Self { inner: Arc::new(Inner { base, key, http, bulk }) })
+        Ok(Self { inner: Arc::new(Inner { base, key, http, bulk, from }) })
     }
 
     /// The server's address, without a slash at the end.
     pub fn url(&self) -> &str {
         &self.inner.base
+    }
+
+    /// The address of this machine that connections come from, where one was chosen.
+    pub(crate) fn from(&self) -> Option<IpAddr> {
+        self.inner.from
     }
 
     /// The key, for a worker that is started beside this client.

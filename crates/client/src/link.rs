@@ -1,19 +1,23 @@
 //! A worker's WebSocket, seen from the worker.
 
-use std::time::Duration;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
 use kiln_api::{Down, Up};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async_with_config,
+    MaybeTlsStream, WebSocketStream, client_async_with_config, connect_async_with_config,
     tungstenite::{
         Error, Message,
         client::IntoClientRequest,
-        http::{HeaderValue, header},
+        http::{HeaderValue, Uri, header},
         protocol::WebSocketConfig,
     },
 };
@@ -69,7 +73,13 @@ impl Client {
             .max_message_size(Some(LARGEST_MESSAGE))
             .max_frame_size(Some(LARGEST_MESSAGE))
             .read_buffer_size(READ_BUFFER);
-        let connecting = connect_async_with_config(request, Some(config), true);
+        let connecting = async {
+            let Some(from) = self.from() else {
+                return connect_async_with_config(request, Some(config), true).await;
+            };
+            let stream = connect_from(from, request.uri()).await?;
+            client_async_with_config(request, MaybeTlsStream::Plain(stream), Some(config)).await
+        };
         let (socket, _) = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
             .await
             .map_err(|_| unreachable("no answer in time".to_owned()))?
@@ -91,6 +101,25 @@ impl Client {
             receiver: LinkReceiver { url, socket: stream },
         })
     }
+}
+
+/// A connection to the host of the address, from an address of this machine.
+async fn connect_from(from: IpAddr, to: &Uri) -> Result<TcpStream, Error> {
+    let host = to.host().unwrap_or_default().trim_matches(['[', ']']);
+    let addresses = lookup_host((host, to.port_u16().unwrap_or(80))).await?;
+    let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in addresses.filter(|address| address.is_ipv4() == from.is_ipv4()) {
+        let socket = if from.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.bind(SocketAddr::new(from, 0))?;
+        match socket.connect(address).await {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed.into())
 }
 
 impl WorkerLink {

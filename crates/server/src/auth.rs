@@ -11,7 +11,7 @@ use axum::{
 };
 use kiln_api::ProblemCode;
 
-use crate::{key::FarmKey, problem::Fault};
+use crate::{connections::Connection, key::FarmKey, problem::Fault};
 
 /// The routes that answer without a key; `GET` and `HEAD` only.
 pub(crate) const PUBLIC: [&str; 3] = ["/api/v1/info", "/api/openapi.json", "/healthz"];
@@ -25,19 +25,42 @@ pub(crate) struct Gate {
 
 /// The middleware in front of every route, the WebSocket's and the unknown ones included.
 pub(crate) async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    match gate.admit(request.method(), request.uri().path(), request.headers()) {
+    let admitted = gate.admit(request.method(), request.uri().path(), request.headers());
+    let connection = request.extensions().get::<Arc<Connection>>();
+    let admitted = match (admitted, connection) {
+        (Ok(Access::Key), Some(connection)) => connection.authenticate(),
+        (admitted, _) => admitted.map(drop),
+    };
+    match admitted {
         Ok(()) => next.run(request).await,
-        Err(fault) => fault.into_response(),
+        Err(fault) => {
+            let is_busy = fault.0.code == ProblemCode::Busy;
+            let mut response = fault.into_response();
+            if is_busy {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
+        }
     }
 }
 
+/// Why a request was let in.
+enum Access {
+    /// It has the key.
+    Key,
+    /// Its route needs none.
+    Public,
+}
+
 impl Gate {
-    fn admit(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), Fault> {
+    fn admit(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<Access, Fault> {
         let host = self.hosts.check(headers)?;
         check_origin(headers, host)?;
-        let public = PUBLIC.contains(&path) && (method == Method::GET || method == Method::HEAD);
-        if public || bearer(headers).is_some_and(|key| self.key.matches(key)) {
-            return Ok(());
+        if bearer(headers).is_some_and(|key| self.key.matches(key)) {
+            return Ok(Access::Key);
+        }
+        if PUBLIC.contains(&path) && (method == Method::GET || method == Method::HEAD) {
+            return Ok(Access::Public);
         }
         Err(Fault::new(
             ProblemCode::Unauthorized,

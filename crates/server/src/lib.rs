@@ -11,6 +11,7 @@ mod bakes;
 mod brain;
 mod clock;
 mod collector;
+mod connections;
 mod events;
 mod holds;
 mod inspect;
@@ -24,6 +25,7 @@ mod routes;
 mod space;
 mod splitter;
 mod start;
+mod strict;
 mod wake;
 
 use std::sync::Arc;

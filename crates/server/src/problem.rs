@@ -11,6 +11,8 @@ use axum::{
 use kiln_api::{PROBLEM_JSON, Problem, ProblemCode};
 use serde::de::DeserializeOwned;
 
+use crate::strict;
+
 /// For a whole JSON body; those of frames and scenes may take as long as they flow.
 const BODY_TIME: Duration = Duration::from_secs(120);
 
@@ -27,6 +29,11 @@ impl Fault {
 
     pub(crate) fn bad(detail: impl Into<String>) -> Self {
         Self::new(ProblemCode::BadRequest, detail)
+    }
+
+    /// For what is well formed and cannot be: where the OpenAPI document could tell, it is [`Fault::bad`].
+    pub(crate) fn unprocessable(detail: impl Into<String>) -> Self {
+        Self::new(ProblemCode::Unprocessable, detail)
     }
 
     pub(crate) fn conflict(detail: impl Into<String>) -> Self {
@@ -50,9 +57,13 @@ impl IntoResponse for Fault {
         let body = serde_json::to_vec(&self.0).unwrap_or_default();
         let mut response = (status, body).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        if self.0.code == ProblemCode::Unauthorized {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
+        let own = match self.0.code {
+            ProblemCode::Unauthorized => (header::WWW_AUTHENTICATE, "Bearer"),
+            ProblemCode::UpgradeRequired => (header::UPGRADE, "websocket"),
+            ProblemCode::Busy => (header::RETRY_AFTER, "5"),
+            _ => return response,
+        };
+        response.headers_mut().insert(own.0, HeaderValue::from_static(own.1));
         response
     }
 }
@@ -88,7 +99,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
 
     async fn from_request(request: Request, state: &S) -> Answer<Self> {
         let body = whole_body(request, state).await?;
-        if body.trim_ascii().is_empty() { Ok(Self(T::default())) } else { parse_json(&body).map(Self) }
+        if body.is_empty() { Ok(Self(T::default())) } else { parse_json(&body).map(Self) }
     }
 }
 
@@ -109,7 +120,7 @@ fn body_fault(rejection: BytesRejection) -> Fault {
 }
 
 fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
-    serde_json::from_slice(body).map_err(|error| {
+    strict::from_slice(body).map_err(|error| {
         let error: String = error.to_string().chars().take(300).collect();
         Fault::bad(format!("The body is not the JSON that this route takes: {error}."))
     })
@@ -156,12 +167,10 @@ pub(crate) async fn no_such_route(request: Request) -> Fault {
     Fault::not_found(format!("There is no {path} here; /api/openapi.json lists what there is."))
 }
 
-/// 405, with the code of a request that is not understood.
+/// The router adds the header `Allow`.
 pub(crate) async fn no_such_method(request: Request) -> Fault {
     let path: String = request.uri().path().chars().take(120).collect();
-    let mut fault = Fault::bad(format!("{path} does not take {}.", request.method()));
-    fault.0.status = StatusCode::METHOD_NOT_ALLOWED.as_u16();
-    fault
+    Fault::new(ProblemCode::MethodNotAllowed, format!("{path} does not take {}.", request.method()))
 }
 
 /// What a request gets whose handler panicked.

@@ -20,6 +20,7 @@ use crate::{
     auth::{Gate, Hosts},
     brain::Brain,
     collector::Collector,
+    connections::Limits,
     events::Hub,
     holds::Holds,
     key::{FarmKey, KeyError},
@@ -162,7 +163,7 @@ impl Server {
         if !options.listen.ip().is_loopback() && !options.insecure {
             return Err(ServerError::NeedsInsecure(options.listen));
         }
-        more_files();
+        listen::raise_file_limit();
         let data = options.data.clone();
         // First, because a port in use leaves nothing behind then.
         let listener = listen::bind(options.listen).await.map_err(|error| own_server(&data, error))?;
@@ -181,17 +182,6 @@ impl Server {
         let collector = Arc::downgrade(&app.collector);
         let task = tokio::spawn(live(app, brain, to_split, gate, listener, store, data));
         Ok(RunningServer { addr, key: key.as_str().to_owned(), stop, collector, task })
-    }
-}
-
-/// A connection is an open file, and many systems allow only a thousand unless asked for more.
-fn more_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current != maximum
-        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-    {
-        tracing::debug!(%error, "the limit of open files stays as it is");
     }
 }
 
@@ -302,7 +292,8 @@ async fn live(
     let (blobs, space) = (app.blobs.clone(), app.space.clone());
     let splitting = tokio::spawn(to_split.run(blobs, store.reading_by(ReadPool::Scans), space, stop.clone()));
     let router = routes::router(app.clone(), Arc::new(gate));
-    listen::serve(listener, router, stop).await;
+    let limits = Limits::of(listen::raise_file_limit());
+    listen::serve(listener, router, stop, limits).await;
     links.close();
     let _ = tokio::time::timeout(Duration::from_secs(3), links.wait()).await;
     brain_stop.cancel();

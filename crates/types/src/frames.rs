@@ -2,12 +2,14 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::pattern::{digits_to, one_to};
+
 /// The lowest frame Blender can stand on (`MINAFRAME` in its source).
 pub const MIN_FRAME: i32 = -1_048_574;
 /// The highest frame Blender can stand on (`MAXFRAME` in its source).
 pub const MAX_FRAME: i32 = 1_048_574;
-/// The most tasks one step may hold.
-pub const MAX_TASKS: u32 = 1_048_576;
+/// The most tasks one step may hold: every frame that Blender can stand on.
+pub const MAX_TASKS: u32 = MAX_FRAME.abs_diff(MIN_FRAME) + 1;
 
 /// Frames `first`, `first ± step`, ... up to `last`, both ends met; descending where `last < first`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +50,15 @@ pub struct FrameSet {
     spans: Vec<FrameSpan>,
     count: u32,
 }
-crate::ids::text_id!(FrameSet);
+crate::ids::text_id!(FrameSet, pattern(), "1-250");
+
+/// The pattern of what [`FrameSet::from_str`] takes.
+fn pattern() -> String {
+    let most = u64::from(MAX_FRAME.unsigned_abs());
+    let (frame, step) = (format!("-?{}", digits_to(most)), format!("0*{}", one_to(most)));
+    let item = format!(" *{frame}(-{frame}(x{step})?)? *");
+    format!("{item}(,{item})*")
+}
 
 /// Why a text is no frame range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,11 +69,17 @@ pub enum FrameSetError {
     Malformed(String),
     #[error("frame {0} is outside what Blender can render ({MIN_FRAME} to {MAX_FRAME})")]
     OutOfBounds(String),
-    #[error("the frame range holds more than {MAX_TASKS} frames; split it into several jobs")]
+    #[error(
+        "the frame range names frames more than {} times; split it into several jobs",
+        FrameSet::MOST_NAMED
+    )]
     TooMany,
 }
 
 impl FrameSet {
+    /// Each frame can be asked for several times (`1-10,5`); a list of repeats is still bounded work.
+    const MOST_NAMED: u64 = 32 * MAX_TASKS as u64;
+
     /// # Errors
     /// Where a frame is outside Blender's limits.
     pub fn range(first: i32, last: i32, step: u32) -> Result<Self, FrameSetError> {
@@ -97,8 +113,7 @@ impl FrameSet {
     /// Drops what an earlier span already holds.
     fn from_spans(spans: Vec<FrameSpan>) -> Result<Self, FrameSetError> {
         let total: u64 = spans.iter().map(|span| u64::from(span.count())).sum();
-        // Each frame can be asked for several times ("1-10,5"); a list of repeats is still bounded work.
-        if total > 4 * u64::from(MAX_TASKS) {
+        if total > Self::MOST_NAMED {
             return Err(FrameSetError::TooMany);
         }
         if let [_] = spans[..] {
@@ -219,12 +234,12 @@ impl FromStr for FrameSet {
     type Err = FrameSetError;
 
     fn from_str(text: &str) -> Result<Self, FrameSetError> {
-        if text.trim().is_empty() {
+        if text.trim_matches(' ').is_empty() {
             return Err(FrameSetError::Empty);
         }
         let mut spans = Vec::new();
         for item in text.split(',') {
-            spans.push(parse_span(item.trim())?);
+            spans.push(parse_span(item.trim_matches(' '))?);
             if spans.len() > MAX_TASKS as usize {
                 return Err(FrameSetError::TooMany);
             }
@@ -320,15 +335,17 @@ mod tests {
         for text in ["", "  "] {
             check(text, |e| matches!(e, Empty));
         }
-        for text in
-            [",", "1,", "a", "1-", "-", "1--", "1-5x", "1-5x0", "1-5x-1", "5x2", "1..3", "1-2-3", "+1", "１"]
-        {
+        for text in [
+            ",", "1,", "a", "1-", "-", "1--", "1-5x", "1-5x0", "1-5x-1", "5x2", "1..3", "1-2-3", "+1", "１",
+            "1\t", "\n",
+        ] {
             check(text, |e| matches!(e, Malformed(_)));
         }
         for text in ["1-2000000000", "1048575", "-1048575", "1-99999999999999999999999"] {
             check(text, |e| matches!(e, OutOfBounds(_)));
         }
-        check("-1048574-1048574", |e| matches!(e, TooMany));
+        check(&["1-1048574"; 65].join(","), |e| matches!(e, TooMany));
+        assert_eq!(frames("-1048574-1048574").len(), MAX_TASKS as usize);
     }
 
     #[test]

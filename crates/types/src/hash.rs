@@ -5,7 +5,11 @@ use std::{fmt, io, str::FromStr};
 /// BLAKE3, 256 bit. Prints as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobHash([u8; 32]);
-crate::ids::text_id!(BlobHash);
+crate::ids::text_id!(
+    BlobHash,
+    "[0-9a-f]{64}",
+    "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
+);
 
 /// A text that is not 64 lower-case hex digits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

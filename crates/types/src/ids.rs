@@ -4,6 +4,8 @@ use std::{fmt, num::NonZeroU64, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::pattern::digits_to;
+
 /// A text that is not the id it was given as.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("“{text}” is not a {what}")]
@@ -16,6 +18,11 @@ impl BadId {
     fn new(what: &'static str, text: &str) -> Self {
         Self { what, text: text.chars().take(64).collect() }
     }
+}
+
+/// Reads digits and nothing else: the parsers of Rust take a sign, too.
+fn digits<T: FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 macro_rules! number_id {
@@ -35,7 +42,7 @@ macro_rules! number_id {
         impl FromStr for $name {
             type Err = BadId;
             fn from_str(s: &str) -> Result<Self, BadId> {
-                s.parse().map(Self).map_err(|_| BadId::new($what, s))
+                digits(s).map(Self).ok_or_else(|| BadId::new($what, s))
             }
         }
     };
@@ -88,12 +95,17 @@ macro_rules! text_serde {
 }
 pub(crate) use text_serde;
 
+/// The same, with the pattern and an example of its texts for the OpenAPI document.
 macro_rules! text_id {
-    ($name:ident) => {
+    ($name:ident, $pattern:expr, $example:literal) => {
         $crate::ids::text_serde!($name);
         impl utoipa::PartialSchema for $name {
             fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
-                <String as utoipa::PartialSchema>::schema()
+                utoipa::openapi::ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::Type::String)
+                    .pattern(Some(format!("^{}$", $pattern)))
+                    .examples([$example])
+                    .into()
             }
         }
         impl utoipa::ToSchema for $name {}
@@ -108,7 +120,16 @@ pub struct TaskId {
     pub step: StepIndex,
     pub index: TaskIndex,
 }
-text_id!(TaskId);
+text_id!(
+    TaskId,
+    format!(
+        "{}\\.{}\\.{}",
+        digits_to(u64::MAX),
+        digits_to(u64::from(u16::MAX)),
+        digits_to(u64::from(u32::MAX))
+    ),
+    "17.0.42"
+);
 
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -134,7 +155,7 @@ pub struct AttemptId {
     pub epoch: Epoch,
     pub counter: u64,
 }
-text_id!(AttemptId);
+text_id!(AttemptId, format!("{}-{}", digits_to(u64::from(u32::MAX)), digits_to(u64::MAX)), "1-1");
 
 impl fmt::Display for AttemptId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -147,7 +168,7 @@ impl FromStr for AttemptId {
     fn from_str(s: &str) -> Result<Self, BadId> {
         let bad = || BadId::new("attempt id (epoch-counter)", s);
         let (epoch, counter) = s.split_once('-').ok_or_else(bad)?;
-        Ok(Self { epoch: epoch.parse()?, counter: counter.parse().map_err(|_| bad())? })
+        Ok(Self { epoch: epoch.parse()?, counter: digits(counter).ok_or_else(bad)? })
     }
 }
 
@@ -156,7 +177,7 @@ macro_rules! hex_id {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(NonZeroU64);
-        text_id!($name);
+        text_id!($name, "(?!0{16})[0-9a-f]{16}", "00000000000000aa");
 
         impl $name {
             /// The least there is: where a range of them begins.
@@ -268,7 +289,7 @@ mod tests {
         assert_eq!(serde_json::to_string(&attempt).unwrap(), "\"3-127\"");
         let worker = WorkerId::from_bits(255).unwrap();
         assert_eq!(worker.to_string().parse::<WorkerId>().unwrap(), worker);
-        for bad in ["", "1.2", "1.2.3.4", "a.b.c", "-1.0.0"] {
+        for bad in ["", "1.2", "1.2.3.4", "a.b.c", "-1.0.0", "+1.0.0", "1.+0.0", "1.0."] {
             assert!(bad.parse::<TaskId>().is_err(), "{bad}");
         }
         assert_eq!(WorkerId::from_bits(0), None, "two workers would be one");

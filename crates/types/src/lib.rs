@@ -11,6 +11,7 @@ mod order;
 mod output;
 mod path;
 pub mod paths;
+mod pattern;
 mod pixels;
 mod render;
 mod spec;
@@ -28,6 +29,7 @@ pub use ids::{
 pub use order::{BadOrder, Order};
 pub use output::{OutputFile, OutputRole, OutputSet, OutputSetError};
 pub use path::{BadPath, RelPath};
+pub use pattern::{BlenderName, Name, Word};
 pub use pixels::{Blank, NotFinite, PixelReport, Suspicion, SuspiciousFrames};
 pub use render::{
     ColorDepth, DeviceChoice, DeviceClass, ExternalFiles, FileFormat, Policy, RenderSettings, Resolution,

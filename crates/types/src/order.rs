@@ -4,6 +4,8 @@ use std::{fmt, num::NonZeroU32, str::FromStr};
 
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 
+use crate::pattern::one_to;
+
 /// In which order the tasks of a step are handed out. Prints and parses as one text: `sequential`, `reverse`,
 /// `preview`, `every-10`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -61,7 +63,7 @@ impl utoipa::PartialSchema for Order {
                  first, the last, the middle, then the middle of each gap), or `every-N` (every Nth from the \
                  first, then those between as they come).",
             ))
-            .pattern(Some("^(sequential|reverse|preview|every-[1-9][0-9]{0,9})$"))
+            .pattern(Some(format!("^(sequential|reverse|preview|every-{})$", one_to(u64::from(u32::MAX)))))
             .examples(["sequential", "preview", "every-10"])
             .into()
     }

@@ -2,12 +2,44 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
+
+use crate::pattern::CONTROL;
+
 /// A relative path with `/` between its parts, safe to join below any folder: no root, no `.` or `..`, no
 /// empty part, no NUL, control character, backslash or drive letter; at most 1,024 bytes, each part at most
 /// 255.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelPath(String);
-crate::ids::text_id!(RelPath);
+crate::ids::text_serde!(RelPath);
+
+impl utoipa::PartialSchema for RelPath {
+    fn schema() -> RefOr<Schema> {
+        let class = |but: &str| format!("[^{but}/\\\\{CONTROL}]");
+        // A pattern counts characters: what is not ASCII may reach the limit in bytes before it reaches these.
+        let more = |least: usize, most: usize| format!("{}{{{least},{most}}}", class(""));
+        let most = Self::MAX_PART;
+        // A part of dots alone is one of three or more.
+        let dots = format!("\\.{}{}|\\.\\.{}", class("."), more(0, most - 2), more(1, most - 2));
+        let part = format!("({}{}|{dots})", class("."), more(0, most - 1));
+        // The first part has no drive letter.
+        let letter = format!("[A-Za-z]({}{})?", class(":"), more(0, most - 2));
+        let first = format!("({letter}|{}{}|{dots})", class("A-Za-z."), more(0, most - 1));
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(
+                "A relative path with `/` between its parts: no part `.` or `..`, no control character, backslash or \
+                 drive letter; at most 1,024 bytes, each part at most 255.",
+            ))
+            .min_length(Some(1))
+            .max_length(Some(Self::MAX))
+            .pattern(Some(format!("^{first}(/{part})*$")))
+            .examples(["frames/0001.png"])
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for RelPath {}
 
 /// Why a text is not a [`RelPath`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +54,11 @@ fn shown(text: &str) -> String {
 }
 
 impl RelPath {
+    /// Bytes that a path has at most.
+    const MAX: usize = 1024;
+    /// Bytes that a part has at most.
+    const MAX_PART: usize = 255;
+
     /// # Errors
     /// Where the text could name something outside the folder it is joined to, or cannot be a file's name.
     pub fn new(text: &str) -> Result<Self, BadPath> {
@@ -29,7 +66,7 @@ impl RelPath {
         if text.is_empty() {
             return bad("it is empty");
         }
-        if text.len() > 1024 {
+        if text.len() > Self::MAX {
             return bad("it is longer than 1,024 bytes");
         }
         if text.starts_with('/') {
@@ -45,7 +82,7 @@ impl RelPath {
             match part {
                 "" => return bad("it has an empty part"),
                 "." | ".." => return bad("it has a part of dots"),
-                _ if part.len() > 255 => return bad("a part is longer than 255 bytes"),
+                _ if part.len() > Self::MAX_PART => return bad("a part is longer than 255 bytes"),
                 _ => {}
             }
         }

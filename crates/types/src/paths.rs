@@ -51,7 +51,20 @@ pub fn unspelled(text: &str) -> Option<Vec<u8>> {
 
 /// For Kiln itself to read again, byte for byte: a text, or bytes where it is none. For `with`.
 pub mod exact {
+    use utoipa::openapi::RefOr;
+    use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, Type};
+
     use super::*;
+
+    /// The schema of a stored path.
+    pub(crate) fn schema() -> RefOr<Schema> {
+        let byte = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(255));
+        OneOfBuilder::new()
+            .description(Some("The path of the .blend: a text, or its bytes where it is no Unicode."))
+            .item(ObjectBuilder::new().schema_type(Type::String))
+            .item(ArrayBuilder::new().items(byte))
+            .into()
+    }
 
     #[derive(Serialize, Deserialize)]
     #[serde(untagged)]

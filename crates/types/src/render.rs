@@ -3,7 +3,15 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{
+        RefOr,
+        schema::{ObjectBuilder, OneOfBuilder, Schema, Type},
+    },
+};
+
+use crate::BlenderName;
 
 /// An enum whose variants each have one text, the same on screen, on the wire and in the store.
 macro_rules! text_enum {
@@ -11,8 +19,10 @@ macro_rules! text_enum {
         $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)?
     }) => {
         $(#[doc = $doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant),+ }
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+        // By hand: what serde derives also takes an object with the text as its key.
+        $crate::ids::text_serde!($name);
 
         // By hand: the derive reads no names that a macro brings, and would list the variants' own.
         impl utoipa::PartialSchema for $name {
@@ -258,7 +268,7 @@ impl Default for Policy {
 }
 
 /// The size of the picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resolution {
     /// Of the file's own size; 1 to 1000.
@@ -266,6 +276,32 @@ pub enum Resolution {
     /// Width and height in pixels, at 100 percent; 4 to 65536 each, as Blender allows.
     Pixels { width: u32, height: u32 },
 }
+
+// By hand: the derive takes no bounds for the number of a variant.
+impl utoipa::PartialSchema for Resolution {
+    fn schema() -> RefOr<Schema> {
+        let number = |least: i32, most: i32| {
+            ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(least)).maximum(Some(most))
+        };
+        let one = |name: &str, schema: ObjectBuilder, description: &str| {
+            let object = ObjectBuilder::new().schema_type(Type::Object).description(Some(description));
+            object.property(name, schema).required(name)
+        };
+        let pixels = ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .property("width", number(4, 65536))
+            .required("width")
+            .property("height", number(4, 65536))
+            .required("height");
+        OneOfBuilder::new()
+            .description(Some("The size of the picture."))
+            .item(one("percent", number(1, 1000), "Of the file's own size."))
+            .item(one("pixels", pixels, "Width and height in pixels, at 100 percent, as Blender allows."))
+            .into()
+    }
+}
+
+impl ToSchema for Resolution {}
 
 impl FromStr for Resolution {
     type Err = String;
@@ -305,17 +341,23 @@ impl Resolution {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct RenderSettings {
+    #[schema(value_type = Option<BlenderName>)]
     pub scene: Option<String>,
+    #[schema(value_type = Option<BlenderName>)]
     pub camera: Option<String>,
     /// Only this view layer renders.
+    #[schema(value_type = Option<BlenderName>)]
     pub view_layer: Option<String>,
     /// Blender's name of the engine: `CYCLES`, `BLENDER_EEVEE`, `BLENDER_WORKBENCH`, ...
+    #[schema(value_type = Option<BlenderName>)]
     pub engine: Option<String>,
+    #[schema(minimum = 1, maximum = 16_777_216)]
     pub samples: Option<u32>,
     pub resolution: Option<Resolution>,
     pub format: Option<FileFormat>,
     pub depth: Option<ColorDepth>,
     /// Threads a Blender uses; 0 lets Blender decide.
+    #[schema(maximum = 1024)]
     pub threads: Option<u16>,
 }
 
@@ -339,8 +381,7 @@ impl RenderSettings {
             return Err(format!("{format} has no {depth}-bit form; it can be {} bit", depths.join(" or ")));
         }
         for name in [&self.scene, &self.camera, &self.view_layer, &self.engine].into_iter().flatten() {
-            // Blender cuts names of data at 63 bytes (MAX_ID_NAME).
-            if name.is_empty() || name.len() > 255 || name.chars().any(char::is_control) {
+            if !BlenderName::is_valid(name) {
                 return Err(format!("“{}” cannot be a name in Blender", name.escape_default()));
             }
         }

@@ -75,7 +75,7 @@ pub struct Save {
     pub content: BlobHash,
     /// The .blend, absolute and in a folder without links, on the machine that read it.
     #[serde(with = "crate::paths::exact")]
-    #[schema(value_type = String)]
+    #[schema(schema_with = crate::paths::exact::schema)]
     pub blend: PathBuf,
     /// Unix milliseconds when it was read.
     pub read_ms: i64,
@@ -169,6 +169,7 @@ impl JobSpec {
 /// The manifest of a bundle: the files of a job, laid out as they lie beside each other on a worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Bundle {
+    #[schema(min_items = 1)]
     pub files: Vec<BundleFile>,
     /// What names in the .blend and its libraries mean (`meaning.rs` of kiln-blend), and where the bundle holds those
     /// files, patterns or folders: only for names that do not resolve by themselves from their places in the bundle.
@@ -199,6 +200,7 @@ pub struct SharedFile {
     /// Its place in the bundle.
     pub path: RelPath,
     /// The name of the root, as `--shared NAME=ROOT` gave it.
+    #[schema(min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
     pub root: String,
     /// Its place below the root.
     pub below: RelPath,

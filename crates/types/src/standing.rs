@@ -9,11 +9,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use utoipa::{
-    ToSchema,
+    PartialSchema, ToSchema,
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
 
-use crate::{JobId, render::text_enum};
+use crate::{JobId, Word, pattern::one_to, render::text_enum};
 
 /// 0 to 100; higher is earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -88,6 +88,7 @@ pub struct JobStanding {
     pub priority: Priority,
     /// Jobs that must be completed before it starts.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    #[schema(value_type = Vec<JobId>, max_items = 64)]
     pub after: BTreeSet<JobId>,
     /// It does not start earlier; Unix milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,7 +105,7 @@ pub struct JobStanding {
 pub struct Needs {
     /// Cores for each Blender, which then uses so many threads; an equal part of the worker's where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<u32>, minimum = 1)]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1024)]
     pub cores: Option<NonZeroU32>,
     /// Bytes that are kept free for each Blender. What earlier frames took is kept free where it is more.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -119,14 +120,30 @@ pub struct Needs {
     pub whole: bool,
     /// Tags that the worker must have.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    #[schema(value_type = Vec<Word>, max_items = 64)]
     pub tags: BTreeSet<String>,
     /// Only workers of this pool.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Word>)]
     pub pool: Option<String>,
     /// Limits of the farm (licences) by name, and how many of each a Blender holds while it renders.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schema(value_type = BTreeMap<String, u32>)]
+    #[schema(schema_with = limits_schema)]
     pub limits: BTreeMap<String, NonZeroU32>,
+}
+
+fn limits_schema() -> RefOr<Schema> {
+    let count =
+        ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(u32::MAX as usize));
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .description(Some(
+            "Limits of the farm (licences) by name, and how many of each a Blender holds while it renders.",
+        ))
+        .property_names(Some(Word::schema()))
+        .additional_properties(Some(count))
+        .max_properties(Some(64))
+        .into()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes what it has")]
@@ -143,6 +160,11 @@ pub enum GpuUse {
     All,
 }
 crate::ids::text_serde!(GpuUse);
+
+impl GpuUse {
+    /// GPUs that a worker can offer at most.
+    const MOST: u16 = 64;
+}
 
 impl Default for GpuUse {
     fn default() -> Self {
@@ -171,15 +193,14 @@ impl FromStr for GpuUse {
     type Err = BadGpuUse;
 
     fn from_str(text: &str) -> Result<Self, BadGpuUse> {
-        /// As many as a worker can offer.
-        const MOST: u16 = 64;
         match text {
             "each" => Ok(Self::default()),
             "all" => Ok(Self::All),
-            _ => text
-                .parse()
-                .ok()
-                .filter(|count: &NonZeroU16| count.get() <= MOST)
+            // One text for each number: no sign, no leading zero.
+            _ => Some(text)
+                .filter(|text| text.starts_with(|first| matches!(first, '1'..='9')))
+                .and_then(|text| text.parse().ok())
+                .filter(|count: &NonZeroU16| count.get() <= Self::MOST)
                 .map(Self::Count)
                 .ok_or_else(|| BadGpuUse(text.chars().take(40).collect())),
         }
@@ -194,7 +215,7 @@ impl utoipa::PartialSchema for GpuUse {
                 "On how many GPUs a frame renders: `1` (as many frames at once as there are GPUs), another number, \
                  or `all` of the worker's on one frame.",
             ))
-            .pattern(Some("^(all|each|[1-9][0-9]?)$"))
+            .pattern(Some(format!("^(all|each|{})$", one_to(u64::from(Self::MOST)))))
             .examples(["1", "2", "all"])
             .into()
     }

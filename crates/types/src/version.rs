@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::pattern::digits_to;
+
 /// `major.minor.patch`, as `blender --version` prints it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlenderVersion {
@@ -9,7 +11,7 @@ pub struct BlenderVersion {
     pub minor: u16,
     pub patch: u16,
 }
-crate::ids::text_id!(BlenderVersion);
+crate::ids::text_id!(BlenderVersion, numbers(), "4.5.3");
 
 /// `major.minor`: what a job is pinned to. Patch releases of one series render alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,7 +19,13 @@ pub struct BlenderSeries {
     pub major: u16,
     pub minor: u16,
 }
-crate::ids::text_id!(BlenderSeries);
+crate::ids::text_id!(BlenderSeries, numbers(), "4.5");
+
+/// Returns the pattern of both: of a series the patch counts for nothing.
+fn numbers() -> String {
+    let number = digits_to(u64::from(u16::MAX));
+    format!("{number}\\.{number}(\\.{number})?")
+}
 
 /// A text that is no version of Blender.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

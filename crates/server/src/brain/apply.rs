@@ -98,7 +98,7 @@ impl Brain {
         let spec = Arc::new(spec);
         self.farm.check_limits(&spec)?;
         let standing = standing_of(&spec, &self.farm.clock, completed);
-        let plan = plan_of(job, &spec, standing).map_err(|error| Fault::bad(sentence(&error)))?;
+        let plan = plan_of(job, &spec, standing).map_err(|error| Fault::unprocessable(sentence(&error)))?;
         let at_ms = unix_ms();
         self.farm.last_job = job;
         self.farm.jobs.insert(job, LiveJob::new(spec.clone()));
@@ -145,7 +145,7 @@ impl Brain {
                 must_be_baked(core, job)?;
                 let frames = frames.as_ref().unwrap_or(&live.spec.frames);
                 let indexes = Self::positions(&live.spec, frames).map_err(|frame| {
-                    Fault::bad(format!(
+                    Fault::unprocessable(format!(
                         "Frame {frame} is not among the frames of job {job} ({}).",
                         live.spec.frames
                     ))
@@ -161,8 +161,11 @@ impl Brain {
             }
             JobVerb::Extend(frames) => {
                 must_be_baked(core, job)?;
-                let longer =
-                    live.spec.frames.extended(&frames).map_err(|error| Fault::bad(sentence(&error)))?;
+                let longer = live
+                    .spec
+                    .frames
+                    .extended(&frames)
+                    .map_err(|error| Fault::unprocessable(sentence(&error)))?;
                 let added = longer.len() - live.spec.frames.len();
                 core.extend(now, job, live.spec.render_step(), added, out).map_err(job_fault)?;
                 live.spec = Arc::new(JobSpec { frames: longer, ..JobSpec::clone(&live.spec) });
@@ -499,7 +502,7 @@ pub(super) fn job_fault(error: JobError) -> Fault {
     match error {
         JobError::NoSuchJob(_) => Fault::not_found(text),
         JobError::NoSuchStep { .. } | JobError::NoSuchTask { .. } | JobError::TooManyTasks(_) => {
-            Fault::bad(text)
+            Fault::unprocessable(text)
         }
         JobError::JobExists(_) | JobError::BadRestore { .. } => {
             Fault::internal("The job cannot be brought to life", text)

@@ -85,7 +85,7 @@ impl Brain {
             }
             None => {
                 if !limits.contains_key(&name) {
-                    return Err(no_limit(&name));
+                    return Err(Fault::not_found(no_limit(&name)));
                 }
                 let needs = |(id, live): (&JobId, &super::farm::LiveJob)| {
                     (live.ended.is_none() && live.spec.needs.limits.contains_key(&name)).then_some(*id)
@@ -146,7 +146,8 @@ impl Brain {
     /// # Errors
     /// Where one of them is not there, or the records cannot be read.
     pub(super) async fn completed(&mut self, jobs: &BTreeSet<JobId>) -> Answer<BTreeSet<JobId>> {
-        let missing = |job| Fault::bad(format!("There is no job {job} to wait for; `kiln jobs` lists them."));
+        let missing =
+            |job| Fault::unprocessable(format!("There is no job {job} to wait for; `kiln jobs` lists them."));
         if let Some(gone) = jobs.iter().find(|job| self.batch.deleted.contains(job)) {
             return Err(missing(*gone));
         }
@@ -236,9 +237,9 @@ impl Farm {
     /// What jobs say that they need, held against what the farm has.
     pub(super) fn check_limits(&self, spec: &JobSpec) -> Answer<()> {
         for (name, count) in &spec.needs.limits {
-            let total = self.limits.get(name).copied().ok_or_else(|| no_limit(name))?;
+            let total = self.limits.get(name).copied().ok_or_else(|| Fault::unprocessable(no_limit(name)))?;
             if count.get() > total {
-                return Err(Fault::bad(format!(
+                return Err(Fault::unprocessable(format!(
                     "A frame would take {count} of the limit {name}, of which the farm has {total}."
                 )));
             }
@@ -318,9 +319,7 @@ fn named(party: &Party) -> (PartyKind, &str) {
     }
 }
 
-fn no_limit(name: &str) -> Fault {
+fn no_limit(name: &str) -> String {
     let shown: String = name.chars().take(80).flat_map(char::escape_default).collect();
-    Fault::bad(format!(
-        "The farm has no limit “{shown}”; `kiln limits` lists them, `kiln limits set NAME N` makes one."
-    ))
+    format!("The farm has no limit “{shown}”; `kiln limits` lists them, `kiln limits set NAME N` makes one.")
 }

@@ -1,6 +1,6 @@
 //! Whole bytes, named by their hash.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     body::Body,
@@ -8,11 +8,16 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use kiln_api::{MissingAnswer, MissingQuery, Problem};
+use kiln_api::{BINARY, MissingAnswer, MissingQuery};
 use kiln_types::BlobHash;
+use utoipa::{
+    IntoResponses,
+    openapi::{self, RefOr},
+};
 
 use super::{
-    body::{blob, blob_fault, patient, room, roomy, small},
+    body::{RangeHeaders, blob, blob_fault, patient, range_responses, room, roomy, small},
+    document::{NoSpace, Unprocessable},
     job_data::outputs_gone,
     store_fault,
 };
@@ -23,18 +28,16 @@ use crate::{
 
 /// Bytes that one blob may have.
 pub(crate) const MAX_BLOB: u64 = 1 << 40;
-/// Hashes in one question.
-const MAX_HASHES: usize = 10_000;
 
 /// Which of these blobs the server lacks. The others are promised: they stay for a day, for a job to be made of them.
 #[utoipa::path(post, path = "/api/v1/blobs/missing", tag = "blobs", request_body = MissingQuery,
-    responses((status = 200, body = MissingAnswer), (status = "default", body = Problem)))]
+    responses((status = 200, body = MissingAnswer)))]
 pub(super) async fn missing(
     State(app): State<Arc<App>>,
     Json(query): Json<MissingQuery>,
 ) -> Answer<axum::Json<MissingAnswer>> {
-    if query.hashes.len() > MAX_HASHES {
-        return Err(Fault::bad(format!("At most {MAX_HASHES} hashes can be asked for at once.")));
+    if query.hashes.len() > MissingQuery::MAX {
+        return Err(Fault::bad(format!("At most {} hashes can be asked for at once.", MissingQuery::MAX)));
     }
     let _hold = app.holds.begin();
     let mut missing = Vec::new();
@@ -50,7 +53,7 @@ pub(super) async fn missing(
 #[utoipa::path(put, path = "/api/v1/blobs/{hash}", tag = "blobs",
     params(("hash" = BlobHash, Path, description = "BLAKE3 of the bytes, 64 hex digits")),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses((status = 204, description = "They are on the server's disk"), (status = "default", body = Problem)))]
+    responses((status = 204, description = "They are on the server's disk"), Unprocessable, NoSpace))]
 pub(super) async fn put(
     State(app): State<Arc<App>>,
     Path(hash): Path<BlobHash>,
@@ -73,13 +76,17 @@ pub(super) async fn put(
     Ok(StatusCode::NO_CONTENT)
 }
 
+struct Bytes;
+
+impl IntoResponses for Bytes {
+    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
+        range_responses(&[BINARY])
+    }
+}
+
 /// The bytes; one `Range` is honoured, so that a download can go on where it broke.
 #[utoipa::path(get, path = "/api/v1/blobs/{hash}", tag = "blobs",
-    params(("hash" = BlobHash, Path, description = "BLAKE3 of the bytes, 64 hex digits")),
-    responses(
-        (status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 206, description = "The range that was asked for"),
-        (status = "default", body = Problem)))]
+    params(("hash" = BlobHash, Path, description = "BLAKE3 of the bytes, 64 hex digits"), RangeHeaders), responses(Bytes))]
 pub(super) async fn get(
     State(app): State<Arc<App>>,
     Path(hash): Path<BlobHash>,
@@ -91,13 +98,13 @@ pub(super) async fn get(
             None => Fault::not_found(format!("There is no blob {hash}.")),
         });
     }
-    blob(&app.blobs, &hash, &headers, "application/octet-stream").await
+    blob(&app.blobs, &hash, &headers, BINARY).await
 }
 
 /// Whether the server has these bytes, and how many they are.
 #[utoipa::path(head, path = "/api/v1/blobs/{hash}", tag = "blobs",
     params(("hash" = BlobHash, Path, description = "BLAKE3 of the bytes, 64 hex digits")),
-    responses((status = 200, description = "It has; Content-Length says how many"), (status = 404, description = "It lacks them")))]
+    responses((status = 200, description = "It has; Content-Length says how many")))]
 pub(super) async fn head(State(app): State<Arc<App>>, Path(hash): Path<BlobHash>) -> Answer<Response> {
     let size = app.blobs.size(&hash).await.map_err(blob_fault)?;
     let size = size.ok_or_else(|| Fault::not_found(format!("There is no blob {hash}.")))?;

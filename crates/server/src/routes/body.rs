@@ -1,6 +1,6 @@
 //! Bytes in and out: bodies with a limit on how slow they may be, and stored bytes with ranges.
 
-use std::{io, ops::Range, time::Duration};
+use std::{collections::BTreeMap, io, ops::Range, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -12,12 +12,53 @@ use kiln_api::ProblemCode;
 use kiln_blobs::{BlobError, Blobs, StreamError};
 use kiln_chunks::FrameError;
 use kiln_types::BlobHash;
+use utoipa::{
+    IntoResponses, PartialSchema,
+    openapi::{self, ContentBuilder, HeaderBuilder, RefOr, ResponseBuilder},
+};
 
+use super::document::{Gone, OutOfRange};
 use crate::{
     App,
     problem::{Answer, Fault},
     space::Reservation,
 };
+
+/// The headers of a request for a part of some bytes.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it describes headers that are read by hand")]
+pub(super) struct RangeHeaders {
+    /// One range of the bytes, so that a download can go on where it broke: the whole is answered to anything else.
+    #[param(rename = "Range", example = "bytes=0-99")]
+    range: Option<String>,
+    /// The range counts only while the `ETag` is still this one.
+    #[param(rename = "If-Range")]
+    if_range: Option<String>,
+}
+
+/// Returns the answers of a route whose bytes have these types and can be requested in part.
+pub(super) fn range_responses(types: &[&str]) -> BTreeMap<String, RefOr<openapi::Response>> {
+    let text = |description: &str| {
+        HeaderBuilder::new().schema(Some(String::schema())).description(Some(description)).build()
+    };
+    let answer = |description: &str| {
+        let answer = ResponseBuilder::new()
+            .description(description)
+            .header("ETag", text("The hash of the whole, in quotes."))
+            .header("Accept-Ranges", text("`bytes`"))
+            .header("Content-Disposition", text("`attachment`: it is never a page."));
+        let content = || ContentBuilder::new().schema(Some(String::schema())).build();
+        types.iter().fold(answer, |answer, one| answer.content(*one, content()))
+    };
+    let part = answer("The range that was asked for")
+        .header("Content-Range", text("Where the range lies: `bytes FIRST-LAST/SIZE`."));
+    let mut all = OutOfRange::responses();
+    all.extend(Gone::responses());
+    all.insert("200".to_owned(), RefOr::T(answer("The bytes").build()));
+    all.insert("206".to_owned(), RefOr::T(part.build()));
+    all
+}
 
 /// A sender that is silent for longer is given up.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -66,7 +107,13 @@ pub(super) async fn small(headers: &HeaderMap, body: Body) -> io::Result<Result<
 
 /// As announced.
 pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    number(headers.get(header::CONTENT_LENGTH)?)
+}
+
+/// A header's number, in digits and nothing else.
+pub(super) fn number(value: &HeaderValue) -> Option<u64> {
+    let text = value.to_str().ok()?;
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 /// A blob's bytes, or the one range of them that was asked for.
@@ -103,8 +150,8 @@ pub(super) async fn blob(
             Ok((StatusCode::PARTIAL_CONTENT, fixed, part, body).into_response())
         }
         Wanted::Beyond => {
-            let mut fault = Fault::bad(format!("The range lies beyond the {size} bytes of this file."));
-            fault.0.status = StatusCode::RANGE_NOT_SATISFIABLE.as_u16();
+            let why = format!("The range lies beyond the {size} bytes of this file.");
+            let fault = Fault::new(ProblemCode::RangeNotSatisfiable, why);
             Ok(([(header::CONTENT_RANGE, format!("bytes */{size}"))], fault).into_response())
         }
     }
@@ -196,9 +243,8 @@ pub(crate) fn blob_fault(error: BlobError) -> Fault {
         BlobError::Frame(FrameError::Io(_)) => {
             Fault::internal("The server could not read or write its disk", &error)
         }
-        BlobError::BadName(_) | BlobError::Stream(_) | BlobError::Frame(_) | BlobError::WrongLength(_) => {
-            Fault::bad(sentence(&error))
-        }
+        BlobError::BadName(_) | BlobError::Stream(_) => Fault::bad(sentence(&error)),
+        BlobError::Frame(_) | BlobError::WrongLength(_) => Fault::unprocessable(sentence(&error)),
         _ => Fault::internal("The server could not read or write its disk", &error),
     }
 }

@@ -8,11 +8,15 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use kiln_api::{BundleCreated, Problem};
+use kiln_api::BundleCreated;
 use kiln_store::NewBundle;
 use kiln_types::{Bundle, BundleId, Owner, Project, RelPath};
 
-use super::{body::blob_fault, store_fault};
+use super::{
+    body::blob_fault,
+    document::{Conflict, NoSpace, Unprocessable},
+    store_fault,
+};
 use crate::{
     App,
     clock::unix_ms,
@@ -30,7 +34,7 @@ const NAMED: usize = 5;
 
 /// Makes a bundle of blobs that the server has.
 #[utoipa::path(post, path = "/api/v1/bundles", tag = "bundles", request_body = Bundle,
-    responses((status = 201, body = BundleCreated), (status = "default", body = Problem)))]
+    responses((status = 201, body = BundleCreated), Conflict, Unprocessable, NoSpace))]
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     Json(bundle): Json<Bundle>,
@@ -48,18 +52,18 @@ async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
     }
     let names = bundle.remap.len() + bundle.unused.len();
     if bundle.files.len() + bundle.shared.len() > Bundle::MAX_FILES || names > Bundle::MAX_FILES {
-        return Err(Fault::bad(format!("A bundle holds at most {} files.", Bundle::MAX_FILES)));
+        return Err(Fault::unprocessable(format!("A bundle holds at most {} files.", Bundle::MAX_FILES)));
     }
     let mut names = HashSet::new();
     let mut lacking = Vec::new();
     for file in &bundle.files {
         if !names.insert(&file.path) {
-            return Err(Fault::bad(format!("The bundle holds {} twice.", file.path)));
+            return Err(Fault::unprocessable(format!("The bundle holds {} twice.", file.path)));
         }
         match app.blobs.promise(&file.hash).await.map_err(blob_fault)? {
             Some(size) if size == file.size => {}
             Some(size) => {
-                return Err(Fault::bad(format!(
+                return Err(Fault::unprocessable(format!(
                     "{} is said to have {} bytes, and the server's blob of that hash has {size}.",
                     file.path, file.size
                 )));
@@ -69,7 +73,7 @@ async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
     }
     for file in &bundle.shared {
         if !names.insert(&file.path) {
-            return Err(Fault::bad(format!("The bundle holds {} twice.", file.path)));
+            return Err(Fault::unprocessable(format!("The bundle holds {} twice.", file.path)));
         }
         if file.root.is_empty()
             || file.root.chars().count() > MAX_ROOT
@@ -88,7 +92,9 @@ async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
             || place.parent().is_none_or(|parent| folders.contains(&parent))
     };
     if let Some(place) = bundle.remap.values().find(|place| !leads(place)) {
-        return Err(Fault::bad(format!("The bundle maps a path to {place}, which it does not hold.")));
+        return Err(Fault::unprocessable(format!(
+            "The bundle maps a path to {place}, which it does not hold."
+        )));
     }
     if lacking.is_empty() {
         return Ok(());
@@ -146,7 +152,7 @@ async fn manifest(app: &App, id: BundleId) -> Answer<axum::body::Bytes> {
 /// The manifest, byte for byte as its id is the hash of it.
 #[utoipa::path(get, path = "/api/v1/bundles/{id}", tag = "bundles",
     params(("id" = BundleId, Path, description = "The hash of the manifest")),
-    responses((status = 200, body = Bundle), (status = "default", body = Problem)))]
+    responses((status = 200, body = Bundle)))]
 pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<BundleId>) -> Answer<Response> {
     let manifest = manifest(&app, id).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(manifest)).into_response())

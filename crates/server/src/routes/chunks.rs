@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::{Stream, StreamExt};
-use kiln_api::{BINARY, CHUNKS_AT_ONCE, HASHES_AT_ONCE, MAX_FRAMES, Problem, ProblemCode};
+use kiln_api::{BINARY, CHUNKS_AT_ONCE, HASHES_AT_ONCE, MAX_FRAMES, ProblemCode};
 use kiln_blobs::{BlobError, ChunkStore};
 use kiln_chunks::Recipe;
 use kiln_types::BlobHash;
@@ -17,6 +17,7 @@ use kiln_types::BlobHash;
 use super::{
     MAX_BLOB,
     body::{blob_fault, length, patient, room, roomy},
+    document::{Conflict, NoSpace, NotFound, Unprocessable},
 };
 use crate::{
     App,
@@ -27,7 +28,7 @@ use crate::{
 /// as an upload may take. Hashes are 32 bytes each.
 #[utoipa::path(post, path = "/api/v1/chunks/missing", tag = "chunks",
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "Hashes, at most 65,536"),
-    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = "default", body = Problem)))]
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), NotFound, Unprocessable))]
 pub(super) async fn missing(State(app): State<Arc<App>>, Raw(body): Raw) -> Answer<Response> {
     let asked = hashes(&body, HASHES_AT_ONCE)?;
     let _hold = app.holds.begin();
@@ -41,7 +42,7 @@ pub(super) async fn missing(State(app): State<Arc<App>>, Raw(body): Raw) -> Answ
 /// kept although the request breaks off.
 #[utoipa::path(post, path = "/api/v1/chunks", tag = "chunks",
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "Frames, at most 64 MiB"),
-    responses((status = 204, description = "They are on the server's disk"), (status = "default", body = Problem)))]
+    responses((status = 204, description = "They are on the server's disk"), NotFound, Unprocessable, NoSpace))]
 pub(super) async fn put(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Answer<StatusCode> {
     let announced = length(&headers);
     if announced.is_some_and(|bytes| bytes > MAX_FRAMES as u64) {
@@ -62,15 +63,14 @@ pub(super) async fn put(State(app): State<Arc<App>>, headers: HeaderMap, body: B
 #[utoipa::path(put, path = "/api/v1/blobs/{hash}/chunks", tag = "chunks",
     params(("hash" = BlobHash, Path, description = "BLAKE3 of the bytes, 64 hex digits")),
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "A recipe, at most 64 MiB"),
-    responses((status = 204, description = "The blob is there"),
-        (status = 409, body = Problem, description = "Chunks are missing"), (status = "default", body = Problem)))]
+    responses((status = 204, description = "The blob is there"), Conflict, Unprocessable, NoSpace))]
 pub(super) async fn put_recipe(
     State(app): State<Arc<App>>,
     Path(hash): Path<BlobHash>,
     Raw(body): Raw,
 ) -> Answer<StatusCode> {
-    let recipe =
-        Recipe::from_bytes(&body).map_err(|error| Fault::bad(format!("This is no recipe: {error}.")))?;
+    let recipe = Recipe::from_bytes(&body)
+        .map_err(|error| Fault::unprocessable(format!("This is no recipe: {error}.")))?;
     let _room = app.space.reserve(body.len() as u64).map_err(blob_fault)?;
     let _hold = app.holds.begin();
     chunks(&app)?.put_recipe(hash, recipe, MAX_BLOB).await.map_err(blob_fault)?;
@@ -81,7 +81,7 @@ pub(super) async fn put_recipe(
 #[utoipa::path(get, path = "/api/v1/blobs/{hash}/chunks", tag = "chunks",
     params(("hash" = BlobHash, Path, description = "BLAKE3 of the bytes, 64 hex digits")),
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 204, description = "The blob is kept whole: get its bytes"), (status = "default", body = Problem)))]
+        (status = 204, description = "The blob is kept whole: get its bytes")))]
 pub(super) async fn recipe(State(app): State<Arc<App>>, Path(hash): Path<BlobHash>) -> Answer<Response> {
     if let Some(chunks) = app.blobs.chunks()
         && let Some(recipe) = chunks.recipe(&hash).await.map_err(blob_fault)?
@@ -97,8 +97,7 @@ pub(super) async fn recipe(State(app): State<Arc<App>>, Path(hash): Path<BlobHas
 /// Chunks as frames, in this order.
 #[utoipa::path(post, path = "/api/v1/chunks/fetch", tag = "chunks",
     request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "Hashes, at most 4,096"),
-    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 404, body = Problem, description = "One of them is not there"), (status = "default", body = Problem)))]
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), NotFound, Unprocessable))]
 pub(super) async fn fetch(State(app): State<Arc<App>>, Raw(body): Raw) -> Answer<Response> {
     let asked = hashes(&body, CHUNKS_AT_ONCE)?;
     let frames = chunks(&app)?.frames(asked).await.map_err(|error| match error {
@@ -119,10 +118,13 @@ fn chunks(app: &App) -> Answer<&ChunkStore> {
 fn hashes(body: &[u8], most: usize) -> Answer<Vec<BlobHash>> {
     let (hashes, rest) = body.as_chunks::<32>();
     if !rest.is_empty() {
-        return Err(Fault::bad(format!("{} bytes are no list of hashes of 32 bytes each.", body.len())));
+        return Err(Fault::unprocessable(format!(
+            "{} bytes are no list of hashes of 32 bytes each.",
+            body.len()
+        )));
     }
     if hashes.len() > most {
-        return Err(Fault::bad(format!("At most {most} hashes can be asked for at once.")));
+        return Err(Fault::unprocessable(format!("At most {most} hashes can be asked for at once.")));
     }
     Ok(hashes.iter().map(|hash| BlobHash::from_bytes(*hash)).collect())
 }

@@ -8,11 +8,11 @@ use axum::{
     response::sse::{self, KeepAlive, Sse},
 };
 use futures_util::{Stream, StreamExt};
-use kiln_api::{Event, Problem};
+use kiln_api::Event;
 use kiln_types::{EventNumber, JobId};
 use serde::Deserialize;
 
-use super::store_fault;
+use super::{body::number, store_fault};
 use crate::{
     App,
     problem::{Answer, Fault, Query},
@@ -33,7 +33,7 @@ pub(super) struct Which {
 /// The changes of the farm, one event each, numbered; none left out, none twice.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events",
     params(Which, ("Last-Event-ID" = Option<u64>, Header, description = "Resumes after this number")),
-    responses((status = 200, body = Event, content_type = "text/event-stream"), (status = "default", body = Problem)))]
+    responses((status = 200, body = Event, content_type = "text/event-stream")))]
 pub(super) async fn follow(
     State(app): State<Arc<App>>,
     Query(which): Query<Which>,
@@ -42,7 +42,7 @@ pub(super) async fn follow(
     let since = match headers.get("last-event-id") {
         None => which.since,
         Some(id) => {
-            let id = id.to_str().ok().and_then(|id| id.parse::<EventNumber>().ok());
+            let id = number(id).map(EventNumber);
             Some(id.ok_or_else(|| Fault::bad("Last-Event-ID must be the number of an event."))?)
         }
     };

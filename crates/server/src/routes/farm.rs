@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::SystemTime};
 
 use axum::extract::State;
-use kiln_api::{Collect, Collected, Problem};
+use kiln_api::{Collect, Collected};
 
+use super::document::Conflict;
 use crate::{
     App,
     problem::{Answer, OptionalJson},
@@ -12,7 +13,7 @@ use crate::{
 
 /// Lets go of what nobody needs any more, at once. The body may be absent.
 #[utoipa::path(post, path = "/api/v1/farm/collect", tag = "server", request_body = Option<Collect>,
-    responses((status = 200, body = Collected), (status = "default", body = Problem)))]
+    responses((status = 200, body = Collected), Conflict))]
 pub(super) async fn collect(
     State(app): State<Arc<App>>,
     OptionalJson(request): OptionalJson<Option<Collect>>,

@@ -1,10 +1,13 @@
 //! What belongs to one job: tasks, attempts, outputs, the closing table.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use axum::{extract::State, http::HeaderMap, response::Response};
 use kiln_api::{
-    AttemptView, AttemptsPage, JobReport, OutputView, OutputsPage, Problem, ProblemCode, TaskView, TasksPage,
+    AttemptView, AttemptsPage, JobReport, OutputView, OutputsPage, ProblemCode, TaskView, TasksPage,
     WorkerShare,
 };
 use kiln_store::{AttemptFilter, AttemptRow, KeptRow, OutputRow, TaskFilter};
@@ -13,16 +16,25 @@ use kiln_types::{
     TaskIndex, TaskState,
 };
 use serde::Deserialize;
+use utoipa::{
+    IntoResponses,
+    openapi::{self, RefOr},
+};
 
-use super::{body::blob, jobs::row, store_fault};
+use super::{
+    body::{RangeHeaders, blob, range_responses},
+    jobs::row,
+    page::Limit,
+    store_fault,
+};
 use crate::{
     App,
     clock::ago,
     problem::{Answer, Fault, Path, Query},
 };
 
-const PAGE: u32 = 500;
-const MAX_PAGE: u32 = 5000;
+/// How much of a list a page holds.
+type PageLimit = Limit<500, 5000>;
 /// Files read at once: more than one output set can hold, so that a page holds at least one whole set.
 const OUTPUT_ROWS: usize = 2 * OutputSet::MAX_FILES;
 
@@ -38,20 +50,22 @@ pub(super) struct WhichTasks {
     #[serde(default)]
     #[param(required = false)]
     from: TaskIndex,
-    /// At most so many, 1 to 5000; 500 where absent.
-    limit: Option<u32>,
+    /// At most so many; 500 where absent.
+    #[serde(default)]
+    #[param(value_type = Option<u32>, required = false, minimum = 1, maximum = 5000)]
+    limit: PageLimit,
 }
 
 /// Tasks in the order of their positions.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/tasks", tag = "jobs", params(("id" = JobId, Path), WhichTasks),
-    responses((status = 200, body = TasksPage), (status = "default", body = Problem)))]
+    responses((status = 200, body = TasksPage)))]
 pub(super) async fn tasks(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
     Query(which): Query<WhichTasks>,
 ) -> Answer<axum::Json<TasksPage>> {
     let job = row(&app, id).await?;
-    let limit = which.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+    let limit = which.limit.get();
     let step = which.step.unwrap_or(job.spec.render_step());
     let filter = TaskFilter { step, state: which.state, from: which.from };
     let rows = app.store.tasks(id, &filter, limit).await.map_err(store_fault)?;
@@ -81,22 +95,23 @@ pub(super) struct WhichAttempts {
     /// Only those in this state.
     state: Option<AttemptState>,
     /// Only older ones than this.
-    #[param(value_type = Option<String>)]
     before: Option<AttemptId>,
-    /// At most so many, 1 to 5000; 500 where absent.
-    limit: Option<u32>,
+    /// At most so many; 500 where absent.
+    #[serde(default)]
+    #[param(value_type = Option<u32>, required = false, minimum = 1, maximum = 5000)]
+    limit: PageLimit,
 }
 
 /// Attempts, newest first.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/attempts", tag = "jobs", params(("id" = JobId, Path), WhichAttempts),
-    responses((status = 200, body = AttemptsPage), (status = "default", body = Problem)))]
+    responses((status = 200, body = AttemptsPage)))]
 pub(super) async fn attempts(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
     Query(which): Query<WhichAttempts>,
 ) -> Answer<axum::Json<AttemptsPage>> {
     let job = row(&app, id).await?;
-    let limit = which.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+    let limit = which.limit.get();
     let task = match which.frame {
         Some(frame) => Some((job.spec.render_step(), position(&job.spec.frames, id, frame)?)),
         None => None,
@@ -147,20 +162,22 @@ pub(super) struct WhichOutputs {
     #[serde(default)]
     #[param(required = false)]
     after: u64,
-    /// At most so many output sets, 1 to 5000; 500 where absent.
-    limit: Option<u32>,
+    /// At most so many output sets; 500 where absent.
+    #[serde(default)]
+    #[param(value_type = Option<u32>, required = false, minimum = 1, maximum = 5000)]
+    limit: PageLimit,
 }
 
 /// Output sets in the order they were committed, of every generation.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/outputs", tag = "jobs", params(("id" = JobId, Path), WhichOutputs),
-    responses((status = 200, body = OutputsPage), (status = "default", body = Problem)))]
+    responses((status = 200, body = OutputsPage)))]
 pub(super) async fn outputs(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
     Query(which): Query<WhichOutputs>,
 ) -> Answer<axum::Json<OutputsPage>> {
     let job = row(&app, id).await?;
-    let limit = which.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE) as usize;
+    let limit = which.limit.get() as usize;
     let mut outputs: Vec<OutputView> = Vec::new();
     let mut after = which.after;
     let more = loop {
@@ -227,11 +244,19 @@ pub(super) fn outputs_gone(job: JobId, at_ms: i64) -> Fault {
     )
 }
 
+struct Picture;
+
+impl IntoResponses for Picture {
+    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
+        let types: BTreeSet<&str> = FileFormat::ALL.iter().map(|format| media_type(*format)).collect();
+        range_responses(&types.into_iter().collect::<Vec<_>>())
+    }
+}
+
 /// The newest file of this name, as soon as it is committed.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/files/{*path}", tag = "jobs",
-    params(("id" = JobId, Path), ("path" = String, Path, description = "Below the output folder; may hold slashes")),
-    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 206, description = "The range that was asked for"), (status = "default", body = Problem)))]
+    params(("id" = JobId, Path), ("path" = RelPath, Path, description = "Below the output folder; may hold slashes"), RangeHeaders),
+    responses(Picture))]
 pub(super) async fn file(
     State(app): State<Arc<App>>,
     Path((id, path)): Path<(JobId, RelPath)>,
@@ -270,7 +295,7 @@ fn media_type(format: FileFormat) -> &'static str {
 
 /// The closing table: what each worker did for the frames.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/report", tag = "jobs", params(("id" = JobId, Path)),
-    responses((status = 200, body = JobReport), (status = "default", body = Problem)))]
+    responses((status = 200, body = JobReport)))]
 pub(super) async fn report(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,

@@ -4,13 +4,18 @@ use std::sync::Arc;
 
 use axum::{extract::State, http::StatusCode};
 use kiln_api::{
-    ChangeJob, Explanation, ExtendJob, Fetched, JobList, JobView, Problem, RerenderJob, StepView, TaskCounts,
+    ChangeJob, Explanation, ExtendJob, Fetched, JobList, JobView, RerenderJob, StepView, TaskCounts,
 };
 use kiln_store::{JobFilter, JobRow, StepRow};
 use kiln_types::{JobId, JobState, Owner, Project};
 use serde::Deserialize;
 
-use super::{store_fault, submit::check_after};
+use super::{
+    document::{Conflict, Unprocessable},
+    page::{Limit, List},
+    store_fault,
+    submit::check_after,
+};
 use crate::{
     App,
     brain::{Input, JobVerb, LiveJobView},
@@ -18,24 +23,23 @@ use crate::{
     retention::kept,
 };
 
-/// Jobs of one page.
-const PAGE: u32 = 50;
-const MAX_PAGE: u32 = 500;
-
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Which {
     /// Only those in this state; several, with commas between.
-    #[param(value_type = Option<String>)]
-    state: Option<String>,
+    #[serde(default)]
+    #[param(value_type = Option<Vec<JobState>>, required = false, style = Form, explode = false, min_items = 1)]
+    state: List<JobState>,
     /// Only those of this user.
     #[param(value_type = Option<String>)]
     user: Option<Owner>,
     /// Only those of this project.
     #[param(value_type = Option<String>)]
     project: Option<Project>,
-    /// At most so many, 1 to 500; 50 where absent.
-    limit: Option<u32>,
+    /// At most so many; 50 where absent.
+    #[serde(default)]
+    #[param(value_type = Option<u32>, required = false, minimum = 1, maximum = 500)]
+    limit: Limit<50, 500>,
     /// Only older ones than this.
     before: Option<JobId>,
     /// `only` for those that are archived, `all` for both; where absent, only those that are not.
@@ -55,21 +59,18 @@ enum Archived {
 
 /// Jobs, newest first.
 #[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs", params(Which),
-    responses((status = 200, body = JobList), (status = "default", body = Problem)))]
+    responses((status = 200, body = JobList)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Query(which): Query<Which>,
 ) -> Answer<axum::Json<JobList>> {
-    let states =
-        which.state.iter().flat_map(|states| states.split(',')).map(|state| state.trim().parse::<JobState>());
-    let states = states.collect::<Result<Vec<_>, _>>().map_err(|why| Fault::bad(format!("state: {why}.")))?;
     let archived = match which.archived {
         Archived::No => Some(false),
         Archived::Only => Some(true),
         Archived::All => None,
     };
-    let filter = JobFilter { owner: which.user, project: which.project, archived, states };
-    let limit = which.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+    let filter = JobFilter { owner: which.user, project: which.project, archived, states: which.state.0 };
+    let limit = which.limit.get();
     let rows = app.store.jobs(&filter, limit, which.before).await.map_err(store_fault)?;
     let next = (rows.len() == limit as usize).then(|| rows.last().map(|row| row.id)).flatten();
     let ids: Vec<JobId> = rows.iter().map(|row| row.id).collect();
@@ -80,14 +81,14 @@ pub(super) async fn list(
 
 /// One job.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = JobId, Path)),
-    responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+    responses((status = 200, body = JobView)))]
 pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<JobId>) -> Answer<axum::Json<JobView>> {
     view(&app, id).await.map(axum::Json)
 }
 
 /// Why it waits, and how long it will take.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/explain", tag = "jobs", params(("id" = JobId, Path)),
-    responses((status = 200, body = Explanation), (status = "default", body = Problem)))]
+    responses((status = 200, body = Explanation)))]
 pub(super) async fn explain(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
@@ -202,14 +203,14 @@ async fn verb(app: &App, job: JobId, verb: JobVerb) -> Answer<axum::Json<JobView
 
 /// Nothing new of it starts until it is resumed.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/pause", tag = "jobs", params(("id" = JobId, Path)),
-    responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+    responses((status = 200, body = JobView), Conflict))]
 pub(super) async fn pause(State(app): State<Arc<App>>, Path(id): Path<JobId>) -> Answer<axum::Json<JobView>> {
     verb(&app, id, JobVerb::Pause).await
 }
 
 /// It goes on.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/resume", tag = "jobs", params(("id" = JobId, Path)),
-    responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+    responses((status = 200, body = JobView), Conflict))]
 pub(super) async fn resume(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
@@ -219,7 +220,7 @@ pub(super) async fn resume(
 
 /// It ends; what renders is stopped, what is done stays.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", params(("id" = JobId, Path)),
-    responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+    responses((status = 200, body = JobView), Conflict))]
 pub(super) async fn cancel(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
@@ -229,7 +230,7 @@ pub(super) async fn cancel(
 
 /// Its failed and cancelled frames try again.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/retry", tag = "jobs", params(("id" = JobId, Path)),
-    responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+    responses((status = 200, body = JobView), Conflict))]
 pub(super) async fn retry(State(app): State<Arc<App>>, Path(id): Path<JobId>) -> Answer<axum::Json<JobView>> {
     verb(&app, id, JobVerb::Retry).await
 }
@@ -237,7 +238,7 @@ pub(super) async fn retry(State(app): State<Arc<App>>, Path(id): Path<JobId>) ->
 /// Renders frames again that are done. The body may be absent: then all of them. Simulations stay as they were
 /// baked, unless that is asked for.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/rerender", tag = "jobs", params(("id" = JobId, Path)),
-    request_body = Option<RerenderJob>, responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+    request_body = Option<RerenderJob>, responses((status = 200, body = JobView), Conflict, Unprocessable))]
 pub(super) async fn rerender(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
@@ -247,13 +248,15 @@ pub(super) async fn rerender(
     match (frames, bake) {
         (frames, false) => verb(&app, id, JobVerb::Rerender(frames)).await,
         (None, true) => verb(&app, id, JobVerb::Rebake).await,
-        (Some(_), true) => Err(Fault::bad("A new bake renders every frame again; leave the frames out.")),
+        (Some(_), true) => {
+            Err(Fault::unprocessable("A new bake renders every frame again; leave the frames out."))
+        }
     }
 }
 
 /// Lets it stand otherwise among the others.
 #[utoipa::path(patch, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = JobId, Path)),
-    request_body = ChangeJob, responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+    request_body = ChangeJob, responses((status = 200, body = JobView), Conflict, Unprocessable))]
 pub(super) async fn change(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
@@ -267,7 +270,7 @@ pub(super) async fn change(
 
 /// Adds frames.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/extend", tag = "jobs", params(("id" = JobId, Path)),
-    request_body = ExtendJob, responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+    request_body = ExtendJob, responses((status = 200, body = JobView), Conflict, Unprocessable))]
 pub(super) async fn extend(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
@@ -279,7 +282,7 @@ pub(super) async fn extend(
 /// Puts a job that has ended away: lists show it no more, its frames stay until it is deleted, and its files and
 /// logs go with the next collection.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/archive", tag = "jobs", params(("id" = JobId, Path)),
-    responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+    responses((status = 200, body = JobView), Conflict))]
 pub(super) async fn archive(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
@@ -289,7 +292,7 @@ pub(super) async fn archive(
 
 /// Takes it back out. What has gone has gone.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/unarchive", tag = "jobs", params(("id" = JobId, Path)),
-    responses((status = 200, body = JobView), (status = "default", body = Problem)))]
+    responses((status = 200, body = JobView)))]
 pub(super) async fn unarchive(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
@@ -299,7 +302,7 @@ pub(super) async fn unarchive(
 
 /// Says which outputs are on the disk of who asked for them: only what was fetched is ever let go of.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/fetched", tag = "jobs", params(("id" = JobId, Path)),
-    request_body = Fetched, responses((status = 204, description = "It is noted"), (status = "default", body = Problem)))]
+    request_body = Fetched, responses((status = 204, description = "It is noted")))]
 pub(super) async fn fetched(
     State(app): State<Arc<App>>,
     Path(job): Path<JobId>,
@@ -321,7 +324,7 @@ pub(super) struct Delete {
 
 /// Deletes a job that has ended: its tasks, attempts, outputs and logs.
 #[utoipa::path(delete, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = JobId, Path), Delete),
-    responses((status = 204, description = "It is gone"), (status = "default", body = Problem)))]
+    responses((status = 204, description = "It is gone"), Conflict))]
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,

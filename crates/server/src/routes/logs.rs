@@ -9,13 +9,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
-use kiln_api::{Problem, ProblemCode};
+use kiln_api::ProblemCode;
 use kiln_store::{AttemptFilter, AttemptRow, JobRow};
 use kiln_types::{AttemptId, JobId};
 use serde::Deserialize;
 use tokio_util::io::ReaderStream;
 
-use super::{job_data::position, jobs::row, store_fault};
+use super::{document::Gone, job_data::position, jobs::row, store_fault};
 use crate::{
     App,
     clock::ago,
@@ -31,13 +31,12 @@ pub(super) struct Which {
     /// Only the attempts of this frame.
     frame: Option<i32>,
     /// Only this attempt.
-    #[param(value_type = Option<String>)]
     attempt: Option<AttemptId>,
 }
 
 /// The logs of a job's attempts, oldest first, each below a line that names it.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/logs", tag = "jobs", params(("id" = JobId, Path), Which),
-    responses((status = 200, body = String, content_type = "text/plain"), (status = "default", body = Problem)))]
+    responses((status = 200, body = String, content_type = "text/plain"), Gone))]
 pub(super) async fn of_job(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
@@ -88,8 +87,8 @@ pub(super) async fn of_job(
 
 /// The log of one attempt.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/attempts/{attempt}/log", tag = "jobs",
-    params(("id" = JobId, Path), ("attempt" = String, Path, description = "As epoch-counter")),
-    responses((status = 200, body = String, content_type = "text/plain"), (status = "default", body = Problem)))]
+    params(("id" = JobId, Path), ("attempt" = AttemptId, Path, description = "As epoch-counter")),
+    responses((status = 200, body = String, content_type = "text/plain"), Gone))]
 pub(super) async fn of_attempt(
     State(app): State<Arc<App>>,
     Path((id, attempt)): Path<(JobId, AttemptId)>,

@@ -4,11 +4,13 @@ mod blobs;
 mod body;
 pub(crate) mod bundles;
 mod chunks;
+mod document;
 mod events;
 mod farm;
 mod job_data;
 mod jobs;
 mod logs;
+mod page;
 mod running;
 mod shares;
 mod submit;
@@ -29,13 +31,15 @@ use kiln_store::StoreError;
 use kiln_types::Owner;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::{
-    InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement,
+    ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement,
     security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use blobs::MAX_BLOB;
 pub(crate) use body::blob_fault;
+pub use document::openapi_json;
+use document::{ABOUT, IS_CHECKED};
 
 use crate::{
     App,
@@ -49,50 +53,48 @@ const MAX_JSON: usize = 2 << 20;
 /// All routes behind the gate.
 pub(crate) fn router(app: Arc<App>, gate: Arc<Gate>) -> Router {
     let (router, _) = documented().split_for_parts();
-    router
-        .route("/healthz", axum::routing::get(|| async { "ok\n" }))
-        .route("/api/openapi.json", axum::routing::get(openapi))
+    let router = router
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(MAX_JSON))
         .layer(middleware::map_response(harmless))
-        .layer(middleware::from_fn_with_state(gate, auth::guard))
-        .layer(CatchPanicLayer::custom(panicked))
-        .with_state(app)
+        .layer(middleware::from_fn_with_state(gate, auth::guard));
+    let router = if IS_CHECKED { router.layer(middleware::from_fn(document::check_answer)) } else { router };
+    router.layer(CatchPanicLayer::custom(panicked)).with_state(app)
 }
 
-/// The OpenAPI document of this server, made from the code's own types.
-pub fn openapi_json() -> String {
-    let mut json = document().to_pretty_json().unwrap_or_default();
-    json.push('\n');
-    json
+/// Returns what the routes declare.
+fn declared() -> OpenApi {
+    documented().split_for_parts().1
 }
 
-fn document() -> OpenApi {
-    let mut document = documented().split_for_parts().1;
-    // The router marks a parameter that takes the rest of the path; OpenAPI has no word for it.
-    let paths = std::mem::take(&mut document.paths.paths);
-    document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
-    document
+/// Whether the server is there. Needs no key.
+#[utoipa::path(get, path = "/healthz", tag = "server", security(()),
+    responses((status = 200, body = String, content_type = "text/plain", description = "It is")))]
+async fn healthz() -> &'static str {
+    "ok\n"
 }
 
+/// This document. Needs no key.
+#[utoipa::path(get, path = "/api/openapi.json", tag = "server", security(()),
+    responses((status = 200, body = serde_json::Value, content_type = "application/json", description = "OpenAPI 3.1")))]
 async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], openapi_json()).into_response()
 }
 
 fn documented() -> OpenApiRouter<Arc<App>> {
     let mut about = OpenApiBuilder::new()
-        .info(
-            InfoBuilder::new()
-                .title("Kiln")
-                .version(BUILD)
-                .description(Some("A Blender render farm. Errors are RFC 9457 problem details.")),
-        )
+        .info(InfoBuilder::new().title("Kiln").version(BUILD).description(Some(ABOUT)))
+        .components(Some(
+            ComponentsBuilder::new().schema_from::<Problem>().schema_from::<ProblemCode>().build(),
+        ))
         .security(Some([SecurityRequirement::new("key", [""; 0])]))
         .build();
     let key = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("The farm key.")).build();
     about.components.get_or_insert_default().add_security_scheme("key", SecurityScheme::Http(key));
     OpenApiRouter::with_openapi(about)
+        .routes(routes!(healthz))
+        .routes(routes!(openapi))
         .routes(routes!(info))
         .routes(routes!(me))
         .routes(routes!(uploads::create))
@@ -168,7 +170,7 @@ async fn info() -> axum::Json<Info> {
 
 /// Who the key belongs to.
 #[utoipa::path(get, path = "/api/v1/me", tag = "server",
-    responses((status = 200, body = Me), (status = "default", body = Problem)))]
+    responses((status = 200, body = Me)))]
 async fn me(State(app): State<Arc<App>>) -> axum::Json<Me> {
     axum::Json(Me { owner: Owner::default(), epoch: app.store.epoch() })
 }

@@ -3,22 +3,19 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use kiln_api::{Problem, RunningList};
+use kiln_api::RunningList;
 use kiln_types::JobId;
 use serde::Deserialize;
 
-use super::{jobs::row, workers::LOOKED_AT};
+use super::{document::NotFound, jobs::row, page::Limit, workers::LOOKED_AT};
 use crate::{
     App,
     problem::{Answer, Path, Query},
 };
 
-const PAGE: u32 = 500;
-const MAX_PAGE: u32 = 5000;
-
 /// What runs of all jobs now, by the names of workers.
 #[utoipa::path(get, path = "/api/v1/running", tag = "workers",
-    responses((status = 200, body = RunningList), (status = "default", body = Problem)))]
+    responses((status = 200, body = RunningList)))]
 pub(super) async fn of_farm(State(app): State<Arc<App>>) -> Answer<axum::Json<RunningList>> {
     let all = app.brain.look(|farm| farm.workers_by_name()).await?;
     let mut list = RunningList { count: 0, inside: 0.0, running: Vec::new() };
@@ -35,19 +32,21 @@ pub(super) async fn of_farm(State(app): State<Arc<App>>) -> Answer<axum::Json<Ru
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct HowMany {
-    /// At most so many in full, 1 to 5000; 500 where absent. All of them are counted.
-    limit: Option<u32>,
+    /// At most so many in full; 500 where absent. All of them are counted.
+    #[serde(default)]
+    #[param(value_type = Option<u32>, required = false, minimum = 1, maximum = 5000)]
+    limit: Limit<500, 5000>,
 }
 
 /// What runs of a job now. The size of the answer does not depend on the size of the farm.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/running", tag = "jobs", params(("id" = JobId, Path), HowMany),
-    responses((status = 200, body = RunningList), (status = "default", body = Problem)))]
+    responses((status = 200, body = RunningList), NotFound))]
 pub(super) async fn of_job(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
     Query(how_many): Query<HowMany>,
 ) -> Answer<axum::Json<RunningList>> {
-    let most = how_many.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE) as usize;
+    let most = how_many.limit.get() as usize;
     let list = match app.brain.look(move |farm| farm.running_of(id, most)).await? {
         Some(list) => list,
         None => {

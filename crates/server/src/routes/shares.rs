@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use axum::{extract::State, http::StatusCode};
-use kiln_api::{LimitList, LimitView, PartyView, Problem, ProjectList, SetLimit, SetShare, UserList};
-use kiln_types::PartyKind;
+use kiln_api::{LimitList, LimitView, PartyView, ProjectList, SetLimit, SetShare, UserList};
+use kiln_types::{Name, PartyKind, Word};
 
-use super::submit::{check_word, checked_name};
+use super::{
+    document::Conflict,
+    submit::{check_word, checked_name},
+};
 use crate::{
     App,
     brain::{Input, Setting, party},
@@ -15,15 +18,15 @@ use crate::{
 
 /// The users who have jobs, or of whom something was set.
 #[utoipa::path(get, path = "/api/v1/users", tag = "server",
-    responses((status = 200, body = UserList), (status = "default", body = Problem)))]
+    responses((status = 200, body = UserList)))]
 pub(super) async fn users(State(app): State<Arc<App>>) -> Answer<axum::Json<UserList>> {
     let users = app.brain.look(|farm| farm.parties(PartyKind::User)).await?;
     Ok(axum::Json(UserList { users }))
 }
 
 /// How a user shares the farm, whether there is one of that name yet or not.
-#[utoipa::path(put, path = "/api/v1/users/{name}", tag = "server", params(("name" = String, Path)),
-    request_body = SetShare, responses((status = 200, body = PartyView), (status = "default", body = Problem)))]
+#[utoipa::path(put, path = "/api/v1/users/{name}", tag = "server", params(("name" = Name, Path)),
+    request_body = SetShare, responses((status = 200, body = PartyView), Conflict))]
 pub(super) async fn set_user(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -34,15 +37,15 @@ pub(super) async fn set_user(
 
 /// The projects that have jobs, or of which something was set.
 #[utoipa::path(get, path = "/api/v1/projects", tag = "server",
-    responses((status = 200, body = ProjectList), (status = "default", body = Problem)))]
+    responses((status = 200, body = ProjectList)))]
 pub(super) async fn projects(State(app): State<Arc<App>>) -> Answer<axum::Json<ProjectList>> {
     let projects = app.brain.look(|farm| farm.parties(PartyKind::Project)).await?;
     Ok(axum::Json(ProjectList { projects }))
 }
 
 /// How a project shares the farm, whether there is one of that name yet or not.
-#[utoipa::path(put, path = "/api/v1/projects/{name}", tag = "server", params(("name" = String, Path)),
-    request_body = SetShare, responses((status = 200, body = PartyView), (status = "default", body = Problem)))]
+#[utoipa::path(put, path = "/api/v1/projects/{name}", tag = "server", params(("name" = Name, Path)),
+    request_body = SetShare, responses((status = 200, body = PartyView), Conflict))]
 pub(super) async fn set_project(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -60,15 +63,15 @@ async fn set(app: &App, kind: PartyKind, name: String, share: SetShare) -> Answe
 
 /// What the farm has only so many of, such as licences.
 #[utoipa::path(get, path = "/api/v1/limits", tag = "server",
-    responses((status = 200, body = LimitList), (status = "default", body = Problem)))]
+    responses((status = 200, body = LimitList)))]
 pub(super) async fn limits(State(app): State<Arc<App>>) -> Answer<axum::Json<LimitList>> {
     let limits = app.brain.look(|farm| farm.limit_views()).await?;
     Ok(axum::Json(LimitList { limits }))
 }
 
 /// How many there are; a limit of a new name is made.
-#[utoipa::path(put, path = "/api/v1/limits/{name}", tag = "server", params(("name" = String, Path)),
-    request_body = SetLimit, responses((status = 200, body = LimitView), (status = "default", body = Problem)))]
+#[utoipa::path(put, path = "/api/v1/limits/{name}", tag = "server", params(("name" = Word, Path)),
+    request_body = SetLimit, responses((status = 200, body = LimitView), Conflict))]
 pub(super) async fn set_limit(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -83,7 +86,7 @@ pub(super) async fn set_limit(
 
 /// Removes a limit that no job needs.
 #[utoipa::path(delete, path = "/api/v1/limits/{name}", tag = "server", params(("name" = String, Path)),
-    responses((status = 204, description = "It is gone"), (status = "default", body = Problem)))]
+    responses((status = 204, description = "It is gone"), Conflict))]
 pub(super) async fn remove_limit(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,

@@ -3,17 +3,19 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{extract::State, http::StatusCode};
-use kiln_api::{JobSource, JobView, Problem, ProblemCode, SubmitJob};
+use kiln_api::{JobSource, JobView, ProblemCode, SubmitJob};
 use kiln_blend::{ExternalKind, Inspection, SceneInfo};
 use kiln_types::{
     BlobHash, Bundle, BundleFile, BundleId, DeviceChoice, DeviceClass, FrameSet, GpuUse, JobId, JobSpec,
-    Needs, Owner, Project, RelPath, RenderSettings, Save, ScriptPolicy, SessionSpec, Simulations, paths,
+    Name, Needs, Owner, Project, RelPath, RenderSettings, Save, ScriptPolicy, SessionSpec, Simulations, Word,
+    paths,
 };
 
 use super::{
     MAX_BLOB,
     body::{blob_fault, roomy},
     bundles,
+    document::{Conflict, NoSpace, NotFound, Unprocessable},
     jobs::view,
 };
 use crate::{
@@ -30,7 +32,7 @@ const MAX_ORIGIN: usize = 4096 * 3;
 /// Threads that Blender can be set to.
 const MAX_CORES: u32 = 1024;
 /// Characters of the name of a tag, a pool or a limit.
-const MAX_WORD: usize = 120;
+const MAX_WORD: usize = Word::MAX;
 /// Jobs that one waits for, tags or limits that it names; of each.
 const MAX_LISTED: usize = 64;
 /// Seconds: a worker tells every 30 that its Blender does something (`worker/src/seat.rs`), and one of two may be late.
@@ -46,8 +48,7 @@ const AUTO_GPU: &str = "The scene is set to GPU: all of the job renders on the b
 
 /// Makes a job.
 #[utoipa::path(post, path = "/api/v1/jobs", tag = "jobs", request_body = SubmitJob,
-    responses((status = 201, body = JobView), (status = 422, body = Problem, description = "The file is no whole .blend"),
-        (status = "default", body = Problem)))]
+    responses((status = 201, body = JobView), NotFound, Conflict, Unprocessable, NoSpace))]
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     Json(request): Json<SubmitJob>,
@@ -95,10 +96,10 @@ struct Source {
 fn check_own_path(origin: Option<&str>, file_name: Option<&str>) -> Answer<()> {
     let is_path = |text: &str| text.len() <= MAX_ORIGIN && paths::unspelled(text).is_some();
     if origin.is_some_and(|origin| !is_path(origin)) {
-        return Err(Fault::bad("The origin is not the path of a folder."));
+        return Err(Fault::unprocessable("The origin is not the path of a folder."));
     }
     if file_name.is_some_and(|name| name.is_empty() || !is_path(name) || name.contains('/')) {
-        return Err(Fault::bad("The file_name is not the name of a file."));
+        return Err(Fault::unprocessable("The file_name is not the name of a file."));
     }
     Ok(())
 }
@@ -111,7 +112,7 @@ async fn from_bundle(
 ) -> Answer<(Source, Bundle)> {
     let bundle = bundles::read(app, id).await?;
     if bundle.files.iter().all(|file| file.path != *blend) {
-        return Err(Fault::bad(format!("The bundle holds no {blend}.")));
+        return Err(Fault::unprocessable(format!("The bundle holds no {blend}.")));
     }
     let shared: BTreeSet<String> = bundle.shared.iter().map(|file| file.root.clone()).collect();
     let shared = shared.into_iter().collect();
@@ -150,7 +151,7 @@ async fn from_upload(app: &App, id: kiln_types::UploadId) -> Answer<(Source, Bun
     let name = info.name.rsplit(['/', '\\']).next().unwrap_or_default();
     let blend = RelPath::new(name)
         .or_else(|_| RelPath::new("scene.blend"))
-        .map_err(|error| Fault::bad(sentence(&error)))?;
+        .map_err(|error| Fault::unprocessable(sentence(&error)))?;
     let file = BundleFile { path: blend.clone(), hash, size };
     let bundle = Bundle { files: vec![file], ..Bundle::default() };
     let file_name = (name != blend.as_str()).then(|| name.to_owned());
@@ -169,7 +170,7 @@ async fn unpack(app: &App, hash: BlobHash, size: u64) -> Answer<(BlobHash, u64)>
 }
 
 fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec> {
-    request.settings.check().map_err(|why| Fault::bad(sentence(&why)))?;
+    request.settings.check().map_err(|why| Fault::unprocessable(sentence(&why)))?;
     let scene = scene_of(&request.settings, file)?;
     check_names(&request.settings, scene, file)?;
     let frames = match request.frames {
@@ -179,7 +180,7 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
     let written = file.written_by.series();
     let blender = request.blender.unwrap_or(written);
     if blender < written {
-        return Err(Fault::bad(format!(
+        return Err(Fault::unprocessable(format!(
             "{} was written by Blender {written}, and Blender {blender} is older and cannot open it safely; choose {written} or newer.",
             source.blend
         )));
@@ -241,7 +242,7 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
 fn checked_save(save: Option<Save>) -> Answer<Option<Save>> {
     match save {
         Some(save) if save.blend.as_os_str().len() > MAX_ORIGIN => {
-            Err(Fault::bad(format!("The path of a .blend has at most {MAX_ORIGIN} bytes.")))
+            Err(Fault::unprocessable(format!("The path of a .blend has at most {MAX_ORIGIN} bytes.")))
         }
         save => Ok(save),
     }
@@ -252,7 +253,7 @@ fn to_bake(policy: Simulations, scene: &SceneInfo, file: &Inspection) -> Answer<
     let names = named(file.unbaked(&scene.name));
     match policy {
         Simulations::Bake => Ok(names),
-        Simulations::MustBeBaked if !names.is_empty() => Err(Fault::bad(format!(
+        Simulations::MustBeBaked if !names.is_empty() => Err(Fault::unprocessable(format!(
             "The scene “{}” has simulations that are not baked ({}); bake them in Blender, or let Kiln do it.",
             scene.name,
             names.join(", ")
@@ -268,7 +269,7 @@ fn check_caches(policy: Simulations, scene: &SceneInfo, frames: &FrameSet, file:
         return Ok(());
     }
     let told = lacking.map(|one| format!("{one} lacks frames {}", one.missing_text()));
-    Err(Fault::bad(format!(
+    Err(Fault::unprocessable(format!(
         "The scene “{}” has simulations whose bake is not whole ({}); put the missing files back, or bake again in Blender \
          and save, or send the policy that simulations render as they are.",
         scene.name,
@@ -289,7 +290,7 @@ async fn check_libraries(contents: &Arc<Contents>, session: &SessionSpec, file: 
     if names.is_empty() {
         return Ok(());
     }
-    Err(Fault::bad(format!(
+    Err(Fault::unprocessable(format!(
         "The scene “{}” has simulations that are not baked ({}); what a library holds can only be baked there: bake in \
          the library, or send the policy that simulations render as they are.",
         scene.name,
@@ -326,7 +327,7 @@ fn check_needs(needs: &Needs, device: DeviceClass) -> Answer<()> {
         check_word(what, word)?;
     }
     if device == DeviceClass::Cpu && (needs.gpus != GpuUse::default() || needs.gpu_memory.is_some()) {
-        return Err(Fault::bad(
+        return Err(Fault::unprocessable(
             "A job that renders on the processor needs no GPU; choose a device, such as gpu or cuda.",
         ));
     }
@@ -334,15 +335,14 @@ fn check_needs(needs: &Needs, device: DeviceClass) -> Answer<()> {
         return Err(Fault::bad(format!("A Blender uses at most {MAX_CORES} threads.")));
     }
     if needs.cores.is_some() && needs.whole {
-        return Err(Fault::bad("The whole machine is all of its cores; leave one of the two out."));
+        return Err(Fault::unprocessable("The whole machine is all of its cores; leave one of the two out."));
     }
     Ok(())
 }
 
 /// A name that stands in a list on the command line.
 pub(super) fn check_word(what: &str, word: &str) -> Answer<()> {
-    let bad = |c: char| c.is_control() || matches!(c, ',' | '=');
-    if word.trim() == word && !word.is_empty() && word.chars().count() <= MAX_WORD && !word.contains(bad) {
+    if Word::is_valid(word) {
         return Ok(());
     }
     Err(Fault::bad(format!(
@@ -351,9 +351,11 @@ pub(super) fn check_word(what: &str, word: &str) -> Answer<()> {
 }
 
 pub(super) fn checked_name(what: &str, name: String) -> Answer<String> {
-    let fits =
-        !name.trim().is_empty() && name.chars().count() <= MAX_NAME && !name.chars().any(char::is_control);
-    if fits { Ok(name) } else { Err(Fault::bad(format!("A {what} has 1 to {MAX_NAME} characters."))) }
+    if Name::is_valid(&name) {
+        Ok(name)
+    } else {
+        Err(Fault::bad(format!("A {what} has 1 to {MAX_NAME} characters.")))
+    }
 }
 
 fn scene_of<'a>(settings: &RenderSettings, file: &'a Inspection) -> Answer<&'a SceneInfo> {
@@ -362,10 +364,13 @@ fn scene_of<'a>(settings: &RenderSettings, file: &'a Inspection) -> Answer<&'a S
         Some(name) => {
             let scene = file.scenes.iter().find(|scene| scene.name == *name);
             scene.ok_or_else(|| {
-                Fault::bad(format!("The file has no scene “{name}”; {}.", listed("scenes", names())))
+                Fault::unprocessable(format!(
+                    "The file has no scene “{name}”; {}.",
+                    listed("scenes", names())
+                ))
             })
         }
-        None => file.active().ok_or_else(|| Fault::bad("The file has no scene to render.")),
+        None => file.active().ok_or_else(|| Fault::unprocessable("The file has no scene to render.")),
     }
 }
 
@@ -378,13 +383,16 @@ fn check_names(settings: &RenderSettings, scene: &SceneInfo, file: &Inspection) 
         && scene.camera.as_ref() != Some(camera)
     {
         let cameras = listed("cameras", file.cameras.iter().map(String::as_str));
-        return Err(Fault::bad(format!("The file has no camera “{camera}”; {cameras}.")));
+        return Err(Fault::unprocessable(format!("The file has no camera “{camera}”; {cameras}.")));
     }
     if let Some(layer) = &settings.view_layer
         && !scene.view_layers.iter().any(|known| known.name == *layer)
     {
         let layers = listed("view layers", scene.view_layers.iter().map(|layer| layer.name.as_str()));
-        return Err(Fault::bad(format!("The scene “{}” has no view layer “{layer}”; {layers}.", scene.name)));
+        return Err(Fault::unprocessable(format!(
+            "The scene “{}” has no view layer “{layer}”; {layers}.",
+            scene.name
+        )));
     }
     Ok(())
 }
@@ -402,7 +410,7 @@ fn listed<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> String {
 /// A colour configuration and add-ons are parts of the bundle, and add-ons need trust.
 fn check_extras(request: &SubmitJob, bundle: &Bundle) -> Answer<()> {
     if !request.addons.is_empty() && request.policy.scripts != ScriptPolicy::Trust {
-        return Err(Fault::bad(
+        return Err(Fault::unprocessable(
             "Add-ons run Python of their own; send the policy that scripts are trusted with them.",
         ));
     }
@@ -417,7 +425,7 @@ fn check_extras(request: &SubmitJob, bundle: &Bundle) -> Answer<()> {
     let places = request.ocio.iter().map(|place| (place, false));
     let mut places = places.chain(request.addons.iter().map(|place| (place, true)));
     match places.find(|(place, folders)| !holds(place, *folders)) {
-        Some((place, _)) => Err(Fault::bad(format!("The bundle holds no {place}."))),
+        Some((place, _)) => Err(Fault::unprocessable(format!("The bundle holds no {place}."))),
         None => Ok(()),
     }
 }
@@ -425,11 +433,11 @@ fn check_extras(request: &SubmitJob, bundle: &Bundle) -> Answer<()> {
 fn own_frames(scene: &SceneInfo) -> Answer<FrameSet> {
     let (first, last) = (scene.frame_start, scene.frame_end);
     if last < first {
-        return Err(Fault::bad(format!(
+        return Err(Fault::unprocessable(format!(
             "The scene “{}” ends at frame {last}, before it begins at {first}; name the frames to render.",
             scene.name
         )));
     }
     let step = u32::try_from(scene.frame_step).unwrap_or(1);
-    FrameSet::range(first, last, step).map_err(|error| Fault::bad(sentence(&error)))
+    FrameSet::range(first, last, step).map_err(|error| Fault::unprocessable(sentence(&error)))
 }

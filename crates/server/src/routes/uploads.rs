@@ -8,11 +8,15 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use kiln_api::{Problem, ProblemCode, UPLOAD_OFFSET, UploadCreate, UploadFinished, UploadView};
+use kiln_api::{ProblemCode, UPLOAD_OFFSET, UploadCreate, UploadFinished, UploadView};
 use kiln_blobs::{BlobError, UploadOutcome};
 use kiln_types::UploadId;
 
-use super::body::{blob_fault, patient, room, roomy};
+use super::{
+    MAX_BLOB,
+    body::{blob_fault, number, patient, room, roomy},
+    document::{Conflict, NoSpace, Unprocessable},
+};
 use crate::{
     App, inspect,
     problem::{Answer, Fault, Json, Path},
@@ -20,11 +24,14 @@ use crate::{
 
 /// Begins an upload.
 #[utoipa::path(post, path = "/api/v1/uploads", tag = "uploads", request_body = UploadCreate,
-    responses((status = 201, body = UploadView), (status = "default", body = Problem)))]
+    responses((status = 201, body = UploadView), NoSpace))]
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     Json(create): Json<UploadCreate>,
 ) -> Answer<(StatusCode, axum::Json<UploadView>)> {
+    if create.size.is_some_and(|size| size > MAX_BLOB) {
+        return Err(Fault::bad(format!("An upload has at most {MAX_BLOB} bytes.")));
+    }
     // Only a look: the room is promised to the requests that bring the bytes.
     drop(app.space.reserve(create.size.unwrap_or(0)).map_err(blob_fault)?);
     let id = app.uploads.create(&create.name, create.size).await.map_err(blob_fault)?;
@@ -33,7 +40,7 @@ pub(super) async fn create(
 
 /// Where it stands. The header `Upload-Offset` says the same.
 #[utoipa::path(get, path = "/api/v1/uploads/{id}", tag = "uploads", params(("id" = UploadId, Path)),
-    responses((status = 200, body = UploadView), (status = "default", body = Problem)))]
+    responses((status = 200, body = UploadView, headers(("Upload-Offset" = u64, description = "Bytes that are there")))))]
 pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<UploadId>) -> Answer<Response> {
     let offset = app.uploads.offset(id).await.map_err(blob_fault)?;
     Ok(at(id, offset))
@@ -47,15 +54,14 @@ fn at(id: UploadId, offset: u64) -> Response {
 #[utoipa::path(patch, path = "/api/v1/uploads/{id}", tag = "uploads",
     params(("id" = UploadId, Path), ("Upload-Offset" = u64, Header, description = "Where these bytes begin")),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses((status = 200, body = UploadView), (status = 409, body = Problem, description = "It stands elsewhere; `offset` says where"),
-        (status = "default", body = Problem)))]
+    responses((status = 200, body = UploadView, headers(("Upload-Offset" = u64, description = "Bytes that are there"))), Conflict, NoSpace))]
 pub(super) async fn append(
     State(app): State<Arc<App>>,
     Path(id): Path<UploadId>,
     headers: HeaderMap,
     body: Body,
 ) -> Answer<Response> {
-    let offset = headers.get(UPLOAD_OFFSET).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let offset = headers.get(UPLOAD_OFFSET).and_then(number);
     let offset = offset.ok_or_else(|| {
         Fault::bad("The header Upload-Offset must say at which byte this part begins; the first begins at 0.")
     })?;
@@ -67,8 +73,7 @@ pub(super) async fn append(
 
 /// Ends it: the bytes must be a whole .blend. Whatever is none is thrown away.
 #[utoipa::path(post, path = "/api/v1/uploads/{id}/finish", tag = "uploads", params(("id" = UploadId, Path)),
-    responses((status = 200, body = UploadFinished), (status = 422, body = Problem, description = "No whole .blend; nothing is kept"),
-        (status = "default", body = Problem)))]
+    responses((status = 200, body = UploadFinished), Conflict, Unprocessable, NoSpace))]
 pub(super) async fn finish(
     State(app): State<Arc<App>>,
     Path(id): Path<UploadId>,
@@ -91,7 +96,7 @@ pub(super) async fn finish(
 
 /// Gives it up, and throws its bytes away.
 #[utoipa::path(delete, path = "/api/v1/uploads/{id}", tag = "uploads", params(("id" = UploadId, Path)),
-    responses((status = 204, description = "It is gone"), (status = "default", body = Problem)))]
+    responses((status = 204, description = "It is gone"), Conflict))]
 pub(super) async fn delete(State(app): State<Arc<App>>, Path(id): Path<UploadId>) -> Answer<StatusCode> {
     app.uploads.abort(id).await.map_err(blob_fault)?;
     Ok(StatusCode::NO_CONTENT)

@@ -3,17 +3,22 @@
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     extract::{State, ws::WebSocketUpgrade},
     http::StatusCode,
     response::Response,
 };
-use kiln_api::{ChangePools, Problem, WorkerList, WorkerView};
+use kiln_api::{ChangePools, ProblemCode, WorkerList, WorkerView};
 use kiln_types::WorkerWish;
 
-use super::submit::check_word;
+use super::{
+    document::{Conflict, UpgradeRequired},
+    submit::check_word,
+};
 use crate::{
     App,
     brain::{Farm, Input, Setting, no_worker},
+    connections::Connection,
     links,
     problem::{Answer, Fault, Json, Path},
 };
@@ -23,7 +28,7 @@ pub(super) const LOOKED_AT: usize = 500;
 
 /// Every worker that the farm knows, connected or not.
 #[utoipa::path(get, path = "/api/v1/workers", tag = "workers",
-    responses((status = 200, body = WorkerList), (status = "default", body = Problem)))]
+    responses((status = 200, body = WorkerList)))]
 pub(super) async fn list(State(app): State<Arc<App>>) -> Answer<axum::Json<WorkerList>> {
     let all = app.brain.look(|farm| farm.workers_by_name()).await?;
     let mut workers = Vec::with_capacity(all.len());
@@ -38,7 +43,7 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Answer<axum::Json<Worke
 
 /// One worker.
 #[utoipa::path(get, path = "/api/v1/workers/{name}", tag = "workers", params(("name" = String, Path)),
-    responses((status = 200, body = WorkerView), (status = "default", body = Problem)))]
+    responses((status = 200, body = WorkerView)))]
 pub(super) async fn get(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -60,7 +65,7 @@ async fn wish(app: &App, name: String, wish: WorkerWish) -> Answer<axum::Json<Wo
 
 /// It gets no new work until it is resumed.
 #[utoipa::path(post, path = "/api/v1/workers/{name}/pause", tag = "workers", params(("name" = String, Path)),
-    responses((status = 200, body = WorkerView), (status = "default", body = Problem)))]
+    responses((status = 200, body = WorkerView)))]
 pub(super) async fn pause(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -70,7 +75,7 @@ pub(super) async fn pause(
 
 /// It works again.
 #[utoipa::path(post, path = "/api/v1/workers/{name}/resume", tag = "workers", params(("name" = String, Path)),
-    responses((status = 200, body = WorkerView), (status = "default", body = Problem)))]
+    responses((status = 200, body = WorkerView)))]
 pub(super) async fn resume(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -80,7 +85,7 @@ pub(super) async fn resume(
 
 /// It finishes what it renders, hands the rest back, and leaves.
 #[utoipa::path(post, path = "/api/v1/workers/{name}/drain", tag = "workers", params(("name" = String, Path)),
-    responses((status = 200, body = WorkerView), (status = "default", body = Problem)))]
+    responses((status = 200, body = WorkerView), Conflict))]
 pub(super) async fn drain(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -90,7 +95,7 @@ pub(super) async fn drain(
 
 /// It hands everything back at once, and leaves.
 #[utoipa::path(post, path = "/api/v1/workers/{name}/stop", tag = "workers", params(("name" = String, Path)),
-    responses((status = 200, body = WorkerView), (status = "default", body = Problem)))]
+    responses((status = 200, body = WorkerView), Conflict))]
 pub(super) async fn stop(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -100,7 +105,7 @@ pub(super) async fn stop(
 
 /// A worker that was set aside, because it failed or went down where others deliver, is well: it gets work again.
 #[utoipa::path(post, path = "/api/v1/workers/{name}/heal", tag = "workers", params(("name" = String, Path)),
-    responses((status = 200, body = WorkerView), (status = "default", body = Problem)))]
+    responses((status = 200, body = WorkerView), Conflict))]
 pub(super) async fn heal(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -112,7 +117,7 @@ pub(super) async fn heal(
 
 /// Starts the machine of a worker that is offline, by wake-on-LAN; when it is up, the worker connects.
 #[utoipa::path(post, path = "/api/v1/workers/{name}/wake", tag = "workers", params(("name" = String, Path)),
-    responses((status = 200, body = WorkerView), (status = "default", body = Problem)))]
+    responses((status = 200, body = WorkerView), Conflict))]
 pub(super) async fn wake(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -123,7 +128,7 @@ pub(super) async fn wake(
 
 /// Puts it into pools, or takes it out of them: jobs may ask for a pool.
 #[utoipa::path(post, path = "/api/v1/workers/{name}/pools", tag = "workers", params(("name" = String, Path)),
-    request_body = ChangePools, responses((status = 200, body = WorkerView), (status = "default", body = Problem)))]
+    request_body = ChangePools, responses((status = 200, body = WorkerView), Conflict))]
 pub(super) async fn pools(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
@@ -137,7 +142,7 @@ pub(super) async fn pools(
 
 /// Forgets a worker that is offline.
 #[utoipa::path(delete, path = "/api/v1/workers/{name}", tag = "workers", params(("name" = String, Path)),
-    responses((status = 204, description = "It is forgotten"), (status = "default", body = Problem)))]
+    responses((status = 204, description = "It is forgotten"), Conflict))]
 pub(super) async fn remove(State(app): State<Arc<App>>, Path(name): Path<String>) -> Answer<StatusCode> {
     app.brain.ask(|reply| Input::RemoveWorker { name, reply }).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -145,16 +150,25 @@ pub(super) async fn remove(State(app): State<Arc<App>>, Path(name): Path<String>
 
 /// The WebSocket of a worker.
 #[utoipa::path(get, path = "/api/v1/worker", tag = "workers",
-    responses((status = 101, description = "A WebSocket: JSON text messages, a hello first"), (status = "default", body = Problem)))]
+    responses((status = 101, description = "A WebSocket: JSON text messages, a hello first"), UpgradeRequired))]
 pub(super) async fn link(
     State(app): State<Arc<App>>,
+    Extension(connection): Extension<Arc<Connection>>,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Answer<Response> {
-    let upgrade = upgrade.map_err(|rejection| Fault::bad(format!("{}.", rejection.body_text())))?;
+    let upgrade = upgrade.map_err(|rejection| {
+        Fault::new(ProblemCode::UpgradeRequired, format!("{}.", rejection.body_text()))
+    })?;
     let links = app.links.clone();
     Ok(upgrade
         .max_message_size(links::MAX_MESSAGE)
         .max_frame_size(links::MAX_MESSAGE)
         .read_buffer_size(links::READ_BUFFER)
-        .on_upgrade(move |socket| links.track_future(links::serve(app, socket))))
+        .on_upgrade(move |socket| {
+            links.track_future(async move {
+                links::serve(app, socket).await;
+                // HTTP is over with the upgrade; the connection is not.
+                drop(connection);
+            })
+        }))
 }

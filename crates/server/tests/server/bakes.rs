@@ -167,7 +167,7 @@ async fn a_bake_serves_until_another_is_asked_for() {
     farm.reaches(&job, JobState::Completed).await;
     let path = format!("/api/v1/jobs/{}/rerender", job.id);
     let refused = farm.post(&path, json!({"bake": true, "frames": "1"})).await;
-    assert_eq!(problem(refused).await.status, 400);
+    assert_eq!(problem(refused).await.status, 422);
 }
 
 #[tokio::test]
@@ -269,7 +269,7 @@ async fn the_policy_decides_whether_there_is_a_bake() {
         farm.post("/api/v1/jobs", request).await
     };
     let refused = problem(with("must-be-baked").await).await;
-    assert!(refused.status == 400 && refused.detail.contains("(rigid body Cube)"), "{}", refused.detail);
+    assert!(refused.status == 422 && refused.detail.contains("(rigid body Cube)"), "{}", refused.detail);
     let as_they_are: JobView = with("as-they-are").await.json().await.unwrap();
     assert_eq!((as_they_are.steps.len(), as_they_are.steps[0].kind), (1, StepKind::Render));
     let bakes: Value = with("bake").await.json().await.unwrap();

@@ -103,11 +103,11 @@ async fn what_is_no_chunk_is_a_problem_and_what_came_before_it_stays() {
     let mut other = good.frames[1].clone();
     *other.last_mut().unwrap() ^= 1;
     let cases = [
-        ("garbage", noise(10_000, 3), ProblemCode::BadRequest),
-        ("a head alone", head.to_vec(), ProblemCode::BadRequest),
-        ("half a chunk", good.frames[1][..1000].to_vec(), ProblemCode::BadRequest),
-        ("no bytes at all claimed", with_length(0), ProblemCode::BadRequest),
-        ("more claimed than any chunk has", with_length(u32::MAX), ProblemCode::BadRequest),
+        ("garbage", noise(10_000, 3), ProblemCode::Unprocessable),
+        ("a head alone", head.to_vec(), ProblemCode::Unprocessable),
+        ("half a chunk", good.frames[1][..1000].to_vec(), ProblemCode::Unprocessable),
+        ("no bytes at all claimed", with_length(0), ProblemCode::Unprocessable),
+        ("more claimed than any chunk has", with_length(u32::MAX), ProblemCode::Unprocessable),
         ("other bytes", other, ProblemCode::HashMismatch),
     ];
     for (what, bad, code) in cases {
@@ -121,7 +121,7 @@ async fn what_is_no_chunk_is_a_problem_and_what_came_before_it_stays() {
     zeros.write_to(&mut lying).unwrap();
     lying[32..36].copy_from_slice(&50_000_u32.to_le_bytes());
     let answer = problem(farm.put_frames(lying).await).await;
-    assert_eq!(answer.code, ProblemCode::BadRequest, "{}", answer.detail);
+    assert_eq!(answer.code, ProblemCode::Unprocessable, "{}", answer.detail);
     // More than a request may bring, announced and not.
     let zeros = vec![0_u8; 1 << 20];
     let announced = farm.request(Method::POST, "/api/v1/chunks").header("Content-Length", MAX_FRAMES + 1);
@@ -150,7 +150,7 @@ async fn what_is_no_recipe_makes_no_blob() {
         ("one twice", changed(|chunks| chunks.push(chunks[0])), ProblemCode::HashMismatch),
         ("another order", changed(|chunks| chunks.swap(0, 1)), ProblemCode::HashMismatch),
         ("none", Recipe::default(), ProblemCode::HashMismatch),
-        ("a length that is not its own", changed(|chunks| chunks[0].len += 1), ProblemCode::BadRequest),
+        ("a length that is not its own", changed(|chunks| chunks[0].len += 1), ProblemCode::Unprocessable),
         ("one nobody has", changed(|chunks| chunks[0] = Chunk::of(b"else")), ProblemCode::Conflict),
     ];
     for (what, recipe, code) in cases {
@@ -164,7 +164,7 @@ async fn what_is_no_recipe_makes_no_blob() {
         ("a chunk that is too long", [&[1; 32][..], &[255; 4]].concat()),
     ] {
         let answer = problem(farm.send(Method::PUT, &path, bytes).await).await;
-        assert_eq!(answer.code, ProblemCode::BadRequest, "{what}: {}", answer.detail);
+        assert_eq!(answer.code, ProblemCode::Unprocessable, "{what}: {}", answer.detail);
     }
     assert_eq!(farm.get(&format!("/api/v1/blobs/{}", good.hash)).await.status(), StatusCode::NOT_FOUND);
     assert_eq!(farm.get(&path).await.status(), StatusCode::NOT_FOUND);
@@ -173,7 +173,7 @@ async fn what_is_no_recipe_makes_no_blob() {
         ("/api/v1/chunks/fetch", vec![0; 31]),
         ("/api/v1/chunks/fetch", vec![0; 32 * 4097]),
     ] {
-        assert_eq!(problem(farm.send(Method::POST, path, body).await).await.code, ProblemCode::BadRequest);
+        assert_eq!(problem(farm.send(Method::POST, path, body).await).await.code, ProblemCode::Unprocessable);
     }
     let nobody = farm.send(Method::POST, "/api/v1/chunks/fetch", vec![0; 32]).await;
     assert_eq!(problem(nobody).await.code, ProblemCode::NotFound);

@@ -95,16 +95,28 @@ async fn every_error_is_a_problem() {
         assert_eq!((problem.status, problem.code), (status, code), "{path}: {}", problem.detail);
         problem.detail
     };
-    use ProblemCode::{BadRequest, NotFound, TooLarge};
+    use ProblemCode::{BadRequest, MethodNotAllowed, NotFound, TooLarge, UpgradeRequired};
     check(Method::GET, "/api/v1/nothing", "", 404, NotFound).await;
     check(Method::GET, "/", "", 404, NotFound).await;
-    check(Method::DELETE, "/api/v1/info", "", 405, BadRequest).await;
+    check(Method::DELETE, "/api/v1/info", "", 405, MethodNotAllowed).await;
     check(Method::GET, "/api/v1/jobs/seven", "", 404, NotFound).await;
     check(Method::GET, "/api/v1/jobs/7", "", 404, NotFound).await;
     check(Method::GET, "/api/v1/jobs?limit=many", "", 400, BadRequest).await;
     check(Method::GET, "/api/v1/jobs?state=sleeping", "", 400, BadRequest).await;
+    check(Method::GET, "/api/v1/jobs?limit=0", "", 400, BadRequest).await;
+    check(Method::GET, "/api/v1/jobs?limit=501", "", 400, BadRequest).await;
+    for (method, path) in [
+        (Method::POST, "/api/v1/farm/collect"),
+        (Method::PUT, "/api/v1/users/ada"),
+        (Method::PUT, "/api/v1/projects/film"),
+        (Method::PATCH, "/api/v1/jobs/7"),
+        (Method::POST, "/api/v1/jobs/7/rerender"),
+    ] {
+        // Serde by itself reads an object from a list of its fields.
+        check(method, path, "[]", 400, BadRequest).await;
+    }
     check(Method::GET, "/api/v1/blobs/xyz", "", 404, NotFound).await;
-    check(Method::GET, "/api/v1/worker", "", 400, BadRequest).await;
+    check(Method::GET, "/api/v1/worker", "", 426, UpgradeRequired).await;
     check(Method::GET, "/api/v1/jobs/1/files/..%2f..%2ffarm.key", "", 404, NotFound).await;
     let detail = check(Method::POST, "/api/v1/jobs", "{", 400, BadRequest).await;
     assert!(detail.contains("line 1"), "{detail}");

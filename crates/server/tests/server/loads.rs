@@ -6,7 +6,7 @@ mod load;
 
 use std::time::Duration;
 
-use load::{Failed, Measured, Target};
+use load::{Failed, Measured, Nature, Stores, Target};
 
 use crate::support::{Farm, soon};
 
@@ -33,12 +33,19 @@ async fn measures(load: impl AsyncFn(&Target, Duration) -> Result<Measured, Fail
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_are_loaded_with_slots_free_and_with_none() {
-    measures(async |target, moment| load::workers(target, WORKERS, 10..=100, moment).await).await;
+    let nature = Nature { frame_ms: 10..=100, stores: Stores::Nothing, is_separate: false };
+    measures(async |target, moment| load::workers(target, WORKERS, &nature, moment).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_store_outputs_over_connections_of_their_own() {
+    let nature = Nature { frame_ms: 10..=100, stores: Stores::Mixed, is_separate: true };
+    measures(async |target, moment| load::workers(target, WORKERS, &nature, moment).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lifecycles_run_through_with_outputs_stored_and_without() {
-    for stores in [false, true] {
+    for stores in [Stores::Nothing, Stores::Small] {
         measures(async |target, moment| load::lifecycles(target, WORKERS, moment, stores).await).await;
     }
 }

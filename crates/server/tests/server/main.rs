@@ -15,6 +15,7 @@ mod order;
 mod race;
 mod retention;
 mod running;
+mod schemathesis;
 mod sending;
 mod starting;
 mod submitting;

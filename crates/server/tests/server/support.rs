@@ -239,6 +239,11 @@ impl FakeWorker {
         soon("a message or the end", self.link.recv()).await.ok().flatten()
     }
 
+    /// Listens, and so answers pings, until the server closes the connection.
+    pub async fn listen(&mut self) {
+        while let Ok(Some(_)) = self.link.recv().await {}
+    }
+
     /// The next assignment.
     pub async fn assignment(&mut self) -> Assignment {
         if let Some(assignment) = self.early.pop_front() {

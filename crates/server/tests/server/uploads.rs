@@ -195,7 +195,7 @@ async fn a_bundle_needs_its_bytes() {
     bundle.files[0].size += 1;
     assert_eq!(
         problem(farm.post("/api/v1/bundles", json!(bundle)).await).await.code,
-        ProblemCode::BadRequest
+        ProblemCode::Unprocessable
     );
     bundle.files = vec![file("b.png", &here), file("b.png", &here)];
     assert!(problem(farm.post("/api/v1/bundles", json!(bundle)).await).await.detail.contains("twice"));

@@ -55,6 +55,11 @@ pub fn resident_mb(pid: u32) -> Result<f64, Failed> {
     kb.map(|kb| kb / 1024.0).ok_or(Failed::Process(pid))
 }
 
+/// Files and connections that the process has open now.
+pub fn open_files(pid: u32) -> Result<usize, Failed> {
+    fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count).map_err(|_| Failed::Process(pid))
+}
+
 /// Counts a process's time on the processors.
 pub struct Meter {
     pid: u32,

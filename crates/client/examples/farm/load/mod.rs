@@ -12,6 +12,7 @@ use kiln_types::{
 
 pub use measure::Measured;
 pub use runs::{lifecycles, million, workers};
+pub use swarm::{Nature, Stores};
 
 const SCENE: &[u8] = include_bytes!("../../../../../examples/sample.blend");
 const FRAME: &[u8] = b"a frame that is at the server already";

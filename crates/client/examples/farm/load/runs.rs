@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    ops::RangeInclusive,
     time::{Duration, Instant},
 };
 
@@ -14,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Failed, Measured, Target,
-    measure::{Meter, resident_mb},
-    swarm::{Log, Nature, Swarm},
+    measure::{Meter, open_files, resident_mb},
+    swarm::{Log, Nature, Stores, Swarm},
 };
 
 /// Between two jobs that come to a farm with free slots.
@@ -25,23 +24,24 @@ const HALF: f64 = 0.5;
 /// How often a list and a page are asked for.
 const ASKED: u32 = 200;
 
-/// A farm of so many workers, with frames of so many milliseconds: first with half of the slots free, then with none.
+/// A farm of so many workers: first with half of the slots free, then with none.
 ///
 /// # Errors
 /// Where the server or a connection fails.
 pub async fn workers(
     target: &Target,
     count: u32,
-    frame_ms: RangeInclusive<u64>,
+    nature: &Nature,
     time: Duration,
 ) -> Result<Measured, Failed> {
     let mut measured = Measured::default();
-    let mean_s = (frame_ms.start() + frame_ms.end()) as f64 / 2000.0;
-    let nature = Nature { frame_ms, stores: false };
-    let began = Instant::now();
-    let swarm = Swarm::join(&target.client, count, &nature).await?;
+    let mean_s = (nature.frame_ms.start() + nature.frame_ms.end()) as f64 / 2000.0;
+    let (began, alone) = (Instant::now(), resident_mb(target.pid)?);
+    let swarm = Swarm::join(&target.client, count, nature).await?;
     measured.line("workers connected", format!("{count}, in {:.1} s", began.elapsed().as_secs_f64()));
-    measured.line("server's memory with all of them", format!("{:.0} MB", resident_mb(target.pid)?));
+    let memory = resident_mb(target.pid)?;
+    let each = (memory - alone) * 1024.0 / f64::from(count);
+    measured.line("server's memory with all of them", format!("{memory:.0} MB, {each:.1} KB for each"));
 
     let watch = Watch::start(&target.client).await?;
     let (server, own) = (Meter::start(target.pid)?, Meter::start(std::process::id())?);
@@ -70,7 +70,7 @@ pub async fn workers(
     sleep(time).await;
     let (until, after) = (Instant::now(), swarm.committed());
     let busy = (server.stop()?, own.stop()?);
-    let memory = resident_mb(target.pid)?;
+    let (memory, files) = (resident_mb(target.pid)?, open_files(target.pid)?);
     let durable = watch.end().await?;
     let log = swarm.leave().await?;
     measured.committed = after;
@@ -102,8 +102,16 @@ pub async fn workers(
         "every slot busy: report of a frame, to the answer that it is on disk",
         &mut within(&log.settled),
     );
+    if nature.stores != Stores::Nothing {
+        measured.times("every slot busy: end of a frame, to its output stored", &mut within(&log.stored));
+        measured.line(
+            "outputs of the whole run",
+            format!("{}, {:.0} MB", log.stored.len(), log.bytes as f64 / 1e6),
+        );
+    }
     measured.processors(&busy.0, &busy.1);
     measured.line("server's memory then", format!("{memory:.0} MB"));
+    measured.line("server's files and connections open then", files.to_string());
     Ok(measured)
 }
 
@@ -169,10 +177,11 @@ pub async fn lifecycles(
     target: &Target,
     count: u32,
     time: Duration,
-    stores: bool,
+    stores: Stores,
 ) -> Result<Measured, Failed> {
     let mut measured = Measured::default();
-    let swarm = Swarm::join(&target.client, count, &Nature { frame_ms: 0..=0, stores }).await?;
+    let swarm =
+        Swarm::join(&target.client, count, &Nature { frame_ms: 0..=0, stores, is_separate: false }).await?;
     target.submit(1_000_000).await?;
     sleep(time / 4).await;
     let (server, own) = (Meter::start(target.pid)?, Meter::start(std::process::id())?);
@@ -183,10 +192,9 @@ pub async fn lifecycles(
     let log = swarm.leave().await?;
     measured.committed = after;
     let rate = (after - before) as f64 / (until - from).as_secs_f64();
-    let what = if stores {
-        "lifecycles a second, each with an output of 4 KB stored"
-    } else {
-        "lifecycles a second"
+    let what = match stores {
+        Stores::Nothing => "lifecycles a second",
+        Stores::Small | Stores::Mixed => "lifecycles a second, each with an output of its own stored",
     };
     measured.line(what, format!("{rate:.0}"));
     measured.line("server's own CPU for one", format!("{:.0} µs", server.share() / rate * 1e6));
@@ -207,7 +215,12 @@ pub async fn million(target: &Target, count: u32, time: Duration) -> Result<Meas
     const FRAMES: u32 = 1_000_000;
     let mut measured = Measured::default();
     // What the server holds once it has had a job at all is not the million's.
-    let swarm = Swarm::join(&target.client, count, &Nature { frame_ms: 50..=150, stores: false }).await?;
+    let swarm = Swarm::join(
+        &target.client,
+        count,
+        &Nature { frame_ms: 50..=150, stores: Stores::Nothing, is_separate: false },
+    )
+    .await?;
     target.submit(count * 4).await?;
     while swarm.committed() < u64::from(count) * 4 {
         sleep(Duration::from_millis(20)).await;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    net::Ipv4Addr,
     num::NonZeroU64,
     ops::RangeInclusive,
     sync::{
@@ -16,7 +17,7 @@ use kiln_api::{
     AssignedTask, BlenderOffer, DeviceOffer, Down, Finish, Hello, Machine, RevokeWhy, Up, Verdict,
 };
 use kiln_client::{Client, ClientError, WorkerLink};
-use kiln_types::{AttemptId, BlobHash, DeviceClass, OutputSet, TaskId, WorkerId};
+use kiln_types::{AttemptId, DeviceClass, OutputSet, TaskId, WorkerId};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -26,14 +27,46 @@ use super::{FRAME, Failed, output};
 const AT_ONCE: usize = 64;
 /// Bytes of a small output.
 const SMALL: usize = 4096;
+/// Bytes of a large one.
+const LARGE: usize = 1 << 20;
+/// Of so many outputs one is large, where some are.
+const LARGE_OF: u64 = 64;
+/// Addresses of this machine that connections come from, where each worker has its own.
+const ADDRESSES: u32 = 16;
 
 /// How the workers work.
 #[derive(Debug, Clone)]
 pub struct Nature {
     /// Milliseconds that frames take, spread evenly.
     pub frame_ms: RangeInclusive<u64>,
-    /// Each frame is a file of its own, and is stored; else all are one that is there.
-    pub stores: bool,
+    pub stores: Stores,
+    /// Each worker has connections of its own for what it stores, as a real one has, and they come from several
+    /// addresses; else all share those of one client.
+    pub is_separate: bool,
+}
+
+/// What frames deliver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stores {
+    /// One file that is there already.
+    Nothing,
+    /// A file of 4 KB of its own.
+    Small,
+    /// The same, and one of 64 has 1 MB.
+    Mixed,
+}
+
+impl Stores {
+    /// The bytes of an attempt's output, where it has its own: no other has them, and they do not pack.
+    fn output(self, attempt: AttemptId) -> Option<Vec<u8>> {
+        let size = match self {
+            Self::Nothing => return None,
+            Self::Mixed if attempt.counter.is_multiple_of(LARGE_OF) => LARGE,
+            Self::Small | Self::Mixed => SMALL,
+        };
+        let numbers = (0..size as u64 / 8).map(|at| mixed(attempt.counter << 20 | at));
+        Some(numbers.flat_map(u64::to_le_bytes).collect())
+    }
 }
 
 /// What the workers saw.
@@ -41,6 +74,10 @@ pub struct Nature {
 pub struct Log {
     /// From the end of a frame on a slot to the beginning of its next.
     pub gaps: Vec<(Instant, Duration)>,
+    /// From the end of a frame to the answer that its output is stored.
+    pub stored: Vec<(Instant, Duration)>,
+    /// Bytes of all outputs.
+    pub bytes: u64,
     /// From the report of a frame to the word that it is on disk.
     pub settled: Vec<(Instant, Duration)>,
     /// When a start was reported.
@@ -64,6 +101,7 @@ impl Swarm {
             let (client, nature, stop, committed) =
                 (client.clone(), nature.clone(), stop.clone(), committed.clone());
             async move {
+                let client = if nature.is_separate { own_client(&client, number)? } else { client };
                 let link = connect(&client, number).await?;
                 let worker = Worker {
                     link,
@@ -99,10 +137,18 @@ impl Swarm {
             let log = worker.await.map_err(|error| Failed::Odd(error.to_string()))??;
             all.gaps.extend(log.gaps);
             all.settled.extend(log.settled);
+            all.stored.extend(log.stored);
+            all.bytes += log.bytes;
             all.started.extend(log.started);
         }
         Ok(all)
     }
+}
+
+/// A client whose connections are nobody else's, from one of several addresses.
+fn own_client(client: &Client, number: u32) -> Result<Client, ClientError> {
+    let address = Ipv4Addr::new(127, 0, 1, 1 + (number % ADDRESSES) as u8);
+    Client::from_address(client.url(), client.key(), address.into())
 }
 
 async fn connect(client: &Client, number: u32) -> Result<WorkerLink, Failed> {
@@ -230,12 +276,15 @@ impl Worker {
         self.ends = None;
         let Some(task) = self.queue.pop_front() else { return Ok(()) };
         let frame = task.frame.unwrap_or_default();
-        let file = if self.nature.stores {
-            let bytes = small(task.attempt);
-            self.client.put_blob_bytes(BlobHash::of(&bytes), bytes.clone().into()).await?;
-            output(frame, &bytes)?
-        } else {
-            output(frame, FRAME)?
+        let file = match self.nature.stores.output(task.attempt) {
+            Some(bytes) => {
+                let (file, size, ended) = (output(frame, &bytes)?, bytes.len() as u64, Instant::now());
+                self.client.put_blob_bytes(file.hash, bytes.into()).await?;
+                self.log.stored.push((ended, ended.elapsed()));
+                self.log.bytes += size;
+                file
+            }
+            None => output(frame, FRAME)?,
         };
         let seconds = *self.nature.frame_ms.end() as f64 / 1000.0;
         let outputs = OutputSet::new(vec![file])?;
@@ -251,12 +300,6 @@ impl Worker {
         let AssignedTask { attempt, task, generation, .. } = *task;
         self.link.send(&Up::Finished { attempt, task, generation, finish }).await
     }
-}
-
-/// Bytes that no other attempt has, and that do not pack.
-fn small(attempt: AttemptId) -> Vec<u8> {
-    let numbers = (0..SMALL as u64 / 8).map(|at| mixed(attempt.counter << 16 | at));
-    numbers.flat_map(u64::to_le_bytes).collect()
 }
 
 /// The finalizer of SplitMix64: neighbours become far apart.
