@@ -55,6 +55,20 @@ fn toolchain() -> PathBuf {
     Path::new(said.out.trim()).join("bin")
 }
 
+/// Hides the programs of CARGO_HOME, whose crates are needed at their own path, and keeps what is built in memory: a program
+/// that is linked here would not run outside.
+const PREPARE: &str = r#"
+set -e
+programs=$1 target=$2 changes=$3/changes
+shift 3
+[ ! -d "$programs" ] || mount -t tmpfs none "$programs"
+mkdir "$changes"
+mount -t tmpfs none "$changes"
+mkdir "$changes/upper" "$changes/work"
+mount -t overlay none "$target" -o "lowerdir=$target,upperdir=$changes/upper,workdir=$changes/work"
+exec "$@"
+"#;
+
 /// A system with few programs.
 struct Machine {
     folder: tempfile::TempDir,
@@ -219,11 +233,7 @@ fn the_demonstration_runs_in_a_root_that_has_nothing_but_blender() {
     let target = program.ancestors().nth(2).unwrap();
     let out = home.path().join("demo");
     let mut command = Command::new(root().join("scripts/in-trixie"));
-    // The downloaded crates are needed at their own path, but not the programs beside them.
-    let programs = cargo_home().join("bin");
-    command
-        .args(["sh", "-c", "if [ -d \"$0\" ]; then mount -t tmpfs none \"$0\"; fi; exec \"$@\""])
-        .arg(&programs);
+    command.args(["sh", "-c", PREPARE, "prepare"]).arg(cargo_home().join("bin")).arg(target).arg(home.path());
     command.arg("env").arg("-i").arg(format!("CARGO_HOME={}", cargo_home().display()));
     command.arg(format!("PATH={}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display()));
     command.arg(format!("HOME={}", home.path().display()));
