@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What runs of all jobs now, by the names of workers.
-#[utoipa::path(get, path = "/api/v1/running", tag = "workers",
+#[utoipa::path(get, path = "/api/v1/running", operation_id = "running", tag = "workers",
     responses((status = 200, body = RunningList)))]
 pub(super) async fn of_farm(State(app): State<Arc<App>>) -> Answer<axum::Json<RunningList>> {
     let all = app.brain.look(|farm| farm.workers_by_name()).await?;
@@ -39,7 +39,7 @@ pub(super) struct HowMany {
 }
 
 /// What runs of a job now. The size of the answer does not depend on the size of the farm.
-#[utoipa::path(get, path = "/api/v1/jobs/{id}/running", tag = "jobs", params(("id" = JobId, Path), HowMany),
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/running", operation_id = "running_of_job", tag = "jobs", params(("id" = JobId, Path), HowMany),
     responses((status = 200, body = RunningList), NotFound))]
 pub(super) async fn of_job(
     State(app): State<Arc<App>>,
