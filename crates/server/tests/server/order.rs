@@ -130,7 +130,7 @@ async fn a_job_starts_at_its_time_and_one_that_is_held_when_it_is_let_go() {
     assert!(later.waits_for.unwrap().contains("does not start for another"));
     let held = farm.submit_with("1", json!({"held": true})).await;
     assert_eq!(held.state, JobState::Paused);
-    let at = now() + 300;
+    let at = now() + 1_500;
     let soon = farm.submit_with("1", json!({"standing": {"not_before_ms": at}})).await;
     let past = farm.submit_with("1", json!({"standing": {"not_before_ms": 1}})).await;
     assert_eq!(worker.renders(2).await, [past.id, soon.id]);
