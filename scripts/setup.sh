@@ -133,6 +133,13 @@ say_how_to_install() {
     say "to have \`kiln\` as a command: scripts/install (into ~/.local/bin, with completions and manual pages)"
 }
 
+# make_venv PYTHON FOLDER PACKAGE   a new environment of this Python with a package; the file `complete` ends it
+make_venv() {
+    rm -rf "$2"
+    "$1" -m venv "$2" && "$2/bin/pip" install -q --disable-pip-version-check "$3" || fail "pip could not install $3 into $2"
+    touch "$2/complete"
+}
+
 # need_bpy VERSION NAME   Blender VERSION as a Python module, in a folder of its own; needs Python 3.11. Exports NAME as its
 # Python, or leaves it unset.
 need_bpy() {
@@ -155,10 +162,7 @@ need_bpy() {
         command -v "$python" >/dev/null && "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && break
     done
     say "getting Blender $version as a Python module (the wheel bpy, about 400 MB, once)"
-    rm -rf "$home"
-    "$python" -m venv "$home" && "$home/bin/pip" install -q --disable-pip-version-check "bpy==$version" \
-        || fail "pip could not install bpy $version into $home"
-    touch "$home/complete"
+    make_venv "$python" "$home" "bpy==$version"
     export "$name=$home/bin/python"
 }
 
@@ -177,10 +181,7 @@ need_schemathesis() {
         command -v "$python" >/dev/null && "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
     done
     say "getting schemathesis $version (from PyPI, once)"
-    rm -rf "$home"
-    "$python" -m venv "$home" && "$home/bin/pip" install -q --disable-pip-version-check "schemathesis==$version" \
-        || fail "pip could not install schemathesis $version into $home"
-    touch "$home/complete"
+    make_venv "$python" "$home" "schemathesis==$version"
     export "$name=$home/bin/schemathesis"
 }
 

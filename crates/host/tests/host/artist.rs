@@ -60,16 +60,7 @@ async fn pictures_show_the_artists_path_and_names_still_lead_to_files() {
             trusted(&mut session);
             session.origin = Some(origin.to_owned());
             let windows = origin.contains('\\');
-            let addons = Vec::new();
-            let request = OpenRequest {
-                blend,
-                session,
-                remap: Vec::new(),
-                unused: Vec::new(),
-                addons,
-                persistent_data: true,
-            };
-            let opened = slot.host.open(&request).await.unwrap();
+            let opened = slot.host.open(&OpenRequest::new(blend, session)).await.unwrap();
             assert!(!opened.notices.iter().any(|notice| notice.contains("worker")), "{:?}", opened.notices);
             // The last one goes back in time.
             for frame in if windows { vec![5] } else { vec![3, 6, 5] } {

@@ -14,16 +14,7 @@ async fn open(slot: &mut Slot, trust: bool, addons: Vec<PathBuf>) -> Result<Open
     if trust {
         trusted(&mut session);
     }
-    slot.host
-        .open(&OpenRequest {
-            blend,
-            session,
-            remap: Vec::new(),
-            unused: Vec::new(),
-            addons,
-            persistent_data: true,
-        })
-        .await
+    slot.host.open(&OpenRequest { addons, ..OpenRequest::new(blend, session) }).await
 }
 
 async fn frame(install: &BlenderInstall, options: HostOptions, addons: Vec<PathBuf>) -> Picture {

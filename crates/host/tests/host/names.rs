@@ -6,7 +6,6 @@ use std::{
     fs,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use kiln_host::{HostOptions, OpenRequest, PlannedFile};
@@ -19,19 +18,8 @@ type Told = BTreeMap<String, BTreeMap<i32, BTreeSet<String>>>;
 
 /// Builds the scenes in this folder, and tells what Blender wrote for them.
 fn build(blender: &Blender, folder: &Path) -> Told {
-    let mut command = Command::new(blender.program());
-    if let Blender::Executable(_) = blender {
-        command.args([
-            "--background",
-            "--factory-startup",
-            "-noaudio",
-            "--python-exit-code",
-            "1",
-            "--python",
-        ]);
-    }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/host/names.py");
-    let output = command.arg(script).arg("--").arg(folder).output().unwrap();
+    let output = blender.script(&script).arg(folder).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("made"), "{said}{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&fs::read(folder.join("names.json")).unwrap()).unwrap()
