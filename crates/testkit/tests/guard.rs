@@ -57,6 +57,19 @@ fn a_signal_ends_the_program_and_all_that_it_started() {
 }
 
 #[test]
+fn temporary_files_go_with_the_program() {
+    for then in ["exit 0", "kill -KILL $$"] {
+        let folder = temp_dir();
+        let then = format!("mktemp -d >\"$0/name\"; {then}");
+        guarded(folder.path(), &then).env("TMPDIR", folder.path()).status().unwrap();
+        let made = fs::read_to_string(folder.path().join("name")).unwrap();
+        let run = Path::new(made.trim()).parent().unwrap();
+        assert_eq!(run.parent(), Some(folder.path()));
+        assert!(!run.exists(), "{} is still there", run.display());
+    }
+}
+
+#[test]
 fn what_cannot_be_started_is_told() {
     let output = Command::new(env!("CARGO_BIN_EXE_guard")).arg("/no/such/program").output().unwrap();
     assert_eq!(output.status.code(), Some(127));

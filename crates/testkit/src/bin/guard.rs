@@ -1,8 +1,10 @@
-//! Runs a program and kills every process that it leaves behind: `guard PROGRAM ARGUMENT ...`.
+//! Runs a program, kills every process and removes every temporary file that it leaves behind:
+//! `guard PROGRAM ARGUMENT ...`.
 //!
 //! The guard is the parent of all orphans below it (a "child subreaper" of Linux), also of those with a session of their
 //! own. When the program has ended, for any reason, it kills them. `SIGTERM` and `SIGINT` end the program at once. The
-//! exit code is the program's, or 128 and the number of the signal that ended it.
+//! program's `TMPDIR` is a folder of its own that goes with it: a killed program cannot remove its files, and a `bpy`
+//! module never removes its own. The exit code is the program's, or 128 and the number of the signal that ended it.
 
 use std::{
     env, fs,
@@ -18,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 async fn main() -> ExitCode {
     let mut words = env::args_os().skip(1);
     let Some(program) = words.next() else {
-        eprintln!("guard PROGRAM ARGUMENT ...: runs a program and kills the processes that it leaves behind");
+        eprintln!("guard PROGRAM ARGUMENT ...: runs a program and clears away what it leaves behind");
         return ExitCode::from(2);
     };
     match guard(Command::new(&program).args(words)).await {
@@ -35,7 +37,8 @@ async fn guard(command: &mut Command) -> std::io::Result<u8> {
     let mut ended = signal(SignalKind::child())?;
     let (mut terminated, mut interrupted) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let program = Pid::from_child(&command.spawn()?);
+    let temporary = tempfile::Builder::new().prefix("kiln-run-").tempdir()?;
+    let program = Pid::from_child(&command.env("TMPDIR", temporary.path()).spawn()?);
     let code = loop {
         tokio::select! {
             _ = ended.recv() => if let Some(status) = reap(program) { break status },
