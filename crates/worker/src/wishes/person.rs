@@ -208,8 +208,10 @@ mod tests {
         let mut command = std::process::Command::new("python3");
         command.args(["-c", script]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
         let mut typist = command.spawn().unwrap();
-        let mut said = [0; 5];
-        typist.stdout.take().unwrap().read_exact(&mut said).unwrap();
+        // The pipe stays open: Python may write the end of the line by itself.
+        let mut out = typist.stdout.take().unwrap();
+        let mut said = [0; 6];
+        out.read_exact(&mut said).unwrap();
         let idle = terminals_idle(Path::new("/dev"));
         drop(typist.stdin.take());
         typist.wait().unwrap();
