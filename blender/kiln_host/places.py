@@ -72,8 +72,11 @@ def split(raw, origin, rename=lambda name: name):
     name = rename(clean(name))
     if below is not None:
         return clean("/".join([*parts, ""])).rstrip("/"), name, None
-    note = f"the output path {raw} lies outside the .blend's folder; its files are named “{name}…” in the output folder"
-    return "", name, note
+    # Blender's own default is nobody's choice.
+    if path == "/tmp/":
+        return "", name, None
+    where = f"are named “{name}…” in the output folder" if name else "go to the output folder"
+    return "", name, f"the output path {raw} lies outside the .blend's folder; its files {where}"
 
 
 def is_too_long(path):
