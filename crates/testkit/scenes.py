@@ -528,17 +528,32 @@ def frame_range(folder):
     material = bpy.data.materials.new("Ink")
     bpy.data.materials.create_gpencil_data(material)
     material.grease_pencil.color = (1, 0, 0, 1)
-    pencil = bpy.data.grease_pencils.new("Pencil")
+    # Blender 4.3 has another Grease Pencil, and the old one's name for annotations.
+    is_old = bpy.app.version < (4, 3)
+    pencils = bpy.data.grease_pencils if is_old or bpy.app.version >= (5,) else bpy.data.grease_pencils_v3
+    pencil = pencils.new("Pencil")
     pencil.materials.append(material)
     layer = pencil.layers.new("Layer")
     for frame in (1, 30, 100, 120):
-        stroke = layer.frames.new(frame).strokes.new()
-        stroke.line_width = 60
-        stroke.points.add(2)
+        if is_old:
+            stroke = layer.frames.new(frame).strokes.new()
+            stroke.line_width = 60
+            stroke.points.add(2)
+        else:
+            drawing = layer.frames.new(frame).drawing
+            drawing.add_strokes([2])
+            stroke = drawing.strokes[0]
         for point, x in zip(stroke.points, (-2, 2)):
-            point.co, point.pressure, point.strength = (x, 0, frame / 60), 1, 1
+            at = (x, 0, frame / 60)
+            if is_old:
+                point.co, point.pressure, point.strength = at, 1, 1
+            else:
+                point.position, point.radius, point.opacity = at, 0.03, 1
     drawn = bpy.data.objects.new("Drawn", pencil)
-    drawn.grease_pencil_modifiers.new("Time", "GP_TIME").offset = -15
+    modifiers, kind = (
+        (drawn.grease_pencil_modifiers, "GP_TIME") if is_old else (drawn.modifiers, "GREASE_PENCIL_TIME")
+    )
+    modifiers.new("Time", kind).offset = -15
     scene.collection.objects.link(drawn)
 
     text = bpy.data.texts.new("look.py")
