@@ -168,8 +168,8 @@ fn random(state: &mut u64) -> usize {
     (*state >> 33) as usize
 }
 
-/// Where the table of frames begins that Blender puts behind them: 8 bytes of head, 8 for each frame, and 9 at
-/// the end that begin with their number (zstd's `seekable_format`).
+/// Returns the byte at which Blender's table of frames begins: 8 bytes of head, 8 for each frame, and 9 at the end that
+/// begin with the number of frames (zstd's `seekable_format`).
 fn seek_table(packed: &[u8]) -> usize {
     let count = u32::from_le_bytes(packed[packed.len() - 9..][..4].try_into().unwrap());
     packed.len() - 17 - 8 * count as usize
