@@ -21,7 +21,8 @@ pub enum Blender {
     Module(PathBuf),
 }
 
-const SCENES: &str = include_str!("../scenes.py");
+const SCENES: [(&str, &str); 2] =
+    [("scenes.py", include_str!("../scenes.py")), ("scene_kit.py", include_str!("../scene_kit.py"))];
 /// What `blender -b FILE -o OUT -f N` does, by a script.
 const COLD: &str = include_str!("../cold.py");
 
@@ -180,5 +181,5 @@ pub fn scene(name: &str) -> PathBuf {
 /// Where they cannot be built.
 pub fn scenes_folder() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| built("kiln-scenes", SCENES))
+    BUILT.get_or_init(|| built("kiln-scenes", &SCENES))
 }

@@ -38,16 +38,19 @@ pub fn build_once(name: &str, inputs: impl Hash, build: impl FnOnce(&Path)) -> P
     folder
 }
 
-/// Returns the folder that a script for [`blender`] has filled; it is the script's only argument. See [`build_once`].
+/// Returns the folder that a script for [`blender`] has filled; it is the script's only argument. `files` are the script
+/// and the modules that lie beside it, as names and texts. See [`build_once`].
 ///
 /// # Panics
 /// If the script fails.
-pub fn built(name: &str, script: &str) -> PathBuf {
+pub fn built(name: &str, files: &[(&str, &str)]) -> PathBuf {
     let program = Blender::Executable(blender());
-    build_once(name, (script, program.age()), |folder| {
-        let source = tempfile::Builder::new().suffix(".py").tempfile().unwrap();
-        fs::write(&source, script).unwrap();
-        run(program.script(source.path()).arg(folder));
+    build_once(name, (files, program.age()), |folder| {
+        let sources = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(sources.path().join(name), text).unwrap();
+        }
+        run(program.script(&sources.path().join(files[0].0)).arg(folder));
     })
 }
 

@@ -73,7 +73,7 @@ impl Scenes {
     pub fn get() -> &'static Self {
         static BUILT: OnceLock<Scenes> = OnceLock::new();
         BUILT.get_or_init(|| {
-            let folder = built("kiln-user", SCRIPT);
+            let folder = built("kiln-user", &[("scene.py", SCRIPT)]);
             let cold: BTreeMap<Look, Picture> =
                 Look::all().map(|look| (look, picture(&folder.join("cold").join(look.name())))).collect();
             let mut seen: HashMap<(u32, &[u32]), Look> = HashMap::new();
