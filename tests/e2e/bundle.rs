@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use kiln_testkit::{Blender, all_blenders, assert_same_picture, picture};
+use kiln_testkit::{Blender, assert_same_picture, fluid_blenders, picture};
 use serde_json::Value;
 
 use crate::{
@@ -47,7 +47,7 @@ fn a_bundle_renders_where_the_original_is_not() {
     fs::write(&script, SCRIPT).unwrap();
     // Projects can only be built with the first one's volumes.
     let project = |index: usize| work.join(format!("Проект {index}"));
-    for (index, blender) in all_blenders().iter().enumerate() {
+    for (index, blender) in fluid_blenders().iter().enumerate() {
         build(blender, &script, &project(index), &project(0), false);
         make_absolute(
             blender,
@@ -56,7 +56,7 @@ fn a_bundle_renders_where_the_original_is_not() {
         );
     }
     let mut made = Vec::new();
-    for (index, blender) in all_blenders().into_iter().enumerate() {
+    for (index, blender) in fluid_blenders().into_iter().enumerate() {
         for name in ["all", "cut", "abs"] {
             let blend = project(index).join(format!("shots/{name}.blend"));
             let before = fs::read(&blend).unwrap();
@@ -82,7 +82,7 @@ fn a_bundle_renders_where_the_original_is_not() {
             ));
         }
     }
-    for index in 0..all_blenders().len() {
+    for index in 0..fluid_blenders().len() {
         fs::rename(project(index), work.join(format!("gone {index}"))).unwrap();
     }
     for (blender, name, blend) in &made {

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Duration};
 
-use kiln_testkit::{Blender, all_blenders, assert_same_picture};
+use kiln_testkit::{Blender, assert_same_picture, fluid_blenders};
 
 use crate::{netns::Lan, support::Home};
 
@@ -68,7 +68,7 @@ fn every_kind_of_file_comes_along() {
     fs::write(&script, SCRIPT).unwrap();
     let projects = lan.client.work().join("projects");
     let at_home = lan.client.work().join("at-home");
-    let blenders = all_blenders();
+    let blenders = fluid_blenders();
     let project = |index: usize| projects.join(format!("Проект {index}"));
     for (index, blender) in blenders.iter().enumerate() {
         build(blender, &script, &project(index), &project(0), true);

@@ -10,7 +10,7 @@ use std::{
 
 use kiln_api::{BlenderOffer, DeviceOffer, Down, Finish, Hello, Machine, Up};
 use kiln_client::{Client, WorkerLink};
-use kiln_testkit::{scene, wait_until};
+use kiln_testkit::{blender_series, scene, wait_until};
 use kiln_types::{
     BlobHash, DeviceClass, FileFormat, OutputFile, OutputRole, OutputSet, PixelReport, RelPath, WorkerId,
 };
@@ -143,7 +143,7 @@ fn a_terminal_that_looks_on_asks_for_what_it_shows_and_not_for_every_worker() {
             tokio::spawn(stay(join(&client, id, "2.93.1", 1).await));
         }
     });
-    let mut worker = runtime.block_on(join(&client, 1, "3.4.1", 1));
+    let mut worker = runtime.block_on(join(&client, 1, &format!("{}.1", blender_series()), 1));
     let job = home.submit(&["shot.blend", "--frames", "1-3"]);
     runtime.block_on(async {
         loop {
@@ -224,7 +224,7 @@ async fn deliver(client: &Client, frames: usize) {
     let picture = b"not decoded by whoever stores it";
     let hash = BlobHash::of(picture);
     client.put_blob_bytes(hash, picture.to_vec().into()).await.unwrap();
-    let mut worker = join(client, 1, "3.4.1", 2).await;
+    let mut worker = join(client, 1, &format!("{}.1", blender_series()), 2).await;
     let mut left = frames;
     while left > 0 {
         let down = tokio::time::timeout(LIMIT, worker.recv()).await.expect("nothing more is handed out");

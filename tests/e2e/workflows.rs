@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use kiln_testkit::wait_until;
+use kiln_testkit::{is_blender_3_4, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -98,6 +98,9 @@ fn of_3_3(home: &Home) {
 
 #[test]
 fn a_file_of_an_older_blender_renders_with_a_newer_one_where_a_person_says_so() {
+    if !is_blender_3_4() {
+        return;
+    }
     let home = Home::new();
     of_3_3(&home);
     let here = ["render", "old.blend", "--local", "--frames", "1"];

@@ -14,7 +14,7 @@ use std::{
 use kiln_blend::{
     Dependencies, ExternalKind, Layout, SharedRoot, dependencies, layout, ocio_files, point_libraries,
 };
-use kiln_testkit::{Blender, all_blenders, assert_same_picture, blender, picture, skip, temp_dir, wheel};
+use kiln_testkit::{Blender, assert_same_picture, blender, fluid_blenders, picture, skip, temp_dir, wheel};
 use serde::Deserialize;
 
 /// What Blender says of an opened file.
@@ -306,7 +306,7 @@ fn files_on_a_shared_root_are_linked_not_taken(project: &Project, laid: &Layout,
 
 #[test]
 fn a_colour_configuration_comes_along_with_its_tables() {
-    for blender in all_blenders() {
+    for blender in fluid_blenders() {
         let temp = temp_dir();
         let at = |name: &str| temp.path().join(name);
         run(&blender, "colour.py", &[&at("where"), &at("home.png")], &at("where"));

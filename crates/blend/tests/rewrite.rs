@@ -10,7 +10,7 @@ use std::{
 };
 
 use kiln_blend::{ExternalFile, Renamed, RewriteFault, inspect, rewrite};
-use kiln_testkit::{Blender, all_blenders, temp_dir};
+use kiln_testkit::{Blender, fluid_blenders, temp_dir};
 
 type Names = Vec<(String, String)>;
 
@@ -45,7 +45,7 @@ impl Made {
 }
 
 /// By each Blender there is.
-static MADE: LazyLock<Vec<Made>> = LazyLock::new(|| all_blenders().into_iter().map(Made::by).collect());
+static MADE: LazyLock<Vec<Made>> = LazyLock::new(|| fluid_blenders().into_iter().map(Made::by).collect());
 
 /// Other names, of other lengths.
 fn moved(name: &str) -> String {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use kiln_blend::{Simulation, SimulationKind, dependencies, inspect};
-use kiln_testkit::{Blender, all_blenders};
+use kiln_testkit::{Blender, fluid_blenders};
 use serde_json::Value;
 
 struct Made {
@@ -37,7 +37,7 @@ impl Made {
 }
 
 /// By each Blender there is.
-static MADE: LazyLock<Vec<Made>> = LazyLock::new(|| all_blenders().iter().map(Made::by).collect());
+static MADE: LazyLock<Vec<Made>> = LazyLock::new(|| fluid_blenders().iter().map(Made::by).collect());
 
 /// Every file with what Blender says of it.
 fn files() -> impl Iterator<Item = (PathBuf, &'static Value)> {

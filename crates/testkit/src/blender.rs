@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     build::{built, run},
-    skip_in_part,
+    skip, skip_in_part,
 };
 
 /// A Blender of this machine.
@@ -42,6 +42,31 @@ pub fn blender() -> PathBuf {
             )
         })
         .clone()
+}
+
+/// The series of [`blender`], such as `3.4`.
+///
+/// # Panics
+/// If it does not say its version.
+pub fn blender_series() -> &'static str {
+    static FOUND: OnceLock<String> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let output = Command::new(blender()).arg("--version").output().expect("Blender can be started");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let version = said.lines().find_map(|line| line.trim().strip_prefix("Blender "));
+        let mut numbers = version.unwrap_or_else(|| panic!("no version: {said}")).split('.');
+        let (major, minor) = (numbers.next(), numbers.next());
+        [major, minor].map(|part| part.expect("a version has two numbers").trim()).join(".")
+    })
+}
+
+/// Whether [`blender`] is of the series 3.4, which the test needs. Reports the test as skipped if not.
+pub fn is_blender_3_4() -> bool {
+    let is_it = blender_series() == "3.4";
+    if !is_it {
+        skip(&format!("it needs Blender 3.4, and this machine has {}", blender_series()));
+    }
+    is_it
 }
 
 /// `KILN_TEST_BPY`: a Python with the `bpy` wheel of 5.0.
@@ -79,6 +104,17 @@ pub fn blender_4_3() -> Option<Blender> {
 /// Debian's Blender and every wheel: for what each version does in its own way.
 pub fn all_blenders() -> Vec<Blender> {
     [Blender::Executable(blender())].into_iter().chain(wheels()).collect()
+}
+
+/// As [`all_blenders`], without one that cannot simulate a fluid: Debian's 4.3 ends at the first one, because its Mantaflow
+/// registers a module when Python runs already ("PyImport_AppendInittab() may not be called after Py_Initialize()").
+pub fn fluid_blenders() -> Vec<Blender> {
+    let mut found = all_blenders();
+    if blender_series() == "4.3" {
+        skip_in_part("Debian's Blender 4.3 cannot simulate fluids");
+        found.remove(0);
+    }
+    found
 }
 
 /// The oldest and the newest Blender: enough for most tests.

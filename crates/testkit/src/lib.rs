@@ -19,7 +19,8 @@ use std::{
 };
 
 pub use blender::{
-    Blender, all_blenders, blender, blender_4_3, blenders, bpy_python, scene, scenes_folder, wheel, wheels,
+    Blender, all_blenders, blender, blender_4_3, blender_series, blenders, bpy_python, fluid_blenders,
+    is_blender_3_4, scene, scenes_folder, wheel, wheels,
 };
 pub use build::{build_once, built};
 pub use disk::SmallDisk;

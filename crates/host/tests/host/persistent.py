@@ -90,6 +90,15 @@ def pictures(folder):
     bpy.ops.render.render(animation=True)
 
 
+def socket(group, in_out, kind):
+    """Gives a node group an input or an output."""
+    if bpy.app.version >= (4, 0):
+        group.interface.new_socket(kind, in_out=in_out, socket_type=f"NodeSocket{kind}")
+    else:
+        sockets = group.inputs if in_out == "INPUT" else group.outputs
+        sockets.new(f"NodeSocket{kind}", kind)
+
+
 class Cells:
     def __init__(self, folder):
         self.folder, self.names = folder, []
@@ -123,7 +132,7 @@ class Cells:
         inner = None
         for level in range(depth + 1):
             group = bpy.data.node_groups.new(f"{source} {depth} {level}", "ShaderNodeTree")
-            group.outputs.new("NodeSocketColor", "Color")
+            socket(group, "OUTPUT", "Color")
             if inner:
                 node = group.nodes.new("ShaderNodeGroup")
                 node.node_tree = inner
@@ -264,8 +273,8 @@ def images(folder):
 
 def geometry_nodes(thing, image):
     group = bpy.data.node_groups.new("Geometry", "GeometryNodeTree")
-    group.inputs.new("NodeSocketGeometry", "Geometry")
-    group.outputs.new("NodeSocketGeometry", "Geometry")
+    socket(group, "INPUT", "Geometry")
+    socket(group, "OUTPUT", "Geometry")
     begin, end = group.nodes.new("NodeGroupInput"), group.nodes.new("NodeGroupOutput")
     texture, now = group.nodes.new("GeometryNodeImageTexture"), group.nodes.new("GeometryNodeInputSceneTime")
     store = group.nodes.new("GeometryNodeStoreNamedAttribute")

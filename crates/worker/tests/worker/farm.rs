@@ -185,7 +185,7 @@ impl Farm {
             blend: RelPath::new(blend).unwrap(),
             origin: None,
             file_name: None,
-            blender: "3.4".parse().unwrap(),
+            blender: kiln_testkit::blender_series().parse().unwrap(),
             device: DeviceClass::Cpu,
             settings: RenderSettings::default(),
             policy: Policy::default(),

@@ -57,7 +57,12 @@ async fn frames_are_rendered_checked_delivered_and_the_gap_between_them_is_short
     assert_eq!(line.hello.name, "anvil");
     assert_eq!(line.hello.slots, 1);
     assert!(line.hello.held.is_empty());
-    assert!(line.hello.blenders.iter().any(|offer| offer.version.series().to_string() == "3.4"));
+    assert!(
+        line.hello
+            .blenders
+            .iter()
+            .any(|offer| offer.version.series().to_string() == kiln_testkit::blender_series())
+    );
     let session = farm.session(10, 1);
     let frames: Vec<i32> = (1..=12).collect();
     let assignment = farm.assignment(0, &session, &frames);
