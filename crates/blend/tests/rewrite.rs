@@ -10,7 +10,7 @@ use std::{
 };
 
 use kiln_blend::{ExternalFile, Renamed, RewriteFault, inspect, rewrite};
-use kiln_testkit::{Blender, fluid_blenders, temp_dir};
+use kiln_testkit::{Blender, fluid_blenders, skip, temp_dir};
 
 type Names = Vec<(String, String)>;
 
@@ -183,7 +183,7 @@ fn nothing_but_names_is_changed() {
 
 #[test]
 fn a_name_longer_than_its_field_is_told() {
-    let made = &MADE[0];
+    let Some(made) = MADE.first() else { return skip("no Blender here makes the files") };
     let long =
         |length: usize| move |file: &ExternalFile| (file.owner == "IMwood").then(|| vec![b'a'; length]);
     let source = made.path("main.blend");

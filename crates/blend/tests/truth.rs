@@ -10,7 +10,7 @@ use std::{
 };
 
 use kiln_blend::{Simulation, SimulationKind, dependencies, inspect};
-use kiln_testkit::{Blender, fluid_blenders};
+use kiln_testkit::{Blender, fluid_blenders, skip};
 use serde_json::Value;
 
 struct Made {
@@ -46,6 +46,9 @@ fn files() -> impl Iterator<Item = (PathBuf, &'static Value)> {
 
 #[test]
 fn what_has_no_bake_is_what_the_host_would_refuse() {
+    if MADE.is_empty() {
+        return skip("no Blender here makes the files");
+    }
     let (mut unbaked, mut baked, mut linked) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut lacking = BTreeSet::new();
     for (path, truth) in files() {
@@ -133,6 +136,9 @@ fn differences(ours: &Value, truth: &Value, place: &str, found: &mut Vec<String>
 
 #[test]
 fn every_value_of_every_scene_is_what_blender_says() {
+    if MADE.is_empty() {
+        return skip("no Blender here makes the files");
+    }
     let mut engines = BTreeSet::new();
     let mut formats = BTreeSet::new();
     for (path, truth) in files() {

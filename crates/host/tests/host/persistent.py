@@ -239,7 +239,8 @@ def images(folder):
     thing.location = cells.place("linked object")
     _, tree = cells.height("displaced by the shader")
     made = bpy.data.materials["displaced by the shader"]
-    made.cycles.displacement_method = "DISPLACEMENT"
+    owner = made if hasattr(made, "displacement_method") else made.cycles
+    owner.displacement_method = "DISPLACEMENT"
     bump = tree.nodes.new("ShaderNodeDisplacement")
     bump.inputs["Midlevel"].default_value = 0
     tree.links.new(cells.node(tree, "SEQUENCE").outputs[0], bump.inputs["Height"])

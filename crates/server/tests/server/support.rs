@@ -15,8 +15,8 @@ use kiln_api::{
 use kiln_client::{Client, WorkerLink};
 use kiln_server::{Durability, RunningServer, Server, ServerError, ServerOptions};
 use kiln_types::{
-    BlobHash, DeviceClass, FileFormat, JobState, OutputFile, OutputRole, OutputSet, PixelReport, RelPath,
-    WorkerId,
+    BlenderVersion, BlobHash, DeviceClass, FileFormat, JobState, OutputFile, OutputRole, OutputSet,
+    PixelReport, RelPath, WorkerId,
 };
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -183,22 +183,30 @@ pub async fn problem(response: Response) -> Problem {
     problem
 }
 
+/// The versions that a worker offers: that of the sample, and that of the scenes, which this machine's Blender has saved.
+fn versions() -> impl Iterator<Item = BlenderVersion> {
+    let own = Some(kiln_testkit::blender_series()).filter(|series| *series != "3.4");
+    ["3.4"].into_iter().chain(own).map(|series| format!("{series}.1").parse().unwrap())
+}
+
 pub fn hello(id: u64, name: &str, slots: u16) -> Hello {
     Hello {
         machine: Machine { hostname: name.to_owned(), cores: 4, ..Machine::default() },
         slots,
-        blenders: vec![kiln_api::BlenderOffer {
-            version: "3.4.1".parse().unwrap(),
-            build_hash: "abc".to_owned(),
-            flavor: "executable".to_owned(),
-            engines: vec!["CYCLES".to_owned()],
-            devices: vec![kiln_api::DeviceOffer {
-                class: DeviceClass::Cpu,
-                name: "cpu".to_owned(),
-                memory: None,
-            }],
-            denoisers: Vec::new(),
-        }],
+        blenders: versions()
+            .map(|version| kiln_api::BlenderOffer {
+                version,
+                build_hash: "abc".to_owned(),
+                flavor: "executable".to_owned(),
+                engines: vec!["CYCLES".to_owned()],
+                devices: vec![kiln_api::DeviceOffer {
+                    class: DeviceClass::Cpu,
+                    name: "cpu".to_owned(),
+                    memory: None,
+                }],
+                denoisers: Vec::new(),
+            })
+            .collect(),
         ..Hello::new(WorkerId::from_bits(id).unwrap(), name)
     }
 }
