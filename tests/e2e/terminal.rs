@@ -36,7 +36,8 @@ pub fn pair(columns: u16, rows: u16) -> (File, File) {
 /// another.
 pub fn inside(command: &Command) -> Command {
     let mut inside = Command::new("setsid");
-    inside.arg("--ctty");
+    // Whatever terminal the tests run in, if any.
+    inside.arg("--ctty").env("TERM", "xterm-256color");
     carry(command, &mut inside);
     inside
 }

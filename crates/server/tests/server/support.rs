@@ -186,7 +186,7 @@ pub async fn problem(response: Response) -> Problem {
 /// The versions that a worker offers: that of the sample, and that of the scenes, which this machine's Blender has saved.
 fn versions() -> impl Iterator<Item = BlenderVersion> {
     let own = Some(kiln_testkit::blender_series()).filter(|series| *series != "3.4");
-    ["3.4"].into_iter().chain(own).map(|series| format!("{series}.1").parse().unwrap())
+    own.into_iter().chain(["3.4"]).map(|series| format!("{series}.1").parse().unwrap())
 }
 
 pub fn hello(id: u64, name: &str, slots: u16) -> Hello {
