@@ -10,7 +10,9 @@ use crate::support::{FakeWorker, Farm, hello};
 fn with_gpu(id: u64, name: &str, backends: &[DeviceClass]) -> Hello {
     let mut hello = hello(id, name, 1);
     let offer = |class: &DeviceClass| DeviceOffer { class: *class, name: "Made up".to_owned(), memory: None };
-    hello.blenders[0].devices.extend(backends.iter().map(offer));
+    for blender in &mut hello.blenders {
+        blender.devices.extend(backends.iter().map(offer));
+    }
     hello
 }
 

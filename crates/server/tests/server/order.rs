@@ -251,7 +251,9 @@ async fn what_a_slot_may_use_goes_with_its_work() {
         name: name.to_owned(),
         memory: Some(8 << 30),
     };
-    hello.blenders[0].devices.extend([gpu("first"), gpu("second")]);
+    for blender in &mut hello.blenders {
+        blender.devices.extend([gpu("first"), gpu("second")]);
+    }
     let mut worker = FakeWorker::join_as(&farm, hello).await;
 
     // One GPU each, unless told otherwise.

@@ -100,7 +100,9 @@ async fn a_machine_that_could_bake_and_not_render_is_woken_for_the_bake() {
     let mut small = sleepy(5, "small", "52:54:00:00:00:05", true);
     let class = DeviceClass::Cuda;
     let memory = Some(4 << 30);
-    small.blenders[0].devices.push(DeviceOffer { class, name: "Made up".to_owned(), memory });
+    for blender in &mut small.blenders {
+        blender.devices.push(DeviceOffer { class, name: "Made up".to_owned(), memory });
+    }
     comes_and_goes(&farm, small).await;
     let farm = farm
         .restart_with(|options| (options.wake_to, options.wake_after) = (Some(targets), Duration::ZERO))
