@@ -36,7 +36,7 @@ const LONGEST_PAUSE_MS: u64 = 30 * 60_000;
 const MOST_STRIKES: usize = 16;
 
 /// Why a worker is set aside, and how often it has been tried in vain since.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Sickness {
     /// One sentence for a person.
     pub why: String,

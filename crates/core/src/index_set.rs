@@ -22,7 +22,7 @@ impl TaskSpan {
 }
 
 /// A set of tasks of one step. Prints as `0-99,120` and parses from it; the empty set is the empty text.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct IndexSet {
     /// First to last, both included; neighbouring spans are always joined.
     spans: BTreeMap<u32, u32>,

@@ -48,7 +48,7 @@ impl WorkerOffer {
 }
 
 /// What a slot holds of its worker's machine while it works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct Claim {
     pub cores: u32,
     /// Bytes; 0 where nobody knows yet.
@@ -57,7 +57,7 @@ pub struct Claim {
 }
 
 /// GPUs of a worker, by their places in its offer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct GpuSet(pub u64);
 
 impl GpuSet {
@@ -116,7 +116,7 @@ pub trait Outbox {
 }
 
 /// A message to a worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Push {
     /// Run these in this order behind what the slot already has. All are of one step of one job.
     Assign {
@@ -131,7 +131,7 @@ pub enum Push {
     Wish(WorkerWish),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Assigned {
     pub attempt: AttemptId,
     pub task: TaskId,
@@ -156,7 +156,7 @@ pub enum RevokeReason {
 
 /// Every durable consequence. The records of a batch, written in one transaction, are enough to build the
 /// core again: [`crate::Ledger`] does it and so says what each means.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Record {
     /// The job's state changed. `reason` says why a job stopped before its tasks had ended.
     JobState {

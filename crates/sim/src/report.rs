@@ -1,5 +1,10 @@
 //! The counts of a run.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use kiln_core::{Push, Record};
+use kiln_types::WorkerId;
+
 /// How a run went. Two runs of one seed give equal reports.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
@@ -7,6 +12,8 @@ pub struct Report {
     /// Milliseconds on the simulated clock.
     pub took_ms: u64,
     pub events: u64,
+    /// A hash of all that the core recorded and pushed, in its order: two cores with one policy give the same.
+    pub decisions: u64,
     pub jobs: u64,
     pub commits: u64,
     /// Commits of tasks that had to wait for another step.
@@ -33,4 +40,13 @@ pub struct Report {
     /// Jobs that were pinned to a device, and pins that were released.
     pub pins: u64,
     pub releases: u64,
+}
+
+impl Report {
+    /// Takes note of what one batch records and pushes.
+    pub(crate) fn decided(&mut self, records: &[Record], pushes: &[(WorkerId, Push)]) {
+        let mut hasher = DefaultHasher::new();
+        (self.decisions, records, pushes).hash(&mut hasher);
+        self.decisions = hasher.finish();
+    }
 }

@@ -353,6 +353,7 @@ impl World {
             self.later(20, Event::Schedule);
         }
         self.server.core.as_ref()?.sanity_check();
+        self.report.decided(&said.records, &said.pushes);
         let deadly = if self.calm { 0 } else { self.scenario.server_dies_one_in };
         if self.one_in(deadly) {
             self.server_dies();

@@ -50,7 +50,8 @@ fn many_seeds() {
     let (sick, excused) = (sum(|r| r.sicknesses), sum(|r| r.excuses));
     println!("{sick} sick workers, {excused} attempts that count against no task");
     assert!(sick > many / 15 && excused > many / 10, "hardly a worker fell sick");
-    println!("{} events, {} commits", sum(|r| r.events), sum(|r| r.commits));
+    let decisions = reports.iter().fold(0, |sum: u64, report| sum.rotate_left(1) ^ report.decisions);
+    println!("{} events, {} commits, decisions {decisions:016x}", sum(|r| r.events), sum(|r| r.commits));
 }
 
 #[test]
