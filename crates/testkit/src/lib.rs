@@ -8,6 +8,7 @@ mod blender;
 mod build;
 mod disk;
 mod killed;
+mod layers;
 mod picture;
 
 use std::{
@@ -25,6 +26,7 @@ pub use blender::{
 pub use build::{build_once, built};
 pub use disk::SmallDisk;
 pub use killed::kill_midway;
+pub use layers::upward_imports;
 pub use picture::{Picture, assert_same_picture, picture};
 
 /// Reports that the test cannot run on this machine. `scripts/test` counts it as skipped, not as passed.
