@@ -204,7 +204,7 @@ pub struct JobView {
     pub owner: Owner,
     pub project: Project,
     pub state: JobState,
-    /// Why it failed, where it was stopped by a fault of its own.
+    /// Why it failed, where it was stopped by a fault of its own, or why the scheduler paused it.
     pub reason: Option<Failure>,
     pub spec: JobSpec,
     pub created_ms: i64,

@@ -22,7 +22,7 @@ pub enum ProblemCode {
     UpgradeRequired,
     /// The range lies beyond the bytes.
     RangeNotSatisfiable,
-    /// The server has as many connections as it takes.
+    /// The server has as many connections as it takes, or has begun again from its records: the same request may do later.
     Busy,
     /// The thing is in a state that does not allow this.
     Conflict,
@@ -99,7 +99,7 @@ impl ProblemCode {
             Self::MethodNotAllowed => "Not this method",
             Self::UpgradeRequired => "A WebSocket",
             Self::RangeNotSatisfiable => "Not in range",
-            Self::Busy => "Too many connections",
+            Self::Busy => "The server is busy",
             Self::Conflict => "Not possible now",
             Self::Gone => "Not kept any more",
             Self::OffsetMismatch => "The upload stands elsewhere",

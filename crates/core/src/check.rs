@@ -2,292 +2,229 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_types::{AttemptId, JobId, SessionKey, TaskId, WorkerId};
+use kiln_types::{AttemptId, JobId, SessionKey, WorkerId};
 
 use crate::{
-    Core, IndexSet,
-    accounts::AccountId,
-    core::step_index,
-    health::Trial,
-    job::{Fault, Job, JobEnd, JobPhase, Place, Step, Trouble},
-    needs::Need,
-    worker::{AttemptPhase, Presence, Worker},
+    Core,
+    ids::{MemberId, RequirementId, StepRef},
+    state::{AttemptPhase, Job, Presence, Probe, Step, Worker, slot_refs},
 };
 
 impl Core {
-    /// Walks everything and panics, naming what is wrong, where the core contradicts itself. For tests: it
-    /// costs as much as the farm is large.
+    /// Walks everything and panics, naming what is wrong, where the core contradicts itself. For tests: it costs as
+    /// much as the farm is large.
     pub fn sanity_check(&self) {
-        for (id, job) in &self.jobs {
-            self.check_job(*id, job);
-        }
+        let jobs = self.state.jobs();
+        jobs.iter().for_each(|(id, job)| self.check_job(*id, job));
         let active: BTreeSet<JobId> =
-            self.jobs.iter().filter(|(_, job)| !job.has_ended()).map(|(id, _)| *id).collect();
-        assert_eq!(self.active, active, "the list of active jobs is wrong");
-        for (id, worker) in &self.workers {
-            self.check_worker(*id, worker);
-        }
+            jobs.iter().filter(|(_, job)| !job.has_ended()).map(|(id, _)| *id).collect();
+        assert_eq!(self.indexes.active, active, "the list of active jobs is wrong");
+        self.state.workers().iter().for_each(|(id, worker)| self.check_worker(*id, worker));
         self.check_attempts();
-        self.check_indexes();
+        self.check_requirements();
+        self.check_job_indexes();
+        self.check_limits();
         self.check_held();
-        self.check_health();
+        self.check_quarantine();
     }
 
-    /// Needs, sessions and accounts are those of the jobs.
+    /// Requirements, sessions and accounts are those of the jobs.
     fn check_held(&self) {
-        let mut steps: BTreeMap<Need, u32> = BTreeMap::new();
-        let mut jobs: BTreeMap<AccountId, u32> = BTreeMap::new();
+        let mut steps: BTreeMap<RequirementId, u32> = BTreeMap::new();
+        let mut members: BTreeMap<MemberId, u32> = BTreeMap::new();
         let mut sessions: BTreeMap<SessionKey, u32> = BTreeMap::new();
-        for job in self.jobs.values() {
-            *jobs.entry(job.account).or_default() += 1;
+        for job in self.state.jobs().values() {
+            *members.entry(job.member).or_default() += 1;
             for step in &job.steps {
-                *steps.entry(step.need).or_default() += 1;
+                *steps.entry(step.requirement).or_default() += 1;
                 step.plan.all_sessions().for_each(|session| *sessions.entry(session).or_default() += 1);
             }
         }
         assert_eq!(self.indexes.sessions, sessions, "sessions are kept for other steps than there are");
         let had = self.indexes.had.keys().all(|session| sessions.contains_key(session));
-        assert!(had, "who had a session is remembered, and no step has it");
-        self.needs.check(&steps);
-        self.accounts.check(&jobs);
+        assert!(had, "the workers of a session are remembered that no step has");
+        self.requirements.check(&steps);
+        self.fair_share.check(&members);
     }
 
-    /// Who is sick, and what runs, is what is thought of.
-    fn check_health(&self) {
-        let sick: BTreeSet<WorkerId> =
-            self.workers.iter().filter(|(_, worker)| worker.sick.is_some()).map(|(id, _)| *id).collect();
-        assert_eq!(self.infirmary.sick, sick, "the list of the sick is wrong");
-        for (id, worker) in &self.workers {
-            assert_eq!(
-                self.is_struck(*id),
-                !worker.strikes.is_empty(),
-                "worker {id} is thought struck wrongly"
-            );
-            let Some(sick) = &worker.sick else { continue };
-            if let Trial::Runs(attempt) = sick.trial {
-                assert!(
-                    worker.live().any(|live| live == attempt),
-                    "worker {id} is tried with what it has not"
-                );
+    fn check_quarantine(&self) {
+        let workers = self.state.workers();
+        let quarantined: BTreeSet<WorkerId> =
+            workers.iter().filter(|(_, worker)| worker.quarantined.is_some()).map(|(id, _)| *id).collect();
+        assert_eq!(self.quarantine.quarantined, quarantined, "the list of quarantined workers is wrong");
+        for (id, worker) in workers {
+            let has_incidents = !worker.incidents.is_empty();
+            assert_eq!(self.has_incidents(*id), has_incidents, "worker {id} has incidents or not");
+            let Some(known) = &worker.quarantined else { continue };
+            if let Probe::Runs(attempt) = known.probe {
+                let has_it = worker.live().any(|live| live == attempt);
+                assert!(has_it, "worker {id} is probed with what it has not");
             }
-            self.infirmary.check(*id, sick.trial);
+            self.quarantine.check(*id, known.probe);
         }
-        self.infirmary.check_trials();
-        let doubts = self.workers.iter().flat_map(|(id, worker)| worker.doubts().map(|step| (step, *id)));
-        self.infirmary.check_doubts(&doubts.collect());
-        let runs = self.attempts.iter().filter(|(_, attempt)| attempt.runs()).map(|(id, _)| *id);
-        let (runs, watched) = (runs.collect::<BTreeSet<_>>(), self.watch.attempts().collect::<BTreeSet<_>>());
-        assert_eq!(runs, watched, "others run than are watched");
-        self.watch.check();
+        let suspected = workers.iter().flat_map(|(id, worker)| worker.suspected_in().map(|step| (step, *id)));
+        self.quarantine.check_all(&suspected.collect());
+        let runs = self.state.attempts.iter().filter(|(_, attempt)| attempt.phase.is_running());
+        self.time_limits.check(&runs.map(|(id, _)| *id).collect());
     }
 
-    /// What was not touched since the last turn is where the indexes say.
-    fn check_indexes(&self) {
-        for need in self.needs.all() {
-            let state = &self.needs[need];
-            let counted = self.workers.values().map(|worker| u32::from(worker.standpoints[need.0].slots));
-            assert_eq!(state.slots, counted.sum::<u32>(), "{need:?} miscounts its slots");
-            let willing = self.workers.values().filter(|worker| worker.standpoints[need.0].slots > 0).count();
-            assert_eq!(state.willing as usize, willing, "{need:?} miscounts its workers");
-            let struck = self.workers.values().filter(|worker| worker.standpoints[need.0].struck).count();
-            assert_eq!(
-                state.struck as usize, struck,
-                "{need:?} miscounts its workers on which something went wrong"
-            );
-            for (rank, id) in &state.vacant {
-                assert_eq!(
-                    self.workers[id].standpoints[need.0].vacant,
-                    Some(*rank),
-                    "{id} is not vacant for {need:?}"
-                );
+    fn check_requirements(&self) {
+        let workers = self.state.workers();
+        for requirement in self.requirements.all() {
+            let entry = &self.requirements[requirement];
+            let matches = || workers.values().map(|worker| worker.matches[requirement.0]);
+            let slots: u32 = matches().map(|known| u32::from(known.slots)).sum();
+            assert_eq!(entry.slots, slots, "{requirement:?} miscounts its slots");
+            let counted = matches().filter(|known| known.slots > 0).count() as u32;
+            assert_eq!(entry.workers, counted, "{requirement:?} miscounts its workers");
+            let counted = matches().filter(|known| known.has_incidents).count() as u32;
+            assert_eq!(entry.with_incidents, counted, "{requirement:?} miscounts its workers with incidents");
+            for (rank, id) in &entry.vacant {
+                let known = workers[id].matches[requirement.0];
+                assert_eq!(known.vacant, Some(*rank), "{id} is not vacant for {requirement:?}");
             }
-            let reserved =
-                self.workers.iter().find(|(_, worker)| worker.reserved == Some(need)).map(|(id, _)| *id);
-            assert_eq!(state.reserved, reserved, "{need:?} has a reserved worker that does not know");
+            let reserved = workers.iter().find(|(_, worker)| worker.reserved == Some(requirement));
+            let reserved = reserved.map(|(id, _)| *id);
+            assert_eq!(entry.reserved, reserved, "{requirement:?} has a reserved worker that does not know");
         }
-        for (id, worker) in self.workers.iter().filter(|(id, _)| !self.indexes.dirty.contains(id)) {
-            for need in self.needs.all() {
-                let vacant = worker.standpoints[need.0].vacant.is_some();
-                let takes =
-                    worker.takes_work() && worker.fits(need) && worker.vacant_slots().next().is_some();
-                assert!(!vacant || takes, "worker {id} is thought vacant for {need:?}");
-                let standpoint = worker.standpoints[need.0];
-                let struck = standpoint.slots > 0 && !worker.strikes.is_empty();
-                assert_eq!(standpoint.struck, struck, "worker {id} is thought struck wrongly for {need:?}");
+        // What was not touched since the last turn is where the indexes say.
+        for (id, worker) in workers.iter().filter(|(id, _)| !self.state.changed_workers.contains(id)) {
+            let has_vacant = worker.takes_work() && worker.vacant_slots().next().is_some();
+            for requirement in self.requirements.all() {
+                let known = worker.matches[requirement.0];
+                let may_be_listed = known.vacant.is_none() || has_vacant && worker.fits(requirement);
+                assert!(may_be_listed, "worker {id} is listed as vacant for {requirement:?}");
+                let has = known.slots > 0 && !worker.incidents.is_empty();
+                assert_eq!(known.has_incidents, has, "worker {id} has incidents for {requirement:?}");
             }
         }
-        for (id, job) in self.jobs.iter().filter(|(id, _)| !self.indexes.changed.contains(id)) {
-            assert_eq!(job.entered, !job.has_ended(), "job {id} is not counted as it stands");
-            for (index, step) in job.steps.iter().enumerate() {
-                let ready = job.phase == JobPhase::Active && job.released && job.could_run(index);
-                assert_eq!(step.shelf.is_some(), ready, "step {id}.{index} is filed wrongly");
-                if let Some((need, shelf)) = step.shelf {
-                    let place = (*id, step_index(index));
-                    assert!(
-                        self.needs[need].ready.contains(shelf, place),
-                        "step {id}.{index} is not on its shelf"
-                    );
+    }
+
+    fn check_job_indexes(&self) {
+        let jobs = self.state.jobs().iter().filter(|(id, _)| !self.state.changed_jobs.contains(id));
+        for (id, job) in jobs {
+            assert_eq!(job.is_counted, !job.has_ended(), "job {id} is not counted as it stands");
+            for (place, step) in job.steps.iter().enumerate() {
+                let is_ready = job.is_open() && job.could_run(place);
+                assert_eq!(step.queued.is_some(), is_ready, "step {id}.{place} is queued or not");
+                if let Some((requirement, key)) = step.queued {
+                    let has = self.requirements[requirement].ready.contains(key, StepRef::new(*id, place));
+                    assert!(has, "step {id}.{place} is not in its queue");
                 }
             }
         }
+    }
+
+    fn check_limits(&self) {
         for (name, limit) in &self.limits {
-            let slots = self.workers.values().flat_map(|worker| &worker.slots);
-            let held = slots.clone().filter_map(|slot| slot.limits.get(name)).sum::<u32>();
+            let slots = self.state.workers().values().flat_map(|worker| worker.slots());
+            let held: u32 = slots.clone().filter_map(|slot| slot.limits.get(name)).sum();
             assert_eq!(limit.used, held, "the limit {name} is miscounted");
-            let of = |step: &crate::ready::StepId| {
-                let limits = self.step_of(*step).map(|step| &step.plan.requires.limits);
+            let of = |step: &StepRef| {
+                let limits = self.state.find_step(*step).map(|step| &step.plan.requires.limits);
                 limits.and_then(|limits| limits.get(name)).copied().unwrap_or(0)
             };
-            let at_work = slots.flat_map(|slot| &slot.counted).map(of).sum::<u32>();
+            let at_work: u32 = slots.flat_map(|slot| &slot.counted).map(of).sum();
             assert!(held >= at_work, "{at_work} of the limit {name} are at work, and {held} are held");
         }
     }
 
     fn check_job(&self, id: JobId, job: &Job) {
-        for (index, step) in job.steps.iter().enumerate() {
-            check_sets(step, &format!("step {id}.{index}"));
-            let running =
-                step.live.values().filter(|attempt| self.attempts[attempt].phase.has_begun()).count();
-            assert_eq!(step.running as usize, running, "step {id}.{index} miscounts its running tasks");
-            for task in step.twins.keys() {
-                assert!(
-                    step.live.contains_key(task),
-                    "{id}.{index}.{task} has a second attempt and no first"
-                );
-            }
-            for (&task, attempt) in step.live.iter().chain(&step.twins) {
-                let known = &self.attempts[attempt];
-                assert!(known.phase.is_live(), "{attempt} is late and its task thinks it live");
-                let place = TaskId { job: id, step: step_index(index), index: task };
-                assert_eq!(known.task, place, "{attempt} is of another task");
-                assert_eq!(known.generation, step.generations.get(task), "{attempt} is of an old generation");
-                assert!(job.is_unlocked(index), "{attempt} runs before the steps that it waits for");
-            }
-            for (task, trouble) in &step.troubles {
-                assert!(!trouble.is_over(), "nothing is the matter with {id}.{index}.{task}");
-                assert_ne!(
-                    step.place(*task),
-                    Some(Place::Done),
-                    "{id}.{index}.{task} is done and in trouble"
-                );
-                for late in &trouble.late {
-                    assert!(!self.attempts[late].phase.is_live(), "{late} is live and thought late");
-                    let current = step.generations.get(*task);
-                    assert_eq!(self.attempts[late].generation, current, "{late} cannot deliver any more");
-                }
-                let failures = trouble.failed_on.len();
-                // While one attempt is out, the task is not given up for what befell its twin.
-                let is_out = step.live.contains_key(task);
-                let may_go_on = trouble.spared || failures < usize::from(self.config.max_failures);
-                assert!(may_go_on || is_out, "should have failed");
-                let may_lapse =
-                    trouble.spared || trouble.lapsed_on.len() < usize::from(self.config.max_lapses);
-                assert!(may_lapse || is_out, "should have failed");
-                let counted = |of: Fault| trouble.counted.iter().filter(|(_, fault)| *fault == of).count();
-                assert!(counted(Fault::Failed) <= failures, "{id}.{index}.{task} forgives too much");
-                assert!(
-                    counted(Fault::Lapsed) <= trouble.lapsed_on.len(),
-                    "{id}.{index}.{task} forgives too much"
-                );
-            }
+        for (place, step) in job.steps.iter().enumerate() {
+            self.check_step(StepRef::new(id, place), job, step);
         }
-        if job.is_open() {
-            let began = job.steps.iter().any(|step| !step.done.is_empty() || !step.live.is_empty());
-            let late = self.attempts.iter().find(|(_, attempt)| attempt.task.job == id);
-            assert!(!began, "job {id} has begun on no device");
-            assert!(late.is_none(), "job {id} is on no device, and may be delivered by {late:?}");
-        }
-        for (index, step) in job.steps.iter().enumerate().filter(|(_, step)| step.plan.device.is_some()) {
-            let mut pinned = step.plan.clone();
-            pinned.set_device(job.pinned.as_ref());
-            assert_eq!(pinned, step.plan, "step {id}.{index} does not require the device of its job");
+        if job.is_device_open() {
+            let has_begun = |step: &Step| !step.tasks.done().is_empty() || step.tasks.live_len() > 0;
+            let expired = self.state.attempts.iter().find(|(_, attempt)| attempt.task.job == id);
+            assert!(!job.steps.iter().any(has_begun), "job {id} has begun on no device");
+            assert!(expired.is_none(), "job {id} is on no device, and may be delivered by {expired:?}");
         }
         if job.has_ended() {
-            let left: u32 = job.steps.iter().map(|step| step.waiting_len() + step.live.len() as u32).sum();
-            assert_eq!(left, 0, "job {id} has ended and has tasks that wait or run");
-        } else if !self.unsettled.contains(&id) {
+            let goes_on = job.steps.iter().any(|step| step.tasks.waiting_len() + step.tasks.live_len() > 0);
+            assert!(!goes_on, "job {id} has ended and has tasks that wait or run");
+        } else if !self.indexes.unsettled.contains(&id) {
             assert_eq!(job.end(), None, "job {id} should have ended");
-            for (index, step) in job.steps.iter().enumerate() {
-                assert_eq!(step.state, job.step_state(index), "step {id}.{index} changed unrecorded");
+            for (place, step) in job.steps.iter().enumerate() {
+                assert_eq!(step.state, job.step_state(place), "step {id}.{place} changed unrecorded");
             }
         }
-        let complete = job.steps.iter().all(Step::is_complete);
-        let completed = job.phase == JobPhase::Ended(JobEnd::Completed);
-        assert!(!completed || complete, "job {id} is called completed and is not");
+        let is_complete = job.steps.iter().all(|step| step.tasks.are_all_done());
+        assert!(!job.is_completed() || is_complete, "job {id} is called completed and is not");
+    }
+
+    fn check_step(&self, of: StepRef, job: &Job, step: &Step) {
+        let name = format!("{}.{}", of.job, of.step);
+        step.tasks.check(|attempt| self.state.attempt(attempt).phase.has_begun());
+        assert_eq!(step.tasks.count(), step.plan.count, "step {name} has two counts");
+        let second = step.tasks.live().filter_map(|(task, _)| Some((task, step.tasks.second_attempt(task)?)));
+        for (task, attempt) in step.tasks.live().chain(second) {
+            let known = self.state.attempt(attempt);
+            assert!(known.phase.is_live(), "{attempt} is expired and its task thinks it live");
+            assert_eq!(known.task, of.task(task), "{attempt} is of another task");
+            assert_eq!(known.generation, step.tasks.generation(task), "{attempt} is of an old generation");
+            assert!(job.is_unlocked(of.place()), "{attempt} runs before the steps that it waits for");
+        }
+        for (task, history) in step.tasks.histories() {
+            let [failures, losses] = [self.config.max_failures, self.config.max_losses].map(usize::from);
+            history.check(&format!("{name}.{task}"), failures, losses, step.tasks.is_live(task));
+            for expired in history.expired() {
+                let known = self.state.attempt(*expired);
+                assert!(!known.phase.is_live(), "{expired} is live and listed as expired");
+                let current = step.tasks.generation(task);
+                assert_eq!(known.generation, current, "{expired} cannot deliver any more");
+            }
+        }
+        if step.plan.device.is_some() {
+            let mut pinned = step.plan.clone();
+            pinned.set_device(job.pinned.as_ref());
+            assert_eq!(pinned, step.plan, "step {name} does not require the device of its job");
+        }
     }
 
     fn check_worker(&self, id: WorkerId, worker: &Worker) {
-        assert_eq!(worker.standpoints.len(), self.needs.len(), "worker {id} was not asked what it fits");
-        assert!(worker.slots.len() >= usize::from(worker.offer.slots), "worker {id} lacks slots");
+        assert_eq!(worker.matches.len(), self.requirements.len(), "worker {id} was not asked what it fits");
+        assert!(worker.slots().len() >= usize::from(worker.offer.slots), "worker {id} lacks slots");
         let mut seen: BTreeSet<AttemptId> = BTreeSet::new();
-        for (index, slot) in worker.slots.iter().enumerate() {
-            for (position, attempt) in slot.queue.iter().enumerate() {
-                let known = &self.attempts[attempt];
-                match known.phase {
+        for (of, slot) in slot_refs(id, worker) {
+            for (position, attempt) in slot.queue().iter().enumerate() {
+                match self.state.attempt(*attempt).phase {
                     AttemptPhase::Running { .. } => assert_eq!(position, 0, "{attempt} runs behind another"),
                     AttemptPhase::Assigned { .. } => {}
                     other => panic!("{attempt} is queued and {other:?}"),
                 }
             }
-            for attempt in &slot.delivering {
-                assert_eq!(self.attempts[attempt].phase, AttemptPhase::Delivering, "{attempt}");
+            for attempt in slot.delivering() {
+                assert_eq!(self.state.attempt(*attempt).phase, AttemptPhase::Delivering, "{attempt}");
             }
             for attempt in slot.live() {
                 assert!(seen.insert(attempt), "{attempt} is on two slots");
-                assert_eq!(self.attempts[&attempt].worker, id, "{attempt} is another worker's");
-                assert_eq!(usize::from(self.attempts[&attempt].slot.0), index, "{attempt} is another slot's");
-                assert!(!slot.closing.contains(&attempt), "{attempt} is wanted and revoked");
+                assert_eq!(self.state.attempt(attempt).place(), of, "{attempt} is another slot's");
+                assert!(!slot.closing().contains(&attempt), "{attempt} is wanted and revoked");
             }
         }
         if matches!(worker.presence, Presence::Silent | Presence::Offline) {
             assert!(seen.is_empty(), "worker {id} has no lease and live attempts");
         }
         if worker.presence == Presence::Offline {
-            assert!(worker.slots.iter().all(|slot| slot.closing.is_empty()), "worker {id} is gone");
+            assert!(worker.slots().iter().all(|slot| slot.closing().is_empty()), "worker {id} is gone");
         }
     }
 
     fn check_attempts(&self) {
-        self.attempts.check();
-        for (id, attempt) in self.attempts.iter() {
-            let step = self.step(attempt.task).unwrap_or_else(|| panic!("{id} is of no step"));
-            let worker = self.workers.get(&attempt.worker).unwrap_or_else(|| panic!("{id} is nobody's"));
+        self.state.attempts.check();
+        for (id, attempt) in self.state.attempts.iter() {
+            let tasks = &self.state.step(attempt.task).tasks;
             let index = attempt.task.index;
             if attempt.phase.is_live() {
-                let ours = step.live.get(&index) == Some(id) || step.is_twin(index, *id);
-                assert!(ours, "{id} is live and its task does not know");
-                let slot = &worker.slots[usize::from(attempt.slot.0)];
-                assert!(slot.live().any(|live| live == *id), "{id} is live and on no slot");
+                let of_task = [tasks.first_attempt(index), tasks.second_attempt(index)];
+                assert!(of_task.contains(&Some(*id)), "{id} is live and its task does not know");
+                let is_there = self.state.slot(attempt.place()).live().any(|live| live == *id);
+                assert!(is_there, "{id} is live and on no slot");
             } else {
-                assert!(step.troubles[&index].late.contains(id), "{id} is late and forgotten");
+                let known = tasks.history(index).is_some_and(|history| history.expired().contains(id));
+                assert!(known, "{id} is expired and forgotten");
             }
-            let issued = id.epoch < self.epoch || id.counter < self.next_attempt;
-            assert!(issued, "{id} was never given out");
+            assert!(self.was_issued(*id), "{id} was never dispatched");
         }
-    }
-}
-
-/// Every task is in exactly one place.
-fn check_sets(step: &Step, name: &str) {
-    let live: IndexSet = step.live.keys().copied().collect();
-    let retry: IndexSet = step.retry.iter().map(|spot| spot.index).collect();
-    let sets = [step.waiting.set(), &retry, &live, &step.done, &step.failed, &step.cancelled];
-    let mut all = IndexSet::new();
-    for set in sets {
-        all.merge(set);
-    }
-    let total: u32 = sets.iter().map(|set| set.len()).sum();
-    assert_eq!(total, step.plan.count, "{name}: a task is in two places, or in none");
-    assert_eq!(all, IndexSet::first(step.plan.count), "{name}: a task is in no place");
-    step.waiting.check(name);
-    for spot in &step.retry {
-        let index = &spot.index;
-        assert_eq!(*spot, step.waiting.spot(*index), "{name}.{index} is to be retried and stands elsewhere");
-        let failed = step.troubles.get(index).is_some_and(Trouble::is_blamed);
-        assert!(failed, "{name}.{index} is to be retried and has not failed");
-    }
-    for index in step.waiting.set().iter().filter(|_| !step.troubles.is_empty()) {
-        let failed = step.troubles.get(&index).is_some_and(Trouble::is_blamed);
-        assert!(!failed, "{name}.{index} has failed and waits as if it had not");
     }
 }

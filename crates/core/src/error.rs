@@ -1,6 +1,9 @@
-//! Why a verb on a job is refused.
+//! The reasons for which an operation on a job is refused.
 
 use kiln_types::{JobId, JobState, MAX_TASKS, StepIndex, TaskIndex};
+
+/// The result of an operation on a job.
+pub type JobResult<T = ()> = Result<T, JobError>;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JobError {

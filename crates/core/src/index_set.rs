@@ -1,6 +1,6 @@
 //! Sets of tasks kept as spans, so that a million tasks cost what their gaps cost.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, ops::Bound, str::FromStr};
 
 use kiln_types::{Generation, MAX_TASKS, TaskIndex};
 
@@ -30,13 +30,9 @@ pub struct IndexSet {
 }
 
 impl IndexSet {
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Tasks 0 to `count` - 1.
     pub fn first(count: u32) -> Self {
-        let mut set = Self::new();
+        let mut set = Self::default();
         if let Some(last) = count.checked_sub(1) {
             set.spans.insert(0, last);
             set.len = count;
@@ -52,8 +48,13 @@ impl IndexSet {
         self.len == 0
     }
 
+    /// The last span that begins at `index` or before.
+    fn span_from(&self, index: u32) -> Option<(u32, u32)> {
+        self.spans.range(..=index).next_back().map(|(first, last)| (*first, *last))
+    }
+
     pub fn contains(&self, index: TaskIndex) -> bool {
-        self.spans.range(..=index.0).next_back().is_some_and(|(_, last)| *last >= index.0)
+        self.span_from(index.0).is_some_and(|(_, last)| last >= index.0)
     }
 
     pub fn lowest(&self) -> Option<TaskIndex> {
@@ -74,8 +75,7 @@ impl IndexSet {
 
     /// The highest that is not above `index`.
     pub fn at_or_before(&self, index: TaskIndex) -> Option<TaskIndex> {
-        let (_, last) = self.spans.range(..=index.0).next_back()?;
-        Some(TaskIndex(index.0.min(*last)))
+        self.span_from(index.0).map(|(_, last)| TaskIndex(index.0.min(last)))
     }
 
     pub fn spans(&self) -> impl Iterator<Item = TaskSpan> {
@@ -86,57 +86,34 @@ impl IndexSet {
         self.spans().flat_map(TaskSpan::iter)
     }
 
-    /// Whether it was new.
+    /// Returns whether it was new.
     pub fn insert(&mut self, index: TaskIndex) -> bool {
-        let index = index.0;
-        let before = self.spans.range(..=index).next_back().map(|(first, last)| (*first, *last));
-        if before.is_some_and(|(_, last)| last >= index) {
-            return false;
-        }
-        let after = index.checked_add(1).and_then(|next| self.spans.remove(&next));
-        let last = after.unwrap_or(index);
-        match before {
-            Some((first, end)) if end + 1 == index => self.spans.insert(first, last),
-            _ => self.spans.insert(index, last),
-        };
-        self.len += 1;
-        true
+        let before = self.len;
+        self.insert_span(TaskSpan::one(index));
+        self.len > before
     }
 
-    /// Whether it was there.
+    /// Returns whether it was there.
     pub fn remove(&mut self, index: TaskIndex) -> bool {
-        let index = index.0;
-        let Some((first, last)) = self.spans.range(..=index).next_back().map(|(f, l)| (*f, *l)) else {
-            return false;
-        };
-        if last < index {
-            return false;
-        }
-        if first == index {
-            self.spans.remove(&first);
-        } else {
-            self.spans.insert(first, index - 1);
-        }
-        if last > index {
-            self.spans.insert(index + 1, last);
-        }
-        self.len -= 1;
-        true
+        let before = self.len;
+        self.remove_span(TaskSpan::one(index));
+        self.len < before
     }
 
     pub fn insert_span(&mut self, span: TaskSpan) {
         let (mut first, mut last) = (span.first.0, span.last.0);
         // Swallow every span that touches this one, from the last backwards.
-        while let Some((f, l)) =
-            self.spans.range(..=last.saturating_add(1)).next_back().map(|(f, l)| (*f, *l))
+        while let Some((f, l)) = self.span_from(last.saturating_add(1))
+            && l.saturating_add(1) >= first
         {
-            if l.saturating_add(1) < first {
+            self.len -= l - f + 1;
+            last = last.max(l);
+            if f <= first {
+                // It grows in place, and nothing before it touches.
+                first = f;
                 break;
             }
             self.spans.remove(&f);
-            self.len -= l - f + 1;
-            first = first.min(f);
-            last = last.max(l);
         }
         self.spans.insert(first, last);
         self.len += last - first + 1;
@@ -144,38 +121,33 @@ impl IndexSet {
 
     pub fn remove_span(&mut self, span: TaskSpan) {
         let (first, last) = (span.first.0, span.last.0);
-        while let Some((f, l)) = self.spans.range(..=last).next_back().map(|(f, l)| (*f, *l)) {
-            if l < first {
-                break;
-            }
+        while let Some((f, l)) = self.span_from(last)
+            && l >= first
+        {
             self.spans.remove(&f);
-            self.len -= l - f + 1;
+            self.len -= l.min(last) - f.max(first) + 1;
             let left = (f < first).then(|| (f, first - 1));
             let right = (l > last).then(|| (last + 1, l));
-            for (f, l) in left.into_iter().chain(right) {
-                self.spans.insert(f, l);
-                self.len += l - f + 1;
+            self.spans.extend(left.into_iter().chain(right));
+            if f <= first {
+                break;
             }
         }
     }
 
     /// All but those of `other`.
     pub fn subtract(&mut self, other: &Self) {
-        for span in other.spans() {
-            self.remove_span(span);
-        }
+        other.spans().for_each(|span| self.remove_span(span));
     }
 
     /// Those that are in both. Few spans among many cost what they meet.
     pub fn intersection(&self, other: &Self) -> Self {
         let (few, many) = if self.spans.len() < other.spans.len() { (self, other) } else { (other, self) };
-        let mut both = Self::new();
-        for span in few.spans() {
-            let (low, high) = (span.first.0, span.last.0);
-            // The one that begins before this span may reach into it.
-            let from = many.spans.range(..=low).next_back().map_or(low, |(first, _)| *first);
-            for (first, last) in many.spans.range(from..=high).filter(|(_, last)| **last >= low) {
-                let (first, last) = (TaskIndex(low.max(*first)), TaskIndex(high.min(*last)));
+        let mut both = Self::default();
+        for TaskSpan { first, last } in few.spans() {
+            let before = many.spans.range(..=last.0).rev();
+            for (low, high) in before.take_while(|(_, high)| **high >= first.0) {
+                let (first, last) = (first.max(TaskIndex(*low)), last.min(TaskIndex(*high)));
                 both.insert_span(TaskSpan { first, last });
             }
         }
@@ -186,17 +158,15 @@ impl IndexSet {
     pub fn merge(&mut self, other: &Self) {
         if self.is_empty() {
             self.clone_from(other);
-            return;
-        }
-        for span in other.spans() {
-            self.insert_span(span);
+        } else {
+            other.spans().for_each(|span| self.insert_span(span));
         }
     }
 }
 
 impl FromIterator<TaskIndex> for IndexSet {
     fn from_iter<I: IntoIterator<Item = TaskIndex>>(indexes: I) -> Self {
-        let mut set = Self::new();
+        let mut set = Self::default();
         set.extend(indexes);
         set
     }
@@ -204,22 +174,19 @@ impl FromIterator<TaskIndex> for IndexSet {
 
 impl Extend<TaskIndex> for IndexSet {
     fn extend<I: IntoIterator<Item = TaskIndex>>(&mut self, indexes: I) {
-        for index in indexes {
-            self.insert(index);
-        }
+        indexes.into_iter().for_each(|index| self.insert_span(TaskSpan::one(index)));
     }
 }
 
 impl fmt::Display for IndexSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, span) in self.spans().enumerate() {
-            if number > 0 {
-                f.write_str(",")?;
+        let mut comma = "";
+        for TaskSpan { first, last } in self.spans() {
+            write!(f, "{comma}{first}")?;
+            if last != first {
+                write!(f, "-{last}")?;
             }
-            write!(f, "{}", span.first)?;
-            if span.last != span.first {
-                write!(f, "-{}", span.last)?;
-            }
+            comma = ",";
         }
         Ok(())
     }
@@ -240,16 +207,15 @@ impl FromStr for IndexSet {
     type Err = BadIndexSet;
 
     fn from_str(text: &str) -> Result<Self, BadIndexSet> {
-        let bad = || BadIndexSet(text.chars().take(64).collect());
-        let mut set = Self::new();
+        let mut set = Self::default();
         for part in text.split(',').filter(|_| !text.is_empty()) {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
-            let first: u32 = first.parse().map_err(|_| bad())?;
-            let last: u32 = last.parse().map_err(|_| bad())?;
-            if first > last || last >= MAX_TASKS {
-                return Err(bad());
+            match (first.parse().map(TaskIndex), last.parse().map(TaskIndex)) {
+                (Ok(first), Ok(last)) if first <= last && last.0 < MAX_TASKS => {
+                    set.insert_span(TaskSpan { first, last });
+                }
+                _ => return Err(BadIndexSet(text.chars().take(64).collect())),
             }
-            set.insert_span(TaskSpan { first: TaskIndex(first), last: TaskIndex(last) });
         }
         Ok(set)
     }
@@ -259,30 +225,21 @@ impl FromStr for IndexSet {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Generations {
     /// From this task on, this generation, up to the next entry. Before the first entry: 0.
-    from: BTreeMap<u32, u32>,
+    from: BTreeMap<TaskIndex, Generation>,
 }
 
 impl Generations {
     pub fn get(&self, index: TaskIndex) -> Generation {
-        Generation(self.from.range(..=index.0).next_back().map_or(0, |(_, generation)| *generation))
+        self.from.range(..=index).next_back().map_or(Generation(0), |(_, generation)| *generation)
     }
 
     pub fn set(&mut self, span: TaskSpan, generation: Generation) {
-        let end = span.last.0.checked_add(1);
-        let after = end.map(|end| (end, self.get(TaskIndex(end)).0));
-        let before = span.first.0.checked_sub(1).map_or(0, |index| self.get(TaskIndex(index)).0);
-        let inside: Vec<u32> = self.from.range(span.first.0..=span.last.0).map(|(first, _)| *first).collect();
-        for first in inside {
-            self.from.remove(&first);
-        }
-        if generation.0 != before {
-            self.from.insert(span.first.0, generation.0);
-        }
-        if let Some((end, next)) = after {
-            if next == generation.0 {
-                self.from.remove(&end);
-            } else {
-                self.from.insert(end, next);
+        let after = TaskIndex(span.last.0.saturating_add(1));
+        let next = self.get(after);
+        self.from.extract_if(span.first..=after, |_, _| true).for_each(drop);
+        for (index, generation) in [(span.first, generation), (after, next)] {
+            if self.get(index) != generation {
+                self.from.insert(index, generation);
             }
         }
     }
@@ -291,12 +248,9 @@ impl Generations {
     pub fn pieces(&self, span: TaskSpan) -> Vec<(TaskSpan, Generation)> {
         let mut pieces = Vec::new();
         let mut first = span.first;
-        let cuts = self
-            .from
-            .range((std::ops::Bound::Excluded(span.first.0), std::ops::Bound::Included(span.last.0)));
-        for (cut, _) in cuts {
-            pieces.push((TaskSpan { first, last: TaskIndex(cut - 1) }, self.get(first)));
-            first = TaskIndex(*cut);
+        for (cut, _) in self.from.range((Bound::Excluded(span.first), Bound::Included(span.last))) {
+            pieces.push((TaskSpan { first, last: TaskIndex(cut.0 - 1) }, self.get(first)));
+            first = *cut;
         }
         pieces.push((TaskSpan { first, last: span.last }, self.get(first)));
         pieces

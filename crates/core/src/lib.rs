@@ -1,65 +1,53 @@
-//! The brain: what runs where, and what became of it. Pure: no I/O, no clock, no randomness.
+//! The core: what runs where, and what became of it. Pure: no I/O, no clock, no randomness.
 //!
-//! Each event is one function on [`Core`]; what follows from it goes to an [`Outbox`]: pushes to workers, and
-//! records of everything that must be on disk before anybody is told. After each batch of events the caller
-//! calls [`Core::schedule`], which hands out work.
+//! Each input is one function of [`Core`] (`reactor.rs`); what follows from it goes to an [`Outbox`]: pushes to
+//! workers, and records of everything that must be on disk before anybody is told. After each batch of inputs the
+//! caller calls [`Core::schedule`], which dispatches work.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod accounts;
-mod alike;
-mod attempt_table;
 mod attempts;
-mod blame;
 mod check;
-mod choose;
+mod claims;
 mod core;
-mod device;
-mod eligible;
 mod error;
 mod estimate;
 mod explain;
-mod give;
-mod health;
-mod index;
+mod failure;
+mod ids;
 mod index_set;
-mod infirmary;
-mod job;
+mod invariant;
+mod jobs;
 mod ledger;
-mod memory;
 mod message;
-mod needs;
-mod order;
-mod pace;
-mod pauses;
+mod moment;
 mod plan;
-mod ready;
-mod reserve;
+mod reactor;
+mod reconcile;
 mod restore;
 mod schedule;
-mod tail;
+mod state;
 #[cfg(test)]
 mod tests;
-mod verbs;
+mod tuning;
 mod view;
-mod waiting;
-mod watch;
-mod worker;
-mod workers;
 
 pub use crate::core::{Config, Core};
-pub use accounts::{Party, Share};
-pub use error::JobError;
-pub use explain::{Forecast, Lack, Occupant, Survey, Unmet, Wait};
-pub use health::Sickness;
+pub use error::{JobError, JobResult};
+pub use estimate::frames::SlowAttempt;
+pub use explain::{Explainer, Forecast, Missing, Occupant, UnmetStep, WaitCause};
 pub use index_set::{BadIndexSet, Generations, IndexSet, TaskSpan};
+pub use invariant::BrokenInvariant;
 pub use ledger::Ledger;
 pub use message::{
-    Assigned, Claim, Finish, GpuSet, HeldAttempt, HeldPhase, Moment, Outbox, Push, Record, RevokeReason,
-    StepState, Verdict, WorkerOffer,
+    Assigned, Claim, Finish, GpuSet, HeldAttempt, HeldPhase, Outbox, Push, Record, ReportOutcome,
+    RevokeReason, StepState, TaskCounts, WorkerOffer,
 };
+pub use moment::Moment;
 pub use plan::{
-    DeviceOption, Gpus, JobPlan, Label, OpenDevice, PlanError, Requirement, Room, Standing, StepPlan,
+    DeviceOption, Gpus, JobPlan, Label, OpenDevice, PlanError, Requirement, Room, SchedulingOptions, StepPlan,
 };
-pub use restore::{RestoredAttempt, RestoredJob, RestoredPhase, RestoredStep, RestoredTrouble};
-pub use view::{JobView, LimitView, SickView, StepView, TaskCounts, TaskView, WorkerView};
-pub use watch::Slow;
+pub use restore::{RestoredAttempt, RestoredHistory, RestoredJob, RestoredPhase, RestoredStep};
+pub use schedule::fair_share::{Account, Share};
+pub use schedule::indexes::Limit;
+pub use state::incident::Quarantine;
+pub use view::{JobView, QuarantineView, StepView, TaskView, WorkerView};

@@ -1,4 +1,4 @@
-//! What goes in and out of the core besides jobs: offers and reports of workers, pushes to them, records.
+//! The inputs and outputs of the core besides jobs: offers and reports of workers, pushes to them, records.
 
 use std::collections::BTreeSet;
 
@@ -7,25 +7,9 @@ use kiln_types::{
     WorkerState, WorkerWish,
 };
 
-use crate::{IndexSet, Label, Sickness, TaskSpan};
+use crate::{IndexSet, Label, Quarantine, TaskSpan};
 
-/// Milliseconds on the caller's monotone clock. The core has none of its own: every input says when it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Moment(pub u64);
-
-impl Moment {
-    /// This many milliseconds later.
-    pub fn after(self, ms: u64) -> Self {
-        Self(self.0.saturating_add(ms))
-    }
-
-    /// Milliseconds since `earlier`; 0 where that is later.
-    pub fn since(self, earlier: Self) -> u64 {
-        self.0.saturating_sub(earlier.0)
-    }
-}
-
-/// What a worker brings.
+/// The offer of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WorkerOffer {
     /// As the farm shows it.
@@ -33,7 +17,7 @@ pub struct WorkerOffer {
     /// Attempts that it runs at once; more than [`WorkerOffer::MAX_SLOTS`] are not used.
     pub slots: u16,
     pub labels: BTreeSet<Label>,
-    /// It takes no work for now, by its own wish. What it has begun goes on.
+    /// The worker is not available for now, by its own rules. What it has begun goes on.
     pub resting: bool,
     pub cores: u32,
     /// Bytes.
@@ -47,7 +31,7 @@ impl WorkerOffer {
     pub const MAX_GPUS: usize = 64;
 }
 
-/// What a slot holds of its worker's machine while it works.
+/// The part of its worker's machine that a slot holds while it works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct Claim {
     pub cores: u32,
@@ -84,31 +68,31 @@ pub enum HeldPhase {
     Finished,
 }
 
-/// How an attempt left its slot.
+/// The way in which an attempt left its slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finish {
     /// Every file of the output set is checked and stored. The caller has made sure of that.
     Delivered,
     Failed(Failure),
-    /// Given back unfinished: drained, revoked, or never begun. Nobody is blamed.
-    HandedBack,
+    /// Unfinished: drained, revoked, or never begun. It counts against nothing.
+    Returned,
 }
 
-/// What became of a report.
+/// The outcome of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ReportOutcome {
     /// Its output set is the task's.
     Committed,
     /// The task has its output set already (perhaps from this very attempt, reported twice), is rendered
     /// again, or is gone: drop the files.
     Superseded,
-    /// A failure or a hand-back was taken note of.
+    /// A failure or a return was noted.
     Recorded,
-    /// This worker was never given such an attempt. Nothing changed.
+    /// No such attempt was dispatched to this worker. Nothing changed.
     Unknown,
 }
 
-/// Where the core's decisions go. Collect them, write the records of a whole batch in one transaction, and
+/// The receiver of the core's decisions. Collect them, write the records of a whole batch in one transaction, and
 /// only then send the pushes: nothing may leave before it is on disk.
 pub trait Outbox {
     fn push(&mut self, to: WorkerId, push: Push);
@@ -119,16 +103,11 @@ pub trait Outbox {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Push {
     /// Run these in this order behind what the slot already has. All are of one step of one job.
-    Assign {
-        slot: SlotIndex,
-        claim: Claim,
-        tasks: Vec<Assigned>,
-    },
-    Revoke {
-        attempt: AttemptId,
-        why: RevokeReason,
-    },
-    Wish(WorkerWish),
+    Assign { slot: SlotIndex, claim: Claim, tasks: Vec<Assigned> },
+    /// Stop or return the attempt, as the reason says.
+    Revoke { attempt: AttemptId, why: RevokeReason },
+    /// The state that the farm wants the worker to be in.
+    DesiredState(WorkerWish),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -138,19 +117,19 @@ pub struct Assigned {
     pub generation: Generation,
 }
 
-/// Why an attempt is taken back. The worker answers each with a closing report (`Finish`, normally
-/// `HandedBack`), also where it does not know the attempt: until then the slot gets no new work. A report that
+/// The reason for which an attempt is revoked. The worker answers each with a closing report (`Finish`, normally
+/// `Returned`), also where it does not know the attempt: until then the slot gets no new work. A report that
 /// was already on its way counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RevokeReason {
     /// The job was cancelled, stopped or deleted: stop it, running or not.
     Cancelled,
-    /// A request: another slot is idle, or the job or the worker is paused. Hand it back if it has not begun;
-    /// if it has, go on and ignore this.
-    Recalled,
-    /// The core does not know it, it lapsed and runs elsewhere, or its task is done or renders again: stop it.
+    /// A request: another slot is idle, a higher priority waits, or the job or the worker is paused. Return it if it
+    /// has not begun; if it has, go on and ignore this.
+    Preempted,
+    /// The core does not know it, it expired and runs elsewhere, or its task is done or renders again: stop it.
     Stale,
-    /// It has taken too long, or shows no sign of progress: stop it. It counts as failed already.
+    /// It hangs: stop it. It counts as failed already.
     TimedOut,
 }
 
@@ -159,17 +138,10 @@ pub enum RevokeReason {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Record {
     /// The job's state changed. `reason` says why a job stopped before its tasks had ended.
-    JobState {
-        job: JobId,
-        state: JobState,
-        reason: Option<Failure>,
-    },
+    JobState { job: JobId, state: JobState, reason: Option<Failure> },
     /// Only for showing: it follows from the other records.
-    StepState {
-        job: JobId,
-        step: StepIndex,
-        state: StepState,
-    },
+    StepState { job: JobId, step: StepIndex, state: StepState },
+    /// The attempt is dispatched to this slot.
     AttemptOpened {
         attempt: AttemptId,
         task: TaskId,
@@ -177,90 +149,42 @@ pub enum Record {
         worker: WorkerId,
         slot: SlotIndex,
     },
-    AttemptStarted {
-        attempt: AttemptId,
-        task: TaskId,
-    },
-    /// The attempt ended. `Failed` and `Lapsed` count against the task. An attempt may be closed a second
-    /// time: as `Committed` or `Superseded`, where it delivered after it had lapsed or was revoked.
-    AttemptClosed {
-        attempt: AttemptId,
-        task: TaskId,
-        state: AttemptState,
-        failure: Option<Failure>,
-    },
-    /// This attempt, which failed or lapsed, counts against its task no more: its worker was to blame. Comes after the
-    /// record that closed it.
-    AttemptExcused {
-        attempt: AttemptId,
-        task: TaskId,
-    },
-    /// This attempt, which failed, ran out of memory: its task needs a machine of at least so many bytes for itself, as long
-    /// as the failure counts. Comes after the record that closed it.
-    AttemptOutgrew {
-        attempt: AttemptId,
-        task: TaskId,
-        bytes: u64,
-    },
-    /// A lapsed attempt goes on, because its worker came back in time: it is `Running` or `Assigned` again,
-    /// and its lapse no longer counts.
-    AttemptResumed {
-        attempt: AttemptId,
-        task: TaskId,
-        state: AttemptState,
-    },
+    /// The attempt runs.
+    AttemptStarted { attempt: AttemptId, task: TaskId },
+    /// The attempt ended. `Failed` and `Lapsed` count against the task. An attempt may be closed a second time: as
+    /// `Committed` or `Superseded`, where it delivered after it had expired or was revoked.
+    AttemptClosed { attempt: AttemptId, task: TaskId, state: AttemptState, failure: Option<Failure> },
+    /// This attempt, which failed or was lost, counts against its task no more: its worker was the origin. Comes after
+    /// the record that closed it.
+    AttemptForgiven { attempt: AttemptId, task: TaskId },
+    /// This attempt, which failed, ran out of memory: its task needs a machine of at least so many bytes for itself, as
+    /// long as the failure counts. Comes after the record that closed it.
+    MemoryExceeded { attempt: AttemptId, task: TaskId, bytes: u64 },
+    /// An expired attempt goes on, because its worker came back in time: it is `Running` or `Assigned` again, and its
+    /// loss no longer counts.
+    AttemptResumed { attempt: AttemptId, task: TaskId, state: AttemptState },
     /// This generation has its output set. At most one for a generation.
-    TaskCommitted {
-        task: TaskId,
-        generation: Generation,
-        attempt: AttemptId,
-    },
+    TaskCommitted { task: TaskId, generation: Generation, attempt: AttemptId },
     /// The task has used up its attempts, or its failure stopped the job.
-    TaskFailed {
-        task: TaskId,
-        generation: Generation,
-        reason: Failure,
-    },
-    /// These tasks wait again, in this generation, with no failed or lapsed attempt counted: retried, rendered
-    /// again, or because a step they depend on was. Tasks of the span are all of one generation.
-    TasksReopened {
-        job: JobId,
-        step: StepIndex,
-        tasks: TaskSpan,
-        generation: Generation,
-    },
-    /// From now on exactly these tasks of the step are cancelled: they do not run until they are reopened.
+    TaskFailed { task: TaskId, generation: Generation, reason: Failure },
+    /// These tasks wait again, in this generation, with no failed or lost attempt counted: retried, rendered again, or
+    /// because a step they depend on was. Tasks of the span are all of one generation.
+    TasksReset { job: JobId, step: StepIndex, tasks: TaskSpan, generation: Generation },
+    /// From now on exactly these tasks of the step are cancelled: they do not run until they are reset.
     /// Written when a job ends with tasks that never ran, and when that changes.
-    CancelledTasks {
-        job: JobId,
-        step: StepIndex,
-        tasks: IndexSet,
-    },
+    CancelledTasks { job: JobId, step: StepIndex, tasks: IndexSet },
     /// The job is pinned to the device of this label from now on, before the first attempt of it is opened; or to none
     /// any more, as nothing of it was ever delivered and nothing is out.
-    JobPinned {
-        job: JobId,
-        device: Option<Label>,
-    },
+    JobPinned { job: JobId, device: Option<Label> },
     /// The step has grown to so many tasks.
-    StepExtended {
-        job: JobId,
-        step: StepIndex,
-        count: u32,
-    },
-    /// The worker is sick from now on, or sicker; or is well again.
-    WorkerHealth {
-        worker: WorkerId,
-        sickness: Option<Sickness>,
-    },
+    StepExtended { job: JobId, step: StepIndex, count: u32 },
+    /// The worker is in quarantine, for another reason or longer than before; or in none any more.
+    WorkerQuarantine { worker: WorkerId, quarantine: Option<Quarantine> },
     /// Only for showing.
-    WorkerState {
-        worker: WorkerId,
-        state: WorkerState,
-    },
+    WorkerState { worker: WorkerId, state: WorkerState },
 }
 
-/// Where a step stands.
+/// The state of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StepState {
     /// It waits for another step.
@@ -271,4 +195,33 @@ pub enum StepState {
     Completed,
     /// Every task has ended, some of them failed or cancelled.
     Failed,
+}
+
+/// The number of tasks in each state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TaskCounts {
+    pub waiting: u32,
+    /// Handed to a slot that has not begun them.
+    pub assigned: u32,
+    pub running: u32,
+    pub done: u32,
+    pub failed: u32,
+    pub cancelled: u32,
+}
+
+impl TaskCounts {
+    pub fn total(self) -> u32 {
+        self.waiting + self.assigned + self.running + self.done + self.failed + self.cancelled
+    }
+
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            waiting: self.waiting + other.waiting,
+            assigned: self.assigned + other.assigned,
+            running: self.running + other.running,
+            done: self.done + other.done,
+            failed: self.failed + other.failed,
+            cancelled: self.cancelled + other.cancelled,
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! What a job asks for: its standing among others, steps, the order between them, what a worker must offer.
+//! The plan of a job: its scheduling options, its steps, the order between them, and what they require of workers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,9 +8,9 @@ use std::{
 
 use kiln_types::{JobId, MAX_TASKS, Order, SessionKey, StepIndex};
 
-use crate::{Moment, WorkerOffer};
+use crate::Moment;
 
-/// One thing that a worker has and a step may need, as a person would say it: `Blender 3.4`, `device cuda`,
+/// One thing that a worker has and a step may require, as a person would say it: `Blender 3.4`, `device cuda`,
 /// `engine CYCLES`. The core compares the texts and knows nothing of what they mean.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label(pub String);
@@ -27,8 +27,8 @@ impl From<&str> for Label {
     }
 }
 
-/// What a worker must offer to take a step: every one of these labels, room for what a slot of it claims, and one of
-/// each limit that it counts against.
+/// The requirement of a step: a worker must offer every one of these labels, room for what a slot of it claims, and one
+/// of each limit that it counts against.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Requirement {
     pub labels: BTreeSet<Label>,
@@ -37,7 +37,7 @@ pub struct Requirement {
     pub limits: BTreeMap<String, u32>,
 }
 
-/// What a slot needs of its worker's machine.
+/// The room that a slot requires on its worker's machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Room {
     /// At least; 0 for an equal share of the worker's.
@@ -52,7 +52,7 @@ pub struct Room {
     pub whole: bool,
 }
 
-/// Which GPUs one slot renders a frame on.
+/// The GPUs on which one slot renders a frame.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Gpus {
     #[default]
@@ -64,11 +64,6 @@ pub enum Gpus {
 }
 
 impl Requirement {
-    /// Whether a worker with nothing else to do meets it. What its offer does not tell is enough.
-    pub fn is_met_by(&self, offer: &WorkerOffer) -> bool {
-        crate::needs::fits(offer, self)
-    }
-
     /// The labels that the offer lacks; empty where it fits.
     pub fn missing(&self, offer: &BTreeSet<Label>) -> BTreeSet<Label> {
         self.labels.difference(offer).cloned().collect()
@@ -90,7 +85,7 @@ pub struct StepPlan {
     pub after: Vec<StepIndex>,
     pub order: Order,
     pub requires: Requirement,
-    /// What a warm process holds: slots that have it open are preferred.
+    /// The session that a warm process has open: slots that have it are preferred.
     pub session: SessionKey,
     /// Milliseconds without a sign of progress after which an attempt is taken to hang.
     pub hang_ms: Option<u64>,
@@ -98,13 +93,13 @@ pub struct StepPlan {
     pub device: Option<OpenDevice>,
 }
 
-/// The devices on which a step may render. Two of them never make the same picture, so the first worker that takes a task
-/// of the job pins all steps of it to one label: the best that the worker has.
+/// The devices on which a step may render. Two of them never make the same picture, so the first worker that takes a
+/// task of the job pins all steps of it to one label: the best that the worker has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenDevice {
-    /// What the step requires until then: every worker that has one of the devices has this label.
+    /// The label that the step requires until then: every worker that has one of the devices has it.
     pub any: Label,
-    /// What names the session until then. No process ever has it open.
+    /// The session until then. No process ever has it open.
     pub session: SessionKey,
     /// The best first.
     pub options: Vec<DeviceOption>,
@@ -119,7 +114,18 @@ pub struct DeviceOption {
 }
 
 impl StepPlan {
-    /// Of so many tasks, in their order, on any worker.
+    /// Requires the device of this label, or again whichever there is.
+    pub(crate) fn set_device(&mut self, label: Option<&Label>) {
+        let Some(device) = &self.device else { return };
+        let option = label.and_then(|label| device.options.iter().find(|option| option.label == *label));
+        for known in device.options.iter().map(|option| &option.label).chain([&device.any]) {
+            self.requires.labels.remove(known);
+        }
+        self.requires.labels.insert(option.map_or(&device.any, |option| &option.label).clone());
+        self.session = option.map_or(device.session, |option| option.session);
+    }
+
+    /// A step of so many tasks, in their order, on any worker.
     pub fn new(count: u32, session: SessionKey) -> Self {
         Self {
             count,
@@ -133,9 +139,9 @@ impl StepPlan {
     }
 }
 
-/// Where a job stands among others.
+/// The scheduling options of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct SchedulingOptions {
     /// Higher is earlier; 0 to 100.
     pub priority: u8,
     pub project: String,
@@ -148,12 +154,12 @@ pub struct Standing {
     pub not_before: Option<Moment>,
 }
 
-impl Standing {
+impl SchedulingOptions {
     pub const DEFAULT_PRIORITY: u8 = 50;
     pub const MAX_PRIORITY: u8 = 100;
 }
 
-impl Default for Standing {
+impl Default for SchedulingOptions {
     fn default() -> Self {
         Self {
             priority: Self::DEFAULT_PRIORITY,
@@ -170,12 +176,12 @@ impl Default for Standing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobPlan {
     id: JobId,
-    standing: Standing,
+    options: SchedulingOptions,
     steps: Vec<StepPlan>,
     pinned: Option<Label>,
 }
 
-/// Why steps make no job.
+/// The reasons for which steps make no job.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     #[error("the job has no step; give it at least one")]
@@ -214,13 +220,13 @@ impl JobPlan {
                 return Err(PlanError::NotBefore { step: index, after });
             }
         }
-        Ok(Self { id, standing: Standing::default(), steps, pinned: None })
+        Ok(Self { id, options: SchedulingOptions::default(), steps, pinned: None })
     }
 
-    /// The same steps with this standing; a priority above the highest is the highest.
-    pub fn standing(mut self, mut standing: Standing) -> Self {
-        standing.priority = standing.priority.min(Standing::MAX_PRIORITY);
-        self.standing = standing;
+    /// The same steps with these scheduling options; a priority above the highest is the highest.
+    pub fn scheduled(mut self, mut options: SchedulingOptions) -> Self {
+        options.priority = options.priority.min(SchedulingOptions::MAX_PRIORITY);
+        self.options = options;
         self
     }
 
@@ -239,12 +245,11 @@ impl JobPlan {
         &self.steps
     }
 
-    /// Where it stands among others.
-    pub fn stands(&self) -> &Standing {
-        &self.standing
+    pub fn options(&self) -> &SchedulingOptions {
+        &self.options
     }
 
-    pub(crate) fn into_parts(self) -> (Standing, Vec<StepPlan>, Option<Label>) {
-        (self.standing, self.steps, self.pinned)
+    pub(crate) fn into_parts(self) -> (SchedulingOptions, Vec<StepPlan>, Option<Label>) {
+        (self.options, self.steps, self.pinned)
     }
 }

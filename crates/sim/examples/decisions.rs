@@ -1,7 +1,8 @@
-//! What one decision costs: `cargo run --release -p kiln-sim --example decisions`.
+//! The cost of one decision: `cargo run --release -p kiln-sim --example decisions`.
 //!
-//! A frame is reported as delivered and the slot's next as started, each a batch of its own, and the queue is filled: with
-//! so many tasks waiting, in one job and in jobs of 100 frames of 50 users and 11 priorities; and with so many done.
+//! A frame is reported as delivered and the slot's next as started, each a batch of its own, and the queue is filled:
+//! with so many tasks waiting, in one job and in jobs of 100 frames of 50 users and 11 priorities; and with so many
+//! done.
 
 use std::{
     collections::VecDeque,
@@ -9,7 +10,7 @@ use std::{
 };
 
 use kiln_core::{
-    Config, Core, Finish, JobPlan, Moment, Outbox, Push, Record, Standing, StepPlan, WorkerOffer,
+    Config, Core, Finish, JobPlan, Moment, Outbox, Push, Record, SchedulingOptions, StepPlan, WorkerOffer,
 };
 use kiln_types::{AttemptId, BlobHash, Epoch, JobId, SessionKey, WorkerId};
 
@@ -19,7 +20,7 @@ const MEASURED: usize = 5000;
 /// Milliseconds that a frame takes.
 const FRAME_MS: u64 = 5000;
 
-/// What each worker holds, by its number.
+/// The attempts that each worker holds, by its number.
 struct Held(Vec<VecDeque<AttemptId>>);
 
 impl Outbox for Held {
@@ -28,7 +29,7 @@ impl Outbox for Held {
         match push {
             Push::Assign { tasks, .. } => queue.extend(tasks.iter().map(|task| task.attempt)),
             // Nothing is asked back: more waits than there are slots, and all came at once.
-            Push::Revoke { .. } | Push::Wish(_) => {}
+            Push::Revoke { .. } | Push::DesiredState(_) => {}
         }
     }
     fn record(&mut self, _: Record) {}
@@ -57,12 +58,12 @@ impl Farm {
         for job in 1..=tasks.div_ceil(frames) {
             let session = SessionKey(BlobHash::of(&job.to_le_bytes()));
             let steps = vec![StepPlan::new(frames.min(tasks), session)];
-            let standing = Standing {
+            let options = SchedulingOptions {
                 priority: u8::try_from(job % 11 * 10).expect("a priority"),
                 user: format!("user {}", job % 50),
-                ..Standing::default()
+                ..SchedulingOptions::default()
             };
-            let plan = JobPlan::new(JobId(job.into()), steps).expect("a valid plan").standing(standing);
+            let plan = JobPlan::new(JobId(job.into()), steps).expect("a valid plan").scheduled(options);
             farm.core.submit(farm.now, plan, &mut farm.held).expect("a new job");
         }
         farm.turn();

@@ -29,7 +29,7 @@ fn main() {
          how far it has come, wrong by up to a third. The bound knows every frame: it is the least time in which all \
          slots, each after one opening, could do all the work in whole frames, and the longest frame fits on the \
          fastest slot (`sim/src/farm/bound.rs`). Beside it, the same farms with one frame at a time, first come first \
-         served: with the scene kept open, and with Blender started anew for each frame. 1.00 is the bound.\n"
+         served: with the scene kept open, and with Blender started again for each frame. 1.00 is the bound.\n"
     );
     println!(
         "The line to pass is 1.05 at 20 frames a slot. Even and uneven frames pass it in every farm drawn. Drifting \

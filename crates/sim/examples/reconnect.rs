@@ -1,7 +1,7 @@
-//! What it costs that a whole farm comes back: `cargo run --release -p kiln-sim --example reconnect`.
+//! The cost of a whole farm that comes back: `cargo run --release -p kiln-sim --example reconnect`.
 //!
-//! So many workers hold ten attempts each. All fall silent until their leases have run out, and give a sign of life; then
-//! the server starts again, and all join with what they hold.
+//! So many workers hold ten attempts each. All fall silent until their leases have run out, and give a sign of life;
+//! then the server starts again, and all join with what they hold.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! How fast the core decides: `cargo run --release -p kiln-sim --example throughput [WORKERS] [TASKS]`.
+//! The rate of decisions: `cargo run --release -p kiln-sim --example throughput [WORKERS] [TASKS]`.
 //!
 //! Each worker has two slots and every frame takes as long as the next; each report is a batch of its own, the
 //! worst case for a server that takes all that wait at once.

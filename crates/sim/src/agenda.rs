@@ -1,4 +1,4 @@
-//! What will happen, and when.
+//! The events to come, by their times.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ impl<E> Agenda<E> {
         self.events.insert((at, self.foreseen), event);
     }
 
-    /// When the next one is.
+    /// Returns when the next one is.
     pub fn next(&self) -> Option<u64> {
         self.events.first_key_value().map(|((at, _), _)| *at)
     }

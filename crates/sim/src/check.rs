@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_core::{
-    Core, Finish, HeldAttempt, HeldPhase, JobPlan, Moment, Party, Push, Record, Share, Standing, StepPlan,
-    Verdict, WorkerOffer,
+    Account, Core, Finish, HeldAttempt, HeldPhase, JobPlan, Moment, Push, Record, ReportOutcome,
+    SchedulingOptions, Share, StepPlan, WorkerOffer,
 };
 use kiln_types::{
     AttemptId, AttemptState, FailureCause, Generation, JobId, JobState, SessionKey, SlotIndex, StepIndex,
@@ -19,26 +19,26 @@ pub struct Checker {
     pub devices: Devices,
     attempts: BTreeMap<AttemptId, Known>,
     commits: BTreeMap<(TaskId, Generation), AttemptId>,
-    /// How many attempts of a task are out.
+    /// The number of attempts of a task that are out.
     out: BTreeMap<TaskId, u8>,
     /// Commits that a worker was told of.
     acknowledged: BTreeSet<(TaskId, Generation)>,
-    /// Failures and lapses of a task since it was last opened.
-    blame: BTreeMap<TaskId, Blame>,
+    /// Failures and losses of a task since it was last opened.
+    mishaps: BTreeMap<TaskId, Mishaps>,
     steps: BTreeMap<JobId, Vec<StepKnown>>,
     /// Commits of tasks that wait for another step.
     pub behind: u64,
-    pub lapses: u64,
+    pub losses: u64,
     /// Jobs of which tasks have failed early, and that must end for it.
     stopping: BTreeSet<JobId>,
-    /// Workers that are sick, and how often one fell so.
-    sick: BTreeSet<WorkerId>,
-    pub sicknesses: u64,
-    /// Lapsed attempts that count no more.
-    excused: BTreeSet<AttemptId>,
-    pub excuses: u64,
+    /// Workers in quarantine, and the number of times that one was quarantined.
+    quarantined: BTreeSet<WorkerId>,
+    pub quarantines: u64,
+    /// Expired attempts that no longer count.
+    forgiven_attempts: BTreeSet<AttemptId>,
+    pub forgiven: u64,
     /// Attempts of tasks that another attempt had been opened for.
-    pub twins: u64,
+    pub speculations: u64,
     /// Assignments that a worker was sent while it refused everything.
     pub refusals: BTreeMap<(WorkerId, Option<SessionKey>), usize>,
 }
@@ -50,7 +50,7 @@ struct StepKnown {
     after: Vec<StepIndex>,
     /// Tasks whose present generation is committed.
     done: BTreeSet<TaskIndex>,
-    /// How often what it had made became out of date.
+    /// The number of times that its results became outdated.
     outdated: u64,
 }
 
@@ -61,16 +61,16 @@ struct Known {
     worker: WorkerId,
     slot: SlotIndex,
     state: AttemptState,
-    /// How often the steps before its own had been outdated when it was opened.
+    /// The number of times that the steps before its own had been outdated when it was opened.
     inputs: u64,
-    /// It failed by what only a worker can be to blame for.
+    /// It failed by a cause that only its worker can have.
     blames_worker: bool,
 }
 
 #[derive(Debug, Default)]
-struct Blame {
+struct Mishaps {
     failures: u32,
-    lapses: u32,
+    losses: u32,
     stops_job: bool,
 }
 
@@ -78,7 +78,7 @@ impl Checker {
     pub fn new(
         offers: impl IntoIterator<Item = (WorkerId, WorkerOffer)>,
         limits: &BTreeMap<String, u32>,
-        shares: &[(Party, Share)],
+        shares: &[(Account, Share)],
     ) -> Self {
         let offers: Vec<(WorkerId, WorkerOffer)> = offers.into_iter().collect();
         let devices = Devices::new(offers.iter().cloned());
@@ -108,8 +108,8 @@ impl Checker {
         self.rules.server_died();
     }
 
-    pub fn stands(&mut self, job: JobId, standing: Standing) {
-        self.rules.stands(job, standing);
+    pub fn set_options(&mut self, job: JobId, options: SchedulingOptions) {
+        self.rules.set_options(job, options);
     }
 
     /// The state of what a task is made from; every step of it must be done.
@@ -134,7 +134,7 @@ impl Checker {
                 assert!(complete, "{task} is handed out before the steps that it waits for are done");
                 let out = self.out.entry(task).or_default();
                 assert!(*out < 2, "{task} would be out three times");
-                self.twins += u64::from(*out);
+                self.speculations += u64::from(*out);
                 *out += 1;
                 self.attempts.insert(
                     *attempt,
@@ -158,37 +158,38 @@ impl Checker {
                 if open && let Some(out) = self.out.get_mut(task) {
                     *out -= 1;
                 }
-                let blame = self.blame.entry(*task).or_default();
+                let mishaps = self.mishaps.entry(*task).or_default();
                 match state {
                     AttemptState::Failed => {
                         let failure = failure.as_ref().expect("a failed attempt says why");
-                        blame.failures += 1;
-                        blame.stops_job |= failure.cause.stops_job();
+                        mishaps.failures += 1;
+                        mishaps.stops_job |= failure.cause.stops_job();
                     }
                     AttemptState::Lapsed => {
-                        blame.lapses += 1;
-                        self.lapses += 1;
+                        mishaps.losses += 1;
+                        self.losses += 1;
                     }
                     _ => {}
                 }
             }
-            Record::AttemptExcused { attempt, task } => {
+            Record::AttemptForgiven { attempt, task } => {
                 let known = &self.attempts[attempt];
-                // A worker that is well and can no more do what it failed at, by its own fault, is not asked again either.
-                let excused = known.blames_worker || self.sick.contains(&known.worker);
-                assert!(excused, "{attempt} is excused, and its worker is well");
-                let blame = self.blame.entry(*task).or_default();
+                // A worker that is well and can no more do what it failed at, by its own fault, is not asked again
+                // either.
+                let forgiven_attempts = known.blames_worker || self.quarantined.contains(&known.worker);
+                assert!(forgiven_attempts, "{attempt} is forgiven, and its worker is not quarantined");
+                let mishaps = self.mishaps.entry(*task).or_default();
                 match known.state {
-                    AttemptState::Failed => blame.failures -= 1,
+                    AttemptState::Failed => mishaps.failures -= 1,
                     AttemptState::Lapsed => {
-                        blame.lapses -= 1;
-                        self.excused.insert(*attempt);
+                        mishaps.losses -= 1;
+                        self.forgiven_attempts.insert(*attempt);
                     }
-                    other => panic!("{attempt} is {other} and is excused"),
+                    other => panic!("{attempt} is {other} and is forgiven"),
                 }
-                self.excuses += 1;
+                self.forgiven += 1;
             }
-            Record::AttemptOutgrew { attempt, task, .. } => {
+            Record::MemoryExceeded { attempt, task, .. } => {
                 let known = &self.attempts[attempt];
                 assert_eq!(
                     (known.task, known.state),
@@ -196,15 +197,15 @@ impl Checker {
                     "{attempt} ran out of memory"
                 );
             }
-            Record::WorkerHealth { worker, sickness } => match sickness {
-                Some(_) if self.sick.insert(*worker) => self.sicknesses += 1,
-                Some(sickness) => assert!(sickness.trials > 0, "{worker} falls sick twice"),
-                None => assert!(self.sick.remove(worker), "{worker} was well"),
+            Record::WorkerQuarantine { worker, quarantine } => match quarantine {
+                Some(_) if self.quarantined.insert(*worker) => self.quarantines += 1,
+                Some(known) => assert!(known.failed_probes > 0, "{worker} is put in quarantine twice"),
+                None => assert!(self.quarantined.remove(worker), "{worker} was well"),
             },
             Record::AttemptResumed { attempt, task, state } => {
                 let known = self.attempts.get_mut(attempt).expect("only what was opened goes on");
-                if known.state == AttemptState::Lapsed && !self.excused.remove(attempt) {
-                    self.blame.entry(*task).or_default().lapses -= 1;
+                if known.state == AttemptState::Lapsed && !self.forgiven_attempts.remove(attempt) {
+                    self.mishaps.entry(*task).or_default().losses -= 1;
                 }
                 let late = matches!(known.state, AttemptState::Lapsed | AttemptState::HandedBack);
                 assert!(late, "{attempt} was {} and goes on", known.state);
@@ -223,32 +224,34 @@ impl Checker {
                 assert_eq!(known.state, AttemptState::Committed);
                 let (inputs, complete) = self.inputs(*task);
                 assert!(complete && known.inputs == inputs, "{task} is made from what is out of date");
-                self.blame.remove(task);
+                self.mishaps.remove(task);
                 let step = self.step(task.job, task.step);
                 step.done.insert(task.index);
                 self.behind += u64::from(!step.after.is_empty());
             }
             Record::TaskFailed { task, reason, .. } => {
-                let blame = self.blame.remove(task).unwrap_or_default();
+                let mishaps = self.mishaps.remove(task).unwrap_or_default();
                 // No machine is large enough.
-                let too_large = blame.failures > 0 && reason.message.contains("more memory than any worker");
+                let too_large =
+                    mishaps.failures > 0 && reason.message.contains("more memory than any worker");
                 // The first of a job stop it together, as it must say next.
-                let earned_alone = blame.failures >= 3 || blame.lapses >= 3 || blame.stops_job || too_large;
+                let earned_alone =
+                    mishaps.failures >= 3 || mishaps.losses >= 3 || mishaps.stops_job || too_large;
                 let says = reason.message.contains(" failed alike on ");
-                let alike = !earned_alone && (blame.failures > 0 || says);
+                let alike = !earned_alone && (mishaps.failures > 0 || says);
                 if alike {
                     self.stopping.insert(task.job);
                 }
-                assert!(earned_alone || alike, "{task} failed with {blame:?}: {reason}");
-                if blame.failures < 3 && !blame.stops_job && !alike && !too_large {
+                assert!(earned_alone || alike, "{task} failed with {mishaps:?}: {reason}");
+                if mishaps.failures < 3 && !mishaps.stops_job && !alike && !too_large {
                     assert!(reason.message.starts_with("took "), "{reason}");
                 }
             }
-            Record::TasksReopened { job, step, tasks, .. } => {
+            Record::TasksReset { job, step, tasks, .. } => {
                 let inside = |task: &TaskId| {
                     task.job == *job && task.step == *step && (tasks.first..=tasks.last).contains(&task.index)
                 };
-                self.blame.retain(|task, _| !inside(task));
+                self.mishaps.retain(|task, _| !inside(task));
                 let step = self.step(*job, *step);
                 let before = step.done.len();
                 step.done.retain(|index| !(tasks.first..=tasks.last).contains(index));
@@ -280,13 +283,13 @@ impl Checker {
         &mut steps[usize::from(step.0)]
     }
 
-    /// Before work is sent: the slot must not run anything that the core has given up.
+    /// Before work is sent: the slot must not run anything that the core has revoked.
     pub fn push(&mut self, core: &Core, worker: &SimWorker, push: &Push) {
         let Push::Assign { slot, claim, tasks } = push else { return };
         self.rules.claims((worker.id, *slot), *claim);
         let live = |attempt: AttemptId, task: TaskId| {
             core.task(task).is_some_and(|task| {
-                [task.attempt, task.twin].into_iter().flatten().any(|open| open == (attempt, worker.id))
+                [task.attempt, task.second].into_iter().flatten().any(|open| open == (attempt, worker.id))
             })
         };
         for (_, held) in worker.on_slots().filter(|(on, _)| on == slot) {
@@ -315,25 +318,25 @@ impl Checker {
     }
 
     /// Before a report is judged: what must come of it, if that is certain.
-    pub fn expected(&self, worker: WorkerId, attempt: AttemptId, finish: &Finish) -> Option<Verdict> {
+    pub fn expected(&self, worker: WorkerId, attempt: AttemptId, finish: &Finish) -> Option<ReportOutcome> {
         let known = self.attempts.get(&attempt).filter(|known| known.worker == worker);
         let Some(known) = known else {
             // It lies. Delivered or not, nothing may come of it.
-            return (!matches!(finish, Finish::Delivered)).then_some(Verdict::Unknown);
+            return (!matches!(finish, Finish::Delivered)).then_some(ReportOutcome::Unknown);
         };
         let open = matches!(known.state, AttemptState::Assigned | AttemptState::Running);
         match finish {
-            Finish::Delivered if open => Some(Verdict::Committed),
+            Finish::Delivered if open => Some(ReportOutcome::Committed),
             Finish::Delivered if self.commits.contains_key(&(known.task, known.generation)) => {
-                Some(Verdict::Superseded)
+                Some(ReportOutcome::Superseded)
             }
-            Finish::Failed(_) | Finish::HandedBack if open => Some(Verdict::Recorded),
+            Finish::Failed(_) | Finish::Returned if open => Some(ReportOutcome::Recorded),
             _ => None,
         }
     }
 
-    pub fn answered(&mut self, worker: WorkerId, attempt: AttemptId, verdict: Verdict) {
-        if verdict == Verdict::Committed {
+    pub fn answered(&mut self, worker: WorkerId, attempt: AttemptId, outcome: ReportOutcome) {
+        if outcome == ReportOutcome::Committed {
             let known = &self.attempts[&attempt];
             assert_eq!(known.worker, worker, "{worker} is told that {attempt} of another was its own");
             self.acknowledged.insert((known.task, known.generation));
@@ -361,7 +364,7 @@ impl Checker {
     pub fn forget(&mut self, job: JobId) {
         self.commits.retain(|(task, _), _| task.job != job);
         self.acknowledged.retain(|(task, _)| task.job != job);
-        self.blame.retain(|task, _| task.job != job);
+        self.mishaps.retain(|task, _| task.job != job);
         self.steps.remove(&job);
         self.devices.forget(job);
     }

@@ -1,16 +1,16 @@
 //! The real core under simulated workers, networks, clocks, people and faults: weeks in milliseconds.
 //!
-//! Everything comes from a seed, so what broke once breaks again. A run has two parts: a storm, in which
-//! workers die, stall, lose their connection and lie, the server stalls or is killed between any two steps, and people
-//! change their minds; and a calm, in which every worker is there and every job must end. Throughout, a
+//! Everything comes from a seed, so what broke once breaks again. A run has two parts. In the first, faults are
+//! injected: workers die, stall, lose their connection and lie, the server stalls or is killed between any two steps,
+//! and people change their minds. In the second, the calm, every worker is there and every job must end. Throughout, a
 //! [`Checker`](check::Checker) that knows nothing of the core's insides watches that
-//! - every generation of a task commits at most once, and by an attempt that its worker was given;
+//! - every generation of a task commits at most once, and by an attempt that was dispatched to its worker;
 //! - an open attempt that delivers is never turned away;
-//! - a worker that hands back all that it is given is asked ever more seldom;
-//! - no slot is given work while it still runs something that the core has given up;
+//! - a worker that returns everything is asked less and less often;
+//! - no slot is given work while it still runs something that the core has revoked;
 //! - nothing that was acknowledged is lost, whenever the server dies;
-//! - no worker is taken for dead of which something has arrived within a lease, however long that waits;
-//! - a task is only called failed with the attempts to show for it, a job only completed with every task done;
+//! - no worker expires of which something has arrived within a lease, however long that waits;
+//! - a task only fails with the attempts to show for it, a job is only completed with every task done;
 //! - every job ends.
 //!
 //! [`kiln_core::Core::sanity_check`] runs after every event besides.
@@ -20,12 +20,12 @@ mod agenda;
 mod check;
 mod devices;
 pub mod farm;
+mod faults;
 mod person;
 mod report;
 mod rules;
 mod server;
 mod stall;
-mod storm;
 mod worker;
 mod world;
 
@@ -33,23 +33,23 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 pub use report::Report;
 
-/// What a run is like. Times are milliseconds of the simulated clock.
+/// The settings of a run. Times are milliseconds of the simulated clock.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scenario {
     pub workers: u16,
     /// The most slots that a worker has.
     pub slots: u16,
-    /// Jobs that are submitted, one after another during the storm.
+    /// Jobs that are submitted, one after another while faults are injected.
     pub jobs: u16,
     /// The most tasks that a step has.
     pub tasks: u32,
     /// The longest that a frame takes on a worker of middling speed.
     pub frame_ms: u64,
-    /// How long the storm lasts.
-    pub storm_ms: u64,
-    /// How far apart faults are, on average.
+    /// The time in which faults are injected.
+    pub faulty_ms: u64,
+    /// The time between two faults, on average.
     pub fault_every_ms: u64,
-    /// How far apart the verbs of people are, on average.
+    /// The time between two requests of people, on average.
     pub verb_every_ms: u64,
     /// One frame in so many fails on whichever worker it runs, by chance; 0 for none.
     pub fails_one_in: u32,
@@ -57,12 +57,12 @@ pub struct Scenario {
     pub kills_one_in: u32,
     /// One input of the server in so many is its last; 0 for none.
     pub server_dies_one_in: u32,
-    /// Whether workers report what they do not hold, and repeat what they have reported.
+    /// True if workers report what they do not hold, and repeat what they have reported.
     pub liars: bool,
 }
 
 impl Scenario {
-    /// A farm and a storm drawn from the seed.
+    /// A farm and its faults, drawn from the seed.
     pub fn from_seed(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x5CE2_A210);
         let mut rare =
@@ -74,7 +74,7 @@ impl Scenario {
             jobs: rng.random_range(1..=4),
             tasks: rng.random_range(1..=30),
             frame_ms: [50, 1_000, 20_000, 60_000][rng.random_range(0..4)],
-            storm_ms: rng.random_range(60_000..=400_000),
+            faulty_ms: rng.random_range(60_000..=400_000),
             fault_every_ms: rng.random_range(5_000..=60_000),
             verb_every_ms: rng.random_range(10_000..=60_000),
             fails_one_in,

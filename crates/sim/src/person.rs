@@ -6,8 +6,8 @@ use std::{
 };
 
 use kiln_core::{
-    DeviceOption, Gpus, JobError, JobPlan, Label, Moment, OpenDevice, Record, Requirement, Room, Standing,
-    StepPlan,
+    DeviceOption, Gpus, JobError, JobPlan, Label, Moment, OpenDevice, Record, Requirement, Room,
+    SchedulingOptions, StepPlan,
 };
 use kiln_types::{BlobHash, JobId, Order, SessionKey, StepIndex, TaskIndex, WorkerWish};
 use rand::RngExt;
@@ -16,7 +16,7 @@ use crate::world::{Event, GIB, World};
 
 /// The named limit that some jobs count against, and who has jobs.
 pub const LICENCE: &str = "renderer";
-/// What every worker with a GPU has, whatever its backend.
+/// The label of every worker with a GPU, whatever its backend.
 pub const ANY_GPU: &str = "a GPU";
 pub const PROJECTS: [&str; 2] = ["film", "ad"];
 pub const USERS: [&str; 3] = ["ada", "bob", "cy"];
@@ -56,11 +56,11 @@ impl World {
         for (index, step) in steps.iter().enumerate() {
             self.sessions.insert((JobId(id), StepIndex(index as u16)), step.session);
         }
-        let standing = self.make_standing(id);
-        JobPlan::new(JobId(id), steps).expect("steps wait for lower ones only").standing(standing)
+        let options = self.make_options(id);
+        JobPlan::new(JobId(id), steps).expect("steps wait for lower ones only").scheduled(options)
     }
 
-    /// What a job has open follows the device that it is pinned to.
+    /// Returns what a job has open follows the device that it is pinned to.
     pub fn note_sessions(&mut self, record: &Record) {
         let Record::JobPinned { job, .. } = record else { return };
         let Some((plan, _)) = self.server.disk.ledger.restored(*job) else { return };
@@ -95,11 +95,11 @@ impl World {
     }
 
     /// Some jobs wait for an earlier one, or for a time.
-    fn make_standing(&mut self, id: u64) -> Standing {
+    fn make_options(&mut self, id: u64) -> SchedulingOptions {
         let rng = &mut self.rng;
         let mut rarely = |part: f64| !self.calm && rng.random_bool(part);
         let (waits, later, capped) = (rarely(0.25), rarely(0.2), rarely(0.3));
-        Standing {
+        SchedulingOptions {
             priority: [0, 50, 50, 80, 100][rng.random_range(0..5)],
             project: PROJECTS[rng.random_range(0..PROJECTS.len())].into(),
             user: USERS[rng.random_range(0..USERS.len())].into(),
@@ -110,13 +110,13 @@ impl World {
     }
 
     /// A person lets the job wait for no other any more.
-    pub fn let_go(&mut self, job: JobId) {
-        let Some(standing) = self.server.disk.ledger.standing(job).cloned() else { return };
-        let standing = Standing { after: BTreeSet::new(), not_before: None, ..standing };
-        self.checker.stands(job, standing.clone());
-        self.server.disk.ledger.set_standing(job, standing.clone());
+    pub fn drop_dependencies(&mut self, job: JobId) {
+        let Some(options) = self.server.disk.ledger.options(job).cloned() else { return };
+        let options = SchedulingOptions { after: BTreeSet::new(), not_before: None, ..options };
+        self.checker.set_options(job, options.clone());
+        self.server.disk.ledger.set_options(job, options.clone());
         // In the calm the server does not die: what is on its disk is what it knows.
-        let _ = self.brain(None, |core, now, _| core.set_standing(now, job, standing));
+        let _ = self.batch(None, |core, now, _| core.set_scheduling(now, job, options));
     }
 
     fn make_order(&mut self) -> Order {
@@ -142,20 +142,20 @@ impl World {
         let index = TaskIndex(self.rng.random_range(0..self.scenario.tasks));
         let all = self.rng.random_bool(0.2);
         let worker = self.rng.random_range(0..self.workers.len());
-        let (worker, wish) = (self.workers[worker].id, WorkerWish::ALL[self.rng.random_range(0..4)]);
+        let (worker, desired) = (self.workers[worker].id, WorkerWish::ALL[self.rng.random_range(0..4)]);
         match which {
-            0 => self.decide(|core, now, out| core.pause_job(now, job, out)),
-            1 | 2 => self.decide(|core, now, out| core.resume_job(now, job, out)),
-            3 => self.decide(|core, now, out| core.cancel_job(now, job, out)),
-            4 | 5 => self.decide(|core, now, out| core.retry_failed(now, job, out).map(drop)),
-            6 | 7 => self.decide(|core, now, out| {
+            0 => self.decide(|core, _, out| core.pause_job(job, out)),
+            1 | 2 => self.decide(|core, _, out| core.resume_job(job, out)),
+            3 => self.decide(|core, _, out| core.cancel_job(job, out)),
+            4 | 5 => self.decide(|core, _, out| core.retry_failed(job, out).map(drop)),
+            6 | 7 => self.decide(|core, _, out| {
                 let which = if all { None } else { Some((StepIndex(0), &[index][..])) };
-                core.rerender(now, job, which, out).map(drop)
+                core.rerender(job, which, out).map(drop)
             }),
-            8 => self.decide(|core, now, out| core.extend(now, job, StepIndex(0), 1 + index.0 / 4, out)),
+            8 => self.decide(|core, _, out| core.extend(job, StepIndex(0), 1 + index.0 / 4, out)),
             9 => self.forget(job),
-            10 => self.wish(worker, wish),
-            _ => self.wish(worker, WorkerWish::Work),
+            10 => self.set_desired(worker, desired),
+            _ => self.set_desired(worker, WorkerWish::Work),
         }
     }
 
@@ -164,20 +164,20 @@ impl World {
         verb: impl FnOnce(
             &mut kiln_core::Core,
             kiln_core::Moment,
-            &mut crate::server::Said,
+            &mut crate::server::Decisions,
         ) -> Result<(), JobError>,
     ) {
         // A refusal is an answer like any other; that it leaves nothing behind is seen by the checks.
-        let _ = self.brain(None, verb);
+        let _ = self.batch(None, verb);
     }
 
     pub fn submit(&mut self, plan: JobPlan) {
-        let written = self.brain(Some(&plan), |core, now, out| core.submit(now, plan.clone(), out));
+        let written = self.batch(Some(&plan), |core, now, out| core.submit(now, plan.clone(), out));
         match written {
             Some(answer) => {
                 answer.expect("a new id");
                 if self.calm {
-                    self.let_go(plan.id());
+                    self.drop_dependencies(plan.id());
                 }
             }
             // The server died before it was on disk: the person tries again.
@@ -194,10 +194,10 @@ impl World {
         }
     }
 
-    pub fn wish(&mut self, worker: kiln_types::WorkerId, wish: WorkerWish) {
-        let written = self.brain(None, |core, now, out| core.set_wish(now, worker, wish, out));
+    pub fn set_desired(&mut self, worker: kiln_types::WorkerId, desired: WorkerWish) {
+        let written = self.batch(None, |core, _, out| core.set_desired_state(worker, desired, out));
         if written.is_some() {
-            self.server.disk.wishes.insert(worker, wish);
+            self.server.disk.desired.insert(worker, desired);
         }
     }
 }

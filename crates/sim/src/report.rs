@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use kiln_core::{Push, Record};
 use kiln_types::WorkerId;
 
-/// How a run went. Two runs of one seed give equal reports.
+/// The result of a run. Two runs of one seed give equal reports.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     pub seed: u64,
@@ -18,25 +18,25 @@ pub struct Report {
     pub commits: u64,
     /// Commits of tasks that had to wait for another step.
     pub behind: u64,
-    pub lapses: u64,
-    /// Second attempts of frames that would end late.
-    pub twins: u64,
+    pub losses: u64,
+    /// Speculative attempts: second ones of frames that would end late.
+    pub speculations: u64,
     /// Deliveries that came too late to count.
     pub superseded: u64,
     /// Attempts asked back for an idle slot or a pause.
-    pub recalls: u64,
+    pub preemptions: u64,
     pub server_deaths: u64,
     /// Times in which the server did nothing, most of them longer than a lease.
     pub stalls: u64,
     pub worker_deaths: u64,
     pub lies: u64,
-    /// Attempts that a worker handed back, unasked.
+    /// Attempts that a worker returned, unasked.
     pub refusals: u64,
     /// Attempts whose Blender could not be started.
     pub false_starts: u64,
-    /// Workers that fell sick, and attempts that count against no task for it.
-    pub sicknesses: u64,
-    pub excuses: u64,
+    /// Quarantines of workers, and attempts that count against no task for it.
+    pub quarantines: u64,
+    pub forgiven: u64,
     /// Jobs that were pinned to a device, and pins that were released.
     pub pins: u64,
     pub releases: u64,

@@ -1,27 +1,29 @@
-//! What people and machines have set bounds to, watched from outside: limits, caps, claims, and what a job waits for.
+//! The bounds that people and machines have set, watched from outside: limits, caps, claims, and what a job waits for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_core::{Claim, JobPlan, Moment, Party, Record, Requirement, Share, Standing, WorkerOffer};
+use kiln_core::{
+    Account, Claim, JobPlan, Moment, Record, Requirement, SchedulingOptions, Share, WorkerOffer,
+};
 use kiln_types::{AttemptId, AttemptState, JobId, JobState, SlotIndex, StepIndex, TaskId, WorkerId};
 
-type Seat = (WorkerId, SlotIndex);
+type SlotRef = (WorkerId, SlotIndex);
 
 #[derive(Debug, Default)]
 pub struct Rules {
     offers: BTreeMap<WorkerId, WorkerOffer>,
     limits: BTreeMap<String, u32>,
-    caps: BTreeMap<Party, u32>,
-    jobs: BTreeMap<JobId, (Standing, Vec<Requirement>)>,
+    caps: BTreeMap<Account, u32>,
+    jobs: BTreeMap<JobId, (SchedulingOptions, Vec<Requirement>)>,
     completed: BTreeSet<JobId>,
     /// Attempts that are queued or running, by where they are.
-    seats: BTreeMap<Seat, Work>,
-    attempts: BTreeMap<AttemptId, (Seat, TaskId)>,
-    /// Attempts that have left Blender: they hold nothing any more, also when they go on after a lapse.
+    slots: BTreeMap<SlotRef, Work>,
+    attempts: BTreeMap<AttemptId, (SlotRef, TaskId)>,
+    /// Attempts that have left Blender: they no longer hold anything, even if they go on after their lease expired.
     rendered: BTreeSet<AttemptId>,
 }
 
-/// What a slot is at.
+/// The work of a slot.
 #[derive(Debug, Default)]
 struct Work {
     attempts: BTreeMap<AttemptId, (JobId, StepIndex)>,
@@ -44,21 +46,21 @@ impl Rules {
     pub fn new(
         offers: impl IntoIterator<Item = (WorkerId, WorkerOffer)>,
         limits: &BTreeMap<String, u32>,
-        shares: &[(Party, Share)],
+        shares: &[(Account, Share)],
     ) -> Self {
-        let caps = shares.iter().filter_map(|(party, share)| Some((party.clone(), share.max_slots?)));
+        let caps = shares.iter().filter_map(|(account, share)| Some((account.clone(), share.max_slots?)));
         let (offers, limits, caps) = (offers.into_iter().collect(), limits.clone(), caps.collect());
         Self { offers, limits, caps, ..Self::default() }
     }
 
     pub fn submitted(&mut self, plan: &JobPlan) {
         let requires = plan.steps().iter().map(|step| step.requires.clone()).collect();
-        self.jobs.insert(plan.id(), (plan.stands().clone(), requires));
+        self.jobs.insert(plan.id(), (plan.options().clone(), requires));
     }
 
-    pub fn stands(&mut self, job: JobId, standing: Standing) {
+    pub fn set_options(&mut self, job: JobId, options: SchedulingOptions) {
         if let Some((known, _)) = self.jobs.get_mut(&job) {
-            *known = standing;
+            *known = options;
         }
     }
 
@@ -71,7 +73,7 @@ impl Rules {
     /// A server that starts again sizes what goes on by what its step asks for. Which GPUs that has it must not get
     /// wrong.
     pub fn server_died(&mut self) {
-        for work in self.seats.values_mut() {
+        for work in self.slots.values_mut() {
             work.claim = Claim { gpus: work.claim.gpus, ..Claim::default() };
         }
     }
@@ -84,8 +86,8 @@ impl Rules {
             }
             Record::AttemptStarted { attempt, .. } => self.runs(*attempt),
             Record::AttemptResumed { attempt, state, .. } => {
-                if let Some((seat, task)) = self.attempts.get(attempt).copied() {
-                    self.place(*attempt, seat, task);
+                if let Some((of, task)) = self.attempts.get(attempt).copied() {
+                    self.place(*attempt, of, task);
                 }
                 if *state == AttemptState::Running {
                     self.runs(*attempt);
@@ -97,21 +99,21 @@ impl Rules {
         }
     }
 
-    fn place(&mut self, attempt: AttemptId, seat: Seat, task: TaskId) {
-        self.attempts.insert(attempt, (seat, task));
+    fn place(&mut self, attempt: AttemptId, of: SlotRef, task: TaskId) {
+        self.attempts.insert(attempt, (of, task));
         if self.rendered.contains(&attempt) {
             return;
         }
-        self.seats.entry(seat).or_default().attempts.insert(attempt, (task.job, task.step));
+        self.slots.entry(of).or_default().attempts.insert(attempt, (task.job, task.step));
     }
 
     /// Whatever ran on the slot before has left it.
     fn runs(&mut self, attempt: AttemptId) {
-        let Some((seat, _)) = self.attempts.get(&attempt).copied() else { return };
+        let Some((of, _)) = self.attempts.get(&attempt).copied() else { return };
         if self.rendered.contains(&attempt) {
             return;
         }
-        let work = self.seats.entry(seat).or_default();
+        let work = self.slots.entry(of).or_default();
         if let Some(before) = work.running.replace(attempt).filter(|before| *before != attempt) {
             work.remove(before);
             self.rendered.insert(before);
@@ -119,37 +121,37 @@ impl Rules {
     }
 
     fn leaves(&mut self, attempt: AttemptId) {
-        let Some((seat, _)) = self.attempts.get(&attempt).copied() else { return };
-        let work = self.seats.entry(seat).or_default();
+        let Some((of, _)) = self.attempts.get(&attempt).copied() else { return };
+        let work = self.slots.entry(of).or_default();
         work.remove(attempt);
         work.running.take_if(|running| *running == attempt);
     }
 
     /// Handing this out keeps every bound. One that was broken before, because a worker came back with what had been
     /// given to another, is not broken further.
-    fn may_open(&self, now: Moment, task: TaskId, seat: Seat) {
-        let Some((standing, requires)) = self.jobs.get(&task.job) else { panic!("{task} of no job") };
-        let early = standing.not_before.is_some_and(|at| at > now);
+    fn may_open(&self, now: Moment, task: TaskId, of: SlotRef) {
+        let Some((options, requires)) = self.jobs.get(&task.job) else { panic!("{task} of no job") };
+        let early = options.not_before.is_some_and(|at| at > now);
         assert!(!early, "job {} was to begin later", task.job);
-        for before in &standing.after {
+        for before in &options.after {
             assert!(self.completed.contains(before), "job {} waits for job {before}", task.job);
         }
-        let work = |seat: &Seat| self.seats.get(seat).into_iter().flat_map(|work| work.attempts.values());
-        let here: BTreeSet<JobId> = work(&seat).map(|(job, _)| *job).collect();
-        let busy = || self.seats.iter().filter(|(_, work)| !work.attempts.is_empty());
+        let work = |of: &SlotRef| self.slots.get(of).into_iter().flat_map(|work| work.attempts.values());
+        let here: BTreeSet<JobId> = work(&of).map(|(job, _)| *job).collect();
+        let busy = || self.slots.iter().filter(|(_, work)| !work.attempts.is_empty());
 
-        if let Some(most) = standing.max_workers {
-            let of = |work: &Work| work.attempts.values().any(|(job, _)| *job == task.job);
+        if let Some(most) = options.max_workers {
+            let is_ours = |work: &Work| work.attempts.values().any(|(job, _)| *job == task.job);
             let mut on: BTreeSet<WorkerId> =
-                busy().filter(|(_, work)| of(work)).map(|((worker, _), _)| *worker).collect();
-            let more = on.insert(seat.0);
+                busy().filter(|(_, work)| is_ours(work)).map(|((worker, _), _)| *worker).collect();
+            let more = on.insert(of.0);
             assert!(!more || on.len() <= most as usize, "job {} is on more than {most} workers", task.job);
         }
-        for (party, most) in &self.caps {
-            let ours = |job: &JobId| self.jobs.get(job).is_some_and(|(standing, _)| is_of(standing, party));
+        for (account, most) in &self.caps {
+            let ours = |job: &JobId| self.jobs.get(job).is_some_and(|(options, _)| is_of(options, account));
             if ours(&task.job) && !here.iter().any(ours) {
                 let held = busy().filter(|(_, work)| work.attempts.values().any(|(job, _)| ours(job)));
-                assert!(held.count() < *most as usize, "{party:?} holds more than {most} slots");
+                assert!(held.count() < *most as usize, "{account:?} holds more than {most} slots");
             }
         }
         let asks = |(job, step): &(JobId, StepIndex), name: &String| -> u32 {
@@ -163,43 +165,43 @@ impl Rules {
                 steps.into_iter().map(|step| asks(step, name)).sum::<u32>()
             };
             let used: u32 = busy().map(|(_, work)| counted(work)).sum();
-            let more = work(&seat).all(|known| *known != step);
+            let more = work(&of).all(|known| *known != step);
             let total = self.limits.get(name).copied().unwrap_or(0);
             assert!(!more || used + count <= total, "{used} + {count} of {total} {name} would be used");
         }
     }
 
     /// The slot was told what it holds of its machine.
-    pub fn claims(&mut self, seat: Seat, claim: Claim) {
-        let work = self.seats.entry(seat).or_default();
+    pub fn claims(&mut self, of: SlotRef, claim: Claim) {
+        let work = self.slots.entry(of).or_default();
         work.claim = claim;
         // What is found to take more than was thought is told so where it is.
         if std::mem::replace(&mut work.told, true) {
             return;
         }
-        let Some(offer) = self.offers.get(&seat.0) else { return };
-        let mine = self.seats.range((seat.0, SlotIndex(0))..=(seat.0, SlotIndex(u16::MAX)));
+        let Some(offer) = self.offers.get(&of.0) else { return };
+        let mine = self.slots.range((of.0, SlotIndex(0))..=(of.0, SlotIndex(u16::MAX)));
         let mut sum = Claim::default();
         for (_, work) in mine.filter(|(_, work)| !work.attempts.is_empty()) {
             sum.cores += work.claim.cores;
             sum.memory += work.claim.memory;
-            assert_eq!(sum.gpus.0 & work.claim.gpus.0, 0, "a GPU of {} is given twice", seat.0);
+            assert_eq!(sum.gpus.0 & work.claim.gpus.0, 0, "a GPU of {} is given twice", of.0);
             sum.gpus.0 |= work.claim.gpus.0;
         }
         let (cores, memory) = (offer.cores, offer.memory);
-        assert!(cores == 0 || sum.cores <= cores, "{} cores of {cores} are given on {}", sum.cores, seat.0);
+        assert!(cores == 0 || sum.cores <= cores, "{} cores of {cores} are given on {}", sum.cores, of.0);
         assert!(
             memory == 0 || sum.memory <= memory,
             "{} bytes of {memory} are given on {}",
             sum.memory,
-            seat.0
+            of.0
         );
     }
 }
 
-fn is_of(standing: &Standing, party: &Party) -> bool {
-    match party {
-        Party::Project(name) => standing.project == *name,
-        Party::User(name) => standing.user == *name,
+fn is_of(options: &SchedulingOptions, account: &Account) -> bool {
+    match account {
+        Account::Project(name) => options.project == *name,
+        Account::User(name) => options.user == *name,
     }
 }

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use kiln_core::{Config, Core, JobPlan, Ledger, Moment, Outbox, Party, Push, Record, Share};
+use kiln_core::{Account, Config, Core, JobPlan, Ledger, Moment, Outbox, Push, Record, Share};
 use kiln_types::{Epoch, WorkerId, WorkerWish};
 
-/// What one batch wants done.
+/// The decisions of one batch.
 #[derive(Debug, Default)]
-pub struct Said {
+pub struct Decisions {
     pub pushes: Vec<(WorkerId, Push)>,
     pub records: Vec<Record>,
 }
 
-impl Outbox for Said {
+impl Outbox for Decisions {
     fn push(&mut self, to: WorkerId, push: Push) {
         self.pushes.push((to, push));
     }
@@ -25,9 +25,9 @@ impl Outbox for Said {
 #[derive(Debug, Default)]
 pub struct Disk {
     pub ledger: Ledger,
-    pub wishes: BTreeMap<WorkerId, WorkerWish>,
+    pub desired: BTreeMap<WorkerId, WorkerWish>,
     pub limits: BTreeMap<String, u32>,
-    pub shares: Vec<(Party, Share)>,
+    pub shares: Vec<(Account, Share)>,
     pub epoch: u32,
 }
 
@@ -48,19 +48,19 @@ impl Server {
         for (name, total) in &self.disk.limits {
             core.set_limit(name, *total);
         }
-        for (party, share) in &self.disk.shares {
-            core.set_share(party.clone(), *share);
+        for (account, share) in &self.disk.shares {
+            core.set_share(account.clone(), *share);
         }
         for id in self.disk.ledger.job_ids() {
             let stored = self.disk.ledger.restored(id).expect("the ledger holds what it lists");
             core.restore_job(now, stored.0, stored.1).expect("what was written down makes sense");
         }
-        for (worker, sickness) in self.disk.ledger.sick() {
-            core.restore_sick(now, worker, sickness.clone());
+        for (worker, quarantine) in self.disk.ledger.quarantined() {
+            core.restore_quarantine(now, worker, quarantine.clone());
         }
-        let mut said = Said::default();
-        for (worker, wish) in &self.disk.wishes {
-            core.set_wish(now, *worker, *wish, &mut said);
+        let mut said = Decisions::default();
+        for (worker, desired) in &self.disk.desired {
+            core.set_desired_state(*worker, *desired, &mut said);
         }
         self.core = Some(core);
         self.connections.clear();

@@ -1,4 +1,4 @@
-//! A server that is held up: what arrives meanwhile waits, and nobody may be taken for dead by that.
+//! A server that is held up: what arrives meanwhile waits, and no worker may expire by that.
 
 use kiln_core::{Config, Moment};
 use kiln_types::{WorkerId, WorkerState};
@@ -35,11 +35,11 @@ impl World {
                 let heard = self.heard.get(&id).copied();
                 if self.server.connections.get(&id) == Some(&connection) {
                     self.server.connections.remove(&id);
-                    self.brain(None, |core, now, out| {
+                    self.batch(None, |core, _, out| {
                         if let Some((_, at)) = heard {
                             core.renew_lease(Moment(at), id);
                         }
-                        core.worker_left(now, id, out);
+                        core.worker_left(id, out);
                     });
                 }
                 if heard.is_some_and(|(newest, _)| newest <= connection) {
@@ -70,7 +70,7 @@ impl World {
     pub fn tick(&mut self) {
         let heard = self.heard.clone();
         let mut here: Vec<WorkerId> = Vec::new();
-        self.brain(None, |core, now, out| {
+        self.batch(None, |core, now, out| {
             let alive = core.workers().into_iter().filter(|worker| worker.state != WorkerState::Offline);
             here.extend(alive.map(|worker| worker.id));
             for id in core.expiring(now) {
@@ -84,8 +84,8 @@ impl World {
         let lease = Config::default().lease_ms;
         for id in here {
             let silent = heard.get(&id).is_none_or(|(_, at)| self.now - at >= lease);
-            let dead = core.worker(id).is_none_or(|worker| worker.state == WorkerState::Offline);
-            assert!(silent || !dead, "worker {id} was heard of, and is taken for dead");
+            let has_expired = core.worker(id).is_none_or(|worker| worker.state == WorkerState::Offline);
+            assert!(silent || !has_expired, "worker {id} was heard of, and has expired");
         }
     }
 }

@@ -19,7 +19,7 @@ pub struct SimWorker {
     pub uploading: BTreeMap<AttemptId, (SlotIndex, Assigned)>,
     /// Reports that the server has not settled, repeated at each connection.
     pub unsettled: BTreeMap<AttemptId, (SlotIndex, Assigned, Finish)>,
-    /// What arrived and it has not read yet, with the connection that it came by.
+    /// The messages that have arrived and were not read yet, with the connection that each came by.
     pub inbox: VecDeque<(u64, Down)>,
     /// The connection, while there is one. Every connection has another number.
     pub connection: Option<u64>,
@@ -28,7 +28,7 @@ pub struct SimWorker {
     pub alive: bool,
     /// Stopped by a debugger, a swap storm, a closed lid.
     pub stalled_until: u64,
-    /// Hands back all that it is given, until then.
+    /// Returns all that it is given, until then.
     pub refuses_until: u64,
     /// Cannot start Blender, until then.
     pub broken_until: u64,
@@ -37,25 +37,25 @@ pub struct SimWorker {
 #[derive(Debug, Default)]
 pub struct SimSlot {
     pub running: Option<Assigned>,
-    /// Being killed: its end will be reported as handed back.
+    /// Being killed: its end will be reported as returned.
     pub killing: bool,
     pub queue: VecDeque<Assigned>,
 }
 
-/// What a worker says.
+/// A message of a worker.
 #[derive(Debug, Clone)]
 pub enum Up {
     Hello(Vec<HeldAttempt>),
     Started(AttemptId),
-    /// How far its frame has come, in hundredths.
+    /// The progress of its frame, in hundredths.
     Progress(AttemptId, u8),
     Finished(AttemptId, Finish),
-    /// Whether it takes nothing for now, by its own wish.
-    Rests(bool),
+    /// True while it takes nothing, by its own decision.
+    Unavailable(bool),
     Heartbeat,
 }
 
-/// What a slot is to do after an answer.
+/// The next action of a slot after an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
     Nothing,
@@ -115,12 +115,12 @@ impl SimWorker {
         held
     }
 
-    /// What has not begun is handed back, unasked.
-    pub fn hand_back_queues(&mut self) -> Vec<AttemptId> {
+    /// Returns attempts that have not begun, unasked.
+    pub fn return_queues(&mut self) -> Vec<AttemptId> {
         let mut back = Vec::new();
         for (index, slot) in self.slots.iter_mut().enumerate() {
             for assigned in slot.queue.drain(..) {
-                let finish = Finish::HandedBack;
+                let finish = Finish::Returned;
                 self.unsettled.insert(assigned.attempt, (SlotIndex(index as u16), assigned, finish));
                 back.push(assigned.attempt);
             }
@@ -128,7 +128,7 @@ impl SimWorker {
         back
     }
 
-    /// What its slots run, and what waits on them.
+    /// Returns what its slots run, and what waits on them.
     pub fn on_slots(&self) -> impl Iterator<Item = (SlotIndex, Assigned)> {
         self.slots.iter().enumerate().flat_map(|(index, slot)| {
             let all = slot.running.iter().chain(&slot.queue);
@@ -141,12 +141,12 @@ impl SimWorker {
             let slot_index = SlotIndex(index as u16);
             if let Some(at) = slot.queue.iter().position(|queued| queued.attempt == attempt) {
                 if let Some(assigned) = slot.queue.remove(at) {
-                    self.unsettled.insert(attempt, (slot_index, assigned, Finish::HandedBack));
+                    self.unsettled.insert(attempt, (slot_index, assigned, Finish::Returned));
                 }
                 return Next::Report(attempt);
             }
             if slot.running.is_some_and(|running| running.attempt == attempt) {
-                if why == RevokeReason::Recalled || slot.killing {
+                if why == RevokeReason::Preempted || slot.killing {
                     return Next::Nothing;
                 }
                 slot.killing = true;
@@ -157,12 +157,12 @@ impl SimWorker {
             return Next::Nothing;
         }
         match (self.uploading.remove(&attempt), why) {
-            (Some(upload), RevokeReason::Recalled) => {
+            (Some(upload), RevokeReason::Preempted) => {
                 self.uploading.insert(attempt, upload);
                 Next::Nothing
             }
             (Some((slot, assigned)), _) => {
-                self.unsettled.insert(attempt, (slot, assigned, Finish::HandedBack));
+                self.unsettled.insert(attempt, (slot, assigned, Finish::Returned));
                 Next::Report(attempt)
             }
             (None, _) => Next::Report(attempt),

@@ -1,9 +1,9 @@
-//! The simulated world: its clock, its network, and what befalls those in it.
+//! The simulated world: its clock, its network, and the events of its workers.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use kiln_core::{
-    Core, Finish, JobPlan, Label, Moment, Party, Push, RevokeReason, Share, Verdict, WorkerOffer,
+    Account, Core, Finish, JobPlan, Label, Moment, Push, ReportOutcome, RevokeReason, Share, WorkerOffer,
 };
 use kiln_types::{
     AttemptId, Failure, FailureCause, JobId, SessionKey, SlotIndex, StepIndex, TaskId, WorkerId,
@@ -15,7 +15,7 @@ use crate::{
     agenda::Agenda,
     check::{Checker, STOPPER},
     person::{ANY_GPU, LICENCE, PROJECTS, USERS},
-    server::{Said, Server},
+    server::{Decisions, Server},
     worker::{Next, SimWorker, Up},
 };
 
@@ -103,11 +103,11 @@ pub struct World {
     pub now: u64,
     agenda: Agenda<Event>,
     pub last_connection: u64,
-    /// When the last message on a connection arrives, each way: messages do not overtake.
+    /// The arrival of the last message on a connection, each way: messages do not overtake.
     arrivals: BTreeMap<(u64, bool), u64>,
     /// The server does nothing until then: its disk is slow, or its machine.
     pub stalled_until: u64,
-    /// What has arrived at it and waits.
+    /// The events that have arrived at it and wait.
     pub backlog: VecDeque<Event>,
     /// The newest connection of each worker by which something has arrived, and when that was last.
     pub heard: BTreeMap<WorkerId, (u64, u64)>,
@@ -115,7 +115,7 @@ pub struct World {
     pub report: Report,
 }
 
-/// What a worker brings; the first brings enough for everything.
+/// Returns what a worker brings; the first brings enough for everything.
 fn make_offer(rng: &mut StdRng, index: u16, slots: u16) -> WorkerOffer {
     let slots = rng.random_range(1..=slots);
     let all = index == 0;
@@ -156,10 +156,10 @@ impl World {
             .collect();
         let mut server = Server::default();
         server.disk.limits.insert(LICENCE.into(), rng.random_range(2..=3));
-        for party in [Party::User(USERS[0].into()), Party::Project(PROJECTS[1].into())] {
+        for account in [Account::User(USERS[0].into()), Account::Project(PROJECTS[1].into())] {
             let (weight, capped) = (rng.random_range(50..=300), rng.random_bool(0.5));
             let max_slots = capped.then(|| rng.random_range(1..=3));
-            server.disk.shares.push((party, Share { weight, max_slots }));
+            server.disk.shares.push((account, Share { weight, max_slots }));
         }
         let offers = workers.iter().map(|worker| (worker.id, worker.offer.clone()));
         let checker = Checker::new(offers, &server.disk.limits, &server.disk.shares);
@@ -197,9 +197,13 @@ impl World {
         if self.scenario.liars {
             self.later(1_000, Event::Lie);
         }
-        self.later(self.scenario.storm_ms, Event::Calm);
+        self.later(self.scenario.faulty_ms, Event::Calm);
         while let Some((at, event)) = self.agenda.pop() {
-            assert!(at < self.scenario.storm_ms + PATIENCE_MS, "a job does not end: {:#?}", self.server.core);
+            assert!(
+                at < self.scenario.faulty_ms + PATIENCE_MS,
+                "a job does not end: {:#?}",
+                self.server.core
+            );
             self.now = at;
             self.report.events += 1;
             self.happen(event);
@@ -231,11 +235,11 @@ impl World {
         self.report.took_ms = self.now;
         self.report.jobs = self.last_job;
         self.report.commits = self.checker.commits() as u64;
-        self.report.lapses = self.checker.lapses;
-        self.report.twins = self.checker.twins;
+        self.report.losses = self.checker.losses;
+        self.report.speculations = self.checker.speculations;
         self.report.behind = self.checker.behind;
-        self.report.sicknesses = self.checker.sicknesses;
-        self.report.excuses = self.checker.excuses;
+        self.report.quarantines = self.checker.quarantines;
+        self.report.forgiven = self.checker.forgiven;
         (self.report.pins, self.report.releases) = (self.checker.devices.pins, self.checker.devices.releases);
         self.report
     }
@@ -294,7 +298,7 @@ impl World {
                 let place = &mut known.slots[usize::from(slot.0)];
                 if let Some(assigned) = place.running.take_if(|running| running.attempt == attempt) {
                     place.killing = false;
-                    known.unsettled.insert(attempt, (slot, assigned, Finish::HandedBack));
+                    known.unsettled.insert(attempt, (slot, assigned, Finish::Returned));
                     self.report_end(worker, attempt);
                     self.kick(worker, slot);
                 }
@@ -326,7 +330,7 @@ impl World {
                 }
                 self.later(TICK_MS, Event::Tick);
             }
-            Event::Schedule => drop(self.brain(None, |core, now, out| core.schedule(now, out))),
+            Event::Schedule => drop(self.batch(None, |core, now, out| core.schedule(now, out))),
             Event::Fault if !self.calm => self.fault(),
             Event::Lie if !self.calm => self.lie(),
             Event::Verb if !self.calm => self.verb(),
@@ -337,12 +341,12 @@ impl World {
     }
 
     /// One batch of the server: decide, write, then send. It may die between any two of these; then None.
-    pub fn brain<T>(
+    pub fn batch<T>(
         &mut self,
         submitted: Option<&JobPlan>,
-        event: impl FnOnce(&mut Core, Moment, &mut Said) -> T,
+        event: impl FnOnce(&mut Core, Moment, &mut Decisions) -> T,
     ) -> Option<T> {
-        let mut said = Said::default();
+        let mut said = Decisions::default();
         let now = Moment(self.now);
         let core = self.server.core.as_mut()?;
         let answer = event(core, now, &mut said);
@@ -373,8 +377,8 @@ impl World {
             if let Some(core) = &self.server.core {
                 self.checker.push(core, &self.workers[worker], &push);
             }
-            self.report.recalls +=
-                u64::from(matches!(push, Push::Revoke { why: RevokeReason::Recalled, .. }));
+            self.report.preemptions +=
+                u64::from(matches!(push, Push::Revoke { why: RevokeReason::Preempted, .. }));
             self.tell(worker, Down::Push(push));
         }
         Some(answer)
@@ -391,7 +395,7 @@ impl World {
                 self.server.connections.insert(id, connection);
                 let offer = self.workers[worker].offer.clone();
                 self.checker.rejoined(&held);
-                self.brain(None, |core, now, out| core.worker_joined(now, id, offer, &held, out));
+                self.batch(None, |core, now, out| core.worker_joined(now, id, offer, &held, out));
             }
             return;
         }
@@ -401,41 +405,41 @@ impl World {
         match up {
             Up::Heartbeat => {
                 let arrived = self.heard.get(&id).map_or(self.now, |heard| heard.1);
-                self.brain(None, |core, _, out| core.heartbeat(Moment(arrived), id, out));
+                self.batch(None, |core, _, out| core.heartbeat(Moment(arrived), id, out));
             }
             Up::Started(attempt) => {
-                self.brain(None, |core, now, out| core.attempt_started(now, id, attempt, out));
+                self.batch(None, |core, now, out| core.attempt_started(now, id, attempt, out));
             }
             Up::Finished(attempt, finish) => {
                 let expected = self.checker.expected(id, attempt, &finish);
                 let said = finish.clone();
                 let peak = self.one_in(3).then(|| self.rng.random_range(0..12 * GIB));
-                let verdict = self.brain(None, |core, now, out| {
+                let outcome = self.batch(None, |core, now, out| {
                     if let Some((task, ..)) = core.attempt_task(attempt).filter(|_| peak.is_some()) {
                         core.learn_memory(task, id, peak.unwrap_or(0));
                     }
                     core.attempt_finished(now, id, attempt, finish, out)
                 });
-                if let Some(verdict) = verdict {
+                if let Some(outcome) = outcome {
                     // A lie about an attempt that the slot is to give back frees the slot, and nothing else.
                     let may = expected.is_none_or(|e| {
-                        e == verdict || (e, verdict) == (Verdict::Unknown, Verdict::Recorded)
+                        e == outcome || (e, outcome) == (ReportOutcome::Unknown, ReportOutcome::Recorded)
                     });
-                    assert!(may, "{attempt} reported {said:?} and was answered {verdict:?}");
-                    self.report.superseded += u64::from(verdict == Verdict::Superseded);
-                    self.checker.answered(id, attempt, verdict);
+                    assert!(may, "{attempt} reported {said:?} and was answered {outcome:?}");
+                    self.report.superseded += u64::from(outcome == ReportOutcome::Superseded);
+                    self.checker.answered(id, attempt, outcome);
                     self.tell(worker, Down::Settled(attempt));
                 }
             }
-            Up::Rests(resting) => {
+            Up::Unavailable(resting) => {
                 let offer = WorkerOffer { resting, ..self.workers[worker].offer.clone() };
-                self.brain(None, |core, now, out| core.worker_offer_changed(now, id, offer, out));
+                self.batch(None, |core, _, out| core.worker_offer_changed(id, offer, out));
             }
             Up::Hello(_) | Up::Progress(..) => {}
         }
     }
 
-    /// What came while it was stalled, however often that was, it reads in the order in which it came.
+    /// Returns what came while it was stalled, however often that was, it reads in the order in which it came.
     fn read(&mut self, worker: usize) {
         if let Err(at) = self.awake(worker) {
             return self.at(at, Event::Wakes { worker });
@@ -452,7 +456,7 @@ impl World {
         }
         match down {
             Down::Settled(attempt) => drop(known.unsettled.remove(&attempt)),
-            Down::Push(Push::Wish(_)) => {}
+            Down::Push(Push::DesiredState(_)) => {}
             Down::Push(Push::Assign { slot, tasks, .. }) => {
                 let session = tasks
                     .first()
@@ -540,7 +544,7 @@ impl World {
 
     pub fn report_end(&mut self, worker: usize, attempt: AttemptId) {
         let known = self.workers[worker].unsettled.get(&attempt);
-        let finish = known.map_or(Finish::HandedBack, |(_, _, finish)| finish.clone());
+        let finish = known.map_or(Finish::Returned, |(_, _, finish)| finish.clone());
         self.say(worker, Up::Finished(attempt, finish));
     }
 
@@ -564,7 +568,7 @@ impl World {
         self.later(HEARTBEAT_MS, Event::Heartbeat { worker, connection });
     }
 
-    /// Whether the worker is not stalled, or else until when it is.
+    /// Returns whether the worker is not stalled, or else until when it is.
     fn awake(&self, worker: usize) -> Result<(), u64> {
         let until = self.workers[worker].stalled_until;
         if until > self.now { Err(until) } else { Ok(()) }

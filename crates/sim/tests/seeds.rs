@@ -1,4 +1,4 @@
-//! Hundreds of farms and storms. A seed that breaks prints how to run it again.
+//! Hundreds of farms with faults. A seed that breaks prints how to run it again.
 
 use std::panic::catch_unwind;
 
@@ -25,15 +25,15 @@ fn many_seeds() {
         }
     }
     assert!(broken.is_empty(), "of {many} seeds these broke, as said above: {broken:?}");
-    // The storms were real: each kind of trouble came often.
+    // The faults were real: each kind came often.
     let sum = |of: fn(&kiln_sim::Report) -> u64| reports.iter().map(of).sum::<u64>();
     assert!(sum(|r| r.commits) > 10 * many, "hardly anything was rendered");
     for (what, times) in [
         ("commits behind another step", sum(|r| r.behind)),
-        ("lapsed leases", sum(|r| r.lapses)),
+        ("lost attempts", sum(|r| r.losses)),
         ("late deliveries", sum(|r| r.superseded)),
-        ("recalls", sum(|r| r.recalls)),
-        ("second attempts", sum(|r| r.twins)),
+        ("preemptions", sum(|r| r.preemptions)),
+        ("speculative attempts", sum(|r| r.speculations)),
         ("deaths of the server", sum(|r| r.server_deaths)),
         ("stalls of the server", sum(|r| r.stalls)),
         ("deaths of workers", sum(|r| r.worker_deaths)),
@@ -47,9 +47,9 @@ fn many_seeds() {
         assert!(times > many / 4, "only {times} {what} in {many} runs");
     }
     // It takes a worker that fails several times while others deliver.
-    let (sick, excused) = (sum(|r| r.sicknesses), sum(|r| r.excuses));
-    println!("{sick} sick workers, {excused} attempts that count against no task");
-    assert!(sick > many / 15 && excused > many / 10, "hardly a worker fell sick");
+    let (quarantines, forgiven) = (sum(|r| r.quarantines), sum(|r| r.forgiven));
+    println!("{quarantines} quarantined workers, {forgiven} attempts that count against no task");
+    assert!(quarantines > many / 15 && forgiven > many / 10, "hardly a worker was quarantined");
     let decisions = reports.iter().fold(0, |sum: u64, report| sum.rotate_left(1) ^ report.decisions);
     println!("{} events, {} commits, decisions {decisions:016x}", sum(|r| r.events), sum(|r| r.commits));
 }
@@ -59,7 +59,7 @@ fn a_seed_gives_the_same_run_twice() {
     assert_eq!(run(7), run(7));
 }
 
-/// Without faults nothing lapses, and nothing is rendered twice but what would have ended late.
+/// Without faults nothing is lost, and nothing is rendered twice but what would have ended late.
 #[test]
 fn in_fair_weather_nothing_is_wasted() {
     for seed in 1..=20 {
@@ -67,7 +67,7 @@ fn in_fair_weather_nothing_is_wasted() {
             fault_every_ms: 1_000_000_000,
             verb_every_ms: 2_000,
             jobs: 3,
-            storm_ms: 3_500,
+            faulty_ms: 3_500,
             fails_one_in: 0,
             kills_one_in: 0,
             server_dies_one_in: 0,
@@ -75,7 +75,7 @@ fn in_fair_weather_nothing_is_wasted() {
             ..Scenario::from_seed(seed)
         };
         let report = fair.run(seed);
-        assert_eq!((report.lapses, report.worker_deaths), (0, 0), "seed {seed}");
-        assert!(report.superseded <= report.twins, "seed {seed}");
+        assert_eq!((report.losses, report.worker_deaths), (0, 0), "seed {seed}");
+        assert!(report.superseded <= report.speculations, "seed {seed}");
     }
 }

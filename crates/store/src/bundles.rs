@@ -44,7 +44,7 @@ impl Store {
         let mut writer = self.inner.writer.lock().await;
         let Some(writer) = writer.as_mut() else { return Err(StoreError::Closed) };
         let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-        check_reign(&mut tx, self.inner.epoch).await?;
+        check_reign(&mut tx, self.epoch()).await?;
         let whole = match step {
             Step::Begin => {
                 let whole = is_whole(&mut tx, bundle.id).await?;

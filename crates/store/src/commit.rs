@@ -24,7 +24,7 @@ impl Store {
         let mut writer = self.inner.writer.lock().await;
         let Some(writer) = writer.as_mut() else { return Err(StoreError::Closed) };
         let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-        check_reign(&mut tx, self.inner.epoch).await?;
+        check_reign(&mut tx, self.epoch()).await?;
         let mut pending = Vec::new();
         let mut events = Vec::new();
         let mut bulk = Bulk::default();
@@ -286,7 +286,7 @@ async fn set_job_state(
         "UPDATE jobs SET state = ?2, \
          started_ms = CASE WHEN ?3 THEN coalesce(started_ms, ?5) ELSE started_ms END, \
          ended_ms = CASE WHEN ?4 THEN ?5 END, \
-         reason = CASE WHEN ?4 THEN ?6 END \
+         reason = ?6 \
          WHERE id = ?1 AND state <> 'deleted'",
     )
     .bind(job.0.cast_signed())

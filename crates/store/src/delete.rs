@@ -56,7 +56,7 @@ impl Store {
         let mut writer = self.inner.writer.lock().await;
         let Some(writer) = writer.as_mut() else { return Err(StoreError::Closed) };
         let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-        check_reign(&mut tx, self.inner.epoch).await?;
+        check_reign(&mut tx, self.epoch()).await?;
         let mut left = u64::from(ROWS);
         for some in [
             "DELETE FROM outputs WHERE seq IN (SELECT seq FROM outputs WHERE job = ?1 LIMIT ?2)",
@@ -81,7 +81,7 @@ impl Store {
         let mut writer = self.inner.writer.lock().await;
         let Some(writer) = writer.as_mut() else { return Err(StoreError::Closed) };
         let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-        check_reign(&mut tx, self.inner.epoch).await?;
+        check_reign(&mut tx, self.epoch()).await?;
         let some = "DELETE FROM bundle_blobs \
              WHERE bundle = ?1 AND hash IN (SELECT hash FROM bundle_blobs WHERE bundle = ?1 LIMIT ?2) \
              AND NOT EXISTS (SELECT 1 FROM bundles WHERE id = ?1)";

@@ -68,7 +68,7 @@ impl Store {
         let mut writer = self.inner.writer.lock().await;
         let Some(writer) = writer.as_mut() else { return Err(StoreError::Closed) };
         let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-        check_reign(&mut tx, self.inner.epoch).await?;
+        check_reign(&mut tx, self.epoch()).await?;
         let expired = expire(&mut tx, expiry, due).await?;
         let (mut pending, mut events) = (tell(&expired), Vec::new());
         flush_events(&mut tx, &mut pending, &mut events).await?;

@@ -26,7 +26,10 @@ mod sql;
 mod write;
 
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 use kiln_types::Epoch;
 use sqlx::{SqliteConnection, SqlitePool};
@@ -67,14 +70,14 @@ struct Inner {
     pools: open::Pools,
     /// A job was deleted: its rows are to be removed.
     deleted: Notify,
-    epoch: Epoch,
+    epoch: AtomicU32,
     /// Last: the folder is let go of when the connections are.
     _lock: File,
 }
 
 impl Store {
-    /// This reign.
+    /// The epoch of this server, or of its scheduler since that began again.
     pub fn epoch(&self) -> Epoch {
-        self.inner.epoch
+        Epoch(self.inner.epoch.load(Ordering::Acquire))
     }
 }

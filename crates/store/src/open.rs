@@ -3,7 +3,10 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 use std::time::Duration;
 
 use kiln_types::Epoch;
@@ -116,15 +119,26 @@ impl Store {
             sync_folder(folder)?;
         }
 
-        let epoch: i64 = sqlx::query_scalar("UPDATE meta SET epoch = epoch + 1 WHERE id = 1 RETURNING epoch")
-            .fetch_one(&mut writer)
-            .await?;
-        let epoch = Epoch(u32::try_from(epoch).map_err(|e| StoreError::damaged("reign", e))?);
+        let epoch = next_epoch(&mut writer).await?;
         let pools = Pools::new(&options.pragma("query_only", "ON"));
         let readers = pools.get(ReadPool::Requests).clone();
         let writer = Mutex::new(Some(writer));
-        let inner = Inner { writer, pools, deleted: Notify::new(), epoch, _lock: lock };
+        let inner =
+            Inner { writer, pools, deleted: Notify::new(), epoch: AtomicU32::new(epoch.0), _lock: lock };
         Ok((Self { inner: Arc::new(inner), readers }, epoch))
+    }
+
+    /// Begins a new epoch: a scheduler that begins again in the same process takes nothing for its own that an earlier one
+    /// has dispatched.
+    ///
+    /// # Errors
+    /// If the records cannot be written.
+    pub async fn begin_epoch(&self) -> Result<Epoch, StoreError> {
+        let mut writer = self.inner.writer.lock().await;
+        let Some(writer) = writer.as_mut() else { return Err(StoreError::Closed) };
+        let epoch = next_epoch(writer).await?;
+        self.inner.epoch.store(epoch.0, Ordering::Release);
+        Ok(epoch)
     }
 
     /// The same records, read by other connections.
@@ -224,6 +238,14 @@ impl Store {
             None => Ok(()),
         }
     }
+}
+
+/// Raises the epoch in the records.
+async fn next_epoch(db: &mut SqliteConnection) -> Result<Epoch, StoreError> {
+    let epoch: i64 = sqlx::query_scalar("UPDATE meta SET epoch = epoch + 1 WHERE id = 1 RETURNING epoch")
+        .fetch_one(db)
+        .await?;
+    Ok(Epoch(u32::try_from(epoch).map_err(|e| StoreError::damaged("reign", e))?))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub struct JobRow {
     pub created_ms: i64,
     pub started_ms: Option<i64>,
     pub ended_ms: Option<i64>,
-    /// Why it ended as it did, where that was a fault of its own.
+    /// Why it ended as it did, or why the scheduler paused it, where that was a fault of its own.
     pub reason: Option<Failure>,
     pub steps: Vec<StepRow>,
     pub notices: Vec<Notice>,

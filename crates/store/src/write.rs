@@ -22,8 +22,8 @@ pub enum Write {
         steps: Vec<NewStep>,
         at_ms: i64,
     },
-    /// Sets the state (pause included). The first `Running` sets the start, an end sets the end and the reason;
-    /// leading back from an end (retry, render again, extend) clears both.
+    /// Sets the state (pause included) and its reason, or none. The first `Running` sets the start, an end sets the end;
+    /// leading back from an end (retry, render again, extend) clears it.
     SetJobState {
         job: JobId,
         state: JobState,

@@ -1,9 +1,11 @@
-//! What a farm that runs for years keeps, and what the core looks at for one event.
+//! Bounds: what a farm that runs for years keeps, and what the core looks at for one event.
 
 use kiln_types::{FailureCause, JobId, StepIndex, WorkerWish};
 
 use super::{Farm, job, task, w};
-use crate::{JobPlan, Party, Requirement, RestoredJob, Room, Share, Standing, StepPlan, WorkerOffer};
+use crate::{
+    Account, JobPlan, Requirement, RestoredJob, Room, SchedulingOptions, Share, StepPlan, WorkerOffer,
+};
 
 const STEP: StepIndex = StepIndex(0);
 
@@ -13,9 +15,12 @@ fn stranger(id: u64) -> JobPlan {
     let limits = [(format!("licence {id}"), 1)].into();
     let requires = Requirement { room, limits, ..Requirement::default() };
     let step = StepPlan { requires, ..job(id, 2).steps()[0].clone() };
-    let standing =
-        Standing { user: format!("user {id}"), project: format!("film {id}"), ..Standing::default() };
-    JobPlan::new(JobId(id), vec![step]).unwrap().standing(standing)
+    let standing = SchedulingOptions {
+        user: format!("user {id}"),
+        project: format!("film {id}"),
+        ..SchedulingOptions::default()
+    };
+    JobPlan::new(JobId(id), vec![step]).unwrap().scheduled(standing)
 }
 
 #[test]
@@ -41,9 +46,9 @@ fn what_only_ended_jobs_needed_is_freed_when_they_are_forgotten() {
             farm.ledger.remove_job(JobId(id - 2));
             farm.schedule();
         }
-        let (needs, parties) = (farm.core.needs.len(), farm.core.held_slots().len());
+        let (needs, accounts) = (farm.core.requirements.len(), farm.core.held_slots().len());
         assert!(needs <= 8, "{needs} needs are kept for 2 jobs");
-        assert!(parties <= 6, "{parties} users and projects are kept for 2 jobs");
+        assert!(accounts <= 6, "{accounts} users and projects are kept for 2 jobs");
         assert!(farm.core.limits().count() <= 1, "limits that nobody set and nothing uses are kept");
     }
     assert_eq!(farm.counts(200).done, 2);
@@ -64,10 +69,10 @@ fn a_need_that_comes_in_the_place_of_another_is_none_the_less_its_own() {
     farm.act(|core, _, _| core.forget(JobId(1))).unwrap();
     farm.ledger.remove_job(JobId(1));
     farm.schedule();
-    let places = farm.core.needs.len();
+    let places = farm.core.requirements.len();
     farm.submit(labelled(2, "big"));
     farm.schedule();
-    assert_eq!(farm.core.needs.len(), places, "it has a place of its own");
+    assert_eq!(farm.core.requirements.len(), places, "it has a place of its own");
     assert_eq!((farm.queue(1, 0).len(), farm.queue(2, 0).len()), (0, 2), "it goes to who fits it");
 }
 
@@ -81,7 +86,7 @@ fn a_job_that_cannot_be_taken_up_leaves_nothing_behind() {
     let refused = farm.act(|core, now, _| core.restore_job(now, plan, restored));
     assert!(refused.is_err());
     farm.schedule();
-    assert_eq!(farm.core.needs.all().count(), 0);
+    assert_eq!(farm.core.requirements.all().count(), 0);
     assert!(farm.core.held_slots().is_empty());
 }
 
@@ -90,16 +95,16 @@ fn whoever_comes_back_after_being_forgotten_has_the_share_that_was_set() {
     let mut farm = Farm::new();
     farm.join(1, 2);
     let capped = Share { max_slots: Some(1), ..Share::default() };
-    farm.core.set_share(Party::User("user 1".into()), capped);
+    farm.core.set_share(Account::User("user 1".into()), capped);
     let plan = |id| {
         let plan = job(id, 20);
-        plan.standing(Standing { user: "user 1".into(), ..Standing::default() })
+        plan.scheduled(SchedulingOptions { user: "user 1".into(), ..SchedulingOptions::default() })
     };
     for id in 1..=3 {
         farm.submit(plan(id));
         farm.schedule();
-        assert_eq!(farm.core.held_slots()[&Party::User("user 1".into())], 1, "job {id}");
-        farm.act(|core, now, out| core.cancel_job(now, JobId(id), out)).unwrap();
+        assert_eq!(farm.core.held_slots()[&Account::User("user 1".into())], 1, "job {id}");
+        farm.act(|core, _, out| core.cancel_job(JobId(id), out)).unwrap();
         farm.answer_revokes();
         farm.schedule();
         farm.act(|core, _, _| core.forget(JobId(id))).unwrap();
@@ -116,7 +121,7 @@ fn what_is_known_of_memory_outlives_an_attempt_of_a_worker_that_is_not() {
         farm.act(|core, now, out| core.worker_joined(now, w(worker), offer, &[], out));
     }
     farm.submit(job(1, 30));
-    farm.act(|core, now, out| core.set_wish(now, w(3), WorkerWish::Pause, out));
+    farm.act(|core, _, out| core.set_desired_state(w(3), WorkerWish::Pause, out));
     farm.schedule();
     // Frames went well on 8 GiB, and one was too much for 16: that one is heavy, and the others are not.
     farm.act(|core, _, _| core.learn_memory(task(1, 0), w(2), 1 << 30));

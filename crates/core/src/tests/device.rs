@@ -3,7 +3,9 @@
 use kiln_types::{BlobHash, JobId, SessionKey, StepIndex};
 
 use super::{Farm, steps, task, w};
-use crate::{DeviceOption, Finish, JobPlan, Label, Lack, OpenDevice, Record, StepPlan, Verdict, Wait};
+use crate::{
+    DeviceOption, Finish, JobPlan, Label, Missing, OpenDevice, Record, ReportOutcome, StepPlan, WaitCause,
+};
 
 pub const GPU: &str = "a GPU";
 
@@ -27,7 +29,7 @@ pub fn open(id: u64, shape: &[(u32, &[u16])]) -> JobPlan {
     JobPlan::new(JobId(id), plans.steps().iter().enumerate().map(plan).collect()).unwrap()
 }
 
-/// What the records say of the job's pin, in their order.
+/// Returns what the records say of the job's pin, in their order.
 fn pins(farm: &Farm, id: u64) -> Vec<Option<String>> {
     let pin = |record: &Record| match record {
         Record::JobPinned { job, device } if *job == JobId(id) => Some(device.clone().map(|label| label.0)),
@@ -46,9 +48,10 @@ fn the_first_worker_pins_the_job_to_the_best_that_it_has() {
     farm.submit(open(1, &[(8, &[])]));
     farm.join_with(1, 1, &["processor"]);
     farm.schedule();
-    let waits = farm.core.survey(farm.now).explain(JobId(1));
-    let lack = Lack::Label(GPU.into());
-    let nobody = Wait::NobodyFits { all_lack: [lack.clone()].into(), nearest: w(1), lacks: [lack].into() };
+    let waits = farm.core.explainer(farm.now).explain(JobId(1));
+    let lack = Missing::Label(GPU.into());
+    let nobody =
+        WaitCause::NoWorkerFits { all_lack: [lack.clone()].into(), nearest: w(1), lacks: [lack].into() };
     assert_eq!(waits, [(StepIndex(0), vec![nobody])]);
     assert_eq!(pins(&farm, 1), []);
 
@@ -127,7 +130,7 @@ fn a_pin_that_binds_nothing_is_released() {
     farm.join_with(2, 1, &[GPU, "cuda"]);
     farm.join_with(1, 1, &[GPU, "hip"]);
     let done = farm.counts(1).done;
-    assert_eq!(farm.report(1, late, Finish::Delivered), Verdict::Superseded);
+    assert_eq!(farm.report(1, late, Finish::Delivered), ReportOutcome::Superseded);
     assert_eq!(farm.counts(1).done, done);
     assert_eq!(farm.core.job(JobId(1)).unwrap().pinned, Some("cuda".into()));
 }
@@ -157,8 +160,8 @@ fn a_worker_that_refuses_is_not_asked_at_once_again() {
     farm.submit(open(1, &[(2, &[])]));
     farm.join_with(1, 1, &[GPU, "optix"]);
     farm.schedule();
-    farm.finish(1, task(1, 0), Finish::HandedBack);
-    farm.finish(1, task(1, 1), Finish::HandedBack);
+    farm.finish(1, task(1, 0), Finish::Returned);
+    farm.finish(1, task(1, 1), Finish::Returned);
     farm.schedule();
     assert_eq!((held_by(&farm, 1), pins(&farm, 1).last()), (0, Some(&None)));
     farm.join_with(2, 1, &[GPU, "cuda"]);

@@ -1,12 +1,12 @@
-//! What a person is told of a job that waits.
+//! Explanations of jobs that wait.
 
 use kiln_types::{FailureCause, JobId, StepIndex, WorkerWish};
 
 use super::{Farm, job, task, w};
-use crate::{JobPlan, Label, Lack, Moment, Party, Share, Standing, Wait};
+use crate::{Account, JobPlan, Label, Missing, Moment, SchedulingOptions, Share, WaitCause};
 
-fn waits(farm: &Farm, job: u64) -> Vec<Wait> {
-    let mut steps = farm.core.survey(farm.now).explain(JobId(job));
+fn waits(farm: &Farm, job: u64) -> Vec<WaitCause> {
+    let mut steps = farm.core.explainer(farm.now).explain(JobId(job));
     assert!(steps.len() <= 1, "{steps:?}");
     steps
         .pop()
@@ -17,8 +17,8 @@ fn waits(farm: &Farm, job: u64) -> Vec<Wait> {
         .unwrap_or_default()
 }
 
-fn standing(id: u64, count: u32, standing: Standing) -> JobPlan {
-    job(id, count).standing(standing)
+fn standing(id: u64, count: u32, standing: SchedulingOptions) -> JobPlan {
+    job(id, count).scheduled(standing)
 }
 
 #[test]
@@ -27,23 +27,28 @@ fn nobody_is_here_nobody_has_it_all_are_busy_with_what_goes_first() {
     let mut picky = job(1, 5).steps()[0].clone();
     picky.requires = ["Blender 4.5", "device cuda"].into_iter().collect();
     farm.submit(JobPlan::new(JobId(1), vec![picky]).unwrap());
-    assert_eq!(waits(&farm, 1), [Wait::NoWorker]);
+    assert_eq!(waits(&farm, 1), [WaitCause::NoWorker]);
     farm.join_with(1, 1, &["device cuda"]);
     farm.join_with(2, 1, &[]);
-    let blender = Lack::Label(Label::from("Blender 4.5"));
-    let nobody =
-        Wait::NobodyFits { all_lack: [blender.clone()].into(), nearest: w(1), lacks: [blender].into() };
+    let blender = Missing::Label(Label::from("Blender 4.5"));
+    let nobody = WaitCause::NoWorkerFits {
+        all_lack: [blender.clone()].into(),
+        nearest: w(1),
+        lacks: [blender].into(),
+    };
     assert_eq!(waits(&farm, 1), [nobody]);
 
-    farm.submit(standing(2, 50, Standing { priority: 80, ..Standing::default() }));
+    farm.submit(standing(2, 50, SchedulingOptions { priority: 80, ..SchedulingOptions::default() }));
     farm.submit(job(3, 5));
     farm.schedule();
-    let [Wait::Busy { workers: 2, with }] = &waits(&farm, 3)[..] else { panic!("{:?}", waits(&farm, 3)) };
+    let [WaitCause::Busy { workers: 2, with }] = &waits(&farm, 3)[..] else {
+        panic!("{:?}", waits(&farm, 3))
+    };
     assert_eq!((with[0].job, with[0].slots, with[0].priority), (JobId(2), 2, std::cmp::Ordering::Greater));
 
-    farm.act(|core, now, out| core.set_wish(now, w(1), WorkerWish::Pause, out));
-    farm.act(|core, now, out| core.set_wish(now, w(2), WorkerWish::Drain, out));
-    let idle = Wait::NotWorking { paused: 1, leaving: 1, resting: 0, sick: 0, others: 0 };
+    farm.act(|core, _, out| core.set_desired_state(w(1), WorkerWish::Pause, out));
+    farm.act(|core, _, out| core.set_desired_state(w(2), WorkerWish::Drain, out));
+    let idle = WaitCause::NotWorking { paused: 1, draining: 1, unavailable: 0, quarantined: 0, others: 0 };
     assert_eq!(waits(&farm, 3), [idle]);
 }
 
@@ -63,7 +68,7 @@ fn what_has_failed_on_the_worker_that_is_free_waits_for_another() {
     // Nothing of it was delivered yet: the worker is asked again later.
     farm.pass(600, &[1, 2]);
     let with = vec![crate::Occupant { job: JobId(1), slots: 1, priority: std::cmp::Ordering::Equal }];
-    assert_eq!(waits(&farm, 2), [Wait::FailedHere { vacant: vec![w(2)], others: 1, with }]);
+    assert_eq!(waits(&farm, 2), [WaitCause::FailedHere { vacant: vec![w(2)], others: 1, with }]);
     farm.deliver(1, task(1, 0));
     farm.schedule();
     assert_eq!(farm.queue(1, 0), [0], "the other has it");
@@ -75,31 +80,34 @@ fn what_a_person_set_is_named() {
     let mut farm = Farm::new();
     farm.join(1, 1);
     farm.join(2, 1);
-    farm.submit(standing(1, 9, Standing { max_workers: Some(1), ..Standing::default() }));
+    farm.submit(standing(1, 9, SchedulingOptions { max_workers: Some(1), ..SchedulingOptions::default() }));
     farm.schedule();
-    assert_eq!(waits(&farm, 1), [Wait::JobFull(1)]);
+    assert_eq!(waits(&farm, 1), [WaitCause::JobFull(1)]);
 
-    farm.core.set_share(Party::User("ada".into()), Share { max_slots: Some(0), ..Share::default() });
-    farm.submit(standing(2, 9, Standing { user: "ada".into(), ..Standing::default() }));
+    farm.core.set_share(Account::User("ada".into()), Share { max_slots: Some(0), ..Share::default() });
+    farm.submit(standing(2, 9, SchedulingOptions { user: "ada".into(), ..SchedulingOptions::default() }));
     farm.schedule();
-    assert_eq!(waits(&farm, 2), [Wait::PartyFull(Party::User("ada".into()), 0)]);
+    assert_eq!(waits(&farm, 2), [WaitCause::AccountFull(Account::User("ada".into()), 0)]);
 
     let mut licensed = job(3, 9).steps()[0].clone();
     licensed.requires.limits.insert("houdini".into(), 1);
     farm.submit(JobPlan::new(JobId(3), vec![licensed]).unwrap());
     farm.schedule();
-    assert_eq!(waits(&farm, 3), [Wait::Limit { name: "houdini".into(), total: 0, used: 0 }]);
+    assert_eq!(waits(&farm, 3), [WaitCause::Limit { name: "houdini".into(), total: 0, used: 0 }]);
 
-    let later = Standing {
+    let later = SchedulingOptions {
         after: [JobId(1), JobId(77)].into(),
         not_before: Some(Moment(5_000)),
-        ..Standing::default()
+        ..SchedulingOptions::default()
     };
     farm.submit(standing(4, 1, later));
-    let both = [Wait::ForJobs { open: vec![JobId(1)], ended: vec![JobId(77)] }, Wait::Until(Moment(5_000))];
+    let both = [
+        WaitCause::Dependencies { open: vec![JobId(1)], ended: vec![JobId(77)] },
+        WaitCause::Until(Moment(5_000)),
+    ];
     assert_eq!(waits(&farm, 4), both);
-    farm.act(|core, now, out| core.pause_job(now, JobId(4), out)).unwrap();
-    assert_eq!(waits(&farm, 4), [Wait::Paused]);
+    farm.act(|core, _, out| core.pause_job(JobId(4), out)).unwrap();
+    assert_eq!(waits(&farm, 4), [WaitCause::Paused]);
 }
 
 #[test]

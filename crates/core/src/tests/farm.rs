@@ -9,7 +9,7 @@ use kiln_types::{
 
 use crate::{
     Assigned, Config, Core, Finish, HeldAttempt, HeldPhase, JobPlan, Ledger, Moment, Outbox, Push, Record,
-    RevokeReason, StepPlan, TaskCounts, Verdict, WorkerOffer,
+    ReportOutcome, RevokeReason, StepPlan, TaskCounts, WorkerOffer,
 };
 
 /// The worker of this number.
@@ -64,7 +64,7 @@ pub struct Farm {
     pub now: Moment,
     pub ledger: Ledger,
     epoch: u32,
-    /// What workers were given and have not reported closed, by attempt.
+    /// The attempts that workers were given and have not reported closed.
     pub held: BTreeMap<AttemptId, Holding>,
     /// Revokes since the last look.
     pub revoked: Vec<(WorkerId, AttemptId, RevokeReason)>,
@@ -77,7 +77,7 @@ impl Farm {
         Self {
             core: Core::new(Epoch(1), Config::default()),
             now: Moment(0),
-            ledger: Ledger::new(),
+            ledger: Ledger::default(),
             epoch: 1,
             held: BTreeMap::new(),
             revoked: Vec::new(),
@@ -102,7 +102,7 @@ impl Farm {
                     }
                 }
                 Push::Revoke { attempt, why } => self.revoked.push((worker, attempt, why)),
-                Push::Wish(_) => {}
+                Push::DesiredState(_) => {}
             }
         }
         self.core.sanity_check();
@@ -144,7 +144,7 @@ impl Farm {
     }
 
     pub fn leave(&mut self, worker: u64) {
-        self.act(|core, now, out| core.worker_left(now, w(worker), out));
+        self.act(|core, _, out| core.worker_left(w(worker), out));
     }
 
     pub fn schedule(&mut self) {
@@ -182,21 +182,21 @@ impl Farm {
         self.act(|core, now, out| core.attempt_started(now, w(worker), attempt, out));
     }
 
-    pub fn finish(&mut self, worker: u64, task: TaskId, finish: Finish) -> Verdict {
+    pub fn finish(&mut self, worker: u64, task: TaskId, finish: Finish) -> ReportOutcome {
         let attempt = self.attempt(worker, task);
         self.held.remove(&attempt);
         self.report(worker, attempt, finish)
     }
 
-    pub fn report(&mut self, worker: u64, attempt: AttemptId, finish: Finish) -> Verdict {
+    pub fn report(&mut self, worker: u64, attempt: AttemptId, finish: Finish) -> ReportOutcome {
         self.act(|core, now, out| core.attempt_finished(now, w(worker), attempt, finish, out))
     }
 
-    pub fn deliver(&mut self, worker: u64, task: TaskId) -> Verdict {
+    pub fn deliver(&mut self, worker: u64, task: TaskId) -> ReportOutcome {
         self.finish(worker, task, Finish::Delivered)
     }
 
-    pub fn fail(&mut self, worker: u64, task: TaskId, cause: FailureCause) -> Verdict {
+    pub fn fail(&mut self, worker: u64, task: TaskId, cause: FailureCause) -> ReportOutcome {
         self.finish(worker, task, Finish::Failed(Failure::new(cause, "it went wrong")))
     }
 
@@ -238,11 +238,11 @@ impl Farm {
     pub fn answer_revokes(&mut self) {
         for (worker, attempt, why) in std::mem::take(&mut self.revoked) {
             let running = self.held.get(&attempt).is_some_and(|h| h.phase != HeldPhase::Queued);
-            if why == RevokeReason::Recalled && running {
+            if why == RevokeReason::Preempted && running {
                 continue;
             }
             self.held.remove(&attempt);
-            self.act(|core, now, out| core.attempt_finished(now, worker, attempt, Finish::HandedBack, out));
+            self.act(|core, now, out| core.attempt_finished(now, worker, attempt, Finish::Returned, out));
         }
     }
 
@@ -255,8 +255,8 @@ impl Farm {
             let (plan, restored) = self.ledger.restored(id).unwrap();
             self.core.restore_job(self.now, plan, restored).unwrap();
         }
-        for (worker, sickness) in self.ledger.sick() {
-            self.core.restore_sick(self.now, worker, sickness.clone());
+        for (worker, quarantine) in self.ledger.quarantined() {
+            self.core.restore_quarantine(self.now, worker, quarantine.clone());
         }
         self.core.sanity_check();
     }

@@ -1,6 +1,6 @@
-//! Who is to blame: the worker, the task, or the job.
+//! The origins of failures: the worker, the task, or the job.
 
-use kiln_types::{Failure, FailureCause, JobId, JobState, TaskState, WorkerId, WorkerState};
+use kiln_types::{Failure, FailureCause, JobId, JobState, TaskIndex, TaskState, WorkerId, WorkerState};
 
 use super::{Farm, job, task, w};
 use crate::{Finish, JobPlan, Record, WorkerOffer};
@@ -10,7 +10,7 @@ fn crash() -> Finish {
 }
 
 fn is_sick(farm: &Farm, worker: u64) -> bool {
-    farm.core.worker(w(worker)).unwrap().sick.is_some()
+    farm.core.worker(w(worker)).unwrap().quarantine.is_some()
 }
 
 /// A farm of so many workers, of which all but the first have delivered.
@@ -28,7 +28,7 @@ fn proven(workers: u64, tasks: u32) -> Farm {
 }
 
 /// One whose every frame crashes, among others that deliver.
-fn sick(workers: u64, tasks: u32) -> Farm {
+fn quarantined(workers: u64, tasks: u32) -> Farm {
     let mut farm = proven(workers, tasks);
     for _ in 0..3 {
         assert!(!is_sick(&farm, 1));
@@ -41,8 +41,8 @@ fn sick(workers: u64, tasks: u32) -> Farm {
 /// The health records since the last look: how often the worker has been tried in vain; `None`: it is well.
 fn health(farm: &mut Farm, worker: u64) -> Vec<Option<u32>> {
     let of = |record: Record| match record {
-        Record::WorkerHealth { worker: id, sickness } if id == w(worker) => {
-            Some(sickness.map(|one| one.trials))
+        Record::WorkerQuarantine { worker: id, quarantine } if id == w(worker) => {
+            Some(quarantine.map(|one| one.failed_probes))
         }
         _ => None,
     };
@@ -58,21 +58,18 @@ fn end_reason(farm: &Farm) -> String {
 }
 
 fn failed_on(farm: &Farm, index: u32) -> Vec<WorkerId> {
-    let step = &farm.core.jobs[&JobId(1)].steps[0];
-    step.troubles
-        .get(&kiln_types::TaskIndex(index))
-        .map(|trouble| trouble.failed_on.clone())
-        .unwrap_or_default()
+    let history = farm.core.state.step(task(1, index)).tasks.history(TaskIndex(index));
+    history.map(|history| history.failed_on().to_vec()).unwrap_or_default()
 }
 
 #[test]
 fn a_worker_that_fails_where_others_deliver_is_set_aside_and_its_failures_do_not_count() {
-    let mut farm = sick(3, 40);
+    let mut farm = quarantined(3, 40);
     let view = farm.core.worker(w(1)).unwrap();
     assert_eq!(view.state, WorkerState::Sick);
-    let why = view.sick.unwrap().why;
-    assert_eq!(why, "it failed 3 times in a row where others render; the last: Blender died of signal 11");
-    assert!((0..40).all(|index| failed_on(&farm, index).is_empty()), "a task is blamed");
+    let reason = view.quarantine.unwrap().reason;
+    assert_eq!(reason, "it failed 3 times in a row where others render; the last: Blender died of signal 11");
+    assert!((0..40).all(|index| failed_on(&farm, index).is_empty()), "a failure counts against a task");
     farm.answer_revokes();
     farm.schedule();
     assert!(farm.holdings(1).is_empty(), "{:?}", farm.queue(1, 0));
@@ -82,7 +79,7 @@ fn a_worker_that_fails_where_others_deliver_is_set_aside_and_its_failures_do_not
 
 #[test]
 fn a_sick_worker_is_tried_with_one_task_after_pauses_that_double() {
-    let mut farm = sick(2, 2_000);
+    let mut farm = quarantined(2, 2_000);
     farm.answer_revokes();
     for minutes in [1, 2, 4, 8, 16, 30, 30] {
         let before = farm.now;
@@ -103,7 +100,7 @@ fn a_sick_worker_is_tried_with_one_task_after_pauses_that_double() {
 
 #[test]
 fn what_it_delivers_heals_it_and_so_does_a_person() {
-    let mut farm = sick(2, 200);
+    let mut farm = quarantined(2, 200);
     farm.answer_revokes();
     farm.pass(60_000, &[1, 2]);
     farm.schedule();
@@ -113,9 +110,9 @@ fn what_it_delivers_heals_it_and_so_does_a_person() {
     assert!(farm.queue(1, 0).len() > 1, "it is a worker as any other");
     assert_eq!(health(&mut farm, 1), [Some(0), None]);
 
-    let mut farm = sick(2, 200);
-    assert!(farm.act(|core, _, out| core.heal_worker(w(1), out)));
-    assert!(!farm.act(|core, _, out| core.heal_worker(w(1), out)), "it is well");
+    let mut farm = quarantined(2, 200);
+    assert!(farm.act(|core, _, out| core.unquarantine_worker(w(1), out)));
+    assert!(!farm.act(|core, _, out| core.unquarantine_worker(w(1), out)), "it is well");
     farm.answer_revokes();
     farm.schedule();
     assert!(!farm.holdings(1).is_empty());
@@ -155,7 +152,7 @@ fn what_others_deliver_later_tells_too() {
     assert_eq!(farm.state(1), JobState::Completed);
 }
 
-/// Of so many strikes the first are forgotten: what others deliver in those steps tells nothing of it then.
+/// The first of too many incidents are forgotten: deliveries of others in those steps say nothing about the worker then.
 #[test]
 fn a_worker_is_in_doubt_for_the_strikes_that_are_remembered_and_no_others() {
     let mut farm = Farm::new();
@@ -163,7 +160,7 @@ fn a_worker_is_in_doubt_for_the_strikes_that_are_remembered_and_no_others() {
     farm.submit(job(1, 1));
     farm.schedule();
     farm.run_next(1, 100, crash());
-    farm.act(|core, now, out| core.pause_job(now, JobId(1), out)).unwrap();
+    farm.act(|core, _, out| core.pause_job(JobId(1), out)).unwrap();
     farm.answer_revokes();
     farm.submit(job(2, 40));
     for number in 0..16 {
@@ -175,8 +172,9 @@ fn a_worker_is_in_doubt_for_the_strikes_that_are_remembered_and_no_others() {
             Failure::new(FailureCause::Crashed, format!("Blender died in {} way", "another ".repeat(number)));
         farm.report(1, attempt, Finish::Failed(failure));
     }
-    let struck_in = |job: u64| farm.core.workers[&w(1)].doubts().any(|(of, _)| of == JobId(job));
-    assert_eq!([struck_in(1), struck_in(2)], [false, true]);
+    let is_suspected_in =
+        |job: u64| farm.core.state.worker(w(1)).suspected_in().any(|step| step.job == JobId(job));
+    assert_eq!([is_suspected_in(1), is_suspected_in(2)], [false, true]);
 }
 
 #[test]
@@ -222,7 +220,7 @@ fn the_last_worker_is_not_set_aside() {
 
 #[test]
 fn who_is_sick_is_so_after_a_restart() {
-    let mut farm = sick(2, 50);
+    let mut farm = quarantined(2, 50);
     farm.restart();
     farm.held.clear();
     farm.join(1, 1);
@@ -246,10 +244,10 @@ fn a_worker_that_goes_down_whatever_it_renders_is_set_aside_and_no_task_is_blame
         farm.schedule();
         farm.run_next(2, 100, Finish::Delivered);
     }
-    let sick = farm.core.worker(w(1)).unwrap().sick.expect("it goes down again and again");
-    assert_eq!(sick.why, "it went down 2 times, with other frames each time, where others render");
-    let lapses = farm.core.jobs[&JobId(1)].steps[0].troubles.values().map(|trouble| trouble.lapsed_on.len());
-    assert_eq!(lapses.sum::<usize>(), 0);
+    let quarantine = farm.core.worker(w(1)).unwrap().quarantine.expect("it goes down again and again");
+    assert_eq!(quarantine.reason, "it went down 2 times, with other frames each time, where others render");
+    let histories = farm.core.state.step(task(1, 0)).tasks.histories();
+    assert_eq!(histories.map(|(_, history)| history.lost_on().len()).sum::<usize>(), 0);
     assert!(farm.holdings(1).is_empty());
     // Its pause begins when it is back.
     farm.leave(1);
@@ -320,7 +318,7 @@ fn what_a_worker_finds_out_that_it_cannot_do_counts_against_no_frame() {
         farm.schedule();
         farm.start(1, task(1, 0));
         let offer = WorkerOffer { slots: 1, ..WorkerOffer::default() };
-        farm.act(|core, now, out| core.worker_offer_changed(now, w(1), offer, out));
+        farm.act(|core, _, out| core.worker_offer_changed(w(1), offer, out));
         farm.fail(1, task(1, 0), FailureCause::DenoiserMissing);
         farm.schedule();
         assert_eq!(farm.state(1), JobState::Running);
@@ -364,7 +362,7 @@ fn a_job_whose_first_frames_all_fail_alike_costs_a_handful_of_attempts() {
     assert!(farm.counts(1).failed >= 3, "those that failed are shown as failed");
     // A person may try again, with a clean slate.
     farm.answer_revokes();
-    farm.act(|core, now, out| core.retry_failed(now, JobId(1), out)).unwrap();
+    farm.act(|core, _, out| core.retry_failed(JobId(1), out)).unwrap();
     farm.schedule();
     farm.drain();
     assert_eq!(farm.state(1), JobState::Completed);

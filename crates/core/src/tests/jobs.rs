@@ -3,7 +3,7 @@
 use kiln_types::{FailureCause, Generation, JobId, JobState, StepIndex, TaskIndex, TaskState};
 
 use super::{Farm, job, steps, task, w};
-use crate::{Finish, JobError, JobPlan, PlanError, Record, RevokeReason, StepState, Verdict};
+use crate::{Finish, JobError, JobPlan, PlanError, Record, ReportOutcome, RevokeReason, StepState};
 
 const ID: JobId = JobId(1);
 
@@ -51,7 +51,7 @@ fn a_step_behind_a_failed_one_never_runs_and_comes_back_with_a_retry() {
     assert_eq!(farm.state(1), JobState::Failed);
     let counts = farm.counts(1);
     assert_eq!((counts.done, counts.failed, counts.cancelled), (1, 1, 3));
-    assert_eq!(farm.act(|core, now, out| core.retry_failed(now, ID, out)), Ok(4));
+    assert_eq!(farm.act(|core, _, out| core.retry_failed(ID, out)), Ok(4));
     farm.drain();
     assert_eq!(farm.state(1), JobState::Completed);
 }
@@ -140,7 +140,7 @@ fn a_fault_of_the_job_stops_it_at_once() {
     });
     assert!(reason, "the job does not say why it stopped");
     farm.answer_revokes();
-    farm.act(|core, now, out| core.retry_failed(now, ID, out)).unwrap();
+    farm.act(|core, _, out| core.retry_failed(ID, out)).unwrap();
     farm.drain();
     assert_eq!(farm.counts(1).done, 100);
 }
@@ -152,14 +152,14 @@ fn pause_lets_run_what_runs_and_asks_back_what_is_queued() {
     farm.join(1, 1);
     farm.schedule();
     farm.start(1, task(1, 0));
-    farm.act(|core, now, out| core.pause_job(now, ID, out)).unwrap();
+    farm.act(|core, _, out| core.pause_job(ID, out)).unwrap();
     farm.answer_revokes();
     farm.schedule();
     assert_eq!(farm.queue(1, 0), [0]);
-    assert_eq!(farm.deliver(1, task(1, 0)), Verdict::Committed);
+    assert_eq!(farm.deliver(1, task(1, 0)), ReportOutcome::Committed);
     farm.schedule();
     assert_eq!((farm.state(1), farm.counts(1).waiting), (JobState::Paused, 9));
-    farm.act(|core, now, out| core.resume_job(now, ID, out)).unwrap();
+    farm.act(|core, _, out| core.resume_job(ID, out)).unwrap();
     farm.drain();
     assert_eq!(farm.state(1), JobState::Completed);
 }
@@ -172,7 +172,7 @@ fn a_cancelled_slot_gets_nothing_before_it_reports() {
     farm.join(1, 1);
     farm.schedule();
     farm.start(1, task(1, 0));
-    farm.act(|core, now, out| core.cancel_job(now, ID, out)).unwrap();
+    farm.act(|core, _, out| core.cancel_job(ID, out)).unwrap();
     assert_eq!(farm.state(1), JobState::Cancelled);
     farm.schedule();
     assert!(farm.held.values().all(|holding| holding.assigned.task.job == ID), "given work while it may run");
@@ -189,8 +189,8 @@ fn what_a_cancelled_attempt_delivers_is_dropped() {
     farm.join(1, 1);
     farm.schedule();
     farm.start(1, task(1, 0));
-    farm.act(|core, now, out| core.cancel_job(now, ID, out)).unwrap();
-    assert_eq!(farm.deliver(1, task(1, 0)), Verdict::Superseded);
+    farm.act(|core, _, out| core.cancel_job(ID, out)).unwrap();
+    assert_eq!(farm.deliver(1, task(1, 0)), ReportOutcome::Superseded);
     assert_eq!(farm.counts(1).cancelled, 1);
 }
 
@@ -201,13 +201,13 @@ fn rendering_again_raises_the_generation() {
     farm.join(1, 1);
     farm.drain();
     let chosen = [TaskIndex(1), TaskIndex(2)];
-    let again = farm.act(|core, now, out| core.rerender(now, ID, Some((StepIndex(0), &chosen)), out));
+    let again = farm.act(|core, _, out| core.rerender(ID, Some((StepIndex(0), &chosen)), out));
     assert_eq!(again, Ok(2));
     let view = farm.core.task(task(1, 1)).unwrap();
     assert_eq!((view.state, view.generation), (TaskState::Waiting, Generation(1)));
     farm.drain();
     assert_eq!(farm.state(1), JobState::Completed);
-    assert_eq!(farm.act(|core, now, out| core.rerender(now, ID, None, out)), Ok(4));
+    assert_eq!(farm.act(|core, _, out| core.rerender(ID, None, out)), Ok(4));
     farm.drain();
     let generations: Vec<u32> =
         (0..4).map(|index| farm.core.task(task(1, index)).unwrap().generation.0).collect();
@@ -220,7 +220,7 @@ fn rendering_a_step_again_does_what_depends_on_it_again() {
     farm.submit(steps(1, &[(2, &[]), (1, &[0])]));
     farm.join(1, 1);
     farm.drain();
-    farm.act(|core, now, out| core.rerender(now, ID, Some((StepIndex(0), &[TaskIndex(0)])), out)).unwrap();
+    farm.act(|core, _, out| core.rerender(ID, Some((StepIndex(0), &[TaskIndex(0)])), out)).unwrap();
     assert_eq!(farm.counts(1).waiting, 2);
     farm.drain();
     assert_eq!(farm.state(1), JobState::Completed);
@@ -236,7 +236,7 @@ fn extending_while_the_next_step_runs_takes_it_back() {
     farm.schedule();
     farm.deliver(1, task(1, 0));
     farm.schedule();
-    farm.act(|core, now, out| core.extend(now, ID, StepIndex(0), 2, out)).unwrap();
+    farm.act(|core, _, out| core.extend(ID, StepIndex(0), 2, out)).unwrap();
     assert_eq!(farm.revoked.len(), 1, "the step behind works on what is not whole");
     farm.answer_revokes();
     farm.drain();
@@ -249,7 +249,7 @@ fn a_completed_job_can_grow() {
     farm.submit(job(1, 2));
     farm.join(1, 1);
     farm.drain();
-    farm.act(|core, now, out| core.extend(now, ID, StepIndex(0), 3, out)).unwrap();
+    farm.act(|core, _, out| core.extend(ID, StepIndex(0), 3, out)).unwrap();
     assert_eq!((farm.state(1), farm.counts(1).waiting), (JobState::Running, 3));
     farm.drain();
     assert_eq!(farm.counts(1).done, 5);
@@ -262,9 +262,9 @@ fn rendering_one_frame_of_a_cancelled_job_does_not_wake_the_rest() {
     farm.join(1, 1);
     farm.schedule();
     farm.deliver(1, task(1, 0));
-    farm.act(|core, now, out| core.cancel_job(now, ID, out)).unwrap();
+    farm.act(|core, _, out| core.cancel_job(ID, out)).unwrap();
     farm.answer_revokes();
-    farm.act(|core, now, out| core.rerender(now, ID, Some((StepIndex(0), &[TaskIndex(0)])), out)).unwrap();
+    farm.act(|core, _, out| core.rerender(ID, Some((StepIndex(0), &[TaskIndex(0)])), out)).unwrap();
     farm.restart();
     farm.join(1, 1);
     farm.drain();
@@ -277,23 +277,22 @@ fn verbs_that_make_no_sense_say_so() {
     farm.submit(job(1, 2));
     farm.join(1, 1);
     let nine = JobId(9);
-    let unknown = farm.act(|core, now, out| core.cancel_job(now, nine, out));
+    let unknown = farm.act(|core, _, out| core.cancel_job(nine, out));
     assert_eq!(unknown, Err(JobError::NoSuchJob(nine)));
     let twice = farm.act(|core, now, out| core.submit(now, job(1, 2), out));
     assert_eq!(twice, Err(JobError::JobExists(ID)));
     assert_eq!(farm.core.forget(ID), Err(JobError::JobNotEnded { job: ID, state: JobState::Queued }));
-    let none = farm.act(|core, now, out| core.rerender(now, ID, None, out));
+    let none = farm.act(|core, _, out| core.rerender(ID, None, out));
     assert_eq!(none, Err(JobError::NothingToRerender(ID)));
-    let beyond =
-        farm.act(|core, now, out| core.rerender(now, ID, Some((StepIndex(0), &[TaskIndex(2)])), out));
+    let beyond = farm.act(|core, _, out| core.rerender(ID, Some((StepIndex(0), &[TaskIndex(2)])), out));
     assert_eq!(beyond, Err(JobError::NoSuchTask { job: ID, step: StepIndex(0), index: TaskIndex(2) }));
-    let huge = farm.act(|core, now, out| core.extend(now, ID, StepIndex(0), u32::MAX, out));
+    let huge = farm.act(|core, _, out| core.extend(ID, StepIndex(0), u32::MAX, out));
     assert_eq!(huge, Err(JobError::TooManyTasks(ID)));
     farm.drain();
     let ended = JobError::JobEnded { job: ID, state: JobState::Completed };
-    assert_eq!(farm.act(|core, now, out| core.cancel_job(now, ID, out)), Err(ended.clone()));
-    assert_eq!(farm.act(|core, now, out| core.pause_job(now, ID, out)), Err(ended));
-    let retry = farm.act(|core, now, out| core.retry_failed(now, ID, out));
+    assert_eq!(farm.act(|core, _, out| core.cancel_job(ID, out)), Err(ended.clone()));
+    assert_eq!(farm.act(|core, _, out| core.pause_job(ID, out)), Err(ended));
+    let retry = farm.act(|core, _, out| core.retry_failed(ID, out));
     assert_eq!(retry, Err(JobError::NothingToRetry(ID)));
     assert_eq!(farm.core.forget(ID), Ok(()));
     assert_eq!(farm.core.job(ID), None);
@@ -324,13 +323,13 @@ fn a_report_from_the_wrong_worker_or_of_nothing_changes_nothing() {
     farm.schedule();
     let (mine, theirs) = (farm.attempt(1, task(1, 0)), farm.attempt(2, task(1, 1)));
     farm.records.clear();
-    assert_eq!(farm.report(1, theirs, Finish::HandedBack), Verdict::Unknown);
-    assert_eq!(farm.report(2, mine, Finish::Delivered), Verdict::Superseded);
+    assert_eq!(farm.report(1, theirs, Finish::Returned), ReportOutcome::Unknown);
+    assert_eq!(farm.report(2, mine, Finish::Delivered), ReportOutcome::Superseded);
     let invented = kiln_types::AttemptId { epoch: kiln_types::Epoch(7), counter: 3 };
-    assert_eq!(farm.report(1, invented, Finish::Delivered), Verdict::Unknown);
+    assert_eq!(farm.report(1, invented, Finish::Delivered), ReportOutcome::Unknown);
     assert!(farm.records.is_empty());
-    assert_eq!(farm.deliver(1, task(1, 0)), Verdict::Committed);
-    assert_eq!(farm.report(1, mine, Finish::Delivered), Verdict::Superseded, "delivered twice");
+    assert_eq!(farm.deliver(1, task(1, 0)), ReportOutcome::Committed);
+    assert_eq!(farm.report(1, mine, Finish::Delivered), ReportOutcome::Superseded, "delivered twice");
 }
 
 /// A job of which every slot takes the one licence there is.
@@ -353,7 +352,7 @@ fn licence_revoked() -> Farm {
     }
     farm.schedule();
     farm.start(1, task(1, 0));
-    farm.act(|core, now, out| core.cancel_job(now, ID, out)).unwrap();
+    farm.act(|core, _, out| core.cancel_job(ID, out)).unwrap();
     farm.schedule();
     assert!(farm.queue(2, 0).is_empty(), "the Blender that is to die has the licence yet");
     farm
@@ -385,8 +384,8 @@ fn a_job_that_is_cancelled_and_forgotten_at_once_holds_no_licence() {
     farm.submit(first);
     farm.join(1, 1);
     farm.schedule();
-    farm.act(|core, now, out| {
-        core.cancel_job(now, ID, out).unwrap();
+    farm.act(|core, _, out| {
+        core.cancel_job(ID, out).unwrap();
         core.forget(ID).unwrap();
     });
     farm.answer_revokes();

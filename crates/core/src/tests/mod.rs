@@ -2,6 +2,7 @@
 //! a ledger, and checks every invariant after each step.
 
 mod bounds;
+mod classify;
 mod device;
 mod explain;
 mod farm;
@@ -12,6 +13,7 @@ mod pauses;
 mod random;
 mod schedule;
 mod sets;
+mod tasks;
 mod watch;
 mod workers;
 

@@ -2,32 +2,49 @@
 
 use std::{collections::BTreeSet, num::NonZeroU32};
 
-use kiln_types::{MAX_TASKS, Order, TaskIndex};
+use kiln_types::{AttemptId, Epoch, Failure, FailureCause, JobId, MAX_TASKS, Order, StepIndex, TaskIndex};
 use proptest::prelude::*;
 
-use super::{job, w};
+use super::w;
 use crate::{
     IndexSet,
-    job::Step,
-    needs::Need,
-    order::{LOOKS, Sequence},
+    ids::StepRef,
+    state::{
+        FailureHistory, Tasks,
+        order::{FrameOrder, LOOKS},
+    },
 };
 
 fn every(nth: u32) -> Order {
     Order::Every(NonZeroU32::new(nth).unwrap())
 }
 
-fn step(order: Order, count: u32) -> Step {
-    let mut plan = job(1, count).steps()[0].clone();
-    plan.order = order;
-    Step::new(plan, Need(0))
+fn step(order: Order, count: u32) -> Tasks {
+    Tasks::new(StepRef { job: JobId(1), step: StepIndex(0) }, order, count)
+}
+
+/// The one attempt of each task.
+fn attempt(task: TaskIndex) -> AttemptId {
+    AttemptId { epoch: Epoch(1), counter: u64::from(task.0) + 1 }
+}
+
+fn next(step: &Tasks) -> Option<TaskIndex> {
+    step.next(false, |_| true)
+}
+
+fn take(step: &mut Tasks, task: TaskIndex) {
+    step.dispatch(task, attempt(task));
+}
+
+fn put_back(step: &mut Tasks, task: TaskIndex) {
+    step.close(task, attempt(task));
 }
 
 /// Takes everything in the step's order.
-fn drain(step: &mut Step) -> Vec<u32> {
+fn drain(step: &mut Tasks) -> Vec<u32> {
     std::iter::from_fn(|| {
-        let next = step.next(|_| true)?;
-        step.remove_waiting(next);
+        let next = next(step)?;
+        take(step, next);
         Some(next.0)
     })
     .collect()
@@ -84,11 +101,11 @@ fn every_nth_comes_first_and_the_rest_in_one_pass() {
 fn what_comes_back_is_handed_out_in_its_place() {
     let mut step = step(Order::Preview, 9);
     for index in [0, 8, 4, 2, 6] {
-        assert_eq!(step.next(|_| true), Some(TaskIndex(index)));
-        step.remove_waiting(TaskIndex(index));
+        assert_eq!(next(&step), Some(TaskIndex(index)));
+        take(&mut step, TaskIndex(index));
     }
-    step.put_waiting(TaskIndex(6));
-    step.put_waiting(TaskIndex(8));
+    put_back(&mut step, TaskIndex(6));
+    put_back(&mut step, TaskIndex(8));
     assert_eq!(drain(&mut step), [8, 6, 1, 3, 5, 7]);
 }
 
@@ -96,7 +113,7 @@ fn what_comes_back_is_handed_out_in_its_place() {
 fn a_grown_step_goes_on_in_the_order_of_its_new_length() {
     let mut step = step(Order::Preview, 9);
     for index in [0, 8, 4] {
-        step.remove_waiting(TaskIndex(index));
+        take(&mut step, TaskIndex(index));
     }
     step.grow(17);
     assert_eq!(drain(&mut step), [16, 12, 2, 6, 10, 14, 1, 3, 5, 7, 9, 11, 13, 15]);
@@ -109,13 +126,14 @@ fn a_decision_among_a_million_looks_at_two_spots_on_average() {
         let mut step = step(order, MAX_TASKS);
         LOOKS.set(0);
         let (mut decisions, mut came_back) = (0u64, 0);
-        while let Some(next) = step.next(|_| true) {
-            step.remove_waiting(next);
+        while let Some(next) = next(&step) {
+            take(&mut step, next);
             decisions += 1;
-            // Now and then something long past is handed back.
-            if decisions.is_multiple_of(16) && came_back < MAX_TASKS / 16 {
+            // Now and then something long past is returned.
+            let past = TaskIndex(next.0 / 2);
+            if decisions.is_multiple_of(16) && came_back < MAX_TASKS / 16 && step.is_live(past) {
                 came_back += 1;
-                step.put_waiting(TaskIndex(next.0 / 2));
+                put_back(&mut step, past);
             }
         }
         let looks = LOOKS.get();
@@ -131,14 +149,13 @@ fn reopening_costs_what_is_reopened() {
     let mut step = step(Order::Preview, MAX_TASKS);
     let half: Vec<u32> = said(Order::Preview, MAX_TASKS)[..MAX_TASKS as usize / 2].to_vec();
     for index in &half {
-        step.remove_waiting(TaskIndex(*index));
-        step.done.insert(TaskIndex(*index));
+        step.finish(TaskIndex(*index));
     }
     LOOKS.set(0);
     for index in &half[..1000] {
-        assert_eq!(step.reopen_done(&IndexSet::from_iter([TaskIndex(*index)])).len(), 1);
-        assert_eq!(step.next(|_| true), Some(TaskIndex(*index)));
-        step.remove_waiting(TaskIndex(*index));
+        assert_eq!(step.reset_done(&IndexSet::from_iter([TaskIndex(*index)])).len(), 1);
+        assert_eq!(next(&step), Some(TaskIndex(*index)));
+        take(&mut step, TaskIndex(*index));
     }
     assert_eq!(LOOKS.get(), 0, "a frame rendered again makes nobody walk");
 }
@@ -152,12 +169,12 @@ pub fn orders() -> impl Strategy<Value = Order> {
     ]
 }
 
-/// What befalls a step.
+/// An event of a step.
 #[derive(Debug, Clone)]
 enum Event {
     /// The next is taken, and ends or comes back later.
     Take,
-    /// A task at this place of those that are out comes back, as it went or failed.
+    /// A task at this place of those that are out comes back, returned or failed.
     Back {
         which: usize,
         failed: bool,
@@ -211,14 +228,14 @@ proptest! {
         let mut step = step(Order::Preview, count);
         let mut shown = BTreeSet::new();
         for number in 0..=parts {
-            let next = step.next(|_| true).unwrap();
+            let next = next(&step).unwrap();
             match number {
                 0 => prop_assert_eq!(next.0, 0),
                 1 => prop_assert_eq!(next.0, count - 1),
                 2 => prop_assert_eq!(next.0, (count - 1) / 2),
                 _ => {}
             }
-            step.remove_waiting(next);
+            take(&mut step, next);
             prop_assert!(shown.insert(next.0));
         }
         let shown: Vec<u32> = shown.into_iter().collect();
@@ -232,14 +249,14 @@ proptest! {
         count in 1u32..=MAX_TASKS,
         place in any::<prop::sample::Index>(),
     ) {
-        let sequence = Sequence::new(order, count);
-        let spot = sequence.spot(TaskIndex(place.index(count as usize) as u32));
+        let frame_order = FrameOrder::new(order, count);
+        let key = frame_order.key(TaskIndex(place.index(count as usize) as u32));
         let mut all = IndexSet::first(count);
-        prop_assert_eq!(sequence.first_in(&all, spot), Some(spot));
-        all.remove(spot.index);
-        if let Some(after) = sequence.first_in(&all, spot) {
-            prop_assert!(spot < after);
-            prop_assert_eq!(sequence.spot(after.index), after);
+        prop_assert_eq!(frame_order.first_in(&all, key), Some(key));
+        all.remove(key.index);
+        if let Some(after) = frame_order.first_in(&all, key) {
+            prop_assert!(key < after);
+            prop_assert_eq!(frame_order.key(after.index), after);
         }
     }
 
@@ -254,13 +271,13 @@ proptest! {
             let may_take = |index: u32, failed: &BTreeSet<u32>| !failed.contains(&index) || index.is_multiple_of(2);
             match event {
                 Event::Take => {
-                    let model = said(order, step.plan.count).into_iter();
+                    let model = said(order, step.count()).into_iter();
                     let model = model.filter(|i| waiting.contains(i)).find(|i| may_take(*i, &failed));
-                    let even = |trouble: &crate::job::Trouble| trouble.failed_on == [w(2)];
-                    let next = step.next(even).map(|index| index.0);
+                    let is_even = |history: &FailureHistory| history.failed_on().iter().all(|on| *on == w(2));
+                    let next = step.next(false, is_even).map(|index| index.0);
                     prop_assert_eq!(next, model);
                     if let Some(next) = next {
-                        step.remove_waiting(TaskIndex(next));
+                        take(&mut step, TaskIndex(next));
                         waiting.remove(&next);
                         out.push(next);
                     }
@@ -269,45 +286,50 @@ proptest! {
                     let index = out.swap_remove(which % out.len());
                     if fails {
                         failed.insert(index);
-                        let on = vec![w(2 - u64::from(index % 2))];
-                        step.troubles.entry(TaskIndex(index)).or_default().failed_on = on;
+                        let (task, on) = (TaskIndex(index), w(2 - u64::from(index % 2)));
+                        let failure = Failure::new(FailureCause::Crashed, "it went wrong");
+                        step.update_history(task, |history| history.note_failure(attempt(task), on, failure));
                     }
-                    step.put_waiting(TaskIndex(index));
+                    put_back(&mut step, TaskIndex(index));
                     waiting.insert(index);
                 }
                 Event::Pick { which } if !waiting.is_empty() => {
                     let index = *waiting.iter().nth(which % waiting.len()).unwrap();
-                    step.remove_waiting(TaskIndex(index));
+                    take(&mut step, TaskIndex(index));
                     waiting.remove(&index);
                     out.push(index);
                 }
                 Event::Done { which } if !out.is_empty() => {
                     let index = out.swap_remove(which % out.len());
-                    step.troubles.remove(&TaskIndex(index));
+                    put_back(&mut step, TaskIndex(index));
                     failed.remove(&index);
-                    step.done.insert(TaskIndex(index));
+                    step.finish(TaskIndex(index));
                 }
                 Event::Reopen { first, last } => {
                     let which: IndexSet = (first..=last).map(TaskIndex).collect();
-                    let mut reopened = step.reopen_done(&which);
-                    reopened.merge(&step.reopen_lost(&which));
-                    waiting.extend(reopened.iter().map(|index| index.0));
+                    let mut reset = step.reset_done(&which);
+                    reset.merge(&step.reset_ended(&which));
+                    waiting.extend(reset.iter().map(|index| index.0));
                 }
                 Event::Grow { more } => {
-                    let count = step.plan.count;
+                    let count = step.count();
                     step.grow(count + more);
                     waiting.extend(count..count + more);
                 }
                 Event::Cancel => {
-                    prop_assert_eq!(step.cancel_waiting(), !waiting.is_empty());
-                    for index in std::mem::take(&mut waiting) {
-                        step.troubles.remove(&TaskIndex(index));
-                        failed.remove(&index);
+                    // As when a job ends: nothing is out then.
+                    for index in std::mem::take(&mut out) {
+                        put_back(&mut step, TaskIndex(index));
+                        waiting.insert(index);
                     }
+                    prop_assert_eq!(step.cancel_waiting(), !waiting.is_empty());
+                    step.forget_histories();
+                    waiting.clear();
+                    failed.clear();
                 }
                 _ => {}
             }
-            step.waiting.check("the step");
+            step.check(|_| false);
             prop_assert_eq!(step.waiting_len() as usize, waiting.len());
         }
     }

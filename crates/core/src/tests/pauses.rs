@@ -22,7 +22,7 @@ fn until_next(farm: &mut Farm, worker: u64, alive: &[u64]) -> u64 {
 
 fn hand_back_all(farm: &mut Farm, worker: u64) {
     for held in farm.holdings(worker) {
-        farm.finish(worker, held.task, Finish::HandedBack);
+        farm.finish(worker, held.task, Finish::Returned);
     }
 }
 
@@ -72,14 +72,14 @@ fn what_was_asked_back_is_no_refusal() {
     farm.submit(job(1, 3));
     farm.join(1, 1);
     farm.schedule();
-    farm.act(|core, now, out| core.pause_job(now, kiln_types::JobId(1), out)).unwrap();
+    farm.act(|core, _, out| core.pause_job(kiln_types::JobId(1), out)).unwrap();
     farm.answer_revokes();
-    farm.act(|core, now, out| core.resume_job(now, kiln_types::JobId(1), out)).unwrap();
+    farm.act(|core, _, out| core.resume_job(kiln_types::JobId(1), out)).unwrap();
     assert_eq!(until_next(&mut farm, 1, &[1]), 0);
     // One that drains, and then works again.
-    farm.act(|core, now, out| core.set_wish(now, w(1), WorkerWish::Drain, out));
+    farm.act(|core, _, out| core.set_desired_state(w(1), WorkerWish::Drain, out));
     hand_back_all(&mut farm, 1);
-    farm.act(|core, now, out| core.set_wish(now, w(1), WorkerWish::Work, out));
+    farm.act(|core, _, out| core.set_desired_state(w(1), WorkerWish::Work, out));
     assert_eq!(until_next(&mut farm, 1, &[1]), 0);
 }
 

@@ -58,9 +58,9 @@ enum Event {
         ms: u64,
         alive: u64,
     },
-    Wish {
+    DesiredState {
         worker: u64,
-        wish: u8,
+        state: u8,
     },
     Pause {
         job: u64,
@@ -86,7 +86,7 @@ enum Event {
         job: u64,
         worker: u64,
     },
-    Heal {
+    Unquarantine {
         worker: u64,
     },
     Progress {
@@ -113,7 +113,7 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(worker, counter, how)| Event::Lie { worker, counter, how }),
         1 => (60_000u64..2_000_000, 0u64..16).prop_map(|(ms, alive)| Event::Pass { ms, alive }),
         3 => (1u64..40_000, 0u64..16).prop_map(|(ms, alive)| Event::Pass { ms, alive }),
-        1 => (worker.clone(), 0u8..4).prop_map(|(worker, wish)| Event::Wish { worker, wish }),
+        1 => (worker.clone(), 0u8..4).prop_map(|(worker, state)| Event::DesiredState { worker, state }),
         1 => job.clone().prop_map(|job| Event::Pause { job }),
         2 => job.clone().prop_map(|job| Event::Resume { job }),
         1 => job.clone().prop_map(|job| Event::Cancel { job }),
@@ -121,7 +121,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (job.clone(), prop::option::of(0u32..12))
             .prop_map(|(job, task)| Event::Rerender { job, task }),
         1 => (job.clone(), 0u16..2).prop_map(|(job, step)| Event::Extend { job, step }),
-        1 => worker.clone().prop_map(|worker| Event::Heal { worker }),
+        1 => worker.clone().prop_map(|worker| Event::Unquarantine { worker }),
         1 => (job, worker).prop_map(|(job, worker)| Event::Forget { job, worker }),
         1 => Just(Event::Restart),
     ]
@@ -166,7 +166,7 @@ fn apply(farm: &mut Farm, event: Event) {
             };
             report(farm, pick(farm, which), Finish::Failed(Failure::new(cause, "no")));
         }
-        Event::HandBack { which } => report(farm, pick(farm, which), Finish::HandedBack),
+        Event::HandBack { which } => report(farm, pick(farm, which), Finish::Returned),
         Event::AnswerRevokes => farm.answer_revokes(),
         Event::Lie { worker, counter, how } => {
             let attempt = AttemptId { epoch: Epoch(1), counter };
@@ -197,21 +197,21 @@ fn apply(farm: &mut Farm, event: Event) {
             let alive: Vec<u64> = (1..5).filter(|worker| alive >> (worker - 1) & 1 == 1).collect();
             farm.pass(ms, &alive);
         }
-        Event::Wish { worker, wish } => {
-            let wish = WorkerWish::ALL[usize::from(wish) % WorkerWish::ALL.len()];
-            farm.act(|core, now, out| core.set_wish(now, w(worker), wish, out));
+        Event::DesiredState { worker, state } => {
+            let state = WorkerWish::ALL[usize::from(state) % WorkerWish::ALL.len()];
+            farm.act(|core, _, out| core.set_desired_state(w(worker), state, out));
         }
-        Event::Pause { job } => drop(farm.act(|core, now, out| core.pause_job(now, JobId(job), out))),
-        Event::Resume { job } => drop(farm.act(|core, now, out| core.resume_job(now, JobId(job), out))),
-        Event::Cancel { job } => drop(farm.act(|core, now, out| core.cancel_job(now, JobId(job), out))),
-        Event::Retry { job } => drop(farm.act(|core, now, out| core.retry_failed(now, JobId(job), out))),
+        Event::Pause { job } => drop(farm.act(|core, _, out| core.pause_job(JobId(job), out))),
+        Event::Resume { job } => drop(farm.act(|core, _, out| core.resume_job(JobId(job), out))),
+        Event::Cancel { job } => drop(farm.act(|core, _, out| core.cancel_job(JobId(job), out))),
+        Event::Retry { job } => drop(farm.act(|core, _, out| core.retry_failed(JobId(job), out))),
         Event::Rerender { job, task } => {
             let which = task.map(|task| [TaskIndex(task)]);
             let which = which.as_ref().map(|tasks| (StepIndex(0), &tasks[..]));
-            drop(farm.act(|core, now, out| core.rerender(now, JobId(job), which, out)));
+            drop(farm.act(|core, _, out| core.rerender(JobId(job), which, out)));
         }
         Event::Extend { job, step } => {
-            drop(farm.act(|core, now, out| core.extend(now, JobId(job), StepIndex(step), 2, out)));
+            drop(farm.act(|core, _, out| core.extend(JobId(job), StepIndex(step), 2, out)));
         }
         Event::Forget { job, worker } => {
             if farm.core.forget(JobId(job)).is_ok() {
@@ -221,7 +221,9 @@ fn apply(farm: &mut Farm, event: Event) {
             farm.act(|core, now, out| core.forget_worker(now, w(worker), out));
             farm.ledger.remove_worker(w(worker));
         }
-        Event::Heal { worker } => drop(farm.act(|core, _, out| core.heal_worker(w(worker), out))),
+        Event::Unquarantine { worker } => {
+            farm.act(|core, _, out| core.unquarantine_worker(w(worker), out));
+        }
         Event::Progress { which } => {
             if let Some(attempt) = pick(farm, which) {
                 let worker = farm.held[&attempt].worker;
@@ -237,14 +239,14 @@ fn apply(farm: &mut Farm, event: Event) {
                 })
                 .collect()
             };
-            let sick = |farm: &Farm| -> Vec<_> {
-                let sick =
-                    farm.core.workers().into_iter().filter_map(|one| one.sick.map(|sick| (one.id, sick)));
-                sick.map(|(id, sick)| (id, sick.why, sick.trials)).collect()
+            let quarantined = |farm: &Farm| -> Vec<_> {
+                let workers = farm.core.workers().into_iter();
+                let known = workers.filter_map(|one| Some((one.id, one.quarantine?)));
+                known.map(|(id, known)| (id, known.reason, known.failed_probes)).collect()
             };
-            let before = (view(farm), sick(farm));
+            let before = (view(farm), quarantined(farm));
             farm.restart();
-            assert_eq!((view(farm), sick(farm)), before, "the records are not enough");
+            assert_eq!((view(farm), quarantined(farm)), before, "the records are not enough");
         }
     }
     farm.schedule();

@@ -1,9 +1,9 @@
-//! Who gets what.
+//! The choice of slots and tasks.
 
 use kiln_types::{FailureCause, JobId, JobState, Order, TaskIndex};
 
 use super::{Farm, job, task, w};
-use crate::{Gpus, JobPlan, Moment, Standing, Verdict, WorkerOffer};
+use crate::{Gpus, JobPlan, Moment, ReportOutcome, SchedulingOptions, WorkerOffer};
 
 #[test]
 fn idle_slots_come_before_queues() {
@@ -79,7 +79,7 @@ fn what_an_earlier_reign_measured_is_known_before_the_first_frame() {
     farm.core.learn_past_time(task(9, 0), w(1), 1);
     farm.join(1, 1);
     farm.join(2, 1);
-    let step = farm.core.step(task(1, 500)).unwrap();
+    let step = farm.core.state.step(task(1, 500));
     let takes = |worker| farm.core.frame_ms(step, TaskIndex(500), w(worker), None).unwrap();
     assert!((900..1_200).contains(&takes(1)), "{} ms", takes(1));
     assert!((9_000..12_000).contains(&takes(2)), "{} ms", takes(2));
@@ -129,8 +129,8 @@ fn an_idle_slot_takes_what_is_queued_elsewhere() {
 fn on_all_gpus(farm: &mut Farm) {
     let mut step = job(1, 2).steps()[0].clone();
     step.requires.room.gpus = Gpus::All { memory: 0 };
-    let alone = Standing { max_workers: Some(1), ..Standing::default() };
-    farm.submit(JobPlan::new(JobId(1), vec![step]).unwrap().standing(alone));
+    let alone = SchedulingOptions { max_workers: Some(1), ..SchedulingOptions::default() };
+    farm.submit(JobPlan::new(JobId(1), vec![step]).unwrap().scheduled(alone));
     for worker in 1..=2 {
         let offer = WorkerOffer { slots: 2, gpus: vec![8 << 30], ..WorkerOffer::default() };
         farm.act(|core, now, out| core.worker_joined(now, w(worker), offer, &[], out));
@@ -184,7 +184,7 @@ fn a_recalled_attempt_that_has_begun_goes_on() {
     farm.answer_revokes();
     farm.schedule();
     assert!(farm.queue(2, 0).is_empty());
-    assert_eq!(farm.deliver(1, task(1, 1)), Verdict::Committed);
+    assert_eq!(farm.deliver(1, task(1, 1)), ReportOutcome::Committed);
     assert_eq!(farm.state(1), JobState::Completed);
 }
 
@@ -217,7 +217,7 @@ fn a_warm_slot_is_preferred() {
     assert_eq!(farm.queue(2, 0), [0], "a cold slot is better than one with another scene");
     farm.submit(job(3, 1));
     farm.drain();
-    farm.act(|core, now, out| core.rerender(now, JobId(2), None, out)).unwrap();
+    farm.act(|core, _, out| core.rerender(JobId(2), None, out)).unwrap();
     farm.schedule();
     assert_eq!(farm.queue(2, 0), [0]);
 }
@@ -257,7 +257,7 @@ fn the_next_may_begin_before_the_last_is_uploaded() {
     farm.start(1, task(1, 1));
     farm.schedule();
     assert_eq!(farm.queue(1, 0), [0, 1, 2], "the slot is ahead again");
-    assert_eq!(farm.deliver(1, task(1, 0)), Verdict::Committed);
+    assert_eq!(farm.deliver(1, task(1, 0)), ReportOutcome::Committed);
     farm.drain();
     assert_eq!(farm.state(1), JobState::Completed);
 }
@@ -278,11 +278,11 @@ fn a_million_tasks_cost_what_their_gaps_cost() {
         let finish = crate::Finish::Delivered;
         farm.act(|core, now, out| core.attempt_finished(now, worker, attempt, finish, out));
     }
-    let step = &farm.core.jobs[&JobId(1)].steps[0];
-    let spans = step.waiting.set().spans().count() + step.done.spans().count();
+    let tasks = &farm.core.state.step(task(1, 0)).tasks;
+    let spans = tasks.waiting_spans() + tasks.done().spans().count();
     assert!(spans < 50, "{spans} spans");
-    assert!(step.done.contains(TaskIndex(0)));
-    farm.act(|core, now, out| core.cancel_job(now, JobId(1), out)).unwrap();
+    assert!(tasks.done().contains(TaskIndex(0)));
+    farm.act(|core, _, out| core.cancel_job(JobId(1), out)).unwrap();
     assert_eq!(farm.counts(1).cancelled, 1_048_576 - 50);
 }
 
@@ -293,7 +293,7 @@ fn a_job_waits_for_two_others_of_which_the_first_is_long_forgotten() {
     farm.submit(job(1, 1));
     farm.submit(job(2, 1));
     let after = [JobId(1), JobId(2)].into();
-    farm.submit(job(3, 1).standing(Standing { after, ..Standing::default() }));
+    farm.submit(job(3, 1).scheduled(SchedulingOptions { after, ..SchedulingOptions::default() }));
     farm.schedule();
     farm.start(1, task(1, 0));
     farm.deliver(1, task(1, 0));

@@ -35,7 +35,7 @@ fn bad_texts_are_refused() {
 proptest! {
     #[test]
     fn behaves_like_a_plain_set(ops in prop::collection::vec((0u8..6, 0u32..40, 0u32..10), 1..60)) {
-        let (mut set, mut model) = (IndexSet::new(), BTreeSet::new());
+        let (mut set, mut model) = (IndexSet::default(), BTreeSet::new());
         for (op, first, more) in ops {
             let range = first..=first + more;
             let other: IndexSet = range.clone().step_by(2).map(TaskIndex).collect();

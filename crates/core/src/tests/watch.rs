@@ -3,7 +3,7 @@
 use kiln_types::{AttemptState, FailureCause, JobState};
 
 use super::{Farm, job, task};
-use crate::{Finish, Record, RevokeReason, Slow};
+use crate::{Finish, Record, RevokeReason, SlowAttempt};
 
 /// Workers that have each delivered so many frames of a second.
 fn measured(workers: u64, frames: u32) -> Farm {
@@ -46,7 +46,7 @@ fn a_frame_is_not_ended_because_others_were_faster() {
     farm.pass(59_000, &[1]);
     assert_eq!(farm.core.slow(farm.now, attempt), None, "a minute is given to every frame");
     farm.pass(2_000, &[1]);
-    assert_eq!(farm.core.slow(farm.now, attempt), Some(Slow { ran_ms: 61_000, usual_ms: 1_000 }));
+    assert_eq!(farm.core.slow(farm.now, attempt), Some(SlowAttempt { ran_ms: 61_000, usual_ms: 1_000 }));
     // It synchronizes a scene, or is at one sample: its Blender computes, and tells nothing.
     for _ in 0..60 {
         farm.works(1, task(1, slow));

@@ -6,7 +6,7 @@ use kiln_types::{
 
 use super::{Farm, job, task, w};
 use crate::{
-    Finish, HeldAttempt, HeldPhase, Label, Moment, Record, RevokeReason, StepPlan, Verdict, WorkerOffer,
+    Finish, HeldAttempt, HeldPhase, Label, Moment, Record, ReportOutcome, RevokeReason, StepPlan, WorkerOffer,
 };
 
 fn lease(farm: &Farm) -> u64 {
@@ -25,8 +25,8 @@ fn a_silent_worker_loses_its_frame_and_another_gets_it() {
     assert_eq!(farm.core.worker(w(1)).unwrap().state, WorkerState::Offline);
     farm.schedule();
     assert_eq!(farm.queue(2, 0), [0]);
-    assert_eq!(farm.deliver(2, task(1, 0)), Verdict::Committed);
-    assert_eq!(farm.deliver(1, task(1, 0)), Verdict::Superseded);
+    assert_eq!(farm.deliver(2, task(1, 0)), ReportOutcome::Committed);
+    assert_eq!(farm.deliver(1, task(1, 0)), ReportOutcome::Superseded);
     assert_eq!(farm.state(1), JobState::Completed);
 }
 
@@ -41,9 +41,9 @@ fn a_lapsed_attempt_that_delivers_first_wins() {
     farm.pass(lease(&farm), &[2]);
     farm.schedule();
     farm.start(2, task(1, 0));
-    assert_eq!(farm.deliver(1, task(1, 0)), Verdict::Committed);
+    assert_eq!(farm.deliver(1, task(1, 0)), ReportOutcome::Committed);
     assert_eq!(farm.revoked.pop().map(|revoke| revoke.2), Some(RevokeReason::Stale));
-    assert_eq!(farm.deliver(2, task(1, 0)), Verdict::Superseded);
+    assert_eq!(farm.deliver(2, task(1, 0)), ReportOutcome::Superseded);
     let commits = farm.records.iter().filter(|record| matches!(record, Record::TaskCommitted { .. })).count();
     assert_eq!(commits, 1);
 }
@@ -66,7 +66,7 @@ fn the_third_lapse_fails_the_task() {
         _ => None,
     });
     assert_eq!(reason.as_deref(), Some("took three workers down: w1, w2, w3"));
-    // The one that was queued behind it is not to blame.
+    // The loss does not count against the one that was queued behind it.
     assert_eq!(farm.counts(1).waiting, 1);
 }
 
@@ -115,7 +115,7 @@ fn a_worker_that_was_silent_takes_up_what_nobody_else_took() {
     farm.act(|core, now, out| core.heartbeat(now, w(1), out));
     assert_eq!(farm.counts(1).running, 1);
     assert!(farm.revoked.is_empty());
-    assert_eq!(farm.deliver(1, task(1, 0)), Verdict::Committed);
+    assert_eq!(farm.deliver(1, task(1, 0)), ReportOutcome::Committed);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn work_survives_a_restart_of_the_server() {
     });
     farm.join(1, 1);
     assert!(farm.revoked.is_empty());
-    assert_eq!(farm.deliver(1, task(1, 1)), Verdict::Committed);
+    assert_eq!(farm.deliver(1, task(1, 1)), ReportOutcome::Committed);
     farm.drain();
     assert_eq!(farm.state(1), JobState::Completed);
 }
@@ -219,7 +219,7 @@ fn a_task_that_a_machine_is_too_small_for_is_not_tried_there_again_after_a_resta
     };
     join(&mut farm, 1, 8);
     join(&mut farm, 2, 16);
-    farm.act(|core, now, out| core.set_wish(now, w(2), WorkerWish::Pause, out));
+    farm.act(|core, _, out| core.set_desired_state(w(2), WorkerWish::Pause, out));
     farm.start(1, task(1, 0));
     farm.fail(1, task(1, 0), FailureCause::OutOfMemory);
     farm.restart();
@@ -236,7 +236,7 @@ fn a_paused_worker_gets_nothing_and_hands_back_what_it_has_not_begun() {
     farm.join(1, 1);
     farm.schedule();
     farm.start(1, task(1, 0));
-    farm.act(|core, now, out| core.set_wish(now, w(1), WorkerWish::Pause, out));
+    farm.act(|core, _, out| core.set_desired_state(w(1), WorkerWish::Pause, out));
     farm.answer_revokes();
     farm.schedule();
     assert_eq!(farm.queue(1, 0), [0]);
@@ -244,7 +244,7 @@ fn a_paused_worker_gets_nothing_and_hands_back_what_it_has_not_begun() {
     farm.deliver(1, task(1, 0));
     farm.schedule();
     assert!(farm.queue(1, 0).is_empty());
-    farm.act(|core, now, out| core.set_wish(now, w(1), WorkerWish::Work, out));
+    farm.act(|core, _, out| core.set_desired_state(w(1), WorkerWish::Work, out));
     farm.drain();
     assert_eq!(farm.counts(1).done, 8);
 }
@@ -266,7 +266,7 @@ fn made_up_attempts_are_revoked_and_block_only_their_slot() {
     assert_eq!(farm.revoked, [(w(1), attempt, RevokeReason::Stale)]);
     farm.schedule();
     assert!(farm.queue(1, 0).is_empty() && !farm.queue(1, 1).is_empty());
-    assert_eq!(farm.report(1, attempt, Finish::HandedBack), Verdict::Recorded);
+    assert_eq!(farm.report(1, attempt, Finish::Returned), ReportOutcome::Recorded);
     farm.schedule();
     assert!(!farm.queue(1, 0).is_empty());
 }
@@ -296,7 +296,7 @@ fn a_step_that_is_locked_lacks_nothing() {
     farm.submit(crate::JobPlan::new(JobId(1), plans).unwrap());
     farm.join_with(1, 1, &["device cpu"]);
     let lacks = |farm: &Farm| {
-        let unmet = farm.core.survey(farm.now).unmet(JobId(1), 10);
+        let unmet = farm.core.explainer(farm.now).unmet(JobId(1), 10);
         unmet.into_iter().map(|unmet| (unmet.step.0, unmet.missing.len())).collect::<Vec<_>>()
     };
     assert_eq!(lacks(&farm), [(0, 1)]);
@@ -316,13 +316,13 @@ fn a_worker_that_does_not_fit_waits_and_says_what_it_lacks() {
     farm.join_with(1, 1, &["blender 3.4", "device cpu"]);
     farm.schedule();
     assert!(farm.held.is_empty());
-    let unmet = farm.core.survey(farm.now).unmet(JobId(1), 10);
+    let unmet = farm.core.explainer(farm.now).unmet(JobId(1), 10);
     assert_eq!(unmet.len(), 1);
     assert_eq!(unmet[0].missing.iter().collect::<Vec<_>>(), [&Label::from("blender 5.0")]);
     let labels = ["blender 5.0", "device cpu"].map(Label::from).into_iter().collect();
     let offer = WorkerOffer { name: "w1".into(), slots: 1, labels, ..WorkerOffer::default() };
-    farm.act(|core, now, out| core.worker_offer_changed(now, w(1), offer, out));
-    assert!(farm.core.survey(farm.now).unmet(JobId(1), 10).is_empty());
+    farm.act(|core, _, out| core.worker_offer_changed(w(1), offer, out));
+    assert!(farm.core.explainer(farm.now).unmet(JobId(1), 10).is_empty());
     farm.drain();
     assert_eq!(farm.state(1), JobState::Completed);
 }
@@ -335,19 +335,19 @@ fn fewer_slots_work_off_what_they_began() {
     farm.schedule();
     farm.start(1, task(1, 2));
     let offer = WorkerOffer { name: "w1".into(), slots: 1, ..WorkerOffer::default() };
-    farm.act(|core, now, out| core.worker_offer_changed(now, w(1), offer, out));
+    farm.act(|core, _, out| core.worker_offer_changed(w(1), offer, out));
     farm.answer_revokes();
     farm.schedule();
     assert_eq!((farm.queue(1, 1).len(), farm.queue(1, 2)), (0, vec![2]));
     farm.drain();
     assert_eq!(farm.counts(1).done, 20);
-    assert_eq!(farm.core.workers[&w(1)].slots.len(), 1);
+    assert_eq!(farm.core.state.worker(w(1)).slots().len(), 1);
 }
 
 /// As an offer of one slot tells it.
 fn rest(farm: &mut Farm, worker: u64, resting: bool) {
     let offer = WorkerOffer { name: format!("w{worker}"), slots: 1, resting, ..WorkerOffer::default() };
-    farm.act(|core, now, out| core.worker_offer_changed(now, w(worker), offer, out));
+    farm.act(|core, _, out| core.worker_offer_changed(w(worker), offer, out));
 }
 
 #[test]
@@ -383,12 +383,12 @@ fn a_frame_that_a_resting_worker_hands_back_is_its_own_again_when_it_wakes() {
     farm.schedule();
     farm.start(1, task(1, 0));
     rest(&mut farm, 1, true);
-    farm.finish(1, task(1, 0), Finish::HandedBack);
+    farm.finish(1, task(1, 0), Finish::Returned);
     farm.schedule();
     assert_eq!((farm.counts(1).waiting, farm.counts(1).failed), (1, 0));
     rest(&mut farm, 1, false);
     farm.schedule();
-    assert_eq!(farm.queue(1, 0), [0], "it is not held off from what it handed back");
+    assert_eq!(farm.queue(1, 0), [0], "it has no cooldown for what it returned");
 }
 
 #[test]
@@ -447,7 +447,7 @@ fn a_server_that_was_held_up_expires_nobody_of_whom_something_waits() {
     let mut farm = held_up(lease + 20_000);
     assert_eq!(farm.core.expiring(farm.now), [1, 2, 3, 4].map(w));
     // The heartbeat of one arrived 10 s ago, of another too long ago, and of a third just now: it has connected again.
-    farm.act(|core, now, out| core.worker_left(now, w(3), out));
+    farm.act(|core, _, out| core.worker_left(w(3), out));
     for (worker, ago) in [(1, 10_000), (2, lease), (3, 0)] {
         let arrived = Moment(farm.now.0 - ago);
         farm.act(|core, _, _| core.renew_lease(arrived, w(worker)));
@@ -462,7 +462,7 @@ fn a_server_that_was_held_up_expires_nobody_of_whom_something_waits() {
     farm.now = farm.now.after(1);
     tick(&mut farm);
     assert_eq!(states(&farm), [Offline, Offline, Rendering, Offline]);
-    // What has lapsed comes back by a heartbeat alone.
+    // Expired attempts are resumed by a heartbeat alone.
     farm.act(|core, now, _| core.renew_lease(now, w(1)));
     assert_eq!(states(&farm)[0], Offline);
     farm.act(|core, now, out| core.heartbeat(now, w(1), out));

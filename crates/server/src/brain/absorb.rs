@@ -78,8 +78,8 @@ impl Brain {
                 let change = Change::AttemptEnded { step, index, frame, attempt, state, failure };
                 self.event(at_ms, Some(job), worker, &change);
             }
-            Record::AttemptExcused { attempt, .. } => self.write(Write::ExcuseAttempt { attempt }),
-            Record::AttemptOutgrew { attempt, bytes, .. } => {
+            Record::AttemptForgiven { attempt, .. } => self.write(Write::ExcuseAttempt { attempt }),
+            Record::MemoryExceeded { attempt, bytes, .. } => {
                 self.write(Write::OutgrewMemory { attempt, bytes });
             }
             Record::AttemptResumed { attempt, task, state } => self.resumed(attempt, task, state, at_ms),
@@ -93,7 +93,7 @@ impl Brain {
                 self.write(Write::FailTask { task, generation, reason });
                 self.event(at_ms, Some(job), None, &change);
             }
-            Record::TasksReopened { job, step, tasks, generation } => {
+            Record::TasksReset { job, step, tasks, generation } => {
                 let (first, last) = (tasks.first, tasks.last);
                 self.write(Write::ReopenTasks { job, step, first, last, generation });
                 for index in tasks.iter().take(MAX_TASK_EVENTS) {
@@ -108,19 +108,19 @@ impl Brain {
             }
             Record::JobPinned { job, device } => self.pinned(job, device.as_ref(), at_ms),
             Record::StepExtended { job, step, count } => self.extended(job, step, count, at_ms),
-            Record::WorkerHealth { worker, sickness } => {
+            Record::WorkerQuarantine { worker, quarantine } => {
                 let name = self.farm.name_of(worker);
-                match &sickness {
-                    Some(sick) => tracing::warn!(worker = name, why = sick.why, "a worker is set aside"),
-                    None => tracing::info!(worker = name, "a worker is well again"),
+                match &quarantine {
+                    Some(known) => tracing::warn!(worker = name, why = known.reason, "worker quarantined"),
+                    None => tracing::info!(worker = name, "worker unquarantined"),
                 }
-                let sickness =
-                    sickness.map(|sick| kiln_store::Sickness { why: sick.why, trials: sick.trials });
+                let sickness = quarantine
+                    .map(|known| kiln_store::Sickness { why: known.reason, trials: known.failed_probes });
                 self.write(Write::SetWorkerHealth { worker, sickness });
             }
             Record::WorkerState { worker, state } => {
-                let sick = self.farm.core.worker(worker).and_then(|view| view.sick);
-                let why = sick.filter(|_| state == WorkerState::Sick).map(|sick| sick.why);
+                let sick = self.farm.core.worker(worker).and_then(|view| view.quarantine);
+                let why = sick.filter(|_| state == WorkerState::Sick).map(|known| known.reason);
                 self.event(at_ms, None, Some(worker), &Change::WorkerState { state, why });
             }
         }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use kiln_api::{Change, Down, Held, HeldState, Hello, Up, Verdict as UpVerdict, Welcome};
-use kiln_core::{Core, Finish, HeldAttempt, HeldPhase, JobError, JobView, StepState, Verdict};
+use kiln_core::{Core, Finish, HeldAttempt, HeldPhase, JobError, JobView, ReportOutcome, StepState};
 use kiln_store::{NewStep, Write};
 use kiln_types::{
     AttemptId, Failure, FailureCause, JobId, JobSpec, JobState, SlotIndex, StepIndex, StepKind, TaskIndex,
@@ -54,10 +54,10 @@ impl Brain {
                 }
             }
             Input::Gone { worker, link } => {
+                self.arrivals.disconnect(worker);
                 if self.is_current(worker, link) {
                     self.gone(worker);
                 }
-                self.arrivals.disconnect(worker);
             }
             Input::Wish { name, wish, reply } => {
                 let answer = self.wish(&name, wish);
@@ -82,6 +82,8 @@ impl Brain {
             // Not decided here, see `take`.
             Input::Submit { .. } | Input::Expire { .. } => {}
             Input::Look(look) => self.batch.replies.push(look),
+            #[cfg(test)]
+            Input::Panic(panic) => panic(),
         }
         self.absorb();
     }
@@ -118,7 +120,7 @@ impl Brain {
         let (core, out) = (&mut self.farm.core, &mut self.batch.outbox);
         core.submit(now, plan, out).map_err(job_fault)?;
         if held {
-            core.pause_job(now, job, out).map_err(job_fault)?;
+            core.pause_job(job, out).map_err(job_fault)?;
         }
         self.absorb();
         tracing::info!(%job, name = %spec.name, frames = %spec.frames, "job submitted");
@@ -126,7 +128,6 @@ impl Brain {
     }
 
     fn verb(&mut self, job: JobId, verb: JobVerb) -> Answer<()> {
-        let now = self.farm.clock.now();
         let Some(live) = self.farm.jobs.get_mut(&job) else {
             return Err(job_fault(JobError::NoSuchJob(job)));
         };
@@ -135,11 +136,11 @@ impl Brain {
         }
         let (core, out) = (&mut self.farm.core, &mut self.batch.outbox);
         match verb {
-            JobVerb::Pause => core.pause_job(now, job, out).map_err(job_fault)?,
-            JobVerb::Resume => core.resume_job(now, job, out).map_err(job_fault)?,
-            JobVerb::Cancel => core.cancel_job(now, job, out).map_err(job_fault)?,
+            JobVerb::Pause => core.pause_job(job, out).map_err(job_fault)?,
+            JobVerb::Resume => core.resume_job(job, out).map_err(job_fault)?,
+            JobVerb::Cancel => core.cancel_job(job, out).map_err(job_fault)?,
             JobVerb::Retry => {
-                core.retry_failed(now, job, out).map_err(job_fault)?;
+                core.retry_failed(job, out).map_err(job_fault)?;
             }
             JobVerb::Rerender(frames) => {
                 must_be_baked(core, job)?;
@@ -151,13 +152,13 @@ impl Brain {
                     ))
                 })?;
                 let which = (live.spec.render_step(), &indexes[..]);
-                core.rerender(now, job, Some(which), out).map_err(job_fault)?;
+                core.rerender(job, Some(which), out).map_err(job_fault)?;
             }
             JobVerb::Rebake => {
                 if live.spec.bake.is_empty() {
                     return Err(Fault::conflict(format!("Job {job} has nothing to bake.")));
                 }
-                core.rerender(now, job, Some(BAKE), out).map_err(job_fault)?;
+                core.rerender(job, Some(BAKE), out).map_err(job_fault)?;
             }
             JobVerb::Extend(frames) => {
                 must_be_baked(core, job)?;
@@ -167,7 +168,7 @@ impl Brain {
                     .extended(&frames)
                     .map_err(|error| Fault::unprocessable(sentence(&error)))?;
                 let added = longer.len() - live.spec.frames.len();
-                core.extend(now, job, live.spec.render_step(), added, out).map_err(job_fault)?;
+                core.extend(job, live.spec.render_step(), added, out).map_err(job_fault)?;
                 live.spec = Arc::new(JobSpec { frames: longer, ..JobSpec::clone(&live.spec) });
             }
             // Not decided here, see `take`.
@@ -198,7 +199,6 @@ impl Brain {
     }
 
     fn delete(&mut self, job: JobId, force: bool) -> Answer<()> {
-        let now = self.farm.clock.now();
         let ended = self.farm.core.job(job).is_some_and(|view| view.state.is_end());
         if !ended && !force {
             return Err(Fault::conflict(format!(
@@ -206,7 +206,7 @@ impl Brain {
             )));
         }
         if !ended {
-            self.farm.core.cancel_job(now, job, &mut self.batch.outbox).map_err(job_fault)?;
+            self.farm.core.cancel_job(job, &mut self.batch.outbox).map_err(job_fault)?;
         }
         self.absorb();
         if self.farm.core.job(job).is_some_and(|view| view.state == JobState::Completed) {
@@ -259,7 +259,7 @@ impl Brain {
         self.batch.held_slots.extend(held.iter().map(|held| (held.attempt, held.slot)));
         let held: Vec<HeldAttempt> = held.iter().map(held_attempt).collect();
         // First, or it would be told what it wished itself when it left.
-        self.farm.core.set_wish(now, worker, wish, &mut self.batch.outbox);
+        self.farm.core.set_desired_state(worker, wish, &mut self.batch.outbox);
         self.farm.core.worker_joined(now, worker, offer, &held, &mut self.batch.outbox);
     }
 
@@ -275,7 +275,7 @@ impl Brain {
                 known.said.resting = resting.map(shown);
                 let (name, offer) = (known.name.clone(), known.offer());
                 let info = serde_json::to_value(&known.said).unwrap_or_default();
-                self.farm.core.worker_offer_changed(now, worker, offer, out);
+                self.farm.core.worker_offer_changed(worker, offer, out);
                 self.write(Write::UpsertWorker { worker, name, info, at_ms: unix_ms() });
             }
             Up::Started { attempt } => self.farm.core.attempt_started(now, worker, attempt, out),
@@ -309,7 +309,7 @@ impl Brain {
                 }
             }
             // Its own wish is not the farm's: when it comes back, it works again.
-            Up::Draining => self.farm.core.set_wish(now, worker, WorkerWish::Drain, out),
+            Up::Draining => self.farm.core.set_desired_state(worker, WorkerWish::Drain, out),
         }
     }
 
@@ -325,7 +325,7 @@ impl Brain {
                 let report = Report { worker, made: None, seconds: seconds(s), peak_memory: 0 };
                 (Finish::Failed(failure), Some(report))
             }
-            Finished::HandedBack => (Finish::HandedBack, None),
+            Finished::HandedBack => (Finish::Returned, None),
         };
         if let Some(report) = report {
             self.batch.reports.insert(attempt, report);
@@ -335,10 +335,10 @@ impl Brain {
         self.absorb();
         self.batch.reports.remove(&attempt);
         let verdict = match verdict {
-            Verdict::Committed => UpVerdict::Committed,
-            Verdict::Superseded => UpVerdict::Superseded,
-            Verdict::Recorded => UpVerdict::Recorded,
-            Verdict::Unknown => UpVerdict::Unknown,
+            ReportOutcome::Committed => UpVerdict::Committed,
+            ReportOutcome::Superseded => UpVerdict::Superseded,
+            ReportOutcome::Recorded => UpVerdict::Recorded,
+            ReportOutcome::Unknown => UpVerdict::Unknown,
         };
         self.batch.outbox.send(worker, Down::Settled { attempt, verdict });
     }
@@ -407,7 +407,7 @@ impl Brain {
         if let Some(heard) = self.arrivals.last(worker, now) {
             self.farm.core.renew_lease(heard, worker);
         }
-        self.farm.core.worker_left(now, worker, &mut self.batch.outbox);
+        self.farm.core.worker_left(worker, &mut self.batch.outbox);
     }
 
     fn wish(&mut self, name: &str, wish: WorkerWish) -> Answer<()> {
@@ -417,15 +417,14 @@ impl Brain {
             return Err(Fault::conflict(format!("The worker {name} is offline already.")));
         }
         known.wish = wish;
-        let now = self.farm.clock.now();
         self.write(Write::SetWorkerWish { worker, wish });
-        self.farm.core.set_wish(now, worker, wish, &mut self.batch.outbox);
+        self.farm.core.set_desired_state(worker, wish, &mut self.batch.outbox);
         Ok(())
     }
 
     fn heal(&mut self, name: &str) -> Answer<()> {
         let worker = self.farm.workers.named(name).ok_or_else(|| no_worker(name))?;
-        if !self.farm.core.heal_worker(worker, &mut self.batch.outbox) {
+        if !self.farm.core.unquarantine_worker(worker, &mut self.batch.outbox) {
             return Err(Fault::conflict(format!("The worker {name} is not sick.")));
         }
         Ok(())

@@ -114,13 +114,13 @@ fn wire(farm: &Farm, push: Push) -> Option<Down> {
         Push::Revoke { attempt, why } => {
             let why = match why {
                 RevokeReason::Cancelled => RevokeWhy::Cancelled,
-                RevokeReason::Recalled => RevokeWhy::Stolen,
+                RevokeReason::Preempted => RevokeWhy::Stolen,
                 RevokeReason::Stale => RevokeWhy::Stale,
                 RevokeReason::TimedOut => RevokeWhy::TimedOut,
             };
             Some(Down::Revoke { attempt, why })
         }
-        Push::Wish(wish) => Some(Down::Wish { wish }),
+        Push::DesiredState(wish) => Some(Down::Wish { wish }),
     }
 }
 

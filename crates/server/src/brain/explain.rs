@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use kiln_api::{Explanation, TimeLeft, UnmetView, WaitReason};
-use kiln_core::{Forecast, Lack, Occupant, Party, Survey, Unmet, Wait};
+use kiln_core::{Account, Explainer, Forecast, Missing, Occupant, UnmetStep, WaitCause};
 use kiln_types::{DeviceClass, JobId, WorkerId};
 
 use super::{Farm, plan::device_label};
@@ -17,7 +17,7 @@ impl Farm {
         let view = self.core.job(job)?;
         let live = self.jobs.get(&job)?;
         let now = self.clock.now();
-        let mut survey = self.core.survey(now);
+        let mut survey = self.core.explainer(now);
         let mut reasons = Vec::new();
         for (step, waits) in survey.explain(job) {
             let Some(kind) = live.spec.kind_of(step) else { continue };
@@ -36,13 +36,13 @@ impl Farm {
     }
 
     /// Why nothing of a job that waits runs: a sentence, and what connected workers lack.
-    pub(super) fn waits_for(&self, survey: &mut Survey, job: JobId) -> (Option<String>, Vec<UnmetView>) {
+    pub(super) fn waits_for(&self, survey: &mut Explainer, job: JobId) -> (Option<String>, Vec<UnmetView>) {
         let wait = survey.explain(job).into_iter().flat_map(|(_, waits)| waits).next();
         (wait.map(|wait| self.sentence_of(job, &wait)), self.unmet(survey, job))
     }
 
-    fn unmet(&self, survey: &mut Survey, job: JobId) -> Vec<UnmetView> {
-        let view = |unmet: Unmet| UnmetView {
+    fn unmet(&self, survey: &mut Explainer, job: JobId) -> Vec<UnmetView> {
+        let view = |unmet: UnmetStep| UnmetView {
             worker: self.name_of(unmet.worker),
             missing: worded(unmet.missing.into_iter().map(|label| label.0).collect()).into_iter().collect(),
         };
@@ -53,68 +53,70 @@ impl Farm {
         views
     }
 
-    fn sentence_of(&self, job: JobId, wait: &Wait) -> String {
+    fn sentence_of(&self, job: JobId, wait: &WaitCause) -> String {
         match wait {
-            Wait::Paused => format!("It is paused; `kiln jobs resume {job}` goes on."),
-            Wait::ForJobs { open, ended } => for_jobs(open, ended),
-            Wait::Until(at) => {
+            WaitCause::Paused => format!("It is paused; `kiln jobs resume {job}` goes on."),
+            WaitCause::Dependencies { open, ended } => for_jobs(open, ended),
+            WaitCause::Until(at) => {
                 format!("It does not start for another {}.", span(at.since(self.clock.now()).div_ceil(1000)))
             }
-            Wait::NoWorker => "No worker is connected.".to_owned(),
-            Wait::NobodyFits { all_lack, nearest, lacks } => self.nobody_fits(job, all_lack, *nearest, lacks),
-            Wait::NotWorking { sick: 0, others: 0, .. } => {
+            WaitCause::NoWorker => "No worker is connected.".to_owned(),
+            WaitCause::NoWorkerFits { all_lack, nearest, lacks } => {
+                self.nobody_fits(job, all_lack, *nearest, lacks)
+            }
+            WaitCause::NotWorking { quarantined: 0, others: 0, .. } => {
                 "Every worker that could take it is paused, resting or leaving.".to_owned()
             }
-            Wait::NotWorking { paused, leaving, resting, sick, others } => {
+            WaitCause::NotWorking { paused, draining, unavailable, quarantined, others } => {
                 let parts = [
                     (*paused, "paused"),
-                    (*leaving, "leaving"),
-                    (*resting, "resting"),
-                    (*sick, "sick (see `kiln workers`)"),
+                    (*draining, "leaving"),
+                    (*unavailable, "resting"),
+                    (*quarantined, "sick (see `kiln workers`)"),
                     (*others, "silent"),
                 ];
                 let parts: Vec<String> =
                     parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
                 format!("No worker that could take it works now: {}.", parts.join(", "))
             }
-            Wait::HeldOff(_) => {
+            WaitCause::Cooldown(_) => {
                 "The workers that could take it handed it back or failed to begin it; they are asked \
                                  again within half a minute."
                     .to_owned()
             }
-            Wait::Limit { name, total: 0, .. } => {
+            WaitCause::Limit { name, total: 0, .. } => {
                 format!(
                     "It needs the limit {name}, of which the farm has none; `kiln limits set {name} N` says how many there are."
                 )
             }
-            Wait::Limit { name, total, used } => {
+            WaitCause::Limit { name, total, used } => {
                 format!("All {total} of the limit {name} are in use ({used}).")
             }
-            Wait::JobFull(1) => "It is on a worker already, and may not be on more than one.".to_owned(),
-            Wait::JobFull(most) => format!("It is on {most} workers already, and may not be on more."),
-            Wait::PartyFull(party, most) => {
+            WaitCause::JobFull(1) => "It is on a worker already, and may not be on more than one.".to_owned(),
+            WaitCause::JobFull(most) => format!("It is on {most} workers already, and may not be on more."),
+            WaitCause::AccountFull(party, most) => {
                 let (what, name) = match party {
-                    Party::Project(name) => ("project", name),
-                    Party::User(name) => ("user", name),
+                    Account::Project(name) => ("project", name),
+                    Account::User(name) => ("user", name),
                 };
                 let slots = if *most == 1 { "slot".to_owned() } else { format!("{most} slots") };
                 format!("The {what} {name} holds the {slots} that it may hold at once.")
             }
-            Wait::Busy { workers, with } => {
+            WaitCause::Busy { workers, with } => {
                 let who = match workers {
                     1 => "The one worker that can take it is busy".to_owned(),
                     n => format!("All {n} workers that can take it are busy"),
                 };
                 self.busy(&who, with)
             }
-            Wait::FailedHere { vacant, others, with } => self.failed_here(vacant, *others, with),
-            Wait::Room { reserved: Some(worker) } => {
+            WaitCause::FailedHere { vacant, others, with } => self.failed_here(vacant, *others, with),
+            WaitCause::Room { reserved: Some(worker) } => {
                 format!(
                     "It needs more of a machine than is free; {} is kept for it as others end.",
                     self.name_of(*worker)
                 )
             }
-            Wait::Room { reserved: None } => {
+            WaitCause::Room { reserved: None } => {
                 "It needs more of a machine than is free on any one; it takes the first that has room."
                     .to_owned()
             }
@@ -124,9 +126,9 @@ impl Farm {
     fn nobody_fits(
         &self,
         job: JobId,
-        all: &BTreeSet<Lack>,
+        all: &BTreeSet<Missing>,
         nearest: WorkerId,
-        lacks: &BTreeSet<Lack>,
+        lacks: &BTreeSet<Missing>,
     ) -> String {
         let all = worded(all.iter().map(words).collect());
         match all.first() {
@@ -226,12 +228,12 @@ fn for_jobs(open: &[JobId], ended: &[JobId]) -> String {
     text
 }
 
-fn words(lack: &Lack) -> String {
+fn words(lack: &Missing) -> String {
     match lack {
-        Lack::Label(label) => label.0.clone(),
-        Lack::Cores(cores) => format!("{cores} cores"),
-        Lack::Memory(bytes) => format!("{:.1} GiB of memory", *bytes as f64 / f64::from(1 << 30)),
-        Lack::Gpus => "the GPUs that it asks for".to_owned(),
+        Missing::Label(label) => label.0.clone(),
+        Missing::Cores(cores) => format!("{cores} cores"),
+        Missing::Memory(bytes) => format!("{:.1} GiB of memory", *bytes as f64 / f64::from(1 << 30)),
+        Missing::Gpus => "the GPUs that it asks for".to_owned(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use kiln_api::{BlenderOffer, Down, Hello, Machine, Offered, Rest};
-use kiln_core::{Core, Label, Moment, Party, Share, WorkerOffer};
+use kiln_core::{Account, Core, Label, Moment, Share, WorkerOffer};
 use kiln_store::Write;
 use kiln_types::{
     AttemptId, BundleId, DeviceClass, Epoch, JobId, JobSpec, SessionSpec, SlotIndex, StepKind, TaskId,
@@ -44,7 +44,7 @@ pub(crate) struct Farm {
     pub attempts: Attempts,
     pub workers: Workers,
     /// What a person has set of users and projects.
-    pub shares: BTreeMap<Party, Share>,
+    pub shares: BTreeMap<Account, Share>,
     /// How many there are of what the farm has only so many.
     pub limits: BTreeMap<String, u32>,
     /// When it was last looked which jobs have ended long ago.

@@ -44,6 +44,11 @@ impl Loading {
         Self { store, turn: Arc::new(Semaphore::new(1)), jobs, tasks }
     }
 
+    /// The connection by which jobs are read.
+    pub(super) fn store(&self) -> Store {
+        self.store.clone()
+    }
+
     /// The next job that is read; `None` where none is being read.
     pub(super) async fn next(&mut self) -> Option<Read> {
         self.tasks.join_next().await?.ok()

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use kiln_api::{
     RunningList, RunningTask, RunningView, SickView, TaskCounts, TimeLeft, UnmetView, WorkerView,
 };
-use kiln_core::{Moment, Survey};
+use kiln_core::{Explainer, Moment};
 use kiln_types::{AttemptId, JobId, JobState, WorkerId, WorkerState};
 
 use super::{Farm, explain::time_left, farm::LiveAttempt};
@@ -31,16 +31,16 @@ pub(crate) struct LiveStep {
 impl Farm {
     /// Each `None` where the job has ended some time ago, or does not exist.
     pub(crate) fn job_views(&self, jobs: &[JobId]) -> Vec<Option<LiveJobView>> {
-        let mut survey = self.core.survey(self.clock.now());
+        let mut survey = self.core.explainer(self.clock.now());
         jobs.iter().map(|job| self.surveyed(&mut survey, *job)).collect()
     }
 
     /// The same of one.
     pub(crate) fn job_view(&self, job: JobId) -> Option<LiveJobView> {
-        self.surveyed(&mut self.core.survey(self.clock.now()), job)
+        self.surveyed(&mut self.core.explainer(self.clock.now()), job)
     }
 
-    fn surveyed(&self, survey: &mut Survey, job: JobId) -> Option<LiveJobView> {
+    fn surveyed(&self, survey: &mut Explainer, job: JobId) -> Option<LiveJobView> {
         let live = self.jobs.get(&job)?;
         let view = self.core.job(job)?;
         let steps = view.steps.iter().map(|step| LiveStep { tasks: counts(step.counts), inside: 0.0 });
@@ -161,10 +161,10 @@ impl Farm {
             tags: known.said.tags.clone(),
             pools: known.pools.iter().cloned().collect(),
             resting: known.said.resting.clone().filter(|_| known.link.is_some()),
-            sick: self.core.worker(id).and_then(|view| view.sick).map(|sick| SickView {
-                why: sick.why,
-                trials: sick.trials,
-                next_ms: sick.next.map(|at| self.clock.unix_ms(at)),
+            sick: self.core.worker(id).and_then(|view| view.quarantine).map(|known| SickView {
+                why: known.reason,
+                trials: known.failed_probes,
+                next_ms: known.next.map(|at| self.clock.unix_ms(at)),
             }),
             wakes: known.said.wakes,
             blenders: known.said.blenders.clone(),

@@ -17,6 +17,9 @@ mod look;
 mod order;
 mod paths;
 mod plan;
+mod recover;
+#[cfg(test)]
+mod recover_tests;
 mod restore;
 mod roster;
 #[cfg(test)]
@@ -25,8 +28,9 @@ mod tests;
 mod turn_tests;
 mod wakes;
 
-use std::sync::Arc;
+use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc};
 
+use futures_util::FutureExt as _;
 use kiln_api::{ChangeJob, Hello, Up};
 use kiln_core::Moment;
 use kiln_store::{Due, Expired, Expiry, NewBundle, ReadPool, Store, StoreError};
@@ -50,6 +54,7 @@ use crate::{
 };
 use batch::Batch;
 use loading::Loading;
+use recover::{Broken, Taken};
 
 /// Inputs of workers that wait at most; senders of more wait themselves.
 const QUEUE: usize = 4 * AT_ONCE;
@@ -133,6 +138,9 @@ pub(crate) enum Input {
     },
     /// Runs when everything before it is on disk.
     Look(Look),
+    /// Panics when it is applied.
+    #[cfg(test)]
+    Panic(Box<dyn FnOnce() + Send>),
 }
 
 /// How an attempt left its slot.
@@ -215,7 +223,12 @@ impl BrainHandle {
     pub(crate) async fn ask<T>(&self, input: impl FnOnce(Reply<T>) -> Input) -> Answer<T> {
         let (reply, answer) = oneshot::channel();
         let _ = self.asked.send(input(reply)).await;
-        answer.await.unwrap_or_else(|_| Err(stopping()))
+        answer.await.unwrap_or_else(|_| Err(self.unanswered()))
+    }
+
+    /// The answer that nobody gave: the brain has ended, or has dropped the batch.
+    fn unanswered(&self) -> Fault {
+        if self.asked.is_closed() { stopping() } else { recover::dropped() }
     }
 
     /// Reads the live state, as it is on disk.
@@ -224,7 +237,7 @@ impl BrainHandle {
         T: Send + 'static,
         F: FnOnce(&Farm) -> T + Send + 'static,
     {
-        Self::look_by(&self.asked, look).await
+        self.look_by(&self.asked, look).await
     }
 
     /// The same, when all that was told before is on disk.
@@ -233,10 +246,10 @@ impl BrainHandle {
         T: Send + 'static,
         F: FnOnce(&Farm) -> T + Send + 'static,
     {
-        Self::look_by(&self.told, look).await
+        self.look_by(&self.told, look).await
     }
 
-    async fn look_by<T, F>(way: &mpsc::Sender<Input>, look: F) -> Answer<T>
+    async fn look_by<T, F>(&self, way: &mpsc::Sender<Input>, look: F) -> Answer<T>
     where
         T: Send + 'static,
         F: FnOnce(&Farm) -> T + Send + 'static,
@@ -247,7 +260,7 @@ impl BrainHandle {
             let _ = reply.send(look(farm));
         });
         let _ = way.send(Input::Look(look)).await;
-        answer.await.map_err(|_| stopping())
+        answer.await.map_err(|_| self.unanswered())
     }
 }
 
@@ -267,6 +280,12 @@ pub(crate) struct Brain {
     arrivals: Arc<Arrivals>,
     told: mpsc::Receiver<Input>,
     asked: mpsc::Receiver<Input>,
+    config: kiln_core::Config,
+    /// Inputs of this turn that are not applied yet.
+    pending: VecDeque<Input>,
+    /// Those that are, for the log of a turn that is dropped.
+    taken: Vec<Taken>,
+    broken: Broken,
 }
 
 impl Brain {
@@ -283,22 +302,39 @@ impl Brain {
     ) -> Result<(Self, BrainHandle), ServerError> {
         let loading = Loading::new(store.reading_by(ReadPool::Jobs));
         let store = store.reading_by(ReadPool::Scheduler);
-        let farm = restore::farm(&store, config, heartbeat_ms).await?;
+        let farm = restore::farm(&store, Clock::start(), config.clone(), heartbeat_ms).await?;
         let (tell, told) = mpsc::channel(QUEUE);
         let (ask, asked) = mpsc::channel(ASKED);
         let batch = Batch::default();
         let (arrivals, clock) = (Arc::<Arrivals>::default(), farm.clock);
         let handle = BrainHandle { told: tell, asked: ask, arrivals: arrivals.clone(), clock };
-        let brain = Self { farm, batch, store, loading, hub, logs, arrivals, told, asked };
+        let (pending, taken, broken) = Default::default();
+        let brain = Self {
+            farm,
+            batch,
+            store,
+            loading,
+            hub,
+            logs,
+            arrivals,
+            told,
+            asked,
+            config,
+            pending,
+            taken,
+            broken,
+        };
         Ok((brain, handle))
     }
 
     /// Runs until `stop`, and then until no input waits.
     ///
     /// # Errors
-    /// Where the records could not be written: then nothing of the last inputs was acknowledged.
-    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
+    /// If the records could not be written, or the scheduler contradicts itself again and again: then nothing of the last
+    /// inputs was acknowledged.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), ServerError> {
         let (mut asked, mut told) = (Vec::new(), Vec::new());
+        let mut is_due = false;
         loop {
             let deadline = self.farm.next_deadline();
             let alarm = async {
@@ -309,6 +345,7 @@ impl Brain {
             };
             let stopped = tokio::select! {
                 biased;
+                () = std::future::ready(()), if is_due => false,
                 _ = self.asked.recv_many(&mut asked, AT_ONCE) => false,
                 _ = self.told.recv_many(&mut told, AT_ONCE) => false,
                 Some(read) = self.loading.next() => {
@@ -318,10 +355,17 @@ impl Brain {
                 () = alarm => false,
                 () = stop.cancelled() => true,
             };
-            self.round(&mut asked, &mut told).await?;
-            if stopped && self.asked.is_empty() && self.told.is_empty() {
+            is_due = false;
+            match AssertUnwindSafe(self.round(&mut asked, &mut told)).catch_unwind().await {
+                Ok(done) => done?,
+                Err(panic) => {
+                    self.recover(panic).await?;
+                    is_due = true;
+                }
+            }
+            if stopped && !is_due && self.asked.is_empty() && self.told.is_empty() {
                 self.farm.touch_all(&mut self.batch);
-                return self.turn().await;
+                return Ok(self.turn().await?);
             }
         }
     }
@@ -331,17 +375,18 @@ impl Brain {
         fill(asked, &mut self.asked);
         fill(told, &mut self.told);
         // Before anything changes: what there is to see now is on disk.
-        let mut wishes = Vec::with_capacity(asked.len());
         for input in asked.drain(..) {
             match input {
                 Input::Look(look) => look(&self.farm),
-                wish => wishes.push(wish),
+                request => self.pending.push_back(request),
             }
         }
         while let Some(read) = self.loading.try_next() {
             self.take_up(read).await;
         }
-        for input in wishes.into_iter().chain(told.drain(..)) {
+        self.pending.extend(told.drain(..));
+        while let Some(input) = self.pending.pop_front() {
+            self.taken.push(Taken::of(&input));
             self.take(input).await?;
         }
         self.turn().await
@@ -353,6 +398,11 @@ impl Brain {
         self.mind_what_waits(now);
         self.farm.core.tick(now, &mut self.batch.outbox);
         self.farm.core.schedule(now, &mut self.batch.outbox);
+        self.commit().await
+    }
+
+    /// Writes what the batch has decided, then answers, pushes and publishes it.
+    async fn commit(&mut self) -> Result<(), StoreError> {
         self.absorb();
         self.farm.forget_ended_jobs();
         if !self.batch.writes.is_empty() {
@@ -360,6 +410,7 @@ impl Brain {
             self.hub.publish(&events);
         }
         self.release();
+        self.taken.clear();
         Ok(())
     }
 

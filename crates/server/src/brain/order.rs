@@ -7,7 +7,7 @@ use std::{
 };
 
 use kiln_api::{Change, ChangeJob, ChangePools, LimitView, PartyView, SetShare};
-use kiln_core::{Party, Share};
+use kiln_core::{Account, Share};
 use kiln_store::{ShareRow, Write};
 use kiln_types::{JobId, JobSpec, JobState, PartyKind};
 
@@ -30,7 +30,7 @@ const MAX_POOLS: usize = 64;
 #[derive(Debug, Clone)]
 pub(crate) enum Setting {
     Share {
-        party: Party,
+        party: Account,
         share: SetShare,
     },
     /// A limit no more, where there is no total.
@@ -53,7 +53,7 @@ impl Brain {
         }
     }
 
-    fn set_share(&mut self, party: Party, set: SetShare) -> Answer<()> {
+    fn set_share(&mut self, party: Account, set: SetShare) -> Answer<()> {
         let shares = &mut self.farm.shares;
         if !shares.contains_key(&party) && shares.len() >= MAX_NAMES {
             return Err(Fault::conflict(format!(
@@ -119,8 +119,7 @@ impl Brain {
         let offer = known.link.is_some().then(|| known.offer());
         self.write(Write::SetWorkerPools { worker, pools });
         if let Some(offer) = offer {
-            let now = self.farm.clock.now();
-            self.farm.core.worker_offer_changed(now, worker, offer, &mut self.batch.outbox);
+            self.farm.core.worker_offer_changed(worker, offer, &mut self.batch.outbox);
         }
         Ok(())
     }
@@ -226,7 +225,7 @@ impl Brain {
         live.spec = Arc::new(spec.clone());
         let in_core = standing_of(&spec, &self.farm.clock, completed);
         let told = Change::JobChanged { standing: spec.standing.clone() };
-        self.farm.core.set_standing(now, job, in_core).map_err(job_fault)?;
+        self.farm.core.set_scheduling(now, job, in_core).map_err(job_fault)?;
         self.write(Write::SetJobSpec { job, spec: Box::new(spec) });
         self.event(unix_ms(), Some(job), None, &told);
         Ok(())
@@ -305,17 +304,17 @@ pub(super) fn completed_of(states: BTreeMap<JobId, JobState>) -> BTreeSet<JobId>
     states.into_iter().filter(|(_, state)| *state == JobState::Completed).map(|(job, _)| job).collect()
 }
 
-pub(crate) fn party(kind: PartyKind, name: String) -> Party {
+pub(crate) fn party(kind: PartyKind, name: String) -> Account {
     match kind {
-        PartyKind::User => Party::User(name),
-        PartyKind::Project => Party::Project(name),
+        PartyKind::User => Account::User(name),
+        PartyKind::Project => Account::Project(name),
     }
 }
 
-fn named(party: &Party) -> (PartyKind, &str) {
+fn named(party: &Account) -> (PartyKind, &str) {
     match party {
-        Party::User(name) => (PartyKind::User, name),
-        Party::Project(name) => (PartyKind::Project, name),
+        Account::User(name) => (PartyKind::User, name),
+        Account::Project(name) => (PartyKind::Project, name),
     }
 }
 

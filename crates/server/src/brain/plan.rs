@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use kiln_core::{
-    DeviceOption, Gpus, JobPlan, Label, Moment, OpenDevice, PlanError, Requirement, Room, Standing, StepPlan,
+    DeviceOption, Gpus, JobPlan, Label, Moment, OpenDevice, PlanError, Requirement, Room, SchedulingOptions,
+    StepPlan,
 };
 use kiln_types::{
     BlenderSeries, BlobHash, DeviceClass, GpuUse, JobId, JobSpec, SessionKey, StepIndex, StepKind,
@@ -12,7 +13,7 @@ use kiln_types::{
 use crate::clock::{Clock, unix_ms};
 
 /// The steps of a job: its frames, a task each, and before them the bake where there is one.
-pub(crate) fn plan_of(job: JobId, spec: &JobSpec, standing: Standing) -> Result<JobPlan, PlanError> {
+pub(crate) fn plan_of(job: JobId, spec: &JobSpec, standing: SchedulingOptions) -> Result<JobPlan, PlanError> {
     // As it is as long as no worker has taken it.
     let open = spec.any_gpu.then(|| spec.on(DeviceClass::Gpu));
     let first = open.as_ref().unwrap_or(spec);
@@ -24,7 +25,7 @@ pub(crate) fn plan_of(job: JobId, spec: &JobSpec, standing: Standing) -> Result<
         device: open.as_ref().map(|open| open_device(job, open, *kind)),
         ..StepPlan::new(spec.tasks_of(*kind), session_key(job, first, *kind))
     });
-    let plan = JobPlan::new(job, steps.collect())?.standing(standing);
+    let plan = JobPlan::new(job, steps.collect())?.scheduled(standing);
     let pinned = spec.any_gpu && spec.session.device != DeviceClass::Gpu;
     Ok(if pinned { plan.pinned(&device_label(spec.session.blender, spec.session.device)) } else { plan })
 }
@@ -49,9 +50,9 @@ pub(super) fn backend_of(series: BlenderSeries, label: &Label) -> Option<DeviceC
 }
 
 /// Where the job stands; `completed` are jobs that the core does not hold and that need not be waited for.
-pub(crate) fn standing_of(spec: &JobSpec, clock: &Clock, completed: &BTreeSet<JobId>) -> Standing {
+pub(crate) fn standing_of(spec: &JobSpec, clock: &Clock, completed: &BTreeSet<JobId>) -> SchedulingOptions {
     let standing = &spec.standing;
-    Standing {
+    SchedulingOptions {
         priority: standing.priority.get(),
         project: spec.project.0.clone(),
         user: spec.owner.0.clone(),

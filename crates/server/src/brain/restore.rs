@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use kiln_core::{
-    Core, JobPlan, RestoredAttempt, RestoredJob, RestoredPhase, RestoredStep, RestoredTrouble, Share,
-    Sickness, Standing, TaskSpan,
+    Core, JobPlan, Quarantine, RestoredAttempt, RestoredHistory, RestoredJob, RestoredPhase, RestoredStep,
+    SchedulingOptions, Share, TaskSpan,
 };
 use kiln_store::{AttemptRow, Store, StoreError, StoredJob, StoredStep};
 use kiln_types::{AttemptState, JobId, StepIndex, StepKind, TaskId, TaskIndex, TaskState, WorkerId};
@@ -26,12 +26,13 @@ const TIMES: u32 = 1000;
 /// Where the records cannot be read, or contradict themselves.
 pub(super) async fn farm(
     store: &Store,
+    clock: Clock,
     config: kiln_core::Config,
     heartbeat_ms: u64,
 ) -> Result<Farm, ServerError> {
     let mut farm = Farm {
         core: Core::new(store.epoch(), config),
-        clock: Clock::start(),
+        clock,
         epoch: store.epoch(),
         heartbeat_ms,
         last_job: store.last_job().await?,
@@ -54,7 +55,8 @@ pub(super) async fn farm(
     let now = farm.clock.now();
     for row in store.workers().await? {
         if let Some(kiln_store::Sickness { why, trials }) = row.sickness {
-            farm.core.restore_sick(now, row.id, Sickness { why, trials });
+            let quarantine = Quarantine { reason: why, failed_probes: trials };
+            farm.core.restore_quarantine(now, row.id, quarantine);
         }
         let said: Said = serde_json::from_value(row.info).unwrap_or_default();
         let known = Known {
@@ -137,7 +139,7 @@ pub(super) async fn job(farm: &mut Farm, store: &Store, loaded: Loaded) -> Resul
     live.inputs_gone_ms = row.kept.inputs_gone_ms;
     for attempt in stored.open {
         let phase = phase_of(&attempt);
-        if phase == RestoredPhase::Lapsed {
+        if phase == RestoredPhase::Expired {
             continue;
         }
         let task = attempt.task;
@@ -169,7 +171,7 @@ pub(super) async fn job(farm: &mut Farm, store: &Store, loaded: Loaded) -> Resul
 /// Where its records contradict themselves.
 pub(super) fn restored_job(
     stored: &StoredJob,
-    standing: Standing,
+    standing: SchedulingOptions,
 ) -> Result<(JobPlan, RestoredJob), StoreError> {
     let row = &stored.row;
     let damaged = |why: String| StoreError::Damaged { what: "job", why };
@@ -198,7 +200,7 @@ pub(super) fn restored_job(
 fn phase_of(attempt: &AttemptRow) -> RestoredPhase {
     match attempt.state {
         AttemptState::Running => RestoredPhase::Running,
-        AttemptState::Lapsed => RestoredPhase::Lapsed,
+        AttemptState::Lapsed => RestoredPhase::Expired,
         _ => RestoredPhase::Assigned,
     }
 }
@@ -219,14 +221,14 @@ fn restored_step(stored: &StoredStep) -> RestoredStep {
     for (first, last) in &stored.cancelled {
         step.cancelled.insert_span(TaskSpan { first: *first, last: *last });
     }
-    step.troubles = stored
+    step.histories = stored
         .faults
         .iter()
-        .map(|fault| RestoredTrouble {
+        .map(|fault| RestoredHistory {
             task: fault.index,
-            lapsed_on: fault.lapsed_on.clone(),
+            lost_on: fault.lapsed_on.clone(),
             failed_on: fault.failed_on.clone(),
-            outgrew: fault.outgrew,
+            least_memory: fault.outgrew,
         })
         .collect();
     step

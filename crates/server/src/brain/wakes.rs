@@ -1,6 +1,6 @@
 //! Who sleeps, and what waits.
 
-use kiln_core::Wait;
+use kiln_core::WaitCause;
 use kiln_types::{JobId, WorkerWish};
 
 use super::{Farm, apply::no_worker};
@@ -32,7 +32,7 @@ impl Farm {
         if sleepers.is_empty() {
             return (Vec::new(), sleepers);
         }
-        let mut survey = self.core.survey(self.clock.now());
+        let mut survey = self.core.explainer(self.clock.now());
         let waits = |job: &JobId| {
             let view = self.core.job(*job)?;
             if view.state.is_end() || view.counts().waiting == 0 {
@@ -71,20 +71,20 @@ impl Farm {
 }
 
 /// Whether what waits for this would not wait if there were more workers.
-fn wants_workers(wait: &Wait) -> bool {
+fn wants_workers(wait: &WaitCause) -> bool {
     match wait {
-        Wait::NoWorker
-        | Wait::NobodyFits { .. }
-        | Wait::NotWorking { .. }
-        | Wait::HeldOff(_)
-        | Wait::Busy { .. }
-        | Wait::FailedHere { .. }
-        | Wait::Room { .. } => true,
-        Wait::Paused
-        | Wait::ForJobs { .. }
-        | Wait::Until(_)
-        | Wait::Limit { .. }
-        | Wait::JobFull(_)
-        | Wait::PartyFull(..) => false,
+        WaitCause::NoWorker
+        | WaitCause::NoWorkerFits { .. }
+        | WaitCause::NotWorking { .. }
+        | WaitCause::Cooldown(_)
+        | WaitCause::Busy { .. }
+        | WaitCause::FailedHere { .. }
+        | WaitCause::Room { .. } => true,
+        WaitCause::Paused
+        | WaitCause::Dependencies { .. }
+        | WaitCause::Until(_)
+        | WaitCause::Limit { .. }
+        | WaitCause::JobFull(_)
+        | WaitCause::AccountFull(..) => false,
     }
 }

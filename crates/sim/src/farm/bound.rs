@@ -1,4 +1,4 @@
-//! What no scheduler can beat, even one that knows every frame beforehand.
+//! Bounds that no scheduler can beat, even one that knows every frame beforehand.
 
 use super::{Farm, Node};
 

@@ -9,7 +9,7 @@ use super::{Farm, Fate, LATENCY_MS, Node, Run, RunEnd, Shot, Story, UPLOAD_MS};
 use crate::{
     agenda::Agenda,
     check::Checker,
-    server::{Said, Server},
+    server::{Decisions, Server},
     worker::{Next, SimWorker, Up},
 };
 
@@ -103,7 +103,7 @@ struct Life<'a> {
     last_connection: u64,
     submitted: usize,
     story: Story,
-    /// Where in the story a run that goes on is.
+    /// The place in the story of each attempt that runs.
     going: BTreeMap<AttemptId, usize>,
     /// Runs that will fail, and why.
     doomed: BTreeMap<AttemptId, Failure>,
@@ -113,7 +113,7 @@ struct Machine {
     worker: SimWorker,
     /// The scene that each slot has open, and what it claims.
     slots: Vec<(Option<SessionKey>, Claim)>,
-    sick: bool,
+    quarantined: bool,
 }
 
 impl Machine {
@@ -121,7 +121,7 @@ impl Machine {
         let id = WorkerId::from_bits(index as u64 + 1).expect("counted from 1");
         let offer = WorkerOffer { name: format!("node {}", index + 1), ..node.offer.clone() };
         let slots = vec![(None, Claim::default()); usize::from(offer.slots)];
-        Self { worker: SimWorker::new(id, offer), slots, sick: false }
+        Self { worker: SimWorker::new(id, offer), slots, quarantined: false }
     }
 }
 
@@ -152,7 +152,7 @@ impl<'a> Life<'a> {
     fn live(mut self) -> Story {
         self.server.start(Moment(0));
         for (node, known) in self.farm.nodes.iter().enumerate() {
-            // Whoever is away at the start returns later.
+            // A worker that is away at the start comes back later.
             let away = known.fates.first().is_some_and(|(_, fate)| *fate == Fate::Returns);
             if away {
                 self.machines[node].worker.die();
@@ -179,7 +179,7 @@ impl<'a> Life<'a> {
             }
             if due < next {
                 self.now = due;
-                self.brain(|core, now, out| core.tick(now, out));
+                self.batch(|core, now, out| core.tick(now, out));
             } else if let Some((at, event)) = self.agenda.pop() {
                 self.now = at;
                 self.happen(event);
@@ -196,7 +196,7 @@ impl<'a> Life<'a> {
             core.sanity_check();
             self.checker.remembers(core);
         }
-        self.story.twins = self.checker.twins;
+        self.story.speculations = self.checker.speculations;
         self.story
     }
 
@@ -213,7 +213,7 @@ impl<'a> Life<'a> {
                 let id = self.machines[node].worker.id;
                 if self.server.connections.get(&id) == Some(&connection) {
                     self.server.connections.remove(&id);
-                    self.brain(|core, now, out| core.worker_left(now, id, out));
+                    self.batch(|core, _, out| core.worker_left(id, out));
                 }
             }
             Event::Heartbeat { node, connection } => {
@@ -238,7 +238,7 @@ impl<'a> Life<'a> {
                     // The scene went with the process.
                     self.machines[node].slots[usize::from(slot.0)].0 = None;
                     self.ends(attempt, RunEnd::Stopped);
-                    self.report(node, slot, assigned, Finish::HandedBack);
+                    self.report(node, slot, assigned, Finish::Returned);
                     self.kick(node, slot);
                 }
             }
@@ -248,12 +248,12 @@ impl<'a> Life<'a> {
                 }
             }
             Event::Rendered { .. } | Event::Killed { .. } | Event::Uploaded { .. } => {}
-            Event::Fate { node, fate } => self.befall(node, fate),
+            Event::Fate { node, fate } => self.meet(node, fate),
             Event::Submit(index) => {
                 let plan = &self.farm.shots[index].plan;
                 self.checker.submitted(plan);
                 self.server.write(Some(plan), &[]);
-                self.brain(|core, now, out| core.submit(now, plan.clone(), out).expect("a new id"));
+                self.batch(|core, now, out| core.submit(now, plan.clone(), out).expect("a new id"));
                 self.submitted += 1;
             }
             Event::ServerDies { down_ms } => {
@@ -266,7 +266,7 @@ impl<'a> Life<'a> {
             }
             Event::ServerStarts => {
                 self.server.start(Moment(self.now));
-                self.brain(|core, now, out| core.tick(now, out));
+                self.batch(|core, now, out| core.tick(now, out));
             }
         }
     }
@@ -275,7 +275,7 @@ impl<'a> Life<'a> {
         self.machines[node].worker.life == life
     }
 
-    fn befall(&mut self, node: usize, fate: Fate) {
+    fn meet(&mut self, node: usize, fate: Fate) {
         match fate {
             Fate::Dies => self.dies(node),
             Fate::Returns => {
@@ -286,15 +286,15 @@ impl<'a> Life<'a> {
                     self.agenda.at(self.now, Event::Connect { node, life });
                 }
             }
-            Fate::Rests | Fate::Works => {
+            Fate::Unavailable | Fate::Works => {
                 let worker = &mut self.machines[node].worker;
-                worker.offer.resting = fate == Fate::Rests;
+                worker.offer.resting = fate == Fate::Unavailable;
                 if worker.connection.is_some() {
                     let (id, offer) = (worker.id, worker.offer.clone());
-                    self.brain(|core, now, out| core.worker_offer_changed(now, id, offer, out));
+                    self.batch(|core, _, out| core.worker_offer_changed(id, offer, out));
                 }
             }
-            Fate::FallsSick | Fate::Recovers => self.machines[node].sick = fate == Fate::FallsSick,
+            Fate::FallsSick | Fate::Recovers => self.machines[node].quarantined = fate == Fate::FallsSick,
         }
     }
 
@@ -342,8 +342,8 @@ impl<'a> Life<'a> {
     }
 
     /// One batch of the server: decide, write, then send.
-    fn brain<T>(&mut self, event: impl FnOnce(&mut Core, Moment, &mut Said) -> T) -> Option<T> {
-        let mut said = Said::default();
+    fn batch<T>(&mut self, event: impl FnOnce(&mut Core, Moment, &mut Decisions) -> T) -> Option<T> {
+        let mut said = Decisions::default();
         let now = Moment(self.now);
         let core = self.server.core.as_mut()?;
         let answer = event(core, now, &mut said);
@@ -358,7 +358,8 @@ impl<'a> Life<'a> {
             if let Some(core) = &self.server.core {
                 self.checker.push(core, &self.machines[node].worker, &push);
             }
-            self.story.recalls += u64::from(matches!(push, Push::Revoke { why: RevokeReason::Recalled, .. }));
+            self.story.preemptions +=
+                u64::from(matches!(push, Push::Revoke { why: RevokeReason::Preempted, .. }));
             if let Some(connection) = self.server.connections.get(&to).copied() {
                 self.agenda.at(self.now + LATENCY_MS, Event::Down { node, connection, push });
             }
@@ -386,7 +387,7 @@ impl<'a> Life<'a> {
                 self.server.connections.insert(id, connection);
                 let offer = self.machines[node].worker.offer.clone();
                 self.checker.rejoined(&held);
-                self.brain(|core, now, out| core.worker_joined(now, id, offer, &held, out));
+                self.batch(|core, now, out| core.worker_joined(now, id, offer, &held, out));
             }
             return;
         }
@@ -394,14 +395,14 @@ impl<'a> Life<'a> {
             return;
         }
         match up {
-            Up::Hello(_) | Up::Rests(_) => {}
-            Up::Heartbeat => drop(self.brain(|core, now, out| core.heartbeat(now, id, out))),
+            Up::Hello(_) | Up::Unavailable(_) => {}
+            Up::Heartbeat => drop(self.batch(|core, now, out| core.heartbeat(now, id, out))),
             Up::Started(attempt) => {
-                self.brain(|core, now, out| core.attempt_started(now, id, attempt, out));
+                self.batch(|core, now, out| core.attempt_started(now, id, attempt, out));
             }
             Up::Progress(attempt, hundredths) => {
                 let part = f32::from(hundredths) / 100.0;
-                self.brain(|core, now, _| {
+                self.batch(|core, now, _| {
                     core.attempt_moved(now, id, attempt);
                     core.learn_progress(now, id, attempt, part);
                 });
@@ -412,14 +413,14 @@ impl<'a> Life<'a> {
                     let shot = self.shots[&task.job];
                     (task, shot.memory.get(task.index.0 as usize).copied().unwrap_or(0))
                 });
-                let verdict = self.brain(|core, now, out| {
+                let outcome = self.batch(|core, now, out| {
                     if let Some((task, bytes)) = peak.filter(|(_, bytes)| *bytes > 0) {
                         core.learn_memory(task, id, bytes);
                     }
                     core.attempt_finished(now, id, attempt, finish, out)
                 });
-                if let Some(verdict) = verdict {
-                    self.checker.answered(id, attempt, verdict);
+                if let Some(outcome) = outcome {
+                    self.checker.answered(id, attempt, outcome);
                     self.machines[node].worker.unsettled.remove(&attempt);
                 }
             }
@@ -428,7 +429,7 @@ impl<'a> Life<'a> {
 
     fn obey(&mut self, node: usize, push: Push) {
         match push {
-            Push::Wish(_) => {}
+            Push::DesiredState(_) => {}
             Push::Assign { slot, claim, tasks } => {
                 let machine = &mut self.machines[node];
                 machine.worker.slots[usize::from(slot.0)].queue.extend(tasks);
@@ -439,7 +440,7 @@ impl<'a> Life<'a> {
                 Next::Nothing => {}
                 Next::Report(attempt) => {
                     let known = self.machines[node].worker.unsettled.get(&attempt);
-                    let finish = known.map_or(Finish::HandedBack, |(_, _, finish)| finish.clone());
+                    let finish = known.map_or(Finish::Returned, |(_, _, finish)| finish.clone());
                     self.say(node, Up::Finished(attempt, finish));
                 }
                 Next::Kill(slot) => {
@@ -510,10 +511,10 @@ impl<'a> Life<'a> {
         self.agenda.at(self.now + wait, Event::Rendered { node, life, slot, attempt: next.attempt });
     }
 
-    /// Why the frame that begins now cannot end well on this machine as it is.
+    /// Returns why the frame that begins now cannot end well on this machine as it is.
     fn fails(&self, node: usize, task: TaskId) -> Option<Failure> {
         let machine = &self.machines[node];
-        if machine.sick {
+        if machine.quarantined {
             return Some(Failure::new(FailureCause::Crashed, "Blender died of signal 11"));
         }
         if self.shots[&task.job].broken.contains(&task.index.0) {

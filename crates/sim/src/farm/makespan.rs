@@ -1,10 +1,10 @@
-//! How near the end of a job comes to the earliest that there could be, on mixed farms.
+//! The end of a job against the earliest that there could be, on mixed farms.
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{Farm, Naive, Node, Shot, lower_bound_ms, naive_ms};
 
-/// How the times of a job's frames go, on one and the same slot.
+/// A distribution of the times of a job's frames on one slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frames {
     /// All the same.
@@ -61,14 +61,14 @@ pub fn mixed_farm(workers: u32, frames: Frames, a_slot: u32, seed: u64) -> Farm 
     Farm { nodes, shots: vec![Shot::new(1, work).opening(middle / 2)], ..Farm::default() }
 }
 
-/// What became of one farm. Milliseconds.
+/// The result on one farm. Milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Race {
     pub bound: u64,
     pub kiln: u64,
     /// One frame at a time, first come first served.
     pub warm: u64,
-    /// The same, with Blender started anew for each frame.
+    /// The same, with Blender started again for each frame.
     pub cold: u64,
     pub wasted_percent: u64,
 }

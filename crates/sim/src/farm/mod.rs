@@ -9,7 +9,7 @@ mod story;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_core::{JobPlan, Party, Requirement, Share, Standing, StepPlan, WorkerOffer};
+use kiln_core::{Account, JobPlan, Requirement, SchedulingOptions, Share, StepPlan, WorkerOffer};
 use kiln_types::{BlobHash, JobId, SessionKey};
 
 pub use bound::lower_bound_ms;
@@ -27,10 +27,10 @@ pub struct Farm {
     pub nodes: Vec<Node>,
     pub shots: Vec<Shot>,
     pub limits: BTreeMap<String, u32>,
-    pub shares: Vec<(Party, Share)>,
-    /// When the server is killed, and for how long it is down; milliseconds.
+    pub shares: Vec<(Account, Share)>,
+    /// The times at which the server is killed, and for how long it is down; milliseconds.
     pub outages: Vec<(u64, u64)>,
-    /// When nobody looks any more; else when every job has ended.
+    /// The end of the run; `None`: it ends when every job has.
     pub until: Option<u64>,
 }
 
@@ -38,20 +38,20 @@ pub struct Farm {
 #[derive(Debug, Clone)]
 pub struct Node {
     pub offer: WorkerOffer,
-    /// How much faster than a middling one it renders, in hundredths.
+    /// Its speed as a part of an average one, in hundredths.
     pub speed: u64,
     pub fates: Vec<(u64, Fate)>,
 }
 
-/// What befalls a machine.
+/// An event of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It is gone with all that it held; the server's lease finds out.
     Dies,
     /// It is back, and knows nothing.
     Returns,
-    /// By its own wish it takes nothing new.
-    Rests,
+    /// It takes nothing new, by its own decision.
+    Unavailable,
     Works,
     /// Every frame on it fails, quickly.
     FallsSick,
@@ -61,7 +61,7 @@ pub enum Fate {
 /// A job and what its frames are like.
 #[derive(Debug, Clone)]
 pub struct Shot {
-    /// When it is submitted.
+    /// The time at which it is submitted.
     pub at: u64,
     pub plan: JobPlan,
     /// Milliseconds of each frame on a middling slot, by task; a later step goes on where the list is.
@@ -77,7 +77,7 @@ pub struct Shot {
     pub deadly: BTreeSet<u32>,
 }
 
-/// What Blender says of how far a frame has come, eight times while it renders. Each is as it was measured
+/// The progress that Blender reports of a frame, eight times while it renders. Each is as it was measured
 /// (`bench/progress.py`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Told {
@@ -101,7 +101,7 @@ impl Told {
         }
     }
 
-    /// What is told of a frame when so many eighths of its time are over; hundredths.
+    /// Returns what is told of a frame when so many eighths of its time are over; hundredths.
     fn hundredths(self, frame: u32, eighth: u64) -> Option<u8> {
         let at = eighth as f64 / 8.0;
         let off = 0.74 + (u64::from(frame) * 7 + eighth * 5) as f64 % 38.0 / 100.0;
@@ -156,20 +156,20 @@ impl Shot {
         Self { opening, ..self }
     }
 
-    pub fn standing(self, standing: Standing) -> Self {
-        Self { plan: self.plan.standing(standing), ..self }
+    pub fn scheduled(self, options: SchedulingOptions) -> Self {
+        Self { plan: self.plan.scheduled(options), ..self }
     }
 
     pub fn priority(self, priority: u8) -> Self {
-        self.standing(Standing { priority, ..Standing::default() })
+        self.scheduled(SchedulingOptions { priority, ..SchedulingOptions::default() })
     }
 
     /// Every step asks for this.
     pub fn requires(mut self, requires: Requirement) -> Self {
         let steps = self.plan.steps().iter();
         let steps = steps.map(|step| StepPlan { requires: requires.clone(), ..step.clone() }).collect();
-        let (id, standing) = (self.plan.id(), self.plan.stands().clone());
-        self.plan = JobPlan::new(id, steps).expect("as valid as before").standing(standing);
+        let (id, options) = (self.plan.id(), self.plan.options().clone());
+        self.plan = JobPlan::new(id, steps).expect("as valid as before").scheduled(options);
         self
     }
 

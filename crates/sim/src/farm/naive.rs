@@ -13,7 +13,7 @@ use super::{Farm, LATENCY_MS, UPLOAD_MS};
 pub enum Naive {
     /// It keeps the scene open between two frames.
     Warm,
-    /// It starts Blender anew for each frame.
+    /// It starts Blender again for each frame.
     Cold,
 }
 

@@ -1,8 +1,8 @@
 //! One farm for each promise of the scheduler, and the line that it must pass.
 
+mod failure;
 mod fit;
 mod order;
-mod trouble;
 
 use super::{Farm, Story};
 
@@ -10,10 +10,10 @@ use super::{Farm, Story};
 #[derive(Debug, Clone, Copy)]
 pub struct Scenario {
     pub name: &'static str,
-    /// What is promised, in words.
+    /// The promise, in words.
     pub promise: &'static str,
     pub farm: fn() -> Farm,
-    /// What was measured, in words; or what is wrong.
+    /// The measured result, or what is wrong, in words.
     pub judge: fn(&Farm, &Story) -> Result<String, String>,
 }
 
@@ -31,7 +31,7 @@ impl Scenario {
 
 /// Every scenario, in the order of the table.
 pub fn all() -> Vec<Scenario> {
-    [order::SCENARIOS, fit::SCENARIOS, trouble::SCENARIOS].concat()
+    [order::SCENARIOS, fit::SCENARIOS, failure::SCENARIOS].concat()
 }
 
 /// The measure, where it holds; else what it is.
@@ -92,7 +92,7 @@ mod tests {
         straggler: "STRAGGLER",
         sleep: "SLEEP",
         flapping: "FLAPPING WORKERS",
-        sick: "SICK WORKER",
+        quarantined: "QUARANTINE",
         poison: "POISON FRAME",
         restart: "FULL RESTART",
     }

@@ -1,4 +1,4 @@
-//! What happened on a farm.
+//! The story of a farm: what was rendered where and when.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub struct Run {
     pub slot: SlotIndex,
     pub claim: Claim,
     pub began: u64,
-    /// When the slot was free again.
+    /// The time at which the slot was free again.
     pub ended: u64,
     pub end: RunEnd,
     /// It had to open the scene.
@@ -38,20 +38,20 @@ pub enum RunEnd {
 pub struct Story {
     /// In the order in which they began.
     pub runs: Vec<Run>,
-    /// When each frame was committed.
+    /// The time of each frame's commit.
     pub commits: BTreeMap<TaskId, u64>,
     /// Frames that failed for good, with the reason.
     pub failed: BTreeMap<TaskId, String>,
-    /// When each job ended, and how.
+    /// The time and the state of each job's end.
     pub ends: BTreeMap<JobId, (u64, JobState)>,
     /// Frames that were started again because they would end late.
-    pub twins: u64,
+    pub speculations: u64,
     /// Attempts asked back from queues.
-    pub recalls: u64,
+    pub preemptions: u64,
 }
 
 impl Story {
-    /// When the last job ended.
+    /// Returns when the last job ended.
     pub fn took_ms(&self) -> u64 {
         self.ends.values().map(|(at, _)| *at).max().unwrap_or(0)
     }
@@ -68,7 +68,7 @@ impl Story {
         self.runs.iter().filter(move |run| run.task.job == JobId(job))
     }
 
-    /// When the first frame of the job began.
+    /// Returns when the first frame of the job began.
     pub fn start_of(&self, job: u64) -> Option<u64> {
         self.of(job).map(|run| run.began).min()
     }

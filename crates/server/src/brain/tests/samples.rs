@@ -1,7 +1,7 @@
 //! Jobs, workers and what they make, for the random farms.
 
 use kiln_api::{Held, Hello};
-use kiln_core::{JobPlan, Standing};
+use kiln_core::{JobPlan, SchedulingOptions};
 use kiln_types::{
     AttemptId, BlobHash, BundleId, DeviceClass, FileFormat, FrameSet, JobStanding, Needs, OutputFile,
     OutputRole, Owner, PixelReport, Policy, Project, RelPath, RenderSettings, SessionSpec,
@@ -24,7 +24,7 @@ pub(super) fn delivered(frame: i32) -> Made {
 }
 
 pub(super) fn plan(job: JobId, spec: &JobSpec) -> JobPlan {
-    plan::plan_of(job, spec, Standing::default()).unwrap()
+    plan::plan_of(job, spec, SchedulingOptions::default()).unwrap()
 }
 
 pub(super) fn made(made: Made) -> Finished {

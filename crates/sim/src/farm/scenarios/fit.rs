@@ -1,9 +1,9 @@
-//! Which machine is right.
+//! Scenarios of machines that fit or do not.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 
-use kiln_core::{Gpus, Label, Requirement, Room, Standing, WorkerOffer};
+use kiln_core::{Gpus, Label, Requirement, Room, SchedulingOptions, WorkerOffer};
 
 use super::{GIB, MINUTE, SECOND, Scenario, clock, line};
 use crate::farm::{Farm, Node, RunEnd, Shot, Story};
@@ -125,11 +125,11 @@ pub const SCENARIOS: &[Scenario] = &[
             let node = Node { offer, ..Node::new(4, 100) };
             let room =
                 |memory| Requirement { room: Room { memory, ..Room::default() }, ..Requirement::default() };
-            let of = |user: &str| Standing { user: user.into(), ..Standing::default() };
+            let of = |user: &str| SchedulingOptions { user: user.into(), ..SchedulingOptions::default() };
             // Frames of different lengths, so that slots are never free together.
             let small = Shot::new(1, (0..600).map(|n| (20 + n % 7) * SECOND).collect());
-            let small = small.requires(room(10 * GIB)).standing(of("ada"));
-            let big = Shot::even(2, 2, 60 * SECOND).requires(room(60 * GIB)).standing(of("bob"));
+            let small = small.requires(room(10 * GIB)).scheduled(of("ada"));
+            let big = Shot::even(2, 2, 60 * SECOND).requires(room(60 * GIB)).scheduled(of("bob"));
             let big = big.at(2 * MINUTE);
             Farm { nodes: vec![node.clone(), node], shots: vec![small, big], ..Farm::default() }
         },
@@ -143,8 +143,9 @@ pub const SCENARIOS: &[Scenario] = &[
         promise: "with 6 jobs of 6 users on 12 slots, no slot opens a scene more than twice as often as there are jobs",
         farm: || {
             let shots = (1..=6).map(|id| {
-                let standing = Standing { user: format!("user {id}"), ..Standing::default() };
-                Shot::even(id, 400, 3 * SECOND).opening(15 * SECOND).standing(standing)
+                let options =
+                    SchedulingOptions { user: format!("user {id}"), ..SchedulingOptions::default() };
+                Shot::even(id, 400, 3 * SECOND).opening(15 * SECOND).scheduled(options)
             });
             Farm { nodes: vec![Node::new(2, 100); 6], shots: shots.collect(), ..Farm::default() }
         },

@@ -1,8 +1,8 @@
-//! Which job is next.
+//! Scenarios of the order of jobs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_core::{Moment, Party, Requirement, Share, Standing};
+use kiln_core::{Account, Moment, Requirement, SchedulingOptions, Share};
 use kiln_types::JobId;
 
 use super::{HOUR, MINUTE, SECOND, Scenario, clock, line};
@@ -32,15 +32,15 @@ pub const SCENARIOS: &[Scenario] = &[
         promise: "time goes 3 to 1 between projects of weight 300 and 100, and evenly between the two users of one, \
                   within a tenth, however many jobs each has",
         farm: || {
-            let of = |project: &str, user: &str| Standing {
+            let of = |project: &str, user: &str| SchedulingOptions {
                 project: project.into(),
                 user: user.into(),
-                ..Standing::default()
+                ..SchedulingOptions::default()
             };
-            let mut shots = vec![Shot::even(1, 5000, 10 * SECOND).standing(of("film", "ada"))];
-            shots.extend((2..=6).map(|id| Shot::even(id, 1000, 10 * SECOND).standing(of("film", "bob"))));
-            shots.push(Shot::even(7, 5000, 10 * SECOND).standing(of("ad", "cy")));
-            let shares = vec![(Party::Project("film".into()), Share { weight: 300, max_slots: None })];
+            let mut shots = vec![Shot::even(1, 5000, 10 * SECOND).scheduled(of("film", "ada"))];
+            shots.extend((2..=6).map(|id| Shot::even(id, 1000, 10 * SECOND).scheduled(of("film", "bob"))));
+            shots.push(Shot::even(7, 5000, 10 * SECOND).scheduled(of("ad", "cy")));
+            let shares = vec![(Account::Project("film".into()), Share { weight: 300, max_slots: None })];
             Farm { nodes: nodes(16), shots, shares, until: Some(30 * MINUTE), ..Farm::default() }
         },
         judge: |_, story| {
@@ -91,9 +91,9 @@ pub const SCENARIOS: &[Scenario] = &[
         promise: "a job that may be on 3 workers at once is on 3 all the time, and never on a fourth; others take \
                   the rest",
         farm: || {
-            let capped = Standing { max_workers: Some(3), ..Standing::default() };
+            let capped = SchedulingOptions { max_workers: Some(3), ..SchedulingOptions::default() };
             let shots =
-                vec![Shot::even(1, 90, 20 * SECOND).standing(capped), Shot::even(2, 210, 20 * SECOND)];
+                vec![Shot::even(1, 90, 20 * SECOND).scheduled(capped), Shot::even(2, 210, 20 * SECOND)];
             Farm { nodes: nodes(10), shots, ..Farm::default() }
         },
         judge: |farm, story| {
@@ -109,13 +109,14 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "LIMIT (user)",
         promise: "a user who may hold 4 slots holds 4 and never a fifth, over all jobs; others take the rest",
         farm: || {
-            let of = |user: &str| Standing { user: user.into(), ..Standing::default() };
+            let of = |user: &str| SchedulingOptions { user: user.into(), ..SchedulingOptions::default() };
             let shots = vec![
-                Shot::even(1, 60, 20 * SECOND).standing(of("ada")),
-                Shot::even(2, 60, 20 * SECOND).standing(of("ada")),
-                Shot::even(3, 240, 20 * SECOND).standing(of("bob")),
+                Shot::even(1, 60, 20 * SECOND).scheduled(of("ada")),
+                Shot::even(2, 60, 20 * SECOND).scheduled(of("ada")),
+                Shot::even(3, 240, 20 * SECOND).scheduled(of("bob")),
             ];
-            let shares = vec![(Party::User("ada".into()), Share { max_slots: Some(4), ..Share::default() })];
+            let shares =
+                vec![(Account::User("ada".into()), Share { max_slots: Some(4), ..Share::default() })];
             Farm { nodes: nodes(12), shots, shares, ..Farm::default() }
         },
         judge: |farm, story| {
@@ -159,10 +160,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "DEPENDS",
         promise: "a job starts when the one that it waits for has ended, on the first slot that is free, and not before",
         farm: || {
-            let after = Standing { after: BTreeSet::from([JobId(1)]), ..Standing::default() };
+            let after =
+                SchedulingOptions { after: BTreeSet::from([JobId(1)]), ..SchedulingOptions::default() };
             let shots = vec![
                 Shot::even(1, 40, 20 * SECOND),
-                Shot::even(2, 40, 20 * SECOND).standing(after.clone()),
+                Shot::even(2, 40, 20 * SECOND).scheduled(after.clone()),
                 Shot::even(3, 400, 20 * SECOND).priority(10),
             ];
             Farm { nodes: nodes(8), shots, ..Farm::default() }
@@ -184,10 +186,10 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "NOT BEFORE",
         promise: "a job that is to begin at a time begins then, within a second",
         farm: || {
-            let later = Standing { not_before: Some(Moment(HOUR)), ..Standing::default() };
+            let later = SchedulingOptions { not_before: Some(Moment(HOUR)), ..SchedulingOptions::default() };
             Farm {
                 nodes: nodes(2),
-                shots: vec![Shot::even(1, 10, SECOND).standing(later)],
+                shots: vec![Shot::even(1, 10, SECOND).scheduled(later)],
                 ..Farm::default()
             }
         },
@@ -210,7 +212,7 @@ fn workers_at_once(story: &Story, job: u64) -> usize {
     Story::most_at_once(story.of(job).map(|run| (run.began, run.ended)))
 }
 
-/// How much of the slots' time went to frames that were delivered.
+/// Returns how much of the slots' time went to frames that were delivered.
 fn busy_percent(farm: &Farm, story: &Story) -> u64 {
     let slots: u64 = farm.nodes.iter().map(|node| u64::from(node.offer.slots)).sum();
     let rendered = story.runs.iter().filter(|run| run.end == RunEnd::Rendered);

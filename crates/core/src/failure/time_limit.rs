@@ -1,0 +1,67 @@
+//! Time limits: attempts whose Blender does nothing, or works for a day and shows nothing for it, are ended. The time
+//! that other frames take ends none: a frame may be slow, and is then shown as slow.
+
+use kiln_types::{AttemptId, Failure, FailureCause, WorkerId};
+
+use crate::{Core, Moment, Outbox, Push, RevokeReason};
+
+impl Core {
+    /// The attempt runs from now on.
+    pub(crate) fn begin_time_limit(&mut self, now: Moment, id: AttemptId) {
+        self.time_limits.begin(now, id, self.hang_ms(id).min(self.config.stall_ms));
+    }
+
+    /// Watches what the worker's slots run, and nothing else of them.
+    pub(crate) fn sync_time_limits(&mut self, now: Moment, id: WorkerId) {
+        let live: Vec<AttemptId> = self.state.worker(id).live().collect();
+        for attempt in live {
+            if !self.state.attempt(attempt).phase.is_running() {
+                self.time_limits.end(attempt);
+            } else if !self.time_limits.is_watched(attempt) {
+                self.begin_time_limit(now, attempt);
+            }
+        }
+    }
+
+    /// Fails what has passed its time limit, and takes it back.
+    pub(crate) fn end_overdue(&mut self, now: Moment, out: &mut impl Outbox) {
+        while let Some((id, signs)) = self.time_limits.pop(now) {
+            let idle_at = signs.worked.after(self.hang_ms(id));
+            let stalled_at = signs.moved.after(self.config.stall_ms);
+            let what = if idle_at <= now {
+                let time = duration(now.since(signs.worked));
+                format!("it was stopped: its Blender had done nothing, and reported nothing, for {time}")
+            } else if stalled_at <= now {
+                let time = duration(now.since(signs.moved));
+                format!(
+                    "it was stopped: its Blender had worked for {time} and shown nothing for it: no sample, no message, no \
+                     byte"
+                )
+            } else {
+                self.time_limits.look_again(id, idle_at.min(stalled_at));
+                continue;
+            };
+            debug_assert!(self.state.attempt(id).phase.is_running());
+            // Its slot waits until it is stopped.
+            let slot = self.state.attempt(id).place();
+            self.state.slot_mut(slot).close(id);
+            self.push(slot.worker, Push::Revoke { attempt: id, why: RevokeReason::TimedOut }, out);
+            self.attempt_failed(now, id, Failure::new(FailureCause::TimedOut, what), out);
+        }
+    }
+
+    /// Milliseconds in which its Blender does nothing after which the attempt hangs.
+    fn hang_ms(&self, id: AttemptId) -> u64 {
+        let step = self.state.step(self.state.attempt(id).task);
+        step.plan.hang_ms.unwrap_or(self.config.hang_ms).max(1)
+    }
+}
+
+fn duration(ms: u64) -> String {
+    match ms / 1000 {
+        0..10 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        seconds @ 10..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}

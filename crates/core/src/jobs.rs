@@ -1,0 +1,138 @@
+//! The life of jobs: how one is made, settled, ended and opened again.
+
+use kiln_types::{Failure, JobId};
+
+use crate::{
+    Core, IndexSet, JobPlan, Outbox, Record, RevokeReason,
+    ids::StepRef,
+    state::{Job, JobEnd, JobPhase, Step},
+};
+
+impl Core {
+    /// The job as it is when it is new. Holds requirements, sessions and an account for it.
+    pub(crate) fn new_job(&mut self, plan: JobPlan) -> Job {
+        let id = plan.id();
+        let (options, steps, pinned) = plan.into_parts();
+        let member = self.fair_share.open(&options.project, &options.user);
+        let steps = steps.into_iter().enumerate().map(|(place, plan)| {
+            let requirement = self.hold_requirement(&plan.requires);
+            plan.all_sessions().for_each(|session| self.indexes.hold_session(session));
+            Step::new(StepRef::new(id, place), plan, requirement)
+        });
+        Job { options, member, steps: steps.collect(), pinned, ..Job::default() }
+    }
+
+    /// Gives back what a job, in no index any more, holds of requirements, sessions and accounts.
+    pub(crate) fn release_job(&mut self, job: &Job) {
+        for step in &job.steps {
+            self.requirements.release(step.requirement);
+            step.plan.all_sessions().for_each(|session| self.indexes.release_session(session));
+        }
+        self.fair_share.close(job.member);
+    }
+
+    /// Notes that a task of the job has started.
+    pub(crate) fn begin_job(&mut self, id: JobId, out: &mut impl Outbox) {
+        let job = self.state.job_quietly(id);
+        if !std::mem::replace(&mut job.has_begun, true) && job.phase == JobPhase::Active {
+            out.record(Record::JobState { job: id, state: job.state(), reason: None });
+        }
+    }
+
+    /// Ends the job if nothing of it can go on, and records what changed about its steps.
+    pub(crate) fn settle(&mut self, id: JobId, out: &mut impl Outbox) {
+        let job = self.state.job(id);
+        match job.end().filter(|_| !job.has_ended()) {
+            Some(end) => self.end_job(id, end, None, out),
+            None => self.record_steps(id, out),
+        }
+    }
+
+    fn record_steps(&mut self, id: JobId, out: &mut impl Outbox) {
+        let job = self.state.job_quietly(id);
+        for place in 0..job.steps.len() {
+            let state = job.step_state(place);
+            if std::mem::replace(&mut job.steps[place].state, state) != state {
+                out.record(Record::StepState { job: id, step: StepRef::new(id, place).step, state });
+            }
+        }
+    }
+
+    /// Revokes the live attempts of the job, cancels its waiting tasks, and closes it.
+    pub(crate) fn end_job(&mut self, id: JobId, end: JobEnd, reason: Option<Failure>, out: &mut impl Outbox) {
+        for place in 0..self.state.job(id).steps.len() {
+            let of = StepRef::new(id, place);
+            let live: Vec<_> = self.state.step(of).tasks.attempts().collect();
+            for attempt in live {
+                self.revoke(attempt, RevokeReason::Cancelled, out);
+            }
+            let tasks = &mut self.state.step_mut(of).tasks;
+            if tasks.cancel_waiting() {
+                let tasks = tasks.cancelled().clone();
+                out.record(Record::CancelledTasks { job: id, step: of.step, tasks });
+            }
+            let expired = tasks.forget_histories();
+            self.state.attempts.remove_all(expired);
+        }
+        self.indexes.active.remove(&id);
+        let job = self.state.job_mut(id);
+        job.phase = JobPhase::Ended(end);
+        let state = job.state();
+        self.record_steps(id, out);
+        out.record(Record::JobState { job: id, state, reason });
+        if end == JobEnd::Completed {
+            let dependents = self.indexes.dependents.get(&id).into_iter().flatten();
+            self.indexes.released.extend(dependents);
+        }
+    }
+
+    /// The job has something to do again.
+    pub(crate) fn reopen_job(&mut self, id: JobId, out: &mut impl Outbox) {
+        let job = self.state.job_mut(id);
+        if job.has_ended() {
+            job.phase = JobPhase::Active;
+            out.record(Record::JobState { job: id, state: job.state(), reason: None });
+            self.indexes.active.insert(id);
+        }
+        self.settle(id, out);
+    }
+
+    /// Resets the steps behind this one: what they made came from something that is made again.
+    pub(crate) fn outdate_dependents(&mut self, of: StepRef, out: &mut impl Outbox) {
+        for place in self.state.job(of.job).dependents(of.place()) {
+            let later = StepRef::new(of.job, place);
+            let live: Vec<_> = self.state.step(later).tasks.attempts().collect();
+            let gone = live.into_iter().filter_map(|id| self.revoke(id, RevokeReason::Stale, out));
+            let mut begun: IndexSet = gone.map(|gone| gone.task.index).collect();
+            let step = self.state.step_mut(later);
+            reset_ended(later, step, &IndexSet::first(step.tasks.count()), out);
+            // An expired attempt that ran on the old input may still deliver: its generation must not be open then.
+            let with_expired = step.tasks.histories().filter(|(_, history)| !history.expired().is_empty());
+            begun.extend(with_expired.map(|(task, _)| task));
+            let (reset, expired) = step.outdate(&begun);
+            record_reset(later, step, &reset, out);
+            self.state.attempts.remove_all(expired);
+        }
+    }
+}
+
+/// Failed and cancelled tasks among these wait again; returns how many do.
+pub(crate) fn reset_ended(of: StepRef, step: &mut Step, which: &IndexSet, out: &mut impl Outbox) -> u32 {
+    let cancelled = step.tasks.cancelled().len();
+    let reset = step.reset_ended(which);
+    if step.tasks.cancelled().len() != cancelled {
+        let tasks = step.tasks.cancelled().clone();
+        out.record(Record::CancelledTasks { job: of.job, step: of.step, tasks });
+    }
+    record_reset(of, step, &reset, out);
+    reset.len()
+}
+
+/// Records that these tasks wait again, each in its present generation.
+pub(crate) fn record_reset(of: StepRef, step: &Step, tasks: &IndexSet, out: &mut impl Outbox) {
+    for span in tasks.spans() {
+        for (tasks, generation) in step.tasks.generations(span) {
+            out.record(Record::TasksReset { job: of.job, step: of.step, tasks, generation });
+        }
+    }
+}

@@ -1,0 +1,506 @@
+//! Every input of the core: what people do to jobs and workers, what workers say, and what time does.
+
+use kiln_types::{
+    AttemptId, Failure, JobId, JobState, MAX_TASKS, StepIndex, TaskId, TaskIndex, WorkerId, WorkerWish,
+};
+
+use crate::{
+    Account, Core, Finish, HeldAttempt, HeldPhase, IndexSet, JobError, JobPlan, JobResult, Moment, Outbox,
+    Push, Quarantine, Record, ReportOutcome, SchedulingOptions, Share, WorkerOffer,
+    ids::StepRef,
+    jobs::{record_reset, reset_ended},
+    state::{AttemptPhase, Job, JobEnd, JobPhase, Presence, Slot, Step, Worker},
+};
+
+/// Jobs, by people.
+impl Core {
+    /// # Errors
+    /// If the core holds a job of this id.
+    pub fn submit(&mut self, now: Moment, plan: JobPlan, out: &mut impl Outbox) -> JobResult {
+        let id = plan.id();
+        if self.state.find_job(id).is_some() {
+            return Err(JobError::JobExists(id));
+        }
+        let job = self.new_job(plan);
+        out.record(Record::JobState { job: id, state: job.state(), reason: None });
+        self.state.add_job(id, job);
+        self.indexes.active.insert(id);
+        self.release_when_due(now, id);
+        Ok(())
+    }
+
+    /// Changes the scheduling options of a job; what is dispatched stays so. Its project and user are not changed.
+    ///
+    /// # Errors
+    /// If there is no such job.
+    pub fn set_scheduling(&mut self, now: Moment, id: JobId, options: SchedulingOptions) -> JobResult {
+        self.existing_job(id)?;
+        self.stop_waiting(id);
+        let job = self.state.job_mut(id);
+        let (project, user) = (job.options.project.clone(), job.options.user.clone());
+        let priority = options.priority.min(SchedulingOptions::MAX_PRIORITY);
+        job.options = SchedulingOptions { project, user, priority, ..options };
+        job.is_released &= job.has_begun;
+        self.release_when_due(now, id);
+        self.look_again();
+        Ok(())
+    }
+
+    /// Starts nothing more of the job: what runs goes on, what is queued is preempted. A paused job stays so.
+    ///
+    /// # Errors
+    /// If there is no such job, or it has ended.
+    pub fn pause_job(&mut self, id: JobId, out: &mut impl Outbox) -> JobResult {
+        let job = self.open_job(id)?;
+        if job.phase == JobPhase::Active {
+            job.phase = JobPhase::Paused;
+            out.record(Record::JobState { job: id, state: job.state(), reason: None });
+            job.live().into_iter().for_each(|attempt| self.preempt(attempt, out));
+        }
+        Ok(())
+    }
+
+    /// Pauses the job as [`Core::pause_job`] does, for a reason that is shown.
+    ///
+    /// # Errors
+    /// If there is no such job, or it has ended.
+    pub fn suspend_job(&mut self, id: JobId, reason: Failure, out: &mut impl Outbox) -> JobResult {
+        self.pause_job(id, out)?;
+        out.record(Record::JobState { job: id, state: JobState::Paused, reason: Some(reason) });
+        Ok(())
+    }
+
+    /// A job that is not paused stays as it is.
+    ///
+    /// # Errors
+    /// If there is no such job, or it has ended.
+    pub fn resume_job(&mut self, id: JobId, out: &mut impl Outbox) -> JobResult {
+        let job = self.open_job(id)?;
+        if job.phase == JobPhase::Paused {
+            job.phase = JobPhase::Active;
+            out.record(Record::JobState { job: id, state: job.state(), reason: None });
+        }
+        Ok(())
+    }
+
+    /// Revokes what runs, and ends the job.
+    ///
+    /// # Errors
+    /// If there is no such job, or it has ended.
+    pub fn cancel_job(&mut self, id: JobId, out: &mut impl Outbox) -> JobResult {
+        self.open_job(id)?;
+        self.end_job(id, JobEnd::Cancelled, None, out);
+        Ok(())
+    }
+
+    /// Lets failed tasks, and those that were cancelled before they were done, wait again with a clean slate, in the
+    /// generation they had. Returns how many.
+    ///
+    /// # Errors
+    /// If there is no such job, or no such task in it.
+    pub fn retry_failed(&mut self, id: JobId, out: &mut impl Outbox) -> JobResult<u32> {
+        let job = self.existing_job(id)?;
+        let has_none = |step: &Step| step.tasks.counts().failed + step.tasks.counts().cancelled == 0;
+        if job.steps.iter().all(has_none) {
+            return Err(JobError::NothingToRetry(id));
+        }
+        let mut count = 0;
+        for (place, step) in job.steps.iter_mut().enumerate() {
+            let all = IndexSet::first(step.tasks.count());
+            count += reset_ended(StepRef::new(id, place), step, &all, out);
+        }
+        self.reopen_job(id, out);
+        Ok(count)
+    }
+
+    /// Renders these tasks of this step again, or every task of the job: those that are done in a new generation, those
+    /// that failed or were cancelled in the one they had; those that wait or run do so anyhow. Steps that depend on the
+    /// step are done again too. Returns how many tasks of those named.
+    ///
+    /// # Errors
+    /// If there is no such job, step or task, or none of them has ended.
+    pub fn rerender(
+        &mut self,
+        id: JobId,
+        which: Option<(StepIndex, &[TaskIndex])>,
+        out: &mut impl Outbox,
+    ) -> JobResult<u32> {
+        let job = self.existing_job(id)?;
+        let all =
+            |(place, step): (usize, &Step)| (StepRef::new(id, place), IndexSet::first(step.tasks.count()));
+        let chosen = match which.map(|(step, tasks)| (StepRef { job: id, step }, tasks)) {
+            Some((of, tasks)) => vec![(of, named_tasks(job, of, tasks)?)],
+            None => job.steps.iter().enumerate().map(all).collect(),
+        };
+        let mut reset = 0;
+        for (of, tasks) in &chosen {
+            let step = &mut job.steps[of.place()];
+            let done = step.reset_done(tasks);
+            record_reset(*of, step, &done, out);
+            reset += done.len() + reset_ended(*of, step, tasks, out);
+        }
+        if reset == 0 {
+            return Err(JobError::NothingToRerender(id));
+        }
+        chosen.into_iter().for_each(|(of, _)| self.outdate_dependents(of, out));
+        self.reopen_job(id, out);
+        Ok(reset)
+    }
+
+    /// Adds tasks to the end of a step. Steps that depend on it are done again.
+    ///
+    /// # Errors
+    /// If there is no such job or step, nothing is added, or the step would have too many tasks.
+    pub fn extend(&mut self, id: JobId, step: StepIndex, added: u32, out: &mut impl Outbox) -> JobResult {
+        let job = self.existing_job(id)?;
+        let missing = JobError::NoSuchStep { job: id, step };
+        let grown = job.steps.get_mut(usize::from(step.0)).ok_or(missing)?;
+        if added == 0 {
+            return Err(JobError::NothingToAdd(id));
+        }
+        let count = grown.tasks.count().checked_add(added).filter(|count| *count <= MAX_TASKS);
+        let count = count.ok_or(JobError::TooManyTasks(id))?;
+        grown.grow(count);
+        out.record(Record::StepExtended { job: id, step, count });
+        self.outdate_dependents(StepRef { job: id, step }, out);
+        self.reopen_job(id, out);
+        Ok(())
+    }
+
+    /// Drops an ended job from memory. Slots that still run something of it stay closed until it is reported.
+    ///
+    /// # Errors
+    /// If there is no such job, or it has not ended.
+    pub fn forget(&mut self, id: JobId) -> JobResult {
+        let job = self.existing_job(id)?;
+        if !job.has_ended() {
+            return Err(JobError::JobNotEnded { job: id, state: job.state() });
+        }
+        // What its slots hold of limits and shares is given back while the job is known.
+        let on: Vec<WorkerId> = job.on.keys().copied().collect();
+        self.indexes.active.remove(&id);
+        on.into_iter().for_each(|worker| self.reindex_worker(worker));
+        self.unindex_job(id);
+        let Some(job) = self.state.remove_job(id) else { return Ok(()) };
+        self.release_job(&job);
+        if job.is_completed() {
+            self.drop_dependency(id);
+        }
+        self.state.attempts.remove_all(job.expired());
+        Ok(())
+    }
+
+    fn open_job(&mut self, id: JobId) -> JobResult<&mut Job> {
+        let job = self.existing_job(id)?;
+        match job.phase {
+            JobPhase::Ended(_) => Err(JobError::JobEnded { job: id, state: job.state() }),
+            JobPhase::Active | JobPhase::Paused => Ok(job),
+        }
+    }
+}
+
+/// Workers and accounts, by people.
+impl Core {
+    /// Sets how a project or a user shares the farm.
+    pub fn set_share(&mut self, account: Account, share: Share) {
+        self.fair_share.set(account, share);
+        self.look_again();
+    }
+
+    /// Sets what a person wants of the worker. It is remembered for one that is not there, too.
+    pub fn set_desired_state(&mut self, id: WorkerId, desired: WorkerWish, out: &mut impl Outbox) {
+        let worker = self.known_worker(id);
+        if std::mem::replace(&mut worker.desired, desired) == desired {
+            return;
+        }
+        self.state.touch(id);
+        self.push(id, Push::DesiredState(desired), out);
+        self.preempt_misplaced(id, out);
+        self.record_workers(out);
+    }
+
+    /// Ends the quarantine of a worker; returns whether it was in one.
+    pub fn unquarantine_worker(&mut self, id: WorkerId, out: &mut impl Outbox) -> bool {
+        self.clear_incidents(id);
+        let was_quarantined = self.end_quarantine(id, out);
+        self.record_workers(out);
+        was_quarantined
+    }
+
+    /// Ends the worker's attempts, which count against no task, and forgets it. Returns whether it was known.
+    pub fn forget_worker(&mut self, now: Moment, id: WorkerId, out: &mut impl Outbox) -> bool {
+        if self.state.find_worker(id).is_none() {
+            return false;
+        }
+        self.expire_worker(now, id, false, out);
+        self.expired_of(id).into_iter().for_each(|expired| self.drop_expired(expired.attempt));
+        // Whatever counts it gives it back.
+        self.set_offer(id, WorkerOffer::default());
+        self.clear_incidents(id);
+        self.drop_quarantine(id);
+        self.reindex_worker(id);
+        self.state.remove_worker(id);
+        self.cooldowns.forget(id);
+        self.indexes.forget_worker(id);
+        true
+    }
+}
+
+/// Workers, by what they say.
+impl Core {
+    /// The worker is connected, for the first time or again. `held` is everything it still has of earlier connections:
+    /// what is still wanted goes on, the rest is revoked, and what it should have and does not is lost.
+    pub fn worker_joined(
+        &mut self,
+        now: Moment,
+        id: WorkerId,
+        offer: WorkerOffer,
+        held: &[HeldAttempt],
+        out: &mut impl Outbox,
+    ) {
+        let until = self.new_lease(now);
+        let suspects = self.suspects(id);
+        let worker = self.known_worker(id);
+        let was_offline = worker.presence == Presence::Offline;
+        worker.presence = Presence::Connected { until };
+        let desired = worker.desired;
+        let live = worker.live().collect();
+        worker.slots_mut().iter_mut().for_each(Slot::clear);
+        self.set_offer(id, offer);
+        if desired != WorkerWish::Work {
+            out.push(id, Push::DesiredState(desired));
+        }
+        self.state.touch(id);
+        let missing = self.reconcile(now, id, live, held, out);
+        let lost: Vec<AttemptId> = missing.intersection(&suspects).copied().collect();
+        self.note_loss(now, id, &lost, out);
+        if was_offline {
+            self.restart_quarantine(now, id);
+        }
+        for attempt in missing {
+            self.attempt_unfinished(attempt, suspects.contains(&attempt), false, out);
+        }
+        self.sync_time_limits(now, id);
+        self.preempt_misplaced(id, out);
+    }
+
+    /// The connection is lost. The leases of its attempts go on, so that it may come back.
+    pub fn worker_left(&mut self, id: WorkerId, out: &mut impl Outbox) {
+        let Some(worker) = self.state.find_worker_mut(id) else { return };
+        worker.presence = match worker.presence {
+            Presence::Connected { until } if worker.live().next().is_some() => Presence::Away { until },
+            Presence::Connected { .. } | Presence::Silent | Presence::Offline => Presence::Offline,
+            away @ Presence::Away { .. } => away,
+        };
+        if worker.presence == Presence::Offline {
+            worker.slots_mut().iter_mut().for_each(|slot| drop(slot.reopen_all()));
+        }
+        self.state.touch(id);
+        self.record_workers(out);
+    }
+
+    /// The worker has other slots or labels than it said, or is available or not. What it has begun goes on.
+    pub fn worker_offer_changed(&mut self, id: WorkerId, offer: WorkerOffer, out: &mut impl Outbox) {
+        if self.state.find_worker(id).is_some() {
+            self.set_offer(id, offer);
+            self.state.touch(id);
+            self.preempt_misplaced(id, out);
+        }
+    }
+
+    /// Something of the worker arrived at this time, which may have passed, and the core is told of it later: its
+    /// leases run from then. One whose lease has expired already comes back by what it says.
+    pub fn renew_lease(&mut self, arrived: Moment, id: WorkerId) {
+        let end = arrived.after(self.config.lease_ms);
+        if let Some(worker) = self.state.find_worker_mut(id)
+            && let Presence::Connected { until } | Presence::Away { until } = &mut worker.presence
+        {
+            *until = end.max(*until);
+        }
+    }
+
+    /// A sign of life that arrived at this time: the leases of all its attempts run from then. What expired while it
+    /// was silent goes on, where nobody else has begun it.
+    pub fn heartbeat(&mut self, now: Moment, id: WorkerId, out: &mut impl Outbox) {
+        let until = self.new_lease(now);
+        let Some(worker) = self.state.find_worker_mut(id) else { return };
+        match worker.presence {
+            Presence::Connected { .. } => self.renew_lease(now, id),
+            // Only a join says what it holds.
+            Presence::Away { .. } | Presence::Offline => {}
+            Presence::Silent => {
+                worker.presence = Presence::Connected { until };
+                self.resume_expired(now, id, out);
+                self.state.touch(id);
+                self.sync_time_limits(now, id);
+                self.preempt_misplaced(id, out);
+            }
+        }
+    }
+
+    /// The slot began this attempt; whatever ran on the slot before has left Blender. Reports of attempts that the
+    /// worker does not hold change nothing.
+    pub fn attempt_started(&mut self, now: Moment, worker: WorkerId, id: AttemptId, out: &mut impl Outbox) {
+        let Some(attempt) = self.state.attempts.get_mut(id).filter(|known| known.worker == worker) else {
+            return;
+        };
+        match &mut attempt.phase {
+            AttemptPhase::Assigned { .. } => self.begin_attempt(now, id, out),
+            // Should its worker turn out to be alive, it goes on as what it is.
+            AttemptPhase::Expired { was, .. } => *was = HeldPhase::Running,
+            AttemptPhase::Running { .. } | AttemptPhase::Delivering => {}
+        }
+    }
+
+    /// The attempt left its slot, and this is how. `Delivered` only once every file is checked and stored: the first
+    /// for a generation wins, also from an attempt that had expired.
+    pub fn attempt_finished(
+        &mut self,
+        now: Moment,
+        worker: WorkerId,
+        id: AttemptId,
+        finish: Finish,
+        out: &mut impl Outbox,
+    ) -> ReportOutcome {
+        let slots = self.state.find_worker_mut(worker).into_iter().flat_map(|known| known.slots_mut());
+        let was_closing = slots.filter_map(|slot| slot.reopen(id).then_some(())).count() > 0;
+        if was_closing {
+            self.state.touch(worker);
+        }
+        let Some(attempt) = self.state.find_attempt(id).filter(|known| known.worker == worker) else {
+            return match finish {
+                Finish::Delivered if self.was_issued(id) => ReportOutcome::Superseded,
+                Finish::Failed(_) | Finish::Returned if was_closing => ReportOutcome::Recorded,
+                _ => ReportOutcome::Unknown,
+            };
+        };
+        let is_live = attempt.phase.is_live();
+        self.update_cooldown(now, id, &finish);
+        match finish {
+            Finish::Delivered => return self.deliver(now, id, out),
+            Finish::Failed(failure) if is_live => self.attempt_failed(now, id, failure, out),
+            Finish::Returned if is_live => self.attempt_unfinished(id, false, false, out),
+            // Its task has gone its own way since.
+            Finish::Failed(_) | Finish::Returned => self.drop_expired(id),
+        }
+        ReportOutcome::Recorded
+    }
+
+    /// The attempt shows progress: a sample is done, its Blender says something, bytes are written.
+    pub fn attempt_moved(&mut self, now: Moment, worker: WorkerId, id: AttemptId) {
+        if self.holds(worker, id) {
+            self.time_limits.note_sign(now, id, true);
+        }
+    }
+
+    /// Its Blender has worked on it, and shows nothing else: not that its worker lives.
+    pub fn attempt_worked(&mut self, now: Moment, worker: WorkerId, id: AttemptId) {
+        if self.holds(worker, id) {
+            self.time_limits.note_sign(now, id, false);
+        }
+    }
+
+    /// The frame of the attempt has come so far, 0 to 1, as its Blender says.
+    pub fn learn_progress(&mut self, now: Moment, worker: WorkerId, id: AttemptId, part: f32) {
+        if self.holds(worker, id) {
+            self.note_progress(now, id, part);
+        }
+    }
+
+    /// A frame of the task's step held so much memory at most, and was delivered.
+    pub fn learn_memory(&mut self, task: TaskId, worker: WorkerId, bytes: u64) {
+        let on = self.state.find_worker(worker).map_or(0, |worker| worker.offer.memory);
+        self.note_memory(task.into(), bytes, on);
+    }
+
+    fn holds(&self, worker: WorkerId, id: AttemptId) -> bool {
+        self.state.find_attempt(id).is_some_and(|known| known.worker == worker)
+    }
+}
+
+/// Time, and what earlier epochs have learned.
+impl Core {
+    /// The workers whose leases expire by now. If something of one has arrived that the core was not told yet, that is
+    /// to be told before [`Core::tick`], by [`Core::renew_lease`]: a server that was held up must not take its workers
+    /// to have expired.
+    pub fn expiring(&self, now: Moment) -> Vec<WorkerId> {
+        if now < self.leases_from {
+            return Vec::new();
+        }
+        let expires = |worker: &Worker| worker.presence.lease_end().is_some_and(|end| end <= now);
+        self.state.workers().iter().filter(|(_, worker)| expires(worker)).map(|(id, _)| *id).collect()
+    }
+
+    /// The workers with an attempt that hangs by now. If a sign of one waits to be told, [`Core::postpone_hang`] keeps
+    /// [`Core::tick`] from ending it.
+    pub fn hanging(&self, now: Moment) -> std::collections::BTreeSet<WorkerId> {
+        self.time_limits.due(now).map(|id| self.state.attempt(id).worker).collect()
+    }
+
+    /// Ends nothing on the worker for a second: something of it waits to be told.
+    pub fn postpone_hang(&mut self, now: Moment, id: WorkerId) {
+        let is_of_worker = |attempt: &AttemptId| self.state.attempt(*attempt).worker == id;
+        let due: Vec<AttemptId> = self.time_limits.due(now).filter(is_of_worker).collect();
+        due.into_iter().for_each(|attempt| self.time_limits.postpone(now, attempt));
+    }
+
+    /// Ends the leases, cooldowns and pauses that are over and the attempts that hang, and releases jobs whose time has
+    /// come.
+    pub fn tick(&mut self, now: Moment, out: &mut impl Outbox) {
+        self.end_cooldowns(now);
+        self.release_due(now);
+        self.end_overdue(now, out);
+        self.end_pauses(now);
+        if self.leases_from <= now {
+            self.expiring(now).into_iter().for_each(|worker| self.expire_worker(now, worker, true, out));
+            let ends = self.state.workers().values().filter_map(|worker| worker.presence.lease_end());
+            self.leases_from = ends.min().unwrap_or(Moment(u64::MAX));
+        }
+        self.record_workers(out);
+    }
+
+    /// Returns when [`Core::tick`] and [`Core::schedule`] next have something to do by themselves. It may be too early.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        let has_leases = self.leases_from.0 < u64::MAX && !self.state.workers().is_empty();
+        let deadlines = [
+            has_leases.then_some(self.leases_from),
+            self.cooldowns.next_deadline(),
+            self.indexes.starts.first().map(|(at, _)| *at),
+            self.speculate_at,
+            self.quarantine.next_deadline(),
+            self.time_limits.next_deadline(),
+            self.indexes.is_behind.then_some(Moment(0)),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// The worker was in quarantine when an earlier epoch ended; its pause begins again.
+    pub fn restore_quarantine(&mut self, now: Moment, id: WorkerId, quarantine: Quarantine) {
+        self.known_worker(id);
+        self.set_quarantine(now, id, quarantine);
+    }
+
+    /// A frame took so long on the worker, without opening its scene, as an earlier epoch measured it. To be told
+    /// before anything is measured, the oldest first.
+    pub fn learn_past_time(&mut self, task: TaskId, worker: WorkerId, ms: u64) {
+        if self.state.find_place(task).is_some() {
+            self.known_worker(worker);
+            self.note_time(task, worker, ms, false);
+        }
+    }
+
+    /// A frame of the step held so much memory at most, on a machine that has `on`; 0 where that is not known.
+    pub fn learn_peak(&mut self, job: JobId, step: StepIndex, bytes: u64, on: u64) {
+        self.note_memory(StepRef { job, step }, bytes, on);
+    }
+}
+
+/// These tasks of a step, if it has them all.
+fn named_tasks(job: &Job, of: StepRef, tasks: &[TaskIndex]) -> JobResult<IndexSet> {
+    let missing = JobError::NoSuchStep { job: of.job, step: of.step };
+    let count = job.steps.get(of.place()).ok_or(missing)?.tasks.count();
+    match tasks.iter().find(|index| index.0 >= count) {
+        Some(&index) => Err(JobError::NoSuchTask { job: of.job, step: of.step, index }),
+        None => Ok(tasks.iter().copied().collect()),
+    }
+}

@@ -1,0 +1,253 @@
+//! The comparison of what a worker says that it holds with what the core has dispatched to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_types::{AttemptId, AttemptState, WorkerId};
+
+use crate::{
+    Core, Finish, HeldAttempt, HeldPhase, Moment, Outbox, Push, Record, ReportOutcome, RevokeReason,
+    WorkerOffer,
+    ids::SlotRef,
+    state::{Attempt, AttemptPhase, CooldownCause, JobPhase, TaskPlace, Worker},
+};
+
+impl Core {
+    /// The worker, made where nothing is known of it yet.
+    pub(crate) fn known_worker(&mut self, id: WorkerId) -> &mut Worker {
+        if self.state.find_worker(id).is_none() {
+            self.state.add_worker(id, Worker::unknown());
+            self.set_offer(id, WorkerOffer::default());
+        }
+        self.state.worker_mut(id)
+    }
+
+    pub(crate) fn set_offer(&mut self, id: WorkerId, offer: WorkerOffer) {
+        self.state.worker_mut(id).set_offer(offer, |offer| self.requirements.met_by(offer));
+    }
+
+    /// Puts on slots again what the worker holds and should; revokes the rest, and forgets what expired and is not
+    /// there any more. Returns those of `missing` that it does not hold.
+    pub(crate) fn reconcile(
+        &mut self,
+        now: Moment,
+        id: WorkerId,
+        mut missing: BTreeSet<AttemptId>,
+        held: &[HeldAttempt],
+        out: &mut impl Outbox,
+    ) -> BTreeSet<AttemptId> {
+        // Each attempt once, in the order in which the worker names them: the order of its queues.
+        let mut named = BTreeSet::new();
+        for held in held.iter().filter(|held| named.insert(held.attempt)) {
+            let known = self.state.find_attempt(held.attempt).filter(|known| {
+                known.worker == id && known.task == held.task && known.generation == held.generation
+            });
+            let is_expired = known.is_some_and(|known| !known.phase.is_live());
+            if known.is_some() && missing.remove(&held.attempt) {
+                self.go_on(now, *held, out);
+            } else if is_expired {
+                self.resume_or_revoke(now, *held, out);
+            } else if held.phase != HeldPhase::Finished {
+                self.revoke_foreign(SlotRef { worker: id, slot: held.slot }, held.attempt, out);
+            } // Otherwise its report is on the way and will be answered.
+        }
+        for expired in self.expired_of(id).iter().filter(|expired| !named.contains(&expired.attempt)) {
+            self.drop_expired(expired.attempt);
+        }
+        missing
+    }
+
+    /// Resumes what expired while the worker was silent, or revokes it where somebody else has it.
+    pub(crate) fn resume_expired(&mut self, now: Moment, id: WorkerId, out: &mut impl Outbox) {
+        let mut closing: BTreeMap<AttemptId, SlotRef> = BTreeMap::new();
+        for (place, slot) in self.state.worker_mut(id).slots_mut().iter_mut().enumerate() {
+            closing.extend(slot.reopen_all().into_iter().map(|attempt| (attempt, SlotRef::new(id, place))));
+        }
+        let mut expired = self.expired_of(id);
+        // What ran comes before what was queued behind it.
+        expired.sort_by_key(|held| (held.slot, held.phase == HeldPhase::Queued, held.attempt));
+        for held in expired {
+            closing.remove(&held.attempt);
+            self.resume_or_revoke(now, held, out);
+        }
+        closing.into_iter().for_each(|(attempt, of)| self.revoke_foreign(of, attempt, out));
+    }
+
+    /// Puts a live attempt, on no slot so far, where its worker has it.
+    fn go_on(&mut self, now: Moment, held: HeldAttempt, out: &mut impl Outbox) {
+        let HeldAttempt { attempt: id, task, slot, phase, .. } = held;
+        let attempt = self.state.attempt_mut(id);
+        let had_begun = attempt.phase.has_begun();
+        if slot.0 < WorkerOffer::MAX_SLOTS {
+            attempt.slot = slot;
+        }
+        if !(phase == HeldPhase::Running && attempt.phase.is_running()) {
+            attempt.phase = AttemptPhase::resumed(phase, now);
+        }
+        let (of, phase) = (attempt.place(), attempt.phase);
+        self.state.step_mut(task).tasks.set_begun(task.index, id, phase.has_begun());
+        if phase.has_begun() && !had_begun {
+            out.record(Record::AttemptStarted { attempt: id, task });
+            self.begin_job(task.job, out);
+        }
+        let (slot, attempts) = self.state.slot_and_attempts(of);
+        match phase {
+            AttemptPhase::Delivering => slot.push_delivering(id),
+            AttemptPhase::Running { .. } => drop(slot.run(id, attempts)),
+            AttemptPhase::Assigned { .. } | AttemptPhase::Expired { .. } => slot.push(id),
+        }
+    }
+
+    /// An expired attempt whose worker is back: its task is its own again where nobody has taken it.
+    fn resume_or_revoke(&mut self, now: Moment, held: HeldAttempt, out: &mut impl Outbox) {
+        let HeldAttempt { attempt: id, task, slot, phase, .. } = held;
+        let attempt = self.state.attempt(id);
+        let worker = attempt.worker;
+        let AttemptPhase::Expired { counted, .. } = attempt.phase else { return };
+        let waits = self.state.find_place(task) == Some(TaskPlace::Waiting);
+        if !(waits && self.may_deliver(attempt)) {
+            if phase != HeldPhase::Finished {
+                self.revoke_foreign(SlotRef { worker, slot }, id, out);
+            }
+            return;
+        }
+        let resumed = AttemptPhase::resumed(phase, now);
+        let tasks = &mut self.state.step_mut(task).tasks;
+        tasks.dispatch(task.index, id);
+        tasks.update_history(task.index, |history| {
+            history.drop_expired(id);
+            if counted && !history.forgive(id, worker) {
+                history.forgive_restored_loss(worker);
+            }
+        });
+        self.state.attempts.resume(id, resumed);
+        let state = if resumed.has_begun() { AttemptState::Running } else { AttemptState::Assigned };
+        out.record(Record::AttemptResumed { attempt: id, task, state });
+        if resumed.has_begun() {
+            self.begin_job(task.job, out);
+        }
+        self.withdraw_incident(worker, id, out);
+        self.go_on(now, held, out);
+    }
+
+    /// Tells the worker to stop something that is not wanted; the slot waits for its report.
+    fn revoke_foreign(&mut self, of: SlotRef, attempt: AttemptId, out: &mut impl Outbox) {
+        if let Some(slot) = self.state.worker_mut(of.worker).slot_mut(of.slot) {
+            slot.close(attempt);
+        }
+        self.push(of.worker, Push::Revoke { attempt, why: RevokeReason::Stale }, out);
+    }
+
+    /// Preempts what the worker has queued and should not begin: the job or the worker is paused, the worker is not
+    /// available or in quarantine, its slot is gone, or it does not fit any more.
+    pub(crate) fn preempt_misplaced(&mut self, id: WorkerId, out: &mut impl Outbox) {
+        let worker = self.state.worker(id);
+        let is_misplaced = |of: &AttemptId| {
+            let attempt = self.state.attempt(*of);
+            self.state.job(attempt.task.job).phase == JobPhase::Paused
+                || !worker.fits(self.state.step(attempt.task).requirement)
+                || worker.quarantined.is_some() && !worker.is_probe(*of)
+                || !worker.is_available()
+                || attempt.slot.0 >= worker.offer.slots
+        };
+        let misplaced: Vec<AttemptId> = worker.live().filter(is_misplaced).collect();
+        misplaced.into_iter().for_each(|attempt| self.preempt(attempt, out));
+    }
+
+    /// The expired attempts of the worker, as it had each.
+    pub(crate) fn expired_of(&self, worker: WorkerId) -> Vec<HeldAttempt> {
+        let held = |(attempt, known): (AttemptId, &Attempt)| {
+            let Attempt { task, generation, slot, phase, .. } = *known;
+            HeldAttempt { attempt, task, generation, slot, phase: phase.held() }
+        };
+        self.state.attempts.expired_of(worker).map(held).collect()
+    }
+
+    /// The slot began a queued attempt; whatever ran there before has left Blender.
+    pub(crate) fn begin_attempt(&mut self, now: Moment, id: AttemptId, out: &mut impl Outbox) {
+        let attempt = self.state.attempt_mut(id);
+        attempt.phase = AttemptPhase::Running { since: now };
+        let (task, of) = (attempt.task, attempt.place());
+        let step = self.state.step_mut(task);
+        step.tasks.set_begun(task.index, id, true);
+        let session = step.session();
+        self.state.touch(of.worker);
+        out.record(Record::AttemptStarted { attempt: id, task });
+        self.end_cooldown(of.worker, session, CooldownCause::Refused);
+        self.begin_job(task.job, out);
+        let (slot, attempts) = self.state.slot_and_attempts(of);
+        if let Some((before, since)) = slot.run(id, attempts) {
+            self.time_limits.end(before);
+            self.learn_time(now.since(since), before);
+        }
+        let slot = self.state.slot_mut(of);
+        if slot.session().is_none() {
+            slot.set_session(session);
+        }
+        self.begin_time_limit(now, id);
+    }
+
+    /// The attempt has left Blender after so many milliseconds: its slot, worker and step learn from that.
+    fn learn_time(&mut self, ms: u64, id: AttemptId) {
+        let of = self.state.attempt(id).place();
+        self.state.slot_mut(of).measure(ms);
+        self.note_attempt(id, ms);
+    }
+
+    /// Returns what the report of an attempt tells of its worker's willingness.
+    pub(crate) fn update_cooldown(&mut self, now: Moment, id: AttemptId, finish: &Finish) {
+        let attempt = self.state.attempt(id);
+        let worker = attempt.worker;
+        let was_asked = attempt.phase != (AttemptPhase::Assigned { preempted: false });
+        let step = self.state.step(attempt.task);
+        let (session, is_first) = (step.session(), step.first_failures.is_open());
+        match finish {
+            // Where nothing has been delivered yet, others had better say whether it is the worker or the scene.
+            Finish::Failed(failure) if is_first || failure.cause.blames_worker() => {
+                self.cooldowns.start(now, worker, session, CooldownCause::Faulty);
+            }
+            Finish::Delivered | Finish::Failed(_) => {
+                self.end_cooldown(worker, session, CooldownCause::Faulty)
+            }
+            // One that drains or is not available returns it rightly.
+            Finish::Returned if !was_asked && self.state.worker(worker).is_available() => {
+                self.cooldowns.start(now, worker, session, CooldownCause::Refused);
+            }
+            Finish::Returned => {}
+        }
+    }
+
+    /// An attempt has delivered: commits it, if its generation is open, and revokes the other attempts of its task.
+    pub(crate) fn deliver(&mut self, now: Moment, id: AttemptId, out: &mut impl Outbox) -> ReportOutcome {
+        let attempt = self.state.attempt(id);
+        let (task, worker, generation) = (attempt.task, attempt.worker, attempt.generation);
+        if let AttemptPhase::Running { since } = attempt.phase {
+            self.learn_time(now.since(since), id);
+        }
+        let is_open = self.may_deliver(self.state.attempt(id));
+        // A live attempt's task is live: only an expired one can come to a task that has ended.
+        if self.close_attempt(id).is_none() {
+            self.drop_expired(id);
+        }
+        if !is_open {
+            let state = AttemptState::Superseded;
+            out.record(Record::AttemptClosed { attempt: id, task, state, failure: None });
+            return ReportOutcome::Superseded;
+        }
+        // The other attempt, or the one of a worker that took over from one that expired.
+        while let Some(other) = self.state.step(task).tasks.first_attempt(task.index) {
+            self.revoke(other, RevokeReason::Stale, out);
+        }
+        let state = AttemptState::Committed;
+        out.record(Record::AttemptClosed { attempt: id, task, state, failure: None });
+        out.record(Record::TaskCommitted { task, generation, attempt: id });
+        let step = self.state.step_mut(task);
+        step.replaced.remove(&task.index);
+        let history = step.tasks.finish(task.index);
+        self.state.attempts.remove_all(history.expired().iter().copied());
+        self.unshare_incidents(task, &history);
+        self.begin_job(task.job, out);
+        self.note_delivery(now, worker, task.into(), out);
+        self.settle(task.job, out);
+        ReportOutcome::Committed
+    }
+}

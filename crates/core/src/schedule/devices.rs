@@ -1,0 +1,79 @@
+//! Jobs that may render on one of several devices: the first worker that takes a task pins the job to one of them.
+//!
+//! Two devices never make the same picture, so all of a job renders on one. As long as nothing of the job was delivered
+//! and nothing of it is out, a pin binds nothing and is released: the next worker may have another device.
+
+use kiln_types::{AttemptId, JobId, SessionKey, WorkerId};
+
+use crate::{
+    Core, Label, Outbox, Record, StepPlan,
+    state::{Job, Step},
+};
+
+impl StepPlan {
+    /// The sessions that a process may have open for the step, whichever device it requires now.
+    pub(crate) fn all_sessions(&self) -> impl Iterator<Item = SessionKey> {
+        let options = self.device.iter().flat_map(|device| &device.options).map(|option| option.session);
+        options.chain([self.device.as_ref().map_or(self.session, |device| device.session)])
+    }
+}
+
+impl Job {
+    /// Returns whether a worker will have to decide on which device it renders.
+    pub fn is_device_open(&self) -> bool {
+        self.pinned.is_none() && self.steps.iter().any(|step| step.plan.device.is_some())
+    }
+
+    /// Returns whether nothing of it was ever delivered, and nothing is out.
+    fn is_untouched(&self) -> bool {
+        let is_untouched = |step: &Step| {
+            step.tasks.live_len() == 0 && step.tasks.done().is_empty() && step.first_failures.is_open()
+        };
+        self.steps.iter().all(is_untouched)
+    }
+}
+
+impl Core {
+    /// The worker is about to take a task of the job: where the job is pinned to no device yet, it is pinned to the
+    /// best that the worker has.
+    pub(crate) fn pin_device(&mut self, id: JobId, worker: WorkerId, out: &mut impl Outbox) {
+        let (job, worker) = (self.state.job(id), self.state.worker(worker));
+        if !job.is_device_open() {
+            return;
+        }
+        let best = job.steps.iter().find_map(|step| step.plan.best_device(&worker.offer.labels));
+        let Some(label) = best.map(|option| option.label.clone()) else { return };
+        self.set_device(id, Some(label), out);
+        // Work is being dispatched: what waits is on offer to the workers of this device from now on.
+        self.reindex();
+    }
+
+    /// Releases the pins that bind nothing, of the jobs that changed. What a lost worker may yet deliver binds a job as
+    /// long as another worker has the device; after that it comes too late.
+    pub(crate) fn release_devices(&mut self, out: &mut impl Outbox) {
+        let is_unbound = |id: &&JobId| {
+            // It may be forgotten since.
+            let job = self.state.find_job(**id).filter(|job| job.pinned.is_some() && !job.has_ended());
+            job.filter(|job| job.is_untouched()).is_some_and(|job| {
+                let has_worker = |step: &Step| self.workers_for(step.requirement) > 0;
+                job.expired().next().is_none() || !job.steps.iter().any(has_worker)
+            })
+        };
+        let unbound: Vec<JobId> = self.state.changed_jobs.iter().filter(is_unbound).copied().collect();
+        for id in unbound {
+            let expired: Vec<AttemptId> = self.state.job(id).expired().collect();
+            for attempt in expired {
+                self.drop_expired(attempt);
+            }
+            self.set_device(id, None, out);
+        }
+    }
+
+    fn set_device(&mut self, id: JobId, label: Option<Label>, out: &mut impl Outbox) {
+        let job = self.state.job_mut(id);
+        job.steps.iter_mut().for_each(|step| step.plan.set_device(label.as_ref()));
+        job.pinned.clone_from(&label);
+        self.widen_requirements(id);
+        out.record(Record::JobPinned { job: id, device: label });
+    }
+}

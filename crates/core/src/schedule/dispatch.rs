@@ -1,0 +1,92 @@
+//! Dispatching: what a task that is given to a slot changes, and how its worker is told.
+
+use kiln_types::{AttemptId, JobId, TaskId};
+
+use crate::{
+    Assigned, Core, Outbox, Push, Record,
+    claims::claim,
+    ids::{RequirementId, SlotRef, StepRef},
+    state::{Attempt, FailureHistory},
+    tuning::{LOWER_PRIORITY_PART, estimate::UNMEASURED_MS},
+};
+
+impl Core {
+    /// Opens an attempt of the task on this slot. Returns it.
+    pub(crate) fn dispatch(&mut self, task: TaskId, of: SlotRef, out: &mut impl Outbox) -> AttemptId {
+        let SlotRef { worker, slot } = of;
+        let asked = self.state.step(task).requirement;
+        self.pin_device(task.job, worker, out);
+        let step = self.state.step(task);
+        let (requirement, session) = (step.requirement, step.session());
+        let generation = step.tasks.generation(task.index);
+        let place = self.state.slot(of);
+        let cold = !place.has_open(session);
+        let frame_ms = self.frame_ms(step, task.index, worker, Some(place)).unwrap_or(UNMEASURED_MS);
+        let attempt = AttemptId { epoch: self.epoch, counter: self.next_attempt };
+        self.next_attempt += 1;
+        let mut room = self.requirements[requirement].requirement.room;
+        // What ran out of memory has the machine for itself.
+        room.whole |= step.tasks.history(task.index).and_then(FailureHistory::least_memory).is_some();
+        let tasks = &mut self.state.step_mut(task).tasks;
+        if tasks.is_live(task.index) {
+            tasks.speculate(task.index, attempt);
+        } else {
+            tasks.dispatch(task.index, attempt);
+        }
+        self.charge(task.job, frame_ms);
+        let charged_ms = u32::try_from(frame_ms).unwrap_or(u32::MAX);
+        let known = Attempt { charged_ms, cold, ..Attempt::new(task, of, generation) };
+        self.state.attempts.insert(attempt, known);
+        let known = self.state.worker_mut(worker);
+        let claim = claim(&known.offer, &known.claims(Some(slot)), room);
+        let is_for_it = |reserved: &mut RequirementId| *reserved == requirement || *reserved == asked;
+        if let Some(reserved) = known.reserved.take_if(is_for_it) {
+            self.requirements[reserved].reserved = None;
+        }
+        let place = self.state.slot_mut(of);
+        if place.queue().is_empty() {
+            place.claim = claim.unwrap_or_default();
+            place.claim_is_guessed = false;
+        }
+        let left = place.session();
+        place.push(attempt);
+        place.set_session(session);
+        place.last = Some(task.into());
+        if let Some(left) = left {
+            self.indexes.set_warm(left, of, false);
+        }
+        self.indexes.had.entry(session).or_default().insert(worker);
+        self.state.touch(worker);
+        self.reindex_worker(worker);
+        self.reindex_job(task.job);
+        out.record(Record::AttemptOpened { attempt, task, generation, worker, slot });
+        self.indexes.dispatched.push((of, Assigned { attempt, task, generation }));
+        attempt
+    }
+
+    /// Charges the account of the job; a part of it is owed to those whom its priority passes by.
+    fn charge(&mut self, job: JobId, ms: u64) {
+        let job = self.state.job(job);
+        let priority = job.options.priority;
+        self.fair_share.charge(job.member, i64::try_from(ms).unwrap_or(i64::MAX));
+        let others = || self.requirements.all().flat_map(|id| self.requirements[id].ready.priorities());
+        if others().any(|other| other > priority) {
+            self.owed_ms = self.owed_ms.saturating_sub(ms);
+        } else if others().any(|other| other < priority) {
+            self.owed_ms = self.owed_ms.saturating_add(ms / LOWER_PRIORITY_PART);
+        }
+    }
+
+    /// Sends what was dispatched: one message for neighbouring tasks of one step on one slot, in the order of dispatch.
+    pub(crate) fn send(&mut self, out: &mut impl Outbox) {
+        let mut dispatched = std::mem::take(&mut self.indexes.dispatched);
+        dispatched.sort_by_key(|(slot, _)| *slot);
+        let place = |(slot, assigned): &(SlotRef, Assigned)| (*slot, StepRef::from(assigned.task));
+        for tasks in dispatched.chunk_by(|a, b| place(a) == place(b)) {
+            let (of, _) = tasks[0];
+            let claim = self.state.slot(of).claim;
+            let tasks = tasks.iter().map(|(_, assigned)| *assigned).collect();
+            self.push(of.worker, Push::Assign { slot: of.slot, claim, tasks }, out);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The rules by which a worker may be given work of a step, whatever else it does: devices, caps, limits, cooldowns,
+//! and what went wrong before.
+
+use std::collections::BTreeSet;
+
+use kiln_types::{SessionKey, TaskIndex, WorkerId};
+
+use crate::{
+    Core, DeviceOption, Label, StepPlan,
+    ids::{MemberId, RequirementId, SlotRef},
+    state::{CooldownCause, FailureHistory, Job, Step, Worker},
+    tuning::CANDIDATES,
+};
+
+impl Core {
+    /// Returns whether the worker may be given work of the step, as far as the most workers of its job and cooldowns
+    /// go.
+    pub(crate) fn may_serve(&self, id: WorkerId, job: &Job, step: &Step) -> bool {
+        let session = self.session_on(id, job, step);
+        !job.is_closed_to(id)
+            && session.is_some_and(|session| !self.has_cooldown(id, step.requirement, session))
+    }
+
+    /// Returns whether the worker may be given now a task of the step with this history. One that ran out of memory beside others
+    /// gets the machine for itself.
+    pub(crate) fn may_retry_now(&self, id: WorkerId, step: &Step, history: &FailureHistory) -> bool {
+        let is_alone = || self.state.worker(id).is_unclaimed(None);
+        (history.least_memory().is_none() || is_alone()) && self.may_retry(id, step, history)
+    }
+
+    /// Returns whether the worker may be given a task with this history: not where it would tell nothing new, on a
+    /// worker on which it went wrong, or on one with other incidents, while there are others.
+    pub(crate) fn may_retry(&self, id: WorkerId, step: &Step, history: &FailureHistory) -> bool {
+        if let Some(least) = history.least_memory() {
+            // It is tried on workers that are large enough, as often as it may be and no more.
+            let has = self.state.worker(id).offer.memory;
+            return has == 0 || has >= least;
+        }
+        let again =
+            history.has_mishap_on(id) && self.workers_besides(history.workers(), step.requirement) > 0;
+        let is_doubtful = history.has_mishaps()
+            && self.has_incidents(id)
+            && self.has_unsuspected_worker(step.requirement, history);
+        !again && !is_doubtful
+    }
+
+    /// The task of the step that is to have this worker for itself.
+    pub(crate) fn next_alone(&self, id: WorkerId, step: &Step) -> Option<TaskIndex> {
+        if self.state.worker(id).offer.memory == 0 {
+            return None;
+        }
+        let is_next = |task: &TaskIndex| {
+            let history = step.tasks.history(*task).filter(|history| history.least_memory().is_some());
+            history.is_some_and(|history| self.may_retry(id, step, history))
+        };
+        step.tasks.retries().take(CANDIDATES).find(is_next)
+    }
+
+    /// Returns whether the slot is at work for a step of this requirement already: more of it counts no more against
+    /// its limits.
+    pub(crate) fn has_licence(&self, worker: &Worker, of: SlotRef, requirement: RequirementId) -> bool {
+        let counted = worker.slot(of.slot).map_or(&[][..], |slot| &slot.counted);
+        counted.iter().any(|step| self.state.step(*step).requirement == requirement)
+    }
+
+    /// Returns whether the member's cap keeps it off this slot: more on a slot that it has already takes no other.
+    pub(crate) fn is_capped(&self, of: SlotRef, member: MemberId) -> bool {
+        let has = || self.state.slot(of).counted.iter().any(|step| self.state.job(step.job).member == member);
+        self.fair_share.is_full(member) && !has()
+    }
+
+    /// The session that the worker would have open for the step; `None` where it has no device for it.
+    pub(crate) fn session_on(&self, id: WorkerId, job: &Job, step: &Step) -> Option<SessionKey> {
+        if job.pinned.is_some() || step.plan.device.is_none() {
+            return Some(step.session());
+        }
+        let labels = &self.state.find_worker(id)?.offer.labels;
+        step.plan.best_device(labels).map(|option| option.session)
+    }
+
+    /// Returns whether the worker gets nothing of this session for now. One that is faulty still does while no better
+    /// one is there: then its failures soon tell what is wrong.
+    pub(crate) fn has_cooldown(&self, worker: WorkerId, of: RequirementId, session: SessionKey) -> bool {
+        match self.cooldowns.cause(worker, session) {
+            None => false,
+            Some(CooldownCause::Refused) => true,
+            Some(CooldownCause::Faulty) => self.others_take([worker], of, session),
+        }
+    }
+
+    /// The limit that keeps the steps of this requirement back.
+    pub(crate) fn exhausted_limit(&self, requirement: RequirementId) -> Option<&str> {
+        let limits = &self.requirements[requirement].requirement.limits;
+        let is_exhausted = |(name, count): &(&String, &u32)| {
+            let limit = self.limits.get(*name).copied().unwrap_or_default();
+            limit.used.saturating_add(**count) > limit.total
+        };
+        limits.iter().find(is_exhausted).map(|(name, _)| name.as_str())
+    }
+}
+
+impl StepPlan {
+    /// The device that a worker with these labels would render the step on, where none is chosen yet.
+    pub(super) fn best_device(&self, labels: &BTreeSet<Label>) -> Option<&DeviceOption> {
+        self.device.as_ref()?.options.iter().find(|option| labels.contains(&option.label))
+    }
+}

@@ -1,0 +1,16 @@
+//! The choice of a task for each slot. Inputs only mark what they touched; a turn ([`crate::Core::schedule`]) looks at
+//! that.
+
+pub(crate) mod devices;
+pub(crate) mod dispatch;
+pub(crate) mod eligibility;
+pub(crate) mod fair_share;
+pub(crate) mod indexes;
+pub(crate) mod limits;
+pub(crate) mod probes;
+pub(crate) mod reindex;
+pub(crate) mod releases;
+pub(crate) mod requirements;
+pub(crate) mod select;
+pub(crate) mod speculation;
+pub(crate) mod turn;

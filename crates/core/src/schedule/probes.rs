@@ -1,0 +1,47 @@
+//! Probes: single tasks for workers in quarantine.
+
+use kiln_types::TaskId;
+
+use crate::{
+    Core, Outbox,
+    ids::{SlotRef, StepRef},
+    state::Probe,
+    tuning::{CANDIDATES, estimate::UNMEASURED_MS},
+};
+
+impl Core {
+    /// Dispatches one task to each quarantined worker whose probe is due and that has nothing else.
+    pub(crate) fn dispatch_probes(&mut self, out: &mut impl Outbox) {
+        for id in self.quarantine.due.clone() {
+            let worker = self.state.worker(id);
+            if !worker.is_probeable() || worker.live().next().is_some() {
+                continue;
+            }
+            let Some((slot, _)) = worker.vacant_slots().next() else { continue };
+            let of = SlotRef { worker: id, slot };
+            let Some(task) = self.select_probe(of) else { continue };
+            let attempt = self.dispatch(task, of, out);
+            self.set_probe(id, Probe::Runs(attempt));
+            if let Some(known) = &mut self.state.worker_mut(id).quarantined {
+                known.probed_with = Some(attempt);
+            }
+        }
+    }
+
+    /// The task that tells soonest whether the worker is well: of a step that others deliver, with short frames.
+    fn select_probe(&mut self, on: SlotRef) -> Option<TaskId> {
+        let worker = self.state.worker(on.worker);
+        let fits = |of: &_| worker.fits(*of) && self.exhausted_limit(*of).is_none();
+        let steps = self.requirements.all().filter(fits).flat_map(|of| self.requirements[of].ready.steps());
+        let steps = steps.filter(|(member, _)| !self.fair_share.is_full(*member)).take(CANDIDATES);
+        let steps = steps.map(|(_, of)| {
+            let step = self.state.step(of);
+            let task = step.tasks.first_fresh().unwrap_or_default();
+            let frame = self.frame_ms(step, task, on.worker, None).unwrap_or(UNMEASURED_MS);
+            (!self.others_deliver(on.worker, of), frame, of)
+        });
+        let mut steps: Vec<(bool, u64, StepRef)> = steps.collect();
+        steps.sort_unstable();
+        steps.into_iter().find_map(|(_, _, step)| self.takes(on, step).task())
+    }
+}

@@ -1,0 +1,214 @@
+//! Every different requirement of a step, once: who could meet it, who can now, and which steps wait for it.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+};
+
+use kiln_types::WorkerId;
+
+use crate::{
+    Requirement, WorkerOffer,
+    ids::{MemberId, QueueKey, RequirementId, StepRef},
+    state::{Match, Rank},
+};
+
+/// The steps that wait for one requirement, in the order in which they are served.
+#[derive(Debug, Default)]
+pub(crate) struct ReadyQueue {
+    levels: BTreeMap<Reverse<u8>, BTreeMap<MemberId, BTreeSet<StepRef>>>,
+}
+
+impl ReadyQueue {
+    pub fn is_empty(&self) -> bool {
+        self.levels.is_empty()
+    }
+
+    pub fn insert(&mut self, key: QueueKey, step: StepRef) {
+        let members = self.levels.entry(Reverse(key.priority)).or_default();
+        members.entry(key.member).or_default().insert(step);
+    }
+
+    pub fn remove(&mut self, key: QueueKey, step: StepRef) {
+        let Some(members) = self.levels.get_mut(&Reverse(key.priority)) else { return };
+        if members.get_mut(&key.member).is_some_and(|steps| steps.remove(&step) && steps.is_empty()) {
+            members.remove(&key.member);
+        }
+        if members.is_empty() {
+            self.levels.remove(&Reverse(key.priority));
+        }
+    }
+
+    /// The priorities of its steps, from the highest.
+    pub fn priorities(&self) -> impl Iterator<Item = u8> {
+        self.levels.keys().map(|level| level.0)
+    }
+
+    pub fn members(&self, priority: u8) -> impl Iterator<Item = MemberId> {
+        self.levels.get(&Reverse(priority)).into_iter().flat_map(|level| level.keys().copied())
+    }
+
+    /// The oldest step of the key behind `last`.
+    pub fn after(&self, key: QueueKey, last: Option<StepRef>) -> Option<StepRef> {
+        let steps = self.levels.get(&Reverse(key.priority))?.get(&key.member)?;
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        steps.range((from, Bound::Unbounded)).next().copied()
+    }
+
+    /// Every step with its member, from the highest priority.
+    pub fn steps(&self) -> impl Iterator<Item = (MemberId, StepRef)> {
+        let members = self.levels.values().flatten();
+        members.flat_map(|(member, steps)| steps.iter().map(|step| (*member, *step)))
+    }
+
+    pub fn contains(&self, key: QueueKey, step: StepRef) -> bool {
+        let members = self.levels.get(&Reverse(key.priority));
+        members.and_then(|members| members.get(&key.member)).is_some_and(|steps| steps.contains(&step))
+    }
+}
+
+/// A requirement, with what is known of it.
+#[derive(Debug, Default)]
+pub(crate) struct Entry {
+    pub requirement: Requirement,
+    /// The number of steps that have it, whatever they do.
+    steps: u32,
+    /// Steps with waiting tasks that may run.
+    pub ready: ReadyQueue,
+    /// Workers that could take one of those tasks now on a slot that does nothing.
+    pub vacant: BTreeSet<(Rank, WorkerId)>,
+    /// The number of workers that fit and take work, busy or not...
+    pub workers: u32,
+    /// ...of their slots...
+    pub slots: u32,
+    /// ...and of those among them with incidents.
+    pub with_incidents: u32,
+    /// The speeds of those slots together, in thousandths. As of the last event of each worker.
+    pub power: u64,
+    /// A worker that takes nothing else until there is room on it for this.
+    pub reserved: Option<WorkerId>,
+}
+
+impl Entry {
+    /// The worker stands otherwise to the requirement than it did.
+    pub fn recount(&mut self, id: WorkerId, old: Match, new: Match) {
+        self.slots = self.slots - u32::from(old.slots) + u32::from(new.slots);
+        self.workers = self.workers - u32::from(old.slots > 0) + u32::from(new.slots > 0);
+        self.with_incidents =
+            self.with_incidents - u32::from(old.has_incidents) + u32::from(new.has_incidents);
+        self.power = self.power - old.power + new.power;
+        if let Some(rank) = old.vacant {
+            self.vacant.remove(&(rank, id));
+        }
+        self.vacant.extend(new.vacant.map(|rank| (rank, id)));
+    }
+}
+
+/// The requirements of all steps. One that no step has any more is freed, and its place goes to the next new one: a
+/// farm that runs for years keeps as many as it has jobs at once.
+#[derive(Debug, Default)]
+pub(crate) struct Requirements {
+    entries: Vec<Entry>,
+    known: BTreeMap<Requirement, RequirementId>,
+    /// Those in use, in their order. Shared, so that a walk over them may change the entries.
+    used: Arc<[RequirementId]>,
+    /// Places that nothing uses.
+    free: BTreeSet<RequirementId>,
+    /// Requirements that no step has, and that may still have a queue.
+    unused: BTreeSet<RequirementId>,
+}
+
+impl Requirements {
+    /// The number of places, used or not.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = RequirementId> + use<> {
+        let used = self.used.clone();
+        (0..used.len()).map(move |at| used[at])
+    }
+
+    /// Says for each place whether the offer meets the requirement there.
+    pub fn met_by(&self, offer: &WorkerOffer) -> Vec<bool> {
+        let is_met = |id: RequirementId| !self.free.contains(&id) && self[id].requirement.is_met_by(offer);
+        (0..self.len()).map(RequirementId).map(is_met).collect()
+    }
+
+    /// One more step has it. Returns its place, and whether it is new there.
+    pub fn hold(&mut self, requirement: &Requirement) -> (RequirementId, bool) {
+        if let Some(id) = self.known.get(requirement).copied() {
+            self[id].steps += 1;
+            self.unused.remove(&id);
+            return (id, false);
+        }
+        let id = self.free.pop_first().unwrap_or_else(|| {
+            self.entries.push(Entry::default());
+            RequirementId(self.entries.len() - 1)
+        });
+        self.known.insert(requirement.clone(), id);
+        self[id] = Entry { requirement: requirement.clone(), steps: 1, ..Entry::default() };
+        self.list_used();
+        (id, true)
+    }
+
+    /// One step less has it.
+    pub fn release(&mut self, id: RequirementId) {
+        let entry = &mut self[id];
+        entry.steps = entry.steps.saturating_sub(1);
+        if entry.steps == 0 {
+            self.unused.insert(id);
+        }
+    }
+
+    /// Frees the requirements that nothing has any more, and returns them.
+    pub fn free_unused(&mut self) -> Vec<RequirementId> {
+        let entries = &self.entries;
+        let freed = self
+            .unused
+            .extract_if(.., |id| entries[id.0].ready.is_empty() && entries[id.0].reserved.is_none());
+        let freed: Vec<RequirementId> = freed.collect();
+        for id in &freed {
+            self.known.remove(&std::mem::take(&mut self.entries[id.0]).requirement);
+        }
+        self.free.extend(&freed);
+        if !freed.is_empty() {
+            self.list_used();
+        }
+        freed
+    }
+
+    fn list_used(&mut self) {
+        self.used = (0..self.entries.len()).map(RequirementId).filter(|id| !self.free.contains(id)).collect();
+    }
+
+    /// Panics where steps are miscounted, or a requirement is kept that no step has. For tests.
+    pub fn check(&self, steps: &BTreeMap<RequirementId, u32>) {
+        assert_eq!(
+            self.known.len(),
+            self.used.len(),
+            "a requirement is known and not used, or used and not known"
+        );
+        for id in self.all() {
+            let held = steps.get(&id).copied().unwrap_or(0);
+            assert_eq!(self.entries[id.0].steps, held, "{id:?} miscounts its steps");
+            assert_eq!(self.unused.contains(&id), held == 0, "{id:?} is kept for nothing");
+        }
+        assert!(steps.keys().all(|id| !self.free.contains(id)), "a step has a requirement that was freed");
+    }
+}
+
+impl std::ops::Index<RequirementId> for Requirements {
+    type Output = Entry;
+    fn index(&self, id: RequirementId) -> &Entry {
+        &self.entries[id.0]
+    }
+}
+
+impl std::ops::IndexMut<RequirementId> for Requirements {
+    fn index_mut(&mut self, id: RequirementId) -> &mut Entry {
+        &mut self.entries[id.0]
+    }
+}

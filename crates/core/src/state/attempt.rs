@@ -1,0 +1,179 @@
+//! Attempts: the runs of tasks on slots.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+    ops::Deref,
+};
+
+use kiln_types::{AttemptId, Epoch, Generation, SlotIndex, TaskId, WorkerId};
+
+use crate::{
+    HeldPhase, Moment,
+    ids::{SlotRef, StepRef},
+};
+
+/// One run of one task on one slot.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub task: TaskId,
+    pub worker: WorkerId,
+    pub slot: SlotIndex,
+    pub generation: Generation,
+    pub phase: AttemptPhase,
+    /// Milliseconds that its fair-share account was charged for it when it was dispatched.
+    pub charged_ms: u32,
+    /// Its slot had to open the scene first, so its time tells little of the frames.
+    pub cold: bool,
+    /// Milliseconds that its frame takes once the scene is open, as its own progress foretells.
+    pub frame_ms: Option<NonZeroU32>,
+    /// The first progress that its Blender reported.
+    pub progress: Option<ProgressSample>,
+}
+
+impl Attempt {
+    /// An attempt that waits in the queue of its slot, which has yet to open the scene.
+    pub fn new(task: TaskId, of: SlotRef, generation: Generation) -> Self {
+        Self {
+            task,
+            worker: of.worker,
+            slot: of.slot,
+            generation,
+            phase: AttemptPhase::Assigned { preempted: false },
+            charged_ms: 0,
+            cold: true,
+            frame_ms: None,
+            progress: None,
+        }
+    }
+
+    pub fn place(&self) -> SlotRef {
+        SlotRef { worker: self.worker, slot: self.slot }
+    }
+
+    pub fn step(&self) -> StepRef {
+        self.task.into()
+    }
+}
+
+/// The progress of a frame at a time, as its Blender reports it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProgressSample {
+    /// Milliseconds since the frame began with the scene open.
+    pub after: NonZeroU32,
+    /// The part that is done; above 0 and below 1.
+    pub part: f32,
+}
+
+/// A million of these may be in flight on a large farm.
+const _: () = assert!(size_of::<Attempt>() <= 64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AttemptPhase {
+    /// In its slot's queue. `preempted`: its return was asked for and not yet answered.
+    Assigned { preempted: bool },
+    /// At the front of its slot's queue.
+    Running { since: Moment },
+    /// It has left Blender; its report follows. The slot is free for the next.
+    Delivering,
+    /// Closed with its worker's lease: its task is not its own any more. Should it deliver while its generation is
+    /// still open, that counts. `counted`: as a loss against the task.
+    Expired { counted: bool, was: HeldPhase },
+}
+
+impl AttemptPhase {
+    /// The phase of an attempt that its worker holds so.
+    pub fn resumed(held: HeldPhase, now: Moment) -> Self {
+        match held {
+            HeldPhase::Queued => Self::Assigned { preempted: false },
+            HeldPhase::Running => Self::Running { since: now },
+            HeldPhase::Finished => Self::Delivering,
+        }
+    }
+
+    pub fn is_live(self) -> bool {
+        !matches!(self, Self::Expired { .. })
+    }
+
+    pub fn is_running(self) -> bool {
+        matches!(self, Self::Running { .. })
+    }
+
+    pub fn has_begun(self) -> bool {
+        matches!(self, Self::Running { .. } | Self::Delivering)
+    }
+
+    /// The phase in which its worker has it.
+    pub fn held(self) -> HeldPhase {
+        match self {
+            Self::Assigned { .. } => HeldPhase::Queued,
+            Self::Running { .. } => HeldPhase::Running,
+            Self::Delivering => HeldPhase::Finished,
+            Self::Expired { was, .. } => was,
+        }
+    }
+}
+
+/// The attempts by id. Expired ones are also found by their worker: a worker that joins must not cost a look at every
+/// attempt of the farm.
+#[derive(Debug, Default)]
+pub(crate) struct Attempts {
+    all: BTreeMap<AttemptId, Attempt>,
+    expired: BTreeSet<(WorkerId, AttemptId)>,
+}
+
+impl Deref for Attempts {
+    type Target = BTreeMap<AttemptId, Attempt>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.all
+    }
+}
+
+impl Attempts {
+    /// The attempt, to change it. An expired one becomes live only by [`Attempts::resume`].
+    pub fn get_mut(&mut self, id: AttemptId) -> Option<&mut Attempt> {
+        self.all.get_mut(&id)
+    }
+
+    pub fn insert(&mut self, id: AttemptId, attempt: Attempt) {
+        self.remove(id);
+        if !attempt.phase.is_live() {
+            self.expired.insert((attempt.worker, id));
+        }
+        self.all.insert(id, attempt);
+    }
+
+    pub fn remove(&mut self, id: AttemptId) -> Option<Attempt> {
+        let attempt = self.all.remove(&id)?;
+        self.expired.remove(&(attempt.worker, id));
+        Some(attempt)
+    }
+
+    pub fn remove_all(&mut self, ids: impl IntoIterator<Item = AttemptId>) {
+        for id in ids {
+            self.remove(id);
+        }
+    }
+
+    /// Makes an expired attempt live again, in this phase.
+    pub fn resume(&mut self, id: AttemptId, phase: AttemptPhase) {
+        let Some(attempt) = self.all.get_mut(&id) else { return };
+        attempt.phase = phase;
+        self.expired.remove(&(attempt.worker, id));
+    }
+
+    /// The expired attempts of the worker, in their order.
+    pub fn expired_of(&self, worker: WorkerId) -> impl Iterator<Item = (AttemptId, &Attempt)> {
+        let first = AttemptId { epoch: Epoch(0), counter: 0 };
+        let ids = self.expired.range((worker, first)..).take_while(move |(of, _)| *of == worker);
+        ids.filter_map(|(_, id)| Some((*id, self.all.get(id)?)))
+    }
+
+    /// Panics where other attempts are listed as expired than are. For tests.
+    pub fn check(&self) {
+        let expired = self.all.iter().filter(|(_, attempt)| !attempt.phase.is_live());
+        let expired: BTreeSet<_> = expired.map(|(id, attempt)| (attempt.worker, *id)).collect();
+        assert_eq!(self.expired, expired, "other attempts are expired than are listed by worker");
+    }
+}

@@ -1,0 +1,226 @@
+//! The live state of a farm: jobs with their steps and tasks, workers with their slots, and attempts.
+//!
+//! Two kinds of accessor: `job`, `step`, `worker`, `attempt` and `slot` take a name from the state itself, which must
+//! lead somewhere; `find_job` and its like take a name from outside, which may be stale.
+
+mod attempt;
+mod cooldowns;
+mod first_failures;
+mod history;
+pub(crate) mod incident;
+mod job;
+pub(crate) mod order;
+mod quarantine;
+mod slot;
+mod step;
+mod tasks;
+mod time_limits;
+mod waiting;
+mod worker;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_types::{AttemptId, JobId, TaskId, WorkerId};
+
+#[cfg(test)]
+pub(crate) use self::tasks::Tasks;
+pub(crate) use self::{
+    attempt::{Attempt, AttemptPhase, Attempts, ProgressSample},
+    cooldowns::{CooldownCause, Cooldowns},
+    history::FailureHistory,
+    incident::{Incident, IncidentKind, Probe, Quarantine, Quarantined},
+    job::{Job, JobEnd, JobPhase},
+    quarantine::QuarantineLists,
+    slot::Slot,
+    step::Step,
+    tasks::{EndedTasks, TaskPlace},
+    time_limits::TimeLimits,
+    worker::{Match, Presence, Rank, Worker, slot_refs},
+};
+use crate::{
+    ids::{SlotRef, StepRef},
+    invariant::broken,
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    jobs: BTreeMap<JobId, Job>,
+    workers: BTreeMap<WorkerId, Worker>,
+    pub attempts: Attempts,
+    /// Jobs of which tasks, steps or the phase changed since the indexes were brought up to date.
+    pub changed_jobs: BTreeSet<JobId>,
+    /// Workers whose slots, offers or desired states changed since then.
+    pub changed_workers: BTreeSet<WorkerId>,
+    /// Workers whose state may have changed since it was last recorded.
+    pub unrecorded: BTreeSet<WorkerId>,
+}
+
+impl State {
+    pub fn jobs(&self) -> &BTreeMap<JobId, Job> {
+        &self.jobs
+    }
+
+    pub fn find_job(&self, id: JobId) -> Option<&Job> {
+        self.jobs.get(&id)
+    }
+
+    /// To change it: the indexes look at it again.
+    pub fn find_job_mut(&mut self, id: JobId) -> Option<&mut Job> {
+        let found = self.jobs.get_mut(&id)?;
+        self.changed_jobs.insert(id);
+        Some(found)
+    }
+
+    #[track_caller]
+    pub fn job(&self, id: JobId) -> &Job {
+        self.jobs.get(&id).unwrap_or_else(|| broken(id, "it is gone"))
+    }
+
+    /// To change it: the indexes look at it again.
+    #[track_caller]
+    pub fn job_mut(&mut self, id: JobId) -> &mut Job {
+        self.changed_jobs.insert(id);
+        self.job_quietly(id)
+    }
+
+    /// To change what no index depends on.
+    #[track_caller]
+    pub fn job_quietly(&mut self, id: JobId) -> &mut Job {
+        self.jobs.get_mut(&id).unwrap_or_else(|| broken(id, "it is gone"))
+    }
+
+    pub fn add_job(&mut self, id: JobId, job: Job) {
+        self.jobs.insert(id, job);
+        self.changed_jobs.insert(id);
+    }
+
+    pub fn remove_job(&mut self, id: JobId) -> Option<Job> {
+        self.changed_jobs.remove(&id);
+        self.jobs.remove(&id)
+    }
+
+    pub fn find_step(&self, step: impl Into<StepRef>) -> Option<&Step> {
+        let step = step.into();
+        self.jobs.get(&step.job)?.steps.get(step.place())
+    }
+
+    pub fn find_step_mut(&mut self, step: impl Into<StepRef>) -> Option<&mut Step> {
+        let step = step.into();
+        self.find_job_mut(step.job)?.steps.get_mut(step.place())
+    }
+
+    #[track_caller]
+    pub fn step(&self, step: impl Into<StepRef>) -> &Step {
+        let step = step.into();
+        self.find_step(step).unwrap_or_else(|| broken(step.job, format_args!("it has no step {}", step.step)))
+    }
+
+    /// To change it: the indexes look at its job again.
+    #[track_caller]
+    pub fn step_mut(&mut self, step: impl Into<StepRef>) -> &mut Step {
+        let step = step.into();
+        self.changed_jobs.insert(step.job);
+        self.step_quietly(step)
+    }
+
+    /// To change what no index depends on.
+    #[track_caller]
+    pub fn step_quietly(&mut self, step: impl Into<StepRef>) -> &mut Step {
+        let step = step.into();
+        let missing = || broken(step.job, format_args!("it has no step {}", step.step));
+        self.job_quietly(step.job).steps.get_mut(step.place()).unwrap_or_else(missing)
+    }
+
+    /// The state of a task, of a job and step that may be gone.
+    pub fn find_place(&self, task: TaskId) -> Option<TaskPlace> {
+        self.find_step(task)?.tasks.place(task.index)
+    }
+
+    /// Changes the history of a task that waits or is live.
+    #[track_caller]
+    pub fn update_history<T>(&mut self, task: TaskId, update: impl FnOnce(&mut FailureHistory) -> T) -> T {
+        self.step_mut(task).tasks.update_history(task.index, update)
+    }
+
+    pub fn workers(&self) -> &BTreeMap<WorkerId, Worker> {
+        &self.workers
+    }
+
+    pub fn find_worker(&self, id: WorkerId) -> Option<&Worker> {
+        self.workers.get(&id)
+    }
+
+    pub fn find_worker_mut(&mut self, id: WorkerId) -> Option<&mut Worker> {
+        self.workers.get_mut(&id)
+    }
+
+    #[track_caller]
+    pub fn worker(&self, id: WorkerId) -> &Worker {
+        self.workers.get(&id).unwrap_or_else(|| broken(None, format_args!("worker {id} is gone")))
+    }
+
+    #[track_caller]
+    pub fn worker_mut(&mut self, id: WorkerId) -> &mut Worker {
+        self.workers.get_mut(&id).unwrap_or_else(|| broken(None, format_args!("worker {id} is gone")))
+    }
+
+    pub fn workers_mut(&mut self) -> impl Iterator<Item = (WorkerId, &mut Worker)> {
+        self.workers.iter_mut().map(|(id, worker)| (*id, worker))
+    }
+
+    pub fn add_worker(&mut self, id: WorkerId, worker: Worker) {
+        self.workers.insert(id, worker);
+    }
+
+    pub fn remove_worker(&mut self, id: WorkerId) {
+        self.workers.remove(&id);
+        self.changed_workers.remove(&id);
+        self.unrecorded.remove(&id);
+    }
+
+    /// The worker changed: the indexes look at it again, and its state is recorded.
+    pub fn touch(&mut self, worker: WorkerId) {
+        self.unrecorded.insert(worker);
+        self.changed_workers.insert(worker);
+    }
+
+    pub fn find_slot(&self, slot: SlotRef) -> Option<&Slot> {
+        self.workers.get(&slot.worker)?.slot(slot.slot)
+    }
+
+    #[track_caller]
+    pub fn slot(&self, slot: SlotRef) -> &Slot {
+        let missing = || broken(None, format_args!("worker {} has no slot {}", slot.worker, slot.slot));
+        self.find_slot(slot).unwrap_or_else(missing)
+    }
+
+    #[track_caller]
+    pub fn slot_mut(&mut self, slot: SlotRef) -> &mut Slot {
+        let SlotRef { worker, slot } = slot;
+        let missing = || broken(None, format_args!("worker {worker} cannot have a slot {slot}"));
+        self.worker_mut(worker).slot_mut(slot).unwrap_or_else(missing)
+    }
+
+    /// The slot, and the attempts, to change both.
+    #[track_caller]
+    pub fn slot_and_attempts(&mut self, slot: SlotRef) -> (&mut Slot, &mut Attempts) {
+        let SlotRef { worker, slot } = slot;
+        let missing = || broken(None, format_args!("worker {worker} cannot have a slot {slot}"));
+        let found = self.workers.get_mut(&worker).and_then(|known| known.slot_mut(slot));
+        (found.unwrap_or_else(missing), &mut self.attempts)
+    }
+
+    pub fn find_attempt(&self, id: AttemptId) -> Option<&Attempt> {
+        self.attempts.get(&id)
+    }
+
+    #[track_caller]
+    pub fn attempt(&self, id: AttemptId) -> &Attempt {
+        self.attempts.get(&id).unwrap_or_else(|| broken(None, format_args!("attempt {id} is gone")))
+    }
+
+    #[track_caller]
+    pub fn attempt_mut(&mut self, id: AttemptId) -> &mut Attempt {
+        self.attempts.get_mut(id).unwrap_or_else(|| broken(None, format_args!("attempt {id} is gone")))
+    }
+}

@@ -1,0 +1,164 @@
+//! The slots of a worker.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use kiln_types::{AttemptId, SessionKey};
+
+use super::attempt::{AttemptPhase, Attempts};
+use crate::{Claim, Moment, ids::StepRef, tuning::MAX_DELIVERING};
+
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    /// Live attempts in the order in which they run; only the front one may be running.
+    queue: VecDeque<AttemptId>,
+    /// Rendered, being uploaded.
+    delivering: Vec<AttemptId>,
+    /// Revoked or expired, and perhaps still in the worker's Blender or queue: until each is reported closed, the slot
+    /// gets no new work.
+    closing: Vec<AttemptId>,
+    /// The session that its process has open when it has worked off its queue.
+    session: Option<SessionKey>,
+    /// Milliseconds that a frame of that session takes here, smoothed; at least 1.
+    frame_ms: Option<u32>,
+    /// The step that it was given work of last.
+    pub last: Option<StepRef>,
+    /// Its part of the machine while it has a queue.
+    pub claim: Claim,
+    /// Nobody remembers what it was given: it is taken to hold as much as it could.
+    pub claim_is_guessed: bool,
+    /// The steps by which it is counted as at work.
+    pub counted: Vec<StepRef>,
+    /// Its part of limits, by name.
+    pub limits: BTreeMap<String, u32>,
+}
+
+impl Slot {
+    /// Returns whether it holds nothing and is counted for nothing.
+    pub fn is_empty(&self) -> bool {
+        !self.is_at_work() && self.delivering.is_empty() && self.counted.is_empty() && self.limits.is_empty()
+    }
+
+    /// Returns whether it holds a part of its machine.
+    pub fn is_at_work(&self) -> bool {
+        !self.queue.is_empty() || !self.closing.is_empty()
+    }
+
+    /// Returns whether it may be given a first task.
+    pub fn is_vacant(&self) -> bool {
+        !self.is_at_work() && !self.is_behind()
+    }
+
+    /// Returns whether it uploads so much that it should catch up first.
+    pub fn is_behind(&self) -> bool {
+        self.delivering.len() >= MAX_DELIVERING
+    }
+
+    pub fn queue(&self) -> &VecDeque<AttemptId> {
+        &self.queue
+    }
+
+    pub fn delivering(&self) -> &[AttemptId] {
+        &self.delivering
+    }
+
+    pub fn closing(&self) -> &[AttemptId] {
+        &self.closing
+    }
+
+    pub fn live(&self) -> impl Iterator<Item = AttemptId> {
+        self.queue.iter().chain(&self.delivering).copied()
+    }
+
+    /// The attempt that ran or was about to, or else those that have left Blender and are being checked.
+    pub fn foremost(&self) -> Vec<AttemptId> {
+        self.queue.front().map_or_else(|| self.delivering.clone(), |front| vec![*front])
+    }
+
+    pub fn push(&mut self, attempt: AttemptId) {
+        self.queue.push_back(attempt);
+    }
+
+    pub fn push_delivering(&mut self, attempt: AttemptId) {
+        self.delivering.push(attempt);
+    }
+
+    /// Puts an attempt that runs at the front. A slot runs one, so what ran before has left Blender: returns it, and
+    /// when it began.
+    pub fn run(&mut self, id: AttemptId, attempts: &mut Attempts) -> Option<(AttemptId, Moment)> {
+        self.detach(id);
+        let mut left = None;
+        if let Some(front) = self.queue.front().copied()
+            && let Some(known) = attempts.get_mut(front)
+            && let AttemptPhase::Running { since } = known.phase
+        {
+            known.phase = AttemptPhase::Delivering;
+            self.queue.pop_front();
+            self.delivering.push(front);
+            left = Some((front, since));
+        }
+        self.queue.push_front(id);
+        left
+    }
+
+    /// Takes a live attempt off the slot.
+    pub fn detach(&mut self, attempt: AttemptId) {
+        self.queue.retain(|id| *id != attempt);
+        self.delivering.retain(|id| *id != attempt);
+    }
+
+    /// Gives the slot no work until the worker reports this attempt closed.
+    pub fn close(&mut self, attempt: AttemptId) {
+        if !self.closing.contains(&attempt) {
+            self.closing.push(attempt);
+        }
+    }
+
+    /// The worker reports the attempt closed; returns whether the slot waited for that.
+    pub fn reopen(&mut self, attempt: AttemptId) -> bool {
+        let at = self.closing.iter().position(|id| *id == attempt);
+        at.map(|at| self.closing.remove(at)).is_some()
+    }
+
+    /// Waits for nothing any more; returns the attempts that it waited for.
+    pub fn reopen_all(&mut self) -> Vec<AttemptId> {
+        std::mem::take(&mut self.closing)
+    }
+
+    /// Forgets every attempt.
+    pub fn clear(&mut self) {
+        self.queue.clear();
+        self.delivering.clear();
+        self.closing.clear();
+    }
+
+    pub fn session(&self) -> Option<SessionKey> {
+        self.session
+    }
+
+    pub fn has_open(&self, session: SessionKey) -> bool {
+        self.session == Some(session)
+    }
+
+    /// Notes that what follows is of this session.
+    pub fn set_session(&mut self, session: SessionKey) {
+        if self.session != Some(session) {
+            self.session = Some(session);
+            self.frame_ms = None;
+        }
+    }
+
+    /// Milliseconds that a frame of this session takes here.
+    pub fn frame_ms(&self, session: SessionKey) -> Option<u32> {
+        self.frame_ms.filter(|_| self.has_open(session))
+    }
+
+    /// Takes note of the milliseconds of a frame.
+    pub fn measure(&mut self, ms: u64) {
+        let ms = u32::try_from(ms).unwrap_or(u32::MAX).max(1);
+        self.frame_ms = Some(match self.frame_ms {
+            // The first frame of a session loads the scene: it should not weigh on the quick ones after it.
+            Some(old) if ms > old / 2 => ((u64::from(old) * 3 + u64::from(ms)) / 4).max(1) as u32,
+            _ => ms,
+        });
+    }
+}

@@ -1,0 +1,425 @@
+//! The tasks of a step. Each is in exactly one of six states, and only the operations here change that:
+//!
+//! | operation | from | to |
+//! |---|---|---|
+//! | [`Tasks::dispatch`] | waiting | live |
+//! | [`Tasks::speculate`] | live | live, with a second attempt |
+//! | [`Tasks::close`] | live | live, where another attempt goes on; else waiting |
+//! | [`Tasks::finish`] | waiting | done |
+//! | [`Tasks::fail`] | waiting | failed |
+//! | [`Tasks::cancel_waiting`] | waiting | cancelled |
+//! | [`Tasks::reset_ended`] | failed, cancelled | waiting |
+//! | [`Tasks::reset_done`] | done | waiting, in the next generation |
+//! | [`Tasks::outdate`] | done, and waiting tasks that are named | waiting, in the next generation |
+//!
+//! Anything else is a broken invariant. A task with mishaps waits apart from the others, because not every worker
+//! should get it; its failure history is forgotten when it ends or is reset.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_types::{AttemptId, Generation, Order, TaskIndex};
+
+use super::{history::FailureHistory, order::OrderKey, waiting::WaitingTasks};
+use crate::{Generations, IndexSet, TaskCounts, TaskSpan, ids::StepRef, invariant::broken};
+
+/// Tasks 0 to `count` - 1 of a step, kept as sets of spans, so that those that wait or have ended cost next to nothing.
+#[derive(Debug)]
+pub(crate) struct Tasks {
+    of: StepRef,
+    order: Order,
+    count: u32,
+    /// Tasks that wait and have no mishaps.
+    waiting: WaitingTasks,
+    /// Tasks that wait and have mishaps.
+    retry: BTreeSet<OrderKey>,
+    live: BTreeMap<TaskIndex, Live>,
+    /// Speculative attempts of live tasks.
+    second: BTreeMap<TaskIndex, Live>,
+    /// The number of first attempts that have begun.
+    running: u32,
+    ended: EndedTasks,
+    histories: BTreeMap<TaskIndex, FailureHistory>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Live {
+    attempt: AttemptId,
+    begun: bool,
+}
+
+/// The state of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TaskPlace {
+    Waiting,
+    /// With its first attempt.
+    Live(AttemptId),
+    Done,
+    Failed,
+    Cancelled,
+}
+
+/// The tasks of a step that have ended, and the generations of all its tasks: what of them is stored.
+#[derive(Debug, Default)]
+pub(crate) struct EndedTasks {
+    pub done: IndexSet,
+    pub failed: IndexSet,
+    pub cancelled: IndexSet,
+    pub generations: Generations,
+}
+
+impl Tasks {
+    /// Every task waits.
+    pub fn new(of: StepRef, order: Order, count: u32) -> Self {
+        Self {
+            of,
+            order,
+            count,
+            waiting: WaitingTasks::all(order, count),
+            retry: BTreeSet::new(),
+            live: BTreeMap::new(),
+            second: BTreeMap::new(),
+            running: 0,
+            ended: EndedTasks::default(),
+            histories: BTreeMap::new(),
+        }
+    }
+
+    /// Takes up what is stored of a step of an earlier epoch. The tasks that have not ended wait.
+    ///
+    /// # Errors
+    /// If a task is in two states or does not exist.
+    pub fn restore(&mut self, stored: EndedTasks) -> Result<(), &'static str> {
+        let sets = [&stored.done, &stored.failed, &stored.cancelled];
+        let mut ended = IndexSet::default();
+        sets.iter().for_each(|set| ended.merge(set));
+        if u64::from(ended.len()) != sets.iter().map(|set| u64::from(set.len())).sum::<u64>() {
+            return Err("a task is in two states at once");
+        }
+        if ended.highest().is_some_and(|index| index.0 >= self.count) {
+            return Err("a task is beyond the end of its step");
+        }
+        self.waiting.subtract(&ended);
+        self.ended = stored;
+        Ok(())
+    }
+
+    /// Hands a waiting task to a slot.
+    #[track_caller]
+    pub fn dispatch(&mut self, task: TaskIndex, attempt: AttemptId) {
+        self.take_waiting(task, "dispatched");
+        self.live.insert(task, Live { attempt, begun: false });
+    }
+
+    /// Adds a second attempt to a live task that has one.
+    #[track_caller]
+    pub fn speculate(&mut self, task: TaskIndex, attempt: AttemptId) {
+        let second = Live { attempt, begun: false };
+        if !self.live.contains_key(&task) || self.second.insert(task, second).is_some() {
+            broken(
+                self.of.job,
+                format_args!("{} does not run just once and is speculated on", self.name(task)),
+            );
+        }
+    }
+
+    /// Sets whether a live attempt has begun.
+    #[track_caller]
+    pub fn set_begun(&mut self, task: TaskIndex, attempt: AttemptId, begun: bool) {
+        if let Some(first) = self.live.get_mut(&task).filter(|first| first.attempt == attempt) {
+            self.running = self.running - u32::from(first.begun) + u32::from(begun);
+            first.begun = begun;
+        } else if let Some(second) = self.second.get_mut(&task).filter(|second| second.attempt == attempt) {
+            second.begun = begun;
+        } else {
+            broken(self.of.job, format_args!("{attempt} begins and is no attempt of {}", self.name(task)));
+        }
+    }
+
+    /// Takes an attempt off its task. Where another attempt goes on, that is the first from then on; otherwise the task
+    /// waits.
+    #[track_caller]
+    pub fn close(&mut self, task: TaskIndex, attempt: AttemptId) {
+        if self.second.get(&task).is_some_and(|second| second.attempt == attempt) {
+            self.second.remove(&task);
+            return;
+        }
+        let Some(first) = self.live.remove(&task).filter(|first| first.attempt == attempt) else {
+            broken(self.of.job, format_args!("{attempt} is closed and is no attempt of {}", self.name(task)));
+        };
+        self.running -= u32::from(first.begun);
+        match self.second.remove(&task) {
+            Some(second) => {
+                self.running += u32::from(second.begun);
+                self.live.insert(task, second);
+            }
+            None => self.put_waiting(task),
+        }
+    }
+
+    /// Ends a waiting task well; returns its history.
+    #[track_caller]
+    pub fn finish(&mut self, task: TaskIndex) -> FailureHistory {
+        self.take_waiting(task, "finished");
+        self.ended.done.insert(task);
+        self.histories.remove(&task).unwrap_or_default()
+    }
+
+    /// Ends a waiting task badly; returns its history.
+    #[track_caller]
+    pub fn fail(&mut self, task: TaskIndex) -> FailureHistory {
+        self.take_waiting(task, "failed");
+        self.ended.failed.insert(task);
+        self.histories.remove(&task).unwrap_or_default()
+    }
+
+    /// Cancels every waiting task; returns whether there was one.
+    pub fn cancel_waiting(&mut self) -> bool {
+        let any = self.waiting_len() > 0;
+        self.ended.cancelled.merge(&self.waiting.take());
+        self.ended.cancelled.extend(std::mem::take(&mut self.retry).into_iter().map(|key| key.index));
+        any
+    }
+
+    /// Forgets every failure history; returns the expired attempts of these.
+    pub fn forget_histories(&mut self) -> Vec<AttemptId> {
+        let histories = std::mem::take(&mut self.histories);
+        histories.values().flat_map(FailureHistory::expired).copied().collect()
+    }
+
+    /// Failed and cancelled tasks of `which` wait again; returns those that do.
+    pub fn reset_ended(&mut self, which: &IndexSet) -> IndexSet {
+        let mut ended = self.ended.failed.intersection(which);
+        ended.merge(&self.ended.cancelled.intersection(which));
+        self.ended.failed.subtract(&ended);
+        self.ended.cancelled.subtract(&ended);
+        self.waiting.merge(&ended);
+        ended
+    }
+
+    /// Done tasks of `which` wait again, in their next generation; returns those that do.
+    pub fn reset_done(&mut self, which: &IndexSet) -> IndexSet {
+        let done = self.ended.done.intersection(which);
+        self.ended.done.subtract(&done);
+        self.waiting.merge(&done);
+        for span in done.spans() {
+            for (piece, generation) in self.generations(span) {
+                self.ended.generations.set(piece, Generation(generation.0.saturating_add(1)));
+            }
+        }
+        done
+    }
+
+    /// The input of every task has changed: done tasks, and waiting ones of `begun` that were begun with the old input,
+    /// wait in their next generation with no history. Returns those that do, and the expired attempts that they had.
+    #[track_caller]
+    pub fn outdate(&mut self, begun: &IndexSet) -> (IndexSet, Vec<AttemptId>) {
+        let mut expired = Vec::new();
+        for task in begun.iter() {
+            self.take_waiting(task, "outdated");
+            let history = self.histories.remove(&task).unwrap_or_default();
+            expired.extend(history.expired());
+            self.ended.done.insert(task);
+        }
+        (self.reset_done(&IndexSet::first(self.count)), expired)
+    }
+
+    /// Adds waiting tasks at the end, up to `count`. The order of all is that of the grown step.
+    pub fn grow(&mut self, count: u32) {
+        self.waiting.grow(self.order, self.count, count);
+        self.count = count;
+        self.retry = self.retry.iter().map(|key| self.waiting.key(key.index)).collect();
+    }
+
+    /// Changes the history of a task that waits or is live.
+    #[track_caller]
+    pub fn update_history<T>(&mut self, task: TaskIndex, update: impl FnOnce(&mut FailureHistory) -> T) -> T {
+        let waits = match self.place(task) {
+            Some(TaskPlace::Waiting) => true,
+            Some(TaskPlace::Live(_)) => false,
+            _ => broken(self.of.job, format_args!("{} has ended and goes wrong", self.name(task))),
+        };
+        if waits {
+            self.take_waiting(task, "changed");
+        }
+        let history = self.histories.entry(task).or_default();
+        let answer = update(history);
+        if history.is_empty() {
+            self.histories.remove(&task);
+        }
+        if waits {
+            self.put_waiting(task);
+        }
+        answer
+    }
+
+    fn put_waiting(&mut self, task: TaskIndex) {
+        if self.has_mishaps(task) {
+            self.retry.insert(self.waiting.key(task));
+        } else {
+            self.waiting.insert(task);
+        }
+    }
+
+    #[track_caller]
+    fn take_waiting(&mut self, task: TaskIndex, what: &str) {
+        if !self.retry.remove(&self.waiting.key(task)) && !self.waiting.remove(task) {
+            broken(self.of.job, format_args!("{} does not wait and is {what}", self.name(task)));
+        }
+    }
+
+    /// The state of a task; `None` where the step has no such task.
+    pub fn place(&self, task: TaskIndex) -> Option<TaskPlace> {
+        if task.0 >= self.count {
+            return None;
+        }
+        if let Some(first) = self.live.get(&task) {
+            return Some(TaskPlace::Live(first.attempt));
+        }
+        let EndedTasks { done, failed, cancelled, .. } = &self.ended;
+        let sets = [(done, TaskPlace::Done), (failed, TaskPlace::Failed), (cancelled, TaskPlace::Cancelled)];
+        let ended = sets.into_iter().find(|(set, _)| set.contains(task));
+        Some(ended.map_or(TaskPlace::Waiting, |(_, place)| place))
+    }
+
+    /// The next task in the step's order among those that wait; `may` says of one with mishaps whether it may be taken.
+    /// With `fresh_first`, those come after all others.
+    pub fn next(&self, fresh_first: bool, may: impl Fn(&FailureHistory) -> bool) -> Option<TaskIndex> {
+        let allowed = |key: &&OrderKey| self.histories.get(&key.index).is_none_or(&may);
+        let retry = self.retry.iter().take(crate::tuning::CANDIDATES).find(allowed).copied();
+        let fresh = self.waiting.first();
+        let next = if fresh_first { fresh.or(retry) } else { fresh.into_iter().chain(retry).min() };
+        next.map(|key| key.index)
+    }
+
+    /// The first of the tasks without mishaps.
+    pub fn first_fresh(&self) -> Option<TaskIndex> {
+        self.waiting.first().map(|key| key.index)
+    }
+
+    /// The waiting tasks with mishaps, in the step's order.
+    pub fn retries(&self) -> impl Iterator<Item = TaskIndex> {
+        self.retry.iter().map(|key| key.index)
+    }
+
+    /// Each live task with its first attempt.
+    pub fn live(&self) -> impl Iterator<Item = (TaskIndex, AttemptId)> {
+        self.live.iter().map(|(task, first)| (*task, first.attempt))
+    }
+
+    /// The first attempts and the speculative ones.
+    pub fn attempts(&self) -> impl Iterator<Item = AttemptId> {
+        self.live.values().chain(self.second.values()).map(|live| live.attempt)
+    }
+
+    /// The first attempt of a task, where it is live.
+    pub fn first_attempt(&self, task: TaskIndex) -> Option<AttemptId> {
+        self.live.get(&task).map(|first| first.attempt)
+    }
+
+    /// The speculative attempt of a task.
+    pub fn second_attempt(&self, task: TaskIndex) -> Option<AttemptId> {
+        self.second.get(&task).map(|second| second.attempt)
+    }
+
+    pub fn is_live(&self, task: TaskIndex) -> bool {
+        self.live.contains_key(&task)
+    }
+
+    pub fn history(&self, task: TaskIndex) -> Option<&FailureHistory> {
+        self.histories.get(&task)
+    }
+
+    /// The histories of all tasks that have one.
+    pub fn histories(&self) -> impl Iterator<Item = (TaskIndex, &FailureHistory)> {
+        self.histories.iter().map(|(task, history)| (*task, history))
+    }
+
+    fn has_mishaps(&self, task: TaskIndex) -> bool {
+        self.histories.get(&task).is_some_and(FailureHistory::has_mishaps)
+    }
+
+    pub fn generation(&self, task: TaskIndex) -> Generation {
+        self.ended.generations.get(task)
+    }
+
+    /// The span cut where the generation changes.
+    pub fn generations(&self, span: TaskSpan) -> Vec<(TaskSpan, Generation)> {
+        self.ended.generations.pieces(span)
+    }
+
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    pub fn done(&self) -> &IndexSet {
+        &self.ended.done
+    }
+
+    pub fn cancelled(&self) -> &IndexSet {
+        &self.ended.cancelled
+    }
+
+    pub fn live_len(&self) -> u32 {
+        self.live.len() as u32
+    }
+
+    pub fn waiting_len(&self) -> u32 {
+        self.waiting.len() + self.retry.len() as u32
+    }
+
+    pub fn are_all_done(&self) -> bool {
+        self.ended.done.len() == self.count
+    }
+
+    pub fn counts(&self) -> TaskCounts {
+        TaskCounts {
+            waiting: self.waiting_len(),
+            assigned: self.live_len() - self.running,
+            running: self.running,
+            done: self.ended.done.len(),
+            failed: self.ended.failed.len(),
+            cancelled: self.ended.cancelled.len(),
+        }
+    }
+
+    /// The number of spans of waiting tasks: what they cost.
+    #[cfg(test)]
+    pub fn waiting_spans(&self) -> usize {
+        self.waiting.set().spans().count()
+    }
+
+    fn name(&self, task: TaskIndex) -> String {
+        format!("task {}", self.of.task(task))
+    }
+
+    /// Panics where the sets contradict each other. `has_begun` says it of an attempt. For tests.
+    pub fn check(&self, has_begun: impl Fn(AttemptId) -> bool) {
+        let name = format!("step {}.{}", self.of.job, self.of.step);
+        let live: IndexSet = self.live.keys().copied().collect();
+        let retry: IndexSet = self.retry.iter().map(|key| key.index).collect();
+        let EndedTasks { done, failed, cancelled, .. } = &self.ended;
+        let sets = [self.waiting.set(), &retry, &live, done, failed, cancelled];
+        let mut all = IndexSet::default();
+        sets.iter().for_each(|set| all.merge(set));
+        let total: u32 = sets.iter().map(|set| set.len()).sum();
+        assert_eq!(total, self.count, "{name}: a task is in two states, or in none");
+        assert_eq!(all, IndexSet::first(self.count), "{name}: a task is in no state");
+        self.waiting.check(&name);
+        for key in &self.retry {
+            assert_eq!(*key, self.waiting.key(key.index), "{name}: a retry has another task's place");
+            assert!(self.has_mishaps(key.index), "{name}.{} is a retry without mishaps", key.index);
+        }
+        for (task, history) in self.histories() {
+            let fresh = self.waiting.set().contains(task);
+            assert!(!(fresh && history.has_mishaps()), "{name}.{task} has mishaps and waits without");
+            let goes_on = fresh || retry.contains(task) || live.contains(task);
+            assert!(goes_on, "{name}.{task} has ended with a history");
+        }
+        assert!(self.second.keys().all(|task| live.contains(*task)), "{name}: a second attempt has no first");
+        for (task, Live { attempt, begun }) in self.live.iter().chain(&self.second) {
+            assert_eq!(*begun, has_begun(*attempt), "{name}.{task}: {attempt} has begun or not");
+        }
+        let running = self.live.values().filter(|first| first.begun).count();
+        assert_eq!(self.running as usize, running, "{name} miscounts its running tasks");
+    }
+}

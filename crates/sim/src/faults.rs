@@ -1,0 +1,178 @@
+//! The faults that are injected, and how they end.
+
+use kiln_core::{Finish, HeldAttempt, HeldPhase, Moment};
+use kiln_types::{
+    AttemptId, Epoch, Failure, Generation, JobId, SlotIndex, StepIndex, TaskId, TaskIndex, WorkerWish,
+};
+use rand::RngExt;
+
+use crate::{
+    check::STOPPER,
+    worker::Up,
+    world::{Event, HEARTBEAT_MS, World},
+};
+
+impl World {
+    pub fn server_dies(&mut self) {
+        self.report.server_deaths += 1;
+        self.server.die();
+        self.backlog.clear();
+        self.heard.clear();
+        self.stalled_until = 0;
+        self.checker.server_died();
+        for worker in 0..self.workers.len() {
+            self.disconnect(worker);
+        }
+        let wait = self.rng.random_range(500..60_000);
+        self.later(wait, Event::ServerStarts);
+    }
+
+    /// The connection breaks; the worker tries again later, the server notices at some time.
+    pub fn disconnect(&mut self, worker: usize) {
+        let Some(connection) = self.workers[worker].connection.take() else { return };
+        let notices = self.rng.random_range(1..40_000);
+        self.later(notices, Event::Lost { worker, connection });
+        let (life, wait) = (self.workers[worker].life, self.about(10_000));
+        let wait = if self.one_in(4) { wait * 8 } else { wait };
+        self.later(wait, Event::Connect { worker, life });
+    }
+
+    pub fn worker_dies(&mut self, worker: usize) {
+        self.report.worker_deaths += 1;
+        self.disconnect(worker);
+        self.workers[worker].die();
+        let wait = self.about(15_000);
+        self.later(wait, Event::Restarted { worker });
+    }
+
+    pub fn fault(&mut self) {
+        let wait = self.about(self.scenario.fault_every_ms);
+        self.later(wait, Event::Fault);
+        if self.one_in(16) {
+            return self.server_stalls();
+        }
+        let worker = self.rng.random_range(0..self.workers.len());
+        match self.rng.random_range(0..7) {
+            0 if self.workers[worker].alive => self.worker_dies(worker),
+            1 => {
+                let wait = self.about(30_000);
+                self.workers[worker].stalled_until = self.now + wait;
+            }
+            2 => self.refuse(worker),
+            3 => {
+                let wait = self.about(60_000);
+                self.workers[worker].broken_until = self.now + wait;
+            }
+            4 => {
+                let resting = !self.workers[worker].offer.resting;
+                self.set_unavailable(worker, resting);
+            }
+            _ => self.disconnect(worker),
+        }
+    }
+
+    fn set_unavailable(&mut self, worker: usize, resting: bool) {
+        self.workers[worker].offer.resting = resting;
+        self.say(worker, Up::Unavailable(resting));
+    }
+
+    /// The worker returns what it has not begun, and for some time all that it is given.
+    fn refuse(&mut self, worker: usize) {
+        let wait = self.about(60_000);
+        self.workers[worker].refuses_until = self.now + wait;
+        self.checker.refusals.retain(|(of, _), _| *of != self.workers[worker].id);
+        self.refuse_queue(worker);
+    }
+
+    pub fn refuse_queue(&mut self, worker: usize) {
+        for attempt in self.workers[worker].return_queues() {
+            self.report.refusals += 1;
+            self.report_end(worker, attempt);
+        }
+    }
+
+    /// A worker says what is not so.
+    pub fn lie(&mut self) {
+        let wait = self.about(4_000);
+        self.later(wait, Event::Lie);
+        let worker = self.rng.random_range(0..self.workers.len());
+        if self.workers[worker].connection.is_none() {
+            return;
+        }
+        self.report.lies += 1;
+        let epoch = Epoch(self.rng.random_range(0..=self.server.disk.epoch + 1));
+        let mut attempt = AttemptId { epoch, counter: self.rng.random_range(0..200) };
+        // What the server is about to give out, nobody can guess.
+        if !self.checker.was_opened(attempt) {
+            attempt.counter += 1_000_000;
+        }
+        // Of what it holds itself it tells the truth: the server cannot know better.
+        let known = &self.workers[worker];
+        if known.uploading.contains_key(&attempt) || known.on_slots().any(|(_, held)| held.attempt == attempt)
+        {
+            return;
+        }
+        let unsettled = known.unsettled.first_key_value().map(|(id, _)| *id);
+        let up = match self.rng.random_range(0..4) {
+            0 => Up::Started(attempt),
+            1 => Up::Finished(attempt, Finish::Failed(Failure::new(STOPPER, "a lie"))),
+            2 => match unsettled {
+                // Says again what it has said.
+                Some(again) => return self.report_end(worker, again),
+                None => Up::Finished(attempt, Finish::Returned),
+            },
+            _ => {
+                let mut held = self.workers[worker].held();
+                let made_up = HeldAttempt {
+                    attempt,
+                    task: TaskId {
+                        job: JobId(self.rng.random_range(1..4)),
+                        step: StepIndex(0),
+                        index: TaskIndex(self.rng.random_range(0..10)),
+                    },
+                    generation: Generation(0),
+                    slot: SlotIndex(self.rng.random_range(0..5)),
+                    phase: HeldPhase::Running,
+                };
+                held.push(made_up);
+                self.disconnect(worker);
+                self.last_connection += 1;
+                self.workers[worker].connection = Some(self.last_connection);
+                let connection = self.last_connection;
+                self.later(HEARTBEAT_MS, Event::Heartbeat { worker, connection });
+                self.say(worker, Up::Hello(held));
+                let unsettled: Vec<AttemptId> = self.workers[worker].unsettled.keys().copied().collect();
+                return unsettled.into_iter().for_each(|attempt| self.report_end(worker, attempt));
+            }
+        };
+        self.say(worker, up);
+    }
+
+    /// Ends the faults: every worker is there and works.
+    pub fn calm_down(&mut self) {
+        self.calm = true;
+        self.stalled_until = 0;
+        self.later(0, Event::CatchUp);
+        self.scenario.kills_one_in = 0;
+        while self.last_job < u64::from(self.scenario.jobs) {
+            let plan = self.make_plan();
+            self.later(0, Event::Submit(plan));
+        }
+        if self.server.core.is_none() {
+            self.server.start(Moment(self.now));
+        }
+        for worker in 0..self.workers.len() {
+            self.workers[worker].refuses_until = 0;
+            self.workers[worker].broken_until = 0;
+            self.set_unavailable(worker, false);
+            let id = self.workers[worker].id;
+            self.set_desired(id, WorkerWish::Work);
+        }
+        let jobs: Vec<_> = self.server.disk.ledger.job_ids().collect();
+        for job in jobs {
+            // Those that have ended refuse, and rightly.
+            let _ = self.batch(None, |core, _, out| core.resume_job(job, out));
+            self.drop_dependencies(job);
+        }
+    }
+}
