@@ -234,17 +234,13 @@ impl Checker {
                 // No machine is large enough.
                 let too_large =
                     mishaps.failures > 0 && reason.message.contains("more memory than any worker");
+                let lost = mishaps.losses >= 3 && reason.message.starts_with("took ");
+                let earned_alone = mishaps.failures >= 3 || lost || mishaps.stops_job || too_large;
                 // The first of a job stop it together, as it must say next.
-                let earned_alone =
-                    mishaps.failures >= 3 || mishaps.losses >= 3 || mishaps.stops_job || too_large;
                 let says = reason.message.contains(" failed alike on ");
-                let alike = !earned_alone && (mishaps.failures > 0 || says);
-                if alike {
+                if !earned_alone {
+                    assert!(mishaps.failures > 0 || says, "{task} failed with {mishaps:?}: {reason}");
                     self.stopping.insert(task.job);
-                }
-                assert!(earned_alone || alike, "{task} failed with {mishaps:?}: {reason}");
-                if mishaps.failures < 3 && !mishaps.stops_job && !alike && !too_large {
-                    assert!(reason.message.starts_with("took "), "{reason}");
                 }
             }
             Record::TasksReset { job, step, tasks, .. } => {
