@@ -298,7 +298,7 @@ async fn live(
     let _ = tokio::time::timeout(Duration::from_secs(3), links.wait()).await;
     brain_stop.cancel();
     let ended = match brain.await {
-        Ok(ended) => ended.map_err(ServerError::from),
+        Ok(ended) => ended,
         Err(panic) => Err(ServerError::Inside(panic.to_string())),
     };
     let _ = waking.await;

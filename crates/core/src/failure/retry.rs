@@ -93,9 +93,13 @@ impl Core {
             self.state.attempts.insert(id, Attempt { phase, ..attempt });
         }
         let is_forgiven = counts && self.is_forgiven(worker, id, task, out);
-        let facts = Facts { is_forgiven, ..Facts::default() };
-        let reason = Failure::new(FailureCause::Other, "failed on every attempt");
-        self.conclude(task, facts, CommonFailure { tasks: vec![task], reason }, out);
+        // A task that was given attempts beyond its limit is not judged again because one of them came back.
+        let history = self.state.step(task).tasks.history(task.index);
+        if counts || !history.is_some_and(FailureHistory::is_extended) {
+            let facts = Facts { is_forgiven, ..Facts::default() };
+            let reason = Failure::new(FailureCause::Other, "failed on every attempt");
+            self.conclude(task, facts, CommonFailure { tasks: vec![task], reason }, out);
+        }
         self.settle(task.job, out);
     }
 

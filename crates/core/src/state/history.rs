@@ -68,6 +68,10 @@ impl FailureHistory {
         self.extended = true;
     }
 
+    pub fn is_extended(&self) -> bool {
+        self.extended
+    }
+
     /// The task needs at least so many bytes; what it needed before stays the least.
     pub fn require_memory(&mut self, bytes: u64) {
         self.least_memory = self.least_memory.max(Some(bytes));

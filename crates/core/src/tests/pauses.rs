@@ -149,3 +149,26 @@ fn a_fault_of_the_scene_still_has_three_attempts() {
         assert_eq!(farm.state(1).is_end(), attempt == 3);
     }
 }
+
+#[test]
+fn a_task_that_broken_workers_have_failed_waits_for_the_one_that_returned_it() {
+    let mut farm = Farm::new();
+    farm.submit(job(1, 1));
+    for worker in 1..=3 {
+        farm.join(worker, 1);
+        farm.schedule();
+        // A fourth worker may do it, so the third failure is not the last.
+        if worker == 3 {
+            farm.join(4, 1);
+        }
+        assert_eq!(cannot_start(&mut farm, worker), 1, "worker {worker} has it");
+    }
+    farm.schedule();
+    assert_eq!(farm.queue(4, 0), [0]);
+    hand_back_all(&mut farm, 4);
+    assert_eq!(farm.counts(1).waiting, 1, "nothing went wrong with it");
+    assert!(until_next(&mut farm, 4, &[4]) > 0);
+    farm.start(4, task(1, 0));
+    farm.deliver(4, task(1, 0));
+    assert_eq!(farm.state(1), JobState::Completed);
+}
