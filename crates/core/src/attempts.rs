@@ -26,7 +26,7 @@ impl Core {
         Some(attempt)
     }
 
-    /// Ends a live attempt that is not wanted any more, and returns it. Its slot stays closed until the worker reports
+    /// Ends a live attempt that is no longer wanted, and returns it. Its slot stays closed until the worker reports
     /// it, unless it has left the slot already.
     pub(crate) fn revoke(
         &mut self,

@@ -51,7 +51,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The number of frames of so many milliseconds that a slot should have queued behind the one that runs.
+    /// The number of frames of `frame_ms` milliseconds that a slot should have queued behind the one that runs.
     pub(crate) fn queue_depth(&self, frame_ms: u64) -> usize {
         let most = usize::from(self.max_queue.max(1));
         usize::try_from(self.ahead_ms.div_ceil(frame_ms.max(1))).unwrap_or(most).clamp(1, most)
@@ -65,7 +65,7 @@ impl Config {
 /// join. Leases of restored attempts begin again, so workers have that long to come back.
 ///
 /// # Panics
-/// With [`crate::BrokenInvariant`] if the core contradicts itself. It cannot be used any more then.
+/// With [`crate::BrokenInvariant`] if the core contradicts itself. It cannot be used afterwards.
 #[derive(Debug)]
 pub struct Core {
     pub(crate) config: Config,

@@ -22,7 +22,7 @@ impl Core {
         Job { options, member, steps: steps.collect(), pinned, ..Job::default() }
     }
 
-    /// Gives back what a job, in no index any more, holds of requirements, sessions and accounts.
+    /// Gives back what a job, no longer in an index, holds of requirements, sessions and accounts.
     pub(crate) fn release_job(&mut self, job: &Job) {
         for step in &job.steps {
             self.requirements.release(step.requirement);

@@ -154,10 +154,10 @@ pub enum Record {
     /// The attempt ended. `Failed` and `Lapsed` count against the task. An attempt may be closed a second time: as
     /// `Committed` or `Superseded`, where it delivered after it had expired or was revoked.
     AttemptClosed { attempt: AttemptId, task: TaskId, state: AttemptState, failure: Option<Failure> },
-    /// This attempt, which failed or was lost, counts against its task no more: its worker was the origin. Comes after
-    /// the record that closed it.
+    /// This attempt, which failed or was lost, no longer counts against its task: its worker was the origin. Comes
+    /// after the record that closed it.
     AttemptForgiven { attempt: AttemptId, task: TaskId },
-    /// This attempt, which failed, ran out of memory: its task needs a machine of at least so many bytes for itself, as
+    /// This attempt, which failed, ran out of memory: its task needs a machine of at least `bytes` for itself, as
     /// long as the failure counts. Comes after the record that closed it.
     MemoryExceeded { attempt: AttemptId, task: TaskId, bytes: u64 },
     /// An expired attempt goes on, because its worker came back in time: it is `Running` or `Assigned` again, and its
@@ -174,11 +174,11 @@ pub enum Record {
     /// Written when a job ends with tasks that never ran, and when that changes.
     CancelledTasks { job: JobId, step: StepIndex, tasks: IndexSet },
     /// The job is pinned to the device of this label from now on, before the first attempt of it is opened; or to none
-    /// any more, as nothing of it was ever delivered and nothing is out.
+    /// any longer, as nothing of it was ever delivered and nothing is out.
     JobPinned { job: JobId, device: Option<Label> },
-    /// The step has grown to so many tasks.
+    /// The step has grown to `count` tasks.
     StepExtended { job: JobId, step: StepIndex, count: u32 },
-    /// The worker is in quarantine, for another reason or longer than before; or in none any more.
+    /// The worker is in quarantine, for another reason or longer than before; or no longer in one.
     WorkerQuarantine { worker: WorkerId, quarantine: Option<Quarantine> },
     /// Only for showing.
     WorkerState { worker: WorkerId, state: WorkerState },

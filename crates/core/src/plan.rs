@@ -57,9 +57,9 @@ pub struct Room {
 pub enum Gpus {
     #[default]
     None,
-    /// So many, each with at least so many bytes of memory.
+    /// `count` GPUs, each with at least `memory` bytes.
     Some { count: NonZeroU16, memory: u64 },
-    /// Every GPU of the worker with at least so many bytes of memory; at least one.
+    /// Every GPU of the worker with at least `memory` bytes; at least one.
     All { memory: u64 },
 }
 
@@ -125,7 +125,7 @@ impl StepPlan {
         self.session = option.map_or(device.session, |option| option.session);
     }
 
-    /// A step of so many tasks, in their order, on any worker.
+    /// A step of `count` tasks, in their order, on any worker.
     pub fn new(count: u32, session: SessionKey) -> Self {
         Self {
             count,

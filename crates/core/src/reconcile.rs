@@ -25,8 +25,8 @@ impl Core {
         self.state.worker_mut(id).set_offer(offer, |offer| self.requirements.met_by(offer));
     }
 
-    /// Puts on slots again what the worker holds and should; revokes the rest, and forgets what expired and is not
-    /// there any more. Returns those of `missing` that it does not hold.
+    /// Puts on slots again what the worker holds and should; revokes the rest, and forgets what expired and is no
+    /// longer there. Returns those of `missing` that it does not hold.
     pub(crate) fn reconcile(
         &mut self,
         now: Moment,
@@ -138,7 +138,7 @@ impl Core {
     }
 
     /// Preempts what the worker has queued and should not begin: the job or the worker is paused, the worker is not
-    /// available or in quarantine, its slot is gone, or it does not fit any more.
+    /// available or in quarantine, its slot is gone, or it no longer fits.
     pub(crate) fn preempt_misplaced(&mut self, id: WorkerId, out: &mut impl Outbox) {
         let worker = self.state.worker(id);
         let is_misplaced = |of: &AttemptId| {
@@ -186,7 +186,7 @@ impl Core {
         self.begin_time_limit(now, id);
     }
 
-    /// The attempt has left Blender after so many milliseconds: its slot, worker and step learn from that.
+    /// The attempt has left Blender after `ms` milliseconds: its slot, worker and step learn from that.
     fn learn_time(&mut self, ms: u64, id: AttemptId) {
         let of = self.state.attempt(id).place();
         self.state.slot_mut(of).measure(ms);

@@ -92,7 +92,7 @@ impl RestoredJob {
 
 impl Core {
     /// Takes up a job of an earlier epoch. Workers of its open attempts have one lease's time to come back. An open
-    /// attempt whose task is not open any more is left out; its worker is told when it joins.
+    /// attempt whose task is no longer open is left out; its worker is told when it joins.
     ///
     /// # Errors
     /// If the core holds a job of this id, or what was stored contradicts itself.
@@ -107,7 +107,7 @@ impl Core {
         }
         let (phase, has_begun) = (restored.phase(), restored.has_begun());
         let mut job = self.new_job(plan);
-        // What has begun waits for nothing any more.
+        // What has begun no longer waits for anything.
         (job.phase, job.has_begun, job.is_released) = (phase, has_begun, has_begun);
         let filled = self.fill(id, &mut job, restored.steps).inspect_err(|_| self.release_job(&job));
         let mut attempts = filled.map_err(bad)?;

@@ -4,7 +4,7 @@
 /// soon; queues wait for the next one first.
 pub(crate) const DISPATCHES_PER_TURN: usize = 512;
 
-/// Steps, workers or tasks that one decision looks at. Among so many one can nearly always be served; without a bound,
+/// Steps, workers or tasks that one decision looks at. Among these, one can nearly always be served; without a bound,
 /// a worker on which everything fails would make each decision walk all that it has failed.
 pub(crate) const CANDIDATES: usize = 256;
 
@@ -15,7 +15,7 @@ pub(crate) const RELOAD_MS: u64 = 20_000;
 /// One part in this many of the time goes to lower priorities, so that nothing starves.
 pub(crate) const LOWER_PRIORITY_PART: u64 = 20;
 
-/// Uploads of one slot that may be under way before it gets no more work: it should catch up first.
+/// Uploads of one slot that may be under way before it gets nothing new: it should catch up first.
 pub(crate) const MAX_DELIVERING: usize = 16;
 
 pub(crate) mod estimate {
@@ -77,7 +77,7 @@ pub(crate) mod common_failure {
     pub const TASKS: usize = 3;
     /// Attempts in all, where the step has only two tasks.
     pub const ATTEMPTS: usize = 3;
-    /// Workers on which they failed, where so many would take them.
+    /// Workers on which they failed, if that many would take them.
     pub const WORKERS: usize = 2;
     /// Ways to fail that are kept apart.
     pub const WAYS: usize = 16;

@@ -16,7 +16,7 @@ pub(crate) struct MemoryUse {
 }
 
 impl MemoryUse {
-    /// A frame took so many bytes on a machine that has `on`; 0 where that is not known. Returns whether that is news.
+    /// A frame took `bytes` on a machine that has `on`; 0 where that is not known. Returns whether that is news.
     pub fn note_frame(&mut self, bytes: u64, on: u64) -> bool {
         // No machine has more; a worker that says so is not believed.
         let bytes = bytes.min(1 << 50);
@@ -26,7 +26,7 @@ impl MemoryUse {
         std::mem::replace(self, known) != known
     }
 
-    /// A frame ran out of memory on a machine of so many bytes, beside so many frames of the step, itself counted.
+    /// A frame ran out of memory on a machine with `bytes`, beside others: `frames` of the step in all.
     /// `alone`: the machine did nothing else at all.
     pub fn note_too_small(&mut self, bytes: u64, alone: bool, frames: u64) {
         if alone {
@@ -37,7 +37,7 @@ impl MemoryUse {
     }
 
     /// Returns what frames are taken to need, where they were asked to have `room`. `has_larger` says whether a machine
-    /// is there with more memory than so many bytes.
+    /// with more memory is there.
     pub fn widen(&self, room: &mut Room, has_larger: impl Fn(u64) -> bool) {
         // A tenth more than the most so far, in steps of an eighth of a power of two: requirements stay few.
         let grain = (self.most.next_power_of_two() / 8).max(1);

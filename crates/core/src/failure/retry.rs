@@ -66,7 +66,7 @@ impl Core {
         self.settle(task.job, out);
     }
 
-    /// A live attempt is lost with its worker, or returned; one that is not live any more is left alone. `counts`:
+    /// A live attempt is lost with its worker, or returned; one that is no longer live is left alone. `counts`:
     /// against its task. `may_return`: the worker may come back with it.
     pub(crate) fn attempt_unfinished(
         &mut self,
@@ -170,7 +170,8 @@ impl Core {
     }
 
     /// Returns whether the attempt does not count against its task. What went wrong on a quarantined worker does not,
-    /// as long as another worker is there that may take the task: without one it must, or it would be tried for ever.
+    /// as long as another worker is there that may take the task: without one it must, or it would be tried without
+    /// end.
     fn is_forgiven(&mut self, worker: WorkerId, id: AttemptId, task: TaskId, out: &mut impl Outbox) -> bool {
         let is_quarantined = self.state.worker(worker).quarantined.is_some();
         if is_quarantined && self.workers_for(self.state.step(task).requirement) > 0 {

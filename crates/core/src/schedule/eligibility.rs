@@ -21,8 +21,8 @@ impl Core {
             && session.is_some_and(|session| !self.has_cooldown(id, step.requirement, session))
     }
 
-    /// Returns whether the worker may be given now a task of the step with this history. One that ran out of memory beside others
-    /// gets the machine for itself.
+    /// Returns whether the worker may be given now a task of the step with this history. One that ran out of memory
+    /// beside others gets the machine for itself.
     pub(crate) fn may_retry_now(&self, id: WorkerId, step: &Step, history: &FailureHistory) -> bool {
         let is_alone = || self.state.worker(id).is_unclaimed(None);
         (history.least_memory().is_none() || is_alone()) && self.may_retry(id, step, history)
@@ -32,7 +32,7 @@ impl Core {
     /// worker on which it went wrong, or on one with other incidents, while there are others.
     pub(crate) fn may_retry(&self, id: WorkerId, step: &Step, history: &FailureHistory) -> bool {
         if let Some(least) = history.least_memory() {
-            // It is tried on workers that are large enough, as often as it may be and no more.
+            // It is tried on workers that are large enough, up to its limit.
             let has = self.state.worker(id).offer.memory;
             return has == 0 || has >= least;
         }
@@ -56,8 +56,8 @@ impl Core {
         step.tasks.retries().take(CANDIDATES).find(is_next)
     }
 
-    /// Returns whether the slot is at work for a step of this requirement already: more of it counts no more against
-    /// its limits.
+    /// Returns whether the slot is at work for a step of this requirement already: more of it does not count again
+    /// against its limits.
     pub(crate) fn has_licence(&self, worker: &Worker, of: SlotRef, requirement: RequirementId) -> bool {
         let counted = worker.slot(of.slot).map_or(&[][..], |slot| &slot.counted);
         counted.iter().any(|step| self.state.step(*step).requirement == requirement)

@@ -187,7 +187,7 @@ impl FairShare {
         project.jobs = project.jobs.saturating_sub(1);
     }
 
-    /// It was handed so many milliseconds of a slot; negative to take some back.
+    /// It was handed `ms` milliseconds of a slot; negative to take some back.
     pub fn charge(&mut self, id: MemberId, ms: i64) {
         let us = ms.saturating_mul(1000 * i64::from(Share::DEFAULT_WEIGHT));
         let weighed = |weight: u32| us / i64::from(weight);

@@ -26,7 +26,8 @@ impl Core {
         id
     }
 
-    /// Frees the requirements that no step has any longer. Not while work is dispatched: a slot that has one must find it.
+    /// Frees the requirements that no step has any longer. Not while work is dispatched: a slot that has one must find
+    /// it.
     pub(crate) fn free_requirements(&mut self) {
         for id in self.requirements.free_unused() {
             self.state.workers_mut().for_each(|(_, worker)| worker.matches[id.0] = Match::default());
@@ -167,7 +168,7 @@ impl Core {
             if let Some((requirement, key)) = old.filter(|_| old != new) {
                 let entry = &mut self.requirements[requirement];
                 entry.ready.remove(key, of);
-                // Nothing waits any more for the worker that is kept free.
+                // Nothing waits for the worker any longer that is kept free.
                 let kept = entry.reserved.filter(|_| entry.ready.is_empty());
                 self.state.changed_workers.extend(kept);
             }

@@ -106,7 +106,7 @@ impl Entry {
     }
 }
 
-/// The requirements of all steps. One that no step has any more is freed, and its place goes to the next new one: a
+/// The requirements of all steps. One that no step has any longer is freed, and its place goes to the next new one: a
 /// farm that runs for years keeps as many as it has jobs at once.
 #[derive(Debug, Default)]
 pub(crate) struct Requirements {
@@ -163,7 +163,7 @@ impl Requirements {
         }
     }
 
-    /// Frees the requirements that nothing has any more, and returns them.
+    /// Frees the requirements that nothing has any longer, and returns them.
     pub fn free_unused(&mut self) -> Vec<RequirementId> {
         let entries = &self.entries;
         let freed = self

@@ -76,7 +76,7 @@ pub(crate) enum AttemptPhase {
     Running { since: Moment },
     /// It has left Blender; its report follows. The slot is free for the next.
     Delivering,
-    /// Closed with its worker's lease: its task is not its own any more. Should it deliver while its generation is
+    /// Closed with its worker's lease: its task is no longer its own. Should it deliver while its generation is
     /// still open, that counts. `counted`: as a loss against the task.
     Expired { counted: bool, was: HeldPhase },
 }

@@ -72,7 +72,7 @@ impl FailureHistory {
         self.extended
     }
 
-    /// The task needs at least so many bytes; what it needed before stays the least.
+    /// The task needs at least `bytes`; what it needed before stays the least.
     pub fn require_memory(&mut self, bytes: u64) {
         self.least_memory = self.least_memory.max(Some(bytes));
     }

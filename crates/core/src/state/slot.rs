@@ -119,7 +119,7 @@ impl Slot {
         at.map(|at| self.closing.remove(at)).is_some()
     }
 
-    /// Waits for nothing any more; returns the attempts that it waited for.
+    /// Stops waiting; returns the attempts that it waited for.
     pub fn reopen_all(&mut self) -> Vec<AttemptId> {
         std::mem::take(&mut self.closing)
     }

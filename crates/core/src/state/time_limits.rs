@@ -24,7 +24,7 @@ pub(crate) struct Signs {
 }
 
 impl TimeLimits {
-    /// Begins to watch an attempt: it is looked at for the first time after so many milliseconds.
+    /// Begins to watch an attempt: it is looked at for the first time after `after_ms` milliseconds.
     pub fn begin(&mut self, now: Moment, attempt: AttemptId, after_ms: u64) {
         self.end(attempt);
         let timer = now.after(after_ms);

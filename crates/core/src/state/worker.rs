@@ -65,7 +65,7 @@ pub(crate) struct Worker {
     pub offer: WorkerOffer,
     pub desired: WorkerWish,
     pub presence: Presence,
-    /// At least as many as offered; those beyond still hold attempts and get no more.
+    /// At least as many as offered; those beyond still hold attempts and get nothing new.
     slots: Vec<Slot>,
     /// By requirement.
     pub matches: Vec<Match>,
@@ -129,7 +129,7 @@ impl Worker {
         self.slots.get(usize::from(slot.0))
     }
 
-    /// The slot, made where the worker has not so many; `None` where nobody could offer it.
+    /// The slot, made if the worker has fewer; `None` where nobody could offer it.
     pub fn slot_mut(&mut self, slot: SlotIndex) -> Option<&mut Slot> {
         if slot.0 >= WorkerOffer::MAX_SLOTS {
             return None;

@@ -152,7 +152,8 @@ fn what_others_deliver_later_tells_too() {
     assert_eq!(farm.state(1), JobState::Completed);
 }
 
-/// The first of too many incidents are forgotten: deliveries of others in those steps say nothing about the worker then.
+/// The first of too many incidents are forgotten: deliveries of others in those steps say nothing about the worker
+/// then.
 #[test]
 fn a_worker_is_in_doubt_for_the_strikes_that_are_remembered_and_no_others() {
     let mut farm = Farm::new();
