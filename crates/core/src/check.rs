@@ -87,7 +87,7 @@ impl Core {
             let reserved = reserved.map(|(id, _)| *id);
             assert_eq!(entry.reserved, reserved, "{requirement:?} has a reserved worker that does not know");
         }
-        // What was not touched since the last turn is where the indexes say.
+        // Jobs and workers that were not touched since the last turn are where the indexes say.
         for (id, worker) in workers.iter().filter(|(id, _)| !self.state.changed_workers.contains(id)) {
             let has_vacant = worker.takes_work() && worker.vacant_slots().next().is_some();
             for requirement in self.requirements.all() {

@@ -39,8 +39,8 @@ pub enum WaitCause {
     AccountFull(Account, u32),
     /// Slots of workers that fit are at work for others.
     Busy { workers: u32, with: Vec<Occupant> },
-    /// What waits has failed on every worker that has a vacant slot. It is tried next on one of the others, which are
-    /// at work for these jobs.
+    /// Its waiting tasks have failed on every worker that has a vacant slot. They are tried next on one of the others,
+    /// which are at work for these jobs.
     FailedHere { vacant: Vec<WorkerId>, others: u32, with: Vec<Occupant> },
     /// There are vacant slots, but not room enough on any one machine; this one is reserved for it.
     Room { reserved: Option<WorkerId> },

@@ -118,16 +118,6 @@ impl Core {
         self.state.find_worker(id).map(|worker| view(id, worker))
     }
 
-    /// Returns whether the worker gets nothing of the job for now, because it returned such work or failed to begin it.
-    pub fn has_cooldown_for(&self, worker: WorkerId, job: JobId) -> bool {
-        let Some(job) = self.state.find_job(job) else { return false };
-        let mut steps = job.steps.iter().enumerate().filter(|(place, _)| job.could_run(*place));
-        steps.any(|(_, step)| {
-            let session = self.session_on(worker, job, step);
-            session.is_some_and(|session| self.has_cooldown(worker, step.requirement, session))
-        })
-    }
-
     /// Returns what a worker must have, and have free, for tasks of the step.
     pub fn requirement(&self, job: JobId, step: StepIndex) -> Option<&Requirement> {
         let step = self.state.find_step(StepRef { job, step })?;

@@ -1,7 +1,7 @@
 //! The cost of one decision: `cargo run --release -p kiln-sim --example decisions`.
 //!
 //! A frame is reported as delivered and the slot's next as started, each a batch of its own, and the queue is filled:
-//! with so many tasks waiting, in one job and in jobs of 100 frames of 50 users and 11 priorities; and with so many
+//! with a number of tasks waiting, in one job and in jobs of 100 frames of 50 users and 11 priorities; and with as many
 //! done.
 
 use std::{

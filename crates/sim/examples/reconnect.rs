@@ -1,6 +1,6 @@
 //! The cost of a whole farm that comes back: `cargo run --release -p kiln-sim --example reconnect`.
 //!
-//! So many workers hold ten attempts each. All fall silent until their leases have run out, and give a sign of life;
+//! Each of these workers holds ten attempts. All fall silent until their leases have run out, and give a sign of life;
 //! then the server starts again, and all join with what they hold.
 
 use std::{

@@ -50,7 +50,7 @@ impl Core {
         let running = self.state.attempt(step.tasks.first_attempt(task)?);
         let speed = |id: WorkerId| self.state.worker(id).speed.get();
         let ms = running.frame_ms?.get() as f32 * speed(running.worker) / speed(worker);
-        // Where the speed of that worker is known badly: it is no longer than the longest.
+        // The speed of that worker may be known badly: it is no longer than the longest.
         let most = step.times.at(task).map_or(ms, |work| work * step.times.longest() / speed(worker));
         Some((ms.min(most) as u64).max(1))
     }

@@ -69,7 +69,7 @@ impl Core {
         let mut requirement = step.plan.requires.clone();
         let has_larger = |bytes: u64| self.connected_offers().any(|offer| offer.memory > bytes);
         step.memory.widen(&mut requirement.room, has_larger);
-        // What runs takes it already, whatever it was given for.
+        // Slots at work take it already, whatever they were given for.
         let on: Vec<_> = self.state.job(of.job).on.keys().copied().collect();
         for id in on {
             self.state.changed_workers.insert(id);

@@ -1,9 +1,9 @@
 //! Workers that fail, or are lost, where others deliver: they are put in quarantine.
 //!
-//! What goes wrong on a worker without a delivery between is noted as an [`Incident`]. Where it is enough to call the
-//! worker the origin ([`worker_reason`]) and others are there to do its work, what it failed no longer counts against
-//! the tasks. The worker gets nothing but one task as a probe after a pause, which doubles with each that goes wrong;
-//! the first that it delivers ends the quarantine, as do other workers that fail as it did.
+//! A failure or loss on a worker, without a delivery between, is noted as an [`Incident`]. Where it is enough to call
+//! the worker the origin ([`worker_reason`]) and others are there to do its work, what it failed no longer counts
+//! against the tasks. The worker gets nothing but one task as a probe after a pause, which doubles with each that goes
+//! wrong; the first that it delivers ends the quarantine, as do other workers that fail as it did.
 //!
 //! A quarantine survives a restart; incidents do not, and the pause begins again.
 

@@ -181,7 +181,7 @@ impl Core {
     }
 
     /// The number of tasks of the step that the slot should have behind the one that runs: about as many as last
-    /// [`crate::Config::ahead_ms`] there, and no more than half of its part of what waits.
+    /// [`crate::Config::ahead_ms`] there, and at most half of its part of what waits.
     fn queue_depth(&self, step: StepRef, of: SlotRef) -> usize {
         let step = self.state.step(step);
         let Some(frame) = self.state.slot(of).frame_ms(step.session()) else { return 1 };

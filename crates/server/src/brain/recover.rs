@@ -1,4 +1,5 @@
-//! What the scheduler does when it contradicts itself: it begins again from the records, as after a restart of the server.
+//! What the scheduler does when it contradicts itself: it begins again from the records, as after a restart of the
+//! server.
 
 use std::{any::Any, collections::BTreeMap};
 
@@ -72,8 +73,8 @@ impl Taken {
 }
 
 impl Brain {
-    /// Drops the batch of the turn that panicked and begins again from the records: a new epoch, without links. Whoever
-    /// waits for an answer is told to try again. A job that does it a second time is paused.
+    /// Drops the batch of the turn that panicked and begins again from the records: a new epoch, without links.
+    /// Requests that wait for an answer are told to try again. A job that does it a second time is paused.
     ///
     /// The next turn goes on with the inputs that were not applied yet.
     ///
@@ -121,7 +122,7 @@ impl Brain {
     }
 }
 
-/// The answer for whoever waits for a batch that was dropped.
+/// The answer to a request of a batch that was dropped.
 pub(super) fn dropped() -> Fault {
     Fault::new(
         kiln_api::ProblemCode::Busy,
