@@ -6,6 +6,8 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use kiln_types::{BlenderSeries, BlobHash, Epoch, WorkerId};
@@ -162,27 +164,29 @@ pub(crate) fn make(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Removes a folder and all in it, also where parts of it are read-only; absent is fine.
+/// How long a folder is tried again into which somebody still writes or from which somebody removes as well: a process
+/// that was killed ends its last system call first.
+const CLEAR_FOR: Duration = Duration::from_secs(2);
+const CLEAR_AGAIN: Duration = Duration::from_millis(10);
+
+/// Removes a folder and all in it, also where parts of it are read-only; absent is fine. Waits up to two seconds for
+/// others who change it at the same time.
 pub(crate) fn clear(folder: &Path) -> io::Result<()> {
-    let mut tries = 0;
+    let began = Instant::now();
     loop {
-        tries += 1;
         let removed = fs::remove_dir_all(folder).or_else(|_| {
             unlock(folder)?;
             fs::remove_dir_all(folder)
         });
-        match removed {
-            // Gone as a whole, or somebody else removes parts of it at the same time: then once more.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if folder.symlink_metadata().is_err() {
-                    return Ok(());
-                }
-                if tries == 5 {
-                    return Err(error);
-                }
-            }
-            removed => return removed,
+        let Err(error) = removed else { return Ok(()) };
+        if folder.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Ok(());
         }
+        let changing = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty);
+        if !changing || began.elapsed() >= CLEAR_FOR {
+            return Err(error);
+        }
+        thread::sleep(CLEAR_AGAIN);
     }
 }
 
@@ -234,6 +238,31 @@ mod tests {
         assert!(again.part("bundles").is_dir() && !again.part("bundles").join("b").exists());
         assert!(second.part("bundles").join("b/f").exists());
         clear(&second.part("bundles")).unwrap();
+    }
+
+    #[test]
+    fn a_folder_goes_even_if_a_process_that_ends_still_writes_into_it() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = data.path().join("slot");
+        make(&folder).unwrap();
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let began = Instant::now();
+                let mut written = 0;
+                while began.elapsed() < Duration::from_millis(300) {
+                    // A folder that was removed meanwhile is made again, as Blender makes its own.
+                    let deep = folder.join(format!("bytecode/{}", written % 50));
+                    written += u32::from(make(&deep).is_ok());
+                    written += u32::from(fs::write(deep.join("module.pyc"), b"x").is_ok());
+                }
+                assert!(written > 0);
+            });
+            while !writer.is_finished() {
+                clear(&folder).unwrap();
+            }
+        });
+        clear(&folder).unwrap();
+        assert!(!folder.exists());
     }
 
     #[test]
