@@ -15,17 +15,26 @@ impl Requirement {
     }
 }
 
-/// The claim of a slot for this room, beside these claims of the worker's other slots; `None` where there is not enough
-/// left.
-pub(crate) fn claim(offer: &WorkerOffer, beside: &[Claim], room: Room) -> Option<Claim> {
-    if room.whole && !beside.is_empty() {
-        return None;
-    }
-    let used = beside.iter().fold(Claim::default(), |sum, claim| Claim {
+/// The claims of some slots of a worker together; `None` where there is no such slot. One that claims nothing is one.
+pub(crate) type Claimed = Option<Claim>;
+
+/// Adds the claim of one more slot.
+pub(crate) fn add(sum: Claimed, claim: Claim) -> Claimed {
+    let sum = sum.unwrap_or_default();
+    Some(Claim {
         cores: sum.cores.saturating_add(claim.cores),
         memory: sum.memory.saturating_add(claim.memory),
         gpus: GpuSet(sum.gpus.0 | claim.gpus.0),
-    });
+    })
+}
+
+/// The claim of a slot for this room, beside the claims of the worker's other slots; `None` where there is not enough
+/// left.
+pub(crate) fn claim(offer: &WorkerOffer, beside: Claimed, room: Room) -> Option<Claim> {
+    if room.whole && beside.is_some() {
+        return None;
+    }
+    let used = beside.unwrap_or_default();
     let share = (offer.cores / u32::from(offer.slots.max(1))).max(u32::from(offer.cores > 0));
     let free = offer.cores.saturating_sub(used.cores);
     let cores = match room {

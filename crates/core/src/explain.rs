@@ -128,7 +128,7 @@ impl<'a> Crowd<'a> {
                 crowd.cooling += 1;
             } else if worker.vacant_slots().next().is_some() {
                 crowd.vacant.push(*id);
-                crowd.room = crowd.room || claim(&worker.offer, &worker.claims(None), room).is_some();
+                crowd.room = crowd.room || claim(&worker.offer, worker.claimed(None), room).is_some();
             } else {
                 crowd.busy += 1;
                 let held = worker.slots().iter().flat_map(|slot| &slot.counted);

@@ -38,12 +38,15 @@ impl Core {
         let known = Attempt { charged_ms, cold, ..Attempt::new(task, of, generation) };
         self.state.attempts.insert(attempt, known);
         let known = self.state.worker_mut(worker);
-        let claim = claim(&known.offer, &known.claims(Some(slot)), room);
+        let claim = claim(&known.offer, known.claimed(Some(slot)), room);
         let is_for_it = |reserved: &mut RequirementId| *reserved == requirement || *reserved == asked;
-        if let Some(reserved) = known.reserved.take_if(is_for_it) {
+        let reserved = known.reserved.take_if(is_for_it);
+        if let Some(reserved) = reserved {
             self.requirements[reserved].reserved = None;
         }
         let place = self.state.slot_mut(of);
+        // Behind tasks of the same step it changes nothing that indexes depend on.
+        let is_more = !place.queue().is_empty() && place.counted.contains(&task.into()) && reserved.is_none();
         if place.queue().is_empty() {
             place.claim = claim.unwrap_or_default();
             place.claim_is_guessed = false;
@@ -56,8 +59,10 @@ impl Core {
             self.indexes.set_warm(left, of, false);
         }
         self.indexes.had.entry(session).or_default().insert(worker);
-        self.state.touch(worker);
-        self.reindex_worker(worker);
+        if !is_more {
+            self.state.touch(worker);
+            self.reindex_worker(worker);
+        }
         self.reindex_job(task.job);
         out.record(Record::AttemptOpened { attempt, task, generation, worker, slot });
         self.indexes.dispatched.push((of, Assigned { attempt, task, generation }));

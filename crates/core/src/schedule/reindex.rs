@@ -37,7 +37,7 @@ impl Core {
 
     /// Brings every index up to date.
     pub(crate) fn reindex(&mut self) {
-        for job in std::mem::take(&mut self.state.changed_jobs) {
+        while let Some(job) = self.state.changed_jobs.pop_first() {
             self.reindex_job(job);
         }
         while let Some(worker) = self.state.changed_workers.pop_first() {
@@ -67,7 +67,7 @@ impl Core {
         let (takes_work, speed) = (worker.takes_work(), worker.speed.get());
         let busy = worker.slots().iter().filter(|slot| !slot.queue().is_empty()).count() as u16;
         let rank = Rank { busy, slowness: (1000.0 / speed) as u32 };
-        let beside = worker.claims(None);
+        let beside = worker.claimed(None);
         let has_incidents = !worker.incidents.is_empty();
         let has_vacant = worker.vacant_slots().next().is_some();
         for requirement in self.requirements.all() {
@@ -76,7 +76,7 @@ impl Core {
             let is_open = worker.reserved.is_none_or(|reserved| reserved == requirement);
             let room = self.requirements[requirement].requirement.room;
             let is_vacant =
-                slots > 0 && has_vacant && is_open && claim(&worker.offer, &beside, room).is_some();
+                slots > 0 && has_vacant && is_open && claim(&worker.offer, beside, room).is_some();
             let new = Match {
                 fits: old.fits,
                 slots,
@@ -94,26 +94,37 @@ impl Core {
     /// Counts the slot as at work for the steps that it has attempts of, and for no others.
     fn recount_slot(&mut self, of: SlotRef) {
         let slot = self.state.slot(of);
+        let mut steps = slot.queue().iter().map(|attempt| self.state.attempt(*attempt).step());
+        let mut known = (!slot.is_at_work()).then_some((Claim::default(), false));
+        let is_unknown = slot.claim_is_guessed || slot.claim == Claim::default();
+        if let Some(first) = steps.clone().next().filter(|_| is_unknown) {
+            // It goes on from before a restart or an expiry. What the worker offers may not be known yet.
+            let room = self.requirements[self.state.step(first).requirement].requirement.room;
+            known = Some((largest_claim(&self.state.worker(of.worker).offer, room), true));
+        }
+        // Nearly always the slot goes on with the one step that it is counted for.
+        let goes_on = slot.limits.is_empty()
+            && match slot.counted[..] {
+                [] => slot.queue().is_empty(),
+                [counted] => !slot.queue().is_empty() && steps.all(|step| step == counted),
+                _ => false,
+            };
+        let slot = self.state.slot_mut(of);
+        if let Some(known) = known {
+            (slot.claim, slot.claim_is_guessed) = known;
+        }
+        if goes_on {
+            return;
+        }
         let mut now: Vec<StepRef> = Vec::new();
-        for attempt in slot.queue() {
+        for attempt in self.state.slot(of).queue() {
             let step = self.state.attempt(*attempt).step();
             if !now.contains(&step) {
                 now.push(step);
             }
         }
-        let mut known = (!slot.is_at_work()).then_some((Claim::default(), false));
-        let is_unknown = known.is_some() || slot.claim_is_guessed || slot.claim == Claim::default();
-        if let Some(first) = now.first().filter(|_| is_unknown) {
-            // It goes on from before a restart or an expiry. What the worker offers may not be known yet.
-            let room = self.requirements[self.state.step(*first).requirement].requirement.room;
-            known = Some((largest_claim(&self.state.worker(of.worker).offer, room), true));
-        }
-        let slot = self.state.slot_mut(of);
-        if let Some(known) = known {
-            (slot.claim, slot.claim_is_guessed) = known;
-        }
-        let before = std::mem::replace(&mut slot.counted, now.clone());
-        if before != now || !slot.limits.is_empty() {
+        let before = std::mem::replace(&mut self.state.slot_mut(of).counted, now.clone());
+        if before != now || !self.state.slot(of).limits.is_empty() {
             self.recount_limits(of);
         }
         for step in before.iter().filter(|step| !now.contains(step)) {

@@ -1,7 +1,7 @@
 //! The choice of a slot's next task: the step whose turn it is among those that it can take, and the task of it. What
 //! has no room on any worker reserves one, which takes nothing else until there is.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
 
 use kiln_types::{TaskId, WorkerId};
 
@@ -45,8 +45,9 @@ impl Core {
     pub(crate) fn select(&mut self, of: SlotRef) -> Option<TaskId> {
         let fitting = self.fitting(of);
         let levels = fitting.iter().flat_map(|id| self.requirements[*id].ready.priorities());
-        let levels: BTreeSet<u8> = levels.collect();
-        let mut levels: Vec<u8> = levels.into_iter().rev().collect();
+        let mut levels: Vec<u8> = levels.collect();
+        levels.sort_unstable_by_key(|priority| Reverse(*priority));
+        levels.dedup();
         // What is owed to those below goes past the highest.
         if levels.len() > 1 && self.owed_ms >= UNMEASURED_MS {
             levels.rotate_left(1);
@@ -55,7 +56,9 @@ impl Core {
         for priority in levels {
             let members = fitting.iter().flat_map(|id| self.requirements[*id].ready.members(priority));
             let members = members.filter(|member| !self.is_capped(of, *member));
-            let heads: BTreeSet<ShareRank> = members.map(|member| self.fair_share.rank(member)).collect();
+            let mut heads: Vec<ShareRank> = members.map(|member| self.fair_share.rank(member)).collect();
+            heads.sort_unstable();
+            heads.dedup();
             if let Some(found) = self.stay(of, priority, heads.first().copied()) {
                 return Some(found);
             }
@@ -149,7 +152,7 @@ impl Core {
         let (worker, slot, requirement) =
             (self.state.worker(of.worker), self.state.slot(of), step.requirement);
         let room = self.requirements[requirement].requirement.room;
-        let has_room = || claim(&worker.offer, &worker.claims(Some(of.slot)), room).is_some();
+        let has_room = || claim(&worker.offer, worker.claimed(Some(of.slot)), room).is_some();
         if !slot.queue().is_empty() {
             // Behind what asks for the same it takes over its place; anything else is weighed when the slot is vacant.
             // And frames that turned out to take more than there is must not go on beside each other.

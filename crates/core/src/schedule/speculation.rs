@@ -152,7 +152,7 @@ impl Core {
         let worker = self.state.worker(slot.worker);
         let is_vacant = worker.vacant_slots().any(|(vacant, _)| vacant == slot.slot);
         let room = self.requirements[self.state.step(step).requirement].requirement.room;
-        is_vacant && claim(&worker.offer, &worker.claims(Some(slot.slot)), room).is_some()
+        is_vacant && claim(&worker.offer, worker.claimed(Some(slot.slot)), room).is_some()
     }
 
     fn may_speculate(&self, task: TaskId, worker: WorkerId) -> bool {

@@ -213,7 +213,7 @@ impl Core {
 
     /// Records the state of each worker that was touched, where it changed.
     pub(crate) fn record_workers(&mut self, out: &mut impl Outbox) {
-        for id in std::mem::take(&mut self.state.unrecorded) {
+        while let Some(id) = self.state.unrecorded.pop_first() {
             let worker = self.state.worker_mut(id);
             worker.resize();
             let state = worker.state();

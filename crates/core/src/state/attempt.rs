@@ -137,16 +137,20 @@ impl Attempts {
     }
 
     pub fn insert(&mut self, id: AttemptId, attempt: Attempt) {
-        self.remove(id);
-        if !attempt.phase.is_live() {
-            self.expired.insert((attempt.worker, id));
+        let (worker, is_live) = (attempt.worker, attempt.phase.is_live());
+        if let Some(old) = self.all.insert(id, attempt).filter(|old| !old.phase.is_live()) {
+            self.expired.remove(&(old.worker, id));
         }
-        self.all.insert(id, attempt);
+        if !is_live {
+            self.expired.insert((worker, id));
+        }
     }
 
     pub fn remove(&mut self, id: AttemptId) -> Option<Attempt> {
         let attempt = self.all.remove(&id)?;
-        self.expired.remove(&(attempt.worker, id));
+        if !attempt.phase.is_live() {
+            self.expired.remove(&(attempt.worker, id));
+        }
         Some(attempt)
     }
 

@@ -7,7 +7,8 @@ use super::{
     slot::Slot,
 };
 use crate::{
-    Claim, Moment, WorkerOffer,
+    Moment, WorkerOffer,
+    claims::{self, Claimed},
     estimate::speed::Speed,
     ids::{RequirementId, SlotRef, StepRef},
 };
@@ -135,7 +136,9 @@ impl Worker {
             return None;
         }
         let place = usize::from(slot.0);
-        self.slots.resize_with(self.slots.len().max(place + 1), Slot::default);
+        if place >= self.slots.len() {
+            self.slots.resize_with(place + 1, Slot::default);
+        }
         self.slots.get_mut(place)
     }
 
@@ -192,9 +195,9 @@ impl Worker {
         self.at_work(but).next().is_none()
     }
 
-    /// The claims of its slots at work, but for this one.
-    pub fn claims(&self, but: Option<SlotIndex>) -> Vec<Claim> {
-        self.at_work(but).map(|slot| slot.claim).collect()
+    /// The claims of its slots at work together, but for this one.
+    pub fn claimed(&self, but: Option<SlotIndex>) -> Claimed {
+        self.at_work(but).fold(None, |sum, slot| claims::add(sum, slot.claim))
     }
 
     fn at_work(&self, but: Option<SlotIndex>) -> impl Iterator<Item = &Slot> {
