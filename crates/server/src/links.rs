@@ -241,7 +241,7 @@ impl Served<'_> {
     async fn bake(&self, attempt: AttemptId, files: Vec<BundleFile>) -> Result<Made, Failure> {
         let worker = self.worker;
         // Behind the hello that may have brought the attempt back.
-        let spec = self.app.brain.look_behind(move |farm| farm.bakes(worker, attempt)).await;
+        let spec = self.app.brain.look_behind(move |farm| farm.makes_bundle(worker, attempt)).await;
         // Where it is no bake, or somebody else's, or over: the brain answers that.
         let Ok(Some(spec)) = spec else { return Ok(Made::Bake(None)) };
         bundle_of(self.app, &spec, files).await.map(|bundle| Made::Bake(Some(bundle)))

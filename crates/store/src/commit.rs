@@ -259,16 +259,11 @@ async fn insert_job(
     let highest = sqlx::query("UPDATE meta SET last_job = max(last_job, ?1) WHERE id = 1");
     run(db, highest.bind(job.0.cast_signed())).await?;
     for step in steps {
-        let after: Vec<u16> = step.after.iter().map(|step| step.0).collect();
-        let query = sqlx::query(
-            "INSERT INTO steps (job, step, kind, count, after, task_order) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        )
-        .bind(job.0.cast_signed())
-        .bind(i64::from(step.step.0))
-        .bind(step.kind.as_str())
-        .bind(i64::from(step.count))
-        .bind(to_json("step", &after)?)
-        .bind(step.order.to_string());
+        let query = sqlx::query("INSERT INTO steps (job, step, spec, count) VALUES (?1, ?2, ?3, ?4)")
+            .bind(job.0.cast_signed())
+            .bind(i64::from(step.step.0))
+            .bind(to_json("step", &step.spec)?)
+            .bind(i64::from(step.count));
         run(db, query).await?;
     }
     Ok(())

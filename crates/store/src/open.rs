@@ -322,6 +322,40 @@ mod tests {
         assert!(store.bundle_blobs(Some(files[0]), 10).await.unwrap().is_empty());
     }
 
+    #[tokio::test]
+    async fn jobs_of_before_stored_steps_have_the_steps_that_were_derived() {
+        let folder = tempfile::tempdir().unwrap();
+        let before = up_to(9);
+        let (store, _) = Store::open_with(folder.path(), Durability::Durable, &before).await.unwrap();
+        store.close().await.unwrap();
+        drop(store);
+        let mut db =
+            SqliteConnectOptions::new().filename(folder.path().join(DATABASE)).connect().await.unwrap();
+        let bundle = "00".repeat(32);
+        for (job, bake) in [(1, "[]"), (2, r#"["cloth of Flag"]"#)] {
+            let spec = format!(
+                r#"{{"name":"shot","frames":"1-5","order":"every-2","frame_time_limit_s":null,
+                    "written_by":"3.4.1","bake":{bake},
+                    "session":{{"bundle":"{bundle}","blend":"shot.blend","blender":"3.4","device":"cpu"}}}}"#
+            );
+            let insert = "INSERT INTO jobs (id, owner, project, name, state, spec, session, bundle, created_ms) \
+                          VALUES (?1, '', '', 'shot', 'queued', ?2, x'00', x'00', 1)";
+            sqlx::query(insert).bind(job).bind(spec).execute(&mut db).await.unwrap();
+        }
+        let insert = "INSERT INTO steps (job, step, kind, count, after, task_order) VALUES \
+                      (1, 0, 'render', 5, '[]', 'every-2'), (2, 0, 'bake', 1, '[]', 'every-2'), \
+                      (2, 1, 'render', 5, '[0]', 'every-2')";
+        sqlx::query(insert).execute(&mut db).await.unwrap();
+        db.close().await.unwrap();
+
+        let (store, _) = Store::open(folder.path(), Durability::Durable).await.unwrap();
+        for (job, bakes) in [(1, false), (2, true)] {
+            let row = store.job(kiln_types::JobId(job)).await.unwrap().unwrap();
+            assert_eq!(row.plan, kiln_types::JobSteps::of_frames(bakes, row.spec.order));
+            assert_eq!(row.steps.last().map(|step| step.count), Some(5));
+        }
+    }
+
     async fn tables(file: &Path) -> Vec<String> {
         let mut db = SqliteConnectOptions::new().filename(file).connect().await.unwrap();
         let names = sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name");

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use kiln_types::{
-    AttemptState, BundleId, Generation, JobId, JobState, Owner, Project, StepIndex, StepKind, TaskId,
-    TaskIndex, WorkerId,
+    AttemptState, BundleId, Generation, JobId, JobState, JobSteps, Owner, Project, StepIndex, StepSpec,
+    StepsError, TaskId, TaskIndex, WorkerId,
 };
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use crate::sql::{Columns, Result, to_json};
 use crate::{
-    AttemptRow, JobFilter, JobRow, KeptRow, Notice, StepRow, Store, StoredJob, StoredStep, TaskFaults,
-    TaskRun, WorkerShare,
+    AttemptRow, JobFilter, JobRow, KeptRow, Notice, StepRow, Store, StoreError, StoredJob, StoredStep,
+    TaskFaults, TaskRun, WorkerShare,
 };
 
 /// The columns that [`job_row`] reads, and which jobs.
@@ -155,20 +155,20 @@ async fn one_job(db: &mut SqliteConnection, job: JobId) -> Result<Option<JobRow>
 
 /// The steps and notices of all these jobs in two queries.
 async fn with_steps(db: &mut SqliteConnection, rows: Vec<SqliteRow>) -> Result<Vec<JobRow>> {
-    let mut jobs = rows.iter().map(job_row).collect::<Result<Vec<_>>>()?;
-    let places: BTreeMap<JobId, usize> = jobs.iter().enumerate().map(|(at, job)| (job.id, at)).collect();
-    let ids: Vec<i64> = jobs.iter().map(|job| job.id.0.cast_signed()).collect();
+    let ids = rows.iter().map(|row| row.raw::<i64>("id")).collect::<Result<Vec<_>>>()?;
     let ids = to_json("id", &ids)?;
     let steps =
         sqlx::query("SELECT * FROM steps WHERE job IN (SELECT value FROM json_each(?1)) ORDER BY job, step")
             .bind(ids.clone())
             .fetch_all(&mut *db)
             .await?;
+    let mut of_job: BTreeMap<JobId, Vec<&SqliteRow>> = BTreeMap::new();
     for row in &steps {
-        if let Some(at) = places.get(&JobId(row.u64("job")?)) {
-            jobs[*at].steps.push(step_row(row)?);
-        }
+        of_job.entry(JobId(row.u64("job")?)).or_default().push(row);
     }
+    let read = |row: &SqliteRow| job_row(row, of_job.get(&JobId(row.u64("id")?)).map_or(&[], Vec::as_slice));
+    let mut jobs = rows.iter().map(read).collect::<Result<Vec<_>>>()?;
+    let places: BTreeMap<JobId, usize> = jobs.iter().enumerate().map(|(at, job)| (job.id, at)).collect();
     let notices = sqlx::query(
         "SELECT * FROM notices WHERE job IN (SELECT value FROM json_each(?1)) ORDER BY job, at_ms, text",
     )
@@ -183,7 +183,9 @@ async fn with_steps(db: &mut SqliteConnection, rows: Vec<SqliteRow>) -> Result<V
     Ok(jobs)
 }
 
-fn job_row(row: &SqliteRow) -> Result<JobRow> {
+fn job_row(row: &SqliteRow, steps: &[&SqliteRow]) -> Result<JobRow> {
+    let specs = steps.iter().map(|step| step.json("spec")).collect::<Result<Vec<StepSpec>>>()?;
+    let damaged = |error: StepsError| StoreError::Damaged { what: "job", why: error.to_string() };
     Ok(JobRow {
         id: JobId(row.u64("id")?),
         spec: row.json("spec")?,
@@ -192,7 +194,8 @@ fn job_row(row: &SqliteRow) -> Result<JobRow> {
         started_ms: row.raw("started_ms")?,
         ended_ms: row.raw("ended_ms")?,
         reason: row.json_opt("reason")?,
-        steps: Vec::new(),
+        plan: JobSteps::new(specs).map_err(damaged)?,
+        steps: steps.iter().map(|step| step_row(step)).collect::<Result<_>>()?,
         notices: Vec::new(),
         kept: KeptRow {
             archived_ms: row.raw("archived_ms")?,
@@ -208,15 +211,11 @@ fn job_row(row: &SqliteRow) -> Result<JobRow> {
 }
 
 fn step_row(row: &SqliteRow) -> Result<StepRow> {
-    let after: Vec<u16> = row.json("after")?;
     Ok(StepRow {
         step: row.step()?,
-        kind: row.parsed::<StepKind>("kind")?,
         count: row.number("count")?,
         done: row.number("done")?,
         failed: row.number("failed")?,
-        after: after.into_iter().map(StepIndex).collect(),
-        order: row.parsed("task_order")?,
         bundle: row.hash_opt("bundle")?.map(BundleId),
         ended_ms: row.raw("ended_ms")?,
     })

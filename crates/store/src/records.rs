@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use kiln_types::{
-    AttemptId, AttemptState, BundleId, EventNumber, Failure, Generation, JobId, JobSpec, JobState, Order,
-    OutputFile, Owner, PartyKind, Project, SlotIndex, StepIndex, StepKind, TaskId, TaskIndex, TaskState,
-    WorkerId, WorkerWish,
+    AttemptId, AttemptState, BundleId, EventNumber, Failure, Generation, JobId, JobSpec, JobState, JobSteps,
+    OutputFile, Owner, PartyKind, Project, SlotIndex, StepIndex, TaskId, TaskIndex, TaskState, WorkerId,
+    WorkerWish,
 };
 use serde_json::Value;
 
@@ -22,9 +22,18 @@ pub struct JobRow {
     pub ended_ms: Option<i64>,
     /// Why it ended as it did, or why the scheduler paused it, where that was a fault of its own.
     pub reason: Option<Failure>,
+    pub plan: JobSteps,
+    /// The progress of each step of the plan.
     pub steps: Vec<StepRow>,
     pub notices: Vec<Notice>,
     pub kept: KeptRow,
+}
+
+impl JobRow {
+    /// The frame that a task is there for, as [`JobSteps::frame_of`] says.
+    pub fn frame_of(&self, step: StepIndex, task: TaskIndex) -> Option<i32> {
+        self.plan.frame_of(&self.spec.frames, step, task)
+    }
 }
 
 /// What of a job is still there, and what is not.
@@ -50,14 +59,11 @@ pub struct KeptRow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepRow {
     pub step: StepIndex,
-    pub kind: StepKind,
     /// Tasks in all.
     pub count: u32,
     pub done: u32,
     pub failed: u32,
-    pub after: Vec<StepIndex>,
-    pub order: Order,
-    /// What a bake made.
+    /// The bundle that it made.
     pub bundle: Option<BundleId>,
     /// Where every task has ended.
     pub ended_ms: Option<i64>,

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use kiln_types::{
-    AttemptId, AttemptState, BlobHash, BundleId, Failure, Generation, JobId, JobSpec, JobState, Order,
-    OutputSet, Owner, Project, SlotIndex, StepIndex, StepKind, TaskId, TaskIndex, WorkerId, WorkerWish,
+    AttemptId, AttemptState, BlobHash, BundleId, Failure, Generation, JobId, JobSpec, JobState, OutputSet,
+    Owner, Project, SlotIndex, StepIndex, StepSpec, TaskId, TaskIndex, WorkerId, WorkerWish,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -236,12 +236,9 @@ pub struct NewBundle {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewStep {
     pub step: StepIndex,
-    pub kind: StepKind,
-    /// How many tasks it has.
+    pub spec: StepSpec,
+    /// The number of its tasks.
     pub count: u32,
-    /// The steps that must be complete before it begins.
-    pub after: Vec<StepIndex>,
-    pub order: Order,
 }
 
 /// An event without its number.

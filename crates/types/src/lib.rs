@@ -17,6 +17,7 @@ mod render;
 mod spec;
 mod standing;
 mod state;
+mod step;
 mod version;
 
 pub use frames::{FrameSet, FrameSetError, FrameSpan, MAX_FRAME, MAX_TASKS, MIN_FRAME};
@@ -40,4 +41,5 @@ pub use standing::{BadGpuUse, BadPriority, GpuUse, JobStanding, Needs, PartyKind
 pub use state::{
     AttemptState, Failure, FailureCause, JobState, StepKind, TaskState, WorkerState, WorkerWish,
 };
+pub use step::{JobSteps, ProductKind, StepInput, StepSpec, StepsError, TaskSpace};
 pub use version::{BadVersion, BlenderSeries, BlenderVersion};

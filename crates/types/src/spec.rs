@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::{
     BlenderSeries, BlenderVersion, BlobHash, BundleId, DeviceClass, FrameSet, JobStanding, Needs, Order,
-    Owner, Policy, Project, RelPath, RenderSettings, StepIndex, StepKind, TaskIndex, frozen,
+    Owner, Policy, Project, RelPath, RenderSettings, frozen,
 };
 
 /// What a Blender process has open: everything of a job but its frames. Two jobs with equal session specs can
@@ -112,8 +112,7 @@ pub struct JobSpec {
     /// With what Cycles denoises the frames, by Blender's name; not every Blender is built with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denoiser: Option<String>,
-    /// The simulations that are baked before the first frame, as a person names them; where there are any, the
-    /// frames are step 1.
+    /// The simulations that are baked before the first frame, as a person names them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bake: Vec<String>,
     /// The names of the folders that hold the files which the bundle does not: only workers that reach all of them
@@ -136,33 +135,6 @@ impl JobSpec {
     /// The same with every frame on this device.
     pub fn on(&self, device: DeviceClass) -> Self {
         Self { session: self.session.on(device), ..self.clone() }
-    }
-
-    /// The kinds of the job's steps, in their order; each waits for the one before it.
-    pub fn steps(&self) -> &'static [StepKind] {
-        if self.bake.is_empty() { &[StepKind::Render] } else { &[StepKind::Bake, StepKind::Render] }
-    }
-
-    /// The step whose tasks are the frames.
-    pub fn render_step(&self) -> StepIndex {
-        StepIndex(u16::from(!self.bake.is_empty()))
-    }
-
-    pub fn kind_of(&self, step: StepIndex) -> Option<StepKind> {
-        self.steps().get(usize::from(step.0)).copied()
-    }
-
-    /// How many tasks a step has.
-    pub fn tasks_of(&self, kind: StepKind) -> u32 {
-        match kind {
-            StepKind::Bake => 1,
-            StepKind::Render => self.frames.len(),
-        }
-    }
-
-    /// The frame that a task renders; `None` for a bake.
-    pub fn frame_of(&self, step: StepIndex, index: TaskIndex) -> Option<i32> {
-        (step == self.render_step()).then(|| self.frames.get(index.0)).flatten()
     }
 }
 

@@ -185,7 +185,7 @@ impl Brain {
             }
             Some(Made::Bake(Some(bundle))) => {
                 if let Some(live) = self.farm.jobs.get_mut(&job) {
-                    live.baked = Some(bundle.id);
+                    live.made.insert(step, bundle.id);
                 }
                 tracing::info!(%job, bundle = %bundle.id, seconds, "simulations baked");
                 self.write(Write::CommitBake {

@@ -6,8 +6,8 @@ use kiln_api::{Change, Down, Held, HeldState, Hello, Up, Verdict as UpVerdict, W
 use kiln_core::{Core, Finish, HeldAttempt, HeldPhase, JobError, JobView, ReportOutcome, StepState};
 use kiln_store::{NewStep, Write};
 use kiln_types::{
-    AttemptId, Failure, FailureCause, JobId, JobSpec, JobState, SlotIndex, StepIndex, StepKind, TaskIndex,
-    WorkerId, WorkerWish,
+    AttemptId, Failure, FailureCause, JobId, JobSpec, JobState, JobSteps, ProductKind, SlotIndex, StepIndex,
+    StepKind, StepSpec, TaskIndex, WorkerId, WorkerWish,
 };
 
 use super::{
@@ -25,8 +25,6 @@ use crate::{
 const MAX_NOTICES: usize = 200;
 /// Characters of one notice.
 const MAX_NOTICE: usize = 1000;
-/// A job that bakes does it first, in one task.
-const BAKE: (StepIndex, &[TaskIndex]) = (StepIndex(0), &[TaskIndex(0)]);
 
 impl Brain {
     pub(super) fn apply(&mut self, input: Input) {
@@ -100,20 +98,19 @@ impl Brain {
         let spec = Arc::new(spec);
         self.farm.check_limits(&spec)?;
         let standing = standing_of(&spec, &self.farm.clock, completed);
-        let plan = plan_of(job, &spec, standing).map_err(|error| Fault::unprocessable(sentence(&error)))?;
+        let steps = JobSteps::of_frames(!spec.bake.is_empty(), spec.order);
+        let plan = plan_of(job, &spec, &steps, standing);
+        let plan = plan.map_err(|error| Fault::unprocessable(sentence(&error)))?;
         let at_ms = unix_ms();
         self.farm.last_job = job;
-        self.farm.jobs.insert(job, LiveJob::new(spec.clone()));
-        let planned = (0..).map(StepIndex).zip(spec.steps()).zip(plan.steps());
-        let steps = planned.map(|((step, kind), plan)| NewStep {
+        let new = |(step, of): (StepIndex, &StepSpec)| NewStep {
             step,
-            kind: *kind,
-            count: plan.count,
-            after: plan.after.clone(),
-            order: plan.order,
-        });
-        let steps = steps.collect();
-        self.write(Write::InsertJob { job, spec: Box::new(JobSpec::clone(&spec)), steps, at_ms });
+            spec: of.clone(),
+            count: of.tasks(&spec.frames),
+        };
+        let new_steps = steps.iter().map(new).collect();
+        self.farm.jobs.insert(job, LiveJob::new(spec.clone(), steps));
+        self.write(Write::InsertJob { job, spec: Box::new(JobSpec::clone(&spec)), steps: new_steps, at_ms });
         self.event(at_ms, Some(job), None, &Change::JobCreated { name: spec.name.clone() });
         self.notices(job, notices, None);
         let now = self.farm.clock.now();
@@ -151,14 +148,14 @@ impl Brain {
                         live.spec.frames
                     ))
                 })?;
-                let which = (live.spec.render_step(), &indexes[..]);
+                let which = (live.steps.frames_step(), &indexes[..]);
                 core.rerender(job, Some(which), out).map_err(job_fault)?;
             }
             JobVerb::Rebake => {
-                if live.spec.bake.is_empty() {
+                let Some(bake) = live.steps.of_kind(StepKind::Bake) else {
                     return Err(Fault::conflict(format!("Job {job} has nothing to bake.")));
-                }
-                core.rerender(job, Some(BAKE), out).map_err(job_fault)?;
+                };
+                core.rerender(job, Some((bake, &[TaskIndex(0)])), out).map_err(job_fault)?;
             }
             JobVerb::Extend(frames) => {
                 must_be_baked(core, job)?;
@@ -168,7 +165,7 @@ impl Brain {
                     .extended(&frames)
                     .map_err(|error| Fault::unprocessable(sentence(&error)))?;
                 let added = longer.len() - live.spec.frames.len();
-                core.extend(job, live.spec.render_step(), added, out).map_err(job_fault)?;
+                core.extend(job, live.steps.frames_step(), added, out).map_err(job_fault)?;
                 live.spec = Arc::new(JobSpec { frames: longer, ..JobSpec::clone(&live.spec) });
             }
             // Not decided here, see `take`.
@@ -352,8 +349,8 @@ impl Brain {
         let Some(live) = self.farm.jobs.get(&task.job) else { return finished };
         let failed =
             |cause, why: String| Finished::Failed { failure: Failure::new(cause, why), seconds: *seconds };
-        match (live.spec.kind_of(task.step), made) {
-            (Some(StepKind::Render), Made::Frame(outputs)) => {
+        match (live.steps.get(task.step).map(|step| step.product), made) {
+            (Some(ProductKind::Output), Made::Frame(outputs)) => {
                 let Some((path, other)) = live.paths.taken(task, outputs) else { return finished };
                 let frame = |task| self.farm.frame_of(task).unwrap_or_default();
                 let why = format!(
@@ -363,9 +360,9 @@ impl Brain {
                 );
                 failed(FailureCause::SamePath, why)
             }
-            (Some(StepKind::Bake), Made::Bake(Some(_))) => finished,
+            (Some(ProductKind::Bundle), Made::Bake(Some(_))) => finished,
             // It became known after the link had looked: baked again at worst.
-            (Some(StepKind::Bake), Made::Bake(None)) => Finished::HandedBack,
+            (Some(ProductKind::Bundle), Made::Bake(None)) => Finished::HandedBack,
             _ => failed(
                 FailureCause::HostMisbehaved,
                 "The worker was given a bake and delivered a frame, or the other way round.".to_owned(),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use kiln_api::{AssignedTask, Assignment, Down, RevokeWhy};
 use kiln_core::{Assigned, Claim, Outbox, Push, Record, RevokeReason};
 use kiln_store::Write;
-use kiln_types::{AttemptId, JobId, SlotIndex, StepKind, WorkerId};
+use kiln_types::{AttemptId, JobId, SlotIndex, TaskSpace, WorkerId};
 
 use super::{Brain, Farm, Look, Made};
 use crate::holds::Hold;
@@ -128,23 +128,23 @@ fn assignment(farm: &Farm, slot: SlotIndex, claim: Claim, tasks: &[Assigned]) ->
     let job = tasks.first()?.task.job;
     let live = farm.jobs.get(&job)?;
     let spec = &live.spec;
-    let kind = spec.kind_of(tasks.first()?.task.step)?;
+    let step = live.steps.get(tasks.first()?.task.step)?;
     let tasks = tasks.iter().map(|assigned| AssignedTask {
         attempt: assigned.attempt,
         task: assigned.task,
         generation: assigned.generation,
-        frame: spec.frame_of(assigned.task.step, assigned.task.index),
+        frame: live.steps.frame_of(&spec.frames, assigned.task.step, assigned.task.index),
     });
-    let session = live.session(kind);
+    let session = live.session(step);
     if session.is_none() {
-        tracing::error!(%job, "tasks were handed out before their bake was done or their device was chosen");
+        tracing::error!(%job, "tasks were dispatched before what they open was made or their device was chosen");
     }
     Some(Assignment {
         slot,
         job,
-        kind,
+        kind: step.kind,
         session: session?,
-        frame_time_limit_s: spec.frame_time_limit_s.filter(|_| kind == StepKind::Render),
+        frame_time_limit_s: spec.frame_time_limit_s.filter(|_| step.space == TaskSpace::Frames),
         refuse_black: spec.refuse_black,
         claim: Some(kiln_api::Claim {
             // Blenders of short frames overlap well where each takes what is free: an equal part is not theirs to keep.

@@ -20,7 +20,7 @@ impl Farm {
         let mut survey = self.core.explainer(now);
         let mut reasons = Vec::new();
         for (step, waits) in survey.explain(job) {
-            let Some(kind) = live.spec.kind_of(step) else { continue };
+            let Some(kind) = live.steps.get(step).map(|step| step.kind) else { continue };
             let tasks = view.steps.get(usize::from(step.0)).map_or(0, |step| step.counts.waiting);
             let texts = waits.iter().map(|wait| self.sentence_of(job, wait)).collect();
             reasons.push(WaitReason { step: kind, tasks, texts });

@@ -10,8 +10,8 @@ use kiln_api::{BlenderOffer, Down, Hello, Machine, Offered, Rest};
 use kiln_core::{Account, Core, Label, Moment, Share, WorkerOffer};
 use kiln_store::Write;
 use kiln_types::{
-    AttemptId, BundleId, DeviceClass, Epoch, JobId, JobSpec, SessionSpec, SlotIndex, StepKind, TaskId,
-    WorkerId, WorkerWish,
+    AttemptId, BundleId, DeviceClass, Epoch, JobId, JobSpec, JobSteps, ProductKind, SessionSpec, SlotIndex,
+    StepIndex, StepInput, StepSpec, TaskId, WorkerId, WorkerWish,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -53,6 +53,7 @@ pub(crate) struct Farm {
 
 pub(crate) struct LiveJob {
     pub spec: Arc<JobSpec>,
+    pub steps: JobSteps,
     /// Over the finished frames.
     pub seconds: f64,
     pub finished: u32,
@@ -64,14 +65,15 @@ pub(crate) struct LiveJob {
     /// Since when it can render nothing more.
     pub inputs_gone_ms: Option<i64>,
     pub paths: Paths,
-    /// What its bake made last.
-    pub baked: Option<BundleId>,
+    /// The bundles that its steps made last.
+    pub made: BTreeMap<StepIndex, BundleId>,
 }
 
 impl LiveJob {
-    pub(crate) fn new(spec: Arc<JobSpec>) -> Self {
+    pub(crate) fn new(spec: Arc<JobSpec>, steps: JobSteps) -> Self {
         Self {
             spec,
+            steps,
             seconds: 0.0,
             finished: 0,
             notices: HashSet::new(),
@@ -80,19 +82,19 @@ impl LiveJob {
             archived: false,
             inputs_gone_ms: None,
             paths: Paths::default(),
-            baked: None,
+            made: BTreeMap::new(),
         }
     }
 
-    /// What a slot opens for a step of this kind; `None` for frames whose bake is not done, and for a job that is pinned to
-    /// no device yet.
-    pub(super) fn session(&self, kind: StepKind) -> Option<SessionSpec> {
+    /// The session that a slot opens for the step; `None` where the step whose bundle it opens is not done, and for a job
+    /// that is pinned to no device yet.
+    pub(super) fn session(&self, step: &StepSpec) -> Option<SessionSpec> {
         let mut session = self.spec.session.clone();
         if session.device == DeviceClass::Gpu {
             return None;
         }
-        if kind == StepKind::Render && !self.spec.bake.is_empty() {
-            session.bundle = self.baked?;
+        if let StepInput::Step(before) = step.opens {
+            session.bundle = *self.made.get(&before)?;
         }
         Some(session)
     }
@@ -257,19 +259,17 @@ impl Farm {
         self.workers.get(&worker).map_or_else(|| worker.to_string(), |known| known.name.clone())
     }
 
-    pub(super) fn kind_of(&self, task: TaskId) -> Option<StepKind> {
-        self.jobs.get(&task.job)?.spec.kind_of(task.step)
-    }
-
-    /// The job that this attempt of this worker bakes, where it does.
-    pub(crate) fn bakes(&self, worker: WorkerId, attempt: AttemptId) -> Option<Arc<JobSpec>> {
+    /// The job of which this attempt of this worker makes a bundle, where it does.
+    pub(crate) fn makes_bundle(&self, worker: WorkerId, attempt: AttemptId) -> Option<Arc<JobSpec>> {
         let (task, _, owner) = self.core.attempt_task(attempt)?;
-        let bakes = owner == worker && self.kind_of(task) == Some(StepKind::Bake);
-        bakes.then(|| self.jobs[&task.job].spec.clone())
+        let live = self.jobs.get(&task.job).filter(|_| owner == worker)?;
+        let step = live.steps.get(task.step)?;
+        (step.product == ProductKind::Bundle).then(|| live.spec.clone())
     }
 
     pub(crate) fn frame_of(&self, task: TaskId) -> Option<i32> {
-        self.jobs.get(&task.job)?.spec.frame_of(task.step, task.index)
+        let live = self.jobs.get(&task.job)?;
+        live.steps.frame_of(&live.spec.frames, task.step, task.index)
     }
 
     pub(super) fn forget_ended_jobs(&mut self) {

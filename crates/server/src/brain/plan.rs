@@ -7,23 +7,28 @@ use kiln_core::{
     StepPlan,
 };
 use kiln_types::{
-    BlenderSeries, BlobHash, DeviceClass, GpuUse, JobId, JobSpec, SessionKey, StepIndex, StepKind,
+    BlenderSeries, BlobHash, DeviceClass, GpuUse, JobId, JobSpec, JobSteps, SessionKey, StepInput, StepSpec,
 };
 
 use crate::clock::{Clock, unix_ms};
 
-/// The steps of a job: its frames, a task each, and before them the bake where there is one.
-pub(crate) fn plan_of(job: JobId, spec: &JobSpec, standing: SchedulingOptions) -> Result<JobPlan, PlanError> {
+/// The job as the core needs it.
+pub(crate) fn plan_of(
+    job: JobId,
+    spec: &JobSpec,
+    steps: &JobSteps,
+    standing: SchedulingOptions,
+) -> Result<JobPlan, PlanError> {
     // As it is as long as no worker has taken it.
     let open = spec.any_gpu.then(|| spec.on(DeviceClass::Gpu));
     let first = open.as_ref().unwrap_or(spec);
-    let steps = (0..).zip(spec.steps()).map(|(index, kind): (u16, _)| StepPlan {
-        after: index.checked_sub(1).map(StepIndex).into_iter().collect(),
-        order: spec.order,
-        requires: requirement(first, *kind),
+    let steps = steps.iter().map(|(_, step)| StepPlan {
+        after: step.after.clone(),
+        order: step.order,
+        requires: requirement(first, step),
         hang_ms: spec.hang_s.map(|seconds| u64::from(seconds) * 1000),
-        device: open.as_ref().map(|open| open_device(job, open, *kind)),
-        ..StepPlan::new(spec.tasks_of(*kind), session_key(job, first, *kind))
+        device: open.as_ref().map(|open| open_device(job, open, step)),
+        ..StepPlan::new(step.tasks(&spec.frames), session_key(job, first, step))
     });
     let plan = JobPlan::new(job, steps.collect())?.scheduled(standing);
     let pinned = spec.any_gpu && spec.session.device != DeviceClass::Gpu;
@@ -31,15 +36,15 @@ pub(crate) fn plan_of(job: JobId, spec: &JobSpec, standing: SchedulingOptions) -
 }
 
 /// The backends on which a step may render that asks for any GPU.
-fn open_device(job: JobId, spec: &JobSpec, kind: StepKind) -> OpenDevice {
+fn open_device(job: JobId, spec: &JobSpec, step: &StepSpec) -> OpenDevice {
     let series = spec.session.blender;
     let option = |backend| DeviceOption {
         label: device_label(series, backend),
-        session: session_key(job, &spec.on(backend), kind),
+        session: session_key(job, &spec.on(backend), step),
     };
     OpenDevice {
         any: device_label(series, DeviceClass::Gpu),
-        session: session_key(job, spec, kind),
+        session: session_key(job, spec, step),
         options: DeviceClass::BACKENDS.map(option).to_vec(),
     }
 }
@@ -67,21 +72,21 @@ fn moment(clock: &Clock, at_ms: i64) -> Moment {
     clock.now().after(u64::try_from(at_ms.saturating_sub(unix_ms())).unwrap_or(0))
 }
 
-/// What a slot has open, as far as the core compares it: the copy in which a bake works serves nothing else, and
-/// what it makes is one job's alone.
-fn session_key(job: JobId, spec: &JobSpec, kind: StepKind) -> SessionKey {
+/// The session that a slot has open, as far as the core compares it: a copy that a step writes into serves no other, and
+/// what a step makes is one job's alone.
+fn session_key(job: JobId, spec: &JobSpec, step: &StepSpec) -> SessionKey {
     let own = spec.session.key();
     let named = |name: String| SessionKey(BlobHash::of(name.as_bytes()));
-    match kind {
-        StepKind::Bake => named(format!("bake of {}", own.0)),
-        StepKind::Render if spec.bake.is_empty() => own,
-        StepKind::Render => named(format!("{} as job {job} baked it", own.0)),
+    match step.opens {
+        StepInput::Job => own,
+        StepInput::Copy => named(format!("{} of {}", step.kind, own.0)),
+        StepInput::Step(made) => named(format!("{} as step {made} of job {job} made it", own.0)),
     }
 }
 
 /// What a worker must have, in words that a person reads where it is missing. Devices and engines belong to one
 /// Blender: a worker may have CUDA in one and not in the other.
-fn requirement(spec: &JobSpec, kind: StepKind) -> Requirement {
+fn requirement(spec: &JobSpec, step: &StepSpec) -> Requirement {
     let (session, needs) = (&spec.session, &spec.needs);
     let series = session.blender;
     let mut labels = vec![Label(format!("Blender {series}"))];
@@ -93,16 +98,15 @@ fn requirement(spec: &JobSpec, kind: StepKind) -> Requirement {
     if let Some(engine) = &session.settings.engine {
         labels.push(engine_label(series, engine));
     }
-    labels.extend(
-        spec.denoiser.iter().filter(|_| kind == StepKind::Render).map(|name| denoiser_label(series, name)),
-    );
+    let denoiser = spec.denoiser.iter().filter(|_| step.renders);
+    labels.extend(denoiser.map(|name| denoiser_label(series, name)));
     labels.extend(spec.shared.iter().map(|name| shared_label(name)));
     labels.extend(needs.tags.iter().map(|tag| tag_label(tag)));
     labels.extend(needs.pool.iter().map(|pool| pool_label(pool)));
     let room = Room {
         cores: needs.cores.map_or(0, std::num::NonZeroU32::get),
         memory: needs.memory.unwrap_or(0),
-        gpus: gpus(spec, kind),
+        gpus: gpus(spec, step),
         whole: needs.whole,
         ..Room::default()
     };
@@ -110,9 +114,8 @@ fn requirement(spec: &JobSpec, kind: StepKind) -> Requirement {
     Requirement { labels: labels.into_iter().collect(), room, limits }
 }
 
-/// A bake renders nothing.
-fn gpus(spec: &JobSpec, kind: StepKind) -> Gpus {
-    if spec.session.device == DeviceClass::Cpu || kind == StepKind::Bake {
+fn gpus(spec: &JobSpec, step: &StepSpec) -> Gpus {
+    if spec.session.device == DeviceClass::Cpu || !step.renders {
         return Gpus::None;
     }
     let memory = spec.needs.gpu_memory.unwrap_or(0);

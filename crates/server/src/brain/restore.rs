@@ -7,7 +7,7 @@ use kiln_core::{
     SchedulingOptions, Share, TaskSpan,
 };
 use kiln_store::{AttemptRow, Store, StoreError, StoredJob, StoredStep};
-use kiln_types::{AttemptState, JobId, StepIndex, StepKind, TaskId, TaskIndex, TaskState, WorkerId};
+use kiln_types::{AttemptState, JobId, ProductKind, StepIndex, TaskId, TaskIndex, TaskState, WorkerId};
 
 use super::{
     farm::{Farm, Known, LiveAttempt, LiveJob, Said, Started},
@@ -96,7 +96,7 @@ impl Loaded {
     /// # Errors
     /// Where the records cannot be read.
     pub(super) async fn read(store: &Store, stored: StoredJob) -> Result<Self, StoreError> {
-        let (job, render) = (stored.row.id, stored.row.spec.render_step());
+        let (job, render) = (stored.row.id, stored.row.plan.frames_step());
         let (mut seconds, mut finished) = (0.0, 0_u32);
         for share in store.job_report(job, render).await? {
             seconds += share.seconds;
@@ -124,12 +124,19 @@ pub(super) async fn job(farm: &mut Farm, store: &Store, loaded: Loaded) -> Resul
     let (plan, restored) = restored_job(&stored, standing)?;
     let row = stored.row;
     let damaged = |why: String| StoreError::Damaged { what: "job", why };
-    let mut live = LiveJob::new(Arc::new(row.spec));
+    let render = row.plan.frames_step();
+    let mut live = LiveJob::new(Arc::new(row.spec), row.plan);
     live.notices = row.notices.into_iter().map(|notice| notice.text).collect();
-    let bake = row.steps.iter().find(|step| step.kind == StepKind::Bake);
-    live.baked = bake.and_then(|bake| bake.bundle);
-    if live.baked.is_none() && bake.is_some_and(|bake| bake.done > 0) {
-        return Err(damaged(format!("job {} is baked, and what the bake made is not recorded", row.id)));
+    for step in &row.steps {
+        let makes_bundle = live.steps.get(step.step).is_some_and(|spec| spec.product == ProductKind::Bundle);
+        if makes_bundle && step.done > 0 && step.bundle.is_none() {
+            let why = format!(
+                "step {} of job {} is done, and the bundle that it made is not recorded",
+                step.step, row.id
+            );
+            return Err(damaged(why));
+        }
+        live.made.extend(step.bundle.map(|bundle| (step.step, bundle)));
     }
     (live.seconds, live.finished, live.paths) = (seconds, finished, paths);
     let now = farm.clock.now();
@@ -149,7 +156,6 @@ pub(super) async fn job(farm: &mut Farm, store: &Store, loaded: Loaded) -> Resul
         let open = LiveAttempt { task, worker, slot, started, fraction: None };
         farm.attempts.insert(attempt.id, open);
     }
-    let render = live.spec.render_step();
     farm.core.restore_job(now, plan, restored).map_err(|error| damaged(error.to_string()))?;
     farm.jobs.insert(row.id, live);
     for (step, worker, bytes) in peaks {
@@ -175,7 +181,7 @@ pub(super) fn restored_job(
 ) -> Result<(JobPlan, RestoredJob), StoreError> {
     let row = &stored.row;
     let damaged = |why: String| StoreError::Damaged { what: "job", why };
-    let plan = plan_of(row.id, &row.spec, standing).map_err(|error| damaged(error.to_string()))?;
+    let plan = plan_of(row.id, &row.spec, &row.plan, standing).map_err(|error| damaged(error.to_string()))?;
     let mut restored = RestoredJob::new(row.state, plan.steps().len());
     for step in &stored.steps {
         let place = restored.steps.get_mut(usize::from(step.step.0));

@@ -66,7 +66,7 @@ pub(super) async fn tasks(
 ) -> Answer<axum::Json<TasksPage>> {
     let job = row(&app, id).await?;
     let limit = which.limit.get();
-    let step = which.step.unwrap_or(job.spec.render_step());
+    let step = which.step.unwrap_or(job.plan.frames_step());
     let filter = TaskFilter { step, state: which.state, from: which.from };
     let rows = app.store.tasks(id, &filter, limit).await.map_err(store_fault)?;
     let next =
@@ -74,7 +74,7 @@ pub(super) async fn tasks(
     let tasks = rows.into_iter().map(|row| TaskView {
         step: row.step,
         index: row.index,
-        frame: job.spec.frame_of(row.step, row.index),
+        frame: job.frame_of(row.step, row.index),
         state: row.state,
         generation: row.generation,
         failures: row.failures,
@@ -113,7 +113,7 @@ pub(super) async fn attempts(
     let job = row(&app, id).await?;
     let limit = which.limit.get();
     let task = match which.frame {
-        Some(frame) => Some((job.spec.render_step(), position(&job.spec.frames, id, frame)?)),
+        Some(frame) => Some((job.plan.frames_step(), position(&job.spec.frames, id, frame)?)),
         None => None,
     };
     let failed = [AttemptState::Failed, AttemptState::Lapsed];
@@ -133,7 +133,7 @@ pub(super) async fn attempts(
         id: row.id,
         step: row.task.step,
         index: row.task.index,
-        frame: job.spec.frame_of(row.task.step, row.task.index),
+        frame: job.frame_of(row.task.step, row.task.index),
         generation: row.generation,
         worker: names.get(&row.worker).cloned().unwrap_or_else(|| row.worker.to_string()),
         slot: row.slot,
@@ -301,7 +301,7 @@ pub(super) async fn report(
     Path(id): Path<JobId>,
 ) -> Answer<axum::Json<JobReport>> {
     let job = row(&app, id).await?;
-    let rows = app.store.job_report(id, job.spec.render_step()).await.map_err(store_fault)?;
+    let rows = app.store.job_report(id, job.plan.frames_step()).await.map_err(store_fault)?;
     let frames: u64 = rows.iter().map(|row| row.frames).sum();
     let render_s: f64 = rows.iter().map(|row| row.seconds).sum();
     let first = rows.iter().filter_map(|row| row.first_start_ms).min();

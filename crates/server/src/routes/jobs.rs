@@ -109,10 +109,11 @@ pub(super) async fn explain(
 pub(super) async fn view(app: &App, id: JobId) -> Answer<JobView> {
     let live = app.brain.look(move |farm| farm.job_view(id)).await?;
     let row = row(app, id).await?;
+    let frames_step = row.plan.frames_step();
     let known = live.is_some();
     let mut view = shown(app, row, live);
     if !known {
-        let shares = app.store.job_report(id, view.spec.render_step()).await.map_err(store_fault)?;
+        let shares = app.store.job_report(id, frames_step).await.map_err(store_fault)?;
         let (seconds, frames) =
             shares.iter().fold((0.0, 0), |(s, n), share| (s + share.seconds, n + share.frames));
         view.mean_frame_s = (frames > 0).then(|| seconds / frames as f64);
@@ -130,24 +131,24 @@ fn shown(app: &App, row: JobRow, live: Option<LiveJobView>) -> JobView {
     // The brain may be a moment ahead of the row that was read.
     let live = live.filter(|live| live.state.is_end() == ended);
     let mut steps: Vec<StepView> = Vec::new();
-    for step in &row.steps {
+    for (step, (_, spec)) in row.steps.iter().zip(row.plan.iter()) {
         let known = live.as_ref().and_then(|live| live.steps.get(usize::from(step.step.0)));
         let (tasks, inside) =
             known.map_or_else(|| (stored(step, ended), 0.0), |known| (known.tasks, known.inside));
         // A step may begin when those before it have ended.
         let before: Option<Vec<i64>> =
-            step.after.iter().map(|after| steps.get(usize::from(after.0))?.ended_ms).collect();
+            spec.after.iter().map(|after| steps.get(usize::from(after.0))?.ended_ms).collect();
         steps.push(StepView {
             index: step.step,
-            kind: step.kind,
-            after: step.after.clone(),
+            kind: spec.kind,
+            after: spec.after.clone(),
             tasks,
             progress: ((f64::from(tasks.done) + inside) / f64::from(tasks.total.max(1))).min(1.0),
             started_ms: before.and_then(|before| before.into_iter().max().or(row.started_ms)),
             ended_ms: step.ended_ms,
         });
     }
-    let frames = steps.get(usize::from(row.spec.render_step().0));
+    let frames = steps.get(usize::from(row.plan.frames_step().0));
     let tasks = frames.map_or_else(TaskCounts::default, |frames| frames.tasks);
     let live = live.unwrap_or(LiveJobView {
         state: row.state,

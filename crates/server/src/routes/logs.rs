@@ -47,7 +47,7 @@ pub(super) async fn of_job(
         return one(&app, &job, attempt).await;
     }
     let task = match which.frame {
-        Some(frame) => Some((job.spec.render_step(), position(&job.spec.frames, id, frame)?)),
+        Some(frame) => Some((job.plan.frames_step(), position(&job.spec.frames, id, frame)?)),
         None => None,
     };
     let filter = AttemptFilter { task, ..AttemptFilter::default() };
@@ -64,7 +64,7 @@ pub(super) async fn of_job(
     let heads: Vec<(String, AttemptRow)> = attempts
         .into_iter()
         .map(|attempt| {
-            let frame = job.spec.frame_of(attempt.task.step, attempt.task.index);
+            let frame = job.frame_of(attempt.task.step, attempt.task.index);
             let task = frame.map_or_else(|| "bake".to_owned(), |frame| format!("frame {frame}"));
             let worker = names.get(&attempt.worker).cloned().unwrap_or_else(|| attempt.worker.to_string());
             (format!("== {task}, attempt {}, {worker}, {} ==\n", attempt.id, attempt.state), attempt)

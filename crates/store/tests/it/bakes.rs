@@ -1,12 +1,14 @@
 //! A job of two steps: the bake, and the frames behind it.
 
-use kiln_store::{Expiry, NewBundle, NewStep, Write};
+use kiln_store::{Expiry, NewBundle, Write};
 use kiln_types::{
-    AttemptState, BlobHash, BundleId, Generation, JobId, JobState, Order, Owner, Project, StepIndex,
-    StepKind, TaskId, TaskIndex, TaskState,
+    AttemptState, BlobHash, BundleId, Generation, JobId, JobState, Owner, Project, StepIndex, StepKind,
+    TaskId, TaskIndex, TaskState,
 };
 
-use crate::{attempt, closed_as, committed, fresh, open, opened, retention::expire, spec, started};
+use crate::{
+    attempt, closed_as, committed, fresh, insert_spec, open, opened, retention::expire, spec, started,
+};
 
 const BAKE: TaskId = TaskId { job: JobId(1), step: StepIndex(0), index: TaskIndex(0) };
 const RENDER: StepIndex = StepIndex(1);
@@ -14,11 +16,7 @@ const RENDER: StepIndex = StepIndex(1);
 fn insert_baked(frames: &str) -> Write {
     let mut spec = spec("shot", frames);
     spec.bake = vec!["rigid body Cube".to_owned()];
-    let order = Order::Sequential;
-    let bake = NewStep { step: StepIndex(0), kind: StepKind::Bake, count: 1, after: vec![], order };
-    let (count, after) = (spec.frames.len(), vec![StepIndex(0)]);
-    let render = NewStep { step: RENDER, kind: StepKind::Render, count, after, order };
-    Write::InsertJob { job: JobId(1), spec: Box::new(spec), steps: vec![bake, render], at_ms: 1000 }
+    insert_spec(1, spec)
 }
 
 fn bundle(name: &str) -> NewBundle {
@@ -56,7 +54,11 @@ async fn a_bake_leaves_a_bundle_with_its_step() {
     let job = store.stored_job(JobId(1)).await.unwrap().unwrap();
     let steps = &job.row.steps;
     assert_eq!(steps[0].bundle, Some(bundle("first").id));
-    assert_eq!((steps[0].kind, steps[0].count, steps[0].done), (StepKind::Bake, 1, 1));
+    assert_eq!(
+        (job.row.plan.of_kind(StepKind::Bake), job.row.plan.frames_step()),
+        (Some(StepIndex(0)), RENDER)
+    );
+    assert_eq!((steps[0].count, steps[0].done), (1, 1));
     assert_eq!((steps[0].ended_ms, steps[1].ended_ms, steps[1].bundle), (Some(5000), None, None));
     assert_eq!(job.steps[0].runs[0].state, TaskState::Done);
     assert!(store.outputs(JobId(1), 0, 10).await.unwrap().is_empty(), "a bake has no frame");

@@ -13,9 +13,9 @@ use std::path::Path;
 use kiln_store::{Durability, NewBundle, NewEvent, NewStep, Store, Write};
 use kiln_types::{
     AttemptId, AttemptState, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FileFormat,
-    Generation, JobId, JobSpec, JobStanding, Needs, Order, OutputFile, OutputRole, OutputSet, Owner,
-    PixelReport, Policy, Project, RelPath, RenderSettings, SessionSpec, SlotIndex, StepIndex, StepKind,
-    TaskId, TaskIndex, WorkerId,
+    Generation, JobId, JobSpec, JobStanding, JobSteps, Needs, Order, OutputFile, OutputRole, OutputSet,
+    Owner, PixelReport, Policy, Project, RelPath, RenderSettings, SessionSpec, SlotIndex, StepIndex,
+    StepSpec, TaskId, TaskIndex, WorkerId,
 };
 use serde_json::json;
 
@@ -92,10 +92,17 @@ fn spec(name: &str, frames: &str) -> JobSpec {
 }
 
 fn insert(job: u64, frames: &str) -> Write {
-    let spec = spec("shot", frames);
-    let count = spec.frames.len();
-    let steps =
-        vec![NewStep { step: STEP, kind: StepKind::Render, count, after: vec![], order: Order::Sequential }];
+    insert_spec(job, spec("shot", frames))
+}
+
+fn insert_spec(job: u64, spec: JobSpec) -> Write {
+    let steps = JobSteps::of_frames(!spec.bake.is_empty(), spec.order);
+    let new = |(step, of): (StepIndex, &StepSpec)| NewStep {
+        step,
+        spec: of.clone(),
+        count: of.tasks(&spec.frames),
+    };
+    let steps = steps.iter().map(new).collect();
     Write::InsertJob { job: JobId(job), spec: Box::new(spec), steps, at_ms: 1000 }
 }
 

@@ -3,8 +3,8 @@
 use kiln_api::{Held, Hello};
 use kiln_core::{JobPlan, SchedulingOptions};
 use kiln_types::{
-    AttemptId, BlobHash, BundleId, DeviceClass, FileFormat, FrameSet, JobStanding, Needs, OutputFile,
-    OutputRole, Owner, PixelReport, Policy, Project, RelPath, RenderSettings, SessionSpec,
+    AttemptId, BlobHash, BundleId, DeviceClass, FileFormat, FrameSet, JobStanding, JobSteps, Needs,
+    OutputFile, OutputRole, Owner, PixelReport, Policy, Project, RelPath, RenderSettings, SessionSpec,
 };
 
 use super::{super::*, bundle};
@@ -24,7 +24,8 @@ pub(super) fn delivered(frame: i32) -> Made {
 }
 
 pub(super) fn plan(job: JobId, spec: &JobSpec) -> JobPlan {
-    plan::plan_of(job, spec, SchedulingOptions::default()).unwrap()
+    let steps = JobSteps::of_frames(!spec.bake.is_empty(), spec.order);
+    plan::plan_of(job, spec, &steps, SchedulingOptions::default()).unwrap()
 }
 
 pub(super) fn made(made: Made) -> Finished {

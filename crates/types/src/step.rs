@@ -1,0 +1,216 @@
+//! The steps of a job, as data: what each has to do, when it may begin, and what becomes of what it makes (decision 024).
+
+use serde::{Deserialize, Serialize};
+
+use crate::{FrameSet, Order, StepIndex, StepKind, TaskIndex};
+
+/// A step of a job. Stored with the job when it is submitted, and never derived again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct StepSpec {
+    pub kind: StepKind,
+    pub space: TaskSpace,
+    pub order: Order,
+    /// The steps that must be completed before it begins. Each is before this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<StepIndex>,
+    pub opens: StepInput,
+    /// It renders pictures: on the device of the job, and with its denoiser.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub renders: bool,
+    pub product: ProductKind,
+}
+
+/// The tasks of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskSpace {
+    One,
+    /// One for each frame of the job.
+    Frames,
+}
+
+/// The bundle in which the Blender of a step opens the job's .blend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepInput {
+    /// The job's own.
+    Job,
+    /// A copy of the job's own that the step writes into, and no other uses.
+    Copy,
+    /// The one that this step made.
+    Step(StepIndex),
+}
+
+/// The purpose of what a step makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProductKind {
+    /// Belongs to the artist: listed, fetched and counted.
+    Output,
+    /// A bundle that later steps open, kept as long as the job's inputs.
+    Bundle,
+}
+
+/// The reasons for which steps make no job.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StepsError {
+    #[error("no step makes the frames of the job")]
+    NoFrames,
+    #[error("step {step} needs step {needs}, which is not before it or does not make that")]
+    NotBefore { step: StepIndex, needs: StepIndex },
+}
+
+/// The steps of a job, in their order. At least one makes its frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobSteps {
+    steps: Vec<StepSpec>,
+    frames_step: StepIndex,
+}
+
+impl JobSteps {
+    /// # Errors
+    /// If no step makes the frames, or one needs a step that is not before it.
+    pub fn new(steps: Vec<StepSpec>) -> Result<Self, StepsError> {
+        let makes_frames =
+            |step: &StepSpec| (step.space, step.product) == (TaskSpace::Frames, ProductKind::Output);
+        let frames_step = steps.iter().position(makes_frames).ok_or(StepsError::NoFrames)?;
+        for (place, spec) in steps.iter().enumerate() {
+            let before = steps.get(..place).unwrap_or_default();
+            let has = |needs: StepIndex, is_right: &dyn Fn(&StepSpec) -> bool| {
+                let step = step_index(place);
+                let found = before.get(usize::from(needs.0)).filter(|found| is_right(found));
+                found.map(drop).ok_or(StepsError::NotBefore { step, needs })
+            };
+            spec.after.iter().try_for_each(|after| has(*after, &|_| true))?;
+            if let StepInput::Step(made) = spec.opens {
+                has(made, &|step| step.product == ProductKind::Bundle)?;
+            }
+        }
+        Ok(Self { steps, frames_step: step_index(frames_step) })
+    }
+
+    /// The steps of a job that bakes its simulations first, or has none to bake.
+    pub fn of_frames(bakes: bool, order: Order) -> Self {
+        let bake = StepSpec {
+            kind: StepKind::Bake,
+            space: TaskSpace::One,
+            order,
+            after: Vec::new(),
+            opens: StepInput::Copy,
+            renders: false,
+            product: ProductKind::Bundle,
+        };
+        let frames_step = StepIndex(u16::from(bakes));
+        let first = bakes.then_some(StepIndex(0));
+        let render = StepSpec {
+            kind: StepKind::Render,
+            space: TaskSpace::Frames,
+            order,
+            after: first.into_iter().collect(),
+            opens: first.map_or(StepInput::Job, StepInput::Step),
+            renders: true,
+            product: ProductKind::Output,
+        };
+        Self { steps: bakes.then_some(bake).into_iter().chain([render]).collect(), frames_step }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (StepIndex, &StepSpec)> {
+        self.steps.iter().enumerate().map(|(place, step)| (step_index(place), step))
+    }
+
+    pub fn get(&self, step: StepIndex) -> Option<&StepSpec> {
+        self.steps.get(usize::from(step.0))
+    }
+
+    /// The step whose tasks are the frames of the job.
+    pub fn frames_step(&self) -> StepIndex {
+        self.frames_step
+    }
+
+    /// The first step of this kind.
+    pub fn of_kind(&self, kind: StepKind) -> Option<StepIndex> {
+        self.iter().find(|(_, step)| step.kind == kind).map(|(index, _)| index)
+    }
+
+    /// The frame that a task is there for; `None` in a step that is not about single frames.
+    pub fn frame_of(&self, frames: &FrameSet, step: StepIndex, task: TaskIndex) -> Option<i32> {
+        match self.get(step)?.space {
+            TaskSpace::One => None,
+            TaskSpace::Frames => frames.get(task.0),
+        }
+    }
+}
+
+impl StepSpec {
+    /// The number of its tasks in a job of these frames.
+    pub fn tasks(&self, frames: &FrameSet) -> u32 {
+        match self.space {
+            TaskSpace::One => 1,
+            TaskSpace::Frames => frames.len(),
+        }
+    }
+}
+
+/// A job has far fewer steps than fit (`JobPlan::MAX_STEPS` of kiln-core).
+fn step_index(place: usize) -> StepIndex {
+    StepIndex(u16::try_from(place).unwrap_or(u16::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_tasks_of_the_step_that_makes_them() {
+        let frames: FrameSet = "10-20".parse().unwrap();
+        for bakes in [false, true] {
+            let steps = JobSteps::of_frames(bakes, Order::Sequential);
+            assert_eq!(JobSteps::new(steps.steps.clone()).as_ref(), Ok(&steps));
+            let render = steps.frames_step();
+            assert_eq!(render, StepIndex(u16::from(bakes)));
+            assert_eq!(steps.get(render).unwrap().tasks(&frames), 11);
+            assert_eq!(steps.frame_of(&frames, render, TaskIndex(3)), Some(13));
+            assert_eq!(steps.frame_of(&frames, render, TaskIndex(11)), None);
+            assert_eq!(steps.of_kind(StepKind::Bake), bakes.then_some(StepIndex(0)));
+        }
+        let baked = JobSteps::of_frames(true, Order::Sequential);
+        assert_eq!(baked.get(StepIndex(0)).unwrap().tasks(&frames), 1);
+        assert_eq!(baked.frame_of(&frames, StepIndex(0), TaskIndex(0)), None);
+        assert_eq!(baked.frame_of(&frames, StepIndex(2), TaskIndex(0)), None);
+    }
+
+    #[test]
+    fn steps_without_frames_or_out_of_order_are_refused() {
+        let good = JobSteps::of_frames(true, Order::Sequential).steps;
+        assert_eq!(JobSteps::new(Vec::new()), Err(StepsError::NoFrames));
+        assert_eq!(JobSteps::new(good[..1].to_vec()), Err(StepsError::NoFrames));
+        let needs =
+            |step, needs| Err(StepsError::NotBefore { step: StepIndex(step), needs: StepIndex(needs) });
+        let turned: Vec<StepSpec> = good.iter().rev().cloned().collect();
+        assert_eq!(JobSteps::new(turned), needs(0, 0));
+        let mut late = good.clone();
+        late[1].after = vec![StepIndex(1)];
+        assert_eq!(JobSteps::new(late), needs(1, 1));
+        let mut frames_as_bundle = good;
+        frames_as_bundle[0].product = ProductKind::Output;
+        assert_eq!(JobSteps::new(frames_as_bundle), needs(1, 0));
+    }
+
+    /// Stored as text: what was written once is read for as long as there are jobs of it.
+    #[test]
+    fn the_stored_form_stays() {
+        let steps = JobSteps::of_frames(true, Order::Reverse);
+        let stored: Vec<String> =
+            steps.iter().map(|(_, step)| serde_json::to_string(step).unwrap()).collect();
+        assert_eq!(
+            stored,
+            [
+                r#"{"kind":"bake","space":"one","order":"reverse","opens":"copy","product":"bundle"}"#,
+                r#"{"kind":"render","space":"frames","order":"reverse","after":[0],"opens":{"step":0},"renders":true,"product":"output"}"#,
+            ]
+        );
+        let read: Vec<StepSpec> = stored.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+        assert_eq!(read, steps.steps);
+    }
+}
