@@ -185,7 +185,7 @@ impl<'a> Explainer<'a> {
         let crowd = self.crowd(job, step);
         let taking = crowd.busy > 0 || !crowd.vacant.is_empty();
         if !taking && crowd.idle.is_empty() && crowd.cooling == 0 {
-            let lack = core.explain_missing(&core.requirements[step.requirement].requirement, &crowd.unfit);
+            let lack = explain_missing(&core.requirements[step.requirement].requirement, &crowd.unfit);
             return vec![lack.unwrap_or(WaitCause::NoWorker)];
         }
         let mut waits = Vec::new();
@@ -222,14 +222,6 @@ impl Core {
         }
         waits.extend(job.options.not_before.filter(|at| *at > now).map(WaitCause::Until));
         waits
-    }
-
-    fn explain_missing(&self, requirement: &Requirement, unfit: &[(WorkerId, &Worker)]) -> Option<WaitCause> {
-        let lacks = unfit.iter().map(|(id, worker)| (*id, lacks(worker, requirement)));
-        let lacks: Vec<(WorkerId, BTreeSet<Missing>)> = lacks.collect();
-        let (nearest, least) = lacks.iter().min_by_key(|(_, lacks)| lacks.len())?.clone();
-        let all_lack = least.iter().filter(|lack| lacks.iter().all(|(_, other)| other.contains(lack)));
-        Some(WaitCause::NoWorkerFits { all_lack: all_lack.cloned().collect(), nearest, lacks: least })
     }
 
     fn explain_busy(&self, id: JobId, job: &Job, step: &Step, crowd: &Crowd<'_>) -> Option<WaitCause> {
@@ -320,6 +312,14 @@ fn not_working(workers: &[&Worker]) -> WaitCause {
         }
     }
     WaitCause::NotWorking { paused, draining, unavailable, quarantined, others }
+}
+
+fn explain_missing(requirement: &Requirement, unfit: &[(WorkerId, &Worker)]) -> Option<WaitCause> {
+    let lacks = unfit.iter().map(|(id, worker)| (*id, lacks(worker, requirement)));
+    let lacks: Vec<(WorkerId, BTreeSet<Missing>)> = lacks.collect();
+    let (nearest, least) = lacks.iter().min_by_key(|(_, lacks)| lacks.len())?.clone();
+    let all_lack = least.iter().filter(|lack| lacks.iter().all(|(_, other)| other.contains(lack)));
+    Some(WaitCause::NoWorkerFits { all_lack: all_lack.cloned().collect(), nearest, lacks: least })
 }
 
 fn lacks(worker: &Worker, requirement: &Requirement) -> BTreeSet<Missing> {

@@ -57,10 +57,6 @@ impl IndexSet {
         self.span_from(index.0).is_some_and(|(_, last)| last >= index.0)
     }
 
-    pub fn lowest(&self) -> Option<TaskIndex> {
-        self.spans.first_key_value().map(|(first, _)| TaskIndex(*first))
-    }
-
     pub fn highest(&self) -> Option<TaskIndex> {
         self.spans.last_key_value().map(|(_, last)| TaskIndex(*last))
     }

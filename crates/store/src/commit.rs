@@ -1,4 +1,4 @@
-//! The one writer: a batch is a transaction.
+//! The writes that the store knows, in batches: a batch is a transaction.
 
 use kiln_types::{
     AttemptId, AttemptState, BundleId, Epoch, EventNumber, Failure, Generation, JobId, JobSpec, JobState,

@@ -1,8 +1,10 @@
 //! Durable records in SQLite: jobs, tasks, attempts, outputs, workers, bundles, and the numbered events.
 //!
-//! One writer (the brain) hands over batches of [`Write`]s, each batch one transaction; readers have
-//! connections of their own and are never held up by it. Whatever grows with the farm is read by a reader, or written
-//! a little at a time, so that no batch waits behind it. Nothing here takes the time or draws an id.
+//! All writes go through one connection, one transaction after the other. The scheduler alone changes the state of jobs,
+//! tasks, attempts and workers: it hands over batches of [`Write`]s, each batch one transaction, and expires what is due.
+//! Requests add bundles; the collector removes the rows of deleted jobs, the file lists of bundles that are gone, and old
+//! events. Readers have connections of their own and never wait for a writer. Whatever grows with the farm is read by a
+//! reader, or written a little at a time, so that no batch waits behind it. Nothing here takes the time or draws an id.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

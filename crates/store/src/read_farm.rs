@@ -47,16 +47,6 @@ impl Store {
         rows.iter().map(|row| Ok((row.worker("id")?, row.raw("name")?))).collect()
     }
 
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
-    pub async fn worker_by_name(&self, name: &str) -> Result<Option<WorkerRow>> {
-        let row = sqlx::query("SELECT * FROM workers WHERE name = ?1")
-            .bind(name.to_owned())
-            .fetch_optional(&self.readers)
-            .await?;
-        row.as_ref().map(worker_row).transpose()
-    }
-
     /// At most `limit` events in their order, all after this number: of one job, or of the farm.
     ///
     /// # Errors

@@ -141,20 +141,6 @@ impl Store {
         row.as_ref().map(output_row).transpose()
     }
 
-    /// The files of a frame's newest generation, in the order of the output set; none where it is not done.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
-    pub async fn outputs_of_frame(&self, job: JobId, frame: i32) -> Result<Vec<OutputRow>> {
-        let rows =
-            sqlx::query("SELECT * FROM outputs WHERE job = ?1 AND frame = ?2 AND current = 1 ORDER BY seq")
-                .bind(job.0.cast_signed())
-                .bind(frame)
-                .fetch_all(&self.readers)
-                .await?;
-        rows.iter().map(output_row).collect()
-    }
-
     /// The files of the newest generation of every frame that has a remarkable one, frame by frame.
     ///
     /// # Errors

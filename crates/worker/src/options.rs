@@ -65,7 +65,7 @@ impl WorkerOptions {
     pub(crate) fn gpus(&self) -> Option<u32> {
         let devices = self.devices.as_ref()?;
         let of = |class: &DeviceClass| devices.iter().filter(|device| device.backend == *class).count();
-        let most = DeviceClass::ALL.iter().filter(|class| **class != DeviceClass::Cpu).map(of).max();
+        let most = DeviceClass::ALL.iter().filter(|class| class.is_gpu()).map(of).max();
         u32::try_from(most.unwrap_or(0)).ok()
     }
 

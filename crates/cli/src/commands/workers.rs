@@ -1,7 +1,7 @@
 //! `kiln workers`.
 
 use kiln_api::{ChangePools, WorkerView};
-use kiln_types::{DeviceClass, WorkerState};
+use kiln_types::WorkerState;
 use serde_json::json;
 
 use super::Context;
@@ -94,7 +94,7 @@ fn lines(worker: &WorkerView) -> impl Iterator<Item = Vec<String>> {
     }
     for blender in &worker.blenders {
         lines.push(("Blender", format!("{} ({})", blender.version, blender.flavor)));
-        for device in blender.devices.iter().filter(|device| device.class != DeviceClass::Cpu) {
+        for device in blender.devices.iter().filter(|device| device.class.is_gpu()) {
             let memory = device.memory.map_or_else(String::new, |bytes| format!(", {}", ByteSize(bytes)));
             lines.push(("", format!("{} {}{memory}", device.class, device.name)));
         }

@@ -32,7 +32,8 @@ async fn workers_are_remembered() {
 
     let error = store.commit(vec![upsert(3, "ash", 1)]).await.unwrap_err();
     assert!(matches!(&error, StoreError::WorkerNameTaken(name) if name == "ash"), "{error}");
-    assert_eq!(store.worker_by_name("ash").await.unwrap().unwrap().id, worker(2));
+    assert_eq!(store.worker(worker(2)).await.unwrap().unwrap().name, "ash");
+    assert!(store.worker(worker(3)).await.unwrap().is_none());
     store.commit(vec![Write::DeleteWorker { worker: worker(2) }, upsert(3, "ash", 1)]).await.unwrap();
     assert!(store.worker(worker(2)).await.unwrap().is_none());
 }

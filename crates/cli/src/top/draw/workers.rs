@@ -1,7 +1,7 @@
 //! The table of workers.
 
 use kiln_api::{RunningView, WorkerView};
-use kiln_types::{DeviceClass, WorkerState};
+use kiln_types::WorkerState;
 use ratatui::text::Span;
 
 use super::{
@@ -55,7 +55,7 @@ pub fn detail(worker: &WorkerView, look: Look) -> Vec<Span<'static>> {
     }
     let mut said = Vec::new();
     for blender in &worker.blenders {
-        let devices = blender.devices.iter().filter(|device| device.class != DeviceClass::Cpu);
+        let devices = blender.devices.iter().filter(|device| device.class.is_gpu());
         let devices: Vec<String> =
             devices.map(|device| format!("{} {}", device.class, device.name)).collect();
         let devices = if devices.is_empty() { String::new() } else { format!(" ({})", devices.join(", ")) };
