@@ -7,8 +7,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
-
 const LOCK: &str = "lock";
 
 /// A folder of this command alone.
@@ -28,7 +26,7 @@ impl Scratch {
         fs::create_dir_all(&all)?;
         // Whoever makes or takes away folders holds this, so that none is taken before its owner has locked it.
         let gate = File::create(all.join(LOCK))?;
-        flock(&gate, FlockOperation::LockExclusive)?;
+        gate.lock()?;
         for entry in fs::read_dir(&all)?.flatten() {
             let path = entry.path();
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) && abandoned(&path) {
@@ -41,7 +39,7 @@ impl Scratch {
             match fs::create_dir(&path) {
                 Ok(()) => {
                     let lock = File::create(path.join(LOCK))?;
-                    flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+                    lock.try_lock()?;
                     return Ok(Self { path, _lock: lock });
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -65,7 +63,7 @@ impl Drop for Scratch {
 
 fn abandoned(path: &Path) -> bool {
     match File::open(path.join(LOCK)) {
-        Ok(lock) => flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok(),
+        Ok(lock) => lock.try_lock().is_ok(),
         // Killed between making the folder and its lock; nobody else is inside the gate.
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     }

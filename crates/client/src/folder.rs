@@ -13,7 +13,7 @@ use std::{
 
 use kiln_types::{BlobHash, RelPath};
 use rustix::{
-    fs::{self, AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags},
+    fs::{self, AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags},
     io::Errno,
 };
 
@@ -166,7 +166,8 @@ impl OutFolder {
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
         }
-        fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        // The error of a file that is locked converts into one of this kind.
+        file.try_lock()?;
         Ok(Part { dir, name, file })
     }
 

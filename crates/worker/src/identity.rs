@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -11,7 +11,6 @@ use std::{
 };
 
 use kiln_types::{BlenderSeries, BlobHash, Epoch, WorkerId};
-use rustix::fs::{FlockOperation, flock};
 
 use crate::WorkerError;
 
@@ -51,10 +50,10 @@ impl Identity {
                 .mode(0o600)
                 .open(&path)
                 .map_err(failed(&path))?;
-            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            match lock.try_lock() {
                 Ok(()) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) => continue,
-                Err(error) => return Err(failed(&path)(error.into())),
+                Err(TryLockError::WouldBlock) => continue,
+                Err(TryLockError::Error(error)) => return Err(failed(&path)(error)),
             }
             let id = id(&folder).map_err(failed(&folder.join("id")))?;
             tidy(&folder).map_err(failed(&folder))?;
