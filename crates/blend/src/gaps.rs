@@ -47,10 +47,10 @@ pub struct OwnFrames {
 }
 
 impl Inspection {
-    /// None where the file has no scene that could be rendered.
+    /// None where the file has no scene that could be rendered, or its scene no frames.
     pub fn own_frames(&self) -> Option<OwnFrames> {
         let scene = self.active()?;
-        Some(OwnFrames { scene: scene.name.clone(), frames: scene.frames()? })
+        Some(OwnFrames { scene: scene.name.clone(), frames: scene.frames(None).ok()? })
     }
 }
 

@@ -70,7 +70,7 @@ pub use linked::LinkedSimulation;
 pub use missing::{Lacking, Missing, Unused};
 pub use ocio::{OcioError, OcioFault, OcioFiles, ocio_files};
 pub use rewrite::{Renamed, RewriteError, RewriteFault, Rewritten, rewrite, rewrite_reader};
-pub use scene::{Border, CameraMarker, SceneDevice, SceneInfo, ViewInfo, ViewLayerInfo};
+pub use scene::{Border, CameraMarker, NoFrames, SceneDevice, SceneInfo, ViewInfo, ViewLayerInfo};
 pub use sequence::{Clip, SequenceRule, SequenceUser, VolumeMode, Wanted};
 pub use simulation::{Simulation, SimulationKind};
 pub use stream::{Compression, Limits};

@@ -2,7 +2,7 @@
 
 use foldhash::HashMap;
 
-use kiln_types::{BlenderVersion, ColorDepth, FileFormat, FrameSet};
+use kiln_types::{BlenderVersion, ColorDepth, FileFormat, FrameSet, FrameSetError};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -70,11 +70,37 @@ pub enum SceneDevice {
     Gpu,
 }
 
+/// The reason why a scene has no frames of its own to render.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoFrames {
+    /// Blender renders nothing then, and reports nothing. Its fields keep the end at or behind the start, so the range is
+    /// a mistake of whatever wrote the file.
+    #[error(
+        "the scene “{scene}” ends at frame {last}, before it starts at frame {first}; set its frame range in \
+         Blender, or name frames with --frames"
+    )]
+    EndsBeforeStart { scene: String, first: i32, last: i32 },
+    #[error(
+        "the scene “{scene}” has the frames {first} to {last}: {reason}; set its frame range in Blender, or name \
+         frames with --frames"
+    )]
+    OutOfBounds { scene: String, first: i32, last: i32, reason: FrameSetError },
+}
+
 impl SceneInfo {
-    /// All that it renders unless other frames are asked for; None where Blender could not render them.
-    pub fn frames(&self) -> Option<FrameSet> {
-        let last = self.frame_end.max(self.frame_start);
-        FrameSet::range(self.frame_start, last, self.frame_step.max(1).unsigned_abs()).ok()
+    /// All frames of the scene, those that it renders unless others are asked for: by this step, or by the scene's own. A
+    /// step below 1 counts as 1.
+    ///
+    /// # Errors
+    /// The range of the scene ends before it starts, or leaves what Blender can render.
+    pub fn frames(&self, step: Option<u32>) -> Result<FrameSet, NoFrames> {
+        let (first, last) = (self.frame_start, self.frame_end);
+        if last < first {
+            return Err(NoFrames::EndsBeforeStart { scene: self.name.clone(), first, last });
+        }
+        let step = step.unwrap_or_else(|| self.frame_step.max(1).unsigned_abs());
+        let bounded = FrameSet::range(first, last, step);
+        bounded.map_err(|reason| NoFrames::OutOfBounds { scene: self.name.clone(), first, last, reason })
     }
 
     /// Whether the scene, rendered by this engine or by its own, is set to render on GPUs.
@@ -358,4 +384,85 @@ pub(crate) fn read(
         burns_in_path: scene.int("r.stamp").is_some_and(|stamp| stamp & STAMP_PATH == STAMP_PATH),
         name,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scene(frame_start: i32, frame_end: i32, frame_step: i32) -> SceneInfo {
+        SceneInfo {
+            name: "Shot".to_owned(),
+            frame_start,
+            frame_end,
+            frame_step,
+            fps: 24.0,
+            engine: "CYCLES".to_owned(),
+            device: SceneDevice::Cpu,
+            width: 1920,
+            height: 1080,
+            percent: 100,
+            samples: None,
+            denoiser: None,
+            camera: None,
+            camera_markers: Vec::new(),
+            view_layers: Vec::new(),
+            output_path: "//".to_owned(),
+            format_name: "PNG".to_owned(),
+            format: Some(FileFormat::Png),
+            depth: None,
+            is_movie: false,
+            border: None,
+            multiview: false,
+            views: Vec::new(),
+            views_apart: false,
+            use_file_extension: true,
+            burns_in_path: false,
+        }
+    }
+
+    #[test]
+    fn frames_are_those_of_the_range_by_the_step() {
+        // Start, end and step of the scene, the step that is asked for, and the frames.
+        let cases = [
+            ((1, 250, 1), None, "1-250"),
+            ((1, 250, 100), None, "1-201x100"),
+            ((1, 10, 2), None, "1-9x2"),
+            ((1, 10, 2), Some(1), "1-10"),
+            ((1, 10, 2), Some(0), "1-10"),
+            ((1, 10, 2), Some(5), "1-6x5"),
+            ((1, 10, 1), Some(u32::MAX), "1"),
+            ((7, 7, 1), None, "7"),
+            ((7, 7, 3), Some(2), "7"),
+            ((-3, 3, 3), None, "-3-3x3"),
+            // No Blender sets such a step; the frames are rendered all the same.
+            ((1, 3, 0), None, "1-3"),
+            ((1, 3, -2), None, "1-3"),
+        ];
+        for ((first, last, own), step, want) in cases {
+            let frames = scene(first, last, own).frames(step).unwrap();
+            assert_eq!(
+                frames,
+                want.parse::<FrameSet>().unwrap(),
+                "{first} to {last} by {own}, asked for {step:?}: {frames}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_range_that_cannot_be_rendered_is_refused_by_its_numbers() {
+        for (first, last) in [(250, 1), (2, 1), (1, -1)] {
+            for step in [None, Some(1), Some(5)] {
+                let error = scene(first, last, 1).frames(step).unwrap_err();
+                let scene = "Shot".to_owned();
+                assert_eq!(error, NoFrames::EndsBeforeStart { scene, first, last });
+            }
+        }
+        let text = scene(250, 1, 1).frames(None).unwrap_err().to_string();
+        assert!(text.contains("ends at frame 1, before it starts at frame 250"), "{text}");
+        assert!(text.contains("--frames"), "{text}");
+        let error = scene(1, 2_000_000, 1).frames(None).unwrap_err();
+        assert!(matches!(error, NoFrames::OutOfBounds { first: 1, last: 2_000_000, .. }), "{error}");
+        assert!(error.to_string().contains("2000000 is outside"), "{error}");
+    }
 }

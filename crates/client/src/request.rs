@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kiln_blend::{BlendError, Inspection, LinkedSimulation, Missing, SceneInfo, SharedRoot};
+use kiln_blend::{BlendError, Inspection, LinkedSimulation, Missing, NoFrames, SceneInfo, SharedRoot};
 use kiln_types::{BlenderSeries, DeviceChoice, FileFormat, FrameSet, FrameSetError, Policy, RenderSettings};
 
 use crate::{ClientError, Extras, ExtrasError, HashCache};
@@ -70,6 +70,8 @@ pub enum PrepareError {
     TooDeep(PathBuf),
     #[error(transparent)]
     Frames(#[from] FrameSetError),
+    #[error(transparent)]
+    NoFrames(#[from] NoFrames),
     #[error(
         "{} missing: {}; bring {them} back, or render without {them} with --allow-missing",
         if .0.len() == 1 { "a file that the scene needs is".to_owned() }
@@ -185,9 +187,56 @@ pub(crate) fn choose_frames(scene: &SceneInfo, request: &Request) -> Result<Fram
     match (&request.frames, request.step) {
         (Some(frames), None | Some(0 | 1)) => Ok(frames.clone()),
         (Some(frames), Some(step)) => Ok(FrameSet::from_frames(frames.iter().step_by(step as usize))?),
-        (None, step) => {
-            let step = step.unwrap_or_else(|| scene.frame_step.max(1).unsigned_abs());
-            Ok(FrameSet::range(scene.frame_start, scene.frame_end.max(scene.frame_start), step)?)
+        (None, step) => Ok(scene.frames(step)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scene(first: i32, last: i32, step: i32) -> SceneInfo {
+        serde_json::from_value(serde_json::json!({
+            "name": "Shot", "frame_start": first, "frame_end": last, "frame_step": step, "fps": 24.0,
+            "engine": "CYCLES", "device": "cpu", "width": 1920, "height": 1080, "percent": 100,
+            "camera_markers": [], "view_layers": [], "output_path": "//", "format_name": "PNG", "is_movie": false,
+            "multiview": false, "views": [], "views_apart": false, "use_file_extension": true,
+        }))
+        .unwrap()
+    }
+
+    fn request(frames: Option<&str>, step: Option<u32>) -> Request {
+        Request { frames: frames.map(|frames| frames.parse().unwrap()), step, ..Request::default() }
+    }
+
+    #[test]
+    fn frames_are_those_that_are_named_or_the_scenes_own() {
+        let cases = [
+            (None, None, "1-9x2"),
+            (None, Some(3), "1-10x3"),
+            (Some("5-20"), None, "5-20"),
+            (Some("5-20"), Some(5), "5-20x5"),
+        ];
+        for (named, step, want) in cases {
+            let frames = choose_frames(&scene(1, 10, 2), &request(named, step)).unwrap();
+            let want: FrameSet = want.parse().unwrap();
+            assert!(frames.iter().eq(want.iter()), "{named:?} by {step:?}: {frames}");
         }
+    }
+
+    #[test]
+    fn a_scene_that_ends_before_it_starts_is_refused_unless_frames_are_named() {
+        let backwards = scene(250, 1, 1);
+        for step in [None, Some(1), Some(2)] {
+            let error = choose_frames(&backwards, &request(None, step)).unwrap_err();
+            assert!(matches!(&error, PrepareError::NoFrames(_)), "{error}");
+            let text = error.to_string();
+            assert!(
+                text.contains("frame 1,") && text.contains("frame 250") && text.contains("--frames"),
+                "{text}"
+            );
+        }
+        let named = choose_frames(&backwards, &request(Some("3-1"), None)).unwrap();
+        assert_eq!(named.iter().collect::<Vec<_>>(), [3, 2, 1]);
     }
 }

@@ -104,9 +104,17 @@ fn size(width: u32, height: u32, percent: u32) -> String {
     }
 }
 
-fn scene_lines(blend: &Inspection, scene: &SceneInfo) -> impl Iterator<Item = (&'static str, String)> {
+/// The frames that a render without `--frames` makes, or why there are none.
+fn frames(scene: &SceneInfo) -> String {
+    if let Err(error) = scene.frames(None) {
+        return format!("none: {error}");
+    }
     let step = if scene.frame_step > 1 { format!(", step {}", scene.frame_step) } else { String::new() };
     let fps = (scene.fps * 1000.0).round() / 1000.0;
+    format!("{} to {}{step}, {fps} a second", scene.frame_start, scene.frame_end)
+}
+
+fn scene_lines(blend: &Inspection, scene: &SceneInfo) -> impl Iterator<Item = (&'static str, String)> {
     let depth = scene.depth.map_or_else(String::new, |depth| format!(", {depth} bit"));
     let film = if scene.is_movie { ", a film: Kiln renders it as frames" } else { "" };
     let samples = scene.samples.map_or_else(String::new, |samples| format!(", {samples} samples"));
@@ -123,7 +131,7 @@ fn scene_lines(blend: &Inspection, scene: &SceneInfo) -> impl Iterator<Item = (&
         .iter()
         .map(|layer| if layer.renders { layer.name.clone() } else { format!("{} (off)", layer.name) });
     let mut lines = vec![
-        ("Frames", format!("{} to {}{step}, {fps} a second", scene.frame_start, scene.frame_end)),
+        ("Frames", frames(scene)),
         ("Engine", format!("{}{samples}{device}", scene.engine)),
         ("Size", size(scene.width, scene.height, scene.percent)),
         ("Camera", if cameras.is_empty() { "none".to_owned() } else { cameras.join(", ") }),
@@ -222,5 +230,27 @@ fn state(item: &Dependency, is_unused: bool) -> String {
         0 => "  (not there; nothing is lacking without it)".to_owned(),
         number if several => format!("  ({})", count(number as u64, "file")),
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scene_that_ends_before_it_starts_shows_no_frames() {
+        let scene = |first: i32, last: i32, step: i32| -> SceneInfo {
+            serde_json::from_value(serde_json::json!({
+                "name": "Shot", "frame_start": first, "frame_end": last, "frame_step": step, "fps": 23.976_024,
+                "engine": "CYCLES", "device": "cpu", "width": 1920, "height": 1080, "percent": 100,
+                "camera_markers": [], "view_layers": [], "output_path": "//", "format_name": "PNG",
+                "is_movie": false, "multiview": false, "views": [], "views_apart": false, "use_file_extension": true,
+            }))
+            .unwrap()
+        };
+        assert_eq!(frames(&scene(1, 250, 1)), "1 to 250, 23.976 a second");
+        assert_eq!(frames(&scene(1, 250, 2)), "1 to 250, step 2, 23.976 a second");
+        let none = frames(&scene(250, 1, 1));
+        assert!(none.starts_with("none: the scene “Shot” ends at frame 1, before it starts"), "{none}");
     }
 }

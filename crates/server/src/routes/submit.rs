@@ -175,7 +175,7 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
     check_names(&request.settings, scene, file)?;
     let frames = match request.frames {
         Some(frames) => frames,
-        None => own_frames(scene)?,
+        None => scene.frames(None).map_err(|error| Fault::unprocessable(sentence(&error)))?,
     };
     let written = file.written_by.series();
     let blender = request.blender.unwrap_or(written);
@@ -428,16 +428,4 @@ fn check_extras(request: &SubmitJob, bundle: &Bundle) -> Answer<()> {
         Some((place, _)) => Err(Fault::unprocessable(format!("The bundle holds no {place}."))),
         None => Ok(()),
     }
-}
-
-fn own_frames(scene: &SceneInfo) -> Answer<FrameSet> {
-    let (first, last) = (scene.frame_start, scene.frame_end);
-    if last < first {
-        return Err(Fault::unprocessable(format!(
-            "The scene “{}” ends at frame {last}, before it begins at {first}; name the frames to render.",
-            scene.name
-        )));
-    }
-    let step = u32::try_from(scene.frame_step).unwrap_or(1);
-    FrameSet::range(first, last, step).map_err(|error| Fault::unprocessable(sentence(&error)))
 }
