@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use kiln_client::{FetchError, Fetcher, Landed};
+use kiln_client::{Backoff, FetchError, Fetcher, Landed};
 use tokio::sync::{mpsc, watch};
 
-/// Between two tries to reach a server that is away.
-pub const FIRST_PAUSE: Duration = Duration::from_millis(100);
-pub const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The waits of a command that stays with a job for a server that is away.
+pub fn backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(100), Duration::from_secs(5))
+}
 
 /// What becomes of the frames that come home.
 pub enum News {
@@ -32,7 +33,7 @@ pub async fn bring(
     mut wishes: watch::Receiver<Wish>,
     news: mpsc::UnboundedSender<News>,
 ) {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = backoff();
     loop {
         let wish = *wishes.borrow_and_update();
         let landed = |landed| {
@@ -45,15 +46,14 @@ pub async fn bring(
                 return;
             }
             Ok(()) => {
-                pause = FIRST_PAUSE;
+                backoff.succeeded();
                 if wishes.changed().await.is_err() {
                     return;
                 }
             }
             Err(FetchError::Client(error)) if error.is_transient() => {
                 let _ = news.send(News::Again(error.to_string()));
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                tokio::time::sleep(backoff.failed()).await;
             }
             Err(error) => {
                 let _ = news.send(News::Failed(error));

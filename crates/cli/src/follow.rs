@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     ask,
-    bring::{FIRST_PAUSE, LONGEST_PAUSE, News, Wish, bring},
+    bring::{News, Wish, backoff, bring},
     exit::{Exit, Fault, Outcome},
     failed::{SHOWN_FAILURES, gone},
     output::{
@@ -189,7 +189,7 @@ impl Follower<'_> {
         news: &mut mpsc::UnboundedReceiver<News>,
         signals: &mut Signals,
     ) -> Outcome<End> {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = backoff();
         let mut events = loop {
             match self.client.events(None, Some(self.job.id)).await {
                 Ok(events) => break events,
@@ -197,7 +197,7 @@ impl Follower<'_> {
                 Err(error) => return Err(error.into()),
             }
             tokio::select! {
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+                () = tokio::time::sleep(backoff.failed()) => {}
                 () = signals.next() => return Ok(if whose == Whose::Ours { End::Stopped } else { End::Detached }),
             }
         };

@@ -7,11 +7,12 @@ use futures_util::{Stream, StreamExt};
 use kiln_api::Event;
 use kiln_types::{EventNumber, JobId};
 use reqwest::{Method, header};
+use tokio::time::Instant;
 
-use crate::{Client, ClientError, routes};
+use crate::{Backoff, Client, ClientError, routes};
 
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Bytes. A longer event is none of a Kiln server.
 const LONGEST_EVENT: usize = 1 << 20;
 
@@ -23,7 +24,10 @@ pub struct EventStream {
     since: Option<EventNumber>,
     body: Option<Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>>,
     parser: Parser,
-    pause: Duration,
+    backoff: Backoff,
+    /// The moment from which a stream that broke may be opened again. A span would begin anew each time that somebody
+    /// cancels `next`.
+    open_at: Instant,
 }
 
 impl Client {
@@ -37,20 +41,25 @@ impl Client {
         since: Option<EventNumber>,
         job: Option<JobId>,
     ) -> Result<EventStream, ClientError> {
-        let mut stream = EventStream {
-            client: self.clone(),
-            job,
-            since,
-            body: None,
-            parser: Parser::default(),
-            pause: Duration::ZERO,
-        };
+        let mut stream = EventStream::new(self.clone(), since, job);
         stream.open().await?;
         Ok(stream)
     }
 }
 
 impl EventStream {
+    fn new(client: Client, since: Option<EventNumber>, job: Option<JobId>) -> Self {
+        Self {
+            client,
+            job,
+            since,
+            body: None,
+            parser: Parser::default(),
+            backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
+            open_at: Instant::now(),
+        }
+    }
+
     /// The next event. After an error that [is transient](ClientError::is_transient) call it again: it waits
     /// a little, longer each time, and takes the stream up behind the last event. Safe to cancel.
     ///
@@ -65,13 +74,11 @@ impl EventStream {
                     continue;
                 };
                 self.since = Some(event.number);
-                self.pause = Duration::ZERO;
+                self.backoff.succeeded();
                 return Ok(event);
             }
             let Some(body) = &mut self.body else {
-                if !self.pause.is_zero() {
-                    tokio::time::sleep(self.pause).await;
-                }
+                tokio::time::sleep_until(self.open_at).await;
                 self.open().await?;
                 continue;
             };
@@ -98,7 +105,7 @@ impl EventStream {
     fn lost(&mut self) {
         self.body = None;
         self.parser = Parser::default();
-        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        self.open_at = Instant::now() + self.backoff.failed();
     }
 
     async fn open(&mut self) -> Result<(), ClientError> {
@@ -205,6 +212,28 @@ mod tests {
         assert_eq!(parse(&[text]), want);
         let letters: Vec<String> = text.chars().map(String::from).collect();
         assert_eq!(parse(&letters.iter().map(String::as_str).collect::<Vec<_>>()), want);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_cancelled_again_and_again_is_opened_all_the_same() {
+        // Nobody listens there.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let mut stream = EventStream::new(Client::new(url, "key").unwrap(), None, None);
+        // The waits are longer than the time that each `next` gets.
+        for _ in 0..4 {
+            stream.lost();
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(60) {
+            let next = tokio::time::timeout(Duration::from_millis(50), stream.next()).await;
+            if let Ok(opened) = next {
+                assert!(opened.unwrap_err().is_transient());
+                return;
+            }
+        }
+        panic!("it was never opened");
     }
 
     #[test]

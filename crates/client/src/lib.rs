@@ -2,6 +2,7 @@
 //! Typed client of a Kiln server: the HTTP API, the stream of events, a worker's WebSocket, and what a person's
 //! side of a job needs: sending its files, and bringing its frames home.
 
+mod backoff;
 mod blobs;
 mod chunks;
 mod content;
@@ -28,6 +29,7 @@ mod template;
 mod tries;
 mod upload;
 
+pub use backoff::Backoff;
 pub use blobs::BlobStream;
 pub use chunks::FrameStream;
 pub use error::ClientError;

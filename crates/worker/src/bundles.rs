@@ -18,8 +18,7 @@ use kiln_types::{BlobHash, Bundle, BundleId, Failure, FailureCause, RelPath};
 use tokio::task::spawn_blocking;
 
 use crate::{
-    backoff::Backoff,
-    identity,
+    identity, link,
     scratch::ScratchFolder,
     shared::{self, Compared, SharedRoots},
 };
@@ -115,7 +114,7 @@ impl Bundles {
         {
             return Ok(laid);
         }
-        let mut backoff = Backoff::default();
+        let mut backoff = link::backoff();
         loop {
             match self.try_once(id, blend).await {
                 Ok(laid) => {

@@ -8,7 +8,6 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod backoff;
 mod bundles;
 mod gpus;
 mod happening;

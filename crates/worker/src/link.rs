@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kiln_api::{Down, Hello, Up, Welcome};
-use kiln_client::{Client, ClientError, LinkReceiver, LinkSender};
+use kiln_client::{Backoff, Client, ClientError, LinkReceiver, LinkSender};
 use tokio::{
     sync::{
         mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -12,12 +12,17 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval_at, timeout},
 };
 
-use crate::{WorkerError, backoff::Backoff, worker::Input};
+use crate::{WorkerError, worker::Input};
 
 /// How long a server may take to answer a hello.
 const WELCOME_WITHIN: Duration = Duration::from_secs(15);
 /// After so long without a word the server is asked whether it is there.
 const SILENCE: Duration = Duration::from_secs(30);
+
+/// The waits of a worker for a server that is away, whatever it wants of it.
+pub(crate) fn backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(200), Duration::from_secs(10))
+}
 
 /// What the worker is told of its connection.
 #[derive(Debug)]
@@ -45,7 +50,7 @@ enum End {
 
 /// Keeps the connection up until the worker lets go or the server refuses.
 pub(crate) async fn run(client: Client, inputs: UnboundedSender<Input>) {
-    let mut backoff = Backoff::default();
+    let mut backoff = backoff();
     let tell = |event| inputs.send(Input::Link(event)).is_ok();
     loop {
         let why = match connect(&client, &inputs, &mut backoff).await {

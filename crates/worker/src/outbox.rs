@@ -23,7 +23,7 @@ use tokio::{sync::Semaphore, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backoff::Backoff,
+    link,
     scratch::ScratchFolder,
     tree::{self, BakedTree},
 };
@@ -182,7 +182,7 @@ impl Outbox {
     }
 
     async fn upload(&self, kept: &Kept, path: &RelPath, hash: BlobHash, size: u64) -> Result<(), Failure> {
-        let mut backoff = Backoff::default();
+        let mut backoff = link::backoff();
         let mut full_since = None;
         loop {
             let sent = {

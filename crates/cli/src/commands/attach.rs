@@ -1,9 +1,13 @@
 //! `kiln jobs wait` and `kiln jobs fetch`, and the end that every stay with a job has.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use kiln_api::{JobReport, JobView};
-use kiln_client::{Client, Existing, Fetcher, How, Manifest, OutFolder, ToRender};
+use kiln_client::{Backoff, Client, Existing, Fetcher, How, Manifest, OutFolder, ToRender};
 use kiln_types::{JobId, SuspiciousFrames};
 use serde_json::json;
 
@@ -24,7 +28,9 @@ use crate::{
     signals::Signals,
 };
 
-/// The last pause between two questions to a server that is away: some 25 seconds in all.
+/// The time for which a command waits for a server that is away once the job has ended.
+const PATIENCE: Duration = Duration::from_secs(25);
+/// The longest wait between two questions to it.
 const LONGEST_WAIT: Duration = Duration::from_secs(13);
 
 /// The exit of a stay, and what a person or a program is told at its end.
@@ -113,13 +119,13 @@ impl Ending<'_> {
 /// The report of a job that has ended. A server that is away just then is waited for; if it stays away, the frames are
 /// here all the same, and nothing is told of who made them.
 async fn final_report(context: &Context, client: &Client, id: JobId) -> Outcome<Option<JobReport>> {
-    let mut pause = Duration::from_millis(200);
+    let mut backoff = Backoff::new(Duration::from_millis(200), LONGEST_WAIT);
+    let begun = Instant::now();
     loop {
         match client.report(id).await {
             Ok(report) => return Ok(Some(report)),
-            Err(error) if error.is_transient() && pause < LONGEST_WAIT => {
-                tokio::time::sleep(pause).await;
-                pause *= 2;
+            Err(error) if error.is_transient() && begun.elapsed() < PATIENCE => {
+                tokio::time::sleep(backoff.failed()).await;
             }
             Err(error) if error.is_transient() => {
                 context
