@@ -1,11 +1,10 @@
 //! Bundles into the records, in steps: the list of a million files holds up no batch.
 
 use kiln_types::{BlobHash, BundleId};
-use sqlx::{Connection, SqliteConnection};
+use sqlx::SqliteConnection;
 
-use crate::commit::check_reign;
 use crate::sql::{Result, to_json};
-use crate::{NewBundle, Store, StoreError};
+use crate::{NewBundle, Store};
 
 /// Files of one transaction.
 const FILES: usize = 5000;
@@ -42,9 +41,7 @@ impl Store {
     /// Whether the bundle is whole afterwards.
     async fn step(&self, bundle: &NewBundle, at_ms: i64, step: Step<'_>) -> Result<bool> {
         let mut writer = self.inner.writer.lock().await;
-        let Some(writer) = writer.as_mut() else { return Err(StoreError::Closed) };
-        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-        check_reign(&mut tx, self.epoch()).await?;
+        let mut tx = self.begin(&mut writer).await?;
         let whole = match step {
             Step::Begin => {
                 let whole = is_whole(&mut tx, bundle.id).await?;

@@ -4,7 +4,7 @@ use kiln_types::{
     AttemptId, AttemptState, BundleId, Epoch, EventNumber, Failure, Generation, JobId, JobSpec, JobState,
     StepIndex, TaskId, TaskIndex, TaskState,
 };
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{Connection, Sqlite, SqliteConnection, Transaction};
 
 use crate::bulk::Bulk;
 use crate::bundles::insert_bundle;
@@ -22,9 +22,7 @@ impl Store {
     /// it turn out, when the records are opened again, that the batch is there.
     pub async fn commit(&self, batch: Vec<Write>) -> Result<Vec<Event>> {
         let mut writer = self.inner.writer.lock().await;
-        let Some(writer) = writer.as_mut() else { return Err(StoreError::Closed) };
-        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-        check_reign(&mut tx, self.epoch()).await?;
+        let mut tx = self.begin(&mut writer).await?;
         let mut pending = Vec::new();
         let mut events = Vec::new();
         let mut bulk = Bulk::default();
@@ -55,10 +53,24 @@ impl Store {
         }
         Ok(events)
     }
+
+    /// Begins a transaction by the write connection, which the caller has locked.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`], or [`StoreError::Superseded`] where a later epoch has begun.
+    pub(crate) async fn begin<'a>(
+        &self,
+        writer: &'a mut Option<SqliteConnection>,
+    ) -> Result<Transaction<'a, Sqlite>> {
+        let Some(writer) = writer else { return Err(StoreError::Closed) };
+        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+        check_reign(&mut tx, self.epoch()).await?;
+        Ok(tx)
+    }
 }
 
 /// A brain whose reign is over must not write: another one may already have decided otherwise.
-pub(crate) async fn check_reign(db: &mut SqliteConnection, own: Epoch) -> Result<()> {
+async fn check_reign(db: &mut SqliteConnection, own: Epoch) -> Result<()> {
     let found: i64 = sqlx::query_scalar("SELECT epoch FROM meta WHERE id = 1").fetch_one(db).await?;
     if found == i64::from(own.0) {
         return Ok(());

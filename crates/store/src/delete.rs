@@ -2,12 +2,11 @@
 //! files, holds up no batch when it goes.
 
 use kiln_types::{BundleId, JobId};
+use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteQueryResult;
-use sqlx::{Connection, SqliteConnection};
 
-use crate::commit::check_reign;
+use crate::Store;
 use crate::sql::{Columns, Result};
-use crate::{Store, StoreError};
 
 /// Rows of one transaction: it takes about as long as a small batch.
 const ROWS: u32 = 2000;
@@ -54,9 +53,7 @@ impl Store {
     /// Whether there are more.
     async fn remove_rows_of(&self, job: JobId) -> Result<bool> {
         let mut writer = self.inner.writer.lock().await;
-        let Some(writer) = writer.as_mut() else { return Err(StoreError::Closed) };
-        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-        check_reign(&mut tx, self.epoch()).await?;
+        let mut tx = self.begin(&mut writer).await?;
         let mut left = u64::from(ROWS);
         for some in [
             "DELETE FROM outputs WHERE seq IN (SELECT seq FROM outputs WHERE job = ?1 LIMIT ?2)",
@@ -79,9 +76,7 @@ impl Store {
     /// stays.
     async fn remove_list_of(&self, bundle: BundleId) -> Result<bool> {
         let mut writer = self.inner.writer.lock().await;
-        let Some(writer) = writer.as_mut() else { return Err(StoreError::Closed) };
-        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-        check_reign(&mut tx, self.epoch()).await?;
+        let mut tx = self.begin(&mut writer).await?;
         let some = "DELETE FROM bundle_blobs \
              WHERE bundle = ?1 AND hash IN (SELECT hash FROM bundle_blobs WHERE bundle = ?1 LIMIT ?2) \
              AND NOT EXISTS (SELECT 1 FROM bundles WHERE id = ?1)";

@@ -1,12 +1,12 @@
 //! What the records let go of: a part of what is due, as often as there is one.
 
 use kiln_types::JobId;
-use sqlx::{Connection, SqliteConnection};
+use sqlx::SqliteConnection;
 
-use crate::commit::{check_reign, flush_events};
+use crate::commit::flush_events;
 use crate::due::{Due, delete_bundles, inputs_among, logs_among, outputs_among};
 use crate::sql::{Result, to_json};
-use crate::{Event, NewEvent, Store, StoreError};
+use crate::{Event, NewEvent, Store};
 
 /// What may go. Times are unix milliseconds; where there is none, that kind never goes by its age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,9 +66,7 @@ impl Store {
         tell: impl FnOnce(&Expired) -> Vec<NewEvent>,
     ) -> Result<(Expired, Vec<Event>)> {
         let mut writer = self.inner.writer.lock().await;
-        let Some(writer) = writer.as_mut() else { return Err(StoreError::Closed) };
-        let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-        check_reign(&mut tx, self.epoch()).await?;
+        let mut tx = self.begin(&mut writer).await?;
         let expired = expire(&mut tx, expiry, due).await?;
         let (mut pending, mut events) = (tell(&expired), Vec::new());
         flush_events(&mut tx, &mut pending, &mut events).await?;
