@@ -140,7 +140,8 @@ impl Core {
             assert!(expired.is_none(), "job {id} is on no device, and may be delivered by {expired:?}");
         }
         if job.has_ended() {
-            let goes_on = job.steps.iter().any(|step| step.tasks.waiting_len() + step.tasks.live_len() > 0);
+            let goes_on = |step: &Step| step.tasks.counts().waiting + step.tasks.live_len() > 0;
+            let goes_on = job.steps.iter().any(goes_on);
             assert!(!goes_on, "job {id} has ended and has tasks that wait or run");
         } else if !self.indexes.unsettled.contains(&id) {
             assert_eq!(job.end(), None, "job {id} should have ended");
@@ -163,6 +164,19 @@ impl Core {
             assert_eq!(known.task, of.task(task), "{attempt} is of another task");
             assert_eq!(known.generation, step.tasks.generation(task), "{attempt} is of an old generation");
             assert!(job.is_unlocked(of.place()), "{attempt} runs before the steps that it waits for");
+        }
+        if let Some(ready) = job.tasks_with_frames(of.place()) {
+            let tasks = &step.tasks;
+            assert!(
+                tasks.blocked().intersection(&ready).is_empty(),
+                "step {name} is blocked by frames that are there"
+            );
+            let mut begun = tasks.waiting();
+            begun.merge(tasks.done());
+            begun.extend(tasks.live().map(|(task, _)| task));
+            assert!(ready.contains_all(&begun), "step {name} has frames before those that they wait for");
+        } else {
+            assert!(step.tasks.blocked().is_empty(), "step {name} is blocked by nothing");
         }
         for (task, history) in step.tasks.histories() {
             let [failures, losses] = [self.config.max_failures, self.config.max_losses].map(usize::from);

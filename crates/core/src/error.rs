@@ -25,6 +25,8 @@ pub enum JobError {
     NoSuchTask { job: JobId, step: StepIndex, index: TaskIndex },
     #[error("nothing was added to job {0}; name at least one new task")]
     NothingToAdd(JobId),
+    #[error("tasks of job {0} are added frame by frame; add as many as a frame has, or a multiple of that")]
+    PartOfFrame(JobId),
     #[error("job {0} would have more than {MAX_TASKS} tasks in a step; make a second job")]
     TooManyTasks(JobId),
     #[error("the stored state of job {job} contradicts itself: {what}; restore the data from a backup")]

@@ -57,6 +57,12 @@ impl IndexSet {
         self.span_from(index.0).is_some_and(|(_, last)| last >= index.0)
     }
 
+    /// Returns whether it has every member of `other`. Costs what the spans of `other` cost.
+    pub fn contains_all(&self, other: &Self) -> bool {
+        let has = |span: TaskSpan| self.span_from(span.first.0).is_some_and(|(_, last)| last >= span.last.0);
+        other.spans().all(has)
+    }
+
     pub fn highest(&self) -> Option<TaskIndex> {
         self.spans.last_key_value().map(|(_, last)| TaskIndex(*last))
     }

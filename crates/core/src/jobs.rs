@@ -1,9 +1,11 @@
 //! The life of jobs: how one is made, settled, ended and opened again.
 
-use kiln_types::{Failure, JobId};
+use std::collections::BTreeMap;
+
+use kiln_types::{AttemptId, Failure, JobId};
 
 use crate::{
-    Core, IndexSet, JobPlan, Outbox, Record, RevokeReason,
+    Core, IndexSet, JobPlan, Outbox, Record, RevokeReason, StepDependency,
     ids::StepRef,
     state::{Job, JobEnd, JobPhase, Step},
 };
@@ -97,27 +99,37 @@ impl Core {
         self.settle(id, out);
     }
 
-    /// Resets the steps behind this one: what they made came from something that is made again.
-    pub(crate) fn outdate_dependents(&mut self, of: StepRef, out: &mut impl Outbox) {
-        for place in self.state.job(of.job).dependents(of.place()) {
-            let later = StepRef::new(of.job, place);
-            let live: Vec<_> = self.state.step(later).tasks.attempts().collect();
+    /// Resets the tasks behind these: what they made came from something that is made again. `counts` is that of
+    /// [`Job::dependents`].
+    pub(crate) fn outdate_dependents(
+        &mut self,
+        id: JobId,
+        changed: BTreeMap<usize, IndexSet>,
+        counts: impl Fn(&StepDependency) -> bool,
+        out: &mut impl Outbox,
+    ) {
+        for (place, tasks) in self.state.job(id).dependents(changed, counts) {
+            let later = StepRef::new(id, place);
+            let known = &self.state.step(later).tasks;
+            let is_in = |attempt: &AttemptId| tasks.contains(self.state.attempt(*attempt).task.index);
+            let live: Vec<AttemptId> = known.attempts().filter(is_in).collect();
             let gone = live.into_iter().filter_map(|id| self.revoke(id, RevokeReason::Stale, out));
             let mut begun: IndexSet = gone.map(|gone| gone.task.index).collect();
             let step = self.state.step_mut(later);
-            reset_ended(later, step, &IndexSet::first(step.tasks.count()), out);
+            reset_ended(later, step, &tasks, out);
             // An expired attempt that ran on the old input may still deliver: its generation must not be open then.
             let with_expired = step.tasks.histories().filter(|(_, history)| !history.expired().is_empty());
-            begun.extend(with_expired.map(|(task, _)| task));
-            let (reset, expired) = step.outdate(&begun);
+            begun.extend(with_expired.map(|(task, _)| task).filter(|task| tasks.contains(*task)));
+            let (reset, expired) = step.outdate(&tasks, &begun);
             record_reset(later, step, &reset, out);
             self.state.attempts.remove_all(expired);
         }
+        self.state.job_mut(id).block_tasks();
     }
 }
 
-/// Failed and cancelled tasks among these wait again; returns how many do.
-pub(crate) fn reset_ended(of: StepRef, step: &mut Step, which: &IndexSet, out: &mut impl Outbox) -> u32 {
+/// Failed and cancelled tasks among these wait again; returns those that do.
+pub(crate) fn reset_ended(of: StepRef, step: &mut Step, which: &IndexSet, out: &mut impl Outbox) -> IndexSet {
     let cancelled = step.tasks.cancelled().len();
     let reset = step.reset_ended(which);
     if step.tasks.cancelled().len() != cancelled {
@@ -125,7 +137,7 @@ pub(crate) fn reset_ended(of: StepRef, step: &mut Step, which: &IndexSet, out: &
         out.record(Record::CancelledTasks { job: of.job, step: of.step, tasks });
     }
     record_reset(of, step, &reset, out);
-    reset.len()
+    reset
 }
 
 /// Records that these tasks wait again, each in its present generation.

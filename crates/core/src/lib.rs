@@ -44,7 +44,8 @@ pub use message::{
 };
 pub use moment::Moment;
 pub use plan::{
-    DeviceOption, Gpus, JobPlan, Label, OpenDevice, PlanError, Requirement, Room, SchedulingOptions, StepPlan,
+    DependencyEnd, DependencyScope, DeviceOption, Gpus, JobPlan, Label, OpenDevice, PlanError, Requirement,
+    Room, SchedulingOptions, StepDependency, StepPlan,
 };
 pub use restore::{RestoredAttempt, RestoredHistory, RestoredJob, RestoredPhase, RestoredStep};
 pub use schedule::fair_share::{Account, Share};

@@ -3,12 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroU32},
 };
 
-use kiln_types::{JobId, MAX_TASKS, Order, SessionKey, StepIndex};
+use kiln_types::{JobId, MAX_TASKS, Order, SessionKey, StepIndex, TaskIndex};
 
-use crate::Moment;
+use crate::{IndexSet, Moment, TaskSpan};
 
 /// One thing that a worker has and a step may require, as a person would say it: `Blender 3.4`, `device cuda`,
 /// `engine CYCLES`. The core compares the texts and knows nothing of what they mean.
@@ -81,8 +81,10 @@ impl<L: Into<Label>> FromIterator<L> for Requirement {
 pub struct StepPlan {
     /// Tasks; 1 to [`MAX_TASKS`].
     pub count: u32,
-    /// Steps that must be done, every task of them, before this one starts. Each is lower than this step.
-    pub after: Vec<StepIndex>,
+    /// The number of tasks for each frame, those of the first frame first; `None` where tasks are not about frames.
+    pub per_frame: Option<NonZeroU32>,
+    /// Each is on a step before this one.
+    pub after: Vec<StepDependency>,
     pub order: Order,
     pub requires: Requirement,
     /// The session that a warm process has open: slots that have it are preferred.
@@ -91,6 +93,37 @@ pub struct StepPlan {
     pub hang_ms: Option<u64>,
     /// The devices of which the job is pinned to one, where it may render on several.
     pub device: Option<OpenDevice>,
+}
+
+/// A dependency of a step on one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepDependency {
+    pub step: StepIndex,
+    pub scope: DependencyScope,
+    pub until: DependencyEnd,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DependencyScope {
+    /// No task starts before the whole step.
+    Step,
+    /// A task waits for the tasks of its own frame. Both steps have tasks for each frame, of as many frames.
+    Frame,
+}
+
+/// The state that a dependency waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DependencyEnd {
+    Done,
+    /// Done, failed or cancelled.
+    Ended,
+}
+
+impl From<StepIndex> for StepDependency {
+    /// On every task of the step, done.
+    fn from(step: StepIndex) -> Self {
+        Self { step, scope: DependencyScope::Step, until: DependencyEnd::Done }
+    }
 }
 
 /// The devices on which a step may render. Two of them never make the same picture, so the first worker that takes a
@@ -125,10 +158,51 @@ impl StepPlan {
         self.session = option.map_or(device.session, |option| option.session);
     }
 
+    /// The number of its frames, where its tasks are about frames.
+    fn frames(&self) -> Option<u32> {
+        self.per_frame.map(|tasks| self.count / tasks)
+    }
+
+    /// The tasks of these frames, each named by its position. None where tasks are not about frames.
+    pub(crate) fn tasks_of(&self, frames: &IndexSet) -> IndexSet {
+        let Some(tasks) = self.per_frame.map(NonZeroU32::get) else { return IndexSet::default() };
+        let mut all = IndexSet::default();
+        for TaskSpan { first, last } in frames.spans() {
+            let (first, last) = (TaskIndex(first.0 * tasks), TaskIndex(last.0 * tasks + (tasks - 1)));
+            all.insert_span(TaskSpan { first, last });
+        }
+        all
+    }
+
+    /// The frames of which these are tasks, by their positions.
+    pub(crate) fn frames_of(&self, tasks: &IndexSet) -> IndexSet {
+        let Some(each) = self.per_frame.map(NonZeroU32::get) else { return IndexSet::default() };
+        let mut frames = IndexSet::default();
+        for TaskSpan { first, last } in tasks.spans() {
+            let (first, last) = (TaskIndex(first.0 / each), TaskIndex(last.0 / each));
+            frames.insert_span(TaskSpan { first, last });
+        }
+        frames
+    }
+
+    /// The frames of which all tasks are among these, by their positions.
+    pub(crate) fn whole_frames_of(&self, tasks: &IndexSet) -> IndexSet {
+        let Some(each) = self.per_frame.map(NonZeroU32::get) else { return IndexSet::default() };
+        let mut frames = IndexSet::default();
+        for TaskSpan { first, last } in tasks.spans() {
+            let (first, end) = (first.0.div_ceil(each), (last.0 + 1) / each);
+            if first < end {
+                frames.insert_span(TaskSpan { first: TaskIndex(first), last: TaskIndex(end - 1) });
+            }
+        }
+        frames
+    }
+
     /// A step of `count` tasks, in their order, on any worker.
     pub fn new(count: u32, session: SessionKey) -> Self {
         Self {
             count,
+            per_frame: None,
             after: Vec::new(),
             order: Order::Sequential,
             requires: Requirement::default(),
@@ -194,13 +268,18 @@ pub enum PlanError {
     TooManyTasks(StepIndex),
     #[error("step {step} waits for step {after}, which is not before it; order the steps")]
     NotBefore { step: StepIndex, after: StepIndex },
+    #[error("step {0} has not the same number of tasks for each frame")]
+    PartOfFrame(StepIndex),
+    #[error("step {step} waits for the frames of step {after}, and has others")]
+    OtherFrames { step: StepIndex, after: StepIndex },
 }
 
 impl JobPlan {
     pub const MAX_STEPS: usize = 1024;
 
     /// # Errors
-    /// Where there is no step or too many, a step has no task or too many, or one waits for itself or a later.
+    /// Where there is no step or too many, a step has no task or too many or a part of a frame, or one waits for itself or a
+    /// later, or for frames that it has not.
     pub fn new(id: JobId, steps: Vec<StepPlan>) -> Result<Self, PlanError> {
         if steps.is_empty() {
             return Err(PlanError::NoSteps);
@@ -216,8 +295,17 @@ impl JobPlan {
                 count if count > MAX_TASKS => return Err(PlanError::TooManyTasks(index)),
                 _ => {}
             }
-            if let Some(&after) = step.after.iter().find(|after| **after >= index) {
-                return Err(PlanError::NotBefore { step: index, after });
+            if step.per_frame.is_some_and(|tasks| !step.count.is_multiple_of(tasks.get())) {
+                return Err(PlanError::PartOfFrame(index));
+            }
+            for &StepDependency { step: after, scope, .. } in &step.after {
+                if after >= index {
+                    return Err(PlanError::NotBefore { step: index, after });
+                }
+                let has_other_frames = || steps[usize::from(after.0)].frames() != step.frames();
+                if scope == DependencyScope::Frame && (step.frames().is_none() || has_other_frames()) {
+                    return Err(PlanError::OtherFrames { step: index, after });
+                }
             }
         }
         Ok(Self { id, options: SchedulingOptions::default(), steps, pinned: None })

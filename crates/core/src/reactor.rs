@@ -1,12 +1,14 @@
 //! Every input of the core: what people do to jobs and workers, what workers say, and what time does.
 
+use std::{collections::BTreeMap, num::NonZeroU32};
+
 use kiln_types::{
     AttemptId, Failure, JobId, JobState, MAX_TASKS, StepIndex, TaskId, TaskIndex, WorkerId, WorkerWish,
 };
 
 use crate::{
-    Account, Core, Finish, HeldAttempt, HeldPhase, IndexSet, JobError, JobPlan, JobResult, Moment, Outbox,
-    Push, Quarantine, Record, ReportOutcome, SchedulingOptions, Share, WorkerOffer,
+    Account, Core, DependencyEnd, Finish, HeldAttempt, HeldPhase, IndexSet, JobError, JobPlan, JobResult,
+    Moment, Outbox, Push, Quarantine, Record, ReportOutcome, SchedulingOptions, Share, TaskSpan, WorkerOffer,
     ids::StepRef,
     jobs::{record_reset, reset_ended},
     state::{AttemptPhase, Job, JobEnd, JobPhase, Presence, Slot, Step, Worker},
@@ -21,7 +23,8 @@ impl Core {
         if self.state.find_job(id).is_some() {
             return Err(JobError::JobExists(id));
         }
-        let job = self.new_job(plan);
+        let mut job = self.new_job(plan);
+        job.block_tasks();
         out.record(Record::JobState { job: id, state: job.state(), reason: None });
         self.state.add_job(id, job);
         self.indexes.active.insert(id);
@@ -105,10 +108,15 @@ impl Core {
             return Err(JobError::NothingToRetry(id));
         }
         let mut count = 0;
+        let mut changed = BTreeMap::new();
         for (place, step) in job.steps.iter_mut().enumerate() {
             let all = IndexSet::first(step.tasks.count());
-            count += reset_ended(StepRef::new(id, place), step, &all, out);
+            let reset = reset_ended(StepRef::new(id, place), step, &all, out);
+            count += reset.len();
+            changed.insert(place, reset);
         }
+        // What waited for these to end went on without them; what waits for them to be done has not begun.
+        self.outdate_dependents(id, changed, |after| after.until == DependencyEnd::Ended, out);
         self.reopen_job(id, out);
         Ok(count)
     }
@@ -132,37 +140,62 @@ impl Core {
             Some((of, tasks)) => vec![(of, named_tasks(job, of, tasks)?)],
             None => job.steps.iter().enumerate().map(all).collect(),
         };
-        let mut reset = 0;
+        let mut count = 0;
+        let mut changed = BTreeMap::new();
         for (of, tasks) in &chosen {
             let step = &mut job.steps[of.place()];
-            let done = step.reset_done(tasks);
-            record_reset(*of, step, &done, out);
-            reset += done.len() + reset_ended(*of, step, tasks, out);
+            let mut reset = step.reset_done(tasks);
+            record_reset(*of, step, &reset, out);
+            reset.merge(&reset_ended(*of, step, tasks, out));
+            count += reset.len();
+            changed.insert(of.place(), reset);
         }
-        if reset == 0 {
+        if count == 0 {
             return Err(JobError::NothingToRerender(id));
         }
-        chosen.into_iter().for_each(|(of, _)| self.outdate_dependents(of, out));
+        self.outdate_dependents(id, changed, |_| true, out);
         self.reopen_job(id, out);
-        Ok(reset)
+        Ok(count)
     }
 
-    /// Adds tasks to the end of a step. Steps that depend on it are done again.
+    /// Adds tasks to the end of a step, and with its frames those of every step that has tasks for each frame. Steps that
+    /// depend on one as a whole are done again.
     ///
     /// # Errors
-    /// If there is no such job or step, nothing is added, or the step would have too many tasks.
+    /// If there is no such job or step, nothing is added or a part of a frame, or a step would have too many tasks.
     pub fn extend(&mut self, id: JobId, step: StepIndex, added: u32, out: &mut impl Outbox) -> JobResult {
         let job = self.existing_job(id)?;
         let missing = JobError::NoSuchStep { job: id, step };
-        let grown = job.steps.get_mut(usize::from(step.0)).ok_or(missing)?;
+        let named = &job.steps.get(usize::from(step.0)).ok_or(missing)?.plan;
+        let each = named.per_frame.map_or(1, NonZeroU32::get);
         if added == 0 {
             return Err(JobError::NothingToAdd(id));
         }
-        let count = grown.tasks.count().checked_add(added).filter(|count| *count <= MAX_TASKS);
-        let count = count.ok_or(JobError::TooManyTasks(id))?;
-        grown.grow(count);
-        out.record(Record::StepExtended { job: id, step, count });
-        self.outdate_dependents(StepRef { job: id, step }, out);
+        if !added.is_multiple_of(each) {
+            return Err(JobError::PartOfFrame(id));
+        }
+        let is_about_frames = named.per_frame.is_some();
+        let mut grown: Vec<(usize, u32)> = Vec::new();
+        for (place, known) in job.steps.iter().enumerate() {
+            let is_named = place == usize::from(step.0);
+            let by = match known.plan.per_frame {
+                Some(tasks) if is_about_frames => (added / each).checked_mul(tasks.get()),
+                _ if is_named => Some(added),
+                _ => continue,
+            };
+            let count =
+                by.and_then(|by| known.tasks.count().checked_add(by)).filter(|count| *count <= MAX_TASKS);
+            grown.push((place, count.ok_or(JobError::TooManyTasks(id))?));
+        }
+        let mut changed = BTreeMap::new();
+        for (place, count) in grown {
+            let known = &mut job.steps[place];
+            let (first, last) = (TaskIndex(known.tasks.count()), TaskIndex(count - 1));
+            changed.entry(place).or_insert_with(IndexSet::default).insert_span(TaskSpan { first, last });
+            known.grow(count);
+            out.record(Record::StepExtended { job: id, step: StepRef::new(id, place).step, count });
+        }
+        self.outdate_dependents(id, changed, |_| true, out);
         self.reopen_job(id, out);
         Ok(())
     }

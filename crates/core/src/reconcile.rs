@@ -243,6 +243,7 @@ impl Core {
         let step = self.state.step_mut(task);
         step.replaced.remove(&task.index);
         let history = step.tasks.finish(task.index);
+        self.state.job_quietly(task.job).unblock_dependents(task.step, task.index);
         self.state.attempts.remove_all(history.expired().iter().copied());
         self.unshare_incidents(task, &history);
         self.begin_job(task.job, out);

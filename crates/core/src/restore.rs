@@ -111,6 +111,7 @@ impl Core {
         (job.phase, job.has_begun, job.is_released) = (phase, has_begun, has_begun);
         let filled = self.fill(id, &mut job, restored.steps).inspect_err(|_| self.release_job(&job));
         let mut attempts = filled.map_err(bad)?;
+        job.block_tasks();
         for place in 0..job.steps.len() {
             job.steps[place].state = job.step_state(place);
         }

@@ -89,7 +89,7 @@ impl Core {
         let tasks = &self.state.find_step(task)?.tasks;
         let attempt = |id: AttemptId| (id, self.state.attempt(id).worker);
         let state = match tasks.place(task.index)? {
-            TaskPlace::Waiting => TaskState::Waiting,
+            TaskPlace::Waiting | TaskPlace::Blocked => TaskState::Waiting,
             TaskPlace::Live(id) if self.state.attempt(id).phase.has_begun() => TaskState::Running,
             TaskPlace::Live(_) => TaskState::Assigned,
             TaskPlace::Done => TaskState::Done,

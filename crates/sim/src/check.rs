@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_core::{
-    Account, Core, Finish, HeldAttempt, HeldPhase, JobPlan, Moment, Push, Record, ReportOutcome,
-    SchedulingOptions, Share, StepPlan, WorkerOffer,
+    Account, Core, DependencyEnd, DependencyScope, Finish, HeldAttempt, HeldPhase, JobPlan, Moment, Push,
+    Record, ReportOutcome, SchedulingOptions, Share, StepDependency, StepPlan, WorkerOffer,
 };
 use kiln_types::{
     AttemptId, AttemptState, FailureCause, Generation, JobId, JobState, SessionKey, SlotIndex, StepIndex,
@@ -28,6 +28,8 @@ pub struct Checker {
     steps: BTreeMap<JobId, Vec<StepKnown>>,
     /// Commits of tasks that wait for another step.
     pub behind: u64,
+    /// And tasks that waited for their own frame.
+    pub behind_frames: u64,
     pub losses: u64,
     /// Jobs of which tasks have failed early, and that must end for it.
     stopping: BTreeSet<JobId>,
@@ -47,11 +49,33 @@ pub struct Checker {
 #[derive(Debug)]
 struct StepKnown {
     count: u32,
-    after: Vec<StepIndex>,
+    /// 1 where its tasks are not about frames.
+    per_frame: u32,
+    after: Vec<StepDependency>,
     /// Tasks whose present generation is committed.
     done: BTreeSet<TaskIndex>,
-    /// The number of times that its results became outdated.
-    outdated: u64,
+    /// Tasks that failed or were cancelled, as last recorded.
+    failed: BTreeSet<TaskIndex>,
+    cancelled: BTreeSet<TaskIndex>,
+    /// The number of times that a task was reset after it was done, or had ended without being so, and that tasks were
+    /// added, by frame.
+    changed: BTreeMap<u32, u64>,
+}
+
+impl StepKnown {
+    /// The number of changes to these frames, and whether all their tasks have come as far as this.
+    fn reached(&self, frames: std::ops::Range<u32>, end: DependencyEnd) -> (u64, bool) {
+        let tasks = (frames.start * self.per_frame..frames.end * self.per_frame).map(TaskIndex);
+        let has_ended = |task: &TaskIndex| self.failed.contains(task) || self.cancelled.contains(task);
+        let reached =
+            |task: TaskIndex| self.done.contains(&task) || end == DependencyEnd::Ended && has_ended(&task);
+        let changes = self.changed.range(frames).map(|(_, times)| times).sum();
+        (changes, tasks.into_iter().all(reached))
+    }
+
+    fn change(&mut self, task: TaskIndex) {
+        *self.changed.entry(task.0 / self.per_frame).or_default() += 1;
+    }
 }
 
 #[derive(Debug)]
@@ -90,9 +114,12 @@ impl Checker {
         self.devices.submitted(plan);
         let known = |step: &StepPlan| StepKnown {
             count: step.count,
+            per_frame: step.per_frame.map_or(1, std::num::NonZeroU32::get),
             after: step.after.clone(),
             done: BTreeSet::new(),
-            outdated: 0,
+            failed: BTreeSet::new(),
+            cancelled: BTreeSet::new(),
+            changed: BTreeMap::new(),
         };
         self.steps.insert(plan.id(), plan.steps().iter().map(known).collect());
     }
@@ -112,13 +139,25 @@ impl Checker {
         self.rules.set_options(job, options);
     }
 
-    /// The state of what a task is made from; every step of it must be done.
+    /// The number of changes to what a task is made from, and whether all of that is there.
     fn inputs(&self, task: TaskId) -> (u64, bool) {
         let steps = &self.steps[&task.job];
-        let after: Vec<&StepKnown> =
-            steps[usize::from(task.step.0)].after.iter().map(|after| &steps[usize::from(after.0)]).collect();
-        let complete = after.iter().all(|step| step.done.len() == step.count as usize);
-        (after.iter().map(|step| step.outdated).sum(), complete)
+        let step = &steps[usize::from(task.step.0)];
+        let frame = task.index.0 / step.per_frame;
+        let inputs = step.after.iter().map(|after| {
+            let before = &steps[usize::from(after.step.0)];
+            let frames = match after.scope {
+                DependencyScope::Step => 0..before.count / before.per_frame,
+                DependencyScope::Frame => frame..frame + 1,
+            };
+            before.reached(frames, after.until)
+        });
+        inputs.fold((0, true), |(changes, all), (more, complete)| (changes + more, all && complete))
+    }
+
+    /// The number of tasks of the job's first step for each frame; 1 where nothing is known of it.
+    pub fn tasks_per_frame(&self, job: JobId) -> u32 {
+        self.steps.get(&job).map_or(1, |steps| steps[0].per_frame)
     }
 
     pub fn record(&mut self, now: Moment, record: &Record) {
@@ -227,10 +266,13 @@ impl Checker {
                 self.mishaps.remove(task);
                 let step = self.step(task.job, task.step);
                 step.done.insert(task.index);
+                let on_frame = step.after.iter().any(|after| after.scope == DependencyScope::Frame);
                 self.behind += u64::from(!step.after.is_empty());
+                self.behind_frames += u64::from(on_frame);
             }
             Record::TaskFailed { task, reason, .. } => {
                 let mishaps = self.mishaps.remove(task).unwrap_or_default();
+                self.step(task.job, task.step).failed.insert(task.index);
                 // No machine is large enough.
                 let too_large =
                     mishaps.failures > 0 && reason.message.contains("more memory than any worker");
@@ -249,14 +291,22 @@ impl Checker {
                 };
                 self.mishaps.retain(|task, _| !inside(task));
                 let step = self.step(*job, *step);
-                let before = step.done.len();
-                step.done.retain(|index| !(tasks.first..=tasks.last).contains(index));
-                step.outdated += u64::from(step.done.len() != before);
+                for task in tasks.iter() {
+                    if step.done.remove(&task) | step.failed.remove(&task) | step.cancelled.remove(&task) {
+                        step.change(task);
+                    }
+                }
             }
             Record::StepExtended { job, step, count } => {
                 let step = self.step(*job, *step);
-                step.count = *count;
-                step.outdated += 1;
+                let added = std::mem::replace(&mut step.count, *count)..*count;
+                added.map(TaskIndex).for_each(|task| step.change(task));
+            }
+            Record::CancelledTasks { job, step, tasks } => {
+                let step = self.step(*job, *step);
+                let before = std::mem::replace(&mut step.cancelled, tasks.iter().collect());
+                let back: Vec<TaskIndex> = before.difference(&step.cancelled).copied().collect();
+                back.into_iter().for_each(|task| step.change(task));
             }
             Record::JobState { job, reason, .. } => {
                 let alike =
@@ -267,10 +317,7 @@ impl Checker {
                 );
                 self.stopping.remove(job);
             }
-            Record::StepState { .. }
-            | Record::CancelledTasks { .. }
-            | Record::WorkerState { .. }
-            | Record::JobPinned { .. } => {}
+            Record::StepState { .. } | Record::WorkerState { .. } | Record::JobPinned { .. } => {}
         }
     }
 

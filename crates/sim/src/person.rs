@@ -6,8 +6,8 @@ use std::{
 };
 
 use kiln_core::{
-    DeviceOption, Gpus, JobError, JobPlan, Label, Moment, OpenDevice, Record, Requirement, Room,
-    SchedulingOptions, StepPlan,
+    DependencyEnd, DependencyScope, DeviceOption, Gpus, JobError, JobPlan, Label, Moment, OpenDevice, Record,
+    Requirement, Room, SchedulingOptions, StepPlan,
 };
 use kiln_types::{BlobHash, JobId, Order, SessionKey, StepIndex, TaskIndex, WorkerWish};
 use rand::RngExt;
@@ -42,7 +42,11 @@ impl World {
         let session = SessionKey(BlobHash::of(&[self.rng.random_range(0..3u8)]));
         let plan = |index: u16, world: &mut Self| StepPlan {
             count: world.rng.random_range(1..=world.scenario.tasks),
-            after: (0..index).filter(|_| world.rng.random_bool(0.6)).map(StepIndex).collect(),
+            per_frame: None,
+            after: (0..index)
+                .filter(|_| world.rng.random_bool(0.6))
+                .map(|step| StepIndex(step).into())
+                .collect(),
             order: world.make_order(),
             requires: world.make_requirement(),
             session,
@@ -53,11 +57,32 @@ impl World {
         if id.is_multiple_of(3) {
             steps.iter_mut().for_each(open_device);
         }
+        if id.is_multiple_of(4) {
+            self.count_frames(&mut steps);
+        }
         for (index, step) in steps.iter().enumerate() {
             self.sessions.insert((JobId(id), StepIndex(index as u16)), step.session);
         }
         let options = self.make_options(id);
         JobPlan::new(JobId(id), steps).expect("steps wait for lower ones only").scheduled(options)
+    }
+
+    /// The steps are about the same frames, each with one to three tasks for each, and some of what they wait for is the
+    /// same frame of another step, done or ended.
+    fn count_frames(&mut self, steps: &mut [StepPlan]) {
+        let frames = self.rng.random_range(1..=self.scenario.tasks.div_ceil(3));
+        for step in steps {
+            let tasks = NonZeroU32::MIN.saturating_add(self.rng.random_range(0..3));
+            (step.per_frame, step.count) = (Some(tasks), frames * tasks.get());
+            for after in &mut step.after {
+                if self.rng.random_bool(0.7) {
+                    after.scope = DependencyScope::Frame;
+                }
+                if self.rng.random_bool(0.3) {
+                    after.until = DependencyEnd::Ended;
+                }
+            }
+        }
     }
 
     /// Returns what a job has open follows the device that it is pinned to.
@@ -152,7 +177,10 @@ impl World {
                 let which = if all { None } else { Some((StepIndex(0), &[index][..])) };
                 core.rerender(job, which, out).map(drop)
             }),
-            8 => self.decide(|core, _, out| core.extend(job, StepIndex(0), 1 + index.0 / 4, out)),
+            8 => {
+                let each = self.checker.tasks_per_frame(job);
+                self.decide(|core, _, out| core.extend(job, StepIndex(0), each * (1 + index.0 / 4), out));
+            }
             9 => self.forget(job),
             10 => self.set_desired(worker, desired),
             _ => self.set_desired(worker, WorkerWish::Work),

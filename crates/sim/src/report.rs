@@ -18,6 +18,8 @@ pub struct Report {
     pub commits: u64,
     /// Commits of tasks that had to wait for another step.
     pub behind: u64,
+    /// And of tasks that waited for their own frame of another step.
+    pub behind_frames: u64,
     pub losses: u64,
     /// Speculative attempts: second ones of frames that would end late.
     pub speculations: u64,

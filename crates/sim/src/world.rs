@@ -238,6 +238,7 @@ impl World {
         self.report.losses = self.checker.losses;
         self.report.speculations = self.checker.speculations;
         self.report.behind = self.checker.behind;
+        self.report.behind_frames = self.checker.behind_frames;
         self.report.quarantines = self.checker.quarantines;
         self.report.forgiven = self.checker.forgiven;
         (self.report.pins, self.report.releases) = (self.checker.devices.pins, self.checker.devices.releases);

@@ -30,6 +30,7 @@ fn many_seeds() {
     assert!(sum(|r| r.commits) > 10 * many, "hardly anything was rendered");
     for (what, times) in [
         ("commits behind another step", sum(|r| r.behind)),
+        ("commits behind the same frame of another step", sum(|r| r.behind_frames)),
         ("lost attempts", sum(|r| r.losses)),
         ("late deliveries", sum(|r| r.superseded)),
         ("preemptions", sum(|r| r.preemptions)),

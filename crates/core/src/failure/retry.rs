@@ -165,6 +165,7 @@ impl Core {
     fn fail_task(&mut self, task: TaskId, reason: Failure, out: &mut impl Outbox) {
         let tasks = &mut self.state.step_mut(task).tasks;
         let (history, generation) = (tasks.fail(task.index), tasks.generation(task.index));
+        self.state.job_quietly(task.job).unblock_dependents(task.step, task.index);
         self.state.attempts.remove_all(history.expired().iter().copied());
         out.record(Record::TaskFailed { task, generation, reason });
     }

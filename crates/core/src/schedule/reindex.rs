@@ -167,7 +167,8 @@ impl Core {
             let is_ready = is_open && job.could_run(place);
             let of = StepRef::new(id, place);
             let step = &mut job.steps[place];
-            if is_open && step.tasks.waiting_len() == 0 && step.tasks.live_len() > 0 {
+            let tasks = &step.tasks;
+            if is_open && tasks.waiting_len() == 0 && tasks.blocked().is_empty() && tasks.live_len() > 0 {
                 self.indexes.ending.insert(of);
             } else {
                 self.indexes.ending.remove(&of);

@@ -1,11 +1,14 @@
 //! The jobs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use kiln_types::{AttemptId, JobState, WorkerId};
+use kiln_types::{AttemptId, JobState, StepIndex, TaskIndex, WorkerId};
 
 use super::step::Step;
-use crate::{Label, SchedulingOptions, StepState, ids::MemberId};
+use crate::{
+    DependencyEnd, DependencyScope, IndexSet, Label, SchedulingOptions, StepDependency, StepState,
+    ids::MemberId,
+};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum JobPhase {
@@ -76,9 +79,59 @@ impl Job {
         self.is_full() && !self.on.contains_key(&worker)
     }
 
-    /// Returns whether the steps that this one waits for are done.
+    /// Returns whether the steps that this one waits for as a whole are done, or have ended.
     pub fn is_unlocked(&self, step: usize) -> bool {
-        self.steps[step].plan.after.iter().all(|after| self.steps[usize::from(after.0)].tasks.are_all_done())
+        let mut whole =
+            self.steps[step].plan.after.iter().filter(|after| after.scope == DependencyScope::Step);
+        whole.all(|after| self.steps[usize::from(after.step.0)].tasks.have_all_reached(after.until))
+    }
+
+    fn frame_dependencies(&self, step: usize) -> impl Iterator<Item = (&Step, DependencyEnd)> {
+        let after = self.steps[step].plan.after.iter().filter(|after| after.scope == DependencyScope::Frame);
+        after.map(|after| (&self.steps[usize::from(after.step.0)], after.until))
+    }
+
+    /// The tasks of the step for which the same frames of earlier steps are there; `None` where it waits for none.
+    pub fn tasks_with_frames(&self, step: usize) -> Option<IndexSet> {
+        let ready =
+            |(before, end): (&Step, DependencyEnd)| before.plan.whole_frames_of(&before.tasks.reached(end));
+        let frames =
+            self.frame_dependencies(step).map(ready).reduce(|all, ready| all.intersection(&ready))?;
+        Some(self.steps[step].plan.tasks_of(&frames))
+    }
+
+    /// Blocks the tasks of every step that lack the same frame of an earlier one, and lets all others wait.
+    pub fn block_tasks(&mut self) {
+        for place in 0..self.steps.len() {
+            if let Some(ready) = self.tasks_with_frames(place) {
+                let tasks = &mut self.steps[place].tasks;
+                let mut lacking = IndexSet::first(tasks.count());
+                lacking.subtract(&ready);
+                tasks.block(&lacking);
+                tasks.unblock(&ready);
+            }
+        }
+    }
+
+    /// A task of this step has ended: lets the tasks of later steps wait that lacked only this frame.
+    pub fn unblock_dependents(&mut self, step: StepIndex, task: TaskIndex) {
+        if usize::from(step.0) + 1 == self.steps.len() {
+            return;
+        }
+        let task = IndexSet::from_iter([task]);
+        let frame = self.steps[usize::from(step.0)].plan.frames_of(&task);
+        for place in usize::from(step.0) + 1..self.steps.len() {
+            let mut before = self.frame_dependencies(place).peekable();
+            if before.peek().is_some()
+                && before.all(|(before, end)| {
+                    before.tasks.reached(end).contains_all(&before.plan.tasks_of(&frame))
+                })
+            {
+                drop(before);
+                let tasks = self.steps[place].plan.tasks_of(&frame);
+                self.steps[place].tasks.unblock(&tasks);
+            }
+        }
     }
 
     pub fn live(&self) -> Vec<AttemptId> {
@@ -100,12 +153,12 @@ impl Job {
         let tasks = &self.steps[place].tasks;
         if tasks.are_all_done() {
             StepState::Completed
-        } else if tasks.waiting_len() == 0 && tasks.live_len() == 0 {
-            StepState::Failed
-        } else if self.is_unlocked(place) {
+        } else if tasks.waiting_len() + tasks.live_len() > 0 && self.is_unlocked(place) {
             StepState::Open
-        } else {
+        } else if tasks.waiting_len() + tasks.live_len() + tasks.blocked().len() > 0 {
             StepState::Waiting
+        } else {
+            StepState::Failed
         }
     }
 
@@ -123,15 +176,33 @@ impl Job {
         }
     }
 
-    /// Steps that wait for this one, directly or through others.
-    pub fn dependents(&self, step: usize) -> Vec<usize> {
-        let mut found = BTreeSet::from([step]);
-        for (place, later) in self.steps.iter().enumerate().skip(step + 1) {
-            if later.plan.after.iter().any(|after| found.contains(&usize::from(after.0))) {
-                found.insert(place);
+    /// The tasks of later steps whose input changes with these tasks, directly or through others. `counts` says of a
+    /// dependency on the changed tasks themselves whether it matters.
+    pub fn dependents(
+        &self,
+        changed: BTreeMap<usize, IndexSet>,
+        counts: impl Fn(&StepDependency) -> bool,
+    ) -> BTreeMap<usize, IndexSet> {
+        let mut later: BTreeMap<usize, IndexSet> = BTreeMap::new();
+        for (place, step) in self.steps.iter().enumerate() {
+            let mut tasks = IndexSet::default();
+            for after in &step.plan.after {
+                let before = usize::from(after.step.0);
+                let named = changed.get(&before).filter(|tasks| counts(after) && !tasks.is_empty());
+                for inputs in named.into_iter().chain(later.get(&before)) {
+                    match after.scope {
+                        DependencyScope::Step => tasks = IndexSet::first(step.tasks.count()),
+                        DependencyScope::Frame => {
+                            let frames = self.steps[before].plan.frames_of(inputs);
+                            tasks.merge(&step.plan.tasks_of(&frames));
+                        }
+                    }
+                }
+            }
+            if !tasks.is_empty() {
+                later.insert(place, tasks);
             }
         }
-        found.remove(&step);
-        found.into_iter().collect()
+        later
     }
 }

@@ -76,8 +76,8 @@ impl Step {
     }
 
     /// See [`Tasks::outdate`].
-    pub fn outdate(&mut self, begun: &IndexSet) -> (IndexSet, Vec<AttemptId>) {
-        let (reset, expired) = self.tasks.outdate(begun);
+    pub fn outdate(&mut self, which: &IndexSet, begun: &IndexSet) -> (IndexSet, Vec<AttemptId>) {
+        let (reset, expired) = self.tasks.outdate(which, begun);
         if !reset.is_empty() {
             self.first_failures.close();
         }

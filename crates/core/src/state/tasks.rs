@@ -1,4 +1,4 @@
-//! The tasks of a step. Each is in exactly one of six states, and only the operations here change that:
+//! The tasks of a step. Each is in exactly one of seven states, and only the operations here change that:
 //!
 //! | operation | from | to |
 //! |---|---|---|
@@ -7,20 +7,25 @@
 //! | [`Tasks::close`] | live | live, where another attempt goes on; else waiting |
 //! | [`Tasks::finish`] | waiting | done |
 //! | [`Tasks::fail`] | waiting | failed |
-//! | [`Tasks::cancel_waiting`] | waiting | cancelled |
+//! | [`Tasks::cancel_waiting`] | waiting, blocked | cancelled |
+//! | [`Tasks::block`] | waiting | blocked |
+//! | [`Tasks::unblock`] | blocked | waiting |
 //! | [`Tasks::reset_ended`] | failed, cancelled | waiting |
 //! | [`Tasks::reset_done`] | done | waiting, in the next generation |
 //! | [`Tasks::outdate`] | done, and waiting tasks that are named | waiting, in the next generation |
 //!
-//! Anything else is a broken invariant. A task with mishaps waits apart from the others, because not every worker
+//! Anything else is a broken invariant. A blocked task waits for tasks of other steps and may not be dispatched. A task with mishaps waits apart from the others, because not every worker
 //! should get it; its failure history is forgotten when it ends or is reset.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use kiln_types::{AttemptId, Generation, Order, TaskIndex};
 
 use super::{history::FailureHistory, order::OrderKey, waiting::WaitingTasks};
-use crate::{Generations, IndexSet, TaskCounts, TaskSpan, ids::StepRef, invariant::broken};
+use crate::{DependencyEnd, Generations, IndexSet, TaskCounts, TaskSpan, ids::StepRef, invariant::broken};
 
 /// Tasks 0 to `count` - 1 of a step, kept as sets of spans, so that those that wait or have ended cost next to nothing.
 #[derive(Debug)]
@@ -32,6 +37,8 @@ pub(crate) struct Tasks {
     waiting: WaitingTasks,
     /// Tasks that wait and have mishaps.
     retry: BTreeSet<OrderKey>,
+    /// Tasks that may not be dispatched yet.
+    blocked: IndexSet,
     live: BTreeMap<TaskIndex, Live>,
     /// Speculative attempts of live tasks.
     second: BTreeMap<TaskIndex, Live>,
@@ -51,6 +58,7 @@ struct Live {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TaskPlace {
     Waiting,
+    Blocked,
     /// With its first attempt.
     Live(AttemptId),
     Done,
@@ -76,6 +84,7 @@ impl Tasks {
             count,
             waiting: WaitingTasks::all(order, count),
             retry: BTreeSet::new(),
+            blocked: IndexSet::default(),
             live: BTreeMap::new(),
             second: BTreeMap::new(),
             running: 0,
@@ -172,10 +181,36 @@ impl Tasks {
         self.histories.remove(&task).unwrap_or_default()
     }
 
-    /// Cancels every waiting task; returns whether there was one.
+    /// Blocks the waiting tasks of `which`.
+    pub fn block(&mut self, which: &IndexSet) {
+        let fresh = self.waiting.set().intersection(which);
+        if !fresh.is_empty() {
+            self.waiting.subtract(&fresh);
+            self.blocked.merge(&fresh);
+        }
+        let retry = self.retry.extract_if(.., |key| which.contains(key.index));
+        self.blocked.extend(retry.map(|key| key.index));
+    }
+
+    /// Lets the blocked tasks of `which` wait.
+    pub fn unblock(&mut self, which: &IndexSet) {
+        let mut freed = self.blocked.intersection(which);
+        self.blocked.subtract(&freed);
+        let with_mishaps =
+            self.histories.iter().filter(|(task, known)| freed.contains(**task) && known.has_mishaps());
+        let retry: Vec<OrderKey> = with_mishaps.map(|(task, _)| self.waiting.key(*task)).collect();
+        for key in &retry {
+            freed.remove(key.index);
+        }
+        self.retry.extend(retry);
+        self.waiting.merge(&freed);
+    }
+
+    /// Cancels every task that waits or is blocked; returns whether there was one.
     pub fn cancel_waiting(&mut self) -> bool {
-        let any = self.waiting_len() > 0;
+        let any = self.waiting_len() + self.blocked.len() > 0;
         self.ended.cancelled.merge(&self.waiting.take());
+        self.ended.cancelled.merge(&std::mem::take(&mut self.blocked));
         self.ended.cancelled.extend(std::mem::take(&mut self.retry).into_iter().map(|key| key.index));
         any
     }
@@ -209,10 +244,11 @@ impl Tasks {
         done
     }
 
-    /// The input of every task has changed: done tasks, and waiting ones of `begun` that were begun with the old input,
-    /// wait in their next generation with no history. Returns those that do, and the expired attempts that they had.
+    /// The input of the tasks of `which` has changed: those that are done, and waiting ones of `begun` that were begun with
+    /// the old input, wait in their next generation with no history. Returns those that do, and the expired attempts that
+    /// they had.
     #[track_caller]
-    pub fn outdate(&mut self, begun: &IndexSet) -> (IndexSet, Vec<AttemptId>) {
+    pub fn outdate(&mut self, which: &IndexSet, begun: &IndexSet) -> (IndexSet, Vec<AttemptId>) {
         let mut expired = Vec::new();
         for task in begun.iter() {
             self.take_waiting(task, "outdated");
@@ -220,7 +256,7 @@ impl Tasks {
             expired.extend(history.expired());
             self.ended.done.insert(task);
         }
-        (self.reset_done(&IndexSet::first(self.count)), expired)
+        (self.reset_done(which), expired)
     }
 
     /// Adds waiting tasks at the end, up to `count`. The order of all is that of the grown step.
@@ -235,7 +271,7 @@ impl Tasks {
     pub fn update_history<T>(&mut self, task: TaskIndex, update: impl FnOnce(&mut FailureHistory) -> T) -> T {
         let waits = match self.place(task) {
             Some(TaskPlace::Waiting) => true,
-            Some(TaskPlace::Live(_)) => false,
+            Some(TaskPlace::Live(_) | TaskPlace::Blocked) => false,
             _ => broken(self.of.job, format_args!("{} has ended and goes wrong", self.name(task))),
         };
         if waits {
@@ -276,9 +312,14 @@ impl Tasks {
             return Some(TaskPlace::Live(first.attempt));
         }
         let EndedTasks { done, failed, cancelled, .. } = &self.ended;
-        let sets = [(done, TaskPlace::Done), (failed, TaskPlace::Failed), (cancelled, TaskPlace::Cancelled)];
-        let ended = sets.into_iter().find(|(set, _)| set.contains(task));
-        Some(ended.map_or(TaskPlace::Waiting, |(_, place)| place))
+        let sets = [
+            (&self.blocked, TaskPlace::Blocked),
+            (done, TaskPlace::Done),
+            (failed, TaskPlace::Failed),
+            (cancelled, TaskPlace::Cancelled),
+        ];
+        let known = sets.into_iter().find(|(set, _)| set.contains(task));
+        Some(known.map_or(TaskPlace::Waiting, |(_, place)| place))
     }
 
     /// The next task in the step's order among those that wait; `may` says of one with mishaps whether it may be taken.
@@ -355,6 +396,36 @@ impl Tasks {
         &self.ended.done
     }
 
+    /// Those that may be dispatched.
+    pub fn waiting(&self) -> IndexSet {
+        let mut waiting = self.waiting.set().clone();
+        waiting.extend(self.retries());
+        waiting
+    }
+
+    pub fn blocked(&self) -> &IndexSet {
+        &self.blocked
+    }
+
+    /// The tasks that have come as far as this.
+    pub fn reached(&self, end: DependencyEnd) -> Cow<'_, IndexSet> {
+        let EndedTasks { done, failed, cancelled, .. } = &self.ended;
+        if end == DependencyEnd::Done || failed.is_empty() && cancelled.is_empty() {
+            return Cow::Borrowed(done);
+        }
+        let mut ended = done.clone();
+        ended.merge(failed);
+        ended.merge(cancelled);
+        Cow::Owned(ended)
+    }
+
+    /// Returns whether every task has come as far as this.
+    pub fn have_all_reached(&self, end: DependencyEnd) -> bool {
+        let EndedTasks { done, failed, cancelled, .. } = &self.ended;
+        let ended = if end == DependencyEnd::Ended { failed.len() + cancelled.len() } else { 0 };
+        done.len() + ended == self.count
+    }
+
     pub fn cancelled(&self) -> &IndexSet {
         &self.ended.cancelled
     }
@@ -363,6 +434,7 @@ impl Tasks {
         self.live.len() as u32
     }
 
+    /// The number of tasks that may be dispatched.
     pub fn waiting_len(&self) -> u32 {
         self.waiting.len() + self.retry.len() as u32
     }
@@ -373,7 +445,7 @@ impl Tasks {
 
     pub fn counts(&self) -> TaskCounts {
         TaskCounts {
-            waiting: self.waiting_len(),
+            waiting: self.waiting_len() + self.blocked.len(),
             assigned: self.live_len() - self.running,
             running: self.running,
             done: self.ended.done.len(),
@@ -398,7 +470,7 @@ impl Tasks {
         let live: IndexSet = self.live.keys().copied().collect();
         let retry: IndexSet = self.retry.iter().map(|key| key.index).collect();
         let EndedTasks { done, failed, cancelled, .. } = &self.ended;
-        let sets = [self.waiting.set(), &retry, &live, done, failed, cancelled];
+        let sets = [self.waiting.set(), &retry, &self.blocked, &live, done, failed, cancelled];
         let mut all = IndexSet::default();
         sets.iter().for_each(|set| all.merge(set));
         let total: u32 = sets.iter().map(|set| set.len()).sum();
@@ -412,7 +484,7 @@ impl Tasks {
         for (task, history) in self.histories() {
             let fresh = self.waiting.set().contains(task);
             assert!(!(fresh && history.has_mishaps()), "{name}.{task} has mishaps and waits without");
-            let goes_on = fresh || retry.contains(task) || live.contains(task);
+            let goes_on = fresh || retry.contains(task) || live.contains(task) || self.blocked.contains(task);
             assert!(goes_on, "{name}.{task} has ended with a history");
         }
         assert!(self.second.keys().all(|task| live.contains(*task)), "{name}: a second attempt has no first");

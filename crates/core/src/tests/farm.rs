@@ -25,7 +25,7 @@ pub fn job(id: u64, count: u32) -> JobPlan {
 /// A job of steps, each with its count and the steps it waits for.
 pub fn steps(id: u64, steps: &[(u32, &[u16])]) -> JobPlan {
     let plan = |(count, after): &(u32, &[u16])| StepPlan {
-        after: after.iter().copied().map(StepIndex).collect(),
+        after: after.iter().map(|after| StepIndex(*after).into()).collect(),
         ..StepPlan::new(*count, SessionKey(BlobHash::of(&id.to_be_bytes())))
     };
     JobPlan::new(JobId(id), steps.iter().map(plan).collect()).unwrap()

@@ -1,9 +1,14 @@
 //! Jobs: how they end, and what a person does to them.
 
+use std::num::NonZeroU32;
+
 use kiln_types::{FailureCause, Generation, JobId, JobState, StepIndex, TaskIndex, TaskState};
 
-use super::{Farm, job, steps, task, w};
-use crate::{Finish, JobError, JobPlan, PlanError, Record, ReportOutcome, RevokeReason, StepState};
+use super::{Farm, frames::same_frame, job, steps, task, w};
+use crate::{
+    DependencyEnd, Finish, JobError, JobPlan, PlanError, Record, ReportOutcome, RevokeReason, StepPlan,
+    StepState,
+};
 
 const ID: JobId = JobId(1);
 
@@ -308,10 +313,18 @@ fn plans_are_checked() {
     let mut huge = plan.clone();
     huge.count = kiln_types::MAX_TASKS + 1;
     assert_eq!(JobPlan::new(ID, vec![huge]), Err(PlanError::TooManyTasks(StepIndex(0))));
-    let mut itself = plan;
-    itself.after = vec![StepIndex(0)];
+    let mut itself = plan.clone();
+    itself.after = vec![StepIndex(0).into()];
     let not_before = PlanError::NotBefore { step: StepIndex(0), after: StepIndex(0) };
     assert_eq!(JobPlan::new(ID, vec![itself]), Err(not_before));
+    let of_frames =
+        |count, per_frame| StepPlan { count, per_frame: NonZeroU32::new(per_frame), ..plan.clone() };
+    assert_eq!(JobPlan::new(ID, vec![of_frames(5, 2)]), Err(PlanError::PartOfFrame(StepIndex(0))));
+    let behind = |step: StepPlan| StepPlan { after: vec![same_frame(0, DependencyEnd::Done)], ..step };
+    let other = Err(PlanError::OtherFrames { step: StepIndex(1), after: StepIndex(0) });
+    assert_eq!(JobPlan::new(ID, vec![of_frames(6, 2), behind(of_frames(2, 1))]), other);
+    assert_eq!(JobPlan::new(ID, vec![plan.clone(), behind(of_frames(1, 1))]), other);
+    assert_eq!(JobPlan::new(ID, vec![plan.clone(), behind(plan)]), other);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod classify;
 mod device;
 mod explain;
 mod farm;
+mod frames;
 mod health;
 mod jobs;
 mod order;

@@ -11,11 +11,12 @@ use proptest::prelude::*;
 use super::{
     Farm,
     device::{GPU, open},
+    frames::{frames, same_frame},
     job,
     order::orders,
     steps, task, w,
 };
-use crate::{Finish, HeldPhase, JobPlan, Record, StepPlan};
+use crate::{DependencyEnd, Finish, HeldPhase, JobPlan, Record, StepPlan};
 
 #[derive(Debug, Clone)]
 enum Event {
@@ -98,7 +99,7 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let (worker, job, which) = (1u64..5, 1u64..4, 0usize..64);
     prop_oneof![
-        2 => (0u8..4, 1u32..12, orders())
+        2 => (0u8..6, 1u32..12, orders())
             .prop_map(|(shape, count, order)| Event::Submit { shape, count, order }),
         4 => (worker.clone(), 0u16..4).prop_map(|(worker, slots)| Event::Join { worker, slots }),
         1 => worker.clone().prop_map(|worker| Event::Crash { worker }),
@@ -140,6 +141,12 @@ fn apply(farm: &mut Farm, event: Event) {
                     0 => job(id, count),
                     1 => steps(id, &[(count, &[]), (2, &[0])]),
                     3 => open(id, &[(1, &[]), (count, &[0])]),
+                    4 => frames(id, count, &[(2, &[]), (1, &[same_frame(0, DependencyEnd::Done)])]),
+                    5 => {
+                        let (done, ended) =
+                            (same_frame(0, DependencyEnd::Done), same_frame(1, DependencyEnd::Ended));
+                        frames(id, count.min(4), &[(1, &[]), (3, &[done]), (1, &[done, ended])])
+                    }
                     _ => steps(id, &[(2, &[]), (count, &[]), (1, &[0, 1])]),
                 };
                 let ordered = plan.steps().iter().map(|step| StepPlan { order, ..step.clone() });

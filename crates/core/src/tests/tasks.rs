@@ -26,11 +26,12 @@ enum State {
     Done,
     Failed,
     Cancelled,
+    Blocked,
 }
 
-use State::{Cancelled, Done, Failed, Live, LiveTwice, Retry, Waiting};
+use State::{Blocked, Cancelled, Done, Failed, Live, LiveTwice, Retry, Waiting};
 
-const STATES: [State; 7] = [Waiting, Retry, Live, LiveTwice, Done, Failed, Cancelled];
+const STATES: [State; 8] = [Waiting, Retry, Live, LiveTwice, Done, Failed, Cancelled, Blocked];
 
 /// A step of five tasks, of which the one is in this state.
 fn tasks_in(state: State) -> Tasks {
@@ -46,6 +47,7 @@ fn tasks_in(state: State) -> Tasks {
         Done => drop(tasks.finish(TASK)),
         Failed => drop(tasks.fail(TASK)),
         Cancelled => drop(tasks.cancel_waiting()),
+        Blocked => tasks.block(&[TASK].into_iter().collect()),
     }
     tasks.check(|_| false);
     tasks
@@ -60,28 +62,33 @@ fn state_of(tasks: &Tasks) -> State {
         TaskPlace::Done => Done,
         TaskPlace::Failed => Failed,
         TaskPlace::Cancelled => Cancelled,
+        TaskPlace::Blocked => Blocked,
     }
 }
 
-type Operation = (&'static str, fn(&mut Tasks), [Option<State>; 7]);
+type Operation = (&'static str, fn(&mut Tasks), [Option<State>; 8]);
 
 /// The state in which each operation leaves a task of each of [`STATES`]; `None`: it is a broken invariant.
-const TABLE: [Operation; 14] = [
-    ("dispatch", |t| t.dispatch(TASK, OTHER), [Some(Live), Some(Live), None, None, None, None, None]),
-    ("speculate", |t| t.speculate(TASK, OTHER), [None, None, Some(LiveTwice), None, None, None, None]),
+const TABLE: [Operation; 16] = [
+    ("dispatch", |t| t.dispatch(TASK, OTHER), [Some(Live), Some(Live), None, None, None, None, None, None]),
+    ("speculate", |t| t.speculate(TASK, OTHER), [None, None, Some(LiveTwice), None, None, None, None, None]),
     (
         "begin",
         |t| {
             t.set_begun(TASK, FIRST, true);
             t.set_begun(TASK, FIRST, false);
         },
-        [None, None, Some(Live), Some(LiveTwice), None, None, None],
+        [None, None, Some(Live), Some(LiveTwice), None, None, None, None],
     ),
-    ("close the first", |t| t.close(TASK, FIRST), [None, None, Some(Waiting), Some(Live), None, None, None]),
-    ("close the second", |t| t.close(TASK, SECOND), [None, None, None, Some(Live), None, None, None]),
-    ("close another", |t| t.close(TASK, OTHER), [None, None, None, None, None, None, None]),
-    ("finish", |t| drop(t.finish(TASK)), [Some(Done), Some(Done), None, None, None, None, None]),
-    ("fail", |t| drop(t.fail(TASK)), [Some(Failed), Some(Failed), None, None, None, None, None]),
+    (
+        "close the first",
+        |t| t.close(TASK, FIRST),
+        [None, None, Some(Waiting), Some(Live), None, None, None, None],
+    ),
+    ("close the second", |t| t.close(TASK, SECOND), [None, None, None, Some(Live), None, None, None, None]),
+    ("close another", |t| t.close(TASK, OTHER), [None, None, None, None, None, None, None, None]),
+    ("finish", |t| drop(t.finish(TASK)), [Some(Done), Some(Done), None, None, None, None, None, None]),
+    ("fail", |t| drop(t.fail(TASK)), [Some(Failed), Some(Failed), None, None, None, None, None, None]),
     (
         "cancel what waits",
         |t| {
@@ -96,12 +103,22 @@ const TABLE: [Operation; 14] = [
             Some(Done),
             Some(Failed),
             Some(Cancelled),
+            Some(Cancelled),
         ],
     ),
     (
         "reset what ended",
         |t| drop(t.reset_ended(&IndexSet::first(5))),
-        [Some(Waiting), Some(Retry), Some(Live), Some(LiveTwice), Some(Done), Some(Waiting), Some(Waiting)],
+        [
+            Some(Waiting),
+            Some(Retry),
+            Some(Live),
+            Some(LiveTwice),
+            Some(Done),
+            Some(Waiting),
+            Some(Waiting),
+            Some(Blocked),
+        ],
     ),
     (
         "reset what is done",
@@ -114,16 +131,17 @@ const TABLE: [Operation; 14] = [
             Some(Waiting),
             Some(Failed),
             Some(Cancelled),
+            Some(Blocked),
         ],
     ),
     (
         "outdate, this one begun",
-        |t| drop(t.outdate(&[TASK].into_iter().collect())),
-        [Some(Waiting), Some(Waiting), None, None, None, None, None],
+        |t| drop(t.outdate(&IndexSet::first(5), &[TASK].into_iter().collect())),
+        [Some(Waiting), Some(Waiting), None, None, None, None, None, None],
     ),
     (
         "outdate, none begun",
-        |t| drop(t.outdate(&IndexSet::default())),
+        |t| drop(t.outdate(&IndexSet::first(5), &IndexSet::default())),
         [
             Some(Waiting),
             Some(Retry),
@@ -132,12 +150,41 @@ const TABLE: [Operation; 14] = [
             Some(Waiting),
             Some(Failed),
             Some(Cancelled),
+            Some(Blocked),
         ],
     ),
     (
         "go wrong",
         |t| t.update_history(TASK, |history| history.note_loss(FIRST, w(2))),
-        [Some(Retry), Some(Retry), Some(Live), Some(LiveTwice), None, None, None],
+        [Some(Retry), Some(Retry), Some(Live), Some(LiveTwice), None, None, None, Some(Blocked)],
+    ),
+    (
+        "block",
+        |t| t.block(&IndexSet::first(5)),
+        [
+            Some(Blocked),
+            Some(Blocked),
+            Some(Live),
+            Some(LiveTwice),
+            Some(Done),
+            Some(Failed),
+            Some(Cancelled),
+            Some(Blocked),
+        ],
+    ),
+    (
+        "unblock",
+        |t| t.unblock(&IndexSet::first(5)),
+        [
+            Some(Waiting),
+            Some(Retry),
+            Some(Live),
+            Some(LiveTwice),
+            Some(Done),
+            Some(Failed),
+            Some(Cancelled),
+            Some(Waiting),
+        ],
     ),
 ];
 
@@ -169,6 +216,17 @@ fn each_operation_in_each_state_does_what_the_table_says_or_is_a_broken_invarian
 }
 
 #[test]
+fn what_went_wrong_with_a_task_is_known_when_it_is_blocked_no_longer() {
+    let mut tasks = tasks_in(Retry);
+    tasks.block(&IndexSet::first(5));
+    tasks.check(|_| false);
+    assert_eq!((tasks.waiting_len(), tasks.counts().waiting), (0, 5));
+    tasks.unblock(&IndexSet::first(4));
+    tasks.check(|_| false);
+    assert_eq!((state_of(&tasks), tasks.waiting_len()), (Retry, 4));
+}
+
+#[test]
 fn a_reset_or_outdated_task_has_the_next_generation_and_a_retried_one_the_same() {
     let generation = |state: State, operation: fn(&mut Tasks)| {
         let mut tasks = tasks_in(state);
@@ -177,8 +235,14 @@ fn a_reset_or_outdated_task_has_the_next_generation_and_a_retried_one_the_same()
     };
     let all = || IndexSet::first(5);
     assert_eq!(generation(Done, |t| drop(t.reset_done(&IndexSet::first(5)))), Generation(1));
-    assert_eq!(generation(Done, |t| drop(t.outdate(&IndexSet::default()))), Generation(1));
-    assert_eq!(generation(Waiting, |t| drop(t.outdate(&[TASK].into_iter().collect()))), Generation(1));
+    assert_eq!(
+        generation(Done, |t| drop(t.outdate(&IndexSet::first(5), &IndexSet::default()))),
+        Generation(1)
+    );
+    assert_eq!(
+        generation(Waiting, |t| drop(t.outdate(&IndexSet::first(5), &[TASK].into_iter().collect()))),
+        Generation(1)
+    );
     assert_eq!(generation(Failed, |t| drop(t.reset_ended(&IndexSet::first(5)))), Generation(0));
     assert_eq!(tasks_in(Cancelled).reset_ended(&all()), all());
 }

@@ -1,6 +1,6 @@
 //! From a job's spec to what the core needs of it: steps, and the labels that a worker must have.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, num::NonZeroU32};
 
 use kiln_core::{
     DeviceOption, Gpus, JobPlan, Label, Moment, OpenDevice, PlanError, Requirement, Room, SchedulingOptions,
@@ -8,6 +8,7 @@ use kiln_core::{
 };
 use kiln_types::{
     BlenderSeries, BlobHash, DeviceClass, GpuUse, JobId, JobSpec, JobSteps, SessionKey, StepInput, StepSpec,
+    TaskSpace,
 };
 
 use crate::clock::{Clock, unix_ms};
@@ -23,7 +24,8 @@ pub(crate) fn plan_of(
     let open = spec.any_gpu.then(|| spec.on(DeviceClass::Gpu));
     let first = open.as_ref().unwrap_or(spec);
     let steps = steps.iter().map(|(_, step)| StepPlan {
-        after: step.after.clone(),
+        per_frame: (step.space == TaskSpace::Frames).then_some(NonZeroU32::MIN),
+        after: step.after.iter().copied().map(Into::into).collect(),
         order: step.order,
         requires: requirement(first, step),
         hang_ms: spec.hang_s.map(|seconds| u64::from(seconds) * 1000),
