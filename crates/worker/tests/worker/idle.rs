@@ -8,7 +8,7 @@ use kiln_worker::{Wishes, Worker, WorkerOptions};
 use crate::{
     assert_no_blender_in, blenders_in,
     farm::{Farm, LIMIT},
-    rest::{Open, SCREEN},
+    rest::{Open, hold_screen},
 };
 
 /// A worker of two slots that is idle after a second. Whoever types at this machine is nobody to it.
@@ -38,7 +38,7 @@ async fn settles(farm: &Farm, wanted: usize, without: Option<u32>, why: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_worker_keeps_one_blender_and_none_while_somebody_uses_the_machine() {
-    let _screen = SCREEN.lock().await;
+    let _screen = hold_screen();
     let folder = tempfile::tempdir().unwrap();
     let mut farm = Farm::open().await;
     let worker = Worker::start(options(&farm)).await.unwrap();

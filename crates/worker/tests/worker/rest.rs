@@ -1,6 +1,6 @@
 //! A worker that leaves its machine to a person, with a real Blender that renders and a program that is one by name.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{fs::File, path::Path, process::Command, time::Duration};
 
 use kiln_api::{Down, Finish, RevokeWhy};
 use kiln_worker::{Happening, WhenUsed, Wishes, Worker, WorkerOptions, Yields};
@@ -12,8 +12,13 @@ use crate::{
     until,
 };
 
-/// Held by a test that opens a Blender, or that nobody may open one for: all see one screen.
-pub static SCREEN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// Held by a test that opens a Blender, or that nobody may open one for: all see one screen, also those in other
+/// processes.
+pub fn hold_screen() -> File {
+    let file = File::create(std::env::temp_dir().join("kiln-test-screen")).unwrap();
+    file.lock().unwrap();
+    file
+}
 
 /// A program named `blender` without the arguments of one in the background. Ends when dropped.
 pub struct Open(Pid);
@@ -56,7 +61,7 @@ fn nice_of(pid: u32) -> Vec<i32> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blender_that_somebody_opens_makes_it_rest_and_closed_again_it_works() {
-    let _screen = SCREEN.lock().await;
+    let _screen = hold_screen();
     let mut farm = Farm::open().await;
     let folder = tempfile::tempdir().unwrap();
 
