@@ -1,7 +1,7 @@
 //! The choice of a slot's next task: the step whose turn it is among those that it can take, and the task of it. What
 //! has no room on any worker reserves one, which takes nothing else until there is.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::BinaryHeap};
 
 use kiln_types::{TaskId, WorkerId};
 
@@ -56,13 +56,18 @@ impl Core {
         for priority in levels {
             let members = fitting.iter().flat_map(|id| self.requirements[*id].ready.members(priority));
             let members = members.filter(|member| !self.is_capped(of, *member));
-            let mut heads: Vec<ShareRank> = members.map(|member| self.fair_share.rank(member)).collect();
-            heads.sort_unstable();
-            heads.dedup();
-            if let Some(found) = self.stay(of, priority, heads.first().copied()) {
+            // Nearly always the first is taken: the others need no order.
+            let mut heads: BinaryHeap<Reverse<ShareRank>> =
+                members.map(|member| Reverse(self.fair_share.rank(member))).collect();
+            if let Some(found) = self.stay(of, priority, heads.peek().map(|head| head.0)) {
                 return Some(found);
             }
-            for ShareRank { member, .. } in heads {
+            while let Some(Reverse(head)) = heads.pop() {
+                if heads.peek() == Some(&Reverse(head)) {
+                    // The member has steps of another requirement, too.
+                    continue;
+                }
+                let member = head.member;
                 let key = QueueKey { priority, member };
                 let mut last = None;
                 while let Some(step) =
