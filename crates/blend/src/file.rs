@@ -356,9 +356,6 @@ pub fn peek(path: &Path) -> Result<Peek, BlendError> {
 }
 
 /// [`peek`] of an open file.
-///
-/// # Errors
-/// As [`peek`].
 pub fn peek_reader<R: Read + Seek>(mut reader: R) -> Result<Peek, BlendFault> {
     let mut stream = Stream::new(&mut reader, &Limits::default())?;
     Ok(parse_header(&mut stream)?.0)

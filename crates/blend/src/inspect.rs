@@ -194,9 +194,6 @@ pub(crate) fn inspect_within(
 }
 
 /// [`inspect`] of an open file or bytes in memory. Bakes that lie beside a file are not found.
-///
-/// # Errors
-/// As [`inspect`].
 pub fn inspect_reader<R: Read + Seek>(mut reader: R, limits: &Limits) -> Result<Inspection, BlendFault> {
     inspect_bytes(&mut reader, limits, &Beside::new(b"", &|_, _| Vec::new()), &mut None, Depth::Members)
         .map(|(inspection, _)| inspection)

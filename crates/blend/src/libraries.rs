@@ -30,9 +30,6 @@ const ENDINGS: [&str; 3] = [".blend", ".ble", ".blend.gz"];
 /// in `root` and in all its libraries. Files are changed where they lie, and what is a link becomes a copy; the others
 /// are only read, and none at all where `remap` ([`crate::Layout::remap`]) leads to no library. Returns the files that
 /// have changed. A library that cannot be read stays as it is, and Blender says what is wrong with it.
-///
-/// # Errors
-/// Where a copy cannot be written.
 pub fn point_libraries(
     root: &Path,
     blend: &RelPath,

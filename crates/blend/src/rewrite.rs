@@ -85,9 +85,6 @@ pub fn rewrite(
 }
 
 /// [`rewrite`] of an open file.
-///
-/// # Errors
-/// As [`rewrite`].
 pub fn rewrite_reader<R: Read + Seek>(
     mut reader: R,
     limits: &Limits,

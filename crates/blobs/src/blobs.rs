@@ -49,9 +49,6 @@ impl Blobs {
     }
 
     /// Bytes, if the blob is there. It may go: who is going to need it asks [`Blobs::promise`].
-    ///
-    /// # Errors
-    /// Where the disk fails.
     pub async fn size(&self, hash: &BlobHash) -> Result<Option<u64>> {
         if let Some(size) = self.chunks.as_ref().and_then(|chunks| chunks.single_size(hash)) {
             return Ok(Some(size));
@@ -63,17 +60,12 @@ impl Blobs {
         chunks.size(hash).await
     }
 
-    /// # Errors
-    /// Where the disk fails.
     pub async fn contains(&self, hash: &BlobHash) -> Result<bool> {
         Ok(self.size(hash).await?.is_some())
     }
 
     /// Bytes, if the blob is there; from now on it is as if it had just been put. Ask this before a job is made
     /// that needs it.
-    ///
-    /// # Errors
-    /// Where the disk fails.
     pub async fn promise(&self, hash: &BlobHash) -> Result<Option<u64>> {
         // One form is enough. That of small files, of which there are many, is found without the disk.
         if let Some(chunks) = &self.chunks
@@ -90,9 +82,6 @@ impl Blobs {
     }
 
     /// As [`BlobStore::put_stream`]; one that is kept as chunks is only checked.
-    ///
-    /// # Errors
-    /// As [`BlobStore::put_stream`].
     pub async fn put_stream<S, E>(
         &self,
         expected: Option<BlobHash>,
@@ -137,9 +126,6 @@ impl Blobs {
     }
 
     /// [`Blobs::reader`], for who is on such a thread already.
-    ///
-    /// # Errors
-    /// As there.
     pub fn open_reader(&self, hash: &BlobHash) -> Result<BlobReader> {
         // That of small blobs, of which there are many, is found without the disk.
         if let Some(chunks) = self.chunks.as_ref().filter(|chunks| chunks.single_size(hash).is_some()) {
@@ -217,9 +203,6 @@ impl Blobs {
     }
 
     /// Whether it was there, whole or as a recipe. Its chunks, and a blob that is one, go with the next collection.
-    ///
-    /// # Errors
-    /// Where the disk fails.
     pub async fn delete(&self, hash: &BlobHash) -> Result<bool> {
         let whole = self.whole.delete(hash).await?;
         let Some(chunks) = &self.chunks else { return Ok(whole) };
@@ -228,9 +211,6 @@ impl Blobs {
 
     /// Every blob with its length, in no order; but for those that are single chunks, which are not told apart from
     /// chunks of others.
-    ///
-    /// # Errors
-    /// Where the disk fails.
     pub async fn list(&self) -> Result<Vec<(BlobHash, u64)>> {
         let mut all: HashMap<_, _> = self.whole.list().await?.into_iter().collect();
         if let Some(chunks) = &self.chunks {
@@ -257,9 +237,6 @@ impl Blobs {
     }
 
     /// What [`Blobs::collect`] would remove.
-    ///
-    /// # Errors
-    /// Where the disk fails.
     pub async fn collectable(
         &self,
         needed: impl Fn(&BlobHash) -> bool + Clone + Send + 'static,

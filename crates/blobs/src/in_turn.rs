@@ -76,9 +76,6 @@ impl InTurn {
 
     /// A chunk came, and these are its bytes. `take` gets all whose turn it is now, with their places. Whether every
     /// turn of this chunk was had or will be: not where there is no room to keep it, or its turns pass by.
-    ///
-    /// # Errors
-    /// Those of `take`.
     pub fn came(
         &mut self,
         chunk: Chunk,

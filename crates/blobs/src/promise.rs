@@ -32,9 +32,6 @@ impl Add for Freed {
 
 impl BlobStore {
     /// The blob's length, if it is there; it is promised from now on.
-    ///
-    /// # Errors
-    /// Where the disk fails.
     pub async fn promise(&self, hash: &BlobHash) -> Result<Option<u64>> {
         let (store, path) = (self.clone(), self.path(hash));
         blocking(move || store.renew(&path)).await
@@ -42,9 +39,6 @@ impl BlobStore {
 
     /// Removes every blob that is not needed and was promised to nobody since this time. What is promised while
     /// it works is spared, whatever the moment.
-    ///
-    /// # Errors
-    /// Where the disk fails; what was removed before is gone.
     pub async fn collect(
         &self,
         needed: impl Fn(&BlobHash) -> bool + Send + 'static,
@@ -65,9 +59,6 @@ impl BlobStore {
     }
 
     /// What [`BlobStore::collect`] would remove.
-    ///
-    /// # Errors
-    /// Where the disk fails.
     pub async fn collectable(
         &self,
         needed: impl Fn(&BlobHash) -> bool + Send + 'static,

@@ -42,9 +42,6 @@ pub(crate) struct Inner {
 impl BlobStore {
     /// Opens the store in this folder, making it where there is none. What an earlier process left half
     /// written is removed: the folder must belong to this process alone.
-    ///
-    /// # Errors
-    /// Where the folder cannot be made or read.
     pub async fn open(root: &Path, durability: Durability) -> Result<Self> {
         let (blobs, tmp) = (root.join("blobs"), root.join("tmp"));
         let root = root.to_owned();
@@ -193,16 +190,11 @@ impl BlobStore {
         Ok((hash, len))
     }
 
-    /// # Errors
-    /// Where the disk fails.
     pub async fn contains(&self, hash: &BlobHash) -> Result<bool> {
         Ok(self.size(hash).await?.is_some())
     }
 
     /// Bytes, if the blob is there.
-    ///
-    /// # Errors
-    /// Where the disk fails.
     pub async fn size(&self, hash: &BlobHash) -> Result<Option<u64>> {
         let path = self.path(hash);
         blocking(move || length(&path)).await
@@ -253,18 +245,12 @@ impl BlobStore {
     }
 
     /// Whether it was there.
-    ///
-    /// # Errors
-    /// Where the disk fails.
     pub async fn delete(&self, hash: &BlobHash) -> Result<bool> {
         let path = self.path(hash);
         blocking(move || remove(&path)).await
     }
 
     /// Every blob with its length, in no order. Files with other names are passed over.
-    ///
-    /// # Errors
-    /// Where the disk fails.
     pub async fn list(&self) -> Result<Vec<(BlobHash, u64)>> {
         let store = self.clone();
         let all = blocking(move || store.walk()).await?;

@@ -81,9 +81,6 @@ struct Upload {
 impl Uploads {
     /// Opens the uploads in `root/uploads`, which must lie on the same disk as the blobs to be cheap. `limit`:
     /// bytes of one upload at most.
-    ///
-    /// # Errors
-    /// Where the folder cannot be made or read.
     pub async fn open(root: &Path, blobs: BlobStore, limit: u64) -> Result<Self> {
         let folder = root.join("uploads");
         blocking(move || {
@@ -156,9 +153,6 @@ impl Uploads {
     }
 
     /// Where the upload stands: bytes that are safe.
-    ///
-    /// # Errors
-    /// As [`Uploads::info`].
     pub async fn offset(&self, id: UploadId) -> Result<u64> {
         Ok(self.info(id).await?.offset)
     }
@@ -239,9 +233,6 @@ impl Uploads {
     }
 
     /// Forgets every upload that nothing has happened to since this time, and returns how many.
-    ///
-    /// # Errors
-    /// Where the disk fails.
     pub async fn expire(&self, older_than: SystemTime) -> Result<usize> {
         let inner = self.inner.clone();
         blocking(move || {
@@ -256,18 +247,12 @@ impl Uploads {
     }
 
     /// How many [`Uploads::expire`] would forget.
-    ///
-    /// # Errors
-    /// Where the disk fails.
     pub async fn expirable(&self, older_than: SystemTime) -> Result<usize> {
         let inner = self.inner.clone();
         blocking(move || Ok(inner.old(older_than)?.len())).await
     }
 
     /// What finished uploads have become, but those that nothing has happened to since this time.
-    ///
-    /// # Errors
-    /// Where the disk fails.
     pub async fn finished(&self, since: SystemTime) -> Result<Vec<BlobHash>> {
         let inner = self.inner.clone();
         blocking(move || {

@@ -140,8 +140,6 @@ impl Frame {
         FrameHead::LEN + self.stored.len()
     }
 
-    /// # Errors
-    /// Where the writer fails.
     pub fn write_to(&self, writer: &mut impl Write) -> io::Result<()> {
         writer.write_all(&self.head.to_bytes())?;
         writer.write_all(&self.stored)

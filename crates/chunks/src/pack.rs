@@ -38,9 +38,6 @@ impl Packer {
 
     /// The chunk as a frame at the end of `body`: `read` puts the bytes of the chunk there, and nothing copies them
     /// again where they stay as they are.
-    ///
-    /// # Errors
-    /// That of `read`; `body` is as it was then.
     pub fn pack_into<E>(
         &mut self,
         chunk: Chunk,
@@ -137,9 +134,6 @@ impl Unpacker {
     }
 
     /// As [`Unpacker::unpack_unchecked`], to a place that is as long as the chunk.
-    ///
-    /// # Errors
-    /// As [`Unpacker::unpack_unchecked`].
     pub fn unpack_to(&mut self, frame: &Frame, place: &mut [u8]) -> Result<(), FrameError> {
         debug_assert_eq!(frame.chunk().len as usize, place.len());
         match frame.head().coding() {
@@ -172,9 +166,6 @@ pub fn pack(bytes: &[u8]) -> Frame {
 }
 
 /// As [`Unpacker::unpack`], for one frame alone.
-///
-/// # Errors
-/// As [`Unpacker::unpack`].
 pub fn unpack(frame: &Frame) -> Result<Vec<u8>, FrameError> {
     Ok(Unpacker::new().unpack(frame)?.to_vec())
 }

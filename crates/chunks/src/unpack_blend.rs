@@ -12,9 +12,6 @@ const WINDOW_LOG: u32 = 27;
 
 /// The bytes of a file, unpacked where it is a .blend packed with gzip or zstd; everything else as it is, also
 /// where it is packed. One that unpacks to more than `max` bytes fails with [`io::ErrorKind::InvalidData`].
-///
-/// # Errors
-/// Where the file cannot be read.
 pub fn unpack_blend<R: Read + Send + 'static>(reader: R, max: u64) -> io::Result<Box<dyn Read + Send>> {
     let mut head = Vec::new();
     let mut reader = reader;

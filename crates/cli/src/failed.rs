@@ -21,9 +21,6 @@ pub fn gone(job: kiln_types::JobId, frame: i32) -> Fault {
 }
 
 /// Every failed task of a job.
-///
-/// # Errors
-/// As every request.
 pub async fn failed_tasks(client: &Client, job: &JobView) -> Outcome<Vec<TaskView>> {
     let mut all = Vec::new();
     for step in job.steps.iter().filter(|step| step.tasks.failed > 0) {
@@ -41,9 +38,6 @@ pub async fn failed_tasks(client: &Client, job: &JobView) -> Outcome<Vec<TaskVie
 }
 
 /// Says why a job or its frames failed, with Blender's own last lines of the first failure.
-///
-/// # Errors
-/// As every request.
 pub async fn explain(output: Output, client: &Client, job: &JobView, failed: &[TaskView]) -> Outcome {
     if let Some(reason) = &job.reason {
         output.warning(&format!("the job was stopped: {reason}"));

@@ -32,9 +32,6 @@ pub fn find(settings: &Settings) -> Outcome<Option<Client>> {
 }
 
 /// As [`find`], where the command is nothing without a farm.
-///
-/// # Errors
-/// Also where there is no farm.
 pub fn need(settings: &Settings) -> Outcome<Client> {
     find(settings)?.ok_or_else(|| {
         Fault::no_server(

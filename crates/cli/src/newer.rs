@@ -74,9 +74,6 @@ pub async fn choose(
 }
 
 /// The series that workers of the farm have which are there now.
-///
-/// # Errors
-/// As every request.
 pub async fn of_farm(client: &Client) -> Outcome<BTreeSet<BlenderSeries>> {
     let workers = client.workers().await?;
     let there = workers.iter().filter(|worker| worker.state != WorkerState::Offline);

@@ -18,9 +18,6 @@ pub struct Scratch {
 
 impl Scratch {
     /// Makes the folder below `data`, and takes away what ended commands left there. Blocking.
-    ///
-    /// # Errors
-    /// Where it cannot be made.
     pub fn new(data: &Path) -> io::Result<Self> {
         let all = data.join("render");
         fs::create_dir_all(&all)?;

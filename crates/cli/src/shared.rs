@@ -37,9 +37,6 @@ pub fn by_name(all: Vec<Shared>) -> Option<BTreeMap<String, PathBuf>> {
 }
 
 /// Those of `KILN_SHARED`.
-///
-/// # Errors
-/// Where one cannot be read.
 pub fn listed(text: Option<String>) -> Outcome<Option<BTreeMap<String, PathBuf>>> {
     let Some(text) = text else { return Ok(None) };
     let all = text.split(';').filter(|one| !one.trim().is_empty()).map(|one| one.trim().parse::<Shared>());

@@ -22,17 +22,11 @@ const READ_PIECE: usize = 64 * 1024;
 impl Client {
     /// The size of a blob in bytes, and the blob. Where the connection breaks, the rest is asked for by range.
     /// The hash is *not* checked here: whoever stores the bytes hashes them on the way.
-    ///
-    /// # Errors
-    /// Where the server does not have it or cannot be reached.
     pub async fn get_blob(&self, hash: BlobHash) -> Result<(u64, BlobStream), ClientError> {
         self.get_blob_from(hash, 0).await
     }
 
     /// As [`Client::get_blob`], from a byte position on; the size is that of the whole blob.
-    ///
-    /// # Errors
-    /// As [`Client::get_blob`].
     pub async fn get_blob_from(&self, hash: BlobHash, offset: u64) -> Result<(u64, BlobStream), ClientError> {
         let (size, body) = self.open_blob(hash, offset).await?;
         let state = Download {
@@ -105,18 +99,12 @@ impl Client {
     }
 
     /// Stores bytes that are in memory.
-    ///
-    /// # Errors
-    /// Where the server does not take them.
     pub async fn put_blob_bytes(&self, hash: BlobHash, bytes: Bytes) -> Result<(), ClientError> {
         let (work, request) = (bytes.len() as u64, self.bulk_request(Method::PUT, &routes::blob(hash)));
         self.upload(request, in_pieces(bytes), work).await.map(drop)
     }
 
     /// Which of these blobs the server lacks.
-    ///
-    /// # Errors
-    /// Where the server cannot be reached or refuses.
     pub async fn missing(&self, hashes: &[BlobHash]) -> Result<Vec<BlobHash>, ClientError> {
         let mut missing = Vec::new();
         for part in hashes.chunks(MISSING_AT_ONCE) {

@@ -13,9 +13,6 @@ use crate::{Client, ClientError, routes, tries::Tries, upload::in_pieces};
 
 impl Client {
     /// Which of these chunks the server lacks. It promises to keep the others for as long as an upload may take.
-    ///
-    /// # Errors
-    /// Where the server cannot be reached or refuses.
     pub async fn missing_chunks(&self, hashes: &[BlobHash]) -> Result<Vec<BlobHash>, ClientError> {
         let mut missing = Vec::new();
         for part in hashes.chunks(HASHES_AT_ONCE) {
@@ -31,9 +28,6 @@ impl Client {
     }
 
     /// Stores chunks: frames, one after another. Where the request breaks off, those that were whole are stored.
-    ///
-    /// # Errors
-    /// Where the server cannot be reached or does not take them.
     pub async fn put_frames(&self, frames: Bytes) -> Result<(), ClientError> {
         let (work, request) = (frames.len() as u64, self.bulk_request(Method::POST, &routes::chunks()));
         self.upload(request, in_pieces(frames), work).await.map(drop)
@@ -49,9 +43,6 @@ impl Client {
     }
 
     /// The chunks of a blob; `None` where the server keeps it whole, or has none of that name.
-    ///
-    /// # Errors
-    /// Where the server cannot be reached.
     pub async fn recipe(&self, hash: BlobHash) -> Result<Option<Recipe>, ClientError> {
         let response = match self.send(self.request(Method::GET, &routes::blob_chunks(hash))).await {
             Err(error) if error.code() == Some(ProblemCode::NotFound) => return Ok(None),
@@ -66,9 +57,6 @@ impl Client {
 
     /// The frames of these chunks, in this order, each piece whole ones. Their bytes are *not* checked here: whoever
     /// unpacks them does it. Breaks of the connection are healed inside: an error here is final.
-    ///
-    /// # Errors
-    /// Where the server lacks one or cannot be reached.
     pub async fn fetch_chunks(&self, hashes: Vec<BlobHash>) -> Result<FrameStream, ClientError> {
         let mut fetch =
             Fetch { client: self.clone(), left: hashes.into(), body: None, tries: Tries::default() };

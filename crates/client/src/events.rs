@@ -33,9 +33,6 @@ pub struct EventStream {
 impl Client {
     /// Opens the stream: events after `since`, or from now on. Once this returns, nothing that happens later
     /// is missed.
-    ///
-    /// # Errors
-    /// Where the server cannot be reached or refuses.
     pub async fn events(
         &self,
         since: Option<EventNumber>,
@@ -62,9 +59,6 @@ impl EventStream {
 
     /// The next event. After an error that [is transient](ClientError::is_transient) call it again: it waits
     /// a little, longer each time, and takes the stream up behind the last event. Safe to cancel.
-    ///
-    /// # Errors
-    /// Where the connection broke, or the server refuses.
     pub async fn next(&mut self) -> Result<Event, ClientError> {
         loop {
             while let Some(message) = self.parser.next() {

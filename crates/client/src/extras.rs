@@ -52,9 +52,6 @@ pub enum ExtrasError {
 
 impl Extras {
     /// Finds their files. Blocking.
-    ///
-    /// # Errors
-    /// Where one is not what it was named as.
     pub fn find(&self) -> Result<FoundExtras, ExtrasError> {
         let mut found = FoundExtras::default();
         if let Some(config) = &self.ocio {

@@ -60,9 +60,6 @@ pub(crate) enum Placed {
 
 impl OutFolder {
     /// Opens the folder, makes it where it is not there, and makes sure that files can be written.
-    ///
-    /// # Errors
-    /// Where it cannot be made or written to.
     pub fn prepare(path: &Path) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
         let mut made: Vec<PathBuf> = Vec::new();

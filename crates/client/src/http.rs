@@ -45,9 +45,6 @@ impl Client {
     }
 
     /// The same with all connections from one address of this machine.
-    ///
-    /// # Errors
-    /// As [`Client::new`].
     pub fn from_address(
         base_url: impl AsRef<str>,
         key: impl Into<String>,
@@ -111,9 +108,6 @@ impl Client {
     }
 
     /// What anyone may know of the server.
-    ///
-    /// # Errors
-    /// Where it cannot be reached, or is no Kiln server.
     pub async fn info(&self) -> Result<Info, ClientError> {
         let url = self.inner.base.clone();
         let response = self.raw(self.request(Method::GET, &routes::info())).await?;

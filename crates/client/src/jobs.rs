@@ -60,15 +60,12 @@ impl Client {
     /// Makes a job.
     ///
     /// # Errors
-    /// Also where the file in it or a setting is not usable.
+    /// If the file in it or a setting cannot be used.
     pub async fn submit(&self, job: &SubmitJob) -> Result<JobView, ClientError> {
         self.post(&routes::jobs(), job).await
     }
 
     /// A page of jobs.
-    ///
-    /// # Errors
-    /// As all.
     pub async fn jobs(&self, which: &WhichJobs) -> Result<JobList, ClientError> {
         let WhichJobs { states, user, project, archived, limit, before } = which;
         let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
@@ -90,50 +87,33 @@ impl Client {
         self.get(&routes::with(routes::jobs(), &parameters)).await
     }
 
-    /// # Errors
-    /// As all.
     pub async fn job(&self, id: JobId) -> Result<JobView, ClientError> {
         self.get(&routes::job(id)).await
     }
 
     /// Why it waits, and how long it will take.
-    ///
-    /// # Errors
-    /// As all.
     pub async fn explain(&self, id: JobId) -> Result<Explanation, ClientError> {
         self.get(&routes::of_job(id, "explain")).await
     }
 
-    /// # Errors
-    /// As all.
     pub async fn cancel(&self, id: JobId) -> Result<(), ClientError> {
         self.tell(Method::POST, &routes::of_job(id, "cancel")).await
     }
 
-    /// # Errors
-    /// As all.
     pub async fn pause(&self, id: JobId) -> Result<(), ClientError> {
         self.tell(Method::POST, &routes::of_job(id, "pause")).await
     }
 
-    /// # Errors
-    /// As all.
     pub async fn resume(&self, id: JobId) -> Result<(), ClientError> {
         self.tell(Method::POST, &routes::of_job(id, "resume")).await
     }
 
     /// Lets the failed frames try again.
-    ///
-    /// # Errors
-    /// As all.
     pub async fn retry(&self, id: JobId) -> Result<(), ClientError> {
         self.tell(Method::POST, &routes::of_job(id, "retry")).await
     }
 
     /// Renders frames again, all of them where `frames` is `None`.
-    ///
-    /// # Errors
-    /// As all.
     pub async fn rerender(&self, id: JobId, frames: Option<FrameSet>) -> Result<(), ClientError> {
         self.render_again(id, RerenderJob { frames, bake: false }).await
     }
@@ -141,7 +121,7 @@ impl Client {
     /// Bakes a job's simulations again, and so renders all its frames again.
     ///
     /// # Errors
-    /// Also where it has nothing to bake.
+    /// If it has nothing to bake.
     pub async fn rebake(&self, id: JobId) -> Result<(), ClientError> {
         self.render_again(id, RerenderJob { frames: None, bake: true }).await
     }
@@ -154,65 +134,45 @@ impl Client {
     /// Lets it stand otherwise among the others.
     ///
     /// # Errors
-    /// Also where it has ended, has begun and cannot wait any more, or would wait for itself.
+    /// If it has ended, has begun and cannot wait any more, or would wait for itself.
     pub async fn change(&self, id: JobId, change: &ChangeJob) -> Result<JobView, ClientError> {
         self.answered(self.request(Method::PATCH, &routes::job(id)).json(change)).await
     }
 
     /// Adds frames.
-    ///
-    /// # Errors
-    /// As all.
     pub async fn extend(&self, id: JobId, frames: FrameSet) -> Result<(), ClientError> {
         let request = self.request(Method::POST, &routes::of_job(id, "extend")).json(&ExtendJob { frames });
         self.send(request).await.map(drop)
     }
 
     /// Deletes a job that has ended, with its outputs; with `force`, one that has not is cancelled first.
-    ///
-    /// # Errors
-    /// As all.
     pub async fn delete(&self, id: JobId, force: bool) -> Result<(), ClientError> {
         let force = force.then_some(true);
         self.tell(Method::DELETE, &routes::with(routes::job(id), &[("force", shown(&force))])).await
     }
 
     /// Puts a job that has ended away.
-    ///
-    /// # Errors
-    /// As all.
     pub async fn archive(&self, id: JobId) -> Result<(), ClientError> {
         self.tell(Method::POST, &routes::of_job(id, "archive")).await
     }
 
-    /// # Errors
-    /// As all.
     pub async fn unarchive(&self, id: JobId) -> Result<(), ClientError> {
         self.tell(Method::POST, &routes::of_job(id, "unarchive")).await
     }
 
     /// Says that all outputs up to this sequence are on this machine's disk.
-    ///
-    /// # Errors
-    /// As all.
     pub async fn fetched(&self, id: JobId, sequence: u64) -> Result<(), ClientError> {
         let request = self.request(Method::POST, &routes::of_job(id, "fetched")).json(&Fetched { sequence });
         self.send(request).await.map(drop)
     }
 
     /// Lets go of what nobody needs any more, or says what that would be.
-    ///
-    /// # Errors
-    /// As all.
     pub async fn collect(&self, dry_run: bool) -> Result<Collected, ClientError> {
         self.post(&routes::collect(), &Collect { dry_run }).await
     }
 
     /// Tasks of a step by index, from `from` on; only those in `state`, where it is named. Where no step is named,
     /// they are the frames.
-    ///
-    /// # Errors
-    /// As all.
     pub async fn tasks(
         &self,
         id: JobId,
@@ -225,9 +185,6 @@ impl Client {
     }
 
     /// A page of attempts, newest first.
-    ///
-    /// # Errors
-    /// As all.
     pub async fn attempts(&self, id: JobId, which: &WhichAttempts) -> Result<AttemptsPage, ClientError> {
         let WhichAttempts { frame, failed, state, before, limit } = which;
         let failed = failed.then_some(true);
@@ -242,9 +199,6 @@ impl Client {
     }
 
     /// All attempts, newest first, in as few pages as the server gives.
-    ///
-    /// # Errors
-    /// As all.
     pub async fn all_attempts(
         &self,
         id: JobId,
@@ -263,69 +217,45 @@ impl Client {
     }
 
     /// What runs of it now, at most so many tasks in full.
-    ///
-    /// # Errors
-    /// As all.
     pub async fn running(&self, id: JobId, limit: u32) -> Result<RunningList, ClientError> {
         self.get(&routes::with(routes::of_job(id, "running"), &[("limit", Some(&limit))])).await
     }
 
     /// What runs of all jobs now.
-    ///
-    /// # Errors
-    /// As all.
     pub async fn running_everywhere(&self) -> Result<RunningList, ClientError> {
         self.get(&routes::running()).await
     }
 
     /// What was committed after this sequence; 0 for all.
-    ///
-    /// # Errors
-    /// As all.
     pub async fn outputs(&self, id: JobId, after: u64) -> Result<OutputsPage, ClientError> {
         self.get(&routes::with(routes::of_job(id, "outputs"), &[("after", Some(&after))])).await
     }
 
-    /// # Errors
-    /// As all.
     pub async fn report(&self, id: JobId) -> Result<JobReport, ClientError> {
         self.get(&routes::of_job(id, "report")).await
     }
 
     /// What Blender printed in one attempt.
-    ///
-    /// # Errors
-    /// As all.
     pub async fn attempt_log(&self, job: JobId, attempt: AttemptId) -> Result<String, ClientError> {
         let response = self.send(self.request(Method::GET, &routes::attempt_log(job, attempt))).await?;
         let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// # Errors
-    /// As all.
     pub async fn workers(&self) -> Result<Vec<WorkerView>, ClientError> {
         self.get(&routes::workers()).await.map(|list: WorkerList| list.workers)
     }
 
-    /// # Errors
-    /// As all.
     pub async fn worker(&self, name: &str) -> Result<WorkerView, ClientError> {
         self.get(&routes::worker(name)).await
     }
 
     /// `pause`, `resume`, `drain`, `stop`, `wake` or `heal`.
-    ///
-    /// # Errors
-    /// As all.
     pub async fn tell_worker(&self, name: &str, verb: &str) -> Result<(), ClientError> {
         self.tell(Method::POST, &routes::of_worker(name, verb)).await
     }
 
     /// Forgets a worker that is offline.
-    ///
-    /// # Errors
-    /// As all.
     pub async fn remove_worker(&self, name: &str) -> Result<(), ClientError> {
         self.tell(Method::DELETE, &routes::worker(name)).await
     }

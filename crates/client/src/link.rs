@@ -58,9 +58,6 @@ pub struct LinkReceiver {
 
 impl Client {
     /// Opens the worker's WebSocket. The first message must be [`Up::Hello`].
-    ///
-    /// # Errors
-    /// Where the server cannot be reached or refuses the key.
     pub async fn connect_worker(&self) -> Result<WorkerLink, ClientError> {
         let url = self.url().to_owned();
         let unreachable = |why: String| ClientError::Unreachable { url: url.clone(), why };
@@ -123,14 +120,10 @@ async fn connect_from(from: IpAddr, to: &Uri) -> Result<TcpStream, Error> {
 }
 
 impl WorkerLink {
-    /// # Errors
-    /// As [`LinkSender::send`].
     pub async fn send(&mut self, up: &Up) -> Result<(), ClientError> {
         self.sender.send(up).await
     }
 
-    /// # Errors
-    /// As [`LinkReceiver::recv`].
     pub async fn recv(&mut self) -> Result<Option<Down>, ClientError> {
         self.receiver.recv().await
     }
@@ -165,9 +158,6 @@ impl LinkSender {
 impl LinkReceiver {
     /// The next message, or `None` where the server closed the connection properly. Safe to cancel. A message
     /// that only a newer version knows is skipped.
-    ///
-    /// # Errors
-    /// Where the connection broke.
     pub async fn recv(&mut self) -> Result<Option<Down>, ClientError> {
         while let Some(message) = self.socket.next().await {
             match message {

@@ -61,9 +61,6 @@ pub struct Manifest {
 impl Manifest {
     /// Reads the file of the .blend with this name (without its ending). Lines that cannot be read, as a break
     /// may leave one at the end, are passed over: at worst a frame renders again.
-    ///
-    /// # Errors
-    /// Where the file is there and cannot be opened.
     pub fn load(folder: &OutFolder, blend: &str) -> io::Result<Self> {
         let place = place(blend)?;
         let mut manifest = Self { place, frames: HashMap::new(), paths: HashMap::new(), seen: Vec::new() };
@@ -210,9 +207,6 @@ impl Manifest {
     }
 
     /// Notes that a frame is there, or about to come, as a later save of its .blend has it too.
-    ///
-    /// # Errors
-    /// Where that cannot be written.
     pub fn see(&mut self, folder: &OutFolder, identity: &Identity, frame: Option<i32>) -> io::Result<()> {
         let Mark::Made(made) = &identity.mark else { return Ok(()) };
         let line = frame.and_then(|frame| self.frames.get(&frame)).and_then(|line| line.mark.made());
@@ -224,9 +218,6 @@ impl Manifest {
 
     /// Notes that the frames that are there as they are asked for are those of this save too: lines of the first version are
     /// written again as this version has them.
-    ///
-    /// # Errors
-    /// Where that cannot be written.
     pub fn renew(&mut self, folder: &OutFolder, identity: &Identity, asked: &FrameSet) -> io::Result<()> {
         let kept: Vec<&Frame> = asked
             .iter()

@@ -62,9 +62,6 @@ impl Prepared {
     }
 
     /// Reads the .blend and whatever it needs, and hashes all of it. Blocks: call it off the async threads.
-    ///
-    /// # Errors
-    /// Where the file or the request cannot be rendered.
     pub fn new(blend: &Path, request: &Request) -> Result<Self, PrepareError> {
         request.settings.check().map_err(PrepareError::Setting)?;
         for _ in 0..READS {

@@ -146,9 +146,6 @@ pub(crate) fn hash_of(bytes: &mut impl Read) -> io::Result<(BlobHash, u64)> {
 }
 
 /// The hash and the size of a file, read to its end. Blocks: call it off the async threads.
-///
-/// # Errors
-/// Where the file cannot be read.
 pub fn hash_file(path: &Path) -> Result<(BlobHash, u64), ClientError> {
     let read = || hash_of(&mut File::open(path)?);
     read().map_err(|error| ClientError::file(path, "read", error))

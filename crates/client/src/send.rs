@@ -71,9 +71,6 @@ impl Client {
     }
 
     /// [`Client::send_bundle`] and the job.
-    ///
-    /// # Errors
-    /// As those.
     pub async fn submit_prepared(
         &self,
         prepared: &Prepared,

@@ -12,9 +12,6 @@ use crate::{Client, ClientError, routes};
 /// words ([`ClientError::Problem`]).
 impl Client {
     /// Users, or projects: those that have jobs, or of whom something was set.
-    ///
-    /// # Errors
-    /// As all.
     pub async fn parties(&self, kind: PartyKind) -> Result<Vec<PartyView>, ClientError> {
         match kind {
             PartyKind::User => self.get(&routes::users()).await.map(|list: UserList| list.users),
@@ -23,7 +20,7 @@ impl Client {
     }
 
     /// # Errors
-    /// Also where the weight is out of its bounds.
+    /// If the weight is out of its bounds.
     pub async fn set_share(
         &self,
         kind: PartyKind,
@@ -37,28 +34,21 @@ impl Client {
         self.answered(self.request(Method::PUT, &path).json(share)).await
     }
 
-    /// # Errors
-    /// As all.
     pub async fn limits(&self) -> Result<Vec<LimitView>, ClientError> {
         self.get(&routes::limits()).await.map(|list: LimitList| list.limits)
     }
 
-    /// # Errors
-    /// As all.
     pub async fn set_limit(&self, name: &str, total: u32) -> Result<LimitView, ClientError> {
         self.answered(self.request(Method::PUT, &routes::limit(name)).json(&SetLimit { total })).await
     }
 
     /// # Errors
-    /// Also where a job that has not ended needs it.
+    /// If a job that has not ended needs it.
     pub async fn remove_limit(&self, name: &str) -> Result<(), ClientError> {
         self.tell(Method::DELETE, &routes::limit(name)).await
     }
 
     /// Puts a worker into pools and takes it out of others.
-    ///
-    /// # Errors
-    /// As all.
     pub async fn change_pools(&self, worker: &str, change: &ChangePools) -> Result<WorkerView, ClientError> {
         self.post(&routes::of_worker(worker, "pools"), change).await
     }

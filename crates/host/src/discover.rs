@@ -63,9 +63,6 @@ pub fn discover(extra: &[PathBuf], data_dir: &Path, cache_dir: &Path) -> Vec<Ble
 }
 
 /// Looks at one path as [`discover`] does, without a cache. Blocking.
-///
-/// # Errors
-/// One sentence on why it is no Blender.
 pub fn inspect(path: &Path) -> Result<BlenderInstall, String> {
     let programs = programs_in(path);
     let none = || format!("{} is no Blender, no folder with one, and no Python with bpy", path.display());

@@ -44,9 +44,6 @@ pub fn gather(tree: &Path, known: usize) -> Result<Vec<Gathered>, Failure> {
 }
 
 /// Opens a file that was gathered, without following links; the second is its size in bytes. Blocking.
-///
-/// # Errors
-/// As [`gather`].
 pub fn open_gathered(tree: &Path, path: &RelPath) -> Result<(File, u64), Failure> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
     let folder = openat(CWD, tree, flags, Mode::empty()).map_err(unreadable)?;

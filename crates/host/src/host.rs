@@ -53,9 +53,6 @@ impl std::fmt::Debug for Host {
 
 impl Host {
     /// Starts a process and waits until it is up. Needs a tokio runtime.
-    ///
-    /// # Errors
-    /// Where the program cannot be started, or does not speak Kiln's protocol in time.
     pub async fn start(
         install: &BlenderInstall,
         root: &SlotRoot,
@@ -511,9 +508,6 @@ fn bounded(notices: Vec<String>) -> Vec<String> {
 }
 
 /// Starts a Blender once to learn what it can do here. Callers keep the answer.
-///
-/// # Errors
-/// Where it does not start.
 pub async fn probe(install: &BlenderInstall) -> Result<Capabilities, HostError> {
     let folder = tempfile::tempdir().map_err(HostError::Prepare)?;
     let root = SlotRoot::create(folder.path()).map_err(HostError::Prepare)?;

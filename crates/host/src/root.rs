@@ -14,9 +14,6 @@ pub struct SlotRoot {
 
 impl SlotRoot {
     /// Makes the folder and its parts, readable by the owner only; what is there stays.
-    ///
-    /// # Errors
-    /// Where the disk refuses.
     pub fn create(path: impl Into<PathBuf>) -> io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
         let path = path.into();
@@ -65,9 +62,6 @@ impl SlotRoot {
     }
 
     /// Empties `in`, `out` and `tmp`.
-    ///
-    /// # Errors
-    /// Where the disk refuses.
     pub fn empty(&self) -> io::Result<()> {
         for part in [self.input(), self.out(), self.tmp()] {
             for entry in fs::read_dir(part)? {

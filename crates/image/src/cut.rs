@@ -48,9 +48,6 @@ impl<R: Seek> Seek for Watched<R> {
 
 /// Returns whether the file is empty, or the beginning of a picture whose rest is missing. Decodes it: a picture of
 /// another kind than Blender's, or damaged within, or no picture at all, is not cut off.
-///
-/// # Errors
-/// Where it cannot be read.
 pub fn is_cut_off<R: Read + Seek>(file: R) -> io::Result<bool> {
     let mut watched = Watched { inner: file, ended: false };
     match run(&mut watched, Limits::default().memory, &mut Any) {
@@ -70,9 +67,6 @@ pub fn is_cut_off<R: Read + Seek>(file: R) -> io::Result<bool> {
 
 /// The same without decoding, for many files: it looks only at where the format says that the file ends. `false` where
 /// the format does not say.
-///
-/// # Errors
-/// Where the file cannot be read.
 pub fn seems_cut_off<R: Read + Seek>(mut file: R) -> io::Result<bool> {
     let mut told = || -> Result<bool, ImageFault> {
         let mut source = Source::new(&mut file, Limits::default().memory)?;

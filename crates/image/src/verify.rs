@@ -228,9 +228,6 @@ pub fn verify<R: Read + Seek>(mut file: R, expected: &Expectation) -> Result<Che
 }
 
 /// [`verify`] of a path; links are followed.
-///
-/// # Errors
-/// As [`verify`], or where the file cannot be opened.
 pub fn verify_path(path: &Path, expected: &Expectation) -> Result<Checked, ImageFault> {
     verify(&File::open(path).map_err(ImageFault::Unreadable)?, expected)
 }

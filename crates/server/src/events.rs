@@ -77,9 +77,6 @@ impl Hub {
 
     /// Events after `since`, or from now on, of one job or of all, without gap or duplicate. Ends with an error
     /// where the records cannot be read.
-    ///
-    /// # Errors
-    /// Where the records cannot be read at the beginning.
     pub(crate) async fn follow(
         self: &Arc<Self>,
         store: Store,

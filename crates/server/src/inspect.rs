@@ -18,9 +18,6 @@ use tokio::sync::mpsc;
 const PIECE: u64 = 1 << 20;
 
 /// Reads a .blend that came alone, from its beginning to its end mark. Blocks.
-///
-/// # Errors
-/// Half a sentence on why it is none.
 pub(crate) fn check(file: File) -> Result<(), String> {
     let read = kiln_blend::inspect_reader(file, &Limits::default());
     read.map(drop).map_err(|fault| format!("{fault}."))
@@ -60,9 +57,6 @@ impl Contents {
     }
 
     /// What one of its .blend files says of itself.
-    ///
-    /// # Errors
-    /// Half a sentence on why it cannot be read.
     pub(crate) async fn inspect(self: &Arc<Self>, blend: &RelPath) -> Result<Inspection, String> {
         let (contents, blend) = (self.clone(), blend.clone());
         reading(move || {
@@ -75,9 +69,6 @@ impl Contents {
     }
 
     /// Names of files that the bundle does not hold, and that nothing uses which renders of its only .blend.
-    ///
-    /// # Errors
-    /// Where reading it failed.
     pub(crate) async fn unused(
         self: &Arc<Self>,
         spec: &JobSpec,
@@ -99,9 +90,6 @@ impl Contents {
     }
 
     /// What the .blend needs of libraries in the bundle, and only they can bake.
-    ///
-    /// # Errors
-    /// Where reading them failed.
     pub(crate) async fn linked(
         self: &Arc<Self>,
         blend: &RelPath,
@@ -130,9 +118,6 @@ impl Bundled for Contents {
 
 /// The bytes of a packed .blend as Blender wrote them before it packed them; `None` where it is not packed. The
 /// bundle holds these, because they can be split.
-///
-/// # Errors
-/// Where it cannot be read.
 pub(crate) async fn unpacked(
     reader: BlobReader,
 ) -> io::Result<Option<impl Stream<Item = io::Result<Bytes>>>> {

@@ -28,8 +28,6 @@ const AUTHENTICATION_TIME: Duration = Duration::from_secs(15);
 /// How long a request in progress may take when the server stops, or the connection is cut off.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// # Errors
-/// One sentence, with what to do next.
 pub(crate) async fn bind(listen: SocketAddr) -> Result<TcpListener, ServerError> {
     TcpListener::bind(listen).await.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => ServerError::PortInUse { address: listen.ip(), port: listen.port() },

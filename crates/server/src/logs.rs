@@ -37,8 +37,6 @@ enum Order {
 }
 
 impl Logs {
-    /// # Errors
-    /// Where the thread cannot be started.
     pub(crate) fn open(folder: PathBuf, space: Space) -> io::Result<Self> {
         let (sender, orders) = mpsc::sync_channel(QUEUE);
         let writer = Writer { folder: folder.clone(), space };
@@ -75,17 +73,11 @@ impl Logs {
     }
 
     /// Every job of which there are logs.
-    ///
-    /// # Errors
-    /// Where the folder cannot be read.
     pub(crate) async fn jobs(&self) -> io::Result<Vec<JobId>> {
         Ok(entries(&self.folder).await?.into_iter().filter_map(|(name, _)| name.parse().ok()).collect())
     }
 
     /// Bytes of a job's logs.
-    ///
-    /// # Errors
-    /// Where the folder cannot be read.
     pub(crate) async fn size(&self, job: JobId) -> io::Result<u64> {
         Ok(entries(&self.folder.join(job.to_string())).await?.into_iter().map(|(_, bytes)| bytes).sum())
     }

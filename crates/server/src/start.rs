@@ -156,9 +156,6 @@ pub struct Server;
 
 impl Server {
     /// Starts a server; once this returns, it answers.
-    ///
-    /// # Errors
-    /// One sentence for a person, with what to do next; nothing runs then.
     pub async fn start(options: ServerOptions) -> Result<RunningServer, ServerError> {
         if !options.listen.ip().is_loopback() && !options.insecure {
             return Err(ServerError::NeedsInsecure(options.listen));
@@ -355,9 +352,6 @@ impl RunningServer {
 
     /// Collects as if it were this time: a later one finds more that is due. What requests that are under way
     /// need is spared all the same.
-    ///
-    /// # Errors
-    /// In words, where the disk or the records fail, or the server has ended.
     pub async fn collect_as_of(&self, now: SystemTime) -> Result<Collected, ServerError> {
         let ended = || ServerError::Inside("it has ended".to_owned());
         let collector = self.collector.upgrade().ok_or_else(ended)?;
@@ -365,9 +359,6 @@ impl RunningServer {
     }
 
     /// Says goodbye to workers and clients, writes what is left, and lets the data folder go.
-    ///
-    /// # Errors
-    /// Where the records could not be written.
     pub async fn stop(mut self) -> Result<(), ServerError> {
         self.stop.cancel();
         self.wait().await
@@ -375,9 +366,6 @@ impl RunningServer {
 
     /// Waits until the server ends by itself: only where it cannot write its records any more. Call it at most
     /// once; it may be dropped in between.
-    ///
-    /// # Errors
-    /// Why it ended.
     pub async fn wait(&mut self) -> Result<(), ServerError> {
         match (&mut self.task).await {
             Ok(ended) => ended,

@@ -24,9 +24,6 @@ impl Store {
     /// As [`crate::Write::InsertBundle`], with others writing in between. Once this returns, all of it is there; until
     /// then its files are needed, and it is no bundle. One that breaks off is begun again by the next who brings it, or
     /// expires.
-    ///
-    /// # Errors
-    /// Where the disk or the database fails.
     pub async fn insert_bundle(&self, bundle: &NewBundle, at_ms: i64) -> Result<()> {
         if self.step(bundle, at_ms, Step::Begin).await? {
             return Ok(());

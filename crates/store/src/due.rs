@@ -70,9 +70,6 @@ impl From<&Due> for Expired {
 
 impl Store {
     /// What may go now.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn due(&self, expiry: &Expiry) -> Result<Due> {
         due(&mut *self.readers.begin().await?, expiry).await
     }

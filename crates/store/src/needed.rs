@@ -11,9 +11,6 @@ use crate::{Due, Expired, Expiry, Store};
 impl Store {
     /// What [`Store::expire`] would let go of, and the blobs that would be needed then. Nothing changes, and nobody is
     /// held up.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn would_expire(&self, expiry: &Expiry) -> Result<(Expired, Vec<BlobHash>)> {
         // Both as of the same moment.
         let mut tx = self.readers.begin().await?;
@@ -23,17 +20,11 @@ impl Store {
     }
 
     /// Every blob that an output, a bundle's manifest or a bundle's file is made of, each once, sorted.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn needed_blobs(&self) -> Result<Vec<BlobHash>> {
         needed_blobs(&mut *self.readers.acquire().await?, &Due::default()).await
     }
 
     /// The job whose output these bytes once were, where that output has gone, and when it went.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn output_gone(&self, hash: &BlobHash) -> Result<Option<(JobId, i64)>> {
         let row = sqlx::query(
             "SELECT jobs.id, outputs_gone_ms FROM outputs JOIN jobs ON jobs.id = job \
@@ -46,9 +37,6 @@ impl Store {
     }
 
     /// Those of these jobs whose logs are still kept: they exist, and no log of theirs has gone since they ended.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn with_logs(&self, among: &[JobId]) -> Result<Vec<JobId>> {
         let rows = sqlx::query(
             "SELECT id AS job FROM jobs WHERE id IN (SELECT value FROM json_each(?1)) AND state <> 'deleted' \
@@ -62,9 +50,6 @@ impl Store {
     }
 
     /// The last event that was told by this time, and how many there are up to it; `None` where all are younger.
-    ///
-    /// # Errors
-    /// Where the database fails.
     pub async fn events_until(&self, at_ms: i64) -> Result<Option<(EventNumber, u64)>> {
         // Events are in the order of their times: only the old ones are looked at.
         let young: Option<i64> =

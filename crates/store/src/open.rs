@@ -130,9 +130,6 @@ impl Store {
 
     /// Begins a new epoch: a scheduler that begins again in the same process takes nothing for its own that an earlier one
     /// has dispatched.
-    ///
-    /// # Errors
-    /// If the records cannot be written.
     pub async fn begin_epoch(&self) -> Result<Epoch, StoreError> {
         let mut writer = self.inner.writer.lock().await;
         let Some(writer) = writer.as_mut() else { return Err(StoreError::Closed) };

@@ -10,16 +10,11 @@ use crate::{BundleRow, Event, Store, WorkerRow};
 
 impl Store {
     /// Every worker ever seen and not removed, in the order of the names.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn workers(&self) -> Result<Vec<WorkerRow>> {
         let rows = sqlx::query("SELECT * FROM workers ORDER BY name").fetch_all(&self.readers).await?;
         rows.iter().map(worker_row).collect()
     }
 
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn worker(&self, worker: WorkerId) -> Result<Option<WorkerRow>> {
         let row = sqlx::query("SELECT * FROM workers WHERE id = ?1")
             .bind(worker.bits().cast_signed())
@@ -29,9 +24,6 @@ impl Store {
     }
 
     /// The names of these workers, the last ones of those that were removed.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn worker_names(
         &self,
         workers: impl IntoIterator<Item = WorkerId>,
@@ -48,9 +40,6 @@ impl Store {
     }
 
     /// At most `limit` events in their order, all after this number: of one job, or of the farm.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn events_after(
         &self,
         after: EventNumber,
@@ -71,9 +60,6 @@ impl Store {
     }
 
     /// The number of the newest event, also where it has been forgotten since; 0 before the first.
-    ///
-    /// # Errors
-    /// Where the database fails.
     pub async fn last_event(&self) -> Result<EventNumber> {
         let last: Option<i64> = sqlx::query_scalar("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
             .fetch_optional(&self.readers)
@@ -82,9 +68,6 @@ impl Store {
     }
 
     /// The bundle, as the first of its owners brought it.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn bundle(&self, bundle: BundleId) -> Result<Option<BundleRow>> {
         let row =
             sqlx::query("SELECT * FROM bundles WHERE id = ?1 AND waits <> 2 ORDER BY created_ms LIMIT 1")
@@ -96,9 +79,6 @@ impl Store {
 
     /// Blobs that a bundle's file is made of, and no output, each once, in their order: at most `limit`, all after this
     /// one.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn bundle_blobs(&self, after: Option<BlobHash>, limit: u32) -> Result<Vec<BlobHash>> {
         let rows = sqlx::query(
             "SELECT DISTINCT hash FROM bundle_blobs WHERE hash > ?1 \

@@ -27,9 +27,6 @@ macro_rules! job_query {
 
 impl Store {
     /// The highest job id ever given, also to a job that was deleted since; 0 before the first.
-    ///
-    /// # Errors
-    /// Where the database fails.
     pub async fn last_job(&self) -> Result<JobId> {
         let last: i64 =
             sqlx::query_scalar("SELECT last_job FROM meta WHERE id = 1").fetch_one(&self.readers).await?;
@@ -37,9 +34,6 @@ impl Store {
     }
 
     /// Every job that has not ended, oldest first, with all that the brain needs to go on with it.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn unfinished_jobs(&self) -> Result<Vec<StoredJob>> {
         let mut tx = self.readers.begin().await?;
         let rows = sqlx::query(job_query!("WHERE state IN ('queued', 'running', 'paused') ORDER BY id"))
@@ -53,9 +47,6 @@ impl Store {
     }
 
     /// One job with all that the brain needs to go on with it, ended or not: a retry leads back from an end.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn stored_job(&self, job: JobId) -> Result<Option<StoredJob>> {
         let mut tx = self.readers.begin().await?;
         match one_job(&mut tx, job).await? {
@@ -64,17 +55,12 @@ impl Store {
         }
     }
 
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn job(&self, job: JobId) -> Result<Option<JobRow>> {
         let mut tx = self.readers.begin().await?;
         one_job(&mut tx, job).await
     }
 
     /// A page of jobs, newest first: at most `limit`, all older than `before`.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn jobs(&self, filter: &JobFilter, limit: u32, before: Option<JobId>) -> Result<Vec<JobRow>> {
         let mut tx = self.readers.begin().await?;
         let ids: Vec<i64> = page(filter, limit, before).build_query_scalar().fetch_all(&mut *tx).await?;
@@ -86,9 +72,6 @@ impl Store {
     }
 
     /// What each worker did for a step of the job, most frames first. Counts every generation.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn job_report(&self, job: JobId, step: StepIndex) -> Result<Vec<WorkerShare>> {
         let rows = sqlx::query(
             "SELECT worker, coalesce((SELECT name FROM workers WHERE id = worker), \

@@ -22,9 +22,6 @@ const WINDOW: u32 = 4096;
 impl Store {
     /// A page of tasks in the order of their indexes: at most `limit`, from `filter.from` on. Also those that
     /// never ran. Empty where there is no such job or step.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn tasks(&self, job: JobId, filter: &TaskFilter, limit: u32) -> Result<Vec<TaskRow>> {
         let mut tx = self.readers.begin().await?;
         let step = sqlx::query("SELECT step, count, cancelled FROM steps WHERE job = ?1 AND step = ?2")
@@ -62,9 +59,6 @@ impl Store {
     }
 
     /// Hands over the path of every file of the job's newest finished generations, and the task it belongs to.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn current_paths(
         &self,
         job: JobId,
@@ -92,18 +86,12 @@ impl Store {
     }
 
     /// A page of attempts of a job, newest first: at most `limit`.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn attempts(&self, job: JobId, filter: &AttemptFilter, limit: u32) -> Result<Vec<AttemptRow>> {
         let rows = attempts_page(job, filter, limit).build().fetch_all(&self.readers).await?;
         rows.iter().map(attempt_row).collect()
     }
 
     /// One attempt, of whichever job.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn attempt(&self, attempt: kiln_types::AttemptId) -> Result<Option<AttemptRow>> {
         let row = sqlx::query("SELECT * FROM attempts WHERE epoch = ?1 AND counter = ?2")
             .bind(i64::from(attempt.epoch.0))
@@ -115,9 +103,6 @@ impl Store {
 
     /// Files of a job in the order they were committed, of every generation: at most `limit`, all after
     /// `after_seq` (0: from the first).
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn outputs(&self, job: JobId, after_seq: u64, limit: u32) -> Result<Vec<OutputRow>> {
         let rows = sqlx::query("SELECT * FROM outputs WHERE job = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3")
             .bind(job.0.cast_signed())
@@ -129,9 +114,6 @@ impl Store {
     }
 
     /// The newest file of this name.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn output_by_path(&self, job: JobId, path: &RelPath) -> Result<Option<OutputRow>> {
         let row = sqlx::query("SELECT * FROM outputs WHERE job = ?1 AND path = ?2 ORDER BY seq DESC LIMIT 1")
             .bind(job.0.cast_signed())
@@ -142,9 +124,6 @@ impl Store {
     }
 
     /// The files of the newest generation of every frame that has a remarkable one, frame by frame.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn suspicious_outputs(&self, job: JobId) -> Result<Vec<OutputRow>> {
         let rows = sqlx::query(
             "SELECT * FROM outputs WHERE job = ?1 AND current = 1 AND (step, idx) IN (SELECT step, idx FROM outputs \

@@ -10,9 +10,6 @@ use crate::{ShareRow, Store};
 
 impl Store {
     /// The users and projects of which something was set.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn shares(&self) -> Result<Vec<ShareRow>> {
         let rows = sqlx::query("SELECT * FROM shares ORDER BY kind, name").fetch_all(&self.readers).await?;
         let share = |row: &sqlx::sqlite::SqliteRow| {
@@ -27,18 +24,12 @@ impl Store {
     }
 
     /// How many there are of each limit.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn limits(&self) -> Result<BTreeMap<String, u32>> {
         let rows = sqlx::query("SELECT * FROM limits").fetch_all(&self.readers).await?;
         rows.iter().map(|row| Ok((row.raw("name")?, row.number("total")?))).collect()
     }
 
     /// The states of those of the jobs that are there.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn job_states(&self, jobs: &[JobId]) -> Result<BTreeMap<JobId, JobState>> {
         let ids: Vec<i64> = jobs.iter().map(|job| job.0.cast_signed()).collect();
         let rows = sqlx::query(
@@ -51,9 +42,6 @@ impl Store {
     }
 
     /// For each step of the job the most memory, in bytes, that a task of it took, and on which worker.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn job_peaks(&self, job: JobId) -> Result<Vec<(StepIndex, WorkerId, u64)>> {
         // Of the row that has the maximum, as SQLite promises.
         let rows = sqlx::query(
@@ -68,9 +56,6 @@ impl Store {
 
     /// The seconds that frames of the step took, each with its worker: of the last `limit` in the step's range, in the
     /// order of the range. Costs as little for a step of a million.
-    ///
-    /// # Errors
-    /// Where the database fails, or holds what cannot be read.
     pub async fn step_times(
         &self,
         job: JobId,

@@ -5,17 +5,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// For people and programs to read: what is no Unicode is replaced. For `serialize_with`.
-///
-/// # Errors
-/// Those of the serializer.
 pub fn shown<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&path.display())
 }
 
 /// The same of a path that may not be there.
-///
-/// # Errors
-/// Those of the serializer.
 pub fn shown_if_any<S: Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
     match path {
         Some(path) => shown(path, to),
@@ -73,8 +67,6 @@ pub mod exact {
         Bytes(Vec<u8>),
     }
 
-    /// # Errors
-    /// Those of the serializer.
     pub fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
         let stored = match path.to_str() {
             Some(text) => Stored::Text(text.to_owned()),
@@ -83,8 +75,6 @@ pub mod exact {
         stored.serialize(to)
     }
 
-    /// # Errors
-    /// Those of the deserializer, and where a system whose paths are no bytes reads bytes.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
         match Stored::deserialize(from)? {
             Stored::Text(text) => Ok(text.into()),
@@ -111,14 +101,10 @@ pub mod exact_if_any {
     #[derive(Serialize, Deserialize)]
     struct Stored(#[serde(with = "exact")] PathBuf);
 
-    /// # Errors
-    /// Those of the serializer.
     pub fn serialize<S: Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
         path.clone().map(Stored).serialize(to)
     }
 
-    /// # Errors
-    /// As [`exact::deserialize`].
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
         Ok(Option::<Stored>::deserialize(from)?.map(|stored| stored.0))
     }

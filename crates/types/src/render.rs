@@ -362,8 +362,6 @@ pub struct RenderSettings {
 }
 
 impl RenderSettings {
-    /// # Errors
-    /// One sentence on the first setting that cannot be.
     pub fn check(&self) -> Result<(), String> {
         if let Some(resolution) = self.resolution {
             resolution.check()?;

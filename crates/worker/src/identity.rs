@@ -63,9 +63,6 @@ impl Identity {
     }
 
     /// Empties what is only for the time of a run.
-    ///
-    /// # Errors
-    /// Where the disk refuses.
     pub(crate) async fn tidy(&self) -> io::Result<()> {
         let folder = self.folder.clone();
         tokio::task::spawn_blocking(move || tidy(&folder)).await.map_err(io::Error::other)?
@@ -102,8 +99,6 @@ impl Identity {
         self.epochs().get(&farm(key)).copied().unwrap_or_default()
     }
 
-    /// # Errors
-    /// Where the disk refuses.
     pub(crate) fn remember_epoch(&self, key: &str, epoch: Epoch) -> io::Result<()> {
         let mut epochs = self.epochs();
         if epochs.get(&farm(key)).is_some_and(|seen| *seen >= epoch) {

@@ -50,9 +50,6 @@ fn clear(path: &Path) {
 }
 
 /// Runs what waits for the disk where nobody else has to.
-///
-/// # Errors
-/// Those of `work`, or that it broke off.
 pub(crate) async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {

@@ -250,9 +250,6 @@ impl Garage {
     }
 
     /// A process of this kind: the spare where it fits, else a new one.
-    ///
-    /// # Errors
-    /// `CannotStart`, in one sentence.
     pub(crate) async fn seat(&self, kind: Kind, brought: Option<Arc<Laid>>) -> Result<Box<Seat>, Failure> {
         if let Some(seat) = self.take_spare(&kind) {
             return Ok(seat);
@@ -296,9 +293,6 @@ impl Garage {
     }
 
     /// Starts a Blender to learn what it can do, and ends it.
-    ///
-    /// # Errors
-    /// As [`Garage::seat`].
     pub(crate) async fn meet(&self, kind: Kind) -> Result<Met, Failure> {
         let (seat, met) = self.start_and_meet(kind, None).await?;
         seat.close().await.remove().await;

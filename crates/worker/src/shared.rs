@@ -104,9 +104,6 @@ fn unix_ms(time: SystemTime) -> i64 {
 }
 
 /// A link to the file, at its place in a bundle's folder.
-///
-/// # Errors
-/// Where it cannot be made.
 pub(crate) fn link(place: &Path, file: &Compared) -> io::Result<()> {
     std::os::unix::fs::symlink(&file.path, place)
 }

@@ -70,9 +70,6 @@ fn may_be_written(path: &Path) -> bool {
 }
 
 /// The files that a bake made or changed, and the .blend also where there was nothing to bake. Blocking.
-///
-/// # Errors
-/// As [`gather`].
 pub(crate) fn changed(tree: &BakedTree) -> Result<Vec<BundleFile>, Failure> {
     let mut files = Vec::new();
     for found in gather(&tree.folder, tree.entries)? {

@@ -78,9 +78,6 @@ pub struct Pin {
 impl Cache {
     /// Opens the cache in this folder, which must belong to this process alone. Its blobs are durable, because
     /// after a loss of power a name must not stand for other bytes.
-    ///
-    /// # Errors
-    /// Where the folder cannot be made or read.
     pub async fn open(root: &Path, max_bytes: u64) -> Result<Self> {
         let store = BlobStore::open(root, Durability::Durable).await?;
         let walked = store.clone();
@@ -123,9 +120,6 @@ impl Cache {
 
     /// Where the blob lies, if it is there; counts as a use. The file must not be written to, and stays only
     /// while it is pinned.
-    ///
-    /// # Errors
-    /// Where the disk fails.
     pub async fn get(&self, hash: &BlobHash) -> Result<Option<PathBuf>> {
         if !self.inner.lock().touch(hash) {
             return Ok(None);
@@ -148,9 +142,6 @@ impl Cache {
     /// Stores a stream of at most `limit` bytes and returns its length, then lets go of what was used longest
     /// ago and is not pinned, until the cache is within its limit. Above it because of pins, it says so in the
     /// log and in [`Cache::usage`].
-    ///
-    /// # Errors
-    /// As [`BlobStore::put_stream`].
     pub async fn put_stream<S, E>(&self, expected: BlobHash, limit: u64, stream: S) -> Result<u64>
     where
         S: Stream<Item = std::result::Result<Bytes, E>> + Send,
@@ -162,9 +153,6 @@ impl Cache {
     }
 
     /// Moves or copies a file in; else as [`Cache::put_stream`].
-    ///
-    /// # Errors
-    /// As [`BlobStore::put_file`].
     pub async fn put_file(&self, path: &Path, take: Take) -> Result<(BlobHash, u64)> {
         let (hash, len) = self.inner.store.put_file(path, take).await?;
         self.added(hash, len).await?;

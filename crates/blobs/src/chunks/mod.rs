@@ -68,9 +68,6 @@ const READ: usize = 1 << 20;
 impl ChunkStore {
     /// Opens the store in this folder, making it where there is none. Of packs that an earlier process left half
     /// written, what is whole is kept.
-    ///
-    /// # Errors
-    /// Where the folder cannot be made or read.
     pub async fn open(root: &Path, durability: Durability) -> Result<Self> {
         let [packs, recipes, drafts] = ["packs", "recipes", "drafts"].map(|name| root.join(name));
         let root = root.to_owned();
@@ -106,9 +103,6 @@ impl ChunkStore {
     }
 
     /// Those of these chunks that are not there. The others are promised.
-    ///
-    /// # Errors
-    /// Where the disk fails.
     pub async fn missing(&self, hashes: Vec<BlobHash>) -> Result<Vec<BlobHash>> {
         let inner = self.inner.clone();
         blocking(move || inner.promise(hashes.iter())).await

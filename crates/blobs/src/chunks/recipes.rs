@@ -64,9 +64,6 @@ impl ChunkStore {
     }
 
     /// The recipe of a blob, if it is kept as chunks.
-    ///
-    /// # Errors
-    /// Where the disk fails.
     pub async fn recipe(&self, hash: &BlobHash) -> Result<Option<Recipe>> {
         let (inner, hash) = (self.inner.clone(), *hash);
         blocking(move || inner.recipe(&hash)).await

@@ -90,9 +90,6 @@ pub enum BundleError {
 
 impl Plan {
     /// Looks at the size of every file.
-    ///
-    /// # Errors
-    /// Where one has gone meanwhile.
     pub fn new(found: &Dependencies, layout: Layout) -> Result<Self, BundleError> {
         let libraries = found.items.iter().filter(|item| item.file.kind == ExternalKind::Library);
         // A library that cannot be read goes along as it is.

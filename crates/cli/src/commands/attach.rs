@@ -45,9 +45,6 @@ pub struct Ending<'a> {
 
 impl Ending<'_> {
     /// Prints it.
-    ///
-    /// # Errors
-    /// Where the server does not tell any more.
     pub async fn tell(self, context: &Context, client: &Client) -> Outcome<Exit> {
         let Self { stay, out, before, notices } = self;
         let (kept, skipped) = before.map_or((0, 0), |before| (before.kept, before.skipped));
@@ -163,9 +160,6 @@ fn landing(settings: &Settings, client: &Client, job: &JobView, args: &FetchArgs
 }
 
 /// The output folder, ready to be written.
-///
-/// # Errors
-/// Where it cannot be made or written.
 pub async fn open_folder(out: PathBuf) -> Outcome<OutFolder> {
     let shown = text::path(&out);
     let fail = |why: String| {
@@ -180,9 +174,6 @@ pub async fn open_folder(out: PathBuf) -> Outcome<OutFolder> {
 }
 
 /// What Kiln wrote into the folder earlier.
-///
-/// # Errors
-/// Where its own file there cannot be read.
 pub fn manifest(folder: &OutFolder, blend: &str) -> Outcome<Manifest> {
     Manifest::load(folder, blend).map_err(|error| {
         Fault::bad_input(format!(

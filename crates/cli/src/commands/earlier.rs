@@ -38,9 +38,6 @@ pub struct Earlier<'a> {
 impl Earlier<'_> {
     /// Fetches what jobs of the very same frames hold, and returns one of them that goes on. The manifest is read again
     /// where something came.
-    ///
-    /// # Errors
-    /// Where the server cannot be asked, or the folder not written.
     pub async fn look(
         &self,
         choice: DeviceChoice,
@@ -176,9 +173,6 @@ impl Running {
     }
 
     /// What of these frames, none of which is here, it leaves to do.
-    ///
-    /// # Errors
-    /// As every request.
     pub async fn take(
         &self,
         output: Output,

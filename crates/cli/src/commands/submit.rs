@@ -115,9 +115,6 @@ fn request(output: Output, args: &JobArgs, settings: &Settings, transfer: Transf
 }
 
 /// Reads and hashes the .blend and all it needs, off the async threads.
-///
-/// # Errors
-/// Where it cannot be rendered as asked.
 pub async fn prepare(
     output: Output,
     args: &JobArgs,
@@ -203,9 +200,6 @@ fn ordered(job: SubmitJob, args: &OrderArgs, settings: &Settings) -> SubmitJob {
 }
 
 /// Sends the files and makes the job, or goes on with one that renders the same already.
-///
-/// # Errors
-/// As the server says.
 pub async fn submit(
     output: Output,
     settings: &Settings,

@@ -49,9 +49,6 @@ impl Manager {
     }
 
     /// Demands a systemd that runs, where this one would have to.
-    ///
-    /// # Errors
-    /// One line that says what to do instead.
     pub fn demand(&self) -> Outcome {
         if self.runs() && !Path::new("/run/systemd/system").is_dir() {
             return Err(Fault::failed(
@@ -102,9 +99,6 @@ impl Manager {
     }
 
     /// Runs `systemctl` for this manager.
-    ///
-    /// # Errors
-    /// In words, where it fails.
     pub fn systemctl(&self, arguments: &[&str]) -> Outcome<String> {
         let mut command = Command::new("systemctl");
         match self {
@@ -122,9 +116,6 @@ impl Manager {
     }
 
     /// Reads the units again, where there is a manager that has read them before.
-    ///
-    /// # Errors
-    /// Where it cannot be asked.
     pub fn reload(&self) -> Outcome {
         if self.runs() { self.systemctl(&["daemon-reload"]).map(drop) } else { Ok(()) }
     }
@@ -166,9 +157,6 @@ impl Manager {
     }
 
     /// Forgets to make the account. It stays where it is: files are its own.
-    ///
-    /// # Errors
-    /// Where the disk refuses.
     pub fn forget_account(&self) -> Outcome {
         self.root().map_or(Ok(()), |root| remove(&root.join(ACCOUNTS)))
     }
@@ -229,9 +217,6 @@ fn succeeded(what: &str, output: io::Result<Output>) -> Outcome<String> {
 }
 
 /// Writes a file whole, with its folder.
-///
-/// # Errors
-/// Where the disk refuses.
 pub fn write(file: &Path, text: &str, mode: u32) -> Outcome {
     use std::os::unix::fs::PermissionsExt as _;
     let fail = |error: io::Error| Fault::failed(format!("{} cannot be written ({error})", file.display()));
@@ -248,9 +233,6 @@ pub fn write(file: &Path, text: &str, mode: u32) -> Outcome {
 }
 
 /// Removes a file that may have gone already.
-///
-/// # Errors
-/// Where the disk refuses.
 pub fn remove(file: &Path) -> Outcome {
     match fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

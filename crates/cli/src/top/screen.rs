@@ -25,16 +25,11 @@ pub enum Input {
 
 impl Screen {
     /// Takes the terminal over. A panic gives it back before it prints.
-    ///
-    /// # Errors
-    /// Where the terminal cannot do that.
     pub fn open() -> io::Result<Self> {
         let terminal = ratatui::try_init().inspect_err(|_| ratatui::restore())?;
         Ok(Self { terminal })
     }
 
-    /// # Errors
-    /// Where the terminal is gone.
     pub fn draw(&mut self, draw: impl FnOnce(&mut ratatui::buffer::Buffer)) -> io::Result<()> {
         self.terminal.draw(|frame| draw(frame.buffer_mut())).map(drop)
     }

@@ -53,9 +53,6 @@ impl Source {
     }
 
     /// Jobs and workers as they are now.
-    ///
-    /// # Errors
-    /// Where the server cannot be reached or refuses.
     pub async fn read(&self) -> Result<Farm, ClientError> {
         let newest = WhichJobs { limit: Some(NEWEST), ..WhichJobs::default() };
         let states = JobState::ALL.iter().copied().filter(|state| !state.is_end()).collect();
@@ -79,9 +76,6 @@ impl Source {
     }
 
     /// When frames were done in the last minutes, by the server's clock; `None` where they are too many to ask for.
-    ///
-    /// # Errors
-    /// As [`Source::read`].
     pub async fn recall(&self, farm: &Farm, now: i64) -> Result<Option<Vec<i64>>, ClientError> {
         let from = now - SPAN;
         let recent = |job: &&JobView| {
@@ -113,9 +107,6 @@ impl Source {
     }
 
     /// Does what a key asked for, and says so in a sentence.
-    ///
-    /// # Errors
-    /// As [`Source::read`].
     pub async fn carry_out(&self, wish: &Wish) -> Result<String, ClientError> {
         let client = &self.client;
         match wish {

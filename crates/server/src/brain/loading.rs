@@ -133,9 +133,6 @@ impl Brain {
 
     /// A transaction of its own between two turns: whatever was decided before is in the records that it judges by,
     /// and whatever is decided later knows what went.
-    ///
-    /// # Errors
-    /// Where the records could not be written.
     pub(super) async fn expire(
         &mut self,
         expiry: Expiry,

@@ -290,9 +290,6 @@ pub(crate) struct Brain {
 
 impl Brain {
     /// Reads the unfinished jobs and the known workers back.
-    ///
-    /// # Errors
-    /// Where the records cannot be read, or contradict themselves.
     pub(crate) async fn open(
         store: Store,
         hub: Arc<Hub>,
@@ -430,9 +427,6 @@ impl Brain {
     }
 
     /// Reads from the records what an input needs of them, and applies it.
-    ///
-    /// # Errors
-    /// Where the records could not be written.
     async fn take(&mut self, input: Input) -> Result<(), StoreError> {
         match input {
             Input::Job { job, verb, reply } => self.begin_verb(job, verb, reply).await,

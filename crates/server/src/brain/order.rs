@@ -125,9 +125,6 @@ impl Brain {
     }
 
     /// The same of those that a job is to wait for after this change.
-    ///
-    /// # Errors
-    /// As [`Brain::completed`]; one that the job waits for already may be gone.
     pub(super) async fn completed_before(
         &mut self,
         job: JobId,
@@ -141,9 +138,6 @@ impl Brain {
     }
 
     /// Those of the jobs that were completed so long ago that the core has forgotten them.
-    ///
-    /// # Errors
-    /// Where one of them is not there, or the records cannot be read.
     pub(super) async fn completed(&mut self, jobs: &BTreeSet<JobId>) -> Answer<BTreeSet<JobId>> {
         let missing =
             |job| Fault::unprocessable(format!("There is no job {job} to wait for; `kiln jobs` lists them."));

@@ -77,9 +77,6 @@ impl Brain {
     /// Requests that wait for an answer are told to try again. A job that does it a second time is paused.
     ///
     /// The next turn goes on with the inputs that were not applied yet.
-    ///
-    /// # Errors
-    /// If the records cannot be read or written, or nothing but the same is to be expected.
     pub(super) async fn recover(&mut self, panic: Box<dyn Any + Send>) -> Result<(), ServerError> {
         let (job, what) = match panic.downcast::<BrokenInvariant>() {
             Ok(broken) => (broken.job, broken.what),

@@ -21,9 +21,6 @@ use crate::{ServerError, clock::Clock};
 const TIMES: u32 = 1000;
 
 /// The farm as it stood when an earlier reign ended.
-///
-/// # Errors
-/// Where the records cannot be read, or contradict themselves.
 pub(super) async fn farm(
     store: &Store,
     clock: Clock,
@@ -92,9 +89,6 @@ pub(super) struct Loaded {
 
 impl Loaded {
     /// Takes as long as the job is large: not in the middle of a turn.
-    ///
-    /// # Errors
-    /// Where the records cannot be read.
     pub(super) async fn read(store: &Store, stored: StoredJob) -> Result<Self, StoreError> {
         let (job, render) = (stored.row.id, stored.row.plan.frames_step());
         let (mut seconds, mut finished) = (0.0, 0_u32);
@@ -111,9 +105,6 @@ impl Loaded {
 }
 
 /// Brings one job of the records to life.
-///
-/// # Errors
-/// Where its records contradict themselves.
 pub(super) async fn job(farm: &mut Farm, store: &Store, loaded: Loaded) -> Result<(), StoreError> {
     let Loaded { stored, seconds, finished, paths, peaks, times } = loaded;
     let after = stored.row.spec.standing.after.iter().filter(|before| !farm.jobs.contains_key(before));
@@ -172,9 +163,6 @@ pub(super) async fn job(farm: &mut Farm, store: &Store, loaded: Loaded) -> Resul
 }
 
 /// A stored job as the core takes it up.
-///
-/// # Errors
-/// Where its records contradict themselves.
 pub(super) fn restored_job(
     stored: &StoredJob,
     standing: SchedulingOptions,

@@ -49,9 +49,6 @@ pub(crate) enum WakeError {
 }
 
 /// Sends the packets on every network of this machine, or to these places.
-///
-/// # Errors
-/// Where none of them could be sent to.
 pub(crate) fn send(macs: &[Mac], targets: Option<&[SocketAddr]>) -> Result<(), WakeError> {
     let routes = match targets {
         Some(targets) => targets.iter().map(|to| (Ipv4Addr::UNSPECIFIED, *to)).collect(),

@@ -27,8 +27,6 @@ pub struct Target {
 }
 
 impl Target {
-    /// # Errors
-    /// Where the server does not take the scene.
     pub async fn prepare(client: Client, pid: u32) -> Result<Self, Failed> {
         let blend = RelPath::new("sample.blend")?;
         let hash = BlobHash::of(SCENE);

@@ -25,9 +25,6 @@ const HALF: f64 = 0.5;
 const ASKED: u32 = 200;
 
 /// A farm of so many workers: first with half of the slots free, then with none.
-///
-/// # Errors
-/// Where the server or a connection fails.
 pub async fn workers(
     target: &Target,
     count: u32,
@@ -170,9 +167,6 @@ impl Watch {
 }
 
 /// Frames that take no time: handed out, started, said to be half done, and committed.
-///
-/// # Errors
-/// Where the server or a connection fails.
 pub async fn lifecycles(
     target: &Target,
     count: u32,
@@ -208,9 +202,6 @@ pub async fn lifecycles(
 }
 
 /// A job of a million frames, and what it costs to have it.
-///
-/// # Errors
-/// Where the server or a connection fails.
 pub async fn million(target: &Target, count: u32, time: Duration) -> Result<Measured, Failed> {
     const FRAMES: u32 = 1_000_000;
     let mut measured = Measured::default();

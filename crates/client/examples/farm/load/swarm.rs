@@ -92,9 +92,6 @@ pub struct Swarm {
 
 impl Swarm {
     /// Connects so many workers; all are welcomed when this returns.
-    ///
-    /// # Errors
-    /// Where one of them is not.
     pub async fn join(client: &Client, count: u32, nature: &Nature) -> Result<Self, Failed> {
         let (stop, committed) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
         let joining = stream::iter(1..=count).map(|number| {
@@ -127,9 +124,6 @@ impl Swarm {
     }
 
     /// Ends the connections, and gathers what the workers saw.
-    ///
-    /// # Errors
-    /// Where a connection broke before.
     pub async fn leave(self) -> Result<Log, Failed> {
         self.stop.cancel();
         let mut all = Log::default();
