@@ -5,8 +5,9 @@ use kiln_types::{Blank, OutputSet};
 use serde::Serialize;
 use sqlx::SqliteConnection;
 
-use crate::Write;
+use crate::bundles::{insert_bundle, take_bundle};
 use crate::sql::{Result, to_json};
+use crate::{NewBundle, TaskProduct, Write};
 
 /// Waits until something else is to be written, then goes in the order in which an attempt lives.
 #[derive(Default)]
@@ -15,6 +16,15 @@ pub(crate) struct Bulk {
     started: Vec<Started>,
     done: Vec<Done>,
     outputs: Vec<Output>,
+    bundles: Vec<Bundle>,
+}
+
+/// A bundle that a step made.
+struct Bundle {
+    job: i64,
+    step: u16,
+    bundle: NewBundle,
+    at_ms: i64,
 }
 
 /// Epoch, counter, job, step, index, generation, worker, slot, time.
@@ -48,10 +58,13 @@ impl Bulk {
             Write::StartAttempt { attempt, at_ms } => {
                 self.started.push(Started(attempt.epoch.0, attempt.counter.cast_signed(), at_ms));
             }
-            Write::CommitTask { task, generation, attempt, frame, outputs, seconds, peak_memory, at_ms } => {
-                self.outputs_of(frame, &outputs)?;
+            Write::CommitTask { task, generation, attempt, product, seconds, peak_memory, at_ms } => {
                 let (epoch, counter) = (attempt.epoch.0, attempt.counter.cast_signed());
                 let (job, step, index) = (task.job.0.cast_signed(), task.step.0, task.index.0);
+                match product {
+                    TaskProduct::Outputs { frame, files } => self.outputs_of(frame, &files)?,
+                    TaskProduct::Bundle(bundle) => self.bundles.push(Bundle { job, step, bundle, at_ms }),
+                }
                 let peak = peak_memory.map(u64::cast_signed);
                 let row = Done(job, step, index, generation.0, epoch, counter, at_ms, seconds, peak);
                 self.done.push(row);
@@ -81,7 +94,7 @@ impl Bulk {
     }
 
     pub async fn flush(&mut self, db: &mut SqliteConnection) -> Result<()> {
-        let Self { opened, started, done, outputs } = std::mem::take(self);
+        let Self { opened, started, done, outputs, bundles } = std::mem::take(self);
         each(
             db,
             &opened,
@@ -139,7 +152,17 @@ impl Bulk {
                  value ->> '$[0][10]' \
              FROM json_each(?1) ORDER BY key",
         )
-        .await
+        .await?;
+        for Bundle { job, step, bundle, at_ms } in bundles {
+            let query = sqlx::query("UPDATE steps SET bundle = ?3 WHERE job = ?1 AND step = ?2")
+                .bind(job)
+                .bind(i64::from(step))
+                .bind(bundle.id.0.as_bytes().to_vec());
+            query.execute(&mut *db).await?;
+            insert_bundle(db, &bundle, at_ms).await?;
+            take_bundle(db, bundle.id).await?;
+        }
+        Ok(())
     }
 }
 

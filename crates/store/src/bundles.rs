@@ -101,3 +101,10 @@ async fn list(db: &mut SqliteConnection, bundle: BundleId, files: &[BlobHash]) -
     .await?;
     Ok(())
 }
+
+/// A job needs it: it waits for none any more.
+pub(crate) async fn take_bundle(db: &mut SqliteConnection, bundle: BundleId) -> Result<()> {
+    let query = sqlx::query("UPDATE bundles SET waits = 0 WHERE id = ?1");
+    query.bind(bundle.0.as_bytes().to_vec()).execute(db).await?;
+    Ok(())
+}

@@ -1,13 +1,13 @@
 //! The writes that the store knows, in batches: a batch is a transaction.
 
 use kiln_types::{
-    AttemptId, AttemptState, BundleId, Epoch, EventNumber, Failure, Generation, JobId, JobSpec, JobState,
-    StepIndex, TaskId, TaskIndex, TaskState,
+    AttemptId, AttemptState, Epoch, EventNumber, Failure, Generation, JobId, JobSpec, JobState, StepIndex,
+    TaskId, TaskIndex, TaskState,
 };
 use sqlx::{Connection, Sqlite, SqliteConnection, Transaction};
 
 use crate::bulk::Bulk;
-use crate::bundles::insert_bundle;
+use crate::bundles::{insert_bundle, take_bundle};
 use crate::share::{set_limit, set_share};
 use crate::sql::{Result, to_json};
 use crate::{Event, NewEvent, NewStep, Store, StoreError, Write};
@@ -147,18 +147,6 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
             .bind(attempt.counter.cast_signed())
             .bind(state.as_str());
             run(db, query).await
-        }
-        Write::CommitBake { task, generation, attempt, bundle, seconds, peak_memory, at_ms } => {
-            commit_attempt(db, attempt, seconds, peak_memory, at_ms).await?;
-            set_task(db, task, generation, TaskState::Done, None).await?;
-            let query = sqlx::query("UPDATE steps SET bundle = ?3 WHERE job = ?1 AND step = ?2")
-                .bind(task.job.0.cast_signed())
-                .bind(i64::from(task.step.0))
-                .bind(bundle.id.0.as_bytes().to_vec());
-            run(db, query).await?;
-            let id = bundle.id;
-            insert_bundle(db, &bundle, at_ms).await?;
-            take_bundle(db, id).await
         }
         Write::FailTask { task, generation, reason } => {
             set_task(db, task, generation, TaskState::Failed, Some(reason)).await
@@ -403,31 +391,6 @@ async fn reopen_tasks(
          WHERE job = ?1 AND step = ?2 AND idx BETWEEN ?3 AND ?4 AND counts = 1",
     );
     run(db, bound(forget)).await
-}
-
-async fn commit_attempt(
-    db: &mut SqliteConnection,
-    attempt: AttemptId,
-    seconds: f64,
-    peak_memory: Option<u64>,
-    at_ms: i64,
-) -> Result<()> {
-    let query = sqlx::query(
-        "UPDATE attempts SET state = 'committed', ended_ms = ?3, seconds = ?4, peak_memory = ?5 \
-         WHERE epoch = ?1 AND counter = ?2",
-    )
-    .bind(i64::from(attempt.epoch.0))
-    .bind(attempt.counter.cast_signed())
-    .bind(at_ms)
-    .bind(seconds)
-    .bind(peak_memory.map(u64::cast_signed));
-    run(db, query).await
-}
-
-/// A job needs it: it waits for none any more.
-async fn take_bundle(db: &mut SqliteConnection, bundle: BundleId) -> Result<()> {
-    let query = sqlx::query("UPDATE bundles SET waits = 0 WHERE id = ?1");
-    run(db, query.bind(bundle.0.as_bytes().to_vec())).await
 }
 
 /// All waiting events in one statement: they are the most frequent rows by far. Their numbers follow each other

@@ -45,7 +45,7 @@ pub use records::{
     AttemptFilter, AttemptRow, BundleRow, Event, JobFilter, JobRow, KeptRow, Notice, OutputRow, ShareRow,
     StepRow, StoredJob, StoredStep, TaskFaults, TaskFilter, TaskRow, TaskRun, WorkerRow, WorkerShare,
 };
-pub use write::{NewBundle, NewEvent, NewStep, Sickness, Write};
+pub use write::{NewBundle, NewEvent, NewStep, Sickness, TaskProduct, Write};
 
 /// How sure a write must be before it is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

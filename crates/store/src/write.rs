@@ -106,27 +106,13 @@ pub enum Write {
         state: AttemptState,
     },
 
-    /// The task's generation is done: its outputs, and its attempt committed.
+    /// The task's generation is done: what it made, and its attempt committed.
     CommitTask {
         task: TaskId,
         generation: Generation,
         attempt: AttemptId,
-        /// The frame that the outputs belong to.
-        frame: i32,
-        outputs: OutputSet,
-        /// Seconds that rendering took.
-        seconds: f64,
-        /// Bytes that Blender used at most.
-        peak_memory: Option<u64>,
-        at_ms: i64,
-    },
-    /// A bake is done: the bundle that it made is recorded, and named by its step.
-    CommitBake {
-        task: TaskId,
-        generation: Generation,
-        attempt: AttemptId,
-        bundle: NewBundle,
-        /// Seconds that baking took.
+        product: TaskProduct,
+        /// Seconds that Blender took for it.
         seconds: f64,
         /// Bytes that Blender used at most.
         peak_memory: Option<u64>,
@@ -230,6 +216,15 @@ pub struct NewBundle {
     pub size: u64,
     /// The blobs of its files.
     pub blobs: Vec<BlobHash>,
+}
+
+/// The result of a task.
+#[derive(Debug, Clone)]
+pub enum TaskProduct {
+    /// The artist's files of a frame.
+    Outputs { frame: i32, files: OutputSet },
+    /// A bundle, recorded with it and named by its step.
+    Bundle(NewBundle),
 }
 
 /// A step of a new job.

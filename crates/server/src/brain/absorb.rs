@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kiln_api::Change;
 use kiln_core::{Label, Record, StepState};
-use kiln_store::Write;
+use kiln_store::{TaskProduct, Write};
 use kiln_types::{
     AttemptState, DeviceClass, JobId, JobSpec, StepIndex, TaskId, TaskIndex, WorkerId, WorkerState,
 };
@@ -161,47 +161,30 @@ impl Brain {
         let peak_memory = Some(report.peak_memory);
         self.farm.core.learn_memory(task, report.worker, report.peak_memory);
         let mut suspicious = Vec::new();
-        let files = match report.made {
+        let mut count = 0;
+        let product = match report.made {
             Some(Made::Frame(outputs)) => {
-                let files = u32::try_from(outputs.files().len()).unwrap_or(u32::MAX);
+                count = u32::try_from(outputs.files().len()).unwrap_or(u32::MAX);
                 suspicious = outputs.suspicions();
                 if let Some(live) = self.farm.jobs.get_mut(&job) {
                     live.seconds += seconds;
                     live.finished += 1;
                     live.paths.insert_all(task, &outputs);
                 }
-                let frame = frame.unwrap_or_default();
-                self.write(Write::CommitTask {
-                    task,
-                    generation,
-                    attempt,
-                    frame,
-                    outputs,
-                    seconds,
-                    peak_memory,
-                    at_ms,
-                });
-                files
+                TaskProduct::Outputs { frame: frame.unwrap_or_default(), files: outputs }
             }
             Some(Made::Bake(Some(bundle))) => {
                 if let Some(live) = self.farm.jobs.get_mut(&job) {
                     live.made.insert(step, bundle.id);
                 }
                 tracing::info!(%job, bundle = %bundle.id, seconds, "simulations baked");
-                self.write(Write::CommitBake {
-                    task,
-                    generation,
-                    attempt,
-                    bundle,
-                    seconds,
-                    peak_memory,
-                    at_ms,
-                });
-                0
+                TaskProduct::Bundle(bundle)
             }
             Some(Made::Bake(None)) | None => return,
         };
-        let change = Change::TaskDone { step, index, frame, generation, attempt, seconds, files, suspicious };
+        self.write(Write::CommitTask { task, generation, attempt, product, seconds, peak_memory, at_ms });
+        let change =
+            Change::TaskDone { step, index, frame, generation, attempt, seconds, files: count, suspicious };
         self.event(at_ms, Some(job), Some(report.worker), &change);
     }
 

@@ -1,6 +1,6 @@
 //! A job of two steps: the bake, and the frames behind it.
 
-use kiln_store::{Expiry, NewBundle, Write};
+use kiln_store::{Expiry, NewBundle, TaskProduct, Write};
 use kiln_types::{
     AttemptState, BlobHash, BundleId, Generation, JobId, JobState, Owner, Project, StepIndex, StepKind,
     TaskId, TaskIndex, TaskState,
@@ -30,11 +30,11 @@ fn bundle(name: &str) -> NewBundle {
 }
 
 fn baked(counter: u64, generation: u32, name: &str) -> Write {
-    Write::CommitBake {
+    Write::CommitTask {
         task: BAKE,
         generation: Generation(generation),
         attempt: attempt(counter),
-        bundle: bundle(name),
+        product: TaskProduct::Bundle(bundle(name)),
         seconds: 40.0,
         peak_memory: Some(7),
         at_ms: 5000,

@@ -10,7 +10,7 @@ mod tasks;
 
 use std::path::Path;
 
-use kiln_store::{Durability, NewBundle, NewEvent, NewStep, Store, Write};
+use kiln_store::{Durability, NewBundle, NewEvent, NewStep, Store, TaskProduct, Write};
 use kiln_types::{
     AttemptId, AttemptState, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FileFormat,
     Generation, JobId, JobSpec, JobStanding, JobSteps, Needs, Order, OutputFile, OutputRole, OutputSet,
@@ -163,8 +163,7 @@ fn committed(counter: u64, task: TaskId, generation: u32, frame: i32) -> Write {
         task,
         generation: Generation(generation),
         attempt: attempt(counter),
-        frame,
-        outputs: OutputSet::new(files).unwrap(),
+        product: TaskProduct::Outputs { frame, files: OutputSet::new(files).unwrap() },
         seconds: 1.5,
         peak_memory: Some(1 << 40),
         at_ms: 4000 + counter as i64,
