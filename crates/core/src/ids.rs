@@ -1,5 +1,7 @@
 //! Names of things that several modules hand to each other.
 
+use std::cmp::Reverse;
+
 use kiln_types::{JobId, SlotIndex, StepIndex, TaskId, TaskIndex, WorkerId};
 
 /// A step of a job. They are ordered by age, because jobs are numbered as they come.
@@ -28,6 +30,26 @@ impl StepRef {
 impl From<TaskId> for StepRef {
     fn from(task: TaskId) -> Self {
         Self { job: task.job, step: task.step }
+    }
+}
+
+/// The order in which the steps of one account are served: the oldest job first, and of a job the last step, which uses
+/// up what the others make, so that its first frames are there early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ServeOrder {
+    job: JobId,
+    step: Reverse<StepIndex>,
+}
+
+impl From<StepRef> for ServeOrder {
+    fn from(step: StepRef) -> Self {
+        Self { job: step.job, step: Reverse(step.step) }
+    }
+}
+
+impl From<ServeOrder> for StepRef {
+    fn from(order: ServeOrder) -> Self {
+        Self { job: order.job, step: order.step.0 }
     }
 }
 

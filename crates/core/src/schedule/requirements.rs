@@ -11,14 +11,14 @@ use kiln_types::WorkerId;
 
 use crate::{
     Requirement, WorkerOffer,
-    ids::{MemberId, QueueKey, RequirementId, StepRef},
+    ids::{MemberId, QueueKey, RequirementId, ServeOrder, StepRef},
     state::{Match, Rank},
 };
 
 /// The steps that wait for one requirement, in the order in which they are served.
 #[derive(Debug, Default)]
 pub(crate) struct ReadyQueue {
-    levels: BTreeMap<Reverse<u8>, BTreeMap<MemberId, BTreeSet<StepRef>>>,
+    levels: BTreeMap<Reverse<u8>, BTreeMap<MemberId, BTreeSet<ServeOrder>>>,
 }
 
 impl ReadyQueue {
@@ -28,12 +28,12 @@ impl ReadyQueue {
 
     pub fn insert(&mut self, key: QueueKey, step: StepRef) {
         let members = self.levels.entry(Reverse(key.priority)).or_default();
-        members.entry(key.member).or_default().insert(step);
+        members.entry(key.member).or_default().insert(step.into());
     }
 
     pub fn remove(&mut self, key: QueueKey, step: StepRef) {
         let Some(members) = self.levels.get_mut(&Reverse(key.priority)) else { return };
-        if members.get_mut(&key.member).is_some_and(|steps| steps.remove(&step) && steps.is_empty()) {
+        if members.get_mut(&key.member).is_some_and(|steps| steps.remove(&step.into()) && steps.is_empty()) {
             members.remove(&key.member);
         }
         if members.is_empty() {
@@ -50,22 +50,22 @@ impl ReadyQueue {
         self.levels.get(&Reverse(priority)).into_iter().flat_map(|level| level.keys().copied())
     }
 
-    /// The oldest step of the key behind `last`.
+    /// The step of the key that is next in its [`ServeOrder`] behind `last`.
     pub fn after(&self, key: QueueKey, last: Option<StepRef>) -> Option<StepRef> {
         let steps = self.levels.get(&Reverse(key.priority))?.get(&key.member)?;
-        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
-        steps.range((from, Bound::Unbounded)).next().copied()
+        let from = last.map_or(Bound::Unbounded, |last| Bound::Excluded(ServeOrder::from(last)));
+        steps.range((from, Bound::Unbounded)).next().map(|step| (*step).into())
     }
 
     /// Every step with its member, from the highest priority.
     pub fn steps(&self) -> impl Iterator<Item = (MemberId, StepRef)> {
         let members = self.levels.values().flatten();
-        members.flat_map(|(member, steps)| steps.iter().map(|step| (*member, *step)))
+        members.flat_map(|(member, steps)| steps.iter().map(|step| (*member, (*step).into())))
     }
 
     pub fn contains(&self, key: QueueKey, step: StepRef) -> bool {
         let members = self.levels.get(&Reverse(key.priority));
-        members.and_then(|members| members.get(&key.member)).is_some_and(|steps| steps.contains(&step))
+        members.and_then(|members| members.get(&key.member)).is_some_and(|steps| steps.contains(&step.into()))
     }
 }
 

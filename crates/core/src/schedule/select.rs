@@ -9,7 +9,7 @@ use super::fair_share::ShareRank;
 use crate::{
     Core,
     claims::claim,
-    ids::{QueueKey, RequirementId, SlotRef, StepRef},
+    ids::{QueueKey, RequirementId, ServeOrder, SlotRef, StepRef},
     state::{Job, Step},
     tuning::{CANDIDATES, RELOAD_MS, estimate::UNMEASURED_MS},
 };
@@ -70,9 +70,7 @@ impl Core {
                 let member = head.member;
                 let key = QueueKey { priority, member };
                 let mut last = None;
-                while let Some(step) =
-                    fitting.iter().filter_map(|id| self.requirements[*id].ready.after(key, last)).min()
-                {
+                while let Some(step) = self.next_step(&fitting, key, last) {
                     last = Some(step);
                     match self.takes(of, step) {
                         Taking::Task(task) => return Some(task),
@@ -87,6 +85,12 @@ impl Core {
             }
         }
         None
+    }
+
+    /// The step of the account that is next behind `last`, among those with these requirements.
+    fn next_step(&self, of: &[RequirementId], key: QueueKey, last: Option<StepRef>) -> Option<StepRef> {
+        let steps = of.iter().filter_map(|id| self.requirements[*id].ready.after(key, last));
+        steps.min_by_key(|step| ServeOrder::from(*step))
     }
 
     /// The requirements that wait and that the slot can serve, as far as its worker and limits go.

@@ -70,6 +70,21 @@ fn a_task_waits_for_its_own_frame_and_for_no_other() {
 }
 
 #[test]
+fn a_frame_is_made_before_the_parts_of_later_ones() {
+    let mut farm = Farm::new();
+    farm.submit(frames(1, 30, &[(2, &[]), (1, &[same_frame(0, DependencyEnd::Done)])]));
+    farm.join(1, 1);
+    farm.drain();
+    let commits = farm.records.iter().filter_map(|record| match record {
+        Record::TaskCommitted { task, .. } => Some(task.step.0),
+        _ => None,
+    });
+    let first = commits.enumerate().find(|(_, step)| *step == 1).map(|(at, _)| at);
+    // Behind the parts that its slot had queued by then, and not behind all sixty.
+    assert!(first.is_some_and(|at| at < 30), "the first frame was number {first:?} of what was made");
+}
+
+#[test]
 fn a_part_that_is_made_again_outdates_its_frame_and_no_other() {
     let mut farm = Farm::new();
     farm.submit(parts(DependencyEnd::Done));
