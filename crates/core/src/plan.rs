@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     num::{NonZeroU16, NonZeroU32},
+    ops::Range,
 };
 
 use kiln_types::{JobId, MAX_TASKS, Order, SessionKey, StepIndex, TaskIndex};
@@ -165,37 +166,31 @@ impl StepPlan {
 
     /// The tasks of these frames, each named by its position. None where tasks are not about frames.
     pub(crate) fn tasks_of(&self, frames: &IndexSet) -> IndexSet {
-        let Some(tasks) = self.per_frame.map(NonZeroU32::get) else { return IndexSet::default() };
-        let mut all = IndexSet::default();
-        for TaskSpan { first, last } in frames.spans() {
-            let (first, last) = (TaskIndex(first.0 * tasks), TaskIndex(last.0 * tasks + (tasks - 1)));
-            all.insert_span(TaskSpan { first, last });
-        }
-        all
+        self.each_span(frames, |tasks, first, end| first * tasks..end * tasks)
     }
 
     /// The frames of which these are tasks, by their positions.
     pub(crate) fn frames_of(&self, tasks: &IndexSet) -> IndexSet {
-        let Some(each) = self.per_frame.map(NonZeroU32::get) else { return IndexSet::default() };
-        let mut frames = IndexSet::default();
-        for TaskSpan { first, last } in tasks.spans() {
-            let (first, last) = (TaskIndex(first.0 / each), TaskIndex(last.0 / each));
-            frames.insert_span(TaskSpan { first, last });
-        }
-        frames
+        self.each_span(tasks, |each, first, end| first / each..end.div_ceil(each))
     }
 
     /// The frames of which all tasks are among these, by their positions.
     pub(crate) fn whole_frames_of(&self, tasks: &IndexSet) -> IndexSet {
-        let Some(each) = self.per_frame.map(NonZeroU32::get) else { return IndexSet::default() };
-        let mut frames = IndexSet::default();
-        for TaskSpan { first, last } in tasks.spans() {
-            let (first, end) = (first.0.div_ceil(each), (last.0 + 1) / each);
-            if first < end {
-                frames.insert_span(TaskSpan { first: TaskIndex(first), last: TaskIndex(end - 1) });
+        self.each_span(tasks, |each, first, end| first.div_ceil(each)..end / each)
+    }
+
+    /// The spans that `to` makes of the number of tasks for each frame and each span of the set, which ends before its
+    /// last argument.
+    fn each_span(&self, set: &IndexSet, to: impl Fn(u32, u32, u32) -> Range<u32>) -> IndexSet {
+        let mut all = IndexSet::default();
+        let Some(each) = self.per_frame.map(NonZeroU32::get) else { return all };
+        for span in set.spans() {
+            let range = to(each, span.first.0, span.last.0 + 1);
+            if !range.is_empty() {
+                all.insert_span(TaskSpan { first: TaskIndex(range.start), last: TaskIndex(range.end - 1) });
             }
         }
-        frames
+        all
     }
 
     /// A step of `count` tasks, in their order, on any worker.
@@ -278,7 +273,7 @@ impl JobPlan {
     pub const MAX_STEPS: usize = 1024;
 
     /// # Errors
-    /// Where there is no step or too many, a step has no task or too many or a part of a frame, or one waits for itself or a
+    /// If there is no step or too many, a step has no task or too many or a part of a frame, or one waits for itself or a
     /// later, or for frames that it has not.
     pub fn new(id: JobId, steps: Vec<StepPlan>) -> Result<Self, PlanError> {
         if steps.is_empty() {

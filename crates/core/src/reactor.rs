@@ -115,7 +115,7 @@ impl Core {
             count += reset.len();
             changed.insert(place, reset);
         }
-        // What waited for these to end went on without them; what waits for them to be done has not begun.
+        // Tasks that waited for these to end went on without them; those that wait for them to be done have not begun.
         self.outdate_dependents(id, changed, |after| after.until == DependencyEnd::Ended, out);
         self.reopen_job(id, out);
         Ok(count)

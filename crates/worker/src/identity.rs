@@ -158,8 +158,8 @@ pub(crate) fn make(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// How long a folder is tried again into which somebody still writes or from which somebody removes as well: a process
-/// that was killed ends its last system call first.
+/// The time for which a folder is tried again that others still write into or remove from: a process that was killed ends
+/// its last system call first.
 const CLEAR_FOR: Duration = Duration::from_secs(2);
 const CLEAR_AGAIN: Duration = Duration::from_millis(10);
 

@@ -123,9 +123,7 @@ impl Job {
         for place in usize::from(step.0) + 1..self.steps.len() {
             let mut before = self.frame_dependencies(place).peekable();
             if before.peek().is_some()
-                && before.all(|(before, end)| {
-                    before.tasks.reached(end).contains_all(&before.plan.tasks_of(&frame))
-                })
+                && before.all(|(before, end)| before.tasks.have_reached(end, &before.plan.tasks_of(&frame)))
             {
                 drop(before);
                 let tasks = self.steps[place].plan.tasks_of(&frame);

@@ -419,6 +419,14 @@ impl Tasks {
         Cow::Owned(ended)
     }
 
+    /// Returns whether these tasks have come as far as this.
+    pub fn have_reached(&self, end: DependencyEnd, tasks: &IndexSet) -> bool {
+        let EndedTasks { done, failed, cancelled, .. } = &self.ended;
+        let has_ended =
+            |task| end == DependencyEnd::Ended && (failed.contains(task) || cancelled.contains(task));
+        tasks.iter().all(|task| done.contains(task) || has_ended(task))
+    }
+
     /// Returns whether every task has come as far as this.
     pub fn have_all_reached(&self, end: DependencyEnd) -> bool {
         let EndedTasks { done, failed, cancelled, .. } = &self.ended;

@@ -15,7 +15,7 @@ pub fn same_frame(step: u16, until: DependencyEnd) -> StepDependency {
     StepDependency { step: StepIndex(step), scope: DependencyScope::Frame, until }
 }
 
-/// A job of frames: each step has so many tasks for each of them, and waits for these.
+/// A job of frames. Each step has a number of tasks for each frame, and dependencies.
 pub fn frames(id: u64, frames: u32, steps: &[(u32, &[StepDependency])]) -> JobPlan {
     let plan = |(tasks, after): &(u32, &[StepDependency])| StepPlan {
         per_frame: NonZeroU32::new(*tasks),

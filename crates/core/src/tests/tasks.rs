@@ -68,6 +68,18 @@ fn state_of(tasks: &Tasks) -> State {
 
 type Operation = (&'static str, fn(&mut Tasks), [Option<State>; 8]);
 
+/// Done tasks wait again, and all others stay.
+const DONE_WAITS: [Option<State>; 8] = [
+    Some(Waiting),
+    Some(Retry),
+    Some(Live),
+    Some(LiveTwice),
+    Some(Waiting),
+    Some(Failed),
+    Some(Cancelled),
+    Some(Blocked),
+];
+
 /// The state in which each operation leaves a task of each of [`STATES`]; `None`: it is a broken invariant.
 const TABLE: [Operation; 16] = [
     ("dispatch", |t| t.dispatch(TASK, OTHER), [Some(Live), Some(Live), None, None, None, None, None, None]),
@@ -120,39 +132,13 @@ const TABLE: [Operation; 16] = [
             Some(Blocked),
         ],
     ),
-    (
-        "reset what is done",
-        |t| drop(t.reset_done(&IndexSet::first(5))),
-        [
-            Some(Waiting),
-            Some(Retry),
-            Some(Live),
-            Some(LiveTwice),
-            Some(Waiting),
-            Some(Failed),
-            Some(Cancelled),
-            Some(Blocked),
-        ],
-    ),
+    ("reset what is done", |t| drop(t.reset_done(&IndexSet::first(5))), DONE_WAITS),
     (
         "outdate, this one begun",
         |t| drop(t.outdate(&IndexSet::first(5), &[TASK].into_iter().collect())),
         [Some(Waiting), Some(Waiting), None, None, None, None, None, None],
     ),
-    (
-        "outdate, none begun",
-        |t| drop(t.outdate(&IndexSet::first(5), &IndexSet::default())),
-        [
-            Some(Waiting),
-            Some(Retry),
-            Some(Live),
-            Some(LiveTwice),
-            Some(Waiting),
-            Some(Failed),
-            Some(Cancelled),
-            Some(Blocked),
-        ],
-    ),
+    ("outdate, none begun", |t| drop(t.outdate(&IndexSet::first(5), &IndexSet::default())), DONE_WAITS),
     (
         "go wrong",
         |t| t.update_history(TASK, |history| history.note_loss(FIRST, w(2))),

@@ -15,9 +15,10 @@ use crate::{
 /// Held by a test that opens a Blender, or that nobody may open one for: all see one screen, also those in other
 /// processes.
 pub fn hold_screen() -> File {
-    let file = File::create(std::env::temp_dir().join("kiln-test-screen")).unwrap();
-    file.lock().unwrap();
-    file
+    // The folder itself: a file in it would stay, and be another user's.
+    let folder = File::open(std::env::temp_dir()).unwrap();
+    folder.lock().unwrap();
+    folder
 }
 
 /// A program named `blender` without the arguments of one in the background. Ends when dropped.
