@@ -27,8 +27,8 @@ pub use job::{
 };
 pub use kept::{Collect, Collected, Fetched, JobKept, Kept};
 pub use link::{
-    AssignedTask, Assignment, BlenderOffer, Claim, DeviceOffer, Down, Finish, Held, HeldState, Hello,
-    Machine, Offered, Rest, RevokeWhy, Up, Verdict, Welcome,
+    AssignedTask, Assignment, BlenderOffer, Claim, DeviceOffer, Down, Finish, Hello, Machine, Offered, Rest,
+    Up, Welcome, Work,
 };
 pub use problem::{Problem, ProblemCode};
 pub use worker::{Info, Me, RunningList, RunningTask, RunningView, SickView, WorkerList, WorkerView};
@@ -37,10 +37,10 @@ pub use worker::{Info, Me, RunningList, RunningTask, RunningView, SickView, Work
 pub const PREFIX: &str = "/api/v1";
 
 /// The number of the worker protocol; a server speaks its own and the one before.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The oldest worker protocol that this build still speaks.
-pub const OLDEST_PROTOCOL: u32 = 1;
+pub const OLDEST_PROTOCOL: u32 = 2;
 
 /// The build, as `kiln --version` prints it.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");

@@ -37,10 +37,10 @@ pub use estimate::frames::SlowAttempt;
 pub use explain::{Explainer, Forecast, Missing, Occupant, UnmetStep, WaitCause};
 pub use index_set::{BadIndexSet, Generations, IndexSet, TaskSpan};
 pub use invariant::BrokenInvariant;
+pub use kiln_types::{HeldAttempt, HeldPhase, ReportOutcome, RevokeReason};
 pub use ledger::Ledger;
 pub use message::{
-    Assigned, Claim, Finish, GpuSet, HeldAttempt, HeldPhase, Outbox, Push, Record, ReportOutcome,
-    RevokeReason, StepState, TaskCounts, WorkerOffer,
+    Assigned, Claim, Finish, GpuSet, Outbox, Push, Record, StepState, TaskCounts, WorkerOffer,
 };
 pub use moment::Moment;
 pub use plan::{

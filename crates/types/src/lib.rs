@@ -3,6 +3,7 @@
 //!
 //! Nothing here does I/O, and nothing here knows of HTTP, SQLite or Blender's Python.
 
+mod attempt;
 mod frames;
 mod frozen;
 mod hash;
@@ -20,6 +21,7 @@ mod state;
 mod step;
 mod version;
 
+pub use attempt::{HeldAttempt, HeldPhase, ReportOutcome, RevokeReason};
 pub use frames::{FrameSet, FrameSetError, FrameSpan, MAX_FRAME, MAX_TASKS, MIN_FRAME};
 pub use frozen::{Choices, device_word};
 pub use hash::{BadHash, BlobHash, BlobHasher};
@@ -28,7 +30,7 @@ pub use ids::{
     TaskId, TaskIndex, UploadId, WorkerId,
 };
 pub use order::{BadOrder, Order};
-pub use output::{OutputFile, OutputRole, OutputSet, OutputSetError};
+pub use output::{OutputFile, OutputRole, OutputSet, OutputSetError, PictureFacts, TaskFile};
 pub use path::{BadPath, RelPath};
 pub use pattern::{BlenderName, Name, Word};
 pub use pixels::{Blank, NotFinite, PixelReport, Suspicion, SuspiciousFrames};

@@ -163,7 +163,7 @@ impl Brain {
         let mut suspicious = Vec::new();
         let mut count = 0;
         let product = match report.made {
-            Some(Made::Frame(outputs)) => {
+            Some(Made::Outputs(outputs)) => {
                 count = u32::try_from(outputs.files().len()).unwrap_or(u32::MAX);
                 suspicious = outputs.suspicions();
                 if let Some(live) = self.farm.jobs.get_mut(&job) {
@@ -173,14 +173,14 @@ impl Brain {
                 }
                 TaskProduct::Outputs { frame: frame.unwrap_or_default(), files: outputs }
             }
-            Some(Made::Bake(Some(bundle))) => {
+            Some(Made::Bundle(Some(bundle))) => {
                 if let Some(live) = self.farm.jobs.get_mut(&job) {
                     live.made.insert(step, bundle.id);
                 }
                 tracing::info!(%job, bundle = %bundle.id, seconds, "simulations baked");
                 TaskProduct::Bundle(bundle)
             }
-            Some(Made::Bake(None)) | None => return,
+            Some(Made::Bundle(None)) | None => return,
         };
         self.write(Write::CommitTask { task, generation, attempt, product, seconds, peak_memory, at_ms });
         let change =

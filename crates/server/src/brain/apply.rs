@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use kiln_api::{Change, Down, Held, HeldState, Hello, Up, Verdict as UpVerdict, Welcome};
-use kiln_core::{Core, Finish, HeldAttempt, HeldPhase, JobError, JobView, ReportOutcome, StepState};
+use kiln_api::{Change, Down, Hello, Up, Welcome};
+use kiln_core::{Core, Finish, JobError, JobView, StepState};
 use kiln_store::{NewStep, Write};
 use kiln_types::{
-    AttemptId, Failure, FailureCause, JobId, JobSpec, JobState, JobSteps, ProductKind, SlotIndex, StepIndex,
-    StepKind, StepSpec, TaskIndex, WorkerId, WorkerWish,
+    AttemptId, Failure, FailureCause, JobId, JobSpec, JobState, JobSteps, ProductKind, StepIndex, StepKind,
+    StepSpec, TaskIndex, WorkerId, WorkerWish,
 };
 
 use super::{
@@ -254,7 +254,6 @@ impl Brain {
         // Before everything that the core pushes to it.
         self.batch.outbox.send(worker, Down::Welcome(welcome));
         self.batch.held_slots.extend(held.iter().map(|held| (held.attempt, held.slot)));
-        let held: Vec<HeldAttempt> = held.iter().map(held_attempt).collect();
         // First, or it would be told what it wished itself when it left.
         self.farm.core.set_desired_state(worker, wish, &mut self.batch.outbox);
         self.farm.core.worker_joined(now, worker, offer, &held, &mut self.batch.outbox);
@@ -313,7 +312,7 @@ impl Brain {
     fn finished(&mut self, worker: WorkerId, attempt: AttemptId, finished: Finished) {
         let now = self.farm.clock.now();
         let seconds = |seconds: f64| if seconds.is_finite() { seconds.clamp(0.0, 1e9) } else { 0.0 };
-        let (finish, report) = match self.as_it_should(worker, attempt, finished) {
+        let (finish, report) = match self.validate_finish(worker, attempt, finished) {
             Finished::Made { made, seconds: s, peak_memory } => {
                 let report = Report { worker, made: Some(made), seconds: seconds(s), peak_memory };
                 (Finish::Delivered, Some(report))
@@ -322,35 +321,30 @@ impl Brain {
                 let report = Report { worker, made: None, seconds: seconds(s), peak_memory: 0 };
                 (Finish::Failed(failure), Some(report))
             }
-            Finished::HandedBack => (Finish::Returned, None),
+            Finished::Returned => (Finish::Returned, None),
         };
         if let Some(report) = report {
             self.batch.reports.insert(attempt, report);
         }
-        let verdict = self.farm.core.attempt_finished(now, worker, attempt, finish, &mut self.batch.outbox);
+        let outcome = self.farm.core.attempt_finished(now, worker, attempt, finish, &mut self.batch.outbox);
         // At once: the same attempt may be reported twice in one turn.
         self.absorb();
         self.batch.reports.remove(&attempt);
-        let verdict = match verdict {
-            ReportOutcome::Committed => UpVerdict::Committed,
-            ReportOutcome::Superseded => UpVerdict::Superseded,
-            ReportOutcome::Recorded => UpVerdict::Recorded,
-            ReportOutcome::Unknown => UpVerdict::Unknown,
-        };
-        self.batch.outbox.send(worker, Down::Settled { attempt, verdict });
+        self.batch.outbox.send(worker, Down::Settled { attempt, outcome });
     }
 
-    /// What was made must be what the task is there for, and no file of another frame: the one would silently take
-    /// the other's place.
-    fn as_it_should(&self, worker: WorkerId, attempt: AttemptId, finished: Finished) -> Finished {
+    /// Returns the report as a failure if the files are not those that the step makes, or one has the path of another
+    /// frame's: the one would silently take the other's place.
+    fn validate_finish(&self, worker: WorkerId, attempt: AttemptId, finished: Finished) -> Finished {
         let Finished::Made { made, seconds, .. } = &finished else { return finished };
         let known = self.farm.core.attempt_task(attempt).filter(|known| known.2 == worker);
         let Some((task, _, _)) = known else { return finished };
         let Some(live) = self.farm.jobs.get(&task.job) else { return finished };
         let failed =
             |cause, why: String| Finished::Failed { failure: Failure::new(cause, why), seconds: *seconds };
-        match (live.steps.get(task.step).map(|step| step.product), made) {
-            (Some(ProductKind::Output), Made::Frame(outputs)) => {
+        let Some(step) = live.steps.get(task.step) else { return finished };
+        match (step.product, made) {
+            (ProductKind::Output, Made::Outputs(outputs)) => {
                 let Some((path, other)) = live.paths.taken(task, outputs) else { return finished };
                 let frame = |task| self.farm.frame_of(task).unwrap_or_default();
                 let why = format!(
@@ -360,12 +354,12 @@ impl Brain {
                 );
                 failed(FailureCause::SamePath, why)
             }
-            (Some(ProductKind::Bundle), Made::Bake(Some(_))) => finished,
-            // It became known after the link had looked: baked again at worst.
-            (Some(ProductKind::Bundle), Made::Bake(None)) => Finished::HandedBack,
-            _ => failed(
+            (ProductKind::Bundle, Made::Bundle(Some(_))) => finished,
+            // The attempt became known after the link had looked: baked again at worst.
+            (ProductKind::Bundle, Made::Bundle(None)) => Finished::Returned,
+            (ProductKind::Output, Made::Bundle(_)) | (ProductKind::Bundle, Made::Outputs(_)) => failed(
                 FailureCause::HostMisbehaved,
-                "The worker was given a bake and delivered a frame, or the other way round.".to_owned(),
+                format!("The worker reported files that step {} of the job does not make.", step.kind),
             ),
         }
     }
@@ -477,20 +471,6 @@ fn can_render(job: JobId, live: &LiveJob) -> Answer<()> {
 pub(crate) fn no_worker(name: &str) -> Fault {
     let shown: String = name.chars().take(80).flat_map(char::escape_default).collect();
     Fault::not_found(format!("There is no worker named “{shown}”; `kiln workers` lists them."))
-}
-
-fn held_attempt(held: &Held) -> HeldAttempt {
-    HeldAttempt {
-        attempt: held.attempt,
-        task: held.task,
-        generation: held.generation,
-        slot: SlotIndex(held.slot.0),
-        phase: match held.state {
-            HeldState::Queued => HeldPhase::Queued,
-            HeldState::Running => HeldPhase::Running,
-            HeldState::Finished => HeldPhase::Finished,
-        },
-    }
 }
 
 pub(super) fn job_fault(error: JobError) -> Fault {

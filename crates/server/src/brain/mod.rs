@@ -157,15 +157,15 @@ pub(crate) enum Finished {
         failure: Failure,
         seconds: f64,
     },
-    HandedBack,
+    Returned,
 }
 
-/// What an attempt made.
+/// The files that an attempt made. Which of the two its step is for, the scheduler knows.
 #[derive(Debug, Clone)]
 pub(crate) enum Made {
-    Frame(OutputSet),
-    /// `None` where nothing was made of it, because the attempt was not known then as a bake.
-    Bake(Option<NewBundle>),
+    Outputs(OutputSet),
+    /// `None` if the attempt was not known as one that makes a bundle, and none was made.
+    Bundle(Option<NewBundle>),
 }
 
 pub(crate) type Reply<T> = oneshot::Sender<Answer<T>>;

@@ -2,10 +2,10 @@
 
 use std::panic::panic_any;
 
-use kiln_api::{Down, Held, HeldState, ProblemCode};
+use kiln_api::{Down, ProblemCode};
 use kiln_core::{BrokenInvariant, Config};
 use kiln_store::{Durability, Write};
-use kiln_types::{JobState, TaskIndex};
+use kiln_types::{HeldAttempt, HeldPhase, JobState, TaskIndex};
 use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::timeout};
 
@@ -58,7 +58,7 @@ impl World {
         Self::open(self.folder).await
     }
 
-    async fn join(&mut self, held: Vec<Held>) -> Connection {
+    async fn join(&mut self, held: Vec<HeldAttempt>) -> Connection {
         self.links += 1;
         let (out, downs) = mpsc::channel(1_000);
         let end = CancellationToken::new();
@@ -108,16 +108,16 @@ impl Connection {
     }
 
     /// The first task that the worker is given, as it says later that it holds it.
-    async fn assigned(&mut self) -> Held {
+    async fn assigned(&mut self) -> HeldAttempt {
         loop {
             if let Down::Assign(assignment) = self.next().await {
                 let task = &assignment.tasks[0];
-                return Held {
+                return HeldAttempt {
                     attempt: task.attempt,
                     task: task.task,
                     generation: task.generation,
                     slot: assignment.slot,
-                    state: HeldState::Running,
+                    phase: HeldPhase::Running,
                 };
             }
         }
@@ -142,7 +142,7 @@ async fn a_broken_invariant_drops_its_batch_and_nothing_that_was_acknowledged() 
     assert_ne!(world.state(job).await, JobState::Paused, "what was not acknowledged did not happen");
 
     // The worker says what it holds, and goes on with it.
-    let mut connection = world.join(vec![held.clone()]).await;
+    let mut connection = world.join(vec![held]).await;
     let kept = held.attempt;
     let task = world
         .handle

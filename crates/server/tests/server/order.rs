@@ -260,18 +260,18 @@ async fn what_a_slot_may_use_goes_with_its_work() {
     let each = farm.submit_with("1-2", json!({"device": "cuda", "needs": {"tags": ["fast"]}})).await;
     let claims = [worker.assignment().await, worker.assignment().await];
     assert!(claims.iter().all(|assignment| assignment.job == each.id));
-    let mut gpus: Vec<_> = claims.iter().map(|assignment| assignment.claim.clone().unwrap().gpus).collect();
+    let mut gpus: Vec<_> = claims.iter().map(|assignment| assignment.claim.gpus.clone()).collect();
     gpus.sort();
     assert_eq!(gpus, [vec![0], vec![1]]);
-    assert!(claims.iter().all(|assignment| assignment.claim.as_ref().unwrap().cores == 0));
+    assert!(claims.iter().all(|assignment| assignment.claim.cores == 0));
     for assignment in &claims {
         worker.deliver(&assignment.tasks[0]).await;
     }
 
     let all = farm.submit_with("1", json!({"device": "cuda", "needs": {"gpus": "all", "cores": 3}})).await;
     let claim = worker.assignment().await;
-    assert_eq!((claim.job, claim.claim.clone().unwrap().gpus), (all.id, vec![0, 1]));
-    assert_eq!(claim.claim.as_ref().unwrap().cores, 3);
+    assert_eq!((claim.job, claim.claim.gpus.clone()), (all.id, vec![0, 1]));
+    assert_eq!(claim.claim.cores, 3);
     worker.deliver(&claim.tasks[0]).await;
 
     let more = farm.submit_with("1", json!({"device": "cuda", "needs": {"gpu_memory": 9_u64 << 30}})).await;
@@ -295,7 +295,7 @@ async fn memory_is_learned_from_the_frames_that_are_done() {
     let job = farm.submit_with("1-9", json!({"held": true, "needs": {"memory": 9_u64 << 30}})).await;
     farm.client.resume(job.id).await.unwrap();
     let first = worker.assignment().await;
-    assert_eq!(first.claim.unwrap().memory, 9 << 30);
+    assert_eq!(first.claim.memory, 9 << 30);
     farm.client.cancel(job.id).await.unwrap();
     worker.leave().await;
 
@@ -317,7 +317,7 @@ async fn memory_is_learned_from_the_frames_that_are_done() {
     };
     let assignment = worker.assignment().await;
     assert_eq!(assignment.job, job.id);
-    assert!(assignment.claim.unwrap().memory > 4 << 30);
+    assert!(assignment.claim.memory > 4 << 30);
     assert_eq!(slots(&farm).await, 2, "a third does not fit");
 }
 

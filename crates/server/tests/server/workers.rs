@@ -1,7 +1,7 @@
 //! Workers come, go, and are told what to do.
 
-use kiln_api::{Down, HeldState, Hello, JobView, Rest, Up};
-use kiln_types::{JobState, WorkerState, WorkerWish};
+use kiln_api::{Down, Hello, JobView, Rest, Up};
+use kiln_types::{HeldPhase, JobState, WorkerState, WorkerWish};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
@@ -136,15 +136,18 @@ async fn a_silent_worker_loses_its_work_to_another() {
     let again = other.assignment().await.tasks.remove(0);
     assert!(again.task == task.task && again.attempt > task.attempt);
     other.say(Up::Started { attempt: again.attempt }).await;
-    assert_eq!(other.deliver(&again).await, kiln_api::Verdict::Committed);
+    assert_eq!(other.deliver(&again).await, kiln_types::ReportOutcome::Committed);
     farm.reaches(&job, JobState::Completed).await;
 
     // The first one is back, with the frame: answered politely, and dropped.
     let mut hello = hello(1, "silent", 1);
-    hello.held = vec![held(&assignment, &task, HeldState::Finished)];
+    hello.held = vec![held(&assignment, &task, HeldPhase::Finished)];
     let mut silent = FakeWorker::join_as(&farm, hello).await;
-    let verdict = silent.deliver(&task).await;
-    assert!(matches!(verdict, kiln_api::Verdict::Superseded | kiln_api::Verdict::Unknown), "{verdict:?}");
+    let outcome = silent.deliver(&task).await;
+    assert!(
+        matches!(outcome, kiln_types::ReportOutcome::Superseded | kiln_types::ReportOutcome::Unknown),
+        "{outcome:?}"
+    );
     let outputs = farm.client.outputs(job.id, 0).await.unwrap().outputs;
     assert_eq!(outputs.len(), 1);
 }

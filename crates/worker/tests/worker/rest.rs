@@ -2,7 +2,8 @@
 
 use std::{fs::File, path::Path, process::Command, time::Duration};
 
-use kiln_api::{Down, Finish, RevokeWhy};
+use kiln_api::{Down, Finish};
+use kiln_types::RevokeReason;
 use kiln_worker::{Happening, WhenUsed, Wishes, Worker, WorkerOptions, Yields};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -12,7 +13,7 @@ use crate::{
     until,
 };
 
-/// Held by a test that opens a Blender, or that nobody may open one for: all see one screen, also those in other
+/// HeldAttempt by a test that opens a Blender, or that nobody may open one for: all see one screen, also those in other
 /// processes.
 pub fn hold_screen() -> File {
     // The folder itself: a file in it would stay, and be another user's.
@@ -79,23 +80,23 @@ async fn a_blender_that_somebody_opens_makes_it_rest_and_closed_again_it_works()
     assert_eq!(line.started().await, first);
     let open = Open::new(folder.path());
     assert_eq!(line.says_it_rests(true).await.as_deref(), Some("a Blender is open on its screen"));
-    assert_eq!(line.finished().await, (second, Finish::HandedBack));
+    assert_eq!(line.finished().await, (second, Finish::Returned));
     let [pid] = blenders_in(farm.data())[..] else { panic!("one Blender renders") };
     assert!(nice_of(pid).iter().all(|nice| *nice == 19), "{:?}", nice_of(pid));
     // On a busy machine it would take for ever now.
-    line.send(Down::Revoke { attempt: first, why: RevokeWhy::Cancelled }).await;
-    assert_eq!(line.finished().await, (first, Finish::HandedBack));
+    line.send(Down::Revoke { attempt: first, why: RevokeReason::Cancelled }).await;
+    assert_eq!(line.finished().await, (first, Finish::Returned));
     assert_no_blender_in(farm.data());
     let late = farm.assignment(0, &long, &[3]);
     let attempt = late.tasks[0].attempt;
     line.send(Down::Assign(Box::new(late))).await;
-    assert_eq!(line.finished().await, (attempt, Finish::HandedBack));
+    assert_eq!(line.finished().await, (attempt, Finish::Returned));
     drop(open);
     line.says_it_rests(false).await;
     until(&mut happenings, |happening| matches!(happening, Happening::Wakes).then_some(())).await;
     let short = farm.session(10, 1);
     line.send(Down::Assign(Box::new(farm.assignment(0, &short, &[4])))).await;
-    assert!(matches!(line.finished().await.1, Finish::Delivered { .. }));
+    assert!(matches!(line.finished().await.1, Finish::Done { .. }));
     worker.stop_hard().await;
 
     // Who does not want to wait gets the machine at once.
@@ -107,7 +108,7 @@ async fn a_blender_that_somebody_opens_makes_it_rest_and_closed_again_it_works()
     assert_eq!(line.started().await, attempt);
     let open = Open::new(folder.path());
     line.says_it_rests(true).await;
-    assert_eq!(line.finished().await, (attempt, Finish::HandedBack));
+    assert_eq!(line.finished().await, (attempt, Finish::Returned));
     assert_no_blender_in(farm.data());
     // One that comes while somebody is there says so before it can be given anything.
     worker.stop_hard().await;
