@@ -329,9 +329,9 @@ mod tests {
         let mut db =
             SqliteConnectOptions::new().filename(folder.path().join(DATABASE)).connect().await.unwrap();
         let bundle = "00".repeat(32);
-        for (job, bake) in [(1, "[]"), (2, r#"["cloth of Flag"]"#)] {
+        for (job, order, bake) in [(1, "preview", "[]"), (2, "every-2", r#"["cloth of Flag"]"#)] {
             let spec = format!(
-                r#"{{"name":"shot","frames":"1-5","order":"every-2","frame_time_limit_s":null,
+                r#"{{"name":"shot","frames":"1-5","order":"{order}","frame_time_limit_s":null,
                     "written_by":"3.4.1","bake":{bake},
                     "session":{{"bundle":"{bundle}","blend":"shot.blend","blender":"3.4","device":"cpu"}}}}"#
             );
@@ -340,14 +340,15 @@ mod tests {
             sqlx::query(insert).bind(job).bind(spec).execute(&mut db).await.unwrap();
         }
         let insert = "INSERT INTO steps (job, step, kind, count, after, task_order) VALUES \
-                      (1, 0, 'render', 5, '[]', 'every-2'), (2, 0, 'bake', 1, '[]', 'every-2'), \
+                      (1, 0, 'render', 5, '[]', 'preview'), (2, 0, 'bake', 1, '[]', 'every-2'), \
                       (2, 1, 'render', 5, '[0]', 'every-2')";
         sqlx::query(insert).execute(&mut db).await.unwrap();
         db.close().await.unwrap();
 
         let (store, _) = Store::open(folder.path(), Durability::Durable).await.unwrap();
-        for (job, bakes) in [(1, false), (2, true)] {
+        for (job, order, bakes) in [(1, "coarse", false), (2, "every-2", true)] {
             let row = store.job(kiln_types::JobId(job)).await.unwrap().unwrap();
+            assert_eq!(row.spec.order.to_string(), order);
             assert_eq!(row.plan, kiln_types::JobSteps::of_frames(bakes, row.spec.order));
             assert_eq!(row.steps.last().map(|step| step.count), Some(5));
         }

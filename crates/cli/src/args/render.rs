@@ -24,7 +24,7 @@ asks first. No other file is overwritten without --existing.
 Examples:
   kiln render shot.blend
   kiln render shot.blend --frames 1-10,20,30-40x2 --out ~/frames
-  kiln render shot.blend --order preview
+  kiln render shot.blend --order coarse
   kiln render shot.blend --resolution 50% --samples 16 --format png --depth 16
   kiln render shot.blend --local --slots 1 --threads 4
   kiln render shot.blend --device cpu        on the processor, whatever the scene says
@@ -103,7 +103,7 @@ pub struct JobArgs {
     /// Only every Nth of the frames [default: the scene's own step; 1 with --frames].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub step: Option<u32>,
-    /// In which order frames are handed out: sequential, reverse, preview (the first, the last, the middle, then the
+    /// In which order frames are handed out: sequential, reverse, coarse (the first, the last, the middle, then the
     /// middle of each gap: a mistake shows early) or every-N (every Nth, then those between).
     #[arg(long = "order", value_name = "ORDER", default_value_t)]
     pub frame_order: Order,

@@ -230,7 +230,7 @@ impl World {
         match self.rng.random_range(0..42) {
             0 | 1 => {
                 let count = self.rng.random_range(1..10);
-                let order = ["sequential", "reverse", "preview", "every-3"][self.rng.random_range(0..4)];
+                let order = ["sequential", "reverse", "coarse", "every-3"][self.rng.random_range(0..4)];
                 let (reply, _) = oneshot::channel();
                 let bakes = self.rng.random_bool(0.4);
                 let mut spec = Box::new(spec(count, order, bakes));
