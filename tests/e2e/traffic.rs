@@ -12,7 +12,7 @@ use kiln_api::{BlenderOffer, DeviceOffer, Down, Finish, Hello, Machine, Up};
 use kiln_client::{Client, WorkerLink};
 use kiln_testkit::{blender_series, scene, wait_until};
 use kiln_types::{
-    BlobHash, DeviceClass, FileFormat, OutputFile, OutputRole, OutputSet, PixelReport, RelPath, WorkerId,
+    BlobHash, DeviceClass, FileFormat, OutputFile, OutputRole, PixelReport, RelPath, WorkerId,
 };
 use tokio::runtime::Runtime;
 
@@ -243,8 +243,7 @@ async fn deliver(client: &Client, frames: usize) {
                 height: 4,
                 pixels: PixelReport::default(),
             };
-            let outputs = OutputSet::new(vec![file]).unwrap();
-            let finish = Finish::Delivered { outputs, seconds: 0.1, peak_memory: 1 };
+            let finish = Finish::Done { files: vec![file.into()], seconds: 0.1, peak_memory: 1 };
             let (task, generation) = (task.task, task.generation);
             worker.send(&Up::Finished { attempt, task, generation, finish }).await.unwrap();
             left -= 1;
