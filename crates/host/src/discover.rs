@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kiln_files::{Access, Durability, write_atomically};
 use kiln_types::BlenderVersion;
 use serde::{Deserialize, Serialize};
 
@@ -215,10 +216,8 @@ impl Cache {
         }
         let write = || -> std::io::Result<()> {
             fs::create_dir_all(folder)?;
-            let file = tempfile::NamedTempFile::new_in(folder)?;
-            serde_json::to_writer(&file, self)?;
-            file.persist(folder.join(CACHE_NAME))?;
-            Ok(())
+            let text = serde_json::to_vec(self)?;
+            write_atomically(&folder.join(CACHE_NAME), &text, Access::Owner, Durability::Ephemeral)
         };
         if let Err(error) = write() {
             tracing::debug!(%error, "what was learnt of the Blenders here cannot be kept");

@@ -116,7 +116,7 @@ impl Store {
             migrations.run(&mut writer).await.map_err(StoreError::Migrate)?;
         }
         if fresh && durability == Durability::Durable {
-            sync_folder(folder)?;
+            kiln_files::flush_folder(folder).map_err(StoreError::io("write", folder))?;
         }
 
         let epoch = next_epoch(&mut writer).await?;
@@ -210,16 +210,10 @@ async fn copy_before(db: &mut SqliteConnection, file: &Path, version: i64) -> Re
     let from = file.to_owned();
     let work = move || -> io::Result<()> {
         fs::copy(&from, &part)?;
-        File::open(&part)?.sync_all()?;
-        fs::rename(&part, &copy)?;
-        copy.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+        kiln_files::rename_durably(&part, &copy)
     };
     let done = tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(io::Error::other(e)));
     done.map_err(StoreError::io("copy", file))
-}
-
-fn sync_folder(folder: &Path) -> Result<(), StoreError> {
-    File::open(folder).and_then(|f| f.sync_all()).map_err(StoreError::io("write", folder))
 }
 
 impl Store {

@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use super::{Actor, Done, Kind, Work};
 use crate::{
     bundles::Laid,
-    identity,
     scratch::{ScratchFolder, on_disk},
     seat::Seat,
     tree::{self, BakedTree},
@@ -126,6 +125,7 @@ impl Actor {
             let result = match result {
                 Ok((entries, baked)) => {
                     let to = kept.clone();
+                    // Nothing to flush: a worker that starts finds no baked tree that it would use.
                     let moved = on_disk(move || std::fs::rename(tree, to)).await;
                     let blend = work.session.blend.clone();
                     let tree = BakedTree { folder: kept, entries, laid, blend, log_tail };
@@ -203,7 +203,7 @@ fn unprepared(error: &io::Error) -> Failure {
     }
 }
 
-/// Takes a frame's folder out of Blender's reach.
+/// Takes a frame's folder out of Blender's reach. Nothing is flushed: what lies there when a worker starts is removed.
 async fn take_out(out: PathBuf, to: PathBuf) -> Result<ScratchFolder, Failure> {
     let folder = ScratchFolder::new(to.clone());
     on_disk(move || std::fs::rename(out, to)).await.map_err(|error| {
@@ -223,7 +223,7 @@ async fn empty(root: SlotRoot) -> io::Result<()> {
                     continue;
                 }
                 if entry.file_type()?.is_dir() {
-                    identity::clear(&entry.path())?;
+                    kiln_files::remove_folder(&entry.path())?;
                 } else {
                     std::fs::remove_file(entry.path())?;
                 }
