@@ -14,9 +14,7 @@ use crate::{
 pub async fn run(context: &Context, command: BlenderCommand) -> Outcome<Exit> {
     match command {
         BlenderCommand::List { blender } => {
-            let mut flags = context.flags(&FarmArgs::default());
-            flags.blender = blender;
-            let settings = Settings::resolve(flags)?;
+            let settings = Settings::resolve(context.flags(&FarmArgs::default()).and(&blender))?;
             for path in &settings.blender.value {
                 if let Err(why) = kiln_host::inspect(path) {
                     context.output.warning(&why);

@@ -21,7 +21,7 @@ pub mod workers;
 use kiln_api::JobReport;
 
 use crate::{
-    args::{FarmArgs, GlobalArgs},
+    args::{FarmArgs, GlobalArgs, JobArgs},
     exit::Outcome,
     output::{
         Output,
@@ -40,7 +40,12 @@ pub struct Context {
 impl Context {
     /// The flags that all commands share.
     pub fn flags(&self, farm: &FarmArgs) -> Flags {
-        Flags::new(&self.global, farm)
+        Flags::default().and(&self.global.data).and(farm)
+    }
+
+    /// The flags of a command that makes a job.
+    pub fn job_flags(&self, farm: &FarmArgs, job: &JobArgs) -> Flags {
+        self.flags(farm).and(&job.settings).and(&job.order.account)
     }
 
     /// The settings of a command that has no flags of its own beyond these.

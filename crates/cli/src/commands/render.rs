@@ -30,11 +30,7 @@ use crate::{
 };
 
 pub async fn run(context: &Context, args: RenderArgs) -> Outcome<Exit> {
-    let mut flags = context.flags(&args.farm);
-    flags.slots = args.slots;
-    flags.blender.clone_from(&args.blender);
-    flags.of_job(&args.job);
-    let settings = Settings::resolve(flags)?;
+    let settings = Settings::resolve(context.job_flags(&args.farm, &args.job).and(&args.here))?;
     let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
     let farm = if args.local { None } else { farm::find(&settings)? };
     match farm {

@@ -262,9 +262,7 @@ pub fn remember(
 }
 
 pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
-    let mut flags = context.flags(&args.farm);
-    flags.of_job(&args.job);
-    let settings = Settings::resolve(flags)?;
+    let settings = Settings::resolve(context.job_flags(&args.farm, &args.job))?;
     let output = context.output;
     let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
     let sending = async {
