@@ -25,6 +25,7 @@ mod request;
 mod routes;
 mod send;
 mod shares;
+pub mod submission;
 mod template;
 mod tries;
 mod upload;

@@ -22,6 +22,7 @@ use crate::{
     content::{Bytes, content},
     hash_cache::FileStamp,
     reading::{READS, Source, hash_file, read, read_all},
+    submission::EventSender,
 };
 
 /// A job that is ready to be sent; the server has not heard of it yet.
@@ -57,12 +58,17 @@ impl Prepared {
         own.chain(self.linked.iter().map(ToString::to_string)).collect()
     }
 
-    /// Reads the .blend and whatever it needs, and hashes all of it. Blocks: call it off the async threads.
+    /// [`Prepared::reporting`], where nobody waits for news.
     pub fn new(blend: &Path, request: &Request) -> Result<Self, PrepareError> {
+        Self::reporting(blend, request, &EventSender::silent())
+    }
+
+    /// Reads the .blend and whatever it needs, and hashes all of it. Blocks: call it off the async threads.
+    pub fn reporting(blend: &Path, request: &Request, events: &EventSender) -> Result<Self, PrepareError> {
         for _ in 0..READS {
             let (before, read_ms) = (FileStamp::at(blend).ok(), now_ms());
             let found = kiln_blend::dependencies(blend)?;
-            let prepared = Self::of(found, request, read_ms)?;
+            let prepared = Self::of(found, request, read_ms, events)?;
             request.hashes.sweep();
             // Saved in between, it may name other files than those that were read with it.
             if before.is_some() && prepared.blend_stamp() == before {
@@ -72,7 +78,12 @@ impl Prepared {
         Err(PrepareError::Changing(blend.to_owned()))
     }
 
-    fn of(found: Dependencies, request: &Request, read_ms: i64) -> Result<Self, PrepareError> {
+    fn of(
+        found: Dependencies,
+        request: &Request,
+        read_ms: i64,
+        events: &EventSender,
+    ) -> Result<Self, PrepareError> {
         let path = &found.blend;
         if path.as_os_str().len() > kiln_blend::LONGEST_PATH {
             return Err(PrepareError::TooDeep(path.clone()));
@@ -105,7 +116,7 @@ impl Prepared {
         extras.join(&mut layout.files)?;
         let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
         let paths: Vec<&Path> = layout.files.iter().map(|(_, path)| path.as_path()).collect();
-        let sources = read_all(&paths, request.transfer, &request.hashes)?;
+        let sources = read_all(&paths, request.transfer, &request.hashes, events)?;
         let shared = shared_files(&layout, request)?;
         let bundle = bundle(&layout, &sources, shared);
         let mut bytes = Bytes::default();
