@@ -29,7 +29,7 @@ Examples:
   kiln render shot.blend --local --slots 1 --threads 4
   kiln render shot.blend --device cpu        on the processor, whatever the scene says
   kiln render shot.blend --device gpu        on GPUs, whatever the scene says
-  kiln render shot.blend --json | jq .report
+  kiln render shot.blend --json | tail -n 1 | jq .report
 
 Ctrl-C asks whether to detach from the job or to cancel it; without a terminal a job inside this command is cancelled \
 and a farm's job goes on. `kiln help exit-codes` lists the exit codes.")]

@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 
 use kiln_api::{AttemptView, TaskView};
-use kiln_client::{Client, WhichAttempts};
+use kiln_client::{Client, WhichAttempts, submission::failed_tasks};
 use kiln_types::{JobId, StepIndex, TaskIndex};
 use serde_json::json;
 
 use super::Context;
 use crate::{
     exit::{Exit, Outcome},
-    failed::failed_tasks,
     output::{
         table::table,
         text::{count, task},

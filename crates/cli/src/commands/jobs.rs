@@ -1,7 +1,7 @@
 //! `kiln jobs`: list, show, and the verbs.
 
 use kiln_api::{ChangeJob, JobView, Kept};
-use kiln_client::{Archived, Client, ClientError, WhichAttempts, WhichJobs};
+use kiln_client::{Archived, Client, ClientError, WhichAttempts, WhichJobs, submission::failed_tasks};
 use kiln_types::{
     AttemptId, AttemptState, DeviceClass, GpuUse, JobId, JobSpec, JobStanding, Needs, Owner, Project,
     RenderSettings, Resolution,
@@ -12,7 +12,7 @@ use super::{Context, attach, failures};
 use crate::{
     args::{At, FarmArgs, Jobs, JobsArgs, JobsCommand, ListArgs, LogsArgs, OrNone, SomeJobs},
     exit::{Exit, Fault, Outcome},
-    failed::{by_reason, failed_tasks},
+    failed::by_reason,
     farm,
     output::{
         bake::{bake, is_baking, progress, unrendered},

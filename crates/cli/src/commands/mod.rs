@@ -3,10 +3,7 @@
 pub mod attach;
 pub mod blender;
 pub mod bundle;
-mod device;
-mod earlier;
 mod failures;
-mod ground;
 pub mod inspect;
 pub mod jobs;
 pub mod render;
