@@ -59,7 +59,11 @@ pub async fn follow(
                     match said {
                         Answer::Stay => {}
                         Answer::Detach => stop.stop(),
-                        Answer::Cancel => client.cancel(id).await?,
+                        Answer::Cancel => {
+                            if let Err(error) = client.cancel(id).await {
+                                break Err(error.into());
+                            }
+                        }
                     }
                 }
                 kind = signals.next_kind() => match home {
