@@ -3,6 +3,7 @@
 //!
 //! Nothing here does I/O, and nothing here knows of HTTP, SQLite or Blender's Python.
 
+pub mod duration;
 mod frames;
 mod frozen;
 mod hash;
@@ -14,6 +15,7 @@ pub mod paths;
 mod pattern;
 mod pixels;
 mod render;
+mod span;
 mod spec;
 mod standing;
 mod state;
@@ -36,6 +38,7 @@ pub use render::{
     ColorDepth, DeviceChoice, DeviceClass, ExternalFiles, FileFormat, Policy, RenderSettings, Resolution,
     ScriptPolicy, Simulations,
 };
+pub use span::{BadTimeSpan, TimeSpan};
 pub use spec::{Bundle, BundleFile, JobSpec, Save, SessionKey, SessionSpec, SharedFile};
 pub use standing::{BadGpuUse, BadPriority, GpuUse, JobStanding, Needs, PartyKind, Priority};
 pub use state::{
