@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use kiln_types::{Failure, JobId, SlotIndex, WorkerWish};
+use kiln_types::{Failure, JobId, SlotIndex, WorkerWish, duration::measured};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 /// What a task asks of a Blender. Written down as `"frame": 5`, or as `"bake": true`.
@@ -123,7 +123,9 @@ impl fmt::Display for Happening {
             ),
             Self::Connected { name, slots: 1 } => write!(f, "connected as {name}, with 1 slot"),
             Self::Connected { name, slots } => write!(f, "connected as {name}, with {slots} slots"),
-            Self::Away { why, retry } => write!(f, "{why}; trying again in {:.1} s", retry.as_secs_f64()),
+            Self::Away { why, retry } => {
+                write!(f, "{why}; trying again in {}", measured(retry.as_secs_f64()))
+            }
             Self::Assigned { job, tasks, .. } => {
                 let tasks: Vec<String> = tasks.iter().map(ToString::to_string).collect();
                 write!(f, "job {job}: got {}", tasks.join(", "))
@@ -131,7 +133,7 @@ impl fmt::Display for Happening {
             Self::Began { job, what, .. } => write!(f, "job {job}: {what} begins"),
             Self::Rendered { job, what, seconds, .. } => {
                 let done = if *what == What::Bake { "done" } else { "rendered" };
-                write!(f, "job {job}: {what} {done} in {seconds:.2} s")
+                write!(f, "job {job}: {what} {done} in {}", measured(*seconds))
             }
             Self::Delivered { job, what, .. } => write!(f, "job {job}: {what} delivered"),
             Self::Failed { job, what, failure, .. } => {

@@ -19,7 +19,7 @@ use crate::{
         explain::{explanation, left_of},
         suspicious::summary,
         table::table,
-        text::{clock, count, moment, seconds},
+        text::{clock, count, measured, moment},
     },
     size::ByteSize,
 };
@@ -281,7 +281,7 @@ fn describe(job: &JobView) -> String {
     let kept = [("files", job.kept.inputs), ("frames", job.kept.outputs), ("logs", job.kept.logs)];
     lines.push(("Kept", kept.map(|(what, kept)| format!("{what} {}", until(kept))).join(", ")));
     if let Some(mean) = job.mean_frame_s {
-        lines.push(("A frame", seconds(mean)));
+        lines.push(("A frame", measured(mean)));
     }
     if let Some(left) = job.left.filter(|_| !job.state.is_end()) {
         lines.push(("Left", format!("{}, {} busy", left_of(left), count(job.workers_busy, "worker"))));

@@ -26,7 +26,7 @@ use crate::{
     output::{
         Output,
         table::table,
-        text::{count, seconds},
+        text::{count, measured},
     },
     settings::{Flags, Settings},
 };
@@ -65,7 +65,7 @@ pub fn closing_table(report: &JobReport) -> String {
     if frames == 0 {
         return table;
     }
-    let total = format!("{} in {}", count(frames, "frame"), seconds(report.wall_s));
+    let total = format!("{} in {}", count(frames, "frame"), measured(report.wall_s));
     if report.workers.len() > 1 && report.gain > 0.0 && report.gain.is_finite() {
         format!("{table}\n\n{total}, {:.2} times as fast as the best worker alone", report.gain)
     } else {

@@ -17,7 +17,7 @@ use super::{
     plan::{plan_of, standing_of},
 };
 use crate::{
-    clock::{unix_ms, words},
+    clock::{between, unix_ms},
     problem::{Answer, Fault},
 };
 
@@ -461,7 +461,7 @@ fn must_be_baked(core: &Core, job: JobId) -> Answer<()> {
 /// An archived job is at rest, and one without its files has nothing to render from.
 fn can_render(job: JobId, live: &LiveJob) -> Answer<()> {
     if let Some(gone) = live.inputs_gone_ms {
-        let after = words(gone.saturating_sub(live.ended_ms.unwrap_or(gone)));
+        let after = between(live.ended_ms.unwrap_or(gone), gone);
         return Err(Fault::conflict(format!(
             "The files of job {job} were removed {after} after it ended; submit it again."
         )));

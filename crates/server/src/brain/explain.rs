@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use kiln_api::{Explanation, TimeLeft, UnmetView, WaitReason};
 use kiln_core::{Account, Explainer, Forecast, Missing, Occupant, UnmetStep, WaitCause};
-use kiln_types::{DeviceClass, JobId, WorkerId};
+use kiln_types::{DeviceClass, JobId, WorkerId, duration::rough};
 
 use super::{Farm, plan::device_label};
 
@@ -58,7 +58,8 @@ impl Farm {
             WaitCause::Paused => format!("It is paused; `kiln jobs resume {job}` goes on."),
             WaitCause::Dependencies { open, ended } => for_jobs(open, ended),
             WaitCause::Until(at) => {
-                format!("It does not start for another {}.", span(at.since(self.clock.now()).div_ceil(1000)))
+                let seconds = at.since(self.clock.now()).div_ceil(1000);
+                format!("It does not start for another {}.", rough(seconds as f64))
             }
             WaitCause::NoWorker => "No worker is connected.".to_owned(),
             WaitCause::NoWorkerFits { all_lack, nearest, lacks } => {
@@ -253,13 +254,5 @@ pub(super) fn time_left(forecast: Forecast) -> TimeLeft {
         soonest_s: seconds(forecast.soonest_ms),
         likely_s: seconds(forecast.likely_ms),
         latest_s: seconds(forecast.latest_ms),
-    }
-}
-
-fn span(seconds: u64) -> String {
-    match seconds {
-        0..=119 => format!("{seconds} s"),
-        120..=7_199 => format!("{} min", seconds / 60),
-        _ => format!("{} h", seconds / 3600),
     }
 }
