@@ -355,7 +355,7 @@ impl RunningServer {
     pub async fn collect_as_of(&self, now: SystemTime) -> Result<Collected, ServerError> {
         let ended = || ServerError::Inside("it has ended".to_owned());
         let collector = self.collector.upgrade().ok_or_else(ended)?;
-        collector.collect(now, false).await.map_err(|fault| ServerError::Inside(fault.0.detail.clone()))
+        collector.collect(now, false).await.map_err(|error| ServerError::Inside(error.to_string()))
     }
 
     /// Says goodbye to workers and clients, writes what is left, and lets the data folder go.

@@ -72,7 +72,7 @@ impl Batch {
     pub(super) fn answer<T: std::marker::Send + 'static>(
         &mut self,
         reply: super::Reply<T>,
-        answer: crate::problem::Answer<T>,
+        answer: Result<T, super::Refusal>,
     ) {
         self.replies.push(Box::new(move |_| {
             // Whoever asked may have gone.

@@ -20,9 +20,9 @@ use super::{
 };
 use crate::{
     App,
-    brain::{Input, sentence},
+    brain::Input,
     inspect::{Contents, unpacked},
-    problem::{Answer, Fault, Json},
+    problem::{Answer, Fault, Json, sentence},
 };
 
 /// Characters of a job's or a project's name.
