@@ -11,6 +11,7 @@ mod job;
 mod kept;
 mod link;
 mod problem;
+mod waiting;
 mod worker;
 
 pub use event::{Change, Event};
@@ -22,8 +23,8 @@ pub use files::{
 };
 pub use job::{
     AttemptView, AttemptsPage, ChangeJob, Explanation, ExtendJob, JobList, JobReport, JobSource, JobView,
-    OutputView, OutputsPage, RerenderJob, StepView, SubmitJob, TaskCounts, TaskView, TasksPage, TimeLeft,
-    UnmetView, WaitReason, WorkerShare,
+    OutputView, OutputsPage, RerenderJob, StepView, StepWait, SubmitJob, TaskCounts, TaskView, TasksPage,
+    TimeLeft, UnmetView, WorkerShare,
 };
 pub use kept::{Collect, Collected, Fetched, JobKept, Kept};
 pub use link::{
@@ -31,6 +32,7 @@ pub use link::{
     Machine, Offered, Rest, RevokeWhy, Up, Verdict, Welcome,
 };
 pub use problem::{Problem, ProblemCode};
+pub use waiting::{RelativePriority, SlotHolder, UnmetRequirement, WaitReason};
 pub use worker::{Info, Me, RunningList, RunningTask, RunningView, SickView, WorkerList, WorkerView};
 
 /// Where every route but the public ones begins.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_api::{Change, Event, JobView};
+use kiln_api::{Change, Event, JobView, WaitReason};
 use kiln_client::{Client, EventStream, Fetcher, How};
 use kiln_types::{DeviceClass, FrameSet, JobState, RelPath, Suspicion};
 use tokio::{
@@ -280,11 +280,14 @@ impl Follower<'_> {
         if self.stuck.get_or_insert_with(Instant::now).elapsed() < STUCK {
             return Ok(());
         }
-        let waits = waits.replace("No worker of the farm has", "Nothing here has");
-        Err(Fault::failed(format!(
-            "{} Render with another Blender (--blender-version), or on a farm.",
-            waits
-        )))
+        let waits = match waits {
+            WaitReason::NoWorkerFits { missing, .. } if !missing.is_empty() => {
+                let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
+                format!("Nothing here has {}.", missing.join(" or "))
+            }
+            other => other.to_string(),
+        };
+        Err(Fault::failed(format!("{waits} Render with another Blender (--blender-version), or on a farm.")))
     }
 
     /// Reads the job anew. A server that is away is no error.
@@ -316,7 +319,7 @@ impl Follower<'_> {
         self.tally.workers_busy = job.workers_busy;
         self.tally.seconds_left = job.seconds_left;
         self.tally.mean_frame_s = job.mean_frame_s;
-        self.tally.waits_for = job.waits_for.clone();
+        self.tally.waits_for = job.waits_for.as_ref().map(ToString::to_string);
         let baking = is_baking(job).then(|| bake(job)).flatten();
         if let (None, Some(_), Some(took)) =
             (baking, &self.tally.baking, bake(job).filter(|step| step.tasks.failed == 0).and_then(took))

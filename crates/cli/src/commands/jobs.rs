@@ -16,7 +16,7 @@ use crate::{
     farm,
     output::{
         bake::{bake, is_baking, progress, unrendered},
-        explain::{explanation, left_of},
+        explain::{explanation, lacks, left_of},
         suspicious::summary,
         table::table,
         text::{clock, count, moment, seconds},
@@ -242,10 +242,10 @@ fn describe(job: &JobView) -> String {
         lines.push(("Reason", reason.message.clone()));
     }
     if let Some(waits) = &job.waits_for {
-        lines.push(("Waits", waits.clone()));
+        lines.push(("Waits", waits.to_string()));
     }
     for unmet in &job.unmet {
-        lines.push(("", format!("{} lacks {}", unmet.worker, unmet.missing.join(", "))));
+        lines.push(("", lacks(unmet)));
     }
     if let Some(step) = bake(job) {
         lines.push(("Bake", format!("{}: {}", spec.bake.join(", "), progress(job, step))));

@@ -317,7 +317,7 @@ fn told(output: Output, job: &JobView, ground: &Ground) {
     let id = job.id;
     let ToRender { kept, replaced, older, .. } = &ground.to_render;
     if let (Some(waits), Reader::Human) = (&job.waits_for, output.reader()) {
-        output.note(waits);
+        output.note(&waits.to_string());
     }
     let is_new = ground.running.as_ref().is_none_or(|running| running.id() != id);
     let value = json!({

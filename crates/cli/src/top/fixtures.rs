@@ -72,7 +72,10 @@ pub fn farm() -> Farm {
             "queued",
             (0, 0, 120),
             json!({
-                "waits_for": "no worker of the farm has Blender 4.5",
+                "waits_for": {
+                    "code": "no-worker-fits", "missing": [{ "code": "blender", "series": "4.5" }], "nearest": "attic",
+                    "nearest_missing": [{ "code": "blender", "series": "4.5" }], "any_gpu": false,
+                },
             }),
         ),
         job(

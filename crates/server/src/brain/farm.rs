@@ -7,7 +7,7 @@ use std::{
 };
 
 use kiln_api::{BlenderOffer, Down, Hello, Machine, Offered, Rest};
-use kiln_core::{Account, Core, Label, Moment, Share, WorkerOffer};
+use kiln_core::{Account, Core, Moment, Share, WorkerOffer};
 use kiln_store::Write;
 use kiln_types::{
     AttemptId, BundleId, DeviceClass, Epoch, JobId, JobSpec, JobSteps, ProductKind, SessionSpec, SlotIndex,
@@ -190,12 +190,12 @@ impl Said {
         lists.max_by_key(Vec::len).unwrap_or_default()
     }
 
-    /// In the words in which a job says what it needs, see [`super::plan::requirement`].
+    /// The offer, with the labels that [`super::plan::labels`] asks for.
     fn offer(&self, name: &str) -> WorkerOffer {
         let mut labels = BTreeSet::new();
         for blender in &self.blenders {
             let series = blender.version.series();
-            labels.insert(Label(format!("Blender {series}")));
+            labels.insert(super::plan::blender_label(series));
             for device in &blender.devices {
                 labels.insert(super::plan::device_label(series, device.class));
                 if DeviceClass::BACKENDS.contains(&device.class) {

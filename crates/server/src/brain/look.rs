@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use kiln_api::{
-    RunningList, RunningTask, RunningView, SickView, TaskCounts, TimeLeft, UnmetView, WorkerView,
+    RunningList, RunningTask, RunningView, SickView, TaskCounts, TimeLeft, UnmetView, WaitReason, WorkerView,
 };
 use kiln_core::{Explainer, Moment};
 use kiln_types::{AttemptId, JobId, JobState, WorkerId, WorkerState};
@@ -16,7 +16,7 @@ pub(crate) struct LiveJobView {
     /// One for each step.
     pub steps: Vec<LiveStep>,
     pub workers_busy: u32,
-    pub waits_for: Option<String>,
+    pub waits_for: Option<WaitReason>,
     pub unmet: Vec<UnmetView>,
     pub mean_frame_s: Option<f64>,
     pub left: Option<TimeLeft>,

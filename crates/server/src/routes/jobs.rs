@@ -86,7 +86,7 @@ pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<JobId>) -> A
     view(&app, id).await.map(axum::Json)
 }
 
-/// Why it waits, and how long it will take.
+/// The reasons for which it waits, and the time that it will take.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/explain", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = Explanation)))]
 pub(super) async fn explain(
@@ -99,7 +99,7 @@ pub(super) async fn explain(
         None => {
             let row = row(&app, id).await?;
             let (state, counts) = (row.state, TaskCounts::default());
-            Explanation { state, counts, reasons: Vec::new(), unmet: Vec::new(), left: None }
+            Explanation { state, counts, steps: Vec::new(), unmet: Vec::new(), left: None }
         }
     };
     Ok(axum::Json(explanation))

@@ -1,7 +1,7 @@
 //! A job for any GPU: it waits for one, and all of it renders on the backend of the first worker that takes it.
 
-use kiln_api::{Change, DeviceOffer, Explanation, Hello, JobView};
-use kiln_types::{DeviceClass, EventNumber, JobState};
+use kiln_api::{Change, DeviceOffer, Explanation, Hello, JobView, UnmetRequirement};
+use kiln_types::{BlenderSeries, DeviceClass, EventNumber, JobState};
 use serde_json::json;
 
 use crate::support::{FakeWorker, Farm, hello};
@@ -26,13 +26,14 @@ async fn a_job_for_any_gpu_waits_is_pinned_and_stays_so_over_a_restart() {
     let mut processor = FakeWorker::join(&farm, 1, "processor", 1).await;
     let job = farm.submit_with("1-6", json!({"device": "gpu"})).await;
     assert_eq!((job.spec.session.device, job.spec.any_gpu), (DeviceClass::Gpu, true));
-    let waits = job.waits_for.unwrap();
+    let (reason, waits) = (job.waits_for.clone().unwrap(), job.waits_for.unwrap().to_string());
     assert!(waits.starts_with("No worker of the farm has a GPU for Blender 3.4."), "{waits}");
     assert!(waits.contains("--device cpu"), "{waits}");
     let path = format!("/api/v1/jobs/{}/explain", job.id);
     let explained: Explanation = farm.get(&path).await.json().await.unwrap();
-    assert_eq!(explained.reasons[0].texts, [waits]);
-    assert_eq!(explained.unmet[0].missing, ["a GPU for Blender 3.4"]);
+    assert_eq!(explained.steps[0].reasons, [reason]);
+    let series = BlenderSeries { major: 3, minor: 4 };
+    assert_eq!(explained.unmet[0].missing, [UnmetRequirement::Device { series, device: DeviceClass::Gpu }]);
 
     // Of several backends the best, whatever their order in the list.
     let hello = with_gpu(2, "both", &[DeviceClass::Cuda, DeviceClass::Optix]);
@@ -63,7 +64,7 @@ async fn a_job_for_any_gpu_waits_is_pinned_and_stays_so_over_a_restart() {
     assert_eq!(device_of(&farm, &job).await, DeviceClass::Optix);
     let _cuda = FakeWorker::join_as(&farm, with_gpu(3, "cuda", &[DeviceClass::Cuda])).await;
     let explained: Explanation = farm.get(&path).await.json().await.unwrap();
-    let waits = &explained.reasons[0].texts[0];
+    let waits = explained.steps[0].reasons[0].to_string();
     assert!(waits.contains("optix device for Blender 3.4. The job began on optix"), "{waits}");
     assert!(waits.contains("--device cpu"), "{waits}");
     let mut both = FakeWorker::join_as(&farm, hello).await;
