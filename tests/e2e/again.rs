@@ -47,7 +47,7 @@ fn run(home: &Home, folder: &Path, args: &[&str]) -> Said {
 #[track_caller]
 fn done(said: &Said) -> Value {
     assert_eq!(said.code, 0, "{}", said.err);
-    serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {}", said.out))
+    said.json()
 }
 
 fn frame(folder: &Path, frame: u32) -> PathBuf {

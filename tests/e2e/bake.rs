@@ -3,7 +3,6 @@
 use std::{path::Path, process::Command};
 
 use kiln_testkit::{Blender, assert_same_picture, blender, bpy_python, fluid_blenders, picture, scene, skip};
-use serde_json::Value;
 
 use crate::support::Home;
 
@@ -41,7 +40,7 @@ fn frames_of_a_falling_cube_are_those_of_stepping_through() {
     assert_eq!(said.code, 0, "{}", said.err);
     assert!(said.err.contains("rigid body Cube is not baked: that is done first"), "{}", said.err);
     assert!(said.err.contains("simulations baked in 0:"), "{}", said.err);
-    let report: Value = serde_json::from_str(&said.out).unwrap();
+    let report = said.json();
     let steps = &report["job"]["steps"];
     assert_eq!((&steps[0]["kind"], &steps[0]["progress"]), (&"bake".into(), &1.0.into()));
     assert_eq!((&report["job"]["tasks"]["done"], &report["landed"]), (&3.into(), &3.into()));

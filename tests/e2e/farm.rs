@@ -200,7 +200,7 @@ fn frames_come_in_the_order_that_was_asked_for() {
     home.copy(&scene("basic"), "shot.blend");
     let server = home.server(&[]);
     let orders = [
-        ("preview", [1, 9, 5, 3, 7, 2, 4, 6, 8]),
+        ("coarse", [1, 9, 5, 3, 7, 2, 4, 6, 8]),
         ("every-4", [1, 5, 9, 2, 3, 4, 6, 7, 8]),
         ("reverse", [9, 8, 7, 6, 5, 4, 3, 2, 1]),
     ];

@@ -64,7 +64,7 @@ impl Fixture {
     fn json(&self, args: &[&str]) -> Value {
         let said = self.run(args);
         assert_eq!(said.code, 0, "{args:?}: {}", said.err);
-        serde_json::from_str(&said.out).unwrap()
+        said.json()
     }
 
     fn start(&self, args: &[&str]) -> Running {

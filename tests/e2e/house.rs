@@ -27,21 +27,22 @@ fn metadata() -> Value {
 /// The edges of ARCHITECTURE.md: each crate and the crates of ours that it depends on.
 const EDGES: &[(&str, &[&str])] = &[
     ("types", &[]),
+    ("files", &[]),
     ("core", &["types"]),
     ("sim", &["core", "types"]),
     ("api", &["types"]),
-    ("store", &["types"]),
-    ("blobs", &["chunks", "types"]),
+    ("store", &["files", "types"]),
+    ("blobs", &["chunks", "files", "types"]),
     ("chunks", &["types"]),
-    ("blend", &["types"]),
+    ("blend", &["files", "types"]),
     ("image", &["types"]),
-    ("host", &["types"]),
-    ("client", &["api", "blend", "chunks", "image", "types"]),
-    ("server", &["core", "store", "blobs", "chunks", "blend", "api", "types"]),
-    ("worker", &["host", "client", "blend", "blobs", "chunks", "image", "api", "types"]),
+    ("host", &["files", "types"]),
+    ("client", &["api", "blend", "chunks", "files", "image", "types"]),
+    ("server", &["core", "store", "blobs", "chunks", "files", "blend", "api", "types"]),
+    ("worker", &["host", "client", "blend", "blobs", "chunks", "files", "image", "api", "types"]),
     ("testkit", &[]),
     ("fidelity", &["types", "host", "image", "testkit"]),
-    ("cli", &["types", "api", "client", "server", "worker", "host", "blend"]),
+    ("cli", &["types", "files", "api", "client", "server", "worker", "host", "blend"]),
 ];
 
 #[test]

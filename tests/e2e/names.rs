@@ -179,7 +179,7 @@ fn files_of_unusual_names_render_where_nobody_has_them() {
     let _worker = lan.worker(1, &home, &["--slots", "1"], Some(&work));
     let said = lan.run_with(&["submit", "--json", "--frames", "1"], Some(&blend));
     assert_eq!(said.code, 0, "{}", said.err);
-    let submitted: Value = serde_json::from_str(&said.out).unwrap();
+    let submitted = said.json();
     let job = submitted["job"]["id"].to_string();
     lan.wait(&job, LIMIT);
     let said = lan.run(&["jobs", "fetch", &job]);
@@ -240,7 +240,7 @@ fn path_templates_lead_to_where_blender_writes() {
     for name in ["out/Scene 1/shot.v1-Camera-8_0001.png", "out/Passes/shot.v1_image_0001.png"] {
         assert_same_picture(&home.work().join(name), &cold.path().join(name));
     }
-    let again: Value = serde_json::from_str(&render("shot.v1.blend").out).unwrap();
+    let again = render("shot.v1.blend").json();
     assert_eq!(again["kept"], 1, "{again}");
     // A frame that Kiln does not know is found before anything renders.
     fs::remove_dir_all(home.work().join(".kiln")).unwrap();

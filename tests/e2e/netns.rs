@@ -194,7 +194,7 @@ impl Lan {
     pub fn json(&self, args: &[&str]) -> Value {
         let said = self.run(args);
         assert_eq!(said.code, 0, "{args:?}: {}", said.err);
-        serde_json::from_str(&said.out).unwrap()
+        said.json()
     }
 
     /// Waits until the job is complete.

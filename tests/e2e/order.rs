@@ -93,8 +93,11 @@ fn jobs_take_their_turns_and_keep_to_limits_caps_and_pools() {
     let past = submit("1", "past", &["--at", "2020-01-01", "--priority", "100"]);
     let held = submit("1", "held", &["--hold", "--priority", "100"]);
     assert_eq!(home.show(&held)["state"], "paused");
-    let waits = home.show(&after)["waits_for"].as_str().unwrap().to_owned();
-    assert!(waits.contains(&low), "{waits}");
+    let waits = home.show(&after)["waits_for"].take();
+    assert_eq!(
+        waits,
+        serde_json::json!({ "code": "dependencies", "open": [low.parse::<u64>().unwrap()], "ended": [] })
+    );
 
     // A single worker begins the jobs in their order. Two would not always: a frame may wait in the queue of the one whose
     // Blender starts late.

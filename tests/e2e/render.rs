@@ -56,7 +56,62 @@ fn frames(numbers: &[u32]) -> Vec<String> {
 #[track_caller]
 fn done(said: &Said) -> Value {
     assert_eq!(said.code, 0, "{}", said.err);
-    serde_json::from_str(&said.out).unwrap()
+    said.json()
+}
+
+#[test]
+fn progress_is_json_lines_and_the_last_one_is_the_result() {
+    let home = home();
+    let render = ["render", "shot.blend", "--local", "--out", "out", "--json", "--frames", "1-2"];
+    let names = |said: &Said| -> Vec<String> {
+        said.json_lines().iter().map(|line| line["event"].as_str().unwrap().to_owned()).collect()
+    };
+    let said = home.run(&with(&render, QUICK));
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert_eq!(said.out.lines().count(), said.json_lines().len(), "a line each");
+    let events = names(&said);
+    let at = |name: &str| {
+        events.iter().position(|one| one == name).unwrap_or_else(|| panic!("{name}: {events:?}"))
+    };
+    assert_eq!(at("reading"), 0, "{events:?}");
+    for (first, then) in [
+        ("hashing", "inputs"),
+        ("inputs", "planned"),
+        ("planned", "submitted"),
+        ("submitted", "frame-finished"),
+    ] {
+        assert!(at(first) < at(then), "{first} before {then}: {events:?}");
+    }
+    for name in ["frame-finished", "frame-fetched"] {
+        assert_eq!(events.iter().filter(|one| *one == name).count(), 2, "{name}: {events:?}");
+    }
+    assert_eq!(at("finished"), events.len() - 1);
+    let ended = said.json();
+    assert_eq!((&ended["outcome"], &ended["exit_code"]), (&"done".into(), &0.into()));
+
+    // Nothing is left to render.
+    let again = home.run(&with(&render, QUICK));
+    assert_eq!(names(&again).last().unwrap(), "finished");
+    assert_eq!((&again.json()["kept"], &again.json()["job"]), (&2.into(), &Value::Null));
+
+    // What cannot go on says why, in the last line.
+    let refused = home.run(&with(&render, &["--camera", "Nobody"]));
+    let error = refused.json();
+    assert_eq!((refused.code, &error["error"]["exit_code"]), (2, &2.into()), "{error}");
+    assert!(error["error"]["message"].as_str().unwrap().contains("no camera “Nobody”"), "{error}");
+
+    // A job that is left alone, and fetched later.
+    if !is_blender_3_4() {
+        return;
+    }
+    let _server = home.server(&["--worker"]);
+    let submitted =
+        home.run(&with(&["submit", "shot.blend", "--out", "far", "--json", "--frames", "1"], QUICK));
+    assert_eq!(names(&submitted).last().unwrap(), "submitted");
+    let job = submitted.json()["job"]["id"].to_string();
+    assert_eq!(names(&home.run(&["jobs", "wait", &job, "--json"])).last().unwrap(), "finished");
+    let fetched = home.run(&["jobs", "fetch", &job, "--out", "again", "--json"]);
+    assert_eq!(names(&fetched), ["frame-fetched", "fetched"]);
 }
 
 #[test]
@@ -178,7 +233,7 @@ fn a_job_is_left_with_the_farm_and_its_frames_are_fetched() {
     std::fs::remove_file(home.work().join("again/frames/vase_0002.png")).unwrap();
     std::fs::write(home.work().join("again/frames/vase_0003.png"), b"mine").unwrap();
     let partly = home.run(&["jobs", "fetch", &id, "--out", "again", "--json"]);
-    let value: Value = serde_json::from_str(&partly.out).unwrap();
+    let value = partly.json();
     assert_eq!((&value["fetched"], &value["there"]), (&1.into(), &1.into()));
     assert_eq!(value["left"][0], "frames/vase_0003.png");
     assert_eq!(partly.code, 1, "a file that is not this job's stays, and that is said: {}", partly.err);

@@ -28,6 +28,22 @@ pub struct Said {
     pub err: String,
 }
 
+impl Said {
+    /// The last JSON document that the command printed: one that reports its progress printed a line for each event before
+    /// it.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        self.json_lines().pop().unwrap_or_else(|| panic!("no JSON: {}{}", self.out, self.err))
+    }
+
+    /// All JSON documents that the command printed.
+    #[track_caller]
+    pub fn json_lines(&self) -> Vec<Value> {
+        let all = serde_json::Deserializer::from_str(&self.out).into_iter();
+        all.map(|value| value.unwrap_or_else(|error| panic!("{error}: {}", self.out))).collect()
+    }
+}
+
 impl Home {
     pub fn new() -> Self {
         let dir = temp_dir();
@@ -117,7 +133,7 @@ impl Home {
     pub fn json(&self, args: &[&str]) -> Value {
         let said = self.run(args);
         assert_eq!(said.code, 0, "{args:?}: {}", said.err);
-        serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{args:?}: {error}: {}", said.out))
+        said.json()
     }
 
     /// A server on a free port, ready when this returns.

@@ -34,7 +34,7 @@ fn suspicious_frames_are_kept_and_reported_each_time() {
     for line in LINES {
         assert_eq!(first.err.matches(line).count(), 1, "“{line}” once in {}", first.err);
     }
-    let first: Value = serde_json::from_str(&first.out).unwrap();
+    let first = first.json();
     assert_eq!(found(&first), json!(["3", "5", "4", 4]));
     assert_eq!(first["landed"], 5);
 
@@ -44,7 +44,7 @@ fn suspicious_frames_are_kept_and_reported_each_time() {
     for line in ["2 frames are entirely black: 3,6", LINES[1], LINES[2]] {
         assert!(second.out.contains(line), "“{line}” is not in {}", second.out);
     }
-    let third: Value = serde_json::from_str(&render("1-6", &["--json"]).out).unwrap();
+    let third = render("1-6", &["--json"]).json();
     assert_eq!((found(&third), &third["kept"]), (json!(["3,6", "5", "4", 4]), &json!(6)));
     let third = render("3,6", &[]);
     assert!(third.out.contains("all 2 frames are entirely black"), "{}", third.out);
@@ -60,7 +60,7 @@ fn suspicious_frames_are_kept_and_reported_each_time() {
     cut("mask_0002.png");
     std::fs::write(file("shot_0003.exr"), b"").unwrap();
     assert_eq!(render("1-6", &["--existing", "error"]).code, 2);
-    let again: Value = serde_json::from_str(&render("1-6", &["--json"]).out).unwrap();
+    let again = render("1-6", &["--json"]).json();
     assert_eq!((&again["landed"], &again["kept"]), (&json!(3), &json!(3)));
     assert_eq!(std::fs::read(file("shot_0001.exr")).unwrap().len(), whole.len());
     // What somebody painted over is theirs, of whatever length.
@@ -116,7 +116,7 @@ fn a_farm_reports_them_and_refuses_them_after_one_more_try() {
 
     let waited = home.run(&["jobs", "wait", &refusing, "--json"]);
     assert_eq!(waited.code, 1, "{}", waited.err);
-    let waited: Value = serde_json::from_str(&waited.out).unwrap();
+    let waited = waited.json();
     assert_eq!((&waited["job"]["tasks"]["done"], &waited["failed"][0]["frame"]), (&json!(1), &json!(3)));
     let attempts = home.json(&["jobs", "show", &refusing, "--json"])["attempts"].take();
     let on: Vec<&str> = attempts

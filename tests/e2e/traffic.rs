@@ -11,9 +11,7 @@ use std::{
 use kiln_api::{BlenderOffer, DeviceOffer, Down, Finish, Hello, Machine, Up};
 use kiln_client::{Client, WorkerLink};
 use kiln_testkit::{blender_series, scene, wait_until};
-use kiln_types::{
-    BlobHash, DeviceClass, FileFormat, OutputFile, OutputRole, OutputSet, PixelReport, RelPath, WorkerId,
-};
+use kiln_types::{BlobHash, DeviceClass, FileFormat, OutputFile, OutputRole, PixelReport, RelPath, WorkerId};
 use tokio::runtime::Runtime;
 
 use crate::{support::Home, terminal::Terminal};
@@ -97,7 +95,7 @@ async fn join(client: &Client, id: u64, series: &str, slots: u16) -> WorkerLink 
         blenders: vec![BlenderOffer {
             version: series.parse().unwrap(),
             build_hash: "abc".to_owned(),
-            flavor: "executable".to_owned(),
+            flavor: kiln_types::BlenderFlavor::Executable,
             engines: vec!["CYCLES".to_owned(), "BLENDER_EEVEE".to_owned()],
             devices: vec![device(DeviceClass::Cpu), device(DeviceClass::Cuda), device(DeviceClass::Optix)],
             denoisers: vec!["OPENIMAGEDENOISE".to_owned()],
@@ -243,8 +241,7 @@ async fn deliver(client: &Client, frames: usize) {
                 height: 4,
                 pixels: PixelReport::default(),
             };
-            let outputs = OutputSet::new(vec![file]).unwrap();
-            let finish = Finish::Delivered { outputs, seconds: 0.1, peak_memory: 1 };
+            let finish = Finish::Done { files: vec![file.into()], seconds: 0.1, peak_memory: 1 };
             let (task, generation) = (task.task, task.generation);
             worker.send(&Up::Finished { attempt, task, generation, finish }).await.unwrap();
             left -= 1;

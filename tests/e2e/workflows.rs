@@ -69,7 +69,7 @@ fn a_folder_whose_name_is_no_unicode_works_like_any_other() {
     let run = |args: &[&str]| -> Value {
         let said = said(home.kiln(args).current_dir(&folder).output().unwrap());
         assert_eq!(said.code, 0, "{args:?}: {}", said.err);
-        serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{args:?}: {error}: {}", said.out))
+        said.json()
     };
     let frame = "frames/vase_0001.png";
     let render = [&["render", "shot.blend", "--local", "--json"], QUICK].concat();
@@ -119,7 +119,7 @@ fn a_file_of_an_older_blender_renders_with_a_newer_one_where_a_person_says_so() 
     let may = |args: &[&str]| -> Value {
         let said = said(home.kiln(args).arg("--json").env("KILN_BLENDER_NEWER", "true").output().unwrap());
         assert_eq!(said.code, 0, "{args:?}: {}", said.err);
-        serde_json::from_str(&said.out).unwrap()
+        said.json()
     };
     assert_eq!(may(&here)["landed"], 1);
 

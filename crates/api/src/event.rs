@@ -2,7 +2,7 @@
 
 use kiln_types::{
     AttemptId, AttemptState, DeviceClass, EventNumber, Failure, Generation, JobId, JobStanding, JobState,
-    StepIndex, Suspicion, TaskIndex, WorkerState,
+    StepIndex, Suspicion, TaskIndex, TaskName, WorkerState,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -62,13 +62,15 @@ pub enum Change {
     TaskStarted {
         step: StepIndex,
         index: TaskIndex,
-        frame: Option<i32>,
+        #[serde(flatten)]
+        name: TaskName,
         attempt: AttemptId,
     },
     TaskDone {
         step: StepIndex,
         index: TaskIndex,
-        frame: Option<i32>,
+        #[serde(flatten)]
+        name: TaskName,
         generation: Generation,
         attempt: AttemptId,
         /// Seconds the render itself took.
@@ -83,21 +85,24 @@ pub enum Change {
     TaskFailed {
         step: StepIndex,
         index: TaskIndex,
-        frame: Option<i32>,
+        #[serde(flatten)]
+        name: TaskName,
         reason: String,
     },
     /// Waiting again: retried, rendered again, or given back.
     TaskReopened {
         step: StepIndex,
         index: TaskIndex,
-        frame: Option<i32>,
+        #[serde(flatten)]
+        name: TaskName,
         generation: Generation,
     },
     /// An attempt ended without delivering.
     AttemptEnded {
         step: StepIndex,
         index: TaskIndex,
-        frame: Option<i32>,
+        #[serde(flatten)]
+        name: TaskName,
         attempt: AttemptId,
         state: AttemptState,
         failure: Option<Failure>,

@@ -5,12 +5,13 @@ use std::{collections::BTreeSet, num::NonZeroU32};
 use kiln_types::{
     AttemptId, AttemptState, BlenderSeries, BundleId, DeviceChoice, Failure, FrameSet, Generation, JobId,
     JobSpec, JobStanding, JobState, Name, Needs, Order, OutputSet, Owner, Policy, Priority, Project, RelPath,
-    RenderSettings, Save, SlotIndex, StepIndex, StepKind, SuspiciousFrames, TaskIndex, TaskState, UploadId,
+    RenderSettings, Save, SlotIndex, StepIndex, StepKind, SuspiciousFrames, TaskIndex, TaskName, TaskState,
+    UploadId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::JobKept;
+use crate::{JobKept, UnmetRequirement, WaitReason};
 
 /// Where a job's files come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -152,11 +153,11 @@ pub struct StepView {
     pub ended_ms: Option<i64>,
 }
 
-/// A worker that cannot take a job, and what it lacks, in words.
+/// A worker that cannot take a job, and the parts of the requirement that it does not meet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UnmetView {
     pub worker: String,
-    pub missing: Vec<String>,
+    pub missing: Vec<UnmetRequirement>,
 }
 
 impl UnmetView {
@@ -164,26 +165,27 @@ impl UnmetView {
     pub const MAX_LISTED: usize = 100;
 }
 
-/// Why a job waits, and how long it will take.
+/// The reasons for which a job waits, and the time that it will take.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
     pub state: JobState,
     /// Over all steps.
     pub counts: TaskCounts,
-    /// Of each step with tasks that wait and may run.
-    pub reasons: Vec<WaitReason>,
+    /// One entry for each step with tasks that wait and may run.
+    pub steps: Vec<StepWait>,
     /// Connected workers that cannot take it, and what each lacks; a hundred at most of each step.
     pub unmet: Vec<UnmetView>,
     pub left: Option<TimeLeft>,
 }
 
+/// The reasons for which tasks of one step wait.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct WaitReason {
+pub struct StepWait {
     pub step: StepKind,
-    /// How many wait.
+    /// The number of tasks that wait.
     pub tasks: u32,
-    /// Sentences, the most telling first. Empty where the next turn hands them out.
-    pub texts: Vec<String>,
+    /// The most telling first. Empty where the tasks are dispatched at once.
+    pub reasons: Vec<WaitReason>,
 }
 
 /// Seconds until a job is through, from its frames so far and the farm as it is.
@@ -217,8 +219,8 @@ pub struct JobView {
     pub notices: Vec<String>,
     /// Workers that render it now.
     pub workers_busy: u32,
-    /// Why nothing of it runs, where no worker of the farm can take it: one sentence.
-    pub waits_for: Option<String>,
+    /// The first reason for which nothing of it runs, where tasks wait and none is dispatched.
+    pub waits_for: Option<WaitReason>,
     /// With `waits_for`: connected workers and what each lacks; a hundred at most of each step.
     pub unmet: Vec<UnmetView>,
     /// Mean render time of its finished frames, in seconds.
@@ -280,8 +282,8 @@ pub struct ExtendJob {
 pub struct TaskView {
     pub step: StepIndex,
     pub index: TaskIndex,
-    /// Absent for a bake.
-    pub frame: Option<i32>,
+    #[serde(flatten)]
+    pub name: TaskName,
     pub state: TaskState,
     pub generation: Generation,
     /// Failed attempts of this generation.
@@ -301,8 +303,8 @@ pub struct AttemptView {
     pub id: AttemptId,
     pub step: StepIndex,
     pub index: TaskIndex,
-    /// Absent for a bake.
-    pub frame: Option<i32>,
+    #[serde(flatten)]
+    pub name: TaskName,
     pub generation: Generation,
     pub worker: String,
     pub slot: SlotIndex,

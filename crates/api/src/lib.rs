@@ -11,6 +11,7 @@ mod job;
 mod kept;
 mod link;
 mod problem;
+mod waiting;
 mod worker;
 
 pub use event::{Change, Event};
@@ -22,25 +23,26 @@ pub use files::{
 };
 pub use job::{
     AttemptView, AttemptsPage, ChangeJob, Explanation, ExtendJob, JobList, JobReport, JobSource, JobView,
-    OutputView, OutputsPage, RerenderJob, StepView, SubmitJob, TaskCounts, TaskView, TasksPage, TimeLeft,
-    UnmetView, WaitReason, WorkerShare,
+    OutputView, OutputsPage, RerenderJob, StepView, StepWait, SubmitJob, TaskCounts, TaskView, TasksPage,
+    TimeLeft, UnmetView, WorkerShare,
 };
 pub use kept::{Collect, Collected, Fetched, JobKept, Kept};
 pub use link::{
-    AssignedTask, Assignment, BlenderOffer, Claim, DeviceOffer, Down, Finish, Held, HeldState, Hello,
-    Machine, Offered, Rest, RevokeWhy, Up, Verdict, Welcome,
+    AssignedTask, Assignment, BlenderOffer, Claim, DeviceOffer, Down, Finish, Hello, Machine, Offered, Rest,
+    Up, Welcome, Work,
 };
 pub use problem::{Problem, ProblemCode};
+pub use waiting::{RelativePriority, SlotHolder, UnmetRequirement, WaitReason};
 pub use worker::{Info, Me, RunningList, RunningTask, RunningView, SickView, WorkerList, WorkerView};
 
 /// Where every route but the public ones begins.
 pub const PREFIX: &str = "/api/v1";
 
 /// The number of the worker protocol; a server speaks its own and the one before.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The oldest worker protocol that this build still speaks.
-pub const OLDEST_PROTOCOL: u32 = 1;
+pub const OLDEST_PROTOCOL: u32 = 2;
 
 /// The build, as `kiln --version` prints it.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");

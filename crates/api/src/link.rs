@@ -4,8 +4,8 @@
 //! here: bundles and outputs go over plain HTTP as blobs.
 
 use kiln_types::{
-    AttemptId, BlenderVersion, BundleFile, DeviceClass, Epoch, Failure, Generation, JobId, OutputSet,
-    SessionSpec, SlotIndex, StepKind, TaskId, WorkerId, WorkerWish,
+    AttemptId, BlenderFlavor, BlenderVersion, DeviceClass, Epoch, Failure, Generation, HeldAttempt, JobId,
+    ReportOutcome, RevokeReason, SessionSpec, SlotIndex, StepKind, TaskFile, TaskId, WorkerId, WorkerWish,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -40,7 +40,7 @@ pub struct Hello {
     #[serde(default)]
     pub macs: Vec<String>,
     /// What it still holds from an earlier connection, so that work survives a restart of the server.
-    pub held: Vec<Held>,
+    pub held: Vec<HeldAttempt>,
 }
 
 impl Hello {
@@ -99,8 +99,7 @@ pub struct Rest {
 pub struct BlenderOffer {
     pub version: BlenderVersion,
     pub build_hash: String,
-    /// `executable` or `module` (Python with the bpy wheel).
-    pub flavor: String,
+    pub flavor: BlenderFlavor,
     pub engines: Vec<String>,
     /// The processor is always among them.
     pub devices: Vec<DeviceOffer>,
@@ -114,25 +113,6 @@ pub struct DeviceOffer {
     /// Bytes, where Blender or its driver tells.
     #[serde(default)]
     pub memory: Option<u64>,
-}
-
-/// An attempt that a worker still holds when it connects again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
-    pub attempt: AttemptId,
-    pub task: TaskId,
-    pub generation: Generation,
-    pub slot: SlotIndex,
-    pub state: HeldState,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum HeldState {
-    Queued,
-    Running,
-    /// Rendered; its report follows.
-    Finished,
 }
 
 /// From the worker.
@@ -190,18 +170,11 @@ pub enum Up {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "how", rename_all = "kebab-case")]
 pub enum Finish {
-    /// Every file is checked, and stored at the server.
-    Delivered {
-        outputs: OutputSet,
-        /// Seconds the render itself took, by the host's clock.
-        seconds: f64,
-        /// Bytes.
-        peak_memory: u64,
-    },
-    /// A bake is done: these files, all stored at the server, take the place of the bundle's, or come to them.
-    Baked {
-        files: Vec<BundleFile>,
-        /// Seconds, by the host's clock.
+    /// Its work is done, and every file of it stored at the server. Pictures are checked; files of a bundle take the
+    /// place of those of the job's bundle, or come to them.
+    Done {
+        files: Vec<TaskFile>,
+        /// Seconds that the work itself took, by the host's clock.
         seconds: f64,
         /// Bytes.
         peak_memory: u64,
@@ -210,13 +183,13 @@ pub enum Finish {
         failure: Failure,
         seconds: f64,
     },
-    /// Given back unfinished: drained, revoked, or never begun.
-    HandedBack,
+    /// Unfinished: drained, revoked, or never begun.
+    Returned,
 }
 
 impl Finish {
-    /// Files that a bake may report; a worker that has more fails the attempt, and says so.
-    pub const MAX_BAKED: usize = 100_000;
+    /// Files that a task may report; a worker that has more fails the attempt, and says so.
+    pub const MAX_FILES: usize = 100_000;
 }
 
 /// From the server.
@@ -231,12 +204,12 @@ pub enum Down {
     Assign(Box<Assignment>),
     Revoke {
         attempt: AttemptId,
-        why: RevokeWhy,
+        why: RevokeReason,
     },
     /// The report of this attempt is on disk: forget it.
     Settled {
         attempt: AttemptId,
-        verdict: Verdict,
+        outcome: ReportOutcome,
     },
     Wish {
         wish: WorkerWish,
@@ -255,24 +228,25 @@ pub struct Welcome {
     pub wish: WorkerWish,
 }
 
-/// Tasks of one job for one slot, to be rendered in this order, behind what the slot already has.
+/// Tasks of one step of a job for one slot, to be done in this order, behind what the slot already has.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Assignment {
     pub slot: SlotIndex,
     pub job: JobId,
-    /// What is to be done with the session's file.
-    #[serde(default = "render")]
+    pub work: Work,
+    pub claim: Claim,
+    pub tasks: Vec<AssignedTask>,
+}
+
+/// The work that the tasks of an assignment have in common.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Work {
     pub kind: StepKind,
     pub session: SessionSpec,
-    /// Seconds a frame may take.
-    pub frame_time_limit_s: Option<u32>,
+    /// Seconds that a task may take.
+    pub time_limit_s: Option<u32>,
     /// A frame whose picture is entirely black or transparent is a failure.
-    #[serde(default)]
     pub refuse_black: bool,
-    /// What the slot may use of the machine; absent from servers older than that.
-    #[serde(default)]
-    pub claim: Option<Claim>,
-    pub tasks: Vec<AssignedTask>,
 }
 
 /// The part of its worker's machine that a slot may use.
@@ -291,44 +265,8 @@ pub struct AssignedTask {
     pub attempt: AttemptId,
     pub task: TaskId,
     pub generation: Generation,
-    /// The frame to render; absent for a bake.
-    #[serde(default)]
+    /// Absent in a step that is not about single frames.
     pub frame: Option<i32>,
-}
-
-fn render() -> StepKind {
-    StepKind::Render
-}
-
-/// Why an attempt is taken back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RevokeWhy {
-    /// The job was cancelled or deleted: stop it, running or not, and hand it back.
-    Cancelled,
-    /// A request: another slot is idle and takes it, or the job or the worker is paused. Hand it back if it has
-    /// not begun; if it has, go on and ignore this.
-    Stolen,
-    /// It lapsed and runs elsewhere, its task is done, or the server does not know it: stop it and report it
-    /// as handed back (its slot gets no new work before that).
-    Stale,
-    /// It has taken too long, or shows no sign of progress, and counts as failed: stop it and report it as handed
-    /// back.
-    TimedOut,
-}
-
-/// What became of a report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// Its files are the task's.
-    Committed,
-    /// Another attempt had delivered before, or the task is gone.
-    Superseded,
-    /// A failure or hand-back was written down.
-    Recorded,
-    /// The server never gave it out.
-    Unknown,
 }
 
 #[cfg(test)]

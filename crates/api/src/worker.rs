@@ -1,6 +1,6 @@
 //! Workers as people see them.
 
-use kiln_types::{AttemptId, Epoch, JobId, Owner, SlotIndex, WorkerId, WorkerState, WorkerWish};
+use kiln_types::{AttemptId, Epoch, JobId, Owner, SlotIndex, TaskName, WorkerId, WorkerState, WorkerWish};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -29,8 +29,8 @@ pub struct RunningView {
     pub slot: SlotIndex,
     pub attempt: AttemptId,
     pub job: JobId,
-    /// Absent for a bake.
-    pub frame: Option<i32>,
+    #[serde(flatten)]
+    pub name: TaskName,
     pub since_ms: i64,
     /// 0 to 1: said by Blender where it says it, else estimated from the frame's neighbours.
     pub fraction: Option<f32>,

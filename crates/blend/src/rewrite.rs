@@ -5,11 +5,12 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     io::{self, BufWriter, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
+use kiln_files::{Access, Durability, NewFile};
 use serde::Serialize;
 
 use crate::{
@@ -140,22 +141,13 @@ impl RewritePlan {
     }
 
     fn replace(&self, path: &Path) -> Result<(), RewriteFault> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".kiln-copy");
-        let copy = PathBuf::from(name);
-        let written = self.write_copy(path, &copy);
-        if written.is_err() {
-            let _ = fs::remove_file(&copy);
-        }
-        written
-    }
-
-    fn write_copy(&self, path: &Path, copy: &Path) -> Result<(), RewriteFault> {
         let mut source = open(path)?;
-        let mut out = BufWriter::new(File::create_new(copy).map_err(RewriteFault::Write)?);
+        let copy = NewFile::create(path, Access::Usual).map_err(RewriteFault::Write)?;
+        let mut out = BufWriter::new(copy);
         self.edits.copy(&mut source, &Limits::default(), &mut out)?;
-        out.flush().map_err(RewriteFault::Write)?;
-        fs::rename(copy, path).map_err(RewriteFault::Write)
+        let copy = out.into_inner().map_err(|error| RewriteFault::Write(error.into_error()))?;
+        // It is made from another file, and can be made again.
+        copy.commit(Durability::Ephemeral).map_err(RewriteFault::Write)
     }
 }
 

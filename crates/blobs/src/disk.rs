@@ -160,24 +160,13 @@ pub(crate) fn keep_all(drafts: Vec<(Draft, PathBuf)>, durability: Durability) ->
         make_safe(&draft.file, &draft.path, Durability::Ephemeral)?;
     }
     if durability == Durability::Durable {
-        flush_all(&drafts)?;
+        let flushed = kiln_files::flush_together(drafts.iter().map(|(draft, _)| &draft.file));
+        let first = drafts.first().map(|(draft, _)| draft.path.as_path());
+        flushed.map_err(BlobError::io("write", first.unwrap_or(Path::new(""))))?;
     }
     for (mut draft, to) in drafts {
         move_in(&draft.path, &to, Durability::Ephemeral)?;
         draft.kept = true;
-    }
-    Ok(())
-}
-
-/// All of these, which lie on one disk.
-fn flush_all(drafts: &[(Draft, PathBuf)]) -> Result<()> {
-    #[cfg(target_os = "linux")]
-    if let Some((draft, _)) = drafts.first() {
-        let flushed = rustix::fs::syncfs(&draft.file).map_err(io::Error::from);
-        return flushed.map_err(BlobError::io("write", &draft.path));
-    }
-    for (draft, _) in drafts {
-        draft.file.sync_all().map_err(BlobError::io("write", &draft.path))?;
     }
     Ok(())
 }
@@ -203,7 +192,8 @@ pub(crate) fn make_safe(file: &File, path: &Path, durability: Durability) -> Res
     }
 }
 
-/// Renames, making the folder of the new name where it is not there yet.
+/// Renames, making the folder of the new name where it is not there yet. No [`kiln_files::rename_durably`]: the bytes are
+/// safe already, those of many files by one flush, and where names may be lost it flushes no folder.
 pub(crate) fn move_in(from: &Path, to: &Path, durability: Durability) -> Result<()> {
     let folder = to.parent().unwrap_or(Path::new("."));
     match fs::rename(from, to) {
@@ -221,9 +211,7 @@ pub(crate) fn move_in(from: &Path, to: &Path, durability: Durability) -> Result<
 
 pub(crate) fn sync_folder(folder: &Path, durability: Durability) -> Result<()> {
     match durability {
-        Durability::Durable => {
-            File::open(folder).and_then(|f| f.sync_all()).map_err(BlobError::io("write", folder))
-        }
+        Durability::Durable => kiln_files::flush_folder(folder).map_err(BlobError::io("write", folder)),
         Durability::Ephemeral => Ok(()),
     }
 }

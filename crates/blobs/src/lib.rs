@@ -18,16 +18,8 @@ pub use blobs::{BlobReader, Blobs};
 pub use cache::{Cache, CacheUsage, Pin};
 pub use chunks::{ChunkReader, ChunkStore, PutChunks};
 pub use error::{BlobError, StreamError};
+pub use kiln_files::Durability;
 pub use promise::Freed;
 pub use space::{Reservation, Space};
 pub use store::{BlobStore, Take};
 pub use uploads::{UploadInfo, UploadOutcome, Uploads};
-
-/// How sure bytes must be before they are acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// On the disk: survives the loss of power.
-    Durable,
-    /// With the operating system: for the throw-away server inside a `kiln render`.
-    Ephemeral,
-}

@@ -9,11 +9,12 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::Stream;
+use kiln_files::{Access, remove_drafts, write_atomically};
 use kiln_types::{BlobHash, BlobHasher, UploadId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::disk::{Result, blocking, length, pour, remove, sync_folder};
+use crate::disk::{Result, blocking, length, pour, remove};
 use crate::store::hash_file;
 use crate::{BlobError, BlobStore, Durability, StreamError};
 
@@ -293,16 +294,9 @@ impl Inner {
     /// Makes what the upload says of itself safe.
     fn record(&self, id: UploadId, upload: &Upload) -> Result<()> {
         let path = self.state(id);
-        let fresh = self.folder.join(format!("{id}.new"));
-        let durable = self.blobs.durability() == Durability::Durable;
-        let write = || {
-            let mut file = File::create(&fresh)?;
-            serde_json::to_writer(&mut file, upload)?;
-            if durable { file.sync_all() } else { Ok(()) }
-        };
-        write().map_err(BlobError::io("write", &fresh))?;
-        fs::rename(&fresh, &path).map_err(BlobError::io("write", &path))?;
-        sync_folder(&self.folder, self.blobs.durability())
+        let write =
+            || write_atomically(&path, &serde_json::to_vec(upload)?, Access::Usual, self.blobs.durability());
+        write().map_err(BlobError::io("write", &path))
     }
 
     /// After a request that broke off: all that it wrote is there, because this process wrote it.
@@ -433,12 +427,14 @@ fn read(state: &Path) -> Result<Option<Upload>> {
 fn load(folder: &Path) -> Result<HashMap<UploadId, Arc<Mutex<Upload>>>> {
     let mut all = HashMap::new();
     let mut parts = Vec::new();
+    remove_drafts(folder).map_err(BlobError::io("tidy", folder))?;
     for entry in fs::read_dir(folder).map_err(BlobError::io("read", folder))? {
         let path = entry.map_err(BlobError::io("read", folder))?.path();
         let id = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
         let (Some(id), Some(kind)) = (id, path.extension().and_then(|kind| kind.to_str())) else { continue };
         match kind {
             "part" => parts.push((id, path)),
+            // The draft of a record, as 0.1.0 named it.
             "new" => drop(remove(&path)?),
             "json" => {
                 let text = fs::read(&path).map_err(BlobError::io("read", &path))?;

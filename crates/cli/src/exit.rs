@@ -1,7 +1,10 @@
 //! How the program ends.
 
-use kiln_api::ProblemCode;
-use kiln_client::{ClientError, ExistingError, FetchError};
+use kiln_api::{ProblemCode, WaitReason};
+use kiln_client::{
+    ClientError, FetchError, PrepareError,
+    submission::{JobOutcome, SubmissionError},
+};
 
 /// The exit codes. `kiln help exit-codes` prints [`EXIT_CODES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,17 +72,46 @@ impl From<ClientError> for Fault {
     }
 }
 
-impl From<FetchError> for Fault {
-    fn from(error: FetchError) -> Self {
+impl From<SubmissionError> for Fault {
+    fn from(error: SubmissionError) -> Self {
         match error {
-            FetchError::Client(error) => error.into(),
-            other => Self::failed(other.to_string()),
+            SubmissionError::Client(error)
+            | SubmissionError::Prepare(PrepareError::Client(error))
+            | SubmissionError::Fetch(FetchError::Client(error)) => error.into(),
+            SubmissionError::NothingHere(reason) => {
+                let waits = match reason {
+                    WaitReason::NoWorkerFits { missing, .. } if !missing.is_empty() => {
+                        let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
+                        format!("Nothing here has {}.", missing.join(" or "))
+                    }
+                    other => other.to_string(),
+                };
+                Self::failed(format!(
+                    "{waits} Render with another Blender (--blender-version), or on a farm."
+                ))
+            }
+            SubmissionError::Prepare(_)
+            | SubmissionError::Existing(_)
+            | SubmissionError::Folder { .. }
+            | SubmissionError::Manifest { .. }
+            | SubmissionError::GpusOnCpu
+            | SubmissionError::NoDevice { .. } => Self::bad_input(error.to_string()),
+            SubmissionError::Fetch(_)
+            | SubmissionError::Devices(_)
+            | SubmissionError::Deleted(_)
+            | SubmissionError::FrameGone { .. }
+            | SubmissionError::BrokenOff { .. } => Self::failed(error.to_string()),
         }
     }
 }
 
-impl From<ExistingError> for Fault {
-    fn from(error: ExistingError) -> Self {
-        Self::bad_input(error.to_string())
+impl From<JobOutcome> for Exit {
+    fn from(outcome: JobOutcome) -> Self {
+        match outcome {
+            JobOutcome::Done => Self::Done,
+            JobOutcome::Failed => Self::Failed,
+            JobOutcome::Cancelled => Self::Cancelled,
+            JobOutcome::Detached => Self::Interrupted,
+        }
     }
 }

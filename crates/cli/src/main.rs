@@ -3,7 +3,6 @@
 
 mod args;
 mod ask;
-mod bring;
 mod bundle;
 mod commands;
 mod exit;
@@ -11,11 +10,11 @@ mod failed;
 mod farm;
 mod follow;
 mod inside;
-mod marker;
 mod newer;
 mod output;
 mod progress;
 mod scratch;
+mod screen;
 mod service;
 mod settings;
 mod shared;

@@ -66,28 +66,25 @@ fn abandoned(path: &Path) -> bool {
     }
 }
 
-/// How often a folder is tried that somebody still writes into.
-const TRIES: u32 = 5;
-
 fn remove(path: &Path) {
     // Under another name nobody finds it any more to put something in.
     let gone = path.with_extension("gone");
     let path = if fs::rename(path, &gone).is_ok() { &gone } else { path };
-    for _ in 0..TRIES {
-        match fs::remove_dir_all(path) {
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(path = %path.display(), %error, "throw-away data could not be removed; the next run tries again");
-                return;
-            }
-            _ => return,
+    match kiln_files::remove_folder(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            tracing::debug!(path = %path.display(), "throw-away data is still being written; the next run removes it");
+        }
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "throw-away data could not be removed; the next run tries again");
         }
     }
-    tracing::debug!(path = %path.display(), "throw-away data is still being written; the next run removes it");
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -103,5 +100,17 @@ mod tests {
         let path = first.path().to_owned();
         drop(first);
         assert!(!path.exists() && second.path().exists());
+    }
+
+    #[test]
+    fn what_a_killed_worker_left_read_only_goes() {
+        let data = tempfile::tempdir().unwrap();
+        let left = data.path().join("render/1");
+        let bundle = left.join("worker-0/bundles/a");
+        fs::create_dir_all(&bundle).unwrap();
+        fs::write(bundle.join("a.blend"), "x").unwrap();
+        fs::set_permissions(&bundle, fs::Permissions::from_mode(0o555)).unwrap();
+        let _new = Scratch::new(data.path()).unwrap();
+        assert!(!left.exists() && !left.with_extension("gone").exists());
     }
 }

@@ -1,18 +1,22 @@
 //! `NAME=PATH`: a folder that machines of the farm share, each by its own path.
 
 use std::{
-    collections::BTreeMap,
+    fmt,
     path::{Path, PathBuf},
     str::FromStr,
 };
 
-use crate::exit::{Fault, Outcome};
-
 /// One such folder, as it stands on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shared {
-    name: String,
-    root: PathBuf,
+    pub name: String,
+    pub root: PathBuf,
+}
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.name, self.root.display())
+    }
 }
 
 impl FromStr for Shared {
@@ -31,21 +35,6 @@ impl FromStr for Shared {
     }
 }
 
-/// Nothing where there are none, so that another place may name some.
-pub fn by_name(all: Vec<Shared>) -> Option<BTreeMap<String, PathBuf>> {
-    (!all.is_empty()).then(|| all.into_iter().map(|shared| (shared.name, shared.root)).collect())
-}
-
-/// Those of `KILN_SHARED`.
-pub fn listed(text: Option<String>) -> Outcome<Option<BTreeMap<String, PathBuf>>> {
-    let Some(text) = text else { return Ok(None) };
-    let all = text.split(';').filter(|one| !one.trim().is_empty()).map(|one| one.trim().parse::<Shared>());
-    let all = all.collect::<Result<Vec<_>, _>>().map_err(|why| {
-        Fault::bad_input(format!("the variable KILN_SHARED cannot be “{text}” ({why}); correct or unset it"))
-    })?;
-    Ok(by_name(all))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,8 +46,6 @@ mod tests {
         for bad in ["", "studio", "=/mnt", "studio=", "a b=/mnt", "a;b=/mnt", "a/b=/mnt"] {
             assert!(bad.parse::<Shared>().is_err(), "{bad}");
         }
-        let both = listed(Some("a=/x; b=/y;".to_owned())).unwrap().unwrap();
-        assert_eq!(both.len(), 2);
-        assert_eq!(listed(Some(" ".to_owned())).unwrap(), None);
+        assert_eq!(shared.to_string(), "studio=/mnt/a=b");
     }
 }

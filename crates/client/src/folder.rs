@@ -1,7 +1,8 @@
 //! The folder where frames land. All that is specific to the system's files stands here.
 //!
 //! Names come from the server, and through it from a scene: every path is opened below the folder, so that no
-//! link inside it leads a frame somewhere else.
+//! link inside it leads a frame somewhere else. This is why frames do not land by `kiln_files`, whose functions take
+//! paths; and names are flushed once for many files.
 
 use std::{
     collections::HashSet,

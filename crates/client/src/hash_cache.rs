@@ -2,13 +2,14 @@
 
 use std::{
     fs::{self, File, Metadata},
-    io::{self, Write},
+    io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use kiln_chunks::Recipe;
+use kiln_files::{Access, Durability, write_atomically};
 use kiln_types::BlobHash;
 
 /// What was not used for so long is forgotten.
@@ -201,14 +202,11 @@ impl HashCache {
     }
 }
 
-/// Under a name of its own first, so that nobody reads half of it.
+/// Writes an entry, which can be made again: there are as many as files, and a loss of power may take some.
 fn write(entry: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = entry.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let mut draft = tempfile::NamedTempFile::new_in(folder)?;
-    draft.write_all(bytes)?;
-    draft.persist(entry)?;
-    Ok(())
+    write_atomically(entry, bytes, Access::Owner, Durability::Ephemeral)
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use kiln_api::{
     JobReport, JobView, OutputsPage, RerenderJob, RunningList, SubmitJob, TasksPage, WorkerList, WorkerView,
 };
 use kiln_types::{
-    AttemptId, AttemptState, FrameSet, JobId, JobState, Owner, Project, StepIndex, TaskIndex, TaskState,
+    ArchivedFilter, AttemptId, AttemptState, FrameSet, JobId, JobState, Owner, Project, StepIndex, TaskIndex,
+    TaskState,
 };
 use reqwest::Method;
 
@@ -20,20 +21,11 @@ pub struct WhichJobs {
     pub states: Vec<JobState>,
     pub user: Option<Owner>,
     pub project: Option<Project>,
-    pub archived: Archived,
+    pub archived: ArchivedFilter,
     /// At most so many; goes to 500.
     pub limit: Option<u32>,
     /// Only older ones than this.
     pub before: Option<JobId>,
-}
-
-/// Whether a list shows the jobs that are archived.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Archived {
-    #[default]
-    No,
-    Only,
-    All,
 }
 
 /// Which attempts a page shows, newest first; the default shows as many as the server gives at once.
@@ -70,11 +62,7 @@ impl Client {
         let WhichJobs { states, user, project, archived, limit, before } = which;
         let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
         let states = (!states.is_empty()).then(|| states.join(","));
-        let archived = match archived {
-            Archived::No => None,
-            Archived::Only => Some("only"),
-            Archived::All => Some("all"),
-        };
+        let archived = (*archived != ArchivedFilter::default()).then_some(*archived);
         let (user, project) = (user.as_ref().map(|user| &user.0), project.as_ref().map(|project| &project.0));
         let parameters = [
             ("state", shown(&states)),

@@ -8,10 +8,13 @@ use std::{
 };
 
 use kiln_api::{JobSource, SubmitJob};
-use kiln_blend::{Dependencies, Inspection, Layout, LinkedSimulation, Requested, SceneInfo, SharedPlace};
+use kiln_blend::{
+    Dependencies, Inspection, Layout, LinkedSimulation, Requested, SceneInfo, SharedPlace, check_linked,
+    choose,
+};
 use kiln_types::{
     Bundle, BundleFile, Choices, DeviceClass, ExternalFiles, FileFormat, FrameSet, Order, RelPath, Save,
-    ScriptPolicy, SessionSpec, SharedFile, Simulations, paths,
+    ScriptPolicy, SessionSpec, SharedFile, paths,
 };
 
 use crate::{
@@ -19,7 +22,7 @@ use crate::{
     content::{Bytes, content},
     hash_cache::FileStamp,
     reading::{READS, Source, hash_file, read, read_all},
-    request::{choose_format, choose_frames, choose_scene},
+    submission::EventSender,
 };
 
 /// A job that is ready to be sent; the server has not heard of it yet.
@@ -48,12 +51,6 @@ pub struct Prepared {
     _extras: FoundExtras,
 }
 
-/// What is baked, and lacks what these frames show.
-fn incomplete(inspection: &Inspection, scene: &str, frames: &FrameSet) -> Vec<String> {
-    let lacking = inspection.incomplete(scene, frames);
-    lacking.map(|one| format!("{one} lacks frames {}", one.missing_text())).collect()
-}
-
 impl Prepared {
     /// The simulations of the scene that nobody has baked, as a person names them.
     pub fn unbaked(&self) -> Vec<String> {
@@ -61,13 +58,17 @@ impl Prepared {
         own.chain(self.linked.iter().map(ToString::to_string)).collect()
     }
 
-    /// Reads the .blend and whatever it needs, and hashes all of it. Blocks: call it off the async threads.
+    /// [`Prepared::reporting`], where nobody waits for news.
     pub fn new(blend: &Path, request: &Request) -> Result<Self, PrepareError> {
-        request.settings.check().map_err(PrepareError::Setting)?;
+        Self::reporting(blend, request, &EventSender::silent())
+    }
+
+    /// Reads the .blend and whatever it needs, and hashes all of it. Blocks: call it off the async threads.
+    pub fn reporting(blend: &Path, request: &Request, events: &EventSender) -> Result<Self, PrepareError> {
         for _ in 0..READS {
             let (before, read_ms) = (FileStamp::at(blend).ok(), now_ms());
             let found = kiln_blend::dependencies(blend)?;
-            let prepared = Self::of(found, request, read_ms)?;
+            let prepared = Self::of(found, request, read_ms, events)?;
             request.hashes.sweep();
             // Saved in between, it may name other files than those that were read with it.
             if before.is_some() && prepared.blend_stamp() == before {
@@ -77,23 +78,23 @@ impl Prepared {
         Err(PrepareError::Changing(blend.to_owned()))
     }
 
-    fn of(found: Dependencies, request: &Request, read_ms: i64) -> Result<Self, PrepareError> {
+    fn of(
+        found: Dependencies,
+        request: &Request,
+        read_ms: i64,
+        events: &EventSender,
+    ) -> Result<Self, PrepareError> {
         let path = &found.blend;
         if path.as_os_str().len() > kiln_blend::LONGEST_PATH {
             return Err(PrepareError::TooDeep(path.clone()));
         }
-        let scene = choose_scene(path, &found.inspection, &request.settings)?;
+        let refuse = |error| PrepareError::Choice { blend: path.clone(), error: Box::new(error) };
+        let chosen = choose(&found.inspection, &request.asked()).map_err(refuse)?;
+        let (scene, frames, format) = (chosen.scene.clone(), chosen.frames, chosen.format);
+        let (blender, device) = (chosen.blender, chosen.device);
+        check_linked(&scene.name, &found.linked, request.policy.simulations).map_err(refuse)?;
         let linked: Vec<_> =
             found.linked.iter().filter(|one| one.simulation.scenes.contains(&scene.name)).cloned().collect();
-        if !linked.is_empty() && request.policy.simulations != Simulations::AsTheyAre {
-            return Err(PrepareError::Unbaked(linked));
-        }
-        let format = choose_format(&scene, &request.settings)?;
-        let frames = choose_frames(&scene, request)?;
-        let lacking = incomplete(&found.inspection, &scene.name, &frames);
-        if !lacking.is_empty() && request.policy.simulations != Simulations::AsTheyAre {
-            return Err(PrepareError::Incomplete(lacking));
-        }
         let requested = Requested {
             scene: &scene.name,
             frames: &frames,
@@ -113,15 +114,9 @@ impl Prepared {
             return Err(PrepareError::Untrusted);
         }
         extras.join(&mut layout.files)?;
-        let written_by = found.inspection.written_by.series();
-        if let Some(asked) = request.blender
-            && asked < written_by
-        {
-            return Err(PrepareError::TooOld { asked, written_by });
-        }
         let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
         let paths: Vec<&Path> = layout.files.iter().map(|(_, path)| path.as_path()).collect();
-        let sources = read_all(&paths, request.transfer, &request.hashes)?;
+        let sources = read_all(&paths, request.transfer, &request.hashes, events)?;
         let shared = shared_files(&layout, request)?;
         let bundle = bundle(&layout, &sources, shared);
         let mut bytes = Bytes::default();
@@ -137,9 +132,9 @@ impl Prepared {
             blend: layout.blend.clone(),
             origin: Some(paths::spelled(folder.as_os_str().as_encoded_bytes())),
             file_name: renamed(path, &layout.blend),
-            blender: request.blender.unwrap_or(written_by),
+            blender,
             // A GPU of any backend, until it is known which there is.
-            device: request.device.resolve(scene.is_on_gpu(request.settings.engine.as_deref())),
+            device,
             settings: request.settings.clone(),
             policy: request.policy,
             ocio: extras.ocio.clone(),
@@ -185,7 +180,7 @@ impl Prepared {
         let first = self.frames.iter().next().unwrap_or(self.scene.frame_start);
         match naming.fault(first) {
             None => Ok(naming),
-            Some(fault) => Err(PrepareError::Setting(fault)),
+            Some(fault) => Err(PrepareError::OutputPath(fault)),
         }
     }
 

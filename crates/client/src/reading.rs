@@ -1,10 +1,14 @@
 //! The files of a bundle, hashed and split as they are read.
 
 use std::{
+    cell::Cell,
     fs::File,
     io::{self, BufReader, Read},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -15,6 +19,7 @@ use kiln_types::{BlobHash, BlobHasher};
 use crate::{
     ClientError, PrepareError, Transfer,
     hash_cache::{Content, FileStamp, HashCache},
+    submission::{EventSender, SubmissionEvent, Throttle},
 };
 
 /// How often a file is read that changes meanwhile.
@@ -31,18 +36,73 @@ pub(crate) struct Source {
     pub content: Content,
 }
 
+/// How far the reading of many files is, told to whoever waits for it.
+struct HashProgress<'a> {
+    events: &'a EventSender,
+    files: usize,
+    bytes: u64,
+    done: Mutex<HashDone>,
+}
+
+#[derive(Default)]
+struct HashDone {
+    files: usize,
+    bytes: u64,
+    throttle: Throttle,
+}
+
+impl<'a> HashProgress<'a> {
+    fn begin(paths: &[&Path], events: &'a EventSender) -> Self {
+        let bytes = paths.iter().map(|path| size(path)).sum();
+        let progress = Self { events, files: paths.len(), bytes, done: Mutex::default() };
+        progress.add(0, 0);
+        progress
+    }
+
+    fn add(&self, files: usize, bytes: u64) {
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        done.files += files;
+        done.bytes += bytes;
+        let (files_done, bytes_done) = (done.files, done.bytes);
+        if done.throttle.is_due(files_done == self.files) {
+            let (files, bytes) = (self.files, self.bytes);
+            self.events.tell(SubmissionEvent::Hashing { files_done, files, bytes_done, bytes });
+        }
+    }
+
+    /// Reads with `read`, which is told how to count bytes. Bytes that are read again, or unpack to more than the file has,
+    /// count no more than the file itself; a file that is known without being read counts whole.
+    fn file<T>(&self, path: &Path, read: impl FnOnce(&dyn Fn(u64)) -> T) -> T {
+        let left = Cell::new(size(path));
+        let done = read(&|bytes| {
+            let bytes = bytes.min(left.get());
+            left.set(left.get() - bytes);
+            self.add(0, bytes);
+        });
+        self.add(1, left.get());
+        done
+    }
+}
+
+/// Bytes; of what cannot be looked at none, for reading it tells why.
+fn size(path: &Path) -> u64 {
+    path.metadata().map_or(0, |meta| meta.len())
+}
+
 /// Reads all of them, several at a time, in their order.
 pub(crate) fn read_all(
     paths: &[&Path],
     transfer: Transfer,
     cache: &HashCache,
+    events: &EventSender,
 ) -> Result<Vec<Source>, PrepareError> {
+    let progress = HashProgress::begin(paths, events);
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(AT_ONCE).min(paths.len());
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
         while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let source = read(path, transfer, cache);
+            let source = progress.file(path, |count| read_counting(path, transfer, cache, count));
             if source.is_err() {
                 // The others need not go on.
                 next.store(paths.len(), Ordering::Relaxed);
@@ -69,6 +129,16 @@ pub(crate) fn read_all(
 
 /// Reads one file, or believes the cache. One that changes while it is read is read again.
 pub(crate) fn read(path: &Path, transfer: Transfer, cache: &HashCache) -> Result<Source, PrepareError> {
+    read_counting(path, transfer, cache, &|_| {})
+}
+
+/// [`read`]; `count` hears of bytes as they are read.
+fn read_counting(
+    path: &Path,
+    transfer: Transfer,
+    cache: &HashCache,
+    count: &dyn Fn(u64),
+) -> Result<Source, PrepareError> {
     let fail = |error| PrepareError::Client(ClientError::file(path, "read", error));
     let known = FileStamp::at(path).map_err(fail)?;
     match (cache.get(path, &known), transfer) {
@@ -86,7 +156,7 @@ pub(crate) fn read(path: &Path, transfer: Transfer, cache: &HashCache) -> Result
         let read_at = SystemTime::now();
         let file = File::open(path).map_err(fail)?;
         let stamp = FileStamp::of(&file.metadata().map_err(fail)?);
-        let content = content(&file, &stamp, transfer);
+        let content = content(&file, &stamp, transfer, count);
         let after = FileStamp::of(&file.metadata().map_err(fail)?);
         // A save renames a new file over the old one, which then stays as it was.
         if after != stamp || FileStamp::at(path).ok() != Some(stamp) {
@@ -99,8 +169,9 @@ pub(crate) fn read(path: &Path, transfer: Transfer, cache: &HashCache) -> Result
     Err(PrepareError::Changing(path.to_owned()))
 }
 
-fn content(file: &File, stamp: &FileStamp, transfer: Transfer) -> io::Result<Content> {
-    let Opened { packed, mut bytes } = open(file.try_clone()?, stamp.size())?;
+fn content(file: &File, stamp: &FileStamp, transfer: Transfer, count: &dyn Fn(u64)) -> io::Result<Content> {
+    let Opened { packed, bytes } = open(file.try_clone()?, stamp.size())?;
+    let mut bytes = Counting { bytes, count };
     match transfer {
         Transfer::Chunks => {
             let mut size = 0;
@@ -114,6 +185,20 @@ fn content(file: &File, stamp: &FileStamp, transfer: Transfer) -> io::Result<Con
             let (hash, size) = hash_of(&mut bytes)?;
             Ok(Content { hash, size, packed, recipe: None })
         }
+    }
+}
+
+/// Counts what is read.
+struct Counting<'a> {
+    bytes: Box<dyn Read + Send>,
+    count: &'a dyn Fn(u64),
+}
+
+impl Read for Counting<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.bytes.read(buffer)?;
+        (self.count)(read as u64);
+        Ok(read)
     }
 }
 
@@ -161,6 +246,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::submission::SubmissionMessage;
 
     fn noise(len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
@@ -185,7 +271,7 @@ mod tests {
         fs::write(&path, noise(300_000)).unwrap();
         let cache = HashCache::new(dir.path().join("known"));
         let stamp = FileStamp::at(&path).unwrap();
-        let known = content(&File::open(&path).unwrap(), &stamp, Transfer::Chunks).unwrap();
+        let known = content(&File::open(&path).unwrap(), &stamp, Transfer::Chunks, &|_| {}).unwrap();
         cache.put(&path, &stamp, SystemTime::now() + Duration::from_secs(60), &known);
         assert_eq!(cache.get(&path, &stamp).as_ref(), Some(&known), "it is known");
         assert_eq!(read(&path, Transfer::Chunks, &cache).unwrap().content, known);
@@ -268,11 +354,19 @@ mod tests {
             fs::write(path, format!("{}", n % 13)).unwrap();
         }
         let listed: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
-        let sources = read_all(&listed, Transfer::Chunks, &HashCache::off()).unwrap();
+        let (events, mut told) = EventSender::channel();
+        let sources = read_all(&listed, Transfer::Chunks, &HashCache::off(), &events).unwrap();
+        let bytes: u64 = paths.iter().map(|path| size(path)).sum();
+        let mut last = None;
+        while let Ok(SubmissionMessage::Event(event)) = told.try_recv() {
+            last = Some(event);
+        }
+        let all_done = SubmissionEvent::Hashing { files_done: 20, files: 20, bytes_done: bytes, bytes };
+        assert_eq!(last, Some(all_done), "the last step is always told");
         for (n, source) in sources.iter().enumerate() {
             assert_eq!(source.content.hash, BlobHash::of(format!("{}", n % 13).as_bytes()));
         }
         fs::remove_file(&paths[3]).unwrap();
-        assert!(read_all(&listed, Transfer::Chunks, &HashCache::off()).is_err());
+        assert!(read_all(&listed, Transfer::Chunks, &HashCache::off(), &EventSender::silent()).is_err());
     }
 }

@@ -37,18 +37,19 @@ pub use estimate::frames::SlowAttempt;
 pub use explain::{Explainer, Forecast, Missing, Occupant, UnmetStep, WaitCause};
 pub use index_set::{BadIndexSet, Generations, IndexSet, TaskSpan};
 pub use invariant::BrokenInvariant;
+pub use kiln_types::{
+    DependencyEnd, DependencyScope, HeldAttempt, HeldPhase, Quarantine, ReportOutcome, RevokeReason,
+    StepDependency,
+};
 pub use ledger::Ledger;
 pub use message::{
-    Assigned, Claim, Finish, GpuSet, HeldAttempt, HeldPhase, Outbox, Push, Record, ReportOutcome,
-    RevokeReason, StepState, TaskCounts, WorkerOffer,
+    Assigned, Claim, Finish, GpuSet, Outbox, Push, Record, StepState, TaskCounts, WorkerOffer,
 };
 pub use moment::Moment;
 pub use plan::{
-    DependencyEnd, DependencyScope, DeviceOption, Gpus, JobPlan, Label, OpenDevice, PlanError, Requirement,
-    Room, SchedulingOptions, StepDependency, StepPlan,
+    DeviceOption, Gpus, JobPlan, Label, OpenDevice, PlanError, Requirement, Room, SchedulingOptions, StepPlan,
 };
 pub use restore::{RestoredAttempt, RestoredHistory, RestoredJob, RestoredPhase, RestoredStep};
 pub use schedule::fair_share::{Account, Share};
 pub use schedule::indexes::Limit;
-pub use state::incident::Quarantine;
 pub use view::{JobView, QuarantineView, StepView, TaskView, WorkerView};

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use kiln_types::{
-    AttemptId, AttemptState, Failure, Generation, JobId, JobState, SlotIndex, StepIndex, TaskId, WorkerId,
-    WorkerState, WorkerWish,
+    AttemptId, AttemptState, Failure, Generation, JobId, JobState, RevokeReason, SlotIndex, StepIndex,
+    TaskId, WorkerId, WorkerState, WorkerWish,
 };
 
 use crate::{IndexSet, Label, Quarantine, TaskSpan};
@@ -50,24 +50,6 @@ impl GpuSet {
     }
 }
 
-/// An attempt that a worker says it holds when it joins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeldAttempt {
-    pub attempt: AttemptId,
-    pub task: TaskId,
-    pub generation: Generation,
-    pub slot: SlotIndex,
-    pub phase: HeldPhase,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeldPhase {
-    Queued,
-    Running,
-    /// It has left the slot; its report follows.
-    Finished,
-}
-
 /// The way in which an attempt left its slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finish {
@@ -76,20 +58,6 @@ pub enum Finish {
     Failed(Failure),
     /// Unfinished: drained, revoked, or never begun. It counts against nothing.
     Returned,
-}
-
-/// The outcome of a report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReportOutcome {
-    /// Its output set is the task's.
-    Committed,
-    /// The task has its output set already (perhaps from this very attempt, reported twice), is rendered
-    /// again, or is gone: drop the files.
-    Superseded,
-    /// A failure or a return was noted.
-    Recorded,
-    /// No such attempt was dispatched to this worker. Nothing changed.
-    Unknown,
 }
 
 /// The receiver of the core's decisions. Collect them, write the records of a whole batch in one transaction, and
@@ -115,22 +83,6 @@ pub struct Assigned {
     pub attempt: AttemptId,
     pub task: TaskId,
     pub generation: Generation,
-}
-
-/// The reason for which an attempt is revoked. The worker answers each with a closing report (`Finish`, normally
-/// `Returned`), also where it does not know the attempt: until then the slot gets no new work. A report that
-/// was already on its way counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RevokeReason {
-    /// The job was cancelled, stopped or deleted: stop it, running or not.
-    Cancelled,
-    /// A request: another slot is idle, a higher priority waits, or the job or the worker is paused. Return it if it
-    /// has not begun; if it has, go on and ignore this.
-    Preempted,
-    /// The core does not know it, it expired and runs elsewhere, or its task is done or renders again: stop it.
-    Stale,
-    /// It hangs: stop it. It counts as failed already.
-    TimedOut,
 }
 
 /// Every durable consequence. The records of a batch, written in one transaction, are enough to build the

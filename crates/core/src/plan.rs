@@ -7,7 +7,9 @@ use std::{
     ops::Range,
 };
 
-use kiln_types::{JobId, MAX_TASKS, Order, SessionKey, StepIndex, TaskIndex};
+use kiln_types::{
+    DependencyScope, JobId, MAX_TASKS, Order, SessionKey, StepDependency, StepIndex, TaskIndex,
+};
 
 use crate::{IndexSet, Moment, TaskSpan};
 
@@ -94,37 +96,6 @@ pub struct StepPlan {
     pub hang_ms: Option<u64>,
     /// The devices of which the job is pinned to one, where it may render on several.
     pub device: Option<OpenDevice>,
-}
-
-/// A dependency of a step on one before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StepDependency {
-    pub step: StepIndex,
-    pub scope: DependencyScope,
-    pub until: DependencyEnd,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DependencyScope {
-    /// No task starts before the whole step.
-    Step,
-    /// A task waits for the tasks of its own frame. Both steps have tasks for each frame, of as many frames.
-    Frame,
-}
-
-/// The state that a dependency waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DependencyEnd {
-    Done,
-    /// Done, failed or cancelled.
-    Ended,
-}
-
-impl From<StepIndex> for StepDependency {
-    /// On every task of the step, done.
-    fn from(step: StepIndex) -> Self {
-        Self { step, scope: DependencyScope::Step, until: DependencyEnd::Done }
-    }
 }
 
 /// The devices on which a step may render. Two of them never make the same picture, so the first worker that takes a

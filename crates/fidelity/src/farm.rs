@@ -93,7 +93,9 @@ impl Farm {
         if !output.status.success() {
             return Ok(Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
         }
-        Ok(Ok(serde_json::from_slice(&output.stdout).context("Kiln prints no JSON")?))
+        // What reports its progress prints a line for each event before the result.
+        let last = serde_json::Deserializer::from_slice(&output.stdout).into_iter().last();
+        Ok(Ok(last.context("Kiln prints nothing")?.context("Kiln prints no JSON")?))
     }
 
     /// Submits the rows; [`Farm::fetch`] waits for them.

@@ -13,9 +13,9 @@ use std::{
     sync::{Mutex, OnceLock, PoisonError},
 };
 
-use kiln_types::BlobHash;
+use kiln_types::{BlenderFlavor, BlobHash};
 
-use crate::{BlenderInstall, Flavor};
+use crate::BlenderInstall;
 
 /// What a process about to start shall do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(crate) enum Bytecode {
 impl Bytecode {
     /// `store` holds one folder for each Blender.
     pub(crate) fn of(install: &BlenderInstall, store: Option<&Path>) -> Self {
-        let (Some(store), Flavor::Executable) = (store, install.flavor) else { return Self::Off };
+        let (Some(store), BlenderFlavor::Executable) = (store, install.flavor) else { return Self::Off };
         let folder = store.join(name(install));
         if folder.is_dir() {
             return Self::Use(folder);
@@ -63,7 +63,7 @@ mod tests {
         let store = tempfile::tempdir().unwrap();
         let install = BlenderInstall {
             program: store.path().join("blender"),
-            flavor: Flavor::Executable,
+            flavor: BlenderFlavor::Executable,
             version: "3.4.1".parse().unwrap(),
             build_hash: String::new(),
         };
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(Bytecode::of(&install, Some(store.path())), Bytecode::Off);
         fs::create_dir(&folder).unwrap();
         assert_eq!(Bytecode::of(&install, Some(store.path())), Bytecode::Use(folder));
-        let module = BlenderInstall { flavor: Flavor::Module, ..install.clone() };
+        let module = BlenderInstall { flavor: BlenderFlavor::Module, ..install.clone() };
         assert_eq!(Bytecode::of(&module, Some(store.path())), Bytecode::Off);
         assert_eq!(Bytecode::of(&install, None), Bytecode::Off);
     }

@@ -10,18 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_types::BlenderVersion;
+use kiln_files::{Access, Durability, write_atomically};
+use kiln_types::{BlenderFlavor, BlenderVersion};
 use serde::{Deserialize, Serialize};
-
-/// How a Blender is started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Flavor {
-    /// The program `blender`.
-    Executable,
-    /// A Python with the `bpy` wheel.
-    Module,
-}
 
 /// A Blender that is there; a quick look only, without starting its engines.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -29,7 +20,7 @@ pub struct BlenderInstall {
     /// The program, or the Python.
     #[serde(with = "kiln_types::paths::exact")]
     pub program: PathBuf,
-    pub flavor: Flavor,
+    pub flavor: BlenderFlavor,
     pub version: BlenderVersion,
     /// Empty where only a running Blender tells it.
     #[serde(default)]
@@ -142,7 +133,7 @@ fn look_blender(program: &Path) -> Option<BlenderInstall> {
     let hash = text.lines().find_map(|line| line.trim().strip_prefix("build hash:"));
     Some(BlenderInstall {
         program: program.to_path_buf(),
-        flavor: Flavor::Executable,
+        flavor: BlenderFlavor::Executable,
         version,
         build_hash: hash.unwrap_or_default().trim().to_owned(),
     })
@@ -155,7 +146,7 @@ fn look_python(program: &Path) -> Option<BlenderInstall> {
     let version = text.trim().parse().ok()?;
     Some(BlenderInstall {
         program: program.to_path_buf(),
-        flavor: Flavor::Module,
+        flavor: BlenderFlavor::Module,
         version,
         build_hash: String::new(),
     })
@@ -215,10 +206,8 @@ impl Cache {
         }
         let write = || -> std::io::Result<()> {
             fs::create_dir_all(folder)?;
-            let file = tempfile::NamedTempFile::new_in(folder)?;
-            serde_json::to_writer(&file, self)?;
-            file.persist(folder.join(CACHE_NAME))?;
-            Ok(())
+            let text = serde_json::to_vec(self)?;
+            write_atomically(&folder.join(CACHE_NAME), &text, Access::Owner, Durability::Ephemeral)
         };
         if let Err(error) = write() {
             tracing::debug!(%error, "what was learnt of the Blenders here cannot be kept");

@@ -23,7 +23,7 @@ mod sources;
 mod wire;
 
 pub use collect::{CollectedFile, MAX_FILE_BYTES, collect};
-pub use discover::{BlenderInstall, Flavor, discover, inspect};
+pub use discover::{BlenderInstall, discover, inspect};
 pub use gather::{Gathered, MAX_BAKED_BYTES, MAX_BAKED_ENTRIES, gather, open_gathered};
 pub use host::{Host, probe};
 pub use install::{InstallError, can_install, install_blender};

@@ -12,6 +12,7 @@ use std::{
     },
 };
 
+use kiln_types::BlenderFlavor;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     net::{UnixStream, unix::pipe},
@@ -19,7 +20,7 @@ use tokio::{
     runtime::Handle,
 };
 
-use crate::{BlenderInstall, Flavor, HostOptions, SlotRoot, bytecode::Bytecode};
+use crate::{BlenderInstall, HostOptions, SlotRoot, bytecode::Bytecode};
 
 /// Variables that pass: what a program needs to find its libraries and speak its language, and the switches of
 /// Cycles. All else could carry a secret.
@@ -53,7 +54,7 @@ impl Process {
         let mark = mark();
         let mut command = Command::new(&install.program);
         match install.flavor {
-            Flavor::Executable => {
+            BlenderFlavor::Executable => {
                 let scripts = if options.trust { "--enable-autoexec" } else { "--disable-autoexec" };
                 command.args(["--background", "--factory-startup", "-noaudio", scripts, "--python"]);
                 command.arg(boot);
@@ -63,7 +64,7 @@ impl Process {
                 }
                 command.arg("--");
             }
-            Flavor::Module => {
+            BlenderFlavor::Module => {
                 command.arg("-I").arg(boot);
             }
         }

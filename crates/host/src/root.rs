@@ -56,31 +56,8 @@ impl SlotRoot {
     /// Where a folder of that name cannot be emptied and made.
     pub fn fresh_out(&self, name: &str) -> io::Result<PathBuf> {
         let folder = self.out().join(name);
-        remove(&folder)?;
+        kiln_files::remove_folder(&folder)?;
         fs::create_dir(&folder)?;
         Ok(folder)
-    }
-
-    /// Empties `in`, `out` and `tmp`.
-    pub fn empty(&self) -> io::Result<()> {
-        for part in [self.input(), self.out(), self.tmp()] {
-            for entry in fs::read_dir(part)? {
-                remove(&entry?.path())?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Removes a file, or a folder and all in it; absent is fine.
-fn remove(path: &Path) -> io::Result<()> {
-    let removed = match path.symlink_metadata() {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }

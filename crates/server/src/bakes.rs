@@ -2,11 +2,10 @@
 
 use std::collections::HashSet;
 
-use kiln_api::Finish;
 use kiln_store::NewBundle;
 use kiln_types::{Bundle, BundleFile, Failure, FailureCause, JobSpec};
 
-use crate::{App, problem::Fault, routes::bundles};
+use crate::{App, links::misbehaved, problem::Fault, routes::bundles};
 
 /// Stores the manifest, and records the bundle. No job needs it until the brain commits the bake.
 ///
@@ -36,16 +35,12 @@ pub(crate) async fn bundle_of(
 }
 
 fn check(spec: &JobSpec, files: &[BundleFile]) -> Result<(), Failure> {
-    let misbehaved = |why: String| Err(Failure::new(FailureCause::HostMisbehaved, why));
-    if files.len() > Finish::MAX_BAKED {
-        return misbehaved(format!("The bake reported more than {} files.", Finish::MAX_BAKED));
-    }
     let mut names = HashSet::new();
     if let Some(file) = files.iter().find(|file| !names.insert(&file.path)) {
-        return misbehaved(format!("The bake reported {} twice.", file.path));
+        return Err(misbehaved(format!("The bake reported {} twice.", file.path)));
     }
     if !names.contains(&spec.session.blend) {
-        return misbehaved(format!("The bake came back without {}.", spec.session.blend));
+        return Err(misbehaved(format!("The bake came back without {}.", spec.session.blend)));
     }
     Ok(())
 }

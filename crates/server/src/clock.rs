@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kiln_core::Moment;
+use kiln_types::duration::in_words;
 
 /// The monotone clock of this server, 0 at its start.
 #[derive(Debug, Clone, Copy)]
@@ -39,17 +40,9 @@ impl Clock {
     }
 }
 
-/// How long ago, or after what, in the largest unit that is full at least once.
-pub(crate) fn words(ms: i64) -> String {
-    let units = [("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000), ("second", 1_000)];
-    let (unit, size) = units.into_iter().find(|(_, size)| ms >= *size).unwrap_or(("second", 1_000));
-    let count = ms.max(0) / size;
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
-}
-
-/// As [`words`], of a time that has passed, in Unix milliseconds.
+/// The time since a moment in Unix milliseconds, in words.
 pub(crate) fn ago(at_ms: i64) -> String {
-    format!("{} ago", words(unix_ms().saturating_sub(at_ms)))
+    format!("{} ago", in_words(unix_ms().saturating_sub(at_ms) as f64 / 1000.0))
 }
 
 /// Unix milliseconds.

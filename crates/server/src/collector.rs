@@ -11,19 +11,17 @@ use std::{
 };
 
 use kiln_api::Collected;
-use kiln_blobs::{Blobs, Uploads};
-use kiln_store::{Expired, Expiry, Store, Write};
+use kiln_blobs::{BlobError, Blobs, Uploads};
+use kiln_store::{Expired, Expiry, Store, StoreError, Write};
 use kiln_types::EventNumber;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    brain::{BrainHandle, Input},
+    brain::{BrainHandle, Input, Refusal},
     holds::Holds,
     logs::Logs,
-    problem::{Answer, Fault},
     retention::Retention,
-    routes::{blob_fault, store_fault},
 };
 
 /// The first collection after a start, and every further one.
@@ -34,6 +32,21 @@ const AT_ONCE: usize = 500;
 const EVENTS: u64 = 20_000;
 /// Until rows that could not be removed are tried again.
 const AGAIN: Duration = Duration::from_secs(60);
+
+/// The reasons for which a collection breaks off, or does not begin.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CollectError {
+    #[error("this server belongs to one render and is thrown away with it; there is nothing to collect")]
+    KeepsNothing,
+    #[error(transparent)]
+    Scheduler(#[from] Refusal),
+    #[error("the records: {0}")]
+    Records(#[from] StoreError),
+    #[error("the bytes: {0}")]
+    Blobs(#[from] BlobError),
+    #[error("the logs: {0}")]
+    Logs(#[from] std::io::Error),
+}
 
 pub(crate) struct Collector {
     /// A throw-away server has none: everything goes at its end.
@@ -63,8 +76,8 @@ impl Collector {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                done = self.collect(SystemTime::now(), false) => if let Err(fault) = done {
-                    tracing::warn!(error = %fault.0, "the collection broke off; it goes on with the next one");
+                done = self.collect(SystemTime::now(), false) => if let Err(error) = done {
+                    tracing::warn!(%error, "the collection broke off; it goes on with the next one");
                 },
             }
         }
@@ -94,12 +107,8 @@ impl Collector {
     ///
     /// # Errors
     /// Where the disk or the records fail; what was collected until then is gone.
-    pub(crate) async fn collect(&self, now: SystemTime, dry_run: bool) -> Answer<Collected> {
-        let Some(retention) = self.retention else {
-            return Err(Fault::conflict(
-                "This server belongs to one render and is thrown away with it; there is nothing to collect.",
-            ));
-        };
+    pub(crate) async fn collect(&self, now: SystemTime, dry_run: bool) -> Result<Collected, CollectError> {
+        let retention = self.retention.ok_or(CollectError::KeepsNothing)?;
         let _one = self.one.lock().await;
         let begun = std::time::Instant::now();
         let now_ms = unix(now);
@@ -111,9 +120,9 @@ impl Collector {
         };
         let idle_since = retention.uploads.until(now_ms).map_or(UNIX_EPOCH, |at_ms| held.min(system(at_ms)));
         let uploads = if dry_run {
-            self.uploads.expirable(idle_since).await.map_err(blob_fault)?
+            self.uploads.expirable(idle_since).await?
         } else {
-            self.uploads.expire(idle_since).await.map_err(blob_fault)?
+            self.uploads.expire(idle_since).await?
         };
         let expiry = Expiry {
             at_ms: now_ms,
@@ -123,21 +132,20 @@ impl Collector {
             promised_ms: unix(promised_since),
         };
         let (expired, mut needed) = if dry_run {
-            self.store.would_expire(&expiry).await.map_err(store_fault)?
+            self.store.would_expire(&expiry).await?
         } else {
-            (self.expire(expiry).await?, self.store.needed_blobs().await.map_err(store_fault)?)
+            (self.expire(expiry).await?, self.store.needed_blobs().await?)
         };
-        needed.extend(self.uploads.finished(idle_since).await.map_err(blob_fault)?);
+        needed.extend(self.uploads.finished(idle_since).await?);
         needed.sort_unstable();
         let is_needed = move |hash: &kiln_types::BlobHash| needed.binary_search(hash).is_ok();
         let freed = if dry_run {
-            self.blobs.collectable(is_needed, promised_since).await
+            self.blobs.collectable(is_needed, promised_since).await?
         } else {
-            self.blobs.collect(is_needed, promised_since).await
-        }
-        .map_err(blob_fault)?;
+            self.blobs.collect(is_needed, promised_since).await?
+        };
         if !dry_run && expired.bundles > 0 {
-            self.store.sweep().await.map_err(store_fault)?;
+            self.store.sweep().await?;
         }
         let log_bytes = self.logs(&expired, dry_run).await?;
         let events = self.events(retention.events.until(now_ms), dry_run).await?;
@@ -173,8 +181,8 @@ impl Collector {
     }
 
     /// What is due is looked for beside the brain, which then lets go of it a part at a time, and has its turns in between.
-    async fn expire(&self, expiry: Expiry) -> Answer<Expired> {
-        let due = self.store.due(&expiry).await.map_err(store_fault)?;
+    async fn expire(&self, expiry: Expiry) -> Result<Expired, CollectError> {
+        let due = self.store.due(&expiry).await?;
         let mut expired = Expired::default();
         for due in due.parts(AT_ONCE) {
             let due = Box::new(due);
@@ -184,14 +192,13 @@ impl Collector {
     }
 
     /// Those that are due, and those of jobs that are there no more. Returns their bytes.
-    async fn logs(&self, expired: &Expired, dry_run: bool) -> Answer<u64> {
-        let failed = |error| Fault::internal("The logs could not be read", error);
-        let there = self.logs.jobs().await.map_err(failed)?;
-        let kept = self.store.with_logs(&there).await.map_err(store_fault)?;
+    async fn logs(&self, expired: &Expired, dry_run: bool) -> Result<u64, CollectError> {
+        let there = self.logs.jobs().await?;
+        let kept = self.store.with_logs(&there).await?;
         let goes = |job| !kept.contains(job) || expired.logs.contains(job);
         let mut bytes = 0;
         for job in there.iter().filter(|job| goes(job)) {
-            bytes += self.logs.size(*job).await.map_err(failed)?;
+            bytes += self.logs.size(*job).await?;
             if !dry_run {
                 self.logs.delete(*job);
             }
@@ -200,11 +207,9 @@ impl Collector {
         Ok(bytes)
     }
 
-    async fn events(&self, until_ms: Option<i64>, dry_run: bool) -> Answer<u64> {
+    async fn events(&self, until_ms: Option<i64>, dry_run: bool) -> Result<u64, CollectError> {
         let Some(until_ms) = until_ms else { return Ok(0) };
-        let Some((last, count)) = self.store.events_until(until_ms).await.map_err(store_fault)? else {
-            return Ok(0);
-        };
+        let Some((last, count)) = self.store.events_until(until_ms).await? else { return Ok(0) };
         if dry_run {
             return Ok(count);
         }
@@ -212,7 +217,7 @@ impl Collector {
         while up_to < last.0 {
             up_to = last.0.min(up_to + EVENTS);
             let trim = Write::TrimEvents { up_to: EventNumber(up_to) };
-            self.store.commit(vec![trim]).await.map_err(store_fault)?;
+            self.store.commit(vec![trim]).await?;
         }
         Ok(count)
     }

@@ -1,12 +1,13 @@
 //! The farm's key: made once, kept where only its owner can read it.
 
 use std::{
-    fs, io,
-    io::{Read, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    fs,
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
+use kiln_files::{Access, Durability, write_atomically};
 use rand::{TryRng, rngs::SysRng};
 
 /// A bearer key. Never printed by `Debug`, compared in constant time.
@@ -39,16 +40,8 @@ impl FarmKey {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let key = Self::random().map_err(read)?;
                 // Complete or absent: a server killed here must not leave half a key.
-                let partial = path.with_extension("key.partial");
-                let _ = fs::remove_file(&partial);
-                let mut file = fs::OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(&partial)
-                    .map_err(read)?;
-                writeln!(file, "{}", key.text).and_then(|()| file.sync_all()).map_err(read)?;
-                fs::rename(&partial, &path).map_err(read)?;
+                let line = format!("{}\n", key.text);
+                write_atomically(&path, line.as_bytes(), Access::Owner, Durability::Durable).map_err(read)?;
                 Ok(key)
             }
             Err(error) => Err(read(error)),

@@ -11,7 +11,9 @@ use std::{
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use kiln_api::{BUILD, Down, Finish, Hello, OLDEST_PROTOCOL, PROTOCOL, Up};
-use kiln_types::{AttemptId, BlobHash, BundleFile, Failure, FailureCause, OutputSet, RelPath, WorkerId};
+use kiln_types::{
+    AttemptId, BlobHash, BundleFile, Failure, FailureCause, OutputSet, RelPath, TaskFile, WorkerId,
+};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +25,7 @@ use crate::{
     brain::{Finished, Input, Link, Made},
 };
 
-/// Bytes of one message: what a bake made fits, with [`Finish::MAX_BAKED`] files of common names.
+/// Bytes of one message: what a bake made fits, with [`Finish::MAX_FILES`] files of common names.
 pub(crate) const MAX_MESSAGE: usize = 32 << 20;
 /// Bytes that each connection holds ready, and clears at each reading: there are thousands, and most of what they say
 /// is short.
@@ -210,15 +212,17 @@ impl Served<'_> {
 
     /// What is made counts only when every byte of it is here.
     async fn checked(&self, attempt: AttemptId, finish: Finish) -> Finished {
-        let (made, seconds, peak_memory) = match finish {
-            Finish::Delivered { outputs, seconds, peak_memory } => {
-                (self.frame(outputs).await, seconds, peak_memory)
-            }
-            Finish::Baked { files, seconds, peak_memory } => {
-                (self.bake(attempt, files).await, seconds, peak_memory)
-            }
+        let (files, seconds, peak_memory) = match finish {
+            Finish::Done { files, seconds, peak_memory } => (files, seconds, peak_memory),
             Finish::Failed { failure, seconds } => return Finished::Failed { failure, seconds },
-            Finish::HandedBack => return Finished::HandedBack,
+            Finish::Returned => return Finished::Returned,
+        };
+        let made = if files.len() > Finish::MAX_FILES {
+            Err(misbehaved(format!("The worker reported more than {} files.", Finish::MAX_FILES)))
+        } else if files.iter().any(|file| file.picture.is_some()) {
+            self.outputs(files).await
+        } else {
+            self.bundle(attempt, files.into_iter().map(BundleFile::from).collect()).await
         };
         match made {
             Ok(made) => Finished::Made { made, seconds, peak_memory },
@@ -229,22 +233,24 @@ impl Served<'_> {
         }
     }
 
-    async fn frame(&self, outputs: OutputSet) -> Result<Made, Failure> {
+    async fn outputs(&self, files: Vec<TaskFile>) -> Result<Made, Failure> {
+        let outputs = OutputSet::try_from(files)
+            .map_err(|error| misbehaved(format!("The worker's report is not right: {error}.")))?;
         for file in outputs.files() {
             if let Some(why) = self.app.lacks(&file.path, &file.hash, file.size).await {
                 return Err(Failure::new(FailureCause::BadOutput, why));
             }
         }
-        Ok(Made::Frame(outputs))
+        Ok(Made::Outputs(outputs))
     }
 
-    async fn bake(&self, attempt: AttemptId, files: Vec<BundleFile>) -> Result<Made, Failure> {
+    async fn bundle(&self, attempt: AttemptId, files: Vec<BundleFile>) -> Result<Made, Failure> {
         let worker = self.worker;
         // Behind the hello that may have brought the attempt back.
         let spec = self.app.brain.look_behind(move |farm| farm.makes_bundle(worker, attempt)).await;
-        // Where it is no bake, or somebody else's, or over: the brain answers that.
-        let Ok(Some(spec)) = spec else { return Ok(Made::Bake(None)) };
-        bundle_of(self.app, &spec, files).await.map(|bundle| Made::Bake(Some(bundle)))
+        // If its step makes no bundle, or it is somebody else's or over, the scheduler answers that.
+        let Ok(Some(spec)) = spec else { return Ok(Made::Bundle(None)) };
+        bundle_of(self.app, &spec, files).await.map(|bundle| Made::Bundle(Some(bundle)))
     }
 }
 
@@ -260,6 +266,10 @@ impl App {
             Err(error) => Some(format!("The server could not check {path}: {error}.")),
         }
     }
+}
+
+pub(crate) fn misbehaved(why: String) -> Failure {
+    Failure::new(FailureCause::HostMisbehaved, why)
 }
 
 async fn send(socket: &mut WebSocket, down: &Down) -> Result<(), axum::Error> {

@@ -10,6 +10,7 @@ use std::{
 
 use kiln_api::{BUILD, Collected};
 use kiln_blobs::{BlobError, BlobStore, Blobs, ChunkStore, Uploads};
+use kiln_files::{Access, write_atomically};
 use kiln_store::{Durability, ReadPool, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -104,9 +105,9 @@ impl ServerFile {
     }
 
     fn write(&self, data: &Path) -> io::Result<()> {
-        let partial = data.join("server.json.partial");
-        fs::write(&partial, serde_json::to_vec(self)?)?;
-        fs::rename(partial, Self::path(data))
+        // A loss of power ends the server that it names, too.
+        let text = serde_json::to_vec(self)?;
+        write_atomically(&Self::path(data), &text, Access::Usual, Durability::Ephemeral)
     }
 }
 
@@ -200,10 +201,7 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 }
 
 async fn open(options: &ServerOptions, store: Store) -> Result<(App, Brain, ToSplit), ServerError> {
-    let durability = match options.durability {
-        Durability::Durable => kiln_blobs::Durability::Durable,
-        Durability::Ephemeral => kiln_blobs::Durability::Ephemeral,
-    };
+    let durability = options.durability;
     let whole = BlobStore::open(&options.data, durability).await?;
     let uploads = Uploads::open(&options.data, whole.clone(), MAX_BLOB).await?;
     let chunks = match options.chunks {
@@ -355,7 +353,7 @@ impl RunningServer {
     pub async fn collect_as_of(&self, now: SystemTime) -> Result<Collected, ServerError> {
         let ended = || ServerError::Inside("it has ended".to_owned());
         let collector = self.collector.upgrade().ok_or_else(ended)?;
-        collector.collect(now, false).await.map_err(|fault| ServerError::Inside(fault.0.detail.clone()))
+        collector.collect(now, false).await.map_err(|error| ServerError::Inside(error.to_string()))
     }
 
     /// Says goodbye to workers and clients, writes what is left, and lets the data folder go.

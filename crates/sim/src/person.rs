@@ -148,7 +148,7 @@ impl World {
         match self.rng.random_range(0..10) {
             0..5 => Order::Sequential,
             5 => Order::Reverse,
-            6 | 7 => Order::Preview,
+            6 | 7 => Order::Coarse,
             _ => Order::Every(NonZeroU32::MIN.saturating_add(self.rng.random_range(0..12))),
         }
     }

@@ -191,10 +191,10 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
             let query = sqlx::query("UPDATE workers SET wish = ?2 WHERE id = ?1");
             run(db, query.bind(worker.bits().cast_signed()).bind(wish.as_str())).await
         }
-        Write::SetWorkerHealth { worker, sickness } => {
-            let sickness = sickness.map(|sickness| to_json("sickness", &sickness)).transpose()?;
-            let query = sqlx::query("UPDATE workers SET sickness = ?2 WHERE id = ?1");
-            run(db, query.bind(worker.bits().cast_signed()).bind(sickness)).await
+        Write::SetQuarantine { worker, quarantine } => {
+            let quarantine = quarantine.map(|known| to_json("quarantine", &known)).transpose()?;
+            let query = sqlx::query("UPDATE workers SET quarantine = ?2 WHERE id = ?1");
+            run(db, query.bind(worker.bits().cast_signed()).bind(quarantine)).await
         }
         Write::SetWorkerPools { worker, pools } => {
             let query = sqlx::query("UPDATE workers SET pools = ?2 WHERE id = ?1");

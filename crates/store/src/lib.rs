@@ -40,21 +40,13 @@ use tokio::sync::{Mutex, Notify};
 pub use due::Due;
 pub use error::StoreError;
 pub use expire::{Expired, Expiry};
+pub use kiln_files::Durability;
 pub use open::ReadPool;
 pub use records::{
     AttemptFilter, AttemptRow, BundleRow, Event, JobFilter, JobRow, KeptRow, Notice, OutputRow, ShareRow,
     StepRow, StoredJob, StoredStep, TaskFaults, TaskFilter, TaskRow, TaskRun, WorkerRow, WorkerShare,
 };
-pub use write::{NewBundle, NewEvent, NewStep, Sickness, TaskProduct, Write};
-
-/// How sure a write must be before it is acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// On the disk: survives the loss of power.
-    Durable,
-    /// With the operating system: for the throw-away server inside a `kiln render`.
-    Ephemeral,
-}
+pub use write::{NewBundle, NewEvent, NewStep, TaskProduct, Write};
 
 /// The records of one data folder; cheap to clone. The folder stays locked until the last clone is dropped.
 ///

@@ -116,7 +116,7 @@ impl Store {
             migrations.run(&mut writer).await.map_err(StoreError::Migrate)?;
         }
         if fresh && durability == Durability::Durable {
-            sync_folder(folder)?;
+            kiln_files::flush_folder(folder).map_err(StoreError::io("write", folder))?;
         }
 
         let epoch = next_epoch(&mut writer).await?;
@@ -210,16 +210,10 @@ async fn copy_before(db: &mut SqliteConnection, file: &Path, version: i64) -> Re
     let from = file.to_owned();
     let work = move || -> io::Result<()> {
         fs::copy(&from, &part)?;
-        File::open(&part)?.sync_all()?;
-        fs::rename(&part, &copy)?;
-        copy.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+        kiln_files::rename_durably(&part, &copy)
     };
     let done = tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(io::Error::other(e)));
     done.map_err(StoreError::io("copy", file))
-}
-
-fn sync_folder(folder: &Path) -> Result<(), StoreError> {
-    File::open(folder).and_then(|f| f.sync_all()).map_err(StoreError::io("write", folder))
 }
 
 impl Store {
@@ -320,7 +314,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn jobs_of_before_stored_steps_have_the_steps_that_were_derived() {
+    async fn a_folder_of_before_stored_steps_has_the_steps_that_were_derived_and_todays_words() {
         let folder = tempfile::tempdir().unwrap();
         let before = up_to(9);
         let (store, _) = Store::open_with(folder.path(), Durability::Durable, &before).await.unwrap();
@@ -329,9 +323,9 @@ mod tests {
         let mut db =
             SqliteConnectOptions::new().filename(folder.path().join(DATABASE)).connect().await.unwrap();
         let bundle = "00".repeat(32);
-        for (job, bake) in [(1, "[]"), (2, r#"["cloth of Flag"]"#)] {
+        for (job, order, bake) in [(1, "preview", "[]"), (2, "every-2", r#"["cloth of Flag"]"#)] {
             let spec = format!(
-                r#"{{"name":"shot","frames":"1-5","order":"every-2","frame_time_limit_s":null,
+                r#"{{"name":"shot","frames":"1-5","order":"{order}","frame_time_limit_s":null,
                     "written_by":"3.4.1","bake":{bake},
                     "session":{{"bundle":"{bundle}","blend":"shot.blend","blender":"3.4","device":"cpu"}}}}"#
             );
@@ -340,17 +334,33 @@ mod tests {
             sqlx::query(insert).bind(job).bind(spec).execute(&mut db).await.unwrap();
         }
         let insert = "INSERT INTO steps (job, step, kind, count, after, task_order) VALUES \
-                      (1, 0, 'render', 5, '[]', 'every-2'), (2, 0, 'bake', 1, '[]', 'every-2'), \
+                      (1, 0, 'render', 5, '[]', 'preview'), (2, 0, 'bake', 1, '[]', 'every-2'), \
                       (2, 1, 'render', 5, '[0]', 'every-2')";
+        sqlx::query(insert).execute(&mut db).await.unwrap();
+        let insert = "INSERT INTO workers (id, name, info, wish, first_seen_ms, last_seen_ms, sickness) VALUES \
+                      (1, 'rack-3', '{}', 'work', 1, 1, '{\"why\":\"it failed 4 times\",\"trials\":2}'), \
+                      (2, 'desk', '{}', 'work', 1, 1, NULL)";
+        sqlx::query(insert).execute(&mut db).await.unwrap();
+        let insert = "INSERT INTO events (at_ms, job, kind, data) VALUES \
+                      (1, 2, 'task-done', '{\"step\":0,\"frame\":null}'), \
+                      (2, 2, 'task-done', '{\"step\":1,\"frame\":3}'), (3, 2, 'job-deleted', '{}')";
         sqlx::query(insert).execute(&mut db).await.unwrap();
         db.close().await.unwrap();
 
         let (store, _) = Store::open(folder.path(), Durability::Durable).await.unwrap();
-        for (job, bakes) in [(1, false), (2, true)] {
+        for (job, order, bakes) in [(1, "coarse", false), (2, "every-2", true)] {
             let row = store.job(kiln_types::JobId(job)).await.unwrap().unwrap();
+            assert_eq!(row.spec.order.to_string(), order);
             assert_eq!(row.plan, kiln_types::JobSteps::of_frames(bakes, row.spec.order));
             assert_eq!(row.steps.last().map(|step| step.count), Some(5));
         }
+        let quarantines: Vec<_> =
+            store.workers().await.unwrap().into_iter().map(|row| (row.name, row.quarantine)).collect();
+        let known = kiln_types::Quarantine { reason: "it failed 4 times".to_owned(), failed_probes: 2 };
+        assert_eq!(quarantines, [("desk".to_owned(), None), ("rack-3".to_owned(), Some(known))]);
+        let events = store.events_after(kiln_types::EventNumber(0), 10, None).await.unwrap();
+        let kinds: Vec<_> = events.iter().map(|event| event.data["step_kind"].as_str()).collect();
+        assert_eq!(kinds, [Some("bake"), Some("render"), None]);
     }
 
     async fn tables(file: &Path) -> Vec<String> {

@@ -98,7 +98,7 @@ fn worker_row(row: &SqliteRow) -> Result<WorkerRow> {
         name: row.raw("name")?,
         info: row.json("info")?,
         wish: row.parsed("wish")?,
-        sickness: row.json_opt("sickness")?,
+        quarantine: row.json_opt("quarantine")?,
         pools: row.json("pools")?,
         first_seen_ms: row.raw("first_seen_ms")?,
         last_seen_ms: row.raw("last_seen_ms")?,

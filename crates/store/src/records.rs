@@ -4,12 +4,10 @@ use std::collections::BTreeSet;
 
 use kiln_types::{
     AttemptId, AttemptState, BundleId, EventNumber, Failure, Generation, JobId, JobSpec, JobState, JobSteps,
-    OutputFile, Owner, PartyKind, Project, SlotIndex, StepIndex, TaskId, TaskIndex, TaskState, WorkerId,
-    WorkerWish,
+    OutputFile, Owner, PartyKind, Project, Quarantine, SlotIndex, StepIndex, StepKind, TaskId, TaskIndex,
+    TaskName, TaskState, WorkerId, WorkerWish,
 };
 use serde_json::Value;
-
-use crate::Sickness;
 
 /// A job, as lists and pages show it.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,9 +28,11 @@ pub struct JobRow {
 }
 
 impl JobRow {
-    /// The frame that a task is there for, as [`JobSteps::frame_of`] says.
-    pub fn frame_of(&self, step: StepIndex, task: TaskIndex) -> Option<i32> {
-        self.plan.frame_of(&self.spec.frames, step, task)
+    /// The kind of its step and the frame of a task, as [`JobSteps::name_of`] says. A task of no step of the job has the name
+    /// of a render without a frame.
+    pub fn name_of(&self, step: StepIndex, task: TaskIndex) -> TaskName {
+        let name = self.plan.name_of(&self.spec.frames, step, task);
+        name.unwrap_or(TaskName { kind: StepKind::Render, frame: None })
     }
 }
 
@@ -201,8 +201,7 @@ pub struct WorkerRow {
     /// What it said of itself last.
     pub info: Value,
     pub wish: WorkerWish,
-    /// Why it is set aside, where it is.
-    pub sickness: Option<Sickness>,
+    pub quarantine: Option<Quarantine>,
     /// The pools that the farm put it in.
     pub pools: BTreeSet<String>,
     pub first_seen_ms: i64,

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use kiln_types::{
     AttemptId, AttemptState, BlobHash, BundleId, Failure, Generation, JobId, JobSpec, JobState, OutputSet,
-    Owner, Project, SlotIndex, StepIndex, StepSpec, TaskId, TaskIndex, WorkerId, WorkerWish,
+    Owner, Project, Quarantine, SlotIndex, StepIndex, StepSpec, TaskId, TaskIndex, WorkerId, WorkerWish,
 };
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ShareRow;
@@ -156,10 +155,10 @@ pub enum Write {
         worker: WorkerId,
         wish: WorkerWish,
     },
-    /// It is set aside for this reason, or `None`: it is well.
-    SetWorkerHealth {
+    /// `None`: it is in quarantine no longer.
+    SetQuarantine {
         worker: WorkerId,
-        sickness: Option<Sickness>,
+        quarantine: Option<Quarantine>,
     },
     /// The pools that it is in from now on.
     SetWorkerPools {
@@ -196,14 +195,6 @@ pub enum Write {
     TrimEvents {
         up_to: kiln_types::EventNumber,
     },
-}
-
-/// Why a worker is set aside.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sickness {
-    pub why: String,
-    /// How often it has been tried in vain since.
-    pub trials: u32,
 }
 
 /// A bundle whose manifest is the blob that its id names.

@@ -3,6 +3,8 @@
 //!
 //! Nothing here does I/O, and nothing here knows of HTTP, SQLite or Blender's Python.
 
+mod attempt;
+pub mod duration;
 mod frames;
 mod frozen;
 mod hash;
@@ -14,12 +16,14 @@ pub mod paths;
 mod pattern;
 mod pixels;
 mod render;
+mod span;
 mod spec;
 mod standing;
 mod state;
 mod step;
 mod version;
 
+pub use attempt::{HeldAttempt, HeldPhase, ReportOutcome, RevokeReason};
 pub use frames::{FrameSet, FrameSetError, FrameSpan, MAX_FRAME, MAX_TASKS, MIN_FRAME};
 pub use frozen::{Choices, device_word};
 pub use hash::{BadHash, BlobHash, BlobHasher};
@@ -28,7 +32,7 @@ pub use ids::{
     TaskId, TaskIndex, UploadId, WorkerId,
 };
 pub use order::{BadOrder, Order};
-pub use output::{OutputFile, OutputRole, OutputSet, OutputSetError};
+pub use output::{OutputFile, OutputRole, OutputSet, OutputSetError, PictureFacts, TaskFile};
 pub use path::{BadPath, RelPath};
 pub use pattern::{BlenderName, Name, Word};
 pub use pixels::{Blank, NotFinite, PixelReport, Suspicion, SuspiciousFrames};
@@ -36,10 +40,15 @@ pub use render::{
     ColorDepth, DeviceChoice, DeviceClass, ExternalFiles, FileFormat, Policy, RenderSettings, Resolution,
     ScriptPolicy, Simulations,
 };
+pub use span::{BadTimeSpan, TimeSpan};
 pub use spec::{Bundle, BundleFile, JobSpec, Save, SessionKey, SessionSpec, SharedFile};
 pub use standing::{BadGpuUse, BadPriority, GpuUse, JobStanding, Needs, PartyKind, Priority};
 pub use state::{
-    AttemptState, Failure, FailureCause, JobState, StepKind, TaskState, WorkerState, WorkerWish,
+    ArchivedFilter, AttemptState, BlenderFlavor, Failure, FailureCause, JobState, Quarantine, StepKind,
+    TaskState, WorkerState, WorkerWish,
 };
-pub use step::{JobSteps, ProductKind, StepInput, StepSpec, StepsError, TaskSpace};
+pub use step::{
+    DependencyEnd, DependencyScope, JobSteps, ProductKind, StepDependency, StepInput, StepSpec, StepsError,
+    TaskName, TaskSpace,
+};
 pub use version::{BadVersion, BlenderSeries, BlenderVersion};

@@ -7,14 +7,14 @@ use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use crate::pattern::one_to;
 
 /// In which order the tasks of a step are handed out. Prints and parses as one text: `sequential`, `reverse`,
-/// `preview`, `every-10`.
+/// `coarse`, `every-10`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Order {
     #[default]
     Sequential,
     Reverse,
     /// The first, the last, the middle, then the middle of each gap, so that a mistake anywhere shows early.
-    Preview,
+    Coarse,
     /// Every Nth from the first, then those between as they come: a rough film early, and the rest in one pass.
     Every(NonZeroU32),
 }
@@ -25,7 +25,7 @@ impl fmt::Display for Order {
         match self {
             Self::Sequential => f.pad("sequential"),
             Self::Reverse => f.pad("reverse"),
-            Self::Preview => f.pad("preview"),
+            Self::Coarse => f.pad("coarse"),
             Self::Every(nth) => f.pad(&format!("every-{nth}")),
         }
     }
@@ -33,7 +33,7 @@ impl fmt::Display for Order {
 
 /// A text that names no order.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("“{0}” is no order; write sequential, reverse, preview or every-N, such as every-10")]
+#[error("“{0}” is no order; write sequential, reverse, coarse or every-N, such as every-10")]
 pub struct BadOrder(String);
 
 impl FromStr for Order {
@@ -48,7 +48,7 @@ impl FromStr for Order {
         match text {
             "sequential" => Ok(Self::Sequential),
             "reverse" => Ok(Self::Reverse),
-            "preview" => Ok(Self::Preview),
+            "coarse" => Ok(Self::Coarse),
             _ => every().map(Self::Every).ok_or_else(|| BadOrder(text.chars().take(40).collect())),
         }
     }
@@ -59,12 +59,12 @@ impl utoipa::PartialSchema for Order {
         ObjectBuilder::new()
             .schema_type(Type::String)
             .description(Some(
-                "In which order the tasks of a step are handed out: `sequential`, `reverse`, `preview` (the \
+                "In which order the tasks of a step are handed out: `sequential`, `reverse`, `coarse` (the \
                  first, the last, the middle, then the middle of each gap), or `every-N` (every Nth from the \
                  first, then those between as they come).",
             ))
-            .pattern(Some(format!("^(sequential|reverse|preview|every-{})$", one_to(u64::from(u32::MAX)))))
-            .examples(["sequential", "preview", "every-10"])
+            .pattern(Some(format!("^(sequential|reverse|coarse|every-{})$", one_to(u64::from(u32::MAX)))))
+            .examples(["sequential", "coarse", "every-10"])
             .into()
     }
 }
@@ -81,7 +81,7 @@ mod tests {
         let all = [
             (Order::Sequential, "sequential"),
             (Order::Reverse, "reverse"),
-            (Order::Preview, "preview"),
+            (Order::Coarse, "coarse"),
             (every(1), "every-1"),
             (every(10), "every-10"),
             (every(u32::MAX), "every-4294967295"),
@@ -93,12 +93,15 @@ mod tests {
             assert_eq!(json, format!("\"{text}\""));
             assert_eq!(serde_json::from_str::<Order>(&json).unwrap(), order);
         }
-        assert_eq!(format!("{:>10}|{:<9}", Order::Preview, every(7)), "   preview|every-7  ");
+        assert_eq!(format!("{:>10}|{:<9}", Order::Coarse, every(7)), "    coarse|every-7  ");
     }
 
     #[test]
     fn what_is_no_order_is_told_what_is() {
-        let bad = ["", "random", "Preview", "every", "every-", "every-0", "every-01", "every-+5", "every--1"];
+        let bad = [
+            "", "random", "Coarse", "preview", "every", "every-", "every-0", "every-01", "every-+5",
+            "every--1",
+        ];
         for bad in bad.into_iter().chain(["every-4294967296", "every-1.5", "every-10 ", "every-٣"]) {
             let error = bad.parse::<Order>().unwrap_err().to_string();
             assert!(error.contains("every-N"), "{error}");

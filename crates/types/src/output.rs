@@ -1,11 +1,11 @@
-//! What one task must deliver.
+//! The files that a task makes.
 
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{BlobHash, FileFormat, PixelReport, RelPath};
+use crate::{BlobHash, BundleFile, FileFormat, PixelReport, RelPath};
 
 /// Which of the files of a frame this is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
@@ -36,6 +36,51 @@ pub struct OutputFile {
     pub pixels: PixelReport,
 }
 
+/// A file that a task made, whatever its kind. Stored at the server before it is reported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskFile {
+    /// Below the output folder, by Blender's own rules; or its place in the bundle that it belongs to.
+    pub path: RelPath,
+    pub hash: BlobHash,
+    /// Bytes.
+    pub size: u64,
+    /// Absent for a file of a bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picture: Option<PictureFacts>,
+}
+
+/// The part of an [`OutputFile`] that a file of a bundle does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PictureFacts {
+    pub role: OutputRole,
+    pub format: FileFormat,
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    #[serde(default, skip_serializing_if = "PixelReport::is_clear")]
+    pub pixels: PixelReport,
+}
+
+impl From<OutputFile> for TaskFile {
+    fn from(file: OutputFile) -> Self {
+        let OutputFile { path, role, hash, size, format, width, height, pixels } = file;
+        Self { path, hash, size, picture: Some(PictureFacts { role, format, width, height, pixels }) }
+    }
+}
+
+impl From<BundleFile> for TaskFile {
+    fn from(BundleFile { path, hash, size }: BundleFile) -> Self {
+        Self { path, hash, size, picture: None }
+    }
+}
+
+impl From<TaskFile> for BundleFile {
+    fn from(TaskFile { path, hash, size, picture: _ }: TaskFile) -> Self {
+        Self { path, hash, size }
+    }
+}
+
 /// Every file one task delivered: not empty, no path twice. Checked when it is made, also from the wire.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "Vec<OutputFile>", into = "Vec<OutputFile>")]
@@ -53,6 +98,8 @@ pub enum OutputSetError {
     Twice(RelPath),
     #[error("{0} is an empty file")]
     EmptyFile(RelPath),
+    #[error("{0} is no picture")]
+    NoPicture(RelPath),
 }
 
 impl OutputSet {
@@ -95,5 +142,24 @@ impl TryFrom<Vec<OutputFile>> for OutputSet {
 impl From<OutputSet> for Vec<OutputFile> {
     fn from(set: OutputSet) -> Self {
         set.0
+    }
+}
+
+impl TryFrom<Vec<TaskFile>> for OutputSet {
+    type Error = OutputSetError;
+    fn try_from(files: Vec<TaskFile>) -> Result<Self, OutputSetError> {
+        let output = |TaskFile { path, hash, size, picture }: TaskFile| match picture {
+            Some(PictureFacts { role, format, width, height, pixels }) => {
+                Ok(OutputFile { path, role, hash, size, format, width, height, pixels })
+            }
+            None => Err(OutputSetError::NoPicture(path)),
+        };
+        Self::new(files.into_iter().map(output).collect::<Result<_, _>>()?)
+    }
+}
+
+impl From<OutputSet> for Vec<TaskFile> {
+    fn from(set: OutputSet) -> Self {
+        set.0.into_iter().map(TaskFile::from).collect()
     }
 }

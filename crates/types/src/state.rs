@@ -32,6 +32,32 @@ impl JobState {
 }
 
 text_enum!(
+    /// The jobs that a list shows: those that are not archived, those that are, or both.
+    ArchivedFilter {
+        No = "no",
+        Only = "only",
+        All = "all",
+    }
+);
+
+#[expect(clippy::derivable_impls, reason = "the macro takes no attributes of variants")]
+impl Default for ArchivedFilter {
+    fn default() -> Self {
+        Self::No
+    }
+}
+
+text_enum!(
+    /// The way in which a Blender is started.
+    BlenderFlavor {
+        /// The program `blender`.
+        Executable = "executable",
+        /// A Python with the `bpy` wheel.
+        Module = "module",
+    }
+);
+
+text_enum!(
     /// What a step of a job does.
     StepKind {
         /// One task: bakes the scene's simulations into a new bundle.
@@ -72,6 +98,14 @@ text_enum!(
         Revoked = "revoked",
     }
 );
+
+/// The reason for which a worker is quarantined, and the number of probes that failed since.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// One sentence for a person.
+    pub reason: String,
+    pub failed_probes: u32,
+}
 
 text_enum!(
     /// Where a worker stands.

@@ -1,6 +1,9 @@
 //! The steps of a job, as data: what each has to do, when it may begin, and what becomes of what it makes (decision 024).
 
+use std::{fmt, num::NonZeroU16};
+
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{FrameSet, Order, StepIndex, StepKind, TaskIndex};
 
@@ -11,9 +14,9 @@ pub struct StepSpec {
     pub kind: StepKind,
     pub space: TaskSpace,
     pub order: Order,
-    /// The steps that must be completed before it begins. Each is before this one.
+    /// The steps that it waits for. Each is before this one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub after: Vec<StepIndex>,
+    pub after: Vec<StepDependency>,
     pub opens: StepInput,
     /// It renders pictures: on the device of the job, and with its denoiser.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -28,6 +31,60 @@ pub enum TaskSpace {
     One,
     /// One for each frame of the job.
     Frames,
+    /// So many for each frame of the job, in the order of the frames.
+    Parts(NonZeroU16),
+}
+
+impl TaskSpace {
+    /// The tasks of each frame; `None` if they are not about single frames.
+    pub fn per_frame(self) -> Option<NonZeroU16> {
+        match self {
+            Self::One => None,
+            Self::Frames => Some(NonZeroU16::MIN),
+            Self::Parts(parts) => Some(parts),
+        }
+    }
+}
+
+/// A dependency of a step on one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct StepDependency {
+    pub step: StepIndex,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub scope: DependencyScope,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub until: DependencyEnd,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DependencyScope {
+    /// No task starts before the whole step.
+    #[default]
+    Step,
+    /// A task waits for the tasks of its own frame. Both steps have tasks for each frame, of as many frames.
+    Frame,
+}
+
+/// The state that a dependency waits for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DependencyEnd {
+    #[default]
+    Done,
+    /// Done, failed or cancelled.
+    Ended,
+}
+
+impl From<StepIndex> for StepDependency {
+    /// On every task of the step, done.
+    fn from(step: StepIndex) -> Self {
+        Self { step, scope: DependencyScope::Step, until: DependencyEnd::Done }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The bundle in which the Blender of a step opens the job's .blend.
@@ -50,6 +107,25 @@ pub enum ProductKind {
     Output,
     /// A bundle that later steps open, kept as long as the job's inputs.
     Bundle,
+}
+
+/// A task as a person names it. Prints as `frame 12`, or `the bake`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TaskName {
+    #[serde(rename = "step_kind")]
+    pub kind: StepKind,
+    /// Absent in a step that is not about single frames.
+    pub frame: Option<i32>,
+}
+
+impl fmt::Display for TaskName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.kind, self.frame) {
+            (StepKind::Render, Some(frame)) => write!(f, "frame {frame}"),
+            (kind, Some(frame)) => write!(f, "the {kind} of frame {frame}"),
+            (kind, None) => write!(f, "the {kind}"),
+        }
+    }
 }
 
 /// The reasons for which steps make no job.
@@ -82,7 +158,13 @@ impl JobSteps {
                 let found = before.get(usize::from(needs.0)).filter(|found| is_right(found));
                 found.map(drop).ok_or(StepsError::NotBefore { step, needs })
             };
-            spec.after.iter().try_for_each(|after| has(*after, &|_| true))?;
+            let has_frames = |step: &StepSpec| step.space.per_frame().is_some();
+            let reaches = |after: &StepDependency| {
+                has(after.step, &|on| {
+                    after.scope == DependencyScope::Step || has_frames(spec) && has_frames(on)
+                })
+            };
+            spec.after.iter().try_for_each(reaches)?;
             if let StepInput::Step(made) = spec.opens {
                 has(made, &|step| step.product == ProductKind::Bundle)?;
             }
@@ -107,7 +189,7 @@ impl JobSteps {
             kind: StepKind::Render,
             space: TaskSpace::Frames,
             order,
-            after: first.into_iter().collect(),
+            after: first.into_iter().map(StepDependency::from).collect(),
             opens: first.map_or(StepInput::Job, StepInput::Step),
             renders: true,
             product: ProductKind::Output,
@@ -133,11 +215,27 @@ impl JobSteps {
         self.iter().find(|(_, step)| step.kind == kind).map(|(index, _)| index)
     }
 
+    /// The kind of its step and its frame; `None` if there is no such step.
+    pub fn name_of(&self, frames: &FrameSet, step: StepIndex, task: TaskIndex) -> Option<TaskName> {
+        let kind = self.get(step)?.kind;
+        Some(TaskName { kind, frame: self.frame_of(frames, step, task) })
+    }
+
     /// The frame that a task is there for; `None` in a step that is not about single frames.
     pub fn frame_of(&self, frames: &FrameSet, step: StepIndex, task: TaskIndex) -> Option<i32> {
         match self.get(step)?.space {
             TaskSpace::One => None,
             TaskSpace::Frames => frames.get(task.0),
+            TaskSpace::Parts(parts) => frames.get(task.0 / u32::from(parts.get())),
+        }
+    }
+
+    /// The part of its frame that a task is; `None` in a step that has no parts.
+    pub fn part_of(&self, step: StepIndex, task: TaskIndex) -> Option<u16> {
+        match self.get(step)?.space {
+            TaskSpace::One | TaskSpace::Frames => None,
+            // Less than a number of 16 bits.
+            TaskSpace::Parts(parts) => Some((task.0 % u32::from(parts.get())) as u16),
         }
     }
 }
@@ -148,6 +246,8 @@ impl StepSpec {
         match self.space {
             TaskSpace::One => 1,
             TaskSpace::Frames => frames.len(),
+            // More than there may be is refused where the job is planned.
+            TaskSpace::Parts(parts) => frames.len().saturating_mul(u32::from(parts.get())),
         }
     }
 }
@@ -190,11 +290,49 @@ mod tests {
         let turned: Vec<StepSpec> = good.iter().rev().cloned().collect();
         assert_eq!(JobSteps::new(turned), needs(0, 0));
         let mut late = good.clone();
-        late[1].after = vec![StepIndex(1)];
+        late[1].after = vec![StepIndex(1).into()];
         assert_eq!(JobSteps::new(late), needs(1, 1));
+        // The bake has no frames to wait for.
+        let mut frame_of_bake = good.clone();
+        frame_of_bake[1].after[0].scope = DependencyScope::Frame;
+        assert_eq!(JobSteps::new(frame_of_bake), needs(1, 0));
         let mut frames_as_bundle = good;
         frames_as_bundle[0].product = ProductKind::Output;
         assert_eq!(JobSteps::new(frames_as_bundle), needs(1, 0));
+    }
+
+    #[test]
+    fn parts_lie_frame_by_frame() {
+        let frames: FrameSet = "5,9".parse().unwrap();
+        let mut steps = JobSteps::of_frames(false, Order::Sequential).steps;
+        let parts = StepSpec {
+            space: TaskSpace::Parts(NonZeroU16::new(3).unwrap()),
+            after: vec![StepDependency {
+                scope: DependencyScope::Frame,
+                until: DependencyEnd::Ended,
+                ..StepIndex(0).into()
+            }],
+            ..steps[0].clone()
+        };
+        let stored = serde_json::to_string(&parts).unwrap();
+        assert!(stored.contains(r#""space":{"parts":3}"#), "{stored}");
+        let after = r#""after":[{"step":0,"scope":"frame","until":"ended"}]"#;
+        assert!(stored.contains(after), "{stored}");
+        assert_eq!(serde_json::from_str::<StepSpec>(&stored).unwrap(), parts);
+        assert_eq!(parts.tasks(&frames), 6);
+        steps.push(parts);
+        let steps = JobSteps::new(steps).unwrap();
+        let step = StepIndex(1);
+        let all: Vec<_> = (0..7)
+            .map(|task| {
+                (steps.frame_of(&frames, step, TaskIndex(task)), steps.part_of(step, TaskIndex(task)))
+            })
+            .collect();
+        let place = |frame, part| (Some(frame), Some(part));
+        assert_eq!(all[..6], [place(5, 0), place(5, 1), place(5, 2), place(9, 0), place(9, 1), place(9, 2)]);
+        assert_eq!(all[6].0, None, "there is no such task");
+        assert_eq!(steps.part_of(StepIndex(0), TaskIndex(1)), None);
+        assert_eq!(steps.name_of(&frames, step, TaskIndex(4)).unwrap().to_string(), "frame 9");
     }
 
     /// Stored as text: what was written once is read for as long as there are jobs of it.
@@ -207,7 +345,7 @@ mod tests {
             stored,
             [
                 r#"{"kind":"bake","space":"one","order":"reverse","opens":"copy","product":"bundle"}"#,
-                r#"{"kind":"render","space":"frames","order":"reverse","after":[0],"opens":{"step":0},"renders":true,"product":"output"}"#,
+                r#"{"kind":"render","space":"frames","order":"reverse","after":[{"step":0}],"opens":{"step":0},"renders":true,"product":"output"}"#,
             ]
         );
         let read: Vec<StepSpec> = stored.iter().map(|text| serde_json::from_str(text).unwrap()).collect();

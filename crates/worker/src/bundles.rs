@@ -371,7 +371,7 @@ mod tests {
         assert_eq!(laid.metadata().unwrap().permissions().mode() & 0o777, 0o444);
         assert_eq!(folder.join("maps").metadata().unwrap().permissions().mode() & 0o777, 0o555);
         assert_ne!(laid.metadata().unwrap().ino(), source.metadata().unwrap().ino());
-        identity::clear(&folder).unwrap();
+        kiln_files::remove_folder(&folder).unwrap();
         assert!(!folder.exists());
     }
 

@@ -2,18 +2,35 @@
 
 use std::{fmt, time::Duration};
 
-use kiln_types::{Failure, JobId, SlotIndex, WorkerWish};
+use kiln_types::{Failure, JobId, SlotIndex, StepKind, WorkerWish, duration::measured};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-/// What a task asks of a Blender. Written down as `"frame": 5`, or as `"bake": true`.
+/// The work that a task asks for. In JSON `"step": "render", "frame": 5`, or `"step": "bake"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
+pub enum TaskKind {
     Frame(i32),
     /// All simulations of the scene.
     Bake,
 }
 
-impl fmt::Display for What {
+impl TaskKind {
+    /// The work of a task of such a step; `None` if the step is about frames and the task names none.
+    pub(crate) fn new(step: StepKind, frame: Option<i32>) -> Option<Self> {
+        match step {
+            StepKind::Bake => Some(Self::Bake),
+            StepKind::Render => frame.map(Self::Frame),
+        }
+    }
+
+    pub fn step(self) -> StepKind {
+        match self {
+            Self::Frame(_) => StepKind::Render,
+            Self::Bake => StepKind::Bake,
+        }
+    }
+}
+
+impl fmt::Display for TaskKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Frame(frame) => write!(f, "frame {frame}"),
@@ -22,12 +39,12 @@ impl fmt::Display for What {
     }
 }
 
-impl Serialize for What {
+impl Serialize for TaskKind {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(1))?;
-        match self {
-            Self::Frame(frame) => map.serialize_entry("frame", frame)?,
-            Self::Bake => map.serialize_entry("bake", &true)?,
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("step", &self.step())?;
+        if let Self::Frame(frame) = self {
+            map.serialize_entry("frame", frame)?;
         }
         map.end()
     }
@@ -57,20 +74,20 @@ pub enum Happening {
     Assigned {
         job: JobId,
         slot: SlotIndex,
-        tasks: Vec<What>,
+        tasks: Vec<TaskKind>,
     },
     Began {
         job: JobId,
         slot: SlotIndex,
         #[serde(flatten)]
-        what: What,
+        task: TaskKind,
     },
-    /// The frame, or the bake, has left Blender; it is checked and uploaded next.
+    /// The task has left Blender; its files are checked and uploaded next.
     Rendered {
         job: JobId,
         slot: SlotIndex,
         #[serde(flatten)]
-        what: What,
+        task: TaskKind,
         seconds: f64,
         /// Seconds from the end of the slot's frame before to the start of this one, by the host's own clock,
         /// where this one was waiting by then.
@@ -81,20 +98,20 @@ pub enum Happening {
         job: JobId,
         slot: SlotIndex,
         #[serde(flatten)]
-        what: What,
+        task: TaskKind,
     },
     Failed {
         job: JobId,
         slot: SlotIndex,
         #[serde(flatten)]
-        what: What,
+        task: TaskKind,
         failure: Failure,
     },
     HandedBack {
         job: JobId,
         slot: SlotIndex,
         #[serde(flatten)]
-        what: What,
+        task: TaskKind,
     },
     Wish {
         wish: WorkerWish,
@@ -123,21 +140,23 @@ impl fmt::Display for Happening {
             ),
             Self::Connected { name, slots: 1 } => write!(f, "connected as {name}, with 1 slot"),
             Self::Connected { name, slots } => write!(f, "connected as {name}, with {slots} slots"),
-            Self::Away { why, retry } => write!(f, "{why}; trying again in {:.1} s", retry.as_secs_f64()),
+            Self::Away { why, retry } => {
+                write!(f, "{why}; trying again in {}", measured(retry.as_secs_f64()))
+            }
             Self::Assigned { job, tasks, .. } => {
                 let tasks: Vec<String> = tasks.iter().map(ToString::to_string).collect();
                 write!(f, "job {job}: got {}", tasks.join(", "))
             }
-            Self::Began { job, what, .. } => write!(f, "job {job}: {what} begins"),
-            Self::Rendered { job, what, seconds, .. } => {
-                let done = if *what == What::Bake { "done" } else { "rendered" };
-                write!(f, "job {job}: {what} {done} in {seconds:.2} s")
+            Self::Began { job, task, .. } => write!(f, "job {job}: {task} begins"),
+            Self::Rendered { job, task, seconds, .. } => {
+                let done = if *task == TaskKind::Bake { "done" } else { "rendered" };
+                write!(f, "job {job}: {task} {done} in {}", measured(*seconds))
             }
-            Self::Delivered { job, what, .. } => write!(f, "job {job}: {what} delivered"),
-            Self::Failed { job, what, failure, .. } => {
-                write!(f, "job {job}: {what} failed: {failure}")
+            Self::Delivered { job, task, .. } => write!(f, "job {job}: {task} delivered"),
+            Self::Failed { job, task, failure, .. } => {
+                write!(f, "job {job}: {task} failed: {failure}")
             }
-            Self::HandedBack { job, what, .. } => write!(f, "job {job}: {what} handed back"),
+            Self::HandedBack { job, task, .. } => write!(f, "job {job}: {task} handed back"),
             Self::Wish { wish: WorkerWish::Work } => write!(f, "the farm wishes this worker to work"),
             Self::Wish { wish: WorkerWish::Pause } => write!(f, "the farm has paused this worker"),
             Self::Wish { wish: WorkerWish::Drain } => {
@@ -156,12 +175,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_reads_which_frame_and_that_it_is_a_bake() {
-        let began = |what| Happening::Began { job: JobId(7), slot: SlotIndex(0), what };
-        let json = |what| serde_json::to_string(&began(what)).unwrap();
-        assert_eq!(json(What::Frame(5)), r#"{"kind":"began","job":7,"slot":0,"frame":5}"#);
-        assert_eq!(json(What::Bake), r#"{"kind":"began","job":7,"slot":0,"bake":true}"#);
-        assert_eq!(began(What::Bake).to_string(), "job 7: the bake begins");
-        assert_eq!(began(What::Frame(5)).to_string(), "job 7: frame 5 begins");
+    fn a_program_reads_the_step_and_the_frame() {
+        let began = |task| Happening::Began { job: JobId(7), slot: SlotIndex(0), task };
+        let json = |task| serde_json::to_string(&began(task)).unwrap();
+        assert_eq!(
+            json(TaskKind::Frame(5)),
+            r#"{"kind":"began","job":7,"slot":0,"step":"render","frame":5}"#
+        );
+        assert_eq!(json(TaskKind::Bake), r#"{"kind":"began","job":7,"slot":0,"step":"bake"}"#);
+        assert_eq!(began(TaskKind::Bake).to_string(), "job 7: the bake begins");
+        assert_eq!(began(TaskKind::Frame(5)).to_string(), "job 7: frame 5 begins");
     }
 }

@@ -3,13 +3,12 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
 };
 
+use kiln_files::{Access, Durability, remove_drafts, remove_folder, write_atomically};
 use kiln_types::{BlenderSeries, BlobHash, Epoch, WorkerId};
 
 use crate::WorkerError;
@@ -55,6 +54,7 @@ impl Identity {
                 Err(TryLockError::WouldBlock) => continue,
                 Err(TryLockError::Error(error)) => return Err(failed(&path)(error)),
             }
+            remove_drafts(&folder).map_err(failed(&folder))?;
             let id = id(&folder).map_err(failed(&folder.join("id")))?;
             tidy(&folder).map_err(failed(&folder))?;
             return Ok(Self { id, number, folder, _lock: lock });
@@ -88,7 +88,8 @@ impl Identity {
 
     /// Only a hint for the next start: one that cannot be written costs that start a second.
     pub(crate) fn remember_series(&self, series: BlenderSeries) {
-        if let Err(error) = write(&self.part("last-series"), series.to_string().as_bytes()) {
+        let (path, text) = (self.part("last-series"), series.to_string());
+        if let Err(error) = write_atomically(&path, text.as_bytes(), Access::Owner, Durability::Ephemeral) {
             tracing::debug!(%error, "the last series of Blender cannot be remembered");
         }
     }
@@ -105,7 +106,8 @@ impl Identity {
             return Ok(());
         }
         epochs.insert(farm(key), epoch);
-        write(&self.part("epochs"), &serde_json::to_vec(&epochs)?)
+        let text = serde_json::to_vec(&epochs)?;
+        write_atomically(&self.part("epochs"), &text, Access::Owner, Durability::Durable)
     }
 
     fn epochs(&self) -> BTreeMap<String, Epoch> {
@@ -117,7 +119,7 @@ impl Identity {
 fn tidy(folder: &Path) -> io::Result<()> {
     for part in ["roots", "bundles", "outbox"] {
         let part = folder.join(part);
-        clear(&part)?;
+        remove_folder(&part)?;
         make(&part)?;
     }
     Ok(())
@@ -141,16 +143,8 @@ fn id(folder: &Path) -> io::Result<WorkerId> {
         Err(error) => return Err(error),
     }
     let id = WorkerId::new(rand::random());
-    write(&path, id.to_string().as_bytes())?;
+    write_atomically(&path, id.to_string().as_bytes(), Access::Owner, Durability::Durable)?;
     Ok(id)
-}
-
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(bytes)?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
 }
 
 /// Makes a folder that only its owner reads.
@@ -158,46 +152,10 @@ pub(crate) fn make(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// The time for which a folder is tried again that others still write into or remove from: a process that was killed ends
-/// its last system call first.
-const CLEAR_FOR: Duration = Duration::from_secs(2);
-const CLEAR_AGAIN: Duration = Duration::from_millis(10);
-
-/// Removes a folder and all in it, also where parts of it are read-only; absent is fine. Waits up to two seconds for
-/// others who change it at the same time.
-pub(crate) fn clear(folder: &Path) -> io::Result<()> {
-    let began = Instant::now();
-    loop {
-        let removed = fs::remove_dir_all(folder).or_else(|_| {
-            unlock(folder)?;
-            fs::remove_dir_all(folder)
-        });
-        let Err(error) = removed else { return Ok(()) };
-        if folder.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            return Ok(());
-        }
-        let changing = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty);
-        if !changing || began.elapsed() >= CLEAR_FOR {
-            return Err(error);
-        }
-        thread::sleep(CLEAR_AGAIN);
-    }
-}
-
-/// Gives the owner back the right to remove what lies in read-only folders. Follows no link.
-fn unlock(folder: &Path) -> io::Result<()> {
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            unlock(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -231,32 +189,7 @@ mod tests {
         let again = Identity::claim(data.path()).unwrap();
         assert!(again.part("bundles").is_dir() && !again.part("bundles").join("b").exists());
         assert!(second.part("bundles").join("b/f").exists());
-        clear(&second.part("bundles")).unwrap();
-    }
-
-    #[test]
-    fn a_folder_goes_even_if_a_process_that_ends_still_writes_into_it() {
-        let data = tempfile::tempdir().unwrap();
-        let folder = data.path().join("slot");
-        make(&folder).unwrap();
-        thread::scope(|scope| {
-            let writer = scope.spawn(|| {
-                let began = Instant::now();
-                let mut written = 0;
-                while began.elapsed() < Duration::from_millis(300) {
-                    // A folder that was removed meanwhile is made again, as Blender makes its own.
-                    let deep = folder.join(format!("bytecode/{}", written % 50));
-                    written += u32::from(make(&deep).is_ok());
-                    written += u32::from(fs::write(deep.join("module.pyc"), b"x").is_ok());
-                }
-                assert!(written > 0);
-            });
-            while !writer.is_finished() {
-                clear(&folder).unwrap();
-            }
-        });
-        clear(&folder).unwrap();
-        assert!(!folder.exists());
+        remove_folder(&second.part("bundles")).unwrap();
     }
 
     #[test]

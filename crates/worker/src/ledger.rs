@@ -5,11 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_api::{Finish, Held, HeldState, Up};
-use kiln_types::{AttemptId, Generation, SlotIndex, TaskId};
+use kiln_api::{Finish, Up};
+use kiln_types::{AttemptId, Generation, HeldAttempt, HeldPhase, SlotIndex, TaskId};
 use tokio_util::sync::CancellationToken;
 
-use crate::What;
+use crate::TaskKind;
 
 /// A report that stays unsettled so long, on a connection that lives, is sent again.
 const REPEAT_AFTER: Duration = Duration::from_secs(10);
@@ -21,7 +21,7 @@ pub(crate) struct Entry {
     pub(crate) task: TaskId,
     pub(crate) generation: Generation,
     pub(crate) slot: SlotIndex,
-    pub(crate) what: What,
+    pub(crate) kind: TaskKind,
 }
 
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Ledger {
             // reported once again, and settled once again.
             let known = self.settled.iter().rev().find(|(settled, _)| *settled == attempt);
             let entry = known.map_or_else(nobody, |(_, entry)| *entry);
-            let finish = Box::new(Finish::HandedBack);
+            let finish = Box::new(Finish::Returned);
             self.entries.insert(attempt, (entry, Stage::Finished { finish, sent: None }));
             return Revoked::Report;
         };
@@ -160,21 +160,21 @@ impl Ledger {
     }
 
     /// What a server that is met again is told.
-    pub(crate) fn held(&self) -> Vec<Held> {
-        let state = |stage: &Stage| match stage {
-            Stage::Queued => HeldState::Queued,
-            Stage::Running => HeldState::Running,
-            Stage::Delivering(_) | Stage::Finished { .. } => HeldState::Finished,
+    pub(crate) fn held(&self) -> Vec<HeldAttempt> {
+        let phase = |stage: &Stage| match stage {
+            Stage::Queued => HeldPhase::Queued,
+            Stage::Running => HeldPhase::Running,
+            Stage::Delivering(_) | Stage::Finished { .. } => HeldPhase::Finished,
         };
         self.entries
             .iter()
             .filter(|(_, (entry, _))| *entry != nobody())
-            .map(|(attempt, (entry, stage))| Held {
+            .map(|(attempt, (entry, stage))| HeldAttempt {
                 attempt: *attempt,
                 task: entry.task,
                 generation: entry.generation,
                 slot: entry.slot,
-                state: state(stage),
+                phase: phase(stage),
             })
             .collect()
     }
@@ -200,7 +200,7 @@ impl Ledger {
 /// Stands for an attempt of which only the id is known.
 fn nobody() -> Entry {
     let task = TaskId { job: Default::default(), step: Default::default(), index: Default::default() };
-    Entry { task, generation: Generation(0), slot: SlotIndex(0), what: What::Frame(0) }
+    Entry { task, generation: Generation(0), slot: SlotIndex(0), kind: TaskKind::Frame(0) }
 }
 
 #[cfg(test)]
@@ -216,7 +216,7 @@ mod tests {
             task: "1.0.7".parse().unwrap(),
             generation: Generation(2),
             slot: SlotIndex(1),
-            what: What::Frame(8),
+            kind: TaskKind::Frame(8),
         }
     }
 
@@ -229,8 +229,8 @@ mod tests {
         assert!(ledger.is_busy());
         let now = Instant::now();
         assert!(ledger.due(now).is_empty());
-        assert!(ledger.finish(id(1), Finish::HandedBack));
-        assert!(!ledger.finish(id(1), Finish::HandedBack));
+        assert!(ledger.finish(id(1), Finish::Returned));
+        assert!(!ledger.finish(id(1), Finish::Returned));
         assert!(!ledger.is_busy());
         assert_eq!(ledger.due(now).len(), 1);
         assert!(ledger.due(now).is_empty(), "not at once again");
@@ -249,9 +249,9 @@ mod tests {
         }
         ledger.began(id(2));
         ledger.delivering(id(3)).unwrap();
-        ledger.finish(id(4), Finish::HandedBack);
-        let states: Vec<_> = ledger.held().iter().map(|held| held.state).collect();
-        use HeldState::{Finished, Queued, Running};
+        ledger.finish(id(4), Finish::Returned);
+        let states: Vec<_> = ledger.held().iter().map(|held| held.phase).collect();
+        use HeldPhase::{Finished, Queued, Running};
         assert_eq!(states, [Queued, Running, Finished, Finished]);
         assert_eq!(ledger.of_slot(SlotIndex(1)), [id(1), id(2)]);
     }
@@ -263,7 +263,7 @@ mod tests {
             ledger.assign(id(counter), entry());
         }
         let off = ledger.delivering(id(2)).unwrap();
-        ledger.finish(id(3), Finish::HandedBack);
+        ledger.finish(id(3), Finish::Returned);
         let now = Instant::now();
         assert_eq!(ledger.due(now).len(), 1);
         assert_eq!(ledger.revoke(id(1), true), Revoked::InSlot(SlotIndex(1)));

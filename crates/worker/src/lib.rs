@@ -29,7 +29,7 @@ mod tree;
 mod wishes;
 mod worker;
 
-pub use happening::{Happening, What};
+pub use happening::{Happening, TaskKind};
 pub use options::{DEFAULT_CACHE_BYTES, WorkerError, WorkerExit, WorkerOptions};
 pub use running::{RunningWorker, Worker};
 pub use wishes::{BadSleep, Sleep, WhenUsed, Wishes, Yields};

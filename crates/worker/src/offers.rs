@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kiln_api::{BlenderOffer, DeviceOffer};
-use kiln_host::{BlenderInstall, Device, Flavor};
+use kiln_host::{BlenderInstall, Device};
 use kiln_types::{BlenderSeries, BlenderVersion, DeviceClass};
 
 use crate::{gpus::GpuMemory, seat::Met};
@@ -26,7 +26,7 @@ impl Offers {
                 let offer = BlenderOffer {
                     version: install.version,
                     build_hash: install.build_hash.clone(),
-                    flavor: flavor(install.flavor).to_owned(),
+                    flavor: install.flavor,
                     engines: engines(install.version),
                     devices: with_processor(devices.unwrap_or_default(), &gpus),
                     denoisers: vec!["OPENIMAGEDENOISE".to_owned()],
@@ -47,7 +47,7 @@ impl Offers {
         let full = BlenderOffer {
             version: met.version,
             build_hash: met.build_hash.clone(),
-            flavor: offer.flavor.clone(),
+            flavor: offer.flavor,
             engines: met.capabilities.engines.clone(),
             devices: with_processor(&met.capabilities.devices, &self.gpus),
             denoisers: met.capabilities.denoisers.clone(),
@@ -73,13 +73,6 @@ impl Offers {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
-    }
-}
-
-fn flavor(flavor: Flavor) -> &'static str {
-    match flavor {
-        Flavor::Executable => "executable",
-        Flavor::Module => "module",
     }
 }
 
@@ -110,13 +103,14 @@ fn engines(version: BlenderVersion) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use kiln_host::Capabilities;
+    use kiln_types::BlenderFlavor;
 
     use super::*;
 
     fn install(program: &str, version: &str) -> BlenderInstall {
         BlenderInstall {
             program: program.into(),
-            flavor: Flavor::Executable,
+            flavor: BlenderFlavor::Executable,
             version: version.parse().unwrap(),
             build_hash: String::new(),
         }

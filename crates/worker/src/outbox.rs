@@ -1,4 +1,4 @@
-//! Frames and bakes that have left Blender: checked, hashed and uploaded while the next frame renders.
+//! Files that have left Blender: checked, hashed and uploaded while the next frame renders.
 
 use std::{
     fs,
@@ -16,8 +16,8 @@ use kiln_client::{Client, ClientError};
 use kiln_host::{PlannedFile, collect};
 use kiln_image::{Checked, Expectation, ImageFault};
 use kiln_types::{
-    AttemptId, BlobHash, BlobHasher, BundleFile, Failure, FailureCause, OutputFile, OutputRole, OutputSet,
-    RelPath,
+    AttemptId, BlobHash, BlobHasher, Failure, FailureCause, OutputFile, OutputRole, OutputSet, RelPath,
+    TaskFile,
 };
 use tokio::{sync::Semaphore, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -43,16 +43,27 @@ const MOST_IN_MEMORY: u64 = 256 << 20;
 /// How long a rendered frame waits for room on the server's disk.
 const FULL_PATIENCE: Duration = Duration::from_secs(10 * 60);
 
-/// A frame as Blender left it.
+/// The files of a task as Blender left them.
 #[derive(Debug)]
-pub(crate) struct RenderedFrame {
+pub(crate) struct Left {
     pub(crate) attempt: AttemptId,
-    /// The frame's own folder; removed once its files are taken.
-    pub(crate) out: ScratchFolder,
-    pub(crate) planned: Vec<PlannedFile>,
-    /// A black one is a failure.
-    pub(crate) refuse_black: bool,
+    pub(crate) files: LeftFiles,
     pub(crate) log_tail: Vec<String>,
+}
+
+/// The two ways in which a task leaves files.
+#[derive(Debug)]
+pub(crate) enum LeftFiles {
+    /// Pictures that were named before.
+    Planned {
+        /// A folder of their own; removed once its files are taken.
+        out: ScratchFolder,
+        planned: Vec<PlannedFile>,
+        /// A black one is a failure.
+        refuse_black: bool,
+    },
+    /// Those of a tree that changed.
+    Tree(BakedTree),
 }
 
 /// The way from a slot's folder to the server.
@@ -65,7 +76,7 @@ pub(crate) struct Outbox {
     bytes: AtomicU64,
 }
 
-/// Counts a frame, and its bytes once known, for as long as it waits.
+/// Counts a task, and its bytes once known, for as long as its files wait.
 struct Waiting<'a> {
     outbox: &'a Outbox,
     bytes: u64,
@@ -101,33 +112,34 @@ impl Outbox {
         self.frames.load(Ordering::Relaxed) < MOST_FRAMES && self.bytes.load(Ordering::Relaxed) < MOST_BYTES
     }
 
-    /// Checks a frame and brings its files to the server; waits as long as the server is away. `None` where it
-    /// was called off.
+    /// Checks the files of a task and brings them to the server; waits as long as the server is away. `None` if it was
+    /// called off.
     pub(crate) async fn deliver(
         self: Arc<Self>,
-        frame: RenderedFrame,
+        left: Left,
         off: CancellationToken,
-    ) -> Option<Result<OutputSet, Failure>> {
+    ) -> Option<Result<Vec<TaskFile>, Failure>> {
         self.frames.fetch_add(1, Ordering::Relaxed);
         let mut waiting = Waiting { outbox: &self, bytes: 0 };
-        let folder = self.folder.join(frame.attempt.to_string());
+        let folder = self.folder.join(left.attempt.to_string());
         let small = if self.bytes.load(Ordering::Relaxed) < MOST_IN_MEMORY { SMALL } else { 0 };
-        let checked = spawn_blocking(move || {
-            let folder = ScratchFolder::new(folder);
-            take(&frame, folder.path(), small).map(|(kept, set)| (folder, kept, set))
-        });
-        let (_folder, kept, set) = match checked.await {
-            Ok(Ok(taken)) => taken,
+        let collect = spawn_blocking(move || collect_all(left, ScratchFolder::new(folder), small));
+        let collected = tokio::select! {
+            collected = collect => collected,
+            () = off.cancelled() => return None,
+        };
+        let (_folder, files) = match collected {
+            Ok(Ok(collected)) => collected,
             Ok(Err(failure)) => return Some(Err(failure)),
             Err(error) => {
-                let message = format!("the frame could not be checked: {error}");
+                let message = format!("the files could not be checked: {error}");
                 return Some(Err(Failure::new(FailureCause::BadOutput, message)));
             }
         };
-        waiting.bytes = set.files().iter().map(|file| file.size).sum();
+        waiting.bytes = files.iter().map(|(_, file)| file.size).sum();
         self.bytes.fetch_add(waiting.bytes, Ordering::Relaxed);
         let upload = async {
-            for (kept, file) in kept.iter().zip(set.files()) {
+            for (kept, file) in &files {
                 self.upload(kept, &file.path, file.hash, file.size).await?;
             }
             Ok(())
@@ -136,49 +148,7 @@ impl Outbox {
             uploaded = upload => uploaded,
             () = off.cancelled() => return None,
         };
-        Some(uploaded.map(|()| set))
-    }
-
-    /// Brings what a bake changed to the server; waits as long as the server is away. `None` where it was called
-    /// off.
-    pub(crate) async fn deliver_bake(
-        self: Arc<Self>,
-        tree: BakedTree,
-        off: CancellationToken,
-    ) -> Option<Result<Vec<BundleFile>, Failure>> {
-        self.frames.fetch_add(1, Ordering::Relaxed);
-        let mut waiting = Waiting { outbox: &self, bytes: 0 };
-        let folder = ScratchFolder::new(tree.folder.clone());
-        let looked = spawn_blocking(move || {
-            let found = tree::changed(&tree);
-            found.map_err(|failure| Failure { log_tail: tree.log_tail, ..failure })
-        });
-        let looked = tokio::select! {
-            looked = looked => looked,
-            () = off.cancelled() => return None,
-        };
-        let files = match looked {
-            Ok(Ok(files)) => files,
-            Ok(Err(failure)) => return Some(Err(failure)),
-            Err(error) => {
-                let message = format!("the bake could not be looked at: {error}");
-                return Some(Err(Failure::new(FailureCause::BadOutput, message)));
-            }
-        };
-        waiting.bytes = files.iter().map(|file| file.size).sum();
-        self.bytes.fetch_add(waiting.bytes, Ordering::Relaxed);
-        let upload = async {
-            for BundleFile { path, hash, size } in &files {
-                let kept = Kept::OnDisk(folder.path().join(path.to_path()));
-                self.upload(&kept, path, *hash, *size).await?;
-            }
-            Ok(())
-        };
-        let uploaded = tokio::select! {
-            uploaded = upload => uploaded,
-            () = off.cancelled() => return None,
-        };
-        Some(uploaded.map(|()| files))
+        Some(uploaded.map(|()| files.into_iter().map(|(_, file)| file).collect()))
     }
 
     async fn upload(&self, kept: &Kept, path: &RelPath, hash: BlobHash, size: u64) -> Result<(), Failure> {
@@ -224,33 +194,57 @@ fn refused(error: &ClientError, path: &RelPath) -> Failure {
     Failure::new(cause, format!("{path} is made, but was not taken by the server: {error}"))
 }
 
+/// The files of a task, checked, and the folder that they lie in. Blocking.
+fn collect_all(
+    left: Left,
+    folder: ScratchFolder,
+    small: u64,
+) -> Result<(ScratchFolder, Vec<(Kept, TaskFile)>), Failure> {
+    let Left { attempt: _, files, log_tail } = left;
+    let collected = match files {
+        LeftFiles::Planned { out, planned, refuse_black } => {
+            take(out.path(), &planned, refuse_black, folder.path(), small).map(|(kept, set)| {
+                let files = kept.into_iter().zip(Vec::<TaskFile>::from(set)).collect();
+                (folder, files)
+            })
+        }
+        LeftFiles::Tree(tree) => tree::changed(&tree).map(|files| {
+            let kept = |file: &TaskFile| Kept::OnDisk(tree.folder.path().join(file.path.to_path()));
+            let files = files.into_iter().map(TaskFile::from).map(|file| (kept(&file), file)).collect();
+            (tree.folder, files)
+        }),
+    };
+    collected.map_err(
+        |failure| if failure.log_tail.is_empty() { Failure { log_tail, ..failure } } else { failure },
+    )
+}
+
 /// Takes every file out of Blender's reach, those larger than `small` bytes into the folder, and looks at what
 /// was taken: a process that still has a file open cannot change what was checked. Blocking.
-fn take(frame: &RenderedFrame, folder: &Path, small: u64) -> Result<(Vec<Kept>, OutputSet), Failure> {
-    let told = |mut failure: Failure| {
-        if failure.log_tail.is_empty() {
-            failure.log_tail.clone_from(&frame.log_tail);
-        }
-        failure
-    };
+fn take(
+    out: &Path,
+    planned: &[PlannedFile],
+    refuse_black: bool,
+    folder: &Path,
+    small: u64,
+) -> Result<(Vec<Kept>, OutputSet), Failure> {
     let mut files = Vec::new();
     let mut all_kept = Vec::new();
-    for (at, mut found) in collect(frame.out.path(), &frame.planned).map_err(told)?.into_iter().enumerate() {
+    for (at, mut found) in collect(out, planned)?.into_iter().enumerate() {
         let (kept, hash, size) = if found.size <= small {
             keep_in_memory(&mut found.file, found.size)
         } else {
             keep_on_disk(&mut found.file, found.size, folder, at)
         }
-        .map_err(|error| told(unkept(&error)))?;
+        .map_err(|error| unkept(&error))?;
         let planned = found.planned;
-        let wrong = |fault| {
-            told(Failure::new(FailureCause::BadOutput, format!("{} is not right: {fault}", planned.path)))
-        };
+        let wrong =
+            |fault| Failure::new(FailureCause::BadOutput, format!("{} is not right: {fault}", planned.path));
         let checked = match &kept {
             Kept::InMemory(bytes) => look(|| Ok(Cursor::new(&bytes[..])), &planned),
             Kept::OnDisk(path) => look(|| fs::File::open(path), &planned),
         }
-        .map_err(|error| told(unkept(&error)))?
+        .map_err(|error| unkept(&error))?
         .map_err(wrong)?;
         files.push(OutputFile {
             path: planned.path,
@@ -264,11 +258,10 @@ fn take(frame: &RenderedFrame, folder: &Path, small: u64) -> Result<(Vec<Kept>, 
         });
         all_kept.push(kept);
     }
-    let set = OutputSet::new(files).map_err(|error| {
-        told(Failure::new(FailureCause::BadOutput, format!("the frame is not right: {error}")))
-    })?;
+    let set = OutputSet::new(files)
+        .map_err(|error| Failure::new(FailureCause::BadOutput, format!("the frame is not right: {error}")))?;
     match black(&set) {
-        Some(failure) if frame.refuse_black => Err(told(failure)),
+        Some(failure) if refuse_black => Err(failure),
         _ => Ok((all_kept, set)),
     }
 }
@@ -368,14 +361,22 @@ mod tests {
         bytes
     }
 
-    fn frame(out: &Path, files: &[&str]) -> RenderedFrame {
-        RenderedFrame {
-            attempt: "1-1".parse().unwrap(),
-            out: ScratchFolder::new(out.to_owned()),
-            planned: files.iter().map(|name| planned(name)).collect(),
-            refuse_black: false,
-            log_tail: vec!["Saved".to_owned()],
-        }
+    /// Planned files in a folder that goes with them.
+    fn frame(out: &Path, planned: Vec<PlannedFile>, refuse_black: bool) -> Left {
+        let files = LeftFiles::Planned { out: ScratchFolder::new(out.to_owned()), planned, refuse_black };
+        Left { attempt: "1-1".parse().unwrap(), files, log_tail: vec!["Saved".to_owned()] }
+    }
+
+    fn all_planned(files: &[&str]) -> Vec<PlannedFile> {
+        files.iter().map(|name| planned(name)).collect()
+    }
+
+    fn collected(left: Left, kept: &Path, small: u64) -> Result<Vec<(Kept, TaskFile)>, Failure> {
+        collect_all(left, ScratchFolder::new(kept.to_owned()), small).map(|(folder, files)| {
+            // Its files are looked at.
+            std::mem::forget(folder);
+            files
+        })
     }
 
     #[test]
@@ -383,14 +384,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out");
         for small in [0, SMALL] {
-            // The folder goes with the frame.
             fs::create_dir(&out).unwrap();
             fs::write(out.join("a.bmp"), bmp()).unwrap();
-            let (kept, set) = take(&frame(&out, &["a.bmp"]), &dir.path().join("kept"), small).unwrap();
-            assert_eq!(set.files()[0].hash, BlobHash::of(&bmp()));
-            match &kept[..] {
-                [Kept::InMemory(bytes)] if small > 0 => assert_eq!(bytes[..], bmp()),
-                [Kept::OnDisk(path)] if small == 0 => assert_eq!(fs::read(path).unwrap(), bmp()),
+            let left = frame(&out, all_planned(&["a.bmp"]), false);
+            let files = collected(left, &dir.path().join("kept"), small).unwrap();
+            assert!(!out.exists(), "the folder goes with the frame");
+            assert_eq!(files[0].1.hash, BlobHash::of(&bmp()));
+            match &files[0].0 {
+                Kept::InMemory(bytes) if small > 0 => assert_eq!(bytes[..], bmp()),
+                Kept::OnDisk(path) if small == 0 => assert_eq!(fs::read(path).unwrap(), bmp()),
                 other => panic!("{other:?}"),
             }
         }
@@ -400,29 +402,27 @@ mod tests {
     fn a_black_frame_is_delivered_and_reported_or_fails_where_the_job_refuses_it() {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out");
-        let kept = dir.path().join("kept");
         let white: Vec<u8> = [&bmp()[..54], &[255; 4]].concat();
-        // The folder goes with each frame.
-        let rendered = |files: &[&str]| {
+        let rendered = |planned, refuse_black| {
             fs::create_dir(&out).unwrap();
             for name in ["left.bmp", "mask.bmp"] {
                 fs::write(out.join(name), bmp()).unwrap();
             }
             fs::write(out.join("right.bmp"), &white).unwrap();
-            frame(&out, files)
+            let files = collected(frame(&out, planned, refuse_black), &dir.path().join("kept"), SMALL)?;
+            Ok(OutputSet::try_from(files.into_iter().map(|(_, file)| file).collect::<Vec<_>>()).unwrap())
         };
-        let refusing = |files: &[&str]| RenderedFrame { refuse_black: true, ..rendered(files) };
 
-        let (_, set) = take(&rendered(&["left.bmp"]), &kept, SMALL).unwrap();
+        let set = rendered(all_planned(&["left.bmp"]), false).unwrap();
         assert_eq!(set.files()[0].pixels.blank, Some(Blank::Black));
-        let failure = take(&refusing(&["right.bmp", "left.bmp"]), &kept, SMALL).unwrap_err();
+        let failure: Failure = rendered(all_planned(&["right.bmp", "left.bmp"]), true).unwrap_err();
         assert_eq!(failure.cause, FailureCause::BlackFrame);
         assert_eq!(failure.message, "left.bmp is entirely black, and the job refuses such frames");
         // A mask beside the picture may be black.
-        let mut masked = refusing(&["right.bmp", "mask.bmp"]);
-        masked.planned[1].role =
+        let mut masked = all_planned(&["right.bmp", "mask.bmp"]);
+        masked[1].role =
             OutputRole::FileOutput { node: "Masks".to_owned(), slot: "mask".to_owned(), view: None };
-        let (_, set) = take(&masked, &kept, SMALL).unwrap();
+        let set = rendered(masked, true).unwrap();
         assert_eq!((set.suspicions(), set.files()[1].pixels.blank), (vec![], Some(Blank::Black)));
     }
 
@@ -432,7 +432,8 @@ mod tests {
         let out = dir.path().join("out");
         fs::create_dir(&out).unwrap();
         fs::write(out.join("a.bmp"), bmp()).unwrap();
-        let failure = take(&frame(&out, &["a.bmp", "b.bmp"]), &dir.path().join("kept"), SMALL).unwrap_err();
+        let left = frame(&out, all_planned(&["a.bmp", "b.bmp"]), false);
+        let failure = collected(left, &dir.path().join("kept"), SMALL).unwrap_err();
         assert_eq!(failure.cause, FailureCause::BadOutput);
         assert!(failure.message.contains("b.bmp"), "{}", failure.message);
         assert_eq!(failure.log_tail, ["Saved"]);
@@ -444,7 +445,8 @@ mod tests {
         let out = dir.path().join("out");
         fs::create_dir(&out).unwrap();
         fs::write(out.join("a.bmp"), &bmp()[..40]).unwrap();
-        let failure = take(&frame(&out, &["a.bmp"]), &dir.path().join("kept"), SMALL).unwrap_err();
+        let left = frame(&out, all_planned(&["a.bmp"]), false);
+        let failure = collected(left, &dir.path().join("kept"), SMALL).unwrap_err();
         assert_eq!(failure.cause, FailureCause::BadOutput);
         assert!(failure.message.starts_with("a.bmp is not right: "), "{}", failure.message);
     }

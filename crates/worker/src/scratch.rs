@@ -7,8 +7,6 @@ use std::{
 
 use tokio::{runtime::Handle, task::spawn_blocking};
 
-use crate::identity;
-
 /// A folder that is removed with all in it when the value is dropped. Whoever drops it does not wait for that.
 #[derive(Debug)]
 pub(crate) struct ScratchFolder(PathBuf);
@@ -44,7 +42,7 @@ impl Drop for ScratchFolder {
 }
 
 fn clear(path: &Path) {
-    if let Err(error) = identity::clear(path) {
+    if let Err(error) = kiln_files::remove_folder(path) {
         tracing::warn!(%error, folder = %path.display(), "a folder cannot be removed");
     }
 }

@@ -3,14 +3,14 @@
 use std::{
     fs, io,
     os::unix::fs::{PermissionsExt, symlink},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
 use kiln_host::{gather, open_gathered};
 use kiln_types::{BlobHash, BlobHasher, BundleFile, Failure, FailureCause, RelPath};
 
-use crate::{bundles::Laid, identity};
+use crate::{bundles::Laid, identity, scratch::ScratchFolder};
 
 /// Endings of files that no simulation writes, and that are large: the tree holds links to them. All else is copied,
 /// because a bake may write over it.
@@ -26,13 +26,12 @@ const MOST_REPORTED: usize = 12 << 20;
 /// What a bake has left, out of Blender's reach.
 #[derive(Debug)]
 pub(crate) struct BakedTree {
-    pub(crate) folder: PathBuf,
+    pub(crate) folder: ScratchFolder,
     /// Files, folders and links that were in it before the bake.
     pub(crate) entries: usize,
     /// What it was made from.
     pub(crate) laid: Arc<Laid>,
     pub(crate) blend: RelPath,
-    pub(crate) log_tail: Vec<String>,
 }
 
 /// Makes the tree at `folder`; returns how many entries it has. Blocking.
@@ -72,8 +71,9 @@ fn may_be_written(path: &Path) -> bool {
 /// The files that a bake made or changed, and the .blend also where there was nothing to bake. Blocking.
 pub(crate) fn changed(tree: &BakedTree) -> Result<Vec<BundleFile>, Failure> {
     let mut files = Vec::new();
-    for found in gather(&tree.folder, tree.entries)? {
-        let (mut file, size) = open_gathered(&tree.folder, &found.path)?;
+    let folder = tree.folder.path();
+    for found in gather(folder, tree.entries)? {
+        let (mut file, size) = open_gathered(folder, &found.path)?;
         let hash = hash(&mut file).map_err(|error| unread(&found.path, &error))?;
         let before = tree.laid.folder.join(found.path.to_path());
         let same = before.symlink_metadata().is_ok_and(|meta| meta.is_file() && meta.len() == size)
@@ -139,7 +139,7 @@ mod tests {
         let entries = make(&folder, &laid.folder, &RelPath::new("a.blend").unwrap()).unwrap();
         assert_eq!(entries, 6);
         let blend = RelPath::new("a.blend").unwrap();
-        let tree = BakedTree { folder: folder.clone(), entries, laid, blend, log_tail: Vec::new() };
+        let tree = BakedTree { folder: ScratchFolder::new(folder.clone()), entries, laid, blend };
         let files = changed(&tree).unwrap();
         assert_eq!(files.len(), 1, "a copy is no change: {files:?}");
         assert_eq!(files[0].hash, BlobHash::of(b"scene"));

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::{
     model::Mode,
     tree::Changes,
@@ -112,8 +110,7 @@ impl World {
         let (mut files, mut hashes) = (self.tree.files.clone(), self.hashes(out));
         let seen = self.tree.notes_seen(out);
         let said = self.run(side, args);
-        let answer: Value =
-            serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {}", said.err));
+        let answer = said.json();
         self.settle(id);
         let job = self.jobs[&id].clone();
         let mut by = job.by.clone();

@@ -38,7 +38,7 @@ impl World {
         }
         meanwhile(self, &mut call);
         let said = self.ends(call);
-        let answer = (said.code == 0).then(|| serde_json::from_str(&said.out).unwrap());
+        let answer = (said.code == 0).then(|| said.json());
         self.rendered(&ask, &plan, &said, answer, hashes);
     }
 
@@ -223,7 +223,7 @@ impl World {
         let joined = self.joined(&plan, &ask);
         self.found(&ask, joined.is_some());
         self.tree.out(&ask.out);
-        let answer: Value = serde_json::from_str(&said.out).unwrap();
+        let answer = said.json();
         self.counted(
             &ask,
             &answer,

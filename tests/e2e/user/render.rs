@@ -220,7 +220,7 @@ impl World {
         }
         self.counted(
             &ask,
-            &serde_json::from_str(&said.out).unwrap(),
+            &said.json(),
             &[
                 ("kept", ask.with(Fate::Kept).len()),
                 ("skipped", ask.with(Fate::Skipped).len()),

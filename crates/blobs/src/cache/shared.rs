@@ -96,7 +96,8 @@ pub(super) fn list_path(file: &Path) -> PathBuf {
     file.with_extension("chunks")
 }
 
-/// Writes the list of a file's chunks beside it. After a loss of power it may be damaged, and is then no list.
+/// Writes the list of a file's chunks beside it. After a loss of power it may be damaged, and is then no list: nothing is
+/// flushed for it, and its draft lies where the store removes what a killed process left.
 pub(super) fn write_list(file: &Path, draft: &Path, recipe: &Recipe) -> Result<()> {
     let mut bytes = recipe.to_bytes();
     bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());

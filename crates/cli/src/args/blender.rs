@@ -1,9 +1,9 @@
 //! `kiln blender`.
 
-use std::path::PathBuf;
-
 use clap::Subcommand;
 use kiln_types::BlenderSeries;
+
+use crate::settings::flags::BlenderArgs;
 
 #[derive(Debug, Subcommand)]
 pub enum BlenderCommand {
@@ -12,9 +12,8 @@ pub enum BlenderCommand {
         after_help = "Examples:\n  kiln blender list\n  kiln blender list --blender ~/blender-4.5/blender"
     )]
     List {
-        /// One more: the program, or the Python of an environment with `bpy` [env: KILN_BLENDER].
-        #[arg(long, value_name = "PATH")]
-        blender: Vec<PathBuf>,
+        #[command(flatten)]
+        blender: BlenderArgs,
     },
     /// Get a Blender as a Python module, in an environment of its own below the data folder.
     #[command(

@@ -9,23 +9,23 @@ mod server;
 mod service;
 mod shares;
 mod top;
-mod wishes;
 mod worker;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::settings::flags::DataArgs;
+pub use crate::settings::flags::FarmArgs;
 pub use blender::BlenderCommand;
 pub use bundle::BundleArgs;
 pub use jobs::{FetchArgs, JobsArgs, JobsCommand, ListArgs, LogsArgs, SomeJobs};
 pub use order::{At, Counted, Jobs, OrNone, OrderArgs};
 pub use render::{JobArgs, RenderArgs, SubmitArgs, WhereArgs};
-pub use server::{CollectArgs, KeepArgs, ServerArgs, ServerCommand};
+pub use server::{CollectArgs, ServerArgs, ServerCommand};
 pub use service::{InstallArgs, RemoveArgs, ScopeArgs, ServiceCommand};
 pub use shares::{LimitsArgs, LimitsCommand, PartiesArgs, PartiesCommand, SetShareArgs};
 pub use top::TopArgs;
-pub use wishes::WishArgs;
 pub use worker::{OneWorker, PoolArgs, WorkerArgs, WorkersArgs, WorkersCommand};
 
 const OVERVIEW: &str = "\
@@ -61,9 +61,8 @@ pub struct GlobalArgs {
     /// Tells more of what happens, on standard error; -vv tells all.
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Where Kiln keeps its data [env: KILN_DATA] [default: kiln in the XDG data folder].
-    #[arg(long, global = true, value_name = "DIR")]
-    pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub data: DataArgs,
 }
 
 /// What goes along besides what the .blend names.
@@ -75,20 +74,6 @@ pub struct ExtrasArgs {
     /// An add-on to render with: a .py file, a folder, or a .zip of one; can be repeated. Rendering needs --trust.
     #[arg(long, value_name = "PATH")]
     pub addon: Vec<PathBuf>,
-}
-
-/// Which farm a command speaks to.
-#[derive(Debug, Clone, Default, Args)]
-pub struct FarmArgs {
-    /// The farm's server [env: KILN_SERVER] [default: the one that runs on this machine].
-    #[arg(long, value_name = "URL")]
-    pub server: Option<String>,
-    /// The farm's key; better in a file, where other users cannot see it [env: KILN_KEY].
-    #[arg(long, value_name = "KEY", conflicts_with = "key_file", hide_short_help = true)]
-    pub key: Option<String>,
-    /// A file that holds the farm's key [env: KILN_KEY_FILE] [default: farm.key in the data folder].
-    #[arg(long, value_name = "FILE")]
-    pub key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,7 +7,7 @@ use jiff::{Timestamp, Zoned, civil};
 use kiln_types::{GpuUse, JobId, Priority};
 
 use super::render::duration;
-use crate::size::ByteSize;
+use crate::{settings::flags::AccountArgs, size::ByteSize};
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Order and needs")]
@@ -56,12 +56,8 @@ pub struct OrderArgs {
     /// farm's, 15m].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub hang: Option<Duration>,
-    /// Whose job it is [env: KILN_USER] [default: your login name].
-    #[arg(long, value_name = "NAME")]
-    pub user: Option<String>,
-    /// What it is made for [env: KILN_PROJECT] [default: default].
-    #[arg(long, value_name = "NAME")]
-    pub project: Option<String>,
+    #[command(flatten)]
+    pub account: AccountArgs,
 }
 
 /// Numbers of jobs with commas between, or `none`.

@@ -4,9 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args};
 use kiln_client::Existing;
-use kiln_types::{BlenderSeries, ColorDepth, DeviceChoice, FileFormat, FrameSet, Order, Resolution};
+use kiln_types::{BlenderSeries, ColorDepth, FileFormat, FrameSet, Order, Resolution};
 
 use super::{ExtrasArgs, FarmArgs, OrderArgs};
+use crate::settings::flags::{JobSettingArgs, RenderHereArgs};
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -24,12 +25,12 @@ asks first. No other file is overwritten without --existing.
 Examples:
   kiln render shot.blend
   kiln render shot.blend --frames 1-10,20,30-40x2 --out ~/frames
-  kiln render shot.blend --order preview
+  kiln render shot.blend --order coarse
   kiln render shot.blend --resolution 50% --samples 16 --format png --depth 16
   kiln render shot.blend --local --slots 1 --threads 4
   kiln render shot.blend --device cpu        on the processor, whatever the scene says
   kiln render shot.blend --device gpu        on GPUs, whatever the scene says
-  kiln render shot.blend --json | jq .report
+  kiln render shot.blend --json | tail -n 1 | jq .report
 
 Ctrl-C asks whether to detach from the job or to cancel it; without a terminal a job inside this command is cancelled \
 and a farm's job goes on. `kiln help exit-codes` lists the exit codes.")]
@@ -47,12 +48,8 @@ pub struct RenderArgs {
     /// Leave the rendering to the farm.
     #[arg(long)]
     pub no_local: bool,
-    /// Blenders that this machine runs side by side [env: KILN_SLOTS] [default: Kiln decides].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub slots: Option<u16>,
-    /// One more Blender: the program, or the Python of an environment with `bpy` [env: KILN_BLENDER].
-    #[arg(long, value_name = "PATH")]
-    pub blender: Vec<PathBuf>,
+    #[command(flatten)]
+    pub here: RenderHereArgs,
 }
 
 #[derive(Debug, Args)]
@@ -103,7 +100,7 @@ pub struct JobArgs {
     /// Only every Nth of the frames [default: the scene's own step; 1 with --frames].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub step: Option<u32>,
-    /// In which order frames are handed out: sequential, reverse, preview (the first, the last, the middle, then the
+    /// In which order frames are handed out: sequential, reverse, coarse (the first, the last, the middle, then the
     /// middle of each gap: a mistake shows early) or every-N (every Nth, then those between).
     #[arg(long = "order", value_name = "ORDER", default_value_t)]
     pub frame_order: Order,
@@ -134,21 +131,15 @@ pub struct JobArgs {
     /// Threads that a Blender uses; 0 lets Blender decide [default: Kiln decides].
     #[arg(long, value_name = "N")]
     pub threads: Option<u16>,
-    /// auto, cpu, gpu, optix, cuda, hip, oneapi or metal. auto is what the scene says; gpu is the best that is there
-    /// [env: KILN_DEVICE] [default: auto].
-    #[arg(long)]
-    pub device: Option<DeviceChoice>,
+    #[command(flatten)]
+    pub settings: JobSettingArgs,
     /// Render with this series of Blender, such as 4.5 [default: the one that wrote the file].
     #[arg(long, value_name = "X.Y")]
     pub blender_version: Option<BlenderSeries>,
     /// Render although textures, libraries or other files are missing.
     #[arg(long)]
     pub allow_missing: bool,
-    /// A folder that the workers reach too, by its name in the farm: files below it are not sent, but read where
-    /// they are. Workers know it by their own --shared NAME=PATH [env: KILN_SHARED].
-    #[arg(long, value_name = "NAME=PATH")]
-    pub shared: Vec<crate::shared::Shared>,
-    /// Compare such files by their bytes, not by size and time: for file servers that keep no times.
+    /// Compare files below --shared folders by their bytes, not by size and time: for file servers that keep no times.
     #[arg(long)]
     pub shared_hash: bool,
     /// Run the scripts and Python drivers inside the file.

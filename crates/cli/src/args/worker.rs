@@ -1,10 +1,9 @@
 //! `kiln worker` and `kiln workers`.
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand};
 
 use super::FarmArgs;
+use crate::settings::flags::{WishArgs, WorkerSettingArgs};
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -21,27 +20,10 @@ Examples:
 pub struct WorkerArgs {
     #[command(flatten)]
     pub farm: FarmArgs,
-    /// The name in the farm [env: KILN_NAME] [default: the machine's].
-    #[arg(long)]
-    pub name: Option<String>,
-    /// Blenders side by side [env: KILN_SLOTS] [default: Kiln decides].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub slots: Option<u16>,
-    /// Threads that each Blender uses; 0 lets Blender decide [env: KILN_THREADS] [default: Kiln decides].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1024))]
-    pub threads: Option<u16>,
-    /// One more Blender: the program, or the Python of an environment with `bpy` [env: KILN_BLENDER].
-    #[arg(long, value_name = "PATH")]
-    pub blender: Vec<PathBuf>,
-    /// How much of the disk jobs' files may take, such as 20G [env: KILN_CACHE_SIZE] [default: 20G].
-    #[arg(long, value_name = "SIZE")]
-    pub cache_size: Option<crate::size::ByteSize>,
-    /// A folder that the artists' machines reach too, by the name that they give it: jobs made with --shared
-    /// NAME=... read their files there [env: KILN_SHARED, several separated by `;`].
-    #[arg(long, value_name = "NAME=PATH")]
-    pub shared: Vec<crate::shared::Shared>,
     #[command(flatten)]
-    pub wishes: super::WishArgs,
+    pub machine: WorkerSettingArgs,
+    #[command(flatten)]
+    pub wishes: WishArgs,
 }
 
 #[derive(Debug, Args)]

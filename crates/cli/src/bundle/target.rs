@@ -153,7 +153,7 @@ impl Writer {
         let Self { target, scratch, into } = self;
         let unwritable = |error| target.unwritable(error);
         match into {
-            Growing::Folder(..) => {}
+            Growing::Folder(folder, _) => kiln_files::flush_tree(&folder).map_err(unwritable)?,
             Growing::Zip(zip) => {
                 let buffered = zip.finish().map_err(|error| unwritable(error.into()))?;
                 let file = buffered.into_inner().map_err(|error| unwritable(error.into_error()))?;
@@ -175,7 +175,7 @@ impl Writer {
                 let _ = scratch.keep();
             }
         }
-        landed.map_err(unwritable)
+        landed.and_then(|()| kiln_files::flush_folder(place.parent().unwrap_or(place))).map_err(unwritable)
     }
 }
 

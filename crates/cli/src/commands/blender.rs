@@ -1,6 +1,7 @@
 //! `kiln blender`.
 
 use kiln_host::BlenderInstall;
+use kiln_types::BlenderFlavor;
 use serde_json::json;
 
 use super::Context;
@@ -14,9 +15,7 @@ use crate::{
 pub async fn run(context: &Context, command: BlenderCommand) -> Outcome<Exit> {
     match command {
         BlenderCommand::List { blender } => {
-            let mut flags = context.flags(&FarmArgs::default());
-            flags.blender = blender;
-            let settings = Settings::resolve(flags)?;
+            let settings = Settings::resolve(context.flags(&FarmArgs::default()).and(&blender))?;
             for path in &settings.blender.value {
                 if let Err(why) = kiln_host::inspect(path) {
                     context.output.warning(&why);
@@ -59,8 +58,8 @@ fn listed(found: &[BlenderInstall]) -> String {
         &["VERSION", "KIND", "PATH"],
         found.iter().map(|install| {
             let kind = match install.flavor {
-                kiln_host::Flavor::Executable => "program",
-                kiln_host::Flavor::Module => "Python module",
+                BlenderFlavor::Executable => "program",
+                BlenderFlavor::Module => "Python module",
             };
             vec![install.version.to_string(), kind.to_owned(), install.program.display().to_string()]
         }),

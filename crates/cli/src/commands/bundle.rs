@@ -1,7 +1,7 @@
 //! `kiln bundle`.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -70,7 +70,10 @@ fn bundle(output: Output, args: &BundleArgs, stopped: &AtomicBool) -> Outcome<Ex
         output.warning(&format!("{broken}; it goes along as it is"));
     }
     let missing = &plan.layout.missing;
-    tell_missing(output, missing);
+    let named: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    let named: Vec<(&Path, &str)> =
+        missing.iter().zip(&named).map(|(one, file)| (&*one.holder, file.as_str())).collect();
+    tell_missing(output, &named);
     for table in &extras.missing_tables {
         output.note(&format!("missing: table {} of the colour configuration", one_line(table)));
     }

@@ -3,18 +3,14 @@
 use std::collections::BTreeSet;
 
 use kiln_api::{AttemptView, TaskView};
-use kiln_client::{Client, WhichAttempts};
+use kiln_client::{Client, WhichAttempts, submission::failed_tasks};
 use kiln_types::{JobId, StepIndex, TaskIndex};
 use serde_json::json;
 
 use super::Context;
 use crate::{
     exit::{Exit, Outcome},
-    failed::failed_tasks,
-    output::{
-        table::table,
-        text::{count, task},
-    },
+    output::{table::table, text::count},
 };
 
 /// Lines that `kiln jobs show` gives to them.
@@ -89,7 +85,7 @@ fn shown(attempts: &[AttemptView], failed: &Tasks) -> String {
             };
             let failed = failed.contains(&(attempt.step, attempt.index));
             let then = if failed { "failed for good" } else { "tried again" };
-            let what = task(attempt.frame);
+            let what = attempt.name.to_string();
             vec![what, attempt.worker.clone(), attempt.id.to_string(), cause, why, then.to_owned()]
         }),
     )

@@ -1,10 +1,10 @@
 //! `kiln jobs`: list, show, and the verbs.
 
 use kiln_api::{ChangeJob, JobView, Kept};
-use kiln_client::{Archived, Client, ClientError, WhichAttempts, WhichJobs};
+use kiln_client::{Client, ClientError, WhichAttempts, WhichJobs, submission::failed_tasks};
 use kiln_types::{
-    AttemptId, AttemptState, DeviceClass, GpuUse, JobId, JobSpec, JobStanding, Needs, Owner, Project,
-    RenderSettings, Resolution,
+    ArchivedFilter, AttemptId, AttemptState, DeviceClass, GpuUse, JobId, JobSpec, JobStanding, Needs, Owner,
+    Project, RenderSettings, Resolution,
 };
 use serde_json::json;
 
@@ -12,14 +12,14 @@ use super::{Context, attach, failures};
 use crate::{
     args::{At, FarmArgs, Jobs, JobsArgs, JobsCommand, ListArgs, LogsArgs, OrNone, SomeJobs},
     exit::{Exit, Fault, Outcome},
-    failed::{by_reason, failed_tasks},
+    failed::by_reason,
     farm,
     output::{
         bake::{bake, is_baking, progress, unrendered},
-        explain::{explanation, left_of},
+        explain::{explanation, lacks, left_of},
         suspicious::summary,
         table::table,
-        text::{clock, count, moment, seconds},
+        text::{clock, count, measured, moment},
     },
     size::ByteSize,
 };
@@ -133,9 +133,9 @@ async fn verb(context: &Context, client: &Client, id: JobId, what: &str) -> Outc
 async fn list(context: &Context, args: &ListArgs, farm: &FarmArgs) -> Outcome<Exit> {
     let client = farm::need(&context.settings(farm)?)?;
     let archived = match (args.archived, args.all) {
-        (true, _) => Archived::Only,
-        (false, true) => Archived::All,
-        (false, false) => Archived::No,
+        (true, _) => ArchivedFilter::Only,
+        (false, true) => ArchivedFilter::All,
+        (false, false) => ArchivedFilter::No,
     };
     let mut which = WhichJobs {
         states: args.state.clone(),
@@ -162,7 +162,9 @@ async fn list(context: &Context, args: &ListArgs, farm: &FarmArgs) -> Outcome<Ex
         if jobs.is_empty() {
             return match archived {
                 _ if filtered => "There are no such jobs; `kiln jobs` lists all.".to_owned(),
-                Archived::Only => "No job is archived. `kiln jobs archive ID` puts one away.".to_owned(),
+                ArchivedFilter::Only => {
+                    "No job is archived. `kiln jobs archive ID` puts one away.".to_owned()
+                }
                 _ => "There are no jobs. `kiln submit shot.blend` makes one.".to_owned(),
             };
         }
@@ -242,10 +244,10 @@ fn describe(job: &JobView) -> String {
         lines.push(("Reason", reason.message.clone()));
     }
     if let Some(waits) = &job.waits_for {
-        lines.push(("Waits", waits.clone()));
+        lines.push(("Waits", waits.to_string()));
     }
     for unmet in &job.unmet {
-        lines.push(("", format!("{} lacks {}", unmet.worker, unmet.missing.join(", "))));
+        lines.push(("", lacks(unmet)));
     }
     if let Some(step) = bake(job) {
         lines.push(("Bake", format!("{}: {}", spec.bake.join(", "), progress(job, step))));
@@ -281,7 +283,7 @@ fn describe(job: &JobView) -> String {
     let kept = [("files", job.kept.inputs), ("frames", job.kept.outputs), ("logs", job.kept.logs)];
     lines.push(("Kept", kept.map(|(what, kept)| format!("{what} {}", until(kept))).join(", ")));
     if let Some(mean) = job.mean_frame_s {
-        lines.push(("A frame", seconds(mean)));
+        lines.push(("A frame", measured(mean)));
     }
     if let Some(left) = job.left.filter(|_| !job.state.is_end()) {
         lines.push(("Left", format!("{}, {} busy", left_of(left), count(job.workers_busy, "worker"))));

@@ -3,10 +3,7 @@
 pub mod attach;
 pub mod blender;
 pub mod bundle;
-mod device;
-mod earlier;
 mod failures;
-mod ground;
 pub mod inspect;
 pub mod jobs;
 pub mod render;
@@ -21,12 +18,12 @@ pub mod workers;
 use kiln_api::JobReport;
 
 use crate::{
-    args::{FarmArgs, GlobalArgs},
+    args::{FarmArgs, GlobalArgs, JobArgs},
     exit::Outcome,
     output::{
         Output,
         table::table,
-        text::{count, seconds},
+        text::{count, measured},
     },
     settings::{Flags, Settings},
 };
@@ -40,7 +37,12 @@ pub struct Context {
 impl Context {
     /// The flags that all commands share.
     pub fn flags(&self, farm: &FarmArgs) -> Flags {
-        Flags::new(&self.global, farm)
+        Flags::default().and(&self.global.data).and(farm)
+    }
+
+    /// The flags of a command that makes a job.
+    pub fn job_flags(&self, farm: &FarmArgs, job: &JobArgs) -> Flags {
+        self.flags(farm).and(&job.settings).and(&job.order.account)
     }
 
     /// The settings of a command that has no flags of its own beyond these.
@@ -65,7 +67,7 @@ pub fn closing_table(report: &JobReport) -> String {
     if frames == 0 {
         return table;
     }
-    let total = format!("{} in {}", count(frames, "frame"), seconds(report.wall_s));
+    let total = format!("{} in {}", count(frames, "frame"), measured(report.wall_s));
     if report.workers.len() > 1 && report.gain > 0.0 && report.gain.is_finite() {
         format!("{table}\n\n{total}, {:.2} times as fast as the best worker alone", report.gain)
     } else {

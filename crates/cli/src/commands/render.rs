@@ -2,39 +2,39 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use kiln_client::{Client, Prepared, Transfer};
+use kiln_client::{
+    Client,
+    submission::{
+        DevicesFuture, EventSender, Finished, FollowEnd, JobHome, LocalDevice, LocalDevices, Place,
+        PlannedSubmission, SubmittedJob,
+    },
+};
 use kiln_host::{BlenderInstall, can_install};
-use kiln_types::{BlenderSeries, DeviceChoice, WorkerState};
+use kiln_types::{BlenderSeries, BlenderVersion, DeviceChoice, WorkerState};
 use kiln_worker::{RunningWorker, Worker, WorkerOptions};
 
 use super::{
     Context,
-    attach::Ending,
+    attach::{tell_finished, tell_nothing_left},
     blender::discover,
-    device::Place,
-    earlier::Others,
-    ground::{Ground, ground},
-    submit::{prepare, remember, submit},
+    submit::{Waits, submission},
     worker::apply,
 };
 use crate::{
     args::{JobArgs, RenderArgs},
     exit::{Exit, Fault, Outcome},
     farm,
-    follow::{End, Whose, follow},
+    follow::follow,
     inside::Inside,
     newer::{Where, choose, listed, of_farm},
     output::Output,
+    screen::Screen,
     settings::Settings,
     signals::Signals,
 };
 
 pub async fn run(context: &Context, args: RenderArgs) -> Outcome<Exit> {
-    let mut flags = context.flags(&args.farm);
-    flags.slots = args.slots;
-    flags.blender.clone_from(&args.blender);
-    flags.of_job(&args.job);
-    let settings = Settings::resolve(flags)?;
+    let settings = Settings::resolve(context.job_flags(&args.farm, &args.job).and(&args.here))?;
     let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
     let farm = if args.local { None } else { farm::find(&settings)? };
     match farm {
@@ -53,46 +53,48 @@ async fn here(
     signals: &mut Signals,
 ) -> Outcome<Exit> {
     let output = context.output;
+    let (events, mut screen) = Screen::new(output);
     let begun = tokio::select! {
-        begun = begin_here(output, settings, args) => begun?,
+        begun = begin_here(&mut screen, events, settings, args) => begun?,
         // Everything that was begun is dropped, and so undone.
         () = signals.next() => return Ok(Exit::Interrupted),
     };
-    let (inside, ground, job) = match begun {
-        Begun::NothingLeft(ground) => return Ok(ground.nothing_left(context)),
+    let (inside, job) = match begun {
+        Begun::NothingLeft(finished) => return Ok(tell_nothing_left(output, *finished)),
         Begun::Job(begun) => *begun,
     };
-    let client = inside.client.clone();
-    let out = ground.folder.path().to_owned();
-    let (before, notices) = (ground.to_render.clone(), ground.notices.clone());
-    let fetcher = ground.fetcher(&client, &job);
-    let stay = follow(output, &client, job, Some(fetcher), Whose::Ours, signals).await;
-    let told = match stay {
-        Ok(stay) if stay.end == End::Stopped => {
-            // The Blenders first: whoever pressed Ctrl-C wants the machine back.
+    let followed = match follow(&mut screen, job, JobHome::Caller, signals).await {
+        Ok(followed) => followed,
+        Err(fault) => {
             inside.end().await;
-            return Ending { stay, out: Some(&out), before: Some(&before), notices: &notices }
-                .tell(context, &client)
-                .await;
+            return Err(fault);
         }
-        Ok(stay) => {
-            Ending { stay, out: Some(&out), before: Some(&before), notices: &notices }
-                .tell(context, &client)
-                .await
-        }
-        Err(fault) => Err(fault),
     };
+    if followed.end() == FollowEnd::Stopped {
+        // The Blenders first: whoever pressed Ctrl-C wants the machine back.
+        inside.end().await;
+        let finished = screen.during(followed.finish()).await?;
+        return Ok(tell_finished(output, finished));
+    }
+    let finished = screen.during(followed.finish()).await;
+    let told = finished.map(|finished| tell_finished(output, finished));
     inside.end().await;
-    told
+    Ok(told?)
 }
 
 enum Begun {
-    NothingLeft(Box<Ground>),
-    Job(Box<(Inside, Ground, kiln_api::JobView)>),
+    NothingLeft(Box<Finished>),
+    Job(Box<(Inside, SubmittedJob)>),
 }
 
 /// The farm inside starts, and its Blender with it, while the file is read and hashed.
-async fn begin_here(output: Output, settings: &Settings, args: &RenderArgs) -> Outcome<Begun> {
+async fn begin_here(
+    screen: &mut Screen,
+    events: EventSender,
+    settings: &Settings,
+    args: &RenderArgs,
+) -> Outcome<Begun> {
+    let output = screen.output;
     let blenders = discover(settings).await?;
     let mut series = series(args).await?;
     if args.job.blender_version.is_none() {
@@ -100,51 +102,56 @@ async fn begin_here(output: Output, settings: &Settings, args: &RenderArgs) -> O
         series = choose(output, settings, (&args.job.file, series), &there, Where::Here).await?;
     }
     let job = JobArgs { blender_version: Some(series), ..args.job.clone() };
-    let blender = check_blender(&args.job.file, series, &blenders)?;
-    let place = Place::Here(blender);
+    let blender = InstalledBlender(check_blender(&args.job.file, series, &blenders)?);
+    let place = Place::Here(&blender);
     let choice = settings.device.value;
     if !matches!(choice, DeviceChoice::Auto | DeviceChoice::Gpu) {
         place.check(choice.resolve(false)).await?;
     }
-    let reading = async {
-        let mut prepared = prepare(output, &job, settings, Transfer::Whole).await?;
-        let ground = ground(output, settings, &args.job, &mut prepared, &args.landing, &place).await?;
-        Ok::<(Prepared, Ground), Fault>((prepared, ground))
-    };
+    let submission = submission(output, &job, &args.landing, settings, Waits::Inside, events);
+    let reading = async { submission.read().await?.plan(&place).await };
     let starting = Inside::start(settings, series);
-    let (inside, read) = tokio::join!(starting, reading);
-    match (read, inside) {
-        (Ok((prepared, ground)), Ok(inside)) => {
-            submit_here(output, settings, args, inside, &prepared, ground).await
-        }
+    let (inside, planned) = screen.during(async { tokio::join!(starting, reading) }).await;
+    match (planned, inside) {
+        (Ok(planned), Ok(inside)) => submit_here(screen, inside, planned).await,
         // What is wrong with the file matters more than what is wrong with the machine.
-        (Err(fault), Ok(inside)) => {
+        (Err(error), Ok(inside)) => {
             inside.end().await;
-            Err(fault)
+            Err(error.into())
         }
-        (Err(fault), Err(_)) | (Ok(_), Err(fault)) => Err(fault),
+        (Err(error), Err(_)) => Err(error.into()),
+        (Ok(_), Err(fault)) => Err(fault),
     }
 }
 
-async fn submit_here(
-    output: Output,
-    settings: &Settings,
-    args: &RenderArgs,
-    inside: Inside,
-    prepared: &Prepared,
-    ground: Ground,
-) -> Outcome<Begun> {
-    ground.tell(output, prepared);
-    if ground.to_render.frames.is_none() {
+async fn submit_here(screen: &mut Screen, inside: Inside, planned: PlannedSubmission) -> Outcome<Begun> {
+    if planned.left().is_none() {
         inside.end().await;
-        return Ok(Begun::NothingLeft(Box::new(ground)));
+        return Ok(Begun::NothingLeft(Box::new(planned.nothing_left())));
     }
-    match submit(output, settings, &inside.client, prepared, &ground, &args.job, Others::Join).await {
-        Ok(job) => Ok(Begun::Job(Box::new((inside, ground, job)))),
-        Err(fault) => {
+    match screen.during(planned.submit(&inside.client)).await {
+        Ok(job) => Ok(Begun::Job(Box::new((inside, job)))),
+        Err(error) => {
             inside.end().await;
-            Err(fault)
+            Err(error.into())
         }
+    }
+}
+
+/// A Blender of this machine, which knows what devices it can use.
+struct InstalledBlender<'a>(&'a BlenderInstall);
+
+impl LocalDevices for InstalledBlender<'_> {
+    fn blender(&self) -> BlenderVersion {
+        self.0.version
+    }
+
+    fn devices(&self) -> DevicesFuture<'_> {
+        Box::pin(async {
+            let found = kiln_host::probe(self.0).await.map_err(|error| error.to_string())?;
+            let devices = found.devices.into_iter();
+            Ok(devices.map(|one| LocalDevice { backend: one.backend, name: one.name }).collect())
+        })
     }
 }
 
@@ -189,41 +196,40 @@ async fn on_farm(
     signals: &mut Signals,
 ) -> Outcome<Exit> {
     let output = context.output;
+    let (events, mut screen) = Screen::new(output);
     let beginning = async {
-        let (checked, prepared) =
-            tokio::join!(client.check(), prepare(output, &args.job, settings, Transfer::Chunks));
-        let mut prepared = prepared?;
+        let submission = submission(output, &args.job, &args.landing, settings, Waits::Beside, events);
+        let (checked, read) = screen.during(async { tokio::join!(client.check(), submission.read()) }).await;
+        let mut read = read?;
         checked?;
         if args.job.blender_version.is_none() {
             let mut there = of_farm(&client).await?;
             // The search costs time, and is for a series that the farm lacks.
-            if !args.no_local && !there.contains(&prepared.session.blender) {
+            if !args.no_local && !there.contains(&read.blender()) {
                 there.extend(discover(settings).await?.iter().map(|install| install.version.series()));
             }
-            let asked = (&*args.job.file, prepared.session.blender);
-            prepared.session.blender = choose(output, settings, asked, &there, Where::Farm).await?;
+            let asked = (&*args.job.file, read.blender());
+            read.render_with(choose(output, settings, asked, &there, Where::Farm).await?);
         }
-        let farm = Place::Farm(&client);
-        let ground = ground(output, settings, &args.job, &mut prepared, &args.landing, &farm).await?;
-        ground.tell(output, &prepared);
-        if ground.to_render.frames.is_none() {
-            return Ok((ground, None));
+        let planned = screen.during(read.plan(&Place::Farm(&client))).await?;
+        if planned.left().is_none() {
+            return Ok(Err(planned.nothing_left()));
         }
-        let worker = if args.no_local { None } else { join(output, settings, &client, &prepared).await };
-        let job = submit(output, settings, &client, &prepared, &ground, &args.job, Others::Join).await?;
-        Ok::<_, Fault>((ground, Some((prepared, worker, job))))
+        let series = planned.blender();
+        let worker = if args.no_local { None } else { join(output, settings, &client, series).await };
+        let job = screen.during(planned.submit(&client)).await?;
+        Ok::<_, Fault>(Ok((worker, job)))
     };
-    let (ground, begun) = tokio::select! {
+    let begun = tokio::select! {
         begun = beginning => begun?,
         () = signals.next() => return Ok(Exit::Interrupted),
     };
-    let Some((prepared, worker, job)) = begun else { return Ok(ground.nothing_left(context)) };
-    output.note(&format!("job {} at {}", job.id, client.url()));
-    let marker = remember(output, settings, &client, &job, &prepared, &ground);
-    let out = ground.folder.path().to_owned();
-    let (before, notices) = (ground.to_render.clone(), ground.notices.clone());
-    let fetcher = ground.fetcher(&client, &job);
-    let stay = follow(output, &client, job, Some(fetcher), Whose::Farm, signals).await;
+    let (worker, job) = match begun {
+        Ok(begun) => begun,
+        Err(finished) => return Ok(tell_nothing_left(output, finished)),
+    };
+    output.note(&format!("job {} at {}", job.job().id, client.url()));
+    let followed = follow(&mut screen, job, JobHome::Farm, signals).await;
     if let Some(worker) = worker {
         // It may hold frames of other jobs by now: they go back at once, not after a lease.
         tokio::select! {
@@ -231,11 +237,8 @@ async fn on_farm(
             () = signals.next() => worker.stop_hard().await,
         }
     }
-    let stay = stay?.only(before.frames.as_ref());
-    if stay.exit() == Exit::Done && !stay.behind {
-        marker.forget(&settings.data.value);
-    }
-    Ending { stay, out: Some(&out), before: Some(&before), notices: &notices }.tell(context, &client).await
+    let finished = screen.during(followed?.finish()).await?;
+    Ok(tell_finished(output, finished))
 }
 
 /// Lets this machine render too. Where it cannot, the farm does it alone, and that is said.
@@ -243,7 +246,7 @@ async fn join(
     output: Output,
     settings: &Settings,
     client: &Client,
-    prepared: &Prepared,
+    series: BlenderSeries,
 ) -> Option<RunningWorker> {
     // A worker that is at work here already has this machine's cores; a second one would only fight it. One that
     // rests leaves them to the person, and this is the person.
@@ -255,7 +258,7 @@ async fn join(
     }
     let mut options = WorkerOptions::new(client.url(), client.key(), settings.data.value.join("worker"));
     apply(&mut options, settings);
-    options.prestart = Some(prepared.session.blender);
+    options.prestart = Some(series);
     match Worker::start(options).await {
         Ok(worker) => Some(worker),
         Err(error) => {

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{Context, worker::tell};
 use crate::{
-    args::{CollectArgs, FarmArgs, ServerArgs, ServerCommand, WishArgs},
+    args::{CollectArgs, FarmArgs, ServerArgs, ServerCommand},
     exit::{Exit, Fault, Outcome},
     output::{Output, Reader, table::table, text::shown},
     settings::Settings,
@@ -28,19 +28,13 @@ pub async fn run(context: &Context, args: ServerArgs) -> Outcome<Exit> {
     if let Some(ServerCommand::Collect(args)) = args.command {
         return collect(context, &args).await;
     }
-    if !args.worker && args.wishes != WishArgs::default() {
+    if !args.worker && !args.wishes.flags().is_empty() {
         return Err(Fault::bad_input(
             "what the farm gets of this machine can be said only with --worker: without it nothing renders here",
         ));
     }
-    let mut flags = context.flags(&FarmArgs::default());
-    flags.keep = args.keep;
-    flags.wishes = args.wishes;
-    flags.listen = args.listen;
-    flags.slots = args.slots;
-    flags.threads = args.threads;
-    flags.blender = args.blender;
-    let settings = Settings::resolve(flags)?;
+    let flags = context.flags(&FarmArgs::default()).and(&args.listen).and(&args.render).and(&args.keep);
+    let settings = Settings::resolve(flags.and(&args.wishes))?;
     let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
     let mut options = ServerOptions::new(&settings.data.value);
     options.listen = settings.listen.value;
@@ -130,7 +124,7 @@ async fn start_worker(
     let data = &settings.data.value;
     let mut options = WorkerOptions::new(server.url(), server.key(), data.join("worker"));
     super::worker::apply(&mut options, settings);
-    settings.wishes.serve(&mut options);
+    settings.serve(&mut options);
     options.local_blobs = Some(data.clone());
     let worker = Arc::new(Worker::start(options).await?);
     tell(context.output, &worker);

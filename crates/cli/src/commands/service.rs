@@ -130,8 +130,8 @@ fn unit(context: &Context, args: &InstallArgs, manager: &Manager) -> Outcome<(Se
     let mut data = read.data;
     if data.is_none() {
         let own = || runs_as == RunsAs::Own && !has(&environment, "KILN_DATA");
-        data = match &context.global.data {
-            Some(data) => Some(std::path::absolute(data).unwrap_or_else(|_| data.clone())),
+        data = match context.global.data.text("data").map(PathBuf::from) {
+            Some(data) => Some(std::path::absolute(&data).unwrap_or(data)),
             None => own().then(|| OWN_DATA.into()),
         };
         if let Some(data) = &data {

@@ -1,51 +1,36 @@
-//! `kiln submit`, and what `kiln render` shares with it: from arguments to a job.
+//! `kiln submit`, and what `kiln render` shares with it: from arguments to a submission.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
-use kiln_api::{JobView, SubmitJob};
+use kiln_api::JobView;
 use kiln_blend::SharedRoot;
-use kiln_client::{Client, Extras, HashCache, PrepareError, Prepared, Request, Sent, ToRender, Transfer};
+use kiln_client::{
+    Extras, HashCache, Request, Transfer,
+    submission::{EventSender, JobHome, JobOptions, Place, Submission, SubmissionOptions, SubmittedJob},
+};
 use kiln_types::{
     ExternalFiles, JobStanding, Needs, Owner, Policy, Project, RenderSettings, ScriptPolicy, Simulations,
 };
-use serde_json::json;
 
 use super::{
     Context,
-    attach::Ending,
-    device::Place,
-    earlier::{Left, Others},
-    ground::{Ground, ground},
+    attach::{tell_finished, tell_nothing_left},
 };
 use crate::{
-    args::{At, Counted, ExtrasArgs, JobArgs, Jobs, OrderArgs, SubmitArgs},
+    args::{At, Counted, ExtrasArgs, JobArgs, Jobs, OrderArgs, SubmitArgs, WhereArgs},
     exit::{Exit, Fault, Outcome},
     farm,
-    follow::{Whose, follow},
-    marker::Marker,
+    follow::follow,
     newer::{Where, choose, of_farm},
     output::{
         Output, Reader,
-        blend::tell_missing,
-        one_line,
         text::{self, count},
     },
+    screen::Screen,
     settings::Settings,
     signals::Signals,
     size::ByteSize,
 };
-
-/// Bytes from which on an upload tells how far it is.
-const TOLD_FROM: u64 = 64 << 20;
-
-impl From<PrepareError> for Fault {
-    fn from(error: PrepareError) -> Self {
-        match error {
-            PrepareError::Client(error) => error.into(),
-            other => Self::bad_input(other.to_string()),
-        }
-    }
-}
 
 /// What goes along because it is named, on the command line or by the variable that every program with OCIO reads.
 pub fn extras(output: Output, args: &ExtrasArgs) -> Extras {
@@ -114,70 +99,19 @@ fn request(output: Output, args: &JobArgs, settings: &Settings, transfer: Transf
     }
 }
 
-/// Reads and hashes the .blend and all it needs, off the async threads.
-pub async fn prepare(
-    output: Output,
-    args: &JobArgs,
-    settings: &Settings,
-    transfer: Transfer,
-) -> Outcome<Prepared> {
-    let (file, request) = (args.file.clone(), request(output, args, settings, transfer));
-    let prepared = tokio::task::spawn_blocking(move || Prepared::new(&file, &request));
-    let prepared =
-        prepared.await.map_err(|error| Fault::failed(format!("reading the .blend broke off ({error})")))?;
-    if let Err(PrepareError::Missing(files)) = &prepared
-        && files.len() > PrepareError::NAMED
-    {
-        tell_missing(output, files);
-    }
-    let prepared = prepared?;
-    for notice in &prepared.notices {
-        output.note(&one_line(notice));
-    }
-    let unbaked = prepared.unbaked();
-    if args.only_baked && !unbaked.is_empty() {
-        return Err(Fault::bad_input(format!(
-            "{} not baked; bake in Blender, leave --only-baked out and Kiln bakes first, or choose --no-bake: then \
-             nothing moves",
-            named(&unbaked)
-        )));
-    }
-    Ok(prepared)
-}
-
-/// `rigid body Cube and 3 more simulations are`.
-fn named(simulations: &[String]) -> String {
-    const SHOWN: usize = 5;
-    let shown = simulations[..simulations.len().min(SHOWN)].join(", ");
-    match simulations.len().saturating_sub(SHOWN) {
-        0 if simulations.len() == 1 => format!("{shown} is"),
-        0 => format!("{shown} are"),
-        more => format!("{shown} and {} are", count(more as u64, "more simulation")),
-    }
-}
-
-/// What becomes of simulations that nobody has baked.
-fn tell_bake(output: Output, prepared: &Prepared) {
-    let unbaked = prepared.unbaked();
-    if unbaked.is_empty() {
-        return;
-    }
-    let named = named(&unbaked);
-    match prepared.session.policy.simulations {
-        Simulations::Bake => output.note(&format!("{named} not baked: that is done first")),
-        Simulations::AsTheyAre => output.warning(&format!("{named} not baked, and will stand still")),
-        // Refused before.
-        Simulations::MustBeBaked => {}
-    }
-}
-
 /// The job where it should stand, and with what it needs.
-fn ordered(job: SubmitJob, args: &OrderArgs, settings: &Settings) -> SubmitJob {
+fn job_options(job: &JobArgs, settings: &Settings) -> JobOptions {
+    let args: &OrderArgs = &job.order;
     let limits = args.limit.iter().map(|Counted { name, count }| (name.clone(), *count));
-    SubmitJob {
+    JobOptions {
         user: settings.user.value.clone().map(Owner),
         project: settings.project.value.clone().map(Project),
+        order: job.frame_order,
         held: args.hold,
+        refuse_black: job.refuse_black,
+        frame_time_limit_s: job
+            .frame_time_limit
+            .map(|limit| u32::try_from(limit.as_secs()).unwrap_or(u32::MAX)),
         hang_s: args.hang.map(|hang| u32::try_from(hang.as_secs()).unwrap_or(u32::MAX)),
         standing: JobStanding {
             priority: args.priority.unwrap_or_default(),
@@ -195,142 +129,102 @@ fn ordered(job: SubmitJob, args: &OrderArgs, settings: &Settings) -> SubmitJob {
             pool: args.pool.clone(),
             limits: limits.collect(),
         },
-        ..job
     }
 }
 
-/// Sends the files and makes the job, or goes on with one that renders the same already.
-pub async fn submit(
+/// Who waits for a submission, which decides how it goes to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// A command with the server inside it: it ends with its job.
+    Inside,
+    /// A command that stays with its job at a farm.
+    Beside,
+    /// Nobody.
+    Nobody,
+}
+
+/// The submission that the arguments ask for.
+pub fn submission(
     output: Output,
-    settings: &Settings,
-    client: &Client,
-    prepared: &Prepared,
-    ground: &Ground,
     args: &JobArgs,
-    rest: Others,
-) -> Outcome<JobView> {
-    let frames = ground.to_render.frames.clone().unwrap_or_else(|| prepared.frames.clone());
-    let limit = args.frame_time_limit.map(|limit| u32::try_from(limit.as_secs()).unwrap_or(u32::MAX));
-    let job = prepared.job(frames.clone(), args.frame_order, limit);
-    let mut job = SubmitJob { refuse_black: args.refuse_black, ..ordered(job, &args.order, settings) };
-    // Who submits with other wishes wants another job.
-    let running = ground.running.as_ref();
-    if let Some(running) = running.filter(|one| rest == Others::Join || one.is_asked_as(&job)) {
-        match running.take(output, client, frames, rest).await? {
-            Left::Nothing(job) => return Ok(*job),
-            Left::Frames(frames) => job.frames = Some(frames),
-        }
-    }
-    tell_bake(output, prepared);
-    let mut told = 0;
-    let sent = |Sent { done, total, there }: Sent| {
-        // A line a tenth, where there is much to send.
-        if total > TOLD_FROM && (done == total || done >= told + total / 10) {
-            told = done;
-            let there =
-                if there > 0 { format!("; {} were there already", ByteSize(there)) } else { String::new() };
-            output.note(&format!("sent {} of {}{there}", ByteSize(done), ByteSize(total)));
-        }
-    };
-    Ok(client.submit_prepared(prepared, &job, sent).await?)
-}
-
-/// Remembers where the frames of a farm's job go, for `kiln jobs wait` and `fetch`.
-pub fn remember(
-    output: Output,
+    place: &WhereArgs,
     settings: &Settings,
-    client: &Client,
-    job: &JobView,
-    prepared: &Prepared,
-    ground: &Ground,
-) -> Marker {
-    let marker = Marker {
-        server: client.url().to_owned(),
-        job: job.id,
-        created_ms: job.created_ms,
-        out: ground.folder.path().to_owned(),
-        blend: prepared.session.own_stem().to_owned(),
-        existing: ground.existing,
+    waits: Waits,
+    events: EventSender,
+) -> Submission {
+    let transfer = if waits == Waits::Inside { Transfer::Whole } else { Transfer::Chunks };
+    let options = SubmissionOptions {
+        file: args.file.clone(),
+        request: request(output, args, settings, transfer),
+        out: place.out.clone(),
+        existing: place.existing.unwrap_or_default(),
+        job: job_options(args, settings),
+        joins_running_job: waits != Waits::Nobody,
+        data: (waits != Waits::Inside).then(|| settings.data.value.clone()),
     };
-    if let Err(error) = marker.save(&settings.data.value) {
-        let data = settings.data.value.display();
-        output.warning(&format!(
-            "where the frames go could not be noted in {data} ({error}); `kiln jobs fetch` will need --out"
-        ));
-    }
-    marker
+    Submission::new(options, events)
 }
 
 pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
-    let mut flags = context.flags(&args.farm);
-    flags.of_job(&args.job);
-    let settings = Settings::resolve(flags)?;
+    let settings = Settings::resolve(context.job_flags(&args.farm, &args.job))?;
     let output = context.output;
     let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
+    let (events, mut screen) = Screen::new(output);
     let sending = async {
         let client = farm::need(&settings)?;
-        let (checked, prepared) =
-            tokio::join!(client.check(), prepare(output, &args.job, &settings, Transfer::Chunks));
-        let mut prepared = prepared?;
+        let submission = submission(output, &args.job, &args.landing, &settings, Waits::Nobody, events);
+        let (checked, read) = screen.during(async { tokio::join!(client.check(), submission.read()) }).await;
+        let mut read = read?;
         checked?;
         if args.job.blender_version.is_none() {
-            let (there, asked) = (of_farm(&client).await?, (&*args.job.file, prepared.session.blender));
-            prepared.session.blender = choose(output, &settings, asked, &there, Where::Farm).await?;
+            let (there, asked) = (of_farm(&client).await?, (&*args.job.file, read.blender()));
+            read.render_with(choose(output, &settings, asked, &there, Where::Farm).await?);
         }
-        let farm = Place::Farm(&client);
-        let ground = ground(output, &settings, &args.job, &mut prepared, &args.landing, &farm).await?;
-        ground.tell(output, &prepared);
-        if ground.to_render.frames.is_none() {
-            return Ok((client, prepared, ground, None));
+        let planned = screen.during(read.plan(&Place::Farm(&client))).await?;
+        if planned.left().is_none() {
+            return Ok(Err(planned.nothing_left()));
         }
-        let job = submit(output, &settings, &client, &prepared, &ground, &args.job, Others::Apart).await?;
-        Ok::<_, Fault>((client, prepared, ground, Some(job)))
+        let job = screen.during(planned.submit(&client)).await?;
+        Ok::<_, Fault>(Ok(job))
     };
-    let (client, prepared, mut ground, job) = tokio::select! {
+    let sent = tokio::select! {
         sent = sending => sent?,
         () = signals.next() => return Ok(Exit::Interrupted),
     };
-    let Some(job) = job else { return Ok(ground.nothing_left(context)) };
-    let marker = remember(output, &settings, &client, &job, &prepared, &ground);
+    let job = match sent {
+        Ok(job) => job,
+        Err(finished) => return Ok(tell_nothing_left(output, finished)),
+    };
     if !args.wait {
-        // The folder is made now: the frames are to land there later.
-        if let Some(folder) = Arc::get_mut(&mut ground.folder) {
-            folder.keep();
-        }
-        told(output, &job, &ground);
+        told(output, job.leave());
         return Ok(Exit::Done);
     }
-    output.note(&format!("job {} at {}", job.id, client.url()));
-    let out = ground.folder.path().to_owned();
-    let (before, notices) = (ground.to_render.clone(), ground.notices.clone());
-    let fetcher = ground.fetcher(&client, &job);
-    let stay = follow(output, &client, job, Some(fetcher), Whose::Farm, &mut signals)
-        .await?
-        .only(before.frames.as_ref());
-    if stay.exit() == Exit::Done && !stay.behind {
-        marker.forget(&settings.data.value);
-    }
-    Ending { stay, out: Some(&out), before: Some(&before), notices: &notices }.tell(context, &client).await
+    stay(&mut screen, job, &mut signals).await
 }
 
-fn told(output: Output, job: &JobView, ground: &Ground) {
+/// Stays with a job of a farm to its end, or until the person goes.
+pub async fn stay(screen: &mut Screen, job: SubmittedJob, signals: &mut Signals) -> Outcome<Exit> {
+    screen.output.note(&format!("job {} at {}", job.job().id, job.client().url()));
+    let followed = follow(screen, job, JobHome::Farm, signals).await?;
+    let finished = screen.during(followed.finish()).await?;
+    Ok(tell_finished(screen.output, finished))
+}
+
+/// For programs the event that the job is there was the last line.
+fn told(output: Output, job: JobView) {
     let id = job.id;
-    let ToRender { kept, replaced, older, .. } = &ground.to_render;
-    if let (Some(waits), Reader::Human) = (&job.waits_for, output.reader()) {
-        output.note(waits);
-    }
-    let is_new = ground.running.as_ref().is_none_or(|running| running.id() != id);
-    let value = json!({
-        "job": job, "new": is_new, "kept": kept, "replaced": replaced, "older": older, "notices": ground.notices,
-    });
-    output.result(&value, || {
-        if output.reader() == Reader::Quiet {
-            return id.to_string();
+    match output.reader() {
+        Reader::Json => {}
+        Reader::Quiet => output.raw(&format!("{id}\n")),
+        Reader::Human => {
+            if let Some(waits) = &job.waits_for {
+                output.note(&waits.to_string());
+            }
+            output.raw(&format!(
+                "Job {id}: {} of {}. `kiln jobs wait {id}` stays with it, `kiln jobs fetch {id}` brings its frames.\n",
+                count(job.tasks.total, "frame"),
+                job.name
+            ));
         }
-        format!(
-            "Job {id}: {} of {}. `kiln jobs wait {id}` stays with it, `kiln jobs fetch {id}` brings its frames.",
-            count(job.tasks.total, "frame"),
-            job.name
-        )
-    });
+    }
 }

@@ -40,18 +40,11 @@ pub fn apply(options: &mut WorkerOptions, settings: &Settings) {
     options.blenders.clone_from(&settings.blender.value);
     options.cache_bytes = settings.cache_size.value.0;
     options.shared.clone_from(&settings.shared.value);
-    settings.wishes.limit(options);
+    settings.limit(options);
 }
 
 pub async fn run(context: &Context, args: WorkerArgs) -> Outcome<Exit> {
-    let mut flags = context.flags(&args.farm);
-    flags.name = args.name;
-    flags.slots = args.slots;
-    flags.threads = args.threads;
-    flags.blender = args.blender;
-    flags.cache_size = args.cache_size;
-    flags.shared = args.shared;
-    flags.wishes = args.wishes;
+    let flags = context.flags(&args.farm).and(&args.machine).and(&args.wishes);
     let settings = Settings::resolve(flags)?;
     let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
     let client = farm::need(&settings)?;
@@ -63,7 +56,7 @@ pub async fn run(context: &Context, args: WorkerArgs) -> Outcome<Exit> {
     let data = settings.data.value.join("worker");
     let mut options = WorkerOptions::new(client.url(), client.key(), data);
     apply(&mut options, &settings);
-    settings.wishes.serve(&mut options);
+    settings.serve(&mut options);
     let worker = Arc::new(Worker::start(options).await?);
     tell(context.output, &worker);
     crate::service::ready::tell();

@@ -11,7 +11,7 @@ use crate::{
     farm,
     output::{
         table::table,
-        text::{count, moment, task},
+        text::{count, moment},
     },
     size::ByteSize,
 };
@@ -133,7 +133,7 @@ fn renders(worker: &WorkerView) -> String {
                 format!(" {:.0}%{estimate}", fraction * 100.0)
             });
             let slow = if run.slow.is_some() { ", slow" } else { "" };
-            format!("job {} {}{part}{slow}", run.job, task(run.frame))
+            format!("job {} {}{part}{slow}", run.job, run.name)
         })
         .collect();
     running.join(", ")

@@ -6,11 +6,10 @@ use std::{
 };
 
 use kiln_blend::{
-    Compression, Dependencies, Dependency, Inspection, Lacking, Missing, OwnFrames, SceneInfo, Simulation,
+    Compression, Dependencies, Dependency, Inspection, Lacking, OwnFrames, SceneInfo, Simulation,
     SimulationKind,
 };
-use kiln_client::Prepared;
-use kiln_types::Resolution;
+use kiln_client::submission::Inputs;
 
 use super::{Output, one_line, text::count};
 use crate::size::ByteSize;
@@ -49,46 +48,36 @@ pub fn describe(found: &Dependencies, size: u64) -> String {
     lines.iter().map(|line| one_line(line)).collect::<Vec<_>>().join("\n") + "\n"
 }
 
-/// All missing files, those of one .blend together.
-pub fn tell_missing(output: Output, missing: &[Missing]) {
-    let mut left: Vec<&Missing> = missing.iter().collect();
-    while let Some(holder) = left.first().map(|one| one.holder.clone()) {
-        let (these, others) = left.into_iter().partition::<Vec<_>, _>(|one| one.holder == holder);
+/// All missing files, those that one .blend names together.
+pub fn tell_missing(output: Output, missing: &[(&Path, &str)]) {
+    let mut left = missing.to_vec();
+    while let Some((holder, _)) = left.first().copied() {
+        let (these, others) = left.into_iter().partition::<Vec<_>, _>(|(other, _)| *other == holder);
         output.note(&one_line(&format!("missing in {}:", holder.display())));
-        for one in these {
-            output.note(&format!("  {}", one_line(&one.to_string())));
+        for (_, file) in these {
+            output.note(&format!("  {}", one_line(file)));
         }
         left = others;
     }
 }
 
-/// What is about to render, in a few lines: what was asked for goes over what the file says.
-pub fn summary(prepared: &Prepared) -> Vec<String> {
-    let (scene, asked) = (&prepared.scene, &prepared.session.settings);
-    let (width, height, percent) = match asked.resolution {
-        None => (scene.width, scene.height, scene.percent),
-        Some(Resolution::Percent(percent)) => (scene.width, scene.height, u32::from(percent)),
-        Some(Resolution::Pixels { width, height }) => (width, height, 100),
+/// What is about to render, in a few lines.
+pub fn summary(inputs: &Inputs) -> Vec<String> {
+    let samples = inputs.samples.map_or_else(String::new, |samples| format!(" at {samples} samples"));
+    let camera = match &inputs.camera {
+        Some(name) if inputs.has_camera_markers => format!("camera {name} and markers"),
+        Some(name) => format!("camera {name}"),
+        None => "no camera".to_owned(),
     };
-    let engine = asked.engine.as_ref().unwrap_or(&scene.engine);
-    // The file's number is that of its own engine.
-    let own = asked.engine.is_none().then_some(scene.samples).flatten();
-    let samples = asked.samples.or(own).map_or_else(String::new, |samples| format!(" at {samples} samples"));
-    let camera = match (&asked.camera, &scene.camera) {
-        (Some(name), _) => format!("camera {name}"),
-        (None, Some(name)) if scene.camera_markers.is_empty() => format!("camera {name}"),
-        (None, Some(name)) => format!("camera {name} and markers"),
-        (None, None) => "no camera".to_owned(),
-    };
-    let frames = count(prepared.frames.len(), "frame");
-    let (name, set) = (prepared.shown_name(), &prepared.frames);
+    let frames = count(inputs.frames.len(), "frame");
+    let size = size(inputs.width, inputs.height, inputs.percent);
+    let Inputs { blend, scene, frames: set, engine, blender, .. } = inputs;
     let lines = [
-        format!("{name}, scene {}: {frames} ({set}), {}, {camera}", scene.name, size(width, height, percent)),
+        format!("{blend}, scene {scene}: {frames} ({set}), {size}, {camera}"),
         format!(
-            "{engine}{samples}; Blender {}; {} with {}",
-            prepared.session.blender,
-            count(prepared.files() as u64, "file"),
-            ByteSize(prepared.size())
+            "{engine}{samples}; Blender {blender}; {} with {}",
+            count(inputs.files as u64, "file"),
+            ByteSize(inputs.bytes)
         ),
     ];
     lines.iter().map(|line| one_line(line)).collect()

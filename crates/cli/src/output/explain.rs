@@ -1,6 +1,6 @@
-//! Why a job waits, in words.
+//! The explanation of a job that waits, as people read it.
 
-use kiln_api::{Explanation, JobView, TimeLeft};
+use kiln_api::{Explanation, JobView, TimeLeft, UnmetView};
 use kiln_types::StepKind;
 
 use super::{
@@ -21,23 +21,32 @@ pub fn explanation(job: &JobView, why: &Explanation) -> String {
         counts.running,
         counts.waiting + counts.assigned,
     );
-    for reason in &why.reasons {
-        let what = match reason.step {
+    for step in &why.steps {
+        let what = match step.step {
             StepKind::Bake => "The bake".to_owned(),
-            StepKind::Render => count(reason.tasks, "frame"),
+            StepKind::Render => count(step.tasks, "frame"),
         };
-        let goes_on = "handed out as soon as a slot is free.".to_owned();
-        for sentence in if reason.texts.is_empty() { std::slice::from_ref(&goes_on) } else { &reason.texts } {
-            text.push_str(&format!("\n{what} wait{}: {sentence}", if reason.tasks == 1 { "s" } else { "" }));
+        let wait = if step.tasks == 1 { "waits" } else { "wait" };
+        if step.reasons.is_empty() {
+            text.push_str(&format!("\n{what} {wait}: dispatched as soon as a slot is free."));
+        }
+        for reason in &step.reasons {
+            text.push_str(&format!("\n{what} {wait}: {reason}"));
         }
     }
     for unmet in &why.unmet {
-        text.push_str(&format!("\n  {} lacks {}", unmet.worker, unmet.missing.join(", ")));
+        text.push_str(&format!("\n  {}", lacks(unmet)));
     }
     if let Some(left) = why.left {
         text.push_str(&format!("\nTime left: {}", left_of(left)));
     }
     text.lines().map(one_line).collect::<Vec<_>>().join("\n")
+}
+
+/// The line of a worker that does not meet the requirement of a job.
+pub fn lacks(unmet: &UnmetView) -> String {
+    let missing: Vec<String> = unmet.missing.iter().map(ToString::to_string).collect();
+    format!("{} lacks {}", unmet.worker, missing.join(", "))
 }
 
 /// The time left as it is known: one figure, and how far off it may be.

@@ -2,7 +2,9 @@
 
 pub mod bake;
 pub mod blend;
+mod device;
 pub mod explain;
+pub mod submission;
 pub mod suspicious;
 pub mod table;
 pub mod text;
@@ -88,6 +90,14 @@ impl Output {
         }
     }
 
+    /// The result of a command that printed lines before: for programs the last line.
+    pub fn last_line(self, value: &impl Serialize, human: impl FnOnce() -> String) {
+        match self.reader {
+            Reader::Json => self.line(value),
+            Reader::Human | Reader::Quiet => self.result(value, human),
+        }
+    }
+
     /// Text as it is, such as a log.
     pub fn raw(self, text: &str) {
         let mut out = std::io::stdout().lock();
@@ -116,7 +126,7 @@ impl Output {
             let value = serde_json::json!({
                 "error": { "message": fault.message, "exit_code": fault.exit as i32 }
             });
-            self.result(&value, String::new);
+            self.line(&value);
         }
         self.error_line(fault);
     }

@@ -6,12 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{CommandFactory as _, Parser as _, ValueHint};
+use clap::Parser as _;
 
 use super::role::ServiceRole;
 use crate::{
     args::{Cli, Command},
     exit::{Fault, Outcome},
+    settings::{self, Form},
 };
 
 /// Arguments of `kiln server` or `kiln worker` that were understood, with absolute paths.
@@ -43,22 +44,23 @@ pub fn read(role: ServiceRole, arguments: &[OsString]) -> Outcome<ServiceArgumen
             crate::mistake(&error.to_string())
         ))
     })?;
-    let (renders, key) = match cli.command {
+    let (renders, has_key) = match cli.command {
         Some(Command::Server(args)) => {
             if args.command.is_some() {
                 return Err(Fault::bad_input("a service runs the server itself, not one of its subcommands"));
             }
-            (args.worker, None)
+            (args.worker, false)
         }
-        Some(Command::Worker(args)) => (true, args.farm.key),
+        Some(Command::Worker(args)) => (true, args.farm.text("key").is_some()),
         _ => return Err(Fault::bad_input(format!("a service runs `kiln {role}`"))),
     };
-    if key.is_some() {
+    if has_key {
         return Err(Fault::bad_input(
             "everybody can read a unit: write the key into a file, and name it with --key-file",
         ));
     }
-    Ok(ServiceArguments { words: absolute_paths(role, words), renders, data: cli.global.data.map(absolute) })
+    let data = cli.global.data.text("data").map(|data| absolute(data.into()));
+    Ok(ServiceArguments { words: absolute_paths(words), renders, data })
 }
 
 /// Takes an argument with its value out of words; the last value counts.
@@ -80,21 +82,15 @@ pub fn take(words: &mut Vec<String>, name: &str) -> Option<String> {
 }
 
 /// A service starts in another folder than this one.
-fn absolute_paths(role: ServiceRole, words: Vec<String>) -> Vec<String> {
-    let mut cli = Cli::command();
-    cli.build();
-    let takes_path = |flag: &str| {
-        let command = cli.find_subcommand(role.to_string())?;
-        let argument = command.get_arguments().find(|argument| argument.get_long() == Some(flag))?;
-        Some(matches!(
-            argument.get_value_hint(),
-            ValueHint::AnyPath | ValueHint::FilePath | ValueHint::DirPath
-        ))
+fn absolute_paths(words: Vec<String>) -> Vec<String> {
+    let form = |flag: &str| {
+        let setting = settings::table().iter().find(|setting| setting.flag == flag);
+        setting.map_or(Form::Word, |setting| setting.spec.form)
     };
-    // A folder with its name before it: it is no path for the parser.
-    let fix = |flag: &str, value: &str| match value.split_once('=') {
-        Some((name, root)) if flag == "shared" => format!("{name}={}", absolute_text(root)),
-        _ if takes_path(flag) == Some(true) => absolute_text(value),
+    let takes_path = |flag: &str| matches!(form(flag), Form::Path | Form::Paths | Form::Folders);
+    let fix = |flag: &str, value: &str| match form(flag) {
+        Form::Folders => shared(value),
+        _ if takes_path(flag) => absolute_text(value),
         _ => value.to_owned(),
     };
     let mut fixed = Vec::new();
@@ -102,7 +98,7 @@ fn absolute_paths(role: ServiceRole, words: Vec<String>) -> Vec<String> {
     while let Some(word) = all.next() {
         match word.strip_prefix("--").map(|flag| flag.split_once('=').unwrap_or((flag, ""))) {
             Some((flag, value)) if word.contains('=') => fixed.push(format!("--{flag}={}", fix(flag, value))),
-            Some((flag, _)) if flag == "shared" || takes_path(flag) == Some(true) => {
+            Some((flag, _)) if takes_path(flag) => {
                 let flag = flag.to_owned();
                 fixed.push(word);
                 fixed.extend(all.next().map(|value| fix(&flag, &value)));
@@ -120,9 +116,6 @@ fn absolute(path: PathBuf) -> PathBuf {
 fn absolute_text(path: &str) -> String {
     absolute(path.into()).display().to_string()
 }
-
-/// Variables that name one path.
-const PATHS: [&str; 3] = ["KILN_DATA", "KILN_CONFIG", "KILN_KEY_FILE"];
 
 /// Where settings, data and Blenders of a person are found; a person's manager often knows other values.
 const PLACES: [&str; 4] = ["PATH", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"];
@@ -153,12 +146,13 @@ pub fn variables(
                 "the variable {name} is not Unicode, and a unit of systemd is; unset it"
             ))
         })?;
-        let value = match &*name {
-            "KILN_BLENDER" => list(&value, absolute),
+        let setting = settings::table().iter().find(|setting| setting.variable == name);
+        let value = match (setting.map(|setting| setting.spec.form), &*name) {
+            (Some(Form::Paths), _) => list(&value, absolute),
+            (Some(Form::Folders), _) => value.split(';').map(shared).collect::<Vec<_>>().join(";"),
+            (Some(Form::Path), _) | (None, "KILN_CONFIG") => absolute_text(&value),
             // Relative folders on PATH are nowhere in a service.
-            "PATH" => list(&value, |path| path),
-            "KILN_SHARED" => value.split(';').map(shared).collect::<Vec<_>>().join(";"),
-            name if PATHS.contains(&name) => absolute_text(&value),
+            (None, "PATH") => list(&value, |path| path),
             _ => value,
         };
         kept.push((name, value));

@@ -7,6 +7,8 @@ use std::{
     process::{Command, Output},
 };
 
+use kiln_files::{Access, Durability, write_atomically};
+
 use super::{role::ServiceRole, unit};
 use crate::exit::{Fault, Outcome};
 
@@ -218,18 +220,11 @@ fn succeeded(what: &str, output: io::Result<Output>) -> Outcome<String> {
 
 /// Writes a file whole, with its folder.
 pub fn write(file: &Path, text: &str, mode: u32) -> Outcome {
-    use std::os::unix::fs::PermissionsExt as _;
     let fail = |error: io::Error| Fault::failed(format!("{} cannot be written ({error})", file.display()));
     let folder = file.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder).map_err(fail)?;
-    let permissions = fs::Permissions::from_mode(mode);
-    let mut new =
-        tempfile::Builder::new().permissions(permissions.clone()).tempfile_in(folder).map_err(fail)?;
-    io::Write::write_all(&mut new, text.as_bytes()).map_err(fail)?;
     // Whatever the umask of this shell is, systemd must be able to read it.
-    new.as_file().set_permissions(permissions).map_err(fail)?;
-    new.as_file().sync_all().map_err(fail)?;
-    new.persist(file).map(drop).map_err(|error| fail(error.error))
+    write_atomically(file, text.as_bytes(), Access::Exactly(mode), Durability::Durable).map_err(fail)
 }
 
 /// Removes a file that may have gone already.

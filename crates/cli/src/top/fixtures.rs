@@ -57,9 +57,10 @@ pub fn worker(name: &str, state: &str, more: Value) -> WorkerView {
 }
 
 pub fn run(slot: u16, job: u64, frame: Option<i32>, fraction: Option<f32>, estimated: bool) -> Value {
+    let kind = if frame.is_some() { "render" } else { "bake" };
     json!({
-        "slot": slot, "attempt": "1-7", "job": job, "frame": frame, "since_ms": NOW - 3_000, "fraction": fraction,
-        "estimated": estimated,
+        "slot": slot, "attempt": "1-7", "job": job, "step_kind": kind, "frame": frame, "since_ms": NOW - 3_000,
+        "fraction": fraction, "estimated": estimated,
     })
 }
 
@@ -72,7 +73,10 @@ pub fn farm() -> Farm {
             "queued",
             (0, 0, 120),
             json!({
-                "waits_for": "no worker of the farm has Blender 4.5",
+                "waits_for": {
+                    "code": "no-worker-fits", "missing": [{ "code": "blender", "series": "4.5" }], "nearest": "attic",
+                    "nearest_missing": [{ "code": "blender", "series": "4.5" }], "any_gpu": false,
+                },
             }),
         ),
         job(

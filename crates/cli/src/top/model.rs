@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use kiln_api::{Change, Event, JobView, WorkerView};
-use kiln_types::{JobId, JobState, Priority, WorkerWish};
+use kiln_types::{JobId, JobState, Priority, TaskName, WorkerWish};
 
 use super::rate::Rate;
 
@@ -178,7 +178,7 @@ impl Model {
 
     /// Something changed on the farm.
     pub fn happened(&mut self, event: &Event, now: i64) {
-        if let Change::TaskDone { frame: Some(_), .. } = event.change {
+        if let Change::TaskDone { name: TaskName { frame: Some(_), .. }, .. } = event.change {
             self.rate.done(event.at_ms, now);
         }
     }

@@ -9,13 +9,13 @@
 
 use std::collections::BTreeSet;
 
-use kiln_types::{AttemptId, TaskId, WorkerId};
+use kiln_types::{AttemptId, Quarantine, TaskId, WorkerId};
 
 use super::classify::worker_reason;
 use crate::{
     Core, Moment, Outbox, Record,
     ids::StepRef,
-    state::{FailureHistory, Incident, IncidentKind, Match, Probe, Quarantine, Quarantined},
+    state::{FailureHistory, Incident, IncidentKind, Match, Probe, Quarantined, probe_pause_ms},
     tuning::quarantine::{INCIDENTS, LOSSES_WITHIN_MS},
 };
 
@@ -115,7 +115,7 @@ impl Core {
 
     /// Puts the worker in quarantine; its pause begins.
     pub(crate) fn set_quarantine(&mut self, now: Moment, id: WorkerId, quarantine: Quarantine) {
-        let probe = Probe::NotBefore(now.after(quarantine.pause_ms()));
+        let probe = Probe::NotBefore(now.after(probe_pause_ms(quarantine.failed_probes)));
         self.state.worker_mut(id).quarantined = Some(Quarantined { quarantine, probe, probed_with: None });
         self.quarantine.quarantined.insert(id);
         self.quarantine.list(id, probe);
@@ -221,7 +221,7 @@ impl Core {
             };
         }
         let quarantine = known.quarantine.clone();
-        self.set_probe(id, Probe::NotBefore(now.after(quarantine.pause_ms())));
+        self.set_probe(id, Probe::NotBefore(now.after(probe_pause_ms(quarantine.failed_probes))));
         out.record(Record::WorkerQuarantine { worker: id, quarantine: Some(quarantine) });
     }
 
@@ -232,7 +232,7 @@ impl Core {
         if let Some(IncidentKind::Lost { .. }) = last
             && let Some(Quarantined { quarantine, probe: Probe::NotBefore(_), .. }) = &worker.quarantined
         {
-            let at = now.after(quarantine.pause_ms());
+            let at = now.after(probe_pause_ms(quarantine.failed_probes));
             self.set_probe(id, Probe::NotBefore(at));
         }
     }

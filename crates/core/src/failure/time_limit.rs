@@ -1,7 +1,7 @@
 //! Time limits: attempts whose Blender does nothing, or works for a day and shows nothing for it, are ended. The time
 //! that other frames take ends none: a frame may be slow, and is then shown as slow.
 
-use kiln_types::{AttemptId, Failure, FailureCause, WorkerId};
+use kiln_types::{AttemptId, Failure, FailureCause, WorkerId, duration::rough};
 
 use crate::{Core, Moment, Outbox, Push, RevokeReason};
 
@@ -29,10 +29,10 @@ impl Core {
             let idle_at = signs.worked.after(self.hang_ms(id));
             let stalled_at = signs.moved.after(self.config.stall_ms);
             let what = if idle_at <= now {
-                let time = duration(now.since(signs.worked));
+                let time = rough(seconds(now.since(signs.worked)));
                 format!("it was stopped: its Blender had done nothing, and reported nothing, for {time}")
             } else if stalled_at <= now {
-                let time = duration(now.since(signs.moved));
+                let time = rough(seconds(now.since(signs.moved)));
                 format!(
                     "it was stopped: its Blender had worked for {time} and shown nothing for it: no sample, no message, no \
                      byte"
@@ -57,11 +57,6 @@ impl Core {
     }
 }
 
-fn duration(ms: u64) -> String {
-    match ms / 1000 {
-        0..10 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
-        seconds @ 10..120 => format!("{seconds} s"),
-        seconds @ 120..7200 => format!("{} min", seconds / 60),
-        seconds => format!("{} h", seconds / 3600),
-    }
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1000.0
 }

@@ -1,6 +1,6 @@
 //! Incidents of a worker, and its quarantine.
 
-use kiln_types::{AttemptId, TaskId};
+use kiln_types::{AttemptId, Quarantine, TaskId};
 
 use crate::{
     Moment,
@@ -26,19 +26,9 @@ pub(crate) enum IncidentKind {
     Lost { loss: u64 },
 }
 
-/// The reason for which a worker is quarantined, and the number of probes that failed since.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Quarantine {
-    /// One sentence for a person.
-    pub reason: String,
-    pub failed_probes: u32,
-}
-
-impl Quarantine {
-    /// Milliseconds until the next probe: they double.
-    pub(crate) fn pause_ms(&self) -> u64 {
-        FIRST_PROBE_MS.saturating_mul(1 << self.failed_probes.min(16)).min(LAST_PROBE_MS)
-    }
+/// Milliseconds until the next probe of a worker that failed so many: they double.
+pub(crate) fn probe_pause_ms(failed_probes: u32) -> u64 {
+    FIRST_PROBE_MS.saturating_mul(1 << failed_probes.min(16)).min(LAST_PROBE_MS)
 }
 
 /// A worker in quarantine.

@@ -28,7 +28,7 @@ pub(crate) use self::{
     attempt::{Attempt, AttemptPhase, Attempts, ProgressSample},
     cooldowns::{CooldownCause, Cooldowns},
     history::FailureHistory,
-    incident::{Incident, IncidentKind, Probe, Quarantine, Quarantined},
+    incident::{Incident, IncidentKind, Probe, Quarantined, probe_pause_ms},
     job::{Job, JobEnd, JobPhase},
     quarantine::QuarantineLists,
     slot::Slot,

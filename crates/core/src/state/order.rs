@@ -41,7 +41,7 @@ impl FrameOrder {
             Order::Sequential => 0,
             // As if each were a pass of its own.
             Order::Reverse => u32::MAX - index.0,
-            Order::Preview => self.level(index.0),
+            Order::Coarse => self.level(index.0),
             Order::Every(nth) => u32::from(!index.0.is_multiple_of(nth.get())),
         };
         OrderKey { pass, index }
@@ -54,7 +54,7 @@ impl FrameOrder {
         let passes = match self.order {
             Order::Sequential => return set.at_or_after(from.index).map(|index| self.key(index)),
             Order::Reverse => return set.at_or_before(from.index).map(|index| self.key(index)),
-            Order::Preview => self.halvings() + 1,
+            Order::Coarse => self.halvings() + 1,
             Order::Every(_) => 2,
         };
         while from.pass < passes && !set.is_empty() {
@@ -75,7 +75,7 @@ impl FrameOrder {
         let low = from.index.0;
         let index = match self.order {
             Order::Sequential | Order::Reverse => Some(low),
-            Order::Preview => self.at_level(from.pass, low),
+            Order::Coarse => self.at_level(from.pass, low),
             Order::Every(nth) if from.pass == 0 => low.checked_next_multiple_of(nth.get()),
             Order::Every(nth) if nth.get() == 1 => None,
             Order::Every(nth) => Some(low + u32::from(low.is_multiple_of(nth.get()))),
@@ -84,7 +84,7 @@ impl FrameOrder {
     }
 }
 
-/// The preview. With `end` the last task, level 0 holds tasks 0 and `end`; level l holds the tasks at odd multiples of
+/// The coarse order. With `end` the last task, level 0 holds tasks 0 and `end`; level l holds the tasks at odd multiples of
 /// `end` / 2^l, rounded down, that are at no level before. Where a gap would be shorter than a task, the last level holds
 /// all that is left.
 impl FrameOrder {

@@ -60,7 +60,7 @@ fn said(order: Order, count: u32) -> Vec<u32> {
             let is_nth = |index: &u32| index.is_multiple_of(nth.get());
             all().filter(is_nth).chain(all().filter(|index| !is_nth(index))).collect()
         }
-        Order::Preview => {
+        Order::Coarse => {
             let end = u64::from(count) - 1;
             let mut said = Vec::new();
             let mut seen = BTreeSet::new();
@@ -79,13 +79,13 @@ fn said(order: Order, count: u32) -> Vec<u32> {
 
 #[test]
 fn a_preview_shows_the_first_the_last_the_middle_and_then_halves_the_gaps() {
-    let preview = |count| drain(&mut step(Order::Preview, count));
-    assert_eq!(preview(1), [0]);
-    assert_eq!(preview(2), [0, 1]);
-    assert_eq!(preview(3), [0, 2, 1]);
-    assert_eq!(preview(4), [0, 3, 1, 2]);
-    assert_eq!(preview(9), [0, 8, 4, 2, 6, 1, 3, 5, 7]);
-    assert_eq!(preview(250)[..9], [0, 249, 124, 62, 186, 31, 93, 155, 217]);
+    let coarse = |count| drain(&mut step(Order::Coarse, count));
+    assert_eq!(coarse(1), [0]);
+    assert_eq!(coarse(2), [0, 1]);
+    assert_eq!(coarse(3), [0, 2, 1]);
+    assert_eq!(coarse(4), [0, 3, 1, 2]);
+    assert_eq!(coarse(9), [0, 8, 4, 2, 6, 1, 3, 5, 7]);
+    assert_eq!(coarse(250)[..9], [0, 249, 124, 62, 186, 31, 93, 155, 217]);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn every_nth_comes_first_and_the_rest_in_one_pass() {
 
 #[test]
 fn what_comes_back_is_handed_out_in_its_place() {
-    let mut step = step(Order::Preview, 9);
+    let mut step = step(Order::Coarse, 9);
     for index in [0, 8, 4, 2, 6] {
         assert_eq!(next(&step), Some(TaskIndex(index)));
         take(&mut step, TaskIndex(index));
@@ -111,7 +111,7 @@ fn what_comes_back_is_handed_out_in_its_place() {
 
 #[test]
 fn a_grown_step_goes_on_in_the_order_of_its_new_length() {
-    let mut step = step(Order::Preview, 9);
+    let mut step = step(Order::Coarse, 9);
     for index in [0, 8, 4] {
         take(&mut step, TaskIndex(index));
     }
@@ -122,7 +122,7 @@ fn a_grown_step_goes_on_in_the_order_of_its_new_length() {
 /// On the way, half a million tasks wait with a gap beside each: the worst that a set of spans can be.
 #[test]
 fn a_decision_among_a_million_looks_at_two_spots_on_average() {
-    for order in [Order::Preview, every(10)] {
+    for order in [Order::Coarse, every(10)] {
         let mut step = step(order, MAX_TASKS);
         LOOKS.set(0);
         let (mut decisions, mut came_back) = (0u64, 0);
@@ -146,8 +146,8 @@ fn a_decision_among_a_million_looks_at_two_spots_on_average() {
 
 #[test]
 fn reopening_costs_what_is_reopened() {
-    let mut step = step(Order::Preview, MAX_TASKS);
-    let half: Vec<u32> = said(Order::Preview, MAX_TASKS)[..MAX_TASKS as usize / 2].to_vec();
+    let mut step = step(Order::Coarse, MAX_TASKS);
+    let half: Vec<u32> = said(Order::Coarse, MAX_TASKS)[..MAX_TASKS as usize / 2].to_vec();
     for index in &half {
         step.finish(TaskIndex(*index));
     }
@@ -164,7 +164,7 @@ pub fn orders() -> impl Strategy<Value = Order> {
     prop_oneof![
         1 => Just(Order::Sequential),
         1 => Just(Order::Reverse),
-        3 => Just(Order::Preview),
+        3 => Just(Order::Coarse),
         2 => (1u32..12).prop_map(every),
     ]
 }
@@ -225,7 +225,7 @@ proptest! {
     fn a_preview_of_any_length_leaves_even_gaps(count in 3u32..=MAX_TASKS, level in 1u32..12) {
         let parts = 1usize << level;
         prop_assume!(parts < count as usize / 2);
-        let mut step = step(Order::Preview, count);
+        let mut step = step(Order::Coarse, count);
         let mut shown = BTreeSet::new();
         for number in 0..=parts {
             let next = next(&step).unwrap();

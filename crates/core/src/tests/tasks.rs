@@ -35,7 +35,7 @@ const STATES: [State; 8] = [Waiting, Retry, Live, LiveTwice, Done, Failed, Cance
 
 /// A step of five tasks, of which the one is in this state.
 fn tasks_in(state: State) -> Tasks {
-    let mut tasks = Tasks::new(StepRef { job: JobId(7), step: StepIndex(2) }, Order::Preview, 5);
+    let mut tasks = Tasks::new(StepRef { job: JobId(7), step: StepIndex(2) }, Order::Coarse, 5);
     match state {
         Waiting => {}
         Retry => tasks.update_history(TASK, |history| history.note_loss(OTHER, w(1))),

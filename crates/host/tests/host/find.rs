@@ -2,8 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use kiln_host::{Flavor, InstallError, discover, inspect, install_blender};
+use kiln_host::{InstallError, discover, inspect, install_blender};
 use kiln_testkit::{blender, bpy_python, skip, temp_dir};
+use kiln_types::BlenderFlavor;
 
 #[test]
 fn finds_and_remembers() {
@@ -11,10 +12,10 @@ fn finds_and_remembers() {
     let extra: Vec<_> = bpy_python().into_iter().chain([blender()]).collect();
     let found = discover(&extra, data.path(), cache.path());
     let executable = found.iter().find(|install| install.program == blender()).unwrap();
-    assert_eq!(executable.flavor, Flavor::Executable);
+    assert_eq!(executable.flavor, BlenderFlavor::Executable);
     if let Some(python) = bpy_python() {
         let module = found.iter().find(|install| install.program == python).unwrap();
-        assert_eq!((module.flavor, module.version.major), (Flavor::Module, 5));
+        assert_eq!((module.flavor, module.version.major), (BlenderFlavor::Module, 5));
     }
     assert!(found.windows(2).all(|pair| pair[0].version >= pair[1].version));
     assert_eq!(discover(&extra, data.path(), cache.path()), found);

@@ -2,9 +2,9 @@
 
 use std::{os::unix::fs::PermissionsExt, time::Duration};
 
-use kiln_host::{BlenderInstall, Flavor, Host, HostOptions, OpenRequest, RenderRequest, SlotRoot, collect};
+use kiln_host::{BlenderInstall, Host, HostOptions, OpenRequest, RenderRequest, SlotRoot, collect};
 use kiln_testkit::{scene, temp_dir};
-use kiln_types::{Failure, FailureCause};
+use kiln_types::{BlenderFlavor, Failure, FailureCause};
 
 use crate::session;
 
@@ -38,7 +38,7 @@ async fn lie(code: &str) -> Result<usize, Failure> {
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let install = BlenderInstall {
         program,
-        flavor: Flavor::Executable,
+        flavor: BlenderFlavor::Executable,
         version: "3.4.1".parse().unwrap(),
         build_hash: String::new(),
     };

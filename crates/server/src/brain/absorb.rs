@@ -60,9 +60,9 @@ impl Brain {
                 let started = Started { moment: self.farm.clock.now(), at_ms };
                 let worker = self.farm.attempts.start(attempt, started).map(|live| live.worker);
                 self.write(Write::StartAttempt { attempt, at_ms });
-                let frame = self.farm.frame_of(task);
+                let name = self.farm.name_of_task(task);
                 let TaskId { job, step, index } = task;
-                let change = Change::TaskStarted { step, index, frame, attempt };
+                let change = Change::TaskStarted { step, index, name, attempt };
                 self.event(at_ms, Some(job), worker, &change);
             }
             Record::AttemptClosed { attempt, task, state, failure } => {
@@ -73,9 +73,9 @@ impl Brain {
                 }
                 let seconds = self.batch.reports.get(&attempt).map(|report| report.seconds);
                 self.write(Write::CloseAttempt { attempt, state, at_ms, failure: failure.clone(), seconds });
-                let frame = self.farm.frame_of(task);
+                let name = self.farm.name_of_task(task);
                 let TaskId { job, step, index } = task;
-                let change = Change::AttemptEnded { step, index, frame, attempt, state, failure };
+                let change = Change::AttemptEnded { step, index, name, attempt, state, failure };
                 self.event(at_ms, Some(job), worker, &change);
             }
             Record::AttemptForgiven { attempt, .. } => self.write(Write::ExcuseAttempt { attempt }),
@@ -87,9 +87,9 @@ impl Brain {
                 self.committed(task, generation, attempt, at_ms);
             }
             Record::TaskFailed { task, generation, reason } => {
-                let frame = self.farm.frame_of(task);
+                let name = self.farm.name_of_task(task);
                 let TaskId { job, step, index } = task;
-                let change = Change::TaskFailed { step, index, frame, reason: reason.message.clone() };
+                let change = Change::TaskFailed { step, index, name, reason: reason.message.clone() };
                 self.write(Write::FailTask { task, generation, reason });
                 self.event(at_ms, Some(job), None, &change);
             }
@@ -97,8 +97,8 @@ impl Brain {
                 let (first, last) = (tasks.first, tasks.last);
                 self.write(Write::ReopenTasks { job, step, first, last, generation });
                 for index in tasks.iter().take(MAX_TASK_EVENTS) {
-                    let frame = self.farm.frame_of(TaskId { job, step, index });
-                    let change = Change::TaskReopened { step, index, frame, generation };
+                    let name = self.farm.name_of_task(TaskId { job, step, index });
+                    let change = Change::TaskReopened { step, index, name, generation };
                     self.event(at_ms, Some(job), None, &change);
                 }
             }
@@ -114,9 +114,7 @@ impl Brain {
                     Some(known) => tracing::warn!(worker = name, why = known.reason, "worker quarantined"),
                     None => tracing::info!(worker = name, "worker unquarantined"),
                 }
-                let sickness = quarantine
-                    .map(|known| kiln_store::Sickness { why: known.reason, trials: known.failed_probes });
-                self.write(Write::SetWorkerHealth { worker, sickness });
+                self.write(Write::SetQuarantine { worker, quarantine });
             }
             Record::WorkerState { worker, state } => {
                 let sick = self.farm.core.worker(worker).and_then(|view| view.quarantine);
@@ -136,9 +134,9 @@ impl Brain {
         self.farm.attempts.insert(attempt, live);
         self.write(Write::ResumeAttempt { attempt, state });
         if state == AttemptState::Running {
-            let frame = self.farm.frame_of(task);
+            let name = self.farm.name_of_task(task);
             let TaskId { job, step, index } = task;
-            let change = Change::TaskStarted { step, index, frame, attempt };
+            let change = Change::TaskStarted { step, index, name, attempt };
             self.event(at_ms, Some(job), Some(worker), &change);
         }
     }
@@ -150,7 +148,7 @@ impl Brain {
         attempt: kiln_types::AttemptId,
         at_ms: i64,
     ) {
-        let frame = self.farm.frame_of(task);
+        let name = self.farm.name_of_task(task);
         // The core commits only inside the report of the attempt, whose files are at hand then.
         let Some(report) = self.batch.reports.remove(&attempt) else {
             tracing::error!(%attempt, %task, "a task was committed without a report");
@@ -163,7 +161,7 @@ impl Brain {
         let mut suspicious = Vec::new();
         let mut count = 0;
         let product = match report.made {
-            Some(Made::Frame(outputs)) => {
+            Some(Made::Outputs(outputs)) => {
                 count = u32::try_from(outputs.files().len()).unwrap_or(u32::MAX);
                 suspicious = outputs.suspicions();
                 if let Some(live) = self.farm.jobs.get_mut(&job) {
@@ -171,20 +169,20 @@ impl Brain {
                     live.finished += 1;
                     live.paths.insert_all(task, &outputs);
                 }
-                TaskProduct::Outputs { frame: frame.unwrap_or_default(), files: outputs }
+                TaskProduct::Outputs { frame: name.frame.unwrap_or_default(), files: outputs }
             }
-            Some(Made::Bake(Some(bundle))) => {
+            Some(Made::Bundle(Some(bundle))) => {
                 if let Some(live) = self.farm.jobs.get_mut(&job) {
                     live.made.insert(step, bundle.id);
                 }
                 tracing::info!(%job, bundle = %bundle.id, seconds, "simulations baked");
                 TaskProduct::Bundle(bundle)
             }
-            Some(Made::Bake(None)) | None => return,
+            Some(Made::Bundle(None)) | None => return,
         };
         self.write(Write::CommitTask { task, generation, attempt, product, seconds, peak_memory, at_ms });
         let change =
-            Change::TaskDone { step, index, frame, generation, attempt, seconds, files: count, suspicious };
+            Change::TaskDone { step, index, name, generation, attempt, seconds, files: count, suspicious };
         self.event(at_ms, Some(job), Some(report.worker), &change);
     }
 

@@ -2,24 +2,21 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use kiln_api::{Change, Down, Held, HeldState, Hello, Up, Verdict as UpVerdict, Welcome};
-use kiln_core::{Core, Finish, HeldAttempt, HeldPhase, JobError, JobView, ReportOutcome, StepState};
+use kiln_api::{Change, Down, Hello, Up, Welcome};
+use kiln_core::{Core, Finish, JobError, JobView, StepState};
 use kiln_store::{NewStep, Write};
 use kiln_types::{
-    AttemptId, Failure, FailureCause, JobId, JobSpec, JobState, JobSteps, ProductKind, SlotIndex, StepIndex,
-    StepKind, StepSpec, TaskIndex, WorkerId, WorkerWish,
+    AttemptId, Failure, FailureCause, JobId, JobSpec, JobState, JobSteps, ProductKind, StepIndex, StepKind,
+    StepSpec, TaskIndex, WorkerId, WorkerWish,
 };
 
 use super::{
-    Brain, Finished, Input, JobVerb, Made,
+    Brain, Finished, Input, JobVerb, Made, Refusal,
     batch::Report,
     farm::{Known, Link, LiveJob, Said, shown},
     plan::{plan_of, standing_of},
 };
-use crate::{
-    clock::{unix_ms, words},
-    problem::{Answer, Fault},
-};
+use crate::clock::unix_ms;
 
 /// Different notices that a job keeps.
 const MAX_NOTICES: usize = 200;
@@ -93,14 +90,13 @@ impl Brain {
         notices: Vec<String>,
         held: bool,
         completed: &BTreeSet<JobId>,
-    ) -> Answer<JobId> {
+    ) -> Result<JobId, Refusal> {
         let job = JobId(self.farm.last_job.0 + 1);
         let spec = Arc::new(spec);
         self.farm.check_limits(&spec)?;
         let standing = standing_of(&spec, &self.farm.clock, completed);
         let steps = JobSteps::of_frames(!spec.bake.is_empty(), spec.order);
-        let plan = plan_of(job, &spec, &steps, standing);
-        let plan = plan.map_err(|error| Fault::unprocessable(sentence(&error)))?;
+        let plan = plan_of(job, &spec, &steps, standing)?;
         let at_ms = unix_ms();
         self.farm.last_job = job;
         let new = |(step, of): (StepIndex, &StepSpec)| NewStep {
@@ -115,57 +111,48 @@ impl Brain {
         self.notices(job, notices, None);
         let now = self.farm.clock.now();
         let (core, out) = (&mut self.farm.core, &mut self.batch.outbox);
-        core.submit(now, plan, out).map_err(job_fault)?;
+        core.submit(now, plan, out)?;
         if held {
-            core.pause_job(job, out).map_err(job_fault)?;
+            core.pause_job(job, out)?;
         }
         self.absorb();
         tracing::info!(%job, name = %spec.name, frames = %spec.frames, "job submitted");
         Ok(job)
     }
 
-    fn verb(&mut self, job: JobId, verb: JobVerb) -> Answer<()> {
-        let Some(live) = self.farm.jobs.get_mut(&job) else {
-            return Err(job_fault(JobError::NoSuchJob(job)));
-        };
+    fn verb(&mut self, job: JobId, verb: JobVerb) -> Result<(), Refusal> {
+        let live = self.farm.jobs.get_mut(&job).ok_or(JobError::NoSuchJob(job))?;
         if matches!(verb, JobVerb::Retry | JobVerb::Rerender(_) | JobVerb::Rebake | JobVerb::Extend(_)) {
             can_render(job, live)?;
         }
         let (core, out) = (&mut self.farm.core, &mut self.batch.outbox);
         match verb {
-            JobVerb::Pause => core.pause_job(job, out).map_err(job_fault)?,
-            JobVerb::Resume => core.resume_job(job, out).map_err(job_fault)?,
-            JobVerb::Cancel => core.cancel_job(job, out).map_err(job_fault)?,
+            JobVerb::Pause => core.pause_job(job, out)?,
+            JobVerb::Resume => core.resume_job(job, out)?,
+            JobVerb::Cancel => core.cancel_job(job, out)?,
             JobVerb::Retry => {
-                core.retry_failed(job, out).map_err(job_fault)?;
+                core.retry_failed(job, out)?;
             }
             JobVerb::Rerender(frames) => {
                 must_be_baked(core, job)?;
                 let frames = frames.as_ref().unwrap_or(&live.spec.frames);
-                let indexes = Self::positions(&live.spec, frames).map_err(|frame| {
-                    Fault::unprocessable(format!(
-                        "Frame {frame} is not among the frames of job {job} ({}).",
-                        live.spec.frames
-                    ))
+                let indexes = Self::positions(&live.spec, frames).map_err(|frame| Refusal::NoSuchFrame {
+                    job,
+                    frame,
+                    frames: live.spec.frames.clone(),
                 })?;
                 let which = (live.steps.frames_step(), &indexes[..]);
-                core.rerender(job, Some(which), out).map_err(job_fault)?;
+                core.rerender(job, Some(which), out)?;
             }
             JobVerb::Rebake => {
-                let Some(bake) = live.steps.of_kind(StepKind::Bake) else {
-                    return Err(Fault::conflict(format!("Job {job} has nothing to bake.")));
-                };
-                core.rerender(job, Some((bake, &[TaskIndex(0)])), out).map_err(job_fault)?;
+                let bake = live.steps.of_kind(StepKind::Bake).ok_or(Refusal::NothingToBake(job))?;
+                core.rerender(job, Some((bake, &[TaskIndex(0)])), out)?;
             }
             JobVerb::Extend(frames) => {
                 must_be_baked(core, job)?;
-                let longer = live
-                    .spec
-                    .frames
-                    .extended(&frames)
-                    .map_err(|error| Fault::unprocessable(sentence(&error)))?;
+                let longer = live.spec.frames.extended(&frames)?;
                 let added = longer.len() - live.spec.frames.len();
-                core.extend(job, live.steps.frames_step(), added, out).map_err(job_fault)?;
+                core.extend(job, live.steps.frames_step(), added, out)?;
                 live.spec = Arc::new(JobSpec { frames: longer, ..JobSpec::clone(&live.spec) });
             }
             // Not decided here, see `take`.
@@ -176,14 +163,10 @@ impl Brain {
         Ok(())
     }
 
-    fn archive(&mut self, job: JobId, away: bool) -> Answer<()> {
-        let Some(live) = self.farm.jobs.get_mut(&job) else {
-            return Err(job_fault(JobError::NoSuchJob(job)));
-        };
+    fn archive(&mut self, job: JobId, away: bool) -> Result<(), Refusal> {
+        let live = self.farm.jobs.get_mut(&job).ok_or(JobError::NoSuchJob(job))?;
         if away && live.ended_ms.is_none() {
-            return Err(Fault::conflict(format!(
-                "Job {job} has not ended; let it end or cancel it, then archive it."
-            )));
+            return Err(Refusal::ArchivedTooEarly(job));
         }
         if live.archived == away {
             return Ok(());
@@ -195,21 +178,19 @@ impl Brain {
         Ok(())
     }
 
-    fn delete(&mut self, job: JobId, force: bool) -> Answer<()> {
+    fn delete(&mut self, job: JobId, force: bool) -> Result<(), Refusal> {
         let ended = self.farm.core.job(job).is_some_and(|view| view.state.is_end());
         if !ended && !force {
-            return Err(Fault::conflict(format!(
-                "Job {job} has not ended; cancel it first, then delete it."
-            )));
+            return Err(Refusal::DeletedTooEarly(job));
         }
         if !ended {
-            self.farm.core.cancel_job(job, &mut self.batch.outbox).map_err(job_fault)?;
+            self.farm.core.cancel_job(job, &mut self.batch.outbox)?;
         }
         self.absorb();
         if self.farm.core.job(job).is_some_and(|view| view.state == JobState::Completed) {
             self.wait_no_more_for(job);
         }
-        self.farm.core.forget(job).map_err(job_fault)?;
+        self.farm.core.forget(job)?;
         self.farm.jobs.remove(&job);
         self.farm.attempts.remove_job(job);
         self.write(Write::DeleteJob { job });
@@ -254,7 +235,6 @@ impl Brain {
         // Before everything that the core pushes to it.
         self.batch.outbox.send(worker, Down::Welcome(welcome));
         self.batch.held_slots.extend(held.iter().map(|held| (held.attempt, held.slot)));
-        let held: Vec<HeldAttempt> = held.iter().map(held_attempt).collect();
         // First, or it would be told what it wished itself when it left.
         self.farm.core.set_desired_state(worker, wish, &mut self.batch.outbox);
         self.farm.core.worker_joined(now, worker, offer, &held, &mut self.batch.outbox);
@@ -313,7 +293,7 @@ impl Brain {
     fn finished(&mut self, worker: WorkerId, attempt: AttemptId, finished: Finished) {
         let now = self.farm.clock.now();
         let seconds = |seconds: f64| if seconds.is_finite() { seconds.clamp(0.0, 1e9) } else { 0.0 };
-        let (finish, report) = match self.as_it_should(worker, attempt, finished) {
+        let (finish, report) = match self.validate_finish(worker, attempt, finished) {
             Finished::Made { made, seconds: s, peak_memory } => {
                 let report = Report { worker, made: Some(made), seconds: seconds(s), peak_memory };
                 (Finish::Delivered, Some(report))
@@ -322,37 +302,32 @@ impl Brain {
                 let report = Report { worker, made: None, seconds: seconds(s), peak_memory: 0 };
                 (Finish::Failed(failure), Some(report))
             }
-            Finished::HandedBack => (Finish::Returned, None),
+            Finished::Returned => (Finish::Returned, None),
         };
         if let Some(report) = report {
             self.batch.reports.insert(attempt, report);
         }
-        let verdict = self.farm.core.attempt_finished(now, worker, attempt, finish, &mut self.batch.outbox);
+        let outcome = self.farm.core.attempt_finished(now, worker, attempt, finish, &mut self.batch.outbox);
         // At once: the same attempt may be reported twice in one turn.
         self.absorb();
         self.batch.reports.remove(&attempt);
-        let verdict = match verdict {
-            ReportOutcome::Committed => UpVerdict::Committed,
-            ReportOutcome::Superseded => UpVerdict::Superseded,
-            ReportOutcome::Recorded => UpVerdict::Recorded,
-            ReportOutcome::Unknown => UpVerdict::Unknown,
-        };
-        self.batch.outbox.send(worker, Down::Settled { attempt, verdict });
+        self.batch.outbox.send(worker, Down::Settled { attempt, outcome });
     }
 
-    /// What was made must be what the task is there for, and no file of another frame: the one would silently take
-    /// the other's place.
-    fn as_it_should(&self, worker: WorkerId, attempt: AttemptId, finished: Finished) -> Finished {
+    /// Returns the report as a failure if the files are not those that the step makes, or one has the path of another
+    /// frame's: the one would silently take the other's place.
+    fn validate_finish(&self, worker: WorkerId, attempt: AttemptId, finished: Finished) -> Finished {
         let Finished::Made { made, seconds, .. } = &finished else { return finished };
         let known = self.farm.core.attempt_task(attempt).filter(|known| known.2 == worker);
         let Some((task, _, _)) = known else { return finished };
         let Some(live) = self.farm.jobs.get(&task.job) else { return finished };
         let failed =
             |cause, why: String| Finished::Failed { failure: Failure::new(cause, why), seconds: *seconds };
-        match (live.steps.get(task.step).map(|step| step.product), made) {
-            (Some(ProductKind::Output), Made::Frame(outputs)) => {
+        let Some(step) = live.steps.get(task.step) else { return finished };
+        match (step.product, made) {
+            (ProductKind::Output, Made::Outputs(outputs)) => {
                 let Some((path, other)) = live.paths.taken(task, outputs) else { return finished };
-                let frame = |task| self.farm.frame_of(task).unwrap_or_default();
+                let frame = |task| self.farm.name_of_task(task).frame.unwrap_or_default();
                 let why = format!(
                     "Frame {} wrote {path}, which frame {} of this job has delivered already; the output path must hold the frame number.",
                     frame(task),
@@ -360,12 +335,12 @@ impl Brain {
                 );
                 failed(FailureCause::SamePath, why)
             }
-            (Some(ProductKind::Bundle), Made::Bake(Some(_))) => finished,
-            // It became known after the link had looked: baked again at worst.
-            (Some(ProductKind::Bundle), Made::Bake(None)) => Finished::HandedBack,
-            _ => failed(
+            (ProductKind::Bundle, Made::Bundle(Some(_))) => finished,
+            // The attempt became known after the link had looked: baked again at worst.
+            (ProductKind::Bundle, Made::Bundle(None)) => Finished::Returned,
+            (ProductKind::Output, Made::Bundle(_)) | (ProductKind::Bundle, Made::Outputs(_)) => failed(
                 FailureCause::HostMisbehaved,
-                "The worker was given a bake and delivered a frame, or the other way round.".to_owned(),
+                format!("The worker reported files that step {} of the job does not make.", step.kind),
             ),
         }
     }
@@ -407,11 +382,10 @@ impl Brain {
         self.farm.core.worker_left(worker, &mut self.batch.outbox);
     }
 
-    fn wish(&mut self, name: &str, wish: WorkerWish) -> Answer<()> {
-        let worker = self.farm.workers.named(name).ok_or_else(|| no_worker(name))?;
-        let Some(known) = self.farm.workers.get_mut(worker) else { return Err(no_worker(name)) };
+    fn wish(&mut self, name: &str, wish: WorkerWish) -> Result<(), Refusal> {
+        let (worker, known) = self.named(name)?;
         if known.link.is_none() && matches!(wish, WorkerWish::Drain | WorkerWish::Stop) {
-            return Err(Fault::conflict(format!("The worker {name} is offline already.")));
+            return Err(Refusal::WorkerOffline(name.to_owned()));
         }
         known.wish = wish;
         self.write(Write::SetWorkerWish { worker, wish });
@@ -419,20 +393,25 @@ impl Brain {
         Ok(())
     }
 
-    fn heal(&mut self, name: &str) -> Answer<()> {
-        let worker = self.farm.workers.named(name).ok_or_else(|| no_worker(name))?;
+    /// The worker of this name.
+    pub(super) fn named(&mut self, name: &str) -> Result<(WorkerId, &mut Known), Refusal> {
+        let no_such_worker = || Refusal::NoSuchWorker(name.to_owned());
+        let worker = self.farm.workers.named(name).ok_or_else(no_such_worker)?;
+        Ok((worker, self.farm.workers.get_mut(worker).ok_or_else(no_such_worker)?))
+    }
+
+    fn heal(&mut self, name: &str) -> Result<(), Refusal> {
+        let (worker, _) = self.named(name)?;
         if !self.farm.core.unquarantine_worker(worker, &mut self.batch.outbox) {
-            return Err(Fault::conflict(format!("The worker {name} is not sick.")));
+            return Err(Refusal::NotQuarantined(name.to_owned()));
         }
         Ok(())
     }
 
-    fn remove_worker(&mut self, name: &str) -> Answer<()> {
-        let worker = self.farm.workers.named(name).ok_or_else(|| no_worker(name))?;
-        if self.farm.workers.get(&worker).is_some_and(|known| known.link.is_some()) {
-            return Err(Fault::conflict(format!(
-                "The worker {name} is connected; stop or drain it first, then remove it."
-            )));
+    fn remove_worker(&mut self, name: &str) -> Result<(), Refusal> {
+        let (worker, known) = self.named(name)?;
+        if known.link.is_some() {
+            return Err(Refusal::WorkerConnected(name.to_owned()));
         }
         let now = self.farm.clock.now();
         self.farm.core.forget_worker(now, worker, &mut self.batch.outbox);
@@ -445,73 +424,19 @@ impl Brain {
 }
 
 /// Frames behind a bake that is not done cannot render, whatever is asked of them.
-fn must_be_baked(core: &Core, job: JobId) -> Answer<()> {
+fn must_be_baked(core: &Core, job: JobId) -> Result<(), Refusal> {
     let view = core.job(job);
     let lacks = |view: JobView| {
         view.state.is_end() && view.steps.iter().rev().skip(1).any(|step| step.state != StepState::Completed)
     };
-    if view.is_some_and(lacks) {
-        return Err(Fault::conflict(format!(
-            "The simulations of job {job} are not baked; `kiln jobs retry {job}` bakes them, and renders its frames."
-        )));
-    }
-    Ok(())
+    if view.is_some_and(lacks) { Err(Refusal::NotBaked(job)) } else { Ok(()) }
 }
 
 /// An archived job is at rest, and one without its files has nothing to render from.
-fn can_render(job: JobId, live: &LiveJob) -> Answer<()> {
+fn can_render(job: JobId, live: &LiveJob) -> Result<(), Refusal> {
     if let Some(gone) = live.inputs_gone_ms {
-        let after = words(gone.saturating_sub(live.ended_ms.unwrap_or(gone)));
-        return Err(Fault::conflict(format!(
-            "The files of job {job} were removed {after} after it ended; submit it again."
-        )));
+        let after_ms = gone.saturating_sub(live.ended_ms.unwrap_or(gone));
+        return Err(Refusal::FilesRemoved { job, after_ms });
     }
-    if live.archived {
-        return Err(Fault::conflict(format!(
-            "Job {job} is archived; `kiln jobs unarchive {job}` takes it back out, then say this again."
-        )));
-    }
-    Ok(())
-}
-
-pub(crate) fn no_worker(name: &str) -> Fault {
-    let shown: String = name.chars().take(80).flat_map(char::escape_default).collect();
-    Fault::not_found(format!("There is no worker named “{shown}”; `kiln workers` lists them."))
-}
-
-fn held_attempt(held: &Held) -> HeldAttempt {
-    HeldAttempt {
-        attempt: held.attempt,
-        task: held.task,
-        generation: held.generation,
-        slot: SlotIndex(held.slot.0),
-        phase: match held.state {
-            HeldState::Queued => HeldPhase::Queued,
-            HeldState::Running => HeldPhase::Running,
-            HeldState::Finished => HeldPhase::Finished,
-        },
-    }
-}
-
-pub(super) fn job_fault(error: JobError) -> Fault {
-    let text = sentence(&error);
-    match error {
-        JobError::NoSuchJob(_) => Fault::not_found(text),
-        JobError::NoSuchStep { .. } | JobError::NoSuchTask { .. } | JobError::TooManyTasks(_) => {
-            Fault::unprocessable(text)
-        }
-        JobError::JobExists(_) | JobError::BadRestore { .. } => {
-            Fault::internal("The job cannot be brought to life", text)
-        }
-        _ => Fault::conflict(text),
-    }
-}
-
-/// Upper case in front, a full stop behind.
-pub(crate) fn sentence(error: &impl std::fmt::Display) -> String {
-    let text = error.to_string();
-    let mut chars = text.chars();
-    let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
-    let stop = if text.ends_with('.') { "" } else { "." };
-    format!("{first}{}{stop}", chars.as_str())
+    if live.archived { Err(Refusal::Archived(job)) } else { Ok(()) }
 }

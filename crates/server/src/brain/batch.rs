@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use kiln_api::{AssignedTask, Assignment, Down, RevokeWhy};
-use kiln_core::{Assigned, Claim, Outbox, Push, Record, RevokeReason};
+use kiln_api::{AssignedTask, Assignment, Down, Work};
+use kiln_core::{Assigned, Claim, Outbox, Push, Record};
 use kiln_store::Write;
-use kiln_types::{AttemptId, JobId, SlotIndex, TaskSpace, WorkerId};
+use kiln_types::{AttemptId, JobId, SlotIndex, WorkerId};
 
 use super::{Brain, Farm, Look, Made};
 use crate::holds::Hold;
@@ -72,7 +72,7 @@ impl Batch {
     pub(super) fn answer<T: std::marker::Send + 'static>(
         &mut self,
         reply: super::Reply<T>,
-        answer: crate::problem::Answer<T>,
+        answer: Result<T, super::Refusal>,
     ) {
         self.replies.push(Box::new(move |_| {
             // Whoever asked may have gone.
@@ -111,15 +111,7 @@ fn wire(farm: &Farm, push: Push) -> Option<Down> {
         Push::Assign { slot, claim, tasks } => {
             assignment(farm, slot, claim, &tasks).map(|all| Down::Assign(Box::new(all)))
         }
-        Push::Revoke { attempt, why } => {
-            let why = match why {
-                RevokeReason::Cancelled => RevokeWhy::Cancelled,
-                RevokeReason::Preempted => RevokeWhy::Stolen,
-                RevokeReason::Stale => RevokeWhy::Stale,
-                RevokeReason::TimedOut => RevokeWhy::TimedOut,
-            };
-            Some(Down::Revoke { attempt, why })
-        }
+        Push::Revoke { attempt, why } => Some(Down::Revoke { attempt, why }),
         Push::DesiredState(wish) => Some(Down::Wish { wish }),
     }
 }
@@ -142,16 +134,18 @@ fn assignment(farm: &Farm, slot: SlotIndex, claim: Claim, tasks: &[Assigned]) ->
     Some(Assignment {
         slot,
         job,
-        kind: step.kind,
-        session: session?,
-        frame_time_limit_s: spec.frame_time_limit_s.filter(|_| step.space == TaskSpace::Frames),
-        refuse_black: spec.refuse_black,
-        claim: Some(kiln_api::Claim {
+        work: Work {
+            kind: step.kind,
+            session: session?,
+            time_limit_s: spec.frame_time_limit_s.filter(|_| step.space.per_frame().is_some()),
+            refuse_black: spec.refuse_black,
+        },
+        claim: kiln_api::Claim {
             // Blenders of short frames overlap well where each takes what is free: an equal part is not theirs to keep.
             cores: if spec.needs.cores.is_some() || spec.needs.whole { claim.cores } else { 0 },
             memory: claim.memory,
             gpus: claim.gpus.iter().collect(),
-        }),
+        },
         tasks: tasks.collect(),
     })
 }

@@ -1,15 +1,12 @@
-//! Why a job waits, in words.
+//! The reasons for which a job waits: from the core's data to the codes and parameters of the wire.
 
-use std::collections::{BTreeSet, HashSet};
+use kiln_api::{
+    Explanation, RelativePriority, SlotHolder, StepWait, TimeLeft, UnmetRequirement, UnmetView, WaitReason,
+};
+use kiln_core::{Explainer, Forecast, Missing, Occupant, UnmetStep, WaitCause};
+use kiln_types::{JobId, StepIndex, WorkerId};
 
-use kiln_api::{Explanation, TimeLeft, UnmetView, WaitReason};
-use kiln_core::{Account, Explainer, Forecast, Missing, Occupant, UnmetStep, WaitCause};
-use kiln_types::{DeviceClass, JobId, WorkerId};
-
-use super::{Farm, plan::device_label};
-
-/// Jobs named as those that hold the slots, at most.
-const NAMED: usize = 3;
+use super::{Farm, order::kind_and_name, plan::labels};
 
 impl Farm {
     /// `None` where the brain does not hold the job.
@@ -18,233 +15,132 @@ impl Farm {
         let live = self.jobs.get(&job)?;
         let now = self.clock.now();
         let mut survey = self.core.explainer(now);
-        let mut reasons = Vec::new();
-        for (step, waits) in survey.explain(job) {
+        let mut steps = Vec::new();
+        for (step, causes) in survey.explain(job) {
             let Some(kind) = live.steps.get(step).map(|step| step.kind) else { continue };
             let tasks = view.steps.get(usize::from(step.0)).map_or(0, |step| step.counts.waiting);
-            let texts = waits.iter().map(|wait| self.sentence_of(job, wait)).collect();
-            reasons.push(WaitReason { step: kind, tasks, texts });
+            let reasons = causes.into_iter().map(|cause| self.reason(job, step, cause)).collect();
+            steps.push(StepWait { step: kind, tasks, reasons });
         }
         let left = self.core.forecast(now, job).map(time_left);
         Some(Explanation {
             state: view.state,
             counts: super::look::counts(view.counts()),
-            reasons,
+            steps,
             unmet: self.unmet(&mut survey, job),
             left,
         })
     }
 
-    /// Why nothing of a job that waits runs: a sentence, and what connected workers lack.
-    pub(super) fn waits_for(&self, survey: &mut Explainer, job: JobId) -> (Option<String>, Vec<UnmetView>) {
-        let wait = survey.explain(job).into_iter().flat_map(|(_, waits)| waits).next();
-        (wait.map(|wait| self.sentence_of(job, &wait)), self.unmet(survey, job))
+    /// The first reason for which nothing of a job runs, and the connected workers that do not meet its requirement.
+    pub(super) fn waits_for(
+        &self,
+        survey: &mut Explainer,
+        job: JobId,
+    ) -> (Option<WaitReason>, Vec<UnmetView>) {
+        let causes = survey.explain(job).into_iter();
+        let mut causes = causes.flat_map(|(step, causes)| causes.into_iter().map(move |cause| (step, cause)));
+        let reason = causes.next().map(|(step, cause)| self.reason(job, step, cause));
+        (reason, self.unmet(survey, job))
     }
 
     fn unmet(&self, survey: &mut Explainer, job: JobId) -> Vec<UnmetView> {
         let view = |unmet: UnmetStep| UnmetView {
             worker: self.name_of(unmet.worker),
-            missing: worded(unmet.missing.into_iter().map(|label| label.0).collect()).into_iter().collect(),
+            missing: self.requirements(job, unmet.step, unmet.missing.into_iter().map(Missing::Label)),
         };
         let mut views: Vec<UnmetView> =
             survey.unmet(job, UnmetView::MAX_LISTED).into_iter().map(view).collect();
-        views.sort_by(|a, b| a.worker.cmp(&b.worker));
+        views.sort_by(|a, b| (&a.worker, &a.missing).cmp(&(&b.worker, &b.missing)));
         views.dedup();
         views
     }
 
-    fn sentence_of(&self, job: JobId, wait: &WaitCause) -> String {
-        match wait {
-            WaitCause::Paused => format!("It is paused; `kiln jobs resume {job}` goes on."),
-            WaitCause::Dependencies { open, ended } => for_jobs(open, ended),
-            WaitCause::Until(at) => {
-                format!("It does not start for another {}.", span(at.since(self.clock.now()).div_ceil(1000)))
-            }
-            WaitCause::NoWorker => "No worker is connected.".to_owned(),
-            WaitCause::NoWorkerFits { all_lack, nearest, lacks } => {
-                self.nobody_fits(job, all_lack, *nearest, lacks)
-            }
-            WaitCause::NotWorking { quarantined: 0, others: 0, .. } => {
-                "Every worker that could take it is paused, resting or leaving.".to_owned()
-            }
+    fn reason(&self, job: JobId, step: StepIndex, cause: WaitCause) -> WaitReason {
+        let spec = self.jobs.get(&job).map(|live| &live.spec);
+        match cause {
+            WaitCause::Paused => WaitReason::Paused { job },
+            WaitCause::Dependencies { open, ended } => WaitReason::Dependencies { open, ended },
+            WaitCause::Until(at) => WaitReason::StartTime {
+                at_ms: spec
+                    .and_then(|spec| spec.standing.not_before_ms)
+                    .unwrap_or_else(|| self.clock.unix_ms(at)),
+                in_s: at.since(self.clock.now()).div_ceil(1000),
+            },
+            WaitCause::NoWorker => WaitReason::NoWorker,
+            WaitCause::NoWorkerFits { all_lack, nearest, lacks } => WaitReason::NoWorkerFits {
+                missing: self.requirements(job, step, all_lack),
+                nearest: self.name_of(nearest),
+                nearest_missing: self.requirements(job, step, lacks),
+                any_gpu: spec.is_some_and(|spec| spec.any_gpu),
+            },
             WaitCause::NotWorking { paused, draining, unavailable, quarantined, others } => {
-                let parts = [
-                    (*paused, "paused"),
-                    (*draining, "leaving"),
-                    (*unavailable, "resting"),
-                    (*quarantined, "sick (see `kiln workers`)"),
-                    (*others, "silent"),
-                ];
-                let parts: Vec<String> =
-                    parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-                format!("No worker that could take it works now: {}.", parts.join(", "))
+                WaitReason::NotWorking { paused, draining, unavailable, quarantined, silent: others }
             }
-            WaitCause::Cooldown(_) => {
-                "The workers that could take it handed it back or failed to begin it; they are asked \
-                                 again within half a minute."
-                    .to_owned()
-            }
-            WaitCause::Limit { name, total: 0, .. } => {
-                format!(
-                    "It needs the limit {name}, of which the farm has none; `kiln limits set {name} N` says how many there are."
-                )
-            }
-            WaitCause::Limit { name, total, used } => {
-                format!("All {total} of the limit {name} are in use ({used}).")
-            }
-            WaitCause::JobFull(1) => "It is on a worker already, and may not be on more than one.".to_owned(),
-            WaitCause::JobFull(most) => format!("It is on {most} workers already, and may not be on more."),
-            WaitCause::AccountFull(party, most) => {
-                let (what, name) = match party {
-                    Account::Project(name) => ("project", name),
-                    Account::User(name) => ("user", name),
-                };
-                let slots = if *most == 1 { "slot".to_owned() } else { format!("{most} slots") };
-                format!("The {what} {name} holds the {slots} that it may hold at once.")
+            WaitCause::Cooldown(workers) => WaitReason::Cooldown { workers },
+            WaitCause::Limit { name, total, used } => WaitReason::Limit { name, total, used },
+            WaitCause::JobFull(max_workers) => WaitReason::WorkerCap { max_workers },
+            WaitCause::AccountFull(account, max_slots) => {
+                let (kind, name) = kind_and_name(&account);
+                WaitReason::AccountCap { kind, name: name.to_owned(), max_slots }
             }
             WaitCause::Busy { workers, with } => {
-                let who = match workers {
-                    1 => "The one worker that can take it is busy".to_owned(),
-                    n => format!("All {n} workers that can take it are busy"),
-                };
-                self.busy(&who, with)
+                let (holders, more) = self.holders(&with);
+                WaitReason::Busy { workers, holders, more }
             }
-            WaitCause::FailedHere { vacant, others, with } => self.failed_here(vacant, *others, with),
-            WaitCause::Room { reserved: Some(worker) } => {
-                format!(
-                    "It needs more of a machine than is free; {} is kept for it as others end.",
-                    self.name_of(*worker)
-                )
+            WaitCause::FailedHere { vacant, others, with } => {
+                let (free, more_free) = first(&vacant, |worker: &WorkerId| self.name_of(*worker));
+                let (holders, more) = self.holders(&with);
+                WaitReason::FailedHere { free, more_free, busy: others, holders, more }
             }
-            WaitCause::Room { reserved: None } => {
-                "It needs more of a machine than is free on any one; it takes the first that has room."
-                    .to_owned()
+            WaitCause::Room { reserved } => {
+                WaitReason::NoRoom { reserved: reserved.map(|worker| self.name_of(worker)) }
             }
         }
     }
 
-    fn nobody_fits(
+    /// The parts of the requirement of a step that these are.
+    fn requirements(
         &self,
         job: JobId,
-        all: &BTreeSet<Missing>,
-        nearest: WorkerId,
-        lacks: &BTreeSet<Missing>,
-    ) -> String {
-        let all = worded(all.iter().map(words).collect());
-        match all.first() {
-            Some(thing) => format!("No worker of the farm has {thing}.{}", self.of_device(job, thing)),
-            None => {
-                let lacks: Vec<String> = worded(lacks.iter().map(words).collect()).into_iter().collect();
-                let nearest = self.name_of(nearest);
-                format!(
-                    "No worker of the farm has everything that this job needs; {nearest} comes nearest, and lacks {}.",
-                    lacks.join(" and ")
-                )
+        step: StepIndex,
+        missing: impl IntoIterator<Item = Missing>,
+    ) -> Vec<UnmetRequirement> {
+        let Some(live) = self.jobs.get(&job) else { return Vec::new() };
+        let Some(step) = live.steps.get(step) else { return Vec::new() };
+        let (known, needs) = (labels(&live.spec, step), &live.spec.needs);
+        let part = |missing| match missing {
+            Missing::Label(label) => {
+                known.iter().find(|(known, _)| *known == label).map(|(_, part)| part.clone())
             }
-        }
+            Missing::Cores(cores) => Some(UnmetRequirement::Cores { cores }),
+            Missing::Memory(bytes) => Some(UnmetRequirement::Memory { bytes }),
+            Missing::Gpus => Some(UnmetRequirement::Gpus { gpus: needs.gpus, memory: needs.gpu_memory }),
+        };
+        let mut parts: Vec<UnmetRequirement> = missing.into_iter().filter_map(part).collect();
+        parts.sort();
+        UnmetRequirement::without_consequences(parts)
     }
 
-    /// What a person can do where a job that may render on any GPU lacks its device.
-    fn of_device(&self, job: JobId, thing: &str) -> String {
-        let Some(spec) = self.jobs.get(&job).map(|live| &live.spec).filter(|spec| spec.any_gpu) else {
-            return String::new();
-        };
-        let (series, device) = (spec.session.blender, spec.session.device);
-        if thing != device_label(series, device).0 {
-            return String::new();
-        }
-        let why = match device {
-            DeviceClass::Gpu => "The job takes the first that comes, whatever its backend".to_owned(),
-            _ => format!("The job began on {device}, and all of it must come from one backend"),
-        };
-        format!(
-            " {why}; with --device cpu it renders on processors: submit it so if no such worker will come."
-        )
-    }
-
-    fn failed_here(&self, vacant: &[WorkerId], others: u32, with: &[Occupant]) -> String {
-        let mut free: Vec<String> = vacant.iter().take(NAMED).map(|id| self.name_of(*id)).collect();
-        if vacant.len() > NAMED {
-            free.push(format!("{} more", vacant.len() - NAMED));
-        }
-        let are = if vacant.len() == 1 { "is" } else { "are" };
-        let who = match others {
-            1 => "the one worker on which it has not failed is busy".to_owned(),
-            n => format!("the {n} workers on which it has not failed are busy"),
-        };
-        let who = format!("It has failed on {}, which {are} free; {who}", free.join(", "));
-        self.busy(&who, with)
-    }
-
-    fn busy(&self, who: &str, with: &[Occupant]) -> String {
-        if with.is_empty() {
-            return format!("{who} with this job.");
-        }
-        let named: Vec<String> = with
-            .iter()
-            .take(NAMED)
-            .map(|occupant| {
-                let name = self.jobs.get(&occupant.job).map_or("", |job| job.spec.name.as_str());
-                let rank = match occupant.priority {
-                    std::cmp::Ordering::Greater => ", of higher priority",
-                    std::cmp::Ordering::Less => ", of lower priority (its frames end first)",
-                    std::cmp::Ordering::Equal => "",
-                };
-                let slots = if occupant.slots == 1 {
-                    "1 slot".to_owned()
-                } else {
-                    format!("{} slots", occupant.slots)
-                };
-                format!("job {} ({name}; {slots}{rank})", occupant.job)
-            })
-            .collect();
-        let more = with.len().saturating_sub(NAMED);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        format!("{who}, with {}{more}.", named.join(", "))
+    fn holders(&self, with: &[Occupant]) -> (Vec<SlotHolder>, u32) {
+        first(with, |occupant: &Occupant| SlotHolder {
+            job: occupant.job,
+            name: self.jobs.get(&occupant.job).map_or_else(String::new, |live| live.spec.name.clone()),
+            slots: occupant.slots,
+            priority: match occupant.priority {
+                std::cmp::Ordering::Less => RelativePriority::Lower,
+                std::cmp::Ordering::Equal => RelativePriority::Same,
+                std::cmp::Ordering::Greater => RelativePriority::Higher,
+            },
+        })
     }
 }
 
-fn for_jobs(open: &[JobId], ended: &[JobId]) -> String {
-    let list = |jobs: &[JobId]| {
-        let ids: Vec<String> = jobs.iter().map(ToString::to_string).collect();
-        format!("{} {}", if jobs.len() == 1 { "job" } else { "jobs" }, ids.join(", "))
-    };
-    let mut text = String::new();
-    if !open.is_empty() {
-        text = format!("It waits for {} to be completed.", list(open));
-    }
-    if !ended.is_empty() {
-        let space = if text.is_empty() { "" } else { " " };
-        let end = if ended.len() == 1 {
-            "ended without being completed"
-        } else {
-            "ended without all being completed"
-        };
-        text = format!(
-            "{text}{space}It waits for {}, which {end}: retry it, or release this job from it.",
-            list(ended)
-        );
-    }
-    text
-}
-
-fn words(lack: &Missing) -> String {
-    match lack {
-        Missing::Label(label) => label.0.clone(),
-        Missing::Cores(cores) => format!("{cores} cores"),
-        Missing::Memory(bytes) => format!("{:.1} GiB of memory", *bytes as f64 / f64::from(1 << 30)),
-        Missing::Gpus => "the GPUs that it asks for".to_owned(),
-    }
-}
-
-/// Without what follows from something else that is missing: who lacks a Blender lacks its engines too.
-fn worded(missing: BTreeSet<String>) -> BTreeSet<String> {
-    let blenders: HashSet<String> =
-        missing.iter().filter(|text| text.starts_with("Blender ")).cloned().collect();
-    let follows = |text: &String| {
-        !text.starts_with("Blender ") && blenders.iter().any(|blender| text.ends_with(blender))
-    };
-    missing.into_iter().filter(|text| !follows(text)).collect()
+/// The first few, and the number of the others.
+fn first<T, U>(all: &[T], shown: impl Fn(&T) -> U) -> (Vec<U>, u32) {
+    let named = all.iter().take(WaitReason::MAX_NAMED).map(shown).collect();
+    let more = all.len().saturating_sub(WaitReason::MAX_NAMED);
+    (named, u32::try_from(more).unwrap_or(u32::MAX))
 }
 
 pub(super) fn time_left(forecast: Forecast) -> TimeLeft {
@@ -253,13 +149,5 @@ pub(super) fn time_left(forecast: Forecast) -> TimeLeft {
         soonest_s: seconds(forecast.soonest_ms),
         likely_s: seconds(forecast.likely_ms),
         latest_s: seconds(forecast.latest_ms),
-    }
-}
-
-fn span(seconds: u64) -> String {
-    match seconds {
-        0..=119 => format!("{seconds} s"),
-        120..=7_199 => format!("{} min", seconds / 60),
-        _ => format!("{} h", seconds / 3600),
     }
 }

@@ -7,11 +7,11 @@ use std::{
 };
 
 use kiln_api::{BlenderOffer, Down, Hello, Machine, Offered, Rest};
-use kiln_core::{Account, Core, Label, Moment, Share, WorkerOffer};
+use kiln_core::{Account, Core, Moment, Share, WorkerOffer};
 use kiln_store::Write;
 use kiln_types::{
     AttemptId, BundleId, DeviceClass, Epoch, JobId, JobSpec, JobSteps, ProductKind, SessionSpec, SlotIndex,
-    StepIndex, StepInput, StepSpec, TaskId, WorkerId, WorkerWish,
+    StepIndex, StepInput, StepKind, StepSpec, TaskId, TaskName, WorkerId, WorkerWish,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -190,12 +190,12 @@ impl Said {
         lists.max_by_key(Vec::len).unwrap_or_default()
     }
 
-    /// In the words in which a job says what it needs, see [`super::plan::requirement`].
+    /// The offer, with the labels that [`super::plan::labels`] asks for.
     fn offer(&self, name: &str) -> WorkerOffer {
         let mut labels = BTreeSet::new();
         for blender in &self.blenders {
             let series = blender.version.series();
-            labels.insert(Label(format!("Blender {series}")));
+            labels.insert(super::plan::blender_label(series));
             for device in &blender.devices {
                 labels.insert(super::plan::device_label(series, device.class));
                 if DeviceClass::BACKENDS.contains(&device.class) {
@@ -267,9 +267,13 @@ impl Farm {
         (step.product == ProductKind::Bundle).then(|| live.spec.clone())
     }
 
-    pub(crate) fn frame_of(&self, task: TaskId) -> Option<i32> {
-        let live = self.jobs.get(&task.job)?;
-        live.steps.frame_of(&live.spec.frames, task.step, task.index)
+    /// A task of a job that is gone has the name of a render without a frame.
+    pub(crate) fn name_of_task(&self, task: TaskId) -> TaskName {
+        let name = self
+            .jobs
+            .get(&task.job)
+            .and_then(|live| live.steps.name_of(&live.spec.frames, task.step, task.index));
+        name.unwrap_or(TaskName { kind: StepKind::Render, frame: None })
     }
 
     pub(super) fn forget_ended_jobs(&mut self) {

@@ -10,10 +10,10 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Brain, Input, JobVerb, Reply,
+    Brain, Input, JobVerb, Refusal, Reply,
     restore::{self, Loaded},
 };
-use crate::{clock::unix_ms, events::new_event, problem::Fault};
+use crate::{clock::unix_ms, events::new_event};
 
 /// Jobs that are being read back: of one that ended long ago the core knows nothing any more until somebody wants
 /// something of it.
@@ -98,7 +98,7 @@ impl Brain {
         if let JobVerb::Change(change) = verb {
             let answer = match self.completed_before(job, &change).await {
                 Ok(completed) => self.change(job, change, &completed),
-                Err(fault) => Err(fault),
+                Err(refusal) => Err(refusal),
             };
             self.batch.answer(reply, answer);
         } else {
@@ -124,8 +124,8 @@ impl Brain {
             match &there {
                 Ok(()) => self.apply_verb(job, verb, reply).await,
                 Err(error) => {
-                    let fault = Fault::internal("The job could not be read from the records", error);
-                    self.batch.answer(reply, Err(fault));
+                    let refusal = Refusal::failed("the job could not be read from the records", error);
+                    self.batch.answer(reply, Err(refusal));
                 }
             }
         }
@@ -186,7 +186,7 @@ impl Brain {
 
 #[cfg(test)]
 mod tests {
-    use kiln_core::Config;
+    use kiln_core::{Config, JobError};
     use kiln_store::{Durability, ReadPool, Write};
     use kiln_types::{EventNumber, JobState};
     use tempfile::TempDir;
@@ -197,7 +197,7 @@ mod tests {
         tests::{new_bundle, spec},
     };
     use super::*;
-    use crate::{events::Hub, logs::Logs, problem::Answer, space};
+    use crate::{events::Hub, logs::Logs, space};
 
     struct World {
         brain: Brain,
@@ -230,18 +230,18 @@ mod tests {
             self.brain.round(&mut Vec::new(), &mut Vec::new()).await.unwrap();
         }
 
-        fn ask<T>(&self, input: impl FnOnce(Reply<T>) -> Input) -> oneshot::Receiver<Answer<T>> {
+        fn ask<T>(&self, input: impl FnOnce(Reply<T>) -> Input) -> oneshot::Receiver<Result<T, Refusal>> {
             let (reply, answer) = oneshot::channel();
             self.handle.asked.try_send(input(reply)).ok().unwrap();
             answer
         }
 
-        fn submit(&self) -> oneshot::Receiver<Answer<JobId>> {
+        fn submit(&self) -> oneshot::Receiver<Result<JobId, Refusal>> {
             let spec = Box::new(spec(9, "sequential", false));
             self.ask(|reply| Input::Submit { spec, notices: Vec::new(), held: false, reply })
         }
 
-        fn verb(&self, job: JobId, verb: JobVerb) -> oneshot::Receiver<Answer<()>> {
+        fn verb(&self, job: JobId, verb: JobVerb) -> oneshot::Receiver<Result<(), Refusal>> {
             self.ask(|reply| Input::Job { job, verb, reply })
         }
 
@@ -271,7 +271,8 @@ mod tests {
         world.round().await;
         world.brain.settle().await;
         world.round().await;
-        assert_eq!(none.try_recv().unwrap().unwrap_err().0.status, 404);
+        let refused = none.try_recv().unwrap().unwrap_err();
+        assert_eq!(refused, JobError::NoSuchJob(JobId(77)).into());
         world.brain.farm.core.sanity_check();
     }
 
@@ -308,7 +309,7 @@ mod tests {
         world.brain.settle().await;
         world.round().await;
         let refused = retried.try_recv().unwrap().unwrap_err();
-        assert!(refused.0.detail.contains("were removed"), "{}", refused.0.detail);
+        assert!(matches!(refused, Refusal::FilesRemoved { job, .. } if job == old), "{refused:?}");
         assert_eq!(world.state(old).await, JobState::Cancelled);
     }
 }

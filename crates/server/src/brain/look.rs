@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use kiln_api::{
-    RunningList, RunningTask, RunningView, SickView, TaskCounts, TimeLeft, UnmetView, WorkerView,
+    RunningList, RunningTask, RunningView, SickView, TaskCounts, TimeLeft, UnmetView, WaitReason, WorkerView,
 };
 use kiln_core::{Explainer, Moment};
 use kiln_types::{AttemptId, JobId, JobState, WorkerId, WorkerState};
@@ -16,7 +16,7 @@ pub(crate) struct LiveJobView {
     /// One for each step.
     pub steps: Vec<LiveStep>,
     pub workers_busy: u32,
-    pub waits_for: Option<String>,
+    pub waits_for: Option<WaitReason>,
     pub unmet: Vec<UnmetView>,
     pub mean_frame_s: Option<f64>,
     pub left: Option<TimeLeft>,
@@ -96,7 +96,8 @@ impl Farm {
         let mut list = RunningList { count: 0, inside: 0.0, running: Vec::new() };
         for (attempt, live) in attempts.filter(|(_, live)| live.started.is_some()) {
             list.count = list.count.saturating_add(1);
-            let fraction = self.fraction(now, live).0.filter(|_| self.frame_of(live.task).is_some());
+            let fraction =
+                self.fraction(now, live).0.filter(|_| self.name_of_task(live.task).frame.is_some());
             list.inside += f64::from(fraction.unwrap_or(0.0));
             if list.running.len() < most
                 && let Some(task) = self.running_view(now, attempt, live)
@@ -114,7 +115,7 @@ impl Farm {
             slot: live.slot,
             attempt,
             job: live.task.job,
-            frame: self.frame_of(live.task),
+            name: self.name_of_task(live.task),
             since_ms: started.at_ms,
             fraction,
             estimated,
@@ -127,7 +128,7 @@ impl Farm {
         // Blender says 0 for long, and then often nothing more.
         let said = live.fraction.filter(|fraction| *fraction > 0.0);
         // How long a bake takes, nobody knows.
-        let frame = self.frame_of(live.task).is_some();
+        let frame = self.name_of_task(live.task).frame.is_some();
         let mean = self.jobs.get(&live.task.job).filter(|_| frame).and_then(|job| job.mean_frame_s());
         let guess = live.started.zip(mean.filter(|mean| *mean > 0.0)).map(|(started, mean)| {
             let seconds = now.since(started.moment) as f64 / 1000.0;

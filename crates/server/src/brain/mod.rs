@@ -20,6 +20,7 @@ mod plan;
 mod recover;
 #[cfg(test)]
 mod recover_tests;
+mod refusal;
 mod restore;
 mod roster;
 #[cfg(test)]
@@ -38,10 +39,10 @@ use kiln_types::{AttemptId, Failure, FrameSet, JobId, JobSpec, OutputSet, Worker
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use apply::{no_worker, sentence};
 pub(crate) use farm::{Farm, Link};
 pub(crate) use look::LiveJobView;
 pub(crate) use order::{Setting, party};
+pub(crate) use refusal::Refusal;
 
 use crate::{
     ServerError,
@@ -50,7 +51,6 @@ use crate::{
     events::Hub,
     holds::Hold,
     logs::Logs,
-    problem::{Answer, Fault},
 };
 use batch::Batch;
 use loading::Loading;
@@ -157,18 +157,18 @@ pub(crate) enum Finished {
         failure: Failure,
         seconds: f64,
     },
-    HandedBack,
+    Returned,
 }
 
-/// What an attempt made.
+/// The files that an attempt made. Which of the two its step is for, the scheduler knows.
 #[derive(Debug, Clone)]
 pub(crate) enum Made {
-    Frame(OutputSet),
-    /// `None` where nothing was made of it, because the attempt was not known then as a bake.
-    Bake(Option<NewBundle>),
+    Outputs(OutputSet),
+    /// `None` if the attempt was not known as one that makes a bundle, and none was made.
+    Bundle(Option<NewBundle>),
 }
 
-pub(crate) type Reply<T> = oneshot::Sender<Answer<T>>;
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 type Look = Box<dyn FnOnce(&Farm) + Send>;
 
 /// What a person may do with a job.
@@ -220,19 +220,19 @@ impl BrainHandle {
     }
 
     /// Sends an input and waits for its answer, which comes when its consequences are on disk.
-    pub(crate) async fn ask<T>(&self, input: impl FnOnce(Reply<T>) -> Input) -> Answer<T> {
+    pub(crate) async fn ask<T>(&self, input: impl FnOnce(Reply<T>) -> Input) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();
         let _ = self.asked.send(input(reply)).await;
         answer.await.unwrap_or_else(|_| Err(self.unanswered()))
     }
 
     /// The answer that nobody gave: the brain has ended, or has dropped the batch.
-    fn unanswered(&self) -> Fault {
-        if self.asked.is_closed() { stopping() } else { recover::dropped() }
+    fn unanswered(&self) -> Refusal {
+        if self.asked.is_closed() { Refusal::Stopping } else { Refusal::BatchDropped }
     }
 
     /// Reads the live state, as it is on disk.
-    pub(crate) async fn look<T, F>(&self, look: F) -> Answer<T>
+    pub(crate) async fn look<T, F>(&self, look: F) -> Result<T, Refusal>
     where
         T: Send + 'static,
         F: FnOnce(&Farm) -> T + Send + 'static,
@@ -241,7 +241,7 @@ impl BrainHandle {
     }
 
     /// The same, when all that was told before is on disk.
-    pub(crate) async fn look_behind<T, F>(&self, look: F) -> Answer<T>
+    pub(crate) async fn look_behind<T, F>(&self, look: F) -> Result<T, Refusal>
     where
         T: Send + 'static,
         F: FnOnce(&Farm) -> T + Send + 'static,
@@ -249,7 +249,7 @@ impl BrainHandle {
         self.look_by(&self.told, look).await
     }
 
-    async fn look_by<T, F>(&self, way: &mpsc::Sender<Input>, look: F) -> Answer<T>
+    async fn look_by<T, F>(&self, way: &mpsc::Sender<Input>, look: F) -> Result<T, Refusal>
     where
         T: Send + 'static,
         F: FnOnce(&Farm) -> T + Send + 'static,
@@ -262,10 +262,6 @@ impl BrainHandle {
         let _ = way.send(Input::Look(look)).await;
         answer.await.map_err(|_| self.unanswered())
     }
-}
-
-fn stopping() -> Fault {
-    Fault::internal("The server is stopping and has not done this", "the brain has ended")
 }
 
 /// The loop around the core.
@@ -435,12 +431,10 @@ impl Brain {
                 let answer = match self.store.bundle(spec.session.bundle).await {
                     Ok(Some(_)) => match self.completed(&spec.standing.after).await {
                         Ok(completed) => self.submit(*spec, notices, held, &completed),
-                        Err(fault) => Err(fault),
+                        Err(refusal) => Err(refusal),
                     },
-                    Ok(None) => Err(Fault::conflict(
-                        "The files of this job are on the server no more; send them again, then make the job.",
-                    )),
-                    Err(error) => Err(Fault::internal("The job's files could not be looked up", error)),
+                    Ok(None) => Err(Refusal::FilesMissing),
+                    Err(error) => Err(Refusal::failed("the job's files could not be looked up", error)),
                 };
                 self.batch.answer(reply, answer);
             }

@@ -7,19 +7,12 @@ use std::{
 };
 
 use kiln_api::{Change, ChangeJob, ChangePools, LimitView, PartyView, SetShare};
-use kiln_core::{Account, Share};
+use kiln_core::{Account, JobError, Share};
 use kiln_store::{ShareRow, Write};
 use kiln_types::{JobId, JobSpec, JobState, PartyKind};
 
-use super::{
-    Brain, Farm,
-    apply::{job_fault, no_worker},
-    plan::standing_of,
-};
-use crate::{
-    clock::unix_ms,
-    problem::{Answer, Fault},
-};
+use super::{Brain, Farm, Refusal, plan::standing_of};
+use crate::clock::unix_ms;
 
 /// Users and projects of which something is set, and limits; of each.
 const MAX_NAMES: usize = 10_000;
@@ -45,7 +38,7 @@ pub(crate) enum Setting {
 }
 
 impl Brain {
-    pub(super) fn set(&mut self, setting: Setting) -> Answer<()> {
+    pub(super) fn set(&mut self, setting: Setting) -> Result<(), Refusal> {
         match setting {
             Setting::Share { party, share } => self.set_share(party, share),
             Setting::Limit { name, total } => self.set_limit(name, total),
@@ -53,48 +46,43 @@ impl Brain {
         }
     }
 
-    fn set_share(&mut self, party: Account, set: SetShare) -> Answer<()> {
+    fn set_share(&mut self, party: Account, set: SetShare) -> Result<(), Refusal> {
         let shares = &mut self.farm.shares;
         if !shares.contains_key(&party) && shares.len() >= MAX_NAMES {
-            return Err(Fault::conflict(format!(
-                "Shares of {MAX_NAMES} users and projects are set already."
-            )));
+            return Err(Refusal::TooManyShares(MAX_NAMES));
         }
         let old = shares.get(&party).copied().unwrap_or_default();
         let weight = set.weight.unwrap_or(old.weight);
         if !(1..=Share::MAX_WEIGHT).contains(&weight) {
-            return Err(Fault::bad(format!("A weight lies between 1 and {}.", Share::MAX_WEIGHT)));
+            return Err(Refusal::BadWeight);
         }
         let share = Share { weight, max_slots: set.max_slots.unwrap_or(old.max_slots) };
         shares.insert(party.clone(), share);
-        let (kind, name) = named(&party);
+        let (kind, name) = kind_and_name(&party);
         let row = ShareRow { kind, name: name.to_owned(), weight, max_slots: share.max_slots };
         self.write(Write::SetShare(row));
         self.farm.core.set_share(party, share);
         Ok(())
     }
 
-    fn set_limit(&mut self, name: String, total: Option<u32>) -> Answer<()> {
+    fn set_limit(&mut self, name: String, total: Option<u32>) -> Result<(), Refusal> {
         let limits = &mut self.farm.limits;
         match total {
             Some(total) => {
                 if !limits.contains_key(&name) && limits.len() >= MAX_NAMES {
-                    return Err(Fault::conflict(format!("The farm has {MAX_NAMES} limits already.")));
+                    return Err(Refusal::TooManyLimits(MAX_NAMES));
                 }
                 limits.insert(name.clone(), total);
             }
             None => {
                 if !limits.contains_key(&name) {
-                    return Err(Fault::not_found(no_limit(&name)));
+                    return Err(Refusal::NoSuchLimit(name));
                 }
                 let needs = |(id, live): (&JobId, &super::farm::LiveJob)| {
                     (live.ended.is_none() && live.spec.needs.limits.contains_key(&name)).then_some(*id)
                 };
                 if let Some(job) = self.farm.jobs.iter().filter_map(needs).min() {
-                    return Err(Fault::conflict(format!(
-                        "Job {job} needs the limit {name} and would wait for ever; let it end or cancel it, then \
-                         remove the limit."
-                    )));
+                    return Err(Refusal::LimitInUse { job, name });
                 }
                 limits.remove(&name);
             }
@@ -104,13 +92,12 @@ impl Brain {
         Ok(())
     }
 
-    fn set_pools(&mut self, name: &str, change: &ChangePools) -> Answer<()> {
-        let worker = self.farm.workers.named(name).ok_or_else(|| no_worker(name))?;
-        let Some(known) = self.farm.workers.get_mut(worker) else { return Err(no_worker(name)) };
+    fn set_pools(&mut self, name: &str, change: &ChangePools) -> Result<(), Refusal> {
+        let (worker, known) = self.named(name)?;
         let mut pools: BTreeSet<String> = known.pools.union(&change.add).cloned().collect();
         pools.retain(|pool| !change.remove.contains(pool));
         if pools.len() > MAX_POOLS {
-            return Err(Fault::conflict(format!("A worker is in at most {MAX_POOLS} pools.")));
+            return Err(Refusal::TooManyPools(MAX_POOLS));
         }
         if pools == known.pools {
             return Ok(());
@@ -129,7 +116,7 @@ impl Brain {
         &mut self,
         job: JobId,
         change: &ChangeJob,
-    ) -> Answer<BTreeSet<JobId>> {
+    ) -> Result<BTreeSet<JobId>, Refusal> {
         if let Some(after) = &change.after {
             return self.completed(after).await;
         }
@@ -138,28 +125,26 @@ impl Brain {
     }
 
     /// Those of the jobs that were completed so long ago that the core has forgotten them.
-    pub(super) async fn completed(&mut self, jobs: &BTreeSet<JobId>) -> Answer<BTreeSet<JobId>> {
-        let missing =
-            |job| Fault::unprocessable(format!("There is no job {job} to wait for; `kiln jobs` lists them."));
+    pub(super) async fn completed(&mut self, jobs: &BTreeSet<JobId>) -> Result<BTreeSet<JobId>, Refusal> {
         if let Some(gone) = jobs.iter().find(|job| self.batch.deleted.contains(job)) {
-            return Err(missing(*gone));
+            return Err(Refusal::NoJobToWaitFor(*gone));
         }
         let states = self.states_of(jobs.iter().copied().collect()).await?;
         let known = |job: &JobId| self.farm.jobs.contains_key(job) || states.contains_key(job);
         match jobs.iter().find(|job| !known(job)) {
-            Some(gone) => Err(missing(*gone)),
+            Some(gone) => Err(Refusal::NoJobToWaitFor(*gone)),
             None => Ok(completed_of(states)),
         }
     }
 
     /// The states of those that the core does not hold and the records do.
-    async fn states_of(&mut self, mut jobs: Vec<JobId>) -> Answer<BTreeMap<JobId, JobState>> {
+    async fn states_of(&mut self, mut jobs: Vec<JobId>) -> Result<BTreeMap<JobId, JobState>, Refusal> {
         jobs.retain(|job| !self.farm.jobs.contains_key(job));
         if jobs.is_empty() {
             return Ok(BTreeMap::new());
         }
         let states = self.store.job_states(&jobs).await;
-        states.map_err(|error| Fault::internal("The jobs to wait for could not be looked up", error))
+        states.map_err(|error| Refusal::failed("the jobs to wait for could not be looked up", error))
     }
 
     /// A completed job is deleted: who waits for it and for others must not look for it in the records.
@@ -181,34 +166,28 @@ impl Brain {
         job: JobId,
         change: ChangeJob,
         completed: &BTreeSet<JobId>,
-    ) -> Answer<()> {
+    ) -> Result<(), Refusal> {
         let now = self.farm.clock.now();
-        let Some(view) = self.farm.core.job(job) else {
-            return Err(job_fault(kiln_core::JobError::NoSuchJob(job)));
-        };
+        let view = self.farm.core.job(job).ok_or(JobError::NoSuchJob(job))?;
         if view.state.is_end() {
-            return Err(job_fault(kiln_core::JobError::JobEnded { job, state: view.state }));
+            return Err(JobError::JobEnded { job, state: view.state }.into());
         }
         let counts = view.counts();
         let waits = change.after.as_ref().is_some_and(|after| !after.is_empty())
             || change.not_before_ms.flatten().is_some_and(|at_ms| at_ms > unix_ms());
         if waits && counts.running + counts.done + counts.failed > 0 {
-            return Err(Fault::conflict(format!(
-                "Job {job} has begun and waits for nothing any more; `kiln jobs pause {job}` holds it back."
-            )));
+            return Err(Refusal::HasBegun(job));
         }
         if let Some(after) = &change.after
             && let Some(round) = after.iter().find(|other| self.farm.waits_for_job(**other, job))
         {
-            return Err(Fault::conflict(if *round == job {
-                format!("Job {job} cannot wait for itself.")
+            return Err(if *round == job {
+                Refusal::WaitsForItself(job)
             } else {
-                format!("Job {round} waits for job {job} already: neither would ever start.")
-            }));
+                Refusal::WaitsInCircle { job, other: *round }
+            });
         }
-        let Some(live) = self.farm.jobs.get_mut(&job) else {
-            return Err(job_fault(kiln_core::JobError::NoSuchJob(job)));
-        };
+        let live = self.farm.jobs.get_mut(&job).ok_or(JobError::NoSuchJob(job))?;
         let mut spec = JobSpec::clone(&live.spec);
         let standing = &mut spec.standing;
         let ChangeJob { priority, max_workers, after, not_before_ms } = change;
@@ -219,7 +198,7 @@ impl Brain {
         live.spec = Arc::new(spec.clone());
         let in_core = standing_of(&spec, &self.farm.clock, completed);
         let told = Change::JobChanged { standing: spec.standing.clone() };
-        self.farm.core.set_scheduling(now, job, in_core).map_err(job_fault)?;
+        self.farm.core.set_scheduling(now, job, in_core)?;
         self.write(Write::SetJobSpec { job, spec: Box::new(spec) });
         self.event(unix_ms(), Some(job), None, &told);
         Ok(())
@@ -228,13 +207,15 @@ impl Brain {
 
 impl Farm {
     /// What jobs say that they need, held against what the farm has.
-    pub(super) fn check_limits(&self, spec: &JobSpec) -> Answer<()> {
+    pub(super) fn check_limits(&self, spec: &JobSpec) -> Result<(), Refusal> {
         for (name, count) in &spec.needs.limits {
-            let total = self.limits.get(name).copied().ok_or_else(|| Fault::unprocessable(no_limit(name)))?;
-            if count.get() > total {
-                return Err(Fault::unprocessable(format!(
-                    "A frame would take {count} of the limit {name}, of which the farm has {total}."
-                )));
+            let (name, count) = (name.clone(), count.get());
+            match self.limits.get(&name) {
+                None => return Err(Refusal::RequiresNoSuchLimit(name)),
+                Some(&total) if count > total => {
+                    return Err(Refusal::RequiresMoreThanLimit { name, count, total });
+                }
+                Some(_) => {}
             }
         }
         Ok(())
@@ -266,7 +247,7 @@ impl Farm {
             };
             *jobs.entry(name).or_default() += 1;
         }
-        let set = self.shares.keys().map(named).filter(|(of, _)| *of == kind).map(|(_, name)| name);
+        let set = self.shares.keys().map(kind_and_name).filter(|(of, _)| *of == kind).map(|(_, name)| name);
         let names: BTreeSet<&str> = jobs.keys().copied().chain(set).collect();
         let held = self.core.held_slots();
         let view = |name: &str| {
@@ -305,14 +286,9 @@ pub(crate) fn party(kind: PartyKind, name: String) -> Account {
     }
 }
 
-fn named(party: &Account) -> (PartyKind, &str) {
+pub(super) fn kind_and_name(party: &Account) -> (PartyKind, &str) {
     match party {
         Account::User(name) => (PartyKind::User, name),
         Account::Project(name) => (PartyKind::Project, name),
     }
-}
-
-fn no_limit(name: &str) -> String {
-    let shown: String = name.chars().take(80).flat_map(char::escape_default).collect();
-    format!("The farm has no limit “{shown}”; `kiln limits` lists them, `kiln limits set NAME N` makes one.")
 }

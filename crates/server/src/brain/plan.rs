@@ -1,14 +1,15 @@
-//! From a job's spec to what the core needs of it: steps, and the labels that a worker must have.
+//! From a job's spec to what the core needs of it: steps, and the labels that a worker must have. Labels are keys that
+//! nobody reads; [`labels`] says what each means.
 
 use std::{collections::BTreeSet, num::NonZeroU32};
 
+use kiln_api::UnmetRequirement;
 use kiln_core::{
     DeviceOption, Gpus, JobPlan, Label, Moment, OpenDevice, PlanError, Requirement, Room, SchedulingOptions,
     StepPlan,
 };
 use kiln_types::{
     BlenderSeries, BlobHash, DeviceClass, GpuUse, JobId, JobSpec, JobSteps, SessionKey, StepInput, StepSpec,
-    TaskSpace,
 };
 
 use crate::clock::{Clock, unix_ms};
@@ -24,8 +25,8 @@ pub(crate) fn plan_of(
     let open = spec.any_gpu.then(|| spec.on(DeviceClass::Gpu));
     let first = open.as_ref().unwrap_or(spec);
     let steps = steps.iter().map(|(_, step)| StepPlan {
-        per_frame: (step.space == TaskSpace::Frames).then_some(NonZeroU32::MIN),
-        after: step.after.iter().copied().map(Into::into).collect(),
+        per_frame: step.space.per_frame().map(NonZeroU32::from),
+        after: step.after.clone(),
         order: step.order,
         requires: requirement(first, step),
         hang_ms: spec.hang_s.map(|seconds| u64::from(seconds) * 1000),
@@ -86,25 +87,35 @@ fn session_key(job: JobId, spec: &JobSpec, step: &StepSpec) -> SessionKey {
     }
 }
 
-/// What a worker must have, in words that a person reads where it is missing. Devices and engines belong to one
-/// Blender: a worker may have CUDA in one and not in the other.
-fn requirement(spec: &JobSpec, step: &StepSpec) -> Requirement {
+/// The labels that a worker must have for the step, each with the part of the requirement that it is. Devices and engines
+/// belong to one Blender: a worker may have CUDA in one and not in the other.
+pub(super) fn labels(spec: &JobSpec, step: &StepSpec) -> Vec<(Label, UnmetRequirement)> {
     let (session, needs) = (&spec.session, &spec.needs);
-    let series = session.blender;
-    let mut labels = vec![Label(format!("Blender {series}"))];
+    let (series, device) = (session.blender, session.device);
+    let mut labels = vec![(blender_label(series), UnmetRequirement::Blender { series })];
     // The processor is everywhere.
-    if session.device != DeviceClass::Cpu {
-        labels.push(device_label(series, session.device));
+    if device != DeviceClass::Cpu {
+        labels.push((device_label(series, device), UnmetRequirement::Device { series, device }));
     }
     // The engine that stands in the file is left to Blender, which renames old ones when it opens a file.
-    if let Some(engine) = &session.settings.engine {
-        labels.push(engine_label(series, engine));
+    if let Some(engine) = session.settings.engine.clone() {
+        labels.push((engine_label(series, &engine), UnmetRequirement::Engine { series, engine }));
     }
-    let denoiser = spec.denoiser.iter().filter(|_| step.renders);
-    labels.extend(denoiser.map(|name| denoiser_label(series, name)));
-    labels.extend(spec.shared.iter().map(|name| shared_label(name)));
-    labels.extend(needs.tags.iter().map(|tag| tag_label(tag)));
-    labels.extend(needs.pool.iter().map(|pool| pool_label(pool)));
+    let denoiser = spec.denoiser.iter().filter(|_| step.renders).cloned();
+    labels.extend(denoiser.map(|denoiser| {
+        (denoiser_label(series, &denoiser), UnmetRequirement::Denoiser { series, denoiser })
+    }));
+    let shared = spec.shared.iter().cloned();
+    labels.extend(shared.map(|name| (shared_label(&name), UnmetRequirement::SharedFolder { name })));
+    let tags = needs.tags.iter().cloned();
+    labels.extend(tags.map(|name| (tag_label(&name), UnmetRequirement::Tag { name })));
+    let pool = needs.pool.iter().cloned();
+    labels.extend(pool.map(|name| (pool_label(&name), UnmetRequirement::Pool { name })));
+    labels
+}
+
+fn requirement(spec: &JobSpec, step: &StepSpec) -> Requirement {
+    let needs = &spec.needs;
     let room = Room {
         cores: needs.cores.map_or(0, std::num::NonZeroU32::get),
         memory: needs.memory.unwrap_or(0),
@@ -113,7 +124,8 @@ fn requirement(spec: &JobSpec, step: &StepSpec) -> Requirement {
         ..Room::default()
     };
     let limits = needs.limits.iter().map(|(name, count)| (name.clone(), count.get())).collect();
-    Requirement { labels: labels.into_iter().collect(), room, limits }
+    let labels = labels(spec, step).into_iter().map(|(label, _)| label).collect();
+    Requirement { labels, room, limits }
 }
 
 fn gpus(spec: &JobSpec, step: &StepSpec) -> Gpus {
@@ -128,34 +140,29 @@ fn gpus(spec: &JobSpec, step: &StepSpec) -> Gpus {
 }
 
 pub(super) fn pool_label(pool: &str) -> Label {
-    Label(format!("a place in the pool {pool}"))
+    Label(format!("pool {pool}"))
 }
 
 pub(super) fn shared_label(name: &str) -> Label {
-    Label(format!("the shared folder {name}"))
+    Label(format!("shared {name}"))
 }
 
 pub(super) fn tag_label(tag: &str) -> Label {
-    Label(format!("the tag {tag}"))
+    Label(format!("tag {tag}"))
+}
+
+pub(super) fn blender_label(series: BlenderSeries) -> Label {
+    Label(format!("blender {series}"))
 }
 
 pub(super) fn device_label(series: BlenderSeries, device: DeviceClass) -> Label {
-    Label(match device {
-        DeviceClass::Cpu => format!("a processor for Blender {series}"),
-        DeviceClass::Gpu => format!("a GPU for Blender {series}"),
-        gpu => format!("a {gpu} device for Blender {series}"),
-    })
+    Label(format!("device {series} {device}"))
 }
 
 pub(super) fn denoiser_label(series: BlenderSeries, denoiser: &str) -> Label {
-    let name = match denoiser {
-        "OPENIMAGEDENOISE" => "OpenImageDenoise",
-        "OPTIX" => "OptiX",
-        other => other,
-    };
-    Label(format!("the denoiser {name} in Blender {series}"))
+    Label(format!("denoiser {series} {denoiser}"))
 }
 
 pub(super) fn engine_label(series: BlenderSeries, engine: &str) -> Label {
-    Label(format!("the engine {engine} in Blender {series}"))
+    Label(format!("engine {series} {engine}"))
 }

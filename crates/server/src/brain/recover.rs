@@ -7,7 +7,7 @@ use kiln_core::BrokenInvariant;
 use kiln_types::{Failure, FailureCause, JobId, WorkerId};
 
 use super::{Brain, Input, batch::Batch, loading::Loading, restore};
-use crate::{ServerError, problem::Fault};
+use crate::ServerError;
 
 /// The broken invariants so far.
 #[derive(Debug, Default)]
@@ -117,14 +117,6 @@ impl Brain {
         }
         Ok(self.commit().await?)
     }
-}
-
-/// The answer to a request of a batch that was dropped.
-pub(super) fn dropped() -> Fault {
-    Fault::new(
-        kiln_api::ProblemCode::Busy,
-        "The scheduler has begun again and has not done this; try it once more.",
-    )
 }
 
 fn text_of(panic: &(dyn Any + Send)) -> String {

@@ -2,10 +2,10 @@
 
 use std::panic::panic_any;
 
-use kiln_api::{Down, Held, HeldState, ProblemCode};
+use kiln_api::Down;
 use kiln_core::{BrokenInvariant, Config};
 use kiln_store::{Durability, Write};
-use kiln_types::{JobState, TaskIndex};
+use kiln_types::{HeldAttempt, HeldPhase, JobState, TaskIndex};
 use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::timeout};
 
@@ -58,7 +58,7 @@ impl World {
         Self::open(self.folder).await
     }
 
-    async fn join(&mut self, held: Vec<Held>) -> Connection {
+    async fn join(&mut self, held: Vec<HeldAttempt>) -> Connection {
         self.links += 1;
         let (out, downs) = mpsc::channel(1_000);
         let end = CancellationToken::new();
@@ -73,7 +73,7 @@ impl World {
         self.handle.ask(|reply| Input::Submit { spec, notices: vec![], held: false, reply }).await.unwrap()
     }
 
-    async fn verb(&self, job: JobId, verb: JobVerb) -> Answer<()> {
+    async fn verb(&self, job: JobId, verb: JobVerb) -> Result<(), Refusal> {
         self.handle.ask(|reply| Input::Job { job, verb, reply }).await
     }
 
@@ -88,7 +88,7 @@ impl World {
     }
 
     /// Pauses the job in the batch that the broken invariant about `about` drops; returns what the person is told.
-    async fn pause_in_a_dropped_batch(&self, job: JobId, about: Option<JobId>) -> Fault {
+    async fn pause_in_a_dropped_batch(&self, job: JobId, about: Option<JobId>) -> Refusal {
         // Both are in their queues before the scheduler runs again: this is its only thread.
         let (paused, ()) = tokio::join!(self.verb(job, JobVerb::Pause), self.contradict(about));
         paused.unwrap_err()
@@ -108,16 +108,16 @@ impl Connection {
     }
 
     /// The first task that the worker is given, as it says later that it holds it.
-    async fn assigned(&mut self) -> Held {
+    async fn assigned(&mut self) -> HeldAttempt {
         loop {
             if let Down::Assign(assignment) = self.next().await {
                 let task = &assignment.tasks[0];
-                return Held {
+                return HeldAttempt {
                     attempt: task.attempt,
                     task: task.task,
                     generation: task.generation,
                     slot: assignment.slot,
-                    state: HeldState::Running,
+                    phase: HeldPhase::Running,
                 };
             }
         }
@@ -136,13 +136,13 @@ async fn a_broken_invariant_drops_its_batch_and_nothing_that_was_acknowledged() 
     world.handle.tell(input).await;
     world.handle.look_behind(|_| ()).await.unwrap();
 
-    let fault = world.pause_in_a_dropped_batch(job, Some(job)).await;
-    assert_eq!(fault.0.code, ProblemCode::Busy, "a program knows that it may try again");
+    let refusal = world.pause_in_a_dropped_batch(job, Some(job)).await;
+    assert_eq!(refusal, Refusal::BatchDropped, "a program knows that it may try again");
     timeout(LIMIT, connection.end.cancelled()).await.expect("the worker is told to connect again");
     assert_ne!(world.state(job).await, JobState::Paused, "what was not acknowledged did not happen");
 
     // The worker says what it holds, and goes on with it.
-    let mut connection = world.join(vec![held.clone()]).await;
+    let mut connection = world.join(vec![held]).await;
     let kept = held.attempt;
     let task = world
         .handle
@@ -186,14 +186,14 @@ async fn a_job_that_breaks_an_invariant_twice_is_paused_with_the_reason_and_othe
 async fn a_second_broken_invariant_that_concerns_no_job_ends_the_server() {
     let world = World::start().await;
     let job = world.submit().await;
-    let fault = world.pause_in_a_dropped_batch(job, None).await;
-    assert_eq!(fault.0.code, ProblemCode::Busy);
+    let refusal = world.pause_in_a_dropped_batch(job, None).await;
+    assert_eq!(refusal, Refusal::BatchDropped);
     world.verb(job, JobVerb::Pause).await.unwrap();
     // A panic that is none of the core's own is such a one, too.
     world.handle.tell(Input::Panic(Box::new(|| panic!("index out of range")))).await;
     let ended = timeout(LIMIT, world.running).await.expect("the scheduler ends").unwrap();
     assert!(matches!(&ended, Err(ServerError::Inside(what)) if what == "index out of range"), "{ended:?}");
     let unanswered = world.handle.look(|_| ()).await.unwrap_err();
-    assert_ne!(unanswered.0.code, ProblemCode::Busy, "trying again is of no use");
+    assert_eq!(unanswered, Refusal::Stopping, "trying again is of no use");
     assert_eq!(world.store.job(job).await.unwrap().unwrap().state, JobState::Paused, "what was acknowledged");
 }

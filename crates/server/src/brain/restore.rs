@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use kiln_core::{
-    Core, JobPlan, Quarantine, RestoredAttempt, RestoredHistory, RestoredJob, RestoredPhase, RestoredStep,
+    Core, JobPlan, RestoredAttempt, RestoredHistory, RestoredJob, RestoredPhase, RestoredStep,
     SchedulingOptions, Share, TaskSpan,
 };
 use kiln_store::{AttemptRow, Store, StoreError, StoredJob, StoredStep};
@@ -51,8 +51,7 @@ pub(super) async fn farm(
     }
     let now = farm.clock.now();
     for row in store.workers().await? {
-        if let Some(kiln_store::Sickness { why, trials }) = row.sickness {
-            let quarantine = Quarantine { reason: why, failed_probes: trials };
+        if let Some(quarantine) = row.quarantine {
             farm.core.restore_quarantine(now, row.id, quarantine);
         }
         let said: Said = serde_json::from_value(row.info).unwrap_or_default();

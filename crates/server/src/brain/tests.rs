@@ -4,12 +4,12 @@ mod samples;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_api::{Assignment, Held, HeldState, RevokeWhy};
+use kiln_api::Assignment;
 use kiln_core::{Account, Config, Core, Ledger, Moment, RestoredJob, SchedulingOptions, Share};
 use kiln_store::{Durability, Write};
 use kiln_types::{
-    AttemptId, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FrameSet, JobStanding, Owner,
-    Project, StepKind,
+    AttemptId, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FrameSet, HeldAttempt,
+    HeldPhase, JobStanding, Owner, Project, RevokeReason, StepKind,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
@@ -44,8 +44,8 @@ struct Puppet {
     link: u64,
     downs: Option<mpsc::Receiver<kiln_api::Down>>,
     /// With the frame, where it is one.
-    held: BTreeMap<AttemptId, (Held, Option<i32>)>,
-    revoked: Vec<(AttemptId, RevokeWhy)>,
+    held: BTreeMap<AttemptId, (HeldAttempt, Option<i32>)>,
+    revoked: Vec<(AttemptId, RevokeReason)>,
 }
 
 /// What people have set: shares, totals of limits, pools of workers, and the standing of unfinished jobs.
@@ -166,16 +166,16 @@ impl World {
                     kiln_api::Down::Assign(assignment) => {
                         let live = &brain.farm.jobs[&assignment.job];
                         let at_home = live.spec.session.bundle;
-                        let frames = assignment.kind == StepKind::Render;
+                        let frames = assignment.work.kind == StepKind::Render;
                         if frames && !live.spec.bake.is_empty() {
                             // What it renders from is what the last bake made, on disk as in memory.
                             let stored = store.job(assignment.job).await.unwrap().unwrap();
-                            assert_eq!(stored.steps[0].bundle, Some(assignment.session.bundle));
+                            assert_eq!(stored.steps[0].bundle, Some(assignment.work.session.bundle));
                             assert_eq!(stored.steps[0].done, 1, "frames before their bake");
-                            assert_ne!(assignment.session.bundle, at_home);
+                            assert_ne!(assignment.work.session.bundle, at_home);
                             *self.compared.entry("frames behind a bake").or_default() += 1;
                         } else {
-                            assert_eq!(assignment.session.bundle, at_home);
+                            assert_eq!(assignment.work.session.bundle, at_home);
                         }
                         puppet.take(*assignment);
                     }
@@ -199,7 +199,7 @@ impl World {
         puppet.downs = Some(downs);
         puppet.link = self.links;
         puppet.revoked.clear();
-        let held = puppet.held.values().map(|(held, _)| held.clone()).collect();
+        let held = puppet.held.values().map(|(held, _)| *held).collect();
         let hello = Box::new(hello(puppet.id, held));
         let link = Link { number: self.links, out, end: CancellationToken::new() };
         self.input(Input::Join { hello, link, received: Received::default() }).await;
@@ -209,7 +209,7 @@ impl World {
         let Some((held, frame)) = self.puppets[worker].held.remove(&attempt) else { return };
         let finished = finished.unwrap_or_else(|| match frame {
             Some(frame) => made(delivered(frame)),
-            None => made(Made::Bake(Some(baked(held.task.job, attempt)))),
+            None => made(Made::Bundle(Some(baked(held.task.job, attempt)))),
         });
         let (worker, link) = (self.puppets[worker].id, self.puppets[worker].link);
         let (hold, received) = (Holds::default().begin(), Received::default());
@@ -230,7 +230,7 @@ impl World {
         match self.rng.random_range(0..42) {
             0 | 1 => {
                 let count = self.rng.random_range(1..10);
-                let order = ["sequential", "reverse", "preview", "every-3"][self.rng.random_range(0..4)];
+                let order = ["sequential", "reverse", "coarse", "every-3"][self.rng.random_range(0..4)];
                 let (reply, _) = oneshot::channel();
                 let bakes = self.rng.random_bool(0.4);
                 let mut spec = Box::new(spec(count, order, bakes));
@@ -258,7 +258,7 @@ impl World {
             }
             7..=13 => {
                 if let Some(attempt) = some {
-                    self.puppets[worker].held.get_mut(&attempt).unwrap().0.state = HeldState::Running;
+                    self.puppets[worker].held.get_mut(&attempt).unwrap().0.phase = HeldPhase::Running;
                     self.up(worker, Up::Started { attempt }).await;
                 }
             }
@@ -282,19 +282,19 @@ impl World {
                 // Now and then it takes a frame for a bake, or a bake for a frame.
                 if let Some(attempt) = some.filter(|_| self.rng.random_bool(0.3)) {
                     let bakes = self.puppets[worker].held[&attempt].1.is_none();
-                    let wrong = if bakes { delivered(frame) } else { Made::Bake(None) };
+                    let wrong = if bakes { delivered(frame) } else { Made::Bundle(None) };
                     self.finish(worker, attempt, Some(made(wrong))).await;
                 } else if let Some(attempt) = some {
-                    self.finish(worker, attempt, Some(Finished::HandedBack)).await;
+                    self.finish(worker, attempt, Some(Finished::Returned)).await;
                 }
             }
             25..=27 => {
                 for (attempt, why) in std::mem::take(&mut self.puppets[worker].revoked) {
                     let held = self.puppets[worker].held.get(&attempt);
-                    let goes_on = why == RevokeWhy::Stolen
-                        && held.is_some_and(|(held, _)| held.state != HeldState::Queued);
+                    let goes_on = why == RevokeReason::Preempted
+                        && held.is_some_and(|(held, _)| held.phase != HeldPhase::Queued);
                     if !goes_on {
-                        self.finish(worker, attempt, Some(Finished::HandedBack)).await;
+                        self.finish(worker, attempt, Some(Finished::Returned)).await;
                     }
                 }
             }
@@ -490,8 +490,9 @@ impl World {
         }
         assert!(open.iter().all(|id| ids.contains(id)), "a job came back from the dead");
         let workers = store.workers().await.unwrap().into_iter();
-        let sick: Vec<_> =
-            workers.filter_map(|row| row.sickness.map(|sick| (row.id, sick.why, sick.trials))).collect();
+        let sick: Vec<_> = workers
+            .filter_map(|row| row.quarantine.map(|known| (row.id, known.reason, known.failed_probes)))
+            .collect();
         let expected =
             self.ledger.quarantined().map(|(id, known)| (id, known.reason.clone(), known.failed_probes));
         assert_eq!(sick.iter().cloned().collect::<BTreeSet<_>>(), expected.collect(), "who is sick");
@@ -502,12 +503,12 @@ impl World {
 impl Puppet {
     fn take(&mut self, assignment: Assignment) {
         for task in assignment.tasks {
-            let held = Held {
+            let held = HeldAttempt {
                 attempt: task.attempt,
                 task: task.task,
                 generation: task.generation,
                 slot: assignment.slot,
-                state: HeldState::Queued,
+                phase: HeldPhase::Queued,
             };
             self.held.insert(task.attempt, (held, task.frame));
         }

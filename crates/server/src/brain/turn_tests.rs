@@ -70,7 +70,7 @@ impl World {
         all.filter(|view| view.state == WorkerState::Offline).map(|view| view.id.bits()).collect()
     }
 
-    fn submit(&self) -> oneshot::Receiver<Answer<JobId>> {
+    fn submit(&self) -> oneshot::Receiver<Result<JobId, Refusal>> {
         let (reply, answer) = oneshot::channel();
         let mut spec = Box::new(spec(9, "sequential", false));
         spec.frames = FrameSet::range(1, 100_000, 1).unwrap();

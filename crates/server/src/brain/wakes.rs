@@ -3,10 +3,9 @@
 use kiln_core::WaitCause;
 use kiln_types::{JobId, WorkerWish};
 
-use super::{Farm, apply::no_worker};
+use super::{Farm, Refusal};
 use crate::{
     clock::unix_ms,
-    problem::{Answer, Fault},
     wake::{Mac, Sleeper, Waiting},
 };
 
@@ -54,17 +53,15 @@ impl Farm {
     }
 
     /// The network cards of a worker that is gone.
-    pub(crate) fn macs_of(&self, name: &str) -> Answer<Vec<Mac>> {
-        let known =
-            self.workers.named(name).and_then(|id| self.workers.get(&id)).ok_or_else(|| no_worker(name))?;
+    pub(crate) fn macs_of(&self, name: &str) -> Result<Vec<Mac>, Refusal> {
+        let known = self.workers.named(name).and_then(|id| self.workers.get(&id));
+        let known = known.ok_or_else(|| Refusal::NoSuchWorker(name.to_owned()))?;
         if known.link.is_some() {
-            return Err(Fault::conflict(format!("The worker {name} is awake: it is connected.")));
+            return Err(Refusal::WorkerAwake(name.to_owned()));
         }
         let macs: Vec<Mac> = known.said.macs.iter().filter_map(|mac| mac.parse().ok()).collect();
         if macs.is_empty() {
-            return Err(Fault::conflict(format!(
-                "Nothing is known of the network cards of {name}; it tells them when it connects the next time."
-            )));
+            return Err(Refusal::NoNetworkCards(name.to_owned()));
         }
         Ok(macs)
     }

@@ -20,7 +20,7 @@ use utoipa::{
 use super::document::{Gone, OutOfRange};
 use crate::{
     App,
-    problem::{Answer, Fault},
+    problem::{Answer, Fault, sentence},
     space::Reservation,
 };
 
@@ -207,12 +207,6 @@ pub(crate) fn blob_fault(error: BlobError) -> Fault {
             Err(why) => BlobError::Stream(why),
         },
         error => error,
-    };
-    let sentence = |error: &BlobError| {
-        let text = error.to_string();
-        let mut chars = text.chars();
-        let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
-        format!("{first}{}.", chars.as_str())
     };
     match &error {
         BlobError::Mismatch { .. } | BlobError::Frame(FrameError::Mismatch { .. }) => {

@@ -19,5 +19,5 @@ pub(super) async fn collect(
     OptionalJson(request): OptionalJson<Option<Collect>>,
 ) -> Answer<axum::Json<Collected>> {
     let dry_run = request.unwrap_or_default().dry_run;
-    app.collector.collect(SystemTime::now(), dry_run).await.map(axum::Json)
+    Ok(axum::Json(app.collector.collect(SystemTime::now(), dry_run).await?))
 }

@@ -74,7 +74,7 @@ pub(super) async fn tasks(
     let tasks = rows.into_iter().map(|row| TaskView {
         step: row.step,
         index: row.index,
-        frame: job.frame_of(row.step, row.index),
+        name: job.name_of(row.step, row.index),
         state: row.state,
         generation: row.generation,
         failures: row.failures,
@@ -133,7 +133,7 @@ pub(super) async fn attempts(
         id: row.id,
         step: row.task.step,
         index: row.task.index,
-        frame: job.frame_of(row.task.step, row.task.index),
+        name: job.name_of(row.task.step, row.task.index),
         generation: row.generation,
         worker: names.get(&row.worker).cloned().unwrap_or_else(|| row.worker.to_string()),
         slot: row.slot,

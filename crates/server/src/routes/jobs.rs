@@ -7,7 +7,7 @@ use kiln_api::{
     ChangeJob, Explanation, ExtendJob, Fetched, JobList, JobView, RerenderJob, StepView, TaskCounts,
 };
 use kiln_store::{JobFilter, JobRow, StepRow};
-use kiln_types::{JobId, JobState, Owner, Project};
+use kiln_types::{ArchivedFilter, JobId, JobState, Owner, Project};
 use serde::Deserialize;
 
 use super::{
@@ -45,16 +45,7 @@ pub(super) struct Which {
     /// `only` for those that are archived, `all` for both; where absent, only those that are not.
     #[serde(default)]
     #[param(inline, required = false)]
-    archived: Archived,
-}
-
-#[derive(Clone, Copy, Default, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum Archived {
-    #[default]
-    No,
-    Only,
-    All,
+    archived: ArchivedFilter,
 }
 
 /// Jobs, newest first.
@@ -65,9 +56,9 @@ pub(super) async fn list(
     Query(which): Query<Which>,
 ) -> Answer<axum::Json<JobList>> {
     let archived = match which.archived {
-        Archived::No => Some(false),
-        Archived::Only => Some(true),
-        Archived::All => None,
+        ArchivedFilter::No => Some(false),
+        ArchivedFilter::Only => Some(true),
+        ArchivedFilter::All => None,
     };
     let filter = JobFilter { owner: which.user, project: which.project, archived, states: which.state.0 };
     let limit = which.limit.get();
@@ -86,7 +77,7 @@ pub(super) async fn get(State(app): State<Arc<App>>, Path(id): Path<JobId>) -> A
     view(&app, id).await.map(axum::Json)
 }
 
-/// Why it waits, and how long it will take.
+/// The reasons for which it waits, and the time that it will take.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/explain", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = Explanation)))]
 pub(super) async fn explain(
@@ -99,7 +90,7 @@ pub(super) async fn explain(
         None => {
             let row = row(&app, id).await?;
             let (state, counts) = (row.state, TaskCounts::default());
-            Explanation { state, counts, reasons: Vec::new(), unmet: Vec::new(), left: None }
+            Explanation { state, counts, steps: Vec::new(), unmet: Vec::new(), left: None }
         }
     };
     Ok(axum::Json(explanation))
@@ -137,11 +128,11 @@ fn shown(app: &App, row: JobRow, live: Option<LiveJobView>) -> JobView {
             known.map_or_else(|| (stored(step, ended), 0.0), |known| (known.tasks, known.inside));
         // A step may begin when those before it have ended.
         let before: Option<Vec<i64>> =
-            spec.after.iter().map(|after| steps.get(usize::from(after.0))?.ended_ms).collect();
+            spec.after.iter().map(|after| steps.get(usize::from(after.step.0))?.ended_ms).collect();
         steps.push(StepView {
             index: step.step,
             kind: spec.kind,
-            after: spec.after.clone(),
+            after: spec.after.iter().map(|after| after.step).collect(),
             tasks,
             progress: ((f64::from(tasks.done) + inside) / f64::from(tasks.total.max(1))).min(1.0),
             started_ms: before.and_then(|before| before.into_iter().max().or(row.started_ms)),

@@ -64,8 +64,7 @@ pub(super) async fn of_job(
     let heads: Vec<(String, AttemptRow)> = attempts
         .into_iter()
         .map(|attempt| {
-            let frame = job.frame_of(attempt.task.step, attempt.task.index);
-            let task = frame.map_or_else(|| "bake".to_owned(), |frame| format!("frame {frame}"));
+            let task = job.name_of(attempt.task.step, attempt.task.index);
             let worker = names.get(&attempt.worker).cloned().unwrap_or_else(|| attempt.worker.to_string());
             (format!("== {task}, attempt {}, {worker}, {} ==\n", attempt.id, attempt.state), attempt)
         })

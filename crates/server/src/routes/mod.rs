@@ -11,6 +11,7 @@ mod job_data;
 mod jobs;
 mod logs;
 mod page;
+mod refusals;
 mod running;
 mod shares;
 mod submit;

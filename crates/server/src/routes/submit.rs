@@ -4,11 +4,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{extract::State, http::StatusCode};
 use kiln_api::{JobSource, JobView, ProblemCode, SubmitJob};
-use kiln_blend::{ExternalKind, Inspection, SceneInfo};
+use kiln_blend::{Asked, ChoiceError, ExternalKind, Inspection, check_linked, choose};
 use kiln_types::{
-    BlobHash, Bundle, BundleFile, BundleId, DeviceChoice, DeviceClass, FrameSet, GpuUse, JobId, JobSpec,
-    Name, Needs, Owner, Project, RelPath, RenderSettings, Save, ScriptPolicy, SessionSpec, Simulations, Word,
-    paths,
+    BlobHash, Bundle, BundleFile, BundleId, DeviceChoice, DeviceClass, GpuUse, JobId, JobSpec, Name, Needs,
+    Owner, Project, RelPath, Save, ScriptPolicy, SessionSpec, Simulations, Word, paths,
 };
 
 use super::{
@@ -20,9 +19,9 @@ use super::{
 };
 use crate::{
     App,
-    brain::{Input, sentence},
+    brain::Input,
     inspect::{Contents, unpacked},
-    problem::{Answer, Fault, Json},
+    problem::{Answer, Fault, Json, sentence},
 };
 
 /// Characters of a job's or a project's name.
@@ -71,11 +70,11 @@ pub(super) async fn create(
     check_extras(&request, contents.bundle())?;
     let (held, choice) = (request.held, request.device.unwrap_or_default());
     let is_alone = matches!(request.source, JobSource::Upload { .. });
-    let mut spec = spec(request, source, &inspection)?;
+    let (mut spec, scene) = spec(request, source, &inspection)?;
     if is_alone {
-        spec.session.bundle = store_alone(&app, &contents, &spec, &inspection).await?;
+        spec.session.bundle = store_alone(&app, &contents, &spec, &scene, &inspection).await?;
     }
-    check_libraries(&contents, &spec.session, &inspection).await?;
+    check_libraries(&contents, &spec.session, &scene, &inspection).await?;
     let chosen = choice == DeviceChoice::Auto && spec.any_gpu;
     let notices = chosen.then(|| AUTO_GPU.to_owned()).into_iter().collect();
     let spec = Box::new(spec);
@@ -124,12 +123,12 @@ async fn store_alone(
     app: &App,
     contents: &Arc<Contents>,
     spec: &JobSpec,
+    scene: &str,
     file: &Inspection,
 ) -> Answer<BundleId> {
     let mut bundle = contents.bundle().clone();
     if file.external.iter().any(|external| !external.packed && external.kind.is_required()) {
-        let scene = scene_of(&spec.session.settings, file)?;
-        let unused = contents.unused(spec, &scene.name).await;
+        let unused = contents.unused(spec, scene).await;
         bundle.unused = unused.map_err(|error| Fault::internal("The .blend could not be read", error))?;
     }
     bundles::store(app, &bundle).await
@@ -169,22 +168,21 @@ async fn unpack(app: &App, hash: BlobHash, size: u64) -> Answer<(BlobHash, u64)>
     app.blobs.put_stream(None, MAX_BLOB, roomy(bytes, &mut room)).await.map_err(blob_fault)
 }
 
-fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec> {
-    request.settings.check().map_err(|why| Fault::unprocessable(sentence(&why)))?;
-    let scene = scene_of(&request.settings, file)?;
-    check_names(&request.settings, scene, file)?;
-    let frames = match request.frames {
-        Some(frames) => frames,
-        None => scene.frames(None).map_err(|error| Fault::unprocessable(sentence(&error)))?,
+/// Returns the job, and the name of its scene.
+fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<(JobSpec, String)> {
+    let asked = Asked {
+        settings: &request.settings,
+        frames: request.frames.as_ref(),
+        step: None,
+        blender: request.blender,
+        device: request.device.unwrap_or_default(),
+        simulations: request.policy.simulations,
     };
-    let written = file.written_by.series();
-    let blender = request.blender.unwrap_or(written);
-    if blender < written {
-        return Err(Fault::unprocessable(format!(
-            "{} was written by Blender {written}, and Blender {blender} is older and cannot open it safely; choose {written} or newer.",
-            source.blend
-        )));
-    }
+    let chosen = choose(file, &asked).map_err(|error| refused(&error, &source.blend))?;
+    let (scene, frames, blender, device) =
+        (chosen.scene.name.clone(), chosen.frames, chosen.blender, chosen.device);
+    let denoiser = chosen.denoiser.map(str::to_owned);
+    let bake = named(chosen.bake.into_iter());
     if request.frame_time_limit_s == Some(0) {
         return Err(Fault::bad("A frame needs at least one second; leave the limit out for none."));
     }
@@ -194,11 +192,6 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
              least; leave the limit out for that of the farm."
         )));
     }
-    check_caches(request.policy.simulations, scene, &frames, file)?;
-    let choice = request.device.unwrap_or_default();
-    let device = choice.resolve(scene.is_on_gpu(request.settings.engine.as_deref()));
-    // What another engine than the file's would denoise with is not read here.
-    let own_engine = request.settings.engine.as_ref().is_none_or(|engine| *engine == scene.engine);
     check_after(&request.standing.after)?;
     check_needs(&request.needs, device)?;
     let stem = source.blend.file_name();
@@ -207,7 +200,7 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
         checked_name("name of a job", request.name.unwrap_or_else(|| stem.chars().take(MAX_NAME).collect()))?;
     let project = checked_name("project", request.project.unwrap_or_default().0)?;
     let owner = checked_name("user", request.user.unwrap_or_default().0)?;
-    Ok(JobSpec {
+    let spec = JobSpec {
         name,
         owner: Owner(owner),
         project: Project(project),
@@ -220,8 +213,8 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
         needs: request.needs,
         written_by: file.written_by,
         any_gpu: device == DeviceClass::Gpu,
-        denoiser: scene.denoiser.clone().filter(|_| own_engine),
-        bake: to_bake(request.policy.simulations, scene, file)?,
+        denoiser,
+        bake,
         shared: source.shared,
         save: checked_save(request.save)?,
         session: SessionSpec {
@@ -236,6 +229,45 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<JobSpec
             ocio: request.ocio,
             addons: request.addons,
         },
+    };
+    Ok((spec, scene))
+}
+
+/// What is wrong with what is asked for, in the words of the API.
+fn refused(error: &ChoiceError, blend: &RelPath) -> Fault {
+    Fault::unprocessable(match error {
+        ChoiceError::NoScene => "The file has no scene to render.".to_owned(),
+        ChoiceError::NoSuchScene { name, there } => {
+            format!("The file has no scene “{name}”; {}.", listed("scenes", there))
+        }
+        ChoiceError::NoSuchViewLayer { scene, name, there } => {
+            format!("The scene “{scene}” has no view layer “{name}”; {}.", listed("view layers", there))
+        }
+        ChoiceError::NoSuchCamera { name, there } => {
+            format!("The file has no camera “{name}”; {}.", listed("cameras", there))
+        }
+        ChoiceError::Format { .. } => {
+            format!("{} Choose another format in the settings, such as png.", sentence(error))
+        }
+        ChoiceError::TooOld { asked, written_by } => format!(
+            "{blend} was written by Blender {written_by}, and Blender {asked} is older and cannot open it safely; choose \
+             {written_by} or newer."
+        ),
+        ChoiceError::Unbaked { scene, simulations } => format!(
+            "The scene “{scene}” has simulations that are not baked ({}); bake them in Blender, or let Kiln do it.",
+            named(simulations.iter()).join(", ")
+        ),
+        ChoiceError::UnbakedLinked { scene, simulations } => format!(
+            "The scene “{scene}” has simulations that are not baked ({}); what a library holds can only be baked there: \
+             bake in the library, or send the policy that simulations render as they are.",
+            named(simulations.iter()).join(", ")
+        ),
+        ChoiceError::Incomplete { scene, lacking } => format!(
+            "The scene “{scene}” has simulations whose bake is not whole ({}); put the missing files back, or bake again \
+             in Blender and save, or send the policy that simulations render as they are.",
+            named(lacking.iter()).join("; ")
+        ),
+        ChoiceError::Setting(_) | ChoiceError::NoFrames(_) | ChoiceError::Frames(_) => sentence(error),
     })
 }
 
@@ -248,54 +280,20 @@ fn checked_save(save: Option<Save>) -> Answer<Option<Save>> {
     }
 }
 
-/// What is baked before the first frame.
-fn to_bake(policy: Simulations, scene: &SceneInfo, file: &Inspection) -> Answer<Vec<String>> {
-    let names = named(file.unbaked(&scene.name));
-    match policy {
-        Simulations::Bake => Ok(names),
-        Simulations::MustBeBaked if !names.is_empty() => Err(Fault::unprocessable(format!(
-            "The scene “{}” has simulations that are not baked ({}); bake them in Blender, or let Kiln do it.",
-            scene.name,
-            names.join(", ")
-        ))),
-        Simulations::MustBeBaked | Simulations::AsTheyAre => Ok(Vec::new()),
-    }
-}
-
-/// A frame that a bake lacks would stand still.
-fn check_caches(policy: Simulations, scene: &SceneInfo, frames: &FrameSet, file: &Inspection) -> Answer<()> {
-    let mut lacking = file.incomplete(&scene.name, frames).peekable();
-    if policy == Simulations::AsTheyAre || lacking.peek().is_none() {
-        return Ok(());
-    }
-    let told = lacking.map(|one| format!("{one} lacks frames {}", one.missing_text()));
-    Err(Fault::unprocessable(format!(
-        "The scene “{}” has simulations whose bake is not whole ({}); put the missing files back, or bake again in Blender \
-         and save, or send the policy that simulations render as they are.",
-        scene.name,
-        named(told).join("; ")
-    )))
-}
-
 /// What moves in a library no other file can bake.
-async fn check_libraries(contents: &Arc<Contents>, session: &SessionSpec, file: &Inspection) -> Answer<()> {
+async fn check_libraries(
+    contents: &Arc<Contents>,
+    session: &SessionSpec,
+    scene: &str,
+    file: &Inspection,
+) -> Answer<()> {
     let has_any = file.external.iter().any(|external| external.kind == ExternalKind::Library);
     if session.policy.simulations == Simulations::AsTheyAre || !has_any {
         return Ok(());
     }
     let linked = contents.linked(&session.blend).await;
     let linked = linked.map_err(|error| Fault::internal("The libraries could not be read", error))?;
-    let scene = scene_of(&session.settings, file)?;
-    let names = named(linked.iter().filter(|one| one.simulation.scenes.contains(&scene.name)));
-    if names.is_empty() {
-        return Ok(());
-    }
-    Err(Fault::unprocessable(format!(
-        "The scene “{}” has simulations that are not baked ({}); what a library holds can only be baked there: bake in \
-         the library, or send the policy that simulations render as they are.",
-        scene.name,
-        names.join(", ")
-    )))
+    check_linked(scene, &linked, session.policy.simulations).map_err(|error| refused(&error, &session.blend))
 }
 
 /// The first of them, and how many more.
@@ -358,47 +356,7 @@ pub(super) fn checked_name(what: &str, name: String) -> Answer<String> {
     }
 }
 
-fn scene_of<'a>(settings: &RenderSettings, file: &'a Inspection) -> Answer<&'a SceneInfo> {
-    let names = || file.scenes.iter().map(|scene| scene.name.as_str());
-    match &settings.scene {
-        Some(name) => {
-            let scene = file.scenes.iter().find(|scene| scene.name == *name);
-            scene.ok_or_else(|| {
-                Fault::unprocessable(format!(
-                    "The file has no scene “{name}”; {}.",
-                    listed("scenes", names())
-                ))
-            })
-        }
-        None => file.active().ok_or_else(|| Fault::unprocessable("The file has no scene to render.")),
-    }
-}
-
-fn check_names(settings: &RenderSettings, scene: &SceneInfo, file: &Inspection) -> Answer<()> {
-    // What comes from a library is not seen here, and is left to Blender.
-    let libraries = file.external.iter().any(|external| external.kind == ExternalKind::Library);
-    if let Some(camera) = &settings.camera
-        && !libraries
-        && !file.cameras.contains(camera)
-        && scene.camera.as_ref() != Some(camera)
-    {
-        let cameras = listed("cameras", file.cameras.iter().map(String::as_str));
-        return Err(Fault::unprocessable(format!("The file has no camera “{camera}”; {cameras}.")));
-    }
-    if let Some(layer) = &settings.view_layer
-        && !scene.view_layers.iter().any(|known| known.name == *layer)
-    {
-        let layers = listed("view layers", scene.view_layers.iter().map(|layer| layer.name.as_str()));
-        return Err(Fault::unprocessable(format!(
-            "The scene “{}” has no view layer “{layer}”; {layers}.",
-            scene.name
-        )));
-    }
-    Ok(())
-}
-
-fn listed<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> String {
-    let all: Vec<&str> = names.collect();
+fn listed(what: &str, all: &[String]) -> String {
     if all.is_empty() {
         return format!("it has no {what} at all");
     }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     App,
-    brain::{Farm, Input, Setting, no_worker},
+    brain::{Farm, Input, Refusal, Setting},
     connections::Connection,
     links,
     problem::{Answer, Fault, Json, Path},
@@ -54,7 +54,7 @@ pub(super) async fn get(
 async fn view(app: &App, name: String) -> Answer<axum::Json<WorkerView>> {
     let wanted = name.clone();
     let view = app.brain.look(move |farm| farm.worker_view(farm.workers.named(&wanted)?)).await?;
-    view.map(axum::Json).ok_or_else(|| no_worker(&name))
+    Ok(axum::Json(view.ok_or(Refusal::NoSuchWorker(name))?))
 }
 
 async fn wish(app: &App, name: String, wish: WorkerWish) -> Answer<axum::Json<WorkerView>> {

@@ -14,10 +14,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use decide::{Sleeper, Waiting};
 pub(crate) use packet::Mac;
 
-use crate::{
-    brain::BrainHandle,
-    problem::{Answer, Fault},
-};
+use crate::brain::{BrainHandle, Refusal};
 use decide::Alarm;
 
 /// Between two looks at what waits.
@@ -44,14 +41,14 @@ impl Waker {
             }
             let Ok((waiting, sleepers)) = self.brain.look(|farm| farm.wakeable()).await else { return };
             for worker in alarm.due(&waiting, &sleepers, Instant::now()) {
-                if let Err(fault) = self.call(worker).await {
-                    tracing::warn!(%worker, error = %fault.0, "a sleeping worker cannot be woken");
+                if let Err(error) = self.call(worker).await {
+                    tracing::warn!(%worker, %error, "a sleeping worker cannot be woken");
                 }
             }
         }
     }
 
-    async fn call(&self, worker: WorkerId) -> Answer<()> {
+    async fn call(&self, worker: WorkerId) -> Result<(), Refusal> {
         let name = self.brain.look(move |farm| farm.name_of(worker)).await?;
         self.wake(name).await
     }
@@ -61,13 +58,13 @@ impl Waker {
     /// # Errors
     /// Where there is no such worker, it is here already, nothing is known of its network cards, or the call cannot
     /// leave.
-    pub(crate) async fn wake(&self, name: String) -> Answer<()> {
+    pub(crate) async fn wake(&self, name: String) -> Result<(), Refusal> {
         let wanted = name.clone();
         let macs = self.brain.look(move |farm| farm.macs_of(&wanted)).await??;
         let targets = self.targets.clone();
         let sent = tokio::task::spawn_blocking(move || packet::send(&macs, targets.as_deref())).await;
-        let sent = sent.map_err(|error| Fault::internal("The call was not sent", error))?;
-        sent.map_err(|error| Fault::internal("The worker could not be called", error))?;
+        let sent = sent.map_err(|error| Refusal::failed("the call was not sent", error))?;
+        sent.map_err(|error| Refusal::failed("the worker could not be called", error))?;
         tracing::info!(%name, "a sleeping worker is called (wake-on-LAN)");
         Ok(())
     }

@@ -1,10 +1,11 @@
 //! Jobs whose simulations are baked before the first frame.
 
 use bytes::Bytes;
-use kiln_api::{AssignedTask, Assignment, Finish, JobView, Up, Verdict};
+use kiln_api::{AssignedTask, Assignment, Finish, JobView, Up};
 use kiln_client::WhichAttempts;
 use kiln_types::{
-    BlobHash, Bundle, BundleFile, Failure, FailureCause, JobState, RelPath, StepIndex, StepKind, TaskState,
+    BlobHash, Bundle, BundleFile, Failure, FailureCause, JobState, RelPath, ReportOutcome, StepIndex,
+    StepKind, TaskFile, TaskState,
 };
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -36,14 +37,18 @@ async fn baked(farm: &Farm, job: &JobView, what: &str) -> Vec<BundleFile> {
 }
 
 fn finish(files: Vec<BundleFile>) -> Finish {
-    Finish::Baked { files, seconds: 20.0, peak_memory: 1 << 30 }
+    Finish::Done {
+        files: files.into_iter().map(TaskFile::from).collect(),
+        seconds: 20.0,
+        peak_memory: 1 << 30,
+    }
 }
 
 /// The one task of a bake, begun.
 async fn begin(worker: &mut FakeWorker, job: &JobView) -> (Assignment, AssignedTask) {
     let assignment = worker.assignment().await;
-    assert_eq!((assignment.job, assignment.kind), (job.id, StepKind::Bake));
-    assert_eq!(assignment.session, job.spec.session);
+    assert_eq!((assignment.job, assignment.work.kind), (job.id, StepKind::Bake));
+    assert_eq!(assignment.work.session, job.spec.session);
     let task = assignment.tasks[0].clone();
     assert_eq!((assignment.tasks.len(), task.frame, task.task.step), (1, None, StepIndex(0)));
     worker.say(Up::Started { attempt: task.attempt }).await;
@@ -51,7 +56,7 @@ async fn begin(worker: &mut FakeWorker, job: &JobView) -> (Assignment, AssignedT
 }
 
 async fn manifest(farm: &Farm, assignment: &Assignment) -> Bundle {
-    let path = format!("/api/v1/bundles/{}", assignment.session.bundle);
+    let path = format!("/api/v1/bundles/{}", assignment.work.session.bundle);
     farm.get(&path).await.json().await.unwrap()
 }
 
@@ -74,16 +79,16 @@ async fn frames_render_from_what_the_bake_made() {
     assert!(view.steps[0].started_ms.is_some() && view.steps[1].started_ms.is_none());
     let busy = farm.client.workers().await.unwrap();
     let run = busy.iter().find_map(|worker| worker.running.first()).unwrap();
-    assert_eq!((run.frame, run.fraction), (None, Some(0.43)));
+    assert_eq!((run.name.to_string(), run.fraction), ("the bake".to_owned(), Some(0.43)));
 
     let files = baked(&farm, &job, "once").await;
-    assert_eq!(worker.report(&task, finish(files.clone())).await, Verdict::Committed);
+    assert_eq!(worker.report(&task, finish(files.clone())).await, ReportOutcome::Committed);
     // Reported again, as after a break of the line: answered, and nothing comes of it.
-    assert_eq!(worker.report(&task, finish(files.clone())).await, Verdict::Superseded);
+    assert_eq!(worker.report(&task, finish(files.clone())).await, ReportOutcome::Superseded);
 
     let assignment = worker.assignment().await;
-    assert_eq!((assignment.kind, assignment.tasks[0].frame), (StepKind::Render, Some(1)));
-    assert_ne!(assignment.session.bundle, job.spec.session.bundle);
+    assert_eq!((assignment.work.kind, assignment.tasks[0].frame), (StepKind::Render, Some(1)));
+    assert_ne!(assignment.work.session.bundle, job.spec.session.bundle);
     let mut expected = files.clone();
     expected.sort_by(|a, b| a.path.cmp(&b.path));
     assert_eq!(manifest(&farm, &assignment).await.files, expected);
@@ -97,17 +102,17 @@ async fn frames_render_from_what_the_bake_made() {
 
     // Tasks and the closing table are those of the frames.
     let tasks = farm.client.tasks(job.id, None, None, None).await.unwrap().tasks;
-    assert_eq!(tasks.iter().map(|task| task.frame).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
+    assert_eq!(tasks.iter().map(|task| task.name.frame).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
     let bake = farm.client.tasks(job.id, Some(StepIndex(0)), None, None).await.unwrap().tasks;
-    assert_eq!((bake.len(), bake[0].frame, bake[0].state), (1, None, TaskState::Done));
+    assert_eq!((bake.len(), bake[0].name.frame, bake[0].state), (1, None, TaskState::Done));
     for task in &assignment.tasks {
         worker.say(Up::Started { attempt: task.attempt }).await;
-        assert_eq!(worker.deliver(task).await, Verdict::Committed);
+        assert_eq!(worker.deliver(task).await, ReportOutcome::Committed);
     }
     let report = farm.client.report(job.id).await.unwrap();
     assert!((report.render_s - 0.5 * assignment.tasks.len() as f64).abs() < 1e-9, "{report:?}");
     let logs = farm.get(&format!("/api/v1/jobs/{}/logs", job.id)).await.text().await.unwrap();
-    assert!(logs.starts_with("== bake, attempt ") && logs.contains("== frame 1, attempt "), "{logs}");
+    assert!(logs.starts_with("== the bake, attempt ") && logs.contains("== frame 1, attempt "), "{logs}");
 }
 
 /// The bake is remembered over a restart, and over whatever is asked of the frames; a new one is made when that is
@@ -122,13 +127,13 @@ async fn a_bake_serves_until_another_is_asked_for() {
     worker.leave().await;
     let farm = farm.restart().await;
     let mut back = hello(1, "alpha", 1);
-    back.held = vec![held(&assignment, &task, kiln_api::HeldState::Running)];
+    back.held = vec![held(&assignment, &task, kiln_types::HeldPhase::Running)];
     let mut worker = FakeWorker::join_as(&farm, back).await;
     let files = baked(&farm, &job, "first").await;
-    assert_eq!(worker.report(&task, finish(files)).await, Verdict::Committed);
+    assert_eq!(worker.report(&task, finish(files)).await, ReportOutcome::Committed);
     let first = worker.assignment().await;
     worker.say(Up::Started { attempt: first.tasks[0].attempt }).await;
-    assert_eq!(worker.deliver(&first.tasks[0]).await, Verdict::Committed);
+    assert_eq!(worker.deliver(&first.tasks[0]).await, ReportOutcome::Committed);
     farm.reaches(&job, JobState::Completed).await;
     worker.leave().await;
 
@@ -136,30 +141,30 @@ async fn a_bake_serves_until_another_is_asked_for() {
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
     farm.client.rerender(job.id, None).await.unwrap();
     let again = worker.assignment().await;
-    assert_eq!((again.kind, again.session.bundle), (StepKind::Render, first.session.bundle));
+    assert_eq!((again.work.kind, again.work.session.bundle), (StepKind::Render, first.work.session.bundle));
     worker.say(Up::Started { attempt: again.tasks[0].attempt }).await;
     worker.deliver(&again.tasks[0]).await;
     farm.client.extend(job.id, "2".parse().unwrap()).await.unwrap();
     let more = worker.assignment().await;
-    assert_eq!((more.tasks[0].frame, more.session.bundle), (Some(2), first.session.bundle));
+    assert_eq!((more.tasks[0].frame, more.work.session.bundle), (Some(2), first.work.session.bundle));
 
     // It holds frame 2 of the old bake while a new one is asked for.
     worker.say(Up::Started { attempt: more.tasks[0].attempt }).await;
     farm.client.rebake(job.id).await.unwrap();
     let stale = &more.tasks[0];
-    assert_eq!(worker.report(stale, Finish::HandedBack).await, Verdict::Recorded);
+    assert_eq!(worker.report(stale, Finish::Returned).await, ReportOutcome::Recorded);
     let (_, task) = begin(&mut worker, &job).await;
     assert_eq!(task.generation.0, 1);
     let files = baked(&farm, &job, "second").await;
-    assert_eq!(worker.report(&task, finish(files)).await, Verdict::Committed);
+    assert_eq!(worker.report(&task, finish(files)).await, ReportOutcome::Committed);
     let mut frames = Vec::new();
     while frames.len() < 2 {
         let assignment = worker.assignment().await;
-        assert_ne!(assignment.session.bundle, first.session.bundle);
-        assert_ne!(assignment.session.bundle, job.spec.session.bundle);
+        assert_ne!(assignment.work.session.bundle, first.work.session.bundle);
+        assert_ne!(assignment.work.session.bundle, job.spec.session.bundle);
         for task in &assignment.tasks {
             worker.say(Up::Started { attempt: task.attempt }).await;
-            assert_eq!(worker.deliver(task).await, Verdict::Committed);
+            assert_eq!(worker.deliver(task).await, ReportOutcome::Committed);
             frames.push((task.frame.unwrap(), task.generation.0));
         }
     }
@@ -195,7 +200,7 @@ async fn a_bake_that_fails_three_times_takes_the_frames_with_it_until_it_is_retr
     farm.client.retry(job.id).await.unwrap();
     let (_, task) = begin(&mut worker, &job).await;
     let files = baked(&farm, &job, "at last").await;
-    assert_eq!(worker.report(&task, finish(files)).await, Verdict::Committed);
+    assert_eq!(worker.report(&task, finish(files)).await, ReportOutcome::Committed);
     worker.render(4).await;
     farm.reaches(&job, JobState::Completed).await;
 }
@@ -224,7 +229,7 @@ async fn what_a_bake_reports_is_not_believed() {
     let mut worker = FakeWorker::join(&farm, 1, "liar", 1).await;
     for (files, cause, words) in cases {
         let (_, task) = begin(&mut worker, &job).await;
-        assert_eq!(worker.report(&task, finish(files)).await, Verdict::Recorded);
+        assert_eq!(worker.report(&task, finish(files)).await, ReportOutcome::Recorded);
         assert_failed(&farm, &job, &task, cause, words).await;
         if farm.client.job(job.id).await.unwrap().state == JobState::Failed {
             farm.client.retry(job.id).await.unwrap();
@@ -234,21 +239,21 @@ async fn what_a_bake_reports_is_not_believed() {
     let (_, task) = begin(&mut worker, &job).await;
     let (outputs, bytes) = picture(&AssignedTask { frame: Some(1), ..task.clone() });
     farm.client.put_blob_bytes(BlobHash::of(&bytes), bytes).await.unwrap();
-    let delivered = Finish::Delivered { outputs, seconds: 1.0, peak_memory: 1 };
-    assert_eq!(worker.report(&task, delivered).await, Verdict::Recorded);
-    assert_failed(&farm, &job, &task, FailureCause::HostMisbehaved, "given a bake").await;
+    let delivered = Finish::Done { files: outputs.into(), seconds: 1.0, peak_memory: 1 };
+    assert_eq!(worker.report(&task, delivered).await, ReportOutcome::Recorded);
+    assert_failed(&farm, &job, &task, FailureCause::HostMisbehaved, "does not make").await;
     if farm.client.job(job.id).await.unwrap().state == JobState::Failed {
         farm.client.retry(job.id).await.unwrap();
     }
     let (_, task) = begin(&mut worker, &job).await;
-    assert_eq!(worker.report(&task, finish(good.clone())).await, Verdict::Committed);
+    assert_eq!(worker.report(&task, finish(good.clone())).await, ReportOutcome::Committed);
     let frame = worker.assignment().await.tasks.remove(0);
     worker.say(Up::Started { attempt: frame.attempt }).await;
-    assert_eq!(worker.report(&frame, finish(good)).await, Verdict::Recorded);
-    assert_failed(&farm, &job, &frame, FailureCause::HostMisbehaved, "given a bake").await;
+    assert_eq!(worker.report(&frame, finish(good)).await, ReportOutcome::Recorded);
+    assert_failed(&farm, &job, &frame, FailureCause::HostMisbehaved, "does not make").await;
     // And one that the worker was never given.
     let stranger = AssignedTask { attempt: "1-999".parse().unwrap(), ..frame };
-    assert_eq!(worker.report(&stranger, finish(Vec::new())).await, Verdict::Unknown);
+    assert_eq!(worker.report(&stranger, finish(Vec::new())).await, ReportOutcome::Unknown);
 }
 
 async fn assert_failed(farm: &Farm, job: &JobView, task: &AssignedTask, cause: FailureCause, words: &str) {

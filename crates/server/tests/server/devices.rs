@@ -1,7 +1,7 @@
 //! A job for any GPU: it waits for one, and all of it renders on the backend of the first worker that takes it.
 
-use kiln_api::{Change, DeviceOffer, Explanation, Hello, JobView};
-use kiln_types::{DeviceClass, EventNumber, JobState};
+use kiln_api::{Change, DeviceOffer, Explanation, Hello, JobView, UnmetRequirement};
+use kiln_types::{BlenderSeries, DeviceClass, EventNumber, JobState};
 use serde_json::json;
 
 use crate::support::{FakeWorker, Farm, hello};
@@ -26,19 +26,20 @@ async fn a_job_for_any_gpu_waits_is_pinned_and_stays_so_over_a_restart() {
     let mut processor = FakeWorker::join(&farm, 1, "processor", 1).await;
     let job = farm.submit_with("1-6", json!({"device": "gpu"})).await;
     assert_eq!((job.spec.session.device, job.spec.any_gpu), (DeviceClass::Gpu, true));
-    let waits = job.waits_for.unwrap();
+    let (reason, waits) = (job.waits_for.clone().unwrap(), job.waits_for.unwrap().to_string());
     assert!(waits.starts_with("No worker of the farm has a GPU for Blender 3.4."), "{waits}");
     assert!(waits.contains("--device cpu"), "{waits}");
     let path = format!("/api/v1/jobs/{}/explain", job.id);
     let explained: Explanation = farm.get(&path).await.json().await.unwrap();
-    assert_eq!(explained.reasons[0].texts, [waits]);
-    assert_eq!(explained.unmet[0].missing, ["a GPU for Blender 3.4"]);
+    assert_eq!(explained.steps[0].reasons, [reason]);
+    let series = BlenderSeries { major: 3, minor: 4 };
+    assert_eq!(explained.unmet[0].missing, [UnmetRequirement::Device { series, device: DeviceClass::Gpu }]);
 
     // Of several backends the best, whatever their order in the list.
     let hello = with_gpu(2, "both", &[DeviceClass::Cuda, DeviceClass::Optix]);
     let mut both = FakeWorker::join_as(&farm, hello.clone()).await;
     let first = both.assignment().await;
-    assert_eq!((first.job, first.session.device), (job.id, DeviceClass::Optix));
+    assert_eq!((first.job, first.work.session.device), (job.id, DeviceClass::Optix));
     let job = farm.client.job(job.id).await.unwrap();
     assert_eq!((job.spec.session.device, job.spec.any_gpu), (DeviceClass::Optix, true));
     let mut events = farm.client.events(Some(EventNumber(0)), Some(job.id)).await.unwrap();
@@ -63,7 +64,7 @@ async fn a_job_for_any_gpu_waits_is_pinned_and_stays_so_over_a_restart() {
     assert_eq!(device_of(&farm, &job).await, DeviceClass::Optix);
     let _cuda = FakeWorker::join_as(&farm, with_gpu(3, "cuda", &[DeviceClass::Cuda])).await;
     let explained: Explanation = farm.get(&path).await.json().await.unwrap();
-    let waits = &explained.reasons[0].texts[0];
+    let waits = explained.steps[0].reasons[0].to_string();
     assert!(waits.contains("optix device for Blender 3.4. The job began on optix"), "{waits}");
     assert!(waits.contains("--device cpu"), "{waits}");
     let mut both = FakeWorker::join_as(&farm, hello).await;
@@ -77,12 +78,12 @@ async fn a_device_that_nothing_came_from_binds_nothing() {
     let job = farm.submit_with("1", json!({"device": "gpu"})).await;
     let mut hip = FakeWorker::join_as(&farm, with_gpu(1, "hip", &[DeviceClass::Hip])).await;
     let assignment = hip.assignment().await;
-    assert_eq!(assignment.session.device, DeviceClass::Hip);
-    hip.report(&assignment.tasks[0], kiln_api::Finish::HandedBack).await;
+    assert_eq!(assignment.work.session.device, DeviceClass::Hip);
+    hip.report(&assignment.tasks[0], kiln_api::Finish::Returned).await;
     hip.leave().await;
     let mut metal = FakeWorker::join_as(&farm, with_gpu(2, "metal", &[DeviceClass::Metal])).await;
     let assignment = metal.assignment().await;
-    assert_eq!(assignment.session.device, DeviceClass::Metal);
+    assert_eq!(assignment.work.session.device, DeviceClass::Metal);
     metal.deliver(&assignment.tasks[0]).await;
     assert_eq!(device_of(&farm, &job).await, DeviceClass::Metal);
 }

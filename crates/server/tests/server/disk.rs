@@ -10,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-use kiln_api::{ProblemCode, Up, Verdict};
+use kiln_api::{ProblemCode, Up};
 use kiln_testkit::SmallDisk;
-use kiln_types::{BlobHash, JobState};
+use kiln_types::{BlobHash, JobState, ReportOutcome};
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -28,7 +28,7 @@ async fn a_full_disk_turns_bytes_away_and_loses_nothing() {
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
     let job = farm.submit("1-3").await;
     let mut tasks = worker.assignment().await.tasks;
-    assert_eq!(worker.deliver(&tasks.remove(0)).await, Verdict::Committed);
+    assert_eq!(worker.deliver(&tasks.remove(0)).await, ReportOutcome::Committed);
     let before = files_below(farm.data.path());
 
     // Some room is left, but that is the records'.
@@ -81,7 +81,7 @@ async fn a_full_disk_turns_bytes_away_and_loses_nothing() {
         if tasks.is_empty() {
             tasks = worker.assignment().await.tasks;
         }
-        assert_eq!(worker.deliver(&tasks.remove(0)).await, Verdict::Committed);
+        assert_eq!(worker.deliver(&tasks.remove(0)).await, ReportOutcome::Committed);
     }
     farm.reaches(&job, JobState::Completed).await;
     let log = farm.get(&format!("/api/v1/jobs/{}/attempts/{attempt}/log", job.id)).await;

@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 
-use kiln_api::{Change, Finish, HeldState, Up, Verdict};
-use kiln_client::WhichJobs;
+use kiln_api::{Change, Finish, Up};
+use kiln_client::{WhichAttempts, WhichJobs};
 use kiln_types::{
-    Blank, Failure, FailureCause, Generation, JobState, NotFinite, Owner, PixelReport, Project, Suspicion,
-    TaskState,
+    Blank, BlobHash, Failure, FailureCause, Generation, HeldPhase, JobState, NotFinite, Owner, PixelReport,
+    Project, ReportOutcome, Suspicion, TaskFile, TaskState,
 };
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -19,7 +19,7 @@ async fn a_job_is_rendered_and_fetched() {
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
     let job = farm.submit("3-1").await;
     let assignment = worker.assignment().await;
-    assert_eq!((assignment.job, &assignment.session), (job.id, &job.spec.session));
+    assert_eq!((assignment.job, &assignment.work.session), (job.id, &job.spec.session));
     let first = assignment.tasks[0].clone();
     assert_eq!(first.frame, Some(3));
     worker.say(Up::Started { attempt: first.attempt }).await;
@@ -39,19 +39,19 @@ async fn a_job_is_rendered_and_fetched() {
         }
     };
     let worker_view = soon("the progress", said).await;
-    assert!(!worker_view.running[0].estimated && worker_view.running[0].frame == Some(3));
+    assert!(!worker_view.running[0].estimated && worker_view.running[0].name.frame == Some(3));
     assert_eq!(farm.client.attempt_log(job.id, first.attempt).await.unwrap(), "Fra:3 Mem\n");
     let text = farm.get(&format!("/api/v1/jobs/{}/logs?frame=3", job.id)).await.text().await.unwrap();
     assert!(text.starts_with("== frame 3, attempt ") && text.ends_with("Fra:3 Mem\n"), "{text}");
 
-    assert_eq!(worker.deliver(&first).await, Verdict::Committed);
+    assert_eq!(worker.deliver(&first).await, ReportOutcome::Committed);
     // It is there as soon as it is committed, while the others still wait.
     let path = format!("/api/v1/jobs/{}/files/out/frame_0003.png", job.id);
     let answer = farm.get(&path).await;
     assert_eq!(answer.headers()["content-type"], "image/png");
     assert_eq!(answer.bytes().await.unwrap(), picture(&first).1);
     // The same again is answered, and changes nothing.
-    assert_eq!(worker.deliver(&first).await, Verdict::Superseded);
+    assert_eq!(worker.deliver(&first).await, ReportOutcome::Superseded);
 
     let mut left: Vec<_> = assignment.tasks[1..].to_vec();
     while left.len() < 2 {
@@ -59,7 +59,7 @@ async fn a_job_is_rendered_and_fetched() {
     }
     for task in &left {
         worker.say(Up::Started { attempt: task.attempt }).await;
-        assert_eq!(worker.deliver(task).await, Verdict::Committed);
+        assert_eq!(worker.deliver(task).await, ReportOutcome::Committed);
     }
     let done = farm.reaches(&job, JobState::Completed).await;
     assert_eq!(
@@ -95,7 +95,7 @@ async fn a_suspicious_frame_is_reported_until_it_is_rendered_again() {
         }
         let task = tasks.pop_front().unwrap();
         worker.say(Up::Started { attempt: task.attempt }).await;
-        assert_eq!(worker.deliver_pixels(&task, pixels).await, Verdict::Committed);
+        assert_eq!(worker.deliver_pixels(&task, pixels).await, ReportOutcome::Committed);
     }
     farm.reaches(&job, JobState::Completed).await;
     let mut told = Vec::new();
@@ -125,6 +125,38 @@ async fn a_suspicious_frame_is_reported_until_it_is_rendered_again() {
 }
 
 #[tokio::test]
+async fn a_report_that_is_no_output_set_fails_its_attempt() {
+    let farm = Farm::start().await;
+    let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
+    let job = farm.submit("1").await;
+    let first = worker.assignment().await.tasks.remove(0);
+    let (outputs, bytes) = picture(&first);
+    farm.client.put_blob_bytes(BlobHash::of(&bytes), bytes).await.unwrap();
+    let file = TaskFile::from(outputs.files()[0].clone());
+    let bare = TaskFile { picture: None, ..file.clone() };
+    // Twice the same file, a picture without its facts beside one, and no file at all: each in an attempt of its own.
+    let mut task = Some(first);
+    for files in [vec![file.clone(), file.clone()], vec![file, bare], Vec::new()] {
+        let task = match task.take() {
+            Some(task) => task,
+            None => worker.assignment().await.tasks.remove(0),
+        };
+        worker.say(Up::Started { attempt: task.attempt }).await;
+        let finish = Finish::Done { files, seconds: 1.0, peak_memory: 1 };
+        assert_eq!(worker.report(&task, finish).await, ReportOutcome::Recorded);
+        let page = farm.client.attempts(job.id, &WhichAttempts::default()).await.unwrap();
+        let failed = page.attempts.iter().find(|attempt| attempt.id == task.attempt).unwrap();
+        assert_eq!(failed.failure.as_ref().unwrap().cause, FailureCause::HostMisbehaved);
+        if farm.client.job(job.id).await.unwrap().state == JobState::Failed {
+            farm.client.retry(job.id).await.unwrap();
+        }
+    }
+    let task = worker.assignment().await.tasks.remove(0);
+    worker.say(Up::Started { attempt: task.attempt }).await;
+    assert_eq!(worker.deliver(&task).await, ReportOutcome::Committed);
+}
+
+#[tokio::test]
 async fn files_that_were_never_sent_are_no_delivery() {
     let farm = Farm::start().await;
     let mut liar = FakeWorker::join(&farm, 1, "liar", 1).await;
@@ -132,8 +164,8 @@ async fn files_that_were_never_sent_are_no_delivery() {
     let task = liar.assignment().await.tasks.remove(0);
     liar.say(Up::Started { attempt: task.attempt }).await;
     let (outputs, _) = picture(&task);
-    let finish = Finish::Delivered { outputs, seconds: 1.0, peak_memory: 0 };
-    assert_eq!(liar.report(&task, finish).await, Verdict::Recorded);
+    let finish = Finish::Done { files: outputs.into(), seconds: 1.0, peak_memory: 0 };
+    assert_eq!(liar.report(&task, finish).await, ReportOutcome::Recorded);
     let page = farm.get(&format!("/api/v1/jobs/{}/attempts?frame=1", job.id)).await;
     let page: kiln_api::AttemptsPage = page.json().await.unwrap();
     let failed = page.attempts.iter().find(|attempt| attempt.id == task.attempt).unwrap();
@@ -160,11 +192,11 @@ async fn work_survives_a_restart_of_the_server() {
 
     // One was finished meanwhile, the other still renders. Neither is begun again.
     let mut hello = hello(1, "alpha", 2);
-    hello.held = vec![held(&one, &first, HeldState::Finished), held(&two, &second, HeldState::Running)];
+    hello.held = vec![held(&one, &first, HeldPhase::Finished), held(&two, &second, HeldPhase::Running)];
     let mut worker = FakeWorker::join_as(&farm, hello).await;
     assert!(worker.welcome.epoch > epoch);
-    assert_eq!(worker.deliver(&first).await, Verdict::Committed);
-    assert_eq!(worker.deliver(&second).await, Verdict::Committed);
+    assert_eq!(worker.deliver(&first).await, ReportOutcome::Committed);
+    assert_eq!(worker.deliver(&second).await, ReportOutcome::Committed);
     farm.reaches(&job, JobState::Completed).await;
     let attempts: kiln_api::AttemptsPage =
         farm.get(&format!("/api/v1/jobs/{}/attempts", job.id)).await.json().await.unwrap();
@@ -194,7 +226,7 @@ async fn cancel_then_retry_then_delete() {
     let task = assignment.tasks[0].clone();
     worker.say(Up::Started { attempt: task.attempt }).await;
     worker.say(Up::Log { attempt: task.attempt, text: "begun\n".to_owned() }).await;
-    assert_eq!(worker.deliver(&task).await, Verdict::Committed);
+    assert_eq!(worker.deliver(&task).await, ReportOutcome::Committed);
     let refused =
         problem(farm.request(Method::DELETE, &format!("/api/v1/jobs/{}", job.id)).send().await.unwrap())
             .await;
@@ -242,7 +274,7 @@ async fn delete_by_force_takes_its_frames_back() {
     assert_eq!(farm.request(Method::DELETE, &path).send().await.unwrap().status(), StatusCode::NO_CONTENT);
     assert!(matches!(worker.next().await, kiln_api::Down::Revoke { attempt, .. } if attempt == task.attempt));
     let late = worker.deliver(&task).await;
-    assert!(matches!(late, Verdict::Superseded | Verdict::Unknown), "{late:?}");
+    assert!(matches!(late, ReportOutcome::Superseded | ReportOutcome::Unknown), "{late:?}");
     // The slot is free again.
     let next = farm.submit("7").await;
     worker.render(1).await;
@@ -291,7 +323,7 @@ async fn a_fault_of_the_job_stops_it() {
     let task = worker.assignment().await.tasks.remove(0);
     worker.say(Up::Started { attempt: task.attempt }).await;
     let failure = Failure::new(FailureCause::NoCamera, "The scene has no camera.");
-    assert_eq!(worker.report(&task, Finish::Failed { failure, seconds: 0.1 }).await, Verdict::Recorded);
+    assert_eq!(worker.report(&task, Finish::Failed { failure, seconds: 0.1 }).await, ReportOutcome::Recorded);
     let failed = farm.reaches(&job, JobState::Failed).await;
     assert_eq!(failed.reason.unwrap().message, "The scene has no camera.");
     assert_eq!((failed.tasks.failed, failed.tasks.cancelled), (1, 49));
@@ -309,15 +341,18 @@ async fn two_frames_cannot_deliver_one_file() {
     }
     let (outputs, bytes) = picture(&tasks[0]);
     farm.client.put_blob_bytes(outputs.files()[0].hash, bytes.clone()).await.unwrap();
-    let finish = Finish::Delivered { outputs, seconds: 0.5, peak_memory: 1 };
-    assert_eq!(worker.report(&tasks[0], finish.clone()).await, Verdict::Committed);
+    let finish = Finish::Done { files: outputs.into(), seconds: 0.5, peak_memory: 1 };
+    assert_eq!(worker.report(&tasks[0], finish.clone()).await, ReportOutcome::Committed);
 
     // Frame 2 says the same file, after a restart, which knows of it by the records alone. So would every other.
     worker.leave().await;
     let farm = farm.restart().await;
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
     let again = worker.assignment().await.tasks[0].clone();
-    assert_eq!((again.frame, worker.report(&again, finish.clone()).await), (Some(2), Verdict::Recorded));
+    assert_eq!(
+        (again.frame, worker.report(&again, finish.clone()).await),
+        (Some(2), ReportOutcome::Recorded)
+    );
     let failed = farm.reaches(&job, JobState::Failed).await;
     let reason = failed.reason.unwrap();
     assert_eq!((reason.cause, failed.tasks.done), (FailureCause::SamePath, 1));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kiln_api::{Assignment, ChangeJob, ChangePools, JobView, SetShare};
+use kiln_api::{Assignment, ChangeJob, ChangePools, JobView, SetShare, UnmetRequirement, WaitReason};
 use kiln_types::{DeviceClass, JobId, JobState, PartyKind, Priority};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -78,7 +78,8 @@ async fn a_job_waits_for_others_over_restarts_and_deletions() {
     let second = farm.submit("1").await;
     let both = json!([first.id, second.id]);
     let third = farm.submit_with("1", json!({"standing": {"after": both, "priority": 100}})).await;
-    assert!(third.waits_for.unwrap().contains(&format!("{}", first.id)));
+    let open = vec![first.id, second.id];
+    assert_eq!(third.waits_for, Some(WaitReason::Dependencies { open, ended: Vec::new() }));
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
     assert_eq!(worker.renders(1).await, [first.id]);
     farm.reaches(&first, JobState::Completed).await;
@@ -127,7 +128,11 @@ async fn a_job_starts_at_its_time_and_one_that_is_held_when_it_is_let_go() {
         i64::try_from(since.as_millis()).unwrap()
     };
     let later = farm.submit_with("1", json!({"standing": {"not_before_ms": now() + 3_600_000}})).await;
-    assert!(later.waits_for.unwrap().contains("does not start for another"));
+    let Some(WaitReason::StartTime { at_ms, in_s }) = later.waits_for else {
+        panic!("{:?}", later.waits_for)
+    };
+    assert_eq!(Some(at_ms), later.spec.standing.not_before_ms);
+    assert!((3_500..=3_600).contains(&in_s), "{in_s} s");
     let held = farm.submit_with("1", json!({"held": true})).await;
     assert_eq!(held.state, JobState::Paused);
     let at = now() + 1_500;
@@ -217,8 +222,12 @@ async fn a_pool_takes_only_its_workers_and_is_kept() {
     let _outside = FakeWorker::join(&farm, 1, "alpha", 1).await;
     let inside = FakeWorker::join(&farm, 2, "beta", 1).await;
     let job = farm.submit_with("1", json!({"needs": {"pool": "night"}})).await;
-    let waits = farm.client.job(job.id).await.unwrap().waits_for.unwrap();
-    assert!(waits.contains("a place in the pool night"), "{waits}");
+    let night = || UnmetRequirement::Pool { name: "night".to_owned() };
+    let all_lack = |job: JobView| match job.waits_for {
+        Some(WaitReason::NoWorkerFits { missing, .. }) => missing,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(all_lack(farm.client.job(job.id).await.unwrap()), [night()]);
     inside.leave().await;
     let pools = |add: &[&str], remove: &[&str]| {
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
@@ -236,8 +245,7 @@ async fn a_pool_takes_only_its_workers_and_is_kept() {
     assert!(bad.contains("no comma"), "{bad}");
     // It is taken out while it is here.
     farm.client.change_pools("beta", &pools(&[], &["night"])).await.unwrap();
-    let waits = farm.submit_with("1", json!({"needs": {"pool": "night"}})).await.waits_for.unwrap();
-    assert!(waits.contains("a place in the pool night"), "{waits}");
+    assert_eq!(all_lack(farm.submit_with("1", json!({"needs": {"pool": "night"}})).await), [night()]);
 }
 
 #[tokio::test]
@@ -260,22 +268,25 @@ async fn what_a_slot_may_use_goes_with_its_work() {
     let each = farm.submit_with("1-2", json!({"device": "cuda", "needs": {"tags": ["fast"]}})).await;
     let claims = [worker.assignment().await, worker.assignment().await];
     assert!(claims.iter().all(|assignment| assignment.job == each.id));
-    let mut gpus: Vec<_> = claims.iter().map(|assignment| assignment.claim.clone().unwrap().gpus).collect();
+    let mut gpus: Vec<_> = claims.iter().map(|assignment| assignment.claim.gpus.clone()).collect();
     gpus.sort();
     assert_eq!(gpus, [vec![0], vec![1]]);
-    assert!(claims.iter().all(|assignment| assignment.claim.as_ref().unwrap().cores == 0));
+    assert!(claims.iter().all(|assignment| assignment.claim.cores == 0));
     for assignment in &claims {
         worker.deliver(&assignment.tasks[0]).await;
     }
 
     let all = farm.submit_with("1", json!({"device": "cuda", "needs": {"gpus": "all", "cores": 3}})).await;
     let claim = worker.assignment().await;
-    assert_eq!((claim.job, claim.claim.clone().unwrap().gpus), (all.id, vec![0, 1]));
-    assert_eq!(claim.claim.as_ref().unwrap().cores, 3);
+    assert_eq!((claim.job, claim.claim.gpus.clone()), (all.id, vec![0, 1]));
+    assert_eq!(claim.claim.cores, 3);
     worker.deliver(&claim.tasks[0]).await;
 
     let more = farm.submit_with("1", json!({"device": "cuda", "needs": {"gpu_memory": 9_u64 << 30}})).await;
-    assert!(more.waits_for.unwrap().contains("GPU"));
+    assert_eq!(
+        more.waits_for.unwrap().to_string(),
+        "No worker of the farm has a GPU with 9.0 GiB of memory."
+    );
     let none = json!({"needs": {"gpus": "all"}});
     assert!(farm.refuses(none).await.contains("renders on the processor"));
     let both = json!({"needs": {"cores": 2, "whole": true}});
@@ -295,7 +306,7 @@ async fn memory_is_learned_from_the_frames_that_are_done() {
     let job = farm.submit_with("1-9", json!({"held": true, "needs": {"memory": 9_u64 << 30}})).await;
     farm.client.resume(job.id).await.unwrap();
     let first = worker.assignment().await;
-    assert_eq!(first.claim.unwrap().memory, 9 << 30);
+    assert_eq!(first.claim.memory, 9 << 30);
     farm.client.cancel(job.id).await.unwrap();
     worker.leave().await;
 
@@ -317,7 +328,7 @@ async fn memory_is_learned_from_the_frames_that_are_done() {
     };
     let assignment = worker.assignment().await;
     assert_eq!(assignment.job, job.id);
-    assert!(assignment.claim.unwrap().memory > 4 << 30);
+    assert!(assignment.claim.memory > 4 << 30);
     assert_eq!(slots(&farm).await, 2, "a third does not fit");
 }
 

@@ -10,9 +10,9 @@ use std::{
 };
 
 use kiln_api::{JobSource, SubmitJob, UploadFinished};
-use kiln_client::{Archived, ClientError, WhichJobs};
+use kiln_client::{ClientError, WhichJobs};
 use kiln_server::{Expires, Retention};
-use kiln_types::{BlobHash, Bundle, BundleFile, BundleId, JobId, JobState, RelPath};
+use kiln_types::{ArchivedFilter, BlobHash, Bundle, BundleFile, BundleId, JobId, JobState, RelPath};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use reqwest::Method;
 use serde_json::json;
@@ -32,7 +32,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 const SHARED: u64 = 3;
 
 fn every_one() -> WhichJobs {
-    WhichJobs { archived: Archived::All, ..WhichJobs::default() }
+    WhichJobs { archived: ArchivedFilter::All, ..WhichJobs::default() }
 }
 
 /// How often each thing happened, so that the test cannot pass by having met nothing.

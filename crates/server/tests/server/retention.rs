@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use kiln_api::{Collected, JobList, JobView, Kept, OutputsPage, ProblemCode, Up, Verdict};
+use kiln_api::{Collected, JobList, JobView, Kept, OutputsPage, ProblemCode, Up};
 use kiln_server::{Expires, Retention, ServerOptions};
-use kiln_types::JobState;
+use kiln_types::{JobState, ReportOutcome};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
@@ -49,7 +49,7 @@ async fn each_thing_goes_when_its_time_has_come() {
     assert_eq!((none.inputs.len(), none.blobs, none.log_bytes), (0, 1, 0));
     assert!(none.events > 1);
     assert_eq!(none.uploads, 1, "the job has its own hold on the bytes");
-    assert_eq!(worker.deliver(&task).await, Verdict::Committed);
+    assert_eq!(worker.deliver(&task).await, ReportOutcome::Committed);
     let job = farm.reaches(&job, JobState::Completed).await;
     let path = format!("/api/v1/jobs/{}", job.id);
     let log = format!("{path}/attempts/{}/log", task.attempt);

@@ -32,7 +32,7 @@ async fn what_runs_is_counted_in_whole_and_shown_in_part() {
     };
     let list = soon("two frames in work", list).await;
     assert!((list.inside - 0.25).abs() < 1e-6, "{}", list.inside);
-    let shown: Vec<_> = list.running.iter().map(|run| (run.worker.as_str(), run.task.frame)).collect();
+    let shown: Vec<_> = list.running.iter().map(|run| (run.worker.as_str(), run.task.name.frame)).collect();
     assert_eq!(shown, [("anvil", begun[0].frame), ("anvil", begun[1].frame)], "the first first");
     assert_eq!((list.running[0].task.fraction, list.running[0].task.estimated), (Some(0.25), false));
     let one = farm.client.running(job.id, 1).await.unwrap();

@@ -1,6 +1,6 @@
 //! What is refused before anything starts.
 
-use kiln_api::{JobView, ProblemCode};
+use kiln_api::{JobView, ProblemCode, WaitReason};
 use kiln_client::WhichJobs;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ async fn only_the_source_is_needed() {
     assert_eq!(job.spec.session.blender, job.spec.written_by.series());
     assert!(job.tasks.total > 1 && job.tasks.total == job.tasks.waiting, "{:?}", job.tasks);
     assert_eq!(job.tasks.total, job.spec.frames.len());
-    assert_eq!(job.waits_for.as_deref(), Some("No worker is connected."));
+    assert_eq!(job.waits_for, Some(WaitReason::NoWorker));
 }
 
 #[tokio::test]

@@ -9,14 +9,13 @@ use std::{
 
 use bytes::Bytes;
 use kiln_api::{
-    AssignedTask, Assignment, Collected, Down, Finish, Held, Hello, JobView, Machine, Problem, Up, Verdict,
-    Welcome,
+    AssignedTask, Assignment, Collected, Down, Finish, Hello, JobView, Machine, Problem, Up, Welcome,
 };
 use kiln_client::{Client, WorkerLink};
 use kiln_server::{Durability, RunningServer, Server, ServerError, ServerOptions};
 use kiln_types::{
-    BlenderVersion, BlobHash, DeviceClass, FileFormat, JobState, OutputFile, OutputRole, OutputSet,
-    PixelReport, RelPath, WorkerId,
+    BlenderVersion, BlobHash, DeviceClass, FileFormat, HeldAttempt, JobState, OutputFile, OutputRole,
+    OutputSet, PixelReport, RelPath, ReportOutcome, WorkerId,
 };
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -197,7 +196,7 @@ pub fn hello(id: u64, name: &str, slots: u16) -> Hello {
             .map(|version| kiln_api::BlenderOffer {
                 version,
                 build_hash: "abc".to_owned(),
-                flavor: "executable".to_owned(),
+                flavor: kiln_types::BlenderFlavor::Executable,
                 engines: vec!["CYCLES".to_owned()],
                 devices: vec![kiln_api::DeviceOffer {
                     class: DeviceClass::Cpu,
@@ -264,41 +263,41 @@ impl FakeWorker {
         }
     }
 
-    pub async fn verdict(&mut self, task: &AssignedTask) -> Verdict {
+    pub async fn outcome(&mut self, task: &AssignedTask) -> ReportOutcome {
         loop {
             match self.next().await {
-                Down::Settled { attempt, verdict } if attempt == task.attempt => return verdict,
+                Down::Settled { attempt, outcome } if attempt == task.attempt => return outcome,
                 Down::Assign(assignment) => self.early.push_back(*assignment),
                 _ => {}
             }
         }
     }
 
-    pub async fn report(&mut self, task: &AssignedTask, finish: Finish) -> Verdict {
+    pub async fn report(&mut self, task: &AssignedTask, finish: Finish) -> ReportOutcome {
         let (attempt, generation) = (task.attempt, task.generation);
         self.say(Up::Finished { attempt, task: task.task, generation, finish }).await;
-        self.verdict(task).await
+        self.outcome(task).await
     }
 
     /// Stores a picture of the frame and reports it.
-    pub async fn deliver(&mut self, task: &AssignedTask) -> Verdict {
+    pub async fn deliver(&mut self, task: &AssignedTask) -> ReportOutcome {
         self.deliver_with(task, 1 << 20).await
     }
 
     /// The same, of a Blender that held this much memory.
-    pub async fn deliver_with(&mut self, task: &AssignedTask, peak_memory: u64) -> Verdict {
+    pub async fn deliver_with(&mut self, task: &AssignedTask, peak_memory: u64) -> ReportOutcome {
         let (outputs, bytes) = picture(task);
         self.client.put_blob_bytes(BlobHash::of(&bytes), bytes).await.unwrap();
-        self.report(task, Finish::Delivered { outputs, seconds: 0.5, peak_memory }).await
+        self.report(task, Finish::Done { files: outputs.into(), seconds: 0.5, peak_memory }).await
     }
 
     /// The same, of a picture with something remarkable in its pixels.
-    pub async fn deliver_pixels(&mut self, task: &AssignedTask, pixels: PixelReport) -> Verdict {
+    pub async fn deliver_pixels(&mut self, task: &AssignedTask, pixels: PixelReport) -> ReportOutcome {
         let (outputs, bytes) = picture(task);
         self.client.put_blob_bytes(BlobHash::of(&bytes), bytes).await.unwrap();
         let files = outputs.files().iter().map(|file| OutputFile { pixels, ..file.clone() }).collect();
         let outputs = OutputSet::new(files).unwrap();
-        self.report(task, Finish::Delivered { outputs, seconds: 0.5, peak_memory: 1 }).await
+        self.report(task, Finish::Done { files: outputs.into(), seconds: 0.5, peak_memory: 1 }).await
     }
 
     /// Begins and delivers this many tasks.
@@ -306,7 +305,7 @@ impl FakeWorker {
         while count > 0 {
             for task in self.assignment().await.tasks {
                 self.say(Up::Started { attempt: task.attempt }).await;
-                assert_eq!(self.deliver(&task).await, Verdict::Committed);
+                assert_eq!(self.deliver(&task).await, ReportOutcome::Committed);
                 count -= 1;
             }
         }
@@ -319,8 +318,14 @@ impl FakeWorker {
     }
 }
 
-pub fn held(assignment: &Assignment, task: &AssignedTask, state: kiln_api::HeldState) -> Held {
-    Held { attempt: task.attempt, task: task.task, generation: task.generation, slot: assignment.slot, state }
+pub fn held(assignment: &Assignment, task: &AssignedTask, phase: kiln_types::HeldPhase) -> HeldAttempt {
+    HeldAttempt {
+        attempt: task.attempt,
+        task: task.task,
+        generation: task.generation,
+        slot: assignment.slot,
+        phase,
+    }
 }
 
 /// No picture at all, but bytes that differ from frame to frame: who decodes them is the worker.

@@ -1,7 +1,7 @@
 //! Workers come, go, and are told what to do.
 
-use kiln_api::{Down, HeldState, Hello, JobView, Rest, Up};
-use kiln_types::{JobState, WorkerState, WorkerWish};
+use kiln_api::{Down, Hello, JobView, Rest, UnmetRequirement, UnmetView, Up, WaitReason};
+use kiln_types::{BlenderSeries, HeldPhase, JobState, WorkerState, WorkerWish};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
@@ -54,10 +54,8 @@ async fn wishes_reach_the_worker_and_outlive_the_server() {
     assert_eq!(worker.welcome.wish, WorkerWish::Pause);
     let job = farm.submit("1").await;
     let waiting = farm.client.job(job.id).await.unwrap();
-    assert_eq!(
-        waiting.waits_for.as_deref(),
-        Some("Every worker that could take it is paused, resting or leaving.")
-    );
+    let paused = WaitReason::NotWorking { paused: 1, draining: 0, unavailable: 0, quarantined: 0, silent: 0 };
+    assert_eq!(waiting.waits_for, Some(paused));
     farm.client.tell_worker("alpha", "resume").await.unwrap();
     worker.render(1).await;
     farm.reaches(&job, JobState::Completed).await;
@@ -90,13 +88,13 @@ async fn a_worker_that_rests_gets_nothing_and_says_why() {
     assert_eq!(view.resting.unwrap().why, "asleep until 08:00", "nothing that moves a terminal");
     assert_eq!((view.tags, view.offered.cores), (vec!["attic".to_owned()], 4));
     let why = farm.client.job(job.id).await.unwrap().waits_for;
-    assert_eq!(why.as_deref(), Some("Every worker that could take it is paused, resting or leaving."));
+    assert_eq!(why.unwrap().to_string(), "No worker that could take it works now: 1 resting.");
     sleeper.say(Up::Offer { blenders, resting: None }).await;
     assert_eq!(sleeper.assignment().await.tasks.len(), 2);
 }
 
 #[tokio::test]
-async fn what_is_missing_is_said_in_words() {
+async fn what_every_worker_lacks_is_named() {
     let farm = Farm::start().await;
     let id = farm.upload().await;
     let _worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
@@ -107,18 +105,20 @@ async fn what_is_missing_is_said_in_words() {
         farm.client.job(job.id).await.unwrap()
     };
     let job = submit(json!({"blender": "4.5", "settings": {"engine": "CYCLES"}})).await;
-    assert_eq!(job.waits_for.as_deref(), Some("No worker of the farm has Blender 4.5."));
-    assert_eq!(
-        (job.unmet[0].worker.as_str(), job.unmet[0].missing.as_slice()),
-        ("alpha", &["Blender 4.5".to_owned()][..])
-    );
+    let blender = || UnmetRequirement::Blender { series: BlenderSeries { major: 4, minor: 5 } };
+    let waits = WaitReason::NoWorkerFits {
+        missing: vec![blender()],
+        nearest: "alpha".to_owned(),
+        nearest_missing: vec![blender()],
+        any_gpu: false,
+    };
+    assert_eq!(job.waits_for, Some(waits));
+    assert_eq!(job.unmet, [UnmetView { worker: "alpha".to_owned(), missing: vec![blender()] }]);
+    let text = |job: JobView| job.waits_for.unwrap().to_string();
     let job = submit(json!({"device": "cuda"})).await;
-    assert_eq!(job.waits_for.as_deref(), Some("No worker of the farm has a cuda device for Blender 3.4."));
+    assert_eq!(text(job), "No worker of the farm has a cuda device for Blender 3.4.");
     let job = submit(json!({"settings": {"engine": "LUXCORE"}})).await;
-    assert_eq!(
-        job.waits_for.as_deref(),
-        Some("No worker of the farm has the engine LUXCORE in Blender 3.4.")
-    );
+    assert_eq!(text(job), "No worker of the farm has the engine LUXCORE in Blender 3.4.");
 }
 
 #[tokio::test]
@@ -136,15 +136,18 @@ async fn a_silent_worker_loses_its_work_to_another() {
     let again = other.assignment().await.tasks.remove(0);
     assert!(again.task == task.task && again.attempt > task.attempt);
     other.say(Up::Started { attempt: again.attempt }).await;
-    assert_eq!(other.deliver(&again).await, kiln_api::Verdict::Committed);
+    assert_eq!(other.deliver(&again).await, kiln_types::ReportOutcome::Committed);
     farm.reaches(&job, JobState::Completed).await;
 
     // The first one is back, with the frame: answered politely, and dropped.
     let mut hello = hello(1, "silent", 1);
-    hello.held = vec![held(&assignment, &task, HeldState::Finished)];
+    hello.held = vec![held(&assignment, &task, HeldPhase::Finished)];
     let mut silent = FakeWorker::join_as(&farm, hello).await;
-    let verdict = silent.deliver(&task).await;
-    assert!(matches!(verdict, kiln_api::Verdict::Superseded | kiln_api::Verdict::Unknown), "{verdict:?}");
+    let outcome = silent.deliver(&task).await;
+    assert!(
+        matches!(outcome, kiln_types::ReportOutcome::Superseded | kiln_types::ReportOutcome::Unknown),
+        "{outcome:?}"
+    );
     let outputs = farm.client.outputs(job.id, 0).await.unwrap().outputs;
     assert_eq!(outputs.len(), 1);
 }

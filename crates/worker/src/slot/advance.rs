@@ -9,7 +9,7 @@ use super::{
     state::{Files, Phase, Slot},
     work::{Kind, Work},
 };
-use crate::What;
+use crate::TaskKind;
 
 /// How long frames may wait for memory before they are handed back; meanwhile other slots may steal them.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(10);
@@ -47,16 +47,14 @@ impl Slot {
                 let (kind, open) = (kind.clone(), *open);
                 self.step_idle(kind, open, around)
             }
-            Phase::Starting { .. }
-            | Phase::Opening { .. }
-            | Phase::Rendering { .. }
-            | Phase::Baking { .. }
-            | Phase::Recycling => false,
+            Phase::Starting { .. } | Phase::Opening { .. } | Phase::Working { .. } | Phase::Recycling => {
+                false
+            }
         }
     }
 
     fn step_cold(&mut self, around: &impl Surroundings) -> bool {
-        let Some(kind) = self.queue.front().map(Work::kind).or_else(|| self.ahead.clone()) else {
+        let Some(kind) = self.queue.front().map(Work::process).or_else(|| self.ahead.clone()) else {
             return false;
         };
         if !around.has(kind.series) {
@@ -110,7 +108,7 @@ impl Slot {
             self.no_memory_since = None;
             return false;
         };
-        let wanted = front.kind();
+        let wanted = front.process();
         if wanted != kind && kind.may_become(&wanted) {
             // What is open has the old part.
             self.phase = Phase::Idle { kind: wanted, open: None };
@@ -120,15 +118,15 @@ impl Slot {
             self.recycle();
             return false;
         }
-        if let What::Frame(frame) = front.what
-            && open == Some(front.key)
-        {
+        // A bake works on a copy of its own, whatever is open.
+        let opens = front.kind != TaskKind::Bake;
+        if opens && open == Some(front.key) {
             // Otherwise the outbox calls when it has room again.
             if around.outbox_open()
                 && let Some(work) = self.queue.pop_front()
             {
                 self.tell(Told::Began(work.clone()));
-                self.render(kind, work, frame);
+                self.work(kind, work);
             }
             return false;
         }
@@ -143,23 +141,19 @@ impl Slot {
         self.no_memory_since = None;
         if let Some(work) = self.queue.pop_front() {
             self.tell(Told::Began(work.clone()));
-            match work.what {
-                What::Bake => {
-                    self.effects.push(Effect::Bake(work.clone()));
-                    self.phase = Phase::Baking { work };
-                }
-                What::Frame(frame) => {
-                    self.effects.push(Effect::Open(work.clone()));
-                    self.phase = Phase::Opening { kind, work, frame };
-                }
+            if opens {
+                self.effects.push(Effect::Open(work.clone()));
+                self.phase = Phase::Opening { kind, work };
+            } else {
+                self.work(kind, work);
             }
         }
         false
     }
 
-    pub(super) fn render(&mut self, kind: Kind, work: Work, frame: i32) {
-        self.effects.push(Effect::Render(work.clone(), frame));
-        self.phase = Phase::Rendering { kind, work };
+    pub(super) fn work(&mut self, kind: Kind, work: Work) {
+        self.effects.push(Effect::Work(work.clone()));
+        self.phase = Phase::Working { kind, work };
     }
 
     fn wait_for_memory(&mut self, around: &impl Surroundings) -> bool {
@@ -184,9 +178,7 @@ impl Slot {
     fn release(&mut self) {
         let open = match &self.phase {
             Phase::Idle { open, .. } => *open,
-            Phase::Opening { work, .. } | Phase::Rendering { work, .. } | Phase::Baking { work } => {
-                Some(work.key)
-            }
+            Phase::Opening { work, .. } | Phase::Working { work, .. } => Some(work.key),
             _ => None,
         };
         let queue = &self.queue;
@@ -201,7 +193,7 @@ impl Slot {
     }
 
     pub(super) fn stop_current(&mut self) {
-        if let Phase::Opening { work, .. } | Phase::Rendering { work, .. } | Phase::Baking { work } =
+        if let Phase::Opening { work, .. } | Phase::Working { work, .. } =
             std::mem::replace(&mut self.phase, Phase::Recycling)
         {
             self.tell(Told::HandedBack(work));

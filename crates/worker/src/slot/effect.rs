@@ -17,10 +17,8 @@ pub(crate) enum Effect {
     /// Bring a session's files here.
     Fetch(Arc<SessionSpec>),
     Open(Work),
-    /// The frame that the work names.
-    Render(Work, i32),
-    /// And end the process.
-    Bake(Work),
+    /// Do the task; a bake ends the process too.
+    Work(Work),
     /// End the process; also in the middle of what it does.
     Recycle,
     /// The session's files are no longer wanted here.

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_host::{Baked, Opened, Rendered};
+use kiln_host::Opened;
 use kiln_types::{AttemptId, BlenderSeries, Failure, FailureCause, SessionKey, SlotIndex};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -31,15 +31,13 @@ use state::{Phase, Slot};
 pub(crate) use work::{Kind, Part, Work};
 
 use crate::{
+    TaskKind,
     bundles::{Bundles, Laid},
     hardware::Memory,
     memory::MemoryBook,
-    outbox::{Outbox, RenderedFrame},
-    scratch::ScratchFolder,
+    outbox::{Left, LeftFiles, Outbox},
     seat::{Garage, Seat},
-    sizing,
-    tree::BakedTree,
-    wishes,
+    sizing, wishes,
     worker::Input,
 };
 
@@ -52,8 +50,8 @@ pub(crate) struct Shop {
     pub(crate) garage: Arc<Garage>,
     pub(crate) bundles: Bundles,
     pub(crate) outbox: Arc<Outbox>,
-    /// Where frames go that have left Blender.
-    pub(crate) rendered: PathBuf,
+    /// The folder of all files that have left Blender.
+    pub(crate) left: PathBuf,
     pub(crate) memory: MemoryBook,
     /// Bytes of memory given to the farm; all where `None`.
     pub(crate) offered: Option<u64>,
@@ -91,13 +89,6 @@ pub(crate) enum Order {
     },
     /// Something changed around the slot: look again.
     Poke,
-}
-
-/// What has left Blender.
-#[derive(Debug)]
-pub(crate) enum Left {
-    Frame(RenderedFrame),
-    Bake(BakedTree),
 }
 
 /// A task that a slot has done, and how long after the one before it began.
@@ -142,21 +133,30 @@ type Running = Pin<Box<dyn Future<Output = Done> + Send>>;
 enum Done {
     Started(Result<Box<Seat>, Failure>),
     Opened(Box<Seat>, Result<Opened, Failure>),
-    /// The frame's folder is out of Blender's reach.
-    Rendered {
-        seat: Box<Seat>,
+    Worked {
+        /// Absent if the process has ended with the task.
+        seat: Option<Box<Seat>>,
+        /// Seconds.
         took: f64,
-        result: Result<(ScratchFolder, Rendered), Failure>,
-    },
-    /// And the process is gone.
-    Baked {
-        took: f64,
-        result: Result<(BakedTree, Baked), Failure>,
+        result: Result<WorkDone, Failure>,
     },
     /// The process is gone.
     Gone,
     /// There was nothing to begin with.
     Lost(Failure),
+}
+
+/// A task as its process has done it; its files are out of Blender's reach.
+struct WorkDone {
+    files: LeftFiles,
+    log_tail: Vec<String>,
+    notices: Vec<String>,
+    /// By the host's clock.
+    seconds: f64,
+    /// Bytes.
+    peak_memory: u64,
+    /// The begin and the end of a frame, in seconds of the host's clock.
+    span: Option<(f64, f64)>,
 }
 
 enum Action {
@@ -317,7 +317,7 @@ impl Actor {
         }
         let rests = matches!(self.slot.phase, Phase::Idle { open: Some(_), .. });
         self.idle_since = if rests { self.idle_since.or_else(|| Some(Instant::now())) } else { None };
-        if !matches!(self.slot.phase, Phase::Rendering { .. }) {
+        if !matches!(self.slot.phase, Phase::Working { .. }) {
             self.last_end = None;
         }
         closed
@@ -363,8 +363,7 @@ impl Actor {
                 self.slot.started(Err(failure), around!(self));
             }
             Done::Opened(seat, result) => self.opened(seat, result),
-            Done::Rendered { seat, took, result } => return self.rendered(seat, took, result),
-            Done::Baked { took, result } => return self.baked(took, result),
+            Done::Worked { seat, took, result } => return self.worked(seat, took, result),
             Done::Gone => {
                 self.pid = None;
                 self.shop.memory.release(self.index);
@@ -400,48 +399,16 @@ impl Actor {
         self.slot.opened(result, alive, around!(self));
     }
 
-    fn rendered(
+    fn worked(
         &mut self,
-        mut seat: Box<Seat>,
+        mut seat: Option<Box<Seat>>,
         took: f64,
-        result: Result<(ScratchFolder, Rendered), Failure>,
+        result: Result<WorkDone, Failure>,
     ) -> Option<Made> {
         let work = self.slot.current().cloned();
-        let result = match (result, work) {
-            (Ok((out, rendered)), Some(work)) => Ok(Some(self.keep(&mut seat, out, work, rendered))),
-            // Nobody wants it any more; its folder goes.
-            (Ok(_), None) => Ok(None),
-            (Err(failure), work) => {
-                if let Some(work) = work
-                    && failure.cause == FailureCause::OutOfMemory
-                {
-                    self.shop.memory.ran_out(work.key);
-                }
-                Err(failure)
-            }
-        };
-        // The host has heard all that was printed for this frame; it goes up before the frame's end does.
-        seat.flush();
-        self.seat = Some(seat);
-        let (made, result) = match result {
-            Ok(made) => (made, Ok(())),
-            Err(failure) => (None, Err((failure, took))),
-        };
-        self.slot.rendered(result, around!(self));
-        made
-    }
-
-    fn baked(&mut self, took: f64, result: Result<(BakedTree, Baked), Failure>) -> Option<Made> {
-        self.pid = None;
-        self.shop.memory.release(self.index);
-        let work = self.slot.current().cloned();
         let (made, result) = match (result, work) {
-            (Ok((tree, baked)), Some(work)) => {
-                tracing::debug!(job = %work.job(), simulated = ?baked.simulated, "the scene is baked");
-                self.notices(work.job(), baked.notices);
-                let (seconds, peak) = (baked.seconds, baked.peak_memory);
-                (Some(Made { work, left: Left::Bake(tree), seconds, peak, gap: None }), Ok(()))
-            }
+            (Ok(done), Some(work)) => (Some(self.keep(seat.as_deref_mut(), work, done)), Ok(())),
+            // Nobody wants it any more; its files go.
             (Ok(_), None) => (None, Ok(())),
             (Err(failure), work) => {
                 if let Some(work) = work
@@ -452,27 +419,35 @@ impl Actor {
                 (None, Err((failure, took)))
             }
         };
-        self.slot.baked(result, around!(self));
+        let lives = seat.is_some();
+        match &mut seat {
+            // The host has heard all that was printed for this task; it goes up before the task's end does.
+            Some(seat) => seat.flush(),
+            None => {
+                self.pid = None;
+                self.shop.memory.release(self.index);
+            }
+        }
+        self.seat = seat;
+        self.slot.worked(result, lives, around!(self));
         made
     }
 
-    /// A frame with all that is known of it.
-    fn keep(&mut self, seat: &mut Seat, out: ScratchFolder, work: Work, rendered: Rendered) -> Made {
-        let peak = (rendered.peak_memory > seat.peak).then_some(rendered.peak_memory);
-        seat.peak = seat.peak.max(rendered.peak_memory);
-        self.shop.memory.rendered(self.index, work.key, seat.persistent, peak);
-        let gap = self.last_end.map(|end| (rendered.started_at - end).max(0.0));
-        self.last_end = Some(rendered.ended_at);
-        self.notices(work.job(), rendered.notices);
-        let frame = RenderedFrame {
-            attempt: work.attempt,
-            out,
-            planned: rendered.planned,
-            refuse_black: work.refuse_black,
-            log_tail: seat.host.log_tail(),
-        };
-        let (seconds, peak) = (rendered.seconds, rendered.peak_memory);
-        Made { work, left: Left::Frame(frame), seconds, peak, gap }
+    /// The files of a task with all that is known of it.
+    fn keep(&mut self, seat: Option<&mut Seat>, work: Work, done: WorkDone) -> Made {
+        let WorkDone { files, log_tail, notices, seconds, peak_memory: peak, span } = done;
+        if let Some(seat) = seat {
+            let higher = (peak > seat.peak).then_some(peak);
+            seat.peak = seat.peak.max(peak);
+            self.shop.memory.rendered(self.index, work.key, seat.persistent, higher);
+        }
+        let gap = span.and_then(|(began, ended)| {
+            let last_end = self.last_end.replace(ended)?;
+            Some((began - last_end).max(0.0))
+        });
+        self.notices(work.job(), notices);
+        let left = Left { attempt: work.attempt, files, log_tail };
+        Made { work, left, seconds, peak, gap }
     }
 
     fn notices(&self, job: kiln_types::JobId, texts: Vec<String>) {
@@ -486,8 +461,10 @@ impl Actor {
             Effect::Start(kind, files) => self.start(kind, files),
             Effect::Fetch(session) => self.fetch(session),
             Effect::Open(work) => self.open(work),
-            Effect::Render(work, frame) => self.render(&work, frame),
-            Effect::Bake(work) => self.bake(work),
+            Effect::Work(work) => match work.kind {
+                TaskKind::Frame(frame) => self.render(&work, frame),
+                TaskKind::Bake => self.bake(work),
+            },
             Effect::Recycle => self.recycle(),
             Effect::Release(key) => {
                 self.laid.remove(&key);

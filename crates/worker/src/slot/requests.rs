@@ -11,10 +11,10 @@ use kiln_host::{BakeRequest, Baked, OpenRequest, RenderRequest, SlotRoot};
 use kiln_types::{Failure, FailureCause, RelPath, SessionKey, SessionSpec};
 use tokio_util::sync::CancellationToken;
 
-use super::{Actor, Done, Kind, Work};
+use super::{Actor, Done, Kind, Work, WorkDone};
 use crate::{
     bundles::Laid,
-    identity,
+    outbox::LeftFiles,
     scratch::{ScratchFolder, on_disk},
     seat::Seat,
     tree::{self, BakedTree},
@@ -77,13 +77,16 @@ impl Actor {
     pub(super) fn render(&mut self, work: &Work, frame: i32) {
         let Some(mut seat) = self.seat.take() else { return self.lost() };
         seat.serve(work.attempt);
-        let (off, time_limit, attempt) = (self.off.clone(), work.time_limit, work.attempt);
+        let (off, attempt) = (self.off.clone(), work.attempt);
+        let (time_limit, refuse_black) = (work.time_limit, work.refuse_black);
         let root = seat.root.clone();
-        let taken = self.shop.rendered.join(format!("{attempt}.out"));
+        let taken = self.shop.left.join(format!("{attempt}.out"));
         self.running = Some(Box::pin(async move {
             let out = match on_disk(move || root.fresh_out(&attempt.to_string())).await {
                 Ok(out) => out,
-                Err(error) => return Done::Rendered { seat, took: 0.0, result: Err(unprepared(&error)) },
+                Err(error) => {
+                    return Done::Worked { seat: Some(seat), took: 0.0, result: Err(unprepared(&error)) };
+                }
             };
             let began = Instant::now();
             let rendered = tokio::select! {
@@ -95,11 +98,18 @@ impl Actor {
             };
             let took = began.elapsed().as_secs_f64();
             let result = match rendered {
-                Some(Ok(rendered)) => take_out(out, taken).await.map(|folder| (folder, rendered)),
+                Some(Ok(rendered)) => take_out(out, taken).await.map(|folder| WorkDone {
+                    files: LeftFiles::Planned { out: folder, planned: rendered.planned, refuse_black },
+                    log_tail: seat.host.log_tail(),
+                    notices: rendered.notices,
+                    seconds: rendered.seconds,
+                    peak_memory: rendered.peak_memory,
+                    span: Some((rendered.started_at, rendered.ended_at)),
+                }),
                 Some(Err(failure)) => Err(failure),
                 None => return end(seat).await,
             };
-            Done::Rendered { seat, took, result }
+            Done::Worked { seat: Some(seat), took, result }
         }));
     }
 
@@ -109,7 +119,7 @@ impl Actor {
         };
         self.shop.memory.claim(self.index, work.key, laid.size, self.shop.memory_now());
         seat.serve(work.attempt);
-        let kept = self.shop.rendered.join(format!("{}.tree", work.attempt));
+        let kept = self.shop.left.join(format!("{}.tree", work.attempt));
         let off = self.off.clone();
         self.running = Some(Box::pin(async move {
             let began = Instant::now();
@@ -125,16 +135,26 @@ impl Actor {
             let folder = seat.close().await;
             let result = match result {
                 Ok((entries, baked)) => {
-                    let to = kept.clone();
+                    tracing::debug!(job = %work.job(), simulated = ?baked.simulated, "simulations baked");
+                    let kept = ScratchFolder::new(kept);
+                    let to = kept.path().to_owned();
+                    // Nothing to flush: a worker that starts finds no baked tree that it would use.
                     let moved = on_disk(move || std::fs::rename(tree, to)).await;
                     let blend = work.session.blend.clone();
-                    let tree = BakedTree { folder: kept, entries, laid, blend, log_tail };
-                    moved.map(|()| (tree, baked)).map_err(|error| unprepared(&error))
+                    let tree = BakedTree { folder: kept, entries, laid, blend };
+                    moved.map_err(|error| unprepared(&error)).map(|()| WorkDone {
+                        files: LeftFiles::Tree(tree),
+                        log_tail,
+                        notices: baked.notices,
+                        seconds: baked.seconds,
+                        peak_memory: baked.peak_memory,
+                        span: None,
+                    })
                 }
                 Err(failure) => Err(failure),
             };
             drop(folder);
-            Done::Baked { took, result }
+            Done::Worked { seat: None, took, result }
         }));
     }
 
@@ -203,7 +223,7 @@ fn unprepared(error: &io::Error) -> Failure {
     }
 }
 
-/// Takes a frame's folder out of Blender's reach.
+/// Takes a frame's folder out of Blender's reach. Nothing is flushed: what lies there when a worker starts is removed.
 async fn take_out(out: PathBuf, to: PathBuf) -> Result<ScratchFolder, Failure> {
     let folder = ScratchFolder::new(to.clone());
     on_disk(move || std::fs::rename(out, to)).await.map_err(|error| {
@@ -223,7 +243,7 @@ async fn empty(root: SlotRoot) -> io::Result<()> {
                     continue;
                 }
                 if entry.file_type()?.is_dir() {
-                    identity::clear(&entry.path())?;
+                    kiln_files::remove_folder(&entry.path())?;
                 } else {
                     std::fs::remove_file(entry.path())?;
                 }

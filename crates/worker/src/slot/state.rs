@@ -9,15 +9,13 @@
 //! | Cold | Starting | there is work, or a start ahead of work is wished |
 //! | Starting | Idle, Cold | Blender is up; it could not be started |
 //! | Idle | Opening | the next frame is of a session that is not open, its files are here, memory allows |
-//! | Idle | Rendering | the next frame is of the open session |
-//! | Idle | Baking | the next task is a bake, its files are here, memory allows |
+//! | Idle | Working | the next frame is of the open session; or the next task is a bake, its files are here, memory allows |
 //! | Idle | Recycling | the next frame needs another Blender or another trust; the process is worn; the slot closes, rests, or has done nothing for long |
-//! | Opening | Rendering, Idle | the file is open; it could not be opened and Blender lives |
-//! | Rendering | Rendering, Idle | the frame is done |
+//! | Opening | Working, Idle | the file is open; it could not be opened and Blender lives |
+//! | Working | Working, Idle | the task is done, and its process lives |
+//! | Working | Cold | the task is over, well or not, and its process has ended with it, as that of a bake does |
 //! | Starting | Recycling | the slot closes |
-//! | Opening, Rendering | Recycling | Blender died or failed, or the frame was taken back |
-//! | Baking | Cold | the bake is over, well or not: its process has ended with it |
-//! | Baking | Recycling | the bake was taken back |
+//! | Opening, Working | Recycling | Blender died or failed, or the task was taken back |
 //! | Recycling | Cold | the process is gone |
 
 use std::{
@@ -47,13 +45,9 @@ pub(crate) enum Phase {
     Opening {
         kind: Kind,
         work: Work,
-        frame: i32,
     },
-    Rendering {
+    Working {
         kind: Kind,
-        work: Work,
-    },
-    Baking {
         work: Work,
     },
     /// The process is being ended.
@@ -178,7 +172,7 @@ impl Slot {
                 self.phase = Phase::Cold;
                 // Once: a Blender that does not start ahead of work would not start a moment later.
                 self.ahead = None;
-                if self.queue.front().is_some_and(|work| work.kind() == kind) {
+                if self.queue.front().is_some_and(|work| work.process() == kind) {
                     self.fail_front(failure);
                 }
             }
@@ -188,8 +182,8 @@ impl Slot {
 
     pub(crate) fn opened(&mut self, result: Result<(), Failure>, alive: bool, around: &impl Surroundings) {
         match std::mem::replace(&mut self.phase, Phase::Cold) {
-            Phase::Opening { kind, work, frame } => match result {
-                Ok(()) => self.render(kind, work, frame),
+            Phase::Opening { kind, work } => match result {
+                Ok(()) => self.work(kind, work),
                 Err(failure) => {
                     self.tell(Told::Failed { work, failure, seconds: 0.0 });
                     self.phase = Phase::Idle { kind, open: None };
@@ -203,28 +197,24 @@ impl Slot {
         self.advance(around);
     }
 
-    /// A frame has left Blender; its files are the actor's to check. An error ends the process: nobody knows what
-    /// state it is in.
-    pub(crate) fn rendered(&mut self, result: Result<(), (Failure, f64)>, around: &impl Surroundings) {
+    /// A task is over; its files are the actor's to check. An error ends a process that lives: nobody knows what state it
+    /// is in.
+    pub(crate) fn worked(
+        &mut self,
+        result: Result<(), (Failure, f64)>,
+        lives: bool,
+        around: &impl Surroundings,
+    ) {
         match std::mem::replace(&mut self.phase, Phase::Cold) {
-            Phase::Rendering { kind, work } => {
-                self.phase = Phase::Idle { kind, open: Some(work.key) };
-                if let Err((failure, seconds)) = result {
-                    self.tell(Told::Failed { work, failure, seconds });
-                    self.recycle();
+            Phase::Working { kind, work } => {
+                if lives {
+                    self.phase = Phase::Idle { kind, open: Some(work.key) };
                 }
-            }
-            other => self.phase = other,
-        }
-        self.advance(around);
-    }
-
-    /// A bake is over, and its process gone; its files are the actor's to check.
-    pub(crate) fn baked(&mut self, result: Result<(), (Failure, f64)>, around: &impl Surroundings) {
-        match std::mem::replace(&mut self.phase, Phase::Cold) {
-            Phase::Baking { work } => {
                 if let Err((failure, seconds)) = result {
                     self.tell(Told::Failed { work, failure, seconds });
+                    if lives {
+                        self.recycle();
+                    }
                 }
             }
             other => self.phase = other,
@@ -243,8 +233,7 @@ impl Slot {
     pub(crate) fn lost(&mut self, failure: &Failure, around: &impl Surroundings) {
         match self.phase {
             Phase::Opening { .. } => self.opened(Err(failure.clone()), false, around),
-            Phase::Rendering { .. } => self.rendered(Err((failure.clone(), 0.0)), around),
-            Phase::Baking { .. } => self.baked(Err((failure.clone(), 0.0)), around),
+            Phase::Working { .. } => self.worked(Err((failure.clone(), 0.0)), true, around),
             _ => {}
         }
     }
@@ -268,9 +257,7 @@ impl Slot {
 
     pub(crate) fn current(&self) -> Option<&Work> {
         match &self.phase {
-            Phase::Opening { work, .. } | Phase::Rendering { work, .. } | Phase::Baking { work } => {
-                Some(work)
-            }
+            Phase::Opening { work, .. } | Phase::Working { work, .. } => Some(work),
             _ => None,
         }
     }

@@ -16,7 +16,7 @@ use super::{
     state::{Phase, Slot},
     work::{Part, Work},
 };
-use crate::What;
+use crate::TaskKind;
 
 struct World {
     now: Cell<Instant>,
@@ -73,7 +73,7 @@ fn work(counter: u64, scene: &str, trust: bool) -> Work {
     Work {
         attempt: kiln_types::AttemptId { epoch: Epoch(1), counter },
         task: format!("1.0.{counter}").parse().unwrap(),
-        what: What::Frame(i32::try_from(counter).unwrap()),
+        kind: TaskKind::Frame(i32::try_from(counter).unwrap()),
         key: session.key(),
         session: Arc::new(session),
         time_limit: None,
@@ -83,10 +83,10 @@ fn work(counter: u64, scene: &str, trust: bool) -> Work {
 }
 
 fn short(work: &Work) -> String {
-    work.what.to_string().trim_start_matches("frame ").to_owned()
+    work.kind.to_string().trim_start_matches("frame ").to_owned()
 }
 
-/// What the effects say, in short.
+/// The effects, in short.
 fn said(slot: &mut Slot) -> Vec<String> {
     let line = |effect| match effect {
         Effect::Start(kind, files) => {
@@ -95,8 +95,10 @@ fn said(slot: &mut Slot) -> Vec<String> {
         }
         Effect::Fetch(_) => "fetch".to_owned(),
         Effect::Open(work) => format!("open for {}", short(&work)),
-        Effect::Render(_, frame) => format!("render {frame}"),
-        Effect::Bake(_) => "bake".to_owned(),
+        Effect::Work(work) => match work.kind {
+            TaskKind::Frame(frame) => format!("render {frame}"),
+            TaskKind::Bake => "bake".to_owned(),
+        },
         Effect::Recycle => "recycle".to_owned(),
         Effect::Release(_) => "release".to_owned(),
         Effect::Wake(_) => "wake".to_owned(),
@@ -132,11 +134,11 @@ fn fault(cause: FailureCause) -> Failure {
 fn frames_of_one_scene_follow_each_other_without_a_pause() {
     let world = world();
     let mut slot = rendering(&world);
-    slot.rendered(Ok(()), &world);
+    slot.worked(Ok(()), true, &world);
     assert_eq!(said(&mut slot), ["began 2", "render 2"]);
-    slot.rendered(Ok(()), &world);
+    slot.worked(Ok(()), true, &world);
     assert_eq!(said(&mut slot), ["began 3", "render 3"]);
-    slot.rendered(Ok(()), &world);
+    slot.worked(Ok(()), true, &world);
     assert!(said(&mut slot).is_empty());
     assert!(matches!(slot.phase, Phase::Idle { open: Some(_), .. }));
     slot.enqueue(vec![work(4, "A", false)], &world);
@@ -150,8 +152,8 @@ fn another_scene_is_fetched_ahead_and_opened_in_the_same_process() {
     slot.revoke(work(3, "A", false).attempt, false, &world);
     slot.enqueue(vec![work(4, "B", false)], &world);
     assert_eq!(said(&mut slot), ["handed back 3", "fetch"]);
-    slot.rendered(Ok(()), &world);
-    slot.rendered(Ok(()), &world);
+    slot.worked(Ok(()), true, &world);
+    slot.worked(Ok(()), true, &world);
     assert_eq!(said(&mut slot), ["began 2", "render 2"], "B's files are not here yet");
     slot.fetched(work(4, "B", false).key, Ok(()), &world);
     assert_eq!(said(&mut slot), ["began 4", "open for 4", "release"], "A is let go");
@@ -163,7 +165,7 @@ fn no_process_crosses_the_line_of_trust() {
     let mut slot = rendering(&world);
     slot.enqueue(vec![work(9, "A", true)], &world);
     for _ in 0..3 {
-        slot.rendered(Ok(()), &world);
+        slot.worked(Ok(()), true, &world);
     }
     let ended = said(&mut slot);
     assert!(ended.contains(&"recycle".to_owned()) && !ended.contains(&"open for 9".to_owned()), "{ended:?}");
@@ -172,7 +174,7 @@ fn no_process_crosses_the_line_of_trust() {
     assert_eq!(said(&mut slot).last().unwrap(), "start trusted");
     slot.started(Ok(()), &world);
     slot.opened(Ok(()), true, &world);
-    slot.rendered(Ok(()), &world);
+    slot.worked(Ok(()), true, &world);
     slot.enqueue(vec![work(10, "A", false)], &world);
     let last = said(&mut slot);
     assert!(last.contains(&"recycle".to_owned()) && !last.contains(&"began 10".to_owned()), "{last:?}");
@@ -187,7 +189,7 @@ fn what_renders_is_stopped_for_a_cancel_and_not_for_a_thief() {
     slot.revoke(work(1, "A", false).attempt, true, &world);
     assert_eq!(said(&mut slot), ["handed back 1", "recycle"]);
     assert!(matches!(slot.phase, Phase::Recycling));
-    slot.rendered(Ok(()), &world);
+    slot.worked(Ok(()), true, &world);
     assert!(said(&mut slot).is_empty(), "nothing begins while the old Blender may run");
     slot.recycled(&world);
     assert_eq!(said(&mut slot), ["start"]);
@@ -197,7 +199,7 @@ fn what_renders_is_stopped_for_a_cancel_and_not_for_a_thief() {
 fn a_crash_costs_one_frame_and_the_next_goes_on() {
     let world = world();
     let mut slot = rendering(&world);
-    slot.rendered(Err((fault(FailureCause::Crashed), 0.1)), &world);
+    slot.worked(Err((fault(FailureCause::Crashed), 0.1)), true, &world);
     assert_eq!(said(&mut slot), ["failed 1 crashed", "recycle"]);
     slot.recycled(&world);
     slot.started(Ok(()), &world);
@@ -259,7 +261,7 @@ fn a_full_outbox_holds_the_next_frame_back() {
     let world = world();
     let mut slot = rendering(&world);
     world.outbox.set(false);
-    slot.rendered(Ok(()), &world);
+    slot.worked(Ok(()), true, &world);
     assert!(said(&mut slot).is_empty());
     world.outbox.set(true);
     slot.advance(&world);
@@ -271,7 +273,7 @@ fn a_worn_process_is_replaced_between_two_frames() {
     let world = world();
     let mut slot = rendering(&world);
     world.worn.set(true);
-    slot.rendered(Ok(()), &world);
+    slot.worked(Ok(()), true, &world);
     assert_eq!(said(&mut slot), ["recycle"]);
     slot.recycled(&world);
     slot.started(Ok(()), &world);
@@ -289,7 +291,7 @@ fn closing_hands_back_and_ends_the_process() {
             assert_eq!(at_once, ["handed back 2", "handed back 3", "handed back 1", "recycle", "release"]);
         } else {
             assert_eq!(at_once, ["handed back 2", "handed back 3"]);
-            slot.rendered(Ok(()), &world);
+            slot.worked(Ok(()), true, &world);
             assert_eq!(said(&mut slot), ["recycle", "release"]);
         }
         slot.enqueue(vec![work(7, "A", false)], &world);
@@ -349,7 +351,7 @@ fn a_series_that_is_not_here_is_said_with_what_to_do() {
 }
 
 fn bake(counter: u64, scene: &str) -> Work {
-    Work { what: What::Bake, ..work(counter, scene, false) }
+    Work { kind: TaskKind::Bake, ..work(counter, scene, false) }
 }
 
 #[test]
@@ -365,7 +367,7 @@ fn a_bake_has_its_process_for_itself_in_the_end() {
     slot.enqueue(vec![work(2, "B", false)], &world);
     slot.fetched(work(2, "B", false).key, Ok(()), &world);
     assert_eq!(said(&mut slot), ["fetch"], "it is at work");
-    slot.baked(Ok(()), &world);
+    slot.worked(Ok(()), false, &world);
     assert_eq!(said(&mut slot), ["start", "release"], "what it opened is not what it saved");
     assert!(matches!(slot.phase, Phase::Starting { .. }));
 }
@@ -374,9 +376,9 @@ fn a_bake_has_its_process_for_itself_in_the_end() {
 fn a_bake_begins_also_where_its_file_is_open_and_waits_for_memory() {
     let world = world();
     let mut slot = rendering(&world);
-    slot.rendered(Ok(()), &world);
-    slot.rendered(Ok(()), &world);
-    slot.rendered(Ok(()), &world);
+    slot.worked(Ok(()), true, &world);
+    slot.worked(Ok(()), true, &world);
+    slot.worked(Ok(()), true, &world);
     said(&mut slot);
     world.room.set(false);
     slot.enqueue(vec![bake(4, "A")], &world);
@@ -405,7 +407,7 @@ fn a_bake_that_is_taken_back_ends_and_one_that_fails_is_told() {
     slot.recycled(&world);
     assert!(matches!(slot.phase, Phase::Cold));
     let mut slot = baking();
-    slot.baked(Err((fault(FailureCause::Unbaked), 2.0)), &world);
+    slot.worked(Err((fault(FailureCause::Unbaked), 2.0)), false, &world);
     assert_eq!(said(&mut slot), ["failed the bake unbaked", "release"]);
     let mut slot = baking();
     slot.close(true, &world);
@@ -438,7 +440,7 @@ fn a_process_that_brings_something_starts_when_its_files_are_here_and_serves_not
     for (next, started) in [(2, "start trusted"), (3, "start trusted with files")] {
         slot.started(Ok(()), &world);
         slot.opened(Ok(()), true, &world);
-        slot.rendered(Ok(()), &world);
+        slot.worked(Ok(()), true, &world);
         slot.recycled(&world);
         let lines = said(&mut slot);
         assert!(lines.contains(&format!("render {next}")), "{lines:?}");
@@ -455,7 +457,7 @@ fn a_slot_that_rests_ends_its_frame_and_lets_its_process_go() {
     assert_eq!(said(&mut slot), ["handed back 2", "handed back 3"]);
     slot.enqueue(vec![work(4, "A", false)], &world);
     assert_eq!(said(&mut slot), ["handed back 4"], "it takes nothing");
-    slot.rendered(Ok(()), &world);
+    slot.worked(Ok(()), true, &world);
     assert_eq!(said(&mut slot), ["recycle", "release"]);
     slot.recycled(&world);
     slot.prestart("3.4".parse().unwrap(), &world);
@@ -489,12 +491,12 @@ fn a_process_takes_up_gpus_once_and_is_replaced_for_others() {
     slot.started(Ok(()), &world);
     slot.opened(Ok(()), true, &world);
     assert!(said(&mut slot).contains(&"render 1".to_owned()));
-    slot.rendered(Ok(()), &world);
+    slot.worked(Ok(()), true, &world);
     assert_eq!(said(&mut slot), ["began 2", "open for 2"], "it has used no GPU before");
     slot.opened(Ok(()), true, &world);
-    slot.rendered(Ok(()), &world);
+    slot.worked(Ok(()), true, &world);
     assert_eq!(said(&mut slot), ["render 2", "began 3", "render 3"]);
-    slot.rendered(Ok(()), &world);
+    slot.worked(Ok(()), true, &world);
     assert_eq!(said(&mut slot), ["recycle"]);
     slot.recycled(&world);
     assert_eq!(said(&mut slot), ["start"]);

@@ -1,4 +1,4 @@
-//! What a slot is given to do, and what a process must be to do it.
+//! The work of a slot, and the process that it needs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,17 +6,16 @@ use kiln_types::{
     AttemptId, BlenderSeries, BundleId, JobId, RelPath, ScriptPolicy, SessionKey, SessionSpec, TaskId,
 };
 
-use crate::What;
+use crate::TaskKind;
 
-/// One frame to render, or the bake of a scene.
+/// One task, as a slot does it.
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
     pub(crate) attempt: AttemptId,
     pub(crate) task: TaskId,
-    pub(crate) what: What,
+    pub(crate) kind: TaskKind,
     pub(crate) session: Arc<SessionSpec>,
     pub(crate) key: SessionKey,
-    /// Of a frame; a bake takes as long as it takes.
     pub(crate) time_limit: Option<Duration>,
     /// A black frame is a failure.
     pub(crate) refuse_black: bool,
@@ -37,7 +36,7 @@ impl Work {
         self.task.job
     }
 
-    pub(super) fn kind(&self) -> Kind {
+    pub(super) fn process(&self) -> Kind {
         let SessionSpec { bundle, ocio, addons, .. } = &*self.session;
         let brings = (ocio.is_some() || !addons.is_empty())
             .then(|| Arc::new(Brings { bundle: *bundle, ocio: ocio.clone(), addons: addons.clone() }));

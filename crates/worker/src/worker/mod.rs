@@ -11,11 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_api::{BUILD, Down, Finish, Hello, Machine, Offered, PROTOCOL, Rest, RevokeWhy, Up, Welcome};
+use kiln_api::{BUILD, Down, Finish, Hello, Machine, Offered, PROTOCOL, Rest, Up, Welcome};
 use kiln_blobs::{BlobStore, Cache};
 use kiln_client::Client;
 use kiln_host::BlenderInstall;
-use kiln_types::{AttemptId, BlenderSeries, Failure, JobId, SlotIndex, WorkerWish};
+use kiln_types::{AttemptId, BlenderSeries, Failure, JobId, RevokeReason, SlotIndex, WorkerWish};
 use tokio::{
     sync::{
         broadcast,
@@ -58,7 +58,7 @@ pub(crate) enum Input {
     Link(LinkEvent),
     Told(SlotIndex, Box<Told>),
     Made(SlotIndex, Box<Made>),
-    /// What became of a rendered frame or of a bake; `None` where it was called off.
+    /// The delivery of an attempt is over; `None` if it was called off.
     Through {
         attempt: AttemptId,
         seconds: f64,
@@ -176,7 +176,7 @@ impl Worker {
             garage: Arc::new(garage),
             bundles,
             outbox: Arc::new(Outbox::new(client.clone(), identity.part("outbox"))),
-            rendered: identity.part("outbox"),
+            left: identity.part("outbox"),
             memory: MemoryBook::default(),
             offered: options.memory,
             inputs: inputs.clone(),
@@ -394,15 +394,15 @@ impl Worker {
         match down {
             Down::Assign(assignment) => self.assign(*assignment),
             Down::Revoke { attempt, why } => {
-                let stop = why != RevokeWhy::Stolen;
+                let stop = why != RevokeReason::Preempted;
                 match self.ledger.revoke(attempt, stop) {
                     Revoked::InSlot(slot) => self.order(slot, Order::Revoke { attempt, running: stop }),
-                    Revoked::CalledOff => self.end(attempt, Finish::HandedBack),
+                    Revoked::CalledOff => self.end(attempt, Finish::Returned),
                     Revoked::Report => self.report(),
                 }
             }
-            Down::Settled { attempt, verdict } => {
-                tracing::debug!(%attempt, ?verdict, "a report is settled");
+            Down::Settled { attempt, outcome } => {
+                tracing::debug!(%attempt, ?outcome, "a report is settled");
                 self.ledger.settle(attempt);
             }
             Down::Wish { wish } => self.wish(wish),

@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_api::{Down, Finish, HeldState, RevokeWhy, Up};
+use kiln_api::{Down, Finish, Up};
 use kiln_testkit::{assert_same_picture, blender, brought, picture, scene, temp_dir};
-use kiln_types::{FailureCause, RelPath, ScriptPolicy, SessionSpec};
-use kiln_worker::{Happening, What};
+use kiln_types::{BundleFile, FailureCause, HeldPhase, RelPath, RevokeReason, ScriptPolicy, SessionSpec};
+use kiln_worker::{Happening, TaskKind};
 
 use crate::{assert_no_blender_in, farm::Farm, until};
 
@@ -32,8 +32,8 @@ fn step_through(blend: &Path, out: &Path) {
 }
 
 fn fetch(farm: &Farm, finish: Finish, to: &Path) -> PathBuf {
-    let Finish::Delivered { outputs, .. } = finish else { panic!("{finish:?}") };
-    let file = &outputs.files()[0];
+    let Finish::Done { files, .. } = finish else { panic!("{finish:?}") };
+    let file = &files[0];
     let path = to.join(file.path.file_name());
     std::fs::write(&path, farm.blob(&file.hash)).unwrap();
     path
@@ -53,7 +53,7 @@ async fn a_bake_goes_to_the_server_and_its_frames_are_those_of_a_person_who_step
     let attempt = bake.tasks[0].attempt;
     line.send(Down::Assign(Box::new(bake))).await;
     assert_eq!(line.started().await, attempt);
-    let Finish::Baked { files, seconds, peak_memory } = line.finished().await.1 else { panic!("no bake") };
+    let Finish::Done { files, seconds, peak_memory } = line.finished().await.1 else { panic!("no bake") };
     assert!(seconds > 0.0 && peak_memory > 1 << 20);
     let paths: Vec<_> = files.iter().map(|file| file.path.as_str()).collect();
     assert!(paths.contains(&"waves.blend"), "{paths:?}");
@@ -61,11 +61,12 @@ async fn a_bake_goes_to_the_server_and_its_frames_are_those_of_a_person_who_step
     assert!(!paths.contains(&"sea.png") && paths.iter().all(|path| !path.contains("blend1")), "{paths:?}");
     assert!(files.iter().all(|file| farm.has(&file.hash)), "the bytes are there before the report");
     until(&mut happenings, |happening| match happening {
-        Happening::Delivered { what: What::Bake, .. } => Some(()),
+        Happening::Delivered { task: TaskKind::Bake, .. } => Some(()),
         _ => None,
     })
     .await;
-    let baked = farm.keep(farm.bundle(session.bundle).overlaid(files));
+    let baked =
+        farm.keep(farm.bundle(session.bundle).overlaid(files.into_iter().map(BundleFile::from).collect()));
     let session = SessionSpec { bundle: baked, ..session };
     let frames = farm.assignment(0, &session, &SHOWN);
     line.send(Down::Assign(Box::new(frames))).await;
@@ -104,17 +105,17 @@ async fn a_bake_tells_its_progress_is_presented_again_and_is_called_off_within_t
     // The server goes and comes back: the bake goes on.
     drop(line);
     let mut line = farm.next().await;
-    let held: Vec<_> = line.hello.held.iter().map(|held| (held.attempt, held.state)).collect();
-    assert_eq!(held, [(attempt, HeldState::Running)]);
+    let held: Vec<_> = line.hello.held.iter().map(|held| (held.attempt, held.phase)).collect();
+    assert_eq!(held, [(attempt, HeldPhase::Running)]);
     let called_off = Instant::now();
-    line.send(Down::Revoke { attempt, why: RevokeWhy::Cancelled }).await;
-    assert_eq!(line.finished().await, (attempt, Finish::HandedBack));
+    line.send(Down::Revoke { attempt, why: RevokeReason::Cancelled }).await;
+    assert_eq!(line.finished().await, (attempt, Finish::Returned));
     // And the slot has a process again.
     let short = farm.session(10, 1);
     let frame = farm.assignment(0, &short, &[5]);
     let took = called_off.elapsed();
     line.send(Down::Assign(Box::new(frame))).await;
-    assert!(matches!(line.finished().await.1, Finish::Delivered { .. }));
+    assert!(matches!(line.finished().await.1, Finish::Done { .. }));
     assert!(took < Duration::from_secs(2), "{took:?}");
     println!("called off in {:.0} ms", took.as_secs_f64() * 1000.0);
     worker.stop_hard().await;

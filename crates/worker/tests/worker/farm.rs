@@ -17,10 +17,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use kiln_api::{AssignedTask, Assignment, Down, Finish, Hello, Up, Verdict, Welcome};
+use kiln_api::{AssignedTask, Assignment, Claim, Down, Finish, Hello, Up, Welcome, Work};
 use kiln_types::{
     AttemptId, BlobHash, Bundle, BundleFile, BundleId, DeviceClass, Epoch, Generation, Policy, RelPath,
-    RenderSettings, Resolution, SessionSpec, SlotIndex, StepKind, TaskId, WorkerWish,
+    RenderSettings, ReportOutcome, Resolution, SessionSpec, SlotIndex, StepKind, TaskId, WorkerWish,
 };
 use kiln_worker::{RunningWorker, Worker, WorkerOptions};
 use tokio::{
@@ -222,11 +222,13 @@ impl Farm {
         Assignment {
             slot: SlotIndex(slot),
             job: "1".parse().unwrap(),
-            kind: StepKind::Render,
-            session: session.clone(),
-            frame_time_limit_s: None,
-            refuse_black: false,
-            claim: None,
+            work: Work {
+                kind: StepKind::Render,
+                session: session.clone(),
+                time_limit_s: None,
+                refuse_black: false,
+            },
+            claim: Claim::default(),
             tasks: tasks.collect(),
         }
     }
@@ -236,7 +238,7 @@ impl Farm {
     /// The bake of job 1 for a slot.
     pub fn bake(&mut self, slot: u16, session: &SessionSpec) -> Assignment {
         let mut assignment = self.assignment(slot, session, &[0]);
-        assignment.kind = StepKind::Bake;
+        assignment.work.kind = StepKind::Bake;
         assignment.tasks[0].frame = None;
         assignment
     }
@@ -287,7 +289,7 @@ impl Line {
     /// Skips to the next report, and settles it.
     pub async fn finished(&mut self) -> (AttemptId, Finish) {
         let (attempt, finish) = self.report().await;
-        self.send(Down::Settled { attempt, verdict: Verdict::Recorded }).await;
+        self.send(Down::Settled { attempt, outcome: ReportOutcome::Recorded }).await;
         (attempt, finish)
     }
 

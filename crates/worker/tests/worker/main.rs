@@ -10,8 +10,8 @@ mod rest;
 use std::time::{Duration, Instant};
 
 use farm::{Farm, LIMIT};
-use kiln_api::{Down, Finish, HeldState, RevokeWhy, Up, Verdict};
-use kiln_types::{Epoch, FailureCause, WorkerWish};
+use kiln_api::{Down, Finish, Up};
+use kiln_types::{Epoch, FailureCause, HeldPhase, ReportOutcome, RevokeReason, WorkerWish};
 use kiln_worker::{Happening, Worker, WorkerError, WorkerExit};
 use tokio::{sync::broadcast::Receiver, time::timeout};
 
@@ -71,11 +71,11 @@ async fn frames_are_rendered_checked_delivered_and_the_gap_between_them_is_short
     let mut delivered = Vec::new();
     for _ in &frames {
         let (attempt, finish) = line.finished().await;
-        let Finish::Delivered { outputs, seconds, peak_memory } = finish else { panic!("{finish:?}") };
+        let Finish::Done { files, seconds, peak_memory } = finish else { panic!("{finish:?}") };
         assert!(seconds > 0.0 && peak_memory > 1 << 20);
-        assert_eq!(outputs.files().len(), 1);
-        let file = &outputs.files()[0];
-        assert_eq!((file.width, file.height), (38, 21));
+        let [file] = &files[..] else { panic!("{files:?}") };
+        let picture = file.picture.as_ref().unwrap();
+        assert_eq!((picture.width, picture.height), (38, 21));
         assert!(farm.has(&file.hash), "the bytes are there before the report");
         delivered.push(attempt);
     }
@@ -109,19 +109,19 @@ async fn what_is_taken_back_comes_back() {
     let [first, second, third] = [0, 1, 2].map(|at| assignment.tasks[at].attempt);
     line.send(Down::Assign(Box::new(assignment))).await;
     assert_eq!(line.started().await, first);
-    line.send(Down::Revoke { attempt: second, why: RevokeWhy::Stolen }).await;
-    assert_eq!(line.finished().await, (second, Finish::HandedBack));
+    line.send(Down::Revoke { attempt: second, why: RevokeReason::Preempted }).await;
+    assert_eq!(line.finished().await, (second, Finish::Returned));
     // A thief does not get what renders: the answer to the cancel behind it comes first.
-    line.send(Down::Revoke { attempt: first, why: RevokeWhy::Stolen }).await;
-    line.send(Down::Revoke { attempt: third, why: RevokeWhy::Cancelled }).await;
-    assert_eq!(line.finished().await, (third, Finish::HandedBack));
-    line.send(Down::Revoke { attempt: first, why: RevokeWhy::Cancelled }).await;
-    assert_eq!(line.finished().await, (first, Finish::HandedBack));
+    line.send(Down::Revoke { attempt: first, why: RevokeReason::Preempted }).await;
+    line.send(Down::Revoke { attempt: third, why: RevokeReason::Cancelled }).await;
+    assert_eq!(line.finished().await, (third, Finish::Returned));
+    line.send(Down::Revoke { attempt: first, why: RevokeReason::Cancelled }).await;
+    assert_eq!(line.finished().await, (first, Finish::Returned));
     // And the slot renders on.
     let short = farm.session(10, 1);
     let assignment = farm.assignment(0, &short, &[5]);
     line.send(Down::Assign(Box::new(assignment))).await;
-    assert!(matches!(line.finished().await.1, Finish::Delivered { .. }));
+    assert!(matches!(line.finished().await.1, Finish::Done { .. }));
     worker.stop_hard().await;
     assert_no_blender_in(farm.data());
 }
@@ -150,7 +150,7 @@ async fn a_blender_that_is_killed_fails_one_frame_and_the_next_goes_on() {
     let (_, finish) = line.finished().await;
     let Finish::Failed { failure, .. } = finish else { panic!("{finish:?}") };
     assert_eq!(failure.cause, FailureCause::Crashed, "{failure}");
-    assert!(matches!(line.finished().await.1, Finish::Delivered { .. }));
+    assert!(matches!(line.finished().await.1, Finish::Done { .. }));
     worker.stop_hard().await;
 }
 
@@ -161,7 +161,7 @@ async fn a_frame_beyond_its_time_is_stopped() {
     let mut line = farm.next().await;
     let long = farm.session(100, 1_000_000);
     let mut assignment = farm.assignment(0, &long, &[1]);
-    assignment.frame_time_limit_s = Some(1);
+    assignment.work.time_limit_s = Some(1);
     line.send(Down::Assign(Box::new(assignment))).await;
     let Finish::Failed { failure, seconds } = line.finished().await.1 else { panic!("it did not fail") };
     assert_eq!(failure.cause, FailureCause::TimedOut, "{failure}");
@@ -190,12 +190,12 @@ async fn a_server_that_comes_back_is_told_what_is_held() {
     until(&mut happenings, |happening| matches!(happening, Happening::Away { .. }).then_some(())).await;
     farm.epoch = 2;
     let mut line = farm.next().await;
-    let held: Vec<_> = line.hello.held.iter().map(|held| (held.attempt, held.state)).collect();
-    let wanted = [(done, HeldState::Finished), (running, HeldState::Running), (queued, HeldState::Queued)];
+    let held: Vec<_> = line.hello.held.iter().map(|held| (held.attempt, held.phase)).collect();
+    let wanted = [(done, HeldPhase::Finished), (running, HeldPhase::Running), (queued, HeldPhase::Queued)];
     assert_eq!(held, wanted);
     let (again, finish) = line.finished().await;
     assert_eq!(again, done);
-    assert!(matches!(finish, Finish::Delivered { .. }));
+    assert!(matches!(finish, Finish::Done { .. }));
     // An older copy of the server's data is not worked for.
     drop(line);
     farm.epoch = 1;
@@ -222,9 +222,9 @@ async fn a_drain_hands_back_at_once_and_a_wish_to_drain_finishes_what_renders() 
         match up {
             Up::Draining => said_so = true,
             Up::Finished { attempt, finish, .. } => {
-                assert_eq!(finish, Finish::HandedBack);
+                assert_eq!(finish, Finish::Returned);
                 back += 1;
-                line.send(Down::Settled { attempt, verdict: Verdict::Recorded }).await;
+                line.send(Down::Settled { attempt, outcome: ReportOutcome::Recorded }).await;
             }
             _ => {}
         }
@@ -241,10 +241,10 @@ async fn a_drain_hands_back_at_once_and_a_wish_to_drain_finishes_what_renders() 
     line.send(Down::Assign(Box::new(assignment))).await;
     assert_eq!(line.started().await, first);
     line.send(Down::Wish { wish: WorkerWish::Drain }).await;
-    assert_eq!(line.finished().await, (second, Finish::HandedBack));
+    assert_eq!(line.finished().await, (second, Finish::Returned));
     let (attempt, finish) = line.finished().await;
     assert_eq!(attempt, first);
-    assert!(matches!(finish, Finish::Delivered { .. }), "{finish:?}");
+    assert!(matches!(finish, Finish::Done { .. }), "{finish:?}");
     let exit = timeout(LIMIT, worker.wait()).await.unwrap();
     assert!(matches!(*exit, WorkerExit::Dismissed(WorkerWish::Drain)), "{exit:?}");
     assert_no_blender_in(farm.data());
@@ -263,7 +263,7 @@ async fn two_slots_fetch_a_bundle_once_and_two_workers_work_side_by_side() {
         line.send(Down::Assign(Box::new(assignment))).await;
     }
     for _ in 0..2 {
-        assert!(matches!(line.finished().await.1, Finish::Delivered { .. }));
+        assert!(matches!(line.finished().await.1, Finish::Done { .. }));
     }
     assert_eq!(farm.downloads(), 1);
     let second = farm.worker().await;
@@ -273,7 +273,7 @@ async fn two_slots_fetch_a_bundle_once_and_two_workers_work_side_by_side() {
     assert_eq!(other.hello.name, "anvil");
     let assignment = farm.assignment(0, &session, &[3]);
     other.send(Down::Assign(Box::new(assignment))).await;
-    assert!(matches!(other.finished().await.1, Finish::Delivered { .. }));
+    assert!(matches!(other.finished().await.1, Finish::Done { .. }));
     first.stop_hard().await;
     drop(second);
     assert_no_blender_in(farm.data());
@@ -312,7 +312,7 @@ async fn a_worker_beside_its_server_reads_the_blobs_from_the_disk_and_checks_the
     let mut line = farm.next().await;
     let assignment = farm.assignment(0, &session, &[1]);
     line.send(Down::Assign(Box::new(assignment))).await;
-    assert!(matches!(line.finished().await.1, Finish::Delivered { .. }));
+    assert!(matches!(line.finished().await.1, Finish::Done { .. }));
     assert_eq!(farm.downloads(), 0);
     worker.stop_hard().await;
 }
@@ -331,7 +331,7 @@ async fn a_job_of_another_scene_takes_the_same_blender_and_a_trusted_one_does_no
         let assignment = farm.assignment(0, session, &[1]);
         line.send(Down::Assign(Box::new(assignment))).await;
         let (_, finish) = line.finished().await;
-        assert!(matches!(finish, Finish::Delivered { .. }), "{finish:?}");
+        assert!(matches!(finish, Finish::Done { .. }), "{finish:?}");
         // A spare may be among those without trust.
         let (with, without): (Vec<_>, Vec<_>) = blenders_in(farm.data()).into_iter().partition(|pid| {
             let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -1,8 +1,14 @@
 //! A worker that leaves its machine to a person, with a real Blender that renders and a program that is one by name.
 
-use std::{fs::File, path::Path, process::Command, time::Duration};
+use std::{
+    fs::File,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
-use kiln_api::{Down, Finish, RevokeWhy};
+use kiln_api::{Down, Finish};
+use kiln_types::RevokeReason;
 use kiln_worker::{Happening, WhenUsed, Wishes, Worker, WorkerOptions, Yields};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -39,6 +45,16 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         kill_process(self.0, Signal::KILL).unwrap();
+        // The next test must not find it.
+        let stat = format!("/proc/{}/stat", self.0.as_raw_nonzero());
+        let lives = || {
+            let stat = std::fs::read_to_string(&stat).unwrap_or_default();
+            stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+        };
+        let end = Instant::now() + Duration::from_secs(10);
+        while lives() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -79,23 +95,23 @@ async fn a_blender_that_somebody_opens_makes_it_rest_and_closed_again_it_works()
     assert_eq!(line.started().await, first);
     let open = Open::new(folder.path());
     assert_eq!(line.says_it_rests(true).await.as_deref(), Some("a Blender is open on its screen"));
-    assert_eq!(line.finished().await, (second, Finish::HandedBack));
+    assert_eq!(line.finished().await, (second, Finish::Returned));
     let [pid] = blenders_in(farm.data())[..] else { panic!("one Blender renders") };
     assert!(nice_of(pid).iter().all(|nice| *nice == 19), "{:?}", nice_of(pid));
     // On a busy machine it would take for ever now.
-    line.send(Down::Revoke { attempt: first, why: RevokeWhy::Cancelled }).await;
-    assert_eq!(line.finished().await, (first, Finish::HandedBack));
+    line.send(Down::Revoke { attempt: first, why: RevokeReason::Cancelled }).await;
+    assert_eq!(line.finished().await, (first, Finish::Returned));
     assert_no_blender_in(farm.data());
     let late = farm.assignment(0, &long, &[3]);
     let attempt = late.tasks[0].attempt;
     line.send(Down::Assign(Box::new(late))).await;
-    assert_eq!(line.finished().await, (attempt, Finish::HandedBack));
+    assert_eq!(line.finished().await, (attempt, Finish::Returned));
     drop(open);
     line.says_it_rests(false).await;
     until(&mut happenings, |happening| matches!(happening, Happening::Wakes).then_some(())).await;
     let short = farm.session(10, 1);
     line.send(Down::Assign(Box::new(farm.assignment(0, &short, &[4])))).await;
-    assert!(matches!(line.finished().await.1, Finish::Delivered { .. }));
+    assert!(matches!(line.finished().await.1, Finish::Done { .. }));
     worker.stop_hard().await;
 
     // Who does not want to wait gets the machine at once.
@@ -107,7 +123,7 @@ async fn a_blender_that_somebody_opens_makes_it_rest_and_closed_again_it_works()
     assert_eq!(line.started().await, attempt);
     let open = Open::new(folder.path());
     line.says_it_rests(true).await;
-    assert_eq!(line.finished().await, (attempt, Finish::HandedBack));
+    assert_eq!(line.finished().await, (attempt, Finish::Returned));
     assert_no_blender_in(farm.data());
     // One that comes while somebody is there says so before it can be given anything.
     worker.stop_hard().await;
@@ -132,7 +148,7 @@ async fn its_blenders_stand_back_as_far_as_was_said() {
     let assignment = farm.assignment(0, &farm.session(100, 1_000_000), &[1]);
     line.send(Down::Assign(Box::new(assignment))).await;
     line.started().await;
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     // The threads that render come after the first.
     while nice_of(blenders_in(farm.data())[0]).len() < 2 {
         assert!(started.elapsed() < LIMIT);

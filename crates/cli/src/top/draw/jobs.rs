@@ -1,13 +1,15 @@
 //! The table of jobs.
 
 use kiln_api::JobView;
-use kiln_types::{DeviceClass, JobState, Owner, Project};
+use kiln_types::{
+    DeviceClass, JobState, Owner, Project,
+    duration::{measured, rough, rough_range},
+};
 use ratatui::{style::Style, text::Span};
 
 use super::{
     look::Look,
     table::{Bar, Cell, Column, width},
-    words::{range, span},
 };
 use crate::output::{
     bake::{bake, is_baking},
@@ -72,10 +74,10 @@ pub fn detail(job: &JobView, look: Look) -> Vec<Span<'static>> {
         said.push(count(job.workers_busy, "worker"));
     }
     if let Some(mean) = job.mean_frame_s {
-        said.push(format!("{} a frame", if mean < 10.0 { format!("{mean:.1} s") } else { span(mean) }));
+        said.push(format!("{} a frame", if mean < 10.0 { measured(mean) } else { rough(mean) }));
     }
     if let (Some(started), Some(ended)) = (job.started_ms, job.ended_ms) {
-        said.push(format!("took {}", span((ended - started) as f64 / 1000.0)));
+        said.push(format!("took {}", rough((ended - started) as f64 / 1000.0)));
     }
     if job.tasks.failed > 0 {
         said.push(format!("{} failed: r tries them again", count(job.tasks.failed, "frame")));
@@ -128,5 +130,8 @@ fn failed(job: &JobView) -> String {
 }
 
 fn left(job: &JobView) -> String {
-    job.left.filter(|_| !job.state.is_end()).map(range).unwrap_or_default()
+    job.left
+        .filter(|_| !job.state.is_end())
+        .map(|left| rough_range(left.soonest_s, left.latest_s))
+        .unwrap_or_default()
 }

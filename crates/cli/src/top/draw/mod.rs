@@ -11,7 +11,7 @@ mod workers;
 
 use std::collections::BTreeMap;
 
-use kiln_types::WorkerState;
+use kiln_types::{WorkerState, duration::rough};
 use ratatui::{
     buffer::Buffer,
     layout::Rect,
@@ -110,10 +110,9 @@ fn share(room: u16, jobs: u16, workers: u16) -> (u16, u16) {
 
 fn head(model: &Model, now: &Now, look: Look, area: Rect, buffer: &mut Buffer) {
     let link = match &model.away {
-        Some((_, since)) => Span::styled(
-            format!("○ away for {}", words::span((now.ms - since).max(0) as f64 / 1000.0)),
-            look.bad(),
-        ),
+        Some((_, since)) => {
+            Span::styled(format!("○ away for {}", rough((now.ms - since).max(0) as f64 / 1000.0)), look.bad())
+        }
         None if look.live => Span::styled("● live", look.good()),
         None => Span::raw(""),
     };

@@ -92,7 +92,7 @@ fn where_it_is_narrow_what_matters_less_gives_way() {
  ID  JOB         STATE      PROGRESS          DONE     LEFT
   8  water_sim…  baking     ━━━─────  40%     0/48
 ▌ 9  credits     waits      ────────   0%    0/120
-   waits: no worker of the farm has Blender 4.5
+   waits: No worker of the farm has Blender 4.5.
   5  fall        completed  ━━━━━━━━ 100%    48/48
                                                          ↓2
  WORKER    STATE      RENDERS                  CORES   SEEN
@@ -181,7 +181,7 @@ fn a_snapshot_has_neither_keys_nor_selection() {
   7  forest              running      50  ana/film  ━━━━━━━━━━━─────  63%  157/250       2  4–9 min
   8  water_simulation_…  baking       50            ━━━━━━──────────  40%     0/48
   9  credits             waits        50            ────────────────   0%    0/120
-   waits: no worker of the farm has Blender 4.5
+   waits: No worker of the farm has Blender 4.5.
   5  fall                completed                  ━━━━━━━━━━━━━━━━ 100%    48/48
   6  broken              failed                     ━───────────────   8%     1/48       3
    the scene has no camera
@@ -233,7 +233,13 @@ fn without_colours_nothing_has_one() {
 fn a_name_can_hold_anything() {
     let name = "\u{1b}[2J木の家\u{7}\nname \u{202e}\u{301} 👩‍👩‍👧";
     let farm = Farm::new(
-        vec![job(1, name, "running", (1, 0, 2), json!({ "waits_for": name, "owner": name }))],
+        vec![job(
+            1,
+            name,
+            "running",
+            (1, 0, 2),
+            json!({ "waits_for": { "code": "no-room", "reserved": name }, "owner": name }),
+        )],
         vec![worker(name, "resting", json!({ "resting": { "why": name, "until_ms": null } }))],
     );
     let mut model = Model::new(name.to_owned(), NOW);

@@ -87,7 +87,9 @@ fn renders(worker: &WorkerView, farm: &Farm, look: Look) -> Vec<Span<'static>> {
             spans.push(Span::raw(one_line(&format!("{job} "))));
             last = Some(run.job);
         }
-        spans.push(Span::raw(run.frame.map_or_else(|| "bake".to_owned(), |frame| frame.to_string())));
+        spans.push(Span::raw(
+            run.name.frame.map_or_else(|| run.name.kind.to_string(), |frame| frame.to_string()),
+        ));
         spans.push(Span::styled(how_far(run), look.accent()));
         spans.extend(run.slow.map(|_| Span::styled(" slow", look.warning())));
     }

@@ -13,11 +13,9 @@ use std::{
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use kiln_api::{
-    AssignedTask, BlenderOffer, DeviceOffer, Down, Finish, Hello, Machine, RevokeWhy, Up, Verdict,
-};
+use kiln_api::{AssignedTask, BlenderOffer, DeviceOffer, Down, Finish, Hello, Machine, Up};
 use kiln_client::{Client, ClientError, WorkerLink};
-use kiln_types::{AttemptId, DeviceClass, OutputSet, TaskId, WorkerId};
+use kiln_types::{AttemptId, DeviceClass, ReportOutcome, RevokeReason, TaskId, WorkerId};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -165,7 +163,7 @@ fn hello(number: u32) -> Hello {
             .map(|version| BlenderOffer {
                 version,
                 build_hash: "simulated".to_owned(),
-                flavor: "executable".to_owned(),
+                flavor: kiln_types::BlenderFlavor::Executable,
                 engines: vec!["CYCLES".to_owned(), "BLENDER_EEVEE".to_owned()],
                 devices: vec![cpu.clone()],
                 denoisers: Vec::new(),
@@ -219,22 +217,22 @@ impl Worker {
                 self.queue.extend(assignment.tasks);
                 self.begin().await?;
             }
-            Down::Settled { attempt, verdict } => {
+            Down::Settled { attempt, outcome } => {
                 if let Some(since) = self.reported.remove(&attempt) {
                     self.log.settled.push((since, since.elapsed()));
                 }
-                self.committed.fetch_add(u64::from(verdict == Verdict::Committed), Ordering::Relaxed);
+                self.committed.fetch_add(u64::from(outcome == ReportOutcome::Committed), Ordering::Relaxed);
             }
             Down::Revoke { attempt, why } => {
                 let Some(at) = self.queue.iter().position(|task| task.attempt == attempt) else {
                     return Ok(());
                 };
                 let running = at == 0 && self.ends.is_some();
-                if running && why == RevokeWhy::Stolen {
+                if running && why == RevokeReason::Preempted {
                     return Ok(());
                 }
                 if let Some(task) = self.queue.remove(at) {
-                    self.report(&task, Finish::HandedBack).await?;
+                    self.report(&task, Finish::Returned).await?;
                 }
                 if running {
                     (self.ends, self.free_since) = (None, None);
@@ -281,14 +279,13 @@ impl Worker {
             None => output(frame, FRAME)?,
         };
         let seconds = *self.nature.frame_ms.end() as f64 / 1000.0;
-        let outputs = OutputSet::new(vec![file])?;
         self.free_since = Some(Instant::now());
-        self.report(&task, Finish::Delivered { outputs, seconds, peak_memory: 1 << 30 }).await?;
+        self.report(&task, Finish::Done { files: vec![file.into()], seconds, peak_memory: 1 << 30 }).await?;
         Ok(self.begin().await?)
     }
 
     async fn report(&mut self, task: &AssignedTask, finish: Finish) -> Result<(), ClientError> {
-        if matches!(finish, Finish::Delivered { .. }) {
+        if matches!(finish, Finish::Done { .. }) {
             self.reported.insert(task.attempt, Instant::now());
         }
         let AssignedTask { attempt, task, generation, .. } = *task;

@@ -1,10 +1,10 @@
 //! Jobs, workers and what they make, for the random farms.
 
-use kiln_api::{Held, Hello};
+use kiln_api::Hello;
 use kiln_core::{JobPlan, SchedulingOptions};
 use kiln_types::{
-    AttemptId, BlobHash, BundleId, DeviceClass, FileFormat, FrameSet, JobStanding, JobSteps, Needs,
-    OutputFile, OutputRole, Owner, PixelReport, Policy, Project, RelPath, RenderSettings, SessionSpec,
+    AttemptId, BlobHash, BundleId, DeviceClass, FileFormat, FrameSet, HeldAttempt, JobStanding, JobSteps,
+    Needs, OutputFile, OutputRole, Owner, PixelReport, Policy, Project, RelPath, RenderSettings, SessionSpec,
 };
 
 use super::{super::*, bundle};
@@ -20,7 +20,7 @@ pub(super) fn delivered(frame: i32) -> Made {
         height: 4,
         pixels: PixelReport::default(),
     };
-    Made::Frame(OutputSet::new(vec![file]).unwrap())
+    Made::Outputs(OutputSet::new(vec![file]).unwrap())
 }
 
 pub(super) fn plan(job: JobId, spec: &JobSpec) -> JobPlan {
@@ -89,13 +89,13 @@ fn devices(id: WorkerId) -> Vec<kiln_api::DeviceOffer> {
     backends.iter().map(offer).collect()
 }
 
-pub(in crate::brain) fn hello(id: WorkerId, held: Vec<Held>) -> Hello {
+pub(in crate::brain) fn hello(id: WorkerId, held: Vec<HeldAttempt>) -> Hello {
     Hello {
         slots: 2,
         blenders: vec![kiln_api::BlenderOffer {
             version: "3.4.1".parse().unwrap(),
             build_hash: String::new(),
-            flavor: "executable".to_owned(),
+            flavor: kiln_types::BlenderFlavor::Executable,
             engines: Vec::new(),
             devices: devices(id),
             denoisers: Vec::new(),

@@ -6,9 +6,11 @@ use std::{
 };
 
 use kiln_api::JobView;
-use kiln_client::Existing;
+use kiln_files::{Access, Durability, write_atomically};
 use kiln_types::{BlobHash, JobId};
 use serde::{Deserialize, Serialize};
+
+use crate::Existing;
 
 /// One small file a job, in `jobs` below the data folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,9 +31,7 @@ impl Marker {
         let folder = data.join("jobs");
         fs::create_dir_all(&folder)?;
         let path = place(data, &self.server, self.job);
-        let fresh = path.with_extension("new");
-        fs::write(&fresh, serde_json::to_vec(self)?)?;
-        fs::rename(fresh, path)
+        write_atomically(&path, &serde_json::to_vec(self)?, Access::Usual, Durability::Durable)
     }
 
     /// The marker of this very job, where there is one that can be read.

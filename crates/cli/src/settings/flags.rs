@@ -1,0 +1,109 @@
+//! The flags of settings, made of the table.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::{
+    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueHint,
+    builder::{OsStringValueParser, TypedValueParser as _},
+};
+
+use super::{
+    layers::Flags,
+    setting::{Form, Group, Setting},
+    table::table,
+};
+
+pub type DataArgs = SettingArgs<{ Group::Global as u8 }>;
+pub type FarmArgs = SettingArgs<{ Group::Farm as u8 }>;
+pub type RenderHereArgs = SettingArgs<{ Group::Render as u8 }>;
+pub type ServerRenderArgs = SettingArgs<{ Group::ServerRender as u8 }>;
+pub type WorkerSettingArgs = SettingArgs<{ Group::Worker as u8 }>;
+pub type BlenderArgs = SettingArgs<{ Group::Blender as u8 }>;
+pub type ListenArgs = SettingArgs<{ Group::Server as u8 }>;
+pub type KeepArgs = SettingArgs<{ Group::Keep as u8 }>;
+pub type WishArgs = SettingArgs<{ Group::Wishes as u8 }>;
+pub type JobSettingArgs = SettingArgs<{ Group::Job as u8 }>;
+pub type AccountArgs = SettingArgs<{ Group::Account as u8 }>;
+
+/// The flags of the settings of a [`Group`] that a command got.
+#[derive(Debug, Clone, Default)]
+pub struct SettingArgs<const GROUP: u8>(Flags);
+
+impl<const GROUP: u8> SettingArgs<GROUP> {
+    pub fn flags(&self) -> &Flags {
+        &self.0
+    }
+
+    /// The text of a flag, as it was given.
+    pub fn text(&self, name: &str) -> Option<&OsStr> {
+        self.0.texts(name).first().map(OsString::as_os_str)
+    }
+
+    /// Those of the table, with their group.
+    fn settings() -> impl Iterator<Item = (&'static Setting, Group)> {
+        let of_group = |setting: &'static Setting| {
+            let group = setting.spec.groups.iter().find(|group| **group as u8 == GROUP)?;
+            Some((setting, *group))
+        };
+        table().iter().filter_map(of_group)
+    }
+}
+
+impl<const GROUP: u8> Args for SettingArgs<GROUP> {
+    fn augment_args(command: Command) -> Command {
+        Self::settings().fold(command, |command, (setting, group)| command.arg(argument(setting, group)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<const GROUP: u8> FromArgMatches for SettingArgs<GROUP> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut flags = Flags::default();
+        for (setting, _) in Self::settings() {
+            let texts = match setting.spec.form {
+                Form::Switch if matches.get_flag(setting.name) => vec!["true".into()],
+                Form::Switch => Vec::new(),
+                _ => matches.get_many::<OsString>(setting.name).into_iter().flatten().cloned().collect(),
+            };
+            flags.insert(setting.name, texts);
+        }
+        Ok(Self(flags))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn argument(setting: &'static Setting, group: Group) -> Arg {
+    let (spec, check) = (&setting.spec, setting.check);
+    let mut argument = Arg::new(setting.name)
+        .long(setting.flag.as_str())
+        .help(setting.help.as_str())
+        .hide_short_help(spec.is_rare)
+        .global(group == Group::Global);
+    if let Some(other) = spec.excludes {
+        argument = argument.conflicts_with(other);
+    }
+    argument = match group {
+        Group::ServerRender => argument.requires("worker").help(format!("With --worker: {}", setting.help)),
+        Group::Wishes => argument.help_heading("What the farm gets"),
+        _ => argument,
+    };
+    if spec.form == Form::Switch {
+        return argument.action(ArgAction::SetTrue);
+    }
+    let checked = OsStringValueParser::new().try_map(move |text: OsString| check(&text).map(|()| text));
+    let argument = argument.value_name(spec.value_name).value_parser(checked);
+    match spec.form {
+        Form::Word | Form::Switch => argument,
+        Form::Path => argument.value_hint(ValueHint::AnyPath),
+        Form::Words | Form::Folders => argument.action(ArgAction::Append),
+        Form::Paths => argument.action(ArgAction::Append).value_hint(ValueHint::AnyPath),
+        Form::WordOr(alone) => argument.num_args(0..=1).require_equals(true).default_missing_value(alone),
+    }
+}

@@ -1,0 +1,155 @@
+//! How the texts of a setting become its value: one parser for each setting, whichever place the text comes from.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fmt::{self, Display},
+    ops::RangeInclusive,
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use crate::shared::Shared;
+
+/// Characters of a tag.
+const MAX_TAG: usize = 60;
+
+/// Reads and shows one value.
+pub struct Item<X> {
+    pub parse: fn(&OsStr) -> Result<X, String>,
+    pub show: fn(&X) -> String,
+}
+
+/// The values of a setting, and what it is if nobody says it.
+pub struct Shape<X, T> {
+    pub item: Item<X>,
+    /// Makes the setting of the values that were said; nothing leaves the default.
+    gather: fn(Vec<X>) -> Option<T>,
+    default: T,
+    /// The default in words.
+    pub words: String,
+    /// Whether the words are a value, and not what Kiln does without one.
+    pub words_are_value: bool,
+}
+
+impl<X, T> Shape<X, T> {
+    pub fn value(self, items: Vec<X>) -> T {
+        (self.gather)(items).unwrap_or(self.default)
+    }
+}
+
+/// Always one value.
+pub fn one<X>(item: Item<X>, default: X) -> Shape<X, X> {
+    let words = (item.show)(&default);
+    Shape { item, gather: |items| items.into_iter().next_back(), default, words, words_are_value: true }
+}
+
+/// A value, or none.
+pub fn maybe<X>(item: Item<X>, words: &str) -> Shape<X, Option<X>> {
+    let gather = |items: Vec<X>| items.into_iter().next_back().map(Some);
+    Shape { item, gather, default: None, words: words.to_owned(), words_are_value: false }
+}
+
+/// Any number of values.
+pub fn many<X>(item: Item<X>, words: &str) -> Shape<X, Vec<X>> {
+    Shape { item, gather: Some, default: Vec::new(), words: words.to_owned(), words_are_value: false }
+}
+
+/// Folders by their names.
+pub fn folders() -> Shape<Shared, BTreeMap<String, PathBuf>> {
+    let gather = |items: Vec<Shared>| {
+        Some(items.into_iter().map(|one| (one.name, one.root)).collect::<BTreeMap<_, _>>())
+    };
+    let words = "none".to_owned();
+    Shape { item: plain(), gather, default: BTreeMap::new(), words, words_are_value: false }
+}
+
+/// What its type reads and shows.
+pub fn plain<X: FromStr<Err: Display> + Display>() -> Item<X> {
+    item(parsed)
+}
+
+/// What its type shows, read by a parser of its own.
+pub fn item<X: Display>(parse: fn(&OsStr) -> Result<X, String>) -> Item<X> {
+    Item { parse, show: X::to_string }
+}
+
+pub fn path() -> Item<PathBuf> {
+    let parse = |text: &OsStr| match text.is_empty() {
+        true => Err("it is empty".to_owned()),
+        false => Ok(PathBuf::from(text)),
+    };
+    Item { parse, show: |path| path.display().to_string() }
+}
+
+/// A path that is made absolute.
+pub fn absolute_path() -> Item<PathBuf> {
+    let parse = |text: &OsStr| {
+        let path = (path().parse)(text)?;
+        Ok(std::path::absolute(&path).unwrap_or(path))
+    };
+    Item { parse, ..path() }
+}
+
+fn parsed<X: FromStr<Err: Display>>(text: &OsStr) -> Result<X, String> {
+    let text = text.to_str().ok_or("it is not Unicode")?;
+    text.parse().map_err(|why: X::Err| why.to_string())
+}
+
+/// Reads a number from a range.
+pub fn between<X>(text: &OsStr, range: RangeInclusive<X>) -> Result<X, String>
+where
+    X: FromStr<Err: Display> + PartialOrd + Display,
+{
+    let number: X = parsed(text)?;
+    if range.contains(&number) {
+        Ok(number)
+    } else {
+        Err(format!("it must lie between {} and {}", range.start(), range.end()))
+    }
+}
+
+pub fn tag(text: &OsStr) -> Result<String, String> {
+    let tag: String = parsed(text)?;
+    let is_tag =
+        (1..=MAX_TAG).contains(&tag.chars().count()) && tag.trim() == tag && !tag.contains(char::is_control);
+    if is_tag { Ok(tag) } else { Err(format!("a tag is a name of 1 to {MAX_TAG} letters")) }
+}
+
+/// Reads a number of whole cores.
+pub fn cores(text: &OsStr) -> Result<u32, String> {
+    match parsed::<u32>(text)? {
+        0 => Err("give the farm one at least".to_owned()),
+        cores => Ok(cores),
+    }
+}
+
+/// Reads a load in cores.
+pub fn load(text: &OsStr) -> Result<f64, String> {
+    let load: f64 = parsed(text)?;
+    if load.is_finite() && load > 0.0 {
+        Ok(load)
+    } else {
+        Err("it is a number of cores, such as 1.5".to_owned())
+    }
+}
+
+/// A time as people write it: `5m`, `90s`, `1h 30m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let span = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
+        span.map(Self).ok_or_else(|| "write a time such as 5m, 90s or 1h30m".to_owned())
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", jiff::SignedDuration::try_from(self.0).unwrap_or(jiff::SignedDuration::MAX))
+    }
+}

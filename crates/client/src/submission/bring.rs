@@ -1,0 +1,65 @@
+//! Fetches the frames of a job beside whatever else goes on.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::{Backoff, FetchError, Fetcher, Landed};
+
+/// The waits of a stay with a job for a server that is away.
+pub(crate) fn backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(100), Duration::from_secs(5))
+}
+
+/// What becomes of the frames.
+pub(crate) enum FetchNews {
+    Landed(Landed),
+    /// Broken off, and tried again.
+    Again(String),
+    Failed(FetchError),
+    /// Everything is here that was committed when the last request came.
+    Done,
+}
+
+/// What the fetcher is asked: a sweep for each change, and the last one after the job has ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct FetchRequest {
+    pub sweep: u64,
+    pub is_last: bool,
+}
+
+/// Sweeps at each request, until the last one is fulfilled.
+pub(crate) async fn bring(
+    mut fetcher: Fetcher,
+    mut requests: watch::Receiver<FetchRequest>,
+    news: mpsc::UnboundedSender<FetchNews>,
+) {
+    let mut backoff = backoff();
+    loop {
+        let request = *requests.borrow_and_update();
+        let landed = |landed| {
+            let _ = news.send(FetchNews::Landed(landed));
+        };
+        match fetcher.sweep(landed).await {
+            Ok(()) if request.is_last => {
+                fetcher.finish().await;
+                let _ = news.send(FetchNews::Done);
+                return;
+            }
+            Ok(()) => {
+                backoff.succeeded();
+                if requests.changed().await.is_err() {
+                    return;
+                }
+            }
+            Err(FetchError::Client(error)) if error.is_transient() => {
+                let _ = news.send(FetchNews::Again(error.to_string()));
+                tokio::time::sleep(backoff.failed()).await;
+            }
+            Err(error) => {
+                let _ = news.send(FetchNews::Failed(error));
+                return;
+            }
+        }
+    }
+}

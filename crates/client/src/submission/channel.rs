@@ -1,0 +1,115 @@
+//! The way from the stages of a submission to whoever shows them.
+
+use std::path::PathBuf;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::event::{OtherJob, SubmissionEvent};
+
+/// What a stage says, in order.
+#[derive(Debug)]
+pub enum SubmissionMessage {
+    Event(SubmissionEvent),
+    Question(Question),
+}
+
+/// A question that wants an answer before the stage goes on. Dropped without one, it counts as put to nobody.
+#[derive(Debug)]
+pub struct Question {
+    pub topic: QuestionTopic,
+    answer: oneshot::Sender<bool>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QuestionTopic {
+    /// Whether frames of the same .blend with other settings are replaced.
+    ReplaceFrames {
+        files: usize,
+        out: PathBuf,
+        /// The name of the .blend, without its ending.
+        blend: String,
+        /// What differs, in words.
+        changes: Vec<String>,
+    },
+    /// Whether a job that renders something else into the folder is cancelled.
+    CancelOtherJob(OtherJob),
+}
+
+impl Question {
+    pub fn answer(self, yes: bool) {
+        // A stage that was dropped meanwhile needs no answer.
+        let _ = self.answer.send(yes);
+    }
+}
+
+/// The end of the channel that stages report to.
+#[derive(Debug, Clone)]
+pub struct EventSender(mpsc::UnboundedSender<SubmissionMessage>);
+
+/// The end of the channel that shows what stages report.
+pub type EventReceiver = mpsc::UnboundedReceiver<SubmissionMessage>;
+
+impl EventSender {
+    pub fn channel() -> (Self, EventReceiver) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), receiver)
+    }
+
+    /// Returns one that nobody listens to.
+    pub fn silent() -> Self {
+        Self::channel().0
+    }
+
+    /// Says what happened. Nothing waits for whoever listens.
+    pub(crate) fn tell(&self, event: SubmissionEvent) {
+        let _ = self.0.send(SubmissionMessage::Event(event));
+    }
+
+    /// Asks, and waits for the answer; `None` where nobody can be asked.
+    pub(crate) async fn ask(&self, topic: QuestionTopic) -> Option<bool> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(SubmissionMessage::Question(Question { topic, answer })).ok()?;
+        answered.await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic() -> QuestionTopic {
+        QuestionTopic::ReplaceFrames {
+            files: 2,
+            out: PathBuf::from("/out"),
+            blend: "shot".to_owned(),
+            changes: vec!["samples: 8, now 16".to_owned()],
+        }
+    }
+
+    #[tokio::test]
+    async fn messages_keep_their_order_and_questions_get_their_answers() {
+        let (sender, mut receiver) = EventSender::channel();
+        let stage = async {
+            sender.tell(SubmissionEvent::ServerBack);
+            sender.ask(topic()).await
+        };
+        let person = async {
+            let first = receiver.recv().await.unwrap();
+            assert!(matches!(first, SubmissionMessage::Event(SubmissionEvent::ServerBack)));
+            let Some(SubmissionMessage::Question(question)) = receiver.recv().await else { panic!() };
+            assert_eq!(question.topic, topic());
+            question.answer(true);
+        };
+        assert_eq!(tokio::join!(stage, person).0, Some(true));
+    }
+
+    #[tokio::test]
+    async fn a_question_that_is_dropped_or_heard_by_nobody_has_no_answer() {
+        let (sender, mut receiver) = EventSender::channel();
+        let person = async {
+            drop(receiver.recv().await);
+        };
+        assert_eq!(tokio::join!(sender.ask(topic()), person).0, None);
+        assert_eq!(EventSender::silent().ask(topic()).await, None);
+    }
+}

@@ -1,0 +1,173 @@
+//! The device on which a job renders: as asked for, as the frames that are there were made, or as the scene says.
+
+use std::pin::Pin;
+
+use kiln_types::{BlenderVersion, DeviceChoice, DeviceClass};
+
+use super::{
+    error::SubmissionError,
+    event::{DeviceReason, SubmissionEvent},
+};
+use crate::{Client, Prepared};
+
+/// The place where a job will render.
+pub enum Place<'a> {
+    /// This machine alone, by one Blender.
+    Here(&'a dyn LocalDevices),
+    /// Whichever worker of this farm takes it.
+    Farm(&'a Client),
+}
+
+/// The Blender of a job that renders on this machine alone. Only Blender knows which devices it can use.
+pub trait LocalDevices: Send + Sync {
+    fn blender(&self) -> BlenderVersion;
+
+    /// Asks Blender, or fails with a sentence.
+    fn devices(&self) -> DevicesFuture<'_>;
+}
+
+/// The devices of a Blender, once it has said them.
+pub type DevicesFuture<'a> = Pin<Box<dyn Future<Output = Result<Vec<LocalDevice>, String>> + Send + 'a>>;
+
+/// A device that a Blender of this machine can use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalDevice {
+    pub backend: DeviceClass,
+    /// As its maker calls it.
+    pub name: String,
+}
+
+impl Place<'_> {
+    /// Makes sure that the device is there: none comes to this machine by itself.
+    ///
+    /// # Errors
+    /// The job would wait for ever.
+    pub async fn check(&self, device: DeviceClass) -> Result<(), SubmissionError> {
+        let Self::Here(blender) = self else { return Ok(()) };
+        if device == DeviceClass::Cpu {
+            return Ok(());
+        }
+        let there = devices(*blender).await?;
+        if has(&there, device) { Ok(()) } else { Err(lacks(*blender, &there, device)) }
+    }
+}
+
+async fn devices(blender: &dyn LocalDevices) -> Result<Vec<LocalDevice>, SubmissionError> {
+    blender.devices().await.map_err(SubmissionError::Devices)
+}
+
+/// `Gpu` is there where any backend of GPUs is.
+fn has(there: &[LocalDevice], device: DeviceClass) -> bool {
+    match device {
+        DeviceClass::Cpu => true,
+        DeviceClass::Gpu => there.iter().any(|one| one.backend.is_gpu()),
+        backend => there.iter().any(|one| one.backend == backend),
+    }
+}
+
+fn lacks(blender: &dyn LocalDevices, there: &[LocalDevice], device: DeviceClass) -> SubmissionError {
+    let mut other: Vec<&'static str> = there.iter().map(|device| device.backend.as_str()).collect();
+    other.sort_unstable();
+    other.dedup();
+    SubmissionError::NoDevice { blender: blender.blender().to_string(), device, there: other }
+}
+
+/// Returns the devices by which frames that are there may have been made, the likeliest first. None where one device is
+/// asked for by its name.
+pub(crate) fn candidates(choice: DeviceChoice, prepared: &Prepared) -> Vec<DeviceClass> {
+    let gpus = DeviceClass::BACKENDS.into_iter();
+    match choice {
+        DeviceChoice::Auto if prepared.session.device == DeviceClass::Cpu => {
+            [DeviceClass::Cpu].into_iter().chain(gpus).collect()
+        }
+        DeviceChoice::Auto => gpus.chain([DeviceClass::Cpu]).collect(),
+        DeviceChoice::Gpu => gpus.collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Returns the devices on which a scene that was edited goes on like the frames of its earlier save: that of the scene, or
+/// where any GPU will do, any.
+pub(crate) fn earlier_devices(wanted: DeviceClass) -> &'static [DeviceClass] {
+    if wanted == DeviceClass::Gpu { &DeviceClass::BACKENDS } else { &[] }
+}
+
+/// Settles the device, and returns what is to be told where another was chosen than was asked for. What is there goes
+/// first: so the same command continues, on whichever machine it is given again.
+///
+/// # Errors
+/// GPUs are asked for, and this machine has none.
+pub(crate) async fn settle(
+    choice: DeviceChoice,
+    recorded: Option<DeviceClass>,
+    prepared: &mut Prepared,
+    place: &Place<'_>,
+) -> Result<Option<SubmissionEvent>, SubmissionError> {
+    let asked = prepared.session.device;
+    let event = |device, reason| Some(SubmissionEvent::Device { device, reason });
+    if let Some(device) = recorded {
+        prepared.session.device = device;
+        return Ok(event(device, DeviceReason::MadeEarlierFrames { asked }).filter(|_| asked != device));
+    }
+    if asked != DeviceClass::Gpu {
+        return Ok(None);
+    }
+    let is_set_by_scene = choice == DeviceChoice::Auto;
+    let Place::Here(blender) = place else {
+        return Ok(event(asked, DeviceReason::FirstWorkerDecides).filter(|_| is_set_by_scene));
+    };
+    let there = devices(*blender).await?;
+    let Some(best) = DeviceClass::best(|backend| has(&there, backend)) else {
+        if !is_set_by_scene {
+            return Err(lacks(*blender, &there, DeviceClass::Gpu));
+        }
+        prepared.session.device = DeviceClass::Cpu;
+        let blender = blender.blender().to_string();
+        return Ok(event(DeviceClass::Cpu, DeviceReason::NoGpuHere { blender }));
+    };
+    prepared.session.device = best;
+    let cards = there.into_iter().filter(|device| device.backend == best).map(|device| device.name).collect();
+    Ok(event(best, DeviceReason::BestHere { cards, is_set_by_scene }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Desk(Vec<LocalDevice>);
+
+    impl LocalDevices for Desk {
+        fn blender(&self) -> BlenderVersion {
+            "4.5.3".parse().unwrap()
+        }
+
+        fn devices(&self) -> DevicesFuture<'_> {
+            Box::pin(async { Ok(self.0.clone()) })
+        }
+    }
+
+    fn device(backend: DeviceClass, name: &str) -> LocalDevice {
+        LocalDevice { backend, name: name.to_owned() }
+    }
+
+    #[tokio::test]
+    async fn a_device_that_this_machine_lacks_is_refused_with_those_that_it_has() {
+        let desk = Desk(vec![
+            device(DeviceClass::Cuda, "A6000"),
+            device(DeviceClass::Cpu, "x86"),
+            device(DeviceClass::Cuda, "T4"),
+        ]);
+        let place = Place::Here(&desk);
+        for there in [DeviceClass::Cpu, DeviceClass::Cuda, DeviceClass::Gpu] {
+            place.check(there).await.unwrap();
+        }
+        let error = place.check(DeviceClass::Hip).await.unwrap_err().to_string();
+        assert!(
+            error.contains("Blender 4.5.3 finds no hip device on this machine; it has: cpu, cuda ("),
+            "{error}"
+        );
+        let bare = Desk(Vec::new());
+        let error = Place::Here(&bare).check(DeviceClass::Gpu).await.unwrap_err().to_string();
+        assert!(error.contains("finds no GPU that it can use on this machine; it has: cpu ("), "{error}");
+    }
+}

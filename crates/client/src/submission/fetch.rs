@@ -1,0 +1,56 @@
+//! Fetches what a job has made so far, without staying with it.
+
+use kiln_types::SuspiciousFrames;
+
+use super::{error::SubmissionError, event::FetchTotals, follow::frame_fetched, submit::SubmittedJob};
+use crate::How;
+
+impl SubmittedJob {
+    /// Fetches everything that the job has made so far; `None` where its frames have no folder.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or the folder cannot be written.
+    pub async fn fetch(self) -> Result<Option<FetchTotals>, SubmissionError> {
+        let Some(target) = self.target else { return Ok(None) };
+        let mut totals = FetchTotals {
+            job: self.job.id,
+            state: self.job.state,
+            out: target.path(),
+            fetched: 0,
+            there: 0,
+            replaced: 0,
+            left: Vec::new(),
+            gone: Vec::new(),
+            suspicious: SuspiciousFrames::default(),
+        };
+        let mut suspicious = Vec::new();
+        let mut fetcher = target.fetcher(&self.client, &self.job);
+        fetcher
+            .sweep(|landed| {
+                match &landed.how {
+                    How::Written => totals.fetched += 1,
+                    How::Replaced => {
+                        totals.fetched += 1;
+                        totals.replaced += 1;
+                    }
+                    How::AlreadyThere => totals.there += 1,
+                    How::Left(paths) => totals.left.extend(paths.iter().cloned()),
+                    How::Gone => totals.gone.push(landed.frame),
+                }
+                if matches!(landed.how, How::Written | How::Replaced | How::AlreadyThere) {
+                    suspicious.push((landed.frame, landed.suspicious.clone()));
+                }
+                self.events.tell(frame_fetched(landed));
+            })
+            .await?;
+        fetcher.finish().await;
+        totals.suspicious = SuspiciousFrames::collect(suspicious);
+        if let Some((data, marker)) = &self.marker
+            && self.job.state.is_end()
+            && totals.left.is_empty()
+        {
+            marker.forget(data);
+        }
+        Ok(Some(totals))
+    }
+}

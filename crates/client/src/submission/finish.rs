@@ -1,0 +1,187 @@
+//! The end of a stay with a job: its report, what failed, and the outcome.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use kiln_api::{JobReport, JobView, TaskView};
+use kiln_types::{JobState, RelPath, TaskState};
+
+use super::{
+    channel::EventSender,
+    error::SubmissionError,
+    event::{Finished, FollowEnd, JobOutcome, SubmissionEvent},
+};
+use crate::{Backoff, Client, ClientError, ToRender, WhichAttempts};
+
+/// The time for which a server that is away is waited for once the job has ended.
+const PATIENCE: Duration = Duration::from_secs(25);
+/// The longest wait between two questions to it.
+const LONGEST_WAIT: Duration = Duration::from_secs(13);
+
+/// A job that was followed, to its end or until the caller stopped that.
+pub struct Followed {
+    pub(crate) end: FollowEnd,
+    pub(crate) job: JobView,
+    /// Frames whose files came here or were here.
+    pub(crate) landed: u32,
+    /// Those among them that took the place of frames of an earlier save or of other settings.
+    pub(crate) replaced: u32,
+    /// Files that were not replaced, each with its frame.
+    pub(crate) left: Vec<(i32, RelPath)>,
+    /// Something of the job is left at the farm that was not asked for here.
+    pub(crate) leaves_others: bool,
+    /// What kept frames from coming here.
+    pub(crate) fetch_error: Option<SubmissionError>,
+    pub(crate) out: Option<PathBuf>,
+    pub(crate) before: Option<ToRender>,
+    pub(crate) notices: Vec<String>,
+    pub(crate) client: Client,
+    pub(crate) events: EventSender,
+}
+
+impl Followed {
+    pub fn end(&self) -> FollowEnd {
+        self.end
+    }
+
+    pub fn outcome(&self) -> JobOutcome {
+        match (self.end, self.job.state) {
+            (FollowEnd::Detached, _) => JobOutcome::Detached,
+            (FollowEnd::Stopped, _) | (_, JobState::Cancelled) => JobOutcome::Cancelled,
+            _ if self.fetch_error.is_some() || !self.left.is_empty() => JobOutcome::Failed,
+            (_, JobState::Completed) => JobOutcome::Done,
+            _ => JobOutcome::Failed,
+        }
+    }
+
+    /// Collects what there is to tell of the job, where it has ended.
+    ///
+    /// # Errors
+    /// The server refuses, or does not come back to tell what failed.
+    pub async fn finish(self) -> Result<Finished, SubmissionError> {
+        let outcome = self.outcome();
+        let (report, failed) = if self.end == FollowEnd::Ended {
+            (self.report().await?, failed_tasks(&self.client, &self.job).await?)
+        } else {
+            (None, Vec::new())
+        };
+        let log_tail = self.log_tail(&failed).await?;
+        let before = self.before.as_ref();
+        let mut suspicious = before.map(|before| before.suspicious.clone()).unwrap_or_default();
+        if let Some(report) = &report {
+            suspicious = suspicious.and(report.suspicious.clone());
+        }
+        Ok(Finished {
+            outcome,
+            end: self.end,
+            out: self.out,
+            landed: self.landed,
+            kept: before.map_or(0, |before| before.kept),
+            skipped: before.map_or(0, |before| before.skipped),
+            replaced: self.replaced,
+            older: before.map_or(0, |before| before.older),
+            left: self.left.into_iter().map(|(_, path)| path).collect(),
+            fetch_error: self.fetch_error.map(|error| error.to_string()),
+            failed,
+            log_tail,
+            report,
+            suspicious,
+            notices: self.notices,
+            job: Some(self.job),
+        })
+    }
+
+    /// The report of a job that has ended. A server that is away just then is waited for; if it stays away, the frames are
+    /// here all the same, and nothing is told of who made them.
+    async fn report(&self) -> Result<Option<JobReport>, SubmissionError> {
+        let mut backoff = Backoff::new(Duration::from_millis(200), LONGEST_WAIT);
+        let begun = Instant::now();
+        loop {
+            match self.client.report(self.job.id).await {
+                Ok(report) => return Ok(Some(report)),
+                Err(error) if error.is_transient() && begun.elapsed() < PATIENCE => {
+                    tokio::time::sleep(backoff.failed()).await;
+                }
+                Err(error) if error.is_transient() => {
+                    self.events.tell(SubmissionEvent::NoReport { reason: error.to_string() });
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Blender's last lines of what stopped the job, or else of its first frame that failed.
+    async fn log_tail(&self, failed: &[TaskView]) -> Result<Vec<String>, SubmissionError> {
+        if let Some(reason) = &self.job.reason {
+            return Ok(reason.log_tail.clone());
+        }
+        let Some(first) = failed.first() else { return Ok(Vec::new()) };
+        let which = WhichAttempts { frame: first.name.frame, ..WhichAttempts::default() };
+        let attempts = self.client.attempts(self.job.id, &which).await?.attempts;
+        let mut failures = attempts.into_iter().rev().filter_map(|attempt| attempt.failure);
+        Ok(failures.next().map(|failure| failure.log_tail).unwrap_or_default())
+    }
+}
+
+/// Returns every failed task of a job.
+///
+/// # Errors
+/// The server cannot be reached.
+pub async fn failed_tasks(client: &Client, job: &JobView) -> Result<Vec<TaskView>, ClientError> {
+    let mut all = Vec::new();
+    for step in job.steps.iter().filter(|step| step.tasks.failed > 0) {
+        let mut from = None;
+        loop {
+            let page = client.tasks(job.id, Some(step.index), Some(TaskState::Failed), from).await?;
+            all.extend(page.tasks);
+            from = page.next;
+            if from.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::submission::samples::job;
+
+    fn followed(end: FollowEnd, state: &str) -> Followed {
+        Followed {
+            end,
+            job: job(7, state),
+            landed: 0,
+            replaced: 0,
+            left: Vec::new(),
+            leaves_others: false,
+            fetch_error: None,
+            out: None,
+            before: None,
+            notices: Vec::new(),
+            client: Client::new("http://127.0.0.1:1", "key").unwrap(),
+            events: EventSender::silent(),
+        }
+    }
+
+    #[test]
+    fn the_outcome_is_that_of_the_job_unless_its_frames_did_not_come() {
+        use FollowEnd::{Detached, Ended, Stopped};
+        let outcome = |end, state| followed(end, state).outcome();
+        assert_eq!(outcome(Ended, "completed"), JobOutcome::Done);
+        assert_eq!(outcome(Ended, "failed"), JobOutcome::Failed);
+        assert_eq!(outcome(Ended, "cancelled"), JobOutcome::Cancelled);
+        assert_eq!(outcome(Stopped, "running"), JobOutcome::Cancelled);
+        assert_eq!(outcome(Detached, "running"), JobOutcome::Detached);
+        let mut left = followed(Ended, "completed");
+        left.left.push((3, RelPath::new("frames/shot_0003.png").unwrap()));
+        assert_eq!(left.outcome(), JobOutcome::Failed);
+        let error = SubmissionError::FrameGone { job: left.job.id, frame: 3 };
+        let gone = Followed { fetch_error: Some(error), ..followed(Ended, "completed") };
+        assert_eq!(gone.outcome(), JobOutcome::Failed);
+    }
+}
