@@ -1,4 +1,4 @@
-//! What a submission renders of a .blend: scene, frames, format, Blender and device, resolved from what is asked for and
+//! The choices of a submission: scene, frames, format, Blender and device, resolved from what is asked for and
 //! what the file says. Client and server both ask here, so that neither accepts what the other refuses.
 
 use kiln_types::{
@@ -8,7 +8,7 @@ use kiln_types::{
 
 use crate::{ExternalKind, Inspection, LinkedSimulation, NoFrames, SceneInfo, Simulation};
 
-/// What a person asks for, as far as it is held against the .blend.
+/// The part of a request that is compared with the .blend.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
     pub settings: &'a RenderSettings,
@@ -22,7 +22,7 @@ pub struct Asked<'a> {
     pub simulations: Simulations,
 }
 
-/// What is rendered.
+/// The result of [`choose`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chosen<'a> {
     pub scene: &'a SceneInfo,
@@ -96,7 +96,7 @@ pub fn with_verb(simulations: &[String]) -> String {
 /// Resolves what is rendered.
 ///
 /// # Errors
-/// What is asked for is not in the file, or cannot be rendered as it is meant.
+/// The file lacks something that is asked for, or it cannot be rendered as it is meant.
 pub fn choose<'a>(file: &'a Inspection, asked: &Asked<'_>) -> Result<Chosen<'a>, ChoiceError> {
     let settings = asked.settings;
     settings.check().map_err(ChoiceError::Setting)?;
@@ -110,7 +110,7 @@ pub fn choose<'a>(file: &'a Inspection, asked: &Asked<'_>) -> Result<Chosen<'a>,
     let format = format_of(scene, settings)?;
     let frames = frames_of(scene, asked.frames, asked.step)?;
     let bake = check_simulations(file, scene, &frames, asked.simulations)?;
-    // What another engine than the file's would denoise with is not read here.
+    // The denoiser of another engine than the file's is not read here.
     let is_own_engine = settings.engine.as_ref().is_none_or(|engine| *engine == scene.engine);
     Ok(Chosen {
         scene,

@@ -221,7 +221,7 @@ enum Answer {
     Cancel,
 }
 
-/// Waits for the answer of whoever was asked.
+/// Waits for the answer to the question.
 async fn answered(answer: &mut Option<JoinHandle<Answer>>) -> Answer {
     match answer {
         Some(answer) => answer.await.unwrap_or(Answer::Detach),

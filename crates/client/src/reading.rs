@@ -36,7 +36,7 @@ pub(crate) struct Source {
     pub content: Content,
 }
 
-/// How far the reading of many files is, told to whoever waits for it.
+/// The progress of reading many files.
 struct HashProgress<'a> {
     events: &'a EventSender,
     files: usize,
@@ -71,7 +71,7 @@ impl<'a> HashProgress<'a> {
     }
 
     /// Reads with `read`, which is told how to count bytes. Bytes that are read again, or unpack to more than the file has,
-    /// count no more than the file itself; a file that is known without being read counts whole.
+    /// count at most as the file itself; a file that is known without being read counts whole.
     fn file<T>(&self, path: &Path, read: impl FnOnce(&dyn Fn(u64)) -> T) -> T {
         let left = Cell::new(size(path));
         let done = read(&|bytes| {

@@ -71,7 +71,7 @@ async fn here(
         }
     };
     if followed.end() == FollowEnd::Stopped {
-        // The Blenders first: whoever pressed Ctrl-C wants the machine back.
+        // The Blenders first: a person who pressed Ctrl-C wants the machine back.
         inside.end().await;
         let finished = screen.during(followed.finish()).await?;
         return Ok(tell_finished(output, finished));

@@ -148,7 +148,7 @@ fn tell_planned(output: Output, planned: &RenderPlan) {
     }
 }
 
-/// `a.png, b.png, …`: the first of so many.
+/// The first of `count` paths: `a.png, b.png, …`.
 fn first_of(first: &[RelPath], count: usize) -> String {
     let names: Vec<String> = first.iter().map(ToString::to_string).collect();
     format!("{}{}", names.join(", "), if count > first.len() { ", …" } else { "" })

@@ -1,4 +1,4 @@
-//! The way from the stages of a submission to whoever shows them.
+//! The channel from the stages of a submission to the program that shows them.
 
 use std::path::PathBuf;
 
@@ -60,7 +60,7 @@ impl EventSender {
         Self::channel().0
     }
 
-    /// Says what happened. Nothing waits for whoever listens.
+    /// Sends an event. It never waits for the receiver.
     pub(crate) fn tell(&self, event: SubmissionEvent) {
         let _ = self.0.send(SubmissionMessage::Event(event));
     }
