@@ -153,6 +153,14 @@ pub struct StepView {
     pub ended_ms: Option<i64>,
 }
 
+impl StepView {
+    /// Seconds from its start to its end, once it has ended.
+    pub fn seconds(&self) -> Option<f64> {
+        let (started, ended) = (self.started_ms?, self.ended_ms?);
+        Some((ended - started).max(0) as f64 / 1000.0)
+    }
+}
+
 /// A worker that cannot take a job, and the parts of the requirement that it does not meet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UnmetView {
@@ -232,6 +240,18 @@ pub struct JobView {
     pub left: Option<TimeLeft>,
     /// What of it is there, and until when.
     pub kept: JobKept,
+}
+
+impl JobView {
+    /// The step that bakes, if the job has one.
+    pub fn bake(&self) -> Option<&StepView> {
+        self.steps.iter().find(|step| step.kind == StepKind::Bake)
+    }
+
+    /// The same as long as the frames of the job wait for it.
+    pub fn open_bake(&self) -> Option<&StepView> {
+        self.bake().filter(|step| !self.state.is_end() && step.tasks.done < step.tasks.total)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -18,9 +18,7 @@ pub(crate) async fn bundle_of(
 ) -> Result<NewBundle, Failure> {
     check(spec, &files)?;
     for file in &files {
-        if let Some(why) = app.lacks(&file.path, &file.hash, file.size).await {
-            return Err(Failure::new(FailureCause::BadOutput, why));
-        }
+        app.must_have(&file.path, &file.hash, file.size).await?;
     }
     let unkept = |fault: Fault| {
         let why = format!("The server could not keep what the bake made: {}", fault.0.detail);

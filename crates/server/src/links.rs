@@ -237,9 +237,7 @@ impl Served<'_> {
         let outputs = OutputSet::try_from(files)
             .map_err(|error| misbehaved(format!("The worker's report is not right: {error}.")))?;
         for file in outputs.files() {
-            if let Some(why) = self.app.lacks(&file.path, &file.hash, file.size).await {
-                return Err(Failure::new(FailureCause::BadOutput, why));
-            }
+            self.app.must_have(&file.path, &file.hash, file.size).await?;
         }
         Ok(Made::Outputs(outputs))
     }
@@ -255,16 +253,17 @@ impl Served<'_> {
 }
 
 impl App {
-    /// Why a file that a worker reported cannot be taken; `None` where it is here, of this size.
-    pub(crate) async fn lacks(&self, path: &RelPath, hash: &BlobHash, size: u64) -> Option<String> {
-        match self.blobs.promise(hash).await {
-            Ok(Some(found)) if found == size => None,
+    /// Checks that a file which a worker reported is here, of this size.
+    pub(crate) async fn must_have(&self, path: &RelPath, hash: &BlobHash, size: u64) -> Result<(), Failure> {
+        let why = match self.blobs.promise(hash).await {
+            Ok(Some(found)) if found == size => return Ok(()),
             Ok(Some(found)) => {
-                Some(format!("The worker reported {path} with {size} bytes, and the server holds {found}."))
+                format!("The worker reported {path} with {size} bytes, and the server holds {found}.")
             }
-            Ok(None) => Some(format!("The worker reported {path} without having sent it.")),
-            Err(error) => Some(format!("The server could not check {path}: {error}.")),
-        }
+            Ok(None) => format!("The worker reported {path} without having sent it."),
+            Err(error) => format!("The server could not check {path}: {error}."),
+        };
+        Err(Failure::new(FailureCause::BadOutput, why))
     }
 }
 

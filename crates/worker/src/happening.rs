@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use kiln_types::{Failure, JobId, SlotIndex, StepKind, WorkerWish, duration::measured};
+use kiln_types::{Failure, JobId, SlotIndex, StepKind, TaskName, WorkerWish, duration::measured};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 /// The work that a task asks for. In JSON `"step": "render", "frame": 5`, or `"step": "bake"`.
@@ -32,10 +32,11 @@ impl TaskKind {
 
 impl fmt::Display for TaskKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Frame(frame) => write!(f, "frame {frame}"),
-            Self::Bake => write!(f, "the bake"),
-        }
+        let frame = match self {
+            Self::Frame(frame) => Some(*frame),
+            Self::Bake => None,
+        };
+        TaskName { kind: self.step(), frame }.fmt(f)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     failed::by_reason,
     farm,
     output::{
-        bake::{bake, is_baking, progress, unrendered},
+        bake::{progress, unrendered},
         explain::{explanation, lacks, left_of},
         suspicious::summary,
         table::table,
@@ -178,7 +178,7 @@ async fn list(context: &Context, args: &ListArgs, farm: &FarmArgs) -> Outcome<Ex
                     job.spec.standing.priority.to_string(),
                     match &job.waits_for {
                         Some(_) if !job.state.is_end() => format!("{} (waits)", job.state),
-                        None if is_baking(job) => format!("{} (bakes)", job.state),
+                        None if job.open_bake().is_some() => format!("{} (bakes)", job.state),
                         _ => job.state.to_string(),
                     },
                     format!("{}/{}", job.tasks.done, job.tasks.total),
@@ -249,7 +249,7 @@ fn describe(job: &JobView) -> String {
     for unmet in &job.unmet {
         lines.push(("", lacks(unmet)));
     }
-    if let Some(step) = bake(job) {
+    if let Some(step) = job.bake() {
         lines.push(("Bake", format!("{}: {}", spec.bake.join(", "), progress(job, step))));
     }
     let counts = job.tasks;

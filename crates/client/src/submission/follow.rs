@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use kiln_api::{Change, Event, JobView, StepView};
-use kiln_types::{DeviceClass, FrameSet, JobState, RelPath, StepKind, TaskName};
+use kiln_types::{DeviceClass, FrameSet, JobState, RelPath, TaskName};
 use tokio::{
     sync::{mpsc, watch},
     time::MissedTickBehavior,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     bring::{FetchNews, FetchRequest, backoff, bring},
@@ -110,8 +110,8 @@ impl SubmittedJob {
         let (news_sender, mut news) = mpsc::unbounded_channel();
         let (fetches, out) = (target.is_some(), target.as_ref().map(|target| target.path()));
         let fetcher = target.map(|target| target.fetcher(&client, &job));
-        let fetching =
-            fetcher.map(|fetcher| AbortOnDrop(tokio::spawn(bring(fetcher, requests, news_sender))));
+        let fetching = fetcher
+            .map(|fetcher| AbortOnDropHandle::new(tokio::spawn(bring(fetcher, requests, news_sender))));
         let mut follower = Follower {
             client: &client,
             events: &events,
@@ -161,15 +161,6 @@ impl SubmittedJob {
             marker.forget(&data);
         }
         Ok(followed)
-    }
-}
-
-/// A task that ends with whoever waits for it.
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
@@ -278,10 +269,10 @@ impl Follower<'_> {
     fn see(&mut self) {
         let was_baking = self.progress.baking.is_some();
         self.progress = JobProgress { running: self.progress.running.take(), ..progress_of(&self.job) };
-        let bake = bake_of(&self.job).filter(|step| step.tasks.failed == 0);
+        let bake = self.job.bake().filter(|step| step.tasks.failed == 0);
         if was_baking
             && self.progress.baking.is_none()
-            && let Some(seconds) = bake.and_then(seconds_of)
+            && let Some(seconds) = bake.and_then(StepView::seconds)
         {
             self.events.tell(SubmissionEvent::Baked { seconds });
         }
@@ -434,20 +425,8 @@ pub(crate) fn frame_fetched(landed: Landed) -> SubmissionEvent {
     SubmissionEvent::FrameFetched { frame, files, bytes, result, left, suspicious }
 }
 
-/// The step that bakes, where the job has one.
-fn bake_of(job: &JobView) -> Option<&StepView> {
-    job.steps.iter().find(|step| step.kind == StepKind::Bake)
-}
-
-/// Seconds that a step took, once it is done.
-fn seconds_of(step: &StepView) -> Option<f64> {
-    let (started, ended) = (step.started_ms?, step.ended_ms?);
-    Some((ended - started).max(0) as f64 / 1000.0)
-}
-
 /// How far the job is, by its view.
 fn progress_of(job: &JobView) -> JobProgress {
-    let baking = bake_of(job).filter(|step| !job.state.is_end() && step.tasks.done < step.tasks.total);
     JobProgress {
         state: Some(job.state),
         done: job.tasks.done,
@@ -457,7 +436,8 @@ fn progress_of(job: &JobView) -> JobProgress {
         seconds_left: job.seconds_left,
         mean_frame_s: job.mean_frame_s,
         waits_for: job.waits_for.clone().filter(|_| job.state != JobState::Paused),
-        baking: baking
+        baking: job
+            .open_bake()
             .map(|step| Baking { simulations: job.spec.bake.clone(), fraction: step.progress as f32 }),
         running: None,
     }

@@ -11,11 +11,7 @@ use super::{
     look::Look,
     table::{Bar, Cell, Column, width},
 };
-use crate::output::{
-    bake::{bake, is_baking},
-    one_line,
-    text::count,
-};
+use crate::output::{one_line, text::count};
 
 pub fn columns(jobs: &[JobView]) -> Vec<Column> {
     let names = jobs.iter().map(|job| width(&job.name)).max().unwrap_or(0);
@@ -90,7 +86,7 @@ pub fn detail(job: &JobView, look: Look) -> Vec<Span<'static>> {
 fn state(job: &JobView) -> String {
     match job.state {
         state if state.is_end() => state.to_string(),
-        _ if is_baking(job) => "baking".to_owned(),
+        _ if job.open_bake().is_some() => "baking".to_owned(),
         JobState::Queued | JobState::Running if job.waits_for.is_some() => "waits".to_owned(),
         state => state.to_string(),
     }
@@ -113,7 +109,7 @@ fn who(job: &JobView) -> String {
 
 /// Of the bake for as long as that lasts, then of the frames.
 fn bar(job: &JobView, style: Style) -> Bar {
-    let baking = is_baking(job).then(|| bake(job)).flatten();
+    let baking = job.open_bake();
     let Some(step) = baking.or(job.steps.last()) else {
         return Bar { done: 0.0, failed: 0.0, style };
     };
