@@ -38,8 +38,8 @@ pub use explain::{Explainer, Forecast, Missing, Occupant, UnmetStep, WaitCause};
 pub use index_set::{BadIndexSet, Generations, IndexSet, TaskSpan};
 pub use invariant::BrokenInvariant;
 pub use kiln_types::{
-    DependencyEnd, DependencyScope, HeldAttempt, HeldPhase, Quarantine, ReportOutcome, RevokeReason,
-    StepDependency,
+    DependencyEnd, DependencyScope, DependencyStart, HeldAttempt, HeldPhase, Quarantine, ReportOutcome,
+    RevokeReason, StepDependency,
 };
 pub use ledger::Ledger;
 pub use message::{

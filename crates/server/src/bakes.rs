@@ -7,7 +7,7 @@ use kiln_types::{Bundle, BundleFile, Failure, FailureCause, JobSpec};
 
 use crate::{App, links::misbehaved, problem::Fault, routes::bundles};
 
-/// Stores the manifest, and records the bundle. No job needs it until the brain commits the bake.
+/// Stores the manifest, and records the bundle. No job needs it until the scheduler commits the bake.
 ///
 /// # Errors
 /// Where the worker did not send what it reports, or the server cannot read or write.

@@ -35,7 +35,7 @@ impl Clock {
 
     /// When the monotone clock shows `moment`.
     pub(crate) fn instant(&self, moment: Moment) -> Instant {
-        // Rounded up: woken a millisecond too early, the brain would turn in a circle until it is time.
+        // Rounded up: woken a millisecond too early, the scheduler would turn in a circle until it is time.
         self.start + Duration::from_millis(moment.0.saturating_add(1))
     }
 }

@@ -1,6 +1,6 @@
 //! Nothing for ever: what nobody needs any more goes, on a schedule and on demand.
 //!
-//! The brain lets go of what the retention says is due, in transactions of its own, each of a part; then whatever bytes
+//! The scheduler lets go of what the retention says is due, in transactions of its own, each of a part; then whatever bytes
 //! nothing needs any more are removed. What an open job, an upload or a promise needs is never among them: the line below
 //! which promises have run out is drawn before the records are read, and whoever puts something into the records
 //! holds that line from its first look on (`holds.rs`).
@@ -18,16 +18,16 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    brain::{BrainHandle, Input, Refusal},
     holds::Holds,
     logs::Logs,
     retention::Retention,
+    scheduler::{Input, Refusal, SchedulerHandle},
 };
 
 /// The first collection after a start, and every further one.
 const FIRST: Duration = Duration::from_secs(60);
 const EVERY: Duration = Duration::from_secs(60 * 60);
-/// Jobs and bundles that go in one transaction, and events: the brain waits for no longer.
+/// Jobs and bundles that go in one transaction, and events: the scheduler waits for no longer.
 const AT_ONCE: usize = 500;
 const EVENTS: u64 = 20_000;
 /// Until rows that could not be removed are tried again.
@@ -56,7 +56,7 @@ pub(crate) struct Collector {
     pub blobs: Blobs,
     pub uploads: Uploads,
     pub logs: Logs,
-    pub brain: BrainHandle,
+    pub scheduler: SchedulerHandle,
     pub holds: Holds,
     /// One collection at a time.
     pub one: Mutex<()>,
@@ -180,13 +180,13 @@ impl Collector {
         Ok(collected)
     }
 
-    /// What is due is looked for beside the brain, which then lets go of it a part at a time, and has its turns in between.
+    /// What is due is looked for beside the scheduler, which then lets go of it a part at a time, and has its turns in between.
     async fn expire(&self, expiry: Expiry) -> Result<Expired, CollectError> {
         let due = self.store.due(&expiry).await?;
         let mut expired = Expired::default();
         for due in due.parts(AT_ONCE) {
             let due = Box::new(due);
-            expired.add(self.brain.ask(|reply| Input::Expire { expiry, due, reply }).await?);
+            expired.add(self.scheduler.ask(|reply| Input::Expire { expiry, due, reply }).await?);
         }
         Ok(expired)
     }

@@ -1,6 +1,6 @@
-//! The farm's brain behind HTTP: a server that clients submit to and workers connect to.
+//! The farm's scheduler behind HTTP: a server that clients submit to and workers connect to.
 //!
-//! [`Server::start`] opens the records and the bytes of a data folder, starts the brain, and listens. `brain`
+//! [`Server::start`] opens the records and the bytes of a data folder, starts the scheduler, and listens. `scheduler`
 //! decides, `links` speaks to workers, `routes` to everyone else, `auth` stands in front of all of them.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -8,7 +8,6 @@
 mod arrivals;
 mod auth;
 mod bakes;
-mod brain;
 mod clock;
 mod collector;
 mod connections;
@@ -22,6 +21,7 @@ mod logs;
 mod problem;
 mod retention;
 mod routes;
+mod scheduler;
 mod space;
 mod splitter;
 mod start;
@@ -45,7 +45,7 @@ struct App {
     store: Store,
     blobs: Blobs,
     uploads: Uploads,
-    brain: brain::BrainHandle,
+    scheduler: scheduler::SchedulerHandle,
     hub: Arc<events::Hub>,
     logs: logs::Logs,
     holds: holds::Holds,

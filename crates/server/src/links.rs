@@ -22,7 +22,7 @@ use crate::{
     App,
     arrivals::Arrival,
     bakes::bundle_of,
-    brain::{Finished, Input, Link, Made},
+    scheduler::{Finished, Input, Link, Made},
 };
 
 /// Bytes of one message: what a bake made fits, with [`Finish::MAX_FILES`] files of common names.
@@ -56,18 +56,18 @@ pub(crate) async fn serve(app: Arc<App>, mut socket: WebSocket) {
         Ok(None) | Err(_) => return,
     };
     let worker = hello.id;
-    let arrival = app.brain.connect(worker);
+    let arrival = app.scheduler.connect(worker);
     let received = arrival.receive();
     let number = LINK_NUMBERS.fetch_add(1, Ordering::Relaxed);
     let (out, downs) = mpsc::channel(OUT_QUEUE);
     let end = CancellationToken::new();
-    app.brain
+    app.scheduler
         .tell(Input::Join { hello: Box::new(hello), link: Link { number, out, end: end.clone() }, received })
         .await;
-    app.brain.listen(&arrival);
+    app.scheduler.listen(&arrival);
     let mut link = Served { app: &app, worker, number, arrival, downs, end, rate: Rate::new() };
     let (code, why) = link.run(&mut socket).await;
-    app.brain.tell(Input::Gone { worker, link: number }).await;
+    app.scheduler.tell(Input::Gone { worker, link: number }).await;
     tracing::debug!(%worker, why, "connection of a worker ended");
     close(socket, code, why).await;
 }
@@ -185,7 +185,7 @@ impl Served<'_> {
             Err(error) => {
                 // A newer worker may say what this server does not know yet.
                 tracing::warn!(worker = %self.worker, %error, "a message of a worker is not understood");
-                self.app.brain.listen(&self.arrival);
+                self.app.scheduler.listen(&self.arrival);
                 return ControlFlow::Continue(());
             }
         };
@@ -205,8 +205,8 @@ impl Served<'_> {
             }
             up => Input::Up { worker, link, up, received },
         };
-        self.app.brain.tell(input).await;
-        self.app.brain.listen(&self.arrival);
+        self.app.scheduler.tell(input).await;
+        self.app.scheduler.listen(&self.arrival);
         ControlFlow::Continue(())
     }
 
@@ -245,7 +245,7 @@ impl Served<'_> {
     async fn bundle(&self, attempt: AttemptId, files: Vec<BundleFile>) -> Result<Made, Failure> {
         let worker = self.worker;
         // Behind the hello that may have brought the attempt back.
-        let spec = self.app.brain.look_behind(move |farm| farm.makes_bundle(worker, attempt)).await;
+        let spec = self.app.scheduler.look_behind(move |farm| farm.makes_bundle(worker, attempt)).await;
         // If its step makes no bundle, or it is somebody else's or over, the scheduler answers that.
         let Ok(Some(spec)) = spec else { return Ok(Made::Bundle(None)) };
         bundle_of(self.app, &spec, files).await.map(|bundle| Made::Bundle(Some(bundle)))

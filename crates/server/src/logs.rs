@@ -13,7 +13,7 @@ use crate::space::Space;
 
 /// Bytes kept of one attempt.
 const MAX_LOG: u64 = 10 << 20;
-/// Pieces that wait to be written; more are dropped, because the brain waits for no log.
+/// Pieces that wait to be written; more are dropped, because the scheduler waits for no log.
 const QUEUE: usize = 4096;
 
 /// Writes logs on a thread of its own; cheap to clone.

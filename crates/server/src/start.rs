@@ -19,7 +19,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     App,
     auth::{Gate, Hosts},
-    brain::Brain,
     collector::Collector,
     connections::Limits,
     events::Hub,
@@ -29,6 +28,7 @@ use crate::{
     logs::Logs,
     retention::Retention,
     routes::{self, MAX_BLOB},
+    scheduler::Scheduler,
     space,
     splitter::{Splitter, ToSplit},
     wake::Waker,
@@ -171,14 +171,14 @@ impl Server {
         let addr =
             listener.local_addr().map_err(|error| ServerError::Listen { listen: options.listen, error })?;
         let key = FarmKey::load_or_create(&data)?;
-        let (app, brain, to_split) = open(&options, store.clone()).await?;
+        let (app, scheduler, to_split) = open(&options, store.clone()).await?;
         let file = ServerFile { url: url(addr), pid: std::process::id(), build: BUILD.to_owned() };
         file.write(&data).map_err(|error| ServerError::Data { folder: data.clone(), error })?;
         tracing::info!(url = %file.url, data = %data.display(), %epoch, "server started");
         let gate = Gate { key: key.clone(), hosts: Hosts::new(addr, &options.allowed_hosts) };
         let stop = app.stop.clone();
         let collector = Arc::downgrade(&app.collector);
-        let task = tokio::spawn(live(app, brain, to_split, gate, listener, store, data));
+        let task = tokio::spawn(live(app, scheduler, to_split, gate, listener, store, data));
         Ok(RunningServer { addr, key: key.as_str().to_owned(), stop, collector, task })
     }
 }
@@ -200,7 +200,7 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-async fn open(options: &ServerOptions, store: Store) -> Result<(App, Brain, ToSplit), ServerError> {
+async fn open(options: &ServerOptions, store: Store) -> Result<(App, Scheduler, ToSplit), ServerError> {
     let durability = options.durability;
     let whole = BlobStore::open(&options.data, durability).await?;
     let uploads = Uploads::open(&options.data, whole.clone(), MAX_BLOB).await?;
@@ -220,7 +220,8 @@ async fn open(options: &ServerOptions, store: Store) -> Result<(App, Brain, ToSp
     let stall_ms = u64::try_from(options.stall.as_millis()).unwrap_or(u64::MAX);
     let config = kiln_core::Config { lease_ms: options.lease_ms, stall_ms, ..kiln_core::Config::default() };
     let heartbeat_ms = options.heartbeat_ms;
-    let (brain, handle) = Brain::open(store.clone(), hub.clone(), logs.clone(), config, heartbeat_ms).await?;
+    let (scheduler, handle) =
+        Scheduler::open(store.clone(), hub.clone(), logs.clone(), config, heartbeat_ms).await?;
     let holds = Holds::default();
     let collector = Arc::new(Collector {
         retention: options.retention,
@@ -228,18 +229,18 @@ async fn open(options: &ServerOptions, store: Store) -> Result<(App, Brain, ToSp
         blobs: blobs.clone(),
         uploads: uploads.clone(),
         logs: logs.clone(),
-        brain: handle.clone(),
+        scheduler: handle.clone(),
         holds: holds.clone(),
         one: Default::default(),
     });
     let waker =
-        Waker { brain: handle.clone(), targets: options.wake_to.clone(), patience: options.wake_after };
+        Waker { scheduler: handle.clone(), targets: options.wake_to.clone(), patience: options.wake_after };
     let app = App {
         waker: Arc::new(waker),
         store,
         blobs,
         uploads,
-        brain: handle,
+        scheduler: handle,
         hub,
         logs,
         holds,
@@ -250,13 +251,13 @@ async fn open(options: &ServerOptions, store: Store) -> Result<(App, Brain, ToSp
         stop: CancellationToken::new(),
         links: TaskTracker::new(),
     };
-    Ok((app, brain, to_split))
+    Ok((app, scheduler, to_split))
 }
 
-/// The server's life: until it is stopped, or the brain cannot go on.
+/// The server's life: until it is stopped, or the scheduler cannot go on.
 async fn live(
     app: App,
-    brain: Brain,
+    scheduler: Scheduler,
     to_split: ToSplit,
     gate: Gate,
     listener: TcpListener,
@@ -265,15 +266,15 @@ async fn live(
 ) -> Result<(), ServerError> {
     let (stop, links) = (app.stop.clone(), app.links.clone());
     let app = Arc::new(app);
-    let brain_stop = CancellationToken::new();
-    let brain = tokio::spawn({
-        let (brain_stop, stop) = (brain_stop.clone(), stop.clone());
+    let scheduler_stop = CancellationToken::new();
+    let scheduler = tokio::spawn({
+        let (scheduler_stop, stop) = (scheduler_stop.clone(), stop.clone());
         async move {
-            let ended = brain.run(brain_stop).await;
+            let ended = scheduler.run(scheduler_stop).await;
             if let Err(error) = &ended {
                 tracing::error!(%error, "the records cannot be written; the server stops");
             }
-            // Without the brain nothing can be promised to anyone.
+            // Without the scheduler nothing can be promised to anyone.
             stop.cancel();
             ended
         }
@@ -291,8 +292,8 @@ async fn live(
     listen::serve(listener, router, stop, limits).await;
     links.close();
     let _ = tokio::time::timeout(Duration::from_secs(3), links.wait()).await;
-    brain_stop.cancel();
-    let ended = match brain.await {
+    scheduler_stop.cancel();
+    let ended = match scheduler.await {
         Ok(ended) => ended,
         Err(panic) => Err(ServerError::Inside(panic.to_string())),
     };

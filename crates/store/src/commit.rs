@@ -69,7 +69,7 @@ impl Store {
     }
 }
 
-/// A brain whose reign is over must not write: another one may already have decided otherwise.
+/// A scheduler whose reign is over must not write: another one may already have decided otherwise.
 async fn check_reign(db: &mut SqliteConnection, own: Epoch) -> Result<()> {
     let found: i64 = sqlx::query_scalar("SELECT epoch FROM meta WHERE id = 1").fetch_one(db).await?;
     if found == i64::from(own.0) {

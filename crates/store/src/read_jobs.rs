@@ -1,4 +1,4 @@
-//! Reading jobs: as the brain needs them to go on, and as lists show them.
+//! Reading jobs: as the scheduler needs them to go on, and as lists show them.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ impl Store {
         Ok(JobId(last.cast_unsigned()))
     }
 
-    /// Every job that has not ended, oldest first, with all that the brain needs to go on with it.
+    /// Every job that has not ended, oldest first, with all that the scheduler needs to go on with it.
     pub async fn unfinished_jobs(&self) -> Result<Vec<StoredJob>> {
         let mut tx = self.readers.begin().await?;
         let rows = sqlx::query(job_query!("WHERE state IN ('queued', 'running', 'paused') ORDER BY id"))
@@ -46,7 +46,7 @@ impl Store {
         Ok(jobs)
     }
 
-    /// One job with all that the brain needs to go on with it, ended or not: a retry leads back from an end.
+    /// One job with all that the scheduler needs to go on with it, ended or not: a retry leads back from an end.
     pub async fn stored_job(&self, job: JobId) -> Result<Option<StoredJob>> {
         let mut tx = self.readers.begin().await?;
         match one_job(&mut tx, job).await? {
@@ -213,7 +213,7 @@ fn notice(row: &SqliteRow) -> Result<Notice> {
     })
 }
 
-/// Adds what only the brain needs.
+/// Adds what only the scheduler needs.
 async fn stored(db: &mut SqliteConnection, row: JobRow) -> Result<StoredJob> {
     let mut steps: BTreeMap<StepIndex, StoredStep> = BTreeMap::new();
     for step in &row.steps {

@@ -78,7 +78,7 @@ pub struct Notice {
     pub at_ms: i64,
 }
 
-/// All that the brain needs to go on with a job.
+/// All that the scheduler needs to go on with a job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredJob {
     pub row: JobRow,

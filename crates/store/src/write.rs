@@ -1,4 +1,4 @@
-//! What the brain may have written: one variant a domain verb. Times are unix milliseconds, always passed in.
+//! What the scheduler may have written: one variant a domain verb. Times are unix milliseconds, always passed in.
 
 use std::collections::BTreeSet;
 

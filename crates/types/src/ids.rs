@@ -65,7 +65,7 @@ number_id!(
     Generation(u32), "generation"
 );
 number_id!(
-    /// A reign of the brain: raised at every start of a server, so that ids of two reigns never meet.
+    /// A reign of the scheduler: raised at every start of a server, so that ids of two reigns never meet.
     Epoch(u32), "epoch"
 );
 number_id!(
@@ -148,7 +148,7 @@ impl FromStr for TaskId {
     }
 }
 
-/// One run of one task on one slot. Only grows, over all reigns of the brain, so a higher id is a later
+/// One run of one task on one slot. Only grows, over all reigns of the scheduler, so a higher id is a later
 /// attempt: this is what fences the late report of an earlier one. Prints as `epoch-counter`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptId {

@@ -48,7 +48,7 @@ pub use state::{
     TaskState, WorkerState, WorkerWish,
 };
 pub use step::{
-    DependencyEnd, DependencyScope, JobSteps, ProductKind, StepDependency, StepInput, StepSpec, StepsError,
-    TaskName, TaskSpace,
+    DependencyEnd, DependencyScope, DependencyStart, JobSteps, ProductKind, StepDependency, StepInput,
+    StepSpec, StepsError, TaskName, TaskSpace,
 };
 pub use version::{BadVersion, BlenderSeries, BlenderVersion};

@@ -94,7 +94,7 @@ text_enum!(
         HandedBack = "handed-back",
         /// Its lease ran out: the worker fell silent.
         Lapsed = "lapsed",
-        /// The brain took it back (cancel).
+        /// The scheduler took it back (cancel).
         Revoked = "revoked",
     }
 );

@@ -54,6 +54,8 @@ pub struct StepDependency {
     pub scope: DependencyScope,
     #[serde(default, skip_serializing_if = "is_default")]
     pub until: DependencyEnd,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub start: DependencyStart,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -76,10 +78,21 @@ pub enum DependencyEnd {
     Ended,
 }
 
+/// The time at which a task may begin that has this dependency.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DependencyStart {
+    /// When the dependency is met.
+    #[default]
+    Met,
+    /// When the first task of it is done. Until it is met the attempt is *streaming*: on a worker and on no slot.
+    FirstDone,
+}
+
 impl From<StepIndex> for StepDependency {
     /// On every task of the step, done.
     fn from(step: StepIndex) -> Self {
-        Self { step, scope: DependencyScope::Step, until: DependencyEnd::Done }
+        Self { step, scope: DependencyScope::Step, until: DependencyEnd::Done, start: DependencyStart::Met }
     }
 }
 
@@ -97,6 +110,8 @@ pub enum StepInput {
     Copy,
     /// The one that this step made.
     Step(StepIndex),
+    /// None: the step has no Blender.
+    None,
 }
 
 /// The purpose of what a step makes.
@@ -107,6 +122,10 @@ pub enum ProductKind {
     Output,
     /// A bundle that later steps open, kept as long as the job's inputs.
     Bundle,
+    /// Files that later steps use, kept until what is made of them is committed and 24 hours more.
+    Intermediate,
+    /// Thumbnails, kept as long as the output of their frame.
+    Preview,
 }
 
 /// A task as a person names it. Prints as `frame 12`, or `the bake`.

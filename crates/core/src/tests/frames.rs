@@ -7,12 +7,20 @@ use kiln_types::{
 };
 
 use super::{Farm, w};
-use crate::{DependencyEnd, DependencyScope, JobError, JobPlan, Record, StepDependency, StepPlan, StepState};
+use crate::{
+    DependencyEnd, DependencyScope, DependencyStart, JobError, JobPlan, Record, StepDependency, StepPlan,
+    StepState,
+};
 
 const ID: JobId = JobId(1);
 
 pub fn same_frame(step: u16, until: DependencyEnd) -> StepDependency {
-    StepDependency { step: StepIndex(step), scope: DependencyScope::Frame, until }
+    StepDependency {
+        step: StepIndex(step),
+        scope: DependencyScope::Frame,
+        until,
+        start: DependencyStart::Met,
+    }
 }
 
 /// A job of frames. Each step has a number of tasks for each frame, and dependencies.
@@ -165,7 +173,12 @@ fn what_waits_for_parts_to_end_goes_on_without_one_and_is_made_again_with_it() {
 fn a_step_may_wait_until_another_has_ended_as_a_whole() {
     let mut farm = Farm::new();
     let until = DependencyEnd::Ended;
-    let whole = StepDependency { step: StepIndex(0), scope: DependencyScope::Step, until };
+    let whole = StepDependency {
+        step: StepIndex(0),
+        scope: DependencyScope::Step,
+        until,
+        start: DependencyStart::Met,
+    };
     farm.submit(frames(1, 3, &[(1, &[]), (1, &[whole])]));
     (1..=3).for_each(|worker| farm.join(worker, 9));
     farm.schedule();

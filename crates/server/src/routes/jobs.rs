@@ -18,9 +18,9 @@ use super::{
 };
 use crate::{
     App,
-    brain::{Input, JobVerb, LiveJobView},
     problem::{Answer, Fault, Json, OptionalJson, Path, Query},
     retention::kept,
+    scheduler::{Input, JobVerb, LiveJobView},
 };
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -65,7 +65,7 @@ pub(super) async fn list(
     let rows = app.store.jobs(&filter, limit, which.before).await.map_err(store_fault)?;
     let next = (rows.len() == limit as usize).then(|| rows.last().map(|row| row.id)).flatten();
     let ids: Vec<JobId> = rows.iter().map(|row| row.id).collect();
-    let live = app.brain.look(move |farm| farm.job_views(&ids)).await?;
+    let live = app.scheduler.look(move |farm| farm.job_views(&ids)).await?;
     let jobs = rows.into_iter().zip(live).map(|(row, live)| shown(&app, row, live)).collect();
     Ok(axum::Json(JobList { jobs, next }))
 }
@@ -84,7 +84,7 @@ pub(super) async fn explain(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
 ) -> Answer<axum::Json<Explanation>> {
-    let live = app.brain.look(move |farm| farm.explanation(id)).await?;
+    let live = app.scheduler.look(move |farm| farm.explanation(id)).await?;
     let explanation = match live {
         Some(explanation) => explanation,
         None => {
@@ -96,9 +96,9 @@ pub(super) async fn explain(
     Ok(axum::Json(explanation))
 }
 
-/// The job as it is on disk and in the brain.
+/// The job as it is on disk and in the scheduler.
 pub(super) async fn view(app: &App, id: JobId) -> Answer<JobView> {
-    let live = app.brain.look(move |farm| farm.job_view(id)).await?;
+    let live = app.scheduler.look(move |farm| farm.job_view(id)).await?;
     let row = row(app, id).await?;
     let frames_step = row.plan.frames_step();
     let known = live.is_some();
@@ -119,7 +119,7 @@ pub(super) async fn row(app: &App, id: JobId) -> Answer<JobRow> {
 
 fn shown(app: &App, row: JobRow, live: Option<LiveJobView>) -> JobView {
     let ended = row.state.is_end();
-    // The brain may be a moment ahead of the row that was read.
+    // The scheduler may be a moment ahead of the row that was read.
     let live = live.filter(|live| live.state.is_end() == ended);
     let mut steps: Vec<StepView> = Vec::new();
     for (step, (_, spec)) in row.steps.iter().zip(row.plan.iter()) {
@@ -174,7 +174,7 @@ fn shown(app: &App, row: JobRow, live: Option<LiveJobView>) -> JobView {
     }
 }
 
-/// Of a job that the brain does not hold: nothing of it runs, and of an ended one nothing waits.
+/// Of a job that the scheduler does not hold: nothing of it runs, and of an ended one nothing waits.
 fn stored(step: &StepRow, ended: bool) -> TaskCounts {
     let rest = step.count.saturating_sub(step.done + step.failed);
     let (waiting, cancelled) = if ended { (0, rest) } else { (rest, 0) };
@@ -189,7 +189,7 @@ fn stored(step: &StepRow, ended: bool) -> TaskCounts {
 }
 
 async fn verb(app: &App, job: JobId, verb: JobVerb) -> Answer<axum::Json<JobView>> {
-    app.brain.ask(|reply| Input::Job { job, verb, reply }).await?;
+    app.scheduler.ask(|reply| Input::Job { job, verb, reply }).await?;
     view(app, job).await.map(axum::Json)
 }
 
@@ -301,7 +301,7 @@ pub(super) async fn fetched(
     Json(Fetched { sequence }): Json<Fetched>,
 ) -> Answer<StatusCode> {
     row(&app, job).await?;
-    app.brain.ask(|reply| Input::Fetched { job, sequence, reply }).await?;
+    app.scheduler.ask(|reply| Input::Fetched { job, sequence, reply }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -322,6 +322,6 @@ pub(super) async fn delete(
     Path(id): Path<JobId>,
     Query(Delete { force }): Query<Delete>,
 ) -> Answer<StatusCode> {
-    app.brain.ask(|reply| Input::Job { job: id, verb: JobVerb::Delete { force }, reply }).await?;
+    app.scheduler.ask(|reply| Input::Job { job: id, verb: JobVerb::Delete { force }, reply }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -5,9 +5,9 @@ use kiln_core::JobError;
 
 use super::{blob_fault, store_fault};
 use crate::{
-    brain::Refusal,
     collector::CollectError,
     problem::{Fault, sentence},
+    scheduler::Refusal,
 };
 
 impl From<Refusal> for Fault {
@@ -246,7 +246,7 @@ mod tests {
             let name: String = format!("{refusal:?}").chars().take_while(|c| c.is_alphanumeric()).collect();
             variants.insert(name);
         }
-        let source = include_str!("../brain/refusal.rs");
+        let source = include_str!("../scheduler/refusal.rs");
         let body = source.split("enum Refusal {").nth(1).unwrap().split("\n}").next().unwrap();
         let starts = |line: &&str| line.starts_with("    ") && line[4..].starts_with(char::is_uppercase);
         assert_eq!(variants.len(), body.lines().filter(starts).count(), "one of each: {variants:?}");

@@ -17,11 +17,11 @@ use crate::{
 #[utoipa::path(get, path = "/api/v1/running", operation_id = "running", tag = "workers",
     responses((status = 200, body = RunningList)))]
 pub(super) async fn of_farm(State(app): State<Arc<App>>) -> Answer<axum::Json<RunningList>> {
-    let all = app.brain.look(|farm| farm.workers_by_name()).await?;
+    let all = app.scheduler.look(|farm| farm.workers_by_name()).await?;
     let mut list = RunningList { count: 0, inside: 0.0, running: Vec::new() };
     for some in all.chunks(LOOKED_AT) {
         let some = some.to_vec();
-        let more = app.brain.look(move |farm| farm.running_on(&some)).await?;
+        let more = app.scheduler.look(move |farm| farm.running_on(&some)).await?;
         list.count = list.count.saturating_add(more.count);
         list.inside += more.inside;
         list.running.extend(more.running);
@@ -47,7 +47,7 @@ pub(super) async fn of_job(
     Query(how_many): Query<HowMany>,
 ) -> Answer<axum::Json<RunningList>> {
     let most = how_many.limit.get() as usize;
-    let list = match app.brain.look(move |farm| farm.running_of(id, most)).await? {
+    let list = match app.scheduler.look(move |farm| farm.running_of(id, most)).await? {
         Some(list) => list,
         None => {
             // It has ended long ago, or never was.

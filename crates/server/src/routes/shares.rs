@@ -12,15 +12,15 @@ use super::{
 };
 use crate::{
     App,
-    brain::{Input, Setting, party},
     problem::{Answer, Fault, Json, Path},
+    scheduler::{Input, Setting, party},
 };
 
 /// The users who have jobs, or of whom something was set.
 #[utoipa::path(get, path = "/api/v1/users", tag = "server",
     responses((status = 200, body = UserList)))]
 pub(super) async fn users(State(app): State<Arc<App>>) -> Answer<axum::Json<UserList>> {
-    let users = app.brain.look(|farm| farm.parties(PartyKind::User)).await?;
+    let users = app.scheduler.look(|farm| farm.parties(PartyKind::User)).await?;
     Ok(axum::Json(UserList { users }))
 }
 
@@ -39,7 +39,7 @@ pub(super) async fn set_user(
 #[utoipa::path(get, path = "/api/v1/projects", tag = "server",
     responses((status = 200, body = ProjectList)))]
 pub(super) async fn projects(State(app): State<Arc<App>>) -> Answer<axum::Json<ProjectList>> {
-    let projects = app.brain.look(|farm| farm.parties(PartyKind::Project)).await?;
+    let projects = app.scheduler.look(|farm| farm.parties(PartyKind::Project)).await?;
     Ok(axum::Json(ProjectList { projects }))
 }
 
@@ -56,8 +56,9 @@ pub(super) async fn set_project(
 
 async fn set(app: &App, kind: PartyKind, name: String, share: SetShare) -> Answer<axum::Json<PartyView>> {
     let setting = Setting::Share { party: party(kind, name.clone()), share };
-    app.brain.ask(|reply| Input::Set { setting, reply }).await?;
-    let view = app.brain.look(move |farm| farm.parties(kind).into_iter().find(|party| party.name == name));
+    app.scheduler.ask(|reply| Input::Set { setting, reply }).await?;
+    let view =
+        app.scheduler.look(move |farm| farm.parties(kind).into_iter().find(|party| party.name == name));
     view.await?.map(axum::Json).ok_or_else(|| Fault::internal("The share is set and not there", kind))
 }
 
@@ -65,7 +66,7 @@ async fn set(app: &App, kind: PartyKind, name: String, share: SetShare) -> Answe
 #[utoipa::path(get, path = "/api/v1/limits", tag = "server",
     responses((status = 200, body = LimitList)))]
 pub(super) async fn limits(State(app): State<Arc<App>>) -> Answer<axum::Json<LimitList>> {
-    let limits = app.brain.look(|farm| farm.limit_views()).await?;
+    let limits = app.scheduler.look(|farm| farm.limit_views()).await?;
     Ok(axum::Json(LimitList { limits }))
 }
 
@@ -79,8 +80,9 @@ pub(super) async fn set_limit(
 ) -> Answer<axum::Json<LimitView>> {
     check_word("limit", &name)?;
     let setting = Setting::Limit { name: name.clone(), total: Some(total) };
-    app.brain.ask(|reply| Input::Set { setting, reply }).await?;
-    let view = app.brain.look(move |farm| farm.limit_views().into_iter().find(|limit| limit.name == name));
+    app.scheduler.ask(|reply| Input::Set { setting, reply }).await?;
+    let view =
+        app.scheduler.look(move |farm| farm.limit_views().into_iter().find(|limit| limit.name == name));
     view.await?.map(axum::Json).ok_or_else(|| Fault::conflict("The limit was removed in this moment."))
 }
 
@@ -92,6 +94,6 @@ pub(super) async fn remove_limit(
     Path(name): Path<String>,
 ) -> Answer<StatusCode> {
     let setting = Setting::Limit { name, total: None };
-    app.brain.ask(|reply| Input::Set { setting, reply }).await?;
+    app.scheduler.ask(|reply| Input::Set { setting, reply }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

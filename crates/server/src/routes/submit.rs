@@ -19,9 +19,9 @@ use super::{
 };
 use crate::{
     App,
-    brain::Input,
     inspect::{Contents, unpacked},
     problem::{Answer, Fault, Json, sentence},
+    scheduler::Input,
 };
 
 /// Characters of a job's or a project's name.
@@ -78,7 +78,7 @@ pub(super) async fn create(
     let chosen = choice == DeviceChoice::Auto && spec.any_gpu;
     let notices = chosen.then(|| AUTO_GPU.to_owned()).into_iter().collect();
     let spec = Box::new(spec);
-    let id = app.brain.ask(|reply| Input::Submit { spec, notices, held, reply }).await?;
+    let id = app.scheduler.ask(|reply| Input::Submit { spec, notices, held, reply }).await?;
     view(&app, id).await.map(|view| (StatusCode::CREATED, axum::Json(view)))
 }
 

@@ -17,10 +17,10 @@ use super::{
 };
 use crate::{
     App,
-    brain::{Farm, Input, Refusal, Setting},
     connections::Connection,
     links,
     problem::{Answer, Fault, Json, Path},
+    scheduler::{Farm, Input, Refusal, Setting},
 };
 
 /// Workers that are looked at before others have their turn: the list of a large farm holds up nobody.
@@ -30,13 +30,13 @@ pub(super) const LOOKED_AT: usize = 500;
 #[utoipa::path(get, path = "/api/v1/workers", tag = "workers",
     responses((status = 200, body = WorkerList)))]
 pub(super) async fn list(State(app): State<Arc<App>>) -> Answer<axum::Json<WorkerList>> {
-    let all = app.brain.look(|farm| farm.workers_by_name()).await?;
+    let all = app.scheduler.look(|farm| farm.workers_by_name()).await?;
     let mut workers = Vec::with_capacity(all.len());
     for some in all.chunks(LOOKED_AT) {
         let some = some.to_vec();
         let views =
             move |farm: &Farm| some.into_iter().filter_map(|id| farm.worker_view(id)).collect::<Vec<_>>();
-        workers.extend(app.brain.look(views).await?);
+        workers.extend(app.scheduler.look(views).await?);
     }
     Ok(axum::Json(WorkerList { workers }))
 }
@@ -53,13 +53,13 @@ pub(super) async fn get(
 
 async fn view(app: &App, name: String) -> Answer<axum::Json<WorkerView>> {
     let wanted = name.clone();
-    let view = app.brain.look(move |farm| farm.worker_view(farm.workers.named(&wanted)?)).await?;
+    let view = app.scheduler.look(move |farm| farm.worker_view(farm.workers.named(&wanted)?)).await?;
     Ok(axum::Json(view.ok_or(Refusal::NoSuchWorker(name))?))
 }
 
 async fn wish(app: &App, name: String, wish: WorkerWish) -> Answer<axum::Json<WorkerView>> {
     let worker = name.clone();
-    app.brain.ask(|reply| Input::Wish { name: worker, wish, reply }).await?;
+    app.scheduler.ask(|reply| Input::Wish { name: worker, wish, reply }).await?;
     view(app, name).await
 }
 
@@ -111,7 +111,7 @@ pub(super) async fn heal(
     Path(name): Path<String>,
 ) -> Answer<axum::Json<WorkerView>> {
     let worker = name.clone();
-    app.brain.ask(|reply| Input::Heal { name: worker, reply }).await?;
+    app.scheduler.ask(|reply| Input::Heal { name: worker, reply }).await?;
     view(&app, name).await
 }
 
@@ -136,7 +136,7 @@ pub(super) async fn pools(
 ) -> Answer<axum::Json<WorkerView>> {
     change.add.iter().try_for_each(|pool| check_word("pool", pool))?;
     let setting = Setting::Pools { worker: name.clone(), change };
-    app.brain.ask(|reply| Input::Set { setting, reply }).await?;
+    app.scheduler.ask(|reply| Input::Set { setting, reply }).await?;
     view(&app, name).await
 }
 
@@ -144,7 +144,7 @@ pub(super) async fn pools(
 #[utoipa::path(delete, path = "/api/v1/workers/{name}", tag = "workers", params(("name" = String, Path)),
     responses((status = 204, description = "It is forgotten"), Conflict))]
 pub(super) async fn remove(State(app): State<Arc<App>>, Path(name): Path<String>) -> Answer<StatusCode> {
-    app.brain.ask(|reply| Input::RemoveWorker { name, reply }).await?;
+    app.scheduler.ask(|reply| Input::RemoveWorker { name, reply }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -14,14 +14,14 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use decide::{Sleeper, Waiting};
 pub(crate) use packet::Mac;
 
-use crate::brain::{BrainHandle, Refusal};
+use crate::scheduler::{Refusal, SchedulerHandle};
 use decide::Alarm;
 
 /// Between two looks at what waits.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 pub(crate) struct Waker {
-    pub brain: BrainHandle,
+    pub scheduler: SchedulerHandle,
     /// Every network of this machine where `None`.
     pub targets: Option<Vec<SocketAddr>>,
     /// How long work waits before somebody is woken for it.
@@ -39,7 +39,7 @@ impl Waker {
                 () = stop.cancelled() => return,
                 _ = looks.tick() => {}
             }
-            let Ok((waiting, sleepers)) = self.brain.look(|farm| farm.wakeable()).await else { return };
+            let Ok((waiting, sleepers)) = self.scheduler.look(|farm| farm.wakeable()).await else { return };
             for worker in alarm.due(&waiting, &sleepers, Instant::now()) {
                 if let Err(error) = self.call(worker).await {
                     tracing::warn!(%worker, %error, "a sleeping worker cannot be woken");
@@ -49,7 +49,7 @@ impl Waker {
     }
 
     async fn call(&self, worker: WorkerId) -> Result<(), Refusal> {
-        let name = self.brain.look(move |farm| farm.name_of(worker)).await?;
+        let name = self.scheduler.look(move |farm| farm.name_of(worker)).await?;
         self.wake(name).await
     }
 
@@ -60,7 +60,7 @@ impl Waker {
     /// leave.
     pub(crate) async fn wake(&self, name: String) -> Result<(), Refusal> {
         let wanted = name.clone();
-        let macs = self.brain.look(move |farm| farm.macs_of(&wanted)).await??;
+        let macs = self.scheduler.look(move |farm| farm.macs_of(&wanted)).await??;
         let targets = self.targets.clone();
         let sent = tokio::task::spawn_blocking(move || packet::send(&macs, targets.as_deref())).await;
         let sent = sent.map_err(|error| Refusal::failed("the call was not sent", error))?;

@@ -1,4 +1,4 @@
-//! Jobs, and all that the brain needs to go on with them.
+//! Jobs, and all that the scheduler needs to go on with them.
 
 use kiln_store::{JobFilter, StoredStep, TaskFaults, TaskRun, Write};
 use kiln_types::{AttemptState, Generation, JobId, JobState, Owner, Project, TaskIndex, TaskState};
@@ -139,7 +139,7 @@ async fn lists_are_filtered_and_paged() {
 }
 
 #[tokio::test]
-async fn the_brain_finds_everything_again_after_a_restart() {
+async fn the_scheduler_finds_everything_again_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
     let mut batch = vec![insert(1, "1-100"), state(1, JobState::Running, 10)];

@@ -1,4 +1,4 @@
-//! The server's side of the protocol, played by a test: real HTTP, a real WebSocket, no brain.
+//! The server's side of the protocol, played by a test: real HTTP, a real WebSocket, no scheduler.
 
 use std::{
     collections::HashMap,

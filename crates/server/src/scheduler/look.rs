@@ -10,7 +10,7 @@ use kiln_types::{AttemptId, JobId, JobState, WorkerId, WorkerState};
 
 use super::{Farm, explain::time_left, farm::LiveAttempt};
 
-/// What only the brain knows of a job.
+/// What only the scheduler knows of a job.
 pub(crate) struct LiveJobView {
     pub state: JobState,
     /// One for each step.

@@ -6,7 +6,7 @@ use std::{any::Any, collections::BTreeMap};
 use kiln_core::BrokenInvariant;
 use kiln_types::{Failure, FailureCause, JobId, WorkerId};
 
-use super::{Brain, Input, batch::Batch, loading::Loading, restore};
+use super::{Input, Scheduler, batch::Batch, loading::Loading, restore};
 use crate::ServerError;
 
 /// The broken invariants so far.
@@ -72,7 +72,7 @@ impl Taken {
     }
 }
 
-impl Brain {
+impl Scheduler {
     /// Drops the batch of the turn that panicked and begins again from the records: a new epoch, without links.
     /// Requests that wait for an answer are told to try again. A job that does it a second time is paused.
     ///
@@ -95,7 +95,7 @@ impl Brain {
         if remedy == Remedy::End {
             return Err(ServerError::Inside(what));
         }
-        // Dropping them answers those who wait, see `BrainHandle::ask`.
+        // Dropping them answers those who wait, see `SchedulerHandle::ask`.
         self.batch = Batch::default();
         self.loading = Loading::new(self.loading.store());
         // Each says that it is gone, connects again and says what it holds.

@@ -66,7 +66,7 @@ const ASKED: usize = 1024;
 /// 8,518 with 2,048, 17,068 with 4,096).
 const AT_ONCE: usize = 4096;
 
-/// Something that the brain has to answer.
+/// Something that the scheduler has to answer.
 pub(crate) enum Input {
     Submit {
         spec: Box<JobSpec>,
@@ -193,16 +193,16 @@ pub(crate) enum JobVerb {
     },
 }
 
-/// Speaks to the brain; cheap to clone.
+/// Speaks to the scheduler; cheap to clone.
 #[derive(Clone)]
-pub(crate) struct BrainHandle {
+pub(crate) struct SchedulerHandle {
     told: mpsc::Sender<Input>,
     asked: mpsc::Sender<Input>,
     arrivals: Arc<Arrivals>,
     clock: Clock,
 }
 
-impl BrainHandle {
+impl SchedulerHandle {
     /// A connection of this worker begins; [`Input::Gone`] ends it.
     pub(crate) fn connect(&self, worker: WorkerId) -> Arc<Arrival> {
         self.arrivals.connect(worker, self.clock.now())
@@ -213,8 +213,8 @@ impl BrainHandle {
         arrival.listen(self.clock.now());
     }
 
-    /// What a worker's link has to say, in the order in which it says it. Waits while the brain is behind. An input
-    /// after the brain's end is dropped, its reply with it.
+    /// What a worker's link has to say, in the order in which it says it. Waits while the scheduler is behind. An input
+    /// after the scheduler's end is dropped, its reply with it.
     pub(crate) async fn tell(&self, input: Input) {
         let _ = self.told.send(input).await;
     }
@@ -226,7 +226,7 @@ impl BrainHandle {
         answer.await.unwrap_or_else(|_| Err(self.unanswered()))
     }
 
-    /// The answer that nobody gave: the brain has ended, or has dropped the batch.
+    /// The answer that nobody gave: the scheduler has ended, or has dropped the batch.
     fn unanswered(&self) -> Refusal {
         if self.asked.is_closed() { Refusal::Stopping } else { Refusal::BatchDropped }
     }
@@ -265,7 +265,7 @@ impl BrainHandle {
 }
 
 /// The loop around the core.
-pub(crate) struct Brain {
+pub(crate) struct Scheduler {
     farm: Farm,
     batch: Batch,
     /// Read by a connection of its own.
@@ -284,7 +284,7 @@ pub(crate) struct Brain {
     broken: Broken,
 }
 
-impl Brain {
+impl Scheduler {
     /// Reads the unfinished jobs and the known workers back.
     pub(crate) async fn open(
         store: Store,
@@ -292,7 +292,7 @@ impl Brain {
         logs: Logs,
         config: kiln_core::Config,
         heartbeat_ms: u64,
-    ) -> Result<(Self, BrainHandle), ServerError> {
+    ) -> Result<(Self, SchedulerHandle), ServerError> {
         let loading = Loading::new(store.reading_by(ReadPool::Jobs));
         let store = store.reading_by(ReadPool::Scheduler);
         let farm = restore::farm(&store, Clock::start(), config.clone(), heartbeat_ms).await?;
@@ -300,9 +300,9 @@ impl Brain {
         let (ask, asked) = mpsc::channel(ASKED);
         let batch = Batch::default();
         let (arrivals, clock) = (Arc::<Arrivals>::default(), farm.clock);
-        let handle = BrainHandle { told: tell, asked: ask, arrivals: arrivals.clone(), clock };
+        let handle = SchedulerHandle { told: tell, asked: ask, arrivals: arrivals.clone(), clock };
         let (pending, taken, broken) = Default::default();
-        let brain = Self {
+        let scheduler = Self {
             farm,
             batch,
             store,
@@ -317,7 +317,7 @@ impl Brain {
             taken,
             broken,
         };
-        Ok((brain, handle))
+        Ok((scheduler, handle))
     }
 
     /// Runs until `stop`, and then until no input waits.
@@ -426,7 +426,7 @@ impl Brain {
     async fn take(&mut self, input: Input) -> Result<(), StoreError> {
         match input {
             Input::Job { job, verb, reply } => self.begin_verb(job, verb, reply).await,
-            // Only the brain lets bundles go: one that is there now is there when the job is written.
+            // Only the scheduler lets bundles go: one that is there now is there when the job is written.
             Input::Submit { spec, notices, held, reply } => {
                 let answer = match self.store.bundle(spec.session.bundle).await {
                     Ok(Some(_)) => match self.completed(&spec.standing.after).await {

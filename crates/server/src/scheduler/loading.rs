@@ -10,7 +10,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Brain, Input, JobVerb, Refusal, Reply,
+    Input, JobVerb, Refusal, Reply, Scheduler,
     restore::{self, Loaded},
 };
 use crate::{clock::unix_ms, events::new_event};
@@ -80,7 +80,7 @@ impl Loading {
     }
 }
 
-impl Brain {
+impl Scheduler {
     /// Applies what a person wants of a job, or has it wait until the job is read: a verb may lead an ended one back to
     /// life.
     pub(super) async fn begin_verb(&mut self, job: JobId, verb: JobVerb, reply: Reply<()>) {
@@ -175,7 +175,7 @@ fn told(expired: &Expired) -> Vec<NewEvent> {
 }
 
 #[cfg(test)]
-impl Brain {
+impl Scheduler {
     /// Waits until all that is being read is taken up.
     pub(super) async fn settle(&mut self) {
         while let Some(read) = self.loading.next().await {
@@ -193,15 +193,15 @@ mod tests {
     use tokio::sync::oneshot::{self, error::TryRecvError};
 
     use super::super::{
-        BrainHandle,
+        SchedulerHandle,
         tests::{new_bundle, spec},
     };
     use super::*;
     use crate::{events::Hub, logs::Logs, space};
 
     struct World {
-        brain: Brain,
-        handle: BrainHandle,
+        scheduler: Scheduler,
+        handle: SchedulerHandle,
         folder: TempDir,
     }
 
@@ -212,22 +212,22 @@ mod tests {
             let (store, _) = Store::open(folder.path(), Durability::Ephemeral).await.unwrap();
             store.commit(vec![Write::InsertBundle { bundle: new_bundle(9), at_ms: 1 }]).await.unwrap();
             let logs = Logs::open(folder.path().join("logs"), space::of(folder.path())).unwrap();
-            let (brain, handle) =
-                Brain::open(store, Arc::new(Hub::new()), logs, Config::default(), 5_000).await.unwrap();
-            let mut world = Self { brain, handle, folder };
+            let (scheduler, handle) =
+                Scheduler::open(store, Arc::new(Hub::new()), logs, Config::default(), 5_000).await.unwrap();
+            let mut world = Self { scheduler, handle, folder };
             let mut submitted = world.submit();
             world.round().await;
             let job = submitted.try_recv().unwrap().unwrap();
             let mut cancelled = world.verb(job, JobVerb::Cancel);
             world.round().await;
             cancelled.try_recv().unwrap().unwrap();
-            world.brain.farm.core.forget(job).unwrap();
-            world.brain.farm.jobs.remove(&job);
+            world.scheduler.farm.core.forget(job).unwrap();
+            world.scheduler.farm.jobs.remove(&job);
             (world, job)
         }
 
         async fn round(&mut self) {
-            self.brain.round(&mut Vec::new(), &mut Vec::new()).await.unwrap();
+            self.scheduler.round(&mut Vec::new(), &mut Vec::new()).await.unwrap();
         }
 
         fn ask<T>(&self, input: impl FnOnce(Reply<T>) -> Input) -> oneshot::Receiver<Result<T, Refusal>> {
@@ -246,7 +246,7 @@ mod tests {
         }
 
         async fn state(&self, job: JobId) -> JobState {
-            self.brain.store.job(job).await.unwrap().unwrap().state
+            self.scheduler.store.job(job).await.unwrap().unwrap().state
         }
     }
 
@@ -261,7 +261,7 @@ mod tests {
         submitted.try_recv().unwrap().unwrap();
         let mut paused = world.verb(old, JobVerb::Pause);
         world.round().await;
-        world.brain.settle().await;
+        world.scheduler.settle().await;
         world.round().await;
         retried.try_recv().unwrap().unwrap();
         paused.try_recv().unwrap().unwrap();
@@ -269,19 +269,19 @@ mod tests {
         // A job that there is not is not waited for for ever.
         let mut none = world.verb(JobId(77), JobVerb::Pause);
         world.round().await;
-        world.brain.settle().await;
+        world.scheduler.settle().await;
         world.round().await;
         let refused = none.try_recv().unwrap().unwrap_err();
         assert_eq!(refused, JobError::NoSuchJob(JobId(77)).into());
-        world.brain.farm.core.sanity_check();
+        world.scheduler.farm.core.sanity_check();
     }
 
     #[tokio::test]
     async fn the_loop_itself_takes_up_what_was_read() {
         let (world, old) = World::with_an_old_job().await;
-        let World { brain, handle, folder: _folder } = world;
+        let World { scheduler, handle, folder: _folder } = world;
         let stop = tokio_util::sync::CancellationToken::new();
-        let running = tokio::spawn(brain.run(stop.clone()));
+        let running = tokio::spawn(scheduler.run(stop.clone()));
         let retried = handle.ask(|reply| Input::Job { job: old, verb: JobVerb::Retry, reply });
         let retried = tokio::time::timeout(std::time::Duration::from_secs(20), retried).await;
         retried.expect("nothing else wakes the loop").unwrap();
@@ -295,18 +295,18 @@ mod tests {
         let due = Some(i64::MAX);
         let expiry =
             Expiry { at_ms: 7, inputs_ms: due, outputs_ms: due, logs_ms: due, promised_ms: i64::MAX };
-        let found = world.brain.store.reading_by(ReadPool::Scans).due(&expiry).await.unwrap();
-        let before = world.brain.store.last_event().await.unwrap();
+        let found = world.scheduler.store.reading_by(ReadPool::Scans).due(&expiry).await.unwrap();
+        let before = world.scheduler.store.last_event().await.unwrap();
         let mut retried = world.verb(old, JobVerb::Retry);
         world.round().await;
-        assert!(world.brain.loading.jobs.contains_key(&old));
+        assert!(world.scheduler.loading.jobs.contains_key(&old));
         let (reply, _answer) = oneshot::channel();
-        world.brain.take(Input::Expire { expiry, due: Box::new(found), reply }).await.unwrap();
+        world.scheduler.take(Input::Expire { expiry, due: Box::new(found), reply }).await.unwrap();
         // Whatever happens to the server now.
-        let events = world.brain.store.events_after(before, 9, Some(old)).await.unwrap();
+        let events = world.scheduler.store.events_after(before, 9, Some(old)).await.unwrap();
         assert_eq!(events.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), ["job-expired"]);
         assert!(events[0].number > EventNumber(0));
-        world.brain.settle().await;
+        world.scheduler.settle().await;
         world.round().await;
         let refused = retried.try_recv().unwrap().unwrap_err();
         assert!(matches!(refused, Refusal::FilesRemoved { job, .. } if job == old), "{refused:?}");

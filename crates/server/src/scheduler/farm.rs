@@ -232,7 +232,7 @@ pub(super) fn shown(rest: Rest) -> Rest {
     Rest { why: short(&rest.why), ..rest }
 }
 
-/// The brain's end of a worker's connection.
+/// The scheduler's end of a worker's connection.
 pub(crate) struct Link {
     /// Tells connections of one worker apart.
     pub number: u64,

@@ -11,7 +11,7 @@ use kiln_core::{Account, JobError, Share};
 use kiln_store::{ShareRow, Write};
 use kiln_types::{JobId, JobSpec, JobState, PartyKind};
 
-use super::{Brain, Farm, Refusal, plan::standing_of};
+use super::{Farm, Refusal, Scheduler, plan::standing_of};
 use crate::clock::unix_ms;
 
 /// Users and projects of which something is set, and limits; of each.
@@ -37,7 +37,7 @@ pub(crate) enum Setting {
     },
 }
 
-impl Brain {
+impl Scheduler {
     pub(super) fn set(&mut self, setting: Setting) -> Result<(), Refusal> {
         match setting {
             Setting::Share { party, share } => self.set_share(party, share),
@@ -160,7 +160,7 @@ impl Brain {
         }
     }
 
-    /// The job stands otherwise from now on; `completed` is what [`Brain::completed`] says of those it waits for.
+    /// The job stands otherwise from now on; `completed` is what [`Scheduler::completed`] says of those it waits for.
     pub(super) fn change(
         &mut self,
         job: JobId,

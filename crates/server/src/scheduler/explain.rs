@@ -9,7 +9,7 @@ use kiln_types::{JobId, StepIndex, WorkerId};
 use super::{Farm, order::kind_and_name, plan::labels};
 
 impl Farm {
-    /// `None` where the brain does not hold the job.
+    /// `None` where the scheduler does not hold the job.
     pub(crate) fn explanation(&self, job: JobId) -> Option<Explanation> {
         let view = self.core.job(job)?;
         let live = self.jobs.get(&job)?;

@@ -83,6 +83,7 @@ fn session_key(job: JobId, spec: &JobSpec, step: &StepSpec) -> SessionKey {
     match step.opens {
         StepInput::Job => own,
         StepInput::Copy => named(format!("{} of {}", step.kind, own.0)),
+        StepInput::None => named(format!("{} without Blender", step.kind)),
         StepInput::Step(made) => named(format!("{} as step {made} of job {job} made it", own.0)),
     }
 }

@@ -1,4 +1,4 @@
-//! What one turn of the brain has to write, and what it may say once that is on disk.
+//! What one turn of the scheduler has to write, and what it may say once that is on disk.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use kiln_core::{Assigned, Claim, Outbox, Push, Record};
 use kiln_store::Write;
 use kiln_types::{AttemptId, JobId, SlotIndex, WorkerId};
 
-use super::{Brain, Farm, Look, Made};
+use super::{Farm, Look, Made, Scheduler};
 use crate::holds::Hold;
 
 #[derive(Default)]
@@ -81,7 +81,7 @@ impl Batch {
     }
 }
 
-impl Brain {
+impl Scheduler {
     /// Says what the transaction has made true.
     pub(super) fn release(&mut self) {
         for reply in self.batch.replies.drain(..) {

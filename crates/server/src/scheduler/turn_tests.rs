@@ -18,8 +18,8 @@ const SLOTS: u16 = 100;
 
 struct World {
     _folder: TempDir,
-    brain: Brain,
-    handle: BrainHandle,
+    scheduler: Scheduler,
+    handle: SchedulerHandle,
     /// Of each worker.
     downs: Vec<mpsc::Receiver<Down>>,
     arrivals: Vec<Arc<Arrival>>,
@@ -33,8 +33,8 @@ impl World {
         store.commit(vec![Write::InsertBundle { bundle: new_bundle(9), at_ms: 1 }]).await.unwrap();
         let logs = Logs::open(folder.path().join("logs"), space::of(folder.path())).unwrap();
         let hub = Arc::new(Hub::new());
-        let (brain, handle) = Brain::open(store, hub, logs, Config::default(), 5_000).await.unwrap();
-        let mut world = Self { _folder: folder, brain, handle, downs: Vec::new(), arrivals: Vec::new() };
+        let (scheduler, handle) = Scheduler::open(store, hub, logs, Config::default(), 5_000).await.unwrap();
+        let mut world = Self { _folder: folder, scheduler, handle, downs: Vec::new(), arrivals: Vec::new() };
         for number in 1..=WORKERS {
             let (out, downs) = mpsc::channel(1000);
             let hello = Hello { slots: SLOTS, ..hello(WorkerId::from_bits(number).unwrap(), Vec::new()) };
@@ -53,20 +53,20 @@ impl World {
     }
 
     async fn round(&mut self) {
-        self.brain.round(&mut Vec::new(), &mut Vec::new()).await.unwrap();
+        self.scheduler.round(&mut Vec::new(), &mut Vec::new()).await.unwrap();
     }
 
-    /// As the link of this worker does, now by the brain's clock.
+    /// As the link of this worker does, now by the scheduler's clock.
     fn say(&self, number: u64, up: Up) {
         let arrival = &self.arrivals[number as usize - 1];
         let (worker, link, received) = (WorkerId::from_bits(number).unwrap(), number, arrival.receive());
         self.handle.told.try_send(Input::Up { worker, link, up, received }).ok().unwrap();
-        arrival.listen(self.brain.farm.clock.now());
+        arrival.listen(self.scheduler.farm.clock.now());
     }
 
     /// The workers that the core takes for dead.
     fn dead(&self) -> Vec<u64> {
-        let all = self.brain.farm.core.workers().into_iter();
+        let all = self.scheduler.farm.core.workers().into_iter();
         all.filter(|view| view.state == WorkerState::Offline).map(|view| view.id.bits()).collect()
     }
 
@@ -130,7 +130,7 @@ async fn a_job_for_thousands_of_idle_slots_holds_up_neither_a_page_nor_another_w
         pages += 1;
     }
     assert!(pages > 4, "{pages}");
-    world.brain.farm.core.sanity_check();
+    world.scheduler.farm.core.sanity_check();
 }
 
 #[tokio::test]
@@ -154,7 +154,7 @@ async fn people_are_heard_before_workers_and_workers_while_people_ask() {
     let mut page = world.page(job);
     world.round().await;
     assert!(page.try_recv().is_ok(), "a page waits for no worker's turn");
-    assert_eq!(world.brain.told.len(), said + 1 - AT_ONCE, "workers were heard all the same");
+    assert_eq!(world.scheduler.told.len(), said + 1 - AT_ONCE, "workers were heard all the same");
     assert_eq!(behind.try_recv(), Err(TryRecvError::Empty));
     for _ in 0..2 {
         world.round().await;
@@ -174,13 +174,13 @@ async fn a_stall_longer_than_the_lease_expires_nobody_whose_heartbeat_waits() {
     while world.told() > 0 {
         world.round().await;
     }
-    let out = |world: &World| world.brain.farm.core.job(job).unwrap().counts().assigned;
+    let out = |world: &World| world.scheduler.farm.core.job(job).unwrap().counts().assigned;
     let all = out(&world);
     assert!(all >= WORKERS as u32 * u32::from(SLOTS));
 
     // For longer than a lease nothing is applied. More than one turn takes has come meanwhile, and behind all of it the
     // heartbeats of all workers but one.
-    world.brain.farm.clock.advance(lease + 10_000);
+    world.scheduler.farm.clock.advance(lease + 10_000);
     for _ in 0..AT_ONCE + 904 {
         world.say(
             1,
@@ -189,14 +189,14 @@ async fn a_stall_longer_than_the_lease_expires_nobody_whose_heartbeat_waits() {
     }
     (1..WORKERS).for_each(|number| world.say(number, Up::Heartbeat));
     world.round().await;
-    assert!(!world.brain.told.is_empty(), "the heartbeats wait");
+    assert!(!world.scheduler.told.is_empty(), "the heartbeats wait");
     assert_eq!(world.dead(), [WORKERS], "whose heartbeat waits is not dead, and who said nothing is");
     assert!(out(&world) >= all - u32::from(SLOTS) * 2, "what is rendered is not thrown away");
-    while !world.brain.told.is_empty() {
+    while !world.scheduler.told.is_empty() {
         world.round().await;
     }
     assert_eq!(world.dead(), [WORKERS]);
-    world.brain.farm.core.sanity_check();
+    world.scheduler.farm.core.sanity_check();
 }
 
 #[tokio::test]
@@ -205,23 +205,23 @@ async fn a_lease_is_silence_that_somebody_listened_to() {
     let mut world = World::idle().await;
     // 1 said something early and nothing since; the link of 2 cannot hand on what it has received; 3 has been silent from
     // the start, and connects again.
-    world.brain.farm.clock.advance(lease - 5_000);
+    world.scheduler.farm.clock.advance(lease - 5_000);
     (4..=WORKERS).chain([1]).for_each(|number| world.say(number, Up::Heartbeat));
     let held = world.arrivals[1].receive();
-    world.brain.farm.clock.advance(10_000);
+    world.scheduler.farm.clock.advance(10_000);
     (4..=WORKERS).for_each(|number| world.say(number, Up::Heartbeat));
     let third = WorkerId::from_bits(3).unwrap();
-    let again = world.brain.arrivals.connect(third, world.brain.farm.clock.now());
+    let again = world.scheduler.arrivals.connect(third, world.scheduler.farm.clock.now());
     let hello = again.receive();
     world.handle.told.try_send(Input::Gone { worker: third, link: 3 }).ok().unwrap();
     world.round().await;
     assert_eq!(world.dead(), [3], "it held nothing, and its connection is gone");
     // The heartbeat of 1 counts from when it arrived, 10 s before it was applied.
-    world.brain.farm.clock.advance(lease - 15_000);
+    world.scheduler.farm.clock.advance(lease - 15_000);
     (4..=WORKERS).for_each(|number| world.say(number, Up::Heartbeat));
     world.round().await;
     assert_eq!(world.dead(), [3]);
-    world.brain.farm.clock.advance(10_000);
+    world.scheduler.farm.clock.advance(10_000);
     world.round().await;
     assert_eq!(world.dead(), [1, 3]);
     drop((held, hello));
@@ -244,19 +244,19 @@ async fn what_runs_is_not_taken_to_hang_while_its_sign_of_life_waits() {
     world.say(2, Up::Started { attempt: hung });
     world.round().await;
     // Blender has worked all the time, as its worker says: the server hears of it late.
-    world.brain.farm.clock.advance(hang + 10_000);
+    world.scheduler.farm.clock.advance(hang + 10_000);
     for _ in 0..AT_ONCE {
         world.say(3, Up::Heartbeat);
     }
     world.say(1, Up::Alive { attempt: alive, moved: false });
     (1..=WORKERS).filter(|number| *number != 2).for_each(|number| world.say(number, Up::Heartbeat));
-    world.arrivals[1].listen(world.brain.farm.clock.now());
-    while !world.brain.told.is_empty() {
+    world.arrivals[1].listen(world.scheduler.farm.clock.now());
+    while !world.scheduler.told.is_empty() {
         world.round().await;
     }
-    let runs = |world: &World, attempt| world.brain.farm.core.attempt_task(attempt).is_some();
+    let runs = |world: &World, attempt| world.scheduler.farm.core.attempt_task(attempt).is_some();
     assert!(runs(&world, alive), "it was ended although it works");
     assert!(!runs(&world, hung), "nothing was heard of this one");
-    assert_eq!(world.brain.farm.core.job(job).unwrap().counts().running, 1);
-    world.brain.farm.core.sanity_check();
+    assert_eq!(world.scheduler.farm.core.job(job).unwrap().counts().running, 1);
+    world.scheduler.farm.core.sanity_check();
 }

@@ -10,7 +10,7 @@ use kiln_types::{
 };
 
 use super::{
-    Brain, Made,
+    Made, Scheduler,
     farm::{LiveAttempt, Started},
     plan::backend_of,
 };
@@ -20,7 +20,7 @@ use crate::{clock::unix_ms, events::new_event};
 /// page, as the event of the job's state says.
 const MAX_TASK_EVENTS: usize = 1000;
 
-impl Brain {
+impl Scheduler {
     /// Turns what the core has recorded into what the store writes. Called after each input, so that writes
     /// keep the order of the decisions.
     pub(super) fn absorb(&mut self) {

@@ -58,7 +58,7 @@ type Arranged = (
 
 struct World {
     folder: TempDir,
-    brain: Option<Brain>,
+    scheduler: Option<Scheduler>,
     ledger: Ledger,
     puppets: Vec<Puppet>,
     rng: StdRng,
@@ -78,7 +78,7 @@ impl World {
         };
         let mut world = Self {
             folder: tempfile::tempdir().unwrap(),
-            brain: None,
+            scheduler: None,
             ledger: Ledger::default(),
             puppets: (1..=WORKERS).map(puppet).collect(),
             rng: StdRng::seed_from_u64(seed),
@@ -93,14 +93,14 @@ impl World {
         let (store, _) = Store::open(self.folder.path(), Durability::Ephemeral).await.unwrap();
         let logs = Logs::open(self.folder.path().join("logs"), space::of(self.folder.path())).unwrap();
         let hub = Arc::new(Hub::new());
-        let (brain, _) = Brain::open(store, hub, logs, Config::default(), 5_000).await.unwrap();
-        self.brain = Some(brain);
+        let (scheduler, _) = Scheduler::open(store, hub, logs, Config::default(), 5_000).await.unwrap();
+        self.scheduler = Some(scheduler);
         self.bring_bundles().await;
     }
 
     async fn bring_bundles(&mut self) {
         let made = |count| Write::InsertBundle { bundle: new_bundle(count), at_ms: 1 };
-        self.brain().store.commit((0..BUNDLES).map(made).collect()).await.unwrap();
+        self.scheduler().store.commit((0..BUNDLES).map(made).collect()).await.unwrap();
     }
 
     /// Everything that has ended is due; afterwards a new job may or may not find its files.
@@ -110,7 +110,7 @@ impl World {
         let expiry = Expiry { at_ms, inputs_ms: due, outputs_ms: due, logs_ms: due, promised_ms: i64::MAX };
         let (reply, mut answer) = oneshot::channel();
         // What was decided and is not written yet is not seen here, and no harm is done.
-        let due = Box::new(self.brain().store.due(&expiry).await.unwrap());
+        let due = Box::new(self.scheduler().store.due(&expiry).await.unwrap());
         self.input(Input::Expire { expiry, due, reply }).await;
         self.turn().await;
         let expired = answer.try_recv().unwrap().unwrap();
@@ -122,49 +122,53 @@ impl World {
 
     /// A job that may render has its files.
     async fn files_are_there(&mut self) {
-        let brain = self.brain.as_mut().unwrap();
-        for stored in brain.store.unfinished_jobs().await.unwrap() {
+        let scheduler = self.scheduler.as_mut().unwrap();
+        for stored in scheduler.store.unfinished_jobs().await.unwrap() {
             let row = stored.row;
             assert_eq!(row.kept.inputs_gone_ms, None, "job {}", row.id);
-            assert!(brain.store.bundle(row.spec.session.bundle).await.unwrap().is_some(), "job {}", row.id);
+            assert!(
+                scheduler.store.bundle(row.spec.session.bundle).await.unwrap().is_some(),
+                "job {}",
+                row.id
+            );
         }
     }
 
-    fn brain(&mut self) -> &mut Brain {
-        self.brain.as_mut().unwrap()
+    fn scheduler(&mut self) -> &mut Scheduler {
+        self.scheduler.as_mut().unwrap()
     }
 
     async fn input(&mut self, input: Input) {
-        let brain = self.brain.as_mut().unwrap();
-        let last = brain.farm.last_job;
-        brain.take(input).await.unwrap();
-        brain.settle().await;
-        for job in last.0 + 1..=brain.farm.last_job.0 {
-            let spec = &brain.farm.jobs[&JobId(job)].spec;
+        let scheduler = self.scheduler.as_mut().unwrap();
+        let last = scheduler.farm.last_job;
+        scheduler.take(input).await.unwrap();
+        scheduler.settle().await;
+        for job in last.0 + 1..=scheduler.farm.last_job.0 {
+            let spec = &scheduler.farm.jobs[&JobId(job)].spec;
             self.ledger.add_job(&plan(JobId(job), spec));
         }
         self.learn();
-        for job in self.brain().batch.deleted.clone() {
+        for job in self.scheduler().batch.deleted.clone() {
             self.ledger.remove_job(job);
         }
     }
 
     fn learn(&mut self) {
-        for record in std::mem::take(&mut self.brain().batch.outbox.seen) {
+        for record in std::mem::take(&mut self.scheduler().batch.outbox.seen) {
             self.ledger.apply(&record);
         }
     }
 
     async fn turn(&mut self) {
-        self.brain().turn().await.unwrap();
+        self.scheduler().turn().await.unwrap();
         self.learn();
-        let brain = self.brain.as_ref().unwrap();
-        let store = brain.store.clone();
+        let scheduler = self.scheduler.as_ref().unwrap();
+        let store = scheduler.store.clone();
         for puppet in &mut self.puppets {
             while let Some(Ok(down)) = puppet.downs.as_mut().map(mpsc::Receiver::try_recv) {
                 match down {
                     kiln_api::Down::Assign(assignment) => {
-                        let live = &brain.farm.jobs[&assignment.job];
+                        let live = &scheduler.farm.jobs[&assignment.job];
                         let at_home = live.spec.session.bundle;
                         let frames = assignment.work.kind == StepKind::Render;
                         if frames && !live.spec.bake.is_empty() {
@@ -184,7 +188,7 @@ impl World {
                 }
             }
         }
-        self.brain().farm.core.sanity_check();
+        self.scheduler().farm.core.sanity_check();
     }
 
     async fn up(&mut self, worker: usize, up: Up) {
@@ -219,7 +223,7 @@ impl World {
     /// One thing happens.
     async fn happen(&mut self) {
         let worker = self.rng.random_range(0..self.puppets.len());
-        let last = self.brain().farm.last_job.0.max(1);
+        let last = self.scheduler().farm.last_job.0.max(1);
         let job = JobId(self.rng.random_range(1..=last));
         let held: Vec<AttemptId> = self.puppets[worker].held.keys().copied().collect();
         let some = (!held.is_empty()).then(|| held[self.rng.random_range(0..held.len())]);
@@ -388,7 +392,7 @@ impl World {
     }
 
     fn arranged(&mut self) -> Arranged {
-        let farm = &self.brain().farm;
+        let farm = &self.scheduler().farm;
         let pools: BTreeMap<_, _> =
             farm.workers.iter().map(|(id, known)| (*id, known.pools.clone())).collect();
         let open = farm.jobs.iter().filter(|(_, live)| live.ended.is_none());
@@ -403,7 +407,7 @@ impl World {
 
     /// Only this worker gives a sign of life, at the end: leases may have run out.
     async fn pass(&mut self, worker: usize, ms: u64) {
-        self.brain().farm.clock.advance(ms);
+        self.scheduler().farm.clock.advance(ms);
         self.turn().await;
         self.up(worker, Up::Heartbeat).await;
     }
@@ -411,9 +415,9 @@ impl World {
     async fn restart(&mut self) {
         self.turn().await;
         let arranged = self.arranged();
-        let brain = self.brain.take().unwrap();
-        brain.store.close().await.unwrap();
-        drop(brain);
+        let scheduler = self.scheduler.take().unwrap();
+        scheduler.store.close().await.unwrap();
+        drop(scheduler);
         self.disconnect();
         self.open().await;
         self.is_restored(&arranged);
@@ -425,10 +429,10 @@ impl World {
         let arranged = self.arranged();
         let (reply, mut answer) = oneshot::channel();
         let verb = if self.rng.random_bool(0.5) { JobVerb::Cancel } else { JobVerb::Rerender(None) };
-        let brain = self.brain();
-        brain.take(Input::Job { job, verb, reply }).await.unwrap();
+        let scheduler = self.scheduler();
+        scheduler.take(Input::Job { job, verb, reply }).await.unwrap();
         let broken = kiln_core::BrokenInvariant { job: Some(job), what: "made by a test".to_owned() };
-        brain.recover(Box::new(broken)).await.unwrap();
+        scheduler.recover(Box::new(broken)).await.unwrap();
         assert!(answer.try_recv().is_err(), "it is acknowledged although it was dropped");
         self.disconnect();
         self.turn().await;
@@ -451,17 +455,17 @@ impl World {
         for id in self.ledger.job_ids().collect::<Vec<_>>() {
             let (plan, restored) = self.ledger.restored(id).unwrap();
             core.restore_job(Moment(0), plan, restored).unwrap();
-            if let Some(view) = self.brain().farm.core.job(id) {
+            if let Some(view) = self.scheduler().farm.core.job(id) {
                 assert_eq!(core.job(id).unwrap(), view, "job {id} is another after a restart");
                 *self.compared.entry("restarted jobs").or_default() += 1;
             }
         }
-        self.brain().farm.core.sanity_check();
+        self.scheduler().farm.core.sanity_check();
     }
 
     async fn compare(&mut self) {
         self.files_are_there().await;
-        let store = self.brain().store.clone();
+        let store = self.scheduler().store.clone();
         let open: BTreeSet<JobId> =
             store.unfinished_jobs().await.unwrap().into_iter().map(|stored| stored.row.id).collect();
         let ids: Vec<JobId> = self.ledger.job_ids().collect();

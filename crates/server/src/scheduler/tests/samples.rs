@@ -43,7 +43,7 @@ pub(super) fn baked(job: JobId, attempt: AttemptId) -> NewBundle {
     }
 }
 
-pub(in crate::brain) fn spec(count: i32, order: &str, bakes: bool) -> JobSpec {
+pub(in crate::scheduler) fn spec(count: i32, order: &str, bakes: bool) -> JobSpec {
     JobSpec {
         name: "shot".to_owned(),
         owner: Owner::default(),
@@ -89,7 +89,7 @@ fn devices(id: WorkerId) -> Vec<kiln_api::DeviceOffer> {
     backends.iter().map(offer).collect()
 }
 
-pub(in crate::brain) fn hello(id: WorkerId, held: Vec<HeldAttempt>) -> Hello {
+pub(in crate::scheduler) fn hello(id: WorkerId, held: Vec<HeldAttempt>) -> Hello {
     Hello {
         slots: 2,
         blenders: vec![kiln_api::BlenderOffer {

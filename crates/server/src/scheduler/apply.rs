@@ -11,7 +11,7 @@ use kiln_types::{
 };
 
 use super::{
-    Brain, Finished, Input, JobVerb, Made, Refusal,
+    Finished, Input, JobVerb, Made, Refusal, Scheduler,
     batch::Report,
     farm::{Known, Link, LiveJob, Said, shown},
     plan::{plan_of, standing_of},
@@ -23,7 +23,7 @@ const MAX_NOTICES: usize = 200;
 /// Characters of one notice.
 const MAX_NOTICE: usize = 1000;
 
-impl Brain {
+impl Scheduler {
     pub(super) fn apply(&mut self, input: Input) {
         match input {
             Input::Job { job, verb, reply } => {
@@ -338,7 +338,7 @@ impl Brain {
             (ProductKind::Bundle, Made::Bundle(Some(_))) => finished,
             // The attempt became known after the link had looked: baked again at worst.
             (ProductKind::Bundle, Made::Bundle(None)) => Finished::Returned,
-            (ProductKind::Output, Made::Bundle(_)) | (ProductKind::Bundle, Made::Outputs(_)) => failed(
+            _ => failed(
                 FailureCause::HostMisbehaved,
                 format!("The worker reported files that step {} of the job does not make.", step.kind),
             ),

@@ -20,7 +20,7 @@ const LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
 struct World {
     folder: TempDir,
     store: Store,
-    handle: BrainHandle,
+    handle: SchedulerHandle,
     stop: CancellationToken,
     running: JoinHandle<Result<(), ServerError>>,
     links: u64,
@@ -43,9 +43,10 @@ impl World {
         store.commit(vec![Write::InsertBundle { bundle: new_bundle(9), at_ms: 1 }]).await.unwrap();
         let logs = Logs::open(folder.path().join("logs"), space::of(folder.path())).unwrap();
         let hub = Arc::new(Hub::new());
-        let (brain, handle) = Brain::open(store.clone(), hub, logs, Config::default(), 5_000).await.unwrap();
+        let (scheduler, handle) =
+            Scheduler::open(store.clone(), hub, logs, Config::default(), 5_000).await.unwrap();
         let stop = CancellationToken::new();
-        let running = tokio::spawn(brain.run(stop.clone()));
+        let running = tokio::spawn(scheduler.run(stop.clone()));
         Self { folder, store, handle, stop, running, links: 0 }
     }
 
