@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
@@ -127,85 +127,4 @@ fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
         }
     }
     found
-}
-
-/// The files of the core, the highest layer first.
-const CORE: &[&str] = &[
-    // What is asked of it.
-    "reactor.rs",
-    "ledger.rs",
-    "restore.rs",
-    "explain.rs",
-    "view.rs",
-    "check.rs",
-    // The turn.
-    "schedule/turn.rs",
-    "schedule/speculation.rs",
-    "schedule/probes.rs",
-    "schedule/select.rs",
-    "schedule/dispatch.rs",
-    "schedule/eligibility.rs",
-    // What a worker holds, and what goes wrong.
-    "reconcile.rs",
-    "failure/lease.rs",
-    "failure/time_limit.rs",
-    "failure/retry.rs",
-    "failure/quarantine.rs",
-    "failure/common.rs",
-    "failure/memory.rs",
-    "failure/cooldown.rs",
-    "failure/fleet.rs",
-    "failure/classify.rs",
-    "failure/mod.rs",
-    // The life of jobs and attempts, and the indexes.
-    "jobs.rs",
-    "attempts.rs",
-    "schedule/devices.rs",
-    "schedule/releases.rs",
-    "schedule/reindex.rs",
-    "schedule/limits.rs",
-    "schedule/mod.rs",
-    "estimate/frames.rs",
-    "estimate/mod.rs",
-    "core.rs",
-    // What is looked up.
-    "schedule/indexes.rs",
-    "schedule/requirements.rs",
-    "schedule/fair_share.rs",
-    // The live state.
-    "state/mod.rs",
-    "state/time_limits.rs",
-    "state/quarantine.rs",
-    "state/cooldowns.rs",
-    "state/job.rs",
-    "state/step.rs",
-    "state/tasks.rs",
-    "state/worker.rs",
-    "state/slot.rs",
-    "state/attempt.rs",
-    "state/first_failures.rs",
-    "state/history.rs",
-    "state/waiting.rs",
-    "state/order.rs",
-    // What is known of frames and workers.
-    "estimate/frame_times.rs",
-    "estimate/memory_use.rs",
-    "estimate/speed.rs",
-    // Names, and what goes in and out.
-    "claims.rs",
-    "ids.rs",
-    "invariant.rs",
-    "message.rs",
-    "state/incident.rs",
-    "plan.rs",
-    "tuning.rs",
-    "moment.rs",
-    "index_set.rs",
-    "error.rs",
-];
-
-#[test]
-fn imports_of_the_core_go_down() {
-    let upward = kiln_testkit::upward_imports(&root().join("crates/core/src"), CORE);
-    assert!(upward.is_empty(), "{upward:#?}");
 }

@@ -22,6 +22,7 @@ mod gaps;
 mod health;
 mod house;
 mod install;
+mod layers;
 mod limits;
 mod names;
 mod netns;
