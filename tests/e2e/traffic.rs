@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use kiln_api::{BlenderOffer, DeviceOffer, Down, Finish, Hello, Machine, Up};
+use kiln_api::{AttemptReport, BlenderOffer, DeviceOffer, Down, Hello, Machine, Up};
 use kiln_client::{Client, WorkerLink};
 use kiln_testkit::{blender_series, scene, wait_until};
 use kiln_types::{BlobHash, DeviceClass, FileFormat, OutputFile, OutputRole, PixelReport, RelPath, WorkerId};
@@ -241,9 +241,9 @@ async fn deliver(client: &Client, frames: usize) {
                 height: 4,
                 pixels: PixelReport::default(),
             };
-            let finish = Finish::Done { files: vec![file.into()], seconds: 0.1, peak_memory: 1 };
+            let finish = AttemptReport::Done { files: vec![file.into()], seconds: 0.1, peak_memory: 1 };
             let (task, generation) = (task.task, task.generation);
-            worker.send(&Up::Finished { attempt, task, generation, finish }).await.unwrap();
+            worker.send(&Up::Finished { attempt, task, generation, report: finish }).await.unwrap();
             left -= 1;
         }
     }

@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, num::NonZeroU32};
 
 use kiln_types::{
-    AttemptId, AttemptState, BlenderSeries, BundleId, DeviceChoice, Failure, FrameSet, Generation, JobId,
-    JobSpec, JobStanding, JobState, Name, Needs, Order, OutputSet, Owner, Policy, Priority, Project, RelPath,
-    RenderSettings, Save, SlotIndex, StepIndex, StepKind, SuspiciousFrames, TaskIndex, TaskName, TaskState,
-    UploadId,
+    AttemptId, AttemptState, BlenderSeries, BlobHash, BundleId, DeviceChoice, Failure, FrameSet, Generation,
+    JobId, JobSpec, JobStanding, JobState, Name, Needs, Order, OutputSet, Owner, Policy, Priority, Project,
+    RelPath, RenderSettings, Save, SlotIndex, StepIndex, StepKind, SuspiciousFrames, TaskIndex, TaskName,
+    TaskState, UploadId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -364,6 +364,31 @@ pub struct OutputView {
 pub struct OutputsPage {
     pub outputs: Vec<OutputView>,
     /// There is more: ask again after the last sequence.
+    pub more: bool,
+}
+
+/// A committed file of a step, for the tasks that use it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StepFile {
+    /// Grows with each commit of the step.
+    pub sequence: u64,
+    pub index: TaskIndex,
+    /// Absent in a step that is not about single frames.
+    pub frame: Option<i32>,
+    /// The part of its frame, from 0 on; absent in a step that has no parts.
+    pub part: Option<u16>,
+    pub generation: Generation,
+    pub path: RelPath,
+    pub hash: BlobHash,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Committed files of a step, the oldest commit first. Files of a task are committed together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StepFilesPage {
+    pub files: Vec<StepFile>,
+    /// There is more: ask again `after` the last sequence.
     pub more: bool,
 }
 

@@ -23,13 +23,13 @@ pub use files::{
 };
 pub use job::{
     AttemptView, AttemptsPage, ChangeJob, Explanation, ExtendJob, JobList, JobReport, JobSource, JobView,
-    OutputView, OutputsPage, RerenderJob, StepView, StepWait, SubmitJob, TaskCounts, TaskView, TasksPage,
-    TimeLeft, UnmetView, WorkerShare,
+    OutputView, OutputsPage, RerenderJob, StepFile, StepFilesPage, StepView, StepWait, SubmitJob, TaskCounts,
+    TaskView, TasksPage, TimeLeft, UnmetView, WorkerShare,
 };
 pub use kept::{Collect, Collected, Fetched, JobKept, Kept};
 pub use link::{
-    AssignedTask, Assignment, BlenderOffer, Claim, DeviceOffer, Down, Finish, Hello, Machine, Offered, Rest,
-    Up, Welcome, Work,
+    AssignedTask, Assignment, AttemptReport, BlenderOffer, DeviceOffer, Down, Hello, Machine, Offered, Rest,
+    SlotClaim, StepWork, StreamAssignment, Up, Welcome,
 };
 pub use problem::{Problem, ProblemCode};
 pub use waiting::{RelativePriority, SlotHolder, UnmetRequirement, WaitReason};

@@ -3,9 +3,12 @@
 //! The first message is `Up::Hello`, the first answer `Down::Welcome` or `Down::Refused`. Bytes never travel
 //! here: bundles and outputs go over plain HTTP as blobs.
 
+use std::num::NonZeroU16;
+
 use kiln_types::{
     AttemptId, BlenderFlavor, BlenderVersion, DeviceClass, Epoch, Failure, Generation, HeldAttempt, JobId,
-    ReportOutcome, RevokeReason, SessionSpec, SlotIndex, StepKind, TaskFile, TaskId, WorkerId, WorkerWish,
+    ProductKind, ReportOutcome, RevokeReason, SessionSpec, SlotIndex, StepDependency, StepKind, TaskFile,
+    TaskId, WorkerId, WorkerWish,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -158,7 +161,7 @@ pub enum Up {
         attempt: AttemptId,
         task: TaskId,
         generation: Generation,
-        finish: Finish,
+        report: AttemptReport,
     },
     /// Renews the leases of all its attempts.
     Heartbeat,
@@ -169,7 +172,7 @@ pub enum Up {
 /// How an attempt left its slot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "how", rename_all = "kebab-case")]
-pub enum Finish {
+pub enum AttemptReport {
     /// Its work is done, and every file of it stored at the server. Pictures are checked; files of a bundle take the
     /// place of those of the job's bundle, or come to them.
     Done {
@@ -187,7 +190,7 @@ pub enum Finish {
     Returned,
 }
 
-impl Finish {
+impl AttemptReport {
     /// Files that a task may report; a worker that has more fails the attempt, and says so.
     pub const MAX_FILES: usize = 100_000;
 }
@@ -202,6 +205,19 @@ pub enum Down {
         reason: String,
     },
     Assign(Box<Assignment>),
+    /// Begins a task before the files that it uses are all there.
+    Stream(Box<StreamAssignment>),
+    /// The files of this streaming attempt are all there: it goes on as an ordinary one, on this slot.
+    Place {
+        attempt: AttemptId,
+        slot: SlotIndex,
+        claim: SlotClaim,
+    },
+    /// There are more files for this streaming attempt. Nothing is lost with this message: the list that the worker asks
+    /// for has all of them.
+    Arrived {
+        attempt: AttemptId,
+    },
     Revoke {
         attempt: AttemptId,
         why: RevokeReason,
@@ -233,16 +249,38 @@ pub struct Welcome {
 pub struct Assignment {
     pub slot: SlotIndex,
     pub job: JobId,
-    pub work: Work,
-    pub claim: Claim,
+    pub work: StepWork,
+    pub claim: SlotClaim,
     pub tasks: Vec<AssignedTask>,
+}
+
+/// A task that streams: its worker begins with the files that are there, on no slot, and may not report it as done before
+/// [`Down::Place`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StreamAssignment {
+    pub job: JobId,
+    pub work: StepWork,
+    /// Bytes that it may use until it has a slot; 0 where it is not known.
+    pub memory: u64,
+    pub task: AssignedTask,
 }
 
 /// The work that the tasks of an assignment have in common.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Work {
+pub struct StepWork {
     pub kind: StepKind,
-    pub session: SessionSpec,
+    /// The session that the tasks have open in Blender; absent in a step without Blender.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionSpec>,
+    /// The earlier steps whose files the tasks use: `GET /api/v1/jobs/{id}/steps/{step}/files` lists them, those of the
+    /// task's own frame where the scope of the dependency is a frame.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<StepDependency>,
+    /// The number of parts of each frame, in a step that has parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<NonZeroU16>,
+    /// The purpose of the files that the tasks make.
+    pub product: ProductKind,
     /// Seconds that a task may take.
     pub time_limit_s: Option<u32>,
     /// A frame whose picture is entirely black or transparent is a failure.
@@ -251,7 +289,7 @@ pub struct Work {
 
 /// The part of its worker's machine that a slot may use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
+pub struct SlotClaim {
     /// Threads of its Blender, where the job asked for cores; 0 where it did not.
     pub cores: u32,
     /// Bytes; 0 where it is not known.
@@ -267,6 +305,9 @@ pub struct AssignedTask {
     pub generation: Generation,
     /// Absent in a step that is not about single frames.
     pub frame: Option<i32>,
+    /// The part of its frame that the task is, from 0 on; absent in a step that has no parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<u16>,
 }
 
 #[cfg(test)]

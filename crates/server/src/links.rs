@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
-use kiln_api::{BUILD, Down, Finish, Hello, OLDEST_PROTOCOL, PROTOCOL, Up};
+use kiln_api::{AttemptReport, BUILD, Down, Hello, OLDEST_PROTOCOL, PROTOCOL, Up};
 use kiln_types::{
     AttemptId, BlobHash, BundleFile, Failure, FailureCause, OutputSet, RelPath, TaskFile, WorkerId,
 };
@@ -25,7 +25,7 @@ use crate::{
     scheduler::{Finished, Input, Link, Made},
 };
 
-/// Bytes of one message: what a bake made fits, with [`Finish::MAX_FILES`] files of common names.
+/// Bytes of one message: what a bake made fits, with [`AttemptReport::MAX_FILES`] files of common names.
 pub(crate) const MAX_MESSAGE: usize = 32 << 20;
 /// Bytes that each connection holds ready, and clears at each reading: there are thousands, and most of what they say
 /// is short.
@@ -197,10 +197,10 @@ impl Served<'_> {
         }
         let (worker, link) = (self.worker, self.number);
         let input = match up {
-            Up::Finished { attempt, finish, .. } => {
+            Up::Finished { attempt, report, .. } => {
                 // From the look at what it made until the records say that it did.
                 let hold = self.app.holds.begin();
-                let finished = self.checked(attempt, finish).await;
+                let finished = self.checked(attempt, report).await;
                 Input::Finished { worker, link, attempt, finished, hold, received }
             }
             up => Input::Up { worker, link, up, received },
@@ -211,14 +211,14 @@ impl Served<'_> {
     }
 
     /// What is made counts only when every byte of it is here.
-    async fn checked(&self, attempt: AttemptId, finish: Finish) -> Finished {
-        let (files, seconds, peak_memory) = match finish {
-            Finish::Done { files, seconds, peak_memory } => (files, seconds, peak_memory),
-            Finish::Failed { failure, seconds } => return Finished::Failed { failure, seconds },
-            Finish::Returned => return Finished::Returned,
+    async fn checked(&self, attempt: AttemptId, report: AttemptReport) -> Finished {
+        let (files, seconds, peak_memory) = match report {
+            AttemptReport::Done { files, seconds, peak_memory } => (files, seconds, peak_memory),
+            AttemptReport::Failed { failure, seconds } => return Finished::Failed { failure, seconds },
+            AttemptReport::Returned => return Finished::Returned,
         };
-        let made = if files.len() > Finish::MAX_FILES {
-            Err(misbehaved(format!("The worker reported more than {} files.", Finish::MAX_FILES)))
+        let made = if files.len() > AttemptReport::MAX_FILES {
+            Err(misbehaved(format!("The worker reported more than {} files.", AttemptReport::MAX_FILES)))
         } else if files.iter().any(|file| file.picture.is_some()) {
             self.outputs(files).await
         } else {

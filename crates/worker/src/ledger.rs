@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_api::{Finish, Up};
+use kiln_api::{AttemptReport, Up};
 use kiln_types::{AttemptId, Generation, HeldAttempt, HeldPhase, SlotIndex, TaskId};
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +31,7 @@ enum Stage {
     /// Rendered; checked and uploaded now. The token calls that off.
     Delivering(CancellationToken),
     Finished {
-        finish: Box<Finish>,
+        finish: Box<AttemptReport>,
         sent: Option<Instant>,
     },
 }
@@ -85,7 +85,7 @@ impl Ledger {
     }
 
     /// Writes down how an attempt ended; the first end counts. Returns whether this was the first.
-    pub(crate) fn finish(&mut self, attempt: AttemptId, finish: Finish) -> bool {
+    pub(crate) fn finish(&mut self, attempt: AttemptId, finish: AttemptReport) -> bool {
         match self.entries.get_mut(&attempt) {
             Some((_, Stage::Finished { .. })) | None => false,
             Some((_, stage)) => {
@@ -102,7 +102,7 @@ impl Ledger {
             // reported once again, and settled once again.
             let known = self.settled.iter().rev().find(|(settled, _)| *settled == attempt);
             let entry = known.map_or_else(nobody, |(_, entry)| *entry);
-            let finish = Box::new(Finish::Returned);
+            let finish = Box::new(AttemptReport::Returned);
             self.entries.insert(attempt, (entry, Stage::Finished { finish, sent: None }));
             return Revoked::Report;
         };
@@ -152,7 +152,7 @@ impl Ledger {
                     attempt: *attempt,
                     task: entry.task,
                     generation: entry.generation,
-                    finish: (**finish).clone(),
+                    report: (**finish).clone(),
                 });
             }
         }
@@ -229,8 +229,8 @@ mod tests {
         assert!(ledger.is_busy());
         let now = Instant::now();
         assert!(ledger.due(now).is_empty());
-        assert!(ledger.finish(id(1), Finish::Returned));
-        assert!(!ledger.finish(id(1), Finish::Returned));
+        assert!(ledger.finish(id(1), AttemptReport::Returned));
+        assert!(!ledger.finish(id(1), AttemptReport::Returned));
         assert!(!ledger.is_busy());
         assert_eq!(ledger.due(now).len(), 1);
         assert!(ledger.due(now).is_empty(), "not at once again");
@@ -249,7 +249,7 @@ mod tests {
         }
         ledger.began(id(2));
         ledger.delivering(id(3)).unwrap();
-        ledger.finish(id(4), Finish::Returned);
+        ledger.finish(id(4), AttemptReport::Returned);
         let states: Vec<_> = ledger.held().iter().map(|held| held.phase).collect();
         use HeldPhase::{Finished, Queued, Running};
         assert_eq!(states, [Queued, Running, Finished, Finished]);
@@ -263,7 +263,7 @@ mod tests {
             ledger.assign(id(counter), entry());
         }
         let off = ledger.delivering(id(2)).unwrap();
-        ledger.finish(id(3), Finish::Returned);
+        ledger.finish(id(3), AttemptReport::Returned);
         let now = Instant::now();
         assert_eq!(ledger.due(now).len(), 1);
         assert_eq!(ledger.revoke(id(1), true), Revoked::InSlot(SlotIndex(1)));

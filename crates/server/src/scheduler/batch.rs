@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 
-use kiln_api::{AssignedTask, Assignment, Down, Work};
+use kiln_api::{AssignedTask, Assignment, Down, SlotClaim, StepWork};
 use kiln_core::{Assigned, Claim, Outbox, Push, Record};
 use kiln_store::Write;
-use kiln_types::{AttemptId, JobId, SlotIndex, WorkerId};
+use kiln_types::{
+    AttemptId, JobId, JobSpec, ProductKind, SlotIndex, StepDependency, StepInput, StepSpec, TaskSpace,
+    WorkerId,
+};
 
-use super::{Farm, Look, Made, Scheduler};
+use super::{Farm, Look, Made, Scheduler, farm::LiveJob};
 use crate::holds::Hold;
 
 #[derive(Default)]
@@ -121,31 +124,49 @@ fn assignment(farm: &Farm, slot: SlotIndex, claim: Claim, tasks: &[Assigned]) ->
     let live = farm.jobs.get(&job)?;
     let spec = &live.spec;
     let step = live.steps.get(tasks.first()?.task.step)?;
-    let tasks = tasks.iter().map(|assigned| AssignedTask {
-        attempt: assigned.attempt,
-        task: assigned.task,
-        generation: assigned.generation,
-        frame: live.steps.frame_of(&spec.frames, assigned.task.step, assigned.task.index),
-    });
-    let session = live.session(step);
-    if session.is_none() {
-        tracing::error!(%job, "tasks were dispatched before what they open was made or their device was chosen");
-    }
-    Some(Assignment {
-        slot,
-        job,
-        work: Work {
-            kind: step.kind,
-            session: session?,
-            time_limit_s: spec.frame_time_limit_s.filter(|_| step.space.per_frame().is_some()),
-            refuse_black: spec.refuse_black,
+    let tasks = tasks.iter().map(|assigned| assigned_task(live, assigned)).collect();
+    Some(Assignment { slot, job, work: work(job, live, step)?, claim: slot_claim(spec, claim), tasks })
+}
+
+fn work(job: JobId, live: &LiveJob, step: &StepSpec) -> Option<StepWork> {
+    let session = match step.opens {
+        StepInput::None => None,
+        _ => {
+            let session = live.session(step);
+            if session.is_none() {
+                tracing::error!(%job, "tasks dispatched before their bundle was made or their device was chosen");
+            }
+            Some(session?)
+        }
+    };
+    let is_read = |after: &&StepDependency| {
+        live.steps.get(after.step).is_some_and(|step| step.product != ProductKind::Bundle)
+    };
+    Some(StepWork {
+        kind: step.kind,
+        session,
+        inputs: step.after.iter().filter(is_read).copied().collect(),
+        parts: match step.space {
+            TaskSpace::Parts(parts) => Some(parts),
+            TaskSpace::One | TaskSpace::Frames => None,
         },
-        claim: kiln_api::Claim {
-            // Blenders of short frames overlap well where each takes what is free: an equal part is not theirs to keep.
-            cores: if spec.needs.cores.is_some() || spec.needs.whole { claim.cores } else { 0 },
-            memory: claim.memory,
-            gpus: claim.gpus.iter().collect(),
-        },
-        tasks: tasks.collect(),
+        product: step.product,
+        time_limit_s: live.spec.frame_time_limit_s.filter(|_| step.space.per_frame().is_some()),
+        refuse_black: live.spec.refuse_black,
     })
+}
+
+fn assigned_task(live: &LiveJob, assigned: &Assigned) -> AssignedTask {
+    let Assigned { attempt, task, generation } = *assigned;
+    let frame = live.steps.frame_of(&live.spec.frames, task.step, task.index);
+    AssignedTask { attempt, task, generation, frame, part: live.steps.part_of(task.step, task.index) }
+}
+
+fn slot_claim(spec: &JobSpec, claim: Claim) -> SlotClaim {
+    SlotClaim {
+        // Blenders of short frames overlap well where each takes what is free: an equal part is not theirs to keep.
+        cores: if spec.needs.cores.is_some() || spec.needs.whole { claim.cores } else { 0 },
+        memory: claim.memory,
+        gpus: claim.gpus.iter().collect(),
+    }
 }

@@ -174,12 +174,15 @@ impl World {
                         if frames && !live.spec.bake.is_empty() {
                             // What it renders from is what the last bake made, on disk as in memory.
                             let stored = store.job(assignment.job).await.unwrap().unwrap();
-                            assert_eq!(stored.steps[0].bundle, Some(assignment.work.session.bundle));
+                            assert_eq!(
+                                stored.steps[0].bundle,
+                                Some(assignment.work.session.as_ref().unwrap().bundle)
+                            );
                             assert_eq!(stored.steps[0].done, 1, "frames before their bake");
-                            assert_ne!(assignment.work.session.bundle, at_home);
+                            assert_ne!(assignment.work.session.as_ref().unwrap().bundle, at_home);
                             *self.compared.entry("frames behind a bake").or_default() += 1;
                         } else {
-                            assert_eq!(assignment.work.session.bundle, at_home);
+                            assert_eq!(assignment.work.session.as_ref().unwrap().bundle, at_home);
                         }
                         puppet.take(*assignment);
                     }

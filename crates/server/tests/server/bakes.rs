@@ -1,7 +1,7 @@
 //! Jobs whose simulations are baked before the first frame.
 
 use bytes::Bytes;
-use kiln_api::{AssignedTask, Assignment, Finish, JobView, Up};
+use kiln_api::{AssignedTask, Assignment, AttemptReport, JobView, Up};
 use kiln_client::WhichAttempts;
 use kiln_types::{
     BlobHash, Bundle, BundleFile, Failure, FailureCause, JobState, RelPath, ReportOutcome, StepIndex,
@@ -36,8 +36,8 @@ async fn baked(farm: &Farm, job: &JobView, what: &str) -> Vec<BundleFile> {
     files
 }
 
-fn finish(files: Vec<BundleFile>) -> Finish {
-    Finish::Done {
+fn finish(files: Vec<BundleFile>) -> AttemptReport {
+    AttemptReport::Done {
         files: files.into_iter().map(TaskFile::from).collect(),
         seconds: 20.0,
         peak_memory: 1 << 30,
@@ -48,7 +48,7 @@ fn finish(files: Vec<BundleFile>) -> Finish {
 async fn begin(worker: &mut FakeWorker, job: &JobView) -> (Assignment, AssignedTask) {
     let assignment = worker.assignment().await;
     assert_eq!((assignment.job, assignment.work.kind), (job.id, StepKind::Bake));
-    assert_eq!(assignment.work.session, job.spec.session);
+    assert_eq!(assignment.work.session.as_ref(), Some(&job.spec.session));
     let task = assignment.tasks[0].clone();
     assert_eq!((assignment.tasks.len(), task.frame, task.task.step), (1, None, StepIndex(0)));
     worker.say(Up::Started { attempt: task.attempt }).await;
@@ -56,7 +56,7 @@ async fn begin(worker: &mut FakeWorker, job: &JobView) -> (Assignment, AssignedT
 }
 
 async fn manifest(farm: &Farm, assignment: &Assignment) -> Bundle {
-    let path = format!("/api/v1/bundles/{}", assignment.work.session.bundle);
+    let path = format!("/api/v1/bundles/{}", assignment.work.session.as_ref().unwrap().bundle);
     farm.get(&path).await.json().await.unwrap()
 }
 
@@ -88,7 +88,7 @@ async fn frames_render_from_what_the_bake_made() {
 
     let assignment = worker.assignment().await;
     assert_eq!((assignment.work.kind, assignment.tasks[0].frame), (StepKind::Render, Some(1)));
-    assert_ne!(assignment.work.session.bundle, job.spec.session.bundle);
+    assert_ne!(assignment.work.session.as_ref().unwrap().bundle, job.spec.session.bundle);
     let mut expected = files.clone();
     expected.sort_by(|a, b| a.path.cmp(&b.path));
     assert_eq!(manifest(&farm, &assignment).await.files, expected);
@@ -141,18 +141,24 @@ async fn a_bake_serves_until_another_is_asked_for() {
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
     farm.client.rerender(job.id, None).await.unwrap();
     let again = worker.assignment().await;
-    assert_eq!((again.work.kind, again.work.session.bundle), (StepKind::Render, first.work.session.bundle));
+    assert_eq!(
+        (again.work.kind, again.work.session.as_ref().unwrap().bundle),
+        (StepKind::Render, first.work.session.as_ref().unwrap().bundle)
+    );
     worker.say(Up::Started { attempt: again.tasks[0].attempt }).await;
     worker.deliver(&again.tasks[0]).await;
     farm.client.extend(job.id, "2".parse().unwrap()).await.unwrap();
     let more = worker.assignment().await;
-    assert_eq!((more.tasks[0].frame, more.work.session.bundle), (Some(2), first.work.session.bundle));
+    assert_eq!(
+        (more.tasks[0].frame, more.work.session.as_ref().unwrap().bundle),
+        (Some(2), first.work.session.as_ref().unwrap().bundle)
+    );
 
     // It holds frame 2 of the old bake while a new one is asked for.
     worker.say(Up::Started { attempt: more.tasks[0].attempt }).await;
     farm.client.rebake(job.id).await.unwrap();
     let stale = &more.tasks[0];
-    assert_eq!(worker.report(stale, Finish::Returned).await, ReportOutcome::Recorded);
+    assert_eq!(worker.report(stale, AttemptReport::Returned).await, ReportOutcome::Recorded);
     let (_, task) = begin(&mut worker, &job).await;
     assert_eq!(task.generation.0, 1);
     let files = baked(&farm, &job, "second").await;
@@ -160,8 +166,11 @@ async fn a_bake_serves_until_another_is_asked_for() {
     let mut frames = Vec::new();
     while frames.len() < 2 {
         let assignment = worker.assignment().await;
-        assert_ne!(assignment.work.session.bundle, first.work.session.bundle);
-        assert_ne!(assignment.work.session.bundle, job.spec.session.bundle);
+        assert_ne!(
+            assignment.work.session.as_ref().unwrap().bundle,
+            first.work.session.as_ref().unwrap().bundle
+        );
+        assert_ne!(assignment.work.session.as_ref().unwrap().bundle, job.spec.session.bundle);
         for task in &assignment.tasks {
             worker.say(Up::Started { attempt: task.attempt }).await;
             assert_eq!(worker.deliver(task).await, ReportOutcome::Committed);
@@ -183,7 +192,7 @@ async fn a_bake_that_fails_three_times_takes_the_frames_with_it_until_it_is_retr
     for _ in 0..3 {
         let (_, task) = begin(&mut worker, &job).await;
         let failure = Failure::new(FailureCause::Crashed, "Blender crashed while it baked.");
-        worker.report(&task, Finish::Failed { failure, seconds: 3.0 }).await;
+        worker.report(&task, AttemptReport::Failed { failure, seconds: 3.0 }).await;
     }
     let failed = farm.reaches(&job, JobState::Failed).await;
     assert_eq!((failed.steps[0].tasks.failed, failed.tasks.cancelled, failed.tasks.failed), (1, 4, 0));
@@ -239,7 +248,7 @@ async fn what_a_bake_reports_is_not_believed() {
     let (_, task) = begin(&mut worker, &job).await;
     let (outputs, bytes) = picture(&AssignedTask { frame: Some(1), ..task.clone() });
     farm.client.put_blob_bytes(BlobHash::of(&bytes), bytes).await.unwrap();
-    let delivered = Finish::Done { files: outputs.into(), seconds: 1.0, peak_memory: 1 };
+    let delivered = AttemptReport::Done { files: outputs.into(), seconds: 1.0, peak_memory: 1 };
     assert_eq!(worker.report(&task, delivered).await, ReportOutcome::Recorded);
     assert_failed(&farm, &job, &task, FailureCause::HostMisbehaved, "does not make").await;
     if farm.client.job(job.id).await.unwrap().state == JobState::Failed {

@@ -39,7 +39,7 @@ async fn a_job_for_any_gpu_waits_is_pinned_and_stays_so_over_a_restart() {
     let hello = with_gpu(2, "both", &[DeviceClass::Cuda, DeviceClass::Optix]);
     let mut both = FakeWorker::join_as(&farm, hello.clone()).await;
     let first = both.assignment().await;
-    assert_eq!((first.job, first.work.session.device), (job.id, DeviceClass::Optix));
+    assert_eq!((first.job, first.work.session.as_ref().unwrap().device), (job.id, DeviceClass::Optix));
     let job = farm.client.job(job.id).await.unwrap();
     assert_eq!((job.spec.session.device, job.spec.any_gpu), (DeviceClass::Optix, true));
     let mut events = farm.client.events(Some(EventNumber(0)), Some(job.id)).await.unwrap();
@@ -78,12 +78,12 @@ async fn a_device_that_nothing_came_from_binds_nothing() {
     let job = farm.submit_with("1", json!({"device": "gpu"})).await;
     let mut hip = FakeWorker::join_as(&farm, with_gpu(1, "hip", &[DeviceClass::Hip])).await;
     let assignment = hip.assignment().await;
-    assert_eq!(assignment.work.session.device, DeviceClass::Hip);
-    hip.report(&assignment.tasks[0], kiln_api::Finish::Returned).await;
+    assert_eq!(assignment.work.session.as_ref().unwrap().device, DeviceClass::Hip);
+    hip.report(&assignment.tasks[0], kiln_api::AttemptReport::Returned).await;
     hip.leave().await;
     let mut metal = FakeWorker::join_as(&farm, with_gpu(2, "metal", &[DeviceClass::Metal])).await;
     let assignment = metal.assignment().await;
-    assert_eq!(assignment.work.session.device, DeviceClass::Metal);
+    assert_eq!(assignment.work.session.as_ref().unwrap().device, DeviceClass::Metal);
     metal.deliver(&assignment.tasks[0]).await;
     assert_eq!(device_of(&farm, &job).await, DeviceClass::Metal);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use kiln_api::{Change, Finish, Up};
+use kiln_api::{AttemptReport, Change, Up};
 use kiln_client::{WhichAttempts, WhichJobs};
 use kiln_types::{
     Blank, BlobHash, Failure, FailureCause, Generation, HeldPhase, JobState, NotFinite, Owner, PixelReport,
@@ -19,7 +19,7 @@ async fn a_job_is_rendered_and_fetched() {
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
     let job = farm.submit("3-1").await;
     let assignment = worker.assignment().await;
-    assert_eq!((assignment.job, &assignment.work.session), (job.id, &job.spec.session));
+    assert_eq!((assignment.job, assignment.work.session.as_ref()), (job.id, Some(&job.spec.session)));
     let first = assignment.tasks[0].clone();
     assert_eq!(first.frame, Some(3));
     worker.say(Up::Started { attempt: first.attempt }).await;
@@ -142,7 +142,7 @@ async fn a_report_that_is_no_output_set_fails_its_attempt() {
             None => worker.assignment().await.tasks.remove(0),
         };
         worker.say(Up::Started { attempt: task.attempt }).await;
-        let finish = Finish::Done { files, seconds: 1.0, peak_memory: 1 };
+        let finish = AttemptReport::Done { files, seconds: 1.0, peak_memory: 1 };
         assert_eq!(worker.report(&task, finish).await, ReportOutcome::Recorded);
         let page = farm.client.attempts(job.id, &WhichAttempts::default()).await.unwrap();
         let failed = page.attempts.iter().find(|attempt| attempt.id == task.attempt).unwrap();
@@ -164,7 +164,7 @@ async fn files_that_were_never_sent_are_no_delivery() {
     let task = liar.assignment().await.tasks.remove(0);
     liar.say(Up::Started { attempt: task.attempt }).await;
     let (outputs, _) = picture(&task);
-    let finish = Finish::Done { files: outputs.into(), seconds: 1.0, peak_memory: 0 };
+    let finish = AttemptReport::Done { files: outputs.into(), seconds: 1.0, peak_memory: 0 };
     assert_eq!(liar.report(&task, finish).await, ReportOutcome::Recorded);
     let page = farm.get(&format!("/api/v1/jobs/{}/attempts?frame=1", job.id)).await;
     let page: kiln_api::AttemptsPage = page.json().await.unwrap();
@@ -323,7 +323,10 @@ async fn a_fault_of_the_job_stops_it() {
     let task = worker.assignment().await.tasks.remove(0);
     worker.say(Up::Started { attempt: task.attempt }).await;
     let failure = Failure::new(FailureCause::NoCamera, "The scene has no camera.");
-    assert_eq!(worker.report(&task, Finish::Failed { failure, seconds: 0.1 }).await, ReportOutcome::Recorded);
+    assert_eq!(
+        worker.report(&task, AttemptReport::Failed { failure, seconds: 0.1 }).await,
+        ReportOutcome::Recorded
+    );
     let failed = farm.reaches(&job, JobState::Failed).await;
     assert_eq!(failed.reason.unwrap().message, "The scene has no camera.");
     assert_eq!((failed.tasks.failed, failed.tasks.cancelled), (1, 49));
@@ -341,7 +344,7 @@ async fn two_frames_cannot_deliver_one_file() {
     }
     let (outputs, bytes) = picture(&tasks[0]);
     farm.client.put_blob_bytes(outputs.files()[0].hash, bytes.clone()).await.unwrap();
-    let finish = Finish::Done { files: outputs.into(), seconds: 0.5, peak_memory: 1 };
+    let finish = AttemptReport::Done { files: outputs.into(), seconds: 0.5, peak_memory: 1 };
     assert_eq!(worker.report(&tasks[0], finish.clone()).await, ReportOutcome::Committed);
 
     // Frame 2 says the same file, after a restart, which knows of it by the records alone. So would every other.

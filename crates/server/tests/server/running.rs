@@ -69,7 +69,7 @@ async fn attempts_are_found_by_their_state() {
     let task = tasks[1].clone();
     worker.say(Up::Started { attempt: task.attempt }).await;
     let failure = kiln_types::Failure::new(FailureCause::Crashed, "it went wrong");
-    worker.report(&task, kiln_api::Finish::Failed { failure, seconds: 1.0 }).await;
+    worker.report(&task, kiln_api::AttemptReport::Failed { failure, seconds: 1.0 }).await;
     let states = async |which: WhichAttempts| {
         let page = farm.client.attempts(job.id, &which).await.unwrap();
         page.attempts.into_iter().map(|attempt| attempt.state).collect::<Vec<_>>()

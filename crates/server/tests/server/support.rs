@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use kiln_api::{
-    AssignedTask, Assignment, Collected, Down, Finish, Hello, JobView, Machine, Problem, Up, Welcome,
+    AssignedTask, Assignment, AttemptReport, Collected, Down, Hello, JobView, Machine, Problem, Up, Welcome,
 };
 use kiln_client::{Client, WorkerLink};
 use kiln_server::{Durability, RunningServer, Server, ServerError, ServerOptions};
@@ -273,9 +273,9 @@ impl FakeWorker {
         }
     }
 
-    pub async fn report(&mut self, task: &AssignedTask, finish: Finish) -> ReportOutcome {
+    pub async fn report(&mut self, task: &AssignedTask, finish: AttemptReport) -> ReportOutcome {
         let (attempt, generation) = (task.attempt, task.generation);
-        self.say(Up::Finished { attempt, task: task.task, generation, finish }).await;
+        self.say(Up::Finished { attempt, task: task.task, generation, report: finish }).await;
         self.outcome(task).await
     }
 
@@ -288,7 +288,7 @@ impl FakeWorker {
     pub async fn deliver_with(&mut self, task: &AssignedTask, peak_memory: u64) -> ReportOutcome {
         let (outputs, bytes) = picture(task);
         self.client.put_blob_bytes(BlobHash::of(&bytes), bytes).await.unwrap();
-        self.report(task, Finish::Done { files: outputs.into(), seconds: 0.5, peak_memory }).await
+        self.report(task, AttemptReport::Done { files: outputs.into(), seconds: 0.5, peak_memory }).await
     }
 
     /// The same, of a picture with something remarkable in its pixels.
@@ -297,7 +297,7 @@ impl FakeWorker {
         self.client.put_blob_bytes(BlobHash::of(&bytes), bytes).await.unwrap();
         let files = outputs.files().iter().map(|file| OutputFile { pixels, ..file.clone() }).collect();
         let outputs = OutputSet::new(files).unwrap();
-        self.report(task, Finish::Done { files: outputs.into(), seconds: 0.5, peak_memory: 1 }).await
+        self.report(task, AttemptReport::Done { files: outputs.into(), seconds: 0.5, peak_memory: 1 }).await
     }
 
     /// Begins and delivers this many tasks.

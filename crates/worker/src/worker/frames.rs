@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_api::{Assignment, Finish, Up};
+use kiln_api::{AssignedTask, Assignment, AttemptReport, Up};
 use kiln_types::{AttemptId, Failure, SlotIndex};
 
 use super::{Input, Worker};
@@ -18,8 +18,12 @@ use crate::{
 impl Worker {
     pub(super) fn assign(&mut self, assignment: Assignment) {
         let Assignment { slot, job, work: common, claim, tasks } = assignment;
-        let key = common.session.key();
-        let session = Arc::new(common.session);
+        let Some(session) = common.session else {
+            tracing::warn!(%job, step = %common.kind, "tasks without a session are not known here");
+            return self.refuse(&tasks);
+        };
+        let key = session.key();
+        let session = Arc::new(session);
         let time_limit = common.time_limit_s.map(|seconds| Duration::from_secs(seconds.into()));
         // Whoever started this worker knows better how many threads it is to have.
         let cores = if self.options.threads.is_some() { 0 } else { claim.cores };
@@ -59,9 +63,16 @@ impl Worker {
         } else {
             // No such slot, or none any more.
             for work in works {
-                self.ledger.finish(work.attempt, Finish::Returned);
+                self.ledger.finish(work.attempt, AttemptReport::Returned);
             }
             self.report();
+        }
+    }
+
+    /// Returns tasks that this worker does not take.
+    pub(super) fn refuse(&mut self, tasks: &[AssignedTask]) {
+        for AssignedTask { attempt, task, generation, .. } in tasks.iter().cloned() {
+            self.send(Up::Finished { attempt, task, generation, report: AttemptReport::Returned });
         }
     }
 
@@ -74,7 +85,7 @@ impl Worker {
             }
             Told::HandedBack(work) => {
                 self.happen(Happening::HandedBack { job: work.job(), slot, task: work.kind });
-                self.end(work.attempt, Finish::Returned);
+                self.end(work.attempt, AttemptReport::Returned);
             }
             Told::Failed { work, failure, seconds } => {
                 self.failed(work.attempt, failure, seconds);
@@ -83,7 +94,7 @@ impl Worker {
                 self.closed_slots.insert(slot);
                 // By now it holds nothing; if it does, by a fault, the farm must not wait for it.
                 for attempt in self.ledger.of_slot(slot) {
-                    self.end(attempt, Finish::Returned);
+                    self.end(attempt, AttemptReport::Returned);
                 }
             }
         }
@@ -94,7 +105,7 @@ impl Worker {
             let (job, slot, task) = (entry.task.job, entry.slot, entry.kind);
             self.happen(Happening::Failed { job, slot, task, failure: failure.clone() });
         }
-        self.end(attempt, Finish::Failed { failure, seconds });
+        self.end(attempt, AttemptReport::Failed { failure, seconds });
     }
 
     pub(super) fn made(&mut self, slot: SlotIndex, made: Made) {
@@ -104,7 +115,7 @@ impl Worker {
         let Some(off) = self.ledger.delivering(attempt) else { return };
         let (outbox, inputs) = (self.shop.outbox.clone(), self.inputs.clone());
         self.tasks.spawn(async move {
-            let done = |files| Finish::Done { files, seconds, peak_memory: peak };
+            let done = |files| AttemptReport::Done { files, seconds, peak_memory: peak };
             let result = outbox.deliver(left, off).await.map(|result| result.map(done));
             let _ = inputs.send(Input::Through { attempt, seconds, result });
         });
@@ -114,7 +125,7 @@ impl Worker {
         &mut self,
         attempt: AttemptId,
         seconds: f64,
-        result: Option<Result<Finish, Failure>>,
+        result: Option<Result<AttemptReport, Failure>>,
     ) {
         self.order_all(|| Order::Poke);
         match result {
@@ -126,11 +137,11 @@ impl Worker {
                 self.end(attempt, finish);
             }
             Some(Err(failure)) => self.failed(attempt, failure, seconds),
-            None => self.end(attempt, Finish::Returned),
+            None => self.end(attempt, AttemptReport::Returned),
         }
     }
 
-    pub(super) fn end(&mut self, attempt: AttemptId, finish: Finish) {
+    pub(super) fn end(&mut self, attempt: AttemptId, finish: AttemptReport) {
         if self.ledger.finish(attempt, finish) {
             self.report();
         }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_api::{BUILD, Down, Finish, Hello, Machine, Offered, PROTOCOL, Rest, Up, Welcome};
+use kiln_api::{AttemptReport, BUILD, Down, Hello, Machine, Offered, PROTOCOL, Rest, Up, Welcome};
 use kiln_blobs::{BlobStore, Cache};
 use kiln_client::Client;
 use kiln_host::BlenderInstall;
@@ -62,7 +62,7 @@ pub(crate) enum Input {
     Through {
         attempt: AttemptId,
         seconds: f64,
-        result: Option<Result<Finish, Failure>>,
+        result: Option<Result<AttemptReport, Failure>>,
     },
     Log {
         attempt: AttemptId,
@@ -393,11 +393,13 @@ impl Worker {
     fn down(&mut self, down: Down) {
         match down {
             Down::Assign(assignment) => self.assign(*assignment),
+            Down::Stream(stream) => self.refuse(&[stream.task]),
+            Down::Place { .. } | Down::Arrived { .. } => {}
             Down::Revoke { attempt, why } => {
                 let stop = why != RevokeReason::Preempted;
                 match self.ledger.revoke(attempt, stop) {
                     Revoked::InSlot(slot) => self.order(slot, Order::Revoke { attempt, running: stop }),
-                    Revoked::CalledOff => self.end(attempt, Finish::Returned),
+                    Revoked::CalledOff => self.end(attempt, AttemptReport::Returned),
                     Revoked::Report => self.report(),
                 }
             }

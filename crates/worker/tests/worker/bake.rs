@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_api::{Down, Finish, Up};
+use kiln_api::{AttemptReport, Down, Up};
 use kiln_testkit::{assert_same_picture, blender, brought, picture, scene, temp_dir};
 use kiln_types::{BundleFile, FailureCause, HeldPhase, RelPath, RevokeReason, ScriptPolicy, SessionSpec};
 use kiln_worker::{Happening, TaskKind};
@@ -31,8 +31,8 @@ fn step_through(blend: &Path, out: &Path) {
     assert!(command.stdin(Stdio::null()).output().unwrap().status.success());
 }
 
-fn fetch(farm: &Farm, finish: Finish, to: &Path) -> PathBuf {
-    let Finish::Done { files, .. } = finish else { panic!("{finish:?}") };
+fn fetch(farm: &Farm, finish: AttemptReport, to: &Path) -> PathBuf {
+    let AttemptReport::Done { files, .. } = finish else { panic!("{finish:?}") };
     let file = &files[0];
     let path = to.join(file.path.file_name());
     std::fs::write(&path, farm.blob(&file.hash)).unwrap();
@@ -53,7 +53,9 @@ async fn a_bake_goes_to_the_server_and_its_frames_are_those_of_a_person_who_step
     let attempt = bake.tasks[0].attempt;
     line.send(Down::Assign(Box::new(bake))).await;
     assert_eq!(line.started().await, attempt);
-    let Finish::Done { files, seconds, peak_memory } = line.finished().await.1 else { panic!("no bake") };
+    let AttemptReport::Done { files, seconds, peak_memory } = line.finished().await.1 else {
+        panic!("no bake")
+    };
     assert!(seconds > 0.0 && peak_memory > 1 << 20);
     let paths: Vec<_> = files.iter().map(|file| file.path.as_str()).collect();
     assert!(paths.contains(&"waves.blend"), "{paths:?}");
@@ -109,13 +111,13 @@ async fn a_bake_tells_its_progress_is_presented_again_and_is_called_off_within_t
     assert_eq!(held, [(attempt, HeldPhase::Running)]);
     let called_off = Instant::now();
     line.send(Down::Revoke { attempt, why: RevokeReason::Cancelled }).await;
-    assert_eq!(line.finished().await, (attempt, Finish::Returned));
+    assert_eq!(line.finished().await, (attempt, AttemptReport::Returned));
     // And the slot has a process again.
     let short = farm.session(10, 1);
     let frame = farm.assignment(0, &short, &[5]);
     let took = called_off.elapsed();
     line.send(Down::Assign(Box::new(frame))).await;
-    assert!(matches!(line.finished().await.1, Finish::Done { .. }));
+    assert!(matches!(line.finished().await.1, AttemptReport::Done { .. }));
     assert!(took < Duration::from_secs(2), "{took:?}");
     println!("called off in {:.0} ms", took.as_secs_f64() * 1000.0);
     worker.stop_hard().await;
@@ -132,7 +134,7 @@ async fn a_bake_that_cannot_be_says_why_and_leaves_nothing() {
     session.settings.scene = Some("Elsewhere".to_owned());
     let bake = farm.bake(0, &session);
     line.send(Down::Assign(Box::new(bake))).await;
-    let Finish::Failed { failure, .. } = line.finished().await.1 else { panic!("it did not fail") };
+    let AttemptReport::Failed { failure, .. } = line.finished().await.1 else { panic!("it did not fail") };
     assert_eq!(failure.cause, FailureCause::BadSetting, "{failure}");
     assert!(failure.message.contains("Elsewhere"), "{failure}");
     worker.drain().await;
@@ -172,7 +174,7 @@ async fn the_artists_colours_and_add_ons_are_there_for_their_own_job_alone() {
     let lost = SessionSpec { ocio: Some(RelPath::new("gone.ocio").unwrap()), ..plain.clone() };
     let frame = farm.assignment(0, &lost, &[1]);
     line.send(Down::Assign(Box::new(frame))).await;
-    let Finish::Failed { failure, .. } = line.finished().await.1 else { panic!("it did not fail") };
+    let AttemptReport::Failed { failure, .. } = line.finished().await.1 else { panic!("it did not fail") };
     assert_eq!(failure.cause, FailureCause::BadSetting, "{failure}");
     worker.stop_hard().await;
 }

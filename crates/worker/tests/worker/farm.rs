@@ -17,10 +17,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use kiln_api::{AssignedTask, Assignment, Claim, Down, Finish, Hello, Up, Welcome, Work};
+use kiln_api::{AssignedTask, Assignment, AttemptReport, Down, Hello, SlotClaim, StepWork, Up, Welcome};
 use kiln_types::{
-    AttemptId, BlobHash, Bundle, BundleFile, BundleId, DeviceClass, Epoch, Generation, Policy, RelPath,
-    RenderSettings, ReportOutcome, Resolution, SessionSpec, SlotIndex, StepKind, TaskId, WorkerWish,
+    AttemptId, BlobHash, Bundle, BundleFile, BundleId, DeviceClass, Epoch, Generation, Policy, ProductKind,
+    RelPath, RenderSettings, ReportOutcome, Resolution, SessionSpec, SlotIndex, StepKind, TaskId, WorkerWish,
 };
 use kiln_worker::{RunningWorker, Worker, WorkerOptions};
 use tokio::{
@@ -217,18 +217,22 @@ impl Farm {
                 task: format!("1.0.{frame}").parse::<TaskId>().unwrap(),
                 generation: Generation(0),
                 frame: Some(*frame),
+                part: None,
             }
         });
         Assignment {
             slot: SlotIndex(slot),
             job: "1".parse().unwrap(),
-            work: Work {
+            work: StepWork {
                 kind: StepKind::Render,
-                session: session.clone(),
+                session: Some(session.clone()),
+                inputs: Vec::new(),
+                parts: None,
+                product: ProductKind::Output,
                 time_limit_s: None,
                 refuse_black: false,
             },
-            claim: Claim::default(),
+            claim: SlotClaim::default(),
             tasks: tasks.collect(),
         }
     }
@@ -239,6 +243,7 @@ impl Farm {
     pub fn bake(&mut self, slot: u16, session: &SessionSpec) -> Assignment {
         let mut assignment = self.assignment(slot, session, &[0]);
         assignment.work.kind = StepKind::Bake;
+        assignment.work.product = ProductKind::Bundle;
         assignment.tasks[0].frame = None;
         assignment
     }
@@ -287,16 +292,18 @@ impl Line {
     }
 
     /// Skips to the next report, and settles it.
-    pub async fn finished(&mut self) -> (AttemptId, Finish) {
+    pub async fn finished(&mut self) -> (AttemptId, AttemptReport) {
         let (attempt, finish) = self.report().await;
         self.send(Down::Settled { attempt, outcome: ReportOutcome::Recorded }).await;
         (attempt, finish)
     }
 
     /// Skips to the next report, and leaves it unanswered.
-    pub async fn report(&mut self) -> (AttemptId, Finish) {
+    pub async fn report(&mut self) -> (AttemptId, AttemptReport) {
         loop {
-            if let Up::Finished { attempt, finish, .. } = self.next().await.expect("the worker has left") {
+            if let Up::Finished { attempt, report: finish, .. } =
+                self.next().await.expect("the worker has left")
+            {
                 return (attempt, finish);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kiln_api::{Down, Finish};
+use kiln_api::{AttemptReport, Down};
 use kiln_worker::{Wishes, Worker, WorkerOptions};
 
 use crate::{
@@ -59,7 +59,7 @@ async fn an_idle_worker_keeps_one_blender_and_none_while_somebody_uses_the_machi
             }
         }
     };
-    assert!(matches!(finish, Finish::Done { .. }));
+    assert!(matches!(finish, AttemptReport::Done { .. }));
     settles(&farm, 1, Some(spare), "the scene of the last job is not held for ever").await;
 
     let open = Open::new(folder.path());
@@ -67,7 +67,7 @@ async fn an_idle_worker_keeps_one_blender_and_none_while_somebody_uses_the_machi
     // It has not gone to rest by that: nobody told it to give way.
     let assignment = farm.assignment(1, &farm.session(10, 1), &[2]);
     line.send(Down::Assign(Box::new(assignment))).await;
-    assert!(matches!(line.finished().await.1, Finish::Done { .. }));
+    assert!(matches!(line.finished().await.1, AttemptReport::Done { .. }));
     drop(open);
     settles(&farm, 1, None, "whoever had it open is gone").await;
     worker.stop_hard().await;
@@ -84,7 +84,7 @@ async fn an_idle_worker_that_is_given_little_memory_keeps_no_blender() {
     settles(&farm, 0, None, "1 GiB is needed for scenes").await;
     let assignment = farm.assignment(0, &farm.session(10, 1), &[1]);
     line.send(Down::Assign(Box::new(assignment))).await;
-    assert!(matches!(line.finished().await.1, Finish::Done { .. }));
+    assert!(matches!(line.finished().await.1, AttemptReport::Done { .. }));
     settles(&farm, 0, None, "the job is done").await;
     worker.stop_hard().await;
 }

@@ -10,7 +10,7 @@ mod rest;
 use std::time::{Duration, Instant};
 
 use farm::{Farm, LIMIT};
-use kiln_api::{Down, Finish, Up};
+use kiln_api::{AttemptReport, Down, Up};
 use kiln_types::{Epoch, FailureCause, HeldPhase, ReportOutcome, RevokeReason, WorkerWish};
 use kiln_worker::{Happening, Worker, WorkerError, WorkerExit};
 use tokio::{sync::broadcast::Receiver, time::timeout};
@@ -71,7 +71,7 @@ async fn frames_are_rendered_checked_delivered_and_the_gap_between_them_is_short
     let mut delivered = Vec::new();
     for _ in &frames {
         let (attempt, finish) = line.finished().await;
-        let Finish::Done { files, seconds, peak_memory } = finish else { panic!("{finish:?}") };
+        let AttemptReport::Done { files, seconds, peak_memory } = finish else { panic!("{finish:?}") };
         assert!(seconds > 0.0 && peak_memory > 1 << 20);
         let [file] = &files[..] else { panic!("{files:?}") };
         let picture = file.picture.as_ref().unwrap();
@@ -110,18 +110,18 @@ async fn what_is_taken_back_comes_back() {
     line.send(Down::Assign(Box::new(assignment))).await;
     assert_eq!(line.started().await, first);
     line.send(Down::Revoke { attempt: second, why: RevokeReason::Preempted }).await;
-    assert_eq!(line.finished().await, (second, Finish::Returned));
+    assert_eq!(line.finished().await, (second, AttemptReport::Returned));
     // A thief does not get what renders: the answer to the cancel behind it comes first.
     line.send(Down::Revoke { attempt: first, why: RevokeReason::Preempted }).await;
     line.send(Down::Revoke { attempt: third, why: RevokeReason::Cancelled }).await;
-    assert_eq!(line.finished().await, (third, Finish::Returned));
+    assert_eq!(line.finished().await, (third, AttemptReport::Returned));
     line.send(Down::Revoke { attempt: first, why: RevokeReason::Cancelled }).await;
-    assert_eq!(line.finished().await, (first, Finish::Returned));
+    assert_eq!(line.finished().await, (first, AttemptReport::Returned));
     // And the slot renders on.
     let short = farm.session(10, 1);
     let assignment = farm.assignment(0, &short, &[5]);
     line.send(Down::Assign(Box::new(assignment))).await;
-    assert!(matches!(line.finished().await.1, Finish::Done { .. }));
+    assert!(matches!(line.finished().await.1, AttemptReport::Done { .. }));
     worker.stop_hard().await;
     assert_no_blender_in(farm.data());
 }
@@ -148,9 +148,9 @@ async fn a_blender_that_is_killed_fails_one_frame_and_the_next_goes_on() {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     let (_, finish) = line.finished().await;
-    let Finish::Failed { failure, .. } = finish else { panic!("{finish:?}") };
+    let AttemptReport::Failed { failure, .. } = finish else { panic!("{finish:?}") };
     assert_eq!(failure.cause, FailureCause::Crashed, "{failure}");
-    assert!(matches!(line.finished().await.1, Finish::Done { .. }));
+    assert!(matches!(line.finished().await.1, AttemptReport::Done { .. }));
     worker.stop_hard().await;
 }
 
@@ -163,7 +163,9 @@ async fn a_frame_beyond_its_time_is_stopped() {
     let mut assignment = farm.assignment(0, &long, &[1]);
     assignment.work.time_limit_s = Some(1);
     line.send(Down::Assign(Box::new(assignment))).await;
-    let Finish::Failed { failure, seconds } = line.finished().await.1 else { panic!("it did not fail") };
+    let AttemptReport::Failed { failure, seconds } = line.finished().await.1 else {
+        panic!("it did not fail")
+    };
     assert_eq!(failure.cause, FailureCause::TimedOut, "{failure}");
     assert!(seconds >= 1.0);
     worker.stop_hard().await;
@@ -195,7 +197,7 @@ async fn a_server_that_comes_back_is_told_what_is_held() {
     assert_eq!(held, wanted);
     let (again, finish) = line.finished().await;
     assert_eq!(again, done);
-    assert!(matches!(finish, Finish::Done { .. }));
+    assert!(matches!(finish, AttemptReport::Done { .. }));
     // An older copy of the server's data is not worked for.
     drop(line);
     farm.epoch = 1;
@@ -221,8 +223,8 @@ async fn a_drain_hands_back_at_once_and_a_wish_to_drain_finishes_what_renders() 
     while let Some(up) = line.next().await {
         match up {
             Up::Draining => said_so = true,
-            Up::Finished { attempt, finish, .. } => {
-                assert_eq!(finish, Finish::Returned);
+            Up::Finished { attempt, report: finish, .. } => {
+                assert_eq!(finish, AttemptReport::Returned);
                 back += 1;
                 line.send(Down::Settled { attempt, outcome: ReportOutcome::Recorded }).await;
             }
@@ -241,10 +243,10 @@ async fn a_drain_hands_back_at_once_and_a_wish_to_drain_finishes_what_renders() 
     line.send(Down::Assign(Box::new(assignment))).await;
     assert_eq!(line.started().await, first);
     line.send(Down::Wish { wish: WorkerWish::Drain }).await;
-    assert_eq!(line.finished().await, (second, Finish::Returned));
+    assert_eq!(line.finished().await, (second, AttemptReport::Returned));
     let (attempt, finish) = line.finished().await;
     assert_eq!(attempt, first);
-    assert!(matches!(finish, Finish::Done { .. }), "{finish:?}");
+    assert!(matches!(finish, AttemptReport::Done { .. }), "{finish:?}");
     let exit = timeout(LIMIT, worker.wait()).await.unwrap();
     assert!(matches!(*exit, WorkerExit::Dismissed(WorkerWish::Drain)), "{exit:?}");
     assert_no_blender_in(farm.data());
@@ -263,7 +265,7 @@ async fn two_slots_fetch_a_bundle_once_and_two_workers_work_side_by_side() {
         line.send(Down::Assign(Box::new(assignment))).await;
     }
     for _ in 0..2 {
-        assert!(matches!(line.finished().await.1, Finish::Done { .. }));
+        assert!(matches!(line.finished().await.1, AttemptReport::Done { .. }));
     }
     assert_eq!(farm.downloads(), 1);
     let second = farm.worker().await;
@@ -273,7 +275,7 @@ async fn two_slots_fetch_a_bundle_once_and_two_workers_work_side_by_side() {
     assert_eq!(other.hello.name, "anvil");
     let assignment = farm.assignment(0, &session, &[3]);
     other.send(Down::Assign(Box::new(assignment))).await;
-    assert!(matches!(other.finished().await.1, Finish::Done { .. }));
+    assert!(matches!(other.finished().await.1, AttemptReport::Done { .. }));
     first.stop_hard().await;
     drop(second);
     assert_no_blender_in(farm.data());
@@ -288,7 +290,7 @@ async fn a_bundle_that_the_server_lacks_and_a_refusal_are_told_plainly() {
     session.bundle = kiln_types::BundleId(kiln_types::BlobHash::of(b"nothing"));
     let assignment = farm.assignment(0, &session, &[1]);
     line.send(Down::Assign(Box::new(assignment))).await;
-    let Finish::Failed { failure, .. } = line.finished().await.1 else { panic!("it did not fail") };
+    let AttemptReport::Failed { failure, .. } = line.finished().await.1 else { panic!("it did not fail") };
     assert_eq!(failure.cause, FailureCause::BundleUnavailable, "{failure}");
     worker.stop_hard().await;
     let worker = farm.worker().await;
@@ -312,7 +314,7 @@ async fn a_worker_beside_its_server_reads_the_blobs_from_the_disk_and_checks_the
     let mut line = farm.next().await;
     let assignment = farm.assignment(0, &session, &[1]);
     line.send(Down::Assign(Box::new(assignment))).await;
-    assert!(matches!(line.finished().await.1, Finish::Done { .. }));
+    assert!(matches!(line.finished().await.1, AttemptReport::Done { .. }));
     assert_eq!(farm.downloads(), 0);
     worker.stop_hard().await;
 }
@@ -331,7 +333,7 @@ async fn a_job_of_another_scene_takes_the_same_blender_and_a_trusted_one_does_no
         let assignment = farm.assignment(0, session, &[1]);
         line.send(Down::Assign(Box::new(assignment))).await;
         let (_, finish) = line.finished().await;
-        assert!(matches!(finish, Finish::Done { .. }), "{finish:?}");
+        assert!(matches!(finish, AttemptReport::Done { .. }), "{finish:?}");
         // A spare may be among those without trust.
         let (with, without): (Vec<_>, Vec<_>) = blenders_in(farm.data()).into_iter().partition(|pid| {
             let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

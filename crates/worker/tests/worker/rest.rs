@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_api::{Down, Finish};
+use kiln_api::{AttemptReport, Down};
 use kiln_types::RevokeReason;
 use kiln_worker::{Happening, WhenUsed, Wishes, Worker, WorkerOptions, Yields};
 use rustix::process::{Pid, Signal, kill_process};
@@ -95,23 +95,23 @@ async fn a_blender_that_somebody_opens_makes_it_rest_and_closed_again_it_works()
     assert_eq!(line.started().await, first);
     let open = Open::new(folder.path());
     assert_eq!(line.says_it_rests(true).await.as_deref(), Some("a Blender is open on its screen"));
-    assert_eq!(line.finished().await, (second, Finish::Returned));
+    assert_eq!(line.finished().await, (second, AttemptReport::Returned));
     let [pid] = blenders_in(farm.data())[..] else { panic!("one Blender renders") };
     assert!(nice_of(pid).iter().all(|nice| *nice == 19), "{:?}", nice_of(pid));
     // On a busy machine it would take for ever now.
     line.send(Down::Revoke { attempt: first, why: RevokeReason::Cancelled }).await;
-    assert_eq!(line.finished().await, (first, Finish::Returned));
+    assert_eq!(line.finished().await, (first, AttemptReport::Returned));
     assert_no_blender_in(farm.data());
     let late = farm.assignment(0, &long, &[3]);
     let attempt = late.tasks[0].attempt;
     line.send(Down::Assign(Box::new(late))).await;
-    assert_eq!(line.finished().await, (attempt, Finish::Returned));
+    assert_eq!(line.finished().await, (attempt, AttemptReport::Returned));
     drop(open);
     line.says_it_rests(false).await;
     until(&mut happenings, |happening| matches!(happening, Happening::Wakes).then_some(())).await;
     let short = farm.session(10, 1);
     line.send(Down::Assign(Box::new(farm.assignment(0, &short, &[4])))).await;
-    assert!(matches!(line.finished().await.1, Finish::Done { .. }));
+    assert!(matches!(line.finished().await.1, AttemptReport::Done { .. }));
     worker.stop_hard().await;
 
     // Who does not want to wait gets the machine at once.
@@ -123,7 +123,7 @@ async fn a_blender_that_somebody_opens_makes_it_rest_and_closed_again_it_works()
     assert_eq!(line.started().await, attempt);
     let open = Open::new(folder.path());
     line.says_it_rests(true).await;
-    assert_eq!(line.finished().await, (attempt, Finish::Returned));
+    assert_eq!(line.finished().await, (attempt, AttemptReport::Returned));
     assert_no_blender_in(farm.data());
     // One that comes while somebody is there says so before it can be given anything.
     worker.stop_hard().await;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use kiln_api::{AssignedTask, BlenderOffer, DeviceOffer, Down, Finish, Hello, Machine, Up};
+use kiln_api::{AssignedTask, AttemptReport, BlenderOffer, DeviceOffer, Down, Hello, Machine, Up};
 use kiln_client::{Client, ClientError, WorkerLink};
 use kiln_types::{AttemptId, DeviceClass, ReportOutcome, RevokeReason, TaskId, WorkerId};
 use tokio::task::JoinHandle;
@@ -232,14 +232,17 @@ impl Worker {
                     return Ok(());
                 }
                 if let Some(task) = self.queue.remove(at) {
-                    self.report(&task, Finish::Returned).await?;
+                    self.report(&task, AttemptReport::Returned).await?;
                 }
                 if running {
                     (self.ends, self.free_since) = (None, None);
                     self.begin().await?;
                 }
             }
-            Down::Welcome(_) | Down::Wish { .. } => {}
+            Down::Welcome(_) | Down::Wish { .. } | Down::Arrived { .. } => {}
+            Down::Stream(_) | Down::Place { .. } => {
+                return Err(Failed::Odd("the server streams a task of a job without such a step".to_owned()));
+            }
             Down::Refused { reason } => return Err(Failed::Odd(reason)),
         }
         Ok(())
@@ -280,16 +283,17 @@ impl Worker {
         };
         let seconds = *self.nature.frame_ms.end() as f64 / 1000.0;
         self.free_since = Some(Instant::now());
-        self.report(&task, Finish::Done { files: vec![file.into()], seconds, peak_memory: 1 << 30 }).await?;
+        self.report(&task, AttemptReport::Done { files: vec![file.into()], seconds, peak_memory: 1 << 30 })
+            .await?;
         Ok(self.begin().await?)
     }
 
-    async fn report(&mut self, task: &AssignedTask, finish: Finish) -> Result<(), ClientError> {
-        if matches!(finish, Finish::Done { .. }) {
+    async fn report(&mut self, task: &AssignedTask, finish: AttemptReport) -> Result<(), ClientError> {
+        if matches!(finish, AttemptReport::Done { .. }) {
             self.reported.insert(task.attempt, Instant::now());
         }
         let AssignedTask { attempt, task, generation, .. } = *task;
-        self.link.send(&Up::Finished { attempt, task, generation, finish }).await
+        self.link.send(&Up::Finished { attempt, task, generation, report: finish }).await
     }
 }
 
