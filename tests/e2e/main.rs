@@ -42,4 +42,5 @@ mod unused;
 mod user;
 mod verbs;
 mod wishes;
+mod words;
 mod workflows;

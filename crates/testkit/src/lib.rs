@@ -10,6 +10,7 @@ mod disk;
 mod killed;
 mod layers;
 mod picture;
+mod words;
 
 use std::{
     fs,
@@ -28,6 +29,7 @@ pub use disk::SmallDisk;
 pub use killed::kill_midway;
 pub use layers::upward_imports;
 pub use picture::{Picture, assert_same_picture, picture};
+pub use words::{Violation, word_violations};
 
 /// Reports that the test cannot run on this machine. `scripts/test` counts it as skipped, not as passed.
 pub fn skip(reason: &str) {
