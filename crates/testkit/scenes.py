@@ -491,11 +491,43 @@ def frame_range(folder):
     text.use_module = True
 
 
+def variants(folder):
+    """Two scenes of the same objects, each with several cameras and view layers."""
+    day, cube = start()
+    day.name, day.camera.name = "Day", "Near"
+    day.view_layers[0].name = "Beauty"
+    day.view_layers.new("Cube alone")
+    day.view_layers["Cube alone"].use_sky = False
+    far = bpy.data.objects.new("Far", day.camera.data)
+    far.matrix_world = day.camera.matrix_world.copy()
+    far.location = (9, -9, 7)
+    day.collection.objects.link(far)
+    night = bpy.data.scenes.new("Night")
+    for name in ("engine", "resolution_x", "resolution_y", "filepath"):
+        setattr(night.render, name, getattr(day.render, name))
+    for name in ("samples", "use_denoising", "use_adaptive_sampling"):
+        setattr(night.cycles, name, getattr(day.cycles, name))
+    night.frame_start, night.frame_end = day.frame_start, day.frame_end
+    night.world = bpy.data.worlds.new("Dark")
+    night.camera = day.camera
+    for thing in day.collection.objects:
+        if thing.name != far.name:
+            night.collection.objects.link(thing)
+    lamp = bpy.data.objects.new("Moon", bpy.data.lights.new("Moon", "SUN"))
+    night.collection.objects.link(lamp)
+    lamp.rotation_euler, lamp.data.energy, lamp.data.color = (0.2, -0.9, 0), 4, (0.2, 0.3, 1)
+    inside = bpy.data.collections.new("Rig")
+    night.collection.children.link(inside)
+    above = bpy.data.objects.new("Above: 1/2", day.camera.data)
+    above.location, above.rotation_euler = (0, 0, 9), (0, 0, 0.4)
+    inside.objects.link(above)
+
+
 SCENES = (
     basic, particles, image_sequence, drivers, python_driver, script, talks, script_error, motion_blur, stereo,
     dotted_stereo, side_by_side, file_outputs, data_outputs, scaled_output, suspicious, no_camera, missing_texture,
     missing_library, rigid_body, waves, endless_cloth, linked_cloth, film, multilayer,
-    denoise, foreign_engine, absolute, gray, old_formats, frame_range, moved_output, stamped,
+    denoise, foreign_engine, absolute, gray, old_formats, frame_range, moved_output, stamped, variants,
 )
 # Removed once the scene is saved.
 GONE = {"missing_texture": "wood.png", "missing_library": "tree.blend"}

@@ -49,8 +49,8 @@ pub enum ChoiceError {
     NoSuchScene { name: String, there: Vec<String> },
     #[error("there is no view layer “{name}” in the scene “{scene}”; it has {}", listed(.there))]
     NoSuchViewLayer { scene: String, name: String, there: Vec<String> },
-    #[error("there is no camera “{name}” in the file; it has {}", listed(.there))]
-    NoSuchCamera { name: String, there: Vec<String> },
+    #[error("there is no camera “{name}” in the scene “{scene}”; it has {}", listed(.there))]
+    NoSuchCamera { scene: String, name: String, there: Vec<String> },
     #[error("the scene writes {format}, which Kiln cannot check")]
     Format { format: String },
     #[error("the file was saved by Blender {written_by}, which Blender {asked} cannot read as it is meant")]
@@ -159,10 +159,10 @@ fn check_names(file: &Inspection, scene: &SceneInfo, settings: &RenderSettings) 
     let has_libraries = file.external.iter().any(|file| file.kind == ExternalKind::Library);
     if let Some(name) = &settings.camera
         && !has_libraries
-        && !file.cameras.contains(name)
-        && scene.camera.as_ref() != Some(name)
+        && !scene.looks_through(name)
     {
-        return Err(ChoiceError::NoSuchCamera { name: name.clone(), there: file.cameras.clone() });
+        let there = scene.cameras.clone();
+        return Err(ChoiceError::NoSuchCamera { scene: scene.name.clone(), name: name.clone(), there });
     }
     Ok(())
 }
@@ -220,7 +220,7 @@ mod tests {
         let mut whole = serde_json::json!({
             "name": "Shot", "frame_start": 1, "frame_end": 10, "frame_step": 2, "fps": 24.0,
             "engine": "CYCLES", "device": "gpu", "width": 1920, "height": 1080, "percent": 100,
-            "denoiser": "OPTIX", "camera": "Rig", "camera_markers": [],
+            "denoiser": "OPTIX", "camera": "Rig", "cameras": ["Camera"], "camera_markers": [],
             "view_layers": [{ "name": "ViewLayer", "renders": true }],
             "output_path": "//", "format_name": "PNG", "format": "png", "is_movie": false,
             "multiview": false, "views": [], "views_apart": false, "use_file_extension": true,
@@ -290,7 +290,7 @@ mod tests {
         let layer = refused(RenderSettings { view_layer: Some("None".to_owned()), ..Default::default() });
         assert_eq!(layer.to_string(), "there is no view layer “None” in the scene “Shot”; it has ViewLayer");
         let camera = refused(RenderSettings { camera: Some("Nobody".to_owned()), ..Default::default() });
-        assert_eq!(camera.to_string(), "there is no camera “Nobody” in the file; it has Camera");
+        assert_eq!(camera.to_string(), "there is no camera “Nobody” in the scene “Shot”; it has Camera");
         // Any object can be the camera of its scene.
         let own = RenderSettings { camera: Some("Rig".to_owned()), ..Default::default() };
         assert!(choose(&file, &asked(&own)).is_ok());

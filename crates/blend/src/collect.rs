@@ -52,7 +52,7 @@ pub(crate) struct Collected {
     pub dna_at: Option<u64>,
     /// Camera objects and linked datablocks, by where they were in memory.
     pub names: HashMap<u64, String>,
-    pub cameras: Vec<String>,
+    pub cameras: Vec<u64>,
     pub external: Vec<ExternalFile>,
     /// Where in memory the datablock was that names each.
     pub olds: Vec<u64>,
@@ -215,7 +215,7 @@ impl<'a> Collector<'a> {
                 return Err(BlendFault::TooMany("cameras"));
             }
             if is_camera {
-                self.out.cameras.push(name.clone());
+                self.out.cameras.push(head.old);
             }
             self.out.names.insert(head.old, name);
         }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     caches::{Beside, List},
-    collect::{Collected, collect},
+    collect::{Collected, RawScene, collect},
     external::ExternalFile,
     fault::{BlendError, BlendFault},
     file::{Walker, dna_at_end, find_dna, open},
@@ -99,9 +99,18 @@ pub(crate) fn inspect_bytes(
         let shown = reach.index_of(old).and_then(|index| reach.scenes().get(index));
         shown.is_some_and(|shown| reach.is_covered(shown))
     };
-    let read =
-        |raw| scene::read(&schema.dna, raw, &collected.names, peek.written_by, is_covered(raw.block.old));
-    let scenes = collected.scenes.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let named = |cameras: Vec<u64>| -> Vec<String> {
+        cameras.iter().filter_map(|old| collected.names.get(old).cloned()).collect()
+    };
+    let read = |raw: &RawScene| {
+        let scene =
+            scene::read(&schema.dna, raw, &collected.names, peek.written_by, is_covered(raw.block.old))?;
+        let members = reach.objects_of_scene(raw.block.old);
+        let cameras = collected.cameras.iter().filter(|old| members.contains(old)).copied().collect();
+        Ok(SceneInfo { cameras: named(cameras), ..scene })
+    };
+    let scenes = collected.scenes.iter().map(read).collect::<Result<Vec<_>, BlendFault>>()?;
+    let cameras = named(collected.cameras.clone());
     let active = collected.scenes.iter().position(|raw| Some(raw.block.old) == collected.active);
     let active_scene = scenes.get(active.unwrap_or(0)).map(|scene| scene.name.clone());
     let (simulations, cost, mut external) = (collected.simulations, collected.cost, collected.external);
@@ -112,7 +121,7 @@ pub(crate) fn inspect_bytes(
         compression,
         scenes,
         active_scene,
-        cameras: collected.cameras,
+        cameras,
         external,
         simulations: simulations.finish(beside),
     };

@@ -12,7 +12,7 @@ use crate::{
     external::{ExternalFile, ExternalKind},
     gaps::Requested,
     meaning,
-    missing::Missing,
+    missing::{Lacking, Missing},
     places::{Places, common_root, parent},
     usd::is_usd,
 };
@@ -61,8 +61,8 @@ pub struct SharedPlace {
 /// Lays the bundle out. Files at or below the root of the project (the deepest folder above the .blend and all
 /// that it and its libraries name relatively) keep their places, others go below `_external`. Files below a shared
 /// root get a place too, and stay where they are. The disk is only looked at; the .blend stays as it is.
-/// What `requested` frames need of image sequences has to be there.
-pub fn layout(found: &Dependencies, shared: &[SharedRoot], requested: Option<Requested<'_>>) -> Layout {
+/// What `requested` frames need of image sequences has to be there; a file is unused if it is for all of them.
+pub fn layout(found: &Dependencies, shared: &[SharedRoot], requested: &[Requested<'_>]) -> Layout {
     let root = project_root(found);
     let mut places = Places::default();
     let blend = places.take_blend(&found.blend, &root);
@@ -77,7 +77,8 @@ pub fn layout(found: &Dependencies, shared: &[SharedRoot], requested: Option<Req
     for item in found.items.iter().filter(|item| !item.files.is_empty()) {
         builder.item(item, &blend);
     }
-    let lacking = found.lacking(requested);
+    let each = requested.iter().map(|one| found.lacking(Some(*one)));
+    let lacking = each.reduce(Lacking::and).unwrap_or_else(|| found.lacking(None));
     let unused = lacking.unused.iter().filter_map(|one| found.items.get(one.index));
     let unused = unused.filter_map(|item| builder.meaning(item, &blend)).collect();
     builder.notices.extend(lacking.notices());
@@ -261,7 +262,7 @@ mod tests {
         }
 
         fn layout(&self, blend: &Path, items: Vec<Dependency>) -> Layout {
-            layout(&self.found(blend, items), &[], None)
+            layout(&self.found(blend, items), &[], &[])
         }
 
         fn found(&self, blend: &Path, items: Vec<Dependency>) -> Dependencies {
@@ -505,7 +506,7 @@ mod tests {
         let roots = ["srv", "srv/deep"]
             .map(|name| SharedRoot { name: name.to_owned(), root: disk.root().join(name) });
         let found = disk.found(&main, items);
-        let laid = layout(&found, &roots, None);
+        let laid = layout(&found, &roots, &[]);
         let shared: Vec<_> =
             laid.shared.iter().map(|file| (file.root.as_str(), file.below.as_str())).collect();
         assert_eq!(shared, [("srv/deep", "b.png"), ("srv", "p/a.png")]);

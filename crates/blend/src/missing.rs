@@ -101,6 +101,30 @@ pub struct Lacking {
 }
 
 impl Lacking {
+    /// Adds what another render of the same files lacks. A file that one of the two needs is missing.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        let is_same = |a: &Missing, b: &Missing| (&a.holder, &a.path, a.kind) == (&b.holder, &b.path, b.kind);
+        for file in other.missing {
+            if !self.missing.contains(&file) {
+                self.missing.push(file);
+            }
+        }
+        for one in other.unused {
+            if !self.unused.iter().any(|known| known.index == one.index) {
+                self.unused.push(one);
+            }
+        }
+        let missing = &self.missing;
+        self.unused.retain(|one| !missing.iter().any(|file| is_same(file, &one.file)));
+        self.unused.sort_by_key(|one| one.index);
+        let fresh: Vec<String> = other.gaps.into_iter().filter(|gap| !self.gaps.contains(gap)).collect();
+        self.gaps.extend(fresh);
+        if self.scene != other.scene {
+            self.scene = format!("{}”, “{}", self.scene, other.scene);
+        }
+        self
+    }
+
     /// What a person should know although it is no reason to stop.
     pub fn notices(&self) -> Vec<String> {
         let told = |one: &Unused| format!("{one}; nothing that the scene “{}” renders uses it", self.scene);

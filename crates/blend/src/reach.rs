@@ -463,6 +463,19 @@ impl Reach {
         self.collections.get(&collection).map(|members| members.objects.as_slice())
     }
 
+    /// The objects of a scene, with those of all collections in it that are in this file.
+    pub fn objects_of_scene(&self, old: u64) -> HashSet<u64> {
+        let (mut objects, mut seen) = (HashSet::default(), HashSet::default());
+        let mut todo: Vec<&Members> =
+            self.scenes.iter().filter(|shown| shown.old == old).map(|shown| &shown.members).collect();
+        while let Some(members) = todo.pop() {
+            objects.extend(&members.objects);
+            let fresh = members.children.iter().filter(|child| seen.insert(**child));
+            todo.extend(fresh.filter_map(|child| self.collections.get(child)));
+        }
+        objects
+    }
+
     pub fn is_object(&self, old: u64) -> bool {
         self.objects.contains_key(&old)
     }

@@ -36,6 +36,9 @@ pub struct SceneInfo {
     pub denoiser: Option<String>,
     /// The object, whichever file it is from.
     pub camera: Option<String>,
+    /// Camera objects of the scene that are in this file, by name.
+    #[serde(default)]
+    pub cameras: Vec<String>,
     /// Markers of the timeline that switch to another camera, by frame.
     pub camera_markers: Vec<CameraMarker>,
     pub view_layers: Vec<ViewLayerInfo>,
@@ -88,6 +91,12 @@ pub enum NoFrames {
 }
 
 impl SceneInfo {
+    /// Returns whether the scene has a camera of this name. It may look through any object, as may its markers.
+    pub(crate) fn looks_through(&self, camera: &str) -> bool {
+        let markers = self.camera_markers.iter().map(|marker| &marker.camera);
+        self.cameras.iter().chain(&self.camera).chain(markers).any(|name| name == camera)
+    }
+
     /// All frames of the scene, those that it renders unless others are asked for: by this step, or by the scene's own. A
     /// step below 1 counts as 1.
     ///
@@ -369,6 +378,7 @@ pub(crate) fn read(
         denoiser,
         device: device(&parts, place),
         camera: scene.pointer("camera").and_then(|camera| names.get(&camera).cloned()),
+        cameras: Vec::new(),
         camera_markers: camera_markers(&parts, scene, names),
         view_layers,
         output_path: scene.text("r.pic").unwrap_or_default(),
@@ -405,6 +415,7 @@ mod tests {
             samples: None,
             denoiser: None,
             camera: None,
+            cameras: Vec::new(),
             camera_markers: Vec::new(),
             view_layers: Vec::new(),
             output_path: "//".to_owned(),

@@ -14,7 +14,7 @@ use kiln_blend::{
     BlendFault, Compression, ExternalKind, Inspection, Limits, dependencies, inspect, inspect_reader, layout,
     peek,
 };
-use kiln_testkit::{Blender, blenders};
+use kiln_testkit::{Blender, blenders, scene};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -114,7 +114,7 @@ fn dependencies_go_through_libraries_and_lie_well_in_a_bundle() {
         {
             assert!(has(path), "{path} is not among the dependencies");
         }
-        let laid = layout(&found, &[], None);
+        let laid = layout(&found, &[], &[]);
         assert_eq!(laid.blend.as_str(), "shots/main.blend");
         let names: BTreeSet<&str> = laid.files.iter().map(|(place, _)| place.as_str()).collect();
         for name in [
@@ -282,4 +282,16 @@ fn a_bomb_is_refused() {
     let limits = Limits { unpacked: 16 << 20, ..Limits::default() };
     let fault = inspect_reader(Cursor::new(&bomb), &limits).unwrap_err();
     assert!(matches!(fault, BlendFault::Bomb(_)), "{fault}");
+}
+
+#[test]
+fn each_scene_has_the_cameras_that_are_in_it() {
+    let found = inspect(&scene("variants")).unwrap();
+    let of = |name: &str| {
+        let mut cameras = found.scenes.iter().find(|scene| scene.name == name).unwrap().cameras.clone();
+        cameras.sort();
+        cameras
+    };
+    assert_eq!(of("Day"), ["Far", "Near"]);
+    assert_eq!(of("Night"), ["Above: 1/2", "Near"], "in a collection of it, too");
 }

@@ -183,7 +183,7 @@ fn check_all(blender: Blender) {
     });
     let project = Project::make(blender, fluid.as_deref());
     let shared = SharedRoot { name: "far".to_owned(), root: project.path("home/far") };
-    let (laid, apart) = (layout(&project.found, &[], None), layout(&project.found, &[shared], None));
+    let (laid, apart) = (layout(&project.found, &[], &[]), layout(&project.found, &[shared], &[]));
     every_name_in_blender_is_a_dependency(&project);
     a_bundle_renders_where_home_is_gone(&project, &laid);
     what_is_saved_after_a_bake_still_finds_all(&project, &laid);

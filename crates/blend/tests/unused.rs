@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, env, fs, path::Path, process::Stdio};
 
-use kiln_blend::{Lacking, Missing, Requested, dependencies};
+use kiln_blend::{Lacking, Missing, Requested, dependencies, layout};
 use kiln_testkit::blenders;
 
 #[test]
@@ -64,7 +64,15 @@ fn check(blend: &Path) -> Vec<String> {
     assert!(!used.is_empty(), "{}: {unused:?}", blend.display());
     if blend.file_stem().unwrap() == "objects" {
         let other = names(lacking(blend, Some("Second")).missing.iter());
-        assert!(other.contains("no_in_layer_that_is_off.png"), "the view layer that is asked for: {other:?}");
+        let in_other_layer = "no_in_layer_that_is_off.png";
+        assert!(other.contains(in_other_layer), "the view layer that is asked for: {other:?}");
+        let frames = "1-2".parse().unwrap();
+        let scene = Requested::new("Scene", &frames);
+        let both = [scene, Requested { view_layer: Some("Second"), ..scene }];
+        let both = layout(&dependencies(blend).unwrap(), &[], &both);
+        assert_eq!(names(both.missing.iter()), used.union(&other).cloned().collect(), "of two renders");
+        assert!(!both.unused.iter().any(|name| name.contains(in_other_layer)), "{:?}", both.unused);
+        assert!(!both.unused.is_empty());
     }
     if blend.file_stem().unwrap() == "tiles" {
         let absent: Vec<_> = found.missing[0].absent.iter().map(|one| one.name.as_str()).collect();

@@ -101,7 +101,7 @@ impl Prepared {
             view_layer: request.settings.view_layer.as_deref(),
             engine: request.settings.engine.as_deref(),
         };
-        let mut layout = kiln_blend::layout(&found, &request.shared, Some(requested));
+        let mut layout = kiln_blend::layout(&found, &request.shared, &[requested]);
         let all_needed = request.policy.external_files == ExternalFiles::Required;
         if !layout.missing.is_empty() && all_needed {
             return Err(PrepareError::Missing(layout.missing));

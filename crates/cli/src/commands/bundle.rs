@@ -60,7 +60,7 @@ fn bundle(output: Output, args: &BundleArgs, stopped: &AtomicBool) -> Outcome<Ex
     let found = dependencies(&args.file).map_err(|error| Fault::bad_input(error.to_string()))?;
     let extras = extras(output, &args.extras).find().map_err(|error| Fault::bad_input(error.to_string()))?;
     let own = found.inspection.own_frames();
-    let mut layout = layout(&found, &[], own.as_ref().map(OwnFrames::requested));
+    let mut layout = layout(&found, &[], own.as_ref().map(OwnFrames::requested).as_slice());
     extras.join(&mut layout.files).map_err(|error| Fault::bad_input(error.to_string()))?;
     let plan = Plan::new(&found, layout)?;
     for notice in &plan.layout.notices {

@@ -243,8 +243,8 @@ fn refused(error: &ChoiceError, blend: &RelPath) -> Fault {
         ChoiceError::NoSuchViewLayer { scene, name, there } => {
             format!("The scene “{scene}” has no view layer “{name}”; {}.", listed("view layers", there))
         }
-        ChoiceError::NoSuchCamera { name, there } => {
-            format!("The file has no camera “{name}”; {}.", listed("cameras", there))
+        ChoiceError::NoSuchCamera { scene, name, there } => {
+            format!("The scene “{scene}” has no camera “{name}”; {}.", listed("cameras", there))
         }
         ChoiceError::Format { .. } => {
             format!("{} Choose another format in the settings, such as png.", sentence(error))
