@@ -12,9 +12,9 @@ use crate::FoundExtras;
 
 /// What is known of the bytes of files on this disk.
 #[derive(Default)]
-pub(crate) struct Bytes<'a>(HashMap<&'a Path, Vec<u8>>);
+pub(crate) struct KnownBytes<'a>(HashMap<&'a Path, Vec<u8>>);
 
-impl<'a> Bytes<'a> {
+impl<'a> KnownBytes<'a> {
     pub fn read(&mut self, path: &'a Path, hash: BlobHash) {
         self.0.insert(path, hash.as_bytes().to_vec());
     }
@@ -50,7 +50,7 @@ impl Fields {
 /// person named it. The series of Blender is that of the .blend, or a choice.
 pub(crate) fn content(
     found: &Dependencies,
-    bytes: &Bytes<'_>,
+    bytes: &KnownBytes<'_>,
     extras: &FoundExtras,
     place: Option<&Path>,
 ) -> BlobHash {
@@ -76,7 +76,7 @@ pub(crate) fn content(
     hasher.hash()
 }
 
-fn name(item: &Dependency, bytes: &Bytes<'_>) -> Fields {
+fn name(item: &Dependency, bytes: &KnownBytes<'_>) -> Fields {
     let mut fields = Fields::default();
     fields.add(bytes.of(&item.holder));
     // Caches of particles have no name: Blender looks beside the .blend, whatever that is called.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     folder::OutFolder,
-    made::{Identity, Relation},
+    made::{FrameIdentity, Relation},
     manifest::{Manifest, is_broken},
 };
 
@@ -50,16 +50,16 @@ pub enum ExistingError {
          --existing skip, --existing overwrite, or another folder with --out", broken.in_words(), count = found.count
     )]
     Foreign {
-        found: Found,
+        found: ExistingFiles,
         /// Those that are empty or cut off.
-        broken: Found,
+        broken: ExistingFiles,
     },
     #[error(
         "{count} of the files are already there, made from this .blend with other settings ({found}; {changes}); replace them with \
          --existing replace, or choose another folder with --out", count = found.count, changes = changes.join("; ")
     )]
     OtherChoices {
-        found: Found,
+        found: ExistingFiles,
         /// What differs, in words.
         changes: Vec<String>,
     },
@@ -67,25 +67,25 @@ pub enum ExistingError {
         "{count} of the files are already there, and of a later save of this .blend than this one ({first}); replace them with \
          --existing overwrite, or choose another folder with --out", count = .0.count, first = .0
     )]
-    Newer(Found),
+    Newer(ExistingFiles),
     #[error(
         "{count} of the files are already there ({first}); leave --existing error out to continue, or choose another \
          folder with --out", count = .0.count, first = .0
     )]
-    Refused(Found),
+    Refused(ExistingFiles),
     #[error("{path} cannot be looked at ({source}); check the output folder")]
     Io { path: String, source: io::Error },
 }
 
 /// Files in the way.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct ExistingFiles {
     pub count: usize,
     /// At most three.
     pub first: Vec<RelPath>,
 }
 
-impl Found {
+impl ExistingFiles {
     fn add(&mut self, path: RelPath) {
         self.count += 1;
         if self.first.len() < 3 {
@@ -102,7 +102,7 @@ impl Found {
     }
 }
 
-impl fmt::Display for Found {
+impl fmt::Display for ExistingFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, path) in self.first.iter().enumerate() {
             write!(f, "{}{path}", if at == 0 { "" } else { ", " })?;
@@ -116,7 +116,7 @@ impl fmt::Display for Found {
 pub fn recorded(
     folder: &OutFolder,
     manifest: &Manifest,
-    candidates: &[(DeviceClass, Identity)],
+    candidates: &[(DeviceClass, FrameIdentity)],
     earlier: &[DeviceClass],
     asked: &FrameSet,
 ) -> Option<DeviceClass> {
@@ -147,17 +147,17 @@ pub struct ToRender {
     /// Those among the kept ones that somebody should look at.
     pub suspicious: SuspiciousFrames,
     /// Files of skipped frames that Kiln did not write, and that are empty or cut off.
-    pub broken: Found,
+    pub broken: ExistingFiles,
 }
 
 /// What was found in the way.
 #[derive(Default)]
 struct InTheWay {
-    foreign: Found,
+    foreign: ExistingFiles,
     /// Those among the foreign ones that are empty or cut off.
-    broken: Found,
-    newer: Found,
-    other: Found,
+    broken: ExistingFiles,
+    newer: ExistingFiles,
+    other: ExistingFiles,
     changes: Vec<String>,
 }
 
@@ -183,7 +183,7 @@ pub fn to_render(
     folder: &OutFolder,
     manifest: &Manifest,
     mode: Existing,
-    identity: &Identity,
+    identity: &FrameIdentity,
     refuse_black: bool,
     asked: &FrameSet,
     names: impl Fn(i32) -> Vec<RelPath>,
@@ -195,7 +195,7 @@ pub fn to_render(
         replaced: 0,
         older: 0,
         suspicious: SuspiciousFrames::default(),
-        broken: Found::default(),
+        broken: ExistingFiles::default(),
     };
     if mode == Existing::Overwrite {
         return Ok(found);

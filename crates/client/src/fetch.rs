@@ -16,9 +16,9 @@ use tokio::{io::AsyncWriteExt, task::JoinHandle};
 use crate::{
     Client, ClientError,
     existing::Existing,
-    folder::{OutFolder, Part, Placed, Whole},
-    made::{Identity, Relation},
-    manifest::{Manifest, Written, same_bytes},
+    folder::{OutFolder, PartFile, Placement, WholeFile},
+    made::{FrameIdentity, Relation},
+    manifest::{Manifest, WrittenFile, same_bytes},
 };
 
 /// How many frames come in at the same time.
@@ -45,19 +45,19 @@ pub enum FetchError {
 
 /// A frame that has been dealt with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Landed {
+pub struct FetchedFrame {
     pub frame: i32,
     pub files: Vec<RelPath>,
     /// Bytes that came over the network.
     pub bytes: u64,
     /// Why somebody should look at the frame.
     pub suspicious: Vec<Suspicion>,
-    pub how: How,
+    pub how: FrameResult,
 }
 
 /// What became of a frame's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum How {
+pub enum FrameResult {
     Written,
     /// Written in the place of a frame of an earlier save, or of other settings.
     Replaced,
@@ -73,7 +73,7 @@ pub enum How {
 pub struct Fetcher {
     client: Client,
     job: JobId,
-    identity: Identity,
+    identity: FrameIdentity,
     /// The .blend lies on this machine, so that the way to it from the folder means something.
     is_of_here: bool,
     /// The job may render on any GPU, so that its device is known for certain only when a frame is there.
@@ -129,7 +129,7 @@ impl Fetcher {
     /// # Errors
     /// Where the server cannot be reached or the folder cannot be written. Call it again to go on where it
     /// ended: what has landed is not fetched again.
-    pub async fn sweep(&mut self, mut landed: impl FnMut(Landed)) -> Result<(), FetchError> {
+    pub async fn sweep(&mut self, mut landed: impl FnMut(FetchedFrame)) -> Result<(), FetchError> {
         loop {
             let page = self.client.outputs(self.job, self.after).await?;
             let Some(last) = page.outputs.iter().map(|output| output.sequence).max() else { return Ok(()) };
@@ -149,8 +149,8 @@ impl Fetcher {
                 stream::iter(newest.into_values().map(|output| this.frame(output))).buffer_unordered(AT_ONCE);
             let (mut left, mut placed) = (false, Vec::new());
             while let Some(frame) = coming.try_next().await? {
-                left |= matches!(frame.how, How::Left(_));
-                if matches!(frame.how, How::Written | How::Replaced) {
+                left |= matches!(frame.how, FrameResult::Left(_));
+                if matches!(frame.how, FrameResult::Written | FrameResult::Replaced) {
                     placed.extend(frame.files.iter().cloned());
                 }
                 landed(frame);
@@ -210,13 +210,13 @@ impl Fetcher {
         let _ = tokio::time::timeout(LAST_WORD, told).await;
     }
 
-    async fn frame(&self, output: OutputView) -> Result<Landed, FetchError> {
+    async fn frame(&self, output: OutputView) -> Result<FetchedFrame, FetchError> {
         let frame = output.frame;
         let files: Vec<RelPath> = output.files.files().iter().map(|file| file.path.clone()).collect();
         let suspicious = output.files.suspicions();
         let done = |bytes, how| {
             let (files, suspicious) = (files.clone(), suspicious.clone());
-            Landed { frame, files, bytes, suspicious, how }
+            FetchedFrame { frame, files, bytes, suspicious, how }
         };
         let verdict = self.blocking(&output, |job, manifest, output| {
             if manifest.has(&job.folder, &job.identity, output.frame, &output.files) {
@@ -239,9 +239,9 @@ impl Fetcher {
             Ok(if in_the_way.is_empty() { Before::Free } else { Before::Taken(in_the_way) })
         });
         match verdict.await? {
-            Before::There => return Ok(done(0, How::AlreadyThere)),
-            Before::Taken(paths) => return Ok(done(0, How::Left(paths))),
-            Before::Free if output.gone_ms.is_some() => return Ok(done(0, How::Gone)),
+            Before::There => return Ok(done(0, FrameResult::AlreadyThere)),
+            Before::Taken(paths) => return Ok(done(0, FrameResult::Left(paths))),
+            Before::Free if output.gone_ms.is_some() => return Ok(done(0, FrameResult::Gone)),
             Before::Free => {}
         }
         let (mut parts, mut bytes) = (Vec::new(), 0);
@@ -256,7 +256,7 @@ impl Fetcher {
                     .iter()
                     .map(|(file, part)| {
                         let stamp = part.stamp().map_err(|error| job.write_error(&file.path, error))?;
-                        Ok(Written::new(file, stamp))
+                        Ok(WrittenFile::new(file, stamp))
                     })
                     .collect::<Result<Vec<_>, FetchError>>()?;
                 // Looked at again before the note is taken: afterwards the path counts as Kiln's own.
@@ -277,8 +277,8 @@ impl Fetcher {
                 let mut left = Vec::new();
                 for ((file, part), replace) in parts.into_iter().zip(replace) {
                     match OutFolder::place(&part, &file.path, replace) {
-                        Ok(Placed::Done) => {}
-                        Ok(Placed::Taken) => {
+                        Ok(Placement::Done) => {}
+                        Ok(Placement::Taken) => {
                             part.discard();
                             left.push(file.path);
                         }
@@ -289,15 +289,15 @@ impl Fetcher {
             })
             .await?;
         let how = match (left.is_empty(), replaced) {
-            (false, _) => How::Left(left),
-            (true, true) => How::Replaced,
-            (true, false) => How::Written,
+            (false, _) => FrameResult::Left(left),
+            (true, true) => FrameResult::Replaced,
+            (true, false) => FrameResult::Written,
         };
         Ok(done(bytes, how))
     }
 
-    fn place(&self) -> Place {
-        Place {
+    fn place(&self) -> FetchRules {
+        FetchRules {
             job: self.job,
             identity: self.identity.clone(),
             mode: self.mode,
@@ -309,7 +309,7 @@ impl Fetcher {
     async fn blocking<T: Send + 'static>(
         &self,
         output: &OutputView,
-        work: impl FnOnce(&Place, &mut Manifest, &OutputView) -> Result<T, FetchError> + Send + 'static,
+        work: impl FnOnce(&FetchRules, &mut Manifest, &OutputView) -> Result<T, FetchError> + Send + 'static,
     ) -> Result<T, FetchError> {
         let place = self.place();
         let (manifest, output) = (Arc::clone(&self.manifest), output.clone());
@@ -326,7 +326,7 @@ impl Fetcher {
     }
 
     /// A whole, checked file under its temporary name, and how many bytes came for it.
-    async fn download(&self, file: &OutputFile) -> Result<(Whole, u64), FetchError> {
+    async fn download(&self, file: &OutputFile) -> Result<(WholeFile, u64), FetchError> {
         let fail = |error: io::Error| {
             if error.kind() == io::ErrorKind::WouldBlock {
                 FetchError::Busy { path: self.folder.path().join(file.path.to_path()) }
@@ -390,14 +390,14 @@ enum Before {
 }
 
 /// Where frames of a job land, and by which rules.
-struct Place {
+struct FetchRules {
     job: JobId,
-    identity: Identity,
+    identity: FrameIdentity,
     mode: Existing,
     folder: Arc<OutFolder>,
 }
 
-impl Place {
+impl FetchRules {
     /// Whether what lies at this path is Kiln's to replace: a frame of this job or of an earlier save, or what is left of
     /// one of any.
     fn may_replace(&self, manifest: &Manifest, path: &RelPath) -> bool {
@@ -423,12 +423,12 @@ impl Place {
     }
 }
 
-fn identity(spec: &JobSpec, is_of_here: bool, folder: &OutFolder) -> Identity {
-    Identity::of_job(spec, is_of_here.then(|| folder.real_path()))
+fn identity(spec: &JobSpec, is_of_here: bool, folder: &OutFolder) -> FrameIdentity {
+    FrameIdentity::of_job(spec, is_of_here.then(|| folder.real_path()))
 }
 
 /// Hashes what a part already holds and stands behind it; a `fresh` one, or one that is too long, is emptied.
-fn take_up(part: &mut Part, fresh: bool, size: u64) -> io::Result<(BlobHasher, u64)> {
+fn take_up(part: &mut PartFile, fresh: bool, size: u64) -> io::Result<(BlobHasher, u64)> {
     let mut hasher = BlobHasher::new();
     let length = part.file.metadata()?.len();
     if fresh || length > size {

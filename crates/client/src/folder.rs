@@ -41,7 +41,7 @@ pub struct Stamp {
 }
 
 /// A file on its way in.
-pub(crate) struct Part {
+pub(crate) struct PartFile {
     dir: OwnedFd,
     name: String,
     pub(crate) file: File,
@@ -49,11 +49,11 @@ pub(crate) struct Part {
 
 /// A part with all its bytes, which are on the disk: only such a one gets its name, so that no loss of power leaves a
 /// name with half a frame.
-pub(crate) struct Whole(Part);
+pub(crate) struct WholeFile(PartFile);
 
 /// Whether a file took its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Placed {
+pub(crate) enum Placement {
     Done,
     /// Something is there, and was not to be replaced.
     Taken,
@@ -156,7 +156,7 @@ impl OutFolder {
 
     /// Opens the temporary file for `path`, with what an earlier, broken fetch of the same bytes left in it.
     /// An error of the kind `WouldBlock`: another program is writing it.
-    pub(crate) fn part(&self, path: &RelPath, hash: BlobHash) -> io::Result<Part> {
+    pub(crate) fn part(&self, path: &RelPath, hash: BlobHash) -> io::Result<PartFile> {
         let dir = self.dir_of(path, true)?;
         let name = part_name(path, hash);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -166,27 +166,27 @@ impl OutFolder {
         }
         // The error of a file that is locked converts into one of this kind.
         file.try_lock()?;
-        Ok(Part { dir, name, file })
+        Ok(PartFile { dir, name, file })
     }
 
     /// Gives the part its name.
-    pub(crate) fn place(Whole(part): &Whole, path: &RelPath, replace: bool) -> io::Result<Placed> {
+    pub(crate) fn place(WholeFile(part): &WholeFile, path: &RelPath, replace: bool) -> io::Result<Placement> {
         let name = path.file_name();
         if replace {
             fs::renameat(&part.dir, &part.name, &part.dir, name)?;
-            return Ok(Placed::Done);
+            return Ok(Placement::Done);
         }
         match fs::renameat_with(&part.dir, &part.name, &part.dir, name, RenameFlags::NOREPLACE) {
-            Ok(()) => Ok(Placed::Done),
-            Err(Errno::EXIST) => Ok(Placed::Taken),
+            Ok(()) => Ok(Placement::Done),
+            Err(Errno::EXIST) => Ok(Placement::Taken),
             // Not every file system knows the flag; a hard link refuses to replace too.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 match fs::linkat(&part.dir, &part.name, &part.dir, name, AtFlags::empty()) {
                     Ok(()) => {
                         fs::unlinkat(&part.dir, &part.name, AtFlags::empty())?;
-                        Ok(Placed::Done)
+                        Ok(Placement::Done)
                     }
-                    Err(Errno::EXIST) => Ok(Placed::Taken),
+                    Err(Errno::EXIST) => Ok(Placement::Taken),
                     Err(error) => Err(error.into()),
                 }
             }
@@ -290,11 +290,11 @@ fn stamp_of(stat: &fs::Stat) -> Stamp {
     }
 }
 
-impl Part {
+impl PartFile {
     /// Waits until its bytes are on the disk.
-    pub(crate) fn finish(self) -> io::Result<Whole> {
+    pub(crate) fn finish(self) -> io::Result<WholeFile> {
         self.file.sync_all()?;
-        Ok(Whole(self))
+        Ok(WholeFile(self))
     }
 
     /// Takes the temporary file away.
@@ -303,7 +303,7 @@ impl Part {
     }
 }
 
-impl Whole {
+impl WholeFile {
     pub(crate) fn stamp(&self) -> io::Result<Stamp> {
         Ok(stamp_of(&fs::fstat(&self.0.file)?))
     }
@@ -324,13 +324,13 @@ mod tests {
         RelPath::new(text).unwrap()
     }
 
-    fn land(folder: &OutFolder, path: &str, bytes: &[u8], replace: bool) -> io::Result<Placed> {
+    fn land(folder: &OutFolder, path: &str, bytes: &[u8], replace: bool) -> io::Result<Placement> {
         let mut part = folder.part(&rel(path), BlobHash::of(bytes))?;
         part.file.write_all(bytes)?;
         let part = part.finish()?;
         let placed = OutFolder::place(&part, &rel(path), replace)?;
         folder.keep_names([&rel(path)])?;
-        if placed == Placed::Taken {
+        if placed == Placement::Taken {
             part.discard();
         }
         Ok(placed)
@@ -340,10 +340,10 @@ mod tests {
     fn files_land_whole_and_do_not_replace_unasked() {
         let dir = tempfile::tempdir().unwrap();
         let folder = OutFolder::prepare(&dir.path().join("a/b")).unwrap();
-        assert_eq!(land(&folder, "x/y.png", b"one", false).unwrap(), Placed::Done);
-        assert_eq!(land(&folder, "x/y.png", b"two", false).unwrap(), Placed::Taken);
+        assert_eq!(land(&folder, "x/y.png", b"one", false).unwrap(), Placement::Done);
+        assert_eq!(land(&folder, "x/y.png", b"two", false).unwrap(), Placement::Taken);
         assert_eq!(std::fs::read(dir.path().join("a/b/x/y.png")).unwrap(), b"one");
-        assert_eq!(land(&folder, "x/y.png", b"two", true).unwrap(), Placed::Done);
+        assert_eq!(land(&folder, "x/y.png", b"two", true).unwrap(), Placement::Done);
         assert_eq!(std::fs::read(dir.path().join("a/b/x/y.png")).unwrap(), b"two");
         assert_eq!(std::fs::read_dir(dir.path().join("a/b/x")).unwrap().count(), 1, "no part stays");
     }
@@ -359,8 +359,8 @@ mod tests {
         assert!(part.finish().is_err());
         assert!(!dir.path().join("a/b.png").exists());
 
-        assert_eq!(land(&folder, "a/b.png", b"x", false).unwrap(), Placed::Done);
-        assert_eq!(land(&folder, "c.png", b"x", false).unwrap(), Placed::Done);
+        assert_eq!(land(&folder, "a/b.png", b"x", false).unwrap(), Placement::Done);
+        assert_eq!(land(&folder, "c.png", b"x", false).unwrap(), Placement::Done);
         folder.keep_names([&rel("a/b.png"), &rel("a/d/e.png"), &rel("c.png")]).unwrap_err();
         folder.keep_names([&rel("a/b.png"), &rel("c.png")]).unwrap();
         std::fs::remove_dir_all(dir.path().join("a")).unwrap();
@@ -382,11 +382,11 @@ mod tests {
         for bad in ["link/x.png", "up/x.png", "link/deep/x.png"] {
             assert!(land(&folder, bad, b"x", true).is_err(), "{bad}");
         }
-        assert_eq!(land(&folder, "inner/deep/x.png", b"x", false).unwrap(), Placed::Done);
+        assert_eq!(land(&folder, "inner/deep/x.png", b"x", false).unwrap(), Placement::Done);
         assert!(out.join("real/deep/x.png").is_file());
         assert_eq!(
             land(&folder, "file.png", b"x", true).unwrap(),
-            Placed::Done,
+            Placement::Done,
             "the link itself is replaced"
         );
         assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);

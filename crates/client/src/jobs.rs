@@ -16,7 +16,7 @@ use crate::{Client, ClientError, routes};
 
 /// Which jobs a list shows, newest first; the default shows as many as the server gives at once.
 #[derive(Debug, Clone, Default)]
-pub struct WhichJobs {
+pub struct JobFilter {
     /// None at all means every state.
     pub states: Vec<JobState>,
     pub user: Option<Owner>,
@@ -30,18 +30,18 @@ pub struct WhichJobs {
 
 /// Which attempts a page shows, newest first; the default shows as many as the server gives at once.
 #[derive(Debug, Clone, Default)]
-pub struct WhichAttempts {
+pub struct AttemptFilter {
     pub frame: Option<i32>,
     /// Only those that failed, or were lost with their worker.
     pub failed: bool,
     pub state: Option<AttemptState>,
     /// Only older ones than this.
     pub before: Option<AttemptId>,
-    /// At most so many; goes to [`WhichAttempts::MOST`].
+    /// At most so many; goes to [`AttemptFilter::MOST`].
     pub limit: Option<u32>,
 }
 
-impl WhichAttempts {
+impl AttemptFilter {
     /// The most of one page.
     pub const MOST: u32 = 5000;
 }
@@ -58,8 +58,8 @@ impl Client {
     }
 
     /// A page of jobs.
-    pub async fn jobs(&self, which: &WhichJobs) -> Result<JobList, ClientError> {
-        let WhichJobs { states, user, project, archived, limit, before } = which;
+    pub async fn jobs(&self, which: &JobFilter) -> Result<JobList, ClientError> {
+        let JobFilter { states, user, project, archived, limit, before } = which;
         let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
         let states = (!states.is_empty()).then(|| states.join(","));
         let archived = (*archived != ArchivedFilter::default()).then_some(*archived);
@@ -173,8 +173,8 @@ impl Client {
     }
 
     /// A page of attempts, newest first.
-    pub async fn attempts(&self, id: JobId, which: &WhichAttempts) -> Result<AttemptsPage, ClientError> {
-        let WhichAttempts { frame, failed, state, before, limit } = which;
+    pub async fn attempts(&self, id: JobId, which: &AttemptFilter) -> Result<AttemptsPage, ClientError> {
+        let AttemptFilter { frame, failed, state, before, limit } = which;
         let failed = failed.then_some(true);
         let parameters = [
             ("frame", shown(frame)),
@@ -190,9 +190,9 @@ impl Client {
     pub async fn all_attempts(
         &self,
         id: JobId,
-        mut which: WhichAttempts,
+        mut which: AttemptFilter,
     ) -> Result<Vec<AttemptView>, ClientError> {
-        which.limit = Some(WhichAttempts::MOST);
+        which.limit = Some(AttemptFilter::MOST);
         let mut all = Vec::new();
         loop {
             let page = self.attempts(id, &which).await?;

@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 
 /// By whom frames were made, as the manifest keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Made {
+pub(crate) struct RenderOrigin {
     content: BlobHash,
     #[serde(default)]
     choices: Choices,
     /// The frozen word of a device.
     device: String,
-    of: Of,
+    of: SeenSave,
 }
 
 /// A save of a .blend, as seen from an output folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Of {
+pub(crate) struct SeenSave {
     /// Absolute.
     #[serde(with = "kiln_types::paths::exact")]
     blend: PathBuf,
@@ -30,13 +30,13 @@ pub(crate) struct Of {
     read_ms: i64,
 }
 
-impl Of {
+impl SeenSave {
     fn is_same_blend(&self, other: &Self) -> bool {
         self.blend == other.blend || (self.beside.is_some() && self.beside == other.beside)
     }
 }
 
-impl Made {
+impl RenderOrigin {
     pub(crate) fn is_same_frame_as(&self, other: &Self) -> bool {
         self.content == other.content && self.choices == other.choices && self.device == other.device
     }
@@ -53,7 +53,7 @@ impl Made {
         self.is_same_frame_as(other) && self.of.read_ms > other.of.read_ms
     }
 
-    pub(crate) fn save(&self) -> &Of {
+    pub(crate) fn save(&self) -> &SeenSave {
         &self.of
     }
 }
@@ -62,13 +62,13 @@ impl Made {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Mark {
-    Made(Made),
+    Made(RenderOrigin),
     /// Lines of the first version: one key for everything, the folder of the .blend included.
     Key(SessionKey),
 }
 
 impl Mark {
-    pub(crate) fn made(&self) -> Option<&Made> {
+    pub(crate) fn made(&self) -> Option<&RenderOrigin> {
         match self {
             Self::Made(made) => Some(made),
             Self::Key(_) => None,
@@ -92,24 +92,24 @@ pub(crate) enum Relation {
 
 /// What the frames of one command or job are known by.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub struct FrameIdentity {
     /// By which new lines know them: where a job does not say which save it is of, as in the first version.
     pub(crate) mark: Mark,
     /// By which lines of the first version know them.
     key: SessionKey,
 }
 
-impl Identity {
+impl FrameIdentity {
     /// `out` is the folder that the frames land in, where that and the .blend are on one machine; both without links.
     pub(crate) fn new(session: &SessionSpec, save: &Save, choices: Choices, out: Option<&Path>) -> Self {
         let beside = out.and_then(|out| seen_from(out, &save.blend));
-        let of = Of { blend: save.blend.clone(), beside, read_ms: save.read_ms };
+        let of = SeenSave { blend: save.blend.clone(), beside, read_ms: save.read_ms };
         let device = device_word(session.device).to_owned();
-        let made = Made { content: save.content, choices, device, of };
+        let made = RenderOrigin { content: save.content, choices, device, of };
         Self { mark: Mark::Made(made), key: session.key() }
     }
 
-    /// Of a job's frames. `out` as for [`Identity::new`].
+    /// Of a job's frames. `out` as for [`FrameIdentity::new`].
     pub fn of_job(spec: &JobSpec, out: Option<&Path>) -> Self {
         let choices = Choices::of(&spec.session, spec.written_by.series());
         match &spec.save {
@@ -121,7 +121,7 @@ impl Identity {
         }
     }
 
-    pub(crate) fn made(&self) -> Option<&Made> {
+    pub(crate) fn made(&self) -> Option<&RenderOrigin> {
         self.mark.made()
     }
 
@@ -142,7 +142,7 @@ impl Identity {
     }
 
     /// `seen` are further saves that were found to be the same frame's.
-    pub(crate) fn relation<'a>(&self, mark: &Mark, mut seen: impl Iterator<Item = &'a Of>) -> Relation {
+    pub(crate) fn relation<'a>(&self, mark: &Mark, mut seen: impl Iterator<Item = &'a SeenSave>) -> Relation {
         let line = match mark {
             Mark::Key(key) if *key == self.key => return Relation::Same,
             Mark::Key(_) => return Relation::Stranger,
@@ -203,7 +203,7 @@ pub(crate) mod samples {
         Save { content: BlobHash::of(&[content]), blend: blend.into(), read_ms }
     }
 
-    pub fn identity(save: &Save, samples: Option<u32>, device: DeviceClass, out: &str) -> Identity {
+    pub fn identity(save: &Save, samples: Option<u32>, device: DeviceClass, out: &str) -> FrameIdentity {
         let mut session = SessionSpec {
             bundle: kiln_types::BundleId(save.content),
             blend: kiln_types::RelPath::new("a.blend").unwrap(),
@@ -218,11 +218,11 @@ pub(crate) mod samples {
         };
         session.settings.samples = samples;
         let choices = Choices::of(&session, "5.0".parse().unwrap());
-        Identity::new(&session, save, choices, Some(Path::new(out)))
+        FrameIdentity::new(&session, save, choices, Some(Path::new(out)))
     }
 
     /// The mark of the same frame in a line of the first version.
-    pub fn first_version(identity: &Identity) -> Mark {
+    pub fn first_version(identity: &FrameIdentity) -> Mark {
         Mark::Key(identity.key)
     }
 }
@@ -249,7 +249,8 @@ mod tests {
         let (first, later) = (save("/p/shot.blend", 1, 10), save("/p/shot.blend", 2, 20));
         let cpu = DeviceClass::Cpu;
         let of = |save: &Save| identity(save, None, cpu, "/p/out");
-        let relation = |now: &Identity, line: &Identity| now.relation(&line.mark.clone(), std::iter::empty());
+        let relation =
+            |now: &FrameIdentity, line: &FrameIdentity| now.relation(&line.mark.clone(), std::iter::empty());
         assert_eq!(relation(&of(&first), &of(&first)), Relation::Same);
         assert_eq!(relation(&of(&later), &of(&first)), Relation::Older);
         assert_eq!(relation(&of(&first), &of(&later)), Relation::Newer, "an older job never replaces");

@@ -16,23 +16,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     folder::{OutFolder, Stamp},
-    made::{Identity, Made, Mark, Relation},
+    made::{FrameIdentity, Mark, Relation, RenderOrigin},
     reading,
 };
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Line {
-    Frame(Frame),
-    Seen { seen: Made },
+    Frame(ManifestFrame),
+    Seen { seen: RenderOrigin },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Frame {
+pub(crate) struct ManifestFrame {
     #[serde(flatten)]
     mark: Mark,
     frame: i32,
-    pub(crate) files: Vec<Written>,
+    pub(crate) files: Vec<WrittenFile>,
     /// Why somebody should look at the frame, so that a frame that is kept is reported again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     suspicious: Vec<Suspicion>,
@@ -40,7 +40,7 @@ pub(crate) struct Frame {
 
 /// A file as Kiln wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Written {
+pub(crate) struct WrittenFile {
     path: RelPath,
     pub(crate) hash: BlobHash,
     size: u64,
@@ -51,11 +51,11 @@ pub(crate) struct Written {
 #[derive(Debug)]
 pub struct Manifest {
     place: RelPath,
-    pub(crate) frames: HashMap<i32, Arc<Frame>>,
+    pub(crate) frames: HashMap<i32, Arc<ManifestFrame>>,
     /// The frames written under a path, the last one last, and which of its files that is.
-    paths: HashMap<RelPath, Vec<(Arc<Frame>, usize)>>,
+    paths: HashMap<RelPath, Vec<(Arc<ManifestFrame>, usize)>>,
     /// Later saves whose frames were found to be there already: of each save of a .blend the newest.
-    seen: Vec<Made>,
+    seen: Vec<RenderOrigin>,
 }
 
 impl Manifest {
@@ -94,30 +94,30 @@ impl Manifest {
     }
 
     /// What made the files that were written under a path, the last one first, and those files.
-    fn written(&self, path: &RelPath) -> impl Iterator<Item = (&Mark, &Written)> {
+    fn written(&self, path: &RelPath) -> impl Iterator<Item = (&Mark, &WrittenFile)> {
         let all = self.paths.get(path).into_iter().flatten().rev();
         all.filter_map(|(frame, at)| Some((&frame.mark, frame.files.get(*at)?)))
     }
 
     /// What made the file last written under a path, and that file.
-    fn last(&self, path: &RelPath) -> Option<(&Mark, &Written)> {
+    fn last(&self, path: &RelPath) -> Option<(&Mark, &WrittenFile)> {
         self.written(path).next()
     }
 
-    pub(crate) fn relation(&self, identity: &Identity, mark: &Mark) -> Relation {
-        let same = |seen: &&Made| matches!(mark, Mark::Made(made) if made.is_same_frame_as(seen));
-        identity.relation(mark, self.seen.iter().filter(same).map(Made::save))
+    pub(crate) fn relation(&self, identity: &FrameIdentity, mark: &Mark) -> Relation {
+        let same = |seen: &&RenderOrigin| matches!(mark, Mark::Made(made) if made.is_same_frame_as(seen));
+        identity.relation(mark, self.seen.iter().filter(same).map(RenderOrigin::save))
     }
 
     /// Whether every file of the frame is there as it is asked for.
-    pub(crate) fn holds(&self, folder: &OutFolder, identity: &Identity, frame: i32) -> bool {
+    pub(crate) fn holds(&self, folder: &OutFolder, identity: &FrameIdentity, frame: i32) -> bool {
         self.frames.get(&frame).is_some_and(|line| {
             self.relation(identity, &line.mark) == Relation::Same && self.is_whole(folder, line)
         })
     }
 
     /// Whether all files of the frame are there as they were written.
-    fn is_whole(&self, folder: &OutFolder, frame: &Frame) -> bool {
+    fn is_whole(&self, folder: &OutFolder, frame: &ManifestFrame) -> bool {
         frame.files.iter().all(|file| {
             // A later line, of another frame or scene, may have taken the path over.
             self.last(&file.path).is_some_and(|(mark, last)| *mark == frame.mark && last == file)
@@ -138,7 +138,12 @@ impl Manifest {
 
     /// What the file at this path is to the frames that are asked for: a stranger where Kiln did not write it, or somebody
     /// changed it since.
-    pub(crate) fn relation_of(&self, folder: &OutFolder, identity: &Identity, path: &RelPath) -> Relation {
+    pub(crate) fn relation_of(
+        &self,
+        folder: &OutFolder,
+        identity: &FrameIdentity,
+        path: &RelPath,
+    ) -> Relation {
         // A break after the note of a file and before its name leaves the one that was there before.
         let there = self.written(path).find(|(_, file)| unchanged(folder, file));
         there.map_or(Relation::Stranger, |(mark, _)| self.relation(identity, mark))
@@ -150,7 +155,12 @@ impl Manifest {
     }
 
     /// Frames of earlier saves of this .blend that are there and not among these.
-    pub(crate) fn older_besides(&self, folder: &OutFolder, identity: &Identity, asked: &FrameSet) -> u32 {
+    pub(crate) fn older_besides(
+        &self,
+        folder: &OutFolder,
+        identity: &FrameIdentity,
+        asked: &FrameSet,
+    ) -> u32 {
         let others = self.frames.values().filter(|line| asked.index_of(line.frame).is_none());
         let older = others.filter(|line| {
             self.relation(identity, &line.mark) == Relation::Older && self.is_whole(folder, line)
@@ -165,14 +175,20 @@ impl Manifest {
     }
 
     /// Whether a file of the frame, as these settings made it, is a remnant.
-    pub(crate) fn has_remnant(&self, folder: &OutFolder, identity: &Identity, frame: i32) -> bool {
+    pub(crate) fn has_remnant(&self, folder: &OutFolder, identity: &FrameIdentity, frame: i32) -> bool {
         let line = self.frames.get(&frame);
         let line = line.filter(|line| self.relation(identity, &line.mark) == Relation::Same);
         line.is_some_and(|line| line.files.iter().any(|file| self.is_remnant(folder, &file.path)))
     }
 
     /// Whether exactly these files of a frame are there, so that they need not be fetched.
-    pub(crate) fn has(&self, folder: &OutFolder, identity: &Identity, frame: i32, set: &OutputSet) -> bool {
+    pub(crate) fn has(
+        &self,
+        folder: &OutFolder,
+        identity: &FrameIdentity,
+        frame: i32,
+        set: &OutputSet,
+    ) -> bool {
         let wanted =
             |file: &OutputFile| self.last(&file.path).is_some_and(|(_, written)| written.hash == file.hash);
         set.files().iter().all(wanted) && self.holds(folder, identity, frame)
@@ -182,9 +198,9 @@ impl Manifest {
     pub(crate) fn record(
         &mut self,
         folder: &OutFolder,
-        identity: &Identity,
+        identity: &FrameIdentity,
         frame: i32,
-        files: Vec<Written>,
+        files: Vec<WrittenFile>,
         suspicious: Vec<Suspicion>,
     ) -> io::Result<()> {
         let mark = identity.mark.clone();
@@ -193,7 +209,7 @@ impl Manifest {
         let later = before.filter(|before| identity.made().is_some_and(|made| before.was_wanted_after(made)));
         let mut lines: Vec<Line> =
             later.map(|later| Line::Seen { seen: later.clone() }).into_iter().collect();
-        lines.push(Line::Frame(Frame { mark, frame, files, suspicious }));
+        lines.push(Line::Frame(ManifestFrame { mark, frame, files, suspicious }));
         self.append(folder, lines)
     }
 
@@ -207,7 +223,12 @@ impl Manifest {
     }
 
     /// Notes that a frame is there, or about to come, as a later save of its .blend has it too.
-    pub fn see(&mut self, folder: &OutFolder, identity: &Identity, frame: Option<i32>) -> io::Result<()> {
+    pub fn see(
+        &mut self,
+        folder: &OutFolder,
+        identity: &FrameIdentity,
+        frame: Option<i32>,
+    ) -> io::Result<()> {
         let Mark::Made(made) = &identity.mark else { return Ok(()) };
         let line = frame.and_then(|frame| self.frames.get(&frame)).and_then(|line| line.mark.made());
         if self.seen.iter().chain(line).any(|known| known.is_later_than(made)) {
@@ -218,19 +239,26 @@ impl Manifest {
 
     /// Notes that the frames that are there as they are asked for are those of this save too: lines of the first version are
     /// written again as this version has them.
-    pub fn renew(&mut self, folder: &OutFolder, identity: &Identity, asked: &FrameSet) -> io::Result<()> {
-        let kept: Vec<&Frame> = asked
+    pub fn renew(
+        &mut self,
+        folder: &OutFolder,
+        identity: &FrameIdentity,
+        asked: &FrameSet,
+    ) -> io::Result<()> {
+        let kept: Vec<&ManifestFrame> = asked
             .iter()
             .filter_map(|frame| self.frames.get(&frame).map(Arc::as_ref))
             .filter(|line| self.holds(folder, identity, line.frame))
             .collect();
         let Mark::Made(made) = &identity.mark else { return Ok(()) };
-        let is_told = |line: &&Frame| matches!(&line.mark, Mark::Made(of) if of == made);
+        let is_told = |line: &&ManifestFrame| matches!(&line.mark, Mark::Made(of) if of == made);
         if kept.is_empty() || kept.iter().all(is_told) {
             return Ok(());
         }
         let old = kept.iter().filter(|line| matches!(line.mark, Mark::Key(_)));
-        let again = |line: &&Frame| Line::Frame(Frame { mark: Mark::Made(made.clone()), ..(*line).clone() });
+        let again = |line: &&ManifestFrame| {
+            Line::Frame(ManifestFrame { mark: Mark::Made(made.clone()), ..(*line).clone() })
+        };
         let mut lines: Vec<Line> = old.map(again).collect();
         lines.push(Line::Seen { seen: made.clone() });
         self.append(folder, lines)
@@ -263,7 +291,7 @@ impl Manifest {
         for line in asked.iter().filter_map(|frame| self.frames.get(&frame)) {
             // A part of a frame, as a break between two files leaves it, counts too.
             let is_there = || {
-                let own = |file: &Written| self.last(&file.path).is_some_and(|(_, last)| last == file);
+                let own = |file: &WrittenFile| self.last(&file.path).is_some_and(|(_, last)| last == file);
                 line.files.iter().any(|file| own(file) && unchanged(folder, file))
             };
             if let Some(one) = which(&line.mark).filter(|_| is_there()) {
@@ -274,7 +302,7 @@ impl Manifest {
     }
 }
 
-impl Written {
+impl WrittenFile {
     pub(crate) fn new(file: &OutputFile, stamp: Stamp) -> Self {
         Self { path: file.path.clone(), hash: file.hash, size: stamp.size, mtime_ns: stamp.mtime_ns }
     }
@@ -306,7 +334,7 @@ fn place(blend: &str) -> io::Result<RelPath> {
 }
 
 /// By size and time; where only the time differs, by content.
-fn unchanged(folder: &OutFolder, file: &Written) -> bool {
+fn unchanged(folder: &OutFolder, file: &WrittenFile) -> bool {
     match folder.stamp(&file.path) {
         Ok(Some(stamp)) if stamp.size == file.size => {
             stamp.mtime_ns == file.mtime_ns || same_bytes(folder, &file.path, file.hash)
@@ -315,7 +343,7 @@ fn unchanged(folder: &OutFolder, file: &Written) -> bool {
     }
 }
 
-fn is_remnant(folder: &OutFolder, file: &Written) -> bool {
+fn is_remnant(folder: &OutFolder, file: &WrittenFile) -> bool {
     match folder.stamp(&file.path) {
         Ok(Some(Stamp { size: 0, .. })) => true,
         Ok(Some(stamp)) if stamp.size < file.size => {

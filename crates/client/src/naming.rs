@@ -5,7 +5,7 @@ use std::path::Path;
 use kiln_blend::SceneInfo;
 use kiln_types::{BlenderSeries, FileFormat, RelPath, RenderSettings, Resolution};
 
-use crate::template::{BadTemplate, Value, expand, safe};
+use crate::template::{BadTemplate, TemplateValue, expand, safe};
 
 /// What the name of a frame's main file depends on.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,13 +93,13 @@ impl Variables {
         }
     }
 
-    fn get(&self, name: &str, frame: i32) -> Option<Value> {
-        let text = |text: &str| Some(Value::Text(text.to_owned()));
+    fn get(&self, name: &str, frame: i32) -> Option<TemplateValue> {
+        let text = |text: &str| Some(TemplateValue::Text(text.to_owned()));
         match name {
             "blend_name" => text(&self.blend_name),
-            "fps" => Some(Value::Number(self.fps)),
-            "resolution_x" => Some(Value::Whole(self.width)),
-            "resolution_y" => Some(Value::Whole(self.height)),
+            "fps" => Some(TemplateValue::Number(self.fps)),
+            "resolution_x" => Some(TemplateValue::Whole(self.width)),
+            "resolution_y" => Some(TemplateValue::Whole(self.height)),
             _ if !self.all => None,
             "blend_name_lib" => text(&self.blend_name),
             "blend_dir" | "blend_dir_lib" => text(&self.blend_dir),

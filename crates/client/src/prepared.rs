@@ -18,10 +18,10 @@ use kiln_types::{
 };
 
 use crate::{
-    ClientError, FoundExtras, Identity, NamedFor, Naming, PrepareError, Request, Transfer,
-    content::{Bytes, content},
+    ClientError, FoundExtras, FrameIdentity, NamedFor, Naming, PrepareError, Request, Transfer,
+    content::{KnownBytes, content},
     hash_cache::FileStamp,
-    reading::{READS, Source, hash_file, read, read_all},
+    reading::{READS, SourceFile, hash_file, read, read_all},
     submission::EventSender,
 };
 
@@ -46,7 +46,7 @@ pub struct Prepared {
     pub notices: Vec<String>,
     pub(crate) bundle: Bundle,
     /// Of the bundle's files, in their order.
-    pub(crate) sources: Arc<[Source]>,
+    pub(crate) sources: Arc<[SourceFile]>,
     /// Keeps what was unpacked until it is sent.
     _extras: FoundExtras,
 }
@@ -119,7 +119,7 @@ impl Prepared {
         let sources = read_all(&paths, request.transfer, &request.hashes, events)?;
         let shared = shared_files(&layout, request)?;
         let bundle = bundle(&layout, &sources, shared);
-        let mut bytes = Bytes::default();
+        let mut bytes = KnownBytes::default();
         paths.iter().zip(&sources).for_each(|(path, source)| bytes.read(path, source.content.hash));
         layout.shared.iter().zip(&bundle.shared).for_each(|(at, file)| bytes.shared(&at.source, file));
         let shows_path = request.policy.scripts == ScriptPolicy::Trust
@@ -200,10 +200,10 @@ impl Prepared {
     }
 
     /// What its frames on this device are known by in an output folder.
-    pub fn identity(&self, device: DeviceClass, out: &Path) -> Identity {
+    pub fn identity(&self, device: DeviceClass, out: &Path) -> FrameIdentity {
         let session = self.session.on(device);
         let choices = Choices::of(&session, self.inspection.written_by.series());
-        Identity::new(&session, &self.save, choices, Some(out))
+        FrameIdentity::new(&session, &self.save, choices, Some(out))
     }
 
     /// The request to the server, for these of the frames.
@@ -257,7 +257,7 @@ fn job_name(name: Cow<'_, str>) -> String {
     if name.trim().is_empty() { "scene".to_owned() } else { name }
 }
 
-fn bundle(layout: &Layout, sources: &[Source], shared: Vec<SharedFile>) -> Bundle {
+fn bundle(layout: &Layout, sources: &[SourceFile], shared: Vec<SharedFile>) -> Bundle {
     let files = layout.files.iter().zip(sources).map(|((path, _), source)| BundleFile {
         path: path.clone(),
         hash: source.content.hash,

@@ -30,7 +30,7 @@ const PIECE: usize = 256 << 10;
 
 /// A file on the artist's disk, as it was when it was read.
 #[derive(Debug, Clone)]
-pub(crate) struct Source {
+pub(crate) struct SourceFile {
     pub path: PathBuf,
     pub stamp: FileStamp,
     pub content: Content,
@@ -95,7 +95,7 @@ pub(crate) fn read_all(
     transfer: Transfer,
     cache: &HashCache,
     events: &EventSender,
-) -> Result<Vec<Source>, PrepareError> {
+) -> Result<Vec<SourceFile>, PrepareError> {
     let progress = HashProgress::begin(paths, events);
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(AT_ONCE).min(paths.len());
     let next = AtomicUsize::new(0);
@@ -114,13 +114,13 @@ pub(crate) fn read_all(
     let sources = if threads <= 1 {
         work()?
     } else {
-        let parts: Vec<Result<Vec<Source>, PrepareError>> = std::thread::scope(|scope| {
+        let parts: Vec<Result<Vec<SourceFile>, PrepareError>> = std::thread::scope(|scope| {
             let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
             running.into_iter().filter_map(|thread| thread.join().ok()).collect()
         });
         parts.into_iter().collect::<Result<Vec<_>, _>>()?.concat()
     };
-    let by_path: std::collections::HashMap<PathBuf, Source> =
+    let by_path: std::collections::HashMap<PathBuf, SourceFile> =
         sources.into_iter().map(|source| (source.path.clone(), source)).collect();
     let lost = || PrepareError::Broken("the bundle".to_owned(), "a file was not read".to_owned());
     // Several places of a bundle may hold one file.
@@ -128,7 +128,7 @@ pub(crate) fn read_all(
 }
 
 /// Reads one file, or believes the cache. One that changes while it is read is read again.
-pub(crate) fn read(path: &Path, transfer: Transfer, cache: &HashCache) -> Result<Source, PrepareError> {
+pub(crate) fn read(path: &Path, transfer: Transfer, cache: &HashCache) -> Result<SourceFile, PrepareError> {
     read_counting(path, transfer, cache, &|_| {})
 }
 
@@ -138,17 +138,17 @@ fn read_counting(
     transfer: Transfer,
     cache: &HashCache,
     count: &dyn Fn(u64),
-) -> Result<Source, PrepareError> {
+) -> Result<SourceFile, PrepareError> {
     let fail = |error| PrepareError::Client(ClientError::file(path, "read", error));
     let known = FileStamp::at(path).map_err(fail)?;
     match (cache.get(path, &known), transfer) {
         (Some(content), Transfer::Chunks) if content.recipe.is_some() => {
-            return Ok(Source { path: path.to_owned(), stamp: known, content });
+            return Ok(SourceFile { path: path.to_owned(), stamp: known, content });
         }
         // Chunks of it are known where it has gone to another server.
         (Some(content), Transfer::Whole) => {
             let content = Content { recipe: None, ..content };
-            return Ok(Source { path: path.to_owned(), stamp: known, content });
+            return Ok(SourceFile { path: path.to_owned(), stamp: known, content });
         }
         _ => {}
     }
@@ -164,13 +164,13 @@ fn read_counting(
         }
         let content = content.map_err(fail)?;
         cache.put(path, &stamp, read_at, &content);
-        return Ok(Source { path: path.to_owned(), stamp, content });
+        return Ok(SourceFile { path: path.to_owned(), stamp, content });
     }
     Err(PrepareError::Changing(path.to_owned()))
 }
 
 fn content(file: &File, stamp: &FileStamp, transfer: Transfer, count: &dyn Fn(u64)) -> io::Result<Content> {
-    let Opened { packed, bytes } = open(file.try_clone()?, stamp.size())?;
+    let BundleBytes { packed, bytes } = open(file.try_clone()?, stamp.size())?;
     let mut bytes = Counting { bytes, count };
     match transfer {
         Transfer::Chunks => {
@@ -203,14 +203,14 @@ impl Read for Counting<'_> {
 }
 
 /// The bytes that a file is in a bundle.
-pub(crate) struct Opened {
+pub(crate) struct BundleBytes {
     /// Whether they are not those of the file itself, which is a packed .blend.
     pub packed: bool,
     pub bytes: Box<dyn Read + Send>,
 }
 
 /// `size`: bytes of the file; what is written behind them meanwhile is not read.
-pub(crate) fn open(mut file: File, size: u64) -> io::Result<Opened> {
+pub(crate) fn open(mut file: File, size: u64) -> io::Result<BundleBytes> {
     use std::io::Seek as _;
     let mut first = [0];
     let raw = file.read(&mut first)?;
@@ -220,7 +220,7 @@ pub(crate) fn open(mut file: File, size: u64) -> io::Result<Opened> {
     let mut unpacked = [0];
     let got = bytes.read(&mut unpacked)?;
     let packed = raw > 0 && unpacked[..got] != first[..raw];
-    Ok(Opened { packed, bytes: Box::new(io::Cursor::new(unpacked[..got].to_vec()).chain(bytes)) })
+    Ok(BundleBytes { packed, bytes: Box::new(io::Cursor::new(unpacked[..got].to_vec()).chain(bytes)) })
 }
 
 /// The hash and the number of the bytes.

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     Client, ClientError, Prepared,
-    reading::{self, Source},
+    reading::{self, SourceFile},
     tries::Tries,
 };
 
@@ -33,8 +33,8 @@ const BATCH_CHUNKS: usize = 4096;
 
 /// How far an upload is, in bytes of files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sent {
-    /// Sent, and safe at the server.
+pub struct UploadProgress {
+    /// UploadProgress, and safe at the server.
     pub done: u64,
     /// What is to be sent in all.
     pub total: u64,
@@ -51,7 +51,7 @@ impl Client {
     pub async fn send_bundle(
         &self,
         prepared: &Prepared,
-        mut told: impl FnMut(Sent),
+        mut told: impl FnMut(UploadProgress),
     ) -> Result<(), ClientError> {
         let (mut done, mut tries) = (0, Tries::default());
         loop {
@@ -75,7 +75,7 @@ impl Client {
         &self,
         prepared: &Prepared,
         job: &SubmitJob,
-        told: impl FnMut(Sent),
+        told: impl FnMut(UploadProgress),
     ) -> Result<JobView, ClientError> {
         self.send_bundle(prepared, told).await?;
         self.submit(job).await
@@ -86,15 +86,15 @@ impl Client {
         &self,
         prepared: &Prepared,
         done: &mut u64,
-        told: &mut impl FnMut(Sent),
+        told: &mut impl FnMut(UploadProgress),
     ) -> Result<(), ClientError> {
         let plan = self.plan(&prepared.sources).await?;
         let total = *done + plan.bytes();
         let there = prepared.size().saturating_sub(total);
-        told(Sent { done: *done, total, there });
+        told(UploadProgress { done: *done, total, there });
         let arrived = |bytes| {
             *done += bytes;
-            told(Sent { done: *done, total, there });
+            told(UploadProgress { done: *done, total, there });
         };
         for (hash, recipe) in plan.announced() {
             match self.put_recipe(hash, recipe).await {
@@ -111,7 +111,7 @@ impl Client {
     }
 
     /// Asks what is missing: files first, then the chunks of those that are.
-    async fn plan(&self, sources: &Arc<[Source]>) -> Result<Plan, ClientError> {
+    async fn plan(&self, sources: &Arc<[SourceFile]>) -> Result<Plan, ClientError> {
         let mut first: HashMap<BlobHash, usize> = HashMap::new();
         for (at, source) in sources.iter().enumerate() {
             first.entry(source.content.hash).or_insert(at);
@@ -192,7 +192,7 @@ impl Client {
         })
     }
 
-    async fn send_whole(&self, source: &Source) -> Result<u64, ClientError> {
+    async fn send_whole(&self, source: &SourceFile) -> Result<u64, ClientError> {
         let (hash, size) = (source.content.hash, source.content.size);
         if !source.content.packed {
             self.put_blob_file(hash, size, &source.path).await?;
@@ -205,13 +205,13 @@ impl Client {
 }
 
 /// Where the file travels in chunks. A list that is too long to be sent is of a file that then goes whole.
-fn recipe(source: &Source) -> Option<&Recipe> {
+fn recipe(source: &SourceFile) -> Option<&Recipe> {
     let recipe = source.content.recipe.as_ref();
     recipe.filter(|recipe| recipe.chunks.len() <= MAX_RECIPE / Recipe::ENTRY)
 }
 
 /// The bytes of a packed .blend, as its bundle holds them.
-fn unpacked(source: Source) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+fn unpacked(source: SourceFile) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(2);
     tokio::task::spawn_blocking(move || {
         let read = || -> io::Result<()> {
@@ -238,7 +238,7 @@ fn unpacked(source: Source) -> impl Stream<Item = io::Result<Bytes>> + Send + 's
 
 /// What is to be sent.
 struct Plan {
-    sources: Arc<[Source]>,
+    sources: Arc<[SourceFile]>,
     whole: Vec<usize>,
     /// Which source, and which of its chunks.
     split: Vec<(usize, HashSet<Chunk>)>,
@@ -328,7 +328,7 @@ impl Plan {
 
 fn unpack(
     at: usize,
-    source: &Source,
+    source: &SourceFile,
     mut wanted: HashSet<Chunk>,
     loads: &mpsc::Sender<Load>,
 ) -> Result<(), ClientError> {
@@ -393,7 +393,7 @@ impl Batch {
     }
 
     /// The body of the request. Blocks. The server holds each chunk against its hash.
-    fn pack(&self, sources: &[Source]) -> Result<Bytes, ClientError> {
+    fn pack(&self, sources: &[SourceFile]) -> Result<Bytes, ClientError> {
         let (mut packer, mut reader) = (Packer::new(), PieceReader::default());
         let most = self.bytes as usize + self.pieces.len() * FrameHead::LEN;
         let mut body = Vec::with_capacity(most);
@@ -405,7 +405,7 @@ impl Batch {
     }
 
     /// Which of the files has other bytes than it had. Blocks.
-    fn changed(&self, sources: &[Source]) -> Result<(), ClientError> {
+    fn changed(&self, sources: &[SourceFile]) -> Result<(), ClientError> {
         let (mut reader, mut bytes) = (PieceReader::default(), Vec::new());
         for piece in &self.pieces {
             let path = &sources[piece.source].path;

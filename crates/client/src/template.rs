@@ -3,7 +3,7 @@
 
 /// What a variable stands for.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Value {
+pub(crate) enum TemplateValue {
     /// As it stands in the path.
     Text(String),
     Whole(u32),
@@ -29,7 +29,10 @@ pub(crate) enum BadTemplate {
 const MOST_DIGITS: usize = 255;
 
 /// The path that Blender makes of a template.
-pub(crate) fn expand(text: &str, value: impl Fn(&str) -> Option<Value>) -> Result<String, BadTemplate> {
+pub(crate) fn expand(
+    text: &str,
+    value: impl Fn(&str) -> Option<TemplateValue>,
+) -> Result<String, BadTemplate> {
     let mut done = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find(['{', '}']) {
@@ -62,22 +65,22 @@ struct Form {
     after: usize,
 }
 
-fn expression(text: &str, value: impl Fn(&str) -> Option<Value>) -> Result<String, BadTemplate> {
+fn expression(text: &str, value: impl Fn(&str) -> Option<TemplateValue>) -> Result<String, BadTemplate> {
     let (name, form) = text.split_once(':').map_or((text, None), |(name, form)| (name, Some(form)));
     let form = form.map(|form| parse(form).ok_or_else(|| BadTemplate::Form(text.to_owned()))).transpose()?;
     let value = value(name).ok_or_else(|| BadTemplate::Unknown(format!("{{{name}}}")))?;
     Ok(match (value, form) {
-        (Value::Text(text), None) => text,
-        (Value::Text(_), Some(_)) => return Err(BadTemplate::FormOfText(name.to_owned())),
-        (Value::Whole(whole), None) => whole.to_string(),
-        (Value::Whole(whole), Some(form)) => padded(i64::from(whole), form),
-        (Value::Number(number), None) => plain(number),
-        (Value::Number(number), Some(Form { whole, after: 0 })) => {
+        (TemplateValue::Text(text), None) => text,
+        (TemplateValue::Text(_), Some(_)) => return Err(BadTemplate::FormOfText(name.to_owned())),
+        (TemplateValue::Whole(whole), None) => whole.to_string(),
+        (TemplateValue::Whole(whole), Some(form)) => padded(i64::from(whole), form),
+        (TemplateValue::Number(number), None) => plain(number),
+        (TemplateValue::Number(number), Some(Form { whole, after: 0 })) => {
             // A half goes away from zero; rates are far below the limit.
             padded(number.round() as i64, Form { whole, after: 0 })
         }
-        (Value::Number(number), Some(Form { whole: 0, after })) => format!("{number:.after$}"),
-        (Value::Number(number), Some(Form { whole, after })) => {
+        (TemplateValue::Number(number), Some(Form { whole: 0, after })) => format!("{number:.after$}"),
+        (TemplateValue::Number(number), Some(Form { whole, after })) => {
             format!("{number:0width$.after$}", width = whole + after + 1)
         }
     })
@@ -123,13 +126,13 @@ pub(crate) fn safe(name: &str) -> String {
 mod tests {
     use super::*;
 
-    fn value(name: &str) -> Option<Value> {
+    fn value(name: &str) -> Option<TemplateValue> {
         Some(match name {
-            "fps" => Value::Number(30.0 / f64::from(1.001_f32)),
-            "even" => Value::Number(24.0),
-            "half" => Value::Number(2.5),
-            "width" => Value::Whole(1920),
-            "scene" => Value::Text("Shot".to_owned()),
+            "fps" => TemplateValue::Number(30.0 / f64::from(1.001_f32)),
+            "even" => TemplateValue::Number(24.0),
+            "half" => TemplateValue::Number(2.5),
+            "width" => TemplateValue::Whole(1920),
+            "scene" => TemplateValue::Text("Shot".to_owned()),
             _ => return None,
         })
     }

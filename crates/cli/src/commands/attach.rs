@@ -6,8 +6,8 @@ use kiln_api::JobView;
 use kiln_client::{
     Client, Existing,
     submission::{
-        EventSender, FetchResult, FetchTarget, FetchTotals, Finished, FollowEnd, JobHome, Marker,
-        SubmissionError, SubmissionEvent, SubmissionMessage, SubmittedJob,
+        EventSender, FetchResult, FetchTarget, FetchTotals, FollowEnd, JobHome, Marker, SubmissionError,
+        SubmissionEvent, SubmissionMessage, SubmissionResult, SubmittedJob,
     },
 };
 use serde_json::Value;
@@ -40,9 +40,9 @@ fn last_line(event: &SubmissionEvent, exit: Exit) -> Value {
 }
 
 /// Tells how a submission ended that found nothing to render.
-pub fn tell_nothing_left(output: Output, finished: Finished) -> Exit {
+pub fn tell_nothing_left(output: Output, finished: SubmissionResult) -> Exit {
     let exit = Exit::from(finished.outcome);
-    let Finished { kept, skipped, suspicious, out, .. } = &finished;
+    let SubmissionResult { kept, skipped, suspicious, out, .. } = &finished;
     let there = count(kept + skipped, "frame");
     let mut lines = vec![match out {
         Some(out) => format!("Nothing is left to render: {there} in {}", text::path(out)),
@@ -54,7 +54,7 @@ pub fn tell_nothing_left(output: Output, finished: Finished) -> Exit {
 }
 
 /// Tells how a stay with a job ended.
-pub fn tell_finished(output: Output, finished: Finished) -> Exit {
+pub fn tell_finished(output: Output, finished: SubmissionResult) -> Exit {
     let Some(job) = &finished.job else { return tell_nothing_left(output, finished) };
     let (id, exit) = (job.id, Exit::from(finished.outcome));
     if finished.end == FollowEnd::Stopped {
@@ -80,8 +80,8 @@ pub fn tell_finished(output: Output, finished: Finished) -> Exit {
     exit
 }
 
-fn closing_text(output: Output, finished: &Finished, job: &JobView, exit: Exit) -> String {
-    let Finished { report, out, landed, kept, replaced, suspicious, .. } = finished;
+fn closing_text(output: Output, finished: &SubmissionResult, job: &JobView, exit: Exit) -> String {
+    let SubmissionResult { report, out, landed, kept, replaced, suspicious, .. } = finished;
     let mut text = report
         .as_ref()
         .filter(|report| {

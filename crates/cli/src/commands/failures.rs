@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kiln_api::{AttemptView, TaskView};
-use kiln_client::{Client, WhichAttempts, submission::failed_tasks};
+use kiln_client::{AttemptFilter, Client, submission::failed_tasks};
 use kiln_types::{JobId, StepIndex, TaskIndex};
 use serde_json::json;
 
@@ -61,8 +61,8 @@ async fn all(client: &Client, id: JobId) -> Outcome<Vec<AttemptView>> {
     Ok(all)
 }
 
-fn of_failed() -> WhichAttempts {
-    WhichAttempts { failed: true, ..WhichAttempts::default() }
+fn of_failed() -> AttemptFilter {
+    AttemptFilter { failed: true, ..AttemptFilter::default() }
 }
 
 fn sort(attempts: &mut [AttemptView]) {

@@ -1,7 +1,7 @@
 //! `kiln jobs`: list, show, and the verbs.
 
 use kiln_api::{ChangeJob, JobView, Kept};
-use kiln_client::{Client, ClientError, WhichAttempts, WhichJobs, submission::failed_tasks};
+use kiln_client::{AttemptFilter, Client, ClientError, JobFilter, submission::failed_tasks};
 use kiln_types::{
     ArchivedFilter, AttemptId, AttemptState, DeviceClass, GpuUse, JobId, JobSpec, JobStanding, Needs, Owner,
     Project, RenderSettings, Resolution,
@@ -137,12 +137,12 @@ async fn list(context: &Context, args: &ListArgs, farm: &FarmArgs) -> Outcome<Ex
         (false, true) => ArchivedFilter::All,
         (false, false) => ArchivedFilter::No,
     };
-    let mut which = WhichJobs {
+    let mut which = JobFilter {
         states: args.state.clone(),
         user: args.user.clone().map(Owner),
         project: args.project.clone().map(Project),
         archived,
-        ..WhichJobs::default()
+        ..JobFilter::default()
     };
     let filtered = !which.states.is_empty() || which.user.is_some() || which.project.is_some();
     let mut jobs: Vec<JobView> = Vec::new();
@@ -200,7 +200,7 @@ async fn show(context: &Context, client: &Client, id: JobId) -> Outcome<Exit> {
     let failures =
         if job.tasks.failed > 0 { failures::of_failed_frames(client, id, &failed).await? } else { None };
     let attempts = if context.output.reader() == crate::output::Reader::Json {
-        client.all_attempts(id, WhichAttempts::default()).await?
+        client.all_attempts(id, AttemptFilter::default()).await?
     } else {
         Vec::new()
     };
@@ -372,7 +372,7 @@ async fn telling_attempt(client: &Client, id: JobId, frame: Option<i32>) -> Outc
     let by_state = [AttemptState::Failed, AttemptState::Running, AttemptState::Committed];
     let states = by_state.into_iter().filter(|_| frame.is_none()).map(Some).chain([None]);
     for state in states {
-        let which = WhichAttempts { frame, state, limit: Some(1), ..WhichAttempts::default() };
+        let which = AttemptFilter { frame, state, limit: Some(1), ..AttemptFilter::default() };
         let page = client.attempts(id, &which).await?;
         if let Some(newest) = page.attempts.first() {
             return Ok(Some(newest.id));

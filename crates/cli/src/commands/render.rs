@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, path::Path};
 use kiln_client::{
     Client,
     submission::{
-        DevicesFuture, EventSender, Finished, FollowEnd, JobHome, LocalDevice, LocalDevices, Place,
-        PlannedSubmission, SubmittedJob,
+        DevicesFuture, EventSender, FollowEnd, JobHome, LocalDevice, LocalDevices, PlannedSubmission,
+        RenderPlace, SubmissionResult, SubmittedJob,
     },
 };
 use kiln_host::{BlenderInstall, can_install};
@@ -83,7 +83,7 @@ async fn here(
 }
 
 enum Begun {
-    NothingLeft(Box<Finished>),
+    NothingLeft(Box<SubmissionResult>),
     Job(Box<(Inside, SubmittedJob)>),
 }
 
@@ -103,7 +103,7 @@ async fn begin_here(
     }
     let job = JobArgs { blender_version: Some(series), ..args.job.clone() };
     let blender = InstalledBlender(check_blender(&args.job.file, series, &blenders)?);
-    let place = Place::Here(&blender);
+    let place = RenderPlace::Here(&blender);
     let choice = settings.device.value;
     if !matches!(choice, DeviceChoice::Auto | DeviceChoice::Gpu) {
         place.check(choice.resolve(false)).await?;
@@ -211,7 +211,7 @@ async fn on_farm(
             let asked = (&*args.job.file, read.blender());
             read.render_with(choose(output, settings, asked, &there, Where::Farm).await?);
         }
-        let planned = screen.during(read.plan(&Place::Farm(&client))).await?;
+        let planned = screen.during(read.plan(&RenderPlace::Farm(&client))).await?;
         if planned.left().is_none() {
             return Ok(Err(planned.nothing_left()));
         }

@@ -6,7 +6,9 @@ use kiln_api::JobView;
 use kiln_blend::SharedRoot;
 use kiln_client::{
     Extras, HashCache, Request, Transfer,
-    submission::{EventSender, JobHome, JobOptions, Place, Submission, SubmissionOptions, SubmittedJob},
+    submission::{
+        EventSender, JobHome, JobOptions, RenderPlace, Submission, SubmissionOptions, SubmittedJob,
+    },
 };
 use kiln_types::{
     ExternalFiles, JobStanding, Needs, Owner, Policy, Project, RenderSettings, ScriptPolicy, Simulations,
@@ -180,7 +182,7 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
             let (there, asked) = (of_farm(&client).await?, (&*args.job.file, read.blender()));
             read.render_with(choose(output, &settings, asked, &there, Where::Farm).await?);
         }
-        let planned = screen.during(read.plan(&Place::Farm(&client))).await?;
+        let planned = screen.during(read.plan(&RenderPlace::Farm(&client))).await?;
         if planned.left().is_none() {
             return Ok(Err(planned.nothing_left()));
         }

@@ -9,7 +9,7 @@ use kiln_blend::{
     Compression, Dependencies, Dependency, Inspection, Lacking, OwnFrames, SceneInfo, Simulation,
     SimulationKind,
 };
-use kiln_client::submission::Inputs;
+use kiln_client::submission::RenderInputs;
 
 use super::{Output, one_line, text::count};
 use crate::size::ByteSize;
@@ -62,7 +62,7 @@ pub fn tell_missing(output: Output, missing: &[(&Path, &str)]) {
 }
 
 /// What is about to render, in a few lines.
-pub fn summary(inputs: &Inputs) -> Vec<String> {
+pub fn summary(inputs: &RenderInputs) -> Vec<String> {
     let samples = inputs.samples.map_or_else(String::new, |samples| format!(" at {samples} samples"));
     let camera = match &inputs.camera {
         Some(name) if inputs.has_camera_markers => format!("camera {name} and markers"),
@@ -71,7 +71,7 @@ pub fn summary(inputs: &Inputs) -> Vec<String> {
     };
     let frames = count(inputs.frames.len(), "frame");
     let size = size(inputs.width, inputs.height, inputs.percent);
-    let Inputs { blend, scene, frames: set, engine, blender, .. } = inputs;
+    let RenderInputs { blend, scene, frames: set, engine, blender, .. } = inputs;
     let lines = [
         format!("{blend}, scene {scene}: {frames} ({set}), {size}, {camera}"),
         format!(

@@ -5,7 +5,9 @@ use std::path::Path;
 use kiln_blend::with_verb;
 use kiln_client::{
     Existing, PrepareError,
-    submission::{Inputs, JobDifference, OtherFrames, OtherJob, QuestionTopic, RenderPlan, SubmissionEvent},
+    submission::{
+        JobDifference, OtherFrames, OtherJob, QuestionTopic, RenderInputs, RenderPlan, SubmissionEvent,
+    },
 };
 use kiln_types::{JobId, JobState, RelPath};
 
@@ -111,7 +113,7 @@ fn already(
 }
 
 /// Tells what is about to render.
-fn tell_inputs(output: Output, inputs: &Inputs) {
+fn tell_inputs(output: Output, inputs: &RenderInputs) {
     for line in summary(inputs) {
         output.note(&line);
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use kiln_api::{ChangeJob, JobView, WorkerView};
-use kiln_client::{Client, ClientError, WhichAttempts, WhichJobs};
+use kiln_client::{AttemptFilter, Client, ClientError, JobFilter};
 use kiln_types::{AttemptState, JobId, JobState};
 
 use super::{
@@ -54,9 +54,9 @@ impl Source {
 
     /// Jobs and workers as they are now.
     pub async fn read(&self) -> Result<Farm, ClientError> {
-        let newest = WhichJobs { limit: Some(NEWEST), ..WhichJobs::default() };
+        let newest = JobFilter { limit: Some(NEWEST), ..JobFilter::default() };
         let states = JobState::ALL.iter().copied().filter(|state| !state.is_end()).collect();
-        let open = WhichJobs { states, limit: Some(OPEN), ..WhichJobs::default() };
+        let open = JobFilter { states, limit: Some(OPEN), ..JobFilter::default() };
         let (newest, open, workers) =
             tokio::try_join!(self.client.jobs(&newest), self.client.jobs(&open), self.workers())?;
         // What both lists show is taken from one.
@@ -92,7 +92,7 @@ impl Source {
                 if asked == PAGES {
                     return Ok(None);
                 }
-                let which = WhichAttempts { before, ..WhichAttempts::default() };
+                let which = AttemptFilter { before, ..AttemptFilter::default() };
                 let page = self.client.attempts(job.id, &which).await?;
                 let frames = page.attempts.iter().filter(|attempt| attempt.state == AttemptState::Committed);
                 done.extend(frames.filter_map(|frame| frame.ended_ms).filter(|at| *at > from));

@@ -8,7 +8,7 @@ use crate::{
         Mark,
         samples::{first_version, identity, save},
     },
-    manifest::Written,
+    manifest::WrittenFile,
 };
 
 struct Bed {
@@ -22,16 +22,16 @@ struct Bed {
 const PNG: &[u8] = b"\x89PNG\x0d\x0a\x1a\x0a\x00\x00\x00\x0dIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU\x00\x00\x00\x0aIDATx\x9cc\xa8\x07\x00\x00\x81\x00\x80\xd3\x94SJ\x00\x00\x00\x00IEND\xaeB`\x82";
 
 /// Each of another .blend.
-fn key(n: u8) -> Identity {
+fn key(n: u8) -> FrameIdentity {
     of(&format!("/p/{n}.blend"), n, i64::from(n), None)
 }
 
-fn of(blend: &str, content: u8, read_ms: i64, samples: Option<u32>) -> Identity {
+fn of(blend: &str, content: u8, read_ms: i64, samples: Option<u32>) -> FrameIdentity {
     identity(&save(blend, content, read_ms), samples, DeviceClass::Cpu, "/p/out")
 }
 
 /// A save of the one .blend, read at this time.
-fn saved(content: u8, read_ms: i64) -> Identity {
+fn saved(content: u8, read_ms: i64) -> FrameIdentity {
     of("/p/shot.blend", content, read_ms, None)
 }
 
@@ -48,7 +48,7 @@ impl Bed {
     }
 
     /// As a frame lands: note, then name.
-    fn land(&mut self, key: Identity, frame: i32, bytes: &[u8]) {
+    fn land(&mut self, key: FrameIdentity, frame: i32, bytes: &[u8]) {
         let file = OutputFile {
             path: names(frame).remove(0),
             role: OutputRole::Main { view: None },
@@ -62,7 +62,7 @@ impl Bed {
         let mut part = self.folder.part(&file.path, file.hash).unwrap();
         part.file.write_all(bytes).unwrap();
         let part = part.finish().unwrap();
-        let written = Written::new(&file, part.stamp().unwrap());
+        let written = WrittenFile::new(&file, part.stamp().unwrap());
         self.manifest.record(&self.folder, &key, frame, vec![written], Vec::new()).unwrap();
         OutFolder::place(&part, &file.path, true).unwrap();
     }
@@ -81,7 +81,12 @@ impl Bed {
             .map_err(|error| error.to_string())
     }
 
-    fn look(&self, mode: Existing, identity: &Identity, frames: &str) -> Result<ToRender, ExistingError> {
+    fn look(
+        &self,
+        mode: Existing,
+        identity: &FrameIdentity,
+        frames: &str,
+    ) -> Result<ToRender, ExistingError> {
         // Read anew, as the next run of the program does.
         let manifest = Manifest::load(&self.folder, "shot").unwrap();
         let frames = frames.parse().unwrap();
@@ -89,7 +94,7 @@ impl Bed {
     }
 
     /// Kept, replaced and older frames.
-    fn counts(&self, mode: Existing, identity: &Identity, frames: &str) -> (u32, u32, u32) {
+    fn counts(&self, mode: Existing, identity: &FrameIdentity, frames: &str) -> (u32, u32, u32) {
         let found = self.look(mode, identity, frames).unwrap();
         (found.kept, found.replaced, found.older)
     }
@@ -204,7 +209,7 @@ fn lines_of_the_first_version_are_known_and_written_again() {
 fn what_is_looked_at_again_counts_as_wanted_then() {
     let mut bed = Bed::new();
     bed.land(saved(1, 10), 1, b"one");
-    let renew = |identity: Identity| {
+    let renew = |identity: FrameIdentity| {
         let mut manifest = Manifest::load(&bed.folder, "shot").unwrap();
         manifest.renew(&bed.folder, &identity, &"1".parse().unwrap()).unwrap();
     };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::{Backoff, FetchError, Fetcher, Landed};
+use crate::{Backoff, FetchError, FetchedFrame, Fetcher};
 
 /// The waits of a stay with a job for a server that is away.
 pub(crate) fn backoff() -> Backoff {
@@ -13,7 +13,7 @@ pub(crate) fn backoff() -> Backoff {
 
 /// What becomes of the frames.
 pub(crate) enum FetchNews {
-    Landed(Landed),
+    Landed(FetchedFrame),
     /// Broken off, and tried again.
     Again(String),
     Failed(FetchError),

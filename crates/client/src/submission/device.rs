@@ -11,7 +11,7 @@ use super::{
 use crate::{Client, Prepared};
 
 /// The place where a job will render.
-pub enum Place<'a> {
+pub enum RenderPlace<'a> {
     /// This machine alone, by one Blender.
     Here(&'a dyn LocalDevices),
     /// Whichever worker of this farm takes it.
@@ -37,7 +37,7 @@ pub struct LocalDevice {
     pub name: String,
 }
 
-impl Place<'_> {
+impl RenderPlace<'_> {
     /// Makes sure that the device is there: none comes to this machine by itself.
     ///
     /// # Errors
@@ -101,7 +101,7 @@ pub(crate) async fn settle(
     choice: DeviceChoice,
     recorded: Option<DeviceClass>,
     prepared: &mut Prepared,
-    place: &Place<'_>,
+    place: &RenderPlace<'_>,
 ) -> Result<Option<SubmissionEvent>, SubmissionError> {
     let asked = prepared.session.device;
     let event = |device, reason| Some(SubmissionEvent::Device { device, reason });
@@ -113,7 +113,7 @@ pub(crate) async fn settle(
         return Ok(None);
     }
     let is_set_by_scene = choice == DeviceChoice::Auto;
-    let Place::Here(blender) = place else {
+    let RenderPlace::Here(blender) = place else {
         return Ok(event(asked, DeviceReason::FirstWorkerDecides).filter(|_| is_set_by_scene));
     };
     let there = devices(*blender).await?;
@@ -157,7 +157,7 @@ mod tests {
             device(DeviceClass::Cpu, "x86"),
             device(DeviceClass::Cuda, "T4"),
         ]);
-        let place = Place::Here(&desk);
+        let place = RenderPlace::Here(&desk);
         for there in [DeviceClass::Cpu, DeviceClass::Cuda, DeviceClass::Gpu] {
             place.check(there).await.unwrap();
         }
@@ -167,7 +167,7 @@ mod tests {
             "{error}"
         );
         let bare = Desk(Vec::new());
-        let error = Place::Here(&bare).check(DeviceClass::Gpu).await.unwrap_err().to_string();
+        let error = RenderPlace::Here(&bare).check(DeviceClass::Gpu).await.unwrap_err().to_string();
         assert!(error.contains("finds no GPU that it can use on this machine; it has: cpu ("), "{error}");
     }
 }

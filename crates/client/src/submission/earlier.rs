@@ -13,7 +13,7 @@ use super::{
     marker::Marker,
     plan::load_manifest,
 };
-use crate::{Client, Existing, Fetcher, How, Identity, Manifest, OutFolder, Prepared};
+use crate::{Client, Existing, Fetcher, FrameIdentity, FrameResult, Manifest, OutFolder, Prepared};
 
 /// A job that goes on, and whose frames are those that are asked for.
 pub(crate) struct RunningJob {
@@ -52,7 +52,7 @@ impl EarlierJobs<'_> {
                 marker.forget(self.data);
                 continue;
             };
-            let theirs = Identity::of_job(&job.spec, Some(out));
+            let theirs = FrameIdentity::of_job(&job.spec, Some(out));
             let device = job.spec.session.device;
             let fits = match choice {
                 DeviceChoice::Auto | DeviceChoice::Gpu => devices.contains(&device) || job.spec.any_gpu,
@@ -97,9 +97,9 @@ impl EarlierJobs<'_> {
         let (mut frames, mut stays) = (0_u32, false);
         fetcher
             .sweep(|landed| match landed.how {
-                How::Written | How::Replaced => frames += 1,
-                How::Left(_) => stays = true,
-                How::AlreadyThere | How::Gone => {}
+                FrameResult::Written | FrameResult::Replaced => frames += 1,
+                FrameResult::Left(_) => stays = true,
+                FrameResult::AlreadyThere | FrameResult::Gone => {}
             })
             .await?;
         fetcher.finish().await;

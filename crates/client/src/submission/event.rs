@@ -54,7 +54,7 @@ pub enum SubmissionEvent {
         job: JobId,
     },
     /// What is about to render.
-    Inputs(Box<Inputs>),
+    Inputs(Box<RenderInputs>),
     /// What of the frames is left to render, and what lies in the output folder.
     Planned(Box<RenderPlan>),
     /// A job that is not finished renders frames of these already.
@@ -134,7 +134,7 @@ pub enum SubmissionEvent {
         reason: String,
     },
     /// The end of a submission that stayed with its job, or found nothing left to render.
-    Finished(Box<Finished>),
+    Finished(Box<SubmissionResult>),
     /// The end of a fetch of what a job has made so far.
     Fetched(Box<FetchTotals>),
 }
@@ -191,7 +191,7 @@ pub enum JobDifference {
 
 /// A scene as it is about to render: what was asked for goes over what the file says.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Inputs {
+pub struct RenderInputs {
     /// The name of the .blend, without its ending.
     pub blend: String,
     pub scene: String,
@@ -340,7 +340,7 @@ pub enum FollowEnd {
 
 /// The result of a submission.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Finished {
+pub struct SubmissionResult {
     pub outcome: JobOutcome,
     pub end: FollowEnd,
     /// `None` where nothing was left to render.

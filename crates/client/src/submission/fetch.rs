@@ -3,7 +3,7 @@
 use kiln_types::SuspiciousFrames;
 
 use super::{error::SubmissionError, event::FetchTotals, follow::frame_fetched, submit::SubmittedJob};
-use crate::How;
+use crate::FrameResult;
 
 impl SubmittedJob {
     /// Fetches everything that the job has made so far; `None` where its frames have no folder.
@@ -28,16 +28,19 @@ impl SubmittedJob {
         fetcher
             .sweep(|landed| {
                 match &landed.how {
-                    How::Written => totals.fetched += 1,
-                    How::Replaced => {
+                    FrameResult::Written => totals.fetched += 1,
+                    FrameResult::Replaced => {
                         totals.fetched += 1;
                         totals.replaced += 1;
                     }
-                    How::AlreadyThere => totals.there += 1,
-                    How::Left(paths) => totals.left.extend(paths.iter().cloned()),
-                    How::Gone => totals.gone.push(landed.frame),
+                    FrameResult::AlreadyThere => totals.there += 1,
+                    FrameResult::Left(paths) => totals.left.extend(paths.iter().cloned()),
+                    FrameResult::Gone => totals.gone.push(landed.frame),
                 }
-                if matches!(landed.how, How::Written | How::Replaced | How::AlreadyThere) {
+                if matches!(
+                    landed.how,
+                    FrameResult::Written | FrameResult::Replaced | FrameResult::AlreadyThere
+                ) {
                     suspicious.push((landed.frame, landed.suspicious.clone()));
                 }
                 self.events.tell(frame_fetched(landed));

@@ -11,9 +11,9 @@ use kiln_types::{JobState, RelPath, TaskState};
 use super::{
     channel::EventSender,
     error::SubmissionError,
-    event::{Finished, FollowEnd, JobOutcome, SubmissionEvent},
+    event::{FollowEnd, JobOutcome, SubmissionEvent, SubmissionResult},
 };
-use crate::{Backoff, Client, ClientError, ToRender, WhichAttempts};
+use crate::{AttemptFilter, Backoff, Client, ClientError, ToRender};
 
 /// The time for which a server that is away is waited for once the job has ended.
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -60,7 +60,7 @@ impl Followed {
     ///
     /// # Errors
     /// The server refuses, or does not come back to tell what failed.
-    pub async fn finish(self) -> Result<Finished, SubmissionError> {
+    pub async fn finish(self) -> Result<SubmissionResult, SubmissionError> {
         let outcome = self.outcome();
         let (report, failed) = if self.end == FollowEnd::Ended {
             (self.report().await?, failed_tasks(&self.client, &self.job).await?)
@@ -73,7 +73,7 @@ impl Followed {
         if let Some(report) = &report {
             suspicious = suspicious.and(report.suspicious.clone());
         }
-        Ok(Finished {
+        Ok(SubmissionResult {
             outcome,
             end: self.end,
             out: self.out,
@@ -119,7 +119,7 @@ impl Followed {
             return Ok(reason.log_tail.clone());
         }
         let Some(first) = failed.first() else { return Ok(Vec::new()) };
-        let which = WhichAttempts { frame: first.name.frame, ..WhichAttempts::default() };
+        let which = AttemptFilter { frame: first.name.frame, ..AttemptFilter::default() };
         let attempts = self.client.attempts(self.job.id, &which).await?.attempts;
         let mut failures = attempts.into_iter().rev().filter_map(|attempt| attempt.failure);
         Ok(failures.next().map(|failure| failure.log_tail).unwrap_or_default())

@@ -20,7 +20,7 @@ use super::{
     finish::Followed,
     submit::SubmittedJob,
 };
-use crate::{Client, EventStream, How, Landed};
+use crate::{Client, EventStream, FetchedFrame, FrameResult};
 
 /// How often it is asked how far the frames in work are.
 const LIVE_TICK: Duration = Duration::from_millis(250);
@@ -345,15 +345,15 @@ impl Follower<'_> {
             FetchNews::Landed(landed) => {
                 self.back();
                 match &landed.how {
-                    How::Written | How::Replaced | How::AlreadyThere => {
+                    FrameResult::Written | FrameResult::Replaced | FrameResult::AlreadyThere => {
                         self.landed += 1;
-                        self.replaced += u32::from(landed.how == How::Replaced);
+                        self.replaced += u32::from(landed.how == FrameResult::Replaced);
                     }
-                    How::Gone => {
+                    FrameResult::Gone => {
                         let (job, frame) = (self.job.id, landed.frame);
                         self.fetch_error = Some(SubmissionError::FrameGone { job, frame });
                     }
-                    How::Left(paths) => {
+                    FrameResult::Left(paths) => {
                         self.left.extend(paths.iter().map(|path| (landed.frame, path.clone())));
                     }
                 }
@@ -413,14 +413,14 @@ impl Follower<'_> {
 }
 
 /// The event of a frame whose files were dealt with.
-pub(crate) fn frame_fetched(landed: Landed) -> SubmissionEvent {
-    let Landed { frame, files, bytes, suspicious, how } = landed;
+pub(crate) fn frame_fetched(landed: FetchedFrame) -> SubmissionEvent {
+    let FetchedFrame { frame, files, bytes, suspicious, how } = landed;
     let (result, left) = match how {
-        How::Written => (FetchResult::Written, Vec::new()),
-        How::Replaced => (FetchResult::Replaced, Vec::new()),
-        How::AlreadyThere => (FetchResult::AlreadyThere, Vec::new()),
-        How::Left(paths) => (FetchResult::Left, paths),
-        How::Gone => (FetchResult::Gone, Vec::new()),
+        FrameResult::Written => (FetchResult::Written, Vec::new()),
+        FrameResult::Replaced => (FetchResult::Replaced, Vec::new()),
+        FrameResult::AlreadyThere => (FetchResult::AlreadyThere, Vec::new()),
+        FrameResult::Left(paths) => (FetchResult::Left, paths),
+        FrameResult::Gone => (FetchResult::Gone, Vec::new()),
     };
     SubmissionEvent::FrameFetched { frame, files, bytes, result, left, suspicious }
 }

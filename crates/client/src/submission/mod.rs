@@ -31,12 +31,12 @@ use kiln_types::{JobStanding, Needs, Order, Owner, Project};
 pub(crate) use self::throttle::Throttle;
 pub use self::{
     channel::{EventReceiver, EventSender, Question, QuestionTopic, SubmissionMessage},
-    device::{DevicesFuture, LocalDevice, LocalDevices, Place},
+    device::{DevicesFuture, LocalDevice, LocalDevices, RenderPlace},
     error::SubmissionError,
     event::{
-        Baking, DeviceReason, FetchResult, FetchTotals, Finished, FollowEnd, Inputs, JobDifference,
-        JobOutcome, JobProgress, MissingFile, OtherFrames, OtherJob, RenderPlan, RunningFrame, RunningFrames,
-        SubmissionEvent, SubmissionReceipt,
+        Baking, DeviceReason, FetchResult, FetchTotals, FollowEnd, JobDifference, JobOutcome, JobProgress,
+        MissingFile, OtherFrames, OtherJob, RenderInputs, RenderPlan, RunningFrame, RunningFrames,
+        SubmissionEvent, SubmissionReceipt, SubmissionResult,
     },
     finish::{Followed, failed_tasks},
     follow::{FollowOptions, JobHome, Stop},

@@ -7,13 +7,14 @@ use kiln_types::{BlenderSeries, DeviceClass, FrameSet, GpuUse, Resolution};
 use super::{
     SubmissionOptions,
     channel::{EventSender, QuestionTopic},
-    device::{Place, candidates, earlier_devices, settle},
+    device::{RenderPlace, candidates, earlier_devices, settle},
     earlier::{EarlierJobs, RunningJob},
     error::SubmissionError,
-    event::{Finished, FollowEnd, Inputs, JobOutcome, RenderPlan, SubmissionEvent},
+    event::{FollowEnd, JobOutcome, RenderInputs, RenderPlan, SubmissionEvent, SubmissionResult},
 };
 use crate::{
-    Existing, ExistingError, Identity, Manifest, Naming, OutFolder, Prepared, ToRender, recorded, to_render,
+    Existing, ExistingError, FrameIdentity, Manifest, Naming, OutFolder, Prepared, ToRender, recorded,
+    to_render,
 };
 
 const LOOKING: &str = "looking at the output folder";
@@ -54,7 +55,7 @@ impl ReadSubmission {
     ///
     /// # Errors
     /// The folder cannot be written, files are in the way, or this machine lacks the device.
-    pub async fn plan(self, place: &Place<'_>) -> Result<PlannedSubmission, SubmissionError> {
+    pub async fn plan(self, place: &RenderPlace<'_>) -> Result<PlannedSubmission, SubmissionError> {
         let Self { options, events, mut prepared } = self;
         let out = options.out.clone().unwrap_or_else(|| prepared.folder.clone());
         let folder = Arc::new(open_folder(out).await?);
@@ -64,7 +65,7 @@ impl ReadSubmission {
         let candidates =
             if existing == Existing::Overwrite { Vec::new() } else { candidates(choice, &prepared) };
         let (running, manifest) = match (place, &options.data) {
-            (Place::Farm(client), Some(data)) => {
+            (RenderPlace::Farm(client), Some(data)) => {
                 let earlier = EarlierJobs {
                     events: &events,
                     data,
@@ -79,7 +80,7 @@ impl ReadSubmission {
             _ => (None, manifest),
         };
         let known = |device: &DeviceClass| (*device, prepared.identity(*device, folder.real_path()));
-        let identities: Vec<(DeviceClass, Identity)> = candidates.iter().map(known).collect();
+        let identities: Vec<(DeviceClass, FrameIdentity)> = candidates.iter().map(known).collect();
         let earlier = earlier_devices(prepared.session.device);
         let (frames, there) = (prepared.frames.clone(), Arc::clone(&folder));
         let look = tokio::task::spawn_blocking(move || {
@@ -144,9 +145,9 @@ impl PlannedSubmission {
     }
 
     /// The result of a submission that found nothing left to render.
-    pub fn nothing_left(self) -> Finished {
+    pub fn nothing_left(self) -> SubmissionResult {
         let ToRender { kept, skipped, replaced, older, suspicious, .. } = self.to_render;
-        Finished {
+        SubmissionResult {
             outcome: JobOutcome::Done,
             end: FollowEnd::Ended,
             job: None,
@@ -193,7 +194,7 @@ pub(crate) fn load_manifest(folder: &OutFolder, blend: &str) -> Result<Manifest,
 /// What a submission asks of the output folder.
 struct Look<'a> {
     folder: &'a Arc<OutFolder>,
-    identity: Identity,
+    identity: FrameIdentity,
     refuse_black: bool,
     frames: FrameSet,
     naming: Naming,
@@ -264,7 +265,7 @@ impl Look<'_> {
 }
 
 /// What is about to render: what was asked for goes over what the file says.
-fn inputs(prepared: &Prepared) -> Inputs {
+fn inputs(prepared: &Prepared) -> RenderInputs {
     let (scene, asked) = (&prepared.scene, &prepared.session.settings);
     let (width, height, percent) = match asked.resolution {
         None => (scene.width, scene.height, scene.percent),
@@ -273,7 +274,7 @@ fn inputs(prepared: &Prepared) -> Inputs {
     };
     // The file's number is that of its own engine.
     let own_samples = asked.engine.is_none().then_some(scene.samples).flatten();
-    Inputs {
+    RenderInputs {
         blend: prepared.shown_name().into_owned(),
         scene: scene.name.clone(),
         frames: prepared.frames.clone(),

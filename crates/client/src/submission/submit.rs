@@ -14,7 +14,7 @@ use super::{
     plan::{PlannedSubmission, load_manifest, open_folder},
     throttle::Throttle,
 };
-use crate::{Client, Existing, Fetcher, Manifest, OutFolder, Sent, ToRender};
+use crate::{Client, Existing, Fetcher, Manifest, OutFolder, ToRender, UploadProgress};
 
 /// A job at the server, and the folder that its frames go to.
 pub struct SubmittedJob {
@@ -142,7 +142,7 @@ impl PlannedSubmission {
             self.events.tell(SubmissionEvent::Unbaked { simulations, bakes });
         }
         let mut throttle = Throttle::default();
-        let sent = |Sent { done, total, there }: Sent| {
+        let sent = |UploadProgress { done, total, there }: UploadProgress| {
             if throttle.is_due(done == total) {
                 self.events.tell(SubmissionEvent::Uploading {
                     bytes_done: done,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use kiln_api::{AssignedTask, Assignment, AttemptReport, JobView, Up};
-use kiln_client::WhichAttempts;
+use kiln_client::AttemptFilter;
 use kiln_types::{
     BlobHash, Bundle, BundleFile, Failure, FailureCause, JobState, RelPath, ReportOutcome, StepIndex,
     StepKind, TaskFile, TaskState,
@@ -266,7 +266,7 @@ async fn what_a_bake_reports_is_not_believed() {
 }
 
 async fn assert_failed(farm: &Farm, job: &JobView, task: &AssignedTask, cause: FailureCause, words: &str) {
-    let page = farm.client.attempts(job.id, &WhichAttempts::default()).await.unwrap();
+    let page = farm.client.attempts(job.id, &AttemptFilter::default()).await.unwrap();
     let attempt = page.attempts.iter().find(|attempt| attempt.id == task.attempt).unwrap();
     let failure = attempt.failure.as_ref().unwrap();
     assert_eq!(failure.cause, cause, "{failure}");

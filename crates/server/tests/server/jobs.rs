@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use kiln_api::{AttemptReport, Change, Up};
-use kiln_client::{WhichAttempts, WhichJobs};
+use kiln_client::{AttemptFilter, JobFilter};
 use kiln_types::{
     Blank, BlobHash, Failure, FailureCause, Generation, HeldPhase, JobState, NotFinite, Owner, PixelReport,
     Project, ReportOutcome, Suspicion, TaskFile, TaskState,
@@ -144,7 +144,7 @@ async fn a_report_that_is_no_output_set_fails_its_attempt() {
         worker.say(Up::Started { attempt: task.attempt }).await;
         let finish = AttemptReport::Done { files, seconds: 1.0, peak_memory: 1 };
         assert_eq!(worker.report(&task, finish).await, ReportOutcome::Recorded);
-        let page = farm.client.attempts(job.id, &WhichAttempts::default()).await.unwrap();
+        let page = farm.client.attempts(job.id, &AttemptFilter::default()).await.unwrap();
         let failed = page.attempts.iter().find(|attempt| attempt.id == task.attempt).unwrap();
         assert_eq!(failed.failure.as_ref().unwrap().cause, FailureCause::HostMisbehaved);
         if farm.client.job(job.id).await.unwrap().state == JobState::Failed {
@@ -382,24 +382,24 @@ async fn a_list_shows_the_jobs_that_are_asked_for() {
     farm.client.cancel(third).await.unwrap();
     farm.client.pause(fourth).await.unwrap();
 
-    let list = async |which: WhichJobs| {
+    let list = async |which: JobFilter| {
         let page = farm.client.jobs(&which).await.unwrap();
         page.jobs.iter().map(|job| job.id).collect::<Vec<_>>()
     };
     let (user, project) =
         (|name: &str| Some(Owner(name.to_owned())), |name: &str| Some(Project(name.to_owned())));
     let open: Vec<JobState> = JobState::ALL.iter().copied().filter(|state| !state.is_end()).collect();
-    assert_eq!(list(WhichJobs::default()).await, [fourth, third, second, first]);
-    let which = WhichJobs { states: open.clone(), ..WhichJobs::default() };
+    assert_eq!(list(JobFilter::default()).await, [fourth, third, second, first]);
+    let which = JobFilter { states: open.clone(), ..JobFilter::default() };
     assert_eq!(list(which.clone()).await, [fourth, second, first]);
-    assert_eq!(list(WhichJobs { limit: Some(1), before: Some(fourth), ..which.clone() }).await, [second]);
-    assert_eq!(list(WhichJobs { user: user("ben"), ..which.clone() }).await, [fourth]);
-    assert_eq!(list(WhichJobs { project: project("film & more"), ..which }).await, [first]);
-    let which = WhichJobs { user: user("ana"), project: project("spot"), ..WhichJobs::default() };
+    assert_eq!(list(JobFilter { limit: Some(1), before: Some(fourth), ..which.clone() }).await, [second]);
+    assert_eq!(list(JobFilter { user: user("ben"), ..which.clone() }).await, [fourth]);
+    assert_eq!(list(JobFilter { project: project("film & more"), ..which }).await, [first]);
+    let which = JobFilter { user: user("ana"), project: project("spot"), ..JobFilter::default() };
     assert_eq!(list(which).await, [second]);
-    let which = WhichJobs { states: vec![JobState::Cancelled], ..WhichJobs::default() };
+    let which = JobFilter { states: vec![JobState::Cancelled], ..JobFilter::default() };
     assert_eq!(list(which).await, [third]);
-    assert!(list(WhichJobs { user: user("nobody"), ..WhichJobs::default() }).await.is_empty());
+    assert!(list(JobFilter { user: user("nobody"), ..JobFilter::default() }).await.is_empty());
 
     let answer = farm.get("/api/v1/jobs?state=paused,queued,paused&user=ben").await;
     let page: kiln_api::JobList = answer.json().await.unwrap();

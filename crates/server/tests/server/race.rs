@@ -10,7 +10,7 @@ use std::{
 };
 
 use kiln_api::{JobSource, SubmitJob, UploadFinished};
-use kiln_client::{ClientError, WhichJobs};
+use kiln_client::{ClientError, JobFilter};
 use kiln_server::{Expires, Retention};
 use kiln_types::{ArchivedFilter, BlobHash, Bundle, BundleFile, BundleId, JobId, JobState, RelPath};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -31,8 +31,8 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// Textures that the clients share.
 const SHARED: u64 = 3;
 
-fn every_one() -> WhichJobs {
-    WhichJobs { archived: ArchivedFilter::All, ..WhichJobs::default() }
+fn every_one() -> JobFilter {
+    JobFilter { archived: ArchivedFilter::All, ..JobFilter::default() }
 }
 
 /// How often each thing happened, so that the test cannot pass by having met nothing.

@@ -1,7 +1,7 @@
 //! What runs of a job, and which of its attempts: as short as what is asked for.
 
 use kiln_api::{AttemptsPage, RunningList, Up};
-use kiln_client::WhichAttempts;
+use kiln_client::AttemptFilter;
 use kiln_types::{AttemptState, FailureCause, JobState};
 
 use crate::support::{FakeWorker, Farm, problem, soon};
@@ -70,18 +70,18 @@ async fn attempts_are_found_by_their_state() {
     worker.say(Up::Started { attempt: task.attempt }).await;
     let failure = kiln_types::Failure::new(FailureCause::Crashed, "it went wrong");
     worker.report(&task, kiln_api::AttemptReport::Failed { failure, seconds: 1.0 }).await;
-    let states = async |which: WhichAttempts| {
+    let states = async |which: AttemptFilter| {
         let page = farm.client.attempts(job.id, &which).await.unwrap();
         page.attempts.into_iter().map(|attempt| attempt.state).collect::<Vec<_>>()
     };
-    let only = |state| WhichAttempts { state: Some(state), limit: Some(1), ..WhichAttempts::default() };
+    let only = |state| AttemptFilter { state: Some(state), limit: Some(1), ..AttemptFilter::default() };
     assert_eq!(states(only(AttemptState::Committed)).await, [AttemptState::Committed]);
     assert_eq!(states(only(AttemptState::Failed)).await, [AttemptState::Failed]);
     assert!(states(only(AttemptState::Revoked)).await.is_empty());
-    let failed = |state| WhichAttempts { failed: true, ..only(state) };
+    let failed = |state| AttemptFilter { failed: true, ..only(state) };
     assert_eq!(states(failed(AttemptState::Failed)).await, [AttemptState::Failed]);
     assert!(states(failed(AttemptState::Committed)).await.is_empty());
-    let all = farm.client.all_attempts(job.id, WhichAttempts::default()).await.unwrap();
+    let all = farm.client.all_attempts(job.id, AttemptFilter::default()).await.unwrap();
     let page: AttemptsPage =
         farm.get(&format!("/api/v1/jobs/{}/attempts", job.id)).await.json().await.unwrap();
     assert_eq!(all, page.attempts);

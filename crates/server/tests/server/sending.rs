@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use kiln_client::{Client, ClientError, Prepared, Request, Sent, Transfer};
+use kiln_client::{Client, ClientError, Prepared, Request, Transfer, UploadProgress};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -117,8 +117,8 @@ impl Bench {
     }
 
     /// Sends, and tells how far it came and the bytes that went up.
-    async fn send(&self, prepared: &Prepared) -> (Sent, u64) {
-        let (before, mut last) = (self.line.up(), Sent::default());
+    async fn send(&self, prepared: &Prepared) -> (UploadProgress, u64) {
+        let (before, mut last) = (self.line.up(), UploadProgress::default());
         let sent = self.client.send_bundle(prepared, |sent| last = sent);
         soon("the end of the upload", sent).await.unwrap();
         (last, self.line.up() - before)

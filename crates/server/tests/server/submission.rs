@@ -6,7 +6,7 @@ use kiln_client::{
     Existing, Request,
     submission::{
         EventReceiver, EventSender, FetchTarget, FollowEnd, FollowOptions, JobHome, JobOptions, JobOutcome,
-        Place, PlannedSubmission, QuestionTopic, Stop, Submission, SubmissionEvent, SubmissionMessage,
+        PlannedSubmission, QuestionTopic, RenderPlace, Stop, Submission, SubmissionEvent, SubmissionMessage,
         SubmissionOptions, SubmittedJob,
     },
 };
@@ -47,7 +47,7 @@ impl Desk {
 
     async fn plan(&self, farm: &Farm, settings: RenderSettings, events: EventSender) -> PlannedSubmission {
         let read = Submission::new(self.options(settings), events).read().await.unwrap();
-        read.plan(&Place::Farm(&farm.client)).await.unwrap()
+        read.plan(&RenderPlace::Farm(&farm.client)).await.unwrap()
     }
 
     /// Plans and submits as the scene says.

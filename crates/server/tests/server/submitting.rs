@@ -1,7 +1,7 @@
 //! What is refused before anything starts.
 
 use kiln_api::{JobView, ProblemCode, WaitReason};
-use kiln_client::WhichJobs;
+use kiln_client::JobFilter;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -54,7 +54,7 @@ async fn what_cannot_be_is_refused_with_what_can() {
     let trusted = json!({"addons": ["_addons/kit"], "policy": {"scripts": "trust"}});
     check(trusted, &["holds no _addons/kit"]).await;
     check(json!({"source": {"bundle": {"id": "a", "blend": "../x.blend"}}}), &[]).await;
-    assert!(farm.client.jobs(&WhichJobs::default()).await.unwrap().jobs.is_empty());
+    assert!(farm.client.jobs(&JobFilter::default()).await.unwrap().jobs.is_empty());
 }
 
 /// What a file and its folder are called is the artist's affair.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use kiln_api::Change;
-use kiln_client::{Client, WhichJobs};
+use kiln_client::{Client, JobFilter};
 use kiln_types::{AttemptId, JobId, TaskId};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -227,7 +227,7 @@ pub async fn million(target: &Target, count: u32, time: Duration) -> Result<Meas
     let (mut lists, mut shows) = (Vec::new(), Vec::new());
     for _ in 0..ASKED {
         let at = Instant::now();
-        let list = target.client.jobs(&WhichJobs::default()).await?;
+        let list = target.client.jobs(&JobFilter::default()).await?;
         lists.push(at.elapsed());
         let at = Instant::now();
         let shown = target.client.job(job).await?;

@@ -89,7 +89,7 @@ fn samples() -> Vec<SubmissionEvent> {
             out: "/home/ana/frames".into(),
         }),
         E::OtherJobCancelled { job },
-        E::Inputs(Box::new(Inputs {
+        E::Inputs(Box::new(RenderInputs {
             blend: "shot".to_owned(),
             scene: "Scene".to_owned(),
             frames: frames("1-250"),
@@ -185,7 +185,7 @@ fn samples() -> Vec<SubmissionEvent> {
         E::ServerLost { reason: "the server http://10.0.0.5:8765 cannot be reached".to_owned() },
         E::ServerBack,
         E::NoReport { reason: "the server http://10.0.0.5:8765 cannot be reached".to_owned() },
-        E::Finished(Box::new(Finished {
+        E::Finished(Box::new(SubmissionResult {
             outcome: JobOutcome::Done,
             end: FollowEnd::Ended,
             job: Some(samples::job(7, "completed")),
