@@ -80,6 +80,17 @@ impl Settings {
         Ok(settings)
     }
 
+    /// Resolves these variables and no others, without a `kiln.toml`.
+    #[cfg(test)]
+    pub fn of_variables(variables: &[(&str, &str)]) -> Outcome<Self> {
+        let of =
+            |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        Self::resolve_from(Flags::default(), |name| match name {
+            "KILN_CONFIG" => Some("/dev/null".to_owned()),
+            _ => of(name),
+        })
+    }
+
     /// Every setting. The key itself is not shown.
     pub fn rows(&self) -> &[Row] {
         &self.rows
@@ -111,7 +122,7 @@ impl Settings {
         options.wishes = Wishes {
             sleep: self.sleep.value.clone(),
             yields: self.yields.value,
-            idle: self.yield_idle.value.0,
+            idle: self.yield_idle.value.into(),
             load: self.yield_load.value,
             when_used: self.when_used.value,
         };

@@ -9,7 +9,7 @@ use crate::settings::flags::BlenderArgs;
 pub enum BlenderCommand {
     /// The Blenders that are found here.
     #[command(
-        after_help = "Examples:\n  kiln blender list\n  kiln blender list --blender ~/blender-4.5/blender"
+        after_long_help = "Examples:\n  kiln blender list\n  kiln blender list --blender ~/blender-4.5/blender"
     )]
     List {
         #[command(flatten)]
@@ -17,7 +17,7 @@ pub enum BlenderCommand {
     },
     /// Get a Blender as a Python module, in an environment of its own below the data folder.
     #[command(
-        after_help = "It is the `bpy` package of the Python package index, and needs the Python that the \
+        after_long_help = "It is the `bpy` package of the Python package index, and needs the Python that the \
         package was built for.\n\nExample:\n  kiln blender install 5.0"
     )]
     Install {

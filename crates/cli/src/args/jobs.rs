@@ -11,7 +11,7 @@ use super::{At, FarmArgs, Jobs, OrNone};
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(
-    after_help = "Examples:\n  kiln jobs\n  kiln jobs --state queued,running,paused --user ana\n  kiln jobs show 7\n  kiln jobs wait 7\n  kiln jobs retry 7\n  \
+    after_long_help = "Examples:\n  kiln jobs\n  kiln jobs --state queued,running,paused --user ana\n  kiln jobs show 7\n  kiln jobs wait 7\n  kiln jobs retry 7\n  \
     kiln jobs rerender 7 --frames 20-30\n  kiln jobs logs 7 --frame 12\n  kiln jobs archive 3 4 5"
 )]
 pub struct JobsArgs {
@@ -25,10 +25,12 @@ pub struct JobsArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct ListArgs {
-    /// How many jobs, newest first.
+    /// The number of jobs, newest first.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub limit: u32,
-    /// Only jobs in this state: queued, running, paused, completed, failed or cancelled; several with commas between.
+    /// Only jobs in these states, with commas between.
+    ///
+    /// They are: queued, running, paused, completed, failed and cancelled.
     #[arg(long, value_name = "STATE[,STATE]", value_delimiter = ',')]
     pub state: Vec<JobState>,
     /// Only jobs of this user.
@@ -66,44 +68,46 @@ pub struct OneJob {
 
 #[derive(Debug, Subcommand)]
 pub enum JobsCommand {
-    /// The newest jobs.
-    #[command(after_help = "Examples:\n  kiln jobs list --limit 100\n  kiln jobs list --state running\n  \
-        kiln jobs list --state queued,running,paused --user ana\n  kiln jobs list --state failed --project film --all")]
+    /// List the newest jobs.
+    #[command(
+        after_long_help = "Examples:\n  kiln jobs list --limit 100\n  kiln jobs list --state running\n  \
+        kiln jobs list --state queued,running,paused --user ana\n  kiln jobs list --state failed --project film --all"
+    )]
     List {
         #[command(flatten)]
         list: ListArgs,
         #[command(flatten)]
         farm: FarmArgs,
     },
-    /// All about one job: settings, frames, notices, and what it waits for.
+    /// Show the settings, frames and notices of a job, and the reason why it waits.
     Show(OneJob),
-    /// Why a job waits, and how long it will take.
-    #[command(after_help = "Examples:\n  kiln jobs explain 7\n  kiln jobs explain 7 --json")]
+    /// Explain why a job waits, and when it will be done.
+    #[command(after_long_help = "Examples:\n  kiln jobs explain 7\n  kiln jobs explain 7 --json")]
     Explain(OneJob),
-    /// Every attempt that failed, with its frame, its worker and the reason.
-    #[command(after_help = "Examples:\n  kiln jobs failures 7\n  kiln jobs failures 7 --json")]
+    /// List the attempts that failed, with frame, worker and reason.
+    #[command(after_long_help = "Examples:\n  kiln jobs failures 7\n  kiln jobs failures 7 --json")]
     Failures(OneJob),
     /// Attach to a job until it ends; the exit code is the job's.
-    #[command(after_help = "Examples:\n  kiln jobs wait 7\n  kiln jobs wait 7 && notify-send done")]
+    #[command(after_long_help = "Examples:\n  kiln jobs wait 7\n  kiln jobs wait 7 && notify-send done")]
     Wait(FetchArgs),
     /// End a job; what is rendered stays.
     Cancel(OneJob),
-    /// Begin no more frames of a job; those that run, end.
+    /// Start no more frames of a job; frames that run end.
     #[command(visible_alias = "hold")]
     Pause(OneJob),
-    /// Go on with a paused job.
+    /// Continue a paused job.
     #[command(visible_alias = "release")]
     Resume(OneJob),
-    /// Let a job stand otherwise among the others.
+    /// Change the scheduling options of a job.
     Set(SetArgs),
-    /// Let the failed frames of a job try again.
+    /// Try the failed frames of a job again.
     Retry(OneJob),
     /// Render frames again that are done.
     #[command(
-        after_help = "Examples:\n  kiln jobs rerender 7\n  kiln jobs rerender 7 --frames 20-30\n  kiln jobs rerender 7 --bake"
+        after_long_help = "Examples:\n  kiln jobs rerender 7\n  kiln jobs rerender 7 --frames 20-30\n  kiln jobs rerender 7 --bake"
     )]
     Rerender {
-        /// Which frames [default: all].
+        /// The frames [default: all].
         #[arg(long, short, value_name = "RANGE", allow_hyphen_values = true)]
         frames: Option<FrameSet>,
         /// Bake the simulations again, and then render every frame.
@@ -113,36 +117,38 @@ pub enum JobsCommand {
         job: OneJob,
     },
     /// Add frames to a job.
-    #[command(after_help = "Example:\n  kiln jobs extend 7 --frames 251-300")]
+    #[command(after_long_help = "Example:\n  kiln jobs extend 7 --frames 251-300")]
     Extend {
-        /// Which frames.
+        /// The frames.
         #[arg(long, short, value_name = "RANGE", allow_hyphen_values = true)]
         frames: FrameSet,
         #[command(flatten)]
         job: OneJob,
     },
-    /// What Blender printed.
+    /// Print the output of Blender.
     Logs(LogsArgs),
-    /// Bring a job's frames home; goes on where it was broken off.
+    /// Download the frames of a job; continues an interrupted download.
     #[command(
-        after_help = "Without --out the frames go to the folder that was named when the job was made on this \
+        after_long_help = "Without --out the frames go to the folder that was named when the job was made on this \
         machine, else to the current folder.\n\nExamples:\n  kiln jobs fetch 7\n  kiln jobs fetch 7 --out ~/frames"
     )]
     Fetch(FetchArgs),
-    /// Put jobs that have ended away: out of the list, their frames kept until they are deleted.
+    /// Hide jobs that have ended from the list; their frames stay.
     #[command(
-        after_help = "Their files and logs go with the next collection: they render nothing more then.\n\n\
+        after_long_help = "The next collection removes their files and logs: they cannot render again then.\n\n\
         Examples:\n  kiln jobs archive 7\n  kiln jobs archive 3 4 5\n  kiln jobs --archived"
     )]
     Archive(SomeJobs),
-    /// Take archived jobs back into the list.
-    #[command(after_help = "What has gone has gone.\n\nExample:\n  kiln jobs unarchive 7")]
+    /// Show archived jobs in the list again.
+    #[command(
+        after_long_help = "Files that were removed do not come back.\n\nExample:\n  kiln jobs unarchive 7"
+    )]
     Unarchive(SomeJobs),
-    /// Delete jobs that have ended, with everything of them on the server.
-    #[command(after_help = "Frames that were fetched stay where they are.\n\n\
+    /// Delete jobs that have ended, and their frames on the server.
+    #[command(after_long_help = "Frames that were fetched stay where they are.\n\n\
         Examples:\n  kiln jobs delete 7\n  kiln jobs delete 3 4 5 --force")]
     Delete {
-        /// Cancel those first that have not ended.
+        /// Cancel jobs that have not ended first.
         #[arg(long)]
         force: bool,
         #[command(flatten)]
@@ -152,21 +158,22 @@ pub enum JobsCommand {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  kiln jobs set 7 --priority 90\n  kiln jobs set 7 --max-workers none\n  \
+    after_long_help = "Examples:\n  kiln jobs set 7 --priority 90\n  kiln jobs set 7 --max-workers none\n  \
     kiln jobs set 7 --after 5,6 --at 22:00\n  kiln jobs set 7 --after none --at now"
 )]
+#[command(override_usage = "kiln jobs set [OPTIONS] <ID>")]
 #[group(required = true, multiple = true, id = "what", args = ["priority", "max_workers", "after", "at"])]
 pub struct SetArgs {
     /// From 0 to 100; higher is earlier.
     #[arg(long, value_name = "N")]
     pub priority: Option<Priority>,
-    /// Workers that it may be on at once, or `none` for as many as there are.
+    /// Workers that the job may use at once, or `none` for all.
     #[arg(long, value_name = "N|none")]
     pub max_workers: Option<OrNone<NonZeroU32>>,
     /// The jobs that must be completed before it starts, or `none`.
     #[arg(long, value_name = "JOB[,JOB]|none")]
     pub after: Option<Jobs>,
-    /// Do not start before this: 22:00 (the next), 2026-12-24, 2026-12-24T18:00, or `now`.
+    /// Start at 22:00 (the next), 2026-12-24 or 2026-12-24T18:00, or `now`.
     #[arg(long, value_name = "TIME|now")]
     pub at: Option<At>,
     #[command(flatten)]
@@ -178,9 +185,10 @@ pub struct FetchArgs {
     /// The folder for the frames.
     #[arg(long, short, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// What is done with files that are there: replace, skip, overwrite or error. Without it, only frames of an earlier save
-    /// of the job's .blend are replaced.
-    #[arg(long, value_name = "WHAT")]
+    /// Files in that folder: replace, skip, overwrite or error.
+    ///
+    /// Without it, only frames of an earlier save of the job's .blend are replaced.
+    #[arg(long, value_name = "CHOICE")]
     pub existing: Option<Existing>,
     #[command(flatten)]
     pub job: OneJob,
@@ -188,7 +196,7 @@ pub struct FetchArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Without a choice: the last failed attempt, else one that runs, else the last that delivered.\n\n\
+    after_long_help = "Without a choice: the last failed attempt, else one that runs, else the last that delivered.\n\n\
     Examples:\n  kiln jobs logs 7\n  kiln jobs logs 7 --frame 12\n  kiln jobs logs 7 --attempt 1-31"
 )]
 pub struct LogsArgs {

@@ -2,13 +2,14 @@
 
 mod blender;
 mod bundle;
+mod job;
 mod jobs;
-mod order;
 mod render;
 mod server;
 mod service;
 mod shares;
 mod top;
+mod values;
 mod worker;
 
 use std::path::PathBuf;
@@ -19,18 +20,19 @@ use crate::settings::flags::DataArgs;
 pub use crate::settings::flags::FarmArgs;
 pub use blender::BlenderCommand;
 pub use bundle::BundleArgs;
+pub use job::JobArgs;
 pub use jobs::{FetchArgs, JobsArgs, JobsCommand, ListArgs, LogsArgs, SomeJobs};
-pub use order::{At, Counted, Jobs, OrNone, OrderArgs};
-pub use render::{JobArgs, RenderArgs, SubmitArgs, WhereArgs};
+pub use render::{RenderArgs, SubmitArgs};
 pub use server::{CollectArgs, ServerArgs, ServerCommand};
 pub use service::{InstallArgs, RemoveArgs, ScopeArgs, ServiceCommand};
 pub use shares::{LimitsArgs, LimitsCommand, PartiesArgs, PartiesCommand, SetShareArgs};
 pub use top::TopArgs;
+pub use values::{At, Counted, Jobs, OrNone};
 pub use worker::{OneWorker, PoolArgs, WorkerArgs, WorkersArgs, WorkersCommand};
 
 const OVERVIEW: &str = "\
 Examples:
-  kiln render shot.blend                     renders here, or on your farm; the frames land beside the file
+  kiln render shot.blend                     renders here, or on your farm
   kiln server --worker                       a farm that others can join, and a first worker in it
   kiln worker --server http://10.0.0.5:8765  another machine joins
   kiln service install worker                the same, also after every reboot
@@ -38,11 +40,15 @@ Examples:
   kiln jobs                                  what the farm is doing
   kiln top                                   the same, live
 
-`kiln help COMMAND` tells more; `kiln help exit-codes` what the exit codes mean.";
+DURATION is a length of time in whole seconds, the same in every option, KILN_* variable and kiln.toml: 90s, 30m, 1h30m, 7d, 2w
+or several of them, such as 1d 12h. SIZE is a number of bytes: 500M, 20G or 2T.
+
+`kiln COMMAND --help` explains a command; `kiln help exit-codes` lists the exit codes.";
 
 /// Turns the machines you own into one Blender render farm.
 #[derive(Debug, Parser)]
-#[command(name = "kiln", version, after_help = OVERVIEW, disable_help_subcommand = true, max_term_width = 110)]
+#[command(name = "kiln", version, after_help = "`kiln --help` has examples.", after_long_help = OVERVIEW, disable_help_subcommand = true, disable_help_flag = true)]
+#[command(max_term_width = 110)]
 pub struct Cli {
     #[command(flatten)]
     pub global: GlobalArgs,
@@ -51,28 +57,36 @@ pub struct Cli {
 }
 
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global")]
 pub struct GlobalArgs {
-    /// One JSON document on standard output (JSON lines where it is a stream); all else on standard error.
+    /// Print JSON on standard output, and everything else on standard error.
+    ///
+    /// One document, or a line for each event where the output is a stream.
     #[arg(long, global = true)]
     pub json: bool,
-    /// Only errors and results.
-    #[arg(long, short, global = true, conflicts_with = "json")]
+    /// Print errors and results only.
+    #[arg(long, short, global = true, hide_short_help = true, conflicts_with = "json")]
     pub quiet: bool,
-    /// Tells more of what happens, on standard error; -vv tells all.
-    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    /// Log more on standard error; -vv logs everything.
+    #[arg(long, short, global = true, hide_short_help = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+    /// Print help; `--help` explains every option, with examples.
+    #[arg(long, short, global = true, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
     #[command(flatten)]
     pub data: DataArgs,
 }
 
-/// What goes along besides what the .blend names.
+/// Files of a bundle that the .blend does not name.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ExtrasArgs {
-    /// A colour configuration (config.ocio), taken along with its tables [env: OCIO] [default: Blender's own].
-    #[arg(long, value_name = "PATH")]
+    /// A colour configuration (config.ocio) with its tables [env: OCIO] [default: Blender's own].
+    #[arg(long, value_name = "PATH", hide_short_help = true)]
     pub ocio: Option<PathBuf>,
-    /// An add-on to render with: a .py file, a folder, or a .zip of one; can be repeated. Rendering needs --trust.
-    #[arg(long, value_name = "PATH")]
+    /// An add-on to render with: a .py file, a folder, or a .zip of one; can be repeated.
+    ///
+    /// Rendering with it needs --trust.
+    #[arg(long, value_name = "PATH", hide_short_help = true)]
     pub addon: Vec<PathBuf>,
 }
 
@@ -98,10 +112,10 @@ pub enum Command {
     /// Watch jobs and workers live, and steer them by keys.
     Top(TopArgs),
     /// Who uses the farm, and how much of it each gets.
-    #[command(after_help = "Examples:\n  kiln users\n  kiln users set ada --weight 200 --max-slots 8")]
+    #[command(after_long_help = "Examples:\n  kiln users\n  kiln users set ada --weight 200 --max-slots 8")]
     Users(PartiesArgs),
     /// What the farm is used for, and how much of it each project gets.
-    #[command(after_help = "Examples:\n  kiln projects\n  kiln projects set film --weight 300")]
+    #[command(after_long_help = "Examples:\n  kiln projects\n  kiln projects set film --weight 300")]
     Projects(PartiesArgs),
     /// What the farm has only so many of, such as licences.
     Limits(LimitsArgs),
@@ -113,14 +127,14 @@ pub enum Command {
     /// Lay a .blend and all that it needs into a folder or a zip that opens anywhere.
     Bundle(BundleArgs),
     /// What a .blend holds, read without Blender.
-    #[command(after_help = "Examples:\n  kiln inspect shot.blend\n  kiln inspect shot.blend --json")]
+    #[command(after_long_help = "Examples:\n  kiln inspect shot.blend\n  kiln inspect shot.blend --json")]
     Inspect {
         /// The .blend.
         file: PathBuf,
     },
     /// Every setting, its value, and where the value came from.
     #[command(
-        after_help = "Flags go over KILN_* variables, those over kiln.toml, that over the defaults.\n\n\
+        after_long_help = "Flags go over KILN_* variables, those over kiln.toml, that over the defaults.\n\n\
         Examples:\n  kiln config\n  KILN_SLOTS=2 kiln config --json"
     )]
     Config {
@@ -129,14 +143,14 @@ pub enum Command {
     },
     /// Print completions for a shell.
     #[command(
-        after_help = "Example:\n  kiln completions bash > ~/.local/share/bash-completion/completions/kiln"
+        after_long_help = "Example:\n  kiln completions bash > ~/.local/share/bash-completion/completions/kiln"
     )]
     Completions {
         /// bash, zsh, fish, elvish or powershell.
         shell: clap_complete::Shell,
     },
     /// Write the manual pages into a folder.
-    #[command(after_help = "Example:\n  kiln man ~/.local/share/man/man1")]
+    #[command(after_long_help = "Example:\n  kiln man ~/.local/share/man/man1")]
     Man {
         /// The folder; made where it is not there.
         dir: PathBuf,
@@ -147,3 +161,6 @@ pub enum Command {
         topic: Vec<String>,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,11 @@
 //! `kiln server`.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
 
-use super::FarmArgs;
-use crate::settings::flags::{KeepArgs, ListenArgs, ServerRenderArgs, WishArgs};
+use kiln_types::TimeSpan;
+
+use super::{FarmArgs, values::between};
+use crate::settings::flags::{AvailabilityArgs, ListenArgs, RetentionArgs, ServerRenderArgs};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -13,8 +13,8 @@ use crate::settings::flags::{KeepArgs, ListenArgs, ServerRenderArgs, WishArgs};
 The key that clients and workers need is in farm.key in the data folder; commands on this machine find it there. \
 Beyond this machine the farm speaks plain HTTP for now: --insecure says that you know.
 
-Nothing is kept for ever: what no job needs any more goes, once an hour and with `kiln server collect`, after the \
-times that the --remove flags name (7d, 24h, 30m; 0: at once; never). Frames go only after they were all fetched.
+Files that no job needs any more are removed after the durations that the --remove options name (0: at once; never), \
+every hour and by `kiln server collect`. Frames are removed only after all of them were fetched.
 
 --json prints a line of JSON for everything that happens: `started`, with the URL and the key's file, then the farm's \
 events, and with --worker what `kiln worker --json` prints. Each has a `kind` and the time, `at_ms`.
@@ -28,7 +28,7 @@ pub struct ServerArgs {
     pub command: Option<ServerCommand>,
     #[command(flatten)]
     pub listen: ListenArgs,
-    /// Render here too.
+    /// Render on this machine too.
     #[arg(long)]
     pub worker: bool,
     /// Listen beyond this machine although nothing is encrypted.
@@ -36,27 +36,28 @@ pub struct ServerArgs {
     pub insecure: bool,
     #[command(flatten)]
     pub render: ServerRenderArgs,
-    /// A frame whose Blender works and shows nothing for it (no sample, no message, no byte) for so long hangs, and is tried
-    /// again: such as 90m [default: 24h].
-    #[arg(long, value_name = "TIME", hide_short_help = true, value_parser = super::render::duration)]
-    pub stall: Option<Duration>,
+    /// The time after which a Blender that works without progress hangs, such as 90m [default: 24h].
+    ///
+    /// Without progress: no sample, no message, no byte. Its frame is tried again.
+    #[arg(long, value_name = "DURATION", hide_short_help = true, value_parser = between("1s", "30d"))]
+    pub stall: Option<TimeSpan>,
     #[command(flatten)]
-    pub keep: KeepArgs,
+    pub availability: AvailabilityArgs,
     #[command(flatten)]
-    pub wishes: WishArgs,
+    pub retention: RetentionArgs,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum ServerCommand {
-    /// Let go at once of what nobody needs any more.
-    #[command(after_help = "The server does so every hour by itself.\n\n\
+    /// Remove the files now that no job needs any more.
+    #[command(after_long_help = "The server does this every hour.\n\n\
         Examples:\n  kiln server collect --dry-run\n  kiln server collect --json")]
     Collect(CollectArgs),
 }
 
 #[derive(Debug, Args)]
 pub struct CollectArgs {
-    /// Only say what would go.
+    /// Only print what would be removed.
     #[arg(long)]
     pub dry_run: bool,
     #[command(flatten)]

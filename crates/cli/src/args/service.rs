@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use crate::service::ServiceRole;
 
 #[derive(Debug, Subcommand)]
-#[command(after_help = "Examples:\n  kiln service install server\n  \
+#[command(after_long_help = "Examples:\n  kiln service install server\n  \
     kiln service install worker -- --server http://10.0.0.5:8765 --key-file farm.key\n  kiln service status\n  \
     kiln service remove worker")]
 pub enum ServiceCommand {
@@ -16,7 +16,7 @@ pub enum ServiceCommand {
     /// Stop a service and remove it; the data stays.
     Remove(RemoveArgs),
     /// Show the services that are installed on this machine, and whether they run.
-    #[command(after_help = "Examples:\n  kiln service status\n  kiln service status --json")]
+    #[command(after_long_help = "Examples:\n  kiln service status\n  kiln service status --json")]
     Status,
 }
 
@@ -75,7 +75,7 @@ pub struct InstallArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  kiln service remove worker\n  sudo kiln service remove server")]
+#[command(after_long_help = "Examples:\n  kiln service remove worker\n  sudo kiln service remove server")]
 pub struct RemoveArgs {
     /// Which service: `server` or `worker`.
     #[arg(value_name = "server|worker", hide_possible_values = true)]

@@ -25,7 +25,7 @@ pub enum PartiesCommand {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Who has no work takes nothing from the others, whatever the weight.\n\n\
+#[command(after_long_help = "Who has no work takes nothing from the others, whatever the weight.\n\n\
     Examples:\n  kiln users set ada --weight 200\n  kiln projects set advert --max-slots 4\n  \
     kiln users set ben --max-slots none")]
 #[group(required = true, multiple = true, id = "what", args = ["weight", "max_slots"])]
@@ -45,7 +45,7 @@ pub struct SetShareArgs {
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(
-    after_help = "Examples:\n  kiln limits set nuke 3\n  kiln submit shot.blend --limit nuke\n  kiln limits"
+    after_long_help = "Examples:\n  kiln limits set nuke 3\n  kiln submit shot.blend --limit nuke\n  kiln limits"
 )]
 pub struct LimitsArgs {
     #[command(subcommand)]
@@ -63,7 +63,7 @@ pub enum LimitsCommand {
     },
     /// Say how many there are.
     #[command(
-        after_help = "Fewer than are in use stops nothing that runs.\n\nExample:\n  kiln limits set nuke 3"
+        after_long_help = "Fewer than are in use stops nothing that runs.\n\nExample:\n  kiln limits set nuke 3"
     )]
     Set {
         /// The name, as jobs say it with --limit.

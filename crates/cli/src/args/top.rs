@@ -5,7 +5,7 @@ use clap::Args;
 use super::FarmArgs;
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
 Keys: Tab goes to the other table, arrows select, e explains why a job waits, p pauses, r retries failed frames, c \
 cancels, + and - change the priority, d drains a worker, w lets it work again, ? lists all, q quits. Ends with 0 where you quit it, with 130 by a \
 signal.

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::FarmArgs;
-use crate::settings::flags::{WishArgs, WorkerSettingArgs};
+use crate::settings::flags::{AvailabilityArgs, WorkerSettingArgs};
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -23,13 +23,13 @@ pub struct WorkerArgs {
     #[command(flatten)]
     pub machine: WorkerSettingArgs,
     #[command(flatten)]
-    pub wishes: WishArgs,
+    pub availability: AvailabilityArgs,
 }
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(
-    after_help = "Examples:\n  kiln workers\n  kiln workers pause attic\n  kiln workers drain attic\n  kiln workers wake attic"
+    after_long_help = "Examples:\n  kiln workers\n  kiln workers pause attic\n  kiln workers drain attic\n  kiln workers wake attic"
 )]
 pub struct WorkersArgs {
     #[command(subcommand)]
@@ -75,7 +75,7 @@ pub enum WorkersCommand {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Jobs ask for a pool with `kiln submit --pool NAME`; a worker that is in none takes the others.\n\n\
+    after_long_help = "Jobs ask for a pool with `kiln submit --pool NAME`; a worker that is in none takes the others.\n\n\
     Examples:\n  kiln workers pool attic --add night --add big\n  kiln workers pool attic --remove night"
 )]
 #[group(required = true, multiple = true, id = "what", args = ["add", "remove"])]

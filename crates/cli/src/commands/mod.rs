@@ -42,7 +42,7 @@ impl Context {
 
     /// The flags of a command that makes a job.
     pub fn job_flags(&self, farm: &FarmArgs, job: &JobArgs) -> Flags {
-        self.flags(farm).and(&job.settings).and(&job.order.account)
+        self.flags(farm).and(&job.settings.device).and(&job.scheduling.account)
     }
 
     /// The settings of a command that has no flags of its own beyond these.

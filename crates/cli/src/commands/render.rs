@@ -21,7 +21,7 @@ use super::{
     worker::apply,
 };
 use crate::{
-    args::{JobArgs, RenderArgs},
+    args::RenderArgs,
     exit::{Exit, Fault, Outcome},
     farm,
     follow::follow,
@@ -34,7 +34,8 @@ use crate::{
 };
 
 pub async fn run(context: &Context, args: RenderArgs) -> Outcome<Exit> {
-    let settings = Settings::resolve(context.job_flags(&args.farm, &args.job).and(&args.here))?;
+    let settings =
+        Settings::resolve(context.job_flags(&args.farm, &args.job).and(&args.here).and(&args.shared))?;
     let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
     let farm = if args.local { None } else { farm::find(&settings)? };
     match farm {
@@ -97,18 +98,19 @@ async fn begin_here(
     let output = screen.output;
     let blenders = discover(settings).await?;
     let mut series = series(args).await?;
-    if args.job.blender_version.is_none() {
+    if args.job.settings.blender_version.is_none() {
         let there = blenders.iter().map(|install| install.version.series()).collect();
-        series = choose(output, settings, (&args.job.file, series), &there, Where::Here).await?;
+        series = choose(output, settings, (&args.job.frames.file, series), &there, Where::Here).await?;
     }
-    let job = JobArgs { blender_version: Some(series), ..args.job.clone() };
-    let blender = InstalledBlender(check_blender(&args.job.file, series, &blenders)?);
+    let mut job = args.job.clone();
+    job.settings.blender_version = Some(series);
+    let blender = InstalledBlender(check_blender(&args.job.frames.file, series, &blenders)?);
     let place = RenderPlace::Here(&blender);
     let choice = settings.device.value;
     if !matches!(choice, DeviceChoice::Auto | DeviceChoice::Gpu) {
         place.check(choice.resolve(false)).await?;
     }
-    let submission = submission(output, &job, &args.landing, settings, Waits::Inside, events);
+    let submission = submission(output, &job, settings, Waits::Inside, events);
     let reading = async { submission.read().await?.plan(&place).await };
     let starting = Inside::start(settings, series);
     let (inside, planned) = screen.during(async { tokio::join!(starting, reading) }).await;
@@ -157,12 +159,12 @@ impl LocalDevices for InstalledBlender<'_> {
 
 /// The series of Blender that will render, told by the file's first bytes.
 async fn series(args: &RenderArgs) -> Outcome<BlenderSeries> {
-    let file = args.job.file.clone();
+    let file = args.job.frames.file.clone();
     let peek = tokio::task::spawn_blocking(move || kiln_blend::peek(&file))
         .await
         .map_err(|error| Fault::failed(format!("reading the .blend broke off ({error})")))?
         .map_err(|error| Fault::bad_input(error.to_string()))?;
-    Ok(args.job.blender_version.unwrap_or(peek.written_by.series()))
+    Ok(args.job.settings.blender_version.unwrap_or(peek.written_by.series()))
 }
 
 /// A job that waits for a Blender would wait for ever here.
@@ -198,17 +200,17 @@ async fn on_farm(
     let output = context.output;
     let (events, mut screen) = Screen::new(output);
     let beginning = async {
-        let submission = submission(output, &args.job, &args.landing, settings, Waits::Beside, events);
+        let submission = submission(output, &args.job, settings, Waits::Beside, events);
         let (checked, read) = screen.during(async { tokio::join!(client.check(), submission.read()) }).await;
         let mut read = read?;
         checked?;
-        if args.job.blender_version.is_none() {
+        if args.job.settings.blender_version.is_none() {
             let mut there = of_farm(&client).await?;
             // The search costs time, and is for a series that the farm lacks.
             if !args.no_local && !there.contains(&read.blender()) {
                 there.extend(discover(settings).await?.iter().map(|install| install.version.series()));
             }
-            let asked = (&*args.job.file, read.blender());
+            let asked = (&*args.job.frames.file, read.blender());
             read.render_with(choose(output, settings, asked, &there, Where::Farm).await?);
         }
         let planned = screen.during(read.plan(&RenderPlace::Farm(&client))).await?;

@@ -28,20 +28,20 @@ pub async fn run(context: &Context, args: ServerArgs) -> Outcome<Exit> {
     if let Some(ServerCommand::Collect(args)) = args.command {
         return collect(context, &args).await;
     }
-    if !args.worker && !args.wishes.flags().is_empty() {
+    if !args.worker && !args.availability.flags().is_empty() {
         return Err(Fault::bad_input(
-            "what the farm gets of this machine can be said only with --worker: without it nothing renders here",
+            "options of this machine need --worker: without it nothing renders here",
         ));
     }
-    let flags = context.flags(&FarmArgs::default()).and(&args.listen).and(&args.render).and(&args.keep);
-    let settings = Settings::resolve(flags.and(&args.wishes))?;
+    let flags = context.flags(&FarmArgs::default()).and(&args.listen).and(&args.render).and(&args.retention);
+    let settings = Settings::resolve(flags.and(&args.availability))?;
     let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
     let mut options = ServerOptions::new(&settings.data.value);
     options.listen = settings.listen.value;
     options.insecure = args.insecure;
     options.retention = Some(settings.retention());
     if let Some(stall) = args.stall {
-        options.stall = stall;
+        options.stall = stall.into();
     }
     let server = Server::start(options).await?;
     greet(context, &server, &settings);

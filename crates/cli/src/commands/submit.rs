@@ -12,6 +12,7 @@ use kiln_client::{
 };
 use kiln_types::{
     ExternalFiles, JobStanding, Needs, Owner, Policy, Project, RenderSettings, ScriptPolicy, Simulations,
+    TimeSpan,
 };
 
 use super::{
@@ -19,7 +20,7 @@ use super::{
     attach::{tell_finished, tell_nothing_left},
 };
 use crate::{
-    args::{At, Counted, ExtrasArgs, JobArgs, Jobs, OrderArgs, SubmitArgs, WhereArgs},
+    args::{At, Counted, ExtrasArgs, JobArgs, Jobs, SubmitArgs},
     exit::{Exit, Fault, Outcome},
     farm,
     follow::follow,
@@ -34,7 +35,7 @@ use crate::{
     size::ByteSize,
 };
 
-/// What goes along because it is named, on the command line or by the variable that every program with OCIO reads.
+/// Returns the files that the command line names, or the variable that every program with OCIO reads.
 pub fn extras(output: Output, args: &ExtrasArgs) -> Extras {
     let of_system = || {
         let path = std::env::var_os("OCIO").map(PathBuf::from).filter(|path| !path.as_os_str().is_empty())?;
@@ -49,36 +50,36 @@ pub fn extras(output: Output, args: &ExtrasArgs) -> Extras {
     Extras { ocio: args.ocio.clone().or_else(of_system), addons: args.addon.clone() }
 }
 
-/// What the arguments ask for.
 fn request(output: Output, args: &JobArgs, settings: &Settings, transfer: Transfer) -> Request {
+    let (scene, policy) = (&args.settings, &args.policy);
     Request {
-        frames: args.frames.clone(),
-        step: args.step,
-        blender: args.blender_version,
+        frames: args.frames.frames.clone(),
+        step: args.frames.step,
+        blender: scene.blender_version,
         device: settings.device.value,
         settings: RenderSettings {
-            scene: args.scene.clone(),
-            camera: args.camera.clone(),
-            view_layer: args.view_layer.clone(),
-            engine: args.engine.clone(),
-            samples: args.samples,
-            resolution: args.resolution,
-            format: args.format,
-            depth: args.depth,
-            threads: args.threads,
+            scene: scene.scene.clone(),
+            camera: scene.camera.clone(),
+            view_layer: scene.view_layer.clone(),
+            engine: scene.engine.clone(),
+            samples: scene.samples,
+            resolution: scene.resolution,
+            format: scene.format,
+            depth: scene.depth,
+            threads: scene.threads,
         },
         policy: Policy {
-            scripts: match (args.trust, args.no_scripts) {
+            scripts: match (policy.trust, policy.no_scripts) {
                 (true, _) => ScriptPolicy::Trust,
                 (_, true) => ScriptPolicy::Block,
                 _ => ScriptPolicy::Stop,
             },
-            external_files: if args.allow_missing {
+            external_files: if policy.allow_missing {
                 ExternalFiles::MayBeMissing
             } else {
                 ExternalFiles::Required
             },
-            simulations: match (args.no_bake, args.only_baked) {
+            simulations: match (policy.no_bake, policy.only_baked) {
                 (true, _) => Simulations::AsTheyAre,
                 (_, true) => Simulations::MustBeBaked,
                 _ => Simulations::Bake,
@@ -90,8 +91,8 @@ fn request(output: Output, args: &JobArgs, settings: &Settings, transfer: Transf
             .iter()
             .map(|(name, root)| SharedRoot { name: name.clone(), root: root.clone() })
             .collect(),
-        hash_shared: args.shared_hash,
-        extras: extras(output, &args.extras),
+        hash_shared: policy.shared_hash,
+        extras: extras(output, &scene.extras),
         transfer,
         hashes: if settings.hash_cache.value {
             HashCache::new(settings.cache.join("hashes"))
@@ -101,20 +102,18 @@ fn request(output: Output, args: &JobArgs, settings: &Settings, transfer: Transf
     }
 }
 
-/// The job where it should stand, and with what it needs.
 fn job_options(job: &JobArgs, settings: &Settings) -> JobOptions {
-    let args: &OrderArgs = &job.order;
+    let args = &job.scheduling;
+    let seconds = |span: TimeSpan| u32::try_from(span.as_secs()).unwrap_or(u32::MAX);
     let limits = args.limit.iter().map(|Counted { name, count }| (name.clone(), *count));
     JobOptions {
         user: settings.user.value.clone().map(Owner),
         project: settings.project.value.clone().map(Project),
-        order: job.frame_order,
+        order: job.frames.order,
         held: args.hold,
-        refuse_black: job.refuse_black,
-        frame_time_limit_s: job
-            .frame_time_limit
-            .map(|limit| u32::try_from(limit.as_secs()).unwrap_or(u32::MAX)),
-        hang_s: args.hang.map(|hang| u32::try_from(hang.as_secs()).unwrap_or(u32::MAX)),
+        refuse_black: job.policy.refuse_black,
+        frame_time_limit_s: job.policy.frame_time_limit.map(seconds),
+        hang_s: job.policy.hang.map(seconds),
         standing: JobStanding {
             priority: args.priority.unwrap_or_default(),
             after: args.after.as_ref().map(|Jobs(jobs)| jobs.clone()).unwrap_or_default(),
@@ -149,17 +148,16 @@ pub enum Waits {
 pub fn submission(
     output: Output,
     args: &JobArgs,
-    place: &WhereArgs,
     settings: &Settings,
     waits: Waits,
     events: EventSender,
 ) -> Submission {
     let transfer = if waits == Waits::Inside { Transfer::Whole } else { Transfer::Chunks };
     let options = SubmissionOptions {
-        file: args.file.clone(),
+        file: args.frames.file.clone(),
         request: request(output, args, settings, transfer),
-        out: place.out.clone(),
-        existing: place.existing.unwrap_or_default(),
+        out: args.frames.out.clone(),
+        existing: args.frames.existing.unwrap_or_default(),
         job: job_options(args, settings),
         joins_running_job: waits != Waits::Nobody,
         data: (waits != Waits::Inside).then(|| settings.data.value.clone()),
@@ -168,18 +166,18 @@ pub fn submission(
 }
 
 pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
-    let settings = Settings::resolve(context.job_flags(&args.farm, &args.job))?;
+    let settings = Settings::resolve(context.job_flags(&args.farm, &args.job).and(&args.shared))?;
     let output = context.output;
     let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
     let (events, mut screen) = Screen::new(output);
     let sending = async {
         let client = farm::need(&settings)?;
-        let submission = submission(output, &args.job, &args.landing, &settings, Waits::Nobody, events);
+        let submission = submission(output, &args.job, &settings, Waits::Nobody, events);
         let (checked, read) = screen.during(async { tokio::join!(client.check(), submission.read()) }).await;
         let mut read = read?;
         checked?;
-        if args.job.blender_version.is_none() {
-            let (there, asked) = (of_farm(&client).await?, (&*args.job.file, read.blender()));
+        if args.job.settings.blender_version.is_none() {
+            let (there, asked) = (of_farm(&client).await?, (&*args.job.frames.file, read.blender()));
             read.render_with(choose(output, &settings, asked, &there, Where::Farm).await?);
         }
         let planned = screen.during(read.plan(&RenderPlace::Farm(&client))).await?;

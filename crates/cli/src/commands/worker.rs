@@ -44,7 +44,7 @@ pub fn apply(options: &mut WorkerOptions, settings: &Settings) {
 }
 
 pub async fn run(context: &Context, args: WorkerArgs) -> Outcome<Exit> {
-    let flags = context.flags(&args.farm).and(&args.machine).and(&args.wishes);
+    let flags = context.flags(&args.farm).and(&args.machine).and(&args.availability);
     let settings = Settings::resolve(flags)?;
     let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
     let client = farm::need(&settings)?;

@@ -20,9 +20,10 @@ pub type ServerRenderArgs = SettingArgs<{ Group::ServerRender as u8 }>;
 pub type WorkerSettingArgs = SettingArgs<{ Group::Worker as u8 }>;
 pub type BlenderArgs = SettingArgs<{ Group::Blender as u8 }>;
 pub type ListenArgs = SettingArgs<{ Group::Server as u8 }>;
-pub type KeepArgs = SettingArgs<{ Group::Keep as u8 }>;
-pub type WishArgs = SettingArgs<{ Group::Wishes as u8 }>;
-pub type JobSettingArgs = SettingArgs<{ Group::Job as u8 }>;
+pub type RetentionArgs = SettingArgs<{ Group::Retention as u8 }>;
+pub type AvailabilityArgs = SettingArgs<{ Group::Availability as u8 }>;
+pub type DeviceArgs = SettingArgs<{ Group::Device as u8 }>;
+pub type SharedArgs = SettingArgs<{ Group::Shared as u8 }>;
 pub type AccountArgs = SettingArgs<{ Group::Account as u8 }>;
 
 /// The flags of the settings of a [`Group`] that a command got.
@@ -84,16 +85,16 @@ fn argument(setting: &'static Setting, group: Group) -> Arg {
     let mut argument = Arg::new(setting.name)
         .long(setting.flag.as_str())
         .help(setting.help.as_str())
+        .long_help(setting.long_help.as_str())
+        .help_heading(group.heading())
         .hide_short_help(spec.is_rare)
         .global(group == Group::Global);
     if let Some(other) = spec.excludes {
         argument = argument.conflicts_with(other);
     }
-    argument = match group {
-        Group::ServerRender => argument.requires("worker").help(format!("With --worker: {}", setting.help)),
-        Group::Wishes => argument.help_heading("What the farm gets"),
-        _ => argument,
-    };
+    if group == Group::ServerRender {
+        argument = argument.requires("worker").help_heading("This machine, with --worker");
+    }
     if spec.form == Form::Switch {
         return argument.action(ArgAction::SetTrue);
     }

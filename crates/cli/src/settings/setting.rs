@@ -28,37 +28,57 @@ pub enum Form {
 pub enum Group {
     Global,
     Farm,
-    /// Of a machine that renders.
+    /// The flags of `kiln render`, which renders on this machine.
     Render,
-    /// The same of `kiln server`, which renders only with --worker.
+    /// The flags of `kiln server` that need --worker.
     ServerRender,
     Worker,
     Blender,
     Server,
-    Keep,
-    Wishes,
-    Job,
-    /// Whom a job counts for.
+    Retention,
+    Availability,
+    Device,
+    Shared,
+    /// The user and the project of a job.
     Account,
 }
 
-/// What the table says of a setting besides its values.
+impl Group {
+    /// The heading of its flags in help.
+    pub fn heading(self) -> Option<&'static str> {
+        match self {
+            Self::Global => Some("Global"),
+            Self::Farm | Self::Render | Self::Shared => Some("Farm"),
+            Self::Account => Some("Scheduling"),
+            Self::Device => Some("Settings"),
+            Self::Worker | Self::ServerRender => Some("This machine"),
+            Self::Availability => Some("Availability"),
+            Self::Retention => Some("Retention"),
+            Self::Blender | Self::Server => None,
+        }
+    }
+}
+
+/// The part of a setting that does not depend on the type of its value.
 #[derive(Debug, Clone, Copy)]
 pub struct Spec {
     pub form: Form,
     pub value_name: &'static str,
+    /// One line.
     pub help: &'static str,
-    /// Those that have its flag; it has none without them.
+    /// More that `--help` says.
+    pub details: &'static str,
+    /// The groups that have its flag; without one it has none.
     pub groups: &'static [Group],
     /// The default in other words than the value has.
     pub default: Option<&'static str>,
-    /// Whether only the long help shows the flag.
+    /// Only `--help` shows the flag, and `-h` does not.
     pub is_rare: bool,
-    /// Whether the value is never printed.
+    /// The value is never printed.
     pub is_secret: bool,
-    /// A setting whose flag does not go with this one's.
+    /// A setting whose flag conflicts with this one's.
     pub excludes: Option<&'static str>,
-    /// Variables of the system; the first one that is there holds the default.
+    /// Variables of the system; the first one that is set holds the default.
     pub falls_back_to: &'static [&'static str],
 }
 
@@ -68,6 +88,7 @@ impl Spec {
             form,
             value_name,
             help,
+            details: "",
             groups: &[],
             default: None,
             is_rare: false,
@@ -80,9 +101,17 @@ impl Spec {
     pub fn of(self, groups: &'static [Group]) -> Self {
         Self { groups, ..self }
     }
+
+    pub fn rare(self) -> Self {
+        Self { is_rare: true, ..self }
+    }
+
+    pub fn details(self, details: &'static str) -> Self {
+        Self { details, ..self }
+    }
 }
 
-/// Tells what is wrong with a text.
+/// Returns the reason why a text is refused.
 pub type Check = fn(&OsStr) -> Result<(), String>;
 
 /// A setting.
@@ -95,8 +124,10 @@ pub struct Setting {
     pub spec: Spec,
     /// The default as `kiln config` prints it.
     pub default: String,
-    /// What help says, with the variable and the default.
+    /// One line, with the default.
     pub help: String,
+    /// The same with the details and the variable.
+    pub long_help: String,
     pub check: Check,
 }
 
@@ -112,10 +143,12 @@ impl Setting {
             "none" | "false" => String::new(),
             words => format!(" [default: {words}]"),
         };
+        let details = if spec.details.is_empty() { String::new() } else { format!(". {}", spec.details) };
         Self {
             name,
             flag: name.replace('_', "-"),
-            help: format!("{} [env: {variable}{several}]{default}", spec.help),
+            help: format!("{}{default}", spec.help),
+            long_help: format!("{}{details} [env: {variable}{several}]{default}", spec.help),
             variable,
             spec,
             default: if shape.words_are_value { words.clone() } else { format!("({words})") },

@@ -1,13 +1,7 @@
 //! How the texts of a setting become its value: one parser for each setting, whichever place the text comes from.
 
 use std::{
-    collections::BTreeMap,
-    ffi::OsStr,
-    fmt::{self, Display},
-    ops::RangeInclusive,
-    path::PathBuf,
-    str::FromStr,
-    time::Duration,
+    collections::BTreeMap, ffi::OsStr, fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr,
 };
 
 use crate::shared::Shared;
@@ -132,24 +126,5 @@ pub fn load(text: &OsStr) -> Result<f64, String> {
         Ok(load)
     } else {
         Err("it is a number of cores, such as 1.5".to_owned())
-    }
-}
-
-/// A time as people write it: `5m`, `90s`, `1h 30m`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span(pub Duration);
-
-impl FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let span = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
-        span.map(Self).ok_or_else(|| "write a time such as 5m, 90s or 1h30m".to_owned())
-    }
-}
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", jiff::SignedDuration::try_from(self.0).unwrap_or(jiff::SignedDuration::MAX))
     }
 }

@@ -1,13 +1,12 @@
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
 use clap::Args as _;
 use kiln_server::Expires;
-use kiln_types::DeviceChoice;
+use kiln_types::{DeviceChoice, TimeSpan};
 use kiln_worker::Yields;
 
 use super::{
-    flags::{FarmArgs, JobSettingArgs, KeepArgs, WishArgs, WorkerSettingArgs},
-    shape::Span,
+    flags::{AvailabilityArgs, DeviceArgs, FarmArgs, RetentionArgs, WorkerSettingArgs},
     *,
 };
 
@@ -73,7 +72,7 @@ fn what_cannot_be_is_named_with_its_place() {
 fn what_goes_when_can_be_said_everywhere() {
     let toml = "remove_logs_after = \"2w\"\nremove_events_after = \"0\"\n";
     let vars = [("KILN_REMOVE_OUTPUTS_AFTER", "never"), ("KILN_REMOVE_EVENTS_AFTER", "36h")];
-    let flags = given::<KeepArgs>(&["--remove-uploads-after", "3d"]).unwrap().flags().clone();
+    let flags = given::<RetentionArgs>(&["--remove-uploads-after", "3d"]).unwrap().flags().clone();
     let settings = resolve(flags, &vars, toml).unwrap();
     let usual = Retention::default();
     let want = Retention {
@@ -93,8 +92,7 @@ fn what_goes_when_can_be_said_everywhere() {
 fn the_device_can_be_said_everywhere() {
     let device = |flag: Option<&str>, vars: &[(&str, &str)], toml: &str| {
         let words: Vec<&str> = flag.into_iter().flat_map(|device| ["--device", device]).collect();
-        resolve(given::<JobSettingArgs>(&words).unwrap().flags().clone(), vars, toml)
-            .map(|found| found.device)
+        resolve(given::<DeviceArgs>(&words).unwrap().flags().clone(), vars, toml).map(|found| found.device)
     };
     let (toml, vars) = ("device = \"cpu\"", [("KILN_DEVICE", "gpu")]);
     let value = |value, origin| Value { value, origin };
@@ -136,10 +134,11 @@ fn wishes_come_from_everywhere() {
     let toml = "sleep = [\"22:00-08:00\", \"sat,sun\"]\nyield = \"no\"\nmemory = \"16G\"\nwake = true\nnice = 5\nyield_load = 2.5\n";
     let vars = [("KILN_TAG", "attic; fast"), ("KILN_YIELD_IDLE", "90s")];
     let settings =
-        resolve(Flags::default().and(&given::<WishArgs>(&["--yield"]).unwrap()), &vars, toml).unwrap();
+        resolve(Flags::default().and(&given::<AvailabilityArgs>(&["--yield"]).unwrap()), &vars, toml)
+            .unwrap();
     assert_eq!(settings.yields, Value { value: Yields::Yes, origin: Origin::Flag });
     assert_eq!(settings.tags.value, ["attic", "fast"]);
-    assert_eq!(settings.yield_idle.value, Span(Duration::from_secs(90)));
+    assert_eq!(settings.yield_idle.value, TimeSpan::from_secs(90));
     let mut options = WorkerOptions::new("", "", "");
     settings.limit(&mut options);
     settings.serve(&mut options);
@@ -168,12 +167,13 @@ fn a_wish_that_cannot_be_is_named_with_its_place() {
 
 #[test]
 fn flags_take_what_the_table_says() {
-    let given_wishes = given::<WishArgs>(&["--wake", "--tag", "a", "--tag", "b", "--yield=no"]).unwrap();
+    let given_wishes =
+        given::<AvailabilityArgs>(&["--wake", "--tag", "a", "--tag", "b", "--yield=no"]).unwrap();
     let settings = resolve(given_wishes.flags().clone(), &[("KILN_WAKE", "false")], "").unwrap();
     assert_eq!(settings.wake, Value { value: true, origin: Origin::Flag });
     assert_eq!(settings.tags.value, ["a", "b"]);
     assert_eq!(settings.yields.value, Yields::No);
-    assert!(WishArgs::default().flags().is_empty() && !given_wishes.flags().is_empty());
+    assert!(AvailabilityArgs::default().flags().is_empty() && !given_wishes.flags().is_empty());
     let error = given::<WorkerSettingArgs>(&["--slots", "0"]).unwrap_err();
     assert!(error.contains("--slots <N>") && error.contains("between 1 and 256"), "{error}");
     assert!(given::<FarmArgs>(&["--key", "k", "--key-file", "f"]).unwrap_err().contains("--key-file"));
@@ -185,7 +185,8 @@ fn flags_take_what_the_table_says() {
 #[test]
 fn help_tells_variable_and_default() {
     let command = WorkerSettingArgs::augment_args(clap::Command::new("kiln"));
-    let help = command.clone().render_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    let help =
+        command.clone().render_long_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     for said in ["[env: KILN_CACHE_SIZE] [default: 20 GiB]", "[env: KILN_SLOTS] [default: Kiln decides]"] {
         assert!(help.contains(said), "{said} is not in {help}");
     }

@@ -1,63 +1,16 @@
-//! Where a job stands among others, when it starts, and what it needs of a worker.
+//! Values of options that are written in a form of their own.
 
-use std::{collections::BTreeSet, fmt::Display, num::NonZeroU32, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, fmt::Display, num::NonZeroU32, str::FromStr};
 
-use clap::Args;
+use clap::builder::{StringValueParser, TypedValueParser};
 use jiff::{Timestamp, Zoned, civil};
-use kiln_types::{GpuUse, JobId, Priority};
+use kiln_types::{BadTimeSpan, JobId, TimeSpan};
 
-use super::render::duration;
-use crate::{settings::flags::AccountArgs, size::ByteSize};
-
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Order and needs")]
-pub struct OrderArgs {
-    /// From 0 to 100; higher is earlier [default: 50].
-    #[arg(long, value_name = "N")]
-    pub priority: Option<Priority>,
-    /// Start when these jobs are completed.
-    #[arg(long, value_name = "JOB[,JOB]")]
-    pub after: Option<Jobs>,
-    /// Do not start before this: 22:00 (the next), 2026-12-24, or 2026-12-24T18:00, by this machine's clock.
-    #[arg(long, value_name = "TIME")]
-    pub at: Option<At>,
-    /// Leave it paused; `kiln jobs resume` lets it go.
-    #[arg(long)]
-    pub hold: bool,
-    /// Be on so many workers at once at most.
-    #[arg(long, value_name = "N")]
-    pub max_workers: Option<NonZeroU32>,
-    /// Cores for each Blender, which then uses so many threads [default: an equal part of the worker's].
-    #[arg(long, value_name = "N", conflicts_with = "whole")]
-    pub cores: Option<NonZeroU32>,
-    /// Memory that is kept free for each Blender, such as 16G [default: what earlier frames of the job took].
-    #[arg(long, value_name = "SIZE")]
-    pub memory: Option<ByteSize>,
-    /// How many GPUs render a frame: each (one a frame, as many frames as there are GPUs), all, or a number
-    /// [default: each].
-    #[arg(long, value_name = "N|all|each")]
-    pub gpus: Option<GpuUse>,
-    /// Memory that each GPU has at least, such as 8G.
-    #[arg(long, value_name = "SIZE")]
-    pub gpu_memory: Option<ByteSize>,
-    /// The worker's machine for itself: nothing else renders there meanwhile.
-    #[arg(long)]
-    pub whole: bool,
-    /// Only workers with this tag; give it again for more.
-    #[arg(long, value_name = "NAME")]
-    pub tag: Vec<String>,
-    /// Only workers of this pool.
-    #[arg(long, value_name = "NAME")]
-    pub pool: Option<String>,
-    /// Hold one, or N, of this limit of the farm (a licence) for each Blender; give it again for more.
-    #[arg(long, value_name = "NAME[=N]")]
-    pub limit: Vec<Counted>,
-    /// A frame whose Blender does nothing for so long hangs, and is tried again: such as 10m, at least 60s [default: the
-    /// farm's, 15m].
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub hang: Option<Duration>,
-    #[command(flatten)]
-    pub account: AccountArgs,
+/// Reads a duration between two others.
+pub fn between(least: &'static str, most: &'static str) -> impl TypedValueParser<Value = TimeSpan> {
+    StringValueParser::new().try_map(move |text| -> Result<TimeSpan, BadTimeSpan> {
+        TimeSpan::within(&text, least.parse()?..=most.parse()?)
+    })
 }
 
 /// Numbers of jobs with commas between, or `none`.

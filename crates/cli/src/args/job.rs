@@ -1,0 +1,188 @@
+//! The options of a new job, for `kiln render` and `kiln submit`: one struct for each heading of their help, the common
+//! options first. Only the common ones are in `-h`; the others are `hide_short_help`.
+
+use std::{num::NonZeroU32, path::PathBuf};
+
+use clap::Args;
+use kiln_client::Existing;
+use kiln_types::{
+    BlenderSeries, ColorDepth, FileFormat, FrameSet, GpuUse, Order, Priority, Resolution, TimeSpan,
+};
+
+use super::{
+    ExtrasArgs,
+    values::{At, Counted, Jobs, between},
+};
+use crate::{
+    settings::flags::{AccountArgs, DeviceArgs},
+    size::ByteSize,
+};
+
+#[derive(Debug, Clone, Args)]
+pub struct JobArgs {
+    #[command(flatten)]
+    pub frames: FrameArgs,
+    #[command(flatten)]
+    pub settings: SceneArgs,
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+    #[command(flatten)]
+    pub scheduling: SchedulingArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Frames", next_display_order = 1)]
+pub struct FrameArgs {
+    /// The .blend.
+    #[arg(display_order = 0)]
+    pub file: PathBuf,
+    /// Frames, such as 1-250 or 1-10,20,30-40x2 [default: the scene's range].
+    ///
+    /// 50-41 counts down, -5--1 are negative frames, and 30-40x2 is every second one.
+    #[arg(long, short, value_name = "RANGE", allow_hyphen_values = true)]
+    pub frames: Option<FrameSet>,
+    /// Only every Nth of the frames [default: the scene's own step; 1 with --frames].
+    #[arg(long, value_name = "N", hide_short_help = true, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    pub step: Option<u32>,
+    /// Frame order: sequential, reverse, coarse or every-N [default: sequential].
+    ///
+    /// `coarse` renders the first, the last and the middle frame, then the middle of each gap: a mistake shows early.
+    /// `every-N` renders every Nth frame, then those between.
+    #[arg(long, value_name = "ORDER", default_value_t, hide_default_value = true)]
+    pub order: Order,
+    /// The folder for the frames [default: the folder of the .blend].
+    #[arg(long, short, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Files in that folder: replace, skip, overwrite or error.
+    ///
+    /// Without it, frames of the same scene and settings are kept, those of an earlier save of this .blend are replaced, and
+    /// any other file stops the command. `replace` also replaces frames of this .blend that other settings made.
+    #[arg(long, value_name = "CHOICE")]
+    pub existing: Option<Existing>,
+}
+
+/// Overrides of the settings of the scene.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Settings")]
+pub struct SceneArgs {
+    /// The scene [default: the one that is active in the file].
+    #[arg(long, value_name = "NAME")]
+    pub scene: Option<String>,
+    /// The camera.
+    #[arg(long, value_name = "NAME")]
+    pub camera: Option<String>,
+    /// Render this view layer only.
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
+    pub view_layer: Option<String>,
+    /// CYCLES, BLENDER_EEVEE, BLENDER_WORKBENCH or another engine.
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Option<String>,
+    /// Samples a pixel.
+    #[arg(long, value_name = "N")]
+    pub samples: Option<u32>,
+    /// 50% of the size in the file, or 1920x1080 pixels.
+    #[arg(long, value_name = "SIZE")]
+    pub resolution: Option<Resolution>,
+    /// png, jpeg, exr, exr-multilayer, tiff, webp or another.
+    ///
+    /// All: png, jpeg, exr, exr-multilayer, tiff, webp, bmp, tga, tga-raw, hdr, iris, cineon, dpx, jp2 and j2c.
+    #[arg(long)]
+    pub format: Option<FileFormat>,
+    /// Bits a channel: 8, 10, 12, 16 or 32.
+    #[arg(long, value_name = "BITS", hide_short_help = true)]
+    pub depth: Option<ColorDepth>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Threads of each Blender; 0 lets Blender decide [default: Kiln decides].
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    pub threads: Option<u16>,
+    /// The series of Blender, such as 4.5 [default: the one that wrote the file].
+    #[arg(long, value_name = "X.Y", hide_short_help = true)]
+    pub blender_version: Option<BlenderSeries>,
+    #[command(flatten)]
+    pub extras: ExtrasArgs,
+}
+
+/// The conditions under which Kiln renders, and those under which a frame fails.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Policy")]
+pub struct PolicyArgs {
+    /// Render although textures, libraries or other files are missing.
+    #[arg(long)]
+    pub allow_missing: bool,
+    /// Run the scripts and Python drivers inside the file.
+    #[arg(long, conflicts_with = "no_scripts")]
+    pub trust: bool,
+    /// Render without the scripts inside the file.
+    #[arg(long, hide_short_help = true)]
+    pub no_scripts: bool,
+    /// Render simulations that are not baked without baking them: they do not move.
+    #[arg(long, hide_short_help = true)]
+    pub no_bake: bool,
+    /// Refuse a scene with simulations that are not baked.
+    #[arg(long, hide_short_help = true, conflicts_with = "no_bake")]
+    pub only_baked: bool,
+    /// Count a frame as failed if its picture is entirely black or transparent.
+    #[arg(long, hide_short_help = true)]
+    pub refuse_black: bool,
+    /// The time limit of a frame, such as 90s, 15m or 1h30m.
+    #[arg(long, value_name = "DURATION", hide_short_help = true, value_parser = between("1s", "30d"))]
+    pub frame_time_limit: Option<TimeSpan>,
+    /// The hang timeout: a frame is tried again if its Blender does nothing for this long [default: the farm's, 15m].
+    #[arg(long, value_name = "DURATION", hide_short_help = true, value_parser = between("60s", "30d"))]
+    pub hang: Option<TimeSpan>,
+    /// Compare files below --shared folders by their bytes, not by size and time.
+    ///
+    /// For file servers that keep no times.
+    #[arg(long, hide_short_help = true)]
+    pub shared_hash: bool,
+}
+
+/// The place of a job among others, and its requirements.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Scheduling")]
+pub struct SchedulingArgs {
+    /// From 0 to 100; higher is earlier [default: 50].
+    #[arg(long, value_name = "N")]
+    pub priority: Option<Priority>,
+    /// Start when these jobs are completed.
+    #[arg(long, value_name = "JOB[,JOB]")]
+    pub after: Option<Jobs>,
+    /// Start at 22:00 (the next), 2026-12-24 or 2026-12-24T18:00.
+    ///
+    /// Or later. By this machine's clock.
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<At>,
+    /// Pause the job at once; `kiln jobs resume` starts it.
+    #[arg(long, hide_short_help = true)]
+    pub hold: bool,
+    /// Workers that the job may use at once [default: all].
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    pub max_workers: Option<NonZeroU32>,
+    /// Cores, and so threads, of each Blender [default: an equal part of the worker's].
+    #[arg(long, value_name = "N", hide_short_help = true, conflicts_with = "whole")]
+    pub cores: Option<NonZeroU32>,
+    /// Memory that each Blender claims, such as 16G [default: as much as earlier frames of the job took].
+    #[arg(long, value_name = "SIZE", hide_short_help = true)]
+    pub memory: Option<ByteSize>,
+    /// GPUs that render a frame: each (one GPU a frame), all, or a number [default: each].
+    #[arg(long, value_name = "N|all|each", hide_short_help = true)]
+    pub gpus: Option<GpuUse>,
+    /// Memory that each GPU must have, such as 8G.
+    #[arg(long, value_name = "SIZE", hide_short_help = true)]
+    pub gpu_memory: Option<ByteSize>,
+    /// Reserve the whole machine: nothing else renders there meanwhile.
+    #[arg(long, hide_short_help = true)]
+    pub whole: bool,
+    /// Only workers with this tag; can be repeated.
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
+    pub tag: Vec<String>,
+    /// Only workers of this pool.
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
+    pub pool: Option<String>,
+    /// Claim one, or N, of this limit of the farm (a licence) for each Blender; can be repeated.
+    #[arg(long, value_name = "NAME[=N]", hide_short_help = true)]
+    pub limit: Vec<Counted>,
+    #[command(flatten)]
+    pub account: AccountArgs,
+}

@@ -1,0 +1,120 @@
+//! Rules for the help and the values of every command.
+
+use clap::{Arg, Command as ClapCommand, CommandFactory as _};
+
+use super::Cli;
+use crate::settings::{Settings, table};
+
+/// Every command with its path, such as `jobs fetch`.
+fn commands() -> Vec<(String, ClapCommand)> {
+    fn collect(path: &str, command: &ClapCommand, all: &mut Vec<(String, ClapCommand)>) {
+        all.push((path.to_owned(), command.clone()));
+        for one in command.get_subcommands() {
+            collect(format!("{path} {}", one.get_name()).trim(), one, all);
+        }
+    }
+    let mut root = Cli::command();
+    root.build();
+    let mut all = Vec::new();
+    collect("", &root, &mut all);
+    all
+}
+
+/// Every argument that takes a value, with the path of its command.
+fn arguments() -> Vec<(String, Arg)> {
+    let of = |(path, command): (String, ClapCommand)| {
+        let takes_value = |arg: &&Arg| arg.get_action().takes_values();
+        command.get_arguments().filter(takes_value).map(|arg| (path.clone(), arg.clone())).collect::<Vec<_>>()
+    };
+    commands().into_iter().flat_map(of).collect()
+}
+
+fn accepts(arg: &Arg, text: &str) -> bool {
+    let alone = Arg::new("it").long("it").value_parser(arg.get_value_parser().clone());
+    ClapCommand::new("kiln").arg(alone).try_get_matches_from(["kiln", &format!("--it={text}")]).is_ok()
+}
+
+#[test]
+fn the_short_help_of_every_command_fits_a_screen() {
+    for (path, command) in commands() {
+        let help = command.term_width(100).max_term_width(100).render_help().to_string();
+        let lines: Vec<&str> = help.trim_end().lines().collect();
+        assert!(lines.len() <= 40, "`kiln {path} -h` has {} lines:\n{help}", lines.len());
+        let widest = lines.iter().map(|line| line.chars().count()).max().unwrap();
+        assert!(widest <= 100, "`kiln {path} -h` is {widest} columns wide:\n{help}");
+    }
+}
+
+#[test]
+fn options_of_a_job_stand_under_headings_in_this_order() {
+    let headings = ["Frames:", "Settings:", "Policy:", "Scheduling:", "Farm:", "Global:"];
+    for (path, mut command) in commands() {
+        if !["render", "submit"].contains(&&*path) {
+            continue;
+        }
+        for help in [command.render_help().to_string(), command.render_long_help().to_string()] {
+            let found: Vec<&str> =
+                help.lines().filter(|line| !line.starts_with(' ') && line.ends_with(':')).collect();
+            assert_eq!(found[..headings.len()], headings, "{help}");
+            assert!(found[headings.len()..].iter().all(|line| line.starts_with("Examples")), "{help}");
+        }
+    }
+}
+
+/// A duration is an option that reads `1h30m`, or whose help or name tells of time.
+#[test]
+fn every_option_that_is_a_duration_reads_and_shows_the_same_texts() {
+    let mut durations = 0;
+    for (path, arg) in arguments() {
+        let name = arg.get_id().as_str();
+        let value_name =
+            arg.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
+        let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string).unwrap_or_default();
+        let is_free_text = accepts(&arg, "no duration");
+        let reads_duration = !is_free_text && accepts(&arg, "1h30m");
+        let is_named_so = value_name.starts_with("DURATION");
+        assert_eq!(reads_duration, is_named_so, "kiln {path} {name}: {value_name}");
+        if !reads_duration {
+            let words = ["second", "minute", "hour", "timeout", "time limit", "for this long"];
+            let told = words.iter().find(|word| help.to_lowercase().contains(*word) || name.contains(*word));
+            // `30-40x2` renders every second frame.
+            assert!(told.is_none() || name == "frames", "kiln {path} {name} is no duration: {help}");
+            continue;
+        }
+        durations += 1;
+        for text in ["90s", "30m", "2 h", "7d", "1d 12h"] {
+            assert!(accepts(&arg, text), "kiln {path} {name} refuses {text}");
+        }
+        for text in ["90", "", "-5m", "1mo", "1.5s", "soon"] {
+            assert!(!accepts(&arg, text), "kiln {path} {name} takes “{text}”");
+        }
+        assert_eq!(
+            arg.get_default_values(),
+            [""; 0],
+            "kiln {path} {name}: the default is a sentence of its help"
+        );
+    }
+    // --frame-time-limit and --hang twice, --stall, --yield-idle twice, six --remove options.
+    assert_eq!(durations, 13);
+}
+
+#[test]
+fn every_setting_that_is_a_duration_reads_and_shows_the_same_texts() {
+    let mut durations = 0;
+    for setting in table() {
+        let is_read = |text: &str| (setting.check)(text.as_ref()).is_ok();
+        let is_duration = !is_read("no duration") && is_read("1h30m");
+        assert_eq!(is_duration, setting.spec.value_name.starts_with("DURATION"), "{}", setting.name);
+        if !is_duration {
+            continue;
+        }
+        durations += 1;
+        assert!(is_read("90s") && is_read("7d") && !is_read("90"), "{}", setting.name);
+        for (text, shown) in [("90s", "1m 30s"), ("1h30m", "1h 30m"), ("7d", "7d"), ("36h", "1d 12h")] {
+            let settings = Settings::of_variables(&[(&setting.variable, text)]).unwrap();
+            let row = settings.rows().iter().find(|(name, ..)| *name == setting.name).unwrap();
+            assert_eq!(row.1, shown, "{}", setting.name);
+        }
+    }
+    assert_eq!(durations, 7);
+}
