@@ -119,7 +119,7 @@ fn settings_that_the_file_does_not_have() {
     render(&["--format", "jpeg", "--depth", "16"]).refused(2, &["jpeg has no 16-bit form"]);
     render(&["--resolution", "0%"]).refused(2, &["0% is outside"]);
     render(&["--samples", "0"]).refused(2, &["samples must lie"]);
-    render(&["--frame-time-limit", "soon"]).refused(2, &["90s, 15m or 2h"]);
+    render(&["--frame-time-limit", "soon"]).refused(2, &["write 90s, 30m, 1h30m or 7d"]);
     untouched(&home, &["shot.blend"]);
 }
 
