@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut places = BTreeSet::new();
     for _ in 0..runs {
         let begun = Instant::now();
-        let found = kiln_blend::dependencies(Path::new(&file))?;
+        let found = kiln_blend::find_dependencies(Path::new(&file))?;
         seconds.push(begun.elapsed().as_secs_f64());
         places.extend(found.items.into_iter().flat_map(|item| item.files.into_iter().chain([item.place])));
     }

@@ -2,10 +2,10 @@
 
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 
-use kiln_blend::{Compression, Limits, inspect_reader, rewrite_reader};
+use kiln_blend::{Compression, ReadLimits, inspect_reader, rewrite_reader};
 
 /// Little, so that a breach shows.
-const LIMITS: Limits = Limits { unpacked: 8 << 20, ratio: 16, memory: 4 << 20 };
+const LIMITS: ReadLimits = ReadLimits { unpacked: 8 << 20, ratio: 16, memory: 4 << 20 };
 
 /// Counts what is read of it.
 struct Counted<'a> {

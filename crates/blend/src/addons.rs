@@ -12,7 +12,7 @@ use std::{
 
 use kiln_types::RelPath;
 
-use crate::disk::Disk;
+use crate::disk::DiskView;
 
 const MAX_FILES: usize = 20_000;
 /// Bytes that a .zip may unpack to.
@@ -70,7 +70,7 @@ pub enum AddonFault {
 ///
 /// # Errors
 /// Where it is no add-on, or one that no folder should hold.
-pub fn addon_files(path: &Path, scratch: &Path) -> Result<AddonFiles, AddonError> {
+pub fn find_addon_files(path: &Path, scratch: &Path) -> Result<AddonFiles, AddonError> {
     find(path, scratch).map_err(|fault| AddonError { path: path.to_owned(), fault })
 }
 
@@ -110,7 +110,7 @@ fn folder(path: &Path) -> Result<AddonFiles, AddonFault> {
     };
     let root = RelPath::new(&module).map_err(|_| AddonFault::Name(module.clone()))?;
     let mut files = Vec::new();
-    let mut disk = Disk::default();
+    let mut disk = DiskView::default();
     let mut todo = vec![(path.to_owned(), 0)];
     while let Some((folder, depth)) = todo.pop() {
         for (name, is_folder) in &disk.list(&folder).names {
@@ -143,7 +143,7 @@ fn unpacked(scratch: &Path) -> Result<AddonFiles, AddonFault> {
     if scratch.join(MANIFEST).is_file() {
         return folder(scratch);
     }
-    let listing = Disk::default().list(scratch);
+    let listing = DiskView::default().list(scratch);
     let mut folders =
         listing.names.iter().filter(|(_, is_folder)| **is_folder).map(|(name, _)| scratch.join(name));
     let modules: Vec<PathBuf> = folders.by_ref().filter(|path| path.join("__init__.py").is_file()).collect();
@@ -237,7 +237,7 @@ mod tests {
 
     fn found(path: &Path) -> Result<(String, bool, Vec<String>), AddonFault> {
         let scratch = tempfile::tempdir().unwrap();
-        let found = addon_files(path, scratch.path()).map_err(|error| error.fault)?;
+        let found = find_addon_files(path, scratch.path()).map_err(|error| error.fault)?;
         assert!(found.files.iter().all(|(_, source)| source.is_file()));
         let root = found.root.as_str();
         assert!(found.files.iter().all(|(place, _)| place.as_str().starts_with(root)));

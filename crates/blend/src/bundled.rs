@@ -9,22 +9,22 @@ use std::{
 use kiln_types::RelPath;
 
 use crate::{
-    caches::{Beside, List},
+    caches::{CacheFiles, ListFolder},
     dependencies::MAX_LIBRARIES,
     external::ExternalKind,
     fault::BlendFault,
-    inspect::{Inspection, LastSchema, inspect_bytes},
-    linked::{Follow, LinkedSimulation, linked_simulations},
+    inspect::{Inspection, SchemaCache, inspect_bytes},
+    linked::{FileGraph, LinkedSimulation, linked_simulations},
     meaning,
-    stream::Limits,
-    ties::Depth,
+    pointer_scan::Depth,
+    stream::ReadLimits,
 };
 
 /// What is held of all libraries at once takes so many times what is held of one file. What does not fit is not followed.
 const ALL_OF_ONE: usize = 4;
 
 /// Files that lie together.
-pub trait Bundled {
+pub trait BundleSource {
     type File: Read + Seek;
 
     /// `None` where nothing is there, or nothing that can be read here.
@@ -33,7 +33,7 @@ pub trait Bundled {
     /// Names of the files of a folder that hold anything.
     fn files_in(&self, folder: &RelPath) -> Vec<String>;
 
-    /// Where that lies which names of this meaning stand for ([`crate::Layout::remap`]).
+    /// Where that lies which names of this meaning stand for ([`crate::BundleLayout::remap`]).
     fn remapped(&self, meaning: &str) -> Option<&RelPath>;
 }
 
@@ -41,22 +41,28 @@ pub trait Bundled {
 ///
 /// # Errors
 /// Where it is no .blend, or not a whole one.
-pub fn inspect_bundled<B: Bundled>(
+pub fn inspect_bundled<B: BundleSource>(
     bundle: &B,
     blend: &RelPath,
     file: B::File,
-    limits: &Limits,
+    limits: &ReadLimits,
 ) -> Result<Inspection, BlendFault> {
-    Around { bundle, blend }.read(blend, file, limits, &mut None, Depth::Members).map(|(inside, _)| inside)
+    BundleView { bundle, blend }
+        .read(blend, file, limits, &mut None, Depth::Members)
+        .map(|(inside, _)| inside)
 }
 
 /// [`crate::Dependencies::linked`] of a .blend in a bundle. What the bundle does not hold, or cannot be read, is passed
 /// over: Blender says what is wrong with it.
-pub fn linked_in_bundle<B: Bundled>(bundle: &B, blend: &RelPath, limits: &Limits) -> Vec<LinkedSimulation> {
-    let around = Around { bundle, blend };
+pub fn find_linked_in_bundle<B: BundleSource>(
+    bundle: &B,
+    blend: &RelPath,
+    limits: &ReadLimits,
+) -> Vec<LinkedSimulation> {
+    let around = BundleView { bundle, blend };
     let (mut files, mut places) = (HashMap::new(), HashMap::new());
     let (mut todo, mut seen) = (VecDeque::from([blend.clone()]), HashSet::from([blend.clone()]));
-    let mut follow = Following { around: &around, limits, last: None, left: ALL_OF_ONE * limits.memory };
+    let mut follow = LibraryWalk { around: &around, limits, last: None, left: ALL_OF_ONE * limits.memory };
     while let Some(holder) = todo.pop_front() {
         let Some((inside, follow)) = follow.read(&holder, Depth::Members) else { continue };
         files.insert(holder.to_path(), follow);
@@ -84,23 +90,23 @@ pub fn linked_in_bundle<B: Bundled>(bundle: &B, blend: &RelPath, limits: &Limits
 }
 
 /// The .blend files of a bundle as its main one sees them.
-struct Around<'a, B> {
+struct BundleView<'a, B> {
     bundle: &'a B,
     blend: &'a RelPath,
 }
 
 /// A walk through many files, within the memory that is left for them.
-struct Following<'a, B> {
-    around: &'a Around<'a, B>,
-    limits: &'a Limits,
-    last: LastSchema,
+struct LibraryWalk<'a, B> {
+    around: &'a BundleView<'a, B>,
+    limits: &'a ReadLimits,
+    last: SchemaCache,
     /// Bytes.
     left: usize,
 }
 
-impl<B: Bundled> Following<'_, B> {
-    fn read(&mut self, place: &RelPath, depth: Depth) -> Option<(Inspection, Follow)> {
-        let limits = Limits { memory: self.limits.memory.min(self.left), ..*self.limits };
+impl<B: BundleSource> LibraryWalk<'_, B> {
+    fn read(&mut self, place: &RelPath, depth: Depth) -> Option<(Inspection, FileGraph)> {
+        let limits = ReadLimits { memory: self.limits.memory.min(self.left), ..*self.limits };
         let file = self.around.bundle.open(place)?;
         let read = self.around.read(place, file, &limits, &mut self.last, depth).ok()?;
         self.left = self.left.saturating_sub(read.1.cost);
@@ -108,16 +114,16 @@ impl<B: Bundled> Following<'_, B> {
     }
 }
 
-impl<B: Bundled> Around<'_, B> {
+impl<B: BundleSource> BundleView<'_, B> {
     fn read(
         &self,
         place: &RelPath,
         mut file: B::File,
-        limits: &Limits,
-        last: &mut LastSchema,
+        limits: &ReadLimits,
+        last: &mut SchemaCache,
         depth: Depth,
-    ) -> Result<(Inspection, Follow), BlendFault> {
-        let list: &List<'_> = &|name, below| {
+    ) -> Result<(Inspection, FileGraph), BlendFault> {
+        let list: &ListFolder<'_> = &|name, below| {
             let folder = self.place(place, name).and_then(|folder| match below {
                 "" => Some(folder),
                 below => RelPath::new(&format!("{folder}{below}")).ok(),
@@ -126,7 +132,7 @@ impl<B: Bundled> Around<'_, B> {
             names.into_iter().map(String::into_bytes).collect()
         };
         let stem = place.file_name().strip_suffix(".blend").unwrap_or(place.file_name());
-        inspect_bytes(&mut file, limits, &Beside::new(stem.as_bytes(), list), last, depth)
+        inspect_bytes(&mut file, limits, &CacheFiles::new(stem.as_bytes(), list), last, depth)
     }
 
     /// Where the bundle holds what a name in this file stands for, unless that is outside.
@@ -165,7 +171,7 @@ mod tests {
     /// Nothing but names.
     struct Names(BTreeMap<String, RelPath>);
 
-    impl Bundled for Names {
+    impl BundleSource for Names {
         type File = Cursor<Vec<u8>>;
 
         fn open(&self, _: &RelPath) -> Option<Self::File> {
@@ -186,7 +192,7 @@ mod tests {
         let path = |text: &str| RelPath::new(text).unwrap();
         let remap = [("/home/ana/lib.blend", "_external/lib.blend"), ("//../elsewhere.blend", "here.blend")];
         let names = Names(remap.map(|(key, place)| (key.to_owned(), path(place))).into());
-        let around = Around { bundle: &names, blend: &path("shots/one/shot.blend") };
+        let around = BundleView { bundle: &names, blend: &path("shots/one/shot.blend") };
         let check = |holder: &str, raw: &str, expected: Option<&str>| {
             let found = around.place(&path(holder), raw.as_bytes());
             assert_eq!(found.as_ref().map(RelPath::as_str), expected, "{raw} in {holder}");

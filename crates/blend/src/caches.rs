@@ -34,22 +34,22 @@ const MAX_RANGES: usize = 1000;
 const MAX_STORED: usize = 1 << 20;
 
 /// How the files of a folder are found, by the folder's name in the .blend and folders below it.
-pub(crate) type List<'a> = dyn Fn(&[u8], &str) -> Vec<Vec<u8>> + 'a;
+pub(crate) type ListFolder<'a> = dyn Fn(&[u8], &str) -> Vec<Vec<u8>> + 'a;
 
 /// Names of files.
 type Names = Rc<Vec<Vec<u8>>>;
 
 /// What lies beside a .blend.
-pub(crate) struct Beside<'a> {
+pub(crate) struct CacheFiles<'a> {
     /// The folder of its caches, as a name in the .blend. Empty where the .blend has no name.
     caches: Vec<u8>,
-    list: &'a List<'a>,
+    list: &'a ListFolder<'a>,
     seen: RefCell<HashMap<(Vec<u8>, String), Names>>,
 }
 
-impl<'a> Beside<'a> {
+impl<'a> CacheFiles<'a> {
     /// `stem` is the name of the .blend without its ending.
-    pub fn new(stem: &[u8], list: &'a List<'a>) -> Self {
+    pub fn new(stem: &[u8], list: &'a ListFolder<'a>) -> Self {
         let caches = if stem.is_empty() { Vec::new() } else { [b"//blendcache_", stem].concat() };
         Self { caches, list, seen: RefCell::default() }
     }
@@ -185,7 +185,7 @@ impl PointCache {
     }
 
     /// Only of particles are some frames left out.
-    pub fn bake(&self, beside: &Beside<'_>, is_particles: bool) -> Bake {
+    pub fn bake(&self, beside: &CacheFiles<'_>, is_particles: bool) -> Bake {
         let step = if is_particles { self.step } else { 1 };
         if !self.external && !self.baked {
             return Bake::default();
@@ -273,7 +273,7 @@ impl FluidCache {
         }
     }
 
-    pub fn bake(&self, beside: &Beside<'_>) -> Bake {
+    pub fn bake(&self, beside: &CacheFiles<'_>) -> Bake {
         if !self.baked {
             return Bake::default();
         }
@@ -306,7 +306,7 @@ impl FluidCache {
 
 /// A folder in which geometry nodes have baked: a file for each frame in `meta`. How far the bake was to reach is not
 /// kept, and is told by the frames.
-pub(crate) fn bake_of_nodes(folder: &[u8], below: &str, beside: &Beside<'_>) -> Bake {
+pub(crate) fn bake_of_nodes(folder: &[u8], below: &str, beside: &CacheFiles<'_>) -> Bake {
     let frame = |name: &Vec<u8>| {
         let (frame, rest) = number(name.strip_suffix(b".json")?)?;
         let is_part =

@@ -9,16 +9,16 @@ use crate::{
     dna::{Dna, View},
     external::{ExternalFile, ExternalKind},
     fault::BlendFault,
-    file::{Head, Walker},
-    parts::{Kept, Parts},
+    file::{BlockHead, Walker},
+    location::{ByteRange, NameBlock, PathLocation},
+    parts::{BlockCopy, Parts},
+    pointer_scan::{ConditionalParts, Depth, OF_MEMBERS, PointerScan, PointerTargets, holds_nodes},
     scene,
     schema::Schema,
+    sequence_users::SequenceUsers,
     sequencer::Strips,
-    shown::Shown,
     simulations::Simulations,
-    spot::{Field, NameBlock, Spot},
-    stream::Limits,
-    ties::{Depth, OF_MEMBERS, Off, Tied, Ties, holds_nodes},
+    stream::ReadLimits,
     uses::{self, DONE_WITH, Uses},
 };
 
@@ -34,14 +34,14 @@ const MAX_ARRAY: u64 = 4096;
 
 /// A scene and the blocks that belong to it.
 pub(crate) struct RawScene {
-    pub block: Kept,
-    pub parts: Vec<Kept>,
+    pub block: BlockCopy,
+    pub parts: Vec<BlockCopy>,
     /// Strips of its sequencer show other scenes.
     pub shows_scenes: bool,
 }
 
 #[derive(Default)]
-pub(crate) struct Collected {
+pub(crate) struct CollectedBlocks {
     pub scenes: Vec<RawScene>,
     /// Where the active scene was in memory.
     pub active: Option<u64>,
@@ -59,9 +59,9 @@ pub(crate) struct Collected {
     /// The same, or where the part of it was that names each and does not always count: only a walk of [`Depth::All`]
     /// tells such parts apart.
     pub named_in: Vec<u64>,
-    pub shown: Shown,
+    pub shown: SequenceUsers,
     /// Where the name of each stands.
-    pub spots: Vec<Spot>,
+    pub locations: Vec<PathLocation>,
     /// Bytes that all of this takes, as far as files decide on it.
     pub cost: usize,
 }
@@ -70,7 +70,7 @@ pub(crate) struct Collected {
 struct Pending {
     kind: ExternalKind,
     /// Numbers that tell its length too.
-    counts: Vec<Field>,
+    counts: Vec<ByteRange>,
 }
 
 /// The datablock that the present blocks belong to.
@@ -88,13 +88,13 @@ struct Current {
     at: u64,
     /// Which parts are kept; none where only names of files are looked for.
     part: Uses,
-    block: Option<Kept>,
-    parts: Vec<Kept>,
+    block: Option<BlockCopy>,
+    parts: Vec<BlockCopy>,
     /// Bytes of the budget that the parts took.
     cost: usize,
     /// `None` where they are not asked for.
-    ties: Option<Ties>,
-    off: Off,
+    pointer_scan: Option<PointerScan>,
+    off: ConditionalParts,
     /// Where among all its names of files begin.
     names: usize,
     /// `None` where it decides on nothing.
@@ -107,7 +107,7 @@ struct Current {
 struct Collector<'a> {
     dna: &'a Dna,
     schema: &'a Schema,
-    out: Collected,
+    out: CollectedBlocks,
     depth: Depth,
     /// Bytes that may still be kept.
     budget: usize,
@@ -121,11 +121,11 @@ struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    fn new(schema: &'a Schema, limits: &Limits, depth: Depth) -> Self {
+    fn new(schema: &'a Schema, limits: &ReadLimits, depth: Depth) -> Self {
         Self {
             dna: &schema.dna,
             schema,
-            out: Collected::default(),
+            out: CollectedBlocks::default(),
             depth,
             budget: limits.memory,
             current: Current::default(),
@@ -147,7 +147,7 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    fn block(&mut self, head: &Head, walker: &mut Walker<'_>) -> Result<(), BlendFault> {
+    fn block(&mut self, head: &BlockHead, walker: &mut Walker<'_>) -> Result<(), BlendFault> {
         if &head.code == b"GLOB" {
             if let Some(index) = self.schema.kinds.global {
                 let bytes = walker.payload(1 << 16)?;
@@ -169,7 +169,7 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    fn datablock(&mut self, head: &Head, walker: &mut Walker<'_>) -> Result<(), BlendFault> {
+    fn datablock(&mut self, head: &BlockHead, walker: &mut Walker<'_>) -> Result<(), BlendFault> {
         self.flush()?;
         let is_object = &head.code == b"OB\0\0" && self.schema.kinds.object == Some(head.sdna);
         let is_particles = &head.code == b"PA\0\0" && self.schema.kinds.particles == Some(head.sdna);
@@ -182,10 +182,13 @@ impl<'a> Collector<'a> {
         };
         let uses = self.schema.uses.get(head.sdna).copied().unwrap_or(0);
         let is_mesh = &head.code == b"ME\0\0" && self.schema.kinds.mesh == Some(head.sdna);
-        let whole =
-            part != 0 || is_particles || is_mesh || uses & uses::RULES != 0 || Shown::is_owner(head.code);
-        let mut ties = if self.depth == Depth::All { Ties::of(head) } else { None };
-        let pointers = if ties.is_some() { self.dna.pointers(head.sdna) } else { Rc::default() };
+        let whole = part != 0
+            || is_particles
+            || is_mesh
+            || uses & uses::RULES != 0
+            || SequenceUsers::is_owner(head.code);
+        let mut pointer_scan = if self.depth == Depth::All { PointerScan::of(head) } else { None };
+        let pointers = if pointer_scan.is_some() { self.dna.pointers(head.sdna) } else { Rc::default() };
         // Of all others the name and the pointers are of interest; every datablock begins with an ID.
         let id_size = self.schema.kinds.id.map_or(0, |id| self.dna.size(id));
         let size = if whole { self.dna.size(head.sdna).max(1) } else { id_size.max(pointers.end) } as u64;
@@ -202,7 +205,7 @@ impl<'a> Collector<'a> {
             part = 0;
         }
         let animates = matches!(&head.code, b"OB\0\0" | b"SC\0\0" | b"AC\0\0" | b"PA\0\0" | b"NT\0\0")
-            || (ties.is_some() && holds_nodes(head.code));
+            || (pointer_scan.is_some() && holds_nodes(head.code));
         self.current.animation = animates.then(|| (head.old, Animation::default()));
         self.current.is_action = &head.code == b"AC\0\0";
         let is_camera = is_object && view.int("type") == Some(CAMERA);
@@ -227,20 +230,20 @@ impl<'a> Collector<'a> {
             let cost = self.out.simulations.meshes.read(head.old, view);
             self.take(cost)?;
         }
-        if let Some(ties) = &mut ties {
-            ties.follow(head.old, &view, &pointers);
-            self.current.off = Off::of(head.code, &view);
+        if let Some(pointer_scan) = &mut pointer_scan {
+            pointer_scan.follow(head.old, &view, &pointers);
+            self.current.off = ConditionalParts::of(head.code, &view);
         }
-        let reach = &mut self.out.simulations.reach;
+        let graph = &mut self.out.simulations.graph;
         let links = match (&head.code, id) {
-            (b"ID\0\0", Some(id)) => reach.link(head.old, id),
-            (b"LI\0\0", _) => reach.library(head.old, view),
+            (b"ID\0\0", Some(id)) => graph.link(head.old, id),
+            (b"LI\0\0", _) => graph.library(head.old, view),
             (_, Some(id)) if self.depth == Depth::All => {
-                reach.named(head.old, id.bytes("name").unwrap_or_default())
+                graph.named(head.old, id.bytes("name").unwrap_or_default())
             }
             _ => 0,
         };
-        self.current.ties = ties;
+        self.current.pointer_scan = pointer_scan;
         self.take(links)?;
         if uses & uses::RULES != 0 {
             self.apply_rules(head, head.data, &view)?;
@@ -252,12 +255,12 @@ impl<'a> Collector<'a> {
             let mut kept = std::mem::take(&mut self.spare);
             kept.clear();
             kept.extend_from_slice(bytes);
-            self.current.block = Some(Kept { old: head.old, sdna: head.sdna, bytes: kept });
+            self.current.block = Some(BlockCopy { old: head.old, sdna: head.sdna, bytes: kept });
         }
         Ok(())
     }
 
-    fn data(&mut self, head: &Head, walker: &mut Walker<'_>) -> Result<(), BlendFault> {
+    fn data(&mut self, head: &BlockHead, walker: &mut Walker<'_>) -> Result<(), BlendFault> {
         self.current.at = head.old;
         if !self.pending.is_empty()
             && let Some(Pending { kind, counts }) = self.pending.remove(&head.old)
@@ -267,8 +270,8 @@ impl<'a> Collector<'a> {
             self.part(head, bytes)?;
             // No block in memory is longer than that.
             let len = usize::try_from(head.len).unwrap_or(usize::MAX);
-            let data = Field { at: head.data, len };
-            return self.named(kind, text, Spot::Block(NameBlock { head: head.at, data, counts }));
+            let data = ByteRange { at: head.data, len };
+            return self.named(kind, text, PathLocation::Block(NameBlock { head: head.at, data, counts }));
         }
         let animation = self.current.animation.as_mut().map(|(_, animation)| animation);
         let animation = animation.and_then(|animation| animation.awaits(head.old).then_some(animation));
@@ -286,15 +289,15 @@ impl<'a> Collector<'a> {
         }
         let uses = self.schema.uses.get(head.sdna).copied().unwrap_or(0);
         let animates = if self.current.animation.is_some() { uses::ANIMATION } else { 0 };
-        let nodes = if self.current.ties.is_some() { uses::NODES } else { 0 };
+        let nodes = if self.current.pointer_scan.is_some() { uses::NODES } else { 0 };
         let tiles = if self.current.tiled.is_some() { uses::TILES } else { 0 };
         let mut wanted = uses & (self.current.part | uses::RULES | uses::SHOWN | animates | nodes | tiles);
         if wanted & uses::SHOWN != 0 && !self.out.shown.wants(self.dna.name(head.sdna)) {
             wanted &= !uses::SHOWN;
         }
         let for_sequencer = self.current.part == uses::SCENE && uses & uses::SEQUENCER != 0;
-        let pointers = match &mut self.current.ties {
-            Some(ties) => ties.pointers(self.dna, head, walker)?,
+        let pointers = match &mut self.current.pointer_scan {
+            Some(pointer_scan) => pointer_scan.pointers(self.dna, head, walker)?,
             None => Rc::default(),
         };
         // Most blocks.
@@ -308,26 +311,26 @@ impl<'a> Collector<'a> {
         // Bakes of nodes lie in arrays.
         let count = (head.len / size as u64).clamp(1, MAX_ARRAY);
         let bytes = walker.payload(count * size as u64)?;
-        if let Some(ties) = &mut self.current.ties {
+        if let Some(pointer_scan) = &mut self.current.pointer_scan {
             let is_modifier = wanted & uses::OBJECT != 0;
             let is_change =
                 self.current.part == uses::SCENE && self.dna.has_field(head.sdna, "modifier.mask_id");
             for (index, one) in bytes.chunks(size).enumerate() {
                 let (old, view) = (place_in(head.old, index, size), self.dna.view(head.sdna, one));
                 if !pointers.is_empty() {
-                    ties.follow(old, &view, &pointers);
+                    pointer_scan.follow(old, &view, &pointers);
                 }
                 if wanted & uses::NODES != 0 {
-                    ties.node(old, &view);
+                    pointer_scan.node(old, &view);
                 }
                 if is_modifier {
-                    ties.modifier(old, &view);
+                    pointer_scan.modifier(old, &view);
                 }
                 if is_change {
                     self.current.strips.change(old, &view);
                 }
             }
-            if ties.cost() > self.budget {
+            if pointer_scan.cost() > self.budget {
                 return Err(BlendFault::TooMany("settings of scenes"));
             }
         }
@@ -365,16 +368,21 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    fn part(&mut self, head: &Head, bytes: &[u8]) -> Result<(), BlendFault> {
+    fn part(&mut self, head: &BlockHead, bytes: &[u8]) -> Result<(), BlendFault> {
         if self.current.part != 0 {
             self.keep(bytes.len())?;
             self.current.cost += bytes.len() + 64;
-            self.current.parts.push(Kept { old: head.old, sdna: head.sdna, bytes: bytes.to_vec() });
+            self.current.parts.push(BlockCopy { old: head.old, sdna: head.sdna, bytes: bytes.to_vec() });
         }
         Ok(())
     }
 
-    fn sequencer(&mut self, head: &Head, walker: &mut Walker<'_>, size: usize) -> Result<(), BlendFault> {
+    fn sequencer(
+        &mut self,
+        head: &BlockHead,
+        walker: &mut Walker<'_>,
+        size: usize,
+    ) -> Result<(), BlendFault> {
         let strips = &mut self.current.strips;
         if self.dna.name(head.sdna) == b"StripElem" {
             let mut names = Vec::new();
@@ -383,7 +391,7 @@ impl<'a> Collector<'a> {
                 let (Some(name), Some(place)) = (view.bytes("name"), view.place("name")) else { break };
                 self.budget =
                     self.budget.checked_sub(name.len() + 64).ok_or(BlendFault::TooMany("strips"))?;
-                names.push((name.to_vec(), Field::within(head.data + index * size as u64, place)));
+                names.push((name.to_vec(), ByteRange::within(head.data + index * size as u64, place)));
             }
             strips.elements(head.old, names);
             return Ok(());
@@ -403,21 +411,21 @@ impl<'a> Collector<'a> {
         self.take(shown)?;
         self.pending.clear();
         self.flush_animation()?;
-        let mut tied = self.flush_ties();
-        let Some(block) = self.current.block.take() else { return self.flush_uses(tied) };
+        let mut targets = self.flush_ties();
+        let Some(block) = self.current.block.take() else { return self.flush_uses(targets) };
         let Current { part, mut parts, cost, strips, old, names, .. } = std::mem::take(&mut self.current);
         (self.current.old, self.current.names) = (old, names);
         if part == uses::SCENE {
-            return self.flush_scene(block, parts, tied, &strips);
+            return self.flush_scene(block, parts, targets, &strips);
         }
         let simulations = &mut self.out.simulations;
         let stays = match part {
-            uses::OBJECT => simulations.object(self.dna, &block, &parts, &mut tied.uses),
-            uses::COLLECTION => simulations.reach.collection(self.dna, &block, &parts),
+            uses::OBJECT => simulations.object(self.dna, &block, &parts, &mut targets.uses),
+            uses::COLLECTION => simulations.graph.collection(self.dna, &block, &parts),
             _ => simulations.tree(self.dna, &block, &parts),
         };
         self.take(stays)?;
-        self.flush_uses(tied)?;
+        self.flush_uses(targets)?;
         self.budget += cost;
         parts.clear();
         self.current.parts = parts;
@@ -426,53 +434,53 @@ impl<'a> Collector<'a> {
     }
 
     /// Tells the pointers of the present datablock apart by its parts; none where they are not asked for.
-    fn flush_ties(&mut self) -> Tied {
+    fn flush_ties(&mut self) -> PointerTargets {
         let names = self.out.named_in.get_mut(self.current.names..).unwrap_or_default();
-        let Some(ties) = self.current.ties.take() else {
+        let Some(pointer_scan) = self.current.pointer_scan.take() else {
             names.fill(self.current.old);
-            return Tied::default();
+            return PointerTargets::default();
         };
         let strips = Some(&self.current.strips).filter(|_| self.current.part == uses::SCENE);
-        let mut tied = ties.finish(self.current.off, strips, names);
-        for (name, part) in names.iter_mut().zip(std::mem::take(&mut tied.names)) {
+        let mut targets = pointer_scan.finish(self.current.off, strips, names);
+        for (name, part) in names.iter_mut().zip(std::mem::take(&mut targets.names)) {
             *name = part.unwrap_or(self.current.old);
         }
-        tied
+        targets
     }
 
-    fn flush_uses(&mut self, mut tied: Tied) -> Result<(), BlendFault> {
-        let mut uses = std::mem::take(&mut tied.uses);
-        uses.append(&mut tied.driven_by);
-        let (reach, old) = (&mut self.out.simulations.reach, self.current.old);
-        let cost = reach.uses(old, uses) + reach.parts(old, tied);
+    fn flush_uses(&mut self, mut targets: PointerTargets) -> Result<(), BlendFault> {
+        let mut uses = std::mem::take(&mut targets.uses);
+        uses.append(&mut targets.driven_by);
+        let (graph, old) = (&mut self.out.simulations.graph, self.current.old);
+        let cost = graph.uses(old, uses) + graph.parts(old, targets);
         self.take(cost)
     }
 
     fn flush_animation(&mut self) -> Result<(), BlendFault> {
         let Some((old, animation)) = self.current.animation.take() else { return Ok(()) };
-        let reach = &mut self.out.simulations.reach;
+        let graph = &mut self.out.simulations.graph;
         let cost = if self.current.is_action {
-            reach.action(old, animation.bits)
+            graph.action(old, animation.bits)
         } else {
-            reach.animation(old, animation)
+            graph.animation(old, animation)
         };
         self.take(cost)
     }
 
     fn flush_scene(
         &mut self,
-        block: Kept,
-        mut parts: Vec<Kept>,
-        mut tied: Tied,
+        block: BlockCopy,
+        mut parts: Vec<BlockCopy>,
+        mut targets: PointerTargets,
         strips: &Strips,
     ) -> Result<(), BlendFault> {
         let known = Parts::new(self.dna, &parts);
         let scene = self.dna.view(block.sdna, &block.bytes);
-        let stays = self.out.simulations.scene(&known, (block.old, scene), &mut tied, strips);
+        let stays = self.out.simulations.scene(&known, (block.old, scene), &mut targets, strips);
         self.looked_through.extend(scene::cameras(&known, scene));
         self.keep(stays)?;
-        let ties = self.out.simulations.reach.parts(block.old, tied);
-        self.take(ties)?;
+        let pointer_scan = self.out.simulations.graph.parts(block.old, targets);
+        self.take(pointer_scan)?;
         let before = parts.iter().map(|part| part.bytes.len() + 64).sum::<usize>();
         parts.retain(|part| {
             let name = self.dna.name(part.sdna);
@@ -487,13 +495,13 @@ impl<'a> Collector<'a> {
     fn flush_strips(&mut self) -> Result<(), BlendFault> {
         for file in self.current.strips.take_files() {
             self.current.at = file.strip;
-            self.named(ExternalKind::Strip, file.raw, file.spot)?;
+            self.named(ExternalKind::Strip, file.raw, file.location)?;
         }
         Ok(())
     }
 
     /// For a struct that begins at byte `at` of the file.
-    fn apply_rules(&mut self, head: &Head, at: u64, view: &View<'_>) -> Result<(), BlendFault> {
+    fn apply_rules(&mut self, head: &BlockHead, at: u64, view: &View<'_>) -> Result<(), BlendFault> {
         let Some(rules) = self.schema.rules.get(&head.sdna) else { return Ok(()) };
         for rule in rules.iter().filter(|rule| (rule.applies)(view)) {
             if let Some(pointer) = view.pointer(rule.field) {
@@ -504,7 +512,7 @@ impl<'a> Collector<'a> {
                     let counts = ["len", "totallen"].into_iter().filter(of_text);
                     let counts = counts.filter_map(|field| view.place(field));
                     let counts = counts.filter(|_| view.struct_name() == b"IDProperty");
-                    let counts = counts.map(|place| Field::within(at, place)).collect();
+                    let counts = counts.map(|place| ByteRange::within(at, place)).collect();
                     self.pending.insert(pointer, Pending { kind: rule.kind, counts });
                 }
             } else if let (Some(name), Some(place)) = (view.bytes(rule.field), view.place(rule.field)) {
@@ -518,21 +526,21 @@ impl<'a> Collector<'a> {
                     "ImageView" => file.sequence = self.current.is_sequence,
                     _ => {}
                 }
-                self.external(file, Spot::Field(Field::within(at, place)))?;
+                self.external(file, PathLocation::Field(ByteRange::within(at, place)))?;
             }
         }
         Ok(())
     }
 
-    fn named(&mut self, kind: ExternalKind, raw: Vec<u8>, spot: Spot) -> Result<(), BlendFault> {
-        self.external(ExternalFile::new(kind, raw, self.owner()), spot)
+    fn named(&mut self, kind: ExternalKind, raw: Vec<u8>, location: PathLocation) -> Result<(), BlendFault> {
+        self.external(ExternalFile::new(kind, raw, self.owner()), location)
     }
 
     fn owner(&self) -> String {
         String::from_utf8_lossy(&self.current.name).into_owned()
     }
 
-    fn external(&mut self, file: ExternalFile, spot: Spot) -> Result<(), BlendFault> {
+    fn external(&mut self, file: ExternalFile, location: PathLocation) -> Result<(), BlendFault> {
         if !file.kind.takes(&file.raw) {
             return Ok(());
         }
@@ -542,7 +550,7 @@ impl<'a> Collector<'a> {
         self.out.external.push(file);
         self.out.olds.push(self.current.old);
         self.out.named_in.push(self.current.at);
-        self.out.spots.push(spot);
+        self.out.locations.push(location);
         Ok(())
     }
 }
@@ -556,13 +564,13 @@ fn place_in(old: u64, index: usize, size: usize) -> u64 {
 pub(crate) fn collect(
     walker: &mut Walker<'_>,
     schema: &Schema,
-    limits: &Limits,
+    limits: &ReadLimits,
     depth: Depth,
-) -> Result<Collected, BlendFault> {
+) -> Result<CollectedBlocks, BlendFault> {
     let mut collector = Collector::new(schema, limits, depth);
     while let Some(head) = walker.next()? {
         collector.block(&head, walker)?;
     }
     collector.flush()?;
-    Ok(Collected { cost: limits.memory.saturating_sub(collector.budget), ..collector.out })
+    Ok(CollectedBlocks { cost: limits.memory.saturating_sub(collector.budget), ..collector.out })
 }

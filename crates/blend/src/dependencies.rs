@@ -6,15 +6,15 @@ use std::{
 };
 
 use crate::{
-    disk::Disk,
+    disk::DiskView,
     expand::{self, expand},
     external::{ExternalFile, ExternalKind},
     fault::BlendError,
     inspect::{Inspection, inspect_next},
-    linked::{Follow, LinkedSimulation, linked_simulations},
+    linked::{FileGraph, LinkedSimulation, linked_simulations},
+    pointer_scan::Depth,
     resolve::{is_relative, is_windows, resolve},
     sequence::SequenceUser,
-    ties::Depth,
     usd::{self, is_usd},
 };
 
@@ -47,12 +47,12 @@ pub struct Dependency {
     pub place: PathBuf,
     /// What lies there: all files of a sequence, of the tiles, of the folder.
     pub files: Vec<PathBuf>,
-    pub found_as: FoundAs,
+    pub found_as: PathMatch,
 }
 
 /// How what a name points to was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FoundAs {
+pub enum PathMatch {
     /// At the name as it is written, or not at all.
     Written,
     /// At a name that differs in the case of letters or in Unicode's form: Blender itself does not find it here.
@@ -86,7 +86,7 @@ impl Dependency {
             return is_usd(&self.holder)
                 .then(|| format!("{} names {path}, and nothing is there", self.holder.display()));
         }
-        (self.found_as == FoundAs::Alike).then(|| {
+        (self.found_as == PathMatch::Alike).then(|| {
             format!("{noun} {path} is spelled differently on disk ({place}); Kiln renders with that file")
         })
     }
@@ -115,13 +115,13 @@ pub struct Dependencies {
 ///
 /// # Errors
 /// Where the .blend itself cannot be read. What is wrong with a library is told in the result.
-pub fn dependencies(path: &Path) -> Result<Dependencies, BlendError> {
+pub fn find_dependencies(path: &Path) -> Result<Dependencies, BlendError> {
     let mut last = None;
     let (inspection, follow) = inspect_next(path, &mut last, Depth::Members)?;
     // Fails only for an empty path, which could not have been read.
     let blend = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut search =
-        Search { disk: Disk::default(), items: Vec::new(), todo: VecDeque::new(), left: MAX_SEARCHES };
+        Search { disk: DiskView::default(), items: Vec::new(), todo: VecDeque::new(), left: MAX_SEARCHES };
     let mut broken = Vec::new();
     let mut seen = HashSet::from([blend.clone()]);
     let mut paths_to: HashMap<_, _> = identity(&blend).into_iter().map(|file| (file, 1)).collect();
@@ -167,7 +167,7 @@ pub fn dependencies(path: &Path) -> Result<Dependencies, BlendError> {
 }
 
 /// Adds the users of sequences that lie in other files than the sequences.
-fn show_linked(items: &mut [Dependency], files: &HashMap<PathBuf, Follow>) {
+fn show_linked(items: &mut [Dependency], files: &HashMap<PathBuf, FileGraph>) {
     if files.values().all(|file| file.shows.is_empty()) {
         return;
     }
@@ -212,7 +212,7 @@ fn identity(path: &Path) -> Option<PathBuf> {
 }
 
 struct Search {
-    disk: Disk,
+    disk: DiskView,
     items: Vec<Dependency>,
     todo: VecDeque<PathBuf>,
     /// Missing files that may still be searched for.
@@ -251,7 +251,7 @@ impl Search {
             raw.extend(name.as_encoded_bytes());
             let file = ExternalFile::new(ExternalKind::PointCache, raw, String::new());
             let item = self.find(holder, file, &suffixes);
-            if item.exists() && item.found_as == FoundAs::Written {
+            if item.exists() && item.found_as == PathMatch::Written {
                 self.items.push(item);
             }
         }
@@ -275,7 +275,7 @@ impl Search {
         let disk = &mut self.disk;
         let unread = file.packed || is_too_long(&place);
         let files = if unread { Vec::new() } else { expand(&file, &place, suffixes, disk) };
-        let mut item = Dependency { file, holder, relative, place, files, found_as: FoundAs::Written };
+        let mut item = Dependency { file, holder, relative, place, files, found_as: PathMatch::Written };
         if item.exists() || self.left == 0 || is_too_long(&item.place) {
             return item;
         }
@@ -285,7 +285,7 @@ impl Search {
             item.files = expand(&item.file, &alike, suffixes, disk);
             if item.exists() {
                 item.place = alike;
-                item.found_as = FoundAs::Alike;
+                item.found_as = PathMatch::Alike;
             }
         } else if item.is_missing()
             && let Some(name) = item.place.file_name()
@@ -293,7 +293,7 @@ impl Search {
             // Not taken: a file that is only called the same may be another.
             let beside = expand::like(&item.file, &folder.join(name), disk);
             if let Some(beside) = beside.filter(|path| !expand(&item.file, path, suffixes, disk).is_empty()) {
-                item.found_as = FoundAs::MaybeAt(beside);
+                item.found_as = PathMatch::MaybeAt(beside);
             }
         }
         item

@@ -79,14 +79,14 @@ const NAMES_A_LOOK: usize = 16;
 
 /// The disk, as one search sees it.
 #[derive(Default)]
-pub(crate) struct Disk {
+pub(crate) struct DiskView {
     folders: HashMap<OsString, Rc<Listing>>,
     names: usize,
     /// How often files of a folder were asked for.
     asked: HashMap<OsString, usize>,
 }
 
-impl Disk {
+impl DiskView {
     /// Empty where the folder cannot be read.
     pub fn list(&mut self, folder: &Path) -> Rc<Listing> {
         if let Some(listing) = self.folders.get(folder.as_os_str()) {
@@ -177,7 +177,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, b"x").unwrap();
         }
-        let mut disk = Disk::default();
+        let mut disk = DiskView::default();
         let mut like = |name: &str| disk.like(&root.join(name), true);
         assert_eq!(like("tex/wood.png"), Some(root.join("Tex/Wood.PNG")));
         assert_eq!(like("tex/cafe\u{301}.png"), Some(root.join("Tex/caf\u{e9}.png")));
@@ -196,7 +196,7 @@ mod tests {
         fs::create_dir_all(&many).unwrap();
         (0..40).for_each(|number| fs::write(few.join(number.to_string()), b"x").unwrap());
         (0..600).for_each(|number| fs::write(many.join(number.to_string()), b"x").unwrap());
-        let mut disk = Disk::default();
+        let mut disk = DiskView::default();
         for folder in [&few, &many] {
             for number in 0..20 {
                 assert!(disk.is_file(&folder.join(number.to_string())));

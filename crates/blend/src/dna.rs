@@ -4,7 +4,7 @@ use std::{cell::RefCell, ops::Range, rc::Rc};
 
 use foldhash::HashMap;
 
-use crate::{fault::BlendFault, file::Shape};
+use crate::{fault::BlendFault, file::FileEncoding};
 
 /// Fields whose places are remembered.
 const MAX_FOUND: usize = 1 << 16;
@@ -69,7 +69,7 @@ struct Struct {
 }
 
 pub(crate) struct Dna {
-    shape: Shape,
+    shape: FileEncoding,
     bytes: Vec<u8>,
     /// Where the texts begin. Each ends with a NUL.
     names: Vec<u32>,
@@ -105,7 +105,7 @@ impl Pointers {
 struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
-    shape: Shape,
+    shape: FileEncoding,
 }
 
 impl<'a> Cursor<'a> {
@@ -169,7 +169,7 @@ fn parse_name(name: &[u8]) -> (&[u8], usize, usize) {
 }
 
 impl Dna {
-    pub fn parse(bytes: Vec<u8>, shape: Shape) -> Result<Self, BlendFault> {
+    pub fn parse(bytes: Vec<u8>, shape: FileEncoding) -> Result<Self, BlendFault> {
         let mut cursor = Cursor { bytes: &bytes, at: 0, shape };
         let bad = || BlendFault::dna("the description of its fields makes no sense");
         cursor.tag(b"SDNA")?;
@@ -199,7 +199,7 @@ impl Dna {
     }
 
     /// Of the files that have it.
-    pub fn shape(&self) -> Shape {
+    pub fn shape(&self) -> FileEncoding {
         self.shape
     }
 

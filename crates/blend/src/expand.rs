@@ -6,10 +6,10 @@ use std::{
 };
 
 use crate::{
-    disk::{Disk, folded},
+    disk::{DiskView, folded},
     external::{ExternalFile, ExternalKind},
     resolve::os_name,
-    sequence::Numbered,
+    sequence::NumberedName,
 };
 
 /// Files that one name may stand for.
@@ -63,7 +63,7 @@ struct Pattern<'a> {
 }
 
 impl<'a> Pattern<'a> {
-    fn numbered(parts: Numbered<'a>, signed: bool) -> Self {
+    fn numbered(parts: NumberedName<'a>, signed: bool) -> Self {
         let middle = Middle::Number { digits: parts.digits, signed };
         Self { head: parts.head, middle, tail: parts.tail }
     }
@@ -76,7 +76,7 @@ impl<'a> Pattern<'a> {
             }
         }
         // Old files name the first tile.
-        let parts = Numbered::of_picture(name);
+        let parts = NumberedName::of_picture(name);
         parts.number.map(|_| Self::numbered(parts, false))
     }
 
@@ -84,7 +84,7 @@ impl<'a> Pattern<'a> {
         match (file.sequence, file.tiled) {
             (true, _) => {
                 let signed = matches!(file.kind, ExternalKind::Volume | ExternalKind::CacheFile);
-                Numbered::of(file, name).map(|parts| Self::numbered(parts, signed))
+                NumberedName::of(file, name).map(|parts| Self::numbered(parts, signed))
             }
             (_, true) => Self::tiled(name),
             _ => None,
@@ -96,7 +96,7 @@ impl<'a> Pattern<'a> {
         middle.is_some_and(|middle| self.middle.takes(middle))
     }
 
-    fn files(&self, folder: &Path, disk: &mut Disk) -> Vec<PathBuf> {
+    fn files(&self, folder: &Path, disk: &mut DiskView) -> Vec<PathBuf> {
         let listing = disk.list(folder);
         let found = listing.beginning(self.head).filter(|(_, is_folder)| !is_folder).map(|(name, _)| name);
         let found = found.filter(|name| self.takes(name.as_encoded_bytes()));
@@ -104,7 +104,7 @@ impl<'a> Pattern<'a> {
     }
 
     /// The name as it would stand for files that are there under another case or form.
-    fn like(&self, folder: &Path, disk: &mut Disk) -> Option<PathBuf> {
+    fn like(&self, folder: &Path, disk: &mut DiskView) -> Option<PathBuf> {
         let listing = disk.list(folder);
         let same = |a: &[u8], b: &[u8]| folded(&os_name(a)) == folded(&os_name(b));
         let head = folded(&os_name(self.head));
@@ -149,7 +149,7 @@ fn parent(path: &Path) -> &Path {
 }
 
 /// The files of all views: `wood_L.png` and `wood_R.png`.
-fn views(path: &Path, suffixes: &[String], disk: &mut Disk) -> Vec<PathBuf> {
+fn views(path: &Path, suffixes: &[String], disk: &mut DiskView) -> Vec<PathBuf> {
     let name = name_of(path);
     let dot = name.iter().rposition(|byte| *byte == b'.').filter(|dot| *dot > 0).unwrap_or(name.len());
     let (stem, extension) = name.split_at(dot);
@@ -193,7 +193,7 @@ fn belongs(kind: ExternalKind, name: &OsStr, is_folder: bool) -> bool {
 }
 
 /// Every file of a cache; links to folders below it are not followed.
-fn folder(path: &Path, kind: ExternalKind, disk: &mut Disk) -> Vec<PathBuf> {
+fn folder(path: &Path, kind: ExternalKind, disk: &mut DiskView) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut todo = vec![(path.to_owned(), 0)];
     while let Some((folder, depth)) = todo.pop() {
@@ -213,12 +213,17 @@ fn folder(path: &Path, kind: ExternalKind, disk: &mut Disk) -> Vec<PathBuf> {
     found
 }
 
-fn single(path: &Path, disk: &mut Disk) -> Vec<PathBuf> {
+fn single(path: &Path, disk: &mut DiskView) -> Vec<PathBuf> {
     if disk.is_file(path) { vec![path.to_owned()] } else { Vec::new() }
 }
 
 /// The files on disk that a name stands for; none where it is missing. `suffixes` are those of the views.
-pub(crate) fn expand(file: &ExternalFile, path: &Path, suffixes: &[String], disk: &mut Disk) -> Vec<PathBuf> {
+pub(crate) fn expand(
+    file: &ExternalFile,
+    path: &Path,
+    suffixes: &[String],
+    disk: &mut DiskView,
+) -> Vec<PathBuf> {
     if file.kind.is_folder() {
         folder(path, file.kind, disk)
     } else if let Some(pattern) = Pattern::of(file, name_of(path)) {
@@ -231,7 +236,7 @@ pub(crate) fn expand(file: &ExternalFile, path: &Path, suffixes: &[String], disk
 }
 
 /// Where the name would have to point for letters of another case or another form of Unicode.
-pub(crate) fn like(file: &ExternalFile, path: &Path, disk: &mut Disk) -> Option<PathBuf> {
+pub(crate) fn like(file: &ExternalFile, path: &Path, disk: &mut DiskView) -> Option<PathBuf> {
     match Pattern::of(file, name_of(path)) {
         Some(pattern) => {
             let near = disk.like(path, false)?;
@@ -267,7 +272,7 @@ mod tests {
         #[track_caller]
         fn check(&self, file: &ExternalFile, name: &str, expected: &[&str]) {
             let suffixes = ["_L".to_owned(), "_R".to_owned()];
-            let found = expand(file, &self.0.path().join(name), &suffixes, &mut Disk::default());
+            let found = expand(file, &self.0.path().join(name), &suffixes, &mut DiskView::default());
             let found: Vec<_> =
                 found.iter().map(|p| p.strip_prefix(self.0.path()).unwrap().to_string_lossy()).collect();
             assert_eq!(found, expected, "{name}");
@@ -296,7 +301,7 @@ mod tests {
         made.check(&sequence, "name.mp4", &["name.mp4"]);
         made.check(&sequence, "none_1.png", &[]);
         let latin = os_name(b"caf\xe9_01.png");
-        let found = expand(&sequence, &made.0.path().join(latin), &[], &mut Disk::default());
+        let found = expand(&sequence, &made.0.path().join(latin), &[], &mut DiskView::default());
         assert_eq!(found.len(), 2, "a name that is no Unicode has numbers too");
     }
 
@@ -336,7 +341,7 @@ mod tests {
         made.check(&file(ExternalKind::OceanCache), "c", &["c/disp_0001.exr"]);
         made.check(&file(ExternalKind::NodesBake), "c", &["c/123/meta/f.json"]);
         made.check(&file(ExternalKind::ExternalPointCache), "c", &["c/n_000001_00.bphys"]);
-        let mut disk = Disk::default();
+        let mut disk = DiskView::default();
         assert_eq!(folder(&made.0.path().join("c"), ExternalKind::PointCache, &mut disk).len(), 7);
     }
 
@@ -346,7 +351,7 @@ mod tests {
         let root = made.0.path();
         let tiled = ExternalFile { tiled: true, ..file(ExternalKind::Image) };
         let sequence = ExternalFile { sequence: true, ..file(ExternalKind::Image) };
-        let mut disk = Disk::default();
+        let mut disk = DiskView::default();
         let found = like(&tiled, &root.join("tex/wood.<UDIM>.png"), &mut disk);
         assert_eq!(found, Some(root.join("Tex/Wood.<UDIM>.PNG")));
         let found = expand(&sequence, &root.join("Seq/Shot_0002.png"), &[], &mut disk);

@@ -12,7 +12,7 @@ use kiln_types::BlenderVersion;
 use crate::{
     dna::Dna,
     fault::{BlendError, BlendFault},
-    stream::{Compression, Limits, Stream},
+    stream::{Compression, ReadLimits, Stream},
 };
 
 /// What the first bytes of a .blend say.
@@ -27,14 +27,14 @@ pub struct Peek {
 
 /// How numbers and heads are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Shape {
+pub(crate) struct FileEncoding {
     pub pointer: usize,
     pub big_endian: bool,
     /// From 5.0: heads of 32 bytes.
     large_heads: bool,
 }
 
-impl Shape {
+impl FileEncoding {
     pub fn u64(&self, bytes: &[u8]) -> u64 {
         // Numbers and pointers of blocks: millions of them.
         if let Ok(eight) = <[u8; 8]>::try_from(bytes) {
@@ -72,7 +72,7 @@ impl Shape {
 
     /// The head that begins at byte `at` of the file.
     #[inline(always)]
-    fn head(&self, bytes: &[u8], at: u64) -> Head {
+    fn head(&self, bytes: &[u8], at: u64) -> BlockHead {
         let four = |from: usize| self.u64(&bytes[from..from + 4]);
         let eight = |from: usize| self.u64(&bytes[from..from + 8]);
         let (sdna, old, len) = match (self.large_heads, self.pointer) {
@@ -82,7 +82,7 @@ impl Shape {
         };
         let code = [bytes[0], bytes[1], bytes[2], bytes[3]];
         let sdna = usize::try_from(sdna).unwrap_or(usize::MAX);
-        Head { code, len, old, sdna, at, data: at + self.head_bytes() as u64 }
+        BlockHead { code, len, old, sdna, at, data: at + self.head_bytes() as u64 }
     }
 
     /// Where in a block's head its length stands, and in how many bytes.
@@ -91,7 +91,7 @@ impl Shape {
     }
 }
 
-fn parse_header(stream: &mut Stream<'_>) -> Result<(Peek, Shape), BlendFault> {
+fn parse_header(stream: &mut Stream<'_>) -> Result<(Peek, FileEncoding), BlendFault> {
     let mut head = [0; 12];
     let count = stream.read_up_to(&mut head)?;
     if count < 12 {
@@ -114,7 +114,7 @@ fn parse_header(stream: &mut Stream<'_>) -> Result<(Peek, Shape), BlendFault> {
     let (shape, version) = match head[7] {
         byte @ (b'_' | b'-') => {
             let pointer = if byte == b'_' { 4 } else { 8 };
-            let shape = Shape { pointer, big_endian: endian(head[8])?, large_heads: false };
+            let shape = FileEncoding { pointer, big_endian: endian(head[8])?, large_heads: false };
             (shape, number(&head[9..12])?)
         }
         _ => {
@@ -128,7 +128,7 @@ fn parse_header(stream: &mut Stream<'_>) -> Result<(Peek, Shape), BlendFault> {
                 return Err(BlendFault::TooNew);
             }
             stream.read_exact(&mut rest, &"its header", 0)?;
-            let shape = Shape { pointer: 8, big_endian: endian(rest[0])?, large_heads: true };
+            let shape = FileEncoding { pointer: 8, big_endian: endian(rest[0])?, large_heads: true };
             (shape, number(&rest[1..])?)
         }
     };
@@ -143,7 +143,7 @@ fn parse_header(stream: &mut Stream<'_>) -> Result<(Peek, Shape), BlendFault> {
 
 /// The head of a block.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Head {
+pub(crate) struct BlockHead {
     pub code: [u8; 4],
     /// Bytes that follow.
     pub len: u64,
@@ -157,7 +157,7 @@ pub(crate) struct Head {
     pub data: u64,
 }
 
-impl Head {
+impl BlockHead {
     /// Datablocks have codes of two letters.
     pub fn is_id(&self) -> bool {
         self.code[2..] == [0, 0]
@@ -166,14 +166,14 @@ impl Head {
 
 /// A block as errors tell of it.
 #[derive(Clone, Copy, Default)]
-struct Place {
+struct BlockName {
     code: [u8; 4],
     /// Byte of the file where its head begins.
     at: u64,
 }
 
 /// In a sentence: `the block OB`.
-impl fmt::Display for Place {
+impl fmt::Display for BlockName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the block ")?;
         let shown = |byte: &u8| if byte.is_ascii_graphic() { char::from(*byte) } else { '?' };
@@ -185,11 +185,11 @@ impl fmt::Display for Place {
 pub(crate) struct Walker<'a> {
     stream: Stream<'a>,
     pub peek: Peek,
-    pub shape: Shape,
+    pub shape: FileEncoding,
     /// Bytes of the header.
     begin: u64,
     /// The present block. Its head is not kept: millions of them would be copied.
-    place: Place,
+    place: BlockName,
     /// Bytes of it that have not been read.
     left: u64,
 }
@@ -198,11 +198,11 @@ impl<'a> Walker<'a> {
     pub fn new(mut stream: Stream<'a>) -> Result<Self, BlendFault> {
         let (peek, shape) = parse_header(&mut stream)?;
         let begin = stream.position();
-        Ok(Self { stream, peek, shape, begin, place: Place::default(), left: 0 })
+        Ok(Self { stream, peek, shape, begin, place: BlockName::default(), left: 0 })
     }
 
     /// Before the first block again.
-    pub fn restart(self, limits: &Limits) -> Result<Self, BlendFault> {
+    pub fn restart(self, limits: &ReadLimits) -> Result<Self, BlendFault> {
         let mut stream = self.stream.restart(limits)?;
         stream.skip(self.begin, &"its header", 0)?;
         Ok(Self { stream, left: 0, ..self })
@@ -211,14 +211,14 @@ impl<'a> Walker<'a> {
     /// The next block; `None` at the end mark. A call would write the head to memory and read it back in larger words,
     /// for which a processor waits longer than for all else that is done with most blocks.
     #[inline(always)]
-    pub fn next(&mut self) -> Result<Option<Head>, BlendFault> {
+    pub fn next(&mut self) -> Result<Option<BlockHead>, BlendFault> {
         if self.left > 0 {
             self.stream.skip(self.left, &self.place, self.place.at)?;
         }
         let at = self.stream.position();
         let size = self.shape.head_bytes() as u64;
         let head = self.shape.head(self.stream.take(size, &"a block head before the end mark", at)?, at);
-        self.place = Place { code: head.code, at };
+        self.place = BlockName { code: head.code, at };
         self.left = head.len;
         // Lengths are signed in the file.
         let most = if self.shape.large_heads { i64::MAX as u64 } else { i32::MAX as u64 };
@@ -244,7 +244,7 @@ impl<'a> Walker<'a> {
 const MAX_DNA: u64 = 16 << 20;
 
 /// The DNA and the byte where its block begins.
-pub(crate) struct FoundDna {
+pub(crate) struct DnaLocation {
     /// `None`: the one that is known already.
     pub dna: Option<Dna>,
     pub at: u64,
@@ -256,12 +256,12 @@ pub(crate) struct FoundDna {
 pub(crate) fn dna_at_end(
     walker: &mut Walker<'_>,
     known: Option<&Dna>,
-) -> Result<Option<FoundDna>, BlendFault> {
+) -> Result<Option<DnaLocation>, BlendFault> {
     let Some(len) = walker.stream.len() else { return Ok(None) };
     if let Some(known) = known
         && let Some(at) = known_at_end(walker, len, known)?
     {
-        return Ok(Some(FoundDna { dna: None, at }));
+        return Ok(Some(DnaLocation { dna: None, at }));
     }
     let begin = walker.begin;
     // With its own head and the end mark. Those of 5.0 have 140 KB.
@@ -298,7 +298,7 @@ fn known_at_end(walker: &mut Walker<'_>, len: u64, known: &Dna) -> Result<Option
     Ok(stream.take(head_size, what, at)?.starts_with(b"ENDB").then_some(at))
 }
 
-fn dna_in_tail(shape: Shape, mut tail: Vec<u8>, from: u64) -> Result<Option<FoundDna>, BlendFault> {
+fn dna_in_tail(shape: FileEncoding, mut tail: Vec<u8>, from: u64) -> Result<Option<DnaLocation>, BlendFault> {
     let head_size = shape.head_bytes();
     let end = tail.len().checked_sub(head_size).filter(|end| tail[*end..].starts_with(b"ENDB"));
     let Some(end) = end else { return Ok(None) };
@@ -306,11 +306,11 @@ fn dna_in_tail(shape: Shape, mut tail: Vec<u8>, from: u64) -> Result<Option<Foun
     while let Some(start) = memchr::memmem::rfind(&tail[..search], b"SDNANAME") {
         let at = start.checked_sub(head_size);
         let head = at.map(|at| shape.head(&tail[at..start], from + at as u64));
-        let is_dna = |head: &Head| &head.code == b"DNA1" && head.len == (end - start) as u64;
+        let is_dna = |head: &BlockHead| &head.code == b"DNA1" && head.len == (end - start) as u64;
         if let Some(head) = head.filter(is_dna) {
             tail.truncate(end);
             tail.drain(..start);
-            return Ok(Some(FoundDna { dna: Some(Dna::parse(tail, shape)?), at: head.at }));
+            return Ok(Some(DnaLocation { dna: Some(Dna::parse(tail, shape)?), at: head.at }));
         }
         search = start;
     }
@@ -357,6 +357,6 @@ pub fn peek(path: &Path) -> Result<Peek, BlendError> {
 
 /// [`peek`] of an open file.
 pub fn peek_reader<R: Read + Seek>(mut reader: R) -> Result<Peek, BlendFault> {
-    let mut stream = Stream::new(&mut reader, &Limits::default())?;
+    let mut stream = Stream::new(&mut reader, &ReadLimits::default())?;
     Ok(parse_header(&mut stream)?.0)
 }

@@ -5,8 +5,8 @@ use std::hash::Hash;
 use foldhash::HashSet;
 
 use crate::{
+    graph::{DatablockGraph, LibraryLink, Members, SceneContent},
     layers::ViewLayer,
-    reach::{Link, Members, Reach, Shown},
 };
 
 /// Datablocks that are looked at before nothing more is followed: scenes of one file may all show the same million
@@ -14,10 +14,10 @@ use crate::{
 pub(crate) const MAX_STEPS: usize = 50_000_000;
 
 /// A datablock in one of several files.
-pub(crate) type Place<'a, F> = (F, &'a Reach, u64);
+pub(crate) type DatablockRef<'a, F> = (F, &'a DatablockGraph, u64);
 
 /// A datablock that a scene comes to.
-pub(crate) struct Met<F> {
+pub(crate) struct Visit<F> {
     pub file: F,
     pub old: u64,
     /// The picture depends on it; else it is only there.
@@ -49,7 +49,7 @@ pub(crate) struct Rendering<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Step {
     /// A scene.
-    Draws(u64),
+    SceneSources(u64),
     /// As a member of what shows: it does where it is not hidden.
     Shows(u64),
     /// Something needs it, hidden or not.
@@ -61,14 +61,14 @@ enum Step {
 impl Step {
     fn old(self) -> u64 {
         match self {
-            Self::Draws(old) | Self::Shows(old) | Self::Counts(old) | Self::Setting(old) => old,
+            Self::SceneSources(old) | Self::Shows(old) | Self::Counts(old) | Self::Setting(old) => old,
         }
     }
 
     /// The same for what it stands for in a library.
     fn at(self, there: u64) -> Self {
         match self {
-            Self::Draws(_) => Self::Draws(there),
+            Self::SceneSources(_) => Self::SceneSources(there),
             Self::Shows(_) => Self::Shows(there),
             Self::Counts(_) | Self::Setting(_) => Self::Counts(there),
         }
@@ -79,21 +79,21 @@ impl Step {
 /// of the scenes that it draws, too. `beyond` finds what a link stands for, in which file. `left` is how many steps it
 /// may take: where none is left afterwards, there may be more.
 pub(crate) fn follow<'a, F: Copy + Eq + Hash>(
-    (file, reach): (F, &'a Reach),
-    shown: &'a Shown,
+    (file, graph): (F, &'a DatablockGraph),
+    shown: &'a SceneContent,
     purpose: Purpose<'_>,
     left: &mut usize,
-    beyond: &dyn Fn(F, &Link) -> Option<Place<'a, F>>,
-    each: &mut dyn FnMut(Met<F>),
+    beyond: &dyn Fn(F, &LibraryLink) -> Option<DatablockRef<'a, F>>,
+    each: &mut dyn FnMut(Visit<F>),
 ) {
     let mut todo: Vec<_> =
-        enter(reach, shown, purpose, true, left).into_iter().map(|step| (file, reach, step)).collect();
+        enter(graph, shown, purpose, true, left).into_iter().map(|step| (file, graph, step)).collect();
     let mut seen = HashSet::default();
-    if !is_covered(reach, shown, purpose) {
+    if !is_covered(graph, shown, purpose) {
         // Where others draw it, it shows no more than itself.
-        seen.insert((file, Step::Draws(shown.old)));
+        seen.insert((file, Step::SceneSources(shown.old)));
     }
-    while let Some((file, reach, step)) = todo.pop() {
+    while let Some((file, graph, step)) = todo.pop() {
         if !seen.insert((file, step)) {
             continue;
         }
@@ -102,40 +102,40 @@ pub(crate) fn follow<'a, F: Copy + Eq + Hash>(
             None => return,
         }
         let old = step.old();
-        if let Some(link) = reach.linked(old) {
+        if let Some(link) = graph.linked(old) {
             let is_setting = matches!(step, Step::Setting(_));
             let there = beyond(file, link).filter(|_| !(is_setting && link.is_member()));
-            todo.extend(there.map(|(file, reach, there)| (file, reach, step.at(there))));
+            todo.extend(there.map(|(file, graph, there)| (file, graph, step.at(there))));
             continue;
         }
-        let (is_object, members) = (reach.is_object(old), reach.members_of(old));
-        let mut go_on = |step| todo.push((file, reach, step));
+        let (is_object, members) = (graph.is_object(old), graph.members_of(old));
+        let mut go_on = |step| todo.push((file, graph, step));
         match step {
-            Step::Draws(_) => {
-                if let Some(drawn) = reach.index_of(old).and_then(|index| reach.scenes().get(index)) {
-                    each(Met { file, old, counts: true });
-                    enter(reach, drawn, purpose, false, left).into_iter().for_each(go_on);
+            Step::SceneSources(_) => {
+                if let Some(drawn) = graph.index_of(old).and_then(|index| graph.scenes().get(index)) {
+                    each(Visit { file, old, counts: true });
+                    enter(graph, drawn, purpose, false, left).into_iter().for_each(go_on);
                 }
             }
             Step::Shows(_) => {
                 let for_files = matches!(purpose, Purpose::Files(_));
                 if let Some(members) = members {
-                    if !(for_files && reach.is_hidden_collection(old)) {
+                    if !(for_files && graph.is_hidden_collection(old)) {
                         members.all().map(Step::Shows).for_each(go_on);
                     }
                 } else if is_object {
-                    each(Met { file, old, counts: false });
-                    if !reach.is_hidden(old) || (for_files && reach.is_acting(old)) {
+                    each(Visit { file, old, counts: false });
+                    if !graph.is_hidden(old) || (for_files && graph.is_acting(old)) {
                         go_on(Step::Counts(old));
                     }
                 }
             }
             Step::Counts(_) => {
-                each(Met { file, old, counts: true });
+                each(Visit { file, old, counts: true });
                 members.into_iter().flat_map(Members::all).map(Step::Counts).for_each(&mut go_on);
-                reach.used_by(old).iter().copied().map(Step::Counts).for_each(&mut go_on);
-                at_times(reach, old, purpose).map(Step::Counts).for_each(&mut go_on);
-                reach.stands_for(old).map(Step::Shows).into_iter().for_each(go_on);
+                graph.used_by(old).iter().copied().map(Step::Counts).for_each(&mut go_on);
+                conditional_uses(graph, old, purpose).map(Step::Counts).for_each(&mut go_on);
+                graph.stands_for(old).map(Step::Shows).into_iter().for_each(go_on);
             }
             Step::Setting(_) if is_object || members.is_some() => {}
             Step::Setting(_) => go_on(Step::Counts(old)),
@@ -144,39 +144,45 @@ pub(crate) fn follow<'a, F: Copy + Eq + Hash>(
 }
 
 /// Where pointers lead that count in some frame.
-fn at_times(reach: &Reach, old: u64, purpose: Purpose<'_>) -> impl Iterator<Item = u64> {
+fn conditional_uses(graph: &DatablockGraph, old: u64, purpose: Purpose<'_>) -> impl Iterator<Item = u64> {
     let counts = move |one: &&_| match purpose {
         Purpose::Simulations => true,
-        Purpose::Files(rendering) => reach.counts(one, rendering.all_nodes),
+        Purpose::Files(rendering) => graph.counts(one, rendering.all_nodes),
     };
-    reach.at_times(old).iter().filter(counts).map(|one| one.to)
+    graph.conditional_uses(old).iter().filter(counts).map(|one| one.to)
 }
 
 /// Whether nothing shows of the scene that renders, but what its sequencer shows.
-fn is_covered(reach: &Reach, shown: &Shown, purpose: Purpose<'_>) -> bool {
+fn is_covered(graph: &DatablockGraph, shown: &SceneContent, purpose: Purpose<'_>) -> bool {
     match purpose {
         Purpose::Simulations => false,
-        Purpose::Files(rendering) => !rendering.overrides_sequencer && reach.is_covered(shown),
+        Purpose::Files(rendering) => !rendering.overrides_sequencer && graph.is_covered(shown),
     }
 }
 
 /// The first steps of a scene: of the one that renders, or of one that it draws.
-fn enter(reach: &Reach, shown: &Shown, purpose: Purpose<'_>, renders: bool, left: &mut usize) -> Vec<Step> {
+fn enter(
+    graph: &DatablockGraph,
+    shown: &SceneContent,
+    purpose: Purpose<'_>,
+    renders: bool,
+    left: &mut usize,
+) -> Vec<Step> {
     let mut steps: Vec<Step> = shown.looks_through.iter().copied().map(Step::Counts).collect();
     let settings = || shown.uses.iter().copied().map(Step::Setting);
     let Purpose::Files(rendering) = purpose else {
         steps.extend(shown.members.all().map(Step::Shows));
         steps.extend(settings());
-        steps.extend(at_times(reach, shown.old, purpose).map(Step::Counts));
-        steps.extend(reach.draws(shown).into_iter().map(Step::Draws));
+        steps.extend(conditional_uses(graph, shown.old, purpose).map(Step::Counts));
+        steps.extend(graph.draws(shown).into_iter().map(Step::SceneSources));
         return steps;
     };
     // A strip of another scene may show this one's sequencer, whether it is used here or not.
-    if !renders || reach.sequences(shown) {
+    if !renders || graph.sequences(shown) {
         steps.extend(shown.sequencer.map(Step::Counts));
-        steps.extend(reach.in_strips(shown).into_iter().map(Step::Draws));
+        steps.extend(graph.in_strips(shown).into_iter().map(Step::SceneSources));
     }
-    if renders && is_covered(reach, shown, purpose) {
+    if renders && is_covered(graph, shown, purpose) {
         return steps;
     }
     // Which view layers another scene shows of this one is not looked at.
@@ -185,9 +191,9 @@ fn enter(reach: &Reach, shown: &Shown, purpose: Purpose<'_>, renders: bool, left
         Some(name) => layer.name == name,
         None => layer.renders,
     };
-    reach.rendered(shown, &picked, left, &mut |old| steps.push(Step::Shows(old)));
+    graph.rendered(shown, &picked, left, &mut |old| steps.push(Step::Shows(old)));
     steps.extend(settings());
-    steps.extend(at_times(reach, shown.old, purpose).map(Step::Counts));
-    steps.extend(reach.behind(shown).into_iter().map(Step::Draws));
+    steps.extend(conditional_uses(graph, shown.old, purpose).map(Step::Counts));
+    steps.extend(graph.behind(shown).into_iter().map(Step::SceneSources));
     steps
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read, SeekFrom};
 
 use zstd::bulk::Decompressor;
 
-use crate::stream::Bytes;
+use crate::stream::ByteSource;
 
 /// The most that one frame may unpack to. Blender's have 2 MiB.
 const MAX_FRAME: u32 = 16 << 20;
@@ -27,8 +27,8 @@ struct Frame {
     unpacked: u32,
 }
 
-pub(crate) struct Frames<'a> {
-    bytes: &'a mut dyn Bytes,
+pub(crate) struct FramedReader<'a> {
+    bytes: &'a mut dyn ByteSource,
     table: Vec<Frame>,
     unpacker: Decompressor<'static>,
     /// Which frame `unpacked` is.
@@ -45,7 +45,7 @@ fn number(bytes: &[u8]) -> u32 {
 
 /// The table, and how much all of it unpacks to. `None` where there is none, or one that cannot be right: then the
 /// file is read from its beginning to its end.
-fn read_table(bytes: &mut dyn Bytes, len: u64) -> io::Result<Option<(Vec<Frame>, u64)>> {
+fn read_table(bytes: &mut dyn ByteSource, len: u64) -> io::Result<Option<(Vec<Frame>, u64)>> {
     let Some(footer_at) = len.checked_sub(FOOTER) else { return Ok(None) };
     let mut footer = [0; FOOTER as usize];
     bytes.seek(SeekFrom::Start(footer_at))?;
@@ -77,9 +77,9 @@ fn read_table(bytes: &mut dyn Bytes, len: u64) -> io::Result<Option<(Vec<Frame>,
     Ok((packed_at == table_at).then_some((table, at)))
 }
 
-impl<'a> Frames<'a> {
+impl<'a> FramedReader<'a> {
     /// Gives the bytes back where they have no table of frames.
-    pub fn open(bytes: &'a mut dyn Bytes, len: u64) -> io::Result<Result<Self, &'a mut dyn Bytes>> {
+    pub fn open(bytes: &'a mut dyn ByteSource, len: u64) -> io::Result<Result<Self, &'a mut dyn ByteSource>> {
         let Some((table, unpacked)) = read_table(bytes, len)? else { return Ok(Err(bytes)) };
         Ok(Ok(Self {
             bytes,
@@ -134,7 +134,7 @@ impl<'a> Frames<'a> {
     }
 }
 
-impl Read for Frames<'_> {
+impl Read for FramedReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.position >= self.len || buffer.is_empty() {
             return Ok(0);

@@ -13,7 +13,7 @@ use crate::{
     dependencies::Dependency,
     external::ExternalKind,
     inspect::Inspection,
-    sequence::{Numbered, SequenceRule, SequenceUser, Wanted},
+    sequence::{FrameDemand, NumberedName, SequenceRule, SequenceUser},
 };
 
 /// Frames of users that are looked at.
@@ -23,7 +23,7 @@ const MAX_NAMED: usize = 1000;
 
 /// The frames that shall be rendered, and of which scene.
 #[derive(Debug, Clone, Copy)]
-pub struct Requested<'a> {
+pub struct RenderScope<'a> {
     pub scene: &'a str,
     pub frames: &'a FrameSet,
     /// This view layer alone; all that are on where `None`.
@@ -32,7 +32,7 @@ pub struct Requested<'a> {
     pub engine: Option<&'a str>,
 }
 
-impl<'a> Requested<'a> {
+impl<'a> RenderScope<'a> {
     /// As the scene is set up.
     pub fn new(scene: &'a str, frames: &'a FrameSet) -> Self {
         Self { scene, frames, view_layer: None, engine: None }
@@ -41,28 +41,28 @@ impl<'a> Requested<'a> {
 
 /// What renders of a file unless something else is asked for.
 #[derive(Debug, Clone)]
-pub struct OwnFrames {
+pub struct OwnScope {
     scene: String,
     frames: FrameSet,
 }
 
 impl Inspection {
     /// None where the file has no scene that could be rendered, or its scene no frames.
-    pub fn own_frames(&self) -> Option<OwnFrames> {
+    pub fn own_scope(&self) -> Option<OwnScope> {
         let scene = self.active()?;
-        Some(OwnFrames { scene: scene.name.clone(), frames: scene.frames(None).ok()? })
+        Some(OwnScope { scene: scene.name.clone(), frames: scene.frames(None).ok()? })
     }
 }
 
-impl OwnFrames {
-    pub fn requested(&self) -> Requested<'_> {
-        Requested::new(&self.scene, &self.frames)
+impl OwnScope {
+    pub fn scope(&self) -> RenderScope<'_> {
+        RenderScope::new(&self.scene, &self.frames)
     }
 }
 
 /// A file that a frame shows, and that is not there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Absent {
+pub struct AbsentFile {
     pub name: String,
     /// The first frame that shows it.
     pub frame: i32,
@@ -71,15 +71,15 @@ pub struct Absent {
 /// What a sequence lacks.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps {
-    pub absent: Vec<Absent>,
+    pub absent: Vec<AbsentFile>,
     /// What may be wrong, or lies outside of the sequence.
     pub notice: Option<String>,
 }
 
 /// How much may still be looked at.
-pub(crate) struct Steps(usize);
+pub(crate) struct StepBudget(usize);
 
-impl Default for Steps {
+impl Default for StepBudget {
     fn default() -> Self {
         Self(MAX_STEPS)
     }
@@ -88,13 +88,15 @@ impl Default for Steps {
 /// `counts` tells whether a render meets a user of the sequence; it is asked for those alone that lack something.
 pub(crate) fn gaps(
     item: &Dependency,
-    requested: &Requested<'_>,
+    requested: &RenderScope<'_>,
     counts: &dyn Fn(&SequenceUser) -> bool,
-    steps: &mut Steps,
+    steps: &mut StepBudget,
 ) -> Gaps {
     let mut gaps = Gaps::default();
     let name = item.place.file_name().unwrap_or_default().as_encoded_bytes();
-    let Some(parts) = Numbered::of(&item.file, name).filter(|_| !item.files.is_empty()) else { return gaps };
+    let Some(parts) = NumberedName::of(&item.file, name).filter(|_| !item.files.is_empty()) else {
+        return gaps;
+    };
     // What composites or cuts another scene is not rendered.
     let here = |by: &str| by.strip_prefix("SC").is_none_or(|scene| scene == requested.scene);
     let mut rules: HashMap<SequenceRule, Vec<&SequenceUser>> = HashMap::new();
@@ -118,9 +120,9 @@ pub(crate) fn gaps(
                 break;
             }
             let (number, is_needed) = match rule.wanted(frame) {
-                Wanted::Nothing => continue,
-                Wanted::Needed(number) => (number, true),
-                Wanted::Between(number) => (number, is_between(number)),
+                FrameDemand::Nothing => continue,
+                FrameDemand::Needed(number) => (number, true),
+                FrameDemand::Between(number) => (number, is_between(number)),
             };
             if numbers.contains(&number) {
                 continue;
@@ -154,7 +156,7 @@ pub(crate) fn gaps(
             Some(format!("{noun} {path} lacks {name}; only the render tells whether a frame shows it"));
     }
     let each = absent.into_iter().take(MAX_NAMED);
-    gaps.absent = each.map(|(number, frame)| Absent { name: named(number), frame }).collect();
+    gaps.absent = each.map(|(number, frame)| AbsentFile { name: named(number), frame }).collect();
     gaps
 }
 
@@ -169,7 +171,7 @@ mod tests {
     use super::*;
     use crate::{
         ExternalFile,
-        dependencies::FoundAs,
+        dependencies::PathMatch,
         sequence::{Clip, VolumeMode},
     };
 
@@ -189,14 +191,18 @@ mod tests {
             relative: true,
             place: Path::new("/p").join(name),
             files: there.iter().map(|name| Path::new("/p").join(name)).collect(),
-            found_as: FoundAs::Written,
+            found_as: PathMatch::Written,
         }
     }
 
     fn look(item: &Dependency, frames: &str) -> (Vec<(String, i32)>, Option<String>) {
         let frames = frames.parse().unwrap();
-        let found =
-            gaps(item, &Requested::new("Scene", &frames), &|user| user.by != "MAaway", &mut Steps::default());
+        let found = gaps(
+            item,
+            &RenderScope::new("Scene", &frames),
+            &|user| user.by != "MAaway",
+            &mut StepBudget::default(),
+        );
         (found.absent.into_iter().map(|one| (one.name, one.frame)).collect(), found.notice)
     }
 

@@ -10,18 +10,18 @@ use kiln_types::{BlenderVersion, FrameSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    caches::{Beside, List},
-    collect::{Collected, RawScene, collect},
+    caches::{CacheFiles, ListFolder},
+    collect::{CollectedBlocks, RawScene, collect},
     external::ExternalFile,
     fault::{BlendError, BlendFault},
     file::{Walker, dna_at_end, find_dna, open},
-    linked::Follow,
+    linked::FileGraph,
+    pointer_scan::Depth,
     resolve::resolve,
     scene::{self, SceneInfo},
     schema::Schema,
     simulation::Simulation,
-    stream::{Bytes, Compression, Limits, Stream},
-    ties::Depth,
+    stream::{ByteSource, Compression, ReadLimits, Stream},
 };
 
 /// What a .blend holds.
@@ -68,12 +68,12 @@ impl Inspection {
 
 /// `beside` tells what lies beside the file: the frames of its simulations.
 pub(crate) fn inspect_bytes(
-    bytes: &mut dyn Bytes,
-    limits: &Limits,
-    beside: &Beside<'_>,
-    last: &mut LastSchema,
+    bytes: &mut dyn ByteSource,
+    limits: &ReadLimits,
+    beside: &CacheFiles<'_>,
+    last: &mut SchemaCache,
     depth: Depth,
-) -> Result<(Inspection, Follow), BlendFault> {
+) -> Result<(Inspection, FileGraph), BlendFault> {
     let mut unpacked;
     let mut stream = Stream::new(bytes, limits)?;
     let compression = stream.compression;
@@ -87,17 +87,17 @@ pub(crate) fn inspect_bytes(
     };
     let walker = Walker::new(stream)?;
     let peek = walker.peek;
-    let Walked { mut walker, schema, mut collected } = walk(walker, limits, last, depth)?;
+    let WalkResult { mut walker, schema, mut collected } = walk(walker, limits, last, depth)?;
     if depth == Depth::Members && collected.simulations.may_move_others(beside) {
         walker = walker.restart(limits)?;
         // Every datablock has its place in it then, not those alone that simulate.
-        let more = Limits { memory: limits.memory.saturating_mul(4), ..*limits };
+        let more = ReadLimits { memory: limits.memory.saturating_mul(4), ..*limits };
         collected = collect(&mut walker, &schema, &more, Depth::All)?;
     }
-    let reach = &collected.simulations.reach;
+    let graph = &collected.simulations.graph;
     let is_covered = |old: u64| {
-        let shown = reach.index_of(old).and_then(|index| reach.scenes().get(index));
-        shown.is_some_and(|shown| reach.is_covered(shown))
+        let shown = graph.index_of(old).and_then(|index| graph.scenes().get(index));
+        shown.is_some_and(|shown| graph.is_covered(shown))
     };
     let named = |cameras: Vec<u64>| -> Vec<String> {
         cameras.iter().filter_map(|old| collected.names.get(old).cloned()).collect()
@@ -105,7 +105,7 @@ pub(crate) fn inspect_bytes(
     let read = |raw: &RawScene| {
         let scene =
             scene::read(&schema.dna, raw, &collected.names, peek.written_by, is_covered(raw.block.old))?;
-        let members = reach.objects_of_scene(raw.block.old);
+        let members = graph.objects_of_scene(raw.block.old);
         let cameras = collected.cameras.iter().filter(|old| members.contains(old)).copied().collect();
         Ok(SceneInfo { cameras: named(cameras), ..scene })
     };
@@ -114,7 +114,7 @@ pub(crate) fn inspect_bytes(
     let active = collected.scenes.iter().position(|raw| Some(raw.block.old) == collected.active);
     let active_scene = scenes.get(active.unwrap_or(0)).map(|scene| scene.name.clone());
     let (simulations, cost, mut external) = (collected.simulations, collected.cost, collected.external);
-    let shows = collected.shown.finish(&mut external, &collected.olds, &simulations.reach);
+    let shows = collected.shown.finish(&mut external, &collected.olds, &simulations.graph);
     let inspection = Inspection {
         written_by: peek.written_by,
         subversion: collected.subversion,
@@ -127,26 +127,26 @@ pub(crate) fn inspect_bytes(
     };
     let unbaked = simulations.unbaked(beside);
     let named_in = collected.named_in;
-    Ok((inspection, Follow { reach: simulations.reach, unbaked, shows, named_in, cost }))
+    Ok((inspection, FileGraph { graph: simulations.graph, unbaked, shows, named_in, cost }))
 }
 
 /// The schema of the file that was read last: the next one is mostly by the same Blender.
-pub(crate) type LastSchema = Option<Rc<Schema>>;
+pub(crate) type SchemaCache = Option<Rc<Schema>>;
 
 /// A file that was read to its end, and can be read again.
-pub(crate) struct Walked<'a> {
+pub(crate) struct WalkResult<'a> {
     walker: Walker<'a>,
     schema: Rc<Schema>,
-    pub collected: Collected,
+    pub collected: CollectedBlocks,
 }
 
 /// One walk where the DNA lies where Blender puts it; else one to find it and a second one to read.
 pub(crate) fn walk<'a>(
     mut walker: Walker<'a>,
-    limits: &Limits,
-    last: &mut LastSchema,
+    limits: &ReadLimits,
+    last: &mut SchemaCache,
     depth: Depth,
-) -> Result<Walked<'a>, BlendFault> {
+) -> Result<WalkResult<'a>, BlendFault> {
     // What is wrong with a broken file is told by the walk from its beginning.
     if let Ok(Some(found)) = dna_at_end(&mut walker, last.as_ref().map(|schema| &schema.dna)) {
         let new = found.dna.map(|dna| Rc::new(Schema::new(dna)));
@@ -155,7 +155,7 @@ pub(crate) fn walk<'a>(
             let collected = collect(&mut walker, &schema, limits, depth)?;
             if collected.dna_at == Some(found.at) {
                 *last = Some(schema.clone());
-                return Ok(Walked { walker, schema, collected });
+                return Ok(WalkResult { walker, schema, collected });
             }
         }
     }
@@ -163,7 +163,7 @@ pub(crate) fn walk<'a>(
     let schema = Rc::new(Schema::new(find_dna(&mut walker)?));
     walker = walker.restart(limits)?;
     let collected = collect(&mut walker, &schema, limits, depth)?;
-    Ok(Walked { walker, schema, collected })
+    Ok(WalkResult { walker, schema, collected })
 }
 
 /// Reads the whole file, from its header to its end mark. Looks beside it for the frames of
@@ -178,33 +178,33 @@ pub fn inspect(path: &Path) -> Result<Inspection, BlendError> {
 /// [`inspect`] of one file of several, and how it is followed from the others.
 pub(crate) fn inspect_next(
     path: &Path,
-    last: &mut LastSchema,
+    last: &mut SchemaCache,
     depth: Depth,
-) -> Result<(Inspection, Follow), BlendError> {
-    inspect_within(&Limits::default(), path, last, depth)
+) -> Result<(Inspection, FileGraph), BlendError> {
+    inspect_within(&ReadLimits::default(), path, last, depth)
 }
 
 pub(crate) fn inspect_within(
-    limits: &Limits,
+    limits: &ReadLimits,
     path: &Path,
-    last: &mut LastSchema,
+    last: &mut SchemaCache,
     depth: Depth,
-) -> Result<(Inspection, Follow), BlendError> {
+) -> Result<(Inspection, FileGraph), BlendError> {
     let folder = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let folder = folder.parent().unwrap_or(Path::new("/"));
-    let list: &List<'_> = &|name, below| {
+    let list: &ListFolder<'_> = &|name, below| {
         let mut folder = resolve(name, folder).into_os_string();
         folder.push(below);
         files_in(Path::new(&folder))
     };
-    let beside = Beside::new(path.file_stem().unwrap_or_default().as_encoded_bytes(), list);
+    let beside = CacheFiles::new(path.file_stem().unwrap_or_default().as_encoded_bytes(), list);
     let inspected = open(path).and_then(|mut file| inspect_bytes(&mut file, limits, &beside, last, depth));
     inspected.map_err(|fault| fault.at(path))
 }
 
 /// [`inspect`] of an open file or bytes in memory. Bakes that lie beside a file are not found.
-pub fn inspect_reader<R: Read + Seek>(mut reader: R, limits: &Limits) -> Result<Inspection, BlendFault> {
-    inspect_bytes(&mut reader, limits, &Beside::new(b"", &|_, _| Vec::new()), &mut None, Depth::Members)
+pub fn inspect_reader<R: Read + Seek>(mut reader: R, limits: &ReadLimits) -> Result<Inspection, BlendFault> {
+    inspect_bytes(&mut reader, limits, &CacheFiles::new(b"", &|_, _| Vec::new()), &mut None, Depth::Members)
         .map(|(inspection, _)| inspection)
 }
 

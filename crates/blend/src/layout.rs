@@ -10,16 +10,16 @@ use kiln_types::RelPath;
 use crate::{
     dependencies::{Dependencies, Dependency, blendcache},
     external::{ExternalFile, ExternalKind},
-    gaps::Requested,
+    gaps::RenderScope,
     meaning,
-    missing::{Lacking, Missing},
+    missing::{MissingDependency, MissingReport},
     places::{Places, common_root, parent},
     usd::is_usd,
 };
 
 /// The files of a bundle and their places in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layout {
+pub struct BundleLayout {
     /// Files to take along. Sorted; the .blend is among them.
     pub files: Vec<(RelPath, PathBuf)>,
     /// Files that stay where they are, because every worker reaches them. Sorted.
@@ -29,7 +29,7 @@ pub struct Layout {
     /// in the bundle, and where the bundle holds it: a file, one file of a sequence, the pattern of tiles, a
     /// folder. The keys are those that `meaning.rs` makes and Kiln's host reads.
     pub remap: BTreeMap<String, RelPath>,
-    pub missing: Vec<Missing>,
+    pub missing: Vec<MissingDependency>,
     /// Names of files that are missing in whole or in part, where nothing that renders uses them: their meanings, as the
     /// keys of `remap`.
     pub unused: BTreeSet<String>,
@@ -62,7 +62,11 @@ pub struct SharedPlace {
 /// that it and its libraries name relatively) keep their places, others go below `_external`. Files below a shared
 /// root get a place too, and stay where they are. The disk is only looked at; the .blend stays as it is.
 /// What `requested` frames need of image sequences has to be there; a file is unused if it is for all of them.
-pub fn layout(found: &Dependencies, shared: &[SharedRoot], requested: &[Requested<'_>]) -> Layout {
+pub fn plan_layout(
+    found: &Dependencies,
+    shared: &[SharedRoot],
+    requested: &[RenderScope<'_>],
+) -> BundleLayout {
     let root = project_root(found);
     let mut places = Places::default();
     let blend = places.take_blend(&found.blend, &root);
@@ -77,19 +81,19 @@ pub fn layout(found: &Dependencies, shared: &[SharedRoot], requested: &[Requeste
     for item in found.items.iter().filter(|item| !item.files.is_empty()) {
         builder.item(item, &blend);
     }
-    let each = requested.iter().map(|one| found.lacking(Some(*one)));
-    let lacking = each.reduce(Lacking::and).unwrap_or_else(|| found.lacking(None));
+    let each = requested.iter().map(|one| found.find_missing(Some(*one)));
+    let lacking = each.reduce(MissingReport::and).unwrap_or_else(|| found.find_missing(None));
     let unused = lacking.unused.iter().filter_map(|one| found.items.get(one.index));
     let unused = unused.filter_map(|item| builder.meaning(item, &blend)).collect();
     builder.notices.extend(lacking.notices());
     let (files, shared) = divide(builder.places.files, &found.blend, shared);
     let Builder { remap, notices, .. } = builder;
-    Layout { files, shared, blend, remap, missing: lacking.missing, unused, notices }
+    BundleLayout { files, shared, blend, remap, missing: lacking.missing, unused, notices }
 }
 
-impl Layout {
+impl BundleLayout {
     /// What the file shall be called in the .blend or library at this place of the bundle, so that the name leads
-    /// there without the help of [`Layout::remap`]; `None` where the name can stay.
+    /// there without the help of [`BundleLayout::remap`]; `None` where the name can stay.
     pub fn name_at(&self, holder: &RelPath, file: &ExternalFile) -> Option<Vec<u8>> {
         let from = folder(holder);
         let key = meaning::key(&file.raw, &meaning::way(&folder(&self.blend), &from));
@@ -233,7 +237,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Compression, ExternalFile, Inspection, dependencies::FoundAs, disk::Disk as Seen, expand, resolve,
+        Compression, ExternalFile, Inspection, dependencies::PathMatch, disk::DiskView, expand, resolve,
     };
 
     struct Disk(tempfile::TempDir);
@@ -256,13 +260,13 @@ mod tests {
             let place = resolve::resolve(&raw, holder.parent().unwrap());
             let relative = resolve::is_relative(&raw);
             let file = ExternalFile { sequence, ..ExternalFile::new(kind, raw, "XXowner".to_owned()) };
-            let files = expand::expand(&file, &place, &[], &mut Seen::default());
+            let files = expand::expand(&file, &place, &[], &mut DiskView::default());
             let holder = holder.to_owned();
-            Dependency { file, holder, relative, place, files, found_as: FoundAs::Written }
+            Dependency { file, holder, relative, place, files, found_as: PathMatch::Written }
         }
 
-        fn layout(&self, blend: &Path, items: Vec<Dependency>) -> Layout {
-            layout(&self.found(blend, items), &[], &[])
+        fn plan_layout(&self, blend: &Path, items: Vec<Dependency>) -> BundleLayout {
+            plan_layout(&self.found(blend, items), &[], &[])
         }
 
         fn found(&self, blend: &Path, items: Vec<Dependency>) -> Dependencies {
@@ -286,7 +290,7 @@ mod tests {
         }
     }
 
-    fn places(layout: &Layout) -> Vec<&str> {
+    fn places(layout: &BundleLayout) -> Vec<&str> {
         layout.files.iter().map(|(place, _)| place.as_str()).collect()
     }
 
@@ -300,21 +304,21 @@ mod tests {
             disk.item(&main, "ROOT/assets/chars/hero.blend", ExternalKind::Library, false),
             disk.item(&library, "//../tex/skin.png", ExternalKind::Image, false),
         ];
-        let laid = disk.layout(&main, items);
-        let found = &laid.remap[library.to_str().unwrap()];
+        let layout = disk.plan_layout(&main, items);
+        let found = &layout.remap[library.to_str().unwrap()];
         let prefix = found.as_str().strip_suffix("/chars/hero.blend").unwrap();
         assert!(prefix.starts_with("_external/"));
-        assert!(places(&laid).contains(&format!("{prefix}/tex/skin.png").as_str()), "{:?}", laid.files);
-        assert_eq!(laid.blend.as_str(), "main.blend");
-        assert_eq!(laid.remap.len(), 1);
+        assert!(places(&layout).contains(&format!("{prefix}/tex/skin.png").as_str()), "{:?}", layout.files);
+        assert_eq!(layout.blend.as_str(), "main.blend");
+        assert_eq!(layout.remap.len(), 1);
         let linked =
             ExternalFile::new(ExternalKind::Library, library.to_str().unwrap().into(), String::new());
-        assert_eq!(laid.name_at(&laid.blend, &linked).unwrap(), format!("//{found}").into_bytes());
+        assert_eq!(layout.name_at(&layout.blend, &linked).unwrap(), format!("//{found}").into_bytes());
         let skin = ExternalFile::new(ExternalKind::Image, b"//../tex/skin.png".to_vec(), String::new());
-        assert_eq!(laid.name_at(found, &skin), None, "it lies beside the library as before");
+        assert_eq!(layout.name_at(found, &skin), None, "it lies beside the library as before");
         // The library names itself, absolutely.
-        assert_eq!(laid.name_at(found, &linked).unwrap(), b"//hero.blend");
-        assert_eq!(laid.name_at(found, &ExternalFile { packed: true, ..linked }), None);
+        assert_eq!(layout.name_at(found, &linked).unwrap(), b"//hero.blend");
+        assert_eq!(layout.name_at(found, &ExternalFile { packed: true, ..linked }), None);
     }
 
     #[test]
@@ -330,23 +334,23 @@ mod tests {
             disk.item(&main, "ROOT/never", ExternalKind::FluidCache, false),
             disk.item(&main, "//none.png", ExternalKind::Image, false),
         ];
-        let laid = disk.layout(&main, items);
-        let first = laid.remap.values().find(|place| place.file_name() == "s_01.png").unwrap();
+        let layout = disk.plan_layout(&main, items);
+        let first = layout.remap.values().find(|place| place.file_name() == "s_01.png").unwrap();
         let second = format!("{}/s_02.png", first.parent().unwrap());
-        assert!(places(&laid).contains(&second.as_str()), "{:?}", laid.files);
+        assert!(places(&layout).contains(&second.as_str()), "{:?}", layout.files);
         let cache = disk.root().join("cache");
-        let folder = &laid.remap[cache.to_str().unwrap()];
+        let folder = &layout.remap[cache.to_str().unwrap()];
         for name in ["data/a", "mesh/b"] {
             assert!(
-                places(&laid).contains(&format!("{folder}/{name}").as_str()),
+                places(&layout).contains(&format!("{folder}/{name}").as_str()),
                 "{folder} {:?}",
-                laid.files
+                layout.files
             );
         }
-        assert_eq!(laid.missing.len(), 1, "a cache that was never baked is not missing");
+        assert_eq!(layout.missing.len(), 1, "a cache that was never baked is not missing");
         let place = disk.root().join("p/none.png");
         assert_eq!(
-            laid.missing[0].to_string(),
+            layout.missing[0].to_string(),
             format!("image //none.png (looked for at {})", place.display())
         );
     }
@@ -356,11 +360,12 @@ mod tests {
         let disk = Disk(tempfile::tempdir().unwrap());
         let main = disk.file("p/bad\\name.blend");
         disk.file("p/a\nb.png");
-        let laid = disk.layout(&main, vec![disk.item(&main, "//a\nb.png", ExternalKind::Image, false)]);
-        assert_eq!(laid.blend.as_str(), "scene.blend");
-        let place = &laid.remap["//a\nb.png"];
+        let layout =
+            disk.plan_layout(&main, vec![disk.item(&main, "//a\nb.png", ExternalKind::Image, false)]);
+        assert_eq!(layout.blend.as_str(), "scene.blend");
+        let place = &layout.remap["//a\nb.png"];
         assert!(place.as_str().starts_with("_external/") && place.file_name() == "file.png");
-        assert_eq!(laid.files.len(), 2);
+        assert_eq!(layout.files.len(), 2);
     }
 
     #[test]
@@ -373,18 +378,18 @@ mod tests {
         let mut alike = disk.item(&library, "//tex/wood.png", ExternalKind::Image, false);
         alike.place = disk.root().join("p/lib/Tex/Wood.PNG");
         alike.files = vec![alike.place.clone()];
-        alike.found_as = FoundAs::Alike;
+        alike.found_as = PathMatch::Alike;
         let items = vec![
             disk.item(&main, "//../lib/a.blend", ExternalKind::Library, false),
             disk.item(&main, "x.png", ExternalKind::Image, false),
             alike,
         ];
-        let laid = disk.layout(&main, items);
-        let remap: Vec<_> = laid.remap.iter().map(|(key, place)| (key.as_str(), place.as_str())).collect();
+        let layout = disk.plan_layout(&main, items);
+        let remap: Vec<_> = layout.remap.iter().map(|(key, place)| (key.as_str(), place.as_str())).collect();
         let expected = [("//../lib/tex/wood.png", "lib/Tex/Wood.PNG")];
         // A bare name is relative to wherever Blender was started; Kiln takes it from the .blend, as Blender then does.
         assert_eq!(remap, [expected[0], ("//x.png", "shots/x.png")]);
-        assert!(laid.notices[0].starts_with("image //tex/wood.png is spelled differently on disk"));
+        assert!(layout.notices[0].starts_with("image //tex/wood.png is spelled differently on disk"));
     }
 
     #[test]
@@ -404,16 +409,16 @@ mod tests {
             image("what?.png", false),
             image("s:01.png", true),
         ];
-        let laid = disk.layout(&main, items);
-        let folded: HashSet<String> = places(&laid).iter().map(|place| place.to_lowercase()).collect();
-        assert_eq!(folded.len(), 7, "{:?}", laid.files);
-        assert!(places(&laid).contains(&"Wood.png") && !places(&laid).contains(&"wood.png"));
+        let layout = disk.plan_layout(&main, items);
+        let folded: HashSet<String> = places(&layout).iter().map(|place| place.to_lowercase()).collect();
+        assert_eq!(folded.len(), 7, "{:?}", layout.files);
+        assert!(places(&layout).contains(&"Wood.png") && !places(&layout).contains(&"wood.png"));
         for name in ["wood.png", "aux.png", "what?.png", "s:01.png"] {
-            let place = &laid.remap[&format!("//{name}")];
-            assert!(places(&laid).contains(&place.as_str()) && place.as_str().starts_with("_external/"));
+            let place = &layout.remap[&format!("//{name}")];
+            assert!(places(&layout).contains(&place.as_str()) && place.as_str().starts_with("_external/"));
         }
-        let second = laid.remap["//s:01.png"].as_str().replace("01.png", "02.png");
-        assert!(places(&laid).contains(&second.as_str()), "the sequence stays one: {:?}", laid.files);
+        let second = layout.remap["//s:01.png"].as_str().replace("01.png", "02.png");
+        assert!(places(&layout).contains(&second.as_str()), "the sequence stays one: {:?}", layout.files);
     }
 
     #[cfg(unix)]
@@ -428,11 +433,18 @@ mod tests {
             fs::write(&place, [byte]).unwrap();
             let file = ExternalFile::new(ExternalKind::Image, raw, "IMx".to_owned());
             let (holder, files) = (main.clone(), vec![place.clone()]);
-            items.push(Dependency { file, holder, relative: true, place, files, found_as: FoundAs::Written });
+            items.push(Dependency {
+                file,
+                holder,
+                relative: true,
+                place,
+                files,
+                found_as: PathMatch::Written,
+            });
         }
-        let laid = disk.layout(&main, items);
-        assert_eq!(laid.remap.keys().collect::<Vec<_>>(), ["//caf\0e8.png", "//caf\0e9.png"]);
-        assert_eq!(laid.files.len(), 3);
+        let layout = disk.plan_layout(&main, items);
+        assert_eq!(layout.remap.keys().collect::<Vec<_>>(), ["//caf\0e8.png", "//caf\0e9.png"]);
+        assert_eq!(layout.files.len(), 3);
     }
 
     #[test]
@@ -446,16 +458,16 @@ mod tests {
             disk.file(&format!("p/{name}"));
         }
         let image = |name: &str| disk.item(&main, &format!("//{name}"), ExternalKind::Image, false);
-        let laid = disk.layout(&main, vec![image(&wood), image(&own)]);
+        let layout = disk.plan_layout(&main, vec![image(&wood), image(&own)]);
         assert_eq!(
-            laid.blend.as_str(),
+            layout.blend.as_str(),
             "scene.blend",
             "it is saved, and its caches are called, after its name"
         );
-        assert!(places(&laid).contains(&own.as_str()), "{:?}", laid.files);
-        let place = &laid.remap[&format!("//{wood}")];
+        assert!(places(&layout).contains(&own.as_str()), "{:?}", layout.files);
+        let place = &layout.remap[&format!("//{wood}")];
         assert!(place.as_str().starts_with("_external/") && place.as_str().len() < 100, "{place}");
-        assert_eq!(laid.remap.len(), 1);
+        assert_eq!(layout.remap.len(), 1);
     }
 
     #[test]
@@ -473,7 +485,7 @@ mod tests {
             files,
             ..disk.item(&main, &format!("//{name}"), ExternalKind::Image, false)
         };
-        let missing = disk.layout(&main, vec![item(Vec::new())]).missing;
+        let missing = disk.plan_layout(&main, vec![item(Vec::new())]).missing;
         let told = missing[0].to_string();
         assert!(told.contains("Blender opens none of more than 1023"), "{told}");
     }
@@ -486,9 +498,9 @@ mod tests {
         let mut cache = disk.item(&main, "//none", ExternalKind::PointCache, false);
         cache.place = disk.root().join("p/blendcache_bad\\name");
         cache.files = vec![cache.place.join("x_000001_00.bphys")];
-        let laid = disk.layout(&main, vec![cache]);
-        assert_eq!(places(&laid), ["blendcache_scene/x_000001_00.bphys", "scene.blend"]);
-        assert!(laid.remap.is_empty());
+        let layout = disk.plan_layout(&main, vec![cache]);
+        assert_eq!(places(&layout), ["blendcache_scene/x_000001_00.bphys", "scene.blend"]);
+        assert!(layout.remap.is_empty());
     }
 
     #[test]
@@ -506,10 +518,10 @@ mod tests {
         let roots = ["srv", "srv/deep"]
             .map(|name| SharedRoot { name: name.to_owned(), root: disk.root().join(name) });
         let found = disk.found(&main, items);
-        let laid = layout(&found, &roots, &[]);
+        let layout = plan_layout(&found, &roots, &[]);
         let shared: Vec<_> =
-            laid.shared.iter().map(|file| (file.root.as_str(), file.below.as_str())).collect();
+            layout.shared.iter().map(|file| (file.root.as_str(), file.below.as_str())).collect();
         assert_eq!(shared, [("srv/deep", "b.png"), ("srv", "p/a.png")]);
-        assert_eq!(laid.files.len(), 2, "{:?}", laid.files);
+        assert_eq!(layout.files.len(), 2, "{:?}", layout.files);
     }
 }

@@ -28,7 +28,7 @@ const ENDINGS: [&str; 3] = [".blend", ".ble", ".blend.gz"];
 
 /// Rewrites the names of libraries that do not resolve by themselves, in the .blend at this place of a bundle that lies
 /// in `root` and in all its libraries. Files are changed where they lie, and what is a link becomes a copy; the others
-/// are only read, and none at all where `remap` ([`crate::Layout::remap`]) leads to no library. Returns the files that
+/// are only read, and none at all where `remap` ([`crate::BundleLayout::remap`]) leads to no library. Returns the files that
 /// have changed. A library that cannot be read stays as it is, and Blender says what is wrong with it.
 pub fn point_libraries(
     root: &Path,

@@ -9,9 +9,9 @@ use std::{
 use foldhash::HashMap;
 
 use crate::{
-    follow::{MAX_STEPS, Met, Purpose, follow},
-    reach::{Link, Reach},
-    shown::LinkedUser,
+    follow::{MAX_STEPS, Purpose, Visit, follow},
+    graph::{DatablockGraph, LibraryLink},
+    sequence_users::LinkedUser,
     simulation::Simulation,
 };
 
@@ -32,8 +32,8 @@ impl fmt::Display for LinkedSimulation {
 }
 
 /// A .blend as it is followed from another.
-pub(crate) struct Follow {
-    pub reach: Reach,
+pub(crate) struct FileGraph {
+    pub graph: DatablockGraph,
     /// What is not baked in this file itself, by where its object was in memory. Rigid bodies are not among it: they
     /// are baked by the scene in whose world they are.
     pub unbaked: HashMap<u64, Vec<Simulation>>,
@@ -48,20 +48,20 @@ pub(crate) struct Follow {
 /// What the scenes of `blend` need of libraries, and that is not baked. `place` tells where a file's library lies.
 pub(crate) fn linked_simulations<'a>(
     blend: &'a Path,
-    files: &'a collections::HashMap<PathBuf, Follow>,
+    files: &'a collections::HashMap<PathBuf, FileGraph>,
     place: &dyn Fn(&Path, &[u8]) -> Option<&'a Path>,
 ) -> Vec<LinkedSimulation> {
     let Some(main) = files.get(blend) else { return Vec::new() };
-    let beyond = |path: &'a Path, link: &Link| {
-        let library = place(path, files.get(path)?.reach.library_of(link)?)?;
-        let reach = &files.get(library)?.reach;
-        Some((library, reach, reach.find(link)?))
+    let beyond = |path: &'a Path, link: &LibraryLink| {
+        let library = place(path, files.get(path)?.graph.library_of(link)?)?;
+        let graph = &files.get(library)?.graph;
+        Some((library, graph, graph.find(link)?))
     };
     let mut found: BTreeMap<(&Path, &Simulation), BTreeSet<&str>> = BTreeMap::new();
     let mut left = MAX_STEPS;
-    for scene in main.reach.scenes() {
+    for scene in main.graph.scenes() {
         let purpose = Purpose::Simulations;
-        follow((blend, &main.reach), scene, purpose, &mut left, &beyond, &mut |met: Met<&'a Path>| {
+        follow((blend, &main.graph), scene, purpose, &mut left, &beyond, &mut |met: Visit<&'a Path>| {
             if !met.counts || met.file == blend {
                 return;
             }

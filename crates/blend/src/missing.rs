@@ -9,12 +9,12 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    dependencies::{Dependencies, Dependency, FoundAs, LONGEST_PATH, is_too_long},
+    dependencies::{Dependencies, Dependency, LONGEST_PATH, PathMatch, is_too_long},
     expand::tile,
     external::ExternalKind,
-    gaps::{Absent, Requested, Steps, gaps},
+    gaps::{AbsentFile, RenderScope, StepBudget, gaps},
     sequence::{SequenceRule, SequenceUser},
-    used::Used,
+    used::UsedFiles,
 };
 
 /// Missing files that are not used, and are told one by one.
@@ -22,7 +22,7 @@ const NAMED: usize = 5;
 
 /// A file that is not there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Missing {
+pub struct MissingDependency {
     pub kind: ExternalKind,
     /// As it stands in the .blend.
     pub path: String,
@@ -39,10 +39,10 @@ pub struct Missing {
     #[serde(serialize_with = "kiln_types::paths::shown_if_any")]
     pub maybe_at: Option<PathBuf>,
     /// Of a sequence, or a set of tiles, that is there in part: what is not.
-    pub absent: Vec<Absent>,
+    pub absent: Vec<AbsentFile>,
 }
 
-impl std::fmt::Display for Missing {
+impl std::fmt::Display for MissingDependency {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {} (", self.kind.noun(), self.path)?;
         match &self.absent[..] {
@@ -74,13 +74,13 @@ impl std::fmt::Display for Missing {
 
 /// A file that is missing, and that nothing which renders uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unused {
+pub struct UnusedDependency {
     /// Its place among [`Dependencies::items`].
     pub index: usize,
-    pub file: Missing,
+    pub file: MissingDependency,
 }
 
-impl std::fmt::Display for Unused {
+impl std::fmt::Display for UnusedDependency {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let file = &self.file;
         let Some((first, more)) = file.absent.split_first() else { return write!(f, "{file} is missing") };
@@ -91,19 +91,21 @@ impl std::fmt::Display for Unused {
 
 /// What a render lacks of its files.
 #[derive(Debug, Default)]
-pub struct Lacking {
-    pub missing: Vec<Missing>,
+pub struct MissingReport {
+    pub missing: Vec<MissingDependency>,
     /// Also sequences that lack files which only such users show as do not render.
-    pub unused: Vec<Unused>,
+    pub unused: Vec<UnusedDependency>,
     /// What a person should know of sequences besides.
     pub gaps: Vec<String>,
     scene: String,
 }
 
-impl Lacking {
+impl MissingReport {
     /// Adds what another render of the same files lacks. A file that one of the two needs is missing.
     pub(crate) fn and(mut self, other: Self) -> Self {
-        let is_same = |a: &Missing, b: &Missing| (&a.holder, &a.path, a.kind) == (&b.holder, &b.path, b.kind);
+        let is_same = |a: &MissingDependency, b: &MissingDependency| {
+            (&a.holder, &a.path, a.kind) == (&b.holder, &b.path, b.kind)
+        };
         for file in other.missing {
             if !self.missing.contains(&file) {
                 self.missing.push(file);
@@ -127,7 +129,9 @@ impl Lacking {
 
     /// What a person should know although it is no reason to stop.
     pub fn notices(&self) -> Vec<String> {
-        let told = |one: &Unused| format!("{one}; nothing that the scene “{}” renders uses it", self.scene);
+        let told = |one: &UnusedDependency| {
+            format!("{one}; nothing that the scene “{}” renders uses it", self.scene)
+        };
         let mut notices = self.gaps.clone();
         notices.extend(self.unused.iter().take(NAMED).map(told));
         match self.unused.len().saturating_sub(NAMED) {
@@ -141,7 +145,7 @@ impl Lacking {
     }
 }
 
-impl Missing {
+impl MissingDependency {
     fn of(item: &Dependency) -> Self {
         Self {
             kind: item.file.kind,
@@ -151,8 +155,8 @@ impl Missing {
             owner: item.file.owner.clone(),
             of_windows: item.is_foreign(),
             maybe_at: match &item.found_as {
-                FoundAs::MaybeAt(path) => Some(path.clone()),
-                FoundAs::Written | FoundAs::Alike => None,
+                PathMatch::MaybeAt(path) => Some(path.clone()),
+                PathMatch::Written | PathMatch::Alike => None,
             },
             absent: Vec::new(),
         }
@@ -161,26 +165,26 @@ impl Missing {
 
 impl Dependencies {
     /// What a render of these frames would lack. Where nothing in particular is requested, every file counts as used.
-    pub fn lacking(&self, requested: Option<Requested<'_>>) -> Lacking {
-        let (mut lacking, mut steps) = (Lacking::default(), Steps::default());
+    pub fn find_missing(&self, requested: Option<RenderScope<'_>>) -> MissingReport {
+        let (mut lacking, mut steps) = (MissingReport::default(), StepBudget::default());
         lacking.scene = requested.map_or("", |requested| requested.scene).to_owned();
         let used = OnceCell::new();
-        let used = |requested: &Requested<'_>| used.get_or_init(|| Used::by(self, requested));
+        let used = |requested: &RenderScope<'_>| used.get_or_init(|| UsedFiles::by(self, requested));
         for (index, item) in self.items.iter().enumerate() {
             let is_own = |user: &SequenceUser| user.holder == self.blend;
             if item.is_missing() || (item.lacks_own_picture() && item.file.shown_by.iter().any(is_own)) {
-                let file = Missing::of(item);
+                let file = MissingDependency::of(item);
                 match requested.filter(|requested| !used(requested).file(item)) {
-                    Some(_) => lacking.unused.push(Unused { index, file }),
+                    Some(_) => lacking.unused.push(UnusedDependency { index, file }),
                     None => lacking.missing.push(file),
                 }
             } else if let Some((requested, absent)) =
                 requested.and_then(|requested| Some((requested, absent_tiles(item, &requested)?)))
             {
-                let file = Missing { absent, ..Missing::of(item) };
+                let file = MissingDependency { absent, ..MissingDependency::of(item) };
                 match used(&requested).file(item) {
                     true => lacking.missing.push(file),
-                    false => lacking.unused.push(Unused { index, file }),
+                    false => lacking.unused.push(UnusedDependency { index, file }),
                 }
             } else if let Some(requested) = requested.filter(|_| !item.file.shown_by.is_empty()) {
                 let is_spared = Cell::new(false);
@@ -195,12 +199,17 @@ impl Dependencies {
                 lacking.gaps.extend(found.notice);
                 let is_spared = is_spared.get();
                 if !found.absent.is_empty() {
-                    lacking.missing.push(Missing { absent: found.absent, ..Missing::of(item) });
+                    lacking
+                        .missing
+                        .push(MissingDependency { absent: found.absent, ..MissingDependency::of(item) });
                 } else if is_spared
                     && !item.file.shown_by.iter().any(|user| is_calculated(user) && counts(user))
                 {
                     let absent = gaps(item, &requested, &|_| true, &mut steps).absent;
-                    lacking.unused.push(Unused { index, file: Missing { absent, ..Missing::of(item) } });
+                    lacking.unused.push(UnusedDependency {
+                        index,
+                        file: MissingDependency { absent, ..MissingDependency::of(item) },
+                    });
                 }
             }
         }
@@ -209,7 +218,7 @@ impl Dependencies {
 }
 
 /// The tiles that an image lacks: every frame shows all of them, Blender takes it.
-fn absent_tiles(item: &Dependency, requested: &Requested<'_>) -> Option<Vec<Absent>> {
+fn absent_tiles(item: &Dependency, requested: &RenderScope<'_>) -> Option<Vec<AbsentFile>> {
     if item.file.tiles.is_empty() || item.file.packed {
         return None;
     }
@@ -219,7 +228,7 @@ fn absent_tiles(item: &Dependency, requested: &Requested<'_>) -> Option<Vec<Abse
     let frame = requested.frames.iter().next()?;
     let wanted = item.file.tiles.iter().filter_map(|number| tile(name, *number));
     let absent = wanted.filter(|name| !there.contains(&name[..]));
-    let absent = absent.map(|name| Absent { name: String::from_utf8_lossy(&name).into_owned(), frame });
+    let absent = absent.map(|name| AbsentFile { name: String::from_utf8_lossy(&name).into_owned(), frame });
     Some(absent.collect::<Vec<_>>()).filter(|absent| !absent.is_empty())
 }
 
@@ -234,7 +243,7 @@ mod tests {
 
     #[test]
     fn of_many_files_that_are_not_used_the_first_are_named() {
-        let file = |index: usize| Missing {
+        let file = |index: usize| MissingDependency {
             kind: ExternalKind::Image,
             path: format!("//{index}.png"),
             place: PathBuf::from(format!("/p/{index}.png")),
@@ -244,10 +253,10 @@ mod tests {
             maybe_at: None,
             absent: Vec::new(),
         };
-        let lacking = |count: usize| Lacking {
-            unused: (0..count).map(|index| Unused { index, file: file(index) }).collect(),
+        let lacking = |count: usize| MissingReport {
+            unused: (0..count).map(|index| UnusedDependency { index, file: file(index) }).collect(),
             scene: "Shot".to_owned(),
-            ..Lacking::default()
+            ..MissingReport::default()
         };
         let first = "image //0.png (looked for at /p/0.png) is missing; nothing that the scene “Shot” renders uses it";
         assert_eq!(lacking(1).notices(), [first]);
@@ -257,9 +266,9 @@ mod tests {
         assert!(many[NAMED].starts_with("7 more files are missing"), "{}", many[NAMED]);
         let mut part = file(0);
         for frame in 3..6 {
-            part.absent.push(Absent { name: format!("{frame}.png"), frame });
+            part.absent.push(AbsentFile { name: format!("{frame}.png"), frame });
             let more = if frame == 3 { String::new() } else { format!(" and {} more", frame - 3) };
-            let unused = Unused { index: 0, file: part.clone() };
+            let unused = UnusedDependency { index: 0, file: part.clone() };
             assert_eq!(unused.to_string(), format!("image //0.png lacks 3.png{more}"));
         }
     }

@@ -61,7 +61,7 @@ pub(crate) enum NodeUse {
 
 /// The node that a block belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Belongs {
+pub(crate) struct NodePart {
     pub node: u64,
     /// It is the value of a socket.
     pub is_value: bool,
@@ -70,12 +70,12 @@ pub(crate) struct Belongs {
 /// What is known of a tree at its end.
 #[derive(Default)]
 pub(crate) struct SortedNodes {
-    blocks: HashMap<u64, Belongs>,
+    blocks: HashMap<u64, NodePart>,
     uses: HashMap<u64, NodeUse>,
 }
 
 impl SortedNodes {
-    pub fn of(&self, block: u64) -> Option<(Belongs, NodeUse)> {
+    pub fn of(&self, block: u64) -> Option<(NodePart, NodeUse)> {
         let belongs = self.blocks.get(&block)?;
         Some((*belongs, *self.uses.get(&belongs.node)?))
     }
@@ -107,7 +107,7 @@ impl Nodes {
         let mut sorted = SortedNodes::default();
         for (node, own) in &self.nodes {
             let (part, value) =
-                (Belongs { node: *node, is_value: false }, Belongs { node: *node, is_value: true });
+                (NodePart { node: *node, is_value: false }, NodePart { node: *node, is_value: true });
             let blocks = [Some(*node), own.storage, own.properties];
             sorted.blocks.extend(blocks.into_iter().flatten().map(|block| (block, part)));
             for first in [own.inputs, own.outputs] {

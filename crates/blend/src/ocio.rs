@@ -12,7 +12,7 @@ use std::{
 use kiln_types::RelPath;
 
 use crate::{
-    disk::Disk,
+    disk::DiskView,
     places::parent,
     resolve::{is_windows, tidy},
 };
@@ -64,7 +64,7 @@ pub enum OcioFault {
 ///
 /// # Errors
 /// Where it is no configuration, or one that works on this machine alone.
-pub fn ocio_files(config: &Path) -> Result<OcioFiles, OcioError> {
+pub fn find_ocio_files(config: &Path) -> Result<OcioFiles, OcioError> {
     find(config).map_err(|fault| OcioError { path: config.to_owned(), fault })
 }
 
@@ -87,7 +87,7 @@ fn find(config: &Path) -> Result<OcioFiles, OcioFault> {
     }
     let named = Named::read(&text);
     let home = parent(&config);
-    let mut disk = Disk::default();
+    let mut disk = DiskView::default();
     let mut tables = BTreeSet::new();
     let mut missing = Vec::new();
     let mut whole = named.search.iter().any(|path| is_variable(path));
@@ -131,7 +131,7 @@ fn below(home: &Path, name: &str) -> Result<PathBuf, OcioFault> {
     Ok(tidy(&home.join(name)))
 }
 
-fn all_below(folder: &Path, disk: &mut Disk, tables: &mut BTreeSet<PathBuf>) {
+fn all_below(folder: &Path, disk: &mut DiskView, tables: &mut BTreeSet<PathBuf>) {
     let mut todo = vec![(folder.to_owned(), 0)];
     while let Some((folder, depth)) = todo.pop() {
         for (name, is_folder) in &disk.list(&folder).names {
@@ -271,7 +271,7 @@ mod tests {
         }
 
         fn find(&self) -> Result<OcioFiles, OcioError> {
-            ocio_files(&self.0.path().join("a/config.ocio"))
+            find_ocio_files(&self.0.path().join("a/config.ocio"))
         }
 
         #[track_caller]
@@ -344,7 +344,7 @@ mod tests {
         assert!(refused(&format!("{HEAD}search_path: C:\\luts\n")).contains("C:\\luts"));
         assert!(refused("nothing: here").contains("ocio_profile_version"));
         assert!(refused("PK\u{3}\u{4}").contains("archive"));
-        let fault = ocio_files(Path::new("/nowhere/studio.ocioz")).unwrap_err().to_string();
+        let fault = find_ocio_files(Path::new("/nowhere/studio.ocioz")).unwrap_err().to_string();
         assert!(
             fault.starts_with("the colour configuration /nowhere/studio.ocioz cannot be used"),
             "{fault}"

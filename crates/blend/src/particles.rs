@@ -6,10 +6,10 @@ use crate::{
     animation::animated,
     caches::PointCache,
     dna::View,
+    graph::DatablockGraph,
     ids::flag,
     parts::Parts,
-    reach::Reach,
-    simulated::{Found, Stored},
+    simulated::{SimulationSource, SimulationStorage},
     simulation::SimulationKind,
 };
 
@@ -76,9 +76,9 @@ impl Emitter {
     }
 
     /// Blender works out each birth from any other frame.
-    pub fn is_steady(&self, old: u64, meshes: &Meshes, reach: &Reach) -> bool {
+    pub fn is_steady(&self, old: u64, meshes: &Meshes, graph: &DatablockGraph) -> bool {
         let mesh = self.mesh.is_some_and(|mesh| meshes.steady.contains(&mesh));
-        mesh && !self.shaped && !reach.is_animated(old, animated::MODIFIER) && !reach.is_led(old)
+        mesh && !self.shaped && !graph.is_animated(old, animated::MODIFIER) && !graph.is_led(old)
     }
 }
 
@@ -107,13 +107,13 @@ fn modifiers<'a>(parts: &Parts<'a>, object: View<'_>) -> impl Iterator<Item = Vi
     parts.chain(object.pointer("modifiers.first"), "modifier.next")
 }
 
-pub(crate) fn particles(parts: &Parts<'_>, object: View<'_>, system: View<'_>) -> Option<Found> {
+pub(crate) fn particles(parts: &Parts<'_>, object: View<'_>, system: View<'_>) -> Option<SimulationSource> {
     const HAIR_DYNAMICS: u32 = 2;
-    let stored = Stored::Particles {
+    let stored = SimulationStorage::Particles {
         settings: system.pointer("part")?,
         hair_dynamics: flag(system, "flag", HAIR_DYNAMICS),
         emitter: Emitter::read(parts, object),
         cache: PointCache::read(parts, system.pointer("pointcache"), object),
     };
-    Some(Found { kind: SimulationKind::Particles, renders: true, stored })
+    Some(SimulationSource { kind: SimulationKind::Particles, renders: true, stored })
 }

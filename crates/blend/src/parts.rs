@@ -5,7 +5,7 @@ use foldhash::{HashMap, HashSet};
 use crate::dna::{Dna, View};
 
 /// A block kept for later.
-pub(crate) struct Kept {
+pub(crate) struct BlockCopy {
     pub old: u64,
     pub sdna: usize,
     pub bytes: Vec<u8>,
@@ -13,11 +13,11 @@ pub(crate) struct Kept {
 
 pub(crate) struct Parts<'a> {
     dna: &'a Dna,
-    by_old: HashMap<u64, &'a Kept>,
+    by_old: HashMap<u64, &'a BlockCopy>,
 }
 
 impl<'a> Parts<'a> {
-    pub fn new(dna: &'a Dna, kept: &'a [Kept]) -> Self {
+    pub fn new(dna: &'a Dna, kept: &'a [BlockCopy]) -> Self {
         Self { dna, by_old: kept.iter().map(|part| (part.old, part)).collect() }
     }
 

@@ -2,13 +2,13 @@
 
 use std::io::{self, Read, SeekFrom};
 
-use crate::stream::Bytes;
+use crate::stream::ByteSource;
 
 /// Small: most of a large file is skipped, and what is read stays in the processor's cache.
 const PIECE: usize = 64 << 10;
 
-pub(crate) struct Pieces<'a> {
-    bytes: &'a mut dyn Bytes,
+pub(crate) struct PieceBuffer<'a> {
+    bytes: &'a mut dyn ByteSource,
     /// Where the next byte of `bytes` comes from; `None` after an error.
     stands: Option<u64>,
     buffer: Box<[u8]>,
@@ -20,9 +20,9 @@ pub(crate) struct Pieces<'a> {
     next: usize,
 }
 
-impl<'a> Pieces<'a> {
+impl<'a> PieceBuffer<'a> {
     /// Stands at the first byte.
-    pub fn new(bytes: &'a mut dyn Bytes) -> Self {
+    pub fn new(bytes: &'a mut dyn ByteSource) -> Self {
         let buffer = vec![0; PIECE].into_boxed_slice();
         Self { bytes, stands: None, buffer, filled: 0, begins: 0, next: 0 }
     }
@@ -49,7 +49,12 @@ impl<'a> Pieces<'a> {
 }
 
 /// Reads one piece, or more at once where more is wanted.
-fn read_at(bytes: &mut dyn Bytes, stands: &mut Option<u64>, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+fn read_at(
+    bytes: &mut dyn ByteSource,
+    stands: &mut Option<u64>,
+    at: u64,
+    buffer: &mut [u8],
+) -> io::Result<usize> {
     if stands.take() != Some(at) {
         bytes.seek(SeekFrom::Start(at))?;
     }
@@ -58,7 +63,7 @@ fn read_at(bytes: &mut dyn Bytes, stands: &mut Option<u64>, at: u64, buffer: &mu
     Ok(count)
 }
 
-impl Read for Pieces<'_> {
+impl Read for PieceBuffer<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.next == self.filled {
             (self.begins, self.filled, self.next) = (self.begins + self.filled as u64, 0, 0);
@@ -85,7 +90,7 @@ mod tests {
     fn every_way_to_read_gives_the_bytes_of_the_place() {
         let file: Vec<u8> = (0..5 * PIECE as u32 + 7).map(|at| (at % 251) as u8).collect();
         let mut bytes = Cursor::new(&file);
-        let mut pieces = Pieces::new(&mut bytes);
+        let mut pieces = PieceBuffer::new(&mut bytes);
         let places = [0, 3, PIECE - 2, PIECE, 10, 3 * PIECE + 5, 2 * PIECE, 5 * PIECE, file.len() - 1];
         for at in places {
             for count in [1, 30, PIECE - 1, PIECE, 2 * PIECE] {

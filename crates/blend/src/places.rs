@@ -36,12 +36,12 @@ fn is_digit(text: &str) -> bool {
 }
 
 /// A folder of the disk whose files keep their places relative to each other, below a folder of the bundle.
-struct Kept<'a> {
+struct BlockCopy<'a> {
     folder: &'a Path,
     prefix: String,
 }
 
-impl Kept<'_> {
+impl BlockCopy<'_> {
     /// `None` where the path is not below, or its name cannot stand in a bundle.
     fn of(&self, path: &Path) -> Option<RelPath> {
         let below = path.strip_prefix(self.folder).ok()?;
@@ -54,14 +54,14 @@ impl Kept<'_> {
         place.as_str().split('/').all(is_portable).then_some(place)
     }
 
-    fn all(&self, item: &Dependency) -> Option<Placed> {
+    fn all(&self, item: &Dependency) -> Option<PlacedFile> {
         let files = item.files.iter().map(|path| Some((self.file(path)?, path.clone())));
-        Some(Placed { files: files.collect::<Option<_>>()?, meant: self.of(&item.place)? })
+        Some(PlacedFile { files: files.collect::<Option<_>>()?, meant: self.of(&item.place)? })
     }
 }
 
 /// Places for the files of one name.
-pub(crate) struct Placed {
+pub(crate) struct PlacedFile {
     pub files: Vec<(RelPath, PathBuf)>,
     /// What the name shall lead to: the file, one of the sequence, the pattern of the tiles, the folder.
     pub meant: RelPath,
@@ -99,7 +99,7 @@ impl Places {
         self.files.insert(place.clone(), source.to_owned());
     }
 
-    fn fits(&self, placed: &Placed) -> bool {
+    fn fits(&self, placed: &PlacedFile) -> bool {
         let mut new = HashMap::new();
         placed.files.iter().all(|(place, source)| {
             self.is_free(place, source)
@@ -109,7 +109,7 @@ impl Places {
 
     /// The .blend's own place: its name where that can stand in a bundle.
     pub fn take_blend(&mut self, blend: &Path, root: &Path) -> RelPath {
-        let kept = Kept { folder: root, prefix: String::new() };
+        let kept = BlockCopy { folder: root, prefix: String::new() };
         let own = kept.file(blend).filter(|place| place.file_name().len() <= LONGEST_BLEND);
         let place = own.or_else(|| kept.file(&parent(blend).join("scene.blend")));
         let Some(place) = place.or_else(|| RelPath::new("scene.blend").ok()) else {
@@ -122,9 +122,9 @@ impl Places {
     /// Takes the files of a name in: where they lie below the root, else together below a folder of their own,
     /// else under other names. `None` where nothing fits.
     pub fn take_all(&mut self, item: &Dependency, root: &Path, group: &Path) -> Option<RelPath> {
-        let inside = Kept { folder: root, prefix: String::new() };
-        let outside = Kept { folder: group, prefix: format!("{OUTSIDE}/{}/", short_hash(group)) };
-        let fits = |placed: &Placed| self.fits(placed);
+        let inside = BlockCopy { folder: root, prefix: String::new() };
+        let outside = BlockCopy { folder: group, prefix: format!("{OUTSIDE}/{}/", short_hash(group)) };
+        let fits = |placed: &PlacedFile| self.fits(placed);
         let placed = inside.all(item).filter(fits);
         let placed = placed.or_else(|| outside.all(item).filter(fits));
         let placed = placed.or_else(|| renamed(item).filter(fits))?;
@@ -133,13 +133,13 @@ impl Places {
 
     /// Takes the files of a folder in below this one.
     pub fn take_below(&mut self, item: &Dependency, folder: &str) -> Option<RelPath> {
-        let kept = Kept { folder: &item.place, prefix: format!("{folder}/") };
+        let kept = BlockCopy { folder: &item.place, prefix: format!("{folder}/") };
         let files = item.files.iter().map(|path| Some((kept.file(path)?, path.clone())));
-        let placed = Placed { files: files.collect::<Option<_>>()?, meant: RelPath::new(folder).ok()? };
+        let placed = PlacedFile { files: files.collect::<Option<_>>()?, meant: RelPath::new(folder).ok()? };
         if self.fits(&placed) { self.commit(placed) } else { None }
     }
 
-    fn commit(&mut self, placed: Placed) -> Option<RelPath> {
+    fn commit(&mut self, placed: PlacedFile) -> Option<RelPath> {
         for (place, source) in &placed.files {
             self.take(place, source);
         }
@@ -149,12 +149,12 @@ impl Places {
 
 /// Names of their own for files whose names cannot be used: what they share is replaced, what tells them apart
 /// (numbers, tiles, views) stays.
-fn renamed(item: &Dependency) -> Option<Placed> {
+fn renamed(item: &Dependency) -> Option<PlacedFile> {
     let base = format!("{OUTSIDE}/{}", short_hash(&item.place));
     if item.file.kind.is_folder() {
-        let kept = Kept { folder: &item.place, prefix: format!("{base}/") };
+        let kept = BlockCopy { folder: &item.place, prefix: format!("{base}/") };
         let files = item.files.iter().map(|path| Some((kept.file(path)?, path.clone())));
-        return Some(Placed { files: files.collect::<Option<_>>()?, meant: RelPath::new(&base).ok()? });
+        return Some(PlacedFile { files: files.collect::<Option<_>>()?, meant: RelPath::new(&base).ok()? });
     }
     let extension = item.place.extension().and_then(OsStr::to_str).unwrap_or_default();
     let plain = extension.len() <= 16 && extension.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -180,7 +180,7 @@ fn renamed(item: &Dependency) -> Option<Placed> {
         RelPath::new(&format!("{base}/file{}{dot}", rest.to_str()?)).ok()
     };
     let files = item.files.iter().map(|path| Some((place(path)?, path.clone())));
-    Some(Placed { files: files.collect::<Option<_>>()?, meant: place(&item.place)? })
+    Some(PlacedFile { files: files.collect::<Option<_>>()?, meant: place(&item.place)? })
 }
 
 fn short_hash(path: &Path) -> String {

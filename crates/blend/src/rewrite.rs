@@ -16,11 +16,11 @@ use serde::Serialize;
 use crate::{
     external::{ExternalFile, ExternalKind},
     fault::BlendFault,
-    file::{Shape, Walker, open},
+    file::{FileEncoding, Walker, open},
     inspect::walk,
-    spot::{Field, NameBlock, Spot},
-    stream::{Bytes, Compression, Limits, Stream},
-    ties::Depth,
+    location::{ByteRange, NameBlock, PathLocation},
+    pointer_scan::Depth,
+    stream::{ByteSource, Compression, ReadLimits, Stream},
 };
 
 /// Bytes of a name in a block of its own: more are not read.
@@ -28,15 +28,15 @@ const MAX_NAME: usize = 4096;
 
 /// What became of a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Rewritten {
+pub struct RewriteReport {
     /// Bytes of the copy, which is not packed.
     pub bytes: u64,
-    pub renamed: Vec<Renamed>,
+    pub renamed: Vec<RenamedPath>,
 }
 
 /// A name that is another in the copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Renamed {
+pub struct RenamedPath {
     pub kind: ExternalKind,
     /// The datablock that names the file.
     pub owner: String,
@@ -79,23 +79,23 @@ pub fn rewrite(
     path: &Path,
     out: &mut dyn Write,
     rename: impl Fn(&ExternalFile) -> Option<Vec<u8>>,
-) -> Result<Rewritten, RewriteError> {
+) -> Result<RewriteReport, RewriteError> {
     let opened = open(path).map_err(RewriteFault::Blend);
-    let copied = opened.and_then(|file| rewrite_reader(file, &Limits::default(), out, rename));
+    let copied = opened.and_then(|file| rewrite_reader(file, &ReadLimits::default(), out, rename));
     copied.map_err(|fault| RewriteError { path: path.to_owned(), fault })
 }
 
 /// [`rewrite`] of an open file.
 pub fn rewrite_reader<R: Read + Seek>(
     mut reader: R,
-    limits: &Limits,
+    limits: &ReadLimits,
     out: &mut dyn Write,
     rename: impl Fn(&ExternalFile) -> Option<Vec<u8>>,
-) -> Result<Rewritten, RewriteFault> {
-    let bytes: &mut dyn Bytes = &mut reader;
+) -> Result<RewriteReport, RewriteFault> {
+    let bytes: &mut dyn ByteSource = &mut reader;
     let edits = plan_edits(bytes, limits, &rename)?;
     let bytes = edits.copy(bytes, limits, out)?;
-    Ok(Rewritten { bytes, renamed: edits.renamed })
+    Ok(RewriteReport { bytes, renamed: edits.renamed })
 }
 
 /// New names for files in a .blend, and where in it they stand.
@@ -110,7 +110,7 @@ impl RewritePlan {
         rename: impl Fn(&ExternalFile) -> Option<Vec<u8>>,
     ) -> Result<Self, RewriteError> {
         let planned = open(path).map_err(RewriteFault::Blend);
-        let planned = planned.and_then(|mut file| plan_edits(&mut file, &Limits::default(), &rename));
+        let planned = planned.and_then(|mut file| plan_edits(&mut file, &ReadLimits::default(), &rename));
         planned.map(|edits| Self { edits }).map_err(|fault| RewriteError { path: path.to_owned(), fault })
     }
 
@@ -144,7 +144,7 @@ impl RewritePlan {
         let mut source = open(path)?;
         let copy = NewFile::create(path, Access::Usual).map_err(RewriteFault::Write)?;
         let mut out = BufWriter::new(copy);
-        self.edits.copy(&mut source, &Limits::default(), &mut out)?;
+        self.edits.copy(&mut source, &ReadLimits::default(), &mut out)?;
         let copy = out.into_inner().map_err(|error| RewriteFault::Write(error.into_error()))?;
         // It is made from another file, and can be made again.
         copy.commit(Durability::Ephemeral).map_err(RewriteFault::Write)
@@ -152,8 +152,8 @@ impl RewritePlan {
 }
 
 fn plan_edits(
-    bytes: &mut dyn Bytes,
-    limits: &Limits,
+    bytes: &mut dyn ByteSource,
+    limits: &ReadLimits,
     rename: &dyn Fn(&ExternalFile) -> Option<Vec<u8>>,
 ) -> Result<Edits, RewriteFault> {
     let stream = Stream::new(bytes, limits)?;
@@ -161,23 +161,23 @@ fn plan_edits(
     let walker = Walker::new(stream)?;
     let shape = walker.shape;
     let collected = walk(walker, limits, &mut None, Depth::Members)?.collected;
-    let named = || collected.external.iter().zip(&collected.spots);
+    let named = || collected.external.iter().zip(&collected.locations);
     let mut edits = Edits { shape, packed, edits: BTreeMap::new(), renamed: Vec::new() };
     let mut strips: BTreeMap<u64, Vec<Element<'_>>> = BTreeMap::new();
-    for (file, spot) in named() {
+    for (file, location) in named() {
         let to = rename(file).filter(|name| *name != file.raw);
-        match spot {
-            Spot::Strip { folder, shared, element } => {
+        match location {
+            PathLocation::Strip { folder, shared, element } => {
                 let element = Element { file, folder: *folder, shared: *shared, field: *element, to };
                 strips.entry(folder.at).or_default().push(element);
             }
-            Spot::Field(field) => {
+            PathLocation::Field(field) => {
                 if let Some(to) = to {
                     edits.field(file, *field, &file.raw, &to)?;
                     edits.tell(file, &to);
                 }
             }
-            Spot::Block(block) => {
+            PathLocation::Block(block) => {
                 if let Some(to) = to {
                     edits.block(file, block, &to)?;
                     edits.tell(file, &to);
@@ -194,10 +194,10 @@ fn plan_edits(
 /// An image of a strip.
 struct Element<'a> {
     file: &'a ExternalFile,
-    folder: Field,
+    folder: ByteRange,
     /// Bytes of the name that stand in the folder.
     shared: usize,
-    field: Field,
+    field: ByteRange,
     to: Option<Vec<u8>>,
 }
 
@@ -210,12 +210,12 @@ struct Edit {
 }
 
 struct Edits {
-    shape: Shape,
+    shape: FileEncoding,
     /// The places are those of the unpacked file, and the file is packed.
     packed: bool,
     /// By the place in the file.
     edits: BTreeMap<u64, Edit>,
-    renamed: Vec<Renamed>,
+    renamed: Vec<RenamedPath>,
 }
 
 impl Edits {
@@ -225,7 +225,12 @@ impl Edits {
     }
 
     /// Returns the length of the copy.
-    fn copy(&self, bytes: &mut dyn Bytes, limits: &Limits, out: &mut dyn Write) -> Result<u64, RewriteFault> {
+    fn copy(
+        &self,
+        bytes: &mut dyn ByteSource,
+        limits: &ReadLimits,
+        out: &mut dyn Write,
+    ) -> Result<u64, RewriteFault> {
         let mut copy = Copy { stream: Stream::new(bytes, limits)?, out, written: 0 };
         for (at, edit) in &self.edits {
             copy.up_to(*at)?;
@@ -236,7 +241,7 @@ impl Edits {
     }
 
     fn tell(&mut self, file: &ExternalFile, to: &[u8]) {
-        self.renamed.push(Renamed {
+        self.renamed.push(RenamedPath {
             kind: file.kind,
             owner: file.owner.clone(),
             from: file.path.clone(),
@@ -247,7 +252,7 @@ impl Edits {
     fn field(
         &mut self,
         file: &ExternalFile,
-        field: Field,
+        field: ByteRange,
         from: &[u8],
         to: &[u8],
     ) -> Result<(), RewriteFault> {

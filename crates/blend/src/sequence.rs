@@ -15,7 +15,7 @@ const PICTURES: [&str; 24] = [
 
 /// The number in a file's name: `shot_0012_v.png` is `shot_`, four digits, `_v.png`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Numbered<'a> {
+pub(crate) struct NumberedName<'a> {
     pub head: &'a [u8],
     /// Digits of the number in the name itself; shorter numbers get zeros.
     pub digits: usize,
@@ -24,7 +24,7 @@ pub(crate) struct Numbered<'a> {
     pub number: Option<i64>,
 }
 
-impl<'a> Numbered<'a> {
+impl<'a> NumberedName<'a> {
     /// As Blender reads the names of images and clips: the last digits before the extension count. A name without
     /// digits gets the number appended.
     pub fn of_picture(name: &'a [u8]) -> Self {
@@ -168,7 +168,7 @@ pub enum VolumeMode {
 
 /// The file that a frame shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub enum FrameDemand {
     /// None.
     Nothing,
     /// The one with this number has to be there.
@@ -179,62 +179,62 @@ pub enum Wanted {
 }
 
 impl SequenceRule {
-    pub fn wanted(&self, frame: i32) -> Wanted {
+    pub fn wanted(&self, frame: i32) -> FrameDemand {
         let frame = i64::from(frame);
         match *self {
             Self::Image { start, duration, offset, cyclic } => {
                 of_image(frame, start, duration, offset, cyclic)
             }
-            Self::Input { number } => Wanted::Between(number.max(0)),
-            Self::SceneTime => Wanted::Between(frame.max(0)),
+            Self::Input { number } => FrameDemand::Between(number.max(0)),
+            Self::SceneTime => FrameDemand::Between(frame.max(0)),
             Self::Clip(clip) => clip.wanted(frame),
             Self::ClipStrip { clip, begin, left, right, skipped } => {
                 if (left..right).contains(&frame) {
                     clip.wanted(frame - begin + skipped + clip.start)
                 } else {
-                    Wanted::Nothing
+                    FrameDemand::Nothing
                 }
             }
             Self::Volume { start, duration, offset, mode } => of_volume(frame, start, duration, offset, mode),
-            Self::Cache { frame: instead } => Wanted::Needed(instead.unwrap_or(frame)),
-            Self::Unknown => Wanted::Nothing,
+            Self::Cache { frame: instead } => FrameDemand::Needed(instead.unwrap_or(frame)),
+            Self::Unknown => FrameDemand::Nothing,
         }
     }
 }
 
 impl Clip {
-    fn wanted(&self, frame: i64) -> Wanted {
+    fn wanted(&self, frame: i64) -> FrameDemand {
         let number = (self.first + frame - self.start + self.offset).max(0);
         if (self.first..self.first + self.length).contains(&number) {
-            Wanted::Needed(number)
+            FrameDemand::Needed(number)
         } else {
-            Wanted::Between(number)
+            FrameDemand::Between(number)
         }
     }
 }
 
 /// Before the start it is picture 0, after the end the last one.
-fn of_image(frame: i64, start: i64, duration: i64, offset: i64, cyclic: bool) -> Wanted {
+fn of_image(frame: i64, start: i64, duration: i64, offset: i64, cyclic: bool) -> FrameDemand {
     if duration <= 0 {
-        return Wanted::Between(0);
+        return FrameDemand::Between(0);
     }
     let at = frame - start + 1;
     if cyclic {
-        Wanted::Needed(((at - 1).rem_euclid(duration) + 1 + offset).max(0))
+        FrameDemand::Needed(((at - 1).rem_euclid(duration) + 1 + offset).max(0))
     } else if at < 1 {
-        Wanted::Between(offset.max(0))
+        FrameDemand::Between(offset.max(0))
     } else {
-        Wanted::Needed((at.min(duration) + offset).max(0))
+        FrameDemand::Needed((at.min(duration) + offset).max(0))
     }
 }
 
-fn of_volume(frame: i64, start: i64, duration: i64, offset: i64, mode: VolumeMode) -> Wanted {
+fn of_volume(frame: i64, start: i64, duration: i64, offset: i64, mode: VolumeMode) -> FrameDemand {
     let at = frame - start + 1;
     if duration <= 0 {
-        return Wanted::Nothing;
+        return FrameDemand::Nothing;
     }
     let at = match mode {
-        VolumeMode::Clip if !(1..=duration).contains(&at) => return Wanted::Nothing,
+        VolumeMode::Clip if !(1..=duration).contains(&at) => return FrameDemand::Nothing,
         VolumeMode::Clip => at,
         VolumeMode::Extend => at.clamp(1, duration),
         VolumeMode::Repeat => (at - 1).rem_euclid(duration) + 1,
@@ -243,7 +243,7 @@ fn of_volume(frame: i64, start: i64, duration: i64, offset: i64, mode: VolumeMod
             if at > duration { 2 * duration - at } else { at }
         }
     };
-    Wanted::Needed(at + offset)
+    FrameDemand::Needed(at + offset)
 }
 
 /// One way in which a scene shows a sequence.
@@ -268,10 +268,10 @@ impl SequenceUser {
 
 impl ExternalFile {
     /// The name of the file that shows on a frame; None where none does.
-    pub fn picture(&self, wanted: Wanted) -> Option<Vec<u8>> {
-        let (Wanted::Needed(number) | Wanted::Between(number)) = wanted else { return None };
+    pub fn picture(&self, wanted: FrameDemand) -> Option<Vec<u8>> {
+        let (FrameDemand::Needed(number) | FrameDemand::Between(number)) = wanted else { return None };
         let name = self.raw.rsplit(|byte| matches!(byte, b'/' | b'\\')).next().unwrap_or_default();
-        Some(Numbered::of(self, name).map_or_else(|| name.to_vec(), |parts| parts.with(number)))
+        Some(NumberedName::of(self, name).map_or_else(|| name.to_vec(), |parts| parts.with(number)))
     }
 }
 
@@ -290,12 +290,12 @@ mod tests {
             (".0004.png", 7, ".0007.png"),
             ("s_99999999999.png", 1, "s_999999999991.png"),
         ] {
-            let parts = Numbered::of_picture(name.as_bytes());
+            let parts = NumberedName::of_picture(name.as_bytes());
             assert_eq!(String::from_utf8_lossy(&parts.with(number)), expected, "{name}");
             assert_eq!(parts.number_of(expected.as_bytes()), Some(number), "{name}");
         }
-        assert_eq!(Numbered::at_end(b"s_0001_diff.vdb"), None);
-        let parts = Numbered::at_end(b"v_0001.vdb").unwrap();
+        assert_eq!(NumberedName::at_end(b"s_0001_diff.vdb"), None);
+        let parts = NumberedName::at_end(b"v_0001.vdb").unwrap();
         assert_eq!(parts.with(-3), b"v_-0003.vdb");
         assert_eq!(parts.number_of(b"v_-0003.vdb"), Some(-3));
         for other in ["v_1.vdb", "v_00001.vdb", "v_.vdb", "v_0001.abc", "w_0001.vdb", "v_--001.vdb"] {
@@ -305,6 +305,6 @@ mod tests {
 
     #[test]
     fn a_volume_of_one_frame_may_go_to_and_fro() {
-        assert_eq!(of_volume(9, 1, 1, 0, VolumeMode::PingPong), Wanted::Needed(1));
+        assert_eq!(of_volume(9, 1, 1, 0, VolumeMode::PingPong), FrameDemand::Needed(1));
     }
 }

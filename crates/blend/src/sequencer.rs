@@ -4,9 +4,9 @@ use foldhash::{HashMap, HashSet};
 
 use crate::{
     dna::View,
+    graph::MutableRef,
     ids::flag,
-    reach::Mutable,
-    spot::{Field, Spot},
+    location::{ByteRange, PathLocation},
 };
 
 /// Structs that are of use.
@@ -57,7 +57,7 @@ struct Strip {
 struct Names {
     data: u64,
     folder: Vec<u8>,
-    spot: Field,
+    location: ByteRange,
     elements: Option<u64>,
 }
 
@@ -68,7 +68,7 @@ pub(crate) struct Strips {
     strips: HashMap<u64, Strip>,
     channels: HashMap<u64, Channel>,
     names: Vec<Names>,
-    elements: HashMap<u64, Vec<(Vec<u8>, Field)>>,
+    elements: HashMap<u64, Vec<(Vec<u8>, ByteRange)>>,
     /// Strips that others are masked by.
     masks: Vec<u64>,
     /// Changes of strips, such as of their colours.
@@ -79,7 +79,7 @@ pub(crate) struct Strips {
 pub(crate) struct StripFile {
     pub strip: u64,
     pub raw: Vec<u8>,
-    pub spot: Spot,
+    pub location: PathLocation,
 }
 
 impl Strips {
@@ -105,15 +105,15 @@ impl Strips {
             _ => {
                 let (Some(folder), Some(place)) = (view.bytes("dir"), view.place("dir")) else { return 0 };
                 let elements = view.pointer("stripdata");
-                let spot = Field::within(at, place);
-                self.names.push(Names { data: old, folder: folder.to_vec(), spot, elements });
+                let location = ByteRange::within(at, place);
+                self.names.push(Names { data: old, folder: folder.to_vec(), location, elements });
                 folder.len()
             }
         }
     }
 
     /// A block of elements.
-    pub fn elements(&mut self, old: u64, names: Vec<(Vec<u8>, Field)>) {
+    pub fn elements(&mut self, old: u64, names: Vec<(Vec<u8>, ByteRange)>) {
         self.elements.insert(old, names);
     }
 
@@ -130,9 +130,9 @@ impl Strips {
     }
 
     /// Scenes that strips show.
-    pub fn scenes(&self) -> Vec<Mutable> {
+    pub fn scenes(&self) -> Vec<MutableRef> {
         let of = |strip: &Strip| {
-            (strip.kind == SCENE).then_some(Mutable { old: strip.scene?, muted: strip.muted })
+            (strip.kind == SCENE).then_some(MutableRef { old: strip.scene?, muted: strip.muted })
         };
         self.strips.values().filter_map(of).collect()
     }
@@ -254,7 +254,11 @@ impl Strips {
             files.extend(elements.iter().take(count).map(|(name, element)| StripFile {
                 strip,
                 raw: [&names.folder[..], name].concat(),
-                spot: Spot::Strip { folder: names.spot, shared: names.folder.len(), element: *element },
+                location: PathLocation::Strip {
+                    folder: names.location,
+                    shared: names.folder.len(),
+                    element: *element,
+                },
             }));
         }
         files

@@ -3,16 +3,16 @@
 use crate::{
     caches::{FluidCache, PointCache},
     dna::View,
+    graph::{CompositorInputs, MutableRef, SceneSources},
     ids::flag,
     particles::Emitter,
     parts::Parts,
-    reach::{Draws, Layers, Mutable},
     sequencer::Strips,
     simulation::SimulationKind,
 };
 
 /// Where a simulation's frames may be.
-pub(crate) enum Stored {
+pub(crate) enum SimulationStorage {
     Points(PointCache),
     /// The surfaces of dynamic paint that are painted on vertices, and whether each is active.
     Paint(Vec<(bool, PointCache)>),
@@ -33,7 +33,7 @@ pub(crate) enum Stored {
     },
 }
 
-impl Stored {
+impl SimulationStorage {
     /// Bytes that it takes.
     pub fn cost(&self) -> usize {
         match self {
@@ -52,11 +52,11 @@ pub(crate) struct ZoneBake {
     pub folder: Option<(Vec<u8>, String)>,
 }
 
-pub(crate) struct Found {
+pub(crate) struct SimulationSource {
     pub kind: SimulationKind,
     /// Its modifier is switched on for renders, in the frame that is saved.
     pub renders: bool,
-    pub stored: Stored,
+    pub stored: SimulationStorage,
 }
 
 /// An active rigid body, in the frame that is saved.
@@ -67,18 +67,22 @@ pub(crate) struct RigidBody {
 }
 
 /// Scenes that the picture of one is made of.
-pub(crate) fn drawn(parts: &Parts<'_>, scene: View<'_>, strips: &Strips) -> Draws {
+pub(crate) fn drawn(parts: &Parts<'_>, scene: View<'_>, strips: &Strips) -> SceneSources {
     const SEQUENCER: u32 = 0;
     const COMPOSITING: u32 = 6;
     let sequences = flag(scene, "r.scemode", SEQUENCER);
-    let mut draws =
-        Draws { set: scene.pointer("set"), strips: strips.scenes(), sequences, ..Draws::default() };
+    let mut draws = SceneSources {
+        set: scene.pointer("set"),
+        strips: strips.scenes(),
+        sequences,
+        ..SceneSources::default()
+    };
     if flag(scene, "r.scemode", COMPOSITING) {
         // From 5.0 a tree by itself, which is on where there is one.
         let group = scene.pointer("compositing_node_group");
         draws.composites = group.is_some() || scene.int("use_nodes").is_some_and(|on| on != 0);
         match (group, parts.get(scene.pointer("nodetree"))) {
-            (Some(old), _) => draws.layers.groups.push(Mutable { old, muted: false }),
+            (Some(old), _) => draws.layers.groups.push(MutableRef { old, muted: false }),
             (None, Some(tree)) => draws.layers = layers(parts, tree),
             (None, None) => {}
         }
@@ -87,16 +91,16 @@ pub(crate) fn drawn(parts: &Parts<'_>, scene: View<'_>, strips: &Strips) -> Draw
 }
 
 /// What a tree of the compositor draws.
-pub(crate) fn layers(parts: &Parts<'_>, tree: View<'_>) -> Layers {
+pub(crate) fn layers(parts: &Parts<'_>, tree: View<'_>) -> CompositorInputs {
     const MUTED: u32 = 9;
-    let mut layers = Layers::default();
+    let mut layers = CompositorInputs::default();
     for node in parts.list(tree.pointer("nodes.first")) {
         let found = match node.bytes("idname") {
             Some(b"CompositorNodeRLayers") => &mut layers.scenes,
             Some(b"CompositorNodeGroup") => &mut layers.groups,
             _ => continue,
         };
-        found.extend(node.pointer("id").map(|old| Mutable { old, muted: flag(node, "flag", MUTED) }));
+        found.extend(node.pointer("id").map(|old| MutableRef { old, muted: flag(node, "flag", MUTED) }));
     }
     layers
 }
@@ -122,11 +126,15 @@ pub(crate) fn acts_on_others(modifier: View<'_>) -> bool {
     acts.contains(&modifier.struct_name())
 }
 
-pub(crate) fn modifier_simulation(parts: &Parts<'_>, object: View<'_>, modifier: View<'_>) -> Option<Found> {
+pub(crate) fn modifier_simulation(
+    parts: &Parts<'_>,
+    object: View<'_>,
+    modifier: View<'_>,
+) -> Option<SimulationSource> {
     use SimulationKind as Kind;
     const RENDER: u32 = 1;
     const DOMAIN: u32 = 0;
-    let points = |cache: Option<u64>| Stored::Points(PointCache::read(parts, cache, object));
+    let points = |cache: Option<u64>| SimulationStorage::Points(PointCache::read(parts, cache, object));
     let domain = || parts.get(modifier.pointer("domain")).filter(|_| flag(modifier, "type", DOMAIN));
     let (kind, stored) = match modifier.struct_name() {
         b"ClothModifierData" => (Kind::Cloth, points(modifier.pointer("point_cache"))),
@@ -136,17 +144,17 @@ pub(crate) fn modifier_simulation(parts: &Parts<'_>, object: View<'_>, modifier:
             (Kind::SoftBody, points(shared.or(body).and_then(|body| body.pointer("pointcache"))))
         }
         b"DynamicPaintModifierData" => (Kind::DynamicPaint, painted(parts, object, modifier)?),
-        b"FluidModifierData" => (Kind::Fluid, Stored::Fluid(FluidCache::read(domain()?))),
+        b"FluidModifierData" => (Kind::Fluid, SimulationStorage::Fluid(FluidCache::read(domain()?))),
         // Before 2.82.
         b"SmokeModifierData" => (Kind::Fluid, points(domain()?.pointer("point_cache"))),
         b"NodesModifierData" => (Kind::SimulationNodes, nodes_bake(parts, modifier)?),
         _ => return None,
     };
-    Some(Found { kind, renders: flag(modifier, "modifier.mode", RENDER), stored })
+    Some(SimulationSource { kind, renders: flag(modifier, "modifier.mode", RENDER), stored })
 }
 
 /// `None` where nothing is painted that a bake could hold.
-fn painted(parts: &Parts<'_>, object: View<'_>, modifier: View<'_>) -> Option<Stored> {
+fn painted(parts: &Parts<'_>, object: View<'_>, modifier: View<'_>) -> Option<SimulationStorage> {
     const VERTEX: i64 = 1;
     const ACTIVE: u32 = 0;
     let canvas = parts.get(modifier.pointer("canvas"))?;
@@ -157,10 +165,10 @@ fn painted(parts: &Parts<'_>, object: View<'_>, modifier: View<'_>) -> Option<St
         (flag(surface, "flags", ACTIVE), cache)
     };
     let surfaces: Vec<_> = surfaces.map(read).collect();
-    (!surfaces.is_empty()).then_some(Stored::Paint(surfaces))
+    (!surfaces.is_empty()).then_some(SimulationStorage::Paint(surfaces))
 }
 
-fn nodes_bake(parts: &Parts<'_>, modifier: View<'_>) -> Option<Stored> {
+fn nodes_bake(parts: &Parts<'_>, modifier: View<'_>) -> Option<SimulationStorage> {
     const CUSTOM_PATH: u32 = 1;
     let folder = |pointer| parts.text(pointer).filter(|folder| !folder.is_empty()).map(<[u8]>::to_vec);
     let own = ["simulation_bake_directory", "bake_directory"]
@@ -178,5 +186,5 @@ fn nodes_bake(parts: &Parts<'_>, modifier: View<'_>) -> Option<Stored> {
             Some(ZoneBake { id, packed: bake.pointer("packed").is_some(), folder: place })
         })
         .collect();
-    Some(Stored::Nodes { tree: modifier.pointer("node_group")?, zones, folder: own })
+    Some(SimulationStorage::Nodes { tree: modifier.pointer("node_group")?, zones, folder: own })
 }

@@ -7,21 +7,22 @@ use foldhash::{HashMap, HashSet};
 
 use crate::{
     animation::animated,
-    caches::{Bake, Beside, PointCache, bake_of_nodes},
+    caches::{Bake, CacheFiles, PointCache, bake_of_nodes},
     dna::{Dna, View},
-    follow::{MAX_STEPS, Met, Purpose, follow},
+    follow::{MAX_STEPS, Purpose, Visit, follow},
+    graph::{DatablockGraph, LibraryLink, Members, SceneContent},
     ids::{flag, name},
     layers::ViewLayer,
     particles::{Meshes, Particles, collides, particles},
-    parts::{Kept, Parts},
-    reach::{Link, Members, Reach, Shown},
+    parts::{BlockCopy, Parts},
+    pointer_scan::PointerTargets,
     scene,
     sequencer::Strips,
     simulated::{
-        Found, RigidBody, Stored, ZoneBake, active, acts_on_others, drawn, layers, modifier_simulation,
+        RigidBody, SimulationSource, SimulationStorage, ZoneBake, active, acts_on_others, drawn, layers,
+        modifier_simulation,
     },
     simulation::{Simulation, SimulationKind},
-    ties::Tied,
 };
 
 /// What became known of it once the whole file was read.
@@ -34,7 +35,7 @@ struct Resolved {
 
 struct Body {
     name: String,
-    found: Vec<Found>,
+    found: Vec<SimulationSource>,
     rigid: Option<RigidBody>,
 }
 
@@ -68,7 +69,7 @@ pub(crate) struct Simulations {
     order: Vec<u64>,
     /// Of each scene.
     worlds: Vec<Option<World>>,
-    pub reach: Reach,
+    pub graph: DatablockGraph,
     trees: HashMap<u64, Tree>,
     particles: HashMap<u64, Particles>,
     pub meshes: Meshes,
@@ -89,7 +90,7 @@ impl Simulations {
         &mut self,
         parts: &Parts<'_>,
         (old, scene): (u64, View<'_>),
-        tied: &mut Tied,
+        targets: &mut PointerTargets,
         strips: &Strips,
     ) -> usize {
         const MUTED: u32 = 0;
@@ -106,10 +107,10 @@ impl Simulations {
         });
         let cost = world.as_ref().map_or(0, |world| world.cache.cost());
         self.worlds.push(world);
-        let looks_through = [scene::cameras(parts, scene), std::mem::take(&mut tied.driven_by)].concat();
+        let looks_through = [scene::cameras(parts, scene), std::mem::take(&mut targets.driven_by)].concat();
         let draws = drawn(parts, scene, strips);
         let engine = scene::engine(scene);
-        let shown = Shown {
+        let shown = SceneContent {
             old,
             name: name(scene),
             covered: draws.sequences && strips.covers() && scene::is_sequenced(&engine),
@@ -119,19 +120,19 @@ impl Simulations {
             sequencer: strips.old(),
             shades_by_results: scene::shades_by_results(&engine),
             looks_through,
-            uses: std::mem::take(&mut tied.uses),
+            uses: std::mem::take(&mut targets.uses),
         };
-        cost + self.reach.scene(shown)
+        cost + self.graph.scene(shown)
     }
 
-    pub fn object(&mut self, dna: &Dna, block: &Kept, kept: &[Kept], uses: &mut Vec<u64>) -> usize {
+    pub fn object(&mut self, dna: &Dna, block: &BlockCopy, kept: &[BlockCopy], uses: &mut Vec<u64>) -> usize {
         let object = dna.view(block.sdna, &block.bytes);
-        let cost = self.reach.object(block.old, object, uses);
+        let cost = self.graph.object(block.old, object, uses);
         if kept.is_empty() {
             return cost;
         }
         let parts = Parts::new(dna, kept);
-        let mut found: Vec<Found> = parts
+        let mut found: Vec<SimulationSource> = parts
             .chain(object.pointer("modifiers.first"), "modifier.next")
             .filter_map(|modifier| modifier_simulation(&parts, object, modifier))
             .collect();
@@ -147,7 +148,7 @@ impl Simulations {
             self.idle_fields.push(block.old);
         }
         let acts = acts || field.is_some_and(|kind| kind != 0);
-        let cost = if acts { cost + self.reach.acts(block.old) } else { cost };
+        let cost = if acts { cost + self.graph.acts(block.old) } else { cost };
         if found.is_empty() && rigid.is_none() {
             return cost + 8;
         }
@@ -159,11 +160,11 @@ impl Simulations {
         cost
     }
 
-    pub fn tree(&mut self, dna: &Dna, block: &Kept, kept: &[Kept]) -> usize {
+    pub fn tree(&mut self, dna: &Dna, block: &BlockCopy, kept: &[BlockCopy]) -> usize {
         const MUTED: u32 = 9;
         let (view, parts) = (dna.view(block.sdna, &block.bytes), Parts::new(dna, kept));
         if view.bytes("idname") == Some(b"CompositorNodeTree") {
-            return self.reach.layers(block.old, layers(&parts, view));
+            return self.graph.layers(block.old, layers(&parts, view));
         }
         let mut tree = Tree::default();
         for node in parts.list(view.pointer("nodes.first")) {
@@ -204,7 +205,7 @@ impl Simulations {
     }
 
     /// All of them, in the file's order.
-    pub fn finish(&self, beside: &Beside<'_>) -> Vec<Simulation> {
+    pub fn finish(&self, beside: &CacheFiles<'_>) -> Vec<Simulation> {
         let ([there, counts], in_worlds) = (self.in_scenes(), self.in_worlds());
         let drawn_by = self.drawn_by();
         let mut all = self.linked_bodies(&in_worlds, &drawn_by, beside);
@@ -229,7 +230,7 @@ impl Simulations {
                 };
                 if there.is_empty() && counts.is_empty() {
                     // Others may link it.
-                    tell(&nowhere, !self.reach.is_hidden(*old));
+                    tell(&nowhere, !self.graph.is_hidden(*old));
                 }
                 for (scenes, counts) in [(counts, true), (&only_there, false)] {
                     if !scenes.is_empty() {
@@ -243,7 +244,7 @@ impl Simulations {
 
     /// What moves and is not baked, by where its object was in memory, whether it shows here or not; rigid bodies by
     /// the scene in whose world they are.
-    pub fn unbaked(&self, beside: &Beside<'_>) -> HashMap<u64, Vec<Simulation>> {
+    pub fn unbaked(&self, beside: &CacheFiles<'_>) -> HashMap<u64, Vec<Simulation>> {
         let mut all = self.unbaked_objects(beside);
         let of = |kind, owner: String| {
             let (scenes, missing_frames) = (Vec::new(), Vec::new());
@@ -254,10 +255,10 @@ impl Simulations {
                 continue;
             }
             let whole = [world.collection];
-            for old in self.reach.objects_of(world.collection).unwrap_or(&whole) {
+            for old in self.graph.objects_of(world.collection).unwrap_or(&whole) {
                 let own = self.bodies.get(old).filter(|body| self.moves(*old, body));
                 let own = own.map(|body| body.name.clone());
-                let name = own.or_else(|| self.reach.linked(*old).map(|link| link.name().to_owned()));
+                let name = own.or_else(|| self.graph.linked(*old).map(|link| link.name().to_owned()));
                 let found = name.map(|name| of(SimulationKind::RigidBody, name));
                 all.entry(world.scene).or_default().extend(found);
             }
@@ -266,7 +267,7 @@ impl Simulations {
         all
     }
 
-    fn unbaked_objects(&self, beside: &Beside<'_>) -> HashMap<u64, Vec<Simulation>> {
+    fn unbaked_objects(&self, beside: &CacheFiles<'_>) -> HashMap<u64, Vec<Simulation>> {
         let mut all: HashMap<u64, Vec<Simulation>> = HashMap::default();
         for (old, body) in &self.bodies {
             let resolved = body.found.iter().filter_map(|found| self.resolve(*old, found, beside));
@@ -280,9 +281,9 @@ impl Simulations {
     }
 
     /// Whether something would be wrong, and does not show in every scene: pointers tell whether it counts all the same.
-    pub fn may_move_others(&self, beside: &Beside<'_>) -> bool {
+    pub fn may_move_others(&self, beside: &CacheFiles<'_>) -> bool {
         let [_, counts] = self.in_scenes();
-        let scenes = self.reach.scenes().len();
+        let scenes = self.graph.scenes().len();
         let everywhere = |old: &u64| counts.get(old).map_or(0, BTreeSet::len) == scenes;
         let wrong = |resolved: Resolved| {
             resolved.matters && !(resolved.bake.done && resolved.bake.missing.is_empty())
@@ -296,13 +297,13 @@ impl Simulations {
     /// Whether a rigid body is moved by others in any frame.
     fn moves(&self, old: u64, body: &Body) -> bool {
         body.rigid.is_some_and(|rigid| {
-            (rigid.enabled || self.reach.is_animated(old, animated::BODY_ENABLED))
-                && (!rigid.kinematic || self.reach.is_animated(old, animated::BODY_KINEMATIC))
+            (rigid.enabled || self.graph.is_animated(old, animated::BODY_ENABLED))
+                && (!rigid.kinematic || self.graph.is_animated(old, animated::BODY_KINEMATIC))
         })
     }
 
     fn world_counts(&self, world: &World) -> bool {
-        !world.muted || self.reach.is_animated(world.scene, animated::WORLD_ENABLED)
+        !world.muted || self.graph.is_animated(world.scene, animated::WORLD_ENABLED)
     }
 
     /// Of every object that simulates, the scenes that it is in, and those whose picture depends on it.
@@ -312,9 +313,9 @@ impl Simulations {
         if self.bodies.values().all(|body| body.found.is_empty()) {
             return [there, counts];
         }
-        for (index, scene) in self.reach.scenes().iter().enumerate() {
+        for (index, scene) in self.graph.scenes().iter().enumerate() {
             let purpose = Purpose::Simulations;
-            follow(((), &self.reach), scene, purpose, &mut left, &|(), _| None, &mut |met: Met<()>| {
+            follow(((), &self.graph), scene, purpose, &mut left, &|(), _| None, &mut |met: Visit<()>| {
                 if self.bodies.contains_key(&met.old) {
                     let scenes = if met.counts { &mut counts } else { &mut there };
                     scenes.entry(met.old).or_default().insert(index);
@@ -326,7 +327,7 @@ impl Simulations {
 
     /// Of every scene, those whose picture is made of it; itself among them.
     fn drawn_by(&self) -> Vec<BTreeSet<usize>> {
-        let scenes = self.reach.scenes();
+        let scenes = self.graph.scenes();
         let mut all = vec![BTreeSet::new(); scenes.len()];
         let mut left = MAX_STEPS;
         for (index, _) in scenes.iter().enumerate() {
@@ -336,8 +337,8 @@ impl Simulations {
                 left = less;
                 let (Some(by), Some(scene)) = (all.get_mut(at), scenes.get(at)) else { continue };
                 if by.insert(index) {
-                    let drawn = self.reach.draws(scene);
-                    todo.extend(drawn.into_iter().filter_map(|old| self.reach.index_of(old)));
+                    let drawn = self.graph.draws(scene);
+                    todo.extend(drawn.into_iter().filter_map(|old| self.graph.index_of(old)));
                 }
             }
         }
@@ -345,7 +346,7 @@ impl Simulations {
     }
 
     fn names(&self, scenes: &BTreeSet<usize>) -> Vec<String> {
-        let known = scenes.iter().filter_map(|index| self.reach.scenes().get(*index));
+        let known = scenes.iter().filter_map(|index| self.graph.scenes().get(*index));
         known.map(|scene| scene.name.clone()).collect()
     }
 
@@ -356,7 +357,7 @@ impl Simulations {
         for (index, world) in self.worlds.iter().enumerate() {
             let Some(world) = world.as_ref().filter(|world| self.world_counts(world)) else { continue };
             let whole = [world.collection];
-            for body in self.reach.objects_of(world.collection).unwrap_or(&whole) {
+            for body in self.graph.objects_of(world.collection).unwrap_or(&whole) {
                 all.entry(*body).or_default().insert(index);
             }
         }
@@ -369,7 +370,7 @@ impl Simulations {
         name: &str,
         worlds: &BTreeSet<usize>,
         drawn_by: &[BTreeSet<usize>],
-        beside: &Beside<'_>,
+        beside: &CacheFiles<'_>,
     ) -> Vec<Simulation> {
         let mut states: Vec<(Bake, BTreeSet<usize>)> = Vec::new();
         for index in worlds {
@@ -399,9 +400,9 @@ impl Simulations {
         &self,
         in_worlds: &HashMap<u64, BTreeSet<usize>>,
         drawn_by: &[BTreeSet<usize>],
-        beside: &Beside<'_>,
+        beside: &CacheFiles<'_>,
     ) -> Vec<Simulation> {
-        let name = |body: &u64| self.reach.linked(*body).map(Link::name);
+        let name = |body: &u64| self.graph.linked(*body).map(LibraryLink::name);
         let mut linked: Vec<_> =
             in_worlds.iter().filter_map(|(body, worlds)| Some((name(body)?, worlds))).collect();
         linked.sort();
@@ -411,34 +412,34 @@ impl Simulations {
             .collect()
     }
 
-    fn resolve(&self, old: u64, found: &Found, beside: &Beside<'_>) -> Option<Resolved> {
+    fn resolve(&self, old: u64, found: &SimulationSource, beside: &CacheFiles<'_>) -> Option<Resolved> {
         let mut resolved = self.resolve_all(old, found, beside)?;
         // Blender leaves it out of some frames of a bake, as it does where a person steps through them: frames that are
         // not stored are then not lost.
-        if self.reach.is_animated(old, animated::VIEWPORT) {
+        if self.graph.is_animated(old, animated::VIEWPORT) {
             resolved.bake.missing.clear();
         }
         Some(resolved)
     }
 
-    fn resolve_all(&self, old: u64, found: &Found, beside: &Beside<'_>) -> Option<Resolved> {
-        let renders = found.renders || self.reach.is_animated(old, animated::SHOW_RENDER);
+    fn resolve_all(&self, old: u64, found: &SimulationSource, beside: &CacheFiles<'_>) -> Option<Resolved> {
+        let renders = found.renders || self.graph.is_animated(old, animated::SHOW_RENDER);
         let of = |kind, bake| Resolved { kind, bake, matters: renders };
         match &found.stored {
-            Stored::Points(cache) => Some(of(found.kind, cache.bake(beside, false))),
-            Stored::Paint(surfaces) => {
-                let keyed = self.reach.is_animated(old, animated::SURFACE_ACTIVE);
+            SimulationStorage::Points(cache) => Some(of(found.kind, cache.bake(beside, false))),
+            SimulationStorage::Paint(surfaces) => {
+                let keyed = self.graph.is_animated(old, animated::SURFACE_ACTIVE);
                 let painted = surfaces.iter().filter(|(active, _)| *active || keyed);
                 let mut bakes = painted.map(|(_, cache)| cache.bake(beside, false)).peekable();
                 bakes.peek()?;
                 Some(of(found.kind, Bake::all(bakes)))
             }
-            Stored::Fluid(cache) => Some(of(found.kind, cache.bake(beside))),
-            Stored::Particles { settings, hair_dynamics, emitter, cache } => {
+            SimulationStorage::Fluid(cache) => Some(of(found.kind, cache.bake(beside))),
+            SimulationStorage::Particles { settings, hair_dynamics, emitter, cache } => {
                 match self.particles.get(settings) {
                     Some(Particles::Hair) => {
                         let simulates =
-                            *hair_dynamics || self.reach.is_animated(old, animated::HAIR_DYNAMICS);
+                            *hair_dynamics || self.graph.is_animated(old, animated::HAIR_DYNAMICS);
                         simulates.then(|| of(SimulationKind::HairDynamics, cache.bake(beside, false)))
                     }
                     known => {
@@ -446,8 +447,8 @@ impl Simulations {
                             Some(Particles::Moves) => true,
                             Some(Particles::Falls) => {
                                 self.is_pushed()
-                                    || self.reach.is_animated(*settings, animated::ANY)
-                                    || !emitter.is_steady(old, &self.meshes, &self.reach)
+                                    || self.graph.is_animated(*settings, animated::ANY)
+                                    || !emitter.is_steady(old, &self.meshes, &self.graph)
                             }
                             _ => false,
                         };
@@ -456,7 +457,7 @@ impl Simulations {
                     }
                 }
             }
-            Stored::Nodes { tree, zones, folder } => {
+            SimulationStorage::Nodes { tree, zones, folder } => {
                 if !self.simulates(*tree, &mut HashSet::default()) {
                     return None;
                 }
@@ -481,20 +482,20 @@ impl Simulations {
 
     /// Something stops or pushes particles, from frame to frame. What libraries hold is not seen here: it may do so, too.
     fn is_pushed(&self) -> bool {
-        let by_field = |old: &u64| self.reach.is_animated(*old, animated::FIELD_TYPE);
-        let by_fall = |scene: &Shown| self.reach.is_animated(scene.old, animated::FALL);
+        let by_field = |old: &u64| self.graph.is_animated(*old, animated::FIELD_TYPE);
+        let by_fall = |scene: &SceneContent| self.graph.is_animated(scene.old, animated::FALL);
         self.pushes
             || self.blurs
-            || self.reach.has_linked_members()
+            || self.graph.has_linked_members()
             || self.idle_fields.iter().any(by_field)
-            || self.reach.scenes().iter().any(by_fall)
+            || self.graph.scenes().iter().any(by_fall)
     }
 
     fn simulates(&self, tree: u64, seen: &mut HashSet<u64>) -> bool {
         let mut todo = vec![tree];
         while let Some(tree) = todo.pop() {
             // Up to Blender 4.x whether a node is muted can be animated.
-            let keyed = self.reach.is_animated(tree, animated::NODE_MUTED);
+            let keyed = self.graph.is_animated(tree, animated::NODE_MUTED);
             let Some(tree) = self.trees.get(&tree).filter(|_| seen.insert(tree)) else { continue };
             if tree.simulates || (keyed && tree.has_zone) {
                 return true;

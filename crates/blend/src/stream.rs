@@ -8,7 +8,7 @@ use std::{
 use flate2::bufread::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 
-use crate::{fault::BlendFault, frames::Frames, pieces::Pieces};
+use crate::{fault::BlendFault, frames::FramedReader, pieces::PieceBuffer};
 
 /// How a .blend is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ pub enum Compression {
 
 /// What reading a .blend may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct ReadLimits {
     /// A packed file may unpack to this many bytes...
     pub unpacked: u64,
     /// ...or to this many times its own size, if that is more.
@@ -30,22 +30,22 @@ pub struct Limits {
     pub memory: usize,
 }
 
-impl Default for Limits {
+impl Default for ReadLimits {
     fn default() -> Self {
         Self { unpacked: 1 << 30, ratio: 256, memory: 64 << 20 }
     }
 }
 
-pub(crate) trait Bytes: Read + Seek {}
-impl<T: Read + Seek> Bytes for T {}
+pub(crate) trait ByteSource: Read + Seek {}
+impl<T: Read + Seek> ByteSource for T {}
 
-type Packed<'a> = BufReader<&'a mut dyn Bytes>;
+type Packed<'a> = BufReader<&'a mut dyn ByteSource>;
 
 enum Kind<'a> {
-    Plain(Pieces<'a>),
+    Plain(PieceBuffer<'a>),
     Gzip(Box<MultiGzDecoder<Packed<'a>>>),
     Zstd(Box<zstd::Decoder<'static, Packed<'a>>>),
-    Frames(Frames<'a>),
+    Frames(FramedReader<'a>),
 }
 
 impl Kind<'_> {
@@ -89,7 +89,7 @@ const WINDOW_LOG: u32 = 27;
 const STEP: u64 = 1 << 20;
 
 impl<'a> Stream<'a> {
-    pub fn new(bytes: &'a mut dyn Bytes, limits: &Limits) -> Result<Self, BlendFault> {
+    pub fn new(bytes: &'a mut dyn ByteSource, limits: &ReadLimits) -> Result<Self, BlendFault> {
         let read = BlendFault::Unreadable;
         let len = bytes.seek(SeekFrom::End(0)).map_err(read)?;
         if len == 0 {
@@ -105,7 +105,7 @@ impl<'a> Stream<'a> {
         };
         let most = limits.unpacked.max(len.saturating_mul(limits.ratio));
         let bytes = if compression == Compression::Zstd {
-            match Frames::open(bytes, len).map_err(read)? {
+            match FramedReader::open(bytes, len).map_err(read)? {
                 Ok(frames) if frames.len() > most => return Err(BlendFault::Bomb(most >> 20)),
                 Ok(frames) => {
                     let (limit, kind) = (frames.len(), Kind::Frames(frames));
@@ -126,7 +126,7 @@ impl<'a> Stream<'a> {
         bytes.seek(SeekFrom::Start(0)).map_err(read)?;
         let known_len = compression == Compression::None;
         let (kind, limit) = match compression {
-            Compression::None => (Kind::Plain(Pieces::new(bytes)), len),
+            Compression::None => (Kind::Plain(PieceBuffer::new(bytes)), len),
             Compression::Gzip => {
                 (Kind::Gzip(Box::new(MultiGzDecoder::new(BufReader::with_capacity(BUFFER, bytes)))), most)
             }
@@ -146,7 +146,7 @@ impl<'a> Stream<'a> {
     }
 
     /// From its first byte again.
-    pub fn restart(mut self, limits: &Limits) -> Result<Self, BlendFault> {
+    pub fn restart(mut self, limits: &ReadLimits) -> Result<Self, BlendFault> {
         let bytes = match self.kind {
             Kind::Plain(_) | Kind::Frames(_) => {
                 self.seek(0);

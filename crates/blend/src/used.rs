@@ -7,19 +7,19 @@ use std::{
 };
 
 use crate::{
-    caches::Beside,
+    caches::CacheFiles,
     dependencies::{Dependencies, Dependency, libraries},
     external::ExternalKind,
-    follow::{MAX_STEPS, Met, Purpose, Rendering, follow},
-    gaps::Requested,
+    follow::{MAX_STEPS, Purpose, Rendering, Visit, follow},
+    gaps::RenderScope,
+    graph::LibraryLink,
     inspect::{Inspection, inspect_bytes, inspect_within},
-    linked::Follow,
+    linked::FileGraph,
     meaning,
-    reach::Link,
+    pointer_scan::Depth,
     scene,
     sequence::SequenceUser,
-    stream::Limits,
-    ties::Depth,
+    stream::ReadLimits,
 };
 
 /// What is held of a file here takes so many times what its scenes and their settings may take.
@@ -31,23 +31,23 @@ type Name = (Vec<u8>, ExternalKind);
 type Names = HashMap<Name, Vec<u64>>;
 
 /// What a scene's picture depends on.
-struct Reached {
+struct ReachedDatablocks {
     /// By files: datablocks and parts of them, by where they were in memory.
     met: HashMap<PathBuf, HashSet<u64>>,
     names: HashMap<PathBuf, Names>,
 }
 
 /// Which of the files that are named a render may read.
-pub(crate) struct Used {
+pub(crate) struct UsedFiles {
     /// `None` where it cannot be told: then all of them.
-    reached: Option<Reached>,
+    reached: Option<ReachedDatablocks>,
     blend: PathBuf,
 }
 
-impl Used {
+impl UsedFiles {
     /// Reads all files once more: only where something is missing that may not be used.
-    pub fn by(found: &Dependencies, requested: &Requested<'_>) -> Self {
-        Self { reached: Reached::by(found, requested), blend: found.blend.clone() }
+    pub fn by(found: &Dependencies, requested: &RenderScope<'_>) -> Self {
+        Self { reached: ReachedDatablocks::by(found, requested), blend: found.blend.clone() }
     }
 
     /// Whether the render may read a file. Libraries it always does.
@@ -75,9 +75,9 @@ impl Used {
     }
 }
 
-impl Reached {
+impl ReachedDatablocks {
     /// `None` where it would take too much to tell, or a file cannot be read.
-    fn by(found: &Dependencies, requested: &Requested<'_>) -> Option<Self> {
+    fn by(found: &Dependencies, requested: &RenderScope<'_>) -> Option<Self> {
         if !found.broken.is_empty() {
             return None;
         }
@@ -90,7 +90,7 @@ impl Reached {
         let (mut last, mut files, mut names) = (None, HashMap::new(), HashMap::new());
         for path in paths {
             let (inside, follow) =
-                inspect_within(&wide(&Limits::default()), path, &mut last, Depth::All).ok()?;
+                inspect_within(&wide(&ReadLimits::default()), path, &mut last, Depth::All).ok()?;
             names.insert(path.to_owned(), names_in(&inside, &follow));
             files.insert(path, follow);
         }
@@ -100,13 +100,13 @@ impl Reached {
 }
 
 /// Names of files that nothing uses which renders of a .blend: of one that came alone, so that all of its files are
-/// missing. None where it cannot be told. They are the meanings of the names, as the keys of [`crate::Layout::remap`].
-pub fn unused_alone<R: Read + Seek>(
+/// missing. None where it cannot be told. They are the meanings of the names, as the keys of [`crate::BundleLayout::remap`].
+pub fn find_unused_paths<R: Read + Seek>(
     mut blend: R,
-    limits: &Limits,
-    requested: &Requested<'_>,
+    limits: &ReadLimits,
+    requested: &RenderScope<'_>,
 ) -> BTreeSet<String> {
-    let beside = Beside::new(b"", &|_, _| Vec::new());
+    let beside = CacheFiles::new(b"", &|_, _| Vec::new());
     let read = inspect_bytes(&mut blend, &wide(limits), &beside, &mut None, Depth::All);
     let Ok((inside, follow)) = read else { return BTreeSet::new() };
     let (names, path) = (names_in(&inside, &follow), Path::new(""));
@@ -126,11 +126,11 @@ pub fn unused_alone<R: Read + Seek>(
 }
 
 /// All datablocks are held here, not only those that simulate.
-fn wide(limits: &Limits) -> Limits {
-    Limits { memory: limits.memory.saturating_mul(ALL_OF_ONE), ..*limits }
+fn wide(limits: &ReadLimits) -> ReadLimits {
+    ReadLimits { memory: limits.memory.saturating_mul(ALL_OF_ONE), ..*limits }
 }
 
-fn names_in(inside: &Inspection, follow: &Follow) -> Names {
+fn names_in(inside: &Inspection, follow: &FileGraph) -> Names {
     let mut names = Names::new();
     for (file, old) in inside.external.iter().zip(&follow.named_in).filter(|(file, _)| !file.packed) {
         names.entry((file.raw.clone(), file.kind)).or_default().push(*old);
@@ -141,17 +141,18 @@ fn names_in(inside: &Inspection, follow: &Follow) -> Names {
 /// What the picture of a scene of `main` depends on; `None` where that would take too long. `place` tells where a file's
 /// library lies.
 fn walk<'a>(
-    files: &'a HashMap<&'a Path, Follow>,
+    files: &'a HashMap<&'a Path, FileGraph>,
     main: &'a Path,
     place: &dyn Fn(&Path, &[u8]) -> Option<&'a Path>,
-    requested: &Requested<'_>,
+    requested: &RenderScope<'_>,
 ) -> Option<HashMap<PathBuf, HashSet<u64>>> {
-    let beyond = |path: &'a Path, link: &Link| {
-        let library = place(path, files.get(path)?.reach.library_of(link)?)?;
+    let beyond = |path: &'a Path, link: &LibraryLink| {
+        let library = place(path, files.get(path)?.graph.library_of(link)?)?;
         let (library, file) = files.get_key_value(library)?;
-        Some((*library, &file.reach, file.reach.find(link)?))
+        Some((*library, &file.graph, file.graph.find(link)?))
     };
-    let shades_by_results = |file: &Follow| file.reach.scenes().iter().all(|shown| shown.shades_by_results);
+    let shades_by_results =
+        |file: &FileGraph| file.graph.scenes().iter().all(|shown| shown.shades_by_results);
     let rendering = Rendering {
         view_layer: requested.view_layer,
         all_nodes: !files.values().all(shades_by_results)
@@ -159,10 +160,10 @@ fn walk<'a>(
         overrides_sequencer: requested.engine.is_some_and(|engine| !scene::is_sequenced(engine)),
     };
     let (mut met, mut left) = (HashMap::<PathBuf, HashSet<u64>>::new(), MAX_STEPS);
-    let reach = &files.get(main)?.reach;
-    for shown in reach.scenes().iter().filter(|shown| shown.name == requested.scene) {
+    let graph = &files.get(main)?.graph;
+    for shown in graph.scenes().iter().filter(|shown| shown.name == requested.scene) {
         let purpose = Purpose::Files(rendering);
-        follow((main, reach), shown, purpose, &mut left, &beyond, &mut |one: Met<&'a Path>| {
+        follow((main, graph), shown, purpose, &mut left, &beyond, &mut |one: Visit<&'a Path>| {
             if !one.counts {
                 return;
             }

@@ -2,7 +2,7 @@
 
 use foldhash::HashMap;
 
-use crate::{animation::Animation, dna::Dna, external::Rule, nodes, sequencer, shown};
+use crate::{animation::Animation, dna::Dna, external::Rule, nodes, sequence_users, sequencer};
 
 /// Several of them, as bits.
 pub(crate) type Uses = u16;
@@ -68,7 +68,7 @@ const PARTS: &[(Uses, &[&str])] = &[
     (TILES, &["ImageTile"]),
     (SEQUENCER, &sequencer::STRUCTS),
     (NODES, &nodes::STRUCTS),
-    (SHOWN, &shown::STRUCTS),
+    (SHOWN, &sequence_users::STRUCTS),
     (ANIMATION, &Animation::STRUCTS),
 ];
 

@@ -11,8 +11,8 @@ use std::{
 };
 
 use kiln_blend::{
-    BlendFault, Compression, ExternalKind, Inspection, Limits, dependencies, inspect, inspect_reader, layout,
-    peek,
+    BlendFault, Compression, ExternalKind, Inspection, ReadLimits, find_dependencies, inspect,
+    inspect_reader, peek, plan_layout,
 };
 use kiln_testkit::{Blender, blenders, scene};
 use serde::Deserialize;
@@ -52,7 +52,7 @@ fn projects() -> impl Iterator<Item = &'static Project> {
 }
 
 fn inspect_bytes(bytes: &[u8]) -> Result<Inspection, BlendFault> {
-    inspect_reader(Cursor::new(bytes), &Limits::default())
+    inspect_reader(Cursor::new(bytes), &ReadLimits::default())
 }
 
 #[test]
@@ -107,16 +107,16 @@ fn dependencies_go_through_libraries_and_lie_well_in_a_bundle() {
     for project in projects() {
         let main = project.blend("shots/main.blend");
         let before = fs::read(&main).unwrap();
-        let found = dependencies(&main).unwrap();
+        let found = find_dependencies(&main).unwrap();
         assert!(found.broken.is_empty(), "{:?}", found.broken);
         let has = |path: &str| found.items.iter().any(|item| item.files.contains(&project.root().join(path)));
         for path in ["lib/a.blend", "lib/b.blend", "lib/tex/brick.png", "seq/s_0003.png", "tex/tile.1002.png"]
         {
             assert!(has(path), "{path} is not among the dependencies");
         }
-        let laid = layout(&found, &[], &[]);
-        assert_eq!(laid.blend.as_str(), "shots/main.blend");
-        let names: BTreeSet<&str> = laid.files.iter().map(|(place, _)| place.as_str()).collect();
+        let layout = plan_layout(&found, &[], &[]);
+        assert_eq!(layout.blend.as_str(), "shots/main.blend");
+        let names: BTreeSet<&str> = layout.files.iter().map(|(place, _)| place.as_str()).collect();
         for name in [
             "shots/main.blend",
             "lib/a.blend",
@@ -134,11 +134,12 @@ fn dependencies_go_through_libraries_and_lie_well_in_a_bundle() {
         assert!(!names.contains("tex/packed.png"));
         let far = project.folder.join("elsewhere/far.png");
         let far = far.to_str().unwrap();
-        assert_eq!(laid.remap.keys().collect::<Vec<_>>(), [far], "only the absolute path needs a new name");
+        assert_eq!(layout.remap.keys().collect::<Vec<_>>(), [far], "only the absolute path needs a new name");
         assert!(
-            laid.remap[far].as_str().starts_with("_external/") && laid.remap[far].file_name() == "far.png"
+            layout.remap[far].as_str().starts_with("_external/")
+                && layout.remap[far].file_name() == "far.png"
         );
-        let missing: Vec<_> = laid.missing.iter().map(|missing| missing.path.as_str()).collect();
+        let missing: Vec<_> = layout.missing.iter().map(|missing| missing.path.as_str()).collect();
         assert_eq!(missing, ["//gone.png", "C:\\textures\\oak.png"]);
         assert_eq!(fs::read(&main).unwrap(), before);
     }
@@ -279,7 +280,7 @@ fn a_bomb_is_refused() {
     let bomb = std::io::Read::chain(zeros, std::io::Read::take(std::io::repeat(0), 64 << 20));
     let bomb = zstd::encode_all(bomb, 3).unwrap();
     assert!(bomb.len() < 100_000);
-    let limits = Limits { unpacked: 16 << 20, ..Limits::default() };
+    let limits = ReadLimits { unpacked: 16 << 20, ..ReadLimits::default() };
     let fault = inspect_reader(Cursor::new(&bomb), &limits).unwrap_err();
     assert!(matches!(fault, BlendFault::Bomb(_)), "{fault}");
 }

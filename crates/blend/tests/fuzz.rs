@@ -129,7 +129,8 @@ fn broken_files_of_several_blenders_cost_little_and_never_panic() {
     seeds.iter().for_each(|seed| {
         body::check(seed);
         assert!(
-            kiln_blend::inspect_reader(std::io::Cursor::new(seed), &kiln_blend::Limits::default()).is_ok()
+            kiln_blend::inspect_reader(std::io::Cursor::new(seed), &kiln_blend::ReadLimits::default())
+                .is_ok()
         );
     });
     let begun = Instant::now();

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_blend::{BlendFault, Limits, inspect_reader};
+use kiln_blend::{BlendFault, ReadLimits, inspect_reader};
 use made::{
     Maker, STRUCTS,
     Value::{Int, Text},
@@ -26,7 +26,7 @@ fn seed(name: &str) -> Vec<u8> {
 }
 
 fn inspect(bytes: &[u8]) -> Result<(), BlendFault> {
-    inspect_reader(Cursor::new(bytes), &Limits::default()).map(|_| ())
+    inspect_reader(Cursor::new(bytes), &ReadLimits::default()).map(|_| ())
 }
 
 /// Bytes at which blocks begin, the end mark's and the end of the file among them.

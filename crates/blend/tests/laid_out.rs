@@ -1,4 +1,4 @@
-//! Every kind of file, found by Kiln and laid out elsewhere: a real Blender has to find each of them there, once home
+//! Every kind of file, found by Kiln and layout out elsewhere: a real Blender has to find each of them there, once home
 //! is gone.
 
 #![allow(clippy::unwrap_used)]
@@ -12,7 +12,8 @@ use std::{
 };
 
 use kiln_blend::{
-    Dependencies, ExternalKind, Layout, SharedRoot, dependencies, layout, ocio_files, point_libraries,
+    BundleLayout, Dependencies, ExternalKind, SharedRoot, find_dependencies, find_ocio_files, plan_layout,
+    point_libraries,
 };
 use kiln_testkit::{
     Blender, all_blenders, assert_same_picture, blender, is_blender_3_4, picture, skip, temp_dir, wheel,
@@ -76,7 +77,7 @@ impl Project {
         let main = root.join("home/film/shots/main.blend");
         let arguments: Vec<&Path> = [root.as_path()].into_iter().chain(fluid).collect();
         run(&blender, "kinds.py", &arguments, &root.join("home/film/shots/main.blend1"));
-        let found = dependencies(&main).unwrap();
+        let found = find_dependencies(&main).unwrap();
         // At home, too, somebody has to put the case of the letters right.
         fs::create_dir(root.join("home/film/lib/tex")).unwrap();
         fs::copy(root.join("home/film/lib/Tex/Leaf.PNG"), root.join("home/film/lib/tex/leaf.png")).unwrap();
@@ -93,16 +94,16 @@ impl Project {
     }
 
     /// The layout, made before home was gone, as a worker lays it out.
-    fn lay_out(&self, laid: &Layout, below: &str) -> PathBuf {
+    fn lay_out(&self, layout: &BundleLayout, below: &str) -> PathBuf {
         let bundle = self.path(below);
-        for (place, source) in &laid.files {
+        for (place, source) in &layout.files {
             let place = bundle.join(place.to_path());
             fs::create_dir_all(place.parent().unwrap()).unwrap();
             fs::copy(self.moved(source), place).unwrap();
         }
-        point_libraries(&bundle, &laid.blend, &laid.remap).unwrap();
+        point_libraries(&bundle, &layout.blend, &layout.remap).unwrap();
         let remap: BTreeMap<&String, PathBuf> =
-            laid.remap.iter().map(|(key, place)| (key, bundle.join(place.to_path()))).collect();
+            layout.remap.iter().map(|(key, place)| (key, bundle.join(place.to_path()))).collect();
         fs::write(bundle.join("remap.json"), serde_json::to_vec(&remap).unwrap()).unwrap();
         bundle
     }
@@ -183,11 +184,12 @@ fn check_all(blender: Blender) {
     });
     let project = Project::make(blender, fluid.as_deref());
     let shared = SharedRoot { name: "far".to_owned(), root: project.path("home/far") };
-    let (laid, apart) = (layout(&project.found, &[], &[]), layout(&project.found, &[shared], &[]));
+    let (layout, apart) =
+        (plan_layout(&project.found, &[], &[]), plan_layout(&project.found, &[shared], &[]));
     every_name_in_blender_is_a_dependency(&project);
-    a_bundle_renders_where_home_is_gone(&project, &laid);
-    what_is_saved_after_a_bake_still_finds_all(&project, &laid);
-    files_on_a_shared_root_are_linked_not_taken(&project, &laid, &apart);
+    a_bundle_renders_where_home_is_gone(&project, &layout);
+    what_is_saved_after_a_bake_still_finds_all(&project, &layout);
+    files_on_a_shared_root_are_linked_not_taken(&project, &layout, &apart);
 }
 
 /// By the Python that a variable names, if it does.
@@ -241,25 +243,25 @@ fn every_name_in_blender_is_a_dependency(project: &Project) {
     }
 }
 
-fn a_bundle_renders_where_home_is_gone(project: &Project, laid: &Layout) {
-    assert_eq!(laid.missing, [], "{:?}", project.blender);
-    assert!(laid.notices.len() == 1 && laid.notices[0].contains("leaf.png"), "{:?}", laid.notices);
-    let bundle = project.lay_out(laid, "bundle");
-    let blend = bundle.join(laid.blend.to_path());
+fn a_bundle_renders_where_home_is_gone(project: &Project, layout: &BundleLayout) {
+    assert_eq!(layout.missing, [], "{:?}", project.blender);
+    assert!(layout.notices.len() == 1 && layout.notices[0].contains("leaf.png"), "{:?}", layout.notices);
+    let bundle = project.lay_out(layout, "bundle");
+    let blend = bundle.join(layout.blend.to_path());
     let root = project.path("");
     let away = open(&project.blender, &blend, &bundle.join("remap.json"), &root, "away");
     project.check(&away, &bundle, "away");
 }
 
-fn what_is_saved_after_a_bake_still_finds_all(project: &Project, laid: &Layout) {
-    let bundle = project.lay_out(laid, "baked");
-    let (blend, remap) = (bundle.join(laid.blend.to_path()), bundle.join("remap.json"));
+fn what_is_saved_after_a_bake_still_finds_all(project: &Project, layout: &BundleLayout) {
+    let bundle = project.lay_out(layout, "baked");
+    let (blend, remap) = (bundle.join(layout.blend.to_path()), bundle.join("remap.json"));
     let saved = blend.with_file_name("main-saved.blend");
     let none = Path::new("");
     run(&project.blender, "opened.py", &[&blend, &remap, none, none, &saved], &saved);
     fs::rename(&saved, &blend).unwrap();
     // Names in the .blend itself resolve without any help, wherever the bundle lies.
-    let own = dependencies(&blend).unwrap();
+    let own = find_dependencies(&blend).unwrap();
     let far: Vec<_> = own
         .items
         .iter()
@@ -269,18 +271,22 @@ fn what_is_saved_after_a_bake_still_finds_all(project: &Project, laid: &Layout) 
     let elsewhere = project.path("elsewhere");
     fs::rename(&bundle, &elsewhere).unwrap();
     let places: BTreeMap<&String, PathBuf> =
-        laid.remap.iter().map(|(key, place)| (key, elsewhere.join(place.to_path()))).collect();
+        layout.remap.iter().map(|(key, place)| (key, elsewhere.join(place.to_path()))).collect();
     let remap = elsewhere.join("remap.json");
     fs::write(&remap, serde_json::to_vec(&places).unwrap()).unwrap();
-    let blend = elsewhere.join(laid.blend.to_path());
+    let blend = elsewhere.join(layout.blend.to_path());
     let away = open(&project.blender, &blend, &remap, &project.path(""), "saved");
     project.check(&away, &elsewhere, "saved");
 }
 
-fn files_on_a_shared_root_are_linked_not_taken(project: &Project, laid: &Layout, apart: &Layout) {
+fn files_on_a_shared_root_are_linked_not_taken(
+    project: &Project,
+    layout: &BundleLayout,
+    apart: &BundleLayout,
+) {
     let name = &project.blender;
-    assert_eq!((&apart.remap, &apart.blend), (&laid.remap, &laid.blend), "{name:?}");
-    assert_eq!(apart.files.len() + apart.shared.len(), laid.files.len(), "{name:?}");
+    assert_eq!((&apart.remap, &apart.blend), (&layout.remap, &layout.blend), "{name:?}");
+    assert_eq!(apart.files.len() + apart.shared.len(), layout.files.len(), "{name:?}");
     assert!(
         apart
             .files
@@ -315,23 +321,23 @@ fn a_colour_configuration_comes_along_with_its_tables() {
         let at = |name: &str| temp.path().join(name);
         run(&blender, "colour.py", &[&at("where"), &at("home.png")], &at("where"));
         let config = PathBuf::from(fs::read_to_string(at("where")).unwrap());
-        let found = ocio_files(&config).unwrap();
+        let found = find_ocio_files(&config).unwrap();
         assert_eq!(found.missing, [""; 0], "{:?}", blender);
         assert!(found.files.len() > 5, "{:?}: {:?}", blender, found.files);
         for (place, source) in &found.files {
-            let place = at("laid").join(place.to_path());
+            let place = at("layout").join(place.to_path());
             fs::create_dir_all(place.parent().unwrap()).unwrap();
             fs::copy(source, place).unwrap();
         }
-        let laid = at("laid").join(found.config.to_path());
+        let layout = at("layout").join(found.config.to_path());
         let render = |shot: &str| {
             let mut command = blender.script(&script("colour.py"));
-            command.env("OCIO", &laid).arg(at("ignored")).arg(at(shot)).output().unwrap();
+            command.env("OCIO", &layout).arg(at("ignored")).arg(at(shot)).output().unwrap();
             at(shot)
         };
         assert_same_picture(&at("home.png"), &render("away.png"));
         for (place, _) in found.files.iter().filter(|(place, _)| *place != found.config) {
-            fs::remove_file(at("laid").join(place.to_path())).unwrap();
+            fs::remove_file(at("layout").join(place.to_path())).unwrap();
         }
         let bare = render("bare.png");
         assert!(

@@ -7,7 +7,7 @@ mod made;
 
 use std::io::{Cursor, Write};
 
-use kiln_blend::{Compression, ExternalKind, Inspection, Limits, SimulationKind, inspect_reader};
+use kiln_blend::{Compression, ExternalKind, Inspection, ReadLimits, SimulationKind, inspect_reader};
 use made::{
     Maker, STRUCTS,
     Value::{Float, Int, Text},
@@ -20,7 +20,7 @@ const LAYER_FLAGS: i64 = 0x7fff;
 const LAYER_OFF: i64 = 1 << 17;
 
 fn inspect(bytes: &[u8]) -> Inspection {
-    inspect_reader(Cursor::new(bytes), &Limits::default()).unwrap()
+    inspect_reader(Cursor::new(bytes), &ReadLimits::default()).unwrap()
 }
 
 fn scene(maker: &Maker, master_collection: i64) -> Vec<u8> {

@@ -9,7 +9,7 @@ use std::{
     sync::LazyLock,
 };
 
-use kiln_blend::{ExternalFile, Renamed, RewriteFault, inspect, rewrite};
+use kiln_blend::{ExternalFile, RenamedPath, RewriteFault, inspect, rewrite};
 use kiln_testkit::{Blender, fluid_blenders, skip, temp_dir};
 
 type Names = Vec<(String, String)>;
@@ -123,7 +123,7 @@ fn blocks(file: &[u8]) -> Vec<(&[u8], &[u8])> {
 }
 
 /// All that may differ: names, their folders and ends in strips, and what tells their lengths.
-fn differences(renamed: &[Renamed]) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn differences(renamed: &[RenamedPath]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut pairs = Vec::new();
     for one in renamed {
         let text = |text: &str| [text.as_bytes(), b"\0"].concat();

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_blend::{Lacking, Requested, dependencies};
+use kiln_blend::{MissingReport, RenderScope, find_dependencies};
 use made::{
     Maker, STRUCTS, Struct,
     Value::{Int, Text},
@@ -93,7 +93,7 @@ fn maker() -> Maker {
 }
 
 /// A scene with blocks of its own, a material with others, and an image of which the file is missing.
-fn lacking(scene: Fields<'_>, of_scene: Vec<Vec<u8>>, of_material: Vec<Vec<u8>>) -> Lacking {
+fn lacking(scene: Fields<'_>, of_scene: Vec<Vec<u8>>, of_material: Vec<Vec<u8>>) -> MissingReport {
     let maker = maker();
     let set_up: Fields<'_> = vec![
         ("id.name", Text("SCScene")),
@@ -116,10 +116,10 @@ fn lacking(scene: Fields<'_>, of_scene: Vec<Vec<u8>>, of_material: Vec<Vec<u8>>)
     look(&path)
 }
 
-fn look(path: &Path) -> Lacking {
+fn look(path: &Path) -> MissingReport {
     let frames = "1".parse().unwrap();
     let began = Instant::now();
-    let found = dependencies(path).unwrap().lacking(Some(Requested::new("Scene", &frames)));
+    let found = find_dependencies(path).unwrap().find_missing(Some(RenderScope::new("Scene", &frames)));
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     found
 }
@@ -229,7 +229,7 @@ fn damaged_files_are_followed_to_an_end() {
                 bytes[at] = (random >> 56) as u8;
             }
             fs::write(&path, &bytes).unwrap();
-            if dependencies(&path).is_ok() {
+            if find_dependencies(&path).is_ok() {
                 look(&path);
                 read += 1;
             }

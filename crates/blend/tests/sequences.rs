@@ -9,7 +9,8 @@ use std::{
 };
 
 use kiln_blend::{
-    ExternalFile, ExternalKind, Requested, SequenceRule, SequenceUser, Wanted, dependencies, inspect,
+    ExternalFile, ExternalKind, FrameDemand, RenderScope, SequenceRule, SequenceUser, find_dependencies,
+    inspect,
 };
 use kiln_testkit::{Blender, all_blenders};
 use serde::Deserialize;
@@ -70,18 +71,18 @@ fn check(blender: &Blender, least: usize) {
             }
             let wanted = user.rule.wanted(*frame);
             let how = match wanted {
-                Wanted::Nothing => None,
-                Wanted::Needed(_) => Some("needed"),
-                Wanted::Between(_) => Some("between"),
+                FrameDemand::Nothing => None,
+                FrameDemand::Needed(_) => Some("needed"),
+                FrameDemand::Between(_) => Some("between"),
             };
             let ours = file.picture(wanted).map(|name| String::from_utf8(name).unwrap());
             assert_eq!(ours.as_ref(), kiln, "the file, {name}, frame {frame}");
             assert_eq!(how, expected.kiln.as_ref().map(|(_, how)| how.as_str()), "{name}, frame {frame}");
         }
     }
-    let found = dependencies(&folder.path().join("linking.blend")).unwrap();
+    let found = find_dependencies(&folder.path().join("linking.blend")).unwrap();
     let frames = "1-4".parse().unwrap();
-    let missing = found.lacking(Some(Requested::new("Scene", &frames))).missing;
+    let missing = found.find_missing(Some(RenderScope::new("Scene", &frames))).missing;
     let absent: BTreeSet<_> =
         missing.iter().flat_map(|one| &one.absent).map(|one| (one.name.as_str(), one.frame)).collect();
     let expected = [("far_0003.png", 3), ("near_0003.png", 3)];

@@ -5,26 +5,26 @@
 use std::io::Cursor;
 
 use kiln_blend::{
-    BlendFault, ExternalFile, Inspection, Limits, RewriteFault, inspect_reader, rewrite_reader,
+    BlendFault, ExternalFile, Inspection, ReadLimits, RewriteFault, inspect_reader, rewrite_reader,
 };
 
 #[derive(Clone, Copy)]
-struct Shape {
+struct FileEncoding {
     header: &'static str,
     pointer: usize,
     big: bool,
     large: bool,
 }
 
-const SHAPES: &[Shape] = &[
-    Shape { header: "BLENDER_v250", pointer: 4, big: false, large: false },
-    Shape { header: "BLENDER_V263", pointer: 4, big: true, large: false },
-    Shape { header: "BLENDER-v279", pointer: 8, big: false, large: false },
-    Shape { header: "BLENDER-V405", pointer: 8, big: true, large: false },
-    Shape { header: "BLENDER17-01v0500", pointer: 8, big: false, large: true },
+const SHAPES: &[FileEncoding] = &[
+    FileEncoding { header: "BLENDER_v250", pointer: 4, big: false, large: false },
+    FileEncoding { header: "BLENDER_V263", pointer: 4, big: true, large: false },
+    FileEncoding { header: "BLENDER-v279", pointer: 8, big: false, large: false },
+    FileEncoding { header: "BLENDER-V405", pointer: 8, big: true, large: false },
+    FileEncoding { header: "BLENDER17-01v0500", pointer: 8, big: false, large: true },
 ];
 
-impl Shape {
+impl FileEncoding {
     fn number(&self, number: u64, size: usize) -> Vec<u8> {
         if self.big {
             number.to_be_bytes()[8 - size..].to_vec()
@@ -142,12 +142,12 @@ impl Shape {
 }
 
 fn inspect(bytes: &[u8]) -> Result<Inspection, BlendFault> {
-    inspect_reader(Cursor::new(bytes), &Limits::default())
+    inspect_reader(Cursor::new(bytes), &ReadLimits::default())
 }
 
 fn rewrite(bytes: &[u8], rename: impl Fn(&ExternalFile) -> Option<Vec<u8>>) -> Result<Vec<u8>, RewriteFault> {
     let mut copy = Vec::new();
-    rewrite_reader(Cursor::new(bytes), &Limits::default(), &mut copy, rename)?;
+    rewrite_reader(Cursor::new(bytes), &ReadLimits::default(), &mut copy, rename)?;
     Ok(copy)
 }
 

@@ -9,7 +9,7 @@ use std::{
     sync::LazyLock,
 };
 
-use kiln_blend::{Simulation, SimulationKind, dependencies, inspect};
+use kiln_blend::{Simulation, SimulationKind, find_dependencies, inspect};
 use kiln_testkit::{Blender, fluid_blenders, skip};
 use serde_json::Value;
 
@@ -59,7 +59,7 @@ fn what_has_no_bake_is_what_the_host_would_refuse() {
             ours.sort();
             assert_eq!(serde_json::json!(ours), *expected, "{version} {} scene {scene}", path.display());
         }
-        let libraries = dependencies(&path).unwrap().linked;
+        let libraries = find_dependencies(&path).unwrap().linked;
         for (scene, expected) in truth["linked"].as_object().unwrap() {
             let shown = libraries.iter().filter(|one| one.simulation.scenes.contains(scene));
             let mut ours: Vec<String> = shown.map(ToString::to_string).collect();

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, env, fs, path::Path, process::Stdio};
 
-use kiln_blend::{Lacking, Missing, Requested, dependencies, layout};
+use kiln_blend::{MissingDependency, MissingReport, RenderScope, find_dependencies, plan_layout};
 use kiln_testkit::blenders;
 
 #[test]
@@ -46,13 +46,13 @@ fn what_a_reader_calls_unused_changes_no_pixel() {
     }
 }
 
-fn lacking(blend: &Path, view_layer: Option<&str>) -> Lacking {
+fn lacking(blend: &Path, view_layer: Option<&str>) -> MissingReport {
     let frames = "1-2".parse().unwrap();
-    let requested = Requested { view_layer, ..Requested::new("Scene", &frames) };
-    dependencies(blend).unwrap().lacking(Some(requested))
+    let requested = RenderScope { view_layer, ..RenderScope::new("Scene", &frames) };
+    find_dependencies(blend).unwrap().find_missing(Some(requested))
 }
 
-fn names<'a>(missing: impl Iterator<Item = &'a Missing>) -> BTreeSet<String> {
+fn names<'a>(missing: impl Iterator<Item = &'a MissingDependency>) -> BTreeSet<String> {
     missing.map(|one| one.place.file_name().unwrap().to_str().unwrap().to_owned()).collect()
 }
 
@@ -67,9 +67,9 @@ fn check(blend: &Path) -> Vec<String> {
         let in_other_layer = "no_in_layer_that_is_off.png";
         assert!(other.contains(in_other_layer), "the view layer that is asked for: {other:?}");
         let frames = "1-2".parse().unwrap();
-        let scene = Requested::new("Scene", &frames);
-        let both = [scene, Requested { view_layer: Some("Second"), ..scene }];
-        let both = layout(&dependencies(blend).unwrap(), &[], &both);
+        let scene = RenderScope::new("Scene", &frames);
+        let both = [scene, RenderScope { view_layer: Some("Second"), ..scene }];
+        let both = plan_layout(&find_dependencies(blend).unwrap(), &[], &both);
         assert_eq!(names(both.missing.iter()), used.union(&other).cloned().collect(), "of two renders");
         assert!(!both.unused.iter().any(|name| name.contains(in_other_layer)), "{:?}", both.unused);
         assert!(!both.unused.is_empty());

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 
-use kiln_blend::{AddonError, OcioError, addon_files, ocio_files};
+use kiln_blend::{AddonError, OcioError, find_addon_files, find_ocio_files};
 use kiln_types::RelPath;
 use tempfile::TempDir;
 
@@ -55,7 +55,7 @@ impl Extras {
     pub fn find(&self) -> Result<FoundExtras, ExtrasError> {
         let mut found = FoundExtras::default();
         if let Some(config) = &self.ocio {
-            let ocio = ocio_files(config)?;
+            let ocio = find_ocio_files(config)?;
             found.ocio = Some(below(OCIO, &ocio.config)?);
             found.missing_tables = ocio.missing;
             found.take(OCIO, ocio.files)?;
@@ -69,7 +69,7 @@ impl Extras {
         for (number, path) in self.addons.iter().enumerate() {
             let scratch = unpacked.path().join(number.to_string());
             std::fs::create_dir(&scratch).map_err(ExtrasError::Scratch)?;
-            let addon = addon_files(path, &scratch)?;
+            let addon = find_addon_files(path, &scratch)?;
             if !roots.insert(addon.module) {
                 return Err(ExtrasError::Twice(addon.root));
             }

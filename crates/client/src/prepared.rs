@@ -9,8 +9,8 @@ use std::{
 
 use kiln_api::{JobSource, SubmitJob};
 use kiln_blend::{
-    Dependencies, Inspection, Layout, LinkedSimulation, Requested, SceneInfo, SharedPlace, check_linked,
-    choose,
+    BundleLayout, Dependencies, Inspection, LinkedSimulation, RenderScope, SceneInfo, SharedPlace,
+    check_linked, choose,
 };
 use kiln_types::{
     Bundle, BundleFile, Choices, DeviceClass, ExternalFiles, FileFormat, FrameSet, Order, RelPath, Save,
@@ -67,7 +67,7 @@ impl Prepared {
     pub fn reporting(blend: &Path, request: &Request, events: &EventSender) -> Result<Self, PrepareError> {
         for _ in 0..READS {
             let (before, read_ms) = (FileStamp::at(blend).ok(), now_ms());
-            let found = kiln_blend::dependencies(blend)?;
+            let found = kiln_blend::find_dependencies(blend)?;
             let prepared = Self::of(found, request, read_ms, events)?;
             request.hashes.sweep();
             // Saved in between, it may name other files than those that were read with it.
@@ -95,13 +95,13 @@ impl Prepared {
         check_linked(&scene.name, &found.linked, request.policy.simulations).map_err(refuse)?;
         let linked: Vec<_> =
             found.linked.iter().filter(|one| one.simulation.scenes.contains(&scene.name)).cloned().collect();
-        let requested = Requested {
+        let requested = RenderScope {
             scene: &scene.name,
             frames: &frames,
             view_layer: request.settings.view_layer.as_deref(),
             engine: request.settings.engine.as_deref(),
         };
-        let mut layout = kiln_blend::layout(&found, &request.shared, &[requested]);
+        let mut layout = kiln_blend::plan_layout(&found, &request.shared, &[requested]);
         let all_needed = request.policy.external_files == ExternalFiles::Required;
         if !layout.missing.is_empty() && all_needed {
             return Err(PrepareError::Missing(layout.missing));
@@ -257,7 +257,7 @@ fn job_name(name: Cow<'_, str>) -> String {
     if name.trim().is_empty() { "scene".to_owned() } else { name }
 }
 
-fn bundle(layout: &Layout, sources: &[SourceFile], shared: Vec<SharedFile>) -> Bundle {
+fn bundle(layout: &BundleLayout, sources: &[SourceFile], shared: Vec<SharedFile>) -> Bundle {
     let files = layout.files.iter().zip(sources).map(|((path, _), source)| BundleFile {
         path: path.clone(),
         hash: source.content.hash,
@@ -267,7 +267,7 @@ fn bundle(layout: &Layout, sources: &[SourceFile], shared: Vec<SharedFile>) -> B
 }
 
 /// What a worker must find in the place of the files that are not sent.
-fn shared_files(layout: &Layout, request: &Request) -> Result<Vec<SharedFile>, PrepareError> {
+fn shared_files(layout: &BundleLayout, request: &Request) -> Result<Vec<SharedFile>, PrepareError> {
     let each = |shared: &SharedPlace| {
         let fail = |error| ClientError::file(&shared.source, "read", error);
         let meta = std::fs::metadata(&shared.source).map_err(fail)?;

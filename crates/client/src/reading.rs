@@ -12,7 +12,7 @@ use std::{
     time::SystemTime,
 };
 
-use kiln_blend::Limits;
+use kiln_blend::ReadLimits;
 use kiln_chunks::{Grain, split, unpack_blend};
 use kiln_types::{BlobHash, BlobHasher};
 
@@ -215,7 +215,7 @@ pub(crate) fn open(mut file: File, size: u64) -> io::Result<BundleBytes> {
     let mut first = [0];
     let raw = file.read(&mut first)?;
     file.rewind()?;
-    let limits = Limits::default();
+    let limits = ReadLimits::default();
     let mut bytes = unpack_blend(file.take(size), limits.unpacked.max(size.saturating_mul(limits.ratio)))?;
     let mut unpacked = [0];
     let got = bytes.read(&mut unpacked)?;

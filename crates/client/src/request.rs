@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kiln_blend::{Asked, BlendError, ChoiceError, LinkedSimulation, Missing, SharedRoot};
+use kiln_blend::{BlendError, ChoiceError, ChoiceRequest, LinkedSimulation, MissingDependency, SharedRoot};
 use kiln_types::{BlenderSeries, DeviceChoice, FrameSet, Policy, RenderSettings};
 
 use crate::{ClientError, Extras, ExtrasError, HashCache};
@@ -32,8 +32,8 @@ pub struct Request {
 
 impl Request {
     /// What is held against the .blend.
-    pub(crate) fn asked(&self) -> Asked<'_> {
-        Asked {
+    pub(crate) fn asked(&self) -> ChoiceRequest<'_> {
+        ChoiceRequest {
             settings: &self.settings,
             frames: self.frames.as_ref(),
             step: self.step,
@@ -79,7 +79,7 @@ pub enum PrepareError {
         first(.0),
         them = if .0.len() == 1 { "it" } else { "them" }
     )]
-    Missing(Vec<Missing>),
+    Missing(Vec<MissingDependency>),
     #[error(
         "the colour configuration names tables that are not there ({}); bring them back, or render without them with \
          --allow-missing",
@@ -156,7 +156,7 @@ fn libraries(linked: &[LinkedSimulation]) -> String {
     listed(&paths)
 }
 
-fn first(missing: &[Missing]) -> String {
+fn first(missing: &[MissingDependency]) -> String {
     let shown: Vec<String> = missing.iter().take(PrepareError::NAMED).map(ToString::to_string).collect();
     format!("{}{}", shown.join(", "), if missing.len() > PrepareError::NAMED { ", …" } else { "" })
 }

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use kiln_blend::{Bundled, Inspection, Limits, LinkedSimulation, Requested};
+use kiln_blend::{BundleSource, Inspection, LinkedSimulation, ReadLimits, RenderScope};
 use kiln_blobs::{BlobReader, Blobs};
 use kiln_types::{BlobHash, Bundle, JobSpec, RelPath};
 use tokio::sync::mpsc;
@@ -19,7 +19,7 @@ const PIECE: u64 = 1 << 20;
 
 /// Reads a .blend that came alone, from its beginning to its end mark. Blocks.
 pub(crate) fn check(file: File) -> Result<(), String> {
-    let read = kiln_blend::inspect_reader(file, &Limits::default());
+    let read = kiln_blend::inspect_reader(file, &ReadLimits::default());
     read.map(drop).map_err(|fault| format!("{fault}."))
 }
 
@@ -62,7 +62,7 @@ impl Contents {
         reading(move || {
             let hash = contents.files.get(blend.as_str()).ok_or("the bundle does not hold it.")?;
             let file = contents.blobs.open_reader(hash).map_err(|error| format!("{error}."))?;
-            let read = kiln_blend::inspect_bundled(&*contents, &blend, file, &Limits::default());
+            let read = kiln_blend::inspect_bundled(&*contents, &blend, file, &ReadLimits::default());
             read.map_err(|fault| format!("{fault}."))
         })
         .await
@@ -79,12 +79,12 @@ impl Contents {
         reading(move || {
             let hash = contents.files.get(blend.as_str()).ok_or("the bundle does not hold it.")?;
             let file = contents.blobs.open_reader(hash).map_err(|error| format!("{error}."))?;
-            let requested = Requested {
+            let requested = RenderScope {
                 view_layer: settings.view_layer.as_deref(),
                 engine: settings.engine.as_deref(),
-                ..Requested::new(&scene, &frames)
+                ..RenderScope::new(&scene, &frames)
             };
-            Ok(kiln_blend::unused_alone(file, &Limits::default(), &requested))
+            Ok(kiln_blend::find_unused_paths(file, &ReadLimits::default(), &requested))
         })
         .await
     }
@@ -95,12 +95,12 @@ impl Contents {
         blend: &RelPath,
     ) -> Result<Vec<LinkedSimulation>, tokio::task::JoinError> {
         let (contents, blend) = (self.clone(), blend.clone());
-        let reading = move || kiln_blend::linked_in_bundle(&*contents, &blend, &Limits::default());
+        let reading = move || kiln_blend::find_linked_in_bundle(&*contents, &blend, &ReadLimits::default());
         tokio::task::spawn_blocking(reading).await
     }
 }
 
-impl Bundled for Contents {
+impl BundleSource for Contents {
     type File = BlobReader;
 
     fn open(&self, place: &RelPath) -> Option<BlobReader> {
@@ -126,7 +126,7 @@ pub(crate) async fn unpacked(
         let mut magic = Vec::new();
         reader.by_ref().take(4).read_to_end(&mut magic)?;
         reader.rewind()?;
-        let limits = Limits::default();
+        let limits = ReadLimits::default();
         let most = limits.unpacked.max(reader.size().saturating_mul(limits.ratio));
         let mut bytes = kiln_chunks::unpack_blend(reader, most)?;
         let mut first = Vec::new();

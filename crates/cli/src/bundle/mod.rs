@@ -13,7 +13,9 @@ use std::{
     time::SystemTime,
 };
 
-use kiln_blend::{Dependencies, ExternalKind, Layout, Renamed, RewriteError, RewriteFault, rewrite};
+use kiln_blend::{
+    BundleLayout, Dependencies, ExternalKind, RenamedPath, RewriteError, RewriteFault, rewrite,
+};
 use kiln_types::RelPath;
 use serde::Serialize;
 
@@ -38,7 +40,7 @@ pub struct Planned {
 /// What goes into the bundle, sorted by its place there.
 #[derive(Debug)]
 pub struct Plan {
-    pub layout: Layout,
+    pub layout: BundleLayout,
     pub files: Vec<Planned>,
 }
 
@@ -47,7 +49,7 @@ pub struct Plan {
 pub struct Rewritten {
     /// Its place in the bundle.
     pub path: RelPath,
-    pub renamed: Vec<Renamed>,
+    pub renamed: Vec<RenamedPath>,
 }
 
 /// What was made.
@@ -90,7 +92,7 @@ pub enum BundleError {
 
 impl Plan {
     /// Looks at the size of every file.
-    pub fn new(found: &Dependencies, layout: Layout) -> Result<Self, BundleError> {
+    pub fn new(found: &Dependencies, layout: BundleLayout) -> Result<Self, BundleError> {
         let libraries = found.items.iter().filter(|item| item.file.kind == ExternalKind::Library);
         // A library that cannot be read goes along as it is.
         let broken: HashSet<&Path> = found.broken.iter().map(|error| error.path.as_path()).collect();
@@ -185,7 +187,7 @@ impl Plan {
     }
 
     /// A .blend with its new names, unpacked, in a file that nobody else sees.
-    fn rewritten(&self, file: &Planned, writer: &Writer) -> Result<(File, Vec<Renamed>), BundleError> {
+    fn rewritten(&self, file: &Planned, writer: &Writer) -> Result<(File, Vec<RenamedPath>), BundleError> {
         let out = |error| BundleError::Write { path: writer.place().to_owned(), error };
         let mut copy = tempfile::tempfile_in(writer.scratch()).map_err(out)?;
         let mut buffered = io::BufWriter::with_capacity(STEP, &mut copy);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use indicatif::ProgressBar;
-use kiln_blend::{Dependencies, OwnFrames, dependencies, layout};
+use kiln_blend::{Dependencies, OwnScope, find_dependencies, plan_layout};
 use kiln_client::FoundExtras;
 use serde_json::json;
 
@@ -57,10 +57,10 @@ pub async fn run(context: &Context, args: BundleArgs) -> Outcome<Exit> {
 
 fn bundle(output: Output, args: &BundleArgs, stopped: &AtomicBool) -> Outcome<Exit> {
     let target = Target::named(&args.out);
-    let found = dependencies(&args.file).map_err(|error| Fault::bad_input(error.to_string()))?;
+    let found = find_dependencies(&args.file).map_err(|error| Fault::bad_input(error.to_string()))?;
     let extras = extras(output, &args.extras).find().map_err(|error| Fault::bad_input(error.to_string()))?;
-    let own = found.inspection.own_frames();
-    let mut layout = layout(&found, &[], own.as_ref().map(OwnFrames::requested).as_slice());
+    let own = found.inspection.own_scope();
+    let mut layout = plan_layout(&found, &[], own.as_ref().map(OwnScope::scope).as_slice());
     extras.join(&mut layout.files).map_err(|error| Fault::bad_input(error.to_string()))?;
     let plan = Plan::new(&found, layout)?;
     for notice in &plan.layout.notices {

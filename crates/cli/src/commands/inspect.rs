@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kiln_blend::{Dependencies, Dependency, Missing, OwnFrames};
+use kiln_blend::{Dependencies, Dependency, MissingDependency, OwnScope};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub fn run(context: &Context, file: &Path) -> Outcome<Exit> {
-    let found = kiln_blend::dependencies(file).map_err(|error| Fault::bad_input(error.to_string()))?;
+    let found = kiln_blend::find_dependencies(file).map_err(|error| Fault::bad_input(error.to_string()))?;
     let size = found.blend.metadata().map_or(0, |meta| meta.len());
     context.output.result(&as_json(&found, size), || describe(&found, size));
     Ok(Exit::Done)
@@ -20,8 +20,8 @@ pub fn run(context: &Context, file: &Path) -> Outcome<Exit> {
 
 /// What programs read, as `docs/inspect.md` promises it.
 fn as_json(found: &Dependencies, size: u64) -> Value {
-    let own = found.inspection.own_frames();
-    let lacking = found.lacking(own.as_ref().map(OwnFrames::requested));
+    let own = found.inspection.own_scope();
+    let lacking = found.find_missing(own.as_ref().map(OwnScope::scope));
     let missing: Vec<Value> = lacking.missing.iter().map(missing).collect();
     let unused: Vec<Value> = lacking.unused.iter().map(|one| self::missing(&one.file)).collect();
     let broken: Vec<String> = found.broken.iter().map(ToString::to_string).collect();
@@ -36,7 +36,7 @@ fn as_json(found: &Dependencies, size: u64) -> Value {
     })
 }
 
-fn missing(one: &Missing) -> Value {
+fn missing(one: &MissingDependency) -> Value {
     json!({ "kind": one.kind, "path": one.path, "looked_for": shown(Some(&one.place)), "absent": one.absent })
 }
 

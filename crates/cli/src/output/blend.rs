@@ -6,7 +6,7 @@ use std::{
 };
 
 use kiln_blend::{
-    Compression, Dependencies, Dependency, Inspection, Lacking, OwnFrames, SceneInfo, Simulation,
+    Compression, Dependencies, Dependency, Inspection, MissingReport, OwnScope, SceneInfo, Simulation,
     SimulationKind,
 };
 use kiln_client::submission::RenderInputs;
@@ -179,8 +179,8 @@ fn simulations(all: &[&Simulation]) -> Vec<String> {
 fn file_lines(found: &Dependencies) -> Vec<String> {
     let (packed, outside): (Vec<_>, Vec<_>) =
         found.items.iter().enumerate().partition(|(_, item)| item.file.packed);
-    let own = found.inspection.own_frames();
-    let Lacking { missing, unused, gaps, .. } = found.lacking(own.as_ref().map(OwnFrames::requested));
+    let own = found.inspection.own_scope();
+    let MissingReport { missing, unused, gaps, .. } = found.find_missing(own.as_ref().map(OwnScope::scope));
     let mut lines = Vec::new();
     if !found.items.is_empty() {
         let missing = if missing.is_empty() { String::new() } else { format!(", {} missing", missing.len()) };

@@ -100,7 +100,7 @@ impl Submission {
         let read = tokio::task::spawn_blocking(move || Prepared::reporting(&file, &request, &reports)).await;
         let read = read.map_err(SubmissionError::broken_off("reading the .blend"))?;
         if let Err(PrepareError::Missing(files)) = &read {
-            let named = |file: &kiln_blend::Missing| MissingFile {
+            let named = |file: &kiln_blend::MissingDependency| MissingFile {
                 named_by: file.holder.clone(),
                 file: file.to_string(),
             };

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{extract::State, http::StatusCode};
 use kiln_api::{JobSource, JobView, ProblemCode, SubmitJob};
-use kiln_blend::{Asked, ChoiceError, ExternalKind, Inspection, check_linked, choose};
+use kiln_blend::{ChoiceError, ChoiceRequest, ExternalKind, Inspection, check_linked, choose};
 use kiln_types::{
     BlobHash, Bundle, BundleFile, BundleId, DeviceChoice, DeviceClass, GpuUse, JobId, JobSpec, Name, Needs,
     Owner, Project, RelPath, Save, ScriptPolicy, SessionSpec, Simulations, Word, paths,
@@ -170,7 +170,7 @@ async fn unpack(app: &App, hash: BlobHash, size: u64) -> Answer<(BlobHash, u64)>
 
 /// Returns the job, and the name of its scene.
 fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<(JobSpec, String)> {
-    let asked = Asked {
+    let asked = ChoiceRequest {
         settings: &request.settings,
         frames: request.frames.as_ref(),
         step: None,

@@ -9,8 +9,8 @@ use crate::{
     dna::{Dna, View},
     ids::flag,
     layers::{Collections, ViewLayer},
-    parts::{Kept, Parts},
-    ties::Tied,
+    parts::{BlockCopy, Parts},
+    pointer_scan::PointerTargets,
 };
 
 /// Parents of parents that are followed: a file may make a ring of them.
@@ -56,11 +56,11 @@ impl Members {
 }
 
 /// Where a scene's picture begins.
-pub(crate) struct Shown {
+pub(crate) struct SceneContent {
     /// Where it was in memory.
     pub old: u64,
     pub name: String,
-    pub draws: Draws,
+    pub draws: SceneSources,
     pub members: Members,
     pub view_layers: Vec<ViewLayer>,
     /// Where the block of its sequencer was.
@@ -76,36 +76,36 @@ pub(crate) struct Shown {
 }
 
 /// A datablock that something is drawn by, unless that is muted.
-pub(crate) struct Mutable {
+pub(crate) struct MutableRef {
     pub old: u64,
     pub muted: bool,
 }
 
 /// Other scenes that the picture of a scene is made of.
 #[derive(Default)]
-pub(crate) struct Draws {
+pub(crate) struct SceneSources {
     /// Behind it.
     pub set: Option<u64>,
     /// In strips of its sequencer.
-    pub strips: Vec<Mutable>,
+    pub strips: Vec<MutableRef>,
     /// Its sequencer is used where it renders itself.
     pub sequences: bool,
     /// Its compositing is on, where that is used at all.
     pub composites: bool,
     /// By its own tree of the compositor, before 5.0.
-    pub layers: Layers,
+    pub layers: CompositorInputs,
 }
 
 /// What a tree of the compositor draws.
 #[derive(Default)]
-pub(crate) struct Layers {
+pub(crate) struct CompositorInputs {
     /// Scenes of render layers.
-    pub scenes: Vec<Mutable>,
+    pub scenes: Vec<MutableRef>,
     /// Other trees.
-    pub groups: Vec<Mutable>,
+    pub groups: Vec<MutableRef>,
 }
 
-impl Layers {
+impl CompositorInputs {
     pub fn cost(&self) -> usize {
         16 * (self.scenes.len() + self.groups.len())
     }
@@ -128,21 +128,21 @@ pub(crate) const UNLINKED: u32 = 1 << 31;
 
 /// A pointer that counts only where one of these properties of its datablock is animated.
 #[derive(Clone, Copy)]
-pub(crate) struct AtTimes {
+pub(crate) struct ConditionalUse {
     pub to: u64,
     owner: u64,
     bits: u32,
 }
 
 /// What stands in a file for a datablock of a library.
-pub(crate) struct Link {
+pub(crate) struct LibraryLink {
     /// With the two letters of its kind.
     name: String,
     /// The library, by where it was in memory.
     library: u64,
 }
 
-impl Link {
+impl LibraryLink {
     /// With the two letters of its kind.
     pub fn full_name(&self) -> &str {
         &self.name
@@ -164,12 +164,12 @@ impl Link {
 
 /// Who is drawn by whom in one file.
 #[derive(Default)]
-pub(crate) struct Reach {
-    scenes: Vec<Shown>,
+pub(crate) struct DatablockGraph {
+    scenes: Vec<SceneContent>,
     /// Places in `scenes`.
     scenes_by_old: HashMap<u64, usize>,
     /// Of trees of the compositor.
-    layers: HashMap<u64, Layers>,
+    layers: HashMap<u64, CompositorInputs>,
     /// What is animated of datablocks.
     animations: HashMap<u64, Animation>,
     /// What actions change, as bits of [`animated`].
@@ -184,17 +184,17 @@ pub(crate) struct Reach {
     uses: HashMap<u64, (u32, u32)>,
     used: Vec<u64>,
     /// Where pointers lead that count at times.
-    at_times: HashMap<u64, Vec<AtTimes>>,
-    links: HashMap<u64, Link>,
+    conditional_uses: HashMap<u64, Vec<ConditionalUse>>,
+    links: HashMap<u64, LibraryLink>,
     /// Libraries as the file names them.
     libraries: HashMap<u64, Vec<u8>>,
     /// Every datablock by its name, of which the hash is kept.
     names: HashMap<u64, u64>,
 }
 
-impl Reach {
+impl DatablockGraph {
     /// What is kept of a datablock costs about this many bytes; so says each of these.
-    pub fn scene(&mut self, shown: Shown) -> usize {
+    pub fn scene(&mut self, shown: SceneContent) -> usize {
         let cost =
             shown.name.len() + shown.members.cost() + 8 * (shown.looks_through.len() + shown.uses.len());
         let draws = &shown.draws;
@@ -205,7 +205,7 @@ impl Reach {
         cost
     }
 
-    pub fn layers(&mut self, old: u64, layers: Layers) -> usize {
+    pub fn layers(&mut self, old: u64, layers: CompositorInputs) -> usize {
         let cost = 64 + layers.cost();
         self.layers.insert(old, layers);
         cost
@@ -242,21 +242,21 @@ impl Reach {
     }
 
     /// Scenes that the picture of one is made of, which may be links to other files.
-    pub fn draws(&self, shown: &Shown) -> Vec<u64> {
+    pub fn draws(&self, shown: &SceneContent) -> Vec<u64> {
         let strips = if shown.draws.sequences { self.in_strips(shown) } else { Vec::new() };
         self.behind(shown).into_iter().chain(strips).collect()
     }
 
     /// Those in strips of the sequencer.
-    pub fn in_strips(&self, shown: &Shown) -> Vec<u64> {
+    pub fn in_strips(&self, shown: &SceneContent) -> Vec<u64> {
         let keyed = self.is_animated(shown.old, animated::STRIP_MUTED);
         let unmuted = shown.draws.strips.iter().filter(|strip| keyed || !strip.muted);
         unmuted.map(|strip| strip.old).collect()
     }
 
     /// Those behind it, and those of its compositing.
-    pub fn behind(&self, shown: &Shown) -> Vec<u64> {
-        let Draws { set, composites, layers, .. } = &shown.draws;
+    pub fn behind(&self, shown: &SceneContent) -> Vec<u64> {
+        let SceneSources { set, composites, layers, .. } = &shown.draws;
         let mut found: Vec<u64> = set.iter().copied().collect();
         if !composites && !self.is_animated(shown.old, animated::USE_NODES) {
             return found;
@@ -264,7 +264,7 @@ impl Reach {
         let (mut todo, mut seen) = (vec![(shown.old, layers)], HashSet::default());
         while let Some((old, layers)) = todo.pop() {
             let keyed = self.is_animated(old, animated::NODE_MUTED);
-            let unmuted = |one: &&Mutable| keyed || !one.muted;
+            let unmuted = |one: &&MutableRef| keyed || !one.muted;
             found.extend(layers.scenes.iter().filter(unmuted).map(|one| one.old));
             let groups = layers.groups.iter().filter(unmuted).map(|group| group.old);
             let fresh = groups.filter(|group| seen.insert(*group));
@@ -274,19 +274,19 @@ impl Reach {
     }
 
     /// Whether the sequencer's picture is the scene's in every frame.
-    pub fn is_covered(&self, shown: &Shown) -> bool {
+    pub fn is_covered(&self, shown: &SceneContent) -> bool {
         shown.covered && !self.is_animated(shown.old, animated::STRIP_MUTED | animated::SEQUENCER)
     }
 
     /// Whether the sequencer's picture may be the scene's.
-    pub fn sequences(&self, shown: &Shown) -> bool {
+    pub fn sequences(&self, shown: &SceneContent) -> bool {
         shown.draws.sequences || self.is_animated(shown.old, animated::SEQUENCER)
     }
 
     /// Tells of what renders of a scene in one of these of its view layers. `left` is how many steps it may take.
     pub fn rendered(
         &self,
-        shown: &Shown,
+        shown: &SceneContent,
         picked: &dyn Fn(&ViewLayer) -> bool,
         left: &mut usize,
         each: &mut dyn FnMut(u64),
@@ -302,7 +302,7 @@ impl Reach {
         }
     }
 
-    pub fn collection(&mut self, dna: &Dna, block: &Kept, kept: &[Kept]) -> usize {
+    pub fn collection(&mut self, dna: &Dna, block: &BlockCopy, kept: &[BlockCopy]) -> usize {
         const HIDE_RENDER: u32 = 3;
         let view = dna.view(block.sdna, &block.bytes);
         // No Blender animates collections yet.
@@ -374,13 +374,13 @@ impl Reach {
     }
 
     /// Where the pointers of a datablock's parts lead, and those of itself that count at times.
-    pub fn parts(&mut self, owner: u64, tied: Tied) -> usize {
+    pub fn parts(&mut self, owner: u64, targets: PointerTargets) -> usize {
         let mut cost = 0;
-        for (part, uses) in tied.parts {
+        for (part, uses) in targets.parts {
             cost += self.uses(part, uses);
         }
-        for (from, to, bits) in tied.at_times {
-            self.at_times.entry(from).or_default().push(AtTimes { to, owner, bits });
+        for (from, to, bits) in targets.conditional_uses {
+            self.conditional_uses.entry(from).or_default().push(ConditionalUse { to, owner, bits });
             cost += 64;
         }
         cost
@@ -414,11 +414,11 @@ impl Reach {
     pub fn link(&mut self, old: u64, id: View<'_>) -> usize {
         let (Some(library), Some(name)) = (id.pointer("lib"), id.text("name")) else { return 0 };
         let cost = 128 + name.len();
-        self.links.insert(old, Link { name, library });
+        self.links.insert(old, LibraryLink { name, library });
         cost
     }
 
-    pub fn scenes(&self) -> &[Shown] {
+    pub fn scenes(&self) -> &[SceneContent] {
         &self.scenes
     }
 
@@ -439,22 +439,22 @@ impl Reach {
         body.collection.filter(|_| shows())
     }
 
-    pub fn linked(&self, old: u64) -> Option<&Link> {
+    pub fn linked(&self, old: u64) -> Option<&LibraryLink> {
         self.links.get(&old)
     }
 
     /// Whether objects or collections of libraries are in the file.
     pub fn has_linked_members(&self) -> bool {
-        self.links.values().any(Link::holds_objects)
+        self.links.values().any(LibraryLink::holds_objects)
     }
 
     /// The library of a link, as the file names it.
-    pub fn library_of(&self, link: &Link) -> Option<&[u8]> {
+    pub fn library_of(&self, link: &LibraryLink) -> Option<&[u8]> {
         self.libraries.get(&link.library).map(Vec::as_slice)
     }
 
     /// Where in this file, a library, what another links lies.
-    pub fn find(&self, link: &Link) -> Option<u64> {
+    pub fn find(&self, link: &LibraryLink) -> Option<u64> {
         self.names.get(&hash(link.name.as_bytes())).copied()
     }
 
@@ -485,12 +485,12 @@ impl Reach {
     }
 
     /// Pointers of a datablock that count at times.
-    pub fn at_times(&self, old: u64) -> &[AtTimes] {
-        self.at_times.get(&old).map_or(&[], Vec::as_slice)
+    pub fn conditional_uses(&self, old: u64) -> &[ConditionalUse] {
+        self.conditional_uses.get(&old).map_or(&[], Vec::as_slice)
     }
 
     /// Whether it counts in any frame; idle nodes only do where all are asked for.
-    pub fn counts(&self, one: &AtTimes, all_nodes: bool) -> bool {
+    pub fn counts(&self, one: &ConditionalUse, all_nodes: bool) -> bool {
         let moves = one.bits & !UNLINKED;
         let is_idle_node = one.bits & (UNLINKED | animated::NODE_MUTED) != 0;
         (all_nodes && is_idle_node) || (moves != 0 && self.is_animated(one.owner, moves))
@@ -508,7 +508,7 @@ fn hash(name: &[u8]) -> u64 {
     FixedState::default().hash_one(name)
 }
 
-impl Collections for Reach {
+impl Collections for DatablockGraph {
     fn members(&self, collection: u64) -> Option<(&[u64], &[u64])> {
         self.collections.get(&collection).map(|members| (&members.objects[..], &members.children[..]))
     }

@@ -8,10 +8,10 @@ use crate::{
     animation::animated,
     dna::{Dna, Pointers, View},
     fault::BlendFault,
-    file::{Head, Walker},
+    file::{BlockHead, Walker},
+    graph::UNLINKED,
     ids::flag,
     nodes::{NodeUse, Nodes},
-    reach::UNLINKED,
     sequencer::Strips,
 };
 
@@ -38,17 +38,17 @@ const DRAWS_NOTHING: [&[u8]; 2] = [b"CameraBGImage", b"ToolSettings"];
 
 /// A pointer: from a block to a datablock.
 #[derive(Clone, Copy)]
-struct Tie {
+struct Edge {
     from: u64,
     to: u64,
 }
 
 /// The pointers of the present datablock.
 #[derive(Default)]
-pub(crate) struct Ties {
+pub(crate) struct PointerScan {
     /// Where the datablock was in memory.
     pub old: u64,
-    uses: Vec<Tie>,
+    uses: Vec<Edge>,
     /// Those of drivers.
     driven_by: Vec<u64>,
     of_members: bool,
@@ -61,14 +61,14 @@ pub(crate) struct Ties {
 
 /// What only counts at times of a datablock, as its own settings say.
 #[derive(Default, Clone, Copy)]
-pub(crate) struct Off {
+pub(crate) struct ConditionalParts {
     /// The tree of nodes that is part of it.
     pub tree: Option<u32>,
     /// One datablock.
     pub one: Option<(u64, u32)>,
 }
 
-impl Off {
+impl ConditionalParts {
     /// What a datablock's own settings say of its nodes.
     pub fn of(code: [u8; 4], view: &View<'_>) -> Self {
         const COMPOSITING: u32 = 6;
@@ -95,7 +95,7 @@ pub(crate) fn holds_nodes(code: [u8; 4]) -> bool {
 
 /// The pointers of a datablock, told apart by its parts.
 #[derive(Default)]
-pub(crate) struct Tied {
+pub(crate) struct PointerTargets {
     /// Of the datablock as a whole.
     pub uses: Vec<u64>,
     pub driven_by: Vec<u64>,
@@ -103,14 +103,14 @@ pub(crate) struct Tied {
     pub parts: HashMap<u64, Vec<u64>>,
     /// From the datablock or a part to a part, and the properties that decide on it; those that hold a name of a file
     /// are among them.
-    pub at_times: Vec<(u64, u64, u32)>,
+    pub conditional_uses: Vec<(u64, u64, u32)>,
     /// The parts that hold these names of files; none where the datablock as a whole does.
     pub names: Vec<Option<u64>>,
 }
 
-impl Ties {
+impl PointerScan {
     /// `None` for datablocks of no interest.
-    pub fn of(head: &Head) -> Option<Self> {
+    pub fn of(head: &BlockHead) -> Option<Self> {
         let of_members = matches!(&head.code, b"SC\0\0" | b"GR\0\0");
         (!LEADS_NOWHERE.contains(&head.code)).then(|| Self { old: head.old, of_members, ..Self::default() })
     }
@@ -120,7 +120,7 @@ impl Ties {
     pub fn pointers(
         &mut self,
         dna: &Dna,
-        head: &Head,
+        head: &BlockHead,
         walker: &mut Walker<'_>,
     ) -> Result<Rc<Pointers>, BlendFault> {
         if !self.lists.is_empty()
@@ -129,7 +129,7 @@ impl Ties {
             let shape = walker.shape;
             let list = walker.payload(MAX_LIST * shape.pointer as u64)?.chunks_exact(shape.pointer);
             let list = list.map(|one| shape.u64(one)).filter(|old| *old != 0);
-            self.uses.extend(list.map(|to| Tie { from, to }));
+            self.uses.extend(list.map(|to| Edge { from, to }));
             return Ok(Rc::default());
         }
         if self.of_members && OF_MEMBERS.contains(&dna.name(head.sdna)) {
@@ -149,7 +149,7 @@ impl Ties {
         if name == b"DriverVar" {
             self.driven_by.extend(view.pointers_to_one(pointers));
         } else {
-            self.uses.extend(view.pointers_to_one(pointers).map(|to| Tie { from: old, to }));
+            self.uses.extend(view.pointers_to_one(pointers).map(|to| Edge { from: old, to }));
         }
         self.lists.extend(view.pointers_to_many(pointers).map(|list| (list, old)));
     }
@@ -175,7 +175,7 @@ impl Ties {
     }
 
     /// Ends the datablock. `names` are blocks that hold names of files.
-    pub fn finish(self, off: Off, strips: Option<&Strips>, names: &[u64]) -> Tied {
+    pub fn finish(self, off: ConditionalParts, strips: Option<&Strips>, names: &[u64]) -> PointerTargets {
         let Self { old: owner, mut uses, driven_by, nodes, off: blocks_off, .. } = self;
         let sorted = nodes.sort();
         // The datablock points to its own tree, whether that is of use or not.
@@ -185,7 +185,7 @@ impl Ties {
         let mut of_strips = OfStrips::default();
         if let Some((strips, sequencer)) = strips.and_then(|strips| Some((strips, strips.old()?))) {
             of_strips = OfStrips { sequencer, idle: strips.idle(), blocks: strips.blocks().collect() };
-            uses.extend(strips.plays().map(|(from, to)| Tie { from, to }));
+            uses.extend(strips.plays().map(|(from, to)| Edge { from, to }));
             of_strips.blocks.extend(strips.strips().map(|strip| (strip, Some(strip))));
         }
         let mut part_of = |block: u64| -> Option<u64> {
@@ -210,11 +210,16 @@ impl Ties {
         };
         let names = names.iter().map(|block| part_of(*block)).collect();
         let placed: Vec<(Option<u64>, u64)> = uses.iter().map(|tie| (part_of(tie.from), tie.to)).collect();
-        let mut found = Tied { driven_by, names, at_times: parts.at_times, ..Tied::default() };
+        let mut found = PointerTargets {
+            driven_by,
+            names,
+            conditional_uses: parts.conditional_uses,
+            ..PointerTargets::default()
+        };
         for (part, to) in placed {
             match (part, off.one) {
                 (Some(part), _) => found.parts.entry(part).or_default().push(to),
-                (None, Some((one, bits))) if one == to => found.at_times.push((owner, to, bits)),
+                (None, Some((one, bits))) if one == to => found.conditional_uses.push((owner, to, bits)),
                 (None, _) => found.uses.push(to),
             }
         }
@@ -234,13 +239,13 @@ struct OfStrips {
 #[derive(Default)]
 struct Known {
     parts: HashSet<u64>,
-    at_times: Vec<(u64, u64, u32)>,
+    conditional_uses: Vec<(u64, u64, u32)>,
 }
 
 impl Known {
     fn add(&mut self, from: u64, part: u64, bits: u32) -> u64 {
         if self.parts.insert(part) {
-            self.at_times.push((from, part, bits));
+            self.conditional_uses.push((from, part, bits));
         }
         part
     }

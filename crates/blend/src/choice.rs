@@ -10,7 +10,7 @@ use crate::{ExternalKind, Inspection, LinkedSimulation, NoFrames, SceneInfo, Sim
 
 /// The part of a request that is compared with the .blend.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct ChoiceRequest<'a> {
     pub settings: &'a RenderSettings,
     /// The scene's own range where `None`.
     pub frames: Option<&'a FrameSet>,
@@ -24,7 +24,7 @@ pub struct Asked<'a> {
 
 /// The result of [`choose`].
 #[derive(Debug, Clone, PartialEq)]
-pub struct Chosen<'a> {
+pub struct RenderChoice<'a> {
     pub scene: &'a SceneInfo,
     pub frames: FrameSet,
     /// Of the main files.
@@ -97,7 +97,7 @@ pub fn with_verb(simulations: &[String]) -> String {
 ///
 /// # Errors
 /// The file lacks something that is asked for, or it cannot be rendered as it is meant.
-pub fn choose<'a>(file: &'a Inspection, asked: &Asked<'_>) -> Result<Chosen<'a>, ChoiceError> {
+pub fn choose<'a>(file: &'a Inspection, asked: &ChoiceRequest<'_>) -> Result<RenderChoice<'a>, ChoiceError> {
     let settings = asked.settings;
     settings.check().map_err(ChoiceError::Setting)?;
     let scene = scene_of(file, settings)?;
@@ -112,7 +112,7 @@ pub fn choose<'a>(file: &'a Inspection, asked: &Asked<'_>) -> Result<Chosen<'a>,
     let bake = check_simulations(file, scene, &frames, asked.simulations)?;
     // The denoiser of another engine than the file's is not read here.
     let is_own_engine = settings.engine.as_ref().is_none_or(|engine| *engine == scene.engine);
-    Ok(Chosen {
+    Ok(RenderChoice {
         scene,
         frames,
         format,
@@ -233,8 +233,8 @@ mod tests {
         .unwrap()
     }
 
-    fn asked(settings: &RenderSettings) -> Asked<'_> {
-        Asked {
+    fn asked(settings: &RenderSettings) -> ChoiceRequest<'_> {
+        ChoiceRequest {
             settings,
             frames: None,
             step: None,
@@ -257,7 +257,7 @@ mod tests {
         ];
         for (named, step, want) in cases {
             let named: Option<FrameSet> = named.map(|frames| frames.parse().unwrap());
-            let asked = Asked { frames: named.as_ref(), step, ..asked(&settings) };
+            let asked = ChoiceRequest { frames: named.as_ref(), step, ..asked(&settings) };
             let frames = choose(&file, &asked).unwrap().frames;
             let want: FrameSet = want.parse().unwrap();
             assert!(frames.iter().eq(want.iter()), "{named:?} by {step:?}: {frames}");
@@ -269,7 +269,7 @@ mod tests {
         let backwards = file(serde_json::json!({ "frame_start": 250, "frame_end": 1 }));
         let (settings, named): (_, FrameSet) = (RenderSettings::default(), "3-1".parse().unwrap());
         for step in [None, Some(1), Some(2)] {
-            let error = choose(&backwards, &Asked { step, ..asked(&settings) }).unwrap_err();
+            let error = choose(&backwards, &ChoiceRequest { step, ..asked(&settings) }).unwrap_err();
             assert!(matches!(&error, ChoiceError::NoFrames(_)), "{error}");
             let text = error.to_string();
             assert!(
@@ -277,7 +277,7 @@ mod tests {
                 "{text}"
             );
         }
-        let chosen = choose(&backwards, &Asked { frames: Some(&named), ..asked(&settings) }).unwrap();
+        let chosen = choose(&backwards, &ChoiceRequest { frames: Some(&named), ..asked(&settings) }).unwrap();
         assert_eq!(chosen.frames.iter().collect::<Vec<_>>(), [3, 2, 1]);
     }
 
@@ -317,7 +317,7 @@ mod tests {
             RenderSettings { engine: Some("BLENDER_WORKBENCH".to_owned()), ..RenderSettings::default() };
         let chosen = choose(&file, &asked(&other)).unwrap();
         assert_eq!((chosen.device, chosen.denoiser), (DeviceClass::Cpu, None));
-        let older = Asked { blender: Some("3.6".parse().unwrap()), ..asked(&own) };
+        let older = ChoiceRequest { blender: Some("3.6".parse().unwrap()), ..asked(&own) };
         assert!(matches!(choose(&file, &older).unwrap_err(), ChoiceError::TooOld { .. }));
     }
 

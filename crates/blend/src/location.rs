@@ -4,12 +4,12 @@ use std::ops::Range;
 
 /// Bytes of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Field {
+pub(crate) struct ByteRange {
     pub at: u64,
     pub len: usize,
 }
 
-impl Field {
+impl ByteRange {
     /// A part of a struct that begins at `base`.
     pub fn within(base: u64, part: Range<usize>) -> Self {
         Self { at: base + part.start as u64, len: part.len() }
@@ -18,20 +18,20 @@ impl Field {
 
 /// Where one name stands.
 #[derive(Debug, Clone)]
-pub(crate) enum Spot {
+pub(crate) enum PathLocation {
     /// Characters within a struct.
-    Field(Field),
+    Field(ByteRange),
     /// A block of its own.
     Block(NameBlock),
     /// A strip of the sequencer: the first `shared` bytes of its names stand in a folder, once for all of them.
-    Strip { folder: Field, shared: usize, element: Field },
+    Strip { folder: ByteRange, shared: usize, element: ByteRange },
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct NameBlock {
     /// Where its head begins, and what follows the head.
     pub head: u64,
-    pub data: Field,
+    pub data: ByteRange,
     /// Numbers elsewhere that tell its length too.
-    pub counts: Vec<Field>,
+    pub counts: Vec<ByteRange>,
 }

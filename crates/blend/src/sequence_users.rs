@@ -7,8 +7,8 @@ use foldhash::HashMap;
 use crate::{
     dna::View,
     external::ExternalFile,
-    reach::Reach,
-    sequence::{Clip, Numbered, SequenceRule, SequenceUser, VolumeMode},
+    graph::DatablockGraph,
+    sequence::{Clip, NumberedName, SequenceRule, SequenceUser, VolumeMode},
 };
 
 /// Users of sequences that are kept.
@@ -64,7 +64,7 @@ impl Moves {
 }
 
 /// A user whose rule is known but for what moves it.
-struct Found {
+struct UserDraft {
     /// Where the datablock that shows it was in memory.
     old: u64,
     /// Where the image or clip was in memory.
@@ -139,7 +139,7 @@ struct Current {
     is_action: bool,
     actions: Vec<u64>,
     moves: Moves,
-    own: Vec<Found>,
+    own: Vec<UserDraft>,
 }
 
 impl Current {
@@ -149,15 +149,15 @@ impl Current {
 }
 
 #[derive(Default)]
-pub(crate) struct Shown {
+pub(crate) struct SequenceUsers {
     current: Option<Current>,
-    found: Vec<Found>,
+    found: Vec<UserDraft>,
     clips: HashMap<u64, Clip>,
     /// Actions that move a user, and what they move.
     actions: HashMap<u64, Option<Moves>>,
 }
 
-impl Shown {
+impl SequenceUsers {
     /// A new datablock begins.
     pub fn datablock(&mut self, code: [u8; 4], old: u64, name: &[u8], view: &View<'_>) {
         let is_action = &code == b"AC\0\0" && self.actions.contains_key(&old);
@@ -192,7 +192,7 @@ impl Shown {
         let name = view.bytes("name").unwrap_or_default();
         let name = name.rsplit(|byte| matches!(byte, b'/' | b'\\')).next().unwrap_or_default();
         let int = |field: &'static str| view.int(field).unwrap_or(0);
-        if let Some(first) = Numbered::of_picture(name).number {
+        if let Some(first) = NumberedName::of_picture(name).number {
             let (start, offset, length) = (int("start_frame"), int("frame_offset"), int("len"));
             self.clips.insert(old, Clip { first, start, offset, length });
         }
@@ -219,7 +219,7 @@ impl Shown {
         };
         let by = current.by.clone();
         let (old, actions, moves) = (current.old, Vec::new(), Moves::default());
-        current.own.push(Found { old, target, by, rule, actions, moves });
+        current.own.push(UserDraft { old, target, by, rule, actions, moves });
     }
 
     /// Whether the text that begins at this place of memory is the path of an animation.
@@ -322,22 +322,28 @@ impl Shown {
                 self.actions.entry(*action).or_default();
             }
         }
-        let cost = found.iter().map(|one| size_of::<Found>() + one.by.len() + 8 * one.actions.len()).sum();
+        let cost =
+            found.iter().map(|one| size_of::<UserDraft>() + one.by.len() + 8 * one.actions.len()).sum();
         self.found.append(&mut found);
         cost
     }
 
     /// Gives each file of `external` its users; `olds` tells where in memory the datablock of each was. Those of images
     /// and clips in libraries are returned, with the library as the file names it.
-    pub fn finish(self, external: &mut [ExternalFile], olds: &[u64], reach: &Reach) -> Vec<LinkedUser> {
+    pub fn finish(
+        self,
+        external: &mut [ExternalFile],
+        olds: &[u64],
+        graph: &DatablockGraph,
+    ) -> Vec<LinkedUser> {
         let mut by_old: HashMap<u64, Vec<SequenceUser>> = HashMap::default();
         let mut linked = Vec::new();
         for one in &self.found {
             let rule = self.rule(one);
             let user = SequenceUser { by: one.by.clone(), rule, old: one.old, holder: PathBuf::new() };
-            match reach.linked(one.target) {
+            match graph.linked(one.target) {
                 Some(link) => {
-                    let library = reach.library_of(link).unwrap_or_default().to_vec();
+                    let library = graph.library_of(link).unwrap_or_default().to_vec();
                     linked.push(LinkedUser { library, owner: link.full_name().to_owned(), user });
                 }
                 None => by_old.entry(one.target).or_default().push(user),
@@ -352,7 +358,7 @@ impl Shown {
         linked
     }
 
-    fn rule(&self, found: &Found) -> SequenceRule {
+    fn rule(&self, found: &UserDraft) -> SequenceRule {
         let mut moves = found.moves;
         for action in &found.actions {
             // One in a library is not seen.
@@ -382,7 +388,7 @@ pub(crate) struct LinkedUser {
 }
 
 impl Current {
-    fn found(&self, node: &Node) -> Option<Found> {
+    fn found(&self, node: &Node) -> Option<UserDraft> {
         let (target, rule) = match node.kind {
             Kind::Image => (node.id?, Rule::Image(*self.users.get(&node.storage?)?)),
             Kind::Clip => (node.id?, Rule::Clip),
@@ -390,7 +396,7 @@ impl Current {
             Kind::SceneTime => return None,
         };
         let (actions, moves) = Default::default();
-        Some(Found { old: self.old, target, by: self.by.clone(), rule, actions, moves })
+        Some(UserDraft { old: self.old, target, by: self.by.clone(), rule, actions, moves })
     }
 
     fn geometry_image(&self, node: &Node) -> Option<(u64, Rule)> {
@@ -497,5 +503,5 @@ fn cache(current: &mut Current, view: &View<'_>) {
 fn own(current: &mut Current, target: u64, rule: SequenceRule) {
     let (actions, moves) = Default::default();
     let (old, by) = (current.old, current.by.clone());
-    current.own.push(Found { old, target, by, rule: Rule::Image(rule), actions, moves });
+    current.own.push(UserDraft { old, target, by, rule: Rule::Image(rule), actions, moves });
 }
