@@ -1,19 +1,20 @@
 //! The ends of attempts: what closing, revoking and preempting one changes.
 
-use kiln_types::{AttemptId, AttemptState};
+use kiln_types::{AttemptId, AttemptState, WorkerId};
 
 use crate::{
-    Core, Outbox, Push, Record, RevokeReason,
+    Core, Outbox, Push, Record, RevokeReason, claims,
+    ids::StepRef,
     state::{Attempt, AttemptPhase, TaskPlace},
 };
 
 impl Core {
-    /// Takes a live attempt off its slot and its task, and returns it. The task then waits, unless another attempt of
+    /// Takes a live attempt off its worker and its task, and returns it. The task then waits, unless another attempt of
     /// it goes on. `None` where the attempt is not live.
     pub(crate) fn close_attempt(&mut self, id: AttemptId) -> Option<Attempt> {
         self.state.find_attempt(id).filter(|attempt| attempt.phase.is_live())?;
         let attempt = self.state.attempts.remove(id)?;
-        self.state.worker_mut(attempt.worker).detach(attempt.slot, id);
+        self.state.detach(&attempt, id);
         self.time_limits.end(id);
         self.end_probe(attempt.worker, id);
         self.state.touch(attempt.worker);
@@ -37,22 +38,44 @@ impl Core {
         let attempt = self.close_attempt(id)?;
         let is_stale = why == RevokeReason::Stale;
         let state = if is_stale { AttemptState::Superseded } else { AttemptState::Revoked };
-        if attempt.phase != AttemptPhase::Delivering {
-            self.state.slot_mut(attempt.place()).close(id);
-        }
+        self.await_report(id, &attempt);
         out.record(Record::AttemptClosed { attempt: id, task: attempt.task, state, failure: None });
         self.push(attempt.worker, Push::Revoke { attempt: id, why }, out);
         Some(attempt)
     }
 
-    /// Asks for an attempt back that has not begun.
+    /// Gives the place of an attempt, closed already, to nothing else until its worker reports it. One that has left
+    /// Blender has left its slot.
+    pub(crate) fn await_report(&mut self, id: AttemptId, attempt: &Attempt) {
+        match (attempt.phase, attempt.place()) {
+            (AttemptPhase::Streaming { memory }, _) => {
+                self.state.worker_mut(attempt.worker).streams.close(id, memory);
+            }
+            (AttemptPhase::Delivering { .. }, _) | (_, None) => {}
+            (_, Some(of)) => self.state.slot_mut(of).close(id),
+        }
+    }
+
+    /// Asks for an attempt back that has not begun; ends one that streams.
     pub(crate) fn preempt(&mut self, id: AttemptId, out: &mut impl Outbox) {
         let attempt = self.state.attempt_mut(id);
-        if attempt.phase == (AttemptPhase::Assigned { preempted: false }) {
-            attempt.phase = AttemptPhase::Assigned { preempted: true };
-            let worker = attempt.worker;
-            self.push(worker, Push::Revoke { attempt: id, why: RevokeReason::Preempted }, out);
+        match &mut attempt.phase {
+            AttemptPhase::Streaming { .. } => drop(self.revoke(id, RevokeReason::Displaced, out)),
+            AttemptPhase::Assigned { preempted: preempted @ false, .. } => {
+                *preempted = true;
+                let worker = attempt.worker;
+                self.push(worker, Push::Revoke { attempt: id, why: RevokeReason::Preempted }, out);
+            }
+            _ => {}
         }
+    }
+
+    /// The memory that a stream of this step claims on the worker; bytes.
+    pub(crate) fn stream_memory(&self, worker: WorkerId, of: StepRef) -> u64 {
+        let (Some(worker), Some(step)) = (self.state.find_worker(worker), self.state.find_step(of)) else {
+            return 0;
+        };
+        claims::stream_memory(&worker.offer, self.requirements[step.requirement].requirement.room)
     }
 
     /// Forgets an expired attempt.

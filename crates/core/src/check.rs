@@ -134,7 +134,9 @@ impl Core {
             self.check_step(StepRef::new(id, place), job, step);
         }
         if job.is_device_open() {
-            let has_begun = |step: &Step| !step.tasks.done().is_empty() || step.tasks.live_len() > 0;
+            let has_begun = |step: &Step| {
+                step.plan.device.is_some() && (!step.tasks.done().is_empty() || step.tasks.live_len() > 0)
+            };
             let expired = self.state.attempts.iter().find(|(_, attempt)| attempt.task.job == id);
             assert!(!job.steps.iter().any(has_begun), "job {id} has begun on no device");
             assert!(expired.is_none(), "job {id} is on no device, and may be delivered by {expired:?}");
@@ -157,6 +159,8 @@ impl Core {
         let name = format!("{}.{}", of.job, of.step);
         step.tasks.check(|attempt| self.state.attempt(attempt).phase.has_begun());
         assert_eq!(step.tasks.count(), step.plan.count, "step {name} has two counts");
+        let streams = step.tasks.streaming().len() > 0;
+        assert!(!streams || step.plan.may_stream() && !job.has_ended(), "step {name} streams and must not");
         let second = step.tasks.live().filter_map(|(task, _)| Some((task, step.tasks.second_attempt(task)?)));
         for (task, attempt) in step.tasks.live().chain(second) {
             let known = self.state.attempt(attempt);
@@ -174,9 +178,18 @@ impl Core {
             let mut begun = tasks.waiting();
             begun.merge(tasks.done());
             begun.extend(tasks.live().map(|(task, _)| task));
+            let streams = tasks.streaming();
+            begun.extend(streams.with_frames().map(|(task, _)| task));
             assert!(ready.contains_all(&begun), "step {name} has frames before those that they wait for");
+            let lacking = streams.iter().find(|(task, stream)| !stream.has_frames && ready.contains(*task));
+            assert!(
+                lacking.is_none(),
+                "step {name} streams {lacking:?} without its frames, and they are there"
+            );
         } else {
             assert!(step.tasks.blocked().is_empty(), "step {name} is blocked by nothing");
+            let lacking = step.tasks.streaming().iter().any(|(_, stream)| !stream.has_frames);
+            assert!(!lacking, "step {name} streams without frames that it does not need");
         }
         for (task, history) in step.tasks.histories() {
             let [failures, losses] = [self.config.max_failures, self.config.max_losses].map(usize::from);
@@ -208,19 +221,28 @@ impl Core {
                 }
             }
             for attempt in slot.delivering() {
-                assert_eq!(self.state.attempt(*attempt).phase, AttemptPhase::Delivering, "{attempt}");
+                let phase = self.state.attempt(*attempt).phase;
+                assert!(matches!(phase, AttemptPhase::Delivering { .. }), "{attempt} is {phase:?}");
             }
             for attempt in slot.live() {
                 assert!(seen.insert(attempt), "{attempt} is on two slots");
-                assert_eq!(self.state.attempt(attempt).place(), of, "{attempt} is another slot's");
+                assert_eq!(self.state.attempt(attempt).place(), Some(of), "{attempt} is another slot's");
                 assert!(!slot.closing().contains(&attempt), "{attempt} is wanted and revoked");
             }
         }
+        for attempt in worker.streams.live() {
+            let known = self.state.attempt(attempt);
+            assert!(known.phase.is_streaming() && known.worker == id, "{attempt} is no stream of {id}");
+            assert!(seen.insert(attempt), "{attempt} streams and is on a slot");
+        }
+        let streams = worker.streams.live().next().is_some();
+        assert_eq!(self.state.streaming().contains(&id), streams, "{id} is listed for streams or not");
         if matches!(worker.presence, Presence::Silent | Presence::Offline) {
             assert!(seen.is_empty(), "worker {id} has no lease and live attempts");
         }
         if worker.presence == Presence::Offline {
-            assert!(worker.slots().iter().all(|slot| slot.closing().is_empty()), "worker {id} is gone");
+            let waits = worker.slots().iter().any(|slot| !slot.closing().is_empty());
+            assert!(!waits && worker.streams.is_empty(), "worker {id} is gone");
         }
     }
 
@@ -230,10 +252,16 @@ impl Core {
             let tasks = &self.state.step(attempt.task).tasks;
             let index = attempt.task.index;
             if attempt.phase.is_live() {
-                let of_task = [tasks.first_attempt(index), tasks.second_attempt(index)];
+                let streams = attempt.phase.is_streaming();
+                let of_task = [tasks.any_attempt(index), tasks.second_attempt(index)];
                 assert!(of_task.contains(&Some(*id)), "{id} is live and its task does not know");
-                let is_there = self.state.slot(attempt.place()).live().any(|live| live == *id);
-                assert!(is_there, "{id} is live and on no slot");
+                assert_eq!(streams, tasks.streaming().get(index).is_some(), "{id} streams or its task does");
+                let worker = self.state.worker(attempt.worker);
+                let is_there = attempt.place().map_or_else(
+                    || worker.streams.contains(*id),
+                    |of| self.state.slot(of).live().any(|live| live == *id),
+                );
+                assert!(is_there, "{id} is live and its worker does not have it");
             } else {
                 let known = tasks.history(index).is_some_and(|history| history.expired().contains(id));
                 assert!(known, "{id} is expired and forgotten");

@@ -55,6 +55,12 @@ pub(crate) fn claim(offer: &WorkerOffer, beside: Claimed, room: Room) -> Option<
     Some(Claim { cores, memory, gpus })
 }
 
+/// The memory of a stream that requires this room; bytes.
+pub(crate) fn stream_memory(offer: &WorkerOffer, room: Room) -> u64 {
+    let most = if offer.memory > 0 { offer.memory } else { u64::MAX };
+    room.memory.max(room.learned.min(most))
+}
+
 /// The most that a slot may hold that was given work for this room, where nobody remembers beside what.
 pub(crate) fn largest_claim(offer: &WorkerOffer, room: Room) -> Claim {
     let share = offer.cores / u32::from(offer.slots.max(1));

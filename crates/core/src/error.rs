@@ -2,6 +2,8 @@
 
 use kiln_types::{JobId, JobState, MAX_TASKS, StepIndex, TaskIndex};
 
+use crate::PlanError;
+
 /// The result of an operation on a job.
 pub type JobResult<T = ()> = Result<T, JobError>;
 
@@ -29,6 +31,12 @@ pub enum JobError {
     PartOfFrame(JobId),
     #[error("job {0} would have more than {MAX_TASKS} tasks in a step; make a second job")]
     TooManyTasks(JobId),
+    #[error("job {0} was cancelled; `kiln jobs retry` starts it again, and then a step can be added")]
+    Cancelled(JobId),
+    #[error("what the new step of job {0} depends on has failed; `kiln jobs retry` renders it")]
+    DependencyFailed(JobId),
+    #[error("the new step does not fit job {job}: {error}")]
+    BadStep { job: JobId, error: PlanError },
     #[error("the stored state of job {job} contradicts itself: {what}; restore the data from a backup")]
     BadRestore { job: JobId, what: &'static str },
 }

@@ -168,7 +168,8 @@ impl<'a> Explainer<'a> {
         let core = self.core;
         let look = || Rc::new(Crowd::of(core, job, step));
         // A cooldown is of this scene alone.
-        if step.plan.all_sessions().any(|session| core.cooldowns.workers(session).next().is_some()) {
+        let sessions = step.plan.all_sessions().map(Some).chain([step.session()]);
+        if sessions.into_iter().any(|session| core.cooldowns.workers(session).next().is_some()) {
             return look();
         }
         self.crowds.entry(step.requirement).or_insert_with(look).clone()
@@ -289,11 +290,11 @@ impl Core {
             let attempt = self.state.attempt(id);
             let speed = self.state.worker(attempt.worker).speed.get();
             match attempt.phase {
-                AttemptPhase::Running { since } => {
+                AttemptPhase::Running { since, .. } => {
                     (1.0 - now.since(since) as f64 * f64::from(speed) / f64::from(work.max(1.0))).max(0.05)
                 }
-                AttemptPhase::Delivering => 0.0,
-                AttemptPhase::Assigned { .. } | AttemptPhase::Expired { .. } => 1.0,
+                AttemptPhase::Delivering { .. } => 0.0,
+                _ => 1.0,
             }
         });
         f64::from(tasks.waiting_len()) + running.sum::<f64>()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kiln_types::{AttemptId, Failure, JobId};
 
 use crate::{
-    Core, IndexSet, JobPlan, Outbox, Record, RevokeReason, StepDependency,
+    Core, IndexSet, JobPlan, Outbox, Record, RevokeReason, StepDependency, StepPlan,
     ids::StepRef,
     state::{Job, JobEnd, JobPhase, Step},
 };
@@ -16,21 +16,37 @@ impl Core {
         let id = plan.id();
         let (options, steps, pinned) = plan.into_parts();
         let member = self.fair_share.open(&options.project, &options.user);
-        let steps = steps.into_iter().enumerate().map(|(place, plan)| {
-            let requirement = self.hold_requirement(&plan.requires);
-            plan.all_sessions().for_each(|session| self.indexes.hold_session(session));
-            Step::new(StepRef::new(id, place), plan, requirement)
-        });
+        let steps = steps.into_iter().enumerate();
+        let steps = steps.map(|(place, plan)| self.new_step(StepRef::new(id, place), plan));
         Job { options, member, steps: steps.collect(), pinned, ..Job::default() }
+    }
+
+    fn new_step(&mut self, of: StepRef, plan: StepPlan) -> Step {
+        let requirement = self.hold_requirement(&plan.requires);
+        plan.all_sessions().for_each(|session| self.indexes.hold_session(session));
+        Step::new(of, plan, requirement)
+    }
+
+    /// Adds a step that fits the job, on the device of the job. What it depends on may be there already.
+    pub(crate) fn append_step(&mut self, id: JobId, mut plan: StepPlan) {
+        let job = self.state.job(id);
+        plan.set_device(job.pinned.as_ref());
+        let step = self.new_step(StepRef::new(id, job.steps.len()), plan);
+        let job = self.state.job_mut(id);
+        job.steps.push(step);
+        job.block_tasks();
     }
 
     /// Gives back what a job, no longer in an index, holds of requirements, sessions and accounts.
     pub(crate) fn release_job(&mut self, job: &Job) {
-        for step in &job.steps {
-            self.requirements.release(step.requirement);
-            step.plan.all_sessions().for_each(|session| self.indexes.release_session(session));
-        }
+        job.steps.iter().for_each(|step| self.release_step(step));
         self.fair_share.close(job.member);
+    }
+
+    /// Gives back what a step, in no index, holds of requirements and sessions.
+    pub(crate) fn release_step(&mut self, step: &Step) {
+        self.requirements.release(step.requirement);
+        step.plan.all_sessions().for_each(|session| self.indexes.release_session(session));
     }
 
     /// Notes that a task of the job has started.
@@ -114,6 +130,8 @@ impl Core {
             let is_in = |attempt: &AttemptId| tasks.contains(self.state.attempt(*attempt).task.index);
             let live: Vec<AttemptId> = known.attempts().filter(is_in).collect();
             let gone = live.into_iter().filter_map(|id| self.revoke(id, RevokeReason::Stale, out));
+            // What streams has made nothing of the old input that could be delivered.
+            let gone = gone.filter(|gone| !gone.phase.is_streaming());
             let mut begun: IndexSet = gone.map(|gone| gone.task.index).collect();
             let step = self.state.step_mut(later);
             reset_ended(later, step, &tasks, out);

@@ -36,12 +36,20 @@ struct LedgerAttempt {
     task: TaskId,
     generation: Generation,
     worker: WorkerId,
-    slot: SlotIndex,
+    /// `None` while it streams.
+    slot: Option<SlotIndex>,
     state: AttemptState,
     /// True while a failure or loss counts: not after the task was reset.
     counts: bool,
     /// The least memory that its task needs, because it ran out of it; bytes.
     least_memory: Option<u64>,
+}
+
+impl LedgerAttempt {
+    fn opened(task: TaskId, generation: Generation, worker: WorkerId, slot: Option<SlotIndex>) -> Self {
+        let (state, counts, least_memory) = (AttemptState::Assigned, true, None);
+        Self { task, generation, worker, slot, state, counts, least_memory }
+    }
 }
 
 impl Ledger {
@@ -55,6 +63,14 @@ impl Ledger {
             attempts: BTreeMap::new(),
         };
         self.jobs.insert(plan.id(), job);
+    }
+
+    /// A step was added to a job. To be told before the records that follow from it.
+    pub fn add_step(&mut self, job: JobId, plan: StepPlan) {
+        if let Some(job) = self.jobs.get_mut(&job) {
+            job.plan.push(plan);
+            job.restored.steps.push(RestoredStep::default());
+        }
     }
 
     /// A job was forgotten for good.
@@ -100,10 +116,14 @@ impl Ledger {
         match *record {
             Record::JobState { job, state, .. } => self.jobs.get_mut(&job)?.restored.state = state,
             Record::AttemptOpened { attempt, task, generation, worker, slot } => {
-                let (state, counts, least_memory) = (AttemptState::Assigned, true, None);
-                let opened = LedgerAttempt { task, generation, worker, slot, state, counts, least_memory };
+                let opened = LedgerAttempt::opened(task, generation, worker, Some(slot));
                 self.jobs.get_mut(&task.job)?.attempts.insert(attempt, opened);
             }
+            Record::StreamOpened { attempt, task, generation, worker } => {
+                let opened = LedgerAttempt::opened(task, generation, worker, None);
+                self.jobs.get_mut(&task.job)?.attempts.insert(attempt, opened);
+            }
+            Record::StreamPlaced { attempt, task, slot } => self.attempt(task, attempt)?.slot = Some(slot),
             Record::AttemptStarted { attempt, task } => {
                 self.attempt(task, attempt)?.state = AttemptState::Running;
             }
@@ -144,7 +164,8 @@ impl Ledger {
                 self.quarantined.insert(worker, quarantine.clone());
             }
             Record::WorkerQuarantine { worker, quarantine: None } => self.remove_worker(worker),
-            Record::StepState { .. } | Record::WorkerState { .. } => {}
+            // The step comes by `add_step`.
+            Record::StepAdded { .. } | Record::StepState { .. } | Record::WorkerState { .. } => {}
         }
         Some(())
     }
@@ -173,14 +194,15 @@ impl Ledger {
                 }
                 history.least_memory = history.least_memory.max(known.least_memory);
             }
-            let phase = match known.state {
-                AttemptState::Assigned => RestoredPhase::Assigned,
-                AttemptState::Running => RestoredPhase::Running,
-                AttemptState::Lapsed if known.counts => RestoredPhase::Expired,
+            let phase = match (known.state, known.slot) {
+                (AttemptState::Assigned, None) => RestoredPhase::Streaming,
+                (AttemptState::Assigned, Some(slot)) => RestoredPhase::Assigned { slot },
+                (AttemptState::Running, Some(slot)) => RestoredPhase::Running { slot },
+                (AttemptState::Lapsed, Some(slot)) if known.counts => RestoredPhase::Expired { slot },
                 _ => continue,
             };
-            let LedgerAttempt { generation, worker, slot, .. } = *known;
-            step.attempts.push(RestoredAttempt { attempt: *attempt, task, generation, worker, slot, phase });
+            let LedgerAttempt { generation, worker, .. } = *known;
+            step.attempts.push(RestoredAttempt { attempt: *attempt, task, generation, worker, phase });
         }
         let mut plan = JobPlan::new(id, job.plan.clone()).ok()?.scheduled(job.options.clone());
         if let Some(label) = &job.pinned {

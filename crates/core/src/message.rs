@@ -40,6 +40,13 @@ pub struct Claim {
     pub gpus: GpuSet,
 }
 
+impl Claim {
+    /// A claim of this many bytes, and of nothing else.
+    pub fn memory(memory: u64) -> Self {
+        Self { memory, ..Self::default() }
+    }
+}
+
 /// GPUs of a worker, by their places in its offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct GpuSet(pub u64);
@@ -76,6 +83,12 @@ pub enum Push {
     Revoke { attempt: AttemptId, why: RevokeReason },
     /// The state that the farm wants the worker to be in.
     DesiredState(WorkerWish),
+    /// Begin to stream this task, on no slot and with this claim: only its memory is set.
+    Stream { claim: Claim, task: Assigned },
+    /// All that a streaming attempt depends on is done: go on with it behind what this slot already has.
+    Place { attempt: AttemptId, slot: SlotIndex, claim: Claim },
+    /// One more task that a streaming attempt depends on is done.
+    Arrived { attempt: AttemptId },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -134,6 +147,12 @@ pub enum Record {
     WorkerQuarantine { worker: WorkerId, quarantine: Option<Quarantine> },
     /// Only for showing.
     WorkerState { worker: WorkerId, state: WorkerState },
+    /// The job has this step now, as [`crate::Core::add_step`] was given it.
+    StepAdded { job: JobId, step: StepIndex },
+    /// The attempt is dispatched to this worker, and streams until [`Record::StreamPlaced`].
+    StreamOpened { attempt: AttemptId, task: TaskId, generation: Generation, worker: WorkerId },
+    /// The attempt no longer streams: it is dispatched to this slot of its worker.
+    StreamPlaced { attempt: AttemptId, task: TaskId, slot: SlotIndex },
 }
 
 /// The state of a step.

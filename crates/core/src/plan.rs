@@ -8,7 +8,8 @@ use std::{
 };
 
 use kiln_types::{
-    DependencyScope, JobId, MAX_TASKS, Order, SessionKey, StepDependency, StepIndex, TaskIndex,
+    DependencyScope, DependencyStart, JobId, MAX_TASKS, Order, SessionKey, StepDependency, StepIndex,
+    TaskIndex,
 };
 
 use crate::{IndexSet, Moment, TaskSpan};
@@ -90,8 +91,11 @@ pub struct StepPlan {
     pub after: Vec<StepDependency>,
     pub order: Order,
     pub requires: Requirement,
-    /// The session that a warm process has open: slots that have it are preferred.
-    pub session: SessionKey,
+    /// The session that a warm process has open: slots that have it are preferred. `None`: its tasks open nothing and
+    /// leave open what is.
+    pub session: Option<SessionKey>,
+    /// The times of its tasks tell how fast a worker is.
+    pub measures_speed: bool,
     /// Milliseconds without a sign of progress after which an attempt is taken to hang.
     pub hang_ms: Option<u64>,
     /// The devices of which the job is pinned to one, where it may render on several.
@@ -127,7 +131,12 @@ impl StepPlan {
             self.requires.labels.remove(known);
         }
         self.requires.labels.insert(option.map_or(&device.any, |option| &option.label).clone());
-        self.session = option.map_or(device.session, |option| option.session);
+        self.session = Some(option.map_or(device.session, |option| option.session));
+    }
+
+    /// Returns whether tasks of it may begin before all that they depend on is there.
+    pub(crate) fn may_stream(&self) -> bool {
+        self.after.iter().any(|after| after.start == DependencyStart::FirstDone)
     }
 
     /// The number of its frames, where its tasks are about frames.
@@ -164,15 +173,44 @@ impl StepPlan {
         all
     }
 
+    /// Returns whether it may follow these steps of its job.
+    pub(crate) fn validate<'a>(
+        &self,
+        before: impl ExactSizeIterator<Item = &'a StepPlan> + Clone,
+    ) -> Result<(), PlanError> {
+        if before.len() >= JobPlan::MAX_STEPS {
+            return Err(PlanError::TooManySteps);
+        }
+        let step = StepIndex(before.len() as u16);
+        match self.count {
+            0 => return Err(PlanError::NoTasks(step)),
+            count if count > MAX_TASKS => return Err(PlanError::TooManyTasks(step)),
+            _ => {}
+        }
+        if self.per_frame.is_some_and(|tasks| !self.count.is_multiple_of(tasks.get())) {
+            return Err(PlanError::PartOfFrame(step));
+        }
+        for &StepDependency { step: after, scope, .. } in &self.after {
+            let Some(on) = before.clone().nth(usize::from(after.0)) else {
+                return Err(PlanError::NotBefore { step, after });
+            };
+            if scope == DependencyScope::Frame && (self.frames().is_none() || on.frames() != self.frames()) {
+                return Err(PlanError::OtherFrames { step, after });
+            }
+        }
+        Ok(())
+    }
+
     /// A step of `count` tasks, in their order, on any worker.
-    pub fn new(count: u32, session: SessionKey) -> Self {
+    pub fn new(count: u32, session: impl Into<Option<SessionKey>>) -> Self {
         Self {
             count,
             per_frame: None,
             after: Vec::new(),
             order: Order::Sequential,
             requires: Requirement::default(),
-            session,
+            session: session.into(),
+            measures_speed: true,
             hang_ms: None,
             device: None,
         }
@@ -250,30 +288,7 @@ impl JobPlan {
         if steps.is_empty() {
             return Err(PlanError::NoSteps);
         }
-        if steps.len() > Self::MAX_STEPS {
-            return Err(PlanError::TooManySteps);
-        }
-        for (number, step) in steps.iter().enumerate() {
-            // Cannot be cut: the number of steps is checked above.
-            let index = StepIndex(number as u16);
-            match step.count {
-                0 => return Err(PlanError::NoTasks(index)),
-                count if count > MAX_TASKS => return Err(PlanError::TooManyTasks(index)),
-                _ => {}
-            }
-            if step.per_frame.is_some_and(|tasks| !step.count.is_multiple_of(tasks.get())) {
-                return Err(PlanError::PartOfFrame(index));
-            }
-            for &StepDependency { step: after, scope, .. } in &step.after {
-                if after >= index {
-                    return Err(PlanError::NotBefore { step: index, after });
-                }
-                let has_other_frames = || steps[usize::from(after.0)].frames() != step.frames();
-                if scope == DependencyScope::Frame && (step.frames().is_none() || has_other_frames()) {
-                    return Err(PlanError::OtherFrames { step: index, after });
-                }
-            }
-        }
+        steps.iter().enumerate().try_for_each(|(place, step)| step.validate(steps[..place].iter()))?;
         Ok(Self { id, options: SchedulingOptions::default(), steps, pinned: None })
     }
 

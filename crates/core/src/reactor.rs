@@ -8,10 +8,11 @@ use kiln_types::{
 
 use crate::{
     Account, Core, DependencyEnd, Finish, HeldAttempt, HeldPhase, IndexSet, JobError, JobPlan, JobResult,
-    Moment, Outbox, Push, Quarantine, Record, ReportOutcome, SchedulingOptions, Share, TaskSpan, WorkerOffer,
+    Moment, Outbox, Push, Quarantine, Record, ReportOutcome, SchedulingOptions, Share, StepPlan, TaskSpan,
+    WorkerOffer,
     ids::StepRef,
     jobs::{record_reset, reset_ended},
-    state::{AttemptPhase, Job, JobEnd, JobPhase, Presence, Slot, Step, Worker},
+    state::{AttemptPhase, Job, JobEnd, JobPhase, Presence, Slot, Step, Worker, WorkerStreams},
 };
 
 /// Jobs, by people.
@@ -200,6 +201,33 @@ impl Core {
         Ok(())
     }
 
+    /// Adds a step to the end of the job, which may depend on every step that it has. A job that has ended goes on with
+    /// it; a paused one stays so.
+    ///
+    /// # Errors
+    /// If there is no such job, it was cancelled, the step does not fit it, or the job has failed and nothing of the step
+    /// can be made from what is there.
+    pub fn add_step(&mut self, id: JobId, plan: StepPlan, out: &mut impl Outbox) -> JobResult<StepIndex> {
+        let job = self.existing_job(id)?;
+        if job.phase == JobPhase::Ended(JobEnd::Cancelled) {
+            return Err(JobError::Cancelled(id));
+        }
+        plan.validate(job.steps.iter().map(|step| &step.plan))
+            .map_err(|error| JobError::BadStep { job: id, error })?;
+        let place = job.steps.len();
+        self.append_step(id, plan);
+        let job = self.state.job(id);
+        if job.has_ended() && !job.could_run(place) {
+            let step = self.state.job_mut(id).steps.pop();
+            step.into_iter().for_each(|step| self.release_step(&step));
+            return Err(JobError::DependencyFailed(id));
+        }
+        let step = StepRef::new(id, place).step;
+        out.record(Record::StepAdded { job: id, step });
+        self.reopen_job(id, out);
+        Ok(step)
+    }
+
     /// Drops an ended job from memory. Slots that still run something of it stay closed until it is reported.
     ///
     /// # Errors
@@ -299,6 +327,7 @@ impl Core {
         let desired = worker.desired;
         let live = worker.live().collect();
         worker.slots_mut().iter_mut().for_each(Slot::clear);
+        self.state.update_streams(id, WorkerStreams::clear);
         self.set_offer(id, offer);
         if desired != WorkerWish::Work {
             out.push(id, Push::DesiredState(desired));
@@ -327,6 +356,7 @@ impl Core {
         };
         if worker.presence == Presence::Offline {
             worker.slots_mut().iter_mut().for_each(|slot| drop(slot.reopen_all()));
+            worker.streams.clear();
         }
         self.state.touch(id);
         self.record_workers(out);
@@ -380,8 +410,12 @@ impl Core {
         match &mut attempt.phase {
             AttemptPhase::Assigned { .. } => self.begin_attempt(now, id, out),
             // Should its worker turn out to be alive, it goes on as what it is.
-            AttemptPhase::Expired { was, .. } => *was = HeldPhase::Running,
-            AttemptPhase::Running { .. } | AttemptPhase::Delivering => {}
+            AttemptPhase::Expired { was, .. } => {
+                *was = was.slot().map_or(*was, |slot| HeldPhase::Running { slot });
+            }
+            AttemptPhase::Streaming { .. }
+            | AttemptPhase::Running { .. }
+            | AttemptPhase::Delivering { .. } => {}
         }
     }
 
@@ -395,8 +429,7 @@ impl Core {
         finish: Finish,
         out: &mut impl Outbox,
     ) -> ReportOutcome {
-        let slots = self.state.find_worker_mut(worker).into_iter().flat_map(|known| known.slots_mut());
-        let was_closing = slots.filter_map(|slot| slot.reopen(id).then_some(())).count() > 0;
+        let was_closing = self.state.find_worker_mut(worker).is_some_and(|known| known.reopen(id));
         if was_closing {
             self.state.touch(worker);
         }

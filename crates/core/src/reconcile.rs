@@ -42,13 +42,14 @@ impl Core {
                 known.worker == id && known.task == held.task && known.generation == held.generation
             });
             let is_expired = known.is_some_and(|known| !known.phase.is_live());
-            if known.is_some() && missing.remove(&held.attempt) {
+            let goes_on = known.is_some_and(|known| self.may_go_on(held.attempt, known, held.phase));
+            if goes_on && missing.remove(&held.attempt) {
                 self.go_on(now, *held, out);
             } else if is_expired {
                 self.resume_or_revoke(now, *held, out);
-            } else if held.phase != HeldPhase::Finished {
-                self.revoke_foreign(SlotRef { worker: id, slot: held.slot }, held.attempt, out);
-            } // Otherwise its report is on the way and will be answered.
+            } else {
+                self.revoke_foreign(id, *held, out);
+            }
         }
         for expired in self.expired_of(id).iter().filter(|expired| !named.contains(&expired.attempt)) {
             self.drop_expired(expired.attempt);
@@ -58,32 +59,67 @@ impl Core {
 
     /// Resumes what expired while the worker was silent, or revokes it where somebody else has it.
     pub(crate) fn resume_expired(&mut self, now: Moment, id: WorkerId, out: &mut impl Outbox) {
+        let worker = self.state.worker_mut(id);
         let mut closing: BTreeMap<AttemptId, SlotRef> = BTreeMap::new();
-        for (place, slot) in self.state.worker_mut(id).slots_mut().iter_mut().enumerate() {
+        for (place, slot) in worker.slots_mut().iter_mut().enumerate() {
             closing.extend(slot.reopen_all().into_iter().map(|attempt| (attempt, SlotRef::new(id, place))));
         }
+        let streams: Vec<AttemptId> = worker.streams.closing().collect();
         let mut expired = self.expired_of(id);
         // What ran comes before what was queued behind it.
-        expired.sort_by_key(|held| (held.slot, held.phase == HeldPhase::Queued, held.attempt));
+        let is_queued = |held: &HeldAttempt| matches!(held.phase, HeldPhase::Queued { .. });
+        expired.sort_by_key(|held| (held.phase.slot(), is_queued(held), held.attempt));
         for held in expired {
             closing.remove(&held.attempt);
             self.resume_or_revoke(now, held, out);
         }
-        closing.into_iter().for_each(|(attempt, of)| self.revoke_foreign(of, attempt, out));
+        for (attempt, of) in closing {
+            self.state.slot_mut(of).close(attempt);
+            self.push(id, Push::Revoke { attempt, why: RevokeReason::Stale }, out);
+        }
+        for attempt in streams {
+            self.push(id, Push::Revoke { attempt, why: RevokeReason::Stale }, out);
+        }
+    }
+
+    /// Returns whether a live attempt can be what its worker says it is. What streams begins on a slot only when it is
+    /// placed; one that was placed and has not begun may stream still, where its worker was not told.
+    fn may_go_on(&self, id: AttemptId, known: &Attempt, held: HeldPhase) -> bool {
+        match (known.phase, held) {
+            (AttemptPhase::Streaming { .. }, held) => held == HeldPhase::Streaming,
+            (AttemptPhase::Assigned { .. }, HeldPhase::Streaming) => {
+                let tasks = &self.state.step(known.task).tasks;
+                tasks.first_attempt(known.task.index) == Some(id)
+                    && tasks.second_attempt(known.task.index).is_none()
+            }
+            (_, held) => held != HeldPhase::Streaming,
+        }
     }
 
     /// Puts a live attempt, on no slot so far, where its worker has it.
     fn go_on(&mut self, now: Moment, held: HeldAttempt, out: &mut impl Outbox) {
-        let HeldAttempt { attempt: id, task, slot, phase, .. } = held;
-        let attempt = self.state.attempt_mut(id);
-        let had_begun = attempt.phase.has_begun();
-        if slot.0 < WorkerOffer::MAX_SLOTS {
-            attempt.slot = slot;
-        }
-        if !(phase == HeldPhase::Running && attempt.phase.is_running()) {
-            attempt.phase = AttemptPhase::resumed(phase, now);
-        }
-        let (of, phase) = (attempt.place(), attempt.phase);
+        let HeldAttempt { attempt: id, task, phase, .. } = held;
+        let Attempt { worker, phase: known, .. } = *self.state.attempt(id);
+        let had_begun = known.has_begun();
+        let memory = self.stream_memory(worker, task.into());
+        // A slot that no worker has is not believed.
+        let is_possible = phase.slot().is_none_or(|slot| slot.0 < WorkerOffer::MAX_SLOTS);
+        let slot = if is_possible { phase.slot() } else { known.slot() };
+        let phase = match (known, AttemptPhase::resumed(phase, now, memory)) {
+            (AttemptPhase::Running { since, .. }, AttemptPhase::Running { slot, .. }) => {
+                AttemptPhase::Running { slot, since }
+            }
+            (_, resumed) => resumed,
+        };
+        let phase = slot.map_or(phase, |slot| phase.on(slot));
+        self.state.attempt_mut(id).phase = phase;
+        let Some(slot) = slot else {
+            if !known.is_streaming() {
+                self.state.step_mut(task).tasks.stream_again(task.index);
+            }
+            return self.state.update_streams(worker, |streams| streams.open(id, memory));
+        };
+        let of = SlotRef { worker, slot };
         self.state.step_mut(task).tasks.set_begun(task.index, id, phase.has_begun());
         if phase.has_begun() && !had_begun {
             out.record(Record::AttemptStarted { attempt: id, task });
@@ -91,26 +127,24 @@ impl Core {
         }
         let (slot, attempts) = self.state.slot_and_attempts(of);
         match phase {
-            AttemptPhase::Delivering => slot.push_delivering(id),
+            AttemptPhase::Delivering { .. } => slot.push_delivering(id),
             AttemptPhase::Running { .. } => drop(slot.run(id, attempts)),
-            AttemptPhase::Assigned { .. } | AttemptPhase::Expired { .. } => slot.push(id),
+            _ => slot.push(id),
         }
     }
 
     /// An expired attempt whose worker is back: its task is its own again where nobody has taken it.
     fn resume_or_revoke(&mut self, now: Moment, held: HeldAttempt, out: &mut impl Outbox) {
-        let HeldAttempt { attempt: id, task, slot, phase, .. } = held;
+        let HeldAttempt { attempt: id, task, phase, .. } = held;
         let attempt = self.state.attempt(id);
         let worker = attempt.worker;
         let AttemptPhase::Expired { counted, .. } = attempt.phase else { return };
         let waits = self.state.find_place(task) == Some(TaskPlace::Waiting);
-        if !(waits && self.may_deliver(attempt)) {
-            if phase != HeldPhase::Finished {
-                self.revoke_foreign(SlotRef { worker, slot }, id, out);
-            }
-            return;
+        let is_on_slot = phase != HeldPhase::Streaming;
+        if !(waits && is_on_slot && self.may_deliver(attempt)) {
+            return self.revoke_foreign(worker, held, out);
         }
-        let resumed = AttemptPhase::resumed(phase, now);
+        let resumed = AttemptPhase::resumed(phase, now, 0);
         let tasks = &mut self.state.step_mut(task).tasks;
         tasks.dispatch(task.index, id);
         tasks.update_history(task.index, |history| {
@@ -129,12 +163,23 @@ impl Core {
         self.go_on(now, held, out);
     }
 
-    /// Tells the worker to stop something that is not wanted; the slot waits for its report.
-    fn revoke_foreign(&mut self, of: SlotRef, attempt: AttemptId, out: &mut impl Outbox) {
-        if let Some(slot) = self.state.worker_mut(of.worker).slot_mut(of.slot) {
-            slot.close(attempt);
+    /// Tells the worker to stop something that is not wanted; the place that it has waits for its report. The report of
+    /// what has left its slot is on the way and will be answered.
+    fn revoke_foreign(&mut self, id: WorkerId, held: HeldAttempt, out: &mut impl Outbox) {
+        let attempt = held.attempt;
+        match held.phase {
+            HeldPhase::Finished { .. } => return,
+            HeldPhase::Queued { slot } | HeldPhase::Running { slot } => {
+                if let Some(slot) = self.state.worker_mut(id).slot_mut(slot) {
+                    slot.close(attempt);
+                }
+            }
+            HeldPhase::Streaming => {
+                let memory = self.stream_memory(id, held.task.into());
+                self.state.update_streams(id, |streams| streams.close(attempt, memory));
+            }
         }
-        self.push(of.worker, Push::Revoke { attempt, why: RevokeReason::Stale }, out);
+        self.push(id, Push::Revoke { attempt, why: RevokeReason::Stale }, out);
     }
 
     /// Preempts what the worker has queued and should not begin: the job or the worker is paused, the worker is not
@@ -147,7 +192,7 @@ impl Core {
                 || !worker.fits(self.state.step(attempt.task).requirement)
                 || worker.quarantined.is_some() && !worker.is_probe(*of)
                 || !worker.is_available()
-                || attempt.slot.0 >= worker.offer.slots
+                || attempt.phase.slot().is_some_and(|slot| slot.0 >= worker.offer.slots)
         };
         let misplaced: Vec<AttemptId> = worker.live().filter(is_misplaced).collect();
         misplaced.into_iter().for_each(|attempt| self.preempt(attempt, out));
@@ -156,8 +201,8 @@ impl Core {
     /// The expired attempts of the worker, as it had each.
     pub(crate) fn expired_of(&self, worker: WorkerId) -> Vec<HeldAttempt> {
         let held = |(attempt, known): (AttemptId, &Attempt)| {
-            let Attempt { task, generation, slot, phase, .. } = *known;
-            HeldAttempt { attempt, task, generation, slot, phase: phase.held() }
+            let Attempt { task, generation, phase, .. } = *known;
+            HeldAttempt { attempt, task, generation, phase: phase.held() }
         };
         self.state.attempts.expired_of(worker).map(held).collect()
     }
@@ -165,8 +210,9 @@ impl Core {
     /// The slot began a queued attempt; whatever ran there before has left Blender.
     pub(crate) fn begin_attempt(&mut self, now: Moment, id: AttemptId, out: &mut impl Outbox) {
         let attempt = self.state.attempt_mut(id);
-        attempt.phase = AttemptPhase::Running { since: now };
-        let (task, of) = (attempt.task, attempt.place());
+        let Some(of) = attempt.place() else { return };
+        attempt.phase = AttemptPhase::Running { slot: of.slot, since: now };
+        let task = attempt.task;
         let step = self.state.step_mut(task);
         step.tasks.set_begun(task.index, id, true);
         let session = step.session();
@@ -188,8 +234,11 @@ impl Core {
 
     /// The attempt has left Blender after `ms` milliseconds: its slot, worker and step learn from that.
     fn learn_time(&mut self, ms: u64, id: AttemptId) {
-        let of = self.state.attempt(id).place();
-        self.state.slot_mut(of).measure(ms);
+        let attempt = self.state.attempt(id);
+        let opens = self.state.step(attempt.task).session().is_some();
+        if let Some(of) = attempt.place().filter(|_| opens) {
+            self.state.slot_mut(of).measure(ms);
+        }
         self.note_attempt(id, ms);
     }
 
@@ -197,7 +246,7 @@ impl Core {
     pub(crate) fn update_cooldown(&mut self, now: Moment, id: AttemptId, finish: &Finish) {
         let attempt = self.state.attempt(id);
         let worker = attempt.worker;
-        let was_asked = attempt.phase != (AttemptPhase::Assigned { preempted: false });
+        let was_asked = !(attempt.phase.is_queued() || attempt.phase.is_streaming());
         let step = self.state.step(attempt.task);
         let (session, is_first) = (step.session(), step.first_failures.is_open());
         match finish {
@@ -220,7 +269,7 @@ impl Core {
     pub(crate) fn deliver(&mut self, now: Moment, id: AttemptId, out: &mut impl Outbox) -> ReportOutcome {
         let attempt = self.state.attempt(id);
         let (task, worker, generation) = (attempt.task, attempt.worker, attempt.generation);
-        if let AttemptPhase::Running { since } = attempt.phase {
+        if let AttemptPhase::Running { since, .. } = attempt.phase {
             self.learn_time(now.since(since), id);
         }
         let is_open = self.may_deliver(self.state.attempt(id));

@@ -50,15 +50,22 @@ pub struct RestoredAttempt {
     pub task: TaskIndex,
     pub generation: Generation,
     pub worker: WorkerId,
-    pub slot: SlotIndex,
     pub phase: RestoredPhase,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RestoredPhase {
-    Assigned,
-    Running,
-    Expired,
+    /// It was opened by [`crate::Record::StreamOpened`] and never placed.
+    Streaming,
+    Assigned {
+        slot: SlotIndex,
+    },
+    Running {
+        slot: SlotIndex,
+    },
+    Expired {
+        slot: SlotIndex,
+    },
 }
 
 impl RestoredJob {
@@ -78,7 +85,9 @@ impl RestoredJob {
 
     /// Returns whether a task of it ever started.
     fn has_begun(&self) -> bool {
-        let has_started = |attempt: &RestoredAttempt| attempt.phase != RestoredPhase::Assigned;
+        let has_started = |attempt: &RestoredAttempt| {
+            matches!(attempt.phase, RestoredPhase::Running { .. } | RestoredPhase::Expired { .. })
+        };
         let has_begun = |step: &RestoredStep| {
             !(step.done.is_empty() && step.failed.is_empty()) || step.attempts.iter().any(has_started)
         };
@@ -170,16 +179,22 @@ impl Core {
 
     fn restore_attempt(&mut self, now: Moment, task: TaskId, stored: RestoredAttempt) {
         let lease = Presence::Away { until: self.new_lease(now) };
-        let RestoredAttempt { attempt: id, worker, generation, slot, .. } = stored;
+        let RestoredAttempt { attempt: id, worker, generation, .. } = stored;
+        let memory = self.stream_memory(worker, task.into());
         let step = self.state.step_mut(task);
-        if step.tasks.generation(task.index) != generation || slot.0 >= WorkerOffer::MAX_SLOTS {
+        let phase = match stored.phase {
+            RestoredPhase::Expired { slot } => {
+                AttemptPhase::Expired { counted: true, was: HeldPhase::Running { slot } }
+            }
+            RestoredPhase::Running { slot } => AttemptPhase::Running { slot, since: now },
+            RestoredPhase::Assigned { slot } => AttemptPhase::queued(slot),
+            RestoredPhase::Streaming => AttemptPhase::Streaming { memory },
+        };
+        if step.tasks.generation(task.index) != generation
+            || phase.slot().is_some_and(|slot| slot.0 >= WorkerOffer::MAX_SLOTS)
+        {
             return;
         }
-        let phase = match stored.phase {
-            RestoredPhase::Expired => AttemptPhase::Expired { counted: true, was: HeldPhase::Running },
-            RestoredPhase::Running => AttemptPhase::Running { since: now },
-            RestoredPhase::Assigned => AttemptPhase::Assigned { preempted: false },
-        };
         let is_live = phase.is_live();
         if !is_live && step.plan.device.is_some() {
             // The job may have been pinned to another device since: of that the records say nothing.
@@ -190,17 +205,21 @@ impl Core {
             Some(TaskPlace::Waiting | TaskPlace::Live(_)) if !is_live => {
                 tasks.update_history(task.index, |history| history.keep_expired(id));
             }
+            Some(TaskPlace::Waiting | TaskPlace::Blocked) if phase.is_streaming() => {
+                tasks.stream(task.index, id)
+            }
             Some(TaskPlace::Waiting) => tasks.dispatch(task.index, id),
-            Some(TaskPlace::Live(_)) if tasks.second_attempt(task.index).is_none() => {
+            Some(TaskPlace::Live(_))
+                if !phase.is_streaming() && tasks.second_attempt(task.index).is_none() =>
+            {
                 tasks.speculate(task.index, id);
             }
             _ => return,
         }
-        if is_live {
+        if is_live && !phase.is_streaming() {
             tasks.set_begun(task.index, id, phase.has_begun());
         }
-        let of = SlotRef { worker, slot };
-        self.state.attempts.insert(id, Attempt { phase, ..Attempt::new(task, of, generation) });
+        self.state.attempts.insert(id, Attempt::new(task, worker, generation, phase));
         self.state.touch(worker);
         let known = self.known_worker(worker);
         if !is_live {
@@ -209,7 +228,10 @@ impl Core {
         if matches!(known.presence, Presence::Offline | Presence::Silent) {
             known.presence = lease;
         }
-        let (slot, attempts) = self.state.slot_and_attempts(of);
+        let Some(slot) = phase.slot() else {
+            return self.state.update_streams(worker, |streams| streams.open(id, memory));
+        };
+        let (slot, attempts) = self.state.slot_and_attempts(SlotRef { worker, slot });
         if phase.has_begun() {
             slot.run(id, attempts);
             self.sync_time_limits(now, worker);

@@ -38,7 +38,7 @@ pub struct StepView {
 pub struct TaskView {
     pub state: TaskState,
     pub generation: Generation,
-    /// The open attempt and its worker, where the task is assigned or running.
+    /// The open attempt and its worker, where the task is assigned or running, or streams.
     pub attempt: Option<(AttemptId, WorkerId)>,
     /// Its speculative attempt, where it was begun again because the first will end late.
     pub second: Option<(AttemptId, WorkerId)>,
@@ -89,7 +89,7 @@ impl Core {
         let tasks = &self.state.find_step(task)?.tasks;
         let attempt = |id: AttemptId| (id, self.state.attempt(id).worker);
         let state = match tasks.place(task.index)? {
-            TaskPlace::Waiting | TaskPlace::Blocked => TaskState::Waiting,
+            TaskPlace::Waiting | TaskPlace::Blocked | TaskPlace::Streaming(_) => TaskState::Waiting,
             TaskPlace::Live(id) if self.state.attempt(id).phase.has_begun() => TaskState::Running,
             TaskPlace::Live(_) => TaskState::Assigned,
             TaskPlace::Done => TaskState::Done,
@@ -99,7 +99,7 @@ impl Core {
         Some(TaskView {
             state,
             generation: tasks.generation(task.index),
-            attempt: tasks.first_attempt(task.index).map(attempt),
+            attempt: tasks.any_attempt(task.index).map(attempt),
             second: tasks.second_attempt(task.index).map(attempt),
         })
     }

@@ -29,7 +29,7 @@ impl Outbox for Held {
         match push {
             Push::Assign { tasks, .. } => queue.extend(tasks.iter().map(|task| task.attempt)),
             // Nothing is asked back: more waits than there are slots, and all came at once.
-            Push::Revoke { .. } | Push::DesiredState(_) => {}
+            _ => {}
         }
     }
     fn record(&mut self, _: Record) {}

@@ -82,8 +82,7 @@ fn measure(workers: u64) -> String {
                 attempt: *attempt,
                 task: *task,
                 generation: *generation,
-                slot: *slot,
-                phase: HeldPhase::Queued,
+                phase: HeldPhase::Queued { slot: *slot },
             };
             (*worker, all.iter().map(one).collect())
         })

@@ -125,7 +125,7 @@ impl Checker {
     }
 
     pub fn rejoined(&mut self, held: &[HeldAttempt]) {
-        for held in held.iter().filter(|held| held.phase == HeldPhase::Finished) {
+        for held in held.iter().filter(|held| matches!(held.phase, HeldPhase::Finished { .. })) {
             self.rules.rendered(held.attempt);
         }
     }
@@ -318,6 +318,7 @@ impl Checker {
                 self.stopping.remove(job);
             }
             Record::StepState { .. } | Record::WorkerState { .. } | Record::JobPinned { .. } => {}
+            Record::StepAdded { .. } | Record::StreamOpened { .. } | Record::StreamPlaced { .. } => {}
         }
     }
 

@@ -131,8 +131,7 @@ impl World {
                         index: TaskIndex(self.rng.random_range(0..10)),
                     },
                     generation: Generation(0),
-                    slot: SlotIndex(self.rng.random_range(0..5)),
-                    phase: HeldPhase::Running,
+                    phase: HeldPhase::Running { slot: SlotIndex(self.rng.random_range(0..5)) },
                 };
                 held.push(made_up);
                 self.disconnect(worker);

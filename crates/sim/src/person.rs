@@ -23,14 +23,15 @@ pub const USERS: [&str; 3] = ["ada", "bob", "cy"];
 
 /// The step renders on any GPU, the best first.
 fn open_device(step: &mut StepPlan) {
+    let Some(session) = step.session else { return };
     let option = |backend: &str| {
         let label = Label(format!("device {backend}"));
-        let session = SessionKey(BlobHash::of(format!("{} on {label}", step.session.0).as_bytes()));
+        let session = SessionKey(BlobHash::of(format!("{} on {label}", session.0).as_bytes()));
         DeviceOption { label, session }
     };
     let options = ["optix", "cuda", "hip"].map(option).to_vec();
     step.requires.labels = [ANY_GPU.into()].into();
-    step.device = Some(OpenDevice { any: ANY_GPU.into(), session: step.session, options });
+    step.device = Some(OpenDevice { any: ANY_GPU.into(), session, options });
 }
 
 impl World {
@@ -49,7 +50,8 @@ impl World {
                 .collect(),
             order: world.make_order(),
             requires: world.make_requirement(),
-            session,
+            session: Some(session),
+            measures_speed: true,
             hang_ms: None,
             device: None,
         };
@@ -61,7 +63,8 @@ impl World {
             self.count_frames(&mut steps);
         }
         for (index, step) in steps.iter().enumerate() {
-            self.sessions.insert((JobId(id), StepIndex(index as u16)), step.session);
+            let session = step.session.map(|session| ((JobId(id), StepIndex(index as u16)), session));
+            self.sessions.extend(session);
         }
         let options = self.make_options(id);
         JobPlan::new(JobId(id), steps).expect("steps wait for lower ones only").scheduled(options)
@@ -90,7 +93,8 @@ impl World {
         let Record::JobPinned { job, .. } = record else { return };
         let Some((plan, _)) = self.server.disk.ledger.restored(*job) else { return };
         for (index, step) in plan.steps().iter().enumerate() {
-            self.sessions.insert((*job, StepIndex(index as u16)), step.session);
+            let session = step.session.map(|session| ((*job, StepIndex(index as u16)), session));
+            self.sessions.extend(session);
         }
     }
 

@@ -98,19 +98,20 @@ impl SimWorker {
 
     pub fn held(&self) -> Vec<HeldAttempt> {
         let mut held = Vec::new();
-        let mut hold = |slot: usize, assigned: &Assigned, phase| {
+        let mut hold = |assigned: &Assigned, phase| {
             let Assigned { attempt, task, generation } = *assigned;
-            held.push(HeldAttempt { attempt, task, generation, slot: SlotIndex(slot as u16), phase });
+            held.push(HeldAttempt { attempt, task, generation, phase });
         };
-        for (index, slot) in self.slots.iter().enumerate() {
-            slot.running.iter().for_each(|running| hold(index, running, HeldPhase::Running));
-            slot.queue.iter().for_each(|queued| hold(index, queued, HeldPhase::Queued));
+        for (index, place) in self.slots.iter().enumerate() {
+            let slot = SlotIndex(index as u16);
+            place.running.iter().for_each(|running| hold(running, HeldPhase::Running { slot }));
+            place.queue.iter().for_each(|queued| hold(queued, HeldPhase::Queued { slot }));
         }
         for (slot, assigned) in self.uploading.values() {
-            hold(usize::from(slot.0), assigned, HeldPhase::Finished);
+            hold(assigned, HeldPhase::Finished { slot: *slot });
         }
         for (slot, assigned, _) in self.unsettled.values() {
-            hold(usize::from(slot.0), assigned, HeldPhase::Finished);
+            hold(assigned, HeldPhase::Finished { slot: *slot });
         }
         held
     }

@@ -458,6 +458,7 @@ impl World {
         match down {
             Down::Settled(attempt) => drop(known.unsettled.remove(&attempt)),
             Down::Push(Push::DesiredState(_)) => {}
+            Down::Push(Push::Stream { .. } | Push::Place { .. } | Push::Arrived { .. }) => {}
             Down::Push(Push::Assign { slot, tasks, .. }) => {
                 let session = tasks
                     .first()

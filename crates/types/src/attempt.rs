@@ -10,18 +10,35 @@ pub struct HeldAttempt {
     pub attempt: AttemptId,
     pub task: TaskId,
     pub generation: Generation,
-    pub slot: SlotIndex,
+    #[serde(flatten)]
     pub phase: HeldPhase,
 }
 
-/// The stage that such an attempt has reached.
+/// The stage that such an attempt has reached, and the slot that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", tag = "phase")]
 pub enum HeldPhase {
-    Queued,
-    Running,
+    Queued {
+        slot: SlotIndex,
+    },
+    Running {
+        slot: SlotIndex,
+    },
     /// It has left the slot; its report follows.
-    Finished,
+    Finished {
+        slot: SlotIndex,
+    },
+    /// It was never given a slot. It streams, or its report follows.
+    Streaming,
+}
+
+impl HeldPhase {
+    pub fn slot(self) -> Option<SlotIndex> {
+        match self {
+            Self::Queued { slot } | Self::Running { slot } | Self::Finished { slot } => Some(slot),
+            Self::Streaming => None,
+        }
+    }
 }
 
 /// The reason for which an attempt is revoked. The worker answers each with a report that closes the attempt, normally
@@ -39,6 +56,8 @@ pub enum RevokeReason {
     Stale,
     /// It takes too long or hangs: stop it. It counts as failed already.
     TimedOut,
+    /// It streams, and its memory or its worker is needed otherwise: stop it. It counts against nothing.
+    Displaced,
 }
 
 /// The outcome of a report.
@@ -54,4 +73,25 @@ pub enum ReportOutcome {
     Recorded,
     /// No such attempt was dispatched to this worker. Nothing changed.
     Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Epoch, JobId, StepIndex, TaskIndex};
+
+    #[test]
+    fn an_attempt_that_streams_has_no_slot_on_the_wire() {
+        let attempt = AttemptId { epoch: Epoch(2), counter: 7 };
+        let task = TaskId { job: JobId(1), step: StepIndex(0), index: TaskIndex(3) };
+        let held = |phase| HeldAttempt { attempt, task, generation: Generation(0), phase };
+        for (held, says) in [
+            (held(HeldPhase::Queued { slot: SlotIndex(1) }), r#""phase":"queued","slot":1}"#),
+            (held(HeldPhase::Streaming), r#""phase":"streaming"}"#),
+        ] {
+            let text = serde_json::to_string(&held).unwrap();
+            assert!(text.ends_with(says), "{text}");
+            assert_eq!(serde_json::from_str::<HeldAttempt>(&text).unwrap(), held);
+        }
+    }
 }

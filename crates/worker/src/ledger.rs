@@ -161,10 +161,10 @@ impl Ledger {
 
     /// What a server that is met again is told.
     pub(crate) fn held(&self) -> Vec<HeldAttempt> {
-        let phase = |stage: &Stage| match stage {
-            Stage::Queued => HeldPhase::Queued,
-            Stage::Running => HeldPhase::Running,
-            Stage::Delivering(_) | Stage::Finished { .. } => HeldPhase::Finished,
+        let phase = |slot: SlotIndex, stage: &Stage| match stage {
+            Stage::Queued => HeldPhase::Queued { slot },
+            Stage::Running => HeldPhase::Running { slot },
+            Stage::Delivering(_) | Stage::Finished { .. } => HeldPhase::Finished { slot },
         };
         self.entries
             .iter()
@@ -173,8 +173,7 @@ impl Ledger {
                 attempt: *attempt,
                 task: entry.task,
                 generation: entry.generation,
-                slot: entry.slot,
-                phase: phase(stage),
+                phase: phase(entry.slot, stage),
             })
             .collect()
     }
@@ -252,7 +251,8 @@ mod tests {
         ledger.finish(id(4), AttemptReport::Returned);
         let states: Vec<_> = ledger.held().iter().map(|held| held.phase).collect();
         use HeldPhase::{Finished, Queued, Running};
-        assert_eq!(states, [Queued, Running, Finished, Finished]);
+        let slot = SlotIndex(1);
+        assert_eq!(states, [Queued { slot }, Running { slot }, Finished { slot }, Finished { slot }]);
         assert_eq!(ledger.of_slot(SlotIndex(1)), [id(1), id(2)]);
     }
 

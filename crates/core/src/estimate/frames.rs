@@ -59,11 +59,11 @@ impl Core {
     /// where too little is known of the step or the worker.
     pub fn slow(&self, now: Moment, id: AttemptId) -> Option<SlowAttempt> {
         let attempt = self.state.find_attempt(id)?;
-        let AttemptPhase::Running { since } = attempt.phase else { return None };
+        let AttemptPhase::Running { slot, since } = attempt.phase else { return None };
         let step = self.state.step(attempt.task);
         let (median, frames) = step.times.median()?;
         let worker = self.state.worker(attempt.worker);
-        let here = self.state.slot(attempt.place()).frame_ms(step.session());
+        let here = worker.slot(slot).and_then(|slot| slot.frame_ms(step.session()));
         if frames < SLOW_FRAMES || !(worker.speed.is_measured() || here.is_some()) {
             return None;
         }
@@ -78,7 +78,7 @@ impl Core {
     /// foretells little; what a part done means in time is learned from the frames before.
     pub(crate) fn note_progress(&mut self, now: Moment, id: AttemptId, part: f32) {
         let Attempt { task, worker, phase, cold, .. } = *self.state.attempt(id);
-        let AttemptPhase::Running { since } = phase else { return };
+        let AttemptPhase::Running { since, .. } = phase else { return };
         if !(LEAST_PROGRESS..=1.0).contains(&part) {
             return;
         }
@@ -100,7 +100,8 @@ impl Core {
     /// ends, and a worker that nobody has measured not for an ordinary one. Returns whether such a frame tells more of
     /// the worker than of frames.
     fn guess_speed(&mut self, worker: WorkerId, task: TaskId, elapsed: u64, part: f32) -> bool {
-        let work = self.state.step(task).times.with_opening(task.index, part);
+        let step = self.state.step(task);
+        let work = step.times.with_opening(task.index, part).filter(|_| step.plan.measures_speed);
         let speed = &mut self.state.worker_mut(worker).speed;
         let Some(work) = work.filter(|_| !speed.is_trusted()) else { return false };
         if speed.guess(work, elapsed) {
@@ -125,11 +126,11 @@ impl Core {
 
     /// Learns from a frame that took so long on the worker.
     pub(crate) fn note_time(&mut self, task: TaskId, worker: WorkerId, ms: u64, cold: bool) {
-        let times = &self.state.step(task).times;
+        let (times, tells) = (&self.state.step(task).times, self.state.step(task).plan.measures_speed);
         let ms = ms.max(1) as f32;
-        let expected = times.at(task.index).filter(|_| times.is_known() && !cold);
+        let expected = times.at(task.index).filter(|_| tells && times.is_known() && !cold);
         let speed = &mut self.state.worker_mut(worker).speed;
-        speed.note_frame(cold);
+        speed.note_frame(cold || !tells);
         if let Some(expected) = expected {
             speed.learn(expected, ms);
         }

@@ -10,7 +10,12 @@ use crate::{Core, Moment, state::CooldownCause};
 
 impl Core {
     /// Ends a cooldown of this cause: a start ends refusals, and what Blender has worked on ends faults.
-    pub(crate) fn end_cooldown(&mut self, worker: WorkerId, session: SessionKey, cause: CooldownCause) {
+    pub(crate) fn end_cooldown(
+        &mut self,
+        worker: WorkerId,
+        session: Option<SessionKey>,
+        cause: CooldownCause,
+    ) {
         if self.cooldowns.drop_cause(worker, session, cause) {
             self.state.changed_workers.insert(worker);
         }

@@ -57,7 +57,7 @@ impl Core {
         &self,
         besides: impl IntoIterator<Item = WorkerId>,
         requirement: RequirementId,
-        session: SessionKey,
+        session: Option<SessionKey>,
     ) -> bool {
         let gone = besides.into_iter().chain(self.cooldowns.workers(session));
         self.workers_besides(gone, requirement) > 0

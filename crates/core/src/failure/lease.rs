@@ -28,6 +28,7 @@ impl Core {
         let worker = self.state.worker_mut(id);
         if worker.presence == Presence::Offline {
             worker.slots_mut().iter_mut().for_each(|slot| drop(slot.reopen_all()));
+            worker.streams.clear();
             worker.resize();
         }
     }

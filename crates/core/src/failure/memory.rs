@@ -30,7 +30,7 @@ impl Core {
         if has == 0 {
             return None;
         }
-        let slots = slot_refs(attempt.worker, worker).filter(|(place, _)| *place != attempt.place());
+        let slots = slot_refs(attempt.worker, worker).filter(|(place, _)| Some(*place) != attempt.place());
         let others: Vec<_> = slots.map(|(_, slot)| slot).filter(|slot| !slot.queue().is_empty()).collect();
         let frames = 1 + others.iter().filter(|slot| slot.counted.contains(&of)).count() as u64;
         let alone = others.is_empty();

@@ -84,9 +84,9 @@ impl Core {
         let state = if counts { AttemptState::Lapsed } else { AttemptState::HandedBack };
         out.record(Record::AttemptClosed { attempt: id, task, state, failure: None });
         if may_return {
-            if attempt.phase != AttemptPhase::Delivering {
-                self.state.slot_mut(attempt.place()).close(id);
-            }
+            self.await_report(id, &attempt);
+        }
+        if may_return && !attempt.phase.is_streaming() {
             // Its worker may come back with it, and it may still deliver.
             let phase = AttemptPhase::Expired { counted: counts, was: attempt.phase.held() };
             self.state.update_history(task, |history| history.keep_expired(id));
@@ -147,8 +147,12 @@ impl Core {
     fn stop_job(&mut self, common: CommonFailure, out: &mut impl Outbox) {
         let CommonFailure { tasks, reason } = common;
         for &task in &tasks {
-            if let Some(TaskPlace::Waiting | TaskPlace::Live(_)) = self.state.find_place(task) {
-                while let Some(live) = self.state.step(task).tasks.first_attempt(task.index) {
+            let Some(place) = self.state.find_place(task) else { continue };
+            let may_stream = place == TaskPlace::Blocked && self.state.step(task).plan.may_stream();
+            if may_stream
+                || matches!(place, TaskPlace::Waiting | TaskPlace::Live(_) | TaskPlace::Streaming(_))
+            {
+                while let Some(live) = self.state.step(task).tasks.any_attempt(task.index) {
                     self.revoke(live, RevokeReason::Cancelled, out);
                 }
                 let history = self.state.step(task).tasks.history(task.index);

@@ -42,10 +42,10 @@ impl Core {
                 continue;
             };
             debug_assert!(self.state.attempt(id).phase.is_running());
+            let Some(of) = self.state.attempt(id).place() else { continue };
             // Its slot waits until it is stopped.
-            let slot = self.state.attempt(id).place();
-            self.state.slot_mut(slot).close(id);
-            self.push(slot.worker, Push::Revoke { attempt: id, why: RevokeReason::TimedOut }, out);
+            self.state.slot_mut(of).close(id);
+            self.push(of.worker, Push::Revoke { attempt: id, why: RevokeReason::TimedOut }, out);
             self.attempt_failed(now, id, Failure::new(FailureCause::TimedOut, what), out);
         }
     }

@@ -14,7 +14,7 @@ impl StepPlan {
     /// The sessions that a process may have open for the step, whichever device it requires now.
     pub(crate) fn all_sessions(&self) -> impl Iterator<Item = SessionKey> {
         let options = self.device.iter().flat_map(|device| &device.options).map(|option| option.session);
-        options.chain([self.device.as_ref().map_or(self.session, |device| device.session)])
+        options.chain(self.device.as_ref().map_or(self.session, |device| Some(device.session)))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     Assigned, Core, Outbox, Push, Record,
     claims::claim,
     ids::{RequirementId, SlotRef, StepRef},
-    state::{Attempt, FailureHistory},
+    state::{Attempt, AttemptPhase, FailureHistory},
     tuning::{LOWER_PRIORITY_PART, estimate::UNMEASURED_MS},
 };
 
@@ -20,7 +20,7 @@ impl Core {
         let (requirement, session) = (step.requirement, step.session());
         let generation = step.tasks.generation(task.index);
         let place = self.state.slot(of);
-        let cold = !place.has_open(session);
+        let cold = place.must_open(session);
         let frame_ms = self.frame_ms(step, task.index, worker, Some(place)).unwrap_or(UNMEASURED_MS);
         let attempt = AttemptId { epoch: self.epoch, counter: self.next_attempt };
         self.next_attempt += 1;
@@ -35,7 +35,11 @@ impl Core {
         }
         self.charge(task.job, frame_ms);
         let charged_ms = u32::try_from(frame_ms).unwrap_or(u32::MAX);
-        let known = Attempt { charged_ms, cold, ..Attempt::new(task, of, generation) };
+        let known = Attempt {
+            charged_ms,
+            cold,
+            ..Attempt::new(task, worker, generation, AttemptPhase::queued(slot))
+        };
         self.state.attempts.insert(attempt, known);
         let known = self.state.worker_mut(worker);
         let claim = claim(&known.offer, known.claimed(Some(slot)), room);
@@ -54,11 +58,15 @@ impl Core {
         let left = place.session();
         place.push(attempt);
         place.set_session(session);
-        place.last = Some(task.into());
+        if session.is_some() {
+            place.last = Some(task.into());
+        }
         if let Some(left) = left {
             self.indexes.set_warm(left, of, false);
         }
-        self.indexes.had.entry(session).or_default().insert(worker);
+        if let Some(session) = session {
+            self.indexes.had.entry(session).or_default().insert(worker);
+        }
         if !is_more {
             self.state.touch(worker);
             self.reindex_worker(worker);

@@ -69,18 +69,24 @@ impl Core {
         self.fair_share.is_full(member) && !has()
     }
 
-    /// The session that the worker would have open for the step; `None` where it has no device for it.
-    pub(crate) fn session_on(&self, id: WorkerId, job: &Job, step: &Step) -> Option<SessionKey> {
+    /// The session that the worker would have open for the step, where that opens one; `None` where the worker has no
+    /// device for it.
+    pub(crate) fn session_on(&self, id: WorkerId, job: &Job, step: &Step) -> Option<Option<SessionKey>> {
         if job.pinned.is_some() || step.plan.device.is_none() {
             return Some(step.session());
         }
         let labels = &self.state.find_worker(id)?.offer.labels;
-        step.plan.best_device(labels).map(|option| option.session)
+        step.plan.best_device(labels).map(|option| Some(option.session))
     }
 
     /// Returns whether the worker gets nothing of this session for now. One that is faulty still does while no better
     /// one is there: then its failures soon tell what is wrong.
-    pub(crate) fn has_cooldown(&self, worker: WorkerId, of: RequirementId, session: SessionKey) -> bool {
+    pub(crate) fn has_cooldown(
+        &self,
+        worker: WorkerId,
+        of: RequirementId,
+        session: Option<SessionKey>,
+    ) -> bool {
         match self.cooldowns.cause(worker, session) {
             None => false,
             Some(CooldownCause::Refused) => true,

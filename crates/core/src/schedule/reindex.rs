@@ -168,7 +168,8 @@ impl Core {
             let of = StepRef::new(id, place);
             let step = &mut job.steps[place];
             let tasks = &step.tasks;
-            if is_open && tasks.waiting_len() == 0 && tasks.blocked().is_empty() && tasks.live_len() > 0 {
+            let waits = tasks.waiting_len() + tasks.blocked().len() + tasks.streaming().len() > 0;
+            if is_open && !waits && tasks.live_len() > 0 {
                 self.indexes.ending.insert(of);
             } else {
                 self.indexes.ending.remove(&of);

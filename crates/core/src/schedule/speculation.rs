@@ -53,8 +53,8 @@ impl Core {
         let mut coming = 0;
         for (_, id) in step.tasks.live() {
             match self.state.attempt(id).phase {
-                AttemptPhase::Assigned { preempted: true } => coming += 1,
-                AttemptPhase::Assigned { preempted: false } => queued.push((self.wait_ms(now, id), id)),
+                AttemptPhase::Assigned { preempted: true, .. } => coming += 1,
+                AttemptPhase::Assigned { preempted: false, .. } => queued.push((self.wait_ms(now, id), id)),
                 _ => {}
             }
         }
@@ -71,7 +71,7 @@ impl Core {
     /// Milliseconds until a queued attempt begins, as far as known.
     fn wait_ms(&self, now: Moment, id: AttemptId) -> u64 {
         let attempt = self.state.attempt(id);
-        let (slot, step) = (self.state.slot(attempt.place()), self.state.step(attempt.task));
+        let (slot, step) = (self.state.slot_of(id), self.state.step(attempt.task));
         let frame =
             self.frame_ms(step, attempt.task.index, attempt.worker, Some(slot)).unwrap_or(UNMEASURED_MS);
         let position = slot.queue().iter().position(|queued| *queued == id).unwrap_or(0) as u64;
@@ -81,7 +81,7 @@ impl Core {
         let before = match front {
             _ if position == 0 => 0,
             // One that is late already will be later still: as much again as it is over.
-            Some(AttemptPhase::Running { since }) => {
+            Some(AttemptPhase::Running { since, .. }) => {
                 frame.abs_diff(now.since(since)) + (position - 1) * frame
             }
             _ => position * frame,
@@ -172,14 +172,14 @@ impl Core {
             slots.map(move |(slot, known)| (SlotRef { worker, slot }, known, 0))
         });
         let busy = step.tasks.live().filter_map(|(_, id)| {
-            let of = self.state.attempt(id).place();
+            let of = self.state.attempt(id).place()?;
             let worker = self.state.find_worker(of.worker).filter(|worker| worker.takes_work())?;
             let slot = worker.slot(of.slot).filter(|slot| slot.queue().len() == 1)?;
             Some((of, slot, self.ends_in(now, id)?.max(1)))
         });
         let opening = |(of, slot, begins_in): (SlotRef, &Slot, u64)| {
             let frame = self.frame_ms(step, task.index, of.worker, Some(slot))?;
-            let scene = if slot.has_open(step.session()) { 0 } else { self.opening_ms(step, of.worker) };
+            let scene = if slot.must_open(step.session()) { self.opening_ms(step, of.worker) } else { 0 };
             let opening = Opening { begins_in, scene, frame, slot: of };
             Some((opening.key(), opening))
         };
@@ -197,11 +197,11 @@ impl Core {
     /// Milliseconds until an attempt that runs or is about to will have left Blender.
     fn ends_in(&self, now: Moment, id: AttemptId) -> Option<u64> {
         let attempt = self.state.attempt(id);
-        let (step, slot) = (self.state.step(attempt.task), self.state.slot(attempt.place()));
+        let (step, slot) = (self.state.step(attempt.task), self.state.slot_of(id));
         let elapsed = match attempt.phase {
-            AttemptPhase::Running { since } => now.since(since),
+            AttemptPhase::Running { since, .. } => now.since(since),
             AttemptPhase::Assigned { .. } => 0,
-            AttemptPhase::Delivering | AttemptPhase::Expired { .. } => return None,
+            _ => return None,
         };
         let opening = if attempt.cold { self.opening_ms(step, attempt.worker) } else { 0 };
         if let Some(frame) = attempt.frame_ms {

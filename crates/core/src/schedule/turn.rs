@@ -11,7 +11,7 @@ use kiln_types::{AttemptId, SessionKey, WorkerId};
 use crate::{
     Core, Moment, Outbox,
     ids::{QueueKey, RequirementId, SlotRef, StepRef},
-    state::{AttemptPhase, Job, Slot},
+    state::{Job, Slot},
     tuning::{CANDIDATES, DISPATCHES_PER_TURN},
 };
 
@@ -140,14 +140,14 @@ impl Core {
             known.is_some_and(|known| known.vacant.is_some()) && !refused.contains(id)
         };
         let is_open = |of: &&SlotRef| {
-            let is_open = |slot: &Slot| slot.is_vacant() && slot.has_open(session);
+            let is_open = |slot: &Slot| slot.is_vacant() && !slot.must_open(session);
             is_vacant(&of.worker) && self.state.find_slot(**of).is_some_and(is_open)
         };
-        let warm = self.indexes.warm.get(&session).into_iter().flatten();
+        let warm = session.and_then(|session| self.indexes.warm.get(&session)).into_iter().flatten();
         if let Some(of) = warm.take(CANDIDATES).find(is_open) {
             return Some(*of);
         }
-        let had = self.indexes.had.get(&session).and_then(|had| near.next(session, had, is_vacant));
+        let had = session.and_then(|session| near.next(session, self.indexes.had.get(&session)?, is_vacant));
         let any = || entry.vacant.iter().map(|(_, id)| *id).find(|id| !refused.contains(id));
         let worker = had.or_else(any)?;
         // One that would have to close nothing is best.
@@ -200,9 +200,9 @@ impl Core {
             let lower = lower.filter(|job| job.options.priority < key.priority);
             let is_queued = |id: &AttemptId| {
                 let attempt = self.state.attempt(*id);
-                attempt.phase == (AttemptPhase::Assigned { preempted: false })
+                attempt.phase.is_queued()
                     && self.state.worker(attempt.worker).fits(requirement)
-                    && self.state.slot(attempt.place()).queue().front() != Some(id)
+                    && self.state.slot_of(*id).queue().front() != Some(id)
             };
             let queued: Vec<AttemptId> = lower.flat_map(Job::live).filter(is_queued).take(wanted).collect();
             for attempt in queued {

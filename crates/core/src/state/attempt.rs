@@ -13,12 +13,11 @@ use crate::{
     ids::{SlotRef, StepRef},
 };
 
-/// One run of one task on one slot.
+/// One run of one task on one worker.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     pub task: TaskId,
     pub worker: WorkerId,
-    pub slot: SlotIndex,
     pub generation: Generation,
     pub phase: AttemptPhase,
     /// Milliseconds that its fair-share account was charged for it when it was dispatched.
@@ -32,23 +31,14 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    /// An attempt that waits in the queue of its slot, which has yet to open the scene.
-    pub fn new(task: TaskId, of: SlotRef, generation: Generation) -> Self {
-        Self {
-            task,
-            worker: of.worker,
-            slot: of.slot,
-            generation,
-            phase: AttemptPhase::Assigned { preempted: false },
-            charged_ms: 0,
-            cold: true,
-            frame_ms: None,
-            progress: None,
-        }
+    /// An attempt that has yet to open the scene.
+    pub fn new(task: TaskId, worker: WorkerId, generation: Generation, phase: AttemptPhase) -> Self {
+        Self { task, worker, generation, phase, charged_ms: 0, cold: true, frame_ms: None, progress: None }
     }
 
-    pub fn place(&self) -> SlotRef {
-        SlotRef { worker: self.worker, slot: self.slot }
+    /// The slot that it is or was on; `None` where it streams.
+    pub fn place(&self) -> Option<SlotRef> {
+        self.phase.slot().map(|slot| SlotRef { worker: self.worker, slot })
     }
 
     pub fn step(&self) -> StepRef {
@@ -70,29 +60,61 @@ const _: () = assert!(size_of::<Attempt>() <= 64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AttemptPhase {
+    /// On its worker and on no slot: not all that its task depends on is done. It claims this memory; bytes.
+    Streaming { memory: u64 },
     /// In its slot's queue. `preempted`: its return was asked for and not yet answered.
-    Assigned { preempted: bool },
+    Assigned { slot: SlotIndex, preempted: bool },
     /// At the front of its slot's queue.
-    Running { since: Moment },
+    Running { slot: SlotIndex, since: Moment },
     /// It has left Blender; its report follows. The slot is free for the next.
-    Delivering,
+    Delivering { slot: SlotIndex },
     /// Closed with its worker's lease: its task is no longer its own. Should it deliver while its generation is
     /// still open, that counts. `counted`: as a loss against the task.
     Expired { counted: bool, was: HeldPhase },
 }
 
 impl AttemptPhase {
-    /// The phase of an attempt that its worker holds so.
-    pub fn resumed(held: HeldPhase, now: Moment) -> Self {
+    /// The phase of an attempt that its worker holds so; where it streams, with this memory.
+    pub fn resumed(held: HeldPhase, now: Moment, memory: u64) -> Self {
         match held {
-            HeldPhase::Queued => Self::Assigned { preempted: false },
-            HeldPhase::Running => Self::Running { since: now },
-            HeldPhase::Finished => Self::Delivering,
+            HeldPhase::Queued { slot } => Self::queued(slot),
+            HeldPhase::Running { slot } => Self::Running { slot, since: now },
+            HeldPhase::Finished { slot } => Self::Delivering { slot },
+            HeldPhase::Streaming => Self::Streaming { memory },
         }
+    }
+
+    pub fn queued(slot: SlotIndex) -> Self {
+        Self::Assigned { slot, preempted: false }
+    }
+
+    /// The same phase on this slot.
+    pub fn on(mut self, on: SlotIndex) -> Self {
+        match &mut self {
+            Self::Assigned { slot, .. } | Self::Running { slot, .. } | Self::Delivering { slot } => {
+                *slot = on
+            }
+            Self::Streaming { .. } | Self::Expired { .. } => {}
+        }
+        self
+    }
+
+    /// Returns whether it waits in a queue, and was not asked back.
+    pub fn is_queued(self) -> bool {
+        matches!(self, Self::Assigned { preempted: false, .. })
+    }
+
+    /// The slot that it is or was on; `None` where it streams.
+    pub fn slot(self) -> Option<SlotIndex> {
+        self.held().slot()
     }
 
     pub fn is_live(self) -> bool {
         !matches!(self, Self::Expired { .. })
+    }
+
+    pub fn is_streaming(self) -> bool {
+        matches!(self, Self::Streaming { .. })
     }
 
     pub fn is_running(self) -> bool {
@@ -100,15 +122,16 @@ impl AttemptPhase {
     }
 
     pub fn has_begun(self) -> bool {
-        matches!(self, Self::Running { .. } | Self::Delivering)
+        matches!(self, Self::Running { .. } | Self::Delivering { .. })
     }
 
     /// The phase in which its worker has it.
     pub fn held(self) -> HeldPhase {
         match self {
-            Self::Assigned { .. } => HeldPhase::Queued,
-            Self::Running { .. } => HeldPhase::Running,
-            Self::Delivering => HeldPhase::Finished,
+            Self::Streaming { .. } => HeldPhase::Streaming,
+            Self::Assigned { slot, .. } => HeldPhase::Queued { slot },
+            Self::Running { slot, .. } => HeldPhase::Running { slot },
+            Self::Delivering { slot } => HeldPhase::Finished { slot },
             Self::Expired { was, .. } => was,
         }
     }

@@ -1,4 +1,4 @@
-//! The cooldowns of workers, by session. See [`crate::failure::cooldown`].
+//! The cooldowns of workers, by session; steps without one share theirs. See [`crate::failure::cooldown`].
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 #[derive(Debug, Default)]
-pub(crate) struct Cooldowns(BTreeMap<(SessionKey, WorkerId), Cooldown>);
+pub(crate) struct Cooldowns(BTreeMap<(Option<SessionKey>, WorkerId), Cooldown>);
 
 #[derive(Debug)]
 struct Cooldown {
@@ -30,7 +30,13 @@ pub(crate) enum CooldownCause {
 
 impl Cooldowns {
     /// Several refusals of one moment, as of a whole queue, are one.
-    pub fn start(&mut self, now: Moment, worker: WorkerId, session: SessionKey, cause: CooldownCause) {
+    pub fn start(
+        &mut self,
+        now: Moment,
+        worker: WorkerId,
+        session: Option<SessionKey>,
+        cause: CooldownCause,
+    ) {
         let known = self.0.get(&(session, worker));
         if known.is_some_and(|known| !known.is_over && known.cause == cause) {
             return;
@@ -41,7 +47,7 @@ impl Cooldowns {
     }
 
     /// The cause of the cooldown that goes on.
-    pub fn cause(&self, worker: WorkerId, session: SessionKey) -> Option<CooldownCause> {
+    pub fn cause(&self, worker: WorkerId, session: Option<SessionKey>) -> Option<CooldownCause> {
         self.0.get(&(session, worker)).filter(|known| !known.is_over).map(|known| known.cause)
     }
 
@@ -63,7 +69,7 @@ impl Cooldowns {
     }
 
     /// Workers that get nothing of this session for now.
-    pub fn workers(&self, session: SessionKey) -> impl Iterator<Item = WorkerId> {
+    pub fn workers(&self, session: Option<SessionKey>) -> impl Iterator<Item = WorkerId> {
         let of = self.0.range((session, WorkerId::MIN)..).take_while(move |((of, _), _)| *of == session);
         of.filter(|(_, known)| !known.is_over).map(|((_, worker), _)| *worker)
     }
@@ -75,7 +81,12 @@ impl Cooldowns {
     }
 
     /// Forgets a cooldown of this cause; returns whether there was one.
-    pub fn drop_cause(&mut self, worker: WorkerId, session: SessionKey, cause: CooldownCause) -> bool {
+    pub fn drop_cause(
+        &mut self,
+        worker: WorkerId,
+        session: Option<SessionKey>,
+        cause: CooldownCause,
+    ) -> bool {
         let has = self.0.get(&(session, worker)).is_some_and(|known| known.cause == cause);
         has && self.0.remove(&(session, worker)).is_some()
     }

@@ -6,8 +6,8 @@ use kiln_types::{AttemptId, JobState, StepIndex, TaskIndex, WorkerId};
 
 use super::step::Step;
 use crate::{
-    DependencyEnd, DependencyScope, IndexSet, Label, SchedulingOptions, StepDependency, StepState,
-    ids::MemberId,
+    DependencyEnd, DependencyScope, DependencyStart, IndexSet, Label, SchedulingOptions, StepDependency,
+    StepState, ids::MemberId,
 };
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -144,16 +144,58 @@ impl Job {
 
     /// Returns whether tasks of the step wait and lack only a slot, once the job is released.
     pub fn could_run(&self, step: usize) -> bool {
-        self.steps[step].tasks.waiting_len() > 0 && self.is_unlocked(step)
+        let tasks = &self.steps[step].tasks;
+        let any = tasks.waiting_len() > 0 || tasks.streaming().with_frames().next().is_some();
+        any && self.is_unlocked(step)
+    }
+
+    /// The tasks of the step that stream and lack only a slot.
+    pub fn ready_streams(&self, step: usize) -> impl Iterator<Item = (TaskIndex, AttemptId)> {
+        let is_any = self.steps[step].tasks.streaming().len() > 0 && self.is_unlocked(step);
+        self.steps[step].tasks.streaming().with_frames().filter(move |_| is_any)
+    }
+
+    /// The tasks of the step that may begin to stream: not all that they depend on is there, but the first of it.
+    pub fn streamable(&self, step: usize) -> IndexSet {
+        let Step { plan, tasks, .. } = &self.steps[step];
+        let is_unlocked = self.is_unlocked(step);
+        let mut may = tasks.blocked().clone();
+        if !is_unlocked {
+            may.merge(&tasks.waiting());
+        }
+        for after in &plan.after {
+            let before = &self.steps[usize::from(after.step.0)];
+            match (after.start, after.scope) {
+                (DependencyStart::FirstDone, DependencyScope::Step) => {
+                    let is_met = before.tasks.have_all_reached(after.until);
+                    if before.tasks.done().is_empty() && !is_met {
+                        return IndexSet::default();
+                    }
+                }
+                (DependencyStart::Met, DependencyScope::Step) => {
+                    if !before.tasks.have_all_reached(after.until) {
+                        return IndexSet::default();
+                    }
+                }
+                (start, DependencyScope::Frame) => {
+                    let mut frames = before.plan.whole_frames_of(&before.tasks.reached(after.until));
+                    if start == DependencyStart::FirstDone {
+                        frames.merge(&before.plan.frames_of(before.tasks.done()));
+                    }
+                    may = may.intersection(&plan.tasks_of(&frames));
+                }
+            }
+        }
+        may
     }
 
     pub fn step_state(&self, place: usize) -> StepState {
         let tasks = &self.steps[place].tasks;
         if tasks.are_all_done() {
             StepState::Completed
-        } else if tasks.waiting_len() + tasks.live_len() > 0 && self.is_unlocked(place) {
+        } else if (tasks.live_len() > 0 && self.is_unlocked(place)) || self.could_run(place) {
             StepState::Open
-        } else if tasks.waiting_len() + tasks.live_len() + tasks.blocked().len() > 0 {
+        } else if tasks.counts().waiting + tasks.live_len() > 0 {
             StepState::Waiting
         } else {
             StepState::Failed

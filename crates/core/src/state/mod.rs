@@ -13,6 +13,7 @@ pub(crate) mod order;
 mod quarantine;
 mod slot;
 mod step;
+mod streams;
 mod tasks;
 mod time_limits;
 mod waiting;
@@ -33,6 +34,7 @@ pub(crate) use self::{
     quarantine::QuarantineLists,
     slot::Slot,
     step::Step,
+    streams::WorkerStreams,
     tasks::{EndedTasks, TaskPlace},
     time_limits::TimeLimits,
     worker::{Match, Presence, Rank, Worker, slot_refs},
@@ -53,6 +55,8 @@ pub(crate) struct State {
     pub changed_workers: BTreeSet<WorkerId>,
     /// Workers whose state may have changed since it was last recorded.
     pub unrecorded: BTreeSet<WorkerId>,
+    /// Workers with attempts that stream.
+    streaming: BTreeSet<WorkerId>,
 }
 
 impl State {
@@ -176,6 +180,32 @@ impl State {
         self.workers.remove(&id);
         self.changed_workers.remove(&id);
         self.unrecorded.remove(&id);
+        self.streaming.remove(&id);
+    }
+
+    pub fn streaming(&self) -> &BTreeSet<WorkerId> {
+        &self.streaming
+    }
+
+    /// Changes the streams of a worker.
+    #[track_caller]
+    pub fn update_streams<T>(&mut self, id: WorkerId, update: impl FnOnce(&mut WorkerStreams) -> T) -> T {
+        let streams = &mut self.worker_mut(id).streams;
+        let answer = update(streams);
+        if streams.live().next().is_some() {
+            self.streaming.insert(id);
+        } else {
+            self.streaming.remove(&id);
+        }
+        answer
+    }
+
+    /// Takes a live attempt off its worker, where its slot is still there.
+    pub fn detach(&mut self, attempt: &Attempt, id: AttemptId) {
+        match attempt.phase.slot() {
+            Some(slot) => self.worker_mut(attempt.worker).detach(slot, id),
+            None => self.update_streams(attempt.worker, |streams| streams.detach(id)),
+        }
     }
 
     /// The worker changed: the indexes look at it again, and its state is recorded.
@@ -199,6 +229,13 @@ impl State {
         let SlotRef { worker, slot } = slot;
         let missing = || broken(None, format_args!("worker {worker} cannot have a slot {slot}"));
         self.worker_mut(worker).slot_mut(slot).unwrap_or_else(missing)
+    }
+
+    /// The slot of an attempt that has one.
+    #[track_caller]
+    pub fn slot_of(&self, attempt: AttemptId) -> &Slot {
+        let missing = || broken(None, format_args!("attempt {attempt} is on no slot"));
+        self.slot(self.attempt(attempt).place().unwrap_or_else(missing))
     }
 
     /// The slot, and the attempts, to change both.

@@ -89,9 +89,9 @@ impl Slot {
         let mut left = None;
         if let Some(front) = self.queue.front().copied()
             && let Some(known) = attempts.get_mut(front)
-            && let AttemptPhase::Running { since } = known.phase
+            && let AttemptPhase::Running { slot, since } = known.phase
         {
-            known.phase = AttemptPhase::Delivering;
+            known.phase = AttemptPhase::Delivering { slot };
             self.queue.pop_front();
             self.delivering.push(front);
             left = Some((front, since));
@@ -139,17 +139,22 @@ impl Slot {
         self.session == Some(session)
     }
 
-    /// Notes that what follows is of this session.
-    pub fn set_session(&mut self, session: SessionKey) {
-        if self.session != Some(session) {
-            self.session = Some(session);
+    /// Returns whether work of this session has to open it first.
+    pub fn must_open(&self, session: Option<SessionKey>) -> bool {
+        session.is_some_and(|session| !self.has_open(session))
+    }
+
+    /// Notes that what follows is of this session. Work without one leaves open what is.
+    pub fn set_session(&mut self, session: Option<SessionKey>) {
+        if self.must_open(session) {
+            self.session = session;
             self.frame_ms = None;
         }
     }
 
     /// Milliseconds that a frame of this session takes here.
-    pub fn frame_ms(&self, session: SessionKey) -> Option<u32> {
-        self.frame_ms.filter(|_| self.has_open(session))
+    pub fn frame_ms(&self, session: Option<SessionKey>) -> Option<u32> {
+        self.frame_ms.filter(|_| session.is_some() && !self.must_open(session))
     }
 
     /// Takes note of the milliseconds of a frame.

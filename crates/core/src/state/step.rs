@@ -84,8 +84,8 @@ impl Step {
         (reset, expired)
     }
 
-    /// The session that a worker has open for the step, once its device is chosen.
-    pub fn session(&self) -> SessionKey {
+    /// The session that a worker has open for the step, once its device is chosen; `None` where it opens nothing.
+    pub fn session(&self) -> Option<SessionKey> {
         self.plan.session
     }
 }

@@ -1,12 +1,16 @@
-//! The tasks of a step. Each is in exactly one of seven states, and only the operations here change that:
+//! The tasks of a step. Each is in exactly one of eight states, and only the operations here change that:
 //!
 //! | operation | from | to |
 //! |---|---|---|
 //! | [`Tasks::dispatch`] | waiting | live |
 //! | [`Tasks::speculate`] | live | live, with a second attempt |
+//! | [`Tasks::stream`] | waiting, blocked | streaming |
+//! | [`Tasks::place_stream`] | streaming, with its frames there | live |
+//! | [`Tasks::stream_again`] | live, with one attempt | streaming |
 //! | [`Tasks::close`] | live | live, where another attempt goes on; else waiting |
+//! | | streaming | waiting, or blocked where its frames are not there |
 //! | [`Tasks::finish`] | waiting | done |
-//! | [`Tasks::fail`] | waiting | failed |
+//! | [`Tasks::fail`] | waiting, blocked | failed |
 //! | [`Tasks::cancel_waiting`] | waiting, blocked | cancelled |
 //! | [`Tasks::block`] | waiting | blocked |
 //! | [`Tasks::unblock`] | blocked | waiting |
@@ -14,8 +18,10 @@
 //! | [`Tasks::reset_done`] | done | waiting, in the next generation |
 //! | [`Tasks::outdate`] | done, and waiting tasks that are named | waiting, in the next generation |
 //!
-//! Anything else is a broken invariant. A blocked task waits for tasks of other steps and may not be dispatched. A task with mishaps waits apart from the others, because not every worker
-//! should get it; its failure history is forgotten when it ends or is reset.
+//! Anything else is a broken invariant. A blocked task waits for tasks of other steps and may not be dispatched; one that
+//! streams may wait for them too, and [`Tasks::block`] and [`Tasks::unblock`] note which it does. A task with mishaps
+//! waits apart from the others, because not every worker should get it; its failure history is forgotten when it ends or
+//! is reset.
 
 use std::{
     borrow::Cow,
@@ -24,7 +30,12 @@ use std::{
 
 use kiln_types::{AttemptId, Generation, Order, TaskIndex};
 
-use super::{history::FailureHistory, order::OrderKey, waiting::WaitingTasks};
+use super::{
+    history::FailureHistory,
+    order::OrderKey,
+    streams::{Stream, StreamingTasks},
+    waiting::WaitingTasks,
+};
 use crate::{DependencyEnd, Generations, IndexSet, TaskCounts, TaskSpan, ids::StepRef, invariant::broken};
 
 /// Tasks 0 to `count` - 1 of a step, kept as sets of spans, so that those that wait or have ended cost next to nothing.
@@ -42,6 +53,7 @@ pub(crate) struct Tasks {
     live: BTreeMap<TaskIndex, Live>,
     /// Speculative attempts of live tasks.
     second: BTreeMap<TaskIndex, Live>,
+    streaming: StreamingTasks,
     /// The number of first attempts that have begun.
     running: u32,
     ended: EndedTasks,
@@ -61,6 +73,7 @@ pub(crate) enum TaskPlace {
     Blocked,
     /// With its first attempt.
     Live(AttemptId),
+    Streaming(AttemptId),
     Done,
     Failed,
     Cancelled,
@@ -87,6 +100,7 @@ impl Tasks {
             blocked: IndexSet::default(),
             live: BTreeMap::new(),
             second: BTreeMap::new(),
+            streaming: StreamingTasks::default(),
             running: 0,
             ended: EndedTasks::default(),
             histories: BTreeMap::new(),
@@ -131,6 +145,44 @@ impl Tasks {
         }
     }
 
+    /// Lets a waiting or blocked task stream.
+    #[track_caller]
+    pub fn stream(&mut self, task: TaskIndex, attempt: AttemptId) {
+        let has_frames = !self.blocked.remove(task);
+        if has_frames {
+            self.take_waiting(task, "streamed");
+        }
+        self.streaming.insert(task, Stream { attempt, has_frames });
+    }
+
+    /// Hands a task that streams to a slot.
+    #[track_caller]
+    pub fn place_stream(&mut self, task: TaskIndex) {
+        match self.streaming.remove(task) {
+            Some(Stream { attempt, has_frames: true }) => {
+                self.live.insert(task, Live { attempt, begun: false });
+            }
+            _ => broken(
+                self.of.job,
+                format_args!("{} does not stream to its end and is placed", self.name(task)),
+            ),
+        }
+    }
+
+    /// Lets a live task stream that was placed and has not begun: its worker was not told.
+    #[track_caller]
+    pub fn stream_again(&mut self, task: TaskIndex) {
+        match self.live.remove(&task) {
+            Some(Live { attempt, begun: false }) if !self.second.contains_key(&task) => {
+                self.streaming.insert(task, Stream { attempt, has_frames: true });
+            }
+            _ => broken(
+                self.of.job,
+                format_args!("{} does not run just once and streams again", self.name(task)),
+            ),
+        }
+    }
+
     /// Sets whether a live attempt has begun.
     #[track_caller]
     pub fn set_begun(&mut self, task: TaskIndex, attempt: AttemptId, begun: bool) {
@@ -150,6 +202,13 @@ impl Tasks {
     pub fn close(&mut self, task: TaskIndex, attempt: AttemptId) {
         if self.second.get(&task).is_some_and(|second| second.attempt == attempt) {
             self.second.remove(&task);
+            return;
+        }
+        if self.streaming.get(task).is_some_and(|stream| stream.attempt == attempt) {
+            match self.streaming.remove(task) {
+                Some(Stream { has_frames: false, .. }) => drop(self.blocked.insert(task)),
+                _ => self.put_waiting(task),
+            }
             return;
         }
         let Some(first) = self.live.remove(&task).filter(|first| first.attempt == attempt) else {
@@ -173,10 +232,12 @@ impl Tasks {
         self.histories.remove(&task).unwrap_or_default()
     }
 
-    /// Ends a waiting task badly; returns its history.
+    /// Ends a waiting or blocked task badly; returns its history.
     #[track_caller]
     pub fn fail(&mut self, task: TaskIndex) -> FailureHistory {
-        self.take_waiting(task, "failed");
+        if !self.blocked.remove(task) {
+            self.take_waiting(task, "failed");
+        }
         self.ended.failed.insert(task);
         self.histories.remove(&task).unwrap_or_default()
     }
@@ -190,6 +251,7 @@ impl Tasks {
         }
         let retry = self.retry.extract_if(.., |key| which.contains(key.index));
         self.blocked.extend(retry.map(|key| key.index));
+        self.streaming.set_frames(which, false);
     }
 
     /// Lets the blocked tasks of `which` wait.
@@ -204,6 +266,7 @@ impl Tasks {
         }
         self.retry.extend(retry);
         self.waiting.merge(&freed);
+        self.streaming.set_frames(which, true);
     }
 
     /// Cancels every task that waits or is blocked; returns whether there was one.
@@ -271,7 +334,7 @@ impl Tasks {
     pub fn update_history<T>(&mut self, task: TaskIndex, update: impl FnOnce(&mut FailureHistory) -> T) -> T {
         let waits = match self.place(task) {
             Some(TaskPlace::Waiting) => true,
-            Some(TaskPlace::Live(_) | TaskPlace::Blocked) => false,
+            Some(TaskPlace::Live(_) | TaskPlace::Streaming(_) | TaskPlace::Blocked) => false,
             _ => broken(self.of.job, format_args!("{} has ended and goes wrong", self.name(task))),
         };
         if waits {
@@ -311,6 +374,9 @@ impl Tasks {
         if let Some(first) = self.live.get(&task) {
             return Some(TaskPlace::Live(first.attempt));
         }
+        if let Some(stream) = self.streaming.get(task) {
+            return Some(TaskPlace::Streaming(stream.attempt));
+        }
         let EndedTasks { done, failed, cancelled, .. } = &self.ended;
         let sets = [
             (&self.blocked, TaskPlace::Blocked),
@@ -347,14 +413,25 @@ impl Tasks {
         self.live.iter().map(|(task, first)| (*task, first.attempt))
     }
 
-    /// The first attempts and the speculative ones.
+    /// The first attempts, the speculative ones, and those that stream.
     pub fn attempts(&self) -> impl Iterator<Item = AttemptId> {
-        self.live.values().chain(self.second.values()).map(|live| live.attempt)
+        let on_slots = self.live.values().chain(self.second.values()).map(|live| live.attempt);
+        on_slots.chain(self.streaming.iter().map(|(_, stream)| stream.attempt))
+    }
+
+    pub fn streaming(&self) -> &StreamingTasks {
+        &self.streaming
     }
 
     /// The first attempt of a task, where it is live.
     pub fn first_attempt(&self, task: TaskIndex) -> Option<AttemptId> {
         self.live.get(&task).map(|first| first.attempt)
+    }
+
+    /// The first attempt of a task, or the one that streams.
+    pub fn any_attempt(&self, task: TaskIndex) -> Option<AttemptId> {
+        let streaming = || self.streaming.get(task).map(|stream| stream.attempt);
+        self.first_attempt(task).or_else(streaming)
     }
 
     /// The speculative attempt of a task.
@@ -453,7 +530,7 @@ impl Tasks {
 
     pub fn counts(&self) -> TaskCounts {
         TaskCounts {
-            waiting: self.waiting_len() + self.blocked.len(),
+            waiting: self.waiting_len() + self.blocked.len() + self.streaming.len(),
             assigned: self.live_len() - self.running,
             running: self.running,
             done: self.ended.done.len(),
@@ -477,8 +554,9 @@ impl Tasks {
         let name = format!("step {}.{}", self.of.job, self.of.step);
         let live: IndexSet = self.live.keys().copied().collect();
         let retry: IndexSet = self.retry.iter().map(|key| key.index).collect();
+        let streaming: IndexSet = self.streaming.iter().map(|(task, _)| task).collect();
         let EndedTasks { done, failed, cancelled, .. } = &self.ended;
-        let sets = [self.waiting.set(), &retry, &self.blocked, &live, done, failed, cancelled];
+        let sets = [self.waiting.set(), &retry, &self.blocked, &live, &streaming, done, failed, cancelled];
         let mut all = IndexSet::default();
         sets.iter().for_each(|set| all.merge(set));
         let total: u32 = sets.iter().map(|set| set.len()).sum();
@@ -492,7 +570,8 @@ impl Tasks {
         for (task, history) in self.histories() {
             let fresh = self.waiting.set().contains(task);
             assert!(!(fresh && history.has_mishaps()), "{name}.{task} has mishaps and waits without");
-            let goes_on = fresh || retry.contains(task) || live.contains(task) || self.blocked.contains(task);
+            let goes_on =
+                fresh || [&retry, &live, &streaming, &self.blocked].iter().any(|set| set.contains(task));
             assert!(goes_on, "{name}.{task} has ended with a history");
         }
         assert!(self.second.keys().all(|task| live.contains(*task)), "{name}: a second attempt has no first");

@@ -5,9 +5,10 @@ use kiln_types::{AttemptId, SlotIndex, WorkerId, WorkerState, WorkerWish};
 use super::{
     incident::{Incident, Probe, Quarantined},
     slot::Slot,
+    streams::WorkerStreams,
 };
 use crate::{
-    Moment, WorkerOffer,
+    Claim, Moment, WorkerOffer,
     claims::{self, Claimed},
     estimate::speed::Speed,
     ids::{RequirementId, SlotRef, StepRef},
@@ -68,6 +69,8 @@ pub(crate) struct Worker {
     pub presence: Presence,
     /// At least as many as offered; those beyond still hold attempts and get nothing new.
     slots: Vec<Slot>,
+    /// To be changed by [`super::State::update_streams`] where live ones come or go.
+    pub streams: WorkerStreams,
     /// By requirement.
     pub matches: Vec<Match>,
     pub speed: Speed,
@@ -88,6 +91,7 @@ impl Worker {
             desired: WorkerWish::Work,
             presence: Presence::Offline,
             slots: Vec::new(),
+            streams: WorkerStreams::default(),
             matches: Vec::new(),
             speed: Speed::default(),
             incidents: Vec::new(),
@@ -142,6 +146,12 @@ impl Worker {
         self.slots.get_mut(place)
     }
 
+    /// It reports the attempt closed; returns whether a slot or a claim waited for that.
+    pub fn reopen(&mut self, attempt: AttemptId) -> bool {
+        let slots = self.slots.iter_mut().filter_map(|slot| slot.reopen(attempt).then_some(()));
+        slots.count() > 0 || self.streams.reopen(attempt)
+    }
+
     /// Takes a live attempt off its slot, where that is still there.
     pub fn detach(&mut self, slot: SlotIndex, attempt: AttemptId) {
         if let Some(slot) = self.slots.get_mut(usize::from(slot.0)) {
@@ -168,8 +178,9 @@ impl Worker {
         self.desired == WorkerWish::Work && !self.offer.resting
     }
 
+    /// The live attempts on its slots, and those that stream.
     pub fn live(&self) -> impl Iterator<Item = AttemptId> {
-        self.slots.iter().flat_map(Slot::live)
+        self.slots.iter().flat_map(Slot::live).chain(self.streams.live())
     }
 
     /// Returns whether the attempt is the probe of a quarantined worker.
@@ -190,13 +201,23 @@ impl Worker {
         offered.filter(|(_, slot)| slot.is_vacant()).map(|(place, slot)| (SlotIndex(place as u16), slot))
     }
 
-    /// Returns whether no slot but this one is at work.
+    /// Returns whether no slot but this one is at work, and nothing streams.
     pub fn is_unclaimed(&self, but: Option<SlotIndex>) -> bool {
-        self.at_work(but).next().is_none()
+        self.at_work(but).next().is_none() && self.streams.is_empty()
+    }
+
+    /// The claims of its slots at work together, but for this one, and of its streams.
+    pub fn claimed(&self, but: Option<SlotIndex>) -> Claimed {
+        let slots = self.claimed_by_slots(but);
+        if self.streams.is_empty() {
+            slots
+        } else {
+            claims::add(slots, Claim::memory(self.streams.memory(true)))
+        }
     }
 
     /// The claims of its slots at work together, but for this one.
-    pub fn claimed(&self, but: Option<SlotIndex>) -> Claimed {
+    pub fn claimed_by_slots(&self, but: Option<SlotIndex>) -> Claimed {
         self.at_work(but).fold(None, |sum, slot| claims::add(sum, slot.claim))
     }
 
@@ -213,7 +234,9 @@ impl Worker {
             (_, WorkerWish::Drain | WorkerWish::Stop) => WorkerState::Draining,
             (_, WorkerWish::Work) if self.offer.resting => WorkerState::Resting,
             (_, WorkerWish::Work) if self.quarantined.is_some() => WorkerState::Sick,
-            (_, WorkerWish::Work) if self.slots.iter().all(Slot::is_empty) => WorkerState::Idle,
+            (_, WorkerWish::Work) if self.slots.iter().all(Slot::is_empty) && self.streams.is_empty() => {
+                WorkerState::Idle
+            }
             (_, WorkerWish::Work) => WorkerState::Rendering,
         }
     }

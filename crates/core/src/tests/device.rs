@@ -23,7 +23,12 @@ pub fn open(id: u64, shape: &[(u32, &[u16])]) -> JobPlan {
         };
         let options = ["optix", "cuda", "hip"].iter().map(option).collect();
         let device = Some(OpenDevice { any: GPU.into(), session: session(&own), options });
-        StepPlan { requires: [GPU].into_iter().collect(), session: session(&own), device, ..plan.clone() }
+        StepPlan {
+            requires: [GPU].into_iter().collect(),
+            session: Some(session(&own)),
+            device,
+            ..plan.clone()
+        }
     };
     let plans = steps(id, shape);
     JobPlan::new(JobId(id), plans.steps().iter().enumerate().map(plan).collect()).unwrap()

@@ -54,9 +54,15 @@ impl Outbox for Said {
 #[derive(Clone, Copy)]
 pub struct Holding {
     pub worker: WorkerId,
-    pub slot: SlotIndex,
     pub assigned: Assigned,
     pub phase: HeldPhase,
+}
+
+impl Holding {
+    /// Begins on its slot; what streams has none.
+    pub fn run(&mut self) {
+        self.phase = self.phase.slot().map_or(self.phase, |slot| HeldPhase::Running { slot });
+    }
 }
 
 pub struct Farm {
@@ -70,6 +76,8 @@ pub struct Farm {
     pub revoked: Vec<(WorkerId, AttemptId, RevokeReason)>,
     /// Records since the last look.
     pub records: Vec<Record>,
+    /// Streams that were told since the last look that there is more for them.
+    pub arrived: Vec<AttemptId>,
 }
 
 impl Farm {
@@ -82,6 +90,7 @@ impl Farm {
             held: BTreeMap::new(),
             revoked: Vec::new(),
             records: Vec::new(),
+            arrived: Vec::new(),
         }
     }
 
@@ -97,12 +106,22 @@ impl Farm {
             match push {
                 Push::Assign { slot, tasks, .. } => {
                     for assigned in tasks {
-                        let holding = Holding { worker, slot, assigned, phase: HeldPhase::Queued };
+                        let holding = Holding { worker, assigned, phase: HeldPhase::Queued { slot } };
                         self.held.insert(assigned.attempt, holding);
                     }
                 }
                 Push::Revoke { attempt, why } => self.revoked.push((worker, attempt, why)),
                 Push::DesiredState(_) => {}
+                Push::Stream { task: assigned, .. } => {
+                    let holding = Holding { worker, assigned, phase: HeldPhase::Streaming };
+                    self.held.insert(assigned.attempt, holding);
+                }
+                Push::Place { attempt, slot, .. } => {
+                    if let Some(holding) = self.held.get_mut(&attempt) {
+                        holding.phase = HeldPhase::Queued { slot };
+                    }
+                }
+                Push::Arrived { attempt } => self.arrived.push(attempt),
             }
         }
         self.core.sanity_check();
@@ -131,7 +150,6 @@ impl Farm {
             attempt: holding.assigned.attempt,
             task: holding.assigned.task,
             generation: holding.assigned.generation,
-            slot: holding.slot,
             phase: holding.phase,
         })
         .collect()
@@ -165,7 +183,8 @@ impl Farm {
 
     /// Task indexes that the slot holds, in its order.
     pub fn queue(&self, worker: u64, slot: u16) -> Vec<u32> {
-        let here = |holding: &&Holding| (holding.worker, holding.slot) == (w(worker), SlotIndex(slot));
+        let here =
+            |holding: &&Holding| (holding.worker, holding.phase.slot()) == (w(worker), Some(SlotIndex(slot)));
         self.held.values().filter(here).map(|holding| holding.assigned.task.index.0).collect()
     }
 
@@ -178,7 +197,7 @@ impl Farm {
 
     pub fn start(&mut self, worker: u64, task: TaskId) {
         let attempt = self.attempt(worker, task);
-        self.held.get_mut(&attempt).unwrap().phase = HeldPhase::Running;
+        self.held.get_mut(&attempt).unwrap().run();
         self.act(|core, now, out| core.attempt_started(now, w(worker), attempt, out));
     }
 
@@ -237,7 +256,8 @@ impl Farm {
     /// Answers every revoke as a worker does; a request for one that has begun is ignored.
     pub fn answer_revokes(&mut self) {
         for (worker, attempt, why) in std::mem::take(&mut self.revoked) {
-            let running = self.held.get(&attempt).is_some_and(|h| h.phase != HeldPhase::Queued);
+            let running =
+                self.held.get(&attempt).is_some_and(|h| !matches!(h.phase, HeldPhase::Queued { .. }));
             if why == RevokeReason::Preempted && running {
                 continue;
             }

@@ -159,7 +159,7 @@ fn apply(farm: &mut Farm, event: Event) {
         Event::Start { which } => {
             if let Some(attempt) = pick(farm, which) {
                 let holding = farm.held.get_mut(&attempt).unwrap();
-                holding.phase = HeldPhase::Running;
+                holding.run();
                 let worker = holding.worker;
                 farm.act(|core, now, out| core.attempt_started(now, worker, attempt, out));
             }
@@ -192,8 +192,7 @@ fn apply(farm: &mut Farm, event: Event) {
                         attempt,
                         task: task(1, counter as u32),
                         generation: Generation(0),
-                        slot: SlotIndex((counter % 3) as u16),
-                        phase: HeldPhase::Running,
+                        phase: HeldPhase::Running { slot: SlotIndex((counter % 3) as u16) },
                     });
                     let offer = crate::WorkerOffer { slots: 2, ..crate::WorkerOffer::default() };
                     farm.act(|core, now, out| core.worker_joined(now, w(worker), offer, &held, out));

@@ -27,11 +27,16 @@ enum State {
     Failed,
     Cancelled,
     Blocked,
+    /// Streaming, with its frames there.
+    Streaming,
+    /// Streaming, and blocked without its attempt.
+    StreamingBlocked,
 }
 
-use State::{Blocked, Cancelled, Done, Failed, Live, LiveTwice, Retry, Waiting};
+use State::{Blocked, Cancelled, Done, Failed, Live, LiveTwice, Retry, Streaming, StreamingBlocked, Waiting};
 
-const STATES: [State; 8] = [Waiting, Retry, Live, LiveTwice, Done, Failed, Cancelled, Blocked];
+const STATES: [State; 10] =
+    [Waiting, Retry, Live, LiveTwice, Done, Failed, Cancelled, Blocked, Streaming, StreamingBlocked];
 
 /// A step of five tasks, of which the one is in this state.
 fn tasks_in(state: State) -> Tasks {
@@ -48,6 +53,11 @@ fn tasks_in(state: State) -> Tasks {
         Failed => drop(tasks.fail(TASK)),
         Cancelled => drop(tasks.cancel_waiting()),
         Blocked => tasks.block(&[TASK].into_iter().collect()),
+        Streaming => tasks.stream(TASK, FIRST),
+        StreamingBlocked => {
+            tasks.block(&[TASK].into_iter().collect());
+            tasks.stream(TASK, FIRST);
+        }
     }
     tasks.check(|_| false);
     tasks
@@ -63,44 +73,69 @@ fn state_of(tasks: &Tasks) -> State {
         TaskPlace::Failed => Failed,
         TaskPlace::Cancelled => Cancelled,
         TaskPlace::Blocked => Blocked,
+        TaskPlace::Streaming(_) if tasks.streaming().with_frames().next().is_some() => Streaming,
+        TaskPlace::Streaming(_) => StreamingBlocked,
     }
 }
 
-type Operation = (&'static str, fn(&mut Tasks), [Option<State>; 8]);
-
-/// Done tasks wait again, and all others stay.
-const DONE_WAITS: [Option<State>; 8] = [
-    Some(Waiting),
-    Some(Retry),
-    Some(Live),
-    Some(LiveTwice),
-    Some(Waiting),
-    Some(Failed),
-    Some(Cancelled),
-    Some(Blocked),
-];
+type Operation = (&'static str, fn(&mut Tasks), [Option<State>; 10]);
 
 /// The state in which each operation leaves a task of each of [`STATES`]; `None`: it is a broken invariant.
-const TABLE: [Operation; 16] = [
-    ("dispatch", |t| t.dispatch(TASK, OTHER), [Some(Live), Some(Live), None, None, None, None, None, None]),
-    ("speculate", |t| t.speculate(TASK, OTHER), [None, None, Some(LiveTwice), None, None, None, None, None]),
+const TABLE: [Operation; 19] = [
+    (
+        "dispatch",
+        |t| t.dispatch(TASK, OTHER),
+        [Some(Live), Some(Live), None, None, None, None, None, None, None, None],
+    ),
+    (
+        "speculate",
+        |t| t.speculate(TASK, OTHER),
+        [None, None, Some(LiveTwice), None, None, None, None, None, None, None],
+    ),
     (
         "begin",
         |t| {
             t.set_begun(TASK, FIRST, true);
             t.set_begun(TASK, FIRST, false);
         },
-        [None, None, Some(Live), Some(LiveTwice), None, None, None, None],
+        [None, None, Some(Live), Some(LiveTwice), None, None, None, None, None, None],
+    ),
+    (
+        "stream",
+        |t| t.stream(TASK, OTHER),
+        [Some(Streaming), Some(Streaming), None, None, None, None, None, Some(StreamingBlocked), None, None],
+    ),
+    (
+        "place what streams",
+        |t| t.place_stream(TASK),
+        [None, None, None, None, None, None, None, None, Some(Live), None],
+    ),
+    (
+        "stream again",
+        |t| t.stream_again(TASK),
+        [None, None, Some(Streaming), None, None, None, None, None, None, None],
     ),
     (
         "close the first",
         |t| t.close(TASK, FIRST),
-        [None, None, Some(Waiting), Some(Live), None, None, None, None],
+        [None, None, Some(Waiting), Some(Live), None, None, None, None, Some(Waiting), Some(Blocked)],
     ),
-    ("close the second", |t| t.close(TASK, SECOND), [None, None, None, Some(Live), None, None, None, None]),
-    ("close another", |t| t.close(TASK, OTHER), [None, None, None, None, None, None, None, None]),
-    ("finish", |t| drop(t.finish(TASK)), [Some(Done), Some(Done), None, None, None, None, None, None]),
-    ("fail", |t| drop(t.fail(TASK)), [Some(Failed), Some(Failed), None, None, None, None, None, None]),
+    (
+        "close the second",
+        |t| t.close(TASK, SECOND),
+        [None, None, None, Some(Live), None, None, None, None, None, None],
+    ),
+    ("close another", |t| t.close(TASK, OTHER), [None, None, None, None, None, None, None, None, None, None]),
+    (
+        "finish",
+        |t| drop(t.finish(TASK)),
+        [Some(Done), Some(Done), None, None, None, None, None, None, None, None],
+    ),
+    (
+        "fail",
+        |t| drop(t.fail(TASK)),
+        [Some(Failed), Some(Failed), None, None, None, None, None, Some(Failed), None, None],
+    ),
     (
         "cancel what waits",
         |t| {
@@ -116,6 +151,8 @@ const TABLE: [Operation; 16] = [
             Some(Failed),
             Some(Cancelled),
             Some(Cancelled),
+            Some(Streaming),
+            Some(StreamingBlocked),
         ],
     ),
     (
@@ -130,19 +167,62 @@ const TABLE: [Operation; 16] = [
             Some(Waiting),
             Some(Waiting),
             Some(Blocked),
+            Some(Streaming),
+            Some(StreamingBlocked),
         ],
     ),
-    ("reset what is done", |t| drop(t.reset_done(&IndexSet::first(5))), DONE_WAITS),
+    (
+        "reset what is done",
+        |t| drop(t.reset_done(&IndexSet::first(5))),
+        [
+            Some(Waiting),
+            Some(Retry),
+            Some(Live),
+            Some(LiveTwice),
+            Some(Waiting),
+            Some(Failed),
+            Some(Cancelled),
+            Some(Blocked),
+            Some(Streaming),
+            Some(StreamingBlocked),
+        ],
+    ),
     (
         "outdate, this one begun",
         |t| drop(t.outdate(&IndexSet::first(5), &[TASK].into_iter().collect())),
-        [Some(Waiting), Some(Waiting), None, None, None, None, None, None],
+        [Some(Waiting), Some(Waiting), None, None, None, None, None, None, None, None],
     ),
-    ("outdate, none begun", |t| drop(t.outdate(&IndexSet::first(5), &IndexSet::default())), DONE_WAITS),
+    (
+        "outdate, none begun",
+        |t| drop(t.outdate(&IndexSet::first(5), &IndexSet::default())),
+        [
+            Some(Waiting),
+            Some(Retry),
+            Some(Live),
+            Some(LiveTwice),
+            Some(Waiting),
+            Some(Failed),
+            Some(Cancelled),
+            Some(Blocked),
+            Some(Streaming),
+            Some(StreamingBlocked),
+        ],
+    ),
     (
         "go wrong",
         |t| t.update_history(TASK, |history| history.note_loss(FIRST, w(2))),
-        [Some(Retry), Some(Retry), Some(Live), Some(LiveTwice), None, None, None, Some(Blocked)],
+        [
+            Some(Retry),
+            Some(Retry),
+            Some(Live),
+            Some(LiveTwice),
+            None,
+            None,
+            None,
+            Some(Blocked),
+            Some(Streaming),
+            Some(StreamingBlocked),
+        ],
     ),
     (
         "block",
@@ -156,6 +236,8 @@ const TABLE: [Operation; 16] = [
             Some(Failed),
             Some(Cancelled),
             Some(Blocked),
+            Some(StreamingBlocked),
+            Some(StreamingBlocked),
         ],
     ),
     (
@@ -170,6 +252,8 @@ const TABLE: [Operation; 16] = [
             Some(Failed),
             Some(Cancelled),
             Some(Waiting),
+            Some(Streaming),
+            Some(Streaming),
         ],
     ),
 ];

@@ -152,8 +152,8 @@ fn work_survives_a_restart_of_the_server() {
     assert_eq!(farm.counts(1).done, 1);
     assert_eq!(farm.state(1), JobState::Running);
     farm.held.values_mut().for_each(|holding| {
-        if holding.phase == HeldPhase::Running {
-            holding.phase = HeldPhase::Finished;
+        if let HeldPhase::Running { slot } = holding.phase {
+            holding.phase = HeldPhase::Finished { slot };
         }
     });
     farm.join(1, 1);
@@ -258,8 +258,7 @@ fn made_up_attempts_are_revoked_and_block_only_their_slot() {
         attempt,
         task: task(1, 3),
         generation: kiln_types::Generation(0),
-        slot: SlotIndex(0),
-        phase: HeldPhase::Running,
+        phase: HeldPhase::Running { slot: SlotIndex(0) },
     };
     let offer = WorkerOffer { name: "liar".into(), slots: 2, ..WorkerOffer::default() };
     farm.act(|core, now, out| core.worker_joined(now, w(1), offer, &[foreign, foreign], out));

@@ -88,7 +88,10 @@ fn code_of(error: &JobError) -> ProblemCode {
             ProblemCode::Unprocessable
         }
         JobError::JobExists(_) | JobError::BadRestore { .. } => ProblemCode::Internal,
+        JobError::BadStep { .. } => ProblemCode::Unprocessable,
         JobError::JobEnded { .. }
+        | JobError::Cancelled(_)
+        | JobError::DependencyFailed(_)
         | JobError::JobNotEnded { .. }
         | JobError::NothingToRetry(_)
         | JobError::NothingToRerender(_)

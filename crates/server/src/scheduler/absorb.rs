@@ -116,6 +116,10 @@ impl Scheduler {
                 }
                 self.write(Write::SetQuarantine { worker, quarantine });
             }
+            // Nothing gives the core such steps yet.
+            Record::StepAdded { .. } | Record::StreamOpened { .. } | Record::StreamPlaced { .. } => {
+                tracing::error!(?record, "a record was dropped");
+            }
             Record::WorkerState { worker, state } => {
                 let sick = self.farm.core.worker(worker).and_then(|view| view.quarantine);
                 let why = sick.filter(|_| state == WorkerState::Sick).map(|known| known.reason);

@@ -234,7 +234,7 @@ impl Scheduler {
         };
         // Before everything that the core pushes to it.
         self.batch.outbox.send(worker, Down::Welcome(welcome));
-        self.batch.held_slots.extend(held.iter().map(|held| (held.attempt, held.slot)));
+        self.batch.held_slots.extend(held.iter().filter_map(|held| Some((held.attempt, held.phase.slot()?))));
         // First, or it would be told what it wished itself when it left.
         self.farm.core.set_desired_state(worker, wish, &mut self.batch.outbox);
         self.farm.core.worker_joined(now, worker, offer, &held, &mut self.batch.outbox);

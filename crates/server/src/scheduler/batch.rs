@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use kiln_api::{AssignedTask, Assignment, Down, SlotClaim, StepWork};
+use kiln_api::{AssignedTask, Assignment, Down, SlotClaim, StepWork, StreamAssignment};
 use kiln_core::{Assigned, Claim, Outbox, Push, Record};
 use kiln_store::Write;
 use kiln_types::{
@@ -116,6 +116,18 @@ fn wire(farm: &Farm, push: Push) -> Option<Down> {
         }
         Push::Revoke { attempt, why } => Some(Down::Revoke { attempt, why }),
         Push::DesiredState(wish) => Some(Down::Wish { wish }),
+        Push::Stream { claim, task } => {
+            let live = farm.jobs.get(&task.task.job)?;
+            let work = work(task.task.job, live, live.steps.get(task.task.step)?)?;
+            let (job, task, memory) = (task.task.job, assigned_task(live, &task), claim.memory);
+            Some(Down::Stream(Box::new(StreamAssignment { job, work, memory, task })))
+        }
+        Push::Place { attempt, slot, claim } => {
+            let (task, ..) = farm.core.attempt_task(attempt)?;
+            let claim = slot_claim(&farm.jobs.get(&task.job)?.spec, claim);
+            Some(Down::Place { attempt, slot, claim })
+        }
+        Push::Arrived { attempt } => Some(Down::Arrived { attempt }),
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) fn plan_of(
         order: step.order,
         requires: requirement(first, step),
         hang_ms: spec.hang_s.map(|seconds| u64::from(seconds) * 1000),
-        device: open.as_ref().map(|open| open_device(job, open, step)),
+        device: open.as_ref().and_then(|open| open_device(job, open, step)),
         ..StepPlan::new(step.tasks(&spec.frames), session_key(job, first, step))
     });
     let plan = JobPlan::new(job, steps.collect())?.scheduled(standing);
@@ -38,18 +38,18 @@ pub(crate) fn plan_of(
     Ok(if pinned { plan.pinned(&device_label(spec.session.blender, spec.session.device)) } else { plan })
 }
 
-/// The backends on which a step may render that asks for any GPU.
-fn open_device(job: JobId, spec: &JobSpec, step: &StepSpec) -> OpenDevice {
+/// The backends on which a step may render that asks for any GPU; `None` where it has no Blender.
+fn open_device(job: JobId, spec: &JobSpec, step: &StepSpec) -> Option<OpenDevice> {
     let series = spec.session.blender;
-    let option = |backend| DeviceOption {
-        label: device_label(series, backend),
-        session: session_key(job, &spec.on(backend), step),
+    let option = |backend| {
+        let session = session_key(job, &spec.on(backend), step)?;
+        Some(DeviceOption { label: device_label(series, backend), session })
     };
-    OpenDevice {
+    Some(OpenDevice {
         any: device_label(series, DeviceClass::Gpu),
-        session: session_key(job, spec, step),
-        options: DeviceClass::BACKENDS.map(option).to_vec(),
-    }
+        session: session_key(job, spec, step)?,
+        options: DeviceClass::BACKENDS.into_iter().filter_map(option).collect(),
+    })
 }
 
 /// The backend of which this is the label.
@@ -77,14 +77,14 @@ fn moment(clock: &Clock, at_ms: i64) -> Moment {
 
 /// The session that a slot has open, as far as the core compares it: a copy that a step writes into serves no other, and
 /// what a step makes is one job's alone.
-fn session_key(job: JobId, spec: &JobSpec, step: &StepSpec) -> SessionKey {
+fn session_key(job: JobId, spec: &JobSpec, step: &StepSpec) -> Option<SessionKey> {
     let own = spec.session.key();
     let named = |name: String| SessionKey(BlobHash::of(name.as_bytes()));
     match step.opens {
-        StepInput::Job => own,
-        StepInput::Copy => named(format!("{} of {}", step.kind, own.0)),
-        StepInput::None => named(format!("{} without Blender", step.kind)),
-        StepInput::Step(made) => named(format!("{} as step {made} of job {job} made it", own.0)),
+        StepInput::Job => Some(own),
+        StepInput::Copy => Some(named(format!("{} of {}", step.kind, own.0))),
+        StepInput::None => None,
+        StepInput::Step(made) => Some(named(format!("{} as step {made} of job {job} made it", own.0))),
     }
 }
 

@@ -117,8 +117,7 @@ impl Connection {
                     attempt: task.attempt,
                     task: task.task,
                     generation: task.generation,
-                    slot: assignment.slot,
-                    phase: HeldPhase::Running,
+                    phase: HeldPhase::Running { slot: assignment.slot },
                 };
             }
         }

@@ -136,11 +136,11 @@ pub(super) async fn job(farm: &mut Farm, store: &Store, loaded: Loaded) -> Resul
     live.inputs_gone_ms = row.kept.inputs_gone_ms;
     for attempt in stored.open {
         let phase = phase_of(&attempt);
-        if phase == RestoredPhase::Expired {
+        if matches!(phase, RestoredPhase::Expired { .. }) {
             continue;
         }
         let task = attempt.task;
-        let started = (phase == RestoredPhase::Running)
+        let started = matches!(phase, RestoredPhase::Running { .. })
             .then(|| Started { moment: now, at_ms: attempt.started_ms.unwrap_or(attempt.opened_ms) });
         let (worker, slot) = (attempt.worker, attempt.slot);
         let open = LiveAttempt { task, worker, slot, started, fraction: None };
@@ -182,7 +182,6 @@ pub(super) fn restored_job(
                 task: attempt.task.index,
                 generation: attempt.generation,
                 worker: attempt.worker,
-                slot: attempt.slot,
                 phase: phase_of(attempt),
             });
         }
@@ -191,10 +190,11 @@ pub(super) fn restored_job(
 }
 
 fn phase_of(attempt: &AttemptRow) -> RestoredPhase {
+    let slot = attempt.slot;
     match attempt.state {
-        AttemptState::Running => RestoredPhase::Running,
-        AttemptState::Lapsed => RestoredPhase::Expired,
-        _ => RestoredPhase::Assigned,
+        AttemptState::Running => RestoredPhase::Running { slot },
+        AttemptState::Lapsed => RestoredPhase::Expired { slot },
+        _ => RestoredPhase::Assigned { slot },
     }
 }
 

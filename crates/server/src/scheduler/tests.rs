@@ -265,7 +265,8 @@ impl World {
             }
             7..=13 => {
                 if let Some(attempt) = some {
-                    self.puppets[worker].held.get_mut(&attempt).unwrap().0.phase = HeldPhase::Running;
+                    let phase = &mut self.puppets[worker].held.get_mut(&attempt).unwrap().0.phase;
+                    *phase = HeldPhase::Running { slot: phase.slot().unwrap() };
                     self.up(worker, Up::Started { attempt }).await;
                 }
             }
@@ -299,7 +300,7 @@ impl World {
                 for (attempt, why) in std::mem::take(&mut self.puppets[worker].revoked) {
                     let held = self.puppets[worker].held.get(&attempt);
                     let goes_on = why == RevokeReason::Preempted
-                        && held.is_some_and(|(held, _)| held.phase != HeldPhase::Queued);
+                        && held.is_some_and(|(held, _)| !matches!(held.phase, HeldPhase::Queued { .. }));
                     if !goes_on {
                         self.finish(worker, attempt, Some(Finished::Returned)).await;
                     }
@@ -514,8 +515,7 @@ impl Puppet {
                 attempt: task.attempt,
                 task: task.task,
                 generation: task.generation,
-                slot: assignment.slot,
-                phase: HeldPhase::Queued,
+                phase: HeldPhase::Queued { slot: assignment.slot },
             };
             self.held.insert(task.attempt, (held, task.frame));
         }

@@ -127,7 +127,7 @@ async fn a_bake_serves_until_another_is_asked_for() {
     worker.leave().await;
     let farm = farm.restart().await;
     let mut back = hello(1, "alpha", 1);
-    back.held = vec![held(&assignment, &task, kiln_types::HeldPhase::Running)];
+    back.held = vec![held(&assignment, &task, |slot| kiln_types::HeldPhase::Running { slot })];
     let mut worker = FakeWorker::join_as(&farm, back).await;
     let files = baked(&farm, &job, "first").await;
     assert_eq!(worker.report(&task, finish(files)).await, ReportOutcome::Committed);

@@ -192,7 +192,10 @@ async fn work_survives_a_restart_of_the_server() {
 
     // One was finished meanwhile, the other still renders. Neither is begun again.
     let mut hello = hello(1, "alpha", 2);
-    hello.held = vec![held(&one, &first, HeldPhase::Finished), held(&two, &second, HeldPhase::Running)];
+    hello.held = vec![
+        held(&one, &first, |slot| HeldPhase::Finished { slot }),
+        held(&two, &second, |slot| HeldPhase::Running { slot }),
+    ];
     let mut worker = FakeWorker::join_as(&farm, hello).await;
     assert!(worker.welcome.epoch > epoch);
     assert_eq!(worker.deliver(&first).await, ReportOutcome::Committed);

@@ -14,8 +14,8 @@ use kiln_api::{
 use kiln_client::{Client, WorkerLink};
 use kiln_server::{Durability, RunningServer, Server, ServerError, ServerOptions};
 use kiln_types::{
-    BlenderVersion, BlobHash, DeviceClass, FileFormat, HeldAttempt, JobState, OutputFile, OutputRole,
-    OutputSet, PixelReport, RelPath, ReportOutcome, WorkerId,
+    BlenderVersion, BlobHash, DeviceClass, FileFormat, HeldAttempt, HeldPhase, JobState, OutputFile,
+    OutputRole, OutputSet, PixelReport, RelPath, ReportOutcome, SlotIndex, WorkerId,
 };
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -318,13 +318,12 @@ impl FakeWorker {
     }
 }
 
-pub fn held(assignment: &Assignment, task: &AssignedTask, phase: kiln_types::HeldPhase) -> HeldAttempt {
+pub fn held(assignment: &Assignment, task: &AssignedTask, phase: fn(SlotIndex) -> HeldPhase) -> HeldAttempt {
     HeldAttempt {
         attempt: task.attempt,
         task: task.task,
         generation: task.generation,
-        slot: assignment.slot,
-        phase,
+        phase: phase(assignment.slot),
     }
 }
 

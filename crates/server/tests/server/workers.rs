@@ -141,7 +141,7 @@ async fn a_silent_worker_loses_its_work_to_another() {
 
     // The first one is back, with the frame: answered politely, and dropped.
     let mut hello = hello(1, "silent", 1);
-    hello.held = vec![held(&assignment, &task, HeldPhase::Finished)];
+    hello.held = vec![held(&assignment, &task, |slot| HeldPhase::Finished { slot })];
     let mut silent = FakeWorker::join_as(&farm, hello).await;
     let outcome = silent.deliver(&task).await;
     assert!(

@@ -429,7 +429,8 @@ impl<'a> Life<'a> {
 
     fn obey(&mut self, node: usize, push: Push) {
         match push {
-            Push::DesiredState(_) => {}
+            // Its jobs have no such steps.
+            Push::DesiredState(_) | Push::Stream { .. } | Push::Place { .. } | Push::Arrived { .. } => {}
             Push::Assign { slot, claim, tasks } => {
                 let machine = &mut self.machines[node];
                 machine.worker.slots[usize::from(slot.0)].queue.extend(tasks);
@@ -470,7 +471,7 @@ impl<'a> Life<'a> {
         let shot = self.shots[&job];
         let session = shot.plan.steps()[usize::from(step.0)].session;
         let (open, claim) = &mut machine.slots[usize::from(slot.0)];
-        let opened = open.replace(session) != Some(session);
+        let opened = std::mem::replace(open, session) != session;
         let claim = *claim;
         self.say(node, Up::Started(next.attempt));
         let run = Run {

@@ -8,7 +8,9 @@ use std::{
 
 use kiln_api::{AttemptReport, Down, Up};
 use kiln_testkit::{assert_same_picture, blender, brought, picture, scene, temp_dir};
-use kiln_types::{BundleFile, FailureCause, HeldPhase, RelPath, RevokeReason, ScriptPolicy, SessionSpec};
+use kiln_types::{
+    BundleFile, FailureCause, HeldPhase, RelPath, RevokeReason, ScriptPolicy, SessionSpec, SlotIndex,
+};
 use kiln_worker::{Happening, TaskKind};
 
 use crate::{assert_no_blender_in, farm::Farm, until};
@@ -108,7 +110,7 @@ async fn a_bake_tells_its_progress_is_presented_again_and_is_called_off_within_t
     drop(line);
     let mut line = farm.next().await;
     let held: Vec<_> = line.hello.held.iter().map(|held| (held.attempt, held.phase)).collect();
-    assert_eq!(held, [(attempt, HeldPhase::Running)]);
+    assert_eq!(held, [(attempt, HeldPhase::Running { slot: SlotIndex(0) })]);
     let called_off = Instant::now();
     line.send(Down::Revoke { attempt, why: RevokeReason::Cancelled }).await;
     assert_eq!(line.finished().await, (attempt, AttemptReport::Returned));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use farm::{Farm, LIMIT};
 use kiln_api::{AttemptReport, Down, Up};
-use kiln_types::{Epoch, FailureCause, HeldPhase, ReportOutcome, RevokeReason, WorkerWish};
+use kiln_types::{Epoch, FailureCause, HeldPhase, ReportOutcome, RevokeReason, SlotIndex, WorkerWish};
 use kiln_worker::{Happening, Worker, WorkerError, WorkerExit};
 use tokio::{sync::broadcast::Receiver, time::timeout};
 
@@ -193,7 +193,12 @@ async fn a_server_that_comes_back_is_told_what_is_held() {
     farm.epoch = 2;
     let mut line = farm.next().await;
     let held: Vec<_> = line.hello.held.iter().map(|held| (held.attempt, held.phase)).collect();
-    let wanted = [(done, HeldPhase::Finished), (running, HeldPhase::Running), (queued, HeldPhase::Queued)];
+    let slot = SlotIndex(0);
+    let wanted = [
+        (done, HeldPhase::Finished { slot }),
+        (running, HeldPhase::Running { slot }),
+        (queued, HeldPhase::Queued { slot }),
+    ];
     assert_eq!(held, wanted);
     let (again, finish) = line.finished().await;
     assert_eq!(again, done);
