@@ -6,9 +6,9 @@
 use std::num::NonZeroU16;
 
 use kiln_types::{
-    AttemptId, BlenderFlavor, BlenderVersion, DeviceClass, Epoch, Failure, Generation, HeldAttempt, JobId,
-    ProductKind, ReportOutcome, RevokeReason, SessionSpec, SlotIndex, StepDependency, StepKind, TaskFile,
-    TaskId, WorkerId, WorkerWish,
+    AttemptId, BlenderFlavor, BlenderVersion, DesiredState, DeviceClass, Epoch, Failure, Generation,
+    HeldAttempt, JobId, ProductKind, ReportOutcome, RevokeReason, SessionSpec, SlotIndex, StepDependency,
+    StepKind, TaskFile, TaskId, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -227,8 +227,8 @@ pub enum Down {
         attempt: AttemptId,
         outcome: ReportOutcome,
     },
-    Wish {
-        wish: WorkerWish,
+    DesiredState {
+        desired: DesiredState,
     },
 }
 
@@ -241,7 +241,7 @@ pub struct Welcome {
     /// A worker refuses a server whose epoch is lower than one that it has seen.
     pub epoch: Epoch,
     pub heartbeat_ms: u64,
-    pub wish: WorkerWish,
+    pub desired: DesiredState,
 }
 
 /// Tasks of one step of a job for one slot, to be done in this order, behind what the slot already has.

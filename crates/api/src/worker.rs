@@ -1,6 +1,6 @@
 //! Workers as people see them.
 
-use kiln_types::{AttemptId, Epoch, JobId, Owner, SlotIndex, TaskName, WorkerId, WorkerState, WorkerWish};
+use kiln_types::{AttemptId, DesiredState, Epoch, JobId, Owner, SlotIndex, TaskName, WorkerId, WorkerState};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -66,7 +66,7 @@ pub struct WorkerView {
     /// Unique in the farm.
     pub name: String,
     pub state: WorkerState,
-    pub wish: WorkerWish,
+    pub desired: DesiredState,
     pub build: String,
     pub machine: Machine,
     /// What of its machine it gives to the farm.

@@ -5,7 +5,7 @@ use std::{
     rc::Rc,
 };
 
-use kiln_types::{JobId, StepIndex, WorkerId, WorkerWish};
+use kiln_types::{DesiredState, JobId, StepIndex, WorkerId};
 
 use crate::{
     Account, Core, Label, Moment, Requirement, Room,
@@ -305,11 +305,11 @@ fn not_working(workers: &[&Worker]) -> WaitCause {
     let (mut paused, mut draining, mut unavailable, mut quarantined, mut others) = (0, 0, 0, 0, 0);
     for worker in workers {
         match worker.desired {
-            WorkerWish::Pause => paused += 1,
-            WorkerWish::Drain | WorkerWish::Stop => draining += 1,
-            WorkerWish::Work if worker.offer.resting => unavailable += 1,
-            WorkerWish::Work if worker.quarantined.is_some() => quarantined += 1,
-            WorkerWish::Work => others += 1,
+            DesiredState::Pause => paused += 1,
+            DesiredState::Drain | DesiredState::Stop => draining += 1,
+            DesiredState::Work if worker.offer.resting => unavailable += 1,
+            DesiredState::Work if worker.quarantined.is_some() => quarantined += 1,
+            DesiredState::Work => others += 1,
         }
     }
     WaitCause::NotWorking { paused, draining, unavailable, quarantined, others }

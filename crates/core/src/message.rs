@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use kiln_types::{
-    AttemptId, AttemptState, Failure, Generation, JobId, JobState, RevokeReason, SlotIndex, StepIndex,
-    TaskId, WorkerId, WorkerState, WorkerWish,
+    AttemptId, AttemptState, DesiredState, Failure, Generation, JobId, JobState, RevokeReason, SlotIndex,
+    StepIndex, TaskId, WorkerId, WorkerState,
 };
 
 use crate::{IndexSet, Label, Quarantine, TaskSpan};
@@ -82,7 +82,7 @@ pub enum Push {
     /// Stop or return the attempt, as the reason says.
     Revoke { attempt: AttemptId, why: RevokeReason },
     /// The state that the farm wants the worker to be in.
-    DesiredState(WorkerWish),
+    DesiredState(DesiredState),
     /// Begin to stream this task, on no slot and with this claim: only its memory is set.
     Stream { claim: Claim, task: Assigned },
     /// All that a streaming attempt depends on is done: go on with it behind what this slot already has.

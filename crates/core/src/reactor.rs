@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, num::NonZeroU32};
 
 use kiln_types::{
-    AttemptId, Failure, JobId, JobState, MAX_TASKS, StepIndex, TaskId, TaskIndex, WorkerId, WorkerWish,
+    AttemptId, DesiredState, Failure, JobId, JobState, MAX_TASKS, StepIndex, TaskId, TaskIndex, WorkerId,
 };
 
 use crate::{
@@ -269,7 +269,7 @@ impl Core {
     }
 
     /// Sets what a person wants of the worker. It is remembered for one that is not there, too.
-    pub fn set_desired_state(&mut self, id: WorkerId, desired: WorkerWish, out: &mut impl Outbox) {
+    pub fn set_desired_state(&mut self, id: WorkerId, desired: DesiredState, out: &mut impl Outbox) {
         let worker = self.known_worker(id);
         if std::mem::replace(&mut worker.desired, desired) == desired {
             return;
@@ -329,7 +329,7 @@ impl Core {
         worker.slots_mut().iter_mut().for_each(Slot::clear);
         self.state.update_streams(id, WorkerStreams::clear);
         self.set_offer(id, offer);
-        if desired != WorkerWish::Work {
+        if desired != DesiredState::Work {
             out.push(id, Push::DesiredState(desired));
         }
         self.state.touch(id);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kiln_types::{
-    AttemptId, Generation, JobId, JobState, StepIndex, TaskId, TaskState, WorkerId, WorkerState, WorkerWish,
+    AttemptId, DesiredState, Generation, JobId, JobState, StepIndex, TaskId, TaskState, WorkerId, WorkerState,
 };
 
 use crate::{
@@ -50,7 +50,7 @@ pub struct WorkerView {
     /// Empty for a worker known only from stored attempts.
     pub name: String,
     pub state: WorkerState,
-    pub desired: WorkerWish,
+    pub desired: DesiredState,
     /// As last offered.
     pub slots: u16,
     /// Slots with an attempt that is running or about to.

@@ -2,7 +2,7 @@
 
 use kiln_core::{Finish, HeldAttempt, HeldPhase, Moment};
 use kiln_types::{
-    AttemptId, Epoch, Failure, Generation, JobId, SlotIndex, StepIndex, TaskId, TaskIndex, WorkerWish,
+    AttemptId, DesiredState, Epoch, Failure, Generation, JobId, SlotIndex, StepIndex, TaskId, TaskIndex,
 };
 use rand::RngExt;
 
@@ -165,7 +165,7 @@ impl World {
             self.workers[worker].broken_until = 0;
             self.set_unavailable(worker, false);
             let id = self.workers[worker].id;
-            self.set_desired(id, WorkerWish::Work);
+            self.set_desired(id, DesiredState::Work);
         }
         let jobs: Vec<_> = self.server.disk.ledger.job_ids().collect();
         for job in jobs {

@@ -9,7 +9,7 @@ use kiln_core::{
     DependencyEnd, DependencyScope, DeviceOption, Gpus, JobError, JobPlan, Label, Moment, OpenDevice, Record,
     Requirement, Room, SchedulingOptions, StepPlan,
 };
-use kiln_types::{BlobHash, JobId, Order, SessionKey, StepIndex, TaskIndex, WorkerWish};
+use kiln_types::{BlobHash, DesiredState, JobId, Order, SessionKey, StepIndex, TaskIndex};
 use rand::RngExt;
 
 use crate::world::{Event, GIB, World};
@@ -171,7 +171,7 @@ impl World {
         let index = TaskIndex(self.rng.random_range(0..self.scenario.tasks));
         let all = self.rng.random_bool(0.2);
         let worker = self.rng.random_range(0..self.workers.len());
-        let (worker, desired) = (self.workers[worker].id, WorkerWish::ALL[self.rng.random_range(0..4)]);
+        let (worker, desired) = (self.workers[worker].id, DesiredState::ALL[self.rng.random_range(0..4)]);
         match which {
             0 => self.decide(|core, _, out| core.pause_job(job, out)),
             1 | 2 => self.decide(|core, _, out| core.resume_job(job, out)),
@@ -187,7 +187,7 @@ impl World {
             }
             9 => self.forget(job),
             10 => self.set_desired(worker, desired),
-            _ => self.set_desired(worker, WorkerWish::Work),
+            _ => self.set_desired(worker, DesiredState::Work),
         }
     }
 
@@ -226,7 +226,7 @@ impl World {
         }
     }
 
-    pub fn set_desired(&mut self, worker: kiln_types::WorkerId, desired: WorkerWish) {
+    pub fn set_desired(&mut self, worker: kiln_types::WorkerId, desired: DesiredState) {
         let written = self.batch(None, |core, _, out| core.set_desired_state(worker, desired, out));
         if written.is_some() {
             self.server.disk.desired.insert(worker, desired);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kiln_core::{Account, Config, Core, JobPlan, Ledger, Moment, Outbox, Push, Record, Share};
-use kiln_types::{Epoch, WorkerId, WorkerWish};
+use kiln_types::{DesiredState, Epoch, WorkerId};
 
 /// The decisions of one batch.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ impl Outbox for Decisions {
 #[derive(Debug, Default)]
 pub struct Disk {
     pub ledger: Ledger,
-    pub desired: BTreeMap<WorkerId, WorkerWish>,
+    pub desired: BTreeMap<WorkerId, DesiredState>,
     pub limits: BTreeMap<String, u32>,
     pub shares: Vec<(Account, Share)>,
     pub epoch: u32,

@@ -187,9 +187,9 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
                 done => Ok(done.map(drop)?),
             }
         }
-        Write::SetWorkerWish { worker, wish } => {
+        Write::SetDesiredState { worker, desired } => {
             let query = sqlx::query("UPDATE workers SET wish = ?2 WHERE id = ?1");
-            run(db, query.bind(worker.bits().cast_signed()).bind(wish.as_str())).await
+            run(db, query.bind(worker.bits().cast_signed()).bind(desired.as_str())).await
         }
         Write::SetQuarantine { worker, quarantine } => {
             let quarantine = quarantine.map(|known| to_json("quarantine", &known)).transpose()?;

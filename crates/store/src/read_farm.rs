@@ -97,7 +97,7 @@ fn worker_row(row: &SqliteRow) -> Result<WorkerRow> {
         id: row.worker("id")?,
         name: row.raw("name")?,
         info: row.json("info")?,
-        wish: row.parsed("wish")?,
+        desired: row.parsed("wish")?,
         quarantine: row.json_opt("quarantine")?,
         pools: row.json("pools")?,
         first_seen_ms: row.raw("first_seen_ms")?,

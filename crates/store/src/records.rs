@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use kiln_types::{
-    AttemptId, AttemptState, BundleId, EventNumber, Failure, Generation, JobId, JobSpec, JobState, JobSteps,
-    OutputFile, Owner, PartyKind, Project, Quarantine, SlotIndex, StepIndex, StepKind, TaskId, TaskIndex,
-    TaskName, TaskState, WorkerId, WorkerWish,
+    AttemptId, AttemptState, BundleId, DesiredState, EventNumber, Failure, Generation, JobId, JobSpec,
+    JobState, JobSteps, OutputFile, Owner, PartyKind, Project, Quarantine, SlotIndex, StepIndex, StepKind,
+    TaskId, TaskIndex, TaskName, TaskState, WorkerId,
 };
 use serde_json::Value;
 
@@ -200,7 +200,7 @@ pub struct WorkerRow {
     pub name: String,
     /// What it said of itself last.
     pub info: Value,
-    pub wish: WorkerWish,
+    pub desired: DesiredState,
     pub quarantine: Option<Quarantine>,
     /// The pools that the farm put it in.
     pub pools: BTreeSet<String>,

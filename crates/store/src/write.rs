@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use kiln_types::{
-    AttemptId, AttemptState, BlobHash, BundleId, Failure, Generation, JobId, JobSpec, JobState, OutputSet,
-    Owner, Project, Quarantine, SlotIndex, StepIndex, StepSpec, TaskId, TaskIndex, WorkerId, WorkerWish,
+    AttemptId, AttemptState, BlobHash, BundleId, DesiredState, Failure, Generation, JobId, JobSpec, JobState,
+    OutputSet, Owner, Project, Quarantine, SlotIndex, StepIndex, StepSpec, TaskId, TaskIndex, WorkerId,
 };
 use serde_json::Value;
 
@@ -151,9 +151,9 @@ pub enum Write {
         info: Value,
         at_ms: i64,
     },
-    SetWorkerWish {
+    SetDesiredState {
         worker: WorkerId,
-        wish: WorkerWish,
+        desired: DesiredState,
     },
     /// `None`: it is in quarantine no longer.
     SetQuarantine {

@@ -44,8 +44,8 @@ pub use span::{BadTimeSpan, TimeSpan};
 pub use spec::{Bundle, BundleFile, JobSpec, Save, SessionKey, SessionSpec, SharedFile};
 pub use standing::{BadGpuUse, BadPriority, GpuUse, JobStanding, Needs, PartyKind, Priority};
 pub use state::{
-    ArchivedFilter, AttemptState, BlenderFlavor, Failure, FailureCause, JobState, Quarantine, StepKind,
-    TaskState, WorkerState, WorkerWish,
+    ArchivedFilter, AttemptState, BlenderFlavor, DesiredState, Failure, FailureCause, JobState, Quarantine,
+    StepKind, TaskState, WorkerState,
 };
 pub use step::{
     DependencyEnd, DependencyScope, DependencyStart, JobSteps, ProductKind, StepDependency, StepInput,

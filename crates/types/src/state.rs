@@ -126,7 +126,7 @@ text_enum!(
 
 text_enum!(
     /// What a person wants of a worker.
-    WorkerWish { Work = "work", Pause = "pause", Drain = "drain", Stop = "stop" }
+    DesiredState { Work = "work", Pause = "pause", Drain = "drain", Stop = "stop" }
 );
 
 text_enum!(

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use kiln_types::{Failure, JobId, SlotIndex, StepKind, TaskName, WorkerWish, duration::measured};
+use kiln_types::{DesiredState, Failure, JobId, SlotIndex, StepKind, TaskName, duration::measured};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 /// The work that a task asks for. In JSON `"step": "render", "frame": 5`, or `"step": "bake"`.
@@ -114,8 +114,8 @@ pub enum Happening {
         #[serde(flatten)]
         task: TaskKind,
     },
-    Wish {
-        wish: WorkerWish,
+    DesiredState {
+        desired: DesiredState,
     },
     /// It takes no more work by its own wish; `why` is a sentence's part such as `asleep until 08:00`.
     Rests {
@@ -158,12 +158,18 @@ impl fmt::Display for Happening {
                 write!(f, "job {job}: {task} failed: {failure}")
             }
             Self::HandedBack { job, task, .. } => write!(f, "job {job}: {task} handed back"),
-            Self::Wish { wish: WorkerWish::Work } => write!(f, "the farm wishes this worker to work"),
-            Self::Wish { wish: WorkerWish::Pause } => write!(f, "the farm has paused this worker"),
-            Self::Wish { wish: WorkerWish::Drain } => {
-                write!(f, "the farm wishes this worker to finish and leave")
+            Self::DesiredState { desired: DesiredState::Work } => {
+                write!(f, "the farm wants this worker to work")
             }
-            Self::Wish { wish: WorkerWish::Stop } => write!(f, "the farm has stopped this worker"),
+            Self::DesiredState { desired: DesiredState::Pause } => {
+                write!(f, "the farm has paused this worker")
+            }
+            Self::DesiredState { desired: DesiredState::Drain } => {
+                write!(f, "the farm wants this worker to finish and leave")
+            }
+            Self::DesiredState { desired: DesiredState::Stop } => {
+                write!(f, "the farm has stopped this worker")
+            }
             Self::Rests { why } => write!(f, "taking no work: {why}"),
             Self::Wakes => write!(f, "taking work again"),
             Self::Draining => write!(f, "handing back what is not finished"),

@@ -187,7 +187,7 @@ mod tests {
         extract::{WebSocketUpgrade, ws::Message},
         routing::get,
     };
-    use kiln_types::WorkerWish;
+    use kiln_types::DesiredState;
     use tokio::{net::TcpListener, time::sleep};
 
     use super::*;
@@ -195,8 +195,9 @@ mod tests {
     /// A server that reads nothing, and says something all the time.
     async fn deaf(upgrade: WebSocketUpgrade) -> axum::response::Response {
         upgrade.on_upgrade(|mut socket| async move {
-            let wish = serde_json::to_string(&Down::Wish { wish: WorkerWish::Pause }).unwrap();
-            while socket.send(Message::text(wish.clone())).await.is_ok() {
+            let desired =
+                serde_json::to_string(&Down::DesiredState { desired: DesiredState::Pause }).unwrap();
+            while socket.send(Message::text(desired.clone())).await.is_ok() {
                 sleep(Duration::from_millis(10)).await;
             }
         })

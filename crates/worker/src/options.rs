@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use kiln_client::ClientError;
 use kiln_host::Device;
-use kiln_types::{BlenderSeries, DeviceClass, Epoch, WorkerWish};
+use kiln_types::{BlenderSeries, DesiredState, DeviceClass, Epoch};
 
 use crate::wishes::Wishes;
 
@@ -142,7 +142,7 @@ pub enum WorkerExit {
     /// By the wish of who started it.
     Drained,
     /// By the wish of the farm (`kiln workers drain` or `stop`).
-    Dismissed(WorkerWish),
+    Dismissed(DesiredState),
     /// At once; nothing was handed back.
     Stopped,
     Failed(WorkerError),

@@ -77,8 +77,8 @@ pub async fn run(context: &Context, args: WorkerArgs) -> Outcome<Exit> {
 fn ended(output: Output, exit: &WorkerExit) -> Outcome<Exit> {
     match exit {
         WorkerExit::Failed(error) => Err(fault(error)),
-        WorkerExit::Dismissed(wish) => {
-            output.note(&format!("the farm asked this worker to leave ({wish})"));
+        WorkerExit::Dismissed(desired) => {
+            output.note(&format!("the farm asked this worker to leave ({desired})"));
             Ok(Exit::Done)
         }
         WorkerExit::Drained | WorkerExit::Stopped => Ok(Exit::Done),

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use kiln_api::{Change, Event, JobView, WorkerView};
-use kiln_types::{JobId, JobState, Priority, TaskName, WorkerWish};
+use kiln_types::{DesiredState, JobId, JobState, Priority, TaskName};
 
 use super::rate::Rate;
 
@@ -309,7 +309,7 @@ impl Model {
     fn press_worker(&mut self, key: Key, now: i64) -> Option<Wish> {
         let worker = self.selected_worker()?;
         let verb = match key {
-            Key::Char('p') if worker.wish == WorkerWish::Pause => WorkerVerb::Resume,
+            Key::Char('p') if worker.desired == DesiredState::Pause => WorkerVerb::Resume,
             Key::Char('p') => WorkerVerb::Pause,
             Key::Char('d') => WorkerVerb::Drain,
             Key::Char('w') => WorkerVerb::Resume,
@@ -395,7 +395,7 @@ mod tests {
 
         let jobs = vec![job(7, "forest", "paused", (0, 0, 5), json!({}))];
         let workers =
-            vec![worker("attic", "idle", json!({})), worker("desk", "paused", json!({ "wish": "pause" }))];
+            vec![worker("attic", "idle", json!({})), worker("desk", "paused", json!({ "desired": "pause" }))];
         model.read(Farm::new(jobs, workers), NOW);
         assert_eq!(press(&mut model, Key::Char('p')), Some(Wish::Job(JobId(7), JobVerb::Resume)));
         press(&mut model, Key::Tab);

@@ -1,6 +1,6 @@
 //! The workers.
 
-use kiln_types::{AttemptId, SlotIndex, WorkerId, WorkerState, WorkerWish};
+use kiln_types::{AttemptId, DesiredState, SlotIndex, WorkerId, WorkerState};
 
 use super::{
     incident::{Incident, Probe, Quarantined},
@@ -65,7 +65,7 @@ pub(crate) struct Rank {
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub offer: WorkerOffer,
-    pub desired: WorkerWish,
+    pub desired: DesiredState,
     pub presence: Presence,
     /// At least as many as offered; those beyond still hold attempts and get nothing new.
     slots: Vec<Slot>,
@@ -88,7 +88,7 @@ impl Worker {
     pub fn unknown() -> Self {
         Self {
             offer: WorkerOffer::default(),
-            desired: WorkerWish::Work,
+            desired: DesiredState::Work,
             presence: Presence::Offline,
             slots: Vec::new(),
             streams: WorkerStreams::default(),
@@ -175,7 +175,7 @@ impl Worker {
 
     /// Returns whether the farm and the worker itself want it to work.
     pub fn is_available(&self) -> bool {
-        self.desired == WorkerWish::Work && !self.offer.resting
+        self.desired == DesiredState::Work && !self.offer.resting
     }
 
     /// The live attempts on its slots, and those that stream.
@@ -230,14 +230,14 @@ impl Worker {
     pub fn state(&self) -> WorkerState {
         match (self.presence, self.desired) {
             (Presence::Silent | Presence::Offline, _) => WorkerState::Offline,
-            (_, WorkerWish::Pause) => WorkerState::Paused,
-            (_, WorkerWish::Drain | WorkerWish::Stop) => WorkerState::Draining,
-            (_, WorkerWish::Work) if self.offer.resting => WorkerState::Resting,
-            (_, WorkerWish::Work) if self.quarantined.is_some() => WorkerState::Sick,
-            (_, WorkerWish::Work) if self.slots.iter().all(Slot::is_empty) && self.streams.is_empty() => {
+            (_, DesiredState::Pause) => WorkerState::Paused,
+            (_, DesiredState::Drain | DesiredState::Stop) => WorkerState::Draining,
+            (_, DesiredState::Work) if self.offer.resting => WorkerState::Resting,
+            (_, DesiredState::Work) if self.quarantined.is_some() => WorkerState::Sick,
+            (_, DesiredState::Work) if self.slots.iter().all(Slot::is_empty) && self.streams.is_empty() => {
                 WorkerState::Idle
             }
-            (_, WorkerWish::Work) => WorkerState::Rendering,
+            (_, DesiredState::Work) => WorkerState::Rendering,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Bounds: what a farm that runs for years keeps, and what the core looks at for one event.
 
-use kiln_types::{FailureCause, JobId, StepIndex, WorkerWish};
+use kiln_types::{DesiredState, FailureCause, JobId, StepIndex};
 
 use super::{Farm, job, task, w};
 use crate::{
@@ -121,7 +121,7 @@ fn what_is_known_of_memory_outlives_an_attempt_of_a_worker_that_is_not() {
         farm.act(|core, now, out| core.worker_joined(now, w(worker), offer, &[], out));
     }
     farm.submit(job(1, 30));
-    farm.act(|core, _, out| core.set_desired_state(w(3), WorkerWish::Pause, out));
+    farm.act(|core, _, out| core.set_desired_state(w(3), DesiredState::Pause, out));
     farm.schedule();
     // Frames went well on 8 GiB, and one was too much for 16: that one is heavy, and the others are not.
     farm.act(|core, _, _| core.learn_memory(task(1, 0), w(2), 1 << 30));

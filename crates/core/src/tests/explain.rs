@@ -1,6 +1,6 @@
 //! Explanations of jobs that wait.
 
-use kiln_types::{FailureCause, JobId, StepIndex, WorkerWish};
+use kiln_types::{DesiredState, FailureCause, JobId, StepIndex};
 
 use super::{Farm, job, task, w};
 use crate::{Account, JobPlan, Label, Missing, Moment, SchedulingOptions, Share, WaitCause};
@@ -46,8 +46,8 @@ fn nobody_is_here_nobody_has_it_all_are_busy_with_what_goes_first() {
     };
     assert_eq!((with[0].job, with[0].slots, with[0].priority), (JobId(2), 2, std::cmp::Ordering::Greater));
 
-    farm.act(|core, _, out| core.set_desired_state(w(1), WorkerWish::Pause, out));
-    farm.act(|core, _, out| core.set_desired_state(w(2), WorkerWish::Drain, out));
+    farm.act(|core, _, out| core.set_desired_state(w(1), DesiredState::Pause, out));
+    farm.act(|core, _, out| core.set_desired_state(w(2), DesiredState::Drain, out));
     let idle = WaitCause::NotWorking { paused: 1, draining: 1, unavailable: 0, quarantined: 0, others: 0 };
     assert_eq!(waits(&farm, 3), [idle]);
 }

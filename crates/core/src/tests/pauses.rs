@@ -1,6 +1,6 @@
 //! Workers that do not take what they are given.
 
-use kiln_types::{FailureCause, JobState, WorkerWish};
+use kiln_types::{DesiredState, FailureCause, JobState};
 
 use super::farm::{Farm, job, task, w};
 use crate::Finish;
@@ -77,9 +77,9 @@ fn what_was_asked_back_is_no_refusal() {
     farm.act(|core, _, out| core.resume_job(kiln_types::JobId(1), out)).unwrap();
     assert_eq!(until_next(&mut farm, 1, &[1]), 0);
     // One that drains, and then works again.
-    farm.act(|core, _, out| core.set_desired_state(w(1), WorkerWish::Drain, out));
+    farm.act(|core, _, out| core.set_desired_state(w(1), DesiredState::Drain, out));
     hand_back_all(&mut farm, 1);
-    farm.act(|core, _, out| core.set_desired_state(w(1), WorkerWish::Work, out));
+    farm.act(|core, _, out| core.set_desired_state(w(1), DesiredState::Work, out));
     assert_eq!(until_next(&mut farm, 1, &[1]), 0);
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kiln_types::{
-    AttemptId, Epoch, Failure, FailureCause, Generation, JobId, Order, SlotIndex, StepIndex, TaskIndex,
-    WorkerWish,
+    AttemptId, DesiredState, Epoch, Failure, FailureCause, Generation, JobId, Order, SlotIndex, StepIndex,
+    TaskIndex,
 };
 use proptest::prelude::*;
 
@@ -204,7 +204,7 @@ fn apply(farm: &mut Farm, event: Event) {
             farm.pass(ms, &alive);
         }
         Event::DesiredState { worker, state } => {
-            let state = WorkerWish::ALL[usize::from(state) % WorkerWish::ALL.len()];
+            let state = DesiredState::ALL[usize::from(state) % DesiredState::ALL.len()];
             farm.act(|core, _, out| core.set_desired_state(w(worker), state, out));
         }
         Event::Pause { job } => drop(farm.act(|core, _, out| core.pause_job(JobId(job), out))),

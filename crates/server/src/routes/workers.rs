@@ -9,7 +9,7 @@ use axum::{
     response::Response,
 };
 use kiln_api::{ChangePools, ProblemCode, WorkerList, WorkerView};
-use kiln_types::WorkerWish;
+use kiln_types::DesiredState;
 
 use super::{
     document::{Conflict, UpgradeRequired},
@@ -57,9 +57,9 @@ async fn view(app: &App, name: String) -> Answer<axum::Json<WorkerView>> {
     Ok(axum::Json(view.ok_or(Refusal::NoSuchWorker(name))?))
 }
 
-async fn wish(app: &App, name: String, wish: WorkerWish) -> Answer<axum::Json<WorkerView>> {
+async fn set_desired(app: &App, name: String, desired: DesiredState) -> Answer<axum::Json<WorkerView>> {
     let worker = name.clone();
-    app.scheduler.ask(|reply| Input::Wish { name: worker, wish, reply }).await?;
+    app.scheduler.ask(|reply| Input::DesiredState { name: worker, desired, reply }).await?;
     view(app, name).await
 }
 
@@ -70,7 +70,7 @@ pub(super) async fn pause(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Answer<axum::Json<WorkerView>> {
-    wish(&app, name, WorkerWish::Pause).await
+    set_desired(&app, name, DesiredState::Pause).await
 }
 
 /// It works again.
@@ -80,7 +80,7 @@ pub(super) async fn resume(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Answer<axum::Json<WorkerView>> {
-    wish(&app, name, WorkerWish::Work).await
+    set_desired(&app, name, DesiredState::Work).await
 }
 
 /// It finishes what it renders, hands the rest back, and leaves.
@@ -90,7 +90,7 @@ pub(super) async fn drain(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Answer<axum::Json<WorkerView>> {
-    wish(&app, name, WorkerWish::Drain).await
+    set_desired(&app, name, DesiredState::Drain).await
 }
 
 /// It hands everything back at once, and leaves.
@@ -100,7 +100,7 @@ pub(super) async fn stop(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Answer<axum::Json<WorkerView>> {
-    wish(&app, name, WorkerWish::Stop).await
+    set_desired(&app, name, DesiredState::Stop).await
 }
 
 /// A worker that was set aside, because it failed or went down where others deliver, is well: it gets work again.

@@ -6,8 +6,8 @@ use kiln_api::{Change, Down, Hello, Up, Welcome};
 use kiln_core::{Core, Finish, JobError, JobView, StepState};
 use kiln_store::{NewStep, Write};
 use kiln_types::{
-    AttemptId, Failure, FailureCause, JobId, JobSpec, JobState, JobSteps, ProductKind, StepIndex, StepKind,
-    StepSpec, TaskIndex, WorkerId, WorkerWish,
+    AttemptId, DesiredState, Failure, FailureCause, JobId, JobSpec, JobState, JobSteps, ProductKind,
+    StepIndex, StepKind, StepSpec, TaskIndex, WorkerId,
 };
 
 use super::{
@@ -54,8 +54,8 @@ impl Scheduler {
                     self.gone(worker);
                 }
             }
-            Input::Wish { name, wish, reply } => {
-                let answer = self.wish(&name, wish);
+            Input::DesiredState { name, desired, reply } => {
+                let answer = self.set_desired(&name, desired);
                 self.batch.answer(reply, answer);
             }
             Input::Heal { name, reply } => {
@@ -213,10 +213,10 @@ impl Scheduler {
         let said = Said::of(hello);
         let slots = said.slots;
         let known = self.farm.workers.get(&worker);
-        let wish = known.map_or(WorkerWish::Work, |known| known.wish);
+        let desired = known.map_or(DesiredState::Work, |known| known.desired);
         let pools = known.map(|known| known.pools.clone()).unwrap_or_default();
         let info = serde_json::to_value(&said).unwrap_or_default();
-        let new = Known { name: name.clone(), said, wish, pools, last_seen_ms: at_ms, link: Some(link) };
+        let new = Known { name: name.clone(), said, desired, pools, last_seen_ms: at_ms, link: Some(link) };
         let offer = new.offer();
         let old = self.farm.workers.insert(worker, new);
         if let Some(old) = old.and_then(|old| old.link) {
@@ -230,13 +230,13 @@ impl Scheduler {
             protocol: kiln_api::PROTOCOL,
             epoch: self.farm.epoch,
             heartbeat_ms: self.farm.heartbeat_ms,
-            wish,
+            desired,
         };
         // Before everything that the core pushes to it.
         self.batch.outbox.send(worker, Down::Welcome(welcome));
         self.batch.held_slots.extend(held.iter().filter_map(|held| Some((held.attempt, held.phase.slot()?))));
         // First, or it would be told what it wished itself when it left.
-        self.farm.core.set_desired_state(worker, wish, &mut self.batch.outbox);
+        self.farm.core.set_desired_state(worker, desired, &mut self.batch.outbox);
         self.farm.core.worker_joined(now, worker, offer, &held, &mut self.batch.outbox);
     }
 
@@ -286,7 +286,7 @@ impl Scheduler {
                 }
             }
             // Its own wish is not the farm's: when it comes back, it works again.
-            Up::Draining => self.farm.core.set_desired_state(worker, WorkerWish::Drain, out),
+            Up::Draining => self.farm.core.set_desired_state(worker, DesiredState::Drain, out),
         }
     }
 
@@ -363,16 +363,16 @@ impl Scheduler {
         let Some(known) = self.farm.workers.get_mut(worker) else { return };
         known.link = None;
         known.last_seen_ms = at_ms;
-        let leaves = match known.wish {
-            WorkerWish::Stop => true,
-            WorkerWish::Drain => self.farm.core.worker(worker).is_none_or(|view| view.attempts == 0),
-            WorkerWish::Work | WorkerWish::Pause => false,
+        let leaves = match known.desired {
+            DesiredState::Stop => true,
+            DesiredState::Drain => self.farm.core.worker(worker).is_none_or(|view| view.attempts == 0),
+            DesiredState::Work | DesiredState::Pause => false,
         };
         tracing::info!(%worker, name = %known.name, "worker disconnected");
         if leaves {
             // The wish is fulfilled. Whoever starts the worker again wants it to work.
-            known.wish = WorkerWish::Work;
-            self.write(Write::SetWorkerWish { worker, wish: WorkerWish::Work });
+            known.desired = DesiredState::Work;
+            self.write(Write::SetDesiredState { worker, desired: DesiredState::Work });
         }
         self.write(Write::TouchWorker { worker, at_ms });
         let now = self.farm.clock.now();
@@ -382,14 +382,14 @@ impl Scheduler {
         self.farm.core.worker_left(worker, &mut self.batch.outbox);
     }
 
-    fn wish(&mut self, name: &str, wish: WorkerWish) -> Result<(), Refusal> {
+    fn set_desired(&mut self, name: &str, desired: DesiredState) -> Result<(), Refusal> {
         let (worker, known) = self.named(name)?;
-        if known.link.is_none() && matches!(wish, WorkerWish::Drain | WorkerWish::Stop) {
+        if known.link.is_none() && matches!(desired, DesiredState::Drain | DesiredState::Stop) {
             return Err(Refusal::WorkerOffline(name.to_owned()));
         }
-        known.wish = wish;
-        self.write(Write::SetWorkerWish { worker, wish });
-        self.farm.core.set_desired_state(worker, wish, &mut self.batch.outbox);
+        known.desired = desired;
+        self.write(Write::SetDesiredState { worker, desired });
+        self.farm.core.set_desired_state(worker, desired, &mut self.batch.outbox);
         Ok(())
     }
 

@@ -115,7 +115,7 @@ fn wire(farm: &Farm, push: Push) -> Option<Down> {
             assignment(farm, slot, claim, &tasks).map(|all| Down::Assign(Box::new(all)))
         }
         Push::Revoke { attempt, why } => Some(Down::Revoke { attempt, why }),
-        Push::DesiredState(wish) => Some(Down::Wish { wish }),
+        Push::DesiredState(desired) => Some(Down::DesiredState { desired }),
         Push::Stream { claim, task } => {
             let live = farm.jobs.get(&task.task.job)?;
             let work = work(task.task.job, live, live.steps.get(task.task.step)?)?;

@@ -10,8 +10,8 @@ use kiln_api::{BlenderOffer, Down, Hello, Machine, Offered, Rest};
 use kiln_core::{Account, Core, Moment, Share, WorkerOffer};
 use kiln_store::Write;
 use kiln_types::{
-    AttemptId, BundleId, DeviceClass, Epoch, JobId, JobSpec, JobSteps, ProductKind, SessionSpec, SlotIndex,
-    StepIndex, StepInput, StepKind, StepSpec, TaskId, TaskName, WorkerId, WorkerWish,
+    AttemptId, BundleId, DesiredState, DeviceClass, Epoch, JobId, JobSpec, JobSteps, ProductKind,
+    SessionSpec, SlotIndex, StepIndex, StepInput, StepKind, StepSpec, TaskId, TaskName, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -125,7 +125,7 @@ pub(crate) struct Started {
 pub(crate) struct Known {
     pub name: String,
     pub said: Said,
-    pub wish: WorkerWish,
+    pub desired: DesiredState,
     /// In which the farm has put it.
     pub pools: BTreeSet<String>,
     pub last_seen_ms: i64,

@@ -154,7 +154,7 @@ impl Farm {
             id,
             name: known.name.clone(),
             state,
-            wish: known.wish,
+            desired: known.desired,
             build: known.said.build.clone(),
             machine: known.said.machine.clone(),
             offered: known.said.offered(),

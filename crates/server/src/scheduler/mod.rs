@@ -35,7 +35,7 @@ use futures_util::FutureExt as _;
 use kiln_api::{ChangeJob, Hello, Up};
 use kiln_core::Moment;
 use kiln_store::{Due, Expired, Expiry, NewBundle, ReadPool, Store, StoreError};
-use kiln_types::{AttemptId, Failure, FrameSet, JobId, JobSpec, OutputSet, WorkerId, WorkerWish};
+use kiln_types::{AttemptId, DesiredState, Failure, FrameSet, JobId, JobSpec, OutputSet, WorkerId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -107,9 +107,9 @@ pub(crate) enum Input {
         worker: WorkerId,
         link: u64,
     },
-    Wish {
+    DesiredState {
         name: String,
-        wish: WorkerWish,
+        desired: DesiredState,
         reply: Reply<()>,
     },
     Set {

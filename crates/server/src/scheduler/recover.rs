@@ -58,7 +58,7 @@ impl Taken {
             Input::Up { worker, .. } => ("message", None, Some(*worker)),
             Input::Finished { worker, .. } => ("report", None, Some(*worker)),
             Input::Gone { worker, .. } => ("lost connection", None, Some(*worker)),
-            Input::Wish { .. } => ("desired state", None, None),
+            Input::DesiredState { .. } => ("desired state", None, None),
             Input::Set { .. } => ("setting", None, None),
             Input::Heal { .. } => ("end of a quarantine", None, None),
             Input::RemoveWorker { .. } => ("removal of a worker", None, None),

@@ -58,7 +58,7 @@ pub(super) async fn farm(
         let known = Known {
             name: row.name,
             said,
-            wish: row.wish,
+            desired: row.desired,
             pools: row.pools,
             last_seen_ms: row.last_seen_ms,
             link: None,

@@ -159,7 +159,7 @@ impl Attempts {
 
 #[cfg(test)]
 mod tests {
-    use kiln_types::WorkerWish;
+    use kiln_types::DesiredState;
 
     use super::*;
 
@@ -170,7 +170,7 @@ mod tests {
             let known = Known {
                 name: name.clone(),
                 said: Default::default(),
-                wish: WorkerWish::Work,
+                desired: DesiredState::Work,
                 pools: BTreeSet::new(),
                 last_seen_ms: 0,
                 link: None,

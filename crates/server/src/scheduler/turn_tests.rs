@@ -118,12 +118,12 @@ async fn a_job_for_thousands_of_idle_slots_holds_up_neither_a_page_nor_another_w
     while told < slots {
         // Both are answered before the rest of the slots is served.
         let mut page = world.page(job);
-        let (reply, mut wish) = oneshot::channel();
+        let (reply, mut desired) = oneshot::channel();
         let fetched = Input::Fetched { job, sequence: 1, reply };
         world.handle.asked.try_send(fetched).ok().unwrap();
         world.round().await;
         assert_eq!(page.try_recv(), Ok(told), "a page shows what is on disk and told");
-        assert!(wish.try_recv().unwrap().is_ok());
+        assert!(desired.try_recv().unwrap().is_ok());
         let more = world.told();
         assert!(more > 0 && more < slots / 4, "{more}");
         told += more;

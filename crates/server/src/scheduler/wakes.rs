@@ -1,7 +1,7 @@
 //! Who sleeps, and what waits.
 
 use kiln_core::WaitCause;
-use kiln_types::{JobId, WorkerWish};
+use kiln_types::{DesiredState, JobId};
 
 use super::{Farm, Refusal};
 use crate::{
@@ -21,7 +21,7 @@ impl Farm {
                 said.resting.as_ref().and_then(|rest| rest.until_ms).is_some_and(|until| until > now_ms);
             if known.link.is_none()
                 && said.wakes
-                && known.wish == WorkerWish::Work
+                && known.desired == DesiredState::Work
                 && !rests
                 && !said.macs.is_empty()
             {

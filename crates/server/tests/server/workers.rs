@@ -1,7 +1,7 @@
 //! Workers come, go, and are told what to do.
 
 use kiln_api::{Down, Hello, JobView, Rest, UnmetRequirement, UnmetView, Up, WaitReason};
-use kiln_types::{BlenderSeries, HeldPhase, JobState, WorkerState, WorkerWish};
+use kiln_types::{BlenderSeries, DesiredState, HeldPhase, JobState, WorkerState};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
@@ -48,10 +48,10 @@ async fn wishes_reach_the_worker_and_outlive_the_server() {
     let farm = Farm::start().await;
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
     farm.client.tell_worker("alpha", "pause").await.unwrap();
-    assert!(matches!(worker.next().await, Down::Wish { wish: WorkerWish::Pause }));
+    assert!(matches!(worker.next().await, Down::DesiredState { desired: DesiredState::Pause }));
     let farm = farm.restart().await;
     let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
-    assert_eq!(worker.welcome.wish, WorkerWish::Pause);
+    assert_eq!(worker.welcome.desired, DesiredState::Pause);
     let job = farm.submit("1").await;
     let waiting = farm.client.job(job.id).await.unwrap();
     let paused = WaitReason::NotWorking { paused: 1, draining: 0, unavailable: 0, quarantined: 0, silent: 0 };

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use kiln_store::{ShareRow, StoreError, Write};
-use kiln_types::{EventNumber, JobId, JobState, PartyKind, Priority, WorkerWish};
+use kiln_types::{DesiredState, EventNumber, JobId, JobState, PartyKind, Priority};
 use serde_json::json;
 
 use crate::{committed, event, fresh, insert, open, opened, spec, started, task, worker};
@@ -18,7 +18,7 @@ async fn workers_are_remembered() {
     let batch = vec![
         upsert(1, "oak", 10),
         upsert(2, "ash", 11),
-        Write::SetWorkerWish { worker: worker(1), wish: WorkerWish::Pause },
+        Write::SetDesiredState { worker: worker(1), desired: DesiredState::Pause },
         upsert(1, "elm", 20),
         Write::TouchWorker { worker: worker(1), at_ms: 30 },
         Write::TouchWorker { worker: worker(1), at_ms: 25 },
@@ -26,7 +26,7 @@ async fn workers_are_remembered() {
     store.commit(batch).await.unwrap();
     let all = store.workers().await.unwrap();
     assert_eq!(all.iter().map(|w| w.name.as_str()).collect::<Vec<_>>(), ["ash", "elm"]);
-    assert_eq!((all[1].id, all[1].wish), (worker(1), WorkerWish::Pause));
+    assert_eq!((all[1].id, all[1].desired), (worker(1), DesiredState::Pause));
     assert_eq!((all[1].first_seen_ms, all[1].last_seen_ms), (10, 30));
     assert_eq!(all[1].info, json!({ "cores": 20 }));
 

@@ -15,7 +15,7 @@ use kiln_api::{AttemptReport, BUILD, Down, Hello, Machine, Offered, PROTOCOL, Re
 use kiln_blobs::{BlobStore, Cache};
 use kiln_client::Client;
 use kiln_host::BlenderInstall;
-use kiln_types::{AttemptId, BlenderSeries, Failure, JobId, RevokeReason, SlotIndex, WorkerWish};
+use kiln_types::{AttemptId, BlenderSeries, DesiredState, Failure, JobId, RevokeReason, SlotIndex};
 use tokio::{
     sync::{
         broadcast,
@@ -96,7 +96,7 @@ pub(crate) enum Input {
 /// Why and how the worker leaves.
 #[derive(Debug, Clone, Copy)]
 struct Leaving {
-    wish: Option<WorkerWish>,
+    desired: Option<DesiredState>,
     /// Since every slot has closed.
     closed: Option<Instant>,
 }
@@ -381,12 +381,12 @@ impl Worker {
             self.send(up);
         }
         self.later_bytes = 0;
-        if self.leaving.is_some_and(|leaving| leaving.wish.is_none()) {
+        if self.leaving.is_some_and(|leaving| leaving.desired.is_none()) {
             self.send(Up::Draining);
         }
         self.ledger.unsent();
         self.report();
-        self.wish(welcome.wish);
+        self.set_desired(welcome.desired);
         None
     }
 
@@ -407,41 +407,42 @@ impl Worker {
                 tracing::debug!(%attempt, ?outcome, "a report is settled");
                 self.ledger.settle(attempt);
             }
-            Down::Wish { wish } => self.wish(wish),
+            Down::DesiredState { desired } => self.set_desired(desired),
             // The connection reads these itself.
             Down::Welcome(_) | Down::Refused { .. } => {}
         }
     }
 
-    fn wish(&mut self, wish: WorkerWish) {
+    fn set_desired(&mut self, desired: DesiredState) {
         // The farm repeats the wish of a worker that leaves by itself.
-        let own = wish == WorkerWish::Drain && self.leaving.is_some_and(|leaving| leaving.wish.is_none());
-        if wish != WorkerWish::Work && !own {
-            self.happen(Happening::Wish { wish });
+        let own =
+            desired == DesiredState::Drain && self.leaving.is_some_and(|leaving| leaving.desired.is_none());
+        if desired != DesiredState::Work && !own {
+            self.happen(Happening::DesiredState { desired });
         }
-        match wish {
+        match desired {
             // A paused worker gets nothing new; what it has it finishes.
-            WorkerWish::Work | WorkerWish::Pause => {}
-            WorkerWish::Drain | WorkerWish::Stop => self.leave(Some(wish)),
+            DesiredState::Work | DesiredState::Pause => {}
+            DesiredState::Drain | DesiredState::Stop => self.leave(Some(desired)),
         }
     }
 
-    fn leave(&mut self, wish: Option<WorkerWish>) {
+    fn leave(&mut self, desired: Option<DesiredState>) {
         let first = self.leaving.is_none();
         if first {
-            self.leaving = Some(Leaving { wish, closed: None });
-        } else if let Some(Leaving { wish: before @ Some(_), .. }) = &mut self.leaving
-            && wish.is_some()
+            self.leaving = Some(Leaving { desired, closed: None });
+        } else if let Some(Leaving { desired: before @ Some(_), .. }) = &mut self.leaving
+            && desired.is_some()
         {
             // A stop after a drain is the farm's last word.
-            *before = wish;
+            *before = desired;
         }
-        if wish.is_none() {
+        if desired.is_none() {
             self.happen(Happening::Draining);
             self.send(Up::Draining);
         }
         // A stop after a drain takes the running frames too.
-        let running = wish != Some(WorkerWish::Drain);
+        let running = desired != Some(DesiredState::Drain);
         self.order_all(|| Order::Close { running });
         self.shop.garage.drop_spare();
     }
@@ -455,10 +456,10 @@ impl Worker {
             return None;
         }
         let closed = *leaving.closed.get_or_insert(now);
-        let patience = if leaving.wish.is_none() { LEAVE_WITHIN } else { DISMISSED_WITHIN };
+        let patience = if leaving.desired.is_none() { LEAVE_WITHIN } else { DISMISSED_WITHIN };
         // Without a connection nobody can be told, and the server sees that the worker is gone.
         let over = self.ledger.is_empty() || !connected || now.duration_since(closed) >= patience;
-        over.then(|| leaving.wish.map_or(WorkerExit::Drained, WorkerExit::Dismissed))
+        over.then(|| leaving.desired.map_or(WorkerExit::Drained, WorkerExit::Dismissed))
     }
 
     fn offer(&self) {

@@ -19,8 +19,9 @@ use axum::{
 };
 use kiln_api::{AssignedTask, Assignment, AttemptReport, Down, Hello, SlotClaim, StepWork, Up, Welcome};
 use kiln_types::{
-    AttemptId, BlobHash, Bundle, BundleFile, BundleId, DeviceClass, Epoch, Generation, Policy, ProductKind,
-    RelPath, RenderSettings, ReportOutcome, Resolution, SessionSpec, SlotIndex, StepKind, TaskId, WorkerWish,
+    AttemptId, BlobHash, Bundle, BundleFile, BundleId, DesiredState, DeviceClass, Epoch, Generation, Policy,
+    ProductKind, RelPath, RenderSettings, ReportOutcome, Resolution, SessionSpec, SlotIndex, StepKind,
+    TaskId,
 };
 use kiln_worker::{RunningWorker, Worker, WorkerOptions};
 use tokio::{
@@ -112,7 +113,7 @@ impl Farm {
             protocol: 1,
             epoch: Epoch(self.epoch),
             heartbeat_ms: HEARTBEAT_MS,
-            wish: WorkerWish::Work,
+            desired: DesiredState::Work,
         };
         line.send(Down::Welcome(welcome)).await;
         line

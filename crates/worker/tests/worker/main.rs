@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use farm::{Farm, LIMIT};
 use kiln_api::{AttemptReport, Down, Up};
-use kiln_types::{Epoch, FailureCause, HeldPhase, ReportOutcome, RevokeReason, SlotIndex, WorkerWish};
+use kiln_types::{DesiredState, Epoch, FailureCause, HeldPhase, ReportOutcome, RevokeReason, SlotIndex};
 use kiln_worker::{Happening, Worker, WorkerError, WorkerExit};
 use tokio::{sync::broadcast::Receiver, time::timeout};
 
@@ -247,13 +247,13 @@ async fn a_drain_hands_back_at_once_and_a_wish_to_drain_finishes_what_renders() 
     let [first, second] = [0, 1].map(|at| assignment.tasks[at].attempt);
     line.send(Down::Assign(Box::new(assignment))).await;
     assert_eq!(line.started().await, first);
-    line.send(Down::Wish { wish: WorkerWish::Drain }).await;
+    line.send(Down::DesiredState { desired: DesiredState::Drain }).await;
     assert_eq!(line.finished().await, (second, AttemptReport::Returned));
     let (attempt, finish) = line.finished().await;
     assert_eq!(attempt, first);
     assert!(matches!(finish, AttemptReport::Done { .. }), "{finish:?}");
     let exit = timeout(LIMIT, worker.wait()).await.unwrap();
-    assert!(matches!(*exit, WorkerExit::Dismissed(WorkerWish::Drain)), "{exit:?}");
+    assert!(matches!(*exit, WorkerExit::Dismissed(DesiredState::Drain)), "{exit:?}");
     assert_no_blender_in(farm.data());
 }
 

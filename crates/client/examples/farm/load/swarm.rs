@@ -239,7 +239,7 @@ impl Worker {
                     self.begin().await?;
                 }
             }
-            Down::Welcome(_) | Down::Wish { .. } | Down::Arrived { .. } => {}
+            Down::Welcome(_) | Down::DesiredState { .. } | Down::Arrived { .. } => {}
             Down::Stream(_) | Down::Place { .. } => {
                 return Err(Failed::Odd("the server streams a task of a job without such a step".to_owned()));
             }
