@@ -40,6 +40,7 @@ mod top;
 mod traffic;
 mod unused;
 mod user;
+mod variants;
 mod verbs;
 mod wishes;
 mod words;

@@ -92,6 +92,7 @@ impl From<SubmissionError> for Fault {
             }
             SubmissionError::Prepare(_)
             | SubmissionError::Existing(_)
+            | SubmissionError::Variant(_)
             | SubmissionError::Folder { .. }
             | SubmissionError::Manifest { .. }
             | SubmissionError::GpusOnCpu

@@ -3,13 +3,13 @@
 use kiln_api::{JobView, TaskView};
 use kiln_types::{FailureCause, FrameSet, TaskName};
 
-use crate::output::{Output, bake::unrendered, one_line};
+use crate::output::{bake::unrendered, one_line, submission::Voice};
 
 /// Reasons of failed frames that are printed.
 pub const SHOWN_FAILURES: usize = 10;
 
 /// Says why a job or its frames failed, with Blender's own last lines of the first failure.
-pub fn explain(output: Output, job: &JobView, failed: &[TaskView], log_tail: &[String]) {
+pub fn explain(output: Voice<'_>, job: &JobView, failed: &[TaskView], log_tail: &[String]) {
     if let Some(reason) = &job.reason {
         output.warning(&format!("the job was stopped: {reason}"));
         // What Kiln found itself is said in its sentence; Blender's own troubles are told by Blender.
@@ -51,7 +51,7 @@ pub fn by_reason(failed: &[TaskView]) -> Vec<(&str, String)> {
     reasons.into_iter().map(|(reason, first, frames)| (reason, named(first, frames))).collect()
 }
 
-fn last_lines(output: Output, lines: &[String]) {
+fn last_lines(output: Voice<'_>, lines: &[String]) {
     if lines.is_empty() {
         return;
     }

@@ -1,10 +1,10 @@
-//! Stays with a job: shows what is reported of it, and asks what Ctrl-C means.
+//! Stays with jobs: shows what is reported of them, and asks what Ctrl-C means.
 
-use std::{collections::HashSet, pin::pin, time::Duration};
+use std::{collections::HashSet, pin::pin, sync::Arc, time::Duration};
 
 use kiln_client::submission::{
-    FetchResult, FollowOptions, Followed, JobHome, JobProgress, Stop, SubmissionEvent, SubmissionMessage,
-    SubmittedJob,
+    FetchResult, FollowOptions, JobHome, JobProgress, Stop, SubmissionEvent, SubmissionMessage, SubmittedJob,
+    VariantEvent, VariantFollowed, follow_all,
 };
 use kiln_types::{JobId, JobState, Suspicion};
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
@@ -13,7 +13,12 @@ use crate::{
     ask,
     exit::Outcome,
     failed::SHOWN_FAILURES,
-    output::{Output, submission, suspicious, text::clock},
+    output::{
+        Output,
+        submission::{self, Voice},
+        suspicious,
+        text::clock,
+    },
     progress::{Inside, Progress, Tally},
     screen::Screen,
     signals::{Kind, Signals},
@@ -26,30 +31,30 @@ const TICK: Duration = Duration::from_secs(1);
 /// Suspicious frames that are named when they come; the end names all.
 const SHOWN_SUSPICIONS: usize = 10;
 
-/// Follows a job to its end, or until the person goes.
+/// Follows the jobs of a submission to their ends, or until the person goes.
 ///
 /// # Errors
-/// The server refuses; a server that is only away is waited for.
+/// A job cannot be cancelled.
 pub async fn follow(
     screen: &mut Screen,
-    job: SubmittedJob,
+    jobs: Vec<SubmittedJob>,
     home: JobHome,
     signals: &mut Signals,
-) -> Outcome<Followed> {
-    let (id, client) = (job.job().id, job.client().clone());
-    let mut view = FollowView::new(screen.output, id, job.is_fetched_here());
+) -> Outcome<Vec<VariantFollowed>> {
+    let client = jobs.first().map(|job| job.client().clone());
+    let mut view = FollowView::new(screen.output, &jobs);
     let stop = Stop::default();
     let options = FollowOptions { home, watches_frames: view.progress.live(), stop: stop.clone() };
     let mut tick = tokio::time::interval(if view.progress.live() { LIVE_TICK } else { TICK });
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut answer: Option<JoinHandle<Answer>> = None;
     let followed = {
-        let mut work = pin!(job.follow(&options));
+        let mut work = pin!(follow_all(jobs, &options));
         loop {
             tokio::select! {
                 biased;
                 Some(message) = screen.messages.recv() => view.take(screen.output, message),
-                followed = &mut work => break followed,
+                followed = &mut work => break Ok(followed),
                 said = answered(&mut answer), if answer.is_some() => {
                     answer = None;
                     view.progress.resume();
@@ -57,8 +62,12 @@ pub async fn follow(
                         Answer::Stay => {}
                         Answer::Detach => stop.stop(),
                         Answer::Cancel => {
-                            if let Err(error) = client.cancel(id).await {
-                                break Err(error.into());
+                            let mut cancelled = Ok(());
+                            for (job, client) in view.open_jobs().iter().zip(client.iter().cycle()) {
+                                cancelled = cancelled.and(client.cancel(*job).await);
+                            }
+                            if let Err(error) = cancelled {
+                                break Err(error);
                             }
                         }
                     }
@@ -68,9 +77,7 @@ pub async fn follow(
                     JobHome::Farm if answer.is_some() || kind == Kind::End => stop.stop(),
                     JobHome::Farm if screen.output.can_ask() => {
                         view.progress.pause();
-                        ask::prompt(&format!(
-                            "\rJob {id}: [d]etach and let the farm go on, [c]ancel it, or Enter to stay? "
-                        ));
+                        ask::prompt(&view.question());
                         answer = Some(tokio::task::spawn_blocking(read_answer));
                     }
                     JobHome::Farm => stop.stop(),
@@ -86,23 +93,55 @@ pub async fn follow(
     Ok(followed?)
 }
 
-/// A job that is followed, as a person sees it.
+/// The jobs that are followed, as a person sees them.
 struct FollowView {
-    job: JobId,
+    jobs: Vec<JobLine>,
     progress: Progress,
-    tally: Tally,
-    /// Frames come to this machine; else it is told when they are finished.
-    fetches: bool,
     /// Failures that were named.
     failures: HashSet<String>,
     /// Suspicions that were named.
     suspicions: usize,
+    /// Jobs that cannot reach the server.
+    away: usize,
+}
+
+struct JobLine {
+    variant: Option<Arc<str>>,
+    job: JobId,
+    tally: Tally,
+    has_ended: bool,
+    /// Frames come to this machine; else it is told when they are finished.
+    fetches: bool,
 }
 
 impl FollowView {
-    fn new(output: Output, job: JobId, fetches: bool) -> Self {
-        let progress = Progress::new(output);
-        Self { job, progress, tally: Tally::default(), fetches, failures: HashSet::new(), suspicions: 0 }
+    fn new(output: Output, jobs: &[SubmittedJob]) -> Self {
+        let line = |job: &SubmittedJob| JobLine {
+            variant: job.variant().cloned(),
+            job: job.job().id,
+            tally: Tally { total: job.job().tasks.total, ..Tally::default() },
+            has_ended: false,
+            fetches: job.is_fetched_here(),
+        };
+        let jobs = jobs.iter().map(line).collect();
+        Self { jobs, progress: Progress::new(output), failures: HashSet::new(), suspicions: 0, away: 0 }
+    }
+
+    fn open_jobs(&self) -> Vec<JobId> {
+        self.jobs.iter().filter(|one| !one.has_ended).map(|one| one.job).collect()
+    }
+
+    fn question(&self) -> String {
+        match &self.open_jobs()[..] {
+            [job] => format!("\rJob {job}: [d]etach and let the farm go on, [c]ancel it, or Enter to stay? "),
+            jobs => {
+                let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
+                format!(
+                    "\rJobs {}: [d]etach and let the farm go on, [c]ancel all, or Enter to stay? ",
+                    jobs.join(", ")
+                )
+            }
+        }
     }
 
     fn take(&mut self, output: Output, message: SubmissionMessage) {
@@ -113,21 +152,32 @@ impl FollowView {
         }
     }
 
-    fn redraw(&mut self) {
-        self.progress.update(&self.tally);
+    fn tally(&self) -> Tally {
+        Tally::sum(&self.jobs.iter().map(|one| &one.tally).collect::<Vec<_>>())
     }
 
-    fn show(&mut self, event: SubmissionEvent) {
+    fn redraw(&mut self) {
+        self.progress.update(&self.tally());
+    }
+
+    fn show(&mut self, VariantEvent { event, variant }: VariantEvent) {
+        let at = self.jobs.iter().position(|one| one.variant == variant);
+        let variant = variant.as_deref();
         match event {
             SubmissionEvent::Progress(progress) => {
-                self.tally = tally(self.job, *progress);
-                self.progress.update(&self.tally);
+                if let Some(line) = at.map(|at| &mut self.jobs[at]) {
+                    line.has_ended = progress.state.is_some_and(JobState::is_end);
+                    line.tally = tally(line.job, *progress);
+                }
+                self.redraw();
             }
             SubmissionEvent::Baked { seconds } => {
-                self.note(&format!("simulations baked in {}", clock(seconds)));
+                self.note(variant, &format!("simulations baked in {}", clock(seconds)));
             }
-            SubmissionEvent::DevicePinned { device } => self.note(&format!("all frames render on {device}")),
-            SubmissionEvent::Notice { text } => self.note(&format!("note: {text}")),
+            SubmissionEvent::DevicePinned { device } => {
+                self.note(variant, &format!("all frames render on {device}"));
+            }
+            SubmissionEvent::Notice { text } => self.note(variant, &format!("note: {text}")),
             SubmissionEvent::AttemptFailed { task, worker, cause, message } => {
                 // The same fault meets every frame: once is enough on the way, and the end names the frames. What stops
                 // the job is its end.
@@ -136,46 +186,60 @@ impl FollowView {
                     && self.failures.insert(message.clone());
                 if is_new {
                     let worker = worker.as_deref().unwrap_or("a worker");
-                    self.note(&format!("{task} on {worker}: {message}"));
+                    self.note(variant, &format!("{task} on {worker}: {message}"));
                 }
             }
-            SubmissionEvent::FrameFinished { frame, suspicious, .. } if !self.fetches => {
-                self.suspect(frame, &suspicious);
-                self.progress.frame(frame, &self.tally);
+            SubmissionEvent::FrameFinished { frame, suspicious, .. }
+                if at.is_some_and(|at| !self.jobs[at].fetches) =>
+            {
+                self.suspect(variant, frame, &suspicious);
+                self.progress.frame(&frame_name(variant, frame), &self.tally());
             }
             SubmissionEvent::FrameFetched { frame, result, left, suspicious, .. } => {
                 match result {
                     FetchResult::Written | FetchResult::Replaced | FetchResult::AlreadyThere => {
-                        self.suspect(frame, &suspicious);
+                        self.suspect(variant, frame, &suspicious);
                     }
                     // The end says so.
                     FetchResult::Gone => {}
                     FetchResult::Left => {
                         let first = left.first().map(ToString::to_string).unwrap_or_default();
-                        self.progress.aside(|output| {
-                            output.warning(&format!(
+                        self.aside(variant, |voice| {
+                            voice.warning(&format!(
                                 "frame {frame}: {first} is there, is not this job's, and was left as it is"
                             ));
                         });
                     }
                 }
-                self.progress.frame(frame, &self.tally);
+                self.progress.frame(&frame_name(variant, frame), &self.tally());
             }
+            // Each job says so, and it is one server.
             SubmissionEvent::ServerLost { reason } => {
-                self.progress
-                    .aside(|output| output.warning(&format!("{reason}; trying on until it is back")));
+                self.away += 1;
+                if self.away == 1 {
+                    self.aside(None, |voice| voice.warning(&format!("{reason}; trying on until it is back")));
+                }
             }
-            SubmissionEvent::ServerBack => self.note("the server is back"),
-            other => self.progress.aside(|output| submission::tell(output, &other)),
+            SubmissionEvent::ServerBack => {
+                self.away = self.away.saturating_sub(1);
+                if self.away == 0 {
+                    self.note(None, "the server is back");
+                }
+            }
+            other => self.aside(variant, |voice| submission::tell(voice, &other)),
         }
     }
 
-    fn note(&self, text: &str) {
-        self.progress.aside(|output| output.note(text));
+    fn aside(&self, variant: Option<&str>, say: impl FnOnce(Voice<'_>)) {
+        self.progress.aside(|output| say(Voice::of(output, variant)));
+    }
+
+    fn note(&self, variant: Option<&str>, text: &str) {
+        self.aside(variant, |voice| voice.note(text));
     }
 
     /// Names a suspicious frame.
-    fn suspect(&mut self, frame: i32, suspicions: &[Suspicion]) {
+    fn suspect(&mut self, variant: Option<&str>, frame: i32, suspicions: &[Suspicion]) {
         for suspicion in suspicions {
             self.suspicions += 1;
             let more = match self.suspicions {
@@ -184,9 +248,13 @@ impl FollowView {
                 _ => return,
             };
             let what = suspicious::of_frame(frame, suspicion);
-            self.note(&format!("note: {what}{more}"));
+            self.note(variant, &format!("note: {what}{more}"));
         }
     }
+}
+
+fn frame_name(variant: Option<&str>, frame: i32) -> String {
+    variant.map_or_else(|| format!("frame {frame}"), |variant| format!("{variant} frame {frame}"))
 }
 
 /// What the bar and the lines show of it.

@@ -33,6 +33,30 @@ pub struct Tally {
     pub baking: Option<(String, f32)>,
 }
 
+impl Tally {
+    /// The progress of several jobs together. They wait only if all of them do that are not done.
+    pub fn sum(all: &[&Self]) -> Self {
+        if let [one] = all {
+            return (*one).clone();
+        }
+        let open: Vec<&&Self> = all.iter().filter(|one| one.done + one.failed < one.total.max(1)).collect();
+        let all_of = |is: fn(&Self) -> bool| open.first().filter(|_| open.iter().all(|one| is(one)));
+        let sum = |part: fn(&Self) -> u32| all.iter().map(|one| part(one)).sum();
+        let most = |part: fn(&Self) -> Option<f64>| all.iter().filter_map(|one| part(one)).reduce(f64::max);
+        Self {
+            done: sum(|one| one.done),
+            failed: sum(|one| one.failed),
+            total: sum(|one| one.total),
+            workers_busy: sum(|one| one.workers_busy),
+            seconds_left: most(|one| one.seconds_left),
+            mean_frame_s: most(|one| one.mean_frame_s),
+            inside: Inside { parts: all.iter().map(|one| one.inside.parts).sum(), first: None },
+            waits_for: all_of(|one| one.waits_for.is_some()).and_then(|one| one.waits_for.clone()),
+            baking: all_of(|one| one.baking.is_some()).and_then(|one| one.baking.clone()),
+        }
+    }
+}
+
 /// The frames in work.
 #[derive(Debug, Clone, Default)]
 pub struct Inside {
@@ -111,13 +135,13 @@ impl Progress {
         }
     }
 
-    /// A frame has come home (or, where none are fetched, is done).
-    pub fn frame(&mut self, frame: i32, tally: &Tally) {
+    /// Shows that a frame, named in words, was fetched (or is done, if none are fetched).
+    pub fn frame(&mut self, frame: &str, tally: &Tally) {
         self.before.get_or_insert(tally.done.saturating_sub(1));
         if self.bar.is_some() || self.paused || self.output.reader() == Reader::Quiet {
             return;
         }
-        let line = format!("frame {frame}: {}", self.line(tally));
+        let line = format!("{frame}: {}", self.line(tally));
         if self.last_line.is_some_and(|at| at.elapsed() < PAUSE) {
             self.held = Some(line);
             return;
@@ -221,6 +245,17 @@ fn rate(per_second: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_jobs_are_counted_together_and_wait_only_together() {
+        let waits = Tally { total: 3, waits_for: Some("no worker".to_owned()), ..Tally::default() };
+        let renders = Tally { done: 1, failed: 1, total: 5, seconds_left: Some(9.0), ..Tally::default() };
+        let both = Tally::sum(&[&waits, &renders]);
+        assert_eq!((both.done, both.failed, both.total, both.waits_for), (1, 1, 8, None));
+        assert_eq!(both.seconds_left, Some(9.0));
+        let ended = Tally { done: 5, failed: 0, ..renders };
+        assert_eq!(Tally::sum(&[&waits, &ended]).waits_for.as_deref(), Some("no worker"));
+    }
 
     #[test]
     fn a_line_says_what_is_known_and_calls_an_estimate_one() {

@@ -2,14 +2,16 @@
 
 use std::pin::pin;
 
-use kiln_client::submission::{EventReceiver, EventSender, Question, SubmissionEvent, SubmissionMessage};
+use kiln_client::submission::{
+    EventReceiver, EventSender, Question, SubmissionEvent, SubmissionMessage, VariantEvent,
+};
 use tokio::task::JoinHandle;
 
 use crate::{
     ask,
     output::{
         Output,
-        submission::{UploadLines, question, tell},
+        submission::{UploadLines, Voice, question, tell},
     },
 };
 
@@ -58,14 +60,15 @@ impl Screen {
     }
 
     /// Shows an event of what comes before a job is followed.
-    pub fn show(&mut self, event: &SubmissionEvent) {
-        self.output.line(event);
+    pub fn show(&mut self, told: &VariantEvent) {
+        self.output.line(told);
+        let VariantEvent { event, variant } = told;
         if let SubmissionEvent::Uploading { bytes_done, bytes, bytes_there } = event {
             if let Some(line) = self.upload.line(*bytes_done, *bytes, *bytes_there) {
                 self.output.note(&line);
             }
         } else {
-            tell(self.output, event);
+            tell(Voice::of(self.output, variant.as_deref()), event);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, str::FromStr};
 
-use kiln_types::{DeviceClass, FrameSet, RelPath, SuspiciousFrames};
+use kiln_types::{DeviceClass, FrameSet, RelPath, Suspicion, SuspiciousFrames};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -202,11 +202,12 @@ pub fn to_render(
     }
     let (mut left, mut suspicious, mut in_the_way) = (Vec::new(), Vec::new(), InTheWay::default());
     for frame in asked.iter() {
-        let refused = refuse_black && manifest.is_blank(frame);
+        let known = manifest.suspicions(identity, frame);
+        let refused = refuse_black && known.iter().any(Suspicion::is_blank);
         let own = manifest.holds(folder, identity, frame) && (!refused || mode == Existing::Skip);
         if own && mode != Existing::Error {
             found.kept += 1;
-            suspicious.extend(manifest.suspicions(frame).map(|all| (frame, all)));
+            suspicious.extend((!known.is_empty()).then(|| (frame, known.to_vec())));
             continue;
         }
         if mode == Existing::Skip && manifest.has_remnant(folder, identity, frame) {

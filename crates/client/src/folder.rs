@@ -10,6 +10,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use kiln_types::{BlobHash, RelPath};
@@ -27,8 +28,8 @@ pub struct OutFolder {
     root: OwnedFd,
     path: PathBuf,
     real: PathBuf,
-    /// Folders that were made to get here, outermost first: taken away again if nothing lands.
-    made: Vec<PathBuf>,
+    /// Folders that were made to get here, outermost first. They are removed again if nothing is in them.
+    made: Mutex<Vec<PathBuf>>,
 }
 
 /// What is known of a file without reading it.
@@ -83,7 +84,7 @@ impl OutFolder {
         match opened.and_then(|root| probe(&root).map(|()| root)) {
             Ok(root) => {
                 let real = path.canonicalize().unwrap_or_else(|_| path.clone());
-                Ok(Self { root, path, real, made })
+                Ok(Self { root, path, real, made: Mutex::new(made) })
             }
             Err(error) => {
                 remove_empty(&made);
@@ -240,15 +241,30 @@ impl OutFolder {
         Ok(dir)
     }
 
-    /// Keeps the folders that were made: something has landed in them.
-    pub fn keep(&mut self) {
-        self.made.clear();
+    /// Keeps the folders that were made, though nothing is in them yet.
+    pub fn keep(&self) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Removes in the end also the folders above it that were made for one of these: the last to go finds them empty.
+    pub(crate) fn share_cleanup(&mut self, others: &[Arc<Self>]) {
+        let own = self.made.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut above: Vec<PathBuf> = Vec::new();
+        for other in others {
+            let made = other.made.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_above = |made: &&PathBuf| self.path.starts_with(made) && self.path != **made;
+            above.extend(made.iter().filter(is_above).cloned());
+        }
+        above.sort();
+        above.dedup();
+        above.append(own);
+        *own = above;
     }
 }
 
 impl Drop for OutFolder {
     fn drop(&mut self) {
-        remove_empty(&self.made);
+        remove_empty(self.made.get_mut().unwrap_or_else(PoisonError::into_inner));
     }
 }
 

@@ -51,7 +51,8 @@ pub(crate) struct WrittenFile {
 #[derive(Debug)]
 pub struct Manifest {
     place: RelPath,
-    pub(crate) frames: HashMap<i32, Arc<ManifestFrame>>,
+    /// The lines of each frame, the last one last: of several variants in one folder each has one.
+    pub(crate) frames: HashMap<i32, Vec<Arc<ManifestFrame>>>,
     /// The frames written under a path, the last one last, and which of its files that is.
     paths: HashMap<RelPath, Vec<(Arc<ManifestFrame>, usize)>>,
     /// Later saves whose frames were found to be there already: of each save of a .blend the newest.
@@ -84,7 +85,11 @@ impl Manifest {
                 for (at, file) in frame.files.iter().enumerate() {
                     self.paths.entry(file.path.clone()).or_default().push((Arc::clone(&frame), at));
                 }
-                self.frames.insert(frame.frame, frame);
+                let lines = self.frames.entry(frame.frame).or_default();
+                // A line is over when another takes one of its paths.
+                let takes = |path: &RelPath| frame.files.iter().any(|file| file.path == *path);
+                lines.retain(|line| !line.files.iter().any(|file| takes(&file.path)));
+                lines.push(frame);
             }
             Line::Seen { seen } => {
                 self.seen.retain(|earlier| !seen.is_later_than(earlier));
@@ -109,11 +114,19 @@ impl Manifest {
         identity.relation(mark, self.seen.iter().filter(same).map(RenderOrigin::save))
     }
 
-    /// Whether every file of the frame is there as it is asked for.
+    fn lines(&self, frame: i32) -> impl DoubleEndedIterator<Item = &Arc<ManifestFrame>> {
+        self.frames.get(&frame).into_iter().flatten()
+    }
+
+    /// The last line of the frame as it is asked for.
+    fn line(&self, identity: &FrameIdentity, frame: i32) -> Option<&ManifestFrame> {
+        let mut lines = self.lines(frame).rev();
+        lines.find(|line| self.relation(identity, &line.mark) == Relation::Same).map(Arc::as_ref)
+    }
+
+    /// Returns whether every file of the frame is there as it is asked for.
     pub(crate) fn holds(&self, folder: &OutFolder, identity: &FrameIdentity, frame: i32) -> bool {
-        self.frames.get(&frame).is_some_and(|line| {
-            self.relation(identity, &line.mark) == Relation::Same && self.is_whole(folder, line)
-        })
+        self.line(identity, frame).is_some_and(|line| self.is_whole(folder, line))
     }
 
     /// Whether all files of the frame are there as they were written.
@@ -125,15 +138,9 @@ impl Manifest {
         })
     }
 
-    /// Whether the frame as it was last written is one that a job may refuse.
-    pub(crate) fn is_blank(&self, frame: i32) -> bool {
-        self.frames.get(&frame).is_some_and(|line| line.suspicious.iter().any(Suspicion::is_blank))
-    }
-
-    /// What was suspicious in the frame as it was last written, where anything was.
-    pub(crate) fn suspicions(&self, frame: i32) -> Option<Vec<Suspicion>> {
-        let line = self.frames.get(&frame)?;
-        (!line.suspicious.is_empty()).then(|| line.suspicious.clone())
+    /// The reasons why somebody should look at the frame as it is asked for.
+    pub(crate) fn suspicions(&self, identity: &FrameIdentity, frame: i32) -> &[Suspicion] {
+        self.line(identity, frame).map_or(&[], |line| &line.suspicious)
     }
 
     /// What the file at this path is to the frames that are asked for: a stranger where Kiln did not write it, or somebody
@@ -161,10 +168,11 @@ impl Manifest {
         identity: &FrameIdentity,
         asked: &FrameSet,
     ) -> u32 {
-        let others = self.frames.values().filter(|line| asked.index_of(line.frame).is_none());
-        let older = others.filter(|line| {
+        let others = self.frames.iter().filter(|(frame, _)| asked.index_of(**frame).is_none());
+        let is_older = |line: &Arc<ManifestFrame>| {
             self.relation(identity, &line.mark) == Relation::Older && self.is_whole(folder, line)
-        });
+        };
+        let older = others.filter(|(_, lines)| lines.iter().any(is_older));
         u32::try_from(older.count()).unwrap_or(u32::MAX)
     }
 
@@ -176,9 +184,8 @@ impl Manifest {
 
     /// Whether a file of the frame, as these settings made it, is a remnant.
     pub(crate) fn has_remnant(&self, folder: &OutFolder, identity: &FrameIdentity, frame: i32) -> bool {
-        let line = self.frames.get(&frame);
-        let line = line.filter(|line| self.relation(identity, &line.mark) == Relation::Same);
-        line.is_some_and(|line| line.files.iter().any(|file| self.is_remnant(folder, &file.path)))
+        self.line(identity, frame)
+            .is_some_and(|line| line.files.iter().any(|file| self.is_remnant(folder, &file.path)))
     }
 
     /// Whether exactly these files of a frame are there, so that they need not be fetched.
@@ -205,10 +212,10 @@ impl Manifest {
     ) -> io::Result<()> {
         let mark = identity.mark.clone();
         // The same frame of an earlier save, as a job gives it that is fetched late: that it was wanted later stays known.
-        let before = self.frames.get(&frame).and_then(|line| line.mark.made());
-        let later = before.filter(|before| identity.made().is_some_and(|made| before.was_wanted_after(made)));
-        let mut lines: Vec<Line> =
-            later.map(|later| Line::Seen { seen: later.clone() }).into_iter().collect();
+        let is_later =
+            |before: &&RenderOrigin| identity.made().is_some_and(|made| before.was_wanted_after(made));
+        let later = self.lines(frame).filter_map(|line| line.mark.made()).find(is_later).cloned();
+        let mut lines: Vec<Line> = later.map(|seen| Line::Seen { seen }).into_iter().collect();
         lines.push(Line::Frame(ManifestFrame { mark, frame, files, suspicious }));
         self.append(folder, lines)
     }
@@ -230,8 +237,8 @@ impl Manifest {
         frame: Option<i32>,
     ) -> io::Result<()> {
         let Mark::Made(made) = &identity.mark else { return Ok(()) };
-        let line = frame.and_then(|frame| self.frames.get(&frame)).and_then(|line| line.mark.made());
-        if self.seen.iter().chain(line).any(|known| known.is_later_than(made)) {
+        let lines = frame.into_iter().flat_map(|frame| self.lines(frame)).filter_map(|line| line.mark.made());
+        if self.seen.iter().chain(lines).any(|known| known.is_later_than(made)) {
             return Ok(());
         }
         self.append(folder, vec![Line::Seen { seen: made.clone() }])
@@ -247,8 +254,8 @@ impl Manifest {
     ) -> io::Result<()> {
         let kept: Vec<&ManifestFrame> = asked
             .iter()
-            .filter_map(|frame| self.frames.get(&frame).map(Arc::as_ref))
-            .filter(|line| self.holds(folder, identity, line.frame))
+            .filter_map(|frame| self.line(identity, frame))
+            .filter(|line| self.is_whole(folder, line))
             .collect();
         let Mark::Made(made) = &identity.mark else { return Ok(()) };
         let is_told = |line: &&ManifestFrame| matches!(&line.mark, Mark::Made(of) if of == made);
@@ -288,7 +295,7 @@ impl Manifest {
         which: impl Fn(&Mark) -> Option<T>,
     ) -> Option<T> {
         let mut counts: HashMap<T, usize> = HashMap::new();
-        for line in asked.iter().filter_map(|frame| self.frames.get(&frame)) {
+        for line in asked.iter().flat_map(|frame| self.lines(frame)) {
             // A part of a frame, as a break between two files leaves it, counts too.
             let is_there = || {
                 let own = |file: &WrittenFile| self.last(&file.path).is_some_and(|(_, last)| last == file);

@@ -9,12 +9,12 @@ use std::{
 
 use kiln_api::{JobSource, SubmitJob};
 use kiln_blend::{
-    BundleLayout, Dependencies, Inspection, LinkedSimulation, RenderScope, SceneInfo, SharedPlace,
-    check_linked, choose,
+    BundleLayout, Dependencies, Inspection, LinkedSimulation, RenderChoice, RenderScope, SceneInfo,
+    SharedPlace, check_linked, choose,
 };
 use kiln_types::{
-    Bundle, BundleFile, Choices, DeviceClass, ExternalFiles, FileFormat, FrameSet, Order, RelPath, Save,
-    ScriptPolicy, SessionSpec, SharedFile, paths,
+    Bundle, BundleFile, Choices, DeviceClass, ExternalFiles, FileFormat, FrameSet, Order, RelPath,
+    RenderSettings, Save, ScriptPolicy, SessionSpec, SharedFile, paths,
 };
 
 use crate::{
@@ -32,8 +32,8 @@ pub struct Prepared {
     path: PathBuf,
     /// The .blend's folder.
     pub folder: PathBuf,
-    pub inspection: Inspection,
-    /// What moves in libraries, is not baked there, and shows in the scene: there only where it may stand still.
+    pub inspection: Arc<Inspection>,
+    /// Simulations of libraries that show in the scene and are not baked there. They are here only if they may stay unbaked.
     linked: Vec<LinkedSimulation>,
     pub scene: SceneInfo,
     pub frames: FrameSet,
@@ -44,7 +44,9 @@ pub struct Prepared {
     format: FileFormat,
     /// What a person should know of files that were found all the same.
     pub notices: Vec<String>,
-    pub(crate) bundle: Bundle,
+    /// Tells the job apart from others of the same .blend, in its name.
+    pub label: Option<String>,
+    pub(crate) bundle: Arc<Bundle>,
     /// Of the bundle's files, in their order.
     pub(crate) sources: Arc<[SourceFile]>,
     /// Keeps what was unpacked until it is sent.
@@ -58,20 +60,29 @@ impl Prepared {
         own.chain(self.linked.iter().map(ToString::to_string)).collect()
     }
 
-    /// [`Prepared::reporting`], where nobody waits for news.
+    /// [`Prepared::variants`] for the settings of the request alone, where nobody waits for news.
     pub fn new(blend: &Path, request: &Request) -> Result<Self, PrepareError> {
-        Self::reporting(blend, request, &EventSender::silent())
+        let settings = std::slice::from_ref(&request.settings);
+        // One for each of the settings.
+        Ok(Self::variants(blend, request, settings, &EventSender::silent())?.swap_remove(0))
     }
 
-    /// Reads the .blend and whatever it needs, and hashes all of it. Blocks: call it off the async threads.
-    pub fn reporting(blend: &Path, request: &Request, events: &EventSender) -> Result<Self, PrepareError> {
+    /// Reads the .blend and the files that any of these renders of it need, and hashes all of them once. Returns one job
+    /// for each of the settings, which take the place of those of the request; all have the same bundle. Blocks: call it
+    /// off the async threads.
+    pub fn variants(
+        blend: &Path,
+        request: &Request,
+        settings: &[RenderSettings],
+        events: &EventSender,
+    ) -> Result<Vec<Self>, PrepareError> {
         for _ in 0..READS {
             let (before, read_ms) = (FileStamp::at(blend).ok(), now_ms());
             let found = kiln_blend::find_dependencies(blend)?;
-            let prepared = Self::of(found, request, read_ms, events)?;
+            let prepared = Self::of(found, request, settings, read_ms, events)?;
             request.hashes.sweep();
             // Saved in between, it may name other files than those that were read with it.
-            if before.is_some() && prepared.blend_stamp() == before {
+            if before.is_some() && prepared.iter().all(|one| one.blend_stamp() == before) {
                 return Ok(prepared);
             }
         }
@@ -81,27 +92,28 @@ impl Prepared {
     fn of(
         found: Dependencies,
         request: &Request,
+        settings: &[RenderSettings],
         read_ms: i64,
         events: &EventSender,
-    ) -> Result<Self, PrepareError> {
+    ) -> Result<Vec<Self>, PrepareError> {
         let path = &found.blend;
         if path.as_os_str().len() > kiln_blend::LONGEST_PATH {
             return Err(PrepareError::TooDeep(path.clone()));
         }
         let refuse = |error| PrepareError::Choice { blend: path.clone(), error: Box::new(error) };
-        let chosen = choose(&found.inspection, &request.asked()).map_err(refuse)?;
-        let (scene, frames, format) = (chosen.scene.clone(), chosen.frames, chosen.format);
-        let (blender, device) = (chosen.blender, chosen.device);
-        check_linked(&scene.name, &found.linked, request.policy.simulations).map_err(refuse)?;
-        let linked: Vec<_> =
-            found.linked.iter().filter(|one| one.simulation.scenes.contains(&scene.name)).cloned().collect();
-        let requested = RenderScope {
-            scene: &scene.name,
-            frames: &frames,
-            view_layer: request.settings.view_layer.as_deref(),
-            engine: request.settings.engine.as_deref(),
-        };
-        let mut layout = kiln_blend::plan_layout(&found, &request.shared, &[requested]);
+        let inspection = Arc::new(found.inspection.clone());
+        let choose = |settings| choose(&inspection, &request.asked(settings));
+        let chosen = settings.iter().map(choose).collect::<Result<Vec<_>, _>>().map_err(refuse)?;
+        for chosen in &chosen {
+            check_linked(&chosen.scene.name, &found.linked, request.policy.simulations).map_err(refuse)?;
+        }
+        let requested = chosen.iter().zip(settings).map(|(chosen, settings)| RenderScope {
+            scene: &chosen.scene.name,
+            frames: &chosen.frames,
+            view_layer: settings.view_layer.as_deref(),
+            engine: settings.engine.as_deref(),
+        });
+        let mut layout = kiln_blend::plan_layout(&found, &request.shared, &requested.collect::<Vec<_>>());
         let all_needed = request.policy.external_files == ExternalFiles::Required;
         if !layout.missing.is_empty() && all_needed {
             return Err(PrepareError::Missing(layout.missing));
@@ -127,36 +139,41 @@ impl Prepared {
         let shown = shows_path.then_some(path.as_path());
         let content = content(&found, &bytes, &extras, shown);
         let save = Save { content, blend: real_place(path), read_ms };
-        let session = SessionSpec {
-            bundle: bundle.id(),
-            blend: layout.blend.clone(),
-            origin: Some(paths::spelled(folder.as_os_str().as_encoded_bytes())),
-            file_name: renamed(path, &layout.blend),
-            blender,
-            // A GPU of any backend, until it is known which there is.
-            device,
-            settings: request.settings.clone(),
-            policy: request.policy,
-            ocio: extras.ocio.clone(),
-            addons: extras.addons.clone(),
+        let id = bundle.id();
+        let (bundle, sources) = (Arc::new(bundle), Arc::from(sources));
+        let of = |(chosen, settings): (RenderChoice<'_>, &RenderSettings)| {
+            let session = SessionSpec {
+                bundle: id,
+                blend: layout.blend.clone(),
+                origin: Some(paths::spelled(folder.as_os_str().as_encoded_bytes())),
+                file_name: renamed(path, &layout.blend),
+                blender: chosen.blender,
+                // A GPU of any backend, until it is known which there is.
+                device: chosen.device,
+                settings: settings.clone(),
+                policy: request.policy,
+                ocio: extras.ocio.clone(),
+                addons: extras.addons.clone(),
+            };
+            let shows = |one: &&LinkedSimulation| one.simulation.scenes.contains(&chosen.scene.name);
+            Self {
+                path: path.clone(),
+                folder: folder.clone(),
+                inspection: Arc::clone(&inspection),
+                linked: found.linked.iter().filter(shows).cloned().collect(),
+                scene: chosen.scene.clone(),
+                frames: chosen.frames,
+                session,
+                save: save.clone(),
+                format: chosen.format,
+                notices: layout.notices.clone(),
+                label: None,
+                bundle: Arc::clone(&bundle),
+                sources: Arc::clone(&sources),
+                _extras: extras.clone(),
+            }
         };
-        let path = path.clone();
-        let (inspection, sources) = (found.inspection, Arc::from(sources));
-        Ok(Self {
-            path,
-            folder,
-            inspection,
-            linked,
-            scene,
-            frames,
-            session,
-            save,
-            format,
-            notices: layout.notices,
-            bundle,
-            sources,
-            _extras: extras,
-        })
+        Ok(chosen.into_iter().zip(settings).map(of).collect())
     }
 
     /// The .blend's name without its ending, as far as it is text.
@@ -215,7 +232,7 @@ impl Prepared {
             file_name: self.session.file_name.clone(),
         };
         SubmitJob {
-            name: Some(job_name(self.shown_name())),
+            name: Some(job_name(self.shown_name(), self.label.as_deref())),
             frames: Some(frames),
             order,
             frame_time_limit_s,
@@ -250,9 +267,10 @@ fn renamed(path: &Path, place: &RelPath) -> Option<String> {
     (name != place.file_name().as_bytes()).then(|| paths::spelled(name))
 }
 
-/// What people call the job: as much of the .blend's name as can stand in a line.
-fn job_name(name: Cow<'_, str>) -> String {
-    let plain = name.chars().map(|c| if c.is_control() { ' ' } else { c });
+/// The name of a job: `shot`, or `shot (Night, Far)`, as far as it can be shown in one line.
+fn job_name(name: Cow<'_, str>, label: Option<&str>) -> String {
+    let whole = label.map_or(name.clone(), |label| format!("{name} ({label})").into());
+    let plain = whole.chars().map(|c| if c.is_control() { ' ' } else { c });
     let name: String = plain.take(SubmitJob::MAX_NAME).collect();
     if name.trim().is_empty() { "scene".to_owned() } else { name }
 }

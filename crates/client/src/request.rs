@@ -32,9 +32,9 @@ pub struct Request {
 
 impl Request {
     /// What is held against the .blend.
-    pub(crate) fn asked(&self) -> ChoiceRequest<'_> {
+    pub(crate) fn asked<'a>(&'a self, settings: &'a RenderSettings) -> ChoiceRequest<'a> {
         ChoiceRequest {
-            settings: &self.settings,
+            settings,
             frames: self.frames.as_ref(),
             step: self.step,
             blender: self.blender,

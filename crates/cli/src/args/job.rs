@@ -33,9 +33,12 @@ pub struct JobArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Frames", next_display_order = 1)]
 pub struct FrameArgs {
-    /// The .blend.
-    #[arg(display_order = 0)]
-    pub file: PathBuf,
+    /// The .blend; several make a job each.
+    ///
+    /// Several files, scenes, cameras or view layers are variants: a job for each combination, whose frames go to a folder
+    /// of their own in the output folder.
+    #[arg(display_order = 0, required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
     /// Frames, such as 1-250 or 1-10,20,30-40x2 [default: the scene's range].
     ///
     /// 50-41 counts down, -5--1 are negative frames, and 30-40x2 is every second one.
@@ -51,6 +54,9 @@ pub struct FrameArgs {
     #[arg(long, value_name = "ORDER", default_value_t, hide_default_value = true)]
     pub order: Order,
     /// The folder for the frames [default: the folder of the .blend].
+    ///
+    /// It may hold {variant}, {file}, {scene}, {camera} and {layer}, such as frames/{scene}/{camera}; write {{ for a brace. Without
+    /// these, each of several variants has a folder in it.
     #[arg(long, short, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Files in that folder: replace, skip, overwrite or error.
@@ -65,15 +71,15 @@ pub struct FrameArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Settings")]
 pub struct SceneArgs {
-    /// The scene [default: the one that is active in the file].
+    /// The scene; can be repeated [default: the one that is active in the file].
     #[arg(long, value_name = "NAME")]
-    pub scene: Option<String>,
-    /// The camera.
+    pub scene: Vec<String>,
+    /// The camera; can be repeated.
     #[arg(long, value_name = "NAME")]
-    pub camera: Option<String>,
-    /// Render this view layer only.
+    pub camera: Vec<String>,
+    /// Render this view layer only; can be repeated.
     #[arg(long, value_name = "NAME", hide_short_help = true)]
-    pub view_layer: Option<String>,
+    pub view_layer: Vec<String>,
     /// CYCLES, BLENDER_EEVEE, BLENDER_WORKBENCH or another engine.
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<String>,

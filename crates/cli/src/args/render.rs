@@ -26,6 +26,7 @@ Examples:
   kiln render shot.blend --local --slots 1 --threads 4
   kiln render shot.blend --device cpu        on the processor, whatever the scene says
   kiln render shot.blend --device gpu        on GPUs, whatever the scene says
+  kiln render shot.blend --scene Day --scene Night --camera Near --camera Far
   kiln render shot.blend --json | tail -n 1 | jq .report
 
 Ctrl-C asks whether to detach from the job or to cancel it; without a terminal a job inside this command is cancelled \
@@ -57,6 +58,7 @@ Examples:
   kiln submit comp.blend --after 7,8 --limit nuke
   kiln submit shot.blend --device gpu --gpus all --gpu-memory 12G
   kiln submit shot.blend --device optix      only on workers with OptiX
+  kiln submit a.blend b.blend --out 'frames/{file}'
   kiln submit shot.blend --wait              stays, and fetches the frames as they finish
   kiln jobs wait 7                           attaches again, and ends with the job's exit code
   kiln jobs fetch 7                          brings the frames to the folder that was named here")]

@@ -6,10 +6,13 @@ use kiln_api::JobView;
 use kiln_client::{
     Client, Existing,
     submission::{
-        EventSender, FetchResult, FetchTarget, FetchTotals, FollowEnd, JobHome, Marker, SubmissionError,
-        SubmissionEvent, SubmissionMessage, SubmissionResult, SubmittedJob,
+        EventSender, FetchResult, FetchTarget, FetchTotals, FollowEnd, JobHome, JobOutcome, Marker,
+        SubmissionError, SubmissionEvent, SubmissionMessage, SubmissionResult, SubmittedJob, VariantEvent,
+        VariantResult, VariantRun, VariantsResult,
     },
 };
+use kiln_types::JobId;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{Context, closing_table};
@@ -21,7 +24,9 @@ use crate::{
     follow::follow,
     output::{
         Output, Reader,
-        suspicious::summary,
+        submission::Voice,
+        suspicious::summary as suspicious_lines,
+        table::table,
         text::{self, count},
     },
     screen::Screen,
@@ -30,7 +35,7 @@ use crate::{
 };
 
 /// An event that ends a command, as its last line.
-fn last_line(event: &SubmissionEvent, exit: Exit) -> Value {
+fn last_line(event: &impl Serialize, exit: Exit) -> Value {
     // Types of ours: they serialise.
     let mut value = serde_json::to_value(event).unwrap_or_default();
     if let Value::Object(fields) = &mut value {
@@ -40,7 +45,7 @@ fn last_line(event: &SubmissionEvent, exit: Exit) -> Value {
 }
 
 /// Tells how a submission ended that found nothing to render.
-pub fn tell_nothing_left(output: Output, finished: SubmissionResult) -> Exit {
+fn tell_nothing_left(output: Output, finished: SubmissionResult) -> Exit {
     let exit = Exit::from(finished.outcome);
     let SubmissionResult { kept, skipped, suspicious, out, .. } = &finished;
     let there = count(kept + skipped, "frame");
@@ -48,13 +53,13 @@ pub fn tell_nothing_left(output: Output, finished: SubmissionResult) -> Exit {
         Some(out) => format!("Nothing is left to render: {there} in {}", text::path(out)),
         None => format!("Nothing is left to render: {there}"),
     }];
-    lines.extend(summary(suspicious, kept + skipped));
+    lines.extend(suspicious_lines(suspicious, kept + skipped));
     output.last_line(&last_line(&SubmissionEvent::Finished(Box::new(finished)), exit), || lines.join("\n"));
     exit
 }
 
 /// Tells how a stay with a job ended.
-pub fn tell_finished(output: Output, finished: SubmissionResult) -> Exit {
+fn tell_finished(output: Output, finished: SubmissionResult) -> Exit {
     let Some(job) = &finished.job else { return tell_nothing_left(output, finished) };
     let (id, exit) = (job.id, Exit::from(finished.outcome));
     if finished.end == FollowEnd::Stopped {
@@ -65,19 +70,25 @@ pub fn tell_finished(output: Output, finished: SubmissionResult) -> Exit {
             "job {id} goes on; `kiln jobs wait {id}` attaches again, `kiln jobs fetch {id}` brings its frames"
         ));
     }
-    explain(output, job, &finished.failed, &finished.log_tail);
+    let voice = Voice::of(output, None);
+    explain(voice, job, &finished.failed, &finished.log_tail);
+    tell_left(voice, id, &finished);
+    let text = closing_text(output, &finished, job, exit);
+    output.last_line(&last_line(&SubmissionEvent::Finished(Box::new(finished)), exit), || text);
+    exit
+}
+
+/// Tells what kept frames of a job from coming here.
+fn tell_left(voice: Voice<'_>, id: JobId, finished: &SubmissionResult) {
     if let Some(error) = &finished.fetch_error {
-        output.error_line(&Fault::failed(error));
+        voice.error_line(error);
     }
     if !finished.left.is_empty() {
-        output.warning(&format!(
+        voice.warning(&format!(
             "{} left as they were; `kiln jobs fetch {id} --existing overwrite` replaces them",
             count(finished.left.len() as u64, "file")
         ));
     }
-    let text = closing_text(output, &finished, job, exit);
-    output.last_line(&last_line(&SubmissionEvent::Finished(Box::new(finished)), exit), || text);
-    exit
 }
 
 fn closing_text(output: Output, finished: &SubmissionResult, job: &JobView, exit: Exit) -> String {
@@ -93,7 +104,9 @@ fn closing_text(output: Output, finished: &SubmissionResult, job: &JobView, exit
     {
         text.push_str(&format!("{} in {}\n", count(landed + kept, "frame"), text::path(out)));
     }
-    for line in replaced_line(*replaced).into_iter().chain(summary(suspicious, job.tasks.total + kept)) {
+    for line in
+        replaced_line(*replaced).into_iter().chain(suspicious_lines(suspicious, job.tasks.total + kept))
+    {
         text.push_str(&format!("{line}\n"));
     }
     if exit == Exit::Cancelled && finished.end == FollowEnd::Ended {
@@ -106,6 +119,84 @@ fn closing_text(output: Output, finished: &SubmissionResult, job: &JobView, exit
 fn replaced_line(replaced: u32) -> Option<String> {
     (replaced > 0)
         .then(|| format!("{} took the place of earlier ones of this .blend", count(replaced, "frame")))
+}
+
+/// Follows the jobs of a submission to their ends, or until the person goes. Returns the results of all its variants, in
+/// their order.
+pub async fn follow_runs(
+    screen: &mut Screen,
+    runs: Vec<VariantRun>,
+    home: JobHome,
+    signals: &mut Signals,
+) -> Outcome<Vec<VariantResult>> {
+    let (mut jobs, mut ended) = (Vec::new(), Vec::new());
+    for (at, run) in runs.into_iter().enumerate() {
+        match run {
+            VariantRun::Job(job) => jobs.push(*job),
+            VariantRun::Ended(result) => ended.push((at, result)),
+        }
+    }
+    let followed = follow(screen, jobs, home, signals).await?;
+    let finishing = async {
+        let mut results = Vec::new();
+        for one in followed {
+            results.push(one.finish().await);
+        }
+        results
+    };
+    let mut results = screen.during(finishing).await;
+    for (at, result) in ended {
+        results.insert(at.min(results.len()), result);
+    }
+    Ok(results)
+}
+
+/// Tells how the variants of a submission ended.
+///
+/// # Errors
+/// The only one could not be followed.
+pub fn tell_results(output: Output, mut results: Vec<VariantResult>) -> Outcome<Exit> {
+    if let [VariantResult { variant: None, .. }] = &results[..]
+        && let Some(only) = results.pop()
+    {
+        return Ok(tell_finished(output, *only.result?));
+    }
+    let all = VariantsResult::of(&results);
+    let mut rows = Vec::new();
+    for (VariantResult { variant, result }, summary) in results.into_iter().zip(&all.variants) {
+        let voice = Voice::of(output, variant.as_deref());
+        match result {
+            Ok(finished) => {
+                if let Some(job) = &finished.job {
+                    explain(voice, job, &finished.failed, &finished.log_tail);
+                    tell_left(voice, job.id, &finished);
+                }
+                let frames = summary.frames;
+                suspicious_lines(&finished.suspicious, frames).iter().for_each(|line| voice.note(line));
+                let event = SubmissionEvent::Finished(finished);
+                output.line(&last_line(&VariantEvent { event, variant }, Exit::from(summary.outcome)));
+            }
+            Err(error) => voice.warning(&error.to_string()),
+        }
+        rows.push(vec![
+            summary.variant.to_string(),
+            summary.job.map(|job| job.to_string()).unwrap_or_default(),
+            summary.outcome.as_str().to_owned(),
+            summary.frames.to_string(),
+            summary.out.as_deref().map(text::path).unwrap_or_default(),
+        ]);
+    }
+    if all.outcome == JobOutcome::Detached {
+        output.note(
+            "the jobs go on; `kiln jobs wait JOB` attaches again, `kiln jobs fetch JOB` brings its frames",
+        );
+    }
+    let exit = Exit::from(all.outcome);
+    let event = VariantEvent { event: SubmissionEvent::VariantsFinished(all), variant: None };
+    output.last_line(&last_line(&event, exit), || {
+        table(&["VARIANT", "JOB", "RESULT", ">FRAMES", "FOLDER"], rows)
+    });
+    Ok(exit)
 }
 
 /// Where a job's frames go, and how.
@@ -145,9 +236,9 @@ pub async fn wait(context: &Context, args: FetchArgs) -> Outcome<Exit> {
     let marker = landing.marker.map(|marker| (settings.data.value, marker));
     let (events, mut screen) = Screen::new(context.output);
     let job = SubmittedJob::attach(client, job, target, marker, events);
-    let followed = follow(&mut screen, job, JobHome::Farm, &mut signals).await?;
-    let finished = screen.during(followed.finish()).await?;
-    Ok(tell_finished(context.output, finished))
+    let runs = vec![VariantRun::Job(Box::new(job))];
+    let results = follow_runs(&mut screen, runs, JobHome::Farm, &mut signals).await?;
+    tell_results(context.output, results)
 }
 
 pub async fn fetch(context: &Context, args: FetchArgs) -> Outcome<Exit> {
@@ -182,7 +273,7 @@ pub async fn fetch(context: &Context, args: FetchArgs) -> Outcome<Exit> {
 fn tell_fetched(output: Output, message: SubmissionMessage) {
     let SubmissionMessage::Event(event) = message else { return };
     output.line(&event);
-    if let SubmissionEvent::FrameFetched { frame, result, .. } = event
+    if let SubmissionEvent::FrameFetched { frame, result, .. } = event.event
         && matches!(result, FetchResult::Written | FetchResult::Replaced)
     {
         output.note(&format!("frame {frame}"));
@@ -205,7 +296,7 @@ fn tell_totals(output: Output, totals: FetchTotals) -> Exit {
     let came_here = count(*fetched, "frame");
     let mut lines = vec![format!("{came_here} fetched, {there} there already, in {}{more}", text::path(out))];
     lines.extend(replaced_line(*replaced));
-    lines.extend(summary(suspicious, fetched + there));
+    lines.extend(suspicious_lines(suspicious, fetched + there));
     output.last_line(&last_line(&SubmissionEvent::Fetched(Box::new(totals)), exit), || lines.join("\n"));
     exit
 }

@@ -6,7 +6,7 @@ use kiln_client::{
     Client,
     submission::{
         DevicesFuture, EventSender, FollowEnd, JobHome, LocalDevice, LocalDevices, PlannedSubmission,
-        RenderPlace, SubmissionResult, SubmittedJob,
+        RenderPlace, VariantResult, VariantRun,
     },
 };
 use kiln_host::{BlenderInstall, can_install};
@@ -15,16 +15,15 @@ use kiln_worker::{RunningWorker, Worker, WorkerOptions};
 
 use super::{
     Context,
-    attach::{tell_finished, tell_nothing_left},
+    attach::{follow_runs, tell_results},
     blender::discover,
-    submit::{Waits, submission},
+    submit::{Waits, name_jobs, submission},
     worker::apply,
 };
 use crate::{
     args::RenderArgs,
     exit::{Exit, Fault, Outcome},
     farm,
-    follow::follow,
     inside::Inside,
     newer::{Where, choose, listed, of_farm},
     output::Output,
@@ -60,32 +59,31 @@ async fn here(
         // Everything that was begun is dropped, and so undone.
         () = signals.next() => return Ok(Exit::Interrupted),
     };
-    let (inside, job) = match begun {
-        Begun::NothingLeft(finished) => return Ok(tell_nothing_left(output, *finished)),
-        Begun::Job(begun) => *begun,
+    let (inside, runs) = match begun {
+        Begun::NothingLeft(results) => return tell_results(output, results),
+        Begun::Jobs(inside, runs) => (*inside, runs),
     };
-    let followed = match follow(&mut screen, job, JobHome::Caller, signals).await {
-        Ok(followed) => followed,
+    let results = match follow_runs(&mut screen, runs, JobHome::Caller, signals).await {
+        Ok(results) => results,
         Err(fault) => {
             inside.end().await;
             return Err(fault);
         }
     };
-    if followed.end() == FollowEnd::Stopped {
+    let is_stopped = |one: &VariantResult| one.result.as_ref().is_ok_and(|one| one.end == FollowEnd::Stopped);
+    if results.iter().any(is_stopped) {
         // The Blenders first: a person who pressed Ctrl-C wants the machine back.
         inside.end().await;
-        let finished = screen.during(followed.finish()).await?;
-        return Ok(tell_finished(output, finished));
+        return tell_results(output, results);
     }
-    let finished = screen.during(followed.finish()).await;
-    let told = finished.map(|finished| tell_finished(output, finished));
+    let told = tell_results(output, results);
     inside.end().await;
-    Ok(told?)
+    told
 }
 
 enum Begun {
-    NothingLeft(Box<SubmissionResult>),
-    Job(Box<(Inside, SubmittedJob)>),
+    NothingLeft(Vec<VariantResult>),
+    Jobs(Box<Inside>, Vec<VariantRun>),
 }
 
 /// The farm inside starts, and its Blender with it, while the file is read and hashed.
@@ -97,21 +95,36 @@ async fn begin_here(
 ) -> Outcome<Begun> {
     let output = screen.output;
     let blenders = discover(settings).await?;
-    let mut series = series(args).await?;
-    if args.job.settings.blender_version.is_none() {
-        let there = blenders.iter().map(|install| install.version.series()).collect();
-        series = choose(output, settings, (&args.job.frames.file, series), &there, Where::Here).await?;
+    let there = blenders.iter().map(|install| install.version.series()).collect();
+    let mut chosen: Vec<(&Path, BlenderSeries)> = Vec::new();
+    for file in &args.job.frames.files {
+        let own = series(file, args.job.settings.blender_version).await?;
+        let asks = args.job.settings.blender_version.is_none();
+        let series =
+            if asks { choose(output, settings, (file, own), &there, Where::Here).await? } else { own };
+        chosen.push((file, series));
     }
-    let mut job = args.job.clone();
-    job.settings.blender_version = Some(series);
-    let blender = InstalledBlender(check_blender(&args.job.frames.file, series, &blenders)?);
-    let place = RenderPlace::Here(&blender);
+    let found: Vec<InstalledBlender<'_>> = chosen
+        .iter()
+        .map(|(file, series)| check_blender(file, *series, &blenders).map(InstalledBlender))
+        .collect::<Outcome<_>>()?;
+    let found: Vec<&dyn LocalDevices> = found.iter().map(|one| one as &dyn LocalDevices).collect();
+    let place = RenderPlace::Here(&found);
     let choice = settings.device.value;
-    if !matches!(choice, DeviceChoice::Auto | DeviceChoice::Gpu) {
-        place.check(choice.resolve(false)).await?;
+    for (_, series) in &chosen {
+        if !matches!(choice, DeviceChoice::Auto | DeviceChoice::Gpu) {
+            place.check(*series, choice.resolve(false)).await?;
+        }
     }
-    let submission = submission(output, &job, settings, Waits::Inside, events);
-    let reading = async { submission.read().await?.plan(&place).await };
+    let submission = submission(output, &args.job, settings, Waits::Inside, events);
+    let reading = async {
+        let mut read = submission.read().await?;
+        chosen.iter().for_each(|(file, series)| read.render_with(file, *series));
+        read.plan(&place).await
+    };
+    let Some((_, series)) = chosen.first().copied() else {
+        return Err(Fault::bad_input("no .blend is named"));
+    };
     let starting = Inside::start(settings, series);
     let (inside, planned) = screen.during(async { tokio::join!(starting, reading) }).await;
     match (planned, inside) {
@@ -127,12 +140,12 @@ async fn begin_here(
 }
 
 async fn submit_here(screen: &mut Screen, inside: Inside, planned: PlannedSubmission) -> Outcome<Begun> {
-    if planned.left().is_none() {
+    if planned.blender().is_none() {
         inside.end().await;
-        return Ok(Begun::NothingLeft(Box::new(planned.nothing_left())));
+        return Ok(Begun::NothingLeft(planned.nothing_left()));
     }
     match screen.during(planned.submit(&inside.client)).await {
-        Ok(job) => Ok(Begun::Job(Box::new((inside, job)))),
+        Ok(runs) => Ok(Begun::Jobs(Box::new(inside), runs)),
         Err(error) => {
             inside.end().await;
             Err(error.into())
@@ -157,17 +170,17 @@ impl LocalDevices for InstalledBlender<'_> {
     }
 }
 
-/// The series of Blender that will render, told by the file's first bytes.
-async fn series(args: &RenderArgs) -> Outcome<BlenderSeries> {
-    let file = args.job.frames.file.clone();
+/// The series of Blender that will render a file, told by its first bytes.
+async fn series(file: &Path, asked: Option<BlenderSeries>) -> Outcome<BlenderSeries> {
+    let file = file.to_owned();
     let peek = tokio::task::spawn_blocking(move || kiln_blend::peek(&file))
         .await
         .map_err(|error| Fault::failed(format!("reading the .blend broke off ({error})")))?
         .map_err(|error| Fault::bad_input(error.to_string()))?;
-    Ok(args.job.settings.blender_version.unwrap_or(peek.written_by.series()))
+    Ok(asked.unwrap_or(peek.written_by.series()))
 }
 
-/// A job that waits for a Blender would wait for ever here.
+/// A job that waits for a Blender would wait without end here.
 fn check_blender<'a>(
     file: &Path,
     series: BlenderSeries,
@@ -207,31 +220,31 @@ async fn on_farm(
         if args.job.settings.blender_version.is_none() {
             let mut there = of_farm(&client).await?;
             // The search costs time, and is for a series that the farm lacks.
-            if !args.no_local && !there.contains(&read.blender()) {
+            let files = read.blenders();
+            if !args.no_local && files.iter().any(|(_, series)| !there.contains(series)) {
                 there.extend(discover(settings).await?.iter().map(|install| install.version.series()));
             }
-            let asked = (&*args.job.frames.file, read.blender());
-            read.render_with(choose(output, settings, asked, &there, Where::Farm).await?);
+            for (file, series) in files {
+                let chosen = choose(output, settings, (&file, series), &there, Where::Farm).await?;
+                read.render_with(&file, chosen);
+            }
         }
         let planned = screen.during(read.plan(&RenderPlace::Farm(&client))).await?;
-        if planned.left().is_none() {
-            return Ok(Err(planned.nothing_left()));
-        }
-        let series = planned.blender();
+        let Some(series) = planned.blender() else { return Ok(Err(planned.nothing_left())) };
         let worker = if args.no_local { None } else { join(output, settings, &client, series).await };
-        let job = screen.during(planned.submit(&client)).await?;
-        Ok::<_, Fault>(Ok((worker, job)))
+        let runs = screen.during(planned.submit(&client)).await?;
+        Ok::<_, Fault>(Ok((worker, runs)))
     };
     let begun = tokio::select! {
         begun = beginning => begun?,
         () = signals.next() => return Ok(Exit::Interrupted),
     };
-    let (worker, job) = match begun {
+    let (worker, runs) = match begun {
         Ok(begun) => begun,
-        Err(finished) => return Ok(tell_nothing_left(output, finished)),
+        Err(results) => return tell_results(output, results),
     };
-    output.note(&format!("job {} at {}", job.job().id, client.url()));
-    let followed = follow(&mut screen, job, JobHome::Farm, signals).await;
+    name_jobs(output, &runs);
+    let results = follow_runs(&mut screen, runs, JobHome::Farm, signals).await;
     if let Some(worker) = worker {
         // It may hold frames of other jobs by now: they go back at once, not after a lease.
         tokio::select! {
@@ -239,8 +252,7 @@ async fn on_farm(
             () = signals.next() => worker.stop_hard().await,
         }
     }
-    let finished = screen.during(followed?.finish()).await?;
-    Ok(tell_finished(output, finished))
+    tell_results(output, results?)
 }
 
 /// Lets this machine render too. Where it cannot, the farm does it alone, and that is said.

@@ -7,7 +7,8 @@ use kiln_blend::SharedRoot;
 use kiln_client::{
     Extras, HashCache, Request, Transfer,
     submission::{
-        EventSender, JobHome, JobOptions, RenderPlace, Submission, SubmissionOptions, SubmittedJob,
+        EventSender, JobHome, JobOptions, RenderPlace, Submission, SubmissionEvent, SubmissionOptions,
+        SubmittedJob, VariantChoices, VariantEvent, VariantJob, VariantResult, VariantRun,
     },
 };
 use kiln_types::{
@@ -17,13 +18,12 @@ use kiln_types::{
 
 use super::{
     Context,
-    attach::{tell_finished, tell_nothing_left},
+    attach::{follow_runs, tell_results},
 };
 use crate::{
     args::{At, Counted, ExtrasArgs, JobArgs, Jobs, SubmitArgs},
     exit::{Exit, Fault, Outcome},
     farm,
-    follow::follow,
     newer::{Where, choose, of_farm},
     output::{
         Output, Reader,
@@ -58,15 +58,13 @@ fn request(output: Output, args: &JobArgs, settings: &Settings, transfer: Transf
         blender: scene.blender_version,
         device: settings.device.value,
         settings: RenderSettings {
-            scene: scene.scene.clone(),
-            camera: scene.camera.clone(),
-            view_layer: scene.view_layer.clone(),
             engine: scene.engine.clone(),
             samples: scene.samples,
             resolution: scene.resolution,
             format: scene.format,
             depth: scene.depth,
             threads: scene.threads,
+            ..RenderSettings::default()
         },
         policy: Policy {
             scripts: match (policy.trust, policy.no_scripts) {
@@ -154,7 +152,12 @@ pub fn submission(
 ) -> Submission {
     let transfer = if waits == Waits::Inside { Transfer::Whole } else { Transfer::Chunks };
     let options = SubmissionOptions {
-        file: args.frames.file.clone(),
+        choices: VariantChoices {
+            files: args.frames.files.clone(),
+            scenes: args.settings.scene.clone(),
+            cameras: args.settings.camera.clone(),
+            view_layers: args.settings.view_layer.clone(),
+        },
         request: request(output, args, settings, transfer),
         out: args.frames.out.clone(),
         existing: args.frames.existing.unwrap_or_default(),
@@ -177,41 +180,72 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
         let mut read = read?;
         checked?;
         if args.job.settings.blender_version.is_none() {
-            let (there, asked) = (of_farm(&client).await?, (&*args.job.frames.file, read.blender()));
-            read.render_with(choose(output, &settings, asked, &there, Where::Farm).await?);
+            let there = of_farm(&client).await?;
+            for (file, series) in read.blenders() {
+                let chosen = choose(output, &settings, (&file, series), &there, Where::Farm).await?;
+                read.render_with(&file, chosen);
+            }
         }
         let planned = screen.during(read.plan(&RenderPlace::Farm(&client))).await?;
-        if planned.left().is_none() {
+        if planned.blender().is_none() {
             return Ok(Err(planned.nothing_left()));
         }
-        let job = screen.during(planned.submit(&client)).await?;
-        Ok::<_, Fault>(Ok(job))
+        let runs = screen.during(planned.submit(&client)).await?;
+        Ok::<_, Fault>(Ok(runs))
     };
     let sent = tokio::select! {
         sent = sending => sent?,
         () = signals.next() => return Ok(Exit::Interrupted),
     };
-    let job = match sent {
-        Ok(job) => job,
-        Err(finished) => return Ok(tell_nothing_left(output, finished)),
+    let runs = match sent {
+        Ok(runs) => runs,
+        Err(results) => return tell_results(output, results),
     };
     if !args.wait {
-        told(output, job.leave());
+        leave(output, runs);
         return Ok(Exit::Done);
     }
-    stay(&mut screen, job, &mut signals).await
+    name_jobs(output, &runs);
+    let results = follow_runs(&mut screen, runs, JobHome::Farm, &mut signals).await?;
+    tell_results(output, results)
 }
 
-/// Stays with a job of a farm to its end, or until the person goes.
-pub async fn stay(screen: &mut Screen, job: SubmittedJob, signals: &mut Signals) -> Outcome<Exit> {
-    screen.output.note(&format!("job {} at {}", job.job().id, job.client().url()));
-    let followed = follow(screen, job, JobHome::Farm, signals).await?;
-    let finished = screen.during(followed.finish()).await?;
-    Ok(tell_finished(screen.output, finished))
+/// Names the jobs that are about to be followed.
+pub fn name_jobs(output: Output, runs: &[VariantRun]) {
+    let jobs: Vec<&SubmittedJob> = runs.iter().filter_map(VariantRun::job).collect();
+    let Some(first) = jobs.first() else { return };
+    let word = if jobs.len() == 1 { "job" } else { "jobs" };
+    let ids: Vec<String> = jobs.iter().map(|job| job.job().id.to_string()).collect();
+    output.note(&format!("{word} {} at {}", ids.join(", "), first.client().url()));
+}
+
+/// Leaves the jobs alone, and tells where they are.
+fn leave(output: Output, runs: Vec<VariantRun>) {
+    let is_one = runs.len() == 1;
+    let mut variants = Vec::new();
+    for run in runs {
+        match run {
+            VariantRun::Ended(VariantResult { variant, .. }) => {
+                let variant = variant.unwrap_or_default();
+                output.note(&format!("{variant}: nothing is left to render"));
+                variants.push(VariantJob { variant, job: None });
+            }
+            VariantRun::Job(job) => {
+                let variant = job.variant().cloned().unwrap_or_default();
+                let job = job.leave();
+                variants.push(VariantJob { variant, job: Some(job.id) });
+                told(output, &job);
+            }
+        }
+    }
+    if !is_one {
+        let event = SubmissionEvent::VariantsSubmitted { variants };
+        output.line(&VariantEvent { event, variant: None });
+    }
 }
 
 /// For programs the event that the job is there was the last line.
-fn told(output: Output, job: JobView) {
+fn told(output: Output, job: &JobView) {
     let id = job.id;
     match output.reader() {
         Reader::Json => {}

@@ -17,15 +17,45 @@ use super::{
     device,
     text::{count, moment, path},
 };
-use crate::size::ByteSize;
+use crate::{exit::Fault, size::ByteSize};
+
+/// Says lines of one variant, or of a submission without variants.
+#[derive(Debug, Clone, Copy)]
+pub struct Voice<'a> {
+    output: Output,
+    variant: Option<&'a str>,
+}
+
+impl<'a> Voice<'a> {
+    pub fn of(output: Output, variant: Option<&'a str>) -> Self {
+        Self { output, variant }
+    }
+
+    pub fn note(self, text: &str) {
+        self.output.note(&self.line(text));
+    }
+
+    pub fn warning(self, text: &str) {
+        self.output.warning(&self.line(text));
+    }
+
+    /// An error that is not the end of the command.
+    pub fn error_line(self, text: &str) {
+        self.output.error_line(&Fault::failed(self.line(text)));
+    }
+
+    fn line(self, text: &str) -> String {
+        self.variant.map_or_else(|| text.to_owned(), |variant| format!("{variant}: {text}"))
+    }
+}
 
 /// Tells a person what happened before there was a job to follow.
-pub fn tell(output: Output, event: &SubmissionEvent) {
+pub fn tell(output: Voice<'_>, event: &SubmissionEvent) {
     match event {
         SubmissionEvent::Missing { files } if files.len() > PrepareError::NAMED => {
             let named: Vec<(&Path, &str)> =
                 files.iter().map(|one| (&*one.named_by, one.file.as_str())).collect();
-            tell_missing(output, &named);
+            tell_missing(output.output, &named);
         }
         SubmissionEvent::Notice { text } => output.note(text),
         SubmissionEvent::Device { device, reason } => output.note(&device::chosen(*device, reason)),
@@ -113,14 +143,14 @@ fn already(
 }
 
 /// Tells what is about to render.
-fn tell_inputs(output: Output, inputs: &RenderInputs) {
+fn tell_inputs(output: Voice<'_>, inputs: &RenderInputs) {
     for line in summary(inputs) {
         output.note(&line);
     }
 }
 
 /// Tells what of the output folder stays as it is.
-fn tell_planned(output: Output, planned: &RenderPlan) {
+fn tell_planned(output: Voice<'_>, planned: &RenderPlan) {
     let RenderPlan { existing, kept, skipped, replaced, older, broken, first_broken, .. } = planned;
     if *replaced > 0 {
         let what = if *existing == Existing::Replace {

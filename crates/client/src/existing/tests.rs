@@ -49,8 +49,12 @@ impl Bed {
 
     /// As a frame lands: note, then name.
     fn land(&mut self, key: FrameIdentity, frame: i32, bytes: &[u8]) {
+        self.land_at(key, frame, names(frame).remove(0), bytes);
+    }
+
+    fn land_at(&mut self, key: FrameIdentity, frame: i32, path: RelPath, bytes: &[u8]) {
         let file = OutputFile {
-            path: names(frame).remove(0),
+            path,
             role: OutputRole::Main { view: None },
             hash: BlobHash::of(bytes),
             size: bytes.len() as u64,
@@ -110,6 +114,20 @@ fn the_same_command_continues() {
     assert_eq!(bed.ask(Existing::Overwrite, 1, "1-4"), Ok(("1-4".into(), 0, 0)));
     assert_eq!(bed.ask(Existing::Skip, 1, "1-4"), Ok(("3-4".into(), 2, 0)));
     assert!(bed.ask(Existing::Error, 1, "1-4").unwrap_err().contains("f_0001.png, f_0002.png"));
+}
+
+#[test]
+fn variants_in_one_folder_keep_their_frames_apart() {
+    let mut bed = Bed::new();
+    let other = of("/p/shot.blend", 1, 1, Some(9));
+    bed.land(saved(1, 1), 1, b"day");
+    bed.land_at(other.clone(), 1, RelPath::new("night_0001.png").unwrap(), b"night");
+    assert_eq!(bed.counts(Existing::Continue, &saved(1, 1), "1"), (1, 0, 0));
+    assert_eq!(bed.counts(Existing::Continue, &other, "1"), (1, 0, 0));
+    // Its name is taken over: only one of the two is there.
+    bed.land(other.clone(), 1, b"more");
+    assert_eq!(bed.counts(Existing::Replace, &saved(1, 1), "1"), (0, 1, 0));
+    assert_eq!(bed.counts(Existing::Continue, &other, "1"), (1, 0, 0));
 }
 
 #[test]
@@ -293,7 +311,7 @@ fn what_is_empty_or_cut_off_of_kilns_own_is_absent_and_a_strangers_is_named() {
 fn a_black_frame_that_is_kept_is_reported_and_not_kept_where_it_is_refused() {
     let mut bed = Bed::new();
     bed.land(key(1), 1, PNG);
-    let file = bed.manifest.frames[&1].files.clone();
+    let file = bed.manifest.frames[&1][0].files.clone();
     bed.manifest.record(&bed.folder, &key(1), 1, file, vec![Suspicion::Black]).unwrap();
     bed.land(key(1), 2, PNG);
     let manifest = Manifest::load(&bed.folder, "shot").unwrap();

@@ -1,15 +1,15 @@
 //! The channel from the stages of a submission to the program that shows them.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::event::{OtherJob, SubmissionEvent};
+use super::event::{OtherJob, SubmissionEvent, VariantEvent};
 
 /// What a stage says, in order.
 #[derive(Debug)]
 pub enum SubmissionMessage {
-    Event(SubmissionEvent),
+    Event(VariantEvent),
     Question(Question),
 }
 
@@ -44,7 +44,11 @@ impl Question {
 
 /// The end of the channel that stages report to.
 #[derive(Debug, Clone)]
-pub struct EventSender(mpsc::UnboundedSender<SubmissionMessage>);
+pub struct EventSender {
+    messages: mpsc::UnboundedSender<SubmissionMessage>,
+    /// The name of the variant that reports; `None` where there is one, or for all.
+    variant: Option<Arc<str>>,
+}
 
 /// The end of the channel that shows what stages report.
 pub type EventReceiver = mpsc::UnboundedReceiver<SubmissionMessage>;
@@ -52,7 +56,7 @@ pub type EventReceiver = mpsc::UnboundedReceiver<SubmissionMessage>;
 impl EventSender {
     pub fn channel() -> (Self, EventReceiver) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self(sender), receiver)
+        (Self { messages: sender, variant: None }, receiver)
     }
 
     /// Returns one that nobody listens to.
@@ -60,15 +64,25 @@ impl EventSender {
         Self::channel().0
     }
 
+    /// The sender of one variant.
+    pub(crate) fn of(&self, variant: Option<Arc<str>>) -> Self {
+        Self { messages: self.messages.clone(), variant }
+    }
+
+    pub(crate) fn variant(&self) -> Option<&Arc<str>> {
+        self.variant.as_ref()
+    }
+
     /// Sends an event. It never waits for the receiver.
     pub(crate) fn tell(&self, event: SubmissionEvent) {
-        let _ = self.0.send(SubmissionMessage::Event(event));
+        let event = VariantEvent { event, variant: self.variant.clone() };
+        let _ = self.messages.send(SubmissionMessage::Event(event));
     }
 
     /// Asks, and waits for the answer; `None` where nobody can be asked.
     pub(crate) async fn ask(&self, topic: QuestionTopic) -> Option<bool> {
         let (answer, answered) = oneshot::channel();
-        self.0.send(SubmissionMessage::Question(Question { topic, answer })).ok()?;
+        self.messages.send(SubmissionMessage::Question(Question { topic, answer })).ok()?;
         answered.await.ok()
     }
 }
@@ -89,13 +103,15 @@ mod tests {
     #[tokio::test]
     async fn messages_keep_their_order_and_questions_get_their_answers() {
         let (sender, mut receiver) = EventSender::channel();
+        let sender = sender.of(Some("Night".into()));
         let stage = async {
             sender.tell(SubmissionEvent::ServerBack);
             sender.ask(topic()).await
         };
         let person = async {
             let first = receiver.recv().await.unwrap();
-            assert!(matches!(first, SubmissionMessage::Event(SubmissionEvent::ServerBack)));
+            let SubmissionMessage::Event(first) = first else { panic!() };
+            assert_eq!((first.event, first.variant.as_deref()), (SubmissionEvent::ServerBack, Some("Night")));
             let Some(SubmissionMessage::Question(question)) = receiver.recv().await else { panic!() };
             assert_eq!(question.topic, topic());
             question.answer(true);

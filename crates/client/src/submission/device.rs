@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use kiln_types::{BlenderVersion, DeviceChoice, DeviceClass};
+use kiln_types::{BlenderSeries, BlenderVersion, DeviceChoice, DeviceClass};
 
 use super::{
     error::SubmissionError,
@@ -12,13 +12,13 @@ use crate::{Client, Prepared};
 
 /// The place where a job will render.
 pub enum RenderPlace<'a> {
-    /// This machine alone, by one Blender.
-    Here(&'a dyn LocalDevices),
-    /// Whichever worker of this farm takes it.
+    /// This machine alone, by its Blenders.
+    Here(&'a [&'a dyn LocalDevices]),
+    /// Any worker of this farm.
     Farm(&'a Client),
 }
 
-/// The Blender of a job that renders on this machine alone. Only Blender knows which devices it can use.
+/// A Blender of this machine. Only Blender knows which devices it can use.
 pub trait LocalDevices: Send + Sync {
     fn blender(&self) -> BlenderVersion;
 
@@ -38,18 +38,27 @@ pub struct LocalDevice {
 }
 
 impl RenderPlace<'_> {
-    /// Makes sure that the device is there: none comes to this machine by itself.
+    /// Makes sure that this machine has the device for a Blender of this series.
     ///
     /// # Errors
-    /// The job would wait for ever.
-    pub async fn check(&self, device: DeviceClass) -> Result<(), SubmissionError> {
-        let Self::Here(blender) = self else { return Ok(()) };
+    /// It has not, so the job would wait without end.
+    pub async fn check(&self, series: BlenderSeries, device: DeviceClass) -> Result<(), SubmissionError> {
+        let Self::Here(blenders) = self else { return Ok(()) };
         if device == DeviceClass::Cpu {
             return Ok(());
         }
-        let there = devices(*blender).await?;
-        if has(&there, device) { Ok(()) } else { Err(lacks(*blender, &there, device)) }
+        let blender = blender_of(blenders, series)?;
+        let there = devices(blender).await?;
+        if has(&there, device) { Ok(()) } else { Err(lacks(blender, &there, device)) }
     }
+}
+
+fn blender_of<'a>(
+    blenders: &[&'a dyn LocalDevices],
+    series: BlenderSeries,
+) -> Result<&'a dyn LocalDevices, SubmissionError> {
+    let found = blenders.iter().find(|blender| blender.blender().series() == series);
+    found.copied().ok_or_else(|| SubmissionError::Devices(format!("Blender {series} is not on this machine")))
 }
 
 async fn devices(blender: &dyn LocalDevices) -> Result<Vec<LocalDevice>, SubmissionError> {
@@ -113,13 +122,14 @@ pub(crate) async fn settle(
         return Ok(None);
     }
     let is_set_by_scene = choice == DeviceChoice::Auto;
-    let RenderPlace::Here(blender) = place else {
+    let RenderPlace::Here(blenders) = place else {
         return Ok(event(asked, DeviceReason::FirstWorkerDecides).filter(|_| is_set_by_scene));
     };
-    let there = devices(*blender).await?;
+    let blender = blender_of(blenders, prepared.session.blender)?;
+    let there = devices(blender).await?;
     let Some(best) = DeviceClass::best(|backend| has(&there, backend)) else {
         if !is_set_by_scene {
-            return Err(lacks(*blender, &there, DeviceClass::Gpu));
+            return Err(lacks(blender, &there, DeviceClass::Gpu));
         }
         prepared.session.device = DeviceClass::Cpu;
         let blender = blender.blender().to_string();
@@ -157,17 +167,19 @@ mod tests {
             device(DeviceClass::Cpu, "x86"),
             device(DeviceClass::Cuda, "T4"),
         ]);
-        let place = RenderPlace::Here(&desk);
+        let (blenders, series) = ([&desk as &dyn LocalDevices], desk.blender().series());
+        let place = RenderPlace::Here(&blenders);
         for there in [DeviceClass::Cpu, DeviceClass::Cuda, DeviceClass::Gpu] {
-            place.check(there).await.unwrap();
+            place.check(series, there).await.unwrap();
         }
-        let error = place.check(DeviceClass::Hip).await.unwrap_err().to_string();
+        let error = place.check(series, DeviceClass::Hip).await.unwrap_err().to_string();
         assert!(
             error.contains("Blender 4.5.3 finds no hip device on this machine; it has: cpu, cuda ("),
             "{error}"
         );
         let bare = Desk(Vec::new());
-        let error = RenderPlace::Here(&bare).check(DeviceClass::Gpu).await.unwrap_err().to_string();
+        let bare = RenderPlace::Here(&[&bare]).check(series, DeviceClass::Gpu).await;
+        let error = bare.unwrap_err().to_string();
         assert!(error.contains("finds no GPU that it can use on this machine; it has: cpu ("), "{error}");
     }
 }

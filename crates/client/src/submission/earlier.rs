@@ -27,6 +27,8 @@ pub(crate) struct EarlierJobs<'a> {
     pub data: &'a Path,
     pub client: &'a Client,
     pub prepared: &'a Prepared,
+    /// All variants of the submission, which may share the folder.
+    pub siblings: &'a [Prepared],
     pub folder: &'a Arc<OutFolder>,
     pub existing: Existing,
     pub refuse_black: bool,
@@ -60,7 +62,8 @@ impl EarlierJobs<'_> {
             };
             let mine = self.prepared.identity(device, out);
             if !fits || !mine.is_same_but_device(&theirs) {
-                if !job.state.is_end() {
+                let is_of_sibling = |one: &Prepared| one.identity(device, out).is_same_but_device(&theirs);
+                if !job.state.is_end() && !self.siblings.iter().any(is_of_sibling) {
                     self.name_other(&job, mine.is_same_content(&theirs)).await?;
                 }
                 continue;

@@ -5,6 +5,7 @@ use std::{io, path::PathBuf};
 use kiln_api::WaitReason;
 use kiln_types::{DeviceClass, JobId};
 
+use super::variant::VariantError;
 use crate::{ClientError, ExistingError, FetchError, PrepareError};
 
 /// Each prints as one sentence that says what happened and what to do next.
@@ -18,6 +19,8 @@ pub enum SubmissionError {
     Fetch(#[from] FetchError),
     #[error(transparent)]
     Existing(#[from] ExistingError),
+    #[error(transparent)]
+    Variant(#[from] VariantError),
     #[error("frames cannot be written into {} ({reason}); choose another folder with --out", .out.display())]
     Folder { out: PathBuf, reason: String },
     #[error(

@@ -1,7 +1,7 @@
 //! What a submission reports on its way. Each event is a line of JSON with `--json`; docs/events.md lists them, and a test
 //! holds its examples against these types.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use kiln_api::{JobReport, JobView, TaskView, WaitReason};
 use kiln_types::{
@@ -137,6 +137,52 @@ pub enum SubmissionEvent {
     Finished(Box<SubmissionResult>),
     /// The end of a fetch of what a job has made so far.
     Fetched(Box<FetchTotals>),
+    /// The jobs of all variants are at the server.
+    VariantsSubmitted {
+        variants: Vec<VariantJob>,
+    },
+    /// The end of a submission of several variants.
+    VariantsFinished(VariantsResult),
+}
+
+/// An event, with the name of the variant that it is about; of a submission without variants, or of all, without one.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VariantEvent {
+    #[serde(flatten)]
+    pub event: SubmissionEvent,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<Arc<str>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VariantJob {
+    pub variant: Arc<str>,
+    /// `None` where nothing was left to render.
+    pub job: Option<JobId>,
+}
+
+/// The results of all variants.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VariantsResult {
+    /// The worst of them.
+    pub outcome: JobOutcome,
+    pub variants: Vec<VariantSummary>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VariantSummary {
+    pub variant: Arc<str>,
+    pub outcome: JobOutcome,
+    /// `None` where nothing was left to render.
+    pub job: Option<JobId>,
+    #[serde(serialize_with = "paths::shown_if_any")]
+    pub out: Option<PathBuf>,
+    /// Frames that came, and those that were there before.
+    pub frames: u32,
+    /// Tasks that failed.
+    pub failed: usize,
+    /// The reason why its end is not known, or its frames did not come.
+    pub error: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -315,15 +361,27 @@ pub enum FetchResult {
 }
 
 /// How a submission ended, as an exit code tells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum JobOutcome {
     /// Every frame that was asked for is in its place.
     Done,
-    Failed,
-    Cancelled,
     /// The job goes on without this caller.
     Detached,
+    Cancelled,
+    Failed,
+}
+
+impl JobOutcome {
+    /// As it is written on the wire and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Detached => "detached",
+            Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// How a stay with a job ended.

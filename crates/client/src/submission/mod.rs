@@ -23,10 +23,12 @@ mod plan;
 mod samples;
 mod submit;
 mod throttle;
+mod variant;
+mod variants;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use kiln_types::{JobStanding, Needs, Order, Owner, Project};
+use kiln_types::{JobStanding, Needs, Order, Owner, Project, RenderSettings};
 
 pub(crate) use self::throttle::Throttle;
 pub use self::{
@@ -36,23 +38,28 @@ pub use self::{
     event::{
         Baking, DeviceReason, FetchResult, FetchTotals, FollowEnd, JobDifference, JobOutcome, JobProgress,
         MissingFile, OtherFrames, OtherJob, RenderInputs, RenderPlan, RunningFrame, RunningFrames,
-        SubmissionEvent, SubmissionReceipt, SubmissionResult,
+        SubmissionEvent, SubmissionReceipt, SubmissionResult, VariantEvent, VariantJob, VariantSummary,
+        VariantsResult,
     },
     finish::{Followed, failed_tasks},
     follow::{FollowOptions, JobHome, Stop},
     marker::Marker,
     plan::{PlannedSubmission, ReadSubmission},
-    submit::{FetchTarget, SubmittedJob},
+    submit::{FetchTarget, SubmittedJob, VariantRun},
+    variant::{MAX_VARIANTS, VariantChoices, VariantError},
+    variants::{VariantFollowed, VariantResult, follow_all},
 };
+use self::{plan::ReadVariant, variant::Variant};
 use crate::{Existing, PrepareError, Prepared, Request};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct SubmissionOptions {
-    /// The .blend.
-    pub file: PathBuf,
+    pub choices: VariantChoices,
+    /// Of every variant; what `choices` names goes over its settings.
     pub request: Request,
-    /// The folder of the .blend where `None`.
+    /// A folder, or a pattern with tokens such as `{scene}`; the folder of the .blend where `None`. Without tokens each of several
+    /// variants has a folder in it.
     pub out: Option<PathBuf>,
     pub existing: Existing,
     pub job: JobOptions,
@@ -89,27 +96,52 @@ impl Submission {
         Self { options, events }
     }
 
-    /// Reads the .blend and all that it needs, and hashes them, off the async threads.
+    /// Reads each .blend once, with the files that its variants need, and hashes them, off the async threads.
     ///
     /// # Errors
-    /// The .blend cannot be rendered as it is asked for, or files that it needs are missing.
+    /// A .blend cannot be rendered as it is asked for, or files that it needs are missing.
     pub async fn read(self) -> Result<ReadSubmission, SubmissionError> {
         let Self { options, events } = self;
-        events.tell(SubmissionEvent::Reading { file: options.file.clone() });
-        let (file, request, reports) = (options.file.clone(), options.request.clone(), events.clone());
-        let read = tokio::task::spawn_blocking(move || Prepared::reporting(&file, &request, &reports)).await;
-        let read = read.map_err(SubmissionError::broken_off("reading the .blend"))?;
-        if let Err(PrepareError::Missing(files)) = &read {
-            let named = |file: &kiln_blend::MissingDependency| MissingFile {
-                named_by: file.holder.clone(),
-                file: file.to_string(),
-            };
-            events.tell(SubmissionEvent::Missing { files: files.iter().map(named).collect() });
+        let mut all = options.choices.variants()?;
+        let mut variants = Vec::new();
+        for (at, file) in options.choices.files.iter().enumerate() {
+            let of_file: Vec<Variant> = all.extract_if(.., |variant| variant.file == at).collect();
+            let settings =
+                of_file.iter().map(|variant| variant.settings(&options.request.settings)).collect();
+            let prepared = read_file(file, &options.request, settings, &events).await?;
+            let labelled = prepared.into_iter().zip(of_file).map(|(mut prepared, variant)| {
+                prepared.label = variant.label(&options.choices);
+                ReadVariant { variant, prepared }
+            });
+            variants.extend(labelled);
         }
-        let prepared = read?;
-        for notice in &prepared.notices {
-            events.tell(SubmissionEvent::Notice { text: notice.clone() });
-        }
-        Ok(ReadSubmission { options, events, prepared })
+        Ok(ReadSubmission { options, events, variants })
     }
+}
+
+/// Reads a .blend for all of these settings.
+async fn read_file(
+    file: &Path,
+    request: &Request,
+    settings: Vec<RenderSettings>,
+    events: &EventSender,
+) -> Result<Vec<Prepared>, SubmissionError> {
+    events.tell(SubmissionEvent::Reading { file: file.to_owned() });
+    let (file, request, reports) = (file.to_owned(), request.clone(), events.clone());
+    let read =
+        tokio::task::spawn_blocking(move || Prepared::variants(&file, &request, &settings, &reports)).await;
+    let read = read.map_err(SubmissionError::broken_off("reading the .blend"))?;
+    if let Err(PrepareError::Missing(files)) = &read {
+        let named = |file: &kiln_blend::MissingDependency| MissingFile {
+            named_by: file.holder.clone(),
+            file: file.to_string(),
+        };
+        events.tell(SubmissionEvent::Missing { files: files.iter().map(named).collect() });
+    }
+    let prepared = read?;
+    // The files are those of all of them.
+    for notice in prepared.iter().take(1).flat_map(|one| &one.notices) {
+        events.tell(SubmissionEvent::Notice { text: notice.clone() });
+    }
+    Ok(prepared)
 }

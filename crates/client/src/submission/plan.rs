@@ -1,6 +1,9 @@
 //! What a submission stands on: the output folder, what lies in it, the device, and what is left to render.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use kiln_types::{BlenderSeries, DeviceClass, FrameSet, GpuUse, Resolution};
 
@@ -11,6 +14,8 @@ use super::{
     earlier::{EarlierJobs, RunningJob},
     error::SubmissionError,
     event::{FollowEnd, JobOutcome, RenderInputs, RenderPlan, SubmissionEvent, SubmissionResult},
+    variant::{PlacedVariant, Variant, check_folders},
+    variants::VariantResult,
 };
 use crate::{
     Existing, ExistingError, FrameIdentity, Manifest, Naming, OutFolder, Prepared, ToRender, recorded,
@@ -19,16 +24,26 @@ use crate::{
 
 const LOOKING: &str = "looking at the output folder";
 
-/// A submission whose .blend and files are read and hashed.
+/// A submission whose .blend files, and the files that these need, are read and hashed.
 pub struct ReadSubmission {
     pub(crate) options: SubmissionOptions,
     pub(crate) events: EventSender,
-    pub(crate) prepared: Prepared,
+    pub(crate) variants: Vec<ReadVariant>,
 }
 
-/// A submission whose output folder was looked at: it is known what is left to render, and on which device.
+pub(crate) struct ReadVariant {
+    pub variant: Variant,
+    pub prepared: Prepared,
+}
+
+/// A submission whose output folders were looked at: it is known what is left to render, and on which devices.
 pub struct PlannedSubmission {
     pub(crate) options: SubmissionOptions,
+    pub(crate) events: EventSender,
+    pub(crate) variants: Vec<PlannedVariant>,
+}
+
+pub(crate) struct PlannedVariant {
     pub(crate) events: EventSender,
     pub(crate) prepared: Prepared,
     pub(crate) folder: Arc<OutFolder>,
@@ -40,25 +55,80 @@ pub struct PlannedSubmission {
 }
 
 impl ReadSubmission {
-    /// Returns the series of Blender that is to render.
-    pub fn blender(&self) -> BlenderSeries {
-        self.prepared.session.blender
+    /// Returns each .blend, with the series of Blender that is to render it.
+    pub fn blenders(&self) -> Vec<(PathBuf, BlenderSeries)> {
+        let files = self.options.choices.files.iter().enumerate();
+        let of = |(at, file): (usize, &PathBuf)| {
+            let variant = self.variants.iter().find(|one| one.variant.file == at)?;
+            Some((file.clone(), variant.prepared.session.blender))
+        };
+        files.filter_map(of).collect()
     }
 
-    /// Lets another series render than the one that wrote the file.
-    pub fn render_with(&mut self, blender: BlenderSeries) {
-        self.prepared.session.blender = blender;
+    /// Lets another series render the file than the one that wrote it.
+    pub fn render_with(&mut self, file: &Path, blender: BlenderSeries) {
+        let files = &self.options.choices.files;
+        for one in self.variants.iter_mut().filter(|one| files[one.variant.file] == file) {
+            one.prepared.session.blender = blender;
+        }
     }
 
-    /// Looks at the output folder, and settles on which device the job renders. Fetches what earlier jobs of the very same
+    /// Looks at the output folders, and settles on which devices the jobs render. Fetches what earlier jobs of the very same
     /// frames still hold.
     ///
     /// # Errors
-    /// The folder cannot be written, files are in the way, or this machine lacks the device.
+    /// Two variants would write the same file, a folder cannot be written, files are in the way, or this machine lacks
+    /// the device.
     pub async fn plan(self, place: &RenderPlace<'_>) -> Result<PlannedSubmission, SubmissionError> {
-        let Self { options, events, mut prepared } = self;
-        let out = options.out.clone().unwrap_or_else(|| prepared.folder.clone());
-        let folder = Arc::new(open_folder(out).await?);
+        let Self { options, events, variants } = self;
+        let folder_of = |one: &ReadVariant| one.variant.folder(options.out.as_deref(), &one.prepared);
+        let folders = variants.iter().map(folder_of).collect::<Result<Vec<_>, _>>()?;
+        let placed = variants.iter().zip(&folders).map(|(one, folder)| PlacedVariant {
+            name: one.variant.name.as_deref().unwrap_or_default(),
+            folder,
+            prepared: &one.prepared,
+        });
+        check_folders(&placed.collect::<Vec<_>>())?;
+        let folders = open_all(folders).await?;
+        let all: Vec<Prepared> = variants.iter().map(|one| one.prepared.clone()).collect();
+        let mut planned = Vec::new();
+        for (ReadVariant { variant, prepared }, folder) in variants.into_iter().zip(folders) {
+            let plan =
+                VariantPlan { options: &options, events: events.of(variant.name), place, siblings: &all };
+            planned.push(plan.make(prepared, folder).await?);
+        }
+        Ok(PlannedSubmission { options, events, variants: planned })
+    }
+}
+
+/// Opens each folder once, ready to be written.
+async fn open_all(folders: Vec<PathBuf>) -> Result<Vec<Arc<OutFolder>>, SubmissionError> {
+    let mut open: Vec<Arc<OutFolder>> = Vec::new();
+    for out in folders {
+        let mut folder = open_folder(out).await?;
+        folder.share_cleanup(&open);
+        let known = open.iter().find(|known| known.real_path() == folder.real_path()).cloned();
+        open.push(known.unwrap_or_else(|| Arc::new(folder)));
+    }
+    Ok(open)
+}
+
+/// The planning of one variant.
+struct VariantPlan<'a> {
+    options: &'a SubmissionOptions,
+    events: EventSender,
+    place: &'a RenderPlace<'a>,
+    /// All variants of the submission.
+    siblings: &'a [Prepared],
+}
+
+impl VariantPlan<'_> {
+    async fn make(
+        self,
+        mut prepared: Prepared,
+        folder: Arc<OutFolder>,
+    ) -> Result<PlannedVariant, SubmissionError> {
+        let Self { options, events, place, siblings } = self;
         let existing = options.existing;
         let manifest = load_manifest(&folder, prepared.session.own_stem())?;
         let choice = options.request.device;
@@ -71,6 +141,7 @@ impl ReadSubmission {
                     data,
                     client,
                     prepared: &prepared,
+                    siblings,
                     folder: &folder,
                     existing,
                     refuse_black: options.job.refuse_black,
@@ -104,31 +175,38 @@ impl ReadSubmission {
         };
         let (mut manifest, existing, to_render) = look.settle(manifest, existing, &events, &prepared).await?;
         if let Some(frames) = &to_render.frames {
-            place.check(device).await?;
+            place.check(prepared.session.blender, device).await?;
             if running.as_ref().is_some_and(|running| running.makes_any_of(frames)) {
                 // Its frames are wanted by this save, too.
                 manifest = look.see(manifest).await?;
             }
         }
         events.tell(SubmissionEvent::Inputs(Box::new(inputs(&prepared))));
-        let planned =
-            PlannedSubmission { options, events, prepared, folder, manifest, existing, to_render, running };
+        let planned = PlannedVariant { events, prepared, folder, manifest, existing, to_render, running };
         planned.events.tell(SubmissionEvent::Planned(Box::new(planned.planned())));
         Ok(planned)
     }
 }
 
 impl PlannedSubmission {
-    /// Returns the frames that are left to render; `None` where every one is there.
-    pub fn left(&self) -> Option<&FrameSet> {
-        self.to_render.frames.as_ref()
+    /// Returns the frames that are left to render, for each variant; `None` where every one is there.
+    pub fn left(&self) -> impl Iterator<Item = Option<&FrameSet>> {
+        self.variants.iter().map(|one| one.to_render.frames.as_ref())
     }
 
-    /// Returns the series of Blender that is to render.
-    pub fn blender(&self) -> BlenderSeries {
-        self.prepared.session.blender
+    /// Returns the series of Blender that is to render first; `None` where nothing is left to render.
+    pub fn blender(&self) -> Option<BlenderSeries> {
+        let first = self.variants.iter().find(|one| one.to_render.frames.is_some());
+        first.map(|one| one.prepared.session.blender)
     }
 
+    /// The results of a submission that found nothing left to render.
+    pub fn nothing_left(self) -> Vec<VariantResult> {
+        self.variants.into_iter().map(PlannedVariant::nothing_left).collect()
+    }
+}
+
+impl PlannedVariant {
     fn planned(&self) -> RenderPlan {
         let ToRender { frames, kept, skipped, replaced, older, broken, .. } = self.to_render.clone();
         RenderPlan {
@@ -144,10 +222,10 @@ impl PlannedSubmission {
         }
     }
 
-    /// The result of a submission that found nothing left to render.
-    pub fn nothing_left(self) -> SubmissionResult {
+    /// The result where nothing is left to render.
+    pub(crate) fn nothing_left(self) -> VariantResult {
         let ToRender { kept, skipped, replaced, older, suspicious, .. } = self.to_render;
-        SubmissionResult {
+        let result = SubmissionResult {
             outcome: JobOutcome::Done,
             end: FollowEnd::Ended,
             job: None,
@@ -164,7 +242,8 @@ impl PlannedSubmission {
             report: None,
             suspicious,
             notices: self.prepared.notices,
-        }
+        };
+        VariantResult { variant: self.events.variant().cloned(), result: Ok(Box::new(result)) }
     }
 }
 

@@ -1,20 +1,26 @@
 //! From what is left to render to a job at the server.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use kiln_api::{JobView, SubmitJob};
-use kiln_types::Simulations;
+use kiln_types::{FrameSet, JobId, Simulations};
 
 use super::{
+    SubmissionOptions,
     channel::EventSender,
     earlier::Remaining,
     error::SubmissionError,
     event::{SubmissionEvent, SubmissionReceipt},
     marker::Marker,
-    plan::{PlannedSubmission, load_manifest, open_folder},
+    plan::{PlannedSubmission, PlannedVariant, load_manifest, open_folder},
     throttle::Throttle,
+    variants::VariantResult,
 };
-use crate::{Client, Existing, Fetcher, Manifest, OutFolder, ToRender, UploadProgress};
+use crate::{Client, Existing, Fetcher, Manifest, OutFolder, Prepared, ToRender, UploadProgress};
 
 /// A job at the server, and the folder that its frames go to.
 pub struct SubmittedJob {
@@ -63,15 +69,122 @@ impl FetchTarget {
     }
 }
 
+/// A variant behind its submission.
+pub enum VariantRun {
+    Job(Box<SubmittedJob>),
+    /// Nothing was left to render.
+    Ended(VariantResult),
+}
+
+impl VariantRun {
+    pub fn job(&self) -> Option<&SubmittedJob> {
+        match self {
+            Self::Job(job) => Some(job),
+            Self::Ended(_) => None,
+        }
+    }
+}
+
+/// A variant that is about to be submitted.
+struct Outgoing {
+    planned: PlannedVariant,
+    job: OutgoingJob,
+}
+
+enum OutgoingJob {
+    /// A job that renders the same already.
+    Taken(Box<JobView>),
+    New(Box<SubmitJob>),
+}
+
 impl PlannedSubmission {
-    /// Sends the files and makes the job of the frames that are left, or goes on with one that renders the same already. Notes
-    /// on this machine where its frames go.
+    /// Sends the files and makes a job of the frames that are left of each variant, or goes on with one that renders the
+    /// same already. Notes on this machine where the frames go.
     ///
     /// # Errors
-    /// A file has changed meanwhile, or the server refuses.
-    pub async fn submit(self, client: &Client) -> Result<SubmittedJob, SubmissionError> {
-        let frames = self.to_render.frames.clone().unwrap_or_else(|| self.prepared.frames.clone());
-        let options = &self.options.job;
+    /// A file has changed meanwhile, or the server refuses. No job is left of those that this made.
+    pub async fn submit(self, client: &Client) -> Result<Vec<VariantRun>, SubmissionError> {
+        let Self { options, events, variants } = self;
+        let mut outgoing = Vec::new();
+        for planned in variants {
+            outgoing.push(match &planned.to_render.frames {
+                None => Err(planned.nothing_left()),
+                Some(frames) => {
+                    let frames = frames.clone();
+                    let job = planned.job(client, &options, frames).await?;
+                    Ok(Outgoing { planned, job })
+                }
+            });
+        }
+        let mut sent = HashSet::new();
+        for Outgoing { planned, .. } in outgoing.iter().flatten().filter(|one| one.is_new()) {
+            planned.tell_unbaked();
+            if sent.insert(planned.prepared.session.bundle) {
+                send(client, &planned.prepared, &events).await?;
+            }
+        }
+        let (mut runs, mut made) = (Vec::new(), Vec::new());
+        for one in outgoing {
+            let Outgoing { planned, job } = match one {
+                Ok(outgoing) => outgoing,
+                Err(ended) => {
+                    runs.push(VariantRun::Ended(ended));
+                    continue;
+                }
+            };
+            let job = match job {
+                OutgoingJob::Taken(job) => *job,
+                OutgoingJob::New(request) => match client.submit(&request).await {
+                    Ok(job) => {
+                        made.push(job.id);
+                        job
+                    }
+                    Err(error) => {
+                        cancel_all(client, &made).await;
+                        return Err(error.into());
+                    }
+                },
+            };
+            runs.push(VariantRun::Job(Box::new(planned.submitted(client, job, options.data.as_deref()))));
+        }
+        Ok(runs)
+    }
+}
+
+/// Sends the files of a bundle.
+async fn send(client: &Client, prepared: &Prepared, events: &EventSender) -> Result<(), SubmissionError> {
+    let mut throttle = Throttle::default();
+    let sent = |UploadProgress { done, total, there }: UploadProgress| {
+        if throttle.is_due(done == total) {
+            events.tell(SubmissionEvent::Uploading { bytes_done: done, bytes: total, bytes_there: there });
+        }
+    };
+    Ok(client.send_bundle(prepared, sent).await?)
+}
+
+async fn cancel_all(client: &Client, jobs: &[JobId]) {
+    for job in jobs {
+        if let Err(error) = client.cancel(*job).await {
+            tracing::warn!(%job, %error, "job not cancelled");
+        }
+    }
+}
+
+impl Outgoing {
+    fn is_new(&self) -> bool {
+        matches!(self.job, OutgoingJob::New(_))
+    }
+}
+
+impl PlannedVariant {
+    /// The job that renders these frames: one that goes on already, or a new one of the frames that it leaves.
+    async fn job(
+        &self,
+        client: &Client,
+        all: &SubmissionOptions,
+        frames: FrameSet,
+    ) -> Result<OutgoingJob, SubmissionError> {
+        let options = &all.job;
         let mut request = SubmitJob {
             user: options.user.clone(),
             project: options.project.clone(),
@@ -82,19 +195,26 @@ impl PlannedSubmission {
             needs: options.needs.clone(),
             ..self.prepared.job(frames.clone(), options.order, options.frame_time_limit_s)
         };
-        let joins = self.options.joins_running_job;
-        let mut taken = None;
-        // Who submits with other wishes wants another job.
+        let joins = all.joins_running_job;
+        // With other scheduling options it is another job.
         if let Some(running) = self.running.as_ref().filter(|one| joins || one.is_asked_as(&request)) {
             match running.take(&self.events, client, frames, joins).await? {
-                Remaining::Nothing(job) => taken = Some(*job),
+                Remaining::Nothing(job) => return Ok(OutgoingJob::Taken(job)),
                 Remaining::Frames(frames) => request.frames = Some(frames),
             }
         }
-        let job = match taken {
-            Some(job) => job,
-            None => self.send(client, &request).await?,
-        };
+        Ok(OutgoingJob::New(Box::new(request)))
+    }
+
+    fn tell_unbaked(&self) {
+        let simulations = self.prepared.unbaked();
+        if !simulations.is_empty() {
+            let bakes = self.prepared.session.policy.simulations == Simulations::Bake;
+            self.events.tell(SubmissionEvent::Unbaked { simulations, bakes });
+        }
+    }
+
+    fn submitted(self, client: &Client, job: JobView, data: Option<&Path>) -> SubmittedJob {
         let marker = Marker {
             server: client.url().to_owned(),
             job: job.id,
@@ -103,10 +223,10 @@ impl PlannedSubmission {
             blend: self.prepared.session.own_stem().to_owned(),
             existing: self.existing,
         };
-        if let Some(data) = &self.options.data
+        if let Some(data) = data
             && let Err(error) = marker.save(data)
         {
-            let (data, reason) = (data.clone(), error.to_string());
+            let (data, reason) = (data.to_owned(), error.to_string());
             self.events.tell(SubmissionEvent::NotRemembered { data, reason });
         }
         let ToRender { kept, replaced, older, .. } = self.to_render;
@@ -124,34 +244,15 @@ impl PlannedSubmission {
             existing: self.existing,
             is_of_here: true,
         };
-        Ok(SubmittedJob {
+        SubmittedJob {
             client: client.clone(),
             job,
             target: Some(target),
             before: Some(self.to_render),
             notices: self.prepared.notices,
-            marker: self.options.data.map(|data| (data, marker)),
+            marker: data.map(|data| (data.to_owned(), marker)),
             events: self.events,
-        })
-    }
-
-    async fn send(&self, client: &Client, request: &SubmitJob) -> Result<JobView, SubmissionError> {
-        let simulations = self.prepared.unbaked();
-        if !simulations.is_empty() {
-            let bakes = self.prepared.session.policy.simulations == Simulations::Bake;
-            self.events.tell(SubmissionEvent::Unbaked { simulations, bakes });
         }
-        let mut throttle = Throttle::default();
-        let sent = |UploadProgress { done, total, there }: UploadProgress| {
-            if throttle.is_due(done == total) {
-                self.events.tell(SubmissionEvent::Uploading {
-                    bytes_done: done,
-                    bytes: total,
-                    bytes_there: there,
-                });
-            }
-        };
-        Ok(client.submit_prepared(&self.prepared, request, sent).await?)
     }
 }
 
@@ -172,6 +273,11 @@ impl SubmittedJob {
         &self.job
     }
 
+    /// The name of its variant; `None` where the submission has one.
+    pub fn variant(&self) -> Option<&Arc<str>> {
+        self.events.variant()
+    }
+
     pub fn client(&self) -> &Client {
         &self.client
     }
@@ -182,9 +288,9 @@ impl SubmittedJob {
     }
 
     /// Leaves the job alone. The output folder stays, though nothing is in it yet: the frames are to land there later.
-    pub fn leave(mut self) -> JobView {
-        if let Some(folder) = self.target.as_mut().and_then(|target| Arc::get_mut(&mut target.folder)) {
-            folder.keep();
+    pub fn leave(self) -> JobView {
+        if let Some(target) = &self.target {
+            target.folder.keep();
         }
         self.job
     }

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use kiln_client::{
-    Existing, Request,
+    Existing, JobFilter, Request,
     submission::{
         EventReceiver, EventSender, FetchTarget, FollowEnd, FollowOptions, JobHome, JobOptions, JobOutcome,
         PlannedSubmission, QuestionTopic, RenderPlace, Stop, Submission, SubmissionEvent, SubmissionMessage,
-        SubmissionOptions, SubmittedJob,
+        SubmissionOptions, SubmittedJob, VariantChoices, VariantRun, VariantsResult, follow_all,
     },
 };
 use kiln_types::{JobState, RenderSettings};
@@ -35,7 +35,7 @@ impl Desk {
     fn options(&self, settings: RenderSettings) -> SubmissionOptions {
         let frames = Some("1-2".parse().unwrap());
         SubmissionOptions {
-            file: self.path("shot.blend"),
+            choices: VariantChoices { files: vec![self.path("shot.blend")], ..VariantChoices::default() },
             request: Request { frames, settings, ..Request::default() },
             out: Some(self.path("out")),
             existing: Existing::Continue,
@@ -54,12 +54,18 @@ impl Desk {
     async fn submit(&self, farm: &Farm) -> (SubmittedJob, EventReceiver) {
         let (events, messages) = EventSender::channel();
         let planned = self.plan(farm, RenderSettings::default(), events).await;
-        (planned.submit(&farm.client).await.unwrap(), messages)
+        let runs = planned.submit(&farm.client).await.unwrap();
+        (jobs(runs).remove(0), messages)
     }
 
     fn notes(&self) -> usize {
         std::fs::read_dir(self.path("data/jobs")).map_or(0, Iterator::count)
     }
+}
+
+fn jobs(runs: Vec<VariantRun>) -> Vec<SubmittedJob> {
+    let job = |run| if let VariantRun::Job(job) = run { Some(*job) } else { None };
+    runs.into_iter().filter_map(job).collect()
 }
 
 fn options(stop: &Stop) -> FollowOptions {
@@ -120,8 +126,8 @@ async fn a_submission_goes_from_a_blend_to_frames_on_the_disk() {
 
     // The same once more finds its frames, asks nobody, and has nothing to do.
     let planned = desk.plan(&farm, RenderSettings::default(), EventSender::silent()).await;
-    assert!(planned.left().is_none());
-    let finished = planned.nothing_left();
+    assert!(planned.blender().is_none() && planned.left().all(|left| left.is_none()));
+    let finished = planned.nothing_left().remove(0).result.unwrap();
     assert_eq!((finished.outcome, finished.kept, finished.job), (JobOutcome::Done, 2, None));
 }
 
@@ -152,7 +158,7 @@ async fn a_job_that_was_left_goes_on_and_is_found_again() {
     farm.reaches(&view, JobState::Completed).await;
     let (events_of_plan, mut messages) = EventSender::channel();
     let planned = desk.plan(&farm, RenderSettings::default(), events_of_plan).await;
-    assert!(planned.left().is_none());
+    assert!(planned.blender().is_none());
     let told = events(&mut messages);
     let fetched = told.iter().find(|event| event["event"] == "earlier-fetched").unwrap();
     assert_eq!(fetched["frames"], 2);
@@ -178,7 +184,8 @@ async fn a_job_with_other_settings_is_cancelled_where_the_answer_is_yes() {
     let nobody = async {
         let mut named = false;
         while let Some(message) = messages.recv().await {
-            named |= matches!(message, SubmissionMessage::Event(SubmissionEvent::OtherJob(_)));
+            let SubmissionMessage::Event(told) = message else { continue };
+            named |= matches!(told.event, SubmissionEvent::OtherJob(_));
         }
         named
     };
@@ -204,4 +211,59 @@ async fn a_job_with_other_settings_is_cancelled_where_the_answer_is_yes() {
     let ((), asked) = soon("the plan", async { tokio::join!(plan, person) }).await;
     assert_eq!(asked, 1);
     farm.reaches(&first, JobState::Cancelled).await;
+}
+
+#[tokio::test]
+async fn variants_are_jobs_of_their_own_with_folders_of_their_own() {
+    let (farm, desk) = (Farm::start().await, Desk::new());
+    std::fs::copy(desk.path("shot.blend"), desk.path("other.blend")).unwrap();
+    let both = || {
+        let files = ["shot", "other"].map(|name| desk.path(&format!("{name}.blend")));
+        let mut options = desk.options(RenderSettings::default());
+        options.choices.files = files.into();
+        options
+    };
+    let plan = async |options: SubmissionOptions, events: EventSender| {
+        let read = Submission::new(options, events).read().await.unwrap();
+        read.plan(&RenderPlace::Farm(&farm.client)).await
+    };
+
+    // Files in one folder would overwrite each other: nothing is begun.
+    let same = SubmissionOptions { out: Some(desk.path("{scene}")), ..both() };
+    let refused = plan(same, EventSender::silent()).await.err().unwrap().to_string();
+    assert!(refused.contains("shot and other would both write"), "{refused}");
+    assert!(
+        !desk.path("Scene").exists()
+            && farm.client.jobs(&JobFilter::default()).await.unwrap().jobs.is_empty()
+    );
+
+    // A plan that is dropped leaves no folder behind.
+    drop(plan(both(), EventSender::silent()).await.unwrap());
+    assert!(!desk.path("out").exists());
+
+    let (sender, mut messages) = EventSender::channel();
+    let planned = plan(both(), sender).await.unwrap();
+    let jobs = jobs(planned.submit(&farm.client).await.unwrap());
+    assert_eq!(jobs.iter().map(|job| job.job().name.as_str()).collect::<Vec<_>>(), ["shot", "other"]);
+    let told = events(&mut messages);
+    let submitted: Vec<&Value> = told.iter().filter(|event| event["event"] == "submitted").collect();
+    assert_eq!((&submitted[0]["variant"], &submitted[1]["variant"]), (&"shot".into(), &"other".into()));
+    let mut worker = FakeWorker::join(&farm, 1, "alpha", 1).await;
+    let options = options(&Stop::default());
+    let (follow, work) = (follow_all(jobs, &options), worker.render(4));
+    let (followed, ()) = soon("the end", async { tokio::join!(follow, work) }).await;
+    let mut results = Vec::new();
+    for one in followed {
+        results.push(one.finish().await);
+    }
+    let all = VariantsResult::of(&results);
+    assert_eq!((all.outcome, all.variants.len()), (JobOutcome::Done, 2));
+    for variant in ["shot", "other"] {
+        assert!(has(&desk.path("out").join(variant), 2));
+    }
+
+    let again = plan(both(), EventSender::silent()).await.unwrap();
+    assert!(again.blender().is_none(), "every variant is there");
+    let all = VariantsResult::of(&again.nothing_left());
+    assert_eq!((all.outcome, all.variants[1].frames), (JobOutcome::Done, 2));
 }

@@ -44,10 +44,12 @@ fn kind(event: &SubmissionEvent) -> usize {
         E::NoReport { .. } => 23,
         E::Finished(_) => 24,
         E::Fetched(_) => 25,
+        E::VariantsSubmitted { .. } => 26,
+        E::VariantsFinished(_) => 27,
     }
 }
 
-const KINDS: usize = 26;
+const KINDS: usize = 28;
 
 /// At least one event of each kind.
 fn samples() -> Vec<SubmissionEvent> {
@@ -220,6 +222,35 @@ fn samples() -> Vec<SubmissionEvent> {
             gone: Vec::new(),
             suspicious: SuspiciousFrames::default(),
         })),
+        E::VariantsSubmitted {
+            variants: vec![
+                VariantJob { variant: "Day".into(), job: Some(job) },
+                VariantJob { variant: "Night".into(), job: None },
+            ],
+        },
+        E::VariantsFinished(VariantsResult {
+            outcome: JobOutcome::Failed,
+            variants: vec![
+                VariantSummary {
+                    variant: "Day".into(),
+                    outcome: JobOutcome::Done,
+                    job: Some(job),
+                    out: Some("/home/ana/frames/Day".into()),
+                    frames: 250,
+                    failed: 0,
+                    error: None,
+                },
+                VariantSummary {
+                    variant: "Night".into(),
+                    outcome: JobOutcome::Failed,
+                    job: Some(JobId(8)),
+                    out: Some("/home/ana/frames/Night".into()),
+                    frames: 249,
+                    failed: 1,
+                    error: None,
+                },
+            ],
+        }),
     ]
 }
 
@@ -263,6 +294,18 @@ fn the_table_of_events_names_each_event_and_its_fields() {
             assert!(row.contains(&format!("`{field}`")), "the row of {name} does not name {field}");
         }
     }
+}
+
+#[test]
+fn an_event_of_a_variant_names_it_and_others_have_no_such_field() {
+    let line = |variant: Option<&str>| {
+        let event = VariantEvent { event: SubmissionEvent::ServerBack, variant: variant.map(Into::into) };
+        serde_json::to_string(&event).unwrap()
+    };
+    assert_eq!(line(None), r#"{"event":"server-back"}"#);
+    let of_variant = line(Some("Night"));
+    assert_eq!(of_variant, r#"{"event":"server-back","variant":"Night"}"#);
+    assert!(DOCS.contains(&of_variant), "docs/events.md shows one");
 }
 
 #[test]
