@@ -17,7 +17,7 @@ if out:
 if bpy.app.version >= (5, 0, 0):
     bpy.ops.render.render(animation=True, frame_start=frame, frame_end=frame)
 else:
-    # `-f N` renders while the data stand at the frame that the file was saved at. Handlers that write to animated
+    # `-f N` renders while the data are those of the frame that the file was saved at. Handlers that write to animated
     # objects see that, and their picture shows it. The operator has taken N by the time this handler runs. It acts
     # once: the render of a scene strip begins inside that of its scene. Without scripts nobody sees it, and animated
     # strips of 4.2 and 4.5 would stay at the saved frame.

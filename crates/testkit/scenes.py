@@ -92,7 +92,7 @@ def moved_output(folder):
 
 
 def talks(folder):
-    """After each frame two words stand in both buffers, Python's and the C library's, and end no line."""
+    """After each frame two words are in both buffers, Python's and the C library's, and end no line."""
     start(samples=1)
     text = bpy.data.texts.new("talks.py")
     text.write(
@@ -140,7 +140,7 @@ def stereo(folder):
 
 
 def dotted_stereo(folder):
-    """A name with a dot: the suffix of a view stands before the extension all the same."""
+    """A name with a dot: the suffix of a view is before the extension all the same."""
     stereo(folder)
     bpy.context.scene.render.filepath = "//v1.2_"
 
@@ -337,12 +337,12 @@ def linked_cloth(folder):
     scene.collection.objects.link(linked.objects[0])
 
 
-def film(folder):
+def video(folder):
     scene, _ = start()
     if NEW:
         scene.render.image_settings.media_type = "VIDEO"
     scene.render.image_settings.file_format = "FFMPEG"
-    scene.render.filepath = "//film/shot.mp4"
+    scene.render.filepath = "//video/shot.mp4"
 
 
 def multilayer(folder):
@@ -378,7 +378,7 @@ def gray(folder):
 
 
 def old_formats(folder):
-    """The formats of film and of older machines: the picture as a DPX, and a File Output node that writes each."""
+    """The formats of cinema and of older machines: the picture as a DPX, and a File Output node that writes each."""
     scene, _ = start()
     settings = scene.render.image_settings
     settings.file_format, settings.color_mode, settings.color_depth = "DPX", "RGB", "10"
@@ -526,7 +526,7 @@ def variants(folder):
 SCENES = (
     basic, particles, image_sequence, drivers, python_driver, script, talks, script_error, motion_blur, stereo,
     dotted_stereo, side_by_side, file_outputs, data_outputs, scaled_output, suspicious, no_camera, missing_texture,
-    missing_library, rigid_body, waves, endless_cloth, linked_cloth, film, multilayer,
+    missing_library, rigid_body, waves, endless_cloth, linked_cloth, video, multilayer,
     denoise, foreign_engine, absolute, gray, old_formats, frame_range, moved_output, stamped, variants,
 )
 # Removed once the scene is saved.

@@ -296,10 +296,10 @@ fn what_changes_the_picture_is_asked_for() {
     assert_eq!(blind.code, 1);
     assert!(blind.err.contains("has no camera") && blind.err.contains("--camera"), "{}", blind.err);
 
-    home.copy(&scene("film"), "film.blend");
-    let film = home.did(&["submit", "film.blend", "--frames", "1-2", "--out", "film", "--wait"]);
-    assert!(film.err.contains("is a film; it is rendered as frames (PNG)"), "{}", film.err);
-    assert_eq!(pictures(&home.work().join("film")), ["film/shot_0001.png", "film/shot_0002.png"]);
+    home.copy(&scene("video"), "video.blend");
+    let video = home.did(&["submit", "video.blend", "--frames", "1-2", "--out", "video", "--wait"]);
+    assert!(video.err.contains("it is rendered as frames (PNG)"), "{}", video.err);
+    assert_eq!(pictures(&home.work().join("video")), ["video/shot_0001.png", "video/shot_0002.png"]);
 }
 
 fn newest(home: &Home) -> Option<Value> {

@@ -1,4 +1,4 @@
-//! What holds for any bytes that are read as a .blend. Run by cargo-fuzz, and on stable Rust by `tests/fuzz.rs`.
+//! The checks of any bytes that are read as a .blend. Run by cargo-fuzz, and on stable Rust by `tests/fuzz.rs`.
 
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 

@@ -23,13 +23,13 @@ const MANIFEST: &str = "blender_manifest.toml";
 /// An add-on and where its files lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddonFiles {
-    /// What Blender is told to enable: the name of the Python module, or the id of the extension.
+    /// The name of the Python module, or the id of the extension: Blender enables it by this.
     pub module: String,
     /// The file or folder that is the add-on, below any folder: `MODULE.py` or `MODULE`.
     pub root: RelPath,
-    /// Whether it is an extension (4.2 and newer), which its manifest says.
+    /// An extension (4.2 and newer), by its manifest.
     pub extension: bool,
-    /// Their places to each other, and where they lie. Sorted.
+    /// The places to each other, and the paths on this disk. Sorted.
     pub files: Vec<(RelPath, PathBuf)>,
 }
 
@@ -42,7 +42,7 @@ pub struct AddonError {
     pub fault: AddonFault,
 }
 
-/// Why an add-on cannot be taken along.
+/// The reason why an add-on cannot be part of a bundle.
 #[derive(Debug, thiserror::Error)]
 pub enum AddonFault {
     #[error("it cannot be read: {0}")]

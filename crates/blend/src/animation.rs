@@ -32,9 +32,9 @@ pub(crate) mod animated {
     pub const VIEWPORT: u32 = 1 << 16;
     /// Any property.
     pub const ANY: u32 = 1 << 15;
-    /// Whether the sequencer renders.
+    /// The sequencer renders.
     pub const SEQUENCER: u32 = 1 << 17;
-    /// Whether the compositor does.
+    /// The compositor does.
     pub const COMPOSITING: u32 = 1 << 18;
     /// A setting of a view layer.
     pub const VIEW_LAYER: u32 = 1 << 19;
@@ -101,7 +101,7 @@ impl Animation {
         }
     }
 
-    /// Whether the block at this address of memory is a path.
+    /// Returns whether the block at this address is a path.
     pub fn awaits(&mut self, old: u64) -> bool {
         !self.awaited.is_empty() && self.awaited.remove(&old)
     }

@@ -20,7 +20,7 @@ use crate::{
     stream::ReadLimits,
 };
 
-/// What is held of all libraries at once takes so many times what is held of one file. What does not fit is not followed.
+/// Bytes that all libraries may take together, as a multiple of those of one file. Libraries beyond that are not followed.
 const ALL_OF_ONE: usize = 4;
 
 /// Files that lie together.
@@ -33,7 +33,7 @@ pub trait BundleSource {
     /// Names of the files of a folder that hold anything.
     fn files_in(&self, folder: &RelPath) -> Vec<String>;
 
-    /// Where that lies which names of this meaning stand for ([`crate::BundleLayout::remap`]).
+    /// The place to which names of this meaning are remapped ([`crate::BundleLayout::remap`]).
     fn remapped(&self, meaning: &str) -> Option<&RelPath>;
 }
 
@@ -135,7 +135,7 @@ impl<B: BundleSource> BundleView<'_, B> {
         inspect_bytes(&mut file, limits, &CacheFiles::new(stem.as_bytes(), list), last, depth)
     }
 
-    /// Where the bundle holds what a name in this file stands for, unless that is outside.
+    /// The place in the bundle of the file that a name in `holder` refers to; `None` if it is outside.
     fn place(&self, holder: &RelPath, raw: &[u8]) -> Option<RelPath> {
         let home = folder(self.blend);
         let meaning = meaning::key(raw, &meaning::way(home, folder(holder)));
@@ -146,7 +146,7 @@ impl<B: BundleSource> BundleView<'_, B> {
     }
 }
 
-/// Where in the bundle a relative name leads, by its meaning; `None` for absolute ones, and for what is outside.
+/// The place in the bundle to which a relative name leads, by its meaning; `None` for absolute ones, and outside.
 pub(crate) fn place_of(meaning: &str, home: &str) -> Option<RelPath> {
     let mut parts: Vec<&str> = home.split('/').filter(|part| !part.is_empty()).collect();
     for part in meaning.strip_prefix("//")?.split('/') {

@@ -1,5 +1,5 @@
-//! Where the frames of a baked simulation are stored, and which of them are there. Blender says of a cache that it is
-//! baked also where its files are gone, and then shows the simulation standing still.
+//! The stored frames of baked simulations. Blender marks a cache as baked even if its files are gone, and then shows
+//! the simulation without motion.
 
 use std::{cell::RefCell, collections::BTreeSet, fmt, rc::Rc};
 
@@ -33,13 +33,13 @@ const MAX_RANGES: usize = 1000;
 /// Frames of one cache that are stored in the file.
 const MAX_STORED: usize = 1 << 20;
 
-/// How the files of a folder are found, by the folder's name in the .blend and folders below it.
+/// Lists the files of a folder, by the folder's name in the .blend and a folder below it.
 pub(crate) type ListFolder<'a> = dyn Fn(&[u8], &str) -> Vec<Vec<u8>> + 'a;
 
 /// Names of files.
 type Names = Rc<Vec<Vec<u8>>>;
 
-/// What lies beside a .blend.
+/// The files beside a .blend.
 pub(crate) struct CacheFiles<'a> {
     /// The folder of its caches, as a name in the .blend. Empty where the .blend has no name.
     caches: Vec<u8>,
@@ -69,7 +69,7 @@ impl<'a> CacheFiles<'a> {
     }
 }
 
-/// What there is of a bake.
+/// The state of a bake.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Bake {
     /// Frames are stored.
@@ -142,7 +142,7 @@ pub(crate) struct PointCache {
     on_disk: bool,
     /// Of an external cache.
     folder: Vec<u8>,
-    /// What the names of its files begin with.
+    /// The beginning of the names of its files.
     name: Vec<u8>,
     index: i64,
     /// `None` where the file does not tell.

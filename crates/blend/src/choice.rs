@@ -126,7 +126,7 @@ pub fn choose<'a>(file: &'a Inspection, asked: &ChoiceRequest<'_>) -> Result<Ren
 /// Refuses what moves in libraries and is not baked there: no other file can bake it.
 ///
 /// # Errors
-/// The scene shows such a simulation, and it must not stand still.
+/// The scene shows such a simulation, and has to be rendered with it.
 pub fn check_linked<'a>(
     scene: &str,
     linked: impl IntoIterator<Item = &'a LinkedSimulation>,
@@ -167,7 +167,7 @@ fn check_names(file: &Inspection, scene: &SceneInfo, settings: &RenderSettings) 
     Ok(())
 }
 
-/// A film is rendered as frames, PNG unless another format is named.
+/// A scene that is set to a video is rendered as frames, PNG unless another format is named.
 fn format_of(scene: &SceneInfo, settings: &RenderSettings) -> Result<FileFormat, ChoiceError> {
     match (settings.format, scene.format) {
         (Some(format), _) | (None, Some(format)) => Ok(format),
@@ -188,7 +188,7 @@ fn frames_of(
     }
 }
 
-/// Returns what is baked first. A frame that a bake lacks would stand still.
+/// Returns the simulations to bake first. A frame that a bake lacks would show no motion.
 fn check_simulations<'a>(
     file: &'a Inspection,
     scene: &SceneInfo,
@@ -304,8 +304,8 @@ mod tests {
         let error = choose(&dds, &asked(&own)).unwrap_err();
         assert_eq!(error, ChoiceError::Format { format: "DDS".to_owned() });
         assert_eq!(choose(&dds, &asked(&png)).unwrap().format, FileFormat::Png);
-        let film = file(serde_json::json!({ "format_name": "FFMPEG", "format": null, "is_movie": true }));
-        assert_eq!(choose(&film, &asked(&own)).unwrap().format, FileFormat::Png, "it is rendered as frames");
+        let video = file(serde_json::json!({ "format_name": "FFMPEG", "format": null, "is_movie": true }));
+        assert_eq!(choose(&video, &asked(&own)).unwrap().format, FileFormat::Png, "it is rendered as frames");
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub(crate) struct RawScene {
 #[derive(Default)]
 pub(crate) struct CollectedBlocks {
     pub scenes: Vec<RawScene>,
-    /// Where the active scene was in memory.
+    /// The address of the active scene in Blender's memory, like every `old` and `olds`.
     pub active: Option<u64>,
     /// The file format's own count within a version.
     pub subversion: Option<u16>,
@@ -54,13 +54,13 @@ pub(crate) struct CollectedBlocks {
     pub names: HashMap<u64, String>,
     pub cameras: Vec<u64>,
     pub external: Vec<ExternalFile>,
-    /// Where in memory the datablock was that names each.
+    /// The datablock that names each.
     pub olds: Vec<u64>,
     /// The same, or where the part of it was that names each and does not always count: only a walk of [`Depth::All`]
     /// tells such parts apart.
     pub named_in: Vec<u64>,
     pub shown: SequenceUsers,
-    /// Where the name of each stands.
+    /// The location of each name.
     pub locations: Vec<PathLocation>,
     /// Bytes that all of this takes, as far as files decide on it.
     pub cost: usize,
@@ -76,17 +76,16 @@ struct Pending {
 /// The datablock that the present blocks belong to.
 #[derive(Default)]
 struct Current {
-    /// Its code and name: `IMwood`.
+    /// The code and the name: `IMwood`.
     name: Vec<u8>,
-    /// Where it was in memory.
     old: u64,
-    /// It is an image that is a sequence.
+    /// An image that is a sequence.
     is_sequence: bool,
     /// Among all its names of files, that of an image of tiles.
     tiled: Option<usize>,
-    /// Where the present block was.
+    /// The present block.
     at: u64,
-    /// Which parts are kept; none where only names of files are looked for.
+    /// The parts to keep; none if only names of files are of interest.
     part: Uses,
     block: Option<BlockCopy>,
     parts: Vec<BlockCopy>,
@@ -95,7 +94,7 @@ struct Current {
     /// `None` where they are not asked for.
     pointer_scan: Option<PointerScan>,
     off: ConditionalParts,
-    /// Where among all its names of files begin.
+    /// The index of the first of its names among all.
     names: usize,
     /// `None` where it decides on nothing.
     animation: Option<(u64, Animation)>,
@@ -114,7 +113,7 @@ struct Collector<'a> {
     current: Current,
     /// Memory of a datablock that is done with: most are objects, and need as much.
     spare: Vec<u8>,
-    /// What scenes and their markers use as cameras.
+    /// Objects that scenes and their markers use as cameras.
     looked_through: HashSet<u64>,
     /// Texts that are referred to by pointers, and follow.
     pending: HashMap<u64, Pending>,
@@ -555,7 +554,7 @@ impl<'a> Collector<'a> {
     }
 }
 
-/// Where a struct of several was that lie in one block.
+/// The address of one of the structs in a block.
 fn place_in(old: u64, index: usize, size: usize) -> u64 {
     old.wrapping_add((index * size) as u64)
 }

@@ -40,17 +40,17 @@ pub struct Dependency {
     pub file: ExternalFile,
     /// The .blend that names it.
     pub holder: PathBuf,
-    /// Whether the name is relative to the holder's folder (`//`).
+    /// The name is relative to the holder's folder (`//`).
     pub relative: bool,
-    /// Where the name points; for a sequence one of its files, for tiles a pattern, for caches a folder. Where
-    /// nothing lies at the name as it is written, but at one like it: there.
+    /// The path that the name refers to; for a sequence one of its files, for tiles a pattern, for caches a folder. If
+    /// only a file of another spelling is there, its path.
     pub place: PathBuf,
-    /// What lies there: all files of a sequence, of the tiles, of the folder.
+    /// The files there: all of a sequence, of the tiles, of the folder.
     pub files: Vec<PathBuf>,
     pub found_as: PathMatch,
 }
 
-/// How what a name points to was found.
+/// The way in which a name matches a file on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathMatch {
     /// At the name as it is written, or not at all.
@@ -67,8 +67,7 @@ impl Dependency {
         self.file.packed || !self.files.is_empty()
     }
 
-    /// Whether a render without it would lack something. What a USD file names may be no layer, but a note of where
-    /// it came from.
+    /// A render without it would lack something. A USD file may name a file only to say what it was made from.
     pub fn is_missing(&self) -> bool {
         !self.exists() && self.file.kind.is_required() && !is_usd(&self.holder)
     }
@@ -79,7 +78,7 @@ impl Dependency {
         is_clip && self.exists() && !self.file.packed && !self.files.contains(&self.place)
     }
 
-    /// What a person should know although the file is no reason to stop.
+    /// A note for the user, if the file is no reason to stop.
     pub fn notice(&self) -> Option<String> {
         let (noun, path, place) = (self.file.kind.noun(), &self.file.path, self.place.display());
         if !self.exists() {
@@ -91,7 +90,7 @@ impl Dependency {
         })
     }
 
-    /// Why nothing is there, for those who look at the place in vain.
+    /// The path is one of Windows, and this system is another.
     pub(crate) fn is_foreign(&self) -> bool {
         is_windows(&self.file.raw) && cfg!(not(windows))
     }
@@ -103,11 +102,11 @@ pub struct Dependencies {
     /// Absolute.
     pub blend: PathBuf,
     pub inspection: Inspection,
-    /// What the .blend names comes first, then what its libraries name.
+    /// The names of the .blend come first, then those of its libraries.
     pub items: Vec<Dependency>,
     /// Libraries that are there and cannot be read.
     pub broken: Vec<BlendError>,
-    /// What moves in libraries and is not baked there, and the scenes of the .blend whose picture depends on it.
+    /// Simulations of libraries that are not baked there, and the scenes of the .blend that depend on them.
     pub linked: Vec<LinkedSimulation>,
 }
 
@@ -188,7 +187,7 @@ fn show_linked(items: &mut [Dependency], files: &HashMap<PathBuf, FileGraph>) {
     }
 }
 
-/// Where a library lies, by the file that names it and the name.
+/// Finds the path of a library by the file that names it and the name.
 pub(crate) fn libraries<'a>(items: &'a [Dependency]) -> impl Fn(&Path, &[u8]) -> Option<&'a Path> {
     let of_libraries = items.iter().filter(|item| item.file.kind == ExternalKind::Library);
     let places: HashMap<(&Path, &[u8]), &Path> = of_libraries
@@ -307,7 +306,7 @@ pub(crate) fn blendcache(blend: &Path) -> Option<std::ffi::OsString> {
     Some(name)
 }
 
-/// What the names of files of several views have before their extension.
+/// The suffixes that files of several views have before their extension.
 fn suffixes(inside: &Inspection) -> Vec<String> {
     let views = inside.scenes.iter().flat_map(|scene| &scene.views);
     let mut suffixes: Vec<String> = views.map(|view| view.suffix.clone()).collect();

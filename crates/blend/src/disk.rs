@@ -17,7 +17,7 @@ use crate::resolve::os_name;
 /// Names in folders that are kept in memory; what is beyond is not seen.
 const MAX_NAMES: usize = 2_000_000;
 
-/// What a folder held when it was first asked for.
+/// The content of a folder when it was first read.
 #[derive(Default)]
 pub(crate) struct Listing {
     /// Each name, and whether it is a folder.
@@ -73,8 +73,8 @@ pub(crate) fn folded(name: &OsStr) -> Vec<u8> {
     text.nfc().flat_map(char::to_lowercase).nfc().collect::<String>().into()
 }
 
-/// So many files of one folder are looked at one by one before its names are read, and so many names are read for each
-/// file that was asked for: a name costs about a tenth of a look.
+/// The names of a folder that are read for each of its files that was asked for: a name costs about a tenth of a look. As
+/// many files are looked at one by one before the folder is read at all.
 const NAMES_A_LOOK: usize = 16;
 
 /// The disk, as one search sees it.
@@ -82,7 +82,7 @@ const NAMES_A_LOOK: usize = 16;
 pub(crate) struct DiskView {
     folders: HashMap<OsString, Rc<Listing>>,
     names: usize,
-    /// How often files of a folder were asked for.
+    /// The number of files of each folder that were asked for.
     asked: HashMap<OsString, usize>,
 }
 
@@ -103,13 +103,13 @@ impl DiskView {
         listing
     }
 
-    /// Whether a file lies at the path, also by way of links.
+    /// A file is at the path, or a link to one.
     pub fn is_file(&mut self, path: &Path) -> bool {
         // What its folder does not list may be there: some disks take names in letters of another case.
         self.lists(path) || fs::metadata(path).is_ok_and(|meta| meta.is_file())
     }
 
-    /// Whether the path is known to be a file because its folder was read.
+    /// The path is known to be a file because its folder was read.
     fn lists(&mut self, path: &Path) -> bool {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return false };
         if let Some(listing) = self.folders.get(folder.as_os_str()) {
@@ -134,7 +134,7 @@ impl DiskView {
     pub fn like(&mut self, path: &Path, whole: bool) -> Option<PathBuf> {
         let parts: Vec<Component<'_>> = path.components().collect();
         let count = if whole { parts.len() } else { parts.len().checked_sub(1)? };
-        // The longest beginning that is there as it stands needs no reading of folders.
+        // The longest beginning that exists as written needs no reading of folders.
         let there = (0..=count).rev().find(|there| {
             let path: PathBuf = parts[..*there].iter().collect();
             *there == 0 || path.symlink_metadata().is_ok()
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(like("tex/wood.png"), Some(root.join("Tex/Wood.PNG")));
         assert_eq!(like("tex/cafe\u{301}.png"), Some(root.join("Tex/caf\u{e9}.png")));
         assert_eq!(like("TEX/CAFE\u{301}.PNG"), Some(root.join("Tex/caf\u{e9}.png")));
-        assert_eq!(like("a/x"), Some(root.join("a/x")), "what is there as it stands is taken");
+        assert_eq!(like("a/x"), Some(root.join("a/x")), "a path that exists as written is taken");
         assert_eq!(like("A/x"), Some(root.join("A/X")), "an existing folder is not left for another");
         assert_eq!(like("tex/none.png"), None);
         assert_eq!(disk.like(&root.join("tex/none.png"), false), Some(root.join("Tex/none.png")));

@@ -28,7 +28,6 @@ const LEADS_NOWHERE: [&[u8]; 9] = [
     b"wmWindowManager",
 ];
 
-/// How a number is stored.
 #[derive(Clone, Copy)]
 enum Number {
     U8,
@@ -64,34 +63,34 @@ impl Field {
 
 struct Struct {
     type_index: usize,
-    /// Where its fields are described: pairs of a type and a name.
+    /// The bytes that describe its fields: pairs of a type and a name.
     described: Range<usize>,
 }
 
 pub(crate) struct Dna {
     shape: FileEncoding,
     bytes: Vec<u8>,
-    /// Where the texts begin. Each ends with a NUL.
+    /// The offsets of the texts. Each ends with a NUL.
     names: Vec<u32>,
     types: Vec<u32>,
     sizes: Vec<usize>,
     structs: Vec<Struct>,
     /// Type index to struct index.
     by_type: Vec<Option<usize>>,
-    /// What was asked for: a few hundred of all the fields there are, and those for every block. A field is known by
-    /// the struct and where the text that asks for it lies, which is quicker than to compare the text.
+    /// The fields that were looked up: a few hundred of all, and those for every block. The key is the struct and the
+    /// address of the path, which is quicker to compare than its text.
     found: RefCell<HashMap<(usize, *const str), Option<Field>>>,
     /// By struct.
     pointers: RefCell<HashMap<usize, Rc<Pointers>>>,
 }
 
-/// Where in a struct stand its pointers to datablocks, whatever they are called.
+/// The offsets of a struct's pointers to datablocks, of whatever name.
 #[derive(Default)]
 pub(crate) struct Pointers {
     one: Vec<usize>,
     /// To lists of such pointers.
     many: Vec<usize>,
-    /// Where the last of them ends.
+    /// The end of the last of them.
     pub end: usize,
 }
 
@@ -203,7 +202,6 @@ impl Dna {
         self.shape
     }
 
-    /// What it was parsed from.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -240,7 +238,7 @@ impl Dna {
         }
         let field = self.look_up(index, path);
         let mut found = self.found.borrow_mut();
-        // No file asks for so many, but one that is made for it.
+        // Only a file that is made to do so asks for more.
         if found.len() >= MAX_FOUND {
             found.clear();
         }
@@ -345,7 +343,7 @@ impl Dna {
         all
     }
 
-    /// Whether what is of this type may be a datablock that needs others.
+    /// A value of this type may be a datablock that needs others.
     fn leads_on(&self, type_index: usize, of_any: bool) -> bool {
         let name = self.type_name(type_index);
         if name == b"void" {
@@ -446,7 +444,7 @@ impl<'a> View<'a> {
         (field.pointer && raw != 0).then_some(raw)
     }
 
-    /// What the struct's pointers to datablocks hold, as they were in Blender's memory; null pointers are left out.
+    /// The values of the struct's pointers to datablocks; null pointers are left out.
     pub fn pointers_to_one(&self, pointers: &Pointers) -> impl Iterator<Item = u64> {
         pointers.one.iter().filter_map(|place| self.pointer_at(*place))
     }
@@ -470,7 +468,7 @@ impl<'a> View<'a> {
         Some(&bytes[..memchr::memchr(0, bytes).unwrap_or(bytes.len())])
     }
 
-    /// Which of the struct's bytes a field takes.
+    /// The range of a field in the struct's bytes.
     pub fn place(&self, path: &'static str) -> Option<std::ops::Range<usize>> {
         let (field, bytes) = self.find(path)?;
         Some(field.offset..field.offset + bytes.len())

@@ -16,9 +16,9 @@ use crate::{
 const MAX_FILES: usize = 1_000_000;
 const MAX_DEPTH: usize = 32;
 
-/// What stands between the head and the tail of names that belong together.
+/// The part between the head and the tail of names that belong together.
 enum Middle {
-    /// Running numbers of at least so many digits.
+    /// Running numbers of at least `digits` digits.
     Number { digits: usize, signed: bool },
     /// `1001` to `2000`, written `<UDIM>`.
     Udim,
@@ -168,7 +168,7 @@ fn views(path: &Path, suffixes: &[String], disk: &mut DiskView) -> Vec<PathBuf> 
     found
 }
 
-/// Whether an entry of a folder of caches is part of it. A person may have chosen a folder with other things in it.
+/// An entry of a folder of caches is part of the cache. A user may have chosen a folder with other things in it.
 fn belongs(kind: ExternalKind, name: &OsStr, is_folder: bool) -> bool {
     let name = name.as_encoded_bytes();
     match kind {
@@ -235,7 +235,7 @@ pub(crate) fn expand(
     }
 }
 
-/// Where the name would have to point for letters of another case or another form of Unicode.
+/// Finds the path under a name that differs in the case of letters or the form of Unicode.
 pub(crate) fn like(file: &ExternalFile, path: &Path, disk: &mut DiskView) -> Option<PathBuf> {
     match Pattern::of(file, name_of(path)) {
         Some(pattern) => {

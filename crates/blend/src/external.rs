@@ -1,4 +1,4 @@
-//! Where Blender keeps the names of files.
+//! The external files that a .blend names, and the fields that hold the names.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,6 @@ use crate::{
     sequence::{SequenceUser, is_picture},
 };
 
-/// What an external file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ExternalKind {
@@ -22,14 +21,14 @@ pub enum ExternalKind {
     Volume,
     /// A text also kept in a file; the .blend holds its words.
     Text,
-    /// An image or film of the video sequencer.
+    /// An image or video of the sequencer.
     Strip,
     /// A light profile (IES).
     LightProfile,
     /// A shader or a camera in OSL.
     Shader,
     MeshCache,
-    /// What a multiresolution modifier keeps outside the .blend.
+    /// Displacement that a multiresolution modifier stores outside the .blend.
     Displacement,
     /// A file that geometry nodes read.
     NodeInput,
@@ -82,12 +81,12 @@ impl ExternalKind {
         )
     }
 
-    /// Whether the file may name others relatively.
+    /// The file may name others relatively.
     pub(crate) fn holds_names(self) -> bool {
         matches!(self, Self::Library | Self::CacheFile)
     }
 
-    /// Whether what stands in the place of a name is one.
+    /// The bytes in the field of a name are a name.
     pub(crate) fn takes(self, raw: &[u8]) -> bool {
         let drive = matches!(raw, [letter, b':', b'/' | b'\\', ..] if letter.is_ascii_alphabetic());
         match self {
@@ -98,8 +97,8 @@ impl ExternalKind {
         }
     }
 
-    /// Whether a render lacks something where the file is missing. Folders of caches may never have been baked,
-    /// and a text that nodes are given may be no name of a file.
+    /// A render lacks something without the file. A folder of caches may never have been baked, and a text that nodes
+    /// are given may be no name of a file.
     pub fn is_required(self) -> bool {
         match self {
             Self::ExternalPointCache => true,
@@ -113,7 +112,7 @@ impl ExternalKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExternalFile {
     pub kind: ExternalKind,
-    /// As it stands in the .blend; what is no Unicode is replaced.
+    /// As written in the .blend; bytes that are no Unicode are replaced.
     pub path: String,
     /// The same, byte for byte.
     #[serde(skip)]
@@ -145,7 +144,7 @@ impl ExternalFile {
         Self { kind, path, raw, owner, packed, sequence, tiled, tiles, views, shown_by }
     }
 
-    /// What the struct that names the file says of it.
+    /// Reads the fields that describe the file.
     pub(crate) fn described_by(mut self, view: &View<'_>) -> Self {
         const USE_VIEWS: i64 = 1 << 14;
         let source = view.int("source");
@@ -172,7 +171,7 @@ pub(crate) struct Rule {
     /// The field with the name, or a pointer to it.
     pub field: &'static str,
     pub kind: ExternalKind,
-    /// Whether the file is read at all.
+    /// Returns whether Blender reads the file.
     pub applies: fn(&View<'_>) -> bool,
 }
 
@@ -194,7 +193,7 @@ fn is_outside(view: &View<'_>) -> bool {
     view.int("mode").or_else(|| view.int("custom_mode")) != Some(0)
 }
 
-/// Names of fields as they stand in files: Blender's source has newer ones for some, files keep the old.
+/// Names of fields as files have them: Blender's source has newer ones for some, files keep the old.
 ///
 /// Not here, because no render reads them: icons of brushes, proxies of strips and clips, folders that results are
 /// written to, and links back to where an asset was appended from.

@@ -1,4 +1,4 @@
-//! Why a file cannot be read as a .blend.
+//! Errors of reading a .blend.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ pub struct BlendError {
     pub fault: BlendFault,
 }
 
-/// Why bytes are no .blend.
+/// The reason why a file cannot be read as a .blend.
 #[derive(Debug, thiserror::Error)]
 pub enum BlendFault {
     #[error("it does not exist")]

@@ -12,10 +12,10 @@ use kiln_types::BlenderVersion;
 use crate::{
     dna::Dna,
     fault::{BlendError, BlendFault},
-    stream::{Compression, ReadLimits, Stream},
+    stream::{BlendStream, Compression, ReadLimits},
 };
 
-/// What the first bytes of a .blend say.
+/// The header of a .blend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peek {
     pub written_by: BlenderVersion,
@@ -25,7 +25,7 @@ pub struct Peek {
     pub big_endian: bool,
 }
 
-/// How numbers and heads are laid out.
+/// The widths and the byte order of a file's numbers and block heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileEncoding {
     pub pointer: usize,
@@ -85,13 +85,13 @@ impl FileEncoding {
         BlockHead { code, len, old, sdna, at, data: at + self.head_bytes() as u64 }
     }
 
-    /// Where in a block's head its length stands, and in how many bytes.
+    /// The bytes of a block's head that hold its length.
     pub fn length_in_head(&self) -> std::ops::Range<u64> {
         if self.large_heads { 16..24 } else { 4..8 }
     }
 }
 
-fn parse_header(stream: &mut Stream<'_>) -> Result<(Peek, FileEncoding), BlendFault> {
+fn parse_header(stream: &mut BlendStream<'_>) -> Result<(Peek, FileEncoding), BlendFault> {
     let mut head = [0; 12];
     let count = stream.read_up_to(&mut head)?;
     if count < 12 {
@@ -147,7 +147,7 @@ pub(crate) struct BlockHead {
     pub code: [u8; 4],
     /// Bytes that follow.
     pub len: u64,
-    /// Where the data were in Blender's memory: what pointers in the file refer to.
+    /// The address of the data in Blender's memory, to which pointers in the file refer.
     pub old: u64,
     /// Index of the struct in the DNA.
     pub sdna: usize,
@@ -183,7 +183,7 @@ impl fmt::Display for BlockName {
 
 /// Goes from block to block.
 pub(crate) struct Walker<'a> {
-    stream: Stream<'a>,
+    stream: BlendStream<'a>,
     pub peek: Peek,
     pub shape: FileEncoding,
     /// Bytes of the header.
@@ -195,7 +195,7 @@ pub(crate) struct Walker<'a> {
 }
 
 impl<'a> Walker<'a> {
-    pub fn new(mut stream: Stream<'a>) -> Result<Self, BlendFault> {
+    pub fn new(mut stream: BlendStream<'a>) -> Result<Self, BlendFault> {
         let (peek, shape) = parse_header(&mut stream)?;
         let begin = stream.position();
         Ok(Self { stream, peek, shape, begin, place: BlockName::default(), left: 0 })
@@ -278,7 +278,7 @@ pub(crate) fn dna_at_end(
     Ok(None)
 }
 
-/// Where the block of this very DNA begins, if it is the last one.
+/// The byte at which the block of this very DNA begins, if it is the last one.
 fn known_at_end(walker: &mut Walker<'_>, len: u64, known: &Dna) -> Result<Option<u64>, BlendFault> {
     let (shape, head_size) = (walker.shape, walker.shape.head_bytes() as u64);
     let size = known.bytes().len() as u64;
@@ -357,6 +357,6 @@ pub fn peek(path: &Path) -> Result<Peek, BlendError> {
 
 /// [`peek`] of an open file.
 pub fn peek_reader<R: Read + Seek>(mut reader: R) -> Result<Peek, BlendFault> {
-    let mut stream = Stream::new(&mut reader, &ReadLimits::default())?;
+    let mut stream = BlendStream::new(&mut reader, &ReadLimits::default())?;
     Ok(parse_header(&mut stream)?.0)
 }

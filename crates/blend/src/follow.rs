@@ -1,4 +1,4 @@
-//! What a scene shows, and all that its picture depends on: whatever pointers lead to, also in other files.
+//! Follows the pointers of a scene to all that its picture depends on, also in other files.
 
 use std::hash::Hash;
 
@@ -24,7 +24,7 @@ pub(crate) struct Visit<F> {
     pub counts: bool,
 }
 
-/// What a walk is for.
+/// The question that a walk answers.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose<'a> {
     /// Simulations. What is in a scene counts in every view layer: a bake too many costs time, one too few a wrong
@@ -34,18 +34,18 @@ pub(crate) enum Purpose<'a> {
     Files(Rendering<'a>),
 }
 
-/// How a scene renders.
+/// The settings of a render that decide on what is followed.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Rendering<'a> {
     /// One view layer alone; else all that are on.
     pub view_layer: Option<&'a str>,
     /// The engine draws by all nodes of a material, not only by those that lead to its result.
     pub all_nodes: bool,
-    /// It renders more than scenes: then no sequencer stands in for one.
+    /// The engine renders more than scenes: then no sequencer replaces one.
     pub overrides_sequencer: bool,
 }
 
-/// How what is looked at came into the picture.
+/// The way in which a datablock came into the picture.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Step {
     /// A scene.
@@ -143,7 +143,7 @@ pub(crate) fn follow<'a, F: Copy + Eq + Hash>(
     }
 }
 
-/// Where pointers lead that count in some frame.
+/// The targets of pointers that count in some frame.
 fn conditional_uses(graph: &DatablockGraph, old: u64, purpose: Purpose<'_>) -> impl Iterator<Item = u64> {
     let counts = move |one: &&_| match purpose {
         Purpose::Simulations => true,
@@ -152,7 +152,7 @@ fn conditional_uses(graph: &DatablockGraph, old: u64, purpose: Purpose<'_>) -> i
     graph.conditional_uses(old).iter().filter(counts).map(|one| one.to)
 }
 
-/// Whether nothing shows of the scene that renders, but what its sequencer shows.
+/// Nothing of the scene that renders is visible but its sequencer.
 fn is_covered(graph: &DatablockGraph, shown: &SceneContent, purpose: Purpose<'_>) -> bool {
     match purpose {
         Purpose::Simulations => false,

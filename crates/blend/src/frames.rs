@@ -31,7 +31,7 @@ pub(crate) struct FramedReader<'a> {
     bytes: &'a mut dyn ByteSource,
     table: Vec<Frame>,
     unpacker: Decompressor<'static>,
-    /// Which frame `unpacked` is.
+    /// The index of the frame in `unpacked`.
     present: Option<usize>,
     packed: Vec<u8>,
     unpacked: Vec<u8>,
@@ -102,7 +102,7 @@ impl<'a> FramedReader<'a> {
         self.position = position;
     }
 
-    /// What comes next and is unpacked.
+    /// The next bytes, as far as they are unpacked.
     pub fn ahead(&self) -> &[u8] {
         let frame = self.present.and_then(|index| self.table.get(index));
         let from = frame.and_then(|frame| self.position.checked_sub(frame.at));

@@ -39,7 +39,7 @@ impl<'a> RenderScope<'a> {
     }
 }
 
-/// What renders of a file unless something else is asked for.
+/// The scope of a render without options: the active scene and its own frames.
 #[derive(Debug, Clone)]
 pub struct OwnScope {
     scene: String,
@@ -68,15 +68,15 @@ pub struct AbsentFile {
     pub frame: i32,
 }
 
-/// What a sequence lacks.
+/// The files that a sequence lacks.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps {
     pub absent: Vec<AbsentFile>,
-    /// What may be wrong, or lies outside of the sequence.
+    /// A frame outside of the sequence, or a gap that may not matter.
     pub notice: Option<String>,
 }
 
-/// How much may still be looked at.
+/// The steps that are left.
 pub(crate) struct StepBudget(usize);
 
 impl Default for StepBudget {

@@ -1,4 +1,5 @@
-//! What the datablocks of one file depend on, as its pointers tell.
+//! The dependencies between the datablocks of one file, by its pointers. Datablocks are known by their address in
+//! Blender's memory (`old`).
 
 use std::hash::BuildHasher;
 
@@ -55,23 +56,22 @@ impl Members {
     }
 }
 
-/// Where a scene's picture begins.
+/// The content of a scene, from which its picture is made.
 pub(crate) struct SceneContent {
-    /// Where it was in memory.
     pub old: u64,
     pub name: String,
     pub draws: SceneSources,
     pub members: Members,
     pub view_layers: Vec<ViewLayer>,
-    /// Where the block of its sequencer was.
+    /// The block of the sequencer.
     pub sequencer: Option<u64>,
-    /// Its sequencer shows something in the frame that is saved, and that is its picture.
+    /// The sequencer shows something in the frame that is saved, and replaces the picture of the scene.
     pub covered: bool,
-    /// Its engine draws by what nodes lead to, and by no others.
+    /// The engine reads only the nodes that lead to a result.
     pub shades_by_results: bool,
     /// Cameras, and what drives the scene's own settings.
     pub looks_through: Vec<u64>,
-    /// Its world, its compositing and more; objects and collections among them are of no meaning for the picture.
+    /// World, compositing and more; objects and collections among them do not matter for the picture.
     pub uses: Vec<u64>,
 }
 
@@ -88,15 +88,15 @@ pub(crate) struct SceneSources {
     pub set: Option<u64>,
     /// In strips of its sequencer.
     pub strips: Vec<MutableRef>,
-    /// Its sequencer is used where it renders itself.
+    /// The sequencer is used if the scene itself renders.
     pub sequences: bool,
-    /// Its compositing is on, where that is used at all.
+    /// Compositing is on.
     pub composites: bool,
     /// By its own tree of the compositor, before 5.0.
     pub layers: CompositorInputs,
 }
 
-/// What a tree of the compositor draws.
+/// The scenes and trees that a tree of the compositor reads.
 #[derive(Default)]
 pub(crate) struct CompositorInputs {
     /// Scenes of render layers.
@@ -118,8 +118,7 @@ struct Body {
     collection: Option<u64>,
     shows_collection: bool,
     /// Something moves it, or its children, that is no key of it.
-    led: bool,
-    /// Whom it follows.
+    moved_indirectly: bool,
     parent: Option<u64>,
 }
 
@@ -134,7 +133,7 @@ pub(crate) struct ConditionalUse {
     bits: u32,
 }
 
-/// What stands in a file for a datablock of a library.
+/// The reference to a datablock of a library.
 pub(crate) struct LibraryLink {
     /// With the two letters of its kind.
     name: String,
@@ -162,7 +161,6 @@ impl LibraryLink {
     }
 }
 
-/// Who is drawn by whom in one file.
 #[derive(Default)]
 pub(crate) struct DatablockGraph {
     scenes: Vec<SceneContent>,
@@ -170,9 +168,8 @@ pub(crate) struct DatablockGraph {
     scenes_by_old: HashMap<u64, usize>,
     /// Of trees of the compositor.
     layers: HashMap<u64, CompositorInputs>,
-    /// What is animated of datablocks.
     animations: HashMap<u64, Animation>,
-    /// What actions change, as bits of [`animated`].
+    /// The properties that actions change, as bits of [`animated`].
     actions: HashMap<u64, u32>,
     objects: HashMap<u64, Body>,
     /// Objects that act on others which have no pointer to them.
@@ -180,10 +177,10 @@ pub(crate) struct DatablockGraph {
     collections: HashMap<u64, Members>,
     /// Those that do not render.
     hidden: HashSet<u64>,
-    /// Where the pointers of a datablock lead, whatever it is, as a range of `used`.
+    /// The targets of a datablock's pointers, as a range of `used`.
     uses: HashMap<u64, (u32, u32)>,
     used: Vec<u64>,
-    /// Where pointers lead that count at times.
+    /// The targets of pointers that do not always count.
     conditional_uses: HashMap<u64, Vec<ConditionalUse>>,
     links: HashMap<u64, LibraryLink>,
     /// Libraries as the file names them.
@@ -193,7 +190,7 @@ pub(crate) struct DatablockGraph {
 }
 
 impl DatablockGraph {
-    /// What is kept of a datablock costs about this many bytes; so says each of these.
+    /// This and the following functions return how many bytes the datablock takes.
     pub fn scene(&mut self, shown: SceneContent) -> usize {
         let cost =
             shown.name.len() + shown.members.cost() + 8 * (shown.looks_through.len() + shown.uses.len());
@@ -225,8 +222,7 @@ impl DatablockGraph {
         cost
     }
 
-    /// Whether any of these properties of a datablock is animated. What an action of a library changes is not seen here,
-    /// and taken for granted.
+    /// One of these properties of a datablock is animated. An action of a library is not read, and assumed to change all.
     pub fn is_animated(&self, old: u64, bits: u32) -> bool {
         self.animations.get(&old).is_some_and(|animation| {
             let by_action = |action: &u64| match self.actions.get(action) {
@@ -273,12 +269,12 @@ impl DatablockGraph {
         found
     }
 
-    /// Whether the sequencer's picture is the scene's in every frame.
+    /// The sequencer's picture replaces the scene's in every frame.
     pub fn is_covered(&self, shown: &SceneContent) -> bool {
         shown.covered && !self.is_animated(shown.old, animated::STRIP_MUTED | animated::SEQUENCER)
     }
 
-    /// Whether the sequencer's picture may be the scene's.
+    /// The sequencer's picture may replace the scene's.
     pub fn sequences(&self, shown: &SceneContent) -> bool {
         shown.draws.sequences || self.is_animated(shown.old, animated::SEQUENCER)
     }
@@ -339,19 +335,20 @@ impl DatablockGraph {
         }
         let parent = object.pointer("parent");
         // A curve may lead its children along itself.
-        let led = object.int("type") == Some(CURVE)
+        let moved_indirectly = object.int("type") == Some(CURVE)
             || ["constraints.first", "rigidbody_object"].iter().any(|field| object.pointer(field).is_some())
             || (parent.is_some() && object.int("partype").is_none_or(|kind| kind & PARENT_TYPE != 0));
-        self.objects.insert(old, Body { hidden, collection: named, shows_collection, led, parent });
+        self.objects
+            .insert(old, Body { hidden, collection: named, shows_collection, moved_indirectly, parent });
         64
     }
 
-    /// Whether something else moves an object than its own keys and those of its parents.
-    pub fn is_led(&self, object: u64) -> bool {
+    /// The object moves by something else than its own keys and those of its parents.
+    pub fn is_moved_indirectly(&self, object: u64) -> bool {
         let mut at = object;
         for _ in 0..MAX_PARENTS {
             let Some(body) = self.objects.get(&at) else { return true };
-            if body.led || self.is_animated(at, animated::DRIVEN) {
+            if body.moved_indirectly || self.is_animated(at, animated::DRIVEN) {
                 return true;
             }
             match body.parent {
@@ -373,7 +370,7 @@ impl DatablockGraph {
         self.acting.contains(&object) || self.is_animated(object, animated::FIELD_TYPE)
     }
 
-    /// Where the pointers of a datablock's parts lead, and those of itself that count at times.
+    /// Adds the targets of the pointers of a datablock's parts, and of those that do not always count.
     pub fn parts(&mut self, owner: u64, targets: PointerTargets) -> usize {
         let mut cost = 0;
         for (part, uses) in targets.parts {
@@ -386,7 +383,7 @@ impl DatablockGraph {
         cost
     }
 
-    /// Where a datablock's pointers lead.
+    /// Adds the targets of a datablock's pointers.
     pub fn uses(&mut self, old: u64, mut uses: Vec<u64>) -> usize {
         uses.sort_unstable();
         uses.dedup();
@@ -410,7 +407,6 @@ impl DatablockGraph {
         cost
     }
 
-    /// What stands for a datablock of a library.
     pub fn link(&mut self, old: u64, id: View<'_>) -> usize {
         let (Some(library), Some(name)) = (id.pointer("lib"), id.text("name")) else { return 0 };
         let cost = 128 + name.len();
@@ -443,7 +439,7 @@ impl DatablockGraph {
         self.links.get(&old)
     }
 
-    /// Whether objects or collections of libraries are in the file.
+    /// Objects or collections of libraries are in the file.
     pub fn has_linked_members(&self) -> bool {
         self.links.values().any(LibraryLink::holds_objects)
     }
@@ -453,7 +449,7 @@ impl DatablockGraph {
         self.libraries.get(&link.library).map(Vec::as_slice)
     }
 
-    /// Where in this file, a library, what another links lies.
+    /// The datablock of this file, a library, to which a link of another file refers.
     pub fn find(&self, link: &LibraryLink) -> Option<u64> {
         self.names.get(&hash(link.name.as_bytes())).copied()
     }
@@ -489,7 +485,7 @@ impl DatablockGraph {
         self.conditional_uses.get(&old).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether it counts in any frame; idle nodes only do where all are asked for.
+    /// The pointer counts in some frame. Idle nodes count only with `all_nodes`.
     pub fn counts(&self, one: &ConditionalUse, all_nodes: bool) -> bool {
         let moves = one.bits & !UNLINKED;
         let is_idle_node = one.bits & (UNLINKED | animated::NODE_MUTED) != 0;

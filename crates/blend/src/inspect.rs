@@ -21,10 +21,10 @@ use crate::{
     scene::{self, SceneInfo},
     schema::Schema,
     simulation::Simulation,
-    stream::{ByteSource, Compression, ReadLimits, Stream},
+    stream::{BlendStream, ByteSource, Compression, ReadLimits},
 };
 
-/// What a .blend holds.
+/// The content of a .blend.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Inspection {
     /// Patch releases are not told apart in files: the last number is always 0.
@@ -44,15 +44,15 @@ pub struct Inspection {
 }
 
 impl Inspection {
-    /// What needs a bake before the scene renders rightly. Objects that are linked from libraries are not in this
-    /// file: [`crate::Dependencies::linked`] tells of theirs. Empty, and nothing of libraries: it may render at once.
+    /// The simulations to bake before the scene renders correctly. Those of objects from libraries are not among them:
+    /// [`crate::Dependencies::linked`] has them.
     pub fn unbaked(&self, scene: &str) -> impl Iterator<Item = &Simulation> {
         self.simulations
             .iter()
             .filter(move |one| one.needs_bake && one.scenes.iter().any(|name| name == scene))
     }
 
-    /// What is baked and shows in the scene, and lacks what one of these frames shows.
+    /// The baked simulations of the scene that lack one of these frames.
     pub fn incomplete(&self, scene: &str, frames: &FrameSet) -> impl Iterator<Item = &Simulation> {
         self.simulations.iter().filter(move |one| {
             let shows = || one.scenes.iter().any(|name| name == scene);
@@ -75,13 +75,13 @@ pub(crate) fn inspect_bytes(
     depth: Depth,
 ) -> Result<(Inspection, FileGraph), BlendFault> {
     let mut unpacked;
-    let mut stream = Stream::new(bytes, limits)?;
+    let mut stream = BlendStream::new(bytes, limits)?;
     let compression = stream.compression;
     // What can only be read forward is unpacked once, where it is small.
     stream = match stream.unpack_small(limits.memory as u64 / 2) {
         Some(small) => {
             unpacked = Cursor::new(small);
-            Stream::new(&mut unpacked, limits)?
+            BlendStream::new(&mut unpacked, limits)?
         }
         None => stream.restart(limits)?,
     };

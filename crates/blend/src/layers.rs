@@ -15,17 +15,17 @@ pub(crate) struct ViewLayer {
 /// A collection in a view layer.
 struct Place {
     collection: u64,
-    /// What is directly in the collection is not in the view layer.
+    /// The collection's own objects are not in the view layer.
     excluded: bool,
     /// Places in the list of all.
     children: Vec<usize>,
 }
 
-/// What the walk through a view layer needs to know of the file.
+/// The collections of a file, for the walk through a view layer.
 pub(crate) trait Collections {
     /// Objects and collections that are directly in one; `None` where another file holds it.
     fn members(&self, collection: u64) -> Option<(&[u64], &[u64])>;
-    /// It renders nothing, wherever it is.
+    /// The collection is off for renders.
     fn hides(&self, collection: u64) -> bool;
 }
 

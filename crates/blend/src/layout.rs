@@ -1,4 +1,4 @@
-//! Where the files of a .blend lie in a bundle, so that its names resolve on any machine.
+//! The layout of a bundle, in which the names of a .blend resolve on any machine.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -25,15 +25,15 @@ pub struct BundleLayout {
     /// Files that stay where they are, because every worker reaches them. Sorted.
     pub shared: Vec<SharedPlace>,
     pub blend: RelPath,
-    /// What names in the .blend and its libraries mean where they do not resolve by themselves from their places
-    /// in the bundle, and where the bundle holds it: a file, one file of a sequence, the pattern of tiles, a
-    /// folder. The keys are those that `meaning.rs` makes and Kiln's host reads.
+    /// The names in the .blend and its libraries that do not resolve by themselves in the bundle, and the place of each: a
+    /// file, one file of a sequence, the pattern of tiles, a folder. The keys are those of `meaning.rs`, which the host
+    /// reads.
     pub remap: BTreeMap<String, RelPath>,
     pub missing: Vec<MissingDependency>,
     /// Names of files that are missing in whole or in part, where nothing that renders uses them: their meanings, as the
     /// keys of `remap`.
     pub unused: BTreeSet<String>,
-    /// What a person should know of files that were found all the same, or are not used.
+    /// Notes for the user about files that were found under another spelling, or are not used.
     pub notices: Vec<String>,
 }
 
@@ -48,13 +48,13 @@ pub struct SharedRoot {
 /// A file that is not taken along.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedPlace {
-    /// Where a link to it lies in the bundle.
+    /// The place of a link to it in the bundle.
     pub place: RelPath,
     /// The name of its root.
     pub root: String,
-    /// Its path below the root.
+    /// The path below the root.
     pub below: RelPath,
-    /// Its path here.
+    /// The path on this machine.
     pub source: PathBuf,
 }
 
@@ -92,8 +92,8 @@ pub fn plan_layout(
 }
 
 impl BundleLayout {
-    /// What the file shall be called in the .blend or library at this place of the bundle, so that the name leads
-    /// there without the help of [`BundleLayout::remap`]; `None` where the name can stay.
+    /// The name to write for the file into the .blend or library at `holder`, so that it resolves without
+    /// [`BundleLayout::remap`]; `None` if the name can stay.
     pub fn name_at(&self, holder: &RelPath, file: &ExternalFile) -> Option<Vec<u8>> {
         let from = folder(holder);
         let key = meaning::key(&file.raw, &meaning::way(&folder(&self.blend), &from));
@@ -112,7 +112,7 @@ struct Builder {
     /// For each file that names others and lies outside the root: the folder that it and what it names relatively
     /// have in common.
     groups: HashMap<PathBuf, PathBuf>,
-    /// Where the files that name others lie in the bundle.
+    /// The places in the bundle of the files that name others.
     holders: HashMap<PathBuf, RelPath>,
     places: Places,
     remap: BTreeMap<String, RelPath>,
@@ -156,7 +156,7 @@ impl Builder {
         }
     }
 
-    /// What an item's name means; `None` where what names it has no place.
+    /// The meaning of an item's name; `None` if the file that names it has no place.
     fn meaning(&self, item: &Dependency, blend: &RelPath) -> Option<String> {
         let holder = self.holders.get(&item.holder)?;
         Some(meaning::key(&item.file.raw, &meaning::way(&folder(blend), &folder(holder))))

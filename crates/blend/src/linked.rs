@@ -1,4 +1,4 @@
-//! What moves in libraries, shows in a scene that draws them in, and can only be baked where it is.
+//! Simulations of libraries that show in a scene, and that only their own file can bake.
 
 use std::{
     collections::{self, BTreeMap, BTreeSet},
@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkedSimulation {
     pub library: PathBuf,
-    /// Its scenes are those of the .blend that draws it in.
+    /// The scenes are those of the .blend that links the library.
     pub simulation: Simulation,
 }
 
@@ -34,8 +34,8 @@ impl fmt::Display for LinkedSimulation {
 /// A .blend as it is followed from another.
 pub(crate) struct FileGraph {
     pub graph: DatablockGraph,
-    /// What is not baked in this file itself, by where its object was in memory. Rigid bodies are not among it: they
-    /// are baked by the scene in whose world they are.
+    /// The simulations that are not baked in this file, by object. Rigid bodies are not among them: the scene with their
+    /// world bakes them.
     pub unbaked: HashMap<u64, Vec<Simulation>>,
     /// Sequences of libraries that this file shows.
     pub shows: Vec<LinkedUser>,
@@ -45,7 +45,7 @@ pub(crate) struct FileGraph {
     pub cost: usize,
 }
 
-/// What the scenes of `blend` need of libraries, and that is not baked. `place` tells where a file's library lies.
+/// The simulations of libraries that the scenes of `blend` need and that are not baked. `place` finds a file's library.
 pub(crate) fn linked_simulations<'a>(
     blend: &'a Path,
     files: &'a collections::HashMap<PathBuf, FileGraph>,

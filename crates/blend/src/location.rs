@@ -1,4 +1,4 @@
-//! Where the names of files stand in an unpacked .blend: what is read there can be written there.
+//! The locations of names of files in an unpacked .blend: a name is written to the place from which it was read.
 
 use std::ops::Range;
 
@@ -16,20 +16,20 @@ impl ByteRange {
     }
 }
 
-/// Where one name stands.
+/// The location of one name.
 #[derive(Debug, Clone)]
 pub(crate) enum PathLocation {
     /// Characters within a struct.
     Field(ByteRange),
     /// A block of its own.
     Block(NameBlock),
-    /// A strip of the sequencer: the first `shared` bytes of its names stand in a folder, once for all of them.
+    /// A strip of the sequencer: the first `shared` bytes of its names are in a folder, once for all of them.
     Strip { folder: ByteRange, shared: usize, element: ByteRange },
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct NameBlock {
-    /// Where its head begins, and what follows the head.
+    /// The begin of its head, and the bytes after the head.
     pub head: u64,
     pub data: ByteRange,
     /// Numbers elsewhere that tell its length too.

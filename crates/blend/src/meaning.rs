@@ -1,7 +1,7 @@
-//! What a name in a .blend means, whichever file it stands in: the keys of a bundle's remap.
+//! The meaning of a name in a .blend, the same in whichever file it is written: the keys of a bundle's remap.
 //!
 //! `blender/kiln_host/remap.py` reads them: `/` between parts, no `.` and as few `..` as can be, relative names
-//! (`//`) from the main .blend's folder whichever library they stand in, and a byte that is no Unicode as NUL and
+//! (`//`) from the main .blend's folder in all libraries, and a byte that is no Unicode as NUL and
 //! two hexadecimal digits (no name holds a NUL, so every name has a key of its own).
 
 /// Blender, on systems where `/` divides, takes a backslash for one too: a file with a backslash in its own name it
@@ -26,7 +26,7 @@ fn tidied(path: &[u8], rooted: bool) -> Vec<u8> {
     parts.join(&b'/')
 }
 
-/// The key for a name that stands in a file at `holder`, which is the folder of that file as seen from the main
+/// The key for a name in a file at `holder`, which is the folder of that file as seen from the main
 /// .blend's folder: nothing, `lib` or `../lib`.
 pub(crate) fn key(raw: &[u8], holder: &str) -> String {
     let name = slashed(raw);

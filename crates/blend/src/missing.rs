@@ -1,4 +1,4 @@
-//! What a render would lack of the files that a .blend and its libraries name.
+//! The files that a .blend and its libraries name, and that a render would lack.
 
 use std::{
     cell::{Cell, OnceCell},
@@ -24,9 +24,9 @@ const NAMED: usize = 5;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MissingDependency {
     pub kind: ExternalKind,
-    /// As it stands in the .blend.
+    /// As written in the .blend.
     pub path: String,
-    /// Where it was looked for.
+    /// The path that was looked for.
     #[serde(serialize_with = "kiln_types::paths::shown")]
     pub place: PathBuf,
     /// The .blend that names it.
@@ -75,7 +75,7 @@ impl std::fmt::Display for MissingDependency {
 /// A file that is missing, and that nothing which renders uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnusedDependency {
-    /// Its place among [`Dependencies::items`].
+    /// The index among [`Dependencies::items`].
     pub index: usize,
     pub file: MissingDependency,
 }
@@ -89,13 +89,12 @@ impl std::fmt::Display for UnusedDependency {
     }
 }
 
-/// What a render lacks of its files.
 #[derive(Debug, Default)]
 pub struct MissingReport {
     pub missing: Vec<MissingDependency>,
     /// Also sequences that lack files which only such users show as do not render.
     pub unused: Vec<UnusedDependency>,
-    /// What a person should know of sequences besides.
+    /// Notes on sequences.
     pub gaps: Vec<String>,
     scene: String,
 }
@@ -127,7 +126,7 @@ impl MissingReport {
         self
     }
 
-    /// What a person should know although it is no reason to stop.
+    /// Notes for the user that are no reason to stop.
     pub fn notices(&self) -> Vec<String> {
         let told = |one: &UnusedDependency| {
             format!("{one}; nothing that the scene “{}” renders uses it", self.scene)
@@ -164,7 +163,7 @@ impl MissingDependency {
 }
 
 impl Dependencies {
-    /// What a render of these frames would lack. Where nothing in particular is requested, every file counts as used.
+    /// Finds the files that a render of these frames would lack. Without a scope every file counts as used.
     pub fn find_missing(&self, requested: Option<RenderScope<'_>>) -> MissingReport {
         let (mut lacking, mut steps) = (MissingReport::default(), StepBudget::default());
         lacking.scene = requested.map_or("", |requested| requested.scene).to_owned();

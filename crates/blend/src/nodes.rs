@@ -20,9 +20,9 @@ struct Node {
     muted: bool,
     /// Nothing has to be linked to it for it to count.
     ends: bool,
-    /// Where it is of one of the [`RESULTS`]: which, and for which engines.
+    /// The index among [`RESULTS`], and the engines that it is for.
     result: Option<(usize, i64)>,
-    /// It is the one of its kind that counts.
+    /// The one of its kind that counts.
     active: bool,
     /// First of the list of sockets.
     inputs: Option<u64>,
@@ -48,10 +48,9 @@ pub(crate) struct Nodes {
     links: Vec<(u64, u64)>,
 }
 
-/// How a node counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NodeUse {
-    /// Its result does.
+    /// The result of the node counts.
     Counts,
     /// The node is muted: what its sockets hold passes on, and it reads nothing itself.
     Muted,
@@ -63,11 +62,11 @@ pub(crate) enum NodeUse {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NodePart {
     pub node: u64,
-    /// It is the value of a socket.
+    /// The block is the value of a socket.
     pub is_value: bool,
 }
 
-/// What is known of a tree at its end.
+/// The nodes of a whole tree, with the use of each.
 #[derive(Default)]
 pub(crate) struct SortedNodes {
     blocks: HashMap<u64, NodePart>,

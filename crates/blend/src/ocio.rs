@@ -1,7 +1,7 @@
 //! The files of a colour configuration (OCIO): itself, and every table that it names.
 //!
 //! Only two keys of the YAML matter, `search_path` and the `src` of file transforms, so they are looked for line by
-//! line, whatever else stands there.
+//! line, and the rest is not parsed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,9 +26,9 @@ const MAX_DEPTH: usize = 8;
 /// A configuration and its tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OcioFiles {
-    /// Where the configuration lies among the files.
+    /// The place of the configuration among the files.
     pub config: RelPath,
-    /// Their places to each other, below any folder, and where they lie. Sorted; the configuration is among them.
+    /// The places to each other, and the paths on this disk. Sorted; the configuration is among them.
     pub files: Vec<(RelPath, PathBuf)>,
     /// Tables that are named and not there, as they are named. Colours that need them fail.
     pub missing: Vec<String>,
@@ -43,7 +43,7 @@ pub struct OcioError {
     pub fault: OcioFault,
 }
 
-/// Why a configuration cannot be taken along.
+/// The reason why a configuration cannot be part of a bundle.
 #[derive(Debug, thiserror::Error)]
 pub enum OcioFault {
     #[error("it cannot be read: {0}")]
@@ -163,7 +163,7 @@ fn place(config: PathBuf, tables: BTreeSet<PathBuf>, missing: Vec<String>) -> Re
     Ok(OcioFiles { config, files: files.into_iter().collect(), missing })
 }
 
-/// What a configuration says of files.
+/// The files and folders that a configuration names.
 #[derive(Default)]
 struct Named {
     search: Vec<String>,

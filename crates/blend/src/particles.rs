@@ -61,7 +61,7 @@ pub(crate) struct Emitter {
 
 impl Emitter {
     fn read(parts: &Parts<'_>, object: View<'_>) -> Self {
-        /// They make the same mesh in every frame, of a mesh that stands still.
+        /// Modifiers that make the same mesh in every frame, of a mesh that does not change.
         const STEADY: [&[u8]; 7] = [
             b"ParticleSystemModifierData",
             b"SubsurfModifierData",
@@ -78,7 +78,7 @@ impl Emitter {
     /// Blender works out each birth from any other frame.
     pub fn is_steady(&self, old: u64, meshes: &Meshes, graph: &DatablockGraph) -> bool {
         let mesh = self.mesh.is_some_and(|mesh| meshes.steady.contains(&mesh));
-        mesh && !self.shaped && !graph.is_animated(old, animated::MODIFIER) && !graph.is_led(old)
+        mesh && !self.shaped && !graph.is_animated(old, animated::MODIFIER) && !graph.is_moved_indirectly(old)
     }
 }
 
@@ -89,7 +89,7 @@ pub(crate) struct Meshes {
 }
 
 impl Meshes {
-    /// What is kept of the datablock costs about this many bytes.
+    /// Returns how many bytes the datablock takes.
     pub fn read(&mut self, old: u64, mesh: View<'_>) -> usize {
         if mesh.pointer("key").is_some() || mesh.pointer("adt").is_some() {
             return 0;

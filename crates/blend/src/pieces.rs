@@ -9,8 +9,8 @@ const PIECE: usize = 64 << 10;
 
 pub(crate) struct PieceBuffer<'a> {
     bytes: &'a mut dyn ByteSource,
-    /// Where the next byte of `bytes` comes from; `None` after an error.
-    stands: Option<u64>,
+    /// The position of `bytes`; `None` after an error.
+    position: Option<u64>,
     buffer: Box<[u8]>,
     /// Bytes of the buffer that are a piece of the file.
     filled: usize,
@@ -21,10 +21,9 @@ pub(crate) struct PieceBuffer<'a> {
 }
 
 impl<'a> PieceBuffer<'a> {
-    /// Stands at the first byte.
     pub fn new(bytes: &'a mut dyn ByteSource) -> Self {
         let buffer = vec![0; PIECE].into_boxed_slice();
-        Self { bytes, stands: None, buffer, filled: 0, begins: 0, next: 0 }
+        Self { bytes, position: None, buffer, filled: 0, begins: 0, next: 0 }
     }
 
     /// Costs nothing before something is read there.
@@ -35,7 +34,7 @@ impl<'a> PieceBuffer<'a> {
         }
     }
 
-    /// What comes next and is in memory.
+    /// The next bytes, as far as they are in memory.
     pub fn ahead(&self) -> &[u8] {
         &self.buffer[self.next..self.filled]
     }
@@ -51,15 +50,15 @@ impl<'a> PieceBuffer<'a> {
 /// Reads one piece, or more at once where more is wanted.
 fn read_at(
     bytes: &mut dyn ByteSource,
-    stands: &mut Option<u64>,
+    position: &mut Option<u64>,
     at: u64,
     buffer: &mut [u8],
 ) -> io::Result<usize> {
-    if stands.take() != Some(at) {
+    if position.take() != Some(at) {
         bytes.seek(SeekFrom::Start(at))?;
     }
     let count = bytes.read(buffer)?;
-    *stands = Some(at + count as u64);
+    *position = Some(at + count as u64);
     Ok(count)
 }
 
@@ -68,11 +67,11 @@ impl Read for PieceBuffer<'_> {
         if self.next == self.filled {
             (self.begins, self.filled, self.next) = (self.begins + self.filled as u64, 0, 0);
             if buffer.len() >= PIECE {
-                let count = read_at(self.bytes, &mut self.stands, self.begins, buffer)?;
+                let count = read_at(self.bytes, &mut self.position, self.begins, buffer)?;
                 self.begins += count as u64;
                 return Ok(count);
             }
-            self.filled = read_at(self.bytes, &mut self.stands, self.begins, &mut self.buffer)?;
+            self.filled = read_at(self.bytes, &mut self.position, self.begins, &mut self.buffer)?;
         }
         let count = buffer.len().min(self.filled - self.next);
         buffer[..count].copy_from_slice(self.advance(count));

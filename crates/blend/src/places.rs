@@ -18,7 +18,7 @@ const LONGEST: usize = 700;
 /// after it.
 const LONGEST_BLEND: usize = 200;
 
-/// Whether a file or folder can be called so on every system: Windows reserves some names and characters.
+/// Every system allows the name: Windows reserves some names and characters.
 fn is_portable(name: &str) -> bool {
     const RESERVED: [&str; 6] = ["CON", "PRN", "AUX", "NUL", "CLOCK$", "CONIN$"];
     let stem = name.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
@@ -42,7 +42,7 @@ struct BlockCopy<'a> {
 }
 
 impl BlockCopy<'_> {
-    /// `None` where the path is not below, or its name cannot stand in a bundle.
+    /// `None` if the path is not below, or its name cannot be part of a bundle.
     fn of(&self, path: &Path) -> Option<RelPath> {
         let below = path.strip_prefix(self.folder).ok()?;
         let parts = below.components().map(|part| part.as_os_str().to_str()).collect::<Option<Vec<_>>>()?;
@@ -63,12 +63,12 @@ impl BlockCopy<'_> {
 /// Places for the files of one name.
 pub(crate) struct PlacedFile {
     pub files: Vec<(RelPath, PathBuf)>,
-    /// What the name shall lead to: the file, one of the sequence, the pattern of the tiles, the folder.
+    /// The target of the name: the file, one of the sequence, the pattern of the tiles, the folder.
     pub meant: RelPath,
 }
 
-/// Which places are taken. Two that differ in the case of letters or in Unicode's form alone are one, because they
-/// are on some workers' disks.
+/// The places that are taken. Two that differ only in the case of letters or in Unicode's form are one, as on some
+/// workers' disks.
 #[derive(Default)]
 pub(crate) struct Places {
     pub files: BTreeMap<RelPath, PathBuf>,
@@ -107,7 +107,7 @@ impl Places {
         })
     }
 
-    /// The .blend's own place: its name where that can stand in a bundle.
+    /// The .blend's own place: its name if that can be part of a bundle.
     pub fn take_blend(&mut self, blend: &Path, root: &Path) -> RelPath {
         let kept = BlockCopy { folder: root, prefix: String::new() };
         let own = kept.file(blend).filter(|place| place.file_name().len() <= LONGEST_BLEND);
@@ -246,11 +246,11 @@ mod tests {
             common_root(Path::new(home), others.iter().map(|other| Path::new(*other))).display().to_string()
         };
         assert_eq!(
-            root("/home/ada/film/shots", &["/home/ada/film/tex", "/home/ada/film/shots/a"]),
-            "/home/ada/film"
+            root("/home/ada/shorts/s1", &["/home/ada/shorts/tex", "/home/ada/shorts/s1/a"]),
+            "/home/ada/shorts"
         );
-        assert_eq!(root("/home/ada/film/shots", &["/home/bob/tex"]), "/home/ada/film/shots");
-        assert_eq!(root("/home/ada/film/shots", &["/srv/tex", "/home/ada/lib"]), "/home/ada");
+        assert_eq!(root("/home/ada/shorts/s1", &["/home/bob/tex"]), "/home/ada/shorts/s1");
+        assert_eq!(root("/home/ada/shorts/s1", &["/srv/tex", "/home/ada/lib"]), "/home/ada");
         assert_eq!(root("/tmp", &["/tmp/tex"]), "/tmp");
     }
 }

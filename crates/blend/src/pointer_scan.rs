@@ -1,4 +1,4 @@
-//! Which datablocks a file's datablocks depend on, gathered from every pointer on the way through the file.
+//! Gathers the pointers of each datablock to others on the way through a file.
 
 use std::rc::Rc;
 
@@ -15,7 +15,7 @@ use crate::{
     sequencer::Strips,
 };
 
-/// How much is read of what depends on what.
+/// The pointers that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Depth {
     /// Collections, and the empties that stand for them: enough for what shows.
@@ -46,7 +46,7 @@ struct Edge {
 /// The pointers of the present datablock.
 #[derive(Default)]
 pub(crate) struct PointerScan {
-    /// Where the datablock was in memory.
+    /// The address of the datablock.
     pub old: u64,
     uses: Vec<Edge>,
     /// Those of drivers.
@@ -59,7 +59,7 @@ pub(crate) struct PointerScan {
     off: HashMap<u64, u32>,
 }
 
-/// What only counts at times of a datablock, as its own settings say.
+/// The parts of a datablock that do not always count, by its own settings.
 #[derive(Default, Clone, Copy)]
 pub(crate) struct ConditionalParts {
     /// The tree of nodes that is part of it.
@@ -69,7 +69,6 @@ pub(crate) struct ConditionalParts {
 }
 
 impl ConditionalParts {
-    /// What a datablock's own settings say of its nodes.
     pub fn of(code: [u8; 4], view: &View<'_>) -> Self {
         const COMPOSITING: u32 = 6;
         let is_unused = view.int("use_nodes") == Some(0);

@@ -20,7 +20,7 @@ pub(crate) fn os_name(raw: &[u8]) -> OsString {
     }
 }
 
-/// Whether the name is relative to the .blend that holds it. Where `/` divides, Blender reads `\\server\share` so.
+/// The name is relative to the .blend that holds it. On systems where `/` divides, Blender also reads `\\server` so.
 pub(crate) fn is_relative(raw: &[u8]) -> bool {
     raw.starts_with(b"//") || (raw.starts_with(b"\\\\") && cfg!(not(windows)))
 }
@@ -47,7 +47,7 @@ pub(crate) fn tidy(path: &Path) -> PathBuf {
     tidied
 }
 
-/// Where the name points, for a .blend in `folder`, as Blender on this system reads it.
+/// Resolves the name for a .blend in `folder`, as Blender on this system does.
 pub(crate) fn resolve(raw: &[u8], folder: &Path) -> PathBuf {
     let name = slashed(raw);
     if is_windows(raw) && cfg!(windows) {

@@ -1,6 +1,6 @@
 //! Copies a .blend with other names of files in it.
 //!
-//! The collector notes where each name stands, so that what is read and what is written can never disagree. The
+//! The collector notes the location of each name, so that reading and writing cannot disagree. The
 //! copy is the unpacked file, byte for byte, but for these places.
 
 use std::{
@@ -20,13 +20,13 @@ use crate::{
     inspect::walk,
     location::{ByteRange, NameBlock, PathLocation},
     pointer_scan::Depth,
-    stream::{ByteSource, Compression, ReadLimits, Stream},
+    stream::{BlendStream, ByteSource, Compression, ReadLimits},
 };
 
 /// Bytes of a name in a block of its own: more are not read.
 const MAX_NAME: usize = 4096;
 
-/// What became of a copy.
+/// The result of a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RewriteReport {
     /// Bytes of the copy, which is not packed.
@@ -40,7 +40,7 @@ pub struct RenamedPath {
     pub kind: ExternalKind,
     /// The datablock that names the file.
     pub owner: String,
-    /// What is no Unicode is replaced, here and below.
+    /// Bytes that are no Unicode are replaced, here and below.
     pub from: String,
     pub to: String,
 }
@@ -54,7 +54,7 @@ pub struct RewriteError {
     pub fault: RewriteFault,
 }
 
-/// Why there is no copy.
+/// The reason why there is no copy.
 #[derive(Debug, thiserror::Error)]
 pub enum RewriteFault {
     #[error(transparent)]
@@ -98,7 +98,7 @@ pub fn rewrite_reader<R: Read + Seek>(
     Ok(RewriteReport { bytes, renamed: edits.renamed })
 }
 
-/// New names for files in a .blend, and where in it they stand.
+/// New names for files in a .blend, and their locations.
 pub(crate) struct RewritePlan {
     edits: Edits,
 }
@@ -156,7 +156,7 @@ fn plan_edits(
     limits: &ReadLimits,
     rename: &dyn Fn(&ExternalFile) -> Option<Vec<u8>>,
 ) -> Result<Edits, RewriteFault> {
-    let stream = Stream::new(bytes, limits)?;
+    let stream = BlendStream::new(bytes, limits)?;
     let packed = stream.compression != Compression::None;
     let walker = Walker::new(stream)?;
     let shape = walker.shape;
@@ -195,7 +195,7 @@ fn plan_edits(
 struct Element<'a> {
     file: &'a ExternalFile,
     folder: ByteRange,
-    /// Bytes of the name that stand in the folder.
+    /// Bytes of the name that are in the folder.
     shared: usize,
     field: ByteRange,
     to: Option<Vec<u8>>,
@@ -203,7 +203,7 @@ struct Element<'a> {
 
 /// Bytes that take the place of others.
 struct Edit {
-    /// What the file must hold there, for it to be the file that was read; the first of the bytes that go.
+    /// The bytes that must be there, for it to be the file that was read.
     expected: Vec<u8>,
     goes: usize,
     comes: Vec<u8>,
@@ -219,7 +219,7 @@ struct Edits {
 }
 
 impl Edits {
-    /// Whether the file keeps its length and all else in it its place.
+    /// The file keeps its length, and every other byte its place.
     fn keeps_places(&self) -> bool {
         !self.packed && self.edits.values().all(|edit| edit.goes == edit.comes.len())
     }
@@ -231,7 +231,7 @@ impl Edits {
         limits: &ReadLimits,
         out: &mut dyn Write,
     ) -> Result<u64, RewriteFault> {
-        let mut copy = Copy { stream: Stream::new(bytes, limits)?, out, written: 0 };
+        let mut copy = Copy { stream: BlendStream::new(bytes, limits)?, out, written: 0 };
         for (at, edit) in &self.edits {
             copy.up_to(*at)?;
             copy.edit(edit)?;
@@ -339,7 +339,7 @@ fn common_folder<'a>(mut names: impl Iterator<Item = &'a [u8]>) -> &'a [u8] {
 
 /// The file on its way into the copy.
 struct Copy<'a> {
-    stream: Stream<'a>,
+    stream: BlendStream<'a>,
     out: &'a mut dyn Write,
     written: u64,
 }

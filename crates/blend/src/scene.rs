@@ -1,4 +1,4 @@
-//! What a scene renders.
+//! The settings of a scene.
 
 use foldhash::HashMap;
 
@@ -23,7 +23,7 @@ pub struct SceneInfo {
     pub fps: f64,
     /// Blender's name: `CYCLES`, `BLENDER_EEVEE`, `BLENDER_EEVEE_NEXT`, `BLENDER_WORKBENCH`, ...
     pub engine: String,
-    /// What Cycles renders the scene on, whichever engine is chosen; other engines do not look at it.
+    /// The device of Cycles, whichever engine is chosen.
     pub device: SceneDevice,
     /// Pixels at 100 percent.
     pub width: u32,
@@ -42,14 +42,14 @@ pub struct SceneInfo {
     /// Markers of the timeline that switch to another camera, by frame.
     pub camera_markers: Vec<CameraMarker>,
     pub view_layers: Vec<ViewLayerInfo>,
-    /// As it stands in the file.
+    /// As written in the file.
     pub output_path: String,
     /// Blender's name (`PNG`, `FFMPEG`), or a number where this Kiln does not know it.
     pub format_name: String,
     /// The same, where Kiln can check it.
     pub format: Option<FileFormat>,
     pub depth: Option<ColorDepth>,
-    /// The scene writes a film, not frames.
+    /// The scene writes a video, not frames.
     pub is_movie: bool,
     /// The part of the picture that is rendered.
     pub border: Option<Border>,
@@ -112,7 +112,7 @@ impl SceneInfo {
         bounded.map_err(|reason| NoFrames::OutOfBounds { scene: self.name.clone(), first, last, reason })
     }
 
-    /// Whether the scene, rendered by this engine or by its own, is set to render on GPUs.
+    /// The scene, rendered by this engine or by its own, is set to render on GPUs.
     pub fn is_on_gpu(&self, engine: Option<&str>) -> bool {
         engine.unwrap_or(&self.engine) == "CYCLES" && self.device == SceneDevice::Gpu
     }
@@ -130,7 +130,7 @@ pub struct CameraMarker {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ViewInfo {
     pub name: String,
-    /// What the name of its file has before the extension.
+    /// The suffix of its file's name, before the extension.
     pub suffix: String,
 }
 
@@ -151,7 +151,7 @@ pub struct Border {
     pub crop: bool,
 }
 
-/// Blender's number of a format, its name, and whether it is a film.
+/// Blender's number of a format, its name, and whether it is a video.
 const FORMATS: &[(i64, &str, bool)] = &[
     (0, "TARGA", false),
     (1, "IRIS", false),
@@ -214,7 +214,7 @@ fn denoiser(
     (denoises && layers.iter().any(layer_does)).then(|| name.to_owned())
 }
 
-/// What Cycles renders the scene on that keeps its settings at `place`.
+/// The device on which Cycles renders the scene that keeps its settings at `place`.
 fn device(parts: &Parts<'_>, place: Option<u64>) -> SceneDevice {
     const GPU: i64 = 1;
     if of_cycles(parts, place, "device") == Some(GPU) { SceneDevice::Gpu } else { SceneDevice::Cpu }
@@ -272,7 +272,7 @@ fn depth(bits: i64) -> Option<ColorDepth> {
     }
 }
 
-/// Where the objects were in memory that the scene, or a marker of it, looks through.
+/// The camera objects of the scene and its markers.
 pub(crate) fn cameras(parts: &Parts<'_>, scene: View<'_>) -> Vec<u64> {
     let markers = parts.list(scene.pointer("markers.first")).filter_map(|marker| marker.pointer("camera"));
     markers.chain(scene.pointer("camera")).collect()
@@ -282,14 +282,13 @@ pub(crate) fn engine(scene: View<'_>) -> String {
     scene.text("r.engine").unwrap_or_else(|| "BLENDER_RENDER".to_owned())
 }
 
-/// Whether the sequencer's picture takes the place of the one that the engine renders: only where the engine renders no
-/// more than scenes.
+/// The sequencer's picture replaces the one of the engine, which it does if the engine renders only scenes.
 pub(crate) fn is_sequenced(engine: &str) -> bool {
     engine == WORKBENCH || shades_by_results(engine)
 }
 
-/// Whether an engine looks only at those nodes of a material that lead to its result. Workbench shows the picture that is
-/// chosen among its nodes.
+/// The engine reads only those nodes of a material that lead to its result. Workbench shows the picture that is chosen
+/// among them.
 pub(crate) fn shades_by_results(engine: &str) -> bool {
     ["CYCLES", "BLENDER_EEVEE", "BLENDER_EEVEE_NEXT"].contains(&engine)
 }

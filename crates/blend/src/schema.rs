@@ -1,4 +1,4 @@
-//! What of a file's DNA is of interest.
+//! The DNA of a file with the structs that Kiln reads.
 
 use foldhash::HashMap;
 
@@ -20,7 +20,7 @@ pub(crate) struct Kinds {
 /// The DNA, and what of it is of interest.
 pub(crate) struct Schema {
     pub dna: Dna,
-    /// Which rules apply to a struct.
+    /// The rules for each struct.
     pub rules: HashMap<usize, Vec<&'static Rule>>,
     pub uses: Vec<Uses>,
     pub kinds: Kinds,

@@ -40,7 +40,7 @@ impl<'a> NumberedName<'a> {
         }
     }
 
-    /// As it reads those of volumes and cache files: the digits stand right before the extension. None without any.
+    /// As it reads those of volumes and cache files: the digits right before the extension. None without any.
     pub fn at_end(name: &'a [u8]) -> Option<Self> {
         let stem = stem(name);
         let start = stem.iter().rposition(|byte| !byte.is_ascii_digit()).map_or(0, |at| at + 1);
@@ -94,13 +94,13 @@ fn number(digits: &[u8]) -> Option<i64> {
     digits.parse::<i32>().ok().map(i64::from)
 }
 
-/// Whether the name of a clip is that of a picture.
+/// The name of a clip is that of a picture.
 pub(crate) fn is_picture(name: &[u8]) -> bool {
     let extension = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default().to_ascii_lowercase();
     PICTURES.iter().any(|one| one.as_bytes() == extension)
 }
 
-/// How a frame chooses the number of a file.
+/// The rule by which a frame chooses the number of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "rule")]
 pub enum SequenceRule {
@@ -154,7 +154,7 @@ pub struct Clip {
     pub length: i64,
 }
 
-/// What a volume shows outside of its frames.
+/// The frames of a volume outside of its range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VolumeMode {
@@ -253,7 +253,7 @@ pub struct SequenceUser {
     pub by: String,
     #[serde(flatten)]
     pub rule: SequenceRule,
-    /// Where in memory that datablock was, and the .blend that holds it.
+    /// The address of that datablock, and the .blend that holds it.
     #[serde(skip)]
     pub(crate) old: u64,
     #[serde(skip)]

@@ -1,4 +1,4 @@
-//! Which datablocks show image sequences, by which rules: gathered on the way through a file.
+//! The datablocks that show image sequences, and the rule of each, gathered on the way through a file.
 
 use std::{collections::HashSet, path::PathBuf};
 
@@ -42,7 +42,7 @@ pub(crate) const STRUCTS: [&str; 11] = [
     "NlaTrack",
 ];
 
-/// Which settings an animation moves.
+/// The settings that an animation moves.
 #[derive(Default, Clone, Copy)]
 struct Moves {
     frames: bool,
@@ -65,9 +65,9 @@ impl Moves {
 
 /// A user whose rule is known but for what moves it.
 struct UserDraft {
-    /// Where the datablock that shows it was in memory.
+    /// The address of the datablock that shows the sequence.
     old: u64,
-    /// Where the image or clip was in memory.
+    /// The address of the image or clip.
     target: u64,
     by: String,
     rule: Rule,
@@ -134,7 +134,7 @@ struct Current {
     in_geometry_image: bool,
     in_scene_time: bool,
     has_geometry_image: bool,
-    /// Where paths of animations stand.
+    /// The addresses of animations' paths.
     paths: HashSet<u64>,
     is_action: bool,
     actions: Vec<u64>,
@@ -222,7 +222,7 @@ impl SequenceUsers {
         current.own.push(UserDraft { old, target, by, rule, actions, moves });
     }
 
-    /// Whether the text that begins at this place of memory is the path of an animation.
+    /// The text at this address is the path of an animation.
     pub fn takes_path(&self, old: u64) -> bool {
         self.current.as_ref().is_some_and(|current| current.paths.contains(&old))
     }
@@ -234,7 +234,7 @@ impl SequenceUsers {
         }
     }
 
-    /// Whether a block of one of the [`STRUCTS`] has to be read.
+    /// A block of one of the [`STRUCTS`] has to be read.
     pub fn wants(&self, name: &[u8]) -> bool {
         let Some(current) = &self.current else { return false };
         if current.blocks() > MAX_BLOCKS {
@@ -298,7 +298,7 @@ impl SequenceUsers {
         }
     }
 
-    /// Whether a datablock of this kind has to be read to its end.
+    /// A datablock of this kind has to be read to its end.
     pub fn is_owner(code: [u8; 4]) -> bool {
         OWNERS.contains(&code) || &code == b"MC\0\0"
     }

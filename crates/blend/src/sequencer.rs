@@ -42,7 +42,7 @@ struct Strip {
     channel: i64,
     scene: Option<u64>,
     data: Option<u64>,
-    /// What the strip of an effect keeps.
+    /// The data of an effect.
     effect: Option<u64>,
     /// Of a strip that holds others: the first of them, and of their channels.
     inside: Option<u64>,
@@ -83,7 +83,7 @@ pub(crate) struct StripFile {
 }
 
 impl Strips {
-    /// Takes in a block that lay at `old`, and stands at byte `at` of the file. Elements have a way of their own. Returns
+    /// Reads a block with the address `old` at byte `at` of the file; elements have a function of their own. Returns
     /// how many bytes it takes.
     pub fn read(&mut self, old: u64, at: u64, view: &View<'_>) -> usize {
         match view.struct_name() {
@@ -124,7 +124,7 @@ impl Strips {
             .extend(view.pointer("modifier.mask_sequence").or_else(|| view.pointer("modifier.mask_strip")));
     }
 
-    /// Where the sequencer's own block was.
+    /// The address of the sequencer's own block.
     pub fn old(&self) -> Option<u64> {
         self.editing.map(|editing| editing.old)
     }
@@ -141,8 +141,7 @@ impl Strips {
         self.strips.values().any(|strip| strip.kind == SCENE)
     }
 
-    /// Whether something shows in the sequencer, so that Blender renders it instead of the scene: on all frames, also
-    /// where no strip is.
+    /// Something shows in the sequencer, so that Blender renders it instead of the scene, even on frames without a strip.
     pub fn covers(&self) -> bool {
         let Some(editing) = self.editing else { return false };
         let muted = self.muted_channels(editing.channels);

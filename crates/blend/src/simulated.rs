@@ -1,4 +1,4 @@
-//! What simulates, as it stands in one datablock of a file.
+//! The simulations of one datablock.
 
 use crate::{
     caches::{FluidCache, PointCache},
@@ -11,7 +11,7 @@ use crate::{
     simulation::SimulationKind,
 };
 
-/// Where a simulation's frames may be.
+/// The storage of a simulation's frames.
 pub(crate) enum SimulationStorage {
     Points(PointCache),
     /// The surfaces of dynamic paint that are painted on vertices, and whether each is active.
@@ -54,7 +54,7 @@ pub(crate) struct ZoneBake {
 
 pub(crate) struct SimulationSource {
     pub kind: SimulationKind,
-    /// Its modifier is switched on for renders, in the frame that is saved.
+    /// The modifier is on for renders, in the frame that is saved.
     pub renders: bool,
     pub stored: SimulationStorage,
 }
@@ -90,7 +90,7 @@ pub(crate) fn drawn(parts: &Parts<'_>, scene: View<'_>, strips: &Strips) -> Scen
     draws
 }
 
-/// What a tree of the compositor draws.
+/// Reads the scenes and trees that a tree of the compositor uses.
 pub(crate) fn layers(parts: &Parts<'_>, tree: View<'_>) -> CompositorInputs {
     const MUTED: u32 = 9;
     let mut layers = CompositorInputs::default();
@@ -114,7 +114,7 @@ pub(crate) fn active(body: View<'_>) -> Option<RigidBody> {
     (body.int("type") == Some(ACTIVE)).then_some(RigidBody { enabled, kinematic })
 }
 
-/// Whether a modifier may act on other objects, which have no pointer to its own.
+/// The modifier may act on other objects, which have no pointer to its own.
 pub(crate) fn acts_on_others(modifier: View<'_>) -> bool {
     let acts = [
         &b"CollisionModifierData"[..],

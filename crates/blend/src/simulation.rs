@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::caches::FrameRange;
 
-/// What moves by itself.
+/// The kind of a simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SimulationKind {
@@ -46,9 +46,9 @@ pub struct Simulation {
     pub owner: String,
     /// Scenes of the file that it takes part in.
     pub scenes: Vec<String>,
-    /// Its frames are stored, in the file or beside it.
+    /// Frames are stored, in the file or beside it.
     pub baked: bool,
-    /// It shows in renders, or moves what does, is not baked, and would be wrong without.
+    /// The simulation shows in renders, or moves what does, is not baked, and would be wrong without a bake.
     pub needs_bake: bool,
     /// Of what is baked and shows: frames of its own range that are not stored.
     #[serde(default)]
@@ -64,7 +64,7 @@ impl Simulation {
         format!("{}{more}", shown.join(", "))
     }
 
-    /// Whether its cache lacks what this frame shows.
+    /// The cache lacks what this frame shows.
     pub fn lacks(&self, frame: i32) -> bool {
         self.missing_frames.iter().any(|range| (range.first..=range.last).contains(&frame))
     }

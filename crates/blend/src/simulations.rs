@@ -1,4 +1,4 @@
-//! Simulations, and whether anybody baked them. Background Blender renders what is not baked standing still, so this
+//! Simulations and their bakes. A Blender without a window renders them without motion unless they are baked, so this
 //! tells whether a job needs a bake first.
 
 use std::collections::BTreeSet;
@@ -25,11 +25,11 @@ use crate::{
     simulation::{Simulation, SimulationKind},
 };
 
-/// What became known of it once the whole file was read.
+/// A simulation after the whole file was read.
 struct Resolved {
     kind: SimulationKind,
     bake: Bake,
-    /// Where it counts, it would be wrong without a bake.
+    /// Without a bake it would be wrong.
     matters: bool,
 }
 
@@ -85,7 +85,7 @@ pub(crate) struct Simulations {
 const MAX_DEPTH: usize = 64;
 
 impl Simulations {
-    /// What is kept of the datablock costs about this many bytes.
+    /// Returns how many bytes the datablock takes.
     pub fn scene(
         &mut self,
         parts: &Parts<'_>,
@@ -242,8 +242,8 @@ impl Simulations {
         all
     }
 
-    /// What moves and is not baked, by where its object was in memory, whether it shows here or not; rigid bodies by
-    /// the scene in whose world they are.
+    /// The simulations that are not baked, shown or not, by the address of their object; rigid bodies by the scene of
+    /// their world.
     pub fn unbaked(&self, beside: &CacheFiles<'_>) -> HashMap<u64, Vec<Simulation>> {
         let mut all = self.unbaked_objects(beside);
         let of = |kind, owner: String| {
@@ -280,7 +280,7 @@ impl Simulations {
         all
     }
 
-    /// Whether something would be wrong, and does not show in every scene: pointers tell whether it counts all the same.
+    /// Something would be wrong and is not visible in every scene: then pointers decide whether it counts.
     pub fn may_move_others(&self, beside: &CacheFiles<'_>) -> bool {
         let [_, counts] = self.in_scenes();
         let scenes = self.graph.scenes().len();
@@ -294,7 +294,7 @@ impl Simulations {
         })
     }
 
-    /// Whether a rigid body is moved by others in any frame.
+    /// The rigid body is moved by others in some frame.
     fn moves(&self, old: u64, body: &Body) -> bool {
         body.rigid.is_some_and(|rigid| {
             (rigid.enabled || self.graph.is_animated(old, animated::BODY_ENABLED))
@@ -351,7 +351,7 @@ impl Simulations {
     }
 
     /// The scenes in whose world each body is. Of the world's collection its own objects alone count, not those of
-    /// collections within; of one in a library, which is not seen, it stands itself for them.
+    /// collections within; a collection of a library, which is not read, represents its objects.
     fn in_worlds(&self) -> HashMap<u64, BTreeSet<usize>> {
         let mut all: HashMap<u64, BTreeSet<usize>> = HashMap::default();
         for (index, world) in self.worlds.iter().enumerate() {
@@ -394,7 +394,7 @@ impl Simulations {
         states.into_iter().map(told).collect()
     }
 
-    /// Bodies of libraries in worlds of this file, which keep their frames. Whether they move stands in the library:
+    /// Bodies of libraries in worlds of this file, which keep their frames. Only the library tells whether they move:
     /// of what a person put into a world that is taken for granted.
     fn linked_bodies(
         &self,
@@ -506,7 +506,7 @@ impl Simulations {
         false
     }
 
-    /// Whether the nested node of this identifier is a simulation zone.
+    /// The nested node of this identifier is a simulation zone.
     fn is_zone(&self, tree: u64, id: i64, depth: usize) -> bool {
         let Some(tree) = self.trees.get(&tree) else { return false };
         let Some((node, inside)) = tree.nested.get(&id) else { return false };

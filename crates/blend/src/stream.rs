@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{fault::BlendFault, frames::FramedReader, pieces::PieceBuffer};
 
-/// How a .blend is packed.
+/// The compression of a .blend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
@@ -19,7 +19,7 @@ pub enum Compression {
     Zstd,
 }
 
-/// What reading a .blend may cost.
+/// The limits of reading a .blend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadLimits {
     /// A packed file may unpack to this many bytes...
@@ -49,7 +49,7 @@ enum Kind<'a> {
 }
 
 impl Kind<'_> {
-    /// How many bytes that come next are in memory.
+    /// The number of the next bytes that are in memory.
     fn ahead(&self) -> usize {
         match self {
             Self::Plain(pieces) => pieces.ahead().len(),
@@ -69,14 +69,14 @@ impl Kind<'_> {
 }
 
 /// Reads forward, and jumps where that is cheap.
-pub(crate) struct Stream<'a> {
+pub(crate) struct BlendStream<'a> {
     kind: Kind<'a>,
     /// Unpacked bytes so far.
     position: u64,
     /// The most that may come; its length where it is known.
     limit: u64,
     known_len: bool,
-    /// What was taken and did not lie in one piece.
+    /// Taken bytes that were not in one piece.
     gathered: Vec<u8>,
     pub compression: Compression,
 }
@@ -88,7 +88,7 @@ const WINDOW_LOG: u32 = 27;
 /// The most that is set aside for bytes that may not be there.
 const STEP: u64 = 1 << 20;
 
-impl<'a> Stream<'a> {
+impl<'a> BlendStream<'a> {
     pub fn new(bytes: &'a mut dyn ByteSource, limits: &ReadLimits) -> Result<Self, BlendFault> {
         let read = BlendFault::Unreadable;
         let len = bytes.seek(SeekFrom::End(0)).map_err(read)?;
@@ -270,7 +270,7 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// At most so many of the bytes that are left, at most to the end of the file; none at its end.
+    /// Reads the next bytes, at most to the end of the file; none at its end.
     pub fn chunk(&mut self, buffer: &mut [u8]) -> Result<usize, BlendFault> {
         let (at, what) = (self.position, &"what lies");
         loop {

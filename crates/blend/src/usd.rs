@@ -31,7 +31,7 @@ fn read(path: &Path) -> io::Result<Vec<Vec<u8>>> {
     if file.fill_buf()?.starts_with(b"PXR-USDC") { tokens(&mut file) } else { text(&mut file) }
 }
 
-/// A name as it stands, without what is behind the file's own: arguments, or a file in a .usdz.
+/// A name without the part behind the file's own: arguments, or a file in a .usdz.
 fn layer(name: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(name).ok()?;
     let text = text.split(":SDF_FORMAT_ARGS:").next().unwrap_or(text);

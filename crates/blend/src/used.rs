@@ -22,22 +22,22 @@ use crate::{
     stream::ReadLimits,
 };
 
-/// What is held of a file here takes so many times what its scenes and their settings may take.
+/// Bytes of a file here, as a multiple of those that its scenes and their settings may take.
 const ALL_OF_ONE: usize = 4;
 
-/// A name of a file, as it stands in a .blend.
+/// A name of a file, as written in a .blend.
 type Name = (Vec<u8>, ExternalKind);
-/// Where in memory the datablocks were, or the parts of them, in which each name stands.
+/// The addresses of the datablocks, or their parts, that hold each name.
 type Names = HashMap<Name, Vec<u64>>;
 
-/// What a scene's picture depends on.
+/// The datablocks that a scene's picture depends on.
 struct ReachedDatablocks {
     /// By files: datablocks and parts of them, by where they were in memory.
     met: HashMap<PathBuf, HashSet<u64>>,
     names: HashMap<PathBuf, Names>,
 }
 
-/// Which of the files that are named a render may read.
+/// The files that a render may read.
 pub(crate) struct UsedFiles {
     /// `None` where it cannot be told: then all of them.
     reached: Option<ReachedDatablocks>,
@@ -50,7 +50,7 @@ impl UsedFiles {
         Self { reached: ReachedDatablocks::by(found, requested), blend: found.blend.clone() }
     }
 
-    /// Whether the render may read a file. Libraries it always does.
+    /// The render may read the file. Libraries it always does.
     pub fn file(&self, item: &Dependency) -> bool {
         let Some(reached) = self.reached.as_ref().filter(|_| item.file.kind != ExternalKind::Library) else {
             return true;
@@ -64,7 +64,7 @@ impl UsedFiles {
         olds.iter().any(|old| met.is_some_and(|met| met.contains(old)))
     }
 
-    /// Whether the render may come to what shows a sequence.
+    /// The render may come to this user of a sequence.
     pub fn user(&self, user: &SequenceUser) -> bool {
         // Of the scenes of the .blend itself only the one that renders has been asked for.
         let is_scene = user.holder == self.blend && user.by.starts_with("SC");
@@ -120,7 +120,7 @@ pub fn find_unused_paths<R: Read + Seek>(
     let keys = |names: Vec<(&Name, _)>| -> BTreeSet<String> {
         names.into_iter().map(|((raw, _), _)| meaning::key(raw, "")).collect()
     };
-    // One name may stand in several places.
+    // One name may occur in several places.
     let used = keys(used);
     keys(unused).into_iter().filter(|key| !used.contains(key)).collect()
 }
@@ -138,8 +138,8 @@ fn names_in(inside: &Inspection, follow: &FileGraph) -> Names {
     names
 }
 
-/// What the picture of a scene of `main` depends on; `None` where that would take too long. `place` tells where a file's
-/// library lies.
+/// The datablocks that the picture of a scene of `main` depends on; `None` if that would take too long. `place` finds
+/// a file's library.
 fn walk<'a>(
     files: &'a HashMap<&'a Path, FileGraph>,
     main: &'a Path,

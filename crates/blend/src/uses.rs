@@ -1,4 +1,4 @@
-//! What structs of a .blend are of use for: parts of which datablocks are kept, and more.
+//! The use of each struct of a .blend: the parts of datablocks that are kept, and more.
 
 use foldhash::HashMap;
 
@@ -13,15 +13,15 @@ pub(crate) const COLLECTION: Uses = 1 << 2;
 /// A tree of geometry nodes.
 pub(crate) const TREE: Uses = 1 << 3;
 pub(crate) const SEQUENCER: Uses = 1 << 4;
-/// It names a file.
+/// The struct names a file.
 pub(crate) const RULES: Uses = 1 << 5;
-/// It tells who shows an image sequence.
+/// The struct tells which datablock shows an image sequence.
 pub(crate) const SHOWN: Uses = 1 << 6;
-/// It is part of an animation.
+/// The struct is part of an animation.
 pub(crate) const ANIMATION: Uses = 1 << 7;
-/// It is part of a tree of nodes.
+/// The struct is part of a tree of nodes.
 pub(crate) const NODES: Uses = 1 << 8;
-/// It is a tile of an image.
+/// The struct is a tile of an image.
 pub(crate) const TILES: Uses = 1 << 9;
 
 const PARTS: &[(Uses, &[&str])] = &[
@@ -75,7 +75,7 @@ const PARTS: &[(Uses, &[&str])] = &[
 /// Parts of scenes that are done with once the scene is read.
 pub(crate) const DONE_WITH: [&[u8]; 3] = [b"PTCacheMem", b"bNodeTree", b"bNode"];
 
-/// What every struct of the file is of use for.
+/// The uses of every struct of the file.
 pub(crate) fn table(
     dna: &Dna,
     by_name: &HashMap<&[u8], usize>,

@@ -122,7 +122,7 @@ fn lengths_of_blocks_that_lie_are_told() {
     }
 }
 
-/// What reading a file costs a process of its own.
+/// The cost of reading a file, in a process of its own.
 struct Cost {
     /// Of all its memory at once, in KiB.
     peak: u64,

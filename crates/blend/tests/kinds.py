@@ -2,7 +2,7 @@
 
 Run inside Blender, or by a Python with the bpy wheel: ... kinds.py -- FOLDER [FLUID]
 FLUID is a baked fluid to use: the wheels abort when they are to bake one.
-The home of all is FOLDER/home: the project in `film`, and what is not part of it in `far`.
+The home of all is FOLDER/home: the project in `project`, and what is not part of it in `far`.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ import shot  # noqa: E402
 given = sys.argv[sys.argv.index("--") + 1 :]
 out = os.path.realpath(given[0])
 home = os.path.join(out, "home")
-film, far = os.path.join(home, "film"), os.path.join(home, "far")
+project, far = os.path.join(home, "project"), os.path.join(home, "far")
 options = bpy.app.build_options
 
 
@@ -131,8 +131,8 @@ RED, GREEN, BLUE, YELLOW = (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0)
 
 
 def libraries():
-    """far/lib/hero.blend, with files of its own, names far/props/prop.blend absolutely; film/lib/set.blend names
-    film/lib/sub/tree.blend relatively."""
+    """far/lib/hero.blend, with files of its own, names far/props/prop.blend absolutely; project/lib/set.blend names
+    project/lib/sub/tree.blend relatively."""
     fresh()
     picture(place(far, "props", "tex", "prop.png"), YELLOW)
     plane("Prop", 0, 2.5, painted("prop", image_of("//tex/prop.png", "prop")))
@@ -152,13 +152,13 @@ def libraries():
     save(os.path.join(far, "lib", "hero.blend"), compress=True)
     fresh()
     # As a person on a system that does not tell cases apart would have it.
-    picture(place(film, "lib", "Tex", "Leaf.PNG"), BLUE)
+    picture(place(project, "lib", "Tex", "Leaf.PNG"), BLUE)
     plane("Tree", -2.5, 2.5, painted("leaf", image_of("//../tex/leaf.png", "leaf")))
-    save(os.path.join(film, "lib", "sub", "tree.blend"))
+    save(os.path.join(project, "lib", "sub", "tree.blend"))
     fresh()
-    save(os.path.join(film, "lib", "set.blend"))
-    link(os.path.join(film, "lib", "sub", "tree.blend"), "Tree", True).parent = plane("Ground", 0, -2.5)
-    save(os.path.join(film, "lib", "set.blend"))
+    save(os.path.join(project, "lib", "set.blend"))
+    link(os.path.join(project, "lib", "sub", "tree.blend"), "Tree", True).parent = plane("Ground", 0, -2.5)
+    save(os.path.join(project, "lib", "set.blend"))
 
 
 def movie(path):
@@ -220,13 +220,13 @@ def box(name, x, y):
 
 
 def images():
-    picture(place(film, "tex", "wood.png"), (0.5, 0.2, 0))
+    picture(place(project, "tex", "wood.png"), (0.5, 0.2, 0))
     picture(place(far, "tex", "far.png"), (1, 0, 1))
     picture(place(far, "tex", "CON.png"), (0.3, 0.3, 1))
     picture(os.fsdecode(place(far, "tex", "x").encode()[:-1] + b"caf\xe9.png"), (0.2, 0.9, 0.4))
     for number, colour in ((1, RED), (2, GREEN), (3, BLUE)):
         picture(place(far, "seq", f"s_{number:04}.png"), colour)
-        picture(place(film, "strips", f"p_{number:02}.png"), colour)
+        picture(place(project, "strips", f"p_{number:02}.png"), colour)
         picture(place(far, "strips", f"q_{number:02}.png"), colour)
     for number in (1001, 1002):
         picture(place(far, "tiles", f"t.{number}.png"), RED)
@@ -319,7 +319,7 @@ def simulations(scene):
     with_disk = cloth.modifiers["cloth"].point_cache
     activate(cloth)
     bpy.ops.ptcache.bake_all(bake=True)
-    made = os.path.join(film, "shots", "blendcache_main")
+    made = os.path.join(project, "shots", "blendcache_main")
     assert with_disk.is_baked and os.listdir(made), "cloth was baked to disk"
     played = plane("Played", 8, -2.5)
     modifier = played.modifiers.new("cloth", "CLOTH")
@@ -402,22 +402,22 @@ def cache_files(scene):
 
 
 def clips(scene):
-    bpy.data.movieclips.load(os.path.join(far, "films", "clip.mp4")).use_fake_user = True
+    bpy.data.movieclips.load(os.path.join(far, "videos", "clip.mp4")).use_fake_user = True
     clip = bpy.data.movieclips.load(os.path.join(far, "seq", "s_0001.png"))
     clip.use_fake_user = True
-    image_of(os.path.join(far, "films", "clip.mp4"), "film", "MOVIE").use_fake_user = True
+    image_of(os.path.join(far, "videos", "clip.mp4"), "movie", "MOVIE").use_fake_user = True
 
 
 def strips(scene):
     editor = scene.sequence_editor_create()
     strips = editor.strips if hasattr(editor, "strips") else editor.sequences
-    near = strips.new_image("near", os.path.join(film, "strips", "p_01.png"), 1, 1)
+    near = strips.new_image("near", os.path.join(project, "strips", "p_01.png"), 1, 1)
     near.directory = "//../strips/"
     remote = strips.new_image("remote", os.path.join(far, "strips", "q_01.png"), 2, 1)
     for strip, letter in ((near, "p"), (remote, "q")):
         for number in (2, 3):
             strip.elements.append(f"{letter}_{number:02}.png")
-    strips.new_movie("film", os.path.join(far, "films", "clip.mp4"), 3, 1)
+    strips.new_movie("movie", os.path.join(far, "videos", "clip.mp4"), 3, 1)
     if options.audaspace:
         strips.new_sound("sound", os.path.join(far, "sound", "a.wav"), 4, 1)
     # The picture is the scene's own.
@@ -428,10 +428,10 @@ libraries()
 fresh()
 shot.rig(plane, activate)
 save(os.path.join(far, "rig", "rig.blend"))
-movie(place(far, "films", "clip.mp4"))
+movie(place(far, "videos", "clip.mp4"))
 caches()
 scene = fresh()
-main = place(film, "shots", "main.blend")
+main = place(project, "shots", "main.blend")
 save(main)
 camera = bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
 camera.location = (1, 0, 26)
@@ -444,14 +444,14 @@ nodes(scene)
 cache_files(scene)
 clips(scene)
 strips(scene)
-link(os.path.join(film, "lib", "set.blend"), "Ground", True)
+link(os.path.join(project, "lib", "set.blend"), "Ground", True)
 with bpy.data.libraries.load(os.path.join(far, "lib", "hero.blend"), link=True, relative=False) as (_, to):
     to.collections = ["All"]
 instance = bpy.data.objects.new("Instance", None)
 instance.instance_type, instance.instance_collection = "COLLECTION", to.collections[0]
 instance.location = (-8, 2, 0)
 scene.collection.objects.link(instance)
-with bpy.data.libraries.load(os.path.join(film, "lib", "sub", "tree.blend"), link=True, relative=True) as (_, to):
+with bpy.data.libraries.load(os.path.join(project, "lib", "sub", "tree.blend"), link=True, relative=True) as (_, to):
     to.objects = ["Tree"]
 scene.collection.objects.link(to.objects[0])
 shot.change(scene, os.path.join(far, "rig", "rig.blend"), plane)

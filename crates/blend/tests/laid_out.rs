@@ -20,10 +20,10 @@ use kiln_testkit::{
 };
 use serde::Deserialize;
 
-/// What Blender says of an opened file.
+/// Blender's own account of an opened file.
 #[derive(Deserialize)]
 struct Opened {
-    /// What names a file, to where that leads: bytes in hexadecimal digits.
+    /// The datablock that names a file, and the path: bytes in hexadecimal digits.
     names: BTreeMap<String, String>,
     /// Of Blender's own list, what the names have not.
     only_blender: Vec<String>,
@@ -31,7 +31,7 @@ struct Opened {
     sizes: BTreeMap<String, [u32; 2]>,
     played: BTreeMap<String, Vec<bool>>,
     grids: BTreeMap<String, bool>,
-    /// What the shot says of linked data.
+    /// The linked data of the shot.
     shot: BTreeMap<String, String>,
 }
 
@@ -74,21 +74,22 @@ impl Project {
     fn make(blender: Blender, fluid: Option<&Path>) -> Self {
         let folder = temp_dir();
         let root = folder.path().canonicalize().unwrap();
-        let main = root.join("home/film/shots/main.blend");
+        let main = root.join("home/project/shots/main.blend");
         let arguments: Vec<&Path> = [root.as_path()].into_iter().chain(fluid).collect();
-        run(&blender, "kinds.py", &arguments, &root.join("home/film/shots/main.blend1"));
+        run(&blender, "kinds.py", &arguments, &root.join("home/project/shots/main.blend1"));
         let found = find_dependencies(&main).unwrap();
         // At home, too, somebody has to put the case of the letters right.
-        fs::create_dir(root.join("home/film/lib/tex")).unwrap();
-        fs::copy(root.join("home/film/lib/Tex/Leaf.PNG"), root.join("home/film/lib/tex/leaf.png")).unwrap();
+        fs::create_dir(root.join("home/project/lib/tex")).unwrap();
+        fs::copy(root.join("home/project/lib/Tex/Leaf.PNG"), root.join("home/project/lib/tex/leaf.png"))
+            .unwrap();
         let home = open(&blender, &main, Path::new(""), &root, "home");
-        fs::remove_dir_all(root.join("home/film/lib/tex")).unwrap();
+        fs::remove_dir_all(root.join("home/project/lib/tex")).unwrap();
         // Whatever still leads home leads nowhere from now on.
         fs::rename(root.join("home"), root.join("gone")).unwrap();
         Self { blender, folder, home, found }
     }
 
-    /// Where a file of the home lies now.
+    /// The path of a file of the home after the move.
     fn moved(&self, path: &Path) -> PathBuf {
         self.path("gone").join(path.strip_prefix(self.path("home")).unwrap())
     }
@@ -180,7 +181,7 @@ fn check_all(blender: Blender) {
     let is_wheel = matches!(blender, Blender::Module(_));
     let fluid = is_wheel.then(|| {
         let system = Blender::Executable(kiln_testkit::blender());
-        system.build(&script("kinds.py"), &[], "home/film/shots/main.blend1").join("home/far/fluid")
+        system.build(&script("kinds.py"), &[], "home/project/shots/main.blend1").join("home/far/fluid")
     });
     let project = Project::make(blender, fluid.as_deref());
     let shared = SharedRoot { name: "far".to_owned(), root: project.path("home/far") };
@@ -315,7 +316,7 @@ fn files_on_a_shared_root_are_linked_not_taken(
 }
 
 #[test]
-fn a_colour_configuration_comes_along_with_its_tables() {
+fn a_colour_configuration_is_taken_with_its_tables() {
     for blender in all_blenders() {
         let temp = temp_dir();
         let at = |name: &str| temp.path().join(name);

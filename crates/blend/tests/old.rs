@@ -15,7 +15,7 @@ use made::{
 
 const HEADERS: &[&str] = &["BLENDER_v250", "BLENDER_V263", "BLENDER-v279", "BLENDER-V279"];
 
-/// What Blender sets beside the layer's own switch: sky, halos and more.
+/// The flags that Blender sets beside the layer's own switch: sky, halos and more.
 const LAYER_FLAGS: i64 = 0x7fff;
 const LAYER_OFF: i64 = 1 << 17;
 

@@ -81,7 +81,7 @@ const MORE: &[Struct] = &[
 const SCENE: i64 = 0x100;
 const MATERIAL: i64 = 0x200;
 const IMAGE: i64 = 0x300;
-/// Where all else begins.
+/// The address at which all else begins.
 const REST: i64 = 0x1_0000;
 
 type Fields<'a> = Vec<(&'a str, made::Value<'a>)>;

@@ -1,4 +1,4 @@
-//! Which file a frame shows of a sequence: by Blender, by Kiln's host, and by what is read from the .blend.
+//! The file of a sequence that a frame shows: by Blender, by Kiln's host, and by the .blend alone.
 
 #![allow(clippy::unwrap_used)]
 
@@ -27,7 +27,7 @@ struct Shown {
 
 #[derive(Deserialize)]
 struct Frame {
-    /// Whether Blender could be asked.
+    /// Blender was asked.
     asked: bool,
     blender: Option<String>,
     /// The name, and how much it is needed.
@@ -105,7 +105,7 @@ fn of_file(blend: &Path) -> BTreeMap<String, (ExternalFile, SequenceUser)> {
     for file in inspect(blend).unwrap().external {
         let noun = match &file.owner[..2] {
             "IM" => "image",
-            "MC" => "film",
+            "MC" => "clip",
             "VO" => "volume",
             _ => "cache",
         };

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 struct Made {
     folder: PathBuf,
-    /// What Blender says, by name of file.
+    /// Blender's account, by name of file.
     truth: BTreeMap<String, Value>,
 }
 
@@ -167,7 +167,7 @@ fn every_value_of_every_scene_is_what_blender_says() {
             // Blender turns it round when it opens a file outside Windows.
             ours["output_path"] = scene.output_path.replace('\\', "/").into();
             if scene.depth.is_none() {
-                // Of formats with one depth it is not said; of films and what Kiln cannot check neither.
+                // Formats with one depth have none; nor have videos, and formats that Kiln cannot check.
                 assert!(scene.format.is_none_or(|format| format.depths().len() < 2), "{name} {}", scene.name);
                 expected["depth"] = Value::Null;
             }

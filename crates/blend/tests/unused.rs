@@ -56,7 +56,7 @@ fn names<'a>(missing: impl Iterator<Item = &'a MissingDependency>) -> BTreeSet<S
     missing.map(|one| one.place.file_name().unwrap().to_str().unwrap().to_owned()).collect()
 }
 
-/// What the reader says of files that their names contradict.
+/// The errors of the reader, judged by the names of the files.
 fn check(blend: &Path) -> Vec<String> {
     let found = lacking(blend, None);
     let used = names(found.missing.iter());

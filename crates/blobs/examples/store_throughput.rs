@@ -1,4 +1,4 @@
-//! How fast a store takes, makes and gives blobs of chunks; started by `bench/chunks`.
+//! Measures the speed at which a store takes, makes and reads blobs of chunks; started by `bench/chunks`.
 
 use std::error::Error;
 use std::io::Cursor;
@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::{TryStreamExt, stream};
-use kiln_blobs::{BlobStore, Blobs, Cache, ChunkStore, Durability, StreamError, Take};
+use kiln_blobs::{BlobStore, Blobs, Cache, ChunkStore, Durability, PutMode, StreamError};
 use kiln_chunks::{Packer, split};
 
 #[tokio::main(flavor = "current_thread")]
@@ -59,7 +59,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
         let other = tempfile::tempdir()?;
         let whole = BlobStore::open(other.path(), Durability::Durable).await?;
-        let (hash, _) = whole.put_file(path.as_ref(), Take::Copy).await?;
+        let (hash, _) = whole.put_file(path.as_ref(), PutMode::Copy).await?;
         let chunks = ChunkStore::open(other.path(), Durability::Durable).await?;
         let start = Instant::now();
         chunks.convert(&whole, &hash).await?;

@@ -12,11 +12,11 @@ use kiln_types::BlobHash;
 use tokio::task::JoinHandle;
 
 use crate::chunks::{ChunkReader, ChunkStore, SMALL, Sweep};
-use crate::disk::{Result, blocking, joined};
-use crate::{BlobError, BlobStore, Freed, StreamError};
+use crate::disk::{BlobResult, blocking, joined};
+use crate::{BlobError, BlobStore, FreedSpace, StreamError};
 
 /// The blobs of a server: whole files, and, where there is a store of chunks, recipes and single chunks, each of
-/// which is a blob by its own hash. Cheap to clone. Whoever reads need not know which.
+/// which is a blob by its own hash. Cheap to clone. Readers need not know which.
 #[derive(Debug, Clone)]
 pub struct Blobs {
     whole: BlobStore,
@@ -49,7 +49,7 @@ impl Blobs {
     }
 
     /// Bytes, if the blob is there. It may go: who is going to need it asks [`Blobs::promise`].
-    pub async fn size(&self, hash: &BlobHash) -> Result<Option<u64>> {
+    pub async fn size(&self, hash: &BlobHash) -> BlobResult<Option<u64>> {
         if let Some(size) = self.chunks.as_ref().and_then(|chunks| chunks.single_size(hash)) {
             return Ok(Some(size));
         }
@@ -60,13 +60,13 @@ impl Blobs {
         chunks.size(hash).await
     }
 
-    pub async fn contains(&self, hash: &BlobHash) -> Result<bool> {
+    pub async fn contains(&self, hash: &BlobHash) -> BlobResult<bool> {
         Ok(self.size(hash).await?.is_some())
     }
 
     /// Bytes, if the blob is there; from now on it is as if it had just been put. Ask this before a job is made
     /// that needs it.
-    pub async fn promise(&self, hash: &BlobHash) -> Result<Option<u64>> {
+    pub async fn promise(&self, hash: &BlobHash) -> BlobResult<Option<u64>> {
         // One form is enough. That of small files, of which there are many, is found without the disk.
         if let Some(chunks) = &self.chunks
             && chunks.single_size(hash).is_some()
@@ -87,7 +87,7 @@ impl Blobs {
         expected: Option<BlobHash>,
         limit: u64,
         stream: S,
-    ) -> Result<(BlobHash, u64)>
+    ) -> BlobResult<(BlobHash, u64)>
     where
         S: Stream<Item = std::result::Result<Bytes, E>> + Send,
         E: Into<StreamError>,
@@ -106,7 +106,7 @@ impl Blobs {
     ///
     /// # Errors
     /// [`BlobError::Mismatch`], [`BlobError::NoSpace`], or where the disk fails.
-    pub async fn put_bytes(&self, hash: BlobHash, bytes: Bytes) -> Result<()> {
+    pub async fn put_bytes(&self, hash: BlobHash, bytes: Bytes) -> BlobResult<()> {
         match &self.chunks {
             Some(chunks) if bytes.len() <= SMALL => chunks.put_small(hash, bytes).await,
             _ => {
@@ -120,13 +120,13 @@ impl Blobs {
     ///
     /// # Errors
     /// [`BlobError::NotFound`], or where the disk fails.
-    pub async fn reader(&self, hash: &BlobHash) -> Result<BlobReader> {
+    pub async fn reader(&self, hash: &BlobHash) -> BlobResult<BlobReader> {
         let (blobs, hash) = (self.clone(), *hash);
         blocking(move || blobs.open_reader(&hash)).await
     }
 
     /// [`Blobs::reader`], for who is on such a thread already.
-    pub fn open_reader(&self, hash: &BlobHash) -> Result<BlobReader> {
+    pub fn open_reader(&self, hash: &BlobHash) -> BlobResult<BlobReader> {
         // That of small blobs, of which there are many, is found without the disk.
         if let Some(chunks) = self.chunks.as_ref().filter(|chunks| chunks.single_size(hash).is_some()) {
             return Ok(BlobReader::Chunks(Box::new(chunks.open_reader(hash)?)));
@@ -149,7 +149,7 @@ impl Blobs {
         &self,
         hash: &BlobHash,
         range: Range<u64>,
-    ) -> Result<impl Stream<Item = Result<Bytes>> + Send + 'static> {
+    ) -> BlobResult<impl Stream<Item = BlobResult<Bytes>> + Send + 'static> {
         let (blobs, hash) = (self.clone(), *hash);
         let path = self.whole.path(&hash);
         let left = range.end.saturating_sub(range.start);
@@ -182,7 +182,7 @@ impl Blobs {
     ///
     /// # Errors
     /// [`BlobError::NotFound`], [`BlobError::TooLarge`] above `limit` bytes, or where the disk fails.
-    pub async fn read(&self, hash: &BlobHash, limit: u64) -> Result<Bytes> {
+    pub async fn read(&self, hash: &BlobHash, limit: u64) -> BlobResult<Bytes> {
         let (blobs, hash) = (self.clone(), *hash);
         blocking(move || {
             let mut reader = blobs.open_reader(&hash)?;
@@ -202,8 +202,8 @@ impl Blobs {
         .await
     }
 
-    /// Whether it was there, whole or as a recipe. Its chunks, and a blob that is one, go with the next collection.
-    pub async fn delete(&self, hash: &BlobHash) -> Result<bool> {
+    /// Returns true if it was there, whole or as a recipe. Its chunks, and a blob that is one, go with the next collection.
+    pub async fn delete(&self, hash: &BlobHash) -> BlobResult<bool> {
         let whole = self.whole.delete(hash).await?;
         let Some(chunks) = &self.chunks else { return Ok(whole) };
         Ok(chunks.delete_recipe(hash).await? || whole)
@@ -211,7 +211,7 @@ impl Blobs {
 
     /// Every blob with its length, in no order; but for those that are single chunks, which are not told apart from
     /// chunks of others.
-    pub async fn list(&self) -> Result<Vec<(BlobHash, u64)>> {
+    pub async fn list(&self) -> BlobResult<Vec<(BlobHash, u64)>> {
         let mut all: HashMap<_, _> = self.whole.list().await?.into_iter().collect();
         if let Some(chunks) = &self.chunks {
             all.extend(chunks.list().await?);
@@ -231,17 +231,17 @@ impl Blobs {
         &self,
         needed: impl Fn(&BlobHash) -> bool + Clone + Send + 'static,
         promised_since: SystemTime,
-    ) -> Result<Freed> {
+    ) -> BlobResult<FreedSpace> {
         let whole = self.whole.collect(needed.clone(), promised_since).await?;
         Ok(whole + self.sweep(needed, promised_since, false).await?)
     }
 
-    /// What [`Blobs::collect`] would remove.
+    /// The blobs that [`Blobs::collect`] would remove.
     pub async fn collectable(
         &self,
         needed: impl Fn(&BlobHash) -> bool + Clone + Send + 'static,
         promised_since: SystemTime,
-    ) -> Result<Freed> {
+    ) -> BlobResult<FreedSpace> {
         let whole = self.whole.collectable(needed.clone(), promised_since).await?;
         Ok(whole + self.sweep(needed, promised_since, true).await?)
     }
@@ -251,14 +251,14 @@ impl Blobs {
         needed: impl Fn(&BlobHash) -> bool + Send + 'static,
         promised_since: SystemTime,
         dry: bool,
-    ) -> Result<Freed> {
-        let Some(chunks) = self.chunks.clone() else { return Ok(Freed::default()) };
+    ) -> BlobResult<FreedSpace> {
+        let Some(chunks) = self.chunks.clone() else { return Ok(FreedSpace::default()) };
         blocking(move || chunks.sweep(&Sweep { needed: &needed, promised_since, dry })).await
     }
 }
 
 /// The next piece, being read.
-type Ahead = JoinHandle<Result<(BlobReader, Bytes)>>;
+type Ahead = JoinHandle<BlobResult<(BlobReader, Bytes)>>;
 
 impl BlobReader {
     /// Bytes.
@@ -270,7 +270,7 @@ impl BlobReader {
     }
 
     /// The next bytes, about as many as wanted; none at the end.
-    fn piece(&mut self, want: usize) -> Result<Bytes> {
+    fn piece(&mut self, want: usize) -> BlobResult<Bytes> {
         match self {
             Self::Whole(file, _) => {
                 let mut bytes = vec![0; want];

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::{BlobError, Durability, StreamError};
 
-pub(crate) type Result<T> = std::result::Result<T, BlobError>;
+pub(crate) type BlobResult<T> = std::result::Result<T, BlobError>;
 
 /// Bytes gathered before a thread is asked to write them: enough that the asking costs nothing beside it.
 const BUFFER: usize = 1 << 20;
@@ -25,12 +25,12 @@ const PAGE: usize = 4096;
 
 /// Runs what blocks off the async threads.
 pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
+    work: impl FnOnce() -> BlobResult<T> + Send + 'static,
+) -> BlobResult<T> {
     joined(tokio::task::spawn_blocking(work)).await
 }
 
-pub(crate) async fn joined<T>(task: JoinHandle<Result<T>>) -> Result<T> {
+pub(crate) async fn joined<T>(task: JoinHandle<BlobResult<T>>) -> BlobResult<T> {
     task.await.unwrap_or_else(|panic| {
         let source = io::Error::other(panic);
         Err(BlobError::Io { doing: "finish writing to", path: PathBuf::new(), source })
@@ -48,10 +48,10 @@ pub(crate) struct Draft {
     kept: bool,
 }
 
-/// What was placed, and is not written yet.
+/// The placed bytes that are not written yet.
 #[derive(Debug, Default)]
 struct Window {
-    /// Where it belongs.
+    /// The position in the file.
     at: u64,
     bytes: Vec<u8>,
     /// Bytes of it.
@@ -59,7 +59,7 @@ struct Window {
 }
 
 impl Draft {
-    pub fn create(path: PathBuf) -> Result<Self> {
+    pub fn create(path: PathBuf) -> BlobResult<Self> {
         let file = File::options()
             .read(true)
             .write(true)
@@ -69,7 +69,7 @@ impl Draft {
         Ok(Self { file, path, hasher: BlobHasher::new(), len: 0, window: Window::default(), kept: false })
     }
 
-    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    pub fn write(&mut self, bytes: &[u8]) -> BlobResult<()> {
         self.file.write_all(bytes).map_err(BlobError::io("write", &self.path))?;
         self.hasher.update(bytes);
         self.len += bytes.len() as u64;
@@ -77,7 +77,7 @@ impl Draft {
     }
 
     /// Writes in any order; [`Draft::hash_rest`] follows. What comes in order is gathered, and hashed as it comes.
-    pub fn place(&mut self, at: u64, piece: &[u8]) -> Result<()> {
+    pub fn place(&mut self, at: u64, piece: &[u8]) -> BlobResult<()> {
         if at != self.window.at + self.window.filled as u64 {
             self.write_window(0)?;
             self.window.at = at;
@@ -97,7 +97,7 @@ impl Draft {
     }
 
     /// Writes what is in the window but for the last bytes, which stay there.
-    fn write_window(&mut self, left: usize) -> Result<()> {
+    fn write_window(&mut self, left: usize) -> BlobResult<()> {
         let Window { at, bytes, filled } = &mut self.window;
         let left = left.min(*filled);
         let now = &bytes[..*filled - left];
@@ -119,13 +119,13 @@ impl Draft {
     }
 
     /// Writes all of it, whose hash is known.
-    pub fn write_checked(&mut self, bytes: &[u8]) -> Result<()> {
+    pub fn write_checked(&mut self, bytes: &[u8]) -> BlobResult<()> {
         self.len = bytes.len() as u64;
         self.file.write_all(bytes).map_err(BlobError::io("write", &self.path))
     }
 
     /// Writes what was gathered, and hashes what was placed in any order.
-    pub fn hash_rest(&mut self) -> Result<()> {
+    pub fn hash_rest(&mut self) -> BlobResult<()> {
         self.write_window(0)?;
         self.len += self
             .file
@@ -145,7 +145,7 @@ impl Draft {
     }
 
     /// Gives the file its final name.
-    pub fn keep(mut self, to: &Path, durability: Durability) -> Result<()> {
+    pub fn keep(mut self, to: &Path, durability: Durability) -> BlobResult<()> {
         make_safe(&self.file, &self.path, durability)?;
         move_in(&self.path, to, durability)?;
         self.kept = true;
@@ -155,7 +155,7 @@ impl Draft {
 
 /// Gives many files their final names, flushing the disk once. After a loss of power, a name may be gone, but what
 /// has its name is whole.
-pub(crate) fn keep_all(drafts: Vec<(Draft, PathBuf)>, durability: Durability) -> Result<()> {
+pub(crate) fn keep_all(drafts: Vec<(Draft, PathBuf)>, durability: Durability) -> BlobResult<()> {
     for (draft, _) in &drafts {
         make_safe(&draft.file, &draft.path, Durability::Ephemeral)?;
     }
@@ -181,7 +181,7 @@ impl Drop for Draft {
 }
 
 /// Nobody changes a blob any more, its promise begins, and its bytes are on the disk before its name is.
-pub(crate) fn make_safe(file: &File, path: &Path, durability: Durability) -> Result<()> {
+pub(crate) fn make_safe(file: &File, path: &Path, durability: Durability) -> BlobResult<()> {
     file.set_modified(SystemTime::now()).map_err(BlobError::io("date", path))?;
     let mut permissions = file.metadata().map_err(BlobError::io("look at", path))?.permissions();
     permissions.set_readonly(true);
@@ -194,7 +194,7 @@ pub(crate) fn make_safe(file: &File, path: &Path, durability: Durability) -> Res
 
 /// Renames, making the folder of the new name where it is not there yet. No [`kiln_files::rename_durably`]: the bytes are
 /// safe already, those of many files by one flush, and where names may be lost it flushes no folder.
-pub(crate) fn move_in(from: &Path, to: &Path, durability: Durability) -> Result<()> {
+pub(crate) fn move_in(from: &Path, to: &Path, durability: Durability) -> BlobResult<()> {
     let folder = to.parent().unwrap_or(Path::new("."));
     match fs::rename(from, to) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -209,15 +209,15 @@ pub(crate) fn move_in(from: &Path, to: &Path, durability: Durability) -> Result<
     sync_folder(folder, durability)
 }
 
-pub(crate) fn sync_folder(folder: &Path, durability: Durability) -> Result<()> {
+pub(crate) fn sync_folder(folder: &Path, durability: Durability) -> BlobResult<()> {
     match durability {
         Durability::Durable => kiln_files::flush_folder(folder).map_err(BlobError::io("write", folder)),
         Durability::Ephemeral => Ok(()),
     }
 }
 
-/// Whether there was such a file.
-pub(crate) fn remove(path: &Path) -> Result<bool> {
+/// Returns true if there was such a file.
+pub(crate) fn remove(path: &Path) -> BlobResult<bool> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         done => done.map(|()| true).map_err(BlobError::io("remove", path)),
@@ -225,7 +225,7 @@ pub(crate) fn remove(path: &Path) -> Result<bool> {
 }
 
 /// The length of a file, if it is there.
-pub(crate) fn length(path: &Path) -> Result<Option<u64>> {
+pub(crate) fn length(path: &Path) -> BlobResult<Option<u64>> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         done => done.map(|meta| Some(meta.len())).map_err(BlobError::io("look at", path)),
@@ -233,7 +233,7 @@ pub(crate) fn length(path: &Path) -> Result<Option<u64>> {
 }
 
 /// Every file below `root` that is named by a hash, as `root/ab/abcdef...`; others are passed over.
-pub(crate) fn walk(root: &Path) -> Result<Vec<(BlobHash, fs::Metadata)>> {
+pub(crate) fn walk(root: &Path) -> BlobResult<Vec<(BlobHash, fs::Metadata)>> {
     let mut all = Vec::new();
     for shard in fs::read_dir(root).map_err(BlobError::io("read", root))? {
         let shard = shard.map_err(BlobError::io("read", root))?.path();
@@ -267,8 +267,8 @@ pub(crate) fn sharded(root: &Path, hash: &BlobHash) -> PathBuf {
 pub(crate) async fn pour<S, E, T>(
     stream: S,
     sink: T,
-    step: impl Fn(&mut T, &[u8]) -> Result<()> + Clone + Send + 'static,
-) -> Result<(T, Option<BlobError>)>
+    step: impl Fn(&mut T, &[u8]) -> BlobResult<()> + Clone + Send + 'static,
+) -> BlobResult<(T, Option<BlobError>)>
 where
     S: Stream<Item = std::result::Result<Bytes, E>> + Send,
     E: Into<StreamError>,
@@ -282,8 +282,8 @@ where
 pub(crate) async fn pour_frames<S, E, T>(
     stream: S,
     sink: T,
-    step: impl Fn(&mut T, Vec<Frame>) -> Result<()> + Clone + Send + 'static,
-) -> Result<(T, Option<BlobError>)>
+    step: impl Fn(&mut T, Vec<Frame>) -> BlobResult<()> + Clone + Send + 'static,
+) -> BlobResult<(T, Option<BlobError>)>
 where
     S: Stream<Item = std::result::Result<Bytes, E>> + Send,
     E: Into<StreamError>,
@@ -296,13 +296,13 @@ where
 trait Gather {
     type Load: Send + 'static;
 
-    fn push(&mut self, piece: Bytes) -> Result<()>;
+    fn push(&mut self, piece: Bytes) -> BlobResult<()>;
 
-    /// What is worth the trip; at the end, all there is.
+    /// A load that is worth a write; at the end, all there is.
     fn take(&mut self, last: bool) -> Option<Self::Load>;
 
-    /// Whether the stream may end here.
-    fn end(self) -> Result<()>;
+    /// Checks that the stream may end here.
+    fn end(self) -> BlobResult<()>;
 }
 
 #[derive(Default)]
@@ -315,7 +315,7 @@ struct Pieces {
 impl Gather for Pieces {
     type Load = Bytes;
 
-    fn push(&mut self, piece: Bytes) -> Result<()> {
+    fn push(&mut self, piece: Bytes) -> BlobResult<()> {
         if self.buffer.is_empty() && piece.len() >= BUFFER {
             self.alone = Some(piece);
         } else {
@@ -329,7 +329,7 @@ impl Gather for Pieces {
         self.alone.take().or_else(|| worth.then(|| std::mem::take(&mut self.buffer).freeze()))
     }
 
-    fn end(self) -> Result<()> {
+    fn end(self) -> BlobResult<()> {
         Ok(())
     }
 }
@@ -345,7 +345,7 @@ struct Frames {
 impl Gather for Frames {
     type Load = Vec<Frame>;
 
-    fn push(&mut self, piece: Bytes) -> Result<()> {
+    fn push(&mut self, piece: Bytes) -> BlobResult<()> {
         self.decoder.push(&piece);
         while let Some(frame) = self.decoder.take()? {
             self.len += frame.len();
@@ -362,7 +362,7 @@ impl Gather for Frames {
         })
     }
 
-    fn end(self) -> Result<()> {
+    fn end(self) -> BlobResult<()> {
         Ok(self.decoder.finish()?)
     }
 }
@@ -371,8 +371,8 @@ async fn pour_gathered<S, E, G, T>(
     stream: S,
     mut gathered: G,
     sink: T,
-    step: impl Fn(&mut T, G::Load) -> Result<()> + Clone + Send + 'static,
-) -> Result<(T, Option<BlobError>)>
+    step: impl Fn(&mut T, G::Load) -> BlobResult<()> + Clone + Send + 'static,
+) -> BlobResult<(T, Option<BlobError>)>
 where
     S: Stream<Item = std::result::Result<Bytes, E>> + Send,
     E: Into<StreamError>,
@@ -402,11 +402,11 @@ where
 
 enum Pouring<T> {
     Idle(T),
-    Busy(JoinHandle<Result<T>>),
+    Busy(JoinHandle<BlobResult<T>>),
 }
 
 impl<T: Send + 'static> Pouring<T> {
-    async fn rest(self) -> Result<T> {
+    async fn rest(self) -> BlobResult<T> {
         match self {
             Self::Idle(sink) => Ok(sink),
             Self::Busy(task) => joined(task).await,
@@ -416,8 +416,8 @@ impl<T: Send + 'static> Pouring<T> {
     async fn start<L: Send + 'static>(
         self,
         load: L,
-        step: impl Fn(&mut T, L) -> Result<()> + Send + 'static,
-    ) -> Result<Self> {
+        step: impl Fn(&mut T, L) -> BlobResult<()> + Send + 'static,
+    ) -> BlobResult<Self> {
         let mut sink = self.rest().await?;
         Ok(Self::Busy(tokio::task::spawn_blocking(move || {
             step(&mut sink, load)?;

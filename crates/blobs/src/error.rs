@@ -1,4 +1,4 @@
-//! What can go wrong with bytes on disk.
+//! Errors of storing and reading bytes.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use kiln_types::{BlobHash, UploadId};
 /// An error of whatever the bytes come from.
 pub type StreamError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why bytes could not be stored or read. A put that fails leaves nothing behind.
+/// The reason why bytes could not be stored or read. A put that fails leaves nothing behind.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
     #[error(
@@ -28,7 +28,7 @@ pub enum BlobError {
     Damaged(BlobHash),
     #[error("there is no upload {0}; it was finished, aborted or has expired")]
     NoUpload(UploadId),
-    #[error("the upload stands at byte {right}; send on from there")]
+    #[error("the upload has {right} bytes; continue from there")]
     WrongOffset { right: u64 },
     #[error("the upload is being written to by another request; wait for that one to end")]
     Busy,
@@ -42,7 +42,7 @@ pub enum BlobError {
     BadName(String),
     #[error("{count} chunks of it are not there; send them first")]
     Lacking { count: usize },
-    #[error("the list of chunks gives chunk {0} a length that is not its own; make the list anew")]
+    #[error("the list of chunks gives chunk {0} a wrong length; make the list again")]
     WrongLength(BlobHash),
     #[error(transparent)]
     Frame(#[from] FrameError),

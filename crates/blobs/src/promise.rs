@@ -1,6 +1,6 @@
-//! What nobody needs goes; what somebody was told of stays for a while.
+//! Collection: a blob that is not needed is removed, unless a client was lately promised that it is there.
 //!
-//! A blob's time is the last moment at which somebody was told that it is there. Whoever collects spares what is
+//! A blob's time is the last moment at which a client was told that it is there. A collection spares blobs that are
 //! younger than the promise, so no list of promises has to survive a restart.
 
 use std::fs::{self, File};
@@ -12,17 +12,17 @@ use std::time::SystemTime;
 
 use kiln_types::BlobHash;
 
-use crate::disk::{Result, blocking, remove};
+use crate::disk::{BlobResult, blocking, remove};
 use crate::{BlobError, BlobStore};
 
-/// What a collection has removed, or would remove.
+/// The blobs that a collection removed, or would remove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Freed {
+pub struct FreedSpace {
     pub blobs: u64,
     pub bytes: u64,
 }
 
-impl Add for Freed {
+impl Add for FreedSpace {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
@@ -32,7 +32,7 @@ impl Add for Freed {
 
 impl BlobStore {
     /// The blob's length, if it is there; it is promised from now on.
-    pub async fn promise(&self, hash: &BlobHash) -> Result<Option<u64>> {
+    pub async fn promise(&self, hash: &BlobHash) -> BlobResult<Option<u64>> {
         let (store, path) = (self.clone(), self.path(hash));
         blocking(move || store.renew(&path)).await
     }
@@ -43,7 +43,7 @@ impl BlobStore {
         &self,
         needed: impl Fn(&BlobHash) -> bool + Send + 'static,
         promised_since: SystemTime,
-    ) -> Result<Freed> {
+    ) -> BlobResult<FreedSpace> {
         let store = self.clone();
         blocking(move || {
             store.each_forgotten(needed, promised_since, |path| {
@@ -58,12 +58,12 @@ impl BlobStore {
         .await
     }
 
-    /// What [`BlobStore::collect`] would remove.
+    /// The blobs that [`BlobStore::collect`] would remove.
     pub async fn collectable(
         &self,
         needed: impl Fn(&BlobHash) -> bool + Send + 'static,
         promised_since: SystemTime,
-    ) -> Result<Freed> {
+    ) -> BlobResult<FreedSpace> {
         let store = self.clone();
         blocking(move || store.each_forgotten(needed, promised_since, |path| forgotten(path, promised_since)))
             .await
@@ -73,9 +73,9 @@ impl BlobStore {
         &self,
         needed: impl Fn(&BlobHash) -> bool,
         promised_since: SystemTime,
-        take: impl Fn(&Path) -> Result<Option<u64>>,
-    ) -> Result<Freed> {
-        let mut freed = Freed::default();
+        take: impl Fn(&Path) -> BlobResult<Option<u64>>,
+    ) -> BlobResult<FreedSpace> {
+        let mut freed = FreedSpace::default();
         for (hash, meta) in self.walk()? {
             if needed(&hash) || meta.modified().is_ok_and(|at| at >= promised_since) {
                 continue;
@@ -88,19 +88,19 @@ impl BlobStore {
         Ok(freed)
     }
 
-    /// Whether a blob of this length lies there already; it is promised then. Blocks.
-    pub(crate) fn claim(&self, path: &Path, len: u64) -> Result<bool> {
+    /// Returns true if a blob of this length is there already; it is promised then. Blocks.
+    pub(crate) fn claim(&self, path: &Path, len: u64) -> BlobResult<bool> {
         Ok(self.renew(path)? == Some(len))
     }
 
-    fn renew(&self, path: &Path) -> Result<Option<u64>> {
+    fn renew(&self, path: &Path) -> BlobResult<Option<u64>> {
         let _shared = self.inner.gate.read().unwrap_or_else(PoisonError::into_inner);
         renew(path)
     }
 }
 
 /// Gives a file the time of now. Its length, if it is there.
-pub(crate) fn renew(path: &Path) -> Result<Option<u64>> {
+pub(crate) fn renew(path: &Path) -> BlobResult<Option<u64>> {
     let renew = || {
         let file = File::open(path)?;
         file.set_modified(SystemTime::now())?;
@@ -112,8 +112,8 @@ pub(crate) fn renew(path: &Path) -> Result<Option<u64>> {
     }
 }
 
-/// Its length, where the file is there and older than the promise.
-pub(crate) fn forgotten(path: &Path, promised_since: SystemTime) -> Result<Option<u64>> {
+/// The length, if the file is there and older than the promise.
+pub(crate) fn forgotten(path: &Path, promised_since: SystemTime) -> BlobResult<Option<u64>> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(BlobError::io("look at", path)(error)),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::BlobError;
-use crate::disk::Result;
+use crate::disk::BlobResult;
 
 /// Bytes that are asked for at once where nobody knows how many will come.
 const STEP: u64 = 1 << 20;
@@ -17,7 +17,7 @@ const UNDERWAY: u64 = 4 << 20;
 
 /// The disk of a folder, of which some stays free. Cheap to clone; clones share what was promised.
 #[derive(Debug, Clone)]
-pub struct Space {
+pub struct DiskSpace {
     inner: Arc<Inner>,
 }
 
@@ -32,7 +32,7 @@ struct Inner {
 /// Bytes that somebody is about to write. Dropping it gives back what was not written; keep it until all is.
 #[derive(Debug)]
 pub struct Reservation {
-    space: Space,
+    space: DiskSpace,
     /// Counted by the space.
     promised: u64,
     /// Those that have not come yet.
@@ -41,23 +41,23 @@ pub struct Reservation {
     underway: u64,
 }
 
-impl Space {
+impl DiskSpace {
     /// `reserve`: bytes that stay free, or an eighth of a smaller disk.
     pub fn of(folder: &Path, reserve: u64) -> Self {
         Self { inner: Arc::new(Inner { folder: folder.to_owned(), reserve, promised: Mutex::new(0) }) }
     }
 
-    /// Promises room for so many bytes.
+    /// Promises room for `bytes`.
     ///
     /// # Errors
     /// [`BlobError::Reserved`] where they do not fit beside what was promised to others.
-    pub fn reserve(&self, bytes: u64) -> Result<Reservation> {
+    pub fn reserve(&self, bytes: u64) -> BlobResult<Reservation> {
         let promised = self.promise(bytes)?;
         Ok(Reservation { space: self.clone(), promised, ahead: bytes, underway: 0 })
     }
 
-    /// What is counted now. A disk that does not say how full it is counts as having room: it will speak for itself.
-    fn promise(&self, bytes: u64) -> Result<u64> {
+    /// Counts the bytes. A disk that does not tell its free space counts as having room: writing will fail if it has none.
+    fn promise(&self, bytes: u64) -> BlobResult<u64> {
         // Held while the disk is asked: of two, one is first.
         let mut promised = self.promised();
         let Ok(disk) = rustix::fs::statvfs(&self.inner.folder) else { return Ok(0) };
@@ -76,18 +76,18 @@ impl Space {
     }
 }
 
-/// Whether so many bytes leave the reserve alone, also when everybody has written what they were promised.
+/// These bytes leave the reserve alone, even when everything that was promised is written.
 fn fits(free: u64, promised: u64, bytes: u64, reserve: u64) -> bool {
     free.saturating_sub(promised).checked_sub(bytes).is_some_and(|left| left >= reserve)
 }
 
 impl Reservation {
-    /// So many bytes have come, and are written next. Where more come than were reserved, more is reserved, a step at a
+    /// Counts `bytes` that came and are written next. If more come than were reserved, more is reserved, a step at a
     /// time.
     ///
     /// # Errors
     /// [`BlobError::Reserved`] where there is no room for them; nothing has changed then.
-    pub fn take(&mut self, bytes: u64) -> Result<()> {
+    pub fn take(&mut self, bytes: u64) -> BlobResult<()> {
         if let Some(lacking) = bytes.checked_sub(self.ahead).filter(|lacking| *lacking > 0) {
             let asked = lacking.max(STEP);
             let (granted, promised) = match self.space.promise(asked) {
@@ -155,7 +155,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let free = free(folder.path());
         // So that two thirds of what is free fit once.
-        let space = Space::of(folder.path(), MIB);
+        let space = DiskSpace::of(folder.path(), MIB);
         let first = space.reserve(free / 3 * 2).unwrap();
         let error = space.clone().reserve(free / 3 * 2).unwrap_err();
         assert!(matches!(error, BlobError::Reserved { .. }), "{error}");
@@ -168,13 +168,13 @@ mod tests {
     #[test]
     fn what_came_long_ago_is_not_counted_twice_and_what_did_not_come_is_given_back() {
         let folder = tempfile::tempdir().unwrap();
-        let space = Space::of(folder.path(), 0);
+        let space = DiskSpace::of(folder.path(), 0);
         let mut announced = space.reserve(10 * MIB).unwrap();
         for mib in 1..=8 {
             announced.take(MIB).unwrap();
             assert_eq!(*space.promised(), (10 - mib) * MIB + (mib * MIB).min(UNDERWAY));
         }
-        // One more of which nobody knows how long it is: a step at a time, and never less than what has come.
+        // One more of unknown length: a step at a time, and never less than came.
         let mut endless = space.reserve(0).unwrap();
         let before = *space.promised();
         for kib in 1..5000_u64 {

@@ -10,16 +10,16 @@ use futures_util::{Stream, stream};
 use kiln_types::{BlobHash, BlobHasher};
 
 use crate::disk::{
-    Draft, Result, blocking, length, make_safe, move_in, pour, remove, sharded, sync_folder, walk,
+    BlobResult, Draft, blocking, length, make_safe, move_in, pour, remove, sharded, sync_folder, walk,
 };
 use crate::{BlobError, Durability, StreamError};
 
-/// What becomes of a file that is put into a store.
+/// The way in which a file is put into a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Take {
-    /// It stays where it is.
+pub enum PutMode {
+    /// The file stays.
     Copy,
-    /// It is moved in. Nobody may have it open for writing.
+    /// The file is moved. Nobody may have it open for writing.
     Move,
 }
 
@@ -35,14 +35,14 @@ pub(crate) struct Inner {
     pub(crate) blobs: PathBuf,
     tmp: PathBuf,
     durability: Durability,
-    /// Held by whoever removes a blob for being old, and shared by whoever makes one young again.
+    /// Locked to remove an old blob, and shared to renew one.
     pub(crate) gate: RwLock<()>,
 }
 
 impl BlobStore {
     /// Opens the store in this folder, making it where there is none. What an earlier process left half
     /// written is removed: the folder must belong to this process alone.
-    pub async fn open(root: &Path, durability: Durability) -> Result<Self> {
+    pub async fn open(root: &Path, durability: Durability) -> BlobResult<Self> {
         let (blobs, tmp) = (root.join("blobs"), root.join("tmp"));
         let root = root.to_owned();
         blocking(move || {
@@ -78,7 +78,7 @@ impl BlobStore {
         expected: Option<BlobHash>,
         limit: u64,
         stream: S,
-    ) -> Result<(BlobHash, u64)>
+    ) -> BlobResult<(BlobHash, u64)>
     where
         S: Stream<Item = std::result::Result<Bytes, E>> + Send,
         E: Into<StreamError>,
@@ -130,7 +130,7 @@ impl BlobStore {
     }
 
     /// Gives what was written its name, unless the blob is there. Blocks.
-    pub(crate) fn keep(&self, draft: Draft) -> Result<()> {
+    pub(crate) fn keep(&self, draft: Draft) -> BlobResult<()> {
         let (hash, len) = draft.hash();
         let path = self.path(&hash);
         if self.claim(&path, len)? { Ok(()) } else { draft.keep(&path, self.inner.durability) }
@@ -138,7 +138,7 @@ impl BlobStore {
 
     /// # Errors
     /// [`BlobError::NoSpace`], or where the disk fails.
-    pub async fn put_bytes(&self, bytes: impl Into<Bytes>) -> Result<BlobHash> {
+    pub async fn put_bytes(&self, bytes: impl Into<Bytes>) -> BlobResult<BlobHash> {
         let bytes = bytes.into();
         let one = stream::iter([Ok::<_, StreamError>(bytes)]);
         Ok(self.put_stream(None, u64::MAX, one).await?.0)
@@ -149,12 +149,12 @@ impl BlobStore {
     ///
     /// # Errors
     /// [`BlobError::NoSpace`], or where the file cannot be read or moved; the file is there still then.
-    pub async fn put_file(&self, path: &Path, take: Take) -> Result<(BlobHash, u64)> {
+    pub async fn put_file(&self, path: &Path, take: PutMode) -> BlobResult<(BlobHash, u64)> {
         let path = path.to_owned();
         let store = self.clone();
         blocking(move || match take {
-            Take::Copy => store.copy_in(&path),
-            Take::Move => {
+            PutMode::Copy => store.copy_in(&path),
+            PutMode::Move => {
                 let (hash, len) = hash_file(&path)?;
                 store.adopt(&path, hash, len)?;
                 Ok((hash, len))
@@ -164,7 +164,7 @@ impl BlobStore {
     }
 
     /// Moves in a file whose hash is known. Blocks.
-    pub(crate) fn adopt(&self, from: &Path, hash: BlobHash, len: u64) -> Result<()> {
+    pub(crate) fn adopt(&self, from: &Path, hash: BlobHash, len: u64) -> BlobResult<()> {
         let to = self.path(&hash);
         if self.claim(&to, len)? {
             remove(from)?;
@@ -182,7 +182,7 @@ impl BlobStore {
         }
     }
 
-    fn copy_in(&self, from: &Path) -> Result<(BlobHash, u64)> {
+    fn copy_in(&self, from: &Path) -> BlobResult<(BlobHash, u64)> {
         let mut draft = Draft::create(self.draft_path())?;
         read_pieces(from, |bytes| draft.write(bytes))?;
         let (hash, len) = draft.hash();
@@ -190,12 +190,12 @@ impl BlobStore {
         Ok((hash, len))
     }
 
-    pub async fn contains(&self, hash: &BlobHash) -> Result<bool> {
+    pub async fn contains(&self, hash: &BlobHash) -> BlobResult<bool> {
         Ok(self.size(hash).await?.is_some())
     }
 
     /// Bytes, if the blob is there.
-    pub async fn size(&self, hash: &BlobHash) -> Result<Option<u64>> {
+    pub async fn size(&self, hash: &BlobHash) -> BlobResult<Option<u64>> {
         let path = self.path(hash);
         blocking(move || length(&path)).await
     }
@@ -204,13 +204,13 @@ impl BlobStore {
     ///
     /// # Errors
     /// [`BlobError::NotFound`], or where the disk fails.
-    pub async fn open_blob(&self, hash: &BlobHash) -> Result<(tokio::fs::File, u64)> {
+    pub async fn open_blob(&self, hash: &BlobHash) -> BlobResult<(tokio::fs::File, u64)> {
         let (store, hash) = (self.clone(), *hash);
         let (file, len) = blocking(move || store.open_file(&hash)).await?;
         Ok((tokio::fs::File::from_std(file), len))
     }
 
-    pub(crate) fn open_file(&self, hash: &BlobHash) -> Result<(File, u64)> {
+    pub(crate) fn open_file(&self, hash: &BlobHash) -> BlobResult<(File, u64)> {
         let path = self.path(hash);
         let file = File::open(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => BlobError::NotFound(*hash),
@@ -224,7 +224,7 @@ impl BlobStore {
     ///
     /// # Errors
     /// [`BlobError::NotFound`], [`BlobError::TooLarge`] above `limit` bytes, or where the disk fails.
-    pub async fn read(&self, hash: &BlobHash, limit: u64) -> Result<Bytes> {
+    pub async fn read(&self, hash: &BlobHash, limit: u64) -> BlobResult<Bytes> {
         let (file, len) = self.open_blob(hash).await?;
         if len > limit {
             return Err(BlobError::TooLarge { limit });
@@ -239,25 +239,25 @@ impl BlobStore {
         .await
     }
 
-    /// Where the blob lies, if it is there. The file must not be written to.
+    /// The path of the blob, if it is there. The file must not be written to.
     pub fn path(&self, hash: &BlobHash) -> PathBuf {
         sharded(&self.inner.blobs, hash)
     }
 
-    /// Whether it was there.
-    pub async fn delete(&self, hash: &BlobHash) -> Result<bool> {
+    /// Returns true if it was there.
+    pub async fn delete(&self, hash: &BlobHash) -> BlobResult<bool> {
         let path = self.path(hash);
         blocking(move || remove(&path)).await
     }
 
     /// Every blob with its length, in no order. Files with other names are passed over.
-    pub async fn list(&self) -> Result<Vec<(BlobHash, u64)>> {
+    pub async fn list(&self) -> BlobResult<Vec<(BlobHash, u64)>> {
         let store = self.clone();
         let all = blocking(move || store.walk()).await?;
         Ok(all.into_iter().map(|(hash, meta)| (hash, meta.len())).collect())
     }
 
-    pub(crate) fn walk(&self) -> Result<Vec<(BlobHash, fs::Metadata)>> {
+    pub(crate) fn walk(&self) -> BlobResult<Vec<(BlobHash, fs::Metadata)>> {
         walk(&self.inner.blobs)
     }
 
@@ -265,7 +265,7 @@ impl BlobStore {
     ///
     /// # Errors
     /// [`BlobError::NotFound`], [`BlobError::Mismatch`], or where the disk fails.
-    pub async fn verify(&self, hash: &BlobHash) -> Result<u64> {
+    pub async fn verify(&self, hash: &BlobHash) -> BlobResult<u64> {
         let (expected, path) = (*hash, self.path(hash));
         blocking(move || {
             if length(&path)?.is_none() {
@@ -292,7 +292,7 @@ pub(crate) async fn check<S, E>(
     stored: u64,
     limit: u64,
     stream: S,
-) -> Result<(BlobHash, u64)>
+) -> BlobResult<(BlobHash, u64)>
 where
     S: Stream<Item = std::result::Result<Bytes, E>> + Send,
     E: Into<StreamError>,
@@ -313,7 +313,7 @@ where
 }
 
 /// Blocks.
-pub(crate) fn hash_file(path: &Path) -> Result<(BlobHash, u64)> {
+pub(crate) fn hash_file(path: &Path) -> BlobResult<(BlobHash, u64)> {
     let mut hasher = BlobHasher::new();
     read_pieces(path, |bytes| {
         hasher.update(bytes);
@@ -322,7 +322,7 @@ pub(crate) fn hash_file(path: &Path) -> Result<(BlobHash, u64)> {
     Ok((hasher.hash(), hasher.count()))
 }
 
-fn read_pieces(path: &Path, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+fn read_pieces(path: &Path, mut take: impl FnMut(&[u8]) -> BlobResult<()>) -> BlobResult<()> {
     let mut file = File::open(path).map_err(BlobError::io("open", path))?;
     let mut buffer = vec![0; 1 << 18];
     loop {

@@ -14,14 +14,14 @@ use kiln_types::{BlobHash, BlobHasher, UploadId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::disk::{Result, blocking, length, pour, remove};
+use crate::disk::{BlobResult, blocking, length, pour, remove};
 use crate::store::hash_file;
 use crate::{BlobError, BlobStore, Durability, StreamError};
 
-/// Within one long request, what has arrived is made safe each time so many bytes have come.
+/// Bytes after which the received part of a long request is made safe.
 const CHECKPOINT: u64 = 64 << 20;
 
-/// What is known of an upload.
+/// The state of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UploadInfo {
     pub id: UploadId,
@@ -31,14 +31,14 @@ pub struct UploadInfo {
     pub size: Option<u64>,
     /// Bytes that are safe.
     pub offset: u64,
-    /// What it became, once finished.
+    /// The blob, once finished.
     pub finished: Option<BlobHash>,
 }
 
-/// What has become of an upload.
+/// The result of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UploadOutcome {
-    /// A blob of so many bytes.
+    /// A blob of this length.
     Stored(BlobHash, u64),
     /// Nothing: this was found wrong with it, and it is gone.
     Refused(String),
@@ -56,7 +56,7 @@ struct Inner {
     folder: PathBuf,
     blobs: BlobStore,
     limit: u64,
-    /// Who holds the lock of an upload may change it.
+    /// The uploads; the holder of one's lock may change it.
     all: StdMutex<HashMap<UploadId, Arc<Mutex<Upload>>>>,
 }
 
@@ -82,7 +82,7 @@ struct Upload {
 impl Uploads {
     /// Opens the uploads in `root/uploads`, which must lie on the same disk as the blobs to be cheap. `limit`:
     /// bytes of one upload at most.
-    pub async fn open(root: &Path, blobs: BlobStore, limit: u64) -> Result<Self> {
+    pub async fn open(root: &Path, blobs: BlobStore, limit: u64) -> BlobResult<Self> {
         let folder = root.join("uploads");
         blocking(move || {
             fs::create_dir_all(&folder).map_err(BlobError::io("create", &folder))?;
@@ -97,7 +97,7 @@ impl Uploads {
     /// # Errors
     /// [`BlobError::TooLarge`] where the size announced is above the limit, [`BlobError::BadName`],
     /// [`BlobError::NoSpace`], or where the disk fails.
-    pub async fn create(&self, name: &str, size: Option<u64>) -> Result<UploadId> {
+    pub async fn create(&self, name: &str, size: Option<u64>) -> BlobResult<UploadId> {
         if size.is_some_and(|size| size > self.inner.limit) {
             return Err(BlobError::TooLarge { limit: self.inner.limit });
         }
@@ -129,14 +129,14 @@ impl Uploads {
         .await
     }
 
-    /// Adds bytes at `offset`, which must be where the upload stands, and returns where it stands then. Those
+    /// Adds bytes at `offset`, which must be the length so far, and returns the length then. Those
     /// bytes are on the disk. Where the stream breaks, what had arrived is kept: ask for the offset and go on.
     ///
     /// # Errors
     /// [`BlobError::WrongOffset`] gives the right one; [`BlobError::Busy`] while another request writes;
     /// [`BlobError::NoUpload`], [`BlobError::BeyondSize`], [`BlobError::TooLarge`], [`BlobError::NoSpace`],
     /// [`BlobError::Stream`].
-    pub async fn append<S, E>(&self, id: UploadId, offset: u64, stream: S) -> Result<u64>
+    pub async fn append<S, E>(&self, id: UploadId, offset: u64, stream: S) -> BlobResult<u64>
     where
         S: Stream<Item = std::result::Result<Bytes, E>> + Send,
         E: Into<StreamError>,
@@ -145,22 +145,22 @@ impl Uploads {
         let inner = self.inner.clone();
         let appending = blocking(move || Appending::begin(inner, id, upload, offset)).await?;
         let (mut appending, broken) = pour(stream, appending, Appending::write).await?;
-        let stands = blocking(move || {
+        let length = blocking(move || {
             appending.checkpoint()?;
             Ok(appending.upload.offset)
         })
         .await?;
-        broken.map_or(Ok(stands), Err)
+        broken.map_or(Ok(length), Err)
     }
 
-    /// Where the upload stands: bytes that are safe.
-    pub async fn offset(&self, id: UploadId) -> Result<u64> {
+    /// The length of the upload: bytes that are safe.
+    pub async fn offset(&self, id: UploadId) -> BlobResult<u64> {
         Ok(self.info(id).await?.offset)
     }
 
     /// # Errors
     /// [`BlobError::NoUpload`]; [`BlobError::Busy`] while a request writes to it.
-    pub async fn info(&self, id: UploadId) -> Result<UploadInfo> {
+    pub async fn info(&self, id: UploadId) -> BlobResult<UploadInfo> {
         let mut upload = self.take(id)?;
         let inner = self.inner.clone();
         blocking(move || {
@@ -182,7 +182,7 @@ impl Uploads {
         &self,
         id: UploadId,
         check: impl FnOnce(File) -> std::result::Result<(), String> + Send + 'static,
-    ) -> Result<UploadOutcome> {
+    ) -> BlobResult<UploadOutcome> {
         let mut upload = self.take(id)?;
         let inner = self.inner.clone();
         blocking(move || {
@@ -227,14 +227,14 @@ impl Uploads {
     ///
     /// # Errors
     /// [`BlobError::NoUpload`], [`BlobError::Busy`], or where the disk fails.
-    pub async fn abort(&self, id: UploadId) -> Result<()> {
+    pub async fn abort(&self, id: UploadId) -> BlobResult<()> {
         let mut upload = self.take(id)?;
         let inner = self.inner.clone();
         blocking(move || inner.forget(id, &mut upload)).await
     }
 
     /// Forgets every upload that nothing has happened to since this time, and returns how many.
-    pub async fn expire(&self, older_than: SystemTime) -> Result<usize> {
+    pub async fn expire(&self, older_than: SystemTime) -> BlobResult<usize> {
         let inner = self.inner.clone();
         blocking(move || {
             let old = inner.old(older_than)?;
@@ -247,14 +247,14 @@ impl Uploads {
         .await
     }
 
-    /// How many [`Uploads::expire`] would forget.
-    pub async fn expirable(&self, older_than: SystemTime) -> Result<usize> {
+    /// The number of uploads that [`Uploads::expire`] would forget.
+    pub async fn expirable(&self, older_than: SystemTime) -> BlobResult<usize> {
         let inner = self.inner.clone();
         blocking(move || Ok(inner.old(older_than)?.len())).await
     }
 
-    /// What finished uploads have become, but those that nothing has happened to since this time.
-    pub async fn finished(&self, since: SystemTime) -> Result<Vec<BlobHash>> {
+    /// The blobs of finished uploads, but those that nothing has happened to since this time.
+    pub async fn finished(&self, since: SystemTime) -> BlobResult<Vec<BlobHash>> {
         let inner = self.inner.clone();
         blocking(move || {
             let all: Vec<_> = inner.lock().keys().copied().collect();
@@ -271,7 +271,7 @@ impl Uploads {
         .await
     }
 
-    fn take(&self, id: UploadId) -> Result<OwnedMutexGuard<Upload>> {
+    fn take(&self, id: UploadId) -> BlobResult<OwnedMutexGuard<Upload>> {
         let upload = self.inner.lock().get(&id).cloned().ok_or(BlobError::NoUpload(id))?;
         let upload = upload.try_lock_owned().map_err(|_| BlobError::Busy)?;
         if upload.gone { Err(BlobError::NoUpload(id)) } else { Ok(upload) }
@@ -292,7 +292,7 @@ impl Inner {
     }
 
     /// Makes what the upload says of itself safe.
-    fn record(&self, id: UploadId, upload: &Upload) -> Result<()> {
+    fn record(&self, id: UploadId, upload: &Upload) -> BlobResult<()> {
         let path = self.state(id);
         let write =
             || write_atomically(&path, &serde_json::to_vec(upload)?, Access::Usual, self.blobs.durability());
@@ -300,7 +300,7 @@ impl Inner {
     }
 
     /// After a request that broke off: all that it wrote is there, because this process wrote it.
-    fn settle(&self, id: UploadId, upload: &mut Upload) -> Result<()> {
+    fn settle(&self, id: UploadId, upload: &mut Upload) -> BlobResult<()> {
         if !upload.dirty || upload.finished.is_some() {
             return Ok(());
         }
@@ -317,7 +317,7 @@ impl Inner {
     }
 
     /// Those that nothing has happened to since this time. One that is being written to is not old.
-    fn old(&self, older_than: SystemTime) -> Result<Vec<(UploadId, OwnedMutexGuard<Upload>)>> {
+    fn old(&self, older_than: SystemTime) -> BlobResult<Vec<(UploadId, OwnedMutexGuard<Upload>)>> {
         let all: Vec<_> = self.lock().iter().map(|(id, upload)| (*id, upload.clone())).collect();
         let mut old = Vec::new();
         for (id, upload) in all {
@@ -334,8 +334,8 @@ impl Inner {
         Ok(old)
     }
 
-    /// When something last happened to it; `None` where it is gone.
-    fn changed(&self, id: UploadId) -> Result<Option<SystemTime>> {
+    /// The time of the last change; `None` if it is gone.
+    fn changed(&self, id: UploadId) -> BlobResult<Option<SystemTime>> {
         let path = self.state(id);
         match fs::metadata(&path).and_then(|meta| meta.modified()) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -343,7 +343,7 @@ impl Inner {
         }
     }
 
-    fn forget(&self, id: UploadId, upload: &mut Upload) -> Result<()> {
+    fn forget(&self, id: UploadId, upload: &mut Upload) -> BlobResult<()> {
         upload.gone = true;
         self.lock().remove(&id);
         remove(&self.part(id))?;
@@ -353,7 +353,7 @@ impl Inner {
 }
 
 /// One request that adds bytes. Goes from thread to thread with them, and the lock with it: a request that is
-/// dropped in the middle lets go of the upload only when its last write has ended.
+/// dropped in the middle unlocks the upload only when its last write has ended.
 struct Appending {
     inner: Arc<Inner>,
     id: UploadId,
@@ -369,7 +369,7 @@ impl Appending {
         id: UploadId,
         mut upload: OwnedMutexGuard<Upload>,
         offset: u64,
-    ) -> Result<Self> {
+    ) -> BlobResult<Self> {
         inner.settle(id, &mut upload)?;
         if upload.offset != offset || upload.finished.is_some() {
             return Err(BlobError::WrongOffset { right: upload.offset });
@@ -386,7 +386,7 @@ impl Appending {
         Ok(Self { inner, id, upload, file, unsafe_bytes: 0 })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    fn write(&mut self, bytes: &[u8]) -> BlobResult<()> {
         let after = self.upload.offset + self.unsafe_bytes + bytes.len() as u64;
         if let Some(want) = self.upload.size.filter(|want| after > *want) {
             return Err(BlobError::BeyondSize { want });
@@ -403,7 +403,7 @@ impl Appending {
         if self.unsafe_bytes >= CHECKPOINT { self.checkpoint() } else { Ok(()) }
     }
 
-    fn checkpoint(&mut self) -> Result<()> {
+    fn checkpoint(&mut self) -> BlobResult<()> {
         if self.inner.blobs.durability() == Durability::Durable {
             self.file.sync_data().map_err(BlobError::io("write", &self.inner.part(self.id)))?;
         }
@@ -414,8 +414,8 @@ impl Appending {
     }
 }
 
-/// What an upload says of itself; `None` where it is gone.
-fn read(state: &Path) -> Result<Option<Upload>> {
+/// Reads the state of an upload; `None` if it is gone.
+fn read(state: &Path) -> BlobResult<Option<Upload>> {
     match fs::read(state) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(BlobError::io("read", state)(error)),
@@ -424,7 +424,7 @@ fn read(state: &Path) -> Result<Option<Upload>> {
 }
 
 /// Reads what is there, and removes what belongs to nothing.
-fn load(folder: &Path) -> Result<HashMap<UploadId, Arc<Mutex<Upload>>>> {
+fn load(folder: &Path) -> BlobResult<HashMap<UploadId, Arc<Mutex<Upload>>>> {
     let mut all = HashMap::new();
     let mut parts = Vec::new();
     remove_drafts(folder).map_err(BlobError::io("tidy", folder))?;

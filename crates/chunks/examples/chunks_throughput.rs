@@ -1,4 +1,4 @@
-//! How fast files are split, packed and unpacked, on one core; started by `bench/chunks`.
+//! Measures the speed of splitting, packing and unpacking files on one core; started by `bench/chunks`.
 
 use std::hint::black_box;
 use std::io::{self, Cursor};

@@ -7,14 +7,14 @@ use kiln_types::BlobHash;
 
 use crate::{Chunk, MAX_CHUNK};
 
-/// How the bytes of a chunk lie in its frame.
+/// The coding of a chunk's bytes in its frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
     Raw,
     Zstd,
 }
 
-/// What stands before the bytes of a chunk: its hash (32 bytes), its length (4 bytes, little endian), and how
+/// The head before the bytes of a chunk: its hash (32 bytes), its length (4 bytes, little endian), and how
 /// many bytes are stored of it (4 bytes, little endian; the highest bit is set where they are packed).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHead {
@@ -23,7 +23,7 @@ pub struct FrameHead {
     stored: u32,
 }
 
-/// A chunk as it travels and rests. That its bytes are those that its hash names is known only once it was
+/// A chunk on the wire and in a pack. Its bytes are those of its hash only once it was
 /// unpacked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
@@ -31,7 +31,7 @@ pub struct Frame {
     stored: Bytes,
 }
 
-/// Why bytes are no frame, or a frame no chunk.
+/// The reason why bytes are no frame, or a frame no chunk.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     #[error("a chunk claims {0} bytes; 1 to {MAX_CHUNK} are allowed")]

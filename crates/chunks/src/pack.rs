@@ -67,7 +67,7 @@ impl Packer {
 
     fn try_pack(&mut self, bytes: &[u8]) -> Option<&[u8]> {
         let zstd = self.zstd.as_mut()?;
-        // Room for what is worth it: zstd itself gives up where it needs more.
+        // Room for a result that is worth it: zstd itself fails if it needs more.
         let worth = |len: usize| len - len.div_ceil(20);
         self.buffer.resize(worth(MAX_CHUNK), 0);
         if bytes.len() > PROBED {
@@ -253,7 +253,7 @@ mod tests {
         }
     }
 
-    /// Whether a frame of these bytes, with one byte of it changed, is refused, or is theirs all the same.
+    /// A frame of these bytes, with one byte of it changed, is refused, or still has the same bytes.
     fn is_told(bytes: &[u8], wire: &[u8], at: usize, flip: u8) -> bool {
         let mut wire = wire.to_vec();
         wire[at] ^= flip;

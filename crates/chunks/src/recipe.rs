@@ -1,4 +1,4 @@
-//! Which chunks a file is made of.
+//! The chunks that a file is made of.
 
 use kiln_types::BlobHash;
 
@@ -66,7 +66,7 @@ impl Recipe {
         bytes
     }
 
-    /// Takes no more memory than the bytes do: who reads them from others bounds them.
+    /// Takes no more memory than the bytes do: the caller who reads them from others bounds them.
     ///
     /// # Errors
     /// [`BadRecipe`] says which entry is wrong.

@@ -7,8 +7,8 @@ use kiln_types::{BlobHash, BlobHasher};
 
 use crate::{Chunk, MAX_CHUNK, Recipe};
 
-/// How finely a file is split. The places of the cuts are part of what farms agree on: other numbers would make
-/// other chunks of the same file, and everything would be sent once more.
+/// The granularity of a split. The places of the cuts are part of the farm's format: other numbers would make other
+/// chunks of the same file, and everything would be sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grain {
     /// Chunks of 4 to 64 KiB, 16 on average: for what changes in small places.
@@ -39,7 +39,7 @@ impl Grain {
         }
     }
 
-    /// Where the first chunk of these bytes ends. They must be as many as the largest chunk, or all there are.
+    /// The end of the first chunk of these bytes. They must be as many as the largest chunk, or all there are.
     fn cut(self, bytes: &[u8]) -> usize {
         let (min, avg, max) = self.sizes();
         let (strict, loose) = v2020::select_masks(avg, Normalization::Level2);
@@ -47,7 +47,7 @@ impl Grain {
     }
 }
 
-/// What a stream was.
+/// The result of splitting a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
     /// Of all its bytes.

@@ -17,10 +17,10 @@ use crate::rows::{Facts, python};
 /// The files of each frame, by their names below the project.
 pub type Frames = BTreeMap<i32, BTreeMap<String, PathBuf>>;
 
-/// Where the cold frames of a row are kept.
+/// The folder of the cold frames of a row.
 const KEPT: &str = "cold";
 
-/// What `cold.py` is told of a row.
+/// The input of `cold.py` for a row.
 #[derive(Serialize)]
 struct Work<'a> {
     blend: &'a Path,
@@ -29,7 +29,7 @@ struct Work<'a> {
     trust: bool,
     sim: bool,
     of_range: bool,
-    /// It is the only one: a simulation then needs no fork.
+    /// The row is the only one: a simulation then needs no fork.
     alone: bool,
     kept: PathBuf,
 }
@@ -134,7 +134,7 @@ pub fn replace(facts: &Facts, by: &str) -> Result<Frames> {
     kept(facts, KEPT)
 }
 
-/// What is new since, with its name below the project.
+/// The files that were written since, with the name below the project.
 fn new_files(facts: &Facts, before: &[PathBuf]) -> Result<Vec<(String, PathBuf)>> {
     let mut made = Vec::new();
     for file in files(facts.folder())? {

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Result;
 use kiln_image::same_pixels;
 
-/// How one frame differs from the cold one; `None` where it does not.
+/// Compares a frame with the cold one; `None` if they are equal.
 pub fn difference(cold: &BTreeMap<String, PathBuf>, kiln: &BTreeMap<String, PathBuf>) -> Option<String> {
     let names = |files: &BTreeMap<String, PathBuf>| files.keys().cloned().collect::<BTreeSet<_>>();
     let (expected, found) = (names(cold), names(kiln));
@@ -20,7 +20,7 @@ pub fn difference(cold: &BTreeMap<String, PathBuf>, kiln: &BTreeMap<String, Path
     cold.iter().find_map(|(name, file)| pixels(file, &kiln[name]).map(|how| format!("{name}: {how}")))
 }
 
-/// How two pictures differ; `None` where every sample is equal.
+/// Compares two pictures; `None` if every sample is equal.
 pub fn pixels(one: &Path, other: &Path) -> Option<String> {
     match same_pixels(one, other) {
         Ok(difference) if difference.is_none() => None,
@@ -32,12 +32,12 @@ pub fn pixels(one: &Path, other: &Path) -> Option<String> {
     }
 }
 
-/// What a render may say of itself and not of the picture: it differs from one to the next.
+/// The metadata is of the render and not of the picture: it differs from one to the next.
 fn is_of_the_run(key: &str) -> bool {
     ["Date", "RenderTime", "Memory", "Hostname"].contains(&key) || key.ends_with("_time")
 }
 
-/// How the texts of two PNGs differ, but for what differs in each run.
+/// Compares the texts of two PNGs, but for those that differ in each run.
 pub fn texts(one: &Path, other: &Path) -> Option<String> {
     let read = |path: &Path| -> Result<BTreeMap<String, String>> {
         let reader = png::Decoder::new(BufReader::new(File::open(path)?)).read_info()?;

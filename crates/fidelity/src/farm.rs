@@ -19,10 +19,10 @@ use crate::{
     rows::Facts,
 };
 
-/// How long the rows of one batch may take, each.
+/// The time that each row of a batch may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// What became of a row on the farm.
+/// The result of a row on the farm.
 #[derive(Debug)]
 pub enum Farmed {
     Equal,
@@ -39,7 +39,7 @@ pub struct Submitted<'a> {
 /// The farm; ends when dropped.
 pub struct Farm {
     kiln: PathBuf,
-    /// Whether the texts inside PNGs are compared.
+    /// The texts inside PNGs are compared.
     texts: bool,
     home: tempfile::TempDir,
     server: Child,
@@ -198,7 +198,7 @@ impl Farm {
     }
 }
 
-/// What runs a command that ends with this process, also where it is killed; the command follows.
+/// A command prefix: the command ends with this process, even if it is killed.
 fn mortal() -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
@@ -217,7 +217,7 @@ fn inside(mut outer: Command, command: &Command, folder: &Path) -> Command {
     outer
 }
 
-/// What runs a command that sees nothing in a folder; the command follows.
+/// A command prefix: the command sees an empty folder in place of this one.
 fn hiding(hidden: &Path) -> Command {
     let mut command = mortal();
     command.arg("unshare");
@@ -228,7 +228,7 @@ fn hiding(hidden: &Path) -> Command {
     command
 }
 
-/// Whether this machine lets a process hide a folder from another.
+/// This machine lets a process hide a folder from another.
 pub fn can_hide() -> bool {
     let Ok(folder) = tempfile::tempdir() else { return false };
     let seen = fs::write(folder.path().join("seen"), "")

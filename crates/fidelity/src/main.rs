@@ -13,7 +13,7 @@ struct Arguments {
     /// The program.
     #[arg(long)]
     kiln: PathBuf,
-    /// Where scenes, cold renders and results are kept.
+    /// The folder of scenes, cold renders and results.
     #[arg(long)]
     cache: PathBuf,
     /// The page to write.

@@ -18,7 +18,7 @@ use crate::{
     warm::{Pair, Warm},
 };
 
-/// How many rows are rendered before their results are written down.
+/// Rows that are rendered before their results are written down.
 const BATCH: usize = 24;
 
 pub struct Options {
@@ -220,7 +220,7 @@ fn judge(
     Ok(batch.facts.iter().filter_map(|facts| verdicts.remove(facts.id.as_str())).collect())
 }
 
-/// How Blender differs from its own cold frames, where it does in one of some runs.
+/// The difference of Blender from its own cold frames, if there is one in some of a few runs.
 fn differs_from_itself(batch: &Batch<'_>, facts: &Facts, fresh: &Frames) -> Result<Option<String>> {
     // What a simulation does by chance, it may do twice.
     for _ in 0..if facts.sim { 24 } else { 1 } {
@@ -233,7 +233,7 @@ fn differs_from_itself(batch: &Batch<'_>, facts: &Facts, fresh: &Frames) -> Resu
     Ok(None)
 }
 
-/// How two renders of a row differ.
+/// Compares two renders of a row.
 fn differ(facts: &Facts, one: &Frames, other: &Frames) -> Option<String> {
     facts
         .frames
@@ -268,9 +268,9 @@ fn build_of(blender: &Blender) -> Result<String> {
     Ok(blake3::hash(name.as_bytes()).to_hex()[..8].to_owned())
 }
 
-/// Why a row proves nothing; `None` where it proves something.
+/// The reason why a row proves nothing; `None` if it proves something.
 fn proves_nothing(facts: &Facts, cold: &Frames, base: &Frames) -> Option<String> {
-    // Without what is refused, the picture may stand still.
+    // Without the refused part, the picture may not move.
     if facts.expect == "still" || !facts.refuses.is_empty() {
         return None;
     }

@@ -17,7 +17,7 @@ use crate::{
     rows::Facts,
 };
 
-/// What became of a row on warm Blenders.
+/// The result of a row on warm Blenders.
 #[derive(Debug)]
 pub enum Warm {
     Equal,

@@ -16,7 +16,7 @@ use std::{
     path::Path,
 };
 
-/// How sure a write must be before it is acknowledged.
+/// The durability of a write before it is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     /// On the disk: survives the loss of power.

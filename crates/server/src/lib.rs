@@ -50,7 +50,7 @@ struct App {
     logs: logs::Logs,
     holds: holds::Holds,
     collector: Arc<collector::Collector>,
-    space: space::Space,
+    space: space::DiskSpace,
     waker: Arc<wake::Waker>,
     splitter: splitter::Splitter,
     heartbeat_ms: u64,

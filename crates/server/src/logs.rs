@@ -9,7 +9,7 @@ use std::{
 
 use kiln_types::{AttemptId, JobId};
 
-use crate::space::Space;
+use crate::space::DiskSpace;
 
 /// Bytes kept of one attempt.
 const MAX_LOG: u64 = 10 << 20;
@@ -37,7 +37,7 @@ enum Order {
 }
 
 impl Logs {
-    pub(crate) fn open(folder: PathBuf, space: Space) -> io::Result<Self> {
+    pub(crate) fn open(folder: PathBuf, space: DiskSpace) -> io::Result<Self> {
         let (sender, orders) = mpsc::sync_channel(QUEUE);
         let writer = Writer { folder: folder.clone(), space };
         std::thread::Builder::new().name("logs".to_owned()).spawn(move || {
@@ -107,7 +107,7 @@ fn path(folder: &Path, job: JobId, attempt: AttemptId) -> PathBuf {
 /// The thread's side.
 struct Writer {
     folder: PathBuf,
-    space: Space,
+    space: DiskSpace,
 }
 
 impl Writer {

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-pub(crate) use kiln_blobs::{Reservation, Space};
+pub(crate) use kiln_blobs::{DiskSpace, Reservation};
 
 /// Bytes kept free for the records; on a small disk an eighth of it.
 const RESERVE: u64 = 64 << 20;
 
 /// The disk of the data folder.
-pub(crate) fn of(folder: &Path) -> Space {
-    Space::of(folder, RESERVE)
+pub(crate) fn of(folder: &Path) -> DiskSpace {
+    DiskSpace::of(folder, RESERVE)
 }

@@ -7,7 +7,7 @@ use kiln_types::BlobHash;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
-use crate::space::Space;
+use crate::space::DiskSpace;
 
 /// Files that are looked up at once.
 const PAGE: u32 = 1000;
@@ -37,7 +37,7 @@ impl Splitter {
 
 impl ToSplit {
     /// Splits, one file at a time, first what an earlier server left.
-    pub(crate) async fn run(mut self, blobs: Blobs, store: Store, space: Space, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, blobs: Blobs, store: Store, space: DiskSpace, stop: CancellationToken) {
         if blobs.chunks().is_none() {
             return;
         }
@@ -74,7 +74,7 @@ impl ToSplit {
 }
 
 /// Where it cannot be split now, it stays whole, and is tried again when the server starts.
-async fn split(blobs: &Blobs, space: &Space, hash: &BlobHash) {
+async fn split(blobs: &Blobs, space: &DiskSpace, hash: &BlobHash) {
     let Some(chunks) = blobs.chunks() else { return };
     let size = match blobs.whole().size(hash).await {
         Ok(Some(size)) => size,

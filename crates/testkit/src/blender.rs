@@ -23,7 +23,7 @@ pub enum Blender {
 
 const SCENES: [(&str, &str); 2] =
     [("scenes.py", include_str!("../scenes.py")), ("scene_kit.py", include_str!("../scene_kit.py"))];
-/// What `blender -b FILE -o OUT -f N` does, by a script.
+/// The script that does the same as `blender -b FILE -o OUT -f N`.
 const COLD: &str = include_str!("../cold.py");
 
 /// `KILN_TEST_BLENDER`, else `blender` on PATH.
@@ -60,7 +60,7 @@ pub fn blender_series() -> &'static str {
     })
 }
 
-/// Whether [`blender`] is of the series 3.4, which the test needs. Reports the test as skipped if not.
+/// [`blender`] is of the series 3.4, which the test needs. Reports the test as skipped if not.
 pub fn is_blender_3_4() -> bool {
     let is_it = blender_series() == "3.4";
     if !is_it {
@@ -210,7 +210,7 @@ pub fn scene(name: &str) -> PathBuf {
     path
 }
 
-/// Where the scenes lie: built once by [`blender`] into the build folder, anew when the script or the Blender
+/// The folder of the scenes: built once by [`blender`] into the build folder, and again when the script or the Blender
 /// changes.
 ///
 /// # Panics

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Runs an ignored test of this very program, one that works for ever, with `variable` naming `folder`; kills it
+/// Runs an ignored test of this very program, one without an end, with `variable` naming `folder`; kills it
 /// without a warning once `enough` of its lines were taken. `take` hears every line, also what it said before it
 /// died, and says which count.
 ///

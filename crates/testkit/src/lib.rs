@@ -66,8 +66,8 @@ pub fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// What an artist brings along: `dark.ocio`, a colour configuration that shows; `crimson.py` and
-/// `crimson_extension`, add-ons that paint every lamp red.
+/// The artist's own files: `dark.ocio`, a colour configuration that shows; `crimson.py` and `crimson_extension`, add-ons
+/// that paint every lamp red.
 pub fn brought(name: &str) -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("brought").join(name)
 }

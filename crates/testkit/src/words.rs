@@ -52,7 +52,7 @@ const BANNED: &[Banned] = &[
     banned(
         &["spot", "spots"],
         "frame order; path reference",
-        &["spot size", "spot light", "spot blend", "type spot"],
+        &["spot size", "spot light", "spot blend", "\" spot \"", "spot . ies"],
     ),
     banned(&["laid"], "materialized, layout", &["laid out"]),
     banned(&["led"], "remapped, passed", &[]),
@@ -67,10 +67,9 @@ const BANNED: &[Banned] = &[
             "film exposure",
             "film pixel",
             "use film",
-            // Names of projects and folders in examples.
-            "project film",
+            // Names of projects and of lamps in tests.
+            "\" film \"",
             "ana / film",
-            "home / film",
         ],
     ),
     banned(&["storm", "storms"], "fault-injection run", &[]),

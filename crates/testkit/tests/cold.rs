@@ -18,7 +18,7 @@ fn same_by_script(scenes: &[&str]) {
     blenders.extend(new);
     for blender in &blenders {
         for name in scenes {
-            // Files of File Output nodes come along: they lie beside the copy.
+            // Files of File Output nodes are beside the copy.
             let folder = temp_dir();
             let [shell, script] = ["shell", "script"].map(|way| {
                 let copy = folder.path().join(way);

@@ -56,7 +56,7 @@ impl Maker {
         count * self.size_of_type(kind)
     }
 
-    /// Where a field is, through structs within structs, and how many bytes it has.
+    /// The offset of a field, through structs within structs, and its length.
     fn place(&self, strukt: &str, path: &str) -> (usize, usize) {
         let (wanted, rest) = path.split_once('.').unwrap_or((path, ""));
         let mut offset = 0;

@@ -11,8 +11,8 @@ use kiln_types::BlobHash;
 
 use super::{Cache, Inner, shared};
 use crate::chunks::PackReader;
-use crate::disk::{Draft, Result, blocking, pour_frames};
-use crate::in_turn::InTurn;
+use crate::disk::{BlobResult, Draft, blocking, pour_frames};
+use crate::ordered_chunks::OrderedChunks;
 use crate::{BlobError, StreamError};
 
 impl Cache {
@@ -39,7 +39,7 @@ impl Cache {
         recipe: Recipe,
         limit: u64,
         fetch: impl FnOnce(Vec<BlobHash>) -> F + Send,
-    ) -> Result<u64>
+    ) -> BlobResult<u64>
     where
         F: Future<Output = std::result::Result<S, E>> + Send,
         S: Stream<Item = std::result::Result<Bytes, E>> + Send,
@@ -70,8 +70,8 @@ struct Assembling {
     inner: Arc<Inner>,
     draft: Draft,
     /// In order, a file is written in large pieces and hashed while its bytes are at hand.
-    turns: InTurn,
-    /// Where each chunk that is lacking belongs.
+    turns: OrderedChunks,
+    /// The positions of each chunk that is missing.
     wanted: HashMap<BlobHash, Vec<u64>>,
     unpacker: Unpacker,
     fetched: u64,
@@ -79,12 +79,12 @@ struct Assembling {
 
 impl Assembling {
     /// Takes from cached files what they have; returns what is lacking, in the order of the file.
-    fn begin(inner: Arc<Inner>, recipe: Recipe) -> Result<(Vec<BlobHash>, Self)> {
+    fn begin(inner: Arc<Inner>, recipe: Recipe) -> BlobResult<(Vec<BlobHash>, Self)> {
         let mut draft = Draft::create(inner.store.draft_path())?;
         let mut source = PackReader::default();
         let mut lacking = Vec::new();
         let mut wanted: HashMap<_, Vec<_>> = HashMap::new();
-        let mut turns = InTurn::new(recipe.clone(), &inner.room);
+        let mut turns = OrderedChunks::new(recipe.clone(), &inner.room);
         for (at, chunk) in recipe.offsets() {
             let known = inner.lock().find(&chunk).filter(|_| !wanted.contains_key(&chunk.hash));
             let bytes = match known {
@@ -109,7 +109,7 @@ impl Assembling {
         Ok((lacking, Self { inner, draft, turns, wanted, unpacker, fetched: 0 }))
     }
 
-    fn take(&mut self, frames: Vec<Frame>) -> Result<()> {
+    fn take(&mut self, frames: Vec<Frame>) -> BlobResult<()> {
         for frame in frames {
             // One that nobody asked for, or that came twice.
             let Some(places) = self.wanted.remove(&frame.chunk().hash) else { continue };
@@ -127,7 +127,7 @@ impl Assembling {
     }
 
     /// Bytes that were fetched, bytes of the blob.
-    fn finish(mut self, expected: BlobHash) -> Result<(u64, u64)> {
+    fn finish(mut self, expected: BlobHash) -> BlobResult<(u64, u64)> {
         if !self.wanted.is_empty() {
             return Err(BlobError::Lacking { count: self.wanted.len() });
         }
@@ -152,7 +152,7 @@ impl Inner {
         file: &BlobHash,
         at: u64,
         chunk: &Chunk,
-    ) -> Result<Option<Vec<u8>>> {
+    ) -> BlobResult<Option<Vec<u8>>> {
         let read = source.read(&self.store.path(file), at, chunk.len as usize);
         match read {
             Ok(Some(bytes)) if BlobHash::of(&bytes) == chunk.hash => return Ok(Some(bytes)),

@@ -16,14 +16,14 @@ use kiln_chunks::Chunk;
 use kiln_types::BlobHash;
 
 use self::shared::SharedChunks;
-use crate::disk::{Result, blocking, remove};
-use crate::in_turn::Room;
-use crate::{BlobStore, Durability, StreamError, Take};
+use crate::disk::{BlobResult, blocking, remove};
+use crate::ordered_chunks::MemoryBudget;
+use crate::{BlobStore, Durability, PutMode, StreamError};
 
-/// Bytes kept of chunks that stand in several places, or came too early, of all files that are being made of them.
+/// Bytes in memory of chunks that occur in several places, or came too early, of all files that are being made of them.
 const KEPT: usize = 64 << 20;
 
-/// How full a cache is, in bytes.
+/// The size of a cache, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheUsage {
     pub used: u64,
@@ -45,7 +45,7 @@ struct Inner {
     max: u64,
     index: Mutex<Index>,
     /// Of files that are being made of chunks.
-    room: Room,
+    room: MemoryBudget,
 }
 
 #[derive(Debug, Default)]
@@ -53,11 +53,11 @@ struct Index {
     entries: HashMap<BlobHash, Entry>,
     /// By the time of the last use, as a count of uses.
     order: BTreeMap<u64, BlobHash>,
-    /// How many pins hold it; also for blobs that are not there yet.
+    /// The number of pins of a blob, also of blobs that are not there yet.
     pins: HashMap<BlobHash, u32>,
     used: u64,
     clock: u64,
-    /// Which chunks the files hold, as far as that is known.
+    /// The chunks of the files, as far as they are known.
     shared: SharedChunks,
 }
 
@@ -78,7 +78,7 @@ pub struct Pin {
 impl Cache {
     /// Opens the cache in this folder, which must belong to this process alone. Its blobs are durable, because
     /// after a loss of power a name must not stand for other bytes.
-    pub async fn open(root: &Path, max_bytes: u64) -> Result<Self> {
+    pub async fn open(root: &Path, max_bytes: u64) -> BlobResult<Self> {
         let store = BlobStore::open(root, Durability::Durable).await?;
         let walked = store.clone();
         let index = blocking(move || {
@@ -95,7 +95,7 @@ impl Cache {
             Ok(index)
         })
         .await?;
-        let (index, room) = (Mutex::new(index), Room::new(KEPT));
+        let (index, room) = (Mutex::new(index), MemoryBudget::new(KEPT));
         let cache = Self { inner: Arc::new(Inner { store, max: max_bytes, index, room }) };
         cache.make_room().await?;
         Ok(cache)
@@ -113,14 +113,14 @@ impl Cache {
         Pin { inner: self.inner.clone(), hashes }
     }
 
-    /// Whether the blob should be there; counts as no use.
+    /// The blob should be there; counts as no use.
     pub fn contains(&self, hash: &BlobHash) -> bool {
         self.inner.lock().entries.contains_key(hash)
     }
 
-    /// Where the blob lies, if it is there; counts as a use. The file must not be written to, and stays only
+    /// The path of the blob, if it is there; counts as a use. The file must not be written to, and stays only
     /// while it is pinned.
-    pub async fn get(&self, hash: &BlobHash) -> Result<Option<PathBuf>> {
+    pub async fn get(&self, hash: &BlobHash) -> BlobResult<Option<PathBuf>> {
         if !self.inner.lock().touch(hash) {
             return Ok(None);
         }
@@ -139,10 +139,10 @@ impl Cache {
         .await
     }
 
-    /// Stores a stream of at most `limit` bytes and returns its length, then lets go of what was used longest
+    /// Stores a stream of at most `limit` bytes and returns its length, then removes the files used longest ago
     /// ago and is not pinned, until the cache is within its limit. Above it because of pins, it says so in the
     /// log and in [`Cache::usage`].
-    pub async fn put_stream<S, E>(&self, expected: BlobHash, limit: u64, stream: S) -> Result<u64>
+    pub async fn put_stream<S, E>(&self, expected: BlobHash, limit: u64, stream: S) -> BlobResult<u64>
     where
         S: Stream<Item = std::result::Result<Bytes, E>> + Send,
         E: Into<StreamError>,
@@ -153,13 +153,13 @@ impl Cache {
     }
 
     /// Moves or copies a file in; else as [`Cache::put_stream`].
-    pub async fn put_file(&self, path: &Path, take: Take) -> Result<(BlobHash, u64)> {
+    pub async fn put_file(&self, path: &Path, take: PutMode) -> BlobResult<(BlobHash, u64)> {
         let (hash, len) = self.inner.store.put_file(path, take).await?;
         self.added(hash, len).await?;
         Ok((hash, len))
     }
 
-    async fn added(&self, hash: BlobHash, len: u64) -> Result<()> {
+    async fn added(&self, hash: BlobHash, len: u64) -> BlobResult<()> {
         self.inner.lock().insert(hash, len);
         self.make_room().await
     }
@@ -170,7 +170,7 @@ impl Cache {
         CacheUsage { used: index.used, max: self.inner.max, pinned }
     }
 
-    async fn make_room(&self) -> Result<()> {
+    async fn make_room(&self) -> BlobResult<()> {
         let inner = self.inner.clone();
         blocking(move || inner.make_room()).await
     }
@@ -182,7 +182,7 @@ impl Inner {
     }
 
     /// The files are removed under the lock, so that nobody is given one that is just going.
-    fn make_room(&self) -> Result<()> {
+    fn make_room(&self) -> BlobResult<()> {
         let mut index = self.lock();
         while index.used > self.max {
             let oldest = index.order.values().find(|hash| !index.pins.contains_key(hash)).copied();
@@ -199,7 +199,7 @@ impl Inner {
         Ok(())
     }
 
-    fn drop_file(&self, index: &mut Index, hash: &BlobHash) -> Result<()> {
+    fn drop_file(&self, index: &mut Index, hash: &BlobHash) -> BlobResult<()> {
         let path = self.store.path(hash);
         remove(&shared::list_path(&path))?;
         remove(&path)?;
@@ -224,7 +224,7 @@ impl Index {
         self.shared.find(chunk).or_else(alone)
     }
 
-    /// Whether it is there.
+    /// Returns true if the blob is there.
     fn touch(&mut self, hash: &BlobHash) -> bool {
         let Some(entry) = self.entries.get_mut(hash) else { return false };
         self.clock += 1;

@@ -1,4 +1,4 @@
-//! Which chunks the files of a cache hold: beside a file, the list of its chunks.
+//! The chunks of the files of a cache: beside a file, the list of its chunks.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,16 +8,16 @@ use kiln_chunks::{Chunk, Recipe};
 use kiln_types::BlobHash;
 
 use crate::BlobError;
-use crate::chunks::Key;
-use crate::disk::Result;
+use crate::chunks::ChunkKey;
+use crate::disk::BlobResult;
 
 /// Chunks that are known by their place, at most: 35 MB of memory. Those of older files are fetched again.
 const MAX_KNOWN: usize = 900_000;
 
-/// Where chunks lie in cached files. Says too much rather than too little: what is read is checked.
+/// The places of chunks in cached files. May name places that are gone: chunks are checked when they are read.
 #[derive(Debug, Default)]
 pub(super) struct SharedChunks {
-    places: HashMap<Key, Place>,
+    places: HashMap<ChunkKey, Place>,
     /// By [`Place::file`]; nothing where the file is gone.
     files: Vec<Option<BlobHash>>,
 }
@@ -41,7 +41,7 @@ impl SharedChunks {
         let slot = self.files.len() as u32;
         self.files.push(Some(file));
         for (at, chunk) in recipe.offsets() {
-            self.places.insert(Key::from(&chunk.hash), Place { file: slot, at });
+            self.places.insert(ChunkKey::from(&chunk.hash), Place { file: slot, at });
         }
     }
 
@@ -87,7 +87,7 @@ impl SharedChunks {
 
     /// The file that should hold this chunk, and where.
     pub fn find(&self, chunk: &Chunk) -> Option<(BlobHash, u64)> {
-        let place = self.places.get(&Key::from(&chunk.hash))?;
+        let place = self.places.get(&ChunkKey::from(&chunk.hash))?;
         self.files[place.file as usize].map(|file| (file, place.at))
     }
 }
@@ -98,7 +98,7 @@ pub(super) fn list_path(file: &Path) -> PathBuf {
 
 /// Writes the list of a file's chunks beside it. After a loss of power it may be damaged, and is then no list: nothing is
 /// flushed for it, and its draft lies where the store removes what a killed process left.
-pub(super) fn write_list(file: &Path, draft: &Path, recipe: &Recipe) -> Result<()> {
+pub(super) fn write_list(file: &Path, draft: &Path, recipe: &Recipe) -> BlobResult<()> {
     let mut bytes = recipe.to_bytes();
     bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
     fs::write(draft, bytes).map_err(BlobError::io("write", draft))?;
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_known_than_fits_and_the_oldest_file_goes_first() {
+    fn the_index_is_bounded_and_the_oldest_file_goes_first() {
         let mut shared = SharedChunks::default();
         let names: Vec<_> = (0..5_u32).map(|n| BlobHash::of(&[n as u8])).collect();
         let each = MAX_KNOWN as u32 * 2 / 5;

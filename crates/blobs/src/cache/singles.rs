@@ -9,7 +9,7 @@ use kiln_chunks::{Frame, Unpacker};
 use kiln_types::BlobHash;
 
 use super::{Cache, Inner};
-use crate::disk::{Draft, Result, blocking, keep_all, pour_frames};
+use crate::disk::{BlobResult, Draft, blocking, keep_all, pour_frames};
 use crate::{BlobError, StreamError};
 
 /// Files that are made safe at once: as many are open at the same time.
@@ -22,7 +22,7 @@ impl Cache {
     /// # Errors
     /// [`BlobError::Frame`], [`BlobError::WrongLength`], [`BlobError::NoSpace`], [`BlobError::Stream`]; what came
     /// before is kept.
-    pub async fn put_singles<S, E>(&self, wanted: BTreeMap<BlobHash, u64>, frames: S) -> Result<usize>
+    pub async fn put_singles<S, E>(&self, wanted: BTreeMap<BlobHash, u64>, frames: S) -> BlobResult<usize>
     where
         S: Stream<Item = std::result::Result<Bytes, E>> + Send,
         E: Into<StreamError>,
@@ -51,7 +51,7 @@ struct Putting {
 }
 
 impl Putting {
-    fn take(&mut self, frames: Vec<Frame>) -> Result<()> {
+    fn take(&mut self, frames: Vec<Frame>) -> BlobResult<()> {
         let taken = self.take_frames(&frames);
         if let Err(BlobError::Frame(_) | BlobError::WrongLength(_)) = taken {
             self.keep()?;
@@ -59,7 +59,7 @@ impl Putting {
         taken
     }
 
-    fn take_frames(&mut self, frames: &[Frame]) -> Result<()> {
+    fn take_frames(&mut self, frames: &[Frame]) -> BlobResult<()> {
         for frame in frames {
             let chunk = frame.chunk();
             // One that nobody asked for, or that came twice.
@@ -78,7 +78,7 @@ impl Putting {
         Ok(())
     }
 
-    fn keep(&mut self) -> Result<()> {
+    fn keep(&mut self) -> BlobResult<()> {
         let drafts = std::mem::take(&mut self.drafts);
         let kept: Vec<_> = drafts.iter().map(|(draft, hash)| (*hash, draft.len())).collect();
         let named = drafts.into_iter().map(|(draft, hash)| (draft, self.inner.store.path(&hash)));

@@ -12,7 +12,7 @@ use kiln_chunks::{Frame, FrameError, FrameHead, Unpacker};
 
 use super::index::{Index, PackId, pack_path};
 use super::pack::{PACK_LIMIT, ending, frame_len, part};
-use crate::disk::{Result, make_safe, sync_folder};
+use crate::disk::{BlobResult, make_safe, sync_folder};
 use crate::{BlobError, Durability};
 
 /// Frames in such a pack, about, at most: a pack of tiny ones must not take minutes to look through.
@@ -22,7 +22,7 @@ const FRAMES: usize = 1 << 16;
 pub(crate) struct GrowingPack {
     id: PackId,
     file: File,
-    /// Its name once it has ended.
+    /// The path once it has ended.
     path: PathBuf,
     /// Of the frames that are safe.
     heads: Vec<FrameHead>,
@@ -32,7 +32,7 @@ pub(crate) struct GrowingPack {
 }
 
 impl GrowingPack {
-    pub fn create(folder: &Path, id: PackId) -> Result<Self> {
+    pub fn create(folder: &Path, id: PackId) -> BlobResult<Self> {
         let path = pack_path(folder, id);
         let part = part(&path);
         let file = File::options().write(true).create_new(true).open(&part);
@@ -40,9 +40,9 @@ impl GrowingPack {
         Ok(Self { id, file, path, heads: Vec::new(), len: 0, begun: SystemTime::now() })
     }
 
-    /// What an earlier process left of a pack: all up to the last frame that is whole. Nothing where a damaged one
-    /// lies before that.
-    pub fn resume(folder: &Path, id: PackId) -> Result<Option<Self>> {
+    /// Resumes a pack of an earlier process: all up to the last frame that is whole. Nothing if a damaged one comes before
+    /// that.
+    pub fn resume(folder: &Path, id: PackId) -> BlobResult<Option<Self>> {
         let path = pack_path(folder, id);
         let part = part(&path);
         let file = match File::options().read(true).write(true).open(&part) {
@@ -96,7 +96,7 @@ impl GrowingPack {
     }
 
     /// Puts a batch of frames behind the others, safe once this returns. After an error the pack may only end.
-    pub fn append(&mut self, frames: &[u8], heads: &[FrameHead], durability: Durability) -> Result<()> {
+    pub fn append(&mut self, frames: &[u8], heads: &[FrameHead], durability: Durability) -> BlobResult<()> {
         let write = |file: &mut File| {
             file.seek(SeekFrom::Start(self.len))?;
             file.write_all(frames)?;
@@ -113,7 +113,7 @@ impl GrowingPack {
 
     /// Cuts off what is not safe, and gives the pack its ending; its name comes with [`GrowingPack::name`]. May be
     /// tried again.
-    pub fn end(&mut self, durability: Durability) -> Result<()> {
+    pub fn end(&mut self, durability: Durability) -> BlobResult<()> {
         let mut write = || {
             self.file.set_len(self.len)?;
             self.file.seek(SeekFrom::Start(self.len))?;
@@ -125,7 +125,7 @@ impl GrowingPack {
 
     /// Gives an ended pack its name, with the index held: no reader may look for it between the two. After a loss of
     /// power either name is right.
-    pub fn name(&self, index: &mut Index) -> Result<()> {
+    pub fn name(&self, index: &mut Index) -> BlobResult<()> {
         fs::rename(part(&self.path), &self.path).map_err(BlobError::io("write", &self.path))?;
         index.end(self.id);
         make_safe(&self.file, &self.path, Durability::Ephemeral)
@@ -169,7 +169,7 @@ mod tests {
         fs::read(folder.join("00000003.part")).unwrap()
     }
 
-    /// How many of these are there, all of them at the front and right, once the store is opened on such bytes.
+    /// The number of these frames that are there, all of them at the front, once the store is opened on such bytes.
     fn opened(bytes: &[u8], frames: &[Frame]) -> usize {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(opened(&bytes, &rest), rest.len());
     }
 
-    /// Whoever sends bytes that look like an ending makes nobody lose theirs.
+    /// A client that sends bytes which look like an ending cannot make others lose theirs.
     #[test]
     fn an_ending_that_was_sent_is_not_believed() {
         let first = pack(b"somebody's frame");

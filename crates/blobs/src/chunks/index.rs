@@ -1,4 +1,4 @@
-//! Where each chunk lies: in memory, made from the packs when the store is opened.
+//! The place of each chunk: in memory, made from the packs when the store is opened.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,20 +10,20 @@ use kiln_chunks::{Chunk, FrameHead};
 use kiln_types::BlobHash;
 
 use super::growing::GrowingPack;
-use super::pack::{Key, frame_len, part, read_heads, salvage};
-use crate::disk::Result;
+use super::pack::{ChunkKey, frame_len, part, read_heads, salvage};
+use crate::disk::BlobResult;
 use crate::{BlobError, Durability};
 
-/// How long a pack's time on the disk may lag behind its promise.
+/// The time by which a pack's file may be older than its promise.
 const LAG: Duration = Duration::from_mins(1);
 
 pub(crate) type PackId = u32;
 
-/// Where the frame of a chunk lies.
+/// The place of a chunk's frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct ChunkPlace {
     pub pack: PackId,
-    /// Where its head begins.
+    /// The begin of its head.
     pub at: u32,
     /// Bytes with the head.
     pub len: u32,
@@ -33,18 +33,18 @@ pub(crate) struct Place {
 
 #[derive(Debug)]
 pub(crate) struct Pack {
-    /// When it was written, or one of its chunks was last promised.
+    /// The time of the write, or of the last promise of one of the chunks.
     pub promised: SystemTime,
-    /// Its time on the disk.
+    /// The time of the file.
     written: SystemTime,
-    /// It has no ending yet, and lies under the name of one that is being written.
+    /// The pack has no ending yet, and has the name of one that is being written.
     grows: bool,
 }
 
 /// 37 to 74 bytes a chunk.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    chunks: HashMap<Key, Place>,
+    chunks: HashMap<ChunkKey, ChunkPlace>,
     packs: HashMap<PackId, Pack>,
     next: PackId,
 }
@@ -52,7 +52,7 @@ pub(crate) struct Index {
 impl Index {
     /// Reads what the packs in this folder say of themselves. Those that were not ended are, but for those that the
     /// disk has no room for.
-    pub fn load(folder: &Path, durability: Durability) -> Result<(Self, Vec<GrowingPack>)> {
+    pub fn load(folder: &Path, durability: Durability) -> BlobResult<(Self, Vec<GrowingPack>)> {
         let mut index = Self::default();
         let (mut whole, mut grown, mut torn) = (Vec::new(), Vec::new(), Vec::new());
         for entry in fs::read_dir(folder).map_err(BlobError::io("read", folder))? {
@@ -104,7 +104,7 @@ impl Index {
     }
 
     /// A pack that an earlier process did not end, unless it ends now.
-    fn take_up(&mut self, mut pack: GrowingPack, durability: Durability) -> Result<Option<GrowingPack>> {
+    fn take_up(&mut self, mut pack: GrowingPack, durability: Durability) -> BlobResult<Option<GrowingPack>> {
         if pack.heads().is_empty() {
             return Ok(None);
         }
@@ -148,7 +148,7 @@ impl Index {
         self.place(id, heads, at);
     }
 
-    /// The pack grows no more.
+    /// Marks the pack as ended.
     pub fn end(&mut self, id: PackId) {
         if let Some(pack) = self.packs.get_mut(&id) {
             pack.grows = false;
@@ -157,22 +157,22 @@ impl Index {
 
     fn place(&mut self, id: PackId, heads: &[FrameHead], at: u32) {
         for (hash, place) in places(id, heads, at) {
-            self.chunks.insert(Key::from(&hash), place);
+            self.chunks.insert(ChunkKey::from(&hash), place);
         }
     }
 
-    /// Where the pack lies.
+    /// The path of the pack.
     pub fn path(&self, folder: &Path, id: PackId) -> PathBuf {
         let path = pack_path(folder, id);
         if self.packs.get(&id).is_some_and(|pack| pack.grows) { part(&path) } else { path }
     }
 
-    pub fn get(&self, hash: &BlobHash) -> Option<Place> {
-        self.chunks.get(&Key::from(hash)).copied()
+    pub fn get(&self, hash: &BlobHash) -> Option<ChunkPlace> {
+        self.chunks.get(&ChunkKey::from(hash)).copied()
     }
 
-    /// Whether the chunk is there; from now on its pack is as if it had just been written. Puts the pack into
-    /// `stale` where the disk should be told.
+    /// Returns true if the chunk is there; from now on its pack is as if it had just been written. Adds the pack to
+    /// `stale` if the time of its file has to be renewed.
     pub fn promise(&mut self, hash: &BlobHash, now: SystemTime, stale: &mut Vec<PackId>) -> bool {
         let Some(place) = self.get(hash) else { return false };
         let Some(pack) = self.packs.get_mut(&place.pack) else { return false };
@@ -185,15 +185,15 @@ impl Index {
     }
 
     /// The chunk turned out to be damaged: it is not there, so that it is sent again.
-    pub fn forget_chunk(&mut self, hash: &BlobHash, place: Place) {
-        if let Entry::Occupied(entry) = self.chunks.entry(Key::from(hash))
+    pub fn forget_chunk(&mut self, hash: &BlobHash, place: ChunkPlace) {
+        if let Entry::Occupied(entry) = self.chunks.entry(ChunkKey::from(hash))
             && *entry.get() == place
         {
             entry.remove();
         }
     }
 
-    /// Every pack that was neither written nor promised since, and grows no more.
+    /// Every ended pack that was neither written nor promised since.
     pub fn unpromised(&self, since: SystemTime) -> Vec<PackId> {
         let old = |pack: &Pack| pack.promised < since && !pack.grows;
         self.packs.iter().filter(|(_, pack)| old(pack)).map(|(id, _)| *id).collect()
@@ -215,7 +215,7 @@ impl Index {
     pub fn insert_moved(&mut self, id: PackId, heads: &[FrameHead], from: &[PackId], promised: SystemTime) {
         self.packs.insert(id, Pack { promised, written: promised, grows: false });
         for (hash, place) in places(id, heads, 0) {
-            if let Some(old) = self.chunks.get_mut(&Key::from(&hash))
+            if let Some(old) = self.chunks.get_mut(&ChunkKey::from(&hash))
                 && from.contains(&old.pack)
             {
                 *old = place;
@@ -233,11 +233,11 @@ pub(crate) fn places(
     pack: PackId,
     heads: &[FrameHead],
     at: u32,
-) -> impl Iterator<Item = (BlobHash, Place)> + '_ {
+) -> impl Iterator<Item = (BlobHash, ChunkPlace)> + '_ {
     heads.iter().scan(at, move |end, head| {
         let len = frame_len(head) as u32;
         let Chunk { hash, len: size } = head.chunk();
-        let place = Place { pack, at: *end, len, size };
+        let place = ChunkPlace { pack, at: *end, len, size };
         *end += len;
         Some((hash, place))
     })

@@ -1,6 +1,6 @@
 //! Chunks on disk, and the recipes that make blobs of them.
 
-mod awaited;
+mod announced;
 mod growing;
 mod index;
 mod pack;
@@ -19,17 +19,17 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use kiln_types::BlobHash;
 
-pub(crate) use pack::{Key, PackReader};
-pub use put::PutChunks;
+pub(crate) use pack::{ChunkKey, PackReader};
+pub use put::PutReport;
 pub use reader::ChunkReader;
 pub(crate) use small::SMALL;
 pub(crate) use sweep::Sweep;
 
-use self::awaited::Awaited;
-use self::index::{Index, Place};
-use self::small::Gathering;
-use crate::disk::{Result, blocking, remove, sync_folder};
-use crate::{BlobError, Durability, Space};
+use self::announced::AnnouncedBlobs;
+use self::index::{ChunkPlace, Index};
+use self::small::SmallBlobs;
+use crate::disk::{BlobResult, blocking, remove, sync_folder};
+use crate::{BlobError, DiskSpace, Durability};
 
 /// A folder of chunks: `packs/` holds them, `recipes/ab/abcdef...` says which blob is made of which, `drafts/` is
 /// for recipes that are being written. Cheap to clone; the folder must belong to this process alone.
@@ -49,14 +49,14 @@ struct Inner {
     drafts: PathBuf,
     durability: Durability,
     index: Mutex<Index>,
-    awaited: Awaited,
-    small: Gathering,
-    /// Held by whoever removes a recipe for being old, and shared by whoever makes one young again.
+    awaited: AnnouncedBlobs,
+    small: SmallBlobs,
+    /// Locked to remove an old recipe, and shared to renew one.
     gate: RwLock<()>,
     /// One collection at a time.
     sweeping: Mutex<()>,
-    /// Where a collection asks for room to write in.
-    space: OnceLock<Space>,
+    /// The disk that collections reserve space on.
+    space: OnceLock<DiskSpace>,
 }
 
 /// Hashes looked up before others get their turn.
@@ -68,7 +68,7 @@ const READ: usize = 1 << 20;
 impl ChunkStore {
     /// Opens the store in this folder, making it where there is none. Of packs that an earlier process left half
     /// written, what is whole is kept.
-    pub async fn open(root: &Path, durability: Durability) -> Result<Self> {
+    pub async fn open(root: &Path, durability: Durability) -> BlobResult<Self> {
         let [packs, recipes, drafts] = ["packs", "recipes", "drafts"].map(|name| root.join(name));
         let root = root.to_owned();
         blocking(move || {
@@ -86,8 +86,8 @@ impl ChunkStore {
                 drafts,
                 durability,
                 index: Mutex::new(index),
-                awaited: Awaited::default(),
-                small: Gathering::new(unended),
+                awaited: AnnouncedBlobs::default(),
+                small: SmallBlobs::new(unended),
                 gate: RwLock::default(),
                 sweeping: Mutex::default(),
                 space: OnceLock::new(),
@@ -98,12 +98,12 @@ impl ChunkStore {
     }
 
     /// From now on a collection rewrites packs only where that leaves the disk's reserve alone. Only the first call counts.
-    pub fn keep_free(&self, space: Space) {
+    pub fn keep_free(&self, space: DiskSpace) {
         let _ = self.inner.space.set(space);
     }
 
     /// Those of these chunks that are not there. The others are promised.
-    pub async fn missing(&self, hashes: Vec<BlobHash>) -> Result<Vec<BlobHash>> {
+    pub async fn missing(&self, hashes: Vec<BlobHash>) -> BlobResult<Vec<BlobHash>> {
         let inner = self.inner.clone();
         blocking(move || inner.promise(hashes.iter())).await
     }
@@ -117,7 +117,7 @@ impl ChunkStore {
     pub async fn frames(
         &self,
         hashes: Vec<BlobHash>,
-    ) -> Result<impl Stream<Item = Result<Bytes>> + Send + 'static> {
+    ) -> BlobResult<impl Stream<Item = BlobResult<Bytes>> + Send + 'static> {
         let inner = self.inner.clone();
         let hashes = blocking(move || {
             let lacking = inner.promise(hashes.iter())?.len();
@@ -137,7 +137,6 @@ impl ChunkStore {
         }))
     }
 
-    /// How many chunks there are.
     pub fn count(&self) -> usize {
         self.inner.index().len()
     }
@@ -149,7 +148,7 @@ impl Inner {
     }
 
     /// Those that are not there; the others are promised.
-    fn promise<'a>(&self, hashes: impl Iterator<Item = &'a BlobHash>) -> Result<Vec<BlobHash>> {
+    fn promise<'a>(&self, hashes: impl Iterator<Item = &'a BlobHash>) -> BlobResult<Vec<BlobHash>> {
         let (mut lacking, mut stale) = (Vec::new(), Vec::new());
         let mut hashes = hashes.peekable();
         while hashes.peek().is_some() {
@@ -170,7 +169,7 @@ impl Inner {
     }
 
     /// The first of these chunks, and those behind it that lie behind it: their frames, and how many they are.
-    fn read_run(&self, reader: &mut PackReader, hashes: &[BlobHash]) -> Result<(Bytes, usize)> {
+    fn read_run(&self, reader: &mut PackReader, hashes: &[BlobHash]) -> BlobResult<(Bytes, usize)> {
         // A pack that was just rewritten, or ended, is gone between the look and the reading; then it lies elsewhere.
         for _ in 0..3 {
             let (path, first, taken, len) = self.find_run(hashes)?;
@@ -181,7 +180,7 @@ impl Inner {
         Err(BlobError::NotFound(hashes[0]))
     }
 
-    fn find_run(&self, hashes: &[BlobHash]) -> Result<(PathBuf, Place, usize, usize)> {
+    fn find_run(&self, hashes: &[BlobHash]) -> BlobResult<(PathBuf, ChunkPlace, usize, usize)> {
         let index = self.index();
         let first = index.get(&hashes[0]).ok_or(BlobError::NotFound(hashes[0]))?;
         let (mut taken, mut len) = (1, first.len as usize);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use kiln_chunks::{Frame, FrameError, FrameHead, Unpacker};
 use kiln_types::BlobHash;
 
-use crate::disk::{Result, make_safe, move_in, remove};
+use crate::disk::{BlobResult, make_safe, move_in, remove};
 use crate::{BlobError, Durability};
 
 /// Bytes of frames in a pack, about, at most.
@@ -35,7 +35,7 @@ pub(crate) struct PackWriter {
 
 impl PackWriter {
     /// `path`: its name once it is finished.
-    pub fn create(path: PathBuf) -> Result<Self> {
+    pub fn create(path: PathBuf) -> BlobResult<Self> {
         let part = part(&path);
         let file = File::options()
             .write(true)
@@ -46,7 +46,7 @@ impl PackWriter {
         Ok(Self { file, path, heads: Vec::new(), len: 0, finished: false })
     }
 
-    pub fn push(&mut self, frame: &Frame) -> Result<()> {
+    pub fn push(&mut self, frame: &Frame) -> BlobResult<()> {
         frame.write_to(&mut self.file).map_err(BlobError::io("write", &self.path))?;
         self.heads.push(frame.head());
         self.len += frame.len() as u64;
@@ -59,7 +59,7 @@ impl PackWriter {
     }
 
     /// Gives the pack its name, and returns the heads of its frames in their order.
-    pub fn finish(mut self, durability: Durability) -> Result<Vec<FrameHead>> {
+    pub fn finish(mut self, durability: Durability) -> BlobResult<Vec<FrameHead>> {
         let mut write = || {
             self.file.write_all(&ending(&self.heads))?;
             self.file.flush()
@@ -81,7 +81,7 @@ impl Drop for PackWriter {
     }
 }
 
-/// What follows the frames with these heads.
+/// The ending of a pack with these frames.
 pub(crate) fn ending(heads: &[FrameHead]) -> Vec<u8> {
     let mut bytes: Vec<u8> = heads.iter().flat_map(|head| head.to_bytes()).collect();
     let hash = blake3::hash(&bytes);
@@ -96,7 +96,7 @@ pub(crate) fn part(path: &Path) -> PathBuf {
 }
 
 /// The heads of a pack's frames, in their order; nothing where its ending is not right.
-pub(crate) fn read_heads(path: &Path) -> Result<Option<Vec<FrameHead>>> {
+pub(crate) fn read_heads(path: &Path) -> BlobResult<Option<Vec<FrameHead>>> {
     let mut file = File::open(path).map_err(BlobError::io("open", path))?;
     let read = BlobError::io("read", path);
     match heads_of(&mut file) {
@@ -135,7 +135,11 @@ pub(crate) fn frame_len(head: &FrameHead) -> u64 {
 
 /// A pack that was not finished, or whose ending is damaged: what is whole in it goes into a new one, and the
 /// old one is removed. The heads of the new one, unless nothing was whole.
-pub(crate) fn salvage(from: &Path, to: PathBuf, durability: Durability) -> Result<Option<Vec<FrameHead>>> {
+pub(crate) fn salvage(
+    from: &Path,
+    to: PathBuf,
+    durability: Durability,
+) -> BlobResult<Option<Vec<FrameHead>>> {
     let file = File::open(from).map_err(BlobError::io("open", from))?;
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let mut writer = PackWriter::create(to)?;
@@ -168,7 +172,7 @@ pub(crate) struct PackReader {
 
 impl PackReader {
     /// `len` bytes from `at`. Nothing where the pack is gone.
-    pub fn read(&mut self, path: &Path, at: u64, len: usize) -> Result<Option<Vec<u8>>> {
+    pub fn read(&mut self, path: &Path, at: u64, len: usize) -> BlobResult<Option<Vec<u8>>> {
         let file = match &mut self.open {
             Some((open, file)) if open == path => file,
             open => match File::open(path) {
@@ -187,9 +191,9 @@ impl PackReader {
 
 /// The start of a chunk's hash: as many bits as nobody finds two chunks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Key([u8; 16]);
+pub(crate) struct ChunkKey([u8; 16]);
 
-impl From<&BlobHash> for Key {
+impl From<&BlobHash> for ChunkKey {
     fn from(hash: &BlobHash) -> Self {
         let [key @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = *hash.as_bytes();
         Self(key)

@@ -12,12 +12,12 @@ use kiln_types::BlobHash;
 use super::index::{PackId, pack_path};
 use super::pack::{PACK_LIMIT, PackReader, PackWriter};
 use super::{ChunkStore, Inner};
-use crate::disk::{Result, blocking, pour_frames};
+use crate::disk::{BlobResult, blocking, pour_frames};
 use crate::{BlobError, StreamError};
 
-/// What came of frames that were put.
+/// The result of putting frames.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PutChunks {
+pub struct PutReport {
     /// Chunks that are stored now.
     pub stored: u64,
     /// Chunks that were there.
@@ -33,7 +33,7 @@ impl ChunkStore {
     /// # Errors
     /// [`BlobError::Frame`], [`BlobError::Stream`]; [`BlobError::NoSpace`]: what this request did not finish is
     /// removed.
-    pub async fn put<S, E>(&self, stream: S) -> Result<PutChunks>
+    pub async fn put<S, E>(&self, stream: S) -> BlobResult<PutReport>
     where
         S: Stream<Item = std::result::Result<Bytes, E>> + Send,
         E: Into<StreamError>,
@@ -54,7 +54,7 @@ struct Putting {
 }
 
 impl Putting {
-    fn take(&mut self, frames: Vec<Frame>) -> Result<()> {
+    fn take(&mut self, frames: Vec<Frame>) -> BlobResult<()> {
         let taken = self.take_frames(&frames);
         match taken {
             Err(BlobError::Frame(_)) => drop(self.finish()?),
@@ -65,7 +65,7 @@ impl Putting {
         taken
     }
 
-    fn take_frames(&mut self, frames: &[Frame]) -> Result<()> {
+    fn take_frames(&mut self, frames: &[Frame]) -> BlobResult<()> {
         let Some(filling) = &mut self.filling else { return Ok(()) };
         for frame in frames {
             if !filling.knows(frame.chunk())? {
@@ -77,8 +77,8 @@ impl Putting {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<PutChunks> {
-        self.filling.take().map_or(Ok(PutChunks::default()), Filling::finish)
+    fn finish(&mut self) -> BlobResult<PutReport> {
+        self.filling.take().map_or(Ok(PutReport::default()), Filling::finish)
     }
 }
 
@@ -104,16 +104,16 @@ pub(super) struct Filling {
     writer: Option<(PackId, PackWriter)>,
     /// In the pack that is being written.
     fresh: HashSet<BlobHash>,
-    put: PutChunks,
+    put: PutReport,
 }
 
 impl Filling {
     pub fn new(inner: Arc<Inner>) -> Self {
-        Self { inner, writer: None, fresh: HashSet::new(), put: PutChunks::default() }
+        Self { inner, writer: None, fresh: HashSet::new(), put: PutReport::default() }
     }
 
-    /// Whether the chunk is there; then it is promised.
-    fn knows(&mut self, chunk: Chunk) -> Result<bool> {
+    /// Returns true if the chunk is there; then it is promised.
+    fn knows(&mut self, chunk: Chunk) -> BlobResult<bool> {
         let mut stale = Vec::new();
         let known = self.fresh.contains(&chunk.hash)
             || self.inner.index().promise(&chunk.hash, SystemTime::now(), &mut stale);
@@ -125,7 +125,7 @@ impl Filling {
         Ok(known)
     }
 
-    fn push(&mut self, frame: &Frame) -> Result<()> {
+    fn push(&mut self, frame: &Frame) -> BlobResult<()> {
         if let Some((id, writer)) = self.writer.take_if(|(_, writer)| writer.len() >= PACK_LIMIT) {
             self.close(id, writer)?;
         }
@@ -144,18 +144,18 @@ impl Filling {
     }
 
     /// Packs a chunk, unless it is there.
-    pub fn add(&mut self, packer: &mut Packer, chunk: Chunk, bytes: &[u8]) -> Result<()> {
+    pub fn add(&mut self, packer: &mut Packer, chunk: Chunk, bytes: &[u8]) -> BlobResult<()> {
         if self.knows(chunk)? { Ok(()) } else { self.push(&packer.pack(chunk, bytes)) }
     }
 
-    fn close(&mut self, id: PackId, writer: PackWriter) -> Result<()> {
+    fn close(&mut self, id: PackId, writer: PackWriter) -> BlobResult<()> {
         let heads = writer.finish(self.inner.durability)?;
         self.inner.index().insert_now(id, &heads);
         self.fresh.clear();
         Ok(())
     }
 
-    pub fn finish(mut self) -> Result<PutChunks> {
+    pub fn finish(mut self) -> BlobResult<PutReport> {
         if let Some((id, writer)) = self.writer.take() {
             self.close(id, writer)?;
         }

@@ -8,10 +8,10 @@ use kiln_chunks::{Chunk, Frame, FrameError, FrameHead, Recipe, Unpacker};
 use kiln_types::BlobHash;
 
 use super::ChunkStore;
-use super::awaited::Hashed;
+use super::announced::HashedPrefix;
 use super::pack::PackReader;
 use crate::BlobError;
-use crate::disk::Result;
+use crate::disk::BlobResult;
 
 /// Unpacked bytes that are kept for a reader that goes back.
 const KEPT: usize = 8 << 20;
@@ -23,7 +23,7 @@ pub struct ChunkReader {
     store: ChunkStore,
     hash: BlobHash,
     recipe: Recipe,
-    /// Where each chunk ends.
+    /// The end of each chunk.
     ends: Vec<u64>,
     position: u64,
     packs: PackReader,
@@ -58,8 +58,8 @@ impl ChunkReader {
 
     /// The hash of the whole blob, of which some was hashed. The other chunks are held against their own hashes only
     /// where `checked`: where the whole is right, so are they.
-    pub(super) fn hash_rest(&mut self, hashed: Hashed, checked: bool) -> Result<BlobHash> {
-        let Hashed { chunks: mut at, mut hasher } = hashed;
+    pub(super) fn hash_rest(&mut self, hashed: HashedPrefix, checked: bool) -> BlobResult<BlobHash> {
+        let HashedPrefix { chunks: mut at, mut hasher } = hashed;
         let hashes: Vec<BlobHash> = self.recipe.chunks.iter().map(|chunk| chunk.hash).collect();
         while at < hashes.len() {
             let (mut run, taken) = self.run(&hashes[at..])?;
@@ -82,7 +82,7 @@ impl ChunkReader {
     }
 
     /// The frames of the first of these, and of those behind it that lie behind it: how many they are.
-    fn run(&mut self, hashes: &[BlobHash]) -> Result<(Bytes, usize)> {
+    fn run(&mut self, hashes: &[BlobHash]) -> BlobResult<(Bytes, usize)> {
         match self.store.inner.read_run(&mut self.packs, hashes) {
             // A damaged pack lost it.
             Err(BlobError::NotFound(hash)) => Err(self.damaged(hash, FrameError::CutOff)),
@@ -91,7 +91,7 @@ impl ChunkReader {
     }
 
     /// The frame of this chunk, which is the first that is left of the run.
-    fn frame(&mut self, chunk: Chunk, run: &mut Bytes) -> Result<Frame> {
+    fn frame(&mut self, chunk: Chunk, run: &mut Bytes) -> BlobResult<Frame> {
         let head = run.first_chunk().ok_or(FrameError::CutOff).and_then(FrameHead::parse);
         let frame = head.and_then(|head| {
             let mut bytes = run.split_to(run.len().min(FrameHead::LEN + head.stored()));
@@ -118,14 +118,14 @@ impl ChunkReader {
             index.forget_chunk(&chunk, place);
         }
         drop(index);
-        self.store.inner.small.begin_anew();
+        self.store.inner.small.start_new_pack();
         match self.store.inner.remove_recipe(&self.hash) {
             Ok(_) => BlobError::Damaged(self.hash),
             Err(error) => error,
         }
     }
 
-    fn unpacked(&mut self, index: usize) -> Result<Bytes> {
+    fn unpacked(&mut self, index: usize) -> BlobResult<Bytes> {
         if let Some((_, bytes)) = self.kept.iter().find(|(kept, _)| *kept == index) {
             return Ok(bytes.clone());
         }
@@ -143,8 +143,8 @@ impl ChunkReader {
         Ok(bytes)
     }
 
-    /// What is left of the chunk at the position; empty at the end.
-    pub(crate) fn next_piece(&mut self) -> Result<Bytes> {
+    /// The rest of the chunk at the position; empty at the end.
+    pub(crate) fn next_piece(&mut self) -> BlobResult<Bytes> {
         let index = self.ends.partition_point(|end| *end <= self.position);
         let Some(end) = self.ends.get(index).copied() else { return Ok(Bytes::new()) };
         let bytes = self.unpacked(index)?;
@@ -155,8 +155,8 @@ impl ChunkReader {
 }
 
 impl ChunkReader {
-    /// The next bytes in one piece, `want` or somewhat more where there are so many: small chunks are gathered.
-    pub(crate) fn next_pieces(&mut self, want: usize) -> Result<Bytes> {
+    /// The next bytes in one piece, at least `want` if there are as many: small chunks are gathered.
+    pub(crate) fn next_pieces(&mut self, want: usize) -> BlobResult<Bytes> {
         let first = self.next_piece()?;
         if first.is_empty() || first.len() >= want {
             return Ok(first);

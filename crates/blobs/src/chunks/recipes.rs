@@ -9,11 +9,11 @@ use std::time::SystemTime;
 use kiln_chunks::{Chunk, Packer, Recipe, split};
 use kiln_types::BlobHash;
 
-use super::awaited::Hashed;
+use super::announced::HashedPrefix;
 use super::put::Filling;
 use super::reader::ChunkReader;
 use super::{ChunkStore, Inner};
-use crate::disk::{Draft, Result, blocking, remove, sharded, walk};
+use crate::disk::{BlobResult, Draft, blocking, remove, sharded, walk};
 use crate::promise::{forgotten, renew};
 use crate::{BlobError, BlobStore};
 
@@ -28,7 +28,7 @@ impl ChunkStore {
     /// # Errors
     /// [`BlobError::Lacking`] where chunks are missing, [`BlobError::Mismatch`], [`BlobError::TooLarge`],
     /// [`BlobError::NoSpace`], or where the disk fails.
-    pub async fn put_recipe(&self, hash: BlobHash, recipe: Recipe, limit: u64) -> Result<()> {
+    pub async fn put_recipe(&self, hash: BlobHash, recipe: Recipe, limit: u64) -> BlobResult<()> {
         let store = self.clone();
         blocking(move || {
             if recipe.size() > limit {
@@ -51,12 +51,12 @@ impl ChunkStore {
             let mut reader = ChunkReader::new(store.clone(), hash, recipe);
             let found = reader.hash_rest(hashed, false)?;
             if found != hash {
-                // A chunk that is damaged is to blame, if there is one.
-                reader.hash_rest(Hashed::default(), true)?;
+                // A damaged chunk explains it, if there is one.
+                reader.hash_rest(HashedPrefix::default(), true)?;
                 return Err(BlobError::Mismatch { expected: hash, found });
             }
             let recipe = reader.into_recipe();
-            // Reading took a while; from here it is promised anew.
+            // Reading took a while; from here it is promised again.
             inner.promise_all(&recipe)?;
             inner.write_recipe(hash, &recipe)
         })
@@ -64,12 +64,12 @@ impl ChunkStore {
     }
 
     /// The recipe of a blob, if it is kept as chunks.
-    pub async fn recipe(&self, hash: &BlobHash) -> Result<Option<Recipe>> {
+    pub async fn recipe(&self, hash: &BlobHash) -> BlobResult<Option<Recipe>> {
         let (inner, hash) = (self.inner.clone(), *hash);
         blocking(move || inner.recipe(&hash)).await
     }
 
-    pub(crate) async fn size(&self, hash: &BlobHash) -> Result<Option<u64>> {
+    pub(crate) async fn size(&self, hash: &BlobHash) -> BlobResult<Option<u64>> {
         let (inner, hash) = (self.inner.clone(), *hash);
         blocking(move || match inner.single(&hash) {
             Some(single) => Ok(Some(single.size())),
@@ -83,7 +83,7 @@ impl ChunkStore {
         self.inner.single(hash).map(|recipe| recipe.size())
     }
 
-    pub(crate) async fn promise_blob(&self, hash: &BlobHash) -> Result<Option<u64>> {
+    pub(crate) async fn promise_blob(&self, hash: &BlobHash) -> BlobResult<Option<u64>> {
         let (inner, hash) = (self.inner.clone(), *hash);
         blocking(move || {
             if let Some(single) = inner.single(&hash)
@@ -96,19 +96,19 @@ impl ChunkStore {
         .await
     }
 
-    pub(crate) async fn delete_recipe(&self, hash: &BlobHash) -> Result<bool> {
+    pub(crate) async fn delete_recipe(&self, hash: &BlobHash) -> BlobResult<bool> {
         let (inner, hash) = (self.inner.clone(), *hash);
         blocking(move || inner.remove_recipe(&hash)).await
     }
 
     /// Blocks.
-    pub(crate) fn open_reader(&self, hash: &BlobHash) -> Result<ChunkReader> {
+    pub(crate) fn open_reader(&self, hash: &BlobHash) -> BlobResult<ChunkReader> {
         let recipe = self.inner.recipe(hash)?.ok_or(BlobError::NotFound(*hash))?;
         Ok(ChunkReader::new(self.clone(), *hash, recipe))
     }
 
     /// Every blob that is kept as a recipe, with its length.
-    pub(crate) async fn list(&self) -> Result<Vec<(BlobHash, u64)>> {
+    pub(crate) async fn list(&self) -> BlobResult<Vec<(BlobHash, u64)>> {
         let inner = self.inner.clone();
         blocking(move || {
             let mut all = Vec::new();
@@ -126,7 +126,7 @@ impl ChunkStore {
     /// # Errors
     /// [`BlobError::NotFound`], [`BlobError::Damaged`], [`BlobError::NoSpace`], or where the disk fails; but for
     /// a damaged one, the whole file stays.
-    pub async fn convert(&self, whole: &BlobStore, hash: &BlobHash) -> Result<u64> {
+    pub async fn convert(&self, whole: &BlobStore, hash: &BlobHash) -> BlobResult<u64> {
         let (inner, whole, hash) = (self.inner.clone(), whole.clone(), *hash);
         blocking(move || {
             let (file, _) = whole.open_file(&hash)?;
@@ -163,7 +163,7 @@ impl Inner {
         sharded(&self.recipes, hash)
     }
 
-    pub(super) fn promise_all(&self, recipe: &Recipe) -> Result<()> {
+    pub(super) fn promise_all(&self, recipe: &Recipe) -> BlobResult<()> {
         let lacking = self.promise(recipe.chunks.iter().map(|chunk| &chunk.hash))?;
         if lacking.is_empty() { Ok(()) } else { Err(BlobError::Lacking { count: lacking.len() }) }
     }
@@ -178,7 +178,7 @@ impl Inner {
     }
 
     /// A blob of at most one chunk needs no recipe: the chunk was checked when it was put.
-    fn check_single(&self, hash: &BlobHash, chunk: Option<&Chunk>) -> Result<()> {
+    fn check_single(&self, hash: &BlobHash, chunk: Option<&Chunk>) -> BlobResult<()> {
         let found = chunk.map_or_else(|| BlobHash::of(&[]), |chunk| chunk.hash);
         if found != *hash {
             return Err(BlobError::Mismatch { expected: *hash, found });
@@ -191,7 +191,7 @@ impl Inner {
         }
     }
 
-    pub(crate) fn recipe(&self, hash: &BlobHash) -> Result<Option<Recipe>> {
+    pub(crate) fn recipe(&self, hash: &BlobHash) -> BlobResult<Option<Recipe>> {
         match self.single(hash) {
             Some(recipe) => Ok(Some(recipe)),
             None => self.stored_recipe(hash),
@@ -199,7 +199,7 @@ impl Inner {
     }
 
     /// One that cannot be read is no recipe: it is removed, so that the blob is sent again.
-    pub(super) fn stored_recipe(&self, hash: &BlobHash) -> Result<Option<Recipe>> {
+    pub(super) fn stored_recipe(&self, hash: &BlobHash) -> BlobResult<Option<Recipe>> {
         let path = self.recipe_path(hash);
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -216,7 +216,7 @@ impl Inner {
         Ok(recipe)
     }
 
-    fn write_recipe(&self, hash: BlobHash, recipe: &Recipe) -> Result<()> {
+    fn write_recipe(&self, hash: BlobHash, recipe: &Recipe) -> BlobResult<()> {
         let draft = self.drafts.join(format!("{:032x}", rand::random::<u128>()));
         let mut draft = Draft::create(draft)?;
         draft.write(&recipe.size().to_le_bytes())?;
@@ -225,7 +225,7 @@ impl Inner {
     }
 
     /// Bytes of the blob.
-    pub(crate) fn recipe_size(&self, hash: &BlobHash) -> Result<Option<u64>> {
+    pub(crate) fn recipe_size(&self, hash: &BlobHash) -> BlobResult<Option<u64>> {
         let path = self.recipe_path(hash);
         let mut size = [0; SIZE];
         match File::open(&path).and_then(|mut file| file.read_exact(&mut size)) {
@@ -238,7 +238,7 @@ impl Inner {
     }
 
     /// The blob is there as if it had just been put. Its size, if it is there.
-    pub(crate) fn renew_recipe(&self, hash: &BlobHash) -> Result<Option<u64>> {
+    pub(crate) fn renew_recipe(&self, hash: &BlobHash) -> BlobResult<Option<u64>> {
         let _shared = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         match renew(&self.recipe_path(hash))? {
             Some(_) => self.recipe_size(hash),
@@ -246,22 +246,22 @@ impl Inner {
         }
     }
 
-    pub(crate) fn remove_recipe(&self, hash: &BlobHash) -> Result<bool> {
+    pub(crate) fn remove_recipe(&self, hash: &BlobHash) -> BlobResult<bool> {
         remove(&self.recipe_path(hash))
     }
 
-    /// Whether the recipe was neither put nor promised since.
-    pub(super) fn is_forgotten(&self, hash: &BlobHash, since: SystemTime) -> Result<bool> {
+    /// The recipe was neither put nor promised since.
+    pub(super) fn is_forgotten(&self, hash: &BlobHash, since: SystemTime) -> BlobResult<bool> {
         Ok(forgotten(&self.recipe_path(hash), since)?.is_some())
     }
 
-    /// Whether it went.
-    pub(super) fn remove_forgotten(&self, hash: &BlobHash, since: SystemTime) -> Result<bool> {
+    /// Returns true if it was removed.
+    pub(super) fn remove_forgotten(&self, hash: &BlobHash, since: SystemTime) -> BlobResult<bool> {
         let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         Ok(self.is_forgotten(hash, since)? && self.remove_recipe(hash)?)
     }
 
-    pub(crate) fn walk_recipes(&self) -> Result<Vec<(BlobHash, fs::Metadata)>> {
+    pub(crate) fn walk_recipes(&self) -> BlobResult<Vec<(BlobHash, fs::Metadata)>> {
         walk(&self.recipes)
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::growing::GrowingPack;
 use super::{ChunkStore, Inner};
 use crate::BlobError;
-use crate::disk::Result;
+use crate::disk::BlobResult;
 
 /// Bytes of a small blob at most.
 pub(crate) const SMALL: usize = 64 << 10;
@@ -32,13 +32,13 @@ impl ChunkStore {
     ///
     /// # Errors
     /// [`BlobError::Mismatch`], [`BlobError::NoSpace`], or where the disk fails.
-    pub(crate) async fn put_small(&self, hash: BlobHash, bytes: Bytes) -> Result<()> {
+    pub(crate) async fn put_small(&self, hash: BlobHash, bytes: Bytes) -> BlobResult<()> {
         debug_assert!(bytes.len() <= SMALL);
         let small = &self.inner.small;
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let room = small.room.clone().acquire_many_owned(len).await.map_err(|_| broke_off())?;
         let (done, told) = oneshot::channel();
-        if small.join(Coming { hash, bytes, done, room }) {
+        if small.join(WaitingBlob { hash, bytes, done, room }) {
             let writing = Writing { inner: self.inner.clone(), ended: false };
             tokio::task::spawn_blocking(move || writing.run());
         }
@@ -52,32 +52,32 @@ fn broke_off() -> BlobError {
 
 /// Blobs on their way into packs.
 #[derive(Debug)]
-pub(super) struct Gathering {
+pub(super) struct SmallBlobs {
     room: Arc<Semaphore>,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaitingBlobs>,
     packs: Mutex<Packs>,
     /// The next batch begins a new pack.
-    anew: AtomicBool,
+    new_pack: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
-    next: Vec<Coming>,
+struct WaitingBlobs {
+    next: Vec<WaitingBlob>,
     /// Somebody writes, and takes these next.
     writing: bool,
 }
 
 /// A blob whose sender waits.
 #[derive(Debug)]
-struct Coming {
+struct WaitingBlob {
     hash: BlobHash,
     bytes: Bytes,
-    done: oneshot::Sender<Result<()>>,
+    done: oneshot::Sender<BlobResult<()>>,
     room: OwnedSemaphorePermit,
 }
 
-impl Coming {
-    fn tell(self, told: Result<()>) {
+impl WaitingBlob {
+    fn tell(self, told: BlobResult<()>) {
         drop(self.room);
         // Its request may have been dropped.
         let _ = self.done.send(told);
@@ -87,27 +87,27 @@ impl Coming {
 #[derive(Debug, Default)]
 struct Packs {
     growing: Option<GrowingPack>,
-    /// Grow no more, and have no ending yet: there was no room, or the disk failed.
+    /// Packs that are full and have no ending yet: there was no room, or the disk failed.
     unended: Vec<GrowingPack>,
     packer: Packer,
     /// Flushes so far.
     batches: u64,
 }
 
-impl Gathering {
+impl SmallBlobs {
     /// `unended`: packs that an earlier process left, and that there was no room to end.
     pub fn new(unended: Vec<GrowingPack>) -> Self {
         Self {
             room: Arc::new(Semaphore::new(ROOM)),
             waiting: Mutex::default(),
             packs: Mutex::new(Packs { unended, ..Packs::default() }),
-            anew: AtomicBool::new(false),
+            new_pack: AtomicBool::new(false),
         }
     }
 
-    /// What is put from now on lies in a pack that is younger than all that there are.
-    pub fn begin_anew(&self) {
-        self.anew.store(true, Ordering::Relaxed);
+    /// Puts later blobs into a pack that is younger than all that there are.
+    pub fn start_new_pack(&self) {
+        self.new_pack.store(true, Ordering::Relaxed);
     }
 
     /// Ends the pack that grows where it was begun before this, so that what is in it can be collected one day; also
@@ -121,14 +121,14 @@ impl Gathering {
         }
     }
 
-    /// Whether the one who joins has to write.
-    fn join(&self, coming: Coming) -> bool {
+    /// Returns true if the one who joins has to write.
+    fn join(&self, coming: WaitingBlob) -> bool {
         let mut waiting = self.waiting();
         waiting.next.push(coming);
         !mem::replace(&mut waiting.writing, true)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, WaitingBlobs> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -150,7 +150,7 @@ impl Writing {
         }
     }
 
-    fn take(&mut self) -> Option<Vec<Coming>> {
+    fn take(&mut self) -> Option<Vec<WaitingBlob>> {
         let mut waiting = self.inner.small.waiting();
         self.ended = waiting.next.is_empty();
         waiting.writing = !self.ended;
@@ -162,15 +162,15 @@ impl Drop for Writing {
     fn drop(&mut self) {
         // It never ran, or broke off: who waits is told by the end of the channel, and who comes next writes.
         if !self.ended {
-            *self.inner.small.waiting() = Waiting::default();
+            *self.inner.small.waiting() = WaitingBlobs::default();
         }
     }
 }
 
 impl Inner {
     /// Stores these, and tells each of them.
-    fn store_batch(&self, batch: Vec<Coming>) {
-        let right = |coming: Coming| {
+    fn store_batch(&self, batch: Vec<WaitingBlob>) {
+        let right = |coming: WaitingBlob| {
             let found = BlobHash::of(&coming.bytes);
             if found == coming.hash {
                 return Some(coming);
@@ -200,7 +200,7 @@ impl Inner {
     }
 
     /// Stores those of a batch that are lacking, each once.
-    fn store_new(&self, batch: &[Coming], mut lacking: HashSet<BlobHash>) -> Result<()> {
+    fn store_new(&self, batch: &[WaitingBlob], mut lacking: HashSet<BlobHash>) -> BlobResult<()> {
         if lacking.is_empty() {
             return Ok(());
         }
@@ -220,9 +220,9 @@ impl Inner {
 }
 
 impl Packs {
-    fn append(&mut self, inner: &Inner, frames: &[u8], heads: &[FrameHead]) -> Result<()> {
-        let anew = inner.small.anew.swap(false, Ordering::Relaxed);
-        if let Some(full) = self.growing.take_if(|pack| anew || pack.is_full()) {
+    fn append(&mut self, inner: &Inner, frames: &[u8], heads: &[FrameHead]) -> BlobResult<()> {
+        let is_new = inner.small.new_pack.swap(false, Ordering::Relaxed);
+        if let Some(full) = self.growing.take_if(|pack| is_new || pack.is_full()) {
             self.end(inner, full);
         }
         let mut pack = match self.growing.take() {
@@ -248,7 +248,7 @@ impl Packs {
         }
     }
 
-    /// Where it cannot end now, it does later; what is safe in it is read as before.
+    /// If it cannot end now, it does later; the safe part of it is read as before.
     fn end(&mut self, inner: &Inner, mut pack: GrowingPack) {
         if pack.heads().is_empty() {
             return;
@@ -300,12 +300,12 @@ mod tests {
             Self { runtime, store, folder }
         }
 
-        fn put(&self, number: u32) -> JoinHandle<Result<()>> {
+        fn put(&self, number: u32) -> JoinHandle<BlobResult<()>> {
             let (store, bytes) = (self.store.clone(), content(number));
             self.runtime.spawn(async move { store.put_small(BlobHash::of(&bytes), bytes).await })
         }
 
-        fn told(&self, puts: Vec<JoinHandle<Result<()>>>) -> Vec<Result<()>> {
+        fn told(&self, puts: Vec<JoinHandle<BlobResult<()>>>) -> Vec<BlobResult<()>> {
             puts.into_iter().map(|put| self.runtime.block_on(put).unwrap()).collect()
         }
 
@@ -313,8 +313,8 @@ mod tests {
         fn put_together(
             &self,
             numbers: impl Iterator<Item = u32>,
-            meanwhile: impl FnOnce(&[JoinHandle<Result<()>>]),
-        ) -> Vec<JoinHandle<Result<()>>> {
+            meanwhile: impl FnOnce(&[JoinHandle<BlobResult<()>>]),
+        ) -> Vec<JoinHandle<BlobResult<()>>> {
             self.wait_until(|waiting| !mem::replace(&mut waiting.writing, true));
             let puts: Vec<_> = numbers.map(|number| self.put(number)).collect();
             self.wait_until(|waiting| waiting.next.len() == puts.len());
@@ -323,8 +323,8 @@ mod tests {
             puts
         }
 
-        /// Who writes looks once more, after the last was told, for who came meanwhile.
-        fn wait_until(&self, mut so: impl FnMut(&mut Waiting) -> bool) {
+        /// The writer looks once more for others after it told the last.
+        fn wait_until(&self, mut so: impl FnMut(&mut WaitingBlobs) -> bool) {
             while !so(&mut self.store.inner.small.waiting()) {
                 std::thread::yield_now();
             }
@@ -433,7 +433,7 @@ mod tests {
         let room = inner.small.room.clone().try_acquire_many_owned(4).unwrap();
         let (done, told) = oneshot::channel();
         let bytes = Bytes::from_static(b"lost");
-        assert!(inner.small.join(Coming { hash: BlobHash::of(&bytes), bytes, done, room }));
+        assert!(inner.small.join(WaitingBlob { hash: BlobHash::of(&bytes), bytes, done, room }));
         drop(Writing { inner: inner.clone(), ended: false });
         assert!(bench.runtime.block_on(told).is_err());
         bench.told(vec![bench.put(1)]).into_iter().for_each(Result::unwrap);

@@ -12,10 +12,10 @@ use kiln_types::BlobHash;
 use super::index::{PackId, pack_path, places};
 use super::pack::{PACK_LIMIT, PackReader, PackWriter, frame_len, read_heads};
 use super::{ChunkStore, Inner};
-use crate::disk::{Result, remove, sync_folder};
-use crate::{BlobError, Freed};
+use crate::disk::{BlobResult, remove, sync_folder};
+use crate::{BlobError, FreedSpace};
 
-/// Which chunks are needed: the start of each one's hash. Two that start alike keep each other, which costs
+/// The chunks that are needed: the start of each one's hash. Two that start alike keep each other, which costs
 /// nothing but room.
 struct Marks(Vec<u64>);
 
@@ -36,7 +36,7 @@ fn prefix(hash: &BlobHash) -> u64 {
     u64::from_be_bytes(p)
 }
 
-/// What stays: chunks of blobs that do, and those that are blobs themselves.
+/// The chunks that stay: those of blobs that do, and those that are blobs themselves.
 struct Live<'a> {
     marks: Marks,
     needed: &'a dyn Fn(&BlobHash) -> bool,
@@ -65,11 +65,11 @@ pub(crate) struct Sweep<'a> {
 
 impl ChunkStore {
     /// Removes recipes that are not needed, and then packs; never what was put or promised since. Blocks.
-    pub(crate) fn sweep(&self, sweep: &Sweep<'_>) -> Result<Freed> {
+    pub(crate) fn sweep(&self, sweep: &Sweep<'_>) -> BlobResult<FreedSpace> {
         let inner = &self.inner;
         let _one = inner.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
         inner.small.end_older(inner, sweep.promised_since);
-        let mut freed = Freed::default();
+        let mut freed = FreedSpace::default();
         let live = Live { marks: inner.mark(sweep, &mut freed)?, needed: sweep.needed };
         let unpromised = inner.index().unpromised(sweep.promised_since);
         let mut wasted = Vec::new();
@@ -95,7 +95,7 @@ impl ChunkStore {
 impl Inner {
     /// Removes recipes, and gathers the chunks of those that stay. A recipe that is put meanwhile has its packs
     /// promised.
-    fn mark(&self, sweep: &Sweep<'_>, freed: &mut Freed) -> Result<Marks> {
+    fn mark(&self, sweep: &Sweep<'_>, freed: &mut FreedSpace) -> BlobResult<Marks> {
         let since = sweep.promised_since;
         let mut all = Vec::new();
         let mut touched = BTreeSet::new();
@@ -124,7 +124,7 @@ impl Inner {
         Ok(Marks::new(all))
     }
 
-    fn look(&self, id: PackId) -> Result<Option<Waste>> {
+    fn look(&self, id: PackId) -> BlobResult<Option<Waste>> {
         let path = pack_path(&self.packs, id);
         // One that cannot be read is looked through when the store is next opened.
         let Some(heads) = read_heads(&path)? else { return Ok(None) };
@@ -142,7 +142,7 @@ impl Inner {
     }
 
     /// Bytes, if it went.
-    fn remove_pack(&self, waste: &Waste, since: SystemTime) -> Result<u64> {
+    fn remove_pack(&self, waste: &Waste, since: SystemTime) -> BlobResult<u64> {
         let mut index = self.index();
         if !index.is_unpromised(waste.id, since) {
             return Ok(0);
@@ -160,8 +160,8 @@ impl Inner {
         wasted: Vec<Waste>,
         live: &Live<'_>,
         since: SystemTime,
-        freed: &mut Freed,
-    ) -> Result<()> {
+        freed: &mut FreedSpace,
+    ) -> BlobResult<()> {
         let mut wasted = wasted.into_iter().peekable();
         while wasted.peek().is_some() {
             let (mut copied, mut bytes) = (Vec::new(), 0);
@@ -173,7 +173,7 @@ impl Inner {
             let _room = match self.space.get().map(|space| space.reserve(bytes)).transpose() {
                 Ok(room) => room,
                 Err(error) => {
-                    tracing::warn!(%error, bytes, "half-empty packs stay until there is room to write them anew in");
+                    tracing::warn!(%error, bytes, "half-empty packs stay until there is room to write them again");
                     return Ok(());
                 }
             };
@@ -203,13 +203,13 @@ impl Inner {
         Ok(())
     }
 
-    fn copy_used(&self, waste: &Waste, live: &Live<'_>, writer: &mut PackWriter) -> Result<()> {
+    fn copy_used(&self, waste: &Waste, live: &Live<'_>, writer: &mut PackWriter) -> BlobResult<()> {
         let path = pack_path(&self.packs, waste.id);
         let (mut reader, mut unpacker) = (PackReader::default(), Unpacker::new());
         for (head, at) in self.used(waste, live) {
             match read_frame(&mut reader, &path, at, head)? {
                 Some(frame) if unpacker.unpack(&frame).is_ok() => writer.push(&frame)?,
-                // It goes with its pack; whoever reads its blob is told.
+                // It goes with its pack; a reader of its blob gets an error.
                 _ => {
                     tracing::warn!(chunk = %head.chunk().hash, pack = %path.display(), "a stored chunk was damaged")
                 }
@@ -219,7 +219,7 @@ impl Inner {
     }
 }
 
-fn read_frame(reader: &mut PackReader, path: &Path, at: u64, head: FrameHead) -> Result<Option<Frame>> {
+fn read_frame(reader: &mut PackReader, path: &Path, at: u64, head: FrameHead) -> BlobResult<Option<Frame>> {
     let stored = reader.read(path, at + FrameHead::LEN as u64, head.stored())?;
     Ok(stored.and_then(|stored| Frame::join(head, stored.into()).ok()))
 }
@@ -234,7 +234,7 @@ mod tests {
     use crate::{Durability, StreamError};
 
     #[tokio::test]
-    async fn packs_are_written_anew_only_where_there_is_room_for_both() {
+    async fn packs_are_rewritten_only_where_there_is_room_for_both() {
         let folder = tempfile::tempdir().unwrap();
         let store = ChunkStore::open(folder.path(), Durability::Ephemeral).await.unwrap();
         // Of three chunks in one pack one is needed.
@@ -249,11 +249,11 @@ mod tests {
         store.put(stream::iter([Ok::<_, StreamError>(Bytes::from(body))])).await.unwrap();
         let needed = move |hash: &BlobHash| *hash == hashes[0];
         let sweep = || Sweep { needed: &needed, promised_since: SystemTime::now(), dry: false };
-        let space = crate::Space::of(folder.path(), 0);
+        let space = crate::DiskSpace::of(folder.path(), 0);
         store.keep_free(space.clone());
         // More is promised to others than there is.
         *space.promised() = u64::MAX;
-        assert_eq!(store.sweep(&sweep()).unwrap(), Freed::default());
+        assert_eq!(store.sweep(&sweep()).unwrap(), FreedSpace::default());
         assert_eq!(store.count(), 3);
         *space.promised() = 0;
         assert!(store.sweep(&sweep()).unwrap().bytes > 9000);
@@ -283,11 +283,11 @@ mod tests {
         assert!(store.missing(vec![hashes[1]]).await.unwrap().is_empty());
         let [removed, rewritten] = judged;
         assert_eq!(inner.remove_pack(&removed, since).unwrap(), 0);
-        inner.rewrite(vec![rewritten], &first_needed, since, &mut Freed::default()).unwrap();
+        inner.rewrite(vec![rewritten], &first_needed, since, &mut FreedSpace::default()).unwrap();
         assert!(store.missing(hashes.to_vec()).await.unwrap().is_empty());
         // With nobody asking, it goes; the chunk that is needed lies elsewhere.
         let since = SystemTime::now();
-        inner.rewrite(vec![judge(0)], &first_needed, since, &mut Freed::default()).unwrap();
+        inner.rewrite(vec![judge(0)], &first_needed, since, &mut FreedSpace::default()).unwrap();
         assert_eq!(store.missing(hashes.to_vec()).await.unwrap(), [hashes[1]]);
         assert!(!pack_path(&inner.packs, 0).exists());
     }

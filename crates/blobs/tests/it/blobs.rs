@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use futures_util::{FutureExt, StreamExt};
-use kiln_blobs::{BlobError, BlobStore, Durability, Take};
+use kiln_blobs::{BlobError, BlobStore, Durability, PutMode};
 use kiln_types::BlobHash;
 use tokio::io::AsyncReadExt;
 
@@ -58,7 +58,7 @@ async fn wrong_bytes_leave_nothing() {
 }
 
 #[tokio::test]
-async fn a_put_that_is_given_up_leaves_nothing() {
+async fn an_aborted_put_leaves_nothing() {
     let (folder, store) = store().await;
     let bytes = noise(2 << 20);
     let stream = pieces([&bytes[..]]).chain(futures_util::stream::pending());
@@ -109,13 +109,13 @@ async fn files_are_copied_or_moved_in() {
     let moved = folder.path().join("moved");
     std::fs::write(&copied, noise(300_000)).unwrap();
     std::fs::write(&moved, noise(200_000)).unwrap();
-    let (a, len) = store.put_file(&copied, Take::Copy).await.unwrap();
+    let (a, len) = store.put_file(&copied, PutMode::Copy).await.unwrap();
     assert_eq!((a, len), (BlobHash::of(&noise(300_000)), 300_000));
-    let (b, _) = store.put_file(&moved, Take::Move).await.unwrap();
+    let (b, _) = store.put_file(&moved, PutMode::Move).await.unwrap();
     assert!(copied.exists() && !moved.exists());
     store.verify(&b).await.unwrap();
     // A second time, the file goes and the blob stays.
-    store.put_file(&copied, Take::Move).await.unwrap();
+    store.put_file(&copied, PutMode::Move).await.unwrap();
     assert!(!copied.exists());
     let mut all: Vec<_> = store.list().await.unwrap();
     all.sort_by_key(|(_, len)| *len);

@@ -110,7 +110,7 @@ async fn an_awaited_blob_is_right_whatever_the_order_of_its_chunks() {
         let folder = tempfile::tempdir().unwrap();
         let blobs = open(folder.path(), Durability::Ephemeral).await;
         let chunks = blobs.chunks().unwrap();
-        // As they stand, from the back, and shuffled.
+        // In order, from the back, and shuffled.
         match seed {
             0 => {}
             1 => frames.reverse(),
@@ -409,7 +409,7 @@ async fn a_full_disk_is_told_and_what_was_there_stays() {
 }
 
 #[tokio::test]
-async fn packs_that_are_mostly_dead_are_written_anew() {
+async fn packs_that_are_mostly_dead_are_rewritten() {
     let folder = tempfile::tempdir().unwrap();
     let blobs = open(folder.path(), Durability::Durable).await;
     let chunks = blobs.chunks().unwrap();

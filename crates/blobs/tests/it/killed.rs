@@ -19,7 +19,7 @@ fn content(number: usize) -> Vec<u8> {
     bytes
 }
 
-/// Stores blobs for ever, and bytes of an upload between them; says what is safe.
+/// Stores blobs without end, and bytes of an upload between them; reports the bytes that are safe.
 #[tokio::test]
 #[ignore = "runs in a process of its own, started and killed by the test below"]
 async fn child() {
@@ -84,7 +84,7 @@ fn is_needed(hash: &BlobHash) -> bool {
     hash.as_bytes()[0] & 1 == 0
 }
 
-/// Puts chunks and small blobs, makes blobs of chunks, splits others and collects, for ever; says what is safe.
+/// Puts chunks and small blobs, makes blobs of chunks, splits others and collects, without end; reports what is safe.
 #[tokio::test]
 #[ignore = "runs in a process of its own, started and killed by the test below"]
 async fn child_with_chunks() {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
-use kiln_blobs::{BlobError, Durability, PutChunks};
+use kiln_blobs::{BlobError, Durability, PutReport};
 use kiln_chunks::{Chunk, Recipe, pack};
 use kiln_types::BlobHash;
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use crate::chunks::{far, file, hashes, open, read, wire};
 use crate::{files_below, noise, pieces};
 
-/// What a person may do, over sixteen chunks.
+/// The actions of a user, over sixteen chunks.
 #[derive(Debug, Clone)]
 enum Act {
     Put(BTreeSet<usize>),
@@ -60,7 +60,7 @@ async fn play(acts: Vec<Act>) {
                 let frames: Vec<_> = numbers.iter().map(|number| pack(&chunk(*number))).collect();
                 let lacking =
                     chunks.missing(frames.iter().map(|frame| frame.chunk().hash).collect()).await.unwrap();
-                let PutChunks { stored, known, .. } = chunks.put(pieces([&wire(&frames)[..]])).await.unwrap();
+                let PutReport { stored, known, .. } = chunks.put(pieces([&wire(&frames)[..]])).await.unwrap();
                 assert_eq!((stored as usize, known as usize), (lacking.len(), frames.len() - lacking.len()));
                 certain.extend(numbers.iter().copied());
                 for number in numbers {

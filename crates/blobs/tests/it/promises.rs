@@ -1,10 +1,10 @@
-//! What goes and what stays.
+//! Blobs that are collected, and those that stay.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use kiln_blobs::{BlobStore, Durability, Freed, StreamError, Uploads};
+use kiln_blobs::{BlobStore, Durability, FreedSpace, StreamError, Uploads};
 use kiln_types::BlobHash;
 
 use crate::finish;
@@ -30,7 +30,7 @@ async fn only_what_is_neither_needed_nor_promised_goes() {
     assert_eq!(store.promise(&promised).await.unwrap(), Some(8));
     store.put_bytes("put again").await.unwrap();
     let would = store.collectable(move |hash| *hash == needed, since).await.unwrap();
-    assert_eq!(would, Freed { blobs: 1, bytes: 9 });
+    assert_eq!(would, FreedSpace { blobs: 1, bytes: 9 });
     assert!(store.contains(&old).await.unwrap());
     assert_eq!(store.collect(move |hash| *hash == needed, since).await.unwrap(), would);
     for (hash, there) in [(needed, true), (old, false), (promised, true), (again, true)] {

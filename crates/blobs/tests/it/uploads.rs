@@ -143,7 +143,7 @@ async fn old_ones_expire_and_what_belongs_to_nothing_goes() {
 
 /// A collection looks at every upload, at whatever moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn whoever_looks_for_old_uploads_is_in_nobodys_way() {
+async fn looking_for_old_uploads_blocks_nobody() {
     let folder = tempfile::tempdir().unwrap();
     let blobs = BlobStore::open(folder.path(), Durability::Ephemeral).await.unwrap();
     let uploads = Uploads::open(folder.path(), blobs, LIMIT).await.unwrap();

@@ -121,7 +121,7 @@ async fn views_films_layers_and_negative_frames() {
         assert_eq!((found.width, found.height), (128, 36));
         assert_eq!((both.planned[0].width, both.planned[0].height), (128, 36));
 
-        let opened = slot.open("film").await;
+        let opened = slot.open("video").await;
         assert!(opened.notices.iter().any(|notice| notice.contains("film")), "{:?}", opened.notices);
         let (out, film) = slot.render(2).await.unwrap();
         assert_eq!(paths(&film.planned), ["film/shot_0002.png"]);

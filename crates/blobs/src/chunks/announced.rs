@@ -10,12 +10,12 @@ use kiln_types::{BlobHash, BlobHasher};
 use super::Inner;
 use super::pack::PackReader;
 use crate::BlobError;
-use crate::disk::Result;
-use crate::in_turn::{InTurn, Room};
+use crate::disk::BlobResult;
+use crate::ordered_chunks::{MemoryBudget, OrderedChunks};
 
 /// Blobs at a time; the one that was announced first goes first.
 const BLOBS: usize = 8;
-/// Chunks of one that is awaited: a .blend of a gigabyte has so many.
+/// Chunks of one announced blob: a .blend of a gigabyte has as many.
 const CHUNKS: usize = 1 << 16;
 /// Bytes kept of all of them, of chunks that came before those in front of them, since requests run beside each
 /// other, and of those that come again in the same blob.
@@ -26,34 +26,34 @@ const FORGOTTEN: Duration = Duration::from_mins(2);
 /// Recipes that were put before their chunks were there. Nothing hangs on them: without, the chunks are read again
 /// when the recipe is put once more.
 #[derive(Debug)]
-pub(super) struct Awaited {
-    coming: Mutex<Vec<Arc<Mutex<Coming>>>>,
-    room: Room,
+pub(super) struct AnnouncedBlobs {
+    coming: Mutex<Vec<Arc<Mutex<AnnouncedBlob>>>>,
+    room: MemoryBudget,
 }
 
-/// How much of a blob has been hashed.
+/// The progress of hashing a blob.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Hashed {
+pub(super) struct HashedPrefix {
     pub chunks: usize,
     pub hasher: BlobHasher,
 }
 
 #[derive(Debug)]
-struct Coming {
+struct AnnouncedBlob {
     blob: BlobHash,
-    turns: InTurn,
-    /// What had its turn.
+    turns: OrderedChunks,
+    /// The hash of the chunks so far.
     hasher: BlobHasher,
     touched: Instant,
 }
 
-impl Default for Awaited {
+impl Default for AnnouncedBlobs {
     fn default() -> Self {
-        Self { coming: Mutex::default(), room: Room::new(KEPT) }
+        Self { coming: Mutex::default(), room: MemoryBudget::new(KEPT) }
     }
 }
 
-impl Awaited {
+impl AnnouncedBlobs {
     pub fn announce(&self, blob: BlobHash, recipe: Recipe) {
         if !(2..=CHUNKS).contains(&recipe.chunks.len()) {
             return;
@@ -70,24 +70,24 @@ impl Awaited {
         if all.len() == BLOBS {
             all.remove(0);
         }
-        let turns = InTurn::new(recipe, &self.room);
-        let coming = Coming { blob, turns, hasher: BlobHasher::new(), touched: Instant::now() };
+        let turns = OrderedChunks::new(recipe, &self.room);
+        let coming = AnnouncedBlob { blob, turns, hasher: BlobHasher::new(), touched: Instant::now() };
         all.push(Arc::new(Mutex::new(coming)));
     }
 
-    /// What was hashed of this blob; it is awaited no more.
-    pub fn take(&self, blob: &BlobHash, recipe: &Recipe) -> Hashed {
+    /// Removes the blob, and returns the hash of its beginning.
+    pub fn take(&self, blob: &BlobHash, recipe: &Recipe) -> HashedPrefix {
         let mut all = self.lock();
         let Some(at) = all.iter().position(|coming| lock(coming).blob == *blob) else {
-            return Hashed::default();
+            return HashedPrefix::default();
         };
         let coming = all.remove(at);
         drop(all);
         let mut coming = lock(&coming);
         if coming.turns.recipe() != recipe {
-            return Hashed::default();
+            return HashedPrefix::default();
         }
-        Hashed { chunks: coming.turns.done(), hasher: mem::take(&mut coming.hasher) }
+        HashedPrefix { chunks: coming.turns.done(), hasher: mem::take(&mut coming.hasher) }
     }
 
     /// A chunk came, and these are its bytes.
@@ -98,16 +98,16 @@ impl Awaited {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Mutex<Coming>>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Mutex<AnnouncedBlob>>>> {
         self.coming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn lock(coming: &Mutex<Coming>) -> MutexGuard<'_, Coming> {
+fn lock(coming: &Mutex<AnnouncedBlob>) -> MutexGuard<'_, AnnouncedBlob> {
     coming.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Coming {
+impl AnnouncedBlob {
     fn came(&mut self, inner: &Inner, packs: &mut PackReader, chunk: Chunk, bytes: &[u8]) {
         if !self.turns.waits_for(&chunk) {
             return;
@@ -116,11 +116,11 @@ impl Coming {
         if let Err(error) = self.hash(chunk, bytes).and_then(|()| self.go_on(inner, packs)) {
             // The recipe tells it when it is put.
             tracing::debug!(blob = %self.blob, %error, "a blob cannot be hashed while it comes");
-            self.turns.give_up();
+            self.turns.abort();
         }
     }
 
-    fn hash(&mut self, chunk: Chunk, bytes: &[u8]) -> Result<()> {
+    fn hash(&mut self, chunk: Chunk, bytes: &[u8]) -> BlobResult<()> {
         let hasher = &mut self.hasher;
         self.turns.came(chunk, bytes, |_, bytes| {
             hasher.update(bytes);
@@ -130,7 +130,7 @@ impl Coming {
     }
 
     /// Hashes what follows and was not kept, as far as it is stored.
-    fn go_on(&mut self, inner: &Inner, packs: &mut PackReader) -> Result<()> {
+    fn go_on(&mut self, inner: &Inner, packs: &mut PackReader) -> BlobResult<()> {
         while let Some(next) = self.turns.next().filter(|next| inner.index().get(&next.hash).is_some()) {
             let (frame, _) = inner.read_run(packs, &[next.hash])?;
             let frame = Frame::read_from(&mut &frame[..])?.filter(|frame| frame.chunk() == next);

@@ -6,19 +6,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kiln_chunks::{Chunk, Recipe};
 
-use crate::disk::Result;
+use crate::disk::BlobResult;
 
 /// A chunk that comes before its turn, or that has further turns, is kept until the last of them, as far as there is
 /// room.
 #[derive(Debug)]
-pub(crate) struct InTurn {
+pub(crate) struct OrderedChunks {
     recipe: Recipe,
-    /// How many had their turn, and where the next one begins.
+    /// The number of chunks that had their turn, and the position of the next one.
     done: usize,
     at: u64,
     /// Those that have turns before them.
     left: HashMap<Chunk, Left>,
-    room: Room,
+    room: MemoryBudget,
 }
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ struct Left {
     bytes: Bytes,
 }
 
-/// Where the bytes of a chunk are.
+/// The bytes of a chunk, or the place where they are.
 #[derive(Debug)]
 enum Bytes {
     NotHere,
@@ -36,8 +36,8 @@ enum Bytes {
     Elsewhere,
 }
 
-impl InTurn {
-    pub fn new(recipe: Recipe, room: &Room) -> Self {
+impl OrderedChunks {
+    pub fn new(recipe: Recipe, room: &MemoryBudget) -> Self {
         let mut left: HashMap<Chunk, Left> = HashMap::new();
         for chunk in &recipe.chunks {
             left.entry(*chunk).or_insert(Left { turns: 0, bytes: Bytes::NotHere }).turns += 1;
@@ -49,7 +49,7 @@ impl InTurn {
         &self.recipe
     }
 
-    /// How many chunks had their turn.
+    /// The number of chunks that had their turn.
     pub fn done(&self) -> usize {
         self.done
     }
@@ -70,7 +70,7 @@ impl InTurn {
     }
 
     /// Nothing has its turn any more; what was kept goes.
-    pub fn give_up(&mut self) {
+    pub fn abort(&mut self) {
         self.left.clear();
     }
 
@@ -80,8 +80,8 @@ impl InTurn {
         &mut self,
         chunk: Chunk,
         bytes: &[u8],
-        mut take: impl FnMut(u64, &[u8]) -> Result<()>,
-    ) -> Result<bool> {
+        mut take: impl FnMut(u64, &[u8]) -> BlobResult<()>,
+    ) -> BlobResult<bool> {
         let Some(left) = self.left.get_mut(&chunk) else { return Ok(false) };
         let mut settled = !matches!(left.bytes, Bytes::Elsewhere);
         if let Bytes::NotHere = left.bytes {
@@ -103,8 +103,8 @@ impl InTurn {
         Ok(settled)
     }
 
-    /// What follows, as far as it is here.
-    fn go_on(&mut self, mut take: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+    /// Takes the chunks that follow, as far as they are here.
+    fn go_on(&mut self, mut take: impl FnMut(u64, &[u8]) -> BlobResult<()>) -> BlobResult<()> {
         while let Some(chunk) = self.next() {
             let Some(left) = self.left.get_mut(&chunk) else { break };
             match &left.bytes {
@@ -125,9 +125,9 @@ impl InTurn {
 
 /// Bytes of memory that several share.
 #[derive(Debug, Clone)]
-pub(crate) struct Room(Arc<AtomicUsize>);
+pub(crate) struct MemoryBudget(Arc<AtomicUsize>);
 
-impl Room {
+impl MemoryBudget {
     pub fn new(bytes: usize) -> Self {
         Self(Arc::new(AtomicUsize::new(bytes)))
     }
@@ -143,7 +143,7 @@ impl Room {
 #[derive(Debug)]
 struct Kept {
     bytes: Box<[u8]>,
-    room: Room,
+    room: MemoryBudget,
 }
 
 impl Drop for Kept {
@@ -163,7 +163,7 @@ mod tests {
     }
 
     proptest! {
-        /// `order` says which of a few chunks stands where, `comes` in which order they come, some of them twice.
+        /// `order`: the chunk at each position; `comes`: the order in which they come, some of them twice.
         #[test]
         fn with_room_all_have_their_turns_in_order(
             order in proptest::collection::vec(0_u8..6, 1..20),
@@ -171,8 +171,8 @@ mod tests {
             passed in 0_u8..12,
         ) {
             let recipe = Recipe { chunks: order.iter().map(|kind| Chunk::of(&bytes_of(*kind))).collect() };
-            let room = Room::new(1000);
-            let mut turns = InTurn::new(recipe.clone(), &room);
+            let room = MemoryBudget::new(1000);
+            let mut turns = OrderedChunks::new(recipe.clone(), &room);
             turns.pass(&Chunk::of(&bytes_of(passed)));
             let mut had = Vec::new();
             comes.push(0);
@@ -193,13 +193,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_up_waits_for_nothing_and_keeps_nothing() {
+    fn aborted_turns_wait_for_nothing_and_keep_nothing() {
         let (first, second) = (bytes_of(1), bytes_of(2));
-        let room = Room::new(100);
+        let room = MemoryBudget::new(100);
         let recipe = Recipe { chunks: [&first, &second].map(|bytes| Chunk::of(bytes)).to_vec() };
-        let mut turns = InTurn::new(recipe, &room);
+        let mut turns = OrderedChunks::new(recipe, &room);
         assert!(turns.came(Chunk::of(&second), &second, |_, _| Ok(())).unwrap());
-        turns.give_up();
+        turns.abort();
         assert_eq!(room.0.load(Ordering::Relaxed), 100);
         assert!(!turns.waits_for(&Chunk::of(&first)));
         assert!(!turns.came(Chunk::of(&first), &first, |_, _| Ok(())).unwrap());
@@ -210,7 +210,7 @@ mod tests {
     fn without_room_what_comes_too_early_is_not_kept_and_may_come_again() {
         let (first, second) = (bytes_of(1), bytes_of(2));
         let recipe = Recipe { chunks: [&first, &second, &first].map(|bytes| Chunk::of(bytes)).to_vec() };
-        let mut turns = InTurn::new(recipe, &Room::new(11));
+        let mut turns = OrderedChunks::new(recipe, &MemoryBudget::new(11));
         let mut had = Vec::new();
         let mut came = |bytes: &[u8]| {
             let settled = turns.came(Chunk::of(bytes), bytes, |_, bytes| {
