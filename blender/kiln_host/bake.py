@@ -7,7 +7,7 @@ import time
 
 import bpy
 
-from . import animated, caches, checks, errors, remap, session, simulations
+from . import animated, caches, checks, errors, properties, remap, session, simulations
 from .channel import peak_memory
 from .errors import Refusal, names
 
@@ -71,6 +71,8 @@ class Bake:
         self.scene = session.choose_scene(self._settings)
         if self.scene != bpy.context.scene:
             raise Refusal("other", f"Blender does not show the scene “{self.scene.name}”")
+        # No picture is written here, and its format is not chosen.
+        properties.apply(self.scene, self._settings.get("properties", {}), leave_out=("render.image_settings.",))
 
     def _check(self, found):
         checks.external_files(self)

@@ -4,7 +4,7 @@ import os
 
 import bpy
 
-from . import artist, checks, devices, outputs, persistent, remap, settings
+from . import artist, checks, devices, outputs, persistent, properties, remap, settings
 from .channel import unspelled
 from .errors import Refusal
 from .handlers import Silence, remove_of_files
@@ -49,7 +49,10 @@ class Session:
             load(self.blend, self.trust)
         self.unused = remap.Unused(self._unused)
         self.scene = choose_scene(self.settings)
+        # Engine and format decide which values some properties take.
         self._check_engine()
+        settings.choose_format(self)
+        properties.apply(self.scene, self.settings.get("properties", {}))
         settings.apply(self)
         checks.camera(self)
         checks.denoiser(self)

@@ -60,7 +60,7 @@ def apply(session):
     _view_layer(scene, wanted.get("view_layer"))
     _samples(session, wanted.get("samples"))
     _resolution(scene.render, wanted.get("resolution"))
-    _format(session, wanted.get("format"), wanted.get("depth"))
+    _check_format(session, wanted.get("depth"))
     render = scene.render
     render.threads_mode = "FIXED" if session.threads else "AUTO"
     if session.threads:
@@ -117,19 +117,24 @@ def _resolution(render, wanted):
     render.resolution_percentage = 100
 
 
-def _format(session, wanted, depth):
-    render = session.scene.render
-    image = render.image_settings
-    film = is_film(render)
+def choose_format(session):
+    """The format that is asked for; frames in place of a film."""
+    image, wanted = session.scene.render.image_settings, session.settings.get("format")
+    film = is_film(session.scene.render)
     if wanted:
         set_format(image, wanted)
     elif film:
         set_format(image, "png")
-        image.color_depth = depth or "16"
+        image.color_depth = session.settings.get("depth") or "16"
     if film:
         session.notice(
             f"the scene's output is a film; it is rendered as frames ({image.file_format}), to be encoded once"
         )
+
+
+def _check_format(session, depth):
+    render = session.scene.render
+    image = render.image_settings
     ours = format_of(image)
     if ours is None:
         raise Refusal(

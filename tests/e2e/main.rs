@@ -32,6 +32,7 @@ mod reboot;
 mod render;
 mod sample;
 mod service;
+mod set;
 mod shared;
 mod support;
 mod suspicious;

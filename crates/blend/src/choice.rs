@@ -33,7 +33,7 @@ pub struct RenderChoice<'a> {
     /// `Gpu` where the GPUs of any backend will do.
     pub device: DeviceClass,
     /// With what Cycles denoises the picture, where that is known.
-    pub denoiser: Option<&'a str>,
+    pub denoiser: Option<String>,
     /// The simulations that are baked before the first frame.
     pub bake: Vec<&'a Simulation>,
 }
@@ -110,15 +110,13 @@ pub fn choose<'a>(file: &'a Inspection, asked: &ChoiceRequest<'_>) -> Result<Ren
     let format = format_of(scene, settings)?;
     let frames = frames_of(scene, asked.frames, asked.step)?;
     let bake = check_simulations(file, scene, &frames, asked.simulations)?;
-    // The denoiser of another engine than the file's is not read here.
-    let is_own_engine = settings.engine.as_ref().is_none_or(|engine| *engine == scene.engine);
     Ok(RenderChoice {
         scene,
         frames,
         format,
         blender,
         device: asked.device.resolve(scene.is_on_gpu(settings.engine.as_deref())),
-        denoiser: scene.denoiser.as_deref().filter(|_| is_own_engine),
+        denoiser: denoiser_of(scene, settings),
         bake,
     })
 }
@@ -174,6 +172,15 @@ fn format_of(scene: &SceneInfo, settings: &RenderSettings) -> Result<FileFormat,
         (None, None) if scene.is_movie => Ok(FileFormat::Png),
         (None, None) => Err(ChoiceError::Format { format: scene.format_name.clone() }),
     }
+}
+
+/// With what Cycles denoises, where the file says so or a property does. Of another engine than the file's, and of a file
+/// that does not denoise by itself, it is not read here: the host looks again.
+fn denoiser_of(scene: &SceneInfo, settings: &RenderSettings) -> Option<String> {
+    let is_own_engine = settings.engine.as_ref().is_none_or(|engine| *engine == scene.engine);
+    let is_on = settings.properties.switch("cycles.use_denoising").unwrap_or(scene.denoiser.is_some());
+    let named = settings.properties.text("cycles.denoiser").or(scene.denoiser.as_deref());
+    named.filter(|_| scene.engine == "CYCLES" && is_own_engine && is_on).map(str::to_owned)
 }
 
 fn frames_of(
@@ -312,7 +319,7 @@ mod tests {
     fn the_engine_decides_on_device_and_denoiser_and_an_older_blender_is_refused() {
         let (file, own) = (file(serde_json::json!({})), RenderSettings::default());
         let chosen = choose(&file, &asked(&own)).unwrap();
-        assert_eq!((chosen.device, chosen.denoiser), (DeviceClass::Gpu, Some("OPTIX")));
+        assert_eq!((chosen.device, chosen.denoiser.as_deref()), (DeviceClass::Gpu, Some("OPTIX")));
         let other =
             RenderSettings { engine: Some("BLENDER_WORKBENCH".to_owned()), ..RenderSettings::default() };
         let chosen = choose(&file, &asked(&other)).unwrap();

@@ -134,7 +134,9 @@ impl Prepared {
         let mut bytes = KnownBytes::default();
         paths.iter().zip(&sources).for_each(|(path, source)| bytes.read(path, source.content.hash));
         layout.shared.iter().zip(&bundle.shared).for_each(|(at, file)| bytes.shared(&at.source, file));
+        let stamps = |path| request.settings.properties.switch(path) == Some(true);
         let shows_path = request.policy.scripts == ScriptPolicy::Trust
+            || ["render.use_stamp", "render.use_stamp_filename"].into_iter().any(stamps)
             || found.inspection.scenes.iter().any(|scene| scene.burns_in_path);
         let shown = shows_path.then_some(path.as_path());
         let content = content(&found, &bytes, &extras, shown);

@@ -34,6 +34,7 @@ const SOURCES: &[(&str, &str)] = sources![
     "persistent.py",
     "places.py",
     "probe.py",
+    "properties.py",
     "remap.py",
     "sequences.py",
     "session.py",

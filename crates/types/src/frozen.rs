@@ -41,6 +41,8 @@ struct SettingsV1<'a> {
     format: Option<&'static str>,
     depth: Option<&'static str>,
     threads: Option<u16>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    properties: BTreeMap<String, String>,
 }
 
 #[derive(Serialize)]
@@ -81,6 +83,9 @@ pub(crate) fn session_key(session: &SessionSpec) -> SessionKey {
             format: settings.format.map(format),
             depth: settings.depth.map(depth),
             threads: settings.threads,
+            properties: (settings.properties.iter())
+                .map(|(path, value)| (path.to_string(), value.to_string()))
+                .collect(),
         },
         policy: PolicyV1 {
             scripts: self::scripts(scripts),
@@ -104,6 +109,9 @@ pub struct Choices(BTreeMap<String, String>);
 const OF_THE_FILE: [&str; 9] =
     ["Blender", "camera", "depth", "engine", "format", "resolution", "samples", "scene", "view layer"];
 
+/// The start of the name of a choice that is a property.
+const SET: &str = "set ";
+
 impl Choices {
     /// Those of a session, of a file of this series.
     pub fn of(session: &SessionSpec, written_by: BlenderSeries) -> Self {
@@ -118,6 +126,7 @@ impl Choices {
             depth,
             // The picture is the same by however many.
             threads: _,
+            properties,
         } = &session.settings;
         let policy = session.policy;
         let default = Policy::default();
@@ -151,15 +160,17 @@ impl Choices {
             ("colour configuration", session.ocio.as_ref().map(|_| "given".to_owned())),
             ("add-ons", (!session.addons.is_empty()).then(|| listed(session))),
         ];
-        Self(given.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?))).collect())
+        let given = given.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?)));
+        let set = properties.iter().map(|(path, value)| (format!("{SET}{path}"), value.to_string()));
+        Self(given.chain(set).collect())
     }
 
     /// What differs, in words: `samples: 128, now 1`.
     pub fn changes(&self, now: &Self) -> Vec<String> {
         let names: BTreeSet<&String> = self.0.keys().chain(now.0.keys()).collect();
         let text = |all: &Self, name: &String| {
-            let absent =
-                if OF_THE_FILE.contains(&name.as_str()) { "the file's own" } else { "as by default" };
+            let is_the_files = OF_THE_FILE.contains(&name.as_str()) || name.starts_with(SET);
+            let absent = if is_the_files { "the file's own" } else { "as by default" };
             all.0.get(name).cloned().unwrap_or_else(|| absent.to_owned())
         };
         let differ = names.into_iter().filter(|name| self.0.get(*name) != now.0.get(*name));
@@ -244,7 +255,7 @@ fn simulations(policy: Simulations) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BundleId, RelPath};
+    use crate::{BundleId, Properties, RelPath};
 
     /// One for each word, and one with everything.
     fn sessions() -> Vec<SessionSpec> {
@@ -294,6 +305,7 @@ mod tests {
                 format: Some(FileFormat::Png),
                 depth: Some(ColorDepth::Sixteen),
                 threads: Some(0),
+                properties: Properties::default(),
             },
             ocio: Some(RelPath::new("_ocio/config.ocio").unwrap()),
             addons: ["_addons/a.py", "_addons/b"].map(|path| RelPath::new(path).unwrap()).to_vec(),
@@ -310,6 +322,40 @@ mod tests {
     fn keys_are_those_of_the_first_version() {
         let keys: Vec<String> = sessions().iter().map(|session| session.key().0.to_string()).collect();
         assert_eq!(keys, include_str!("frozen/keys.txt").lines().collect::<Vec<_>>());
+    }
+
+    /// Each was taken from the program that could set properties first.
+    #[test]
+    fn a_property_is_part_of_the_key_and_of_the_choices() {
+        let base = &sessions()[0];
+        let with = |texts: &[&str]| {
+            let properties =
+                texts.iter().map(|text| text.parse::<crate::PropertySetting>().unwrap()).collect();
+            SessionSpec { settings: RenderSettings { properties, ..base.settings.clone() }, ..base.clone() }
+        };
+        let given = [
+            "cycles.max_bounces=4",
+            "gravity=[0, 0.1, -3]",
+            "render.stamp_note_text=\"é \\\"1\\\"\"",
+            "render.film_transparent=true",
+            "cycles.film_exposure=100000000000000000000",
+        ];
+        let keys = [with(&given[..1]).key(), with(&given).key()].map(|key| key.0.to_string());
+        assert_eq!(
+            keys,
+            [
+                "c40fe95f470449503c73199e6652f78713381fe53562a3befde5d7d7d0b7974c",
+                "58331b3bae5deb76f057fc93c85f61e0f2b37d6f1bf380843137698040075110",
+            ]
+        );
+        assert_eq!(with(&[]).key(), base.key());
+        let of = |session: &SessionSpec| Choices::of(session, base.blender);
+        let text = serde_json::to_string(&of(&with(&given))).unwrap();
+        let expected = r#"{"set cycles.film_exposure":"100000000000000000000","set cycles.max_bounces":"4","set gravity":"[0, 0.1, -3]","set render.film_transparent":"true","set render.stamp_note_text":"\"é \\\"1\\\"\""}"#;
+        assert_eq!(text, expected);
+        let other = with(&["cycles.max_bounces=5"]);
+        assert_eq!(of(&with(&given[..1])).changes(&of(&other)), ["set cycles.max_bounces: 4, now 5"]);
+        assert_eq!(of(base).changes(&of(&other)), ["set cycles.max_bounces: the file's own, now 5"]);
     }
 
     #[test]

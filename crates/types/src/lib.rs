@@ -15,7 +15,9 @@ mod path;
 pub mod paths;
 mod pattern;
 mod pixels;
+mod property;
 mod render;
+mod reserved;
 mod span;
 mod spec;
 mod standing;
@@ -36,6 +38,7 @@ pub use output::{OutputFile, OutputRole, OutputSet, OutputSetError, PictureFacts
 pub use path::{BadPath, RelPath};
 pub use pattern::{BlenderName, Name, Word};
 pub use pixels::{Blank, NotFinite, PixelReport, Suspicion, SuspiciousFrames};
+pub use property::{Fraction, Properties, PropertyItem, PropertyPath, PropertySetting, PropertyValue};
 pub use render::{
     ColorDepth, DeviceChoice, DeviceClass, ExternalFiles, FileFormat, Policy, RenderSettings, Resolution,
     ScriptPolicy, Simulations,

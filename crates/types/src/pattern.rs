@@ -140,8 +140,8 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::{
-        AttemptId, BlenderSeries, BlenderVersion, BlobHash, FrameSet, GpuUse, Order, RelPath, TaskId,
-        UploadId, WorkerId,
+        AttemptId, BlenderSeries, BlenderVersion, BlobHash, FrameSet, GpuUse, Order, PropertyPath, RelPath,
+        TaskId, UploadId, WorkerId,
     };
 
     /// The pattern that the document gives for a type.
@@ -212,6 +212,7 @@ pub(crate) mod tests {
     parses!(
         attempts: AttemptId, tasks: TaskId, workers: WorkerId, uploads: UploadId, hashes: BlobHash,
         series: BlenderSeries, versions: BlenderVersion, gpus: GpuUse, orders: Order,
+        properties: PropertyPath,
     );
 
     proptest! {

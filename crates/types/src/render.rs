@@ -11,7 +11,7 @@ use utoipa::{
     },
 };
 
-use crate::BlenderName;
+use crate::{BlenderName, Properties};
 
 /// An enum whose variants each have one text, the same on screen, on the wire and in the store.
 macro_rules! text_enum {
@@ -359,6 +359,9 @@ pub struct RenderSettings {
     /// Threads a Blender uses; 0 lets Blender decide.
     #[schema(maximum = 1024)]
     pub threads: Option<u16>,
+    /// Others, each by its path in Blender.
+    #[serde(skip_serializing_if = "Properties::is_empty")]
+    pub properties: Properties,
 }
 
 impl RenderSettings {
@@ -383,7 +386,7 @@ impl RenderSettings {
                 return Err(format!("“{}” cannot be a name in Blender", name.escape_default()));
             }
         }
-        Ok(())
+        self.properties.check()
     }
 }
 

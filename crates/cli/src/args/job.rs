@@ -6,7 +6,8 @@ use std::{num::NonZeroU32, path::PathBuf};
 use clap::Args;
 use kiln_client::Existing;
 use kiln_types::{
-    BlenderSeries, ColorDepth, FileFormat, FrameSet, GpuUse, Order, Priority, Resolution, TimeSpan,
+    BlenderSeries, ColorDepth, FileFormat, FrameSet, GpuUse, Order, Priority, PropertySetting, Resolution,
+    TimeSpan,
 };
 
 use super::{
@@ -102,6 +103,13 @@ pub struct SceneArgs {
     /// Threads of each Blender; 0 lets Blender decide [default: Kiln decides].
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub threads: Option<u16>,
+    /// Another property, such as cycles.max_bounces=4; repeatable.
+    ///
+    /// Any property of the scene, its render settings or its engine, by the path that Blender has for it from the scene
+    /// on: --set render.film_transparent=true --set view_settings.view_transform=Standard --set 'gravity=[0, 0, -3]' --set
+    /// 'gravity[2]=-3'. Blender checks it before the first frame.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set: Vec<PropertySetting>,
     /// The series of Blender, such as 4.5 [default: the one that wrote the file].
     #[arg(long, value_name = "X.Y", hide_short_help = true)]
     pub blender_version: Option<BlenderSeries>,

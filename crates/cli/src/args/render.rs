@@ -23,6 +23,7 @@ Examples:
   kiln render shot.blend --frames 1-10,20,30-40x2 --out ~/frames
   kiln render shot.blend --order coarse
   kiln render shot.blend --resolution 50% --samples 16 --format png --depth 16
+  kiln render shot.blend --set cycles.max_bounces=4 --set render.film_transparent=true
   kiln render shot.blend --local --slots 1 --threads 4
   kiln render shot.blend --device cpu        on the processor, whatever the scene says
   kiln render shot.blend --device gpu        on GPUs, whatever the scene says

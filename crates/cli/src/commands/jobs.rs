@@ -363,7 +363,8 @@ fn overrides(settings: &RenderSettings) -> Vec<String> {
         ("depth", settings.depth.map(|depth| format!("{depth} bit"))),
         ("threads", settings.threads.map(|n| n.to_string())),
     ];
-    texts.into_iter().filter_map(|(name, value)| value.map(|value| format!("{name} {value}"))).collect()
+    let texts = texts.into_iter().filter_map(|(name, value)| value.map(|value| format!("{name} {value}")));
+    texts.chain(settings.properties.iter().map(|(path, value)| format!("{path}={value}"))).collect()
 }
 
 /// The attempt whose log tells most where nobody says which: the newest that failed, else the newest that runs, that

@@ -64,6 +64,7 @@ fn request(output: Output, args: &JobArgs, settings: &Settings, transfer: Transf
             format: scene.format,
             depth: scene.depth,
             threads: scene.threads,
+            properties: scene.set.iter().cloned().collect(),
             ..RenderSettings::default()
         },
         policy: Policy {

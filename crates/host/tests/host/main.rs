@@ -13,6 +13,7 @@ mod life;
 mod names;
 mod persistent;
 mod pixels;
+mod properties;
 mod range;
 mod refusals;
 mod sequences;

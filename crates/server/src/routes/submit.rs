@@ -181,7 +181,7 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<(JobSpe
     let chosen = choose(file, &asked).map_err(|error| refused(&error, &source.blend))?;
     let (scene, frames, blender, device) =
         (chosen.scene.name.clone(), chosen.frames, chosen.blender, chosen.device);
-    let denoiser = chosen.denoiser.map(str::to_owned);
+    let denoiser = chosen.denoiser;
     let bake = named(chosen.bake.into_iter());
     if request.frame_time_limit_s == Some(0) {
         return Err(Fault::bad("A frame needs at least one second; leave the limit out for none."));

@@ -39,6 +39,10 @@ async fn what_cannot_be_is_refused_with_what_can() {
     check(json!({"settings": {"camera": "Eye"}}), &["Eye", "its cameras are"]).await;
     check(json!({"settings": {"view_layer": "None"}}), &["its view layers are", "ViewLayer"]).await;
     check(json!({"settings": {"samples": 0}}), &["Samples"]).await;
+    let reserved = json!({"settings": {"properties": {"render.resolution_x": 64}}});
+    check(reserved, &["render.resolution_x", "--resolution"]).await;
+    let twice = json!({"settings": {"properties": {"gravity[2]": 0, "gravity": [0, 0, 0]}}});
+    check(twice, &["gravity"]).await;
     check(json!({"blender": "2.93"}), &["3.4", "older"]).await;
     check(json!({"frames": "1-2000000000"}), &["2000000000"]).await;
     let repeats = ["1-1048574"; 65].join(",");
