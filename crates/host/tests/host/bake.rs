@@ -323,3 +323,31 @@ async fn a_wheel_that_would_end_on_a_fluid_says_so_first() {
     assert_eq!(failure.cause, FailureCause::NeedsProgram, "{failure}");
     assert!(failure.cause.blames_worker() && !failure.cause.stops_job(), "another worker can");
 }
+
+/// With the gravity that a person sets, what falls is baked as it then falls: not at all.
+#[tokio::test]
+async fn a_bake_simulates_with_the_properties_that_are_set() {
+    for blender in blenders() {
+        let folder = scenes(&blender, &["rigid"]);
+        let mut slot = Slot::start(install(&blender), HostOptions::default()).await;
+        let mut pictures = Vec::new();
+        for gravity in [-9.81, 0.0] {
+            let mut baker = Slot::start(install(&blender), HostOptions::default()).await;
+            let mut request = baker.tree(&folder.path().join("scenes"), "rigid");
+            let set = serde_json::json!({"gravity[2]": gravity, "render.image_settings.color_mode": "RGB"});
+            request.session.settings.properties = serde_json::from_value(set).unwrap();
+            assert!(!baker.host.bake(&request).await.unwrap().simulated.is_empty());
+            for frame in [1, 10] {
+                slot.host
+                    .open(&OpenRequest::new(request.blend.clone(), request.session.clone()))
+                    .await
+                    .unwrap();
+                let (out, rendered) = slot.render(frame).await.unwrap();
+                pictures.push(picture(&out.join(rendered.planned[0].scratch.to_path())));
+            }
+        }
+        let [start, fallen, floating_start, floating] = pictures.try_into().unwrap();
+        assert!(start != fallen && fallen != floating, "{blender:?}");
+        assert!(floating_start == floating, "{blender:?}");
+    }
+}
