@@ -41,7 +41,7 @@ async fn worker(home: &Home, url: &str, name: &str, backends: &[DeviceClass]) ->
     let mut options = WorkerOptions::new(url, key.trim(), home.work().join(name));
     let device = |backend: &DeviceClass| Device { backend: *backend, name: "Made up".to_owned() };
     options.devices = Some(backends.iter().map(device).collect());
-    options.name = Some(name.to_owned());
+    options.name = Some(name.parse().unwrap());
     options.slots = Some(1);
     Worker::start(options).await.unwrap()
 }

@@ -100,7 +100,7 @@ async fn join(client: &Client, id: u64, series: &str, slots: u16) -> WorkerLink 
             devices: vec![device(DeviceClass::Cpu), device(DeviceClass::Cuda), device(DeviceClass::Optix)],
             denoisers: vec!["OPENIMAGEDENOISE".to_owned()],
         }],
-        ..Hello::new(WorkerId::from_bits(id).unwrap(), format!("node-{id}"))
+        ..Hello::new(WorkerId::from_bits(id).unwrap(), format!("node-{id}").parse().unwrap())
     };
     let mut link = client.connect_worker().await.unwrap();
     link.send(&Up::Hello(Box::new(hello))).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kiln_types::Word;
+use kiln_types::ShortName;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
@@ -68,11 +68,11 @@ pub struct SetLimit {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChangePools {
     #[serde(default)]
-    #[schema(value_type = Vec<Word>)]
-    pub add: BTreeSet<String>,
+    #[schema(value_type = Vec<ShortName>)]
+    pub add: BTreeSet<ShortName>,
     #[serde(default)]
-    #[schema(value_type = Vec<String>)]
-    pub remove: BTreeSet<String>,
+    #[schema(value_type = Vec<ShortName>)]
+    pub remove: BTreeSet<ShortName>,
 }
 
 /// Tells a field that is `null` from one that is absent.

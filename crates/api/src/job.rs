@@ -42,10 +42,8 @@ pub struct SubmitJob {
     pub source: JobSource,
     /// The file's name without `.blend`, where absent.
     #[serde(default)]
-    #[schema(value_type = Option<Name>)]
-    pub name: Option<String>,
+    pub name: Option<Name>,
     #[serde(default)]
-    #[schema(value_type = Option<Name>)]
     pub project: Option<Project>,
     /// The scene's own range, where absent.
     #[serde(default)]
@@ -62,7 +60,6 @@ pub struct SubmitJob {
     pub hang_s: Option<u32>,
     /// Whose it is, as who submits says: with one key for the farm this is a claim, not a proof.
     #[serde(default)]
-    #[schema(value_type = Option<Name>)]
     pub user: Option<Owner>,
     #[serde(default)]
     pub standing: JobStanding,
@@ -97,9 +94,6 @@ pub struct SubmitJob {
 }
 
 impl SubmitJob {
-    /// Characters that the name of a job has at most.
-    pub const MAX_NAME: usize = Name::MAX;
-
     /// With the file's own settings, and the defaults of the farm.
     pub fn new(source: JobSource) -> Self {
         Self {

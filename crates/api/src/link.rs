@@ -7,8 +7,8 @@ use std::num::NonZeroU16;
 
 use kiln_types::{
     AttemptId, BlenderFlavor, BlenderVersion, DesiredState, DeviceClass, Epoch, Failure, Generation,
-    HeldAttempt, JobId, ProductKind, ReportOutcome, RevokeReason, SessionSpec, SlotIndex, StepDependency,
-    StepKind, TaskFile, TaskId, WorkerId,
+    HeldAttempt, JobId, Name, ProductKind, ReportOutcome, RevokeReason, SessionSpec, ShortName, SlotIndex,
+    StepDependency, StepKind, TaskFile, TaskId, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -20,19 +20,19 @@ pub struct Hello {
     pub build: String,
     pub id: WorkerId,
     /// Wanted; the server makes it unique.
-    pub name: String,
+    pub name: Name,
     pub machine: Machine,
     pub slots: u16,
     pub blenders: Vec<BlenderOffer>,
     /// The names of the shared folders that it reaches.
     #[serde(default)]
-    pub shared: Vec<String>,
+    pub shared: Vec<ShortName>,
     /// What it gives to the farm; all that its machine has where `None`.
     #[serde(default)]
     pub offered: Option<Offered>,
     /// Names that jobs may ask for, given to it by whoever started it.
     #[serde(default)]
-    pub tags: Vec<String>,
+    pub tags: Vec<ShortName>,
     /// Why it takes no work for now, where it does not.
     #[serde(default)]
     pub resting: Option<Rest>,
@@ -48,12 +48,12 @@ pub struct Hello {
 
 impl Hello {
     /// Of this build, with a slot, and nothing else to offer.
-    pub fn new(id: WorkerId, name: impl Into<String>) -> Self {
+    pub fn new(id: WorkerId, name: Name) -> Self {
         Self {
             protocol: crate::PROTOCOL,
             build: crate::BUILD.to_owned(),
             id,
-            name: name.into(),
+            name,
             machine: Machine::default(),
             slots: 1,
             blenders: Vec::new(),

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kiln_types::RelPath;
+use kiln_types::{RelPath, ShortName};
 
 use crate::{
     dependencies::{Dependencies, Dependency, blendcache},
@@ -40,7 +40,7 @@ pub struct BundleLayout {
 /// A folder that the artist's machine and the workers share, each by a path of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedRoot {
-    pub name: String,
+    pub name: ShortName,
     /// Absolute.
     pub root: PathBuf,
 }
@@ -51,7 +51,7 @@ pub struct SharedPlace {
     /// The place of a link to it in the bundle.
     pub place: RelPath,
     /// The name of its root.
-    pub root: String,
+    pub root: ShortName,
     /// The path below the root.
     pub below: RelPath,
     /// The path on this machine.
@@ -516,7 +516,7 @@ mod tests {
             disk.item(&main, "ROOT/own/c.png", ExternalKind::Image, false),
         ];
         let roots = ["srv", "srv/deep"]
-            .map(|name| SharedRoot { name: name.to_owned(), root: disk.root().join(name) });
+            .map(|name| SharedRoot { name: name.parse().unwrap(), root: disk.root().join(name) });
         let found = disk.found(&main, items);
         let layout = plan_layout(&found, &roots, &[]);
         let shared: Vec<_> =

@@ -184,7 +184,7 @@ fn check_all(blender: Blender) {
         system.build(&script("kinds.py"), &[], "home/project/shots/main.blend1").join("home/far/fluid")
     });
     let project = Project::make(blender, fluid.as_deref());
-    let shared = SharedRoot { name: "far".to_owned(), root: project.path("home/far") };
+    let shared = SharedRoot { name: "far".parse().unwrap(), root: project.path("home/far") };
     let (layout, apart) =
         (plan_layout(&project.found, &[], &[]), plan_layout(&project.found, &[shared], &[]));
     every_name_in_blender_is_a_dependency(&project);

@@ -6,32 +6,32 @@ use std::{
     str::FromStr,
 };
 
+use kiln_types::{BadName, ShortName};
+
 /// One such folder, as it stands on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shared {
-    pub name: String,
+pub struct SharedFolder {
+    pub name: ShortName,
     pub root: PathBuf,
 }
 
-impl fmt::Display for Shared {
+impl fmt::Display for SharedFolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={}", self.name, self.root.display())
     }
 }
 
-impl FromStr for Shared {
+impl FromStr for SharedFolder {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, root) = text.split_once('=').unwrap_or_default();
-        let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
-        if name.is_empty() || name.chars().count() > 64 || !name.chars().all(plain) || root.is_empty() {
-            return Err(
-                "write NAME=PATH, such as studio=/mnt/studio; a name has letters, digits, -, _ and .".into(),
-            );
+        if name.is_empty() || root.is_empty() {
+            return Err("write NAME=PATH, such as studio=/mnt/studio".into());
         }
+        let name = name.parse().map_err(|error: BadName| error.to_string())?;
         let root = std::path::absolute(Path::new(root)).map_err(|error| error.to_string())?;
-        Ok(Self { name: name.to_owned(), root })
+        Ok(Self { name, root })
     }
 }
 
@@ -41,10 +41,10 @@ mod tests {
 
     #[test]
     fn folders_have_names() {
-        let shared: Shared = "studio=/mnt/a=b".parse().unwrap();
-        assert_eq!(shared, Shared { name: "studio".to_owned(), root: "/mnt/a=b".into() });
-        for bad in ["", "studio", "=/mnt", "studio=", "a b=/mnt", "a;b=/mnt", "a/b=/mnt"] {
-            assert!(bad.parse::<Shared>().is_err(), "{bad}");
+        let shared: SharedFolder = "studio=/mnt/a=b".parse().unwrap();
+        assert_eq!(shared, SharedFolder { name: "studio".parse().unwrap(), root: "/mnt/a=b".into() });
+        for bad in ["", "studio", "=/mnt", "studio=", " =/mnt", "a,b=/mnt", "a\nb=/mnt"] {
+            assert!(bad.parse::<SharedFolder>().is_err(), "{bad}");
         }
         assert_eq!(shared.to_string(), "studio=/mnt/a=b");
     }

@@ -13,7 +13,7 @@ use kiln_blend::{
     SharedPlace, check_linked, choose,
 };
 use kiln_types::{
-    Bundle, BundleFile, Choices, DeviceClass, ExternalFiles, FileFormat, FrameSet, Order, RelPath,
+    Bundle, BundleFile, Choices, DeviceClass, ExternalFiles, FileFormat, FrameSet, Name, Order, RelPath,
     RenderSettings, Save, ScriptPolicy, SessionSpec, SharedFile, paths,
 };
 
@@ -234,7 +234,7 @@ impl Prepared {
             file_name: self.session.file_name.clone(),
         };
         SubmitJob {
-            name: Some(job_name(self.shown_name(), self.label.as_deref())),
+            name: job_name(&self.shown_name(), self.label.as_deref()),
             frames: Some(frames),
             order,
             frame_time_limit_s,
@@ -270,11 +270,8 @@ fn renamed(path: &Path, place: &RelPath) -> Option<String> {
 }
 
 /// The name of a job: `shot`, or `shot (Night, Far)`, as far as it can be shown in one line.
-fn job_name(name: Cow<'_, str>, label: Option<&str>) -> String {
-    let whole = label.map_or(name.clone(), |label| format!("{name} ({label})").into());
-    let plain = whole.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let name: String = plain.take(SubmitJob::MAX_NAME).collect();
-    if name.trim().is_empty() { "scene".to_owned() } else { name }
+fn job_name(name: &str, label: Option<&str>) -> Option<Name> {
+    Name::nearest(&label.map_or_else(|| name.to_owned(), |label| format!("{name} ({label})")))
 }
 
 fn bundle(layout: &BundleLayout, sources: &[SourceFile], shared: Vec<SharedFile>) -> Bundle {

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use kiln_api::{PROBLEM_JSON, Problem, ProblemCode};
+use kiln_types::BadName;
 use serde::de::DeserializeOwned;
 
 use crate::strict;
@@ -48,6 +49,12 @@ impl Fault {
     pub(crate) fn internal(what: &str, error: impl Display) -> Self {
         tracing::error!(%error, "{what}");
         Self::new(ProblemCode::Internal, format!("{what}; the server's log says more."))
+    }
+}
+
+impl From<BadName> for Fault {
+    fn from(error: BadName) -> Self {
+        Self::bad(sentence(&error))
     }
 }
 

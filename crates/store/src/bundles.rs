@@ -81,8 +81,8 @@ async fn note(db: &mut SqliteConnection, bundle: &NewBundle, at_ms: i64, whole: 
          ON CONFLICT (id, owner, project) DO UPDATE SET used_ms = max(used_ms, ?5), waits = ?6",
     )
     .bind(bundle.id.0.as_bytes().to_vec())
-    .bind(bundle.owner.0.clone())
-    .bind(bundle.project.0.clone())
+    .bind(bundle.owner.to_string())
+    .bind(bundle.project.to_string())
     .bind(bundle.size.cast_signed())
     .bind(at_ms)
     .bind(if whole { 1 } else { 2 })

@@ -245,8 +245,8 @@ async fn insert_job(
          WHERE EXISTS (SELECT 1 FROM bundles WHERE id = ?7 AND waits <> 2)",
     )
     .bind(job.0.cast_signed())
-    .bind(spec.owner.0.clone())
-    .bind(spec.project.0.clone())
+    .bind(spec.owner.to_string())
+    .bind(spec.project.to_string())
     .bind(spec.name.clone())
     .bind(to_json("job", spec)?)
     .bind(spec.session.key().0.as_bytes().to_vec())

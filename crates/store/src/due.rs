@@ -242,7 +242,7 @@ fn shared(row: &SqliteRow) -> Result<(BundleId, JobId)> {
 }
 
 fn bundle_key(row: &SqliteRow) -> Result<BundleKey> {
-    Ok((BundleId(row.hash("id")?), Owner(row.raw("owner")?), Project(row.raw("project")?)))
+    Ok((BundleId(row.hash("id")?), row.parsed("owner")?, row.parsed("project")?))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use kiln_types::{BlobHash, BundleId, EventNumber, JobId, Owner, Project, WorkerId};
+use kiln_types::{BlobHash, BundleId, EventNumber, JobId, WorkerId};
 use sqlx::sqlite::SqliteRow;
 
 use crate::sql::{Columns, Result, to_json};
@@ -119,8 +119,8 @@ fn event(row: &SqliteRow) -> Result<Event> {
 fn bundle_row(row: &SqliteRow) -> Result<BundleRow> {
     Ok(BundleRow {
         id: BundleId(row.hash("id")?),
-        owner: Owner(row.raw("owner")?),
-        project: Project(row.raw("project")?),
+        owner: row.parsed("owner")?,
+        project: row.parsed("project")?,
         size: row.u64("size")?,
         created_ms: row.raw("created_ms")?,
     })

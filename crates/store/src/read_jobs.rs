@@ -119,10 +119,10 @@ fn page(filter: &JobFilter, limit: u32, before: Option<JobId>) -> QueryBuilder<S
         query.push_bind(archived).push(" AND state = ").push_bind(state.as_str());
         query.push(" AND id < ").push_bind(before);
         if let Some(Owner(owner)) = &filter.owner {
-            query.push(" AND owner = ").push_bind(owner.clone());
+            query.push(" AND owner = ").push_bind(owner.to_string());
         }
         if let Some(Project(project)) = &filter.project {
-            query.push(" AND project = ").push_bind(project.clone());
+            query.push(" AND project = ").push_bind(project.to_string());
         }
         query.push(" ORDER BY id DESC LIMIT ").push_bind(i64::from(limit)).push(")");
     }
@@ -355,7 +355,7 @@ mod tests {
     async fn a_list_is_answered_by_indexes_whatever_it_is_filtered_by() {
         let folder = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(folder.path(), Durability::Ephemeral).await.unwrap();
-        let (owner, project) = (Some(Owner("ana".to_owned())), Some(Project("film".to_owned())));
+        let (owner, project) = (Some("ana".parse().unwrap()), Some("film".parse().unwrap()));
         for (owner, project) in
             [(None, None), (owner.clone(), None), (None, project.clone()), (owner, project)]
         {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use kiln_types::{
     AttemptId, AttemptState, BundleId, DesiredState, EventNumber, Failure, Generation, JobId, JobSpec,
-    JobState, JobSteps, OutputFile, Owner, PartyKind, Project, Quarantine, SlotIndex, StepIndex, StepKind,
-    TaskId, TaskIndex, TaskName, TaskState, WorkerId,
+    JobState, JobSteps, OutputFile, Owner, PartyKind, Project, Quarantine, ShortName, SlotIndex, StepIndex,
+    StepKind, TaskId, TaskIndex, TaskName, TaskState, WorkerId,
 };
 use serde_json::Value;
 
@@ -203,7 +203,7 @@ pub struct WorkerRow {
     pub desired: DesiredState,
     pub quarantine: Option<Quarantine>,
     /// The pools that the farm put it in.
-    pub pools: BTreeSet<String>,
+    pub pools: BTreeSet<ShortName>,
     pub first_seen_ms: i64,
     pub last_seen_ms: i64,
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use kiln_types::{
     AttemptId, AttemptState, BlobHash, BundleId, DesiredState, Failure, Generation, JobId, JobSpec, JobState,
-    OutputSet, Owner, Project, Quarantine, SlotIndex, StepIndex, StepSpec, TaskId, TaskIndex, WorkerId,
+    OutputSet, Owner, Project, Quarantine, ShortName, SlotIndex, StepIndex, StepSpec, TaskId, TaskIndex,
+    WorkerId,
 };
 use serde_json::Value;
 
@@ -163,7 +164,7 @@ pub enum Write {
     /// The pools that it is in from now on.
     SetWorkerPools {
         worker: WorkerId,
-        pools: BTreeSet<String>,
+        pools: BTreeSet<ShortName>,
     },
     /// It was heard of at this time.
     TouchWorker {

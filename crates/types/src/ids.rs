@@ -4,7 +4,7 @@ use std::{fmt, num::NonZeroU64, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::pattern::digits_to;
+use crate::{BadName, Name, pattern::digits_to};
 
 /// A text that is not the id it was given as.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -252,11 +252,18 @@ macro_rules! name_id {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
         #[serde(transparent)]
-        pub struct $name(pub String);
+        pub struct $name(pub Name);
 
         impl Default for $name {
             fn default() -> Self {
-                Self($default.to_owned())
+                Self(Name::from_static($default))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = BadName;
+            fn from_str(text: &str) -> Result<Self, BadName> {
+                text.parse().map(Self)
             }
         }
 
@@ -269,11 +276,11 @@ macro_rules! name_id {
 }
 
 name_id!(
-    /// Who a job or a bundle belongs to. One owner, `farm`, until there are users.
+    /// The user whose job or bundle it is.
     Owner, "farm"
 );
 name_id!(
-    /// What a job is made for; `default` until told.
+    /// The project that a job belongs to.
     Project, "default"
 );
 

@@ -9,6 +9,7 @@ mod frames;
 mod frozen;
 mod hash;
 mod ids;
+mod names;
 mod order;
 mod output;
 mod path;
@@ -33,10 +34,10 @@ pub use ids::{
     AttemptId, BadId, BundleId, Epoch, EventNumber, Generation, JobId, Owner, Project, SlotIndex, StepIndex,
     TaskId, TaskIndex, UploadId, WorkerId,
 };
+pub use names::{BadName, BlenderName, Name, ShortName};
 pub use order::{BadOrder, Order};
 pub use output::{OutputFile, OutputRole, OutputSet, OutputSetError, PictureFacts, TaskFile};
 pub use path::{BadPath, RelPath};
-pub use pattern::{BlenderName, Name, Word};
 pub use pixels::{Blank, NotFinite, PixelReport, Suspicion, SuspiciousFrames};
 pub use property::{Fraction, Properties, PropertyItem, PropertyPath, PropertySetting, PropertyValue};
 pub use render::{

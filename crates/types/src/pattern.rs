@@ -1,10 +1,5 @@
 //! Patterns for the OpenAPI document: each matches exactly the texts that a parser takes.
 
-use utoipa::{
-    PartialSchema, ToSchema,
-    openapi::{ObjectBuilder, RefOr, Schema, Type},
-};
-
 /// Returns a pattern for the numbers from 1 to `most`, in digits without a leading zero.
 pub(crate) fn one_to(most: u64) -> String {
     let number = most.to_string();
@@ -48,100 +43,17 @@ fn char_range(first: u8, last: u8) -> String {
 /// The characters of a class that are control characters.
 pub(crate) const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f";
 /// The characters of a class that are white space and no control characters, as `str::trim` counts them.
-const SPACE: &str = r"\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";
-
-fn text(most: usize, pattern: String, description: &str) -> RefOr<Schema> {
-    ObjectBuilder::new()
-        .schema_type(Type::String)
-        .min_length(Some(1))
-        .max_length(Some(most))
-        .pattern(Some(pattern))
-        .description(Some(description))
-        .into()
-}
-
-/// The name of a job, a project or a user in the OpenAPI document.
-pub struct Name;
-
-impl Name {
-    /// Characters that a name has at most.
-    pub const MAX: usize = 200;
-
-    /// Returns whether the text can be a name.
-    pub fn is_valid(text: &str) -> bool {
-        !text.trim().is_empty() && text.chars().count() <= Self::MAX && !text.chars().any(char::is_control)
-    }
-}
-
-impl PartialSchema for Name {
-    fn schema() -> RefOr<Schema> {
-        let (any, visible) = (format!("[^{CONTROL}]*"), format!("[^{CONTROL}{SPACE}]"));
-        text(Self::MAX, format!("^{any}{visible}{any}$"), "A name: not blank, and no control character.")
-    }
-}
-
-impl ToSchema for Name {}
-
-/// The name of a tag, a pool or a limit in the OpenAPI document: one that stands in a list on the command line.
-pub struct Word;
-
-impl Word {
-    /// Characters that a word has at most.
-    pub const MAX: usize = 120;
-
-    /// Returns whether the text can be a word.
-    pub fn is_valid(text: &str) -> bool {
-        let is_bad = |c: char| c.is_control() || matches!(c, ',' | '=');
-        text.trim() == text && !text.is_empty() && text.chars().count() <= Self::MAX && !text.contains(is_bad)
-    }
-}
-
-impl PartialSchema for Word {
-    fn schema() -> RefOr<Schema> {
-        let (any, visible) = (format!("[^{CONTROL},=]*"), format!("[^{CONTROL}{SPACE},=]"));
-        text(
-            Self::MAX,
-            format!("^{visible}({any}{visible})?$"),
-            "A word: no white space at its ends, no comma, no equals sign, and no control character.",
-        )
-    }
-}
-
-impl ToSchema for Word {}
-
-/// The name of something inside a .blend in the OpenAPI document.
-pub struct BlenderName;
-
-impl BlenderName {
-    /// Bytes. Blender cuts names of data at 63 bytes (MAX_ID_NAME), and those of views at more.
-    pub const MAX: usize = 255;
-
-    /// Returns whether the text can be such a name.
-    pub fn is_valid(text: &str) -> bool {
-        !text.is_empty() && text.len() <= Self::MAX && !text.chars().any(char::is_control)
-    }
-}
-
-impl PartialSchema for BlenderName {
-    fn schema() -> RefOr<Schema> {
-        text(
-            Self::MAX,
-            format!("^[^{CONTROL}]+$"),
-            "The name of something inside a .blend: at most 255 bytes, and no control character.",
-        )
-    }
-}
-
-impl ToSchema for BlenderName {}
+pub(crate) const SPACE: &str = r"\u0020\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";
 
 #[cfg(test)]
 pub(crate) mod tests {
     use proptest::{prelude::*, string::string_regex};
+    use utoipa::PartialSchema;
 
     use super::*;
     use crate::{
-        AttemptId, BlenderSeries, BlenderVersion, BlobHash, FrameSet, GpuUse, Order, PropertyPath, RelPath,
-        TaskId, UploadId, WorkerId,
+        AttemptId, BlenderSeries, BlenderVersion, BlobHash, FrameSet, GpuUse, Name, Order, PropertyPath,
+        RelPath, ShortName, TaskId, UploadId, WorkerId,
     };
 
     /// The pattern that the document gives for a type.
@@ -212,7 +124,7 @@ pub(crate) mod tests {
     parses!(
         attempts: AttemptId, tasks: TaskId, workers: WorkerId, uploads: UploadId, hashes: BlobHash,
         series: BlenderSeries, versions: BlenderVersion, gpus: GpuUse, orders: Order,
-        properties: PropertyPath,
+        properties: PropertyPath, names: Name, short_names: ShortName,
     );
 
     proptest! {
@@ -229,16 +141,6 @@ pub(crate) mod tests {
         #[test]
         fn paths(text in texts(&pattern::<RelPath>())) {
             prop_assert!(RelPath::new(&text).is_ok(), "{text:?}");
-        }
-
-        #[test]
-        fn names(text in texts(&pattern::<Name>())) {
-            prop_assert!(Name::is_valid(&text), "{text:?}");
-        }
-
-        #[test]
-        fn words(text in texts(&pattern::<Word>())) {
-            prop_assert!(Word::is_valid(&text), "{text:?}");
         }
     }
 }

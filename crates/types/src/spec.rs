@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::{
     BlenderSeries, BlenderVersion, BlobHash, BundleId, DeviceClass, FrameSet, JobStanding, Needs, Order,
-    Owner, Policy, Project, RelPath, RenderSettings, frozen,
+    Owner, Policy, Project, RelPath, RenderSettings, ShortName, frozen,
 };
 
 /// What a Blender process has open: everything of a job but its frames. Two jobs with equal session specs can
@@ -172,8 +172,7 @@ pub struct SharedFile {
     /// Its place in the bundle.
     pub path: RelPath,
     /// The name of the root, as `--shared NAME=ROOT` gave it.
-    #[schema(min_length = 1, max_length = 64, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$")]
-    pub root: String,
+    pub root: ShortName,
     /// Its place below the root.
     pub below: RelPath,
     /// Bytes. A worker whose file has another size or time does not render.

@@ -13,7 +13,7 @@ use utoipa::{
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
 
-use crate::{JobId, Word, pattern::one_to, render::text_enum};
+use crate::{JobId, ShortName, pattern::one_to, render::text_enum};
 
 /// 0 to 100; higher is earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -120,16 +120,15 @@ pub struct Needs {
     pub whole: bool,
     /// Tags that the worker must have.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    #[schema(value_type = Vec<Word>, max_items = 64)]
-    pub tags: BTreeSet<String>,
+    #[schema(value_type = Vec<ShortName>, max_items = 64)]
+    pub tags: BTreeSet<ShortName>,
     /// Only workers of this pool.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Word>)]
-    pub pool: Option<String>,
+    pub pool: Option<ShortName>,
     /// Limits of the farm (licences) by name, and how many of each a Blender holds while it renders.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(schema_with = limits_schema)]
-    pub limits: BTreeMap<String, NonZeroU32>,
+    pub limits: BTreeMap<ShortName, NonZeroU32>,
 }
 
 fn limits_schema() -> RefOr<Schema> {
@@ -140,7 +139,7 @@ fn limits_schema() -> RefOr<Schema> {
         .description(Some(
             "Limits of the farm (licences) by name, and how many of each a Blender holds while it renders.",
         ))
-        .property_names(Some(Word::schema()))
+        .property_names(Some(ShortName::schema()))
         .additional_properties(Some(count))
         .max_properties(Some(64))
         .into()

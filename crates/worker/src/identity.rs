@@ -9,7 +9,7 @@ use std::{
 };
 
 use kiln_files::{Access, Durability, remove_drafts, remove_folder, write_atomically};
-use kiln_types::{BlenderSeries, BlobHash, Epoch, WorkerId};
+use kiln_types::{BlenderSeries, BlobHash, Epoch, Name, WorkerId};
 
 use crate::WorkerError;
 
@@ -72,14 +72,13 @@ impl Identity {
         self.folder.join(name)
     }
 
-    /// `wanted` as it is, or the machine's name, with a number where another worker of this machine runs beside
-    /// it.
-    pub(crate) fn name(&self, wanted: Option<&str>, hostname: &str) -> String {
-        match (wanted.filter(|name| !name.is_empty()), self.number) {
-            (Some(name), _) => name.to_owned(),
-            (None, 0) => hostname.to_owned(),
-            (None, number) => format!("{hostname}-{}", number + 1),
-        }
+    /// Returns the wanted name, or the machine's, with a number where another worker of this machine runs beside it.
+    pub(crate) fn name(&self, wanted: Option<&Name>, hostname: &str) -> Name {
+        let numbered = || match self.number {
+            0 => hostname.to_owned(),
+            number => format!("{hostname}-{}", number + 1),
+        };
+        wanted.cloned().or_else(|| Name::nearest(&numbered())).unwrap_or_else(|| Name::from_static("worker"))
     }
 
     pub(crate) fn last_series(&self) -> Option<BlenderSeries> {
@@ -165,9 +164,10 @@ mod tests {
         let second = Identity::claim(data.path()).unwrap();
         assert_ne!(first.id, second.id);
         assert_eq!((first.number, second.number), (0, 1));
-        assert_eq!(first.name(None, "anvil"), "anvil");
-        assert_eq!(second.name(None, "anvil"), "anvil-2");
-        assert_eq!(second.name(Some("left"), "anvil"), "left");
+        assert_eq!(&*first.name(None, "anvil"), "anvil");
+        assert_eq!(&*second.name(None, "anvil"), "anvil-2");
+        assert_eq!(&*first.name(None, " \n"), "worker");
+        assert_eq!(&*second.name(Some(&"left".parse().unwrap()), "anvil"), "left");
         let id = first.id;
         drop(first);
         let again = Identity::claim(data.path()).unwrap();

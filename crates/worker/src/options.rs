@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use kiln_client::ClientError;
 use kiln_host::Device;
-use kiln_types::{BlenderSeries, DesiredState, DeviceClass, Epoch};
+use kiln_types::{BlenderSeries, DesiredState, DeviceClass, Epoch, Name, ShortName};
 
 use crate::wishes::Wishes;
 
@@ -27,7 +27,7 @@ pub struct WorkerOptions {
     /// them; `data` where `None`.
     pub blender_cache: Option<PathBuf>,
     /// The machine's name where `None`.
-    pub name: Option<String>,
+    pub name: Option<Name>,
     /// Chosen by cores and memory where `None`.
     pub slots: Option<u16>,
     /// Threads of each Blender where the job does not say; 0 lets Blender decide, as does `None`.
@@ -39,7 +39,7 @@ pub struct WorkerOptions {
     /// How far its Blenders stand back for other programs, from 0 to 19 (`nice`).
     pub nice: u8,
     /// Names that jobs may ask for.
-    pub tags: Vec<String>,
+    pub tags: Vec<ShortName>,
     /// Whether the farm may wake this machine.
     pub wakes: bool,
     pub wishes: Wishes,
@@ -55,7 +55,7 @@ pub struct WorkerOptions {
     /// checked all the same, and not kept twice.
     pub local_blobs: Option<PathBuf>,
     /// Folders that this machine and the artists' machines share, by the names that the artists give them.
-    pub shared: BTreeMap<String, PathBuf>,
+    pub shared: BTreeMap<ShortName, PathBuf>,
     /// Devices that Blender shall find instead of the real ones; for tests of machines that are not there.
     pub devices: Option<Vec<Device>>,
 }

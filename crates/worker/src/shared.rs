@@ -9,14 +9,14 @@ use std::{
 };
 
 use kiln_client::hash_file;
-use kiln_types::{Failure, FailureCause, SharedFile};
+use kiln_types::{Failure, FailureCause, SharedFile, ShortName};
 
 /// Milliseconds by which the times of one file may differ: file servers round them.
 const TOLERANCE_MS: i64 = 2000;
 
 /// This machine's paths of the folders that a farm shares, by their names.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct SharedRoots(BTreeMap<String, PathBuf>);
+pub(crate) struct SharedRoots(BTreeMap<ShortName, PathBuf>);
 
 /// A shared file as it was when it was compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Compared {
 }
 
 impl SharedRoots {
-    pub(crate) fn new(roots: BTreeMap<String, PathBuf>) -> Self {
+    pub(crate) fn new(roots: BTreeMap<ShortName, PathBuf>) -> Self {
         Self(roots)
     }
 
@@ -130,13 +130,13 @@ mod tests {
         let modified_ms = unix_ms(path.metadata().unwrap().modified().unwrap());
         let file = SharedFile {
             path: RelPath::new("maps/wood.png").unwrap(),
-            root: "studio".to_owned(),
+            root: "studio".parse().unwrap(),
             below: RelPath::new("maps/wood.png").unwrap(),
             size: 4,
             modified_ms,
             hash: None,
         };
-        let roots = SharedRoots::new(BTreeMap::from([("studio".to_owned(), dir.path().to_owned())]));
+        let roots = SharedRoots::new(BTreeMap::from([("studio".parse().unwrap(), dir.path().to_owned())]));
         Bench { dir, roots, file }
     }
 
@@ -174,7 +174,7 @@ mod tests {
         assert!(bench.refused(|file| file.below = RelPath::new("maps").unwrap()).contains("no file"));
         let gone = bench.refused(|file| file.below = RelPath::new("maps/oak.png").unwrap());
         assert!(gone.contains("oak.png") && gone.contains("mounted"), "{gone}");
-        let unknown = bench.refused(|file| file.root = "nas".to_owned());
+        let unknown = bench.refused(|file| file.root = "nas".parse().unwrap());
         assert!(unknown.contains("--shared nas=PATH"), "{unknown}");
     }
 

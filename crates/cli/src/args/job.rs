@@ -7,7 +7,7 @@ use clap::Args;
 use kiln_client::Existing;
 use kiln_types::{
     BlenderSeries, ColorDepth, FileFormat, FrameSet, GpuUse, Order, Priority, PropertySetting, Resolution,
-    TimeSpan,
+    ShortName, TimeSpan,
 };
 
 use super::{
@@ -190,10 +190,10 @@ pub struct SchedulingArgs {
     pub whole: bool,
     /// Only workers with this tag; can be repeated.
     #[arg(long, value_name = "NAME", hide_short_help = true)]
-    pub tag: Vec<String>,
+    pub tag: Vec<ShortName>,
     /// Only workers of this pool.
     #[arg(long, value_name = "NAME", hide_short_help = true)]
-    pub pool: Option<String>,
+    pub pool: Option<ShortName>,
     /// Claim one, or N, of this limit of the farm (a licence) for each Blender; can be repeated.
     #[arg(long, value_name = "NAME[=N]", hide_short_help = true)]
     pub limit: Vec<Counted>,

@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use kiln_client::Existing;
-use kiln_types::{AttemptId, FrameSet, JobId, JobState, Priority};
+use kiln_types::{AttemptId, FrameSet, JobId, JobState, Owner, Priority, Project};
 
 use super::{At, FarmArgs, Jobs, OrNone};
 
@@ -35,10 +35,10 @@ pub struct ListArgs {
     pub state: Vec<JobState>,
     /// Only jobs of this user.
     #[arg(long, value_name = "NAME")]
-    pub user: Option<String>,
+    pub user: Option<Owner>,
     /// Only jobs of this project.
     #[arg(long, value_name = "NAME")]
-    pub project: Option<String>,
+    pub project: Option<Project>,
     /// Only jobs that are archived.
     #[arg(long, conflicts_with = "all")]
     pub archived: bool,

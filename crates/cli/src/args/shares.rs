@@ -2,6 +2,8 @@
 
 use clap::{Args, Subcommand};
 
+use kiln_types::{Name, ShortName};
+
 use super::{FarmArgs, OrNone};
 
 #[derive(Debug, Args)]
@@ -31,7 +33,7 @@ pub enum PartiesCommand {
 #[group(required = true, multiple = true, id = "what", args = ["weight", "max_slots"])]
 pub struct SetShareArgs {
     /// The name, as jobs say it.
-    pub name: String,
+    pub name: Name,
     /// Of two that have work, one of twice the weight gets twice the time; 1 to 10000 [default: 100].
     #[arg(long, value_name = "N")]
     pub weight: Option<u32>,
@@ -67,7 +69,7 @@ pub enum LimitsCommand {
     )]
     Set {
         /// The name, as jobs say it with --limit.
-        name: String,
+        name: ShortName,
         /// How many.
         total: u32,
         #[command(flatten)]
@@ -76,7 +78,7 @@ pub enum LimitsCommand {
     /// Remove a limit that no job needs.
     Remove {
         /// The name.
-        name: String,
+        name: ShortName,
         #[command(flatten)]
         farm: FarmArgs,
     },

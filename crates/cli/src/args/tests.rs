@@ -1,6 +1,9 @@
 //! Rules for the help and the values of every command.
 
 use clap::{Arg, Command as ClapCommand, CommandFactory as _};
+use kiln_api::{ChangePools, Hello, SubmitJob};
+use kiln_types::WorkerId;
+use serde_json::{Value, json};
 
 use super::Cli;
 use crate::settings::{Settings, table};
@@ -117,4 +120,86 @@ fn every_setting_that_is_a_duration_reads_and_shows_the_same_texts() {
         }
     }
     assert_eq!(durations, 7);
+}
+
+const HOSTILE_NAMES: [&str; 7] = ["", "  ", "\u{a0}", "a\nb", "\u{1b}[31mred", "a\u{9b}b", "\u{7f}"];
+
+/// Every name that people choose: options, settings and the fields of requests refuse the same texts.
+#[test]
+fn names_keep_one_rule_everywhere() {
+    // Names inside a .blend, and the account of a service.
+    let others = ["scene", "camera", "view_layer", "run_as"];
+    let mut names = 0;
+    for (path, arg) in arguments() {
+        let value_name =
+            arg.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
+        let is_name = ["NAME", "NAME[=N]", "NAME=PATH", "POOL"].contains(&value_name);
+        if !is_name || others.contains(&arg.get_id().as_str()) {
+            continue;
+        }
+        names += 1;
+        let suffix = if value_name == "NAME=PATH" { "=/mnt" } else { "" };
+        let is_accepted = |name: &str| accepts(&arg, &format!("{name}{suffix}"));
+        let what = format!("kiln {path} {}", arg.get_id());
+        assert!(is_accepted("night shift") && is_accepted(" é "), "{what}");
+        assert!(!is_accepted(&"x".repeat(201)), "{what}");
+        for name in HOSTILE_NAMES {
+            assert!(!is_accepted(name), "{what} takes {name:?}");
+        }
+    }
+    assert!(names >= 20, "{names}");
+    for setting in ["name", "user", "project", "tag", "shared"] {
+        let setting = table().iter().find(|one| one.name == setting).unwrap();
+        let suffix = if setting.name == "shared" { "=/mnt" } else { "" };
+        for name in HOSTILE_NAMES {
+            let text = format!("{name}{suffix}");
+            assert!((setting.check)(text.as_ref()).is_err(), "{} takes {name:?}", setting.name);
+        }
+    }
+}
+
+#[test]
+fn names_in_requests_keep_the_rule_of_the_command_line() {
+    let submit = |field: &str, value: Value| {
+        let mut body = json!({ "source": { "upload": { "id": "0".repeat(15) + "1" } }, "needs": {} });
+        match field.split_once('.') {
+            Some((outer, inner)) => body[outer][inner] = value,
+            None => body[field] = value,
+        }
+        serde_json::from_value::<SubmitJob>(body).is_ok()
+    };
+    let wrap: [(&str, fn(&str) -> Value); 6] = [
+        ("name", |name| json!(name)),
+        ("user", |name| json!(name)),
+        ("project", |name| json!(name)),
+        ("needs.tags", |name| json!([name])),
+        ("needs.pool", |name| json!(name)),
+        ("needs.limits", |name| json!({ name: 1 })),
+    ];
+    let pools =
+        |field: &str, name: &str| serde_json::from_value::<ChangePools>(json!({ field: [name] })).is_ok();
+    for (field, value) in wrap {
+        assert!(submit(field, value("night")), "{field}");
+    }
+    assert!(pools("add", "night") && pools("remove", "night"));
+    let hello =
+        serde_json::to_value(Hello::new(WorkerId::from_bits(1).unwrap(), "anvil".parse().unwrap())).unwrap();
+    let joins = |field: &str, value: Value| {
+        let mut hello = hello.clone();
+        hello[field] = value;
+        serde_json::from_value::<Hello>(hello).is_ok()
+    };
+    assert!(
+        joins("name", json!("anvil")) && joins("tags", json!(["fast"])) && joins("shared", json!(["studio"]))
+    );
+    for name in HOSTILE_NAMES {
+        for (field, value) in wrap {
+            assert!(!submit(field, value(name)), "{field}: {name:?}");
+        }
+        assert!(!pools("add", name) && !pools("remove", name), "{name:?}");
+        let is_refused = |field: &str, value: Value| assert!(!joins(field, value), "{field}: {name:?}");
+        is_refused("name", json!(name));
+        is_refused("tags", json!([name]));
+        is_refused("shared", json!([name]));
+    }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Display, num::NonZeroU32, str::FromStr};
 
 use clap::builder::{StringValueParser, TypedValueParser};
 use jiff::{Timestamp, Zoned, civil};
-use kiln_types::{BadTimeSpan, JobId, TimeSpan};
+use kiln_types::{BadName, BadTimeSpan, JobId, ShortName, TimeSpan};
 
 /// Reads a duration between two others.
 pub fn between(least: &'static str, most: &'static str) -> impl TypedValueParser<Value = TimeSpan> {
@@ -49,7 +49,7 @@ impl<T: FromStr<Err: Display>> FromStr for OrNone<T> {
 /// `nuke`, or `nuke=2`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counted {
-    pub name: String,
+    pub name: ShortName,
     pub count: NonZeroU32,
 }
 
@@ -59,7 +59,7 @@ impl FromStr for Counted {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, count) = text.split_once('=').unwrap_or((text, "1"));
         let count = count.parse().map_err(|_| "write NAME, or NAME=N with a number from 1 on".to_owned())?;
-        Ok(Self { name: name.to_owned(), count })
+        Ok(Self { name: name.parse().map_err(|error: BadName| error.to_string())?, count })
     }
 }
 
@@ -124,8 +124,10 @@ mod tests {
         assert_eq!("none".parse(), Ok(Jobs(BTreeSet::new())));
         assert_eq!("none".parse::<OrNone<u32>>(), Ok(OrNone(None)));
         assert_eq!("3".parse::<OrNone<u32>>(), Ok(OrNone(Some(3))));
-        let counted =
-            |name: &str, count: u32| Counted { name: name.to_owned(), count: count.try_into().unwrap() };
+        let counted = |name: &str, count: u32| Counted {
+            name: name.parse().unwrap(),
+            count: count.try_into().unwrap(),
+        };
         assert_eq!("nuke".parse(), Ok(counted("nuke", 1)));
         assert_eq!("nuke=2".parse(), Ok(counted("nuke", 2)));
         assert!("nuke=0".parse::<Counted>().is_err() && "7,x".parse::<Jobs>().is_err());

@@ -2,6 +2,8 @@
 
 use clap::{Args, Subcommand};
 
+use kiln_types::{Name, ShortName};
+
 use super::FarmArgs;
 use crate::settings::flags::{AvailabilityArgs, WorkerSettingArgs};
 
@@ -41,7 +43,7 @@ pub struct WorkersArgs {
 #[derive(Debug, Args)]
 pub struct OneWorker {
     /// The worker's name, as `kiln workers` prints it.
-    pub name: String,
+    pub name: Name,
     #[command(flatten)]
     pub farm: FarmArgs,
 }
@@ -82,10 +84,10 @@ pub enum WorkersCommand {
 pub struct PoolArgs {
     /// A pool to put it into; give it again for more.
     #[arg(long, value_name = "POOL")]
-    pub add: Vec<String>,
+    pub add: Vec<ShortName>,
     /// A pool to take it out of; give it again for more.
     #[arg(long, value_name = "POOL")]
-    pub remove: Vec<String>,
+    pub remove: Vec<ShortName>,
     #[command(flatten)]
     pub worker: OneWorker,
 }

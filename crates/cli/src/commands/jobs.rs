@@ -3,8 +3,8 @@
 use kiln_api::{ChangeJob, JobView, Kept};
 use kiln_client::{AttemptFilter, Client, ClientError, JobFilter, submission::failed_tasks};
 use kiln_types::{
-    ArchivedFilter, AttemptId, AttemptState, DeviceClass, GpuUse, JobId, JobSpec, JobStanding, Needs, Owner,
-    Project, RenderSettings, Resolution,
+    ArchivedFilter, AttemptId, AttemptState, DeviceClass, GpuUse, JobId, JobSpec, JobStanding, Needs,
+    RenderSettings, Resolution,
 };
 use serde_json::json;
 
@@ -139,8 +139,8 @@ async fn list(context: &Context, args: &ListArgs, farm: &FarmArgs) -> Outcome<Ex
     };
     let mut which = JobFilter {
         states: args.state.clone(),
-        user: args.user.clone().map(Owner),
-        project: args.project.clone().map(Project),
+        user: args.user.clone(),
+        project: args.project.clone(),
         archived,
         ..JobFilter::default()
     };

@@ -12,8 +12,7 @@ use kiln_client::{
     },
 };
 use kiln_types::{
-    ExternalFiles, JobStanding, Needs, Owner, Policy, Project, RenderSettings, ScriptPolicy, Simulations,
-    TimeSpan,
+    ExternalFiles, JobStanding, Needs, Policy, RenderSettings, ScriptPolicy, Simulations, TimeSpan,
 };
 
 use super::{
@@ -106,8 +105,8 @@ fn job_options(job: &JobArgs, settings: &Settings) -> JobOptions {
     let seconds = |span: TimeSpan| u32::try_from(span.as_secs()).unwrap_or(u32::MAX);
     let limits = args.limit.iter().map(|Counted { name, count }| (name.clone(), *count));
     JobOptions {
-        user: settings.user.value.clone().map(Owner),
-        project: settings.project.value.clone().map(Project),
+        user: settings.user.value.clone(),
+        project: settings.project.value.clone(),
         order: job.frames.order,
         held: args.hold,
         refuse_black: job.policy.refuse_black,

@@ -46,8 +46,8 @@ pub async fn run(context: &Context, args: WorkersArgs) -> Outcome<Exit> {
 
 async fn pool(context: &Context, args: PoolArgs) -> Outcome<Exit> {
     let client = farm::need(&context.settings(&args.worker.farm)?)?;
-    let set = |pools: Vec<String>| pools.into_iter().collect();
-    let change = ChangePools { add: set(args.add), remove: set(args.remove) };
+    let (add, remove) = (args.add.into_iter().collect(), args.remove.into_iter().collect());
+    let change = ChangePools { add, remove };
     let worker = client.change_pools(&args.worker.name, &change).await?;
     let told = match &worker.pools[..] {
         [] => "no pool".to_owned(),

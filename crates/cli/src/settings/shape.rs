@@ -4,10 +4,9 @@ use std::{
     collections::BTreeMap, ffi::OsStr, fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr,
 };
 
-use crate::shared::Shared;
+use kiln_types::ShortName;
 
-/// Characters of a tag.
-const MAX_TAG: usize = 60;
+use crate::shared::SharedFolder;
 
 /// Reads and shows one value.
 pub struct Item<X> {
@@ -51,8 +50,8 @@ pub fn many<X>(item: Item<X>, words: &str) -> Shape<X, Vec<X>> {
 }
 
 /// Folders by their names.
-pub fn folders() -> Shape<Shared, BTreeMap<String, PathBuf>> {
-    let gather = |items: Vec<Shared>| {
+pub fn folders() -> Shape<SharedFolder, BTreeMap<ShortName, PathBuf>> {
+    let gather = |items: Vec<SharedFolder>| {
         Some(items.into_iter().map(|one| (one.name, one.root)).collect::<BTreeMap<_, _>>())
     };
     let words = "none".to_owned();
@@ -102,13 +101,6 @@ where
     } else {
         Err(format!("it must lie between {} and {}", range.start(), range.end()))
     }
-}
-
-pub fn tag(text: &OsStr) -> Result<String, String> {
-    let tag: String = parsed(text)?;
-    let is_tag =
-        (1..=MAX_TAG).contains(&tag.chars().count()) && tag.trim() == tag && !tag.contains(char::is_control);
-    if is_tag { Ok(tag) } else { Err(format!("a tag is a name of 1 to {MAX_TAG} letters")) }
 }
 
 /// Reads a number of whole cores.

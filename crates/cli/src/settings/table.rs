@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::LazyLock};
 
 use kiln_server::Expires;
-use kiln_types::{DeviceChoice, TimeSpan};
+use kiln_types::{DeviceChoice, Name, Owner, Project, ShortName, TimeSpan};
 use kiln_worker::{Sleep, WhenUsed, Wishes, Yields};
 
 use super::{
@@ -100,7 +100,7 @@ settings! {
         Spec::new(Path, "FILE", "A file that holds the farm's key").of(&[Farm]);
     listen "listen": SocketAddr = one(plain(), kiln_server::DEFAULT_LISTEN),
         word("ADDRESS:PORT", "The address to listen on").of(&[Server]);
-    name "name": Option<String> = maybe(plain::<String>(), "the machine's"),
+    name "name": Option<Name> = maybe(plain::<Name>(), "the machine's"),
         word("NAME", "The name in the farm").of(&[Worker]);
     slots "slots": Option<u16> = maybe(item(|text| between(text, 1..=256_u16)), "Kiln decides"),
         word("N", "Blenders that this machine runs side by side").of(&[Worker, Render, ServerRender]).rare();
@@ -112,7 +112,7 @@ settings! {
             .rare();
     cache_size "cache_size": ByteSize = one(plain(), ByteSize(kiln_worker::DEFAULT_CACHE_BYTES)),
         word("SIZE", "Disk space for the files of jobs, such as 20G").of(&[Worker]);
-    shared "shared": BTreeMap<String, PathBuf> = shape::folders(),
+    shared "shared": BTreeMap<ShortName, PathBuf> = shape::folders(),
         Spec::new(Folders, "NAME=PATH", "A folder that artists' machines and workers share")
             .details(
                 "NAME is its name in the farm, PATH its path on this machine. Files below it are not uploaded: each \
@@ -120,13 +120,13 @@ settings! {
             )
             .of(&[Worker, Shared])
             .rare();
-    user "user": Option<String> = maybe(plain::<String>(), "the farm"),
+    user "user": Option<Owner> = maybe(plain::<Owner>(), "the farm"),
         Spec {
             default: Some("your login name"),
             falls_back_to: &["LOGNAME", "USER"],
             ..word("NAME", "The user whose job it is").of(&[Account]).rare()
         };
-    project "project": Option<String> = maybe(plain::<String>(), "default"),
+    project "project": Option<Project> = maybe(plain::<Project>(), "default"),
         word("NAME", "The project that the job belongs to").of(&[Account]).rare();
     device "device": DeviceChoice = one(plain(), DeviceChoice::Auto),
         word("DEVICE", "auto, cpu, gpu, optix, cuda, hip, oneapi or metal")
@@ -154,7 +154,7 @@ settings! {
         availability("SIZE", "Memory that it gives to the farm, such as 16G");
     nice "nice": u8 = one(item(|text| between(text, 0..=19_u8)), 0),
         availability("N", "The niceness of its Blenders, from 0 to 19: 19 yields to all other programs").rare();
-    tags "tag": Vec<String> = many(item(shape::tag), "none"),
+    tags "tag": Vec<ShortName> = many(plain::<ShortName>(), "none"),
         Spec::new(Words, "NAME", "A tag that jobs may require; can be repeated").of(&[Availability]);
     sleep "sleep": Vec<Sleep> = many(plain::<Sleep>(), "none"),
         Spec::new(Words, "TIMES", "Times when it takes no work, such as 'mon-fri 09:00-18:00'; can be repeated")

@@ -7,7 +7,7 @@ use kiln_api::{
     ChangeJob, Explanation, ExtendJob, Fetched, JobList, JobView, RerenderJob, StepView, TaskCounts,
 };
 use kiln_store::{JobFilter, JobRow, StepRow};
-use kiln_types::{ArchivedFilter, JobId, JobState, Owner, Project};
+use kiln_types::{ArchivedFilter, JobId, JobState, Name, Owner, Project};
 use serde::Deserialize;
 
 use super::{
@@ -31,10 +31,10 @@ pub(super) struct Which {
     #[param(value_type = Option<Vec<JobState>>, required = false, style = Form, explode = false, min_items = 1)]
     state: List<JobState>,
     /// Only those of this user.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<Name>)]
     user: Option<Owner>,
     /// Only those of this project.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<Name>)]
     project: Option<Project>,
     /// At most so many; 50 where absent.
     #[serde(default)]

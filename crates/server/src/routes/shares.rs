@@ -4,12 +4,9 @@ use std::sync::Arc;
 
 use axum::{extract::State, http::StatusCode};
 use kiln_api::{LimitList, LimitView, PartyView, ProjectList, SetLimit, SetShare, UserList};
-use kiln_types::{Name, PartyKind, Word};
+use kiln_types::{Name, PartyKind, ShortName};
 
-use super::{
-    document::Conflict,
-    submit::{check_word, checked_name},
-};
+use super::document::Conflict;
 use crate::{
     App,
     problem::{Answer, Fault, Json, Path},
@@ -32,7 +29,7 @@ pub(super) async fn set_user(
     Path(name): Path<String>,
     Json(share): Json<SetShare>,
 ) -> Answer<axum::Json<PartyView>> {
-    set(&app, PartyKind::User, checked_name("user", name)?, share).await
+    set(&app, PartyKind::User, name.parse()?, share).await
 }
 
 /// The projects that have jobs, or of which something was set.
@@ -51,14 +48,14 @@ pub(super) async fn set_project(
     Path(name): Path<String>,
     Json(share): Json<SetShare>,
 ) -> Answer<axum::Json<PartyView>> {
-    set(&app, PartyKind::Project, checked_name("project", name)?, share).await
+    set(&app, PartyKind::Project, name.parse()?, share).await
 }
 
-async fn set(app: &App, kind: PartyKind, name: String, share: SetShare) -> Answer<axum::Json<PartyView>> {
-    let setting = Setting::Share { party: party(kind, name.clone()), share };
+async fn set(app: &App, kind: PartyKind, name: Name, share: SetShare) -> Answer<axum::Json<PartyView>> {
+    let setting = Setting::Share { party: party(kind, name.to_string()), share };
     app.scheduler.ask(|reply| Input::Set { setting, reply }).await?;
     let view =
-        app.scheduler.look(move |farm| farm.parties(kind).into_iter().find(|party| party.name == name));
+        app.scheduler.look(move |farm| farm.parties(kind).into_iter().find(|party| party.name == *name));
     view.await?.map(axum::Json).ok_or_else(|| Fault::internal("The share is set and not there", kind))
 }
 
@@ -71,18 +68,18 @@ pub(super) async fn limits(State(app): State<Arc<App>>) -> Answer<axum::Json<Lim
 }
 
 /// How many there are; a limit of a new name is made.
-#[utoipa::path(put, path = "/api/v1/limits/{name}", tag = "server", params(("name" = Word, Path)),
+#[utoipa::path(put, path = "/api/v1/limits/{name}", tag = "server", params(("name" = ShortName, Path)),
     request_body = SetLimit, responses((status = 200, body = LimitView), Conflict))]
 pub(super) async fn set_limit(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Json(SetLimit { total }): Json<SetLimit>,
 ) -> Answer<axum::Json<LimitView>> {
-    check_word("limit", &name)?;
-    let setting = Setting::Limit { name: name.clone(), total: Some(total) };
+    let name: ShortName = name.parse()?;
+    let setting = Setting::Limit { name: name.to_string(), total: Some(total) };
     app.scheduler.ask(|reply| Input::Set { setting, reply }).await?;
     let view =
-        app.scheduler.look(move |farm| farm.limit_views().into_iter().find(|limit| limit.name == name));
+        app.scheduler.look(move |farm| farm.limit_views().into_iter().find(|limit| limit.name == *name));
     view.await?.map(axum::Json).ok_or_else(|| Fault::conflict("The limit was removed in this moment."))
 }
 

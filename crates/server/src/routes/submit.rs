@@ -7,7 +7,7 @@ use kiln_api::{JobSource, JobView, ProblemCode, SubmitJob};
 use kiln_blend::{ChoiceError, ChoiceRequest, ExternalKind, Inspection, check_linked, choose};
 use kiln_types::{
     BlobHash, Bundle, BundleFile, BundleId, DeviceChoice, DeviceClass, GpuUse, JobId, JobSpec, Name, Needs,
-    Owner, Project, RelPath, Save, ScriptPolicy, SessionSpec, Simulations, Word, paths,
+    RelPath, Save, ScriptPolicy, SessionSpec, Simulations, paths,
 };
 
 use super::{
@@ -24,14 +24,10 @@ use crate::{
     scheduler::Input,
 };
 
-/// Characters of a job's or a project's name.
-const MAX_NAME: usize = SubmitJob::MAX_NAME;
 /// Bytes of the artist's folder, and of the path of a .blend, as they are written here.
 const MAX_ORIGIN: usize = 4096 * 3;
 /// Threads that Blender can be set to.
 const MAX_CORES: u32 = 1024;
-/// Characters of the name of a tag, a pool or a limit.
-const MAX_WORD: usize = Word::MAX;
 /// Jobs that one waits for, tags or limits that it names; of each.
 const MAX_LISTED: usize = 64;
 /// Seconds: a worker tells every 30 that its Blender does something (`worker/src/seat.rs`), and one of two may be late.
@@ -113,7 +109,7 @@ async fn from_bundle(
     if bundle.files.iter().all(|file| file.path != *blend) {
         return Err(Fault::unprocessable(format!("The bundle holds no {blend}.")));
     }
-    let shared: BTreeSet<String> = bundle.shared.iter().map(|file| file.root.clone()).collect();
+    let shared: BTreeSet<String> = bundle.shared.iter().map(|file| file.root.to_string()).collect();
     let shared = shared.into_iter().collect();
     Ok((Source { bundle: id, blend: blend.clone(), origin, file_name, shared }, bundle))
 }
@@ -196,14 +192,11 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<(JobSpe
     check_needs(&request.needs, device)?;
     let stem = source.blend.file_name();
     let stem = stem.strip_suffix(".blend").filter(|stem| !stem.is_empty()).unwrap_or(stem);
-    let name =
-        checked_name("name of a job", request.name.unwrap_or_else(|| stem.chars().take(MAX_NAME).collect()))?;
-    let project = checked_name("project", request.project.unwrap_or_default().0)?;
-    let owner = checked_name("user", request.user.unwrap_or_default().0)?;
+    let name = request.name.or_else(|| Name::nearest(stem));
     let spec = JobSpec {
-        name,
-        owner: Owner(owner),
-        project: Project(project),
+        name: name.map_or_else(|| "scene".to_owned(), String::from),
+        owner: request.user.unwrap_or_default(),
+        project: request.project.unwrap_or_default(),
         frames,
         order: request.order,
         frame_time_limit_s: request.frame_time_limit_s,
@@ -318,12 +311,6 @@ fn check_needs(needs: &Needs, device: DeviceClass) -> Answer<()> {
     if needs.tags.len() > MAX_LISTED || needs.limits.len() > MAX_LISTED {
         return Err(Fault::bad(format!("A job names at most {MAX_LISTED} tags and {MAX_LISTED} limits.")));
     }
-    let words = needs.tags.iter().map(|tag| ("tag", tag));
-    let words = words.chain(needs.pool.iter().map(|pool| ("pool", pool)));
-    let words = words.chain(needs.limits.keys().map(|limit| ("limit", limit)));
-    for (what, word) in words {
-        check_word(what, word)?;
-    }
     if device == DeviceClass::Cpu && (needs.gpus != GpuUse::default() || needs.gpu_memory.is_some()) {
         return Err(Fault::unprocessable(
             "A job that renders on the processor needs no GPU; choose a device, such as gpu or cuda.",
@@ -336,24 +323,6 @@ fn check_needs(needs: &Needs, device: DeviceClass) -> Answer<()> {
         return Err(Fault::unprocessable("The whole machine is all of its cores; leave one of the two out."));
     }
     Ok(())
-}
-
-/// A name that stands in a list on the command line.
-pub(super) fn check_word(what: &str, word: &str) -> Answer<()> {
-    if Word::is_valid(word) {
-        return Ok(());
-    }
-    Err(Fault::bad(format!(
-        "The name of a {what} has 1 to {MAX_WORD} characters, no comma and no equals sign."
-    )))
-}
-
-pub(super) fn checked_name(what: &str, name: String) -> Answer<String> {
-    if Name::is_valid(&name) {
-        Ok(name)
-    } else {
-        Err(Fault::bad(format!("A {what} has 1 to {MAX_NAME} characters.")))
-    }
 }
 
 fn listed(what: &str, all: &[String]) -> String {

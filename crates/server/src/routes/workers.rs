@@ -11,10 +11,7 @@ use axum::{
 use kiln_api::{ChangePools, ProblemCode, WorkerList, WorkerView};
 use kiln_types::DesiredState;
 
-use super::{
-    document::{Conflict, UpgradeRequired},
-    submit::check_word,
-};
+use super::document::{Conflict, UpgradeRequired};
 use crate::{
     App,
     connections::Connection,
@@ -134,7 +131,6 @@ pub(super) async fn pools(
     Path(name): Path<String>,
     Json(change): Json<ChangePools>,
 ) -> Answer<axum::Json<WorkerView>> {
-    change.add.iter().try_for_each(|pool| check_word("pool", pool))?;
     let setting = Setting::Pools { worker: name.clone(), change };
     app.scheduler.ask(|reply| Input::Set { setting, reply }).await?;
     view(&app, name).await

@@ -11,7 +11,7 @@ use kiln_core::{Account, Core, Moment, Share, WorkerOffer};
 use kiln_store::Write;
 use kiln_types::{
     AttemptId, BundleId, DesiredState, DeviceClass, Epoch, JobId, JobSpec, JobSteps, ProductKind,
-    SessionSpec, SlotIndex, StepIndex, StepInput, StepKind, StepSpec, TaskId, TaskName, WorkerId,
+    SessionSpec, ShortName, SlotIndex, StepIndex, StepInput, StepKind, StepSpec, TaskId, TaskName, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -127,7 +127,7 @@ pub(crate) struct Known {
     pub said: Said,
     pub desired: DesiredState,
     /// In which the farm has put it.
-    pub pools: BTreeSet<String>,
+    pub pools: BTreeSet<ShortName>,
     pub last_seen_ms: i64,
     pub link: Option<Link>,
 }
@@ -165,9 +165,9 @@ impl Said {
             machine: hello.machine,
             slots: hello.slots.min(WorkerOffer::MAX_SLOTS),
             blenders: hello.blenders,
-            shared: hello.shared,
+            shared: hello.shared.iter().map(ToString::to_string).collect(),
             offered: hello.offered,
-            tags: hello.tags.iter().take(MAX_LISTED).map(|tag| short(tag)).collect(),
+            tags: hello.tags.iter().take(MAX_LISTED).map(ToString::to_string).collect(),
             resting: hello.resting.map(shown),
             wakes: hello.wakes,
             macs: hello.macs.iter().take(MAX_LISTED).map(|mac| short(mac)).collect(),

@@ -160,7 +160,7 @@ impl Farm {
             offered: known.said.offered(),
             slots: known.said.slots,
             tags: known.said.tags.clone(),
-            pools: known.pools.iter().cloned().collect(),
+            pools: known.pools.iter().map(ToString::to_string).collect(),
             resting: known.said.resting.clone().filter(|_| known.link.is_some()),
             sick: self.core.worker(id).and_then(|view| view.quarantine).map(|known| SickView {
                 why: known.reason,

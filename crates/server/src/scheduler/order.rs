@@ -9,7 +9,7 @@ use std::{
 use kiln_api::{Change, ChangeJob, ChangePools, LimitView, PartyView, SetShare};
 use kiln_core::{Account, JobError, Share};
 use kiln_store::{ShareRow, Write};
-use kiln_types::{JobId, JobSpec, JobState, PartyKind};
+use kiln_types::{JobId, JobSpec, JobState, PartyKind, ShortName};
 
 use super::{Farm, Refusal, Scheduler, plan::standing_of};
 use crate::clock::unix_ms;
@@ -79,7 +79,8 @@ impl Scheduler {
                     return Err(Refusal::NoSuchLimit(name));
                 }
                 let needs = |(id, live): (&JobId, &super::farm::LiveJob)| {
-                    (live.ended.is_none() && live.spec.needs.limits.contains_key(&name)).then_some(*id)
+                    (live.ended.is_none() && live.spec.needs.limits.contains_key(name.as_str()))
+                        .then_some(*id)
                 };
                 if let Some(job) = self.farm.jobs.iter().filter_map(needs).min() {
                     return Err(Refusal::LimitInUse { job, name });
@@ -94,7 +95,7 @@ impl Scheduler {
 
     fn set_pools(&mut self, name: &str, change: &ChangePools) -> Result<(), Refusal> {
         let (worker, known) = self.named(name)?;
-        let mut pools: BTreeSet<String> = known.pools.union(&change.add).cloned().collect();
+        let mut pools: BTreeSet<ShortName> = known.pools.union(&change.add).cloned().collect();
         pools.retain(|pool| !change.remove.contains(pool));
         if pools.len() > MAX_POOLS {
             return Err(Refusal::TooManyPools(MAX_POOLS));
@@ -209,7 +210,7 @@ impl Farm {
     /// What jobs say that they need, held against what the farm has.
     pub(super) fn check_limits(&self, spec: &JobSpec) -> Result<(), Refusal> {
         for (name, count) in &spec.needs.limits {
-            let (name, count) = (name.clone(), count.get());
+            let (name, count) = (name.to_string(), count.get());
             match self.limits.get(&name) {
                 None => return Err(Refusal::RequiresNoSuchLimit(name)),
                 Some(&total) if count > total => {
@@ -242,8 +243,8 @@ impl Farm {
         let mut jobs: BTreeMap<&str, u32> = BTreeMap::new();
         for live in self.jobs.values().filter(|live| live.ended.is_none()) {
             let name = match kind {
-                PartyKind::User => &live.spec.owner.0,
-                PartyKind::Project => &live.spec.project.0,
+                PartyKind::User => live.spec.owner.0.as_str(),
+                PartyKind::Project => live.spec.project.0.as_str(),
             };
             *jobs.entry(name).or_default() += 1;
         }

@@ -62,8 +62,8 @@ pub(crate) fn standing_of(spec: &JobSpec, clock: &Clock, completed: &BTreeSet<Jo
     let standing = &spec.standing;
     SchedulingOptions {
         priority: standing.priority.get(),
-        project: spec.project.0.clone(),
-        user: spec.owner.0.clone(),
+        project: spec.project.to_string(),
+        user: spec.owner.to_string(),
         max_workers: standing.max_workers.map(std::num::NonZeroU32::get),
         after: standing.after.difference(completed).copied().collect(),
         not_before: standing.not_before_ms.map(|at_ms| moment(clock, at_ms)),
@@ -108,9 +108,9 @@ pub(super) fn labels(spec: &JobSpec, step: &StepSpec) -> Vec<(Label, UnmetRequir
     }));
     let shared = spec.shared.iter().cloned();
     labels.extend(shared.map(|name| (shared_label(&name), UnmetRequirement::SharedFolder { name })));
-    let tags = needs.tags.iter().cloned();
+    let tags = needs.tags.iter().map(ToString::to_string);
     labels.extend(tags.map(|name| (tag_label(&name), UnmetRequirement::Tag { name })));
-    let pool = needs.pool.iter().cloned();
+    let pool = needs.pool.iter().map(ToString::to_string);
     labels.extend(pool.map(|name| (pool_label(&name), UnmetRequirement::Pool { name })));
     labels
 }
@@ -124,7 +124,7 @@ fn requirement(spec: &JobSpec, step: &StepSpec) -> Requirement {
         whole: needs.whole,
         ..Room::default()
     };
-    let limits = needs.limits.iter().map(|(name, count)| (name.clone(), count.get())).collect();
+    let limits = needs.limits.iter().map(|(name, count)| (name.to_string(), count.get())).collect();
     let labels = labels(spec, step).into_iter().map(|(label, _)| label).collect();
     Requirement { labels, room, limits }
 }

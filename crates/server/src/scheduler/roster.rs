@@ -5,13 +5,11 @@ use std::{
     ops::Deref,
 };
 
-use kiln_types::{AttemptId, Epoch, JobId, WorkerId};
+use kiln_types::{AttemptId, Epoch, JobId, Name, WorkerId};
 
 use super::farm::{Known, LiveAttempt, Started};
 
-/// Characters of a worker's name, before the number behind it.
-const MAX_NAME: usize = 60;
-/// Behind the second that wants a name.
+/// The number behind the name of the second worker that wants it.
 const FIRST_NUMBER: u32 = 2;
 
 /// All workers that the records know. No two have one name.
@@ -66,10 +64,8 @@ impl Workers {
 
     /// The wanted name, where another worker has it with a number behind it: the one that this worker has, else the
     /// first that is free.
-    pub(super) fn free_name(&mut self, worker: WorkerId, wanted: &str) -> String {
-        let name: String =
-            wanted.trim().chars().filter(|c| !c.is_control() && *c != '/').take(MAX_NAME).collect();
-        let name = if name.is_empty() { "worker".to_owned() } else { name };
+    pub(super) fn free_name(&mut self, worker: WorkerId, wanted: &Name) -> String {
+        let name = wanted.to_string();
         if self.named(&name).is_none_or(|other| other == worker) {
             return name;
         }
@@ -166,7 +162,7 @@ mod tests {
     impl Workers {
         fn join(&mut self, id: u64, wanted: &str) -> String {
             let id = WorkerId::from_bits(id).unwrap();
-            let name = self.free_name(id, wanted);
+            let name = self.free_name(id, &wanted.parse().unwrap());
             let known = Known {
                 name: name.clone(),
                 said: Default::default(),
@@ -202,8 +198,7 @@ mod tests {
         workers.leave(1);
         assert_eq!(workers.join(4, "node"), "node", "who wants the name itself gets it once it is free");
         assert_eq!(workers.join(11, "node"), "node-4");
-        assert_eq!(workers.join(12, " a/b\n "), "ab");
-        assert_eq!(workers.join(13, ""), "worker");
+        assert_eq!(workers.join(12, "a/b"), "a/b");
     }
 
     #[test]

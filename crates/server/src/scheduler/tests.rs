@@ -52,7 +52,7 @@ struct Puppet {
 type Arranged = (
     BTreeMap<Account, Share>,
     BTreeMap<String, u32>,
-    BTreeMap<WorkerId, BTreeSet<String>>,
+    BTreeMap<WorkerId, BTreeSet<kiln_types::ShortName>>,
     BTreeMap<JobId, JobStanding>,
 );
 
@@ -242,7 +242,7 @@ impl World {
                 let bakes = self.rng.random_bool(0.4);
                 let mut spec = Box::new(spec(count, order, bakes));
                 spec.session.bundle = bundle(self.rng.random_range(0..BUNDLES));
-                spec.owner = Owner(self.someone());
+                spec.owner = self.someone().parse().unwrap();
                 spec.needs.limits = self.limits();
                 if self.rng.random_bool(0.3) {
                     (spec.any_gpu, spec.session.device) = (true, DeviceClass::Gpu);
@@ -353,10 +353,10 @@ impl World {
     }
 
     /// Now and then one that the farm does not have, or has too few of.
-    fn limits(&mut self) -> BTreeMap<String, std::num::NonZeroU32> {
+    fn limits(&mut self) -> BTreeMap<kiln_types::ShortName, std::num::NonZeroU32> {
         let some = self.rng.random_bool(0.1);
         let count = self.rng.random_range(1..3).try_into().unwrap();
-        some.then(|| ("nuke".to_owned(), count)).into_iter().collect()
+        some.then(|| ("nuke".parse().unwrap(), count)).into_iter().collect()
     }
 
     /// It waits for this job, and perhaps for a time, which may have passed.
@@ -387,7 +387,8 @@ impl World {
             }
             _ => {
                 let worker = format!("worker {}", self.puppets[worker].id);
-                let (add, remove) = ([self.someone()].into(), [self.someone()].into());
+                let (add, remove) =
+                    ([self.someone().parse().unwrap()].into(), [self.someone().parse().unwrap()].into());
                 Setting::Pools { worker, change: kiln_api::ChangePools { add, remove } }
             }
         };

@@ -389,8 +389,10 @@ async fn a_list_shows_the_jobs_that_are_asked_for() {
         let page = farm.client.jobs(&which).await.unwrap();
         page.jobs.iter().map(|job| job.id).collect::<Vec<_>>()
     };
-    let (user, project) =
-        (|name: &str| Some(Owner(name.to_owned())), |name: &str| Some(Project(name.to_owned())));
+    let (user, project) = (
+        |name: &str| Some(name.parse::<Owner>().unwrap()),
+        |name: &str| Some(name.parse::<Project>().unwrap()),
+    );
     let open: Vec<JobState> = JobState::ALL.iter().copied().filter(|state| !state.is_end()).collect();
     assert_eq!(list(JobFilter::default()).await, [fourth, third, second, first]);
     let which = JobFilter { states: open.clone(), ..JobFilter::default() };

@@ -51,7 +51,7 @@ async fn what_cannot_be_is_refused_with_what_can() {
     check(json!({"frames": "one"}), &["one"]).await;
     check(json!({"frame_time_limit_s": 0}), &["second"]).await;
     check(json!({"hang_s": 59}), &["twice a minute", "60 seconds"]).await;
-    check(json!({"name": ""}), &["1 to 200"]).await;
+    check(json!({"name": ""}), &["cannot be a name: it is empty"]).await;
     check(json!({"ocio": "_ocio/config.ocio"}), &["holds no _ocio/config.ocio"]).await;
     check(json!({"ocio": "../config.ocio"}), &[]).await;
     check(json!({"addons": ["shot.blend"]}), &["trust"]).await;

@@ -206,7 +206,7 @@ pub fn hello(id: u64, name: &str, slots: u16) -> Hello {
                 denoisers: Vec::new(),
             })
             .collect(),
-        ..Hello::new(WorkerId::from_bits(id).unwrap(), name)
+        ..Hello::new(WorkerId::from_bits(id).unwrap(), name.parse().unwrap())
     }
 }
 

@@ -79,7 +79,7 @@ async fn wishes_reach_the_worker_and_outlive_the_server() {
 async fn a_worker_that_rests_gets_nothing_and_says_why() {
     let farm = Farm::start().await;
     let rest = Rest { why: "asleep\u{7} until 08:00".to_owned(), until_ms: Some(1) };
-    let asleep = Hello { tags: vec!["attic".to_owned()], resting: Some(rest), ..hello(1, "attic", 1) };
+    let asleep = Hello { tags: vec!["attic".parse().unwrap()], resting: Some(rest), ..hello(1, "attic", 1) };
     let blenders = asleep.blenders.clone();
     let mut sleeper = FakeWorker::join_as(&farm, asleep).await;
     let job = farm.submit("1-2").await;

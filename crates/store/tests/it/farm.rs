@@ -52,7 +52,10 @@ async fn shares_limits_and_pools_outlive_the_server() {
         limit("nuke", Some(u32::MAX)),
         limit("houdini", None),
         upsert(1, "oak", 10),
-        Write::SetWorkerPools { worker: worker(1), pools: ["night".to_owned(), "big".to_owned()].into() },
+        Write::SetWorkerPools {
+            worker: worker(1),
+            pools: ["night".parse().unwrap(), "big".parse().unwrap()].into(),
+        },
         upsert(1, "elm", 20),
         upsert(2, "ash", 20),
     ];
@@ -64,7 +67,10 @@ async fn shares_limits_and_pools_outlive_the_server() {
     assert_eq!(store.limits().await.unwrap(), [("nuke".to_owned(), u32::MAX)].into());
     let workers = store.workers().await.unwrap();
     let pools: Vec<_> = workers.iter().map(|worker| (worker.name.as_str(), &worker.pools)).collect();
-    assert_eq!(pools, [("ash", &[].into()), ("elm", &["big".to_owned(), "night".to_owned()].into())]);
+    assert_eq!(
+        pools,
+        [("ash", &[].into()), ("elm", &["big".parse().unwrap(), "night".parse().unwrap()].into())]
+    );
 }
 
 #[tokio::test]

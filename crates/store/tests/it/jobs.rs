@@ -1,7 +1,7 @@
 //! Jobs, and all that the scheduler needs to go on with them.
 
 use kiln_store::{JobFilter, StoredStep, TaskFaults, TaskRun, Write};
-use kiln_types::{AttemptState, Generation, JobId, JobState, Owner, Project, TaskIndex, TaskState};
+use kiln_types::{AttemptState, Generation, JobId, JobState, Project, TaskIndex, TaskState};
 
 use crate::{
     STEP, attempt, closed_as, committed, failure, fresh, insert, open, opened, spec, started, task, worker,
@@ -107,7 +107,7 @@ async fn lists_are_filtered_and_paged() {
     let store = fresh().await;
     let mut batch: Vec<_> = (1..=5).map(|job| insert(job, "1")).collect();
     if let Write::InsertJob { spec, .. } = &mut batch[3] {
-        spec.owner = Owner("ana".to_owned());
+        spec.owner = "ana".parse().unwrap();
     }
     batch.push(state(2, JobState::Completed, 1));
     store.commit(batch).await.unwrap();
@@ -117,13 +117,13 @@ async fn lists_are_filtered_and_paged() {
     };
     assert_eq!(ids(JobFilter::default(), 2, None).await, [5, 4]);
     assert_eq!(ids(JobFilter::default(), 10, Some(JobId(4))).await, [3, 2, 1]);
-    let ana = JobFilter { owner: Some(Owner("ana".to_owned())), ..JobFilter::default() };
+    let ana = JobFilter { owner: Some("ana".parse().unwrap()), ..JobFilter::default() };
     assert_eq!(ids(ana, 10, None).await, [4]);
     let ended = JobFilter { states: vec![JobState::Completed, JobState::Failed], ..JobFilter::default() };
     assert_eq!(ids(ended, 10, None).await, [2]);
-    let project = |name: &str| Some(Project(name.to_owned()));
+    let project = |name: &str| Some(name.parse::<Project>().unwrap());
     let of = |owner: &str, name: &str, state| JobFilter {
-        owner: Some(Owner(owner.to_owned())),
+        owner: Some(owner.parse().unwrap()),
         project: project(name),
         states: vec![state, state],
         archived: None,

@@ -111,7 +111,7 @@ async fn files_stay_while_one_of_two_owners_is_promised_them() {
     let store = fresh().await;
     let ana = NewBundle {
         id: bundle(),
-        owner: Owner("ana".to_owned()),
+        owner: "ana".parse().unwrap(),
         project: Project::default(),
         size: 77,
         blobs: vec![BlobHash::of(b"file of a bundle")],
@@ -358,7 +358,7 @@ async fn a_bundle_of_many_files_comes_bit_by_bit_and_is_none_until_it_is_whole()
     let early = store.commit(vec![job(1)]).await.unwrap_err();
     assert!(matches!(early, StoreError::NoBundle(id) if id == many.id), "{early}");
     // Brought again, also by somebody else at the same time, it is whole.
-    let theirs = NewBundle { owner: Owner("ana".to_owned()), ..many.clone() };
+    let theirs = NewBundle { owner: "ana".parse().unwrap(), ..many.clone() };
     let (one, other) = tokio::join!(store.insert_bundle(&many, 3000), store.insert_bundle(&theirs, 3000));
     one.unwrap();
     other.unwrap();

@@ -351,7 +351,7 @@ impl Worker {
             protocol: PROTOCOL,
             build: BUILD.to_owned(),
             id: self.identity.id,
-            name: self.identity.name(self.options.name.as_deref(), &self.machine.hostname),
+            name: self.identity.name(self.options.name.as_ref(), &self.machine.hostname),
             machine: self.machine.clone(),
             slots: u16::try_from(self.slots.len()).unwrap_or(u16::MAX),
             blenders: self.offers.all(),

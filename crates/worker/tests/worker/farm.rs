@@ -96,7 +96,7 @@ impl Farm {
     pub fn options(&self) -> WorkerOptions {
         let mut options = WorkerOptions::new(&self.url, "key", self.data());
         options.slots = Some(1);
-        options.name = Some("anvil".to_owned());
+        options.name = Some("anvil".parse().unwrap());
         options
     }
 
@@ -108,7 +108,7 @@ impl Farm {
     pub async fn next(&mut self) -> Line {
         let mut line = self.arrival().await;
         let welcome = Welcome {
-            name: line.hello.name.clone(),
+            name: line.hello.name.to_string(),
             build: "test".to_owned(),
             protocol: 1,
             epoch: Epoch(self.epoch),

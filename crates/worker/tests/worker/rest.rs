@@ -138,12 +138,12 @@ async fn a_blender_that_somebody_opens_makes_it_rest_and_closed_again_it_works()
 async fn its_blenders_stand_back_as_far_as_was_said() {
     let mut farm = Farm::open().await;
     let mut options = farm.options();
-    (options.nice, options.cores, options.tags) = (7, Some(1), vec!["attic".to_owned()]);
+    (options.nice, options.cores, options.tags) = (7, Some(1), vec!["attic".parse().unwrap()]);
     let worker = Worker::start(options).await.unwrap();
     let mut line = farm.next().await;
     assert_eq!(
         (line.hello.offered.unwrap().cores, line.hello.tags.as_slice()),
-        (1, &["attic".to_owned()][..])
+        (1, &["attic".parse().unwrap()][..])
     );
     let assignment = farm.assignment(0, &farm.session(100, 1_000_000), &[1]);
     line.send(Down::Assign(Box::new(assignment))).await;

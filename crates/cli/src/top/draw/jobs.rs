@@ -102,7 +102,7 @@ fn who(job: &JobView) -> String {
     let project = (job.project != Project::default()).then_some(&job.project.0);
     match (owner, project) {
         (Some(owner), Some(project)) => format!("{owner}/{project}"),
-        (Some(one), None) | (None, Some(one)) => one.clone(),
+        (Some(one), None) | (None, Some(one)) => one.to_string(),
         (None, None) => String::new(),
     }
 }

@@ -238,7 +238,7 @@ fn a_name_can_hold_anything() {
             name,
             "running",
             (1, 0, 2),
-            json!({ "waits_for": { "code": "no-room", "reserved": name }, "owner": name }),
+            json!({ "waits_for": { "code": "no-room", "reserved": name }, "owner": "木の家 \u{202e}\u{301} 👩‍👩‍👧" }),
         )],
         vec![worker(name, "resting", json!({ "resting": { "why": name, "until_ms": null } }))],
     );

@@ -15,7 +15,7 @@ use std::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use kiln_api::{AssignedTask, AttemptReport, BlenderOffer, DeviceOffer, Down, Hello, Machine, Up};
 use kiln_client::{Client, ClientError, WorkerLink};
-use kiln_types::{AttemptId, DeviceClass, ReportOutcome, RevokeReason, TaskId, WorkerId};
+use kiln_types::{AttemptId, DeviceClass, Name, ReportOutcome, RevokeReason, TaskId, WorkerId};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -169,7 +169,10 @@ fn hello(number: u32) -> Hello {
                 denoisers: Vec::new(),
             })
             .collect(),
-        ..Hello::new(WorkerId::new(NonZeroU64::MIN.saturating_add(u64::from(number))), name)
+        ..Hello::new(
+            WorkerId::new(NonZeroU64::MIN.saturating_add(u64::from(number))),
+            Name::nearest(&name).unwrap_or_else(|| Name::from_static("node")),
+        )
     }
 }
 

@@ -101,6 +101,6 @@ pub(in crate::scheduler) fn hello(id: WorkerId, held: Vec<HeldAttempt>) -> Hello
             denoisers: Vec::new(),
         }],
         held,
-        ..Hello::new(id, format!("worker {id}"))
+        ..Hello::new(id, format!("worker {id}").parse().unwrap())
     }
 }
