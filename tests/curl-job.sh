@@ -11,7 +11,7 @@ size=$(wc -c <"$file")
 upload=$(json --data "$(jq -n --arg name "$(basename "$file")" --argjson size "$size" '{name: $name, size: $size}')" \
     "$url/api/v1/uploads" | jq -r .id)
 
-# Half of the file, then ask where the upload stands, then the rest: as after a broken connection.
+# Half of the file, then ask for the length so far, then the rest: as after a broken connection.
 head -c $((size / 2)) "$file" | call --output /dev/null -X PATCH --header 'Upload-Offset: 0' --data-binary @- \
     "$url/api/v1/uploads/$upload"
 offset=$(call "$url/api/v1/uploads/$upload" | jq -r .offset)

@@ -1,4 +1,4 @@
-//! What cannot be is refused with one clear line and an exit code, and leaves nothing behind.
+//! Bad input is refused with one clear line and an exit code, and leaves nothing behind.
 
 use std::{
     io::{Read as _, Write as _},

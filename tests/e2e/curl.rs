@@ -18,7 +18,7 @@ fn a_job_with_nothing_but_curl() {
         .unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     assert_eq!(pictures(&out), ["frames/shot_0002.png", "frames/shot_0003.png", "frames/shot_0004.png"]);
-    // None of a file's own files comes along, and what does not render is not missed.
+    // A file's own files are not sent, and files that no render uses are not missed.
     let out = home.work().join("unused");
     let done = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/curl-job.sh"))
         .args([

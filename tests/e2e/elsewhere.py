@@ -161,7 +161,7 @@ def rig():
     bpy.ops.wm.save_as_mainfile(filepath=place("elsewhere", "rig.blend"))
 
 
-def film(path):
+def movie(path):
     """Three frames of changing grey."""
     scene = fresh()
     scene.render.resolution_x = scene.render.resolution_y = 32
@@ -197,9 +197,9 @@ def sound(path):
 
 library()
 rig()
-FILM = place("footage", "film.mp4")
-kind("film")(lambda: film(FILM))
-has_film = os.path.exists(FILM)
+MOVIE = place("footage", "movie.mp4")
+kind("movie")(lambda: movie(MOVIE))
+has_movie = os.path.exists(MOVIE)
 WAVE = sound(place("footage", "ton – صوت.wav"))
 
 scene = fresh()
@@ -250,21 +250,21 @@ def _():
         corner.uv[0] *= 2
 
 
-if has_film:
+if has_movie:
 
-    @kind("film as texture")
+    @kind("movie as texture")
     def _():
-        image = bpy.data.images.load(FILM)
+        image = bpy.data.images.load(MOVIE)
         image.source = "MOVIE"
-        image.filepath = relative(FILM)
-        node = textured(plane("film"), image)
+        image.filepath = relative(MOVIE)
+        node = textured(plane("movie"), image)
         node.image_user.frame_duration = 3
         node.image_user.use_auto_refresh = True
 
     @kind("movie clip")
     def _():
-        clip = bpy.data.movieclips.load(FILM)
-        clip.filepath = relative(FILM)
+        clip = bpy.data.movieclips.load(MOVIE)
+        clip.filepath = relative(MOVIE)
         clip.use_fake_user = True
 
 
@@ -575,11 +575,11 @@ def _():
     strip.frame_final_duration = 3
 
 
-if has_film:
+if has_movie:
 
-    @kind("film strip")
+    @kind("movie strip")
     def _():
-        strip = strips.new_movie("film", relative(FILM), 2, 1)
+        strip = strips.new_movie("movie", relative(MOVIE), 2, 1)
         strip.transform.scale_x = strip.transform.scale_y = 0.5
         strip.blend_type = "ALPHA_OVER"
 

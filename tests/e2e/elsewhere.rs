@@ -9,11 +9,11 @@ use crate::{netns::Lan, support::Home};
 
 const LIMIT: Duration = Duration::from_secs(300);
 pub const SCRIPT: &str = include_str!("elsewhere.py");
-/// What every Blender must have made, or the test would prove less than it says.
+/// The kinds that every Blender must have made, or the test would prove less than it says.
 const KINDS: &[&str] = &[
-    "film",
-    "film as texture",
-    "film strip",
+    "movie",
+    "movie as texture",
+    "movie strip",
     "font",
     "image in the compositor",
     "image sequence",
@@ -30,7 +30,7 @@ const KINDS: &[&str] = &[
     "udim",
     "volume sequence",
 ];
-/// What Debian's Blender was built without, or cannot do yet.
+/// The kinds that Debian's Blender was built without, or cannot do yet.
 const OF_WHEELS: &[&str] = &["alembic", "usd", "simulation nodes baked to the disk"];
 
 /// Builds the project; `first` is one whose OpenVDB files may be used. With `stamped`, the pictures of the cut show
@@ -62,7 +62,7 @@ pub fn build(blender: &Blender, script: &Path, project: &Path, first: &Path, sta
 }
 
 #[test]
-fn every_kind_of_file_comes_along() {
+fn every_kind_of_file_is_taken_along() {
     let blenders = fluid_blenders();
     if blenders.is_empty() {
         return skip("no Blender here makes the files");

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::support::{Home, Running};
 
-/// How long a small job may take on a busy machine.
+/// The time that a small job may take on a busy machine.
 const JOB: Duration = Duration::from_secs(240);
 
 impl Home {
@@ -193,7 +193,7 @@ fn is_zombie(pid: u32) -> bool {
     stat.rsplit(')').next().is_none_or(|rest| rest.trim_start().starts_with(['Z', 'X']))
 }
 
-/// On one slot, frames are handed out in the order that was asked for; what is no order is refused.
+/// On one slot, frames are dispatched in the order that was asked for; an unknown order is refused.
 #[test]
 fn frames_come_in_the_order_that_was_asked_for() {
     let home = Home::new();
@@ -212,9 +212,9 @@ fn frames_come_in_the_order_that_was_asked_for() {
         let attempts = shown["attempts"].as_array().unwrap();
         let of = |attempt: &Value, field: &str| attempt[field].as_i64().unwrap();
         // The newest attempt is listed first.
-        let handed_out: Vec<i64> = attempts.iter().rev().map(|attempt| of(attempt, "frame")).collect();
-        assert_eq!(handed_out, frames, "{order}");
-        // What is handed out together may be rendered in another order, so that the scene goes forward in time.
+        let dispatched: Vec<i64> = attempts.iter().rev().map(|attempt| of(attempt, "frame")).collect();
+        assert_eq!(dispatched, frames, "{order}");
+        // Frames that are dispatched together may be rendered in another order, so that the scene goes forward in time.
         let begun = |frame| attempts.iter().find(|a| of(a, "frame") == frame).map(|a| of(a, "started_ms"));
         let later = &frames[2..];
         assert!(later.iter().all(|later| begun(frames[0]) <= begun(*later)), "{order}: {attempts:#?}");

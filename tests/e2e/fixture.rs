@@ -1,4 +1,4 @@
-//! What an earlier Kiln left on a disk opens in this one: `tests/fixtures/make` made it, with that version's binary.
+//! The data folder of an earlier Kiln opens in this one: `tests/fixtures/make` made it, with that version's binary.
 
 use std::{
     fs::File,
@@ -12,16 +12,16 @@ use serde_json::Value;
 
 use crate::support::{Home, Running, Said, said};
 
-/// Where the fixture lay when it was made: some of what it holds are absolute paths.
+/// The folder in which the fixture was made: some of its paths are absolute.
 const BASE: &str = "/tmp/kiln-fixture";
-/// Where its server stood.
+/// The address of its server.
 const LISTEN: &str = "127.77.1.1:47615";
 const QUICK: &[&str] = &["--samples", "1", "--resolution", "25%"];
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The fixture at its place, until the test ends.
 struct Fixture {
-    /// Lends the program and an environment without the settings of whoever runs the tests.
+    /// Lends the program and an environment without the settings of the person who runs the tests.
     home: Home,
     /// Held by one test at a time, also of another checkout.
     _lock: File,

@@ -1,4 +1,4 @@
-//! The formats of film and of older machines: rendered, checked, delivered and resumed like any other.
+//! The formats of cinema and of older machines: rendered, checked, delivered and resumed like any other.
 
 use std::{fs, path::Path};
 
@@ -8,13 +8,13 @@ use serde_json::json;
 
 use crate::support::Home;
 
-/// What a frame of the scene writes.
+/// The files that a frame of the scene writes.
 fn names(frame: i32) -> [String; 7] {
     ["shot_#.dpx", "cineon_#.cin", "iris_#.rgb", "dpx_#.dpx", "jp2_#.jp2", "j2c_#.j2c", "cinema_#.jp2"]
         .map(|name| name.replace('#', &format!("{frame:04}")))
 }
 
-/// Whether both folders have the same pixels of these frames.
+/// Both folders have the same pixels of these frames.
 #[track_caller]
 fn assert_same_frames(ours: &Path, cold: &Path, frames: impl IntoIterator<Item = i32>) {
     for name in frames.into_iter().flat_map(names) {

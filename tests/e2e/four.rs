@@ -40,7 +40,7 @@ const CRASHES: &str = "#!/bin/sh\n\
     bpy.app.handlers.render_pre.append(crash)\n\
     ' \"$@\"\n";
 
-/// A program that stands in for Blender.
+/// A program in place of Blender.
 fn wrapper(home: &Home, script: &str) -> PathBuf {
     let path = home.work().join("blender");
     fs::write(&path, script.replace("BLENDER", blender().to_str().unwrap())).unwrap();
@@ -82,7 +82,7 @@ impl Lan {
     }
 }
 
-/// What a worker did for a job.
+/// The share of a worker in a job.
 fn share(shown: &Value, name: &str) -> (u64, u64, f64) {
     let workers = shown["report"]["workers"].as_array().unwrap();
     let none = Value::Null;

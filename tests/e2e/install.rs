@@ -1,4 +1,4 @@
-//! What scripts/install and scripts/package put on a machine, and take away again.
+//! The files that scripts/install and scripts/package put on a machine and remove again.
 
 use std::{
     collections::BTreeSet,
@@ -96,7 +96,7 @@ fn what_is_installed_goes_again_and_other_files_stay() {
     let version = said(Command::new(prefix.join("bin/kiln")).arg("--version").output().unwrap());
     assert!(version.out.starts_with("kiln "), "{}", version.err);
 
-    // Whoever has it on the PATH is told nothing more, and the same again is no conflict.
+    // With its folder on the PATH no hint is shown, and the same again is no conflict.
     let mut again = script("install");
     let path = format!("{}:{}", prefix.join("bin").display(), std::env::var("PATH").unwrap());
     again.arg("--prefix").arg(&prefix).arg("--program").arg(program()).env("PATH", path);
@@ -183,7 +183,7 @@ fn the_scripts_explain_themselves() {
     assert_eq!(say(Path::new(env!("CARGO_BIN_EXE_kiln")).parent().unwrap()), "");
 }
 
-/// What a clean trixie does with the packages, as one script: `$1` is their folder, `$2` a .blend.
+/// A script for a clean trixie with the packages: `$1` is their folder, `$2` a .blend.
 const CLEAN: &str = r#"
 set -eu
 # Files of the system that could be Kiln's; dpkg's own records are about packages of any name.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod again;
+mod availability;
 mod bad_input;
 mod bake;
 mod bundle;
@@ -43,6 +44,6 @@ mod unused;
 mod user;
 mod variants;
 mod verbs;
-mod wishes;
+
 mod words;
 mod workflows;

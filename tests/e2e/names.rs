@@ -251,7 +251,7 @@ fn path_templates_lead_to_where_blender_writes() {
     assert!(wrong.err.contains("Blender cannot write to the output path “//{scene}_”"), "{}", wrong.err);
 }
 
-/// The folder above a file whose path has so many bytes.
+/// The folder above a file whose path has `bytes` bytes.
 fn deep(above: &Path, name: &str, bytes: usize) -> PathBuf {
     let mut folder = above.to_owned();
     loop {

@@ -1,4 +1,4 @@
-//! Which job goes first, and what it needs: real Blenders under priorities, dependencies, limits, caps and pools.
+//! The order and the needs of jobs: real Blenders under priorities, dependencies, limits, caps and pools.
 
 use std::time::Duration;
 

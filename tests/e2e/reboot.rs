@@ -201,7 +201,7 @@ impl Machine {
         service["pid"].as_u64()
     }
 
-    /// Whether the worker of the system has joined the server of the system.
+    /// The worker of the system has joined the server of the system.
     fn joined(&self) -> bool {
         let told = self.run(&["kiln", "workers", "--json", "--data", "/var/lib/kiln"]);
         let Ok(told) = serde_json::from_str::<Value>(&told.out) else { return false };

@@ -94,7 +94,7 @@ fn the_very_command_of_a_unit_runs_and_stops() {
     wait_until(LIMIT, "the server answers", || home.run(&["jobs", "--json"]).code == 0);
     let file = fs::read(home.data().join("server.json")).unwrap();
     let url = serde_json::from_slice::<serde_json::Value>(&file).unwrap()["url"].as_str().unwrap().to_owned();
-    // Another machine: another home, and the key in a file beside which the person stands.
+    // Another machine: another home, and the key in a file in the user's folder.
     let far = Home::new();
     fs::copy(home.data().join("farm.key"), far.work().join("farm.key")).unwrap();
     let worker = ["--server", &url, "--key-file", "farm.key", "--name", "the attic"];

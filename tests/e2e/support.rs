@@ -11,7 +11,7 @@ use kiln_testkit::{blender_series, temp_dir, wait_until};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How long a server may take until it answers on a busy machine.
+/// The time until a server answers on a busy machine.
 const READY: Duration = Duration::from_secs(30);
 /// The series of Blender that saved `examples/sample.blend`.
 const SAMPLE_SERIES: &str = "3.4";
@@ -21,7 +21,7 @@ pub struct Home {
     dir: TempDir,
 }
 
-/// What a finished command said.
+/// The output of a finished command.
 pub struct Said {
     pub code: i32,
     pub out: String,
@@ -56,7 +56,7 @@ impl Home {
         self.dir.path().join("work")
     }
 
-    /// Where Kiln keeps its data.
+    /// The folder of Kiln's data.
     pub fn data(&self) -> PathBuf {
         self.dir.path().join("share/kiln")
     }
@@ -85,7 +85,7 @@ impl Home {
                 command.env_remove(name);
             }
         }
-        // Whoever runs the tests sits at this machine.
+        // Somebody may use this machine while the tests run.
         command.env("KILN_YIELD", "no");
         // The sample is of Blender 3.4; a machine with another renders it all the same.
         if blender_series() != SAMPLE_SERIES {

@@ -76,7 +76,7 @@ impl Terminal {
         self.master.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// What is to be seen now.
+    /// The text on the screen.
     pub fn text(&self) -> String {
         self.screen.lock().unwrap().text()
     }
@@ -86,7 +86,7 @@ impl Terminal {
         self.screen.lock().unwrap().sent.clone()
     }
 
-    /// Whether anything was sent in a colour.
+    /// Something was sent in a colour.
     pub fn coloured(&self) -> bool {
         let sent = self.sent();
         let styles = sent.split("\x1b[").filter_map(|part| {
@@ -149,7 +149,7 @@ impl Drop for Terminal {
     }
 }
 
-/// As much of a terminal as it takes to know what stands where.
+/// As much of a terminal as it takes to know the text at each place.
 struct Screen {
     cells: Vec<Vec<char>>,
     column: usize,

@@ -1,4 +1,4 @@
-//! What commands ask a server for, counted on the way: no more of it where the farm is large, or the job long.
+//! The requests of commands, counted on the way: as many on a large farm, or for a long job, as elsewhere.
 
 use std::{
     io::{Read, Write},
@@ -18,7 +18,7 @@ use crate::{support::Home, terminal::Terminal};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Stands between a command and its server.
+/// Forwards between a command and its server.
 struct Tap {
     url: String,
     seen: Arc<Mutex<Seen>>,
@@ -54,7 +54,7 @@ impl Tap {
         Self { url, seen }
     }
 
-    /// How many requests went to a path that has this in it.
+    /// The number of requests to paths that contain this.
     fn count(&self, what: &str) -> usize {
         self.seen.lock().unwrap().requests.iter().filter(|request| request.contains(what)).count()
     }
@@ -135,7 +135,7 @@ fn a_terminal_that_looks_on_asks_for_what_it_shows_and_not_for_every_worker() {
     let server = home.server(&[]);
     let client = client(&home, &server.url);
     let runtime = Runtime::new().unwrap();
-    // A hundred workers that have nothing to do with it, and one that renders its first frame for ever.
+    // A hundred workers that have nothing to do with it, and one that renders its first frame without end.
     runtime.block_on(async {
         for id in 2..102 {
             tokio::spawn(stay(join(&client, id, "2.93.1", 1).await));
@@ -217,15 +217,15 @@ fn what_is_asked_about_a_job_does_not_grow_faster_than_the_job() {
     assert_eq!(tap.count("/attempts"), 1, "{:#?}", tap.seen.lock().unwrap().requests);
 }
 
-/// Renders so many frames, in no time.
+/// Renders these frames, in no time.
 async fn deliver(client: &Client, frames: usize) {
-    let picture = b"not decoded by whoever stores it";
+    let picture = b"not decoded when it is stored";
     let hash = BlobHash::of(picture);
     client.put_blob_bytes(hash, picture.to_vec().into()).await.unwrap();
     let mut worker = join(client, 1, &format!("{}.1", blender_series()), 2).await;
     let mut left = frames;
     while left > 0 {
-        let down = tokio::time::timeout(LIMIT, worker.recv()).await.expect("nothing more is handed out");
+        let down = tokio::time::timeout(LIMIT, worker.recv()).await.expect("nothing else is dispatched");
         let Some(Down::Assign(assignment)) = down.unwrap() else { continue };
         for task in &assignment.tasks {
             let (attempt, frame) = (task.attempt, task.frame.unwrap());

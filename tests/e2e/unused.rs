@@ -36,7 +36,7 @@ fn cold(home: &Home, blend: &Path, frame: i32) -> PathBuf {
     home.work().join(format!("cold-{frame:04}.png"))
 }
 
-/// Whether each of these words is in one of the notices.
+/// Each of these words is in one of the notices.
 #[track_caller]
 fn told(said: &Value, words: &[&str]) {
     let notices: Vec<&str> = said["notices"].as_array().unwrap().iter().filter_map(Value::as_str).collect();

@@ -18,7 +18,7 @@ use crate::{
 };
 
 const SOON: Duration = Duration::from_secs(60);
-/// What a person waits who has cancelled something.
+/// The time that a user waits who has cancelled something.
 const AT_ONCE: Duration = Duration::from_secs(2);
 /// A frame of the basic scene that takes minutes.
 const HEAVY: &[&str] = &["--samples", "100000", "--resolution", "400%"];
@@ -183,7 +183,7 @@ fn workers_are_steered_while_they_render() {
 }
 
 #[test]
-fn a_worker_at_ctrl_c_hands_back_and_at_the_second_stops_hard() {
+fn a_worker_at_ctrl_c_returns_its_frames_and_at_the_second_stops_hard() {
     let home = home();
     let server = home.server(&[]);
     let mut worker = home.worker(&server.url, "one");
@@ -196,7 +196,7 @@ fn a_worker_at_ctrl_c_hands_back_and_at_the_second_stops_hard() {
     assert_eq!(home.running(&job), 0, "{show}");
     assert!(home.did(&["jobs", "show", &job]).out.contains("No worker is connected"));
 
-    // With a server that answers nothing, the frames cannot be handed back at once.
+    // With a server that answers nothing, the frames cannot be returned at once.
     let args = ["worker", "--server", &server.url, "--name", "one", "--slots", "1"];
     let mut child = home.kiln(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let said = lines(child.stderr.take().unwrap());
@@ -253,7 +253,7 @@ fn what_cannot_render_says_what_lacks() {
     assert!(!home.work().join("long").exists());
 }
 
-/// What Blender would pass over in silence stops the job, names the cause and the way on, which then is taken.
+/// A fault that Blender would pass over in silence stops the job, names the cause and the way on, which then is taken.
 #[test]
 fn what_changes_the_picture_is_asked_for() {
     let home = Home::new();

@@ -13,7 +13,7 @@ How to add a feature: a function in features/CHAPTER.py.
         s.drive(s.subject, "location", "frame / 5", index=2)
 
 - The title is "Chapter of the manual / section: what is animated". It gives the row its id and its place in the table.
-- `s` (class Scene in kit.py) is a scene that stands still: `s.subject` (a cube with a material), a floor, a sun, a grey world
+- `s` (class Scene in kit.py) is a scene without motion: `s.subject` (a cube with a material), a floor, a sun, a grey world
   and a camera. Cycles, 48x36, 2 samples, frames 1 to 10. The table renders frames 2, 5 and 9: a row only counts if these
   frames differ from one another and from the scene without the feature. So animate the feature itself: a key, a driver.
 - `s.key(owner, path, [a, b, c])` keys the values at frames 2, 5 and 9; see kit.py for the rest.

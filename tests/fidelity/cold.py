@@ -39,7 +39,7 @@ def still(scene, frame, trust, of_range):
         scene.frame_start = scene.frame_end = frame
         bpy.ops.render.render(animation=True)
         return
-    # As `-f N`: the data stand at the frame that the file was saved at, until the render sets the frame.
+    # As `-f N`: the data are those of the frame that the file was saved at, until the render sets the frame.
     # Once: the render of a scene strip begins inside that of its scene. Only scripts see it, and animated strips of 4.2 and
     # 4.5 would stay at the saved frame.
     if trust:
@@ -120,7 +120,7 @@ def render(row):
         well = forked(lambda: still(opened(), frame, row["trust"], row["of_range"]))
         made = files(row["folder"]) - before
         if not well:
-            # Whoever renders it again must find none of it.
+            # The next render must find none of it.
             for file in made:
                 os.remove(file)
             return

@@ -174,10 +174,10 @@ def driving():
     cloth("Not shown", unused)
     off = instance(unused, into)
     off.instance_type = "NONE"
-    standing = instance(bpy.data.collections.new("Stage"), into, hidden=True)
-    cloth("Behind", standing.instance_collection)
-    cloth("Behind, hidden", standing.instance_collection, hidden=True)
-    shown.constraints.new("COPY_ROTATION").target = standing
+    held_stage = instance(bpy.data.collections.new("Stage"), into, hidden=True)
+    cloth("Behind", held_stage.instance_collection)
+    cloth("Behind, hidden", held_stage.instance_collection, hidden=True)
+    shown.constraints.new("COPY_ROTATION").target = held_stage
     shown.constraints.new("COPY_SCALE").target = off
     save("driving")
     # The same from another file, and over it.
@@ -296,15 +296,15 @@ def weighed(one):
 
 # All emit what falls freely. The first six are right in any frame.
 EMITTERS = {
-    "stands": lambda one: None,
+    "unmoved": lambda one: None,
     "moves": lambda one: key(one, "location", (1, 0, 0)),
     "child": child,
     "grandchild that moves": lambda one: child(one, lambda parent: child(parent, lambda far: key(far, "scale", (2, 2, 2)))),
     "subdivided": lambda one: one.modifiers.new("Smooth", "SUBSURF"),
     "shown later": lambda one: key(one.modifiers[0], "show_render", False),
-    "led": follow,
+    "guided": follow,
     "driven": lambda one: one.driver_add("location", 0),
-    "child of one that is led": lambda one: child(one, follow),
+    "child of one that is guided": lambda one: child(one, follow),
     "on a bone": on_a_bone,
     "on a curve": on_a_curve,
     "in the world of bodies": weighed,

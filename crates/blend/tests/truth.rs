@@ -99,7 +99,7 @@ fn what_has_no_bake_is_what_the_host_would_refuse() {
 /// Blender steps through all of these: what it would do in one step was measured (decision 007).
 #[test]
 fn particles_need_a_bake_unless_every_birth_can_be_looked_up() {
-    let free = ["stands", "moves", "child", "grandchild that moves", "subdivided", "shown later"];
+    let free = ["unmoved", "moves", "child", "grandchild that moves", "subdivided", "shown later"];
     let files = [("emitters.blend", true), ("blurred.blend", false), ("heavier and heavier.blend", false)];
     for (file, is_free) in files {
         for made in MADE.iter() {

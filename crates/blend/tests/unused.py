@@ -60,9 +60,9 @@ def objects():
     strip.hide_render = True
 
     held = bpy.data.collections.new("Held")
-    stands = bpy.data.objects.new("Stands", None)
-    stands.instance_type, stands.instance_collection = "COLLECTION", held
-    root.objects.link(stands)
+    instance = bpy.data.objects.new("Instance", None)
+    instance.instance_type, instance.instance_collection = "COLLECTION", held
+    root.objects.link(instance)
     show("yes_in_place_of_empty", held)
     show("no_hidden_in_place_of_empty", held).hide_render = True
     below = collection_of(held, "Hidden below")

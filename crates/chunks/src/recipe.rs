@@ -66,7 +66,7 @@ impl Recipe {
         bytes
     }
 
-    /// Takes no more memory than the bytes do: the caller who reads them from others bounds them.
+    /// Takes at most as much memory as the bytes do: the caller who reads them from others bounds them.
     ///
     /// # Errors
     /// [`BadRecipe`] says which entry is wrong.

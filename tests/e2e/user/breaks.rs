@@ -1,4 +1,4 @@
-//! What breaks off: terminals that are closed, servers and workers that are restarted.
+//! Interruptions: terminals that are closed, servers and workers that are restarted.
 
 use std::{
     collections::BTreeSet,
@@ -17,21 +17,21 @@ use super::{
     world::{Late, SIDES, State, World},
 };
 
-/// How long a process may take until it hears signals, on a busy machine.
+/// The time until a process hears signals, on a busy machine.
 const SETTLING: Duration = Duration::from_millis(50);
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// How a command is ended from outside.
+/// The way in which a command is ended from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     HangUp,
     Interrupt,
     Kill,
-    /// Its terminal goes away with all that it could say.
+    /// The terminal is closed, and the output is lost.
     Closed,
 }
 
-/// When.
+/// The moment of an interruption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moment {
     After(Duration),
@@ -111,15 +111,15 @@ impl World {
         self.closed(&ask, &plan, said.code, (!local).then_some(hold), notes);
     }
 
-    /// Whether another file than before is at the place of a frame.
+    /// Another file than before is at the place of a frame.
     fn came(&self, ask: &Ask, frame: i32) -> bool {
         let path = ask.path(frame);
         let now = stamp(&path);
         now.is_some() && now != self.tree.files.get(&path).and_then(|file| file.stamp)
     }
 
-    /// What may be there after a command that was broken off anywhere. `farm` tells whether its job was to be held, where
-    /// it was to be the farm's.
+    /// Checks the files after a command that was interrupted anywhere. `farm` tells if its job was to be paused, for a job of
+    /// the farm.
     fn closed(&mut self, ask: &Ask, plan: &Plan, code: i32, farm: Option<bool>, seen: usize) {
         let mut may = vec![130, -1, 0];
         may.extend(ask.stops().then_some(2));

@@ -22,7 +22,7 @@ use crate::{
     terminal::{inside, pair},
 };
 
-/// How long any command may take on a busy machine. A job is three frames of a few milliseconds each.
+/// The time that any command may take on a busy machine. A job is three frames of a few milliseconds each.
 const LIMIT: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -33,7 +33,7 @@ pub struct Call {
     ears: Ears,
 }
 
-/// Where its words go.
+/// The receiver of its output.
 enum Ears {
     Files {
         out: PathBuf,
@@ -122,7 +122,7 @@ impl Call {
         }
     }
 
-    /// Whether it ends within this time.
+    /// Returns true if it ends within this time.
     pub fn ends_within(&mut self, limit: Duration) -> bool {
         let started = Instant::now();
         while self.ended().is_none() && started.elapsed() < limit {

@@ -1,5 +1,4 @@
-//! What jobs that were made earlier hold and still make for a command that is given on the same machine, for the same
-//! frames and folder.
+//! Earlier jobs of the same machine, frames and folder: the frames that they have and still make for a command.
 
 use std::{
     collections::BTreeMap,
@@ -17,16 +16,16 @@ use super::{
 /// The hashes of files.
 pub type Hashes = BTreeMap<PathBuf, String>;
 
-/// What came of a job's frames.
+/// The files of a job's frames.
 #[derive(Debug, Default)]
 pub struct Landing {
-    /// How many are left at the farm because of what is there.
+    /// The number of frames that stay on the farm because of files in the folder.
     pub left: usize,
     /// Saves that frames are known to be of, besides the one that they are noted with.
     pub seen: Vec<Maker>,
 }
 
-/// What a command on the farm comes to.
+/// The expected result of a command on the farm.
 #[derive(Debug)]
 pub struct Plan {
     /// All files once it has fetched what earlier jobs hold.
@@ -37,7 +36,7 @@ pub struct Plan {
     pub race: Option<u64>,
     /// Jobs that nothing is left to fetch of.
     pub spent: Vec<u64>,
-    /// What it learns of frames while it fetches.
+    /// The frames that it learns of while it fetches.
     pub seen: Vec<Maker>,
     pub older: usize,
 }
@@ -57,8 +56,8 @@ impl Plan {
 }
 
 impl World {
-    /// What the command finds, and its fates with that. Jobs of the same frames have come to rest then, so that it is
-    /// certain; but for one, where it `may_race`.
+    /// Plans a command. Jobs of the same frames have ended or are paused then, so that the result is certain; but for one, if
+    /// it `may_race`.
     pub fn plan(&mut self, ask: &mut Ask, may_race: bool) -> Plan {
         let mut plan = Plan::of_nothing(&self.tree.files);
         let fetches = !matches!(ask.mode, Mode::Overwrite | Mode::Error);
@@ -99,7 +98,7 @@ impl World {
         plan.running.filter(|id| !ask.stops() && !self.jobs[id].frames.is_disjoint(&ask.renders()))
     }
 
-    /// Whether a job runs, makes some of what a command wants, and nothing is in the way of either.
+    /// A job runs, makes some of the command's frames, and nothing is in the way of either.
     fn is_free(&self, job: &Job, ask: &Ask) -> bool {
         let fate = |frame: &i32| self.tree.fate(&self.tree.files, &job.by, ask.mode, &ask.out, *frame);
         let free = |frame: &i32| !matches!(fate(frame), Fate::Stops | Fate::Skipped);

@@ -1,4 +1,4 @@
-//! What the user does with the farm: fetches, cancels, deletes jobs, restarts the server, goes away.
+//! The user on the farm: fetches, cancels, deletes jobs, restarts the server, goes away.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What the user does with files: edits, moves, deletes and damages them.
+//! The user among files: edits, moves, deletes and damages them.
 
 use std::{
     fs,
@@ -14,12 +14,12 @@ use super::{
 };
 
 /// Names that the user gives to folders.
-const NAMES: &[&str] = &["film", "ads", "old film", "ad\u{e9}", "a/deep/er", "v 2", "#3"];
-/// What may stand in `kiln.toml`, and changes no picture.
+const NAMES: &[&str] = &["film", "ads", "old ads", "ad\u{e9}", "a/deep/er", "v 2", "#3"];
+/// Lines for `kiln.toml` that change no picture.
 const HABITS: &[&str] = &[
     "",
     "hash_cache = false\n",
-    "user = \"ana\"\nproject = \"film\"\n",
+    "user = \"ana\"\nproject = \"movie\"\n",
     "device = \"cpu\"\n",
     "slots = 1\nthreads = 1\n",
 ];

@@ -1,4 +1,4 @@
-//! What the user renders on the farm, where jobs that were made earlier are gone on with.
+//! Renders on the farm that continue jobs that were made earlier.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +34,7 @@ impl World {
             ask.args("render", if self.rng.percent(75) { &["--json", "--no-local"] } else { &["--json"] });
         let mut call = self.start(ask.side, &args);
         if let Some(id) = self.joined(&plan, &ask) {
-            self.let_go(id, &ask, &mut call);
+            self.release(id, &ask, &mut call);
         }
         meanwhile(self, &mut call);
         let said = self.ends(call);
@@ -43,7 +43,7 @@ impl World {
     }
 
     /// Somebody lets a job go in another window, which a command has joined.
-    fn let_go(&mut self, id: u64, ask: &Ask, call: &mut Call) {
+    fn release(&mut self, id: u64, ask: &Ask, call: &mut Call) {
         assert!(
             call.tells(&format!("job {id}, made ")) && call.tells(&format!("job {id} at ")),
             "it joins job {id}"
@@ -92,13 +92,13 @@ impl World {
             }
         }
         if let Some(id) = self.joined(&plan, &ask) {
-            self.let_go(id, &ask, &mut call);
+            self.release(id, &ask, &mut call);
         }
         let said = self.ends(call);
         self.rendered(&ask, &plan, &said, None, hashes);
     }
 
-    /// Waits for a question, of which there were so many before, and answers it.
+    /// Waits for the next question after `before` others, and answers it.
     fn answer(&mut self, call: &mut Call, before: usize, what: &str) -> bool {
         let is_asked =
             |call: &mut Call| call.told().matches(QUESTION).count() > before && call.told().contains(what);
@@ -109,8 +109,7 @@ impl World {
         yes
     }
 
-    /// What must have come of a command that was waited for.
-    /// `hashes` are those of the files before.
+    /// Checks the result of a command that was waited for. `hashes` are those of the files before.
     fn rendered(&mut self, ask: &Ask, plan: &Plan, said: &Said, answer: Option<Value>, mut hashes: Hashes) {
         let mut files = plan.files.clone();
         if self.refused(ask, said, &self.tree.changes(&files)) {
@@ -172,7 +171,7 @@ impl World {
         self.check(&self.tree.changes(&files));
     }
 
-    /// What may have come of a command that met a job which ended at the same time; `all`: it was waited for.
+    /// Checks the result of a command that met a job which ended at the same time; `all`: it was waited for.
     fn raced(&mut self, ask: &Ask, id: u64, all: bool) {
         self.tally.count("commands that met a job which was about to end");
         self.tally.count(if all { "  renders" } else { "  submits" });

@@ -1,4 +1,4 @@
-//! What must become of each frame: the table of docs/files.md and decision 019, written down a second time.
+//! The expected fate of each frame: the table of docs/files.md and decision 019, written down a second time.
 
 use std::path::{Path, PathBuf};
 
@@ -10,11 +10,11 @@ pub struct Save {
     pub path: PathBuf,
     /// As seen from the output folder, where a command knows that both are on one machine.
     pub from_out: Option<PathBuf>,
-    /// When it was read, by the count of steps.
+    /// The step at which it was read.
     pub read: usize,
 }
 
-/// Who made a frame.
+/// The command that made a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Maker {
     pub content: Content,
@@ -22,7 +22,7 @@ pub struct Maker {
     pub save: Save,
 }
 
-/// What is known of a file without reading it.
+/// The identity of a file without its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     pub inode: u64,
@@ -70,14 +70,14 @@ impl Mode {
     }
 }
 
-/// What becomes of a frame that is asked for.
+/// The fate of a frame that is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// It is there.
+    /// The frame is there.
     Kept,
-    /// It is rendered where nothing is in the way, or what is there is to go.
+    /// The frame is rendered if nothing is in the way, or what is there may be replaced.
     Rendered,
-    /// It takes the place of one of an older save.
+    /// The frame replaces one of an older save.
     Replaced,
     /// Something is there, and is left unasked.
     Skipped,
@@ -86,7 +86,7 @@ pub enum Fate {
 }
 
 impl Save {
-    /// Whether it is the same file, read then or later.
+    /// The same file, read then or later.
     pub fn is_later_than(&self, other: &Self) -> bool {
         (&self.path, &self.from_out) == (&other.path, &other.from_out) && self.read >= other.read
     }
@@ -111,7 +111,7 @@ impl Maker {
         self.save.path == other.path || one.is_some() && one == other_way
     }
 
-    /// What becomes of a frame that this command asks for where that file is. `seen` are the commands that found frames
+    /// The fate of a frame that this command asks for if that file is there. `seen` are the commands that found frames
     /// of theirs there already.
     pub fn fate(&self, mode: Mode, there: Option<&File>, seen: &[Self]) -> Fate {
         let Some(there) = there else { return Fate::Rendered };
@@ -144,7 +144,7 @@ pub fn way(from: &Path, to: &Path) -> PathBuf {
 #[test]
 fn ways() {
     let way = |from: &str, to: &str| way(Path::new(from), Path::new(to)).to_str().unwrap().to_owned();
-    assert_eq!(way("/w/film", "/w/film/shot.blend"), "shot.blend");
-    assert_eq!(way("/w/out", "/w/film/shot.blend"), "../film/shot.blend");
-    assert_eq!(way("/w/deep/out", "/w/film/shot.blend"), "../../film/shot.blend");
+    assert_eq!(way("/w/shots", "/w/shots/shot.blend"), "shot.blend");
+    assert_eq!(way("/w/out", "/w/shots/shot.blend"), "../shots/shot.blend");
+    assert_eq!(way("/w/deep/out", "/w/shots/shot.blend"), "../../shots/shot.blend");
 }

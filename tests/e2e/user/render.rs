@@ -1,4 +1,4 @@
-//! What the user renders: on the farm and without it.
+//! Renders of the user: on the farm and without it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,7 +37,7 @@ impl Ask {
         args
     }
 
-    /// Whether files are in the way.
+    /// Files are in the way.
     pub fn stops(&self) -> bool {
         self.fates.values().any(|fate| *fate == Fate::Stops)
     }
@@ -160,7 +160,7 @@ impl World {
         }
     }
 
-    /// Whether a command refused because files are in the way, as it must then.
+    /// Returns true if a command refused because files are in the way, as it must then.
     #[track_caller]
     pub fn refused(&mut self, ask: &Ask, said: &Said, changes: &Changes) -> bool {
         if !ask.stops() {
@@ -186,7 +186,7 @@ impl World {
         assert!(answer["left"].as_array().is_none_or(Vec::is_empty), "{answer:#}");
     }
 
-    /// What a command that renders writes.
+    /// The files that a command that renders writes.
     pub fn written(&self, ask: &Ask) -> Changes {
         let may = |frame: i32| {
             let there = self.tree.files.get(&ask.path(frame)).cloned();
@@ -197,7 +197,7 @@ impl World {
         ask.renders().into_iter().map(|frame| (ask.path(frame), may(frame))).collect()
     }
 
-    /// It found frames of its own, and noted that; or it joined a job that makes them.
+    /// The command found frames of its own, and noted that; or it joined a job that makes them.
     pub fn found(&mut self, ask: &Ask, joined: bool) {
         for (fate, what) in
             [(Fate::Kept, "commands that kept frames"), (Fate::Replaced, "commands that replaced frames")]

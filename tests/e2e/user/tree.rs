@@ -27,7 +27,7 @@ pub struct Tree {
     roots: Vec<PathBuf>,
     /// Files where frames land.
     pub files: Files,
-    /// Who wrote a frame last, whatever became of it since.
+    /// The command that wrote a frame last, even if the frame is gone.
     lines: BTreeMap<PathBuf, Maker>,
     /// Files that the user makes, and that no command may write.
     inputs: BTreeMap<PathBuf, Stamp>,
@@ -71,13 +71,13 @@ impl Tree {
         self.notes.entry(out.to_owned()).or_default().push(by.clone());
     }
 
-    /// How many commands Kiln's own notes name that found frames there: to be certain after one that was broken off.
+    /// The number of commands in Kiln's own notes that found frames there: to be certain after an interruption.
     pub fn notes_seen(&self, out: &Path) -> usize {
         let notes = fs::read_to_string(out.join(".kiln/shot.jsonl")).unwrap_or_default();
         notes.lines().filter(|line| line.starts_with("{\"seen\"")).count()
     }
 
-    /// Who is noted to have written a frame last, given these files.
+    /// The command that is noted to have written a frame last, given these files.
     pub fn line<'a>(&'a self, files: &'a Files, path: &Path) -> Option<&'a Maker> {
         match files.get(path).map(|file| &file.kind) {
             Some(Kind::Frame { by, .. }) => Some(by),
@@ -90,12 +90,12 @@ impl Tree {
         self.notes.get(out).map_or(&[], Vec::as_slice)
     }
 
-    /// What becomes of a frame that a command asks for, given these files.
+    /// The fate of a frame that a command asks for, given these files.
     pub fn fate(&self, files: &Files, by: &Maker, mode: Mode, out: &Path, frame: i32) -> Fate {
         by.fate(mode, files.get(&out.join(frame_name(frame))), self.known(out))
     }
 
-    /// What turns the files that are there into these.
+    /// The changes from the files that are there to these.
     pub fn changes(&self, into: &Files) -> Changes {
         let other = into.iter().filter(|(path, file)| self.files.get(*path) != Some(*file));
         other.map(|(path, file)| (path.clone(), vec![Some(file.clone())])).collect()
@@ -225,7 +225,7 @@ impl Tree {
         stranger.map_or(Ok(written), |path| Err(format!("{} should not be there", path.display())))
     }
 
-    /// Whether a file is one that Kiln keeps for itself.
+    /// The file is one of Kiln's own.
     fn is_kilns(&self, path: &Path) -> bool {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let folder = path.parent().unwrap_or(Path::new(""));

@@ -1,4 +1,4 @@
-//! What the user does next: a walk in which every action follows every other.
+//! A walk of the user in which every action follows every other.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -63,7 +63,7 @@ impl Rng {
         usize::try_from(self.next() % end as u64).unwrap()
     }
 
-    /// True so many times of a hundred.
+    /// Returns true in this percentage of calls.
     pub fn percent(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
@@ -108,7 +108,7 @@ pub fn circuit(seed: u64) -> Vec<Action> {
     walk
 }
 
-/// How often each action came right after each other.
+/// The number of times that each action came right after each other.
 #[derive(Clone, Copy)]
 pub struct Pairs([[u32; Action::ALL.len()]; Action::ALL.len()]);
 
@@ -142,7 +142,7 @@ impl fmt::Display for Pairs {
     }
 }
 
-/// How often something came to pass: a walk that never joined a job proves nothing of that.
+/// The number of times that something happened: a walk that never joined a job proves nothing of that.
 #[derive(Default)]
 pub struct Tally(BTreeMap<&'static str, u32>);
 

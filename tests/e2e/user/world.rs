@@ -47,7 +47,7 @@ pub struct Job {
     pub by: Maker,
     pub frames: BTreeSet<i32>,
     pub mode: Mode,
-    /// Whether the machine that made it remembers where its frames go.
+    /// The machine that made it remembers the folder of its frames.
     pub noted: bool,
     pub state: State,
     /// Frames that the farm has, as far as they are known, by the hashes of their files.
@@ -58,15 +58,15 @@ pub struct Job {
 pub struct Late {
     pub ask: Ask,
     pub state: State,
-    /// Whoever reads the .blend later is another command.
+    /// A later command that reads the .blend is another one.
     pub until_ms: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// It waits for the user, with no frame in work.
+    /// The job is paused, with no frame in work.
     Held,
-    /// It ends by itself.
+    /// The job ends by itself.
     Runs,
     Completed,
     Cancelled,
@@ -79,7 +79,7 @@ impl State {
 }
 
 pub struct World {
-    // In this order they end: whoever uses the farm first.
+    // They end in this order: the one that uses the farm first.
     pub worker: Option<Running>,
     pub server: Option<Running>,
     pub homes: [Home; 2],
@@ -90,9 +90,9 @@ pub struct World {
     pub jobs: BTreeMap<u64, Job>,
     pub late: Option<Late>,
     pub tree: Tree,
-    /// Drawn anew for each step, so that what a race changes in one step changes no choice of a later one.
+    /// Drawn again for each step, so that a race in one step changes no choice of a later one.
     pub rng: Rng,
-    /// What commands with a farm inside left at the last look.
+    /// The files that commands with a farm inside left at the last look.
     scratch: [Vec<PathBuf>; 2],
     pub step: usize,
     pub tally: Tally,
@@ -169,7 +169,7 @@ impl World {
         get(self.port, &self.key, path).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    /// What a machine's `kiln.toml` says, besides where the farm is.
+    /// Writes a machine's `kiln.toml`, which also names the farm.
     pub fn configure(&self, side: Side, more: &str) {
         let folder = self.homes[side].work().parent().unwrap().join("config/kiln");
         fs::create_dir_all(&folder).unwrap();
@@ -188,9 +188,12 @@ impl World {
         let mut view = Value::Null;
         wait_until(SOON, "the job comes to rest", || {
             view = self.get(&format!("jobs/{id}")).unwrap();
-            let rests =
+            let is_still =
                 view["state"] == "paused" && view["tasks"]["running"] == 0 && view["tasks"]["assigned"] == 0;
-            rests || view["state"] == "completed" || view["state"] == "cancelled" || view["state"] == "failed"
+            is_still
+                || view["state"] == "completed"
+                || view["state"] == "cancelled"
+                || view["state"] == "failed"
         });
         let outputs = self.get(&format!("jobs/{id}/outputs?after=0&limit=1000")).unwrap();
         let mut done = BTreeMap::new();
@@ -247,12 +250,12 @@ impl World {
         new
     }
 
-    /// Whether a machine remembers where a job's frames go.
+    /// The machine remembers the folder of a job's frames.
     pub fn is_noted(&self, side: Side, id: u64) -> bool {
         self.noted_mode(side, id).is_some()
     }
 
-    /// What a machine remembers to do with files that are in the way of a job's frames.
+    /// The mode that a machine remembers for files that are in the way of a job's frames.
     pub fn noted_mode(&self, side: Side, id: u64) -> Option<Mode> {
         let notes = fs::read_dir(self.homes[side].data().join("jobs")).into_iter().flatten().flatten();
         let end = format!("-{id}.json");
@@ -312,7 +315,7 @@ impl World {
         });
     }
 
-    /// What a killed command left goes with the next but one at the latest: the next may find it still in use.
+    /// The files of a killed command go with the next but one at the latest: the next may find them still in use.
     #[track_caller]
     pub fn check_scratch(&mut self, side: Side) {
         let left = self.homes[side].leftovers();
@@ -342,7 +345,7 @@ impl World {
         self.rng.below(self.projects.len())
     }
 
-    /// Who a command is that reads this project now, for frames that go to `out`.
+    /// The identity of a command that reads this project now, for frames that go to `out`.
     pub fn maker(&self, project: &Project, out: &Path) -> Maker {
         let path = project.path.join(INPUTS[0]);
         let save = Save { from_out: Some(way(out, &path)), path, read: self.step };

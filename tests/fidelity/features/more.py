@@ -204,7 +204,7 @@ for place in ("outside", "file"):
 @feature("Sequencer / Strips: a movie")
 def strip_movie(s):
     path = s.movie(s.outside("cut", "m.mp4"))
-    strips(s).new_movie("film", path, 1, 1, fit_method="STRETCH")
+    strips(s).new_movie("movie", path, 1, 1, fit_method="STRETCH")
 
 
 @feature("Sequencer / Strips: this scene, blended with pictures")

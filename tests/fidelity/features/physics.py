@@ -27,7 +27,7 @@ def rigid_floor(s):
     s.scene.rigidbody_world.time_scale = 3
 
 
-@feature("Physics / Rigid body: animated, then let go (kinematic keyed)", sim=True)
+@feature("Physics / Rigid body: animated, then released (kinematic keyed)", sim=True)
 def rigid_kinematic(s):
     s.subject.location.z = 2
     rigid_body = body(s, s.subject)
@@ -227,8 +227,8 @@ def moving(s):
     s.key(s.subject, "location", [-1.0, 1.0], index=0, frames=(1, 9))
 
 
-@feature("Physics / Particles: emitter led by a constraint", sim=True)
-def led(s):
+@feature("Physics / Particles: emitter guided by a constraint", sim=True)
+def guided(s):
     particles(s)
     guide = s.empty("Guide", (0, 0, 1))
     s.key(guide, "location", [-1.0, 1.0], index=0, frames=(1, 9))

@@ -1,4 +1,4 @@
-//! What workers wish for themselves: sleep, the person at the machine, priority, and being woken.
+//! The availability of workers: sleep, the person at the machine, priority, and being woken.
 
 use std::{
     fs,
@@ -37,7 +37,7 @@ impl Home {
     }
 }
 
-/// `07:05` so many hours from now, by the clock of Greenwich.
+/// The time in `hours` hours, as `07:05`, by the clock of Greenwich.
 fn clock(hours: u64) -> String {
     let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() + hours * 3600;
     format!("{:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60)
@@ -87,10 +87,10 @@ impl Drop for Open {
 }
 
 #[test]
-fn a_worker_leaves_its_machine_to_whoever_opens_a_blender_and_comes_back() {
+fn a_worker_leaves_its_machine_to_a_blender_on_the_screen_and_comes_back() {
     let home = Home::new();
     let server = home.server(&[]);
-    // Whoever runs this test may type meanwhile, and compile.
+    // The person who runs this test may type meanwhile, and compile.
     let yields = ["--yield", "--yield-idle", "0s", "--yield-load", "1000"];
     let _worker = home.worker_of(&server.url, "desk", &yields);
     home.connected(1);
@@ -150,7 +150,7 @@ fn a_sleeping_machine_is_called_over_the_network() {
 
     let card = lan.card(1);
     assert_eq!(lan.run(&["workers", "wake", "attic"]).code, 0);
-    assert_eq!(card.heard(), call, "by a person's wish");
+    assert_eq!(card.heard(), call, "at a person's request");
 
     let card = lan.card(1);
     lan.json(&["submit", scene("basic").to_str().unwrap(), "--frames", "1-2", "--json"]);
