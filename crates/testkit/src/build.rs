@@ -64,7 +64,8 @@ impl Blender {
     pub fn build(&self, script: &Path, more: &[&Path], last: &str) -> PathBuf {
         let name = format!("kiln-{}", script.file_stem().expect("a script has a name").to_string_lossy());
         let mut sources = Vec::new();
-        for path in [script].iter().chain(more) {
+        let modules = imported(script);
+        for path in modules.iter().map(PathBuf::as_path).chain([script]).chain(more.iter().copied()) {
             read_all(path, &mut sources);
         }
         build_once(&name, (self.age(), sources), |folder| {
@@ -78,6 +79,18 @@ impl Blender {
     fn age(&self) -> impl Hash {
         (self.program().to_path_buf(), self.program().metadata().and_then(|meta| meta.modified()).ok())
     }
+}
+
+/// The modules beside a script that it imports: it is built again when one of them changes.
+fn imported(script: &Path) -> Vec<PathBuf> {
+    let text = fs::read_to_string(script).unwrap();
+    let names =
+        text.lines().filter_map(|line| line.strip_prefix("import ").or_else(|| line.strip_prefix("from ")));
+    let names = names.flat_map(|rest| rest.split(" import ").next().unwrap_or_default().split(','));
+    names
+        .map(|name| script.with_file_name(format!("{}.py", name.trim())))
+        .filter(|path| path.is_file())
+        .collect()
 }
 
 /// Reads a file, or the files of a folder in the order of their names, without Python's caches.
@@ -105,4 +118,24 @@ pub(crate) fn run(command: &mut Command) {
 
 fn said(output: &std::process::Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_beside_a_script_are_inputs_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for (name, text) in [
+            ("a.py", "import os, b\nfrom c import d\nprint('import e')\n"),
+            ("b.py", ""),
+            ("c.py", ""),
+            ("e.py", ""),
+        ] {
+            fs::write(path(name), text).unwrap();
+        }
+        assert_eq!(imported(&path("a.py")), [path("b.py"), path("c.py")]);
+    }
 }
