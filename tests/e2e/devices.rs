@@ -5,7 +5,7 @@ use std::process::Command;
 use kiln_host::Device;
 use kiln_testkit::{blender, scene};
 use kiln_types::DeviceClass;
-use kiln_worker::{RunningWorker, Worker, WorkerOptions};
+use kiln_worker::{RunningWorker, WorkerOptions};
 use serde_json::Value;
 
 use crate::{farm::pictures, support::Home};
@@ -43,7 +43,7 @@ async fn worker(home: &Home, url: &str, name: &str, backends: &[DeviceClass]) ->
     options.devices = Some(backends.iter().map(device).collect());
     options.name = Some(name.parse().unwrap());
     options.slots = Some(1);
-    Worker::start(options).await.unwrap()
+    RunningWorker::start(options).await.unwrap()
 }
 
 #[test]

@@ -77,6 +77,61 @@ const CORE: &[&str] = &[
     "error.rs",
 ];
 
+/// The files of the worker, the highest layer first.
+const WORKER: &[&str] = &[
+    "running.rs",
+    // The actor that owns all others.
+    "worker/mod.rs",
+    "worker/streams.rs",
+    "worker/tasks.rs",
+    "worker/upkeep.rs",
+    "worker/availability.rs",
+    "worker/actor.rs",
+    "link.rs",
+    "offers.rs",
+    "attempts.rs",
+    // Slots.
+    "slot/mod.rs",
+    "slot/requests.rs",
+    "slot/actor.rs",
+    "slot/advance.rs",
+    "slot/state.rs",
+    "slot/context.rs",
+    "slot/effects.rs",
+    "slot/task.rs",
+    // The work of a slot, and the way of its files.
+    "direct/mod.rs",
+    "direct/test_step.rs",
+    "process/mod.rs",
+    "process/pool.rs",
+    "process/blender.rs",
+    "process/kind.rs",
+    "upload.rs",
+    "output.rs",
+    "bake_tree.rs",
+    "inputs.rs",
+    "bundles.rs",
+    "shared.rs",
+    "transfer.rs",
+    "task.rs",
+    "monitor.rs",
+    // The machine.
+    "memory.rs",
+    "sizing.rs",
+    "availability/mod.rs",
+    "availability/activity.rs",
+    "availability/processes.rs",
+    "availability/user.rs",
+    "availability/schedule.rs",
+    "folder.rs",
+    "options.rs",
+    "event.rs",
+    "gpus.rs",
+    "hardware.rs",
+    "scratch.rs",
+    "sink.rs",
+];
+
 fn assert_imports_go_down(name: &str, layers: &[&str]) {
     let upward = kiln_testkit::upward_imports(&root().join("crates").join(name).join("src"), layers);
     assert!(upward.is_empty(), "{upward:#?}");
@@ -85,4 +140,9 @@ fn assert_imports_go_down(name: &str, layers: &[&str]) {
 #[test]
 fn imports_of_the_core_go_down() {
     assert_imports_go_down("core", CORE);
+}
+
+#[test]
+fn imports_of_the_worker_go_down() {
+    assert_imports_go_down("worker", WORKER);
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use kiln_client::Client;
 use kiln_server::{Durability, RunningServer, Server, ServerOptions};
 use kiln_types::BlenderSeries;
-use kiln_worker::{RunningWorker, Worker, WorkerOptions};
+use kiln_worker::{RunningWorker, WorkerOptions};
 use tokio::time::timeout;
 
 use crate::{
@@ -53,7 +53,7 @@ impl Inside {
         worker::apply(&mut options, settings);
         options.prestart = Some(series);
         options.local_blobs = Some(home);
-        let worker = Worker::start(options).await?;
+        let worker = RunningWorker::start(options).await?;
         let client = Client::new(server.url(), server.key())?;
         Ok(Self { worker, server, client, scratch })
     }

@@ -11,7 +11,7 @@ mod table;
 use std::{env, fmt, path::PathBuf};
 
 use kiln_server::Retention;
-use kiln_worker::{Wishes, WorkerOptions};
+use kiln_worker::{AvailabilityOptions, WorkerOptions};
 use serde::Serialize;
 
 pub use layers::Flags;
@@ -119,12 +119,12 @@ impl Settings {
     pub fn serve(&self, options: &mut WorkerOptions) {
         options.tags.clone_from(&self.tags.value);
         options.wakes = self.wake.value;
-        options.wishes = Wishes {
+        options.availability = AvailabilityOptions {
             sleep: self.sleep.value.clone(),
             yields: self.yields.value,
             idle: self.yield_idle.value.into(),
             load: self.yield_load.value,
-            when_used: self.when_used.value,
+            on_unavailable: self.when_used.value,
         };
     }
 }

@@ -4,7 +4,8 @@ use std::fmt::Display;
 
 use kiln_api::{
     AttemptView, AttemptsPage, ChangeJob, Collect, Collected, Explanation, ExtendJob, Fetched, JobList,
-    JobReport, JobView, OutputsPage, RerenderJob, RunningList, SubmitJob, TasksPage, WorkerList, WorkerView,
+    JobReport, JobView, OutputsPage, RerenderJob, RunningList, StepFilesPage, SubmitJob, TasksPage,
+    WorkerList, WorkerView,
 };
 use kiln_types::{
     ArchivedFilter, AttemptId, AttemptState, FrameSet, JobId, JobState, Owner, Project, StepIndex, TaskIndex,
@@ -217,6 +218,18 @@ impl Client {
     /// What was committed after this sequence; 0 for all.
     pub async fn outputs(&self, id: JobId, after: u64) -> Result<OutputsPage, ClientError> {
         self.get(&routes::with(routes::of_job(id, "outputs"), &[("after", Some(&after))])).await
+    }
+
+    /// Committed files of a step after this sequence, 0 for all; with a frame only those of that frame.
+    pub async fn step_files(
+        &self,
+        id: JobId,
+        step: StepIndex,
+        frame: Option<i32>,
+        after: u64,
+    ) -> Result<StepFilesPage, ClientError> {
+        let parameters = [("frame", shown(&frame)), ("after", Some(&after as _))];
+        self.get(&routes::with(routes::of_job(id, &format!("steps/{step}/files")), &parameters)).await
     }
 
     pub async fn report(&self, id: JobId) -> Result<JobReport, ClientError> {

@@ -16,11 +16,11 @@ use crate::{BlenderName, Properties};
 /// An enum whose variants each have one text, the same on screen, on the wire and in the store.
 macro_rules! text_enum {
     ($(#[doc = $doc:literal])* $name:ident {
-        $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)?
+        $($(#[doc = $vdoc:literal])* $(#[cfg($cfg:meta)])? $variant:ident = $text:literal),+ $(,)?
     }) => {
         $(#[doc = $doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name { $($(#[$vdoc])* $variant),+ }
+        pub enum $name { $($(#[doc = $vdoc])* $(#[cfg($cfg)])? $variant),+ }
         // By hand: what serde derives also takes an object with the text as its key.
         $crate::ids::text_serde!($name);
 
@@ -31,7 +31,7 @@ macro_rules! text_enum {
                 utoipa::openapi::ObjectBuilder::new()
                     .schema_type(utoipa::openapi::Type::String)
                     .description(Some(doc.join(" ")))
-                    .enum_values(Some(Self::ALL.iter().map(|one| one.as_str())))
+                    .enum_values(Some(Self::documented()))
                     .into()
             }
         }
@@ -39,11 +39,17 @@ macro_rules! text_enum {
         impl utoipa::ToSchema for $name {}
 
         impl $name {
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+            pub const ALL: &'static [Self] = &[$($(#[cfg($cfg)])? Self::$variant),+];
+
+            /// Texts without those of some builds only.
+            fn documented() -> impl Iterator<Item = &'static str> {
+                const SOME_BUILDS: &[&str] = &[$($(#[cfg($cfg)] $text,)?)+];
+                Self::ALL.iter().map(|one| one.as_str()).filter(|text| !SOME_BUILDS.contains(text))
+            }
 
             /// As it is written on the command line and on the wire.
             pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text),+ }
+                match self { $($(#[cfg($cfg)])? Self::$variant => $text),+ }
             }
         }
 

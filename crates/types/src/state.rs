@@ -64,6 +64,9 @@ text_enum!(
         Bake = "bake",
         /// One task a frame.
         Render = "render",
+        /// Exists in builds for tests only: writes files that name their task, or lists those of other steps.
+        #[cfg(debug_assertions)]
+        Test = "test",
     }
 );
 

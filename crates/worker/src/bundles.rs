@@ -1,4 +1,4 @@
-//! The files of jobs, laid out for Blender to read.
+//! The files of jobs, in folders for Blender to read.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -13,14 +13,14 @@ use kiln_api::ProblemCode;
 use kiln_blend::{RewriteError, RewriteFault, point_libraries};
 use kiln_blobs::{BlobError, Cache};
 use kiln_chunks::{MAX_CHUNK, Recipe};
-use kiln_client::{Client, ClientError, hash_file};
-use kiln_types::{BlobHash, Bundle, BundleId, Failure, FailureCause, RelPath};
+use kiln_client::{Client, hash_file};
+use kiln_types::{BlobHash, Bundle, BundleId, Failure, RelPath};
 use tokio::task::spawn_blocking;
 
 use crate::{
-    identity, link,
-    scratch::ScratchFolder,
-    shared::{self, Compared, SharedRoots},
+    scratch::{ScratchFolder, create_folder},
+    shared::{self, SharedRoots, VerifiedFile},
+    transfer::{TransferError, TransferRetry, disk_full, unavailable},
 };
 
 /// Files that are fetched at the same time.
@@ -29,34 +29,34 @@ const AT_ONCE: usize = 4;
 const SMALL: u64 = 64 << 10;
 
 /// A bundle on this worker's disk: one folder that all slots read, files `0444` in folders `0555`, none sharing
-/// an inode with the cache. Removed when the last that holds it lets go.
+/// an inode with the cache. The folder is removed with the last reference.
 #[derive(Debug)]
-pub(crate) struct Laid {
+pub(crate) struct MaterializedBundle {
     pub(crate) folder: PathBuf,
     pub(crate) remap: BTreeMap<String, RelPath>,
     /// Names of files that may be missing.
     pub(crate) unused: BTreeSet<String>,
     /// Bytes.
     pub(crate) size: u64,
-    /// What the links in it lead to.
-    pub(crate) shared: Vec<Compared>,
+    /// The targets of the links in it.
+    pub(crate) shared: Vec<VerifiedFile>,
 }
 
-impl Laid {
+impl MaterializedBundle {
     pub(crate) fn remapped(&self) -> Vec<(String, PathBuf)> {
         self.remap.iter().map(|(from, to)| (from.clone(), self.folder.join(to.to_path()))).collect()
     }
 }
 
-impl Drop for Laid {
+impl Drop for MaterializedBundle {
     fn drop(&mut self) {
         drop(ScratchFolder::new(std::mem::take(&mut self.folder)));
     }
 }
 
-type Place = Arc<tokio::sync::Mutex<Weak<Laid>>>;
+type BundlePlace = Arc<tokio::sync::Mutex<Weak<MaterializedBundle>>>;
 
-/// Brings bundles here, each once however many slots ask.
+/// StartupFiles bundles here, each once however many slots ask.
 #[derive(Debug)]
 pub(crate) struct Bundles {
     client: Client,
@@ -66,23 +66,16 @@ pub(crate) struct Bundles {
     local: Option<kiln_blobs::BlobStore>,
     roots: SharedRoots,
     /// For each bundle and .blend in it: the libraries are named as that one needs it.
-    places: Mutex<HashMap<(BundleId, RelPath), Place>>,
+    places: Mutex<HashMap<(BundleId, RelPath), BundlePlace>>,
     counter: std::sync::atomic::AtomicU64,
 }
 
-/// A file on this disk with a blob's bytes.
+/// A file on this disk with the bytes of a blob.
 #[derive(Debug)]
-struct Source {
+struct LocalCopy {
     path: PathBuf,
-    /// Whether they are still to be held against the hash.
+    /// They are still to be compared with the hash.
     unchecked: bool,
-}
-
-/// Why a bundle is not here.
-enum Lack {
-    /// The server is away; it may come back.
-    Later(String),
-    Final(Failure),
 }
 
 impl Bundles {
@@ -96,78 +89,67 @@ impl Bundles {
         Self { client, cache, root, local, roots, places: Mutex::default(), counter: Default::default() }
     }
 
-    /// Lays a bundle out for one of its .blend files, or joins those who do or have done. Waits as long as the server
-    /// is away.
-    ///
-    /// # Errors
-    /// `BundleUnavailable` where the server does not have it, `DiskFull` where this disk does not take it.
-    pub(crate) async fn lay_out(&self, id: BundleId, blend: &RelPath) -> Result<Arc<Laid>, Failure> {
+    /// Brings a bundle here for one of its .blend files, or returns the folder that is there already. Waits for as long
+    /// as the server is away.
+    pub(crate) async fn materialize(
+        &self,
+        id: BundleId,
+        blend: &RelPath,
+    ) -> Result<Arc<MaterializedBundle>, Failure> {
         let place = {
             let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-            places.retain(|_, place| Arc::strong_count(place) > 1 || held(place));
+            places.retain(|_, place| Arc::strong_count(place) > 1 || is_used(place));
             places.entry((id, blend.clone())).or_default().clone()
         };
         let mut place = place.lock().await;
         // A shared file may have changed since; then all is compared again.
-        if let Some(laid) = place.upgrade()
-            && laid.shared.iter().all(Compared::holds)
+        if let Some(materialized) = place.upgrade()
+            && materialized.shared.iter().all(VerifiedFile::is_unchanged)
         {
-            return Ok(laid);
+            return Ok(materialized);
         }
-        let mut backoff = link::backoff();
-        loop {
+        let mut retry = TransferRetry::new();
+        let materialized = loop {
             match self.try_once(id, blend).await {
-                Ok(laid) => {
-                    let laid = Arc::new(laid);
-                    *place = Arc::downgrade(&laid);
-                    return Ok(laid);
-                }
-                Err(Lack::Final(failure)) => return Err(failure),
-                Err(Lack::Later(why)) => {
-                    tracing::debug!(%why, bundle = %id, "the job's files cannot be fetched now; trying again");
-                    tokio::time::sleep(backoff.failed()).await;
-                }
+                Ok(materialized) => break Arc::new(materialized),
+                Err(error) => retry.wait(error).await?,
             }
-        }
+        };
+        *place = Arc::downgrade(&materialized);
+        Ok(materialized)
     }
 
-    async fn try_once(&self, id: BundleId, blend: &RelPath) -> Result<Laid, Lack> {
-        let bundle = self.client.bundle(id).await.map_err(|error| lack(&error))?;
+    async fn try_once(&self, id: BundleId, blend: &RelPath) -> Result<MaterializedBundle, TransferError> {
+        let bundle = self.client.bundle(id).await?;
         let pin = self.cache.pin(bundle.files.iter().map(|file| file.hash));
         let (roots, files) = (self.roots.clone(), bundle.shared.clone());
-        let shared = spawn_blocking(move || roots.compare(&files)).await;
-        let shared =
-            shared.map_err(|error| Lack::Final(unavailable(error.to_string())))?.map_err(Lack::Final)?;
+        let shared = spawn_blocking(move || roots.verify(&files)).await??;
         // Each once, however many places it has.
         let distinct: BTreeMap<BlobHash, u64> =
             bundle.files.iter().map(|file| (file.hash, file.size)).collect();
         self.bring_singles(&distinct).await?;
-        let sources = distinct
-            .into_iter()
-            .map(|(hash, size)| async move { Ok::<_, Lack>((hash, self.source(hash, size).await?)) });
-        let sources: HashMap<BlobHash, Source> =
+        let sources = distinct.into_iter().map(|(hash, size)| async move {
+            Ok::<_, TransferError>((hash, self.source(hash, size).await?))
+        });
+        let sources: HashMap<BlobHash, LocalCopy> =
             stream::iter(sources.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).try_collect().await?;
         // Its own name each time: the removal of an earlier one may still be under way.
         let number = self.counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let folder = self.root.join(format!("{}-{number}", &id.to_string()[..16]));
         let (remap, unused) = (bundle.remap.clone(), bundle.unused.clone());
-        let laid = Laid { folder, remap, unused, size: bundle.size(), shared };
+        let materialized = MaterializedBundle { folder, remap, unused, size: bundle.size(), shared };
         let blend = blend.clone();
         let written = spawn_blocking(move || {
-            let result = write_tree(&laid.folder, &bundle, &blend, &sources, &laid.shared);
+            let result = write_tree(&materialized.folder, &bundle, &blend, &sources, &materialized.shared);
             drop(pin);
-            (laid, result)
+            result.map(|()| materialized)
         });
-        match written.await {
-            Ok((laid, Ok(()))) => Ok(laid),
-            Ok((_, Err(error))) => Err(Lack::Final(error)),
-            Err(error) => Err(Lack::Final(unavailable(error.to_string()))),
-        }
+        Ok(written.await??)
     }
 
-    /// Fetches those that are one chunk at the server, thousands in a request: sequences have so many. What is not
+    /// Fetches the files that are one chunk at the server, thousands in a request, as sequences need. A file that is not
     /// here afterwards is fetched by itself.
-    async fn bring_singles(&self, files: &BTreeMap<BlobHash, u64>) -> Result<(), Lack> {
+    async fn bring_singles(&self, files: &BTreeMap<BlobHash, u64>) -> Result<(), TransferError> {
         if self.local.is_some() {
             return Ok(());
         }
@@ -182,53 +164,53 @@ impl Bundles {
             }
             // It keeps files whole.
             Err(error) if error.code() == Some(ProblemCode::NotFound) => return Ok(()),
-            Err(error) => return Err(lack(&error)),
+            Err(error) => return Err(error.into()),
         }
         let asked: Vec<BlobHash> = wanted.keys().copied().collect();
         if asked.is_empty() {
             return Ok(());
         }
-        let frames = self.client.fetch_chunks(asked).await.map_err(|error| lack(&error))?;
+        let frames = self.client.fetch_chunks(asked).await?;
         match self.cache.put_singles(wanted, frames).await {
             Ok(_) => Ok(()),
             Err(error @ (BlobError::Frame(_) | BlobError::WrongLength(_))) => {
                 tracing::warn!(%error, "a file's chunk is damaged; the whole file is fetched");
                 Ok(())
             }
-            Err(error) => Err(disk(&error)),
+            Err(error) => Err(error.into()),
         }
     }
 
-    async fn source(&self, hash: BlobHash, size: u64) -> Result<Source, Lack> {
+    async fn source(&self, hash: BlobHash, size: u64) -> Result<LocalCopy, TransferError> {
         if let Some(local) = &self.local
             && local.contains(&hash).await.unwrap_or(false)
         {
-            return Ok(Source { path: local.path(&hash), unchecked: true });
+            return Ok(LocalCopy { path: local.path(&hash), unchecked: true });
         }
-        if let Some(path) = self.cache.get(&hash).await.map_err(|error| disk(&error))? {
-            return Ok(Source { path, unchecked: false });
+        if let Some(path) = self.cache.get(&hash).await? {
+            return Ok(LocalCopy { path, unchecked: false });
         }
         // A small file shares nothing with others.
         let recipe = match size {
             0..SMALL => None,
-            _ => self.client.recipe(hash).await.map_err(|error| lack(&error))?,
+            _ => self.client.recipe(hash).await?,
         };
         let assembled = match recipe {
             Some(recipe) => self.assemble(hash, recipe, size).await?,
             None => false,
         };
         if !assembled {
-            let (_, stream) = self.client.get_blob(hash).await.map_err(|error| lack(&error))?;
-            self.cache.put_stream(hash, size, stream).await.map_err(|error| disk(&error))?;
+            let (_, stream) = self.client.get_blob(hash).await?;
+            self.cache.put_stream(hash, size, stream).await?;
         }
-        let path = self.cache.get(&hash).await.map_err(|error| disk(&error))?;
-        path.map(|path| Source { path, unchecked: false })
-            .ok_or_else(|| Lack::Later("the cache lost what it was given".to_owned()))
+        let path = self.cache.get(&hash).await?;
+        path.map(|path| LocalCopy { path, unchecked: false })
+            .ok_or_else(|| TransferError::Transient("the cache lost what it was given".to_owned()))
     }
 
-    /// Whether the file was made of chunks. Where a chunk is not what its hash says, it was not: the server looks at
-    /// each when it is asked for the whole file, and then knows.
-    async fn assemble(&self, hash: BlobHash, recipe: Recipe, size: u64) -> Result<bool, Lack> {
+    /// Makes the file of chunks. Returns false if a chunk is not the one that its hash names: the server checks each when
+    /// it is asked for the whole file.
+    async fn assemble(&self, hash: BlobHash, recipe: Recipe, size: u64) -> Result<bool, TransferError> {
         let fetch = |lacking| self.client.fetch_chunks(lacking);
         match self.cache.assemble(hash, recipe, size, fetch).await {
             Ok(_) => Ok(true),
@@ -236,72 +218,40 @@ impl Bundles {
                 tracing::warn!(%error, blob = %hash, "a file's chunks are damaged; the whole file is fetched");
                 Ok(false)
             }
-            Err(error) => Err(disk(&error)),
+            Err(error) => Err(error.into()),
         }
     }
 }
 
-fn held(place: &Place) -> bool {
-    // Locked means that somebody is at it.
+fn is_used(place: &BundlePlace) -> bool {
+    // A locked one is being made.
     place.try_lock().map_or(true, |place| place.strong_count() > 0)
-}
-
-fn unavailable(why: String) -> Failure {
-    Failure::new(FailureCause::BundleUnavailable, format!("the job's files cannot be brought here: {why}"))
-}
-
-fn disk_full() -> Failure {
-    Failure::new(
-        FailureCause::DiskFull,
-        "this worker's disk is full, the job's files do not fit; free some space in its data folder",
-    )
-}
-
-fn lack(error: &ClientError) -> Lack {
-    if error.is_transient() {
-        Lack::Later(error.to_string())
-    } else {
-        Lack::Final(unavailable(error.to_string()))
-    }
-}
-
-fn disk(error: &BlobError) -> Lack {
-    match error {
-        BlobError::NoSpace => Lack::Final(disk_full()),
-        // The transfer broke or brought other bytes: it can be made again.
-        BlobError::Stream(source) => match source.downcast_ref::<ClientError>() {
-            Some(error) => lack(error),
-            None => Lack::Later(error.to_string()),
-        },
-        BlobError::Mismatch { .. } | BlobError::Damaged(_) => Lack::Later(error.to_string()),
-        _ => Lack::Final(unavailable(error.to_string())),
-    }
 }
 
 fn write_tree(
     folder: &Path,
     bundle: &Bundle,
     blend: &RelPath,
-    sources: &HashMap<BlobHash, Source>,
-    shared: &[Compared],
+    sources: &HashMap<BlobHash, LocalCopy>,
+    shared: &[VerifiedFile],
 ) -> Result<(), Failure> {
     let full = |error: io::Error| match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => disk_full(),
         _ => unavailable(format!("{}: {error}", folder.display())),
     };
-    identity::make(folder).map_err(full)?;
+    create_folder(folder).map_err(full)?;
     let place = |path: &RelPath| {
         let path = folder.join(path.to_path());
-        path.parent().map_or(Ok(()), identity::make).map_err(full)?;
+        path.parent().map_or(Ok(()), create_folder).map_err(full)?;
         Ok::<_, Failure>(path)
     };
-    for (file, compared) in bundle.shared.iter().zip(shared) {
-        shared::link(&place(&file.path)?, compared).map_err(full)?;
+    for (file, verified) in bundle.shared.iter().zip(shared) {
+        shared::link(&place(&file.path)?, verified).map_err(full)?;
     }
     for file in &bundle.files {
         let path = place(&file.path)?;
         let lost = || unavailable(format!("{} was not fetched", file.path));
-        let Source { path: source, unchecked } = sources.get(&file.hash).ok_or_else(lost)?;
+        let LocalCopy { path: source, unchecked } = sources.get(&file.hash).ok_or_else(lost)?;
         // A copy by the kernel, by reference where the disk can: bytes may be shared, a writable inode never is.
         fs::copy(source, &path).map_err(full)?;
         if *unchecked {
@@ -312,14 +262,14 @@ fn write_tree(
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).map_err(full)?;
     }
-    for changed in point_libraries(folder, blend, &bundle.remap).map_err(unwritten)? {
+    for changed in point_libraries(folder, blend, &bundle.remap).map_err(rewrite_failure)? {
         let path = folder.join(changed.to_path());
         fs::set_permissions(path, fs::Permissions::from_mode(0o444)).map_err(full)?;
     }
-    lock(folder).map_err(full)
+    make_read_only(folder).map_err(full)
 }
 
-fn unwritten(error: RewriteError) -> Failure {
+fn rewrite_failure(error: RewriteError) -> Failure {
     match &error.fault {
         RewriteFault::Write(source) if source.kind() == io::ErrorKind::StorageFull => disk_full(),
         RewriteFault::Write(source) if source.kind() == io::ErrorKind::QuotaExceeded => disk_full(),
@@ -327,12 +277,12 @@ fn unwritten(error: RewriteError) -> Failure {
     }
 }
 
-/// Takes the right to write from a folder and all folders below it.
-fn lock(folder: &Path) -> io::Result<()> {
+/// Makes a folder and all folders below it read-only.
+fn make_read_only(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            lock(&entry.path())?;
+            make_read_only(&entry.path())?;
         }
     }
     fs::set_permissions(folder, fs::Permissions::from_mode(0o555))
@@ -340,7 +290,7 @@ fn lock(folder: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use kiln_types::BundleFile;
+    use kiln_types::{BundleFile, FailureCause};
 
     use super::*;
 
@@ -353,8 +303,8 @@ mod tests {
         Bundle { files: vec![file], ..Bundle::default() }
     }
 
-    fn source_of(bundle: &Bundle, path: &Path) -> HashMap<BlobHash, Source> {
-        HashMap::from([(bundle.files[0].hash, Source { path: path.to_owned(), unchecked: true })])
+    fn source_of(bundle: &Bundle, path: &Path) -> HashMap<BlobHash, LocalCopy> {
+        HashMap::from([(bundle.files[0].hash, LocalCopy { path: path.to_owned(), unchecked: true })])
     }
 
     #[test]
@@ -366,11 +316,11 @@ mod tests {
         let folder = dir.path().join("tree");
         let bundle = bundle_of("maps/wood.png", b"scene");
         write_tree(&folder, &bundle, &bundle.files[0].path, &source_of(&bundle, &source), &[]).unwrap();
-        let laid = folder.join("maps/wood.png");
-        assert_eq!(fs::read(&laid).unwrap(), b"scene");
-        assert_eq!(laid.metadata().unwrap().permissions().mode() & 0o777, 0o444);
+        let materialized = folder.join("maps/wood.png");
+        assert_eq!(fs::read(&materialized).unwrap(), b"scene");
+        assert_eq!(materialized.metadata().unwrap().permissions().mode() & 0o777, 0o444);
         assert_eq!(folder.join("maps").metadata().unwrap().permissions().mode() & 0o777, 0o555);
-        assert_ne!(laid.metadata().unwrap().ino(), source.metadata().unwrap().ino());
+        assert_ne!(materialized.metadata().unwrap().ino(), source.metadata().unwrap().ino());
         kiln_files::remove_folder(&folder).unwrap();
         assert!(!folder.exists());
     }

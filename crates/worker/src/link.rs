@@ -12,57 +12,51 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval_at, timeout},
 };
 
-use crate::{WorkerError, worker::Input};
+use crate::{options::WorkerError, sink::EventSink, transfer};
 
 /// How long a server may take to answer a hello.
 const WELCOME_WITHIN: Duration = Duration::from_secs(15);
 /// After so long without a word the server is asked whether it is there.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// The waits of a worker for a server that is away, whatever it wants of it.
-pub(crate) fn backoff() -> Backoff {
-    Backoff::new(Duration::from_millis(200), Duration::from_secs(10))
-}
-
-/// What the worker is told of its connection.
+/// An event of the connection.
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
-    /// A connection is there: what shall be said?
+    /// A connection is there, and asks for the hello.
     Hello(oneshot::Sender<Box<Hello>>),
     /// Messages may be sent here until the connection is lost. Dropping the sender closes it.
     Up(Box<Welcome>, UnboundedSender<Up>),
     Down(Box<Down>),
-    Away {
+    Disconnected {
         why: String,
         retry: Duration,
     },
-    /// There is no use in trying again.
+    /// The server refuses: it is not tried again.
     Failed(WorkerError),
 }
 
 /// Why a connection is over.
 enum End {
     Broken(String),
-    /// The worker has let go of it.
+    /// The worker has closed it.
     Closed,
     Failed(WorkerError),
 }
 
-/// Keeps the connection up until the worker lets go or the server refuses.
-pub(crate) async fn run(client: Client, inputs: UnboundedSender<Input>) {
-    let mut backoff = backoff();
-    let tell = |event| inputs.send(Input::Link(event)).is_ok();
+/// Keeps the connection up until the worker closes it or the server refuses.
+pub(crate) async fn run(client: Client, events: EventSink<LinkEvent>) {
+    let mut backoff = transfer::backoff();
     loop {
-        let why = match connect(&client, &inputs, &mut backoff).await {
+        let why = match connect(&client, &events, &mut backoff).await {
             End::Closed => return,
             End::Failed(error) => {
-                tell(LinkEvent::Failed(error));
+                events.send(LinkEvent::Failed(error));
                 return;
             }
             End::Broken(why) => why,
         };
         let retry = backoff.failed();
-        if !tell(LinkEvent::Away { why, retry }) {
+        if !events.send(LinkEvent::Disconnected { why, retry }) {
             return;
         }
         tokio::time::sleep(retry).await;
@@ -73,13 +67,13 @@ fn broken(error: ClientError) -> End {
     if error.is_transient() { End::Broken(error.to_string()) } else { End::Failed(error.into()) }
 }
 
-async fn connect(client: &Client, inputs: &UnboundedSender<Input>, backoff: &mut Backoff) -> End {
+async fn connect(client: &Client, events: &EventSink<LinkEvent>, backoff: &mut Backoff) -> End {
     let mut link = match client.connect_worker().await {
         Ok(link) => link,
         Err(error) => return broken(error),
     };
     let (ask, answer) = oneshot::channel();
-    if inputs.send(Input::Link(LinkEvent::Hello(ask))).is_err() {
+    if !events.send(LinkEvent::Hello(ask)) {
         return End::Closed;
     }
     let Ok(hello) = answer.await else { return End::Closed };
@@ -99,24 +93,24 @@ async fn connect(client: &Client, inputs: &UnboundedSender<Input>, backoff: &mut
     backoff.succeeded();
     let beat = Duration::from_millis(welcome.heartbeat_ms.max(100));
     let (up, outgoing) = unbounded_channel();
-    if inputs.send(Input::Link(LinkEvent::Up(Box::new(welcome), up))).is_err() {
+    if !events.send(LinkEvent::Up(Box::new(welcome), up)) {
         return End::Closed;
     }
-    talk(client, link, inputs, outgoing, beat).await
+    talk(client, link, events, outgoing, beat).await
 }
 
-/// Speaks and listens until the connection is over. Neither waits for the other: a server that says much and takes little
-/// is listened to all the same, and one that is gone is found out while a message to it waits.
+/// Sends and receives until the connection ends. Neither waits for the other: a server that sends much and reads little
+/// is listened to all the same, and one that is gone is noticed while a message to it waits.
 async fn talk(
     client: &Client,
     link: kiln_client::WorkerLink,
-    inputs: &UnboundedSender<Input>,
+    events: &EventSink<LinkEvent>,
     outgoing: UnboundedReceiver<Up>,
     beat: Duration,
 ) -> End {
     let (sender, receiver) = link.split();
     tokio::select! {
-        end = listen(client, receiver, inputs, beat) => end,
+        end = listen(client, receiver, events, beat) => end,
         end = speak(sender, outgoing, beat) => end,
     }
 }
@@ -124,7 +118,7 @@ async fn talk(
 async fn listen(
     client: &Client,
     mut receiver: LinkReceiver,
-    inputs: &UnboundedSender<Input>,
+    events: &EventSink<LinkEvent>,
     beat: Duration,
 ) -> End {
     let mut beats = beats(beat);
@@ -147,7 +141,7 @@ async fn listen(
             Ok(Some(Down::Refused { reason })) => return End::Failed(WorkerError::Refused(reason)),
             Ok(Some(down)) => {
                 heard = Instant::now();
-                if inputs.send(Input::Link(LinkEvent::Down(Box::new(down)))).is_err() {
+                if !events.send(LinkEvent::Down(Box::new(down))) {
                     return End::Closed;
                 }
             }
@@ -215,11 +209,12 @@ mod tests {
         for _ in 0..64 {
             up.send(Up::Log { attempt: "1-1".parse().unwrap(), text: "x".repeat(1 << 20) }).unwrap();
         }
-        let (inputs, mut heard) = unbounded_channel();
-        let talking = talk(&client, link, &inputs, outgoing, Duration::from_secs(3600));
+        let (sender, mut heard) = unbounded_channel();
+        let events = EventSink::new(sender, |event: LinkEvent| event);
+        let talking = talk(&client, link, &events, outgoing, Duration::from_secs(3600));
         let hundred = async {
             for _ in 0..100 {
-                assert!(matches!(heard.recv().await, Some(Input::Link(LinkEvent::Down(_)))));
+                assert!(matches!(heard.recv().await, Some(LinkEvent::Down(_))));
             }
         };
         tokio::select! {

@@ -1,99 +1,142 @@
-//! Which scene takes how much memory, and which slot holds one.
+//! The memory that scenes and tasks take, as slots and attempts claim it.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use kiln_types::{SessionKey, SlotIndex};
+use kiln_types::{AttemptId, SessionKey, SlotIndex};
 
 use crate::{hardware::Memory, sizing};
 
 /// Scenes remembered before all are forgotten.
 const MOST_KNOWN: usize = 1000;
 
+/// A part of the worker that claims memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Claimant {
+    /// A slot, for the scene that its Blender has open.
+    Slot(SlotIndex),
+    /// A task without a Blender that runs on a slot.
+    Task(AttemptId),
+    Stream(AttemptId),
+}
+
 #[derive(Debug, Default)]
-struct Book {
+struct Claims {
     /// The most a process held with this scene, without and with persistent data.
     known: HashMap<SessionKey, [Option<u64>; 2]>,
     /// Scenes that ran out of memory with persistent data on.
     lean: HashSet<SessionKey>,
-    open: HashMap<SlotIndex, Claim>,
+    open: HashMap<Claimant, MemoryClaim>,
 }
 
 #[derive(Debug)]
-struct Claim {
+struct MemoryClaim {
     bytes: u64,
     /// Its memory is taken by now, and no longer counted as available by the system.
     shown: bool,
 }
 
-/// Shared by the slots of a worker.
+/// The claims of all slots and attempts of a worker.
 #[derive(Debug, Default)]
-pub(crate) struct MemoryBook(Mutex<Book>);
+pub(crate) struct MemoryClaims(Mutex<Claims>);
 
-impl Book {
+impl Claims {
     fn need(&self, key: SessionKey, bundle: u64, persistent: bool) -> u64 {
         let known = self.known.get(&key).and_then(|known| known[usize::from(persistent)]);
         known.unwrap_or_else(|| sizing::guess(bundle, persistent))
     }
 
-    fn claimed_beside(&self, slot: SlotIndex) -> u64 {
-        let beside = self.open.iter().filter(|(other, claim)| **other != slot && !claim.shown);
+    /// Whether nothing that makes progress by itself has claimed memory beside this one.
+    fn is_first(&self, claimant: Claimant) -> bool {
+        self.open.keys().all(|other| *other == claimant || matches!(other, Claimant::Stream(_)))
+    }
+
+    fn claimed_beside(&self, claimant: Claimant) -> u64 {
+        let beside = self.open.iter().filter(|(other, claim)| **other != claimant && !claim.shown);
         beside.fold(0, |sum, (_, claim)| sum.saturating_add(claim.bytes))
     }
 }
 
-impl MemoryBook {
-    fn book(&self) -> MutexGuard<'_, Book> {
+impl MemoryClaims {
+    fn claims(&self) -> MutexGuard<'_, Claims> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the slot may open this scene now.
-    pub(crate) fn room(&self, slot: SlotIndex, key: SessionKey, bundle: u64, memory: Memory) -> bool {
-        let book = self.book();
-        let first = book.open.keys().all(|other| *other == slot);
-        let need = book.need(key, bundle, false);
-        sizing::room(first, memory.available, book.claimed_beside(slot), need, memory.total)
+    pub(crate) fn has_room(&self, slot: SlotIndex, key: SessionKey, bundle: u64, memory: Memory) -> bool {
+        let (claims, slot) = (self.claims(), Claimant::Slot(slot));
+        let need = claims.need(key, bundle, false);
+        sizing::room(claims.is_first(slot), memory.available, claims.claimed_beside(slot), need, memory.total)
     }
 
-    /// The slot opens the scene. Returns whether its data may stay in memory between frames.
+    /// Whether a task without a Blender may take this memory now.
+    pub(crate) fn has_room_for_task(&self, attempt: AttemptId, bytes: u64, memory: Memory) -> bool {
+        let (claims, task) = (self.claims(), Claimant::Task(attempt));
+        sizing::room(
+            claims.is_first(task),
+            memory.available,
+            claims.claimed_beside(task),
+            bytes,
+            memory.total,
+        )
+    }
+
+    pub(crate) fn claim_for_task(&self, attempt: AttemptId, bytes: u64) {
+        self.claims().open.insert(Claimant::Task(attempt), MemoryClaim { bytes, shown: false });
+    }
+
+    pub(crate) fn release_task(&self, attempt: AttemptId) {
+        self.claims().open.remove(&Claimant::Task(attempt));
+    }
+
+    pub(crate) fn claim_for_stream(&self, attempt: AttemptId, bytes: u64) {
+        self.claims().open.insert(Claimant::Stream(attempt), MemoryClaim { bytes, shown: false });
+    }
+
+    pub(crate) fn release_stream(&self, attempt: AttemptId) {
+        self.claims().open.remove(&Claimant::Stream(attempt));
+    }
+
+    /// Claims memory for the scene that a slot opens. Returns whether its data may stay in memory between frames.
     pub(crate) fn claim(&self, slot: SlotIndex, key: SessionKey, bundle: u64, memory: Memory) -> bool {
-        let mut book = self.book();
-        let need = book.need(key, bundle, true);
-        let free = memory.available.saturating_sub(book.claimed_beside(slot));
+        let (mut claims, slot) = (self.claims(), Claimant::Slot(slot));
+        let need = claims.need(key, bundle, true);
+        let free = memory.available.saturating_sub(claims.claimed_beside(slot));
         let persistent =
-            !book.lean.contains(&key) && free >= need.saturating_add(sizing::reserve(memory.total));
-        let bytes = book.need(key, bundle, persistent);
-        book.open.insert(slot, Claim { bytes, shown: false });
+            !claims.lean.contains(&key) && free >= need.saturating_add(sizing::reserve(memory.total));
+        let bytes = claims.need(key, bundle, persistent);
+        claims.open.insert(slot, MemoryClaim { bytes, shown: false });
         persistent
     }
 
-    /// A frame of the scene is rendered: what it takes is visible now, and known where the process never held more.
+    /// Notes that a frame of the scene is rendered: its memory is visible now, and known if the process never held more.
     pub(crate) fn rendered(&self, slot: SlotIndex, key: SessionKey, persistent: bool, peak: Option<u64>) {
-        let mut book = self.book();
-        if let Some(claim) = book.open.get_mut(&slot) {
+        let mut claims = self.claims();
+        if let Some(claim) = claims.open.get_mut(&Claimant::Slot(slot)) {
             claim.shown = true;
         }
         if let Some(peak) = peak {
-            if book.known.len() >= MOST_KNOWN {
-                book.known.clear();
+            if claims.known.len() >= MOST_KNOWN {
+                claims.known.clear();
             }
-            book.known.entry(key).or_default()[usize::from(persistent)] = Some(peak);
+            claims.known.entry(key).or_default()[usize::from(persistent)] = Some(peak);
         }
     }
 
-    pub(crate) fn ran_out(&self, key: SessionKey) {
-        let mut book = self.book();
-        if book.lean.len() >= MOST_KNOWN {
-            book.lean.clear();
+    /// Notes that the scene ran out of memory.
+    pub(crate) fn note_out_of_memory(&self, key: SessionKey) {
+        let mut claims = self.claims();
+        if claims.lean.len() >= MOST_KNOWN {
+            claims.lean.clear();
         }
-        book.lean.insert(key);
+        claims.lean.insert(key);
     }
 
-    /// The slot's process is gone.
+    /// Releases the claim of a slot whose process has ended.
     pub(crate) fn release(&self, slot: SlotIndex) {
-        self.book().open.remove(&slot);
+        self.claims().open.remove(&Claimant::Slot(slot));
     }
 }
 
@@ -113,24 +156,44 @@ mod tests {
 
     #[test]
     fn the_second_slot_waits_for_what_the_first_is_about_to_take() {
-        let book = MemoryBook::default();
+        let claims = MemoryClaims::default();
         let memory = Memory { total: 8 * GIB, available: 6 * GIB };
         let bundle = 400 << 20;
-        assert!(book.room(A, key(), bundle, memory));
-        assert!(!book.claim(A, key(), bundle, memory), "20 times 400 MiB do not fit");
-        assert!(!book.room(B, key(), bundle, memory), "twice 8 times 400 MiB do not fit either");
-        book.rendered(A, key(), false, Some(GIB));
-        assert!(book.room(B, key(), bundle, Memory { available: 5 * GIB, ..memory }));
-        book.release(A);
-        assert!(book.room(B, key(), bundle, Memory { available: 0, ..memory }), "the only one always may");
+        assert!(claims.has_room(A, key(), bundle, memory));
+        assert!(!claims.claim(A, key(), bundle, memory), "20 times 400 MiB do not fit");
+        assert!(!claims.has_room(B, key(), bundle, memory), "twice 8 times 400 MiB do not fit either");
+        claims.rendered(A, key(), false, Some(GIB));
+        assert!(claims.has_room(B, key(), bundle, Memory { available: 5 * GIB, ..memory }));
+        claims.release(A);
+        assert!(
+            claims.has_room(B, key(), bundle, Memory { available: 0, ..memory }),
+            "the only one always may"
+        );
     }
 
     #[test]
     fn a_scene_that_ran_out_is_held_lean_from_then_on() {
-        let book = MemoryBook::default();
+        let claims = MemoryClaims::default();
         let memory = Memory { total: 64 * GIB, available: 60 * GIB };
-        assert!(book.claim(A, key(), 1 << 20, memory));
-        book.ran_out(key());
-        assert!(!book.claim(A, key(), 1 << 20, memory));
+        assert!(claims.claim(A, key(), 1 << 20, memory));
+        claims.note_out_of_memory(key());
+        assert!(!claims.claim(A, key(), 1 << 20, memory));
+    }
+
+    #[test]
+    fn a_stream_keeps_memory_from_others_and_stops_no_scene_that_is_alone() {
+        let claims = MemoryClaims::default();
+        let memory = Memory { total: 8 * GIB, available: 6 * GIB };
+        let [stream, task] = ["1-1", "1-2"].map(|id| id.parse().unwrap());
+        claims.claim_for_stream(stream, 5 * GIB);
+        assert!(claims.has_room(A, key(), 400 << 20, memory), "what it waits for must not wait for it");
+        claims.claim(A, key(), 400 << 20, memory);
+        assert!(!claims.has_room_for_task(task, 2 * GIB, Memory { available: 4 * GIB, ..memory }));
+        claims.release_stream(stream);
+        claims.release(A);
+        claims.claim_for_task(task, 2 * GIB);
+        assert!(!claims.has_room(A, key(), 400 << 20, memory), "a task counts as another slot's scene does");
+        claims.release_task(task);
+        assert!(claims.has_room(A, key(), 400 << 20, memory));
     }
 }

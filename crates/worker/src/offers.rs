@@ -1,4 +1,4 @@
-//! What the farm is told of this worker's Blenders.
+//! The offers of this worker's Blenders to the farm.
 
 use std::sync::Arc;
 
@@ -6,19 +6,19 @@ use kiln_api::{BlenderOffer, DeviceOffer};
 use kiln_host::{BlenderInstall, Device};
 use kiln_types::{BlenderSeries, BlenderVersion, DeviceClass};
 
-use crate::{gpus::GpuMemory, seat::Met};
+use crate::{gpus::GpuMemory, process::ProbedBlender};
 
 /// One offer a series: of several Blenders of one series the first found is the one that renders.
 #[derive(Debug, Default)]
 pub(crate) struct Offers {
     gpus: Arc<GpuMemory>,
-    /// Whether each has been started and has said all.
+    /// Each install with its offer, and whether that is complete because it was probed.
     list: Vec<(BlenderInstall, BlenderOffer, bool)>,
 }
 
 impl Offers {
-    /// What is known before any of them has been started: every Blender has the engines of its release, and the denoiser
-    /// that its makers build it with.
+    /// The offers before any Blender has been started: each has the engines of its release, and the denoiser that its makers
+    /// build it with.
     pub(crate) fn new(installs: &[BlenderInstall], devices: Option<&[Device]>, gpus: Arc<GpuMemory>) -> Self {
         let mut offers: Vec<(BlenderInstall, BlenderOffer, bool)> = Vec::new();
         for install in installs {
@@ -37,38 +37,39 @@ impl Offers {
         Self { gpus, list: offers }
     }
 
-    /// A Blender has been started and has said what it can do. Returns whether that is news.
-    pub(crate) fn met(&mut self, met: &Met) -> bool {
-        let Some((_, offer, known)) = self.list.iter_mut().find(|(install, ..)| *install == met.install)
+    /// Completes the offer of a Blender. Returns whether it has changed.
+    pub(crate) fn update(&mut self, probed: &ProbedBlender) -> bool {
+        let Some((_, offer, is_probed)) =
+            self.list.iter_mut().find(|(install, ..)| *install == probed.install)
         else {
             return false;
         };
-        *known = true;
+        *is_probed = true;
         let full = BlenderOffer {
-            version: met.version,
-            build_hash: met.build_hash.clone(),
+            version: probed.version,
+            build_hash: probed.build_hash.clone(),
             flavor: offer.flavor,
-            engines: met.capabilities.engines.clone(),
-            devices: with_processor(&met.capabilities.devices, &self.gpus),
-            denoisers: met.capabilities.denoisers.clone(),
+            engines: probed.capabilities.engines.clone(),
+            devices: with_processor(&probed.capabilities.devices, &self.gpus),
+            denoisers: probed.capabilities.denoisers.clone(),
         };
-        let news = full != *offer;
+        let changed = full != *offer;
         *offer = full;
-        news
+        changed
     }
 
     pub(crate) fn all(&self) -> Vec<BlenderOffer> {
         self.list.iter().map(|(_, offer, _)| offer.clone()).collect()
     }
 
-    /// A series whose Blender has not been started yet.
-    pub(crate) fn unknown(&self) -> Option<BlenderSeries> {
-        self.list.iter().find(|(.., known)| !known).map(|(_, offer, _)| offer.version.series())
+    /// Returns a series whose Blender has not been probed.
+    pub(crate) fn unprobed(&self) -> Option<BlenderSeries> {
+        self.list.iter().find(|(.., is_probed)| !is_probed).map(|(_, offer, _)| offer.version.series())
     }
 
-    /// Looks at this series no more: its Blender does not start.
-    pub(crate) fn give_up(&mut self, series: BlenderSeries) {
-        self.list.retain(|(_, offer, known)| *known || offer.version.series() != series);
+    /// Removes a series whose Blender does not start.
+    pub(crate) fn remove_unprobed(&mut self, series: BlenderSeries) {
+        self.list.retain(|(_, offer, is_probed)| *is_probed || offer.version.series() != series);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn one_offer_a_series_that_grows_when_it_is_met() {
+    fn one_offer_a_series_that_is_completed_by_a_probe() {
         let installs = [install("/a", "4.5.3"), install("/b", "4.5.1"), install("/c", "3.4.1")];
         let mut offers = Offers::new(&installs, None, Arc::default());
         let all = offers.all();
@@ -125,8 +126,8 @@ mod tests {
         assert_eq!(all[0].engines[1], "BLENDER_EEVEE_NEXT");
         assert_eq!(all[1].engines[1], "BLENDER_EEVEE");
         assert_eq!(all[0].devices[0].class, DeviceClass::Cpu);
-        assert_eq!(offers.unknown(), Some("4.5".parse().unwrap()));
-        let met = Met {
+        assert_eq!(offers.unprobed(), Some("4.5".parse().unwrap()));
+        let probed = ProbedBlender {
             install: installs[0].clone(),
             version: installs[0].version,
             build_hash: "abc".to_owned(),
@@ -136,12 +137,12 @@ mod tests {
                 denoisers: vec![],
             },
         };
-        assert!(offers.met(&met));
-        assert!(!offers.met(&met), "the second time it is no news");
+        assert!(offers.update(&probed));
+        assert!(!offers.update(&probed), "the second time it is no changed");
         assert_eq!(offers.all()[0].devices.len(), 2);
-        assert_eq!(offers.unknown(), Some("3.4".parse().unwrap()));
-        offers.give_up("3.4".parse().unwrap());
-        assert_eq!(offers.unknown(), None);
+        assert_eq!(offers.unprobed(), Some("3.4".parse().unwrap()));
+        offers.remove_unprobed("3.4".parse().unwrap());
+        assert_eq!(offers.unprobed(), None);
         assert_eq!(offers.all().len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! How a worker is started, what happens to it, and how it ends.
+//! The options, the errors and the exit of a worker.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
@@ -6,14 +6,14 @@ use kiln_client::ClientError;
 use kiln_host::Device;
 use kiln_types::{BlenderSeries, DesiredState, DeviceClass, Epoch, Name, ShortName};
 
-use crate::wishes::Wishes;
+use crate::availability::AvailabilityOptions;
 
-/// Bytes of blobs that a worker keeps where nobody says: 20 GiB.
+/// The default size of a worker's cache: 20 GiB.
 pub const DEFAULT_CACHE_BYTES: u64 = 20 << 30;
-/// Who tries one thing and then another finds a Blender in each slot.
+/// An artist who tries one thing and then another finds a Blender in each slot.
 const IDLE_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// What a worker needs to know. [`WorkerOptions::new`] leaves all that can be chosen to Kiln.
+/// The options of a worker. [`WorkerOptions::new`] leaves all that can be chosen to Kiln.
 #[derive(Clone)]
 pub struct WorkerOptions {
     /// `http://host:port`.
@@ -21,10 +21,9 @@ pub struct WorkerOptions {
     pub key: String,
     /// Below it each worker of this machine has a folder of its own, `worker-N`.
     pub data: PathBuf,
-    /// Where `kiln blender install` put its Blenders; `data` where `None`.
+    /// The folder of `kiln blender install`; `data` if `None`.
     pub installs: Option<PathBuf>,
-    /// The folder where what is learnt of this machine's Blenders is kept, so that the next start need not ask
-    /// them; `data` where `None`.
+    /// The folder that remembers the properties of this machine's Blenders for the next start; `data` if `None`.
     pub blender_cache: Option<PathBuf>,
     /// The machine's name where `None`.
     pub name: Option<Name>,
@@ -36,20 +35,20 @@ pub struct WorkerOptions {
     pub cores: Option<u32>,
     /// Bytes of memory that it gives to the farm; all where `None`.
     pub memory: Option<u64>,
-    /// How far its Blenders stand back for other programs, from 0 to 19 (`nice`).
+    /// The `nice` value of its Blenders, from 0 to 19.
     pub nice: u8,
     /// Names that jobs may ask for.
     pub tags: Vec<ShortName>,
     /// Whether the farm may wake this machine.
     pub wakes: bool,
-    pub wishes: Wishes,
+    pub availability: AvailabilityOptions,
     /// Blenders to look at besides those found.
     pub blenders: Vec<PathBuf>,
     /// The most the cache of blobs holds, in bytes; what is in use may be above it.
     pub cache_bytes: u64,
-    /// How long there must have been no work until only one spare Blender waits for it, or none.
+    /// The time without work after which at most one spare Blender is kept.
     pub idle_after: Duration,
-    /// Which Blender is started at once, while the connection is made; the one used last where `None`.
+    /// The Blender that is started at once, while the connection is made; the one used last if `None`.
     pub prestart: Option<BlenderSeries>,
     /// The folder of the blob store of a server in this very process or on this disk: blobs are read from there,
     /// checked all the same, and not kept twice.
@@ -61,7 +60,7 @@ pub struct WorkerOptions {
 }
 
 impl WorkerOptions {
-    /// Of a machine that is not there; one GPU is listed once for each backend.
+    /// The number of GPUs of a simulated machine; one GPU is listed once for each backend.
     pub(crate) fn gpus(&self) -> Option<u32> {
         let devices = self.devices.as_ref()?;
         let of = |class: &DeviceClass| devices.iter().filter(|device| device.backend == *class).count();
@@ -84,7 +83,7 @@ impl WorkerOptions {
             nice: 0,
             tags: Vec::new(),
             wakes: false,
-            wishes: Wishes::default(),
+            availability: AvailabilityOptions::default(),
             blenders: Vec::new(),
             cache_bytes: DEFAULT_CACHE_BYTES,
             idle_after: IDLE_AFTER,
@@ -107,7 +106,7 @@ impl fmt::Debug for WorkerOptions {
     }
 }
 
-/// Why a worker cannot work. Each is a sentence for a person.
+/// The reason for which a worker cannot work. Each is a sentence for a person.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     #[error(
@@ -123,27 +122,27 @@ pub enum WorkerError {
     Cache(#[from] kiln_blobs::BlobError),
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// In the server's own words.
+    /// The reason is the server's.
     #[error("the server does not take this worker: {0}")]
     Refused(String),
     #[error(
-        "the server is at reign {found} of this farm, and this worker has seen reign {seen}: an old copy of the \
+        "the server is at epoch {found} of this farm, and this worker has seen epoch {seen}: an old copy of the \
          server's data seems to run. Start the right server, or, if the copy is meant, remove {}",
         file.display()
     )]
-    OldReign { seen: Epoch, found: Epoch, file: PathBuf },
+    OldEpoch { seen: Epoch, found: Epoch, file: PathBuf },
     #[error("the worker ended by a fault of its own: {0}")]
     Fault(String),
 }
 
-/// How a worker ended.
+/// The way in which a worker ended.
 #[derive(Debug)]
 pub enum WorkerExit {
-    /// By the wish of who started it.
+    /// On its own order, such as Ctrl-C.
     Drained,
-    /// By the wish of the farm (`kiln workers drain` or `stop`).
+    /// On the order of the farm (`kiln workers drain` or `stop`).
     Dismissed(DesiredState),
-    /// At once; nothing was handed back.
+    /// At once; nothing was returned.
     Stopped,
     Failed(WorkerError),
 }

@@ -1,13 +1,14 @@
-//! Folders that go with a value, and other work on the disk that no async thread waits for.
+//! Folders that are removed with a value, and other work on the disk that no async thread waits for.
 
 use std::{
-    io, mem,
+    fs, io, mem,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use tokio::{runtime::Handle, task::spawn_blocking};
 
-/// A folder that is removed with all in it when the value is dropped. Whoever drops it does not wait for that.
+/// A folder that is removed with all in it when the value is dropped, in the background.
 #[derive(Debug)]
 pub(crate) struct ScratchFolder(PathBuf);
 
@@ -47,7 +48,12 @@ fn clear(path: &Path) {
     }
 }
 
-/// Runs what waits for the disk where nobody else has to.
+/// Creates a folder that only its owner reads. Blocking.
+pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Runs work that waits for the disk on a thread for blocking work.
 pub(crate) async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {

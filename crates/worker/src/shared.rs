@@ -1,4 +1,4 @@
-//! Files that are not sent because this machine reaches them too: found below its own roots, and compared with what
+//! Files that are not sent, because this machine reaches them too: found below its own roots, and verified with what
 //! the artist's machine saw.
 
 use std::{
@@ -18,18 +18,18 @@ const TOLERANCE_MS: i64 = 2000;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SharedRoots(BTreeMap<ShortName, PathBuf>);
 
-/// A shared file as it was when it was compared.
+/// A shared file as it was when it was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Compared {
+pub(crate) struct VerifiedFile {
     /// Its path here.
     pub(crate) path: PathBuf,
     size: u64,
     modified: SystemTime,
 }
 
-impl Compared {
-    /// Whether it has not changed since.
-    pub(crate) fn holds(&self) -> bool {
+impl VerifiedFile {
+    /// Compares the file with what it was.
+    pub(crate) fn is_unchanged(&self) -> bool {
         self.path.metadata().is_ok_and(|meta| {
             meta.len() == self.size && meta.modified().is_ok_and(|modified| modified == self.modified)
         })
@@ -41,15 +41,12 @@ impl SharedRoots {
         Self(roots)
     }
 
-    /// Each file's place here. Blocks.
-    ///
-    /// # Errors
-    /// `BundleUnavailable`, with the first that is not here or not the same, and what to do.
-    pub(crate) fn compare(&self, files: &[SharedFile]) -> Result<Vec<Compared>, Failure> {
-        files.iter().map(|file| self.one(file)).collect()
+    /// Finds each file and compares it with what the artist's machine saw. Blocking.
+    pub(crate) fn verify(&self, files: &[SharedFile]) -> Result<Vec<VerifiedFile>, Failure> {
+        files.iter().map(|file| self.verify_one(file)).collect()
     }
 
-    fn one(&self, file: &SharedFile) -> Result<Compared, Failure> {
+    fn verify_one(&self, file: &SharedFile) -> Result<VerifiedFile, Failure> {
         let bad = |why: String| Failure::new(FailureCause::BundleUnavailable, why);
         let Some(root) = self.0.get(&file.root) else {
             return Err(bad(format!(
@@ -91,7 +88,7 @@ impl SharedRoots {
             }
             None => {}
         }
-        Ok(Compared { path, size: meta.len(), modified })
+        Ok(VerifiedFile { path, size: meta.len(), modified })
     }
 }
 
@@ -103,8 +100,8 @@ fn unix_ms(time: SystemTime) -> i64 {
     }
 }
 
-/// A link to the file, at its place in a bundle's folder.
-pub(crate) fn link(place: &Path, file: &Compared) -> io::Result<()> {
+/// Links to the file from its place in a bundle's folder.
+pub(crate) fn link(place: &Path, file: &VerifiedFile) -> io::Result<()> {
     std::os::unix::fs::symlink(&file.path, place)
 }
 
@@ -144,7 +141,7 @@ mod tests {
         fn refused(&self, change: impl FnOnce(&mut SharedFile)) -> String {
             let mut file = self.file.clone();
             change(&mut file);
-            let failure = self.roots.compare(&[file]).unwrap_err();
+            let failure = self.roots.verify(&[file]).unwrap_err();
             assert_eq!(failure.cause, FailureCause::BundleUnavailable);
             assert!(failure.cause.blames_worker());
             failure.message
@@ -157,13 +154,13 @@ mod tests {
         let path = bench.dir.path().join("maps/wood.png");
         for off in [-1900, 0, 1900] {
             let file = SharedFile { modified_ms: bench.file.modified_ms + off, ..bench.file.clone() };
-            let compared = bench.roots.compare(&[file]).unwrap();
-            assert_eq!(compared[0].path, path);
-            assert!(compared[0].holds());
+            let verified = bench.roots.verify(&[file]).unwrap();
+            assert_eq!(verified[0].path, path);
+            assert!(verified[0].is_unchanged());
         }
-        let compared = bench.roots.compare(std::slice::from_ref(&bench.file)).unwrap();
+        let verified = bench.roots.verify(std::slice::from_ref(&bench.file)).unwrap();
         fs::write(&path, b"burnt").unwrap();
-        assert!(!compared[0].holds());
+        assert!(!verified[0].is_unchanged());
     }
 
     #[test]
@@ -186,11 +183,11 @@ mod tests {
             modified_ms: 0,
             ..bench.file.clone()
         };
-        assert!(bench.roots.compare(&[hashed(b"wood")]).is_ok());
+        assert!(bench.roots.verify(&[hashed(b"wood")]).is_ok());
         let path = bench.dir.path().join("maps/wood.png");
         let time = path.metadata().unwrap().modified().unwrap();
         fs::write(&path, b"dark").unwrap();
         fs::File::options().append(true).open(&path).unwrap().set_modified(time + Duration::ZERO).unwrap();
-        assert!(bench.roots.compare(&[hashed(b"wood")]).unwrap_err().message.contains("bytes are others"));
+        assert!(bench.roots.verify(&[hashed(b"wood")]).unwrap_err().message.contains("bytes are others"));
     }
 }

@@ -5,14 +5,14 @@ use std::time::Duration;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// Memory that a slot is given credit for when slots are counted, before any scene is known.
+/// Memory that a slot needs when slots are counted, before any scene is known.
 const MEMORY_A_SLOT: u64 = 3 * GIB;
-/// What a Blender holds before it opens anything.
+/// The memory of a Blender before it opens a file.
 const BARE: u64 = 512 * MIB;
-/// Frames after which a process is replaced by a fresh one: whatever leaks, leaks no further.
+/// Frames after which a process is replaced by a fresh one, so that a leak stays small.
 pub(crate) const FRAMES_A_PROCESS: u64 = 2000;
 
-/// How many slots a worker has where nobody says.
+/// The number of slots of a worker whose options name none.
 ///
 /// A frame that renders for less than a second keeps one core busy with its sync before and its save after, and
 /// all cores only in between: two Blenders overlap the one's sync with the other's render, and two cores are then
@@ -26,8 +26,8 @@ pub(crate) fn slots(cores: u32, available: u64, gpus: u32) -> u16 {
     u16::try_from(u64::from(wanted).min(fitting).max(1)).unwrap_or(1)
 }
 
-/// Threads of each Blender where nobody says, of a worker that gives so many cores of a machine to its slots; 0 where
-/// it gives all, and Blender decides.
+/// Threads of each Blender of a worker that gives `offered` cores of its machine to its slots; 0 if it gives all, and
+/// Blender decides.
 pub(crate) fn threads(offered: u32, machine: u32, slots: u16) -> u16 {
     if offered >= machine {
         return 0;
@@ -35,49 +35,49 @@ pub(crate) fn threads(offered: u32, machine: u32, slots: u16) -> u16 {
     u16::try_from((offered / u32::from(slots.max(1))).max(1)).unwrap_or(u16::MAX)
 }
 
-/// What is kept free for everything else on the machine.
+/// The memory that is kept free for everything else on the machine.
 pub(crate) fn reserve(total: u64) -> u64 {
     (total / 20).max(512 * MIB)
 }
 
-/// What a scene is expected to take, from the bytes of its files: measured scenes of plain geometry took 8 times
-/// their file without persistent data and 20 times with it.
+/// Estimates the memory of a scene from the bytes of its files: measured scenes of plain geometry took 8 times their file
+/// without persistent data and 20 times with it.
 pub(crate) fn guess(bundle: u64, persistent: bool) -> u64 {
     BARE.saturating_add(bundle.saturating_mul(if persistent { 20 } else { 8 }))
 }
 
-/// Whether a scene that needs `need` may be opened while another slot has one open. Claimed is what other slots
-/// are about to take and the system does not show yet. The first scene always may: without it nothing renders.
+/// Decides whether a scene that needs `need` bytes may be opened beside others. `claimed`: bytes that others are about to
+/// take and the system does not show yet. The first scene always may: without it nothing renders.
 pub(crate) fn room(first: bool, available: u64, claimed: u64, need: u64, total: u64) -> bool {
     first || available.saturating_sub(claimed) >= need.saturating_add(reserve(total))
 }
 
-/// Whether a process has done its share, or holds so much that the machine runs dry.
+/// Decides whether a process has rendered enough frames, or holds so much memory that the machine has none left.
 pub(crate) fn worn(frames: u64, peak: u64, available: u64, total: u64) -> bool {
     frames >= FRAMES_A_PROCESS || (peak > GIB && available < reserve(total) / 2)
 }
 
-/// What the need for a spare process is decided on.
+/// The state of a worker that decides whether it needs a spare process.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct SpareFacts {
+pub(crate) struct SpareNeed {
     /// A spare is there or coming up.
     pub(crate) have: bool,
-    /// How long the worker has been without pause at work, or without work.
+    /// The time for which the worker has been at work, or without work.
     pub(crate) steady: Duration,
     pub(crate) busy: bool,
     pub(crate) available: u64,
     pub(crate) total: u64,
 }
 
-/// Whether a spare process is to be started now. A start takes 0.7 s of a core: never in the first seconds of a
+/// Decides whether a spare process is to be started now. A start takes 0.7 s of a core: never in the first seconds of a
 /// job, which may be over before the spare is up.
-pub(crate) fn want_spare(facts: SpareFacts) -> bool {
+pub(crate) fn want_spare(facts: SpareNeed) -> bool {
     let settled = facts.steady >= Duration::from_secs(if facts.busy { 10 } else { 5 });
     !facts.have && settled && facts.available >= reserve(facts.total) + 2 * GIB
 }
 
-/// Whether a worker that has had nothing to do for long keeps a spare process, or starts one: not where somebody uses the
-/// machine, nor where memory is short. One that is there goes later than a new one would come.
+/// Decides whether a worker without work for long keeps a spare process, or starts one: not while somebody uses the machine
+/// or memory is short. To keep one takes less free memory than to start one.
 pub(crate) fn keeps_idle_spare(have: bool, used: bool, available: u64, total: u64) -> bool {
     let free = if have { GIB } else { 2 * GIB };
     !used && available >= reserve(total) + free
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_worker_keeps_a_spare_where_nobody_misses_its_memory() {
+    fn an_idle_worker_keeps_a_spare_while_its_memory_is_not_needed() {
         for (have, used, gib, kept) in [
             (false, false, 4, true),
             (true, false, 4, true),
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_spare_never_costs_a_short_job() {
-        let facts = SpareFacts {
+        let facts = SpareNeed {
             have: false,
             steady: Duration::from_secs(9),
             busy: true,
@@ -167,9 +167,9 @@ mod tests {
             total: 16 * GIB,
         };
         assert!(!want_spare(facts));
-        assert!(want_spare(SpareFacts { steady: Duration::from_secs(10), ..facts }));
-        assert!(want_spare(SpareFacts { busy: false, ..facts }));
-        assert!(!want_spare(SpareFacts { busy: false, have: true, ..facts }));
-        assert!(!want_spare(SpareFacts { busy: false, available: GIB, ..facts }));
+        assert!(want_spare(SpareNeed { steady: Duration::from_secs(10), ..facts }));
+        assert!(want_spare(SpareNeed { busy: false, ..facts }));
+        assert!(!want_spare(SpareNeed { busy: false, have: true, ..facts }));
+        assert!(!want_spare(SpareNeed { busy: false, available: GIB, ..facts }));
     }
 }

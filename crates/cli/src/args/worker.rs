@@ -13,7 +13,8 @@ Ctrl-C drains: frames that have not ended are handed back at once, and other wor
 hard.
 
 --json prints a line of JSON for everything that happens, with its time, `at_ms`, and its `kind`: blenders, no-blender, \
-connected, away, assigned, began, rendered, delivered, failed, handed-back, desired-state, rests, wakes or draining.
+connected, disconnected, assigned, streaming, started, rendered, delivered, failed, returned, desired-state, unavailable,
+available or draining.
 
 Examples:
   kiln worker --server http://10.0.0.5:8765 --key-file farm.key

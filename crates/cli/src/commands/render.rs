@@ -11,7 +11,7 @@ use kiln_client::{
 };
 use kiln_host::{BlenderInstall, can_install};
 use kiln_types::{BlenderSeries, BlenderVersion, DeviceChoice, WorkerState};
-use kiln_worker::{RunningWorker, Worker, WorkerOptions};
+use kiln_worker::{RunningWorker, WorkerOptions};
 
 use super::{
     Context,
@@ -273,7 +273,7 @@ async fn join(
     let mut options = WorkerOptions::new(client.url(), client.key(), settings.data.value.join("worker"));
     apply(&mut options, settings);
     options.prestart = Some(series);
-    match Worker::start(options).await {
+    match RunningWorker::start(options).await {
         Ok(worker) => Some(worker),
         Err(error) => {
             output.warning(&format!("this machine does not render along: {error}"));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kiln_client::{Client, EventStream};
 use kiln_server::{RunningServer, Server, ServerError, ServerOptions};
 use kiln_types::JobId;
-use kiln_worker::{RunningWorker, Worker, WorkerOptions};
+use kiln_worker::{RunningWorker, WorkerOptions};
 use serde_json::json;
 
 use super::{Context, worker::tell};
@@ -126,7 +126,7 @@ async fn start_worker(
     super::worker::apply(&mut options, settings);
     settings.serve(&mut options);
     options.local_blobs = Some(data.clone());
-    let worker = Arc::new(Worker::start(options).await?);
+    let worker = Arc::new(RunningWorker::start(options).await?);
     tell(context.output, &worker);
     Ok(worker)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kiln_worker::{Happening, RunningWorker, Worker, WorkerError, WorkerExit, WorkerOptions};
+use kiln_worker::{RunningWorker, WorkerError, WorkerEvent, WorkerExit, WorkerOptions};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::Context;
@@ -24,7 +24,7 @@ impl From<WorkerError> for Fault {
 fn fault(error: &WorkerError) -> Fault {
     let exit = match error {
         WorkerError::Data { .. } | WorkerError::TooMany { .. } | WorkerError::Slots(_) => Exit::BadInput,
-        WorkerError::Client(_) | WorkerError::Refused(_) | WorkerError::OldReign { .. } => Exit::NoServer,
+        WorkerError::Client(_) | WorkerError::Refused(_) | WorkerError::OldEpoch { .. } => Exit::NoServer,
         _ => Exit::Failed,
     };
     Fault { exit, message: error.to_string() }
@@ -57,14 +57,14 @@ pub async fn run(context: &Context, args: WorkerArgs) -> Outcome<Exit> {
     let mut options = WorkerOptions::new(client.url(), client.key(), data);
     apply(&mut options, &settings);
     settings.serve(&mut options);
-    let worker = Arc::new(Worker::start(options).await?);
+    let worker = Arc::new(RunningWorker::start(options).await?);
     tell(context.output, &worker);
     crate::service::ready::tell();
     tokio::select! {
         exit = worker.wait() => return ended(context.output, &exit),
         () = signals.next() => {}
     }
-    context.output.note("handing the frames back; again to stop hard");
+    context.output.note("returning the tasks; again to stop hard");
     tokio::select! {
         exit = worker.drain() => ended(context.output, &exit),
         () = signals.next() => {
@@ -87,11 +87,11 @@ fn ended(output: Output, exit: &WorkerExit) -> Outcome<Exit> {
 
 /// Prints what happens at a worker, a line each; JSON lines where JSON is asked for.
 pub fn tell(output: Output, worker: &Arc<RunningWorker>) {
-    let mut happenings = worker.subscribe();
+    let mut events = worker.subscribe();
     tokio::spawn(async move {
         loop {
-            match happenings.recv().await {
-                Ok(happening) => line(output, &happening),
+            match events.recv().await {
+                Ok(event) => line(output, &event),
                 // It speaks faster than the terminal reads: the newest count.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
@@ -100,26 +100,26 @@ pub fn tell(output: Output, worker: &Arc<RunningWorker>) {
     });
 }
 
-/// A happening as programs read it.
+/// An event as programs read it.
 #[derive(serde::Serialize)]
 struct Line<'a> {
     /// Unix milliseconds.
     at_ms: i64,
     #[serde(flatten)]
-    happening: &'a Happening,
+    event: &'a WorkerEvent,
 }
 
-fn line(output: Output, happening: &Happening) {
+fn line(output: Output, event: &WorkerEvent) {
     if output.reader() == Reader::Json {
-        output.line(&Line { at_ms: jiff::Timestamp::now().as_millisecond(), happening });
+        output.line(&Line { at_ms: jiff::Timestamp::now().as_millisecond(), event });
         return;
     }
-    match happening {
-        Happening::NoBlender | Happening::Away { .. } | Happening::Failed { .. } => {
-            output.warning(&happening.to_string());
+    match event {
+        WorkerEvent::NoBlender | WorkerEvent::Disconnected { .. } | WorkerEvent::Failed { .. } => {
+            output.warning(&event.to_string());
         }
         // Every frame is told once, when it is delivered.
-        Happening::Assigned { .. } | Happening::Began { .. } | Happening::Rendered { .. } => {}
-        _ => output.note(&happening.to_string()),
+        WorkerEvent::Assigned { .. } | WorkerEvent::Started { .. } | WorkerEvent::Rendered { .. } => {}
+        _ => output.note(&event.to_string()),
     }
 }

@@ -23,8 +23,8 @@ pub fn explanation(job: &JobView, why: &Explanation) -> String {
     );
     for step in &why.steps {
         let what = match step.step {
-            StepKind::Bake => "The bake".to_owned(),
             StepKind::Render => count(step.tasks, "frame"),
+            kind => format!("The {kind}"),
         };
         let wait = if step.tasks == 1 { "waits" } else { "wait" };
         if step.reasons.is_empty() {

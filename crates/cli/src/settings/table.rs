@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::LazyLock}
 
 use kiln_server::Expires;
 use kiln_types::{DeviceChoice, Name, Owner, Project, ShortName, TimeSpan};
-use kiln_worker::{Sleep, WhenUsed, Wishes, Yields};
+use kiln_worker::{AvailabilityOptions, OnUnavailable, SleepTime, YieldMode};
 
 use super::{
     Row, Value,
@@ -156,21 +156,21 @@ settings! {
         availability("N", "The niceness of its Blenders, from 0 to 19: 19 yields to all other programs").rare();
     tags "tag": Vec<ShortName> = many(plain::<ShortName>(), "none"),
         Spec::new(Words, "NAME", "A tag that jobs may require; can be repeated").of(&[Availability]);
-    sleep "sleep": Vec<Sleep> = many(plain::<Sleep>(), "none"),
+    sleep "sleep": Vec<SleepTime> = many(plain::<SleepTime>(), "none"),
         Spec::new(Words, "TIMES", "Times when it takes no work, such as 'mon-fri 09:00-18:00'; can be repeated")
             .details("By this machine's clock")
             .of(&[Availability]);
-    yields "yield": Yields = one(plain(), Yields::Auto),
+    yields "yield": YieldMode = one(plain(), YieldMode::Auto),
         Spec::new(WordOr("yes"), "WHEN", "Take no work while a person uses the machine: yes, no or auto")
             .details("auto: if somebody has a graphical session on it. --yield alone means yes")
             .of(&[Availability]);
-    yield_idle "yield_idle": TimeSpan = one(plain(), TimeSpan::from_secs(Wishes::IDLE.as_secs())),
+    yield_idle "yield_idle": TimeSpan = one(plain(), TimeSpan::from_secs(AvailabilityOptions::IDLE.as_secs())),
         availability("DURATION", "A person who touches nothing for this long has left")
             .details("0s: keyboard and mouse do not count")
             .rare();
     yield_load "yield_load": Option<f64> = maybe(item(shape::load), "half of the machine's cores"),
         availability("CORES", "Cores that other programs must use before it yields").rare();
-    when_used "when_used": WhenUsed = one(plain(), WhenUsed::Finish),
+    when_used "when_used": OnUnavailable = one(plain(), OnUnavailable::Finish),
         availability("CHOICE", "A frame that renders when it must yield or sleep: finish it, or stop and return it")
             .details("`finish` renders it behind all other programs")
             .rare();

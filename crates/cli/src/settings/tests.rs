@@ -3,7 +3,7 @@ use std::{fs, path::Path};
 use clap::Args as _;
 use kiln_server::Expires;
 use kiln_types::{DeviceChoice, TimeSpan};
-use kiln_worker::Yields;
+use kiln_worker::YieldMode;
 
 use super::{
     flags::{AvailabilityArgs, DeviceArgs, FarmArgs, RetentionArgs, WorkerSettingArgs},
@@ -136,14 +136,14 @@ fn wishes_come_from_everywhere() {
     let settings =
         resolve(Flags::default().and(&given::<AvailabilityArgs>(&["--yield"]).unwrap()), &vars, toml)
             .unwrap();
-    assert_eq!(settings.yields, Value { value: Yields::Yes, origin: Origin::Flag });
+    assert_eq!(settings.yields, Value { value: YieldMode::Yes, origin: Origin::Flag });
     assert_eq!(settings.tags.value, ["attic", "fast"]);
     assert_eq!(settings.yield_idle.value, TimeSpan::from_secs(90));
     let mut options = WorkerOptions::new("", "", "");
     settings.limit(&mut options);
     settings.serve(&mut options);
     assert_eq!((options.memory, options.nice, options.wakes), (Some(16 << 30), 5, true));
-    assert_eq!((options.wishes.sleep.len(), options.wishes.load), (2, Some(2.5)));
+    assert_eq!((options.availability.sleep.len(), options.availability.load), (2, Some(2.5)));
     let shown: Vec<String> =
         settings.rows().iter().map(|(name, value, _)| format!("{name} {value}")).collect();
     assert!(shown.contains(&"sleep 22:00-08:00; sat,sun 00:00-24:00".to_owned()), "{shown:?}");
@@ -172,7 +172,7 @@ fn flags_take_what_the_table_says() {
     let settings = resolve(given_wishes.flags().clone(), &[("KILN_WAKE", "false")], "").unwrap();
     assert_eq!(settings.wake, Value { value: true, origin: Origin::Flag });
     assert_eq!(settings.tags.value, ["a", "b"]);
-    assert_eq!(settings.yields.value, Yields::No);
+    assert_eq!(settings.yields.value, YieldMode::No);
     assert!(AvailabilityArgs::default().flags().is_empty() && !given_wishes.flags().is_empty());
     let error = given::<WorkerSettingArgs>(&["--slots", "0"]).unwrap_err();
     assert!(error.contains("--slots <N>") && error.contains("between 1 and 256"), "{error}");

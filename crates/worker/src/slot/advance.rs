@@ -1,63 +1,86 @@
-//! The steps that a slot takes by itself, whenever something has changed: what is the next task, and what it lacks.
+//! The transitions that a slot makes by itself whenever something has changed: to the next task, or to what that lacks.
 
 use std::{collections::btree_map::Entry, time::Duration};
 
 use kiln_types::{Failure, FailureCause, SessionKey};
 
 use super::{
-    effect::{Effect, Surroundings, Told},
-    state::{Files, Phase, Slot},
-    work::{Kind, Work},
+    effects::{SlotEffect, SlotEnvironment, SlotNotice},
+    state::{BundleState, DirectRun, SlotMachine, SlotPhase},
+    task::{BlenderAction, BlenderTask, SlotTask},
 };
-use crate::TaskKind;
+use crate::process::ProcessKind;
 
-/// How long frames may wait for memory before they are handed back; meanwhile other slots may steal them.
+/// The time that tasks wait for memory before they are returned; meanwhile other slots may take them over.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How the next task's files lie.
-enum Lie {
+/// The state of the next task's bundle.
+enum NextBundle {
     Here(SessionKey),
     Coming,
+    /// The task has failed; another is the next.
     Failed,
 }
 
-impl Slot {
-    /// Takes every step that is possible now.
-    pub(crate) fn advance(&mut self, around: &impl Surroundings) {
-        while self.step(around) {}
-        self.release();
+impl SlotMachine {
+    /// Makes every transition that is possible now.
+    pub(crate) fn advance(&mut self, environment: &impl SlotEnvironment) {
+        while self.step(environment) {}
+        self.release_bundles();
     }
 
-    /// Whether there may be another step at once.
-    fn step(&mut self, around: &impl Surroundings) -> bool {
+    /// Returns whether there may be another transition at once.
+    fn step(&mut self, environment: &impl SlotEnvironment) -> bool {
+        let is_free = self.direct == DirectRun::None;
         match &self.phase {
-            Phase::Cold if self.closing => {
-                if !self.closed {
+            SlotPhase::Cold if self.closing => {
+                if is_free && !self.closed {
                     self.closed = true;
-                    self.tell(Told::Closed);
+                    self.tell(SlotNotice::Closed);
                 }
                 false
             }
-            Phase::Cold => self.step_cold(around),
-            Phase::Idle { .. } if self.closing || self.resting => {
+            SlotPhase::Idle { .. } if self.closing || self.unavailable => {
                 self.recycle();
                 false
             }
-            Phase::Idle { kind, open } => {
+            SlotPhase::Opening { .. } | SlotPhase::Working { .. } => false,
+            _ if !is_free => false,
+            _ if matches!(self.queue.front(), Some(SlotTask::Direct(_))) => self.step_direct(environment),
+            SlotPhase::Cold => self.step_cold(environment),
+            SlotPhase::Idle { kind, open } => {
                 let (kind, open) = (kind.clone(), *open);
-                self.step_idle(kind, open, around)
+                self.step_idle(kind, open, environment)
             }
-            Phase::Starting { .. } | Phase::Opening { .. } | Phase::Working { .. } | Phase::Recycling => {
-                false
-            }
+            SlotPhase::Starting { .. } | SlotPhase::Recycling => false,
         }
     }
 
-    fn step_cold(&mut self, around: &impl Surroundings) -> bool {
-        let Some(kind) = self.queue.front().map(Work::process).or_else(|| self.ahead.clone()) else {
+    /// Runs the next task, which needs no Blender, whatever the process does.
+    fn step_direct(&mut self, environment: &impl SlotEnvironment) -> bool {
+        // Otherwise the upload queue reports when it has room again.
+        if !environment.has_upload_room() {
             return false;
-        };
-        if !around.has(kind.series) {
+        }
+        if self.queue.front().is_some_and(|task| !environment.has_memory(task)) {
+            if matches!(self.phase, SlotPhase::Idle { .. }) {
+                self.recycle();
+            }
+            return self.wait_for_memory(environment);
+        }
+        self.no_memory_since = None;
+        if let Some(SlotTask::Direct(task)) = self.queue.pop_front() {
+            self.tell(SlotNotice::Started(task.head));
+            self.direct = DirectRun::Running(task.head);
+            self.effects.push(SlotEffect::Run(task));
+        }
+        false
+    }
+
+    fn step_cold(&mut self, environment: &impl SlotEnvironment) -> bool {
+        let next = self.queue.front().and_then(SlotTask::blender).map(BlenderTask::process);
+        let Some(kind) = next.or_else(|| self.ahead.clone()) else { return false };
+        if !environment.has_blender(kind.series) {
             self.ahead = self.ahead.take().filter(|ahead| ahead.series != kind.series);
             let message = format!(
                 "this worker has no Blender {}; `kiln blender install {}` gets one",
@@ -66,170 +89,179 @@ impl Slot {
             self.fail_front(Failure::new(FailureCause::CannotStart, message));
             return true;
         }
-        let mut files = None;
-        if kind.brings.is_some() {
+        let mut session = None;
+        if kind.startup.is_some() {
             // The process reads them when it starts, so it starts when they are here.
-            match self.files_of_front() {
-                Lie::Here(key) => files = Some(key),
-                Lie::Coming => return false,
-                Lie::Failed => return true,
+            match self.next_bundle() {
+                NextBundle::Here(key) => session = Some(key),
+                NextBundle::Coming => return false,
+                NextBundle::Failed => return true,
             }
         }
-        self.phase = Phase::Starting { kind: kind.clone() };
-        self.effects.push(Effect::Start(kind, files));
+        self.phase = SlotPhase::Starting { kind: kind.clone() };
+        self.effects.push(SlotEffect::Start(kind, session));
         false
     }
 
-    /// Whether the next task's files are here; where they cannot be had, it has failed, and another is the next.
-    fn files_of_front(&mut self) -> Lie {
-        let Some(front) = self.queue.front().cloned() else { return Lie::Coming };
-        match self.files.get(&front.key) {
-            Some(Files::Here) => Lie::Here(front.key),
-            Some(Files::Coming) => Lie::Coming,
-            Some(Files::Failed(failure)) => {
+    /// Looks for the next task's bundle. If that cannot be had, the task fails.
+    fn next_bundle(&mut self) -> NextBundle {
+        let Some(front) = self.queue.front().cloned() else { return NextBundle::Coming };
+        let Some(key) = front.blender().map(|task| task.key) else { return NextBundle::Coming };
+        match self.bundles.get(&key) {
+            Some(BundleState::Here) => NextBundle::Here(key),
+            Some(BundleState::Coming) => NextBundle::Coming,
+            Some(BundleState::Failed(failure)) => {
                 let failure = failure.clone();
                 self.fail_front(failure);
                 // The next frame of it tries again.
-                self.files.remove(&front.key);
-                if let Some(next) = self.queue.iter().find(|work| work.key == front.key).cloned() {
-                    self.want_files(&next);
+                self.bundles.remove(&key);
+                let uses_it = |task: &&SlotTask| task.blender().is_some_and(|task| task.key == key);
+                if let Some(next) = self.queue.iter().find(uses_it).cloned() {
+                    self.want_bundle(&next);
                 }
-                Lie::Failed
+                NextBundle::Failed
             }
             None => {
-                self.want_files(&front);
-                Lie::Coming
+                self.want_bundle(&front);
+                NextBundle::Coming
             }
         }
     }
 
-    fn step_idle(&mut self, kind: Kind, open: Option<SessionKey>, around: &impl Surroundings) -> bool {
-        let Some(front) = self.queue.front() else {
+    fn step_idle(
+        &mut self,
+        kind: ProcessKind,
+        open: Option<SessionKey>,
+        environment: &impl SlotEnvironment,
+    ) -> bool {
+        let Some(front) = self.queue.front().and_then(SlotTask::blender) else {
             self.no_memory_since = None;
             return false;
         };
         let wanted = front.process();
-        if wanted != kind && kind.may_become(&wanted) {
-            // What is open has the old part.
-            self.phase = Phase::Idle { kind: wanted, open: None };
+        if wanted != kind && kind.can_become(&wanted) {
+            // The open file has the old share.
+            self.phase = SlotPhase::Idle { kind: wanted, open: None };
             return true;
         }
-        if wanted != kind || around.worn() {
+        if wanted != kind || environment.is_worn() {
             self.recycle();
             return false;
         }
         // A bake works on a copy of its own, whatever is open.
-        let opens = front.kind != TaskKind::Bake;
-        if opens && open == Some(front.key) {
-            // Otherwise the outbox calls when it has room again.
-            if around.outbox_open()
-                && let Some(work) = self.queue.pop_front()
-            {
-                self.tell(Told::Began(work.clone()));
-                self.work(kind, work);
+        let opens = front.action != BlenderAction::Bake;
+        let is_open = opens && open == Some(front.key);
+        if is_open {
+            // Otherwise the upload queue reports when it has room again.
+            if !environment.has_upload_room() {
+                return false;
             }
-            return false;
+        } else {
+            match self.next_bundle() {
+                NextBundle::Here(_) => {}
+                NextBundle::Coming => return false,
+                NextBundle::Failed => return true,
+            }
+            if self.queue.front().is_some_and(|front| !environment.has_memory(front)) {
+                return self.wait_for_memory(environment);
+            }
+            self.no_memory_since = None;
         }
-        match self.files_of_front() {
-            Lie::Here(_) => {}
-            Lie::Coming => return false,
-            Lie::Failed => return true,
-        }
-        if self.queue.front().is_some_and(|front| !around.room(front)) {
-            return self.wait_for_memory(around);
-        }
-        self.no_memory_since = None;
-        if let Some(work) = self.queue.pop_front() {
-            self.tell(Told::Began(work.clone()));
-            if opens {
-                self.effects.push(Effect::Open(work.clone()));
-                self.phase = Phase::Opening { kind, work };
+        if let Some(SlotTask::Blender(task)) = self.queue.pop_front() {
+            self.tell(SlotNotice::Started(task.head));
+            if opens && !is_open {
+                self.effects.push(SlotEffect::Open(task.clone()));
+                self.phase = SlotPhase::Opening { kind, task };
             } else {
-                self.work(kind, work);
+                self.work(kind, task);
             }
         }
         false
     }
 
-    pub(super) fn work(&mut self, kind: Kind, work: Work) {
-        self.effects.push(Effect::Work(work.clone()));
-        self.phase = Phase::Working { kind, work };
+    pub(super) fn work(&mut self, kind: ProcessKind, task: BlenderTask) {
+        self.effects.push(SlotEffect::Work(task.clone()));
+        self.phase = SlotPhase::Working { kind, task };
     }
 
-    fn wait_for_memory(&mut self, around: &impl Surroundings) -> bool {
-        let since = *self.no_memory_since.get_or_insert(around.now());
-        if around.now().duration_since(since) >= MEMORY_PATIENCE {
+    fn wait_for_memory(&mut self, environment: &impl SlotEnvironment) -> bool {
+        let since = *self.no_memory_since.get_or_insert(environment.now());
+        if environment.now().duration_since(since) >= MEMORY_PATIENCE {
             self.no_memory_since = None;
-            self.hand_back_queue();
+            self.return_queue();
             return true;
         }
-        self.effects.push(Effect::Wake(Duration::from_millis(500)));
+        self.effects.push(SlotEffect::Wake(Duration::from_millis(500)));
         false
     }
 
-    pub(super) fn want_files(&mut self, work: &Work) {
-        if let Entry::Vacant(place) = self.files.entry(work.key) {
-            place.insert(Files::Coming);
-            self.effects.push(Effect::Fetch(work.session.clone()));
+    pub(super) fn want_bundle(&mut self, task: &SlotTask) {
+        if let SlotTask::Blender(task) = task
+            && let Entry::Vacant(place) = self.bundles.entry(task.key)
+        {
+            place.insert(BundleState::Coming);
+            self.effects.push(SlotEffect::Fetch(task.session.clone()));
         }
     }
 
-    /// Files that nothing here needs any more are let go.
-    fn release(&mut self) {
+    /// Releases bundles that nothing here uses any longer.
+    fn release_bundles(&mut self) {
         let open = match &self.phase {
-            Phase::Idle { open, .. } => *open,
-            Phase::Opening { work, .. } | Phase::Working { work, .. } => Some(work.key),
-            _ => None,
+            SlotPhase::Idle { open, .. } => *open,
+            _ => self.blender_task().map(|task| task.key),
         };
-        let queue = &self.queue;
+        let queued: Vec<SessionKey> =
+            self.queue.iter().filter_map(|task| Some(task.blender()?.key)).collect();
         let effects = &mut self.effects;
-        self.files.retain(|key, _| {
-            let wanted = Some(*key) == open || queue.iter().any(|work| work.key == *key);
-            if !wanted {
-                effects.push(Effect::Release(*key));
+        self.bundles.retain(|key, _| {
+            let is_used = Some(*key) == open || queued.contains(key);
+            if !is_used {
+                effects.push(SlotEffect::Release(*key));
             }
-            wanted
+            is_used
         });
     }
 
     pub(super) fn stop_current(&mut self) {
-        if let Phase::Opening { work, .. } | Phase::Working { work, .. } =
-            std::mem::replace(&mut self.phase, Phase::Recycling)
-        {
-            self.tell(Told::HandedBack(work));
-            self.effects.push(Effect::Recycle);
+        if let DirectRun::Running(task) = self.direct {
+            self.direct = DirectRun::Cancelled;
+            self.tell(SlotNotice::Returned(task));
+            self.effects.push(SlotEffect::CancelRun);
+        } else if let Some(task) = self.blender_task().map(|task| task.head) {
+            self.tell(SlotNotice::Returned(task));
+            self.recycle();
         }
     }
 
     pub(super) fn recycle(&mut self) {
-        self.phase = Phase::Recycling;
-        self.effects.push(Effect::Recycle);
+        self.phase = SlotPhase::Recycling;
+        self.effects.push(SlotEffect::Recycle);
     }
 
     pub(super) fn fail_front(&mut self, failure: Failure) {
-        if let Some(work) = self.queue.pop_front() {
-            self.tell(Told::Began(work.clone()));
-            self.tell(Told::Failed { work, failure, seconds: 0.0 });
+        if let Some(task) = self.queue.pop_front().map(|task| task.head()) {
+            self.tell(SlotNotice::Started(task));
+            self.tell(SlotNotice::Failed { task, failure, seconds: 0.0 });
         }
     }
 
-    pub(super) fn give_back(&mut self, running: bool, around: &impl Surroundings) {
-        self.hand_back_queue();
+    pub(super) fn return_tasks(&mut self, running: bool, environment: &impl SlotEnvironment) {
+        self.return_queue();
         if running && self.current().is_some() {
             self.stop_current();
-        } else if matches!(self.phase, Phase::Starting { .. }) {
+        } else if matches!(self.phase, SlotPhase::Starting { .. }) {
             self.recycle();
         }
-        self.advance(around);
+        self.advance(environment);
     }
 
-    fn hand_back_queue(&mut self) {
-        while let Some(work) = self.queue.pop_front() {
-            self.tell(Told::HandedBack(work));
+    fn return_queue(&mut self) {
+        while let Some(task) = self.queue.pop_front() {
+            self.tell(SlotNotice::Returned(task.head()));
         }
     }
 
-    pub(super) fn tell(&mut self, told: Told) {
-        self.effects.push(Effect::Tell(told));
+    pub(super) fn tell(&mut self, notice: SlotNotice) {
+        self.effects.push(SlotEffect::Tell(notice));
     }
 }

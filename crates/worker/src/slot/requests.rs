@@ -1,4 +1,4 @@
-//! What a slot asks of Blender, each as a future that owns the process and can be called off.
+//! The requests of a slot, each a future that can be cancelled. Those to Blender own the process.
 
 use std::{
     io,
@@ -11,139 +11,151 @@ use kiln_host::{BakeRequest, Baked, OpenRequest, RenderRequest, SlotRoot};
 use kiln_types::{Failure, FailureCause, RelPath, SessionKey, SessionSpec};
 use tokio_util::sync::CancellationToken;
 
-use super::{Actor, Done, Kind, Work, WorkDone};
+use super::{
+    actor::{Actor, Direct, Done},
+    task::BlenderTask,
+};
 use crate::{
-    bundles::Laid,
-    outbox::LeftFiles,
+    bake_tree::{self, BakedTree},
+    bundles::MaterializedBundle,
+    direct::{self, DirectTask},
+    monitor::AttemptMonitor,
+    output::{OutputFiles, TaskResult},
+    process::{BlenderProcess, ProcessKind},
     scratch::{ScratchFolder, on_disk},
-    seat::Seat,
-    tree::{self, BakedTree},
 };
 
 impl Actor {
-    pub(super) fn start(&mut self, kind: Kind, files: Option<SessionKey>) {
-        let (garage, off) = (self.shop.garage.clone(), self.off.clone());
-        let brought = files.and_then(|key| self.laid.get(&key).cloned());
+    pub(super) fn start(&mut self, kind: ProcessKind, session: Option<SessionKey>) {
+        let (processes, cancel) = (self.context.processes.clone(), self.cancel.clone());
+        let startup = session.and_then(|key| self.bundles.get(&key).cloned());
         self.running = Some(Box::pin(async move {
             tokio::select! {
                 biased;
-                () = off.cancelled() => Done::Gone,
-                seat = garage.seat(kind, brought) => Done::Started(seat),
+                () = cancel.cancelled() => Done::Ended,
+                process = processes.acquire(kind, startup) => Done::Started(process),
             }
         }));
     }
 
     pub(super) fn fetch(&mut self, session: Arc<SessionSpec>) {
-        let (shop, key) = (self.shop.clone(), session.key());
-        let fetch = async move { (key, shop.bundles.lay_out(session.bundle, &session.blend).await) };
+        let (context, key) = (self.context.clone(), session.key());
+        let fetch = async move { (key, context.bundles.materialize(session.bundle, &session.blend).await) };
         self.fetching.insert(key, self.fetches.spawn(fetch));
     }
 
-    pub(super) fn open(&mut self, work: Work) {
-        let (Some(mut seat), Some(laid)) = (self.seat.take(), self.laid.get(&work.key).cloned()) else {
+    pub(super) fn open(&mut self, task: BlenderTask) {
+        let (Some(mut process), Some(bundle)) = (self.process.take(), self.bundles.get(&task.key).cloned())
+        else {
             // Not possible by the table of states; the frame must not hang on it.
             return self.lost();
         };
-        let persistent = self.shop.memory.claim(self.index, work.key, laid.size, self.shop.memory_now());
-        seat.persistent = persistent;
-        seat.serve(work.attempt);
-        seat.host.use_part(work.part.threads, work.part.gpus.clone());
+        let persistent =
+            self.context.memory.claim(self.index, task.key, bundle.size, self.context.memory_now());
+        process.persistent = persistent;
+        process.monitor.serve(task.head.attempt);
+        process.host.use_part(task.share.threads, task.share.gpus.clone());
         let request = OpenRequest {
-            blend: laid.folder.join(work.session.blend.to_path()),
-            session: (*work.session).clone(),
-            remap: laid.remapped(),
-            unused: laid.unused.iter().cloned().collect(),
-            addons: places(&laid.folder, &work.session.addons),
+            blend: bundle.folder.join(task.session.blend.to_path()),
+            session: (*task.session).clone(),
+            remap: bundle.remapped(),
+            unused: bundle.unused.iter().cloned().collect(),
+            addons: places(&bundle.folder, &task.session.addons),
             persistent_data: persistent,
         };
-        let off = self.off.clone();
+        let cancel = self.cancel.clone();
         self.running = Some(Box::pin(async move {
-            if let Err(error) = empty(seat.root.clone()).await {
-                return Done::Opened(seat, Err(unprepared(&error)));
+            if let Err(error) = empty(process.root.clone()).await {
+                return Done::Opened(process, Err(unprepared(&error)));
             }
             let opened = tokio::select! {
                 biased;
-                () = off.cancelled() => None,
-                opened = seat.host.open(&request) => Some(opened),
+                () = cancel.cancelled() => None,
+                opened = process.host.open(&request) => Some(opened),
             };
-            drop(laid);
+            drop(bundle);
             match opened {
-                Some(opened) => Done::Opened(seat, opened),
-                None => end(seat).await,
+                Some(opened) => Done::Opened(process, opened),
+                None => end(process).await,
             }
         }));
     }
 
-    pub(super) fn render(&mut self, work: &Work, frame: i32) {
-        let Some(mut seat) = self.seat.take() else { return self.lost() };
-        seat.serve(work.attempt);
-        let (off, attempt) = (self.off.clone(), work.attempt);
-        let (time_limit, refuse_black) = (work.time_limit, work.refuse_black);
-        let root = seat.root.clone();
-        let taken = self.shop.left.join(format!("{attempt}.out"));
+    pub(super) fn render(&mut self, task: &BlenderTask, frame: i32) {
+        let Some(mut process) = self.process.take() else { return self.lost() };
+        process.monitor.serve(task.head.attempt);
+        let (cancel, attempt) = (self.cancel.clone(), task.head.attempt);
+        let (time_limit, refuse_black) = (task.head.time_limit, task.refuse_black);
+        let root = process.root.clone();
+        let taken = self.context.uploads.folder().join(format!("{attempt}.out"));
         self.running = Some(Box::pin(async move {
             let out = match on_disk(move || root.fresh_out(&attempt.to_string())).await {
                 Ok(out) => out,
                 Err(error) => {
-                    return Done::Worked { seat: Some(seat), took: 0.0, result: Err(unprepared(&error)) };
+                    return Done::Worked {
+                        process: Some(process),
+                        took: 0.0,
+                        result: Err(unprepared(&error)),
+                    };
                 }
             };
             let began = Instant::now();
             let rendered = tokio::select! {
                 biased;
-                () = off.cancelled() => None,
-                rendered = seat.host.render(RenderRequest { frame, out: out.clone(), time_limit }) => {
+                () = cancel.cancelled() => None,
+                rendered = process.host.render(RenderRequest { frame, out: out.clone(), time_limit }) => {
                     Some(rendered)
                 }
             };
             let took = began.elapsed().as_secs_f64();
             let result = match rendered {
-                Some(Ok(rendered)) => take_out(out, taken).await.map(|folder| WorkDone {
-                    files: LeftFiles::Planned { out: folder, planned: rendered.planned, refuse_black },
-                    log_tail: seat.host.log_tail(),
+                Some(Ok(rendered)) => take_out(out, taken).await.map(|folder| TaskResult {
+                    files: OutputFiles::Planned { out: folder, planned: rendered.planned, refuse_black },
+                    log_tail: process.host.log_tail(),
                     notices: rendered.notices,
                     seconds: rendered.seconds,
                     peak_memory: rendered.peak_memory,
                     span: Some((rendered.started_at, rendered.ended_at)),
                 }),
                 Some(Err(failure)) => Err(failure),
-                None => return end(seat).await,
+                None => return end(process).await,
             };
-            Done::Worked { seat: Some(seat), took, result }
+            Done::Worked { process: Some(process), took, result }
         }));
     }
 
-    pub(super) fn bake(&mut self, work: Work) {
-        let (Some(mut seat), Some(laid)) = (self.seat.take(), self.laid.get(&work.key).cloned()) else {
+    pub(super) fn bake(&mut self, task: BlenderTask) {
+        let (Some(mut process), Some(bundle)) = (self.process.take(), self.bundles.get(&task.key).cloned())
+        else {
             return self.lost();
         };
-        self.shop.memory.claim(self.index, work.key, laid.size, self.shop.memory_now());
-        seat.serve(work.attempt);
-        let kept = self.shop.left.join(format!("{}.tree", work.attempt));
-        let off = self.off.clone();
+        self.context.memory.claim(self.index, task.key, bundle.size, self.context.memory_now());
+        process.monitor.serve(task.head.attempt);
+        let kept = self.context.uploads.folder().join(format!("{}.tree", task.head.attempt));
+        let cancel = self.cancel.clone();
         self.running = Some(Box::pin(async move {
             let began = Instant::now();
             let baked = tokio::select! {
                 biased;
-                () = off.cancelled() => None,
-                baked = bake(&mut seat, &work, &laid) => Some(baked),
+                () = cancel.cancelled() => None,
+                baked = bake(&mut process, &task, &bundle) => Some(baked),
             };
             let took = began.elapsed().as_secs_f64();
-            let Some(result) = baked else { return end(seat).await };
-            let (tree, log_tail) = (tree_of(&seat), seat.host.log_tail());
+            let Some(result) = baked else { return end(process).await };
+            let (tree, log_tail) = (tree_of(&process), process.host.log_tail());
             // What it opened is not what it saved; and nobody may write any more when the tree is looked at.
-            let folder = seat.close().await;
+            let folder = process.close().await;
             let result = match result {
                 Ok((entries, baked)) => {
-                    tracing::debug!(job = %work.job(), simulated = ?baked.simulated, "simulations baked");
+                    tracing::debug!(job = %task.head.job(), simulated = ?baked.simulated, "simulations baked");
                     let kept = ScratchFolder::new(kept);
                     let to = kept.path().to_owned();
                     // Nothing to flush: a worker that starts finds no baked tree that it would use.
                     let moved = on_disk(move || std::fs::rename(tree, to)).await;
-                    let blend = work.session.blend.clone();
-                    let tree = BakedTree { folder: kept, entries, laid, blend };
-                    moved.map_err(|error| unprepared(&error)).map(|()| WorkDone {
-                        files: LeftFiles::Tree(tree),
+                    let blend = task.session.blend.clone();
+                    let tree = BakedTree { folder: kept, entries, source: bundle, blend };
+                    moved.map_err(|error| unprepared(&error)).map(|()| TaskResult {
+                        files: OutputFiles::Baked(tree),
                         log_tail,
                         notices: baked.notices,
                         seconds: baked.seconds,
@@ -154,21 +166,30 @@ impl Actor {
                 Err(failure) => Err(failure),
             };
             drop(folder);
-            Done::Worked { seat: None, took, result }
+            Done::Worked { process: None, took, result }
         }));
     }
 
-    /// Ends the process, in the middle of what it does if it does something.
+    pub(super) fn run_direct(&mut self, task: DirectTask) {
+        let (head, cancel) = (task.head, CancellationToken::new());
+        self.context.memory.claim_for_task(head.attempt, task.memory);
+        let folder = self.context.uploads.folder().join(format!("{}.out", head.attempt));
+        let monitor = AttemptMonitor::new(self.context.reports.clone());
+        let run = Box::pin(direct::run(task, folder, monitor, cancel.clone()));
+        self.direct = Some(Direct { task: head, run, cancel, started: Instant::now() });
+    }
+
+    /// Ends the process, also in the middle of its work.
     pub(super) fn recycle(&mut self) {
         if self.running.is_some() {
-            self.off.cancel();
-            self.off = CancellationToken::new();
+            self.cancel.cancel();
+            self.cancel = CancellationToken::new();
         } else {
-            let seat = self.seat.take();
+            let process = self.process.take();
             self.running = Some(Box::pin(async move {
-                match seat {
-                    Some(seat) => end(seat).await,
-                    None => Done::Gone,
+                match process {
+                    Some(process) => end(process).await,
+                    None => Done::Ended,
                 }
             }));
         }
@@ -184,33 +205,37 @@ fn places(folder: &Path, paths: &[RelPath]) -> Vec<PathBuf> {
     paths.iter().map(|path| folder.join(path.to_path())).collect()
 }
 
-fn tree_of(seat: &Seat) -> PathBuf {
-    seat.root.path().join("work")
+fn tree_of(process: &BlenderProcess) -> PathBuf {
+    process.root.path().join("work")
 }
 
-/// How many entries the tree had before, and what the host says of the bake.
-async fn bake(seat: &mut Seat, work: &Work, laid: &Arc<Laid>) -> Result<(usize, Baked), Failure> {
-    let tree = tree_of(seat);
-    empty(seat.root.clone()).await.map_err(|error| unprepared(&error))?;
-    let (folder, from, blend) = (tree.clone(), laid.clone(), work.session.blend.clone());
-    let made = on_disk(move || tree::make(&folder, &from.folder, &blend)).await;
+/// Bakes in a tree of its own. Returns the number of entries of the tree before, and the report of the host.
+async fn bake(
+    process: &mut BlenderProcess,
+    task: &BlenderTask,
+    bundle: &Arc<MaterializedBundle>,
+) -> Result<(usize, Baked), Failure> {
+    let tree = tree_of(process);
+    empty(process.root.clone()).await.map_err(|error| unprepared(&error))?;
+    let (folder, from, blend) = (tree.clone(), bundle.clone(), task.session.blend.clone());
+    let made = on_disk(move || bake_tree::make(&folder, &from.folder, &blend)).await;
     let entries = made.map_err(|error| unprepared(&error))?;
     let request = BakeRequest {
-        blend: tree.join(work.session.blend.to_path()),
-        remap: laid.remap.iter().map(|(from, to)| (from.clone(), tree.join(to.to_path()))).collect(),
-        unused: laid.unused.iter().cloned().collect(),
+        blend: tree.join(task.session.blend.to_path()),
+        remap: bundle.remap.iter().map(|(from, to)| (from.clone(), tree.join(to.to_path()))).collect(),
+        unused: bundle.unused.iter().cloned().collect(),
         // Where the process may find them already.
-        addons: places(&laid.folder, &work.session.addons),
-        session: (*work.session).clone(),
+        addons: places(&bundle.folder, &task.session.addons),
+        session: (*task.session).clone(),
         tree,
     };
-    let baked = seat.host.bake(&request).await?;
+    let baked = process.host.bake(&request).await?;
     Ok((entries, baked))
 }
 
-async fn end(seat: Box<Seat>) -> Done {
-    seat.close().await.remove().await;
-    Done::Gone
+async fn end(process: Box<BlenderProcess>) -> Done {
+    process.close().await.remove().await;
+    Done::Ended
 }
 
 fn unprepared(error: &io::Error) -> Failure {
@@ -223,7 +248,7 @@ fn unprepared(error: &io::Error) -> Failure {
     }
 }
 
-/// Takes a frame's folder out of Blender's reach. Nothing is flushed: what lies there when a worker starts is removed.
+/// Takes a frame's folder out of Blender's reach. Nothing is flushed: a worker empties the target when it starts.
 async fn take_out(out: PathBuf, to: PathBuf) -> Result<ScratchFolder, Failure> {
     let folder = ScratchFolder::new(to.clone());
     on_disk(move || std::fs::rename(out, to)).await.map_err(|error| {
@@ -233,7 +258,7 @@ async fn take_out(out: PathBuf, to: PathBuf) -> Result<ScratchFolder, Failure> {
     Ok(folder)
 }
 
-/// Removes what an earlier session left, but not the temporary folder that Blender itself made for its life.
+/// Removes the files of an earlier session, but not the temporary folder that Blender itself made for its life.
 async fn empty(root: SlotRoot) -> io::Result<()> {
     on_disk(move || {
         for part in [root.out(), root.tmp()] {

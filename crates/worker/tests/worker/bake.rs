@@ -8,10 +8,11 @@ use std::{
 
 use kiln_api::{AttemptReport, Down, Up};
 use kiln_testkit::{assert_same_picture, blender, brought, picture, scene, temp_dir};
+use kiln_types::StepKind;
 use kiln_types::{
     BundleFile, FailureCause, HeldPhase, RelPath, RevokeReason, ScriptPolicy, SessionSpec, SlotIndex,
 };
-use kiln_worker::{Happening, TaskKind};
+use kiln_worker::WorkerEvent;
 
 use crate::{assert_no_blender_in, farm::Farm, until};
 
@@ -48,7 +49,7 @@ async fn a_bake_goes_to_the_server_and_its_frames_are_those_of_a_person_who_step
     step_through(&blend, folder.path());
     let mut farm = Farm::open().await;
     let worker = farm.worker().await;
-    let mut happenings = worker.subscribe();
+    let mut events = worker.subscribe();
     let mut line = farm.next().await;
     let session = farm.session_of(blend.parent().unwrap(), "waves.blend");
     let bake = farm.bake(0, &session);
@@ -64,8 +65,8 @@ async fn a_bake_goes_to_the_server_and_its_frames_are_those_of_a_person_who_step
     assert!(paths.iter().filter(|path| path.starts_with("blendcache_waves/")).count() >= 8, "{paths:?}");
     assert!(!paths.contains(&"sea.png") && paths.iter().all(|path| !path.contains("blend1")), "{paths:?}");
     assert!(files.iter().all(|file| farm.has(&file.hash)), "the bytes are there before the report");
-    until(&mut happenings, |happening| match happening {
-        Happening::Delivered { task: TaskKind::Bake, .. } => Some(()),
+    until(&mut events, |event| match event {
+        WorkerEvent::Delivered { task, .. } if task.kind == StepKind::Bake => Some(()),
         _ => None,
     })
     .await;
@@ -82,7 +83,7 @@ async fn a_bake_goes_to_the_server_and_its_frames_are_those_of_a_person_who_step
     }
     worker.drain().await;
     assert_no_blender_in(farm.data());
-    for part in ["outbox", "bundles", "roots"] {
+    for part in ["outbox", "inputs", "bundles", "roots"] {
         let left = std::fs::read_dir(farm.data().join("worker-0").join(part)).unwrap().count();
         assert_eq!(left, 0, "nothing is left in {part}");
     }

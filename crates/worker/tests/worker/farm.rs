@@ -23,7 +23,7 @@ use kiln_types::{
     ProductKind, RelPath, RenderSettings, ReportOutcome, Resolution, SessionSpec, SlotIndex, StepKind,
     TaskId,
 };
-use kiln_worker::{RunningWorker, Worker, WorkerOptions};
+use kiln_worker::{RunningWorker, WorkerOptions};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     time::timeout,
@@ -101,7 +101,7 @@ impl Farm {
     }
 
     pub async fn worker(&self) -> RunningWorker {
-        Worker::start(self.options()).await.unwrap()
+        RunningWorker::start(self.options()).await.unwrap()
     }
 
     /// The next worker that comes, welcomed.

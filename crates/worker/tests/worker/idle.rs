@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use kiln_api::{AttemptReport, Down};
-use kiln_worker::{Wishes, Worker, WorkerOptions};
+use kiln_worker::{AvailabilityOptions, RunningWorker, WorkerOptions};
 
 use crate::{
     assert_no_blender_in, blenders_in,
@@ -16,7 +16,7 @@ fn options(farm: &Farm) -> WorkerOptions {
     let mut options = farm.options();
     options.slots = Some(2);
     options.idle_after = Duration::from_secs(1);
-    options.wishes = Wishes { idle: Duration::ZERO, ..Wishes::default() };
+    options.availability = AvailabilityOptions { idle: Duration::ZERO, ..AvailabilityOptions::default() };
     options
 }
 
@@ -41,7 +41,7 @@ async fn an_idle_worker_keeps_one_blender_and_none_while_somebody_uses_the_machi
     let _screen = hold_screen();
     let folder = tempfile::tempdir().unwrap();
     let mut farm = Farm::open().await;
-    let worker = Worker::start(options(&farm)).await.unwrap();
+    let worker = RunningWorker::start(options(&farm)).await.unwrap();
     let mut line = farm.next().await;
     settles(&farm, 1, None, "both slots gave theirs back, and one waits for work").await;
 
@@ -79,7 +79,7 @@ async fn an_idle_worker_that_is_given_little_memory_keeps_no_blender() {
     let mut farm = Farm::open().await;
     let mut options = options(&farm);
     options.memory = Some(1 << 30);
-    let worker = Worker::start(options).await.unwrap();
+    let worker = RunningWorker::start(options).await.unwrap();
     let mut line = farm.next().await;
     settles(&farm, 0, None, "1 GiB is needed for scenes").await;
     let assignment = farm.assignment(0, &farm.session(10, 1), &[1]);

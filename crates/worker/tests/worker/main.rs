@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use farm::{Farm, LIMIT};
 use kiln_api::{AttemptReport, Down, Up};
 use kiln_types::{DesiredState, Epoch, FailureCause, HeldPhase, ReportOutcome, RevokeReason, SlotIndex};
-use kiln_worker::{Happening, Worker, WorkerError, WorkerExit};
+use kiln_worker::{RunningWorker, WorkerError, WorkerEvent, WorkerExit};
 use tokio::{sync::broadcast::Receiver, time::timeout};
 
-/// Skips to the happening that is looked for.
-async fn until<T>(happenings: &mut Receiver<Happening>, pick: impl Fn(&Happening) -> Option<T>) -> T {
+/// Skips to the event that is looked for.
+async fn until<T>(events: &mut Receiver<WorkerEvent>, pick: impl Fn(&WorkerEvent) -> Option<T>) -> T {
     let found = async {
         loop {
-            if let Some(found) = pick(&happenings.recv().await.unwrap()) {
+            if let Some(found) = pick(&events.recv().await.unwrap()) {
                 return found;
             }
         }
@@ -52,7 +52,7 @@ fn assert_no_blender_in(folder: &std::path::Path) {
 async fn frames_are_rendered_checked_delivered_and_the_gap_between_them_is_short() {
     let mut farm = Farm::open().await;
     let worker = farm.worker().await;
-    let mut happenings = worker.subscribe();
+    let mut events = worker.subscribe();
     let mut line = farm.next().await;
     assert_eq!(line.hello.name, "anvil");
     assert_eq!(line.hello.slots, 1);
@@ -83,8 +83,8 @@ async fn frames_are_rendered_checked_delivered_and_the_gap_between_them_is_short
     assert_eq!(delivered, attempts);
     let mut gaps = Vec::new();
     while gaps.len() < frames.len() - 1 {
-        let gap = until(&mut happenings, |happening| match happening {
-            Happening::Rendered { gap, .. } => *gap,
+        let gap = until(&mut events, |event| match event {
+            WorkerEvent::Rendered { gap, .. } => *gap,
             _ => None,
         });
         gaps.push(gap.await);
@@ -93,14 +93,14 @@ async fn frames_are_rendered_checked_delivered_and_the_gap_between_them_is_short
     println!("median gap: {:.2} ms", gaps[gaps.len() / 2] * 1000.0);
     assert!(matches!(*worker.drain().await, WorkerExit::Drained));
     assert_no_blender_in(farm.data());
-    for part in ["outbox", "bundles", "roots"] {
+    for part in ["outbox", "inputs", "bundles", "roots"] {
         let left = std::fs::read_dir(farm.data().join("worker-0").join(part)).unwrap().count();
         assert_eq!(left, 0, "nothing is left in {part}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_taken_back_comes_back() {
+async fn revoked_tasks_are_returned() {
     let mut farm = Farm::open().await;
     let worker = farm.worker().await;
     let mut line = farm.next().await;
@@ -175,7 +175,7 @@ async fn a_frame_beyond_its_time_is_stopped() {
 async fn a_server_that_comes_back_is_told_what_is_held() {
     let mut farm = Farm::open().await;
     let worker = farm.worker().await;
-    let mut happenings = worker.subscribe();
+    let mut events = worker.subscribe();
     let mut line = farm.next().await;
     let short = farm.session(10, 1);
     let assignment = farm.assignment(0, &short, &[1]);
@@ -189,7 +189,7 @@ async fn a_server_that_comes_back_is_told_what_is_held() {
     line.send(Down::Assign(Box::new(assignment))).await;
     assert_eq!(line.started().await, running);
     drop(line);
-    until(&mut happenings, |happening| matches!(happening, Happening::Away { .. }).then_some(())).await;
+    until(&mut events, |event| matches!(event, WorkerEvent::Disconnected { .. }).then_some(())).await;
     farm.epoch = 2;
     let mut line = farm.next().await;
     let held: Vec<_> = line.hello.held.iter().map(|held| (held.attempt, held.phase)).collect();
@@ -208,13 +208,13 @@ async fn a_server_that_comes_back_is_told_what_is_held() {
     farm.epoch = 1;
     let _line = farm.next().await;
     let exit = timeout(LIMIT, worker.wait()).await.unwrap();
-    let WorkerExit::Failed(WorkerError::OldReign { seen, found, .. }) = &*exit else { panic!("{exit:?}") };
+    let WorkerExit::Failed(WorkerError::OldEpoch { seen, found, .. }) = &*exit else { panic!("{exit:?}") };
     assert_eq!((*seen, *found), (Epoch(2), Epoch(1)));
     assert_no_blender_in(farm.data());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drain_hands_back_at_once_and_a_wish_to_drain_finishes_what_renders() {
+async fn a_drain_returns_tasks_at_once_and_a_drain_by_the_farm_finishes_the_running_one() {
     let mut farm = Farm::open().await;
     let worker = farm.worker().await;
     let mut line = farm.next().await;
@@ -262,7 +262,7 @@ async fn two_slots_fetch_a_bundle_once_and_two_workers_work_side_by_side() {
     let mut farm = Farm::open().await;
     let mut options = farm.options();
     options.slots = Some(2);
-    let first = Worker::start(options).await.unwrap();
+    let first = RunningWorker::start(options).await.unwrap();
     let mut line = farm.next().await;
     let session = farm.session(10, 1);
     for slot in 0..2 {
@@ -315,7 +315,7 @@ async fn a_worker_beside_its_server_reads_the_blobs_from_the_disk_and_checks_the
     blobs.put_bytes(farm.sample()).await.unwrap();
     let mut options = farm.options();
     options.local_blobs = Some(store);
-    let worker = Worker::start(options).await.unwrap();
+    let worker = RunningWorker::start(options).await.unwrap();
     let mut line = farm.next().await;
     let assignment = farm.assignment(0, &session, &[1]);
     line.send(Down::Assign(Box::new(assignment))).await;

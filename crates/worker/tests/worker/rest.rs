@@ -9,7 +9,7 @@ use std::{
 
 use kiln_api::{AttemptReport, Down};
 use kiln_types::RevokeReason;
-use kiln_worker::{Happening, WhenUsed, Wishes, Worker, WorkerOptions, Yields};
+use kiln_worker::{AvailabilityOptions, OnUnavailable, RunningWorker, WorkerEvent, WorkerOptions, YieldMode};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
@@ -58,11 +58,16 @@ impl Drop for Open {
     }
 }
 
-/// Yields to nothing but an open Blender: hands and other programs may be busy on this machine.
-fn shy(farm: &Farm, when_used: WhenUsed) -> WorkerOptions {
+/// YieldMode to nothing but an open Blender: hands and other programs may be busy on this machine.
+fn shy(farm: &Farm, on_unavailable: OnUnavailable) -> WorkerOptions {
     let mut options = farm.options();
-    let wishes = Wishes { yields: Yields::Yes, idle: Duration::ZERO, load: Some(1e6), ..Wishes::default() };
-    options.wishes = Wishes { when_used, ..wishes };
+    let options_of = AvailabilityOptions {
+        yields: YieldMode::Yes,
+        idle: Duration::ZERO,
+        load: Some(1e6),
+        ..AvailabilityOptions::default()
+    };
+    options.availability = AvailabilityOptions { on_unavailable, ..options_of };
     options
 }
 
@@ -83,8 +88,8 @@ async fn a_blender_that_somebody_opens_makes_it_rest_and_closed_again_it_works()
     let folder = tempfile::tempdir().unwrap();
 
     // The frame that renders goes on, with a priority below all others; what waits is handed back.
-    let worker = Worker::start(shy(&farm, WhenUsed::Finish)).await.unwrap();
-    let mut happenings = worker.subscribe();
+    let worker = RunningWorker::start(shy(&farm, OnUnavailable::Finish)).await.unwrap();
+    let mut events = worker.subscribe();
     let mut line = farm.next().await;
     let why = "close the Blender that is open on this machine: this test opens one itself";
     assert_eq!(line.hello.resting, None, "{why}");
@@ -108,14 +113,14 @@ async fn a_blender_that_somebody_opens_makes_it_rest_and_closed_again_it_works()
     assert_eq!(line.finished().await, (attempt, AttemptReport::Returned));
     drop(open);
     line.says_it_rests(false).await;
-    until(&mut happenings, |happening| matches!(happening, Happening::Wakes).then_some(())).await;
+    until(&mut events, |event| matches!(event, WorkerEvent::Available).then_some(())).await;
     let short = farm.session(10, 1);
     line.send(Down::Assign(Box::new(farm.assignment(0, &short, &[4])))).await;
     assert!(matches!(line.finished().await.1, AttemptReport::Done { .. }));
     worker.stop_hard().await;
 
     // Who does not want to wait gets the machine at once.
-    let worker = Worker::start(shy(&farm, WhenUsed::Stop)).await.unwrap();
+    let worker = RunningWorker::start(shy(&farm, OnUnavailable::Stop)).await.unwrap();
     let mut line = farm.next().await;
     let assignment = farm.assignment(0, &farm.session(100, 1_000_000), &[5]);
     let attempt = assignment.tasks[0].attempt;
@@ -127,7 +132,7 @@ async fn a_blender_that_somebody_opens_makes_it_rest_and_closed_again_it_works()
     assert_no_blender_in(farm.data());
     // One that comes while somebody is there says so before it can be given anything.
     worker.stop_hard().await;
-    let worker = Worker::start(shy(&farm, WhenUsed::Stop)).await.unwrap();
+    let worker = RunningWorker::start(shy(&farm, OnUnavailable::Stop)).await.unwrap();
     let line = farm.next().await;
     assert!(line.hello.resting.is_some());
     drop(open);
@@ -139,7 +144,7 @@ async fn its_blenders_stand_back_as_far_as_was_said() {
     let mut farm = Farm::open().await;
     let mut options = farm.options();
     (options.nice, options.cores, options.tags) = (7, Some(1), vec!["attic".parse().unwrap()]);
-    let worker = Worker::start(options).await.unwrap();
+    let worker = RunningWorker::start(options).await.unwrap();
     let mut line = farm.next().await;
     assert_eq!(
         (line.hello.offered.unwrap().cores, line.hello.tags.as_slice()),

@@ -1,35 +1,35 @@
-//! Who a worker is: a folder of its own that no other process has locked.
+//! The folder and the identity of a worker.
 
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use kiln_files::{Access, Durability, remove_drafts, remove_folder, write_atomically};
 use kiln_types::{BlenderSeries, BlobHash, Epoch, Name, WorkerId};
 
-use crate::WorkerError;
+use crate::{options::WorkerError, scratch::create_folder};
 
 /// Workers that may run side by side on one data folder.
 const MOST: u16 = 256;
 
 /// A worker's folder, locked for as long as this lives.
 ///
-/// `lock` and `id` stay for life, `epochs` remembers the reigns seen, `last-series` what to start first; `roots`
-/// (Blender's folders), `bundles` and `outbox` are emptied at each start; `cache` holds blobs.
+/// `lock` and `id` stay for life, `epochs` remembers the epochs seen, `last-series` what to start first; `roots`
+/// (Blender's folders), `bundles`, `inputs` and `outbox` are emptied at each start; `cache` holds blobs.
 #[derive(Debug)]
-pub(crate) struct Identity {
+pub(crate) struct WorkerFolder {
     pub(crate) id: WorkerId,
-    /// Which of the machine's workers this is, from 0.
+    /// The number of this worker on its machine, from 0.
     pub(crate) number: u16,
     pub(crate) folder: PathBuf,
     _lock: File,
 }
 
-impl Identity {
+impl WorkerFolder {
     /// Takes the first folder `worker-N` below `data` that nobody has locked, and clears what a worker that died
     /// left in it. Blocking.
     pub(crate) fn claim(data: &Path) -> Result<Self, WorkerError> {
@@ -39,7 +39,7 @@ impl Identity {
         };
         for number in 0..MOST {
             let folder = data.join(format!("worker-{number}"));
-            make(&folder).map_err(failed(&folder))?;
+            create_folder(&folder).map_err(failed(&folder))?;
             let folder = folder.canonicalize().map_err(failed(&folder))?;
             let path = folder.join("lock");
             let lock = OpenOptions::new()
@@ -62,7 +62,7 @@ impl Identity {
         Err(WorkerError::TooMany { data: data.to_owned(), most: MOST })
     }
 
-    /// Empties what is only for the time of a run.
+    /// Empties the folders that are only for the time of a run.
     pub(crate) async fn tidy(&self) -> io::Result<()> {
         let folder = self.folder.clone();
         tokio::task::spawn_blocking(move || tidy(&folder)).await.map_err(io::Error::other)?
@@ -93,7 +93,7 @@ impl Identity {
         }
     }
 
-    /// The highest reign seen of the farm that this key opens. The key is made with the server's data, so it
+    /// The highest epoch seen of the farm that this key opens. The key is made with the server's data, so it
     /// names the farm, whatever address it has.
     pub(crate) fn epoch(&self, key: &str) -> Epoch {
         self.epochs().get(&farm(key)).copied().unwrap_or_default()
@@ -116,10 +116,10 @@ impl Identity {
 }
 
 fn tidy(folder: &Path) -> io::Result<()> {
-    for part in ["roots", "bundles", "outbox"] {
+    for part in ["roots", "bundles", "inputs", "outbox"] {
         let part = folder.join(part);
         remove_folder(&part)?;
-        make(&part)?;
+        create_folder(&part)?;
     }
     Ok(())
 }
@@ -146,11 +146,6 @@ fn id(folder: &Path) -> io::Result<WorkerId> {
     Ok(id)
 }
 
-/// Makes a folder that only its owner reads.
-pub(crate) fn make(folder: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -160,8 +155,8 @@ mod tests {
     #[test]
     fn two_workers_are_two_and_come_back_as_themselves() {
         let data = tempfile::tempdir().unwrap();
-        let first = Identity::claim(data.path()).unwrap();
-        let second = Identity::claim(data.path()).unwrap();
+        let first = WorkerFolder::claim(data.path()).unwrap();
+        let second = WorkerFolder::claim(data.path()).unwrap();
         assert_ne!(first.id, second.id);
         assert_eq!((first.number, second.number), (0, 1));
         assert_eq!(&*first.name(None, "anvil"), "anvil");
@@ -170,32 +165,32 @@ mod tests {
         assert_eq!(&*second.name(Some(&"left".parse().unwrap()), "anvil"), "left");
         let id = first.id;
         drop(first);
-        let again = Identity::claim(data.path()).unwrap();
+        let again = WorkerFolder::claim(data.path()).unwrap();
         assert_eq!((again.id, again.number), (id, 0));
     }
 
     #[test]
     fn what_a_dead_worker_left_is_cleared_and_its_neighbour_is_left_alone() {
         let data = tempfile::tempdir().unwrap();
-        let first = Identity::claim(data.path()).unwrap();
-        let second = Identity::claim(data.path()).unwrap();
+        let first = WorkerFolder::claim(data.path()).unwrap();
+        let second = WorkerFolder::claim(data.path()).unwrap();
         for worker in [&first, &second] {
             let locked = worker.part("bundles").join("b");
-            make(&locked).unwrap();
+            create_folder(&locked).unwrap();
             fs::write(locked.join("f"), b"x").unwrap();
             fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).unwrap();
         }
         drop(first);
-        let again = Identity::claim(data.path()).unwrap();
+        let again = WorkerFolder::claim(data.path()).unwrap();
         assert!(again.part("bundles").is_dir() && !again.part("bundles").join("b").exists());
         assert!(second.part("bundles").join("b/f").exists());
         remove_folder(&second.part("bundles")).unwrap();
     }
 
     #[test]
-    fn reigns_are_remembered_by_farm() {
+    fn epochs_are_remembered_by_farm() {
         let data = tempfile::tempdir().unwrap();
-        let worker = Identity::claim(data.path()).unwrap();
+        let worker = WorkerFolder::claim(data.path()).unwrap();
         assert_eq!(worker.epoch("key"), Epoch(0));
         worker.remember_epoch("key", Epoch(5)).unwrap();
         worker.remember_epoch("key", Epoch(3)).unwrap();
@@ -210,7 +205,7 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let file = data.path().join("file");
         fs::write(&file, b"").unwrap();
-        let error = Identity::claim(&file).unwrap_err().to_string();
+        let error = WorkerFolder::claim(&file).unwrap_err().to_string();
         assert!(error.contains("file"), "{error}");
     }
 }

@@ -1,59 +1,52 @@
-//! Files that have left Blender: checked, hashed and uploaded while the next frame renders.
+//! The files that tasks leave: taken out of reach of the processes that wrote them, checked and hashed.
 
 use std::{
     fs,
     io::{self, Cursor, Read, Seek, Write},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use kiln_client::{Client, ClientError};
-use kiln_host::{PlannedFile, collect};
+use kiln_host::{PlannedFile, collect, gather, open_gathered};
 use kiln_image::{Checked, Expectation, ImageFault};
 use kiln_types::{
-    AttemptId, BlobHash, BlobHasher, Failure, FailureCause, OutputFile, OutputRole, OutputSet, RelPath,
-    TaskFile,
+    AttemptId, BlobHash, BlobHasher, Failure, FailureCause, OutputFile, OutputRole, OutputSet, TaskFile,
 };
-use tokio::{sync::Semaphore, task::spawn_blocking};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    link,
+    bake_tree::{self, BakedTree},
     scratch::ScratchFolder,
-    tree::{self, BakedTree},
 };
 
-/// Frames that may wait for their upload before slots stop to render more.
-const MOST_FRAMES: u64 = 64;
-/// Bytes that may wait so.
-const MOST_BYTES: u64 = 4 << 30;
-/// Uploads at a time: more would only share the same line.
-const UPLOADS: usize = 4;
 const PIECE: usize = 256 << 10;
-/// A file up to this size, in bytes, waits in memory: most frames never touch the disk a second time.
-const SMALL: u64 = 8 << 20;
-/// Bytes that may wait in memory; beyond it, all files wait on disk.
-const MOST_IN_MEMORY: u64 = 256 << 20;
+/// A picture up to this size, in bytes, waits in memory: most frames never touch the disk a second time.
+pub(crate) const SMALL: u64 = 8 << 20;
 
-/// How long a rendered frame waits for room on the server's disk.
-const FULL_PATIENCE: Duration = Duration::from_secs(10 * 60);
-
-/// The files of a task as Blender left them.
+/// The result of a task, with its unchecked files.
 #[derive(Debug)]
-pub(crate) struct Left {
+pub(crate) struct TaskResult {
+    pub(crate) files: OutputFiles,
+    pub(crate) log_tail: Vec<String>,
+    /// Texts about the job, for its owner.
+    pub(crate) notices: Vec<String>,
+    pub(crate) seconds: f64,
+    /// Bytes.
+    pub(crate) peak_memory: u64,
+    /// The start and the end of a frame, in seconds of the host's clock.
+    pub(crate) span: Option<(f64, f64)>,
+}
+
+/// The unchecked files of a task.
+#[derive(Debug)]
+pub(crate) struct TaskOutput {
     pub(crate) attempt: AttemptId,
-    pub(crate) files: LeftFiles,
+    pub(crate) files: OutputFiles,
     pub(crate) log_tail: Vec<String>,
 }
 
-/// The two ways in which a task leaves files.
+/// The ways in which a task leaves files.
 #[derive(Debug)]
-pub(crate) enum LeftFiles {
+pub(crate) enum OutputFiles {
     /// Pictures that were named before.
     Planned {
         /// A folder of their own; removed once its files are taken.
@@ -62,161 +55,67 @@ pub(crate) enum LeftFiles {
         /// A black one is a failure.
         refuse_black: bool,
     },
-    /// Those of a tree that changed.
-    Tree(BakedTree),
+    /// The files of a tree that changed.
+    Baked(BakedTree),
+    /// All files of a folder, of whatever format.
+    Folder(ScratchFolder),
 }
 
-/// The way from a slot's folder to the server.
+/// The bytes of a file, out of reach of the process that wrote it.
 #[derive(Debug)]
-pub(crate) struct Outbox {
-    client: Client,
-    folder: PathBuf,
-    uploads: Semaphore,
-    frames: AtomicU64,
-    bytes: AtomicU64,
-}
-
-/// Counts a task, and its bytes once known, for as long as its files wait.
-struct Waiting<'a> {
-    outbox: &'a Outbox,
-    bytes: u64,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.outbox.frames.fetch_sub(1, Ordering::Relaxed);
-        self.outbox.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-/// A file out of Blender's reach.
-#[derive(Debug)]
-enum Kept {
+pub(crate) enum CollectedBytes {
     InMemory(Bytes),
     OnDisk(PathBuf),
 }
 
-impl Outbox {
-    pub(crate) fn new(client: Client, folder: PathBuf) -> Self {
-        Self {
-            client,
-            folder,
-            uploads: Semaphore::new(UPLOADS),
-            frames: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-        }
-    }
+/// The checked files of a task.
+#[derive(Debug)]
+pub(crate) struct CollectedFiles {
+    /// Files on disk are in it.
+    _folder: ScratchFolder,
+    pub(crate) files: Vec<(CollectedBytes, TaskFile)>,
+}
 
-    /// Whether another frame may be rendered.
-    pub(crate) fn is_open(&self) -> bool {
-        self.frames.load(Ordering::Relaxed) < MOST_FRAMES && self.bytes.load(Ordering::Relaxed) < MOST_BYTES
-    }
-
-    /// Checks the files of a task and brings them to the server; waits as long as the server is away. `None` if it was
-    /// called off.
-    pub(crate) async fn deliver(
-        self: Arc<Self>,
-        left: Left,
-        off: CancellationToken,
-    ) -> Option<Result<Vec<TaskFile>, Failure>> {
-        self.frames.fetch_add(1, Ordering::Relaxed);
-        let mut waiting = Waiting { outbox: &self, bytes: 0 };
-        let folder = self.folder.join(left.attempt.to_string());
-        let small = if self.bytes.load(Ordering::Relaxed) < MOST_IN_MEMORY { SMALL } else { 0 };
-        let collect = spawn_blocking(move || collect_all(left, ScratchFolder::new(folder), small));
-        let collected = tokio::select! {
-            collected = collect => collected,
-            () = off.cancelled() => return None,
-        };
-        let (_folder, files) = match collected {
-            Ok(Ok(collected)) => collected,
-            Ok(Err(failure)) => return Some(Err(failure)),
-            Err(error) => {
-                let message = format!("the files could not be checked: {error}");
-                return Some(Err(Failure::new(FailureCause::BadOutput, message)));
+impl TaskOutput {
+    /// Checks and hashes the files. Pictures of more than `small` bytes are copied into `folder`. Blocking.
+    pub(crate) fn collect(self, folder: ScratchFolder, small: u64) -> Result<CollectedFiles, Failure> {
+        let Self { attempt: _, files, log_tail } = self;
+        let collected = match files {
+            OutputFiles::Planned { out, planned, refuse_black } => {
+                take(out.path(), &planned, refuse_black, folder.path(), small).map(|(bytes, set)| {
+                    let files = bytes.into_iter().zip(Vec::<TaskFile>::from(set)).collect();
+                    CollectedFiles { _folder: folder, files }
+                })
             }
-        };
-        waiting.bytes = files.iter().map(|(_, file)| file.size).sum();
-        self.bytes.fetch_add(waiting.bytes, Ordering::Relaxed);
-        let upload = async {
-            for (kept, file) in &files {
-                self.upload(kept, &file.path, file.hash, file.size).await?;
+            OutputFiles::Baked(tree) => {
+                let files = bake_tree::changed_files(&tree);
+                files.map(|files| on_disk(tree.folder, files.into_iter().map(TaskFile::from)))
             }
-            Ok(())
+            OutputFiles::Folder(folder) => hash_files(folder.path()).map(|files| on_disk(folder, files)),
         };
-        let uploaded = tokio::select! {
-            uploaded = upload => uploaded,
-            () = off.cancelled() => return None,
-        };
-        Some(uploaded.map(|()| files.into_iter().map(|(_, file)| file).collect()))
-    }
-
-    async fn upload(&self, kept: &Kept, path: &RelPath, hash: BlobHash, size: u64) -> Result<(), Failure> {
-        let mut backoff = link::backoff();
-        let mut full_since = None;
-        loop {
-            let sent = {
-                let _turn = self.uploads.acquire().await;
-                match kept {
-                    Kept::InMemory(bytes) => self.client.put_blob_bytes(hash, bytes.clone()).await,
-                    Kept::OnDisk(place) => self.client.put_blob_file(hash, size, place).await,
-                }
-            };
-            match sent {
-                Ok(()) => return Ok(()),
-                Err(error) if error.is_transient() => {
-                    tracing::debug!(%error, %path, "an upload did not succeed; trying again");
-                    tokio::time::sleep(backoff.failed()).await;
-                }
-                // The frame is rendered: it waits here, and with it the slots once enough frames do.
-                Err(error) if is_full(&error) => {
-                    let since = *full_since.get_or_insert_with(|| {
-                        tracing::warn!(%path, "the server's disk is full; rendered frames wait");
-                        Instant::now()
-                    });
-                    if since.elapsed() >= FULL_PATIENCE {
-                        return Err(refused(&error, path));
-                    }
-                    tokio::time::sleep(backoff.failed()).await;
-                }
-                Err(error) => return Err(refused(&error, path)),
-            }
-        }
+        collected.map_err(
+            |failure| if failure.log_tail.is_empty() { Failure { log_tail, ..failure } } else { failure },
+        )
     }
 }
 
-fn is_full(error: &ClientError) -> bool {
-    error.code() == Some(kiln_api::ProblemCode::NoSpace)
+fn on_disk(folder: ScratchFolder, files: impl IntoIterator<Item = TaskFile>) -> CollectedFiles {
+    let bytes = |file: &TaskFile| CollectedBytes::OnDisk(folder.path().join(file.path.to_path()));
+    let files = files.into_iter().map(|file| (bytes(&file), file)).collect();
+    CollectedFiles { _folder: folder, files }
 }
 
-fn refused(error: &ClientError, path: &RelPath) -> Failure {
-    let cause = if is_full(error) { FailureCause::DiskFull } else { FailureCause::Other };
-    Failure::new(cause, format!("{path} is made, but was not taken by the server: {error}"))
-}
-
-/// The files of a task, checked, and the folder that they lie in. Blocking.
-fn collect_all(
-    left: Left,
-    folder: ScratchFolder,
-    small: u64,
-) -> Result<(ScratchFolder, Vec<(Kept, TaskFile)>), Failure> {
-    let Left { attempt: _, files, log_tail } = left;
-    let collected = match files {
-        LeftFiles::Planned { out, planned, refuse_black } => {
-            take(out.path(), &planned, refuse_black, folder.path(), small).map(|(kept, set)| {
-                let files = kept.into_iter().zip(Vec::<TaskFile>::from(set)).collect();
-                (folder, files)
-            })
-        }
-        LeftFiles::Tree(tree) => tree::changed(&tree).map(|files| {
-            let kept = |file: &TaskFile| Kept::OnDisk(tree.folder.path().join(file.path.to_path()));
-            let files = files.into_iter().map(TaskFile::from).map(|file| (kept(&file), file)).collect();
-            (tree.folder, files)
-        }),
-    };
-    collected.map_err(
-        |failure| if failure.log_tail.is_empty() { Failure { log_tail, ..failure } } else { failure },
-    )
+/// Hashes all files below a folder. Blocking.
+fn hash_files(folder: &Path) -> Result<Vec<TaskFile>, Failure> {
+    let mut files = Vec::new();
+    for found in gather(folder, 0)? {
+        let (mut file, _) = open_gathered(folder, &found.path)?;
+        let mut hasher = BlobHasher::new();
+        io::copy(&mut file, &mut hasher).map_err(|error| unkept(&error))?;
+        files.push(TaskFile { path: found.path, hash: hasher.hash(), size: hasher.count(), picture: None });
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
 }
 
 /// Takes every file out of Blender's reach, those larger than `small` bytes into the folder, and looks at what
@@ -227,7 +126,7 @@ fn take(
     refuse_black: bool,
     folder: &Path,
     small: u64,
-) -> Result<(Vec<Kept>, OutputSet), Failure> {
+) -> Result<(Vec<CollectedBytes>, OutputSet), Failure> {
     let mut files = Vec::new();
     let mut all_kept = Vec::new();
     for (at, mut found) in collect(out, planned)?.into_iter().enumerate() {
@@ -241,8 +140,8 @@ fn take(
         let wrong =
             |fault| Failure::new(FailureCause::BadOutput, format!("{} is not right: {fault}", planned.path));
         let checked = match &kept {
-            Kept::InMemory(bytes) => look(|| Ok(Cursor::new(&bytes[..])), &planned),
-            Kept::OnDisk(path) => look(|| fs::File::open(path), &planned),
+            CollectedBytes::InMemory(bytes) => look(|| Ok(Cursor::new(&bytes[..])), &planned),
+            CollectedBytes::OnDisk(path) => look(|| fs::File::open(path), &planned),
         }
         .map_err(|error| unkept(&error))?
         .map_err(wrong)?;
@@ -294,11 +193,11 @@ fn look<R: Read + Seek>(
 }
 
 /// A file that grows while it is read ends where it ended when it was found.
-fn keep_in_memory(from: &mut fs::File, size: u64) -> io::Result<(Kept, BlobHash, u64)> {
+fn keep_in_memory(from: &mut fs::File, size: u64) -> io::Result<(CollectedBytes, BlobHash, u64)> {
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
     from.take(size).read_to_end(&mut bytes)?;
     let (hash, size) = (BlobHash::of(&bytes), bytes.len() as u64);
-    Ok((Kept::InMemory(bytes.into()), hash, size))
+    Ok((CollectedBytes::InMemory(bytes.into()), hash, size))
 }
 
 /// The same onto disk, hashed on the way.
@@ -307,7 +206,7 @@ fn keep_on_disk(
     size: u64,
     folder: &Path,
     at: usize,
-) -> io::Result<(Kept, BlobHash, u64)> {
+) -> io::Result<(CollectedBytes, BlobHash, u64)> {
     fs::create_dir_all(folder)?;
     let path = folder.join(at.to_string());
     let mut to = fs::File::create(&path)?;
@@ -317,7 +216,7 @@ fn keep_on_disk(
     loop {
         let read = from.read(&mut piece)?;
         if read == 0 {
-            return Ok((Kept::OnDisk(path), hasher.hash(), hasher.count()));
+            return Ok((CollectedBytes::OnDisk(path), hasher.hash(), hasher.count()));
         }
         hasher.update(&piece[..read]);
         to.write_all(&piece[..read])?;
@@ -336,7 +235,7 @@ fn unkept(error: &io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use kiln_types::{Blank, ColorDepth, FileFormat};
+    use kiln_types::{Blank, ColorDepth, FileFormat, RelPath};
 
     use super::*;
 
@@ -362,19 +261,23 @@ mod tests {
     }
 
     /// Planned files in a folder that goes with them.
-    fn frame(out: &Path, planned: Vec<PlannedFile>, refuse_black: bool) -> Left {
-        let files = LeftFiles::Planned { out: ScratchFolder::new(out.to_owned()), planned, refuse_black };
-        Left { attempt: "1-1".parse().unwrap(), files, log_tail: vec!["Saved".to_owned()] }
+    fn frame(out: &Path, planned: Vec<PlannedFile>, refuse_black: bool) -> TaskOutput {
+        let files = OutputFiles::Planned { out: ScratchFolder::new(out.to_owned()), planned, refuse_black };
+        TaskOutput { attempt: "1-1".parse().unwrap(), files, log_tail: vec!["Saved".to_owned()] }
     }
 
     fn all_planned(files: &[&str]) -> Vec<PlannedFile> {
         files.iter().map(|name| planned(name)).collect()
     }
 
-    fn collected(left: Left, kept: &Path, small: u64) -> Result<Vec<(Kept, TaskFile)>, Failure> {
-        collect_all(left, ScratchFolder::new(kept.to_owned()), small).map(|(folder, files)| {
+    fn collected(
+        left: TaskOutput,
+        kept: &Path,
+        small: u64,
+    ) -> Result<Vec<(CollectedBytes, TaskFile)>, Failure> {
+        left.collect(ScratchFolder::new(kept.to_owned()), small).map(|CollectedFiles { _folder, files }| {
             // Its files are looked at.
-            std::mem::forget(folder);
+            std::mem::forget(_folder);
             files
         })
     }
@@ -391,8 +294,8 @@ mod tests {
             assert!(!out.exists(), "the folder goes with the frame");
             assert_eq!(files[0].1.hash, BlobHash::of(&bmp()));
             match &files[0].0 {
-                Kept::InMemory(bytes) if small > 0 => assert_eq!(bytes[..], bmp()),
-                Kept::OnDisk(path) if small == 0 => assert_eq!(fs::read(path).unwrap(), bmp()),
+                CollectedBytes::InMemory(bytes) if small > 0 => assert_eq!(bytes[..], bmp()),
+                CollectedBytes::OnDisk(path) if small == 0 => assert_eq!(fs::read(path).unwrap(), bmp()),
                 other => panic!("{other:?}"),
             }
         }
@@ -449,5 +352,26 @@ mod tests {
         let failure = collected(left, &dir.path().join("kept"), SMALL).unwrap_err();
         assert_eq!(failure.cause, FailureCause::BadOutput);
         assert!(failure.message.starts_with("a.bmp is not right: "), "{}", failure.message);
+    }
+
+    #[test]
+    fn all_files_of_a_folder_are_hashed_and_go_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        fs::create_dir_all(out.join("test/1")).unwrap();
+        fs::write(out.join("test/1/b"), b"second").unwrap();
+        fs::write(out.join("test/1/a"), b"").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", out.join("link")).unwrap();
+        let files = OutputFiles::Folder(ScratchFolder::new(out.clone()));
+        let output = TaskOutput { attempt: "1-1".parse().unwrap(), files, log_tail: Vec::new() };
+        let collected = output.collect(ScratchFolder::new(dir.path().join("kept")), SMALL).unwrap();
+        let files: Vec<_> = collected.files.iter().map(|(_, file)| (file.path.as_str(), file.hash)).collect();
+        assert_eq!(files, [("test/1/a", BlobHash::of(b"")), ("test/1/b", BlobHash::of(b"second"))]);
+        for (bytes, file) in &collected.files {
+            let CollectedBytes::OnDisk(path) = bytes else { panic!("{bytes:?}") };
+            assert_eq!(BlobHash::of(&fs::read(path).unwrap()), file.hash);
+        }
+        drop(collected);
+        assert!(!out.exists());
     }
 }

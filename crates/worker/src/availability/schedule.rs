@@ -1,4 +1,4 @@
-//! When a worker sleeps, by the clock on its wall.
+//! The times at which a worker sleeps, by its local clock.
 
 use std::{fmt, str::FromStr};
 
@@ -20,7 +20,7 @@ const DAY_MINUTES: u16 = 24 * 60;
 /// the clocks leave out comes an hour later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Sleep {
+pub struct SleepTime {
     /// A bit a day, Monday's the lowest.
     days: u8,
     /// Minutes of the day.
@@ -29,16 +29,16 @@ pub struct Sleep {
     to: u16,
 }
 
-/// Why a text names no time to sleep.
+/// The error of a text that names no time to sleep.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("“{0}” is no time to sleep; write `22:00-08:00`, `mon-fri 09:00-18:00` or `sat,sun`")]
-pub struct BadSleep(String);
+pub struct SleepTimeError(String);
 
-impl FromStr for Sleep {
-    type Err = BadSleep;
+impl FromStr for SleepTime {
+    type Err = SleepTimeError;
 
-    fn from_str(text: &str) -> Result<Self, BadSleep> {
-        let bad = || BadSleep(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, SleepTimeError> {
+        let bad = || SleepTimeError(text.to_owned());
         let words: Vec<&str> = text.split_whitespace().collect();
         let (days, times) = match words[..] {
             [days, times] => (days_of(days).ok_or_else(bad)?, Some(times)),
@@ -60,15 +60,15 @@ impl FromStr for Sleep {
     }
 }
 
-impl TryFrom<String> for Sleep {
-    type Error = BadSleep;
+impl TryFrom<String> for SleepTime {
+    type Error = SleepTimeError;
 
-    fn try_from(text: String) -> Result<Self, BadSleep> {
+    fn try_from(text: String) -> Result<Self, SleepTimeError> {
         text.parse()
     }
 }
 
-impl fmt::Display for Sleep {
+impl fmt::Display for SleepTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.days != EVERY_DAY {
             let named = DAYS.iter().enumerate().filter(|(day, _)| self.days & (1 << day) != 0);
@@ -113,7 +113,7 @@ fn minutes(text: &str) -> Option<u16> {
     (minutes < 60 && all <= DAY_MINUTES).then_some(all)
 }
 
-impl Sleep {
+impl SleepTime {
     /// When the time that begins on this day begins and ends, where one does.
     fn on(&self, date: Date, zone: &TimeZone) -> Option<(Timestamp, Timestamp)> {
         if self.days & (1 << day_of(date.weekday())) == 0 {
@@ -148,7 +148,7 @@ pub(crate) enum Hour {
 }
 
 /// Whether it is a time to sleep, and when it ends that all of them have ended which touch each other.
-pub(crate) fn hour(schedule: &[Sleep], now: &Zoned) -> Hour {
+pub(crate) fn hour(schedule: &[SleepTime], now: &Zoned) -> Hour {
     let (start, week) = (now.timestamp(), now.timestamp().as_second() + 8 * 24 * 3600);
     let mut until = start;
     while let Some(later) = end_of_those_around(schedule, until, now.time_zone()) {
@@ -161,7 +161,7 @@ pub(crate) fn hour(schedule: &[Sleep], now: &Zoned) -> Hour {
 }
 
 /// The latest end of the times that hold this moment.
-fn end_of_those_around(schedule: &[Sleep], at: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+fn end_of_those_around(schedule: &[SleepTime], at: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
     let today = at.to_zoned(zone.clone()).date();
     // None is longer than a day, but for the hour that the clocks may add.
     let dates = [today.yesterday().ok(), Some(today)];
@@ -196,7 +196,7 @@ mod tests {
 
     #[track_caller]
     fn check(schedule: &[&str], now: &str, expected: Option<&str>) {
-        let schedule: Vec<Sleep> = schedule.iter().map(|text| text.parse().unwrap()).collect();
+        let schedule: Vec<SleepTime> = schedule.iter().map(|text| text.parse().unwrap()).collect();
         let until = expected.map(|text| Hour::Asleep { until: Some(at(text).timestamp()) });
         assert_eq!(hour(&schedule, &at(now)), until.unwrap_or(Hour::Awake), "{now}");
     }
@@ -230,7 +230,7 @@ mod tests {
         // A Friday evening.
         check(week, "2026-11-20T19:00:00", Some("2026-11-23T00:00:00"));
         check(week, "2026-11-23T18:00:00", Some("2026-11-24T09:00:00"));
-        let always: Sleep = "00:00-24:00".parse().unwrap();
+        let always: SleepTime = "00:00-24:00".parse().unwrap();
         assert_eq!(hour(&[always], &at("2026-11-20T19:00:00")), Hour::Asleep { until: None });
         assert_eq!(hour(&[], &at("2026-11-20T19:00:00")), Hour::Awake);
     }
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn a_night_of_changing_clocks_ends_by_the_wall() {
         let hours = |from: &str| {
-            let schedule: [Sleep; 1] = ["22:00-08:00".parse().unwrap()];
+            let schedule: [SleepTime; 1] = ["22:00-08:00".parse().unwrap()];
             let Hour::Asleep { until: Some(until) } = hour(&schedule, &at(from)) else { panic!() };
             (until.as_second() - at(from).timestamp().as_second()) / 3600
         };
@@ -250,7 +250,7 @@ mod tests {
         let first = at("2026-10-25T02:10:00");
         let second = first.checked_add(jiff::SignedDuration::from_hours(1)).unwrap();
         assert_eq!((second.hour(), second.minute()), (2, 10), "the same time once more");
-        let schedule: [Sleep; 1] = ["01:00-02:30".parse().unwrap()];
+        let schedule: [SleepTime; 1] = ["01:00-02:30".parse().unwrap()];
         assert!(matches!(hour(&schedule, &first), Hour::Asleep { .. }));
         assert_eq!(hour(&schedule, &second), Hour::Awake, "it has ended at the first 02:30");
     }
@@ -263,7 +263,7 @@ mod tests {
             ("sat,sun", "sat,sun 00:00-24:00"),
             ("fri-mon 12:00-24:00", "mon,fri,sat,sun 12:00-24:00"),
         ] {
-            let sleep: Sleep = text.parse().unwrap();
+            let sleep: SleepTime = text.parse().unwrap();
             assert_eq!(sleep.to_string(), shown);
             assert_eq!(shown.parse(), Ok(sleep));
         }
@@ -282,7 +282,7 @@ mod tests {
             "008:00-09:00",
             "８:00-9:00",
         ] {
-            let error = text.parse::<Sleep>().unwrap_err().to_string();
+            let error = text.parse::<SleepTime>().unwrap_err().to_string();
             assert!(error.contains("22:00-08:00"), "{text}: {error}");
         }
     }

@@ -1,4 +1,4 @@
-//! Whether a person is at this machine: what Linux tells without a window system's libraries.
+//! The presence of a person at this machine, as Linux shows it without a window system's libraries.
 //!
 //! Three things know something, and the one that says "a moment ago" is believed: terminals, whose access time moves
 //! when somebody types there; input devices, where this process may read them; and logind, which desktops tell when
@@ -24,12 +24,12 @@ const ANSWER: Duration = Duration::from_secs(2);
 
 /// The input devices that may be read, each from now on.
 #[derive(Debug, Default)]
-pub(crate) struct Inputs {
+pub(crate) struct InputDevices {
     devices: Vec<File>,
     touched: Option<Instant>,
 }
 
-impl Inputs {
+impl InputDevices {
     /// All `event*` of a folder. Where there are none, or this process may read none, nothing is known.
     pub(crate) fn open(folder: &Path) -> Self {
         let mut devices = Vec::new();
@@ -167,7 +167,7 @@ mod tests {
             0,
         )
         .unwrap();
-        let mut inputs = Inputs::open(folder.path());
+        let mut inputs = InputDevices::open(folder.path());
         assert!(inputs.are_read());
         assert_eq!(inputs.idle(), None, "nothing is known of before");
         let mut hand = File::options().write(true).open(&device).unwrap();
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(inputs.idle(), None);
         send(KEY);
         assert!(inputs.idle().unwrap() < Duration::from_secs(10));
-        assert!(!Inputs::open(&folder.path().join("none")).are_read());
+        assert!(!InputDevices::open(&folder.path().join("none")).are_read());
     }
 
     /// The kernel moves the time in steps of eight seconds, so a terminal of now is used.

@@ -1,4 +1,4 @@
-//! The tree in which a bake writes: the job's files with folders that are real and writable.
+//! The tree that a bake writes into: the job's files in real, writable folders.
 
 use std::{
     fs, io,
@@ -10,7 +10,10 @@ use std::{
 use kiln_host::{gather, open_gathered};
 use kiln_types::{BlobHash, BlobHasher, BundleFile, Failure, FailureCause, RelPath};
 
-use crate::{bundles::Laid, identity, scratch::ScratchFolder};
+use crate::{
+    bundles::MaterializedBundle,
+    scratch::{ScratchFolder, create_folder},
+};
 
 /// Endings of files that no simulation writes, and that are large: the tree holds links to them. All else is copied,
 /// because a bake may write over it.
@@ -23,23 +26,23 @@ const ONLY_READ: &[&str] = &[
 /// Bytes of a report's list of files: less than the server takes in one message.
 const MOST_REPORTED: usize = 12 << 20;
 
-/// What a bake has left, out of Blender's reach.
+/// The files of a finished bake, out of Blender's reach.
 #[derive(Debug)]
 pub(crate) struct BakedTree {
     pub(crate) folder: ScratchFolder,
     /// Files, folders and links that were in it before the bake.
     pub(crate) entries: usize,
-    /// What it was made from.
-    pub(crate) laid: Arc<Laid>,
+    /// The bundle that it was made from.
+    pub(crate) source: Arc<MaterializedBundle>,
     pub(crate) blend: RelPath,
 }
 
 /// Makes the tree at `folder`; returns how many entries it has. Blocking.
-pub(crate) fn make(folder: &Path, laid: &Path, blend: &RelPath) -> io::Result<usize> {
-    identity::make(folder)?;
-    let blend = laid.join(blend.to_path());
+pub(crate) fn make(folder: &Path, source: &Path, blend: &RelPath) -> io::Result<usize> {
+    create_folder(folder)?;
+    let blend = source.join(blend.to_path());
     let mut entries = 0;
-    let mut folders = vec![(laid.to_owned(), folder.to_owned())];
+    let mut folders = vec![(source.to_owned(), folder.to_owned())];
     while let Some((from, to)) = folders.pop() {
         for entry in fs::read_dir(from)? {
             let entry = entry?;
@@ -47,7 +50,7 @@ pub(crate) fn make(folder: &Path, laid: &Path, blend: &RelPath) -> io::Result<us
             let kind = entry.file_type()?;
             entries += 1;
             if kind.is_dir() {
-                identity::make(&to)?;
+                create_folder(&to)?;
                 folders.push((from, to));
             } else if kind.is_file() && (from == blend || may_be_written(&from)) {
                 fs::copy(&from, &to)?;
@@ -63,19 +66,19 @@ pub(crate) fn make(folder: &Path, laid: &Path, blend: &RelPath) -> io::Result<us
 fn may_be_written(path: &Path) -> bool {
     let ending = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // The cache of a fluid, which its next bake writes anew.
+    // The cache of a fluid, which its next bake overwrites.
     let fluid = ending == "vdb" && name.starts_with("fluid_");
     fluid || !ONLY_READ.contains(&&*ending)
 }
 
 /// The files that a bake made or changed, and the .blend also where there was nothing to bake. Blocking.
-pub(crate) fn changed(tree: &BakedTree) -> Result<Vec<BundleFile>, Failure> {
+pub(crate) fn changed_files(tree: &BakedTree) -> Result<Vec<BundleFile>, Failure> {
     let mut files = Vec::new();
     let folder = tree.folder.path();
     for found in gather(folder, tree.entries)? {
         let (mut file, size) = open_gathered(folder, &found.path)?;
-        let hash = hash(&mut file).map_err(|error| unread(&found.path, &error))?;
-        let before = tree.laid.folder.join(found.path.to_path());
+        let hash = hash(&mut file).map_err(|error| unreadable(&found.path, &error))?;
+        let before = tree.source.folder.join(found.path.to_path());
         let same = before.symlink_metadata().is_ok_and(|meta| meta.is_file() && meta.len() == size)
             && fs::File::open(&before)
                 .and_then(|mut before| self::hash(&mut before))
@@ -99,7 +102,7 @@ fn hash(file: &mut fs::File) -> io::Result<BlobHash> {
     Ok(hasher.hash())
 }
 
-fn unread(path: &RelPath, error: &io::Error) -> Failure {
+fn unreadable(path: &RelPath, error: &io::Error) -> Failure {
     Failure::new(FailureCause::BadOutput, format!("{path}, which the bake made, cannot be read: {error}"))
 }
 
@@ -112,8 +115,8 @@ mod tests {
 
     use super::*;
 
-    fn laid(root: &Path) -> Arc<Laid> {
-        let folder = root.join("laid");
+    fn bundle_in(root: &Path) -> Arc<MaterializedBundle> {
+        let folder = root.join("source");
         fs::create_dir_all(folder.join("maps")).unwrap();
         fs::create_dir_all(folder.join("blendcache_a")).unwrap();
         for (name, bytes) in
@@ -122,7 +125,7 @@ mod tests {
             fs::write(folder.join(name), bytes).unwrap();
             fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o444)).unwrap();
         }
-        Arc::new(Laid {
+        Arc::new(MaterializedBundle {
             folder,
             remap: BTreeMap::new(),
             unused: BTreeSet::new(),
@@ -134,13 +137,13 @@ mod tests {
     #[test]
     fn what_is_new_or_differs_is_the_result_and_nothing_laid_is_touched() {
         let dir = tempfile::tempdir().unwrap();
-        let laid = laid(dir.path());
+        let source = bundle_in(dir.path());
         let folder = dir.path().join("work");
-        let entries = make(&folder, &laid.folder, &RelPath::new("a.blend").unwrap()).unwrap();
+        let entries = make(&folder, &source.folder, &RelPath::new("a.blend").unwrap()).unwrap();
         assert_eq!(entries, 6);
         let blend = RelPath::new("a.blend").unwrap();
-        let tree = BakedTree { folder: ScratchFolder::new(folder.clone()), entries, laid, blend };
-        let files = changed(&tree).unwrap();
+        let tree = BakedTree { folder: ScratchFolder::new(folder.clone()), entries, source, blend };
+        let files = changed_files(&tree).unwrap();
         assert_eq!(files.len(), 1, "a copy is no change: {files:?}");
         assert_eq!(files[0].hash, BlobHash::of(b"scene"));
         assert!(folder.join("maps/wood.PNG").is_symlink() && !folder.join("maps").is_symlink());
@@ -151,25 +154,25 @@ mod tests {
         fs::create_dir_all(folder.join("cache_fluid/data")).unwrap();
         fs::write(folder.join("cache_fluid/data/fluid_data_0001.vdb"), "").unwrap();
         symlink("/etc/passwd", folder.join("secret")).unwrap();
-        let files = changed(&tree).unwrap();
+        let files = changed_files(&tree).unwrap();
         let named: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.size)).collect();
         assert_eq!(
             named,
             [("a.blend", 5), ("blendcache_a/1.bphys", 3), ("cache_fluid/data/fluid_data_0001.vdb", 0)]
         );
         assert_eq!(files[0].hash, BlobHash::of(b"baked"));
-        assert_eq!(fs::read(tree.laid.folder.join("blendcache_a/1.bphys")).unwrap(), b"old");
+        assert_eq!(fs::read(tree.source.folder.join("blendcache_a/1.bphys")).unwrap(), b"old");
     }
 
     #[test]
     fn what_a_bake_may_write_over_shares_no_inode_with_what_others_read() {
         let dir = tempfile::tempdir().unwrap();
-        let laid = laid(dir.path());
+        let source = bundle_in(dir.path());
         let folder = dir.path().join("work");
-        make(&folder, &laid.folder, &RelPath::new("a.blend").unwrap()).unwrap();
+        make(&folder, &source.folder, &RelPath::new("a.blend").unwrap()).unwrap();
         for name in ["a.blend", "blendcache_a/1.bphys", "notes"] {
             let inode = |root: &Path| root.join(name).symlink_metadata().unwrap().ino();
-            assert_ne!(inode(&folder), inode(&laid.folder), "{name}");
+            assert_ne!(inode(&folder), inode(&source.folder), "{name}");
             assert!(folder.join(name).symlink_metadata().unwrap().is_file(), "{name}");
         }
         for (name, written) in
