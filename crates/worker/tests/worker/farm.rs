@@ -10,14 +10,17 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{
-        DefaultBodyLimit, Path, State, WebSocketUpgrade,
+        DefaultBodyLimit, Path, Query, State, WebSocketUpgrade,
         ws::{Message, WebSocket},
     },
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use kiln_api::{AssignedTask, Assignment, AttemptReport, Down, Hello, SlotClaim, StepWork, Up, Welcome};
+use kiln_api::{
+    AssignedTask, Assignment, AttemptReport, Down, Hello, SlotClaim, StepFile, StepFilesPage, StepWork, Up,
+    Welcome,
+};
 use kiln_types::{
     AttemptId, BlobHash, Bundle, BundleFile, BundleId, DesiredState, DeviceClass, Epoch, Generation, Policy,
     ProductKind, RelPath, RenderSettings, ReportOutcome, Resolution, SessionSpec, SlotIndex, StepKind,
@@ -39,6 +42,8 @@ struct Shared {
     blobs: Arc<Mutex<HashMap<BlobHash, Bytes>>>,
     downloads: Arc<Mutex<Vec<BlobHash>>>,
     bundles: Arc<Mutex<HashMap<BundleId, Bundle>>>,
+    /// The committed files of step 1; `None` while the server does not answer.
+    files: Arc<Mutex<Option<Vec<StepFile>>>>,
     arrivals: UnboundedSender<WebSocket>,
 }
 
@@ -71,6 +76,7 @@ impl Farm {
             blobs: Arc::default(),
             downloads: Arc::default(),
             bundles: Arc::default(),
+            files: Arc::new(Mutex::new(Some(Vec::new()))),
             arrivals: arrivals_to,
         };
         let router = Router::new()
@@ -79,6 +85,7 @@ impl Farm {
             .route("/api/v1/blobs/{hash}/chunks", get(|| async { StatusCode::NO_CONTENT }))
             .route("/api/v1/chunks/missing", post(|asked: Bytes| async { asked }))
             .route("/api/v1/bundles/{id}", get(get_bundle))
+            .route("/api/v1/jobs/1/steps/1/files", get(list_files))
             .route("/api/v1/worker", get(connect))
             .layer(DefaultBodyLimit::max(1 << 30))
             .with_state(shared.clone());
@@ -248,6 +255,63 @@ impl Farm {
         assignment.tasks[0].frame = None;
         assignment
     }
+}
+
+impl Farm {
+    /// A task without a Blender: frame 7 of step 0.
+    pub fn test_task(&mut self, slot: u16) -> Assignment {
+        let session = self.plain_session(BundleId(BlobHash::of(b"none")), "none.blend");
+        let mut assignment = self.assignment(slot, &session, &[7]);
+        (assignment.work.kind, assignment.work.session) = (StepKind::Test, None);
+        assignment.work.product = ProductKind::Intermediate;
+        assignment.tasks[0].task.index.0 = 0;
+        assignment
+    }
+
+    pub fn put(&self, bytes: &[u8]) -> BlobHash {
+        let hash = BlobHash::of(bytes);
+        self.damage(hash, bytes);
+        hash
+    }
+
+    /// Stores other bytes under a hash.
+    pub fn damage(&self, hash: BlobHash, bytes: &[u8]) {
+        self.shared.blobs.lock().unwrap().insert(hash, bytes.to_vec().into());
+    }
+
+    pub fn remove(&self, hash: &BlobHash) {
+        self.shared.blobs.lock().unwrap().remove(hash);
+    }
+
+    /// Adds a file to the list of step 1.
+    pub fn list(&self, file: StepFile) {
+        self.shared.files.lock().unwrap().as_mut().unwrap().push(file);
+    }
+
+    /// Makes the server leave questions for lists unanswered.
+    pub fn list_nothing(&self) {
+        *self.shared.files.lock().unwrap() = None;
+    }
+}
+
+/// The query of a list of files.
+#[derive(serde::Deserialize)]
+struct FilesQuery {
+    frame: Option<i32>,
+    after: u64,
+}
+
+/// Two files a page.
+async fn list_files(State(shared): State<Shared>, Query(query): Query<FilesQuery>) -> Response {
+    let files = shared.files.lock().unwrap().clone();
+    let Some(files) = files else { return std::future::pending().await };
+    let is_asked = |file: &StepFile| {
+        file.sequence > query.after && query.frame.is_none_or(|frame| file.frame == Some(frame))
+    };
+    let mut files: Vec<StepFile> = files.into_iter().filter(is_asked).collect();
+    let more = files.len() > 2;
+    files.truncate(2);
+    Json(StepFilesPage { files, more }).into_response()
 }
 
 impl Line {

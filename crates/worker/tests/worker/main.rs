@@ -6,6 +6,7 @@ mod bake;
 mod farm;
 mod idle;
 mod rest;
+mod steps;
 
 use std::time::{Duration, Instant};
 
