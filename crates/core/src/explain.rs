@@ -307,7 +307,7 @@ fn not_working(workers: &[&Worker]) -> WaitCause {
         match worker.desired {
             DesiredState::Pause => paused += 1,
             DesiredState::Drain | DesiredState::Stop => draining += 1,
-            DesiredState::Work if worker.offer.resting => unavailable += 1,
+            DesiredState::Work if worker.offer.unavailable => unavailable += 1,
             DesiredState::Work if worker.quarantined.is_some() => quarantined += 1,
             DesiredState::Work => others += 1,
         }

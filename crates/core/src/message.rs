@@ -18,7 +18,7 @@ pub struct WorkerOffer {
     pub slots: u16,
     pub labels: BTreeSet<Label>,
     /// The worker is not available for now, by its own rules. What it has begun goes on.
-    pub resting: bool,
+    pub unavailable: bool,
     pub cores: u32,
     /// Bytes.
     pub memory: u64,

@@ -64,16 +64,16 @@ impl World {
                 self.workers[worker].broken_until = self.now + wait;
             }
             4 => {
-                let resting = !self.workers[worker].offer.resting;
-                self.set_unavailable(worker, resting);
+                let unavailable = !self.workers[worker].offer.unavailable;
+                self.set_unavailable(worker, unavailable);
             }
             _ => self.disconnect(worker),
         }
     }
 
-    fn set_unavailable(&mut self, worker: usize, resting: bool) {
-        self.workers[worker].offer.resting = resting;
-        self.say(worker, Up::Unavailable(resting));
+    fn set_unavailable(&mut self, worker: usize, unavailable: bool) {
+        self.workers[worker].offer.unavailable = unavailable;
+        self.say(worker, Up::Unavailable(unavailable));
     }
 
     /// The worker returns what it has not begun, and for some time all that it is given.

@@ -432,8 +432,8 @@ impl World {
                     self.tell(worker, Down::Settled(attempt));
                 }
             }
-            Up::Unavailable(resting) => {
-                let offer = WorkerOffer { resting, ..self.workers[worker].offer.clone() };
+            Up::Unavailable(unavailable) => {
+                let offer = WorkerOffer { unavailable, ..self.workers[worker].offer.clone() };
                 self.batch(None, |core, _, out| core.worker_offer_changed(id, offer, out));
             }
             Up::Hello(_) | Up::Progress(..) => {}

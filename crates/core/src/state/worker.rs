@@ -175,7 +175,7 @@ impl Worker {
 
     /// Returns whether the farm and the worker itself want it to work.
     pub fn is_available(&self) -> bool {
-        self.desired == DesiredState::Work && !self.offer.resting
+        self.desired == DesiredState::Work && !self.offer.unavailable
     }
 
     /// The live attempts on its slots, and those that stream.
@@ -232,7 +232,7 @@ impl Worker {
             (Presence::Silent | Presence::Offline, _) => WorkerState::Offline,
             (_, DesiredState::Pause) => WorkerState::Paused,
             (_, DesiredState::Drain | DesiredState::Stop) => WorkerState::Draining,
-            (_, DesiredState::Work) if self.offer.resting => WorkerState::Resting,
+            (_, DesiredState::Work) if self.offer.unavailable => WorkerState::Resting,
             (_, DesiredState::Work) if self.quarantined.is_some() => WorkerState::Sick,
             (_, DesiredState::Work) if self.slots.iter().all(Slot::is_empty) && self.streams.is_empty() => {
                 WorkerState::Idle

@@ -344,8 +344,8 @@ fn fewer_slots_work_off_what_they_began() {
 }
 
 /// As an offer of one slot tells it.
-fn rest(farm: &mut Farm, worker: u64, resting: bool) {
-    let offer = WorkerOffer { name: format!("w{worker}"), slots: 1, resting, ..WorkerOffer::default() };
+fn rest(farm: &mut Farm, worker: u64, unavailable: bool) {
+    let offer = WorkerOffer { name: format!("w{worker}"), slots: 1, unavailable, ..WorkerOffer::default() };
     farm.act(|core, _, out| core.worker_offer_changed(w(worker), offer, out));
 }
 

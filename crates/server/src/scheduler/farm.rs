@@ -215,7 +215,7 @@ impl Said {
             name: name.to_owned(),
             slots: self.slots,
             labels,
-            resting: self.resting.is_some(),
+            unavailable: self.resting.is_some(),
             cores: self.offered().cores,
             memory: self.offered().memory,
             gpus: self.gpus(),

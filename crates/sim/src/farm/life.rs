@@ -288,7 +288,7 @@ impl<'a> Life<'a> {
             }
             Fate::Unavailable | Fate::Works => {
                 let worker = &mut self.machines[node].worker;
-                worker.offer.resting = fate == Fate::Unavailable;
+                worker.offer.unavailable = fate == Fate::Unavailable;
                 if worker.connection.is_some() {
                     let (id, offer) = (worker.id, worker.offer.clone());
                     self.batch(|core, _, out| core.worker_offer_changed(id, offer, out));
