@@ -13,6 +13,7 @@ const CORE: &[&str] = &[
     "check.rs",
     // The turn.
     "schedule/turn.rs",
+    "schedule/streaming.rs",
     "schedule/speculation.rs",
     "schedule/probes.rs",
     "schedule/select.rs",
@@ -55,6 +56,7 @@ const CORE: &[&str] = &[
     "state/tasks.rs",
     "state/worker.rs",
     "state/slot.rs",
+    "state/streams.rs",
     "state/attempt.rs",
     "state/first_failures.rs",
     "state/history.rs",

@@ -49,7 +49,7 @@ impl Core {
     pub(crate) fn await_report(&mut self, id: AttemptId, attempt: &Attempt) {
         match (attempt.phase, attempt.place()) {
             (AttemptPhase::Streaming { memory }, _) => {
-                self.state.worker_mut(attempt.worker).streams.close(id, memory);
+                self.state.update_streams(attempt.worker, |streams| streams.close(id, memory));
             }
             (AttemptPhase::Delivering { .. }, _) | (_, None) => {}
             (_, Some(of)) => self.state.slot_mut(of).close(id),

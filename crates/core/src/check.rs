@@ -137,7 +137,9 @@ impl Core {
             let has_begun = |step: &Step| {
                 step.plan.device.is_some() && (!step.tasks.done().is_empty() || step.tasks.live_len() > 0)
             };
-            let expired = self.state.attempts.iter().find(|(_, attempt)| attempt.task.job == id);
+            let expired = self.state.attempts.iter().find(|(_, attempt)| {
+                attempt.task.job == id && self.state.step(attempt.task).plan.device.is_some()
+            });
             assert!(!job.steps.iter().any(has_begun), "job {id} has begun on no device");
             assert!(expired.is_none(), "job {id} is on no device, and may be delivered by {expired:?}");
         }
@@ -160,7 +162,7 @@ impl Core {
         step.tasks.check(|attempt| self.state.attempt(attempt).phase.has_begun());
         assert_eq!(step.tasks.count(), step.plan.count, "step {name} has two counts");
         let streams = step.tasks.streaming().len() > 0;
-        assert!(!streams || step.plan.may_stream() && !job.has_ended(), "step {name} streams and must not");
+        assert!(!streams || step.may_stream && !job.has_ended(), "step {name} streams and must not");
         let second = step.tasks.live().filter_map(|(task, _)| Some((task, step.tasks.second_attempt(task)?)));
         for (task, attempt) in step.tasks.live().chain(second) {
             let known = self.state.attempt(attempt);
@@ -235,8 +237,11 @@ impl Core {
             assert!(known.phase.is_streaming() && known.worker == id, "{attempt} is no stream of {id}");
             assert!(seen.insert(attempt), "{attempt} streams and is on a slot");
         }
-        let streams = worker.streams.live().next().is_some();
-        assert_eq!(self.state.streaming().contains(&id), streams, "{id} is listed for streams or not");
+        assert_eq!(
+            self.state.streaming().contains(&id),
+            !worker.streams.is_empty(),
+            "{id} is listed for streams or not"
+        );
         if matches!(worker.presence, Presence::Silent | Presence::Offline) {
             assert!(seen.is_empty(), "worker {id} has no lease and live attempts");
         }

@@ -356,7 +356,7 @@ impl Core {
         };
         if worker.presence == Presence::Offline {
             worker.slots_mut().iter_mut().for_each(|slot| drop(slot.reopen_all()));
-            worker.streams.clear();
+            self.state.update_streams(id, WorkerStreams::clear);
         }
         self.state.touch(id);
         self.record_workers(out);
@@ -429,7 +429,7 @@ impl Core {
         finish: Finish,
         out: &mut impl Outbox,
     ) -> ReportOutcome {
-        let was_closing = self.state.find_worker_mut(worker).is_some_and(|known| known.reopen(id));
+        let was_closing = self.state.reopen(worker, id);
         if was_closing {
             self.state.touch(worker);
         }

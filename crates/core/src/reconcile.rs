@@ -293,6 +293,7 @@ impl Core {
         step.replaced.remove(&task.index);
         let history = step.tasks.finish(task.index);
         self.state.job_quietly(task.job).unblock_dependents(task.step, task.index);
+        self.announce_done(task, out);
         self.state.attempts.remove_all(history.expired().iter().copied());
         self.unshare_incidents(task, &history);
         self.begin_job(task.job, out);

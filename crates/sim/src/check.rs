@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_core::{
-    Account, Core, DependencyEnd, DependencyScope, Finish, HeldAttempt, HeldPhase, JobPlan, Moment, Push,
-    Record, ReportOutcome, SchedulingOptions, Share, StepDependency, StepPlan, WorkerOffer,
+    Account, Core, DependencyEnd, DependencyScope, DependencyStart, Finish, HeldAttempt, HeldPhase, JobPlan,
+    Moment, Push, Record, ReportOutcome, SchedulingOptions, Share, StepDependency, StepPlan, WorkerOffer,
 };
 use kiln_types::{
     AttemptId, AttemptState, FailureCause, Generation, JobId, JobState, SessionKey, SlotIndex, StepIndex,
@@ -39,6 +39,10 @@ pub struct Checker {
     /// Expired attempts that no longer count.
     forgiven_attempts: BTreeSet<AttemptId>,
     pub forgiven: u64,
+    /// Attempts that streamed, and those that were given a slot.
+    pub streams: u64,
+    pub placed: u64,
+    pub added: u64,
     /// Attempts of tasks that another attempt had been opened for.
     pub speculations: u64,
     /// Assignments that a worker was sent while it refused everything.
@@ -57,24 +61,51 @@ struct StepKnown {
     /// Tasks that failed or were cancelled, as last recorded.
     failed: BTreeSet<TaskIndex>,
     cancelled: BTreeSet<TaskIndex>,
-    /// The number of times that a task was reset after it was done, or had ended without being so, and that tasks were
-    /// added, by frame.
-    changed: BTreeMap<u32, u64>,
+    /// The number of times that a task was reset after it was done, and that tasks were added, by frame...
+    remade: BTreeMap<u32, u64>,
+    /// ...and of those that it was reset after it had ended without being done.
+    retried: BTreeMap<u32, u64>,
+}
+
+impl From<&StepPlan> for StepKnown {
+    fn from(step: &StepPlan) -> Self {
+        Self {
+            count: step.count,
+            per_frame: step.per_frame.map_or(1, std::num::NonZeroU32::get),
+            after: step.after.clone(),
+            done: BTreeSet::new(),
+            failed: BTreeSet::new(),
+            cancelled: BTreeSet::new(),
+            remade: BTreeMap::new(),
+            retried: BTreeMap::new(),
+        }
+    }
 }
 
 impl StepKnown {
-    /// The number of changes to these frames, and whether all their tasks have come as far as this.
+    /// The number of changes to these frames since they came as far as this, and whether all their tasks have.
     fn reached(&self, frames: std::ops::Range<u32>, end: DependencyEnd) -> (u64, bool) {
         let tasks = (frames.start * self.per_frame..frames.end * self.per_frame).map(TaskIndex);
         let has_ended = |task: &TaskIndex| self.failed.contains(task) || self.cancelled.contains(task);
         let reached =
             |task: TaskIndex| self.done.contains(&task) || end == DependencyEnd::Ended && has_ended(&task);
-        let changes = self.changed.range(frames).map(|(_, times)| times).sum();
-        (changes, tasks.into_iter().all(reached))
+        let sum =
+            |times: &BTreeMap<u32, u64>| times.range(frames.clone()).map(|(_, times)| times).sum::<u64>();
+        let retried = if end == DependencyEnd::Ended { sum(&self.retried) } else { 0 };
+        (sum(&self.remade) + retried, tasks.into_iter().all(reached))
     }
 
-    fn change(&mut self, task: TaskIndex) {
-        *self.changed.entry(task.0 / self.per_frame).or_default() += 1;
+    fn has_first(&self, frames: std::ops::Range<u32>) -> bool {
+        let tasks = TaskIndex(frames.start * self.per_frame)..TaskIndex(frames.end * self.per_frame);
+        self.done.range(tasks).next().is_some()
+    }
+
+    fn remake(&mut self, task: TaskIndex) {
+        *self.remade.entry(task.0 / self.per_frame).or_default() += 1;
+    }
+
+    fn retry(&mut self, task: TaskIndex) {
+        *self.retried.entry(task.0 / self.per_frame).or_default() += 1;
     }
 }
 
@@ -83,12 +114,26 @@ struct Known {
     task: TaskId,
     generation: Generation,
     worker: WorkerId,
-    slot: SlotIndex,
+    /// `None` as long as it streams.
+    slot: Option<SlotIndex>,
     state: AttemptState,
     /// The number of times that the steps before its own had been outdated when it was opened.
     inputs: u64,
     /// It failed by a cause that only its worker can have.
     blames_worker: bool,
+}
+
+impl Known {
+    fn new(
+        task: TaskId,
+        generation: Generation,
+        worker: WorkerId,
+        slot: Option<SlotIndex>,
+        inputs: u64,
+    ) -> Self {
+        let state = AttemptState::Assigned;
+        Self { task, generation, worker, slot, state, inputs, blames_worker: false }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -112,19 +157,17 @@ impl Checker {
     pub fn submitted(&mut self, plan: &JobPlan) {
         self.rules.submitted(plan);
         self.devices.submitted(plan);
-        let known = |step: &StepPlan| StepKnown {
-            count: step.count,
-            per_frame: step.per_frame.map_or(1, std::num::NonZeroU32::get),
-            after: step.after.clone(),
-            done: BTreeSet::new(),
-            failed: BTreeSet::new(),
-            cancelled: BTreeSet::new(),
-            changed: BTreeMap::new(),
-        };
-        self.steps.insert(plan.id(), plan.steps().iter().map(known).collect());
+        self.steps.insert(plan.id(), plan.steps().iter().map(StepKnown::from).collect());
     }
 
-    pub fn rejoined(&mut self, held: &[HeldAttempt]) {
+    pub fn step_added(&mut self, job: JobId, step: &StepPlan) {
+        self.added += 1;
+        self.rules.step_added(job, step);
+        self.steps.get_mut(&job).expect("only what was submitted grows").push(step.into());
+    }
+
+    pub fn rejoined(&mut self, worker: WorkerId, held: &[HeldAttempt]) {
+        self.rules.rejoined(worker, held);
         for held in held.iter().filter(|held| matches!(held.phase, HeldPhase::Finished { .. })) {
             self.rules.rendered(held.attempt);
         }
@@ -139,20 +182,48 @@ impl Checker {
         self.rules.set_options(job, options);
     }
 
-    /// The number of changes to what a task is made from, and whether all of that is there.
-    fn inputs(&self, task: TaskId) -> (u64, bool) {
+    /// The dependencies of a task, each with the step and the frames that it is on.
+    fn dependencies(
+        &self,
+        task: TaskId,
+    ) -> impl Iterator<Item = (&StepDependency, &StepKnown, std::ops::Range<u32>)> {
         let steps = &self.steps[&task.job];
         let step = &steps[usize::from(task.step.0)];
         let frame = task.index.0 / step.per_frame;
-        let inputs = step.after.iter().map(|after| {
+        step.after.iter().map(move |after| {
             let before = &steps[usize::from(after.step.0)];
             let frames = match after.scope {
                 DependencyScope::Step => 0..before.count / before.per_frame,
                 DependencyScope::Frame => frame..frame + 1,
             };
-            before.reached(frames, after.until)
-        });
+            (after, before, frames)
+        })
+    }
+
+    /// The number of changes to what a task is made from, and whether all of that is there.
+    fn inputs(&self, task: TaskId) -> (u64, bool) {
+        let inputs =
+            self.dependencies(task).map(|(after, before, frames)| before.reached(frames, after.until));
         inputs.fold((0, true), |(changes, all), (more, complete)| (changes + more, all && complete))
+    }
+
+    /// Returns whether the task may begin to stream: the first of all that it may begin with is there.
+    fn may_stream(&self, task: TaskId) -> bool {
+        self.dependencies(task).all(|(after, before, frames)| {
+            let has_first = after.start == DependencyStart::FirstDone && before.has_first(frames.clone());
+            has_first || before.reached(frames, after.until).1
+        })
+    }
+
+    fn open(&mut self, attempt: AttemptId, known: Known) {
+        let last = self.attempts.last_key_value().map(|(id, _)| *id);
+        assert!(last.is_none_or(|last| last < attempt), "{attempt} comes after {last:?}");
+        let out = self.out.entry(known.task).or_default();
+        assert!(*out < 2, "{} would be out three times", known.task);
+        assert!(*out == 0 || known.slot.is_some(), "{} is out and would stream", known.task);
+        self.speculations += u64::from(*out);
+        *out += 1;
+        self.attempts.insert(attempt, known);
     }
 
     /// The number of tasks of the job's first step for each frame; 1 where nothing is known of it.
@@ -165,24 +236,32 @@ impl Checker {
         self.devices.record(record);
         match record {
             Record::AttemptOpened { attempt, task, generation, worker, slot } => {
-                let last = self.attempts.last_key_value().map(|(id, _)| *id);
-                assert!(last.is_none_or(|last| last < *attempt), "{attempt} comes after {last:?}");
-                let state = AttemptState::Assigned;
-                let (task, generation, worker, slot) = (*task, *generation, *worker, *slot);
-                let (inputs, complete) = self.inputs(task);
+                let (inputs, complete) = self.inputs(*task);
                 assert!(complete, "{task} is handed out before the steps that it waits for are done");
-                let out = self.out.entry(task).or_default();
-                assert!(*out < 2, "{task} would be out three times");
-                self.speculations += u64::from(*out);
-                *out += 1;
-                self.attempts.insert(
-                    *attempt,
-                    Known { task, generation, worker, slot, state, inputs, blames_worker: false },
+                self.open(*attempt, Known::new(*task, *generation, *worker, Some(*slot), inputs));
+            }
+            Record::StreamOpened { attempt, task, generation, worker } => {
+                let (inputs, complete) = self.inputs(*task);
+                assert!(!complete, "{task} streams, and all that it waits for is there");
+                assert!(self.may_stream(*task), "{task} streams before the first that it waits for is there");
+                self.streams += 1;
+                self.open(*attempt, Known::new(*task, *generation, *worker, None, inputs));
+            }
+            Record::StreamPlaced { attempt, task, slot } => {
+                let (inputs, complete) = self.inputs(*task);
+                let known = self.attempts.get_mut(attempt).expect("only what was opened is placed");
+                assert_eq!((known.task, known.state), (*task, AttemptState::Assigned), "{attempt} is placed");
+                assert!(
+                    complete && known.inputs == inputs,
+                    "{task} is placed before all that it waits for is there"
                 );
+                known.slot = Some(*slot);
+                self.placed += 1;
             }
             Record::AttemptStarted { attempt, .. } => {
                 let known = self.attempts.get_mut(attempt).expect("only what was opened starts");
                 assert_eq!(known.state, AttemptState::Assigned, "{attempt} started out of turn");
+                assert!(known.slot.is_some(), "{attempt} started on no slot");
                 known.state = AttemptState::Running;
             }
             Record::AttemptClosed { attempt, task, state, failure } => {
@@ -261,6 +340,7 @@ impl Checker {
                     "{attempt} committed another's"
                 );
                 assert_eq!(known.state, AttemptState::Committed);
+                assert!(known.slot.is_some(), "{attempt} is committed and was on no slot");
                 let (inputs, complete) = self.inputs(*task);
                 assert!(complete && known.inputs == inputs, "{task} is made from what is out of date");
                 self.mishaps.remove(task);
@@ -292,21 +372,24 @@ impl Checker {
                 self.mishaps.retain(|task, _| !inside(task));
                 let step = self.step(*job, *step);
                 for task in tasks.iter() {
-                    if step.done.remove(&task) | step.failed.remove(&task) | step.cancelled.remove(&task) {
-                        step.change(task);
+                    if step.done.remove(&task) {
+                        step.remake(task);
+                    }
+                    if step.failed.remove(&task) | step.cancelled.remove(&task) {
+                        step.retry(task);
                     }
                 }
             }
             Record::StepExtended { job, step, count } => {
                 let step = self.step(*job, *step);
                 let added = std::mem::replace(&mut step.count, *count)..*count;
-                added.map(TaskIndex).for_each(|task| step.change(task));
+                added.map(TaskIndex).for_each(|task| step.remake(task));
             }
             Record::CancelledTasks { job, step, tasks } => {
                 let step = self.step(*job, *step);
                 let before = std::mem::replace(&mut step.cancelled, tasks.iter().collect());
                 let back: Vec<TaskIndex> = before.difference(&step.cancelled).copied().collect();
-                back.into_iter().for_each(|task| step.change(task));
+                back.into_iter().for_each(|task| step.retry(task));
             }
             Record::JobState { job, reason, .. } => {
                 let alike =
@@ -317,8 +400,10 @@ impl Checker {
                 );
                 self.stopping.remove(job);
             }
-            Record::StepState { .. } | Record::WorkerState { .. } | Record::JobPinned { .. } => {}
-            Record::StepAdded { .. } | Record::StreamOpened { .. } | Record::StreamPlaced { .. } => {}
+            Record::StepState { .. }
+            | Record::WorkerState { .. }
+            | Record::JobPinned { .. }
+            | Record::StepAdded { .. } => {}
         }
     }
 
@@ -329,7 +414,18 @@ impl Checker {
 
     /// Before work is sent: the slot must not run anything that the core has revoked.
     pub fn push(&mut self, core: &Core, worker: &SimWorker, push: &Push) {
-        let Push::Assign { slot, claim, tasks } = push else { return };
+        let (slot, claim, attempts) = match push {
+            Push::Assign { slot, claim, tasks } => {
+                (slot, claim, tasks.iter().map(|task| task.attempt).collect())
+            }
+            Push::Place { attempt, slot, claim } => (slot, claim, vec![*attempt]),
+            Push::Stream { claim, task } => return self.rules.streams(worker.id, task.attempt, *claim),
+            Push::Arrived { attempt } => {
+                assert_eq!(self.attempts[attempt].worker, worker.id, "{attempt} is another worker's");
+                return;
+            }
+            Push::Revoke { .. } | Push::DesiredState(_) => return,
+        };
         self.rules.claims((worker.id, *slot), *claim);
         let live = |attempt: AttemptId, task: TaskId| {
             core.task(task).is_some_and(|task| {
@@ -340,11 +436,15 @@ impl Checker {
             let (attempt, task) = (held.attempt, held.task);
             assert!(live(attempt, task), "{worker:?} still has {attempt} on slot {slot}, and is given more");
         }
-        for task in tasks {
-            let known = &self.attempts[&task.attempt];
-            assert_eq!((known.worker, known.slot), (worker.id, *slot), "{task:?} was opened elsewhere");
-            let committed = self.commits.contains_key(&(task.task, task.generation));
-            assert!(!committed, "{task:?} has its output set already");
+        for attempt in attempts {
+            let known = &self.attempts[&attempt];
+            assert_eq!(
+                (known.worker, known.slot),
+                (worker.id, Some(*slot)),
+                "{attempt} was opened elsewhere"
+            );
+            let committed = self.commits.contains_key(&(known.task, known.generation));
+            assert!(!committed, "{} has its output set already", known.task);
         }
     }
 
@@ -377,6 +477,11 @@ impl Checker {
             Finish::Failed(_) | Finish::Returned if open => Some(ReportOutcome::Recorded),
             _ => None,
         }
+    }
+
+    /// The worker says that the attempt has ended.
+    pub fn reported(&mut self, worker: WorkerId, attempt: AttemptId) {
+        self.rules.stream_ended(worker, attempt);
     }
 
     pub fn answered(&mut self, worker: WorkerId, attempt: AttemptId, outcome: ReportOutcome) {

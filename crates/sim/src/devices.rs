@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_core::{JobPlan, Label, Record, WorkerOffer};
-use kiln_types::{AttemptId, AttemptState, JobId, WorkerId};
+use kiln_types::{AttemptId, AttemptState, JobId, StepIndex, TaskId, WorkerId};
 
 #[derive(Debug, Default)]
 pub struct Devices {
@@ -17,6 +17,8 @@ pub struct Devices {
 #[derive(Debug, Default)]
 struct Job {
     options: Vec<Label>,
+    /// The steps that render on its device.
+    steps: BTreeSet<StepIndex>,
     pinned: Option<Label>,
     /// The device of each attempt, those that are closed too: they may deliver late.
     attempts: BTreeMap<AttemptId, Label>,
@@ -35,7 +37,9 @@ impl Devices {
         let device = plan.steps().iter().find_map(|step| step.device.as_ref());
         if let Some(device) = device {
             let options = device.options.iter().map(|option| option.label.clone()).collect();
-            self.jobs.insert(plan.id(), Job { options, ..Job::default() });
+            let steps = plan.steps().iter().enumerate().filter(|(_, step)| step.device.is_some());
+            let steps = steps.map(|(place, _)| StepIndex(place as u16)).collect();
+            self.jobs.insert(plan.id(), Job { options, steps, ..Job::default() });
         }
     }
 
@@ -43,13 +47,19 @@ impl Devices {
         self.jobs.remove(&job);
     }
 
+    /// The job of a task that renders on a device.
+    fn job(&mut self, task: &TaskId) -> Option<&mut Job> {
+        self.jobs.get_mut(&task.job).filter(|job| job.steps.contains(&task.step))
+    }
+
     pub fn record(&mut self, record: &Record) {
         match record {
             Record::JobPinned { job, device } => self.pinned(*job, device.as_ref()),
-            Record::AttemptOpened { attempt, task, worker, .. } => {
-                let Some(job) = self.jobs.get_mut(&task.job) else { return };
+            Record::AttemptOpened { attempt, task, worker, .. }
+            | Record::StreamOpened { attempt, task, worker, .. } => {
+                let offered = self.offers[worker].clone();
+                let Some(job) = self.job(task) else { return };
                 let Some(device) = &job.pinned else { panic!("{attempt} is handed out on no device") };
-                let offered = &self.offers[worker];
                 assert!(offered.contains(device), "{worker} has no {device}, and is given {task}");
                 if job.open.is_empty() && job.attempts.is_empty() {
                     let best = job.options.iter().find(|option| offered.contains(*option));
@@ -59,12 +69,12 @@ impl Devices {
                 job.open.insert(*attempt);
             }
             Record::AttemptResumed { attempt, task, .. } => {
-                let Some(job) = self.jobs.get_mut(&task.job) else { return };
+                let Some(job) = self.job(task) else { return };
                 assert_eq!(job.attempts.get(attempt), job.pinned.as_ref(), "{attempt} goes on elsewhere");
                 job.open.insert(*attempt);
             }
             Record::AttemptClosed { attempt, task, state, .. } => {
-                let Some(job) = self.jobs.get_mut(&task.job) else { return };
+                let Some(job) = self.job(task) else { return };
                 job.open.remove(attempt);
                 if *state == AttemptState::Committed {
                     let device = job.attempts[attempt].clone();

@@ -108,8 +108,8 @@ impl World {
         }
         // Of what it holds itself it tells the truth: the server cannot know better.
         let known = &self.workers[worker];
-        if known.uploading.contains_key(&attempt) || known.on_slots().any(|(_, held)| held.attempt == attempt)
-        {
+        let is_on_slot = known.on_slots().any(|(_, held)| held.attempt == attempt);
+        if is_on_slot || known.uploading.contains_key(&attempt) || known.streams.contains_key(&attempt) {
             return;
         }
         let unsettled = known.unsettled.first_key_value().map(|(id, _)| *id);
@@ -172,6 +172,9 @@ impl World {
             // Those that have ended refuse, and rightly.
             let _ = self.batch(None, |core, _, out| core.resume_job(job, out));
             self.drop_dependencies(job);
+            if self.scenario.kinds {
+                self.add_step(job);
+            }
         }
     }
 }

@@ -10,6 +10,8 @@
 //! - no slot is given work while it still runs something that the core has revoked;
 //! - nothing that was acknowledged is lost, whenever the server dies;
 //! - no worker expires of which something has arrived within a lease, however long that waits;
+//! - what streams has no slot and commits nothing before all that it depends on is there, and nothing of it is made again;
+//! - a machine is never given more memory than it has;
 //! - a task only fails with the attempts to show for it, a job is only completed with every task done;
 //! - every job ends.
 //!
@@ -21,10 +23,12 @@ mod check;
 mod devices;
 pub mod farm;
 mod faults;
+mod kinds;
 mod person;
 mod report;
 mod rules;
 mod server;
+mod slots;
 mod stall;
 mod worker;
 mod world;
@@ -59,6 +63,8 @@ pub struct Scenario {
     pub server_dies_one_in: u32,
     /// True if workers report what they do not hold, and repeat what they have reported.
     pub liars: bool,
+    /// True if jobs have steps of every kind: parts, streams, without a session, added later.
+    pub kinds: bool,
 }
 
 impl Scenario {
@@ -81,7 +87,13 @@ impl Scenario {
             kills_one_in,
             server_dies_one_in,
             liars: rng.random_bool(0.5),
+            kinds: false,
         }
+    }
+
+    /// The same, of jobs with steps of every kind.
+    pub fn with_kinds(seed: u64) -> Self {
+        Self { kinds: true, ..Self::from_seed(seed) }
     }
 
     /// Runs it to the end.

@@ -38,6 +38,9 @@ impl World {
     pub fn make_plan(&mut self) -> JobPlan {
         self.last_job += 1;
         let id = self.last_job;
+        if self.scenario.kinds && self.rng.random_bool(0.8) {
+            return self.make_kinds(id);
+        }
         let steps = self.rng.random_range(1..=3u16);
         // Some jobs share a scene, and so a session.
         let session = SessionKey(BlobHash::of(&[self.rng.random_range(0..3u8)]));
@@ -62,10 +65,7 @@ impl World {
         if id.is_multiple_of(4) {
             self.count_frames(&mut steps);
         }
-        for (index, step) in steps.iter().enumerate() {
-            let session = step.session.map(|session| ((JobId(id), StepIndex(index as u16)), session));
-            self.sessions.extend(session);
-        }
+        self.note_steps(JobId(id), &steps);
         let options = self.make_options(id);
         JobPlan::new(JobId(id), steps).expect("steps wait for lower ones only").scheduled(options)
     }
@@ -92,13 +92,17 @@ impl World {
     pub fn note_sessions(&mut self, record: &Record) {
         let Record::JobPinned { job, .. } = record else { return };
         let Some((plan, _)) = self.server.disk.ledger.restored(*job) else { return };
-        for (index, step) in plan.steps().iter().enumerate() {
-            let session = step.session.map(|session| ((*job, StepIndex(index as u16)), session));
-            self.sessions.extend(session);
+        self.note_steps(*job, plan.steps());
+    }
+
+    pub fn note_steps(&mut self, job: JobId, steps: &[StepPlan]) {
+        for (index, step) in steps.iter().enumerate() {
+            let of = (job, StepIndex(index as u16));
+            self.sessions.extend(step.session.map(|session| (of, session)));
         }
     }
 
-    fn make_requirement(&mut self) -> Requirement {
+    pub fn make_requirement(&mut self) -> Requirement {
         let mut requires = match self.rng.random_range(0..4) {
             0 => Requirement::from_iter(["device cuda"]),
             _ => Requirement::default(),
@@ -124,7 +128,7 @@ impl World {
     }
 
     /// Some jobs wait for an earlier one, or for a time.
-    fn make_options(&mut self, id: u64) -> SchedulingOptions {
+    pub fn make_options(&mut self, id: u64) -> SchedulingOptions {
         let rng = &mut self.rng;
         let mut rarely = |part: f64| !self.calm && rng.random_bool(part);
         let (waits, later, capped) = (rarely(0.25), rarely(0.2), rarely(0.3));
@@ -167,6 +171,9 @@ impl World {
             return;
         }
         let job = JobId(self.rng.random_range(1..=self.last_job));
+        if self.scenario.kinds && self.rng.random_bool(0.25) {
+            return self.add_step(job);
+        }
         let which = self.rng.random_range(0..12);
         let index = TaskIndex(self.rng.random_range(0..self.scenario.tasks));
         let all = self.rng.random_bool(0.2);

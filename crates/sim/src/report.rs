@@ -39,6 +39,15 @@ pub struct Report {
     /// Quarantines of workers, and attempts that count against no task for it.
     pub quarantines: u64,
     pub forgiven: u64,
+    /// Attempts that streamed, those that were given a slot, and those that were displaced.
+    pub streams: u64,
+    pub placed: u64,
+    pub displaced: u64,
+    /// Tasks of which a stream was told that they are done.
+    pub arrived: u64,
+    /// Steps that were added to jobs, and those that were added to one that had ended.
+    pub added: u64,
+    pub added_late: u64,
     /// Jobs that were pinned to a device, and pins that were released.
     pub pins: u64,
     pub releases: u64,

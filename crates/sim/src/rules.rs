@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_core::{
-    Account, Claim, JobPlan, Moment, Record, Requirement, SchedulingOptions, Share, WorkerOffer,
+    Account, Claim, HeldAttempt, HeldPhase, JobPlan, Moment, Record, Requirement, SchedulingOptions, Share,
+    StepPlan, WorkerOffer,
 };
 use kiln_types::{AttemptId, AttemptState, JobId, JobState, SlotIndex, StepIndex, TaskId, WorkerId};
 
@@ -21,6 +22,8 @@ pub struct Rules {
     attempts: BTreeMap<AttemptId, (SlotRef, TaskId)>,
     /// Attempts that have left Blender: they no longer hold anything, even if they go on after their lease expired.
     rendered: BTreeSet<AttemptId>,
+    /// Attempts that stream, and the memory that each was told, until their workers report them.
+    streams: BTreeMap<(WorkerId, AttemptId), u64>,
 }
 
 /// The work of a slot.
@@ -58,6 +61,32 @@ impl Rules {
         self.jobs.insert(plan.id(), (plan.options().clone(), requires));
     }
 
+    pub fn step_added(&mut self, job: JobId, step: &StepPlan) {
+        if let Some((_, requires)) = self.jobs.get_mut(&job) {
+            requires.push(step.requires.clone());
+        }
+    }
+
+    /// The worker holds these and no others.
+    pub fn rejoined(&mut self, worker: WorkerId, held: &[HeldAttempt]) {
+        let streaming = held.iter().filter(|held| held.phase == HeldPhase::Streaming);
+        let streaming: BTreeSet<AttemptId> = streaming.map(|held| held.attempt).collect();
+        self.streams.retain(|(of, attempt), _| *of != worker || streaming.contains(attempt));
+        // It was placed, and its worker does not know.
+        streaming.into_iter().for_each(|attempt| self.leaves(attempt));
+    }
+
+    /// The worker is told to stream with this claim.
+    pub fn streams(&mut self, worker: WorkerId, attempt: AttemptId, claim: Claim) {
+        assert_eq!(claim, Claim::memory(claim.memory), "{attempt} streams and claims more than memory");
+        self.streams.insert((worker, attempt), claim.memory);
+        self.fits(worker);
+    }
+
+    pub fn stream_ended(&mut self, worker: WorkerId, attempt: AttemptId) {
+        self.streams.remove(&(worker, attempt));
+    }
+
     pub fn set_options(&mut self, job: JobId, options: SchedulingOptions) {
         if let Some((known, _)) = self.jobs.get_mut(&job) {
             *known = options;
@@ -76,6 +105,7 @@ impl Rules {
         for work in self.slots.values_mut() {
             work.claim = Claim { gpus: work.claim.gpus, ..Claim::default() };
         }
+        self.streams.values_mut().for_each(|memory| *memory = 0);
     }
 
     pub fn record(&mut self, now: Moment, record: &Record) {
@@ -83,6 +113,15 @@ impl Rules {
             Record::AttemptOpened { attempt, task, worker, slot, .. } => {
                 self.may_open(now, *task, (*worker, *slot));
                 self.place(*attempt, (*worker, *slot), *task);
+            }
+            Record::StreamOpened { task, .. } => self.has_begun(now, *task),
+            Record::StreamPlaced { attempt, task, slot } => {
+                let at = self.streams.keys().find(|(_, of)| of == attempt).copied();
+                if let Some((worker, _)) = at {
+                    self.streams.remove(&(worker, *attempt));
+                    self.may_open(now, *task, (worker, *slot));
+                    self.place(*attempt, (worker, *slot), *task);
+                }
             }
             Record::AttemptStarted { attempt, .. } => self.runs(*attempt),
             Record::AttemptResumed { attempt, state, .. } => {
@@ -127,15 +166,21 @@ impl Rules {
         work.running.take_if(|running| *running == attempt);
     }
 
-    /// Handing this out keeps every bound. One that was broken before, because a worker came back with what had been
-    /// given to another, is not broken further.
-    fn may_open(&self, now: Moment, task: TaskId, of: SlotRef) {
-        let Some((options, requires)) = self.jobs.get(&task.job) else { panic!("{task} of no job") };
+    /// The job of the task may have begun.
+    fn has_begun(&self, now: Moment, task: TaskId) {
+        let Some((options, _)) = self.jobs.get(&task.job) else { panic!("{task} of no job") };
         let early = options.not_before.is_some_and(|at| at > now);
         assert!(!early, "job {} was to begin later", task.job);
         for before in &options.after {
             assert!(self.completed.contains(before), "job {} waits for job {before}", task.job);
         }
+    }
+
+    /// Handing this out keeps every bound. One that was broken before, because a worker came back with what had been
+    /// given to another, is not broken further.
+    fn may_open(&self, now: Moment, task: TaskId, of: SlotRef) {
+        self.has_begun(now, task);
+        let (options, requires) = &self.jobs[&task.job];
         let work = |of: &SlotRef| self.slots.get(of).into_iter().flat_map(|work| work.attempts.values());
         let here: BTreeSet<JobId> = work(&of).map(|(job, _)| *job).collect();
         let busy = || self.slots.iter().filter(|(_, work)| !work.attempts.is_empty());
@@ -179,22 +224,28 @@ impl Rules {
         if std::mem::replace(&mut work.told, true) {
             return;
         }
-        let Some(offer) = self.offers.get(&of.0) else { return };
-        let mine = self.slots.range((of.0, SlotIndex(0))..=(of.0, SlotIndex(u16::MAX)));
-        let mut sum = Claim::default();
+        self.fits(of.0);
+    }
+
+    /// The machine has all that its slots and streams were told.
+    fn fits(&self, worker: WorkerId) {
+        let Some(offer) = self.offers.get(&worker) else { return };
+        let mine = self.slots.range((worker, SlotIndex(0))..=(worker, SlotIndex(u16::MAX)));
+        let streams = self.streams.iter().filter(|((of, _), _)| *of == worker);
+        let mut sum = Claim::memory(streams.map(|(_, memory)| memory).sum());
         for (_, work) in mine.filter(|(_, work)| !work.attempts.is_empty()) {
             sum.cores += work.claim.cores;
             sum.memory += work.claim.memory;
-            assert_eq!(sum.gpus.0 & work.claim.gpus.0, 0, "a GPU of {} is given twice", of.0);
+            assert_eq!(sum.gpus.0 & work.claim.gpus.0, 0, "a GPU of {} is given twice", worker);
             sum.gpus.0 |= work.claim.gpus.0;
         }
         let (cores, memory) = (offer.cores, offer.memory);
-        assert!(cores == 0 || sum.cores <= cores, "{} cores of {cores} are given on {}", sum.cores, of.0);
+        assert!(cores == 0 || sum.cores <= cores, "{} cores of {cores} are given on {}", sum.cores, worker);
         assert!(
             memory == 0 || sum.memory <= memory,
             "{} bytes of {memory} are given on {}",
             sum.memory,
-            of.0
+            worker
         );
     }
 }

@@ -17,8 +17,10 @@ pub struct SimWorker {
     pub slots: Vec<SimSlot>,
     /// Rendered, being uploaded; with its slot.
     pub uploading: BTreeMap<AttemptId, (SlotIndex, Assigned)>,
-    /// Reports that the server has not settled, repeated at each connection.
-    pub unsettled: BTreeMap<AttemptId, (SlotIndex, Assigned, Finish)>,
+    /// Attempts that stream, on no slot.
+    pub streams: BTreeMap<AttemptId, Assigned>,
+    /// Reports that the server has not settled, repeated at each connection; without a slot where they streamed.
+    pub unsettled: BTreeMap<AttemptId, (Option<SlotIndex>, Assigned, Finish)>,
     /// The messages that have arrived and were not read yet, with the connection that each came by.
     pub inbox: VecDeque<(u64, Down)>,
     /// The connection, while there is one. Every connection has another number.
@@ -73,6 +75,7 @@ impl SimWorker {
             offer,
             speed: 100,
             uploading: BTreeMap::new(),
+            streams: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             inbox: VecDeque::new(),
             connection: None,
@@ -92,6 +95,7 @@ impl SimWorker {
         self.stalled_until = 0;
         self.slots.iter_mut().for_each(|slot| *slot = SimSlot::default());
         self.uploading.clear();
+        self.streams.clear();
         self.unsettled.clear();
         self.inbox.clear();
     }
@@ -110,19 +114,24 @@ impl SimWorker {
         for (slot, assigned) in self.uploading.values() {
             hold(assigned, HeldPhase::Finished { slot: *slot });
         }
+        self.streams.values().for_each(|streaming| hold(streaming, HeldPhase::Streaming));
         for (slot, assigned, _) in self.unsettled.values() {
-            hold(assigned, HeldPhase::Finished { slot: *slot });
+            hold(assigned, slot.map_or(HeldPhase::Streaming, |slot| HeldPhase::Finished { slot }));
         }
         held
     }
 
-    /// Returns attempts that have not begun, unasked.
+    /// Returns attempts that have not begun on a slot, unasked.
     pub fn return_queues(&mut self) -> Vec<AttemptId> {
         let mut back = Vec::new();
+        while let Some((attempt, assigned)) = self.streams.pop_first() {
+            self.unsettled.insert(attempt, (None, assigned, Finish::Returned));
+            back.push(attempt);
+        }
         for (index, slot) in self.slots.iter_mut().enumerate() {
             for assigned in slot.queue.drain(..) {
                 let finish = Finish::Returned;
-                self.unsettled.insert(assigned.attempt, (SlotIndex(index as u16), assigned, finish));
+                self.unsettled.insert(assigned.attempt, (Some(SlotIndex(index as u16)), assigned, finish));
                 back.push(assigned.attempt);
             }
         }
@@ -142,7 +151,7 @@ impl SimWorker {
             let slot_index = SlotIndex(index as u16);
             if let Some(at) = slot.queue.iter().position(|queued| queued.attempt == attempt) {
                 if let Some(assigned) = slot.queue.remove(at) {
-                    self.unsettled.insert(attempt, (slot_index, assigned, Finish::Returned));
+                    self.unsettled.insert(attempt, (Some(slot_index), assigned, Finish::Returned));
                 }
                 return Next::Report(attempt);
             }
@@ -157,13 +166,18 @@ impl SimWorker {
         if self.unsettled.contains_key(&attempt) {
             return Next::Nothing;
         }
+        if why != RevokeReason::Preempted
+            && let Some(assigned) = self.streams.remove(&attempt)
+        {
+            self.unsettled.insert(attempt, (None, assigned, Finish::Returned));
+        }
         match (self.uploading.remove(&attempt), why) {
             (Some(upload), RevokeReason::Preempted) => {
                 self.uploading.insert(attempt, upload);
                 Next::Nothing
             }
             (Some((slot, assigned)), _) => {
-                self.unsettled.insert(attempt, (slot, assigned, Finish::Returned));
+                self.unsettled.insert(attempt, (Some(slot), assigned, Finish::Returned));
                 Next::Report(attempt)
             }
             (None, _) => Next::Report(attempt),

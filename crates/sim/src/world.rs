@@ -3,17 +3,16 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use kiln_core::{
-    Account, Core, Finish, JobPlan, Label, Moment, Push, ReportOutcome, RevokeReason, Share, WorkerOffer,
+    Account, Core, Finish, JobPlan, Label, Moment, Push, ReportOutcome, RevokeReason, Share, StepPlan,
+    WorkerOffer,
 };
-use kiln_types::{
-    AttemptId, Failure, FailureCause, JobId, SessionKey, SlotIndex, StepIndex, TaskId, WorkerId,
-};
+use kiln_types::{AttemptId, JobId, SessionKey, SlotIndex, StepIndex, WorkerId};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
     Report, Scenario,
     agenda::Agenda,
-    check::{Checker, STOPPER},
+    check::Checker,
     person::{ANY_GPU, LICENCE, PROJECTS, USERS},
     server::{Decisions, Server},
     worker::{Next, SimWorker, Up},
@@ -65,6 +64,12 @@ pub enum Event {
         life: u32,
         attempt: AttemptId,
     },
+    /// What streams fails, if it does still.
+    StreamFails {
+        worker: usize,
+        life: u32,
+        attempt: AttemptId,
+    },
     Restarted {
         worker: usize,
     },
@@ -112,6 +117,8 @@ pub struct World {
     /// The newest connection of each worker by which something has arrived, and when that was last.
     pub heard: BTreeMap<WorkerId, (u64, u64)>,
     pub calm: bool,
+    /// The step that a person adds in this batch.
+    pub adding: Option<StepPlan>,
     pub report: Report,
 }
 
@@ -180,6 +187,7 @@ impl World {
             backlog: VecDeque::new(),
             heard: BTreeMap::new(),
             calm: false,
+            adding: None,
             report,
         }
     }
@@ -241,6 +249,8 @@ impl World {
         self.report.behind_frames = self.checker.behind_frames;
         self.report.quarantines = self.checker.quarantines;
         self.report.forgiven = self.checker.forgiven;
+        (self.report.streams, self.report.placed) = (self.checker.streams, self.checker.placed);
+        self.report.added = self.checker.added;
         (self.report.pins, self.report.releases) = (self.checker.devices.pins, self.checker.devices.releases);
         self.report
     }
@@ -299,7 +309,7 @@ impl World {
                 let place = &mut known.slots[usize::from(slot.0)];
                 if let Some(assigned) = place.running.take_if(|running| running.attempt == attempt) {
                     place.killing = false;
-                    known.unsettled.insert(attempt, (slot, assigned, Finish::Returned));
+                    known.unsettled.insert(attempt, (Some(slot), assigned, Finish::Returned));
                     self.report_end(worker, attempt);
                     self.kick(worker, slot);
                 }
@@ -307,11 +317,17 @@ impl World {
             Event::Uploaded { worker, life, attempt } if self.workers[worker].life == life => {
                 let known = &mut self.workers[worker];
                 if let Some((slot, assigned)) = known.uploading.remove(&attempt) {
-                    known.unsettled.insert(attempt, (slot, assigned, Finish::Delivered));
+                    known.unsettled.insert(attempt, (Some(slot), assigned, Finish::Delivered));
                     self.report_end(worker, attempt);
                 }
             }
-            Event::Rendered { .. } | Event::Killed { .. } | Event::Uploaded { .. } => {}
+            Event::StreamFails { worker, life, attempt } if self.workers[worker].life == life => {
+                self.stream_fails(worker, attempt);
+            }
+            Event::Rendered { .. }
+            | Event::Killed { .. }
+            | Event::Uploaded { .. }
+            | Event::StreamFails { .. } => {}
             Event::Restarted { worker } => {
                 self.workers[worker].alive = true;
                 let life = self.workers[worker].life;
@@ -365,6 +381,7 @@ impl World {
             return None;
         }
         submitted.into_iter().for_each(|plan| self.checker.submitted(plan));
+        said.records.iter().for_each(|record| self.note_added(record));
         said.records.iter().for_each(|record| self.checker.record(now, record));
         self.server.write(submitted, &said.records);
         said.records.iter().for_each(|record| self.note_sessions(record));
@@ -378,8 +395,10 @@ impl World {
             if let Some(core) = &self.server.core {
                 self.checker.push(core, &self.workers[worker], &push);
             }
-            self.report.preemptions +=
-                u64::from(matches!(push, Push::Revoke { why: RevokeReason::Preempted, .. }));
+            let is = |reason| matches!(push, Push::Revoke { why, .. } if why == reason);
+            self.report.preemptions += u64::from(is(RevokeReason::Preempted));
+            self.report.displaced += u64::from(is(RevokeReason::Displaced));
+            self.report.arrived += u64::from(matches!(push, Push::Arrived { .. }));
             self.tell(worker, Down::Push(push));
         }
         Some(answer)
@@ -395,7 +414,7 @@ impl World {
             if newest {
                 self.server.connections.insert(id, connection);
                 let offer = self.workers[worker].offer.clone();
-                self.checker.rejoined(&held);
+                self.checker.rejoined(id, &held);
                 self.batch(None, |core, now, out| core.worker_joined(now, id, offer, &held, out));
             }
             return;
@@ -413,6 +432,7 @@ impl World {
             }
             Up::Finished(attempt, finish) => {
                 let expected = self.checker.expected(id, attempt, &finish);
+                self.checker.reported(id, attempt);
                 let said = finish.clone();
                 let peak = self.one_in(3).then(|| self.rng.random_range(0..12 * GIB));
                 let outcome = self.batch(None, |core, now, out| {
@@ -458,7 +478,9 @@ impl World {
         match down {
             Down::Settled(attempt) => drop(known.unsettled.remove(&attempt)),
             Down::Push(Push::DesiredState(_)) => {}
-            Down::Push(Push::Stream { .. } | Push::Place { .. } | Push::Arrived { .. }) => {}
+            Down::Push(Push::Stream { task, .. }) => self.stream(worker, task),
+            Down::Push(Push::Place { attempt, slot, .. }) => self.place(worker, attempt, slot),
+            Down::Push(Push::Arrived { .. }) => {}
             Down::Push(Push::Assign { slot, tasks, .. }) => {
                 let session = tasks
                     .first()
@@ -481,67 +503,6 @@ impl World {
                 }
             },
         }
-    }
-
-    /// An idle slot begins what is first in its queue.
-    fn kick(&mut self, worker: usize, slot: SlotIndex) {
-        let known = &mut self.workers[worker];
-        let place = &mut known.slots[usize::from(slot.0)];
-        if place.running.is_some() {
-            return;
-        }
-        let Some(next) = place.queue.pop_front() else { return };
-        place.running = Some(next);
-        self.say(worker, Up::Started(next.attempt));
-        let (life, attempt) = (self.workers[worker].life, next.attempt);
-        if self.workers[worker].broken_until > self.now {
-            self.report.false_starts += 1;
-            let known = &mut self.workers[worker];
-            known.slots[usize::from(slot.0)].running = None;
-            let finish = Finish::Failed(Failure::new(FailureCause::CannotStart, "no Blender"));
-            known.unsettled.insert(attempt, (slot, next, finish));
-            self.report_end(worker, attempt);
-            return self.kick(worker, slot);
-        }
-        if self.is_poison(next.task) {
-            self.worker_dies(worker);
-            return;
-        }
-        let base = self.about(self.scenario.frame_ms);
-        let frame = base * self.workers[worker].speed / 100;
-        self.later(frame.max(1), Event::Rendered { worker, life, slot, attempt });
-    }
-
-    fn is_poison(&self, task: TaskId) -> bool {
-        let mixed = (task.job.0 * 31 + u64::from(task.step.0) * 7 + u64::from(task.index.0)) * 0x9E37_79B9;
-        let one_in = u64::from(self.scenario.kills_one_in);
-        one_in > 0 && (mixed >> 8).is_multiple_of(one_in)
-    }
-
-    fn rendered(&mut self, worker: usize, slot: SlotIndex, attempt: AttemptId) {
-        let known = &mut self.workers[worker];
-        let place = &mut known.slots[usize::from(slot.0)];
-        if place.killing || place.running.is_none_or(|running| running.attempt != attempt) {
-            return;
-        }
-        let Some(assigned) = place.running.take() else { return };
-        let life = known.life;
-        if self.one_in(self.scenario.fails_one_in) {
-            let cause = match self.rng.random_range(0..20) {
-                0 => STOPPER,
-                1..6 => FailureCause::OutOfMemory,
-                _ => FailureCause::Crashed,
-            };
-            let finish = Finish::Failed(Failure::new(cause, "it went wrong"));
-            self.workers[worker].unsettled.insert(attempt, (slot, assigned, finish));
-            self.report_end(worker, attempt);
-        } else {
-            // The next frame renders while this one is uploaded.
-            self.workers[worker].uploading.insert(attempt, (slot, assigned));
-            let wait = self.rng.random_range(1..2_000);
-            self.later(wait, Event::Uploaded { worker, life, attempt });
-        }
-        self.kick(worker, slot);
     }
 
     pub fn report_end(&mut self, worker: usize, attempt: AttemptId) {

@@ -1,32 +1,44 @@
 //! Hundreds of farms with faults. A seed that breaks prints how to run it again.
 
-use std::panic::catch_unwind;
+use std::{ops::RangeInclusive, panic::catch_unwind};
 
-use kiln_sim::{Scenario, run};
+use kiln_sim::{Report, Scenario, run};
+
+fn seeds(usual: u64) -> u64 {
+    std::env::var("KILN_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+fn run_all(seeds: RangeInclusive<u64>, scenario: impl Fn(u64) -> Scenario) -> Vec<Report> {
+    let mut reports = Vec::new();
+    let mut broken = Vec::new();
+    for seed in seeds.clone() {
+        let scenario = scenario(seed);
+        match catch_unwind(|| scenario.run(seed)) {
+            Ok(report) => reports.push(report),
+            Err(_) => broken.push(seed),
+        }
+    }
+    assert!(broken.is_empty(), "of the seeds {seeds:?} these broke, as said above: {broken:?}");
+    reports
+}
 
 /// `KILN_SEED=N` runs one seed and prints its report; without it, seed 1.
 #[test]
 fn one_seed() {
     let seed = std::env::var("KILN_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
-    println!("{:#?}", Scenario::from_seed(seed));
-    println!("{:#?}", run(seed));
+    let scenario =
+        if std::env::var_os("KILN_KINDS").is_some() { Scenario::with_kinds } else { Scenario::from_seed };
+    println!("{:#?}", scenario(seed));
+    println!("{:#?}", scenario(seed).run(seed));
 }
 
 /// `KILN_SEEDS=N` runs that many instead.
 #[test]
 fn many_seeds() {
-    let many = std::env::var("KILN_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
-    let mut reports = Vec::new();
-    let mut broken = Vec::new();
-    for seed in 1..=many {
-        match catch_unwind(|| run(seed)) {
-            Ok(report) => reports.push(report),
-            Err(_) => broken.push(seed),
-        }
-    }
-    assert!(broken.is_empty(), "of {many} seeds these broke, as said above: {broken:?}");
+    let many = seeds(300);
+    let reports = run_all(1..=many, Scenario::from_seed);
     // The faults were real: each kind came often.
-    let sum = |of: fn(&kiln_sim::Report) -> u64| reports.iter().map(of).sum::<u64>();
+    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     assert!(sum(|r| r.commits) > 10 * many, "hardly anything was rendered");
     for (what, times) in [
         ("commits behind another step", sum(|r| r.behind)),
@@ -53,6 +65,29 @@ fn many_seeds() {
     assert!(quarantines > many / 15 && forgiven > many / 10, "hardly a worker was quarantined");
     let decisions = reports.iter().fold(0, |sum: u64, report| sum.rotate_left(1) ^ report.decisions);
     println!("{} events, {} commits, decisions {decisions:016x}", sum(|r| r.events), sum(|r| r.commits));
+}
+
+/// Steps of every kind: parts, streams, steps without a session, and those that are added later.
+#[test]
+fn many_seeds_with_every_kind_of_step() {
+    let many = seeds(300);
+    let reports = run_all(1..=many, Scenario::with_kinds);
+    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
+    for (what, times) in [
+        ("commits", sum(|r| r.commits)),
+        ("commits behind another step", sum(|r| r.behind)),
+        ("attempts that streamed", sum(|r| r.streams)),
+        ("streams that were placed", sum(|r| r.placed)),
+        ("streams that were displaced", sum(|r| r.displaced)),
+        ("streams that were told of more", sum(|r| r.arrived)),
+        ("added steps", sum(|r| r.added)),
+        ("steps added to a job that had ended", sum(|r| r.added_late)),
+        ("deaths of workers", sum(|r| r.worker_deaths)),
+        ("deaths of the server", sum(|r| r.server_deaths)),
+    ] {
+        println!("{times} {what}");
+        assert!(times > many / 8, "only {times} {what} in {many} runs");
+    }
 }
 
 #[test]

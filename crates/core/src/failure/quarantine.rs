@@ -140,8 +140,14 @@ impl Core {
 
     /// The worker has delivered: its incidents are over. Others that fail in this step may be seen to be the origin.
     pub(crate) fn note_delivery(&mut self, now: Moment, id: WorkerId, step: StepRef, out: &mut impl Outbox) {
-        self.clear_incidents(id);
-        self.end_quarantine(id, out);
+        if self.state.step(step).session().is_some() {
+            self.clear_incidents(id);
+        } else {
+            self.clear_incidents_without_session(id);
+        }
+        if !self.has_incidents(id) {
+            self.end_quarantine(id, out);
+        }
         let delivered = self.state.step_mut(step);
         delivered.first_failures.close();
         delivered.delivered_by.insert(id);
@@ -158,6 +164,18 @@ impl Core {
     pub(crate) fn clear_incidents(&mut self, id: WorkerId) {
         if self.has_incidents(id) {
             self.state.worker_mut(id).incidents.clear();
+            self.list_incidents(id);
+        }
+    }
+
+    /// Forgets what went wrong with tasks that open nothing: one that is delivered says nothing of the worker's Blender.
+    fn clear_incidents_without_session(&mut self, id: WorkerId) {
+        let opens = |of: StepRef| self.state.find_step(of).is_none_or(|step| step.session().is_some());
+        let incidents = self.state.worker(id).incidents.iter();
+        let gone = incidents.filter(|known| !opens(known.task.into())).map(|known| known.attempt);
+        let gone: BTreeSet<AttemptId> = gone.collect();
+        if !gone.is_empty() {
+            self.state.worker_mut(id).incidents.retain(|known| !gone.contains(&known.attempt));
             self.list_incidents(id);
         }
     }

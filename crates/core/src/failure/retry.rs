@@ -148,7 +148,7 @@ impl Core {
         let CommonFailure { tasks, reason } = common;
         for &task in &tasks {
             let Some(place) = self.state.find_place(task) else { continue };
-            let may_stream = place == TaskPlace::Blocked && self.state.step(task).plan.may_stream();
+            let may_stream = place == TaskPlace::Blocked && self.state.step(task).may_stream;
             if may_stream
                 || matches!(place, TaskPlace::Waiting | TaskPlace::Live(_) | TaskPlace::Streaming(_))
             {

@@ -7,6 +7,7 @@ use kiln_types::{AttemptId, JobId, SessionKey, WorkerId};
 
 use crate::{
     Core, Label, Outbox, Record, StepPlan,
+    ids::StepRef,
     state::{Job, Step},
 };
 
@@ -24,26 +25,28 @@ impl Job {
         self.pinned.is_none() && self.steps.iter().any(|step| step.plan.device.is_some())
     }
 
-    /// Returns whether nothing of it was ever delivered, and nothing is out.
+    /// Returns whether nothing was ever delivered of the steps that render on its device, and nothing is out.
     fn is_untouched(&self) -> bool {
         let is_untouched = |step: &Step| {
-            step.tasks.live_len() == 0 && step.tasks.done().is_empty() && step.first_failures.is_open()
+            step.tasks.live_len() + step.tasks.streaming().len() == 0
+                && step.tasks.done().is_empty()
+                && step.first_failures.is_open()
         };
-        self.steps.iter().all(is_untouched)
+        self.steps.iter().filter(|step| step.plan.device.is_some()).all(is_untouched)
     }
 }
 
 impl Core {
-    /// The worker is about to take a task of the job: where the job is pinned to no device yet, it is pinned to the
-    /// best that the worker has.
-    pub(crate) fn pin_device(&mut self, id: JobId, worker: WorkerId, out: &mut impl Outbox) {
-        let (job, worker) = (self.state.job(id), self.state.worker(worker));
-        if !job.is_device_open() {
+    /// The worker is about to take a task of the step: where that renders on a device and its job is pinned to none yet,
+    /// it is pinned to the best that the worker has.
+    pub(crate) fn pin_device(&mut self, of: StepRef, worker: WorkerId, out: &mut impl Outbox) {
+        let (step, worker) = (self.state.step(of), self.state.worker(worker));
+        if step.plan.device.is_none() || self.state.job(of.job).pinned.is_some() {
             return;
         }
-        let best = job.steps.iter().find_map(|step| step.plan.best_device(&worker.offer.labels));
+        let best = step.plan.best_device(&worker.offer.labels);
         let Some(label) = best.map(|option| option.label.clone()) else { return };
-        self.set_device(id, Some(label), out);
+        self.set_device(of.job, Some(label), out);
         // Work is being dispatched: what waits is on offer to the workers of this device from now on.
         self.reindex();
     }
@@ -56,17 +59,22 @@ impl Core {
             let job = self.state.find_job(**id).filter(|job| job.pinned.is_some() && !job.has_ended());
             job.filter(|job| job.is_untouched()).is_some_and(|job| {
                 let has_worker = |step: &Step| self.workers_for(step.requirement) > 0;
-                job.expired().next().is_none() || !job.steps.iter().any(has_worker)
+                self.expired_on_device(job).is_empty() || !job.steps.iter().any(has_worker)
             })
         };
         let unbound: Vec<JobId> = self.state.changed_jobs.iter().filter(is_unbound).copied().collect();
         for id in unbound {
-            let expired: Vec<AttemptId> = self.state.job(id).expired().collect();
-            for attempt in expired {
+            for attempt in self.expired_on_device(self.state.job(id)) {
                 self.drop_expired(attempt);
             }
             self.set_device(id, None, out);
         }
+    }
+
+    /// The expired attempts of the steps that render on the device of the job.
+    fn expired_on_device(&self, job: &Job) -> Vec<AttemptId> {
+        let is_on_it = |id: &AttemptId| self.state.step(self.state.attempt(*id).task).plan.device.is_some();
+        job.expired().filter(is_on_it).collect()
     }
 
     fn set_device(&mut self, id: JobId, label: Option<Label>, out: &mut impl Outbox) {

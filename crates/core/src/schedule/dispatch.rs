@@ -6,29 +6,40 @@ use crate::{
     Assigned, Core, Outbox, Push, Record,
     claims::claim,
     ids::{RequirementId, SlotRef, StepRef},
+    schedule::indexes::Dispatched,
     state::{Attempt, AttemptPhase, FailureHistory},
     tuning::{LOWER_PRIORITY_PART, estimate::UNMEASURED_MS},
 };
 
 impl Core {
-    /// Opens an attempt of the task on this slot. Returns it.
+    /// The id of the next attempt.
+    pub(crate) fn next_attempt_id(&mut self) -> AttemptId {
+        let attempt = AttemptId { epoch: self.epoch, counter: self.next_attempt };
+        self.next_attempt += 1;
+        attempt
+    }
+
+    /// Opens an attempt of the task on this slot, or places there the one that streams. Returns it.
     pub(crate) fn dispatch(&mut self, task: TaskId, of: SlotRef, out: &mut impl Outbox) -> AttemptId {
         let SlotRef { worker, slot } = of;
         let asked = self.state.step(task).requirement;
-        self.pin_device(task.job, worker, out);
+        self.pin_device(task.into(), worker, out);
         let step = self.state.step(task);
         let (requirement, session) = (step.requirement, step.session());
         let generation = step.tasks.generation(task.index);
         let place = self.state.slot(of);
         let cold = place.must_open(session);
         let frame_ms = self.frame_ms(step, task.index, worker, Some(place)).unwrap_or(UNMEASURED_MS);
-        let attempt = AttemptId { epoch: self.epoch, counter: self.next_attempt };
-        self.next_attempt += 1;
+        let stream = step.tasks.streaming().get(task.index).map(|stream| stream.attempt);
         let mut room = self.requirements[requirement].requirement.room;
         // What ran out of memory has the machine for itself.
         room.whole |= step.tasks.history(task.index).and_then(FailureHistory::least_memory).is_some();
+        let attempt = stream.unwrap_or_else(|| self.next_attempt_id());
         let tasks = &mut self.state.step_mut(task).tasks;
-        if tasks.is_live(task.index) {
+        if stream.is_some() {
+            tasks.place_stream(task.index);
+            self.state.update_streams(worker, |streams| streams.detach(attempt));
+        } else if tasks.is_live(task.index) {
             tasks.speculate(task.index, attempt);
         } else {
             tasks.dispatch(task.index, attempt);
@@ -72,8 +83,12 @@ impl Core {
             self.reindex_worker(worker);
         }
         self.reindex_job(task.job);
-        out.record(Record::AttemptOpened { attempt, task, generation, worker, slot });
-        self.indexes.dispatched.push((of, Assigned { attempt, task, generation }));
+        out.record(match stream {
+            Some(_) => Record::StreamPlaced { attempt, task, slot },
+            None => Record::AttemptOpened { attempt, task, generation, worker, slot },
+        });
+        let assigned = Assigned { attempt, task, generation };
+        self.indexes.dispatched.push(Dispatched { of, assigned, is_stream: stream.is_some() });
         attempt
     }
 
@@ -93,13 +108,15 @@ impl Core {
     /// Sends what was dispatched: one message for neighbouring tasks of one step on one slot, in the order of dispatch.
     pub(crate) fn send(&mut self, out: &mut impl Outbox) {
         let mut dispatched = std::mem::take(&mut self.indexes.dispatched);
-        dispatched.sort_by_key(|(slot, _)| *slot);
-        let place = |(slot, assigned): &(SlotRef, Assigned)| (*slot, StepRef::from(assigned.task));
-        for tasks in dispatched.chunk_by(|a, b| place(a) == place(b)) {
-            let (of, _) = tasks[0];
-            let claim = self.state.slot(of).claim;
-            let tasks = tasks.iter().map(|(_, assigned)| *assigned).collect();
-            self.push(of.worker, Push::Assign { slot: of.slot, claim, tasks }, out);
+        dispatched.sort_by_key(|known| known.of);
+        let place = |known: &Dispatched| (known.of, StepRef::from(known.assigned.task));
+        let is_one = |a: &Dispatched, b: &Dispatched| place(a) == place(b) && !a.is_stream && !b.is_stream;
+        for tasks in dispatched.chunk_by(is_one) {
+            let Dispatched { of, assigned: Assigned { attempt, .. }, is_stream } = tasks[0];
+            let (claim, slot) = (self.state.slot(of).claim, of.slot);
+            let tasks = tasks.iter().map(|known| known.assigned).collect();
+            let assign = Push::Assign { slot, claim, tasks };
+            self.push(of.worker, if is_stream { Push::Place { attempt, slot, claim } } else { assign }, out);
         }
     }
 }

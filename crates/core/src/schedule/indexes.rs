@@ -19,7 +19,7 @@ pub(crate) struct Indexes {
     /// Requirements of which vacant workers are to be looked at again, because more waits or a limit has room.
     pub fresh: BTreeSet<RequirementId>,
     /// Tasks that were dispatched in this turn and are not sent yet.
-    pub dispatched: Vec<(SlotRef, Assigned)>,
+    pub dispatched: Vec<Dispatched>,
     /// Slots whose queues ran low, and that the turn did not come to yet.
     pub refill: BTreeSet<SlotRef>,
     /// Workers that changed and that the last turn did not come to.
@@ -34,6 +34,8 @@ pub(crate) struct Indexes {
     pub had: BTreeMap<SessionKey, BTreeSet<WorkerId>>,
     /// The number of steps that may have each session open.
     pub sessions: BTreeMap<SessionKey, u32>,
+    /// Steps of which tasks may begin to stream, and nobody has looked yet or no worker had memory.
+    pub streamable: BTreeSet<StepRef>,
     /// Steps of which nothing waits and something is out.
     pub ending: BTreeSet<StepRef>,
     /// Jobs that wait for one of these to be completed.
@@ -42,6 +44,15 @@ pub(crate) struct Indexes {
     pub released: BTreeSet<JobId>,
     /// The times at which jobs that wait for one are due.
     pub starts: BTreeSet<(Moment, JobId)>,
+}
+
+/// A task that was dispatched to a slot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Dispatched {
+    pub of: SlotRef,
+    pub assigned: Assigned,
+    /// It streamed on the worker before.
+    pub is_stream: bool,
 }
 
 impl Indexes {

@@ -13,4 +13,5 @@ pub(crate) mod releases;
 pub(crate) mod requirements;
 pub(crate) mod select;
 pub(crate) mod speculation;
+mod streaming;
 pub(crate) mod turn;

@@ -28,7 +28,8 @@ impl Core {
         }
     }
 
-    /// The task that tells soonest whether the worker is well: of a step that others deliver, with short frames.
+    /// The task that tells soonest whether the worker is well: of a step that others deliver, with short frames. What
+    /// opens nothing tells least, and is left to other workers.
     fn select_probe(&mut self, on: SlotRef) -> Option<TaskId> {
         let worker = self.state.worker(on.worker);
         let fits = |of: &_| worker.fits(*of) && self.exhausted_limit(*of).is_none();
@@ -38,10 +39,12 @@ impl Core {
             let step = self.state.step(of);
             let task = step.tasks.first_fresh().unwrap_or_default();
             let frame = self.frame_ms(step, task, on.worker, None).unwrap_or(UNMEASURED_MS);
-            (!self.others_deliver(on.worker, of), frame, of)
+            (step.session().is_none(), !self.others_deliver(on.worker, of), frame, of)
         });
-        let mut steps: Vec<(bool, u64, StepRef)> = steps.collect();
+        let is_left = |of: StepRef| self.workers_for(self.state.step(of).requirement) > 0;
+        let steps = steps.filter(|(opens_nothing, .., of)| !(*opens_nothing && is_left(*of)));
+        let mut steps: Vec<(bool, bool, u64, StepRef)> = steps.collect();
         steps.sort_unstable();
-        steps.into_iter().find_map(|(_, _, step)| self.takes(on, step).task())
+        steps.into_iter().find_map(|(.., step)| self.takes(on, step).task())
     }
 }

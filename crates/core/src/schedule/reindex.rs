@@ -174,6 +174,9 @@ impl Core {
             } else {
                 self.indexes.ending.remove(&of);
             }
+            if is_open && step.may_stream && tasks.blocked().len() + tasks.waiting_len() > 0 {
+                self.indexes.streamable.insert(of);
+            }
             let new = is_ready.then_some((step.requirement, key));
             let offered = if is_ready { step.tasks.waiting_len() } else { 0 };
             let old = std::mem::replace(&mut step.queued, new);
@@ -208,6 +211,7 @@ impl Core {
         self.reindex_job(id);
         for place in 0..self.state.job(id).steps.len() {
             self.indexes.arrived.remove(&StepRef::new(id, place));
+            self.indexes.streamable.remove(&StepRef::new(id, place));
         }
         self.stop_waiting(id);
     }

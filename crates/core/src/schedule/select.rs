@@ -128,7 +128,8 @@ impl Core {
         if lacks_limit || !self.may_serve(of.worker, job, step) {
             return Taking::Nothing;
         }
-        let alone = self.next_alone(of.worker, step);
+        let stream = self.ready_stream_on(of.worker, step_ref);
+        let alone = self.next_alone(of.worker, step).filter(|_| stream.is_none());
         if let Some(task) = alone
             && slot.queue().is_empty()
             && worker.is_unclaimed(Some(of.slot))
@@ -136,7 +137,7 @@ impl Core {
             return Taking::Task(step_ref.task(task));
         }
         let space = match alone.map(|_| self.reserved_space(of.worker, requirement)) {
-            Some(Space::No) | None => self.space(of, job, step),
+            Some(Space::No) | None => self.space(of, job, step, stream.map(|(_, memory)| memory)),
             Some(space) => space,
         };
         match space {
@@ -144,6 +145,9 @@ impl Core {
             Space::Later => return Taking::WhenThereIsRoom,
             Space::IfReserved if self.reserve(of.worker, requirement) => return Taking::WhenThereIsRoom,
             Space::IfReserved | Space::No => return Taking::Nothing,
+        }
+        if let Some((task, _)) = stream {
+            return Taking::Task(task);
         }
         if let Some(task) = step.next(|history| self.may_retry_now(of.worker, step, history)) {
             return Taking::Task(step_ref.task(task));
@@ -156,12 +160,19 @@ impl Core {
         Taking::Nothing
     }
 
-    /// The room on the slot for what the step requires, beside what the other slots of its worker hold.
-    pub(crate) fn space(&self, of: SlotRef, job: &Job, step: &Step) -> Space {
+    /// The room on the slot for what the step requires, beside what the other slots of its worker hold. `stream`: the
+    /// memory that a stream of it gives up for the slot.
+    pub(crate) fn space(&self, of: SlotRef, job: &Job, step: &Step, stream: Option<u64>) -> Space {
         let (worker, slot, requirement) =
             (self.state.worker(of.worker), self.state.slot(of), step.requirement);
         let room = self.requirements[requirement].requirement.room;
-        let has_room = || claim(&worker.offer, worker.claimed(Some(of.slot)), room).is_some();
+        let has_room = || {
+            let mut beside = worker.claimed(Some(of.slot));
+            if let (Some(beside), Some(memory)) = (&mut beside, stream) {
+                beside.memory = beside.memory.saturating_sub(memory);
+            }
+            claim(&worker.offer, beside, room).is_some()
+        };
         if !slot.queue().is_empty() {
             // Behind what asks for the same it takes over its place; anything else is weighed when the slot is vacant.
             // And frames that turned out to take more than there is must not go on beside each other.
@@ -179,7 +190,7 @@ impl Core {
         let space = self.reserved_space(of.worker, requirement);
         // Reserved only for what it may be given then.
         let next = || step.next(|history| self.may_retry(of.worker, step, history));
-        let is_lost = || !job.on.is_empty() || next().is_none();
+        let is_lost = || stream.is_none() && (!job.on.is_empty() || next().is_none());
         if space == Space::IfReserved && is_lost() { Space::No } else { space }
     }
 

@@ -143,7 +143,7 @@ impl Core {
     }
 
     /// Returns whether limits or the account's cap keep the job off more slots.
-    fn is_kept_back(&self, of: StepRef) -> bool {
+    pub(super) fn is_kept_back(&self, of: StepRef) -> bool {
         self.exhausted_limit(self.state.step(of).requirement).is_some()
             || self.fair_share.is_full(self.state.job(of.job).member)
     }

@@ -28,6 +28,7 @@ impl Core {
         self.end_pauses(now);
         self.release_due(now);
         self.release_devices(out);
+        self.recall_ready_streams();
         let changed = self.by_speed();
         self.indexes.unserved.extend(changed);
         self.reindex();
@@ -61,6 +62,9 @@ impl Core {
         // Steps that are not served yet may find room without preemption.
         if all_served {
             self.preempt_lower(out);
+            self.reindex();
+            self.displace_streams(out);
+            self.open_streams(out);
         }
         self.reindex();
         self.speculate(now, out);

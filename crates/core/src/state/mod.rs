@@ -55,7 +55,7 @@ pub(crate) struct State {
     pub changed_workers: BTreeSet<WorkerId>,
     /// Workers whose state may have changed since it was last recorded.
     pub unrecorded: BTreeSet<WorkerId>,
-    /// Workers with attempts that stream.
+    /// Workers with attempts that stream, or did and are not reported.
     streaming: BTreeSet<WorkerId>,
 }
 
@@ -192,12 +192,19 @@ impl State {
     pub fn update_streams<T>(&mut self, id: WorkerId, update: impl FnOnce(&mut WorkerStreams) -> T) -> T {
         let streams = &mut self.worker_mut(id).streams;
         let answer = update(streams);
-        if streams.live().next().is_some() {
-            self.streaming.insert(id);
-        } else {
+        if streams.is_empty() {
             self.streaming.remove(&id);
+        } else {
+            self.streaming.insert(id);
         }
         answer
+    }
+
+    /// The worker, which may be gone, reports the attempt closed; returns whether a slot or a claim waited for that.
+    pub fn reopen(&mut self, id: WorkerId, attempt: AttemptId) -> bool {
+        let Some(worker) = self.workers.get_mut(&id) else { return false };
+        let slots = worker.slots_mut().iter_mut().filter_map(|slot| slot.reopen(attempt).then_some(()));
+        slots.count() > 0 || self.update_streams(id, |streams| streams.reopen(attempt))
     }
 
     /// Takes a live attempt off its worker, where its slot is still there.

@@ -16,6 +16,8 @@ pub(crate) struct Step {
     pub plan: StepPlan,
     pub tasks: Tasks,
     pub requirement: RequirementId,
+    /// As the plan says.
+    pub may_stream: bool,
     /// As last recorded.
     pub state: StepState,
     /// The queue in which it waits for workers.
@@ -36,6 +38,7 @@ impl Step {
         Self {
             tasks: Tasks::new(of, plan.order, plan.count),
             requirement,
+            may_stream: plan.may_stream(),
             state: if plan.after.is_empty() { StepState::Open } else { StepState::Waiting },
             queued: None,
             offered: 0,

@@ -27,14 +27,18 @@ impl WorkerStreams {
         self.live.len() + self.closing.len()
     }
 
+    /// The live ones, each with its memory.
+    pub fn claims(&self) -> impl Iterator<Item = (AttemptId, u64)> {
+        self.live.iter().map(|(attempt, memory)| (*attempt, *memory))
+    }
+
     pub fn contains(&self, attempt: AttemptId) -> bool {
         self.live.contains_key(&attempt)
     }
 
-    /// The memory of all of them; of those that close alone where `all` is false.
-    pub fn memory(&self, all: bool) -> u64 {
-        let live = self.live.values().filter(|_| all);
-        live.chain(self.closing.values()).fold(0, |sum, memory| sum.saturating_add(*memory))
+    /// The memory of all of them.
+    pub fn memory(&self) -> u64 {
+        self.live.values().chain(self.closing.values()).fold(0, |sum, memory| sum.saturating_add(*memory))
     }
 
     pub fn closing(&self) -> impl Iterator<Item = AttemptId> {

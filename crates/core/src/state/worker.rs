@@ -69,7 +69,7 @@ pub(crate) struct Worker {
     pub presence: Presence,
     /// At least as many as offered; those beyond still hold attempts and get nothing new.
     slots: Vec<Slot>,
-    /// To be changed by [`super::State::update_streams`] where live ones come or go.
+    /// To be changed by [`super::State::update_streams`].
     pub streams: WorkerStreams,
     /// By requirement.
     pub matches: Vec<Match>,
@@ -146,12 +146,6 @@ impl Worker {
         self.slots.get_mut(place)
     }
 
-    /// It reports the attempt closed; returns whether a slot or a claim waited for that.
-    pub fn reopen(&mut self, attempt: AttemptId) -> bool {
-        let slots = self.slots.iter_mut().filter_map(|slot| slot.reopen(attempt).then_some(()));
-        slots.count() > 0 || self.streams.reopen(attempt)
-    }
-
     /// Takes a live attempt off its slot, where that is still there.
     pub fn detach(&mut self, slot: SlotIndex, attempt: AttemptId) {
         if let Some(slot) = self.slots.get_mut(usize::from(slot.0)) {
@@ -209,11 +203,7 @@ impl Worker {
     /// The claims of its slots at work together, but for this one, and of its streams.
     pub fn claimed(&self, but: Option<SlotIndex>) -> Claimed {
         let slots = self.claimed_by_slots(but);
-        if self.streams.is_empty() {
-            slots
-        } else {
-            claims::add(slots, Claim::memory(self.streams.memory(true)))
-        }
+        if self.streams.is_empty() { slots } else { claims::add(slots, Claim::memory(self.streams.memory())) }
     }
 
     /// The claims of its slots at work together, but for this one.

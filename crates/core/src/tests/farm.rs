@@ -98,6 +98,12 @@ impl Farm {
     pub fn act<T>(&mut self, event: impl FnOnce(&mut Core, Moment, &mut Said) -> T) -> T {
         let mut said = Said::default();
         let answer = event(&mut self.core, self.now, &mut said);
+        self.tell(said);
+        answer
+    }
+
+    /// Writes down and delivers what was said, and checks the core.
+    pub fn tell(&mut self, mut said: Said) {
         for record in &said.records {
             self.ledger.apply(record);
         }
@@ -125,7 +131,6 @@ impl Farm {
             }
         }
         self.core.sanity_check();
-        answer
     }
 
     pub fn submit(&mut self, plan: JobPlan) {

@@ -23,6 +23,11 @@ pub fn same_frame(step: u16, until: DependencyEnd) -> StepDependency {
     }
 }
 
+/// A dependency whose tasks stream until it is met.
+pub fn streaming(on: StepDependency) -> StepDependency {
+    StepDependency { start: DependencyStart::FirstDone, ..on }
+}
+
 /// A job of frames. Each step has a number of tasks for each frame, and dependencies.
 pub fn frames(id: u64, frames: u32, steps: &[(u32, &[StepDependency])]) -> JobPlan {
     let plan = |(tasks, after): &(u32, &[StepDependency])| StepPlan {

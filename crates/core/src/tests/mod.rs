@@ -14,6 +14,7 @@ mod pauses;
 mod random;
 mod schedule;
 mod sets;
+mod streams;
 mod tasks;
 mod watch;
 mod workers;

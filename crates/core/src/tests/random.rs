@@ -1,22 +1,23 @@
 //! Any sequence of events leaves the core sane, and what was recorded is what it knows.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 use kiln_types::{
-    AttemptId, DesiredState, Epoch, Failure, FailureCause, Generation, JobId, Order, SlotIndex, StepIndex,
-    TaskIndex,
+    AttemptId, BlobHash, DesiredState, Epoch, Failure, FailureCause, Generation, JobId, Order, SessionKey,
+    SlotIndex, StepIndex, TaskIndex,
 };
 use proptest::prelude::*;
 
 use super::{
     Farm,
     device::{GPU, open},
-    frames::{frames, same_frame},
+    farm::Said,
+    frames::{frames, same_frame, streaming},
     job,
     order::orders,
     steps, task, w,
 };
-use crate::{DependencyEnd, Finish, HeldPhase, JobPlan, Record, StepPlan};
+use crate::{DependencyEnd, DependencyScope, Finish, HeldPhase, JobPlan, Record, StepDependency, StepPlan};
 
 #[derive(Debug, Clone)]
 enum Event {
@@ -83,6 +84,10 @@ enum Event {
         job: u64,
         step: u16,
     },
+    AddStep {
+        job: u64,
+        shape: u8,
+    },
     Forget {
         job: u64,
         worker: u64,
@@ -99,7 +104,7 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let (worker, job, which) = (1u64..5, 1u64..4, 0usize..64);
     prop_oneof![
-        2 => (0u8..6, 1u32..12, orders())
+        2 => (0u8..8, 1u32..12, orders())
             .prop_map(|(shape, count, order)| Event::Submit { shape, count, order }),
         4 => (worker.clone(), 0u16..4).prop_map(|(worker, slots)| Event::Join { worker, slots }),
         1 => worker.clone().prop_map(|worker| Event::Crash { worker }),
@@ -123,6 +128,7 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(job, task)| Event::Rerender { job, task }),
         1 => (job.clone(), 0u16..2).prop_map(|(job, step)| Event::Extend { job, step }),
         1 => worker.clone().prop_map(|worker| Event::Unquarantine { worker }),
+        2 => (job.clone(), 0u8..6).prop_map(|(job, shape)| Event::AddStep { job, shape }),
         1 => (job, worker).prop_map(|(job, worker)| Event::Forget { job, worker }),
         1 => Just(Event::Restart),
     ]
@@ -146,6 +152,19 @@ fn apply(farm: &mut Farm, event: Event) {
                         let (done, ended) =
                             (same_frame(0, DependencyEnd::Done), same_frame(1, DependencyEnd::Ended));
                         frames(id, count.min(4), &[(1, &[]), (3, &[done]), (1, &[done, ended])])
+                    }
+                    6 => {
+                        let parts = streaming(same_frame(0, DependencyEnd::Done));
+                        frames(
+                            id,
+                            count.min(4),
+                            &[(3, &[]), (1, &[parts]), (1, &[streaming(StepIndex(1).into())])],
+                        )
+                    }
+                    7 => {
+                        let ended = same_frame(0, DependencyEnd::Ended);
+                        let all = streaming(StepDependency { scope: DependencyScope::Step, ..ended });
+                        frames(id, 1, &[(count, &[]), (1, &[all])])
                     }
                     _ => steps(id, &[(2, &[]), (count, &[]), (1, &[0, 1])]),
                 };
@@ -218,6 +237,29 @@ fn apply(farm: &mut Farm, event: Event) {
         }
         Event::Extend { job, step } => {
             drop(farm.act(|core, _, out| core.extend(JobId(job), StepIndex(step), 2, out)));
+        }
+        Event::AddStep { job, shape } => {
+            let Some(known) = farm.core.job(JobId(job)).filter(|known| known.steps.len() < 5) else { return };
+            let last = StepIndex(known.steps.len() as u16 - 1);
+            let total = known.steps[0].counts.total();
+            let (count, on): (u32, StepDependency) = match shape {
+                0 => (2, last.into()),
+                1 => (1, streaming(last.into())),
+                2 => (1, StepDependency { until: DependencyEnd::Ended, ..streaming(StepIndex(0).into()) }),
+                _ => (total, streaming(same_frame(0, DependencyEnd::Done))),
+            };
+            let session = (shape % 2 == 0).then(|| SessionKey(BlobHash::of(&[shape])));
+            let per_frame = NonZeroU32::new(u32::from(shape > 2));
+            let measures_speed = session.is_some();
+            let plan =
+                StepPlan { after: vec![on], per_frame, measures_speed, ..StepPlan::new(count, session) };
+            let (core, mut said) = (&mut farm.core, Said::default());
+            let added = core.add_step(JobId(job), plan.clone(), &mut said);
+            assert_eq!(added.is_ok(), !said.records.is_empty(), "a step that is refused leaves something");
+            if added.is_ok() {
+                farm.ledger.add_step(JobId(job), plan);
+            }
+            farm.tell(said);
         }
         Event::Forget { job, worker } => {
             if farm.core.forget(JobId(job)).is_ok() {

@@ -386,7 +386,7 @@ impl<'a> Life<'a> {
             if self.server.core.is_some() {
                 self.server.connections.insert(id, connection);
                 let offer = self.machines[node].worker.offer.clone();
-                self.checker.rejoined(&held);
+                self.checker.rejoined(id, &held);
                 self.batch(|core, now, out| core.worker_joined(now, id, offer, &held, out));
             }
             return;
@@ -454,7 +454,7 @@ impl<'a> Life<'a> {
 
     fn report(&mut self, node: usize, slot: SlotIndex, assigned: Assigned, finish: Finish) {
         let attempt = assigned.attempt;
-        self.machines[node].worker.unsettled.insert(attempt, (slot, assigned, finish.clone()));
+        self.machines[node].worker.unsettled.insert(attempt, (Some(slot), assigned, finish.clone()));
         self.say(node, Up::Finished(attempt, finish));
     }
 

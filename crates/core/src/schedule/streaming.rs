@@ -1,0 +1,239 @@
+//! Streams: tasks that begin before all that they depend on is done, each on a worker and on no slot.
+//!
+//! A stream claims memory and nothing else, and gives it up for whatever has no room because of it: so it is never in the
+//! way of what it waits for. When that is done, [`Core::takes`] gives it a slot of its worker before other tasks of its
+//! step; where another worker could begin the task sooner, it is displaced and its task waits as any other.
+
+use kiln_types::{AttemptId, TaskId, WorkerId};
+
+use crate::{
+    Assigned, Claim, Core, DependencyScope, IndexSet, Outbox, Push, Record, RevokeReason,
+    claims::{add, claim},
+    ids::{RequirementId, StepRef},
+    state::{Attempt, AttemptPhase, FailureHistory},
+    tuning::CANDIDATES,
+};
+
+impl Core {
+    /// Looks again at the workers of which a stream lacks only a slot.
+    pub(crate) fn recall_ready_streams(&mut self) {
+        let has_ready = |id: &&WorkerId| self.ready_streams(**id).next().is_some();
+        let recalled: Vec<WorkerId> = self.state.streaming().iter().filter(has_ready).copied().collect();
+        self.state.changed_workers.extend(recalled);
+    }
+
+    /// The streams of the worker that lack only a slot.
+    fn ready_streams(&self, id: WorkerId) -> impl Iterator<Item = AttemptId> {
+        self.state.worker(id).streams.live().filter(|attempt| {
+            let task = self.state.attempt(*attempt).task;
+            let stream = self.state.step(task).tasks.streaming().get(task.index);
+            let has_frames = stream.is_some_and(|stream| stream.has_frames);
+            has_frames && self.state.job(task.job).is_unlocked(usize::from(task.step.0))
+        })
+    }
+
+    /// The task of the step that streams on the worker and lacks only a slot, with the memory of its stream.
+    pub(crate) fn ready_stream_on(&self, id: WorkerId, of: StepRef) -> Option<(TaskId, u64)> {
+        self.state.job(of.job).ready_streams(of.place()).find_map(|(index, attempt)| {
+            let Attempt { worker, phase, .. } = *self.state.attempt(attempt);
+            let AttemptPhase::Streaming { memory } = phase else { return None };
+            (worker == id).then_some((of.task(index), memory))
+        })
+    }
+
+    /// Tells the streams that depend on this task that it is done.
+    pub(crate) fn announce_done(&mut self, done: TaskId, out: &mut impl Outbox) {
+        if self.state.streaming().is_empty() {
+            return;
+        }
+        let job = self.state.job(done.job);
+        let before = &job.steps[usize::from(done.step.0)].plan;
+        let frame = before.frames_of(&IndexSet::from_iter([done.index]));
+        let mut told: Vec<AttemptId> = Vec::new();
+        for step in job.steps.iter().filter(|step| step.tasks.streaming().len() > 0) {
+            let after = step.plan.after.iter().filter(|after| after.step == done.step);
+            let scopes: Vec<DependencyScope> = after.map(|after| after.scope).collect();
+            let mine = step.plan.tasks_of(&frame);
+            let depends = |task| match scopes.as_slice() {
+                [] => false,
+                scopes => scopes.contains(&DependencyScope::Step) || mine.contains(task),
+            };
+            let streams = step.tasks.streaming().iter().filter(|(task, _)| depends(*task));
+            told.extend(streams.map(|(_, stream)| stream.attempt));
+        }
+        for attempt in told {
+            self.push(self.state.attempt(attempt).worker, Push::Arrived { attempt }, out);
+        }
+    }
+
+    /// Ends the streams that keep waiting work off a vacant slot of their worker, and those that lack only a slot where
+    /// another worker would begin their task now. To be called when all that could be dispatched was.
+    pub(crate) fn displace_streams(&mut self, out: &mut impl Outbox) {
+        if self.state.streaming().is_empty() {
+            return;
+        }
+        let mut displaced: Vec<AttemptId> = Vec::new();
+        for id in self.state.streaming() {
+            displaced.extend(self.ready_streams(*id).filter(|attempt| self.is_sooner_elsewhere(*attempt)));
+        }
+        for of in self.requirements.all() {
+            displaced.extend(self.streams_in_the_way(of));
+        }
+        for attempt in displaced {
+            // One may be both.
+            if self.revoke(attempt, RevokeReason::Displaced, out).is_some() {
+                self.indexes.is_behind = true;
+            }
+        }
+    }
+
+    /// Returns whether another worker would begin the task of a stream now, or its own may not.
+    fn is_sooner_elsewhere(&self, id: AttemptId) -> bool {
+        let Attempt { task, worker: own, .. } = *self.state.attempt(id);
+        let (job, step) = (self.state.job(task.job), self.state.step(task));
+        if !self.may_serve(own, job, step) {
+            return true;
+        }
+        let would_take = |other: &WorkerId| {
+            let history = step.tasks.history(task.index);
+            *other != own
+                && self.may_serve(*other, job, step)
+                && history.is_none_or(|history| self.may_retry_now(*other, step, history))
+        };
+        let vacant = self.requirements[step.requirement].vacant.iter().map(|(_, other)| *other);
+        !self.is_kept_back(task.into()) && vacant.take(CANDIDATES).any(|other| would_take(&other))
+    }
+
+    /// The streams that must end before a task that waits for this requirement has room on a slot that does nothing; on
+    /// one worker at a time.
+    fn streams_in_the_way(&self, of: RequirementId) -> Vec<AttemptId> {
+        if self.requirements[of].ready.is_empty() || self.exhausted_limit(of).is_some() {
+            return Vec::new();
+        }
+        let workers = self.state.streaming().iter().filter_map(|id| self.streams_before(*id, of));
+        // Where none must end, room comes when those have ended that close.
+        workers.min_by_key(Vec::len).unwrap_or_default()
+    }
+
+    /// The streams that must end before a task of this requirement has room on the worker, the latest first; `None`
+    /// where it would have none without them.
+    fn streams_before(&self, id: WorkerId, of: RequirementId) -> Option<Vec<AttemptId>> {
+        let worker = self.state.worker(id);
+        let may = worker.takes_work()
+            && worker.fits(of)
+            && worker.reserved.is_none_or(|reserved| reserved == of)
+            && worker.vacant_slots().next().is_some();
+        let entry = &self.requirements[of];
+        let slots = worker.claimed_by_slots(None);
+        if !may || claim(&worker.offer, slots, entry.requirement.room).is_none() {
+            return None;
+        }
+        let waits = |step: StepRef| {
+            let (job, step) = (self.state.job(step.job), self.state.step(step));
+            let may = |history: &FailureHistory| {
+                history.least_memory().is_none() && self.may_retry(id, step, history)
+            };
+            self.may_serve(id, job, step) && step.next(may).is_some()
+        };
+        // What ran out of memory waits until the worker does nothing else at all.
+        let waits_alone = |step: StepRef| {
+            let step = self.state.step(step);
+            let may = |task| {
+                let history = step.tasks.history(task);
+                history.is_some_and(|known| known.least_memory().is_some() && self.may_retry(id, step, known))
+            };
+            slots.is_none() && step.tasks.retries().take(CANDIDATES).any(may)
+        };
+        let steps = || {
+            let all = entry.ready.steps().take(CANDIDATES);
+            all.filter(|(member, _)| !self.fair_share.is_full(*member)).map(|(_, step)| step)
+        };
+        if steps().any(waits_alone) {
+            return Some(worker.streams.live().collect());
+        }
+        if !steps().any(waits) {
+            return None;
+        }
+        let mut rest: Vec<(AttemptId, u64)> = worker.streams.claims().collect();
+        let mut ended = Vec::new();
+        loop {
+            let beside = rest.iter().fold(slots, |sum, (_, memory)| add(sum, Claim::memory(*memory)));
+            match rest.pop() {
+                Some((latest, _)) if claim(&worker.offer, beside, entry.requirement.room).is_none() => {
+                    ended.push(latest);
+                }
+                // Without any, it has room and waits for something else.
+                _ => {
+                    return Some(ended)
+                        .filter(|ended| !ended.is_empty() || worker.streams.closing().next().is_some());
+                }
+            }
+        }
+    }
+
+    /// Begins the streams for which a worker has memory. To be called when all that could be dispatched was.
+    pub(crate) fn open_streams(&mut self, out: &mut impl Outbox) {
+        for of in std::mem::take(&mut self.indexes.streamable) {
+            // The job may be forgotten since.
+            let Some(job) = self.state.find_job(of.job).filter(|job| job.is_open()) else { continue };
+            let mut tasks = job.streamable(of.place());
+            // What ran out of memory waits for a machine of its own.
+            let histories = job.steps[of.place()].tasks.histories();
+            let too_large = histories.filter(|(_, history)| history.least_memory().is_some());
+            tasks.subtract(&too_large.map(|(task, _)| task).collect());
+            for task in tasks.iter() {
+                match self.stream_worker(of.task(task)) {
+                    Some(worker) => self.open_stream(of.task(task), worker, out),
+                    None => drop(self.indexes.streamable.insert(of)),
+                }
+            }
+        }
+    }
+
+    /// The worker on which a task is to stream: of those that its job is on, or else of those that are vacant for it, the
+    /// one with the fewest streams.
+    fn stream_worker(&self, task: TaskId) -> Option<WorkerId> {
+        let (job, step) = (self.state.job(task.job), self.state.step(task));
+        let entry = &self.requirements[step.requirement];
+        let room = entry.requirement.room;
+        let history = step.tasks.history(task.index);
+        let streams = |id: &WorkerId| self.state.worker(*id).streams.len();
+        let may = |id: &WorkerId| {
+            let worker = self.state.worker(*id);
+            let memory = self.stream_memory(*id, task.into());
+            let beside = worker.claimed(None).map_or(0, |claimed| claimed.memory);
+            let has_memory = worker.offer.memory == 0
+                || beside < worker.offer.memory && memory <= worker.offer.memory - beside;
+            worker.takes_work()
+                && worker.fits(step.requirement)
+                && worker.reserved.is_none()
+                && has_memory
+                && streams(id) < usize::from(worker.offer.slots)
+                && self.may_serve(*id, job, step)
+                && history.is_none_or(|history| self.may_retry(*id, step, history))
+        };
+        if room.whole {
+            return None;
+        }
+        let own = job.on.keys().copied().take(CANDIDATES).filter(may).min_by_key(streams);
+        let vacant =
+            || entry.vacant.iter().map(|(_, id)| *id).take(CANDIDATES).filter(may).min_by_key(streams);
+        own.or_else(vacant)
+    }
+
+    fn open_stream(&mut self, task: TaskId, worker: WorkerId, out: &mut impl Outbox) {
+        self.pin_device(task.into(), worker, out);
+        let memory = self.stream_memory(worker, task.into());
+        let attempt = self.next_attempt_id();
+        let tasks = &mut self.state.step_mut(task).tasks;
+        tasks.stream(task.index, attempt);
+        let generation = tasks.generation(task.index);
+        let known = Attempt::new(task, worker, generation, AttemptPhase::Streaming { memory });
+        self.state.attempts.insert(attempt, known);
+        self.state.update_streams(worker, |streams| streams.open(attempt, memory));
+        self.state.touch(worker);
+        out.record(Record::StreamOpened { attempt, task, generation, worker });
+        let task = Assigned { attempt, task, generation };
+        self.push(worker, Push::Stream { claim: Claim::memory(memory), task }, out);
+    }
+}
