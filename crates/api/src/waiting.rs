@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use kiln_types::{BlenderSeries, DeviceClass, GpuUse, JobId, PartyKind, duration::in_words};
+use kiln_types::{BlenderSeries, DeviceClass, GpuUse, JobId, PartyKind, count, duration::in_words};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -196,8 +196,7 @@ impl fmt::Display for UnmetRequirement {
             Self::SharedFolder { name } => write!(f, "the shared folder {name}"),
             Self::Tag { name } => write!(f, "the tag {name}"),
             Self::Pool { name } => write!(f, "a place in the pool {name}"),
-            Self::Cores { cores: 1 } => f.write_str("1 core"),
-            Self::Cores { cores } => write!(f, "{cores} cores"),
+            Self::Cores { cores } => f.write_str(&count(*cores, "core")),
             Self::Memory { bytes } => write!(f, "{} of memory", gibibytes(*bytes)),
             Self::Gpus { gpus, memory } => {
                 let each = match gpus {
@@ -341,13 +340,12 @@ fn held_by(f: &mut fmt::Formatter<'_>, holders: &[SlotHolder], more: u32) -> fmt
     }
     for (number, SlotHolder { job, name, slots, priority }) in holders.iter().enumerate() {
         let before = if number == 0 { ", with " } else { ", " };
-        let plural = if *slots == 1 { "" } else { "s" };
         let rank = match priority {
             RelativePriority::Higher => ", of higher priority",
             RelativePriority::Lower => ", of lower priority (its frames end first)",
             RelativePriority::Same => "",
         };
-        write!(f, "{before}job {job} ({name}; {slots} slot{plural}{rank})")?;
+        write!(f, "{before}job {job} ({name}; {}{rank})", count(*slots, "slot"))?;
     }
     if more > 0 {
         write!(f, " and {more} more")?;

@@ -2,9 +2,12 @@
 
 use std::{collections::HashSet, pin::pin, sync::Arc, time::Duration};
 
-use kiln_client::submission::{
-    FetchResult, FollowOptions, JobHome, JobProgress, Stop, SubmissionEvent, SubmissionMessage, SubmittedJob,
-    VariantEvent, VariantFollowed, follow_all,
+use kiln_client::{
+    FetchResult,
+    submission::{
+        FollowOptions, JobHome, JobProgress, Stop, SubmissionEvent, SubmissionMessage, SubmittedJob,
+        VariantEvent, VariantFollowed, follow_all,
+    },
 };
 use kiln_types::{JobId, JobState, Suspicion};
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
@@ -19,7 +22,7 @@ use crate::{
         suspicious,
         text::clock,
     },
-    progress::{Inside, Progress, Tally},
+    progress::{ProgressView, sum},
     screen::Screen,
     signals::{Kind, Signals},
 };
@@ -96,7 +99,7 @@ pub async fn follow(
 /// The jobs that are followed, as a person sees them.
 struct FollowView {
     jobs: Vec<JobLine>,
-    progress: Progress,
+    progress: ProgressView,
     /// Failures that were named.
     failures: HashSet<String>,
     /// Suspicions that were named.
@@ -108,7 +111,7 @@ struct FollowView {
 struct JobLine {
     variant: Option<Arc<str>>,
     job: JobId,
-    tally: Tally,
+    progress: JobProgress,
     has_ended: bool,
     /// Frames come to this machine; else it is told when they are finished.
     fetches: bool,
@@ -119,12 +122,13 @@ impl FollowView {
         let line = |job: &SubmittedJob| JobLine {
             variant: job.variant().cloned(),
             job: job.job().id,
-            tally: Tally { total: job.job().tasks.total, ..Tally::default() },
+            progress: JobProgress { total: job.job().tasks.total, ..JobProgress::default() },
             has_ended: false,
             fetches: job.is_fetched_here(),
         };
-        let jobs = jobs.iter().map(line).collect();
-        Self { jobs, progress: Progress::new(output), failures: HashSet::new(), suspicions: 0, away: 0 }
+        let jobs: Vec<JobLine> = jobs.iter().map(line).collect();
+        let progress = ProgressView::new(output, jobs.first().map(|line| line.job));
+        Self { jobs, progress, failures: HashSet::new(), suspicions: 0, away: 0 }
     }
 
     fn open_jobs(&self) -> Vec<JobId> {
@@ -152,12 +156,12 @@ impl FollowView {
         }
     }
 
-    fn tally(&self) -> Tally {
-        Tally::sum(&self.jobs.iter().map(|one| &one.tally).collect::<Vec<_>>())
+    fn sum(&self) -> JobProgress {
+        sum(&self.jobs.iter().map(|one| &one.progress).collect::<Vec<_>>())
     }
 
     fn redraw(&mut self) {
-        self.progress.update(&self.tally());
+        self.progress.update(&self.sum());
     }
 
     fn show(&mut self, VariantEvent { event, variant }: VariantEvent) {
@@ -167,7 +171,7 @@ impl FollowView {
             SubmissionEvent::Progress(progress) => {
                 if let Some(line) = at.map(|at| &mut self.jobs[at]) {
                     line.has_ended = progress.state.is_some_and(JobState::is_end);
-                    line.tally = tally(line.job, *progress);
+                    line.progress = *progress;
                 }
                 self.redraw();
             }
@@ -193,7 +197,7 @@ impl FollowView {
                 if at.is_some_and(|at| !self.jobs[at].fetches) =>
             {
                 self.suspect(variant, frame, &suspicious);
-                self.progress.frame(&frame_name(variant, frame), &self.tally());
+                self.progress.frame(&frame_name(variant, frame), &self.sum());
             }
             SubmissionEvent::FrameFetched { frame, result, left, suspicious, .. } => {
                 match result {
@@ -211,7 +215,7 @@ impl FollowView {
                         });
                     }
                 }
-                self.progress.frame(&frame_name(variant, frame), &self.tally());
+                self.progress.frame(&frame_name(variant, frame), &self.sum());
             }
             // Each job says so, and it is one server.
             SubmissionEvent::ServerLost { reason } => {
@@ -257,31 +261,6 @@ fn frame_name(variant: Option<&str>, frame: i32) -> String {
     variant.map_or_else(|| format!("frame {frame}"), |variant| format!("{variant} frame {frame}"))
 }
 
-/// What the bar and the lines show of it.
-fn tally(job: JobId, progress: JobProgress) -> Tally {
-    let waits_for = match progress.state {
-        Some(JobState::Paused) => Some(format!("paused; `kiln jobs resume {job}` goes on")),
-        _ => progress.waits_for.map(|reason| reason.to_string()),
-    };
-    let running = progress.running;
-    let first = running.as_ref().and_then(|running| running.first.as_ref());
-    let inside = Inside {
-        parts: running.as_ref().map_or(0.0, |running| running.fractions),
-        first: first.map(|first| (first.frame, first.fraction, first.is_estimated)),
-    };
-    Tally {
-        done: progress.done,
-        failed: progress.failed,
-        total: progress.total,
-        workers_busy: progress.workers_busy,
-        seconds_left: progress.seconds_left,
-        mean_frame_s: progress.mean_frame_s,
-        inside,
-        waits_for,
-        baking: progress.baking.map(|baking| (baking.simulations.join(", "), baking.fraction)),
-    }
-}
-
 #[derive(Debug, Clone, Copy)]
 enum Answer {
     Stay,
@@ -302,31 +281,5 @@ fn read_answer() -> Answer {
         None | Some("d" | "detach") => Answer::Detach,
         Some("c" | "cancel") => Answer::Cancel,
         Some(_) => Answer::Stay,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use kiln_client::submission::{Baking, RunningFrame, RunningFrames};
-
-    use super::*;
-
-    #[test]
-    fn a_paused_job_says_how_it_goes_on() {
-        let progress = JobProgress {
-            state: Some(JobState::Paused),
-            done: 2,
-            total: 10,
-            baking: Some(Baking { simulations: vec!["cloth of Flag".to_owned()], fraction: 0.5 }),
-            running: Some(RunningFrames {
-                fractions: 0.25,
-                first: Some(RunningFrame { frame: 3, fraction: 0.25, is_estimated: true }),
-            }),
-            ..JobProgress::default()
-        };
-        let tally = tally(JobId(7), progress);
-        assert_eq!(tally.waits_for.as_deref(), Some("paused; `kiln jobs resume 7` goes on"));
-        assert_eq!((tally.done, tally.total, tally.inside.first), (2, 10, Some((3, 0.25, true))));
-        assert_eq!(tally.baking, Some(("cloth of Flag".to_owned(), 0.5)));
     }
 }

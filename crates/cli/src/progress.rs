@@ -4,6 +4,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use kiln_client::submission::{JobProgress, RunningFrames};
+use kiln_types::{JobId, JobState};
+
 use crate::output::{
     Output, Reader,
     text::{clock, count},
@@ -18,56 +21,37 @@ const PARTS: u64 = 1000;
 /// Frames that take longer, in seconds, show what is estimated inside them.
 const LONG_FRAME: f64 = 3.0;
 
-/// Where a job stands.
-#[derive(Debug, Clone, Default)]
-pub struct Tally {
-    pub done: u32,
-    pub failed: u32,
-    pub total: u32,
-    pub workers_busy: u32,
-    pub seconds_left: Option<f64>,
-    pub mean_frame_s: Option<f64>,
-    pub inside: Inside,
-    pub waits_for: Option<String>,
-    /// What is baked before the first frame, and the part of it that is done; until it is.
-    pub baking: Option<(String, f32)>,
-}
-
-impl Tally {
-    /// The progress of several jobs together. They wait only if all of them do that are not done.
-    pub fn sum(all: &[&Self]) -> Self {
-        if let [one] = all {
-            return (*one).clone();
-        }
-        let open: Vec<&&Self> = all.iter().filter(|one| one.done + one.failed < one.total.max(1)).collect();
-        let all_of = |is: fn(&Self) -> bool| open.first().filter(|_| open.iter().all(|one| is(one)));
-        let sum = |part: fn(&Self) -> u32| all.iter().map(|one| part(one)).sum();
-        let most = |part: fn(&Self) -> Option<f64>| all.iter().filter_map(|one| part(one)).reduce(f64::max);
-        Self {
-            done: sum(|one| one.done),
-            failed: sum(|one| one.failed),
-            total: sum(|one| one.total),
-            workers_busy: sum(|one| one.workers_busy),
-            seconds_left: most(|one| one.seconds_left),
-            mean_frame_s: most(|one| one.mean_frame_s),
-            inside: Inside { parts: all.iter().map(|one| one.inside.parts).sum(), first: None },
-            waits_for: all_of(|one| one.waits_for.is_some()).and_then(|one| one.waits_for.clone()),
-            baking: all_of(|one| one.baking.is_some()).and_then(|one| one.baking.clone()),
-        }
+/// Returns the progress of several jobs together. They wait, or bake, only if all of them do that are not done.
+pub fn sum(all: &[&JobProgress]) -> JobProgress {
+    if let [one] = all {
+        return (*one).clone();
+    }
+    let open: Vec<&&JobProgress> =
+        all.iter().filter(|one| one.done + one.failed < one.total.max(1)).collect();
+    let all_of = |is: fn(&JobProgress) -> bool| open.first().filter(|_| open.iter().all(|one| is(one)));
+    let sum = |part: fn(&JobProgress) -> u32| all.iter().map(|one| part(one)).sum();
+    let most =
+        |part: fn(&JobProgress) -> Option<f64>| all.iter().filter_map(|one| part(one)).reduce(f64::max);
+    let fractions = all.iter().filter_map(|one| one.running.as_ref()).map(|running| running.fractions).sum();
+    JobProgress {
+        state: all_of(|one| one.state == Some(JobState::Paused)).and_then(|one| one.state),
+        done: sum(|one| one.done),
+        failed: sum(|one| one.failed),
+        total: sum(|one| one.total),
+        workers_busy: sum(|one| one.workers_busy),
+        seconds_left: most(|one| one.seconds_left),
+        mean_frame_s: most(|one| one.mean_frame_s),
+        waits_for: all_of(|one| one.waits_for.is_some()).and_then(|one| one.waits_for.clone()),
+        baking: all_of(|one| one.baking.is_some()).and_then(|one| one.baking.clone()),
+        running: Some(RunningFrames { fractions, first: None }),
     }
 }
 
-/// The frames in work.
-#[derive(Debug, Clone, Default)]
-pub struct Inside {
-    /// The parts of them that are done, together.
-    pub parts: f64,
-    /// Of the one that began first: its number, the part that is done, and whether that is an estimate.
-    pub first: Option<(i32, f32, bool)>,
-}
-
-pub struct Progress {
+/// The progress of jobs, as a moving bar or as lines.
+pub struct ProgressView {
     output: Output,
+    /// The job that is named when they are paused.
+    job: Option<JobId>,
     bar: Option<ProgressBar>,
     /// The bar is away while a question stands.
     paused: bool,
@@ -82,11 +66,12 @@ pub struct Progress {
     said_percent: Option<u32>,
 }
 
-impl Progress {
-    pub fn new(output: Output) -> Self {
+impl ProgressView {
+    pub fn new(output: Output, job: Option<JobId>) -> Self {
         let bar = output.live().then(new_bar);
         Self {
             output,
+            job,
             bar,
             paused: false,
             started: Instant::now(),
@@ -103,45 +88,47 @@ impl Progress {
         self.bar.is_some()
     }
 
-    pub fn update(&mut self, tally: &Tally) {
+    pub fn update(&mut self, progress: &JobProgress) {
         if self.paused {
             return;
         }
-        self.before.get_or_insert(tally.done);
+        self.before.get_or_insert(progress.done);
         if let Some(bar) = &self.bar {
-            if let Some((_, part)) = &tally.baking {
-                bar.set_length(PARTS);
-                bar.set_position((f64::from(*part) * PARTS as f64) as u64);
-                bar.set_message(self.line(tally));
-                bar.tick();
-                return;
-            }
-            let parts = u64::from(tally.done) * PARTS + (tally.inside.parts * PARTS as f64) as u64;
-            bar.set_length(u64::from(tally.total.max(1)) * PARTS);
-            bar.set_position(parts);
-            bar.set_message(self.line(tally));
+            let (done, total) = match (&progress.baking, &progress.running) {
+                (Some(baking), _) => (f64::from(baking.fraction), 1),
+                (None, running) => {
+                    let fractions = running.as_ref().map_or(0.0, |running| running.fractions);
+                    (f64::from(progress.done) + fractions, progress.total.max(1))
+                }
+            };
+            bar.set_length(u64::from(total) * PARTS);
+            bar.set_position((done * PARTS as f64) as u64);
+            bar.set_message(self.line(progress));
             bar.tick();
-        } else if tally.waits_for != self.waits {
-            if let Some(waits) = &tally.waits_for {
+            return;
+        }
+        let waits = self.waits_for(progress);
+        if waits != self.waits {
+            if let Some(waits) = &waits {
                 self.output.note(waits);
             }
-            self.waits.clone_from(&tally.waits_for);
-        } else if let Some((_, part)) = &tally.baking {
-            let percent = (part * 100.0) as u32;
+            self.waits = waits;
+        } else if let Some(baking) = &progress.baking {
+            let percent = (baking.fraction * 100.0) as u32;
             if self.said_percent.is_none_or(|said| percent >= said + BAKE_STEP) {
                 self.said_percent = Some(percent);
-                self.output.note(&self.line(tally));
+                self.output.note(&self.line(progress));
             }
         }
     }
 
     /// Shows that a frame, named in words, was fetched (or is done, if none are fetched).
-    pub fn frame(&mut self, frame: &str, tally: &Tally) {
-        self.before.get_or_insert(tally.done.saturating_sub(1));
+    pub fn frame(&mut self, frame: &str, progress: &JobProgress) {
+        self.before.get_or_insert(progress.done.saturating_sub(1));
         if self.bar.is_some() || self.paused || self.output.reader() == Reader::Quiet {
             return;
         }
-        let line = format!("{frame}: {}", self.line(tally));
+        let line = format!("{frame}: {}", self.line(progress));
         if self.last_line.is_some_and(|at| at.elapsed() < PAUSE) {
             self.held = Some(line);
             return;
@@ -159,7 +146,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away, so that a question stands alone; [`Progress::resume`] brings it back.
+    /// Takes the bar away, so that a question stands alone; [`ProgressView::resume`] brings it back.
     pub fn pause(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
@@ -182,34 +169,46 @@ impl Progress {
         }
     }
 
-    fn line(&self, tally: &Tally) -> String {
-        if let Some((what, part)) = &tally.baking {
-            let line = format!("baking simulations ({what}) {:.0}%", part * 100.0);
-            return tally.waits_for.as_ref().map_or(line, |waits| format!("simulations to bake, {waits}"));
+    /// The reason for which nothing renders.
+    fn waits_for(&self, progress: &JobProgress) -> Option<String> {
+        match (progress.state, self.job) {
+            (Some(JobState::Paused), Some(job)) => {
+                Some(format!("paused; `kiln jobs resume {job}` continues it"))
+            }
+            _ => progress.waits_for.as_ref().map(ToString::to_string),
         }
-        let mut parts = vec![format!("{}/{} frames", tally.done, tally.total)];
-        if tally.failed > 0 {
-            parts.push(format!("{} failed", tally.failed));
+    }
+
+    fn line(&self, progress: &JobProgress) -> String {
+        let waits = self.waits_for(progress);
+        if let Some(baking) = &progress.baking {
+            let what = baking.simulations.join(", ");
+            let line = format!("baking simulations ({what}) {:.0}%", baking.fraction * 100.0);
+            return waits.map_or(line, |waits| format!("simulations to bake, {waits}"));
         }
-        let done = tally.done.saturating_sub(self.before.unwrap_or(0));
+        let mut parts = vec![format!("{}/{} frames", progress.done, progress.total)];
+        if progress.failed > 0 {
+            parts.push(format!("{} failed", progress.failed));
+        }
+        let done = progress.done.saturating_sub(self.before.unwrap_or(0));
         let elapsed = self.started.elapsed().as_secs_f64();
         if done > 0 && elapsed > 0.0 {
             parts.push(rate(f64::from(done) / elapsed));
         }
-        if let Some(waits) = &tally.waits_for {
-            parts.push(waits.clone());
+        if let Some(waits) = waits {
+            parts.push(waits);
             return parts.join(", ");
         }
-        if let Some(left) = tally.seconds_left {
+        if let Some(left) = progress.seconds_left {
             parts.push(format!("{} left", clock(left)));
         }
-        if tally.workers_busy > 0 {
-            parts.push(format!("{} busy", count(tally.workers_busy, "worker")));
+        if progress.workers_busy > 0 {
+            parts.push(format!("{} busy", count(progress.workers_busy, "worker")));
         }
-        let long = tally.mean_frame_s.is_none_or(|mean| mean > LONG_FRAME);
-        if long && let Some((frame, part, estimated)) = tally.inside.first {
-            let estimated = if estimated { " est." } else { "" };
-            parts.push(format!("frame {frame} at {:.0}%{estimated}", part * 100.0));
+        let long = progress.mean_frame_s.is_none_or(|mean| mean > LONG_FRAME);
+        if long && let Some(first) = progress.running.as_ref().and_then(|running| running.first.as_ref()) {
+            let estimated = if first.is_estimated { " est." } else { "" };
+            parts.push(format!("frame {} at {:.0}%{estimated}", first.frame, first.fraction * 100.0));
         }
         parts.join(", ")
     }
@@ -244,38 +243,47 @@ fn rate(per_second: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use kiln_api::WaitReason;
+    use kiln_client::submission::{Baking, RunningFrame};
+
     use super::*;
 
     #[test]
     fn several_jobs_are_counted_together_and_wait_only_together() {
-        let waits = Tally { total: 3, waits_for: Some("no worker".to_owned()), ..Tally::default() };
-        let renders = Tally { done: 1, failed: 1, total: 5, seconds_left: Some(9.0), ..Tally::default() };
-        let both = Tally::sum(&[&waits, &renders]);
+        let waits = JobProgress { total: 3, waits_for: Some(WaitReason::NoWorker), ..JobProgress::default() };
+        let renders =
+            JobProgress { done: 1, failed: 1, total: 5, seconds_left: Some(9.0), ..JobProgress::default() };
+        let both = sum(&[&waits, &renders]);
         assert_eq!((both.done, both.failed, both.total, both.waits_for), (1, 1, 8, None));
         assert_eq!(both.seconds_left, Some(9.0));
-        let ended = Tally { done: 5, failed: 0, ..renders };
-        assert_eq!(Tally::sum(&[&waits, &ended]).waits_for.as_deref(), Some("no worker"));
+        let ended = JobProgress { done: 5, failed: 0, ..renders };
+        assert_eq!(sum(&[&waits, &ended]).waits_for, Some(WaitReason::NoWorker));
     }
 
     #[test]
     fn a_line_says_what_is_known_and_calls_an_estimate_one() {
-        let mut progress = Progress::new(Output::new(false, true));
-        let tally = Tally {
+        let mut view = ProgressView::new(Output::new(false, true), Some(JobId(7)));
+        let progress = JobProgress {
             done: 2,
             total: 10,
             workers_busy: 1,
             seconds_left: Some(65.0),
             mean_frame_s: Some(12.0),
-            inside: Inside { parts: 0.4, first: Some((3, 0.4, true)) },
-            ..Tally::default()
+            running: Some(RunningFrames {
+                fractions: 0.4,
+                first: Some(RunningFrame { frame: 3, fraction: 0.4, is_estimated: true }),
+            }),
+            ..JobProgress::default()
         };
-        progress.update(&tally);
-        assert_eq!(progress.line(&tally), "2/10 frames, 1:05 left, 1 worker busy, frame 3 at 40% est.");
-        let short = Tally { mean_frame_s: Some(0.1), failed: 1, ..tally };
-        assert_eq!(progress.line(&short), "2/10 frames, 1 failed, 1:05 left, 1 worker busy");
+        view.update(&progress);
+        assert_eq!(view.line(&progress), "2/10 frames, 1:05 left, 1 worker busy, frame 3 at 40% est.");
+        let short = JobProgress { mean_frame_s: Some(0.1), failed: 1, ..progress.clone() };
+        assert_eq!(view.line(&short), "2/10 frames, 1 failed, 1:05 left, 1 worker busy");
         assert_eq!(rate(0.02), "1.2 frames/min");
-        let baking =
-            Tally { baking: Some(("cloth of Flag".to_owned(), 0.43)), total: 10, ..Tally::default() };
-        assert_eq!(progress.line(&baking), "baking simulations (cloth of Flag) 43%");
+        let baking = Some(Baking { simulations: vec!["cloth of Flag".to_owned()], fraction: 0.43 });
+        let bakes = JobProgress { baking, total: 10, ..JobProgress::default() };
+        assert_eq!(view.line(&bakes), "baking simulations (cloth of Flag) 43%");
+        let paused = JobProgress { state: Some(JobState::Paused), ..progress };
+        assert_eq!(view.line(&paused), "2/10 frames, paused; `kiln jobs resume 7` continues it");
     }
 }

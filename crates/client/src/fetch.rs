@@ -11,6 +11,7 @@ use std::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use kiln_api::{JobView, OutputView};
 use kiln_types::{BlobHasher, JobId, JobSpec, OutputFile, RelPath, Suspicion};
+use serde::Serialize;
 use tokio::{io::AsyncWriteExt, task::JoinHandle};
 
 use crate::{
@@ -52,20 +53,23 @@ pub struct FetchedFrame {
     pub bytes: u64,
     /// Why somebody should look at the frame.
     pub suspicious: Vec<Suspicion>,
-    pub how: FrameResult,
+    pub result: FetchResult,
+    /// Files that are in the way of its own, and were left as they are.
+    pub left: Vec<RelPath>,
 }
 
-/// What became of a frame's files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FrameResult {
+/// The result of fetching the files of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FetchResult {
     Written,
     /// Written in the place of a frame of an earlier save, or of other settings.
     Replaced,
     /// It was there already, the same to the last bit.
     AlreadyThere,
-    /// Other files are in its place and were left as they are.
-    Left(Vec<RelPath>),
-    /// The server keeps it no more.
+    /// Other files are in the way.
+    Left,
+    /// The server has removed it.
     Gone,
 }
 
@@ -149,8 +153,8 @@ impl Fetcher {
                 stream::iter(newest.into_values().map(|output| this.frame(output))).buffer_unordered(AT_ONCE);
             let (mut left, mut placed) = (false, Vec::new());
             while let Some(frame) = coming.try_next().await? {
-                left |= matches!(frame.how, FrameResult::Left(_));
-                if matches!(frame.how, FrameResult::Written | FrameResult::Replaced) {
+                left |= frame.result == FetchResult::Left;
+                if matches!(frame.result, FetchResult::Written | FetchResult::Replaced) {
                     placed.extend(frame.files.iter().cloned());
                 }
                 landed(frame);
@@ -214,9 +218,9 @@ impl Fetcher {
         let frame = output.frame;
         let files: Vec<RelPath> = output.files.files().iter().map(|file| file.path.clone()).collect();
         let suspicious = output.files.suspicions();
-        let done = |bytes, how| {
+        let done = |bytes, result, left| {
             let (files, suspicious) = (files.clone(), suspicious.clone());
-            FetchedFrame { frame, files, bytes, suspicious, how }
+            FetchedFrame { frame, files, bytes, suspicious, result, left }
         };
         let verdict = self.blocking(&output, |job, manifest, output| {
             if manifest.has(&job.folder, &job.identity, output.frame, &output.files) {
@@ -239,9 +243,9 @@ impl Fetcher {
             Ok(if in_the_way.is_empty() { Before::Free } else { Before::Taken(in_the_way) })
         });
         match verdict.await? {
-            Before::There => return Ok(done(0, FrameResult::AlreadyThere)),
-            Before::Taken(paths) => return Ok(done(0, FrameResult::Left(paths))),
-            Before::Free if output.gone_ms.is_some() => return Ok(done(0, FrameResult::Gone)),
+            Before::There => return Ok(done(0, FetchResult::AlreadyThere, Vec::new())),
+            Before::Taken(paths) => return Ok(done(0, FetchResult::Left, paths)),
+            Before::Free if output.gone_ms.is_some() => return Ok(done(0, FetchResult::Gone, Vec::new())),
             Before::Free => {}
         }
         let (mut parts, mut bytes) = (Vec::new(), 0);
@@ -288,12 +292,12 @@ impl Fetcher {
                 Ok((left, replaced))
             })
             .await?;
-        let how = match (left.is_empty(), replaced) {
-            (false, _) => FrameResult::Left(left),
-            (true, true) => FrameResult::Replaced,
-            (true, false) => FrameResult::Written,
+        let result = match (left.is_empty(), replaced) {
+            (false, _) => FetchResult::Left,
+            (true, true) => FetchResult::Replaced,
+            (true, false) => FetchResult::Written,
         };
-        Ok(done(bytes, how))
+        Ok(done(bytes, result, left))
     }
 
     fn place(&self) -> FetchRules {

@@ -37,7 +37,7 @@ pub use error::ClientError;
 pub use events::EventStream;
 pub use existing::{Existing, ExistingError, ExistingFiles, ToRender, recorded, to_render};
 pub use extras::{Extras, ExtrasError, FoundExtras};
-pub use fetch::{FetchError, FetchedFrame, Fetcher, FrameResult};
+pub use fetch::{FetchError, FetchResult, FetchedFrame, Fetcher};
 pub use folder::{OutFolder, Stamp};
 pub use hash_cache::HashCache;
 pub use http::Client;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use kiln_types::{
     AttemptId, AttemptState, BundleId, DesiredState, EventNumber, Failure, Generation, JobId, JobSpec,
     JobState, JobSteps, OutputFile, Owner, PartyKind, Project, Quarantine, ShortName, SlotIndex, StepIndex,
-    StepKind, TaskId, TaskIndex, TaskName, TaskState, WorkerId,
+    TaskId, TaskIndex, TaskName, TaskState, WorkerId,
 };
 use serde_json::Value;
 
@@ -28,11 +28,8 @@ pub struct JobRow {
 }
 
 impl JobRow {
-    /// The kind of its step and the frame of a task, as [`JobSteps::name_of`] says. A task of no step of the job has the name
-    /// of a render without a frame.
     pub fn name_of(&self, step: StepIndex, task: TaskIndex) -> TaskName {
-        let name = self.plan.name_of(&self.spec.frames, step, task);
-        name.unwrap_or(TaskName { kind: StepKind::Render, frame: None })
+        self.plan.name_of(&self.spec.frames, step, task).unwrap_or(TaskName::UNKNOWN)
     }
 }
 

@@ -37,7 +37,7 @@ pub fn in_words(seconds: f64) -> String {
     let whole = seconds as u64;
     let (unit, size) = units.into_iter().find(|(_, size)| whole >= *size).unwrap_or(("second", 1));
     let count = whole / size;
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+    crate::count(count, unit)
 }
 
 struct Unit {

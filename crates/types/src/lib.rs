@@ -16,6 +16,7 @@ mod path;
 pub mod paths;
 mod pattern;
 mod pixels;
+mod plural;
 mod property;
 mod render;
 mod reserved;
@@ -39,6 +40,7 @@ pub use order::{BadOrder, Order};
 pub use output::{OutputFile, OutputRole, OutputSet, OutputSetError, PictureFacts, TaskFile};
 pub use path::{BadPath, RelPath};
 pub use pixels::{Blank, NotFinite, PixelReport, Suspicion, SuspiciousFrames};
+pub use plural::count;
 pub use property::{Fraction, Properties, PropertyItem, PropertyPath, PropertySetting, PropertyValue};
 pub use render::{
     ColorDepth, DeviceChoice, DeviceClass, ExternalFiles, FileFormat, Policy, RenderSettings, Resolution,

@@ -137,6 +137,11 @@ pub struct TaskName {
     pub frame: Option<i32>,
 }
 
+impl TaskName {
+    /// The name of a task whose job or step is gone.
+    pub const UNKNOWN: Self = Self { kind: StepKind::Render, frame: None };
+}
+
 impl fmt::Display for TaskName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.kind, self.frame) {

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use kiln_api::JobView;
 use kiln_client::{
-    Client, Existing,
+    Client, Existing, FetchResult,
     submission::{
-        EventSender, FetchResult, FetchTarget, FetchTotals, FollowEnd, JobHome, JobOutcome, Marker,
-        SubmissionError, SubmissionEvent, SubmissionMessage, SubmissionResult, SubmittedJob, VariantEvent,
-        VariantResult, VariantRun, VariantsResult,
+        EventSender, FetchTarget, FetchTotals, FollowEnd, JobHome, JobOutcome, Marker, SubmissionError,
+        SubmissionEvent, SubmissionMessage, SubmissionResult, SubmittedJob, VariantEvent, VariantResult,
+        VariantRun, VariantsResult,
     },
 };
 use kiln_types::JobId;

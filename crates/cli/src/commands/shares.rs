@@ -1,7 +1,7 @@
 //! `kiln users`, `kiln projects` and `kiln limits`.
 
 use kiln_api::{LimitView, PartyView, SetShare};
-use kiln_types::PartyKind;
+use kiln_types::{PartyKind, count};
 use serde_json::json;
 
 use super::Context;
@@ -49,8 +49,7 @@ async fn set(context: &Context, kind: PartyKind, args: &SetShareArgs) -> Outcome
     let party = client.set_share(kind, &args.name, &share).await?;
     let cap = match party.max_slots {
         None => "as many slots as there are".to_owned(),
-        Some(1) => "one slot at once".to_owned(),
-        Some(most) => format!("{most} slots at once"),
+        Some(most) => format!("{} at once", count(most, "slot")),
     };
     let told = format!("The {kind} {} has the weight {}, and may hold {cap}.", party.name, party.weight);
     context.output.done(&party, &told);

@@ -181,9 +181,9 @@ fn machine(worker: &WorkerView) -> String {
     let (machine, offered) = (&worker.machine, &worker.offered);
     let part = |is_part: bool, part: String| if is_part { format!("{part} of ") } else { String::new() };
     format!(
-        "{}{} cores, {}{}",
+        "{}{}, {}{}",
         part(offered.cores != machine.cores, offered.cores.to_string()),
-        machine.cores,
+        count(machine.cores, "core"),
         part(offered.memory != machine.memory, ByteSize(offered.memory).to_string()),
         ByteSize(machine.memory)
     )

@@ -63,7 +63,8 @@ pub fn tell_missing(output: Output, missing: &[(&Path, &str)]) {
 
 /// What is about to render, in a few lines.
 pub fn summary(inputs: &RenderInputs) -> Vec<String> {
-    let samples = inputs.samples.map_or_else(String::new, |samples| format!(" at {samples} samples"));
+    let samples =
+        inputs.samples.map_or_else(String::new, |samples| format!(" at {}", count(samples, "sample")));
     let camera = match &inputs.camera {
         Some(name) if inputs.has_camera_markers => format!("camera {name} and markers"),
         Some(name) => format!("camera {name}"),
@@ -106,7 +107,7 @@ fn frames(scene: &SceneInfo) -> String {
 fn scene_lines(blend: &Inspection, scene: &SceneInfo) -> impl Iterator<Item = (&'static str, String)> {
     let depth = scene.depth.map_or_else(String::new, |depth| format!(", {depth} bit"));
     let film = if scene.is_movie { ", a film: Kiln renders it as frames" } else { "" };
-    let samples = scene.samples.map_or_else(String::new, |samples| format!(", {samples} samples"));
+    let samples = scene.samples.map_or_else(String::new, |samples| format!(", {}", count(samples, "sample")));
     let device = match scene.engine.as_str() {
         "CYCLES" if scene.is_on_gpu(None) => ", set to GPU",
         "CYCLES" => ", set to CPU",

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-pub use kiln_types::duration::{clock, measured};
+pub use kiln_types::{
+    count,
+    duration::{clock, measured},
+};
 
 use super::one_line;
 
@@ -16,26 +19,10 @@ pub fn path(path: &Path) -> String {
     one_line(&path.display().to_string())
 }
 
-/// `1 frame`, `2 frames`.
-pub fn count(number: impl Into<u64>, what: &str) -> String {
-    let number = number.into();
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
-}
-
 /// Local date and minute of Unix milliseconds.
 pub fn moment(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or_else(
         |_| "?".to_owned(),
         |at| at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string(),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_is_singular() {
-        assert_eq!([1u32, 2].map(|number| count(number, "frame")), ["1 frame", "2 frames"]);
-    }
 }

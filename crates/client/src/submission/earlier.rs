@@ -13,7 +13,7 @@ use super::{
     marker::Marker,
     plan::load_manifest,
 };
-use crate::{Client, Existing, Fetcher, FrameIdentity, FrameResult, Manifest, OutFolder, Prepared};
+use crate::{Client, Existing, FetchResult, Fetcher, FrameIdentity, Manifest, OutFolder, Prepared};
 
 /// A job that goes on, and whose frames are those that are asked for.
 pub(crate) struct RunningJob {
@@ -99,10 +99,10 @@ impl EarlierJobs<'_> {
         let mut fetcher = Fetcher::new(client, job, true, self.existing, folder, self.manifest()?);
         let (mut frames, mut stays) = (0_u32, false);
         fetcher
-            .sweep(|landed| match landed.how {
-                FrameResult::Written | FrameResult::Replaced => frames += 1,
-                FrameResult::Left(_) => stays = true,
-                FrameResult::AlreadyThere | FrameResult::Gone => {}
+            .sweep(|landed| match landed.result {
+                FetchResult::Written | FetchResult::Replaced => frames += 1,
+                FetchResult::Left => stays = true,
+                FetchResult::AlreadyThere | FetchResult::Gone => {}
             })
             .await?;
         fetcher.finish().await;

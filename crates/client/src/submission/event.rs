@@ -10,7 +10,7 @@ use kiln_types::{
 };
 use serde::Serialize;
 
-use crate::Existing;
+use crate::{Existing, FetchResult};
 
 /// One step of a submission on its way from a .blend to frames on the disk.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -343,21 +343,6 @@ pub struct RunningFrame {
     /// From 0 to 1.
     pub fraction: f32,
     pub is_estimated: bool,
-}
-
-/// What became of the files of a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FetchResult {
-    Written,
-    /// Written in the place of a frame of an earlier save, or of other settings.
-    Replaced,
-    /// The same to the last bit.
-    AlreadyThere,
-    /// Other files are in the way.
-    Left,
-    /// The server does not have it any more.
-    Gone,
 }
 
 /// How a submission ended, as an exit code tells it.

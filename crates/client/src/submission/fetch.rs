@@ -3,7 +3,7 @@
 use kiln_types::SuspiciousFrames;
 
 use super::{error::SubmissionError, event::FetchTotals, follow::frame_fetched, submit::SubmittedJob};
-use crate::FrameResult;
+use crate::FetchResult;
 
 impl SubmittedJob {
     /// Fetches everything that the job has made so far; `None` where its frames have no folder.
@@ -27,19 +27,19 @@ impl SubmittedJob {
         let mut fetcher = target.fetcher(&self.client, &self.job);
         fetcher
             .sweep(|landed| {
-                match &landed.how {
-                    FrameResult::Written => totals.fetched += 1,
-                    FrameResult::Replaced => {
+                match landed.result {
+                    FetchResult::Written => totals.fetched += 1,
+                    FetchResult::Replaced => {
                         totals.fetched += 1;
                         totals.replaced += 1;
                     }
-                    FrameResult::AlreadyThere => totals.there += 1,
-                    FrameResult::Left(paths) => totals.left.extend(paths.iter().cloned()),
-                    FrameResult::Gone => totals.gone.push(landed.frame),
+                    FetchResult::AlreadyThere => totals.there += 1,
+                    FetchResult::Left => totals.left.extend(landed.left.iter().cloned()),
+                    FetchResult::Gone => totals.gone.push(landed.frame),
                 }
                 if matches!(
-                    landed.how,
-                    FrameResult::Written | FrameResult::Replaced | FrameResult::AlreadyThere
+                    landed.result,
+                    FetchResult::Written | FetchResult::Replaced | FetchResult::AlreadyThere
                 ) {
                     suspicious.push((landed.frame, landed.suspicious.clone()));
                 }

@@ -14,13 +14,11 @@ use super::{
     bring::{FetchNews, FetchRequest, backoff, bring},
     channel::EventSender,
     error::SubmissionError,
-    event::{
-        Baking, FetchResult, FollowEnd, JobOutcome, JobProgress, RunningFrame, RunningFrames, SubmissionEvent,
-    },
+    event::{Baking, FollowEnd, JobOutcome, JobProgress, RunningFrame, RunningFrames, SubmissionEvent},
     finish::Followed,
     submit::SubmittedJob,
 };
-use crate::{Client, EventStream, FetchedFrame, FrameResult};
+use crate::{Client, EventStream, FetchResult, FetchedFrame};
 
 /// How often it is asked how far the frames in work are.
 const LIVE_TICK: Duration = Duration::from_millis(250);
@@ -344,17 +342,17 @@ impl Follower<'_> {
         match news {
             FetchNews::Landed(landed) => {
                 self.back();
-                match &landed.how {
-                    FrameResult::Written | FrameResult::Replaced | FrameResult::AlreadyThere => {
+                match landed.result {
+                    FetchResult::Written | FetchResult::Replaced | FetchResult::AlreadyThere => {
                         self.landed += 1;
-                        self.replaced += u32::from(landed.how == FrameResult::Replaced);
+                        self.replaced += u32::from(landed.result == FetchResult::Replaced);
                     }
-                    FrameResult::Gone => {
+                    FetchResult::Gone => {
                         let (job, frame) = (self.job.id, landed.frame);
                         self.fetch_error = Some(SubmissionError::FrameGone { job, frame });
                     }
-                    FrameResult::Left(paths) => {
-                        self.left.extend(paths.iter().map(|path| (landed.frame, path.clone())));
+                    FetchResult::Left => {
+                        self.left.extend(landed.left.iter().map(|path| (landed.frame, path.clone())));
                     }
                 }
                 self.events.tell(frame_fetched(landed));
@@ -414,14 +412,7 @@ impl Follower<'_> {
 
 /// The event of a frame whose files were dealt with.
 pub(crate) fn frame_fetched(landed: FetchedFrame) -> SubmissionEvent {
-    let FetchedFrame { frame, files, bytes, suspicious, how } = landed;
-    let (result, left) = match how {
-        FrameResult::Written => (FetchResult::Written, Vec::new()),
-        FrameResult::Replaced => (FetchResult::Replaced, Vec::new()),
-        FrameResult::AlreadyThere => (FetchResult::AlreadyThere, Vec::new()),
-        FrameResult::Left(paths) => (FetchResult::Left, paths),
-        FrameResult::Gone => (FetchResult::Gone, Vec::new()),
-    };
+    let FetchedFrame { frame, files, bytes, suspicious, result, left } = landed;
     SubmissionEvent::FrameFetched { frame, files, bytes, result, left, suspicious }
 }
 

@@ -36,10 +36,9 @@ pub use self::{
     device::{DevicesFuture, LocalDevice, LocalDevices, RenderPlace},
     error::SubmissionError,
     event::{
-        Baking, DeviceReason, FetchResult, FetchTotals, FollowEnd, JobDifference, JobOutcome, JobProgress,
-        MissingFile, OtherFrames, OtherJob, RenderInputs, RenderPlan, RunningFrame, RunningFrames,
-        SubmissionEvent, SubmissionReceipt, SubmissionResult, VariantEvent, VariantJob, VariantSummary,
-        VariantsResult,
+        Baking, DeviceReason, FetchTotals, FollowEnd, JobDifference, JobOutcome, JobProgress, MissingFile,
+        OtherFrames, OtherJob, RenderInputs, RenderPlan, RunningFrame, RunningFrames, SubmissionEvent,
+        SubmissionReceipt, SubmissionResult, VariantEvent, VariantJob, VariantSummary, VariantsResult,
     },
     finish::{Followed, failed_tasks},
     follow::{FollowOptions, JobHome, Stop},

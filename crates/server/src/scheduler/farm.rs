@@ -11,7 +11,7 @@ use kiln_core::{Account, Core, Moment, Share, WorkerOffer};
 use kiln_store::Write;
 use kiln_types::{
     AttemptId, BundleId, DesiredState, DeviceClass, Epoch, JobId, JobSpec, JobSteps, ProductKind,
-    SessionSpec, ShortName, SlotIndex, StepIndex, StepInput, StepKind, StepSpec, TaskId, TaskName, WorkerId,
+    SessionSpec, ShortName, SlotIndex, StepIndex, StepInput, StepSpec, TaskId, TaskName, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -267,13 +267,10 @@ impl Farm {
         (step.product == ProductKind::Bundle).then(|| live.spec.clone())
     }
 
-    /// A task of a job that is gone has the name of a render without a frame.
     pub(crate) fn name_of_task(&self, task: TaskId) -> TaskName {
-        let name = self
-            .jobs
-            .get(&task.job)
-            .and_then(|live| live.steps.name_of(&live.spec.frames, task.step, task.index));
-        name.unwrap_or(TaskName { kind: StepKind::Render, frame: None })
+        let job = self.jobs.get(&task.job);
+        job.and_then(|live| live.steps.name_of(&live.spec.frames, task.step, task.index))
+            .unwrap_or(TaskName::UNKNOWN)
     }
 
     pub(super) fn forget_ended_jobs(&mut self) {
