@@ -20,7 +20,7 @@ def is_animated(block, *paths_of_it):
 
 
 def ends(block, begin, end):
-    """Whether a path of this kind is animated, whatever the name between: `modifiers[`, `].show_render`."""
+    """Returns whether a path of this kind is animated, whatever the name between: `modifiers[`, `].show_render`."""
     return any(path.startswith(begin) and path.endswith(end) for path in paths(block))
 
 

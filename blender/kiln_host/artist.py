@@ -1,7 +1,7 @@
 """Shows a scene the path that its .blend has on the artist's machine.
 
 Blender writes the path of the open file into stamps and into the metadata of pictures, and handlers read it as
-`bpy.data.filepath`. All of them read one text in Blender's memory, in which the artist's path stands while a frame
+`bpy.data.filepath`. All of them read one text in Blender's memory, in which the artist's path is in place while a frame
 renders. Names that begin with `//` are resolved by the same text: those that Blender reads while it renders are made
 absolute before. What it reads while it evaluates a scene (disk caches have no name that could be made absolute) is
 read by the path that the file has here: the dependency graph says when it begins and when it has done.
@@ -52,7 +52,7 @@ class _Text:
         self.known = self.differs and self._find(os.fsdecode(text))
 
     def _find(self, artists):
-        """Whether it is where it was in all versions so far."""
+        """Returns whether the text is where it was in all versions so far."""
         known = self._texts[False] + b"\0"
         self._offset = ctypes.string_at(bpy.data.as_pointer(), _BEFORE + len(known)).find(known)
         if self._offset < 0:
@@ -146,7 +146,7 @@ class _Instead:
 
 
 def make_absolute():
-    """What the main .blend names relatively; a library's names are relative to the library, wherever it is named."""
+    """Makes the relative names of the main .blend absolute; a library's names are relative to the library, wherever it is named."""
     bpy.ops.file.make_paths_absolute()
     # What Blender leaves out.
     for library in bpy.data.libraries:

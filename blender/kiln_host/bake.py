@@ -40,7 +40,7 @@ class Bake:
     def run(self):
         """Names of what is baked now."""
         self._open()
-        found = list(simulations.standing(self.scene))
+        found = list(simulations.find_unbaked(self.scene))
         if not found:
             return []
         self._check(found)
@@ -122,8 +122,8 @@ class Bake:
         return f"//blendcache_{stem}/{plain[:80]}_{number}"
 
     def _bake_scene(self, scene):
-        """What a scene draws of another is baked there: each has its own gravity, forces and rigid body world."""
-        found = list(simulations.standing_in(scene))
+        """Bakes in each scene what it draws: each has its own gravity, forces and rigid body world."""
+        found = list(simulations.find_unbaked_in(scene))
         if not found:
             return
         _show_scene(scene)
@@ -181,7 +181,7 @@ class Bake:
 
 
 class _Steps:
-    """How far the bake is, from the frames that Blender steps through."""
+    """The progress of the bake, from the frames that Blender steps through."""
 
     def __init__(self, channel):
         self._channel = channel
@@ -242,7 +242,7 @@ def _show_scene(scene):
 
 
 def _free(scene, found):
-    """What counts as baked, and has lost its files, is not baked again before it is freed."""
+    """Frees the bakes that have lost their files: they are not baked again before."""
     for _, owner, part in found:
         which = {"scene": scene}
         if isinstance(owner, bpy.types.Object):
@@ -271,8 +271,8 @@ def _long_enough(scene, main):
 
 @contextlib.contextmanager
 def _shown(scene, found):
-    """What is hidden from the view, or in no collection of the scene, is not simulated by it; pictures may need it. Where
-    animation hides it, the simulation begins when it is seen first, as it does for a person who steps through the scene."""
+    """Shows what is hidden from the view, or in no collection of the scene: it is not simulated then, and pictures may need
+    it. Where animation hides it, the simulation begins when it is seen first, as for a person who steps through."""
     undo = []
 
     def show(thing, field, wanted):

@@ -1,4 +1,4 @@
-"""Started by Blender (`--python`) or by a Python with bpy. Blender's own arguments stand before `--kiln-fd`."""
+"""Started by Blender (`--python`) or by a Python with bpy. Blender's own arguments are before `--kiln-fd`."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Where the frames of a baked simulation are stored, and which of them are there.
+"""The stored frames of baked simulations: their files, and which of them are there.
 
 Blender says of a cache that it is baked also where its files are gone: after “Save As”, for example. It then shows the
 simulation standing still, or the box of a fluid."""
@@ -92,7 +92,7 @@ def point_files(cache, owner):
 
 
 def is_lost(cache, owner, folders):
-    """Whether a cache that was made elsewhere has no file."""
+    """Returns whether a cache that was made elsewhere has no file."""
     return cache.use_external and not _on_disk(cache, owner, folders)
 
 
@@ -108,7 +108,7 @@ COMPRESSED = 1 << 16
 
 
 def is_whole(path):
-    """Whether a file of a point cache ends where it says that it does."""
+    """Returns whether a file of a point cache ends where it says that it does."""
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -158,7 +158,7 @@ def of_fluid(domain, owner, folders):
 
 
 def _fluid_parts(domain):
-    """What is drawn of a fluid: its data may be gone where a mesh was made of it."""
+    """The caches that are drawn of a fluid: its data may be gone where a mesh was made of it."""
     if domain.domain_type == "GAS":
         return ["noise" if domain.use_noise else "data"]
     shown = ["mesh" if domain.use_mesh else "data"]
@@ -184,7 +184,7 @@ def _is_meta(name):
 
 
 def nodes_whole(folder, frame):
-    """Whether all is there of the frame that a bake shows."""
+    """Returns whether all is there of the frame that a bake shows."""
     found = {}
     for name in Folders().names(os.path.join(folder, "meta")):
         if _is_meta(name):

@@ -70,7 +70,7 @@ def _paths(value):
 
 
 class Printed:
-    """What Blender prints is held back in two places: by Python, and by the C library where it writes to a pipe."""
+    """The output of Blender, which is held back in two places: by Python, and by the C library where it writes to a pipe."""
 
     def __init__(self):
         self._flush = self._stdout = None

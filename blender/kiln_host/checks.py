@@ -1,4 +1,4 @@
-"""What Blender passes over in silence, and Kiln does not."""
+"""The faults of a scene that Blender passes over in silence, and Kiln does not."""
 
 import os
 
@@ -7,7 +7,7 @@ import bpy
 from . import animated, caches, outputs, sequences, simulations as sims
 from .errors import Refusal, names
 
-# Engines that render no more than scenes: the sequencer may stand in for them.
+# Engines that render no more than scenes: the sequencer may replace them.
 SEQUENCED = {"CYCLES", "BLENDER_EEVEE", "BLENDER_EEVEE_NEXT", "BLENDER_WORKBENCH"}
 FILE_SOURCES = {"FILE", "SEQUENCE", "TILED", "MOVIE"}
 
@@ -29,7 +29,7 @@ def camera(session):
 
 
 def _only_cut(scene):
-    """Whether the picture is that of the sequencer in every frame, and no strip of it shows a scene: then neither the
+    """Returns whether the picture is that of the sequencer in every frame, and no strip of it shows a scene: then neither the
     engine nor the compositor runs. `crates/blend/src/sequencer.rs` has the same rule."""
     editor = scene.sequence_editor
     if not scene.render.use_sequencer or not editor or scene.render.engine not in SEQUENCED:
@@ -87,7 +87,7 @@ def external_files(session):
     _settle(session, _missing(session.unused))
     for clip in sequences.misread_clips():
         session.notice(
-            f"the film {clip.name} is stored as a movie, and names a picture: Blender shows that picture at most; "
+            f"the movie clip {clip.name} is stored as a movie, and names a picture: Blender shows that picture at most; "
             "choose its file once more in Blender"
         )
 
@@ -101,13 +101,13 @@ def shown_files(session, found, frame):
 
 
 def simulations(session):
-    found = list(sims.standing(session.scene))
+    found = list(sims.find_unbaked(session.scene))
     if not found:
         return
     own, linked = sims.by_owner(found)
     policy = session.policy["simulations"]
     if policy == "as-they-are":
-        session.notice(f"rendered as they stand, without a bake: {names(own + linked)}")
+        session.notice(f"rendered as they are, without a bake: {names(own + linked)}")
         return
     still = "background Blender renders simulations without a bake standing still"
     if linked:
@@ -156,7 +156,7 @@ class Caches:
 
 
 def _plain(cache, owner):
-    """Where the files of a cache on disk lie."""
+    """The folder and the names of a cache on disk."""
     return caches.point_files(cache, owner) if cache.use_disk_cache or cache.use_external else None
 
 

@@ -18,7 +18,7 @@ def check():
     except OSError:
         text = ""
     spaces = bpy.types.ColorManagedInputColorspaceSettings.bl_rna.properties["name"].enum_items.keys()
-    # Roles and names that a configuration derives may stand among them; of another one most are unknown.
+    # Roles and names that a configuration derives may be among them; of another one most are unknown.
     known = sum(name in text for name in spaces)
     if 2 * known < len(spaces):
         raise Refusal(

@@ -7,7 +7,7 @@ import traceback
 
 
 class Refusal(Exception):
-    """Why a file is not opened or a frame not rendered: one sentence for a person."""
+    """The reason why a file is not opened or a frame not rendered: one sentence for a person."""
 
     def __init__(self, cause, message):
         super().__init__(message)

@@ -62,7 +62,7 @@ class _Host:
         self._answer("failed", command, cause=refusal.cause, message=refusal.message[:2000])
 
     def _answer(self, event, command, **fields):
-        """The log ends before the answer: whoever hears the answer finds all that was printed in the pipe."""
+        """The log ends before the answer: the reader of the answer finds all that was printed in the pipe."""
         self._printed.flush()
         self._channel.send(event, id=command["id"], **fields)
 

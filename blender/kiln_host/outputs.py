@@ -1,4 +1,4 @@
-"""Every file that a frame writes, named before it renders, and led into the frame's folder."""
+"""Every file that a frame writes, named before it renders, and redirected into the frame's folder."""
 
 import os
 
@@ -46,7 +46,7 @@ def nodes_of(tree, seen=None):
 
 
 class Outputs:
-    """What a session's frames write."""
+    """The files that a session's frames write."""
 
     def __init__(self, session):
         self._scene = session.scene
@@ -133,13 +133,13 @@ class Outputs:
             path = templates.expand(self._raw, variables.values)
         except templates.BadTemplate as why:
             raise _refused(f"the output path “{self._raw}”", why) from why
-        folder, name, note = places.split(path, self._session.origin, self._film_name)
+        folder, name, note = places.split(path, self._session.origin, self._video_name)
         if note:
             self._session.notice(note)
         return folder, name
 
-    def _film_name(self, name):
-        """A film's name has no place for a frame's number: `shot.mp4` becomes `shot_`."""
+    def _video_name(self, name):
+        """A video's name has no place for a frame's number: `shot.mp4` becomes `shot_`."""
         stem, ending = os.path.splitext(name)
         return stem + "_" if ending.lower() in bpy.path.extensions_movie else name
 
@@ -268,7 +268,7 @@ class _Node:
                 self._node.file_name = templates.escape(stem)
 
     def _shown(self):
-        """The paths as they stand in the node."""
+        """The paths as the node has them."""
         names = [self._raw_name + slot.raw for slot in self._slots]
         return ", ".join(os.path.join(self._raw, name) for name in names)
 
@@ -331,7 +331,7 @@ class _Node:
 
 
 def _keeps_all_bits(settings, is_color):
-    """Whether an EXR of 16 bits has 32 all the same: measured in 4.2, 4.3, 4.5 and 5.0, and not so in 3.4."""
+    """Returns whether an EXR of 16 bits has 32 all the same: measured in 4.2, 4.3, 4.5 and 5.0, and not so in 3.4."""
     return not is_color and settings.file_format == "OPEN_EXR" and bpy.app.version >= (4, 2, 0)
 
 
@@ -383,7 +383,7 @@ def _shape(image_settings, size, views):
 
 
 def _keeps_size(inputs):
-    """Whether all that leads to these sockets has the render's size."""
+    """Returns whether all that leads to these sockets has the render's size."""
     waiting, seen = list(inputs), set()
     while waiting:
         for link in waiting.pop().links:

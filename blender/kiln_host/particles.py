@@ -11,19 +11,19 @@ import bpy
 
 from . import animated
 
-# They make the same mesh in every frame, of a mesh that stands still.
+# They make the same mesh in every frame, of a mesh that does not move.
 _STEADY = {"PARTICLE_SYSTEM", "SUBSURF", "MULTIRES", "BEVEL", "SOLIDIFY", "EDGE_SPLIT", "TRIANGULATE"}
 
 
 def need_steps(emitter, settings):
-    """Whether a frame of these particles depends on the frames before."""
+    """Returns whether a frame of these particles depends on the frames before."""
     if settings.physics_type != "NEWTON":
         return settings.physics_type in ("BOIDS", "FLUID")
     return (
         not _falls_freely(settings)
         or any(map(_pushes, bpy.data.objects))
         or any(map(_sways, bpy.data.scenes))
-        or _is_led(emitter)
+        or _is_moved_by_others(emitter)
         or _is_shaped(emitter)
     )
 
@@ -45,13 +45,13 @@ def _pushes(thing):
 
 
 def _sways(scene):
-    """Whether gravity is animated; or the scene's frames are blurred, for which Blender steps back and forth."""
+    """Returns whether gravity is animated, or the scene's frames are blurred, for which Blender steps back and forth."""
     blurs = scene.render.use_motion_blur
     return blurs or animated.is_animated(scene, "gravity", "use_gravity", "render.use_motion_blur")
 
 
-def _is_led(thing):
-    """Whether something else moves an object than its own keys and those of its parents."""
+def _is_moved_by_others(thing):
+    """Returns whether something else moves an object than its own keys and those of its parents."""
     while thing:
         data = thing.animation_data
         if len(thing.constraints) or thing.rigid_body or (data and len(data.drivers)):
@@ -65,7 +65,7 @@ def _is_led(thing):
 
 
 def _is_shaped(emitter):
-    """Whether the emitter's surface may differ from frame to frame."""
+    """Returns whether the emitter's surface may differ from frame to frame."""
     mesh = emitter.data
     return (
         mesh.library != emitter.library

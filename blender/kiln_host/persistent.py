@@ -1,4 +1,4 @@
-"""What Blender may keep between two frames of a scene, so that each frame is the one that a new process renders.
+"""The data that Blender may keep between two frames of a scene, so that each frame is the one that a new process renders.
 
 Persistent data makes Cycles update what the dependency graph names as changed. That is not all that changes: the rules
 below name what goes wrong, each with what is exact instead, and docs/decisions/012 has the measurements."""
@@ -29,7 +29,7 @@ MOVING_IMAGES = {"SEQUENCE", "MOVIE"}
 # Settings of a scene of whose change no relation tells its objects: Simplify, the shutter, what a view layer holds.
 SCENE_INPUTS = ("render.", "view_layers[")
 # Those of them that the picture is made with when its objects are done.
-FILM = ("render.film_transparent", "render.dither_intensity")
+LATE_INPUTS = ("render.film_transparent", "render.dither_intensity")
 VISIBILITY = ("hide_render", "visible_", "show_instancer_for_render")
 # Nodes that give points; before 4.5 Cycles keeps those of the frame before.
 POINT_NODES = {
@@ -103,7 +103,7 @@ def _emitters(baked):
 
 def _unbaked(scene):
     """Only where a job renders them all the same: otherwise they are baked first, or refused."""
-    return next((found[0] for found in simulations.standing(scene)), None)
+    return next((found[0] for found in simulations.find_unbaked(scene)), None)
 
 
 def _moving_hair(scene):
@@ -129,7 +129,7 @@ def _points(scene):
 
 
 def _scene_input(scene):
-    return next((path for path in sorted(animated.paths(scene)) if path.startswith(SCENE_INPUTS) and path not in FILM), None)
+    return next((path for path in sorted(animated.paths(scene)) if path.startswith(SCENE_INPUTS) and path not in LATE_INPUTS), None)
 
 
 def _rest(scene):

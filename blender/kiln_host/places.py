@@ -47,7 +47,7 @@ def join(*parts):
 
 
 def split(raw, origin, rename=lambda name: name):
-    """Folder below the output folder, name, and what a person should know, for a path as it stands in the scene.
+    """Folder below the output folder, name, and a note for a person, for a path as the scene has it.
 
     `//x/y_` and paths below the .blend's own folder keep their place; of others only the name is kept."""
     path = raw.replace("\\", "/")
@@ -80,7 +80,7 @@ def split(raw, origin, rename=lambda name: name):
 
 
 def is_too_long(path):
-    """Whether no disk takes it."""
+    """Returns whether no disk takes the path."""
     return len(path.encode()) > MOST or any(len(part.encode()) > MOST_OF_NAME for part in path.split("/"))
 
 

@@ -1,4 +1,4 @@
-"""What this Blender can do on this machine."""
+"""The abilities of this Blender on this machine."""
 
 import ctypes
 import platform

@@ -1,7 +1,7 @@
 """Points a .blend that is open at the files of its bundle, where its names do not resolve by themselves.
 
 The keys of the table are what names mean, as crates/blend/src/meaning.rs writes them: `/` between parts, no `.` and as
-few `..` as can be, relative ones (`//`) from the main .blend's folder whichever library they stand in, and a byte that
+few `..` as can be, relative ones (`//`) from the main .blend's folder whichever library has them, and a byte that
 is no Unicode as NUL and two hexadecimal digits. So one table serves the .blend and all its libraries.
 """
 
@@ -18,7 +18,7 @@ NODE_OWNERS = ("materials", "worlds", "lights", "textures", "linestyles", "scene
 
 @contextlib.contextmanager
 def elsewhere(remap, relative=False):
-    """What is opened inside is pointed elsewhere before Blender evaluates it for the first time: what a simulation
+    """Points what is opened inside elsewhere before Blender evaluates it for the first time: what a simulation
     did not find then, Blender 4.2 does not look for again."""
     errors = []
 
@@ -128,7 +128,7 @@ def _block(table, block):
     for layer in getattr(block, "layers", ()) if isinstance(block, bpy.types.CacheFile) else ():
         table.set(block, layer, "filepath")
     if changed and getattr(block, "use_multiview", False):
-        # Names of the views are made anew from the name of the image.
+        # Names of the views are made from the name of the image.
         block.views_format = block.views_format
 
 

@@ -265,7 +265,7 @@ def _of_image(image, block, user, find):
 
 def _of_clip(rule, clip, fixed=()):
     fields, fixed = ("frame_start", "frame_offset", "frame_duration"), (clip_number(clip), *fixed)
-    return User(rule, f"film {clip.name}", path_of(clip), clip, clip, fields, fixed, clip.evaluated_get)
+    return User(rule, f"movie clip {clip.name}", path_of(clip), clip, clip, fields, fixed, clip.evaluated_get)
 
 
 def misread_clips():

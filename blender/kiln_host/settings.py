@@ -50,7 +50,7 @@ def set_format(image_settings, ours):
         image_settings.jpeg2k_codec = CODECS[ours]
 
 
-def is_film(render):
+def is_video(render):
     return render.is_movie_format or getattr(render.image_settings, "media_type", "") == "VIDEO"
 
 
@@ -118,17 +118,17 @@ def _resolution(render, wanted):
 
 
 def choose_format(session):
-    """The format that is asked for; frames in place of a film."""
+    """The format that is asked for; frames in place of a video."""
     image, wanted = session.scene.render.image_settings, session.settings.get("format")
-    film = is_film(session.scene.render)
+    video = is_video(session.scene.render)
     if wanted:
         set_format(image, wanted)
-    elif film:
+    elif video:
         set_format(image, "png")
         image.color_depth = session.settings.get("depth") or "16"
-    if film:
+    if video:
         session.notice(
-            f"the scene's output is a film; it is rendered as frames ({image.file_format}), to be encoded once"
+            f"the scene's output is a video; it is rendered as frames ({image.file_format}), to be encoded once"
         )
 
 
@@ -158,12 +158,12 @@ def _check_format(session, depth):
 
 
 def is_cinema(image_settings):
-    """Whether JPEG 2000 is written by the preset for digital cinema, which has 12 bits whatever the depth says."""
+    """Returns whether JPEG 2000 is written by the preset for digital cinema, which has 12 bits whatever the depth says."""
     return format_of(image_settings) in CODECS and image_settings.use_jpeg2k_cinema_preset
 
 
 def why_unwritable(image_settings, size):
-    """What Blender fails to write after it has rendered, and what to do; None where it can write. A size of zero is not
+    """The reason why Blender fails to write after it has rendered, with a remedy; None where it can write. A size of zero is not
     known."""
     ours = format_of(image_settings)
     gray_fails = ours == "cineon" or (ours == "dpx" and bpy.app.version < (4, 0, 0))

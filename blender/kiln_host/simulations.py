@@ -10,21 +10,21 @@ from . import animated, caches, particles
 
 def unbaked(scene):
     """Names of what has no bake. Particles in free fall are right without one and are not named."""
-    return [name for name, _, _ in standing(scene)]
+    return [name for name, _, _ in find_unbaked(scene)]
 
 
-def standing(scene):
+def find_unbaked(scene):
     """Name, owner, and the modifier, particle system or rigid body world, of each simulation without a bake that the
     picture of a scene depends on."""
     told = set()
     for one in drawn(scene):
-        for entry in standing_in(one):
+        for entry in find_unbaked_in(one):
             if entry not in told:
                 told.add(entry)
                 yield entry
 
 
-def standing_in(scene):
+def find_unbaked_in(scene):
     """The same of one scene alone, without the scenes that it draws."""
     for name, owner, part, _ in _needed_simulations(scene, lambda part, bake: not bake.done):
         yield name, owner, part
@@ -89,7 +89,7 @@ def all_strips(editor):
 
 
 def _has_files(part, bake):
-    """Whether frames may be missing of what is baked."""
+    """Returns whether frames may be missing of what is baked."""
     on_disk = any(cache.use_disk_cache or cache.use_external for cache in point_caches(part))
     return bake.done and bool(bake.missing or on_disk or is_kind(part, "NODES"))
 
@@ -120,7 +120,7 @@ def _needed_simulations(scene, wanted):
 
 
 def _moves(thing):
-    """Whether a rigid body is moved by others in any frame."""
+    """Returns whether a rigid body is moved by others in any frame."""
     body = thing.rigid_body
     if not body or body.type != "ACTIVE":
         return False
@@ -136,7 +136,7 @@ def _of_object(thing, folders):
 
 
 def _is_idle_at_times(thing):
-    """Whether Blender leaves an object's simulations out of some frames of a bake, as it does where a person steps
+    """Returns whether Blender leaves an object's simulations out of some frames of a bake, as it does where a person steps
     through them: frames that are not stored are then not lost."""
     return animated.is_animated(thing, "hide_viewport") or animated.ends(thing, "modifiers[", "].show_viewport")
 
@@ -206,7 +206,7 @@ def needed(scene, shown):
 
 
 def _looks_at(scene, used):
-    """What a scene needs beside the objects that render: cameras, whatever drives it, its world, its compositing."""
+    """The datablocks that a scene needs beside the objects that render: cameras, whatever drives it, its world, its compositing."""
     yield from (thing for thing in scene.objects if thing.type == "CAMERA")
     yield from filter(None, [scene.camera, *(marker.camera for marker in scene.timeline_markers)])
     for driven in (scene, getattr(scene, "node_tree", None)):
@@ -241,7 +241,7 @@ def is_kind(part, kind):
 
 
 def by_owner(found):
-    """What stands still, by name, and what of it only another file can bake."""
+    """The names of what has no bake: what this file can bake, and what only a library can."""
     own = [name for name, owner, _ in found if not owner.library]
     linked = [f"{name} (from {owner.library.name})" for name, owner, _ in found if owner.library]
     return own, linked

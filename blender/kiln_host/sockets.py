@@ -1,4 +1,4 @@
-"""Whether a picture leads to a socket of the compositor. For a single value Blender writes no file.
+"""The sockets of the compositor to which a picture leads. For a single value Blender writes no file.
 
 Measured slot by slot in 3.4, 4.2, 4.3, 4.5 and 5.0."""
 

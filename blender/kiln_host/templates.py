@@ -22,11 +22,11 @@ _MOST_DIGITS = 255
 
 
 class BadTemplate(Exception):
-    """Why Blender would not write to a path: a fragment of a sentence."""
+    """The reason why Blender would not write to a path: a fragment of a sentence."""
 
 
 class Variables:
-    """What the variables stand for, in a path of the scene: its camera at the frame, and that of nodes."""
+    """The values of the variables in a path of the scene: its camera at the frame, and that of nodes."""
 
     def __init__(self, session, scene, camera, camera_of_nodes):
         render = scene.render

@@ -112,7 +112,7 @@ def external():
 
 
 def still(simulations, scene, which):
-    return sorted(simulations.by_owner(list(simulations.standing(scene)))[which])
+    return sorted(simulations.by_owner(list(simulations.find_unbaked(scene)))[which])
 
 
 def missing(simulations, scene):

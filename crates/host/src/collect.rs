@@ -1,7 +1,8 @@
-//! Takes what a frame wrote out of its folder, believing nothing.
+//! Collects the files of a frame from its folder. Nothing that the process says of them is believed.
 
 use std::{
     collections::HashSet,
+    fmt::Display,
     fs::File,
     io,
     os::fd::{AsFd, OwnedFd},
@@ -12,6 +13,7 @@ use kiln_types::{Failure, FailureCause, RelPath};
 use rustix::{
     fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2},
     io::Errno,
+    path::Arg,
 };
 
 use crate::PlannedFile;
@@ -38,14 +40,7 @@ pub struct CollectedFile {
 /// [`FailureCause::BadOutput`] where a file is absent or empty; [`FailureCause::HostMisbehaved`] where something
 /// else lies in its place.
 pub fn collect(out: &Path, planned: &[PlannedFile]) -> Result<Vec<CollectedFile>, Failure> {
-    let lost = |error: Errno| {
-        Failure::new(
-            FailureCause::BadOutput,
-            format!("the frame's folder cannot be read: {}", error_text(error)),
-        )
-    };
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
-    let folder = openat(CWD, out, flags, Mode::empty()).map_err(lost)?;
+    let folder = open_folder(CWD, out).map_err(unreadable_frame)?;
     let collected = planned.iter().map(|file| take(&folder, file)).collect::<Result<Vec<_>, _>>()?;
     let mut expected = HashSet::new();
     for file in planned {
@@ -57,13 +52,22 @@ pub fn collect(out: &Path, planned: &[PlannedFile]) -> Result<Vec<CollectedFile>
     let mut extra = 0;
     count_extra(&folder, "", &expected, 0, &mut extra)?;
     if extra > 0 {
-        tracing::debug!(extra, "the frame wrote files that no output set names");
+        tracing::debug!(extra, "extra files ignored");
     }
     Ok(collected)
 }
 
-pub(crate) fn error_text(error: Errno) -> io::Error {
-    io::Error::from(error)
+/// Opens a folder, and not by a link.
+pub(crate) fn open_folder(at: impl AsFd, name: impl Arg) -> Result<OwnedFd, Errno> {
+    openat(at, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty())
+}
+
+pub(crate) fn unreadable(what: impl Display, error: Errno) -> Failure {
+    Failure::new(FailureCause::BadOutput, format!("{what} cannot be read: {}", io::Error::from(error)))
+}
+
+fn unreadable_frame(error: Errno) -> Failure {
+    unreadable("the frame's folder", error)
 }
 
 pub(crate) fn misbehaved(message: String) -> Failure {
@@ -83,34 +87,28 @@ fn take(folder: &OwnedFd, planned: &PlannedFile) -> Result<CollectedFile, Failur
         )),
         // A socket, or a FIFO opened without a writer where that is an error.
         Errno::NXIO => misbehaved(format!("{} is no regular file; it is refused", planned.path)),
-        error => Failure::new(
-            FailureCause::BadOutput,
-            format!("{} cannot be read: {}", planned.path, error_text(error)),
-        ),
+        error => unreadable(&planned.path, error),
     })?;
-    let stat = fstat(&file).map_err(|error| {
-        Failure::new(
-            FailureCause::BadOutput,
-            format!("{} cannot be read: {}", planned.path, error_text(error)),
-        )
-    })?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(misbehaved(format!("{} is no regular file; it is refused", planned.path)));
-    }
-    if stat.st_nlink != 1 {
-        return Err(misbehaved(format!("{} has a second name on the disk; it is refused", planned.path)));
-    }
-    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    let size = regular_size(&file, planned.path.as_str())?;
     if size == 0 {
         return Err(Failure::new(FailureCause::BadOutput, format!("{} is empty", planned.path)));
-    }
-    if size > MAX_FILE_BYTES {
-        return Err(misbehaved(format!("{} is larger than 16 GiB; it is refused", planned.path)));
     }
     Ok(CollectedFile { planned: planned.clone(), file: File::from(file), size })
 }
 
-/// Never blocks on a FIFO, never leaves the folder, follows no link at any part of the name.
+/// Returns the size in bytes of a regular file that has one name only.
+pub(crate) fn regular_size(file: &OwnedFd, path: &str) -> Result<u64, Failure> {
+    let stat = fstat(file).map_err(|error| unreadable(path, error))?;
+    let refused = |why| Err(misbehaved(format!("{path} {why}; it is refused")));
+    match u64::try_from(stat.st_size).unwrap_or(0) {
+        _ if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile => refused("is no regular file"),
+        _ if stat.st_nlink != 1 => refused("has a second name on the disk"),
+        size if size > MAX_FILE_BYTES => refused("is larger than 16 GiB"),
+        size => Ok(size),
+    }
+}
+
+/// Opens a file below a folder: never blocks on a FIFO, never leaves the folder, and follows no link.
 pub(crate) fn open_below(folder: &OwnedFd, name: &RelPath) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
@@ -133,7 +131,7 @@ fn by_parts(folder: &OwnedFd, name: &RelPath, flags: OFlags) -> Result<OwnedFd, 
     current.ok_or(Errno::NOENT)
 }
 
-/// Bounds what lies around: a script cannot fill the disk with names unseen.
+/// Counts the other files: a script cannot fill the disk with names unseen.
 fn count_extra(
     folder: &OwnedFd,
     prefix: &str,
@@ -141,25 +139,18 @@ fn count_extra(
     depth: usize,
     extra: &mut usize,
 ) -> Result<(), Failure> {
-    let unreadable = |error: Errno| {
-        Failure::new(
-            FailureCause::BadOutput,
-            format!("the frame's folder cannot be read: {}", error_text(error)),
-        )
-    };
     if depth > MAX_DEPTH {
         return Err(misbehaved(format!("the frame's folder is nested deeper than {MAX_DEPTH} folders")));
     }
-    for entry in Dir::read_from(folder).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
+    for entry in Dir::read_from(folder).map_err(unreadable_frame)? {
+        let entry = entry.map_err(unreadable_frame)?;
         let name = entry.file_name();
         if name == c"." || name == c".." {
             continue;
         }
         let path = format!("{prefix}{}", name.to_string_lossy());
         if entry.file_type() == FileType::Directory {
-            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
-            let below = openat(folder, name, flags, Mode::empty()).map_err(unreadable)?;
+            let below = open_folder(folder, name).map_err(unreadable_frame)?;
             count_extra(&below, &format!("{path}/"), expected, depth + 1, extra)?;
         }
         if !expected.contains(path.as_str()) {

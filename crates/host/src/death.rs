@@ -1,4 +1,4 @@
-//! Why a process that died, died.
+//! The cause of a process's death.
 
 use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
 
@@ -6,12 +6,12 @@ use kiln_types::{Failure, FailureCause};
 
 use crate::log::Log;
 
-/// What the kernel says of memory, taken before and after.
+/// The number of processes that the kernel has killed for memory.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct OomCount(Option<u64>);
 
 impl OomCount {
-    /// How often the kernel has killed for memory: in this program's cgroup, else on the whole machine.
+    /// Counts in this program's cgroup, else on the whole machine.
     pub(crate) fn now() -> Self {
         let own = std::fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| {
             let path =
@@ -21,10 +21,7 @@ impl OomCount {
         let field = |text: &str, name: &str| {
             text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
         };
-        let machine = || {
-            let text = std::fs::read_to_string("/proc/vmstat").ok()?;
-            field(&text, "oom_kill ")
-        };
+        let machine = || field(&std::fs::read_to_string("/proc/vmstat").ok()?, "oom_kill ");
         Self(own.as_deref().and_then(|text| field(text, "oom_kill ")).or_else(machine))
     }
 
@@ -33,7 +30,7 @@ impl OomCount {
     }
 }
 
-/// Puts a death into words. `before` was counted when the process was started.
+/// Returns the failure that describes the death. `before` was counted when the process was started.
 pub(crate) fn explain(status: Option<ExitStatus>, log: &Log, before: OomCount, doing: &str) -> Failure {
     let memory = log.any(|line| {
         line.contains("Out of memory")
@@ -49,17 +46,14 @@ pub(crate) fn explain(status: Option<ExitStatus>, log: &Log, before: OomCount, d
             format!("Blender ran out of memory while {doing}; give the slot more memory, or run fewer slots"),
         );
     }
-    match (signal, status.and_then(|status| status.code())) {
-        (Some(signal), _) => Failure::new(
-            FailureCause::Crashed,
-            format!("Blender crashed while {doing} (signal {signal}, {})", signal_name(signal)),
-        ),
-        (None, Some(code)) => Failure::new(
-            FailureCause::Crashed,
-            format!("Blender ended by itself while {doing} (exit code {code})"),
-        ),
-        (None, None) => Failure::new(FailureCause::Crashed, format!("Blender was lost while {doing}")),
-    }
+    let message = match (signal, status.and_then(|status| status.code())) {
+        (Some(signal), _) => {
+            format!("Blender crashed while {doing} (signal {signal}, {})", signal_name(signal))
+        }
+        (None, Some(code)) => format!("Blender ended by itself while {doing} (exit code {code})"),
+        (None, None) => format!("Blender was lost while {doing}"),
+    };
+    Failure::new(FailureCause::Crashed, message)
 }
 
 fn signal_name(signal: i32) -> &'static str {

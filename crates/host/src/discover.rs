@@ -14,7 +14,7 @@ use kiln_files::{Access, Durability, write_atomically};
 use kiln_types::{BlenderFlavor, BlenderVersion};
 use serde::{Deserialize, Serialize};
 
-/// A Blender that is there; a quick look only, without starting its engines.
+/// A Blender on this machine, as a quick look without starting its engines shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BlenderInstall {
     /// The program, or the Python.
@@ -27,12 +27,12 @@ pub struct BlenderInstall {
     pub build_hash: String,
 }
 
-/// How long a program may take to name its version.
+/// The time in which a program must name its version.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Finds every Blender: `extra` first, then those that `kiln blender install` made below `data_dir`, then on PATH
-/// and in the usual places. An extra path is a program, a folder that holds one, or a Python with `bpy`. What is
-/// learnt of each is kept in `cache_dir`, so that a second start costs nothing. Sorted by version, newest first;
+/// and in the usual places. An extra path is a program, a folder that holds one, or a Python with `bpy`. The
+/// result for each is kept in `cache_dir`, so that a second start costs nothing. Sorted by version, newest first;
 /// of one version the earlier found comes first. Blocking.
 pub fn discover(extra: &[PathBuf], data_dir: &Path, cache_dir: &Path) -> Vec<BlenderInstall> {
     let mut cache = Cache::load(cache_dir);
@@ -53,7 +53,7 @@ pub fn discover(extra: &[PathBuf], data_dir: &Path, cache_dir: &Path) -> Vec<Ble
     found
 }
 
-/// Looks at one path as [`discover`] does, without a cache. Blocking.
+/// Inspects one path as [`discover`] does, without a cache. Blocking.
 pub fn inspect(path: &Path) -> Result<BlenderInstall, String> {
     let programs = programs_in(path);
     let none = || format!("{} is no Blender, no folder with one, and no Python with bpy", path.display());
@@ -121,7 +121,7 @@ fn is_python(path: &Path) -> bool {
 fn look(program: &Path) -> Option<BlenderInstall> {
     let install = if is_python(program) { look_python(program) } else { look_blender(program) };
     if install.is_none() {
-        tracing::warn!(program = %program.display(), "this program does not name a Blender version; it is left out");
+        tracing::warn!(program = %program.display(), "program skipped: it names no Blender version");
     }
     install
 }
@@ -152,7 +152,7 @@ fn look_python(program: &Path) -> Option<BlenderInstall> {
     })
 }
 
-/// What a program prints; `None` where it fails, hangs, or prints more than a version needs.
+/// Returns the output of a program; `None` where it fails, hangs, or prints more than a version needs.
 fn output(command: &mut Command) -> Option<String> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
     let stdout = child.stdout.take()?;
@@ -177,7 +177,7 @@ fn output(command: &mut Command) -> Option<String> {
     status.success().then(|| String::from_utf8_lossy(&text).into_owned())
 }
 
-/// What was learnt of programs, by path, valid while time and size of the file stay.
+/// The results for programs, by path, valid while time and size of the file stay.
 #[derive(Default, Serialize, Deserialize)]
 struct Cache {
     known: BTreeMap<PathBuf, Known>,
@@ -210,7 +210,7 @@ impl Cache {
             write_atomically(&folder.join(CACHE_NAME), &text, Access::Owner, Durability::Ephemeral)
         };
         if let Err(error) = write() {
-            tracing::debug!(%error, "what was learnt of the Blenders here cannot be kept");
+            tracing::debug!(%error, "cache of Blenders not written");
         }
     }
 

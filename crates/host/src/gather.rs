@@ -1,17 +1,14 @@
-//! Takes what a bake left in its tree, believing nothing.
+//! Collects the files of a bake from its tree. Nothing that the process says of them is believed.
 
 use std::{fs::File, os::fd::OwnedFd, path::Path};
 
-use kiln_types::{Failure, FailureCause, RelPath};
+use kiln_types::{Failure, RelPath};
 use rustix::{
-    fs::{CWD, Dir, FileType, Mode, OFlags, fstat, openat},
+    fs::{CWD, Dir, FileType, Mode, OFlags, openat},
     io::Errno,
 };
 
-use crate::{
-    MAX_FILE_BYTES,
-    collect::{error_text, misbehaved, open_below},
-};
+use crate::collect::{misbehaved, open_below, open_folder, regular_size, unreadable};
 
 /// Files, folders and links that a bake may leave beside those it was given; more is refused. A fluid writes about
 /// five files a frame.
@@ -23,7 +20,7 @@ const MAX_DEPTH: usize = 64;
 
 /// A regular file of a bake's tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gathered {
+pub struct BakedFile {
     pub path: RelPath,
     /// Bytes.
     pub size: u64,
@@ -33,11 +30,10 @@ pub struct Gathered {
 /// never followed. No process may write there any more. Blocking.
 ///
 /// # Errors
-/// [`FailureCause::HostMisbehaved`] where a file has a second name, a name that no bundle can hold, or where
-/// there are too many or too large ones; [`FailureCause::BadOutput`] where the tree cannot be read.
-pub fn gather(tree: &Path, known: usize) -> Result<Vec<Gathered>, Failure> {
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
-    let folder = openat(CWD, tree, flags, Mode::empty()).map_err(unreadable)?;
+/// [`kiln_types::FailureCause::HostMisbehaved`] where a file has a second name, a name that no bundle can hold, or where
+/// there are too many or too large ones; [`kiln_types::FailureCause::BadOutput`] where the tree cannot be read.
+pub fn gather(tree: &Path, known: usize) -> Result<Vec<BakedFile>, Failure> {
+    let folder = open_folder(CWD, tree).map_err(unreadable_tree)?;
     let mut walk = Walk { found: Vec::new(), left: known.saturating_add(MAX_BAKED_ENTRIES), bytes: 0 };
     walk.folder(&folder, "", 0)?;
     Ok(walk.found)
@@ -45,15 +41,14 @@ pub fn gather(tree: &Path, known: usize) -> Result<Vec<Gathered>, Failure> {
 
 /// Opens a file that was gathered, without following links; the second is its size in bytes. Blocking.
 pub fn open_gathered(tree: &Path, path: &RelPath) -> Result<(File, u64), Failure> {
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
-    let folder = openat(CWD, tree, flags, Mode::empty()).map_err(unreadable)?;
-    let file = open_below(&folder, path).map_err(unreadable)?;
-    let size = check(&file, path.as_str())?;
+    let folder = open_folder(CWD, tree).map_err(unreadable_tree)?;
+    let file = open_below(&folder, path).map_err(unreadable_tree)?;
+    let size = regular_size(&file, path.as_str())?;
     Ok((File::from(file), size))
 }
 
 struct Walk {
-    found: Vec<Gathered>,
+    found: Vec<BakedFile>,
     left: usize,
     bytes: u64,
 }
@@ -63,8 +58,8 @@ impl Walk {
         if depth > MAX_DEPTH {
             return Err(misbehaved(format!("the bake's folder is nested deeper than {MAX_DEPTH} folders")));
         }
-        for entry in Dir::read_from(folder).map_err(unreadable)? {
-            let entry = entry.map_err(unreadable)?;
+        for entry in Dir::read_from(folder).map_err(unreadable_tree)? {
+            let entry = entry.map_err(unreadable_tree)?;
             let name = entry.file_name();
             if name == c"." || name == c".." {
                 continue;
@@ -72,24 +67,24 @@ impl Walk {
             self.left = self.left.checked_sub(1).ok_or_else(|| {
                 misbehaved(format!("the bake left more than {MAX_BAKED_ENTRIES} files; it is refused"))
             })?;
-            let nofollow = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
             match entry.file_type() {
                 FileType::Directory => {
                     let path = format!("{prefix}{}/", text(name)?);
-                    let below = openat(folder, name, nofollow | OFlags::DIRECTORY, Mode::empty());
-                    self.folder(&below.map_err(unreadable)?, &path, depth + 1)?;
+                    let below = open_folder(folder, name).map_err(unreadable_tree)?;
+                    self.folder(&below, &path, depth + 1)?;
                 }
                 FileType::RegularFile => {
                     let path = format!("{prefix}{}", text(name)?);
                     let path =
                         RelPath::new(&path).map_err(|error| misbehaved(format!("the bake left {error}")))?;
-                    let file = openat(folder, name, nofollow | OFlags::NONBLOCK, Mode::empty());
-                    let size = check(&file.map_err(unreadable)?, path.as_str())?;
+                    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY | OFlags::NONBLOCK;
+                    let file = openat(folder, name, flags, Mode::empty()).map_err(unreadable_tree)?;
+                    let size = regular_size(&file, path.as_str())?;
                     self.bytes = self.bytes.saturating_add(size);
                     if self.bytes > MAX_BAKED_BYTES {
                         return Err(misbehaved("the bake left more than 256 GiB; it is refused".to_owned()));
                     }
-                    self.found.push(Gathered { path, size });
+                    self.found.push(BakedFile { path, size });
                 }
                 _ => {}
             }
@@ -98,35 +93,21 @@ impl Walk {
     }
 }
 
-/// Bytes of a regular file with one name.
-fn check(file: &OwnedFd, path: &str) -> Result<u64, Failure> {
-    let stat = fstat(file).map_err(unreadable)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(misbehaved(format!("{path} is no regular file; it is refused")));
-    }
-    if stat.st_nlink != 1 {
-        return Err(misbehaved(format!("{path} has a second name on the disk; it is refused")));
-    }
-    let size = u64::try_from(stat.st_size).unwrap_or(0);
-    if size > MAX_FILE_BYTES {
-        return Err(misbehaved(format!("{path} is larger than 16 GiB; it is refused")));
-    }
-    Ok(size)
-}
-
 fn text(name: &std::ffi::CStr) -> Result<&str, Failure> {
     name.to_str().map_err(|_| {
         misbehaved(format!("the bake left {}, which is no text; it is refused", name.to_string_lossy()))
     })
 }
 
-fn unreadable(error: Errno) -> Failure {
-    Failure::new(FailureCause::BadOutput, format!("the bake's folder cannot be read: {}", error_text(error)))
+fn unreadable_tree(error: Errno) -> Failure {
+    unreadable("the bake's folder", error)
 }
 
 #[cfg(test)]
 mod tests {
     use std::{fs, os::unix::fs::symlink};
+
+    use kiln_types::FailureCause;
 
     use super::*;
 

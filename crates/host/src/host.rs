@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    BakeRequest, Baked, BlenderInstall, Capabilities, HostError, HostOptions, OpenRequest, Opened,
+    BakeRequest, Baked, BlenderInstall, Capabilities, HostError, HostOptions, OpenRequest, OpenedFile,
     PlannedFile, RenderRequest, Rendered, SlotRoot,
     bytecode::Bytecode,
     death::{OomCount, explain},
@@ -18,14 +18,14 @@ use crate::{
     plan,
     process::Process,
     sources,
-    wire::{Command, Event, LineError, Reader, Spelled, spelled},
+    wire::{HostCommand, HostEvent, LineError, LineReader, Spelled, spelled},
 };
 
 /// A warm Blender. One request at a time; dropping the host, or the future of a request, ends the process and
 /// every process it started.
 pub struct Host {
     process: Process,
-    reader: Reader,
+    reader: LineReader,
     writer: OwnedWriteHalf,
     log: Log,
     options: HostOptions,
@@ -67,7 +67,7 @@ impl Host {
         let (read, writer) = socket.into_split();
         let mut host = Self {
             process,
-            reader: Reader::new(read),
+            reader: LineReader::new(read),
             writer,
             log: Log::read(printed, options.log.clone()),
             root: root.clone(),
@@ -88,7 +88,7 @@ impl Host {
         let hello = timeout(limit, host.reader.next()).await;
         host.busy = false;
         match hello {
-            Ok(Ok(Event::Hello { version, build_hash, capabilities })) => {
+            Ok(Ok(HostEvent::Hello { version, build_hash, capabilities })) => {
                 host.version = version.parse().unwrap_or(install.version);
                 host.build_hash = build_hash;
                 host.capabilities = capabilities;
@@ -109,7 +109,7 @@ impl Host {
         }
     }
 
-    /// What the files that are opened from here on use: so many threads, where it is not 0, and these GPUs.
+    /// Sets the threads, unless 0, and the GPUs of the files that are opened from now on.
     pub fn use_part(&mut self, threads: u16, gpus: Vec<u16>) {
         self.options.gpus = gpus;
         self.part_threads = (threads > 0).then_some(threads);
@@ -120,7 +120,7 @@ impl Host {
     ///
     /// # Errors
     /// A [`Failure`] with its cause; after most the process lives on ([`Host::is_alive`]).
-    pub async fn open(&mut self, request: &OpenRequest) -> Result<Opened, Failure> {
+    pub async fn open(&mut self, request: &OpenRequest) -> Result<OpenedFile, Failure> {
         self.check_trust(&request.session)?;
         self.session = None;
         self.log.forget();
@@ -129,7 +129,7 @@ impl Host {
         let threads = request.session.settings.threads.unwrap_or(own);
         let devices = self.options.devices_override.clone();
         let gpus = self.options.gpus.clone();
-        let command = Command::Open {
+        let command = HostCommand::Open {
             id,
             blend: Spelled(&request.blend),
             session: &request.session,
@@ -170,7 +170,7 @@ impl Host {
         self.session = None;
         self.log.forget();
         let id = self.begin();
-        let command = Command::Bake {
+        let command = HostCommand::Bake {
             id,
             tree: Spelled(&request.tree),
             blend: Spelled(&request.blend),
@@ -203,7 +203,7 @@ impl Host {
             ));
         }
         let id = self.begin();
-        let command = Command::Render { id, frame: request.frame, out: Spelled(&request.out) };
+        let command = HostCommand::Render { id, frame: request.frame, out: Spelled(&request.out) };
         let doing = format!("rendering frame {}", request.frame);
         let whole = request.time_limit.map(|limit| (limit, "the time limit of this job's frames"));
         let limits = Limits { whole, silence: Some(self.options.silence_limit) };
@@ -225,7 +225,7 @@ impl Host {
         self.process.id()
     }
 
-    /// Whether another request can be made.
+    /// Returns whether another request can be made.
     pub fn is_alive(&mut self) -> bool {
         if self.busy || self.dead {
             return false;
@@ -234,12 +234,10 @@ impl Host {
         !self.dead
     }
 
-    /// How many frames this process has rendered.
     pub fn frames_rendered(&self) -> u64 {
         self.frames_rendered
     }
 
-    /// The session that is open.
     pub fn session(&self) -> Option<SessionKey> {
         self.session
     }
@@ -286,7 +284,12 @@ impl Host {
         self.last_id
     }
 
-    async fn request(&mut self, command: &Command<'_>, doing: &str, limits: Limits) -> Result<Done, Failure> {
+    async fn request(
+        &mut self,
+        command: &HostCommand<'_>,
+        doing: &str,
+        limits: Limits,
+    ) -> Result<Done, Failure> {
         if !self.is_alive() {
             let failure = self.ended(LineError::Closed, doing).await;
             return Err(failure);
@@ -312,7 +315,7 @@ impl Host {
 
     async fn exchange(
         &mut self,
-        command: &Command<'_>,
+        command: &HostCommand<'_>,
         doing: &str,
         Limits { whole, silence }: Limits,
     ) -> Result<Done, Stop> {
@@ -352,7 +355,7 @@ impl Host {
                         ),
                     )));
                 }
-                self.send(&Command::Ping).await?;
+                self.send(&HostCommand::Ping).await?;
                 next_ping = now + ping_every;
                 continue;
             };
@@ -363,34 +366,34 @@ impl Host {
         }
     }
 
-    /// What an event means for the request under way.
+    /// Takes an event in for the request under way.
     fn answer(
         &self,
-        event: Event,
+        event: HostEvent,
         asked: u64,
         planned: &mut Option<Vec<PlannedFile>>,
     ) -> Result<Option<Done>, Stop> {
         let lie = |why: &str| Err(Stop::Lines(LineError::Broken(why.to_owned())));
         match event {
-            Event::Pong => Ok(None),
-            Event::Progress(progress) => {
+            HostEvent::Pong => Ok(None),
+            HostEvent::Progress(progress) => {
                 if let Some(sink) = &self.options.progress {
                     sink(progress);
                 }
                 Ok(None)
             }
-            Event::Planned { id, files } if id == asked && planned.is_none() => {
+            HostEvent::Planned { id, files } if id == asked && planned.is_none() => {
                 if let Err(why) = plan::check(&files) {
                     return lie(&why);
                 }
                 *planned = Some(files);
                 Ok(None)
             }
-            Event::Opened { id, notices, plan, mut reuse, seconds, memory } if id == asked => {
+            HostEvent::Opened { id, notices, plan, mut reuse, seconds, memory } if id == asked => {
                 reuse.reasons = bounded(reuse.reasons);
-                Ok(Some(Done::Opened(Opened { notices: bounded(notices), plan, reuse, seconds, memory })))
+                Ok(Some(Done::Opened(OpenedFile { notices: bounded(notices), plan, reuse, seconds, memory })))
             }
-            Event::Rendered { id, started_at, ended_at, memory, notices } if id == asked => {
+            HostEvent::Rendered { id, started_at, ended_at, memory, notices } if id == asked => {
                 let Some(planned) = planned.take() else {
                     return lie("it rendered a frame without naming its files first");
                 };
@@ -403,7 +406,7 @@ impl Host {
                     notices: bounded(notices),
                 })))
             }
-            Event::Baked { id, simulated, notices, seconds, memory } if id == asked => {
+            HostEvent::Baked { id, simulated, notices, seconds, memory } if id == asked => {
                 Ok(Some(Done::Baked(Baked {
                     simulated: simulated.iter().take(1000).map(|name| sentence(name)).collect(),
                     notices: bounded(notices),
@@ -411,19 +414,19 @@ impl Host {
                     peak_memory: memory,
                 })))
             }
-            Event::Failed { id, cause, message } if id == asked => {
+            HostEvent::Failed { id, cause, message } if id == asked => {
                 Err(Stop::Said(Failure::new(cause, sentence(&message))))
             }
-            Event::Hello { .. } => lie("it greeted twice"),
-            Event::Planned { .. }
-            | Event::Opened { .. }
-            | Event::Rendered { .. }
-            | Event::Baked { .. }
-            | Event::Failed { .. } => lie("it answered what nobody asked"),
+            HostEvent::Hello { .. } => lie("it greeted twice"),
+            HostEvent::Planned { .. }
+            | HostEvent::Opened { .. }
+            | HostEvent::Rendered { .. }
+            | HostEvent::Baked { .. }
+            | HostEvent::Failed { .. } => lie("it answered what nobody asked"),
         }
     }
 
-    async fn send(&mut self, command: &Command<'_>) -> Result<(), Stop> {
+    async fn send(&mut self, command: &HostCommand<'_>) -> Result<(), Stop> {
         let mut line = serde_json::to_vec(command).map_err(|error| {
             Stop::Said(Failure::new(
                 FailureCause::Other,
@@ -431,7 +434,7 @@ impl Host {
             ))
         })?;
         line.push(b'\n');
-        // A host that reads nothing must not hold this up for ever.
+        // A host that reads nothing must not hold this up without end.
         match timeout(self.options.silence_limit, self.writer.write_all(&line)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Stop::Lines(LineError::Closed)),
@@ -476,20 +479,19 @@ impl Host {
 }
 
 enum Done {
-    Opened(Opened),
+    Opened(OpenedFile),
     Rendered(Rendered),
     Baked(Baked),
 }
 
-/// How long a request may take, and what that limit is to a person; and how long nothing may be heard meanwhile. `None`
-/// is for ever.
+/// The time limit of a request, with what it is to a person, and the longest silence meanwhile.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     whole: Option<(Duration, &'static str)>,
     silence: Option<Duration>,
 }
 
-/// Why a request has no result.
+/// The reason why a request has no result.
 enum Stop {
     /// The host said so, and lives on.
     Said(Failure),

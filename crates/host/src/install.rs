@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{BlenderInstall, inspect};
 
-/// Why no Blender was installed.
+/// The reason why no Blender was installed.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     #[error(
@@ -41,7 +41,7 @@ fn python_for(series: BlenderSeries) -> Option<&'static str> {
     }
 }
 
-/// Whether [`install_blender`] could get this series at all.
+/// Returns whether [`install_blender`] could get this series at all.
 pub fn can_install(series: BlenderSeries) -> bool {
     python_for(series).is_some()
 }
@@ -50,7 +50,7 @@ pub fn can_install(series: BlenderSeries) -> bool {
 /// and works is returned as it is. `progress` gets the lines that pip prints.
 ///
 /// # Errors
-/// Where the right Python is not there, or the package cannot be had; then nothing is left behind.
+/// The right Python is missing, or the package cannot be had; then nothing is left behind.
 pub async fn install_blender(
     series: BlenderSeries,
     data_dir: &Path,

@@ -24,15 +24,15 @@ mod wire;
 
 pub use collect::{CollectedFile, MAX_FILE_BYTES, collect};
 pub use discover::{BlenderInstall, discover, inspect};
-pub use gather::{Gathered, MAX_BAKED_BYTES, MAX_BAKED_ENTRIES, gather, open_gathered};
+pub use gather::{BakedFile, MAX_BAKED_BYTES, MAX_BAKED_ENTRIES, gather, open_gathered};
 pub use host::{Host, probe};
 pub use install::{InstallError, can_install, install_blender};
 pub use log::LogSink;
 pub use plan::{OutputPlan, PlannedFile};
 pub use process::{Usage, lower_priority};
 pub use request::{
-    BakeRequest, Baked, Capabilities, Device, HostError, HostOptions, OpenRequest, Opened, RenderRequest,
+    BakeRequest, Baked, Capabilities, Device, HostError, HostOptions, OpenRequest, OpenedFile, RenderRequest,
     Rendered, ReuseMode, SceneReuse,
 };
 pub use root::SlotRoot;
-pub use wire::{Progress, ProgressSink};
+pub use wire::{ProgressSink, RenderProgress};

@@ -1,4 +1,4 @@
-//! What Blender prints: kept, never parsed for success.
+//! The lines that Blender prints: kept, never parsed for success.
 
 use std::{
     collections::VecDeque,
@@ -15,16 +15,16 @@ use tokio::{
     time::timeout,
 };
 
-/// Takes chunks of what Blender printed, each some whole lines.
+/// Takes chunks of Blender's output, each some whole lines.
 pub type LogSink = Arc<dyn Fn(String) + Send + Sync>;
 
 /// Lines kept to explain a death.
 const KEPT_LINES: usize = 200;
 /// Longer lines are cut.
 const LINE_BYTES: usize = 4096;
-/// What one request may pass on; more is dropped, with a line that says so.
+/// The most bytes that one request passes on; more is dropped, with a line that says so.
 const BYTES_A_REQUEST: usize = 1 << 20;
-/// What is read at the end of a request; a thread that prints without end must not hold it up.
+/// The most bytes that are read at the end of a request; a thread that prints without end must not hold it up.
 const BYTES_AT_END: usize = 1 << 20;
 const CHUNK: usize = 16 << 10;
 
@@ -65,12 +65,12 @@ impl Log {
         }
     }
 
-    /// A new request: its share of the log begins.
+    /// Begins the share of a new request.
     pub(crate) fn begin(&self) {
         locked(&self.state).passed = 0;
     }
 
-    /// Another file: what was printed for the one before, perhaps somebody else's, explains nothing any more.
+    /// Drops the lines of the file before, perhaps somebody else's: they explain nothing of the next.
     pub(crate) fn forget(&self) {
         locked(&self.state).lines.clear();
     }
@@ -86,7 +86,7 @@ impl Log {
         locked(&self.state).lines.iter().any(|line| matches(line))
     }
 
-    /// Waits until a process that has ended is heard to its last line.
+    /// Waits until the last line of a process that has ended is read.
     pub(crate) async fn finish(&mut self) {
         if let Some(reader) = &mut self.reader
             && timeout(Duration::from_secs(1), reader).await.is_ok()

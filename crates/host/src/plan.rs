@@ -1,4 +1,4 @@
-//! What a frame is going to write, named before it renders.
+//! The files of a frame, named before it renders.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use serde::Deserialize;
 pub struct PlannedFile {
     /// The artist's own name, below the output folder.
     pub path: RelPath,
-    /// Where it lies below the frame's scratch folder.
+    /// The path below the frame's scratch folder.
     pub scratch: RelPath,
     pub role: OutputRole,
     pub format: FileFormat,
@@ -21,18 +21,19 @@ pub struct PlannedFile {
     pub height: u32,
 }
 
-/// What every frame of an opened session writes.
+/// The files that every frame of an opened session writes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct OutputPlan {
-    /// The files of the frame that the .blend stands on, as an example of the names.
+    /// The files of the current frame of the .blend, as an example of the names.
     pub files: Vec<PlannedFile>,
     /// The engine that renders, by Blender's name.
     pub engine: String,
-    /// What renders, as read back from Blender: `CPU`, or the names of the GPUs.
+    /// The device that renders, as read back from Blender: `CPU`, or the names of the GPUs.
     pub device: String,
 }
 
-/// Why a plan cannot be.
+/// # Errors
+/// The rule that the plan breaks.
 pub(crate) fn check(files: &[PlannedFile]) -> Result<(), String> {
     if files.is_empty() {
         return Err("it plans no file at all".to_owned());

@@ -123,7 +123,7 @@ impl Process {
     }
 }
 
-/// Ends a process whose request was given up half-way.
+/// Ends a process whose request was dropped half-way.
 pub(crate) struct Fuse {
     group: Pid,
     mark: Option<String>,
@@ -228,7 +228,7 @@ fn spawner(nice: u8) -> Sender<Job> {
         if nice > 0
             && let Err(error) = rustix::process::setpriority_process(None, nice.into())
         {
-            tracing::warn!(%error, nice, "Blenders cannot be started with this priority");
+            tracing::warn!(%error, nice, "priority refused");
         }
         jobs.iter().for_each(|job| job());
     });
@@ -246,7 +246,7 @@ pub fn lower_priority(pid: u32) {
     }
 }
 
-/// What a process group has used so far. Nothing where it is gone.
+/// The resources that a process group has used so far; none where it is gone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Processor time, that of its ended children included; clock ticks, normally of 10 ms.
@@ -275,7 +275,7 @@ fn written(io: &str) -> Option<u64> {
     io.lines().find_map(|line| line.strip_prefix("write_bytes: "))?.parse().ok()
 }
 
-/// Of a line of /proc/PID/stat, where it is of the group. The name stands in brackets and may hold any sign itself.
+/// Of a line of /proc/PID/stat, where it is of the group. The name is in brackets and may hold any sign itself.
 fn ticks(stat: &str, group: u32) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let own: u32 = fields.nth(2)?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! What a host is asked, and what it answers.
+//! The requests to a host, and its answers.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -14,7 +14,7 @@ pub struct Device {
     pub name: String,
 }
 
-/// What this Blender can do on this machine.
+/// The abilities of a Blender on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Capabilities {
     /// By Blender's names: `CYCLES`, `BLENDER_EEVEE`, ...
@@ -30,27 +30,25 @@ impl Capabilities {
     }
 }
 
-/// How a process is started.
+/// The options of a process.
 #[derive(Clone)]
 pub struct HostOptions {
-    /// Whether scripts inside a .blend may run. A process that may is never one that may not, so this is set for
-    /// its whole life.
+    /// Scripts inside a .blend may run. This is set for the whole life of the process.
     pub trust: bool,
     /// Threads of Blender where the session does not say; 0 lets Blender decide.
     pub threads: u16,
     /// The GPUs that a session on them uses, by their places among those of its kind that Blender lists; all where
     /// there is none.
     pub gpus: Vec<u16>,
-    /// How far the process stands back for others, from 0 to 19 (`nice`).
+    /// The niceness of the process, from 0 to 19.
     pub nice: u8,
     /// The colour configuration (OCIO) that the process has for its whole life; Blender's own where absent.
     pub ocio: Option<PathBuf>,
-    /// Takes what Blender prints.
     pub log: Option<LogSink>,
     pub progress: Option<ProgressSink>,
     /// The devices that the process shall find instead of the real ones: for tests of a machine that is not there.
     pub devices_override: Option<Vec<Device>>,
-    /// Where the compiled scripts of Blenders are kept for later starts; `None` keeps none.
+    /// The folder of the compiled scripts of Blenders, for later starts; `None` keeps none.
     pub bytecode: Option<PathBuf>,
     /// From the start of the process to its first word.
     pub start_limit: Duration,
@@ -79,7 +77,7 @@ impl Default for HostOptions {
     }
 }
 
-/// Why no process could be started.
+/// The reason why no process could be started.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     #[error("Blender cannot be started ({program}): {source}")]
@@ -102,13 +100,13 @@ impl From<HostError> for Failure {
     }
 }
 
-/// What to open, and with which settings.
+/// A request to open a .blend.
 #[derive(Debug, Clone)]
 pub struct OpenRequest {
     /// The .blend, an absolute path.
     pub blend: PathBuf,
     pub session: SessionSpec,
-    /// Paths as they stand in the .blend, and the absolute paths where those files lie.
+    /// Paths as the .blend has them, and the absolute paths of those files here.
     pub remap: Vec<(String, PathBuf)>,
     /// Paths as `remap` has them, of files that may be missing: nothing that renders uses them.
     pub unused: Vec<String>,
@@ -132,7 +130,7 @@ impl OpenRequest {
     }
 }
 
-/// What the process keeps of a scene between two frames, and why not more.
+/// The data that the process keeps of a scene between two frames, with the reasons.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct SceneReuse {
     pub how: ReuseMode,
@@ -152,13 +150,12 @@ pub enum ReuseMode {
     Reopened,
 }
 
-/// A file is open and its settings applied.
+/// A file that is open, with its settings applied.
 #[derive(Debug, Clone)]
-pub struct Opened {
-    /// What a person should know of: each a sentence.
+pub struct OpenedFile {
+    /// Notes for a person: each a sentence.
     pub notices: Vec<String>,
     pub plan: OutputPlan,
-    /// What the process keeps between frames.
     pub reuse: SceneReuse,
     /// Seconds that opening took.
     pub seconds: f64,
@@ -166,7 +163,7 @@ pub struct Opened {
     pub memory: u64,
 }
 
-/// What to bake. The process writes into `tree`, a copy of the bundle, and saves the .blend where it lies.
+/// A request to bake. The process writes into `tree`, a copy of the bundle, and saves the .blend where it lies.
 #[derive(Debug, Clone)]
 pub struct BakeRequest {
     /// The folder that is the bundle, writable; caches are written below it and nowhere else.
@@ -187,7 +184,7 @@ pub struct BakeRequest {
 pub struct Baked {
     /// Names of what was baked; none where nothing had to be, and then no file has changed.
     pub simulated: Vec<String>,
-    /// What a person should know of: each a sentence.
+    /// Notes for a person: each a sentence.
     pub notices: Vec<String>,
     /// Seconds, by the host's clock.
     pub seconds: f64,
@@ -215,6 +212,6 @@ pub struct Rendered {
     /// Seconds of the host's monotonic clock, which on Linux is that of every process.
     pub started_at: f64,
     pub ended_at: f64,
-    /// What a person should know of this frame.
+    /// Notes for a person on this frame.
     pub notices: Vec<String>,
 }

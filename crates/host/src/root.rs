@@ -31,12 +31,12 @@ impl SlotRoot {
         &self.path
     }
 
-    /// Where the bundle's files lie.
+    /// The folder of the bundle's files.
     pub fn input(&self) -> PathBuf {
         self.path.join("in")
     }
 
-    /// Where frames are written, each in a folder of its own.
+    /// The folder of the frames, each in a folder of its own.
     pub fn out(&self) -> PathBuf {
         self.path.join("out")
     }
@@ -51,9 +51,6 @@ impl SlotRoot {
     }
 
     /// A new, empty folder below `out`.
-    ///
-    /// # Errors
-    /// Where a folder of that name cannot be emptied and made.
     pub fn fresh_out(&self, name: &str) -> io::Result<PathBuf> {
         let folder = self.out().join(name);
         kiln_files::remove_folder(&folder)?;

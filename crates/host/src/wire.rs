@@ -18,9 +18,9 @@ const LINE_LIMIT: usize = 1 << 20;
 /// More messages in one second are a flood. An honest host sends a few.
 const MESSAGES_A_SECOND: u32 = 500;
 
-/// How a frame comes along inside one render, or a bake from frame to frame, as far as Blender tells.
+/// The progress inside one render, or of a bake from frame to frame, as far as Blender tells.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Progress {
+pub struct RenderProgress {
     pub frame: i32,
     /// Samples done and asked for, where the engine counts them; in a bake, frames.
     #[serde(default)]
@@ -31,7 +31,7 @@ pub struct Progress {
 }
 
 /// Takes progress events; called at most a few times a second.
-pub type ProgressSink = Arc<dyn Fn(Progress) + Send + Sync>;
+pub type ProgressSink = Arc<dyn Fn(RenderProgress) + Send + Sync>;
 
 /// A path of this machine, which may be no Unicode.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +49,7 @@ pub(crate) fn spelled(paths: &[PathBuf]) -> Vec<Spelled<'_>> {
 
 #[derive(Debug, Serialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
-pub(crate) enum Command<'a> {
+pub(crate) enum HostCommand<'a> {
     Open {
         id: u64,
         blend: Spelled<'a>,
@@ -81,7 +81,7 @@ pub(crate) enum Command<'a> {
 
 #[derive(Debug, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub(crate) enum Event {
+pub(crate) enum HostEvent {
     Hello {
         version: String,
         build_hash: String,
@@ -120,34 +120,34 @@ pub(crate) enum Event {
         cause: FailureCause,
         message: String,
     },
-    Progress(Progress),
+    Progress(RenderProgress),
     Pong,
 }
 
-/// Why the lines ended.
+/// The reason why the lines ended.
 #[derive(Debug)]
 pub(crate) enum LineError {
     /// The other end is closed.
     Closed,
-    /// What came is no message.
+    /// Something that is no message came.
     Broken(String),
 }
 
-pub(crate) struct Reader {
+pub(crate) struct LineReader {
     socket: OwnedReadHalf,
     buffer: Vec<u8>,
-    /// How much of the buffer is known to hold no line end.
+    /// The bytes at the start of the buffer that hold no line end.
     searched: usize,
     second: (Instant, u32),
 }
 
-impl Reader {
+impl LineReader {
     pub(crate) fn new(socket: OwnedReadHalf) -> Self {
         Self { socket, buffer: Vec::new(), searched: 0, second: (Instant::now(), 0) }
     }
 
     /// The next event. Dropping the future loses nothing.
-    pub(crate) async fn next(&mut self) -> Result<Event, LineError> {
+    pub(crate) async fn next(&mut self) -> Result<HostEvent, LineError> {
         loop {
             if let Some(at) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=self.searched + at).collect();

@@ -7,10 +7,10 @@ use kiln_types::{ColorDepth, FileFormat};
 use crate::{
     fault::ImageFault,
     picture::{Head, Interleaved, Sink},
-    source::Source,
+    source::PictureSource,
 };
 
-pub(crate) fn decode(mut source: Source<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
+pub(crate) fn decode(mut source: PictureSource<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
     let head = source.array::<54>()?;
     let u32_at = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let offset = u64::from(u32_at(10));

@@ -6,11 +6,11 @@ use crate::{
     fault::ImageFault,
     picture::{Head, Sink},
     raster::{Bits, Fields, Packing, Raster},
-    source::Source,
+    source::PictureSource,
 };
 
 /// Reads the header.
-pub(crate) fn raster(source: &mut Source<'_>) -> Result<Raster, ImageFault> {
+pub(crate) fn raster(source: &mut PictureSource<'_>) -> Result<Raster, ImageFault> {
     let bytes = source.array::<2048>()?;
     let header = Fields { bytes: &bytes, big_endian: bytes.starts_with(&[0x80]) };
     // The size and the bits of the first channel.
@@ -58,6 +58,6 @@ pub(crate) fn raster(source: &mut Source<'_>) -> Result<Raster, ImageFault> {
     })
 }
 
-pub(crate) fn decode(mut source: Source<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
+pub(crate) fn decode(mut source: PictureSource<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
     raster(&mut source)?.decode(source, sink)
 }

@@ -4,7 +4,7 @@
 
 use std::io::{Seek, SeekFrom};
 
-use crate::{fault::ImageFault, source::Source};
+use crate::{fault::ImageFault, source::PictureSource};
 
 const SOC: u16 = 0xff4f;
 const SIZ: u16 = 0xff51;
@@ -23,7 +23,7 @@ const EOC: u16 = 0xffd9;
 /// The most bytes in which the order of packets may change: Blender's cinema preset for 4K has two changes.
 const MAX_ORDERS: u64 = 256;
 
-/// What the main header says.
+/// The main header.
 pub(crate) struct Codestream {
     pub width: u32,
     pub height: u32,
@@ -36,7 +36,7 @@ pub(crate) struct Codestream {
     end: u64,
 }
 
-/// How the one tile is coded.
+/// The coding of the one tile.
 struct Coding {
     layers: u64,
     /// Exponents of a code-block's width and height.
@@ -47,7 +47,7 @@ struct Coding {
 
 /// Reads big-endian numbers up to an end.
 struct Reader<'a, 'b> {
-    source: &'a mut Source<'b>,
+    source: &'a mut PictureSource<'b>,
     end: u64,
 }
 
@@ -103,7 +103,7 @@ fn unsupported<T>(what: &str) -> Result<T, ImageFault> {
 
 impl Codestream {
     /// Reads the main header of the codestream that lies there; its end may lie beyond that of the file.
-    pub fn read(source: &mut Source<'_>, start: u64, end: u64) -> Result<Self, ImageFault> {
+    pub fn read(source: &mut PictureSource<'_>, start: u64, end: u64) -> Result<Self, ImageFault> {
         let mut reader = Reader { source, end };
         reader.seek(start)?;
         reader.expect(SOC)?;
@@ -135,7 +135,7 @@ impl Codestream {
     }
 
     /// Checks that every part of the tile is there, that the file's end follows, and nothing after it.
-    pub fn is_whole(&self, source: &mut Source<'_>) -> Result<(), ImageFault> {
+    pub fn is_whole(&self, source: &mut PictureSource<'_>) -> Result<(), ImageFault> {
         if self.end > source.len {
             return Err(ImageFault::Truncated("a part of its codestream is missing".to_owned()));
         }
@@ -302,7 +302,7 @@ mod tests {
     use crate::{ImageFault, verify};
     use kiln_types::FileFormat;
 
-    /// A codestream of one part with so many empty packets: the size, that of its tiles, and the contents of COD.
+    /// A codestream of one part with this number of empty packets: the size, that of its tiles, and the contents of COD.
     fn codestream(size: (u32, u32), tile: (u32, u32), cod: &[u8], packets: usize) -> Vec<u8> {
         let mut bytes = b"\xff\x4f\xff\x51\x00\x2f\x00\x00".to_vec();
         for number in [size.0, size.1, 0, 0, tile.0, tile.1, 0, 0] {

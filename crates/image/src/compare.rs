@@ -11,7 +11,7 @@ use kiln_types::{ColorDepth, FileFormat};
 use crate::{
     fault::ImageFault,
     picture::{Head, Sink},
-    verify::{Limits, run},
+    verify::{DecodeLimits, run},
 };
 
 /// A decoded picture.
@@ -25,7 +25,7 @@ pub struct Picture {
     pub planes: Vec<PlanePixels>,
 }
 
-/// One channel of one layer, rows from the top; integers are kept as they stand in the file.
+/// One channel of one layer, rows from the top; integers are kept as the file has them.
 #[derive(Debug, Clone)]
 pub struct PlanePixels {
     pub layer: String,
@@ -33,7 +33,7 @@ pub struct PlanePixels {
     pub samples: Vec<f32>,
 }
 
-/// How two pictures differ.
+/// The difference between two pictures.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Difference {
     /// In the file's own units: 1 is one step of an 8 or 16-bit integer.
@@ -86,10 +86,10 @@ impl Sink for Collector {
 /// The pixels of all layers.
 ///
 /// # Errors
-/// Where the file is not a whole picture, or holds more than 4 GiB of samples.
+/// The file is not a whole picture, or holds more than 4 GiB of samples.
 pub fn decode<R: Read + Seek>(mut file: R) -> Result<Picture, ImageFault> {
     let mut sink = Collector { memory: 4 << 30, ..Collector::default() };
-    run(&mut file, Limits::default().memory, &mut sink)?;
+    run(&mut file, DecodeLimits::default().memory, &mut sink)?;
     let head = sink.head.ok_or_else(|| ImageFault::damaged("it has no header"))?;
     let mut planes: Vec<_> = head
         .planes
@@ -104,7 +104,7 @@ pub fn decode<R: Read + Seek>(mut file: R) -> Result<Picture, ImageFault> {
 /// Compares every sample of every layer.
 ///
 /// # Errors
-/// Where a file is not a whole picture, or they do not have the same size, depth and channels.
+/// A file is not a whole picture, or they do not have the same size, depth and channels.
 pub fn same_pixels(a: &Path, b: &Path) -> Result<Difference, ImageFault> {
     let open = |path| File::open(path).map_err(ImageFault::Unreadable).and_then(|file| decode(&file));
     let (a, b) = (open(a)?, open(b)?);

@@ -9,8 +9,8 @@ use crate::{
     fault::ImageFault,
     format, iris, jpeg2000,
     picture::{Head, Sink},
-    source::Source,
-    verify::{Limits, run},
+    source::PictureSource,
+    verify::{DecodeLimits, run},
 };
 
 /// Takes every picture, and none of its samples.
@@ -50,7 +50,7 @@ impl<R: Seek> Seek for Watched<R> {
 /// another kind than Blender's, or damaged within, or no picture at all, is not cut off.
 pub fn is_cut_off<R: Read + Seek>(file: R) -> io::Result<bool> {
     let mut watched = Watched { inner: file, ended: false };
-    match run(&mut watched, Limits::default().memory, &mut Any) {
+    match run(&mut watched, DecodeLimits::default().memory, &mut Any) {
         Ok(()) => Ok(false),
         Err(ImageFault::Empty | ImageFault::Truncated(_)) => Ok(true),
         Err(ImageFault::Unreadable(error)) => Err(error),
@@ -69,7 +69,7 @@ pub fn is_cut_off<R: Read + Seek>(file: R) -> io::Result<bool> {
 /// the format does not say.
 pub fn seems_cut_off<R: Read + Seek>(mut file: R) -> io::Result<bool> {
     let mut told = || -> Result<bool, ImageFault> {
-        let mut source = Source::new(&mut file, Limits::default().memory)?;
+        let mut source = PictureSource::new(&mut file, DecodeLimits::default().memory)?;
         let (format, _) = format::recognise(&mut source)?;
         let len = source.len;
         Ok(match format {

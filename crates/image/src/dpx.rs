@@ -6,7 +6,7 @@ use crate::{
     fault::ImageFault,
     picture::{Black, Head, Sink},
     raster::{Bits, Fields, Packing, Raster},
-    source::Source,
+    source::PictureSource,
 };
 
 /// The channels of a pixel, and for each of its samples the channel that it is.
@@ -21,7 +21,7 @@ fn channels(descriptor: u8) -> Result<(&'static str, &'static [usize]), ImageFau
 }
 
 /// Reads the header.
-pub(crate) fn raster(source: &mut Source<'_>) -> Result<Raster, ImageFault> {
+pub(crate) fn raster(source: &mut PictureSource<'_>) -> Result<Raster, ImageFault> {
     let bytes = source.array::<2048>()?;
     let header = Fields { bytes: &bytes, big_endian: bytes.starts_with(b"SDPX") };
     let (width, height) = (header.u32(772), header.u32(776));
@@ -69,6 +69,6 @@ pub(crate) fn raster(source: &mut Source<'_>) -> Result<Raster, ImageFault> {
     })
 }
 
-pub(crate) fn decode(mut source: Source<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
+pub(crate) fn decode(mut source: PictureSource<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
     raster(&mut source)?.decode(source, sink)
 }

@@ -26,8 +26,8 @@ use kiln_types::{ColorDepth, FileFormat};
 
 use crate::{
     fault::ImageFault,
-    picture::{Black, Head, MAX_PLANES, Part, Plane, Sink},
-    source::Source,
+    picture::{Black, Head, MAX_PLANES, Plane, PlaneRole, Sink},
+    source::PictureSource,
 };
 
 /// Attributes hold Cryptomatte's manifests: a name for every object.
@@ -69,7 +69,7 @@ fn fault(error: Error) -> ImageFault {
             ImageFault::Truncated(format!("it ends before the picture does ({why})"))
         }
         Error::Invalid(why) => ImageFault::damaged(why),
-        Error::Aborted => ImageFault::damaged("its decoder gave up on it"),
+        Error::Aborted => ImageFault::damaged("its decoder failed"),
     }
 }
 
@@ -82,12 +82,12 @@ fn plane(part: Option<&str>, full_name: &str, full: bool) -> Plane {
         _ => layer.to_owned(),
     };
     let depth = channel == "Z" && matches!(pass(&layer).next(), None | Some("" | "Depth" | "Z"));
-    let part = match channel {
-        _ if depth => Part::Depth,
-        "A" | "a" => Part::Alpha,
-        _ => Part::Color,
+    let role = match channel {
+        _ if depth => PlaneRole::Depth,
+        "A" | "a" => PlaneRole::Alpha,
+        _ => PlaneRole::Color,
     };
-    Plane { layer, channel: channel.to_owned(), part, full }
+    Plane { layer, channel: channel.to_owned(), role, full }
 }
 
 /// The end of a layer's name: `Combined` of `ViewLayer.Combined`, and behind it the name before, for those that end
@@ -101,8 +101,8 @@ fn pass(layer: &str) -> impl Iterator<Item = &str> {
 fn tell_picture_from_passes(planes: &mut [Plane]) {
     let is_picture = |plane: &Plane| pass(&plane.layer).any(|name| name == "Combined");
     if planes.iter().any(is_picture) {
-        for plane in planes.iter_mut().filter(|plane| !is_picture(plane) && plane.part != Part::Depth) {
-            plane.part = Part::Data;
+        for plane in planes.iter_mut().filter(|plane| !is_picture(plane) && plane.role != PlaneRole::Depth) {
+            plane.role = PlaneRole::Data;
         }
     }
 }
@@ -196,7 +196,7 @@ fn block_fits(header: &Header, memory: u64) -> Result<(), ImageFault> {
     Ok(())
 }
 
-pub(crate) fn decode(source: Source<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
+pub(crate) fn decode(source: PictureSource<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
     let limit = Rc::new(Cell::new(MAX_HEADER));
     let capped = Capped { reader: source.reader, limit: Rc::clone(&limit), position: 0 };
     let reader = Reader::read_from_buffered(capped, false).map_err(fault)?;
@@ -236,8 +236,8 @@ pub(crate) fn decode(source: Source<'_>, sink: &mut dyn Sink) -> Result<(), Imag
     Ok(())
 }
 
-/// Whether blocks of pixels are missing; they are read, and not unpacked.
-pub(crate) fn ends_early(source: Source<'_>) -> Result<bool, ImageFault> {
+/// Returns whether blocks of pixels are missing; they are read, and not unpacked.
+pub(crate) fn ends_early(source: PictureSource<'_>) -> Result<bool, ImageFault> {
     let len = source.len;
     let capped = Capped { reader: source.reader, limit: Rc::new(Cell::new(u64::MAX)), position: 0 };
     let reader = Reader::read_from_buffered(capped, false).map_err(fault)?;
@@ -282,7 +282,7 @@ fn counters_make_sense(chunk: &Chunk, headers: &[Header]) -> Result<(), ImageFau
 fn hand_over(block: &UncompressedBlock, headers: &[Header], sink: &mut dyn Sink, scratch: &mut Vec<f32>) {
     let wanted = sink.wants();
     let header = &headers[block.index.layer];
-    // All samples of the block at once, where they are of one kind: most blocks need no more.
+    // All samples of the block at once, where they are of one kind: most blocks need nothing else.
     if !wanted
         && let Some(kind) = header.channels.uniform_sample_type
         && is_finite(kind, &block.data)
@@ -316,7 +316,7 @@ fn hand_over(block: &UncompressedBlock, headers: &[Header], sink: &mut dyn Sink,
     }
 }
 
-/// Whether every sample is a finite number, told by the bits: an exponent of ones is infinity or no number, and one more
+/// Returns whether every sample is a finite number, told by the bits: an exponent of ones is infinity or no number, and one more
 /// than that carries into the sign. Goes through all samples of all pictures, so it is made of what a processor does to
 /// many at once.
 fn is_finite(kind: SampleType, bytes: &[u8]) -> bool {

@@ -1,8 +1,8 @@
-//! Why a file is not the picture that was asked for.
+//! The ways in which a file is not the picture that was asked for.
 
 use kiln_types::{ColorDepth, FileFormat};
 
-/// Why a file is not the picture that was asked for. Each message completes "the file `x` cannot be used: ...".
+/// The reason why a file is not the picture that was asked for. Each message completes "the file `x` cannot be used: ...".
 #[derive(Debug, thiserror::Error)]
 pub enum ImageFault {
     #[error("it is empty")]

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use kiln_types::FileFormat;
 
-use crate::{fault::ImageFault, picture::Decode, source::Source};
+use crate::{fault::ImageFault, picture::Decode, source::PictureSource};
 
 /// The first bytes of each format. Single and multi-layer OpenEXR are told apart by their channels.
 const KNOWN: &[(&[u8], FileFormat, Decode)] = &[
@@ -31,9 +31,9 @@ const KNOWN: &[(&[u8], FileFormat, Decode)] = &[
     (b"\xff\x4f\xff\x51", FileFormat::J2c, crate::jpeg2000::decode),
 ];
 
-/// Whether these first bytes of a file are too few to tell its format, and fit the beginning of one.
+/// Returns whether these first bytes of a file are too few to tell its format, and fit the beginning of one.
 pub(crate) fn may_begin(head: &[u8]) -> bool {
-    // Between its two words stands its size.
+    // Its size is between its two words.
     let mut webp = *b"RIFF----WEBP";
     for (to, from) in webp[4..8].iter_mut().zip(head.get(4..).unwrap_or(&[])) {
         *to = *from;
@@ -42,7 +42,7 @@ pub(crate) fn may_begin(head: &[u8]) -> bool {
 }
 
 /// The decoder for what the file seems to be. Leaves the source at its beginning.
-pub(crate) fn recognise(source: &mut Source<'_>) -> Result<(FileFormat, Decode), ImageFault> {
+pub(crate) fn recognise(source: &mut PictureSource<'_>) -> Result<(FileFormat, Decode), ImageFault> {
     let mut head = Vec::with_capacity(32);
     source.reader.by_ref().take(32).read_to_end(&mut head).map_err(ImageFault::Unreadable)?;
     source.rewind()?;
@@ -61,7 +61,7 @@ pub(crate) fn recognise(source: &mut Source<'_>) -> Result<(FileFormat, Decode),
     Err(ImageFault::NotAnImage)
 }
 
-/// Whether a file of format `found` is what was asked for. Blender keeps some grey pictures raw where it was
+/// Returns whether a file of format `found` is what was asked for. Blender keeps some grey pictures raw where it was
 /// asked for a compressed Targa, so the two are one.
 pub(crate) fn matches(expected: FileFormat, found: FileFormat) -> bool {
     let kind = |format| if format == FileFormat::TargaRaw { FileFormat::Targa } else { format };

@@ -7,12 +7,12 @@ use kiln_types::{ColorDepth, FileFormat};
 use crate::{
     fault::ImageFault,
     picture::{Head, Interleaved, Sink},
-    source::Source,
+    source::PictureSource,
 };
 
 const MAX_HEADER_LINES: usize = 256;
 
-fn line(source: &mut Source<'_>) -> Result<String, ImageFault> {
+fn line(source: &mut PictureSource<'_>) -> Result<String, ImageFault> {
     let mut bytes = Vec::new();
     source.reader.by_ref().take(4096).read_until(b'\n', &mut bytes)?;
     if bytes.pop() != Some(b'\n') {
@@ -71,7 +71,7 @@ fn read_row(reader: &mut impl Read, width: usize, row: &mut [u8]) -> Result<(), 
     Ok(())
 }
 
-pub(crate) fn decode(mut source: Source<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
+pub(crate) fn decode(mut source: PictureSource<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
     let mut lines = 0;
     while !line(&mut source)?.is_empty() {
         lines += 1;

@@ -7,12 +7,12 @@ use kiln_types::{ColorDepth, FileFormat};
 use crate::{
     fault::ImageFault,
     picture::{Head, Sink},
-    source::Source,
+    source::PictureSource,
 };
 
 const HEADER: u64 = 512;
 
-/// Where the rows of one channel after another lie, each from the lowest row up.
+/// The places of the rows, one channel after another, each from the lowest row up.
 pub(crate) enum Rows {
     /// One after another behind the header.
     Raw,
@@ -20,7 +20,7 @@ pub(crate) enum Rows {
     Runs(Vec<(u32, u32)>),
 }
 
-/// What the header and the table of rows say; every row lies within the file.
+/// The header and the table of rows; every row lies within the file.
 pub(crate) struct Layout {
     head: Head,
     sample_bytes: usize,
@@ -28,7 +28,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    pub fn read(source: &mut Source<'_>) -> Result<Self, ImageFault> {
+    pub fn read(source: &mut PictureSource<'_>) -> Result<Self, ImageFault> {
         let header = source.array::<12>()?;
         let u16_at = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
         let (in_runs, sample_bytes) = (header[2] == 1, usize::from(header[3]));
@@ -55,7 +55,7 @@ impl Layout {
     }
 
     /// Reads the table of rows, if there is one, and checks that the file holds them all and nothing else.
-    pub fn locate(&mut self, source: &mut Source<'_>) -> Result<(), ImageFault> {
+    pub fn locate(&mut self, source: &mut PictureSource<'_>) -> Result<(), ImageFault> {
         let count = u64::from(self.head.height) * self.head.planes.len() as u64;
         let row_bytes = u64::from(self.head.width) * self.sample_bytes as u64;
         let end = match &mut self.rows {
@@ -124,7 +124,7 @@ fn expand(packed: &[u8], row: &mut [u8], sample_bytes: usize) -> Result<(), Imag
     if row.is_empty() && packed.is_empty() { Ok(()) } else { Err(misfit()) }
 }
 
-pub(crate) fn decode(mut source: Source<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
+pub(crate) fn decode(mut source: PictureSource<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
     let mut layout = Layout::read(&mut source)?;
     if !sink.begin(layout.head.clone())? {
         return Ok(());

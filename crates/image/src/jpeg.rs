@@ -8,7 +8,7 @@ use zune_jpeg::{JpegDecoder, errors::DecodeErrors};
 use crate::{
     fault::ImageFault,
     picture::{Head, Interleaved, Sink},
-    source::Source,
+    source::PictureSource,
 };
 
 fn fault(error: &DecodeErrors) -> ImageFault {
@@ -23,7 +23,7 @@ fn fault(error: &DecodeErrors) -> ImageFault {
     }
 }
 
-pub(crate) fn decode(mut source: Source<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
+pub(crate) fn decode(mut source: PictureSource<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
     let tail = source.tail::<2>()?;
     source.rewind()?;
     let memory = source.memory;

@@ -10,7 +10,7 @@ use crate::{
     codestream::Codestream,
     fault::ImageFault,
     picture::{Head, Interleaved, Sink},
-    source::Source,
+    source::PictureSource,
 };
 
 /// The most boxes of a container that are looked at.
@@ -25,7 +25,7 @@ struct Part {
 
 impl Part {
     /// Reads the head of the box at this offset.
-    fn read(source: &mut Source<'_>, at: u64) -> Result<Self, ImageFault> {
+    fn read(source: &mut PictureSource<'_>, at: u64) -> Result<Self, ImageFault> {
         let [a, b, c, d, kind @ ..] = source.at::<8>(at)?;
         let (head, length) = match u32::from_be_bytes([a, b, c, d]) {
             // To the end of the file.
@@ -42,7 +42,7 @@ impl Part {
 }
 
 /// Returns where the codestream lies, which may end beyond the file.
-fn find(source: &mut Source<'_>) -> Result<(FileFormat, u64, u64), ImageFault> {
+fn find(source: &mut PictureSource<'_>) -> Result<(FileFormat, u64, u64), ImageFault> {
     if source.array::<4>()? == *b"\xff\x4f\xff\x51" {
         return Ok((FileFormat::J2c, 0, source.len));
     }
@@ -60,7 +60,7 @@ fn find(source: &mut Source<'_>) -> Result<(FileFormat, u64, u64), ImageFault> {
 }
 
 /// A palette would give the samples another meaning. Blender writes none.
-fn has_no_palette(source: &mut Source<'_>, header: &Part) -> Result<(), ImageFault> {
+fn has_no_palette(source: &mut PictureSource<'_>, header: &Part) -> Result<(), ImageFault> {
     let mut at = header.start;
     for _ in 0..MAX_BOXES {
         if at >= header.end {
@@ -76,7 +76,7 @@ fn has_no_palette(source: &mut Source<'_>, header: &Part) -> Result<(), ImageFau
 }
 
 /// Checks that every box behind the codestream ends in the file, the last one with it.
-fn ends_with_a_box(source: &mut Source<'_>, codestream_end: u64) -> Result<(), ImageFault> {
+fn ends_with_a_box(source: &mut PictureSource<'_>, codestream_end: u64) -> Result<(), ImageFault> {
     let mut at = codestream_end;
     for _ in 0..MAX_BOXES {
         match at.cmp(&source.len) {
@@ -89,14 +89,14 @@ fn ends_with_a_box(source: &mut Source<'_>, codestream_end: u64) -> Result<(), I
 }
 
 /// Checks that the file ends where its parts say, without decoding.
-pub(crate) fn is_whole(source: &mut Source<'_>) -> Result<(), ImageFault> {
+pub(crate) fn is_whole(source: &mut PictureSource<'_>) -> Result<(), ImageFault> {
     source.rewind()?;
     let (_, start, end) = find(source)?;
     Codestream::read(source, start, end)?.is_whole(source)?;
     ends_with_a_box(source, end)
 }
 
-pub(crate) fn decode(mut source: Source<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
+pub(crate) fn decode(mut source: PictureSource<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
     let (format, start, end) = find(&mut source)?;
     let stream = Codestream::read(&mut source, start, end)?;
     let names = ["Y", "YA", "RGB", "RGBA"][stream.channels - 1];

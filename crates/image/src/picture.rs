@@ -1,11 +1,11 @@
-//! What a decoder says about a picture, and where its samples go.
+//! The header of a picture, and the sink for its samples.
 
 use std::ops::RangeInclusive;
 
 use kiln_types::{ColorDepth, FileFormat};
 use serde::{Deserialize, Serialize};
 
-use crate::{fault::ImageFault, source::Source};
+use crate::{fault::ImageFault, source::PictureSource};
 
 /// The most channels that all layers of a picture may have together.
 pub(crate) const MAX_PLANES: usize = 4096;
@@ -17,9 +17,9 @@ pub struct Layer {
     pub channels: Vec<String>,
 }
 
-/// What a channel is to the picture.
+/// The role of a channel in the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum PlaneRole {
     /// A colour of the picture itself: it counts when the picture is called black.
     Color,
     /// The alpha of the picture itself.
@@ -35,12 +35,12 @@ pub(crate) enum Part {
 pub(crate) struct Plane {
     pub layer: String,
     pub channel: String,
-    pub part: Part,
-    /// Whether its data fill the whole picture.
+    pub role: PlaneRole,
+    /// The data fill the whole picture.
     pub full: bool,
 }
 
-/// What is known of a picture once its header has been read.
+/// The facts of a picture that its header holds.
 #[derive(Debug, Clone)]
 pub(crate) struct Head {
     pub format: FileFormat,
@@ -56,7 +56,7 @@ pub(crate) struct Head {
 pub(crate) struct Black {
     /// The largest.
     pub level: f32,
-    /// Their range, where the file says that its numbers are densities of a negative. Some programs say so and write plain
+    /// The range of black samples, where the file says that its numbers are densities of a negative. Some programs say so and write plain
     /// numbers.
     pub densities: Option<RangeInclusive<f32>>,
 }
@@ -85,7 +85,7 @@ impl Head {
         let plane = |channel: char| Plane {
             layer: String::new(),
             channel: channel.to_string(),
-            part: if channel == 'A' { Part::Alpha } else { Part::Color },
+            role: if channel == 'A' { PlaneRole::Alpha } else { PlaneRole::Color },
             full: true,
         };
         let planes = channels.chars().map(plane).collect();
@@ -106,19 +106,19 @@ impl Head {
     }
 }
 
-/// Takes what a decoder finds.
+/// The receiver of a decoder's results.
 pub(crate) trait Sink {
     /// Called once, before any memory is taken for pixels. `false` ends the decoding there.
     fn begin(&mut self, head: Head) -> Result<bool, ImageFault>;
-    /// Whether samples are of use; if not, they are still decoded, but not handed over. Runs with samples that are not
-    /// finite are always handed over.
+    /// Returns whether samples are of use; if not, they are decoded all the same, but not put. Runs with samples that are
+    /// not finite are always put.
     fn wants(&self) -> bool;
     /// A run of samples of a plane.
     fn put(&mut self, plane: usize, x: usize, y: usize, samples: &[f32]);
 }
 
-/// A decoder: reads the whole file, hands what it finds to the sink.
-pub(crate) type Decode = fn(Source<'_>, &mut dyn Sink) -> Result<(), ImageFault>;
+/// A decoder: reads the whole file, and puts its results into the sink.
+pub(crate) type Decode = fn(PictureSource<'_>, &mut dyn Sink) -> Result<(), ImageFault>;
 
 /// Splits rows of interleaved samples into planes.
 pub(crate) struct Interleaved {
@@ -131,7 +131,7 @@ impl Interleaved {
         Self { channels, scratch: Vec::new() }
     }
 
-    /// Hands a row over; `sample(i)` is the i-th interleaved sample of it.
+    /// Puts a row; `sample(i)` is the i-th interleaved sample of it.
     pub fn row(&mut self, sink: &mut dyn Sink, y: usize, width: usize, sample: impl Fn(usize) -> f32) {
         if !sink.wants() {
             return;

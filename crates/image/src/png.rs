@@ -6,7 +6,7 @@ use png::{BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Limits, Tr
 use crate::{
     fault::ImageFault,
     picture::{Head, Interleaved, Sink},
-    source::Source,
+    source::PictureSource,
 };
 
 pub(crate) const END: [u8; 12] = *b"\0\0\0\0IEND\xae\x42\x60\x82";
@@ -19,7 +19,7 @@ fn fault(error: DecodingError, memory: u64) -> ImageFault {
     }
 }
 
-pub(crate) fn decode(mut source: Source<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
+pub(crate) fn decode(mut source: PictureSource<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
     let tail = source.tail::<12>()?;
     source.rewind()?;
     let memory = source.memory;

@@ -1,4 +1,4 @@
-//! What DPX and Cineon have in common: rows of packed samples, and a code for the light that film takes.
+//! The common parts of DPX and Cineon: rows of packed samples, and a code for the light of a film negative.
 
 use std::{
     io::{Read, Seek, SeekFrom},
@@ -10,7 +10,7 @@ use kiln_types::ColorDepth;
 use crate::{
     fault::ImageFault,
     picture::{Head, Interleaved, Sink},
-    source::Source,
+    source::PictureSource,
 };
 
 /// A field that was left out has all bits set.
@@ -86,7 +86,7 @@ impl Bits {
     }
 
     /// The codes of a black picture whose light is coded as the density of a film negative: black is 95 of 1023 and white
-    /// 685, 2.048 densities are the whole range, and the film has a gamma of 0.6. Eight bits are dithered before they are
+    /// 685, 2.048 densities are the whole range, and the negative has a gamma of 0.6. Eight bits are dithered before they are
     /// coded.
     pub fn log_black(self) -> RangeInclusive<f32> {
         const BLACK: f32 = 95.0 / 1023.0;
@@ -99,7 +99,7 @@ impl Bits {
     }
 }
 
-/// How samples lie in the words of a row. Samples of 8 and 16 bits fill bytes, whatever it says.
+/// The layout of samples in the words of a row. Samples of 8 and 16 bits fill bytes, whatever it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Packing {
     /// One after another, the first in the lowest bits of a word of 32 bits.
@@ -178,7 +178,7 @@ impl Raster {
         self.fitting_stride(len).map(drop)
     }
 
-    pub fn decode(self, mut source: Source<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
+    pub fn decode(self, mut source: PictureSource<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
         if !sink.begin(self.head.clone())? {
             return Ok(());
         }

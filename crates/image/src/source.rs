@@ -8,7 +8,7 @@ use crate::fault::ImageFault;
 pub(crate) trait Bytes: Read + Seek {}
 impl<T: Read + Seek> Bytes for T {}
 
-pub(crate) struct Source<'a> {
+pub(crate) struct PictureSource<'a> {
     pub reader: BufReader<&'a mut dyn Bytes>,
     /// Bytes of the whole file.
     pub len: u64,
@@ -16,7 +16,7 @@ pub(crate) struct Source<'a> {
     pub memory: u64,
 }
 
-impl<'a> Source<'a> {
+impl<'a> PictureSource<'a> {
     pub fn new(bytes: &'a mut dyn Bytes, memory: u64) -> Result<Self, ImageFault> {
         let len = bytes.seek(SeekFrom::End(0))?;
         if len == 0 {

@@ -7,7 +7,7 @@ use kiln_types::{ColorDepth, FileFormat};
 use crate::{
     fault::ImageFault,
     picture::{Head, Interleaved, Sink},
-    source::Source,
+    source::PictureSource,
 };
 
 const FOOTER: &[u8] = b"TRUEVISION-XFILE.\0";
@@ -86,7 +86,7 @@ impl Pixels {
     }
 }
 
-pub(crate) fn decode(mut source: Source<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
+pub(crate) fn decode(mut source: PictureSource<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
     let header = Header::parse(&source.array::<18>()?).ok_or(ImageFault::NotAnImage)?;
     let (channels, format) = (
         match header.bytes {

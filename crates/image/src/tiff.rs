@@ -12,7 +12,7 @@ use tiff::{
 use crate::{
     fault::ImageFault,
     picture::{Head, Interleaved, Sink},
-    source::Source,
+    source::PictureSource,
 };
 
 fn fault(error: TiffError, memory: u64) -> ImageFault {
@@ -24,7 +24,7 @@ fn fault(error: TiffError, memory: u64) -> ImageFault {
     }
 }
 
-pub(crate) fn decode(source: Source<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
+pub(crate) fn decode(source: PictureSource<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
     let (memory, source_len) = (source.memory, source.len);
     let mut limits = Limits::default();
     let bytes = usize::try_from(memory).unwrap_or(usize::MAX);

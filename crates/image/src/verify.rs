@@ -1,4 +1,4 @@
-//! Is this file the picture that was asked for?
+//! The check that a file is the picture that was asked for.
 
 use std::{
     fs::File,
@@ -13,19 +13,19 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fault::ImageFault,
     format,
-    picture::{Head, Layer, Part, Sink},
-    source::{Bytes, Source},
+    picture::{Head, Layer, PlaneRole, Sink},
+    source::{Bytes, PictureSource},
 };
 
-/// What a check may cost.
+/// The cost limits of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct DecodeLimits {
     /// Bytes a decoder may hold at once. Most formats are read in rows, strips or blocks and need little of it; JPEG,
     /// WebP and JPEG 2000 need the whole picture.
     pub memory: u64,
 }
 
-impl Default for Limits {
+impl Default for DecodeLimits {
     fn default() -> Self {
         Self { memory: 1 << 30 }
     }
@@ -40,14 +40,14 @@ pub struct Expectation {
     pub height: u32,
     /// `None` takes any.
     pub depth: Option<ColorDepth>,
-    /// Whether the layers of an OpenEXR file may cover only a part of the picture.
+    /// The layers of an OpenEXR file may cover only a part of the picture.
     pub cropped: bool,
-    pub limits: Limits,
+    pub limits: DecodeLimits,
 }
 
 impl Expectation {
     pub fn new(format: FileFormat, width: u32, height: u32) -> Self {
-        Self { format, width, height, depth: None, cropped: false, limits: Limits::default() }
+        Self { format, width, height, depth: None, cropped: false, limits: DecodeLimits::default() }
     }
 
     #[must_use]
@@ -122,9 +122,9 @@ impl<'a> Checker<'a> {
 
     fn report(&self) -> PixelReport {
         let planes = self.head.as_ref().map_or(&[][..], |head| &head.planes);
-        let has = |part| planes.iter().any(|plane| plane.part == part);
-        let blank = (!self.is_lit() && has(Part::Color))
-            .then(|| if has(Part::Alpha) && !self.covered { Blank::Transparent } else { Blank::Black });
+        let has = |part| planes.iter().any(|plane| plane.role == part);
+        let blank = (!self.is_lit() && has(PlaneRole::Color))
+            .then(|| if has(PlaneRole::Alpha) && !self.covered { Blank::Transparent } else { Blank::Black });
         PixelReport { blank, not_finite: self.not_finite.count }
     }
 }
@@ -164,18 +164,18 @@ impl Sink for Checker<'_> {
         let Some(plane) = head.planes.get(plane) else { return };
         let size = (head.width as usize, head.height as usize);
         let black = &head.black;
-        match plane.part {
+        match plane.role {
             // What is no number is not black either.
-            Part::Color => {
+            PlaneRole::Color => {
                 self.above_black |=
                     samples.iter().any(|sample| sample.is_nan() || sample.abs() > black.level);
                 let densities = black.densities.as_ref();
                 self.not_density_of_black |=
                     densities.is_some_and(|range| samples.iter().any(|sample| !range.contains(sample)));
             }
-            Part::Alpha => self.covered |= samples.iter().any(|sample| *sample != 0.0),
-            Part::Data => {}
-            Part::Depth => return,
+            PlaneRole::Alpha => self.covered |= samples.iter().any(|sample| *sample != 0.0),
+            PlaneRole::Data => {}
+            PlaneRole::Depth => return,
         }
         for (at, _) in samples.iter().enumerate().filter(|(_, sample)| !sample.is_finite()) {
             self.not_finite.add(y * size.0 + x + at, size.0 * size.1);
@@ -199,18 +199,18 @@ impl Sink for Prober {
 /// Recognises and decodes; a decoder that panics on what it was fed counts as a damaged file.
 pub(crate) fn run(bytes: &mut dyn Bytes, memory: u64, sink: &mut dyn Sink) -> Result<(), ImageFault> {
     let work = AssertUnwindSafe(|| {
-        let mut source = Source::new(bytes, memory)?;
+        let mut source = PictureSource::new(bytes, memory)?;
         let (_, decode) = format::recognise(&mut source)?;
         decode(source, sink)
     });
-    catch_unwind(work).unwrap_or_else(|_| Err(ImageFault::damaged("its decoder gave up on it")))
+    catch_unwind(work).unwrap_or_else(|_| Err(ImageFault::damaged("its decoder failed")))
 }
 
 /// Decodes the file to its end and compares it with what was asked for. The caller opens it (without following
 /// links, where the file's maker is not believed): `verify(&file, &expected)` leaves its position anywhere.
 ///
 /// # Errors
-/// Where the file is not wholly the picture that was asked for.
+/// The file is not wholly the picture that was asked for.
 pub fn verify<R: Read + Seek>(mut file: R, expected: &Expectation) -> Result<Checked, ImageFault> {
     let mut checker = Checker::new(expected);
     run(&mut file, expected.limits.memory, &mut checker)?;
@@ -235,10 +235,10 @@ pub fn verify_path(path: &Path, expected: &Expectation) -> Result<Checked, Image
 /// Format and size in pixels, from the header alone: the rest of the file may be broken.
 ///
 /// # Errors
-/// Where the header is no picture's.
+/// The header is no picture's.
 pub fn probe<R: Read + Seek>(mut file: R) -> Result<(FileFormat, u32, u32), ImageFault> {
     let mut prober = Prober(None);
-    run(&mut file, Limits::default().memory, &mut prober)?;
+    run(&mut file, DecodeLimits::default().memory, &mut prober)?;
     let head = prober.0.ok_or_else(|| ImageFault::damaged("it has no header"))?;
     Ok((head.format, head.width, head.height))
 }

@@ -6,7 +6,7 @@ use kiln_types::{ColorDepth, FileFormat};
 use crate::{
     fault::ImageFault,
     picture::{Head, Interleaved, Sink},
-    source::Source,
+    source::PictureSource,
 };
 
 fn fault(error: DecodingError, memory: u64) -> ImageFault {
@@ -17,7 +17,7 @@ fn fault(error: DecodingError, memory: u64) -> ImageFault {
     }
 }
 
-pub(crate) fn decode(mut source: Source<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
+pub(crate) fn decode(mut source: PictureSource<'_>, sink: &mut dyn Sink) -> Result<(), ImageFault> {
     let memory = source.memory;
     let declared = u64::from(u32::from_le_bytes(source.at::<4>(4)?)) + 8;
     source.rewind()?;

@@ -30,7 +30,7 @@ struct Entry {
     not_finite: bool,
 }
 
-/// What stands in a picture's pixels: whether it is black, and whether some are no numbers.
+/// The content of a picture's pixels: whether it is black, and whether some are no numbers.
 type Pixels = (Option<Blank>, bool);
 
 struct Shots {
@@ -140,7 +140,8 @@ fn pixels_are_those_that_blender_reads() {
         };
         let name = path.file_stem().unwrap().to_str().unwrap();
         // From 4.2 Blender leaves DPX to a library, which writes the other byte order, and plain numbers always.
-        let is_film = picture.format == FileFormat::Cineon || fs::read(path).unwrap().starts_with(b"SDPX");
+        let has_densities =
+            picture.format == FileFormat::Cineon || fs::read(path).unwrap().starts_with(b"SDPX");
         let is_log = picture.format == FileFormat::Cineon || name.ends_with("-log");
         let tolerance = match picture.format {
             FileFormat::Jpeg => 4.0 / 255.0,
@@ -152,7 +153,7 @@ fn pixels_are_those_that_blender_reads() {
         let (width, height) = (expected.width as usize, expected.height as usize);
         for plane in &picture.planes {
             let channel = "RGBA".find(&plane.channel).unwrap_or(0);
-            if name.starts_with("one-dpx-RGBA-10") && channel == 3 && !is_film {
+            if name.starts_with("one-dpx-RGBA-10") && channel == 3 && !has_densities {
                 // That library reads nothing here; older Blenders and ImageMagick read what we do.
                 assert!(plane.samples == [1023.0], "{name}");
                 continue;
@@ -161,7 +162,8 @@ fn pixels_are_those_that_blender_reads() {
                 let (x, y) = (i % width, height - 1 - i / width);
                 let (ours, theirs) = (sample / scale, theirs[(y * width + x) * 4 + channel]);
                 // Blender reads the colours of these as light, and looks each sample up in tables.
-                let ours = if is_film && channel < 3 { light(ours, scale, is_log, theirs) } else { ours };
+                let ours =
+                    if has_densities && channel < 3 { light(ours, scale, is_log, theirs) } else { ours };
                 assert!(
                     (ours - theirs).abs() <= tolerance * theirs.abs().max(1.0),
                     "{} {} at {x},{y}: {ours} is not {theirs}",
@@ -175,7 +177,7 @@ fn pixels_are_those_that_blender_reads() {
     assert!(compared >= 80, "only {compared} were compared");
 }
 
-/// The light that Blender reads of a sample of film, 0 to 1: of a density, where it is one, and then of sRGB, whose table
+/// The light that Blender reads of a sample of DPX or Cineon, 0 to 1: of a density, where it is one, and then of sRGB, whose table
 /// has as many entries as there are codes. Of two entries that are as near as rounding can tell it is the one that Blender
 /// took.
 fn light(code: f32, codes: f32, is_log: bool, theirs: f32) -> f32 {
@@ -241,7 +243,7 @@ fn another_size_format_or_depth_is_refused() {
 fn a_file_cut_anywhere_is_refused() {
     for (path, expected, _) in lit() {
         let bytes = fs::read(path).unwrap();
-        // Of those that Blender writes in so many ways, each is cut at fewer places.
+        // Of those that Blender writes in many ways, each is cut at fewer places.
         use FileFormat::{Cineon, Dpx, Iris, J2c, Jp2};
         let (cuts, last) =
             if matches!(expected.format, Cineon | Dpx | Iris | J2c | Jp2) { (17, 5) } else { (60, 40) };

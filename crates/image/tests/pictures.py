@@ -23,7 +23,7 @@ render.resolution_x, render.resolution_y, render.resolution_percentage = WIDTH, 
 manifest = []
 
 
-# Formats of film and of older machines.
+# Formats of scanned negatives and of older machines.
 OLD = ("IRIS", "CINEON", "DPX", "JPEG2000")
 
 

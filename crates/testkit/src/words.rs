@@ -47,7 +47,7 @@ const BANNED: &[Banned] = &[
     banned(
         &["standing", "stands", "stand"],
         "scheduling options; or a plain verb",
-        &["stands for", "stand for"],
+        &["stands for", "stand for", "stands still", "stand still", "standing still"],
     ),
     banned(
         &["spot", "spots"],
@@ -66,6 +66,7 @@ const BANNED: &[Banned] = &[
             "film filter",
             "film exposure",
             "film pixel",
+            "film negative",
             "use film",
             // Names of projects and of lamps in tests.
             "\" film \"",

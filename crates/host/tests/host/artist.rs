@@ -42,9 +42,9 @@ async fn pictures_show_the_artists_path_and_names_still_lead_to_files() {
     for blender in all_blenders() {
         let folder = temp_dir();
         let at = |name: &str| folder.path().join(name);
-        let (home, laid) = (at("home/film"), at("laid"));
+        let (home, bundle) = (at("home/project"), at("bundle"));
         build(&blender, &home);
-        copy(&home, &laid);
+        copy(&home, &bundle);
         let names = ["shot", "cut"];
         for name in names {
             let (blend, out) = (home.join(name).with_extension("blend"), at(&format!("cold-{name}-####")));
@@ -53,9 +53,9 @@ async fn pictures_show_the_artists_path_and_names_still_lead_to_files() {
         fs::rename(at("home"), at("gone")).unwrap();
         let mut slot = Slot::start(install(&blender), trusting()).await;
         for (name, origin) in
-            [("shot", &*home.to_string_lossy()), ("cut", &*home.to_string_lossy()), ("shot", "C:\\film")]
+            [("shot", &*home.to_string_lossy()), ("cut", &*home.to_string_lossy()), ("shot", "C:\\project")]
         {
-            let blend = laid.join(name).with_extension("blend");
+            let blend = bundle.join(name).with_extension("blend");
             let mut session = session(&slot.install, &blend);
             trusted(&mut session);
             session.origin = Some(origin.to_owned());
@@ -72,7 +72,7 @@ async fn pictures_show_the_artists_path_and_names_still_lead_to_files() {
                     // Before 4.2 the compositor's files have no metadata.
                     let bare = file.scratch.as_str().starts_with("node") && !holds(&path, "File\0");
                     assert!(bare || holds(&path, &shown), "{blender:?}: {} {shown}", path.display());
-                    for here in [&laid, slot.root.path()] {
+                    for here in [&bundle, slot.root.path()] {
                         let here = here.to_str().unwrap();
                         assert!(!holds(&path, here), "{blender:?}: {} names {here}", path.display());
                     }

@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_host::{BakeRequest, Baked, BlenderInstall, HostOptions, OpenRequest, Opened, Progress, gather};
+use kiln_host::{
+    BakeRequest, Baked, BlenderInstall, HostOptions, OpenRequest, OpenedFile, RenderProgress, gather,
+};
 use kiln_testkit::{
     Blender, Picture, all_blenders, assert_same_picture, blenders, fluid_blenders, picture, temp_dir,
 };
@@ -63,7 +65,7 @@ impl Slot {
         BakeRequest { tree, blend, session, remap: Vec::new(), unused: Vec::new(), addons: Vec::new() }
     }
 
-    async fn open_as_it_stands(&mut self, blend: PathBuf) {
+    async fn open_unbaked(&mut self, blend: PathBuf) {
         let mut session = session(&self.install, &blend);
         session.policy.simulations = Simulations::AsTheyAre;
         let request = OpenRequest::new(blend, session);
@@ -71,7 +73,7 @@ impl Slot {
         assert!(opened.notices.iter().any(|notice| notice.contains("without a bake")), "{opened:?}");
     }
 
-    async fn open_baked(&mut self, blend: PathBuf) -> Result<Opened, Failure> {
+    async fn open_baked(&mut self, blend: PathBuf) -> Result<OpenedFile, Failure> {
         let session = session(&self.install, &blend);
         assert_eq!(session.policy.simulations, Simulations::Bake);
         let request = OpenRequest::new(blend, session);
@@ -79,7 +81,7 @@ impl Slot {
     }
 }
 
-/// How near a baked frame comes to the one that a person sees.
+/// The required likeness of a baked frame to the one that a person sees.
 #[derive(Clone, Copy)]
 enum Same {
     Pixels,
@@ -121,7 +123,7 @@ async fn baked_is_stepped(blender: &Blender, names: &[&str], same: Same) {
         let failure = slot.open_baked(request.blend.clone()).await.expect_err(name);
         assert_eq!(failure.cause, FailureCause::Unbaked, "{name}: {failure}");
         assert!(failure.message.contains("--no-bake"), "{failure}");
-        slot.open_as_it_stands(request.blend.clone()).await;
+        slot.open_unbaked(request.blend.clone()).await;
         let still = folder.path().join(format!("{name}_still.png"));
         let (out, rendered) = slot.render(*SHOWN.last().unwrap()).await.expect(name);
         fs::rename(out.join(rendered.planned[0].scratch.to_path()), &still).unwrap();
@@ -273,7 +275,7 @@ async fn textures_that_lay_elsewhere_are_named_from_the_file_once_it_is_baked() 
 async fn a_bake_tells_how_far_it_is_and_ends_when_it_is_called_off() {
     for blender in blenders() {
         let folder = scenes(&blender, &["long"]);
-        let told: Arc<Mutex<Vec<Progress>>> = Arc::default();
+        let told: Arc<Mutex<Vec<RenderProgress>>> = Arc::default();
         let (noted, notify) = (told.clone(), Arc::new(tokio::sync::Notify::new()));
         let wake = notify.clone();
         let options = HostOptions {

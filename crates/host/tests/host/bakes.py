@@ -244,7 +244,7 @@ def rain(folder):
 
 
 def sprays(folder):
-    """Particles that fall freely, from emitters whose earlier frames Blender does not look up: led by a constraint, changed
+    """Particles that fall freely, from emitters whose earlier frames Blender does not look up: moved by a constraint, changed
     in shape, thrown harder from frame to frame, and thrown by the emitter's own speed."""
     start()
     bpy.ops.mesh.primitive_uv_sphere_add(radius=0.15, location=(0, 90, 0), segments=8, ring_count=6)
@@ -264,8 +264,8 @@ def sprays(folder):
         settings.count, settings.frame_start, settings.frame_end = 20, 1, 9
         settings.render_type, settings.instance_object, settings.particle_size = "OBJECT", drop, 1
         short(system.point_cache)
-    led, shaped, thrown, fast = emitters
-    led.constraints.new("COPY_LOCATION").target = guide
+    moved, shaped, thrown, fast = emitters
+    moved.constraints.new("COPY_LOCATION").target = guide
     shaped.shape_key_add(name="Small")
     wide = shaped.shape_key_add(name="Wide")
     for point in wide.data:

@@ -1,14 +1,14 @@
-//! What a job brings to change Blender itself: colours, and add-ons.
+//! The parts of a job that change Blender itself: colours, and add-ons.
 
 use std::path::PathBuf;
 
-use kiln_host::{BlenderInstall, Host, HostOptions, OpenRequest, Opened, SlotRoot};
+use kiln_host::{BlenderInstall, Host, HostOptions, OpenRequest, OpenedFile, SlotRoot};
 use kiln_testkit::{Picture, all_blenders, blenders, brought, picture, scene, temp_dir};
 use kiln_types::{Failure, FailureCause};
 
 use crate::{Slot, install, session, trusted, trusting};
 
-async fn open(slot: &mut Slot, trust: bool, addons: Vec<PathBuf>) -> Result<Opened, Failure> {
+async fn open(slot: &mut Slot, trust: bool, addons: Vec<PathBuf>) -> Result<OpenedFile, Failure> {
     let blend = scene("basic");
     let mut session = session(&slot.install, &blend);
     if trust {

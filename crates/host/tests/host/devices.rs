@@ -1,4 +1,4 @@
-//! Which GPUs a process uses.
+//! The GPUs that a process uses.
 
 use std::process::{Command, Stdio};
 

@@ -8,7 +8,7 @@ use kiln_types::{BlenderFlavor, Failure, FailureCause};
 
 use crate::session;
 
-/// What every liar begins with: an honest hello, an honest open, and helpers.
+/// The start of every liar: an honest hello, an honest open, and helpers.
 const HONEST: &str = r#"#!/usr/bin/env python3
 import json, os, socket, sys, time
 s = socket.socket(fileno=0)

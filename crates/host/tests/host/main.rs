@@ -26,7 +26,7 @@ use std::{
 };
 
 use kiln_host::{
-    BlenderInstall, Host, HostOptions, OpenRequest, Opened, RenderRequest, Rendered, SlotRoot, collect,
+    BlenderInstall, Host, HostOptions, OpenRequest, OpenedFile, RenderRequest, Rendered, SlotRoot, collect,
     inspect,
 };
 use kiln_testkit::{Blender, blender, scene, temp_dir};
@@ -84,7 +84,7 @@ impl Slot {
         &mut self,
         name: &str,
         change: impl FnOnce(&mut SessionSpec),
-    ) -> Result<Opened, Failure> {
+    ) -> Result<OpenedFile, Failure> {
         let blend = scene(name);
         let mut session = session(&self.install, &blend);
         change(&mut session);
@@ -92,7 +92,7 @@ impl Slot {
         self.host.open(&request).await
     }
 
-    async fn open(&mut self, name: &str) -> Opened {
+    async fn open(&mut self, name: &str) -> OpenedFile {
         self.open_with(name, |_| {}).await.unwrap()
     }
 

@@ -1,4 +1,4 @@
-//! Frames come home under the names that a cold Blender gives them, whatever stands in the paths of the scene.
+//! Frames come home under the names that a cold Blender gives them, whatever the paths of the scene are.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -48,7 +48,7 @@ fn moved(slot: &Slot, blend: &Path, scene: &str) -> OpenRequest {
 /// Wherever the artist's folder is said to be, and on whichever system: `{blend_dir}` is the output folder.
 async fn check_origins(slot: &mut Slot, blend: &Path) {
     for (origin, expected) in [
-        (Some("C:\\film\\shots"), "all1/f_0005.png"),
+        (Some("C:\\project\\shots"), "all1/f_0005.png"),
         (Some("/fi\nlm/\0e9"), "all1/f_0005.png"),
         (Some("../../.."), "all1/f_0005.png"),
         (None, "all1/f_0005.png"),
@@ -64,7 +64,7 @@ async fn check_origins(slot: &mut Slot, blend: &Path) {
     let mut request = moved(slot, blend, "linked");
     let library = request.blend.with_file_name("sub/kit.v2.blend");
     request.remap = vec![("//../kits/\0e9/Kit: 1.blend".to_owned(), library)];
-    request.session.origin = Some("/film/shots".to_owned());
+    request.session.origin = Some("/project/shots".to_owned());
     slot.host.open(&request).await.unwrap();
     let (_, rendered) = slot.render(5).await.unwrap();
     let names: Vec<&str> = rendered.planned.iter().map(|file| file.path.as_str()).collect();

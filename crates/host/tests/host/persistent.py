@@ -69,7 +69,7 @@ def glow(thing=None, name="Glow"):
 
 
 def pictures(folder):
-    """A numbered sequence, and a film of the same pictures without loss."""
+    """A numbered sequence, and a video of the same pictures without loss."""
     for frame in range(1, FRAMES + 1):
         row = b"\0" + bytes((20 * frame, 250 - 20 * frame, 37 * frame % 256)) * 16
         parts = b"\x89PNG\r\n\x1a\n"
@@ -86,7 +86,7 @@ def pictures(folder):
     scene.view_settings.view_transform = "Raw"
     scene.render.image_settings.file_format = "FFMPEG"
     scene.render.ffmpeg.format, scene.render.ffmpeg.codec = "MKV", "FFV1"
-    scene.render.filepath = os.path.join(folder, "film.mkv")
+    scene.render.filepath = os.path.join(folder, "video.mkv")
     bpy.ops.render.render(animation=True)
 
 
@@ -116,7 +116,7 @@ class Cells:
         return bpy.context.object
 
     def image(self, source):
-        name = "s_001.png" if source == "SEQUENCE" else "film.mkv"
+        name = "s_001.png" if source == "SEQUENCE" else "video.mkv"
         image = bpy.data.images.load(os.path.join(self.folder, name))
         image.source, image.filepath = source, f"//{name}"
         return image

@@ -1,4 +1,4 @@
-//! What a process keeps between frames never shows: where persistent data alone is wrong, it is cured or off.
+//! The data that a process keeps between frames never shows: where persistent data alone is wrong, it is cured or off.
 
 use std::{
     collections::HashSet,
@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use kiln_host::{HostOptions, OpenRequest, Opened, ReuseMode};
+use kiln_host::{HostOptions, OpenRequest, OpenedFile, ReuseMode};
 use kiln_testkit::{
     Blender, Picture, all_blenders, assert_same_picture, blender, blenders, picture, temp_dir,
 };
@@ -38,7 +38,7 @@ fn blend(scenes: &Path, name: &str) -> PathBuf {
 }
 
 impl Slot {
-    async fn open_kept(&mut self, blend: PathBuf, trust: bool) -> Opened {
+    async fn open_kept(&mut self, blend: PathBuf, trust: bool) -> OpenedFile {
         let mut session = session(&self.install, &blend);
         if trust {
             trusted(&mut session);

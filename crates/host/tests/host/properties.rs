@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use kiln_host::{HostOptions, OpenRequest, Opened};
+use kiln_host::{HostOptions, OpenRequest, OpenedFile};
 use kiln_testkit::{Blender, assert_same_picture, blenders, picture, scene, temp_dir};
 use kiln_types::{BlenderVersion, Failure, FailureCause, FileFormat, Properties};
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ fn copies(blender: &Blender) -> std::path::PathBuf {
     blender.build(&script, &[&scene("basic")], "done")
 }
 
-async fn open(slot: &mut Slot, blend: &Path, set: &Value) -> Result<Opened, Failure> {
+async fn open(slot: &mut Slot, blend: &Path, set: &Value) -> Result<OpenedFile, Failure> {
     let mut session = session(&slot.install, blend);
     session.settings.properties = properties(set);
     slot.host.open(&OpenRequest::new(blend.to_owned(), session)).await

@@ -10,7 +10,7 @@ use kiln_testkit::{all_blenders, assert_same_picture, scene, temp_dir};
 
 use crate::{Slot, install, trusted, trusting};
 
-/// What the handlers of “frame_range” print when `blender -b FILE -f N` renders it, as 3.4 and 4.3 do.
+/// The lines that the handlers of “frame_range” print when `blender -b FILE -f N` renders it, as 3.4 and 4.3 do.
 fn events(frame: i32) -> Vec<String> {
     let at = |kind: &str, frame: i32| format!("saw {kind} at {frame}: 1 to 120, 50");
     let mut events = vec![at("render_init", 1)];

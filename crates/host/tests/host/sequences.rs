@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-use kiln_host::{HostOptions, OpenRequest, Opened};
+use kiln_host::{HostOptions, OpenRequest, OpenedFile};
 use kiln_testkit::{Blender, all_blenders, temp_dir};
 use kiln_types::{ExternalFiles, Failure, FailureCause};
 
@@ -19,7 +19,7 @@ fn build(blender: &Blender, folder: &Path) {
     assert!(output.status.success(), "{command:?}: {}", said.concat());
 }
 
-async fn open(slot: &mut Slot, blend: &Path, files: ExternalFiles) -> Result<Opened, Failure> {
+async fn open(slot: &mut Slot, blend: &Path, files: ExternalFiles) -> Result<OpenedFile, Failure> {
     let mut session = session(&slot.install, blend);
     session.policy.external_files = files;
     let blend = blend.to_owned();

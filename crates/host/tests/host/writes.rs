@@ -1,4 +1,4 @@
-//! What a frame writes comes home under the artist's names.
+//! The files of a frame come home under the artist's names.
 
 use kiln_host::{HostOptions, PlannedFile, RenderRequest};
 use kiln_testkit::{all_blenders, assert_same_picture, blenders, picture, scene, temp_dir};
@@ -104,7 +104,7 @@ async fn a_node_behind_a_scale_foretells_no_size() {
 }
 
 #[tokio::test]
-async fn views_films_layers_and_negative_frames() {
+async fn views_videos_layers_and_negative_frames() {
     for blender in blenders() {
         let mut slot = Slot::start(install(&blender), HostOptions::default()).await;
 
@@ -122,11 +122,11 @@ async fn views_films_layers_and_negative_frames() {
         assert_eq!((both.planned[0].width, both.planned[0].height), (128, 36));
 
         let opened = slot.open("video").await;
-        assert!(opened.notices.iter().any(|notice| notice.contains("film")), "{:?}", opened.notices);
-        let (out, film) = slot.render(2).await.unwrap();
-        assert_eq!(paths(&film.planned), ["film/shot_0002.png"]);
-        assert_eq!(film.planned[0].depth, ColorDepth::Sixteen);
-        assert_eq!(picture(&out.join(film.planned[0].scratch.to_path())).depth, 16);
+        assert!(opened.notices.iter().any(|notice| notice.contains("video")), "{:?}", opened.notices);
+        let (out, video) = slot.render(2).await.unwrap();
+        assert_eq!(paths(&video.planned), ["video/shot_0002.png"]);
+        assert_eq!(video.planned[0].depth, ColorDepth::Sixteen);
+        assert_eq!(picture(&out.join(video.planned[0].scratch.to_path())).depth, 16);
 
         slot.open("multilayer").await;
         let (out, layers) = slot.render(2).await.unwrap();
@@ -215,7 +215,7 @@ async fn a_script_that_moves_the_output_is_named() {
 
 /// `frame_path(view=...)` would tell others.
 #[tokio::test]
-async fn a_views_suffix_stands_before_the_extension() {
+async fn a_views_suffix_is_before_the_extension() {
     for blender in blenders() {
         let mut slot = Slot::start(install(&blender), HostOptions::default()).await;
         slot.open("dotted_stereo").await;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_host::Opened;
+use kiln_host::OpenedFile;
 use kiln_types::{BlenderSeries, Failure, FailureCause, JobId, SessionKey, SlotIndex};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -65,7 +65,7 @@ pub(super) type Running = Pin<Box<dyn Future<Output = Done> + Send>>;
 /// The outcome of a request to a process.
 pub(super) enum Done {
     Started(Result<Box<BlenderProcess>, Failure>),
-    Opened(Box<BlenderProcess>, Result<Opened, Failure>),
+    Opened(Box<BlenderProcess>, Result<OpenedFile, Failure>),
     Worked {
         /// Absent if the process has ended with the task.
         process: Option<Box<BlenderProcess>>,
@@ -345,7 +345,7 @@ impl Actor {
         finished
     }
 
-    fn opened(&mut self, mut process: Box<BlenderProcess>, result: Result<Opened, Failure>) {
+    fn opened(&mut self, mut process: Box<BlenderProcess>, result: Result<OpenedFile, Failure>) {
         let alive = process.host.is_alive();
         let result = match (result, self.slot.blender_task()) {
             (Ok(opened), Some(task)) => {
