@@ -21,6 +21,7 @@ mod formats;
 mod four;
 mod gaps;
 mod health;
+mod hold;
 mod house;
 mod install;
 mod layers;

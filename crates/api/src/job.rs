@@ -68,6 +68,10 @@ pub struct SubmitJob {
     /// It is paused from the start, until it is resumed.
     #[serde(default)]
     pub held: bool,
+    /// It is paused after this number of frames of its order, until it is resumed.
+    #[serde(default)]
+    #[schema(minimum = 1)]
+    pub hold_after: Option<u32>,
     /// A frame whose picture is entirely black or transparent fails.
     #[serde(default)]
     pub refuse_black: bool,
@@ -108,6 +112,7 @@ impl SubmitJob {
             standing: JobStanding::default(),
             needs: Needs::default(),
             held: false,
+            hold_after: None,
             refuse_black: false,
             blender: None,
             device: None,

@@ -12,6 +12,12 @@ use utoipa::ToSchema;
 pub enum WaitReason {
     /// The job is paused.
     Paused { job: JobId },
+    /// The first frames of the job are rendered, and it is paused until somebody has looked at them.
+    Held {
+        job: JobId,
+        /// The number of these frames.
+        frames: u32,
+    },
     /// The job waits for other jobs.
     Dependencies {
         /// Those that have not ended.
@@ -223,6 +229,10 @@ impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Paused { job } => write!(f, "It is paused; `kiln jobs resume {job}` resumes it."),
+            Self::Held { job, frames } => {
+                let first = if *frames == 1 { "its first frame".to_owned() } else { format!("its first {frames} frames") };
+                write!(f, "It is held after {first}; `kiln jobs resume {job}` renders the others.")
+            }
             Self::Dependencies { open, ended } => dependencies(f, open, ended),
             Self::StartTime { in_s, .. } => write!(f, "It does not start for another {}.", in_words(*in_s as f64)),
             Self::NoWorker => f.write_str("No worker is connected."),
@@ -390,6 +400,14 @@ mod tests {
         let device = |device| UnmetRequirement::Device { series: SERIES, device };
         vec![
             (WaitReason::Paused { job: JobId(7) }, "It is paused; `kiln jobs resume 7` resumes it."),
+            (
+                WaitReason::Held { job: JobId(7), frames: 3 },
+                "It is held after its first 3 frames; `kiln jobs resume 7` renders the others.",
+            ),
+            (
+                WaitReason::Held { job: JobId(7), frames: 1 },
+                "It is held after its first frame; `kiln jobs resume 7` renders the others.",
+            ),
             (
                 WaitReason::Dependencies { open: vec![JobId(3)], ended: vec![JobId(4), JobId(5)] },
                 "It waits for job 3 to be completed. It waits for jobs 4, 5, which ended without all being completed: \

@@ -14,6 +14,7 @@ pub enum Exit {
     BadInput = 2,
     NoServer = 3,
     Cancelled = 4,
+    Held = 5,
     Interrupted = 130,
 }
 
@@ -24,6 +25,7 @@ Exit codes of kiln:
     2  bad input: the command line, the .blend, the frames, the folder, or a job or worker that is not there
     3  no server: it cannot be reached, refuses the key, or is of another version; or a server cannot start
     4  cancelled: the job was cancelled
+    5  held: the first frames of --hold-after are in their places, and the others were not rendered
   130  interrupted: this command ended by a signal; a farm's job goes on
 
 `kiln render`, `kiln submit --wait` and `kiln jobs wait` end with the code of their job.";
@@ -112,6 +114,7 @@ impl From<JobOutcome> for Exit {
             JobOutcome::Done => Self::Done,
             JobOutcome::Failed => Self::Failed,
             JobOutcome::Cancelled => Self::Cancelled,
+            JobOutcome::Held => Self::Held,
             JobOutcome::Detached => Self::Interrupted,
         }
     }

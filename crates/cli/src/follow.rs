@@ -1,9 +1,10 @@
 //! Stays with jobs: shows what is reported of them, and asks what Ctrl-C means.
 
-use std::{collections::HashSet, pin::pin, sync::Arc, time::Duration};
+use std::{collections::HashSet, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
+use kiln_api::WaitReason;
 use kiln_client::{
-    FetchResult,
+    Client, ClientError, FetchResult,
     submission::{
         FollowOptions, JobHome, JobProgress, Stop, SubmissionEvent, SubmissionMessage, SubmittedJob,
         VariantEvent, VariantFollowed, follow_all,
@@ -20,7 +21,7 @@ use crate::{
         Output,
         submission::{self, Voice},
         suspicious,
-        text::clock,
+        text::{self, clock},
     },
     progress::{ProgressView, sum},
     screen::Screen,
@@ -47,7 +48,13 @@ pub async fn follow(
     let client = jobs.first().map(|job| job.client().clone());
     let mut view = FollowView::new(screen.output, &jobs);
     let stop = Stop::default();
-    let options = FollowOptions { home, watches_frames: view.progress.live(), stop: stop.clone() };
+    let can_ask = screen.output.can_ask();
+    let options = FollowOptions {
+        home,
+        watches_frames: view.progress.live(),
+        stops_when_held: home == JobHome::Caller && !can_ask,
+        stop: stop.clone(),
+    };
     let mut tick = tokio::time::interval(if view.progress.live() { LIVE_TICK } else { TICK });
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut answer: Option<JoinHandle<Answer>> = None;
@@ -62,13 +69,17 @@ pub async fn follow(
                     answer = None;
                     view.progress.resume();
                     match said {
+                        Answer::Stay if view.has_asked && view.is_held() => {
+                            let resumed = tell_all(&client, &view.open_jobs(), JobVerb::Resume).await;
+                            if let Err(error) = resumed {
+                                break Err(error);
+                            }
+                            view.resumed();
+                        }
                         Answer::Stay => {}
                         Answer::Detach => stop.stop(),
                         Answer::Cancel => {
-                            let mut cancelled = Ok(());
-                            for (job, client) in view.open_jobs().iter().zip(client.iter().cycle()) {
-                                cancelled = cancelled.and(client.cancel(*job).await);
-                            }
+                            let cancelled = tell_all(&client, &view.open_jobs(), JobVerb::Cancel).await;
                             if let Err(error) = cancelled {
                                 break Err(error);
                             }
@@ -85,7 +96,15 @@ pub async fn follow(
                     }
                     JobHome::Farm => stop.stop(),
                 },
-                _ = tick.tick(), if answer.is_none() => view.redraw(),
+                _ = tick.tick(), if answer.is_none() => {
+                    view.redraw();
+                    if can_ask && view.is_held() && !view.has_asked {
+                        view.has_asked = true;
+                        view.progress.pause();
+                        ask::prompt(&view.held_question(home));
+                        answer = Some(tokio::task::spawn_blocking(read_answer));
+                    }
+                }
             }
         }
     };
@@ -106,6 +125,8 @@ struct FollowView {
     suspicions: usize,
     /// Jobs that cannot reach the server.
     away: usize,
+    /// The person was asked whether held jobs go on.
+    has_asked: bool,
 }
 
 struct JobLine {
@@ -113,8 +134,11 @@ struct JobLine {
     job: JobId,
     progress: JobProgress,
     has_ended: bool,
+    /// It is held after its first frames.
+    is_held: bool,
     /// Frames come to this machine; else it is told when they are finished.
     fetches: bool,
+    out: Option<PathBuf>,
 }
 
 impl FollowView {
@@ -124,11 +148,13 @@ impl FollowView {
             job: job.job().id,
             progress: JobProgress { total: job.job().tasks.total, ..JobProgress::default() },
             has_ended: false,
+            is_held: false,
+            out: job.out(),
             fetches: job.is_fetched_here(),
         };
         let jobs: Vec<JobLine> = jobs.iter().map(line).collect();
         let progress = ProgressView::new(output, jobs.first().map(|line| line.job));
-        Self { jobs, progress, failures: HashSet::new(), suspicions: 0, away: 0 }
+        Self { jobs, progress, failures: HashSet::new(), suspicions: 0, away: 0, has_asked: false }
     }
 
     fn open_jobs(&self) -> Vec<JobId> {
@@ -146,6 +172,33 @@ impl FollowView {
                 )
             }
         }
+    }
+
+    /// Returns whether nothing goes on before a person resumes it.
+    fn is_held(&self) -> bool {
+        let mut open = self.jobs.iter().filter(|one| !one.has_ended).peekable();
+        open.peek().is_some() && open.all(|one| one.is_held)
+    }
+
+    fn resumed(&mut self) {
+        self.jobs.iter_mut().for_each(|one| one.is_held = false);
+        self.has_asked = false;
+    }
+
+    fn held_question(&self, home: JobHome) -> String {
+        let all = self.sum();
+        let open = self.jobs.iter().filter(|one| !one.has_ended);
+        let folders: Vec<String> = open.filter_map(|one| one.out.as_deref().map(text::path)).collect();
+        let there = if folders.is_empty() { String::new() } else { format!(", in {}", folders.join(", ")) };
+        let leave = match home {
+            JobHome::Caller => "Ctrl-C stops",
+            JobHome::Farm => "[d]etach, [c]ancel",
+        };
+        format!(
+            "\rHeld after {} of {}{there}. Enter renders the others, {leave}: ",
+            all.done + all.failed,
+            text::count(all.total, "frame")
+        )
     }
 
     fn take(&mut self, output: Output, message: SubmissionMessage) {
@@ -171,7 +224,14 @@ impl FollowView {
             SubmissionEvent::Progress(progress) => {
                 if let Some(line) = at.map(|at| &mut self.jobs[at]) {
                     line.has_ended = progress.state.is_some_and(JobState::is_end);
+                    let is_held = matches!(progress.waits_for, Some(WaitReason::Held { .. }));
                     line.progress = *progress;
+                    if is_held
+                        && !std::mem::replace(&mut line.is_held, is_held)
+                        && let Some(out) = line.out.as_deref().map(text::path)
+                    {
+                        self.note(variant, &format!("the first frames are in {out}"));
+                    }
                 }
                 self.redraw();
             }
@@ -259,6 +319,25 @@ impl FollowView {
 
 fn frame_name(variant: Option<&str>, frame: i32) -> String {
     variant.map_or_else(|| format!("frame {frame}"), |variant| format!("{variant} frame {frame}"))
+}
+
+#[derive(Clone, Copy)]
+enum JobVerb {
+    Resume,
+    Cancel,
+}
+
+/// Resumes or cancels all of these jobs, and fails if one cannot be.
+async fn tell_all(client: &Option<Client>, jobs: &[JobId], verb: JobVerb) -> Result<(), ClientError> {
+    let Some(client) = client else { return Ok(()) };
+    let mut told = Ok(());
+    for job in jobs {
+        told = told.and(match verb {
+            JobVerb::Resume => client.resume(*job).await,
+            JobVerb::Cancel => client.cancel(*job).await,
+        });
+    }
+    told
 }
 
 #[derive(Debug, Clone, Copy)]

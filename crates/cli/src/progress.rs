@@ -172,7 +172,7 @@ impl ProgressView {
     /// The reason for which nothing renders.
     fn waits_for(&self, progress: &JobProgress) -> Option<String> {
         match (progress.state, self.job) {
-            (Some(JobState::Paused), Some(job)) => {
+            (Some(JobState::Paused), Some(job)) if progress.waits_for.is_none() => {
                 Some(format!("paused; `kiln jobs resume {job}` continues it"))
             }
             _ => progress.waits_for.as_ref().map(ToString::to_string),

@@ -133,6 +133,7 @@ impl Core {
         for (place, step) in job.steps.iter().enumerate() {
             self.check_step(StepRef::new(id, place), job, step);
         }
+        self.check_hold(id, job);
         if job.is_device_open() {
             let has_begun = |step: &Step| {
                 step.plan.device.is_some() && (!step.tasks.done().is_empty() || step.tasks.live_len() > 0)

@@ -19,6 +19,8 @@ use crate::{
 pub enum WaitCause {
     /// A person paused it.
     Paused,
+    /// Its first frames are rendered, and a person is to look at them.
+    Held,
     /// Jobs that must be completed first; those that ended otherwise will not be by themselves.
     Dependencies { open: Vec<JobId>, ended: Vec<JobId> },
     /// It does not start before this time.
@@ -143,6 +145,9 @@ impl<'a> Explainer<'a> {
     /// Returns why tasks of the job wait, by step. Empty where none does, or the next turn hands them out.
     pub fn explain(&mut self, id: JobId) -> Vec<(StepIndex, Vec<WaitCause>)> {
         let Some(job) = self.core.state.find_job(id) else { return Vec::new() };
+        if let Some(held) = job.held_step() {
+            return vec![(StepRef::new(id, held).step, vec![WaitCause::Held])];
+        }
         let open = job.steps.iter().enumerate().filter(|(index, _)| job.could_run(*index));
         open.map(|(index, step)| (StepRef::new(id, index).step, self.explain_step(id, job, step))).collect()
     }

@@ -14,11 +14,12 @@ impl Core {
     /// The job as it is when it is new. Holds requirements, sessions and an account for it.
     pub(crate) fn new_job(&mut self, plan: JobPlan) -> Job {
         let id = plan.id();
+        let hold = plan.hold().cloned();
         let (options, steps, pinned) = plan.into_parts();
         let member = self.fair_share.open(&options.project, &options.user);
         let steps = steps.into_iter().enumerate();
         let steps = steps.map(|(place, plan)| self.new_step(StepRef::new(id, place), plan));
-        Job { options, member, steps: steps.collect(), pinned, ..Job::default() }
+        Job { options, member, steps: steps.collect(), pinned, hold, ..Job::default() }
     }
 
     fn new_step(&mut self, of: StepRef, plan: StepPlan) -> Step {
@@ -59,6 +60,7 @@ impl Core {
 
     /// Ends the job if nothing of it can go on, and records what changed about its steps.
     pub(crate) fn settle(&mut self, id: JobId, out: &mut impl Outbox) {
+        self.pause_held(id, out);
         let job = self.state.job(id);
         match job.end().filter(|_| !job.has_ended()) {
             Some(end) => self.end_job(id, end, None, out),
@@ -66,7 +68,7 @@ impl Core {
         }
     }
 
-    fn record_steps(&mut self, id: JobId, out: &mut impl Outbox) {
+    pub(crate) fn record_steps(&mut self, id: JobId, out: &mut impl Outbox) {
         let job = self.state.job_quietly(id);
         for place in 0..job.steps.len() {
             let state = job.step_state(place);

@@ -10,8 +10,8 @@ use kiln_types::{
 };
 
 use crate::{
-    JobPlan, Label, Quarantine, Record, RestoredAttempt, RestoredHistory, RestoredJob, RestoredPhase,
-    RestoredStep, SchedulingOptions, StepPlan,
+    IndexSet, JobPlan, Label, Quarantine, Record, RestoredAttempt, RestoredHistory, RestoredJob,
+    RestoredPhase, RestoredStep, SchedulingOptions, StepPlan,
 };
 
 /// The durable state of a farm, kept in memory.
@@ -25,6 +25,7 @@ pub struct Ledger {
 struct LedgerJob {
     plan: Vec<StepPlan>,
     pinned: Option<Label>,
+    hold: Option<IndexSet>,
     options: SchedulingOptions,
     /// Without the histories and attempts of its steps: they follow from `attempts`.
     restored: RestoredJob,
@@ -58,6 +59,7 @@ impl Ledger {
         let job = LedgerJob {
             plan: plan.steps().to_vec(),
             pinned: None,
+            hold: plan.hold().cloned(),
             options: plan.options().clone(),
             restored: RestoredJob::new(JobState::Queued, plan.steps().len()),
             attempts: BTreeMap::new(),
@@ -152,6 +154,7 @@ impl Ledger {
             Record::CancelledTasks { job, step, ref tasks } => {
                 self.step(job, step)?.cancelled.clone_from(tasks);
             }
+            Record::HoldLifted { job } => self.jobs.get_mut(&job)?.hold = None,
             Record::JobPinned { job, ref device } => self.jobs.get_mut(&job)?.pinned.clone_from(device),
             Record::StepExtended { job, step, count } => {
                 self.jobs.get_mut(&job)?.plan.get_mut(usize::from(step.0))?.count = count;
@@ -207,6 +210,9 @@ impl Ledger {
         let mut plan = JobPlan::new(id, job.plan.clone()).ok()?.scheduled(job.options.clone());
         if let Some(label) = &job.pinned {
             plan = plan.pinned(label);
+        }
+        if let Some(first) = &job.hold {
+            plan = plan.held_after(first.clone());
         }
         Some((plan, restored))
     }

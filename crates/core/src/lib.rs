@@ -13,6 +13,7 @@ mod error;
 mod estimate;
 mod explain;
 mod failure;
+mod hold;
 mod ids;
 mod index_set;
 mod invariant;
@@ -35,6 +36,7 @@ pub use crate::core::{Config, Core};
 pub use error::{JobError, JobResult};
 pub use estimate::frames::SlowAttempt;
 pub use explain::{Explainer, Forecast, Missing, Occupant, UnmetStep, WaitCause};
+pub use hold::first_in_order;
 pub use index_set::{BadIndexSet, Generations, IndexSet, TaskSpan};
 pub use invariant::BrokenInvariant;
 pub use kiln_types::{

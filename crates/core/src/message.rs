@@ -141,6 +141,8 @@ pub enum Record {
     /// The job is pinned to the device of this label from now on, before the first attempt of it is opened; or to none
     /// any longer, as nothing of it was ever delivered and nothing is out.
     JobPinned { job: JobId, device: Option<Label> },
+    /// Nothing holds the job after its first frames any longer.
+    HoldLifted { job: JobId },
     /// The step has grown to `count` tasks.
     StepExtended { job: JobId, step: StepIndex, count: u32 },
     /// The worker is in quarantine, for another reason or longer than before; or no longer in one.

@@ -257,6 +257,7 @@ pub struct JobPlan {
     options: SchedulingOptions,
     steps: Vec<StepPlan>,
     pinned: Option<Label>,
+    hold: Option<IndexSet>,
 }
 
 /// The reasons for which steps make no job.
@@ -289,7 +290,7 @@ impl JobPlan {
             return Err(PlanError::NoSteps);
         }
         steps.iter().enumerate().try_for_each(|(place, step)| step.validate(steps[..place].iter()))?;
-        Ok(Self { id, options: SchedulingOptions::default(), steps, pinned: None })
+        Ok(Self { id, options: SchedulingOptions::default(), steps, pinned: None, hold: None })
     }
 
     /// The same steps with these scheduling options; a priority above the highest is the highest.
@@ -304,6 +305,16 @@ impl JobPlan {
         self.steps.iter_mut().for_each(|step| step.set_device(Some(label)));
         self.pinned = Some(label.clone());
         self
+    }
+
+    /// The same job, paused when these frames, by their positions, are rendered.
+    pub fn held_after(mut self, first: IndexSet) -> Self {
+        self.hold = Some(first);
+        self
+    }
+
+    pub fn hold(&self) -> Option<&IndexSet> {
+        self.hold.as_ref()
     }
 
     pub fn id(&self) -> JobId {

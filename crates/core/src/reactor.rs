@@ -74,11 +74,13 @@ impl Core {
         Ok(())
     }
 
-    /// A job that is not paused stays as it is.
+    /// Lets a paused job go on. It also lifts the hold of a job, unless the job was paused before it reached that.
     ///
     /// # Errors
     /// If there is no such job, or it has ended.
     pub fn resume_job(&mut self, id: JobId, out: &mut impl Outbox) -> JobResult {
+        self.open_job(id)?;
+        self.lift_hold(id, out);
         let job = self.open_job(id)?;
         if job.phase == JobPhase::Paused {
             job.phase = JobPhase::Active;
@@ -108,6 +110,7 @@ impl Core {
         if job.steps.iter().all(has_none) {
             return Err(JobError::NothingToRetry(id));
         }
+        let was_held = job.is_held();
         let mut count = 0;
         let mut changed = BTreeMap::new();
         for (place, step) in job.steps.iter_mut().enumerate() {
@@ -118,6 +121,7 @@ impl Core {
         }
         // Tasks that waited for these to end went on without them; those that wait for them to be done have not begun.
         self.outdate_dependents(id, changed, |after| after.until == DependencyEnd::Ended, out);
+        self.wake_held(id, was_held, out);
         self.reopen_job(id, out);
         Ok(count)
     }
@@ -135,6 +139,7 @@ impl Core {
         out: &mut impl Outbox,
     ) -> JobResult<u32> {
         let job = self.existing_job(id)?;
+        let was_held = job.is_held();
         let all =
             |(place, step): (usize, &Step)| (StepRef::new(id, place), IndexSet::first(step.tasks.count()));
         let chosen = match which.map(|(step, tasks)| (StepRef { job: id, step }, tasks)) {
@@ -155,6 +160,7 @@ impl Core {
             return Err(JobError::NothingToRerender(id));
         }
         self.outdate_dependents(id, changed, |_| true, out);
+        self.wake_held(id, was_held, out);
         self.reopen_job(id, out);
         Ok(count)
     }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_core::{
-    Account, Core, DependencyEnd, DependencyScope, DependencyStart, Finish, HeldAttempt, HeldPhase, JobPlan,
-    Moment, Push, Record, ReportOutcome, SchedulingOptions, Share, StepDependency, StepPlan, WorkerOffer,
+    Account, Core, DependencyEnd, DependencyScope, DependencyStart, Finish, HeldAttempt, HeldPhase, IndexSet,
+    JobPlan, Moment, Push, Record, ReportOutcome, SchedulingOptions, Share, StepDependency, StepPlan,
+    WorkerOffer,
 };
 use kiln_types::{
     AttemptId, AttemptState, FailureCause, Generation, JobId, JobState, SessionKey, SlotIndex, StepIndex,
@@ -25,6 +26,8 @@ pub struct Checker {
     acknowledged: BTreeSet<(TaskId, Generation)>,
     /// Failures and losses of a task since it was last opened.
     mishaps: BTreeMap<TaskId, Mishaps>,
+    /// The frames that may be dispatched of jobs that have a hold.
+    holds: BTreeMap<JobId, IndexSet>,
     steps: BTreeMap<JobId, Vec<StepKnown>>,
     /// Commits of tasks that wait for another step.
     pub behind: u64,
@@ -55,6 +58,7 @@ struct StepKnown {
     count: u32,
     /// 1 where its tasks are not about frames.
     per_frame: u32,
+    is_about_frames: bool,
     after: Vec<StepDependency>,
     /// Tasks whose present generation is committed.
     done: BTreeSet<TaskIndex>,
@@ -72,6 +76,7 @@ impl From<&StepPlan> for StepKnown {
         Self {
             count: step.count,
             per_frame: step.per_frame.map_or(1, std::num::NonZeroU32::get),
+            is_about_frames: step.per_frame.is_some(),
             after: step.after.clone(),
             done: BTreeSet::new(),
             failed: BTreeSet::new(),
@@ -157,6 +162,7 @@ impl Checker {
     pub fn submitted(&mut self, plan: &JobPlan) {
         self.rules.submitted(plan);
         self.devices.submitted(plan);
+        self.holds.extend(plan.hold().map(|hold| (plan.id(), hold.clone())));
         self.steps.insert(plan.id(), plan.steps().iter().map(StepKnown::from).collect());
     }
 
@@ -200,6 +206,17 @@ impl Checker {
         })
     }
 
+    /// Of a job that has a hold, only the first frames are dispatched.
+    fn check_hold(&self, task: TaskId) {
+        let Some(hold) = self.holds.get(&task.job) else { return };
+        let step = &self.steps[&task.job][usize::from(task.step.0)];
+        let is_first = hold.contains(TaskIndex(task.index.0 / step.per_frame));
+        assert!(
+            is_first || !step.is_about_frames,
+            "{task} is dispatched, and its job is held before that frame"
+        );
+    }
+
     /// The number of changes to what a task is made from, and whether all of that is there.
     fn inputs(&self, task: TaskId) -> (u64, bool) {
         let inputs =
@@ -236,11 +253,13 @@ impl Checker {
         self.devices.record(record);
         match record {
             Record::AttemptOpened { attempt, task, generation, worker, slot } => {
+                self.check_hold(*task);
                 let (inputs, complete) = self.inputs(*task);
                 assert!(complete, "{task} is handed out before the steps that it waits for are done");
                 self.open(*attempt, Known::new(*task, *generation, *worker, Some(*slot), inputs));
             }
             Record::StreamOpened { attempt, task, generation, worker } => {
+                self.check_hold(*task);
                 let (inputs, complete) = self.inputs(*task);
                 assert!(!complete, "{task} streams, and all that it waits for is there");
                 assert!(self.may_stream(*task), "{task} streams before the first that it waits for is there");
@@ -399,6 +418,9 @@ impl Checker {
                     "job {job} goes on without tasks that had attempts left"
                 );
                 self.stopping.remove(job);
+            }
+            Record::HoldLifted { job } => {
+                assert!(self.holds.remove(job).is_some(), "the hold of job {job} is lifted twice");
             }
             Record::StepState { .. }
             | Record::WorkerState { .. }

@@ -169,8 +169,10 @@ impl World {
         }
         let jobs: Vec<_> = self.server.disk.ledger.job_ids().collect();
         for job in jobs {
-            // Those that have ended refuse, and rightly.
-            let _ = self.batch(None, |core, _, out| core.resume_job(job, out));
+            // Those that have ended refuse, and rightly. A job that was paused before its hold is resumed, then lifted.
+            for _ in 0..2 {
+                let _ = self.batch(None, |core, _, out| core.resume_job(job, out));
+            }
             self.drop_dependencies(job);
             if self.scenario.kinds {
                 self.add_step(job);

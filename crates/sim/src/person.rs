@@ -7,7 +7,7 @@ use std::{
 
 use kiln_core::{
     DependencyEnd, DependencyScope, DeviceOption, Gpus, JobError, JobPlan, Label, Moment, OpenDevice, Record,
-    Requirement, Room, SchedulingOptions, StepPlan,
+    Requirement, Room, SchedulingOptions, StepPlan, first_in_order,
 };
 use kiln_types::{BlobHash, DesiredState, JobId, Order, SessionKey, StepIndex, TaskIndex};
 use rand::RngExt;
@@ -68,6 +68,15 @@ impl World {
         self.note_steps(JobId(id), &steps);
         let options = self.make_options(id);
         JobPlan::new(JobId(id), steps).expect("steps wait for lower ones only").scheduled(options)
+    }
+
+    /// Holds some jobs of frames after their first ones. Verbs and the end of the run resume them.
+    fn hold(&mut self, plan: JobPlan) -> JobPlan {
+        let first = &plan.steps()[0];
+        let Some(each) = first.per_frame.filter(|_| plan.id().0.is_multiple_of(8)) else { return plan };
+        let (order, frames) = (first.order, first.count / each);
+        let count = self.rng.random_range(1..=frames);
+        plan.held_after(first_in_order(order, frames, count))
     }
 
     /// The steps are about the same frames, each with one to three tasks for each, and some of what they wait for is the
@@ -167,6 +176,7 @@ impl World {
         self.later(wait, Event::Verb);
         if self.last_job < u64::from(self.scenario.jobs) {
             let plan = self.make_plan();
+            let plan = self.hold(plan);
             self.submit(plan);
             return;
         }

@@ -119,6 +119,10 @@ pub struct JobSpec {
     /// can render it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shared: Vec<String>,
+    /// The frames that render before the job is paused, for a person to look at them; absent where nothing holds it, and
+    /// once that person has resumed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<FrameSet>,
     /// What tells this job's frames from those of other saves of the .blend; absent where the client did not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub save: Option<Save>,

@@ -170,6 +170,11 @@ pub struct SchedulingArgs {
     /// Pause the job at once; `kiln jobs resume` starts it.
     #[arg(long, hide_short_help = true)]
     pub hold: bool,
+    /// Pause the job after the first N frames of its order.
+    ///
+    /// So that you can look at them. `kiln jobs resume` renders the others, and so does Enter in a `kiln render` on a terminal.
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    pub hold_after: Option<NonZeroU32>,
     /// Workers that the job may use at once [default: all].
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub max_workers: Option<NonZeroU32>,

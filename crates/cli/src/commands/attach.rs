@@ -65,6 +65,9 @@ fn tell_finished(output: Output, finished: SubmissionResult) -> Exit {
     if finished.end == FollowEnd::Stopped {
         output.note("stopped; the frames that are done stay, and the same command continues");
     }
+    if finished.end == FollowEnd::Held {
+        output.note(&held_line("the job"));
+    }
     if finished.end == FollowEnd::Detached {
         output.note(&format!(
             "job {id} goes on; `kiln jobs wait {id}` attaches again, `kiln jobs fetch {id}` brings its frames"
@@ -76,6 +79,10 @@ fn tell_finished(output: Output, finished: SubmissionResult) -> Exit {
     let text = closing_text(output, &finished, job, exit);
     output.last_line(&last_line(&SubmissionEvent::Finished(Box::new(finished)), exit), || text);
     exit
+}
+
+fn held_line(job: &str) -> String {
+    format!("{job} is held after its first frames; the same command without --hold-after renders the others")
 }
 
 /// Tells what kept frames of a job from coming here.
@@ -185,6 +192,9 @@ pub fn tell_results(output: Output, mut results: Vec<VariantResult>) -> Outcome<
             summary.frames.to_string(),
             summary.out.as_deref().map(text::path).unwrap_or_default(),
         ]);
+    }
+    if all.variants.iter().any(|one| one.outcome == JobOutcome::Held) {
+        output.note(&held_line("a job"));
     }
     if all.outcome == JobOutcome::Detached {
         output.note(

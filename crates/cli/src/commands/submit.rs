@@ -109,6 +109,7 @@ fn job_options(job: &JobArgs, settings: &Settings) -> JobOptions {
         project: settings.project.value.clone(),
         order: job.frames.order,
         held: args.hold,
+        hold_after: args.hold_after,
         refuse_black: job.policy.refuse_black,
         frame_time_limit_s: job.policy.frame_time_limit.map(seconds),
         hang_s: job.policy.hang.map(seconds),

@@ -313,7 +313,7 @@ pub struct JobProgress {
     pub workers_busy: u32,
     pub seconds_left: Option<f64>,
     pub mean_frame_s: Option<f64>,
-    /// The reason for which nothing of it runs.
+    /// The reason for which nothing of it runs; of a paused job only where it is held after its first frames.
     pub waits_for: Option<WaitReason>,
     /// Simulations that are baked before the first frame; until they are.
     pub baking: Option<Baking>,
@@ -353,6 +353,8 @@ pub enum JobOutcome {
     Done,
     /// The job goes on without this caller.
     Detached,
+    /// The first frames are in their places, and the others were not rendered.
+    Held,
     Cancelled,
     Failed,
 }
@@ -363,6 +365,7 @@ impl JobOutcome {
         match self {
             Self::Done => "done",
             Self::Detached => "detached",
+            Self::Held => "held",
             Self::Cancelled => "cancelled",
             Self::Failed => "failed",
         }
@@ -379,6 +382,8 @@ pub enum FollowEnd {
     Detached,
     /// The job, which lives inside this caller, was stopped.
     Stopped,
+    /// The job, which lives inside this caller, is held after its first frames, and nobody can resume it.
+    Held,
 }
 
 /// The result of a submission.

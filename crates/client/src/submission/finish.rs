@@ -49,6 +49,7 @@ impl Followed {
     pub fn outcome(&self) -> JobOutcome {
         match (self.end, self.job.state) {
             (FollowEnd::Detached, _) => JobOutcome::Detached,
+            (FollowEnd::Held, _) if self.fetch_error.is_none() && self.left.is_empty() => JobOutcome::Held,
             (FollowEnd::Stopped, _) | (_, JobState::Cancelled) => JobOutcome::Cancelled,
             _ if self.fetch_error.is_some() || !self.left.is_empty() => JobOutcome::Failed,
             (_, JobState::Completed) => JobOutcome::Done,

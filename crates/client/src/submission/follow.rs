@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use kiln_api::{Change, Event, JobView, StepView};
-use kiln_types::{DeviceClass, FrameSet, JobState, RelPath, TaskName};
+use kiln_api::{Change, Event, JobView, StepView, WaitReason};
+use kiln_types::{DeviceClass, FrameSet, RelPath, TaskName};
 use tokio::{
     sync::{mpsc, watch},
     time::MissedTickBehavior,
@@ -62,6 +62,8 @@ pub struct FollowOptions {
     pub home: JobHome,
     /// Whether it is asked several times a second how far the frames in work are.
     pub watches_frames: bool,
+    /// Ends the stay with a job inside the caller when it is held: nobody else can resume it.
+    pub stops_when_held: bool,
     pub stop: Stop,
 }
 
@@ -70,6 +72,7 @@ struct Follower<'a> {
     events: &'a EventSender,
     home: JobHome,
     watches_frames: bool,
+    stops_when_held: bool,
     job: JobView,
     progress: JobProgress,
     /// As it was told last.
@@ -115,6 +118,7 @@ impl SubmittedJob {
             events: &events,
             home: options.home,
             watches_frames: options.watches_frames,
+            stops_when_held: options.stops_when_held,
             progress: JobProgress::default(),
             told: JobProgress::default(),
             request,
@@ -205,6 +209,9 @@ impl Follower<'_> {
             if self.job.state.is_end() && self.is_fetched {
                 return Ok(FollowEnd::Ended);
             }
+            if self.is_left_held() {
+                return Ok(FollowEnd::Held);
+            }
             if self.home == JobHome::Caller {
                 self.check_stuck()?;
             }
@@ -225,6 +232,13 @@ impl Follower<'_> {
                 () = stop.stopped() => return Ok(self.stopped()),
             }
         }
+    }
+
+    /// Returns whether the job is held, its first frames are here, and nobody can resume it.
+    fn is_left_held(&self) -> bool {
+        let is_held = matches!(self.job.waits_for, Some(WaitReason::Held { .. }));
+        let is_here = !self.fetches || self.is_fetched || self.landed >= self.job.tasks.done;
+        self.stops_when_held && is_held && is_here
     }
 
     /// What waits for something that this machine lacks waits for ever: no other joins a farm inside a command. Which
@@ -426,7 +440,7 @@ fn progress_of(job: &JobView) -> JobProgress {
         workers_busy: job.workers_busy,
         seconds_left: job.seconds_left,
         mean_frame_s: job.mean_frame_s,
-        waits_for: job.waits_for.clone().filter(|_| job.state != JobState::Paused),
+        waits_for: job.waits_for.clone().filter(|reason| !matches!(reason, WaitReason::Paused { .. })),
         baking: job
             .open_bake()
             .map(|step| Baking { simulations: job.spec.bake.clone(), fraction: step.progress as f32 }),

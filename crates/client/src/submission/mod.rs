@@ -26,7 +26,10 @@ mod throttle;
 mod variant;
 mod variants;
 
-use std::path::{Path, PathBuf};
+use std::{
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
 
 use kiln_types::{JobStanding, Needs, Order, Owner, Project, RenderSettings};
 
@@ -76,6 +79,8 @@ pub struct JobOptions {
     pub project: Option<Project>,
     pub order: Order,
     pub held: bool,
+    /// The job is paused after this number of frames of its order, until somebody resumes it.
+    pub hold_after: Option<NonZeroU32>,
     pub refuse_black: bool,
     pub frame_time_limit_s: Option<u32>,
     pub hang_s: Option<u32>,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    num::NonZeroU32,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -189,6 +190,7 @@ impl PlannedVariant {
             user: options.user.clone(),
             project: options.project.clone(),
             held: options.held,
+            hold_after: options.hold_after.map(NonZeroU32::get),
             hang_s: options.hang_s,
             refuse_black: options.refuse_black,
             standing: options.standing.clone(),
@@ -280,6 +282,11 @@ impl SubmittedJob {
 
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// The folder that its frames come to.
+    pub fn out(&self) -> Option<PathBuf> {
+        self.target.as_ref().map(FetchTarget::path)
     }
 
     /// Returns whether the frames of the job come here.

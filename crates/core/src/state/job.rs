@@ -42,6 +42,8 @@ pub(crate) struct Job {
     pub steps: Vec<Step>,
     /// The device of all its steps, where there is one of several to choose and a worker has taken a task of it.
     pub pinned: Option<Label>,
+    /// The frames that render before a person resumes the job, by their positions; `None` where nothing holds it.
+    pub hold: Option<IndexSet>,
 }
 
 impl Job {
@@ -91,13 +93,17 @@ impl Job {
         after.map(|after| (&self.steps[usize::from(after.step.0)], after.until))
     }
 
-    /// The tasks of the step for which the same frames of earlier steps are there; `None` where it waits for none.
+    /// The tasks of the step for which the same frames of earlier steps are there, and that no hold keeps back; `None`
+    /// where it waits for neither.
     pub fn tasks_with_frames(&self, step: usize) -> Option<IndexSet> {
         let ready =
             |(before, end): (&Step, DependencyEnd)| before.plan.whole_frames_of(&before.tasks.reached(end));
-        let frames =
-            self.frame_dependencies(step).map(ready).reduce(|all, ready| all.intersection(&ready))?;
-        Some(self.steps[step].plan.tasks_of(&frames))
+        let frames = self.frame_dependencies(step).map(ready).reduce(|all, ready| all.intersection(&ready));
+        let ready = frames.map(|frames| self.steps[step].plan.tasks_of(&frames));
+        match (ready, self.tasks_before_hold(step)) {
+            (Some(ready), Some(first)) => Some(ready.intersection(&first)),
+            (ready, first) => ready.or(first),
+        }
     }
 
     /// Blocks the tasks of every step that lack the same frame of an earlier one, and lets all others wait.
@@ -163,6 +169,9 @@ impl Job {
         if !is_unlocked {
             may.merge(&tasks.waiting());
         }
+        if let Some(first) = self.tasks_before_hold(step) {
+            may = may.intersection(&first);
+        }
         for after in &plan.after {
             let before = &self.steps[usize::from(after.step.0)];
             match (after.start, after.scope) {
@@ -205,7 +214,7 @@ impl Job {
     /// Returns how the job ends now; `None` while something runs or may run.
     pub fn end(&self) -> Option<JobEnd> {
         let goes_on = |place: usize| self.steps[place].tasks.live_len() > 0 || self.could_run(place);
-        if (0..self.steps.len()).any(goes_on) {
+        if (0..self.steps.len()).any(goes_on) || self.is_held() {
             None
         } else if self.steps.iter().all(|step| step.tasks.are_all_done()) {
             Some(JobEnd::Completed)

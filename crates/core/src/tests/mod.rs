@@ -8,6 +8,7 @@ mod explain;
 mod farm;
 mod frames;
 mod health;
+mod hold;
 mod jobs;
 mod order;
 mod pauses;

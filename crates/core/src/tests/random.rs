@@ -17,7 +17,10 @@ use super::{
     order::orders,
     steps, task, w,
 };
-use crate::{DependencyEnd, DependencyScope, Finish, HeldPhase, JobPlan, Record, StepDependency, StepPlan};
+use crate::{
+    DependencyEnd, DependencyScope, Finish, HeldPhase, JobPlan, Record, StepDependency, StepPlan,
+    first_in_order,
+};
 
 #[derive(Debug, Clone)]
 enum Event {
@@ -25,6 +28,7 @@ enum Event {
         shape: u8,
         count: u32,
         order: Order,
+        hold: u32,
     },
     Join {
         worker: u64,
@@ -104,8 +108,8 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let (worker, job, which) = (1u64..5, 1u64..4, 0usize..64);
     prop_oneof![
-        2 => (0u8..8, 1u32..12, orders())
-            .prop_map(|(shape, count, order)| Event::Submit { shape, count, order }),
+        2 => (0u8..8, 1u32..12, orders(), 0u32..8)
+            .prop_map(|(shape, count, order, hold)| Event::Submit { shape, count, order, hold }),
         4 => (worker.clone(), 0u16..4).prop_map(|(worker, slots)| Event::Join { worker, slots }),
         1 => worker.clone().prop_map(|worker| Event::Crash { worker }),
         2 => worker.clone().prop_map(|worker| Event::Leave { worker }),
@@ -140,7 +144,7 @@ fn apply(farm: &mut Farm, event: Event) {
         (!held.is_empty()).then(|| held[which % held.len()])
     };
     match event {
-        Event::Submit { shape, count, order } => {
+        Event::Submit { shape, count, order, hold } => {
             let id = (1..4).find(|id| farm.core.job(JobId(*id)).is_none());
             if let Some(id) = id {
                 let plan = match shape {
@@ -169,7 +173,10 @@ fn apply(farm: &mut Farm, event: Event) {
                     _ => steps(id, &[(2, &[]), (count, &[]), (1, &[0, 1])]),
                 };
                 let ordered = plan.steps().iter().map(|step| StepPlan { order, ..step.clone() });
-                farm.submit(JobPlan::new(JobId(id), ordered.collect()).unwrap());
+                let plan = JobPlan::new(JobId(id), ordered.collect()).unwrap();
+                // It has no fewer frames.
+                let first = first_in_order(order, count.min(4), hold.min(count.min(4)));
+                farm.submit(if hold > 0 { plan.held_after(first) } else { plan });
             }
         }
         Event::Join { worker, slots } => farm.join_with(worker, slots, labels(worker)),
@@ -324,11 +331,13 @@ proptest! {
     fn any_sequence_of_events_leaves_the_core_sane(events in prop::collection::vec(event(), 1..120)) {
         let mut farm = Farm::new();
         let mut commits = std::collections::BTreeSet::new();
+        let mut lifted = std::collections::BTreeSet::new();
         let (mut workers, mut devices) = (BTreeMap::new(), BTreeMap::new());
         for event in events {
             if matches!(event, Event::Forget { .. }) {
                 // A forgotten job's id may come again.
                 commits.clear();
+                lifted.clear();
                 devices.clear();
             }
             apply(&mut farm, event);
@@ -336,6 +345,7 @@ proptest! {
                 match record {
                     Record::AttemptOpened { attempt, worker, .. } => drop(workers.insert(attempt, worker)),
                     Record::JobPinned { job, device: Some(device) } => drop(devices.insert(job, device.0)),
+                    Record::HoldLifted { job } => prop_assert!(lifted.insert(job), "job {job} was held again"),
                     Record::TaskCommitted { task, generation, attempt } => {
                         prop_assert!(commits.insert((task, generation)), "{task} committed twice");
                         if let Some(device) = devices.get(&task.job) {

@@ -6,8 +6,8 @@ use axum::{extract::State, http::StatusCode};
 use kiln_api::{JobSource, JobView, ProblemCode, SubmitJob};
 use kiln_blend::{ChoiceError, ChoiceRequest, ExternalKind, Inspection, check_linked, choose};
 use kiln_types::{
-    BlobHash, Bundle, BundleFile, BundleId, DeviceChoice, DeviceClass, GpuUse, JobId, JobSpec, Name, Needs,
-    RelPath, Save, ScriptPolicy, SessionSpec, Simulations, paths,
+    BlobHash, Bundle, BundleFile, BundleId, DeviceChoice, DeviceClass, FrameSet, GpuUse, JobId, JobSpec,
+    Name, Needs, Order, RelPath, Save, ScriptPolicy, SessionSpec, Simulations, TaskIndex, paths,
 };
 
 use super::{
@@ -164,6 +164,16 @@ async fn unpack(app: &App, hash: BlobHash, size: u64) -> Answer<(BlobHash, u64)>
     app.blobs.put_stream(None, MAX_BLOB, roomy(bytes, &mut room)).await.map_err(blob_fault)
 }
 
+/// The first frames of an order; `None` where they are all.
+fn first_frames(frames: &FrameSet, order: Order, count: u32) -> Option<FrameSet> {
+    if count >= frames.len() {
+        return None;
+    }
+    let first = kiln_core::first_in_order(order, frames.len(), count);
+    let of_order = frames.iter().zip(0..).filter(|(_, at)| first.contains(TaskIndex(*at)));
+    FrameSet::from_frames(of_order.map(|(frame, _)| frame)).ok()
+}
+
 /// Returns the job, and the name of its scene.
 fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<(JobSpec, String)> {
     let asked = ChoiceRequest {
@@ -188,6 +198,10 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<(JobSpe
              least; leave the limit out for that of the farm."
         )));
     }
+    if request.hold_after == Some(0) {
+        return Err(Fault::bad("A job is held after one frame at least; leave hold_after out for none."));
+    }
+    let hold = request.hold_after.and_then(|count| first_frames(&frames, request.order, count));
     check_after(&request.standing.after)?;
     check_needs(&request.needs, device)?;
     let stem = source.blend.file_name();
@@ -209,6 +223,7 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<(JobSpe
         denoiser,
         bake,
         shared: source.shared,
+        hold,
         save: checked_save(request.save)?,
         session: SessionSpec {
             bundle: source.bundle,

@@ -106,6 +106,7 @@ impl Scheduler {
                 let spans = tasks.spans().map(|span| (span.first, span.last)).collect();
                 self.write(Write::SetCancelledTasks { job, step, spans });
             }
+            Record::HoldLifted { job } => self.hold_lifted(job),
             Record::JobPinned { job, device } => self.pinned(job, device.as_ref(), at_ms),
             Record::StepExtended { job, step, count } => self.extended(job, step, count, at_ms),
             Record::WorkerQuarantine { worker, quarantine } => {
@@ -201,6 +202,15 @@ impl Scheduler {
         tracing::info!(%job, %device, "the device of a job is chosen");
         self.write(Write::SetJobSpec { job, spec });
         self.event(at_ms, Some(job), None, &Change::JobDevice { device });
+    }
+
+    fn hold_lifted(&mut self, job: JobId) {
+        let Some(live) = self.farm.jobs.get_mut(&job) else { return };
+        let spec = Arc::make_mut(&mut live.spec);
+        spec.hold = None;
+        let spec = Box::new(spec.clone());
+        tracing::info!(%job, "hold lifted");
+        self.write(Write::SetJobSpec { job, spec });
     }
 
     fn extended(&mut self, job: JobId, step: StepIndex, count: u32, at_ms: i64) {

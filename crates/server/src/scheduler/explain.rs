@@ -4,7 +4,7 @@ use kiln_api::{
     Explanation, RelativePriority, SlotHolder, StepWait, TimeLeft, UnmetRequirement, UnmetView, WaitReason,
 };
 use kiln_core::{Explainer, Forecast, Missing, Occupant, UnmetStep, WaitCause};
-use kiln_types::{JobId, StepIndex, WorkerId};
+use kiln_types::{FrameSet, JobId, StepIndex, WorkerId};
 
 use super::{Farm, order::kind_and_name, plan::labels};
 
@@ -60,6 +60,10 @@ impl Farm {
         let spec = self.jobs.get(&job).map(|live| &live.spec);
         match cause {
             WaitCause::Paused => WaitReason::Paused { job },
+            WaitCause::Held => {
+                let hold = spec.and_then(|spec| spec.hold.as_ref());
+                WaitReason::Held { job, frames: hold.map_or(0, FrameSet::len) }
+            }
             WaitCause::Dependencies { open, ended } => WaitReason::Dependencies { open, ended },
             WaitCause::Until(at) => WaitReason::StartTime {
                 at_ms: spec

@@ -56,7 +56,9 @@ impl Farm {
         let stuck = matches!(view.state, JobState::Queued | JobState::Running)
             && all.assigned + all.running == 0
             && all.waiting > 0;
-        let (waits_for, unmet) = if stuck { self.waits_for(survey, job) } else { (None, Vec::new()) };
+        let may_be_held = view.state == JobState::Paused && live.spec.hold.is_some();
+        let (waits_for, unmet) =
+            if stuck || may_be_held { self.waits_for(survey, job) } else { (None, Vec::new()) };
         Some(LiveJobView {
             state: view.state,
             steps,

@@ -10,6 +10,7 @@ use kiln_core::{
 };
 use kiln_types::{
     BlenderSeries, BlobHash, DeviceClass, GpuUse, JobId, JobSpec, JobSteps, SessionKey, StepInput, StepSpec,
+    TaskIndex,
 };
 
 use crate::clock::{Clock, unix_ms};
@@ -33,7 +34,11 @@ pub(crate) fn plan_of(
         device: open.as_ref().and_then(|open| open_device(job, open, step)),
         ..StepPlan::new(step.tasks(&spec.frames), session_key(job, first, step))
     });
-    let plan = JobPlan::new(job, steps.collect())?.scheduled(standing);
+    let mut plan = JobPlan::new(job, steps.collect())?.scheduled(standing);
+    if let Some(hold) = &spec.hold {
+        let positions = hold.iter().filter_map(|frame| spec.frames.index_of(frame));
+        plan = plan.held_after(positions.map(TaskIndex).collect());
+    }
     let pinned = spec.any_gpu && spec.session.device != DeviceClass::Gpu;
     Ok(if pinned { plan.pinned(&device_label(spec.session.blender, spec.session.device)) } else { plan })
 }

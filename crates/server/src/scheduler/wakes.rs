@@ -78,6 +78,7 @@ fn wants_workers(wait: &WaitCause) -> bool {
         | WaitCause::FailedHere { .. }
         | WaitCause::Room { .. } => true,
         WaitCause::Paused
+        | WaitCause::Held
         | WaitCause::Dependencies { .. }
         | WaitCause::Until(_)
         | WaitCause::Limit { .. }

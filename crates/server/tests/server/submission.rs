@@ -1,7 +1,8 @@
 //! The whole way of a submission as a library: no terminal, a real server, and workers that speak the real protocol.
 
-use std::path::Path;
+use std::{num::NonZeroU32, path::Path};
 
+use kiln_api::WaitReason;
 use kiln_client::{
     Existing, JobFilter, Request,
     submission::{
@@ -69,7 +70,7 @@ fn jobs(runs: Vec<VariantRun>) -> Vec<SubmittedJob> {
 }
 
 fn options(stop: &Stop) -> FollowOptions {
-    FollowOptions { home: JobHome::Farm, watches_frames: false, stop: stop.clone() }
+    FollowOptions { home: JobHome::Farm, watches_frames: false, stops_when_held: false, stop: stop.clone() }
 }
 
 /// The events that wait, as JSON.
@@ -266,4 +267,32 @@ async fn variants_are_jobs_of_their_own_with_folders_of_their_own() {
     assert!(again.blender().is_none(), "every variant is there");
     let all = VariantsResult::of(&again.nothing_left());
     assert_eq!((all.outcome, all.variants[1].frames), (JobOutcome::Done, 2));
+}
+
+#[tokio::test]
+async fn a_job_is_held_after_its_first_frames_also_over_a_restart() {
+    let (farm, desk) = (Farm::start().await, Desk::new());
+    let mut asked = desk.options(RenderSettings::default());
+    asked.job.hold_after = NonZeroU32::new(1);
+    let read = Submission::new(asked, EventSender::silent()).read().await.unwrap();
+    let planned = read.plan(&RenderPlace::Farm(&farm.client)).await.unwrap();
+    let job = jobs(planned.submit(&farm.client).await.unwrap()).remove(0).leave();
+    assert_eq!(job.spec.hold, Some("1".parse().unwrap()));
+    let mut worker = FakeWorker::join(&farm, 1, "alpha", 2).await;
+    soon("the first frame", worker.render(1)).await;
+    farm.reaches(&job, JobState::Paused).await;
+    let held = farm.client.job(job.id).await.unwrap();
+    assert_eq!(held.waits_for, Some(WaitReason::Held { job: job.id, frames: 1 }));
+    assert_eq!((held.tasks.done, held.tasks.waiting), (1, 1));
+
+    drop(worker);
+    let farm = farm.restart().await;
+    let held = farm.client.job(job.id).await.unwrap();
+    assert_eq!((held.state, held.tasks.done), (JobState::Paused, 1));
+    farm.client.resume(job.id).await.unwrap();
+    let farm = farm.restart().await;
+    let mut worker = FakeWorker::join(&farm, 1, "alpha", 2).await;
+    soon("the other frame", worker.render(1)).await;
+    farm.reaches(&job, JobState::Completed).await;
+    assert_eq!(farm.client.job(job.id).await.unwrap().spec.hold, None);
 }

@@ -75,6 +75,7 @@ fn spec(name: &str, frames: &str) -> JobSpec {
         written_by: "3.4.1".parse().unwrap(),
         bake: Vec::new(),
         shared: Vec::new(),
+        hold: None,
         save: None,
         session: SessionSpec {
             bundle: BundleId(BlobHash::of(b"bundle")),

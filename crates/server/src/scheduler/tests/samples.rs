@@ -60,6 +60,7 @@ pub(in crate::scheduler) fn spec(count: i32, order: &str, bakes: bool) -> JobSpe
         written_by: "3.4.1".parse().unwrap(),
         bake: if bakes { vec!["cloth of Flag".to_owned()] } else { Vec::new() },
         shared: Vec::new(),
+        hold: None,
         save: None,
         session: SessionSpec {
             bundle: bundle(count),
