@@ -2,7 +2,7 @@
 
 use kiln_types::{
     AttemptId, AttemptState, DeviceClass, EventNumber, Failure, Generation, JobId, JobStanding, JobState,
-    StepIndex, Suspicion, TaskIndex, TaskName, WorkerState,
+    StepIndex, StepKind, Suspicion, TaskIndex, TaskName, WorkerState,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -39,6 +39,11 @@ pub enum Change {
     },
     JobExtended {
         total: u32,
+    },
+    /// A step was added to the job, which goes on.
+    StepAdded {
+        step: StepIndex,
+        step_kind: StepKind,
     },
     JobNotice {
         text: String,

@@ -291,6 +291,15 @@ pub struct ChangeJob {
     pub not_before_ms: Option<Option<i64>>,
 }
 
+/// A job after a request that lets tasks run again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ReopenedJob {
+    #[serde(flatten)]
+    pub job: JobView,
+    /// Tasks that run again only because their files are needed and were removed.
+    pub again: u32,
+}
+
 /// Adds frames to a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ExtendJob {
@@ -326,7 +335,8 @@ pub struct AttemptView {
     pub name: TaskName,
     pub generation: Generation,
     pub worker: String,
-    pub slot: SlotIndex,
+    /// Absent as long as it streams: it is on its worker then, and on no slot.
+    pub slot: Option<SlotIndex>,
     pub state: AttemptState,
     pub opened_ms: i64,
     pub started_ms: Option<i64>,

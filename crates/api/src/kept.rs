@@ -62,6 +62,8 @@ pub struct Collected {
     /// Jobs whose logs went.
     pub logs: Vec<JobId>,
     pub bundles: u64,
+    /// Tasks whose intermediate files went.
+    pub intermediates: u64,
     /// Uploads that nobody went on with.
     pub uploads: u64,
     /// Files and pieces of files on the disk.

@@ -23,8 +23,8 @@ pub use files::{
 };
 pub use job::{
     AttemptView, AttemptsPage, ChangeJob, Explanation, ExtendJob, JobList, JobReport, JobSource, JobView,
-    OutputView, OutputsPage, RerenderJob, StepFile, StepFilesPage, StepView, StepWait, SubmitJob, TaskCounts,
-    TaskView, TasksPage, TimeLeft, UnmetView, WorkerShare,
+    OutputView, OutputsPage, ReopenedJob, RerenderJob, StepFile, StepFilesPage, StepView, StepWait,
+    SubmitJob, TaskCounts, TaskView, TasksPage, TimeLeft, UnmetView, WorkerShare,
 };
 pub use kept::{Collect, Collected, Fetched, JobKept, Kept};
 pub use link::{

@@ -58,6 +58,25 @@ impl BlobStore {
         .await
     }
 
+    /// Removes these blobs, but for those that were promised since the time beside them.
+    pub async fn collect_each(&self, blobs: Vec<(BlobHash, SystemTime)>) -> BlobResult<FreedSpace> {
+        let store = self.clone();
+        blocking(move || {
+            let mut freed = FreedSpace::default();
+            for (hash, promised_since) in blobs {
+                let path = store.path(&hash);
+                let _alone = store.inner.gate.write().unwrap_or_else(PoisonError::into_inner);
+                if let Some(bytes) = forgotten(&path, promised_since)?
+                    && remove(&path)?
+                {
+                    freed = freed + FreedSpace { blobs: 1, bytes };
+                }
+            }
+            Ok(freed)
+        })
+        .await
+    }
+
     /// The blobs that [`BlobStore::collect`] would remove.
     pub async fn collectable(
         &self,

@@ -6,6 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
+
 use crate::BlobError;
 use crate::disk::BlobResult;
 
@@ -27,6 +29,8 @@ struct Inner {
     reserve: u64,
     /// Bytes.
     promised: Mutex<u64>,
+    /// Bytes were turned away.
+    refused: Notify,
 }
 
 /// Bytes that somebody is about to write. Dropping it gives back what was not written; keep it until all is.
@@ -44,7 +48,8 @@ pub struct Reservation {
 impl DiskSpace {
     /// `reserve`: bytes that stay free, or an eighth of a smaller disk.
     pub fn of(folder: &Path, reserve: u64) -> Self {
-        Self { inner: Arc::new(Inner { folder: folder.to_owned(), reserve, promised: Mutex::new(0) }) }
+        let (promised, refused) = Default::default();
+        Self { inner: Arc::new(Inner { folder: folder.to_owned(), reserve, promised, refused }) }
     }
 
     /// Promises room for `bytes`.
@@ -56,6 +61,11 @@ impl DiskSpace {
         Ok(Reservation { space: self.clone(), promised, ahead: bytes, underway: 0 })
     }
 
+    /// Waits until bytes are turned away, or returns at once if some were since it returned last.
+    pub async fn refused(&self) {
+        self.inner.refused.notified().await;
+    }
+
     /// Counts the bytes. A disk that does not tell its free space counts as having room: writing will fail if it has none.
     fn promise(&self, bytes: u64) -> BlobResult<u64> {
         // Held while the disk is asked: of two, one is first.
@@ -64,6 +74,7 @@ impl DiskSpace {
         let (free, whole) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
         if !fits(free, *promised, bytes, self.inner.reserve.min(whole / 8)) {
             let folder = self.inner.folder.display();
+            self.inner.refused.notify_one();
             tracing::warn!(%folder, free, promised = *promised, bytes, "the disk is full; bytes are turned away");
             return Err(BlobError::Reserved { free });
         }

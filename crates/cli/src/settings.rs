@@ -101,6 +101,7 @@ impl Settings {
         Retention {
             bundles: self.remove_bundles_after.value,
             outputs: self.remove_outputs_after.value,
+            intermediates: self.remove_intermediates_after.value,
             logs: self.remove_logs_after.value,
             events: self.remove_events_after.value,
             uploads: self.remove_uploads_after.value,

@@ -4,12 +4,12 @@ use std::fmt::Display;
 
 use kiln_api::{
     AttemptView, AttemptsPage, ChangeJob, Collect, Collected, Explanation, ExtendJob, Fetched, JobList,
-    JobReport, JobView, OutputsPage, RerenderJob, RunningList, StepFilesPage, SubmitJob, TasksPage,
-    WorkerList, WorkerView,
+    JobReport, JobView, OutputsPage, ReopenedJob, RerenderJob, RunningList, StepFilesPage, SubmitJob,
+    TasksPage, WorkerList, WorkerView,
 };
 use kiln_types::{
-    ArchivedFilter, AttemptId, AttemptState, FrameSet, JobId, JobState, Owner, Project, StepIndex, TaskIndex,
-    TaskState,
+    ArchivedFilter, AttemptId, AttemptState, FrameSet, JobId, JobState, Owner, Project, StepIndex, StepSpec,
+    TaskIndex, TaskState,
 };
 use reqwest::Method;
 
@@ -234,6 +234,29 @@ impl Client {
 
     pub async fn report(&self, id: JobId) -> Result<JobReport, ClientError> {
         self.get(&routes::of_job(id, "report")).await
+    }
+
+    /// A page of the committed files of a step after this sequence, of all frames or of one.
+    ///
+    /// # Errors
+    /// If there is no such step or frame.
+    pub async fn step_files(
+        &self,
+        id: JobId,
+        step: StepIndex,
+        frame: Option<i32>,
+        after: u64,
+    ) -> Result<StepFilesPage, ClientError> {
+        let parameters = [("frame", shown(&frame)), ("after", Some(&after as _))];
+        self.get(&routes::with(routes::step_files(id, step), &parameters)).await
+    }
+
+    /// Adds a step to a job, which goes on with it if it had ended.
+    ///
+    /// # Errors
+    /// If the step cannot be added, or does not fit the job.
+    pub async fn add_step(&self, id: JobId, step: &StepSpec) -> Result<ReopenedJob, ClientError> {
+        self.post(&routes::of_job(id, "steps"), step).await
     }
 
     /// What Blender printed in one attempt.

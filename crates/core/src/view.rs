@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use kiln_types::{
-    AttemptId, DesiredState, Generation, JobId, JobState, StepIndex, TaskId, TaskState, WorkerId, WorkerState,
+    AttemptId, DependencyEnd, DependencyScope, DesiredState, Generation, JobId, JobState, StepIndex, TaskId,
+    TaskState, WorkerId, WorkerState,
 };
 
 use crate::{
-    Account, Core, Label, Limit, Moment, Requirement, StepState, TaskCounts,
+    Account, Core, IndexSet, Label, Limit, Moment, Requirement, StepState, TaskCounts,
     ids::StepRef,
     state::{Probe, TaskPlace, Worker},
 };
@@ -122,6 +123,25 @@ impl Core {
     pub fn requirement(&self, job: JobId, step: StepIndex) -> Option<&Requirement> {
         let step = self.state.find_step(StepRef { job, step })?;
         Some(&self.requirements[step.requirement].requirement)
+    }
+
+    /// The tasks of a step on which others depend that have not ended.
+    pub fn tasks_in_use(&self, job: JobId, step: StepIndex) -> IndexSet {
+        let mut used = IndexSet::default();
+        let Some(job) = self.state.find_job(job) else { return used };
+        let Some(made) = job.steps.get(usize::from(step.0)) else { return used };
+        for user in &job.steps {
+            for after in user.plan.after.iter().filter(|after| after.step == step) {
+                let mut open = IndexSet::first(user.tasks.count());
+                open.subtract(&user.tasks.reached(DependencyEnd::Ended));
+                match after.scope {
+                    DependencyScope::Frame => used.merge(&made.plan.tasks_of(&user.plan.frames_of(&open))),
+                    DependencyScope::Step if open.is_empty() => {}
+                    DependencyScope::Step => return IndexSet::first(made.tasks.count()),
+                }
+            }
+        }
+        used
     }
 
     /// The slots that projects and users with jobs hold now.

@@ -12,8 +12,8 @@ use std::{
 
 use kiln_api::Collected;
 use kiln_blobs::{BlobError, Blobs, Uploads};
-use kiln_store::{Expired, Expiry, Store, StoreError, Write};
-use kiln_types::EventNumber;
+use kiln_store::{Due, Expired, Expiry, Store, StoreError, Write};
+use kiln_types::{BlobHash, EventNumber};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,7 @@ use crate::{
     logs::Logs,
     retention::Retention,
     scheduler::{Input, Refusal, SchedulerHandle},
+    space::DiskSpace,
 };
 
 /// The first collection after a start, and every further one.
@@ -30,6 +31,8 @@ const EVERY: Duration = Duration::from_secs(60 * 60);
 /// Jobs and bundles that go in one transaction, and events: the scheduler waits for no longer.
 const AT_ONCE: usize = 500;
 const EVENTS: u64 = 20_000;
+/// From one look for used intermediates to the next, while the disk is short.
+const SHORT: Duration = Duration::from_secs(5);
 /// Until rows that could not be removed are tried again.
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -58,6 +61,7 @@ pub(crate) struct Collector {
     pub logs: Logs,
     pub scheduler: SchedulerHandle,
     pub holds: Holds,
+    pub space: DiskSpace,
     /// One collection at a time.
     pub one: Mutex<()>,
 }
@@ -70,14 +74,23 @@ impl Collector {
         }
         let mut times = tokio::time::interval_at(tokio::time::Instant::now() + FIRST, EVERY);
         loop {
+            let is_short = tokio::select! {
+                () = stop.cancelled() => return,
+                _ = times.tick() => false,
+                () = self.space.refused() => true,
+            };
+            let collect = async {
+                if is_short {
+                    self.free_spent().await?;
+                    tokio::time::sleep(SHORT).await;
+                    return Ok(());
+                }
+                self.collect(SystemTime::now(), false).await.map(drop)
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = times.tick() => {}
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                done = self.collect(SystemTime::now(), false) => if let Err(error) = done {
-                    tracing::warn!(%error, "the collection broke off; it goes on with the next one");
+                done = collect => if let Err::<(), CollectError>(error) = done {
+                    tracing::warn!(%error, "collection broke off");
                 },
             }
         }
@@ -129,16 +142,18 @@ impl Collector {
             inputs_ms: retention.bundles.until(now_ms),
             outputs_ms: retention.outputs.until(now_ms),
             logs_ms: retention.logs.until(now_ms),
+            spent_ms: retention.intermediates.until(now_ms),
+            unused_ms: retention.intermediates.until(now_ms),
             promised_ms: unix(promised_since),
         };
         let (expired, mut needed) = if dry_run {
             self.store.would_expire(&expiry).await?
         } else {
-            (self.expire(expiry).await?, self.store.needed_blobs().await?)
+            (self.expire(expiry, self.store.due(&expiry).await?).await?, self.store.needed_blobs().await?)
         };
         needed.extend(self.uploads.finished(idle_since).await?);
         needed.sort_unstable();
-        let is_needed = move |hash: &kiln_types::BlobHash| needed.binary_search(hash).is_ok();
+        let is_needed = move |hash: &BlobHash| needed.binary_search(hash).is_ok();
         let freed = if dry_run {
             self.blobs.collectable(is_needed, promised_since).await?
         } else {
@@ -155,6 +170,7 @@ impl Collector {
             outputs: expired.outputs,
             logs: expired.logs,
             bundles: expired.bundles,
+            intermediates: expired.intermediates.len() as u64,
             uploads: uploads as u64,
             blobs: freed.blobs,
             bytes: freed.bytes,
@@ -168,6 +184,7 @@ impl Collector {
                 outputs = collected.outputs.len(),
                 logs = collected.logs.len(),
                 bundles = collected.bundles,
+                intermediates = collected.intermediates,
                 uploads,
                 blobs = collected.blobs,
                 bytes = collected.bytes,
@@ -180,9 +197,39 @@ impl Collector {
         Ok(collected)
     }
 
+    /// Removes intermediates that are used up, however young they are, because the disk is short. Others keep what they
+    /// were promised: of these, nobody was told anything since they were stored.
+    ///
+    /// # Errors
+    /// If the disk or the records fail; what was removed until then is gone.
+    async fn free_spent(&self) -> Result<(), CollectError> {
+        let _one = self.one.lock().await;
+        let held = self.holds.oldest();
+        let now_ms = unix(SystemTime::now());
+        let expiry = Expiry { at_ms: now_ms, spent_ms: Some(now_ms), ..Expiry::default() };
+        let spent = self.store.due_intermediates(&expiry).await?;
+        let Expired { intermediates, freed, .. } = self.expire(expiry, spent).await?;
+        if freed.is_empty() {
+            return Ok(());
+        }
+        let mut needed = self.store.needed_blobs().await?;
+        needed.extend(self.uploads.finished(UNIX_EPOCH).await?);
+        needed.sort_unstable();
+        let is_free = |(hash, _): &(BlobHash, i64)| needed.binary_search(hash).is_err();
+        let stored_by = |(hash, at_ms): (BlobHash, i64)| (hash, held.min(system(at_ms.saturating_add(1))));
+        let spent = freed.into_iter().filter(is_free).map(stored_by).collect();
+        let freed = self.blobs.whole().collect_each(spent).await?;
+        tracing::info!(
+            tasks = intermediates.len(),
+            blobs = freed.blobs,
+            bytes = freed.bytes,
+            "used intermediates removed"
+        );
+        Ok(())
+    }
+
     /// What is due is looked for beside the scheduler, which then lets go of it a part at a time, and has its turns in between.
-    async fn expire(&self, expiry: Expiry) -> Result<Expired, CollectError> {
-        let due = self.store.due(&expiry).await?;
+    async fn expire(&self, expiry: Expiry, due: Due) -> Result<Expired, CollectError> {
         let mut expired = Expired::default();
         for due in due.parts(AT_ONCE) {
             let due = Box::new(due);

@@ -12,7 +12,7 @@ use std::{
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use kiln_api::{AttemptReport, BUILD, Down, Hello, OLDEST_PROTOCOL, PROTOCOL, Up};
 use kiln_types::{
-    AttemptId, BlobHash, BundleFile, Failure, FailureCause, OutputSet, RelPath, TaskFile, WorkerId,
+    AttemptId, BlobHash, BundleFile, Failure, FailureCause, ProductKind, RelPath, TaskFile, WorkerId,
 };
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -22,7 +22,7 @@ use crate::{
     App,
     arrivals::Arrival,
     bakes::bundle_of,
-    scheduler::{Finished, Input, Link, Made},
+    scheduler::{Finished, Input, Link, MadeFiles},
 };
 
 /// Bytes of one message: what a bake made fits, with [`AttemptReport::MAX_FILES`] files of common names.
@@ -217,15 +217,8 @@ impl Served<'_> {
             AttemptReport::Failed { failure, seconds } => return Finished::Failed { failure, seconds },
             AttemptReport::Returned => return Finished::Returned,
         };
-        let made = if files.len() > AttemptReport::MAX_FILES {
-            Err(misbehaved(format!("The worker reported more than {} files.", AttemptReport::MAX_FILES)))
-        } else if files.iter().any(|file| file.picture.is_some()) {
-            self.outputs(files).await
-        } else {
-            self.bundle(attempt, files.into_iter().map(BundleFile::from).collect()).await
-        };
-        match made {
-            Ok(made) => Finished::Made { made, seconds, peak_memory },
+        match self.made(attempt, files).await {
+            Ok(made) => Finished::Done { made, seconds, peak_memory },
             Err(failure) => {
                 tracing::warn!(worker = %self.worker, %failure, "what a worker reported is not here");
                 Finished::Failed { failure, seconds }
@@ -233,22 +226,30 @@ impl Served<'_> {
         }
     }
 
-    async fn outputs(&self, files: Vec<TaskFile>) -> Result<Made, Failure> {
-        let outputs = OutputSet::try_from(files)
-            .map_err(|error| misbehaved(format!("The worker's report is not right: {error}.")))?;
-        for file in outputs.files() {
+    async fn made(&self, attempt: AttemptId, files: Vec<TaskFile>) -> Result<MadeFiles, Failure> {
+        if files.len() > AttemptReport::MAX_FILES {
+            let why = format!("The worker reported more than {} files.", AttemptReport::MAX_FILES);
+            return Err(misbehaved(why));
+        }
+        // Pictures are no files of a bundle: nothing has to be looked up for them.
+        if files.iter().all(|file| file.picture.is_none()) {
+            let worker = self.worker;
+            // Behind the hello that may have brought the attempt back.
+            let known = self.app.scheduler.look_behind(move |farm| farm.product_of(worker, attempt)).await;
+            match known {
+                Ok(Some((ProductKind::Bundle, spec))) => {
+                    let files = files.into_iter().map(BundleFile::from).collect();
+                    return bundle_of(self.app, &spec, files).await.map(MadeFiles::Bundle);
+                }
+                Ok(Some(_)) => {}
+                // It is somebody else's, or over: the scheduler answers that.
+                Ok(None) | Err(_) => return Ok(MadeFiles::Unknown),
+            }
+        }
+        for file in &files {
             self.app.must_have(&file.path, &file.hash, file.size).await?;
         }
-        Ok(Made::Outputs(outputs))
-    }
-
-    async fn bundle(&self, attempt: AttemptId, files: Vec<BundleFile>) -> Result<Made, Failure> {
-        let worker = self.worker;
-        // Behind the hello that may have brought the attempt back.
-        let spec = self.app.scheduler.look_behind(move |farm| farm.makes_bundle(worker, attempt)).await;
-        // If its step makes no bundle, or it is somebody else's or over, the scheduler answers that.
-        let Ok(Some(spec)) = spec else { return Ok(Made::Bundle(None)) };
-        bundle_of(self.app, &spec, files).await.map(|bundle| Made::Bundle(Some(bundle)))
+        Ok(MadeFiles::Files(files))
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Retention {
     pub bundles: Expires,
     /// The frames of a job, after they were all fetched; never before.
     pub outputs: Expires,
+    /// Intermediate files, after what they were made for is stored, or after the end of the job without it.
+    pub intermediates: Expires,
     /// What Blender printed, after the end of the job.
     pub logs: Expires,
     /// What happened at the farm.
@@ -83,6 +85,7 @@ impl Default for Retention {
         Self {
             bundles: Expires::days(7),
             outputs: Expires::days(30),
+            intermediates: Expires::days(1),
             logs: Expires::days(90),
             events: Expires::days(30),
             uploads: Expires::days(7),

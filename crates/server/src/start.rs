@@ -231,6 +231,7 @@ async fn open(options: &ServerOptions, store: Store) -> Result<(App, Scheduler, 
         logs: logs.clone(),
         scheduler: handle.clone(),
         holds: holds.clone(),
+        space: space.clone(),
         one: Default::default(),
     });
     let waker =

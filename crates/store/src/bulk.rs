@@ -1,13 +1,13 @@
 //! What comes by the thousand: attempts opened and started, and tasks committed. Many of a kind are one statement,
 //! for a statement costs two changes of thread, and its row a few microseconds.
 
-use kiln_types::{Blank, OutputSet};
+use kiln_types::{Blank, BundleFile, OutputSet};
 use serde::Serialize;
 use sqlx::SqliteConnection;
 
 use crate::bundles::{insert_bundle, take_bundle};
 use crate::sql::{Result, to_json};
-use crate::{NewBundle, TaskProduct, Write};
+use crate::{NewBundle, NewProduct, TaskProduct, Write};
 
 /// Waits until something else is to be written, then goes in the order in which an attempt lives.
 #[derive(Default)]
@@ -16,6 +16,7 @@ pub(crate) struct Bulk {
     started: Vec<Started>,
     done: Vec<Done>,
     outputs: Vec<Output>,
+    products: Vec<Product>,
     bundles: Vec<Bundle>,
 }
 
@@ -29,7 +30,7 @@ struct Bundle {
 
 /// Epoch, counter, job, step, index, generation, worker, slot, time.
 #[derive(Serialize)]
-struct Opened(u32, i64, i64, u16, u32, u32, i64, u16, i64);
+struct Opened(u32, i64, i64, u16, u32, u32, i64, Option<u16>, i64);
 
 /// Epoch, counter, time.
 #[derive(Serialize)]
@@ -44,6 +45,10 @@ struct Done(i64, u16, u32, u32, u32, i64, i64, f64, Option<i64>);
 #[derive(Serialize)]
 struct Output(usize, i32, String, String, String, i64, &'static str, u32, u32, Option<&'static str>, i64);
 
+/// The place of its task among those that are done, and the file: kind, position of its frame, path, hash, size.
+#[derive(Serialize)]
+struct Product(usize, &'static str, Option<u32>, String, String, i64);
+
 impl Bulk {
     /// Keeps what comes by the thousand, and hands back the rest, before which [`Bulk::flush`] must go.
     pub fn take(&mut self, write: Write) -> Result<Option<Write>> {
@@ -51,7 +56,7 @@ impl Bulk {
             Write::OpenAttempt { attempt, task, generation, worker, slot, at_ms } => {
                 let (epoch, counter) = (attempt.epoch.0, attempt.counter.cast_signed());
                 let (job, step, index) = (task.job.0.cast_signed(), task.step.0, task.index.0);
-                let (worker, slot) = (worker.bits().cast_signed(), slot.0);
+                let (worker, slot) = (worker.bits().cast_signed(), slot.map(|slot| slot.0));
                 let row = Opened(epoch, counter, job, step, index, generation.0, worker, slot, at_ms);
                 self.opened.push(row);
             }
@@ -64,6 +69,13 @@ impl Bulk {
                 match product {
                     TaskProduct::Outputs { frame, files } => self.outputs_of(frame, &files)?,
                     TaskProduct::Bundle(bundle) => self.bundles.push(Bundle { job, step, bundle, at_ms }),
+                    TaskProduct::Files(NewProduct { kind, position, files }) => {
+                        let (done, kind) = (self.done.len(), kind.as_str());
+                        self.products.extend(files.into_iter().map(|BundleFile { path, hash, size }| {
+                            let (path, hash) = (path.as_str().to_owned(), hash.to_string());
+                            Product(done, kind, position, path, hash, size.cast_signed())
+                        }));
+                    }
                 }
                 let peak = peak_memory.map(u64::cast_signed);
                 let row = Done(job, step, index, generation.0, epoch, counter, at_ms, seconds, peak);
@@ -94,7 +106,7 @@ impl Bulk {
     }
 
     pub async fn flush(&mut self, db: &mut SqliteConnection) -> Result<()> {
-        let Self { opened, started, done, outputs, bundles } = std::mem::take(self);
+        let Self { opened, started, done, outputs, products, bundles } = std::mem::take(self);
         each(
             db,
             &opened,
@@ -150,6 +162,18 @@ impl Bulk {
                  value ->> '$[0][2]', value ->> '$[0][3]', unhex(value ->> '$[0][4]'), value ->> '$[0][5]', \
                  value ->> '$[0][6]', value ->> '$[0][7]', value ->> '$[0][8]', value ->> '$[0][9]', \
                  value ->> '$[0][10]' \
+             FROM json_each(?1) ORDER BY key",
+        )
+        .await?;
+        let rows: Vec<(&Product, &Done)> =
+            products.iter().filter_map(|product| Some((product, done.get(product.0)?))).collect();
+        each(
+            db,
+            &rows,
+            "INSERT INTO products (job, step, idx, generation, committed_ms, kind, position, path, hash, size) \
+             SELECT value ->> '$[1][0]', value ->> '$[1][1]', value ->> '$[1][2]', value ->> '$[1][3]', \
+                 value ->> '$[1][6]', value ->> '$[0][1]', value ->> '$[0][2]', value ->> '$[0][3]', \
+                 unhex(value ->> '$[0][4]'), value ->> '$[0][5]' \
              FROM json_each(?1) ORDER BY key",
         )
         .await?;

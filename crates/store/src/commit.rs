@@ -98,6 +98,7 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
             run(db, query).await
         }
         Write::ExtendStep { job, step, spec, count } => extend_step(db, job, step, &spec, count).await,
+        Write::AddStep { job, step } => insert_step(db, job, &step).await,
         Write::SetJobSpec { job, spec } => set_spec(db, job, &spec).await,
         // Nobody sees it from here on, and it needs nothing; its rows, which may be millions, go by themselves.
         Write::DeleteJob { job } => {
@@ -126,6 +127,13 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
         }
         Write::CloseAttempt { attempt, state, at_ms, failure, seconds } => {
             close_attempt(db, attempt, state, at_ms, failure, seconds).await
+        }
+        Write::PlaceAttempt { attempt, slot } => {
+            let query = sqlx::query("UPDATE attempts SET slot = ?3 WHERE epoch = ?1 AND counter = ?2")
+                .bind(i64::from(attempt.epoch.0))
+                .bind(attempt.counter.cast_signed())
+                .bind(i64::from(slot.0));
+            run(db, query).await
         }
         Write::ExcuseAttempt { attempt } => {
             let query = sqlx::query("UPDATE attempts SET counts = 0 WHERE epoch = ?1 AND counter = ?2");
@@ -259,14 +267,21 @@ async fn insert_job(
     let highest = sqlx::query("UPDATE meta SET last_job = max(last_job, ?1) WHERE id = 1");
     run(db, highest.bind(job.0.cast_signed())).await?;
     for step in steps {
-        let query = sqlx::query("INSERT INTO steps (job, step, spec, count) VALUES (?1, ?2, ?3, ?4)")
-            .bind(job.0.cast_signed())
-            .bind(i64::from(step.step.0))
-            .bind(to_json("step", &step.spec)?)
-            .bind(i64::from(step.count));
-        run(db, query).await?;
+        insert_step(db, job, step).await?;
     }
     Ok(())
+}
+
+/// Of a job that was deleted meanwhile there are no more steps.
+async fn insert_step(db: &mut SqliteConnection, job: JobId, step: &NewStep) -> Result<()> {
+    let query = sqlx::query(
+        "INSERT INTO steps (job, step, spec, count) SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM jobs WHERE id = ?1)",
+    )
+    .bind(job.0.cast_signed())
+    .bind(i64::from(step.step.0))
+    .bind(to_json("step", &step.spec)?)
+    .bind(i64::from(step.count));
+    run(db, query).await
 }
 
 async fn set_job_state(

@@ -57,6 +57,7 @@ impl Store {
         let mut left = u64::from(ROWS);
         for some in [
             "DELETE FROM outputs WHERE seq IN (SELECT seq FROM outputs WHERE job = ?1 LIMIT ?2)",
+            "DELETE FROM products WHERE seq IN (SELECT seq FROM products WHERE job = ?1 LIMIT ?2)",
             "DELETE FROM attempts WHERE (epoch, counter) IN ( \
                  SELECT epoch, counter FROM attempts WHERE job = ?1 LIMIT ?2)",
             "DELETE FROM tasks WHERE job = ?1 AND (step, idx) IN (SELECT step, idx FROM tasks WHERE job = ?1 LIMIT ?2)",

@@ -1,7 +1,7 @@
 //! What is due to go. A reader looks for it, however much there is to look at; the writer then looks at what was found
 //! once more, part by part.
 
-use kiln_types::{BundleId, JobId, Owner, Project};
+use kiln_types::{BundleId, Generation, JobId, Owner, Project, TaskId};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{SqliteConnection, SqliteExecutor};
 
@@ -16,7 +16,11 @@ pub struct Due {
     pub(crate) bundles: Vec<BundleKey>,
     pub(crate) outputs: Vec<JobId>,
     pub(crate) logs: Vec<JobId>,
+    pub(crate) intermediates: Vec<ProductKey>,
 }
+
+/// The intermediate files of one commit of a task.
+pub(crate) type ProductKey = (TaskId, Generation);
 
 /// A bundle as one of its owners brought it.
 pub(crate) type BundleKey = (BundleId, Owner, Project);
@@ -38,11 +42,15 @@ impl Due {
         for job in self.logs {
             room(&mut parts, 1, most).logs.push(job);
         }
+        for key in self.intermediates {
+            room(&mut parts, 1, most).intermediates.push(key);
+        }
         parts
     }
 
     fn len(&self) -> usize {
-        self.inputs.len() + self.bundles.len() + self.outputs.len() + self.logs.len()
+        let jobs = self.inputs.len() + self.outputs.len() + self.logs.len();
+        jobs + self.bundles.len() + self.intermediates.len()
     }
 
     pub(crate) fn inputs(&self) -> Vec<JobId> {
@@ -62,7 +70,10 @@ fn room(parts: &mut Vec<Due>, more: usize, most: usize) -> &mut Due {
 impl From<&Due> for Expired {
     fn from(due: &Due) -> Self {
         let (outputs, logs) = (due.outputs.clone(), due.logs.clone());
-        let mut expired = Self { inputs: due.inputs(), outputs, logs, bundles: due.bundles.len() as u64 };
+        let intermediates = due.intermediates.iter().map(|(task, _)| *task).collect();
+        let bundles = due.bundles.len() as u64;
+        let mut expired =
+            Self { inputs: due.inputs(), outputs, logs, bundles, intermediates, freed: Vec::new() };
         expired.sort();
         expired
     }
@@ -72,6 +83,12 @@ impl Store {
     /// What may go now.
     pub async fn due(&self, expiry: &Expiry) -> Result<Due> {
         due(&mut *self.readers.begin().await?, expiry).await
+    }
+
+    /// Returns the intermediates that are used up, as `expiry` says, and nothing else.
+    pub async fn due_intermediates(&self, expiry: &Expiry) -> Result<Due> {
+        let intermediates = intermediates(&mut *self.readers.acquire().await?, expiry).await?;
+        Ok(Due { intermediates, ..Due::default() })
     }
 }
 
@@ -156,6 +173,32 @@ macro_rules! logs_query {
     };
 }
 
+/// Intermediates whose users were all done by `?1`, that were made again, or whose job had ended by `?2`.
+macro_rules! intermediates_query {
+    ($among:literal) => {
+        concat!(
+            "SELECT DISTINCT p.job, p.step, p.idx, p.generation FROM products AS p JOIN jobs ON jobs.id = p.job \
+             WHERE p.kind = 'intermediate' AND jobs.state <> 'deleted'",
+            $among,
+            " AND (jobs.state IN ('completed', 'failed', 'cancelled') \
+                 AND (jobs.archived_ms IS NOT NULL OR jobs.ended_ms <= ?2) \
+             OR p.committed_ms <= ?1 AND NOT EXISTS (SELECT 1 FROM tasks AS made WHERE made.job = p.job \
+                 AND made.step = p.step AND made.idx = p.idx AND made.generation = p.generation AND made.state = 'done') \
+             OR EXISTS (SELECT 1 FROM step_users AS u WHERE u.job = p.job AND u.step = p.step) \
+             AND NOT EXISTS (SELECT 1 FROM step_users AS u WHERE u.job = p.job AND u.step = p.step \
+                 AND CASE WHEN u.per_frame IS NULL THEN (u.is_done AND u.ended_ms <= ?1) IS NOT TRUE \
+                     ELSE (SELECT count(*) FROM tasks AS t WHERE t.job = p.job AND t.step = u.user AND t.state = 'done' \
+                         AND t.idx BETWEEN p.position * u.per_frame AND p.position * u.per_frame + u.per_frame - 1 \
+                         ) < u.per_frame \
+                     OR (SELECT max(ended_ms) <= ?1 FROM attempts AS a WHERE a.job = p.job AND a.step = u.user \
+                         AND a.state = 'committed' \
+                         AND a.idx BETWEEN p.position * u.per_frame AND p.position * u.per_frame + u.per_frame - 1 \
+                         ) IS NOT TRUE END)) \
+             ORDER BY p.job, p.step, p.idx, p.generation"
+        )
+    };
+}
+
 /// Looks at everything.
 pub(crate) async fn due(db: &mut SqliteConnection, expiry: &Expiry) -> Result<Due> {
     let inputs = sqlx::query(inputs_query!("")).bind(expiry.inputs_ms).bind(expiry.promised_ms);
@@ -179,7 +222,13 @@ pub(crate) async fn due(db: &mut SqliteConnection, expiry: &Expiry) -> Result<Du
         bundles: bundles.iter().map(bundle_key).collect::<Result<_>>()?,
         outputs: jobs(&outputs)?,
         logs: jobs(&logs)?,
+        intermediates: intermediates(db, expiry).await?,
     })
+}
+
+async fn intermediates(db: &mut SqliteConnection, expiry: &Expiry) -> Result<Vec<ProductKey>> {
+    let query = sqlx::query(intermediates_query!("")).bind(expiry.spent_ms).bind(expiry.unused_ms);
+    product_keys(&query.fetch_all(db).await?)
 }
 
 /// Those of these jobs whose files are due still.
@@ -233,6 +282,35 @@ pub(crate) async fn logs_among(
     jobs(&query.bind(expiry.logs_ms).bind(to_json("id", &among)?).fetch_all(db).await?)
 }
 
+/// The intermediates among these that are due still.
+pub(crate) async fn intermediates_among(
+    db: impl SqliteExecutor<'_>,
+    expiry: &Expiry,
+    among: &[ProductKey],
+) -> Result<Vec<ProductKey>> {
+    let among: Vec<_> = among.iter().map(key_values).collect();
+    let rows = sqlx::query(intermediates_query!(
+        " AND (p.job, p.step, p.idx, p.generation) IN ( \
+             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?3))"
+    ))
+    .bind(expiry.spent_ms)
+    .bind(expiry.unused_ms)
+    .bind(to_json("task", &among)?)
+    .fetch_all(db)
+    .await?;
+    product_keys(&rows)
+}
+
+/// A key as the statements read it: job, step, index, generation.
+pub(crate) fn key_values((task, generation): &ProductKey) -> (i64, u16, u32, u32) {
+    (task.job.0.cast_signed(), task.step.0, task.index.0, generation.0)
+}
+
+fn product_keys(rows: &[SqliteRow]) -> Result<Vec<ProductKey>> {
+    let key = |row: &SqliteRow| Ok((row.task()?, Generation(row.number("generation")?)));
+    rows.iter().map(key).collect()
+}
+
 pub(crate) fn jobs(rows: &[SqliteRow]) -> Result<Vec<JobId>> {
     rows.iter().map(|row| Ok(JobId(row.u64("job")?))).collect()
 }
@@ -247,7 +325,7 @@ fn bundle_key(row: &SqliteRow) -> Result<BundleKey> {
 
 #[cfg(test)]
 mod tests {
-    use kiln_types::BlobHash;
+    use kiln_types::{BlobHash, StepIndex, TaskIndex};
 
     use super::*;
     use crate::Durability;
@@ -262,12 +340,16 @@ mod tests {
             delete_bundles_query!(),
             outputs_query!("WHERE id IN (SELECT value FROM json_each(?2))"),
             logs_query!("AND id IN (SELECT value FROM json_each(?2))"),
+            intermediates_query!(
+                " AND (p.job, p.step, p.idx, p.generation) IN ( \
+                     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?3))"
+            ),
         ] {
             let plan = plan(&store, sql).await;
             assert!(scans(&plan).is_empty(), "{sql}\n{plan:#?}");
         }
         // The reader looks at each job and bundle once.
-        for sql in [inputs_query!(""), outputs_query!(""), logs_query!("")] {
+        for sql in [inputs_query!(""), outputs_query!(""), logs_query!(""), intermediates_query!("")] {
             let plan = plan(&store, sql).await;
             assert!(scans(&plan).len() <= 1, "{sql}\n{plan:#?}");
         }
@@ -282,10 +364,13 @@ mod tests {
         inputs.extend([(bundle(2), JobId(7)), (bundle(3), JobId(8))]);
         let key = |number| (bundle(number), Owner::default(), Project::default());
         let bundles = (1..=3).map(key).collect();
-        let due = Due { inputs: inputs.clone(), bundles, outputs: ids(0..5), logs: ids(0..3) };
+        let task =
+            |number| (TaskId { job: JobId(1), step: StepIndex(0), index: TaskIndex(number) }, Generation(0));
+        let intermediates = (0..4).map(task).collect();
+        let due = Due { inputs: inputs.clone(), bundles, outputs: ids(0..5), logs: ids(0..3), intermediates };
         let parts = due.clone().parts(3);
         let lengths: Vec<_> = parts.iter().map(Due::len).collect();
-        assert_eq!(lengths, [7, 3, 3, 3, 3, 1]);
+        assert_eq!(lengths, [7, 3, 3, 3, 3, 3, 2]);
         assert_eq!(parts[0].inputs, inputs[..7]);
         let mut all = Due::default();
         for part in parts {
@@ -293,6 +378,7 @@ mod tests {
             all.bundles.extend(part.bundles);
             all.outputs.extend(part.outputs);
             all.logs.extend(part.logs);
+            all.intermediates.extend(part.intermediates);
         }
         assert_eq!(all, due);
         assert!(Due::default().parts(3).is_empty());

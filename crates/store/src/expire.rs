@@ -1,15 +1,17 @@
 //! What the records let go of: a part of what is due, as often as there is one.
 
-use kiln_types::JobId;
+use kiln_types::{BlobHash, JobId, TaskId};
 use sqlx::SqliteConnection;
 
 use crate::commit::flush_events;
-use crate::due::{Due, delete_bundles, inputs_among, logs_among, outputs_among};
-use crate::sql::{Result, to_json};
+use crate::due::{
+    Due, delete_bundles, inputs_among, intermediates_among, key_values, logs_among, outputs_among,
+};
+use crate::sql::{Columns, Result, to_json};
 use crate::{Event, NewEvent, Store};
 
 /// What may go. Times are unix milliseconds; where there is none, that kind never goes by its age.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Expiry {
     /// What goes, goes at this time.
     pub at_ms: i64,
@@ -19,6 +21,10 @@ pub struct Expiry {
     pub outputs_ms: Option<i64>,
     /// Logs of jobs that had ended by then.
     pub logs_ms: Option<i64>,
+    /// Intermediates whose users were all done by then.
+    pub spent_ms: Option<i64>,
+    /// Intermediates of jobs that had ended by then.
+    pub unused_ms: Option<i64>,
     /// Bundles that were made after this are promised.
     pub promised_ms: i64,
 }
@@ -33,6 +39,10 @@ pub struct Expired {
     /// Jobs whose logs went.
     pub logs: Vec<JobId>,
     pub bundles: u64,
+    /// Tasks whose intermediate files went.
+    pub intermediates: Vec<TaskId>,
+    /// Those files, each with the time of its commit.
+    pub freed: Vec<(BlobHash, i64)>,
 }
 
 impl Expired {
@@ -42,6 +52,8 @@ impl Expired {
         self.outputs.extend(more.outputs);
         self.logs.extend(more.logs);
         self.bundles += more.bundles;
+        self.intermediates.extend(more.intermediates);
+        self.freed.extend(more.freed);
         self.sort();
     }
 
@@ -102,7 +114,18 @@ async fn expire(db: &mut SqliteConnection, expiry: &Expiry, due: &Due) -> Result
         expiry,
     )
     .await?;
-    let mut expired = Expired { inputs, outputs, logs, bundles };
+    let gone = intermediates_among(&mut *db, expiry, &due.intermediates).await?;
+    let freed = sqlx::query(
+        "DELETE FROM products WHERE (job, step, idx, generation) IN ( \
+             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?1)) RETURNING hash, committed_ms",
+    )
+    .bind(to_json("task", &gone.iter().map(key_values).collect::<Vec<_>>())?)
+    .fetch_all(&mut *db)
+    .await?;
+    let freed = freed.iter().map(|row| Ok((row.hash("hash")?, row.raw("committed_ms")?)));
+    let freed = freed.collect::<Result<_>>()?;
+    let intermediates = gone.into_iter().map(|(task, _)| task).collect();
+    let mut expired = Expired { inputs, outputs, logs, bundles, intermediates, freed };
     expired.sort();
     Ok(expired)
 }
@@ -129,7 +152,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(folder.path(), Durability::Ephemeral).await.unwrap();
         let any = Some(1);
-        let expiry = Expiry { at_ms: 1, inputs_ms: any, outputs_ms: any, logs_ms: any, promised_ms: 1 };
+        let (inputs_ms, outputs_ms, logs_ms, spent_ms, unused_ms) = (any, any, any, any, any);
+        let expiry = Expiry { at_ms: 1, inputs_ms, outputs_ms, logs_ms, spent_ms, unused_ms, promised_ms: 1 };
         let writing = store.inner.writer.lock().await;
         let look = async {
             store.due(&expiry).await.unwrap();

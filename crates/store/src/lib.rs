@@ -43,10 +43,11 @@ pub use expire::{Expired, Expiry};
 pub use kiln_files::Durability;
 pub use open::ReadPool;
 pub use records::{
-    AttemptFilter, AttemptRow, BundleRow, Event, JobFilter, JobRow, KeptRow, Notice, OutputRow, ShareRow,
-    StepRow, StoredJob, StoredStep, TaskFaults, TaskFilter, TaskRow, TaskRun, WorkerRow, WorkerShare,
+    AttemptFilter, AttemptRow, BundleRow, Event, FileFilter, FileRow, JobFilter, JobRow, KeptRow, Notice,
+    OutputRow, ShareRow, StepRow, StoredJob, StoredStep, TaskFaults, TaskFilter, TaskRow, TaskRun, WorkerRow,
+    WorkerShare,
 };
-pub use write::{NewBundle, NewEvent, NewStep, TaskProduct, Write};
+pub use write::{FileKind, NewBundle, NewEvent, NewProduct, NewStep, TaskProduct, Write};
 
 /// The records of one data folder; cheap to clone. The folder stays locked until the last clone is dropped.
 ///

@@ -4,7 +4,7 @@ use futures_util::TryStreamExt;
 use kiln_types::{BlobHash, EventNumber, JobId};
 use sqlx::SqliteConnection;
 
-use crate::due::{due, jobs};
+use crate::due::{due, jobs, key_values};
 use crate::sql::{Columns, Result, to_json};
 use crate::{Due, Expired, Expiry, Store};
 
@@ -19,7 +19,7 @@ impl Store {
         Ok((Expired::from(&due), needed))
     }
 
-    /// Every blob that an output, a bundle's manifest or a bundle's file is made of, each once, sorted.
+    /// Every blob that is an output, another file of a task, a bundle's manifest or a bundle's file, each once, sorted.
     pub async fn needed_blobs(&self) -> Result<Vec<BlobHash>> {
         needed_blobs(&mut *self.readers.acquire().await?, &Due::default()).await
     }
@@ -77,10 +77,19 @@ async fn needed_blobs(db: &mut SqliteConnection, but: &Due) -> Result<Vec<BlobHa
          UNION SELECT hash FROM bundle_blobs WHERE bundle IN (SELECT id FROM bundles WHERE (id, owner, project) \
              NOT IN (SELECT unhex(value ->> 0), value ->> 1, value ->> 2 FROM json_each(?2))) \
          UNION SELECT id FROM bundles WHERE (id, owner, project) \
-             NOT IN (SELECT unhex(value ->> 0), value ->> 1, value ->> 2 FROM json_each(?2)) ORDER BY 1",
+             NOT IN (SELECT unhex(value ->> 0), value ->> 1, value ->> 2 FROM json_each(?2)) \
+         UNION SELECT hash FROM products AS p JOIN jobs ON jobs.id = p.job WHERE jobs.state <> 'deleted' \
+             AND CASE kind WHEN 'intermediate' THEN (p.job, p.step, p.idx, p.generation) NOT IN ( \
+                 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?3)) \
+             ELSE EXISTS (SELECT 1 FROM outputs AS o WHERE o.job = p.job AND o.step IN ( \
+                     SELECT step FROM steps WHERE job = p.job AND spec ->> 'space' = 'frames' AND spec ->> 'product' = 'output') \
+                 AND (p.position IS NULL OR o.idx = p.position) AND o.committed_ms <= p.committed_ms \
+                 AND o.seq > iif(p.job IN (SELECT value FROM json_each(?1)), fetched_seq, outputs_gone_seq)) END \
+         ORDER BY 1",
     )
     .bind(to_json("id", &but.outputs)?)
     .bind(to_json("bundle", &but.bundles)?)
+    .bind(to_json("task", &but.intermediates.iter().map(key_values).collect::<Vec<_>>())?)
     .fetch(db);
     // One by one: as rows, millions of hashes would take ten times the memory.
     let mut needed = Vec::new();

@@ -24,7 +24,7 @@ const ALLOWED: [(&str, &str); 7] = [
     ("SELECT * FROM workers ORDER BY name", "once, at the start"),
     ("SELECT * FROM shares", "what people have set"),
     ("SELECT * FROM limits", "what people have set"),
-    ("SELECT seq FROM sqlite_sequence", "has a row for each of two tables"),
+    ("SELECT seq FROM sqlite_sequence", "has a row for each of three tables"),
     ("SELECT number FROM events WHERE at_ms", "ends at the first that stays; by a collection's connection"),
     ("SELECT hash FROM outputs JOIN jobs", "everything that is needed; by a collection's connection"),
 ];
@@ -38,7 +38,7 @@ pub(crate) async fn plan(store: &Store, sql: &str) -> Vec<String> {
 
 /// Steps that walk through a table, and not through what was bound or made in the statement itself.
 pub(crate) fn scans(plan: &[String]) -> Vec<&str> {
-    let own = ["json_each", "row", "span", "has", "listed", "CONSTANT", "("];
+    let own = ["json_each", "after", "row", "span", "has", "listed", "CONSTANT", "("];
     let scan = |step: &&str| {
         step.strip_prefix("SCAN ").is_some_and(|what| !own.iter().any(|own| what.starts_with(own)))
     };
@@ -61,7 +61,7 @@ fn statements(source: &str) -> Vec<String> {
         }
         let starts = ["SELECT ", "WITH ", "INSERT ", "UPDATE ", "DELETE "];
         // A beginning that a builder goes on with ends in the middle.
-        let whole = !["=", "("].iter().any(|cut| text.trim_end().ends_with(cut));
+        let whole = !["=", "(", "FROM"].iter().any(|cut| text.trim_end().ends_with(cut));
         if starts.iter().any(|start| text.starts_with(start)) && whole {
             found.push(text);
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kiln_types::{
-    AttemptState, BundleId, Generation, JobId, JobState, JobSteps, Owner, Project, StepIndex, StepSpec,
-    StepsError, TaskId, TaskIndex, WorkerId,
+    AttemptState, BundleId, Generation, JobId, JobState, JobSteps, Owner, Project, SlotIndex, StepIndex,
+    StepSpec, StepsError, TaskId, TaskIndex, WorkerId,
 };
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
@@ -333,7 +333,7 @@ pub(crate) fn attempt_row(row: &SqliteRow) -> Result<AttemptRow> {
         task: TaskId { job: JobId(row.u64("job")?), step: row.step()?, index: TaskIndex(row.number("idx")?) },
         generation: Generation(row.number("generation")?),
         worker: row.worker("worker")?,
-        slot: kiln_types::SlotIndex(row.number("slot")?),
+        slot: row.number_opt("slot")?.map(SlotIndex),
         state: row.parsed("state")?,
         opened_ms: row.raw("opened_ms")?,
         started_ms: row.raw("started_ms")?,

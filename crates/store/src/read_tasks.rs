@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use kiln_types::{
-    AttemptState, Failure, Generation, JobId, OutputFile, PixelReport, RelPath, StepIndex, TaskId, TaskIndex,
-    TaskState,
+    AttemptState, BundleFile, Failure, Generation, JobId, OutputFile, PixelReport, RelPath, StepIndex,
+    TaskId, TaskIndex, TaskState,
 };
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use crate::read_jobs::{attempt_row, is_cancelled};
 use crate::sql::{Columns, Result, to_json};
-use crate::{AttemptFilter, AttemptRow, OutputRow, Store, TaskFilter, TaskRow};
+use crate::{AttemptFilter, AttemptRow, FileFilter, FileRow, OutputRow, Store, TaskFilter, TaskRow};
 
 /// Rows read at once where all of a job's are read.
 const PAGE: usize = 10_000;
@@ -123,6 +123,38 @@ impl Store {
         row.as_ref().map(output_row).transpose()
     }
 
+    /// A page of the files of a step, the oldest commit first: at most `limit`, all after `after_seq`, of those tasks that are
+    /// done, as they were done last. Files that are gone are not among them.
+    pub async fn step_files(&self, filter: &FileFilter, limit: u32) -> Result<Vec<FileRow>> {
+        let rows = files_page(filter, limit).build().fetch_all(&self.readers).await?;
+        let file = |row: &SqliteRow| {
+            Ok(FileRow {
+                seq: row.u64("seq")?,
+                index: row.index("idx")?,
+                generation: Generation(row.number("generation")?),
+                file: BundleFile {
+                    path: row.parsed("path")?,
+                    hash: row.hash("hash")?,
+                    size: row.u64("size")?,
+                },
+            })
+        };
+        rows.iter().map(file).collect()
+    }
+
+    /// The tasks of a step that are done, and whose intermediate files are gone.
+    pub async fn tasks_without_files(&self, job: JobId, step: StepIndex) -> Result<Vec<TaskIndex>> {
+        let rows = sqlx::query(
+            "SELECT idx FROM tasks WHERE job = ?1 AND step = ?2 AND state = 'done' AND NOT EXISTS (SELECT 1 FROM products \
+             WHERE job = ?1 AND step = ?2 AND idx = tasks.idx AND generation = tasks.generation) ORDER BY idx",
+        )
+        .bind(job.0.cast_signed())
+        .bind(i64::from(step.0))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(|row| row.index("idx")).collect()
+    }
+
     /// The files of the newest generation of every frame that has a remarkable one, frame by frame.
     pub async fn suspicious_outputs(&self, job: JobId) -> Result<Vec<OutputRow>> {
         let rows = sqlx::query(
@@ -165,6 +197,31 @@ fn attempts_page(job: JobId, filter: &AttemptFilter, limit: u32) -> QueryBuilder
         query.push(", ").push_bind(before.counter.cast_signed()).push(")");
     }
     query.push(" ORDER BY epoch DESC, counter DESC LIMIT ").push_bind(i64::from(limit));
+    query
+}
+
+/// A page of files, read from an index in its order where it may be of any task; few tasks have few files.
+fn files_page(filter: &FileFilter, limit: u32) -> QueryBuilder<Sqlite> {
+    let FileFilter { job, step, outputs, tasks, after_seq } = *filter;
+    let (job, after_seq) = (job.0.cast_signed(), i64::try_from(after_seq).unwrap_or(i64::MAX));
+    let seq = if tasks.is_some() { "+seq" } else { "seq" };
+    let mut query = QueryBuilder::new("SELECT seq, idx, generation, path, hash, size FROM ");
+    query.push(if outputs { "outputs" } else { "products" }).push(" AS f WHERE job = ").push_bind(job);
+    query.push(" AND step = ").push_bind(i64::from(step.0));
+    query.push(" AND ").push(seq).push(" > ").push_bind(after_seq);
+    if let Some((first, last)) = tasks {
+        let indexes: Vec<String> = (first.0..=last.0).map(|index| index.to_string()).collect();
+        query.push(" AND idx IN (SELECT value FROM json_each(");
+        query.push_bind(format!("[{}]", indexes.join(","))).push("))");
+    }
+    if outputs {
+        query.push(" AND ").push(seq).push(" > (SELECT outputs_gone_seq FROM jobs WHERE id = f.job)");
+    }
+    query.push(
+        " AND EXISTS (SELECT 1 FROM tasks AS t WHERE t.job = f.job AND t.step = f.step AND t.idx = f.idx \
+         AND t.generation = f.generation AND t.state = 'done') ORDER BY ",
+    );
+    query.push(seq).push(" LIMIT ").push_bind(i64::from(limit));
     query
 }
 
@@ -325,6 +382,23 @@ mod tests {
     use super::*;
     use crate::Durability;
     use crate::plan_tests::plan;
+
+    #[tokio::test]
+    async fn a_page_of_files_is_found_by_an_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(folder.path(), Durability::Ephemeral).await.unwrap();
+        let some = Some((TaskIndex(0), TaskIndex(3)));
+        for (outputs, tasks, index) in [
+            (false, None, "products_by_step (job=? AND step=? AND seq>?)"),
+            (true, None, "outputs_by_job (job=? AND seq>?)"),
+            (false, some, "(job=? AND step=? AND idx=?)"),
+            (true, some, "(job=? AND step=? AND idx=?)"),
+        ] {
+            let filter = FileFilter { job: JobId(1), step: StepIndex(0), outputs, tasks, after_seq: 7 };
+            let plan = plan(&store, files_page(&filter, 500).build().sql().as_str()).await;
+            assert!(plan[0].contains(index), "{plan:#?}");
+        }
+    }
 
     #[tokio::test]
     async fn a_page_of_attempts_is_read_in_its_order_and_nothing_is_sorted() {

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use kiln_types::{
-    AttemptId, AttemptState, BundleId, DesiredState, EventNumber, Failure, Generation, JobId, JobSpec,
-    JobState, JobSteps, OutputFile, Owner, PartyKind, Project, Quarantine, ShortName, SlotIndex, StepIndex,
-    TaskId, TaskIndex, TaskName, TaskState, WorkerId,
+    AttemptId, AttemptState, BundleFile, BundleId, DesiredState, EventNumber, Failure, Generation, JobId,
+    JobSpec, JobState, JobSteps, OutputFile, Owner, PartyKind, Project, Quarantine, ShortName, SlotIndex,
+    StepIndex, TaskId, TaskIndex, TaskName, TaskState, WorkerId,
 };
 use serde_json::Value;
 
@@ -120,14 +120,15 @@ pub struct TaskFaults {
     pub outgrew: Option<u64>,
 }
 
-/// One run of one task on one slot.
+/// One run of one task on one worker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttemptRow {
     pub id: AttemptId,
     pub task: TaskId,
     pub generation: Generation,
     pub worker: WorkerId,
-    pub slot: SlotIndex,
+    /// `None` for one that streams, or ended before it had a slot.
+    pub slot: Option<SlotIndex>,
     pub state: AttemptState,
     pub opened_ms: i64,
     pub started_ms: Option<i64>,
@@ -170,6 +171,16 @@ pub struct OutputRow {
     pub committed_ms: i64,
     /// Whether it is of the newest generation that is done.
     pub current: bool,
+}
+
+/// A committed file, for the tasks that use it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileRow {
+    /// Grows with every commit of the step.
+    pub seq: u64,
+    pub index: TaskIndex,
+    pub generation: Generation,
+    pub file: BundleFile,
 }
 
 /// What one worker did for a step of a job.
@@ -265,4 +276,17 @@ pub struct AttemptFilter {
     pub states: Vec<AttemptState>,
     /// The page ends before this attempt.
     pub before: Option<AttemptId>,
+}
+
+/// The files of a step that a list shows.
+#[derive(Debug, Clone, Copy)]
+pub struct FileFilter {
+    pub job: JobId,
+    pub step: StepIndex,
+    /// The step makes outputs; otherwise files of another kind.
+    pub outputs: bool,
+    /// The first and the last task of those whose files are listed; all if absent.
+    pub tasks: Option<(TaskIndex, TaskIndex)>,
+    /// The page begins after this sequence.
+    pub after_seq: u64,
 }

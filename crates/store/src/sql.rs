@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use kiln_types::{AttemptId, BlobHash, Epoch, StepIndex, TaskIndex, WorkerId};
+use kiln_types::{AttemptId, BlobHash, Epoch, JobId, StepIndex, TaskId, TaskIndex, WorkerId};
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Decode, Row, Sqlite, Type};
@@ -28,6 +28,11 @@ pub(crate) trait Columns {
 
     fn number<T: TryFrom<i64, Error: Display>>(&self, column: &'static str) -> Result<T> {
         T::try_from(self.raw::<i64>(column)?).map_err(|e| StoreError::damaged(column, e))
+    }
+
+    fn number_opt<T: TryFrom<i64, Error: Display>>(&self, column: &'static str) -> Result<Option<T>> {
+        let number = self.raw::<Option<i64>>(column)?.map(T::try_from).transpose();
+        number.map_err(|e| StoreError::damaged(column, e))
     }
 
     fn parsed<T: FromStr<Err: Display>>(&self, column: &'static str) -> Result<T> {
@@ -70,6 +75,11 @@ pub(crate) trait Columns {
 
     fn index(&self, column: &'static str) -> Result<TaskIndex> {
         Ok(TaskIndex(self.number(column)?))
+    }
+
+    /// The task of the columns job, step and idx.
+    fn task(&self) -> Result<TaskId> {
+        Ok(TaskId { job: JobId(self.u64("job")?), step: self.step()?, index: self.index("idx")? })
     }
 
     fn attempt(&self, epoch: &'static str, counter: &'static str) -> Result<AttemptId> {

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use kiln_types::{
-    AttemptId, AttemptState, BlobHash, BundleId, DesiredState, Failure, Generation, JobId, JobSpec, JobState,
-    OutputSet, Owner, Project, Quarantine, ShortName, SlotIndex, StepIndex, StepSpec, TaskId, TaskIndex,
-    WorkerId,
+    AttemptId, AttemptState, BlobHash, BundleFile, BundleId, DesiredState, Failure, Generation, JobId,
+    JobSpec, JobState, OutputSet, Owner, Project, Quarantine, ShortName, SlotIndex, StepIndex, StepSpec,
+    TaskId, TaskIndex, WorkerId,
 };
 use serde_json::Value;
 
@@ -44,6 +44,11 @@ pub enum Write {
         spec: Box<JobSpec>,
         count: u32,
     },
+    /// One step more.
+    AddStep {
+        job: JobId,
+        step: NewStep,
+    },
     /// The job stands otherwise among the others: its whole new spec, of which nothing else has changed.
     SetJobSpec {
         job: JobId,
@@ -67,14 +72,19 @@ pub enum Write {
         at_ms: i64,
     },
 
-    /// Handed to a slot.
+    /// An attempt is dispatched to a slot of a worker, or streams there on no slot.
     OpenAttempt {
         attempt: AttemptId,
         task: TaskId,
         generation: Generation,
         worker: WorkerId,
-        slot: SlotIndex,
+        slot: Option<SlotIndex>,
         at_ms: i64,
+    },
+    /// A streaming attempt is dispatched to this slot of its worker.
+    PlaceAttempt {
+        attempt: AttemptId,
+        slot: SlotIndex,
     },
     /// The slot has begun it.
     StartAttempt {
@@ -214,12 +224,43 @@ pub struct NewBundle {
 #[derive(Debug, Clone)]
 pub enum TaskProduct {
     /// The artist's files of a frame.
-    Outputs { frame: i32, files: OutputSet },
+    Outputs {
+        frame: i32,
+        files: OutputSet,
+    },
     /// A bundle, recorded with it and named by its step.
     Bundle(NewBundle),
+    Files(NewProduct),
 }
 
-/// A step of a new job.
+/// Files of a task that are not the artist's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewProduct {
+    pub kind: FileKind,
+    /// The position of their frame among those of the job, if their step is about frames.
+    pub position: Option<u32>,
+    pub files: Vec<BundleFile>,
+}
+
+/// The kinds of such files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// Used by later steps.
+    Intermediate,
+    /// Kept as long as the output of its frame.
+    Preview,
+}
+
+impl FileKind {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Intermediate => "intermediate",
+            Self::Preview => "preview",
+        }
+    }
+}
+
+/// A step of a new job, or one that is added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewStep {
     pub step: StepIndex,

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::{FrameSet, Order, StepIndex, StepKind, TaskIndex};
 
 /// A step of a job. Stored with the job when it is submitted, and never derived again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct StepSpec {
     pub kind: StepKind,
@@ -35,6 +35,23 @@ pub enum TaskSpace {
     Parts(NonZeroU16),
 }
 
+// By hand: the derive knows no numbers that are never 0.
+impl utoipa::PartialSchema for TaskSpace {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        use utoipa::openapi::{ObjectBuilder, OneOfBuilder, Type};
+        let parts = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(u16::MAX));
+        OneOfBuilder::new()
+            .description(Some(
+                "The tasks of a step: one, one for each frame, or a number of parts of each frame.",
+            ))
+            .item(ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["one", "frames"])))
+            .item(ObjectBuilder::new().property("parts", parts).required("parts"))
+            .into()
+    }
+}
+
+impl ToSchema for TaskSpace {}
+
 impl TaskSpace {
     /// The tasks of each frame; `None` if they are not about single frames.
     pub fn per_frame(self) -> Option<NonZeroU16> {
@@ -47,7 +64,7 @@ impl TaskSpace {
 }
 
 /// A dependency of a step on one before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct StepDependency {
     pub step: StepIndex,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -58,7 +75,7 @@ pub struct StepDependency {
     pub start: DependencyStart,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DependencyScope {
     /// No task starts before the whole step.
@@ -69,7 +86,7 @@ pub enum DependencyScope {
 }
 
 /// The state that a dependency waits for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DependencyEnd {
     #[default]
@@ -79,7 +96,7 @@ pub enum DependencyEnd {
 }
 
 /// The time at which a task may begin that has this dependency.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DependencyStart {
     /// When the dependency is met.
@@ -101,7 +118,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 /// The bundle in which the Blender of a step opens the job's .blend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StepInput {
     /// The job's own.
@@ -115,7 +132,7 @@ pub enum StepInput {
 }
 
 /// The purpose of what a step makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProductKind {
     /// Belongs to the artist: listed, fetched and counted.
@@ -219,6 +236,14 @@ impl JobSteps {
             product: ProductKind::Output,
         };
         Self { steps: bakes.then_some(bake).into_iter().chain([render]).collect(), frames_step }
+    }
+
+    /// The same with one step more, behind all others.
+    ///
+    /// # Errors
+    /// If the step needs one that is not there or does not make that.
+    pub fn with(&self, step: StepSpec) -> Result<Self, StepsError> {
+        Self::new(self.steps.iter().cloned().chain([step]).collect())
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (StepIndex, &StepSpec)> {

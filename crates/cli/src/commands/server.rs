@@ -68,6 +68,7 @@ async fn collect(context: &Context, args: &CollectArgs) -> Outcome<Exit> {
             ("frames of jobs", jobs(&went.outputs)),
             ("logs of jobs", jobs(&went.logs)),
             ("bundles", went.bundles.to_string()),
+            ("tasks with intermediate files", went.intermediates.to_string()),
             ("uploads", went.uploads.to_string()),
             ("blobs", format!("{}, {}", went.blobs, of(went.bytes))),
             ("logs", of(went.log_bytes)),

@@ -140,6 +140,8 @@ settings! {
         retention("Files of jobs, after the end of the last job that uses them");
     remove_outputs_after "remove_outputs_after": Expires = one(plain(), kiln_server::Retention::default().outputs),
         retention("Frames, after all frames of their job were fetched");
+    remove_intermediates_after "remove_intermediates_after": Expires = one(plain(), kiln_server::Retention::default().intermediates),
+        retention("Parts of frames and other intermediate files, after they were used or their job ended");
     remove_logs_after "remove_logs_after": Expires = one(plain(), kiln_server::Retention::default().logs),
         retention("Logs, after the end of their job");
     remove_events_after "remove_events_after": Expires = one(plain(), kiln_server::Retention::default().events),

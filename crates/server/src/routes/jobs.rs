@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use axum::{extract::State, http::StatusCode};
 use kiln_api::{
-    ChangeJob, Explanation, ExtendJob, Fetched, JobList, JobView, RerenderJob, StepView, TaskCounts,
+    ChangeJob, Explanation, ExtendJob, Fetched, JobList, JobView, ReopenedJob, RerenderJob, StepView,
+    TaskCounts,
 };
 use kiln_store::{JobFilter, JobRow, StepRow};
-use kiln_types::{ArchivedFilter, JobId, JobState, Name, Owner, Project};
+use kiln_types::{ArchivedFilter, JobId, JobState, Name, Owner, Project, StepSpec};
 use serde::Deserialize;
 
 use super::{
-    document::{Conflict, Unprocessable},
+    document::{Conflict, NotFound, Unprocessable},
     page::{Limit, List},
     store_fault,
     submit::check_after,
@@ -189,8 +190,13 @@ fn stored(step: &StepRow, ended: bool) -> TaskCounts {
 }
 
 async fn verb(app: &App, job: JobId, verb: JobVerb) -> Answer<axum::Json<JobView>> {
-    app.scheduler.ask(|reply| Input::Job { job, verb, reply }).await?;
-    view(app, job).await.map(axum::Json)
+    reopen(app, job, verb).await.map(|axum::Json(reopened)| axum::Json(reopened.job))
+}
+
+/// Does what may let tasks run again.
+async fn reopen(app: &App, job: JobId, verb: JobVerb) -> Answer<axum::Json<ReopenedJob>> {
+    let again = app.scheduler.ask(|reply| Input::Job { job, verb, reply }).await?;
+    Ok(axum::Json(ReopenedJob { job: view(app, job).await?, again }))
 }
 
 /// Nothing new of it starts until it is resumed.
@@ -222,24 +228,27 @@ pub(super) async fn cancel(
 
 /// Its failed and cancelled frames try again.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/retry", tag = "jobs", params(("id" = JobId, Path)),
-    responses((status = 200, body = JobView), Conflict))]
-pub(super) async fn retry(State(app): State<Arc<App>>, Path(id): Path<JobId>) -> Answer<axum::Json<JobView>> {
-    verb(&app, id, JobVerb::Retry).await
+    responses((status = 200, body = ReopenedJob), Conflict))]
+pub(super) async fn retry(
+    State(app): State<Arc<App>>,
+    Path(id): Path<JobId>,
+) -> Answer<axum::Json<ReopenedJob>> {
+    reopen(&app, id, JobVerb::Retry).await
 }
 
 /// Renders frames again that are done. The body may be absent: then all of them. Simulations stay as they were
 /// baked, unless that is asked for.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/rerender", tag = "jobs", params(("id" = JobId, Path)),
-    request_body = Option<RerenderJob>, responses((status = 200, body = JobView), Conflict, Unprocessable))]
+    request_body = Option<RerenderJob>, responses((status = 200, body = ReopenedJob), Conflict, Unprocessable))]
 pub(super) async fn rerender(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
     OptionalJson(request): OptionalJson<Option<RerenderJob>>,
-) -> Answer<axum::Json<JobView>> {
+) -> Answer<axum::Json<ReopenedJob>> {
     let RerenderJob { frames, bake } = request.unwrap_or_default();
     match (frames, bake) {
-        (frames, false) => verb(&app, id, JobVerb::Rerender(frames)).await,
-        (None, true) => verb(&app, id, JobVerb::Rebake).await,
+        (frames, false) => reopen(&app, id, JobVerb::Rerender(frames)).await,
+        (None, true) => reopen(&app, id, JobVerb::Rebake).await,
         (Some(_), true) => {
             Err(Fault::unprocessable("A new bake renders every frame again; leave the frames out."))
         }
@@ -262,13 +271,26 @@ pub(super) async fn change(
 
 /// Adds frames.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/extend", tag = "jobs", params(("id" = JobId, Path)),
-    request_body = ExtendJob, responses((status = 200, body = JobView), Conflict, Unprocessable))]
+    request_body = ExtendJob, responses((status = 200, body = ReopenedJob), Conflict, Unprocessable))]
 pub(super) async fn extend(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
     Json(request): Json<ExtendJob>,
-) -> Answer<axum::Json<JobView>> {
-    verb(&app, id, JobVerb::Extend(request.frames)).await
+) -> Answer<axum::Json<ReopenedJob>> {
+    reopen(&app, id, JobVerb::Extend(request.frames)).await
+}
+
+/// Adds a step, which may depend on every step that is there. A job that has ended goes on with it. Kinds of steps that a
+/// job is submitted with cannot be added.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/steps", tag = "jobs", params(("id" = JobId, Path)),
+    request_body = StepSpec, responses((status = 201, body = ReopenedJob), NotFound, Conflict, Unprocessable))]
+pub(super) async fn add_step(
+    State(app): State<Arc<App>>,
+    Path(id): Path<JobId>,
+    Json(step): Json<StepSpec>,
+) -> Answer<(StatusCode, axum::Json<ReopenedJob>)> {
+    let reopened = reopen(&app, id, JobVerb::AddStep(Box::new(step))).await?;
+    Ok((StatusCode::CREATED, reopened))
 }
 
 /// Puts a job that has ended away: lists show it no more, its frames stay until it is deleted, and its files and

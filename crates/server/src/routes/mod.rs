@@ -14,6 +14,7 @@ mod page;
 mod refusals;
 mod running;
 mod shares;
+mod step_files;
 mod submit;
 mod uploads;
 mod workers;
@@ -126,6 +127,7 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(jobs::retry))
         .routes(routes!(jobs::rerender))
         .routes(routes!(jobs::extend))
+        .routes(routes!(jobs::add_step))
         .routes(routes!(jobs::archive))
         .routes(routes!(jobs::unarchive))
         .routes(routes!(jobs::fetched))
@@ -134,6 +136,7 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(job_data::tasks))
         .routes(routes!(job_data::attempts))
         .routes(routes!(job_data::outputs))
+        .routes(routes!(step_files::list))
         .routes(routes!(job_data::report))
         .routes(routes!(job_data::file))
         .routes(routes!(logs::of_job))

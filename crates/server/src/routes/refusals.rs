@@ -42,7 +42,9 @@ fn problem_of(refusal: &Refusal) -> Problem {
         Refusal::Failed { what, .. } => return internal(what),
         Refusal::Stopping => (Internal, "send it again when the server is back".to_owned()),
         Refusal::Job(error) => (code_of(error), String::new()),
-        Refusal::Plan(_) | Refusal::Frames(_) => (Unprocessable, String::new()),
+        Refusal::Plan(_) | Refusal::Frames(_) | Refusal::BadStep { .. } | Refusal::FixedStep(_) => {
+            (Unprocessable, String::new())
+        }
         Refusal::NoSuchFrame { .. } | Refusal::RequiresMoreThanLimit { .. } => (Unprocessable, String::new()),
         Refusal::NoJobToWaitFor(_) => (Unprocessable, "`kiln jobs` lists them".to_owned()),
         Refusal::RequiresNoSuchLimit(_) => (Unprocessable, LIMITS.to_owned()),
@@ -108,7 +110,7 @@ fn internal(what: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use kiln_core::PlanError;
-    use kiln_types::{JobId, StepIndex};
+    use kiln_types::{JobId, StepIndex, StepKind, StepsError};
 
     use super::*;
 
@@ -138,6 +140,15 @@ mod tests {
                 422,
                 "Frame 9 is not among the frames of job 7 (1-3).",
             ),
+            (
+                Refusal::BadStep {
+                    job: JOB,
+                    error: StepsError::NotBefore { step: StepIndex(1), needs: StepIndex(2) },
+                },
+                422,
+                "Step 1 needs step 2, which is not before it or does not make that of job 7.",
+            ),
+            (Refusal::FixedStep(StepKind::Bake), 422, "A step of kind bake cannot be added to a job."),
             (Refusal::NothingToBake(JOB), 409, "Job 7 has nothing to bake."),
             (
                 Refusal::NotBaked(JOB),

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use kiln_api::Change;
 use kiln_core::{Label, Record, StepState};
-use kiln_store::{TaskProduct, Write};
+use kiln_store::{NewStep, TaskProduct, Write};
 use kiln_types::{
-    AttemptState, DeviceClass, JobId, JobSpec, StepIndex, TaskId, TaskIndex, WorkerId, WorkerState,
+    AttemptId, AttemptState, DeviceClass, Generation, JobId, JobSpec, SlotIndex, StepIndex, TaskId,
+    TaskIndex, WorkerId, WorkerState,
 };
 
 use super::{
-    Made, Scheduler,
+    Scheduler,
     farm::{LiveAttempt, Started},
     plan::backend_of,
 };
@@ -52,9 +53,16 @@ impl Scheduler {
                 self.write(Write::SetStepEnd { job, step, ended_ms: ended.then_some(at_ms) });
             }
             Record::AttemptOpened { attempt, task, generation, worker, slot } => {
-                let live = LiveAttempt { task, worker, slot, started: None, fraction: None };
-                self.farm.attempts.insert(attempt, live);
-                self.write(Write::OpenAttempt { attempt, task, generation, worker, slot, at_ms });
+                self.opened(attempt, task, generation, (worker, Some(slot)), at_ms);
+            }
+            Record::StreamOpened { attempt, task, generation, worker } => {
+                self.opened(attempt, task, generation, (worker, None), at_ms);
+            }
+            Record::StreamPlaced { attempt, slot, .. } => {
+                if let Some(live) = self.farm.attempts.get_mut(attempt) {
+                    live.slot = Some(slot);
+                }
+                self.write(Write::PlaceAttempt { attempt, slot });
             }
             Record::AttemptStarted { attempt, task } => {
                 let started = Started { moment: self.farm.clock.now(), at_ms };
@@ -96,6 +104,11 @@ impl Scheduler {
             Record::TasksReset { job, step, tasks, generation } => {
                 let (first, last) = (tasks.first, tasks.last);
                 self.write(Write::ReopenTasks { job, step, first, last, generation });
+                if let Some(live) = self.farm.jobs.get_mut(&job)
+                    && let Some(without_files) = live.without_files.get_mut(&step)
+                {
+                    without_files.remove_span(tasks);
+                }
                 for index in tasks.iter().take(MAX_TASK_EVENTS) {
                     let name = self.farm.name_of_task(TaskId { job, step, index });
                     let change = Change::TaskReopened { step, index, name, generation };
@@ -117,10 +130,7 @@ impl Scheduler {
                 }
                 self.write(Write::SetQuarantine { worker, quarantine });
             }
-            // Nothing gives the core such steps yet.
-            Record::StepAdded { .. } | Record::StreamOpened { .. } | Record::StreamPlaced { .. } => {
-                tracing::error!(?record, "a record was dropped");
-            }
+            Record::StepAdded { job, step } => self.step_added(job, step, at_ms),
             Record::WorkerState { worker, state } => {
                 let sick = self.farm.core.worker(worker).and_then(|view| view.quarantine);
                 let why = sick.filter(|_| state == WorkerState::Sick).map(|known| known.reason);
@@ -129,12 +139,35 @@ impl Scheduler {
         }
     }
 
-    fn resumed(&mut self, attempt: kiln_types::AttemptId, task: TaskId, state: AttemptState, at_ms: i64) {
+    /// An attempt is dispatched to a worker, and to a slot of it unless it streams.
+    fn opened(
+        &mut self,
+        attempt: AttemptId,
+        task: TaskId,
+        generation: Generation,
+        (worker, slot): (WorkerId, Option<SlotIndex>),
+        at_ms: i64,
+    ) {
+        self.farm.attempts.insert(attempt, LiveAttempt { task, worker, slot, started: None, fraction: None });
+        self.write(Write::OpenAttempt { attempt, task, generation, worker, slot, at_ms });
+    }
+
+    fn step_added(&mut self, job: JobId, step: StepIndex, at_ms: i64) {
+        let Some(live) = self.farm.jobs.get(&job) else { return };
+        let Some(spec) = live.steps.get(step) else { return };
+        let (step_kind, count) = (spec.kind, spec.tasks(&live.spec.frames));
+        tracing::info!(%job, %step, kind = %step_kind, "step added");
+        let new = NewStep { step, spec: spec.clone(), count };
+        self.write(Write::AddStep { job, step: new });
+        self.event(at_ms, Some(job), None, &Change::StepAdded { step, step_kind });
+    }
+
+    fn resumed(&mut self, attempt: AttemptId, task: TaskId, state: AttemptState, at_ms: i64) {
         // Its worker, slot and generation are the core's to know.
         let Some((_, _, worker)) = self.farm.core.attempt_task(attempt) else { return };
         let started =
             (state == AttemptState::Running).then(|| Started { moment: self.farm.clock.now(), at_ms });
-        let slot = self.batch.held_slots.get(&attempt).copied().unwrap_or_default();
+        let slot = self.batch.held_slots.get(&attempt).copied();
         let live = LiveAttempt { task, worker, slot, started, fraction: None };
         self.farm.attempts.insert(attempt, live);
         self.write(Write::ResumeAttempt { attempt, state });
@@ -146,13 +179,7 @@ impl Scheduler {
         }
     }
 
-    fn committed(
-        &mut self,
-        task: TaskId,
-        generation: kiln_types::Generation,
-        attempt: kiln_types::AttemptId,
-        at_ms: i64,
-    ) {
+    fn committed(&mut self, task: TaskId, generation: Generation, attempt: AttemptId, at_ms: i64) {
         let name = self.farm.name_of_task(task);
         // The core commits only inside the report of the attempt, whose files are at hand then.
         let Some(report) = self.batch.reports.remove(&attempt) else {
@@ -163,31 +190,31 @@ impl Scheduler {
         let seconds = report.seconds;
         let peak_memory = Some(report.peak_memory);
         self.farm.core.learn_memory(task, report.worker, report.peak_memory);
-        let mut suspicious = Vec::new();
-        let mut count = 0;
-        let product = match report.made {
-            Some(Made::Outputs(outputs)) => {
-                count = u32::try_from(outputs.files().len()).unwrap_or(u32::MAX);
-                suspicious = outputs.suspicions();
-                if let Some(live) = self.farm.jobs.get_mut(&job) {
-                    live.seconds += seconds;
-                    live.finished += 1;
-                    live.paths.insert_all(task, &outputs);
+        // An attempt that the core knew as its worker's was validated, and has a product.
+        let Some(product) = report.product else { return };
+        let (mut files, mut suspicious) = (0, Vec::new());
+        if let Some(live) = self.farm.jobs.get_mut(&job) {
+            match &product {
+                TaskProduct::Outputs { files: outputs, .. } => {
+                    (files, suspicious) = (outputs.files().len(), outputs.suspicions());
+                    live.paths.insert_all(task, outputs);
                 }
-                TaskProduct::Outputs { frame: name.frame.unwrap_or_default(), files: outputs }
-            }
-            Some(Made::Bundle(Some(bundle))) => {
-                if let Some(live) = self.farm.jobs.get_mut(&job) {
-                    live.made.insert(step, bundle.id);
+                TaskProduct::Bundle(bundle) => {
+                    live.bundles.insert(step, bundle.id);
                 }
-                tracing::info!(%job, bundle = %bundle.id, seconds, "simulations baked");
-                TaskProduct::Bundle(bundle)
+                TaskProduct::Files(product) => {
+                    files = product.files.len();
+                    live.restore_files(task);
+                }
             }
-            Some(Made::Bundle(None)) | None => return,
-        };
+            if step == live.steps.frames_step() {
+                live.seconds += seconds;
+                live.finished += 1;
+            }
+        }
+        let files = u32::try_from(files).unwrap_or(u32::MAX);
         self.write(Write::CommitTask { task, generation, attempt, product, seconds, peak_memory, at_ms });
-        let change =
-            Change::TaskDone { step, index, name, generation, attempt, seconds, files: count, suspicious };
+        let change = Change::TaskDone { step, index, name, generation, attempt, seconds, files, suspicious };
         self.event(at_ms, Some(job), Some(report.worker), &change);
     }
 

@@ -1,20 +1,23 @@
 //! What each input does.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use kiln_api::{Change, Down, Hello, Up, Welcome};
-use kiln_core::{Core, Finish, JobError, JobView, StepState};
-use kiln_store::{NewStep, Write};
+use kiln_core::{Core, Finish, JobError, StepState};
+use kiln_store::{FileKind, NewProduct, NewStep, TaskProduct, Write};
 use kiln_types::{
-    AttemptId, DesiredState, Failure, FailureCause, JobId, JobSpec, JobState, JobSteps, ProductKind,
-    StepIndex, StepKind, StepSpec, TaskIndex, WorkerId,
+    AttemptId, DesiredState, Failure, FailureCause, JobId, JobSpec, JobState, JobSteps, OutputSet,
+    ProductKind, StepIndex, StepInput, StepKind, StepSpec, TaskFile, TaskId, TaskIndex, WorkerId,
 };
 
 use super::{
-    Finished, Input, JobVerb, Made, Refusal, Scheduler,
+    Finished, Input, JobVerb, MadeFiles, Refusal, Scheduler,
     batch::Report,
     farm::{Known, Link, LiveJob, Said, shown},
-    plan::{plan_of, standing_of},
+    plan::{plan_of, standing_of, step_plan},
 };
 use crate::clock::unix_ms;
 
@@ -120,9 +123,17 @@ impl Scheduler {
         Ok(job)
     }
 
-    fn verb(&mut self, job: JobId, verb: JobVerb) -> Result<(), Refusal> {
+    fn verb(&mut self, job: JobId, verb: JobVerb) -> Result<u32, Refusal> {
         let live = self.farm.jobs.get_mut(&job).ok_or(JobError::NoSuchJob(job))?;
-        if matches!(verb, JobVerb::Retry | JobVerb::Rerender(_) | JobVerb::Rebake | JobVerb::Extend(_)) {
+        let reopens = matches!(
+            verb,
+            JobVerb::Retry
+                | JobVerb::Rerender(_)
+                | JobVerb::Rebake
+                | JobVerb::Extend(_)
+                | JobVerb::AddStep(_)
+        );
+        if reopens {
             can_render(job, live)?;
         }
         let (core, out) = (&mut self.farm.core, &mut self.batch.outbox);
@@ -134,7 +145,7 @@ impl Scheduler {
                 core.retry_failed(job, out)?;
             }
             JobVerb::Rerender(frames) => {
-                must_be_baked(core, job)?;
+                must_be_baked(core, job, &live.steps)?;
                 let frames = frames.as_ref().unwrap_or(&live.spec.frames);
                 let indexes = Self::positions(&live.spec, frames).map_err(|frame| Refusal::NoSuchFrame {
                     job,
@@ -149,18 +160,48 @@ impl Scheduler {
                 core.rerender(job, Some((bake, &[TaskIndex(0)])), out)?;
             }
             JobVerb::Extend(frames) => {
-                must_be_baked(core, job)?;
+                must_be_baked(core, job, &live.steps)?;
                 let longer = live.spec.frames.extended(&frames)?;
                 let added = longer.len() - live.spec.frames.len();
                 core.extend(job, live.steps.frames_step(), added, out)?;
                 live.spec = Arc::new(JobSpec { frames: longer, ..JobSpec::clone(&live.spec) });
             }
+            JobVerb::AddStep(step) => {
+                if !can_be_added(step.kind) {
+                    return Err(Refusal::FixedStep(step.kind));
+                }
+                let plan = step_plan(job, &live.spec, &step);
+                let steps = live.steps.with(*step).map_err(|error| Refusal::BadStep { job, error })?;
+                core.add_step(job, plan, out)?;
+                live.steps = steps;
+            }
             // Not decided here, see `take`.
             JobVerb::Change(_) => {}
-            JobVerb::Archive(away) => return self.archive(job, away),
-            JobVerb::Delete { force } => return self.delete(job, force),
+            JobVerb::Archive(away) => self.archive(job, away)?,
+            JobVerb::Delete { force } => self.delete(job, force)?,
         }
-        Ok(())
+        if reopens { self.remake_files(job) } else { Ok(0) }
+    }
+
+    /// Lets the tasks run again whose files are gone and are needed now. Returns how many.
+    fn remake_files(&mut self, job: JobId) -> Result<u32, Refusal> {
+        // What the request itself resets is not without files any longer.
+        self.absorb();
+        let Some(live) = self.farm.jobs.get(&job) else { return Ok(0) };
+        let mut again = 0;
+        // The last step first: what is made again may need what earlier steps made.
+        for (step, without_files) in live.without_files.iter().rev() {
+            let needed = self.farm.core.tasks_in_use(job, *step).intersection(without_files);
+            let tasks: Vec<TaskIndex> = needed.iter().collect();
+            if !tasks.is_empty() {
+                again += self.farm.core.rerender(job, Some((*step, &tasks)), &mut self.batch.outbox)?;
+            }
+        }
+        if again > 0 {
+            let text = format!("{again} tasks run again: their files are needed, and were removed.");
+            self.notices(job, vec![text], None);
+        }
+        Ok(again)
     }
 
     fn archive(&mut self, job: JobId, away: bool) -> Result<(), Refusal> {
@@ -293,16 +334,18 @@ impl Scheduler {
     fn finished(&mut self, worker: WorkerId, attempt: AttemptId, finished: Finished) {
         let now = self.farm.clock.now();
         let seconds = |seconds: f64| if seconds.is_finite() { seconds.clamp(0.0, 1e9) } else { 0.0 };
-        let (finish, report) = match self.validate_finish(worker, attempt, finished) {
-            Finished::Made { made, seconds: s, peak_memory } => {
-                let report = Report { worker, made: Some(made), seconds: seconds(s), peak_memory };
-                (Finish::Delivered, Some(report))
+        let report = |product, s, peak_memory| Report { worker, product, seconds: seconds(s), peak_memory };
+        let (finish, report) = match finished {
+            Finished::Done { made: MadeFiles::Unknown, .. } | Finished::Returned => (Finish::Returned, None),
+            Finished::Done { made, seconds, peak_memory } => {
+                match self.validate_finish(worker, attempt, made) {
+                    Ok(product) => (Finish::Delivered, Some(report(product, seconds, peak_memory))),
+                    Err(failure) => (Finish::Failed(failure), Some(report(None, seconds, 0))),
+                }
             }
-            Finished::Failed { failure, seconds: s } => {
-                let report = Report { worker, made: None, seconds: seconds(s), peak_memory: 0 };
-                (Finish::Failed(failure), Some(report))
+            Finished::Failed { failure, seconds } => {
+                (Finish::Failed(failure), Some(report(None, seconds, 0)))
             }
-            Finished::Returned => (Finish::Returned, None),
         };
         if let Some(report) = report {
             self.batch.reports.insert(attempt, report);
@@ -314,34 +357,51 @@ impl Scheduler {
         self.batch.outbox.send(worker, Down::Settled { attempt, outcome });
     }
 
-    /// Returns the report as a failure if the files are not those that the step makes, or one has the path of another
-    /// frame's: the one would silently take the other's place.
-    fn validate_finish(&self, worker: WorkerId, attempt: AttemptId, finished: Finished) -> Finished {
-        let Finished::Made { made, seconds, .. } = &finished else { return finished };
-        let known = self.farm.core.attempt_task(attempt).filter(|known| known.2 == worker);
-        let Some((task, _, _)) = known else { return finished };
-        let Some(live) = self.farm.jobs.get(&task.job) else { return finished };
-        let failed =
-            |cause, why: String| Finished::Failed { failure: Failure::new(cause, why), seconds: *seconds };
-        let Some(step) = live.steps.get(task.step) else { return finished };
+    /// Returns the product of the task; `None` if the worker has no such attempt.
+    ///
+    /// # Errors
+    /// If the files are not those that the step makes, or one has the path of another frame's: the one would silently take
+    /// the other's place.
+    fn validate_finish(
+        &self,
+        worker: WorkerId,
+        attempt: AttemptId,
+        made: MadeFiles,
+    ) -> Result<Option<TaskProduct>, Failure> {
+        let Some((task, _, _)) = self.farm.core.attempt_task(attempt).filter(|known| known.2 == worker)
+        else {
+            return Ok(None);
+        };
+        let Some(live) = self.farm.jobs.get(&task.job) else { return Ok(None) };
+        let Some(step) = live.steps.get(task.step) else { return Ok(None) };
+        let frame = |task| self.farm.name_of_task(task).frame.unwrap_or_default();
         match (step.product, made) {
-            (ProductKind::Output, Made::Outputs(outputs)) => {
-                let Some((path, other)) = live.paths.taken(task, outputs) else { return finished };
-                let frame = |task| self.farm.name_of_task(task).frame.unwrap_or_default();
+            (ProductKind::Output, MadeFiles::Files(files))
+                if files.iter().any(|file| file.picture.is_some()) =>
+            {
+                let files = OutputSet::try_from(files)
+                    .map_err(|error| misbehaved(format!("The worker's report is not right: {error}.")))?;
+                let Some((path, other)) = live.paths.taken(task, &files) else {
+                    return Ok(Some(TaskProduct::Outputs { frame: frame(task), files }));
+                };
                 let why = format!(
                     "Frame {} wrote {path}, which frame {} of this job has delivered already; the output path must hold the frame number.",
                     frame(task),
                     frame(other),
                 );
-                failed(FailureCause::SamePath, why)
+                Err(Failure::new(FailureCause::SamePath, why))
             }
-            (ProductKind::Bundle, Made::Bundle(Some(_))) => finished,
-            // The attempt became known after the link had looked: baked again at worst.
-            (ProductKind::Bundle, Made::Bundle(None)) => Finished::Returned,
-            _ => failed(
-                FailureCause::HostMisbehaved,
-                format!("The worker reported files that step {} of the job does not make.", step.kind),
-            ),
+            (ProductKind::Bundle, MadeFiles::Bundle(bundle)) => Ok(Some(TaskProduct::Bundle(bundle))),
+            (ProductKind::Intermediate, MadeFiles::Files(files)) => {
+                new_product(FileKind::Intermediate, step, task, files).map(Some)
+            }
+            (ProductKind::Preview, MadeFiles::Files(files)) => {
+                new_product(FileKind::Preview, step, task, files).map(Some)
+            }
+            _ => Err(misbehaved(format!(
+                "The worker reported files that step {} of the job does not make.",
+                step.kind
+            ))),
         }
     }
 
@@ -423,13 +483,44 @@ impl Scheduler {
     }
 }
 
-/// Frames behind a bake that is not done cannot render, whatever is asked of them.
-fn must_be_baked(core: &Core, job: JobId) -> Result<(), Refusal> {
-    let view = core.job(job);
-    let lacks = |view: JobView| {
-        view.state.is_end() && view.steps.iter().rev().skip(1).any(|step| step.state != StepState::Completed)
+fn new_product(
+    kind: FileKind,
+    step: &StepSpec,
+    task: TaskId,
+    files: Vec<TaskFile>,
+) -> Result<TaskProduct, Failure> {
+    let mut paths = HashSet::new();
+    if let Some(twice) = files.iter().find(|file| !paths.insert(&file.path)) {
+        return Err(misbehaved(format!("The worker reported {} twice.", twice.path)));
+    }
+    if files.is_empty() {
+        return Err(misbehaved(format!("The worker reported no files of the {}.", step.kind)));
+    }
+    let position = step.space.per_frame().map(|parts| task.index.0 / u32::from(parts.get()));
+    Ok(TaskProduct::Files(NewProduct { kind, position, files: files.into_iter().map(Into::into).collect() }))
+}
+
+fn misbehaved(why: String) -> Failure {
+    Failure::new(FailureCause::HostMisbehaved, why)
+}
+
+/// Frames whose bundle is not made cannot render, whatever is asked of them.
+fn must_be_baked(core: &Core, job: JobId, steps: &JobSteps) -> Result<(), Refusal> {
+    let Some(StepInput::Step(bake)) = steps.get(steps.frames_step()).map(|step| step.opens) else {
+        return Ok(());
     };
-    if view.is_some_and(lacks) { Err(Refusal::NotBaked(job)) } else { Ok(()) }
+    let Some(view) = core.job(job).filter(|view| view.state.is_end()) else { return Ok(()) };
+    let is_baked = view.steps.get(usize::from(bake.0)).is_some_and(|step| step.state == StepState::Completed);
+    if is_baked { Ok(()) } else { Err(Refusal::NotBaked(job)) }
+}
+
+/// Steps that a job is submitted with are made with the job.
+fn can_be_added(kind: StepKind) -> bool {
+    match kind {
+        StepKind::Bake | StepKind::Render => false,
+        #[cfg(debug_assertions)]
+        StepKind::Test => true,
+    }
 }
 
 /// An archived job is at rest, and one without its files has nothing to render from.

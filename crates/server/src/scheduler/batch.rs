@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use kiln_api::{AssignedTask, Assignment, Down, SlotClaim, StepWork, StreamAssignment};
 use kiln_core::{Assigned, Claim, Outbox, Push, Record};
-use kiln_store::Write;
+use kiln_store::{TaskProduct, Write};
 use kiln_types::{
     AttemptId, JobId, JobSpec, ProductKind, SlotIndex, StepDependency, StepInput, StepSpec, TaskSpace,
     WorkerId,
 };
 
-use super::{Farm, Look, Made, Scheduler, farm::LiveJob};
+use super::{Farm, Look, Scheduler, farm::LiveJob};
 use crate::holds::Hold;
 
 #[derive(Default)]
@@ -31,8 +31,8 @@ pub(super) struct Batch {
 /// What a worker reported and the core does not need to know.
 pub(super) struct Report {
     pub worker: WorkerId,
-    /// Where it did not fail.
-    pub made: Option<Made>,
+    /// `None` if it failed.
+    pub product: Option<TaskProduct>,
     pub seconds: f64,
     /// Bytes.
     pub peak_memory: u64,

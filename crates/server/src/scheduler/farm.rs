@@ -7,7 +7,7 @@ use std::{
 };
 
 use kiln_api::{BlenderOffer, Down, Hello, Machine, Offered, Rest};
-use kiln_core::{Account, Core, Moment, Share, WorkerOffer};
+use kiln_core::{Account, Core, IndexSet, Moment, Share, WorkerOffer};
 use kiln_store::Write;
 use kiln_types::{
     AttemptId, BundleId, DesiredState, DeviceClass, Epoch, JobId, JobSpec, JobSteps, ProductKind,
@@ -66,7 +66,9 @@ pub(crate) struct LiveJob {
     pub inputs_gone_ms: Option<i64>,
     pub paths: Paths,
     /// The bundles that its steps made last.
-    pub made: BTreeMap<StepIndex, BundleId>,
+    pub bundles: BTreeMap<StepIndex, BundleId>,
+    /// The tasks that are done, and whose intermediate files are gone.
+    pub without_files: BTreeMap<StepIndex, IndexSet>,
 }
 
 impl LiveJob {
@@ -82,7 +84,8 @@ impl LiveJob {
             archived: false,
             inputs_gone_ms: None,
             paths: Paths::default(),
-            made: BTreeMap::new(),
+            bundles: BTreeMap::new(),
+            without_files: BTreeMap::new(),
         }
     }
 
@@ -94,9 +97,21 @@ impl LiveJob {
             return None;
         }
         if let StepInput::Step(before) = step.opens {
-            session.bundle = *self.made.get(&before)?;
+            session.bundle = *self.bundles.get(&before)?;
         }
         Some(session)
+    }
+
+    /// The intermediate files of this task are gone.
+    pub(super) fn remove_files(&mut self, task: TaskId) {
+        self.without_files.entry(task.step).or_default().insert(task.index);
+    }
+
+    /// The intermediate files of this task are there.
+    pub(super) fn restore_files(&mut self, task: TaskId) {
+        if let Some(tasks) = self.without_files.get_mut(&task.step) {
+            tasks.remove(task.index);
+        }
     }
 
     /// Seconds, where a frame has finished.
@@ -108,7 +123,8 @@ impl LiveJob {
 pub(crate) struct LiveAttempt {
     pub task: TaskId,
     pub worker: WorkerId,
-    pub slot: SlotIndex,
+    /// `None` while it streams.
+    pub slot: Option<SlotIndex>,
     pub started: Option<Started>,
     /// As Blender said.
     pub fraction: Option<f32>,
@@ -259,12 +275,15 @@ impl Farm {
         self.workers.get(&worker).map_or_else(|| worker.to_string(), |known| known.name.clone())
     }
 
-    /// The job of which this attempt of this worker makes a bundle, where it does.
-    pub(crate) fn makes_bundle(&self, worker: WorkerId, attempt: AttemptId) -> Option<Arc<JobSpec>> {
+    /// The purpose of what this attempt of this worker makes, and its job; `None` if the worker has no such attempt.
+    pub(crate) fn product_of(
+        &self,
+        worker: WorkerId,
+        attempt: AttemptId,
+    ) -> Option<(ProductKind, Arc<JobSpec>)> {
         let (task, _, owner) = self.core.attempt_task(attempt)?;
         let live = self.jobs.get(&task.job).filter(|_| owner == worker)?;
-        let step = live.steps.get(task.step)?;
-        (step.product == ProductKind::Bundle).then(|| live.spec.clone())
+        Some((live.steps.get(task.step)?.product, live.spec.clone()))
     }
 
     pub(crate) fn name_of_task(&self, task: TaskId) -> TaskName {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use kiln_api::Change;
 use kiln_store::{Due, Expired, Expiry, NewEvent, Store, StoreError};
-use kiln_types::JobId;
+use kiln_types::{JobId, TaskId, TaskState};
 use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -33,9 +33,11 @@ type Read = (JobId, Result<Option<Loaded>, String>);
 #[derive(Default)]
 struct Waiting {
     /// In the order in which it was asked for.
-    verbs: Vec<(JobVerb, Reply<()>)>,
+    verbs: Vec<(JobVerb, Reply<u32>)>,
     /// Its files went meanwhile, at this time.
     inputs_gone_ms: Option<i64>,
+    /// Tasks whose intermediate files went meanwhile.
+    without_files: Vec<TaskId>,
 }
 
 impl Loading {
@@ -59,7 +61,7 @@ impl Loading {
         self.tasks.try_join_next()?.ok()
     }
 
-    fn begin(&mut self, job: JobId, verb: JobVerb, reply: Reply<()>) {
+    fn begin(&mut self, job: JobId, verb: JobVerb, reply: Reply<u32>) {
         self.jobs.entry(job).or_default().verbs.push((verb, reply));
         let (store, turn) = (self.store.clone(), self.turn.clone());
         let read = async move {
@@ -83,7 +85,7 @@ impl Loading {
 impl Scheduler {
     /// Applies what a person wants of a job, or has it wait until the job is read: a verb may lead an ended one back to
     /// life.
-    pub(super) async fn begin_verb(&mut self, job: JobId, verb: JobVerb, reply: Reply<()>) {
+    pub(super) async fn begin_verb(&mut self, job: JobId, verb: JobVerb, reply: Reply<u32>) {
         if let Some(waiting) = self.loading.jobs.get_mut(&job) {
             waiting.verbs.push((verb, reply));
         // One deleted in this very turn is in the records still.
@@ -94,10 +96,10 @@ impl Scheduler {
         }
     }
 
-    async fn apply_verb(&mut self, job: JobId, verb: JobVerb, reply: Reply<()>) {
+    async fn apply_verb(&mut self, job: JobId, verb: JobVerb, reply: Reply<u32>) {
         if let JobVerb::Change(change) = verb {
             let answer = match self.completed_before(job, &change).await {
-                Ok(completed) => self.change(job, change, &completed),
+                Ok(completed) => self.change(job, change, &completed).map(|()| 0),
                 Err(refusal) => Err(refusal),
             };
             self.batch.answer(reply, answer);
@@ -108,7 +110,9 @@ impl Scheduler {
 
     /// Takes up a job that was read, with all that waited for it.
     pub(super) async fn take_up(&mut self, (job, read): Read) {
-        let Some(Waiting { verbs, inputs_gone_ms }) = self.loading.jobs.remove(&job) else { return };
+        let Some(Waiting { verbs, inputs_gone_ms, without_files }) = self.loading.jobs.remove(&job) else {
+            return;
+        };
         let there = match read {
             Ok(Some(loaded)) => {
                 restore::job(&mut self.farm, &self.store, loaded).await.map_err(|error| error.to_string())
@@ -117,8 +121,9 @@ impl Scheduler {
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
-        if let (Some(_), Some(live)) = (inputs_gone_ms, self.farm.jobs.get_mut(&job)) {
-            live.inputs_gone_ms = inputs_gone_ms;
+        if let Some(live) = self.farm.jobs.get_mut(&job) {
+            live.inputs_gone_ms = inputs_gone_ms.or(live.inputs_gone_ms);
+            without_files.into_iter().for_each(|task| live.remove_files(task));
         }
         for (verb, reply) in verbs {
             match &there {
@@ -148,6 +153,18 @@ impl Scheduler {
             }
             if let Some(waiting) = self.loading.jobs.get_mut(job) {
                 waiting.inputs_gone_ms = Some(expiry.at_ms);
+            }
+        }
+        for task in &expired.intermediates {
+            if let Some(live) = self.farm.jobs.get_mut(&task.job) {
+                // Files that a task made before it was reset are not those that it has now.
+                let is_done = self.farm.core.task(*task).is_some_and(|view| view.state == TaskState::Done);
+                if is_done {
+                    live.remove_files(*task);
+                }
+            }
+            if let Some(waiting) = self.loading.jobs.get_mut(&task.job) {
+                waiting.without_files.push(*task);
             }
         }
         self.batch.answer(reply, Ok(expired));
@@ -241,7 +258,7 @@ mod tests {
             self.ask(|reply| Input::Submit { spec, notices: Vec::new(), held: false, reply })
         }
 
-        fn verb(&self, job: JobId, verb: JobVerb) -> oneshot::Receiver<Result<(), Refusal>> {
+        fn verb(&self, job: JobId, verb: JobVerb) -> oneshot::Receiver<Result<u32, Refusal>> {
             self.ask(|reply| Input::Job { job, verb, reply })
         }
 
@@ -293,8 +310,14 @@ mod tests {
     async fn files_that_go_while_a_job_is_read_are_gone_and_that_is_in_the_records_with_them() {
         let (mut world, old) = World::with_an_old_job().await;
         let due = Some(i64::MAX);
-        let expiry =
-            Expiry { at_ms: 7, inputs_ms: due, outputs_ms: due, logs_ms: due, promised_ms: i64::MAX };
+        let expiry = Expiry {
+            at_ms: 7,
+            inputs_ms: due,
+            outputs_ms: due,
+            logs_ms: due,
+            promised_ms: i64::MAX,
+            ..Expiry::default()
+        };
         let found = world.scheduler.store.reading_by(ReadPool::Scans).due(&expiry).await.unwrap();
         let before = world.scheduler.store.last_event().await.unwrap();
         let mut retried = world.verb(old, JobVerb::Retry);

@@ -114,7 +114,7 @@ impl Farm {
         let started = live.started?;
         let (fraction, estimated) = self.fraction(now, live);
         Some(RunningView {
-            slot: live.slot,
+            slot: live.slot?,
             attempt,
             job: live.task.job,
             name: self.name_of_task(live.task),

@@ -35,7 +35,7 @@ use futures_util::FutureExt as _;
 use kiln_api::{ChangeJob, Hello, Up};
 use kiln_core::Moment;
 use kiln_store::{Due, Expired, Expiry, NewBundle, ReadPool, Store, StoreError};
-use kiln_types::{AttemptId, DesiredState, Failure, FrameSet, JobId, JobSpec, OutputSet, WorkerId};
+use kiln_types::{AttemptId, DesiredState, Failure, FrameSet, JobId, JobSpec, StepSpec, TaskFile, WorkerId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -78,7 +78,8 @@ pub(crate) enum Input {
     Job {
         job: JobId,
         verb: JobVerb,
-        reply: Reply<()>,
+        /// Answered with the number of tasks that run again only because their files are needed and were removed.
+        reply: Reply<u32>,
     },
     /// A worker has connected and said hello. It is welcomed, or refused, through its link.
     Join {
@@ -146,8 +147,8 @@ pub(crate) enum Input {
 /// How an attempt left its slot.
 #[derive(Debug, Clone)]
 pub(crate) enum Finished {
-    Made {
-        made: Made,
+    Done {
+        made: MadeFiles,
         /// By the host's clock; not yet believed.
         seconds: f64,
         /// Bytes.
@@ -160,12 +161,13 @@ pub(crate) enum Finished {
     Returned,
 }
 
-/// The files that an attempt made. Which of the two its step is for, the scheduler knows.
+/// The files that an attempt made. Every byte of them is here; whether its step makes such files is not checked yet.
 #[derive(Debug, Clone)]
-pub(crate) enum Made {
-    Outputs(OutputSet),
-    /// `None` if the attempt was not known as one that makes a bundle, and none was made.
-    Bundle(Option<NewBundle>),
+pub(crate) enum MadeFiles {
+    Files(Vec<TaskFile>),
+    Bundle(NewBundle),
+    /// Files without pictures, of an attempt that was not known when they came.
+    Unknown,
 }
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
@@ -183,6 +185,7 @@ pub(crate) enum JobVerb {
     /// Bakes again, and so renders all frames again.
     Rebake,
     Extend(FrameSet),
+    AddStep(Box<StepSpec>),
     /// Lets it stand otherwise among the others.
     Change(ChangeJob),
     /// Puts it away, or takes it back out.

@@ -22,17 +22,26 @@ pub(crate) fn plan_of(
     steps: &JobSteps,
     standing: SchedulingOptions,
 ) -> Result<JobPlan, PlanError> {
-    // As it is as long as no worker has taken it.
+    let steps = steps.iter().map(|(_, step)| step_plan(job, spec, step));
+    let plan = JobPlan::new(job, steps.collect())?.scheduled(standing);
+    let pinned = spec.any_gpu && spec.session.device != DeviceClass::Gpu;
+    Ok(if pinned { plan.pinned(&device_label(spec.session.blender, spec.session.device)) } else { plan })
+}
+
+/// A step as the core needs it, before the device of its job is chosen.
+pub(super) fn step_plan(job: JobId, spec: &JobSpec, step: &StepSpec) -> StepPlan {
     let open = spec.any_gpu.then(|| spec.on(DeviceClass::Gpu));
     let first = open.as_ref().unwrap_or(spec);
-    let steps = steps.iter().map(|(_, step)| StepPlan {
+    StepPlan {
         per_frame: step.space.per_frame().map(NonZeroU32::from),
         after: step.after.clone(),
         order: step.order,
         requires: requirement(first, step),
+        measures_speed: step.renders,
         hang_ms: spec.hang_s.map(|seconds| u64::from(seconds) * 1000),
         device: open.as_ref().and_then(|open| open_device(job, open, step)),
         ..StepPlan::new(step.tasks(&spec.frames), session_key(job, first, step))
+<<<<<<< HEAD
     });
     let mut plan = JobPlan::new(job, steps.collect())?.scheduled(standing);
     if let Some(hold) = &spec.hold {
@@ -41,6 +50,9 @@ pub(crate) fn plan_of(
     }
     let pinned = spec.any_gpu && spec.session.device != DeviceClass::Gpu;
     Ok(if pinned { plan.pinned(&device_label(spec.session.blender, spec.session.device)) } else { plan })
+=======
+    }
+>>>>>>> abe53ec (Products, added steps and streams in the records, the scheduler and the API)
 }
 
 /// The backends on which a step may render that asks for any GPU; `None` where it has no Blender.

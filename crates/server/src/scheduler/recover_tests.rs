@@ -74,7 +74,7 @@ impl World {
         self.handle.ask(|reply| Input::Submit { spec, notices: vec![], held: false, reply }).await.unwrap()
     }
 
-    async fn verb(&self, job: JobId, verb: JobVerb) -> Result<(), Refusal> {
+    async fn verb(&self, job: JobId, verb: JobVerb) -> Result<u32, Refusal> {
         self.handle.ask(|reply| Input::Job { job, verb, reply }).await
     }
 

@@ -1,7 +1,7 @@
 //! The reasons for which the scheduler does not do what a request asks for.
 
 use kiln_core::{JobError, PlanError, Share};
-use kiln_types::{FrameSet, FrameSetError, JobId, duration::in_words};
+use kiln_types::{FrameSet, FrameSetError, JobId, StepKind, StepsError, duration::in_words};
 
 /// A request that the scheduler does not carry out. Of HTTP it knows nothing: the routes turn each into a problem, and
 /// say what to do next (`routes/refusals.rs`).
@@ -13,6 +13,10 @@ pub(crate) enum Refusal {
     Plan(#[from] PlanError),
     #[error(transparent)]
     Frames(#[from] FrameSetError),
+    #[error("{error} of job {job}")]
+    BadStep { job: JobId, error: StepsError },
+    #[error("a step of kind {0} cannot be added to a job")]
+    FixedStep(StepKind),
     #[error("frame {frame} is not among the frames of job {job} ({frames})")]
     NoSuchFrame { job: JobId, frame: i32, frames: FrameSet },
     #[error("job {0} has nothing to bake")]

@@ -84,6 +84,8 @@ pub(super) struct Loaded {
     paths: Paths,
     peaks: Vec<(StepIndex, WorkerId, u64)>,
     times: Vec<(TaskIndex, WorkerId, f64)>,
+    /// Tasks that are done, and whose intermediate files are gone.
+    without_files: Vec<TaskId>,
 }
 
 impl Loaded {
@@ -99,13 +101,19 @@ impl Loaded {
         store.current_paths(job, |step, index, path| paths.insert(step, index, path)).await?;
         let peaks = store.job_peaks(job).await?;
         let times = store.step_times(job, render, TIMES).await?;
-        Ok(Self { stored, seconds, finished, paths, peaks, times })
+        let mut without_files = Vec::new();
+        for (step, _) in stored.row.plan.iter().filter(|(_, step)| step.product == ProductKind::Intermediate)
+        {
+            let tasks = store.tasks_without_files(job, step).await?;
+            without_files.extend(tasks.into_iter().map(|index| TaskId { job, step, index }));
+        }
+        Ok(Self { stored, seconds, finished, paths, peaks, times, without_files })
     }
 }
 
 /// Brings one job of the records to life.
 pub(super) async fn job(farm: &mut Farm, store: &Store, loaded: Loaded) -> Result<(), StoreError> {
-    let Loaded { stored, seconds, finished, paths, peaks, times } = loaded;
+    let Loaded { stored, seconds, finished, paths, peaks, times, without_files } = loaded;
     let after = stored.row.spec.standing.after.iter().filter(|before| !farm.jobs.contains_key(before));
     let after: Vec<JobId> = after.copied().collect();
     let completed =
@@ -126,16 +134,17 @@ pub(super) async fn job(farm: &mut Farm, store: &Store, loaded: Loaded) -> Resul
             );
             return Err(damaged(why));
         }
-        live.made.extend(step.bundle.map(|bundle| (step.step, bundle)));
+        live.bundles.extend(step.bundle.map(|bundle| (step.step, bundle)));
     }
     (live.seconds, live.finished, live.paths) = (seconds, finished, paths);
+    without_files.into_iter().for_each(|task| live.remove_files(task));
     let now = farm.clock.now();
     live.ended = row.state.is_end().then_some(now);
     live.ended_ms = row.ended_ms;
     live.archived = row.kept.archived_ms.is_some();
     live.inputs_gone_ms = row.kept.inputs_gone_ms;
     for attempt in stored.open {
-        let phase = phase_of(&attempt);
+        let Some(phase) = phase_of(&attempt) else { continue };
         if matches!(phase, RestoredPhase::Expired { .. }) {
             continue;
         }
@@ -176,26 +185,30 @@ pub(super) fn restored_job(
             restored_step(step);
     }
     for attempt in &stored.open {
-        if let Some(step) = restored.steps.get_mut(usize::from(attempt.task.step.0)) {
+        if let (Some(step), Some(phase)) =
+            (restored.steps.get_mut(usize::from(attempt.task.step.0)), phase_of(attempt))
+        {
             step.attempts.push(RestoredAttempt {
                 attempt: attempt.id,
                 task: attempt.task.index,
                 generation: attempt.generation,
                 worker: attempt.worker,
-                phase: phase_of(attempt),
+                phase,
             });
         }
     }
     Ok((plan, restored))
 }
 
-fn phase_of(attempt: &AttemptRow) -> RestoredPhase {
-    let slot = attempt.slot;
-    match attempt.state {
-        AttemptState::Running => RestoredPhase::Running { slot },
-        AttemptState::Lapsed => RestoredPhase::Expired { slot },
-        _ => RestoredPhase::Assigned { slot },
-    }
+/// `None` for one that streamed when it was lost: it cannot go on.
+fn phase_of(attempt: &AttemptRow) -> Option<RestoredPhase> {
+    Some(match (attempt.state, attempt.slot) {
+        (AttemptState::Assigned, None) => RestoredPhase::Streaming,
+        (AttemptState::Assigned, Some(slot)) => RestoredPhase::Assigned { slot },
+        (AttemptState::Running, Some(slot)) => RestoredPhase::Running { slot },
+        (AttemptState::Lapsed, Some(slot)) => RestoredPhase::Expired { slot },
+        _ => return None,
+    })
 }
 
 fn restored_step(stored: &StoredStep) -> RestoredStep {

@@ -107,7 +107,14 @@ impl World {
     async fn expire(&mut self) {
         let due = Some(i64::MAX);
         let at_ms = crate::clock::unix_ms();
-        let expiry = Expiry { at_ms, inputs_ms: due, outputs_ms: due, logs_ms: due, promised_ms: i64::MAX };
+        let expiry = Expiry {
+            at_ms,
+            inputs_ms: due,
+            outputs_ms: due,
+            logs_ms: due,
+            promised_ms: i64::MAX,
+            ..Expiry::default()
+        };
         let (reply, mut answer) = oneshot::channel();
         // What was decided and is not written yet is not seen here, and no harm is done.
         let due = Box::new(self.scheduler().store.due(&expiry).await.unwrap());
@@ -216,7 +223,7 @@ impl World {
         let Some((held, frame)) = self.puppets[worker].held.remove(&attempt) else { return };
         let finished = finished.unwrap_or_else(|| match frame {
             Some(frame) => made(delivered(frame)),
-            None => made(Made::Bundle(Some(baked(held.task.job, attempt)))),
+            None => made(MadeFiles::Bundle(baked(held.task.job, attempt))),
         });
         let (worker, link) = (self.puppets[worker].id, self.puppets[worker].link);
         let (hold, received) = (Holds::default().begin(), Received::default());
@@ -289,8 +296,11 @@ impl World {
             24 => {
                 // Now and then it takes a frame for a bake, or a bake for a frame.
                 if let Some(attempt) = some.filter(|_| self.rng.random_bool(0.3)) {
-                    let bakes = self.puppets[worker].held[&attempt].1.is_none();
-                    let wrong = if bakes { delivered(frame) } else { Made::Bundle(None) };
+                    let (held, frame_of) = &self.puppets[worker].held[&attempt];
+                    let wrong = match frame_of {
+                        None => delivered(frame),
+                        Some(_) => MadeFiles::Bundle(baked(held.task.job, attempt)),
+                    };
                     self.finish(worker, attempt, Some(made(wrong))).await;
                 } else if let Some(attempt) = some {
                     self.finish(worker, attempt, Some(Finished::Returned)).await;

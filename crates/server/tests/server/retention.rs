@@ -104,8 +104,15 @@ async fn each_thing_goes_when_its_time_has_come() {
 async fn what_would_go_is_what_goes() {
     let farm = Farm::start_in(tempfile::tempdir().unwrap(), |options: &mut ServerOptions| {
         let now = Expires::After(Duration::ZERO);
-        let all =
-            Retention { bundles: now, outputs: now, logs: now, events: now, uploads: now, promises: now };
+        let all = Retention {
+            bundles: now,
+            outputs: now,
+            intermediates: now,
+            logs: now,
+            events: now,
+            uploads: now,
+            promises: now,
+        };
         options.retention = Some(all);
         options.chunks = false;
     })

@@ -122,8 +122,7 @@ async fn what_a_bake_made_goes_with_the_files_of_its_job() {
         batch.extend([opened(counter, BAKE, 0, 1), baked(counter, 0, name)]);
     }
     store.commit(batch).await.unwrap();
-    let due =
-        Expiry { at_ms: 9000, inputs_ms: Some(9000), outputs_ms: None, logs_ms: None, promised_ms: i64::MAX };
+    let due = Expiry { at_ms: 9000, inputs_ms: Some(9000), promised_ms: i64::MAX, ..Expiry::default() };
     // Of an open job, what an earlier bake made is needed by nobody.
     assert_eq!(expire(&store, &due).await.bundles, 1);
     assert_eq!(store.bundle(bundle("first").id).await.unwrap(), None);

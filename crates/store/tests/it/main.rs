@@ -5,6 +5,7 @@ mod farm;
 mod jobs;
 mod killed;
 mod open;
+mod products;
 mod retention;
 mod tasks;
 
@@ -127,7 +128,7 @@ fn opened(counter: u64, task: TaskId, generation: u32, by: u64) -> Write {
         task,
         generation: Generation(generation),
         worker: worker(by),
-        slot: SlotIndex(2),
+        slot: Some(SlotIndex(2)),
         at_ms: 2000 + counter as i64,
     }
 }

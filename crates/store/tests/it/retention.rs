@@ -11,9 +11,17 @@ use sqlx::{ConnectOptions, Connection};
 use crate::{STEP, attempt, committed, event, farm::upsert, fresh, insert, made, open, opened, task};
 
 /// All that is as old as this, and nothing is promised.
-fn until(ms: i64) -> Expiry {
+pub fn until(ms: i64) -> Expiry {
     let at = Some(ms);
-    Expiry { at_ms: 1_000_000, inputs_ms: at, outputs_ms: at, logs_ms: at, promised_ms: i64::MAX }
+    Expiry {
+        at_ms: 1_000_000,
+        inputs_ms: at,
+        outputs_ms: at,
+        logs_ms: at,
+        spent_ms: at,
+        unused_ms: at,
+        promised_ms: i64::MAX,
+    }
 }
 
 fn ended(job: u64, at_ms: i64) -> Write {
@@ -298,7 +306,13 @@ async fn what_is_due_no_more_when_it_is_written_stays() {
     ];
     store.commit(batch).await.unwrap();
     let due = store.due(&until(9000)).await.unwrap();
-    let would = Expired { inputs: jobs(&[1, 2]), outputs: jobs(&[1]), logs: jobs(&[1, 2]), bundles: 2 };
+    let would = Expired {
+        inputs: jobs(&[1, 2]),
+        outputs: jobs(&[1]),
+        logs: jobs(&[1, 2]),
+        bundles: 2,
+        ..Expired::default()
+    };
     assert_eq!(Expired::from(&due), would);
     // One is retried, somebody brings the other bundle again, and a frame comes: none of it goes, nor does what the two
     // jobs share.

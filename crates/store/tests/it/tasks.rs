@@ -58,7 +58,7 @@ async fn tasks_are_listed_also_those_that_never_ran() {
     assert_eq!(of(4), Some((5, worker(2), AttemptState::Failed)));
     assert_eq!(of(5), None);
     let peak = all[0].attempt.as_ref().unwrap();
-    assert_eq!((peak.seconds, peak.peak_memory, peak.slot), (Some(1.5), Some(1 << 40), SlotIndex(2)));
+    assert_eq!((peak.seconds, peak.peak_memory, peak.slot), (Some(1.5), Some(1 << 40), Some(SlotIndex(2))));
 
     assert_eq!(listed(&store, None, 3, 4).await, [3, 4, 5, 6]);
     assert_eq!(listed(&store, Some(Waiting), 5, 2).await, [5, 6]);

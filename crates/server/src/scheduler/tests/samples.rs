@@ -9,7 +9,7 @@ use kiln_types::{
 
 use super::{super::*, bundle};
 
-pub(super) fn delivered(frame: i32) -> Made {
+pub(super) fn delivered(frame: i32) -> MadeFiles {
     let file = OutputFile {
         path: RelPath::new(&format!("{frame:04}.png")).unwrap(),
         role: OutputRole::Main { view: None },
@@ -20,7 +20,7 @@ pub(super) fn delivered(frame: i32) -> Made {
         height: 4,
         pixels: PixelReport::default(),
     };
-    Made::Outputs(OutputSet::new(vec![file]).unwrap())
+    MadeFiles::Files(vec![file.into()])
 }
 
 pub(super) fn plan(job: JobId, spec: &JobSpec) -> JobPlan {
@@ -28,8 +28,8 @@ pub(super) fn plan(job: JobId, spec: &JobSpec) -> JobPlan {
     plan::plan_of(job, spec, &steps, SchedulingOptions::default()).unwrap()
 }
 
-pub(super) fn made(made: Made) -> Finished {
-    Finished::Made { made, seconds: 1.0, peak_memory: 1 }
+pub(super) fn made(made: MadeFiles) -> Finished {
+    Finished::Done { made, seconds: 1.0, peak_memory: 1 }
 }
 
 /// No two bakes make the same.
