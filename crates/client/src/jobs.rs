@@ -236,21 +236,6 @@ impl Client {
         self.get(&routes::of_job(id, "report")).await
     }
 
-    /// A page of the committed files of a step after this sequence, of all frames or of one.
-    ///
-    /// # Errors
-    /// If there is no such step or frame.
-    pub async fn step_files(
-        &self,
-        id: JobId,
-        step: StepIndex,
-        frame: Option<i32>,
-        after: u64,
-    ) -> Result<StepFilesPage, ClientError> {
-        let parameters = [("frame", shown(&frame)), ("after", Some(&after as _))];
-        self.get(&routes::with(routes::step_files(id, step), &parameters)).await
-    }
-
     /// Adds a step to a job, which goes on with it if it had ended.
     ///
     /// # Errors

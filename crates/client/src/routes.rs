@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use kiln_api::PREFIX;
-use kiln_types::{AttemptId, BlobHash, BundleId, JobId, StepIndex};
+use kiln_types::{AttemptId, BlobHash, BundleId, JobId};
 
 pub fn info() -> String {
     format!("{PREFIX}/info")
@@ -65,10 +65,6 @@ pub fn running() -> String {
 
 pub fn attempt_log(job: JobId, attempt: AttemptId) -> String {
     format!("{PREFIX}/jobs/{job}/attempts/{attempt}/log")
-}
-
-pub fn step_files(job: JobId, step: StepIndex) -> String {
-    format!("{PREFIX}/jobs/{job}/steps/{step}/files")
 }
 
 pub fn collect() -> String {

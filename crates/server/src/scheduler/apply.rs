@@ -336,7 +336,13 @@ impl Scheduler {
         let seconds = |seconds: f64| if seconds.is_finite() { seconds.clamp(0.0, 1e9) } else { 0.0 };
         let report = |product, s, peak_memory| Report { worker, product, seconds: seconds(s), peak_memory };
         let (finish, report) = match finished {
-            Finished::Done { made: MadeFiles::Unknown, .. } | Finished::Returned => (Finish::Returned, None),
+            Finished::Returned => (Finish::Returned, None),
+            // It became known after its link had looked for it: it runs again at worst.
+            Finished::Done { made: MadeFiles::Unknown, .. }
+                if self.farm.product_of(worker, attempt).is_some() =>
+            {
+                (Finish::Returned, None)
+            }
             Finished::Done { made, seconds, peak_memory } => {
                 match self.validate_finish(worker, attempt, made) {
                     Ok(product) => (Finish::Delivered, Some(report(product, seconds, peak_memory))),
