@@ -23,7 +23,11 @@ pub(crate) fn plan_of(
     standing: SchedulingOptions,
 ) -> Result<JobPlan, PlanError> {
     let steps = steps.iter().map(|(_, step)| step_plan(job, spec, step));
-    let plan = JobPlan::new(job, steps.collect())?.scheduled(standing);
+    let mut plan = JobPlan::new(job, steps.collect())?.scheduled(standing);
+    if let Some(hold) = &spec.hold {
+        let positions = hold.iter().filter_map(|frame| spec.frames.index_of(frame));
+        plan = plan.held_after(positions.map(TaskIndex).collect());
+    }
     let pinned = spec.any_gpu && spec.session.device != DeviceClass::Gpu;
     Ok(if pinned { plan.pinned(&device_label(spec.session.blender, spec.session.device)) } else { plan })
 }
@@ -41,18 +45,7 @@ pub(super) fn step_plan(job: JobId, spec: &JobSpec, step: &StepSpec) -> StepPlan
         hang_ms: spec.hang_s.map(|seconds| u64::from(seconds) * 1000),
         device: open.as_ref().and_then(|open| open_device(job, open, step)),
         ..StepPlan::new(step.tasks(&spec.frames), session_key(job, first, step))
-<<<<<<< HEAD
-    });
-    let mut plan = JobPlan::new(job, steps.collect())?.scheduled(standing);
-    if let Some(hold) = &spec.hold {
-        let positions = hold.iter().filter_map(|frame| spec.frames.index_of(frame));
-        plan = plan.held_after(positions.map(TaskIndex).collect());
     }
-    let pinned = spec.any_gpu && spec.session.device != DeviceClass::Gpu;
-    Ok(if pinned { plan.pinned(&device_label(spec.session.blender, spec.session.device)) } else { plan })
-=======
-    }
->>>>>>> abe53ec (Products, added steps and streams in the records, the scheduler and the API)
 }
 
 /// The backends on which a step may render that asks for any GPU; `None` where it has no Blender.
