@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_core::{
-    Account, Core, DependencyEnd, DependencyScope, DependencyStart, Finish, HeldAttempt, HeldPhase, IndexSet,
+    Account, Claim, Core, DependencyEnd, DependencyScope, DependencyStart, Finish, HeldAttempt, HeldPhase, IndexSet,
     JobPlan, Moment, Push, Record, ReportOutcome, SchedulingOptions, Share, StepDependency, StepPlan,
     WorkerOffer,
 };
@@ -441,14 +441,14 @@ impl Checker {
                 (slot, claim, tasks.iter().map(|task| task.attempt).collect())
             }
             Push::Place { attempt, slot, claim } => (slot, claim, vec![*attempt]),
-            Push::Stream { claim, task } => return self.rules.streams(worker.id, task.attempt, *claim),
+            Push::Stream { claim, task } => return self.streams(worker.id, task.attempt, *claim),
             Push::Arrived { attempt } => {
                 assert_eq!(self.attempts[attempt].worker, worker.id, "{attempt} is another worker's");
                 return;
             }
             Push::Revoke { .. } | Push::DesiredState(_) => return,
         };
-        self.rules.claims((worker.id, *slot), *claim);
+        self.claims((worker.id, *slot), *claim);
         let live = |attempt: AttemptId, task: TaskId| {
             core.task(task).is_some_and(|task| {
                 [task.attempt, task.second].into_iter().flatten().any(|open| open == (attempt, worker.id))
@@ -468,6 +468,16 @@ impl Checker {
             let committed = self.commits.contains_key(&(known.task, known.generation));
             assert!(!committed, "{} has its output set already", known.task);
         }
+    }
+
+    /// The worker is told to stream with this claim.
+    pub fn streams(&mut self, worker: WorkerId, attempt: AttemptId, claim: Claim) {
+        self.rules.streams(worker, attempt, claim);
+    }
+
+    /// The slot is told its part of the machine.
+    pub fn claims(&mut self, slot: (WorkerId, SlotIndex), claim: Claim) {
+        self.rules.claims(slot, claim);
     }
 
     /// A worker that refuses everything was given work. In the minute and a half that this lasts at most, with

@@ -20,6 +20,8 @@
 
 mod agenda;
 mod check;
+#[cfg(test)]
+mod check_tests;
 mod devices;
 pub mod farm;
 mod faults;

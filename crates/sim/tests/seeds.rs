@@ -70,7 +70,7 @@ fn many_seeds() {
 /// Steps of every kind: parts, streams, steps without a session, and those that are added later.
 #[test]
 fn many_seeds_with_every_kind_of_step() {
-    let many = seeds(300);
+    let many = seeds(120);
     let reports = run_all(1..=many, Scenario::with_kinds);
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     for (what, times) in [
@@ -87,6 +87,33 @@ fn many_seeds_with_every_kind_of_step() {
     ] {
         println!("{times} {what}");
         assert!(times > many / 8, "only {times} {what} in {many} runs");
+    }
+}
+
+/// One worker with one slot, one with several, several workers, and workers that are lost all the time: every job ends,
+/// whatever streams on whichever memory.
+#[test]
+fn streams_are_never_in_the_way_of_what_they_wait_for() {
+    let farms = [
+        ("one slot", 1, 1, 30_000),
+        ("one worker", 1, 3, 30_000),
+        ("several workers", 5, 2, 30_000),
+        ("workers that are lost", 4, 2, 2_000),
+    ];
+    for (name, workers, slots, fault_every_ms) in farms {
+        let scenario = |seed| {
+            let calm = Scenario { server_dies_one_in: 0, liars: false, ..Scenario::with_kinds(seed) };
+            Scenario { workers, slots, fault_every_ms, jobs: 4, faulty_ms: 200_000, ..calm }
+        };
+        let reports = run_all(1..=seeds(25), scenario);
+        let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
+        let (streams, placed, deaths) = (sum(|r| r.streams), sum(|r| r.placed), sum(|r| r.worker_deaths));
+        println!(
+            "{name}: {streams} streams, {placed} placed, {} displaced, {deaths} deaths",
+            sum(|r| r.displaced)
+        );
+        assert!(placed > 25, "{name}: only {placed} of {streams} streams were placed");
+        assert!(fault_every_ms > 10_000 || deaths > 50, "only {deaths} workers were lost");
     }
 }
 
