@@ -8,7 +8,7 @@ use crate::{
     JobError, JobResult, Moment, Outbox, Push,
     schedule::{
         fair_share::FairShare,
-        indexes::{Indexes, Limit},
+        indexes::{FarmLimit, Indexes},
         requirements::Requirements,
     },
     state::{Cooldowns, Job, QuarantineLists, State, TimeLimits},
@@ -75,7 +75,7 @@ pub struct Core {
     pub(crate) state: State,
     pub(crate) requirements: Requirements,
     pub(crate) fair_share: FairShare,
-    pub(crate) limits: BTreeMap<String, Limit>,
+    pub(crate) limits: BTreeMap<String, FarmLimit>,
     pub(crate) indexes: Indexes,
     /// Milliseconds of work that lower priorities are owed.
     pub(crate) owed_ms: u64,

@@ -53,5 +53,5 @@ pub use plan::{
 };
 pub use restore::{RestoredAttempt, RestoredHistory, RestoredJob, RestoredPhase, RestoredStep};
 pub use schedule::fair_share::{Account, Share};
-pub use schedule::indexes::Limit;
-pub use view::{JobView, QuarantineView, StepView, TaskView, WorkerView};
+pub use schedule::indexes::FarmLimit;
+pub use view::{JobStatus, QuarantineView, StepStatus, TaskStatus, WorkerStatus};

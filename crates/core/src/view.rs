@@ -8,21 +8,21 @@ use kiln_types::{
 };
 
 use crate::{
-    Account, Core, IndexSet, Label, Limit, Moment, Requirement, StepState, TaskCounts,
+    Account, Core, FarmLimit, IndexSet, Label, Moment, Requirement, StepState, TaskCounts,
     ids::StepRef,
     state::{Probe, TaskPlace, Worker},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobView {
+pub struct JobStatus {
     pub id: JobId,
     pub state: JobState,
     /// The device that it is pinned to, of several on which it may render.
     pub pinned: Option<Label>,
-    pub steps: Vec<StepView>,
+    pub steps: Vec<StepStatus>,
 }
 
-impl JobView {
+impl JobStatus {
     /// Over all steps.
     pub fn counts(&self) -> TaskCounts {
         self.steps.iter().fold(TaskCounts::default(), |sum, step| sum.plus(step.counts))
@@ -30,13 +30,13 @@ impl JobView {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StepView {
+pub struct StepStatus {
     pub state: StepState,
     pub counts: TaskCounts,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TaskView {
+pub struct TaskStatus {
     pub state: TaskState,
     pub generation: Generation,
     /// The open attempt and its worker, where the task is assigned or running, or streams.
@@ -46,7 +46,7 @@ pub struct TaskView {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WorkerView {
+pub struct WorkerStatus {
     pub id: WorkerId,
     /// Empty for a worker known only from stored attempts.
     pub name: String,
@@ -72,13 +72,13 @@ pub struct QuarantineView {
 }
 
 impl Core {
-    pub fn job(&self, id: JobId) -> Option<JobView> {
+    pub fn job(&self, id: JobId) -> Option<JobStatus> {
         let job = self.state.find_job(id)?;
         let steps = job.steps.iter().enumerate();
         let steps = steps
-            .map(|(place, step)| StepView { state: job.step_state(place), counts: step.tasks.counts() })
+            .map(|(place, step)| StepStatus { state: job.step_state(place), counts: step.tasks.counts() })
             .collect();
-        Some(JobView { id, state: job.state(), pinned: job.pinned.clone(), steps })
+        Some(JobStatus { id, state: job.state(), pinned: job.pinned.clone(), steps })
     }
 
     /// The jobs that the core holds, by id.
@@ -86,7 +86,7 @@ impl Core {
         self.state.jobs().keys().copied()
     }
 
-    pub fn task(&self, task: TaskId) -> Option<TaskView> {
+    pub fn task(&self, task: TaskId) -> Option<TaskStatus> {
         let tasks = &self.state.find_step(task)?.tasks;
         let attempt = |id: AttemptId| (id, self.state.attempt(id).worker);
         let state = match tasks.place(task.index)? {
@@ -97,7 +97,7 @@ impl Core {
             TaskPlace::Failed => TaskState::Failed,
             TaskPlace::Cancelled => TaskState::Cancelled,
         };
-        Some(TaskView {
+        Some(TaskStatus {
             state,
             generation: tasks.generation(task.index),
             attempt: tasks.any_attempt(task.index).map(attempt),
@@ -111,11 +111,11 @@ impl Core {
         self.state.find_attempt(attempt).map(|known| (known.task, known.generation, known.worker))
     }
 
-    pub fn workers(&self) -> Vec<WorkerView> {
+    pub fn workers(&self) -> Vec<WorkerStatus> {
         self.state.workers().iter().map(|(id, worker)| view(*id, worker)).collect()
     }
 
-    pub fn worker(&self, id: WorkerId) -> Option<WorkerView> {
+    pub fn worker(&self, id: WorkerId) -> Option<WorkerStatus> {
         self.state.find_worker(id).map(|worker| view(id, worker))
     }
 
@@ -150,7 +150,7 @@ impl Core {
     }
 
     /// The farm-wide limits by name.
-    pub fn limits(&self) -> impl Iterator<Item = (&str, Limit)> {
+    pub fn limits(&self) -> impl Iterator<Item = (&str, FarmLimit)> {
         self.limits.iter().map(|(name, limit)| (name.as_str(), *limit))
     }
 
@@ -160,8 +160,8 @@ impl Core {
     }
 }
 
-fn view(id: WorkerId, worker: &Worker) -> WorkerView {
-    WorkerView {
+fn view(id: WorkerId, worker: &Worker) -> WorkerStatus {
+    WorkerStatus {
         id,
         name: worker.offer.name.clone(),
         state: worker.state(),

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_core::{
-    Account, Claim, Core, DependencyEnd, DependencyScope, DependencyStart, Finish, HeldAttempt, HeldPhase, IndexSet,
-    JobPlan, Moment, Push, Record, ReportOutcome, SchedulingOptions, Share, StepDependency, StepPlan,
-    WorkerOffer,
+    Account, Claim, Core, DependencyEnd, DependencyScope, DependencyStart, Finish, HeldAttempt, HeldPhase,
+    IndexSet, JobPlan, Moment, Push, Record, ReportOutcome, SchedulingOptions, Share, StepDependency,
+    StepPlan, WorkerOffer,
 };
 use kiln_types::{
     AttemptId, AttemptState, FailureCause, Generation, JobId, JobState, SessionKey, SlotIndex, StepIndex,

@@ -35,7 +35,7 @@ pub(crate) enum FailureOrigin {
 
 /// The facts of a failure besides the history of the task.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Facts {
+pub(crate) struct FailureFacts {
     /// The cause of the failure; `None` if the worker was lost with the attempt, or returned it.
     pub cause: Option<FailureCause>,
     /// Its worker is the origin, so that it does not count against the task.
@@ -49,7 +49,7 @@ pub(crate) struct Facts {
 }
 
 /// The origin of a failure or loss that the history of its task holds already.
-pub(crate) fn classify(history: &FailureHistory, facts: Facts, config: &Config) -> FailureOrigin {
+pub(crate) fn classify(history: &FailureHistory, facts: FailureFacts, config: &Config) -> FailureOrigin {
     let is = |of: fn(FailureCause) -> bool| facts.cause.is_some_and(of);
     if is(FailureCause::stops_job) {
         FailureOrigin::Job
@@ -67,7 +67,7 @@ pub(crate) fn classify(history: &FailureHistory, facts: Facts, config: &Config) 
 }
 
 /// Returns whether the task has failed as often as it may.
-pub(crate) fn has_failed_enough(history: &FailureHistory, facts: Facts, config: &Config) -> bool {
+pub(crate) fn has_failed_enough(history: &FailureHistory, facts: FailureFacts, config: &Config) -> bool {
     let (failures, most) = (history.failed_on().len(), usize::from(config.max_failures));
     let is = |of: fn(FailureCause) -> bool| facts.cause.is_some_and(of);
     let repeats = is(FailureCause::repeats) && (failures > 1 || !facts.has_untried_worker);
@@ -79,7 +79,7 @@ pub(crate) fn has_failed_enough(history: &FailureHistory, facts: Facts, config: 
 }
 
 /// Returns whether enough workers were lost with the task to call it the origin.
-pub(crate) fn was_lost_enough(history: &FailureHistory, facts: Facts, config: &Config) -> bool {
+pub(crate) fn was_lost_enough(history: &FailureHistory, facts: FailureFacts, config: &Config) -> bool {
     let (losses, most) = (history.lost_on().len(), usize::from(config.max_losses));
     let workers: BTreeSet<WorkerId> = history.lost_on().iter().copied().collect();
     losses >= most && (workers.len() >= most || losses >= 2 * most || !facts.has_untried_worker)

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use kiln_types::{AttemptId, AttemptState, Failure, FailureCause, TaskId, WorkerId};
 
 use super::{
-    classify::{Facts, FailureOrigin, classify, has_failed_enough, is_at_limit, was_lost_enough},
+    classify::{FailureFacts, FailureOrigin, classify, has_failed_enough, is_at_limit, was_lost_enough},
     common::CommonFailure,
 };
 use crate::{
@@ -31,7 +31,7 @@ impl Core {
         let state = AttemptState::Failed;
         out.record(Record::AttemptClosed { attempt: id, task, state, failure: Some(failure.clone()) });
         self.begin_job(task.job, out);
-        let mut facts = Facts { cause: Some(failure.cause), ..Facts::default() };
+        let mut facts = FailureFacts { cause: Some(failure.cause), ..FailureFacts::default() };
         let mut common = CommonFailure { tasks: vec![task], reason: failure.clone() };
         if !failure.cause.stops_job() {
             // A worker that has learned meanwhile that it cannot do the task, and said so, is not asked again.
@@ -96,7 +96,7 @@ impl Core {
         // A task that was given attempts beyond its limit is not judged again because one of them came back.
         let history = self.state.step(task).tasks.history(task.index);
         if counts || !history.is_some_and(FailureHistory::is_extended) {
-            let facts = Facts { is_forgiven, ..Facts::default() };
+            let facts = FailureFacts { is_forgiven, ..FailureFacts::default() };
             let reason = Failure::new(FailureCause::Other, "failed on every attempt");
             self.conclude(task, facts, CommonFailure { tasks: vec![task], reason }, out);
         }
@@ -105,7 +105,13 @@ impl Core {
 
     /// Stops the job, fails the task, or leaves it waiting, by the origin of what went wrong with it. `common`: what
     /// fails if that is the job, and the reason, also that of the task alone.
-    fn conclude(&mut self, task: TaskId, mut facts: Facts, common: CommonFailure, out: &mut impl Outbox) {
+    fn conclude(
+        &mut self,
+        task: TaskId,
+        mut facts: FailureFacts,
+        common: CommonFailure,
+        out: &mut impl Outbox,
+    ) {
         let none = FailureHistory::default();
         let step = self.state.step(task);
         let history = step.tasks.history(task.index).unwrap_or(&none);

@@ -92,7 +92,7 @@ impl Indexes {
 
 /// A farm-wide limit, and how much of it slots hold now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Limit {
+pub struct FarmLimit {
     pub total: u32,
     pub used: u32,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::indexes::Limit;
+use super::indexes::FarmLimit;
 use crate::{Core, ids::SlotRef};
 
 impl Core {
@@ -50,7 +50,7 @@ impl Core {
     }
 
     fn drop_unused_limit(&mut self, name: &str) {
-        if self.limits.get(name) == Some(&Limit::default()) {
+        if self.limits.get(name) == Some(&FarmLimit::default()) {
             self.limits.remove(name);
         }
     }

@@ -140,12 +140,12 @@ impl AttemptPhase {
 /// The attempts by id. Expired ones are also found by their worker: a worker that joins must not cost a look at every
 /// attempt of the farm.
 #[derive(Debug, Default)]
-pub(crate) struct Attempts {
+pub(crate) struct AttemptTable {
     all: BTreeMap<AttemptId, Attempt>,
     expired: BTreeSet<(WorkerId, AttemptId)>,
 }
 
-impl Deref for Attempts {
+impl Deref for AttemptTable {
     type Target = BTreeMap<AttemptId, Attempt>;
 
     fn deref(&self) -> &Self::Target {
@@ -153,8 +153,8 @@ impl Deref for Attempts {
     }
 }
 
-impl Attempts {
-    /// The attempt, to change it. An expired one becomes live only by [`Attempts::resume`].
+impl AttemptTable {
+    /// The attempt, to change it. An expired one becomes live only by [`AttemptTable::resume`].
     pub fn get_mut(&mut self, id: AttemptId) -> Option<&mut Attempt> {
         self.all.get_mut(&id)
     }

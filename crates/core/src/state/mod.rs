@@ -26,7 +26,7 @@ use kiln_types::{AttemptId, JobId, TaskId, WorkerId};
 #[cfg(test)]
 pub(crate) use self::tasks::Tasks;
 pub(crate) use self::{
-    attempt::{Attempt, AttemptPhase, Attempts, ProgressSample},
+    attempt::{Attempt, AttemptPhase, AttemptTable, ProgressSample},
     cooldowns::{CooldownCause, Cooldowns},
     history::FailureHistory,
     incident::{Incident, IncidentKind, Probe, Quarantined, probe_pause_ms},
@@ -48,7 +48,7 @@ use crate::{
 pub(crate) struct State {
     jobs: BTreeMap<JobId, Job>,
     workers: BTreeMap<WorkerId, Worker>,
-    pub attempts: Attempts,
+    pub attempts: AttemptTable,
     /// Jobs of which tasks, steps or the phase changed since the indexes were brought up to date.
     pub changed_jobs: BTreeSet<JobId>,
     /// Workers whose slots, offers or desired states changed since then.
@@ -247,7 +247,7 @@ impl State {
 
     /// The slot, and the attempts, to change both.
     #[track_caller]
-    pub fn slot_and_attempts(&mut self, slot: SlotRef) -> (&mut Slot, &mut Attempts) {
+    pub fn slot_and_attempts(&mut self, slot: SlotRef) -> (&mut Slot, &mut AttemptTable) {
         let SlotRef { worker, slot } = slot;
         let missing = || broken(None, format_args!("worker {worker} cannot have a slot {slot}"));
         let found = self.workers.get_mut(&worker).and_then(|known| known.slot_mut(slot));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use kiln_types::{AttemptId, SessionKey};
 
-use super::attempt::{AttemptPhase, Attempts};
+use super::attempt::{AttemptPhase, AttemptTable};
 use crate::{Claim, Moment, ids::StepRef, tuning::MAX_DELIVERING};
 
 #[derive(Debug, Default)]
@@ -84,7 +84,7 @@ impl Slot {
 
     /// Puts an attempt that runs at the front. A slot runs one, so what ran before has left Blender: returns it, and
     /// when it began.
-    pub fn run(&mut self, id: AttemptId, attempts: &mut Attempts) -> Option<(AttemptId, Moment)> {
+    pub fn run(&mut self, id: AttemptId, attempts: &mut AttemptTable) -> Option<(AttemptId, Moment)> {
         self.detach(id);
         let mut left = None;
         if let Some(front) = self.queue.front().copied()

@@ -5,7 +5,7 @@ use kiln_types::{AttemptId, Epoch, Failure, FailureCause, JobId, StepIndex, Task
 use super::w;
 use crate::{
     Config, Moment,
-    failure::classify::{Facts, FailureOrigin, classify, worker_reason},
+    failure::classify::{FailureFacts, FailureOrigin, classify, worker_reason},
     state::{FailureHistory, Incident, IncidentKind},
 };
 
@@ -30,7 +30,7 @@ struct Case {
     failed_on: &'static [u64],
     lost_on: &'static [u64],
     least_memory: Option<u64>,
-    facts: Facts,
+    facts: FailureFacts,
     origin: FailureOrigin,
 }
 
@@ -38,7 +38,7 @@ use FailureCause::{BlackFrame, CannotStart, Crashed, NoCamera, OutOfMemory};
 use FailureOrigin::{Job, Task, Unknown, Worker};
 
 fn failed(name: &'static str, cause: FailureCause, failed_on: &'static [u64], origin: FailureOrigin) -> Case {
-    let facts = Facts { cause: Some(cause), has_untried_worker: true, ..Facts::default() };
+    let facts = FailureFacts { cause: Some(cause), has_untried_worker: true, ..FailureFacts::default() };
     Case { name, failed_on, lost_on: &[], least_memory: None, facts, origin }
 }
 
@@ -48,12 +48,12 @@ fn lost(
     has_untried_worker: bool,
     origin: FailureOrigin,
 ) -> Case {
-    let facts = Facts { has_untried_worker, ..Facts::default() };
+    let facts = FailureFacts { has_untried_worker, ..FailureFacts::default() };
     Case { name, failed_on: &[], lost_on, least_memory: None, facts, origin }
 }
 
 impl Case {
-    fn with(mut self, change: impl FnOnce(&mut Facts)) -> Self {
+    fn with(mut self, change: impl FnOnce(&mut FailureFacts)) -> Self {
         change(&mut self.facts);
         self
     }
@@ -65,7 +65,7 @@ impl Case {
 }
 
 fn cases() -> Vec<Case> {
-    let alone = |facts: &mut Facts| facts.has_untried_worker = false;
+    let alone = |facts: &mut FailureFacts| facts.has_untried_worker = false;
     vec![
         failed("every attempt of the job would fail so", NoCamera, &[1], Job),
         failed("the same, on a worker in quarantine", NoCamera, &[1], Job).with(|f| f.is_forgiven = true),
