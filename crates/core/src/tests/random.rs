@@ -168,7 +168,7 @@ fn apply(farm: &mut Farm, event: Event) {
                     7 => {
                         let ended = same_frame(0, DependencyEnd::Ended);
                         let all = streaming(StepDependency { scope: DependencyScope::Step, ..ended });
-                        frames(id, 1, &[(count, &[]), (1, &[all])])
+                        frames(id, count.min(4), &[(3, &[]), (1, &[all])])
                     }
                     _ => steps(id, &[(2, &[]), (count, &[]), (1, &[0, 1])]),
                 };
