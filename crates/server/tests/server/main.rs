@@ -18,6 +18,7 @@ mod running;
 mod schemathesis;
 mod sending;
 mod starting;
+mod steps;
 mod submission;
 mod submitting;
 mod support;
