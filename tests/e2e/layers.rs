@@ -72,11 +72,11 @@ const CORE: &[&str] = &[
     "invariant.rs",
     "message.rs",
     "state/incident.rs",
+    "error.rs",
     "plan.rs",
     "tuning.rs",
     "moment.rs",
     "index_set.rs",
-    "error.rs",
 ];
 
 /// The files of the worker, the highest layer first.
@@ -104,6 +104,7 @@ const WORKER: &[&str] = &[
     // The work of a slot, and the way of its files.
     "direct/mod.rs",
     "direct/test_step.rs",
+    "direct/work.rs",
     "process/mod.rs",
     "process/pool.rs",
     "process/blender.rs",
@@ -120,13 +121,13 @@ const WORKER: &[&str] = &[
     // The machine.
     "memory.rs",
     "sizing.rs",
+    "folder.rs",
+    "options.rs",
     "availability/mod.rs",
     "availability/activity.rs",
     "availability/processes.rs",
     "availability/user.rs",
     "availability/schedule.rs",
-    "folder.rs",
-    "options.rs",
     "event.rs",
     "gpus.rs",
     "hardware.rs",

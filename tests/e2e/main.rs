@@ -36,6 +36,7 @@ mod sample;
 mod service;
 mod set;
 mod shared;
+mod steps;
 mod support;
 mod suspicious;
 mod terminal;

@@ -33,11 +33,11 @@ impl HeldTask {
 
 #[derive(Debug)]
 enum Stage {
-    /// It has no slot yet, and fetches files.
+    /// Without a slot yet, while files are fetched.
     Streaming,
     Queued(SlotIndex),
     Running(SlotIndex),
-    /// Its files are checked and uploaded. The token cancels that.
+    /// On the way to the server: files are checked and uploaded. The token cancels that.
     Delivering(SlotIndex, CancellationToken),
     Finished {
         slot: Option<SlotIndex>,
@@ -63,9 +63,9 @@ pub(crate) enum Revocation {
     InSlot(SlotIndex),
     /// The stream is dropped.
     Stream,
-    /// Its delivery was cancelled; it counts as returned.
+    /// The delivery was cancelled; the attempt counts as returned.
     DeliveryCancelled,
-    /// Its report exists: send it.
+    /// The report exists: send it.
     Report,
 }
 
@@ -224,7 +224,7 @@ impl AttemptTable {
         self.held.iter().filter(|(_, (_, stage))| on_slot(stage)).map(|(attempt, _)| *attempt).collect()
     }
 
-    /// Whether a slot has work.
+    /// Returns true while a slot has work.
     pub(crate) fn is_busy(&self) -> bool {
         self.held.values().any(|(_, stage)| matches!(stage, Stage::Queued(_) | Stage::Running(_)))
     }

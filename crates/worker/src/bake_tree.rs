@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_new_or_differs_is_the_result_and_nothing_laid_is_touched() {
+    fn new_and_changed_files_are_the_result_and_the_bundle_is_not_touched() {
         let dir = tempfile::tempdir().unwrap();
         let source = bundle_in(dir.path());
         let folder = dir.path().join("work");

@@ -74,7 +74,7 @@ pub(crate) struct Bundles {
 #[derive(Debug)]
 struct LocalCopy {
     path: PathBuf,
-    /// They are still to be compared with the hash.
+    /// Still to be compared with the hash.
     unchecked: bool,
 }
 

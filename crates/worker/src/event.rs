@@ -74,11 +74,11 @@ pub enum WorkerEvent {
     DesiredState {
         desired: DesiredState,
     },
-    /// It takes no work by its own settings; `why` is a part of a sentence, such as `asleep until 08:00`.
+    /// The worker takes no work, by its own settings; `why` is a part of a sentence, such as `asleep until 08:00`.
     Unavailable {
         why: String,
     },
-    /// It takes work again.
+    /// The worker takes work again.
     Available,
     Draining,
 }

@@ -1,4 +1,4 @@
-//! How much memory GPUs have. Blender does not tell; NVIDIA's driver does, by the names that Blender shows.
+//! The memory of GPUs. Blender does not report it; NVIDIA's driver does, by the names that Blender shows.
 
 use std::{path::Path, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::{process::Command, time::timeout};
 const DRIVER: &str = "/proc/driver/nvidia/version";
 /// For the driver's answer; it may have to wake its cards.
 const ANSWER: Duration = Duration::from_secs(10);
-/// What Blender puts behind the name of a card that a screen hangs on.
+/// The ending of the name that Blender gives to a card with a screen.
 const SCREEN: &str = " (Display)";
 
 /// Bytes, by name.
@@ -18,7 +18,7 @@ const SCREEN: &str = " (Display)";
 pub(crate) struct GpuMemory(Vec<(String, u64)>);
 
 impl GpuMemory {
-    /// What the driver says; nothing where there is none, or it is silent.
+    /// Asks the driver; nothing is known without one, or without an answer.
     pub(crate) async fn ask() -> Self {
         if !Path::new(DRIVER).exists() {
             return Self::default();

@@ -1,4 +1,4 @@
-//! What this machine is, and how much memory it has left.
+//! The hardware of this machine, and its available memory.
 
 use std::{
     fs,
@@ -55,7 +55,7 @@ impl Memory {
     }
 }
 
-/// What a server is told of this machine.
+/// Describes this machine for the server.
 pub(crate) fn describe() -> Machine {
     let names = rustix::system::uname();
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{options::WorkerError, sink::EventSink, transfer};
 
-/// How long a server may take to answer a hello.
+/// The time that a server may take to answer a hello.
 const WELCOME_WITHIN: Duration = Duration::from_secs(15);
 /// After so long without a word the server is asked whether it is there.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -35,7 +35,7 @@ pub(crate) enum LinkEvent {
     Failed(WorkerError),
 }
 
-/// Why a connection is over.
+/// The end of a connection.
 enum End {
     Broken(String),
     /// The worker has closed it.

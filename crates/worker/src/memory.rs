@@ -34,7 +34,7 @@ struct Claims {
 #[derive(Debug)]
 struct MemoryClaim {
     bytes: u64,
-    /// Its memory is taken by now, and no longer counted as available by the system.
+    /// The memory is in use by now, and no longer counted as available by the system.
     shown: bool,
 }
 
@@ -48,7 +48,7 @@ impl Claims {
         known.unwrap_or_else(|| sizing::guess(bundle, persistent))
     }
 
-    /// Whether nothing that makes progress by itself has claimed memory beside this one.
+    /// Returns true if no other scene or task has claimed memory; streams do not count, because they wait for others.
     fn is_first(&self, claimant: Claimant) -> bool {
         self.open.keys().all(|other| *other == claimant || matches!(other, Claimant::Stream(_)))
     }
@@ -64,14 +64,14 @@ impl MemoryClaims {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the slot may open this scene now.
+    /// Decides whether the slot may open this scene now.
     pub(crate) fn has_room(&self, slot: SlotIndex, key: SessionKey, bundle: u64, memory: Memory) -> bool {
         let (claims, slot) = (self.claims(), Claimant::Slot(slot));
         let need = claims.need(key, bundle, false);
         sizing::room(claims.is_first(slot), memory.available, claims.claimed_beside(slot), need, memory.total)
     }
 
-    /// Whether a task without a Blender may take this memory now.
+    /// Decides whether a task without a Blender may take this memory now.
     pub(crate) fn has_room_for_task(&self, attempt: AttemptId, bytes: u64, memory: Memory) -> bool {
         let (claims, task) = (self.claims(), Claimant::Task(attempt));
         sizing::room(

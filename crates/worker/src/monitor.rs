@@ -34,7 +34,7 @@ pub(crate) enum TaskReport {
         attempt: AttemptId,
         fraction: f32,
     },
-    /// It is at work; `moved` if it also said or wrote something.
+    /// The attempt is at work; `moved` if it also reported progress or wrote something.
     Alive {
         attempt: AttemptId,
         moved: bool,
@@ -50,7 +50,7 @@ struct Served {
     last_sent: Option<Instant>,
     /// The last one sent.
     fraction: f32,
-    /// It has reported progress since the last sign of life.
+    /// Progress was reported since the last sign of life.
     moved: bool,
 }
 

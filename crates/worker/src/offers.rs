@@ -92,7 +92,7 @@ fn with_processor(devices: &[Device], gpus: &GpuMemory) -> Vec<DeviceOffer> {
     offers
 }
 
-/// EEVEE was rewritten for 4.2 under another name, which 5.0 gave up again.
+/// The engines of a release. EEVEE was rewritten for 4.2 under another name, which 5.0 dropped again.
 fn engines(version: BlenderVersion) -> Vec<String> {
     let eevee = match (version.major, version.minor) {
         (4, 2..) => "BLENDER_EEVEE_NEXT",

@@ -39,7 +39,7 @@ pub struct WorkerOptions {
     pub nice: u8,
     /// Names that jobs may ask for.
     pub tags: Vec<ShortName>,
-    /// Whether the farm may wake this machine.
+    /// The farm may wake this machine.
     pub wakes: bool,
     pub availability: AvailabilityOptions,
     /// Blenders to look at besides those found.

@@ -165,7 +165,7 @@ fn take(
     }
 }
 
-/// Why a job that refuses black frames does not take this one.
+/// Returns the failure of a black frame.
 fn black(set: &OutputSet) -> Option<Failure> {
     let is_main = |file: &&OutputFile| matches!(file.role, OutputRole::Main { .. });
     let (path, blank) =

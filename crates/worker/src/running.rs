@@ -59,8 +59,8 @@ impl RunningWorker {
         first.take().unwrap_or_else(|| self.events.subscribe())
     }
 
-    /// Hands back everything at once, also what renders, startup home what is rendered, and waits until the worker
-    /// has left: seconds, not minutes. Giving up waiting does not call it off.
+    /// Returns all tasks at once, also running ones, delivers finished files, and waits until the worker has left:
+    /// seconds, not minutes. Dropping the future does not cancel that.
     pub async fn drain(&self) -> Arc<WorkerExit> {
         // It may have ended by itself.
         let _ = self.inputs.send(WorkerInput::Drain);

@@ -21,7 +21,7 @@ pub(crate) struct SharedRoots(BTreeMap<ShortName, PathBuf>);
 /// A shared file as it was when it was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VerifiedFile {
-    /// Its path here.
+    /// The path on this machine.
     pub(crate) path: PathBuf,
     size: u64,
     modified: SystemTime,

@@ -1,4 +1,4 @@
-//! How much of a machine Kiln takes: slots, memory, spare processes. Pure; the numbers come from [`crate::hardware`].
+//! The part of a machine that Kiln takes: slots, memory, spare processes. Pure; the numbers come from [`crate::hardware`].
 
 use std::time::Duration;
 

@@ -66,7 +66,7 @@ impl UploadQueue {
         &self.folder
     }
 
-    /// Whether there is room for the files of another task.
+    /// Returns true if there is room for the files of another task.
     pub(crate) fn has_room(&self) -> bool {
         self.tasks.load(Ordering::Relaxed) < MOST_TASKS && self.bytes.load(Ordering::Relaxed) < MOST_BYTES
     }

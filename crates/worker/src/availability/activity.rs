@@ -16,11 +16,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The use of the machine, as one look found it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct MachineUse {
-    /// Whether a person has a graphical session on this machine.
+    /// A person has a graphical session on this machine.
     pub(crate) desktop: bool,
     /// The time since somebody touched the machine, if known.
     pub(crate) idle: Option<Duration>,
-    /// Whether a Blender is open with a window.
+    /// A Blender is open with a window.
     pub(crate) blender: bool,
     /// Cores that everything but Kiln keeps busy; `None` at the first look.
     pub(crate) others: Option<f64>,

@@ -31,7 +31,7 @@ const QUIET_PART: f64 = 0.75;
 /// The options of a worker's availability. By default it is always available.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AvailabilityOptions {
-    /// It takes no work at these times.
+    /// The times without work.
     pub sleep: Vec<SleepTime>,
     pub yields: YieldMode,
     /// The time without a key or mouse event after which nobody is there.
@@ -72,9 +72,9 @@ pub enum YieldMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum OnUnavailable {
-    /// They end, at the lowest priority.
+    /// Let them end, at the lowest priority.
     Finish,
-    /// They are returned at once, which counts against nothing.
+    /// Return them at once, which counts against nothing.
     Stop,
 }
 
@@ -136,12 +136,12 @@ impl Availability {
         Self { options, load, person, blender, busy, used: false }
     }
 
-    /// Whether the machine must be watched.
+    /// Returns true if the machine must be watched.
     pub(crate) fn watches(&self) -> bool {
         self.options.yields != YieldMode::No
     }
 
-    /// Whether somebody uses the machine, also if the worker does not yield it.
+    /// Returns true while somebody uses the machine, also if the worker does not yield it.
     pub(crate) fn is_used(&self) -> bool {
         self.used
     }

@@ -6,9 +6,9 @@ use std::{
     path::Path,
 };
 
-/// What a program that is Kiln is called.
+/// The name of Kiln's program.
 const KILN: &str = "kiln";
-/// What Blender is called, by its makers and everyone who packs it.
+/// The name of Blender's program, in every package of it.
 const BLENDER: &str = "blender";
 /// With one of these Blender opens no window.
 const WINDOWLESS: &[&str] = &["-b", "--background", "-c", "--command", "-v", "--version", "-h", "--help"];
@@ -31,11 +31,11 @@ pub(crate) struct Census {
     busy: u64,
     all: u64,
     cores: u32,
-    /// What each Kiln has used, this one and others. A child that is waited for while it is counted is missing once.
+    /// The ticks that each Kiln has used, this one and others. A child that is waited for while it is counted is missing once.
     ours: BTreeMap<Kiln, u64>,
     /// Bytes that this one's children hold.
     pub(crate) held: u64,
-    /// Whether somebody has a Blender open with a window.
+    /// Somebody has a Blender open with a window.
     pub(crate) windowed: bool,
 }
 
@@ -82,7 +82,7 @@ impl Census {
         Some(census)
     }
 
-    /// How many cores everything but Kiln has kept busy since an earlier census; `None` where no time has passed.
+    /// Counts the cores that everything but Kiln has kept busy since an earlier census; `None` if no time has passed.
     pub(crate) fn others_since(&self, earlier: &Self) -> Option<f64> {
         let all = self.all.checked_sub(earlier.all).filter(|all| *all > 0)?;
         let busy = self.busy.saturating_sub(earlier.busy);
@@ -110,7 +110,7 @@ fn machine(stat: &str) -> Option<(u64, u64, u32)> {
     Some((busy, busy + idle + wait + steal, u32::try_from(cores).ok()?))
 }
 
-/// A line of /proc/PID/stat. The name stands in brackets and may hold brackets and spaces itself.
+/// Reads a line of /proc/PID/stat. The name is in brackets and may hold brackets and spaces itself.
 fn process(stat: &str) -> Option<Process> {
     let (head, rest) = stat.rsplit_once(')')?;
     let name = head.split_once('(')?.1.to_owned();
@@ -139,7 +139,7 @@ fn line(pid: u32, processes: &HashMap<u32, Process>) -> impl Iterator<Item = (u3
     walk.take(DEEPEST)
 }
 
-/// Whether a Blender that was started so has a window.
+/// Decides from its command line whether a Blender has a window.
 fn has_window(command_line: &[u8]) -> bool {
     let words = command_line.split(|byte| *byte == 0).skip(1).take_while(|word| word != b"--");
     let mut words = words.map(String::from_utf8_lossy);

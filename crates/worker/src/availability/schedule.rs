@@ -114,7 +114,7 @@ fn minutes(text: &str) -> Option<u16> {
 }
 
 impl SleepTime {
-    /// When the time that begins on this day begins and ends, where one does.
+    /// Returns the start and the end of the time that begins on this day.
     fn on(&self, date: Date, zone: &TimeZone) -> Option<(Timestamp, Timestamp)> {
         if self.days & (1 << day_of(date.weekday())) == 0 {
             return None;
@@ -137,7 +137,7 @@ fn moment(date: Date, minutes: u16, zone: &TimeZone) -> Option<Timestamp> {
     Some(zone.to_ambiguous_zoned(time).compatible().ok()?.timestamp())
 }
 
-/// What the schedule says of a moment.
+/// The state of the schedule at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hour {
     Awake,
@@ -147,7 +147,7 @@ pub(crate) enum Hour {
     },
 }
 
-/// Whether it is a time to sleep, and when it ends that all of them have ended which touch each other.
+/// Looks up a moment in the schedule. Times that touch each other are one, with one end.
 pub(crate) fn hour(schedule: &[SleepTime], now: &Zoned) -> Hour {
     let (start, week) = (now.timestamp(), now.timestamp().as_second() + 8 * 24 * 3600);
     let mut until = start;

@@ -73,7 +73,7 @@ fn is_touch(event: &[u8]) -> bool {
     kind == KEY || kind == MOVED
 }
 
-/// How long ago somebody typed at a terminal of this machine, here or from afar.
+/// The time since somebody typed at a terminal of this machine, here or over the network.
 pub(crate) fn terminals_idle(dev: &Path) -> Option<Duration> {
     let of = |folder: &Path, prefix: &str| {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -106,7 +106,7 @@ fn is_graphical(text: &str) -> bool {
     screen && value("REMOTE") != Some("1") && value("CLASS").is_none_or(|class| class == "user")
 }
 
-/// What a desktop has told of its person.
+/// The presence of a person, as a desktop reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Desktop {
     There,

@@ -1,5 +1,5 @@
-//! The kind of step that only tests have. A task without inputs writes a file that names its job, frame, part and
-//! generation; one with inputs lists and hashes them.
+//! The kind of step that only tests have. A task that makes an intermediate writes a file that names its job, frame, part
+//! and generation, and the hashes of its inputs; any other lists and hashes its inputs.
 
 use std::{env, fmt::Write as _, fs, io, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use kiln_types::{
     BlobHash, ColorDepth, Failure, FailureCause, FileFormat, Generation, OutputRole, ProductKind, RelPath,
 };
 
-use super::{DirectRoom, DirectWork};
+use super::work::{DirectRoom, DirectWork};
 use crate::{output::OutputFiles, scratch::on_disk};
 
 /// Bytes of a part behind its first line.
@@ -38,7 +38,7 @@ impl TestStep {
             part: task.part.unwrap_or(0),
             generation: task.generation,
             product: step.product,
-            lists_inputs: !step.inputs.is_empty(),
+            lists_inputs: step.product != ProductKind::Intermediate,
         }
     }
 
@@ -50,10 +50,14 @@ impl TestStep {
         let (name, bytes) = if *lists_inputs {
             (frame, list(&room)?.into_bytes())
         } else {
-            let line = format!(
-                "job {} step {} frame {frame} part {part} generation {generation}\n",
+            let mut line = format!(
+                "job {} step {} frame {frame} part {part} generation {generation}",
                 task.job, task.step
             );
+            for (_, place) in room.inputs.files() {
+                let _ = write!(line, " of {}", BlobHash::of(&fs::read(place)?));
+            }
+            line.push('\n');
             (format!("{frame}-{part}"), part_of(line))
         };
         let is_picture = *product == ProductKind::Output;

@@ -16,7 +16,7 @@ pub(crate) struct BlenderProcess {
     pub(crate) peak: u64,
     pub(crate) persistent: bool,
     pub(crate) monitor: AttemptMonitor,
-    /// Its startup files are there for as long as it runs.
+    /// Keeps the startup files for as long as the process runs.
     pub(super) _startup: Option<Arc<MaterializedBundle>>,
     pub(super) folder: ScratchFolder,
 }

@@ -48,7 +48,7 @@ impl ProcessKind {
         Self { series: session.blender, trust: session.policy.scripts == ScriptPolicy::Trust, startup, share }
     }
 
-    /// Whether a running process can become one of the other kind.
+    /// Returns true if a running process can become one of the other kind.
     pub(crate) fn can_become(&self, other: &Self) -> bool {
         self.share.gpus.is_empty() && Self { share: other.share.clone(), ..self.clone() } == *other
     }

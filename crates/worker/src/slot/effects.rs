@@ -51,10 +51,10 @@ pub(crate) enum SlotNotice {
 pub(crate) trait SlotEnvironment {
     fn now(&self) -> Instant;
     fn has_blender(&self, series: BlenderSeries) -> bool;
-    /// Whether there is memory for the task's scene, or for the task.
+    /// Returns true if there is memory for the task's scene, or for the task.
     fn has_memory(&self, task: &SlotTask) -> bool;
-    /// Whether files that wait for their upload leave room for those of another task.
+    /// Returns true if files that wait for their upload leave room for those of another task.
     fn has_upload_room(&self) -> bool;
-    /// Whether the process is to be replaced by a fresh one.
+    /// Returns true if the process is to be replaced by a fresh one.
     fn is_worn(&self) -> bool;
 }

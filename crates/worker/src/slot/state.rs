@@ -62,7 +62,7 @@ pub(crate) enum SlotPhase {
 pub(crate) enum DirectRun {
     None,
     Running(TaskHead),
-    /// It is cancelled, and has not ended yet.
+    /// Cancelled, and not ended yet.
     Cancelled,
 }
 

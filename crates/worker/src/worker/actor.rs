@@ -137,7 +137,7 @@ pub(crate) struct WorkerActor {
     sent_notices: HashSet<(JobId, String)>,
     pub(super) used: HashMap<BlenderSeries, u64>,
     pub(super) last_series: Option<BlenderSeries>,
-    /// Whether there was work at the last tick, and the time since which that has been so.
+    /// The work at the last tick: some or none, and since when.
     pub(super) busy: (bool, Instant),
     pub(super) probing: bool,
     pub(super) looked: Instant,

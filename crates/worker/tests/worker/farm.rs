@@ -211,7 +211,7 @@ impl Farm {
         self.shared.blobs.lock().unwrap().contains_key(hash)
     }
 
-    /// How often a bundle's files were fetched.
+    /// The number of blobs that were fetched.
     pub fn downloads(&self) -> usize {
         self.shared.downloads.lock().unwrap().len()
     }
@@ -345,13 +345,13 @@ impl Line {
         }
     }
 
-    /// Skips to where it says that it rests, or that it does so no more; and why.
-    pub async fn says_it_rests(&mut self, rests: bool) -> Option<String> {
+    /// Skips to the message that it is unavailable, or available again; returns the reason.
+    pub async fn next_availability(&mut self, is_unavailable: bool) -> Option<String> {
         loop {
             if let Up::Offer { resting, .. } = self.next().await.expect("the worker has left")
-                && resting.is_some() == rests
+                && resting.is_some() == is_unavailable
             {
-                return resting.map(|rest| rest.why);
+                return resting.map(|reason| reason.why);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What a worker keeps of its machine while there is nothing to do.
+//! The processes of a worker without work.
 
 use std::time::{Duration, Instant};
 
@@ -6,12 +6,13 @@ use kiln_api::{AttemptReport, Down};
 use kiln_worker::{AvailabilityOptions, RunningWorker, WorkerOptions};
 
 use crate::{
-    assert_no_blender_in, blenders_in,
+    assert_no_blender_in,
+    availability::{Open, hold_screen},
+    blenders_in,
     farm::{Farm, LIMIT},
-    rest::{Open, hold_screen},
 };
 
-/// A worker of two slots that is idle after a second. Whoever types at this machine is nobody to it.
+/// A worker of two slots that is idle after a second. It ignores a person who types at this machine.
 fn options(farm: &Farm) -> WorkerOptions {
     let mut options = farm.options();
     options.slots = Some(2);
@@ -20,7 +21,7 @@ fn options(farm: &Farm) -> WorkerOptions {
     options
 }
 
-/// Waits until so many Blenders run, this one not among them, and it stays so over a decision.
+/// Waits until this number of Blenders runs, this one not among them, and it stays so over a decision.
 async fn settles(farm: &Farm, wanted: usize, without: Option<u32>, why: &str) {
     let started = Instant::now();
     let mut since = None;
@@ -60,7 +61,7 @@ async fn an_idle_worker_keeps_one_blender_and_none_while_somebody_uses_the_machi
         }
     };
     assert!(matches!(finish, AttemptReport::Done { .. }));
-    settles(&farm, 1, Some(spare), "the scene of the last job is not held for ever").await;
+    settles(&farm, 1, Some(spare), "the scene of the last job is not held without end").await;
 
     let open = Open::new(folder.path());
     settles(&farm, 0, None, "somebody has opened a Blender on this machine").await;
@@ -69,7 +70,7 @@ async fn an_idle_worker_keeps_one_blender_and_none_while_somebody_uses_the_machi
     line.send(Down::Assign(Box::new(assignment))).await;
     assert!(matches!(line.finished().await.1, AttemptReport::Done { .. }));
     drop(open);
-    settles(&farm, 1, None, "whoever had it open is gone").await;
+    settles(&farm, 1, None, "the person who had it open is gone").await;
     worker.stop_hard().await;
     assert_no_blender_in(farm.data());
 }

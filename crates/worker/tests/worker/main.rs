@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod availability;
 mod bake;
 mod farm;
 mod idle;
-mod rest;
+
 mod steps;
 
 use std::time::{Duration, Instant};

@@ -31,7 +31,7 @@ pub fn hold_screen() -> File {
 pub struct Open(Pid);
 
 impl Open {
-    /// Its parent ends at once: a child of this process, which is the worker's too, would be Kiln's own.
+    /// Makes the parent end at once: a child of this process, which is the worker's too, would be Kiln's own.
     pub fn new(folder: &Path) -> Self {
         let program = folder.join("blender");
         std::fs::copy("/bin/sleep", &program).unwrap();
@@ -87,7 +87,7 @@ async fn a_blender_that_somebody_opens_makes_it_rest_and_closed_again_it_works()
     let mut farm = Farm::open().await;
     let folder = tempfile::tempdir().unwrap();
 
-    // The frame that renders goes on, with a priority below all others; what waits is handed back.
+    // The frame that renders goes on, with a priority below all others; waiting tasks are returned.
     let worker = RunningWorker::start(shy(&farm, OnUnavailable::Finish)).await.unwrap();
     let mut events = worker.subscribe();
     let mut line = farm.next().await;
@@ -99,11 +99,11 @@ async fn a_blender_that_somebody_opens_makes_it_rest_and_closed_again_it_works()
     line.send(Down::Assign(Box::new(assignment))).await;
     assert_eq!(line.started().await, first);
     let open = Open::new(folder.path());
-    assert_eq!(line.says_it_rests(true).await.as_deref(), Some("a Blender is open on its screen"));
+    assert_eq!(line.next_availability(true).await.as_deref(), Some("a Blender is open on its screen"));
     assert_eq!(line.finished().await, (second, AttemptReport::Returned));
     let [pid] = blenders_in(farm.data())[..] else { panic!("one Blender renders") };
     assert!(nice_of(pid).iter().all(|nice| *nice == 19), "{:?}", nice_of(pid));
-    // On a busy machine it would take for ever now.
+    // On a busy machine it would take minutes now.
     line.send(Down::Revoke { attempt: first, why: RevokeReason::Cancelled }).await;
     assert_eq!(line.finished().await, (first, AttemptReport::Returned));
     assert_no_blender_in(farm.data());
@@ -112,7 +112,7 @@ async fn a_blender_that_somebody_opens_makes_it_rest_and_closed_again_it_works()
     line.send(Down::Assign(Box::new(late))).await;
     assert_eq!(line.finished().await, (attempt, AttemptReport::Returned));
     drop(open);
-    line.says_it_rests(false).await;
+    line.next_availability(false).await;
     until(&mut events, |event| matches!(event, WorkerEvent::Available).then_some(())).await;
     let short = farm.session(10, 1);
     line.send(Down::Assign(Box::new(farm.assignment(0, &short, &[4])))).await;
@@ -127,7 +127,7 @@ async fn a_blender_that_somebody_opens_makes_it_rest_and_closed_again_it_works()
     line.send(Down::Assign(Box::new(assignment))).await;
     assert_eq!(line.started().await, attempt);
     let open = Open::new(folder.path());
-    line.says_it_rests(true).await;
+    line.next_availability(true).await;
     assert_eq!(line.finished().await, (attempt, AttemptReport::Returned));
     assert_no_blender_in(farm.data());
     // One that comes while somebody is there says so before it can be given anything.
@@ -140,7 +140,7 @@ async fn a_blender_that_somebody_opens_makes_it_rest_and_closed_again_it_works()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn its_blenders_stand_back_as_far_as_was_said() {
+async fn its_blenders_have_the_niceness_that_was_set() {
     let mut farm = Farm::open().await;
     let mut options = farm.options();
     (options.nice, options.cores, options.tags) = (7, Some(1), vec!["attic".parse().unwrap()]);
