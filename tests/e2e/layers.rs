@@ -9,6 +9,7 @@ const CORE: &[&str] = &[
     "ledger.rs",
     "restore.rs",
     "explain.rs",
+    "hold.rs",
     "view.rs",
     "check.rs",
     // The turn.
