@@ -12,7 +12,7 @@ use tokio_util::io::ReaderStream;
 
 use crate::{Client, ClientError, routes, tries::Tries, upload::in_pieces};
 
-/// The bytes of a blob. Breaks of the connection are healed inside: an error here is final.
+/// The bytes of a blob. A connection that breaks is opened again: an error here is final.
 pub type BlobStream = Pin<Box<dyn Stream<Item = Result<Bytes, ClientError>> + Send>>;
 
 /// The most hashes that one question may hold.
@@ -21,7 +21,7 @@ const READ_PIECE: usize = 64 * 1024;
 
 impl Client {
     /// The size of a blob in bytes, and the blob. Where the connection breaks, the rest is asked for by range.
-    /// The hash is *not* checked here: whoever stores the bytes hashes them on the way.
+    /// The hash is *not* checked here: the caller hashes the bytes as it stores them.
     pub async fn get_blob(&self, hash: BlobHash) -> Result<(u64, BlobStream), ClientError> {
         self.get_blob_from(hash, 0).await
     }
@@ -104,7 +104,7 @@ impl Client {
         self.upload(request, in_pieces(bytes), work).await.map(drop)
     }
 
-    /// Which of these blobs the server lacks.
+    /// Returns those of the blobs that the server lacks.
     pub async fn missing(&self, hashes: &[BlobHash]) -> Result<Vec<BlobHash>, ClientError> {
         let mut missing = Vec::new();
         for part in hashes.chunks(MISSING_AT_ONCE) {

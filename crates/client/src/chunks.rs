@@ -12,7 +12,7 @@ use reqwest::{Method, Response, StatusCode, header};
 use crate::{Client, ClientError, routes, tries::Tries, upload::in_pieces};
 
 impl Client {
-    /// Which of these chunks the server lacks. It promises to keep the others for as long as an upload may take.
+    /// Returns those of the chunks that the server lacks. It promises to keep the others for as long as an upload may take.
     pub async fn missing_chunks(&self, hashes: &[BlobHash]) -> Result<Vec<BlobHash>, ClientError> {
         let mut missing = Vec::new();
         for part in hashes.chunks(HASHES_AT_ONCE) {
@@ -94,7 +94,7 @@ struct Fetch {
 struct Body {
     bytes: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
     decoder: FrameDecoder,
-    /// How many of its chunks are still to come.
+    /// Chunks that are still to come.
     due: usize,
 }
 

@@ -10,7 +10,7 @@ use kiln_types::{BlobHash, BlobHasher, RelPath, SharedFile};
 
 use crate::FoundExtras;
 
-/// What is known of the bytes of files on this disk.
+/// Hashes of files on this disk, or what else tells their bytes.
 #[derive(Default)]
 pub(crate) struct KnownBytes<'a>(HashMap<&'a Path, Vec<u8>>);
 

@@ -1,4 +1,4 @@
-//! What can go wrong between a client and its server.
+//! The errors between a client and its server.
 
 use std::{io, path::PathBuf};
 
@@ -38,7 +38,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Whether the same request may succeed a little later, with nothing changed.
+    /// Returns whether the same request may succeed a little later, with nothing changed.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broken { .. } | Self::Closed { .. } | Self::Damaged { .. } => {

@@ -25,8 +25,8 @@ pub struct EventStream {
     body: Option<Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>>,
     parser: Parser,
     backoff: Backoff,
-    /// The moment from which a stream that broke may be opened again. A span would begin anew each time that somebody
-    /// cancels `next`.
+    /// The moment from which a stream that broke may be opened again. A span would begin again each time that `next`
+    /// is cancelled.
     open_at: Instant,
 }
 
@@ -124,7 +124,7 @@ impl EventStream {
     }
 }
 
-/// What the standard calls an event, before it is read as JSON.
+/// An event of the stream, before it is read as JSON.
 #[derive(Debug, PartialEq, Eq)]
 struct Message {
     id: Option<EventNumber>,

@@ -1,4 +1,4 @@
-//! What is in the output folder already, and what that means for the frames asked for.
+//! The files in an output folder, compared with the frames that are asked for.
 
 use std::{fmt, io, str::FromStr};
 
@@ -11,7 +11,7 @@ use crate::{
     manifest::{Manifest, is_broken},
 };
 
-/// What is done with files that are there already.
+/// The choice of what is done with files that are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Existing {
@@ -42,7 +42,7 @@ impl FromStr for Existing {
     }
 }
 
-/// Why nothing was begun.
+/// The reasons why nothing is rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum ExistingError {
     #[error(
@@ -60,7 +60,7 @@ pub enum ExistingError {
     )]
     OtherChoices {
         found: ExistingFiles,
-        /// What differs, in words.
+        /// The differences, in words.
         changes: Vec<String>,
     },
     #[error(
@@ -131,7 +131,7 @@ pub fn recorded(
     })
 }
 
-/// Which of the frames are to be rendered.
+/// The frames that are to be rendered, and the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToRender {
     /// `None` where every frame is there.
@@ -150,7 +150,7 @@ pub struct ToRender {
     pub broken: ExistingFiles,
 }
 
-/// What was found in the way.
+/// Files in the way, by the reason.
 #[derive(Default)]
 struct InTheWay {
     foreign: ExistingFiles,

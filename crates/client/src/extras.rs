@@ -1,4 +1,4 @@
-//! What goes along with a .blend because a person names it: a colour configuration (OCIO) and add-ons.
+//! The files that a user adds to a .blend: a colour configuration (OCIO) and add-ons.
 
 use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
 
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 const OCIO: &str = "_ocio";
 const ADDONS: &str = "_addons";
 
-/// What a person names.
+/// The files that a user names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Extras {
     /// A `config.ocio`; Blender's own colours where `None`.
@@ -31,7 +31,7 @@ pub struct FoundExtras {
     _unpacked: Option<Arc<TempDir>>,
 }
 
-/// Why something cannot go along.
+/// The reasons why a file cannot be added.
 #[derive(Debug, thiserror::Error)]
 pub enum ExtrasError {
     #[error(transparent)]

@@ -22,17 +22,17 @@ use crate::{
     manifest::{Manifest, WrittenFile, same_bytes},
 };
 
-/// How many frames come in at the same time.
+/// Frames that are fetched at the same time.
 const AT_ONCE: usize = 4;
-/// How often the server hears of what is here.
+/// The time between two notes to the server of what is here.
 const TELL_EVERY: Duration = Duration::from_secs(5);
-/// How long a frame is waited for that another Kiln is fetching into the same place.
+/// The longest wait for a frame that another Kiln is fetching to the same path.
 const BUSY: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// How long the end waits for it to hear the last of it.
+/// The longest wait for the last note to the server.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
-/// Why frames do not come home.
+/// The reasons why frames are not fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     #[error(transparent)]
@@ -51,7 +51,7 @@ pub struct FetchedFrame {
     pub files: Vec<RelPath>,
     /// Bytes that came over the network.
     pub bytes: u64,
-    /// Why somebody should look at the frame.
+    /// The reasons why somebody should look at the frame.
     pub suspicious: Vec<Suspicion>,
     pub result: FetchResult,
     /// Files that are in the way of its own, and were left as they are.
@@ -73,7 +73,7 @@ pub enum FetchResult {
     Gone,
 }
 
-/// Brings home the frames of one job. Each call of [`Fetcher::sweep`] takes what is new.
+/// Fetches the frames of one job. Each call of [`Fetcher::sweep`] takes what is new.
 pub struct Fetcher {
     client: Client,
     job: JobId,
@@ -92,7 +92,7 @@ pub struct Fetcher {
     telling: Option<Telling>,
 }
 
-/// What the server was told is here.
+/// The last note to the server of what is here.
 struct Telling {
     sequence: u64,
     at: Instant,
@@ -186,7 +186,7 @@ impl Fetcher {
         kept.await.map_err(|error| self.place().write_error(&first, error))
     }
 
-    /// Lets the server know what is here, which it may then let go of one day. Nothing waits for that, and
+    /// Tells the server what is here, which it may then delete one day. Nothing waits for that, and
     /// nothing comes of it where it fails: the server keeps what it does not know to be fetched.
     fn tell(&mut self) {
         let sequence = self.home;
@@ -210,7 +210,6 @@ impl Fetcher {
                 let _ = told.heard.await;
             }
         };
-        // Whoever fetches the job again says it again.
         let _ = tokio::time::timeout(LAST_WORD, told).await;
     }
 
@@ -318,7 +317,7 @@ impl Fetcher {
         let place = self.place();
         let (manifest, output) = (Arc::clone(&self.manifest), output.clone());
         let run = move || {
-            // Whoever panicked with it left it whole: it only grows by finished lines.
+            // A panic leaves it whole: it only grows by finished lines.
             let mut manifest = manifest.lock().unwrap_or_else(PoisonError::into_inner);
             work(&place, &mut manifest, &output)
         };
@@ -339,7 +338,7 @@ impl Fetcher {
             }
         };
         let mut came = 0;
-        // A part that an earlier break left is gone on with once; if that does not give the right bytes, all anew.
+        // A part that an earlier break left is gone on with once; if that does not give the right bytes, all is fetched again.
         for fresh in [false, true] {
             let begun = Instant::now();
             let (part, mut hasher, have) = loop {
@@ -393,7 +392,7 @@ enum Before {
     Taken(Vec<RelPath>),
 }
 
-/// Where frames of a job land, and by which rules.
+/// The folder of a job's frames, and the rules for files that are there.
 struct FetchRules {
     job: JobId,
     identity: FrameIdentity,
@@ -402,7 +401,7 @@ struct FetchRules {
 }
 
 impl FetchRules {
-    /// Whether what lies at this path is Kiln's to replace: a frame of this job or of an earlier save, or what is left of
+    /// Returns whether the file at this path is Kiln's to replace: a frame of this job or of an earlier save, or what is left of
     /// one of any.
     fn may_replace(&self, manifest: &Manifest, path: &RelPath) -> bool {
         manifest.relation_of(&self.folder, &self.identity, path) == Relation::Same
@@ -410,7 +409,7 @@ impl FetchRules {
             || self.mode != Existing::Error && manifest.is_remnant(&self.folder, path)
     }
 
-    /// Whether what lies at this path is a frame of another save or of other settings which this job's may replace.
+    /// Returns whether the file at this path is a frame of another save or of other settings that this job may replace.
     fn is_of_another(&self, manifest: &Manifest, path: &RelPath) -> bool {
         if !matches!(self.mode, Existing::Continue | Existing::Replace) {
             return false;
@@ -431,7 +430,7 @@ fn identity(spec: &JobSpec, is_of_here: bool, folder: &OutFolder) -> FrameIdenti
     FrameIdentity::of_job(spec, is_of_here.then(|| folder.real_path()))
 }
 
-/// Hashes what a part already holds and stands behind it; a `fresh` one, or one that is too long, is emptied.
+/// Hashes the bytes of a part and reads to its end; a `fresh` one, or one that is too long, is emptied.
 fn take_up(part: &mut PartFile, fresh: bool, size: u64) -> io::Result<(BlobHasher, u64)> {
     let mut hasher = BlobHasher::new();
     let length = part.file.metadata()?.len();

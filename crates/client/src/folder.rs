@@ -1,4 +1,4 @@
-//! The folder where frames land. All that is specific to the system's files stands here.
+//! The output folder. Everything that is specific to the system's files is here.
 //!
 //! Names come from the server, and through it from a scene: every path is opened below the folder, so that no
 //! link inside it leads a frame somewhere else. This is why frames do not land by `kiln_files`, whose functions take
@@ -19,7 +19,7 @@ use rustix::{
     io::Errno,
 };
 
-/// What a file that is not whole yet is called.
+/// The ending of a file that is not whole yet.
 const PART: &str = ".kiln-part";
 
 /// An open output folder.
@@ -32,7 +32,7 @@ pub struct OutFolder {
     made: Mutex<Vec<PathBuf>>,
 }
 
-/// What is known of a file without reading it.
+/// The size and time of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     /// Bytes.
@@ -52,7 +52,7 @@ pub(crate) struct PartFile {
 /// name with half a frame.
 pub(crate) struct WholeFile(PartFile);
 
-/// Whether a file took its place.
+/// The result of giving a file its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Placement {
     Done,
@@ -126,7 +126,7 @@ impl OutFolder {
         }
     }
 
-    /// Whether anything at all has this name.
+    /// Returns whether anything has this name.
     ///
     /// # Errors
     /// Where a folder on the way cannot be opened.

@@ -1,4 +1,4 @@
-//! What is known of files that were read before: who submits 10 GB that did not change only looks at each file.
+//! Hashes of files that were read before: 10 GB that did not change are not read again.
 
 use std::{
     fs::{self, File, Metadata},
@@ -12,7 +12,7 @@ use kiln_chunks::Recipe;
 use kiln_files::{Access, Durability, write_atomically};
 use kiln_types::BlobHash;
 
-/// What was not used for so long is forgotten.
+/// An entry that was not used for this long is removed.
 const KEPT: Duration = Duration::from_secs(60 * 24 * 60 * 60);
 /// Between two looks for what is old; also how exactly the time of the last use is kept.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -21,7 +21,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const RACY: Duration = Duration::from_secs(2);
 /// The kind of file, and the version of what is in it.
 const MAGIC: &[u8; 8] = b"kilnhsh1";
-/// When old entries were last looked for.
+/// The file whose time tells when old entries were last looked for.
 const SWEPT: &str = "swept";
 
 /// All by which a file is known to be the one that was read, without reading it again.
@@ -73,7 +73,7 @@ impl FileStamp {
         bytes
     }
 
-    /// Whether it could change after `moment` and still look the same.
+    /// Returns whether the file could change after `moment` and still look the same.
     fn is_racy(&self, moment: SystemTime) -> bool {
         let since = moment.checked_sub(RACY).and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
         let since = since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
@@ -81,15 +81,15 @@ impl FileStamp {
     }
 }
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Content {
     pub hash: BlobHash,
     /// Bytes; of a packed .blend, those that it unpacks to.
     pub size: u64,
-    /// Whether it is a packed .blend, and all else here is of what it unpacks to.
+    /// The file is a packed .blend, and the other fields are of what it unpacks to.
     pub packed: bool,
-    /// Where it was split.
+    /// The chunks of the file.
     pub recipe: Option<Recipe>,
 }
 
@@ -140,7 +140,7 @@ impl HashCache {
         Self::default()
     }
 
-    /// What the file held when it looked like this.
+    /// Returns the content of the file when it looked like this.
     pub(crate) fn get(&self, path: &Path, stamp: &FileStamp) -> Option<Content> {
         let entry = self.entry(path)?;
         let bytes = fs::read(&entry).ok()?;

@@ -107,7 +107,7 @@ impl Client {
         &self.inner.key
     }
 
-    /// What anyone may know of the server.
+    /// Reads the server's public description.
     pub async fn info(&self) -> Result<Info, ClientError> {
         let url = self.inner.base.clone();
         let response = self.raw(self.request(Method::GET, &routes::info())).await?;
@@ -120,7 +120,7 @@ impl Client {
         if info.program == "kiln" { Ok(info) } else { Err(not_kiln()) }
     }
 
-    /// Whether this client and the server understand each other, and whether the key is right.
+    /// Checks that this client and the server understand each other, and that the key is right.
     ///
     /// # Errors
     /// Where the server is not there, no Kiln, of another version, or refuses the key.

@@ -15,7 +15,7 @@ use reqwest::Method;
 
 use crate::{Client, ClientError, routes};
 
-/// Which jobs a list shows, newest first; the default shows as many as the server gives at once.
+/// The jobs of a list, newest first; the default shows as many as the server gives at once.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
     /// None at all means every state.
@@ -23,13 +23,13 @@ pub struct JobFilter {
     pub user: Option<Owner>,
     pub project: Option<Project>,
     pub archived: ArchivedFilter,
-    /// At most so many; goes to 500.
+    /// The most jobs; up to 500.
     pub limit: Option<u32>,
     /// Only older ones than this.
     pub before: Option<JobId>,
 }
 
-/// Which attempts a page shows, newest first; the default shows as many as the server gives at once.
+/// The attempts of a page, newest first; the default shows as many as the server gives at once.
 #[derive(Debug, Clone, Default)]
 pub struct AttemptFilter {
     pub frame: Option<i32>,
@@ -38,7 +38,7 @@ pub struct AttemptFilter {
     pub state: Option<AttemptState>,
     /// Only older ones than this.
     pub before: Option<AttemptId>,
-    /// At most so many; goes to [`AttemptFilter::MOST`].
+    /// The most attempts; up to [`AttemptFilter::MOST`].
     pub limit: Option<u32>,
 }
 
@@ -80,7 +80,7 @@ impl Client {
         self.get(&routes::job(id)).await
     }
 
-    /// Why it waits, and how long it will take.
+    /// Returns the reasons why a job waits, and the time that it will take.
     pub async fn explain(&self, id: JobId) -> Result<Explanation, ClientError> {
         self.get(&routes::of_job(id, "explain")).await
     }
@@ -120,7 +120,7 @@ impl Client {
         self.send(request).await.map(drop)
     }
 
-    /// Lets it stand otherwise among the others.
+    /// Changes the scheduling options of a job.
     ///
     /// # Errors
     /// If it has ended, has begun and cannot wait any more, or would wait for itself.
@@ -155,7 +155,7 @@ impl Client {
         self.send(request).await.map(drop)
     }
 
-    /// Lets go of what nobody needs any more, or says what that would be.
+    /// Deletes what has expired, or says what that would be.
     pub async fn collect(&self, dry_run: bool) -> Result<Collected, ClientError> {
         self.post(&routes::collect(), &Collect { dry_run }).await
     }
@@ -205,17 +205,17 @@ impl Client {
         }
     }
 
-    /// What runs of it now, at most so many tasks in full.
+    /// Returns the running tasks of a job, at most `limit` of them in full.
     pub async fn running(&self, id: JobId, limit: u32) -> Result<RunningList, ClientError> {
         self.get(&routes::with(routes::of_job(id, "running"), &[("limit", Some(&limit))])).await
     }
 
-    /// What runs of all jobs now.
+    /// Returns the running tasks of all jobs.
     pub async fn running_everywhere(&self) -> Result<RunningList, ClientError> {
         self.get(&routes::running()).await
     }
 
-    /// What was committed after this sequence; 0 for all.
+    /// Returns the outputs that were committed after this sequence; 0 for all.
     pub async fn outputs(&self, id: JobId, after: u64) -> Result<OutputsPage, ClientError> {
         self.get(&routes::with(routes::of_job(id, "outputs"), &[("after", Some(&after))])).await
     }
@@ -244,7 +244,7 @@ impl Client {
         self.post(&routes::of_job(id, "steps"), step).await
     }
 
-    /// What Blender printed in one attempt.
+    /// Returns what Blender printed in one attempt.
     pub async fn attempt_log(&self, job: JobId, attempt: AttemptId) -> Result<String, ClientError> {
         let response = self.send(self.request(Method::GET, &routes::attempt_log(job, attempt))).await?;
         let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;

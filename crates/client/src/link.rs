@@ -42,11 +42,11 @@ pub struct WorkerLink {
     receiver: LinkReceiver,
 }
 
-/// The half that speaks.
+/// The half of the link that sends.
 pub struct LinkSender {
     url: String,
     socket: SplitSink<Socket, Message>,
-    /// How long a message may wait for the other side.
+    /// The longest time that a message may wait for the other side.
     patience: Duration,
 }
 
@@ -185,10 +185,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_server_that_takes_nothing_is_given_up() {
+    async fn a_server_that_takes_nothing_ends_the_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = Client::new(format!("http://{}", listener.local_addr().unwrap()), "key").unwrap();
-        // It shakes hands, and then it is as if its power were gone: the connection stands, and nobody reads.
+        // It shakes hands, and then it is as if its power were gone: the connection is open, and nobody reads.
         let server = tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
             tokio_tungstenite::accept_async(stream).await.unwrap()
@@ -204,7 +204,7 @@ mod tests {
                 }
             }
         };
-        let error = timeout(Duration::from_secs(30), speaks).await.expect("it waits for ever");
+        let error = timeout(Duration::from_secs(30), speaks).await.expect("it waits without end");
         assert!(error.is_transient(), "it is tried again");
         assert!(error.to_string().ends_with("it took no message for 1 s"), "{error}");
         timeout(Duration::from_secs(30), link.sender.close()).await.expect("nor does the goodbye");

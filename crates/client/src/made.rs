@@ -1,4 +1,4 @@
-//! What frames in an output folder are known by: the content that they show, the choices of the person who had them
+//! The identity of frames in an output folder: the content that they show, the choices of the person who had them
 //! rendered, and the save of the .blend that they were rendered from (decision 019).
 
 use std::path::{Component, Path, PathBuf};
@@ -41,14 +41,14 @@ impl RenderOrigin {
         self.content == other.content && self.choices == other.choices && self.device == other.device
     }
 
-    /// Whether it is the same save of the same .blend, or a later one that gives the same frames.
+    /// Returns whether this is the same save of the same .blend, or a later one that gives the same frames.
     pub(crate) fn is_later_than(&self, other: &Self) -> bool {
         self.is_same_frame_as(other)
             && (&self.of.blend, &self.of.beside) == (&other.of.blend, &other.of.beside)
             && self.of.read_ms >= other.of.read_ms
     }
 
-    /// Whether it is the same frame, of a save that was read later.
+    /// Returns whether this is the same frame, of a save that was read later.
     pub(crate) fn was_wanted_after(&self, other: &Self) -> bool {
         self.is_same_frame_as(other) && self.of.read_ms > other.of.read_ms
     }
@@ -76,7 +76,7 @@ impl Mark {
     }
 }
 
-/// What a line's frame is to the one that is asked for now.
+/// The relation of a line's frame to the one that is asked for now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Relation {
     /// The same frame.
@@ -90,7 +90,7 @@ pub(crate) enum Relation {
     Stranger,
 }
 
-/// What the frames of one command or job are known by.
+/// The identity of the frames of one command or job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameIdentity {
     /// By which new lines know them: where a job does not say which save it is of, as in the first version.
@@ -125,7 +125,7 @@ impl FrameIdentity {
         self.mark.made()
     }
 
-    /// Whether both are of the same content, as far as that is known.
+    /// Returns whether both are of the same content, as far as that is known.
     pub fn is_same_content(&self, other: &Self) -> bool {
         match (self.made(), other.made()) {
             (Some(made), Some(other)) => made.content == other.content,
@@ -133,7 +133,7 @@ impl FrameIdentity {
         }
     }
 
-    /// Whether a job's frames are those that are asked for here, whichever device makes them.
+    /// Returns whether a job's frames are those that are asked for here, whichever device makes them.
     pub fn is_same_but_device(&self, other: &Self) -> bool {
         match (self.made(), other.made()) {
             (Some(made), Some(other)) => made.content == other.content && made.choices == other.choices,

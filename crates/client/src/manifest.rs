@@ -1,4 +1,4 @@
-//! What Kiln knows to have written into an output folder.
+//! The files that Kiln wrote into an output folder.
 //!
 //! A small file for each .blend, `.kiln/NAME.jsonl` in the folder, tells which files Kiln put there and what they are
 //! known by: a line a frame, later lines count. A line is written before its files take their names, so that after a
@@ -33,7 +33,7 @@ pub(crate) struct ManifestFrame {
     mark: Mark,
     frame: i32,
     pub(crate) files: Vec<WrittenFile>,
-    /// Why somebody should look at the frame, so that a frame that is kept is reported again.
+    /// The reasons why somebody should look at the frame: a frame that is kept is reported again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     suspicious: Vec<Suspicion>,
 }
@@ -47,7 +47,7 @@ pub(crate) struct WrittenFile {
     mtime_ns: i64,
 }
 
-/// What Kiln knows to have written in a folder for one .blend.
+/// The files that Kiln wrote into a folder for one .blend.
 #[derive(Debug)]
 pub struct Manifest {
     place: RelPath,
@@ -98,13 +98,13 @@ impl Manifest {
         }
     }
 
-    /// What made the files that were written under a path, the last one first, and those files.
+    /// The files that were written under a path, the last one first, and their origins.
     fn written(&self, path: &RelPath) -> impl Iterator<Item = (&Mark, &WrittenFile)> {
         let all = self.paths.get(path).into_iter().flatten().rev();
         all.filter_map(|(frame, at)| Some((&frame.mark, frame.files.get(*at)?)))
     }
 
-    /// What made the file last written under a path, and that file.
+    /// The file last written under a path, and its origin.
     fn last(&self, path: &RelPath) -> Option<(&Mark, &WrittenFile)> {
         self.written(path).next()
     }
@@ -129,7 +129,7 @@ impl Manifest {
         self.line(identity, frame).is_some_and(|line| self.is_whole(folder, line))
     }
 
-    /// Whether all files of the frame are there as they were written.
+    /// Returns whether all files of the frame are there as they were written.
     fn is_whole(&self, folder: &OutFolder, frame: &ManifestFrame) -> bool {
         frame.files.iter().all(|file| {
             // A later line, of another frame or scene, may have taken the path over.
@@ -143,7 +143,7 @@ impl Manifest {
         self.line(identity, frame).map_or(&[], |line| &line.suspicious)
     }
 
-    /// What the file at this path is to the frames that are asked for: a stranger where Kiln did not write it, or somebody
+    /// Returns the relation of the file at this path to the frames that are asked for: a stranger where Kiln did not write it, or somebody
     /// changed it since.
     pub(crate) fn relation_of(
         &self,
@@ -156,7 +156,7 @@ impl Manifest {
         there.map_or(Relation::Stranger, |(mark, _)| self.relation(identity, mark))
     }
 
-    /// Whether Kiln wrote a file at this path, whatever became of it.
+    /// Returns whether Kiln wrote a file at this path, even if it is gone or changed.
     pub(crate) fn knows(&self, path: &RelPath) -> bool {
         self.paths.contains_key(path)
     }
@@ -176,19 +176,19 @@ impl Manifest {
         u32::try_from(older.count()).unwrap_or(u32::MAX)
     }
 
-    /// Whether Kiln wrote the file at this path, of whichever scene, and nothing or only a beginning is left of it. One
+    /// Returns whether Kiln wrote the file at this path, of any scene, and nothing or only a beginning is left of it. One
     /// of another length that is a whole picture was edited: it is somebody's.
     pub(crate) fn is_remnant(&self, folder: &OutFolder, path: &RelPath) -> bool {
         self.last(path).is_some_and(|(_, file)| is_remnant(folder, file))
     }
 
-    /// Whether a file of the frame, as these settings made it, is a remnant.
+    /// Returns whether a file of the frame, as these settings made it, is a remnant.
     pub(crate) fn has_remnant(&self, folder: &OutFolder, identity: &FrameIdentity, frame: i32) -> bool {
         self.line(identity, frame)
             .is_some_and(|line| line.files.iter().any(|file| self.is_remnant(folder, &file.path)))
     }
 
-    /// Whether exactly these files of a frame are there, so that they need not be fetched.
+    /// Returns whether exactly these files of a frame are there, so that they need not be fetched.
     pub(crate) fn has(
         &self,
         folder: &OutFolder,
@@ -287,7 +287,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// What `which` says of most of the frames that are there.
+    /// Returns what `which` says of most of the frames that are there.
     pub(crate) fn most<T: Eq + std::hash::Hash>(
         &self,
         folder: &OutFolder,
@@ -315,7 +315,7 @@ impl WrittenFile {
     }
 }
 
-/// Whether a file ends in the middle of a line.
+/// Returns whether a file ends in the middle of a line.
 fn cut(file: &mut std::fs::File) -> io::Result<bool> {
     use std::os::unix::fs::FileExt as _;
     let length = file.metadata()?.len();
@@ -340,7 +340,7 @@ fn place(blend: &str) -> io::Result<RelPath> {
     )
 }
 
-/// By size and time; where only the time differs, by content.
+/// Compares a file by size and time; where only the time differs, by content.
 fn unchanged(folder: &OutFolder, file: &WrittenFile) -> bool {
     match folder.stamp(&file.path) {
         Ok(Some(stamp)) if stamp.size == file.size => {
@@ -360,7 +360,7 @@ fn is_remnant(folder: &OutFolder, file: &WrittenFile) -> bool {
     }
 }
 
-/// Whether a file that is not Kiln's is empty, or seems to be cut off.
+/// Returns whether a file that is not Kiln's is empty, or seems to be cut off.
 pub(crate) fn is_broken(folder: &OutFolder, path: &RelPath) -> bool {
     match folder.stamp(path) {
         Ok(Some(Stamp { size: 0, .. })) => true,
@@ -369,7 +369,7 @@ pub(crate) fn is_broken(folder: &OutFolder, path: &RelPath) -> bool {
     }
 }
 
-/// Whether the file at this path has this hash.
+/// Returns whether the file at this path has this hash.
 pub(crate) fn same_bytes(folder: &OutFolder, path: &RelPath, hash: BlobHash) -> bool {
     let read = || -> io::Result<BlobHash> { Ok(reading::hash_of(&mut folder.read(path)?)?.0) };
     read().is_ok_and(|found| found == hash)

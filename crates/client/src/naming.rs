@@ -1,4 +1,4 @@
-//! How Blender names the picture of a frame, so that it is known before anything renders whether it is there.
+//! The names that Blender gives pictures, so that it is known before a render which are there.
 
 use std::path::Path;
 
@@ -7,30 +7,30 @@ use kiln_types::{BlenderSeries, FileFormat, RelPath, RenderSettings, Resolution}
 
 use crate::template::{BadTemplate, TemplateValue, expand, safe};
 
-/// What the name of a frame's main file depends on.
+/// The parts of the name of a frame's main file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Naming {
-    /// The output path as it stands in the .blend.
+    /// The output path in the .blend.
     pub pic: String,
     /// The folder of the .blend: output paths below it keep their place.
     pub origin: String,
     pub format: FileFormat,
-    /// Whether Blender adds the extension (`use_file_extension`).
+    /// Blender adds the extension (`use_file_extension`).
     pub extension: bool,
-    /// Whether the scene writes a film, whose frames Kiln renders instead.
-    pub film: bool,
+    /// The scene writes a video, whose frames Kiln renders instead.
+    pub is_video: bool,
     /// Suffixes of the views that are written apart; empty where there is one picture.
     pub suffixes: Vec<String>,
-    /// What stands in braces in the path; `None` where Blender takes braces as they are.
+    /// The values of braces in the path; `None` where Blender takes braces as they are.
     pub variables: Option<Variables>,
 }
 
-/// What path templates of Blender stand for.
+/// The values of Blender's path templates.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Variables {
     /// The .blend's name, without its ending.
     blend_name: String,
-    /// Its folder, with a slash at the end.
+    /// The folder of the .blend, with a slash at the end.
     blend_dir: String,
     scene_name: String,
     fps: f64,
@@ -42,7 +42,7 @@ pub struct Variables {
     all: bool,
 }
 
-/// What besides the scene decides how frames are called.
+/// The names of frames depend on these besides the scene.
 #[derive(Debug, Clone, Copy)]
 pub struct NamedFor<'a> {
     /// The .blend on the artist's disk.
@@ -129,7 +129,7 @@ fn cameras(scene: &SceneInfo) -> Vec<(i32, String)> {
 }
 
 impl Naming {
-    /// What a scene's own settings say.
+    /// The naming that a scene's own settings give.
     pub fn of(scene: &SceneInfo, named: &NamedFor<'_>) -> Self {
         let apart = if scene.views_apart { scene.views.as_slice() } else { &[] };
         let templates = named.written_by >= TEMPLATES && named.blender >= TEMPLATES;
@@ -138,13 +138,13 @@ impl Naming {
             origin: named.blend.parent().unwrap_or(Path::new("/")).to_string_lossy().into_owned(),
             format: named.format,
             extension: scene.use_file_extension,
-            film: scene.is_movie,
+            is_video: scene.is_movie,
             suffixes: apart.iter().map(|view| view.suffix.clone()).collect(),
             variables: templates.then(|| Variables::of(scene, named)),
         }
     }
 
-    /// Why Blender would not write to the output path; one sentence.
+    /// The reason why Blender would not write to the output path, in one sentence.
     pub fn fault(&self, frame: i32) -> Option<String> {
         let why = self.expanded(frame).err()?;
         Some(format!(
@@ -155,8 +155,8 @@ impl Naming {
 
     /// The names of the main files of a frame, below the output folder. Empty where no safe name can be told.
     ///
-    /// As Blender does it (`BKE_image_path_from_imformat`): what stands in braces is replaced; `//` is the .blend's
-    /// folder; the number takes the place of the last run of `#` in the file's name, or stands at the end with four
+    /// As Blender does it (`BKE_image_path_from_imformat`): braces are replaced; `//` is the .blend's
+    /// folder; the number takes the place of the last run of `#` in the file's name, or is added at the end with four
     /// digits; then the extension is added, or replaces that of another picture format; a view's suffix goes before
     /// the last dot. (Its own `frame_path(view=...)` puts the suffix first, and so tells other names than are
     /// written.) A path outside the .blend's folder keeps its file name only.
@@ -197,7 +197,7 @@ impl Naming {
         }
         let name = if matches!(name, "." | "..") { "" } else { name };
         let name = cleaned(name);
-        let name = if self.film { without_film(&name) } else { name };
+        let name = if self.is_video { without_video_ending(&name) } else { name };
         if stays && !parts.is_empty() { format!("{}/{name}", cleaned(&parts.join("/"))) } else { name }
     }
 }
@@ -209,15 +209,15 @@ fn cleaned(path: &str) -> String {
     if has_drive { path[2..].to_owned() } else { path }
 }
 
-/// A film's name has no place for a frame's number: `shot.mp4` becomes `shot_`.
-fn without_film(name: &str) -> String {
-    const FILMS: &[&str] = &[
+/// The name of a video has no place for a frame's number: `shot.mp4` becomes `shot_`.
+fn without_video_ending(name: &str) -> String {
+    const VIDEOS: &[&str] = &[
         "avi", "flc", "mov", "movie", "mp4", "m4v", "m2v", "m2t", "m2ts", "mts", "ts", "mv", "avs", "wmv",
         "ogv", "ogg", "r3d", "dv", "mpeg", "mpg", "mpg2", "vob", "mkv", "flv", "divx", "xvid", "mxf", "webm",
         "gif",
     ];
     match name.rsplit_once('.') {
-        Some((stem, ending)) if FILMS.contains(&ending.to_ascii_lowercase().as_str()) => format!("{stem}_"),
+        Some((stem, ending)) if VIDEOS.contains(&ending.to_ascii_lowercase().as_str()) => format!("{stem}_"),
         _ => name.to_owned(),
     }
 }
@@ -284,7 +284,7 @@ mod tests {
             origin: "/work/shots".into(),
             format: FileFormat::Png,
             extension: true,
-            film: false,
+            is_video: false,
             suffixes: vec![],
             variables: None,
         };
@@ -320,13 +320,13 @@ mod tests {
     }
 
     #[test]
-    fn a_film_becomes_numbered_frames() {
+    fn a_video_becomes_numbered_frames() {
         let naming = Naming {
             pic: "//out/shot.mp4".into(),
             origin: "/w".into(),
             format: FileFormat::Png,
             extension: true,
-            film: true,
+            is_video: true,
             suffixes: vec![],
             variables: None,
         };
@@ -340,7 +340,7 @@ mod tests {
             origin: "/w".into(),
             format: FileFormat::OpenExr,
             extension: false,
-            film: false,
+            is_video: false,
             suffixes: vec!["_L".into(), "_R".into()],
             variables: None,
         };

@@ -38,11 +38,11 @@ pub struct Prepared {
     pub scene: SceneInfo,
     pub frames: FrameSet,
     pub session: SessionSpec,
-    /// Which save of the .blend this is.
+    /// The save of the .blend.
     pub save: Save,
     /// Of the main files.
     format: FileFormat,
-    /// What a person should know of files that were found all the same.
+    /// Sentences on files that were found, and that a person should know.
     pub notices: Vec<String>,
     /// Tells the job apart from others of the same .blend, in its name.
     pub label: Option<String>,
@@ -183,7 +183,7 @@ impl Prepared {
         self.path.file_stem().unwrap_or_default().to_string_lossy()
     }
 
-    /// How the main files will be called, by the Blender that the session is for.
+    /// The names of the main files, by the Blender that the session is for.
     ///
     /// # Errors
     /// Where Blender would not write to the output path of the scene.
@@ -218,7 +218,7 @@ impl Prepared {
         self.bundle.files.len()
     }
 
-    /// What its frames on this device are known by in an output folder.
+    /// The identity of its frames on this device in an output folder.
     pub fn identity(&self, device: DeviceClass, out: &Path) -> FrameIdentity {
         let session = self.session.on(device);
         let choices = Choices::of(&session, self.inspection.written_by.series());
@@ -283,7 +283,7 @@ fn bundle(layout: &BundleLayout, sources: &[SourceFile], shared: Vec<SharedFile>
     Bundle { files: files.collect(), remap: layout.remap.clone(), unused: layout.unused.clone(), shared }
 }
 
-/// What a worker must find in the place of the files that are not sent.
+/// The files that are not sent, as a worker must find them.
 fn shared_files(layout: &BundleLayout, request: &Request) -> Result<Vec<SharedFile>, PrepareError> {
     let each = |shared: &SharedPlace| {
         let fail = |error| ClientError::file(&shared.source, "read", error);

@@ -22,7 +22,7 @@ use crate::{
     submission::{EventSender, SubmissionEvent, Throttle},
 };
 
-/// How often a file is read that changes meanwhile.
+/// The most reads of a file that changes meanwhile.
 pub(crate) const READS: usize = 3;
 /// Files that are read at the same time; each takes some 10 MiB of memory.
 const AT_ONCE: usize = 8;
@@ -204,7 +204,7 @@ impl Read for Counting<'_> {
 
 /// The bytes that a file is in a bundle.
 pub(crate) struct BundleBytes {
-    /// Whether they are not those of the file itself, which is a packed .blend.
+    /// They are unpacked: the file is a packed .blend.
     pub packed: bool,
     pub bytes: Box<dyn Read + Send>,
 }

@@ -1,4 +1,4 @@
-//! What a person asks for, held against what the file has.
+//! The request of a user, and the reasons why it cannot be met.
 
 use std::path::{Path, PathBuf};
 
@@ -7,12 +7,12 @@ use kiln_types::{BlenderSeries, DeviceChoice, FrameSet, Policy, RenderSettings};
 
 use crate::{ClientError, Extras, ExtrasError, HashCache};
 
-/// What a person asks for.
+/// The request of a user.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
     /// The scene's own range where `None`.
     pub frames: Option<FrameSet>,
-    /// Every which of the frames; the scene's own step where neither this nor `frames` is there.
+    /// Every Nth of the frames; the scene's own step where neither this nor `frames` is there.
     pub step: Option<u32>,
     /// The series that wrote the file where `None`.
     pub blender: Option<BlenderSeries>,
@@ -22,16 +22,16 @@ pub struct Request {
     pub policy: Policy,
     /// Folders that the workers reach too: what lies below them is not sent.
     pub shared: Vec<SharedRoot>,
-    /// Whether workers compare such files by their hash instead of their time.
+    /// Workers compare such files by their hash instead of their time.
     pub hash_shared: bool,
-    /// What goes along because the person names it.
+    /// Files that the user adds.
     pub extras: Extras,
     pub transfer: Transfer,
     pub hashes: HashCache,
 }
 
 impl Request {
-    /// What is held against the .blend.
+    /// The part of the request that is compared with the .blend.
     pub(crate) fn asked<'a>(&'a self, settings: &'a RenderSettings) -> ChoiceRequest<'a> {
         ChoiceRequest {
             settings,
@@ -44,7 +44,7 @@ impl Request {
     }
 }
 
-/// How the files go to the server.
+/// The form in which files go to the server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Transfer {
     /// In chunks, of which only those are sent that the server lacks.
@@ -54,7 +54,7 @@ pub enum Transfer {
     Whole,
 }
 
-/// Why a request is no job.
+/// The reasons why a request cannot become a job.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
     #[error(transparent)]
@@ -116,7 +116,7 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-/// What is wrong with the choice, and what to do about it on the command line.
+/// The error of a choice, and what to do about it on the command line.
 fn refusal(blend: &Path, error: &ChoiceError) -> String {
     match error {
         ChoiceError::NoScene => {

@@ -1,4 +1,4 @@
-//! Every path of the API that the client walks, in one place.
+//! The paths of the API.
 
 use std::fmt::Display;
 

@@ -26,19 +26,19 @@ use crate::{
 const AT_ONCE: usize = 3;
 /// Bytes of chunks, before they are packed, in one request: what a break costs at most, times [`AT_ONCE`].
 const BATCH: usize = 4 << 20;
-/// Bytes of a file that are new, wherever they stand in it, from which on the server hears beforehand what it is made of.
+/// New bytes of a file from which on the server gets its list of chunks first.
 const ANNOUNCED: u64 = 8 << 20;
 /// Chunks in one request.
 const BATCH_CHUNKS: usize = 4096;
 
-/// How far an upload is, in bytes of files.
+/// The progress of an upload, in bytes of files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UploadProgress {
     /// UploadProgress, and safe at the server.
     pub done: u64,
-    /// What is to be sent in all.
+    /// Bytes to send in all.
     pub total: u64,
-    /// What need not be sent: the server has it, or it comes with another part.
+    /// Bytes that need not be sent: the server has them, or they come with another part.
     pub there: u64,
 }
 
@@ -204,7 +204,7 @@ impl Client {
     }
 }
 
-/// Where the file travels in chunks. A list that is too long to be sent is of a file that then goes whole.
+/// The chunks of a file that is sent in chunks. A file whose list would be too long goes whole.
 fn recipe(source: &SourceFile) -> Option<&Recipe> {
     let recipe = source.content.recipe.as_ref();
     recipe.filter(|recipe| recipe.chunks.len() <= MAX_RECIPE / Recipe::ENTRY)
@@ -236,11 +236,11 @@ fn unpacked(source: SourceFile) -> impl Stream<Item = io::Result<Bytes>> + Send 
     )
 }
 
-/// What is to be sent.
+/// The files and chunks to send.
 struct Plan {
     sources: Arc<[SourceFile]>,
     whole: Vec<usize>,
-    /// Which source, and which of its chunks.
+    /// Sources, each with those of its chunks that are sent.
     split: Vec<(usize, HashSet<Chunk>)>,
 }
 
@@ -268,8 +268,8 @@ impl Plan {
         })
     }
 
-    /// Of large files that are new for the most part: the server hashes their chunks as they come, each wherever it
-    /// stands, and does not read them again in the end.
+    /// Of large files that are new for the most part: the server hashes their chunks as they come, in any
+    /// order, and does not read them again in the end.
     fn announced(&self) -> impl Iterator<Item = (BlobHash, &Recipe)> {
         let large = self.split.iter().filter(|(at, wanted)| {
             let source = &self.sources[*at];
@@ -404,7 +404,7 @@ impl Batch {
         Ok(body.into())
     }
 
-    /// Which of the files has other bytes than it had. Blocks.
+    /// Names a file that has other bytes than it had. Blocks.
     fn changed(&self, sources: &[SourceFile]) -> Result<(), ClientError> {
         let (mut reader, mut bytes) = (PieceReader::default(), Vec::new());
         for piece in &self.pieces {
@@ -428,7 +428,7 @@ struct PieceReader {
 struct Open {
     source: usize,
     file: File,
-    /// Where the next read begins.
+    /// The byte at which the next read begins.
     at: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Who shares the farm and how, and what it has only so many of.
+//! Fair-share accounts, limits and pools.
 
 use kiln_api::{
     ChangePools, LimitList, LimitView, PartyView, ProjectList, SetLimit, SetShare, UserList, WorkerView,

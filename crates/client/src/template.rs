@@ -1,16 +1,16 @@
-//! Path templates: what Blender makes of `{scene_name}` and the like in an output path, from 4.5 on.
+//! Path templates: Blender's values of `{scene_name}` and the like in an output path, from 4.5 on.
 //! `blender/kiln_host/templates.py` has the same rules.
 
-/// What a variable stands for.
+/// The value of a variable.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum TemplateValue {
-    /// As it stands in the path.
+    /// Text, as it is in the path.
     Text(String),
     Whole(u32),
     Number(f64),
 }
 
-/// Why Blender would not write to a path: a fragment of a sentence.
+/// The reason why Blender would not write to a path: a fragment of a sentence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadTemplate {
     #[error("it has a }} without a {{ before it")]
@@ -58,7 +58,7 @@ pub(crate) fn expand(
     Ok(done)
 }
 
-/// How a number is written: digits before the dot, and behind it.
+/// The form of a number: digits before the dot, and behind it.
 #[derive(Clone, Copy)]
 struct Form {
     whole: usize,

@@ -106,7 +106,7 @@ fn frames(scene: &SceneInfo) -> String {
 
 fn scene_lines(blend: &Inspection, scene: &SceneInfo) -> impl Iterator<Item = (&'static str, String)> {
     let depth = scene.depth.map_or_else(String::new, |depth| format!(", {depth} bit"));
-    let film = if scene.is_movie { ", a film: Kiln renders it as frames" } else { "" };
+    let video = if scene.is_movie { ", a video: Kiln renders it as frames" } else { "" };
     let samples = scene.samples.map_or_else(String::new, |samples| format!(", {}", count(samples, "sample")));
     let device = match scene.engine.as_str() {
         "CYCLES" if scene.is_on_gpu(None) => ", set to GPU",
@@ -126,7 +126,7 @@ fn scene_lines(blend: &Inspection, scene: &SceneInfo) -> impl Iterator<Item = (&
         ("Size", size(scene.width, scene.height, scene.percent)),
         ("Camera", if cameras.is_empty() { "none".to_owned() } else { cameras.join(", ") }),
         ("View layers", layers.collect::<Vec<_>>().join(", ")),
-        ("Output", format!("{} ({}{depth}{film})", scene.output_path, scene.format_name)),
+        ("Output", format!("{} ({}{depth}{video})", scene.output_path, scene.format_name)),
     ];
     if let Some(border) = scene.border {
         let percent = |edge: f64| (edge * 100.0).round();

@@ -91,7 +91,7 @@ impl Bed {
         identity: &FrameIdentity,
         frames: &str,
     ) -> Result<ToRender, ExistingError> {
-        // Read anew, as the next run of the program does.
+        // Read again, as the next run of the program does.
         let manifest = Manifest::load(&self.folder, "shot").unwrap();
         let frames = frames.parse().unwrap();
         to_render(&self.folder, &manifest, mode, identity, self.refuse_black, &frames, names)
@@ -150,7 +150,7 @@ fn what_is_there_tells_the_device_that_made_it() {
     assert_eq!(recorded(&bed, 2, &[], "1-4"), None);
     assert_eq!(recorded(&bed, 2, &[Cuda, Optix], "1-4"), Some(Optix));
     assert_eq!(recorded(&bed, 2, &[Cpu], "1-4"), None);
-    // Whoever takes the frames away begins from nothing.
+    // If the frames are gone, all is rendered.
     for frame in [1, 2, 3] {
         std::fs::remove_file(bed.dir.path().join(names(frame)[0].to_path())).unwrap();
     }

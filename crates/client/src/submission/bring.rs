@@ -11,7 +11,7 @@ pub(crate) fn backoff() -> Backoff {
     Backoff::new(Duration::from_millis(100), Duration::from_secs(5))
 }
 
-/// What becomes of the frames.
+/// A report on the frames that are fetched.
 pub(crate) enum FetchNews {
     Landed(FetchedFrame),
     /// Broken off, and tried again.
@@ -21,7 +21,7 @@ pub(crate) enum FetchNews {
     Done,
 }
 
-/// What the fetcher is asked: a sweep for each change, and the last one after the job has ended.
+/// A request to the fetcher: a sweep for each change, and the last one after the job has ended.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct FetchRequest {
     pub sweep: u64,

@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::event::{OtherJob, SubmissionEvent, VariantEvent};
 
-/// What a stage says, in order.
+/// A report of a stage. They come in order.
 #[derive(Debug)]
 pub enum SubmissionMessage {
     Event(VariantEvent),
@@ -22,16 +22,16 @@ pub struct Question {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QuestionTopic {
-    /// Whether frames of the same .blend with other settings are replaced.
+    /// Frames of the same .blend with other settings are in the way. Are they replaced?
     ReplaceFrames {
         files: usize,
         out: PathBuf,
         /// The name of the .blend, without its ending.
         blend: String,
-        /// What differs, in words.
+        /// The differences, in words.
         changes: Vec<String>,
     },
-    /// Whether a job that renders something else into the folder is cancelled.
+    /// A job renders something else into the folder. Is it cancelled?
     CancelOtherJob(OtherJob),
 }
 

@@ -1,5 +1,5 @@
-//! What jobs that this machine made earlier still do for the same .blend and output folder: one that renders the very same
-//! is gone on with, what an ended one holds is fetched, and one of an earlier save is named.
+//! Jobs that this machine made earlier of the same .blend and output folder: one that renders the very same is joined, the
+//! frames of an ended one are fetched, and one of an earlier save is named.
 
 use std::{path::Path, sync::Arc};
 
@@ -20,7 +20,7 @@ pub(crate) struct RunningJob {
     job: JobView,
 }
 
-/// Where this machine's jobs for one .blend and folder are looked for.
+/// A search for this machine's jobs of one .blend and folder.
 pub(crate) struct EarlierJobs<'a> {
     pub events: &'a EventSender,
     /// The folder in which this machine notes its jobs.
@@ -138,9 +138,9 @@ impl EarlierJobs<'_> {
     }
 }
 
-/// What a running job leaves to do.
+/// The frames that a running job does not render.
 pub(crate) enum Remaining {
-    /// It is the job.
+    /// The running job is the job.
     Nothing(Box<JobView>),
     /// These frames are still to be submitted.
     Frames(FrameSet),
@@ -151,7 +151,7 @@ impl RunningJob {
         self.job.id
     }
 
-    /// Returns whether it stands in the queue as this request would, and has the same needs.
+    /// Returns whether it has the scheduling options and requirements of this request.
     pub fn is_asked_as(&self, request: &SubmitJob) -> bool {
         let spec = &self.job.spec;
         spec.order == request.order

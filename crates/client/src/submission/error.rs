@@ -1,4 +1,4 @@
-//! Why a submission does not go on.
+//! The reasons why a submission does not go on.
 
 use std::{io, path::PathBuf};
 
@@ -41,13 +41,13 @@ pub enum SubmissionError {
     /// The devices of this machine cannot be asked for.
     #[error("{0}")]
     Devices(String),
-    /// A job inside this caller waits for something that this machine lacks, so it would wait for ever.
+    /// A job inside this caller waits for something that this machine lacks, so it would wait without end.
     #[error("{0}")]
     NothingHere(WaitReason),
     #[error("job {0} was deleted while this command waited for it")]
     Deleted(JobId),
     #[error(
-        "the server keeps frame {frame} no more; `kiln jobs rerender {job}` renders it again while the job's files \
+        "the server no longer has frame {frame}; `kiln jobs rerender {job}` renders it again while the job's files \
          are there (`kiln jobs show {job}`)"
     )]
     FrameGone { job: JobId, frame: i32 },

@@ -1,4 +1,4 @@
-//! What a submission reports on its way. Each event is a line of JSON with `--json`; docs/events.md lists them, and a test
+//! The reports of a submission. Each event is a line of JSON with `--json`; docs/events.md lists them, and a test
 //! holds its examples against these types.
 
 use std::{path::PathBuf, sync::Arc};
@@ -53,9 +53,9 @@ pub enum SubmissionEvent {
     OtherJobCancelled {
         job: JobId,
     },
-    /// What is about to render.
+    /// The scene that is about to render.
     Inputs(Box<RenderInputs>),
-    /// What of the frames is left to render, and what lies in the output folder.
+    /// The frames that are left to render, and the files in the output folder.
     Planned(Box<RenderPlan>),
     /// A job that is not finished renders frames of these already.
     AlreadyRendering {
@@ -64,11 +64,11 @@ pub enum SubmissionEvent {
         state: JobState,
         /// Frames of the submission that it renders.
         frames: u32,
-        /// What becomes of the others.
+        /// The job of the other frames.
         others: OtherFrames,
         other_frames: u32,
     },
-    /// Simulations that nobody has baked: baked before the first frame, or rendered standing still.
+    /// Simulations that nobody has baked: baked before the first frame, or rendered without moving.
     Unbaked {
         simulations: Vec<String>,
         bakes: bool,
@@ -82,13 +82,13 @@ pub enum SubmissionEvent {
     },
     /// The server has the job.
     Submitted(Box<SubmissionReceipt>),
-    /// Where the frames go could not be noted on this machine: a later `kiln jobs fetch` does not know it.
+    /// The output folder could not be noted on this machine: a later `kiln jobs fetch` does not know it.
     NotRemembered {
         #[serde(serialize_with = "paths::shown")]
         data: PathBuf,
         reason: String,
     },
-    /// How far the job is, whenever that has changed.
+    /// The progress of the job, whenever it has changed.
     Progress(Box<JobProgress>),
     /// The simulations are baked.
     Baked {
@@ -205,10 +205,10 @@ pub enum DeviceReason {
     },
     /// The scene is set to GPU: the first worker with one decides on the backend.
     FirstWorkerDecides,
-    /// It is the best backend of this machine.
+    /// The device is the best backend of this machine.
     BestHere {
         cards: Vec<String>,
-        /// It is the scene that asks for a GPU, not the user.
+        /// The scene asks for a GPU, not the user.
         is_set_by_scene: bool,
     },
     /// The scene is set to GPU, and Blender finds none on this machine.
@@ -231,7 +231,7 @@ pub struct OtherJob {
 pub enum JobDifference {
     /// The scene is the same.
     Settings,
-    /// It is of an earlier save of the .blend.
+    /// The job is of an earlier save of the .blend.
     Save,
 }
 
@@ -256,7 +256,7 @@ pub struct RenderInputs {
     pub bytes: u64,
 }
 
-/// What of a submission is left to render.
+/// The frames of a submission that are left to render.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RenderPlan {
     #[serde(serialize_with = "paths::shown")]
@@ -277,15 +277,15 @@ pub struct RenderPlan {
     pub first_broken: Vec<RelPath>,
 }
 
-/// What becomes of frames that a running job does not render.
+/// The job of frames that a running job does not render.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OtherFrames {
     /// There are none.
     None,
-    /// They are added to that job.
+    /// The running job, to which they are added.
     Added,
-    /// They are a job of their own.
+    /// A job of their own.
     Submitted,
 }
 
@@ -293,7 +293,7 @@ pub enum OtherFrames {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SubmissionReceipt {
     pub job: JobView,
-    /// Whether it was made for this submission; else one that renders the same goes on.
+    /// The job was made for this submission; otherwise one that renders the same goes on.
     pub new: bool,
     pub kept: u32,
     pub replaced: u32,
@@ -301,7 +301,7 @@ pub struct SubmissionReceipt {
     pub notices: Vec<String>,
 }
 
-/// How far a job is.
+/// The progress of a job.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct JobProgress {
     /// `None` before its first view has come.
@@ -345,7 +345,7 @@ pub struct RunningFrame {
     pub is_estimated: bool,
 }
 
-/// How a submission ended, as an exit code tells it.
+/// The end of a submission, as an exit code tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum JobOutcome {
@@ -372,7 +372,7 @@ impl JobOutcome {
     }
 }
 
-/// How a stay with a job ended.
+/// The end of a stay with a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FollowEnd {
@@ -404,7 +404,7 @@ pub struct SubmissionResult {
     pub older: u32,
     /// Files that were not replaced.
     pub left: Vec<RelPath>,
-    /// What kept frames from coming here.
+    /// The reason why frames did not come here.
     pub fetch_error: Option<String>,
     pub failed: Vec<TaskView>,
     /// Blender's last lines of what stopped the job, or else of its first frame that failed.

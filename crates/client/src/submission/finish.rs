@@ -32,7 +32,7 @@ pub struct Followed {
     pub(crate) left: Vec<(i32, RelPath)>,
     /// Something of the job is left at the farm that was not asked for here.
     pub(crate) leaves_others: bool,
-    /// What kept frames from coming here.
+    /// The reason why frames did not come here.
     pub(crate) fetch_error: Option<SubmissionError>,
     pub(crate) out: Option<PathBuf>,
     pub(crate) before: Option<ToRender>,
@@ -57,7 +57,7 @@ impl Followed {
         }
     }
 
-    /// Collects what there is to tell of the job, where it has ended.
+    /// Collects the report and the failures of the job, if it has ended.
     ///
     /// # Errors
     /// The server refuses, or does not come back to tell what failed.

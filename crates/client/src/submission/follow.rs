@@ -20,25 +20,24 @@ use super::{
 };
 use crate::{Client, EventStream, FetchResult, FetchedFrame};
 
-/// How often it is asked how far the frames in work are.
+/// The time between two looks at the running frames.
 const LIVE_TICK: Duration = Duration::from_millis(250);
-/// Frames in work by which it is asked once more rarely: of a thousand nobody sees a single one, and the farm has
-/// something better to do than to count them.
+/// Running frames for which another [`LIVE_TICK`] is waited: of a thousand nobody sees a single one.
 const RUNNING_A_TICK: u32 = 100;
-/// How rarely it is asked at most.
+/// The longest time between two looks at the running frames.
 const SLOWEST_TICK: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_secs(1);
-/// How old a view may become where no event tells of a change.
+/// The age at which a view is read again, if no event tells of a change.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// How long a worker may take to say what its Blenders can do.
+/// The time that a worker may take to say what its Blenders can do.
 const STUCK: Duration = Duration::from_secs(5);
 
-/// Whose job it is, which decides what a stop means.
+/// The owner of a job, which decides what a stop means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobHome {
-    /// It lives inside the caller and ends with it.
+    /// The caller: the job ends with it.
     Caller,
-    /// It lives in a farm and can go on alone.
+    /// A farm: the job can go on alone.
     Farm,
 }
 
@@ -56,11 +55,11 @@ impl Stop {
     }
 }
 
-/// How a job is followed.
+/// The options of a stay with a job.
 #[derive(Debug, Clone)]
 pub struct FollowOptions {
     pub home: JobHome,
-    /// Whether it is asked several times a second how far the frames in work are.
+    /// The running frames are looked at several times a second.
     pub watches_frames: bool,
     /// Ends the stay with a job inside the caller when it is held: nobody else can resume it.
     pub stops_when_held: bool,
@@ -241,8 +240,8 @@ impl Follower<'_> {
         self.stops_when_held && is_held && is_here
     }
 
-    /// What waits for something that this machine lacks waits for ever: no other joins a farm inside a command. Which
-    /// GPUs there are is told late, and was asked before.
+    /// Fails if the job waits for something that this machine lacks: no other joins a farm inside a command. Which GPUs
+    /// there are is known late, and was asked before.
     fn check_stuck(&mut self) -> Result<(), SubmissionError> {
         let JobView { state, tasks, unmet, spec, .. } = &self.job;
         let cpu = spec.session.device == DeviceClass::Cpu;
@@ -257,7 +256,7 @@ impl Follower<'_> {
         Err(SubmissionError::NothingHere(waits.clone()))
     }
 
-    /// Reads the job anew. A server that is away is no error.
+    /// Reads the job again. A server that is away is no error.
     async fn refresh(&mut self) -> Result<(), SubmissionError> {
         match self.client.job(self.job.id).await {
             Ok(job) => {
@@ -396,7 +395,7 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// How far the frames in work are. The answer is as short for a thousand workers as for one.
+    /// Reads the progress of the running frames. The answer is as short for a thousand workers as for one.
     async fn look_inside(&mut self) {
         let Ok(running) = self.client.running(self.job.id, 1).await else { return };
         let first = running.running.first().map(|first| &first.task);
@@ -430,7 +429,7 @@ pub(crate) fn frame_fetched(landed: FetchedFrame) -> SubmissionEvent {
     SubmissionEvent::FrameFetched { frame, files, bytes, result, left, suspicious }
 }
 
-/// How far the job is, by its view.
+/// The progress of the job, by its view.
 fn progress_of(job: &JobView) -> JobProgress {
     JobProgress {
         state: Some(job.state),

@@ -1,4 +1,4 @@
-//! What this machine remembers of a job that it made: where its frames go.
+//! Notes of the jobs that this machine made: the folders that their frames go to.
 
 use std::{
     fs, io,

@@ -54,7 +54,7 @@ pub use self::{
 use self::{plan::ReadVariant, variant::Variant};
 use crate::{Existing, PrepareError, Prepared, Request};
 
-/// What is asked for.
+/// The request of a submission.
 #[derive(Debug, Clone)]
 pub struct SubmissionOptions {
     pub choices: VariantChoices,
@@ -72,7 +72,7 @@ pub struct SubmissionOptions {
     pub data: Option<PathBuf>,
 }
 
-/// How a job stands among others, and what it needs.
+/// The scheduling options of a job, and its requirements.
 #[derive(Debug, Clone, Default)]
 pub struct JobOptions {
     pub user: Option<Owner>,
@@ -88,7 +88,7 @@ pub struct JobOptions {
     pub needs: Needs,
 }
 
-/// A submission of which nothing was read yet.
+/// A submission whose files were not read yet.
 #[derive(Debug)]
 pub struct Submission {
     options: SubmissionOptions,

@@ -1,4 +1,4 @@
-//! What a submission stands on: the output folder, what lies in it, the device, and what is left to render.
+//! The plan of a submission: the output folders, the files in them, the devices, and the frames that are left to render.
 
 use std::{
     path::{Path, PathBuf},
@@ -270,7 +270,7 @@ pub(crate) fn load_manifest(folder: &OutFolder, blend: &str) -> Result<Manifest,
     })
 }
 
-/// What a submission asks of the output folder.
+/// A question to the output folder.
 struct Look<'a> {
     folder: &'a Arc<OutFolder>,
     identity: FrameIdentity,
@@ -329,7 +329,7 @@ impl Look<'_> {
         look.await.map_err(SubmissionError::broken_off(LOOKING))
     }
 
-    /// Notes that what a job makes is asked for here.
+    /// Notes that the frames of a running job are asked for here.
     async fn see(&self, mut manifest: Manifest) -> Result<Manifest, SubmissionError> {
         let (folder, identity) = (Arc::clone(self.folder), self.identity.clone());
         let see = tokio::task::spawn_blocking(move || {
@@ -343,7 +343,7 @@ impl Look<'_> {
     }
 }
 
-/// What is about to render: what was asked for goes over what the file says.
+/// The scene that is about to render: the request goes over what the file says.
 fn inputs(prepared: &Prepared) -> RenderInputs {
     let (scene, asked) = (&prepared.scene, &prepared.session.settings);
     let (width, height, percent) = match asked.resolution {

@@ -28,7 +28,7 @@ pub struct SubmittedJob {
     pub(crate) client: Client,
     pub(crate) job: JobView,
     pub(crate) target: Option<FetchTarget>,
-    /// What was there when the job was made.
+    /// The files that were there when the job was made.
     pub(crate) before: Option<ToRender>,
     /// Sentences on the scene's files.
     pub(crate) notices: Vec<String>,

@@ -1,4 +1,4 @@
-//! Progress that is told often enough to move a bar, and no more.
+//! Progress that is reported often enough to move a bar.
 
 use std::time::{Duration, Instant};
 
