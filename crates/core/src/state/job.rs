@@ -172,9 +172,6 @@ impl Job {
         if let Some(first) = self.tasks_before_hold(step) {
             may = may.intersection(&first);
         }
-        if let Some(first) = self.tasks_before_hold(step) {
-            may = may.intersection(&first);
-        }
         for after in &plan.after {
             let before = &self.steps[usize::from(after.step.0)];
             match (after.start, after.scope) {
