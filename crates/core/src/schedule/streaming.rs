@@ -100,8 +100,14 @@ impl Core {
                 && self.may_serve(*other, job, step)
                 && history.is_none_or(|history| self.may_retry_now(*other, step, history))
         };
+        if self.is_kept_back(task.into()) {
+            return false;
+        }
+        // It requires more than it did, and other streams have that: as a task that waits it makes them end.
+        let known = self.state.worker(own);
+        let lacks_room = known.takes_work() && known.claimed_by_slots(None).is_none();
         let vacant = self.requirements[step.requirement].vacant.iter().map(|(_, other)| *other);
-        !self.is_kept_back(task.into()) && vacant.take(CANDIDATES).any(|other| would_take(&other))
+        lacks_room || vacant.take(CANDIDATES).any(|other| would_take(&other))
     }
 
     /// The streams that must end before a task that waits for this requirement has room on a slot that does nothing; on
