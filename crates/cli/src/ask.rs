@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-/// Whether the answer is yes; anything else, and the end of the input, is no.
+/// Returns whether the answer is yes; anything else, and the end of the input, is no.
 pub async fn yes(question: String) -> bool {
     tokio::task::spawn_blocking(move || {
         prompt(&question);

@@ -1,4 +1,4 @@
-//! How the program ends.
+//! Exit codes, and errors that end a command.
 
 use kiln_api::{ProblemCode, WaitReason};
 use kiln_client::{
@@ -30,17 +30,17 @@ Exit codes of kiln:
 
 `kiln render`, `kiln submit --wait` and `kiln jobs wait` end with the code of their job.";
 
-/// What a person is told, in one sentence, and the exit code.
+/// An error that ends a command: one sentence for a person, and the exit code.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub struct Fault {
+pub struct CommandError {
     pub exit: Exit,
     pub message: String,
 }
 
-pub type Outcome<T = ()> = Result<T, Fault>;
+pub type Outcome<T = ()> = Result<T, CommandError>;
 
-impl Fault {
+impl CommandError {
     pub fn bad_input(message: impl Into<String>) -> Self {
         Self { exit: Exit::BadInput, message: message.into() }
     }
@@ -54,7 +54,7 @@ impl Fault {
     }
 }
 
-impl From<ClientError> for Fault {
+impl From<ClientError> for CommandError {
     fn from(error: ClientError) -> Self {
         let exit = match &error {
             ClientError::Problem(problem) => match problem.code {
@@ -74,7 +74,7 @@ impl From<ClientError> for Fault {
     }
 }
 
-impl From<SubmissionError> for Fault {
+impl From<SubmissionError> for CommandError {
     fn from(error: SubmissionError) -> Self {
         match error {
             SubmissionError::Client(error)

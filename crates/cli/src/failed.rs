@@ -1,4 +1,4 @@
-//! Why a job or its frames failed.
+//! The reasons why a job or its frames failed.
 
 use kiln_api::{JobView, TaskView};
 use kiln_types::{FailureCause, FrameSet, TaskName};

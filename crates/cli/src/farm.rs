@@ -1,4 +1,4 @@
-//! Which farm there is, and the key to it.
+//! The farm that a command talks to, and its key.
 
 use std::{fs, io, path::Path};
 
@@ -7,7 +7,7 @@ use kiln_server::ServerFile;
 use rustix::process::{Pid, test_kill_process};
 
 use crate::{
-    exit::{Fault, Outcome},
+    exit::{CommandError, Outcome},
     settings::{Origin, Settings},
 };
 
@@ -34,7 +34,7 @@ pub fn find(settings: &Settings) -> Outcome<Option<Client>> {
 /// As [`find`], where the command is nothing without a farm.
 pub fn need(settings: &Settings) -> Outcome<Client> {
     find(settings)?.ok_or_else(|| {
-        Fault::no_server(
+        CommandError::no_server(
             "no farm is known here; start one with `kiln server`, or name one with --server or KILN_SERVER",
         )
     })
@@ -59,7 +59,7 @@ fn key(settings: &Settings, url: &str) -> Outcome<String> {
     }
     if let Some(path) = &settings.key_file.value {
         let read = |error: io::Error| {
-            Fault::bad_input(format!(
+            CommandError::bad_input(format!(
                 "the key file {} cannot be read ({error}); check its path",
                 path.display()
             ))
@@ -69,10 +69,10 @@ fn key(settings: &Settings, url: &str) -> Outcome<String> {
     let path = settings.data.value.join(KEY_FILE);
     match fs::read_to_string(&path) {
         Ok(key) => Ok(key.trim().to_owned()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Fault::no_server(format!(
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(CommandError::no_server(format!(
             "no key for {url} is known; copy farm.key from the server's data folder and name it with --key-file"
         ))),
-        Err(error) => Err(Fault::no_server(format!(
+        Err(error) => Err(CommandError::no_server(format!(
             "the key in {} cannot be read ({error}); check its permissions",
             path.display()
         ))),

@@ -28,9 +28,9 @@ use crate::{
     signals::{Kind, Signals},
 };
 
-/// How often a bar moves.
+/// The time between two moves of a bar.
 const LIVE_TICK: Duration = Duration::from_millis(250);
-/// How often a line is looked at that was held back.
+/// The time between two looks at a line that was held back.
 const TICK: Duration = Duration::from_secs(1);
 /// Suspicious frames that are named when they come; the end names all.
 const SHOWN_SUSPICIONS: usize = 10;
@@ -136,7 +136,7 @@ struct JobLine {
     has_ended: bool,
     /// It is held after its first frames.
     is_held: bool,
-    /// Frames come to this machine; else it is told when they are finished.
+    /// Frames are fetched to this machine.
     fetches: bool,
     out: Option<PathBuf>,
 }

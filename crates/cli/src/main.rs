@@ -9,7 +9,7 @@ mod exit;
 mod failed;
 mod farm;
 mod follow;
-mod inside;
+mod local_farm;
 mod newer;
 mod output;
 mod progress;
@@ -29,9 +29,9 @@ use kiln_types::PartyKind;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    args::{Cli, Command, GlobalArgs},
+    args::{Cli, GlobalArgs, KilnCommand},
     commands::Context,
-    exit::{Exit, Fault, Outcome},
+    exit::{CommandError, Exit, Outcome},
     output::Output,
 };
 
@@ -68,35 +68,34 @@ fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
-fn run(context: &Context, command: Command) -> Outcome<Exit> {
+fn run(context: &Context, command: KilnCommand) -> Outcome<Exit> {
     match command {
-        Command::Render(args) => wait_for(commands::render::run(context, *args)),
-        Command::Submit(args) => wait_for(commands::submit::run(context, *args)),
-        Command::Server(args) => wait_for(commands::server::run(context, args)),
-        Command::Worker(args) => wait_for(commands::worker::run(context, args)),
-        Command::Service { command } => commands::service::run(context, command),
-        Command::Jobs(args) => wait_for(commands::jobs::run(context, args)),
-        Command::Users(args) => wait_for(commands::shares::parties(context, PartyKind::User, args)),
-        Command::Projects(args) => wait_for(commands::shares::parties(context, PartyKind::Project, args)),
-        Command::Limits(args) => wait_for(commands::shares::limits(context, args)),
-        Command::Workers(args) => wait_for(commands::workers::run(context, args)),
-        Command::Top(args) => wait_for(top::run(context, args)),
-        Command::Blender { command } => wait_for(commands::blender::run(context, command)),
-        Command::Bundle(args) => wait_for(commands::bundle::run(context, args)),
-        Command::Inspect { file } => commands::inspect::run(context, &file),
-        Command::Config { farm } => commands::small::config(context, &farm),
-        Command::Completions { shell } => Ok(commands::small::completions(context, shell)),
-        Command::Man { dir } => commands::small::man(context, &dir),
-        Command::Help { topic } => commands::small::help(context, &topic),
+        KilnCommand::Render(args) => wait_for(commands::render::run(context, *args)),
+        KilnCommand::Submit(args) => wait_for(commands::submit::run(context, *args)),
+        KilnCommand::Server(args) => wait_for(commands::server::run(context, args)),
+        KilnCommand::Worker(args) => wait_for(commands::worker::run(context, args)),
+        KilnCommand::Service { command } => commands::service::run(context, command),
+        KilnCommand::Jobs(args) => wait_for(commands::jobs::run(context, args)),
+        KilnCommand::Users(args) => wait_for(commands::shares::parties(context, PartyKind::User, args)),
+        KilnCommand::Projects(args) => wait_for(commands::shares::parties(context, PartyKind::Project, args)),
+        KilnCommand::Limits(args) => wait_for(commands::shares::limits(context, args)),
+        KilnCommand::Workers(args) => wait_for(commands::workers::run(context, args)),
+        KilnCommand::Top(args) => wait_for(top::run(context, args)),
+        KilnCommand::Blender { command } => wait_for(commands::blender::run(context, command)),
+        KilnCommand::Bundle(args) => wait_for(commands::bundle::run(context, args)),
+        KilnCommand::Inspect { file } => commands::inspect::run(context, &file),
+        KilnCommand::Config { farm } => commands::small::config(context, &farm),
+        KilnCommand::Completions { shell } => Ok(commands::small::completions(context, shell)),
+        KilnCommand::Man { dir } => commands::small::man(context, &dir),
+        KilnCommand::Help { topic } => commands::small::help(context, &topic),
     }
 }
 
 /// Runs what waits for others. All else is done before the threads for it would have started.
 fn wait_for(work: impl Future<Output = Outcome<Exit>>) -> Outcome<Exit> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Fault::failed(format!("the system does not let kiln start ({error}); try again")))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        CommandError::failed(format!("the system does not let kiln start ({error}); try again"))
+    })?;
     let ended = runtime.block_on(work);
     // What still runs in the background has nothing left to say: a question that nobody answered must not hold
     // the program.
@@ -105,11 +104,11 @@ fn wait_for(work: impl Future<Output = Outcome<Exit>>) -> Outcome<Exit> {
 }
 
 /// Logs go to standard error: little for a command that shows its own progress, more for a server or a worker.
-fn listen_to_logs(global: &GlobalArgs, command: &Command) {
+fn listen_to_logs(global: &GlobalArgs, command: &KilnCommand) {
     let own = match (global.verbose, command) {
-        (0, Command::Server(_)) if !global.quiet => "info",
+        (0, KilnCommand::Server(_)) if !global.quiet => "info",
         // It shows by itself what there is to know, on the terminal where the logs would go.
-        (0, Command::Top(_)) => "off",
+        (0, KilnCommand::Top(_)) => "off",
         (0, _) if global.quiet => "error",
         (0, _) => "warn",
         (1, _) => "info",
@@ -149,13 +148,13 @@ fn usage(error: &clap::Error) -> Exit {
         }
         _ => {
             let json = std::env::args_os().any(|arg| arg == "--json");
-            Output::new(json, false).error(&Fault::bad_input(mistake(&error.to_string())));
+            Output::new(json, false).error(&CommandError::bad_input(mistake(&error.to_string())));
             Exit::BadInput
         }
     }
 }
 
-/// What clap says in several paragraphs, in one sentence.
+/// Returns in one sentence what clap says in several paragraphs.
 fn mistake(text: &str) -> String {
     let mut paragraphs = text.split("\n\n").map(|part| {
         part.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")

@@ -7,19 +7,19 @@ use kiln_types::{BlenderSeries, WorkerState};
 
 use crate::{
     ask,
-    exit::{Fault, Outcome},
+    exit::{CommandError, Outcome},
     output::Output,
     settings::Settings,
 };
 
-/// Where the file is to render.
+/// The place where the file is to render.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Where {
+pub enum RenderSite {
     Here,
     Farm,
 }
 
-impl Where {
+impl RenderSite {
     fn noun(self) -> &'static str {
         match self {
             Self::Here => "this machine",
@@ -32,13 +32,13 @@ impl Where {
 /// nothing newer is: then it is waited for, or refused.
 ///
 /// # Errors
-/// Where a newer one could render it and nobody has said that it may.
+/// A newer Blender could render it, and nobody allowed that.
 pub async fn choose(
     output: Output,
     settings: &Settings,
     (file, series): (&Path, BlenderSeries),
     there: &BTreeSet<BlenderSeries>,
-    place: Where,
+    place: RenderSite,
 ) -> Outcome<BlenderSeries> {
     let newer = there.iter().find(|other| **other > series);
     let Some(newer) = newer.copied().filter(|_| !there.contains(&series)) else { return Ok(series) };
@@ -59,15 +59,15 @@ pub async fn choose(
         }
     }
     let install = match place {
-        Where::Here if kiln_host::can_install(series) => {
+        RenderSite::Here if kiln_host::can_install(series) => {
             format!(", or get the other with `kiln blender install {series}`")
         }
-        Where::Here => String::new(),
-        Where::Farm => {
+        RenderSite::Here => String::new(),
+        RenderSite::Farm => {
             format!(", or let the job wait for a worker that has it with --blender-version {series}")
         }
     };
-    Err(Fault::bad_input(format!(
+    Err(CommandError::bad_input(format!(
         "{found}; render with that by --blender-version {newer}, or for every file by `blender_newer = true` in kiln.toml\
          {install}"
     )))

@@ -1,4 +1,4 @@
-//! How far a job is: a moving bar on a terminal, plain lines in a pipe.
+//! The progress of jobs: a moving bar on a terminal, plain lines in a pipe.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use kiln_client::submission::{JobProgress, RunningFrames};
 use kiln_types::{JobId, JobState};
 
 use crate::output::{
-    Output, Reader,
+    Output, OutputMode,
     text::{clock, count},
 };
 
@@ -53,10 +53,10 @@ pub struct ProgressView {
     /// The job that is named when they are paused.
     job: Option<JobId>,
     bar: Option<ProgressBar>,
-    /// The bar is away while a question stands.
+    /// The bar is hidden while a question waits for its answer.
     paused: bool,
     started: Instant,
-    /// What was done already when this began.
+    /// The number of frames that were done before.
     before: Option<u32>,
     last_line: Option<Instant>,
     /// The last line that was held back.
@@ -83,7 +83,7 @@ impl ProgressView {
         }
     }
 
-    /// Whether the bar wants news often.
+    /// Returns whether the bar needs frequent updates.
     pub fn live(&self) -> bool {
         self.bar.is_some()
     }
@@ -125,7 +125,7 @@ impl ProgressView {
     /// Shows that a frame, named in words, was fetched (or is done, if none are fetched).
     pub fn frame(&mut self, frame: &str, progress: &JobProgress) {
         self.before.get_or_insert(progress.done.saturating_sub(1));
-        if self.bar.is_some() || self.paused || self.output.reader() == Reader::Quiet {
+        if self.bar.is_some() || self.paused || self.output.reader() == OutputMode::Quiet {
             return;
         }
         let line = format!("{frame}: {}", self.line(progress));

@@ -18,10 +18,10 @@ pub use layers::Flags;
 pub use setting::Form;
 pub use table::{Settings, table};
 
-use crate::exit::{Fault, Outcome};
+use crate::exit::{CommandError, Outcome};
 use layers::{File, Layers};
 
-/// Where a value was found.
+/// The origin of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
@@ -69,7 +69,7 @@ impl Settings {
         let file = File::read(&path)?;
         let mut settings = Self::read(&Layers { flags, var, file })?;
         if settings.data.value.as_os_str().is_empty() {
-            return Err(Fault::bad_input(
+            return Err(CommandError::bad_input(
                 "there is no home folder to keep data in; name a folder with --data or KILN_DATA",
             ));
         }
@@ -96,7 +96,7 @@ impl Settings {
         &self.rows
     }
 
-    /// What a server keeps for how long.
+    /// Returns the retention times of a server.
     pub fn retention(&self) -> Retention {
         Retention {
             bundles: self.remove_bundles_after.value,
@@ -109,14 +109,14 @@ impl Settings {
         }
     }
 
-    /// What any worker on this machine keeps to, also one that renders for the person who waits for it.
+    /// Limits any worker on this machine, also one that renders for the user who waits for it.
     pub fn limit(&self, options: &mut WorkerOptions) {
         options.cores = self.cores.value;
         options.memory = self.memory.value.map(|memory| memory.0);
         options.nice = self.nice.value;
     }
 
-    /// And one that serves the farm.
+    /// Applies the settings of a worker that serves the farm.
     pub fn serve(&self, options: &mut WorkerOptions) {
         options.tags.clone_from(&self.tags.value);
         options.wakes = self.wake.value;

@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Who asks this command to end.
+/// The sender of a signal that ends this command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The person who sits there (Ctrl-C), and who can be asked.

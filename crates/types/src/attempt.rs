@@ -24,11 +24,11 @@ pub enum HeldPhase {
     Running {
         slot: SlotIndex,
     },
-    /// It has left the slot; its report follows.
+    /// Gone from the slot; the report follows.
     Finished {
         slot: SlotIndex,
     },
-    /// It was never given a slot. It streams, or its report follows.
+    /// Without a slot: it streams, or its report follows.
     Streaming,
 }
 
@@ -54,9 +54,9 @@ pub enum RevokeReason {
     Preempted,
     /// The scheduler does not know it, it expired and runs elsewhere, or its task is done or renders again: stop it.
     Stale,
-    /// It takes too long or hangs: stop it. It counts as failed already.
+    /// Stop: the attempt takes too long or hangs, and counts as failed already.
     TimedOut,
-    /// It streams, and its memory or its worker is needed otherwise: stop it. It counts against nothing.
+    /// Stop: the attempt streams, and its memory or its worker is needed otherwise. Counts against nothing.
     Displaced,
 }
 
@@ -64,7 +64,7 @@ pub enum RevokeReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReportOutcome {
-    /// Its files are the task's.
+    /// The files are the task's.
     Committed,
     /// The task has its files already (perhaps from this very attempt, reported twice), is rendered again, or is
     /// gone: drop the files.

@@ -60,7 +60,7 @@ fn pattern() -> String {
     format!("{item}(,{item})*")
 }
 
-/// Why a text is no frame range.
+/// The reason why a text is no frame range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameSetError {
     #[error("the frame range is empty; write it like 1-250 or 1-10,20,30-40x2")]
@@ -139,7 +139,7 @@ impl FrameSet {
         }
     }
 
-    /// How many frames; at least 1, at most [`MAX_TASKS`].
+    /// Returns the number of frames; at least 1, at most [`MAX_TASKS`].
     #[expect(clippy::len_without_is_empty, reason = "a frame set is never empty")]
     pub fn len(&self) -> u32 {
         self.count
@@ -184,7 +184,7 @@ impl FrameSet {
     }
 }
 
-/// Which frames have been met: one bit each.
+/// The frames that have been met: one bit each.
 struct Seen(Vec<u64>);
 
 impl Default for Seen {
@@ -194,7 +194,7 @@ impl Default for Seen {
 }
 
 impl Seen {
-    /// Whether the frame is new. Takes frames in bounds only.
+    /// Returns whether the frame is new. Takes frames in bounds only.
     fn insert(&mut self, frame: i32) -> bool {
         let bit = frame.abs_diff(MIN_FRAME) as usize;
         let (word, mask) = (&mut self.0[bit / 64], 1 << (bit % 64));

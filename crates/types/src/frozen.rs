@@ -99,7 +99,7 @@ pub(crate) fn session_key(session: &SessionSpec) -> SessionKey {
     SessionKey(BlobHash::of(&serde_json::to_vec(&text).unwrap_or_default()))
 }
 
-/// What the command line and the settings of a person decide of a picture, and the .blend does not: names and texts, of
+/// The choices that change a picture and are not in the .blend: names and texts, of
 /// what is not left as it is by default. The device is not among them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -165,7 +165,7 @@ impl Choices {
         Self(given.chain(set).collect())
     }
 
-    /// What differs, in words: `samples: 128, now 1`.
+    /// Returns the differences in words: `samples: 128, now 1`.
     pub fn changes(&self, now: &Self) -> Vec<String> {
         let names: BTreeSet<&String> = self.0.keys().chain(now.0.keys()).collect();
         let text = |all: &Self, name: &String| {

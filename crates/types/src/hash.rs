@@ -38,7 +38,7 @@ impl BlobHash {
 pub struct BlobHasher {
     /// Has hashed whole runs.
     runs: blake3::Hasher,
-    /// What came behind them: less than a run.
+    /// The bytes behind them: less than a run.
     rest: Vec<u8>,
 }
 

@@ -61,11 +61,11 @@ number_id!(
     TaskIndex(u32), "task"
 );
 number_id!(
-    /// Which rendering of a task: rendering it again raises it, from 0.
+    /// The number of a task's rendering: rendering it again raises it, from 0.
     Generation(u32), "generation"
 );
 number_id!(
-    /// A reign of the scheduler: raised at every start of a server, so that ids of two reigns never meet.
+    /// An epoch of the scheduler: raised at every start of a server, so that ids of two epochs never meet.
     Epoch(u32), "epoch"
 );
 number_id!(

@@ -1,4 +1,4 @@
-//! In which order the tasks of a step are handed out.
+//! The order in which the tasks of a step are dispatched.
 
 use std::{fmt, num::NonZeroU32, str::FromStr};
 
@@ -6,7 +6,7 @@ use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 
 use crate::pattern::one_to;
 
-/// In which order the tasks of a step are handed out. Prints and parses as one text: `sequential`, `reverse`,
+/// The order in which the tasks of a step are dispatched. Prints and parses as one text: `sequential`, `reverse`,
 /// `coarse`, `every-10`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Order {
@@ -15,7 +15,7 @@ pub enum Order {
     Reverse,
     /// The first, the last, the middle, then the middle of each gap, so that a mistake anywhere shows early.
     Coarse,
-    /// Every Nth from the first, then those between as they come: a rough film early, and the rest in one pass.
+    /// Every Nth from the first, then those between as they come: a rough video early, and the rest in one pass.
     Every(NonZeroU32),
 }
 crate::ids::text_serde!(Order);

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{BlobHash, BundleFile, FileFormat, PixelReport, RelPath};
 
-/// Which of the files of a frame this is.
+/// The role of a file among those of its frame.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputRole {
@@ -31,7 +31,7 @@ pub struct OutputFile {
     pub width: u32,
     /// Pixels.
     pub height: u32,
-    /// What is remarkable in its pixels.
+    /// The remarkable things in its pixels.
     #[serde(default, skip_serializing_if = "PixelReport::is_clear")]
     pub pixels: PixelReport,
 }
@@ -87,7 +87,7 @@ impl From<TaskFile> for BundleFile {
 #[schema(value_type = Vec<OutputFile>)]
 pub struct OutputSet(Vec<OutputFile>);
 
-/// Why files are no output set.
+/// The reason why files are no output set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutputSetError {
     #[error("an output set holds at least one file")]

@@ -41,7 +41,7 @@ impl utoipa::PartialSchema for RelPath {
 
 impl utoipa::ToSchema for RelPath {}
 
-/// Why a text is not a [`RelPath`].
+/// The reason why a text is not a [`RelPath`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("“{}” is not a safe relative path: {why}", shown(.text))]
 pub struct BadPath {

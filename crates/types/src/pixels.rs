@@ -1,4 +1,4 @@
-//! What is remarkable in the pixels of a frame: facts for its artist, not faults.
+//! Remarkable things in the pixels of a frame: facts for its artist, not faults.
 
 use std::{fmt, str::FromStr};
 
@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::{FrameSet, OutputRole, OutputSet, RelPath, render::text_enum};
 
 text_enum!(
-    /// How a picture without any light in it looks.
+    /// A picture without any light in it.
     Blank {
         /// Every colour sample is zero.
         Black = "black",
@@ -17,7 +17,7 @@ text_enum!(
     }
 );
 
-/// What is remarkable in the pixels of one file.
+/// The remarkable things in the pixels of one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct PixelReport {
@@ -40,7 +40,7 @@ impl PixelReport {
     }
 }
 
-/// Why a frame is suspicious. It is delivered like any other.
+/// The reason why a frame is suspicious. The frame is delivered like any other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "what", rename_all = "kebab-case")]
 pub enum Suspicion {

@@ -1,4 +1,4 @@
-//! What a person may ask of a render, each thing overriding the file and none changing it.
+//! Settings of a render: they override those of the file and change no file.
 
 use std::{fmt, str::FromStr};
 
@@ -73,7 +73,7 @@ macro_rules! text_enum {
 pub(crate) use text_enum;
 
 text_enum!(
-    /// What renders: the processor, or the GPUs of one backend. A job is pinned to one, because two of them
+    /// The device that renders: the processor, or the GPUs of one backend. A job is pinned to one, because two of them
     /// never make the same picture.
     DeviceClass {
         Cpu = "cpu",
@@ -92,7 +92,7 @@ impl DeviceClass {
     /// The backends of GPUs, the best first: with OptiX an NVIDIA card traces rays in hardware, with CUDA it does not.
     pub const BACKENDS: [Self; 5] = [Self::Optix, Self::Cuda, Self::Hip, Self::Oneapi, Self::Metal];
 
-    /// Whether it is a GPU, of whichever backend.
+    /// Returns whether it is a GPU, of any backend.
     pub fn is_gpu(self) -> bool {
         self != Self::Cpu
     }
@@ -227,34 +227,34 @@ text_enum!(
 );
 
 text_enum!(
-    /// What is done with the scripts and Python drivers inside a .blend.
+    /// The policy for the scripts and Python drivers inside a .blend.
     ScriptPolicy {
-        /// They do not run; if Blender had to hold one back, the job stops and names it.
+        /// No script runs; if Blender had to hold one back, the job stops and names it.
         Stop = "stop",
-        /// They do not run, and the job goes on without them.
+        /// No script runs, and the job goes on.
         Block = "block",
-        /// They run.
+        /// Scripts run.
         Trust = "trust",
     }
 );
 
 text_enum!(
-    /// What is done when a texture, library or other file that the scene needs is not there.
+    /// The policy for textures, libraries and other files that the scene needs and that are missing.
     ExternalFiles { Required = "required", MayBeMissing = "may-be-missing" }
 );
 
 text_enum!(
-    /// What is done with simulations that are not baked: background Blender renders them standing still.
+    /// The policy for simulations that are not baked: background Blender renders them without motion.
     Simulations {
-        /// They are baked first, as a step of the job.
+        /// A step of the job bakes them first.
         Bake = "bake",
-        /// They stop the job.
+        /// The job stops.
         MustBeBaked = "must-be-baked",
         AsTheyAre = "as-they-are",
     }
 );
 
-/// What Blender passes over in silence, and whether Kiln may too.
+/// The policies for problems that Blender ignores silently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Policy {

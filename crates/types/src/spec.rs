@@ -13,7 +13,7 @@ use crate::{
     Owner, Policy, Project, RelPath, RenderSettings, ShortName, frozen,
 };
 
-/// What a Blender process has open: everything of a job but its frames. Two jobs with equal session specs can
+/// The contents of a Blender process: everything of a job but its frames. Two jobs with equal session specs can
 /// share a warm process.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct SessionSpec {
@@ -67,7 +67,7 @@ impl SessionSpec {
     }
 }
 
-/// Which save of which .blend is rendered. The folders that frames land in are kept by it (decision 019); to the farm it
+/// The save of a .blend that is rendered. The folders that frames land in are kept by it (decision 019); to the farm it
 /// means nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Save {
@@ -123,10 +123,10 @@ pub struct JobSpec {
     /// once that person has resumed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<FrameSet>,
-    /// What tells this job's frames from those of other saves of the .blend; absent where the client did not say.
+    /// The save that this job renders; absent where the client did not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub save: Option<Save>,
-    /// What the artist brought; frames behind a bake render from the bundle that it made.
+    /// The artist's session; frames behind a bake render from the bundle that it made.
     pub session: SessionSpec,
 }
 
@@ -147,7 +147,7 @@ impl JobSpec {
 pub struct Bundle {
     #[schema(min_items = 1)]
     pub files: Vec<BundleFile>,
-    /// What names in the .blend and its libraries mean (`meaning.rs` of kiln-blend), and where the bundle holds those
+    /// The meanings of names in the .blend and its libraries (`meaning.rs` of kiln-blend), and where the bundle holds those
     /// files, patterns or folders: only for names that do not resolve by themselves from their places in the bundle.
     #[serde(default)]
     pub remap: BTreeMap<String, RelPath>,
@@ -173,11 +173,11 @@ pub struct BundleFile {
 /// path. A worker puts a link at its place in the bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct SharedFile {
-    /// Its place in the bundle.
+    /// The place in the bundle.
     pub path: RelPath,
     /// The name of the root, as `--shared NAME=ROOT` gave it.
     pub root: ShortName,
-    /// Its place below the root.
+    /// The place below the root.
     pub below: RelPath,
     /// Bytes. A worker whose file has another size or time does not render.
     pub size: u64,

@@ -1,4 +1,4 @@
-//! Where a job stands among others, and what it needs of a worker besides its Blender.
+//! The scheduling options of a job, and its requirements of a worker besides its Blender.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -81,7 +81,7 @@ impl utoipa::PartialSchema for Priority {
 
 impl ToSchema for Priority {}
 
-/// Where a job stands among others.
+/// The scheduling options of a job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct JobStanding {
@@ -90,7 +90,7 @@ pub struct JobStanding {
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     #[schema(value_type = Vec<JobId>, max_items = 64)]
     pub after: BTreeSet<JobId>,
-    /// It does not start earlier; Unix milliseconds.
+    /// The earliest start, in Unix milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_before_ms: Option<i64>,
     /// Workers that it may be on at once.
@@ -99,11 +99,11 @@ pub struct JobStanding {
     pub max_workers: Option<NonZeroU32>,
 }
 
-/// What each frame of a job needs of the worker that renders it.
+/// The requirements of each frame of a job of its worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Needs {
-    /// Cores for each Blender, which then uses so many threads; an equal part of the worker's where absent.
+    /// Cores, and so threads, of each Blender; an equal part of the worker's where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 1024)]
     pub cores: Option<NonZeroU32>,
@@ -150,10 +150,10 @@ fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// On how many GPUs a frame renders. Prints and parses as one text: `1`, `2`, `all`; `each` is `1`.
+/// The number of GPUs of a frame. Prints and parses as one text: `1`, `2`, `all`; `each` is `1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GpuUse {
-    /// So many for each Blender: with one, as many frames render at once as there are GPUs.
+    /// A number for each Blender: with one, as many frames render at once as there are GPUs.
     Count(NonZeroU16),
     /// Every GPU of the worker, on one frame.
     All,

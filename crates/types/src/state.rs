@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::render::text_enum;
 
 text_enum!(
-    /// Where a job stands. The last three are ends; retry, rerender and extend lead back from them.
+    /// The state of a job. The last three are ends; retry, rerender and extend lead back from them.
     JobState {
         /// No task of it has started.
         Queued = "queued",
@@ -58,7 +58,7 @@ text_enum!(
 );
 
 text_enum!(
-    /// What a step of a job does.
+    /// The kind of a step of a job.
     StepKind {
         /// One task: bakes the scene's simulations into a new bundle.
         Bake = "bake",
@@ -71,7 +71,7 @@ text_enum!(
 );
 
 text_enum!(
-    /// Where a task's present generation stands.
+    /// The state of the present generation of a task.
     TaskState {
         Waiting = "waiting",
         /// Handed to a slot that has not begun it.
@@ -84,13 +84,13 @@ text_enum!(
 );
 
 text_enum!(
-    /// How an attempt stands or ended.
+    /// The state of an attempt.
     AttemptState {
         Assigned = "assigned",
         Running = "running",
-        /// Its output set is the task's.
+        /// The output set is the task's.
         Committed = "committed",
-        /// It delivered, but another attempt had done so before, or its task was rendered again or cancelled.
+        /// Delivered, but another attempt had done so before, or its task was rendered again or cancelled.
         Superseded = "superseded",
         Failed = "failed",
         /// The worker gave it back unfinished (drain, pause, lost slot): no blame.
@@ -111,7 +111,7 @@ pub struct Quarantine {
 }
 
 text_enum!(
-    /// Where a worker stands.
+    /// The state of a worker.
     WorkerState {
         Idle = "idle",
         Rendering = "rendering",
@@ -128,7 +128,7 @@ text_enum!(
 );
 
 text_enum!(
-    /// What a person wants of a worker.
+    /// The state that a person wants a worker to be in.
     DesiredState { Work = "work", Pause = "pause", Drain = "drain", Stop = "stop" }
 );
 
@@ -171,14 +171,14 @@ text_enum!(
         BundleUnavailable = "bundle-unavailable",
         /// The worker could not start Blender.
         CannotStart = "cannot-start",
-        /// What is asked for, Blender does as a program, but not as a Python module.
+        /// Blender can do this as a program, but not as a Python module.
         NeedsProgram = "needs-program",
         Other = "other",
     }
 );
 
 impl FailureCause {
-    /// Whether every attempt on every worker would end the same way, so that the job stops at once.
+    /// Returns whether every attempt on every worker would end the same way, so that the job stops at once.
     pub fn stops_job(self) -> bool {
         matches!(
             self,
@@ -192,13 +192,13 @@ impl FailureCause {
         )
     }
 
-    /// Whether another attempt most likely ends the same way, though not surely: the frame is tried once more, on another
+    /// Returns whether another attempt most likely ends the same way, though not surely: the frame is tried once more, on another
     /// worker, and not at all where there is none.
     pub fn repeats(self) -> bool {
         matches!(self, Self::BlackFrame)
     }
 
-    /// Whether the fault is the worker's: the same task may well succeed on another one.
+    /// Returns whether the fault is the worker's: the same task may well succeed on another one.
     pub fn blames_worker(self) -> bool {
         matches!(
             self,
@@ -212,7 +212,7 @@ impl FailureCause {
     }
 }
 
-/// Why an attempt failed.
+/// The reason why an attempt failed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Failure {
     pub cause: FailureCause,

@@ -18,7 +18,7 @@ pub struct StepSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<StepDependency>,
     pub opens: StepInput,
-    /// It renders pictures: on the device of the job, and with its denoiser.
+    /// The step renders pictures: on the device of the job, and with its denoiser.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub renders: bool,
     pub product: ProductKind,
@@ -99,10 +99,10 @@ pub enum DependencyEnd {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DependencyStart {
-    /// When the dependency is met.
+    /// Starts when the dependency is met.
     #[default]
     Met,
-    /// When the first task of it is done. Until it is met the attempt is *streaming*: on a worker and on no slot.
+    /// Starts when the first task of it is done. Until it is met the attempt is *streaming*: on a worker and on no slot.
     FirstDone,
 }
 

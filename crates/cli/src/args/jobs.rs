@@ -92,7 +92,7 @@ pub enum JobsCommand {
     Wait(FetchArgs),
     /// End a job; what is rendered stays.
     Cancel(OneJob),
-    /// Start no more frames of a job; frames that run end.
+    /// Start no further frames of a job; frames that run end.
     #[command(visible_alias = "hold")]
     Pause(OneJob),
     /// Continue a paused job.

@@ -1,4 +1,4 @@
-//! What can be written on the command line. Types and help texts only.
+//! The commands and options of the command line: types and help texts only.
 
 mod blender;
 mod bundle;
@@ -25,7 +25,7 @@ pub use jobs::{FetchArgs, JobsArgs, JobsCommand, ListArgs, LogsArgs, SomeJobs};
 pub use render::{RenderArgs, SubmitArgs};
 pub use server::{CollectArgs, ServerArgs, ServerCommand};
 pub use service::{InstallArgs, RemoveArgs, ScopeArgs, ServiceCommand};
-pub use shares::{LimitsArgs, LimitsCommand, PartiesArgs, PartiesCommand, SetShareArgs};
+pub use shares::{LimitsArgs, LimitsCommand, SetShareArgs, SharesArgs, SharesCommand};
 pub use top::TopArgs;
 pub use values::{At, Counted, Jobs, OrNone};
 pub use worker::{OneWorker, PoolArgs, WorkerArgs, WorkersArgs, WorkersCommand};
@@ -53,7 +53,7 @@ pub struct Cli {
     #[command(flatten)]
     pub global: GlobalArgs,
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<KilnCommand>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -91,7 +91,7 @@ pub struct ExtrasArgs {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum KilnCommand {
     /// Render an animation: here, or on your farm with this machine in it.
     Render(Box<RenderArgs>),
     /// Leave a job with the farm.
@@ -111,13 +111,13 @@ pub enum Command {
     Workers(WorkersArgs),
     /// Watch jobs and workers live, and steer them by keys.
     Top(TopArgs),
-    /// Who uses the farm, and how much of it each gets.
+    /// The users of the farm, and their shares of it.
     #[command(after_long_help = "Examples:\n  kiln users\n  kiln users set ada --weight 200 --max-slots 8")]
-    Users(PartiesArgs),
-    /// What the farm is used for, and how much of it each project gets.
+    Users(SharesArgs),
+    /// The projects on the farm, and their shares of it.
     #[command(after_long_help = "Examples:\n  kiln projects\n  kiln projects set film --weight 300")]
-    Projects(PartiesArgs),
-    /// What the farm has only so many of, such as licences.
+    Projects(SharesArgs),
+    /// The farm's limits, such as licences.
     Limits(LimitsArgs),
     /// The Blenders of this machine.
     Blender {
@@ -126,7 +126,7 @@ pub enum Command {
     },
     /// Lay a .blend and all that it needs into a folder or a zip that opens anywhere.
     Bundle(BundleArgs),
-    /// What a .blend holds, read without Blender.
+    /// Print the contents of a .blend, read without Blender.
     #[command(after_long_help = "Examples:\n  kiln inspect shot.blend\n  kiln inspect shot.blend --json")]
     Inspect {
         /// The .blend.

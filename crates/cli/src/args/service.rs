@@ -20,7 +20,7 @@ pub enum ServiceCommand {
     Status,
 }
 
-/// Whether a service belongs to the person or to the system.
+/// The manager of a service: that of the user or that of the system.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct ScopeArgs {
     /// A service of yours: it runs as you, with your settings and your Blenders [default, except for root].
@@ -52,7 +52,7 @@ Examples:
   sudo kiln service install server --data /srv/kiln -- --listen 10.0.0.5:8765 --insecure
   kiln service install worker --print")]
 pub struct InstallArgs {
-    /// What the service runs: `server` or `worker`.
+    /// The role of the service: `server` or `worker`.
     #[arg(value_name = "server|worker", hide_possible_values = true)]
     pub role: ServiceRole,
     #[command(flatten)]
@@ -77,7 +77,7 @@ pub struct InstallArgs {
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  kiln service remove worker\n  sudo kiln service remove server")]
 pub struct RemoveArgs {
-    /// Which service: `server` or `worker`.
+    /// The service: `server` or `worker`.
     #[arg(value_name = "server|worker", hide_possible_values = true)]
     pub role: ServiceRole,
     #[command(flatten)]

@@ -8,15 +8,15 @@ use super::{FarmArgs, OrNone};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
-pub struct PartiesArgs {
+pub struct SharesArgs {
     #[command(subcommand)]
-    pub command: Option<PartiesCommand>,
+    pub command: Option<SharesCommand>,
     #[command(flatten)]
     pub farm: FarmArgs,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum PartiesCommand {
+pub enum SharesCommand {
     /// Those that have jobs, or of whom something was set.
     List {
         #[command(flatten)]
@@ -58,7 +58,7 @@ pub struct LimitsArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum LimitsCommand {
-    /// What the farm has only so many of, and how many are in use.
+    /// List the limits, and how many of each are in use.
     List {
         #[command(flatten)]
         farm: FarmArgs,
@@ -70,7 +70,7 @@ pub enum LimitsCommand {
     Set {
         /// The name, as jobs say it with --limit.
         name: ShortName,
-        /// How many.
+        /// The number of them.
         total: u32,
         #[command(flatten)]
         farm: FarmArgs,

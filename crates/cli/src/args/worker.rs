@@ -9,7 +9,7 @@ use crate::settings::flags::{AvailabilityArgs, WorkerSettingArgs};
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Ctrl-C drains: frames that have not ended are handed back at once, and other workers take them. A second Ctrl-C stops \
+Ctrl-C drains: frames that have not ended are returned at once, and other workers take them. A second Ctrl-C stops \
 hard.
 
 --json prints a line of JSON for everything that happens, with its time, `at_ms`, and its `kind`: blenders, no-blender, \
@@ -56,7 +56,7 @@ pub enum WorkersCommand {
         #[command(flatten)]
         farm: FarmArgs,
     },
-    /// Give it no more work; what it renders, it finishes.
+    /// Give it no further work; it finishes the frames that it renders.
     Pause(OneWorker),
     /// Give it work again.
     Resume(OneWorker),

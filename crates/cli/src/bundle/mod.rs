@@ -37,7 +37,7 @@ pub struct Planned {
     pub names: bool,
 }
 
-/// What goes into the bundle, sorted by its place there.
+/// The files of the bundle, sorted by its place there.
 #[derive(Debug)]
 pub struct Plan {
     pub layout: BundleLayout,
@@ -46,21 +46,21 @@ pub struct Plan {
 
 /// A copy whose names lead elsewhere than the original's.
 #[derive(Debug, Serialize)]
-pub struct Rewritten {
-    /// Its place in the bundle.
+pub struct RewrittenFile {
+    /// The place in the bundle.
     pub path: RelPath,
     pub renamed: Vec<RenamedPath>,
 }
 
-/// What was made.
+/// The figures of a bundle that was written.
 #[derive(Debug)]
-pub struct Made {
+pub struct BundleSummary {
     /// Bytes of all files together, before a zip packs them.
     pub bytes: u64,
-    pub rewritten: Vec<Rewritten>,
+    pub rewritten: Vec<RewrittenFile>,
 }
 
-/// Why there is no bundle.
+/// The reason why no bundle is written.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     #[error("{} is there already; name another place, or replace it with --force", .0.display())]
@@ -133,9 +133,9 @@ impl Plan {
         force: bool,
         manifest: &[u8],
         mut step: impl FnMut(u64) -> bool,
-    ) -> Result<Made, BundleError> {
+    ) -> Result<BundleSummary, BundleError> {
         let mut writer = self.begin(target, force)?;
-        let mut made = Made { bytes: 0, rewritten: Vec::new() };
+        let mut made = BundleSummary { bytes: 0, rewritten: Vec::new() };
         for file in &self.files {
             let before = stamp(&file.source)?;
             let size = if file.names {
@@ -148,7 +148,7 @@ impl Plan {
                     return Err(BundleError::Stopped);
                 }
                 if !renamed.is_empty() {
-                    made.rewritten.push(Rewritten { path: file.path.clone(), renamed });
+                    made.rewritten.push(RewrittenFile { path: file.path.clone(), renamed });
                 }
                 size
             } else {
@@ -203,7 +203,7 @@ impl Plan {
     }
 }
 
-/// What tells whether a file has changed.
+/// Returns the size and the time of a file, which tell that it has changed.
 fn stamp(path: &Path) -> Result<(u64, Option<SystemTime>), BundleError> {
     let meta = fs::metadata(path).map_err(|error| BundleError::Read { path: path.to_owned(), error })?;
     Ok((meta.len(), meta.modified().ok()))

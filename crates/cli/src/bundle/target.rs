@@ -1,4 +1,4 @@
-//! Where a bundle is written: a folder, or a zip. Both grow under another name beside their place.
+//! The target of a bundle: a folder, or a zip. Both grow under another name beside their place.
 
 use std::{
     fs::{self, File},
@@ -39,7 +39,7 @@ impl Target {
         }
     }
 
-    /// Whether the bundle may come to lie there.
+    /// Checks that the bundle may be written there.
     pub fn check(&self, force: bool) -> Result<(), BundleError> {
         let path = self.path();
         let Ok(meta) = path.symlink_metadata() else { return Ok(()) };
@@ -179,7 +179,7 @@ impl Writer {
     }
 }
 
-/// Whether packing gains something, told by the file's beginning.
+/// Returns whether packing gains something, told by the file's beginning.
 fn shrinks(first: &[u8]) -> bool {
     let mut packer = DeflateEncoder::new(Vec::new(), Compression::fast());
     // Writing into memory does not fail.

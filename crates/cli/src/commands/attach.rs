@@ -18,12 +18,12 @@ use serde_json::Value;
 use super::{Context, closing_table};
 use crate::{
     args::FetchArgs,
-    exit::{Exit, Fault, Outcome},
+    exit::{CommandError, Exit, Outcome},
     failed::explain,
     farm,
     follow::follow,
     output::{
-        Output, Reader,
+        Output, OutputMode,
         submission::Voice,
         suspicious::summary as suspicious_lines,
         table::table,
@@ -103,7 +103,7 @@ fn closing_text(output: Output, finished: &SubmissionResult, job: &JobView, exit
     let mut text = report
         .as_ref()
         .filter(|report| {
-            report.workers.iter().any(|w| w.frames + w.errors > 0) && output.reader() == Reader::Human
+            report.workers.iter().any(|w| w.frames + w.errors > 0) && output.reader() == OutputMode::Human
         })
         .map_or_else(String::new, |report| format!("{}\n", closing_table(report)));
     if let Some(out) = out
@@ -209,7 +209,7 @@ pub fn tell_results(output: Output, mut results: Vec<VariantResult>) -> Outcome<
     Ok(exit)
 }
 
-/// Where a job's frames go, and how.
+/// The target of a job's frames.
 struct Landing {
     out: PathBuf,
     blend: String,
@@ -237,7 +237,7 @@ impl Landing {
 
 pub async fn wait(context: &Context, args: FetchArgs) -> Outcome<Exit> {
     let settings = context.settings(&args.job.farm)?;
-    let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
+    let mut signals = Signals::new().map_err(|error| CommandError::failed(error.to_string()))?;
     let client = farm::need(&settings)?;
     let job = client.job(args.job.id).await?;
     let landing = landing(&settings, &client, &job, &args);

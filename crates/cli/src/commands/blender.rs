@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Context;
 use crate::{
     args::{BlenderCommand, FarmArgs},
-    exit::{Exit, Fault, Outcome},
+    exit::{CommandError, Exit, Outcome},
     output::table::table,
     settings::Settings,
 };
@@ -31,7 +31,7 @@ pub async fn run(context: &Context, command: BlenderCommand) -> Outcome<Exit> {
             let install =
                 kiln_host::install_blender(series, &settings.data.value, |line| output.note(line.trim_end()))
                     .await
-                    .map_err(|error| Fault::failed(error.to_string()))?;
+                    .map_err(|error| CommandError::failed(error.to_string()))?;
             let sentence = format!("Blender {} is ready: {}", install.version, install.program.display());
             output.done(&json!({ "installed": install }), &sentence);
             Ok(Exit::Done)
@@ -43,9 +43,9 @@ pub async fn run(context: &Context, command: BlenderCommand) -> Outcome<Exit> {
 pub async fn discover(settings: &Settings) -> Outcome<Vec<BlenderInstall>> {
     let (extra, data, cache) =
         (settings.blender.value.clone(), settings.data.value.clone(), settings.cache.clone());
-    tokio::task::spawn_blocking(move || kiln_host::discover(&extra, &data, &cache))
-        .await
-        .map_err(|error| Fault::failed(format!("the search for Blenders broke off ({error}); try again")))
+    tokio::task::spawn_blocking(move || kiln_host::discover(&extra, &data, &cache)).await.map_err(|error| {
+        CommandError::failed(format!("the search for Blenders broke off ({error}); try again"))
+    })
 }
 
 fn listed(found: &[BlenderInstall]) -> String {

@@ -16,8 +16,8 @@ use serde_json::json;
 use super::{Context, submit::extras};
 use crate::{
     args::BundleArgs,
-    bundle::{BundleError, Made, Plan, Target},
-    exit::{Exit, Fault, Outcome},
+    bundle::{BundleError, BundleSummary, Plan, Target},
+    exit::{CommandError, Exit, Outcome},
     output::{
         Output,
         blend::tell_missing,
@@ -29,7 +29,7 @@ use crate::{
     size::ByteSize,
 };
 
-impl From<BundleError> for Fault {
+impl From<BundleError> for CommandError {
     fn from(error: BundleError) -> Self {
         match &error {
             BundleError::Stopped => Self { exit: Exit::Interrupted, message: error.to_string() },
@@ -41,7 +41,7 @@ impl From<BundleError> for Fault {
 
 pub async fn run(context: &Context, args: BundleArgs) -> Outcome<Exit> {
     let output = context.output;
-    let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
+    let mut signals = Signals::new().map_err(|error| CommandError::failed(error.to_string()))?;
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let mut work = tokio::task::spawn_blocking(move || bundle(output, &args, &stopped));
@@ -52,16 +52,17 @@ pub async fn run(context: &Context, args: BundleArgs) -> Outcome<Exit> {
             work.await
         }
     };
-    ended.map_err(|error| Fault::failed(format!("the bundle broke off ({error})")))?
+    ended.map_err(|error| CommandError::failed(format!("the bundle broke off ({error})")))?
 }
 
 fn bundle(output: Output, args: &BundleArgs, stopped: &AtomicBool) -> Outcome<Exit> {
     let target = Target::named(&args.out);
-    let found = find_dependencies(&args.file).map_err(|error| Fault::bad_input(error.to_string()))?;
-    let extras = extras(output, &args.extras).find().map_err(|error| Fault::bad_input(error.to_string()))?;
+    let found = find_dependencies(&args.file).map_err(|error| CommandError::bad_input(error.to_string()))?;
+    let extras =
+        extras(output, &args.extras).find().map_err(|error| CommandError::bad_input(error.to_string()))?;
     let own = found.inspection.own_scope();
     let mut layout = plan_layout(&found, &[], own.as_ref().map(OwnScope::scope).as_slice());
-    extras.join(&mut layout.files).map_err(|error| Fault::bad_input(error.to_string()))?;
+    extras.join(&mut layout.files).map_err(|error| CommandError::bad_input(error.to_string()))?;
     let plan = Plan::new(&found, layout)?;
     for notice in &plan.layout.notices {
         output.note(notice);
@@ -84,7 +85,7 @@ fn bundle(output: Output, args: &BundleArgs, stopped: &AtomicBool) -> Outcome<Ex
         } else {
             (format!("{lacking} files are"), "them")
         };
-        return Err(Fault::bad_input(format!(
+        return Err(CommandError::bad_input(format!(
             "{what} missing; bring {them} back, or go on without {them} with --allow-missing"
         )));
     }
@@ -107,7 +108,7 @@ fn bundle(output: Output, args: &BundleArgs, stopped: &AtomicBool) -> Outcome<Ex
     Ok(Exit::Done)
 }
 
-/// How the bundle is opened, for whoever finds it.
+/// Returns the text that explains to a person how to open the bundle.
 fn manifest(plan: &Plan, extras: &FoundExtras) -> Vec<u8> {
     let missing: Vec<&str> = plan.layout.missing.iter().map(|one| one.path.as_str()).collect();
     let value = json!({
@@ -117,7 +118,7 @@ fn manifest(plan: &Plan, extras: &FoundExtras) -> Vec<u8> {
     format!("{value:#}\n").into_bytes()
 }
 
-fn told(output: Output, found: &Dependencies, plan: &Plan, made: Option<(&Target, &Made)>) {
+fn told(output: Output, found: &Dependencies, plan: &Plan, made: Option<(&Target, &BundleSummary)>) {
     let layout = &plan.layout;
     let bytes = made.map_or_else(|| plan.size(), |(_, made)| made.bytes);
     let place: Option<PathBuf> = made.map(|(target, _)| target.path().to_owned());

@@ -34,7 +34,7 @@ pub async fn list(context: &Context, client: &Client, id: JobId) -> Outcome<Exit
     Ok(Exit::Done)
 }
 
-/// What `kiln jobs show` says of the frames that have failed for good: each attempt, up to a number of them.
+/// Returns the lines of `kiln jobs show` on the frames that have failed for good: each attempt, up to a number of them.
 pub async fn of_failed_frames(client: &Client, id: JobId, failed: &[TaskView]) -> Outcome<Option<String>> {
     let failed = gone(failed);
     let page = client.attempts(id, &of_failed()).await?;

@@ -7,18 +7,19 @@ use serde_json::{Value, json};
 
 use super::Context;
 use crate::{
-    exit::{Exit, Fault, Outcome},
+    exit::{CommandError, Exit, Outcome},
     output::{blend::describe, text::shown},
 };
 
 pub fn run(context: &Context, file: &Path) -> Outcome<Exit> {
-    let found = kiln_blend::find_dependencies(file).map_err(|error| Fault::bad_input(error.to_string()))?;
+    let found =
+        kiln_blend::find_dependencies(file).map_err(|error| CommandError::bad_input(error.to_string()))?;
     let size = found.blend.metadata().map_or(0, |meta| meta.len());
     context.output.result(&as_json(&found, size), || describe(&found, size));
     Ok(Exit::Done)
 }
 
-/// What programs read, as `docs/inspect.md` promises it.
+/// Returns the JSON that `docs/inspect.md` promises.
 fn as_json(found: &Dependencies, size: u64) -> Value {
     let own = found.inspection.own_scope();
     let lacking = found.find_missing(own.as_ref().map(OwnScope::scope));

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{Context, attach, failures};
 use crate::{
     args::{At, FarmArgs, Jobs, JobsArgs, JobsCommand, ListArgs, LogsArgs, OrNone, SomeJobs},
-    exit::{Exit, Fault, Outcome},
+    exit::{CommandError, Exit, Outcome},
     failed::by_reason,
     farm,
     output::{
@@ -199,7 +199,7 @@ async fn show(context: &Context, client: &Client, id: JobId) -> Outcome<Exit> {
     let failed = failed_tasks(client, &job).await?;
     let failures =
         if job.tasks.failed > 0 { failures::of_failed_frames(client, id, &failed).await? } else { None };
-    let attempts = if context.output.reader() == crate::output::Reader::Json {
+    let attempts = if context.output.reader() == crate::output::OutputMode::Json {
         client.all_attempts(id, AttemptFilter::default()).await?
     } else {
         Vec::new()
@@ -276,7 +276,7 @@ fn describe(job: &JobView) -> String {
         lines.push(("Settings", settings.join(", ")));
     }
     lines.push(("Owner", format!("{}, project {}", job.owner, job.project)));
-    lines.push(("Made", moment(job.created_ms)));
+    lines.push(("BundleSummary", moment(job.created_ms)));
     if let Some(at_ms) = job.kept.archived_ms {
         lines.push(("Archived", moment(at_ms)));
     }
@@ -317,7 +317,7 @@ fn standing(standing: &JobStanding) -> String {
     parts.join(", ")
 }
 
-/// What a worker must have for it, besides its Blender.
+/// Returns the requirements of a worker besides its Blender.
 fn needs(needs: &Needs) -> Vec<String> {
     let mut parts = Vec::new();
     parts.extend(needs.cores.map(|cores| count(cores.get(), "core")));
@@ -346,7 +346,7 @@ fn until(kept: Kept) -> String {
     }
 }
 
-/// What was asked for beside the file's own settings.
+/// Returns the settings that override those of the file.
 fn overrides(settings: &RenderSettings) -> Vec<String> {
     let size = settings.resolution.map(|size| match size {
         Resolution::Percent(percent) => format!("{percent}%"),
@@ -389,7 +389,7 @@ async fn logs(context: &Context, client: &Client, args: &LogsArgs) -> Outcome<Ex
         None => {
             let none = || {
                 let what = args.frame.map_or_else(String::new, |frame| format!(" at frame {frame}"));
-                Fault::bad_input(format!(
+                CommandError::bad_input(format!(
                     "job {id} has no attempt{what} yet; `kiln jobs show {id}` tells what it waits for"
                 ))
             };
@@ -397,7 +397,7 @@ async fn logs(context: &Context, client: &Client, args: &LogsArgs) -> Outcome<Ex
         }
     };
     let log = client.attempt_log(id, attempt).await?;
-    if context.output.reader() == crate::output::Reader::Json {
+    if context.output.reader() == crate::output::OutputMode::Json {
         context.output.result(&json!({ "job": id, "attempt": attempt, "log": log }), String::new);
     } else {
         context.output.raw(&log);

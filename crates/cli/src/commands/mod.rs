@@ -28,7 +28,7 @@ use crate::{
     settings::{Flags, Settings},
 };
 
-/// What every command gets.
+/// The context of every command.
 pub struct Context {
     pub output: Output,
     pub global: GlobalArgs,

@@ -17,15 +17,15 @@ use super::{
     Context,
     attach::{follow_runs, tell_results},
     blender::discover,
-    submit::{Waits, name_jobs, submission},
+    submit::{SubmissionWaiter, name_jobs, submission},
     worker::apply,
 };
 use crate::{
     args::RenderArgs,
-    exit::{Exit, Fault, Outcome},
+    exit::{CommandError, Exit, Outcome},
     farm,
-    inside::Inside,
-    newer::{Where, choose, listed, of_farm},
+    local_farm::LocalFarm,
+    newer::{RenderSite, choose, listed, of_farm},
     output::Output,
     screen::Screen,
     settings::Settings,
@@ -35,11 +35,11 @@ use crate::{
 pub async fn run(context: &Context, args: RenderArgs) -> Outcome<Exit> {
     let settings =
         Settings::resolve(context.job_flags(&args.farm, &args.job).and(&args.here).and(&args.shared))?;
-    let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
+    let mut signals = Signals::new().map_err(|error| CommandError::failed(error.to_string()))?;
     let farm = if args.local { None } else { farm::find(&settings)? };
     match farm {
         Some(client) => on_farm(context, &settings, &args, client, &mut signals).await,
-        None if args.no_local => Err(Fault::no_server(
+        None if args.no_local => Err(CommandError::no_server(
             "--no-local needs a farm, and none is known here; name one with --server, or leave --no-local out",
         )),
         None => here(context, &settings, &args, &mut signals).await,
@@ -83,7 +83,7 @@ async fn here(
 
 enum Begun {
     NothingLeft(Vec<VariantResult>),
-    Jobs(Box<Inside>, Vec<VariantRun>),
+    Jobs(Box<LocalFarm>, Vec<VariantRun>),
 }
 
 /// The farm inside starts, and its Blender with it, while the file is read and hashed.
@@ -101,7 +101,7 @@ async fn begin_here(
         let own = series(file, args.job.settings.blender_version).await?;
         let asks = args.job.settings.blender_version.is_none();
         let series =
-            if asks { choose(output, settings, (file, own), &there, Where::Here).await? } else { own };
+            if asks { choose(output, settings, (file, own), &there, RenderSite::Here).await? } else { own };
         chosen.push((file, series));
     }
     let found: Vec<InstalledBlender<'_>> = chosen
@@ -116,16 +116,16 @@ async fn begin_here(
             place.check(*series, choice.resolve(false)).await?;
         }
     }
-    let submission = submission(output, &args.job, settings, Waits::Inside, events);
+    let submission = submission(output, &args.job, settings, SubmissionWaiter::LocalFarm, events);
     let reading = async {
         let mut read = submission.read().await?;
         chosen.iter().for_each(|(file, series)| read.render_with(file, *series));
         read.plan(&place).await
     };
     let Some((_, series)) = chosen.first().copied() else {
-        return Err(Fault::bad_input("no .blend is named"));
+        return Err(CommandError::bad_input("no .blend is named"));
     };
-    let starting = Inside::start(settings, series);
+    let starting = LocalFarm::start(settings, series);
     let (inside, planned) = screen.during(async { tokio::join!(starting, reading) }).await;
     match (planned, inside) {
         (Ok(planned), Ok(inside)) => submit_here(screen, inside, planned).await,
@@ -139,7 +139,7 @@ async fn begin_here(
     }
 }
 
-async fn submit_here(screen: &mut Screen, inside: Inside, planned: PlannedSubmission) -> Outcome<Begun> {
+async fn submit_here(screen: &mut Screen, inside: LocalFarm, planned: PlannedSubmission) -> Outcome<Begun> {
     if planned.blender().is_none() {
         inside.end().await;
         return Ok(Begun::NothingLeft(planned.nothing_left()));
@@ -175,8 +175,8 @@ async fn series(file: &Path, asked: Option<BlenderSeries>) -> Outcome<BlenderSer
     let file = file.to_owned();
     let peek = tokio::task::spawn_blocking(move || kiln_blend::peek(&file))
         .await
-        .map_err(|error| Fault::failed(format!("reading the .blend broke off ({error})")))?
-        .map_err(|error| Fault::bad_input(error.to_string()))?;
+        .map_err(|error| CommandError::failed(format!("reading the .blend broke off ({error})")))?
+        .map_err(|error| CommandError::bad_input(error.to_string()))?;
     Ok(asked.unwrap_or(peek.written_by.series()))
 }
 
@@ -200,7 +200,7 @@ fn check_blender<'a>(
         true => format!("get it with `kiln blender install {series}`, or name one with --blender"),
         false => "name one with --blender".to_owned(),
     };
-    Err(Fault::bad_input(format!("{} needs Blender {series}, and {found}; {get}", file.display())))
+    Err(CommandError::bad_input(format!("{} needs Blender {series}, and {found}; {get}", file.display())))
 }
 
 async fn on_farm(
@@ -213,7 +213,7 @@ async fn on_farm(
     let output = context.output;
     let (events, mut screen) = Screen::new(output);
     let beginning = async {
-        let submission = submission(output, &args.job, settings, Waits::Beside, events);
+        let submission = submission(output, &args.job, settings, SubmissionWaiter::Follower, events);
         let (checked, read) = screen.during(async { tokio::join!(client.check(), submission.read()) }).await;
         let mut read = read?;
         checked?;
@@ -225,7 +225,7 @@ async fn on_farm(
                 there.extend(discover(settings).await?.iter().map(|install| install.version.series()));
             }
             for (file, series) in files {
-                let chosen = choose(output, settings, (&file, series), &there, Where::Farm).await?;
+                let chosen = choose(output, settings, (&file, series), &there, RenderSite::Farm).await?;
                 read.render_with(&file, chosen);
             }
         }
@@ -233,7 +233,7 @@ async fn on_farm(
         let Some(series) = planned.blender() else { return Ok(Err(planned.nothing_left())) };
         let worker = if args.no_local { None } else { join(output, settings, &client, series).await };
         let runs = screen.during(planned.submit(&client)).await?;
-        Ok::<_, Fault>(Ok((worker, runs)))
+        Ok::<_, CommandError>(Ok((worker, runs)))
     };
     let begun = tokio::select! {
         begun = beginning => begun?,

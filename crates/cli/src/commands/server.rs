@@ -11,14 +11,14 @@ use serde_json::json;
 use super::{Context, worker::tell};
 use crate::{
     args::{CollectArgs, FarmArgs, ServerArgs, ServerCommand},
-    exit::{Exit, Fault, Outcome},
-    output::{Output, Reader, table::table, text::shown},
+    exit::{CommandError, Exit, Outcome},
+    output::{Output, OutputMode, table::table, text::shown},
     settings::Settings,
     signals::Signals,
     size::ByteSize,
 };
 
-impl From<ServerError> for Fault {
+impl From<ServerError> for CommandError {
     fn from(error: ServerError) -> Self {
         Self::no_server(error.to_string())
     }
@@ -29,13 +29,13 @@ pub async fn run(context: &Context, args: ServerArgs) -> Outcome<Exit> {
         return collect(context, &args).await;
     }
     if !args.worker && !args.availability.flags().is_empty() {
-        return Err(Fault::bad_input(
+        return Err(CommandError::bad_input(
             "options of this machine need --worker: without it nothing renders here",
         ));
     }
     let flags = context.flags(&FarmArgs::default()).and(&args.listen).and(&args.render).and(&args.retention);
     let settings = Settings::resolve(flags.and(&args.availability))?;
-    let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
+    let mut signals = Signals::new().map_err(|error| CommandError::failed(error.to_string()))?;
     let mut options = ServerOptions::new(&settings.data.value);
     options.listen = settings.listen.value;
     options.insecure = args.insecure;
@@ -45,7 +45,7 @@ pub async fn run(context: &Context, args: ServerArgs) -> Outcome<Exit> {
     }
     let server = Server::start(options).await?;
     greet(context, &server, &settings);
-    if context.output.reader() == Reader::Json {
+    if context.output.reader() == OutputMode::Json {
         // It ends with the command.
         tokio::spawn(tell_events(context.output, events(&server).await?));
     }
@@ -80,7 +80,7 @@ async fn collect(context: &Context, args: &CollectArgs) -> Outcome<Exit> {
     Ok(Exit::Done)
 }
 
-/// What happens at the farm, from its start on.
+/// Returns the events of the farm from its start.
 async fn events(server: &RunningServer) -> Outcome<EventStream> {
     Ok(Client::new(server.url(), server.key())?.events(None, None).await?)
 }
@@ -99,7 +99,7 @@ async fn tell_events(output: Output, mut events: EventStream) {
 fn greet(context: &Context, server: &RunningServer, settings: &Settings) {
     let url = server.url();
     let key = settings.data.value.join(crate::farm::KEY_FILE);
-    if context.output.reader() == Reader::Json {
+    if context.output.reader() == OutputMode::Json {
         let at_ms = jiff::Timestamp::now().as_millisecond();
         let data = &settings.data.value;
         context
@@ -144,8 +144,8 @@ async fn stay(
                 worker.stop_hard().await;
             }
             return Err(ended.err().map_or_else(
-                || Fault::no_server("the server ended by itself; start it again"),
-                Fault::from,
+                || CommandError::no_server("the server ended by itself; start it again"),
+                CommandError::from,
             ));
         }
         () = signals.next() => {}

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::Context;
 use crate::{
     args::{FarmArgs, InstallArgs, RemoveArgs, ScopeArgs, ServiceCommand},
-    exit::{Exit, Fault, Outcome},
+    exit::{CommandError, Exit, Outcome},
     output::{table::table, text::shown},
     service::{
         ServiceRole, arguments, program,
@@ -22,7 +22,7 @@ use crate::{
 /// The copy of the key file that a service of the system reads, below the system's root.
 const KEY_COPY: &str = "etc/kiln/farm.key";
 
-impl From<UnitError> for Fault {
+impl From<UnitError> for CommandError {
     fn from(error: UnitError) -> Self {
         Self::bad_input(error.to_string())
     }
@@ -51,7 +51,7 @@ fn is_root() -> bool {
 /// Services of the system are root's to change.
 fn demand_root(manager: &Manager) -> Outcome {
     if matches!(manager, Manager::System(None)) && !is_root() {
-        return Err(Fault::bad_input(
+        return Err(CommandError::bad_input(
             "a service of the system needs root: use sudo, or install one of yours with --user",
         ));
     }
@@ -136,7 +136,10 @@ fn unit(context: &Context, args: &InstallArgs, manager: &Manager) -> Outcome<(Se
         };
         if let Some(data) = &data {
             let text = data.to_str().ok_or_else(|| {
-                Fault::bad_input(format!("{} is not Unicode, and a unit of systemd is", data.display()))
+                CommandError::bad_input(format!(
+                    "{} is not Unicode, and a unit of systemd is",
+                    data.display()
+                ))
             })?;
             words.extend(["--data".to_owned(), text.to_owned()]);
         }
@@ -175,12 +178,12 @@ fn unit(context: &Context, args: &InstallArgs, manager: &Manager) -> Outcome<(Se
 
 fn named(name: &str, elsewhere: bool) -> Outcome<String> {
     if name == "root" {
-        return Err(Fault::bad_input(
+        return Err(CommandError::bad_input(
             "a service that opens other people's files does not run as root; choose another account",
         ));
     }
     if !elsewhere && !systemd::account_exists(name) {
-        return Err(Fault::bad_input(format!(
+        return Err(CommandError::bad_input(format!(
             "there is no account “{name}” on this machine; --run-as takes one that is there"
         )));
     }
@@ -191,8 +194,9 @@ fn named(name: &str, elsewhere: bool) -> Outcome<String> {
 fn program_of(context: &Context, args: &InstallArgs, runs_as: &RunsAs) -> Outcome<PathBuf> {
     let path = match &args.program {
         Some(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()),
-        None => env::current_exe()
-            .map_err(|error| Fault::failed(format!("this program does not know its path ({error})")))?,
+        None => env::current_exe().map_err(|error| {
+            CommandError::failed(format!("this program does not know its path ({error})"))
+        })?,
     };
     // In another system it lies below that one's root.
     let here = match &args.root {
@@ -200,7 +204,7 @@ fn program_of(context: &Context, args: &InstallArgs, runs_as: &RunsAs) -> Outcom
         None => path.clone(),
     };
     if !here.is_file() {
-        return Err(Fault::bad_input(format!(
+        return Err(CommandError::bad_input(format!(
             "there is no program {}; name one with --program",
             here.display()
         )));
@@ -210,7 +214,7 @@ fn program_of(context: &Context, args: &InstallArgs, runs_as: &RunsAs) -> Outcom
     }
     if let Err(why) = program::lasts(&path) {
         if args.program.is_none() && !args.print {
-            return Err(Fault::bad_input(format!(
+            return Err(CommandError::bad_input(format!(
                 "{why}; install Kiln first (scripts/install) and use that program, or insist with --program"
             )));
         }
@@ -225,7 +229,7 @@ fn program_of(context: &Context, args: &InstallArgs, runs_as: &RunsAs) -> Outcom
             closed.display()
         );
         if !args.print {
-            return Err(Fault::bad_input(format!(
+            return Err(CommandError::bad_input(format!(
                 "{why}; install Kiln for the whole machine (scripts/install --prefix /usr/local), or choose an account with \
                  --run-as"
             )));
@@ -250,7 +254,7 @@ fn key(
         return Ok(None);
     };
     let key = fs::read_to_string(&path).map_err(|error| {
-        Fault::bad_input(format!("the key file {path} cannot be read ({error}); check its path"))
+        CommandError::bad_input(format!("the key file {path} cannot be read ({error}); check its path"))
     })?;
     if matches!(manager, Manager::Myself) {
         return Ok(None);
@@ -271,7 +275,7 @@ fn own_data(unit: &ServiceUnit) -> String {
     }
 }
 
-/// Whether the person's services start at boot, also where they were not allowed to until now.
+/// Enables the user's services at boot, also where they were not allowed to until now.
 fn linger(context: &Context) -> bool {
     if systemd::lingers() {
         return true;
@@ -302,7 +306,7 @@ fn remove(context: &Context, args: &RemoveArgs) -> Outcome<Exit> {
         let elsewhere = args.root.is_none() && matches!(other.installed(args.role), Ok(Some(_)));
         let hint =
             if elsewhere { format!("; one of the {} is: add --{0}", other.whose()) } else { String::new() };
-        return Err(Fault::bad_input(format!(
+        return Err(CommandError::bad_input(format!(
             "no such service is installed ({} is not there){hint}",
             file.display()
         )));
@@ -333,7 +337,7 @@ fn remove(context: &Context, args: &RemoveArgs) -> Outcome<Exit> {
     Ok(Exit::Done)
 }
 
-/// What is installed, and how it is.
+/// Prints the installed services and their state.
 fn status(context: &Context) -> Outcome<Exit> {
     Manager::System(None).demand()?;
     let mut services = Vec::new();

@@ -6,17 +6,17 @@ use serde_json::json;
 
 use super::Context;
 use crate::{
-    args::{FarmArgs, LimitsArgs, LimitsCommand, OrNone, PartiesArgs, PartiesCommand, SetShareArgs},
+    args::{FarmArgs, LimitsArgs, LimitsCommand, OrNone, SetShareArgs, SharesArgs, SharesCommand},
     exit::{Exit, Outcome},
     farm,
     output::table::table,
 };
 
-pub async fn parties(context: &Context, kind: PartyKind, args: PartiesArgs) -> Outcome<Exit> {
+pub async fn parties(context: &Context, kind: PartyKind, args: SharesArgs) -> Outcome<Exit> {
     match args.command {
         None => list(context, kind, &args.farm).await,
-        Some(PartiesCommand::List { farm }) => list(context, kind, &farm).await,
-        Some(PartiesCommand::Set(share)) => set(context, kind, &share).await,
+        Some(SharesCommand::List { farm }) => list(context, kind, &farm).await,
+        Some(SharesCommand::Set(share)) => set(context, kind, &share).await,
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::Context;
 use crate::{
     args::{Cli, FarmArgs},
-    exit::{EXIT_CODES, Exit, Fault, Outcome},
+    exit::{CommandError, EXIT_CODES, Exit, Outcome},
     output::{table::table, text::shown},
 };
 
@@ -43,7 +43,10 @@ pub fn completions(context: &Context, shell: clap_complete::Shell) -> Exit {
 
 pub fn man(context: &Context, dir: &Path) -> Outcome<Exit> {
     let fail = |error| {
-        Fault::bad_input(format!("{} cannot be written ({error}); choose another folder", dir.display()))
+        CommandError::bad_input(format!(
+            "{} cannot be written ({error}); choose another folder",
+            dir.display()
+        ))
     };
     fs::create_dir_all(dir).map_err(fail)?;
     clap_mangen::generate_to(Cli::command(), dir).map_err(fail)?;
@@ -64,7 +67,7 @@ pub fn help(context: &Context, topic: &[String]) -> Outcome<Exit> {
     let mut command = &mut root;
     for name in topic {
         command = command.find_subcommand_mut(name).ok_or_else(|| {
-            Fault::bad_input(format!("there is no help on “{name}”; `kiln --help` lists the commands"))
+            CommandError::bad_input(format!("there is no help on “{name}”; `kiln --help` lists the commands"))
         })?;
     }
     context.output.raw(&format!("{}\n", command.render_long_help()));

@@ -21,11 +21,11 @@ use super::{
 };
 use crate::{
     args::{At, Counted, ExtrasArgs, JobArgs, Jobs, SubmitArgs},
-    exit::{Exit, Fault, Outcome},
+    exit::{CommandError, Exit, Outcome},
     farm,
-    newer::{Where, choose, of_farm},
+    newer::{RenderSite, choose, of_farm},
     output::{
-        Output, Reader,
+        Output, OutputMode,
         text::{self, count},
     },
     screen::Screen,
@@ -132,13 +132,13 @@ fn job_options(job: &JobArgs, settings: &Settings) -> JobOptions {
     }
 }
 
-/// Who waits for a submission, which decides how it goes to the server.
+/// The one who waits for a submission: it decides how files go to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Waits {
+pub enum SubmissionWaiter {
     /// A command with the server inside it: it ends with its job.
-    Inside,
+    LocalFarm,
     /// A command that stays with its job at a farm.
-    Beside,
+    Follower,
     /// Nobody.
     Nobody,
 }
@@ -148,10 +148,10 @@ pub fn submission(
     output: Output,
     args: &JobArgs,
     settings: &Settings,
-    waits: Waits,
+    waits: SubmissionWaiter,
     events: EventSender,
 ) -> Submission {
-    let transfer = if waits == Waits::Inside { Transfer::Whole } else { Transfer::Chunks };
+    let transfer = if waits == SubmissionWaiter::LocalFarm { Transfer::Whole } else { Transfer::Chunks };
     let options = SubmissionOptions {
         choices: VariantChoices {
             files: args.frames.files.clone(),
@@ -163,8 +163,8 @@ pub fn submission(
         out: args.frames.out.clone(),
         existing: args.frames.existing.unwrap_or_default(),
         job: job_options(args, settings),
-        joins_running_job: waits != Waits::Nobody,
-        data: (waits != Waits::Inside).then(|| settings.data.value.clone()),
+        joins_running_job: waits != SubmissionWaiter::Nobody,
+        data: (waits != SubmissionWaiter::LocalFarm).then(|| settings.data.value.clone()),
     };
     Submission::new(options, events)
 }
@@ -172,18 +172,18 @@ pub fn submission(
 pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
     let settings = Settings::resolve(context.job_flags(&args.farm, &args.job).and(&args.shared))?;
     let output = context.output;
-    let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
+    let mut signals = Signals::new().map_err(|error| CommandError::failed(error.to_string()))?;
     let (events, mut screen) = Screen::new(output);
     let sending = async {
         let client = farm::need(&settings)?;
-        let submission = submission(output, &args.job, &settings, Waits::Nobody, events);
+        let submission = submission(output, &args.job, &settings, SubmissionWaiter::Nobody, events);
         let (checked, read) = screen.during(async { tokio::join!(client.check(), submission.read()) }).await;
         let mut read = read?;
         checked?;
         if args.job.settings.blender_version.is_none() {
             let there = of_farm(&client).await?;
             for (file, series) in read.blenders() {
-                let chosen = choose(output, &settings, (&file, series), &there, Where::Farm).await?;
+                let chosen = choose(output, &settings, (&file, series), &there, RenderSite::Farm).await?;
                 read.render_with(&file, chosen);
             }
         }
@@ -192,7 +192,7 @@ pub async fn run(context: &Context, args: SubmitArgs) -> Outcome<Exit> {
             return Ok(Err(planned.nothing_left()));
         }
         let runs = screen.during(planned.submit(&client)).await?;
-        Ok::<_, Fault>(Ok(runs))
+        Ok::<_, CommandError>(Ok(runs))
     };
     let sent = tokio::select! {
         sent = sending => sent?,
@@ -249,9 +249,9 @@ fn leave(output: Output, runs: Vec<VariantRun>) {
 fn told(output: Output, job: &JobView) {
     let id = job.id;
     match output.reader() {
-        Reader::Json => {}
-        Reader::Quiet => output.raw(&format!("{id}\n")),
-        Reader::Human => {
+        OutputMode::Json => {}
+        OutputMode::Quiet => output.raw(&format!("{id}\n")),
+        OutputMode::Human => {
             if let Some(waits) = &job.waits_for {
                 output.note(&waits.to_string());
             }

@@ -8,29 +8,29 @@ use tokio::sync::broadcast::error::RecvError;
 use super::Context;
 use crate::{
     args::WorkerArgs,
-    exit::{Exit, Fault, Outcome},
+    exit::{CommandError, Exit, Outcome},
     farm,
-    output::{Output, Reader},
+    output::{Output, OutputMode},
     settings::Settings,
     signals::Signals,
 };
 
-impl From<WorkerError> for Fault {
+impl From<WorkerError> for CommandError {
     fn from(error: WorkerError) -> Self {
         fault(&error)
     }
 }
 
-fn fault(error: &WorkerError) -> Fault {
+fn fault(error: &WorkerError) -> CommandError {
     let exit = match error {
         WorkerError::Data { .. } | WorkerError::TooMany { .. } | WorkerError::Slots(_) => Exit::BadInput,
         WorkerError::Client(_) | WorkerError::Refused(_) | WorkerError::OldEpoch { .. } => Exit::NoServer,
         _ => Exit::Failed,
     };
-    Fault { exit, message: error.to_string() }
+    CommandError { exit, message: error.to_string() }
 }
 
-/// What the settings say of a worker on this machine.
+/// Applies the settings of a worker on this machine.
 pub fn apply(options: &mut WorkerOptions, settings: &Settings) {
     options.installs = Some(settings.data.value.clone());
     options.blender_cache = Some(settings.cache.clone());
@@ -46,7 +46,7 @@ pub fn apply(options: &mut WorkerOptions, settings: &Settings) {
 pub async fn run(context: &Context, args: WorkerArgs) -> Outcome<Exit> {
     let flags = context.flags(&args.farm).and(&args.machine).and(&args.availability);
     let settings = Settings::resolve(flags)?;
-    let mut signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
+    let mut signals = Signals::new().map_err(|error| CommandError::failed(error.to_string()))?;
     let client = farm::need(&settings)?;
     // A wrong key or version is said now; a server that is away now is waited for.
     match client.check().await {
@@ -110,7 +110,7 @@ struct Line<'a> {
 }
 
 fn line(output: Output, event: &WorkerEvent) {
-    if output.reader() == Reader::Json {
+    if output.reader() == OutputMode::Json {
         output.line(&Line { at_ms: jiff::Timestamp::now().as_millisecond(), event });
         return;
     }

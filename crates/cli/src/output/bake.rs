@@ -5,7 +5,7 @@ use kiln_types::JobState;
 
 use super::text::clock;
 
-/// How far it is: `43%`, `done in 0:12`, `failed`.
+/// Returns the progress of a bake: `43%`, `done in 0:12`, `failed`.
 pub fn progress(job: &JobView, step: &StepView) -> String {
     let tasks = step.tasks;
     if tasks.done == tasks.total {

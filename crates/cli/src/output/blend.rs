@@ -61,7 +61,7 @@ pub fn tell_missing(output: Output, missing: &[(&Path, &str)]) {
     }
 }
 
-/// What is about to render, in a few lines.
+/// Returns a few lines on the inputs of a render.
 pub fn summary(inputs: &RenderInputs) -> Vec<String> {
     let samples =
         inputs.samples.map_or_else(String::new, |samples| format!(" at {}", count(samples, "sample")));

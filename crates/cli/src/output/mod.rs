@@ -14,58 +14,58 @@ use std::io::{IsTerminal as _, Write as _};
 use console::style;
 use serde::Serialize;
 
-use crate::exit::Fault;
+use crate::exit::CommandError;
 
-/// Who reads.
+/// The form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reader {
+pub enum OutputMode {
     Human,
     Json,
     /// A person who wants results and errors only.
     Quiet,
 }
 
-/// Where everything is printed through. Results go to standard output, all else to standard error.
+/// The one printer of the program. Results go to standard output, all else to standard error.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
-    reader: Reader,
+    reader: OutputMode,
 }
 
 impl Output {
     pub fn new(json: bool, quiet: bool) -> Self {
         let reader = match (json, quiet) {
-            (true, _) => Reader::Json,
-            (false, true) => Reader::Quiet,
-            (false, false) => Reader::Human,
+            (true, _) => OutputMode::Json,
+            (false, true) => OutputMode::Quiet,
+            (false, false) => OutputMode::Human,
         };
         Self { reader }
     }
 
-    pub fn reader(self) -> Reader {
+    pub fn reader(self) -> OutputMode {
         self.reader
     }
 
-    /// Whether a moving bar can be shown.
+    /// Returns whether a moving bar can be shown.
     pub fn live(self) -> bool {
-        self.reader == Reader::Human
+        self.reader == OutputMode::Human
             && std::io::stderr().is_terminal()
             && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
     }
 
-    /// Whether a question can be asked.
+    /// Returns whether a question can be asked.
     pub fn can_ask(self) -> bool {
-        self.reader == Reader::Human && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+        self.reader == OutputMode::Human && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
     }
 
-    /// What the command was for.
+    /// Prints the result of the command.
     pub fn result(self, value: &impl Serialize, human: impl FnOnce() -> String) {
         match self.reader {
-            Reader::Json => {
+            OutputMode::Json => {
                 // Types of ours: they serialise.
                 let text = serde_json::to_string_pretty(value).unwrap_or_default();
                 self.print(&text);
             }
-            Reader::Human | Reader::Quiet => {
+            OutputMode::Human | OutputMode::Quiet => {
                 let text = human();
                 if !text.is_empty() {
                     self.print(text.trim_end());
@@ -77,14 +77,14 @@ impl Output {
     /// A verb was carried out: a sentence for people, the value for programs.
     pub fn done(self, value: &impl Serialize, sentence: &str) {
         match self.reader {
-            Reader::Quiet => {}
+            OutputMode::Quiet => {}
             _ => self.result(value, || sentence.to_owned()),
         }
     }
 
     /// One of many values, for programs alone: a line of its own.
     pub fn line(self, value: &impl Serialize) {
-        if self.reader == Reader::Json {
+        if self.reader == OutputMode::Json {
             // Types of ours: they serialise.
             self.print(&serde_json::to_string(value).unwrap_or_default());
         }
@@ -93,8 +93,8 @@ impl Output {
     /// The result of a command that printed lines before: for programs the last line.
     pub fn last_line(self, value: &impl Serialize, human: impl FnOnce() -> String) {
         match self.reader {
-            Reader::Json => self.line(value),
-            Reader::Human | Reader::Quiet => self.result(value, human),
+            OutputMode::Json => self.line(value),
+            OutputMode::Human | OutputMode::Quiet => self.result(value, human),
         }
     }
 
@@ -111,7 +111,7 @@ impl Output {
 
     /// Something on the way that a person should know, in one line.
     pub fn note(self, text: &str) {
-        if self.reader != Reader::Quiet {
+        if self.reader != OutputMode::Quiet {
             say(&one_line(text));
         }
     }
@@ -121,8 +121,8 @@ impl Output {
     }
 
     /// The one line of an error.
-    pub fn error(self, fault: &Fault) {
-        if self.reader == Reader::Json {
+    pub fn error(self, fault: &CommandError) {
+        if self.reader == OutputMode::Json {
             let value = serde_json::json!({
                 "error": { "message": fault.message, "exit_code": fault.exit as i32 }
             });
@@ -132,7 +132,7 @@ impl Output {
     }
 
     /// The line alone, where the result tells programs the rest.
-    pub fn error_line(self, fault: &Fault) {
+    pub fn error_line(self, fault: &CommandError) {
         say(&format!("{} {}", style("error:").for_stderr().red().bold(), one_line(&fault.message)));
     }
 }

@@ -17,7 +17,7 @@ use super::{
     device,
     text::{count, moment, path},
 };
-use crate::{exit::Fault, size::ByteSize};
+use crate::{exit::CommandError, size::ByteSize};
 
 /// Says lines of one variant, or of a submission without variants.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +41,7 @@ impl<'a> Voice<'a> {
 
     /// An error that is not the end of the command.
     pub fn error_line(self, text: &str) {
-        self.output.error_line(&Fault::failed(self.line(text)));
+        self.output.error_line(&CommandError::failed(self.line(text)));
     }
 
     fn line(self, text: &str) -> String {

@@ -4,7 +4,7 @@ use kiln_types::{FrameSet, NotFinite, Suspicion, SuspiciousFrames};
 
 use super::text::count;
 
-/// What a pixel is that no program downstream can use.
+/// The word for pixels that no program downstream can use.
 const NOT_FINITE: &str = "not numbers (NaN or infinite)";
 
 /// Says what is suspicious in one frame, when it arrives.

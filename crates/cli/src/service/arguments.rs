@@ -1,4 +1,4 @@
-//! What a service is started with: the arguments after `--`, and the variables of the shell that installs it.
+//! The command line of a service: the arguments after `--`, and the variables of the shell that installs it.
 
 use std::{
     env,
@@ -10,8 +10,8 @@ use clap::Parser as _;
 
 use super::role::ServiceRole;
 use crate::{
-    args::{Cli, Command},
-    exit::{Fault, Outcome},
+    args::{Cli, KilnCommand},
+    exit::{CommandError, Outcome},
     settings::{self, Form},
 };
 
@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug, PartialEq, Eq)]
 pub struct ServiceArguments {
     pub words: Vec<String>,
-    /// Whether Blenders are started.
+    /// The service starts Blenders.
     pub renders: bool,
     /// The data folder, where they name it.
     pub data: Option<PathBuf>,
@@ -33,29 +33,34 @@ pub fn read(role: ServiceRole, arguments: &[OsString]) -> Outcome<ServiceArgumen
     let mut words = Vec::new();
     for argument in arguments {
         let word = argument.to_str().ok_or_else(|| {
-            Fault::bad_input(format!("{} is not Unicode, and a unit of systemd is", argument.display()))
+            CommandError::bad_input(format!(
+                "{} is not Unicode, and a unit of systemd is",
+                argument.display()
+            ))
         })?;
         words.push(word.to_owned());
     }
     let line = ["kiln".to_owned(), role.to_string()].into_iter().chain(words.iter().cloned());
     let cli = Cli::try_parse_from(line).map_err(|error| {
-        Fault::bad_input(format!(
+        CommandError::bad_input(format!(
             "a service cannot run `kiln {role}` like this: {}",
             crate::mistake(&error.to_string())
         ))
     })?;
     let (renders, has_key) = match cli.command {
-        Some(Command::Server(args)) => {
+        Some(KilnCommand::Server(args)) => {
             if args.command.is_some() {
-                return Err(Fault::bad_input("a service runs the server itself, not one of its subcommands"));
+                return Err(CommandError::bad_input(
+                    "a service runs the server itself, not one of its subcommands",
+                ));
             }
             (args.worker, false)
         }
-        Some(Command::Worker(args)) => (true, args.farm.text("key").is_some()),
-        _ => return Err(Fault::bad_input(format!("a service runs `kiln {role}`"))),
+        Some(KilnCommand::Worker(args)) => (true, args.farm.text("key").is_some()),
+        _ => return Err(CommandError::bad_input(format!("a service runs `kiln {role}`"))),
     };
     if has_key {
-        return Err(Fault::bad_input(
+        return Err(CommandError::bad_input(
             "everybody can read a unit: write the key into a file, and name it with --key-file",
         ));
     }
@@ -117,7 +122,7 @@ fn absolute_text(path: &str) -> String {
     absolute(path.into()).display().to_string()
 }
 
-/// Where settings, data and Blenders of a person are found; a person's manager often knows other values.
+/// The variables that name the folders of settings, data and Blenders; a person's manager often knows other values.
 const PLACES: [&str; 4] = ["PATH", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"];
 
 /// Returns the variables that the service is to see as this command does: what Kiln is told by them, and, for a service of
@@ -137,12 +142,12 @@ pub fn variables(
             continue;
         }
         if name == "KILN_KEY" {
-            return Err(Fault::bad_input(
+            return Err(CommandError::bad_input(
                 "everybody can read a unit: write the key into a file, name it with KILN_KEY_FILE, and unset KILN_KEY",
             ));
         }
         let value = value.into_string().map_err(|_| {
-            Fault::bad_input(format!(
+            CommandError::bad_input(format!(
                 "the variable {name} is not Unicode, and a unit of systemd is; unset it"
             ))
         })?;

@@ -1,4 +1,4 @@
-//! Whether a program is still at its path after the next build, or the next boot.
+//! The check that a program is still at its path after the next build, or the next boot.
 
 use std::{
     env,
@@ -7,9 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Why a program is no good start for a service.
+/// The reason why a service cannot start a program.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unlasting {
+pub enum TemporaryPath {
     #[error("{} is in a build folder, and the next build replaces it", .0.display())]
     Build(PathBuf),
     #[error("{} is in a folder for temporary files, and gone after the next boot", .0.display())]
@@ -17,17 +17,17 @@ pub enum Unlasting {
 }
 
 /// Looks where a program lies.
-pub fn lasts(program: &Path) -> Result<(), Unlasting> {
+pub fn lasts(program: &Path) -> Result<(), TemporaryPath> {
     let folders = || program.ancestors().skip(1);
     // Cargo's marks: one at the top of the folder, one beside the programs.
     let built =
         |folder: &Path| folder.join(".rustc_info.json").is_file() || folder.join(".fingerprint").is_dir();
     if folders().any(built) {
-        return Err(Unlasting::Build(program.to_owned()));
+        return Err(TemporaryPath::Build(program.to_owned()));
     }
     let temporary = ["/tmp", "/var/tmp", "/dev/shm", "/run"].map(PathBuf::from);
     if temporary.iter().chain([&env::temp_dir()]).any(|folder| program.starts_with(folder)) {
-        return Err(Unlasting::Temporary(program.to_owned()));
+        return Err(TemporaryPath::Temporary(program.to_owned()));
     }
     Ok(())
 }
@@ -55,10 +55,10 @@ mod tests {
     fn build_folders_and_temporary_folders_are_known() {
         // This very test lies in a build folder.
         let test = env::current_exe().unwrap();
-        assert_eq!(lasts(&test), Err(Unlasting::Build(test.clone())));
+        assert_eq!(lasts(&test), Err(TemporaryPath::Build(test.clone())));
         let temp = tempfile::tempdir().unwrap();
         let program = temp.path().join("kiln");
-        assert_eq!(lasts(&program), Err(Unlasting::Temporary(program.clone())));
+        assert_eq!(lasts(&program), Err(TemporaryPath::Temporary(program.clone())));
         assert_eq!(lasts(Path::new("/usr/local/bin/kiln")), Ok(()));
         assert_eq!(lasts(Path::new("/home/ana/target/bin/kiln")), Ok(()), "a name alone says nothing");
     }

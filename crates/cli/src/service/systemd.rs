@@ -10,11 +10,11 @@ use std::{
 use kiln_files::{Access, Durability, write_atomically};
 
 use super::{role::ServiceRole, unit};
-use crate::exit::{Fault, Outcome};
+use crate::exit::{CommandError, Outcome};
 
-/// Where systemd reads units of the system.
+/// The folder of the system's units.
 const SYSTEM_UNITS: &str = "etc/systemd/system";
-/// Where systemd reads which accounts there must be.
+/// The file that names the accounts which systemd creates.
 const ACCOUNTS: &str = "etc/sysusers.d/kiln.conf";
 /// The folder of what belongs to services of the system.
 pub const SYSTEM_SETTINGS: &str = "etc/kiln";
@@ -29,7 +29,7 @@ pub enum Manager {
 }
 
 impl Manager {
-    /// Whether it is there to be asked: another system is not running.
+    /// Returns whether systemd can be asked: another system is not running.
     fn runs(&self) -> bool {
         !matches!(self, Self::System(Some(_)))
     }
@@ -53,7 +53,7 @@ impl Manager {
     /// Demands a systemd that runs, where this one would have to.
     pub fn demand(&self) -> Outcome {
         if self.runs() && !Path::new("/run/systemd/system").is_dir() {
-            return Err(Fault::failed(
+            return Err(CommandError::failed(
                 "this machine does not run systemd, which `kiln service` needs; let whatever starts programs at boot here \
                  start `kiln server` or `kiln worker` (`kiln service install worker --print` shows what systemd would do)",
             ));
@@ -67,7 +67,7 @@ impl Manager {
     /// Where the person has no home folder.
     pub fn file(&self, role: ServiceRole) -> Outcome<PathBuf> {
         let none = || {
-            Fault::bad_input(
+            CommandError::bad_input(
                 "there is no home folder for a service of yours; --system installs one of the system",
             )
         };
@@ -88,11 +88,11 @@ impl Manager {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
-                return Err(Fault::bad_input(format!("{} cannot be read ({error})", file.display())));
+                return Err(CommandError::bad_input(format!("{} cannot be read ({error})", file.display())));
             }
         };
         if text.lines().next() != Some(&unit::marker(role)) {
-            return Err(Fault::bad_input(format!(
+            return Err(CommandError::bad_input(format!(
                 "{} was not written by `kiln service install`; move it away, and try again",
                 file.display()
             )));
@@ -142,7 +142,7 @@ impl Manager {
             let said = said.unwrap_or_default();
             let error = said.lines().rev().find_map(|line| line.strip_prefix("error: "));
             let why = error.map_or(fault.message, |error| format!("{unit} does not start: {error}"));
-            Fault::failed(format!("{why} (it is tried again for as long as it is installed)"))
+            CommandError::failed(format!("{why} (it is tried again for as long as it is installed)"))
         })
     }
 
@@ -186,7 +186,7 @@ pub fn release() -> Option<u32> {
     String::from_utf8_lossy(&output.stdout).split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Whether the person's services run without a session. logind knows nobody who is neither logged in nor lingers.
+/// Returns whether the user's services run without a session. logind knows nobody who is neither logged in nor lingers.
 pub fn lingers() -> bool {
     let uid = rustix::process::getuid().as_raw().to_string();
     let output = Command::new("loginctl").args(["show-user", &uid, "--property=Linger", "--value"]).output();
@@ -203,24 +203,25 @@ pub fn linger() -> Outcome {
         .map(drop)
 }
 
-/// Whether this system has an account of this name.
+/// Returns whether this system has an account of this name.
 pub fn account_exists(name: &str) -> bool {
     Command::new("id").args(["-u", "--", name]).output().is_ok_and(|output| output.status.success())
 }
 
 fn succeeded(what: &str, output: io::Result<Output>) -> Outcome<String> {
-    let output = output.map_err(|error| Fault::failed(format!("`{what}` cannot be run ({error})")))?;
+    let output = output.map_err(|error| CommandError::failed(format!("`{what}` cannot be run ({error})")))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let said = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it does not say why");
-    Err(Fault::failed(format!("`{what}` failed: {said}")))
+    Err(CommandError::failed(format!("`{what}` failed: {said}")))
 }
 
 /// Writes a file whole, with its folder.
 pub fn write(file: &Path, text: &str, mode: u32) -> Outcome {
-    let fail = |error: io::Error| Fault::failed(format!("{} cannot be written ({error})", file.display()));
+    let fail =
+        |error: io::Error| CommandError::failed(format!("{} cannot be written ({error})", file.display()));
     let folder = file.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder).map_err(fail)?;
     // Whatever the umask of this shell is, systemd must be able to read it.
@@ -231,7 +232,7 @@ pub fn write(file: &Path, text: &str, mode: u32) -> Outcome {
 pub fn remove(file: &Path) -> Outcome {
     match fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Fault::failed(format!("{} cannot be removed ({error})", file.display())))
+            Err(CommandError::failed(format!("{} cannot be removed ({error})", file.display())))
         }
         _ => Ok(()),
     }

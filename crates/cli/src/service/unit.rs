@@ -16,7 +16,7 @@ const CREDENTIAL: &str = "farm.key";
 /// The release of systemd that knows `RestartSteps=`.
 const RESTART_STEPS: u32 = 254;
 
-/// Who a service runs as, and so whose manager runs it.
+/// The account of a service, and so the manager that runs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunsAs {
     /// The person who installs it: a unit of that person's own manager.
@@ -41,16 +41,16 @@ pub enum Word {
     KeyFile,
 }
 
-/// What a unit says.
+/// The contents of a unit.
 #[derive(Debug, Clone)]
 pub struct ServiceUnit {
     pub role: ServiceRole,
     pub runs_as: RunsAs,
     pub program: PathBuf,
-    /// What follows the program and the role.
+    /// The arguments after the program and the role.
     pub words: Vec<Word>,
     pub environment: Vec<(String, String)>,
-    /// Whether it starts Blenders: a worker, or a server with one inside.
+    /// The service starts Blenders: a worker, or a server with one inside.
     pub renders: bool,
     /// The copy of the key file, where the words name it.
     pub key_file: Option<PathBuf>,
@@ -58,7 +58,7 @@ pub struct ServiceUnit {
     pub systemd: Option<u32>,
 }
 
-/// Why no unit can say this.
+/// The reason why no unit can be written.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     #[error("systemd starts no program whose path has quotes, backslashes or control characters: {}", .0.display())]
@@ -156,7 +156,7 @@ impl ServiceUnit {
         }
     }
 
-    /// What it may do, and who goes first when memory is short.
+    /// Writes the limits of the service, and its rank when memory is short.
     fn protection(&self, section: &mut Section<'_>) {
         // Connections and files of caches; the usual 1,024 are few for a server.
         section.line("LimitNOFILE", if self.role == ServiceRole::Server { 524_288 } else { 65_536 });

@@ -9,7 +9,7 @@ use clap::{
 
 use super::{
     layers::Flags,
-    setting::{Form, Group, Setting},
+    setting::{DeclaredSetting, Form, Group},
     table::table,
 };
 
@@ -41,8 +41,8 @@ impl<const GROUP: u8> SettingArgs<GROUP> {
     }
 
     /// Those of the table, with their group.
-    fn settings() -> impl Iterator<Item = (&'static Setting, Group)> {
-        let of_group = |setting: &'static Setting| {
+    fn settings() -> impl Iterator<Item = (&'static DeclaredSetting, Group)> {
+        let of_group = |setting: &'static DeclaredSetting| {
             let group = setting.spec.groups.iter().find(|group| **group as u8 == GROUP)?;
             Some((setting, *group))
         };
@@ -80,7 +80,7 @@ impl<const GROUP: u8> FromArgMatches for SettingArgs<GROUP> {
     }
 }
 
-fn argument(setting: &'static Setting, group: Group) -> Arg {
+fn argument(setting: &'static DeclaredSetting, group: Group) -> Arg {
     let (spec, check) = (&setting.spec, setting.check);
     let mut argument = Arg::new(setting.name)
         .long(setting.flag.as_str())

@@ -11,13 +11,13 @@ use std::{
 use super::{
     Origin, Row, Value,
     flags::SettingArgs,
-    setting::{Form, Setting},
+    setting::{DeclaredSetting, Form},
     shape::Shape,
     table,
 };
-use crate::exit::{Fault, Outcome};
+use crate::exit::{CommandError, Outcome};
 
-/// What the flags of a command say, by the settings' names.
+/// The values of a command's flags, by the settings' names.
 #[derive(Debug, Clone, Default)]
 pub struct Flags(BTreeMap<&'static str, Vec<OsString>>);
 
@@ -75,7 +75,7 @@ impl File {
         Ok(Self { path: path.to_owned(), table })
     }
 
-    fn texts(&self, setting: &Setting) -> Outcome<Vec<OsString>> {
+    fn texts(&self, setting: &DeclaredSetting) -> Outcome<Vec<OsString>> {
         let Some(value) = self.table.get(setting.name) else { return Ok(Vec::new()) };
         let wrong = |must: &str| in_file(&self.path, format!("{}: {must}", setting.name));
         let text = |value: &toml::Value| {
@@ -124,7 +124,7 @@ impl<V: Fn(&str) -> Option<String>> Layers<V> {
     /// over it.
     pub fn value<X, T>(
         &self,
-        setting: &Setting,
+        setting: &DeclaredSetting,
         shape: Shape<X, T>,
         rows: &mut Vec<Row>,
     ) -> Outcome<Value<T>> {
@@ -158,7 +158,7 @@ impl<V: Fn(&str) -> Option<String>> Layers<V> {
         Ok(Value { value: shape.value(found), origin })
     }
 
-    fn variable(&self, setting: &Setting) -> Vec<OsString> {
+    fn variable(&self, setting: &DeclaredSetting) -> Vec<OsString> {
         let Some(text) = (self.var)(&setting.variable) else { return Vec::new() };
         match setting.spec.form {
             Form::Words | Form::Folders => {
@@ -171,21 +171,21 @@ impl<V: Fn(&str) -> Option<String>> Layers<V> {
         }
     }
 
-    fn wrong(&self, setting: &Setting, place: Origin, text: &OsStr, why: &str) -> Fault {
+    fn wrong(&self, setting: &DeclaredSetting, place: Origin, text: &OsStr, why: &str) -> CommandError {
         let text = text.display();
         match place {
             Origin::File => in_file(&self.file.path, format!("{}: {why}", setting.name)),
-            Origin::Environment => Fault::bad_input(format!(
+            Origin::Environment => CommandError::bad_input(format!(
                 "the variable {} cannot be “{text}” ({why}); correct or unset it",
                 setting.variable
             )),
             Origin::Flag | Origin::Default => {
-                Fault::bad_input(format!("--{} cannot be “{text}” ({why})", setting.flag))
+                CommandError::bad_input(format!("--{} cannot be “{text}” ({why})", setting.flag))
             }
         }
     }
 }
 
-fn in_file(path: &Path, why: String) -> Fault {
-    Fault::bad_input(format!("{} cannot be used: {why}; correct it or take it away", path.display()))
+fn in_file(path: &Path, why: String) -> CommandError {
+    CommandError::bad_input(format!("{} cannot be used: {why}; correct it or take it away", path.display()))
 }

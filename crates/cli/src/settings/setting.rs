@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 
 use super::shape::Shape;
 
-/// How a setting is written.
+/// The form of a setting's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// One text.
@@ -19,7 +19,7 @@ pub enum Form {
     Folders,
     /// A flag without a value; elsewhere `true` or `false`.
     Switch,
-    /// One text, and this one where the flag stands alone.
+    /// One text, and this one where the flag has no value.
     WordOr(&'static str),
 }
 
@@ -116,8 +116,8 @@ pub type Check = fn(&OsStr) -> Result<(), String>;
 
 /// A setting.
 #[derive(Debug)]
-pub struct Setting {
-    /// Its key in `kiln.toml`, from which its other names follow.
+pub struct DeclaredSetting {
+    /// The key in `kiln.toml`, from which its other names follow.
     pub name: &'static str,
     pub flag: String,
     pub variable: String,
@@ -131,7 +131,7 @@ pub struct Setting {
     pub check: Check,
 }
 
-impl Setting {
+impl DeclaredSetting {
     pub fn new<X, T>(name: &'static str, spec: Spec, shape: &Shape<X, T>, check: Check) -> Self {
         let variable = format!("KILN_{}", name.to_ascii_uppercase());
         let words = &shape.words;

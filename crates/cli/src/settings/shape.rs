@@ -1,4 +1,4 @@
-//! How the texts of a setting become its value: one parser for each setting, whichever place the text comes from.
+//! The way from the texts of a setting to its value: one parser for each setting, whichever place the text comes from.
 
 use std::{
     collections::BTreeMap, ffi::OsStr, fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr,
@@ -22,7 +22,7 @@ pub struct Shape<X, T> {
     default: T,
     /// The default in words.
     pub words: String,
-    /// Whether the words are a value, and not what Kiln does without one.
+    /// The words are a value, and do not describe the behaviour without one.
     pub words_are_value: bool,
 }
 
@@ -58,12 +58,12 @@ pub fn folders() -> Shape<SharedFolder, BTreeMap<ShortName, PathBuf>> {
     Shape { item: plain(), gather, default: BTreeMap::new(), words, words_are_value: false }
 }
 
-/// What its type reads and shows.
+/// Reads and shows a value as its type does.
 pub fn plain<X: FromStr<Err: Display> + Display>() -> Item<X> {
     item(parsed)
 }
 
-/// What its type shows, read by a parser of its own.
+/// Shows a value as its type does, and reads it by this parser.
 pub fn item<X: Display>(parse: fn(&OsStr) -> Result<X, String>) -> Item<X> {
     Item { parse, show: X::to_string }
 }

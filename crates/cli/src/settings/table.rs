@@ -10,12 +10,13 @@ use super::{
     Row, Value,
     layers::Layers,
     setting::{
+        DeclaredSetting,
         Form::{Folders, Path, Paths, Switch, Word, WordOr, Words},
         Group::{
             Account, Availability, Blender, Device, Farm, Global, Render, Retention, Server, ServerRender,
             Shared, Worker,
         },
-        Setting, Spec,
+        Spec,
     },
     shape::{self, absolute_path, between, item, many, maybe, one, path, plain},
 };
@@ -23,7 +24,7 @@ use crate::{exit::Outcome, size::ByteSize};
 
 macro_rules! setting {
     ($name:literal, $shape:expr, $spec:expr) => {
-        Setting::new($name, $spec, &$shape, |text| ($shape.item.parse)(text).map(drop))
+        DeclaredSetting::new($name, $spec, &$shape, |text| ($shape.item.parse)(text).map(drop))
     };
 }
 
@@ -54,14 +55,14 @@ macro_rules! settings {
             }
         }
 
-        static TABLE: LazyLock<Vec<Setting>> = LazyLock::new(|| vec![
+        static TABLE: LazyLock<Vec<DeclaredSetting>> = LazyLock::new(|| vec![
             $(setting!($name, $shape, $spec),)+
         ]);
     };
 }
 
 /// All settings, in the order in which `kiln config` prints them.
-pub fn table() -> &'static [Setting] {
+pub fn table() -> &'static [DeclaredSetting] {
     &TABLE
 }
 

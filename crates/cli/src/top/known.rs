@@ -10,7 +10,7 @@ use std::{
 use kiln_api::{RunningList, WorkerView};
 use kiln_types::WorkerState;
 
-/// How old that may become: no event tells that a worker has found another Blender, or was put into a pool.
+/// The age at which the list is read again: no event tells that a worker has found another Blender, or was put into a pool.
 const WHOLE: Duration = Duration::from_secs(30);
 
 /// Shared by the readings of one screen.
@@ -20,7 +20,7 @@ pub struct Known(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     workers: Vec<WorkerView>,
-    /// When they were read, and after how many changes.
+    /// The time when they were read, and the number of changes before.
     read: Option<(Instant, u64)>,
     /// Changes of workers so far.
     changes: u64,
@@ -48,7 +48,7 @@ impl Known {
         inner.read = Some((Instant::now(), changes));
     }
 
-    /// Whether the list is as good as a new one, but for what runs.
+    /// Returns whether the list is up to date, except for running frames.
     pub fn is_current(&self) -> bool {
         let inner = self.inner();
         inner.read.is_some_and(|(at, changes)| changes == inner.changes && at.elapsed() < WHOLE)

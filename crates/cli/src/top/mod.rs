@@ -26,18 +26,18 @@ use tokio::{
 };
 
 use self::{
-    draw::{Look, Now},
+    draw::{DrawTime, Look},
     model::{Farm, Model, Wish},
     rate::SPAN,
-    screen::{Input, Screen},
+    screen::{FullScreen, Input},
     source::Source,
 };
 use crate::{
     args::TopArgs,
     commands::Context,
-    exit::{Exit, Fault, Outcome},
+    exit::{CommandError, Exit, Outcome},
     farm,
-    output::Reader,
+    output::OutputMode,
     signals::Signals,
 };
 
@@ -47,18 +47,18 @@ const READ: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(5);
 /// A reading that took long is followed by so many times that of peace: a large farm has better things to do.
 const PEACE: u32 = 4;
-/// How often the clock and what counts by it are drawn.
+/// The time between two drawings of the clock.
 const TICK: Duration = Duration::from_secs(1);
 /// Between two pictures, at least: events may come by the thousand.
 const FRAME: Duration = Duration::from_millis(50);
-/// How long the end waits for what was asked for just before.
+/// The time that the last requests get at the end.
 const LAST_WISHES: Duration = Duration::from_secs(3);
 /// The width of a snapshot that goes to no terminal.
 const WIDTH: u16 = 120;
 
 pub async fn run(context: &Context, args: TopArgs) -> Outcome<Exit> {
     let client = farm::need(&context.settings(&args.farm)?)?;
-    let human = context.output.reader() == Reader::Human;
+    let human = context.output.reader() == OutputMode::Human;
     let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     let live = human && !args.once && io::stdout().is_terminal() && !dumb;
     // Whatever happens after this is told by the stream, so that nothing falls between it and the first reading.
@@ -95,7 +95,7 @@ fn snapshot(context: &Context, model: &Model) {
     });
 }
 
-/// What may come back from the server.
+/// An answer of the server.
 enum News {
     Read(Result<Farm, ClientError>),
     Done(Wish, Result<String, ClientError>),
@@ -105,7 +105,7 @@ struct Live {
     model: Model,
     source: Source,
     events: EventStream,
-    screen: Screen,
+    screen: FullScreen,
     inputs: mpsc::UnboundedReceiver<Input>,
     signals: Signals,
     look: Look,
@@ -123,12 +123,12 @@ struct Live {
 impl Live {
     fn new(model: Model, source: Source, events: EventStream) -> Outcome<Self> {
         let terminal = |error: io::Error| {
-            Fault::failed(format!(
+            CommandError::failed(format!(
                 "this terminal cannot be drawn on ({error}); `kiln top --once` prints the same as text"
             ))
         };
-        let signals = Signals::new().map_err(|error| Fault::failed(error.to_string()))?;
-        let screen = Screen::open().map_err(terminal)?;
+        let signals = Signals::new().map_err(|error| CommandError::failed(error.to_string()))?;
+        let screen = FullScreen::open().map_err(terminal)?;
         let soon = Instant::now() + READ;
         let news = mpsc::unbounded_channel();
         let wishes = Wishes::new(source.clone(), news.0.clone());
@@ -190,7 +190,9 @@ impl Live {
     fn draw(&mut self) -> Outcome {
         let (model, look) = (&self.model, self.look);
         let drawn = self.screen.draw(|buffer| draw::screen(model, &now(), look, buffer));
-        drawn.map_err(|error| Fault::failed(format!("the terminal cannot be drawn on any more ({error})")))
+        drawn.map_err(|error| {
+            CommandError::failed(format!("the terminal cannot be drawn on any more ({error})"))
+        })
     }
 
     fn on_event(&mut self, event: Result<kiln_api::Event, ClientError>) -> Outcome {
@@ -276,7 +278,7 @@ impl Wishes {
         }
     }
 
-    /// What was asked for before is still done; a server that does not answer is not waited for.
+    /// Completes the last requests; a server that does not answer is not waited for.
     async fn end(&mut self) {
         self.queue = None;
         let _ = tokio::time::timeout(LAST_WISHES, &mut self.work).await;
@@ -291,7 +293,10 @@ impl Drop for Live {
     }
 }
 
-fn now() -> Now {
+fn now() -> DrawTime {
     let at = Timestamp::now();
-    Now { ms: at.as_millisecond(), clock: at.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string() }
+    DrawTime {
+        ms: at.as_millisecond(),
+        clock: at.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string(),
+    }
 }

@@ -1,4 +1,4 @@
-//! What the screen shows and what keys do. Pure: keys and news come in, wishes go out.
+//! The contents of the screen and the effects of keys. Pure: keys and news come in, requests go out.
 
 use std::cmp::Reverse;
 
@@ -7,13 +7,13 @@ use kiln_types::{DesiredState, JobId, JobState, Priority, TaskName};
 
 use super::rate::Rate;
 
-/// How long a notice stays, in milliseconds.
+/// The time that a notice is shown, in milliseconds.
 const NOTICE: i64 = 6_000;
 
 /// The farm as it was last read.
 #[derive(Default)]
 pub struct Farm {
-    /// What runs first, then what waits, then what has ended.
+    /// Running jobs first, then waiting ones, then those that have ended.
     pub jobs: Vec<JobView>,
     pub workers: Vec<WorkerView>,
 }
@@ -39,7 +39,7 @@ impl Farm {
         self.jobs.iter().find(|job| job.id == id)
     }
 
-    /// Whether something moves without an event that says so.
+    /// Returns whether something moves without an event that says so.
     pub fn renders(&self) -> bool {
         self.workers.iter().any(|worker| !worker.running.is_empty())
     }
@@ -51,14 +51,14 @@ pub enum Table {
     Workers,
 }
 
-/// What lies over the tables.
+/// An overlay of the tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Over {
     Nothing,
     Help,
     /// Cancel this job?
     Cancel(JobId),
-    /// Why a job waits; no text until the server has answered. Scrolled by so many lines.
+    /// The reason why a job waits; no text until the server has answered. Scrolled by a number of lines.
     Explain {
         job: JobId,
         text: Option<String>,
@@ -98,7 +98,7 @@ pub enum WorkerVerb {
     Drain,
 }
 
-/// What a key asks of the world.
+/// A request that a key makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wish {
     Quit,
@@ -107,7 +107,7 @@ pub enum Wish {
     Explain(JobId),
 }
 
-/// Where the selection is: on the same row for as long as that is there.
+/// The selection: on the same row for as long as that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Selected<T> {
     row: usize,
@@ -136,7 +136,7 @@ pub struct Model {
     pub rate: Rate,
     pub focus: Table,
     pub over: Over,
-    /// Why the server is away, and since when.
+    /// The reason why the server cannot be reached, and the time since then.
     pub away: Option<(String, i64)>,
     /// Something that happened, until then.
     notice: Option<(String, i64)>,
@@ -144,7 +144,7 @@ pub struct Model {
     worker: Selected<String>,
 }
 
-/// What a key adds to a priority, or takes from it.
+/// The change of a priority by one key.
 const PRIORITY_STEP: i16 = 10;
 /// Rows that a page moves.
 const PAGE: usize = 10;

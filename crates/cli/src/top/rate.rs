@@ -1,4 +1,4 @@
-//! How many frames the farm finishes in a minute, from when each was done.
+//! The frames that the farm finishes in a minute, by the times when each was done.
 
 use std::collections::VecDeque;
 
@@ -27,7 +27,7 @@ impl Rate {
         Self { since, buckets: VecDeque::new(), ahead: None }
     }
 
-    /// What was done before anybody looked: everything between `since` and now.
+    /// Adds frames that were done earlier: everything between `since` and now.
     pub fn recall(&mut self, since: i64, done: impl IntoIterator<Item = i64>) {
         self.since = self.since.min(since);
         for at in done {

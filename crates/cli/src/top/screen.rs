@@ -11,11 +11,11 @@ use tokio::sync::mpsc;
 use super::model::Key;
 
 /// The terminal while it shows the farm. Dropped, also by a panic, it is as it was before.
-pub struct Screen {
+pub struct FullScreen {
     terminal: DefaultTerminal,
 }
 
-/// What the person did.
+/// An action of the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
     Key(Key),
@@ -23,7 +23,7 @@ pub enum Input {
     Resized,
 }
 
-impl Screen {
+impl FullScreen {
     /// Takes the terminal over. A panic gives it back before it prints.
     pub fn open() -> io::Result<Self> {
         let terminal = ratatui::try_init().inspect_err(|_| ratatui::restore())?;
@@ -35,7 +35,7 @@ impl Screen {
     }
 }
 
-impl Drop for Screen {
+impl Drop for FullScreen {
     fn drop(&mut self) {
         ratatui::restore();
     }

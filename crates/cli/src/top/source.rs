@@ -22,7 +22,7 @@ const OLDER: usize = 100;
 const RECALLED: usize = 8;
 const PAGES: usize = 4;
 
-/// What to ask a server for.
+/// The requests to a server.
 #[derive(Clone)]
 pub struct Source {
     client: Client,
@@ -75,7 +75,7 @@ impl Source {
         Ok(Farm::new(jobs.into_values().collect(), workers))
     }
 
-    /// When frames were done in the last minutes, by the server's clock; `None` where they are too many to ask for.
+    /// Returns the times when frames were done in the last minutes, by the server's clock; `None` where they are too many to ask for.
     pub async fn recall(&self, farm: &Farm, now: i64) -> Result<Option<Vec<i64>>, ClientError> {
         let from = now - SPAN;
         let recent = |job: &&JobView| {

@@ -50,12 +50,12 @@ pub fn cells(job: &JobView, look: Look) -> Vec<Cell> {
     ]
 }
 
-/// Whether there is a reason why it does not go on.
+/// Returns whether something keeps the job from rendering.
 pub fn has_trouble(job: &JobView) -> bool {
     job.reason.is_some() || (job.waits_for.is_some() && !job.state.is_end())
 }
 
-/// What there is to say of it, in a line below it.
+/// Returns the line below a selected job.
 pub fn detail(job: &JobView, look: Look) -> Vec<Span<'static>> {
     if let Some(waits) = job.waits_for.as_ref().filter(|_| !job.state.is_end()) {
         return vec![Span::styled(one_line(&format!("waits: {waits}")), look.warning())];

@@ -3,7 +3,7 @@
 use kiln_types::{JobState, WorkerState};
 use ratatui::style::{Color, Modifier, Style};
 
-/// How things look: with colours or, by NO_COLOR, without.
+/// The look of the screen: with colours or, by NO_COLOR, without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Look {
     pub colour: bool,
@@ -59,7 +59,7 @@ impl Look {
         }
     }
 
-    /// What is laid over the selected row.
+    /// Returns the style of the selected row.
     pub fn selected(self) -> Style {
         if self.colour {
             Style::new().bg(Color::Indexed(236))

@@ -24,8 +24,8 @@ use crate::output::{one_line, text::count};
 
 pub use look::Look;
 
-/// When it is drawn.
-pub struct Now {
+/// The time of a drawing.
+pub struct DrawTime {
     /// Unix milliseconds.
     pub ms: i64,
     /// As a person reads it.
@@ -34,11 +34,11 @@ pub struct Now {
 
 /// Lines of the head.
 const HEAD: u16 = 2;
-/// What each table takes besides its rows: a line of room, and the line of heads.
+/// The lines of a table besides its rows: a line of room, and the line of heads.
 const FRAME: u16 = 2;
 
 /// Draws the whole screen.
-pub fn screen(model: &Model, now: &Now, look: Look, buffer: &mut Buffer) {
+pub fn screen(model: &Model, now: &DrawTime, look: Look, buffer: &mut Buffer) {
     let area = *buffer.area();
     head(model, now, look, area, buffer);
     let foot = u16::from(look.live);
@@ -108,7 +108,7 @@ fn share(room: u16, jobs: u16, workers: u16) -> (u16, u16) {
     (jobs, workers.min(room - jobs))
 }
 
-fn head(model: &Model, now: &Now, look: Look, area: Rect, buffer: &mut Buffer) {
+fn head(model: &Model, now: &DrawTime, look: Look, area: Rect, buffer: &mut Buffer) {
     let link = match &model.away {
         Some((_, since)) => {
             Span::styled(format!("○ away for {}", rough((now.ms - since).max(0) as f64 / 1000.0)), look.bad())
@@ -144,8 +144,8 @@ fn states(model: &Model, look: Look) -> Vec<Span<'static>> {
     spans
 }
 
-/// How many frames a minute, and how that went in the last minutes, for as many of them as there is room.
-fn pace(model: &Model, now: &Now, look: Look, room: usize) -> Vec<Span<'static>> {
+/// Returns the frames per minute, and their course in the last minutes, for as many of them as there is room.
+fn pace(model: &Model, now: &DrawTime, look: Look, room: usize) -> Vec<Span<'static>> {
     const BARS: u16 = 20;
     /// Fewer tell nothing.
     const LEAST_BARS: usize = 6;
@@ -172,7 +172,7 @@ fn pace(model: &Model, now: &Now, look: Look, room: usize) -> Vec<Span<'static>>
     spans
 }
 
-fn table(model: &Model, which: Table, now: &Now, look: Look, area: Rect, buffer: &mut Buffer) {
+fn table(model: &Model, which: Table, now: &DrawTime, look: Look, area: Rect, buffer: &mut Buffer) {
     let farm = &model.farm;
     let columns = match which {
         Table::Jobs => jobs::columns(&farm.jobs),
@@ -233,8 +233,8 @@ fn more(above: usize, below: usize, look: Look, line: Rect, buffer: &mut Buffer)
     ends(Vec::new(), vec![Span::styled(text, look.accent())], line, buffer);
 }
 
-/// What keys do here; or what has just happened.
-fn foot_line(model: &Model, now: &Now, look: Look, line: Rect, buffer: &mut Buffer) {
+/// Draws the line of keys, or of the last event.
+fn foot_line(model: &Model, now: &DrawTime, look: Look, line: Rect, buffer: &mut Buffer) {
     let said = model
         .away
         .as_ref()

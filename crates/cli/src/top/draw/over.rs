@@ -1,4 +1,4 @@
-//! What lies over the tables: help, a question, why a job waits.
+//! The overlays of the tables: help, a question, why a job waits.
 
 use ratatui::{
     buffer::Buffer,

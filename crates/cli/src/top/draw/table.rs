@@ -12,13 +12,13 @@ use crate::output::one_line;
 
 pub struct Column {
     pub head: String,
-    /// Its cells stand at the right.
+    /// Cells are aligned to the right.
     pub right: bool,
     /// Narrower than this it is left out.
     pub least: u16,
     /// Wider than this it need not be.
     pub most: u16,
-    /// Where it is narrow, the greatest goes first.
+    /// The order in which columns disappear where it is narrow: the greatest first.
     pub rank: u8,
 }
 
@@ -50,7 +50,7 @@ impl Cell {
     }
 }
 
-/// How far something is. Parts of the whole, 0 to 1.
+/// The progress of something. Parts of the whole, 0 to 1.
 pub struct Bar {
     pub done: f64,
     pub failed: f64,
@@ -173,7 +173,7 @@ pub fn width(text: &str) -> usize {
     Span::raw(text).width()
 }
 
-/// What fits, with an ellipsis where something does not.
+/// Cuts the text to the room, with an ellipsis.
 pub fn clip(spans: Vec<Span<'static>>, room: u16) -> Line<'static> {
     let room = usize::from(room);
     if spans.iter().map(Span::width).sum::<usize>() <= room {

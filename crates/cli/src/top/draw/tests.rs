@@ -14,8 +14,8 @@ use crate::top::{
 const LIVE: Look = Look { colour: true, live: true };
 const SNAPSHOT: Look = Look { colour: false, live: false };
 
-fn now() -> Now {
-    Now { ms: NOW, clock: "17:55:08".to_owned() }
+fn now() -> DrawTime {
+    DrawTime { ms: NOW, clock: "17:55:08".to_owned() }
 }
 
 /// A farm at work for five minutes, ever faster.

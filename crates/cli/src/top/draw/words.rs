@@ -4,13 +4,13 @@ use kiln_types::duration::rough;
 
 /// `63%`, and never 100 before the end.
 pub fn percent(part: f64) -> String {
-    /// What a part loses in 32 bits.
+    /// The rounding error of a part in 32 bits.
     const ROUNDING: f64 = 1e-4;
     let part = if part.is_finite() { part.clamp(0.0, 1.0) } else { 0.0 };
     format!("{:.0}%", (part * 100.0 + ROUNDING).floor())
 }
 
-/// How long ago: `now`, `12 s`, `5 min`.
+/// Returns the time since then: `now`, `12 s`, `5 min`.
 pub fn ago(then_ms: i64, now_ms: i64) -> String {
     let seconds = now_ms.saturating_sub(then_ms) as f64 / 1000.0;
     if seconds < 5.0 { "now".to_owned() } else { rough(seconds) }

@@ -44,7 +44,7 @@ pub fn cells(worker: &WorkerView, farm: &Farm, now_ms: i64, look: Look) -> Vec<C
     ]
 }
 
-/// What there is to say of it, in a line below it.
+/// Returns the line below a selected worker.
 pub fn detail(worker: &WorkerView, look: Look) -> Vec<Span<'static>> {
     if let Some(sick) = &worker.sick {
         let trials = match sick.trials {
@@ -122,7 +122,7 @@ fn in_slots(worker: &WorkerView) -> impl Iterator<Item = &RunningView> {
     (0..running.len()).filter(last).map(|at| &running[at])
 }
 
-/// What the farm gets, and of how much where that is a part.
+/// Returns the cores that the farm gets, and those of the machine where they are more.
 fn cores(worker: &WorkerView) -> String {
     let (gets, has) = (worker.offered.cores, worker.machine.cores);
     if gets == has { has.to_string() } else { format!("{gets}/{has}") }

@@ -10,23 +10,23 @@ use tokio::time::timeout;
 
 use crate::{
     commands::worker,
-    exit::{Fault, Outcome},
+    exit::{CommandError, Outcome},
     scratch::Scratch,
     settings::Settings,
 };
 
-/// How long the server may take to let its records go.
+/// The time that the server gets to close its records.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// [`Inside::end`] ends it in good order; dropping it ends it too. Fields go in their order: the Blenders, the server, then the data.
-pub struct Inside {
+/// [`LocalFarm::end`] ends it in good order; dropping it ends it too. Fields go in their order: the Blenders, the server, then the data.
+pub struct LocalFarm {
     worker: RunningWorker,
     server: RunningServer,
     pub client: Client,
     scratch: Scratch,
 }
 
-impl Inside {
+impl LocalFarm {
     /// Starts both; a Blender of this series comes up meanwhile.
     ///
     /// # Errors
@@ -36,7 +36,7 @@ impl Inside {
         let made = tokio::task::spawn_blocking(move || Scratch::new(&data));
         let fail = |why: String| {
             let data = settings.data.value.display();
-            Fault::bad_input(format!(
+            CommandError::bad_input(format!(
                 "the data folder {data} cannot be used ({why}); choose another with --data"
             ))
         };
