@@ -3,7 +3,7 @@
 use kiln_api::{JobView, WorkerView};
 use serde_json::{Value, json};
 
-use super::model::{Farm, Model};
+use super::model::{FarmSnapshot, Model};
 
 /// The time of the tests, in Unix milliseconds.
 pub const NOW: i64 = 1_800_000_000_000;
@@ -65,7 +65,7 @@ pub fn run(slot: u16, job: u64, frame: Option<i32>, fraction: Option<f32>, estim
 }
 
 /// A farm in which something of everything happens.
-pub fn farm() -> Farm {
+pub fn farm() -> FarmSnapshot {
     let jobs = vec![
         job(
             9,
@@ -142,7 +142,7 @@ pub fn farm() -> Farm {
             }),
         ),
     ];
-    Farm::new(jobs, workers)
+    FarmSnapshot::new(jobs, workers)
 }
 
 /// A model that has just read [`farm`].

@@ -15,7 +15,7 @@ const WHOLE: Duration = Duration::from_secs(30);
 
 /// Shared by the readings of one screen.
 #[derive(Debug, Clone, Default)]
-pub struct Known(Arc<Mutex<Inner>>);
+pub struct FarmCache(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -26,7 +26,7 @@ struct Inner {
     changes: u64,
 }
 
-impl Known {
+impl FarmCache {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn what_runs_is_put_to_whom_it_runs_on_until_something_else_changes() {
-        let known = Known::default();
+        let known = FarmCache::default();
         assert!(!known.is_current());
         let workers = fixtures::farm().workers;
         known.read(&workers, known.changes());

@@ -27,10 +27,10 @@ use tokio::{
 
 use self::{
     draw::{DrawTime, Look},
-    model::{Farm, Model, Wish},
+    model::{FarmSnapshot, KeyAction, Model},
     rate::SPAN,
-    screen::{FullScreen, Input},
-    source::Source,
+    screen::{FullScreen, UserInput},
+    source::FarmSource,
 };
 use crate::{
     args::TopArgs,
@@ -52,7 +52,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// Between two pictures, at least: events may come by the thousand.
 const FRAME: Duration = Duration::from_millis(50);
 /// The time that the last requests get at the end.
-const LAST_WISHES: Duration = Duration::from_secs(3);
+const LAST_ACTIONS: Duration = Duration::from_secs(3);
 /// The width of a snapshot that goes to no terminal.
 const WIDTH: u16 = 120;
 
@@ -63,12 +63,12 @@ pub async fn run(context: &Context, args: TopArgs) -> Outcome<Exit> {
     let live = human && !args.once && io::stdout().is_terminal() && !dumb;
     // Whatever happens after this is told by the stream, so that nothing falls between it and the first reading.
     let events = client.events(None, None).await?;
-    let source = Source::new(client.clone());
+    let source = FarmSource::new(client.clone());
     let first = source.read().await?;
     let mut model = Model::new(client.url().to_owned(), now().ms);
-    if let Some(done) = source.recall(&first, now().ms).await? {
+    if let Some(done) = source.read_history(&first, now().ms).await? {
         let at = now().ms;
-        model.rate.recall(at - SPAN, done.into_iter().map(|done| done.min(at)));
+        model.rate.read_history(at - SPAN, done.into_iter().map(|done| done.min(at)));
     }
     model.read(first, now().ms);
     if live {
@@ -97,20 +97,20 @@ fn snapshot(context: &Context, model: &Model) {
 
 /// An answer of the server.
 enum News {
-    Read(Result<Farm, ClientError>),
-    Done(Wish, Result<String, ClientError>),
+    Read(Result<FarmSnapshot, ClientError>),
+    Done(KeyAction, Result<String, ClientError>),
 }
 
 struct Live {
     model: Model,
-    source: Source,
+    source: FarmSource,
     events: EventStream,
     screen: FullScreen,
-    inputs: mpsc::UnboundedReceiver<Input>,
+    inputs: mpsc::UnboundedReceiver<UserInput>,
     signals: Signals,
     look: Look,
     news: (mpsc::UnboundedSender<News>, mpsc::UnboundedReceiver<News>),
-    wishes: Wishes,
+    actions: Actions,
     /// A reading on its way, and since when.
     reading: Option<(JoinHandle<()>, Instant)>,
     /// The next reading is not before, and not later than.
@@ -121,7 +121,7 @@ struct Live {
 }
 
 impl Live {
-    fn new(model: Model, source: Source, events: EventStream) -> Outcome<Self> {
+    fn new(model: Model, source: FarmSource, events: EventStream) -> Outcome<Self> {
         let terminal = |error: io::Error| {
             CommandError::failed(format!(
                 "this terminal cannot be drawn on ({error}); `kiln top --once` prints the same as text"
@@ -131,7 +131,7 @@ impl Live {
         let screen = FullScreen::open().map_err(terminal)?;
         let soon = Instant::now() + READ;
         let news = mpsc::unbounded_channel();
-        let wishes = Wishes::new(source.clone(), news.0.clone());
+        let actions = Actions::new(source.clone(), news.0.clone());
         Ok(Self {
             model,
             source,
@@ -141,7 +141,7 @@ impl Live {
             signals,
             look: Look { colour: console::colors_enabled(), live: true },
             news,
-            wishes,
+            actions,
             reading: None,
             earliest: soon,
             latest: soon,
@@ -163,18 +163,18 @@ impl Live {
                 () = tokio::time::sleep_until(next), if changed => continue,
                 () = self.signals.next() => return Ok(Exit::Interrupted),
                 input = self.inputs.recv() => match input {
-                    Some(Input::Key(key)) => {
-                        let wish = self.model.press(key, now().ms);
-                        match wish {
-                            Some(Wish::Quit) => {
-                                self.wishes.end().await;
+                    Some(UserInput::Key(key)) => {
+                        let action = self.model.press(key, now().ms);
+                        match action {
+                            Some(KeyAction::Quit) => {
+                                self.actions.end().await;
                                 return Ok(Exit::Done);
                             }
-                            Some(wish) => self.wishes.add(wish),
+                            Some(action) => self.actions.add(action),
                             None => {}
                         }
                     }
-                    Some(Input::Resized) => {}
+                    Some(UserInput::Resized) => {}
                     // The terminal is gone.
                     None => return Ok(Exit::Interrupted),
                 },
@@ -239,7 +239,7 @@ impl Live {
                 let moves = self.model.away.is_some() || self.model.farm.renders();
                 self.latest = self.earliest + if moves { Duration::ZERO } else { LOOK };
             }
-            News::Done(Wish::Explain(job), said) => {
+            News::Done(KeyAction::Explain(job), said) => {
                 self.model.explained(job, said.unwrap_or_else(|error| error.to_string()));
             }
             News::Done(_, said) => {
@@ -252,36 +252,36 @@ impl Live {
     }
 }
 
-/// Carries wishes out in the order in which they come, one after the other: of two that set the same the later holds.
-struct Wishes {
-    queue: Option<mpsc::UnboundedSender<Wish>>,
+/// Carries actions out in the order in which they come, one after the other: of two that set the same the later holds.
+struct Actions {
+    queue: Option<mpsc::UnboundedSender<KeyAction>>,
     work: JoinHandle<()>,
 }
 
-impl Wishes {
-    fn new(source: Source, news: mpsc::UnboundedSender<News>) -> Self {
-        let (queue, mut wishes) = mpsc::unbounded_channel();
+impl Actions {
+    fn new(source: FarmSource, news: mpsc::UnboundedSender<News>) -> Self {
+        let (queue, mut actions) = mpsc::unbounded_channel();
         let work = tokio::spawn(async move {
-            while let Some(wish) = wishes.recv().await {
-                let said = source.carry_out(&wish).await;
+            while let Some(action) = actions.recv().await {
+                let said = source.carry_out(&action).await;
                 // Nobody listens any more where the screen is gone.
-                let _ = news.send(News::Done(wish, said));
+                let _ = news.send(News::Done(action, said));
             }
         });
         Self { queue: Some(queue), work }
     }
 
-    fn add(&self, wish: Wish) {
+    fn add(&self, action: KeyAction) {
         if let Some(queue) = &self.queue {
             // It is read until it ends.
-            let _ = queue.send(wish);
+            let _ = queue.send(action);
         }
     }
 
     /// Completes the last requests; a server that does not answer is not waited for.
     async fn end(&mut self) {
         self.queue = None;
-        let _ = tokio::time::timeout(LAST_WISHES, &mut self.work).await;
+        let _ = tokio::time::timeout(LAST_ACTIONS, &mut self.work).await;
     }
 }
 

@@ -12,13 +12,13 @@ const NOTICE: i64 = 6_000;
 
 /// The farm as it was last read.
 #[derive(Default)]
-pub struct Farm {
+pub struct FarmSnapshot {
     /// Running jobs first, then waiting ones, then those that have ended.
     pub jobs: Vec<JobView>,
     pub workers: Vec<WorkerView>,
 }
 
-impl Farm {
+impl FarmSnapshot {
     pub fn new(mut jobs: Vec<JobView>, workers: Vec<WorkerView>) -> Self {
         jobs.sort_by_key(|job| {
             let rank = match job.state {
@@ -53,7 +53,7 @@ pub enum Table {
 
 /// An overlay of the tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Over {
+pub enum Overlay {
     Nothing,
     Help,
     /// Cancel this job?
@@ -83,7 +83,7 @@ pub enum Key {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobVerb {
+pub enum JobAction {
     Pause,
     Resume,
     Cancel,
@@ -100,9 +100,9 @@ pub enum WorkerVerb {
 
 /// A request that a key makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wish {
+pub enum KeyAction {
     Quit,
-    Job(JobId, JobVerb),
+    Job(JobId, JobAction),
     Worker(String, WorkerVerb),
     Explain(JobId),
 }
@@ -132,10 +132,10 @@ impl<T: PartialEq + Clone> Selected<T> {
 pub struct Model {
     /// The server's address.
     pub url: String,
-    pub farm: Farm,
+    pub farm: FarmSnapshot,
     pub rate: Rate,
     pub focus: Table,
-    pub over: Over,
+    pub over: Overlay,
     /// The reason why the server cannot be reached, and the time since then.
     pub away: Option<(String, i64)>,
     /// Something that happened, until then.
@@ -155,10 +155,10 @@ impl Model {
     pub fn new(url: String, now: i64) -> Self {
         Self {
             url,
-            farm: Farm::default(),
+            farm: FarmSnapshot::default(),
             rate: Rate::new(now),
             focus: Table::Jobs,
-            over: Over::Nothing,
+            over: Overlay::Nothing,
             away: None,
             notice: None,
             job: Selected::NONE,
@@ -167,7 +167,7 @@ impl Model {
     }
 
     /// The farm was read.
-    pub fn read(&mut self, farm: Farm, now: i64) {
+    pub fn read(&mut self, farm: FarmSnapshot, now: i64) {
         if self.away.take().is_some() {
             self.say("the server is back", now);
         }
@@ -199,7 +199,7 @@ impl Model {
 
     /// The server has said why a job waits; nobody may be asking any more.
     pub fn explained(&mut self, id: JobId, answer: String) {
-        if let Over::Explain { job, text, .. } = &mut self.over
+        if let Overlay::Explain { job, text, .. } = &mut self.over
             && *job == id
         {
             *text = Some(answer);
@@ -221,38 +221,38 @@ impl Model {
         self.farm.workers.get(self.worker.row)
     }
 
-    pub fn press(&mut self, key: Key, now: i64) -> Option<Wish> {
+    pub fn press(&mut self, key: Key, now: i64) -> Option<KeyAction> {
         if key == Key::Interrupt {
-            return Some(Wish::Quit);
+            return Some(KeyAction::Quit);
         }
         match &mut self.over {
-            Over::Nothing => self.press_table(key, now),
-            Over::Cancel(job) => {
+            Overlay::Nothing => self.press_table(key, now),
+            Overlay::Cancel(job) => {
                 let job = *job;
-                self.over = Over::Nothing;
-                matches!(key, Key::Char('y' | 'Y')).then_some(Wish::Job(job, JobVerb::Cancel))
+                self.over = Overlay::Nothing;
+                matches!(key, Key::Char('y' | 'Y')).then_some(KeyAction::Job(job, JobAction::Cancel))
             }
-            Over::Explain { scroll, .. } if matches!(key, Key::Up | Key::Char('k')) => {
+            Overlay::Explain { scroll, .. } if matches!(key, Key::Up | Key::Char('k')) => {
                 *scroll = scroll.saturating_sub(1);
                 None
             }
-            Over::Explain { scroll, text, .. } if matches!(key, Key::Down | Key::Char('j')) => {
+            Overlay::Explain { scroll, text, .. } if matches!(key, Key::Down | Key::Char('j')) => {
                 let most = text.as_ref().map_or(0, |text| text.len() / SHORT_LINE);
                 *scroll = scroll.saturating_add(1).min(u16::try_from(most).unwrap_or(u16::MAX));
                 None
             }
-            Over::Help | Over::Explain { .. } => {
-                self.over = Over::Nothing;
+            Overlay::Help | Overlay::Explain { .. } => {
+                self.over = Overlay::Nothing;
                 None
             }
         }
     }
 
-    fn press_table(&mut self, key: Key, now: i64) -> Option<Wish> {
+    fn press_table(&mut self, key: Key, now: i64) -> Option<KeyAction> {
         let row = self.selected_row(self.focus);
         match key {
-            Key::Char('q' | 'Q') | Key::Escape | Key::Interrupt => return Some(Wish::Quit),
-            Key::Char('?' | 'h') => self.over = Over::Help,
+            Key::Char('q' | 'Q') | Key::Escape | Key::Interrupt => return Some(KeyAction::Quit),
+            Key::Char('?' | 'h') => self.over = Overlay::Help,
             Key::Tab => {
                 self.focus = match self.focus {
                     Table::Jobs => Table::Workers,
@@ -275,21 +275,23 @@ impl Model {
         None
     }
 
-    fn press_job(&mut self, key: Key, now: i64) -> Option<Wish> {
+    fn press_job(&mut self, key: Key, now: i64) -> Option<KeyAction> {
         let (id, state) = self.selected_job().map(|job| (job.id, job.state))?;
         match key {
-            Key::Char('p') if state == JobState::Paused => return Some(Wish::Job(id, JobVerb::Resume)),
+            Key::Char('p') if state == JobState::Paused => {
+                return Some(KeyAction::Job(id, JobAction::Resume));
+            }
             Key::Char('p' | 'c' | '+' | '-') if state.is_end() => {
                 self.say(format!("job {id} has ended"), now)
             }
-            Key::Char('p') => return Some(Wish::Job(id, JobVerb::Pause)),
-            Key::Char('c') => self.over = Over::Cancel(id),
-            Key::Char('r') => return Some(Wish::Job(id, JobVerb::Retry)),
+            Key::Char('p') => return Some(KeyAction::Job(id, JobAction::Pause)),
+            Key::Char('c') => self.over = Overlay::Cancel(id),
+            Key::Char('r') => return Some(KeyAction::Job(id, JobAction::Retry)),
             Key::Char('+' | '=') => return self.raise(PRIORITY_STEP),
             Key::Char('-') => return self.raise(-PRIORITY_STEP),
             Key::Char('e') | Key::Enter => {
-                self.over = Over::Explain { job: id, text: None, scroll: 0 };
-                return Some(Wish::Explain(id));
+                self.over = Overlay::Explain { job: id, text: None, scroll: 0 };
+                return Some(KeyAction::Explain(id));
             }
             Key::Char('d' | 'w') => self.say("Tab goes to the workers", now),
             _ => {}
@@ -298,15 +300,15 @@ impl Model {
     }
 
     /// Shown at once, so that a second key goes on from there.
-    fn raise(&mut self, by: i16) -> Option<Wish> {
+    fn raise(&mut self, by: i16) -> Option<KeyAction> {
         let job = self.farm.jobs.get_mut(self.job.row)?;
         let now = &mut job.spec.standing.priority;
         let wanted = (i16::from(now.get()) + by).clamp(0, Priority::MAX.get().into());
         *now = u8::try_from(wanted).ok()?.try_into().ok()?;
-        Some(Wish::Job(job.id, JobVerb::Priority(*now)))
+        Some(KeyAction::Job(job.id, JobAction::Priority(*now)))
     }
 
-    fn press_worker(&mut self, key: Key, now: i64) -> Option<Wish> {
+    fn press_worker(&mut self, key: Key, now: i64) -> Option<KeyAction> {
         let worker = self.selected_worker()?;
         let verb = match key {
             Key::Char('p') if worker.desired == DesiredState::Pause => WorkerVerb::Resume,
@@ -319,7 +321,7 @@ impl Model {
             }
             _ => return None,
         };
-        Some(Wish::Worker(worker.name.clone(), verb))
+        Some(KeyAction::Worker(worker.name.clone(), verb))
     }
 
     fn select(&mut self, row: usize) {
@@ -345,7 +347,7 @@ mod tests {
     use super::*;
     use crate::top::fixtures::{NOW, farm, job, model, worker};
 
-    fn press(model: &mut Model, key: Key) -> Option<Wish> {
+    fn press(model: &mut Model, key: Key) -> Option<KeyAction> {
         model.press(key, NOW)
     }
 
@@ -366,13 +368,13 @@ mod tests {
         assert_eq!(selected(&model), 8);
         let mut jobs = farm().jobs;
         jobs.retain(|job| job.id != JobId(7));
-        model.read(Farm::new(jobs.clone(), Vec::new()), NOW);
+        model.read(FarmSnapshot::new(jobs.clone(), Vec::new()), NOW);
         assert_eq!(selected(&model), 8);
         // Where it goes away, its neighbour takes its place.
         jobs.retain(|job| job.id != JobId(8));
-        model.read(Farm::new(jobs, Vec::new()), NOW);
+        model.read(FarmSnapshot::new(jobs, Vec::new()), NOW);
         assert_eq!(selected(&model), 9);
-        model.read(Farm::default(), NOW);
+        model.read(FarmSnapshot::default(), NOW);
         assert!(model.selected_job().is_none());
         for key in [Key::Down, Key::End, Key::PageUp, Key::Char('p'), Key::Char('e'), Key::Char('c')] {
             assert_eq!(press(&mut model, key), None, "{key:?} on nothing");
@@ -384,8 +386,8 @@ mod tests {
     #[test]
     fn keys_steer_what_is_selected() {
         let mut model = model();
-        assert_eq!(press(&mut model, Key::Char('p')), Some(Wish::Job(JobId(7), JobVerb::Pause)));
-        assert_eq!(press(&mut model, Key::Char('r')), Some(Wish::Job(JobId(7), JobVerb::Retry)));
+        assert_eq!(press(&mut model, Key::Char('p')), Some(KeyAction::Job(JobId(7), JobAction::Pause)));
+        assert_eq!(press(&mut model, Key::Char('r')), Some(KeyAction::Job(JobId(7), JobAction::Retry)));
         assert_eq!(press(&mut model, Key::Char('d')), None);
         assert_eq!(model.notice(NOW), Some("Tab goes to the workers"));
         assert_eq!(model.notice(NOW + NOTICE), None, "a notice goes by itself");
@@ -396,26 +398,27 @@ mod tests {
         let jobs = vec![job(7, "forest", "paused", (0, 0, 5), json!({}))];
         let workers =
             vec![worker("attic", "idle", json!({})), worker("desk", "paused", json!({ "desired": "pause" }))];
-        model.read(Farm::new(jobs, workers), NOW);
-        assert_eq!(press(&mut model, Key::Char('p')), Some(Wish::Job(JobId(7), JobVerb::Resume)));
+        model.read(FarmSnapshot::new(jobs, workers), NOW);
+        assert_eq!(press(&mut model, Key::Char('p')), Some(KeyAction::Job(JobId(7), JobAction::Resume)));
         press(&mut model, Key::Tab);
-        let attic = |verb| Some(Wish::Worker("attic".to_owned(), verb));
+        let attic = |verb| Some(KeyAction::Worker("attic".to_owned(), verb));
         assert_eq!(press(&mut model, Key::Char('d')), attic(WorkerVerb::Drain));
         assert_eq!(press(&mut model, Key::Char('w')), attic(WorkerVerb::Resume));
         assert_eq!(press(&mut model, Key::Char('p')), attic(WorkerVerb::Pause));
         press(&mut model, Key::Char('j'));
         assert_eq!(
             press(&mut model, Key::Char('p')),
-            Some(Wish::Worker("desk".to_owned(), WorkerVerb::Resume))
+            Some(KeyAction::Worker("desk".to_owned(), WorkerVerb::Resume))
         );
-        assert_eq!(press(&mut model, Key::Char('q')), Some(Wish::Quit));
+        assert_eq!(press(&mut model, Key::Char('q')), Some(KeyAction::Quit));
     }
 
     #[test]
     fn a_priority_goes_up_and_down_between_its_ends() {
         let mut model = model();
-        let priority =
-            |number: u8| Some(Wish::Job(JobId(7), JobVerb::Priority(Priority::try_from(number).unwrap())));
+        let priority = |number: u8| {
+            Some(KeyAction::Job(JobId(7), JobAction::Priority(Priority::try_from(number).unwrap())))
+        };
         for number in [60, 70, 80, 90, 100, 100] {
             assert_eq!(press(&mut model, Key::Char('+')), priority(number));
         }
@@ -424,7 +427,7 @@ mod tests {
         }
         // Jobs are in the order in which they are served.
         let jobs = std::mem::take(&mut model.farm).jobs;
-        model.read(Farm::new(jobs, Vec::new()), NOW);
+        model.read(FarmSnapshot::new(jobs, Vec::new()), NOW);
         assert_eq!(model.farm.jobs[0].id, JobId(8));
         assert_eq!(selected(&model), 7);
     }
@@ -434,32 +437,32 @@ mod tests {
         let mut model = model();
         for key in [Key::Char('n'), Key::Escape, Key::Enter, Key::Char('q')] {
             assert_eq!(press(&mut model, Key::Char('c')), None);
-            assert_eq!(model.over, Over::Cancel(JobId(7)));
+            assert_eq!(model.over, Overlay::Cancel(JobId(7)));
             assert_eq!(press(&mut model, key), None, "{key:?}");
-            assert_eq!(model.over, Over::Nothing);
+            assert_eq!(model.over, Overlay::Nothing);
         }
         press(&mut model, Key::Char('c'));
-        assert_eq!(press(&mut model, Key::Char('y')), Some(Wish::Job(JobId(7), JobVerb::Cancel)));
+        assert_eq!(press(&mut model, Key::Char('y')), Some(KeyAction::Job(JobId(7), JobAction::Cancel)));
         press(&mut model, Key::Char('c'));
-        assert_eq!(press(&mut model, Key::Interrupt), Some(Wish::Quit), "Ctrl-C always leaves");
+        assert_eq!(press(&mut model, Key::Interrupt), Some(KeyAction::Quit), "Ctrl-C always leaves");
     }
 
     #[test]
     fn an_explanation_that_nobody_asks_for_any_more_is_not_shown() {
         let mut model = model();
-        assert_eq!(press(&mut model, Key::Char('e')), Some(Wish::Explain(JobId(7))));
+        assert_eq!(press(&mut model, Key::Char('e')), Some(KeyAction::Explain(JobId(7))));
         model.explained(JobId(8), "of another job".to_owned());
-        assert!(matches!(&model.over, Over::Explain { text: None, .. }));
+        assert!(matches!(&model.over, Overlay::Explain { text: None, .. }));
         model.explained(JobId(7), "because\n".repeat(50));
         press(&mut model, Key::Down);
-        assert!(matches!(&model.over, Over::Explain { text: Some(_), scroll: 1, .. }));
+        assert!(matches!(&model.over, Overlay::Explain { text: Some(_), scroll: 1, .. }));
         for _ in 0..1000 {
             press(&mut model, Key::Down);
         }
-        assert!(matches!(&model.over, Over::Explain { scroll: ..=50, .. }), "it ends somewhere");
+        assert!(matches!(&model.over, Overlay::Explain { scroll: ..=50, .. }), "it ends somewhere");
         press(&mut model, Key::Escape);
         model.explained(JobId(7), "too late".to_owned());
-        assert_eq!(model.over, Over::Nothing);
+        assert_eq!(model.over, Overlay::Nothing);
     }
 
     #[test]

@@ -28,7 +28,7 @@ impl Rate {
     }
 
     /// Adds frames that were done earlier: everything between `since` and now.
-    pub fn recall(&mut self, since: i64, done: impl IntoIterator<Item = i64>) {
+    pub fn read_history(&mut self, since: i64, done: impl IntoIterator<Item = i64>) {
         self.since = self.since.min(since);
         for at in done {
             self.add(at);
@@ -129,7 +129,7 @@ mod tests {
     fn what_nobody_counted_is_not_nothing() {
         let mut rate = Rate::new(290_000);
         assert_eq!(rate.history(300_000, 5), [None, None, None, None, Some(0)]);
-        rate.recall(0, [10_000, 250_000]);
+        rate.read_history(0, [10_000, 250_000]);
         assert_eq!(rate.history(299_999, 5), [Some(1), Some(0), Some(0), Some(0), Some(1)]);
     }
 }

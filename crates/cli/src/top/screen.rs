@@ -17,7 +17,7 @@ pub struct FullScreen {
 
 /// An action of the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Input {
+pub enum UserInput {
     Key(Key),
     /// The terminal has another size.
     Resized,
@@ -43,13 +43,13 @@ impl Drop for FullScreen {
 
 /// Keys as they are pressed; ends where the terminal does. Reading one waits, so that has a thread of its own, which
 /// ends with the program.
-pub fn inputs() -> mpsc::UnboundedReceiver<Input> {
+pub fn inputs() -> mpsc::UnboundedReceiver<UserInput> {
     let (sender, receiver) = mpsc::unbounded_channel();
     thread::spawn(move || {
         while let Ok(event) = event::read() {
             let input = match event {
-                Event::Key(event) if event.kind != KeyEventKind::Release => key(event).map(Input::Key),
-                Event::Resize(..) => Some(Input::Resized),
+                Event::Key(event) if event.kind != KeyEventKind::Release => key(event).map(UserInput::Key),
+                Event::Resize(..) => Some(UserInput::Resized),
                 _ => None,
             };
             if input.is_some_and(|input| sender.send(input).is_err()) {

@@ -8,8 +8,8 @@ use kiln_client::{AttemptFilter, Client, ClientError, JobFilter};
 use kiln_types::{AttemptState, JobId, JobState};
 
 use super::{
-    known::Known,
-    model::{Farm, JobVerb, Wish, WorkerVerb},
+    known::FarmCache,
+    model::{FarmSnapshot, JobAction, KeyAction, WorkerVerb},
     rate::SPAN,
 };
 
@@ -24,14 +24,14 @@ const PAGES: usize = 4;
 
 /// The requests to a server.
 #[derive(Clone)]
-pub struct Source {
+pub struct FarmSource {
     client: Client,
-    known: Known,
+    known: FarmCache,
 }
 
-impl Source {
+impl FarmSource {
     pub fn new(client: Client) -> Self {
-        Self { client, known: Known::default() }
+        Self { client, known: FarmCache::default() }
     }
 
     /// Something has happened to a worker: the next reading is of all workers in full.
@@ -53,7 +53,7 @@ impl Source {
     }
 
     /// Jobs and workers as they are now.
-    pub async fn read(&self) -> Result<Farm, ClientError> {
+    pub async fn read(&self) -> Result<FarmSnapshot, ClientError> {
         let newest = JobFilter { limit: Some(NEWEST), ..JobFilter::default() };
         let states = JobState::ALL.iter().copied().filter(|state| !state.is_end()).collect();
         let open = JobFilter { states, limit: Some(OPEN), ..JobFilter::default() };
@@ -72,11 +72,11 @@ impl Source {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Farm::new(jobs.into_values().collect(), workers))
+        Ok(FarmSnapshot::new(jobs.into_values().collect(), workers))
     }
 
     /// Returns the times when frames were done in the last minutes, by the server's clock; `None` where they are too many to ask for.
-    pub async fn recall(&self, farm: &Farm, now: i64) -> Result<Option<Vec<i64>>, ClientError> {
+    pub async fn read_history(&self, farm: &FarmSnapshot, now: i64) -> Result<Option<Vec<i64>>, ClientError> {
         let from = now - SPAN;
         let recent = |job: &&JobView| {
             job.tasks.done > 0 && job.ended_ms.is_none_or(|ended| ended > from || !job.state.is_end())
@@ -107,23 +107,27 @@ impl Source {
     }
 
     /// Does what a key asked for, and says so in a sentence.
-    pub async fn carry_out(&self, wish: &Wish) -> Result<String, ClientError> {
+    pub async fn carry_out(&self, action: &KeyAction) -> Result<String, ClientError> {
         let client = &self.client;
-        match wish {
-            Wish::Quit => Ok(String::new()),
-            Wish::Job(id, JobVerb::Pause) => client.pause(*id).await.map(|()| format!("job {id} is paused")),
-            Wish::Job(id, JobVerb::Resume) => client.resume(*id).await.map(|()| format!("job {id} goes on")),
-            Wish::Job(id, JobVerb::Cancel) => {
+        match action {
+            KeyAction::Quit => Ok(String::new()),
+            KeyAction::Job(id, JobAction::Pause) => {
+                client.pause(*id).await.map(|()| format!("job {id} is paused"))
+            }
+            KeyAction::Job(id, JobAction::Resume) => {
+                client.resume(*id).await.map(|()| format!("job {id} goes on"))
+            }
+            KeyAction::Job(id, JobAction::Cancel) => {
                 client.cancel(*id).await.map(|()| format!("job {id} is cancelled"))
             }
-            Wish::Job(id, JobVerb::Retry) => {
+            KeyAction::Job(id, JobAction::Retry) => {
                 client.retry(*id).await.map(|()| format!("job {id} tries again what failed"))
             }
-            Wish::Job(id, JobVerb::Priority(priority)) => {
+            KeyAction::Job(id, JobAction::Priority(priority)) => {
                 let change = ChangeJob { priority: Some(*priority), ..ChangeJob::default() };
                 client.change(*id, &change).await.map(|_| format!("job {id} has priority {priority}"))
             }
-            Wish::Worker(name, verb) => {
+            KeyAction::Worker(name, verb) => {
                 let (verb, does) = match verb {
                     WorkerVerb::Pause => ("pause", "gets no more work"),
                     WorkerVerb::Resume => ("resume", "gets work again"),
@@ -131,7 +135,7 @@ impl Source {
                 };
                 client.tell_worker(name, verb).await.map(|()| format!("{name} {does}"))
             }
-            Wish::Explain(id) => {
+            KeyAction::Explain(id) => {
                 let (job, why) = tokio::try_join!(client.job(*id), client.explain(*id))?;
                 Ok(crate::output::explain::explanation(&job, &why))
             }

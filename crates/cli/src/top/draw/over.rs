@@ -8,7 +8,7 @@ use ratatui::{
 };
 
 use super::{
-    super::model::{Model, Over},
+    super::model::{Model, Overlay},
     look::Look,
 };
 use crate::output::one_line;
@@ -30,14 +30,14 @@ const KEYS: &[(&str, &str)] = &[
 
 pub fn draw(model: &Model, look: Look, area: Rect, buffer: &mut Buffer) {
     match &model.over {
-        Over::Nothing => {}
-        Over::Help => {
+        Overlay::Nothing => {}
+        Overlay::Help => {
             let key = |(key, what): &(&'static str, &'static str)| {
                 Line::from(vec![Span::styled(format!("{key:<14}"), look.accent()), Span::raw(*what)])
             };
             window(" keys ", KEYS.iter().map(key).collect(), 0, look, area, buffer);
         }
-        Over::Cancel(id) => {
+        Overlay::Cancel(id) => {
             let name = model.farm.job(*id).map(|job| one_line(&job.name)).unwrap_or_default();
             let lines = vec![
                 Line::from(format!("Cancel job {id} ({name})? What is rendered stays.")),
@@ -51,7 +51,7 @@ pub fn draw(model: &Model, look: Look, area: Rect, buffer: &mut Buffer) {
             ];
             window(" cancel ", lines, 0, look, area, buffer);
         }
-        Over::Explain { job, text, scroll } => {
+        Overlay::Explain { job, text, scroll } => {
             let text = text.as_deref().unwrap_or("asking the server …");
             let lines = text.lines().map(|line| Line::from(one_line(line))).collect();
             window(&format!(" job {job} "), lines, *scroll, look, area, buffer);

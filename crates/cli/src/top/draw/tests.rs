@@ -8,7 +8,7 @@ use serde_json::json;
 use super::*;
 use crate::top::{
     fixtures::{NOW, farm, job, model, worker},
-    model::{Farm, Key, Over},
+    model::{FarmSnapshot, Key, Overlay},
 };
 
 const LIVE: Look = Look { colour: true, live: true };
@@ -220,7 +220,7 @@ fn nobody_is_shown_an_empty_screen() {
 fn without_colours_nothing_has_one() {
     let mut model = at_work();
     let plain = Look { colour: false, live: true };
-    for over in [Over::Nothing, Over::Help, Over::Cancel(JobId(7))] {
+    for over in [Overlay::Nothing, Overlay::Help, Overlay::Cancel(JobId(7))] {
         model.over = over;
         let buffer = picture(&model, plain, 100, 30);
         assert!(buffer.content().iter().all(|cell| cell.fg == Color::Reset && cell.bg == Color::Reset));
@@ -232,7 +232,7 @@ fn without_colours_nothing_has_one() {
 #[test]
 fn a_name_can_hold_anything() {
     let name = "\u{1b}[2J木の家\u{7}\nname \u{202e}\u{301} 👩‍👩‍👧";
-    let farm = Farm::new(
+    let farm = FarmSnapshot::new(
         vec![job(
             1,
             name,
@@ -250,13 +250,13 @@ fn a_name_can_hold_anything() {
     }
 }
 
-fn overs() -> impl Strategy<Value = Over> {
-    let explain = ("[ a-zé木\n]{0,400}", 0..500_u16).prop_map(|(text, scroll)| Over::Explain {
+fn overs() -> impl Strategy<Value = Overlay> {
+    let explain = ("[ a-zé木\n]{0,400}", 0..500_u16).prop_map(|(text, scroll)| Overlay::Explain {
         job: JobId(7),
         text: Some(text),
         scroll,
     });
-    prop_oneof![Just(Over::Nothing), Just(Over::Help), Just(Over::Cancel(JobId(7))), explain]
+    prop_oneof![Just(Overlay::Nothing), Just(Overlay::Help), Just(Overlay::Cancel(JobId(7))), explain]
 }
 
 proptest! {
@@ -283,14 +283,14 @@ proptest! {
             worker
         });
         let mut model = at_work();
-        model.read(Farm::new(jobs.collect(), workers.collect()), NOW);
+        model.read(FarmSnapshot::new(jobs.collect(), workers.collect()), NOW);
         if tab {
             press(&mut model, &[Key::Tab]);
         }
         press(&mut model, &vec![Key::Down; down]);
         model.over = over;
         let shown = text(&picture(&model, LIVE, width, height));
-        prop_assert!(model.over != Over::Nothing || width < 10 || height < 2 || shown.contains("kiln"));
+        prop_assert!(model.over != Overlay::Nothing || width < 10 || height < 2 || shown.contains("kiln"));
         let all = text(&picture(&model, SNAPSHOT, width.max(60), whole_height(&model, SNAPSHOT)));
         prop_assert_eq!(all.matches("\n worker-").count(), model.farm.workers.len());
     }

@@ -5,7 +5,7 @@ use kiln_types::WorkerState;
 use ratatui::text::Span;
 
 use super::{
-    super::model::Farm,
+    super::model::FarmSnapshot,
     look::Look,
     table::{Cell, Column, width},
     words::{ago, percent},
@@ -15,7 +15,7 @@ use crate::{
     size::ByteSize,
 };
 
-pub fn columns(farm: &Farm, now_ms: i64) -> Vec<Column> {
+pub fn columns(farm: &FarmSnapshot, now_ms: i64) -> Vec<Column> {
     let workers = &farm.workers;
     let names = workers.iter().map(|worker| width(&worker.name)).max().unwrap_or(0);
     let names = u16::try_from(names).unwrap_or(u16::MAX);
@@ -30,7 +30,7 @@ pub fn columns(farm: &Farm, now_ms: i64) -> Vec<Column> {
     ]
 }
 
-pub fn cells(worker: &WorkerView, farm: &Farm, now_ms: i64, look: Look) -> Vec<Cell> {
+pub fn cells(worker: &WorkerView, farm: &FarmSnapshot, now_ms: i64, look: Look) -> Vec<Cell> {
     let gone = worker.state == WorkerState::Offline;
     let quiet = if gone { look.dim() } else { ratatui::style::Style::new() };
     vec![
@@ -75,7 +75,7 @@ pub fn detail(worker: &WorkerView, look: Look) -> Vec<Span<'static>> {
 }
 
 /// Each slot's frame and how far it is; or why it does nothing.
-fn renders(worker: &WorkerView, farm: &Farm, look: Look) -> Vec<Span<'static>> {
+fn renders(worker: &WorkerView, farm: &FarmSnapshot, look: Look) -> Vec<Span<'static>> {
     let mut spans = Vec::new();
     let mut last = None;
     for run in in_slots(worker) {
