@@ -21,7 +21,7 @@ impl Scratch {
     pub fn new(data: &Path) -> io::Result<Self> {
         let all = data.join("render");
         fs::create_dir_all(&all)?;
-        // Whoever makes or takes away folders holds this, so that none is taken before its owner has locked it.
+        // A process that makes or removes folders holds this lock, so that none is taken before its owner has locked it.
         let gate = File::create(all.join(LOCK))?;
         gate.lock()?;
         for entry in fs::read_dir(&all)?.flatten() {

@@ -4,9 +4,9 @@ use std::{fmt, str::FromStr};
 
 use crate::pattern::{digits_to, one_to};
 
-/// The lowest frame Blender can stand on (`MINAFRAME` in its source).
+/// The lowest frame of Blender (`MINAFRAME` in its source).
 pub const MIN_FRAME: i32 = -1_048_574;
-/// The highest frame Blender can stand on (`MAXFRAME` in its source).
+/// The highest frame of Blender (`MAXFRAME` in its source).
 pub const MAX_FRAME: i32 = 1_048_574;
 /// The most tasks one step may hold: every frame that Blender can stand on.
 pub const MAX_TASKS: u32 = MAX_FRAME.abs_diff(MIN_FRAME) + 1;

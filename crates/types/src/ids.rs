@@ -148,7 +148,7 @@ impl FromStr for TaskId {
     }
 }
 
-/// One run of one task on one slot. Only grows, over all reigns of the scheduler, so a higher id is a later
+/// One run of one task on one slot. Only grows, over all epochs of the scheduler, so a higher id is a later
 /// attempt: this is what fences the late report of an earlier one. Prints as `epoch-counter`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptId {
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn later_attempts_are_greater_over_reigns() {
+    fn later_attempts_are_greater_over_epochs() {
         let at = |epoch, counter| AttemptId { epoch: Epoch(epoch), counter };
         assert!(at(2, 0) > at(1, u64::MAX));
     }

@@ -59,7 +59,7 @@ impl utoipa::PartialSchema for Order {
         ObjectBuilder::new()
             .schema_type(Type::String)
             .description(Some(
-                "In which order the tasks of a step are handed out: `sequential`, `reverse`, `coarse` (the \
+                "The order in which the tasks of a step are dispatched: `sequential`, `reverse`, `coarse` (the \
                  first, the last, the middle, then the middle of each gap), or `every-N` (every Nth from the \
                  first, then those between as they come).",
             ))

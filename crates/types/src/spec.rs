@@ -93,7 +93,7 @@ pub struct JobSpec {
     pub order: Order,
     /// A frame that takes longer, in seconds, is a failed attempt.
     pub frame_time_limit_s: Option<u32>,
-    /// A frame of which nothing is heard for so many seconds is taken to hang; the farm decides where absent.
+    /// The hang timeout in seconds; the farm decides where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hang_s: Option<u32>,
     /// A frame whose picture is entirely black or transparent fails. Not part of the session: it changes no pixel.

@@ -93,7 +93,7 @@ text_enum!(
         /// Delivered, but another attempt had done so before, or its task was rendered again or cancelled.
         Superseded = "superseded",
         Failed = "failed",
-        /// The worker gave it back unfinished (drain, pause, lost slot): no blame.
+        /// The worker returned it unfinished (drain, pause, lost slot); counts against nothing.
         HandedBack = "handed-back",
         /// Its lease ran out: the worker fell silent.
         Lapsed = "lapsed",
@@ -121,7 +121,7 @@ text_enum!(
         Resting = "resting",
         /// Gets no work for now, because it fails, or goes down, where others deliver.
         Sick = "sick",
-        /// Hands back what it has not begun, finishes what it has, then leaves.
+        /// Returns the tasks that it has not begun, finishes the others, then leaves.
         Draining = "draining",
         Offline = "offline",
     }

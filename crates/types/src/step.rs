@@ -31,7 +31,7 @@ pub enum TaskSpace {
     One,
     /// One for each frame of the job.
     Frames,
-    /// So many for each frame of the job, in the order of the frames.
+    /// This number of tasks for each frame of the job, in the order of the frames.
     Parts(NonZeroU16),
 }
 

@@ -113,7 +113,7 @@ impl Writer {
         self.scratch.path()
     }
 
-    /// The next file, whose first bytes are these, and which has so many.
+    /// Begins the next file, with its first bytes and its size.
     pub fn begin(&mut self, path: &str, first: &[u8], size: u64) -> Result<(), BundleError> {
         let target = &self.target;
         let unwritable = |error| target.unwritable(error);

@@ -141,7 +141,7 @@ fn told(output: Output, found: &Dependencies, plan: &Plan, made: Option<(&Target
             let names: usize = made.rewritten.iter().map(|copy| copy.renamed.len()).sum();
             let renamed = match names {
                 0 => String::new(),
-                names => format!(", {} led anew", count(names as u64, "name")),
+                names => format!(", {} remapped", count(names as u64, "name")),
             };
             let (files, bytes) = (count(plan.files.len() as u64, "file"), ByteSize(bytes));
             let open = match target {

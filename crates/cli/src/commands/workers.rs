@@ -20,7 +20,7 @@ pub async fn run(context: &Context, args: WorkersArgs) -> Outcome<Exit> {
     let (verb, worker, sentence) = match args.command {
         None => return list(context, &args.farm).await,
         Some(WorkersCommand::List { farm }) => return list(context, &farm).await,
-        Some(WorkersCommand::Pause(worker)) => ("pause", worker, "gets no more work"),
+        Some(WorkersCommand::Pause(worker)) => ("pause", worker, "gets no further work"),
         Some(WorkersCommand::Resume(worker)) => ("resume", worker, "gets work again"),
         Some(WorkersCommand::Drain(worker)) => ("drain", worker, "finishes what it renders, then leaves"),
         Some(WorkersCommand::Stop(worker)) => ("stop", worker, "leaves now"),

@@ -77,7 +77,7 @@ pub fn tell(output: Voice<'_>, event: &SubmissionEvent) {
             output.note(&format!("{} not baked: that is done first", with_verb(simulations)));
         }
         SubmissionEvent::Unbaked { simulations, bakes: false } => {
-            output.warning(&format!("{} not baked, and will stand still", with_verb(simulations)));
+            output.warning(&format!("{} not baked, and will not move", with_verb(simulations)));
         }
         SubmissionEvent::NotRemembered { data, reason } => output.warning(&format!(
             "where the frames go could not be noted in {} ({reason}); `kiln jobs fetch` will need --out",
@@ -91,7 +91,7 @@ pub fn tell(output: Voice<'_>, event: &SubmissionEvent) {
     }
 }
 
-/// A question as it stands on the terminal.
+/// A question as the terminal shows it.
 pub fn question(topic: &QuestionTopic) -> String {
     match topic {
         QuestionTopic::ReplaceFrames { files, out, blend, changes } => format!(

@@ -122,7 +122,7 @@ impl Manager {
         if self.runs() { self.systemctl(&["daemon-reload"]).map(drop) } else { Ok(()) }
     }
 
-    /// Starts a service anew; systemctl returns when it is ready. What another system is to run starts with that.
+    /// Restarts a service; systemctl returns when it is ready. What another system is to run starts with that.
     ///
     /// # Errors
     /// Where it does not become ready, with the last thing that it said.

@@ -1,4 +1,4 @@
-//! Colours, and the marks that stand in for them where there are none.
+//! Colours, and the marks that replace them where there are none.
 
 use kiln_types::{JobState, WorkerState};
 use ratatui::style::{Color, Modifier, Style};
