@@ -11,7 +11,7 @@ use kiln_types::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{JobKept, UnmetRequirement, WaitReason};
+use crate::{JobRetention, UnmetRequirement, WaitReason};
 
 /// Where a job's files come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -238,7 +238,7 @@ pub struct JobView {
     #[serde(default)]
     pub left: Option<TimeLeft>,
     /// What of it is there, and until when.
-    pub kept: JobKept,
+    pub kept: JobRetention,
 }
 
 impl JobView {

@@ -24,7 +24,7 @@ pub enum Kept {
 
 /// What of a job is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct JobKept {
+pub struct JobRetention {
     /// Put away since then: lists show it only where they are asked to.
     pub archived_ms: Option<i64>,
     /// Whether all its outputs so far are on the disk of who asked for them.

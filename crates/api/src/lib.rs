@@ -26,7 +26,7 @@ pub use job::{
     OutputView, OutputsPage, ReopenedJob, RerenderJob, StepFile, StepFilesPage, StepView, StepWait,
     SubmitJob, TaskCounts, TaskView, TasksPage, TimeLeft, UnmetView, WorkerShare,
 };
-pub use kept::{Collect, Collected, Fetched, JobKept, Kept};
+pub use kept::{Collect, Collected, Fetched, JobRetention, Kept};
 pub use link::{
     AssignedTask, Assignment, AttemptReport, BlenderOffer, DeviceOffer, Down, Hello, Machine, Offered, Rest,
     SlotClaim, StepWork, StreamAssignment, Up, Welcome,

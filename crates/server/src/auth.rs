@@ -11,7 +11,7 @@ use axum::{
 };
 use kiln_api::ProblemCode;
 
-use crate::{connections::Connection, key::FarmKey, problem::Fault};
+use crate::{connections::Connection, key::FarmKey, problem::ProblemResponse};
 
 /// The routes that answer without a key; `GET` and `HEAD` only.
 pub(crate) const PUBLIC: [&str; 3] = ["/api/v1/info", "/api/openapi.json", "/healthz"];
@@ -53,7 +53,7 @@ enum Access {
 }
 
 impl Gate {
-    fn admit(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<Access, Fault> {
+    fn admit(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<Access, ProblemResponse> {
         let host = self.hosts.check(headers)?;
         check_origin(headers, host)?;
         if bearer(headers).is_some_and(|key| self.key.matches(key)) {
@@ -62,7 +62,7 @@ impl Gate {
         if PUBLIC.contains(&path) && (method == Method::GET || method == Method::HEAD) {
             return Ok(Access::Public);
         }
-        Err(Fault::new(
+        Err(ProblemResponse::new(
             ProblemCode::Unauthorized,
             if headers.contains_key(header::AUTHORIZATION) {
                 "This is not the farm's key; it stands in farm.key in the server's data folder, and goes into KILN_KEY or --key."
@@ -116,9 +116,9 @@ impl Hosts {
     }
 
     /// Returns the Host, for the Origin to be compared with.
-    fn check<'a>(&self, headers: &'a HeaderMap) -> Result<&'a str, Fault> {
+    fn check<'a>(&self, headers: &'a HeaderMap) -> Result<&'a str, ProblemResponse> {
         let host = only(headers, header::HOST).and_then(|value| value.to_str().ok()).ok_or_else(|| {
-            Fault::new(
+            ProblemResponse::new(
                 ProblemCode::Forbidden,
                 "The request must carry one Host header that names this server.",
             )
@@ -132,7 +132,7 @@ impl Hosts {
             return Ok(host);
         }
         let shown: String = name.chars().take(80).flat_map(char::escape_default).collect();
-        Err(Fault::new(
+        Err(ProblemResponse::new(
             ProblemCode::Forbidden,
             format!(
                 "This server does not answer to the name “{shown}”; use its address, or start it with --allowed-host {shown}."
@@ -150,9 +150,10 @@ fn host_name(host: &str) -> &str {
 }
 
 /// Browsers name the page that sends a request: only this server's own pages may.
-fn check_origin(headers: &HeaderMap, host: &str) -> Result<(), Fault> {
-    let foreign =
-        || Fault::new(ProblemCode::Forbidden, "Web pages of other sites may not speak to this server.");
+fn check_origin(headers: &HeaderMap, host: &str) -> Result<(), ProblemResponse> {
+    let foreign = || {
+        ProblemResponse::new(ProblemCode::Forbidden, "Web pages of other sites may not speak to this server.")
+    };
     if !headers.contains_key(header::ORIGIN) {
         return Ok(());
     }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use kiln_store::NewBundle;
 use kiln_types::{Bundle, BundleFile, Failure, FailureCause, JobSpec};
 
-use crate::{App, links::misbehaved, problem::Fault, routes::bundles};
+use crate::{App, links::misbehaved, problem::ProblemResponse, routes::bundles};
 
 /// Stores the manifest, and records the bundle. No job needs it until the scheduler commits the bake.
 ///
@@ -20,7 +20,7 @@ pub(crate) async fn bundle_of(
     for file in &files {
         app.must_have(&file.path, &file.hash, file.size).await?;
     }
-    let unkept = |fault: Fault| {
+    let unkept = |fault: ProblemResponse| {
         let why = format!("The server could not keep what the bake made: {}", fault.0.detail);
         Failure::new(FailureCause::Other, why)
     };

@@ -17,12 +17,12 @@ use std::{
 use kiln_api::ProblemCode;
 use tokio_util::sync::CancellationToken;
 
-use crate::problem::{Answer, Fault};
+use crate::problem::{Answer, ProblemResponse};
 
 /// The connections that a server accepts at a time. docs/performance.md has what a farm of 10,000 workers behind one
 /// address needs and what a connection costs; both are to be measured again when connections are encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub(crate) struct ConnectionLimits {
     pub authenticated: usize,
     /// Less than all, so that one machine cannot block the others.
     pub authenticated_per_address: usize,
@@ -31,7 +31,7 @@ pub(crate) struct Limits {
     pub unauthenticated_per_network: usize,
 }
 
-impl Limits {
+impl ConnectionLimits {
     /// The most connections, however many files the process may open.
     const MOST: usize = 65_536;
     /// The most unauthenticated ones among them.
@@ -56,7 +56,7 @@ impl Limits {
 /// The connections of a server.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    limits: Limits,
+    limits: ConnectionLimits,
     state: Mutex<State>,
 }
 
@@ -92,7 +92,7 @@ pub(crate) struct Connection {
 }
 
 impl Connections {
-    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+    pub(crate) fn new(limits: ConnectionLimits) -> Arc<Self> {
         Arc::new(Self { limits, state: Mutex::default() })
     }
 
@@ -155,7 +155,8 @@ impl Connection {
         if self.is_authenticated.load(Ordering::Acquire) {
             return Ok(());
         }
-        let Limits { authenticated: most, authenticated_per_address: most_of_address, .. } = self.all.limits;
+        let ConnectionLimits { authenticated: most, authenticated_per_address: most_of_address, .. } =
+            self.all.limits;
         let mut state = self.all.state();
         // Requests of one connection come one after another: no other request authenticates it meanwhile.
         if state.authenticated >= most {
@@ -195,9 +196,9 @@ impl Drop for Connection {
     }
 }
 
-fn busy(why: String) -> Fault {
+fn busy(why: String) -> ProblemResponse {
     tracing::warn!(%why, "connection refused");
-    Fault::new(ProblemCode::Busy, format!("{why}; close some, or try again later."))
+    ProblemResponse::new(ProblemCode::Busy, format!("{why}; close some, or try again later."))
 }
 
 /// Returns the address of IPv4, or the 64 bits of IPv6 within which a machine takes any address.
@@ -212,7 +213,7 @@ fn network(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    const SMALL: Limits = Limits {
+    const SMALL: ConnectionLimits = ConnectionLimits {
         authenticated: 5,
         authenticated_per_address: 3,
         unauthenticated: 4,
@@ -226,14 +227,14 @@ mod tests {
     #[test]
     fn the_limits_leave_files_for_all_else() {
         for files in [0, 64, 256, 1024, 4096, 20_000, 524_288, 1_048_576, usize::MAX] {
-            let limits = Limits::of(files);
+            let limits = ConnectionLimits::of(files);
             let all = limits.authenticated + limits.unauthenticated;
             assert!(files < 256 || all <= files - files / 8, "{files}: {limits:?}");
             assert!(limits.authenticated_per_address < limits.authenticated);
             assert!((1..limits.unauthenticated).contains(&limits.unauthenticated_per_network), "{limits:?}");
         }
         // 10,000 workers behind one address: a WebSocket each, and as many requests again.
-        assert!(Limits::of(65_536).authenticated_per_address > 20_000);
+        assert!(ConnectionLimits::of(65_536).authenticated_per_address > 20_000);
     }
 
     #[test]

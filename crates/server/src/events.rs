@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::{Stream, stream};
 use kiln_api::Change;
-use kiln_store::{Event, NewEvent, Store, StoreError};
+use kiln_store::{NewEvent, Store, StoreError, StoredEvent};
 use kiln_types::{EventNumber, JobId, WorkerId};
 use serde_json::Value;
 use tokio::sync::broadcast::{self, error::RecvError};
@@ -32,7 +32,7 @@ pub(crate) fn new_event(
 
 /// An event, ready to be sent.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct EncodedEvent {
     pub number: EventNumber,
     pub job: Option<JobId>,
     pub kind: String,
@@ -40,8 +40,8 @@ pub(crate) struct Told {
     pub json: String,
 }
 
-impl Told {
-    fn new(event: Event) -> Self {
+impl EncodedEvent {
+    fn new(event: StoredEvent) -> Self {
         let mut data = event.data;
         if let Value::Object(fields) = &mut data {
             fields.insert("number".to_owned(), event.number.0.into());
@@ -57,7 +57,7 @@ impl Told {
 /// Hands events on to everyone who listens now.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    sender: broadcast::Sender<Arc<Told>>,
+    sender: broadcast::Sender<Arc<EncodedEvent>>,
 }
 
 impl Hub {
@@ -66,12 +66,12 @@ impl Hub {
     }
 
     /// What has just been written, in its order.
-    pub(crate) fn publish(&self, events: &[Event]) {
+    pub(crate) fn publish(&self, events: &[StoredEvent]) {
         if self.sender.receiver_count() == 0 {
             return;
         }
         for event in events {
-            let _ = self.sender.send(Arc::new(Told::new(event.clone())));
+            let _ = self.sender.send(Arc::new(EncodedEvent::new(event.clone())));
         }
     }
 
@@ -82,7 +82,7 @@ impl Hub {
         store: Store,
         since: Option<EventNumber>,
         job: Option<JobId>,
-    ) -> Result<impl Stream<Item = Result<Arc<Told>, StoreError>> + use<>, StoreError> {
+    ) -> Result<impl Stream<Item = Result<Arc<EncodedEvent>, StoreError>> + use<>, StoreError> {
         // Listens before it reads: an event written in between comes twice, and is dropped once.
         let live = self.sender.subscribe();
         let newest = store.last_event().await?;
@@ -104,20 +104,20 @@ struct Follower {
     hub: Arc<Hub>,
     store: Store,
     job: Option<JobId>,
-    live: broadcast::Receiver<Arc<Told>>,
+    live: broadcast::Receiver<Arc<EncodedEvent>>,
     /// Everything up to it has been handed on.
     last: EventNumber,
-    page: std::vec::IntoIter<Event>,
+    page: std::vec::IntoIter<StoredEvent>,
     /// From the records, until they have no more.
     reading: bool,
 }
 
 impl Follower {
-    async fn next(mut self) -> Result<Option<(Arc<Told>, Self)>, StoreError> {
+    async fn next(mut self) -> Result<Option<(Arc<EncodedEvent>, Self)>, StoreError> {
         loop {
             if let Some(event) = self.page.next() {
                 self.last = event.number;
-                return Ok(Some((Arc::new(Told::new(event)), self)));
+                return Ok(Some((Arc::new(EncodedEvent::new(event)), self)));
             }
             if self.reading {
                 let page = self.store.events_after(self.last, PAGE, self.job).await?;
@@ -159,7 +159,10 @@ mod tests {
     }
 
     /// Numbers up to the newest, without waiting for more.
-    async fn numbers(stream: impl Stream<Item = Result<Arc<Told>, StoreError>>, newest: u64) -> Vec<u64> {
+    async fn numbers(
+        stream: impl Stream<Item = Result<Arc<EncodedEvent>, StoreError>>,
+        newest: u64,
+    ) -> Vec<u64> {
         let mut stream = pin!(stream);
         let mut numbers = Vec::new();
         while numbers.last() != Some(&newest) {

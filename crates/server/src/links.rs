@@ -22,7 +22,7 @@ use crate::{
     App,
     arrivals::Arrival,
     bakes::bundle_of,
-    scheduler::{Finished, Input, Link, MadeFiles},
+    scheduler::{CheckedReport, Input, LinkHandle, MadeFiles},
 };
 
 /// Bytes of one message: what a bake made fits, with [`AttemptReport::MAX_FILES`] files of common names.
@@ -62,7 +62,11 @@ pub(crate) async fn serve(app: Arc<App>, mut socket: WebSocket) {
     let (out, downs) = mpsc::channel(OUT_QUEUE);
     let end = CancellationToken::new();
     app.scheduler
-        .tell(Input::Join { hello: Box::new(hello), link: Link { number, out, end: end.clone() }, received })
+        .tell(Input::Join {
+            hello: Box::new(hello),
+            link: LinkHandle { number, out, end: end.clone() },
+            received,
+        })
         .await;
     app.scheduler.listen(&arrival);
     let mut link = Served { app: &app, worker, number, arrival, downs, end, rate: Rate::new() };
@@ -211,17 +215,17 @@ impl Served<'_> {
     }
 
     /// What is made counts only when every byte of it is here.
-    async fn checked(&self, attempt: AttemptId, report: AttemptReport) -> Finished {
+    async fn checked(&self, attempt: AttemptId, report: AttemptReport) -> CheckedReport {
         let (files, seconds, peak_memory) = match report {
             AttemptReport::Done { files, seconds, peak_memory } => (files, seconds, peak_memory),
-            AttemptReport::Failed { failure, seconds } => return Finished::Failed { failure, seconds },
-            AttemptReport::Returned => return Finished::Returned,
+            AttemptReport::Failed { failure, seconds } => return CheckedReport::Failed { failure, seconds },
+            AttemptReport::Returned => return CheckedReport::Returned,
         };
         match self.made(attempt, files).await {
-            Ok(made) => Finished::Done { made, seconds, peak_memory },
+            Ok(made) => CheckedReport::Done { made, seconds, peak_memory },
             Err(failure) => {
                 tracing::warn!(worker = %self.worker, %failure, "what a worker reported is not here");
-                Finished::Failed { failure, seconds }
+                CheckedReport::Failed { failure, seconds }
             }
         }
     }

@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     ServerError,
-    connections::{Connection, Connections, Limits},
+    connections::{Connection, ConnectionLimits, Connections},
 };
 
 /// A client that has not sent its whole request head by then is cut off; so is an idle connection. Longer than
@@ -52,7 +52,12 @@ pub(crate) fn raise_file_limit() -> usize {
 }
 
 /// Serves until `stop`, then lets requests in progress end.
-pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, limits: Limits) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: CancellationToken,
+    limits: ConnectionLimits,
+) {
     let all = Connections::new(limits);
     let connections = TaskTracker::new();
     loop {
@@ -132,7 +137,7 @@ mod tests {
 
     impl Listening {
         /// Starts a server with an open path and one that authenticates its connection.
-        async fn start(limits: Limits) -> Self {
+        async fn start(limits: ConnectionLimits) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let keyed = |Extension(connection): Extension<Arc<Connection>>| async move {
@@ -174,7 +179,7 @@ mod tests {
         matches!(read, Ok(Ok(0) | Err(_)))
     }
 
-    const SMALL: Limits = Limits {
+    const SMALL: ConnectionLimits = ConnectionLimits {
         authenticated: 4,
         authenticated_per_address: 3,
         unauthenticated: 8,
@@ -193,7 +198,7 @@ mod tests {
     /// The paused clock runs on whenever all wait: a limit of seconds takes none.
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_shows_no_key_is_cut_off() {
-        let server = Listening::start(Limits::of(1024)).await;
+        let server = Listening::start(ConnectionLimits::of(1024)).await;
         let begin = tokio::time::Instant::now();
         let mut silent = server.connect(1).await;
         let mut slow = server.connect(1).await;

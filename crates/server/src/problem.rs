@@ -19,11 +19,11 @@ const BODY_TIME: Duration = Duration::from_secs(120);
 
 /// A handler's error: what the caller sees. What only the log should keep is written there when it is made.
 #[derive(Debug)]
-pub(crate) struct Fault(pub Box<Problem>);
+pub(crate) struct ProblemResponse(pub Box<Problem>);
 
-pub(crate) type Answer<T> = Result<T, Fault>;
+pub(crate) type Answer<T> = Result<T, ProblemResponse>;
 
-impl Fault {
+impl ProblemResponse {
     pub(crate) fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
         Self(Box::new(Problem::new(code, detail)))
     }
@@ -32,7 +32,7 @@ impl Fault {
         Self::new(ProblemCode::BadRequest, detail)
     }
 
-    /// For what is well formed and cannot be: where the OpenAPI document could tell, it is [`Fault::bad`].
+    /// For what is well formed and cannot be: where the OpenAPI document could tell, it is [`ProblemResponse::bad`].
     pub(crate) fn unprocessable(detail: impl Into<String>) -> Self {
         Self::new(ProblemCode::Unprocessable, detail)
     }
@@ -52,7 +52,7 @@ impl Fault {
     }
 }
 
-impl From<BadName> for Fault {
+impl From<BadName> for ProblemResponse {
     fn from(error: BadName) -> Self {
         Self::bad(sentence(&error))
     }
@@ -67,7 +67,7 @@ pub(crate) fn sentence(error: &impl Display) -> String {
     format!("{first}{}{stop}", chars.as_str())
 }
 
-impl IntoResponse for Fault {
+impl IntoResponse for ProblemResponse {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self.0).unwrap_or_default();
@@ -89,7 +89,7 @@ impl IntoResponse for Fault {
 pub(crate) struct Json<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
-    type Rejection = Fault;
+    type Rejection = ProblemResponse;
 
     async fn from_request(request: Request, state: &S) -> Answer<Self> {
         parse_json(&whole_body(request, state).await?).map(Self)
@@ -100,7 +100,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 pub(crate) struct Raw(pub Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for Raw {
-    type Rejection = Fault;
+    type Rejection = ProblemResponse;
 
     async fn from_request(request: Request, state: &S) -> Answer<Self> {
         whole_body(request, state).await.map(Self)
@@ -111,7 +111,7 @@ impl<S: Send + Sync> FromRequest<S> for Raw {
 pub(crate) struct OptionalJson<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJson<T> {
-    type Rejection = Fault;
+    type Rejection = ProblemResponse;
 
     async fn from_request(request: Request, state: &S) -> Answer<Self> {
         let body = whole_body(request, state).await?;
@@ -123,22 +123,22 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
 async fn whole_body<S: Send + Sync>(request: Request, state: &S) -> Answer<Bytes> {
     match tokio::time::timeout(BODY_TIME, Bytes::from_request(request, state)).await {
         Ok(body) => body.map_err(body_fault),
-        Err(_) => Err(Fault::bad("The body did not arrive within two minutes.")),
+        Err(_) => Err(ProblemResponse::bad("The body did not arrive within two minutes.")),
     }
 }
 
-fn body_fault(rejection: BytesRejection) -> Fault {
+fn body_fault(rejection: BytesRejection) -> ProblemResponse {
     if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        Fault::new(ProblemCode::TooLarge, "The body is larger than this route takes.")
+        ProblemResponse::new(ProblemCode::TooLarge, "The body is larger than this route takes.")
     } else {
-        Fault::bad("The body ended before it was whole.")
+        ProblemResponse::bad("The body ended before it was whole.")
     }
 }
 
 fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
     strict::from_slice(body).map_err(|error| {
         let error: String = error.to_string().chars().take(300).collect();
-        Fault::bad(format!("The body is not the JSON that this route takes: {error}."))
+        ProblemResponse::bad(format!("The body is not the JSON that this route takes: {error}."))
     })
 }
 
@@ -146,7 +146,7 @@ fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
 pub(crate) struct Path<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
-    type Rejection = Fault;
+    type Rejection = ProblemResponse;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
         let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
@@ -159,7 +159,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
                 },
                 other => other.body_text(),
             };
-            Fault::not_found(format!("There is no such thing: {why}."))
+            ProblemResponse::not_found(format!("There is no such thing: {why}."))
         })
     }
 }
@@ -168,32 +168,32 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
 pub(crate) struct Query<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
-    type Rejection = Fault;
+    type Rejection = ProblemResponse;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
         let query = axum::extract::Query::<T>::from_request_parts(parts, state).await;
         query
             .map(|query| Self(query.0))
-            .map_err(|rejection| Fault::bad(format!("{}.", rejection.body_text())))
+            .map_err(|rejection| ProblemResponse::bad(format!("{}.", rejection.body_text())))
     }
 }
 
-pub(crate) async fn no_such_route(request: Request) -> Fault {
+pub(crate) async fn no_such_route(request: Request) -> ProblemResponse {
     let path: String = request.uri().path().chars().take(120).collect();
-    Fault::not_found(format!("There is no {path} here; /api/openapi.json lists what there is."))
+    ProblemResponse::not_found(format!("There is no {path} here; /api/openapi.json lists what there is."))
 }
 
 /// The router adds the header `Allow`.
-pub(crate) async fn no_such_method(request: Request) -> Fault {
+pub(crate) async fn no_such_method(request: Request) -> ProblemResponse {
     let path: String = request.uri().path().chars().take(120).collect();
-    Fault::new(ProblemCode::MethodNotAllowed, format!("{path} does not take {}.", request.method()))
+    ProblemResponse::new(ProblemCode::MethodNotAllowed, format!("{path} does not take {}.", request.method()))
 }
 
 /// What a request gets whose handler panicked.
 pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-    Fault::internal("The request failed inside the server", text).into_response()
+    ProblemResponse::internal("The request failed inside the server", text).into_response()
 }
 
 #[cfg(test)]

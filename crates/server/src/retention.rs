@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use kiln_api::{JobKept, Kept};
+use kiln_api::{JobRetention, Kept};
 use kiln_store::KeptRow;
 use kiln_types::TimeSpan;
 
@@ -95,7 +95,7 @@ impl Default for Retention {
 }
 
 /// Until when a job's things are kept; without a retention, as long as the server lives.
-pub(crate) fn kept(retention: Option<&Retention>, row: &KeptRow, ended_ms: Option<i64>) -> JobKept {
+pub(crate) fn kept(retention: Option<&Retention>, row: &KeptRow, ended_ms: Option<i64>) -> JobRetention {
     let after = |expires: fn(&Retention) -> Expires| {
         let expires = retention.map_or(Expires::Never, expires);
         match (ended_ms, row.archived_ms) {
@@ -122,7 +122,7 @@ pub(crate) fn kept(retention: Option<&Retention>, row: &KeptRow, ended_ms: Optio
         }
         _ => Kept::UntilFetched,
     };
-    JobKept { archived_ms: row.archived_ms, fetched, inputs, outputs, logs }
+    JobRetention { archived_ms: row.archived_ms, fetched, inputs, outputs, logs }
 }
 
 #[cfg(test)]

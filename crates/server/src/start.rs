@@ -20,7 +20,7 @@ use crate::{
     App,
     auth::{Gate, Hosts},
     collector::Collector,
-    connections::Limits,
+    connections::ConnectionLimits,
     events::Hub,
     holds::Holds,
     key::{FarmKey, KeyError},
@@ -289,7 +289,7 @@ async fn live(
     let (blobs, space) = (app.blobs.clone(), app.space.clone());
     let splitting = tokio::spawn(to_split.run(blobs, store.reading_by(ReadPool::Scans), space, stop.clone()));
     let router = routes::router(app.clone(), Arc::new(gate));
-    let limits = Limits::of(listen::raise_file_limit());
+    let limits = ConnectionLimits::of(listen::raise_file_limit());
     listen::serve(listener, router, stop, limits).await;
     links.close();
     let _ = tokio::time::timeout(Duration::from_secs(3), links.wait()).await;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use sqlx::SqliteConnection;
 
 use crate::bundles::{insert_bundle, take_bundle};
-use crate::sql::{Result, to_json};
+use crate::sql::{StoreResult, to_json};
 use crate::{NewBundle, NewProduct, TaskProduct, Write};
 
 /// Waits until something else is to be written, then goes in the order in which an attempt lives.
@@ -51,7 +51,7 @@ struct Product(usize, &'static str, Option<u32>, String, String, i64);
 
 impl Bulk {
     /// Keeps what comes by the thousand, and hands back the rest, before which [`Bulk::flush`] must go.
-    pub fn take(&mut self, write: Write) -> Result<Option<Write>> {
+    pub fn take(&mut self, write: Write) -> StoreResult<Option<Write>> {
         match write {
             Write::OpenAttempt { attempt, task, generation, worker, slot, at_ms } => {
                 let (epoch, counter) = (attempt.epoch.0, attempt.counter.cast_signed());
@@ -86,7 +86,7 @@ impl Bulk {
         Ok(None)
     }
 
-    fn outputs_of(&mut self, frame: i32, outputs: &OutputSet) -> Result<()> {
+    fn outputs_of(&mut self, frame: i32, outputs: &OutputSet) -> StoreResult<()> {
         for file in outputs.files() {
             self.outputs.push(Output(
                 self.done.len(),
@@ -105,7 +105,7 @@ impl Bulk {
         Ok(())
     }
 
-    pub async fn flush(&mut self, db: &mut SqliteConnection) -> Result<()> {
+    pub async fn flush(&mut self, db: &mut SqliteConnection) -> StoreResult<()> {
         let Self { opened, started, done, outputs, products, bundles } = std::mem::take(self);
         each(
             db,
@@ -191,7 +191,7 @@ impl Bulk {
 }
 
 /// Runs the statement on all rows at once, if there are any.
-async fn each(db: &mut SqliteConnection, rows: &[impl Serialize], sql: &'static str) -> Result<()> {
+async fn each(db: &mut SqliteConnection, rows: &[impl Serialize], sql: &'static str) -> StoreResult<()> {
     if !rows.is_empty() {
         sqlx::query(sql).bind(to_json("row", &rows)?).execute(db).await?;
     }

@@ -3,7 +3,7 @@
 use kiln_types::{BlobHash, BundleId};
 use sqlx::SqliteConnection;
 
-use crate::sql::{Result, to_json};
+use crate::sql::{StoreResult, to_json};
 use crate::{NewBundle, Store};
 
 /// Files of one transaction.
@@ -24,7 +24,7 @@ impl Store {
     /// As [`crate::Write::InsertBundle`], with others writing in between. Once this returns, all of it is there; until
     /// then its files are needed, and it is no bundle. One that breaks off is begun again by the next who brings it, or
     /// expires.
-    pub async fn insert_bundle(&self, bundle: &NewBundle, at_ms: i64) -> Result<()> {
+    pub async fn insert_bundle(&self, bundle: &NewBundle, at_ms: i64) -> StoreResult<()> {
         if self.step(bundle, at_ms, Step::Begin).await? {
             return Ok(());
         }
@@ -36,7 +36,7 @@ impl Store {
     }
 
     /// Whether the bundle is whole afterwards.
-    async fn step(&self, bundle: &NewBundle, at_ms: i64, step: Step<'_>) -> Result<bool> {
+    async fn step(&self, bundle: &NewBundle, at_ms: i64, step: Step<'_>) -> StoreResult<bool> {
         let mut writer = self.inner.writer.lock().await;
         let mut tx = self.begin(&mut writer).await?;
         let whole = match step {
@@ -60,7 +60,11 @@ impl Store {
 }
 
 /// All of it in the caller's transaction.
-pub(crate) async fn insert_bundle(db: &mut SqliteConnection, bundle: &NewBundle, at_ms: i64) -> Result<()> {
+pub(crate) async fn insert_bundle(
+    db: &mut SqliteConnection,
+    bundle: &NewBundle,
+    at_ms: i64,
+) -> StoreResult<()> {
     if !is_whole(db, bundle.id).await? {
         list(db, bundle.id, &bundle.blobs).await?;
     }
@@ -68,13 +72,13 @@ pub(crate) async fn insert_bundle(db: &mut SqliteConnection, bundle: &NewBundle,
 }
 
 /// Whether the list of its files is there, whoever brought it. A bundle of the same id has the same files.
-async fn is_whole(db: &mut SqliteConnection, bundle: BundleId) -> Result<bool> {
+async fn is_whole(db: &mut SqliteConnection, bundle: BundleId) -> StoreResult<bool> {
     let whole = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM bundles WHERE id = ?1 AND waits <> 2)");
     Ok(whole.bind(bundle.0.as_bytes().to_vec()).fetch_one(db).await?)
 }
 
 /// It waits for a job, from now on; before its list is whole it does so with a mark of its own.
-async fn note(db: &mut SqliteConnection, bundle: &NewBundle, at_ms: i64, whole: bool) -> Result<()> {
+async fn note(db: &mut SqliteConnection, bundle: &NewBundle, at_ms: i64, whole: bool) -> StoreResult<()> {
     sqlx::query(
         "INSERT INTO bundles (id, owner, project, size, created_ms, used_ms, waits) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6) \
@@ -91,7 +95,7 @@ async fn note(db: &mut SqliteConnection, bundle: &NewBundle, at_ms: i64, whole: 
     Ok(())
 }
 
-async fn list(db: &mut SqliteConnection, bundle: BundleId, files: &[BlobHash]) -> Result<()> {
+async fn list(db: &mut SqliteConnection, bundle: BundleId, files: &[BlobHash]) -> StoreResult<()> {
     sqlx::query(
         "INSERT OR IGNORE INTO bundle_blobs (bundle, hash) SELECT ?1, unhex(value) FROM json_each(?2)",
     )
@@ -103,7 +107,7 @@ async fn list(db: &mut SqliteConnection, bundle: BundleId, files: &[BlobHash]) -
 }
 
 /// A job needs it: it waits for none any more.
-pub(crate) async fn take_bundle(db: &mut SqliteConnection, bundle: BundleId) -> Result<()> {
+pub(crate) async fn take_bundle(db: &mut SqliteConnection, bundle: BundleId) -> StoreResult<()> {
     let query = sqlx::query("UPDATE bundles SET waits = 0 WHERE id = ?1");
     query.bind(bundle.0.as_bytes().to_vec()).execute(db).await?;
     Ok(())

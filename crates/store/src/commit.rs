@@ -9,8 +9,8 @@ use sqlx::{Connection, Sqlite, SqliteConnection, Transaction};
 use crate::bulk::Bulk;
 use crate::bundles::{insert_bundle, take_bundle};
 use crate::share::{set_limit, set_share};
-use crate::sql::{Result, to_json};
-use crate::{Event, NewEvent, NewStep, Store, StoreError, Write};
+use crate::sql::{StoreResult, to_json};
+use crate::{NewEvent, NewStep, Store, StoreError, StoredEvent, Write};
 
 impl Store {
     /// Writes the whole batch or nothing of it, and returns its events with their numbers. When it returns,
@@ -20,7 +20,7 @@ impl Store {
     /// # Errors
     /// Nothing of the batch is there then. Only where the disk fails in the last moment of the transaction can
     /// it turn out, when the records are opened again, that the batch is there.
-    pub async fn commit(&self, batch: Vec<Write>) -> Result<Vec<Event>> {
+    pub async fn commit(&self, batch: Vec<Write>) -> StoreResult<Vec<StoredEvent>> {
         let mut writer = self.inner.writer.lock().await;
         let mut tx = self.begin(&mut writer).await?;
         let mut pending = Vec::new();
@@ -61,7 +61,7 @@ impl Store {
     pub(crate) async fn begin<'a>(
         &self,
         writer: &'a mut Option<SqliteConnection>,
-    ) -> Result<Transaction<'a, Sqlite>> {
+    ) -> StoreResult<Transaction<'a, Sqlite>> {
         let Some(writer) = writer else { return Err(StoreError::Closed) };
         let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
         check_reign(&mut tx, self.epoch()).await?;
@@ -70,7 +70,7 @@ impl Store {
 }
 
 /// A scheduler whose reign is over must not write: another one may already have decided otherwise.
-async fn check_reign(db: &mut SqliteConnection, own: Epoch) -> Result<()> {
+async fn check_reign(db: &mut SqliteConnection, own: Epoch) -> StoreResult<()> {
     let found: i64 = sqlx::query_scalar("SELECT epoch FROM meta WHERE id = 1").fetch_one(db).await?;
     if found == i64::from(own.0) {
         return Ok(());
@@ -79,7 +79,7 @@ async fn check_reign(db: &mut SqliteConnection, own: Epoch) -> Result<()> {
     Err(StoreError::Superseded { own, found })
 }
 
-async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
+async fn apply(db: &mut SqliteConnection, write: Write) -> StoreResult<()> {
     match write {
         Write::InsertJob { job, spec, steps, at_ms } => insert_job(db, job, &spec, &steps, at_ms).await,
         Write::SetJobState { job, state, at_ms, reason } => {
@@ -234,7 +234,7 @@ async fn apply(db: &mut SqliteConnection, write: Write) -> Result<()> {
 
 type Query = sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
-async fn run(db: &mut SqliteConnection, query: Query) -> Result<()> {
+async fn run(db: &mut SqliteConnection, query: Query) -> StoreResult<()> {
     query.execute(db).await?;
     Ok(())
 }
@@ -245,7 +245,7 @@ async fn insert_job(
     spec: &JobSpec,
     steps: &[NewStep],
     at_ms: i64,
-) -> Result<()> {
+) -> StoreResult<()> {
     let bundle = spec.session.bundle;
     let query = sqlx::query(
         "INSERT INTO jobs (id, owner, project, name, state, spec, session, bundle, created_ms) \
@@ -273,7 +273,7 @@ async fn insert_job(
 }
 
 /// Of a job that was deleted meanwhile there are no more steps.
-async fn insert_step(db: &mut SqliteConnection, job: JobId, step: &NewStep) -> Result<()> {
+async fn insert_step(db: &mut SqliteConnection, job: JobId, step: &NewStep) -> StoreResult<()> {
     let query = sqlx::query(
         "INSERT INTO steps (job, step, spec, count) SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM jobs WHERE id = ?1)",
     )
@@ -290,7 +290,7 @@ async fn set_job_state(
     state: JobState,
     at_ms: i64,
     reason: Option<Failure>,
-) -> Result<()> {
+) -> StoreResult<()> {
     let reason = reason.map(|reason| to_json("reason", &reason)).transpose()?;
     let query = sqlx::query(
         "UPDATE jobs SET state = ?2, \
@@ -308,7 +308,7 @@ async fn set_job_state(
     run(db, query).await
 }
 
-async fn set_spec(db: &mut SqliteConnection, job: JobId, spec: &JobSpec) -> Result<()> {
+async fn set_spec(db: &mut SqliteConnection, job: JobId, spec: &JobSpec) -> StoreResult<()> {
     let query = sqlx::query("UPDATE jobs SET spec = ?2 WHERE id = ?1");
     run(db, query.bind(job.0.cast_signed()).bind(to_json("job", spec)?)).await
 }
@@ -319,7 +319,7 @@ async fn extend_step(
     step: StepIndex,
     spec: &JobSpec,
     count: u32,
-) -> Result<()> {
+) -> StoreResult<()> {
     set_spec(db, job, spec).await?;
     let query = sqlx::query("UPDATE steps SET count = ?3 WHERE job = ?1 AND step = ?2")
         .bind(job.0.cast_signed())
@@ -335,7 +335,7 @@ async fn close_attempt(
     at_ms: i64,
     failure: Option<Failure>,
     seconds: Option<f64>,
-) -> Result<()> {
+) -> StoreResult<()> {
     let failure = failure.map(|failure| to_json("failure", &failure)).transpose()?;
     let query = sqlx::query(
         "UPDATE attempts SET state = ?3, ended_ms = ?4, failure = ?5, seconds = ?6 \
@@ -356,7 +356,7 @@ async fn set_task(
     generation: Generation,
     state: TaskState,
     reason: Option<Failure>,
-) -> Result<()> {
+) -> StoreResult<()> {
     let reason = reason.map(|reason| to_json("reason", &reason)).transpose()?;
     let query = sqlx::query(
         "INSERT INTO tasks (job, step, idx, generation, state, reason) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
@@ -378,7 +378,7 @@ async fn reopen_tasks(
     first: TaskIndex,
     last: TaskIndex,
     generation: Generation,
-) -> Result<()> {
+) -> StoreResult<()> {
     let bound = |query: Query| {
         query
             .bind(job.0.cast_signed())
@@ -413,8 +413,8 @@ async fn reopen_tasks(
 pub(crate) async fn flush_events(
     db: &mut SqliteConnection,
     pending: &mut Vec<NewEvent>,
-    events: &mut Vec<Event>,
-) -> Result<()> {
+    events: &mut Vec<StoredEvent>,
+) -> StoreResult<()> {
     if pending.is_empty() {
         return Ok(());
     }
@@ -435,7 +435,7 @@ pub(crate) async fn flush_events(
     .await?
     .last_insert_rowid();
     let first = last - rows.len() as i64 + 1;
-    events.extend(pending.drain(..).zip(first..).map(|(event, number)| Event {
+    events.extend(pending.drain(..).zip(first..).map(|(event, number)| StoredEvent {
         number: EventNumber(number.cast_unsigned()),
         at_ms: event.at_ms,
         job: event.job,

@@ -6,7 +6,7 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteQueryResult;
 
 use crate::Store;
-use crate::sql::{Columns, Result};
+use crate::sql::{Columns, StoreResult};
 
 /// Rows of one transaction: it takes about as long as a small batch.
 const ROWS: u32 = 2000;
@@ -22,7 +22,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the disk or the database fails; the next call goes on.
-    pub async fn sweep(&self) -> Result<()> {
+    pub async fn sweep(&self) -> StoreResult<()> {
         loop {
             let job: Option<i64> = sqlx::query_scalar(
                 "SELECT id FROM jobs WHERE (archived_ms IS NOT NULL) = 0 AND state = 'deleted' LIMIT 1",
@@ -51,7 +51,7 @@ impl Store {
     }
 
     /// Whether there are more.
-    async fn remove_rows_of(&self, job: JobId) -> Result<bool> {
+    async fn remove_rows_of(&self, job: JobId) -> StoreResult<bool> {
         let mut writer = self.inner.writer.lock().await;
         let mut tx = self.begin(&mut writer).await?;
         let mut left = u64::from(ROWS);
@@ -75,7 +75,7 @@ impl Store {
 
     /// Whether there are more. Somebody may have brought the bundle again meanwhile: then its list is whole again, and
     /// stays.
-    async fn remove_list_of(&self, bundle: BundleId) -> Result<bool> {
+    async fn remove_list_of(&self, bundle: BundleId) -> StoreResult<bool> {
         let mut writer = self.inner.writer.lock().await;
         let mut tx = self.begin(&mut writer).await?;
         let some = "DELETE FROM bundle_blobs \
@@ -92,7 +92,7 @@ async fn remove<'a, T>(
     some: &'static str,
     of: T,
     most: u64,
-) -> Result<SqliteQueryResult>
+) -> StoreResult<SqliteQueryResult>
 where
     T: sqlx::Encode<'a, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite> + Send + 'a,
 {

@@ -5,7 +5,7 @@ use kiln_types::{BundleId, Generation, JobId, Owner, Project, TaskId};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{SqliteConnection, SqliteExecutor};
 
-use crate::sql::{Columns, Result, to_json};
+use crate::sql::{Columns, StoreResult, to_json};
 use crate::{Expired, Expiry, Store};
 
 /// What a reader found to be due. It may be due no more when it is written, see [`Store::expire`].
@@ -81,12 +81,12 @@ impl From<&Due> for Expired {
 
 impl Store {
     /// What may go now.
-    pub async fn due(&self, expiry: &Expiry) -> Result<Due> {
+    pub async fn due(&self, expiry: &Expiry) -> StoreResult<Due> {
         due(&mut *self.readers.begin().await?, expiry).await
     }
 
     /// Returns the intermediates that are used up, as `expiry` says, and nothing else.
-    pub async fn due_intermediates(&self, expiry: &Expiry) -> Result<Due> {
+    pub async fn due_intermediates(&self, expiry: &Expiry) -> StoreResult<Due> {
         let intermediates = intermediates(&mut *self.readers.acquire().await?, expiry).await?;
         Ok(Due { intermediates, ..Due::default() })
     }
@@ -200,10 +200,10 @@ macro_rules! intermediates_query {
 }
 
 /// Looks at everything.
-pub(crate) async fn due(db: &mut SqliteConnection, expiry: &Expiry) -> Result<Due> {
+pub(crate) async fn due(db: &mut SqliteConnection, expiry: &Expiry) -> StoreResult<Due> {
     let inputs = sqlx::query(inputs_query!("")).bind(expiry.inputs_ms).bind(expiry.promised_ms);
     let inputs = inputs.fetch_all(&mut *db).await?;
-    let inputs = inputs.iter().map(shared).collect::<Result<Vec<_>>>()?;
+    let inputs = inputs.iter().map(shared).collect::<StoreResult<Vec<_>>>()?;
     let going: Vec<JobId> = inputs.iter().map(|(_, job)| *job).collect();
     let bundles = sqlx::query(concat!(
         "SELECT id, owner, project FROM bundles WHERE",
@@ -219,14 +219,14 @@ pub(crate) async fn due(db: &mut SqliteConnection, expiry: &Expiry) -> Result<Du
     let logs = sqlx::query(logs_query!("")).bind(expiry.logs_ms).fetch_all(&mut *db).await?;
     Ok(Due {
         inputs,
-        bundles: bundles.iter().map(bundle_key).collect::<Result<_>>()?,
+        bundles: bundles.iter().map(bundle_key).collect::<StoreResult<_>>()?,
         outputs: jobs(&outputs)?,
         logs: jobs(&logs)?,
         intermediates: intermediates(db, expiry).await?,
     })
 }
 
-async fn intermediates(db: &mut SqliteConnection, expiry: &Expiry) -> Result<Vec<ProductKey>> {
+async fn intermediates(db: &mut SqliteConnection, expiry: &Expiry) -> StoreResult<Vec<ProductKey>> {
     let query = sqlx::query(intermediates_query!("")).bind(expiry.spent_ms).bind(expiry.unused_ms);
     product_keys(&query.fetch_all(db).await?)
 }
@@ -236,7 +236,7 @@ pub(crate) async fn inputs_among(
     db: impl SqliteExecutor<'_>,
     expiry: &Expiry,
     among: &[JobId],
-) -> Result<Vec<JobId>> {
+) -> StoreResult<Vec<JobId>> {
     let rows = sqlx::query(inputs_query!(" AND jobs.id IN (SELECT value FROM json_each(?3))"))
         .bind(expiry.inputs_ms)
         .bind(expiry.promised_ms)
@@ -251,7 +251,7 @@ pub(crate) async fn delete_bundles(
     db: impl SqliteExecutor<'_>,
     expiry: &Expiry,
     among: &[BundleKey],
-) -> Result<u64> {
+) -> StoreResult<u64> {
     let done = sqlx::query(delete_bundles_query!())
         .bind(expiry.inputs_ms)
         .bind(expiry.promised_ms)
@@ -267,7 +267,7 @@ pub(crate) async fn outputs_among(
     db: impl SqliteExecutor<'_>,
     expiry: &Expiry,
     among: &[JobId],
-) -> Result<Vec<JobId>> {
+) -> StoreResult<Vec<JobId>> {
     let query = sqlx::query(outputs_query!("WHERE id IN (SELECT value FROM json_each(?2))"));
     jobs(&query.bind(expiry.outputs_ms).bind(to_json("id", &among)?).fetch_all(db).await?)
 }
@@ -277,7 +277,7 @@ pub(crate) async fn logs_among(
     db: impl SqliteExecutor<'_>,
     expiry: &Expiry,
     among: &[JobId],
-) -> Result<Vec<JobId>> {
+) -> StoreResult<Vec<JobId>> {
     let query = sqlx::query(logs_query!("AND id IN (SELECT value FROM json_each(?2))"));
     jobs(&query.bind(expiry.logs_ms).bind(to_json("id", &among)?).fetch_all(db).await?)
 }
@@ -287,7 +287,7 @@ pub(crate) async fn intermediates_among(
     db: impl SqliteExecutor<'_>,
     expiry: &Expiry,
     among: &[ProductKey],
-) -> Result<Vec<ProductKey>> {
+) -> StoreResult<Vec<ProductKey>> {
     let among: Vec<_> = among.iter().map(key_values).collect();
     let rows = sqlx::query(intermediates_query!(
         " AND (p.job, p.step, p.idx, p.generation) IN ( \
@@ -306,20 +306,20 @@ pub(crate) fn key_values((task, generation): &ProductKey) -> (i64, u16, u32, u32
     (task.job.0.cast_signed(), task.step.0, task.index.0, generation.0)
 }
 
-fn product_keys(rows: &[SqliteRow]) -> Result<Vec<ProductKey>> {
+fn product_keys(rows: &[SqliteRow]) -> StoreResult<Vec<ProductKey>> {
     let key = |row: &SqliteRow| Ok((row.task()?, Generation(row.number("generation")?)));
     rows.iter().map(key).collect()
 }
 
-pub(crate) fn jobs(rows: &[SqliteRow]) -> Result<Vec<JobId>> {
+pub(crate) fn jobs(rows: &[SqliteRow]) -> StoreResult<Vec<JobId>> {
     rows.iter().map(|row| Ok(JobId(row.u64("job")?))).collect()
 }
 
-fn shared(row: &SqliteRow) -> Result<(BundleId, JobId)> {
+fn shared(row: &SqliteRow) -> StoreResult<(BundleId, JobId)> {
     Ok((BundleId(row.hash("bundle")?), JobId(row.u64("job")?)))
 }
 
-fn bundle_key(row: &SqliteRow) -> Result<BundleKey> {
+fn bundle_key(row: &SqliteRow) -> StoreResult<BundleKey> {
     Ok((BundleId(row.hash("id")?), row.parsed("owner")?, row.parsed("project")?))
 }
 

@@ -7,8 +7,8 @@ use crate::commit::flush_events;
 use crate::due::{
     Due, delete_bundles, inputs_among, intermediates_among, key_values, logs_among, outputs_among,
 };
-use crate::sql::{Columns, Result, to_json};
-use crate::{Event, NewEvent, Store};
+use crate::sql::{Columns, StoreResult, to_json};
+use crate::{NewEvent, Store, StoredEvent};
 
 /// What may go. Times are unix milliseconds; where there is none, that kind never goes by its age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -76,7 +76,7 @@ impl Store {
         expiry: &Expiry,
         due: &Due,
         tell: impl FnOnce(&Expired) -> Vec<NewEvent>,
-    ) -> Result<(Expired, Vec<Event>)> {
+    ) -> StoreResult<(Expired, Vec<StoredEvent>)> {
         let mut writer = self.inner.writer.lock().await;
         let mut tx = self.begin(&mut writer).await?;
         let expired = expire(&mut tx, expiry, due).await?;
@@ -87,7 +87,7 @@ impl Store {
     }
 }
 
-async fn expire(db: &mut SqliteConnection, expiry: &Expiry, due: &Due) -> Result<Expired> {
+async fn expire(db: &mut SqliteConnection, expiry: &Expiry, due: &Due) -> StoreResult<Expired> {
     let inputs = inputs_among(&mut *db, expiry, &due.inputs()).await?;
     mark(
         db,
@@ -123,7 +123,7 @@ async fn expire(db: &mut SqliteConnection, expiry: &Expiry, due: &Due) -> Result
     .fetch_all(&mut *db)
     .await?;
     let freed = freed.iter().map(|row| Ok((row.hash("hash")?, row.raw("committed_ms")?)));
-    let freed = freed.collect::<Result<_>>()?;
+    let freed = freed.collect::<StoreResult<_>>()?;
     let intermediates = gone.into_iter().map(|(task, _)| task).collect();
     let mut expired = Expired { inputs, outputs, logs, bundles, intermediates, freed };
     expired.sort();
@@ -135,7 +135,7 @@ async fn mark(
     update: &'static str,
     jobs: &[JobId],
     expiry: &Expiry,
-) -> Result<()> {
+) -> StoreResult<()> {
     sqlx::query(update).bind(to_json("id", &jobs)?).bind(expiry.at_ms).execute(db).await?;
     Ok(())
 }

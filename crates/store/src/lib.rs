@@ -43,9 +43,9 @@ pub use expire::{Expired, Expiry};
 pub use kiln_files::Durability;
 pub use open::ReadPool;
 pub use records::{
-    AttemptFilter, AttemptRow, BundleRow, Event, FileFilter, FileRow, JobFilter, JobRow, KeptRow, Notice,
-    OutputRow, ShareRow, StepRow, StoredJob, StoredStep, TaskFaults, TaskFilter, TaskRow, TaskRun, WorkerRow,
-    WorkerShare,
+    AttemptRow, AttemptSelection, BundleRow, FileFilter, FileRow, JobRow, JobSelection, KeptRow, Notice,
+    OutputRow, ShareRow, StepRow, StoredEvent, StoredJob, StoredStep, TaskFaults, TaskFilter, TaskRow,
+    TaskRun, WorkerRow, WorkerTotals,
 };
 pub use write::{FileKind, NewBundle, NewEvent, NewProduct, NewStep, TaskProduct, Write};
 

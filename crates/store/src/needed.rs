@@ -5,13 +5,13 @@ use kiln_types::{BlobHash, EventNumber, JobId};
 use sqlx::SqliteConnection;
 
 use crate::due::{due, jobs, key_values};
-use crate::sql::{Columns, Result, to_json};
+use crate::sql::{Columns, StoreResult, to_json};
 use crate::{Due, Expired, Expiry, Store};
 
 impl Store {
     /// What [`Store::expire`] would let go of, and the blobs that would be needed then. Nothing changes, and nobody is
     /// held up.
-    pub async fn would_expire(&self, expiry: &Expiry) -> Result<(Expired, Vec<BlobHash>)> {
+    pub async fn would_expire(&self, expiry: &Expiry) -> StoreResult<(Expired, Vec<BlobHash>)> {
         // Both as of the same moment.
         let mut tx = self.readers.begin().await?;
         let due = due(&mut tx, expiry).await?;
@@ -20,12 +20,12 @@ impl Store {
     }
 
     /// Every blob that is an output, another file of a task, a bundle's manifest or a bundle's file, each once, sorted.
-    pub async fn needed_blobs(&self) -> Result<Vec<BlobHash>> {
+    pub async fn needed_blobs(&self) -> StoreResult<Vec<BlobHash>> {
         needed_blobs(&mut *self.readers.acquire().await?, &Due::default()).await
     }
 
     /// The job whose output these bytes once were, where that output has gone, and when it went.
-    pub async fn output_gone(&self, hash: &BlobHash) -> Result<Option<(JobId, i64)>> {
+    pub async fn output_gone(&self, hash: &BlobHash) -> StoreResult<Option<(JobId, i64)>> {
         let row = sqlx::query(
             "SELECT jobs.id, outputs_gone_ms FROM outputs JOIN jobs ON jobs.id = job \
              WHERE hash = ?1 AND seq <= outputs_gone_seq AND outputs_gone_ms IS NOT NULL LIMIT 1",
@@ -37,7 +37,7 @@ impl Store {
     }
 
     /// Those of these jobs whose logs are still kept: they exist, and no log of theirs has gone since they ended.
-    pub async fn with_logs(&self, among: &[JobId]) -> Result<Vec<JobId>> {
+    pub async fn with_logs(&self, among: &[JobId]) -> StoreResult<Vec<JobId>> {
         let rows = sqlx::query(
             "SELECT id AS job FROM jobs WHERE id IN (SELECT value FROM json_each(?1)) AND state <> 'deleted' \
              AND NOT (state IN ('completed', 'failed', 'cancelled') AND logs_gone_ms IS NOT NULL \
@@ -50,7 +50,7 @@ impl Store {
     }
 
     /// The last event that was told by this time, and how many there are up to it; `None` where all are younger.
-    pub async fn events_until(&self, at_ms: i64) -> Result<Option<(EventNumber, u64)>> {
+    pub async fn events_until(&self, at_ms: i64) -> StoreResult<Option<(EventNumber, u64)>> {
         // Events are in the order of their times: only the old ones are looked at.
         let young: Option<i64> =
             sqlx::query_scalar("SELECT number FROM events WHERE at_ms > ?1 ORDER BY number LIMIT 1")
@@ -70,7 +70,7 @@ impl Store {
 }
 
 /// Of what is there but for what is due. The list of a bundle's files goes a little later than the bundle itself.
-async fn needed_blobs(db: &mut SqliteConnection, but: &Due) -> Result<Vec<BlobHash>> {
+async fn needed_blobs(db: &mut SqliteConnection, but: &Due) -> StoreResult<Vec<BlobHash>> {
     let mut rows = sqlx::query(
         "SELECT hash FROM outputs JOIN jobs ON jobs.id = job \
          WHERE seq > iif(job IN (SELECT value FROM json_each(?1)), fetched_seq, outputs_gone_seq) \

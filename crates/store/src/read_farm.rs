@@ -5,17 +5,17 @@ use std::collections::{BTreeSet, HashMap};
 use kiln_types::{BlobHash, BundleId, EventNumber, JobId, WorkerId};
 use sqlx::sqlite::SqliteRow;
 
-use crate::sql::{Columns, Result, to_json};
-use crate::{BundleRow, Event, Store, WorkerRow};
+use crate::sql::{Columns, StoreResult, to_json};
+use crate::{BundleRow, Store, StoredEvent, WorkerRow};
 
 impl Store {
     /// Every worker ever seen and not removed, in the order of the names.
-    pub async fn workers(&self) -> Result<Vec<WorkerRow>> {
+    pub async fn workers(&self) -> StoreResult<Vec<WorkerRow>> {
         let rows = sqlx::query("SELECT * FROM workers ORDER BY name").fetch_all(&self.readers).await?;
         rows.iter().map(worker_row).collect()
     }
 
-    pub async fn worker(&self, worker: WorkerId) -> Result<Option<WorkerRow>> {
+    pub async fn worker(&self, worker: WorkerId) -> StoreResult<Option<WorkerRow>> {
         let row = sqlx::query("SELECT * FROM workers WHERE id = ?1")
             .bind(worker.bits().cast_signed())
             .fetch_optional(&self.readers)
@@ -27,7 +27,7 @@ impl Store {
     pub async fn worker_names(
         &self,
         workers: impl IntoIterator<Item = WorkerId>,
-    ) -> Result<HashMap<WorkerId, String>> {
+    ) -> StoreResult<HashMap<WorkerId, String>> {
         let ids: BTreeSet<i64> = workers.into_iter().map(|worker| worker.bits().cast_signed()).collect();
         let rows = sqlx::query(
             "SELECT id, name FROM former_workers WHERE id IN (SELECT value FROM json_each(?1)) UNION ALL \
@@ -45,7 +45,7 @@ impl Store {
         after: EventNumber,
         limit: u32,
         job: Option<JobId>,
-    ) -> Result<Vec<Event>> {
+    ) -> StoreResult<Vec<StoredEvent>> {
         let query = match job {
             None => sqlx::query("SELECT * FROM events WHERE number > ?1 ORDER BY number LIMIT ?2"),
             Some(_) => {
@@ -60,7 +60,7 @@ impl Store {
     }
 
     /// The number of the newest event, also where it has been forgotten since; 0 before the first.
-    pub async fn last_event(&self) -> Result<EventNumber> {
+    pub async fn last_event(&self) -> StoreResult<EventNumber> {
         let last: Option<i64> = sqlx::query_scalar("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
             .fetch_optional(&self.readers)
             .await?;
@@ -68,7 +68,7 @@ impl Store {
     }
 
     /// The bundle, as the first of its owners brought it.
-    pub async fn bundle(&self, bundle: BundleId) -> Result<Option<BundleRow>> {
+    pub async fn bundle(&self, bundle: BundleId) -> StoreResult<Option<BundleRow>> {
         let row =
             sqlx::query("SELECT * FROM bundles WHERE id = ?1 AND waits <> 2 ORDER BY created_ms LIMIT 1")
                 .bind(bundle.0.as_bytes().to_vec())
@@ -79,7 +79,7 @@ impl Store {
 
     /// Blobs that a bundle's file is made of, and no output, each once, in their order: at most `limit`, all after this
     /// one.
-    pub async fn bundle_blobs(&self, after: Option<BlobHash>, limit: u32) -> Result<Vec<BlobHash>> {
+    pub async fn bundle_blobs(&self, after: Option<BlobHash>, limit: u32) -> StoreResult<Vec<BlobHash>> {
         let rows = sqlx::query(
             "SELECT DISTINCT hash FROM bundle_blobs WHERE hash > ?1 \
              AND NOT EXISTS (SELECT 1 FROM outputs o WHERE o.hash = bundle_blobs.hash) ORDER BY hash LIMIT ?2",
@@ -92,7 +92,7 @@ impl Store {
     }
 }
 
-fn worker_row(row: &SqliteRow) -> Result<WorkerRow> {
+fn worker_row(row: &SqliteRow) -> StoreResult<WorkerRow> {
     Ok(WorkerRow {
         id: row.worker("id")?,
         name: row.raw("name")?,
@@ -105,8 +105,8 @@ fn worker_row(row: &SqliteRow) -> Result<WorkerRow> {
     })
 }
 
-fn event(row: &SqliteRow) -> Result<Event> {
-    Ok(Event {
+fn event(row: &SqliteRow) -> StoreResult<StoredEvent> {
+    Ok(StoredEvent {
         number: EventNumber(row.u64("number")?),
         at_ms: row.raw("at_ms")?,
         job: row.raw::<Option<i64>>("job")?.map(|job| JobId(job.cast_unsigned())),
@@ -116,7 +116,7 @@ fn event(row: &SqliteRow) -> Result<Event> {
     })
 }
 
-fn bundle_row(row: &SqliteRow) -> Result<BundleRow> {
+fn bundle_row(row: &SqliteRow) -> StoreResult<BundleRow> {
     Ok(BundleRow {
         id: BundleId(row.hash("id")?),
         owner: row.parsed("owner")?,

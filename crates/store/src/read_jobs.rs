@@ -9,10 +9,10 @@ use kiln_types::{
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
-use crate::sql::{Columns, Result, to_json};
+use crate::sql::{Columns, StoreResult, to_json};
 use crate::{
-    AttemptRow, JobFilter, JobRow, KeptRow, Notice, StepRow, Store, StoreError, StoredJob, StoredStep,
-    TaskFaults, TaskRun, WorkerShare,
+    AttemptRow, JobRow, JobSelection, KeptRow, Notice, StepRow, Store, StoreError, StoredJob, StoredStep,
+    TaskFaults, TaskRun, WorkerTotals,
 };
 
 /// The columns that [`job_row`] reads, and which jobs.
@@ -27,14 +27,14 @@ macro_rules! job_query {
 
 impl Store {
     /// The highest job id ever given, also to a job that was deleted since; 0 before the first.
-    pub async fn last_job(&self) -> Result<JobId> {
+    pub async fn last_job(&self) -> StoreResult<JobId> {
         let last: i64 =
             sqlx::query_scalar("SELECT last_job FROM meta WHERE id = 1").fetch_one(&self.readers).await?;
         Ok(JobId(last.cast_unsigned()))
     }
 
     /// Every job that has not ended, oldest first, with all that the scheduler needs to go on with it.
-    pub async fn unfinished_jobs(&self) -> Result<Vec<StoredJob>> {
+    pub async fn unfinished_jobs(&self) -> StoreResult<Vec<StoredJob>> {
         let mut tx = self.readers.begin().await?;
         let rows = sqlx::query(job_query!("WHERE state IN ('queued', 'running', 'paused') ORDER BY id"))
             .fetch_all(&mut *tx)
@@ -47,7 +47,7 @@ impl Store {
     }
 
     /// One job with all that the scheduler needs to go on with it, ended or not: a retry leads back from an end.
-    pub async fn stored_job(&self, job: JobId) -> Result<Option<StoredJob>> {
+    pub async fn stored_job(&self, job: JobId) -> StoreResult<Option<StoredJob>> {
         let mut tx = self.readers.begin().await?;
         match one_job(&mut tx, job).await? {
             Some(row) => Ok(Some(stored(&mut tx, row).await?)),
@@ -55,13 +55,18 @@ impl Store {
         }
     }
 
-    pub async fn job(&self, job: JobId) -> Result<Option<JobRow>> {
+    pub async fn job(&self, job: JobId) -> StoreResult<Option<JobRow>> {
         let mut tx = self.readers.begin().await?;
         one_job(&mut tx, job).await
     }
 
     /// A page of jobs, newest first: at most `limit`, all older than `before`.
-    pub async fn jobs(&self, filter: &JobFilter, limit: u32, before: Option<JobId>) -> Result<Vec<JobRow>> {
+    pub async fn jobs(
+        &self,
+        filter: &JobSelection,
+        limit: u32,
+        before: Option<JobId>,
+    ) -> StoreResult<Vec<JobRow>> {
         let mut tx = self.readers.begin().await?;
         let ids: Vec<i64> = page(filter, limit, before).build_query_scalar().fetch_all(&mut *tx).await?;
         let rows = sqlx::query(job_query!("WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY id DESC"))
@@ -72,7 +77,7 @@ impl Store {
     }
 
     /// What each worker did for a step of the job, most frames first. Counts every generation.
-    pub async fn job_report(&self, job: JobId, step: StepIndex) -> Result<Vec<WorkerShare>> {
+    pub async fn job_report(&self, job: JobId, step: StepIndex) -> StoreResult<Vec<WorkerTotals>> {
         let rows = sqlx::query(
             "SELECT worker, coalesce((SELECT name FROM workers WHERE id = worker), \
              (SELECT name FROM former_workers WHERE id = worker)) AS name, \
@@ -88,7 +93,7 @@ impl Store {
         .await?;
         rows.iter()
             .map(|row| {
-                Ok(WorkerShare {
+                Ok(WorkerTotals {
                     worker: row.worker("worker")?,
                     name: row.raw("name")?,
                     frames: row.u64("frames")?,
@@ -105,7 +110,7 @@ impl Store {
 
 /// The ids of a page of a list. Each state has a branch of its own, which an index answers from its newest job on: a
 /// page costs the same however many jobs the filter passes over.
-fn page(filter: &JobFilter, limit: u32, before: Option<JobId>) -> QueryBuilder<Sqlite> {
+fn page(filter: &JobSelection, limit: u32, before: Option<JobId>) -> QueryBuilder<Sqlite> {
     let states =
         JobState::ALL.iter().filter(|state| filter.states.is_empty() || filter.states.contains(state));
     let archived = [false, true].into_iter().filter(|one| filter.archived.is_none_or(|only| only == *one));
@@ -130,15 +135,15 @@ fn page(filter: &JobFilter, limit: u32, before: Option<JobId>) -> QueryBuilder<S
     query
 }
 
-async fn one_job(db: &mut SqliteConnection, job: JobId) -> Result<Option<JobRow>> {
+async fn one_job(db: &mut SqliteConnection, job: JobId) -> StoreResult<Option<JobRow>> {
     let query = sqlx::query(job_query!("WHERE id = ?1 AND state <> 'deleted'")).bind(job.0.cast_signed());
     let rows = query.fetch_all(&mut *db).await?;
     Ok(with_steps(db, rows).await?.pop())
 }
 
 /// The steps and notices of all these jobs in two queries.
-async fn with_steps(db: &mut SqliteConnection, rows: Vec<SqliteRow>) -> Result<Vec<JobRow>> {
-    let ids = rows.iter().map(|row| row.raw::<i64>("id")).collect::<Result<Vec<_>>>()?;
+async fn with_steps(db: &mut SqliteConnection, rows: Vec<SqliteRow>) -> StoreResult<Vec<JobRow>> {
+    let ids = rows.iter().map(|row| row.raw::<i64>("id")).collect::<StoreResult<Vec<_>>>()?;
     let ids = to_json("id", &ids)?;
     let steps =
         sqlx::query("SELECT * FROM steps WHERE job IN (SELECT value FROM json_each(?1)) ORDER BY job, step")
@@ -150,7 +155,7 @@ async fn with_steps(db: &mut SqliteConnection, rows: Vec<SqliteRow>) -> Result<V
         of_job.entry(JobId(row.u64("job")?)).or_default().push(row);
     }
     let read = |row: &SqliteRow| job_row(row, of_job.get(&JobId(row.u64("id")?)).map_or(&[], Vec::as_slice));
-    let mut jobs = rows.iter().map(read).collect::<Result<Vec<_>>>()?;
+    let mut jobs = rows.iter().map(read).collect::<StoreResult<Vec<_>>>()?;
     let places: BTreeMap<JobId, usize> = jobs.iter().enumerate().map(|(at, job)| (job.id, at)).collect();
     let notices = sqlx::query(
         "SELECT * FROM notices WHERE job IN (SELECT value FROM json_each(?1)) ORDER BY job, at_ms, text",
@@ -166,8 +171,8 @@ async fn with_steps(db: &mut SqliteConnection, rows: Vec<SqliteRow>) -> Result<V
     Ok(jobs)
 }
 
-fn job_row(row: &SqliteRow, steps: &[&SqliteRow]) -> Result<JobRow> {
-    let specs = steps.iter().map(|step| step.json("spec")).collect::<Result<Vec<StepSpec>>>()?;
+fn job_row(row: &SqliteRow, steps: &[&SqliteRow]) -> StoreResult<JobRow> {
+    let specs = steps.iter().map(|step| step.json("spec")).collect::<StoreResult<Vec<StepSpec>>>()?;
     let damaged = |error: StepsError| StoreError::Damaged { what: "job", why: error.to_string() };
     Ok(JobRow {
         id: JobId(row.u64("id")?),
@@ -178,7 +183,7 @@ fn job_row(row: &SqliteRow, steps: &[&SqliteRow]) -> Result<JobRow> {
         ended_ms: row.raw("ended_ms")?,
         reason: row.json_opt("reason")?,
         plan: JobSteps::new(specs).map_err(damaged)?,
-        steps: steps.iter().map(|step| step_row(step)).collect::<Result<_>>()?,
+        steps: steps.iter().map(|step| step_row(step)).collect::<StoreResult<_>>()?,
         notices: Vec::new(),
         kept: KeptRow {
             archived_ms: row.raw("archived_ms")?,
@@ -193,7 +198,7 @@ fn job_row(row: &SqliteRow, steps: &[&SqliteRow]) -> Result<JobRow> {
     })
 }
 
-fn step_row(row: &SqliteRow) -> Result<StepRow> {
+fn step_row(row: &SqliteRow) -> StoreResult<StepRow> {
     Ok(StepRow {
         step: row.step()?,
         count: row.number("count")?,
@@ -204,7 +209,7 @@ fn step_row(row: &SqliteRow) -> Result<StepRow> {
     })
 }
 
-fn notice(row: &SqliteRow) -> Result<Notice> {
+fn notice(row: &SqliteRow) -> StoreResult<Notice> {
     let attempt: Option<i64> = row.raw("attempt_epoch")?;
     Ok(Notice {
         text: row.raw("text")?,
@@ -214,7 +219,7 @@ fn notice(row: &SqliteRow) -> Result<Notice> {
 }
 
 /// Adds what only the scheduler needs.
-async fn stored(db: &mut SqliteConnection, row: JobRow) -> Result<StoredJob> {
+async fn stored(db: &mut SqliteConnection, row: JobRow) -> StoreResult<StoredJob> {
     let mut steps: BTreeMap<StepIndex, StoredStep> = BTreeMap::new();
     for step in &row.steps {
         let empty = StoredStep { step: step.step, runs: vec![], cancelled: vec![], faults: vec![] };
@@ -235,7 +240,7 @@ async fn stored(db: &mut SqliteConnection, row: JobRow) -> Result<StoredJob> {
     .bind(job)
     .fetch_all(db)
     .await?;
-    let mut open = open.iter().map(attempt_row).collect::<Result<Vec<_>>>()?;
+    let mut open = open.iter().map(attempt_row).collect::<StoreResult<Vec<_>>>()?;
     // What is cancelled may not deliver any more.
     open.retain(|attempt| {
         steps.get(&attempt.task.step).is_some_and(|step| !is_cancelled(&step.cancelled, attempt.task.index))
@@ -251,7 +256,7 @@ async fn read_cancelled(
     db: &mut SqliteConnection,
     job: i64,
     steps: &mut BTreeMap<StepIndex, StoredStep>,
-) -> Result<()> {
+) -> StoreResult<()> {
     let rows =
         sqlx::query("SELECT step, cancelled FROM steps WHERE job = ?1").bind(job).fetch_all(db).await?;
     for row in &rows {
@@ -267,7 +272,7 @@ async fn read_runs(
     db: &mut SqliteConnection,
     job: i64,
     steps: &mut BTreeMap<StepIndex, StoredStep>,
-) -> Result<()> {
+) -> StoreResult<()> {
     let rows = sqlx::query(
         "SELECT step, generation, state, min(idx) AS first, max(idx) AS last FROM ( \
              SELECT step, idx, generation, state, \
@@ -295,7 +300,7 @@ async fn read_faults(
     db: &mut SqliteConnection,
     job: i64,
     steps: &mut BTreeMap<StepIndex, StoredStep>,
-) -> Result<()> {
+) -> StoreResult<()> {
     let rows = sqlx::query(
         "SELECT a.step, a.idx, a.worker, a.state, a.outgrew FROM attempts a \
          LEFT JOIN tasks t ON t.job = a.job AND t.step = a.step AND t.idx = a.idx \
@@ -327,7 +332,7 @@ async fn read_faults(
     Ok(())
 }
 
-pub(crate) fn attempt_row(row: &SqliteRow) -> Result<AttemptRow> {
+pub(crate) fn attempt_row(row: &SqliteRow) -> StoreResult<AttemptRow> {
     Ok(AttemptRow {
         id: row.attempt("epoch", "counter")?,
         task: TaskId { job: JobId(row.u64("job")?), step: row.step()?, index: TaskIndex(row.number("idx")?) },
@@ -361,7 +366,7 @@ mod tests {
         {
             for states in [vec![], vec![JobState::Failed], vec![JobState::Queued, JobState::Running]] {
                 for archived in [None, Some(false)] {
-                    let filter = JobFilter {
+                    let filter = JobSelection {
                         owner: owner.clone(),
                         project: project.clone(),
                         archived,

@@ -10,8 +10,8 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use crate::read_jobs::{attempt_row, is_cancelled};
-use crate::sql::{Columns, Result, to_json};
-use crate::{AttemptFilter, AttemptRow, FileFilter, FileRow, OutputRow, Store, TaskFilter, TaskRow};
+use crate::sql::{Columns, StoreResult, to_json};
+use crate::{AttemptRow, AttemptSelection, FileFilter, FileRow, OutputRow, Store, TaskFilter, TaskRow};
 
 /// Rows read at once where all of a job's are read.
 const PAGE: usize = 10_000;
@@ -22,7 +22,7 @@ const WINDOW: u32 = 4096;
 impl Store {
     /// A page of tasks in the order of their indexes: at most `limit`, from `filter.from` on. Also those that
     /// never ran. Empty where there is no such job or step.
-    pub async fn tasks(&self, job: JobId, filter: &TaskFilter, limit: u32) -> Result<Vec<TaskRow>> {
+    pub async fn tasks(&self, job: JobId, filter: &TaskFilter, limit: u32) -> StoreResult<Vec<TaskRow>> {
         let mut tx = self.readers.begin().await?;
         let step = sqlx::query("SELECT step, count, cancelled FROM steps WHERE job = ?1 AND step = ?2")
             .bind(job.0.cast_signed())
@@ -63,7 +63,7 @@ impl Store {
         &self,
         job: JobId,
         mut each: impl FnMut(StepIndex, TaskIndex, &str),
-    ) -> Result<()> {
+    ) -> StoreResult<()> {
         let mut after = 0;
         loop {
             let rows = sqlx::query(
@@ -86,13 +86,18 @@ impl Store {
     }
 
     /// A page of attempts of a job, newest first: at most `limit`.
-    pub async fn attempts(&self, job: JobId, filter: &AttemptFilter, limit: u32) -> Result<Vec<AttemptRow>> {
+    pub async fn attempts(
+        &self,
+        job: JobId,
+        filter: &AttemptSelection,
+        limit: u32,
+    ) -> StoreResult<Vec<AttemptRow>> {
         let rows = attempts_page(job, filter, limit).build().fetch_all(&self.readers).await?;
         rows.iter().map(attempt_row).collect()
     }
 
     /// One attempt, of whichever job.
-    pub async fn attempt(&self, attempt: kiln_types::AttemptId) -> Result<Option<AttemptRow>> {
+    pub async fn attempt(&self, attempt: kiln_types::AttemptId) -> StoreResult<Option<AttemptRow>> {
         let row = sqlx::query("SELECT * FROM attempts WHERE epoch = ?1 AND counter = ?2")
             .bind(i64::from(attempt.epoch.0))
             .bind(attempt.counter.cast_signed())
@@ -103,7 +108,7 @@ impl Store {
 
     /// Files of a job in the order they were committed, of every generation: at most `limit`, all after
     /// `after_seq` (0: from the first).
-    pub async fn outputs(&self, job: JobId, after_seq: u64, limit: u32) -> Result<Vec<OutputRow>> {
+    pub async fn outputs(&self, job: JobId, after_seq: u64, limit: u32) -> StoreResult<Vec<OutputRow>> {
         let rows = sqlx::query("SELECT * FROM outputs WHERE job = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3")
             .bind(job.0.cast_signed())
             .bind(i64::try_from(after_seq).unwrap_or(i64::MAX))
@@ -114,7 +119,7 @@ impl Store {
     }
 
     /// The newest file of this name.
-    pub async fn output_by_path(&self, job: JobId, path: &RelPath) -> Result<Option<OutputRow>> {
+    pub async fn output_by_path(&self, job: JobId, path: &RelPath) -> StoreResult<Option<OutputRow>> {
         let row = sqlx::query("SELECT * FROM outputs WHERE job = ?1 AND path = ?2 ORDER BY seq DESC LIMIT 1")
             .bind(job.0.cast_signed())
             .bind(path.as_str().to_owned())
@@ -125,7 +130,7 @@ impl Store {
 
     /// A page of the files of a step, the oldest commit first: at most `limit`, all after `after_seq`, of those tasks that are
     /// done, as they were done last. Files that are gone are not among them.
-    pub async fn step_files(&self, filter: &FileFilter, limit: u32) -> Result<Vec<FileRow>> {
+    pub async fn step_files(&self, filter: &FileFilter, limit: u32) -> StoreResult<Vec<FileRow>> {
         let rows = files_page(filter, limit).build().fetch_all(&self.readers).await?;
         let file = |row: &SqliteRow| {
             Ok(FileRow {
@@ -143,7 +148,7 @@ impl Store {
     }
 
     /// The tasks of a step that are done, and whose intermediate files are gone.
-    pub async fn tasks_without_files(&self, job: JobId, step: StepIndex) -> Result<Vec<TaskIndex>> {
+    pub async fn tasks_without_files(&self, job: JobId, step: StepIndex) -> StoreResult<Vec<TaskIndex>> {
         let rows = sqlx::query(
             "SELECT idx FROM tasks WHERE job = ?1 AND step = ?2 AND state = 'done' AND NOT EXISTS (SELECT 1 FROM products \
              WHERE job = ?1 AND step = ?2 AND idx = tasks.idx AND generation = tasks.generation) ORDER BY idx",
@@ -156,7 +161,7 @@ impl Store {
     }
 
     /// The files of the newest generation of every frame that has a remarkable one, frame by frame.
-    pub async fn suspicious_outputs(&self, job: JobId) -> Result<Vec<OutputRow>> {
+    pub async fn suspicious_outputs(&self, job: JobId) -> StoreResult<Vec<OutputRow>> {
         let rows = sqlx::query(
             "SELECT * FROM outputs WHERE job = ?1 AND current = 1 AND (step, idx) IN (SELECT step, idx FROM outputs \
              WHERE job = ?1 AND current = 1 AND (blank IS NOT NULL OR not_finite > 0)) ORDER BY step, idx, seq",
@@ -170,7 +175,7 @@ impl Store {
 
 /// A page of attempts. Only what is asked for stands in the statement, so that an index answers it in the order of the
 /// page: a page of a job of a million attempts is found as soon as the first one.
-fn attempts_page(job: JobId, filter: &AttemptFilter, limit: u32) -> QueryBuilder<Sqlite> {
+fn attempts_page(job: JobId, filter: &AttemptSelection, limit: u32) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new("SELECT * FROM attempts WHERE job = ");
     query.push_bind(job.0.cast_signed());
     if let Some((step, index)) = filter.task {
@@ -243,7 +248,7 @@ impl Step<'_> {
         query: Query,
         state: TaskState,
         limit: u32,
-    ) -> Result<Vec<TaskRow>> {
+    ) -> StoreResult<Vec<TaskRow>> {
         let rows = query
             .bind(i64::from(self.filter.step.0))
             .bind(state.as_str())
@@ -251,12 +256,12 @@ impl Step<'_> {
             .bind(i64::from(limit))
             .fetch_all(&mut *db)
             .await?;
-        let indexes = rows.iter().map(|row| row.index("idx")).collect::<Result<Vec<_>>>()?;
+        let indexes = rows.iter().map(|row| row.index("idx")).collect::<StoreResult<Vec<_>>>()?;
         self.read(db, &indexes).await
     }
 
     /// The tasks that are found by looking at one after another.
-    async fn walked(&self, db: &mut SqliteConnection, limit: u32) -> Result<Vec<TaskRow>> {
+    async fn walked(&self, db: &mut SqliteConnection, limit: u32) -> StoreResult<Vec<TaskRow>> {
         let limit = limit as usize;
         let window = if self.filter.state.is_none() { limit.min(WINDOW as usize) as u32 } else { WINDOW };
         let mut found = Vec::new();
@@ -273,7 +278,7 @@ impl Step<'_> {
     }
 
     /// These tasks, which are in order.
-    async fn read(&self, db: &mut SqliteConnection, indexes: &[TaskIndex]) -> Result<Vec<TaskRow>> {
+    async fn read(&self, db: &mut SqliteConnection, indexes: &[TaskIndex]) -> StoreResult<Vec<TaskRow>> {
         let numbers = to_json("index", &indexes)?;
         let job = self.job.0.cast_signed();
         let step = i64::from(self.filter.step.0);
@@ -353,7 +358,7 @@ fn telling(attempts: Vec<AttemptRow>, generation: Generation) -> Option<AttemptR
     attempts.into_iter().filter(|attempt| attempt.generation == generation).max_by_key(rank)
 }
 
-fn output_row(row: &SqliteRow) -> Result<OutputRow> {
+fn output_row(row: &SqliteRow) -> StoreResult<OutputRow> {
     Ok(OutputRow {
         seq: row.u64("seq")?,
         task: TaskId { job: JobId(row.u64("job")?), step: row.step()?, index: row.index("idx")? },
@@ -412,7 +417,7 @@ mod tests {
             (Some((StepIndex(0), TaskIndex(1))), vec![], "attempts_by_task (job=? AND step=? AND idx=?"),
         ] {
             let before = Some("1-9".parse().unwrap());
-            let filter = AttemptFilter { task, states, before, ..AttemptFilter::default() };
+            let filter = AttemptSelection { task, states, before, ..AttemptSelection::default() };
             let mut query = attempts_page(JobId(1), &filter, 500);
             let plan = plan(&store, query.build().sql().as_str()).await;
             assert!(matches!(&plan[..], [one] if one.contains(index)), "{plan:#?}");

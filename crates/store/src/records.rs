@@ -185,7 +185,7 @@ pub struct FileRow {
 
 /// What one worker did for a step of a job.
 #[derive(Debug, Clone, PartialEq)]
-pub struct WorkerShare {
+pub struct WorkerTotals {
     pub worker: WorkerId,
     /// Its last name; `None` only where records are older than that.
     pub name: Option<String>,
@@ -238,7 +238,7 @@ pub struct BundleRow {
 
 /// An event of the farm's one sequence.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Event {
+pub struct StoredEvent {
     pub number: EventNumber,
     pub at_ms: i64,
     pub job: Option<JobId>,
@@ -249,7 +249,7 @@ pub struct Event {
 
 /// Which jobs a list shows; the default shows all.
 #[derive(Debug, Clone, Default)]
-pub struct JobFilter {
+pub struct JobSelection {
     pub owner: Option<Owner>,
     pub project: Option<Project>,
     /// Only archived ones, or only others.
@@ -269,7 +269,7 @@ pub struct TaskFilter {
 
 /// Which attempts of a job a list shows; the default shows all.
 #[derive(Debug, Clone, Default)]
-pub struct AttemptFilter {
+pub struct AttemptSelection {
     pub task: Option<(StepIndex, TaskIndex)>,
     pub worker: Option<WorkerId>,
     /// None at all means every state.

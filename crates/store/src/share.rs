@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use kiln_types::{JobId, JobState, StepIndex, TaskIndex, WorkerId};
 use sqlx::SqliteConnection;
 
-use crate::sql::{Columns, Result, to_json};
+use crate::sql::{Columns, StoreResult, to_json};
 use crate::{ShareRow, Store};
 
 impl Store {
     /// The users and projects of which something was set.
-    pub async fn shares(&self) -> Result<Vec<ShareRow>> {
+    pub async fn shares(&self) -> StoreResult<Vec<ShareRow>> {
         let rows = sqlx::query("SELECT * FROM shares ORDER BY kind, name").fetch_all(&self.readers).await?;
         let share = |row: &sqlx::sqlite::SqliteRow| {
             Ok(ShareRow {
@@ -24,13 +24,13 @@ impl Store {
     }
 
     /// How many there are of each limit.
-    pub async fn limits(&self) -> Result<BTreeMap<String, u32>> {
+    pub async fn limits(&self) -> StoreResult<BTreeMap<String, u32>> {
         let rows = sqlx::query("SELECT * FROM limits").fetch_all(&self.readers).await?;
         rows.iter().map(|row| Ok((row.raw("name")?, row.number("total")?))).collect()
     }
 
     /// The states of those of the jobs that are there.
-    pub async fn job_states(&self, jobs: &[JobId]) -> Result<BTreeMap<JobId, JobState>> {
+    pub async fn job_states(&self, jobs: &[JobId]) -> StoreResult<BTreeMap<JobId, JobState>> {
         let ids: Vec<i64> = jobs.iter().map(|job| job.0.cast_signed()).collect();
         let rows = sqlx::query(
             "SELECT id, state FROM jobs WHERE id IN (SELECT value FROM json_each(?1)) AND state <> 'deleted'",
@@ -42,7 +42,7 @@ impl Store {
     }
 
     /// For each step of the job the most memory, in bytes, that a task of it took, and on which worker.
-    pub async fn job_peaks(&self, job: JobId) -> Result<Vec<(StepIndex, WorkerId, u64)>> {
+    pub async fn job_peaks(&self, job: JobId) -> StoreResult<Vec<(StepIndex, WorkerId, u64)>> {
         // Of the row that has the maximum, as SQLite promises.
         let rows = sqlx::query(
             "SELECT step, worker, max(peak_memory) AS peak FROM attempts \
@@ -61,7 +61,7 @@ impl Store {
         job: JobId,
         step: StepIndex,
         limit: u32,
-    ) -> Result<Vec<(TaskIndex, WorkerId, f64)>> {
+    ) -> StoreResult<Vec<(TaskIndex, WorkerId, f64)>> {
         let rows = sqlx::query(
             "SELECT idx, worker, seconds FROM attempts INDEXED BY attempts_by_task \
              WHERE job = ?1 AND step = ?2 AND state = 'committed' AND seconds > 0 ORDER BY idx DESC LIMIT ?3",
@@ -78,7 +78,7 @@ impl Store {
     }
 }
 
-pub(crate) async fn set_share(db: &mut SqliteConnection, share: ShareRow) -> Result<()> {
+pub(crate) async fn set_share(db: &mut SqliteConnection, share: ShareRow) -> StoreResult<()> {
     sqlx::query("INSERT OR REPLACE INTO shares (kind, name, weight, max_slots) VALUES (?1, ?2, ?3, ?4)")
         .bind(share.kind.as_str())
         .bind(share.name)
@@ -89,7 +89,11 @@ pub(crate) async fn set_share(db: &mut SqliteConnection, share: ShareRow) -> Res
     Ok(())
 }
 
-pub(crate) async fn set_limit(db: &mut SqliteConnection, name: String, total: Option<u32>) -> Result<()> {
+pub(crate) async fn set_limit(
+    db: &mut SqliteConnection,
+    name: String,
+    total: Option<u32>,
+) -> StoreResult<()> {
     let query = match total {
         Some(total) => sqlx::query("INSERT OR REPLACE INTO limits (name, total) VALUES (?1, ?2)")
             .bind(name)

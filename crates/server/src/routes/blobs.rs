@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     App,
-    problem::{Answer, Fault, Json, Path},
+    problem::{Answer, Json, Path, ProblemResponse},
 };
 
 /// Bytes that one blob may have.
@@ -37,7 +37,10 @@ pub(super) async fn missing(
     Json(query): Json<MissingQuery>,
 ) -> Answer<axum::Json<MissingAnswer>> {
     if query.hashes.len() > MissingQuery::MAX {
-        return Err(Fault::bad(format!("At most {} hashes can be asked for at once.", MissingQuery::MAX)));
+        return Err(ProblemResponse::bad(format!(
+            "At most {} hashes can be asked for at once.",
+            MissingQuery::MAX
+        )));
     }
     let _hold = app.holds.begin();
     let mut missing = Vec::new();
@@ -64,7 +67,7 @@ pub(super) async fn put(
     let _hold = app.holds.begin();
     let small = small(&headers, body)
         .await
-        .map_err(|error| Fault::bad(format!("The bytes stopped arriving: {error}.")))?;
+        .map_err(|error| ProblemResponse::bad(format!("The bytes stopped arriving: {error}.")))?;
     match small {
         Ok(bytes) => app.blobs.put_bytes(hash, bytes).await,
         Err(body) => {
@@ -95,7 +98,7 @@ pub(super) async fn get(
     if app.blobs.size(&hash).await.map_err(blob_fault)?.is_none() {
         return Err(match app.store.output_gone(&hash).await.map_err(store_fault)? {
             Some((job, at_ms)) => outputs_gone(job, at_ms),
-            None => Fault::not_found(format!("There is no blob {hash}.")),
+            None => ProblemResponse::not_found(format!("There is no blob {hash}.")),
         });
     }
     blob(&app.blobs, &hash, &headers, BINARY).await
@@ -107,6 +110,6 @@ pub(super) async fn get(
     responses((status = 200, description = "It has; Content-Length says how many")))]
 pub(super) async fn head(State(app): State<Arc<App>>, Path(hash): Path<BlobHash>) -> Answer<Response> {
     let size = app.blobs.size(&hash).await.map_err(blob_fault)?;
-    let size = size.ok_or_else(|| Fault::not_found(format!("There is no blob {hash}.")))?;
+    let size = size.ok_or_else(|| ProblemResponse::not_found(format!("There is no blob {hash}.")))?;
     Ok([(axum::http::header::CONTENT_LENGTH, size)].into_response())
 }

@@ -20,7 +20,7 @@ use utoipa::{
 use super::document::{Gone, OutOfRange};
 use crate::{
     App,
-    problem::{Answer, Fault, sentence},
+    problem::{Answer, ProblemResponse, sentence},
     space::Reservation,
 };
 
@@ -124,10 +124,10 @@ pub(super) async fn blob(
     content_type: &'static str,
 ) -> Answer<Response> {
     let Some(size) = blobs.size(hash).await.map_err(blob_fault)? else {
-        return Err(Fault::not_found(format!("There is no blob {hash}.")));
+        return Err(ProblemResponse::not_found(format!("There is no blob {hash}.")));
     };
     let etag = HeaderValue::try_from(format!("\"{hash}\""))
-        .map_err(|error| Fault::internal("A hash is no header", error))?;
+        .map_err(|error| ProblemResponse::internal("A hash is no header", error))?;
     let fixed = [
         (header::ETAG, etag.clone()),
         (header::ACCEPT_RANGES, HeaderValue::from_static("bytes")),
@@ -151,7 +151,7 @@ pub(super) async fn blob(
         }
         Wanted::Beyond => {
             let why = format!("The range lies beyond the {size} bytes of this file.");
-            let fault = Fault::new(ProblemCode::RangeNotSatisfiable, why);
+            let fault = ProblemResponse::new(ProblemCode::RangeNotSatisfiable, why);
             Ok(([(header::CONTENT_RANGE, format!("bytes */{size}"))], fault).into_response())
         }
     }
@@ -199,7 +199,7 @@ impl Wanted {
 }
 
 /// What the caller sees of an error of the bytes' store.
-pub(crate) fn blob_fault(error: BlobError) -> Fault {
+pub(crate) fn blob_fault(error: BlobError) -> ProblemResponse {
     // What a body breaks off with may be our own.
     let error = match error {
         BlobError::Stream(why) => match why.downcast::<BlobError>() {
@@ -210,36 +210,37 @@ pub(crate) fn blob_fault(error: BlobError) -> Fault {
     };
     match &error {
         BlobError::Mismatch { .. } | BlobError::Frame(FrameError::Mismatch { .. }) => {
-            Fault::new(ProblemCode::HashMismatch, sentence(&error))
+            ProblemResponse::new(ProblemCode::HashMismatch, sentence(&error))
         }
         BlobError::TooLarge { .. } | BlobError::BeyondSize { .. } => {
-            Fault::new(ProblemCode::TooLarge, sentence(&error))
+            ProblemResponse::new(ProblemCode::TooLarge, sentence(&error))
         }
-        BlobError::Reserved { free } => Fault::new(
+        BlobError::Reserved { free } => ProblemResponse::new(
             ProblemCode::NoSpace,
             format!("The server's disk is full ({} MiB left); free some space and try again.", free >> 20),
         ),
-        BlobError::NoSpace => {
-            Fault::new(ProblemCode::NoSpace, "The server's disk is full; free some space and try again.")
-        }
+        BlobError::NoSpace => ProblemResponse::new(
+            ProblemCode::NoSpace,
+            "The server's disk is full; free some space and try again.",
+        ),
         BlobError::NotFound(_) | BlobError::NoUpload(_) | BlobError::Damaged(_) => {
-            Fault::not_found(sentence(&error))
+            ProblemResponse::not_found(sentence(&error))
         }
         BlobError::WrongOffset { right } => {
-            let mut fault = Fault::new(ProblemCode::OffsetMismatch, sentence(&error));
+            let mut fault = ProblemResponse::new(ProblemCode::OffsetMismatch, sentence(&error));
             fault.0.offset = Some(*right);
             fault
         }
         BlobError::Busy | BlobError::Incomplete { .. } | BlobError::Lacking { .. } => {
-            Fault::conflict(sentence(&error))
+            ProblemResponse::conflict(sentence(&error))
         }
         // No memory to unpack it in: the sender has no part in it.
         BlobError::Frame(FrameError::Io(_)) => {
-            Fault::internal("The server could not read or write its disk", &error)
+            ProblemResponse::internal("The server could not read or write its disk", &error)
         }
-        BlobError::BadName(_) | BlobError::Stream(_) => Fault::bad(sentence(&error)),
-        BlobError::Frame(_) | BlobError::WrongLength(_) => Fault::unprocessable(sentence(&error)),
-        _ => Fault::internal("The server could not read or write its disk", &error),
+        BlobError::BadName(_) | BlobError::Stream(_) => ProblemResponse::bad(sentence(&error)),
+        BlobError::Frame(_) | BlobError::WrongLength(_) => ProblemResponse::unprocessable(sentence(&error)),
+        _ => ProblemResponse::internal("The server could not read or write its disk", &error),
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     App,
     clock::unix_ms,
-    problem::{Answer, Fault, Json, Path},
+    problem::{Answer, Json, Path, ProblemResponse},
 };
 
 /// Bytes of a manifest's JSON.
@@ -48,22 +48,25 @@ pub(super) async fn create(
 /// Each file once, every blob there with its size.
 async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
     if bundle.files.is_empty() {
-        return Err(Fault::bad("The bundle holds no file."));
+        return Err(ProblemResponse::bad("The bundle holds no file."));
     }
     let names = bundle.remap.len() + bundle.unused.len();
     if bundle.files.len() + bundle.shared.len() > Bundle::MAX_FILES || names > Bundle::MAX_FILES {
-        return Err(Fault::unprocessable(format!("A bundle holds at most {} files.", Bundle::MAX_FILES)));
+        return Err(ProblemResponse::unprocessable(format!(
+            "A bundle holds at most {} files.",
+            Bundle::MAX_FILES
+        )));
     }
     let mut names = HashSet::new();
     let mut lacking = Vec::new();
     for file in &bundle.files {
         if !names.insert(&file.path) {
-            return Err(Fault::unprocessable(format!("The bundle holds {} twice.", file.path)));
+            return Err(ProblemResponse::unprocessable(format!("The bundle holds {} twice.", file.path)));
         }
         match app.blobs.promise(&file.hash).await.map_err(blob_fault)? {
             Some(size) if size == file.size => {}
             Some(size) => {
-                return Err(Fault::unprocessable(format!(
+                return Err(ProblemResponse::unprocessable(format!(
                     "{} is said to have {} bytes, and the server's blob of that hash has {size}.",
                     file.path, file.size
                 )));
@@ -73,13 +76,15 @@ async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
     }
     for file in &bundle.shared {
         if !names.insert(&file.path) {
-            return Err(Fault::unprocessable(format!("The bundle holds {} twice.", file.path)));
+            return Err(ProblemResponse::unprocessable(format!("The bundle holds {} twice.", file.path)));
         }
         if file.root.is_empty()
             || file.root.chars().count() > MAX_ROOT
             || file.root.chars().any(char::is_control)
         {
-            return Err(Fault::bad(format!("The name of a shared folder has 1 to {MAX_ROOT} characters.")));
+            return Err(ProblemResponse::bad(format!(
+                "The name of a shared folder has 1 to {MAX_ROOT} characters."
+            )));
         }
     }
     // A path may stand for a folder of files, or for files in one by a pattern (`<UDIM>`).
@@ -92,7 +97,7 @@ async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
             || place.parent().is_none_or(|parent| folders.contains(&parent))
     };
     if let Some(place) = bundle.remap.values().find(|place| !leads(place)) {
-        return Err(Fault::unprocessable(format!(
+        return Err(ProblemResponse::unprocessable(format!(
             "The bundle maps a path to {place}, which it does not hold."
         )));
     }
@@ -102,7 +107,7 @@ async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
     let more = lacking.len().saturating_sub(NAMED);
     let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
     let named = lacking[..lacking.len().min(NAMED)].join(", ");
-    Err(Fault::conflict(format!(
+    Err(ProblemResponse::conflict(format!(
         "The server lacks the bytes of {named}{tail}; ask /api/v1/blobs/missing, send them, then make the bundle."
     )))
 }
@@ -138,12 +143,12 @@ async fn keep(app: &App, bundle: &Bundle) -> Answer<NewBundle> {
 pub(crate) async fn read(app: &App, id: BundleId) -> Answer<Bundle> {
     let manifest = manifest(app, id).await?;
     serde_json::from_slice(&manifest)
-        .map_err(|error| Fault::internal("A stored bundle cannot be read", error))
+        .map_err(|error| ProblemResponse::internal("A stored bundle cannot be read", error))
 }
 
 async fn manifest(app: &App, id: BundleId) -> Answer<axum::body::Bytes> {
     if app.store.bundle(id).await.map_err(store_fault)?.is_none() {
-        return Err(Fault::not_found(format!("There is no bundle {id}.")));
+        return Err(ProblemResponse::not_found(format!("There is no bundle {id}.")));
     }
     // A manifest is written as it is hashed, which may be longer than it came.
     app.blobs.read(&id.0, 4 * MAX_MANIFEST as u64).await.map_err(blob_fault)

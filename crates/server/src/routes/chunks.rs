@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     App,
-    problem::{Answer, Fault, Path, Raw},
+    problem::{Answer, Path, ProblemResponse, Raw},
 };
 
 /// Which of these chunks the server lacks, in the order of the question. It promises to keep the others for as long
@@ -70,7 +70,7 @@ pub(super) async fn put_recipe(
     Raw(body): Raw,
 ) -> Answer<StatusCode> {
     let recipe = Recipe::from_bytes(&body)
-        .map_err(|error| Fault::unprocessable(format!("This is no recipe: {error}.")))?;
+        .map_err(|error| ProblemResponse::unprocessable(format!("This is no recipe: {error}.")))?;
     let _room = app.space.reserve(body.len() as u64).map_err(blob_fault)?;
     let _hold = app.holds.begin();
     chunks(&app)?.put_recipe(hash, recipe, MAX_BLOB).await.map_err(blob_fault)?;
@@ -90,7 +90,7 @@ pub(super) async fn recipe(State(app): State<Arc<App>>, Path(hash): Path<BlobHas
     }
     match app.blobs.size(&hash).await.map_err(blob_fault)? {
         Some(_) => Ok(StatusCode::NO_CONTENT.into_response()),
-        None => Err(Fault::not_found(format!("There is no blob {hash}."))),
+        None => Err(ProblemResponse::not_found(format!("There is no blob {hash}."))),
     }
 }
 
@@ -101,7 +101,7 @@ pub(super) async fn recipe(State(app): State<Arc<App>>, Path(hash): Path<BlobHas
 pub(super) async fn fetch(State(app): State<Arc<App>>, Raw(body): Raw) -> Answer<Response> {
     let asked = hashes(&body, CHUNKS_AT_ONCE)?;
     let frames = chunks(&app)?.frames(asked).await.map_err(|error| match error {
-        BlobError::Lacking { count } => Fault::not_found(format!(
+        BlobError::Lacking { count } => ProblemResponse::not_found(format!(
             "{count} of these chunks are not there; ask for the blob's recipe again."
         )),
         error => blob_fault(error),
@@ -111,20 +111,24 @@ pub(super) async fn fetch(State(app): State<Arc<App>>, Raw(body): Raw) -> Answer
 
 fn chunks(app: &App) -> Answer<&ChunkStore> {
     app.blobs.chunks().ok_or_else(|| {
-        Fault::not_found("This server keeps files whole; send and fetch them by /api/v1/blobs/{hash}.")
+        ProblemResponse::not_found(
+            "This server keeps files whole; send and fetch them by /api/v1/blobs/{hash}.",
+        )
     })
 }
 
 fn hashes(body: &[u8], most: usize) -> Answer<Vec<BlobHash>> {
     let (hashes, rest) = body.as_chunks::<32>();
     if !rest.is_empty() {
-        return Err(Fault::unprocessable(format!(
+        return Err(ProblemResponse::unprocessable(format!(
             "{} bytes are no list of hashes of 32 bytes each.",
             body.len()
         )));
     }
     if hashes.len() > most {
-        return Err(Fault::unprocessable(format!("At most {most} hashes can be asked for at once.")));
+        return Err(ProblemResponse::unprocessable(format!(
+            "At most {most} hashes can be asked for at once."
+        )));
     }
     Ok(hashes.iter().map(|hash| BlobHash::from_bytes(*hash)).collect())
 }
@@ -149,9 +153,9 @@ fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::FileTooLarge)
 }
 
-fn too_large() -> Fault {
+fn too_large() -> ProblemResponse {
     let most = MAX_FRAMES >> 20;
-    Fault::new(
+    ProblemResponse::new(
         ProblemCode::TooLarge,
         format!("A request brings at most {most} MiB of chunks; send them in several."),
     )

@@ -19,7 +19,7 @@ use utoipa::{
     openapi::{self, OpenApi, Ref, RefOr},
 };
 
-use crate::problem::Fault;
+use crate::problem::ProblemResponse;
 
 /// The description of the API: what is true of every route.
 pub(super) const ABOUT: &str = "A Blender render farm.\n\n\
@@ -272,7 +272,9 @@ pub(super) async fn check_answer(request: Request, next: Next) -> Response {
     let undocumented = route.and_then(|route| find_undocumented(&route, &method, &response));
     match undocumented {
         None => response,
-        Some(why) => Fault::internal("An answer is not in the OpenAPI document", why).into_response(),
+        Some(why) => {
+            ProblemResponse::internal("An answer is not in the OpenAPI document", why).into_response()
+        }
     }
 }
 

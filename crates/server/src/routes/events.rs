@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::{body::number, store_fault};
 use crate::{
     App,
-    problem::{Answer, Fault, Query},
+    problem::{Answer, ProblemResponse, Query},
 };
 
 /// A sign of life, so that nobody takes silence for a broken connection.
@@ -23,7 +23,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Which {
+pub(super) struct EventsQuery {
     /// Only those of this job.
     job: Option<JobId>,
     /// Those after this number; from now on where neither this nor `Last-Event-ID` is there.
@@ -32,18 +32,18 @@ pub(super) struct Which {
 
 /// The changes of the farm, one event each, numbered; none left out, none twice.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events",
-    params(Which, ("Last-Event-ID" = Option<u64>, Header, description = "Resumes after this number")),
+    params(EventsQuery, ("Last-Event-ID" = Option<u64>, Header, description = "Resumes after this number")),
     responses((status = 200, body = Event, content_type = "text/event-stream")))]
 pub(super) async fn follow(
     State(app): State<Arc<App>>,
-    Query(which): Query<Which>,
+    Query(which): Query<EventsQuery>,
     headers: HeaderMap,
 ) -> Answer<Sse<impl Stream<Item = Result<sse::Event, Infallible>> + use<>>> {
     let since = match headers.get("last-event-id") {
         None => which.since,
         Some(id) => {
             let id = number(id).map(EventNumber);
-            Some(id.ok_or_else(|| Fault::bad("Last-Event-ID must be the number of an event."))?)
+            Some(id.ok_or_else(|| ProblemResponse::bad("Last-Event-ID must be the number of an event."))?)
         }
     };
     let events = app.hub.follow(app.store.clone(), since, which.job).await.map_err(store_fault)?;

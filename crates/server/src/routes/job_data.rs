@@ -10,7 +10,7 @@ use kiln_api::{
     AttemptView, AttemptsPage, JobReport, OutputView, OutputsPage, ProblemCode, TaskView, TasksPage,
     WorkerShare,
 };
-use kiln_store::{AttemptFilter, AttemptRow, KeptRow, OutputRow, TaskFilter};
+use kiln_store::{AttemptRow, AttemptSelection, KeptRow, OutputRow, TaskFilter};
 use kiln_types::{
     AttemptId, AttemptState, FileFormat, JobId, OutputSet, RelPath, StepIndex, Suspicion, SuspiciousFrames,
     TaskIndex, TaskState,
@@ -24,23 +24,23 @@ use utoipa::{
 use super::{
     body::{RangeHeaders, blob, range_responses},
     jobs::row,
-    page::Limit,
+    page::PageSize,
     store_fault,
 };
 use crate::{
     App,
     clock::ago,
-    problem::{Answer, Fault, Path, Query},
+    problem::{Answer, Path, ProblemResponse, Query},
 };
 
 /// How much of a list a page holds.
-type PageLimit = Limit<500, 5000>;
+type PageLimit = PageSize<500, 5000>;
 /// Files read at once: more than one output set can hold, so that a page holds at least one whole set.
 const OUTPUT_ROWS: usize = 2 * OutputSet::MAX_FILES;
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct WhichTasks {
+pub(super) struct TasksQuery {
     /// Of this step; the one whose tasks are the frames, where absent.
     #[param(value_type = Option<u16>)]
     step: Option<StepIndex>,
@@ -57,12 +57,12 @@ pub(super) struct WhichTasks {
 }
 
 /// Tasks in the order of their positions.
-#[utoipa::path(get, path = "/api/v1/jobs/{id}/tasks", tag = "jobs", params(("id" = JobId, Path), WhichTasks),
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/tasks", tag = "jobs", params(("id" = JobId, Path), TasksQuery),
     responses((status = 200, body = TasksPage)))]
 pub(super) async fn tasks(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
-    Query(which): Query<WhichTasks>,
+    Query(which): Query<TasksQuery>,
 ) -> Answer<axum::Json<TasksPage>> {
     let job = row(&app, id).await?;
     let limit = which.limit.get();
@@ -85,7 +85,7 @@ pub(super) async fn tasks(
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct WhichAttempts {
+pub(super) struct AttemptsQuery {
     /// Only those of this frame.
     frame: Option<i32>,
     /// Only those that failed, or were lost with their worker.
@@ -103,12 +103,12 @@ pub(super) struct WhichAttempts {
 }
 
 /// Attempts, newest first.
-#[utoipa::path(get, path = "/api/v1/jobs/{id}/attempts", tag = "jobs", params(("id" = JobId, Path), WhichAttempts),
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/attempts", tag = "jobs", params(("id" = JobId, Path), AttemptsQuery),
     responses((status = 200, body = AttemptsPage)))]
 pub(super) async fn attempts(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
-    Query(which): Query<WhichAttempts>,
+    Query(which): Query<AttemptsQuery>,
 ) -> Answer<axum::Json<AttemptsPage>> {
     let job = row(&app, id).await?;
     let limit = which.limit.get();
@@ -125,7 +125,7 @@ pub(super) async fn attempts(
         None if which.failed => failed.to_vec(),
         None => Vec::new(),
     };
-    let filter = AttemptFilter { task, states, before: which.before, ..AttemptFilter::default() };
+    let filter = AttemptSelection { task, states, before: which.before, ..AttemptSelection::default() };
     let rows = app.store.attempts(id, &filter, limit).await.map_err(store_fault)?;
     let next = if rows.len() == limit as usize { rows.last().map(|row| row.id) } else { None };
     let names = app.store.worker_names(rows.iter().map(|row| row.worker)).await.map_err(store_fault)?;
@@ -150,14 +150,14 @@ pub(super) async fn attempts(
 
 pub(super) fn position(frames: &kiln_types::FrameSet, job: JobId, frame: i32) -> Answer<TaskIndex> {
     let index = frames.index_of(frame);
-    index
-        .map(TaskIndex)
-        .ok_or_else(|| Fault::not_found(format!("Job {job} has no frame {frame}; its frames are {frames}.")))
+    index.map(TaskIndex).ok_or_else(|| {
+        ProblemResponse::not_found(format!("Job {job} has no frame {frame}; its frames are {frames}."))
+    })
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct WhichOutputs {
+pub(super) struct OutputsQuery {
     /// Those committed after this sequence; 0 where absent.
     #[serde(default)]
     #[param(required = false)]
@@ -169,12 +169,12 @@ pub(super) struct WhichOutputs {
 }
 
 /// Output sets in the order they were committed, of every generation.
-#[utoipa::path(get, path = "/api/v1/jobs/{id}/outputs", tag = "jobs", params(("id" = JobId, Path), WhichOutputs),
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/outputs", tag = "jobs", params(("id" = JobId, Path), OutputsQuery),
     responses((status = 200, body = OutputsPage)))]
 pub(super) async fn outputs(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
-    Query(which): Query<WhichOutputs>,
+    Query(which): Query<OutputsQuery>,
 ) -> Answer<axum::Json<OutputsPage>> {
     let job = row(&app, id).await?;
     let limit = which.limit.get() as usize;
@@ -218,7 +218,7 @@ fn grouped(rows: Vec<OutputRow>, kept: &KeptRow) -> Answer<Vec<OutputView>> {
     }
     let view = |(row, files): (OutputRow, Vec<kiln_types::OutputFile>)| {
         let files = OutputSet::new(files)
-            .map_err(|error| Fault::internal("A stored output set is damaged", error))?;
+            .map_err(|error| ProblemResponse::internal("A stored output set is damaged", error))?;
         Ok(OutputView {
             sequence: row.seq,
             step: row.task.step,
@@ -237,8 +237,8 @@ fn gone(kept: &KeptRow, sequence: u64) -> Option<i64> {
     kept.outputs_gone_ms.filter(|_| sequence <= kept.outputs_gone_seq)
 }
 
-pub(super) fn outputs_gone(job: JobId, at_ms: i64) -> Fault {
-    Fault::new(
+pub(super) fn outputs_gone(job: JobId, at_ms: i64) -> ProblemResponse {
+    ProblemResponse::new(
         ProblemCode::Gone,
         format!("The frames of job {job} were removed {}; render them again.", ago(at_ms)),
     )
@@ -265,7 +265,7 @@ pub(super) async fn file(
     let job = row(&app, id).await?;
     let output = app.store.output_by_path(id, &path).await.map_err(store_fault)?;
     let output = output.ok_or_else(|| {
-        Fault::not_found(format!(
+        ProblemResponse::not_found(format!(
             "Job {id} has no file {path} yet; /api/v1/jobs/{id}/outputs lists what it has."
         ))
     })?;
@@ -331,9 +331,9 @@ fn suspicious(rows: Vec<OutputRow>) -> SuspiciousFrames {
 /// How many times faster the farm was than its best worker with all its slots would have been alone: by the
 /// frames a second that each delivered in its own time. Measured in the job itself, so what slots of one
 /// machine take from each other is in it: one worker alone gains nothing, whatever its slots.
-fn gain(rows: &[kiln_store::WorkerShare], wall_s: f64) -> f64 {
+fn gain(rows: &[kiln_store::WorkerTotals], wall_s: f64) -> f64 {
     let frames: u64 = rows.iter().map(|row| row.frames).sum();
-    let pace = |row: &kiln_store::WorkerShare| {
+    let pace = |row: &kiln_store::WorkerTotals| {
         let seconds = (row.last_end_ms? - row.first_start_ms?) as f64 / 1000.0;
         (row.frames > 0 && seconds > 0.0).then(|| row.frames as f64 / seconds)
     };
@@ -347,8 +347,8 @@ mod tests {
 
     use super::*;
 
-    fn share(frames: u64, from_s: i64, to_s: i64) -> kiln_store::WorkerShare {
-        kiln_store::WorkerShare {
+    fn share(frames: u64, from_s: i64, to_s: i64) -> kiln_store::WorkerTotals {
+        kiln_store::WorkerTotals {
             worker: WorkerId::MIN,
             name: None,
             frames,

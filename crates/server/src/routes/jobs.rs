@@ -7,30 +7,30 @@ use kiln_api::{
     ChangeJob, Explanation, ExtendJob, Fetched, JobList, JobView, ReopenedJob, RerenderJob, StepView,
     TaskCounts,
 };
-use kiln_store::{JobFilter, JobRow, StepRow};
+use kiln_store::{JobRow, JobSelection, StepRow};
 use kiln_types::{ArchivedFilter, JobId, JobState, Name, Owner, Project, StepSpec};
 use serde::Deserialize;
 
 use super::{
     document::{Conflict, NotFound, Unprocessable},
-    page::{Limit, List},
+    page::{CommaSeparated, PageSize},
     store_fault,
     submit::check_after,
 };
 use crate::{
     App,
-    problem::{Answer, Fault, Json, OptionalJson, Path, Query},
+    problem::{Answer, Json, OptionalJson, Path, ProblemResponse, Query},
     retention::kept,
-    scheduler::{Input, JobVerb, LiveJobView},
+    scheduler::{Input, JobAction, LiveJobView},
 };
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Which {
+pub(super) struct JobsQuery {
     /// Only those in this state; several, with commas between.
     #[serde(default)]
     #[param(value_type = Option<Vec<JobState>>, required = false, style = Form, explode = false, min_items = 1)]
-    state: List<JobState>,
+    state: CommaSeparated<JobState>,
     /// Only those of this user.
     #[param(value_type = Option<Name>)]
     user: Option<Owner>,
@@ -40,7 +40,7 @@ pub(super) struct Which {
     /// At most so many; 50 where absent.
     #[serde(default)]
     #[param(value_type = Option<u32>, required = false, minimum = 1, maximum = 500)]
-    limit: Limit<50, 500>,
+    limit: PageSize<50, 500>,
     /// Only older ones than this.
     before: Option<JobId>,
     /// `only` for those that are archived, `all` for both; where absent, only those that are not.
@@ -50,18 +50,18 @@ pub(super) struct Which {
 }
 
 /// Jobs, newest first.
-#[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs", params(Which),
+#[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs", params(JobsQuery),
     responses((status = 200, body = JobList)))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
-    Query(which): Query<Which>,
+    Query(which): Query<JobsQuery>,
 ) -> Answer<axum::Json<JobList>> {
     let archived = match which.archived {
         ArchivedFilter::No => Some(false),
         ArchivedFilter::Only => Some(true),
         ArchivedFilter::All => None,
     };
-    let filter = JobFilter { owner: which.user, project: which.project, archived, states: which.state.0 };
+    let filter = JobSelection { owner: which.user, project: which.project, archived, states: which.state.0 };
     let limit = which.limit.get();
     let rows = app.store.jobs(&filter, limit, which.before).await.map_err(store_fault)?;
     let next = (rows.len() == limit as usize).then(|| rows.last().map(|row| row.id)).flatten();
@@ -115,7 +115,7 @@ pub(super) async fn view(app: &App, id: JobId) -> Answer<JobView> {
 
 pub(super) async fn row(app: &App, id: JobId) -> Answer<JobRow> {
     let row = app.store.job(id).await.map_err(store_fault)?;
-    row.ok_or_else(|| Fault::not_found(format!("There is no job {id}; `kiln jobs` lists them.")))
+    row.ok_or_else(|| ProblemResponse::not_found(format!("There is no job {id}; `kiln jobs` lists them.")))
 }
 
 fn shown(app: &App, row: JobRow, live: Option<LiveJobView>) -> JobView {
@@ -189,12 +189,12 @@ fn stored(step: &StepRow, ended: bool) -> TaskCounts {
     }
 }
 
-async fn verb(app: &App, job: JobId, verb: JobVerb) -> Answer<axum::Json<JobView>> {
+async fn verb(app: &App, job: JobId, verb: JobAction) -> Answer<axum::Json<JobView>> {
     reopen(app, job, verb).await.map(|axum::Json(reopened)| axum::Json(reopened.job))
 }
 
 /// Does what may let tasks run again.
-async fn reopen(app: &App, job: JobId, verb: JobVerb) -> Answer<axum::Json<ReopenedJob>> {
+async fn reopen(app: &App, job: JobId, verb: JobAction) -> Answer<axum::Json<ReopenedJob>> {
     let again = app.scheduler.ask(|reply| Input::Job { job, verb, reply }).await?;
     Ok(axum::Json(ReopenedJob { job: view(app, job).await?, again }))
 }
@@ -203,7 +203,7 @@ async fn reopen(app: &App, job: JobId, verb: JobVerb) -> Answer<axum::Json<Reope
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/pause", tag = "jobs", params(("id" = JobId, Path)),
     responses((status = 200, body = JobView), Conflict))]
 pub(super) async fn pause(State(app): State<Arc<App>>, Path(id): Path<JobId>) -> Answer<axum::Json<JobView>> {
-    verb(&app, id, JobVerb::Pause).await
+    verb(&app, id, JobAction::Pause).await
 }
 
 /// It goes on.
@@ -213,7 +213,7 @@ pub(super) async fn resume(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
 ) -> Answer<axum::Json<JobView>> {
-    verb(&app, id, JobVerb::Resume).await
+    verb(&app, id, JobAction::Resume).await
 }
 
 /// It ends; what renders is stopped, what is done stays.
@@ -223,7 +223,7 @@ pub(super) async fn cancel(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
 ) -> Answer<axum::Json<JobView>> {
-    verb(&app, id, JobVerb::Cancel).await
+    verb(&app, id, JobAction::Cancel).await
 }
 
 /// Its failed and cancelled frames try again.
@@ -233,7 +233,7 @@ pub(super) async fn retry(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
 ) -> Answer<axum::Json<ReopenedJob>> {
-    reopen(&app, id, JobVerb::Retry).await
+    reopen(&app, id, JobAction::Retry).await
 }
 
 /// Renders frames again that are done. The body may be absent: then all of them. Simulations stay as they were
@@ -247,10 +247,10 @@ pub(super) async fn rerender(
 ) -> Answer<axum::Json<ReopenedJob>> {
     let RerenderJob { frames, bake } = request.unwrap_or_default();
     match (frames, bake) {
-        (frames, false) => reopen(&app, id, JobVerb::Rerender(frames)).await,
-        (None, true) => reopen(&app, id, JobVerb::Rebake).await,
+        (frames, false) => reopen(&app, id, JobAction::Rerender(frames)).await,
+        (None, true) => reopen(&app, id, JobAction::Rebake).await,
         (Some(_), true) => {
-            Err(Fault::unprocessable("A new bake renders every frame again; leave the frames out."))
+            Err(ProblemResponse::unprocessable("A new bake renders every frame again; leave the frames out."))
         }
     }
 }
@@ -266,7 +266,7 @@ pub(super) async fn change(
     if let Some(after) = &change.after {
         check_after(after)?;
     }
-    verb(&app, id, JobVerb::Change(change)).await
+    verb(&app, id, JobAction::Change(change)).await
 }
 
 /// Adds frames.
@@ -277,7 +277,7 @@ pub(super) async fn extend(
     Path(id): Path<JobId>,
     Json(request): Json<ExtendJob>,
 ) -> Answer<axum::Json<ReopenedJob>> {
-    reopen(&app, id, JobVerb::Extend(request.frames)).await
+    reopen(&app, id, JobAction::Extend(request.frames)).await
 }
 
 /// Adds a step, which may depend on every step that is there. A job that has ended goes on with it. Kinds of steps that a
@@ -289,7 +289,7 @@ pub(super) async fn add_step(
     Path(id): Path<JobId>,
     Json(step): Json<StepSpec>,
 ) -> Answer<(StatusCode, axum::Json<ReopenedJob>)> {
-    let reopened = reopen(&app, id, JobVerb::AddStep(Box::new(step))).await?;
+    let reopened = reopen(&app, id, JobAction::AddStep(Box::new(step))).await?;
     Ok((StatusCode::CREATED, reopened))
 }
 
@@ -301,7 +301,7 @@ pub(super) async fn archive(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
 ) -> Answer<axum::Json<JobView>> {
-    verb(&app, id, JobVerb::Archive(true)).await
+    verb(&app, id, JobAction::Archive(true)).await
 }
 
 /// Takes it back out. What has gone has gone.
@@ -311,7 +311,7 @@ pub(super) async fn unarchive(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
 ) -> Answer<axum::Json<JobView>> {
-    verb(&app, id, JobVerb::Archive(false)).await
+    verb(&app, id, JobAction::Archive(false)).await
 }
 
 /// Says which outputs are on the disk of who asked for them: only what was fetched is ever let go of.
@@ -329,7 +329,7 @@ pub(super) async fn fetched(
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Delete {
+pub(super) struct DeleteQuery {
     /// Cancels it first, where it has not ended.
     #[serde(default)]
     #[param(required = false)]
@@ -337,13 +337,13 @@ pub(super) struct Delete {
 }
 
 /// Deletes a job that has ended: its tasks, attempts, outputs and logs.
-#[utoipa::path(delete, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = JobId, Path), Delete),
+#[utoipa::path(delete, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = JobId, Path), DeleteQuery),
     responses((status = 204, description = "It is gone"), Conflict))]
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
-    Query(Delete { force }): Query<Delete>,
+    Query(DeleteQuery { force }): Query<DeleteQuery>,
 ) -> Answer<StatusCode> {
-    app.scheduler.ask(|reply| Input::Job { job: id, verb: JobVerb::Delete { force }, reply }).await?;
+    app.scheduler.ask(|reply| Input::Job { job: id, verb: JobAction::Delete { force }, reply }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -10,7 +10,7 @@ use axum::{
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use kiln_api::ProblemCode;
-use kiln_store::{AttemptFilter, AttemptRow, JobRow};
+use kiln_store::{AttemptRow, AttemptSelection, JobRow};
 use kiln_types::{AttemptId, JobId};
 use serde::Deserialize;
 use tokio_util::io::ReaderStream;
@@ -19,7 +19,7 @@ use super::{document::Gone, job_data::position, jobs::row, store_fault};
 use crate::{
     App,
     clock::ago,
-    problem::{Answer, Fault, Path, Query},
+    problem::{Answer, Path, ProblemResponse, Query},
 };
 
 /// Attempts in one text, the newest ones.
@@ -27,7 +27,7 @@ const MAX_ATTEMPTS: u32 = 500;
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Which {
+pub(super) struct LogsQuery {
     /// Only the attempts of this frame.
     frame: Option<i32>,
     /// Only this attempt.
@@ -35,12 +35,12 @@ pub(super) struct Which {
 }
 
 /// The logs of a job's attempts, oldest first, each below a line that names it.
-#[utoipa::path(get, path = "/api/v1/jobs/{id}/logs", tag = "jobs", params(("id" = JobId, Path), Which),
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/logs", tag = "jobs", params(("id" = JobId, Path), LogsQuery),
     responses((status = 200, body = String, content_type = "text/plain"), Gone))]
 pub(super) async fn of_job(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
-    Query(which): Query<Which>,
+    Query(which): Query<LogsQuery>,
 ) -> Answer<Response> {
     let job = row(&app, id).await?;
     if let Some(attempt) = which.attempt {
@@ -50,7 +50,7 @@ pub(super) async fn of_job(
         Some(frame) => Some((job.plan.frames_step(), position(&job.spec.frames, id, frame)?)),
         None => None,
     };
-    let filter = AttemptFilter { task, ..AttemptFilter::default() };
+    let filter = AttemptSelection { task, ..AttemptSelection::default() };
     let mut attempts = app.store.attempts(id, &filter, MAX_ATTEMPTS).await.map_err(store_fault)?;
     attempts.reverse();
     if let (Some(at_ms), true) = (job.kept.logs_gone_ms, !attempts.is_empty())
@@ -98,7 +98,7 @@ pub(super) async fn of_attempt(
 
 async fn one(app: &App, job: &JobRow, attempt: AttemptId) -> Answer<Response> {
     let known = app.store.attempt(attempt).await.map_err(store_fault)?;
-    let none = || Fault::not_found(format!("Job {} has no attempt {attempt}.", job.id));
+    let none = || ProblemResponse::not_found(format!("Job {} has no attempt {attempt}.", job.id));
     let known = known.filter(|known| known.task.job == job.id).ok_or_else(none)?;
     app.logs.flush().await;
     let body = match tokio::fs::File::open(app.logs.path(job.id, attempt)).await {
@@ -107,7 +107,7 @@ async fn one(app: &App, job: &JobRow, attempt: AttemptId) -> Answer<Response> {
             Some(at_ms) => return Err(logs_gone(job.id, at_ms)),
             None => Body::empty(),
         },
-        Err(error) => return Err(Fault::internal("The log could not be read", error)),
+        Err(error) => return Err(ProblemResponse::internal("The log could not be read", error)),
     };
     Ok(text(body))
 }
@@ -118,8 +118,8 @@ fn gone(job: &JobRow, attempt: &AttemptRow) -> Option<i64> {
     attempt.ended_ms.is_some_and(|ended| ended <= at_ms).then_some(at_ms)
 }
 
-fn logs_gone(job: JobId, at_ms: i64) -> Fault {
-    Fault::new(
+fn logs_gone(job: JobId, at_ms: i64) -> ProblemResponse {
+    ProblemResponse::new(
         ProblemCode::Gone,
         format!("The logs of job {job} were removed {}; its report stays.", ago(at_ms)),
     )

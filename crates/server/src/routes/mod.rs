@@ -46,7 +46,7 @@ use document::{ABOUT, IS_CHECKED};
 use crate::{
     App,
     auth::{self, Gate},
-    problem::{Fault, no_such_method, no_such_route, panicked},
+    problem::{ProblemResponse, no_such_method, no_such_route, panicked},
 };
 
 /// Bytes of a JSON body.
@@ -188,11 +188,12 @@ async fn harmless(mut response: Response) -> Response {
 }
 
 /// What the caller sees of an error of the records.
-pub(crate) fn store_fault(error: StoreError) -> Fault {
+pub(crate) fn store_fault(error: StoreError) -> ProblemResponse {
     match &error {
-        StoreError::NoSpace => {
-            Fault::new(ProblemCode::NoSpace, "The server's disk is full; free some space and try again.")
-        }
-        _ => Fault::internal("The server's records could not be read or written", &error),
+        StoreError::NoSpace => ProblemResponse::new(
+            ProblemCode::NoSpace,
+            "The server's disk is full; free some space and try again.",
+        ),
+        _ => ProblemResponse::internal("The server's records could not be read or written", &error),
     }
 }

@@ -7,21 +7,21 @@ use serde::{Deserialize, Deserializer, de::Error};
 /// How much of a list an answer holds at most: 1 to `MOST`, `USUAL` where nobody says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "u32")]
-pub(super) struct Limit<const USUAL: u32, const MOST: u32>(u32);
+pub(super) struct PageSize<const USUAL: u32, const MOST: u32>(u32);
 
-impl<const USUAL: u32, const MOST: u32> Limit<USUAL, MOST> {
+impl<const USUAL: u32, const MOST: u32> PageSize<USUAL, MOST> {
     pub(super) fn get(self) -> u32 {
         self.0
     }
 }
 
-impl<const USUAL: u32, const MOST: u32> Default for Limit<USUAL, MOST> {
+impl<const USUAL: u32, const MOST: u32> Default for PageSize<USUAL, MOST> {
     fn default() -> Self {
         Self(USUAL)
     }
 }
 
-impl<const USUAL: u32, const MOST: u32> TryFrom<u32> for Limit<USUAL, MOST> {
+impl<const USUAL: u32, const MOST: u32> TryFrom<u32> for PageSize<USUAL, MOST> {
     type Error = String;
 
     fn try_from(count: u32) -> Result<Self, String> {
@@ -35,15 +35,15 @@ impl<const USUAL: u32, const MOST: u32> TryFrom<u32> for Limit<USUAL, MOST> {
 
 /// Values with commas between; none where the parameter is absent.
 #[derive(Debug)]
-pub(super) struct List<T>(pub Vec<T>);
+pub(super) struct CommaSeparated<T>(pub Vec<T>);
 
-impl<T> Default for List<T> {
+impl<T> Default for CommaSeparated<T> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for List<T> {
+impl<'de, T: FromStr<Err: Display>> Deserialize<'de> for CommaSeparated<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text: Cow<'de, str> = Deserialize::deserialize(from)?;
         text.split(',').map(str::parse).collect::<Result<_, _>>().map(Self).map_err(D::Error::custom)
@@ -60,9 +60,9 @@ mod tests {
     #[derive(Deserialize)]
     struct Which {
         #[serde(default)]
-        limit: Limit<50, 500>,
+        limit: PageSize<50, 500>,
         #[serde(default)]
-        state: List<JobState>,
+        state: CommaSeparated<JobState>,
     }
 
     fn read(query: &str) -> Option<(u32, Vec<JobState>)> {

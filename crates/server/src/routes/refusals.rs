@@ -6,11 +6,11 @@ use kiln_core::JobError;
 use super::{blob_fault, store_fault};
 use crate::{
     collector::CollectError,
-    problem::{Fault, sentence},
+    problem::{ProblemResponse, sentence},
     scheduler::Refusal,
 };
 
-impl From<Refusal> for Fault {
+impl From<Refusal> for ProblemResponse {
     fn from(refusal: Refusal) -> Self {
         let problem = problem_of(&refusal);
         if problem.code == ProblemCode::Internal {
@@ -20,7 +20,7 @@ impl From<Refusal> for Fault {
     }
 }
 
-impl From<CollectError> for Fault {
+impl From<CollectError> for ProblemResponse {
     fn from(error: CollectError) -> Self {
         match error {
             CollectError::KeepsNothing => Self::conflict(sentence(&error)),
@@ -269,9 +269,9 @@ mod tests {
     #[test]
     fn one_who_may_try_again_is_told_when() {
         use axum::{http::header, response::IntoResponse as _};
-        let response = Fault::from(Refusal::BatchDropped).into_response();
+        let response = ProblemResponse::from(Refusal::BatchDropped).into_response();
         assert_eq!(response.headers()[header::RETRY_AFTER], "5");
-        let stopping = Fault::from(Refusal::Stopping).into_response();
+        let stopping = ProblemResponse::from(Refusal::Stopping).into_response();
         assert!(stopping.headers().get(header::RETRY_AFTER).is_none(), "this server answers no more");
     }
 }

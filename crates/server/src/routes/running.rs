@@ -7,7 +7,7 @@ use kiln_api::RunningList;
 use kiln_types::JobId;
 use serde::Deserialize;
 
-use super::{document::NotFound, jobs::row, page::Limit, workers::LOOKED_AT};
+use super::{document::NotFound, jobs::row, page::PageSize, workers::LOOKED_AT};
 use crate::{
     App,
     problem::{Answer, Path, Query},
@@ -31,20 +31,20 @@ pub(super) async fn of_farm(State(app): State<Arc<App>>) -> Answer<axum::Json<Ru
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct HowMany {
+pub(super) struct RunningQuery {
     /// At most so many in full; 500 where absent. All of them are counted.
     #[serde(default)]
     #[param(value_type = Option<u32>, required = false, minimum = 1, maximum = 5000)]
-    limit: Limit<500, 5000>,
+    limit: PageSize<500, 5000>,
 }
 
 /// What runs of a job now. The size of the answer does not depend on the size of the farm.
-#[utoipa::path(get, path = "/api/v1/jobs/{id}/running", operation_id = "running_of_job", tag = "jobs", params(("id" = JobId, Path), HowMany),
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/running", operation_id = "running_of_job", tag = "jobs", params(("id" = JobId, Path), RunningQuery),
     responses((status = 200, body = RunningList), NotFound))]
 pub(super) async fn of_job(
     State(app): State<Arc<App>>,
     Path(id): Path<JobId>,
-    Query(how_many): Query<HowMany>,
+    Query(how_many): Query<RunningQuery>,
 ) -> Answer<axum::Json<RunningList>> {
     let most = how_many.limit.get() as usize;
     let list = match app.scheduler.look(move |farm| farm.running_of(id, most)).await? {

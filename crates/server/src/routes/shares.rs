@@ -9,8 +9,8 @@ use kiln_types::{Name, PartyKind, ShortName};
 use super::document::Conflict;
 use crate::{
     App,
-    problem::{Answer, Fault, Json, Path},
-    scheduler::{Input, Setting, party},
+    problem::{Answer, Json, Path, ProblemResponse},
+    scheduler::{FarmSetting, Input, party},
 };
 
 /// The users who have jobs, or of whom something was set.
@@ -52,11 +52,13 @@ pub(super) async fn set_project(
 }
 
 async fn set(app: &App, kind: PartyKind, name: Name, share: SetShare) -> Answer<axum::Json<PartyView>> {
-    let setting = Setting::Share { party: party(kind, name.to_string()), share };
+    let setting = FarmSetting::Share { party: party(kind, name.to_string()), share };
     app.scheduler.ask(|reply| Input::Set { setting, reply }).await?;
     let view =
         app.scheduler.look(move |farm| farm.parties(kind).into_iter().find(|party| party.name == *name));
-    view.await?.map(axum::Json).ok_or_else(|| Fault::internal("The share is set and not there", kind))
+    view.await?
+        .map(axum::Json)
+        .ok_or_else(|| ProblemResponse::internal("The share is set and not there", kind))
 }
 
 /// What the farm has only so many of, such as licences.
@@ -76,11 +78,13 @@ pub(super) async fn set_limit(
     Json(SetLimit { total }): Json<SetLimit>,
 ) -> Answer<axum::Json<LimitView>> {
     let name: ShortName = name.parse()?;
-    let setting = Setting::Limit { name: name.to_string(), total: Some(total) };
+    let setting = FarmSetting::Limit { name: name.to_string(), total: Some(total) };
     app.scheduler.ask(|reply| Input::Set { setting, reply }).await?;
     let view =
         app.scheduler.look(move |farm| farm.limit_views().into_iter().find(|limit| limit.name == *name));
-    view.await?.map(axum::Json).ok_or_else(|| Fault::conflict("The limit was removed in this moment."))
+    view.await?
+        .map(axum::Json)
+        .ok_or_else(|| ProblemResponse::conflict("The limit was removed in this moment."))
 }
 
 /// Removes a limit that no job needs.
@@ -90,7 +94,7 @@ pub(super) async fn remove_limit(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Answer<StatusCode> {
-    let setting = Setting::Limit { name, total: None };
+    let setting = FarmSetting::Limit { name, total: None };
     app.scheduler.ask(|reply| Input::Set { setting, reply }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -8,10 +8,10 @@ use kiln_store::FileFilter;
 use kiln_types::{JobId, ProductKind, StepIndex, TaskIndex};
 use serde::Deserialize;
 
-use super::{document::NotFound, job_data::position, jobs::row, page::Limit, store_fault};
+use super::{document::NotFound, job_data::position, jobs::row, page::PageSize, store_fault};
 use crate::{
     App,
-    problem::{Answer, Fault, Path, Query},
+    problem::{Answer, Path, ProblemResponse, Query},
 };
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -26,7 +26,7 @@ pub(super) struct StepFilesQuery {
     /// At most so many; 500 where absent.
     #[serde(default)]
     #[param(value_type = Option<u32>, required = false, minimum = 1, maximum = 5000)]
-    limit: Limit<500, 5000>,
+    limit: PageSize<500, 5000>,
 }
 
 /// The committed files of a step, the oldest commit first. Files that were made again or removed are not among them, nor
@@ -40,13 +40,16 @@ pub(super) async fn list(
     Query(query): Query<StepFilesQuery>,
 ) -> Answer<axum::Json<StepFilesPage>> {
     let job = row(&app, id).await?;
-    let spec = job.plan.get(step).ok_or_else(|| Fault::not_found(format!("Job {id} has no step {step}.")))?;
+    let spec = job
+        .plan
+        .get(step)
+        .ok_or_else(|| ProblemResponse::not_found(format!("Job {id} has no step {step}.")))?;
     let tasks = match query.frame {
         None => None,
         Some(frame) => {
             let position = position(&job.spec.frames, id, frame)?.0;
             let parts = spec.space.per_frame().map(|parts| u32::from(parts.get())).ok_or_else(|| {
-                Fault::not_found(format!("Step {step} of job {id} is not about single frames."))
+                ProblemResponse::not_found(format!("Step {step} of job {id} is not about single frames."))
             })?;
             let first = position.saturating_mul(parts);
             Some((TaskIndex(first), TaskIndex(first.saturating_add(parts - 1))))

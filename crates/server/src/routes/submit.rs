@@ -20,7 +20,7 @@ use super::{
 use crate::{
     App,
     inspect::{Contents, unpacked},
-    problem::{Answer, Fault, Json, sentence},
+    problem::{Answer, Json, ProblemResponse, sentence},
     scheduler::Input,
 };
 
@@ -61,7 +61,10 @@ pub(super) async fn create(
     let (source, bundle) = source;
     let contents = Arc::new(Contents::of(&app.blobs, bundle));
     let inspection = contents.inspect(&source.blend).await.map_err(|why| {
-        Fault::new(ProblemCode::NotABlend, format!("“{}” is not a whole .blend: {why}", source.blend))
+        ProblemResponse::new(
+            ProblemCode::NotABlend,
+            format!("“{}” is not a whole .blend: {why}", source.blend),
+        )
     })?;
     check_extras(&request, contents.bundle())?;
     let (held, choice) = (request.held, request.device.unwrap_or_default());
@@ -91,10 +94,10 @@ struct Source {
 fn check_own_path(origin: Option<&str>, file_name: Option<&str>) -> Answer<()> {
     let is_path = |text: &str| text.len() <= MAX_ORIGIN && paths::unspelled(text).is_some();
     if origin.is_some_and(|origin| !is_path(origin)) {
-        return Err(Fault::unprocessable("The origin is not the path of a folder."));
+        return Err(ProblemResponse::unprocessable("The origin is not the path of a folder."));
     }
     if file_name.is_some_and(|name| name.is_empty() || !is_path(name) || name.contains('/')) {
-        return Err(Fault::unprocessable("The file_name is not the name of a file."));
+        return Err(ProblemResponse::unprocessable("The file_name is not the name of a file."));
     }
     Ok(())
 }
@@ -107,7 +110,7 @@ async fn from_bundle(
 ) -> Answer<(Source, Bundle)> {
     let bundle = bundles::read(app, id).await?;
     if bundle.files.iter().all(|file| file.path != *blend) {
-        return Err(Fault::unprocessable(format!("The bundle holds no {blend}.")));
+        return Err(ProblemResponse::unprocessable(format!("The bundle holds no {blend}.")));
     }
     let shared: BTreeSet<String> = bundle.shared.iter().map(|file| file.root.to_string()).collect();
     let shared = shared.into_iter().collect();
@@ -125,7 +128,8 @@ async fn store_alone(
     let mut bundle = contents.bundle().clone();
     if file.external.iter().any(|external| !external.packed && external.kind.is_required()) {
         let unused = contents.unused(spec, scene).await;
-        bundle.unused = unused.map_err(|error| Fault::internal("The .blend could not be read", error))?;
+        bundle.unused =
+            unused.map_err(|error| ProblemResponse::internal("The .blend could not be read", error))?;
     }
     bundles::store(app, &bundle).await
 }
@@ -134,19 +138,19 @@ async fn store_alone(
 async fn from_upload(app: &App, id: kiln_types::UploadId) -> Answer<(Source, Bundle)> {
     let info = app.uploads.info(id).await.map_err(blob_fault)?;
     let hash = info.finished.ok_or_else(|| {
-        Fault::conflict(format!(
+        ProblemResponse::conflict(format!(
             "The upload {id} is not finished; send the rest, then POST /api/v1/uploads/{id}/finish."
         ))
     })?;
     let size = app.blobs.promise(&hash).await.map_err(blob_fault)?;
     let size = size.ok_or_else(|| {
-        Fault::not_found(format!("The bytes of the upload {id} are gone; send them again."))
+        ProblemResponse::not_found(format!("The bytes of the upload {id} are gone; send them again."))
     })?;
     let (hash, size) = unpack(app, hash, size).await?;
     let name = info.name.rsplit(['/', '\\']).next().unwrap_or_default();
     let blend = RelPath::new(name)
         .or_else(|_| RelPath::new("scene.blend"))
-        .map_err(|error| Fault::unprocessable(sentence(&error)))?;
+        .map_err(|error| ProblemResponse::unprocessable(sentence(&error)))?;
     let file = BundleFile { path: blend.clone(), hash, size };
     let bundle = Bundle { files: vec![file], ..Bundle::default() };
     let file_name = (name != blend.as_str()).then(|| name.to_owned());
@@ -157,7 +161,7 @@ async fn from_upload(app: &App, id: kiln_types::UploadId) -> Answer<(Source, Bun
 /// The bundle's file of an uploaded one: what it unpacks to, where it is packed.
 async fn unpack(app: &App, hash: BlobHash, size: u64) -> Answer<(BlobHash, u64)> {
     let reader = app.blobs.reader(&hash).await.map_err(blob_fault)?;
-    let read = |error| Fault::internal("The uploaded .blend could not be unpacked", error);
+    let read = |error| ProblemResponse::internal("The uploaded .blend could not be unpacked", error);
     let Some(bytes) = unpacked(reader).await.map_err(read)? else { return Ok((hash, size)) };
     // It unpacks to as much, or to more.
     let mut room = app.space.reserve(size).map_err(blob_fault)?;
@@ -190,16 +194,18 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<(JobSpe
     let denoiser = chosen.denoiser;
     let bake = named(chosen.bake.into_iter());
     if request.frame_time_limit_s == Some(0) {
-        return Err(Fault::bad("A frame needs at least one second; leave the limit out for none."));
+        return Err(ProblemResponse::bad("A frame needs at least one second; leave the limit out for none."));
     }
     if request.hang_s.is_some_and(|seconds| seconds < LEAST_HANG_S) {
-        return Err(Fault::bad(format!(
+        return Err(ProblemResponse::bad(format!(
             "Workers say twice a minute that a Blender works, so a frame is taken to hang after {LEAST_HANG_S} seconds at \
              least; leave the limit out for that of the farm."
         )));
     }
     if request.hold_after == Some(0) {
-        return Err(Fault::bad("A job is held after one frame at least; leave hold_after out for none."));
+        return Err(ProblemResponse::bad(
+            "A job is held after one frame at least; leave hold_after out for none.",
+        ));
     }
     let hold = request.hold_after.and_then(|count| first_frames(&frames, request.order, count));
     check_after(&request.standing.after)?;
@@ -242,8 +248,8 @@ fn spec(request: SubmitJob, source: Source, file: &Inspection) -> Answer<(JobSpe
 }
 
 /// What is wrong with what is asked for, in the words of the API.
-fn refused(error: &ChoiceError, blend: &RelPath) -> Fault {
-    Fault::unprocessable(match error {
+fn refused(error: &ChoiceError, blend: &RelPath) -> ProblemResponse {
+    ProblemResponse::unprocessable(match error {
         ChoiceError::NoScene => "The file has no scene to render.".to_owned(),
         ChoiceError::NoSuchScene { name, there } => {
             format!("The file has no scene “{name}”; {}.", listed("scenes", there))
@@ -281,9 +287,9 @@ fn refused(error: &ChoiceError, blend: &RelPath) -> Fault {
 
 fn checked_save(save: Option<Save>) -> Answer<Option<Save>> {
     match save {
-        Some(save) if save.blend.as_os_str().len() > MAX_ORIGIN => {
-            Err(Fault::unprocessable(format!("The path of a .blend has at most {MAX_ORIGIN} bytes.")))
-        }
+        Some(save) if save.blend.as_os_str().len() > MAX_ORIGIN => Err(ProblemResponse::unprocessable(
+            format!("The path of a .blend has at most {MAX_ORIGIN} bytes."),
+        )),
         save => Ok(save),
     }
 }
@@ -300,7 +306,8 @@ async fn check_libraries(
         return Ok(());
     }
     let linked = contents.linked(&session.blend).await;
-    let linked = linked.map_err(|error| Fault::internal("The libraries could not be read", error))?;
+    let linked =
+        linked.map_err(|error| ProblemResponse::internal("The libraries could not be read", error))?;
     check_linked(scene, &linked, session.policy.simulations).map_err(|error| refused(&error, &session.blend))
 }
 
@@ -317,25 +324,29 @@ fn named(all: impl Iterator<Item: ToString>) -> Vec<String> {
 
 pub(super) fn check_after(after: &BTreeSet<JobId>) -> Answer<()> {
     if after.len() > MAX_LISTED {
-        return Err(Fault::bad(format!("A job waits for at most {MAX_LISTED} others.")));
+        return Err(ProblemResponse::bad(format!("A job waits for at most {MAX_LISTED} others.")));
     }
     Ok(())
 }
 
 fn check_needs(needs: &Needs, device: DeviceClass) -> Answer<()> {
     if needs.tags.len() > MAX_LISTED || needs.limits.len() > MAX_LISTED {
-        return Err(Fault::bad(format!("A job names at most {MAX_LISTED} tags and {MAX_LISTED} limits.")));
+        return Err(ProblemResponse::bad(format!(
+            "A job names at most {MAX_LISTED} tags and {MAX_LISTED} limits."
+        )));
     }
     if device == DeviceClass::Cpu && (needs.gpus != GpuUse::default() || needs.gpu_memory.is_some()) {
-        return Err(Fault::unprocessable(
+        return Err(ProblemResponse::unprocessable(
             "A job that renders on the processor needs no GPU; choose a device, such as gpu or cuda.",
         ));
     }
     if needs.cores.is_some_and(|cores| cores.get() > MAX_CORES) {
-        return Err(Fault::bad(format!("A Blender uses at most {MAX_CORES} threads.")));
+        return Err(ProblemResponse::bad(format!("A Blender uses at most {MAX_CORES} threads.")));
     }
     if needs.cores.is_some() && needs.whole {
-        return Err(Fault::unprocessable("The whole machine is all of its cores; leave one of the two out."));
+        return Err(ProblemResponse::unprocessable(
+            "The whole machine is all of its cores; leave one of the two out.",
+        ));
     }
     Ok(())
 }
@@ -352,7 +363,7 @@ fn listed(what: &str, all: &[String]) -> String {
 /// A colour configuration and add-ons are parts of the bundle, and add-ons need trust.
 fn check_extras(request: &SubmitJob, bundle: &Bundle) -> Answer<()> {
     if !request.addons.is_empty() && request.policy.scripts != ScriptPolicy::Trust {
-        return Err(Fault::unprocessable(
+        return Err(ProblemResponse::unprocessable(
             "Add-ons run Python of their own; send the policy that scripts are trusted with them.",
         ));
     }
@@ -367,7 +378,7 @@ fn check_extras(request: &SubmitJob, bundle: &Bundle) -> Answer<()> {
     let places = request.ocio.iter().map(|place| (place, false));
     let mut places = places.chain(request.addons.iter().map(|place| (place, true)));
     match places.find(|(place, folders)| !holds(place, *folders)) {
-        Some((place, _)) => Err(Fault::unprocessable(format!("The bundle holds no {place}."))),
+        Some((place, _)) => Err(ProblemResponse::unprocessable(format!("The bundle holds no {place}."))),
         None => Ok(()),
     }
 }

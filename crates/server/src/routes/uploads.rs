@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     App, inspect,
-    problem::{Answer, Fault, Json, Path},
+    problem::{Answer, Json, Path, ProblemResponse},
 };
 
 /// Begins an upload.
@@ -30,7 +30,7 @@ pub(super) async fn create(
     Json(create): Json<UploadCreate>,
 ) -> Answer<(StatusCode, axum::Json<UploadView>)> {
     if create.size.is_some_and(|size| size > MAX_BLOB) {
-        return Err(Fault::bad(format!("An upload has at most {MAX_BLOB} bytes.")));
+        return Err(ProblemResponse::bad(format!("An upload has at most {MAX_BLOB} bytes.")));
     }
     // Only a look: the room is promised to the requests that bring the bytes.
     drop(app.space.reserve(create.size.unwrap_or(0)).map_err(blob_fault)?);
@@ -63,7 +63,9 @@ pub(super) async fn append(
 ) -> Answer<Response> {
     let offset = headers.get(UPLOAD_OFFSET).and_then(number);
     let offset = offset.ok_or_else(|| {
-        Fault::bad("The header Upload-Offset must say at which byte this part begins; the first begins at 0.")
+        ProblemResponse::bad(
+            "The header Upload-Offset must say at which byte this part begins; the first begins at 0.",
+        )
     })?;
     let mut room = room(&app, &headers)?;
     let body = roomy(patient(body), &mut room);
@@ -85,7 +87,7 @@ pub(super) async fn finish(
         UploadOutcome::Stored(hash, size) => (hash, size),
         UploadOutcome::Refused(why) => {
             let why = format!("“{}” is not a whole .blend: {why}", info.name);
-            return Err(Fault::new(ProblemCode::NotABlend, why));
+            return Err(ProblemResponse::new(ProblemCode::NotABlend, why));
         }
     };
     if app.blobs.promise(&hash).await.map_err(blob_fault)?.is_none() {

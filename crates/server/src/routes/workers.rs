@@ -16,8 +16,8 @@ use crate::{
     App,
     connections::Connection,
     links,
-    problem::{Answer, Fault, Json, Path},
-    scheduler::{Farm, Input, Refusal, Setting},
+    problem::{Answer, Json, Path, ProblemResponse},
+    scheduler::{FarmSetting, FarmState, Input, Refusal},
 };
 
 /// Workers that are looked at before others have their turn: the list of a large farm holds up nobody.
@@ -31,8 +31,9 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Answer<axum::Json<Worke
     let mut workers = Vec::with_capacity(all.len());
     for some in all.chunks(LOOKED_AT) {
         let some = some.to_vec();
-        let views =
-            move |farm: &Farm| some.into_iter().filter_map(|id| farm.worker_view(id)).collect::<Vec<_>>();
+        let views = move |farm: &FarmState| {
+            some.into_iter().filter_map(|id| farm.worker_view(id)).collect::<Vec<_>>()
+        };
         workers.extend(app.scheduler.look(views).await?);
     }
     Ok(axum::Json(WorkerList { workers }))
@@ -131,7 +132,7 @@ pub(super) async fn pools(
     Path(name): Path<String>,
     Json(change): Json<ChangePools>,
 ) -> Answer<axum::Json<WorkerView>> {
-    let setting = Setting::Pools { worker: name.clone(), change };
+    let setting = FarmSetting::Pools { worker: name.clone(), change };
     app.scheduler.ask(|reply| Input::Set { setting, reply }).await?;
     view(&app, name).await
 }
@@ -153,7 +154,7 @@ pub(super) async fn link(
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Answer<Response> {
     let upgrade = upgrade.map_err(|rejection| {
-        Fault::new(ProblemCode::UpgradeRequired, format!("{}.", rejection.body_text()))
+        ProblemResponse::new(ProblemCode::UpgradeRequired, format!("{}.", rejection.body_text()))
     })?;
     let links = app.links.clone();
     Ok(upgrade

@@ -14,9 +14,9 @@ use kiln_types::{
 };
 
 use super::{
-    Finished, Input, JobVerb, MadeFiles, Refusal, Scheduler,
-    batch::Report,
-    farm::{Known, Link, LiveJob, Said, shown},
+    CheckedReport, Input, JobAction, MadeFiles, Refusal, Scheduler,
+    batch::PendingReport,
+    farm::{KnownWorker, LinkHandle, LiveJob, WorkerInfo, shown},
     plan::{plan_of, standing_of, step_plan},
 };
 use crate::clock::unix_ms;
@@ -123,28 +123,28 @@ impl Scheduler {
         Ok(job)
     }
 
-    fn verb(&mut self, job: JobId, verb: JobVerb) -> Result<u32, Refusal> {
+    fn verb(&mut self, job: JobId, verb: JobAction) -> Result<u32, Refusal> {
         let live = self.farm.jobs.get_mut(&job).ok_or(JobError::NoSuchJob(job))?;
         let reopens = matches!(
             verb,
-            JobVerb::Retry
-                | JobVerb::Rerender(_)
-                | JobVerb::Rebake
-                | JobVerb::Extend(_)
-                | JobVerb::AddStep(_)
+            JobAction::Retry
+                | JobAction::Rerender(_)
+                | JobAction::Rebake
+                | JobAction::Extend(_)
+                | JobAction::AddStep(_)
         );
         if reopens {
             can_render(job, live)?;
         }
         let (core, out) = (&mut self.farm.core, &mut self.batch.outbox);
         match verb {
-            JobVerb::Pause => core.pause_job(job, out)?,
-            JobVerb::Resume => core.resume_job(job, out)?,
-            JobVerb::Cancel => core.cancel_job(job, out)?,
-            JobVerb::Retry => {
+            JobAction::Pause => core.pause_job(job, out)?,
+            JobAction::Resume => core.resume_job(job, out)?,
+            JobAction::Cancel => core.cancel_job(job, out)?,
+            JobAction::Retry => {
                 core.retry_failed(job, out)?;
             }
-            JobVerb::Rerender(frames) => {
+            JobAction::Rerender(frames) => {
                 must_be_baked(core, job, &live.steps)?;
                 let frames = frames.as_ref().unwrap_or(&live.spec.frames);
                 let indexes = Self::positions(&live.spec, frames).map_err(|frame| Refusal::NoSuchFrame {
@@ -155,18 +155,18 @@ impl Scheduler {
                 let which = (live.steps.frames_step(), &indexes[..]);
                 core.rerender(job, Some(which), out)?;
             }
-            JobVerb::Rebake => {
+            JobAction::Rebake => {
                 let bake = live.steps.of_kind(StepKind::Bake).ok_or(Refusal::NothingToBake(job))?;
                 core.rerender(job, Some((bake, &[TaskIndex(0)])), out)?;
             }
-            JobVerb::Extend(frames) => {
+            JobAction::Extend(frames) => {
                 must_be_baked(core, job, &live.steps)?;
                 let longer = live.spec.frames.extended(&frames)?;
                 let added = longer.len() - live.spec.frames.len();
                 core.extend(job, live.steps.frames_step(), added, out)?;
                 live.spec = Arc::new(JobSpec { frames: longer, ..JobSpec::clone(&live.spec) });
             }
-            JobVerb::AddStep(step) => {
+            JobAction::AddStep(step) => {
                 if !can_be_added(step.kind) {
                     return Err(Refusal::FixedStep(step.kind));
                 }
@@ -176,9 +176,9 @@ impl Scheduler {
                 live.steps = steps;
             }
             // Not decided here, see `take`.
-            JobVerb::Change(_) => {}
-            JobVerb::Archive(away) => self.archive(job, away)?,
-            JobVerb::Delete { force } => self.delete(job, force)?,
+            JobAction::Change(_) => {}
+            JobAction::Archive(away) => self.archive(job, away)?,
+            JobAction::Delete { force } => self.delete(job, force)?,
         }
         if reopens { self.remake_files(job) } else { Ok(0) }
     }
@@ -245,19 +245,20 @@ impl Scheduler {
         known.and_then(|known| known.link.as_ref()).is_some_and(|current| current.number == link)
     }
 
-    fn join(&mut self, mut hello: Hello, link: Link) {
+    fn join(&mut self, mut hello: Hello, link: LinkHandle) {
         let now = self.farm.clock.now();
         let at_ms = unix_ms();
         let worker = hello.id;
         let name = self.farm.workers.free_name(worker, &hello.name);
         let held = std::mem::take(&mut hello.held);
-        let said = Said::of(hello);
+        let said = WorkerInfo::of(hello);
         let slots = said.slots;
         let known = self.farm.workers.get(&worker);
         let desired = known.map_or(DesiredState::Work, |known| known.desired);
         let pools = known.map(|known| known.pools.clone()).unwrap_or_default();
         let info = serde_json::to_value(&said).unwrap_or_default();
-        let new = Known { name: name.clone(), said, desired, pools, last_seen_ms: at_ms, link: Some(link) };
+        let new =
+            KnownWorker { name: name.clone(), said, desired, pools, last_seen_ms: at_ms, link: Some(link) };
         let offer = new.offer();
         let old = self.farm.workers.insert(worker, new);
         if let Some(old) = old.and_then(|old| old.link) {
@@ -331,25 +332,26 @@ impl Scheduler {
         }
     }
 
-    fn finished(&mut self, worker: WorkerId, attempt: AttemptId, finished: Finished) {
+    fn finished(&mut self, worker: WorkerId, attempt: AttemptId, finished: CheckedReport) {
         let now = self.farm.clock.now();
         let seconds = |seconds: f64| if seconds.is_finite() { seconds.clamp(0.0, 1e9) } else { 0.0 };
-        let report = |product, s, peak_memory| Report { worker, product, seconds: seconds(s), peak_memory };
+        let report =
+            |product, s, peak_memory| PendingReport { worker, product, seconds: seconds(s), peak_memory };
         let (finish, report) = match finished {
-            Finished::Returned => (Finish::Returned, None),
+            CheckedReport::Returned => (Finish::Returned, None),
             // It became known after its link had looked for it: it runs again at worst.
-            Finished::Done { made: MadeFiles::Unknown, .. }
+            CheckedReport::Done { made: MadeFiles::Unknown, .. }
                 if self.farm.product_of(worker, attempt).is_some() =>
             {
                 (Finish::Returned, None)
             }
-            Finished::Done { made, seconds, peak_memory } => {
+            CheckedReport::Done { made, seconds, peak_memory } => {
                 match self.validate_finish(worker, attempt, made) {
                     Ok(product) => (Finish::Delivered, Some(report(product, seconds, peak_memory))),
                     Err(failure) => (Finish::Failed(failure), Some(report(None, seconds, 0))),
                 }
             }
-            Finished::Failed { failure, seconds } => {
+            CheckedReport::Failed { failure, seconds } => {
                 (Finish::Failed(failure), Some(report(None, seconds, 0)))
             }
         };
@@ -460,7 +462,7 @@ impl Scheduler {
     }
 
     /// The worker of this name.
-    pub(super) fn named(&mut self, name: &str) -> Result<(WorkerId, &mut Known), Refusal> {
+    pub(super) fn named(&mut self, name: &str) -> Result<(WorkerId, &mut KnownWorker), Refusal> {
         let no_such_worker = || Refusal::NoSuchWorker(name.to_owned());
         let worker = self.farm.workers.named(name).ok_or_else(no_such_worker)?;
         Ok((worker, self.farm.workers.get_mut(worker).ok_or_else(no_such_worker)?))

@@ -10,16 +10,16 @@ use kiln_types::{
     WorkerId,
 };
 
-use super::{Farm, Look, Scheduler, farm::LiveJob};
+use super::{FarmState, Look, Scheduler, farm::LiveJob};
 use crate::holds::Hold;
 
 #[derive(Default)]
 pub(super) struct Batch {
-    pub outbox: Collected,
+    pub outbox: CoreOutbox,
     pub writes: Vec<Write>,
     /// In the order in which they are to be answered.
     pub replies: Vec<Look>,
-    pub reports: HashMap<AttemptId, Report>,
+    pub reports: HashMap<AttemptId, PendingReport>,
     /// Of the attempts that a worker says it holds.
     pub held_slots: HashMap<AttemptId, SlotIndex>,
     /// Jobs whose logs go.
@@ -29,7 +29,7 @@ pub(super) struct Batch {
 }
 
 /// What a worker reported and the core does not need to know.
-pub(super) struct Report {
+pub(super) struct PendingReport {
     pub worker: WorkerId,
     /// `None` if it failed.
     pub product: Option<TaskProduct>,
@@ -40,7 +40,7 @@ pub(super) struct Report {
 
 /// Collects what the core decides, in order.
 #[derive(Default)]
-pub(super) struct Collected {
+pub(super) struct CoreOutbox {
     pub records: Vec<Record>,
     pub sends: Vec<(WorkerId, Send)>,
     /// All records ever, for tests that judge what became of them.
@@ -53,7 +53,7 @@ pub(super) enum Send {
     Down(Down),
 }
 
-impl Outbox for Collected {
+impl Outbox for CoreOutbox {
     fn push(&mut self, to: WorkerId, push: Push) {
         self.sends.push((to, Send::Push(push)));
     }
@@ -64,7 +64,7 @@ impl Outbox for Collected {
     }
 }
 
-impl Collected {
+impl CoreOutbox {
     pub(super) fn send(&mut self, to: WorkerId, down: Down) {
         self.sends.push((to, Send::Down(down)));
     }
@@ -109,7 +109,7 @@ impl Scheduler {
 }
 
 /// The core's push in the words of the wire.
-fn wire(farm: &Farm, push: Push) -> Option<Down> {
+fn wire(farm: &FarmState, push: Push) -> Option<Down> {
     match push {
         Push::Assign { slot, claim, tasks } => {
             assignment(farm, slot, claim, &tasks).map(|all| Down::Assign(Box::new(all)))
@@ -131,7 +131,7 @@ fn wire(farm: &Farm, push: Push) -> Option<Down> {
     }
 }
 
-fn assignment(farm: &Farm, slot: SlotIndex, claim: Claim, tasks: &[Assigned]) -> Option<Assignment> {
+fn assignment(farm: &FarmState, slot: SlotIndex, claim: Claim, tasks: &[Assigned]) -> Option<Assignment> {
     let job = tasks.first()?.task.job;
     let live = farm.jobs.get(&job)?;
     let spec = &live.spec;

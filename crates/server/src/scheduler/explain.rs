@@ -6,9 +6,9 @@ use kiln_api::{
 use kiln_core::{Explainer, Forecast, Missing, Occupant, UnmetStep, WaitCause};
 use kiln_types::{FrameSet, JobId, StepIndex, WorkerId};
 
-use super::{Farm, order::kind_and_name, plan::labels};
+use super::{FarmState, order::kind_and_name, plan::labels};
 
-impl Farm {
+impl FarmState {
     /// `None` where the scheduler does not hold the job.
     pub(crate) fn explanation(&self, job: JobId) -> Option<Explanation> {
         let view = self.core.job(job)?;

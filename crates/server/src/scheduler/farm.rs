@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     batch::Batch,
     paths::Paths,
-    roster::{Attempts, Workers},
+    roster::{LiveAttempts, Workers},
 };
 use crate::clock::{Clock, unix_ms};
 
@@ -33,7 +33,7 @@ const MAX_LISTED: usize = 64;
 /// Characters of one text that a worker says of itself.
 const MAX_TEXT: usize = 120;
 
-pub(crate) struct Farm {
+pub(crate) struct FarmState {
     pub core: Core,
     pub clock: Clock,
     pub epoch: Epoch,
@@ -41,7 +41,7 @@ pub(crate) struct Farm {
     pub last_job: JobId,
     /// Those that the core holds.
     pub jobs: HashMap<JobId, LiveJob>,
-    pub attempts: Attempts,
+    pub attempts: LiveAttempts,
     pub workers: Workers,
     /// What a person has set of users and projects.
     pub shares: BTreeMap<Account, Share>,
@@ -138,17 +138,17 @@ pub(crate) struct Started {
 }
 
 /// A worker, here or gone.
-pub(crate) struct Known {
+pub(crate) struct KnownWorker {
     pub name: String,
-    pub said: Said,
+    pub said: WorkerInfo,
     pub desired: DesiredState,
     /// In which the farm has put it.
     pub pools: BTreeSet<ShortName>,
     pub last_seen_ms: i64,
-    pub link: Option<Link>,
+    pub link: Option<LinkHandle>,
 }
 
-impl Known {
+impl KnownWorker {
     /// What it brings, by its own word and the farm's.
     pub(super) fn offer(&self) -> WorkerOffer {
         let mut offer = self.said.offer(&self.name);
@@ -160,7 +160,7 @@ impl Known {
 /// What a worker says of itself, as the records keep it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Said {
+pub(crate) struct WorkerInfo {
     pub build: String,
     pub machine: Machine,
     pub slots: u16,
@@ -174,7 +174,7 @@ pub(crate) struct Said {
     pub macs: Vec<String>,
 }
 
-impl Said {
+impl WorkerInfo {
     pub(super) fn of(hello: Hello) -> Self {
         Self {
             build: hello.build,
@@ -249,7 +249,7 @@ pub(super) fn shown(rest: Rest) -> Rest {
 }
 
 /// The scheduler's end of a worker's connection.
-pub(crate) struct Link {
+pub(crate) struct LinkHandle {
     /// Tells connections of one worker apart.
     pub number: u64,
     pub out: mpsc::Sender<Down>,
@@ -257,7 +257,7 @@ pub(crate) struct Link {
     pub end: CancellationToken,
 }
 
-impl Farm {
+impl FarmState {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.core.next_deadline().map(|moment| self.clock.instant(moment))
     }

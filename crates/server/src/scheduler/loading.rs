@@ -10,7 +10,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Input, JobVerb, Refusal, Reply, Scheduler,
+    Input, JobAction, Refusal, Reply, Scheduler,
     restore::{self, Loaded},
 };
 use crate::{clock::unix_ms, events::new_event};
@@ -33,7 +33,7 @@ type Read = (JobId, Result<Option<Loaded>, String>);
 #[derive(Default)]
 struct Waiting {
     /// In the order in which it was asked for.
-    verbs: Vec<(JobVerb, Reply<u32>)>,
+    verbs: Vec<(JobAction, Reply<u32>)>,
     /// Its files went meanwhile, at this time.
     inputs_gone_ms: Option<i64>,
     /// Tasks whose intermediate files went meanwhile.
@@ -61,7 +61,7 @@ impl Loading {
         self.tasks.try_join_next()?.ok()
     }
 
-    fn begin(&mut self, job: JobId, verb: JobVerb, reply: Reply<u32>) {
+    fn begin(&mut self, job: JobId, verb: JobAction, reply: Reply<u32>) {
         self.jobs.entry(job).or_default().verbs.push((verb, reply));
         let (store, turn) = (self.store.clone(), self.turn.clone());
         let read = async move {
@@ -85,7 +85,7 @@ impl Loading {
 impl Scheduler {
     /// Applies what a person wants of a job, or has it wait until the job is read: a verb may lead an ended one back to
     /// life.
-    pub(super) async fn begin_verb(&mut self, job: JobId, verb: JobVerb, reply: Reply<u32>) {
+    pub(super) async fn begin_verb(&mut self, job: JobId, verb: JobAction, reply: Reply<u32>) {
         if let Some(waiting) = self.loading.jobs.get_mut(&job) {
             waiting.verbs.push((verb, reply));
         // One deleted in this very turn is in the records still.
@@ -96,8 +96,8 @@ impl Scheduler {
         }
     }
 
-    async fn apply_verb(&mut self, job: JobId, verb: JobVerb, reply: Reply<u32>) {
-        if let JobVerb::Change(change) = verb {
+    async fn apply_verb(&mut self, job: JobId, verb: JobAction, reply: Reply<u32>) {
+        if let JobAction::Change(change) = verb {
             let answer = match self.completed_before(job, &change).await {
                 Ok(completed) => self.change(job, change, &completed).map(|()| 0),
                 Err(refusal) => Err(refusal),
@@ -235,7 +235,7 @@ mod tests {
             let mut submitted = world.submit();
             world.round().await;
             let job = submitted.try_recv().unwrap().unwrap();
-            let mut cancelled = world.verb(job, JobVerb::Cancel);
+            let mut cancelled = world.verb(job, JobAction::Cancel);
             world.round().await;
             cancelled.try_recv().unwrap().unwrap();
             world.scheduler.farm.core.forget(job).unwrap();
@@ -258,7 +258,7 @@ mod tests {
             self.ask(|reply| Input::Submit { spec, notices: Vec::new(), held: false, reply })
         }
 
-        fn verb(&self, job: JobId, verb: JobVerb) -> oneshot::Receiver<Result<u32, Refusal>> {
+        fn verb(&self, job: JobId, verb: JobAction) -> oneshot::Receiver<Result<u32, Refusal>> {
             self.ask(|reply| Input::Job { job, verb, reply })
         }
 
@@ -270,13 +270,13 @@ mod tests {
     #[tokio::test]
     async fn a_job_that_must_be_read_holds_up_nobody_else_and_what_is_wanted_of_it_keeps_its_order() {
         let (mut world, old) = World::with_an_old_job().await;
-        let mut retried = world.verb(old, JobVerb::Retry);
+        let mut retried = world.verb(old, JobAction::Retry);
         let mut submitted = world.submit();
         world.round().await;
         // The turn has not waited for the job to be read.
         assert_eq!(retried.try_recv().unwrap_err(), TryRecvError::Empty);
         submitted.try_recv().unwrap().unwrap();
-        let mut paused = world.verb(old, JobVerb::Pause);
+        let mut paused = world.verb(old, JobAction::Pause);
         world.round().await;
         world.scheduler.settle().await;
         world.round().await;
@@ -284,7 +284,7 @@ mod tests {
         paused.try_recv().unwrap().unwrap();
         assert_eq!(world.state(old).await, JobState::Paused);
         // A job that there is not is not waited for for ever.
-        let mut none = world.verb(JobId(77), JobVerb::Pause);
+        let mut none = world.verb(JobId(77), JobAction::Pause);
         world.round().await;
         world.scheduler.settle().await;
         world.round().await;
@@ -299,7 +299,7 @@ mod tests {
         let World { scheduler, handle, folder: _folder } = world;
         let stop = tokio_util::sync::CancellationToken::new();
         let running = tokio::spawn(scheduler.run(stop.clone()));
-        let retried = handle.ask(|reply| Input::Job { job: old, verb: JobVerb::Retry, reply });
+        let retried = handle.ask(|reply| Input::Job { job: old, verb: JobAction::Retry, reply });
         let retried = tokio::time::timeout(std::time::Duration::from_secs(20), retried).await;
         retried.expect("nothing else wakes the loop").unwrap();
         stop.cancel();
@@ -320,7 +320,7 @@ mod tests {
         };
         let found = world.scheduler.store.reading_by(ReadPool::Scans).due(&expiry).await.unwrap();
         let before = world.scheduler.store.last_event().await.unwrap();
-        let mut retried = world.verb(old, JobVerb::Retry);
+        let mut retried = world.verb(old, JobAction::Retry);
         world.round().await;
         assert!(world.scheduler.loading.jobs.contains_key(&old));
         let (reply, _answer) = oneshot::channel();

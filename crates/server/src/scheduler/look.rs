@@ -8,7 +8,7 @@ use kiln_api::{
 use kiln_core::{Explainer, Moment};
 use kiln_types::{AttemptId, JobId, JobState, WorkerId, WorkerState};
 
-use super::{Farm, explain::time_left, farm::LiveAttempt};
+use super::{FarmState, explain::time_left, farm::LiveAttempt};
 
 /// What only the scheduler knows of a job.
 pub(crate) struct LiveJobView {
@@ -28,7 +28,7 @@ pub(crate) struct LiveStep {
     pub inside: f64,
 }
 
-impl Farm {
+impl FarmState {
     /// Each `None` where the job has ended some time ago, or does not exist.
     pub(crate) fn job_views(&self, jobs: &[JobId]) -> Vec<Option<LiveJobView>> {
         let mut survey = self.core.explainer(self.clock.now());

@@ -39,9 +39,9 @@ use kiln_types::{AttemptId, DesiredState, Failure, FrameSet, JobId, JobSpec, Ste
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use farm::{Farm, Link};
+pub(crate) use farm::{FarmState, LinkHandle};
 pub(crate) use look::LiveJobView;
-pub(crate) use order::{Setting, party};
+pub(crate) use order::{FarmSetting, party};
 pub(crate) use refusal::Refusal;
 
 use crate::{
@@ -77,14 +77,14 @@ pub(crate) enum Input {
     },
     Job {
         job: JobId,
-        verb: JobVerb,
+        verb: JobAction,
         /// Answered with the number of tasks that run again only because their files are needed and were removed.
         reply: Reply<u32>,
     },
     /// A worker has connected and said hello. It is welcomed, or refused, through its link.
     Join {
         hello: Box<Hello>,
-        link: Link,
+        link: LinkHandle,
         received: Received,
     },
     Up {
@@ -98,7 +98,7 @@ pub(crate) enum Input {
         worker: WorkerId,
         link: u64,
         attempt: AttemptId,
-        finished: Finished,
+        finished: CheckedReport,
         /// Since before it was looked at.
         hold: Hold,
         received: Received,
@@ -114,7 +114,7 @@ pub(crate) enum Input {
         reply: Reply<()>,
     },
     Set {
-        setting: Setting,
+        setting: FarmSetting,
         reply: Reply<()>,
     },
     Heal {
@@ -146,7 +146,7 @@ pub(crate) enum Input {
 
 /// How an attempt left its slot.
 #[derive(Debug, Clone)]
-pub(crate) enum Finished {
+pub(crate) enum CheckedReport {
     Done {
         made: MadeFiles,
         /// By the host's clock; not yet believed.
@@ -171,11 +171,11 @@ pub(crate) enum MadeFiles {
 }
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
-type Look = Box<dyn FnOnce(&Farm) + Send>;
+type Look = Box<dyn FnOnce(&FarmState) + Send>;
 
 /// What a person may do with a job.
 #[derive(Debug, Clone)]
-pub(crate) enum JobVerb {
+pub(crate) enum JobAction {
     Pause,
     Resume,
     Cancel,
@@ -238,7 +238,7 @@ impl SchedulerHandle {
     pub(crate) async fn look<T, F>(&self, look: F) -> Result<T, Refusal>
     where
         T: Send + 'static,
-        F: FnOnce(&Farm) -> T + Send + 'static,
+        F: FnOnce(&FarmState) -> T + Send + 'static,
     {
         self.look_by(&self.asked, look).await
     }
@@ -247,7 +247,7 @@ impl SchedulerHandle {
     pub(crate) async fn look_behind<T, F>(&self, look: F) -> Result<T, Refusal>
     where
         T: Send + 'static,
-        F: FnOnce(&Farm) -> T + Send + 'static,
+        F: FnOnce(&FarmState) -> T + Send + 'static,
     {
         self.look_by(&self.told, look).await
     }
@@ -255,7 +255,7 @@ impl SchedulerHandle {
     async fn look_by<T, F>(&self, way: &mpsc::Sender<Input>, look: F) -> Result<T, Refusal>
     where
         T: Send + 'static,
-        F: FnOnce(&Farm) -> T + Send + 'static,
+        F: FnOnce(&FarmState) -> T + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         let look: Look = Box::new(move |farm| {
@@ -269,7 +269,7 @@ impl SchedulerHandle {
 
 /// The loop around the core.
 pub(crate) struct Scheduler {
-    farm: Farm,
+    farm: FarmState,
     batch: Batch,
     /// Read by a connection of its own.
     store: Store,

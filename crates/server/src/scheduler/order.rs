@@ -11,7 +11,7 @@ use kiln_core::{Account, JobError, Share};
 use kiln_store::{ShareRow, Write};
 use kiln_types::{JobId, JobSpec, JobState, PartyKind, ShortName};
 
-use super::{Farm, Refusal, Scheduler, plan::standing_of};
+use super::{FarmState, Refusal, Scheduler, plan::standing_of};
 use crate::clock::unix_ms;
 
 /// Users and projects of which something is set, and limits; of each.
@@ -21,7 +21,7 @@ const MAX_POOLS: usize = 64;
 
 /// What a person sets of the farm as a whole.
 #[derive(Debug, Clone)]
-pub(crate) enum Setting {
+pub(crate) enum FarmSetting {
     Share {
         party: Account,
         share: SetShare,
@@ -38,11 +38,11 @@ pub(crate) enum Setting {
 }
 
 impl Scheduler {
-    pub(super) fn set(&mut self, setting: Setting) -> Result<(), Refusal> {
+    pub(super) fn set(&mut self, setting: FarmSetting) -> Result<(), Refusal> {
         match setting {
-            Setting::Share { party, share } => self.set_share(party, share),
-            Setting::Limit { name, total } => self.set_limit(name, total),
-            Setting::Pools { worker, change } => self.set_pools(&worker, &change),
+            FarmSetting::Share { party, share } => self.set_share(party, share),
+            FarmSetting::Limit { name, total } => self.set_limit(name, total),
+            FarmSetting::Pools { worker, change } => self.set_pools(&worker, &change),
         }
     }
 
@@ -206,7 +206,7 @@ impl Scheduler {
     }
 }
 
-impl Farm {
+impl FarmState {
     /// What jobs say that they need, held against what the farm has.
     pub(super) fn check_limits(&self, spec: &JobSpec) -> Result<(), Refusal> {
         for (name, count) in &spec.needs.limits {

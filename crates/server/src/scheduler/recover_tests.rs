@@ -63,7 +63,7 @@ impl World {
         self.links += 1;
         let (out, downs) = mpsc::channel(1_000);
         let end = CancellationToken::new();
-        let link = Link { number: self.links, out, end: end.clone() };
+        let link = LinkHandle { number: self.links, out, end: end.clone() };
         let hello = Box::new(hello(worker(), held));
         self.handle.tell(Input::Join { hello, link, received: Received::default() }).await;
         Connection { end, downs, link: self.links }
@@ -74,7 +74,7 @@ impl World {
         self.handle.ask(|reply| Input::Submit { spec, notices: vec![], held: false, reply }).await.unwrap()
     }
 
-    async fn verb(&self, job: JobId, verb: JobVerb) -> Result<u32, Refusal> {
+    async fn verb(&self, job: JobId, verb: JobAction) -> Result<u32, Refusal> {
         self.handle.ask(|reply| Input::Job { job, verb, reply }).await
     }
 
@@ -91,7 +91,7 @@ impl World {
     /// Pauses the job in the batch that the broken invariant about `about` drops; returns what the person is told.
     async fn pause_in_a_dropped_batch(&self, job: JobId, about: Option<JobId>) -> Refusal {
         // Both are in their queues before the scheduler runs again: this is its only thread.
-        let (paused, ()) = tokio::join!(self.verb(job, JobVerb::Pause), self.contradict(about));
+        let (paused, ()) = tokio::join!(self.verb(job, JobAction::Pause), self.contradict(about));
         paused.unwrap_err()
     }
 }
@@ -157,7 +157,7 @@ async fn a_broken_invariant_drops_its_batch_and_nothing_that_was_acknowledged() 
     world.handle.look(|farm| farm.core.sanity_check()).await.unwrap();
 
     // The same request is done when it is made again.
-    world.verb(job, JobVerb::Pause).await.unwrap();
+    world.verb(job, JobAction::Pause).await.unwrap();
     assert_eq!(world.state(job).await, JobState::Paused);
 }
 
@@ -178,7 +178,7 @@ async fn a_job_that_breaks_an_invariant_twice_is_paused_with_the_reason_and_othe
     // It is not forgotten when the server ends, and a person lets it go on.
     let world = world.reopen().await;
     assert_eq!(world.state(bad).await, JobState::Paused);
-    world.verb(bad, JobVerb::Resume).await.unwrap();
+    world.verb(bad, JobAction::Resume).await.unwrap();
     assert_ne!(world.state(bad).await, JobState::Paused);
 }
 
@@ -188,7 +188,7 @@ async fn a_second_broken_invariant_that_concerns_no_job_ends_the_server() {
     let job = world.submit().await;
     let refusal = world.pause_in_a_dropped_batch(job, None).await;
     assert_eq!(refusal, Refusal::BatchDropped);
-    world.verb(job, JobVerb::Pause).await.unwrap();
+    world.verb(job, JobAction::Pause).await.unwrap();
     // A panic that is none of the core's own is such a one, too.
     world.handle.tell(Input::Panic(Box::new(|| panic!("index out of range")))).await;
     let ended = timeout(LIMIT, world.running).await.expect("the scheduler ends").unwrap();

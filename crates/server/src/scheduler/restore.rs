@@ -10,7 +10,7 @@ use kiln_store::{AttemptRow, Store, StoreError, StoredJob, StoredStep};
 use kiln_types::{AttemptState, JobId, ProductKind, StepIndex, TaskId, TaskIndex, TaskState, WorkerId};
 
 use super::{
-    farm::{Farm, Known, LiveAttempt, LiveJob, Said, Started},
+    farm::{FarmState, KnownWorker, LiveAttempt, LiveJob, Started, WorkerInfo},
     order::{completed_of, party},
     paths::Paths,
     plan::{plan_of, standing_of},
@@ -26,8 +26,8 @@ pub(super) async fn farm(
     clock: Clock,
     config: kiln_core::Config,
     heartbeat_ms: u64,
-) -> Result<Farm, ServerError> {
-    let mut farm = Farm {
+) -> Result<FarmState, ServerError> {
+    let mut farm = FarmState {
         core: Core::new(store.epoch(), config),
         clock,
         epoch: store.epoch(),
@@ -54,8 +54,8 @@ pub(super) async fn farm(
         if let Some(quarantine) = row.quarantine {
             farm.core.restore_quarantine(now, row.id, quarantine);
         }
-        let said: Said = serde_json::from_value(row.info).unwrap_or_default();
-        let known = Known {
+        let said: WorkerInfo = serde_json::from_value(row.info).unwrap_or_default();
+        let known = KnownWorker {
             name: row.name,
             said,
             desired: row.desired,
@@ -112,7 +112,7 @@ impl Loaded {
 }
 
 /// Brings one job of the records to life.
-pub(super) async fn job(farm: &mut Farm, store: &Store, loaded: Loaded) -> Result<(), StoreError> {
+pub(super) async fn job(farm: &mut FarmState, store: &Store, loaded: Loaded) -> Result<(), StoreError> {
     let Loaded { stored, seconds, finished, paths, peaks, times, without_files } = loaded;
     let after = stored.row.spec.standing.after.iter().filter(|before| !farm.jobs.contains_key(before));
     let after: Vec<JobId> = after.copied().collect();

@@ -7,7 +7,7 @@ use std::{
 
 use kiln_types::{AttemptId, Epoch, JobId, Name, WorkerId};
 
-use super::farm::{Known, LiveAttempt, Started};
+use super::farm::{KnownWorker, LiveAttempt, Started};
 
 /// The number behind the name of the second worker that wants it.
 const FIRST_NUMBER: u32 = 2;
@@ -15,7 +15,7 @@ const FIRST_NUMBER: u32 = 2;
 /// All workers that the records know. No two have one name.
 #[derive(Default)]
 pub(crate) struct Workers {
-    all: HashMap<WorkerId, Known>,
+    all: HashMap<WorkerId, KnownWorker>,
     names: HashMap<String, WorkerId>,
     /// Behind a name that several want, all numbers below this are taken: a thousand machines of one image join in a
     /// thousand steps.
@@ -23,7 +23,7 @@ pub(crate) struct Workers {
 }
 
 impl Deref for Workers {
-    type Target = HashMap<WorkerId, Known>;
+    type Target = HashMap<WorkerId, KnownWorker>;
 
     fn deref(&self) -> &Self::Target {
         &self.all
@@ -36,22 +36,22 @@ impl Workers {
     }
 
     /// The name stays as it is; [`Workers::insert`] gives another.
-    pub(super) fn get_mut(&mut self, id: WorkerId) -> Option<&mut Known> {
+    pub(super) fn get_mut(&mut self, id: WorkerId) -> Option<&mut KnownWorker> {
         self.all.get_mut(&id)
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (WorkerId, &mut Known)> {
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (WorkerId, &mut KnownWorker)> {
         self.all.iter_mut().map(|(id, known)| (*id, known))
     }
 
-    pub(super) fn insert(&mut self, id: WorkerId, known: Known) -> Option<Known> {
+    pub(super) fn insert(&mut self, id: WorkerId, known: KnownWorker) -> Option<KnownWorker> {
         let old = self.remove(id);
         self.names.insert(known.name.clone(), id);
         self.all.insert(id, known);
         old
     }
 
-    pub(super) fn remove(&mut self, id: WorkerId) -> Option<Known> {
+    pub(super) fn remove(&mut self, id: WorkerId) -> Option<KnownWorker> {
         let old = self.all.remove(&id)?;
         self.names.remove(&old.name);
         if let Some((name, number)) = numbered(&old.name)
@@ -96,14 +96,14 @@ const FIRST: AttemptId = AttemptId { epoch: Epoch(0), counter: 0 };
 
 /// What is handed out and has not ended.
 #[derive(Default)]
-pub(crate) struct Attempts {
+pub(crate) struct LiveAttempts {
     all: HashMap<AttemptId, LiveAttempt>,
     by_worker: BTreeSet<(WorkerId, AttemptId)>,
     /// Those that run: what waits in queues is a hundred times as many.
     running: BTreeSet<(JobId, AttemptId)>,
 }
 
-impl Attempts {
+impl LiveAttempts {
     pub(super) fn get_mut(&mut self, id: AttemptId) -> Option<&mut LiveAttempt> {
         self.all.get_mut(&id)
     }
@@ -163,7 +163,7 @@ mod tests {
         fn join(&mut self, id: u64, wanted: &str) -> String {
             let id = WorkerId::from_bits(id).unwrap();
             let name = self.free_name(id, &wanted.parse().unwrap());
-            let known = Known {
+            let known = KnownWorker {
                 name: name.clone(),
                 said: Default::default(),
                 desired: DesiredState::Work,

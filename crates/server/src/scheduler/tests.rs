@@ -215,11 +215,11 @@ impl World {
         puppet.revoked.clear();
         let held = puppet.held.values().map(|(held, _)| *held).collect();
         let hello = Box::new(hello(puppet.id, held));
-        let link = Link { number: self.links, out, end: CancellationToken::new() };
+        let link = LinkHandle { number: self.links, out, end: CancellationToken::new() };
         self.input(Input::Join { hello, link, received: Received::default() }).await;
     }
 
-    async fn finish(&mut self, worker: usize, attempt: AttemptId, finished: Option<Finished>) {
+    async fn finish(&mut self, worker: usize, attempt: AttemptId, finished: Option<CheckedReport>) {
         let Some((held, frame)) = self.puppets[worker].held.remove(&attempt) else { return };
         let finished = finished.unwrap_or_else(|| match frame {
             Some(frame) => made(delivered(frame)),
@@ -290,7 +290,7 @@ impl World {
                         _ => FailureCause::Crashed,
                     };
                     let failure = Failure::new(cause, "it went wrong");
-                    self.finish(worker, attempt, Some(Finished::Failed { failure, seconds: 1.0 })).await;
+                    self.finish(worker, attempt, Some(CheckedReport::Failed { failure, seconds: 1.0 })).await;
                 }
             }
             24 => {
@@ -303,7 +303,7 @@ impl World {
                     };
                     self.finish(worker, attempt, Some(made(wrong))).await;
                 } else if let Some(attempt) = some {
-                    self.finish(worker, attempt, Some(Finished::Returned)).await;
+                    self.finish(worker, attempt, Some(CheckedReport::Returned)).await;
                 }
             }
             25..=27 => {
@@ -312,7 +312,7 @@ impl World {
                     let goes_on = why == RevokeReason::Preempted
                         && held.is_some_and(|(held, _)| !matches!(held.phase, HeldPhase::Queued { .. }));
                     if !goes_on {
-                        self.finish(worker, attempt, Some(Finished::Returned)).await;
+                        self.finish(worker, attempt, Some(CheckedReport::Returned)).await;
                     }
                 }
             }
@@ -325,18 +325,18 @@ impl World {
                     self.up(worker, Up::Started { attempt }).await;
                 }
             }
-            31 => self.verb(job, JobVerb::Pause).await,
-            32 | 33 => self.verb(job, JobVerb::Resume).await,
-            34 => self.verb(job, JobVerb::Cancel).await,
-            35 => self.verb(job, JobVerb::Retry).await,
-            36 => self.verb(job, JobVerb::Rebake).await,
+            31 => self.verb(job, JobAction::Pause).await,
+            32 | 33 => self.verb(job, JobAction::Resume).await,
+            34 => self.verb(job, JobAction::Cancel).await,
+            35 => self.verb(job, JobAction::Retry).await,
+            36 => self.verb(job, JobAction::Rebake).await,
             37 => {
                 let frames = self.rng.random_bool(0.7).then(|| FrameSet::range(frame, frame, 1).unwrap());
-                self.verb(job, JobVerb::Rerender(frames)).await;
+                self.verb(job, JobAction::Rerender(frames)).await;
             }
             38 => {
                 let more = FrameSet::range(frame, frame + 1, 1).unwrap();
-                self.verb(job, JobVerb::Extend(more)).await;
+                self.verb(job, JobAction::Extend(more)).await;
             }
             40 => {
                 let JobStanding { priority, after, not_before_ms, max_workers } = self.standing(job);
@@ -347,11 +347,11 @@ impl World {
                     not_before_ms: Some(not_before_ms),
                 };
                 let job = JobId(self.rng.random_range(1..=last));
-                self.verb(job, JobVerb::Change(change)).await;
+                self.verb(job, JobAction::Change(change)).await;
             }
             41 => self.set(worker).await,
             _ => match self.rng.random_range(0..4) {
-                0 => self.verb(job, JobVerb::Delete { force: true }).await,
+                0 => self.verb(job, JobAction::Delete { force: true }).await,
                 1 => self.contradict(job).await,
                 _ => self.restart().await,
             },
@@ -385,21 +385,21 @@ impl World {
             0 => {
                 let most = self.rng.random_range(2..6);
                 let share = kiln_api::SetShare { weight: Some(most), max_slots: Some(Some(most)) };
-                Setting::Share { party: Account::User(self.someone()), share }
+                FarmSetting::Share { party: Account::User(self.someone()), share }
             }
             1 => {
                 let share = kiln_api::SetShare { weight: None, max_slots: Some(None) };
-                Setting::Share { party: Account::User(self.someone()), share }
+                FarmSetting::Share { party: Account::User(self.someone()), share }
             }
             2 => {
                 let total = self.rng.random_range(0..4);
-                Setting::Limit { name: "nuke".to_owned(), total: (total > 0).then_some(total) }
+                FarmSetting::Limit { name: "nuke".to_owned(), total: (total > 0).then_some(total) }
             }
             _ => {
                 let worker = format!("worker {}", self.puppets[worker].id);
                 let (add, remove) =
                     ([self.someone().parse().unwrap()].into(), [self.someone().parse().unwrap()].into());
-                Setting::Pools { worker, change: kiln_api::ChangePools { add, remove } }
+                FarmSetting::Pools { worker, change: kiln_api::ChangePools { add, remove } }
             }
         };
         let (reply, _) = oneshot::channel();
@@ -415,7 +415,7 @@ impl World {
         (farm.shares.clone(), farm.limits.clone(), pools, standing)
     }
 
-    async fn verb(&mut self, job: JobId, verb: JobVerb) {
+    async fn verb(&mut self, job: JobId, verb: JobAction) {
         let (reply, _) = oneshot::channel();
         self.input(Input::Job { job, verb, reply }).await;
     }
@@ -443,7 +443,7 @@ impl World {
         self.turn().await;
         let arranged = self.arranged();
         let (reply, mut answer) = oneshot::channel();
-        let verb = if self.rng.random_bool(0.5) { JobVerb::Cancel } else { JobVerb::Rerender(None) };
+        let verb = if self.rng.random_bool(0.5) { JobAction::Cancel } else { JobAction::Rerender(None) };
         let scheduler = self.scheduler();
         scheduler.take(Input::Job { job, verb, reply }).await.unwrap();
         let broken = kiln_core::BrokenInvariant { job: Some(job), what: "made by a test".to_owned() };

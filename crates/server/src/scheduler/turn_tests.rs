@@ -40,7 +40,7 @@ impl World {
             let hello = Hello { slots: SLOTS, ..hello(WorkerId::from_bits(number).unwrap(), Vec::new()) };
             world.downs.push(downs);
             world.arrivals.push(world.handle.connect(WorkerId::from_bits(number).unwrap()));
-            let link = Link { number, out, end: CancellationToken::new() };
+            let link = LinkHandle { number, out, end: CancellationToken::new() };
             world
                 .handle
                 .told

@@ -3,13 +3,13 @@
 use kiln_core::WaitCause;
 use kiln_types::{DesiredState, JobId};
 
-use super::{Farm, Refusal};
+use super::{FarmState, Refusal};
 use crate::{
     clock::unix_ms,
     wake::{Mac, Sleeper, Waiting},
 };
 
-impl Farm {
+impl FarmState {
     /// What no worker has taken, and who might be woken for it. Both are empty where nobody may be woken.
     pub(crate) fn wakeable(&self) -> (Vec<Waiting>, Vec<Sleeper>) {
         let now_ms = unix_ms();

@@ -1,6 +1,6 @@
 //! Jobs, and all that the scheduler needs to go on with them.
 
-use kiln_store::{JobFilter, StoredStep, TaskFaults, TaskRun, Write};
+use kiln_store::{JobSelection, StoredStep, TaskFaults, TaskRun, Write};
 use kiln_types::{AttemptState, Generation, JobId, JobState, Project, TaskIndex, TaskState};
 
 use crate::{
@@ -111,18 +111,19 @@ async fn lists_are_filtered_and_paged() {
     }
     batch.push(state(2, JobState::Completed, 1));
     store.commit(batch).await.unwrap();
-    let ids = async |filter: JobFilter, limit, before| {
+    let ids = async |filter: JobSelection, limit, before| {
         let page = store.jobs(&filter, limit, before).await.unwrap();
         page.iter().map(|job| job.id.0).collect::<Vec<_>>()
     };
-    assert_eq!(ids(JobFilter::default(), 2, None).await, [5, 4]);
-    assert_eq!(ids(JobFilter::default(), 10, Some(JobId(4))).await, [3, 2, 1]);
-    let ana = JobFilter { owner: Some("ana".parse().unwrap()), ..JobFilter::default() };
+    assert_eq!(ids(JobSelection::default(), 2, None).await, [5, 4]);
+    assert_eq!(ids(JobSelection::default(), 10, Some(JobId(4))).await, [3, 2, 1]);
+    let ana = JobSelection { owner: Some("ana".parse().unwrap()), ..JobSelection::default() };
     assert_eq!(ids(ana, 10, None).await, [4]);
-    let ended = JobFilter { states: vec![JobState::Completed, JobState::Failed], ..JobFilter::default() };
+    let ended =
+        JobSelection { states: vec![JobState::Completed, JobState::Failed], ..JobSelection::default() };
     assert_eq!(ids(ended, 10, None).await, [2]);
     let project = |name: &str| Some(name.parse::<Project>().unwrap());
-    let of = |owner: &str, name: &str, state| JobFilter {
+    let of = |owner: &str, name: &str, state| JobSelection {
         owner: Some(owner.parse().unwrap()),
         project: project(name),
         states: vec![state, state],
@@ -133,7 +134,8 @@ async fn lists_are_filtered_and_paged() {
     assert!(ids(of("ana", &theirs.project.0, JobState::Completed), 10, None).await.is_empty());
     assert!(ids(of("ana", "another", JobState::Queued), 10, None).await.is_empty());
     // Of several states, newest first all the same, page by page.
-    let mixed = JobFilter { states: vec![JobState::Completed, JobState::Queued], ..JobFilter::default() };
+    let mixed =
+        JobSelection { states: vec![JobState::Completed, JobState::Queued], ..JobSelection::default() };
     assert_eq!(ids(mixed.clone(), 2, Some(JobId(5))).await, [4, 3]);
     assert_eq!(ids(mixed, 2, Some(JobId(3))).await, [2, 1]);
 }

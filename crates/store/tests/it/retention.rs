@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use kiln_store::{Expired, Expiry, JobFilter, KeptRow, NewBundle, NewEvent, Store, StoreError, Write};
+use kiln_store::{Expired, Expiry, JobSelection, KeptRow, NewBundle, NewEvent, Store, StoreError, Write};
 use kiln_types::{BlobHash, BundleId, EventNumber, JobId, JobState, Owner, Project};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
@@ -190,7 +190,7 @@ async fn an_archived_job_keeps_its_outputs_and_nothing_else() {
         insert(2, "1"),
     ];
     store.commit(batch).await.unwrap();
-    let list = |archived| JobFilter { archived, ..JobFilter::default() };
+    let list = |archived| JobSelection { archived, ..JobSelection::default() };
     for (archived, want) in [(None, vec![2, 1]), (Some(false), vec![2]), (Some(true), vec![1])] {
         let rows = store.jobs(&list(archived), 10, None).await.unwrap();
         assert_eq!(rows.iter().map(|row| row.id.0).collect::<Vec<_>>(), want);
@@ -431,7 +431,7 @@ async fn a_large_job_that_is_deleted_is_gone_at_once_and_its_rows_hold_up_nobody
     assert_eq!(store.job(JobId(1)).await.unwrap(), None);
     assert_eq!(store.job_states(&[JobId(1)]).await.unwrap().len(), 0);
     assert_eq!(store.with_logs(&[JobId(1), JobId(2)]).await.unwrap(), jobs(&[2]));
-    let all = store.jobs(&JobFilter::default(), 9, None).await.unwrap();
+    let all = store.jobs(&JobSelection::default(), 9, None).await.unwrap();
     assert_eq!(all.iter().map(|row| row.id).collect::<Vec<_>>(), jobs(&[2]));
     assert_eq!(store.needed_blobs().await.unwrap().len(), before - 2 * FRAMES as usize);
     assert_eq!(store.output_gone(&hash).await.unwrap(), None);

@@ -1,6 +1,6 @@
 //! Tasks, attempts and outputs.
 
-use kiln_store::{AttemptFilter, TaskFilter, Write};
+use kiln_store::{AttemptSelection, TaskFilter, Write};
 use kiln_types::{
     AttemptState, BlobHash, Generation, JobId, OutputRole, RelPath, SlotIndex, TaskIndex, TaskState,
 };
@@ -73,19 +73,19 @@ async fn tasks_are_listed_also_those_that_never_ran() {
 #[tokio::test]
 async fn attempts_are_filtered_and_paged() {
     let store = ten().await;
-    let ids = async |filter: AttemptFilter, limit| {
+    let ids = async |filter: AttemptSelection, limit| {
         let page = store.attempts(JobId(1), &filter, limit).await.unwrap();
         page.iter().map(|a| a.id.counter).collect::<Vec<_>>()
     };
-    assert_eq!(ids(AttemptFilter::default(), 2).await, [5, 4]);
-    let older = AttemptFilter { before: Some(attempt(4)), ..AttemptFilter::default() };
+    assert_eq!(ids(AttemptSelection::default(), 2).await, [5, 4]);
+    let older = AttemptSelection { before: Some(attempt(4)), ..AttemptSelection::default() };
     assert_eq!(ids(older, 9).await, [3, 2, 1]);
-    let of_task = AttemptFilter { task: Some((STEP, TaskIndex(1))), ..AttemptFilter::default() };
+    let of_task = AttemptSelection { task: Some((STEP, TaskIndex(1))), ..AttemptSelection::default() };
     assert_eq!(ids(of_task, 9).await, [2]);
-    let failed = AttemptFilter {
+    let failed = AttemptSelection {
         states: vec![AttemptState::Failed],
         worker: Some(worker(2)),
-        ..AttemptFilter::default()
+        ..AttemptSelection::default()
     };
     assert_eq!(ids(failed, 9).await, [5]);
     let one = store.attempt(attempt(2)).await.unwrap().unwrap();

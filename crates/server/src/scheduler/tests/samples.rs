@@ -28,8 +28,8 @@ pub(super) fn plan(job: JobId, spec: &JobSpec) -> JobPlan {
     plan::plan_of(job, spec, &steps, SchedulingOptions::default()).unwrap()
 }
 
-pub(super) fn made(made: MadeFiles) -> Finished {
-    Finished::Done { made, seconds: 1.0, peak_memory: 1 }
+pub(super) fn made(made: MadeFiles) -> CheckedReport {
+    CheckedReport::Done { made, seconds: 1.0, peak_memory: 1 }
 }
 
 /// No two bakes make the same.
