@@ -89,7 +89,7 @@ pub(crate) fn check(path: &PropertyPath) -> Result<(), String> {
     let covers = |reserved: &&str| {
         path.name().strip_prefix(*reserved).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    let Some((instead, _)) = RESERVED.iter().find(|(_, paths)| paths.iter().any(|path| covers(&path))) else {
+    let Some((instead, _)) = RESERVED.iter().find(|(_, paths)| paths.iter().any(&covers)) else {
         return Ok(());
     };
     Err(match instead {

@@ -70,12 +70,12 @@ pub(crate) enum Revocation {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct AttemptTable {
+pub(crate) struct HeldAttempts {
     held: BTreeMap<AttemptId, (HeldTask, Stage)>,
     settled: VecDeque<(AttemptId, HeldTask)>,
 }
 
-impl AttemptTable {
+impl HeldAttempts {
     /// Adds an attempt that waits on a slot, or streams without one. Returns false if it is held already.
     pub(crate) fn add(&mut self, attempt: AttemptId, task: HeldTask, slot: Option<SlotIndex>) -> bool {
         if self.held.contains_key(&attempt) {
@@ -249,8 +249,8 @@ mod tests {
         HeldTask { task: "1.0.7".parse().unwrap(), generation: Generation(2), name }
     }
 
-    fn table(attempts: u64) -> AttemptTable {
-        let mut table = AttemptTable::default();
+    fn table(attempts: u64) -> HeldAttempts {
+        let mut table = HeldAttempts::default();
         for counter in 1..=attempts {
             assert!(table.add(id(counter), task(), Some(SLOT)));
         }
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_stream_keeps_no_slot_busy_and_is_placed_once() {
-        let mut table = AttemptTable::default();
+        let mut table = HeldAttempts::default();
         table.add(id(1), task(), None);
         assert!(!table.is_busy() && table.on_slot(SLOT).is_empty());
         table.start(id(1));

@@ -30,7 +30,7 @@ const MAX_ORIGIN: usize = 4096 * 3;
 const MAX_CORES: u32 = 1024;
 /// Jobs that one waits for, tags or limits that it names; of each.
 const MAX_LISTED: usize = 64;
-/// Seconds: a worker tells every 30 that its Blender does something (`worker/src/seat.rs`), and one of two may be late.
+/// Seconds: a worker tells every 30 that its Blender does something (`worker/src/monitor.rs`), and one of two may be late.
 const LEAST_HANG_S: u32 = 60;
 /// Names that an error lists.
 const LISTED: usize = 20;

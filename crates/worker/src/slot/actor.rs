@@ -2,12 +2,11 @@
 
 use std::{
     collections::HashMap,
-    future::Future,
-    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::future::BoxFuture;
 use kiln_host::OpenedFile;
 use kiln_types::{BlenderSeries, Failure, FailureCause, JobId, SessionKey, SlotIndex};
 use tokio::{
@@ -60,8 +59,6 @@ pub(crate) fn start(
     (commands, tokio::spawn(actor.run(incoming)))
 }
 
-pub(super) type Running = Pin<Box<dyn Future<Output = Done> + Send>>;
-
 /// The outcome of a request to a process.
 pub(super) enum Done {
     Started(Result<Box<BlenderProcess>, Failure>),
@@ -83,7 +80,7 @@ pub(super) enum Done {
 pub(super) struct Direct {
     pub(super) task: TaskHead,
     /// `None` if it was cancelled.
-    pub(super) run: Pin<Box<dyn Future<Output = Option<Result<TaskResult, Failure>>> + Send>>,
+    pub(super) run: BoxFuture<'static, Option<Result<TaskResult, Failure>>>,
     pub(super) cancel: CancellationToken,
     pub(super) started: Instant,
 }
@@ -104,7 +101,7 @@ pub(super) struct Actor {
     pub(super) context: Arc<SlotContext>,
     /// Here while no request runs with it.
     pub(super) process: Option<Box<BlenderProcess>>,
-    pub(super) running: Option<Running>,
+    pub(super) running: Option<BoxFuture<'static, Done>>,
     /// Cancels the request that runs, which then ends its process.
     pub(super) cancel: CancellationToken,
     pub(super) direct: Option<Direct>,

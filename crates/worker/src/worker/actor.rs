@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    attempts::{AttemptTable, Revocation},
+    attempts::{HeldAttempts, Revocation},
     availability::{ActivityMonitor, Availability, MachineUse, watch_machine},
     bundles::Bundles,
     direct::DirectTask,
@@ -126,7 +126,7 @@ pub(crate) struct WorkerActor {
     pub(super) offers: Offers,
     pub(super) slots: Vec<(UnboundedSender<SlotCommand>, AbortOnDropHandle<()>)>,
     pub(super) closed_slots: HashSet<SlotIndex>,
-    pub(super) attempts: AttemptTable,
+    pub(super) attempts: HeldAttempts,
     /// Attempts that have no slot yet.
     pub(super) streams: HashMap<AttemptId, DirectTask>,
     /// Messages go here while there is a connection.
@@ -207,7 +207,7 @@ impl WorkerActor {
             offers: Offers::default(),
             slots: Vec::new(),
             closed_slots: HashSet::new(),
-            attempts: AttemptTable::default(),
+            attempts: HeldAttempts::default(),
             streams: HashMap::new(),
             up: None,
             later: VecDeque::new(),
