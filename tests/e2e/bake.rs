@@ -72,7 +72,7 @@ fn frames_of_a_falling_cube_are_those_of_stepping_through() {
     let still =
         home.run(&["render", "shot.blend", "--local", "--frames", "8", "--out", "still", "--no-bake"]);
     assert_eq!(still.code, 0, "{}", still.err);
-    assert!(still.err.contains("will stand still"), "{}", still.err);
+    assert!(still.err.contains("will not move"), "{}", still.err);
     assert_ne!(picture(&frame("still", 8)), picture(&frame("by-hand", 8)));
 }
 
@@ -124,7 +124,7 @@ fn what_a_library_simulates_is_refused_before_anything_is_sent_and_so_is_what_mu
     let said = home.run(&still);
     assert_eq!(said.code, 0, "{}", said.err);
     assert!(
-        said.err.contains("cloth of Sheet (from wardrobe.blend) is not baked, and will stand still"),
+        said.err.contains("cloth of Sheet (from wardrobe.blend) is not baked, and will not move"),
         "{}",
         said.err
     );

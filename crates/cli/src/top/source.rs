@@ -129,7 +129,7 @@ impl FarmSource {
             }
             KeyAction::Worker(name, verb) => {
                 let (verb, does) = match verb {
-                    WorkerVerb::Pause => ("pause", "gets no more work"),
+                    WorkerVerb::Pause => ("pause", "gets no further work"),
                     WorkerVerb::Resume => ("resume", "gets work again"),
                     WorkerVerb::Drain => ("drain", "finishes what it renders, then leaves"),
                 };
