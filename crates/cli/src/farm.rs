@@ -31,7 +31,7 @@ pub fn find(settings: &Settings) -> Outcome<Option<Client>> {
     Ok(Some(Client::new(url, key)?))
 }
 
-/// As [`find`], where the command is nothing without a farm.
+/// Like [`find`], for commands that need a farm.
 pub fn need(settings: &Settings) -> Outcome<Client> {
     find(settings)?.ok_or_else(|| {
         CommandError::no_server(

@@ -1,4 +1,4 @@
-//! Ctrl-C and the polite request to end.
+//! Ctrl-C and SIGTERM.
 
 use std::io;
 

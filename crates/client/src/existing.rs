@@ -134,7 +134,7 @@ pub fn recorded(
 /// The frames that are to be rendered, and the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToRender {
-    /// `None` where every frame is there.
+    /// `None` if every frame is there.
     pub frames: Option<FrameSet>,
     /// Frames that this scene and these settings already made.
     pub kept: u32,

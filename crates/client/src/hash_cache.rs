@@ -85,7 +85,7 @@ impl FileStamp {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Content {
     pub hash: BlobHash,
-    /// Bytes; of a packed .blend, those that it unpacks to.
+    /// The length in bytes; of a packed .blend, unpacked.
     pub size: u64,
     /// The file is a packed .blend, and the other fields are of what it unpacks to.
     pub packed: bool,

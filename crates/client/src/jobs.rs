@@ -123,7 +123,7 @@ impl Client {
     /// Changes the scheduling options of a job.
     ///
     /// # Errors
-    /// If it has ended, has begun and cannot wait any more, or would wait for itself.
+    /// If it has ended, has begun and can no longer wait, or would wait for itself.
     pub async fn change(&self, id: JobId, change: &ChangeJob) -> Result<JobView, ClientError> {
         self.answered(self.request(Method::PATCH, &routes::job(id)).json(change)).await
     }

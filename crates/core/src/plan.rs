@@ -87,7 +87,7 @@ pub struct StepPlan {
     pub count: u32,
     /// The number of tasks for each frame, those of the first frame first; `None` where tasks are not about frames.
     pub per_frame: Option<NonZeroU32>,
-    /// Each is on a step before this one.
+    /// The dependencies, each on a step before this one.
     pub after: Vec<StepDependency>,
     pub order: Order,
     pub requires: Requirement,

@@ -28,7 +28,7 @@ pub(crate) mod estimate {
     /// The part of a worker's known speed that the next frame changes, once there are many. Frames differ more than a
     /// machine does from hour to hour, so this is little.
     pub const SPEED_STEP: f32 = 0.05;
-    /// The least progress by which the end of an attempt is foretold.
+    /// The least progress from which the end of an attempt is predicted.
     pub const LEAST_PROGRESS: f32 = 0.1;
     /// Speeds beyond these come from the frames, not from the worker.
     pub const SPEEDS: RangeInclusive<f32> = 0.02..=50.0;

@@ -56,7 +56,7 @@ pub struct ServerOptions {
     pub stall: Duration,
     /// Milliseconds between the signs of life of a worker.
     pub heartbeat_ms: u64,
-    /// What goes, and when. A server that is itself thrown away needs none.
+    /// The retention. A temporary server needs none.
     pub retention: Option<Retention>,
     /// Whether files of bundles are kept as chunks. On the disk that its workers read too they are better whole.
     pub chunks: bool,

@@ -252,7 +252,7 @@ pub struct StoredEvent {
 pub struct JobSelection {
     pub owner: Option<Owner>,
     pub project: Option<Project>,
-    /// Only archived ones, or only others.
+    /// Only archived jobs, or only others.
     pub archived: Option<bool>,
     /// None at all means every state.
     pub states: Vec<JobState>,

@@ -183,7 +183,7 @@ pub struct SharedFile {
     pub size: u64,
     /// Unix milliseconds of the last change.
     pub modified_ms: i64,
-    /// Compared too, where it is there (and the time then is not).
+    /// Compared instead of the time, if present.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<BlobHash>,
 }

@@ -121,7 +121,7 @@ pub struct SceneArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Policy")]
 pub struct PolicyArgs {
-    /// Render although textures, libraries or other files are missing.
+    /// Render even if textures, libraries or other files are missing.
     #[arg(long)]
     pub allow_missing: bool,
     /// Run the scripts and Python drivers inside the file.

@@ -166,7 +166,7 @@ impl RunningJob {
         makes_any_of(&self.job, frames)
     }
 
-    /// Returns what of these frames, none of which is here, it leaves to do. With `joins`, frames that it lacks are added
+    /// Returns those of these missing frames that the job leaves to do. With `joins`, frames that it lacks are added
     /// to it.
     pub async fn take(
         &self,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Between two steps of progress that are told.
+/// The time between two reports of progress.
 const PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Default)]

@@ -179,7 +179,7 @@ mod tests {
             (
                 Refusal::HasBegun(JOB),
                 409,
-                "Job 7 has begun and waits for nothing any more; `kiln jobs pause 7` holds it back.",
+                "Job 7 has begun and can no longer wait; `kiln jobs pause 7` holds it back.",
             ),
             (Refusal::WaitsForItself(JOB), 409, "Job 7 cannot wait for itself."),
             (
@@ -233,7 +233,7 @@ mod tests {
             (
                 Refusal::BatchDropped,
                 503,
-                "The scheduler has begun again and has not done this; try it once more.",
+                "The scheduler was restarted and has not done this; try it once more.",
             ),
             (
                 Refusal::Stopping,

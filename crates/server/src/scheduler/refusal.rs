@@ -35,7 +35,7 @@ pub(crate) enum Refusal {
     /// It cannot be deleted yet.
     #[error("job {0} has not ended")]
     DeletedTooEarly(JobId),
-    #[error("job {0} has begun and waits for nothing any more")]
+    #[error("job {0} has begun and can no longer wait")]
     HasBegun(JobId),
     #[error("job {0} cannot wait for itself")]
     WaitsForItself(JobId),
@@ -78,7 +78,7 @@ pub(crate) enum Refusal {
     NotQuarantined(String),
 
     /// The batch of the request was dropped with a broken invariant.
-    #[error("the scheduler has begun again and has not done this")]
+    #[error("the scheduler was restarted and has not done this")]
     BatchDropped,
     #[error("the server is stopping and has not done this")]
     Stopping,
