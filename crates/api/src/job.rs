@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, num::NonZeroU32};
 use kiln_types::{
     AttemptId, AttemptState, BlenderSeries, BlobHash, BundleId, DeviceChoice, Failure, FrameSet, Generation,
     JobId, JobSpec, JobStanding, JobState, Name, Needs, Order, OutputSet, Owner, Policy, Priority, Project,
-    RelPath, RenderSettings, Save, SlotIndex, StepIndex, StepKind, SuspiciousFrames, TaskIndex, TaskName,
-    TaskState, UploadId,
+    RelPath, RenderSettings, Save, SlotIndex, StepIndex, StepKind, SuspiciousFrames, TaskCounts, TaskIndex,
+    TaskName, TaskState, UploadId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -123,18 +123,6 @@ impl SubmitJob {
             save: None,
         }
     }
-}
-
-/// Tasks of a step by state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-pub struct TaskCounts {
-    pub total: u32,
-    pub waiting: u32,
-    pub assigned: u32,
-    pub running: u32,
-    pub done: u32,
-    pub failed: u32,
-    pub cancelled: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

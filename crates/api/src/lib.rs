@@ -24,7 +24,7 @@ pub use files::{
 pub use job::{
     AttemptView, AttemptsPage, ChangeJob, Explanation, ExtendJob, JobList, JobReport, JobSource, JobView,
     OutputView, OutputsPage, ReopenedJob, RerenderJob, StepFile, StepFilesPage, StepView, StepWait,
-    SubmitJob, TaskCounts, TaskView, TasksPage, TimeLeft, UnmetView, WorkerShare,
+    SubmitJob, TaskView, TasksPage, TimeLeft, UnmetView, WorkerShare,
 };
 pub use kept::{Collect, Collected, Fetched, JobRetention, Kept};
 pub use link::{

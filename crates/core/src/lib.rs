@@ -41,12 +41,10 @@ pub use index_set::{BadIndexSet, Generations, IndexSet, TaskSpan};
 pub use invariant::BrokenInvariant;
 pub use kiln_types::{
     DependencyEnd, DependencyScope, DependencyStart, HeldAttempt, HeldPhase, Quarantine, ReportOutcome,
-    RevokeReason, StepDependency,
+    RevokeReason, StepDependency, TaskCounts,
 };
 pub use ledger::Ledger;
-pub use message::{
-    Assigned, Claim, Finish, GpuSet, Outbox, Push, Record, StepState, TaskCounts, WorkerOffer,
-};
+pub use message::{Assigned, Claim, Finish, GpuSet, Outbox, Push, Record, StepState, WorkerOffer};
 pub use moment::Moment;
 pub use plan::{
     DeviceOption, Gpus, JobPlan, Label, OpenDevice, PlanError, Requirement, Room, SchedulingOptions, StepPlan,

@@ -169,32 +169,3 @@ pub enum StepState {
     /// Every task has ended, some of them failed or cancelled.
     Failed,
 }
-
-/// The number of tasks in each state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TaskCounts {
-    pub waiting: u32,
-    /// Handed to a slot that has not begun them.
-    pub assigned: u32,
-    pub running: u32,
-    pub done: u32,
-    pub failed: u32,
-    pub cancelled: u32,
-}
-
-impl TaskCounts {
-    pub fn total(self) -> u32 {
-        self.waiting + self.assigned + self.running + self.done + self.failed + self.cancelled
-    }
-
-    pub(crate) fn plus(self, other: Self) -> Self {
-        Self {
-            waiting: self.waiting + other.waiting,
-            assigned: self.assigned + other.assigned,
-            running: self.running + other.running,
-            done: self.done + other.done,
-            failed: self.failed + other.failed,
-            cancelled: self.cancelled + other.cancelled,
-        }
-    }
-}

@@ -26,10 +26,9 @@ struct Held(Vec<VecDeque<AttemptId>>);
 impl Outbox for Held {
     fn push(&mut self, to: WorkerId, push: Push) {
         let queue = &mut self.0[to.bits() as usize - 1];
-        match push {
-            Push::Assign { tasks, .. } => queue.extend(tasks.iter().map(|task| task.attempt)),
-            // Nothing is asked back: more waits than there are slots, and all came at once.
-            _ => {}
+        // Nothing is revoked: more waits than there are slots, and all came at once.
+        if let Push::Assign { tasks, .. } = push {
+            queue.extend(tasks.iter().map(|task| task.attempt));
         }
     }
     fn record(&mut self, _: Record) {}

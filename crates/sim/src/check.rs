@@ -537,7 +537,7 @@ impl Checker {
             let job = core.job(id).expect("a job that is listed is there");
             if job.state == JobState::Completed {
                 let counts = job.counts();
-                assert_eq!(counts.done, counts.total(), "job {id} is called completed");
+                assert_eq!(counts.done, counts.total, "job {id} is called completed");
             }
         }
     }

@@ -51,7 +51,7 @@ pub use spec::{Bundle, BundleFile, JobSpec, Save, SessionKey, SessionSpec, Share
 pub use standing::{BadGpuUse, BadPriority, GpuUse, JobStanding, Needs, PartyKind, Priority};
 pub use state::{
     ArchivedFilter, AttemptState, BlenderFlavor, DesiredState, Failure, FailureCause, JobState, Quarantine,
-    StepKind, TaskState, WorkerState,
+    StepKind, TaskCounts, TaskState, WorkerState,
 };
 pub use step::{
     DependencyEnd, DependencyScope, DependencyStart, JobSteps, ProductKind, StepDependency, StepInput,

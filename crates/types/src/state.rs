@@ -31,6 +31,33 @@ impl JobState {
     }
 }
 
+/// The tasks of a step or a job, by state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TaskCounts {
+    pub total: u32,
+    pub waiting: u32,
+    /// On a slot that has not begun them.
+    pub assigned: u32,
+    pub running: u32,
+    pub done: u32,
+    pub failed: u32,
+    pub cancelled: u32,
+}
+
+impl TaskCounts {
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            total: self.total + other.total,
+            waiting: self.waiting + other.waiting,
+            assigned: self.assigned + other.assigned,
+            running: self.running + other.running,
+            done: self.done + other.done,
+            failed: self.failed + other.failed,
+            cancelled: self.cancelled + other.cancelled,
+        }
+    }
+}
+
 text_enum!(
     /// The jobs that a list shows: those that are not archived, those that are, or both.
     ArchivedFilter {

@@ -530,6 +530,7 @@ impl Tasks {
 
     pub fn counts(&self) -> TaskCounts {
         TaskCounts {
+            total: self.count,
             waiting: self.waiting_len() + self.blocked.len() + self.streaming.len(),
             assigned: self.live_len() - self.running,
             running: self.running,

@@ -248,7 +248,7 @@ fn apply(farm: &mut Farm, event: Event) {
         Event::AddStep { job, shape } => {
             let Some(known) = farm.core.job(JobId(job)).filter(|known| known.steps.len() < 5) else { return };
             let last = StepIndex(known.steps.len() as u16 - 1);
-            let total = known.steps[0].counts.total();
+            let total = known.steps[0].counts.total;
             let (count, on): (u32, StepDependency) = match shape {
                 0 => (2, last.into()),
                 1 => (1, streaming(last.into())),
@@ -290,7 +290,7 @@ fn apply(farm: &mut Farm, event: Event) {
                 let jobs = farm.core.job_ids().map(|id| farm.core.job(id).unwrap());
                 jobs.map(|job| {
                     let counts = job.counts();
-                    (job.id, job.state, counts.total(), counts.done, counts.failed, counts.cancelled)
+                    (job.id, job.state, counts.total, counts.done, counts.failed, counts.cancelled)
                 })
                 .collect()
             };

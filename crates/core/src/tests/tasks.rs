@@ -268,7 +268,7 @@ fn each_operation_in_each_state_does_what_the_table_says_or_is_a_broken_invarian
                 (Ok(()), Some(expected)) => {
                     assert_eq!(state_of(&tasks), expected, "{name} from {state:?}");
                     tasks.check(|_| false);
-                    assert_eq!(tasks.counts().total(), 5);
+                    assert_eq!(tasks.counts().total, 5);
                 }
                 (Err(broken), None) => {
                     let broken = broken.downcast_ref::<BrokenInvariant>().expect("it says what is broken");

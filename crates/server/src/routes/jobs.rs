@@ -5,10 +5,9 @@ use std::sync::Arc;
 use axum::{extract::State, http::StatusCode};
 use kiln_api::{
     ChangeJob, Explanation, ExtendJob, Fetched, JobList, JobView, ReopenedJob, RerenderJob, StepView,
-    TaskCounts,
 };
 use kiln_store::{JobRow, JobSelection, StepRow};
-use kiln_types::{ArchivedFilter, JobId, JobState, Name, Owner, Project, StepSpec};
+use kiln_types::{ArchivedFilter, JobId, JobState, Name, Owner, Project, StepSpec, TaskCounts};
 use serde::Deserialize;
 
 use super::{

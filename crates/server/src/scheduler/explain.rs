@@ -25,7 +25,7 @@ impl FarmState {
         let left = self.core.forecast(now, job).map(time_left);
         Some(Explanation {
             state: view.state,
-            counts: super::look::counts(view.counts()),
+            counts: view.counts(),
             steps,
             unmet: self.unmet(&mut survey, job),
             left,

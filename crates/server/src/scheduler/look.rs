@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use kiln_api::{
-    RunningList, RunningTask, RunningView, SickView, TaskCounts, TimeLeft, UnmetView, WaitReason, WorkerView,
+    RunningList, RunningTask, RunningView, SickView, TimeLeft, UnmetView, WaitReason, WorkerView,
 };
 use kiln_core::{Explainer, Moment};
-use kiln_types::{AttemptId, JobId, JobState, WorkerId, WorkerState};
+use kiln_types::{AttemptId, JobId, JobState, TaskCounts, WorkerId, WorkerState};
 
 use super::{FarmState, explain::time_left, farm::LiveAttempt};
 
@@ -43,7 +43,7 @@ impl FarmState {
     fn surveyed(&self, survey: &mut Explainer, job: JobId) -> Option<LiveJobView> {
         let live = self.jobs.get(&job)?;
         let view = self.core.job(job)?;
-        let steps = view.steps.iter().map(|step| LiveStep { tasks: counts(step.counts), inside: 0.0 });
+        let steps = view.steps.iter().map(|step| LiveStep { tasks: step.counts, inside: 0.0 });
         let mut steps: Vec<LiveStep> = steps.collect();
         let mut workers = HashSet::new();
         for (_, attempt) in self.attempts.running(job) {
@@ -174,17 +174,5 @@ impl FarmState {
             running,
             last_seen_ms: known.last_seen_ms,
         })
-    }
-}
-
-pub(super) fn counts(counts: kiln_core::TaskCounts) -> TaskCounts {
-    TaskCounts {
-        total: counts.total(),
-        waiting: counts.waiting,
-        assigned: counts.assigned,
-        running: counts.running,
-        done: counts.done,
-        failed: counts.failed,
-        cancelled: counts.cancelled,
     }
 }
