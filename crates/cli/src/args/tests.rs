@@ -167,7 +167,8 @@ fn names_in_requests_keep_the_rule_of_the_command_line() {
         }
         serde_json::from_value::<SubmitJob>(body).is_ok()
     };
-    let wrap: [(&str, fn(&str) -> Value); 6] = [
+    type Wrap = fn(&str) -> Value;
+    let wrap: [(&str, Wrap); 6] = [
         ("name", |name| json!(name)),
         ("user", |name| json!(name)),
         ("project", |name| json!(name)),
