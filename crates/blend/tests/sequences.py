@@ -233,7 +233,7 @@ def compositing():
     clip.frame_start, clip.frame_offset = 3, 1
     composited_by(scene, "CompositorNodeMovieClip").clip = clip
     save("clip.blend")
-    record(scene, "clip.blend", {"movie clip": lambda: named("p_%04d.exr")(rendered(scene))}, (-1, 1, 3, 5, 9))
+    record(scene, "clip.blend", {"movie clip clip": lambda: named("p_%04d.exr")(rendered(scene))}, (-1, 1, 3, 5, 9))
 
 
 def sequencer():
@@ -245,7 +245,7 @@ def sequencer():
     strip.frame_offset_start = 1
     save("strip.blend")
     blank = named("p_%04d.exr")
-    record(scene, "strip.blend", {"clip strip": lambda: blank(rendered(scene))}, (1, 2, 3, 4, 5, 6))
+    record(scene, "strip.blend", {"movie clip strip": lambda: blank(rendered(scene))}, (1, 2, 3, 4, 5, 6))
 
 
 def linked():

@@ -105,7 +105,7 @@ fn of_file(blend: &Path) -> BTreeMap<String, (ExternalFile, SequenceUser)> {
     for file in inspect(blend).unwrap().external {
         let noun = match &file.owner[..2] {
             "IM" => "image",
-            "MC" => "clip",
+            "MC" => "movie clip",
             "VO" => "volume",
             _ => "cache",
         };
