@@ -24,7 +24,7 @@ fn a_job_with_nothing_but_curl() {
         .args([
             &server.url,
             key.trim(),
-            unused::built(&home, "unused").to_str().unwrap(),
+            unused::built(&home, "unused_alone").to_str().unwrap(),
             out.to_str().unwrap(),
             "1",
         ])
