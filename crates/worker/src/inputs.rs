@@ -100,6 +100,10 @@ impl InputFetcher {
 }
 
 impl TaskInputs {
+    #[cfg_attr(
+        not(debug_assertions),
+        expect(dead_code, reason = "only the steps of tests have no Blender yet")
+    )]
     pub(crate) fn files(&self) -> impl Iterator<Item = (&InputKey, &Path)> {
         self.files.iter().map(|(key, path)| (key, path.as_path()))
     }

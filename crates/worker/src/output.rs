@@ -58,6 +58,10 @@ pub(crate) enum OutputFiles {
     /// The files of a tree that changed.
     Baked(BakedTree),
     /// All files of a folder, of whatever format.
+    #[cfg_attr(
+        not(debug_assertions),
+        expect(dead_code, reason = "only the steps of tests have no Blender yet")
+    )]
     Folder(ScratchFolder),
 }
 

@@ -14,6 +14,10 @@ pub(crate) use work::DirectRoom;
 pub(crate) use work::{DirectTask, DirectWork, run};
 
 /// Returns the work of a task; `None` if its step needs a Blender.
+#[cfg_attr(
+    not(debug_assertions),
+    expect(unused_variables, reason = "only the steps of tests have no Blender yet")
+)]
 pub(crate) fn work_of(step: &StepWork, task: &AssignedTask) -> Option<Arc<dyn DirectWork>> {
     match step.kind {
         StepKind::Bake | StepKind::Render => None,

@@ -33,6 +33,7 @@ pub(crate) trait DirectWork: fmt::Debug + Send + Sync {
 
 /// The things that a running task without a Blender uses.
 #[derive(Debug)]
+#[cfg_attr(not(debug_assertions), expect(dead_code, reason = "only the steps of tests have no Blender yet"))]
 pub(crate) struct DirectRoom {
     pub(crate) head: TaskHead,
     /// All files of its inputs.
