@@ -1,7 +1,7 @@
 -- Times are unix milliseconds. Ids of 64 bits are stored as SQLite's signed integers, bit for bit.
 -- Texts of states are those of kiln-types.
 
--- One row: the reign of the scheduler, and the highest job id ever given (ids are never used again).
+-- One row: the reign of the brain, and the highest job id ever given (ids are never used again).
 CREATE TABLE meta (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     epoch INTEGER NOT NULL,
