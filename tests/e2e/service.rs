@@ -135,8 +135,11 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     let program = folder.join("kiln");
     fs::copy(KILN, &program).unwrap();
     let program = program.to_str().unwrap();
-    let odd = "the \"attic\" \\ 100% of $HOME ; 'é'\n[Install]\tx";
-    let worker = ["--key-file", "farm.key", "--server", "http://127.0.0.1:1", "--name", odd, "--nice", "10"];
+    // A path may hold control characters, unlike a name.
+    let odd = "/the \"attic\" \\ 100% of $HOME ; 'é'\n[Install]\tx";
+    let server = ["--key-file", "farm.key", "--server", "http://127.0.0.1:1"];
+    let worker =
+        [&server[..], &["--name", "the \"attic\" ; 100%", "--blender", odd, "--nice", "10"]].concat();
     for (role, scope, after) in [
         ("server", "--user", &["--listen", "127.0.0.1:0"][..]),
         ("server", "--system", &["--worker", "--slots", "1"]),

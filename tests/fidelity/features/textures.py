@@ -94,7 +94,7 @@ def parts(s):
     s.tree.links.new(node.outputs["Color"], s.shader.inputs["Alpha"])
 
 
-def movie(s, path, refresh, clip=False):
+def add_movie(s, path, refresh, clip=False):
     s.movie(path)
     image = bpy.data.images.load(path)
     image.source = "MOVIE"
@@ -107,13 +107,13 @@ for refresh in (False, True):
 
     @feature(f"Shading / Images / Movie: Auto Refresh {'on' if refresh else 'off'}", refresh)
     def movie(s, refresh):
-        movie(s, s.outside("footage", "m.mp4"), refresh)
+        add_movie(s, s.outside("footage", "m.mp4"), refresh)
 
 
 @feature("Shading / Images / Movie: relative, offset and cyclic")
 def movie_cyclic(s):
     path = s.file("footage", "m.mp4")
-    node = movie(s, path, True)
+    node = add_movie(s, path, True)
     node.image.filepath = s.relative(path)
     node.image_user.frame_duration, node.image_user.frame_start, node.image_user.use_cyclic = 5, 3, True
 
