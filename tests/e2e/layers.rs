@@ -136,6 +136,85 @@ const WORKER: &[&str] = &[
     "sink.rs",
 ];
 
+/// The files of the server, the highest layer first.
+const SERVER: &[&str] = &[
+    "start.rs",
+    // The HTTP API.
+    "routes/mod.rs",
+    "routes/uploads.rs",
+    "routes/submit.rs",
+    "routes/step_files.rs",
+    "routes/shares.rs",
+    "routes/running.rs",
+    "routes/workers.rs",
+    "routes/refusals.rs",
+    "routes/logs.rs",
+    "routes/farm.rs",
+    "routes/events.rs",
+    "routes/chunks.rs",
+    "routes/bundles.rs",
+    "routes/blobs.rs",
+    "routes/job_data.rs",
+    "routes/jobs.rs",
+    "routes/page.rs",
+    "routes/body.rs",
+    "routes/document.rs",
+    // Connections, and what comes over them.
+    "listen.rs",
+    "links.rs",
+    "made.rs",
+    "bundles.rs",
+    "inspect.rs",
+    "auth.rs",
+    "connections.rs",
+    "problem.rs",
+    "strict.rs",
+    // The state that all of them share, and what works beside the scheduler.
+    "app.rs",
+    "wake/mod.rs",
+    "wake/wakeable.rs",
+    "wake/packet.rs",
+    "wake/decide.rs",
+    "splitter.rs",
+    "collector.rs",
+    // The scheduler.
+    "scheduler/turn_tests.rs",
+    "scheduler/recover_tests.rs",
+    "scheduler/tests.rs",
+    "scheduler/mod.rs",
+    "scheduler/release.rs",
+    "scheduler/recover.rs",
+    "scheduler/order.rs",
+    "scheduler/loading.rs",
+    "scheduler/apply.rs",
+    "scheduler/absorb.rs",
+    "scheduler/look.rs",
+    "scheduler/explain.rs",
+    "scheduler/handle.rs",
+    "scheduler/actor.rs",
+    "scheduler/reading.rs",
+    "scheduler/restore.rs",
+    "scheduler/broken.rs",
+    "scheduler/batch.rs",
+    "scheduler/input.rs",
+    "scheduler/refusal.rs",
+    "scheduler/farm.rs",
+    "scheduler/roster.rs",
+    "scheduler/worker.rs",
+    "scheduler/plan.rs",
+    "scheduler/paths.rs",
+    // What all of them use.
+    "events.rs",
+    "error.rs",
+    "key.rs",
+    "clock.rs",
+    "arrivals.rs",
+    "retention.rs",
+    "logs.rs",
+    "space.rs",
+    "holds.rs",
+];
+
 fn assert_imports_go_down(name: &str, layers: &[&str]) {
     let upward = kiln_testkit::upward_imports(&root().join("crates").join(name).join("src"), layers);
     assert!(upward.is_empty(), "{upward:#?}");
@@ -149,4 +228,9 @@ fn imports_of_the_core_go_down() {
 #[test]
 fn imports_of_the_worker_go_down() {
     assert_imports_go_down("worker", WORKER);
+}
+
+#[test]
+fn imports_of_the_server_go_down() {
+    assert_imports_go_down("server", SERVER);
 }

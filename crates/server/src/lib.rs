@@ -5,12 +5,14 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod app;
 mod arrivals;
 mod auth;
-mod bakes;
+mod bundles;
 mod clock;
 mod collector;
 mod connections;
+mod error;
 mod events;
 mod holds;
 mod inspect;
@@ -18,6 +20,7 @@ mod key;
 mod links;
 mod listen;
 mod logs;
+mod made;
 mod problem;
 mod retention;
 mod routes;
@@ -28,34 +31,9 @@ mod start;
 mod strict;
 mod wake;
 
-use std::sync::Arc;
-
-use kiln_blobs::{Blobs, Uploads};
-use kiln_store::Store;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
+pub use error::ServerError;
 pub use key::KeyError;
 pub use kiln_store::Durability;
 pub use retention::{Expires, Retention};
 pub use routes::openapi_json;
-pub use start::{DEFAULT_LISTEN, RunningServer, Server, ServerError, ServerFile, ServerOptions};
-
-/// What every request may use.
-struct App {
-    store: Store,
-    blobs: Blobs,
-    uploads: Uploads,
-    scheduler: scheduler::SchedulerHandle,
-    hub: Arc<events::Hub>,
-    logs: logs::Logs,
-    holds: holds::Holds,
-    collector: Arc<collector::Collector>,
-    space: space::DiskSpace,
-    waker: Arc<wake::Waker>,
-    splitter: splitter::Splitter,
-    heartbeat_ms: u64,
-    /// Ends connections that would never end by themselves.
-    stop: CancellationToken,
-    /// The workers' connections.
-    links: TaskTracker,
-}
+pub use start::{DEFAULT_LISTEN, RunningServer, Server, ServerFile, ServerOptions};

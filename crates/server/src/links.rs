@@ -11,17 +11,15 @@ use std::{
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use kiln_api::{AttemptReport, BUILD, Down, Hello, OLDEST_PROTOCOL, PROTOCOL, Up};
-use kiln_types::{
-    AttemptId, BlobHash, BundleFile, Failure, FailureCause, ProductKind, RelPath, TaskFile, WorkerId,
-};
+use kiln_types::{AttemptId, BundleFile, Failure, ProductKind, TaskFile, WorkerId};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    App,
+    app::App,
     arrivals::Arrival,
-    bakes::bundle_of,
+    made::{bundle_of, misbehaved},
     scheduler::{CheckedReport, Input, LinkHandle, MadeFiles},
 };
 
@@ -255,25 +253,6 @@ impl Served<'_> {
         }
         Ok(MadeFiles::Files(files))
     }
-}
-
-impl App {
-    /// Checks that a file which a worker reported is here, of this size.
-    pub(crate) async fn must_have(&self, path: &RelPath, hash: &BlobHash, size: u64) -> Result<(), Failure> {
-        let why = match self.blobs.promise(hash).await {
-            Ok(Some(found)) if found == size => return Ok(()),
-            Ok(Some(found)) => {
-                format!("The worker reported {path} with {size} bytes, and the server holds {found}.")
-            }
-            Ok(None) => format!("The worker reported {path} without having sent it."),
-            Err(error) => format!("The server could not check {path}: {error}."),
-        };
-        Err(Failure::new(FailureCause::BadOutput, why))
-    }
-}
-
-pub(crate) fn misbehaved(why: String) -> Failure {
-    Failure::new(FailureCause::HostMisbehaved, why)
 }
 
 async fn send(socket: &mut WebSocket, down: &Down) -> Result<(), axum::Error> {

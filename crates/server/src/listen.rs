@@ -16,8 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    ServerError,
     connections::{Connection, ConnectionLimits, Connections},
+    error::ServerError,
 };
 
 /// A client that has not sent its whole request head by then is cut off; so is an idle connection. Longer than

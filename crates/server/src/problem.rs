@@ -9,6 +9,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use kiln_api::{PROBLEM_JSON, Problem, ProblemCode};
+use kiln_blobs::BlobError;
+use kiln_chunks::FrameError;
+use kiln_store::StoreError;
 use kiln_types::BadName;
 use serde::de::DeserializeOwned;
 
@@ -194,6 +197,63 @@ pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
     ProblemResponse::internal("The request failed inside the server", text).into_response()
+}
+
+/// What the caller sees of an error of the records.
+pub(crate) fn store_fault(error: StoreError) -> ProblemResponse {
+    match &error {
+        StoreError::NoSpace => ProblemResponse::new(
+            ProblemCode::NoSpace,
+            "The server's disk is full; free some space and try again.",
+        ),
+        _ => ProblemResponse::internal("The server's records could not be read or written", &error),
+    }
+}
+
+/// What the caller sees of an error of the bytes' store.
+pub(crate) fn blob_fault(error: BlobError) -> ProblemResponse {
+    // What a body breaks off with may be our own.
+    let error = match error {
+        BlobError::Stream(why) => match why.downcast::<BlobError>() {
+            Ok(own) => *own,
+            Err(why) => BlobError::Stream(why),
+        },
+        error => error,
+    };
+    match &error {
+        BlobError::Mismatch { .. } | BlobError::Frame(FrameError::Mismatch { .. }) => {
+            ProblemResponse::new(ProblemCode::HashMismatch, sentence(&error))
+        }
+        BlobError::TooLarge { .. } | BlobError::BeyondSize { .. } => {
+            ProblemResponse::new(ProblemCode::TooLarge, sentence(&error))
+        }
+        BlobError::Reserved { free } => ProblemResponse::new(
+            ProblemCode::NoSpace,
+            format!("The server's disk is full ({} MiB left); free some space and try again.", free >> 20),
+        ),
+        BlobError::NoSpace => ProblemResponse::new(
+            ProblemCode::NoSpace,
+            "The server's disk is full; free some space and try again.",
+        ),
+        BlobError::NotFound(_) | BlobError::NoUpload(_) | BlobError::Damaged(_) => {
+            ProblemResponse::not_found(sentence(&error))
+        }
+        BlobError::WrongOffset { right } => {
+            let mut fault = ProblemResponse::new(ProblemCode::OffsetMismatch, sentence(&error));
+            fault.0.offset = Some(*right);
+            fault
+        }
+        BlobError::Busy | BlobError::Incomplete { .. } | BlobError::Lacking { .. } => {
+            ProblemResponse::conflict(sentence(&error))
+        }
+        // No memory to unpack it in: the sender has no part in it.
+        BlobError::Frame(FrameError::Io(_)) => {
+            ProblemResponse::internal("The server could not read or write its disk", &error)
+        }
+        BlobError::BadName(_) | BlobError::Stream(_) => ProblemResponse::bad(sentence(&error)),
+        BlobError::Frame(_) | BlobError::WrongLength(_) => ProblemResponse::unprocessable(sentence(&error)),
+        _ => ProblemResponse::internal("The server could not read or write its disk", &error),
+    }
 }
 
 #[cfg(test)]

@@ -16,14 +16,13 @@ use utoipa::{
 };
 
 use super::{
-    body::{RangeHeaders, blob, blob_fault, patient, range_responses, room, roomy, small},
+    body::{RangeHeaders, blob, patient, range_responses, room, roomy, small},
     document::{NoSpace, Unprocessable},
     job_data::outputs_gone,
-    store_fault,
 };
 use crate::{
-    App,
-    problem::{Answer, Json, Path, ProblemResponse},
+    app::App,
+    problem::{Answer, Json, Path, ProblemResponse, blob_fault, store_fault},
 };
 
 /// Bytes that one blob may have.

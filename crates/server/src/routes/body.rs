@@ -9,8 +9,7 @@ use axum::{
 };
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use kiln_api::ProblemCode;
-use kiln_blobs::{BlobError, Blobs, StreamError};
-use kiln_chunks::FrameError;
+use kiln_blobs::{Blobs, StreamError};
 use kiln_types::BlobHash;
 use utoipa::{
     IntoResponses, PartialSchema,
@@ -19,8 +18,8 @@ use utoipa::{
 
 use super::document::{Gone, OutOfRange};
 use crate::{
-    App,
-    problem::{Answer, ProblemResponse, sentence},
+    app::App,
+    problem::{Answer, ProblemResponse, blob_fault},
     space::Reservation,
 };
 
@@ -195,52 +194,6 @@ impl Wanted {
             _ => return Self::Whole,
         };
         if first >= size { Self::Beyond } else { Self::Part(first..last) }
-    }
-}
-
-/// What the caller sees of an error of the bytes' store.
-pub(crate) fn blob_fault(error: BlobError) -> ProblemResponse {
-    // What a body breaks off with may be our own.
-    let error = match error {
-        BlobError::Stream(why) => match why.downcast::<BlobError>() {
-            Ok(own) => *own,
-            Err(why) => BlobError::Stream(why),
-        },
-        error => error,
-    };
-    match &error {
-        BlobError::Mismatch { .. } | BlobError::Frame(FrameError::Mismatch { .. }) => {
-            ProblemResponse::new(ProblemCode::HashMismatch, sentence(&error))
-        }
-        BlobError::TooLarge { .. } | BlobError::BeyondSize { .. } => {
-            ProblemResponse::new(ProblemCode::TooLarge, sentence(&error))
-        }
-        BlobError::Reserved { free } => ProblemResponse::new(
-            ProblemCode::NoSpace,
-            format!("The server's disk is full ({} MiB left); free some space and try again.", free >> 20),
-        ),
-        BlobError::NoSpace => ProblemResponse::new(
-            ProblemCode::NoSpace,
-            "The server's disk is full; free some space and try again.",
-        ),
-        BlobError::NotFound(_) | BlobError::NoUpload(_) | BlobError::Damaged(_) => {
-            ProblemResponse::not_found(sentence(&error))
-        }
-        BlobError::WrongOffset { right } => {
-            let mut fault = ProblemResponse::new(ProblemCode::OffsetMismatch, sentence(&error));
-            fault.0.offset = Some(*right);
-            fault
-        }
-        BlobError::Busy | BlobError::Incomplete { .. } | BlobError::Lacking { .. } => {
-            ProblemResponse::conflict(sentence(&error))
-        }
-        // No memory to unpack it in: the sender has no part in it.
-        BlobError::Frame(FrameError::Io(_)) => {
-            ProblemResponse::internal("The server could not read or write its disk", &error)
-        }
-        BlobError::BadName(_) | BlobError::Stream(_) => ProblemResponse::bad(sentence(&error)),
-        BlobError::Frame(_) | BlobError::WrongLength(_) => ProblemResponse::unprocessable(sentence(&error)),
-        _ => ProblemResponse::internal("The server could not read or write its disk", &error),
     }
 }
 

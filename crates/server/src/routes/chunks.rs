@@ -15,13 +15,13 @@ use kiln_chunks::Recipe;
 use kiln_types::BlobHash;
 
 use super::{
-    MAX_BLOB,
-    body::{blob_fault, length, patient, room, roomy},
+    blobs::MAX_BLOB,
+    body::{length, patient, room, roomy},
     document::{Conflict, NoSpace, NotFound, Unprocessable},
 };
 use crate::{
-    App,
-    problem::{Answer, Path, ProblemResponse, Raw},
+    app::App,
+    problem::{Answer, Path, ProblemResponse, Raw, blob_fault},
 };
 
 /// Which of these chunks the server lacks, in the order of the question. It promises to keep the others for as long

@@ -2,15 +2,13 @@
 //!
 //! A route declares its answers and the problems of its own, such as [`Conflict`]. Problems that follow from its shape
 //! are added here, once: a route behind the key answers 401, one with a body 413. Each problem is one component, to which
-//! all routes refer. In builds for tests [`check_answer`] compares each answer with the document.
+//! all routes refer. In builds for tests [`super::check_answer`] compares each answer with the document.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::collections::BTreeMap;
 
 use axum::{
-    extract::{MatchedPath, Request},
     http::{Method, StatusCode, header},
-    middleware::Next,
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use kiln_api::{PROBLEM_JSON, ProblemCode};
 use serde_json::{Map, Value, json};
@@ -18,8 +16,6 @@ use utoipa::{
     IntoResponses,
     openapi::{self, OpenApi, Ref, RefOr},
 };
-
-use crate::problem::ProblemResponse;
 
 /// The description of the API: what is true of every route.
 pub(super) const ABOUT: &str = "A Blender render farm.\n\n\
@@ -251,37 +247,19 @@ fn describe_message(event: &Value) -> Value {
     })
 }
 
-/// The document, made once.
-static DOCUMENT: LazyLock<Value> = LazyLock::new(|| complete(&super::declared()));
-
-/// The OpenAPI document of this server, made from the code's own types.
-pub fn openapi_json() -> String {
-    let mut json = serde_json::to_string_pretty(&*DOCUMENT).unwrap_or_default();
-    json.push('\n');
-    json
-}
-
 /// Whether answers are compared with the document: in builds for tests.
 pub(super) const IS_CHECKED: bool = cfg!(debug_assertions);
 
-/// The middleware that fails where the document does not list an answer, so that a test that gets it fails.
-pub(super) async fn check_answer(request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().replace("{*", "{"));
-    let method = request.method().clone();
-    let response = next.run(request).await;
-    let undocumented = route.and_then(|route| find_undocumented(&route, &method, &response));
-    match undocumented {
-        None => response,
-        Some(why) => {
-            ProblemResponse::internal("An answer is not in the OpenAPI document", why).into_response()
-        }
-    }
-}
-
-fn find_undocumented(route: &str, method: &Method, response: &Response) -> Option<String> {
+/// Says in which way the document does not list an answer.
+pub(super) fn find_undocumented(
+    document: &Value,
+    route: &str,
+    method: &Method,
+    response: &Response,
+) -> Option<String> {
     let status = response.status();
     let said = format!("{method} {route} answers {status}");
-    let item = DOCUMENT["paths"].get(route)?;
+    let item = document["paths"].get(route)?;
     let name = method.as_str().to_lowercase();
     let operation = match item.get(&name) {
         Some(operation) => operation,
@@ -291,7 +269,7 @@ fn find_undocumented(route: &str, method: &Method, response: &Response) -> Optio
     };
     let mut answer = operation["responses"].get(status.as_str());
     if let Some(reference) = answer.and_then(|answer| answer["$ref"].as_str()) {
-        answer = DOCUMENT.pointer(reference.trim_start_matches('#'));
+        answer = document.pointer(reference.trim_start_matches('#'));
     }
     let Some(answer) = answer else { return Some(said) };
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
@@ -308,7 +286,7 @@ fn find_undocumented(route: &str, method: &Method, response: &Response) -> Optio
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::*;
+    use super::{super::DOCUMENT, *};
 
     fn operations() -> impl Iterator<Item = (String, &'static Value)> {
         let paths = DOCUMENT["paths"].as_object().unwrap();
@@ -356,7 +334,7 @@ mod tests {
             response.body(axum::body::Body::empty()).unwrap()
         };
         let check = |method: Method, route: &str, status: u16, kind: &'static str| {
-            find_undocumented(route, &method, &answer(status, kind)).is_none()
+            find_undocumented(&DOCUMENT, route, &method, &answer(status, kind)).is_none()
         };
         assert!(check(Method::GET, "/api/v1/jobs/{id}", 200, "application/json"));
         assert!(check(Method::GET, "/api/v1/jobs/{id}", 404, PROBLEM_JSON));

@@ -12,10 +12,10 @@ use kiln_api::Event;
 use kiln_types::{EventNumber, JobId};
 use serde::Deserialize;
 
-use super::{body::number, store_fault};
+use super::body::number;
 use crate::{
-    App,
-    problem::{Answer, ProblemResponse, Query},
+    app::App,
+    problem::{Answer, ProblemResponse, Query, store_fault},
 };
 
 /// A sign of life, so that nobody takes silence for a broken connection.

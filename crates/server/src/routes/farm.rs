@@ -7,7 +7,7 @@ use kiln_api::{Collect, Collected};
 
 use super::document::Conflict;
 use crate::{
-    App,
+    app::App,
     problem::{Answer, OptionalJson},
 };
 

@@ -25,12 +25,11 @@ use super::{
     body::{RangeHeaders, blob, range_responses},
     jobs::row,
     page::PageSize,
-    store_fault,
 };
 use crate::{
-    App,
+    app::App,
     clock::ago,
-    problem::{Answer, Path, ProblemResponse, Query},
+    problem::{Answer, Path, ProblemResponse, Query, store_fault},
 };
 
 /// How much of a list a page holds.

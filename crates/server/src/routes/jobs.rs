@@ -1,6 +1,6 @@
 //! Jobs: lists, pages, verbs.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{extract::State, http::StatusCode};
 use kiln_api::{
@@ -13,15 +13,16 @@ use serde::Deserialize;
 use super::{
     document::{Conflict, NotFound, Unprocessable},
     page::{CommaSeparated, PageSize},
-    store_fault,
-    submit::check_after,
 };
 use crate::{
-    App,
-    problem::{Answer, Json, OptionalJson, Path, ProblemResponse, Query},
+    app::App,
+    problem::{Answer, Json, OptionalJson, Path, ProblemResponse, Query, store_fault},
     retention::kept,
     scheduler::{Input, JobAction, LiveJobView},
 };
+
+/// Jobs that one waits for, tags or limits that it names; of each.
+pub(super) const MAX_LISTED: usize = 64;
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -345,4 +346,11 @@ pub(super) async fn delete(
 ) -> Answer<StatusCode> {
     app.scheduler.ask(|reply| Input::Job { job: id, verb: JobAction::Delete { force }, reply }).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) fn check_after(after: &BTreeSet<JobId>) -> Answer<()> {
+    if after.len() > MAX_LISTED {
+        return Err(ProblemResponse::bad(format!("A job waits for at most {MAX_LISTED} others.")));
+    }
+    Ok(())
 }

@@ -15,11 +15,11 @@ use kiln_types::{AttemptId, JobId};
 use serde::Deserialize;
 use tokio_util::io::ReaderStream;
 
-use super::{document::Gone, job_data::position, jobs::row, store_fault};
+use super::{document::Gone, job_data::position, jobs::row};
 use crate::{
-    App,
+    app::App,
     clock::ago,
-    problem::{Answer, Path, ProblemResponse, Query},
+    problem::{Answer, Path, ProblemResponse, Query, store_fault},
 };
 
 /// Attempts in one text, the newest ones.

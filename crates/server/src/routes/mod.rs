@@ -2,7 +2,7 @@
 
 mod blobs;
 mod body;
-pub(crate) mod bundles;
+mod bundles;
 mod chunks;
 mod document;
 mod events;
@@ -19,18 +19,18 @@ mod submit;
 mod uploads;
 mod workers;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, MatchedPath, Request, State},
     http::{HeaderValue, header},
-    middleware,
+    middleware::{self, Next},
     response::{IntoResponse, Response},
 };
 use kiln_api::{BUILD, Info, MAX_RECIPE, Me, OLDEST_PROTOCOL, PROTOCOL, Problem, ProblemCode};
-use kiln_store::StoreError;
 use kiln_types::Owner;
+use serde_json::Value;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::{
     ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement,
@@ -39,13 +39,12 @@ use utoipa::openapi::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use blobs::MAX_BLOB;
-pub(crate) use body::blob_fault;
-pub use document::openapi_json;
 use document::{ABOUT, IS_CHECKED};
 
 use crate::{
-    App,
+    app::App,
     auth::{self, Gate},
+    bundles::MAX_MANIFEST,
     problem::{ProblemResponse, no_such_method, no_such_route, panicked},
 };
 
@@ -61,13 +60,38 @@ pub(crate) fn router(app: Arc<App>, gate: Arc<Gate>) -> Router {
         .layer(DefaultBodyLimit::max(MAX_JSON))
         .layer(middleware::map_response(harmless))
         .layer(middleware::from_fn_with_state(gate, auth::guard));
-    let router = if IS_CHECKED { router.layer(middleware::from_fn(document::check_answer)) } else { router };
+    let router = if IS_CHECKED { router.layer(middleware::from_fn(check_answer)) } else { router };
     router.layer(CatchPanicLayer::custom(panicked)).with_state(app)
 }
 
 /// Returns what the routes declare.
 fn declared() -> OpenApi {
     documented().split_for_parts().1
+}
+
+/// The document, made once.
+static DOCUMENT: LazyLock<Value> = LazyLock::new(|| document::complete(&declared()));
+
+/// The OpenAPI document of this server, made from the code's own types.
+pub fn openapi_json() -> String {
+    let mut json = serde_json::to_string_pretty(&*DOCUMENT).unwrap_or_default();
+    json.push('\n');
+    json
+}
+
+/// The middleware that fails where the document does not list an answer, so that a test that gets it fails.
+async fn check_answer(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().replace("{*", "{"));
+    let method = request.method().clone();
+    let response = next.run(request).await;
+    let undocumented =
+        route.and_then(|route| document::find_undocumented(&DOCUMENT, &route, &method, &response));
+    match undocumented {
+        None => response,
+        Some(why) => {
+            ProblemResponse::internal("An answer is not in the OpenAPI document", why).into_response()
+        }
+    }
 }
 
 /// Whether the server is there. Needs no key.
@@ -79,7 +103,7 @@ async fn healthz() -> &'static str {
 
 /// This document. Needs no key.
 #[utoipa::path(get, path = "/api/openapi.json", tag = "server", security(()),
-    responses((status = 200, body = serde_json::Value, content_type = "application/json", description = "OpenAPI 3.1")))]
+    responses((status = 200, body = Value, content_type = "application/json", description = "OpenAPI 3.1")))]
 async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], openapi_json()).into_response()
 }
@@ -113,9 +137,7 @@ fn documented() -> OpenApiRouter<Arc<App>> {
                 .layer(DefaultBodyLimit::max(MAX_RECIPE)),
         )
         .merge(
-            OpenApiRouter::new()
-                .routes(routes!(bundles::create))
-                .layer(DefaultBodyLimit::max(bundles::MAX_MANIFEST)),
+            OpenApiRouter::new().routes(routes!(bundles::create)).layer(DefaultBodyLimit::max(MAX_MANIFEST)),
         )
         .routes(routes!(bundles::get))
         .routes(routes!(submit::create, jobs::list))
@@ -185,15 +207,4 @@ async fn harmless(mut response: Response) -> Response {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
-}
-
-/// What the caller sees of an error of the records.
-pub(crate) fn store_fault(error: StoreError) -> ProblemResponse {
-    match &error {
-        StoreError::NoSpace => ProblemResponse::new(
-            ProblemCode::NoSpace,
-            "The server's disk is full; free some space and try again.",
-        ),
-        _ => ProblemResponse::internal("The server's records could not be read or written", &error),
-    }
 }

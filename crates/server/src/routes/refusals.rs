@@ -3,10 +3,9 @@
 use kiln_api::{Problem, ProblemCode};
 use kiln_core::JobError;
 
-use super::{blob_fault, store_fault};
 use crate::{
     collector::CollectError,
-    problem::{ProblemResponse, sentence},
+    problem::{ProblemResponse, blob_fault, sentence, store_fault},
     scheduler::Refusal,
 };
 

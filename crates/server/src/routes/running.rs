@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{document::NotFound, jobs::row, page::PageSize, workers::LOOKED_AT};
 use crate::{
-    App,
+    app::App,
     problem::{Answer, Path, Query},
 };
 

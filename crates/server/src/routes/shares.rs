@@ -8,7 +8,7 @@ use kiln_types::{Name, PartyKind, ShortName};
 
 use super::document::Conflict;
 use crate::{
-    App,
+    app::App,
     problem::{Answer, Json, Path, ProblemResponse},
     scheduler::{FarmSetting, Input, party},
 };

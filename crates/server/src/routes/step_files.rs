@@ -8,10 +8,10 @@ use kiln_store::FileFilter;
 use kiln_types::{JobId, ProductKind, StepIndex, TaskIndex};
 use serde::Deserialize;
 
-use super::{document::NotFound, job_data::position, jobs::row, page::PageSize, store_fault};
+use super::{document::NotFound, job_data::position, jobs::row, page::PageSize};
 use crate::{
-    App,
-    problem::{Answer, Path, ProblemResponse, Query},
+    app::App,
+    problem::{Answer, Path, ProblemResponse, Query, store_fault},
 };
 
 #[derive(Deserialize, utoipa::IntoParams)]

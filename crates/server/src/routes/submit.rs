@@ -6,21 +6,21 @@ use axum::{extract::State, http::StatusCode};
 use kiln_api::{JobSource, JobView, ProblemCode, SubmitJob};
 use kiln_blend::{ChoiceError, ChoiceRequest, ExternalKind, Inspection, check_linked, choose};
 use kiln_types::{
-    BlobHash, Bundle, BundleFile, BundleId, DeviceChoice, DeviceClass, FrameSet, GpuUse, JobId, JobSpec,
-    Name, Needs, Order, RelPath, Save, ScriptPolicy, SessionSpec, Simulations, TaskIndex, paths,
+    BlobHash, Bundle, BundleFile, BundleId, DeviceChoice, DeviceClass, FrameSet, GpuUse, JobSpec, Name,
+    Needs, Order, RelPath, Save, ScriptPolicy, SessionSpec, Simulations, TaskIndex, paths,
 };
 
 use super::{
-    MAX_BLOB,
-    body::{blob_fault, roomy},
-    bundles,
+    blobs::MAX_BLOB,
+    body::roomy,
     document::{Conflict, NoSpace, NotFound, Unprocessable},
-    jobs::view,
+    jobs::{MAX_LISTED, check_after, view},
 };
 use crate::{
-    App,
+    app::App,
+    bundles,
     inspect::{Contents, unpacked},
-    problem::{Answer, Json, ProblemResponse, sentence},
+    problem::{Answer, Json, ProblemResponse, blob_fault, sentence},
     scheduler::Input,
 };
 
@@ -28,8 +28,6 @@ use crate::{
 const MAX_ORIGIN: usize = 4096 * 3;
 /// Threads that Blender can be set to.
 const MAX_CORES: u32 = 1024;
-/// Jobs that one waits for, tags or limits that it names; of each.
-const MAX_LISTED: usize = 64;
 /// Seconds: a worker tells every 30 that its Blender does something (`worker/src/monitor.rs`), and one of two may be late.
 const LEAST_HANG_S: u32 = 60;
 /// Names that an error lists.
@@ -320,13 +318,6 @@ fn named(all: impl Iterator<Item: ToString>) -> Vec<String> {
         more => names.push(format!("{more} more")),
     }
     names
-}
-
-pub(super) fn check_after(after: &BTreeSet<JobId>) -> Answer<()> {
-    if after.len() > MAX_LISTED {
-        return Err(ProblemResponse::bad(format!("A job waits for at most {MAX_LISTED} others.")));
-    }
-    Ok(())
 }
 
 fn check_needs(needs: &Needs, device: DeviceClass) -> Answer<()> {

@@ -13,13 +13,14 @@ use kiln_blobs::{BlobError, UploadOutcome};
 use kiln_types::UploadId;
 
 use super::{
-    MAX_BLOB,
-    body::{blob_fault, number, patient, room, roomy},
+    blobs::MAX_BLOB,
+    body::{number, patient, room, roomy},
     document::{Conflict, NoSpace, Unprocessable},
 };
 use crate::{
-    App, inspect,
-    problem::{Answer, Json, Path, ProblemResponse},
+    app::App,
+    inspect,
+    problem::{Answer, Json, Path, ProblemResponse, blob_fault},
 };
 
 /// Begins an upload.

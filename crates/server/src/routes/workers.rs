@@ -13,7 +13,7 @@ use kiln_types::DesiredState;
 
 use super::document::{Conflict, UpgradeRequired};
 use crate::{
-    App,
+    app::App,
     connections::Connection,
     links,
     problem::{Answer, Json, Path, ProblemResponse},

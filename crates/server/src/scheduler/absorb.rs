@@ -11,9 +11,9 @@ use kiln_types::{
 };
 
 use super::{
-    Scheduler,
-    farm::{LiveAttempt, Started},
+    actor::Scheduler,
     plan::backend_of,
+    roster::{LiveAttempt, Started},
 };
 use crate::{clock::unix_ms, events::new_event};
 

@@ -14,10 +14,13 @@ use kiln_types::{
 };
 
 use super::{
-    CheckedReport, Input, JobAction, MadeFiles, Refusal, Scheduler,
+    actor::Scheduler,
     batch::PendingReport,
-    farm::{KnownWorker, LinkHandle, LiveJob, WorkerInfo, shown},
+    farm::LiveJob,
+    input::{CheckedReport, Input, JobAction, MadeFiles},
     plan::{plan_of, standing_of, step_plan},
+    refusal::Refusal,
+    worker::{KnownWorker, LinkHandle, WorkerInfo, shown},
 };
 use crate::clock::unix_ms;
 

@@ -6,7 +6,10 @@ use kiln_api::{
 use kiln_core::{Explainer, Forecast, Missing, Occupant, UnmetStep, WaitCause};
 use kiln_types::{FrameSet, JobId, StepIndex, WorkerId};
 
-use super::{FarmState, order::kind_and_name, plan::labels};
+use super::{
+    farm::{FarmState, kind_and_name},
+    plan::labels,
+};
 
 impl FarmState {
     /// `None` where the scheduler does not hold the job.

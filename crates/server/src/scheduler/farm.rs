@@ -1,24 +1,21 @@
 //! The farm's live state: the core, and around it what the core need not know.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Instant,
 };
 
-use kiln_api::{BlenderOffer, Down, Hello, Machine, Offered, Rest};
-use kiln_core::{Account, Core, IndexSet, Moment, Share, WorkerOffer};
+use kiln_api::Down;
+use kiln_core::{Account, Core, IndexSet, Moment, Share};
 use kiln_store::Write;
 use kiln_types::{
-    AttemptId, BundleId, DesiredState, DeviceClass, Epoch, JobId, JobSpec, JobSteps, ProductKind,
-    SessionSpec, ShortName, SlotIndex, StepIndex, StepInput, StepSpec, TaskId, TaskName, WorkerId,
+    AttemptId, BundleId, DeviceClass, Epoch, JobId, JobSpec, JobSteps, PartyKind, ProductKind, SessionSpec,
+    StepIndex, StepInput, StepSpec, TaskId, TaskName, WorkerId,
 };
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    batch::Batch,
     paths::Paths,
     roster::{LiveAttempts, Workers},
 };
@@ -28,11 +25,6 @@ use crate::clock::{Clock, unix_ms};
 const KEEP_ENDED_MS: u64 = 10 * 60 * 1000;
 /// Between two looks for those that have.
 const SWEEP_MS: u64 = 1000;
-/// Tags, or network cards, of one worker.
-const MAX_LISTED: usize = 64;
-/// Characters of one text that a worker says of itself.
-const MAX_TEXT: usize = 120;
-
 pub(crate) struct FarmState {
     pub core: Core,
     pub clock: Clock,
@@ -120,143 +112,6 @@ impl LiveJob {
     }
 }
 
-pub(crate) struct LiveAttempt {
-    pub task: TaskId,
-    pub worker: WorkerId,
-    /// `None` while it streams.
-    pub slot: Option<SlotIndex>,
-    pub started: Option<Started>,
-    /// As Blender said.
-    pub fraction: Option<f32>,
-}
-
-#[derive(Clone, Copy)]
-pub(crate) struct Started {
-    pub moment: Moment,
-    /// Unix milliseconds.
-    pub at_ms: i64,
-}
-
-/// A worker, here or gone.
-pub(crate) struct KnownWorker {
-    pub name: String,
-    pub said: WorkerInfo,
-    pub desired: DesiredState,
-    /// In which the farm has put it.
-    pub pools: BTreeSet<ShortName>,
-    pub last_seen_ms: i64,
-    pub link: Option<LinkHandle>,
-}
-
-impl KnownWorker {
-    /// What it brings, by its own word and the farm's.
-    pub(super) fn offer(&self) -> WorkerOffer {
-        let mut offer = self.said.offer(&self.name);
-        offer.labels.extend(self.pools.iter().map(|pool| super::plan::pool_label(pool)));
-        offer
-    }
-}
-
-/// What a worker says of itself, as the records keep it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct WorkerInfo {
-    pub build: String,
-    pub machine: Machine,
-    pub slots: u16,
-    pub blenders: Vec<BlenderOffer>,
-    pub shared: Vec<String>,
-    /// All that the machine has where `None`.
-    pub offered: Option<Offered>,
-    pub tags: Vec<String>,
-    pub resting: Option<Rest>,
-    pub wakes: bool,
-    pub macs: Vec<String>,
-}
-
-impl WorkerInfo {
-    pub(super) fn of(hello: Hello) -> Self {
-        Self {
-            build: hello.build,
-            machine: hello.machine,
-            slots: hello.slots.min(WorkerOffer::MAX_SLOTS),
-            blenders: hello.blenders,
-            shared: hello.shared.iter().map(ToString::to_string).collect(),
-            offered: hello.offered,
-            tags: hello.tags.iter().take(MAX_LISTED).map(ToString::to_string).collect(),
-            resting: hello.resting.map(shown),
-            wakes: hello.wakes,
-            macs: hello.macs.iter().take(MAX_LISTED).map(|mac| short(mac)).collect(),
-        }
-    }
-
-    pub(super) fn offered(&self) -> Offered {
-        self.offered.unwrap_or(Offered { cores: self.machine.cores, memory: self.machine.memory })
-    }
-
-    /// The memory of each GPU, 0 where it is not known. One GPU is listed once for each backend: the longest list has
-    /// them all.
-    fn gpus(&self) -> Vec<u64> {
-        let listed = |blender: &BlenderOffer, class: DeviceClass| {
-            let devices = blender.devices.iter().filter(|device| device.class == class);
-            devices.map(|device| device.memory.unwrap_or(0)).collect::<Vec<u64>>()
-        };
-        let gpus = DeviceClass::ALL.iter().copied().filter(|class| *class != DeviceClass::Cpu);
-        let lists = gpus.flat_map(|class| self.blenders.iter().map(move |blender| listed(blender, class)));
-        lists.max_by_key(Vec::len).unwrap_or_default()
-    }
-
-    /// The offer, with the labels that [`super::plan::labels`] asks for.
-    fn offer(&self, name: &str) -> WorkerOffer {
-        let mut labels = BTreeSet::new();
-        for blender in &self.blenders {
-            let series = blender.version.series();
-            labels.insert(super::plan::blender_label(series));
-            for device in &blender.devices {
-                labels.insert(super::plan::device_label(series, device.class));
-                if DeviceClass::BACKENDS.contains(&device.class) {
-                    labels.insert(super::plan::device_label(series, DeviceClass::Gpu));
-                }
-            }
-            for engine in &blender.engines {
-                labels.insert(super::plan::engine_label(series, engine));
-            }
-            for denoiser in &blender.denoisers {
-                labels.insert(super::plan::denoiser_label(series, denoiser));
-            }
-        }
-        labels.extend(self.shared.iter().map(|name| super::plan::shared_label(name)));
-        labels.extend(self.tags.iter().map(|tag| super::plan::tag_label(tag)));
-        WorkerOffer {
-            name: name.to_owned(),
-            slots: self.slots,
-            labels,
-            unavailable: self.resting.is_some(),
-            cores: self.offered().cores,
-            memory: self.offered().memory,
-            gpus: self.gpus(),
-        }
-    }
-}
-
-/// A text of a worker, fit to be kept and shown.
-fn short(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
-}
-
-pub(super) fn shown(rest: Rest) -> Rest {
-    Rest { why: short(&rest.why), ..rest }
-}
-
-/// The scheduler's end of a worker's connection.
-pub(crate) struct LinkHandle {
-    /// Tells connections of one worker apart.
-    pub number: u64,
-    pub out: mpsc::Sender<Down>,
-    /// Ends the connection.
-    pub end: CancellationToken,
-}
-
 impl FarmState {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.core.next_deadline().map(|moment| self.clock.instant(moment))
@@ -311,14 +166,27 @@ impl FarmState {
         }
     }
 
-    /// Notes for the records when each connected worker was last heard of.
-    pub(super) fn touch_all(&mut self, batch: &mut Batch) {
+    /// Notes when each connected worker was last heard of; returned for the records.
+    pub(super) fn touch_all(&mut self) -> impl Iterator<Item = Write> {
         let at_ms = unix_ms();
-        for (worker, known) in self.workers.iter_mut() {
-            if known.link.is_some() {
-                known.last_seen_ms = at_ms;
-                batch.writes.push(Write::TouchWorker { worker, at_ms });
-            }
-        }
+        let connected = self.workers.iter_mut().filter(|(_, known)| known.link.is_some());
+        connected.map(move |(worker, known)| {
+            known.last_seen_ms = at_ms;
+            Write::TouchWorker { worker, at_ms }
+        })
+    }
+}
+
+pub(crate) fn party(kind: PartyKind, name: String) -> Account {
+    match kind {
+        PartyKind::User => Account::User(name),
+        PartyKind::Project => Account::Project(name),
+    }
+}
+
+pub(super) fn kind_and_name(party: &Account) -> (PartyKind, &str) {
+    match party {
+        Account::User(name) => (PartyKind::User, name),
+        Account::Project(name) => (PartyKind::Project, name),
     }
 }

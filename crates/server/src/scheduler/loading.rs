@@ -1,86 +1,18 @@
 //! What takes as long as the records are large, and so happens beside the loop or in parts: reading jobs back, and letting
 //! go of what is due.
 
-use std::{collections::HashMap, sync::Arc};
-
 use kiln_api::Change;
-use kiln_store::{Due, Expired, Expiry, NewEvent, Store, StoreError};
-use kiln_types::{JobId, TaskId, TaskState};
-use tokio::{sync::Semaphore, task::JoinSet};
-use tokio_util::task::AbortOnDropHandle;
+use kiln_store::{Due, Expired, Expiry, NewEvent, StoreError};
+use kiln_types::{JobId, TaskState};
 
 use super::{
-    Input, JobAction, Refusal, Reply, Scheduler,
-    restore::{self, Loaded},
+    actor::Scheduler,
+    input::{Input, JobAction, Reply},
+    reading::{PendingJob, ReadJob},
+    refusal::Refusal,
+    restore,
 };
 use crate::{clock::unix_ms, events::new_event};
-
-/// Jobs that are being read back: of one that ended long ago the core knows nothing any more until somebody wants
-/// something of it.
-pub(super) struct Loading {
-    /// Read by a connection of its own: the loop's short questions do not wait behind a large job.
-    store: Store,
-    /// One at a time, so that memory holds one.
-    turn: Arc<Semaphore>,
-    jobs: HashMap<JobId, Waiting>,
-    tasks: JoinSet<Read>,
-}
-
-/// A job, and what the records have of it: nothing where there is none of that number.
-type Read = (JobId, Result<Option<Loaded>, String>);
-
-/// What is wanted of a job that is being read.
-#[derive(Default)]
-struct Waiting {
-    /// In the order in which it was asked for.
-    verbs: Vec<(JobAction, Reply<u32>)>,
-    /// Its files went meanwhile, at this time.
-    inputs_gone_ms: Option<i64>,
-    /// Tasks whose intermediate files went meanwhile.
-    without_files: Vec<TaskId>,
-}
-
-impl Loading {
-    pub(super) fn new(store: Store) -> Self {
-        let (jobs, tasks) = (HashMap::new(), JoinSet::new());
-        Self { store, turn: Arc::new(Semaphore::new(1)), jobs, tasks }
-    }
-
-    /// The connection by which jobs are read.
-    pub(super) fn store(&self) -> Store {
-        self.store.clone()
-    }
-
-    /// The next job that is read; `None` where none is being read.
-    pub(super) async fn next(&mut self) -> Option<Read> {
-        self.tasks.join_next().await?.ok()
-    }
-
-    /// The same without waiting.
-    pub(super) fn try_next(&mut self) -> Option<Read> {
-        self.tasks.try_join_next()?.ok()
-    }
-
-    fn begin(&mut self, job: JobId, verb: JobAction, reply: Reply<u32>) {
-        self.jobs.entry(job).or_default().verbs.push((verb, reply));
-        let (store, turn) = (self.store.clone(), self.turn.clone());
-        let read = async move {
-            let _turn = turn.acquire_owned().await;
-            match store.stored_job(job).await? {
-                Some(stored) => Loaded::read(&store, stored).await.map(Some),
-                None => Ok(None),
-            }
-        };
-        // Whoever waits is told also where it panics.
-        let read = AbortOnDropHandle::new(tokio::spawn(read));
-        self.tasks.spawn(async move {
-            let read = read
-                .await
-                .unwrap_or_else(|panic| Err(StoreError::Damaged { what: "job", why: panic.to_string() }));
-            (job, read.map_err(|error| error.to_string()))
-        });
-    }
-}
 
 impl Scheduler {
     /// Applies what a person wants of a job, or has it wait until the job is read: a verb may lead an ended one back to
@@ -109,8 +41,8 @@ impl Scheduler {
     }
 
     /// Takes up a job that was read, with all that waited for it.
-    pub(super) async fn take_up(&mut self, (job, read): Read) {
-        let Some(Waiting { verbs, inputs_gone_ms, without_files }) = self.loading.jobs.remove(&job) else {
+    pub(super) async fn take_up(&mut self, (job, read): ReadJob) {
+        let Some(PendingJob { verbs, inputs_gone_ms, without_files }) = self.loading.jobs.remove(&job) else {
             return;
         };
         let there = match read {
@@ -203,8 +135,10 @@ impl Scheduler {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use kiln_core::{Config, JobError};
-    use kiln_store::{Durability, ReadPool, Write};
+    use kiln_store::{Durability, ReadPool, Store, Write};
     use kiln_types::{EventNumber, JobState};
     use tempfile::TempDir;
     use tokio::sync::oneshot::{self, error::TryRecvError};

@@ -8,7 +8,7 @@ use kiln_api::{
 use kiln_core::{Explainer, Moment};
 use kiln_types::{AttemptId, JobId, JobState, TaskCounts, WorkerId, WorkerState};
 
-use super::{FarmState, explain::time_left, farm::LiveAttempt};
+use super::{explain::time_left, farm::FarmState, roster::LiveAttempt};
 
 /// What only the scheduler knows of a job.
 pub(crate) struct LiveJobView {

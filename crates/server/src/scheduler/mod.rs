@@ -8,53 +8,53 @@
 //! workers, and whoever only looks does so between two turns, when all that there is to see is on disk.
 
 mod absorb;
+mod actor;
 mod apply;
 mod batch;
+mod broken;
 mod explain;
 mod farm;
+mod handle;
+mod input;
 mod loading;
 mod look;
 mod order;
 mod paths;
 mod plan;
+mod reading;
 mod recover;
 #[cfg(test)]
 mod recover_tests;
 mod refusal;
+mod release;
 mod restore;
 mod roster;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod turn_tests;
-mod wakes;
+mod worker;
 
-use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt as _;
-use kiln_api::{ChangeJob, Hello, Up};
 use kiln_core::Moment;
-use kiln_store::{Due, Expired, Expiry, NewBundle, ReadPool, Store, StoreError};
-use kiln_types::{AttemptId, DesiredState, Failure, FrameSet, JobId, JobSpec, StepSpec, TaskFile, WorkerId};
-use tokio::sync::{mpsc, oneshot};
+use kiln_store::{ReadPool, Store, StoreError};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use farm::{FarmState, LinkHandle};
+pub(crate) use actor::Scheduler;
+pub(crate) use farm::{FarmState, party};
+pub(crate) use handle::SchedulerHandle;
+pub(crate) use input::{CheckedReport, FarmSetting, Input, JobAction, MadeFiles};
 pub(crate) use look::LiveJobView;
-pub(crate) use order::{FarmSetting, party};
 pub(crate) use refusal::Refusal;
+pub(crate) use worker::LinkHandle;
 
-use crate::{
-    ServerError,
-    arrivals::{Arrival, Arrivals, Received},
-    clock::Clock,
-    events::Hub,
-    holds::Hold,
-    logs::Logs,
-};
+use crate::{arrivals::Arrivals, clock::Clock, error::ServerError, events::Hub, logs::Logs};
 use batch::Batch;
-use loading::Loading;
-use recover::{Broken, Taken};
+use broken::Taken;
+use reading::Loading;
 
 /// Inputs of workers that wait at most; senders of more wait themselves.
 const QUEUE: usize = 4 * AT_ONCE;
@@ -65,227 +65,6 @@ const ASKED: usize = 1024;
 /// records for few inputs of many workers as for many (`bench/farm lifecycles`: 5,018 a second with 512 inputs a turn,
 /// 8,518 with 2,048, 17,068 with 4,096).
 const AT_ONCE: usize = 4096;
-
-/// Something that the scheduler has to answer.
-pub(crate) enum Input {
-    Submit {
-        spec: Box<JobSpec>,
-        notices: Vec<String>,
-        /// It is paused from the start.
-        held: bool,
-        reply: Reply<JobId>,
-    },
-    Job {
-        job: JobId,
-        verb: JobAction,
-        /// Answered with the number of tasks that run again only because their files are needed and were removed.
-        reply: Reply<u32>,
-    },
-    /// A worker has connected and said hello. It is welcomed, or refused, through its link.
-    Join {
-        hello: Box<Hello>,
-        link: LinkHandle,
-        received: Received,
-    },
-    Up {
-        worker: WorkerId,
-        link: u64,
-        up: Up,
-        received: Received,
-    },
-    /// An attempt has left its slot. Every byte of what it made is here.
-    Finished {
-        worker: WorkerId,
-        link: u64,
-        attempt: AttemptId,
-        finished: CheckedReport,
-        /// Since before it was looked at.
-        hold: Hold,
-        received: Received,
-    },
-    /// The connection is gone.
-    Gone {
-        worker: WorkerId,
-        link: u64,
-    },
-    DesiredState {
-        name: String,
-        desired: DesiredState,
-        reply: Reply<()>,
-    },
-    Set {
-        setting: FarmSetting,
-        reply: Reply<()>,
-    },
-    Heal {
-        name: String,
-        reply: Reply<()>,
-    },
-    RemoveWorker {
-        name: String,
-        reply: Reply<()>,
-    },
-    /// The person has its outputs up to this sequence.
-    Fetched {
-        job: JobId,
-        sequence: u64,
-        reply: Reply<()>,
-    },
-    /// Lets go of what is due, a part of it: whoever looked for it did so elsewhere.
-    Expire {
-        expiry: Expiry,
-        due: Box<Due>,
-        reply: Reply<Expired>,
-    },
-    /// Runs when everything before it is on disk.
-    Look(Look),
-    /// Panics when it is applied.
-    #[cfg(test)]
-    Panic(Box<dyn FnOnce() + Send>),
-}
-
-/// How an attempt left its slot.
-#[derive(Debug, Clone)]
-pub(crate) enum CheckedReport {
-    Done {
-        made: MadeFiles,
-        /// By the host's clock; not yet believed.
-        seconds: f64,
-        /// Bytes.
-        peak_memory: u64,
-    },
-    Failed {
-        failure: Failure,
-        seconds: f64,
-    },
-    Returned,
-}
-
-/// The files that an attempt made. Every byte of them is here; whether its step makes such files is not checked yet.
-#[derive(Debug, Clone)]
-pub(crate) enum MadeFiles {
-    Files(Vec<TaskFile>),
-    Bundle(NewBundle),
-    /// Files without pictures, of an attempt that was not known when they came.
-    Unknown,
-}
-
-pub(crate) type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
-type Look = Box<dyn FnOnce(&FarmState) + Send>;
-
-/// What a person may do with a job.
-#[derive(Debug, Clone)]
-pub(crate) enum JobAction {
-    Pause,
-    Resume,
-    Cancel,
-    Retry,
-    /// All frames, where there are none.
-    Rerender(Option<FrameSet>),
-    /// Bakes again, and so renders all frames again.
-    Rebake,
-    Extend(FrameSet),
-    AddStep(Box<StepSpec>),
-    /// Lets it stand otherwise among the others.
-    Change(ChangeJob),
-    /// Puts it away, or takes it back out.
-    Archive(bool),
-    Delete {
-        /// Cancel it first, where it has not ended.
-        force: bool,
-    },
-}
-
-/// Speaks to the scheduler; cheap to clone.
-#[derive(Clone)]
-pub(crate) struct SchedulerHandle {
-    told: mpsc::Sender<Input>,
-    asked: mpsc::Sender<Input>,
-    arrivals: Arc<Arrivals>,
-    clock: Clock,
-}
-
-impl SchedulerHandle {
-    /// A connection of this worker begins; [`Input::Gone`] ends it.
-    pub(crate) fn connect(&self, worker: WorkerId) -> Arc<Arrival> {
-        self.arrivals.connect(worker, self.clock.now())
-    }
-
-    /// The connection has handed on what it received, and listens again.
-    pub(crate) fn listen(&self, arrival: &Arrival) {
-        arrival.listen(self.clock.now());
-    }
-
-    /// What a worker's link has to say, in the order in which it says it. Waits while the scheduler is behind. An input
-    /// after the scheduler's end is dropped, its reply with it.
-    pub(crate) async fn tell(&self, input: Input) {
-        let _ = self.told.send(input).await;
-    }
-
-    /// Sends an input and waits for its answer, which comes when its consequences are on disk.
-    pub(crate) async fn ask<T>(&self, input: impl FnOnce(Reply<T>) -> Input) -> Result<T, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        let _ = self.asked.send(input(reply)).await;
-        answer.await.unwrap_or_else(|_| Err(self.unanswered()))
-    }
-
-    /// The answer that nobody gave: the scheduler has ended, or has dropped the batch.
-    fn unanswered(&self) -> Refusal {
-        if self.asked.is_closed() { Refusal::Stopping } else { Refusal::BatchDropped }
-    }
-
-    /// Reads the live state, as it is on disk.
-    pub(crate) async fn look<T, F>(&self, look: F) -> Result<T, Refusal>
-    where
-        T: Send + 'static,
-        F: FnOnce(&FarmState) -> T + Send + 'static,
-    {
-        self.look_by(&self.asked, look).await
-    }
-
-    /// The same, when all that was told before is on disk.
-    pub(crate) async fn look_behind<T, F>(&self, look: F) -> Result<T, Refusal>
-    where
-        T: Send + 'static,
-        F: FnOnce(&FarmState) -> T + Send + 'static,
-    {
-        self.look_by(&self.told, look).await
-    }
-
-    async fn look_by<T, F>(&self, way: &mpsc::Sender<Input>, look: F) -> Result<T, Refusal>
-    where
-        T: Send + 'static,
-        F: FnOnce(&FarmState) -> T + Send + 'static,
-    {
-        let (reply, answer) = oneshot::channel();
-        let look: Look = Box::new(move |farm| {
-            // Whoever asked may have gone.
-            let _ = reply.send(look(farm));
-        });
-        let _ = way.send(Input::Look(look)).await;
-        answer.await.map_err(|_| self.unanswered())
-    }
-}
-
-/// The loop around the core.
-pub(crate) struct Scheduler {
-    farm: FarmState,
-    batch: Batch,
-    /// Read by a connection of its own.
-    store: Store,
-    loading: Loading,
-    hub: Arc<Hub>,
-    logs: Logs,
-    arrivals: Arc<Arrivals>,
-    told: mpsc::Receiver<Input>,
-    asked: mpsc::Receiver<Input>,
-    config: kiln_core::Config,
-    /// Inputs of this turn that are not applied yet.
-    pending: VecDeque<Input>,
-    /// Those that are, for the log of a turn that is dropped.
-    taken: Vec<Taken>,
-    broken: Broken,
-}
 
 impl Scheduler {
     /// Reads the unfinished jobs and the known workers back.
@@ -360,7 +139,7 @@ impl Scheduler {
                 }
             }
             if stopped && !is_due && self.asked.is_empty() && self.told.is_empty() {
-                self.farm.touch_all(&mut self.batch);
+                self.batch.writes.extend(self.farm.touch_all());
                 return Ok(self.turn().await?);
             }
         }

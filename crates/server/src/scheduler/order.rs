@@ -11,31 +11,20 @@ use kiln_core::{Account, JobError, Share};
 use kiln_store::{ShareRow, Write};
 use kiln_types::{JobId, JobSpec, JobState, PartyKind, ShortName};
 
-use super::{FarmState, Refusal, Scheduler, plan::standing_of};
+use super::{
+    actor::Scheduler,
+    farm::{FarmState, LiveJob, kind_and_name, party},
+    input::FarmSetting,
+    plan::standing_of,
+    refusal::Refusal,
+    restore::completed_of,
+};
 use crate::clock::unix_ms;
 
 /// Users and projects of which something is set, and limits; of each.
 const MAX_NAMES: usize = 10_000;
 /// Pools that one worker is in.
 const MAX_POOLS: usize = 64;
-
-/// What a person sets of the farm as a whole.
-#[derive(Debug, Clone)]
-pub(crate) enum FarmSetting {
-    Share {
-        party: Account,
-        share: SetShare,
-    },
-    /// A limit no more, where there is no total.
-    Limit {
-        name: String,
-        total: Option<u32>,
-    },
-    Pools {
-        worker: String,
-        change: ChangePools,
-    },
-}
 
 impl Scheduler {
     pub(super) fn set(&mut self, setting: FarmSetting) -> Result<(), Refusal> {
@@ -78,7 +67,7 @@ impl Scheduler {
                 if !limits.contains_key(&name) {
                     return Err(Refusal::NoSuchLimit(name));
                 }
-                let needs = |(id, live): (&JobId, &super::farm::LiveJob)| {
+                let needs = |(id, live): (&JobId, &LiveJob)| {
                     (live.ended.is_none() && live.spec.needs.limits.contains_key(name.as_str()))
                         .then_some(*id)
                 };
@@ -150,9 +139,7 @@ impl Scheduler {
 
     /// A completed job is deleted: who waits for it and for others must not look for it in the records.
     pub(super) fn wait_no_more_for(&mut self, completed: JobId) {
-        let waits = |live: &super::farm::LiveJob| {
-            live.ended.is_none() && live.spec.standing.after.contains(&completed)
-        };
+        let waits = |live: &LiveJob| live.ended.is_none() && live.spec.standing.after.contains(&completed);
         for (job, live) in self.farm.jobs.iter_mut().filter(|(_, live)| waits(live)) {
             let spec = Arc::make_mut(&mut live.spec);
             spec.standing.after.remove(&completed);
@@ -273,23 +260,5 @@ impl FarmState {
             in_use: used.get(name.as_str()).copied().unwrap_or_default(),
         };
         self.limits.iter().map(view).collect()
-    }
-}
-
-pub(super) fn completed_of(states: BTreeMap<JobId, JobState>) -> BTreeSet<JobId> {
-    states.into_iter().filter(|(_, state)| *state == JobState::Completed).map(|(job, _)| job).collect()
-}
-
-pub(crate) fn party(kind: PartyKind, name: String) -> Account {
-    match kind {
-        PartyKind::User => Account::User(name),
-        PartyKind::Project => Account::Project(name),
-    }
-}
-
-pub(super) fn kind_and_name(party: &Account) -> (PartyKind, &str) {
-    match party {
-        Account::User(name) => (PartyKind::User, name),
-        Account::Project(name) => (PartyKind::Project, name),
     }
 }

@@ -1,76 +1,19 @@
 //! What the scheduler does when it contradicts itself: it begins again from the records, as after a restart of the
 //! server.
 
-use std::{any::Any, collections::BTreeMap};
+use std::any::Any;
 
 use kiln_core::BrokenInvariant;
-use kiln_types::{Failure, FailureCause, JobId, WorkerId};
+use kiln_types::{Failure, FailureCause};
 
-use super::{Input, Scheduler, batch::Batch, loading::Loading, restore};
-use crate::ServerError;
-
-/// The broken invariants so far.
-#[derive(Debug, Default)]
-pub(super) struct Broken {
-    by_job: BTreeMap<JobId, u32>,
-    without_job: u32,
-}
-
-/// What follows from a broken invariant besides a new beginning.
-#[derive(Debug, PartialEq, Eq)]
-enum Remedy {
-    None,
-    /// It was about this job before.
-    Pause(JobId),
-    /// It was about no job before, and would be so again.
-    End,
-}
-
-impl Broken {
-    fn note(&mut self, job: Option<JobId>) -> Remedy {
-        let count = match job {
-            Some(job) => self.by_job.entry(job).or_default(),
-            None => &mut self.without_job,
-        };
-        *count += 1;
-        match (*count, job) {
-            (1, _) => Remedy::None,
-            (_, Some(job)) => Remedy::Pause(job),
-            (_, None) => Remedy::End,
-        }
-    }
-}
-
-/// An input of the batch that is dropped, as the log shows it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Taken {
-    what: &'static str,
-    job: Option<JobId>,
-    worker: Option<WorkerId>,
-}
-
-impl Taken {
-    pub(super) fn of(input: &Input) -> Self {
-        let (what, job, worker) = match input {
-            Input::Submit { .. } => ("submit", None, None),
-            Input::Job { job, .. } => ("change of a job", Some(*job), None),
-            Input::Join { hello, .. } => ("hello", None, Some(hello.id)),
-            Input::Up { worker, .. } => ("message", None, Some(*worker)),
-            Input::Finished { worker, .. } => ("report", None, Some(*worker)),
-            Input::Gone { worker, .. } => ("lost connection", None, Some(*worker)),
-            Input::DesiredState { .. } => ("desired state", None, None),
-            Input::Set { .. } => ("setting", None, None),
-            Input::Heal { .. } => ("end of a quarantine", None, None),
-            Input::RemoveWorker { .. } => ("removal of a worker", None, None),
-            Input::Fetched { job, .. } => ("fetched outputs", Some(*job), None),
-            Input::Expire { .. } => ("expiry", None, None),
-            Input::Look(_) => ("look", None, None),
-            #[cfg(test)]
-            Input::Panic(_) => ("panic", None, None),
-        };
-        Self { what, job, worker }
-    }
-}
+use super::{
+    actor::Scheduler,
+    batch::Batch,
+    broken::{Remedy, Taken},
+    reading::Loading,
+    restore,
+};
+use crate::error::ServerError;
 
 impl Scheduler {
     /// Drops the batch of the turn that panicked and begins again from the records: a new epoch, without links.
@@ -123,21 +66,4 @@ fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without words".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_job_is_paused_the_second_time_and_without_a_job_the_server_ends() {
-        let mut broken = Broken::default();
-        let (one, other) = (Some(JobId(1)), Some(JobId(2)));
-        assert_eq!(broken.note(one), Remedy::None);
-        assert_eq!(broken.note(other), Remedy::None);
-        assert_eq!(broken.note(None), Remedy::None);
-        assert_eq!(broken.note(one), Remedy::Pause(JobId(1)));
-        assert_eq!(broken.note(one), Remedy::Pause(JobId(1)));
-        assert_eq!(broken.note(None), Remedy::End);
-    }
 }

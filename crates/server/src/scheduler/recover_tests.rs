@@ -2,10 +2,10 @@
 
 use std::panic::panic_any;
 
-use kiln_api::Down;
+use kiln_api::{Down, Up};
 use kiln_core::{BrokenInvariant, Config};
 use kiln_store::{Durability, Write};
-use kiln_types::{HeldAttempt, HeldPhase, JobState, TaskIndex};
+use kiln_types::{HeldAttempt, HeldPhase, JobId, JobState, TaskIndex, WorkerId};
 use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::timeout};
 
@@ -13,7 +13,7 @@ use super::{
     tests::{hello, new_bundle, spec},
     *,
 };
-use crate::{logs::Logs, space};
+use crate::{arrivals::Received, logs::Logs, space};
 
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
 

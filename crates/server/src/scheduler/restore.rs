@@ -1,21 +1,27 @@
 //! From the records back to the core.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use kiln_core::{
     Core, JobPlan, RestoredAttempt, RestoredHistory, RestoredJob, RestoredPhase, RestoredStep,
     SchedulingOptions, Share, TaskSpan,
 };
 use kiln_store::{AttemptRow, Store, StoreError, StoredJob, StoredStep};
-use kiln_types::{AttemptState, JobId, ProductKind, StepIndex, TaskId, TaskIndex, TaskState, WorkerId};
+use kiln_types::{
+    AttemptState, JobId, JobState, ProductKind, StepIndex, TaskId, TaskIndex, TaskState, WorkerId,
+};
 
 use super::{
-    farm::{FarmState, KnownWorker, LiveAttempt, LiveJob, Started, WorkerInfo},
-    order::{completed_of, party},
+    farm::{FarmState, LiveJob, party},
     paths::Paths,
     plan::{plan_of, standing_of},
+    roster::{LiveAttempt, Started},
+    worker::{KnownWorker, WorkerInfo},
 };
-use crate::{ServerError, clock::Clock};
+use crate::{clock::Clock, error::ServerError};
 
 /// Frames of a job by which its pace and the speeds of workers are known again.
 const TIMES: u32 = 1000;
@@ -168,6 +174,10 @@ pub(super) async fn job(farm: &mut FarmState, store: &Store, loaded: Loaded) -> 
         }
     }
     Ok(())
+}
+
+pub(super) fn completed_of(states: BTreeMap<JobId, JobState>) -> BTreeSet<JobId> {
+    states.into_iter().filter(|(_, state)| *state == JobState::Completed).map(|(job, _)| job).collect()
 }
 
 /// A stored job as the core takes it up.

@@ -5,9 +5,10 @@ use std::{
     ops::Deref,
 };
 
-use kiln_types::{AttemptId, Epoch, JobId, Name, WorkerId};
+use kiln_core::Moment;
+use kiln_types::{AttemptId, Epoch, JobId, Name, SlotIndex, TaskId, WorkerId};
 
-use super::farm::{KnownWorker, LiveAttempt, Started};
+use super::worker::KnownWorker;
 
 /// The number behind the name of the second worker that wants it.
 const FIRST_NUMBER: u32 = 2;
@@ -93,6 +94,23 @@ fn numbered(name: &str) -> Option<(&str, u32)> {
 
 /// Before all others.
 const FIRST: AttemptId = AttemptId { epoch: Epoch(0), counter: 0 };
+
+pub(crate) struct LiveAttempt {
+    pub task: TaskId,
+    pub worker: WorkerId,
+    /// `None` while it streams.
+    pub slot: Option<SlotIndex>,
+    pub started: Option<Started>,
+    /// As Blender said.
+    pub fraction: Option<f32>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Started {
+    pub moment: Moment,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
 
 /// What is handed out and has not ended.
 #[derive(Default)]

@@ -4,21 +4,22 @@ mod samples;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_api::Assignment;
+use kiln_api::{Assignment, ChangeJob, Up};
 use kiln_core::{Account, Config, Core, Ledger, Moment, RestoredJob, SchedulingOptions, Share};
-use kiln_store::{Durability, Write};
+use kiln_store::{Durability, Expiry, NewBundle, Write};
 use kiln_types::{
     AttemptId, BlobHash, BundleId, DeviceClass, Epoch, Failure, FailureCause, FrameSet, HeldAttempt,
-    HeldPhase, JobStanding, Owner, Project, RevokeReason, StepKind,
+    HeldPhase, JobId, JobStanding, Owner, Project, RevokeReason, StepKind, WorkerId,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
 use samples::{baked, delivered, made, plan};
 pub(super) use samples::{hello, spec};
 
 use super::*;
-use crate::{holds::Holds, space};
+use crate::{arrivals::Received, holds::Holds, space};
 
 const WORKERS: u64 = 3;
 const BUNDLES: i32 = 60;

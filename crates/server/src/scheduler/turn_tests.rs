@@ -1,17 +1,22 @@
 //! Nobody waits long: what goes first, by the order of what happens.
 
-use kiln_api::Down;
+use kiln_api::{Down, Hello, Up};
 use kiln_core::Config;
 use kiln_store::{Durability, Write};
-use kiln_types::WorkerState;
+use kiln_types::{AttemptId, FrameSet, JobId, WorkerId, WorkerState};
 use tempfile::TempDir;
-use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::{
+    input::Look,
     tests::{hello, new_bundle, spec},
     *,
 };
-use crate::{logs::Logs, space};
+use crate::{
+    arrivals::{Arrival, Received},
+    logs::Logs,
+    space,
+};
 
 const WORKERS: u64 = 30;
 const SLOTS: u16 = 100;

@@ -13,7 +13,7 @@ const AGAIN: Duration = Duration::from_secs(5 * 60);
 
 /// Tasks of a step that no worker has taken.
 #[derive(Debug, Clone)]
-pub(crate) struct Waiting {
+pub(super) struct Waiting {
     pub job: JobId,
     pub step: StepIndex,
     pub tasks: u32,
@@ -22,7 +22,7 @@ pub(crate) struct Waiting {
 
 /// A worker that is gone, may be woken, and would work.
 #[derive(Debug, Clone)]
-pub(crate) struct Sleeper {
+pub(super) struct Sleeper {
     pub worker: WorkerId,
     /// As it said when it was here.
     pub offer: WorkerOffer,
@@ -30,7 +30,7 @@ pub(crate) struct Sleeper {
 
 /// Remembers since when work waits, and who was called.
 #[derive(Debug)]
-pub(crate) struct Alarm {
+pub(super) struct Alarm {
     /// How long work must have waited: what is done in a moment wakes nobody.
     patience: Duration,
     waits_since: HashMap<(JobId, StepIndex), Instant>,
@@ -38,12 +38,12 @@ pub(crate) struct Alarm {
 }
 
 impl Alarm {
-    pub(crate) fn new(patience: Duration) -> Self {
+    pub(super) fn new(patience: Duration) -> Self {
         Self { patience, waits_since: HashMap::new(), called: HashMap::new() }
     }
 
     /// Whom to call now: as many as have slots for what has waited long enough, counting those who are on their way.
-    pub(crate) fn due(&mut self, waiting: &[Waiting], sleepers: &[Sleeper], now: Instant) -> Vec<WorkerId> {
+    pub(super) fn due(&mut self, waiting: &[Waiting], sleepers: &[Sleeper], now: Instant) -> Vec<WorkerId> {
         let there: HashSet<(JobId, StepIndex)> = waiting.iter().map(|one| (one.job, one.step)).collect();
         self.waits_since.retain(|of, _| there.contains(of));
         self.called.retain(|_, at| now.duration_since(*at) < AGAIN);

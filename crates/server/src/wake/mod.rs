@@ -2,6 +2,7 @@
 
 mod decide;
 mod packet;
+mod wakeable;
 
 use std::{
     net::SocketAddr,
@@ -10,9 +11,6 @@ use std::{
 
 use kiln_types::WorkerId;
 use tokio_util::sync::CancellationToken;
-
-pub(crate) use decide::{Sleeper, Waiting};
-pub(crate) use packet::Mac;
 
 use crate::scheduler::{Refusal, SchedulerHandle};
 use decide::Alarm;

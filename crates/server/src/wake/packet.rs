@@ -11,7 +11,7 @@ const PORT: u16 = 9;
 
 /// The address of a network card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mac([u8; 6]);
+pub(super) struct Mac([u8; 6]);
 
 impl FromStr for Mac {
     type Err = ();
@@ -30,7 +30,7 @@ impl FromStr for Mac {
 
 impl Mac {
     /// Six bytes of ones, then the address sixteen times.
-    pub(crate) fn packet(self) -> [u8; 102] {
+    pub(super) fn packet(self) -> [u8; 102] {
         let mut packet = [0xff; 102];
         for place in packet[6..].chunks_exact_mut(6) {
             place.copy_from_slice(&self.0);
@@ -41,7 +41,7 @@ impl Mac {
 
 /// Why no packet has left.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum WakeError {
+pub(super) enum WakeError {
     #[error("this server is on no network that it could send the call on")]
     NoNetwork,
     #[error("the call could not be sent: {0}")]
@@ -49,7 +49,7 @@ pub(crate) enum WakeError {
 }
 
 /// Sends the packets on every network of this machine, or to these places.
-pub(crate) fn send(macs: &[Mac], targets: Option<&[SocketAddr]>) -> Result<(), WakeError> {
+pub(super) fn send(macs: &[Mac], targets: Option<&[SocketAddr]>) -> Result<(), WakeError> {
     let routes = match targets {
         Some(targets) => targets.iter().map(|to| (Ipv4Addr::UNSPECIFIED, *to)).collect(),
         None => broadcasts()?,

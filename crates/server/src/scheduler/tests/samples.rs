@@ -2,9 +2,11 @@
 
 use kiln_api::Hello;
 use kiln_core::{JobPlan, SchedulingOptions};
+use kiln_store::NewBundle;
 use kiln_types::{
-    AttemptId, BlobHash, BundleId, DeviceClass, FileFormat, FrameSet, HeldAttempt, JobStanding, JobSteps,
-    Needs, OutputFile, OutputRole, Owner, PixelReport, Policy, Project, RelPath, RenderSettings, SessionSpec,
+    AttemptId, BlobHash, BundleId, DeviceClass, FileFormat, FrameSet, HeldAttempt, JobId, JobSpec,
+    JobStanding, JobSteps, Needs, OutputFile, OutputRole, Owner, PixelReport, Policy, Project, RelPath,
+    RenderSettings, SessionSpec, WorkerId,
 };
 
 use super::{super::*, bundle};

@@ -3,15 +3,18 @@
 use kiln_core::WaitCause;
 use kiln_types::{DesiredState, JobId};
 
-use super::{FarmState, Refusal};
+use super::{
+    decide::{Sleeper, Waiting},
+    packet::Mac,
+};
 use crate::{
     clock::unix_ms,
-    wake::{Mac, Sleeper, Waiting},
+    scheduler::{FarmState, Refusal},
 };
 
 impl FarmState {
     /// What no worker has taken, and who might be woken for it. Both are empty where nobody may be woken.
-    pub(crate) fn wakeable(&self) -> (Vec<Waiting>, Vec<Sleeper>) {
+    pub(super) fn wakeable(&self) -> (Vec<Waiting>, Vec<Sleeper>) {
         let now_ms = unix_ms();
         let mut sleepers = Vec::new();
         for (worker, known) in self.workers.iter() {
@@ -53,7 +56,7 @@ impl FarmState {
     }
 
     /// The network cards of a worker that is gone.
-    pub(crate) fn macs_of(&self, name: &str) -> Result<Vec<Mac>, Refusal> {
+    pub(super) fn macs_of(&self, name: &str) -> Result<Vec<Mac>, Refusal> {
         let known = self.workers.named(name).and_then(|id| self.workers.get(&id));
         let known = known.ok_or_else(|| Refusal::NoSuchWorker(name.to_owned()))?;
         if known.link.is_some() {

@@ -1,11 +1,12 @@
-//! What a bake made, as a bundle: the job's files, and those of the bake in their place or beside them.
+//! The files that workers report to have made. Those of a bake become a bundle: the job's files, with the baked ones in
+//! their place or beside them.
 
 use std::collections::HashSet;
 
 use kiln_store::NewBundle;
-use kiln_types::{Bundle, BundleFile, Failure, FailureCause, JobSpec};
+use kiln_types::{BlobHash, Bundle, BundleFile, Failure, FailureCause, JobSpec, RelPath};
 
-use crate::{App, links::misbehaved, problem::ProblemResponse, routes::bundles};
+use crate::{app::App, bundles, problem::ProblemResponse};
 
 /// Stores the manifest, and records the bundle. No job needs it until the scheduler commits the bake.
 ///
@@ -41,4 +42,23 @@ fn check(spec: &JobSpec, files: &[BundleFile]) -> Result<(), Failure> {
         return Err(misbehaved(format!("The bake came back without {}.", spec.session.blend)));
     }
     Ok(())
+}
+
+impl App {
+    /// Checks that a file which a worker reported is here, of this size.
+    pub(crate) async fn must_have(&self, path: &RelPath, hash: &BlobHash, size: u64) -> Result<(), Failure> {
+        let why = match self.blobs.promise(hash).await {
+            Ok(Some(found)) if found == size => return Ok(()),
+            Ok(Some(found)) => {
+                format!("The worker reported {path} with {size} bytes, and the server holds {found}.")
+            }
+            Ok(None) => format!("The worker reported {path} without having sent it."),
+            Err(error) => format!("The server could not check {path}: {error}."),
+        };
+        Err(Failure::new(FailureCause::BadOutput, why))
+    }
+}
+
+pub(crate) fn misbehaved(why: String) -> Failure {
+    Failure::new(FailureCause::HostMisbehaved, why)
 }

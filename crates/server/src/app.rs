@@ -1,0 +1,32 @@
+//! The state that every request shares.
+
+use std::sync::Arc;
+
+use kiln_blobs::{Blobs, Uploads};
+use kiln_store::Store;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    collector::Collector, events::Hub, holds::Holds, logs::Logs, scheduler::SchedulerHandle,
+    space::DiskSpace, splitter::Splitter, wake::Waker,
+};
+
+/// What every request may use.
+pub(crate) struct App {
+    pub store: Store,
+    pub blobs: Blobs,
+    pub uploads: Uploads,
+    pub scheduler: SchedulerHandle,
+    pub hub: Arc<Hub>,
+    pub logs: Logs,
+    pub holds: Holds,
+    pub collector: Arc<Collector>,
+    pub space: DiskSpace,
+    pub waker: Arc<Waker>,
+    pub splitter: Splitter,
+    pub heartbeat_ms: u64,
+    /// Ends connections that would never end by themselves.
+    pub stop: CancellationToken,
+    /// The workers' connections.
+    pub links: TaskTracker,
+}
