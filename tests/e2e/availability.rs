@@ -53,13 +53,13 @@ fn a_worker_that_sleeps_says_until_when_and_another_takes_the_job() {
     home.connected(1);
     let job = home.job_of_basic("1-3");
     let view = home.worker_view("sleeper");
-    assert_eq!(view["state"], "resting");
-    assert_eq!(view["resting"]["why"], format!("asleep until {until}"));
+    assert_eq!(view["state"], "unavailable");
+    assert_eq!(view["unavailable"]["why"], format!("asleep until {until}"));
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as i64;
-    let left = view["resting"]["until_ms"].as_i64().unwrap() - now;
+    let left = view["unavailable"]["until_ms"].as_i64().unwrap() - now;
     assert!((1..=2 * 3_600_000).contains(&left), "{left} ms");
     let table = home.run(&["workers"]).out;
-    assert!(table.contains(&format!("resting: asleep until {until}")), "{table}");
+    assert!(table.contains(&format!("unavailable: asleep until {until}")), "{table}");
     let why = home.show(&job)["waits_for"].take();
     assert_eq!((&why["code"], &why["unavailable"]), (&"not-working".into(), &1.into()), "{why}");
     let _awake = home.worker_of(&server.url, "awake", &["--sleep", &format!("{}-{}", clock(4), clock(5))]);
@@ -101,8 +101,8 @@ fn a_worker_leaves_its_machine_to_a_blender_on_the_screen_and_comes_back() {
     };
     is("idle");
     let open = Open::new(&home);
-    is("resting");
-    assert_eq!(home.worker_view("desk")["resting"]["why"], "a Blender is open on its screen");
+    is("unavailable");
+    assert_eq!(home.worker_view("desk")["unavailable"]["why"], "a Blender is open on its screen");
     let job = home.job_of_basic("1-2");
     assert_eq!(home.done(&job), 0);
     drop(open);

@@ -139,11 +139,11 @@ fn a_farm_of_four_that_differ_and_fail_ends_an_animation_complete() {
     });
     let away = left.elapsed();
 
-    lan.becomes("broken", "sick");
-    let why = lan.one_worker("broken")["sick"]["why"].as_str().unwrap().to_owned();
+    lan.becomes("broken", "quarantined");
+    let why = lan.one_worker("broken")["quarantine"]["why"].as_str().unwrap().to_owned();
     assert!(!why.is_empty());
     for name in ["steady", "tenfold", "guest"] {
-        assert!(lan.one_worker(name)["sick"].is_null(), "{name} is well");
+        assert!(lan.one_worker(name)["quarantine"].is_null(), "{name} is well");
     }
     lan.wait(&job, LIMIT);
 
@@ -185,7 +185,7 @@ fn a_farm_of_four_that_differ_and_fail_ends_an_animation_complete() {
     let seconds = |shown: &Value| shown["report"]["wall_s"].as_f64().unwrap();
     println!(
         "{FRAMES} frames in {:.1} s, {:.1} s by the best worker alone; the guest was away for {:.1} s; frames: steady {}, \
-         tenfold {} at {:.2} s each ({:.2} s on the steady one), guest {}; broken is sick: {why}",
+         tenfold {} at {:.2} s each ({:.2} s on the steady one), guest {}; broken is quarantined: {why}",
         seconds(&shown),
         seconds(&lan.shown(&again)),
         away.as_secs_f64(),

@@ -70,14 +70,14 @@ fn a_worker_whose_blender_crashes_on_every_frame_is_set_aside_and_named() {
     home.connected(2);
     let blend = home.copy(&scene("basic"), "shot.blend");
     let job = home.submit(&[blend.to_str().unwrap(), "--frames", "1-240"]);
-    wait_until(SOON, "the broken worker is set aside", || worker(&home, "broken")["state"] == "sick");
+    wait_until(SOON, "the broken worker is set aside", || worker(&home, "broken")["state"] == "quarantined");
     home.completed(&job);
     assert_eq!(home.show(&job)["tasks"]["failed"], 0);
 
-    let why = worker(&home, "broken")["sick"]["why"].as_str().unwrap().to_owned();
+    let why = worker(&home, "broken")["quarantine"]["why"].as_str().unwrap().to_owned();
     assert!(why.contains("in a row where others render; the last: "), "{why}");
     let listed = home.run(&["workers"]).out;
-    assert!(listed.contains("sick: it failed"), "{listed}");
+    assert!(listed.contains("quarantined: it failed"), "{listed}");
     let failures = home.json(&["jobs", "failures", &job, "--json"]);
     let attempts = failures["attempts"].as_array().unwrap();
     assert!((3..=6).contains(&attempts.len()), "{attempts:#?}");
@@ -86,10 +86,10 @@ fn a_worker_whose_blender_crashes_on_every_frame_is_set_aside_and_named() {
     let told = home.run(&["jobs", "failures", &job]).out;
     assert!(told.contains("broken") && told.contains("crashed") && told.contains("tried again"), "{told}");
 
-    assert_eq!(home.run(&["workers", "heal", "broken"]).code, 0);
+    assert_eq!(home.run(&["workers", "unquarantine", "broken"]).code, 0);
     assert_eq!(worker(&home, "broken")["state"], "idle");
-    let twice = home.run(&["workers", "heal", "broken"]);
-    assert!(twice.code != 0 && twice.err.contains("is not sick"), "{}", twice.err);
+    let twice = home.run(&["workers", "unquarantine", "broken"]);
+    assert!(twice.code != 0 && twice.err.contains("is not quarantined"), "{}", twice.err);
 }
 
 #[test]

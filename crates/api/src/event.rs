@@ -114,7 +114,7 @@ pub enum Change {
     },
     WorkerState {
         state: WorkerState,
-        /// Why it is set aside, where it is sick.
+        /// Why it is quarantined.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         why: Option<String>,
     },

@@ -28,12 +28,12 @@ pub use job::{
 };
 pub use kept::{Collect, Collected, Fetched, JobRetention, Kept};
 pub use link::{
-    AssignedTask, Assignment, AttemptReport, BlenderOffer, DeviceOffer, Down, Hello, Machine, Offered, Rest,
-    SlotClaim, StepWork, StreamAssignment, Up, Welcome,
+    AssignedTask, Assignment, AttemptReport, BlenderOffer, DeviceOffer, Down, Hello, Machine, Offered,
+    SlotClaim, StepWork, StreamAssignment, Unavailability, Up, Welcome,
 };
 pub use problem::{Problem, ProblemCode};
 pub use waiting::{RelativePriority, SlotHolder, UnmetRequirement, WaitReason};
-pub use worker::{Info, Me, RunningList, RunningTask, RunningView, SickView, WorkerList, WorkerView};
+pub use worker::{Info, Me, RunningList, RunningTask, RunningView, WorkerList, WorkerQuarantine, WorkerView};
 
 /// Where every route but the public ones begins.
 pub const PREFIX: &str = "/api/v1";

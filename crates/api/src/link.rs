@@ -33,9 +33,9 @@ pub struct Hello {
     /// Names that jobs may ask for, given to it by whoever started it.
     #[serde(default)]
     pub tags: Vec<ShortName>,
-    /// Why it takes no work for now, where it does not.
+    /// The reason for which it takes no work for now.
     #[serde(default)]
-    pub resting: Option<Rest>,
+    pub unavailable: Option<Unavailability>,
     /// Whether the farm may wake its machine when it sleeps.
     #[serde(default)]
     pub wakes: bool,
@@ -60,7 +60,7 @@ impl Hello {
             shared: Vec::new(),
             offered: None,
             tags: Vec::new(),
-            resting: None,
+            unavailable: None,
             wakes: false,
             macs: Vec::new(),
             held: Vec::new(),
@@ -87,9 +87,9 @@ pub struct Offered {
     pub memory: u64,
 }
 
-/// By its own wish a worker takes no work for now; what it has begun it ends, or has handed back.
+/// The reason for which a worker takes no work for now. It finishes or returns what it has begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Rest {
+pub struct Unavailability {
     /// As a person reads it: `asleep until 08:00`.
     pub why: String,
     /// Unix milliseconds, where it is known.
@@ -123,11 +123,11 @@ pub struct DeviceOffer {
 #[serde(tag = "up", rename_all = "kebab-case")]
 pub enum Up {
     Hello(Box<Hello>),
-    /// The worker's Blenders changed (one was found, or its full probe is done), or whether it rests.
+    /// The worker's Blenders changed (one was found, or its full probe is done), or its availability.
     Offer {
         blenders: Vec<BlenderOffer>,
         #[serde(default)]
-        resting: Option<Rest>,
+        unavailable: Option<Unavailability>,
     },
     /// The slot began this attempt; all in front of it on the slot have left Blender.
     Started {

@@ -253,8 +253,8 @@ impl fmt::Display for WaitReason {
                 let parts = [
                     (*paused, "paused"),
                     (*draining, "draining"),
-                    (*unavailable, "resting"),
-                    (*quarantined, "sick (see `kiln workers`)"),
+                    (*unavailable, "unavailable"),
+                    (*quarantined, "quarantined (see `kiln workers`)"),
                     (*silent, "silent"),
                 ];
                 let parts = parts.iter().filter(|(number, _)| *number > 0);
@@ -447,7 +447,7 @@ mod tests {
             ),
             (
                 WaitReason::NotWorking { paused: 1, draining: 0, unavailable: 2, quarantined: 1, silent: 0 },
-                "No worker that could take it works now: 1 paused, 2 resting, 1 sick (see `kiln workers`).",
+                "No worker that could take it works now: 1 paused, 2 unavailable, 1 quarantined (see `kiln workers`).",
             ),
             (
                 WaitReason::Cooldown { workers: 2 },

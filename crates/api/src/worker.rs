@@ -4,7 +4,7 @@ use kiln_types::{AttemptId, DesiredState, Epoch, JobId, Owner, SlotIndex, TaskNa
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{BlenderOffer, Machine, Offered, Rest};
+use crate::{BlenderOffer, Machine, Offered, Unavailability};
 
 /// What anyone may know of a server, without a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -76,10 +76,10 @@ pub struct WorkerView {
     /// The pools that the farm has put it in.
     #[serde(default)]
     pub pools: Vec<String>,
-    /// Why it takes no work for now, by its own wish.
-    pub resting: Option<Rest>,
-    /// Why it is set aside, where it fails, or goes down, where others deliver.
-    pub sick: Option<SickView>,
+    /// The reason for which it takes no work for now: its schedule, a person, or other load.
+    pub unavailable: Option<Unavailability>,
+    /// The reason for which the farm gives it single probes alone: it fails, or goes down, where others deliver.
+    pub quarantine: Option<WorkerQuarantine>,
     /// Whether the farm wakes its machine when work waits for it.
     pub wakes: bool,
     pub blenders: Vec<BlenderOffer>,
@@ -87,16 +87,16 @@ pub struct WorkerView {
     pub last_seen_ms: i64,
 }
 
-/// A worker that gets nothing but one task on trial from time to time, until it delivers.
+/// The quarantine of a worker: until it delivers, it gets one task from time to time, a probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct SickView {
+pub struct WorkerQuarantine {
     /// One sentence for a person.
     pub why: String,
-    /// How often it has been tried in vain.
-    pub trials: u32,
-    /// When it is tried next; absent where that is as soon as there is something for it, or goes on.
+    /// The number of probes that failed.
+    pub failed_probes: u32,
+    /// The time of the next probe; absent if one runs, or if the next task that fits is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_ms: Option<i64>,
+    pub next_probe_ms: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

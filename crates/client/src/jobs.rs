@@ -259,7 +259,7 @@ impl Client {
         self.get(&routes::worker(name)).await
     }
 
-    /// `pause`, `resume`, `drain`, `stop`, `wake` or `heal`.
+    /// `pause`, `resume`, `drain`, `stop`, `wake` or `unquarantine`.
     pub async fn tell_worker(&self, name: &str, verb: &str) -> Result<(), ClientError> {
         self.tell(Method::POST, &routes::of_worker(name, verb)).await
     }

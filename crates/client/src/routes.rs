@@ -103,7 +103,7 @@ pub fn worker(name: &str) -> String {
     format!("{PREFIX}/workers/{}", escaped(name))
 }
 
-/// `pause`, `resume`, `drain`, `stop`, `wake` or `heal`.
+/// `pause`, `resume`, `drain`, `stop`, `wake` or `unquarantine`.
 pub fn of_worker(name: &str, verb: &str) -> String {
     format!("{PREFIX}/workers/{}/{verb}", escaped(name))
 }

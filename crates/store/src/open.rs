@@ -363,6 +363,34 @@ mod tests {
         assert_eq!(kinds, [Some("bake"), Some("render"), None]);
     }
 
+    #[tokio::test]
+    async fn the_records_of_before_are_told_in_todays_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open_with(folder.path(), Durability::Durable, &up_to(12)).await.unwrap();
+        store.close().await.unwrap();
+        drop(store);
+        let options = SqliteConnectOptions::new().filename(folder.path().join(DATABASE));
+        let mut db = options.connect().await.unwrap();
+        let insert = r#"INSERT INTO workers (id, name, info, wish, first_seen_ms, last_seen_ms) VALUES
+            (1, 'asleep', '{"resting":{"why":"asleep until 08:00","until_ms":5},"slots":1}', 'work', 1, 1),
+            (2, 'free', '{"resting":null,"slots":1}', 'work', 1, 1), (3, 'old', '{"slots":1}', 'work', 1, 1);
+            INSERT INTO events (at_ms, worker, kind, data) VALUES
+            (1, 1, 'worker-state', '{"state":"resting"}'), (2, 1, 'worker-state', '{"state":"sick","why":"x"}'),
+            (3, 1, 'worker-state', '{"state":"idle"}')"#;
+        sqlx::raw_sql(insert).execute(&mut db).await.unwrap();
+        db.close().await.unwrap();
+
+        let (store, _) = Store::open(folder.path(), Durability::Durable).await.unwrap();
+        let infos: Vec<_> = store.workers().await.unwrap().into_iter().map(|row| row.info).collect();
+        let asleep = serde_json::json!({"why": "asleep until 08:00", "until_ms": 5});
+        let slots = serde_json::json!({"slots": 1});
+        let free = serde_json::json!({"unavailable": null, "slots": 1});
+        assert_eq!(infos, [serde_json::json!({"unavailable": asleep, "slots": 1}), free, slots]);
+        let events = store.events_after(kiln_types::EventNumber(0), 10, None).await.unwrap();
+        let states: Vec<_> = events.iter().map(|event| event.data["state"].as_str().unwrap()).collect();
+        assert_eq!(states, ["unavailable", "quarantined", "idle"]);
+    }
+
     async fn tables(file: &Path) -> Vec<String> {
         let mut db = SqliteConnectOptions::new().filename(file).connect().await.unwrap();
         let names = sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name");

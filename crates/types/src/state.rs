@@ -144,10 +144,10 @@ text_enum!(
         Rendering = "rendering",
         /// Gets no work until resumed; finishes what it has.
         Paused = "paused",
-        /// Gets no work for now by its own wish: it sleeps, or leaves the machine to a person.
-        Resting = "resting",
-        /// Gets no work for now, because it fails, or goes down, where others deliver.
-        Sick = "sick",
+        /// Gets no work for now: it is outside its schedule, or leaves the machine to a person.
+        Unavailable = "unavailable",
+        /// Gets nothing but probes, because it fails, or goes down, where others deliver.
+        Quarantined = "quarantined",
         /// Returns the tasks that it has not begun, finishes the others, then leaves.
         Draining = "draining",
         Offline = "offline",

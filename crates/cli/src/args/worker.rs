@@ -64,8 +64,8 @@ pub enum WorkersCommand {
     Drain(OneWorker),
     /// Let it leave at once; its frames go to others.
     Stop(OneWorker),
-    /// Give it work again, where it was set aside because it failed what others rendered.
-    Heal(OneWorker),
+    /// End its quarantine, in which it is because it failed what others rendered.
+    Unquarantine(OneWorker),
     /// Start its machine over the network (wake-on-LAN).
     Wake(OneWorker),
     /// Everything about one.

@@ -266,7 +266,7 @@ async fn join(
     // rests leaves them to the person, and this is the person.
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let workers = client.workers().await.unwrap_or_default();
-    let works = |state| !matches!(state, WorkerState::Offline | WorkerState::Resting);
+    let works = |state| !matches!(state, WorkerState::Offline | WorkerState::Unavailable);
     if workers.iter().any(|one| works(one.state) && one.machine.hostname == host) {
         return None;
     }

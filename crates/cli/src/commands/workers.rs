@@ -24,7 +24,9 @@ pub async fn run(context: &Context, args: WorkersArgs) -> Outcome<Exit> {
         Some(WorkersCommand::Resume(worker)) => ("resume", worker, "gets work again"),
         Some(WorkersCommand::Drain(worker)) => ("drain", worker, "finishes what it renders, then leaves"),
         Some(WorkersCommand::Stop(worker)) => ("stop", worker, "leaves now"),
-        Some(WorkersCommand::Heal(worker)) => ("heal", worker, "counts as well, and gets work again"),
+        Some(WorkersCommand::Unquarantine(worker)) => {
+            ("unquarantine", worker, "is out of quarantine, and gets work again")
+        }
         Some(WorkersCommand::Wake(worker)) => {
             ("wake", worker, "is called; it takes a machine a minute or so")
         }
@@ -67,7 +69,7 @@ async fn show(context: &Context, worker: OneWorker) -> Outcome<Exit> {
 
 /// A line for each thing that there is to say.
 fn lines(worker: &WorkerView) -> impl Iterator<Item = Vec<String>> {
-    let until = worker.resting.as_ref().and_then(|rest| rest.until_ms);
+    let until = worker.unavailable.as_ref().and_then(|unavailable| unavailable.until_ms);
     let tags = if worker.tags.is_empty() { "none".to_owned() } else { worker.tags.join(", ") };
     let mut lines = vec![
         ("name", worker.name.clone()),
@@ -84,12 +86,12 @@ fn lines(worker: &WorkerView) -> impl Iterator<Item = Vec<String>> {
         ("Kiln", worker.build.clone()),
         ("last heard of", moment(worker.last_seen_ms)),
     ];
-    lines.extend(until.map(|until| ("rests until", moment(until))));
-    if let Some(sick) = &worker.sick {
-        lines.push(("tried in vain", count(sick.trials, "time")));
+    lines.extend(until.map(|until| ("unavailable until", moment(until))));
+    if let Some(quarantine) = &worker.quarantine {
+        lines.push(("failed probes", quarantine.failed_probes.to_string()));
         lines.push((
-            "tried next",
-            sick.next_ms.map_or_else(|| "as soon as something waits".to_owned(), moment),
+            "next probe",
+            quarantine.next_probe_ms.map_or_else(|| "as soon as something waits".to_owned(), moment),
         ));
     }
     for blender in &worker.blenders {
@@ -166,11 +168,11 @@ fn row(worker: &WorkerView) -> Vec<String> {
     ]
 }
 
-/// `resting: asleep until 08:00`, `sick: it failed 3 times in a row where others render; the last: ...`.
+/// `unavailable: asleep until 08:00`, `quarantine: it failed 3 times in a row where others render; the last: ...`.
 fn state(worker: &WorkerView) -> String {
     let why = match worker.state {
-        WorkerState::Resting => worker.resting.as_ref().map(|rest| rest.why.as_str()),
-        WorkerState::Sick => worker.sick.as_ref().map(|sick| sick.why.as_str()),
+        WorkerState::Unavailable => worker.unavailable.as_ref().map(|unavailable| unavailable.why.as_str()),
+        WorkerState::Quarantined => worker.quarantine.as_ref().map(|quarantine| quarantine.why.as_str()),
         _ => None,
     };
     why.map_or_else(|| worker.state.to_string(), |why| format!("{}: {why}", worker.state))

@@ -45,7 +45,7 @@ pub fn worker(name: &str, state: &str, more: Value) -> WorkerView {
             "hostname": name, "system": "linux x86_64", "cpu": "Ryzen 9 7950X", "cores": 16,
             "memory": 64_u64 << 30,
         },
-        "offered": { "cores": 16, "memory": 64_u64 << 30 }, "slots": 1, "tags": [], "resting": null, "wakes": false,
+        "offered": { "cores": 16, "memory": 64_u64 << 30 }, "slots": 1, "tags": [], "unavailable": null, "wakes": false,
         "blenders": [{
             "version": "3.4.1", "build_hash": "abc", "flavor": "executable", "engines": [], "devices": [],
             "denoisers": [],
@@ -125,13 +125,17 @@ pub fn farm() -> FarmSnapshot {
                 "slots": 2, "running": [run(0, 7, Some(157), Some(0.99), true), run(0, 7, Some(158), Some(0.63), false), run(1, 7, Some(160), Some(0.12), true)],
             }),
         ),
-        worker("desk", "resting", json!({ "resting": { "why": "asleep until 08:00", "until_ms": null } })),
+        worker(
+            "desk",
+            "unavailable",
+            json!({ "unavailable": { "why": "asleep until 08:00", "until_ms": null } }),
+        ),
         worker("laptop", "offline", json!({ "last_seen_ms": NOW - 7_200_000 })),
         worker(
             "rack-3",
-            "sick",
+            "quarantined",
             json!({
-                "sick": { "why": "3 frames failed here that others delivered", "trials": 2, "next_ms": null },
+                "quarantine": { "why": "3 frames failed here that others delivered", "failed_probes": 2, "next_probe_ms": null },
             }),
         ),
         worker(

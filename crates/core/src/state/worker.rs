@@ -222,8 +222,8 @@ impl Worker {
             (Presence::Silent | Presence::Offline, _) => WorkerState::Offline,
             (_, DesiredState::Pause) => WorkerState::Paused,
             (_, DesiredState::Drain | DesiredState::Stop) => WorkerState::Draining,
-            (_, DesiredState::Work) if self.offer.unavailable => WorkerState::Resting,
-            (_, DesiredState::Work) if self.quarantined.is_some() => WorkerState::Sick,
+            (_, DesiredState::Work) if self.offer.unavailable => WorkerState::Unavailable,
+            (_, DesiredState::Work) if self.quarantined.is_some() => WorkerState::Quarantined,
             (_, DesiredState::Work) if self.slots.iter().all(Slot::is_empty) && self.streams.is_empty() => {
                 WorkerState::Idle
             }

@@ -66,7 +66,7 @@ fn failed_on(farm: &Farm, index: u32) -> Vec<WorkerId> {
 fn a_worker_that_fails_where_others_deliver_is_set_aside_and_its_failures_do_not_count() {
     let mut farm = quarantined(3, 40);
     let view = farm.core.worker(w(1)).unwrap();
-    assert_eq!(view.state, WorkerState::Sick);
+    assert_eq!(view.state, WorkerState::Quarantined);
     let reason = view.quarantine.unwrap().reason;
     assert_eq!(reason, "it failed 3 times in a row where others render; the last: Blender died of signal 11");
     assert!((0..40).all(|index| failed_on(&farm, index).is_empty()), "a failure counts against a task");
@@ -226,7 +226,7 @@ fn who_is_sick_is_so_after_a_restart() {
     farm.held.clear();
     farm.join(1, 1);
     farm.join(2, 1);
-    assert_eq!(farm.core.worker(w(1)).unwrap().state, WorkerState::Sick);
+    assert_eq!(farm.core.worker(w(1)).unwrap().state, WorkerState::Quarantined);
     farm.schedule();
     assert!(farm.holdings(1).is_empty());
     farm.pass(60_000, &[1, 2]);

@@ -357,7 +357,7 @@ fn a_worker_that_rests_ends_what_it_renders_and_gives_the_rest_to_others() {
     farm.schedule();
     farm.start(1, task(1, 0));
     rest(&mut farm, 1, true);
-    assert_eq!(farm.core.worker(w(1)).unwrap().state, WorkerState::Resting);
+    assert_eq!(farm.core.worker(w(1)).unwrap().state, WorkerState::Unavailable);
     farm.answer_revokes();
     farm.schedule();
     assert_eq!(farm.queue(1, 0), [0], "what runs goes on, and nothing comes to it");

@@ -177,7 +177,7 @@ fn documented() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(workers::drain))
         .routes(routes!(workers::stop))
         .routes(routes!(workers::pools))
-        .routes(routes!(workers::heal))
+        .routes(routes!(workers::unquarantine))
         .routes(routes!(workers::wake))
         .routes(routes!(workers::link))
         .routes(routes!(events::follow))

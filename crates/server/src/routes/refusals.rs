@@ -228,7 +228,7 @@ mod tests {
                 409,
                 "Nothing is known of the network cards of oak; it tells them when it connects the next time.",
             ),
-            (Refusal::NotQuarantined(name()), 409, "The worker oak is not sick."),
+            (Refusal::NotQuarantined(name()), 409, "The worker oak is not quarantined."),
             (
                 Refusal::BatchDropped,
                 503,

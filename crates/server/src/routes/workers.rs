@@ -101,15 +101,15 @@ pub(super) async fn stop(
     set_desired(&app, name, DesiredState::Stop).await
 }
 
-/// A worker that was set aside, because it failed or went down where others deliver, is well: it gets work again.
-#[utoipa::path(post, path = "/api/v1/workers/{name}/heal", tag = "workers", params(("name" = String, Path)),
+/// Ends the quarantine of a worker that failed or went down where others deliver: it gets work again.
+#[utoipa::path(post, path = "/api/v1/workers/{name}/unquarantine", tag = "workers", params(("name" = String, Path)),
     responses((status = 200, body = WorkerView), Conflict))]
-pub(super) async fn heal(
+pub(super) async fn unquarantine(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Answer<axum::Json<WorkerView>> {
     let worker = name.clone();
-    app.scheduler.ask(|reply| Input::Heal { name: worker, reply }).await?;
+    app.scheduler.ask(|reply| Input::Unquarantine { name: worker, reply }).await?;
     view(&app, name).await
 }
 

@@ -132,8 +132,8 @@ impl Scheduler {
             }
             Record::StepAdded { job, step } => self.step_added(job, step, at_ms),
             Record::WorkerState { worker, state } => {
-                let sick = self.farm.core.worker(worker).and_then(|view| view.quarantine);
-                let why = sick.filter(|_| state == WorkerState::Sick).map(|known| known.reason);
+                let quarantine = self.farm.core.worker(worker).and_then(|view| view.quarantine);
+                let why = quarantine.filter(|_| state == WorkerState::Quarantined).map(|known| known.reason);
                 self.event(at_ms, None, Some(worker), &Change::WorkerState { state, why });
             }
         }

@@ -64,8 +64,8 @@ impl Scheduler {
                 let answer = self.set_desired(&name, desired);
                 self.batch.answer(reply, answer);
             }
-            Input::Heal { name, reply } => {
-                let answer = self.heal(&name);
+            Input::Unquarantine { name, reply } => {
+                let answer = self.unquarantine(&name);
                 self.batch.answer(reply, answer);
             }
             Input::RemoveWorker { name, reply } => {
@@ -291,10 +291,10 @@ impl Scheduler {
         match up {
             // Taken by the link: the first message, and what an attempt made.
             Up::Hello(_) | Up::Finished { .. } => {}
-            Up::Offer { blenders, resting } => {
+            Up::Offer { blenders, unavailable } => {
                 let Some(known) = self.farm.workers.get_mut(worker) else { return };
                 known.said.blenders = blenders;
-                known.said.resting = resting.map(shown);
+                known.said.unavailable = unavailable.map(shown);
                 let (name, offer) = (known.name.clone(), known.offer());
                 let info = serde_json::to_value(&known.said).unwrap_or_default();
                 self.farm.core.worker_offer_changed(worker, offer, out);
@@ -471,7 +471,7 @@ impl Scheduler {
         Ok((worker, self.farm.workers.get_mut(worker).ok_or_else(no_such_worker)?))
     }
 
-    fn heal(&mut self, name: &str) -> Result<(), Refusal> {
+    fn unquarantine(&mut self, name: &str) -> Result<(), Refusal> {
         let (worker, _) = self.named(name)?;
         if !self.farm.core.unquarantine_worker(worker, &mut self.batch.outbox) {
             return Err(Refusal::NotQuarantined(name.to_owned()));

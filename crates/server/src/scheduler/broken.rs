@@ -57,7 +57,7 @@ impl Taken {
             Input::Gone { worker, .. } => ("lost connection", None, Some(*worker)),
             Input::DesiredState { .. } => ("desired state", None, None),
             Input::Set { .. } => ("setting", None, None),
-            Input::Heal { .. } => ("end of a quarantine", None, None),
+            Input::Unquarantine { .. } => ("end of a quarantine", None, None),
             Input::RemoveWorker { .. } => ("removal of a worker", None, None),
             Input::Fetched { job, .. } => ("fetched outputs", Some(*job), None),
             Input::Expire { .. } => ("expiry", None, None),

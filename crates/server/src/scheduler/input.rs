@@ -60,7 +60,7 @@ pub(crate) enum Input {
         setting: FarmSetting,
         reply: Reply<()>,
     },
-    Heal {
+    Unquarantine {
         name: String,
         reply: Reply<()>,
     },

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use kiln_api::{
-    RunningList, RunningTask, RunningView, SickView, TimeLeft, UnmetView, WaitReason, WorkerView,
+    RunningList, RunningTask, RunningView, TimeLeft, UnmetView, WaitReason, WorkerQuarantine, WorkerView,
 };
 use kiln_core::{Explainer, Moment};
 use kiln_types::{AttemptId, JobId, JobState, TaskCounts, WorkerId, WorkerState};
@@ -163,11 +163,11 @@ impl FarmState {
             slots: known.said.slots,
             tags: known.said.tags.clone(),
             pools: known.pools.iter().map(ToString::to_string).collect(),
-            resting: known.said.resting.clone().filter(|_| known.link.is_some()),
-            sick: self.core.worker(id).and_then(|view| view.quarantine).map(|known| SickView {
+            unavailable: known.said.unavailable.clone().filter(|_| known.link.is_some()),
+            quarantine: self.core.worker(id).and_then(|view| view.quarantine).map(|known| WorkerQuarantine {
                 why: known.reason,
-                trials: known.failed_probes,
-                next_ms: known.next.map(|at| self.clock.unix_ms(at)),
+                failed_probes: known.failed_probes,
+                next_probe_ms: known.next.map(|at| self.clock.unix_ms(at)),
             }),
             wakes: known.said.wakes,
             blenders: known.said.blenders.clone(),

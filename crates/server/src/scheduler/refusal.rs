@@ -74,7 +74,7 @@ pub(crate) enum Refusal {
     WorkerAwake(String),
     #[error("nothing is known of the network cards of {0}")]
     NoNetworkCards(String),
-    #[error("the worker {0} is not sick")]
+    #[error("the worker {0} is not quarantined")]
     NotQuarantined(String),
 
     /// The batch of the request was dropped with a broken invariant.

@@ -510,13 +510,17 @@ impl World {
         }
         assert!(open.iter().all(|id| ids.contains(id)), "a job came back from the dead");
         let workers = store.workers().await.unwrap().into_iter();
-        let sick: Vec<_> = workers
+        let quarantined: Vec<_> = workers
             .filter_map(|row| row.quarantine.map(|known| (row.id, known.reason, known.failed_probes)))
             .collect();
         let expected =
             self.ledger.quarantined().map(|(id, known)| (id, known.reason.clone(), known.failed_probes));
-        assert_eq!(sick.iter().cloned().collect::<BTreeSet<_>>(), expected.collect(), "who is sick");
-        *self.compared.entry("sick workers").or_default() += sick.len();
+        assert_eq!(
+            quarantined.iter().cloned().collect::<BTreeSet<_>>(),
+            expected.collect(),
+            "the quarantined workers"
+        );
+        *self.compared.entry("quarantined workers").or_default() += quarantined.len();
     }
 }
 

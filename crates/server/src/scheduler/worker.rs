@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kiln_api::{BlenderOffer, Down, Hello, Machine, Offered, Rest};
+use kiln_api::{BlenderOffer, Down, Hello, Machine, Offered, Unavailability};
 use kiln_core::WorkerOffer;
 use kiln_types::{DesiredState, DeviceClass, ShortName};
 use serde::{Deserialize, Serialize};
@@ -48,7 +48,7 @@ pub(crate) struct WorkerInfo {
     /// All that the machine has where `None`.
     pub offered: Option<Offered>,
     pub tags: Vec<String>,
-    pub resting: Option<Rest>,
+    pub unavailable: Option<Unavailability>,
     pub wakes: bool,
     pub macs: Vec<String>,
 }
@@ -63,7 +63,7 @@ impl WorkerInfo {
             shared: hello.shared.iter().map(ToString::to_string).collect(),
             offered: hello.offered,
             tags: hello.tags.iter().take(MAX_LISTED).map(ToString::to_string).collect(),
-            resting: hello.resting.map(shown),
+            unavailable: hello.unavailable.map(shown),
             wakes: hello.wakes,
             macs: hello.macs.iter().take(MAX_LISTED).map(|mac| short(mac)).collect(),
         }
@@ -110,7 +110,7 @@ impl WorkerInfo {
             name: name.to_owned(),
             slots: self.slots,
             labels,
-            unavailable: self.resting.is_some(),
+            unavailable: self.unavailable.is_some(),
             cores: self.offered().cores,
             memory: self.offered().memory,
             gpus: self.gpus(),
@@ -123,8 +123,8 @@ fn short(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
 }
 
-pub(super) fn shown(rest: Rest) -> Rest {
-    Rest { why: short(&rest.why), ..rest }
+pub(super) fn shown(reason: Unavailability) -> Unavailability {
+    Unavailability { why: short(&reason.why), ..reason }
 }
 
 /// The scheduler's end of a worker's connection.

@@ -20,12 +20,15 @@ impl FarmState {
         for (worker, known) in self.workers.iter() {
             let said = &known.said;
             // Awake, it would only say that it is not its time.
-            let rests =
-                said.resting.as_ref().and_then(|rest| rest.until_ms).is_some_and(|until| until > now_ms);
+            let is_asleep = said
+                .unavailable
+                .as_ref()
+                .and_then(|reason| reason.until_ms)
+                .is_some_and(|until| until > now_ms);
             if known.link.is_none()
                 && said.wakes
                 && known.desired == DesiredState::Work
-                && !rests
+                && !is_asleep
                 && !said.macs.is_empty()
             {
                 sleepers.push(Sleeper { worker: *worker, offer: known.offer() });

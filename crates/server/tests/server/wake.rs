@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use kiln_api::{DeviceOffer, Hello, Rest};
+use kiln_api::{DeviceOffer, Hello, Unavailability};
 use kiln_server::ServerOptions;
 use kiln_types::{DeviceClass, WorkerState};
 use reqwest::StatusCode;
@@ -67,9 +67,12 @@ async fn work_that_waits_wakes_who_may_be_woken_and_could_take_it() {
     let farm = Farm::start().await;
     comes_and_goes(&farm, sleepy(1, "unasked", "52:54:00:00:00:01", false)).await;
     let until_ms = Some(i64::MAX);
-    let asleep = Rest { why: "asleep".to_owned(), until_ms };
-    comes_and_goes(&farm, Hello { resting: Some(asleep), ..sleepy(2, "asleep", "52:54:00:00:00:02", true) })
-        .await;
+    let asleep = Unavailability { why: "asleep".to_owned(), until_ms };
+    comes_and_goes(
+        &farm,
+        Hello { unavailable: Some(asleep), ..sleepy(2, "asleep", "52:54:00:00:00:02", true) },
+    )
+    .await;
     comes_and_goes(&farm, Hello { blenders: Vec::new(), ..sleepy(3, "bare", "52:54:00:00:00:03", true) })
         .await;
     comes_and_goes(&farm, sleepy(4, "paused", "52:54:00:00:00:04", true)).await;

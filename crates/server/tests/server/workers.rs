@@ -1,6 +1,6 @@
 //! Workers come, go, and are told what to do.
 
-use kiln_api::{Down, Hello, JobView, Rest, UnmetRequirement, UnmetView, Up, WaitReason};
+use kiln_api::{Down, Hello, JobView, Unavailability, UnmetRequirement, UnmetView, Up, WaitReason};
 use kiln_types::{BlenderSeries, DesiredState, HeldPhase, JobState, WorkerState};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -78,18 +78,19 @@ async fn wishes_reach_the_worker_and_outlive_the_server() {
 #[tokio::test]
 async fn a_worker_that_rests_gets_nothing_and_says_why() {
     let farm = Farm::start().await;
-    let rest = Rest { why: "asleep\u{7} until 08:00".to_owned(), until_ms: Some(1) };
-    let asleep = Hello { tags: vec!["attic".parse().unwrap()], resting: Some(rest), ..hello(1, "attic", 1) };
+    let rest = Unavailability { why: "asleep\u{7} until 08:00".to_owned(), until_ms: Some(1) };
+    let asleep =
+        Hello { tags: vec!["attic".parse().unwrap()], unavailable: Some(rest), ..hello(1, "attic", 1) };
     let blenders = asleep.blenders.clone();
     let mut sleeper = FakeWorker::join_as(&farm, asleep).await;
     let job = farm.submit("1-2").await;
     let view = farm.client.workers().await.unwrap().remove(0);
-    assert_eq!(view.state, WorkerState::Resting);
-    assert_eq!(view.resting.unwrap().why, "asleep until 08:00", "nothing that moves a terminal");
+    assert_eq!(view.state, WorkerState::Unavailable);
+    assert_eq!(view.unavailable.unwrap().why, "asleep until 08:00", "nothing that moves a terminal");
     assert_eq!((view.tags, view.offered.cores), (vec!["attic".to_owned()], 4));
     let why = farm.client.job(job.id).await.unwrap().waits_for;
-    assert_eq!(why.unwrap().to_string(), "No worker that could take it works now: 1 resting.");
-    sleeper.say(Up::Offer { blenders, resting: None }).await;
+    assert_eq!(why.unwrap().to_string(), "No worker that could take it works now: 1 unavailable.");
+    sleeper.say(Up::Offer { blenders, unavailable: None }).await;
     assert_eq!(sleeper.assignment().await.tasks.len(), 2);
 }
 

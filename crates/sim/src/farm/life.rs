@@ -294,7 +294,9 @@ impl<'a> Life<'a> {
                     self.batch(|core, _, out| core.worker_offer_changed(id, offer, out));
                 }
             }
-            Fate::FallsSick | Fate::Recovers => self.machines[node].quarantined = fate == Fate::FallsSick,
+            Fate::IsQuarantined | Fate::Recovers => {
+                self.machines[node].quarantined = fate == Fate::IsQuarantined
+            }
         }
     }
 

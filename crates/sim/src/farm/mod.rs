@@ -54,7 +54,7 @@ pub enum Fate {
     Unavailable,
     Works,
     /// Every frame on it fails, quickly.
-    FallsSick,
+    IsQuarantined,
     Recovers,
 }
 

@@ -14,7 +14,7 @@ use std::{
 };
 
 use jiff::Zoned;
-use kiln_api::Rest;
+use kiln_api::Unavailability;
 use serde::Deserialize;
 
 pub(crate) use activity::{ActivityMonitor, MachineUse, held_memory, watch_machine};
@@ -167,10 +167,10 @@ impl Availability {
     }
 
     /// Returns the reason for which it takes no work now.
-    pub(crate) fn unavailable(&self, wall: &Zoned) -> Option<Rest> {
+    pub(crate) fn unavailable(&self, wall: &Zoned) -> Option<Unavailability> {
         if let schedule::Hour::Asleep { until } = schedule::hour(&self.options.sleep, wall) {
             let until_ms = until.map(jiff::Timestamp::as_millisecond);
-            return Some(Rest { why: schedule::words(until, wall), until_ms });
+            return Some(Unavailability { why: schedule::words(until, wall), until_ms });
         }
         let why = if self.person.on {
             "somebody is at the machine"
@@ -181,7 +181,7 @@ impl Availability {
         } else {
             return None;
         };
-        Some(Rest { why: why.to_owned(), until_ms: None })
+        Some(Unavailability { why: why.to_owned(), until_ms: None })
     }
 }
 
@@ -229,7 +229,7 @@ mod tests {
         let mut last = None;
         for second in 0..seconds {
             policy.see(&seen(second), start + Duration::from_secs(second));
-            let why = policy.unavailable(&wall()).map(|rest| rest.why);
+            let why = policy.unavailable(&wall()).map(|reason| reason.why);
             if why != last {
                 found.push((second, why.clone()));
                 last = why;
@@ -323,9 +323,9 @@ mod tests {
             8,
         );
         policy.see(&MachineUse { blender: true, ..QUIET }, Instant::now());
-        let rest = policy.unavailable(&wall()).unwrap();
-        assert_eq!(rest.why, "asleep until 13:00");
-        assert_eq!(rest.until_ms, Some(wall().timestamp().as_millisecond() + 3_600_000));
+        let reason = policy.unavailable(&wall()).unwrap();
+        assert_eq!(reason.why, "asleep until 13:00");
+        assert_eq!(reason.until_ms, Some(wall().timestamp().as_millisecond() + 3_600_000));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kiln_api::{AttemptReport, BUILD, Down, Hello, Machine, Offered, PROTOCOL, Rest, Up, Welcome};
+use kiln_api::{AttemptReport, BUILD, Down, Hello, Machine, Offered, PROTOCOL, Unavailability, Up, Welcome};
 use kiln_blobs::{BlobStore, Cache};
 use kiln_client::Client;
 use kiln_host::BlenderInstall;
@@ -119,7 +119,7 @@ pub(crate) struct WorkerActor {
     /// The number of slots that it begins with.
     count: u16,
     pub(super) availability: Availability,
-    pub(super) unavailable: Option<Rest>,
+    pub(super) unavailable: Option<Unavailability>,
     pub(super) context: Arc<SlotContext>,
     pub(super) fetcher: InputFetcher,
     pub(super) gpus: Arc<GpuMemory>,
@@ -386,7 +386,7 @@ impl WorkerActor {
             shared: self.options.shared.keys().cloned().collect(),
             offered: Some(self.offered),
             tags: self.options.tags.clone(),
-            resting: self.unavailable.clone(),
+            unavailable: self.unavailable.clone(),
             wakes: self.options.wakes,
             macs: hardware::macs(Path::new("/sys/class/net")),
             held: self.attempts.held(),
@@ -504,7 +504,7 @@ impl WorkerActor {
     }
 
     pub(super) fn offer(&self) {
-        self.send(Up::Offer { blenders: self.offers.all(), resting: self.unavailable.clone() });
+        self.send(Up::Offer { blenders: self.offers.all(), unavailable: self.unavailable.clone() });
     }
 
     /// Sends while there is a connection; the next hello replaces what is lost without one.

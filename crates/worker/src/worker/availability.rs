@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use jiff::Zoned;
-use kiln_api::Rest;
+use kiln_api::Unavailability;
 
 use super::actor::WorkerActor;
 use crate::{
@@ -34,9 +34,9 @@ impl WorkerActor {
         // First the farm hears of it: tasks that are returned then count against nothing.
         self.offer();
         match (before, self.unavailable.clone()) {
-            (None, Some(rest)) => self.become_unavailable(rest),
-            (Some(before), Some(rest)) if before.why != rest.why => {
-                self.emit(WorkerEvent::Unavailable { why: rest.why });
+            (None, Some(reason)) => self.become_unavailable(reason),
+            (Some(before), Some(reason)) if before.why != reason.why => {
+                self.emit(WorkerEvent::Unavailable { why: reason.why });
             }
             (Some(_), None) => {
                 self.emit(WorkerEvent::Available);
@@ -49,8 +49,8 @@ impl WorkerActor {
         }
     }
 
-    fn become_unavailable(&mut self, rest: Rest) {
-        self.emit(WorkerEvent::Unavailable { why: rest.why });
+    fn become_unavailable(&mut self, reason: Unavailability) {
+        self.emit(WorkerEvent::Unavailable { why: reason.why });
         let running = self.availability.on_unavailable() == OnUnavailable::Stop;
         self.return_streams();
         self.command_all(|| SlotCommand::MakeUnavailable { running });

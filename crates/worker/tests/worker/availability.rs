@@ -92,7 +92,7 @@ async fn a_blender_that_somebody_opens_makes_it_rest_and_closed_again_it_works()
     let mut events = worker.subscribe();
     let mut line = farm.next().await;
     let why = "close the Blender that is open on this machine: this test opens one itself";
-    assert_eq!(line.hello.resting, None, "{why}");
+    assert_eq!(line.hello.unavailable, None, "{why}");
     let long = farm.session(100, 1_000_000);
     let assignment = farm.assignment(0, &long, &[1, 2]);
     let [first, second] = [0, 1].map(|at| assignment.tasks[at].attempt);
@@ -134,7 +134,7 @@ async fn a_blender_that_somebody_opens_makes_it_rest_and_closed_again_it_works()
     worker.stop_hard().await;
     let worker = RunningWorker::start(shy(&farm, OnUnavailable::Stop)).await.unwrap();
     let line = farm.next().await;
-    assert!(line.hello.resting.is_some());
+    assert!(line.hello.unavailable.is_some());
     drop(open);
     worker.stop_hard().await;
 }

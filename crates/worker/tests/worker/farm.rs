@@ -348,10 +348,10 @@ impl Line {
     /// Skips to the message that it is unavailable, or available again; returns the reason.
     pub async fn next_availability(&mut self, is_unavailable: bool) -> Option<String> {
         loop {
-            if let Up::Offer { resting, .. } = self.next().await.expect("the worker has left")
-                && resting.is_some() == is_unavailable
+            if let Up::Offer { unavailable, .. } = self.next().await.expect("the worker has left")
+                && unavailable.is_some() == is_unavailable
             {
-                return resting.map(|reason| reason.why);
+                return unavailable.map(|reason| reason.why);
             }
         }
     }

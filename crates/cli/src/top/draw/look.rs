@@ -83,8 +83,8 @@ impl Look {
             WorkerState::Rendering => self.good(),
             WorkerState::Idle => Style::new(),
             WorkerState::Paused | WorkerState::Draining => self.calm(),
-            WorkerState::Resting => self.warning(),
-            WorkerState::Sick => self.bad(),
+            WorkerState::Unavailable => self.warning(),
+            WorkerState::Quarantined => self.bad(),
             WorkerState::Offline => self.dim(),
         }
     }

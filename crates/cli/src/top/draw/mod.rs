@@ -129,7 +129,7 @@ fn head(model: &Model, now: &DrawTime, look: Look, area: Rect, buffer: &mut Buff
     ends(states, pace(model, now, look, room), line_of(area, 1), buffer);
 }
 
-/// `5 workers: 3 rendering, 1 resting, 1 offline`.
+/// `5 workers: 3 rendering, 1 unavailable, 1 offline`.
 fn states(model: &Model, look: Look) -> Vec<Span<'static>> {
     let workers = &model.farm.workers;
     let mut by_state: BTreeMap<WorkerState, usize> = BTreeMap::new();

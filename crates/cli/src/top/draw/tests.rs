@@ -54,7 +54,7 @@ fn shows(model: &Model, look: Look, (width, height): (u16, u16), wanted: &str) {
 fn a_farm_fits_the_smallest_usual_terminal() {
     let wanted = "
  kiln  http://10.0.0.5:8765  ● live                                    17:55:08
- 5 workers: 2 rendering, 1 resting, 1 sick, 1 offline  ▆▇▇▇▇███▆ 240 frames/min
+ 5 workers: 2 rendering, 1 unavailable, 1 quarantined, 1 offline 240 frames/min
 
  ID  JOB          STATE      WHO       PROGRESS           DONE  FAILED     LEFT
 ▌ 7  forest       running    ana/film  ━━━━━╸━──  63%  157/250       2  4–9 min
@@ -64,12 +64,12 @@ fn a_farm_fits_the_smallest_usual_terminal() {
   5  fall         completed            ━━━━━━━━━ 100%    48/48
   6  broken       failed               ━────────   8%     1/48       3
 
- WORKER    STATE      RENDERS                    SLOTS  CORES     MEMORY   SEEN
- attic     rendering  forest 158 63% · 160 ~12%    2/2     16     64 GiB    now
- desk      resting    asleep until 08:00           0/1     16     64 GiB    now
+ WORKER    STATE        RENDERS                  SLOTS  CORES     MEMORY   SEEN
+ attic     rendering    forest 158 63% · 160 ~…    2/2     16     64 GiB    now
+ desk      unavailable  asleep until 08:00         0/1     16     64 GiB    now
  laptop    offline                                   1     16     64 GiB  2.0 h
- rack-3    sick       3 frames failed here tha…    0/1     16     64 GiB    now
- studio    rendering  water_simulation_v12 bak…    1/1   8/16  32/64 GiB    now
+ rack-3    quarantined  3 frames failed here t…    0/1     16     64 GiB    now
+ studio    rendering    water_simulation_v12 b…    1/1   8/16  32/64 GiB    now
 
 
 
@@ -87,7 +87,7 @@ fn where_it_is_narrow_what_matters_less_gives_way() {
     press(&mut model, &[Key::Down, Key::Down]);
     let wanted = "
  kiln  http://10.0.0.5:8765  ● live                17:55:08
- 5 workers: 2 rendering, 1 resting, 1 sick, 1 offline
+ 5 workers: 2 rendering, 1 unavailable, 1 quarantined, 1 of…
                                                       ↑1 ↓1
  ID  JOB         STATE      PROGRESS          DONE     LEFT
   8  water_sim…  baking     ━━━─────  40%     0/48
@@ -95,9 +95,9 @@ fn where_it_is_narrow_what_matters_less_gives_way() {
    waits: No worker of the farm has Blender 4.5.
   5  fall        completed  ━━━━━━━━ 100%    48/48
                                                          ↓2
- WORKER    STATE      RENDERS                  CORES   SEEN
- attic     rendering  forest 158 63% · 160 ~…     16    now
- desk      resting    asleep until 08:00          16    now
+ WORKER    STATE        RENDERS                CORES   SEEN
+ attic     rendering    forest 158 63% · 160…     16    now
+ desk      unavailable  asleep until 08:00        16    now
  laptop    offline                                16  2.0 h
  q quit  Tab workers  ↑↓ select  e explain  p pause  r retry
 ";
@@ -110,15 +110,15 @@ fn the_selected_worker_is_in_sight() {
     press(&mut model, &[Key::Tab, Key::End, Key::Up]);
     let wanted = "
  kiln  http://10.0.0.5:8765  ● live                17:55:08
- 5 workers: 2 rendering, 1 resting, 1 sick, 1 offline
+ 5 workers: 2 rendering, 1 unavailable, 1 quarantined, 1 of…
                                                          ↓3
  ID  JOB         STATE      PROGRESS          DONE     LEFT
   7  forest      running    ━━━━━━──  63%  157/250  4–9 min
   8  water_sim…  baking     ━━━─────  40%     0/48
                                                       ↑3 ↓1
- WORKER    STATE      RENDERS                  CORES   SEEN
-▌rack-3    sick       3 frames failed here t…     16    now
-   3 frames failed here that others delivered; tried 2 tim…
+ WORKER    STATE        RENDERS                CORES   SEEN
+▌rack-3    quarantined  3 frames failed here…     16    now
+   3 frames failed here that others delivered; 2 probes fa…
  q quit  Tab jobs  ↑↓ select  p pause  d drain  w work again
 ";
     shows(&model, LIVE, (60, 11), wanted);
@@ -130,16 +130,16 @@ fn a_question_stands_in_the_middle() {
     press(&mut model, &[Key::Char('c')]);
     let wanted = "
  kiln  http://10.0.0.5:8765  ● live                17:55:08
- 5 workers: 2 rendering, 1 resting, 1 sick, 1 offline
+ 5 workers: 2 rendering, 1 unavailable, 1 quarantined, 1 of…
                                                          ↓3
  ID  ╭ cancel ────────────────────────────────────────╮LEFT
 ▌ 7  │ Cancel job 7 (forest)? What is rendered stays. │ min
    Bl│                                                │ame…
   8  │ y cancels it, any other key leaves it as it is │
      ╰────────────────────────────────────────────────╯  ↓3
- WORKER    STATE      RENDERS                  CORES   SEEN
- attic     rendering  forest 158 63% · 160 ~…     16    now
- desk      resting    asleep until 08:00          16    now
+ WORKER    STATE        RENDERS                CORES   SEEN
+ attic     rendering    forest 158 63% · 160…     16    now
+ desk      unavailable  asleep until 08:00        16    now
  q quit  Tab workers  ↑↓ select  e explain  p pause  r retry
 ";
     shows(&model, LIVE, (60, 12), wanted);
@@ -154,7 +154,7 @@ fn an_explanation_is_read_to_its_end() {
     model.explained(JobId(9), said.to_owned());
     let wanted = "
  kiln  http://10.0.0.5:8765  ● live      17:55:08
- 5 workers: 2 rendering, 1 resting, 1 sick, 1 off…
+ 5 workers: 2 rendering, 1 unavailable, 1 quarant…
                                             ↑1 ↓1
 ╭ job 9 ─────────────────────────────────────────╮
 │ Job 9 (credits) is queued: 0 of 120 frames     │
@@ -163,8 +163,8 @@ fn an_explanation_is_read_to_its_end() {
 │ Blender 4.5.                                   │
 │   attic lacks Blender 4.5                      │
 ╰────────────────────────────────────────────────╯
- attic     rendering  forest 158 63% · 16…    now
- desk      resting    asleep until 08:00      now
+ attic     rendering    forest 158 63% · …    now
+ desk      unavailable  asleep until 08:00    now
  laptop    offline                          2.0 h
  q quit  Tab workers  ↑↓ select  e explain
 ";
@@ -175,7 +175,7 @@ fn an_explanation_is_read_to_its_end() {
 fn a_snapshot_has_neither_keys_nor_selection() {
     let wanted = "
  kiln  http://10.0.0.5:8765                                                                17:55:08
- 5 workers: 2 rendering, 1 resting, 1 sick, 1 offline           ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁ 0.0 frames/min
+ 5 workers: 2 rendering, 1 unavailable, 1 quarantined, 1 offline  ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁ 0.0 frames/min
 
  ID  JOB                 STATE      PRIO  WHO       PROGRESS                  DONE  FAILED     LEFT
   7  forest              running      50  ana/film  ━━━━━━━━━━━─────  63%  157/250       2  4–9 min
@@ -186,12 +186,12 @@ fn a_snapshot_has_neither_keys_nor_selection() {
   6  broken              failed                     ━───────────────   8%     1/48       3
    the scene has no camera
 
- WORKER    STATE      RENDERS                                        SLOTS  CORES     MEMORY   SEEN
- attic     rendering  forest 158 63% · 160 ~12%                        2/2     16     64 GiB    now
- desk      resting    asleep until 08:00                               0/1     16     64 GiB    now
+ WORKER    STATE        RENDERS                                      SLOTS  CORES     MEMORY   SEEN
+ attic     rendering    forest 158 63% · 160 ~12%                      2/2     16     64 GiB    now
+ desk      unavailable  asleep until 08:00                             0/1     16     64 GiB    now
  laptop    offline                                                       1     16     64 GiB  2.0 h
- rack-3    sick       3 frames failed here that others delivered       0/1     16     64 GiB    now
- studio    rendering  water_simulation_v12 bake 40%                    1/1   8/16  32/64 GiB    now
+ rack-3    quarantined  3 frames failed here that others delivered     0/1     16     64 GiB    now
+ studio    rendering    water_simulation_v12 bake 40%                  1/1   8/16  32/64 GiB    now
 ";
     let model = model();
     shows(&model, SNAPSHOT, (100, whole_height(&model, SNAPSHOT)), wanted);
@@ -240,7 +240,7 @@ fn a_name_can_hold_anything() {
             (1, 0, 2),
             json!({ "waits_for": { "code": "no-room", "reserved": name }, "owner": "木の家 \u{202e}\u{301} 👩‍👩‍👧" }),
         )],
-        vec![worker(name, "resting", json!({ "resting": { "why": name, "until_ms": null } }))],
+        vec![worker(name, "unavailable", json!({ "unavailable": { "why": name, "until_ms": null } }))],
     );
     let mut model = Model::new(name.to_owned(), NOW);
     model.read(farm, NOW);

@@ -46,12 +46,12 @@ pub fn cells(worker: &WorkerView, farm: &FarmSnapshot, now_ms: i64, look: Look) 
 
 /// Returns the line below a selected worker.
 pub fn detail(worker: &WorkerView, look: Look) -> Vec<Span<'static>> {
-    if let Some(sick) = &worker.sick {
-        let trials = match sick.trials {
+    if let Some(quarantine) = &worker.quarantine {
+        let failed_probes = match quarantine.failed_probes {
             0 => String::new(),
-            trials => format!("; tried {} in vain", count(trials, "time")),
+            failed_probes => format!("; {} failed", count(failed_probes, "probe")),
         };
-        return vec![Span::styled(one_line(&format!("{}{trials}", sick.why)), look.bad())];
+        return vec![Span::styled(one_line(&format!("{}{failed_probes}", quarantine.why)), look.bad())];
     }
     let mut said = Vec::new();
     for blender in &worker.blenders {
@@ -93,10 +93,10 @@ fn renders(worker: &WorkerView, farm: &FarmSnapshot, look: Look) -> Vec<Span<'st
         spans.push(Span::styled(how_far(run), look.accent()));
         spans.extend(run.slow.map(|_| Span::styled(" slow", look.warning())));
     }
-    match (&worker.sick, &worker.resting) {
+    match (&worker.quarantine, &worker.unavailable) {
         _ if !spans.is_empty() => {}
-        (Some(sick), _) => spans.push(Span::styled(one_line(&sick.why), look.bad())),
-        (None, Some(rest)) => spans.push(Span::styled(one_line(&rest.why), look.warning())),
+        (Some(quarantine), _) => spans.push(Span::styled(one_line(&quarantine.why), look.bad())),
+        (None, Some(unavailable)) => spans.push(Span::styled(one_line(&unavailable.why), look.warning())),
         (None, None) => {}
     }
     spans

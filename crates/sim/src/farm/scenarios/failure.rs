@@ -94,7 +94,7 @@ pub const SCENARIOS: &[Scenario] = &[
                   seldom; no frame fails for it; when it is well it works again",
         farm: || {
             let mut nodes = vec![Node::new(1, 100); 5];
-            nodes[2].fates = vec![(2 * MINUTE, Fate::FallsSick), (40 * MINUTE, Fate::Recovers)];
+            nodes[2].fates = vec![(2 * MINUTE, Fate::IsQuarantined), (40 * MINUTE, Fate::Recovers)];
             Farm { nodes, shots: vec![Shot::even(1, 1200, 20 * SECOND)], ..Farm::default() }
         },
         judge: |_, story| {
