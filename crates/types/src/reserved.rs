@@ -93,10 +93,10 @@ pub(crate) fn check(path: &PropertyPath) -> Result<(), String> {
         return Ok(());
     };
     Err(match instead {
-        Instead::Option(option) => format!("{path} has an option of its own: use {option}"),
+        Instead::Option(option) => format!("the property {path} has an option of its own: use {option}"),
         Instead::File => {
-            format!("{path} is read from the file before it renders; set it in Blender and save")
+            format!("the property {path} is read from the file before it renders; set it in Blender and save")
         }
-        Instead::Kiln => format!("{path} is set by Kiln for every render"),
+        Instead::Kiln => format!("the property {path} is set by Kiln for every render"),
     })
 }

@@ -18,8 +18,6 @@ use crate::{
     problem::{Answer, Json, Path, ProblemResponse, blob_fault},
 };
 
-/// Characters in the name of a shared folder.
-const MAX_ROOT: usize = 64;
 /// Files that are named in an error.
 const NAMED: usize = 5;
 
@@ -68,14 +66,6 @@ async fn check(app: &App, bundle: &Bundle) -> Answer<()> {
     for file in &bundle.shared {
         if !names.insert(&file.path) {
             return Err(ProblemResponse::unprocessable(format!("The bundle holds {} twice.", file.path)));
-        }
-        if file.root.is_empty()
-            || file.root.chars().count() > MAX_ROOT
-            || file.root.chars().any(char::is_control)
-        {
-            return Err(ProblemResponse::bad(format!(
-                "The name of a shared folder has 1 to {MAX_ROOT} characters."
-            )));
         }
     }
     // A path may stand for a folder of files, or for files in one by a pattern (`<UDIM>`).
