@@ -333,12 +333,15 @@ proptest! {
         let mut commits = std::collections::BTreeSet::new();
         let mut lifted = std::collections::BTreeSet::new();
         let (mut workers, mut devices) = (BTreeMap::new(), BTreeMap::new());
+        // Added steps render on no device of the job.
+        let mut added = std::collections::BTreeSet::new();
         for event in events {
             if matches!(event, Event::Forget { .. }) {
                 // A forgotten job's id may come again.
                 commits.clear();
                 lifted.clear();
                 devices.clear();
+                added.clear();
             }
             apply(&mut farm, event);
             for record in farm.records.drain(..) {
@@ -346,9 +349,11 @@ proptest! {
                     Record::AttemptOpened { attempt, worker, .. } => drop(workers.insert(attempt, worker)),
                     Record::JobPinned { job, device: Some(device) } => drop(devices.insert(job, device.0)),
                     Record::HoldLifted { job } => prop_assert!(lifted.insert(job), "job {job} was held again"),
+                    Record::StepAdded { job, step } => drop(added.insert((job, step))),
                     Record::TaskCommitted { task, generation, attempt } => {
                         prop_assert!(commits.insert((task, generation)), "{task} committed twice");
-                        if let Some(device) = devices.get(&task.job) {
+                        let device = devices.get(&task.job).filter(|_| !added.contains(&(task.job, task.step)));
+                        if let Some(device) = device {
                             let has = labels(workers[&attempt].bits()).contains(&device.as_str());
                             prop_assert!(has, "{task} is delivered by another device than {device}");
                         }
