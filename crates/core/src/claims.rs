@@ -45,17 +45,20 @@ pub(crate) fn claim(offer: &WorkerOffer, beside: Claimed, room: Room) -> Option<
     if offer.cores > 0 && (cores > free || cores == 0) {
         return None;
     }
-    let most = if offer.memory > 0 { offer.memory } else { u64::MAX };
-    let memory = if room.whole { offer.memory } else { room.memory.max(room.learned.min(most)) };
-    let is_full = used.memory >= offer.memory || memory > offer.memory - used.memory;
-    if offer.memory > 0 && is_full {
+    let memory = if room.whole { offer.memory } else { stream_memory(offer, room) };
+    if !has_memory(offer, used.memory, memory) {
         return None;
     }
     let gpus = chosen(&offer.gpus, used.gpus, room.gpus)?;
     Some(Claim { cores, memory, gpus })
 }
 
-/// The memory of a stream that requires this room; bytes.
+/// Returns whether the worker has this much memory beside what is used of it; bytes.
+pub(crate) fn has_memory(offer: &WorkerOffer, used: u64, memory: u64) -> bool {
+    offer.memory == 0 || used < offer.memory && memory <= offer.memory - used
+}
+
+/// The memory of a stream that requires this room, and of a slot that shares its machine; bytes.
 pub(crate) fn stream_memory(offer: &WorkerOffer, room: Room) -> u64 {
     let most = if offer.memory > 0 { offer.memory } else { u64::MAX };
     room.memory.max(room.learned.min(most))

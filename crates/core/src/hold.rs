@@ -40,7 +40,7 @@ impl Job {
 
     /// The first step that a hold keeps back, where the job is held.
     pub fn held_step(&self) -> Option<usize> {
-        let goes_on = |place: usize| self.steps[place].tasks.live_len() > 0 || self.could_run(place);
+        self.hold.as_ref().filter(|_| !self.has_ended())?;
         let holds_back = |place: usize| {
             let first = self.tasks_before_hold(place).filter(|_| self.is_unlocked(place));
             first.is_some_and(|first| {
@@ -50,8 +50,8 @@ impl Job {
             })
         };
         let mut places = 0..self.steps.len();
-        let may_be = self.hold.is_some() && !self.has_ended() && !places.clone().any(goes_on);
-        places.find(|place| may_be && holds_back(*place))
+        let goes_on = places.clone().any(|place| self.goes_on(place));
+        places.find(|place| !goes_on && holds_back(*place))
     }
 
     fn lift_hold(&mut self) {

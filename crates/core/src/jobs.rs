@@ -132,7 +132,7 @@ impl Core {
             let is_in = |attempt: &AttemptId| tasks.contains(self.state.attempt(*attempt).task.index);
             let live: Vec<AttemptId> = known.attempts().filter(is_in).collect();
             let gone = live.into_iter().filter_map(|id| self.revoke(id, RevokeReason::Stale, out));
-            // What streams has made nothing of the old input that could be delivered.
+            // A stream has made nothing of the old input that could be delivered.
             let gone = gone.filter(|gone| !gone.phase.is_streaming());
             let mut begun: IndexSet = gone.map(|gone| gone.task.index).collect();
             let step = self.state.step_mut(later);

@@ -361,8 +361,7 @@ impl Core {
             away @ Presence::Away { .. } => away,
         };
         if worker.presence == Presence::Offline {
-            worker.slots_mut().iter_mut().for_each(|slot| drop(slot.reopen_all()));
-            self.state.update_streams(id, WorkerStreams::clear);
+            self.state.forget_reports(id);
         }
         self.state.touch(id);
         self.record_workers(out);

@@ -6,7 +6,7 @@ use kiln_types::{AttemptId, WorkerId};
 
 use crate::{
     Core, Moment, Outbox,
-    state::{Presence, Slot, WorkerStreams},
+    state::{Presence, Slot},
 };
 
 impl Core {
@@ -27,9 +27,7 @@ impl Core {
         }
         let worker = self.state.worker_mut(id);
         if worker.presence == Presence::Offline {
-            worker.slots_mut().iter_mut().for_each(|slot| drop(slot.reopen_all()));
-            worker.resize();
-            self.state.update_streams(id, WorkerStreams::clear);
+            self.state.forget_reports(id).resize();
         }
     }
 

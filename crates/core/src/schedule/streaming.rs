@@ -8,7 +8,7 @@ use kiln_types::{AttemptId, TaskId, WorkerId};
 
 use crate::{
     Assigned, Claim, Core, DependencyScope, IndexSet, Outbox, Push, Record, RevokeReason,
-    claims::{add, claim},
+    claims::{add, claim, has_memory},
     ids::{RequirementId, StepRef},
     state::{Attempt, AttemptPhase, FailureHistory},
     tuning::CANDIDATES,
@@ -117,7 +117,7 @@ impl Core {
             return Vec::new();
         }
         let workers = self.state.streaming().iter().filter_map(|id| self.streams_before(*id, of));
-        // Where none must end, room comes when those have ended that close.
+        // If none has to end on some worker, room comes there when the closing ones have ended.
         workers.min_by_key(Vec::len).unwrap_or_default()
     }
 
@@ -141,7 +141,7 @@ impl Core {
             };
             self.may_serve(id, job, step) && step.next(may).is_some()
         };
-        // What ran out of memory waits until the worker does nothing else at all.
+        // A task that ran out of memory waits until the worker does nothing else at all.
         let waits_alone = |step: StepRef| {
             let step = self.state.step(step);
             let may = |task| {
@@ -183,7 +183,7 @@ impl Core {
             // The job may be forgotten since.
             let Some(job) = self.state.find_job(of.job).filter(|job| job.is_open()) else { continue };
             let mut tasks = job.streamable(of.place());
-            // What ran out of memory waits for a machine of its own.
+            // A task that ran out of memory waits for a machine of its own.
             let histories = job.steps[of.place()].tasks.histories();
             let too_large = histories.filter(|(_, history)| history.least_memory().is_some());
             tasks.subtract(&too_large.map(|(task, _)| task).collect());
@@ -208,12 +208,10 @@ impl Core {
             let worker = self.state.worker(*id);
             let memory = self.stream_memory(*id, task.into());
             let beside = worker.claimed(None).map_or(0, |claimed| claimed.memory);
-            let has_memory = worker.offer.memory == 0
-                || beside < worker.offer.memory && memory <= worker.offer.memory - beside;
             worker.takes_work()
                 && worker.fits(step.requirement)
                 && worker.reserved.is_none()
-                && has_memory
+                && has_memory(&worker.offer, beside, memory)
                 && streams(id) < usize::from(worker.offer.slots)
                 && self.may_serve(*id, job, step)
                 && history.is_none_or(|history| self.may_retry(*id, step, history))

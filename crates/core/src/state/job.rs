@@ -155,6 +155,11 @@ impl Job {
         any && self.is_unlocked(step)
     }
 
+    /// Returns whether something of the step runs, or may run.
+    pub fn goes_on(&self, step: usize) -> bool {
+        self.steps[step].tasks.live_len() > 0 || self.could_run(step)
+    }
+
     /// The tasks of the step that stream and lack only a slot.
     pub fn ready_streams(&self, step: usize) -> impl Iterator<Item = (TaskIndex, AttemptId)> {
         let is_any = self.steps[step].tasks.streaming().len() > 0 && self.is_unlocked(step);
@@ -174,21 +179,17 @@ impl Job {
         }
         for after in &plan.after {
             let before = &self.steps[usize::from(after.step.0)];
-            match (after.start, after.scope) {
-                (DependencyStart::FirstDone, DependencyScope::Step) => {
-                    let is_met = before.tasks.have_all_reached(after.until);
-                    if before.tasks.done().is_empty() && !is_met {
+            let is_early = after.start == DependencyStart::FirstDone;
+            match after.scope {
+                DependencyScope::Step => {
+                    let has_begun = is_early && !before.tasks.done().is_empty();
+                    if !has_begun && !before.tasks.have_all_reached(after.until) {
                         return IndexSet::default();
                     }
                 }
-                (DependencyStart::Met, DependencyScope::Step) => {
-                    if !before.tasks.have_all_reached(after.until) {
-                        return IndexSet::default();
-                    }
-                }
-                (start, DependencyScope::Frame) => {
+                DependencyScope::Frame => {
                     let mut frames = before.plan.whole_frames_of(&before.tasks.reached(after.until));
-                    if start == DependencyStart::FirstDone {
+                    if is_early {
                         frames.merge(&before.plan.frames_of(before.tasks.done()));
                     }
                     may = may.intersection(&plan.tasks_of(&frames));
@@ -213,8 +214,7 @@ impl Job {
 
     /// Returns how the job ends now; `None` while something runs or may run.
     pub fn end(&self) -> Option<JobEnd> {
-        let goes_on = |place: usize| self.steps[place].tasks.live_len() > 0 || self.could_run(place);
-        if (0..self.steps.len()).any(goes_on) || self.is_held() {
+        if (0..self.steps.len()).any(|place| self.goes_on(place)) || self.is_held() {
             None
         } else if self.steps.iter().all(|step| step.tasks.are_all_done()) {
             Some(JobEnd::Completed)

@@ -200,6 +200,15 @@ impl State {
         answer
     }
 
+    /// Waits for no report of the worker, which is gone, any longer; returns it.
+    #[track_caller]
+    pub fn forget_reports(&mut self, id: WorkerId) -> &mut Worker {
+        self.update_streams(id, WorkerStreams::clear);
+        let worker = self.worker_mut(id);
+        worker.slots_mut().iter_mut().for_each(|slot| drop(slot.reopen_all()));
+        worker
+    }
+
     /// The worker, which may be gone, reports the attempt closed; returns whether a slot or a claim waited for that.
     pub fn reopen(&mut self, id: WorkerId, attempt: AttemptId) -> bool {
         let Some(worker) = self.workers.get_mut(&id) else { return false };
