@@ -34,14 +34,14 @@ impl Outbox for Held {
     fn record(&mut self, _: Record) {}
 }
 
-struct Farm {
+struct FarmSetup {
     core: Core,
     held: Held,
     now: Moment,
     next: u64,
 }
 
-impl Farm {
+impl FarmSetup {
     /// So many tasks, in jobs of so many frames.
     fn new(tasks: u32, frames: u32) -> Self {
         let mut farm = Self {
@@ -117,9 +117,9 @@ fn main() {
     for tasks in [1_000_u32, 10_000, 100_000, 1_000_000] {
         // What is in hand waits no more.
         let spare = 2 * WORKERS as u32 + 4 * MEASURED as u32;
-        let one = Farm::new(tasks + spare, tasks + spare).measure();
-        let many = Farm::new(tasks + spare, 100).measure();
-        let mut done = Farm::new(tasks + spare, tasks + spare);
+        let one = FarmSetup::new(tasks + spare, tasks + spare).measure();
+        let many = FarmSetup::new(tasks + spare, 100).measure();
+        let mut done = FarmSetup::new(tasks + spare, tasks + spare);
         for _ in 0..tasks {
             done.decide();
         }

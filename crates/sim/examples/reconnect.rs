@@ -18,12 +18,12 @@ use kiln_types::{BlobHash, Epoch, JobId, SessionKey, SlotIndex, WorkerId};
 const SLOTS: u16 = 5;
 
 #[derive(Default)]
-struct Farm {
+struct FarmSetup {
     held: BTreeMap<WorkerId, Vec<(SlotIndex, Assigned)>>,
     ledger: Ledger,
 }
 
-impl Outbox for Farm {
+impl Outbox for FarmSetup {
     fn push(&mut self, to: WorkerId, push: Push) {
         if let Push::Assign { slot, tasks, .. } = push {
             self.held.entry(to).or_default().extend(tasks.into_iter().map(|task| (slot, task)));
@@ -42,7 +42,7 @@ fn offer() -> WorkerOffer {
     WorkerOffer { slots: SLOTS, ..WorkerOffer::default() }
 }
 
-fn turns(core: &mut Core, now: Moment, farm: &mut Farm) {
+fn turns(core: &mut Core, now: Moment, farm: &mut FarmSetup) {
     core.schedule(now, farm);
     while core.next_deadline() == Some(Moment(0)) {
         core.schedule(now, farm);
@@ -50,7 +50,7 @@ fn turns(core: &mut Core, now: Moment, farm: &mut Farm) {
 }
 
 fn measure(workers: u64) -> String {
-    let (mut core, mut farm) = (Core::new(Epoch(1), Config::default()), Farm::default());
+    let (mut core, mut farm) = (Core::new(Epoch(1), Config::default()), FarmSetup::default());
     let mut now = Moment(1);
     let tasks = u32::try_from(workers).expect("few enough") * u32::from(SLOTS) * 4;
     let plan = JobPlan::new(JobId(1), vec![StepPlan::new(tasks, SessionKey(BlobHash::of(b"scene")))]);

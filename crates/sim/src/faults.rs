@@ -8,8 +8,8 @@ use rand::RngExt;
 
 use crate::{
     check::STOPPER,
-    worker::Up,
-    world::{Event, HEARTBEAT_MS, World},
+    worker::ToServer,
+    world::{HEARTBEAT_MS, SimEvent, World},
 };
 
 impl World {
@@ -24,17 +24,17 @@ impl World {
             self.disconnect(worker);
         }
         let wait = self.rng.random_range(500..60_000);
-        self.later(wait, Event::ServerStarts);
+        self.later(wait, SimEvent::ServerStarts);
     }
 
     /// The connection breaks; the worker tries again later, the server notices at some time.
     pub fn disconnect(&mut self, worker: usize) {
         let Some(connection) = self.workers[worker].connection.take() else { return };
         let notices = self.rng.random_range(1..40_000);
-        self.later(notices, Event::Lost { worker, connection });
+        self.later(notices, SimEvent::Lost { worker, connection });
         let (life, wait) = (self.workers[worker].life, self.about(10_000));
         let wait = if self.one_in(4) { wait * 8 } else { wait };
-        self.later(wait, Event::Connect { worker, life });
+        self.later(wait, SimEvent::Connect { worker, life });
     }
 
     pub fn worker_dies(&mut self, worker: usize) {
@@ -42,12 +42,12 @@ impl World {
         self.disconnect(worker);
         self.workers[worker].die();
         let wait = self.about(15_000);
-        self.later(wait, Event::Restarted { worker });
+        self.later(wait, SimEvent::Restarted { worker });
     }
 
     pub fn fault(&mut self) {
         let wait = self.about(self.scenario.fault_every_ms);
-        self.later(wait, Event::Fault);
+        self.later(wait, SimEvent::Fault);
         if self.one_in(16) {
             return self.server_stalls();
         }
@@ -73,7 +73,7 @@ impl World {
 
     fn set_unavailable(&mut self, worker: usize, unavailable: bool) {
         self.workers[worker].offer.unavailable = unavailable;
-        self.say(worker, Up::Unavailable(unavailable));
+        self.say(worker, ToServer::Unavailable(unavailable));
     }
 
     /// The worker returns what it has not begun, and for some time all that it is given.
@@ -94,7 +94,7 @@ impl World {
     /// A worker says what is not so.
     pub fn lie(&mut self) {
         let wait = self.about(4_000);
-        self.later(wait, Event::Lie);
+        self.later(wait, SimEvent::Lie);
         let worker = self.rng.random_range(0..self.workers.len());
         if self.workers[worker].connection.is_none() {
             return;
@@ -114,12 +114,12 @@ impl World {
         }
         let unsettled = known.unsettled.first_key_value().map(|(id, _)| *id);
         let up = match self.rng.random_range(0..4) {
-            0 => Up::Started(attempt),
-            1 => Up::Finished(attempt, Finish::Failed(Failure::new(STOPPER, "a lie"))),
+            0 => ToServer::Started(attempt),
+            1 => ToServer::Finished(attempt, Finish::Failed(Failure::new(STOPPER, "a lie"))),
             2 => match unsettled {
                 // Says again what it has said.
                 Some(again) => return self.report_end(worker, again),
-                None => Up::Finished(attempt, Finish::Returned),
+                None => ToServer::Finished(attempt, Finish::Returned),
             },
             _ => {
                 let mut held = self.workers[worker].held();
@@ -138,8 +138,8 @@ impl World {
                 self.last_connection += 1;
                 self.workers[worker].connection = Some(self.last_connection);
                 let connection = self.last_connection;
-                self.later(HEARTBEAT_MS, Event::Heartbeat { worker, connection });
-                self.say(worker, Up::Hello(held));
+                self.later(HEARTBEAT_MS, SimEvent::Heartbeat { worker, connection });
+                self.say(worker, ToServer::Hello(held));
                 let unsettled: Vec<AttemptId> = self.workers[worker].unsettled.keys().copied().collect();
                 return unsettled.into_iter().for_each(|attempt| self.report_end(worker, attempt));
             }
@@ -151,11 +151,11 @@ impl World {
     pub fn calm_down(&mut self) {
         self.calm = true;
         self.stalled_until = 0;
-        self.later(0, Event::CatchUp);
+        self.later(0, SimEvent::CatchUp);
         self.scenario.kills_one_in = 0;
         while self.last_job < u64::from(self.scenario.jobs) {
             let plan = self.make_plan();
-            self.later(0, Event::Submit(plan));
+            self.later(0, SimEvent::Submit(plan));
         }
         if self.server.core.is_none() {
             self.server.start(Moment(self.now));

@@ -10,7 +10,7 @@ use kiln_core::{
 use kiln_types::{AttemptId, BlobHash, Failure, FailureCause, JobId, SessionKey, SlotIndex, StepIndex};
 use rand::RngExt;
 
-use crate::world::{Event, GIB, World};
+use crate::world::{GIB, SimEvent, World};
 
 /// The most steps that a job has.
 const STEPS: usize = 6;
@@ -122,7 +122,7 @@ impl World {
         }
         if self.one_in(self.scenario.fails_one_in.div_ceil(3)) {
             let (life, wait) = (self.workers[worker].life, self.about(self.scenario.frame_ms));
-            self.later(wait, Event::StreamFails { worker, life, attempt });
+            self.later(wait, SimEvent::StreamFails { worker, life, attempt });
         }
     }
 

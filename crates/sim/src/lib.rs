@@ -41,7 +41,7 @@ pub use report::Report;
 
 /// The settings of a run. Times are milliseconds of the simulated clock.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Scenario {
+pub struct FaultScenario {
     pub workers: u16,
     /// The most slots that a worker has.
     pub slots: u16,
@@ -69,7 +69,7 @@ pub struct Scenario {
     pub kinds: bool,
 }
 
-impl Scenario {
+impl FaultScenario {
     /// A farm and its faults, drawn from the seed.
     pub fn from_seed(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x5CE2_A210);
@@ -113,7 +113,7 @@ impl Scenario {
 /// # Panics
 /// Where an invariant is broken, after printing how to run the seed again.
 pub fn run(seed: u64) -> Report {
-    Scenario::from_seed(seed).run(seed)
+    FaultScenario::from_seed(seed).run(seed)
 }
 
 struct SaysHowToRepeat {

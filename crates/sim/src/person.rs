@@ -12,7 +12,7 @@ use kiln_core::{
 use kiln_types::{BlobHash, DesiredState, JobId, Order, SessionKey, StepIndex, TaskIndex};
 use rand::RngExt;
 
-use crate::world::{Event, GIB, World};
+use crate::world::{GIB, SimEvent, World};
 
 /// The named limit that some jobs count against, and who has jobs.
 pub const LICENCE: &str = "renderer";
@@ -173,7 +173,7 @@ impl World {
     /// A person does something.
     pub fn verb(&mut self) {
         let wait = self.about(self.scenario.verb_every_ms);
-        self.later(wait, Event::Verb);
+        self.later(wait, SimEvent::Verb);
         if self.last_job < u64::from(self.scenario.jobs) {
             let plan = self.make_plan();
             let plan = self.hold(plan);
@@ -230,7 +230,7 @@ impl World {
                 }
             }
             // The server died before it was on disk: the person tries again.
-            None => self.later(5_000, Event::Submit(plan)),
+            None => self.later(5_000, SimEvent::Submit(plan)),
         }
     }
 

@@ -32,7 +32,7 @@ pub struct Disk {
 }
 
 #[derive(Debug, Default)]
-pub struct Server {
+pub struct SimServer {
     pub disk: Disk,
     /// None while it is down.
     pub core: Option<Core>,
@@ -40,7 +40,7 @@ pub struct Server {
     pub connections: BTreeMap<WorkerId, u64>,
 }
 
-impl Server {
+impl SimServer {
     /// Builds the core from what was written down.
     pub fn start(&mut self, now: Moment) {
         self.disk.epoch += 1;

@@ -6,8 +6,8 @@ use rand::RngExt;
 
 use crate::{
     check::STOPPER,
-    worker::Up,
-    world::{Event, World},
+    worker::ToServer,
+    world::{SimEvent, World},
 };
 
 impl World {
@@ -20,7 +20,7 @@ impl World {
         }
         let Some(next) = place.queue.pop_front() else { return };
         place.running = Some(next);
-        self.say(worker, Up::Started(next.attempt));
+        self.say(worker, ToServer::Started(next.attempt));
         let (life, attempt) = (self.workers[worker].life, next.attempt);
         if self.workers[worker].broken_until > self.now {
             self.report.false_starts += 1;
@@ -37,7 +37,7 @@ impl World {
         }
         let base = self.about(self.scenario.frame_ms);
         let frame = base * self.workers[worker].speed / 100;
-        self.later(frame.max(1), Event::Rendered { worker, life, slot, attempt });
+        self.later(frame.max(1), SimEvent::Rendered { worker, life, slot, attempt });
     }
 
     fn is_poison(&self, task: TaskId) -> bool {
@@ -67,7 +67,7 @@ impl World {
             // The next frame renders while this one is uploaded.
             self.workers[worker].uploading.insert(attempt, (slot, assigned));
             let wait = self.rng.random_range(1..2_000);
-            self.later(wait, Event::Uploaded { worker, life, attempt });
+            self.later(wait, SimEvent::Uploaded { worker, life, attempt });
         }
         self.kick(worker, slot);
     }

@@ -4,7 +4,7 @@ use kiln_core::{Config, Moment};
 use kiln_types::{WorkerId, WorkerState};
 use rand::RngExt;
 
-use crate::world::{Event, World};
+use crate::world::{SimEvent, World};
 
 impl World {
     /// For some time the server does nothing; leases run on.
@@ -15,11 +15,11 @@ impl World {
         self.report.stalls += 1;
         let wait = self.about(45_000);
         self.stalled_until = self.now + wait;
-        self.later(wait, Event::CatchUp);
+        self.later(wait, SimEvent::CatchUp);
     }
 
     /// Something is for the server: it waits behind all that came before.
-    pub fn arrives(&mut self, event: Event) {
+    pub fn arrives(&mut self, event: SimEvent) {
         if self.stalled_until > self.now || !self.backlog.is_empty() {
             self.backlog.push_back(event);
         } else {
@@ -27,10 +27,10 @@ impl World {
         }
     }
 
-    fn take(&mut self, event: Event) {
+    fn take(&mut self, event: SimEvent) {
         match event {
-            Event::ToServer { worker, connection, up } => self.hear(worker, connection, up),
-            Event::Lost { worker, connection } => {
+            SimEvent::ToServer { worker, connection, up } => self.hear(worker, connection, up),
+            SimEvent::Lost { worker, connection } => {
                 let id = self.workers[worker].id;
                 let heard = self.heard.get(&id).copied();
                 if self.server.connections.get(&id) == Some(&connection) {
@@ -62,7 +62,7 @@ impl World {
         }
         self.tick();
         if !self.backlog.is_empty() {
-            self.later(50, Event::CatchUp);
+            self.later(50, SimEvent::CatchUp);
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use kiln_core::{Assigned, Finish, HeldAttempt, HeldPhase, RevokeReason, WorkerOffer};
 use kiln_types::{AttemptId, SlotIndex, WorkerId};
 
-use crate::world::Down;
+use crate::world::ToWorker;
 
 #[derive(Debug)]
 pub struct SimWorker {
@@ -22,7 +22,7 @@ pub struct SimWorker {
     /// Reports that the server has not settled, repeated at each connection; without a slot where they streamed.
     pub unsettled: BTreeMap<AttemptId, (Option<SlotIndex>, Assigned, Finish)>,
     /// The messages that have arrived and were not read yet, with the connection that each came by.
-    pub inbox: VecDeque<(u64, Down)>,
+    pub inbox: VecDeque<(u64, ToWorker)>,
     /// The connection, while there is one. Every connection has another number.
     pub connection: Option<u64>,
     /// Raised when the process dies: what was under way for the one before is void.
@@ -46,7 +46,7 @@ pub struct SimSlot {
 
 /// A message of a worker.
 #[derive(Debug, Clone)]
-pub enum Up {
+pub enum ToServer {
     Hello(Vec<HeldAttempt>),
     Started(AttemptId),
     /// The progress of its frame, in hundredths.

@@ -10,25 +10,25 @@ use kiln_types::{AttemptId, JobId, SessionKey, SlotIndex, StepIndex, WorkerId};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
-    Report, Scenario,
+    FaultScenario, Report,
     agenda::Agenda,
     check::Checker,
     person::{ANY_GPU, LICENCE, PROJECTS, USERS},
-    server::{Decisions, Server},
-    worker::{Next, SimWorker, Up},
+    server::{Decisions, SimServer},
+    worker::{Next, SimWorker, ToServer},
 };
 
 #[derive(Debug)]
-pub enum Event {
+pub enum SimEvent {
     ToServer {
         worker: usize,
         connection: u64,
-        up: Up,
+        up: ToServer,
     },
     ToWorker {
         worker: usize,
         connection: u64,
-        down: Down,
+        down: ToWorker,
     },
     /// It may have slept over messages.
     Wakes {
@@ -86,7 +86,7 @@ pub enum Event {
 }
 
 #[derive(Debug)]
-pub enum Down {
+pub enum ToWorker {
     Push(Push),
     Settled(AttemptId),
 }
@@ -98,22 +98,22 @@ const TICK_MS: u64 = 1_000;
 pub const GIB: u64 = 1 << 30;
 
 pub struct World {
-    pub scenario: Scenario,
+    pub scenario: FaultScenario,
     pub rng: StdRng,
-    pub server: Server,
+    pub server: SimServer,
     pub workers: Vec<SimWorker>,
     pub checker: Checker,
     pub last_job: u64,
     pub sessions: BTreeMap<(JobId, StepIndex), SessionKey>,
     pub now: u64,
-    agenda: Agenda<Event>,
+    agenda: Agenda<SimEvent>,
     pub last_connection: u64,
     /// The arrival of the last message on a connection, each way: messages do not overtake.
     arrivals: BTreeMap<(u64, bool), u64>,
     /// The server does nothing until then: its disk is slow, or its machine.
     pub stalled_until: u64,
     /// The events that have arrived at it and wait.
-    pub backlog: VecDeque<Event>,
+    pub backlog: VecDeque<SimEvent>,
     /// The newest connection of each worker by which something has arrived, and when that was last.
     pub heard: BTreeMap<WorkerId, (u64, u64)>,
     pub calm: bool,
@@ -152,7 +152,7 @@ fn make_offer(rng: &mut StdRng, index: u16, slots: u16) -> WorkerOffer {
 }
 
 impl World {
-    pub fn new(scenario: Scenario, seed: u64) -> Self {
+    pub fn new(scenario: FaultScenario, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let workers: Vec<SimWorker> = (0..scenario.workers)
             .map(|index| {
@@ -161,7 +161,7 @@ impl World {
                 SimWorker { speed: rng.random_range(40..=400), ..SimWorker::new(id, offer) }
             })
             .collect();
-        let mut server = Server::default();
+        let mut server = SimServer::default();
         server.disk.limits.insert(LICENCE.into(), rng.random_range(2..=3));
         for account in [Account::User(USERS[0].into()), Account::Project(PROJECTS[1].into())] {
             let (weight, capped) = (rng.random_range(50..=300), rng.random_bool(0.5));
@@ -196,16 +196,16 @@ impl World {
         self.server.start(Moment(0));
         for worker in 0..self.workers.len() {
             let wait = self.rng.random_range(0..20_000);
-            self.later(wait, Event::Connect { worker, life: 0 });
+            self.later(wait, SimEvent::Connect { worker, life: 0 });
         }
-        self.later(TICK_MS, Event::Tick);
-        self.later(0, Event::Verb);
+        self.later(TICK_MS, SimEvent::Tick);
+        self.later(0, SimEvent::Verb);
         let wait = self.about(self.scenario.fault_every_ms);
-        self.later(wait, Event::Fault);
+        self.later(wait, SimEvent::Fault);
         if self.scenario.liars {
-            self.later(1_000, Event::Lie);
+            self.later(1_000, SimEvent::Lie);
         }
-        self.later(self.scenario.faulty_ms, Event::Calm);
+        self.later(self.scenario.faulty_ms, SimEvent::Calm);
         while let Some((at, event)) = self.agenda.pop() {
             assert!(
                 at < self.scenario.faulty_ms + PATIENCE_MS,
@@ -224,7 +224,7 @@ impl World {
 
     fn all_ended(&self) -> bool {
         let all_in = self.last_job >= u64::from(self.scenario.jobs)
-            && !self.agenda.iter().any(|event| matches!(event, Event::Submit(_)));
+            && !self.agenda.iter().any(|event| matches!(event, SimEvent::Submit(_)));
         all_in && self.server.core.as_ref().is_some_and(Core::is_idle)
     }
 
@@ -255,11 +255,11 @@ impl World {
         self.report
     }
 
-    pub fn later(&mut self, ms: u64, event: Event) {
+    pub fn later(&mut self, ms: u64, event: SimEvent) {
         self.at(self.now + ms, event);
     }
 
-    fn at(&mut self, at: u64, event: Event) {
+    fn at(&mut self, at: u64, event: SimEvent) {
         self.agenda.at(at, event);
     }
 
@@ -272,39 +272,39 @@ impl World {
         many > 0 && self.rng.random_range(0..many) == 0
     }
 
-    fn happen(&mut self, event: Event) {
+    fn happen(&mut self, event: SimEvent) {
         match event {
-            Event::ToServer { worker, connection, .. } => {
+            SimEvent::ToServer { worker, connection, .. } => {
                 if self.server.core.is_some() {
                     let heard = self.heard.entry(self.workers[worker].id).or_default();
                     *heard = (heard.0.max(connection), self.now);
                 }
                 self.arrives(event);
             }
-            Event::ToWorker { worker, connection, down } => {
+            SimEvent::ToWorker { worker, connection, down } => {
                 self.workers[worker].inbox.push_back((connection, down));
                 self.read(worker);
             }
-            Event::Wakes { worker } => self.read(worker),
-            Event::Lost { .. } => self.arrives(event),
-            Event::CatchUp => self.catch_up(),
-            Event::Connect { worker, life } => self.connect(worker, life),
-            Event::Heartbeat { worker, connection } => {
+            SimEvent::Wakes { worker } => self.read(worker),
+            SimEvent::Lost { .. } => self.arrives(event),
+            SimEvent::CatchUp => self.catch_up(),
+            SimEvent::Connect { worker, life } => self.connect(worker, life),
+            SimEvent::Heartbeat { worker, connection } => {
                 if self.workers[worker].connection == Some(connection) {
                     if let Err(at) = self.awake(worker) {
-                        return self.at(at, Event::Heartbeat { worker, connection });
+                        return self.at(at, SimEvent::Heartbeat { worker, connection });
                     }
-                    self.say(worker, Up::Heartbeat);
-                    self.later(HEARTBEAT_MS, Event::Heartbeat { worker, connection });
+                    self.say(worker, ToServer::Heartbeat);
+                    self.later(HEARTBEAT_MS, SimEvent::Heartbeat { worker, connection });
                 }
             }
-            Event::Rendered { worker, life, slot, attempt } if self.workers[worker].life == life => {
+            SimEvent::Rendered { worker, life, slot, attempt } if self.workers[worker].life == life => {
                 match self.awake(worker) {
                     Ok(()) => self.rendered(worker, slot, attempt),
-                    Err(at) => self.at(at, Event::Rendered { worker, life, slot, attempt }),
+                    Err(at) => self.at(at, SimEvent::Rendered { worker, life, slot, attempt }),
                 }
             }
-            Event::Killed { worker, life, slot, attempt } if self.workers[worker].life == life => {
+            SimEvent::Killed { worker, life, slot, attempt } if self.workers[worker].life == life => {
                 let known = &mut self.workers[worker];
                 let place = &mut known.slots[usize::from(slot.0)];
                 if let Some(assigned) = place.running.take_if(|running| running.attempt == attempt) {
@@ -314,26 +314,26 @@ impl World {
                     self.kick(worker, slot);
                 }
             }
-            Event::Uploaded { worker, life, attempt } if self.workers[worker].life == life => {
+            SimEvent::Uploaded { worker, life, attempt } if self.workers[worker].life == life => {
                 let known = &mut self.workers[worker];
                 if let Some((slot, assigned)) = known.uploading.remove(&attempt) {
                     known.unsettled.insert(attempt, (Some(slot), assigned, Finish::Delivered));
                     self.report_end(worker, attempt);
                 }
             }
-            Event::StreamFails { worker, life, attempt } if self.workers[worker].life == life => {
+            SimEvent::StreamFails { worker, life, attempt } if self.workers[worker].life == life => {
                 self.stream_fails(worker, attempt);
             }
-            Event::Rendered { .. }
-            | Event::Killed { .. }
-            | Event::Uploaded { .. }
-            | Event::StreamFails { .. } => {}
-            Event::Restarted { worker } => {
+            SimEvent::Rendered { .. }
+            | SimEvent::Killed { .. }
+            | SimEvent::Uploaded { .. }
+            | SimEvent::StreamFails { .. } => {}
+            SimEvent::Restarted { worker } => {
                 self.workers[worker].alive = true;
                 let life = self.workers[worker].life;
-                self.later(500, Event::Connect { worker, life });
+                self.later(500, SimEvent::Connect { worker, life });
             }
-            Event::ServerStarts => {
+            SimEvent::ServerStarts => {
                 if self.server.core.is_none() {
                     self.server.start(Moment(self.now));
                     let core = self.server.core.as_ref().expect("it has just started");
@@ -341,19 +341,19 @@ impl World {
                     self.checker.remembers(core);
                 }
             }
-            Event::Tick => {
+            SimEvent::Tick => {
                 if self.stalled_until <= self.now {
                     self.tick();
                 }
-                self.later(TICK_MS, Event::Tick);
+                self.later(TICK_MS, SimEvent::Tick);
             }
-            Event::Schedule => drop(self.batch(None, |core, now, out| core.schedule(now, out))),
-            Event::Fault if !self.calm => self.fault(),
-            Event::Lie if !self.calm => self.lie(),
-            Event::Verb if !self.calm => self.verb(),
-            Event::Fault | Event::Lie | Event::Verb => {}
-            Event::Submit(plan) => self.submit(plan),
-            Event::Calm => self.calm_down(),
+            SimEvent::Schedule => drop(self.batch(None, |core, now, out| core.schedule(now, out))),
+            SimEvent::Fault if !self.calm => self.fault(),
+            SimEvent::Lie if !self.calm => self.lie(),
+            SimEvent::Verb if !self.calm => self.verb(),
+            SimEvent::Fault | SimEvent::Lie | SimEvent::Verb => {}
+            SimEvent::Submit(plan) => self.submit(plan),
+            SimEvent::Calm => self.calm_down(),
         }
     }
 
@@ -371,7 +371,7 @@ impl World {
         if self.rng.random_bool(0.7) {
             core.schedule(now, &mut said);
         } else {
-            self.later(20, Event::Schedule);
+            self.later(20, SimEvent::Schedule);
         }
         self.server.core.as_ref()?.sanity_check();
         self.report.decided(&said.records, &said.pushes);
@@ -399,17 +399,17 @@ impl World {
             self.report.preemptions += u64::from(is(RevokeReason::Preempted));
             self.report.displaced += u64::from(is(RevokeReason::Displaced));
             self.report.arrived += u64::from(matches!(push, Push::Arrived { .. }));
-            self.tell(worker, Down::Push(push));
+            self.tell(worker, ToWorker::Push(push));
         }
         Some(answer)
     }
 
-    pub fn hear(&mut self, worker: usize, connection: u64, up: Up) {
+    pub fn hear(&mut self, worker: usize, connection: u64, up: ToServer) {
         let id = self.workers[worker].id;
         if self.server.core.is_none() {
             return;
         }
-        if let Up::Hello(held) = up {
+        if let ToServer::Hello(held) = up {
             let newest = self.server.connections.get(&id).is_none_or(|known| *known < connection);
             if newest {
                 self.server.connections.insert(id, connection);
@@ -423,14 +423,14 @@ impl World {
             return;
         }
         match up {
-            Up::Heartbeat => {
+            ToServer::Heartbeat => {
                 let arrived = self.heard.get(&id).map_or(self.now, |heard| heard.1);
                 self.batch(None, |core, _, out| core.heartbeat(Moment(arrived), id, out));
             }
-            Up::Started(attempt) => {
+            ToServer::Started(attempt) => {
                 self.batch(None, |core, now, out| core.attempt_started(now, id, attempt, out));
             }
-            Up::Finished(attempt, finish) => {
+            ToServer::Finished(attempt, finish) => {
                 let expected = self.checker.expected(id, attempt, &finish);
                 self.checker.reported(id, attempt);
                 let said = finish.clone();
@@ -449,39 +449,39 @@ impl World {
                     assert!(may, "{attempt} reported {said:?} and was answered {outcome:?}");
                     self.report.superseded += u64::from(outcome == ReportOutcome::Superseded);
                     self.checker.answered(id, attempt, outcome);
-                    self.tell(worker, Down::Settled(attempt));
+                    self.tell(worker, ToWorker::Settled(attempt));
                 }
             }
-            Up::Unavailable(unavailable) => {
+            ToServer::Unavailable(unavailable) => {
                 let offer = WorkerOffer { unavailable, ..self.workers[worker].offer.clone() };
                 self.batch(None, |core, _, out| core.worker_offer_changed(id, offer, out));
             }
-            Up::Hello(_) | Up::Progress(..) => {}
+            ToServer::Hello(_) | ToServer::Progress(..) => {}
         }
     }
 
     /// Returns what came while it was stalled, however often that was, it reads in the order in which it came.
     fn read(&mut self, worker: usize) {
         if let Err(at) = self.awake(worker) {
-            return self.at(at, Event::Wakes { worker });
+            return self.at(at, SimEvent::Wakes { worker });
         }
         while let Some((connection, down)) = self.workers[worker].inbox.pop_front() {
             self.obey(worker, connection, down);
         }
     }
 
-    fn obey(&mut self, worker: usize, connection: u64, down: Down) {
+    fn obey(&mut self, worker: usize, connection: u64, down: ToWorker) {
         let known = &mut self.workers[worker];
         if known.connection != Some(connection) {
             return;
         }
         match down {
-            Down::Settled(attempt) => drop(known.unsettled.remove(&attempt)),
-            Down::Push(Push::DesiredState(_)) => {}
-            Down::Push(Push::Stream { task, .. }) => self.stream(worker, task),
-            Down::Push(Push::Place { attempt, slot, .. }) => self.place(worker, attempt, slot),
-            Down::Push(Push::Arrived { .. }) => {}
-            Down::Push(Push::Assign { slot, tasks, .. }) => {
+            ToWorker::Settled(attempt) => drop(known.unsettled.remove(&attempt)),
+            ToWorker::Push(Push::DesiredState(_)) => {}
+            ToWorker::Push(Push::Stream { task, .. }) => self.stream(worker, task),
+            ToWorker::Push(Push::Place { attempt, slot, .. }) => self.place(worker, attempt, slot),
+            ToWorker::Push(Push::Arrived { .. }) => {}
+            ToWorker::Push(Push::Assign { slot, tasks, .. }) => {
                 let session = tasks
                     .first()
                     .and_then(|first| self.sessions.get(&(first.task.job, first.task.step)).copied());
@@ -493,13 +493,13 @@ impl World {
                 }
                 self.kick(worker, slot);
             }
-            Down::Push(Push::Revoke { attempt, why }) => match known.revoke(attempt, why) {
+            ToWorker::Push(Push::Revoke { attempt, why }) => match known.revoke(attempt, why) {
                 Next::Nothing => {}
                 Next::Report(attempt) => self.report_end(worker, attempt),
                 Next::Kill(slot) => {
                     let wait = self.rng.random_range(1..3_000);
                     let life = self.workers[worker].life;
-                    self.later(wait, Event::Killed { worker, life, slot, attempt });
+                    self.later(wait, SimEvent::Killed { worker, life, slot, attempt });
                 }
             },
         }
@@ -508,7 +508,7 @@ impl World {
     pub fn report_end(&mut self, worker: usize, attempt: AttemptId) {
         let known = self.workers[worker].unsettled.get(&attempt);
         let finish = known.map_or(Finish::Returned, |(_, _, finish)| finish.clone());
-        self.say(worker, Up::Finished(attempt, finish));
+        self.say(worker, ToServer::Finished(attempt, finish));
     }
 
     fn connect(&mut self, worker: usize, life: u32) {
@@ -517,18 +517,18 @@ impl World {
             return;
         }
         if self.server.core.is_none() {
-            return self.later(2_000, Event::Connect { worker, life });
+            return self.later(2_000, SimEvent::Connect { worker, life });
         }
         self.last_connection += 1;
         let connection = self.last_connection;
         self.workers[worker].connection = Some(connection);
         let held = self.workers[worker].held();
-        self.say(worker, Up::Hello(held));
+        self.say(worker, ToServer::Hello(held));
         let unsettled: Vec<AttemptId> = self.workers[worker].unsettled.keys().copied().collect();
         for attempt in unsettled {
             self.report_end(worker, attempt);
         }
-        self.later(HEARTBEAT_MS, Event::Heartbeat { worker, connection });
+        self.later(HEARTBEAT_MS, SimEvent::Heartbeat { worker, connection });
     }
 
     /// Returns whether the worker is not stalled, or else until when it is.
@@ -537,18 +537,18 @@ impl World {
         if until > self.now { Err(until) } else { Ok(()) }
     }
 
-    pub fn say(&mut self, worker: usize, up: Up) {
+    pub fn say(&mut self, worker: usize, up: ToServer) {
         if let Some(connection) = self.workers[worker].connection {
             let at = self.arrival(connection, true);
-            self.at(at, Event::ToServer { worker, connection, up });
+            self.at(at, SimEvent::ToServer { worker, connection, up });
         }
     }
 
-    fn tell(&mut self, worker: usize, down: Down) {
+    fn tell(&mut self, worker: usize, down: ToWorker) {
         let id = self.workers[worker].id;
         if let Some(connection) = self.server.connections.get(&id).copied() {
             let at = self.arrival(connection, false);
-            self.at(at, Event::ToWorker { worker, connection, down });
+            self.at(at, SimEvent::ToWorker { worker, connection, down });
         }
     }
 

@@ -2,13 +2,13 @@
 
 use std::{ops::RangeInclusive, panic::catch_unwind};
 
-use kiln_sim::{Report, Scenario, run};
+use kiln_sim::{FaultScenario, Report, run};
 
 fn seeds(usual: u64) -> u64 {
     std::env::var("KILN_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
-fn run_all(seeds: RangeInclusive<u64>, scenario: impl Fn(u64) -> Scenario) -> Vec<Report> {
+fn run_all(seeds: RangeInclusive<u64>, scenario: impl Fn(u64) -> FaultScenario) -> Vec<Report> {
     let mut reports = Vec::new();
     let mut broken = Vec::new();
     for seed in seeds.clone() {
@@ -26,8 +26,11 @@ fn run_all(seeds: RangeInclusive<u64>, scenario: impl Fn(u64) -> Scenario) -> Ve
 #[test]
 fn one_seed() {
     let seed = std::env::var("KILN_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
-    let scenario =
-        if std::env::var_os("KILN_KINDS").is_some() { Scenario::with_kinds } else { Scenario::from_seed };
+    let scenario = if std::env::var_os("KILN_KINDS").is_some() {
+        FaultScenario::with_kinds
+    } else {
+        FaultScenario::from_seed
+    };
     println!("{:#?}", scenario(seed));
     println!("{:#?}", scenario(seed).run(seed));
 }
@@ -36,7 +39,7 @@ fn one_seed() {
 #[test]
 fn many_seeds() {
     let many = seeds(300);
-    let reports = run_all(1..=many, Scenario::from_seed);
+    let reports = run_all(1..=many, FaultScenario::from_seed);
     // The faults were real: each kind came often.
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     assert!(sum(|r| r.commits) > 10 * many, "hardly anything was rendered");
@@ -71,7 +74,7 @@ fn many_seeds() {
 #[test]
 fn many_seeds_with_every_kind_of_step() {
     let many = seeds(120);
-    let reports = run_all(1..=many, Scenario::with_kinds);
+    let reports = run_all(1..=many, FaultScenario::with_kinds);
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     for (what, times) in [
         ("commits", sum(|r| r.commits)),
@@ -102,8 +105,9 @@ fn streams_are_never_in_the_way_of_what_they_wait_for() {
     ];
     for (name, workers, slots, fault_every_ms) in farms {
         let scenario = |seed| {
-            let calm = Scenario { server_dies_one_in: 0, liars: false, ..Scenario::with_kinds(seed) };
-            Scenario { workers, slots, fault_every_ms, jobs: 4, faulty_ms: 200_000, ..calm }
+            let calm =
+                FaultScenario { server_dies_one_in: 0, liars: false, ..FaultScenario::with_kinds(seed) };
+            FaultScenario { workers, slots, fault_every_ms, jobs: 4, faulty_ms: 200_000, ..calm }
         };
         let reports = run_all(1..=seeds(25), scenario);
         let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
@@ -126,7 +130,7 @@ fn a_seed_gives_the_same_run_twice() {
 #[test]
 fn in_fair_weather_nothing_is_wasted() {
     for seed in 1..=20 {
-        let fair = Scenario {
+        let fair = FaultScenario {
             fault_every_ms: 1_000_000_000,
             verb_every_ms: 2_000,
             jobs: 3,
@@ -135,7 +139,7 @@ fn in_fair_weather_nothing_is_wasted() {
             kills_one_in: 0,
             server_dies_one_in: 0,
             liars: false,
-            ..Scenario::from_seed(seed)
+            ..FaultScenario::from_seed(seed)
         };
         let report = fair.run(seed);
         assert_eq!((report.losses, report.worker_deaths), (0, 0), "seed {seed}");

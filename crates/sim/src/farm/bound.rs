@@ -1,6 +1,6 @@
 //! Bounds that no scheduler can beat, even one that knows every frame beforehand.
 
-use super::{Farm, Node};
+use super::{FarmSetup, Node};
 
 /// Milliseconds below which the frames of the farm's one job cannot be done on all of its slots, if all of them are
 /// there from the start. The least time T at which each of these holds, and each must:
@@ -15,7 +15,7 @@ use super::{Farm, Node};
 ///
 /// # Panics
 /// Where the farm has not exactly one job.
-pub fn lower_bound_ms(farm: &Farm) -> u64 {
+pub fn lower_bound_ms(farm: &FarmSetup) -> u64 {
     let [shot] = &farm.shots[..] else { panic!("the bound is that of one job") };
     let mut frames = shot.work.clone();
     frames.sort_unstable();
@@ -58,7 +58,7 @@ mod tests {
 
     fn bound(nodes: &[(u16, u64)], shot: Shot) -> u64 {
         let nodes = nodes.iter().map(|(slots, speed)| Node::new(*slots, *speed)).collect();
-        lower_bound_ms(&Farm { nodes, shots: vec![shot], ..Farm::default() })
+        lower_bound_ms(&FarmSetup { nodes, shots: vec![shot], ..FarmSetup::default() })
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use kiln_core::{Assigned, Claim, Core, Finish, Moment, Push, Record, RevokeReason, WorkerOffer};
 use kiln_types::{AttemptId, Failure, FailureCause, JobId, SessionKey, SlotIndex, TaskId, WorkerId};
 
-use super::{Farm, Fate, LATENCY_MS, Node, Run, RunEnd, Shot, Story, UPLOAD_MS};
+use super::{FarmSetup, Fate, LATENCY_MS, Node, Run, RunEnd, Shot, Story, UPLOAD_MS};
 use crate::{
     agenda::Agenda,
     check::Checker,
-    server::{Decisions, Server},
-    worker::{Next, SimWorker, Up},
+    server::{Decisions, SimServer},
+    worker::{Next, SimWorker, ToServer},
 };
 
 const HEARTBEAT_MS: u64 = 10_000;
@@ -23,7 +23,7 @@ const NOTICE_MS: u64 = 1_000;
 /// A farm that goes on for so long has a job that never ends.
 const PATIENCE_MS: u64 = 60 * 24 * 3_600_000;
 
-impl Farm {
+impl FarmSetup {
     /// Lives it to the end.
     ///
     /// # Panics
@@ -33,13 +33,13 @@ impl Farm {
     }
 }
 
-enum Event {
-    Up {
+enum SimEvent {
+    ToServer {
         node: usize,
         connection: u64,
-        up: Up,
+        up: ToServer,
     },
-    Down {
+    ToWorker {
         node: usize,
         connection: u64,
         push: Push,
@@ -93,12 +93,12 @@ enum Event {
 }
 
 struct Life<'a> {
-    farm: &'a Farm,
+    farm: &'a FarmSetup,
     shots: BTreeMap<JobId, &'a Shot>,
-    server: Server,
+    server: SimServer,
     checker: Checker,
     machines: Vec<Machine>,
-    agenda: Agenda<Event>,
+    agenda: Agenda<SimEvent>,
     now: u64,
     last_connection: u64,
     submitted: usize,
@@ -126,8 +126,8 @@ impl Machine {
 }
 
 impl<'a> Life<'a> {
-    fn new(farm: &'a Farm) -> Self {
-        let mut server = Server::default();
+    fn new(farm: &'a FarmSetup) -> Self {
+        let mut server = SimServer::default();
         server.disk.limits = farm.limits.clone();
         server.disk.shares = farm.shares.clone();
         let machines: Vec<Machine> =
@@ -157,15 +157,18 @@ impl<'a> Life<'a> {
             if away {
                 self.machines[node].worker.die();
             } else {
-                self.agenda.at(0, Event::Connect { node, life: 0 });
+                self.agenda.at(0, SimEvent::Connect { node, life: 0 });
             }
-            known.fates.iter().for_each(|(at, fate)| self.agenda.at(*at, Event::Fate { node, fate: *fate }));
+            known
+                .fates
+                .iter()
+                .for_each(|(at, fate)| self.agenda.at(*at, SimEvent::Fate { node, fate: *fate }));
         }
         for (index, shot) in self.farm.shots.iter().enumerate() {
-            self.agenda.at(shot.at, Event::Submit(index));
+            self.agenda.at(shot.at, SimEvent::Submit(index));
         }
         for (at, down_ms) in &self.farm.outages {
-            self.agenda.at(*at, Event::ServerDies { down_ms: *down_ms });
+            self.agenda.at(*at, SimEvent::ServerDies { down_ms: *down_ms });
         }
         let until = self.farm.until.unwrap_or(PATIENCE_MS);
         loop {
@@ -200,38 +203,38 @@ impl<'a> Life<'a> {
         self.story
     }
 
-    fn happen(&mut self, event: Event) {
+    fn happen(&mut self, event: SimEvent) {
         match event {
-            Event::Up { node, connection, up } => self.hear(node, connection, up),
-            Event::Down { node, connection, push } => {
+            SimEvent::ToServer { node, connection, up } => self.hear(node, connection, up),
+            SimEvent::ToWorker { node, connection, push } => {
                 if self.machines[node].worker.connection == Some(connection) {
                     self.obey(node, push);
                 }
             }
-            Event::Connect { node, life } => self.connect(node, life),
-            Event::Lost { node, connection } => {
+            SimEvent::Connect { node, life } => self.connect(node, life),
+            SimEvent::Lost { node, connection } => {
                 let id = self.machines[node].worker.id;
                 if self.server.connections.get(&id) == Some(&connection) {
                     self.server.connections.remove(&id);
                     self.batch(|core, _, out| core.worker_left(id, out));
                 }
             }
-            Event::Heartbeat { node, connection } => {
+            SimEvent::Heartbeat { node, connection } => {
                 if self.machines[node].worker.connection == Some(connection) {
-                    self.say(node, Up::Heartbeat);
-                    self.agenda.at(self.now + HEARTBEAT_MS, Event::Heartbeat { node, connection });
+                    self.say(node, ToServer::Heartbeat);
+                    self.agenda.at(self.now + HEARTBEAT_MS, SimEvent::Heartbeat { node, connection });
                 }
             }
-            Event::Progress { node, slot, attempt, part } => {
+            SimEvent::Progress { node, slot, attempt, part } => {
                 let place = &self.machines[node].worker.slots[usize::from(slot.0)];
                 if place.running.is_some_and(|running| running.attempt == attempt) {
-                    self.say(node, Up::Progress(attempt, part));
+                    self.say(node, ToServer::Progress(attempt, part));
                 }
             }
-            Event::Rendered { node, life, slot, attempt } if self.lives(node, life) => {
+            SimEvent::Rendered { node, life, slot, attempt } if self.lives(node, life) => {
                 self.rendered(node, slot, attempt);
             }
-            Event::Killed { node, life, slot, attempt } if self.lives(node, life) => {
+            SimEvent::Killed { node, life, slot, attempt } if self.lives(node, life) => {
                 let place = &mut self.machines[node].worker.slots[usize::from(slot.0)];
                 if let Some(assigned) = place.running.take_if(|running| running.attempt == attempt) {
                     place.killing = false;
@@ -242,29 +245,29 @@ impl<'a> Life<'a> {
                     self.kick(node, slot);
                 }
             }
-            Event::Uploaded { node, life, attempt } if self.lives(node, life) => {
+            SimEvent::Uploaded { node, life, attempt } if self.lives(node, life) => {
                 if let Some((slot, assigned)) = self.machines[node].worker.uploading.remove(&attempt) {
                     self.report(node, slot, assigned, Finish::Delivered);
                 }
             }
-            Event::Rendered { .. } | Event::Killed { .. } | Event::Uploaded { .. } => {}
-            Event::Fate { node, fate } => self.meet(node, fate),
-            Event::Submit(index) => {
+            SimEvent::Rendered { .. } | SimEvent::Killed { .. } | SimEvent::Uploaded { .. } => {}
+            SimEvent::Fate { node, fate } => self.meet(node, fate),
+            SimEvent::Submit(index) => {
                 let plan = &self.farm.shots[index].plan;
                 self.checker.submitted(plan);
                 self.server.write(Some(plan), &[]);
                 self.batch(|core, now, out| core.submit(now, plan.clone(), out).expect("a new id"));
                 self.submitted += 1;
             }
-            Event::ServerDies { down_ms } => {
+            SimEvent::ServerDies { down_ms } => {
                 self.server.die();
                 self.checker.server_died();
                 for node in 0..self.machines.len() {
                     self.disconnect(node);
                 }
-                self.agenda.at(self.now + down_ms, Event::ServerStarts);
+                self.agenda.at(self.now + down_ms, SimEvent::ServerStarts);
             }
-            Event::ServerStarts => {
+            SimEvent::ServerStarts => {
                 self.server.start(Moment(self.now));
                 self.batch(|core, now, out| core.tick(now, out));
             }
@@ -283,7 +286,7 @@ impl<'a> Life<'a> {
                 if !worker.alive {
                     worker.alive = true;
                     let life = worker.life;
-                    self.agenda.at(self.now, Event::Connect { node, life });
+                    self.agenda.at(self.now, SimEvent::Connect { node, life });
                 }
             }
             Fate::Unavailable | Fate::Works => {
@@ -313,8 +316,8 @@ impl<'a> Life<'a> {
         let worker = &mut self.machines[node].worker;
         let Some(connection) = worker.connection.take() else { return };
         let life = worker.life;
-        self.agenda.at(self.now + NOTICE_MS, Event::Lost { node, connection });
-        self.agenda.at(self.now + NOTICE_MS, Event::Connect { node, life });
+        self.agenda.at(self.now + NOTICE_MS, SimEvent::Lost { node, connection });
+        self.agenda.at(self.now + NOTICE_MS, SimEvent::Connect { node, life });
     }
 
     fn connect(&mut self, node: usize, life: u32) {
@@ -323,23 +326,23 @@ impl<'a> Life<'a> {
             return;
         }
         if self.server.core.is_none() {
-            return self.agenda.at(self.now + NOTICE_MS, Event::Connect { node, life });
+            return self.agenda.at(self.now + NOTICE_MS, SimEvent::Connect { node, life });
         }
         self.last_connection += 1;
         let connection = self.last_connection;
         self.machines[node].worker.connection = Some(connection);
         let held = self.machines[node].worker.held();
-        self.say(node, Up::Hello(held));
+        self.say(node, ToServer::Hello(held));
         let unsettled = self.machines[node].worker.unsettled.clone();
         for (attempt, (_, _, finish)) in unsettled {
-            self.say(node, Up::Finished(attempt, finish));
+            self.say(node, ToServer::Finished(attempt, finish));
         }
-        self.agenda.at(self.now + HEARTBEAT_MS, Event::Heartbeat { node, connection });
+        self.agenda.at(self.now + HEARTBEAT_MS, SimEvent::Heartbeat { node, connection });
     }
 
-    fn say(&mut self, node: usize, up: Up) {
+    fn say(&mut self, node: usize, up: ToServer) {
         if let Some(connection) = self.machines[node].worker.connection {
-            self.agenda.at(self.now + LATENCY_MS, Event::Up { node, connection, up });
+            self.agenda.at(self.now + LATENCY_MS, SimEvent::ToServer { node, connection, up });
         }
     }
 
@@ -363,7 +366,7 @@ impl<'a> Life<'a> {
             self.story.preemptions +=
                 u64::from(matches!(push, Push::Revoke { why: RevokeReason::Preempted, .. }));
             if let Some(connection) = self.server.connections.get(&to).copied() {
-                self.agenda.at(self.now + LATENCY_MS, Event::Down { node, connection, push });
+                self.agenda.at(self.now + LATENCY_MS, SimEvent::ToWorker { node, connection, push });
             }
         }
         Some(answer)
@@ -382,9 +385,9 @@ impl<'a> Life<'a> {
         }
     }
 
-    fn hear(&mut self, node: usize, connection: u64, up: Up) {
+    fn hear(&mut self, node: usize, connection: u64, up: ToServer) {
         let id = self.machines[node].worker.id;
-        if let Up::Hello(held) = up {
+        if let ToServer::Hello(held) = up {
             if self.server.core.is_some() {
                 self.server.connections.insert(id, connection);
                 let offer = self.machines[node].worker.offer.clone();
@@ -397,19 +400,19 @@ impl<'a> Life<'a> {
             return;
         }
         match up {
-            Up::Hello(_) | Up::Unavailable(_) => {}
-            Up::Heartbeat => drop(self.batch(|core, now, out| core.heartbeat(now, id, out))),
-            Up::Started(attempt) => {
+            ToServer::Hello(_) | ToServer::Unavailable(_) => {}
+            ToServer::Heartbeat => drop(self.batch(|core, now, out| core.heartbeat(now, id, out))),
+            ToServer::Started(attempt) => {
                 self.batch(|core, now, out| core.attempt_started(now, id, attempt, out));
             }
-            Up::Progress(attempt, hundredths) => {
+            ToServer::Progress(attempt, hundredths) => {
                 let part = f32::from(hundredths) / 100.0;
                 self.batch(|core, now, _| {
                     core.attempt_moved(now, id, attempt);
                     core.learn_progress(now, id, attempt, part);
                 });
             }
-            Up::Finished(attempt, finish) => {
+            ToServer::Finished(attempt, finish) => {
                 let known = self.server.core.as_ref().and_then(|core| core.attempt_task(attempt));
                 let peak = known.filter(|_| finish == Finish::Delivered).map(|(task, ..)| {
                     let shot = self.shots[&task.job];
@@ -444,11 +447,11 @@ impl<'a> Life<'a> {
                 Next::Report(attempt) => {
                     let known = self.machines[node].worker.unsettled.get(&attempt);
                     let finish = known.map_or(Finish::Returned, |(_, _, finish)| finish.clone());
-                    self.say(node, Up::Finished(attempt, finish));
+                    self.say(node, ToServer::Finished(attempt, finish));
                 }
                 Next::Kill(slot) => {
                     let life = self.machines[node].worker.life;
-                    self.agenda.at(self.now + KILL_MS, Event::Killed { node, life, slot, attempt });
+                    self.agenda.at(self.now + KILL_MS, SimEvent::Killed { node, life, slot, attempt });
                 }
             },
         }
@@ -457,7 +460,7 @@ impl<'a> Life<'a> {
     fn report(&mut self, node: usize, slot: SlotIndex, assigned: Assigned, finish: Finish) {
         let attempt = assigned.attempt;
         self.machines[node].worker.unsettled.insert(attempt, (Some(slot), assigned, finish.clone()));
-        self.say(node, Up::Finished(attempt, finish));
+        self.say(node, ToServer::Finished(attempt, finish));
     }
 
     /// An idle slot begins what is first in its queue.
@@ -475,7 +478,7 @@ impl<'a> Life<'a> {
         let (open, claim) = &mut machine.slots[usize::from(slot.0)];
         let opened = std::mem::replace(open, session) != session;
         let claim = *claim;
-        self.say(node, Up::Started(next.attempt));
+        self.say(node, ToServer::Started(next.attempt));
         let run = Run {
             attempt: next.attempt,
             task: next.task,
@@ -503,15 +506,15 @@ impl<'a> Life<'a> {
             for eighth in 1..8u64 {
                 let at = self.now + opening + frame * eighth / 8;
                 if let Some(part) = shot.told.hundredths(index.0, eighth) {
-                    self.agenda.at(at, Event::Progress { node, slot, attempt: next.attempt, part });
+                    self.agenda.at(at, SimEvent::Progress { node, slot, attempt: next.attempt, part });
                 }
             }
         }
         if shot.deadly.contains(&index.0) {
-            self.agenda.at(self.now + 1_000, Event::Fate { node, fate: Fate::Dies });
-            self.agenda.at(self.now + 20_000, Event::Fate { node, fate: Fate::Returns });
+            self.agenda.at(self.now + 1_000, SimEvent::Fate { node, fate: Fate::Dies });
+            self.agenda.at(self.now + 20_000, SimEvent::Fate { node, fate: Fate::Returns });
         }
-        self.agenda.at(self.now + wait, Event::Rendered { node, life, slot, attempt: next.attempt });
+        self.agenda.at(self.now + wait, SimEvent::Rendered { node, life, slot, attempt: next.attempt });
     }
 
     /// Returns why the frame that begins now cannot end well on this machine as it is.
@@ -549,7 +552,7 @@ impl<'a> Life<'a> {
             machine.worker.uploading.insert(attempt, (slot, assigned));
             let life = machine.worker.life;
             self.ends(attempt, RunEnd::Rendered);
-            self.agenda.at(self.now + UPLOAD_MS, Event::Uploaded { node, life, attempt });
+            self.agenda.at(self.now + UPLOAD_MS, SimEvent::Uploaded { node, life, attempt });
         }
         self.kick(node, slot);
     }

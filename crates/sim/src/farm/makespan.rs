@@ -2,7 +2,7 @@
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use super::{Farm, Naive, Node, Shot, lower_bound_ms, naive_ms};
+use super::{FarmSetup, Naive, Node, Shot, lower_bound_ms, naive_ms};
 
 /// A distribution of the times of a job's frames on one slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,14 +51,14 @@ impl Frames {
 
 /// A farm of so many workers, of 1 to 4 slots each, the fastest ten times as fast as the slowest, with one job of so
 /// many frames a slot. Opening the scene takes as long as half a frame.
-pub fn mixed_farm(workers: u32, frames: Frames, a_slot: u32, seed: u64) -> Farm {
+pub fn mixed_farm(workers: u32, frames: Frames, a_slot: u32, seed: u64) -> FarmSetup {
     let mut rng = StdRng::seed_from_u64(seed);
     let node = |_| Node::new(rng.random_range(1..=4), rng.random_range(100..=1000));
     let nodes: Vec<Node> = (0..workers).map(node).collect();
     let slots: u32 = nodes.iter().map(|node| u32::from(node.offer.slots)).sum();
     let middle = rng.random_range(20_000..=600_000);
     let work = frames.draw(slots * a_slot, middle, &mut rng);
-    Farm { nodes, shots: vec![Shot::new(1, work).opening(middle / 2)], ..Farm::default() }
+    FarmSetup { nodes, shots: vec![Shot::new(1, work).opening(middle / 2)], ..FarmSetup::default() }
 }
 
 /// The result on one farm. Milliseconds.
@@ -76,7 +76,7 @@ pub struct Race {
 impl Race {
     /// # Panics
     /// Where the job does not complete, or beats the bound.
-    pub fn run(farm: &Farm) -> Self {
+    pub fn run(farm: &FarmSetup) -> Self {
         let bound = lower_bound_ms(farm);
         let story = farm.live();
         assert!(story.completed(), "the job did not complete");

@@ -23,7 +23,7 @@ pub const UPLOAD_MS: u64 = 300;
 
 /// All that is going to happen, but for what the scheduler decides.
 #[derive(Debug, Clone, Default)]
-pub struct Farm {
+pub struct FarmSetup {
     pub nodes: Vec<Node>,
     pub shots: Vec<Shot>,
     pub limits: BTreeMap<String, u32>,
@@ -125,7 +125,7 @@ impl Node {
     }
 }
 
-impl Farm {
+impl FarmSetup {
     /// Blender says this of the frames of every job.
     pub fn told(mut self, told: Told) -> Self {
         self.shots.iter_mut().for_each(|shot| shot.told = told);

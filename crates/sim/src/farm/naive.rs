@@ -5,7 +5,7 @@ use std::{
     collections::{BinaryHeap, VecDeque},
 };
 
-use super::{Farm, LATENCY_MS, UPLOAD_MS};
+use super::{FarmSetup, LATENCY_MS, UPLOAD_MS};
 
 /// One frame at a time, first come first served: a free slot asks, gets the next frame, renders and delivers it, and
 /// asks again.
@@ -18,7 +18,7 @@ pub enum Naive {
 }
 
 /// Milliseconds until the farm's one job is delivered.
-pub fn naive_ms(farm: &Farm, naive: Naive) -> u64 {
+pub fn naive_ms(farm: &FarmSetup, naive: Naive) -> u64 {
     let shot = &farm.shots[0];
     let mut frames: VecDeque<u64> = shot.work.iter().copied().collect();
     // When each slot asks next, whose it is, and whether it has the scene open.

@@ -4,7 +4,7 @@ mod failure;
 mod fit;
 mod order;
 
-use super::{Farm, Story};
+use super::{FarmSetup, Story};
 
 /// A farm, and what must be true of what happened on it.
 #[derive(Debug, Clone, Copy)]
@@ -12,9 +12,9 @@ pub struct Scenario {
     pub name: &'static str,
     /// The promise, in words.
     pub promise: &'static str,
-    pub farm: fn() -> Farm,
+    pub farm: fn() -> FarmSetup,
     /// The measured result, or what is wrong, in words.
-    pub judge: fn(&Farm, &Story) -> Result<String, String>,
+    pub judge: fn(&FarmSetup, &Story) -> Result<String, String>,
 }
 
 impl Scenario {

@@ -1,7 +1,7 @@
 //! Scenarios of failures.
 
 use super::{HOUR, MINUTE, SECOND, Scenario, clock, line};
-use crate::farm::{Farm, Fate, Node, RunEnd, Shot, lower_bound_ms};
+use crate::farm::{FarmSetup, Fate, Node, RunEnd, Shot, lower_bound_ms};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -10,7 +10,7 @@ pub const SCENARIOS: &[Scenario] = &[
         farm: || {
             let mut nodes = vec![Node::new(1, 1000); 10];
             nodes[3].speed = 100;
-            Farm { nodes, shots: vec![Shot::even(1, 200, 300 * SECOND)], ..Farm::default() }
+            FarmSetup { nodes, shots: vec![Shot::even(1, 200, 300 * SECOND)], ..FarmSetup::default() }
         },
         judge: |farm, story| {
             let (bound, took) = (lower_bound_ms(farm), story.took_ms());
@@ -34,10 +34,10 @@ pub const SCENARIOS: &[Scenario] = &[
                 [(day * 24 * HOUR + 2 * HOUR, Fate::Unavailable), (day * 24 * HOUR + 10 * HOUR, Fate::Works)]
             });
             let sleeper = Node { fates: nights.collect(), ..Node::new(2, 100) };
-            Farm {
+            FarmSetup {
                 nodes: vec![sleeper.clone(), sleeper, Node::new(1, 100)],
                 shots: vec![Shot::even(1, 600, 17 * MINUTE)],
-                ..Farm::default()
+                ..FarmSetup::default()
             }
         },
         judge: |_, story| {
@@ -71,7 +71,7 @@ pub const SCENARIOS: &[Scenario] = &[
             };
             let mut nodes = vec![Node::new(1, 100); 4];
             nodes.extend((0..4).map(flaps));
-            Farm { nodes, shots: vec![Shot::even(1, 200, 40 * SECOND)], ..Farm::default() }
+            FarmSetup { nodes, shots: vec![Shot::even(1, 200, 40 * SECOND)], ..FarmSetup::default() }
         },
         judge: |_, story| {
             let lost = story.runs.iter().filter(|run| run.end == RunEnd::Lost).count();
@@ -95,7 +95,7 @@ pub const SCENARIOS: &[Scenario] = &[
         farm: || {
             let mut nodes = vec![Node::new(1, 100); 5];
             nodes[2].fates = vec![(2 * MINUTE, Fate::IsQuarantined), (40 * MINUTE, Fate::Recovers)];
-            Farm { nodes, shots: vec![Shot::even(1, 1200, 20 * SECOND)], ..Farm::default() }
+            FarmSetup { nodes, shots: vec![Shot::even(1, 1200, 20 * SECOND)], ..FarmSetup::default() }
         },
         judge: |_, story| {
             let failed = story.runs.iter().filter(|run| matches!(run.end, RunEnd::Failed(_))).count();
@@ -120,7 +120,7 @@ pub const SCENARIOS: &[Scenario] = &[
             let mut shot = Shot::even(1, 120, 20 * SECOND);
             shot.deadly.insert(33);
             shot.broken.insert(66);
-            Farm { nodes: vec![Node::new(2, 100); 6], shots: vec![shot], ..Farm::default() }
+            FarmSetup { nodes: vec![Node::new(2, 100); 6], shots: vec![shot], ..FarmSetup::default() }
         },
         judge: |_, story| {
             let tries = |index: u32| story.of(1).filter(|run| run.task.index.0 == index).count();
@@ -147,11 +147,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "FULL RESTART",
         promise: "the server is killed three times, once for ten minutes; every frame is committed once, none that was \
                   done is rendered again, and what ran meanwhile counts",
-        farm: || Farm {
+        farm: || FarmSetup {
             nodes: vec![Node::new(2, 100), Node::new(2, 200), Node::new(1, 300)],
             shots: vec![Shot::even(1, 300, 60 * SECOND)],
             outages: vec![(5 * MINUTE, 20 * SECOND), (12 * MINUTE, 10 * MINUTE), (30 * MINUTE, SECOND)],
-            ..Farm::default()
+            ..FarmSetup::default()
         },
         judge: |farm, story| {
             let rendered = story.runs.iter().filter(|run| run.end == RunEnd::Rendered).count();

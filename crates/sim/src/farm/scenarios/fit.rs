@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use kiln_core::{Gpus, Label, Requirement, Room, SchedulingOptions, WorkerOffer};
 
 use super::{GIB, MINUTE, SECOND, Scenario, clock, line};
-use crate::farm::{Farm, Node, RunEnd, Shot, Story};
+use crate::farm::{FarmSetup, Node, RunEnd, Shot, Story};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -20,7 +20,7 @@ pub const SCENARIOS: &[Scenario] = &[
                 .for_each(|node| node.offer.labels = BTreeSet::from([Label::from("tag fast-disk")]));
             let tagged = Requirement::from_iter(["tag fast-disk"]);
             let shots = vec![Shot::even(1, 30, 20 * SECOND).requires(tagged), Shot::even(2, 60, 20 * SECOND)];
-            Farm { nodes, shots, ..Farm::default() }
+            FarmSetup { nodes, shots, ..FarmSetup::default() }
         },
         judge: |_, story| {
             let right = story.of(1).all(|run| run.node < 2);
@@ -49,7 +49,11 @@ pub const SCENARIOS: &[Scenario] = &[
                 Shot::even(2, 8, 20 * SECOND).requires(room(Gpus::All { memory: 0 })).at(30 * SECOND),
                 Shot::even(3, 80, 20 * SECOND),
             ];
-            Farm { nodes: vec![node(&gpu_box), node(&gpu_box), node(&cpu_box)], shots, ..Farm::default() }
+            FarmSetup {
+                nodes: vec![node(&gpu_box), node(&gpu_box), node(&cpu_box)],
+                shots,
+                ..FarmSetup::default()
+            }
         },
         judge: |_, story| {
             let sets =
@@ -80,7 +84,11 @@ pub const SCENARIOS: &[Scenario] = &[
             let mut shot = Shot::even(1, 60, 20 * SECOND);
             shot.memory = vec![40 * GIB; 60];
             shot.memory[30] = 100 * GIB;
-            Farm { nodes: vec![node(64), node(64), node(256)], shots: vec![shot], ..Farm::default() }
+            FarmSetup {
+                nodes: vec![node(64), node(64), node(256)],
+                shots: vec![shot],
+                ..FarmSetup::default()
+            }
         },
         judge: |_, story| {
             let lacks = story.runs.iter().filter(|run| matches!(run.end, RunEnd::Failed(_))).count();
@@ -105,7 +113,7 @@ pub const SCENARIOS: &[Scenario] = &[
             let mut shot = Shot::even(1, 20, 20 * SECOND);
             shot.memory = vec![10 * GIB; 20];
             shot.memory[5] = 100 * GIB;
-            Farm { nodes: vec![node(64), node(32)], shots: vec![shot], ..Farm::default() }
+            FarmSetup { nodes: vec![node(64), node(32)], shots: vec![shot], ..FarmSetup::default() }
         },
         judge: |_, story| {
             let tries = story.of(1).filter(|run| run.task.index.0 == 5).count();
@@ -131,7 +139,7 @@ pub const SCENARIOS: &[Scenario] = &[
             let small = small.requires(room(10 * GIB)).scheduled(of("ada"));
             let big = Shot::even(2, 2, 60 * SECOND).requires(room(60 * GIB)).scheduled(of("bob"));
             let big = big.at(2 * MINUTE);
-            Farm { nodes: vec![node.clone(), node], shots: vec![small, big], ..Farm::default() }
+            FarmSetup { nodes: vec![node.clone(), node], shots: vec![small, big], ..FarmSetup::default() }
         },
         judge: |_, story| {
             let start = story.start_of(2).unwrap_or(u64::MAX).saturating_sub(2 * MINUTE);
@@ -147,7 +155,7 @@ pub const SCENARIOS: &[Scenario] = &[
                     SchedulingOptions { user: format!("user {id}"), ..SchedulingOptions::default() };
                 Shot::even(id, 400, 3 * SECOND).opening(15 * SECOND).scheduled(options)
             });
-            Farm { nodes: vec![Node::new(2, 100); 6], shots: shots.collect(), ..Farm::default() }
+            FarmSetup { nodes: vec![Node::new(2, 100); 6], shots: shots.collect(), ..FarmSetup::default() }
         },
         judge: |_, story| {
             let (opened, frames, took) = (story.openings(), story.commits.len(), story.took_ms());

@@ -6,20 +6,20 @@ use kiln_core::{Account, Moment, Requirement, SchedulingOptions, Share};
 use kiln_types::JobId;
 
 use super::{HOUR, MINUTE, SECOND, Scenario, clock, line};
-use crate::farm::{Farm, Node, RunEnd, Shot, Story};
+use crate::farm::{FarmSetup, Node, RunEnd, Shot, Story};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "PRIORITY",
         promise: "a job of higher priority takes over as frames end: its last frame is out within a frame's time \
                   of what it would take alone",
-        farm: || Farm {
+        farm: || FarmSetup {
             nodes: nodes(8),
             shots: vec![
                 Shot::even(1, 400, 20 * SECOND),
                 Shot::even(2, 80, 20 * SECOND).at(MINUTE).priority(90),
             ],
-            ..Farm::default()
+            ..FarmSetup::default()
         },
         judge: |_, story| {
             let took = story.end_of(2).unwrap_or(u64::MAX) - MINUTE;
@@ -41,7 +41,7 @@ pub const SCENARIOS: &[Scenario] = &[
             shots.extend((2..=6).map(|id| Shot::even(id, 1000, 10 * SECOND).scheduled(of("film", "bob"))));
             shots.push(Shot::even(7, 5000, 10 * SECOND).scheduled(of("ad", "cy")));
             let shares = vec![(Account::Project("film".into()), Share { weight: 300, max_slots: None })];
-            Farm { nodes: nodes(16), shots, shares, until: Some(30 * MINUTE), ..Farm::default() }
+            FarmSetup { nodes: nodes(16), shots, shares, until: Some(30 * MINUTE), ..FarmSetup::default() }
         },
         judge: |_, story| {
             let busy = |jobs: std::ops::RangeInclusive<u64>| -> f64 {
@@ -69,7 +69,7 @@ pub const SCENARIOS: &[Scenario] = &[
             let mut shots = vec![Shot::even(1, 60, 10 * SECOND).priority(0)];
             shots
                 .extend((0..60).map(|n| Shot::even(n + 2, 100, 10 * SECOND).at(n * 2 * MINUTE).priority(80)));
-            Farm { nodes: nodes(8), shots, ..Farm::default() }
+            FarmSetup { nodes: nodes(8), shots, ..FarmSetup::default() }
         },
         judge: |_, story| {
             let (low, all) = (story.end_of(1).unwrap_or(u64::MAX), story.took_ms());
@@ -94,7 +94,7 @@ pub const SCENARIOS: &[Scenario] = &[
             let capped = SchedulingOptions { max_workers: Some(3), ..SchedulingOptions::default() };
             let shots =
                 vec![Shot::even(1, 90, 20 * SECOND).scheduled(capped), Shot::even(2, 210, 20 * SECOND)];
-            Farm { nodes: nodes(10), shots, ..Farm::default() }
+            FarmSetup { nodes: nodes(10), shots, ..FarmSetup::default() }
         },
         judge: |farm, story| {
             let (most, took) = (workers_at_once(story, 1), story.took_ms());
@@ -117,7 +117,7 @@ pub const SCENARIOS: &[Scenario] = &[
             ];
             let shares =
                 vec![(Account::User("ada".into()), Share { max_slots: Some(4), ..Share::default() })];
-            Farm { nodes: nodes(12), shots, shares, ..Farm::default() }
+            FarmSetup { nodes: nodes(12), shots, shares, ..FarmSetup::default() }
         },
         judge: |farm, story| {
             let ada = story.of(1).chain(story.of(2)).map(|run| (run.began, run.ended));
@@ -137,11 +137,11 @@ pub const SCENARIOS: &[Scenario] = &[
                 Shot::even(2, 60, 30 * SECOND).requires(licensed),
                 Shot::even(3, 260, 30 * SECOND),
             ];
-            Farm {
+            FarmSetup {
                 nodes: nodes(16),
                 shots,
                 limits: BTreeMap::from([("renderer".into(), 5)]),
-                ..Farm::default()
+                ..FarmSetup::default()
             }
         },
         judge: |_, story| {
@@ -167,7 +167,7 @@ pub const SCENARIOS: &[Scenario] = &[
                 Shot::even(2, 40, 20 * SECOND).scheduled(after.clone()),
                 Shot::even(3, 400, 20 * SECOND).priority(10),
             ];
-            Farm { nodes: nodes(8), shots, ..Farm::default() }
+            FarmSetup { nodes: nodes(8), shots, ..FarmSetup::default() }
         },
         judge: |_, story| {
             let (end, start) = (story.end_of(1).unwrap_or(0), story.start_of(2).unwrap_or(0));
@@ -187,10 +187,10 @@ pub const SCENARIOS: &[Scenario] = &[
         promise: "a job that is to begin at a time begins then, within a second",
         farm: || {
             let later = SchedulingOptions { not_before: Some(Moment(HOUR)), ..SchedulingOptions::default() };
-            Farm {
+            FarmSetup {
                 nodes: nodes(2),
                 shots: vec![Shot::even(1, 10, SECOND).scheduled(later)],
-                ..Farm::default()
+                ..FarmSetup::default()
             }
         },
         judge: |_, story| {
@@ -213,7 +213,7 @@ fn workers_at_once(story: &Story, job: u64) -> usize {
 }
 
 /// Returns how much of the slots' time went to frames that were delivered.
-fn busy_percent(farm: &Farm, story: &Story) -> u64 {
+fn busy_percent(farm: &FarmSetup, story: &Story) -> u64 {
     let slots: u64 = farm.nodes.iter().map(|node| u64::from(node.offer.slots)).sum();
     let rendered = story.runs.iter().filter(|run| run.end == RunEnd::Rendered);
     rendered.map(|run| run.ended - run.began).sum::<u64>() * 100 / (slots * story.took_ms())
