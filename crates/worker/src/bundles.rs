@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 use crate::{
     scratch::{ScratchFolder, create_folder},
     shared::{self, SharedRoots, VerifiedFile},
-    transfer::{TransferError, TransferRetry, disk_full, unavailable},
+    transfer::{TransferError, TransferRetry, not_stored, unavailable},
 };
 
 /// Files that are fetched at the same time.
@@ -235,10 +235,7 @@ fn write_tree(
     sources: &HashMap<BlobHash, LocalCopy>,
     shared: &[VerifiedFile],
 ) -> Result<(), Failure> {
-    let full = |error: io::Error| match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => disk_full(),
-        _ => unavailable(format!("{}: {error}", folder.display())),
-    };
+    let full = |error: io::Error| not_stored(&error, format!("{}: {error}", folder.display()));
     create_folder(folder).map_err(full)?;
     let place = |path: &RelPath| {
         let path = folder.join(path.to_path());
@@ -271,8 +268,7 @@ fn write_tree(
 
 fn rewrite_failure(error: RewriteError) -> Failure {
     match &error.fault {
-        RewriteFault::Write(source) if source.kind() == io::ErrorKind::StorageFull => disk_full(),
-        RewriteFault::Write(source) if source.kind() == io::ErrorKind::QuotaExceeded => disk_full(),
+        RewriteFault::Write(source) => not_stored(source, error.to_string()),
         _ => unavailable(error.to_string()),
     }
 }

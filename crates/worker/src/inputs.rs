@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     scratch::{ScratchFolder, create_folder, on_disk},
-    transfer::{TransferError, TransferRetry, unavailable},
+    transfer::{TransferError, TransferRetry, not_stored, unavailable},
 };
 
 /// Files that are fetched at the same time.
@@ -112,10 +112,8 @@ impl TaskInputs {
     pub(crate) async fn fetch(&mut self) -> Result<(), Failure> {
         let Self { fetcher, folder, steps, files } = self;
         let path = folder.path().to_owned();
-        on_disk(move || create_folder(&path)).await.map_err(|error| match error.into() {
-            TransferError::Permanent(failure) => failure,
-            TransferError::Transient(why) => unavailable(why),
-        })?;
+        let created = on_disk(move || create_folder(&path)).await;
+        created.map_err(|error| not_stored(&error, error.to_string()))?;
         for step in steps {
             let mut retry = TransferRetry::new();
             while let Err(error) = step.fetch(fetcher, folder.path(), files).await {

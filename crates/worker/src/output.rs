@@ -15,7 +15,7 @@ use kiln_types::{
 
 use crate::{
     bake_tree::{self, BakedTree},
-    scratch::ScratchFolder,
+    scratch::{ScratchFolder, is_disk_full},
 };
 
 const PIECE: usize = 256 << 10;
@@ -228,13 +228,12 @@ fn keep_on_disk(
 }
 
 fn unkept(error: &io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Failure::new(
-            FailureCause::DiskFull,
-            "this worker's disk is full, the frame does not fit; free some space in its data folder",
-        ),
-        _ => Failure::new(FailureCause::BadOutput, format!("the frame's files cannot be kept: {error}")),
+    if is_disk_full(error) {
+        let message =
+            "this worker's disk is full, the frame does not fit; free some space in its data folder";
+        return Failure::new(FailureCause::DiskFull, message);
     }
+    Failure::new(FailureCause::BadOutput, format!("the frame's files cannot be kept: {error}"))
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use kiln_client::{Backoff, ClientError};
 use kiln_types::{Failure, FailureCause};
 use tokio::task::JoinError;
 
+use crate::scratch::is_disk_full;
+
 /// The waits of a worker for a server that is away.
 pub(crate) fn backoff() -> Backoff {
     Backoff::new(Duration::from_millis(200), Duration::from_secs(10))
@@ -24,11 +26,16 @@ pub(crate) fn unavailable(why: String) -> Failure {
     Failure::new(FailureCause::BundleUnavailable, format!("the job's files cannot be brought here: {why}"))
 }
 
-pub(crate) fn disk_full() -> Failure {
+fn disk_full() -> Failure {
     Failure::new(
         FailureCause::DiskFull,
         "this worker's disk is full, the job's files do not fit; free some space in its data folder",
     )
+}
+
+/// The failure of a write to the disk; `why` describes it unless the disk is full.
+pub(crate) fn not_stored(error: &io::Error, why: String) -> Failure {
+    if is_disk_full(error) { disk_full() } else { unavailable(why) }
 }
 
 impl From<ClientError> for TransferError {
@@ -69,10 +76,7 @@ impl From<JoinError> for TransferError {
 
 impl From<io::Error> for TransferError {
     fn from(error: io::Error) -> Self {
-        Self::Permanent(match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => disk_full(),
-            _ => unavailable(error.to_string()),
-        })
+        Self::Permanent(not_stored(&error, error.to_string()))
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     monitor::AttemptMonitor,
     output::{OutputFiles, TaskResult},
     process::{BlenderProcess, ProcessKind},
-    scratch::{ScratchFolder, on_disk},
+    scratch::{ScratchFolder, is_disk_full, on_disk},
 };
 
 impl Actor {
@@ -239,13 +239,11 @@ async fn end(process: Box<BlenderProcess>) -> Done {
 }
 
 fn unprepared(error: &io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Failure::new(
-            FailureCause::DiskFull,
-            "this worker's disk is full; free some space in its data folder",
-        ),
-        _ => Failure::new(FailureCause::Other, format!("the slot's folder cannot be prepared: {error}")),
+    if is_disk_full(error) {
+        let message = "this worker's disk is full; free some space in its data folder";
+        return Failure::new(FailureCause::DiskFull, message);
     }
+    Failure::new(FailureCause::Other, format!("the slot's folder cannot be prepared: {error}"))
 }
 
 /// Takes a frame's folder out of Blender's reach. Nothing is flushed: a worker empties the target when it starts.
