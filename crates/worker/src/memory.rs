@@ -57,6 +57,11 @@ impl Claims {
         let beside = self.open.iter().filter(|(other, claim)| **other != claimant && !claim.shown);
         beside.fold(0, |sum, (_, claim)| sum.saturating_add(claim.bytes))
     }
+
+    fn has_room(&self, claimant: Claimant, need: u64, memory: Memory) -> bool {
+        let claimed = self.claimed_beside(claimant);
+        sizing::room(self.is_first(claimant), memory.available, claimed, need, memory.total)
+    }
 }
 
 impl MemoryClaims {
@@ -67,20 +72,12 @@ impl MemoryClaims {
     /// Decides whether the slot may open this scene now.
     pub(crate) fn has_room(&self, slot: SlotIndex, key: SessionKey, bundle: u64, memory: Memory) -> bool {
         let (claims, slot) = (self.claims(), Claimant::Slot(slot));
-        let need = claims.need(key, bundle, false);
-        sizing::room(claims.is_first(slot), memory.available, claims.claimed_beside(slot), need, memory.total)
+        claims.has_room(slot, claims.need(key, bundle, false), memory)
     }
 
     /// Decides whether a task without a Blender may take this memory now.
     pub(crate) fn has_room_for_task(&self, attempt: AttemptId, bytes: u64, memory: Memory) -> bool {
-        let (claims, task) = (self.claims(), Claimant::Task(attempt));
-        sizing::room(
-            claims.is_first(task),
-            memory.available,
-            claims.claimed_beside(task),
-            bytes,
-            memory.total,
-        )
+        self.claims().has_room(Claimant::Task(attempt), bytes, memory)
     }
 
     pub(crate) fn claim_for_task(&self, attempt: AttemptId, bytes: u64) {
