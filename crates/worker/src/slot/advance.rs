@@ -105,8 +105,10 @@ impl SlotMachine {
 
     /// Looks for the next task's bundle. If that cannot be had, the task fails.
     fn next_bundle(&mut self) -> NextBundle {
-        let Some(front) = self.queue.front().cloned() else { return NextBundle::Coming };
-        let Some(key) = front.blender().map(|task| task.key) else { return NextBundle::Coming };
+        let Some(front) = self.queue.front().and_then(SlotTask::blender).cloned() else {
+            return NextBundle::Coming;
+        };
+        let key = front.key;
         match self.bundles.get(&key) {
             Some(BundleState::Here) => NextBundle::Here(key),
             Some(BundleState::Coming) => NextBundle::Coming,
@@ -115,8 +117,8 @@ impl SlotMachine {
                 self.fail_front(failure);
                 // The next frame of it tries again.
                 self.bundles.remove(&key);
-                let uses_it = |task: &&SlotTask| task.blender().is_some_and(|task| task.key == key);
-                if let Some(next) = self.queue.iter().find(uses_it).cloned() {
+                let mut tasks = self.queue.iter().filter_map(SlotTask::blender);
+                if let Some(next) = tasks.find(|task| task.key == key).cloned() {
                     self.want_bundle(&next);
                 }
                 NextBundle::Failed
@@ -195,10 +197,8 @@ impl SlotMachine {
         false
     }
 
-    pub(super) fn want_bundle(&mut self, task: &SlotTask) {
-        if let SlotTask::Blender(task) = task
-            && let Entry::Vacant(place) = self.bundles.entry(task.key)
-        {
+    pub(super) fn want_bundle(&mut self, task: &BlenderTask) {
+        if let Entry::Vacant(place) = self.bundles.entry(task.key) {
             place.insert(BundleState::Coming);
             self.effects.push(SlotEffect::Fetch(task.session.clone()));
         }

@@ -124,7 +124,9 @@ impl SlotMachine {
             if self.closing || self.unavailable {
                 self.tell(SlotNotice::Returned(task.head()));
             } else {
-                self.want_bundle(&task);
+                if let SlotTask::Blender(task) = &task {
+                    self.want_bundle(task);
+                }
                 self.queue.push_back(task);
             }
         }
