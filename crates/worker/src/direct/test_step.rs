@@ -28,7 +28,6 @@ pub(super) struct TestStep {
     part: u16,
     generation: Generation,
     product: ProductKind,
-    lists_inputs: bool,
 }
 
 impl TestStep {
@@ -38,16 +37,15 @@ impl TestStep {
             part: task.part.unwrap_or(0),
             generation: task.generation,
             product: step.product,
-            lists_inputs: step.product != ProductKind::Intermediate,
         }
     }
 
     /// Writes the file of the task. Blocking.
     fn write(&self, room: DirectRoom) -> io::Result<OutputFiles> {
-        let Self { frame, part, generation, product, lists_inputs } = self;
+        let Self { frame, part, generation, product } = self;
         let task = room.head.task;
         let frame = frame.map_or_else(|| "all".to_owned(), |frame| frame.to_string());
-        let (name, bytes) = if *lists_inputs {
+        let (name, bytes) = if *product != ProductKind::Intermediate {
             (frame, list(&room)?.into_bytes())
         } else {
             let mut line = format!(

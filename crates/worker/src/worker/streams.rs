@@ -5,6 +5,7 @@ use kiln_types::{AttemptId, Failure, SlotIndex};
 
 use super::actor::{WorkerActor, WorkerInput};
 use crate::{
+    direct::DirectTask,
     event::WorkerEvent,
     inputs::SharedInputs,
     slot::{SlotCommand, SlotTask},
@@ -69,7 +70,7 @@ impl WorkerActor {
         attempts.into_iter().for_each(|attempt| self.return_stream(attempt));
     }
 
-    fn remove_stream(&mut self, attempt: AttemptId) -> Option<crate::direct::DirectTask> {
+    fn remove_stream(&mut self, attempt: AttemptId) -> Option<DirectTask> {
         self.context.memory.release_stream(attempt);
         self.streams.remove(&attempt)
     }
