@@ -144,10 +144,9 @@ impl Farm {
         let bytes = self.sample();
         let file = BundleFile {
             path: RelPath::new("scene.blend").unwrap(),
-            hash: BlobHash::of(&bytes),
+            hash: self.put(&bytes),
             size: bytes.len() as u64,
         };
-        self.shared.blobs.lock().unwrap().insert(file.hash, bytes.into());
         let bundle = self.keep(Bundle { files: vec![file], ..Bundle::default() });
         let settings = RenderSettings {
             samples: Some(samples),
@@ -165,9 +164,7 @@ impl Farm {
             if entry.file_type().unwrap().is_file() {
                 let bytes = std::fs::read(entry.path()).unwrap();
                 let path = RelPath::new(entry.file_name().to_str().unwrap()).unwrap();
-                let file = BundleFile { path, hash: BlobHash::of(&bytes), size: bytes.len() as u64 };
-                self.shared.blobs.lock().unwrap().insert(file.hash, bytes.into());
-                files.push(file);
+                files.push(BundleFile { path, hash: self.put(&bytes), size: bytes.len() as u64 });
             }
         }
         self.plain_session(self.keep(Bundle { files, ..Bundle::default() }), blend)

@@ -6,7 +6,6 @@ mod availability;
 mod bake;
 mod farm;
 mod idle;
-
 mod steps;
 
 use std::time::{Duration, Instant};

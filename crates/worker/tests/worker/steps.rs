@@ -1,8 +1,7 @@
 //! Tasks without a Blender, and streaming attempts, against a server that a test plays.
 
-use std::time::{Duration, Instant};
-
 use kiln_api::{AttemptReport, Down, StepFile, StreamAssignment, Up};
+use kiln_testkit::wait_until;
 use kiln_types::{
     AttemptId, BlobHash, DependencyScope, DependencyStart, FailureCause, Generation, HeldPhase, ProductKind,
     RelPath, RevokeReason, SlotIndex, StepDependency, StepIndex, TaskIndex,
@@ -51,12 +50,8 @@ impl Farm {
         hash
     }
 
-    async fn waits_for_downloads(&self, count: usize) {
-        let started = Instant::now();
-        while self.downloads() < count {
-            assert!(started.elapsed() < LIMIT, "{} of {count} files were fetched", self.downloads());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+    fn waits_for_downloads(&self, count: usize) {
+        wait_until(LIMIT, &format!("{count} files are fetched"), || self.downloads() >= count);
         assert_eq!(self.downloads(), count);
     }
 
@@ -65,12 +60,8 @@ impl Farm {
         std::fs::read_dir(self.data().join("worker-0/inputs")).unwrap().count()
     }
 
-    async fn has_no_inputs(&self) {
-        let started = Instant::now();
-        while self.inputs() > 0 {
-            assert!(started.elapsed() < LIMIT, "inputs are left over");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+    fn has_no_inputs(&self) {
+        wait_until(LIMIT, "no inputs are left over", || self.inputs() == 0);
     }
 }
 
@@ -125,10 +116,10 @@ async fn a_stream_fetches_files_as_they_come_and_ends_on_its_slot() {
     let stream = farm.stream();
     let attempt = stream.task.attempt;
     line.send(Down::Stream(Box::new(stream.clone()))).await;
-    farm.waits_for_downloads(3).await;
+    farm.waits_for_downloads(3);
     let third = farm.commit(5, 7, 3, "third");
     line.send(Down::Arrived { attempt }).await;
-    farm.waits_for_downloads(4).await;
+    farm.waits_for_downloads(4);
 
     // The server restarts, and its message about the last file is lost.
     drop(line);
@@ -138,7 +129,7 @@ async fn a_stream_fetches_files_as_they_come_and_ends_on_its_slot() {
     let held: Vec<_> = line.hello.held.iter().map(|held| (held.attempt, held.phase)).collect();
     assert_eq!(held, [(attempt, HeldPhase::Streaming)]);
     line.send(Down::Stream(Box::new(stream))).await;
-    farm.waits_for_downloads(5).await;
+    farm.waits_for_downloads(5);
     line.send(place(attempt)).await;
     line.send(place(attempt)).await;
     assert_eq!(line.started().await, attempt);
@@ -159,7 +150,7 @@ async fn a_stream_fetches_files_as_they_come_and_ends_on_its_slot() {
         .collect();
     assert_eq!(text.lines().collect::<Vec<_>>(), lines);
     assert_eq!(farm.downloads(), 5, "nothing is fetched twice");
-    farm.has_no_inputs().await;
+    farm.has_no_inputs();
     worker.stop_hard().await;
 }
 
@@ -180,18 +171,18 @@ async fn a_stream_that_is_revoked_is_returned_for_every_reason_and_leaves_nothin
         let stream = farm.stream();
         let attempt = stream.task.attempt;
         line.send(Down::Stream(Box::new(stream))).await;
-        farm.waits_for_downloads(count).await;
+        farm.waits_for_downloads(count);
         line.send(Down::Revoke { attempt, why }).await;
         assert_eq!(line.finished().await, (attempt, AttemptReport::Returned), "{why:?}");
         // It comes too late, and is answered as a revoke is.
         line.send(place(attempt)).await;
         assert_eq!(line.finished().await, (attempt, AttemptReport::Returned), "{why:?}");
-        farm.has_no_inputs().await;
+        farm.has_no_inputs();
     }
     let stream = farm.stream();
     let attempt = stream.task.attempt;
     line.send(Down::Stream(Box::new(stream))).await;
-    farm.waits_for_downloads(reasons.len() + 1).await;
+    farm.waits_for_downloads(reasons.len() + 1);
     let draining = tokio::spawn(async move { worker.drain().await });
     assert_eq!(line.finished().await, (attempt, AttemptReport::Returned));
     while line.next().await.is_some() {}
@@ -219,11 +210,7 @@ async fn a_stream_whose_files_are_gone_fails_and_one_that_gets_other_bytes_does_
     let stream = farm.stream();
     let attempt = stream.task.attempt;
     line.send(Down::Stream(Box::new(stream))).await;
-    let started = Instant::now();
-    while farm.downloads() < before + 2 {
-        assert!(started.elapsed() < LIMIT, "it does not try again");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    wait_until(LIMIT, "it tries again", || farm.downloads() >= before + 2);
     farm.put(b"lost");
     line.send(place(attempt)).await;
     let (_, text) = text_of(&mut line, &farm, attempt).await;
@@ -257,7 +244,7 @@ async fn a_task_without_a_blender_keeps_to_its_time_and_is_stopped_by_a_cancel()
     assert_eq!(line.started().await, attempt);
     line.send(Down::Revoke { attempt, why: RevokeReason::Cancelled }).await;
     assert_eq!(line.finished().await, (attempt, AttemptReport::Returned));
-    farm.has_no_inputs().await;
+    farm.has_no_inputs();
     let part = farm.part(0);
     line.send(Down::Assign(Box::new(part))).await;
     loop {
