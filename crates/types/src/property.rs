@@ -1,6 +1,6 @@
 //! Properties of a scene that a person sets by their path and a literal value (decision 028).
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{borrow::Borrow, collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::{
@@ -30,6 +30,12 @@ impl PropertyPath {
     /// The path without an index.
     pub fn name(&self) -> &str {
         self.0.split('[').next().unwrap_or_default()
+    }
+}
+
+impl Borrow<str> for PropertyPath {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 
@@ -310,7 +316,7 @@ impl Properties {
     }
 
     fn item(&self, path: &str) -> Option<&PropertyItem> {
-        match self.0.iter().find(|(given, _)| given.0 == path)?.1 {
+        match self.0.get(path)? {
             PropertyValue::One(item) => Some(item),
             PropertyValue::Many(_) => None,
         }
@@ -324,7 +330,7 @@ impl Properties {
         }
         for path in self.0.keys() {
             reserved::check(path)?;
-            if path.name() != path.0 && self.0.keys().any(|other| other.0 == path.name()) {
+            if path.name() != path.0 && self.0.contains_key(path.name()) {
                 return Err(format!("{} is set as a whole and by its member {path}", path.name()));
             }
         }
