@@ -51,8 +51,7 @@ fn a_server_killed_twenty_times_completes_its_job() {
     for _ in 0..KILLS {
         // Random moments are the point here; nothing is waited for.
         sleep(Duration::from_millis(RandomState::new().hash_one(done) % 700));
-        server.child.kill().unwrap();
-        server.child.wait().unwrap();
+        server.kill();
         server = start(&home, port);
         let now = home.done(&job);
         assert!(now >= done, "{done} frames were done, and now {now}");

@@ -161,8 +161,7 @@ fn a_killed_worker_leaves_no_blender_and_loses_no_frame() {
     wait_until(JOB, "some frames are done", || home.done(&job) >= 3);
     let blenders = children(first.child.id());
     assert!(!blenders.is_empty(), "the worker has no Blender");
-    first.child.kill().unwrap();
-    first.child.wait().unwrap();
+    first.kill();
     wait_until(Duration::from_secs(20), "its Blender is gone", || {
         blenders.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists() || is_zombie(*pid))
     });

@@ -126,8 +126,7 @@ fn a_farm_of_four_that_differ_and_fail_ends_an_animation_complete() {
 
     let job = submit(&[]);
     wait_until(LIMIT, "the guest has rendered frames", || share(&lan.shown(&job), "guest").0 >= 3);
-    guest.child.kill().unwrap();
-    guest.child.wait().unwrap();
+    guest.kill();
     let left = Instant::now();
     lan.becomes("guest", "offline");
     let before = lan.shown(&job);

@@ -36,8 +36,7 @@ fn three_machines_one_killed_one_late() {
     };
     wait_until(LIMIT, "the job is under way on the second worker", || done() >= 4 && renders("second"));
     // `ip netns exec` becomes the worker, so this is the worker's own process.
-    second.child.kill().unwrap();
-    second.child.wait().unwrap();
+    second.kill();
     let _third = worker(3, "third");
 
     lan.wait(&job, LIMIT);

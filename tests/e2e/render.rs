@@ -201,8 +201,7 @@ fn a_killed_render_is_cleaned_up_by_the_next() {
     let home = home();
     let mut running = underway(&home, "out");
     let blenders = children(running.child.id());
-    running.child.kill().unwrap();
-    running.child.wait().unwrap();
+    running.kill();
     for blender in blenders {
         wait_until(LONG, "its Blenders are gone", || !alive(blender));
     }

@@ -62,13 +62,13 @@ struct Farm {
     runtime: Runtime,
     client: Client,
     workers: Vec<(Running, &'static str, u32)>,
-    server: Option<Running>,
+    server: Running,
 }
 
 impl Farm {
     fn start() -> Self {
         let (home, port) = (Home::new(), free_port());
-        let server = Some(crash::start(&home, port));
+        let server = crash::start(&home, port);
         let key = fs::read_to_string(home.data().join("farm.key")).unwrap();
         let client = Client::new(format!("http://127.0.0.1:{port}"), key.trim()).unwrap();
         let runtime = Runtime::new().unwrap();
@@ -115,16 +115,13 @@ impl Farm {
     }
 
     fn kill_server(&mut self) {
-        let mut server = self.server.take().unwrap();
-        server.child.kill().unwrap();
-        server.child.wait().unwrap();
-        self.server = Some(crash::start(&self.home, self.port));
+        self.server.kill();
+        self.server = crash::start(&self.home, self.port);
     }
 
     fn kill_worker(&mut self, index: usize) {
         let (worker, name, start) = &mut self.workers[index];
-        worker.child.kill().unwrap();
-        worker.child.wait().unwrap();
+        worker.kill();
         *start += 1;
         let (name, start) = (*name, *start);
         self.workers[index].0 = self.start_worker(name, start);
@@ -229,8 +226,7 @@ fn added_steps_end_with_the_right_files_whatever_is_killed() {
     });
     let first = streaming.unwrap();
     farm.kill_worker(first);
-    waiting.child.kill().unwrap();
-    waiting.child.wait().unwrap();
+    waiting.kill();
     waiting = waits(&farm);
     farm.wait_for_parts(job, 5);
     farm.kill_worker(1 - first);

@@ -198,6 +198,12 @@ pub struct Running {
 }
 
 impl Running {
+    /// Kills it in the midst of its work.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Asks it to end, as Ctrl-C does, and waits for its exit code.
     pub fn interrupt(mut self) -> i32 {
         let status = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
