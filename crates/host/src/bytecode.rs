@@ -17,7 +17,7 @@ use kiln_types::{BlenderFlavor, BlobHash};
 
 use crate::BlenderInstall;
 
-/// The part of a process that is about to start.
+/// The use of compiled scripts by a process that is about to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Bytecode {
     /// Nothing: a wheel brings its own.

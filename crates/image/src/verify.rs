@@ -122,7 +122,7 @@ impl<'a> Checker<'a> {
 
     fn report(&self) -> PixelReport {
         let planes = self.head.as_ref().map_or(&[][..], |head| &head.planes);
-        let has = |part| planes.iter().any(|plane| plane.role == part);
+        let has = |role| planes.iter().any(|plane| plane.role == role);
         let blank = (!self.is_lit() && has(PlaneRole::Color))
             .then(|| if has(PlaneRole::Alpha) && !self.covered { Blank::Transparent } else { Blank::Black });
         PixelReport { blank, not_finite: self.not_finite.count }

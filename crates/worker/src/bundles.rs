@@ -56,7 +56,7 @@ impl Drop for MaterializedBundle {
 
 type BundlePlace = Arc<tokio::sync::Mutex<Weak<MaterializedBundle>>>;
 
-/// StartupFiles bundles here, each once however many slots ask.
+/// Brings bundles here, each once however many slots ask.
 #[derive(Debug)]
 pub(crate) struct Bundles {
     client: Client,

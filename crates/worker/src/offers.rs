@@ -138,7 +138,7 @@ mod tests {
             },
         };
         assert!(offers.update(&probed));
-        assert!(!offers.update(&probed), "the second time it is no changed");
+        assert!(!offers.update(&probed), "the second time nothing has changed");
         assert_eq!(offers.all()[0].devices.len(), 2);
         assert_eq!(offers.unprobed(), Some("3.4".parse().unwrap()));
         offers.remove_unprobed("3.4".parse().unwrap());

@@ -203,7 +203,7 @@ mod tests {
         // In 100 ticks of each of 4 cores, 3 were busy, 2 of them with Kiln.
         assert_eq!(later(1300, 4400, 700).others_since(&earlier), Some(1.0));
         assert_eq!(later(1300, 4400, 500).others_since(&earlier), Some(3.0));
-        // A Kiln that ended takes its own ticks along; a new one startup all of its.
+        // A Kiln that ended takes its own ticks along; a new one brings all of its.
         let ended = Census { ours: kilns(&[(1, 700)]), ..later(1300, 4400, 0) };
         assert_eq!(ended.others_since(&earlier), Some(1.0));
         let begun = Census { ours: kilns(&[(1, 600), (2, 7000), (3, 100)]), ..ended };

@@ -327,7 +327,7 @@ impl Actor {
     fn ran(&mut self, result: Option<Result<TaskResult, Failure>>) -> Option<FinishedTask> {
         let Direct { task, started, .. } = self.direct.take()?;
         self.context.memory.release_task(task.attempt);
-        // What a cancelled task has made is dropped, also where it was done first.
+        // The files of a cancelled task are dropped, also where it was done first.
         let result = result.filter(|_| self.slot.direct == DirectRun::Running(task));
         let (finished, result) = match result {
             Some(Ok(result)) => {

@@ -58,7 +58,7 @@ impl Drop for Open {
     }
 }
 
-/// YieldMode to nothing but an open Blender: hands and other programs may be busy on this machine.
+/// Yields to nothing but an open Blender: hands and other programs may be busy on this machine.
 fn shy(farm: &Farm, on_unavailable: OnUnavailable) -> WorkerOptions {
     let mut options = farm.options();
     let options_of = AvailabilityOptions {
