@@ -276,7 +276,7 @@ fn describe(job: &JobView) -> String {
         lines.push(("Settings", settings.join(", ")));
     }
     lines.push(("Owner", format!("{}, project {}", job.owner, job.project)));
-    lines.push(("BundleSummary", moment(job.created_ms)));
+    lines.push(("Made", moment(job.created_ms)));
     if let Some(at_ms) = job.kept.archived_ms {
         lines.push(("Archived", moment(at_ms)));
     }
