@@ -36,12 +36,12 @@ fn is_digit(text: &str) -> bool {
 }
 
 /// A folder of the disk whose files keep their places relative to each other, below a folder of the bundle.
-struct BlockCopy<'a> {
+struct KeptFolder<'a> {
     folder: &'a Path,
     prefix: String,
 }
 
-impl BlockCopy<'_> {
+impl KeptFolder<'_> {
     /// `None` if the path is not below, or its name cannot be part of a bundle.
     fn of(&self, path: &Path) -> Option<RelPath> {
         let below = path.strip_prefix(self.folder).ok()?;
@@ -109,7 +109,7 @@ impl Places {
 
     /// The .blend's own place: its name if that can be part of a bundle.
     pub fn take_blend(&mut self, blend: &Path, root: &Path) -> RelPath {
-        let kept = BlockCopy { folder: root, prefix: String::new() };
+        let kept = KeptFolder { folder: root, prefix: String::new() };
         let own = kept.file(blend).filter(|place| place.file_name().len() <= LONGEST_BLEND);
         let place = own.or_else(|| kept.file(&parent(blend).join("scene.blend")));
         let Some(place) = place.or_else(|| RelPath::new("scene.blend").ok()) else {
@@ -122,8 +122,8 @@ impl Places {
     /// Takes the files of a name in: where they lie below the root, else together below a folder of their own,
     /// else under other names. `None` where nothing fits.
     pub fn take_all(&mut self, item: &Dependency, root: &Path, group: &Path) -> Option<RelPath> {
-        let inside = BlockCopy { folder: root, prefix: String::new() };
-        let outside = BlockCopy { folder: group, prefix: format!("{OUTSIDE}/{}/", short_hash(group)) };
+        let inside = KeptFolder { folder: root, prefix: String::new() };
+        let outside = KeptFolder { folder: group, prefix: format!("{OUTSIDE}/{}/", short_hash(group)) };
         let fits = |placed: &PlacedFile| self.fits(placed);
         let placed = inside.all(item).filter(fits);
         let placed = placed.or_else(|| outside.all(item).filter(fits));
@@ -133,7 +133,7 @@ impl Places {
 
     /// Takes the files of a folder in below this one.
     pub fn take_below(&mut self, item: &Dependency, folder: &str) -> Option<RelPath> {
-        let kept = BlockCopy { folder: &item.place, prefix: format!("{folder}/") };
+        let kept = KeptFolder { folder: &item.place, prefix: format!("{folder}/") };
         let files = item.files.iter().map(|path| Some((kept.file(path)?, path.clone())));
         let placed = PlacedFile { files: files.collect::<Option<_>>()?, meant: RelPath::new(folder).ok()? };
         if self.fits(&placed) { self.commit(placed) } else { None }
@@ -152,7 +152,7 @@ impl Places {
 fn renamed(item: &Dependency) -> Option<PlacedFile> {
     let base = format!("{OUTSIDE}/{}", short_hash(&item.place));
     if item.file.kind.is_folder() {
-        let kept = BlockCopy { folder: &item.place, prefix: format!("{base}/") };
+        let kept = KeptFolder { folder: &item.place, prefix: format!("{base}/") };
         let files = item.files.iter().map(|path| Some((kept.file(path)?, path.clone())));
         return Some(PlacedFile { files: files.collect::<Option<_>>()?, meant: RelPath::new(&base).ok()? });
     }

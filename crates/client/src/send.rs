@@ -34,7 +34,7 @@ const BATCH_CHUNKS: usize = 4096;
 /// The progress of an upload, in bytes of files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UploadProgress {
-    /// UploadProgress, and safe at the server.
+    /// Bytes that were sent, and are safe at the server.
     pub done: u64,
     /// Bytes to send in all.
     pub total: u64,
