@@ -4,7 +4,7 @@ use crate::house::root;
 
 /// The files of the core, the highest layer first.
 const CORE: &[&str] = &[
-    // What is asked of it.
+    // Requests.
     "reactor.rs",
     "ledger.rs",
     "restore.rs",
@@ -20,7 +20,7 @@ const CORE: &[&str] = &[
     "schedule/select.rs",
     "schedule/dispatch.rs",
     "schedule/eligibility.rs",
-    // What a worker holds, and what goes wrong.
+    // The tasks of a worker, and failures.
     "reconcile.rs",
     "failure/lease.rs",
     "failure/time_limit.rs",
@@ -43,7 +43,7 @@ const CORE: &[&str] = &[
     "estimate/frames.rs",
     "estimate/mod.rs",
     "core.rs",
-    // What is looked up.
+    // Lookups.
     "schedule/indexes.rs",
     "schedule/requirements.rs",
     "schedule/fair_share.rs",
@@ -63,11 +63,11 @@ const CORE: &[&str] = &[
     "state/history.rs",
     "state/waiting.rs",
     "state/order.rs",
-    // What is known of frames and workers.
+    // Estimates of frames and workers.
     "estimate/frame_times.rs",
     "estimate/memory_use.rs",
     "estimate/speed.rs",
-    // Names, and what goes in and out.
+    // Names, input and output.
     "claims.rs",
     "ids.rs",
     "invariant.rs",
@@ -159,7 +159,7 @@ const SERVER: &[&str] = &[
     "routes/page.rs",
     "routes/body.rs",
     "routes/document.rs",
-    // Connections, and what comes over them.
+    // Connections and their messages.
     "listen.rs",
     "links.rs",
     "made.rs",
@@ -203,7 +203,7 @@ const SERVER: &[&str] = &[
     "scheduler/worker.rs",
     "scheduler/plan.rs",
     "scheduler/paths.rs",
-    // What all of them use.
+    // Used by all of them.
     "events.rs",
     "error.rs",
     "key.rs",

@@ -61,7 +61,8 @@ pub struct SharedPlace {
 /// Lays the bundle out. Files at or below the root of the project (the deepest folder above the .blend and all
 /// that it and its libraries name relatively) keep their places, others go below `_external`. Files below a shared
 /// root get a place too, and stay where they are. The disk is only looked at; the .blend stays as it is.
-/// What `requested` frames need of image sequences has to be there; a file is unused if it is for all of them.
+/// Of image sequences only the pictures of `requested` frames count as missing. A file is unused if none of these renders
+/// uses it.
 pub fn plan_layout(
     found: &Dependencies,
     shared: &[SharedRoot],

@@ -273,7 +273,7 @@ fn part(file: &str) -> String {
     }
 }
 
-/// Whether a file of a crate is only built for tests.
+/// Returns whether a file of a crate is only built for tests.
 fn is_test(file: &str) -> bool {
     let folders = ["/tests/", "/examples/", "/benches/", "/fuzz/"];
     file.starts_with("tests/")
