@@ -46,14 +46,9 @@ impl BlobStore {
     ) -> BlobResult<FreedSpace> {
         let store = self.clone();
         blocking(move || {
-            store.each_forgotten(needed, promised_since, |path| {
-                // Looked at again with nobody renewing it.
-                let _alone = store.inner.gate.write().unwrap_or_else(PoisonError::into_inner);
-                match forgotten(path, promised_since)? {
-                    Some(bytes) => Ok(remove(path)?.then_some(bytes)),
-                    None => Ok(None),
-                }
-            })
+            // Looked at again with nobody renewing it.
+            let remove = |path: &Path| store.remove_forgotten(path, promised_since);
+            store.each_forgotten(needed, promised_since, remove)
         })
         .await
     }
@@ -64,11 +59,7 @@ impl BlobStore {
         blocking(move || {
             let mut freed = FreedSpace::default();
             for (hash, promised_since) in blobs {
-                let path = store.path(&hash);
-                let _alone = store.inner.gate.write().unwrap_or_else(PoisonError::into_inner);
-                if let Some(bytes) = forgotten(&path, promised_since)?
-                    && remove(&path)?
-                {
+                if let Some(bytes) = store.remove_forgotten(&store.path(&hash), promised_since)? {
                     freed = freed + FreedSpace { blobs: 1, bytes };
                 }
             }
@@ -105,6 +96,15 @@ impl BlobStore {
             }
         }
         Ok(freed)
+    }
+
+    /// Removes a blob, unless it was promised since this time. Returns its length if it went.
+    fn remove_forgotten(&self, path: &Path, promised_since: SystemTime) -> BlobResult<Option<u64>> {
+        let _alone = self.inner.gate.write().unwrap_or_else(PoisonError::into_inner);
+        match forgotten(path, promised_since)? {
+            Some(bytes) => Ok(remove(path)?.then_some(bytes)),
+            None => Ok(None),
+        }
     }
 
     /// Returns true if a blob of this length is there already; it is promised then. Blocks.
