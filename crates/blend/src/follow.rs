@@ -112,7 +112,7 @@ pub(crate) fn follow<'a, F: Copy + Eq + Hash>(
         let mut go_on = |step| todo.push((file, graph, step));
         match step {
             Step::SceneSources(_) => {
-                if let Some(drawn) = graph.index_of(old).and_then(|index| graph.scenes().get(index)) {
+                if let Some(drawn) = graph.scene_at(old) {
                     each(Visit { file, old, counts: true });
                     enter(graph, drawn, purpose, false, left).into_iter().for_each(go_on);
                 }

@@ -237,6 +237,11 @@ impl DatablockGraph {
         self.scenes_by_old.get(&scene).copied()
     }
 
+    /// A scene of this file, by its address.
+    pub fn scene_at(&self, old: u64) -> Option<&SceneContent> {
+        self.scenes.get(self.index_of(old)?)
+    }
+
     /// Scenes that the picture of one is made of, which may be links to other files.
     pub fn draws(&self, shown: &SceneContent) -> Vec<u64> {
         let strips = if shown.draws.sequences { self.in_strips(shown) } else { Vec::new() };
@@ -462,8 +467,7 @@ impl DatablockGraph {
     /// The objects of a scene, with those of all collections in it that are in this file.
     pub fn objects_of_scene(&self, old: u64) -> HashSet<u64> {
         let (mut objects, mut seen) = (HashSet::default(), HashSet::default());
-        let mut todo: Vec<&Members> =
-            self.scenes.iter().filter(|shown| shown.old == old).map(|shown| &shown.members).collect();
+        let mut todo: Vec<&Members> = self.scene_at(old).map(|shown| &shown.members).into_iter().collect();
         while let Some(members) = todo.pop() {
             objects.extend(&members.objects);
             let fresh = members.children.iter().filter(|child| seen.insert(**child));

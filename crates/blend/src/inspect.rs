@@ -95,22 +95,17 @@ pub(crate) fn inspect_bytes(
         collected = collect(&mut walker, &schema, &more, Depth::All)?;
     }
     let graph = &collected.simulations.graph;
-    let is_covered = |old: u64| {
-        let shown = graph.index_of(old).and_then(|index| graph.scenes().get(index));
-        shown.is_some_and(|shown| graph.is_covered(shown))
-    };
-    let named = |cameras: Vec<u64>| -> Vec<String> {
-        cameras.iter().filter_map(|old| collected.names.get(old).cloned()).collect()
-    };
+    let is_covered = |old: u64| graph.scene_at(old).is_some_and(|shown| graph.is_covered(shown));
+    let name = |old: &u64| collected.names.get(old).cloned();
     let read = |raw: &RawScene| {
-        let scene =
-            scene::read(&schema.dna, raw, &collected.names, peek.written_by, is_covered(raw.block.old))?;
-        let members = graph.objects_of_scene(raw.block.old);
-        let cameras = collected.cameras.iter().filter(|old| members.contains(old)).copied().collect();
-        Ok(SceneInfo { cameras: named(cameras), ..scene })
+        let old = raw.block.old;
+        let scene = scene::read(&schema.dna, raw, &collected.names, peek.written_by, is_covered(old))?;
+        let members = graph.objects_of_scene(old);
+        let cameras = collected.cameras.iter().filter(|camera| members.contains(camera)).filter_map(name);
+        Ok(SceneInfo { cameras: cameras.collect(), ..scene })
     };
     let scenes = collected.scenes.iter().map(read).collect::<Result<Vec<_>, BlendFault>>()?;
-    let cameras = named(collected.cameras.clone());
+    let cameras = collected.cameras.iter().filter_map(name).collect();
     let active = collected.scenes.iter().position(|raw| Some(raw.block.old) == collected.active);
     let active_scene = scenes.get(active.unwrap_or(0)).map(|scene| scene.name.clone());
     let (simulations, cost, mut external) = (collected.simulations, collected.cost, collected.external);
