@@ -22,7 +22,7 @@ const MAX_STEPS: usize = 20_000_000;
 const MAX_NAMED: usize = 1000;
 
 /// The frames that shall be rendered, and of which scene.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RenderScope<'a> {
     pub scene: &'a str,
     pub frames: &'a FrameSet,

@@ -82,7 +82,10 @@ pub fn plan_layout(
     for item in found.items.iter().filter(|item| !item.files.is_empty()) {
         builder.item(item, &blend);
     }
-    let each = requested.iter().map(|one| found.find_missing(Some(*one)));
+    // Each may read all files once more, and renders by several cameras lack the same.
+    let is_first = |(at, one): &(usize, &RenderScope<'_>)| !requested[..*at].contains(*one);
+    let distinct = requested.iter().enumerate().filter(is_first);
+    let each = distinct.map(|(_, one)| found.find_missing(Some(*one)));
     let lacking = each.reduce(MissingReport::and).unwrap_or_else(|| found.find_missing(None));
     let unused = lacking.unused.iter().filter_map(|one| found.items.get(one.index));
     let unused = unused.filter_map(|item| builder.meaning(item, &blend)).collect();
