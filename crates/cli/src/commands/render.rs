@@ -12,6 +12,7 @@ use kiln_client::{
 use kiln_host::{BlenderInstall, can_install};
 use kiln_types::{BlenderSeries, BlenderVersion, DeviceChoice, WorkerState};
 use kiln_worker::{RunningWorker, WorkerOptions};
+use tokio::sync::OnceCell;
 
 use super::{
     Context,
@@ -106,7 +107,10 @@ async fn begin_here(
     }
     let found: Vec<InstalledBlender<'_>> = chosen
         .iter()
-        .map(|(file, series)| check_blender(file, *series, &blenders).map(InstalledBlender))
+        .map(|(file, series)| {
+            let install = check_blender(file, *series, &blenders)?;
+            Ok(InstalledBlender { install, devices: OnceCell::new() })
+        })
         .collect::<Outcome<_>>()?;
     let found: Vec<&dyn LocalDevices> = found.iter().map(|one| one as &dyn LocalDevices).collect();
     let place = RenderPlace::Here(&found);
@@ -154,19 +158,27 @@ async fn submit_here(screen: &mut Screen, inside: LocalFarm, planned: PlannedSub
 }
 
 /// A Blender of this machine, which knows what devices it can use.
-struct InstalledBlender<'a>(&'a BlenderInstall);
+struct InstalledBlender<'a> {
+    install: &'a BlenderInstall,
+    /// The answer of a Blender that was started for it: every variant asks for the devices.
+    devices: OnceCell<Vec<LocalDevice>>,
+}
+
+impl InstalledBlender<'_> {
+    async fn probe(&self) -> Result<Vec<LocalDevice>, String> {
+        let found = kiln_host::probe(self.install).await.map_err(|error| error.to_string())?;
+        let devices = found.devices.into_iter();
+        Ok(devices.map(|one| LocalDevice { backend: one.backend, name: one.name }).collect())
+    }
+}
 
 impl LocalDevices for InstalledBlender<'_> {
     fn blender(&self) -> BlenderVersion {
-        self.0.version
+        self.install.version
     }
 
     fn devices(&self) -> DevicesFuture<'_> {
-        Box::pin(async {
-            let found = kiln_host::probe(self.0).await.map_err(|error| error.to_string())?;
-            let devices = found.devices.into_iter();
-            Ok(devices.map(|one| LocalDevice { backend: one.backend, name: one.name }).collect())
-        })
+        Box::pin(async { self.devices.get_or_try_init(|| self.probe()).await.cloned() })
     }
 }
 
